@@ -1,0 +1,3 @@
+//! The admin service: API, store, sync feed, event ingest and command line.
+
+pub mod store;

@@ -1,0 +1,32 @@
+//! What Tidegate decides, and the bytes its parts exchange.
+//!
+//! Pure: no clock, no I/O, no globals. The filter inside Envoy and the admin
+//! service both decide with this code, which is what makes an answer from the
+//! cache and an answer from the database the same answer.
+//!
+//! Nothing here may panic on any input: most of it runs inside Envoy, where a
+//! panic is an outage for every request on that worker.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::unreachable,
+        clippy::arithmetic_side_effects
+    )
+)]
+#![deny(unsafe_code)]
+
+pub mod address;
+pub mod bans;
+pub mod decide;
+pub mod digest;
+pub mod route;
+pub mod table;
+pub mod wire;
+
+/// Seconds since the Unix epoch: the unit in which entries expire. An expiry
+/// with a fraction is rounded **up**, so that no ban ends early.
+pub type UnixSeconds = u32;

@@ -1,0 +1,61 @@
+//! What the parts send each other: versioned, bounded, and read without trust.
+//! Decoding any bytes is a value or a [`WireError`], never a panic and never an
+//! allocation larger than a small multiple of the input.
+
+pub mod event;
+pub mod sync;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Why bytes were not understood.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum WireError {
+    /// The first byte names another version of the format than this code knows.
+    #[error("format version {found}, this side understands {known}")]
+    Version {
+        /// The version that the bytes name.
+        found: u8,
+        /// The version that this code reads and writes.
+        known: u8,
+    },
+    /// More bytes than the format allows.
+    #[error("{len} bytes, at most {max} are allowed")]
+    TooLong {
+        /// How many there were.
+        len: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// The bytes do not follow the format.
+    #[error("malformed: {0}")]
+    Malformed(&'static str),
+}
+
+/// `value` with its format's version in front.
+///
+/// # Errors
+/// When a value cannot be written in this format; with the types of this crate
+/// that does not happen.
+pub fn encode<T: Serialize>(version: u8, value: &T) -> Result<Vec<u8>, WireError> {
+    postcard::to_extend(value, vec![version]).map_err(|_| WireError::Malformed("value cannot be encoded"))
+}
+
+/// Reads what [`encode`] wrote; every byte must be used.
+///
+/// # Errors
+/// When the bytes are too long, of another version, or malformed.
+pub fn decode<T: DeserializeOwned>(version: u8, max: usize, bytes: &[u8]) -> Result<T, WireError> {
+    if bytes.len() > max {
+        return Err(WireError::TooLong { len: bytes.len(), max });
+    }
+    let (&found, rest) = bytes.split_first().ok_or(WireError::Malformed("empty"))?;
+    if found != version {
+        return Err(WireError::Version { found, known: version });
+    }
+    match postcard::take_from_bytes(rest) {
+        Ok((value, [])) => Ok(value),
+        Ok(_) => Err(WireError::Malformed("bytes after the end")),
+        Err(_) => Err(WireError::Malformed("not what the format says")),
+    }
+}

@@ -1,0 +1,318 @@
+//! What happened to a request, and how it reaches the admin service: events are
+//! numbered in the VM that saw them, sealed into batches, and posted until they
+//! are acknowledged. `docs/ARCHITECTURE.md`, "An event".
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{WireError, decode, encode};
+
+/// Version of a [`Batch`]'s bytes.
+pub const BATCH_FORMAT: u8 = 1;
+/// Version of an [`EventPost`]'s bytes.
+pub const POST_FORMAT: u8 = 1;
+/// Bytes of one sealed batch.
+pub const MAX_BATCH: usize = 1 << 20;
+/// Bytes of one post.
+pub const MAX_POST: usize = 4 << 20;
+
+/// Longest method that is recorded, in bytes; longer ones are cut.
+pub const MAX_METHOD: usize = 32;
+/// Longest host that is recorded, in bytes.
+pub const MAX_HOST: usize = 255;
+/// Longest path that is recorded, in bytes, without its query.
+pub const MAX_PATH: usize = 2048;
+/// Longest user agent that is recorded, in bytes.
+pub const MAX_USER_AGENT: usize = 256;
+
+/// A VM, as a source of events: random, minted when the VM starts.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+pub struct Source(pub u128);
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// One request, as it ended. `(source, number)` is its identity. What Envoy did
+/// not tell is `None`: a request that it refused before the filter has neither
+/// host nor path.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct TrafficEvent {
+    /// Position among the source's events, from 1, without holes.
+    pub number: u64,
+    /// When the request arrived, milliseconds since the Unix epoch, UTC.
+    pub time_ms: u64,
+    /// Request method.
+    #[serde(with = "serde_bytes")]
+    pub method: Option<Vec<u8>>,
+    /// Host as sent, port included.
+    #[serde(with = "serde_bytes")]
+    pub host: Option<Vec<u8>>,
+    /// Path without its query: queries carry secrets.
+    #[serde(with = "serde_bytes")]
+    pub path: Option<Vec<u8>>,
+    /// The client, as Envoy's trusted-hop rules see it.
+    pub client: Option<IpAddr>,
+    /// What was decided.
+    pub verdict: VerdictCode,
+    /// Machine-readable reason of a denial, `ip_banned` and its like.
+    pub reason: Option<String>,
+    /// What decided: the ban's prefix, for example.
+    pub rule: Option<String>,
+    /// Name of the route that matched.
+    pub route: Option<String>,
+    /// Final status; `None` when the client left before one was known.
+    pub status: Option<u16>,
+    /// From the request's arrival to its end, microseconds.
+    pub duration_us: Option<u64>,
+    /// Time that the upstream took, microseconds.
+    pub upstream_us: Option<u64>,
+    /// Bytes received from the client, headers included.
+    pub bytes_in: Option<u64>,
+    /// Bytes sent to the client, headers included.
+    pub bytes_out: Option<u64>,
+    /// User agent, as sent.
+    #[serde(with = "serde_bytes")]
+    pub user_agent: Option<Vec<u8>>,
+    /// A tunnel (101 or CONNECT): its duration says nothing about latency.
+    pub tunnel: bool,
+    /// The sequence number of the tables that decided, 0 when none did.
+    pub tables_seq: u64,
+}
+
+/// What became of a request, as far as the gate is concerned.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub enum VerdictCode {
+    /// The gate let it pass.
+    Allow,
+    /// The gate denied it.
+    Deny,
+    /// The gate never saw it: Envoy refused it before the filter.
+    #[default]
+    Unseen,
+}
+
+impl VerdictCode {
+    /// The name in rows, metrics and headers.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+            Self::Unseen => "unseen",
+        }
+    }
+}
+
+/// Why events were given up.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum DropReason {
+    /// The worker's own buffer was full: nobody drained for too long.
+    BufferFull,
+    /// The recorder held its limit of unacknowledged batches.
+    RecorderFull,
+    /// The batch could not be written into its format.
+    Unencodable,
+    /// The admin service did not take the batch for 24 hours.
+    Expired,
+}
+
+impl DropReason {
+    /// The name in statistics and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BufferFull => "buffer_full",
+            Self::RecorderFull => "recorder_full",
+            Self::Unencodable => "unencodable",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// A run of events that were numbered and then given up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DroppedRange {
+    /// The VM that numbered them.
+    pub source: Source,
+    /// First number, included.
+    pub first: u64,
+    /// Last number, included.
+    pub last: u64,
+    /// Why.
+    pub reason: DropReason,
+}
+
+/// A sealed run of events of one source, numbered `first` to `first + events.len() - 1`
+/// without holes. Nobody cuts it again. An empty one carries its figures only.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Batch {
+    /// The VM that numbered the events.
+    pub source: Source,
+    /// The number of the first event.
+    pub first: u64,
+    /// The highest number given so far: cumulative, merged by maximum.
+    pub numbered_hi: u64,
+    /// The source ends with this batch: there will be no higher number.
+    pub closing: bool,
+    /// Events of this source that were given up, all since the last batch that
+    /// was handed over.
+    pub dropped: Vec<DroppedRange>,
+    /// The events, in order of their numbers.
+    pub events: Vec<TrafficEvent>,
+}
+
+impl Batch {
+    /// The batch's bytes.
+    ///
+    /// # Errors
+    /// See [`encode`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>, WireError> {
+        encode(BATCH_FORMAT, self)
+    }
+
+    /// Reads a batch.
+    ///
+    /// # Errors
+    /// When the bytes are over [`MAX_BATCH`], of another version, malformed, or
+    /// the events' numbers are not the run that `first` begins.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
+        let batch: Self = decode(BATCH_FORMAT, MAX_BATCH, bytes)?;
+        let mut expected = Some(batch.first);
+        for event in &batch.events {
+            if expected != Some(event.number) || event.number == 0 {
+                return Err(WireError::Malformed("event numbers are not one run"));
+            }
+            expected = event.number.checked_add(1);
+        }
+        if batch.events.last().is_some_and(|last| last.number > batch.numbered_hi) {
+            return Err(WireError::Malformed("an event's number is over numbered_hi"));
+        }
+        Ok(batch)
+    }
+}
+
+/// What the recorder posts to `POST /api/data-plane/v1/events`; 200 takes all of
+/// it, and only then is it forgotten. The headers are those of the sync.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct EventPost {
+    /// Every VM of this gateway that the recorder knows of, whether it has
+    /// batches here or not.
+    pub sources: Vec<SourceReport>,
+    /// Batches that the recorder itself gave up.
+    pub dropped: Vec<DroppedRange>,
+    /// Bytes waiting in the shared queue and in the recorder, this post included.
+    pub waiting_bytes: u64,
+    /// Age of the oldest batch waiting, milliseconds.
+    pub oldest_ms: u64,
+    /// Posts repeated so far by this recorder.
+    pub retries: u64,
+    /// Sealed batches, each as [`Batch::to_bytes`] made it.
+    pub batches: Vec<SealedBatch>,
+}
+
+/// A sealed batch's bytes.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SealedBatch(#[serde(with = "serde_bytes")] pub Vec<u8>);
+
+/// What the recorder knows of a VM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SourceReport {
+    /// The VM.
+    pub source: Source,
+    /// The highest number that it was known to have given.
+    pub numbered_hi: u64,
+    /// Whether it still lives.
+    pub state: SourceState,
+}
+
+/// Whether a VM still numbers events.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum SourceState {
+    /// Heard of within the last 10 s.
+    Alive,
+    /// Not heard of for 10 s, and the queue has been drained since: what is
+    /// missing will not come any more.
+    Dead,
+}
+
+impl EventPost {
+    /// The post's bytes.
+    ///
+    /// # Errors
+    /// See [`encode`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>, WireError> {
+        encode(POST_FORMAT, self)
+    }
+
+    /// Reads a post; its batches stay sealed.
+    ///
+    /// # Errors
+    /// When the bytes are over [`MAX_POST`], of another version or malformed.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
+        decode(POST_FORMAT, MAX_POST, bytes)
+    }
+}
+
+/// `bytes`, cut to `max`.
+#[must_use]
+pub fn bounded(bytes: &[u8], max: usize) -> Vec<u8> {
+    bytes.get(..max).unwrap_or(bytes).to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn batch(first: u64, numbers: &[u64], numbered_hi: u64) -> Batch {
+        let events = numbers
+            .iter()
+            .map(|&number| TrafficEvent {
+                number,
+                path: Some(b"/\xff".to_vec()),
+                client: Some("2001:db8::1".parse().unwrap()),
+                ..TrafficEvent::default()
+            })
+            .collect();
+        Batch { source: Source(7), first, numbered_hi, events, ..Batch::default() }
+    }
+
+    #[test]
+    fn a_batch_is_one_run_or_an_error() {
+        let good = batch(3, &[3, 4, 5], 5);
+        assert_eq!(Batch::from_bytes(&good.to_bytes().unwrap()), Ok(good));
+        for bad in [batch(3, &[3, 5], 5), batch(2, &[3], 3), batch(0, &[0], 1), batch(3, &[3, 4], 3)] {
+            let bytes = bad.to_bytes().unwrap();
+            assert!(matches!(Batch::from_bytes(&bytes), Err(WireError::Malformed(_))), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn another_version_is_named() {
+        let mut bytes = batch(1, &[1], 1).to_bytes().unwrap();
+        bytes[0] = 9;
+        assert_eq!(Batch::from_bytes(&bytes), Err(WireError::Version { found: 9, known: BATCH_FORMAT }));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_value_or_an_error(mut bytes: Vec<u8>) {
+            if let Some(first) = bytes.first_mut() { *first = BATCH_FORMAT; }
+            let _ = Batch::from_bytes(&bytes);
+            let _ = EventPost::from_bytes(&bytes);
+        }
+
+        #[test]
+        fn truncated_and_flipped_batches_do_not_panic(cut in 0usize..200, flip in 0usize..200, to: u8) {
+            let mut bytes = batch(1, &[1, 2], 9).to_bytes().unwrap();
+            bytes.truncate(cut);
+            if let Some(byte) = bytes.get_mut(flip) { *byte = to; }
+            let _ = Batch::from_bytes(&bytes);
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! The feed: how tables come from the admin service to a gateway, and how a
+//! gateway says what it enforces. `docs/ARCHITECTURE.md`, "A table change".
+//!
+//! `GET /api/data-plane/v1/sync?since=<epoch>.<seq>&wait=<seconds>` with the
+//! headers below answers 304, or 200 with a [`SyncAnswer`];
+//! `GET /api/data-plane/v1/sync/blob/<hash>?offset=<n>` answers up to
+//! [`MAX_PAGE`] bytes of a table, or 410 when nobody needs it any more;
+//! `POST /api/data-plane/v1/sync/ack` with the same headers and no body answers 204.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{WireError, decode, encode};
+use crate::UnixSeconds;
+use crate::address::Prefix;
+use crate::digest::{BlobHash, SetDigest};
+
+/// Version of [`SyncAnswer`]'s bytes.
+pub const SYNC_FORMAT: u8 = 1;
+/// Bytes of a page and of an answer: a callout's body is buffered whole by Envoy.
+pub const MAX_PAGE: usize = 4 << 20;
+/// A whole table up to this size travels inside the answer.
+pub const MAX_INLINE: usize = 1 << 20;
+/// Bytes of any one table: far over 1 M bans (12 MB), far under a VM's 1 GiB.
+pub const MAX_TABLE: usize = 256 << 20;
+
+/// Header of sync and ack: who asks, as [`Gateway`].
+pub const GATEWAY_HEADER: &str = "x-tidegate-gateway";
+/// Header of sync and ack: what the gateway enforces, as [`Ack`].
+pub const ACK_HEADER: &str = "x-tidegate-ack";
+/// Header of sync: what the gateway holds, as [`Held`].
+pub const HELD_HEADER: &str = "x-tidegate-held";
+
+/// A version of the whole world of tables. Ordered within an epoch only; an epoch
+/// is minted at each start of the admin service.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct Version {
+    /// Random, never zero in a real version.
+    pub epoch: u64,
+    /// Position in the one sequence of all changes.
+    pub seq: u64,
+}
+
+impl Version {
+    /// Whether holding `self` means holding `other`: same epoch, not older.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self.epoch == other.epoch && self.seq >= other.seq
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}.{}", self.epoch, self.seq)
+    }
+}
+
+impl FromStr for Version {
+    type Err = WireError;
+
+    fn from_str(text: &str) -> Result<Self, WireError> {
+        let bad = || WireError::Malformed("a version is <epoch, 16 hex digits>.<seq>");
+        let (epoch, seq) = text.split_once('.').ok_or_else(bad)?;
+        let epoch = u64::from_str_radix(epoch, 16).map_err(|_| bad())?;
+        Ok(Self { epoch, seq: seq.parse().map_err(|_| bad())? })
+    }
+}
+
+/// A gateway: one process of Envoy. `<node>;<process, 16 hex digits>`; the node's
+/// name is cut to 200 characters out of `[A-Za-z0-9._~:/@-]`, others become `_`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Gateway {
+    /// Envoy's node id: stays over restarts.
+    pub node: String,
+    /// Minted once per process.
+    pub process: u64,
+}
+
+impl Gateway {
+    /// A gateway by its node id, made safe for a header, and process id.
+    #[must_use]
+    pub fn new(node: &[u8], process: u64) -> Self {
+        let safe = |b: &u8| match b {
+            b if b.is_ascii_alphanumeric() || b"._~:/@-".contains(b) => char::from(*b),
+            _ => '_',
+        };
+        Self { node: node.iter().take(200).map(safe).collect(), process }
+    }
+}
+
+impl fmt::Display for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{};{:016x}", self.node, self.process)
+    }
+}
+
+impl FromStr for Gateway {
+    type Err = WireError;
+
+    fn from_str(text: &str) -> Result<Self, WireError> {
+        let bad = || WireError::Malformed("a gateway is <node>;<process, 16 hex digits>");
+        let (node, process) = text.rsplit_once(';').ok_or_else(bad)?;
+        if node.len() > 200 {
+            return Err(bad());
+        }
+        Ok(Self::new(node.as_bytes(), u64::from_str_radix(process, 16).map_err(|_| bad())?))
+    }
+}
+
+/// What a gateway enforces in **all** VMs that serve requests:
+/// `<version>;refresh=<n>;live=<n>;stale=<n>`. `stale` VMs have not been heard of
+/// for 2 s, so the version says nothing of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Ack {
+    /// The oldest version that a live VM enforces.
+    pub version: Version,
+    /// The newest refresh that every live VM has carried out.
+    pub refresh: u64,
+    /// VMs that serve requests and were heard of within 2 s.
+    pub live: u32,
+    /// VMs that serve requests and were not.
+    pub stale: u32,
+}
+
+impl fmt::Display for Ack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{};refresh={};live={};stale={}", self.version, self.refresh, self.live, self.stale)
+    }
+}
+
+impl FromStr for Ack {
+    type Err = WireError;
+
+    fn from_str(text: &str) -> Result<Self, WireError> {
+        let bad = || WireError::Malformed("an ack is <version>;refresh=<n>;live=<n>;stale=<n>");
+        let mut parts = text.split(';');
+        let mut ack = Self { version: parts.next().ok_or_else(bad)?.parse()?, ..Self::default() };
+        for part in parts {
+            // A name of a later version is passed over: the older side still
+            // understands what it knows.
+            match part.split_once('=').ok_or_else(bad)? {
+                ("refresh", n) => ack.refresh = n.parse().map_err(|_| bad())?,
+                ("live", n) => ack.live = n.parse().map_err(|_| bad())?,
+                ("stale", n) => ack.stale = n.parse().map_err(|_| bad())?,
+                _ => {}
+            }
+        }
+        Ok(ack)
+    }
+}
+
+/// The tables that travel whole whenever they change.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum WholeTable {
+    /// Addresses that skip the ban list and the geo rules: an
+    /// [`AddressTable`](crate::table::AddressTable).
+    Allow,
+    /// The compiled routes: a [`RouteTable`](crate::route::RouteTable).
+    Routes,
+}
+
+impl WholeTable {
+    /// All of them, in the order of the wire.
+    pub const ALL: [Self; 2] = [Self::Allow, Self::Routes];
+
+    /// The name in headers, keys, metrics and health.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Routes => "routes",
+        }
+    }
+}
+
+/// What a gateway holds, so that what is equal is not sent again:
+/// `allow=<hash>,routes=<hash>,base=<hash>,bans=<count>-<sum>`; what it does not
+/// hold is left out.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Held {
+    /// Hash of each whole table.
+    pub whole: Vec<(WholeTable, BlobHash)>,
+    /// Hash of the base of the ban table.
+    pub base: Option<BlobHash>,
+    /// Digest of all bans: base and overlay together.
+    pub bans: Option<SetDigest>,
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut comma = "";
+        for (table, hash) in &self.whole {
+            write!(f, "{comma}{}={hash}", table.name())?;
+            comma = ",";
+        }
+        if let Some(base) = self.base {
+            write!(f, "{comma}base={base}")?;
+            comma = ",";
+        }
+        if let Some(bans) = self.bans {
+            write!(f, "{comma}bans={bans}")?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Held {
+    type Err = WireError;
+
+    fn from_str(text: &str) -> Result<Self, WireError> {
+        let bad = || WireError::Malformed("held is a list of <table>=<hash>");
+        let mut held = Self::default();
+        for part in text.split(',').filter(|part| !part.is_empty()) {
+            let (name, value) = part.split_once('=').ok_or_else(bad)?;
+            match name {
+                "base" => held.base = Some(value.parse().map_err(|_| bad())?),
+                "bans" => {
+                    let (count, sum) = value.split_once('-').ok_or_else(bad)?;
+                    let count = count.parse().map_err(|_| bad())?;
+                    let sum = u128::from_str_radix(sum, 16).map_err(|_| bad())?;
+                    held.bans = Some(SetDigest { count, sum });
+                }
+                name => {
+                    if let Some(table) = WholeTable::ALL.into_iter().find(|table| table.name() == name) {
+                        held.whole.push((table, value.parse().map_err(|_| bad())?));
+                    }
+                }
+            }
+        }
+        Ok(held)
+    }
+}
+
+/// What changed since the version that the gateway holds.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SyncAnswer {
+    /// The version that the gateway holds once it has applied this answer.
+    pub version: Version,
+    /// Counts the refreshes ordered so far; a higher one than the gateway knows
+    /// means: drop and load these tables anew, even if nothing seems changed.
+    pub refresh: u64,
+    /// The admin service's clock, milliseconds since the Unix epoch: gateways
+    /// judge expiry by it.
+    pub server_time_ms: u64,
+    /// Somebody waits to hear that this version is enforced: ack at once.
+    pub ack_wanted: bool,
+    /// The whole tables that changed.
+    pub whole: Vec<WholeUpdate>,
+    /// The ban table, when it changed.
+    pub bans: Option<BansUpdate>,
+}
+
+/// A table that travels whole.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WholeUpdate {
+    /// Which one.
+    pub table: WholeTable,
+    /// Its name and size.
+    pub blob: BlobRef,
+    /// Its bytes, unless they are over [`MAX_INLINE`]: then they are fetched by
+    /// pages.
+    #[serde(with = "serde_bytes")]
+    pub bytes: Option<Vec<u8>>,
+}
+
+/// An immutable run of bytes that the admin service serves by pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BlobRef {
+    /// Its name.
+    pub hash: BlobHash,
+    /// Its size in bytes, at most [`MAX_TABLE`].
+    pub len: u64,
+}
+
+/// The ban table: an immutable base plus an overlay of what changed since.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BansUpdate {
+    /// The base that `overlay` is relative to; an
+    /// [`AddressTable`](crate::table::AddressTable).
+    pub base: BlobRef,
+    /// For a gateway whose base is another one that the service knows: applied to
+    /// the gateway's overlay, these changes make it say what `base` says, so it
+    /// can fold its own base and overlay and download only if the hash differs.
+    pub fold: Option<Vec<OverlayChange>>,
+    /// How the overlay changes.
+    pub overlay: OverlayUpdate,
+    /// Digest of base and overlay together once all is applied.
+    pub digest: SetDigest,
+}
+
+/// How a gateway's overlay becomes the service's.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum OverlayUpdate {
+    /// Apply to the overlay held.
+    Delta(Vec<OverlayChange>),
+    /// Start from an empty overlay. Always so when `base` is new to the gateway.
+    Whole(Vec<OverlayChange>),
+}
+
+/// The last state of one entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OverlayChange {
+    /// The entry's key.
+    pub prefix: Prefix,
+    /// What it is now.
+    pub state: EntryState,
+}
+
+/// An entry, or its absence.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum EntryState {
+    /// There is an entry; it ends at the second given, if any.
+    Present(Option<UnixSeconds>),
+    /// There is none, whatever the base says.
+    Absent,
+}
+
+impl SyncAnswer {
+    /// The answer's bytes.
+    ///
+    /// # Errors
+    /// See [`encode`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>, WireError> {
+        encode(SYNC_FORMAT, self)
+    }
+
+    /// Reads an answer.
+    ///
+    /// # Errors
+    /// When the bytes are longer than [`MAX_PAGE`], of another version or malformed.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
+        decode(SYNC_FORMAT, MAX_PAGE, bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn headers_say_what_they_were_made_from() {
+        let version = Version { epoch: 0xab, seq: 7 };
+        let ack = Ack { version, refresh: 3, live: 2, stale: 1 };
+        assert_eq!(ack.to_string().parse(), Ok(ack));
+        assert_eq!("00000000000000ab.7;refresh=3;later=x;live=2;stale=1".parse(), Ok(ack));
+        let held = Held {
+            whole: vec![(WholeTable::Routes, BlobHash(9))],
+            base: Some(BlobHash(1)),
+            bans: Some(SetDigest { count: 2, sum: 5 }),
+        };
+        assert_eq!(held.to_string().parse(), Ok(held));
+        assert_eq!("".parse(), Ok(Held::default()));
+        let gateway = Gateway::new("node ü;1".as_bytes(), 77);
+        assert_eq!(gateway.node, "node____1");
+        assert_eq!(gateway.to_string().parse(), Ok(gateway));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_value_or_an_error(mut bytes: Vec<u8>) {
+            if let Some(first) = bytes.first_mut() { *first = SYNC_FORMAT; }
+            let _ = SyncAnswer::from_bytes(&bytes);
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The host, as the filter sees it: every call answers a `Result`, none panics.
+//!
+//! [`Host`] is what Envoy can do for a VM. `host/envoy.rs` is the only file that
+//! crosses into Envoy; `crates/host-sim` is the other implementation, so that
+//! whole scenarios run natively.
+
+use std::time::Duration;
+
+// pub mod envoy; (comes with the adapter)
+
+/// A callout's token, unique within a VM.
+pub type CallToken = u32;
+/// A shared queue, for the whole process.
+pub type QueueId = u32;
+/// A metric, for the whole process.
+pub type MetricId = u32;
+/// The compare-and-set token of a shared value; never 0.
+pub type Cas = u32;
+
+/// Why a host call did not do what was asked. Errors are data here: what is not
+/// available in this phase, or gone, is an ordinary answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HostError {
+    /// There is no such thing (`NotFound`).
+    NotFound,
+    /// Not in this phase, or bad arguments (`BadArgument`): header maps outside
+    /// their phase, an unknown cluster.
+    BadArgument,
+    /// Somebody else wrote since (`CasMismatch`).
+    CasMismatch,
+    /// The host refused for reasons of its own (`InternalFailure`): a cluster
+    /// without a healthy host, an open circuit breaker.
+    Refused,
+    /// Any other status.
+    Other(u32),
+}
+
+/// What a shared value must be for a write to happen. There is no unconditional
+/// write: two VMs race for every key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expect {
+    /// There must be no value yet.
+    Absent,
+    /// The value must be the one that was read with this token.
+    Unchanged(Cas),
+}
+
+/// Kinds of Envoy metrics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MetricKind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Takes samples.
+    Histogram,
+}
+
+/// Header names and values, as bytes: clients and upstreams send anything.
+pub type HeaderPairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// A callout to make. Its answer comes to the root that made it.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// Envoy cluster.
+    pub cluster: &'a str,
+    /// `:method`, `:path` and `:authority` included.
+    pub headers: &'a [(&'a str, &'a [u8])],
+    /// Body; may be empty.
+    pub body: &'a [u8],
+    /// After this Envoy answers 504 in the upstream's place.
+    pub timeout: Duration,
+}
+
+/// An answer that the gate gives in the upstream's place.
+#[derive(Clone, Copy, Debug)]
+pub struct LocalReply<'a> {
+    /// Status, 200 to 599.
+    pub status: u16,
+    /// `%RESPONSE_CODE_DETAILS%`: the reason's code.
+    pub details: &'a str,
+    /// Headers to add.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// Body.
+    pub body: &'a [u8],
+}
+
+/// What Envoy does for a VM. Implementations are cheap to clone: a handle.
+///
+/// Prices on this host, for the reader who adds a call to the request path: a
+/// call that returns bytes costs about 1 us, one that returns a number 0.1 us.
+pub trait Host: Clone + 'static {
+    /// Wall clock, microseconds since the Unix epoch.
+    fn wall_us(&self) -> u64;
+    /// Monotonic clock, nanoseconds; common to all VMs of a process.
+    fn monotonic_ns(&self) -> u64;
+    /// Random bytes.
+    fn random_u64(&self) -> u64;
+
+    /// Reads a shared value; an empty one is `Some` of no bytes.
+    fn shared_get(&self, key: &str) -> Result<Option<(Vec<u8>, Cas)>, HostError>;
+    /// Writes a shared value if it is what is expected.
+    fn shared_set(&self, key: &str, value: &[u8], expect: Expect) -> Result<(), HostError>;
+
+    /// Makes the calling root the one that is notified of this queue.
+    fn queue_register(&self, name: &str) -> Result<QueueId, HostError>;
+    /// Finds a queue that somebody of the same `vm_id` registered.
+    fn queue_resolve(&self, name: &str) -> Result<Option<QueueId>, HostError>;
+    /// Appends a message. The queue has no bound of its own.
+    fn enqueue(&self, queue: QueueId, message: &[u8]) -> Result<(), HostError>;
+    /// Takes the oldest message.
+    fn dequeue(&self, queue: QueueId) -> Result<Option<Vec<u8>>, HostError>;
+
+    /// Starts a callout from the calling root.
+    fn call(&self, call: Call<'_>) -> Result<CallToken, HostError>;
+    /// `:status` of the callout's answer, inside its callback. `None` when the
+    /// call failed without an answer (zero headers).
+    fn call_status(&self) -> Result<Option<u16>, HostError>;
+    /// Body of the callout's answer, inside its callback.
+    fn call_body(&self, max: usize) -> Result<Vec<u8>, HostError>;
+
+    /// All request headers in one call; `BadArgument` outside their phase.
+    fn request_headers(&self) -> Result<HeaderPairs, HostError>;
+    /// Replaces every line of a request header by one.
+    fn set_request_header(&self, name: &str, value: &[u8]) -> Result<(), HostError>;
+    /// Removes a request header.
+    fn remove_request_header(&self, name: &str) -> Result<(), HostError>;
+    /// One response header's first value; `None` when absent.
+    fn response_header(&self, name: &str) -> Result<Option<Vec<u8>>, HostError>;
+    /// Answers in the upstream's place. Takes effect after the callback, which
+    /// must stop the request.
+    fn reply(&self, reply: LocalReply<'_>) -> Result<(), HostError>;
+    /// An attribute of the request, connection or node, raw; `None` when absent.
+    fn property(&self, path: &[&str]) -> Result<Option<Vec<u8>>, HostError>;
+
+    /// The plugin's configuration; only while it is being configured.
+    fn plugin_configuration(&self) -> Result<Vec<u8>, HostError>;
+    /// Sets the calling root's timer.
+    fn set_tick(&self, period: Duration) -> Result<(), HostError>;
+    /// Defines a metric, or finds it again by its name.
+    fn define_metric(&self, kind: MetricKind, name: &str) -> Result<MetricId, HostError>;
+    /// Adds to a counter (above 0) or gauge.
+    fn add_metric(&self, metric: MetricId, by: i64) -> Result<(), HostError>;
+    /// Sets a gauge, or records a sample.
+    fn set_metric(&self, metric: MetricId, value: u64) -> Result<(), HostError>;
+    /// A counter's or gauge's value: the sum over all VMs of the process.
+    fn metric(&self, metric: MetricId) -> Result<u64, HostError>;
+    /// Writes a line to Envoy's log.
+    fn log(&self, level: log::Level, message: &str);
+    /// An environment variable that the VM configuration lets through.
+    fn environment(&self, name: &str) -> Option<String>;
+}
