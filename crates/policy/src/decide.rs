@@ -1,6 +1,7 @@
 //! One request against the tables: the order of the checks is the specification.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::UnixSeconds;
 use crate::address::Prefix;
@@ -36,8 +37,8 @@ pub struct Tables {
     pub allow: AddressTable,
     /// Banned addresses.
     pub bans: BanTable,
-    /// Routes.
-    pub routes: RouteTable,
+    /// Routes; shared, so that a set with new bans need not compile them again.
+    pub routes: Arc<RouteTable>,
 }
 
 /// What the operator chose in the plugin's configuration.
