@@ -1,22 +1,27 @@
 //! The ban table: an immutable base and a small overlay of what changed since.
 
+mod merge;
+
+#[cfg(test)]
+mod tests;
+
 use std::net::IpAddr;
 
 use crate::UnixSeconds;
 use crate::address::Prefix;
-use crate::digest::{BlobHash, SetDigest};
-use crate::table::AddressTable;
+use crate::digest::{BlobHash, BlobHasher, SetDigest};
+use crate::table::{AddressTable, Entry, entry_bytes};
 use crate::wire::WireError;
-use crate::wire::sync::OverlayChange;
+use crate::wire::sync::{EntryState, OverlayChange};
+use merge::{Merge, Tombstones};
 
 /// Base and overlay, searched together: an entry of the overlay stands in front
-/// of the base's entry for the same prefix.
+/// of the base's entry for the same prefix. A clone shares the bytes of both.
 #[derive(Clone)]
 pub struct BanTable {
-    /// The immutable bulk.
-    pub base: AddressTable,
-    /// What changed since the base was cut.
-    pub overlay: AddressTable,
+    base: AddressTable,
+    overlay: AddressTable,
+    digest: SetDigest,
 }
 
 /// The ban that covers an address.
@@ -29,46 +34,192 @@ pub struct Ban {
 }
 
 impl BanTable {
-    /// The longest ban on `address` that has not expired. `now` is asked only
-    /// when an entry that expires covers the address.
-    pub fn covering(&self, address: IpAddr, now: impl FnOnce() -> UnixSeconds) -> Option<Ban> {
-        let _ = (address, now);
-        todo!()
+    /// Puts `overlay` in front of `base`. Takes time in proportion to the
+    /// overlay: see [`Join`] for doing it in steps.
+    #[must_use]
+    pub fn new(base: AddressTable, overlay: AddressTable) -> Self {
+        let mut join = Join::new(base, overlay);
+        while !join.advance() {}
+        join.table
     }
 
-    /// The digest of base and overlay together.
+    /// A table without bans.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::new(AddressTable::empty(), AddressTable::empty())
+    }
+
+    /// The immutable bulk.
+    #[must_use]
+    pub fn base(&self) -> &AddressTable {
+        &self.base
+    }
+
+    /// What changed since the base was cut.
+    #[must_use]
+    pub fn overlay(&self) -> &AddressTable {
+        &self.overlay
+    }
+
+    /// The longest ban on `address` that has not expired. `now` is asked at most
+    /// once, and only when an entry that expires covers the address.
+    pub fn covering(&self, address: IpAddr, now: impl FnOnce() -> UnixSeconds) -> Option<Ban> {
+        let mut clock = Clock { ask: Some(now), told: 0 };
+        let mut base = self.base.covering(address).peekable();
+        let mut overlay = self.overlay.covering(address).peekable();
+        loop {
+            // Both cover the address, so equal length is the same prefix.
+            let from_base = base.next_if(|entry| {
+                overlay.peek().is_none_or(|change| change.prefix.len() < entry.prefix.len())
+            });
+            let entry = match from_base {
+                Some(entry) => entry,
+                None => {
+                    let change = overlay.next()?;
+                    base.next_if(|entry| entry.prefix == change.prefix);
+                    change
+                }
+            };
+            if let EntryState::Present(expires) = entry.state
+                && entry.is_in_force(|| clock.now())
+            {
+                return Some(Ban { prefix: entry.prefix, expires });
+            }
+        }
+    }
+
+    /// The entry for exactly this prefix, expired or not.
+    #[must_use]
+    pub fn get(&self, prefix: &Prefix) -> Option<EntryState> {
+        let state = self.overlay.get(prefix).or_else(|| self.base.get(prefix));
+        state.filter(|state| *state != EntryState::Absent)
+    }
+
+    /// The digest of base and overlay together. Known: costs nothing.
     #[must_use]
     pub fn digest(&self) -> SetDigest {
-        todo!()
+        self.digest
     }
 }
 
-/// `overlay` with `changes` applied, as the bytes of a new overlay table.
+/// A clock that is read once.
+struct Clock<F> {
+    ask: Option<F>,
+    told: UnixSeconds,
+}
+
+impl<F: FnOnce() -> UnixSeconds> Clock<F> {
+    fn now(&mut self) -> UnixSeconds {
+        if let Some(ask) = self.ask.take() {
+            self.told = ask();
+        }
+        self.told
+    }
+}
+
+/// Puts an overlay in front of a base in steps.
+pub struct Join {
+    table: BanTable,
+    /// Entries of the overlay that the digest has.
+    joined: usize,
+}
+
+impl Join {
+    /// Begins.
+    #[must_use]
+    pub fn new(base: AddressTable, overlay: AddressTable) -> Self {
+        let digest = base.digest();
+        Self { table: BanTable { base, overlay, digest }, joined: 0 }
+    }
+
+    /// Takes up to `entries` more of the overlay (at least one); the table once
+    /// all are in.
+    pub fn step(&mut self, entries: usize) -> Option<BanTable> {
+        (0..entries.max(1)).any(|_| self.advance()).then(|| self.table.clone())
+    }
+
+    /// Takes one entry of the overlay; whether none was left.
+    fn advance(&mut self) -> bool {
+        let BanTable { base, overlay, digest } = &mut self.table;
+        let Some(Entry { prefix, state }) = overlay.entry(self.joined) else { return true };
+        if let Some(EntryState::Present(expires)) = base.get(&prefix) {
+            digest.remove(&entry_bytes(&prefix, expires));
+        }
+        if let EntryState::Present(expires) = state {
+            digest.insert(&entry_bytes(&prefix, expires));
+        }
+        self.joined = self.joined.saturating_add(1);
+        false
+    }
+}
+
+/// `overlay` with `changes` applied, as the bytes of a new overlay table. Of
+/// several changes to one prefix the last counts. What is absent stays noted,
+/// whether or not a base has it: the overlay does not depend on a base.
 ///
 /// # Errors
 /// When the result would be too large.
 pub fn apply(overlay: &AddressTable, changes: &[OverlayChange]) -> Result<Vec<u8>, WireError> {
-    let _ = (overlay, changes);
-    todo!()
+    let mut sorted: Vec<_> =
+        changes.iter().rev().map(|change| Entry { prefix: change.prefix, state: change.state }).collect();
+    // Stable, and the last change came first: that is the one which dedup keeps.
+    sorted.sort_by_key(|entry| entry.prefix);
+    sorted.dedup_by_key(|entry| entry.prefix);
+    let changes = AddressTable::from_bytes(AddressTable::encode(sorted.into_iter())?)?;
+    let mut merge = Merge::new(overlay.clone(), changes, Tombstones::Keep);
+    loop {
+        if let Some(bytes) = merge.step(usize::MAX)? {
+            return Ok(bytes);
+        }
+    }
 }
 
-/// Folds base and overlay into a new base, in steps.
-pub struct Fold {}
+/// Bytes that are hashed in about the time that an entry takes.
+const HASHED_PER_ENTRY: usize = 32;
+
+/// Folds base and overlay into a new base, in steps. Equal entries fold to equal
+/// bytes, wherever they came from: those of [`AddressTable::encode`].
+pub struct Fold {
+    merge: Merge,
+    merged: Vec<u8>,
+    hashed: usize,
+    hasher: BlobHasher,
+}
 
 impl Fold {
     /// Begins to fold `table`.
     #[must_use]
     pub fn new(table: &BanTable) -> Self {
-        let _ = table;
-        Self {}
+        Self {
+            merge: Merge::new(table.base.clone(), table.overlay.clone(), Tombstones::Drop),
+            merged: Vec::new(),
+            hashed: 0,
+            hasher: BlobHasher::default(),
+        }
     }
 
-    /// Takes up to `entries` more; the new base's bytes and name once all are in.
+    /// Takes up to `entries` more (at least one); the new base's bytes and name
+    /// once all are in. Every entry of both tables counts, changes twice, and so
+    /// does every 32 bytes that are hashed; beyond that a step at most allocates
+    /// the result.
     ///
     /// # Errors
-    /// When the result would be too large.
+    /// When the result would be too large, or was handed out already.
     pub fn step(&mut self, entries: usize) -> Result<Option<(Vec<u8>, BlobHash)>, WireError> {
-        let _ = entries;
-        todo!()
+        if self.merged.is_empty() {
+            if let Some(bytes) = self.merge.step(entries)? {
+                self.merged = bytes;
+            }
+            return Ok(None);
+        }
+        let rest = self.merged.get(self.hashed..).unwrap_or_default();
+        let budget = entries.max(1).saturating_mul(HASHED_PER_ENTRY);
+        let piece = rest.get(..budget).unwrap_or(rest);
+        self.hasher.update(piece);
+        self.hashed = self.hashed.saturating_add(piece.len());
+        if self.hashed < self.merged.len() {
+            return Ok(None);
+        }
+        Ok(Some((std::mem::take(&mut self.merged), self.hasher.finish())))
     }
 }

@@ -1,0 +1,92 @@
+//! Merging two tables into the bytes of a third, in steps: count, then write
+//! every entry to its final place.
+
+use crate::table::{AddressTable, Entry, Shape, Writer};
+use crate::wire::WireError;
+use crate::wire::sync::EntryState;
+
+/// What becomes of the changes that say "absent".
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Tombstones {
+    /// They become entries: the result is an overlay.
+    Keep,
+    /// They only take out what stood there: the result is a base.
+    Drop,
+}
+
+/// A merge under way.
+pub(super) struct Merge {
+    under: AddressTable,
+    over: AddressTable,
+    tombstones: Tombstones,
+    /// What the result will hold, as far as it is counted.
+    shape: Shape,
+    /// Entries of `over` that are counted.
+    counted: usize,
+    /// There once all are.
+    writer: Option<Writer>,
+    /// Entries of `under` and of `over` that are written or passed over.
+    taken: (usize, usize),
+}
+
+impl Merge {
+    /// Begins to merge: for a prefix that both have, `over` counts.
+    pub(super) fn new(under: AddressTable, over: AddressTable, tombstones: Tombstones) -> Self {
+        let shape = under.shape();
+        Self { under, over, tombstones, shape, counted: 0, writer: None, taken: (0, 0) }
+    }
+
+    /// Takes up to `entries` more (at least one); the bytes once all are in.
+    ///
+    /// # Errors
+    /// When the result would be too large.
+    pub(super) fn step(&mut self, entries: usize) -> Result<Option<Vec<u8>>, WireError> {
+        for _ in 0..entries.max(1) {
+            if !(self.count() || self.write()?) {
+                return self.writer.take().map(Writer::finish).transpose();
+            }
+        }
+        Ok(None)
+    }
+
+    fn keeps(&self, change: &Entry) -> bool {
+        change.state != EntryState::Absent || self.tombstones == Tombstones::Keep
+    }
+
+    /// Counts one change; whether there was one left.
+    fn count(&mut self) -> bool {
+        let Some(change) = self.over.entry(self.counted) else { return false };
+        if let Some(state) = self.under.get(&change.prefix) {
+            self.shape.remove(&Entry { prefix: change.prefix, state });
+        }
+        if self.keeps(&change) {
+            self.shape.insert(&change);
+        }
+        self.counted = self.counted.saturating_add(1);
+        true
+    }
+
+    /// Writes one entry, or passes over one that is taken out; whether there was
+    /// one left.
+    fn write(&mut self) -> Result<bool, WireError> {
+        let (under, over) = self.taken;
+        let (below, change) = (self.under.entry(under), self.over.entry(over));
+        let (below_taken, change_taken) = match (&below, &change) {
+            (None, None) => (false, false),
+            (Some(_), None) => (true, false),
+            (None, Some(_)) => (false, true),
+            (Some(below), Some(change)) => (below.prefix <= change.prefix, change.prefix <= below.prefix),
+        };
+        let entry = if change_taken { change.filter(|change| self.keeps(change)) } else { below };
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            none => none.insert(Writer::new(self.shape)?),
+        };
+        if let Some(entry) = entry {
+            writer.push(&entry)?;
+        }
+        self.taken =
+            (under.saturating_add(usize::from(below_taken)), over.saturating_add(usize::from(change_taken)));
+        Ok(below_taken || change_taken)
+    }
+}

@@ -1,0 +1,1 @@
+//! Base and overlay against a list of what they say together.

@@ -1,0 +1,112 @@
+//! Checking a table's bytes in steps. What this accepts is exactly what
+//! [`Writer`](super::write::Writer) writes for some entries, so whatever a search
+//! relies on holds.
+
+use std::sync::Arc;
+
+use super::layout::{BLOCK, Family, Header, Layout, NO_PARENT, Nesting, V4, V6};
+use super::view::View;
+use super::{AddressTable, entry_bytes};
+use crate::digest::SetDigest;
+use crate::wire::WireError;
+
+/// A check of a table's bytes in steps, so that 12 MB do not hold up a worker.
+pub struct TableCheck {
+    bytes: Vec<u8>,
+    header: Header,
+    layout: Layout,
+    v4: Progress<V4>,
+    v6: Progress<V6>,
+    digest: SetDigest,
+}
+
+/// How far one family is checked.
+struct Progress<F: Family> {
+    nesting: Nesting<F>,
+    expiring: u32,
+}
+
+impl TableCheck {
+    /// Begins; reads the header only.
+    ///
+    /// # Errors
+    /// When the header does not fit the bytes.
+    pub fn new(bytes: Vec<u8>) -> Result<Self, WireError> {
+        let header = Header::read(&bytes)?;
+        let layout = Layout::new(&header.shape)?;
+        if layout.len != bytes.len() {
+            return Err(WireError::Malformed("table length does not fit its header"));
+        }
+        Ok(Self {
+            bytes,
+            header,
+            layout,
+            v4: Progress { nesting: Nesting::default(), expiring: 0 },
+            v6: Progress { nesting: Nesting::default(), expiring: 0 },
+            digest: SetDigest::default(),
+        })
+    }
+
+    /// Checks up to `entries` more (at least one, so that every call gets on);
+    /// the table once all are.
+    ///
+    /// # Errors
+    /// When an entry is not what the layout says.
+    pub fn step(&mut self, entries: usize) -> Result<Option<AddressTable>, WireError> {
+        let shape = self.header.shape;
+        for _ in 0..entries.max(1) {
+            if self.v4.nesting.entered < shape.v4.entries {
+                self.v4.advance(&View::new(&self.bytes, &self.layout), &mut self.digest)?;
+            } else if self.v6.nesting.entered < shape.v6.entries {
+                self.v6.advance(&View::new(&self.bytes, &self.layout), &mut self.digest)?;
+            } else {
+                break;
+            }
+        }
+        let entered = (self.v4.nesting.entered, self.v6.nesting.entered);
+        if entered != (shape.v4.entries, shape.v6.entries) {
+            return Ok(None);
+        }
+        self.finish().map(Some)
+    }
+
+    fn finish(&mut self) -> Result<AddressTable, WireError> {
+        let shape = self.header.shape;
+        if (self.v4.expiring, self.v6.expiring) != (shape.v4.expiring, shape.v6.expiring) {
+            return Err(WireError::Malformed("number of entries that expire"));
+        }
+        if self.digest.sum != self.header.sum {
+            return Err(WireError::Malformed("table digest"));
+        }
+        if self.bytes.len() != self.layout.len {
+            return Err(WireError::Malformed("the check has ended"));
+        }
+        let bytes = Arc::new(std::mem::take(&mut self.bytes));
+        Ok(AddressTable { bytes, shape, layout: self.layout.clone(), digest: self.digest })
+    }
+}
+
+impl<F: Family> Progress<F> {
+    fn advance(&mut self, view: &View<'_, F>, digest: &mut SetDigest) -> Result<(), WireError> {
+        let i = self.nesting.entered as usize;
+        let (address, meta) = view.raw(i).ok_or(WireError::Malformed("flags of an entry"))?;
+        let prefix = F::prefix(address, meta.len)
+            .ok_or(WireError::Malformed("a prefix that is not in its canonical form"))?;
+        let parent = self.nesting.enter(address, meta.len)?;
+        if meta.nested != parent.is_some() {
+            return Err(WireError::Malformed("whether an entry is covered by another"));
+        }
+        if i.is_multiple_of(BLOCK) && view.anchor(i / BLOCK) != Some(parent.unwrap_or(NO_PARENT)) {
+            return Err(WireError::Malformed("which entry covers another"));
+        }
+        let expires = view.expiry(i);
+        if meta.absent && expires != 0 {
+            return Err(WireError::Malformed("an absent entry that expires"));
+        }
+        self.expiring = self.expiring.saturating_add(u32::from(expires != 0));
+        if !meta.absent {
+            digest.insert(&entry_bytes(&prefix, (expires != 0).then_some(expires)));
+        }
+        Ok(())
+    }
+}

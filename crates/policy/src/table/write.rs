@@ -1,0 +1,100 @@
+//! Laying out a table, entry by entry, straight into its final bytes.
+
+use super::layout::{
+    BLOCK, Family, HEADER, Header, Layout, Meta, NO_PARENT, Nesting, Shape, V4, V6, expiry, put_number,
+};
+use super::{Entry, entry_bytes};
+use crate::digest::SetDigest;
+use crate::wire::WireError;
+use crate::wire::sync::EntryState;
+
+/// A table of known shape that is being written. Same entries, same bytes.
+pub(crate) struct Writer {
+    bytes: Vec<u8>,
+    shape: Shape,
+    written: Shape,
+    layout: Layout,
+    v4: Nesting<V4>,
+    v6: Nesting<V6>,
+    digest: SetDigest,
+}
+
+const NO_ROOM: WireError = WireError::Malformed("more entries than were counted");
+
+impl Writer {
+    /// Begins a table of exactly this shape.
+    ///
+    /// # Errors
+    /// When it would be too long.
+    pub(crate) fn new(shape: Shape) -> Result<Self, WireError> {
+        let layout = Layout::new(&shape)?;
+        Ok(Self {
+            bytes: vec![0; layout.len],
+            shape,
+            written: Shape::default(),
+            layout,
+            v4: Nesting::default(),
+            v6: Nesting::default(),
+            digest: SetDigest::default(),
+        })
+    }
+
+    /// Writes the next entry.
+    ///
+    /// # Errors
+    /// When it does not come after the one before, or was not counted in.
+    pub(crate) fn push(&mut self, entry: &Entry) -> Result<(), WireError> {
+        if let Some((address, len)) = entry.prefix.as_v4() {
+            if self.v6.entered > 0 {
+                return Err(WireError::Malformed("entries out of order or repeated"));
+            }
+            put(&mut self.bytes, &self.layout, &mut self.v4, (address, len), entry.state)?;
+        } else if let Some((address, len)) = entry.prefix.as_v6() {
+            put(&mut self.bytes, &self.layout, &mut self.v6, (address, len), entry.state)?;
+        }
+        self.written.insert(entry);
+        if let EntryState::Present(expires) = entry.state {
+            self.digest.insert(&entry_bytes(&entry.prefix, expires));
+        }
+        Ok(())
+    }
+
+    /// The table's bytes.
+    ///
+    /// # Errors
+    /// When the entries written are not those that were counted.
+    pub(crate) fn finish(mut self) -> Result<Vec<u8>, WireError> {
+        if self.written != self.shape {
+            return Err(WireError::Malformed("other entries than were counted"));
+        }
+        let header = Header { shape: self.shape, sum: self.digest.sum };
+        self.bytes.get_mut(..HEADER).ok_or(NO_ROOM)?.copy_from_slice(&header.to_bytes());
+        Ok(self.bytes)
+    }
+}
+
+fn put<F: Family>(
+    bytes: &mut [u8],
+    layout: &Layout,
+    nesting: &mut Nesting<F>,
+    (address, len): (F::Address, u8),
+    state: EntryState,
+) -> Result<(), WireError> {
+    let columns = F::columns(layout);
+    let i = nesting.entered as usize;
+    let parent = nesting.enter(address, len)?;
+    let meta = Meta { len, nested: parent.is_some(), absent: state == EntryState::Absent };
+    let mut write = || {
+        F::put_address(bytes.get_mut(columns.addresses.clone())?, i, address)?;
+        F::put_meta(bytes.get_mut(columns.metas.clone())?, i, meta)?;
+        if i.is_multiple_of(BLOCK) {
+            let anchor = parent.unwrap_or(NO_PARENT);
+            put_number(bytes.get_mut(columns.anchors.clone())?, i / BLOCK, anchor)?;
+        }
+        if expiry(state) != 0 {
+            put_number(bytes.get_mut(columns.expiries.clone())?, i, expiry(state))?;
+        }
+        Some(())
+    };
+    write().ok_or(NO_ROOM)
+}
