@@ -176,8 +176,8 @@ impl WholeTable {
 }
 
 /// What a gateway holds, so that what is equal is not sent again:
-/// `allow=<hash>,routes=<hash>,base=<hash>,bans=<count>-<sum>`; what it does not
-/// hold is left out.
+/// `allow=<hash>,routes=<hash>,base=<hash>,bans=<count>-<sum>,refresh=<n>`; what it
+/// does not hold is left out.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Held {
     /// Hash of each whole table.
@@ -186,6 +186,9 @@ pub struct Held {
     pub base: Option<BlobHash>,
     /// Digest of all bans: base and overlay together.
     pub bans: Option<SetDigest>,
+    /// The newest refresh that it was told of. Without it a refresh ordered
+    /// between two polls would reach the gateway with the next change only.
+    pub refresh: Option<u64>,
 }
 
 impl fmt::Display for Held {
@@ -201,6 +204,10 @@ impl fmt::Display for Held {
         }
         if let Some(bans) = self.bans {
             write!(f, "{comma}bans={bans}")?;
+            comma = ",";
+        }
+        if let Some(refresh) = self.refresh {
+            write!(f, "{comma}refresh={refresh}")?;
         }
         Ok(())
     }
@@ -216,6 +223,7 @@ impl FromStr for Held {
             let (name, value) = part.split_once('=').ok_or_else(bad)?;
             match name {
                 "base" => held.base = Some(value.parse().map_err(|_| bad())?),
+                "refresh" => held.refresh = Some(value.parse().map_err(|_| bad())?),
                 "bans" => {
                     let (count, sum) = value.split_once('-').ok_or_else(bad)?;
                     let count = count.parse().map_err(|_| bad())?;
@@ -350,6 +358,7 @@ mod tests {
             whole: vec![(WholeTable::Routes, BlobHash(9))],
             base: Some(BlobHash(1)),
             bans: Some(SetDigest { count: 2, sum: 5 }),
+            refresh: Some(4),
         };
         assert_eq!(held.to_string().parse(), Ok(held));
         assert_eq!("".parse(), Ok(Held::default()));
