@@ -1,1 +1,20 @@
-//! stub
+//! The whole of Tidegate on one machine: the admin service, Envoy with the filter,
+//! and backends, started and waited for. `cargo xtask up`, the tests on a real
+//! Envoy and the benchmarks all start it through [`Stack`], from the one
+//! configuration in `envoy/envoy.yaml`.
+
+pub mod backend;
+pub mod http;
+pub mod load;
+pub mod ports;
+pub mod process;
+pub mod programs;
+pub mod render;
+pub mod sql;
+mod stack;
+pub mod stats;
+pub mod wait;
+
+pub use ports::{PortChoice, Ports};
+pub use programs::Programs;
+pub use stack::{Demo, NamedBackend, Options, Stack, Started};

@@ -1,0 +1,118 @@
+//! The ports of a stack, and whether they can be had.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
+use anyhow::{Context, Result, bail};
+
+/// Every port of a stack, all on 127.0.0.1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ports {
+    /// The gate: what clients talk to.
+    pub gate: u16,
+    /// Envoy's own admin interface.
+    pub envoy_admin: u16,
+    /// The admin service through Envoy.
+    pub admin_api: u16,
+    /// The admin service: people and their tools.
+    pub people: u16,
+    /// The admin service: gateways.
+    pub gateways: u16,
+    /// The demo backend.
+    pub demo: u16,
+}
+
+/// Which ports a stack takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PortChoice {
+    /// [`Ports::DEFAULT`], or an error that names the one that is taken.
+    Default,
+    /// Whatever is free; several stacks run side by side.
+    Free,
+}
+
+impl Ports {
+    /// The ports that are written in `envoy/envoy.yaml` and the README.
+    pub const DEFAULT: Self =
+        Self { gate: 10000, envoy_admin: 9901, admin_api: 10001, people: 9070, gateways: 9071, demo: 10080 };
+
+    /// Six ports that were free a moment ago. Another process can take one before
+    /// it is used: whoever starts a stack on them tries again with others.
+    ///
+    /// # Errors
+    /// The system has none left.
+    pub fn free() -> Result<Self> {
+        // All are held until all are known, so that they differ.
+        let held = (0..6)
+            .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+            .collect::<std::io::Result<Vec<_>>>()
+            .context("no free port on 127.0.0.1")?;
+        let ports = held
+            .iter()
+            .map(|listener| Ok(listener.local_addr()?.port()))
+            .collect::<std::io::Result<Vec<_>>>()?;
+        let [gate, envoy_admin, admin_api, people, gateways, demo] = ports[..] else {
+            bail!("asked for six ports, got {}", ports.len());
+        };
+        Ok(Self { gate, envoy_admin, admin_api, people, gateways, demo })
+    }
+
+    /// Each port with what it is for.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, u16); 6] {
+        [
+            ("the gate", self.gate),
+            ("Envoy's admin interface", self.envoy_admin),
+            ("the admin service through Envoy", self.admin_api),
+            ("the admin service", self.people),
+            ("the admin service's listener for gateways", self.gateways),
+            ("the demo backend", self.demo),
+        ]
+    }
+
+    /// Fails if a port is taken, naming each that is and what it is for.
+    ///
+    /// # Errors
+    /// One message for all that are taken.
+    pub fn check_free(&self, skip_demo: bool) -> Result<()> {
+        let taken: BTreeSet<String> = self
+            .named()
+            .into_iter()
+            .filter(|(_, port)| !(skip_demo && *port == self.demo))
+            .filter(|(_, port)| TcpListener::bind(local(*port)).is_err())
+            .map(|(what, port)| format!("127.0.0.1:{port} is taken; {what} needs it"))
+            .collect();
+        if taken.is_empty() {
+            return Ok(());
+        }
+        bail!("{}", taken.into_iter().collect::<Vec<_>>().join("\n"));
+    }
+}
+
+/// A port of this machine.
+#[must_use]
+pub fn local(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_named_with_its_purpose() {
+        let ports = Ports::free().unwrap();
+        ports.check_free(false).unwrap();
+        let _held = TcpListener::bind(local(ports.people)).unwrap();
+        let said = ports.check_free(false).unwrap_err().to_string();
+        assert_eq!(said, format!("127.0.0.1:{} is taken; the admin service needs it", ports.people));
+    }
+
+    #[test]
+    fn a_demo_backend_of_ones_own_may_hold_its_port() {
+        let ports = Ports::free().unwrap();
+        let _held = TcpListener::bind(local(ports.demo)).unwrap();
+        ports.check_free(true).unwrap();
+        assert!(ports.check_free(false).is_err());
+    }
+}

@@ -1,0 +1,62 @@
+//! What must have been built or installed before a stack can start.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+/// The files that a stack runs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Programs {
+    /// Envoy's binary.
+    pub envoy: PathBuf,
+    /// The admin service's binary, `tidegate`.
+    pub admin: PathBuf,
+    /// The filter.
+    pub wasm: PathBuf,
+    /// Envoy's configuration as it is in the repository.
+    pub config: PathBuf,
+}
+
+impl Programs {
+    /// From `ENVOY`, `TIDEGATE_ADMIN_BIN` and `TIDEGATE_WASM`, which `cargo xtask
+    /// test` sets; else where `cargo xtask dist` puts them.
+    ///
+    /// # Errors
+    /// One is missing: the message says which, and the command that makes it.
+    pub fn find() -> Result<Self> {
+        let root = repository();
+        let programs = Self {
+            envoy: from_env("ENVOY").unwrap_or_else(|| root.join("target/tools/envoy")),
+            admin: from_env("TIDEGATE_ADMIN_BIN").unwrap_or_else(|| root.join("target/release/tidegate")),
+            wasm: from_env("TIDEGATE_WASM").unwrap_or_else(|| root.join("target/dist/tidegate.wasm")),
+            config: root.join("envoy/envoy.yaml"),
+        };
+        programs.check()?;
+        Ok(programs)
+    }
+
+    fn check(&self) -> Result<()> {
+        for (what, path, command) in [
+            ("Envoy", &self.envoy, "`cargo xtask dist`, or set ENVOY to its path"),
+            ("the admin service", &self.admin, "`cargo build --release -p tidegate-admin`"),
+            ("the filter", &self.wasm, "`cargo xtask dist`"),
+            ("Envoy's configuration", &self.config, "git checkout envoy/envoy.yaml"),
+        ] {
+            if !path.is_file() {
+                bail!("{what} is missing: no file {}; run {command}", path.display());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The root of the repository that this crate was built in.
+#[must_use]
+pub fn repository() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_owned()
+}
+
+fn from_env(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}

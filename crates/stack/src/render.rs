@@ -1,0 +1,200 @@
+//! Envoy's configuration for one stack: `envoy/envoy.yaml`, parsed, with ports and
+//! paths changed at named places and nothing else. A place that is not there any
+//! more is an error, so that the file and this list cannot drift apart unseen.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use crate::ports::Ports;
+
+/// A backend: an Envoy cluster of this name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Cluster {
+    /// What a route's backendRef says.
+    pub name: String,
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+/// What differs from the file in the repository.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Edits<'a> {
+    /// Ports of listeners and of the admin service's clusters.
+    pub ports: Ports,
+    /// The filter.
+    pub wasm: &'a Path,
+    /// The access log.
+    pub access_log: &'a Path,
+    /// Clusters to add, or to point elsewhere.
+    pub clusters: &'a [Cluster],
+    /// Whether the singleton recorder stays.
+    pub recorder: bool,
+    /// Spread connections over workers one by one, so that a test with few
+    /// connections reaches each.
+    pub exact_balance: bool,
+}
+
+/// Reads the YAML in `source` and changes it; the result is JSON, which Envoy
+/// reads as well.
+///
+/// # Errors
+/// It is not YAML, or a place that is to be changed is missing.
+pub fn render(source: &str, edits: &Edits<'_>) -> Result<Value> {
+    let mut config: Value = yaml_serde::from_str(source).context("Envoy's configuration is not YAML")?;
+    let ports = &edits.ports;
+    set_port(at(&mut config, "/admin/address")?, ports.envoy_admin)?;
+    let listeners = at(&mut config, "/static_resources/listeners")?;
+    set_port(at(named(listeners, "gate")?, "/address")?, ports.gate)?;
+    set_port(at(named(listeners, "admin-api")?, "/address")?, ports.admin_api)?;
+    let gate = named(listeners, "gate")?;
+    if edits.exact_balance {
+        gate["connection_balance_config"] = json!({ "exact_balance": {} });
+    }
+    let manager = at(gate, "/filter_chains/0/filters/0/typed_config")?;
+    let access_log = named(at(manager, "/access_log")?, "envoy.access_loggers.file")?;
+    *at(access_log, "/typed_config/path")? = path(edits.access_log)?;
+    let filter = named(at(manager, "/http_filters")?, "tidegate")?;
+    *at(filter, "/typed_config/config/vm_config/code/local/filename")? = path(edits.wasm)?;
+    recorder(&mut config, edits)?;
+    let clusters = at(&mut config, "/static_resources/clusters")?;
+    for (name, port) in
+        [("demo", ports.demo), ("tidegate-admin", ports.gateways), ("tidegate-people", ports.people)]
+    {
+        point(named(clusters, name)?, "127.0.0.1", port)?;
+    }
+    for cluster in edits.clusters {
+        put_cluster(clusters, cluster)?;
+    }
+    Ok(config)
+}
+
+fn recorder(config: &mut Value, edits: &Edits<'_>) -> Result<()> {
+    let extensions = at(config, "/bootstrap_extensions")?;
+    if edits.recorder {
+        let service = named(extensions, "envoy.bootstrap.wasm")?;
+        *at(service, "/typed_config/config/vm_config/code/local/filename")? = path(edits.wasm)?;
+    } else {
+        named(extensions, "envoy.bootstrap.wasm")?;
+        *extensions = json!([]);
+    }
+    Ok(())
+}
+
+/// Points the cluster elsewhere; one that is not there is made like `demo`.
+fn put_cluster(clusters: &mut Value, cluster: &Cluster) -> Result<()> {
+    if named(clusters, &cluster.name).is_err() {
+        let mut new = named(clusters, "demo")?.clone();
+        new["name"] = json!(cluster.name);
+        *at(&mut new, "/load_assignment/cluster_name")? = json!(cluster.name);
+        let Value::Array(list) = clusters else { bail!("clusters are not a list") };
+        list.push(new);
+    }
+    let target = named(clusters, &cluster.name)?;
+    let is_address = cluster.host.parse::<std::net::IpAddr>().is_ok();
+    target["type"] = json!(if is_address { "STATIC" } else { "STRICT_DNS" });
+    point(target, &cluster.host, cluster.port)
+}
+
+fn point(cluster: &mut Value, host: &str, port: u16) -> Result<()> {
+    let address = at(cluster, "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address")?;
+    *at(address, "/socket_address/address")? = json!(host);
+    set_port(address, port)
+}
+
+fn set_port(address: &mut Value, port: u16) -> Result<()> {
+    *at(address, "/socket_address/port_value")? = json!(port);
+    Ok(())
+}
+
+fn path(path: &Path) -> Result<Value> {
+    Ok(json!(path.to_str().with_context(|| format!("a path that is not UTF-8: {}", path.display()))?))
+}
+
+fn at<'v>(value: &'v mut Value, pointer: &str) -> Result<&'v mut Value> {
+    value.pointer_mut(pointer).with_context(|| format!("Envoy's configuration has no {pointer}"))
+}
+
+fn named<'v>(list: &'v mut Value, name: &str) -> Result<&'v mut Value> {
+    list.as_array_mut()
+        .and_then(|list| list.iter_mut().find(|item| item["name"] == name))
+        .with_context(|| format!("Envoy's configuration has nothing named {name} where it should be"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCE: &str = include_str!("../../../envoy/envoy.yaml");
+
+    fn edits(clusters: &[Cluster]) -> Edits<'_> {
+        Edits {
+            ports: Ports { gate: 1, envoy_admin: 2, admin_api: 3, people: 4, gateways: 5, demo: 6 },
+            wasm: Path::new("/x/filter.wasm"),
+            access_log: Path::new("/x/access.log"),
+            clusters,
+            recorder: true,
+            exact_balance: false,
+        }
+    }
+
+    fn text(value: &Value, pointer: &str) -> String {
+        value.pointer(pointer).unwrap_or_else(|| panic!("{pointer}")).to_string()
+    }
+
+    #[test]
+    fn default_ports_are_those_of_the_file() {
+        let mut same = edits(&[]);
+        same.ports = Ports::DEFAULT;
+        same.wasm = Path::new("target/dist/tidegate.wasm");
+        same.access_log = Path::new("target/up/access.log");
+        let original: Value = yaml_serde::from_str(SOURCE).unwrap();
+        assert_eq!(render(SOURCE, &same).unwrap(), original);
+    }
+
+    #[test]
+    fn every_port_and_path_is_changed() {
+        let rendered = render(SOURCE, &edits(&[])).unwrap();
+        let flat = rendered.to_string();
+        for port in ["10000", "10001", "9901", "9070", "9071", "10080"] {
+            assert!(!flat.contains(&format!("\"port_value\":{port}")), "{port} is still there");
+        }
+        assert!(!flat.contains("target/"), "a path of the repository is still there");
+        assert_eq!(flat.matches("/x/filter.wasm").count(), 2);
+    }
+
+    #[test]
+    fn without_recorder_only_the_filter_is_left() {
+        let rendered = render(SOURCE, &Edits { recorder: false, ..edits(&[]) }).unwrap();
+        assert_eq!(text(&rendered, "/bootstrap_extensions"), "[]");
+        assert_eq!(rendered.to_string().matches("/x/filter.wasm").count(), 1);
+    }
+
+    #[test]
+    fn clusters_are_added_or_pointed_elsewhere() {
+        let clusters = [
+            Cluster { name: "demo".into(), host: "10.0.0.1".into(), port: 81 },
+            Cluster { name: "other".into(), host: "localhost".into(), port: 82 },
+        ];
+        let mut rendered = render(SOURCE, &edits(&clusters)).unwrap();
+        let list = rendered.pointer_mut("/static_resources/clusters").unwrap();
+        let socket = "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address";
+        let demo = named(list, "demo").unwrap();
+        assert_eq!(demo["type"], "STATIC");
+        assert_eq!(demo.pointer(socket).unwrap(), &json!({ "address": "10.0.0.1", "port_value": 81 }));
+        let other = named(list, "other").unwrap();
+        assert_eq!(other["type"], "STRICT_DNS");
+        assert_eq!(other["load_assignment"]["cluster_name"], "other");
+        assert_eq!(other.pointer(socket).unwrap(), &json!({ "address": "localhost", "port_value": 82 }));
+    }
+
+    #[test]
+    fn a_place_that_is_gone_is_named() {
+        let broken = SOURCE.replace("name: admin-api\n", "name: adminapi\n");
+        let said = format!("{:#}", render(&broken, &edits(&[])).unwrap_err());
+        assert!(said.contains("nothing named admin-api"), "{said}");
+    }
+}

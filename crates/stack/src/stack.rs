@@ -1,0 +1,462 @@
+//! One stack from start to end.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::backend::InProcess;
+use crate::http::{self, Method, Request, Response};
+use crate::ports::{PortChoice, Ports, local};
+use crate::process::{Identity, Process};
+use crate::programs::Programs;
+use crate::render::{self, Cluster, Edits};
+use crate::sql::Shell;
+use crate::stats::Stats;
+use crate::wait;
+
+/// How long each part may take to become ready: a debug Envoy on a busy machine
+/// compiles the filter for seconds.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// Starts on free ports, when another process was faster.
+const PORT_TRIES: usize = 5;
+
+/// How a stack is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where database, tokens, logs and Envoy's configuration are; made if missing.
+    pub dir: PathBuf,
+    /// Which ports.
+    pub ports: PortChoice,
+    /// Envoy's worker threads.
+    pub workers: u32,
+    /// Clusters to add beside `demo`, or in its place.
+    pub backends: Vec<NamedBackend>,
+    /// What answers for `demo`, if `backends` does not name it.
+    pub demo: Demo,
+    /// Whether the singleton recorder runs (Istio cannot have one).
+    pub recorder: bool,
+    /// Spread connections evenly over workers: for tests with few of them.
+    pub exact_balance: bool,
+    /// What to run.
+    pub programs: Programs,
+}
+
+/// A backend by name.
+pub type NamedBackend = Cluster;
+
+/// What answers for the cluster `demo`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Demo {
+    /// A thread of this process.
+    InProcess,
+    /// This program, as a process of its own.
+    Program(PathBuf),
+}
+
+/// Something that a stack started, for who comes later.
+pub type Started = Identity;
+
+/// A running stack. Dropped, it ends what it started.
+#[derive(Debug)]
+pub struct Stack {
+    options: Options,
+    ports: Ports,
+    envoy: Option<Process>,
+    admin: Option<Process>,
+    demo: Option<Process>,
+    inner_demo: Option<InProcess>,
+    admin_token: String,
+    gateway_token: String,
+}
+
+impl Options {
+    /// For a test: free ports, two workers, connections spread evenly, with the
+    /// recorder, programs as [`Programs::find`] finds them, files under
+    /// `target/tests/<name>`, which is emptied.
+    ///
+    /// # Errors
+    /// A program is missing; the message has the command that makes it.
+    pub fn for_test(name: &str) -> Result<Self> {
+        let dir = crate::programs::repository().join("target/tests").join(name);
+        if dir.exists() {
+            std::fs::remove_dir_all(&dir).with_context(|| format!("cannot empty {}", dir.display()))?;
+        }
+        Ok(Self {
+            dir,
+            ports: PortChoice::Free,
+            workers: 2,
+            backends: Vec::new(),
+            demo: Demo::InProcess,
+            recorder: true,
+            exact_balance: true,
+            programs: Programs::find()?,
+        })
+    }
+
+    fn demo_is_ours(&self) -> bool {
+        !self.backends.iter().any(|backend| backend.name == "demo")
+    }
+}
+
+impl Stack {
+    /// Starts everything and waits until the gate answers from tables.
+    ///
+    /// # Errors
+    /// A port is taken, a part ends or is not ready in time: the message has the
+    /// end of its log. What had been started is ended.
+    pub fn start(options: Options) -> Result<Self> {
+        std::fs::create_dir_all(&options.dir)
+            .with_context(|| format!("cannot make {}", options.dir.display()))?;
+        if options.ports == PortChoice::Default {
+            Ports::DEFAULT.check_free(!options.demo_is_ours())?;
+            return Self::on_ports(options, Ports::DEFAULT);
+        }
+        let mut tries = 1;
+        loop {
+            match Self::on_ports(options.clone(), Ports::free()?) {
+                Err(error) if tries < PORT_TRIES && is_port_taken(&error) => tries += 1,
+                done => return done,
+            }
+        }
+    }
+
+    fn on_ports(options: Options, ports: Ports) -> Result<Self> {
+        let [admin_token, gateway_token] = tokens(&options)?;
+        let mut stack = Self {
+            options,
+            ports,
+            envoy: None,
+            admin: None,
+            demo: None,
+            inner_demo: None,
+            admin_token,
+            gateway_token,
+        };
+        stack.start_demo()?;
+        stack.start_admin()?;
+        stack.start_envoy()?;
+        stack.wait_gate_ready()?;
+        Ok(stack)
+    }
+
+    fn start_demo(&mut self) -> Result<()> {
+        if !self.options.demo_is_ours() {
+            return Ok(());
+        }
+        let address = local(self.ports.demo);
+        match &self.options.demo {
+            Demo::InProcess => self.inner_demo = Some(InProcess::start("demo", address)?),
+            Demo::Program(program) => {
+                let mut command = Command::new(program);
+                command.args(["demo", &address.to_string()]);
+                self.demo = Some(Process::start("demo", command, &self.log("demo"))?);
+            }
+        }
+        wait::until("the demo backend answers", START_LIMIT, || {
+            if let Some(process) = &mut self.demo {
+                process.check_running()?;
+            }
+            Ok(http::send(address, &Request::get("/")).ok())
+        })?;
+        Ok(())
+    }
+
+    /// Starts the admin service on the database, and waits until it is healthy.
+    ///
+    /// # Errors
+    /// It runs already, ends, or is not healthy in time.
+    pub fn start_admin(&mut self) -> Result<()> {
+        ensure!(self.admin.is_none(), "the admin service runs already");
+        let mut command = Command::new(&self.options.programs.admin);
+        command.arg("serve").arg("--db").arg(self.db());
+        command.arg("--listen").arg(self.people().to_string());
+        command.arg("--gateway-listen").arg(local(self.ports.gateways).to_string());
+        let mut process = Process::start("admin", command, &self.log("admin"))?;
+        let people = self.people();
+        wait::until("the admin service is healthy", START_LIMIT, || {
+            process.check_running()?;
+            let answer = http::send(people, &Request::get("/api/health"));
+            Ok(answer.ok().filter(|answer| answer.status == 200))
+        })
+        .with_context(|| process.tail(15))?;
+        self.admin = Some(process);
+        Ok(())
+    }
+
+    /// SIGKILL to the admin service: what a crash looks like.
+    pub fn kill_admin(&mut self) {
+        if let Some(process) = self.admin.take() {
+            process.kill();
+        }
+    }
+
+    /// SIGTERM to the admin service, and waits for its end.
+    pub fn stop_admin(&mut self) {
+        if let Some(process) = self.admin.take() {
+            process.terminate();
+        }
+    }
+
+    /// Starts Envoy and returns at once; see [`Stack::wait_gate_ready`].
+    ///
+    /// # Errors
+    /// It runs already, or cannot be started.
+    pub fn start_envoy(&mut self) -> Result<()> {
+        ensure!(self.envoy.is_none(), "Envoy runs already");
+        let source = &self.options.programs.config;
+        let source =
+            std::fs::read_to_string(source).with_context(|| format!("cannot read {}", source.display()))?;
+        let config = render::render(
+            &source,
+            &Edits {
+                ports: self.ports,
+                wasm: &self.options.programs.wasm,
+                access_log: &self.log("access"),
+                clusters: &self.options.backends,
+                recorder: self.options.recorder,
+                exact_balance: self.options.exact_balance,
+            },
+        )?;
+        let path = self.options.dir.join("envoy.json");
+        std::fs::write(&path, serde_json::to_vec_pretty(&config)?)?;
+        let mut command = Command::new(&self.options.programs.envoy);
+        command.arg("-c").arg(&path);
+        command.args(["--concurrency", &self.options.workers.to_string()]);
+        // Several stacks on one machine would otherwise meet in one shared-memory region.
+        command.arg("--disable-hot-restart");
+        command.env("TIDEGATE_GATEWAY_TOKEN", &self.gateway_token);
+        self.envoy = Some(Process::start("envoy", command, &self.log("envoy"))?);
+        Ok(())
+    }
+
+    /// Waits until Envoy is live and the gate answers from tables, on as many
+    /// fresh connections in a row as there are workers, and twice over.
+    ///
+    /// # Errors
+    /// Not within a minute, or Envoy ended.
+    pub fn wait_gate_ready(&mut self) -> Result<()> {
+        let (envoy_admin, gate) = (self.envoy_admin(), self.gate());
+        let process = self.envoy.as_mut().context("Envoy does not run")?;
+        let mut last = String::from("nothing listens");
+        let wanted = 2 * self.options.workers;
+        let mut in_a_row = 0;
+        wait::until("the gate answers from tables", START_LIMIT, || {
+            process.check_running()?;
+            let live =
+                http::send(envoy_admin, &Request::get("/ready")).is_ok_and(|answer| answer.status == 200);
+            if !live {
+                return Ok(None);
+            }
+            while in_a_row < wanted {
+                match http::send(gate, &Request::get("/")) {
+                    Ok(answer) if answer.status != 503 => in_a_row += 1,
+                    other => {
+                        last = other.map_or_else(|error| format!("{error:#}"), |answer| answer.text());
+                        in_a_row = 0;
+                        return Ok(None);
+                    }
+                }
+            }
+            Ok(Some(()))
+        })
+        .with_context(|| format!("the gate's last answer: {last}"))
+        .with_context(|| process.tail(15))
+    }
+
+    /// SIGKILL to Envoy: nothing is flushed.
+    pub fn kill_envoy(&mut self) {
+        if let Some(process) = self.envoy.take() {
+            process.kill();
+        }
+    }
+
+    /// Ends Envoy, starts it again with the configuration as it now is, and waits
+    /// until it is ready.
+    ///
+    /// # Errors
+    /// As [`Stack::wait_gate_ready`].
+    pub fn restart_envoy(&mut self) -> Result<()> {
+        if let Some(process) = self.envoy.take() {
+            process.terminate();
+        }
+        self.start_envoy()?;
+        self.wait_gate_ready()
+    }
+
+    /// Fails, with the end of its log, if a part has ended by itself.
+    ///
+    /// # Errors
+    /// Which one, and its last words.
+    pub fn check_running(&mut self) -> Result<()> {
+        [&mut self.envoy, &mut self.admin, &mut self.demo]
+            .into_iter()
+            .flatten()
+            .try_for_each(Process::check_running)
+    }
+
+    /// Asks the admin service, as the operator.
+    ///
+    /// # Errors
+    /// It does not answer; any status is an answer.
+    pub fn api(&self, method: Method, target: &str, body: Option<&Value>) -> Result<Response> {
+        let request = Request::new(method, target).bearer(&self.admin_token);
+        let request = match body {
+            Some(body) => request.json(body),
+            None => request,
+        };
+        http::send(self.people(), &request)
+    }
+
+    /// Like [`Stack::api`], and the answer must be 200; its JSON.
+    ///
+    /// # Errors
+    /// Any other status, with the body.
+    pub fn api_ok(&self, method: Method, target: &str, body: Option<&Value>) -> Result<Value> {
+        let what = format!("{method} {target}");
+        let answer = self.api(method, target, body)?;
+        ensure!(answer.status == 200, "{what} answered {}: {}", answer.status, answer.text());
+        answer.json()
+    }
+
+    /// Envoy's counters and gauges now.
+    ///
+    /// # Errors
+    /// Envoy does not answer.
+    pub fn stats(&self) -> Result<Stats> {
+        Stats::read(self.envoy_admin())
+    }
+
+    /// A database shell in a process of its own.
+    ///
+    /// # Errors
+    /// As [`Shell::open`].
+    pub fn sql(&self) -> Result<Shell> {
+        Shell::open(&self.db())
+    }
+
+    /// How it was started.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The gate.
+    #[must_use]
+    pub fn gate(&self) -> SocketAddr {
+        local(self.ports.gate)
+    }
+
+    /// The admin service.
+    #[must_use]
+    pub fn people(&self) -> SocketAddr {
+        local(self.ports.people)
+    }
+
+    /// The admin service through Envoy.
+    #[must_use]
+    pub fn admin_api(&self) -> SocketAddr {
+        local(self.ports.admin_api)
+    }
+
+    /// Envoy's admin interface.
+    #[must_use]
+    pub fn envoy_admin(&self) -> SocketAddr {
+        local(self.ports.envoy_admin)
+    }
+
+    /// The database file.
+    #[must_use]
+    pub fn db(&self) -> PathBuf {
+        database(&self.options.dir)
+    }
+
+    /// The operator's token.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.admin_token
+    }
+
+    /// A part's log: `admin`, `envoy`, `demo`, or `access`.
+    #[must_use]
+    pub fn log(&self, part: &str) -> PathBuf {
+        self.options.dir.join(format!("{part}.log"))
+    }
+
+    /// What runs now, as processes of their own.
+    #[must_use]
+    pub fn started(&self) -> Vec<Started> {
+        [&self.envoy, &self.admin, &self.demo]
+            .into_iter()
+            .flatten()
+            .map(|process| process.identity().clone())
+            .collect()
+    }
+
+    /// Lets everything run on without us. A demo backend in this process ends.
+    pub fn detach(mut self) -> Vec<Started> {
+        [self.envoy.take(), self.admin.take(), self.demo.take()]
+            .into_iter()
+            .flatten()
+            .map(Process::detach)
+            .collect()
+    }
+}
+
+impl Drop for Stack {
+    /// Envoy first: its last events still find the admin service.
+    fn drop(&mut self) {
+        self.envoy = None;
+        self.admin = None;
+        self.demo = None;
+    }
+}
+
+fn database(dir: &Path) -> PathBuf {
+    dir.join("tidegate.db")
+}
+
+fn is_port_taken(error: &anyhow::Error) -> bool {
+    let text = format!("{error:#}").to_lowercase();
+    text.contains("address already in use") || text.contains("address in use")
+}
+
+/// The operator's and the gateway's token, made once per database.
+fn tokens(options: &Options) -> Result<[String; 2]> {
+    // Tokens of a database that was removed are nobody's.
+    let known = database(&options.dir).exists();
+    let token = |file: &str, scope: &str| {
+        let path = options.dir.join(file);
+        match std::fs::read_to_string(&path) {
+            Ok(token) if known => return Ok(token.trim().to_owned()),
+            Ok(_) => std::fs::remove_file(&path)?,
+            Err(_) => {}
+        }
+        let token = create_token(options, scope)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        writeln!(file, "{token}")?;
+        anyhow::Ok(token)
+    };
+    Ok([token("token", "admin")?, token("gateway-token", "gateway")?])
+}
+
+fn create_token(options: &Options, scope: &str) -> Result<String> {
+    let output = Command::new(&options.programs.admin)
+        .args(["token", "create", "--db"])
+        .arg(database(&options.dir))
+        .args(["--name", &format!("stack-{scope}"), "--scope", scope])
+        .output()
+        .with_context(|| format!("cannot run {}", options.programs.admin.display()))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        bail!("tidegate token create: {}{}", said, String::from_utf8_lossy(&output.stderr));
+    }
+    let token = said.lines().map(str::trim).rfind(|line| !line.is_empty());
+    Ok(token.context("tidegate token create printed nothing")?.to_owned())
+}
