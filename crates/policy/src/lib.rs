@@ -20,6 +20,8 @@
 #![deny(unsafe_code)]
 
 pub mod address;
+#[cfg(feature = "author")]
+pub mod author;
 pub mod bans;
 pub mod decide;
 pub mod digest;

@@ -1,11 +1,65 @@
 //! Routes: Gateway API HTTPRoute semantics. `author` reads, validates and
 //! compiles; what is here holds the compiled table and searches it.
+//!
+//! The specification leaves some points open. What is chosen here:
+//!
+//! - **Hosts** are compared without port, without one trailing dot and without
+//!   regard to case. A host that is absent, an IPv6 literal, longer than 253
+//!   bytes, or has an empty label or a port that is no number, has no name: only
+//!   routes without hostnames take it.
+//! - **Hostname precedence is not exclusive**: when no rule of the exact hostname
+//!   matches, those of the longest wildcard are tried, then the shorter ones,
+//!   then the routes without hostnames.
+//! - **RegularExpression paths** come after `Exact` and before every
+//!   `PathPrefix`, as in Envoy Gateway, so that a catch-all `/` does not hide
+//!   them. Among each other they are equal: method, headers, query parameters,
+//!   age, name and order decide, never the length of the pattern.
+//! - A trailing `/` of a prefix does not count for its length.
+//! - **Paths** are the bytes before `?` or `#`, neither decoded nor normalised
+//!   (Envoy has done that, or was told not to). A target that does not begin with
+//!   `/` (CONNECT, `OPTIONS *`) is no path and matches nothing.
+//! - **Headers**: values of a repeated header are joined by `,`, as in RFC 9110
+//!   and in Envoy. A match on `host` sees the request's host.
+//! - **Query parameters** are cut at `&` and the first `=`, compared as bytes
+//!   without decoding; the first of a repeated one counts; one without `=` is
+//!   empty.
+//! - Of several conditions on one name in a match the first counts, also for the
+//!   number of conditions that decides precedence.
+//! - Routes of unknown age are younger than all others. A route without
+//!   namespace sorts as `default/<name>`.
+
+pub(crate) mod layout;
+mod load;
+mod request;
+mod trie;
+
+use regex_automata::dfa::{Automaton, sparse};
+use regex_automata::{Anchored, Input};
+
+pub use layout::{MAX_ROUTE_TABLE, Method, ROUTES_FORMAT};
 
 use crate::decide::Facts;
-use crate::wire::WireError;
+use crate::wire::{WireError, decode};
+use layout::{ConditionRow, Layout, Span, Test};
+use request::{HostName, Request};
+use trie::{Trie, slice};
 
 /// Compiled routes, searched without regard to how many there are.
-pub struct RouteTable {}
+pub struct RouteTable {
+    routes: Vec<String>,
+    rules: Vec<Rule>,
+    shares: Vec<Share>,
+    backends: Vec<Backend>,
+    matches: Vec<Match>,
+    conditions: Vec<ConditionRow>,
+    query_names: Vec<serde_bytes::ByteBuf>,
+    hosts: Trie<HostGroups>,
+    any_host: Option<u32>,
+    paths: Trie<Candidates>,
+    candidates: Vec<u32>,
+    regexes: Vec<sparse::DFA<Vec<u8>>>,
+    text: serde_bytes::ByteBuf,
+}
 
 /// The rule that wins for a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,50 +78,224 @@ pub struct RouteMatch<'t> {
 pub struct Backend {
     /// The backendRef's name.
     pub name: String,
-    /// Its namespace, where given.
+    /// Its namespace; where it is not given, its route's.
     pub namespace: Option<String>,
     /// Its port, where given.
     pub port: Option<u16>,
+}
+
+struct Rule {
+    route: u32,
+    index: usize,
+    shares: Span,
+}
+
+struct Share {
+    backend: Option<usize>,
+    /// Weights of this and the rule's earlier shares together.
+    up_to: u32,
+}
+
+struct Match {
+    rule: u32,
+    method: Option<Method>,
+    path: Option<u32>,
+    conditions: Span,
+}
+
+struct HostGroups {
+    exact: Option<u32>,
+    wildcard: Option<u32>,
+}
+
+struct Candidates {
+    exact: Span,
+    regexes: Span,
+    prefixes: Span,
 }
 
 impl RouteTable {
     /// A table without routes.
     #[must_use]
     pub fn empty() -> Self {
-        todo!()
+        Self {
+            routes: Vec::new(),
+            rules: Vec::new(),
+            shares: Vec::new(),
+            backends: Vec::new(),
+            matches: Vec::new(),
+            conditions: Vec::new(),
+            query_names: Vec::new(),
+            hosts: Trie::empty(),
+            any_host: None,
+            paths: Trie::empty(),
+            candidates: Vec::new(),
+            regexes: Vec::new(),
+            text: serde_bytes::ByteBuf::new(),
+        }
     }
 
-    /// Takes and checks what `author::compile` made.
+    /// Takes and checks what `author::compile` made. Takes memory of at most a
+    /// small multiple of the bytes.
     ///
     /// # Errors
-    /// When the bytes are not a route table.
+    /// When the bytes are over [`MAX_ROUTE_TABLE`] or not a route table.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
-        let _ = bytes;
-        todo!()
+        load::table(decode::<Layout>(ROUTES_FORMAT, MAX_ROUTE_TABLE, bytes)?)
     }
 
     /// Number of HTTPRoutes.
     #[must_use]
     pub fn len(&self) -> usize {
-        todo!()
+        self.routes.len()
     }
 
     /// Whether there is no route.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.routes.is_empty()
+    }
+
+    /// Number of rules of all routes.
+    #[must_use]
+    pub fn rules(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Number of matches of all rules.
+    #[must_use]
+    pub fn matches(&self) -> usize {
+        self.matches.len()
+    }
+
+    /// Number of different regexes.
+    #[must_use]
+    pub fn regexes(&self) -> usize {
+        self.regexes.len()
     }
 
     /// Every backend that a rule names, each once.
     #[must_use]
     pub fn backends(&self) -> &[Backend] {
-        todo!()
+        &self.backends
     }
 
     /// The rule that wins, by the precedence of the Gateway API specification.
     #[must_use]
     pub fn find(&self, facts: &Facts<'_>) -> Option<RouteMatch<'_>> {
-        let _ = facts;
-        todo!()
+        let request = Request::new(facts)?;
+        let named = HostName::new(facts.host).and_then(|name| self.find_by_host(&name, &request));
+        let won = named.or_else(|| self.find_in(self.any_host?, &request))?;
+        self.outcome(won, facts.dice)
     }
+
+    /// The best match under the exact hostname, else under the longest wildcard,
+    /// else under the next.
+    fn find_by_host(&self, name: &HostName, request: &Request<'_>) -> Option<u32> {
+        let mut labels = name.labels().peekable();
+        let mut node = 0;
+        while let Some(label) = labels.peek() {
+            let Some(child) = self.hosts.child(node, label, &self.text) else { break };
+            node = child;
+            labels.next();
+        }
+        let whole = labels.peek().is_none();
+        let exact = self.hosts.payload(node).filter(|_| whole).and_then(|groups| groups.exact);
+        // A wildcard stands for at least one label, so that of the last node
+        // does not cover a name that ends there.
+        let wildcards =
+            self.hosts.upwards(node).skip(usize::from(whole)).filter_map(|groups| groups.wildcard);
+        exact.into_iter().chain(wildcards).find_map(|group| self.find_in(group, request))
+    }
+
+    /// The best match among those of one group of hostnames.
+    fn find_in(&self, group: u32, request: &Request<'_>) -> Option<u32> {
+        let mut elements = request.elements().peekable();
+        let mut node = group;
+        while let Some(element) = elements.peek() {
+            let Some(child) = self.paths.child(node, element, &self.text) else { break };
+            node = child;
+            elements.next();
+        }
+        let exact = self.paths.payload(node).filter(|_| elements.peek().is_none());
+        exact
+            .and_then(|node| self.first(node.exact, request, u32::MAX))
+            .or_else(|| self.find_regex(node, request))
+            .or_else(|| {
+                self.paths.upwards(node).find_map(|node| self.first(node.prefixes, request, u32::MAX))
+            })
+    }
+
+    /// The best regex among those whose literal beginning the path shares.
+    fn find_regex(&self, node: u32, request: &Request<'_>) -> Option<u32> {
+        self.paths
+            .upwards(node)
+            .fold(None, |best, node| self.first(node.regexes, request, best.unwrap_or(u32::MAX)).or(best))
+    }
+
+    /// The first candidate of a list, which is in the order of rank, that the
+    /// request satisfies and that ranks before `limit`.
+    fn first(&self, list: Span, request: &Request<'_>, limit: u32) -> Option<u32> {
+        let ranks = slice(&self.candidates, list)?.iter().copied();
+        ranks.take_while(|&rank| rank < limit).find(|&rank| self.satisfies(rank, request).unwrap_or(false))
+    }
+
+    fn satisfies(&self, rank: u32, request: &Request<'_>) -> Option<bool> {
+        let wanted = at(&self.matches, rank)?;
+        if wanted.method.is_some() && wanted.method != request.method {
+            return Some(false);
+        }
+        if let Some(regex) = wanted.path
+            && !self.matches_whole(regex, request.path)
+        {
+            return Some(false);
+        }
+        let mut conditions = slice(&self.conditions, wanted.conditions)?.iter();
+        Some(conditions.all(|condition| {
+            match condition {
+                ConditionRow::Header(name, test) => slice(&self.text, *name)
+                    .and_then(|name| request.header(name))
+                    .is_some_and(|value| self.passes(test, &value)),
+                ConditionRow::Query(name, test) => {
+                    request.parameter(*name, &self.query_names).is_some_and(|value| self.passes(test, value))
+                }
+            }
+        }))
+    }
+
+    fn passes(&self, test: &Test, value: &[u8]) -> bool {
+        match test {
+            Test::Exact(wanted) => slice(&self.text, *wanted) == Some(value),
+            Test::Regex(regex) => self.matches_whole(*regex, value),
+        }
+    }
+
+    fn matches_whole(&self, regex: u32, bytes: &[u8]) -> bool {
+        let input = Input::new(bytes).anchored(Anchored::Yes).earliest(true);
+        at(&self.regexes, regex).is_some_and(|dfa| matches!(dfa.try_search_fwd(&input), Ok(Some(_))))
+    }
+
+    fn outcome(&self, won: u32, dice: u32) -> Option<RouteMatch<'_>> {
+        let rule = at(&self.rules, at(&self.matches, won)?.rule)?;
+        let shares = slice(&self.shares, rule.shares)?;
+        let total = shares.last().map_or(0, |share| share.up_to);
+        let point = u64::from(dice).saturating_mul(u64::from(total)) >> 32;
+        let chosen = shares.get(shares.partition_point(|share| u64::from(share.up_to) <= point));
+        let backend = chosen.and_then(|share| share.backend);
+        Some(RouteMatch { route: at(&self.routes, rule.route)?, rule: rule.index, backend })
+    }
+}
+
+impl std::fmt::Debug for RouteTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RouteTable")
+            .field("routes", &self.routes.len())
+            .field("matches", &self.matches.len())
+            .field("regexes", &self.regexes.len())
+            .finish_non_exhaustive()
+    }
+}
+
+fn at<T>(list: &[T], index: u32) -> Option<&T> {
+    list.get(usize::try_from(index).ok()?)
 }

@@ -1,0 +1,91 @@
+//! Reading, validating and compiling HTTPRoutes: the admin service's half of
+//! [`route`](crate::route). Feature `author`, so that none of it is in the filter.
+//!
+//! A document is a `gateway.networking.k8s.io/v1` HTTPRoute. What Kubernetes adds
+//! to it (`status`, `metadata.uid` and the like) is passed over; a field that
+//! HTTPRoute does not have is refused; a field that it has and that Tidegate
+//! cannot carry out is refused too, never ignored. `spec.parentRefs` is checked
+//! and has no effect: every route holds on every listener that the filter is on.
+
+mod compile;
+mod document;
+mod names;
+mod pattern;
+mod reader;
+
+pub use crate::route::Method;
+pub use compile::{CompileError, MAX_AUTOMATA, compile};
+pub use document::{MAX_ROUTE_AUTOMATA, read};
+pub use pattern::{MAX_AUTOMATON, Regex, RegexError};
+pub use reader::{MAX_PROBLEMS, Problem};
+
+use crate::route::Backend;
+
+/// An HTTPRoute, as far as it matters for requests.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Route {
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.namespace`.
+    pub namespace: Option<String>,
+    /// When the route was created, milliseconds since the Unix epoch. Not from
+    /// the document: [`read`] leaves `None`, which counts as younger than all.
+    pub created: Option<i64>,
+    /// Hostnames, in lower case; none: every host.
+    pub hostnames: Vec<String>,
+    /// Rules, in order.
+    pub rules: Vec<Rule>,
+}
+
+/// A rule: what it takes, and where to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rule {
+    /// Its name.
+    pub name: Option<String>,
+    /// It takes what any of these takes; [`read`] fills in the default.
+    pub matches: Vec<Match>,
+    /// Where its requests go, with weights from 0 to 1,000,000.
+    pub backends: Vec<(Backend, u32)>,
+}
+
+/// One way to match: everything in it must hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Match {
+    /// What the path must be like.
+    pub path: PathMatch,
+    /// The method, if only one will do.
+    pub method: Option<Method>,
+    /// Conditions on headers, names in lower case and different.
+    pub headers: Vec<Condition>,
+    /// Conditions on query parameters, names different.
+    pub query: Vec<Condition>,
+}
+
+/// What a path must be like.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PathMatch {
+    /// This, to the byte.
+    Exact(String),
+    /// These elements first; a trailing `/` says nothing.
+    Prefix(String),
+    /// As a whole like this.
+    Regex(Regex),
+}
+
+/// What a header or a query parameter must be like.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Condition {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: ValueMatch,
+}
+
+/// What a value must be like.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ValueMatch {
+    /// This, to the byte.
+    Exact(String),
+    /// As a whole like this.
+    Regex(Regex),
+}

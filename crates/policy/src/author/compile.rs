@@ -1,0 +1,208 @@
+//! From routes to the bytes of a [`RouteTable`](crate::route::RouteTable).
+
+mod paths;
+mod tables;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+
+use super::{Match, PathMatch, Route, Rule, ValueMatch};
+use crate::route::layout::{HostRow, Layout, MatchRow, RuleRow, ShareRow, Span};
+use crate::route::{MAX_ROUTE_TABLE, ROUTES_FORMAT};
+use crate::wire::{WireError, encode};
+use paths::Paths;
+use tables::Tables;
+
+/// Bytes that the compiled regexes of all routes may take together, each
+/// different one counted once.
+pub const MAX_AUTOMATA: usize = 8 << 20;
+
+/// Candidates of all path nodes together: a match counts once for each group of
+/// hostnames under which it is found.
+const MAX_CANDIDATES: usize = 4 << 20;
+
+/// Why routes do not make a table.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CompileError {
+    /// Two routes have one name.
+    #[error("two routes are called {0}")]
+    Duplicate(String),
+    /// The table would be over [`MAX_ROUTE_TABLE`], or larger than its indices.
+    #[error("the routes make a table of over {} MiB", MAX_ROUTE_TABLE >> 20)]
+    TooLarge,
+    /// The regexes of all routes are over [`MAX_AUTOMATA`].
+    #[error("the regular expressions of all routes take over {} MiB", MAX_AUTOMATA >> 20)]
+    TooManyRegexes,
+    /// The table cannot be written.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+}
+
+/// The table of these routes. The order in which they come does not matter: the
+/// same routes always make the same bytes.
+///
+/// # Errors
+/// See [`CompileError`].
+pub fn compile(routes: &[Route]) -> Result<Vec<u8>, CompileError> {
+    let routes = by_precedence(routes)?;
+    let mut layout = Layout::default();
+    let mut tables = Tables::new(&routes);
+    let ranks = lay_out_matches(&routes, &mut tables, &mut layout)?;
+    lay_out_hosts(&routes, &ranks, &mut tables, &mut layout)?;
+    tables.finish(&mut layout);
+    let bytes = encode(ROUTES_FORMAT, &layout)?;
+    if bytes.len() > MAX_ROUTE_TABLE { Err(CompileError::TooLarge) } else { Ok(bytes) }
+}
+
+/// The routes, those that win ties first: the older, then by
+/// `{namespace}/{name}` as one string.
+fn by_precedence(routes: &[Route]) -> Result<Vec<&Route>, CompileError> {
+    let full_name =
+        |route: &Route| format!("{}/{}", route.namespace.as_deref().unwrap_or("default"), route.name);
+    let mut named: Vec<_> = routes.iter().map(|route| (full_name(route), route)).collect();
+    named.sort_by(|one, other| one.0.cmp(&other.0));
+    for (one, other) in named.iter().zip(named.iter().skip(1)) {
+        if one.0 == other.0 {
+            return Err(CompileError::Duplicate(one.0.clone()));
+        }
+    }
+    // Stable: names decide where the age does not.
+    named.sort_by_key(|(_, route)| (route.created.is_none(), route.created));
+    Ok(named.into_iter().map(|(_, route)| route).collect())
+}
+
+/// For each route its matches' ranks, with the matches.
+type Ranks<'r> = Vec<Vec<(u32, &'r Match)>>;
+
+fn lay_out_matches<'r>(
+    routes: &[&'r Route],
+    tables: &mut Tables,
+    layout: &mut Layout,
+) -> Result<Ranks<'r>, CompileError> {
+    let mut matches = Vec::new();
+    for (position, route) in routes.iter().enumerate() {
+        layout.routes.push(route.name.clone());
+        for (index, rule) in route.rules.iter().enumerate() {
+            let row = index_of(layout.rules.len())?;
+            let shares = lay_out_shares(route, rule, tables, layout)?;
+            layout.rules.push(RuleRow { route: index_of(position)?, index: index_of(index)?, shares });
+            matches.extend(rule.matches.iter().map(|wanted| (row, position, wanted)));
+        }
+    }
+    // Stable: on ties the older route, its name, the rule's and the match's place.
+    matches.sort_by_key(|(_, _, wanted)| {
+        (wanted.method.is_none(), Reverse(wanted.headers.len()), Reverse(wanted.query.len()))
+    });
+    let mut ranks = vec![Vec::new(); routes.len()];
+    for (rank, (rule, position, wanted)) in matches.into_iter().enumerate() {
+        let path = match &wanted.path {
+            PathMatch::Regex(regex) => Some(tables.regex(regex)?),
+            PathMatch::Exact(_) | PathMatch::Prefix(_) => None,
+        };
+        let conditions = index_of(wanted.headers.len().saturating_add(wanted.query.len()))?;
+        tables.conditions(wanted, layout)?;
+        layout.matches.push(MatchRow { rule, method: wanted.method, path, conditions });
+        if let Some(of_route) = ranks.get_mut(position) {
+            of_route.push((index_of(rank)?, wanted));
+        }
+    }
+    Ok(ranks)
+}
+
+/// A rule's shares; a backend without a namespace is in its route's.
+fn lay_out_shares(
+    route: &Route,
+    rule: &Rule,
+    tables: &mut Tables,
+    layout: &mut Layout,
+) -> Result<u32, CompileError> {
+    let before = layout.shares.len();
+    for (backend, weight) in rule.backends.iter().filter(|(_, weight)| *weight > 0) {
+        let mut backend = backend.clone();
+        backend.namespace = backend.namespace.or_else(|| route.namespace.clone());
+        let backend = Some(tables.backend(backend, layout)?);
+        layout.shares.push(ShareRow { backend, weight: *weight });
+    }
+    index_of(layout.shares.len().saturating_sub(before))
+}
+
+/// A node of the hostnames' trie.
+#[derive(Default)]
+struct Host {
+    children: BTreeMap<Vec<u8>, Host>,
+    exact: Option<u32>,
+    wildcard: Option<u32>,
+}
+
+fn lay_out_hosts(
+    routes: &[&Route],
+    ranks: &Ranks<'_>,
+    tables: &mut Tables,
+    layout: &mut Layout,
+) -> Result<(), CompileError> {
+    let mut by_host: BTreeMap<Option<&str>, Vec<usize>> = BTreeMap::new();
+    for (position, route) in routes.iter().enumerate() {
+        let hosts: Vec<_> = match route.hostnames.as_slice() {
+            [] => vec![None],
+            names => names.iter().map(|name| Some(name.as_str())).collect(),
+        };
+        for host in hosts {
+            let positions = by_host.entry(host).or_default();
+            if positions.last() != Some(&position) {
+                positions.push(position);
+            }
+        }
+    }
+    // Hostnames with the same routes share their paths.
+    let mut groups: HashMap<Vec<usize>, u32> = HashMap::new();
+    let mut paths = Paths::default();
+    let mut root = Host::default();
+    for (host, positions) in by_host {
+        let group = match groups.get(&positions) {
+            Some(&group) => group,
+            None => {
+                let group = paths.group()?;
+                for (rank, wanted) in positions.iter().filter_map(|&position| ranks.get(position)).flatten() {
+                    paths.insert(group, *rank, wanted)?;
+                }
+                groups.insert(positions, group);
+                group
+            }
+        };
+        match host {
+            None => layout.any_host = Some(group),
+            Some(name) => hang(&mut root, name, group),
+        }
+    }
+    flatten_hosts(&root, tables, layout)?;
+    paths.lay_out(tables, layout)
+}
+
+fn hang(root: &mut Host, name: &str, group: u32) {
+    let (name, is_wildcard) = name.strip_prefix("*.").map_or((name, false), |name| (name, true));
+    let mut node = root;
+    for label in name.rsplit('.') {
+        node = node.children.entry(label.as_bytes().to_vec()).or_default();
+    }
+    *(if is_wildcard { &mut node.wildcard } else { &mut node.exact }) = Some(group);
+}
+
+fn flatten_hosts(root: &Host, tables: &mut Tables, layout: &mut Layout) -> Result<(), CompileError> {
+    let mut level = vec![(Span::default(), root)];
+    while !level.is_empty() {
+        let mut next = Vec::new();
+        for (label, node) in level {
+            let children = index_of(node.children.len())?;
+            layout.hosts.push(HostRow { label, children, exact: node.exact, wildcard: node.wildcard });
+            for (label, child) in &node.children {
+                next.push((tables.text(label)?, child));
+            }
+        }
+        level = next;
+    }
+    Ok(())
+}
+
+fn index_of(len: usize) -> Result<u32, CompileError> {
+    u32::try_from(len).map_err(|_| CompileError::TooLarge)
+}

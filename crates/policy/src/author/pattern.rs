@@ -1,0 +1,156 @@
+//! Regexes: compiled here, to tables that the filter searches in linear time.
+
+use std::error::Error as _;
+use std::sync::Arc;
+
+use regex_automata::dfa::{Automaton, StartKind, dense};
+use regex_automata::nfa::thompson;
+use regex_automata::util::start;
+use regex_automata::{Anchored, MatchKind};
+use regex_syntax::ParserBuilder;
+use regex_syntax::hir::literal::Extractor;
+use regex_syntax::hir::{Hir, Look};
+
+/// Bytes of one compiled regex. Usual ones take 1 to 3 KB.
+pub const MAX_AUTOMATON: usize = 256 << 10;
+
+/// Memory in bytes that compiling one regex may take, per stage: what explodes
+/// is refused after some 30 ms.
+const MAX_BUILD: usize = 2 << 20;
+
+/// A compiled regex. It matches a value as a whole, as in Envoy.
+///
+/// The syntax is that of the `regex` crate, which is near RE2's: no
+/// back-references and no look-around. It works on bytes: `.` is any byte but a
+/// line feed, `\d`, `\w`, `\s`, `\b` and `(?i)` know ASCII only, as in RE2. A
+/// character outside of ASCII, and `\p{..}`, need `(?u)` in front, which makes
+/// all of them Unicode and the table many times larger.
+#[derive(Clone)]
+pub struct Regex {
+    pattern: Arc<str>,
+    automaton: Arc<[u8]>,
+    literal: Arc<[u8]>,
+    takes_paths: bool,
+}
+
+/// Why a regex is refused.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RegexError {
+    /// It does not follow the syntax.
+    #[error("{0}")]
+    Syntax(String),
+    /// Its table would be too large.
+    #[error(
+        "compiles to a table over {limit} KiB: use fewer or smaller counted repetitions ({{n,m}}), \
+         or ASCII classes like [a-z] instead of Unicode ones",
+        limit = MAX_AUTOMATON / 1024
+    )]
+    TooLarge,
+}
+
+impl Regex {
+    /// Compiles `pattern`.
+    ///
+    /// # Errors
+    /// When it does not follow the syntax, or its table would be over
+    /// [`MAX_AUTOMATON`].
+    pub fn compile(pattern: &str) -> Result<Self, RegexError> {
+        let hir = parse(pattern)?;
+        let literal = Extractor::new().extract(&hir);
+        let literal = literal.longest_common_prefix().unwrap_or_default().into();
+        let dfa = determinize(&hir)?;
+        let takes_paths = takes_paths(&dfa);
+        let automaton = dfa.to_sparse().map_err(too_large)?.to_bytes_little_endian();
+        if automaton.len() > MAX_AUTOMATON {
+            return Err(RegexError::TooLarge);
+        }
+        Ok(Self { pattern: pattern.into(), automaton: automaton.into(), literal, takes_paths })
+    }
+
+    /// The pattern, as written.
+    #[must_use]
+    pub fn pattern(&self) -> &str {
+        &self.pattern
+    }
+
+    /// The table: a sparse DFA, little-endian, anchored at both ends.
+    #[must_use]
+    pub fn automaton(&self) -> &[u8] {
+        &self.automaton
+    }
+
+    /// What everything that it matches begins with.
+    #[must_use]
+    pub fn literal(&self) -> &[u8] {
+        &self.literal
+    }
+
+    /// Whether it matches anything that begins with `/`.
+    #[must_use]
+    pub fn takes_paths(&self) -> bool {
+        self.takes_paths
+    }
+}
+
+/// The pattern alone, before anything is put around it: `a)|(b` must be an error.
+fn parse(pattern: &str) -> Result<Hir, RegexError> {
+    let mut parser = ParserBuilder::new().unicode(false).utf8(false).build();
+    let says = match parser.parse(pattern) {
+        Ok(hir) => return Ok(hir),
+        Err(regex_syntax::Error::Parse(error)) => {
+            format!("{} at byte {}", error.kind(), error.span().start.offset)
+        }
+        Err(regex_syntax::Error::Translate(error)) => match error.kind() {
+            regex_syntax::hir::ErrorKind::UnicodeNotAllowed => {
+                format!("Unicode at byte {} needs (?u) in front of the pattern", error.span().start.offset)
+            }
+            kind => format!("{kind} at byte {}", error.span().start.offset),
+        },
+        Err(_) => "not a regular expression".to_owned(),
+    };
+    Err(RegexError::Syntax(says))
+}
+
+fn determinize(hir: &Hir) -> Result<dense::DFA<Vec<u32>>, RegexError> {
+    let whole = Hir::concat(vec![Hir::look(Look::Start), hir.clone(), Hir::look(Look::End)]);
+    let config = thompson::Config::new()
+        .utf8(false)
+        .nfa_size_limit(Some(MAX_BUILD))
+        .which_captures(thompson::WhichCaptures::None);
+    let nfa = thompson::Compiler::new().configure(config).build_from_hir(&whole);
+    let nfa = nfa.map_err(|_| RegexError::TooLarge)?;
+    let config = dense::Config::new()
+        .start_kind(StartKind::Anchored)
+        .match_kind(MatchKind::All)
+        .accelerate(false)
+        .dfa_size_limit(Some(MAX_BUILD))
+        .determinize_size_limit(Some(MAX_BUILD));
+    dense::Builder::new().configure(config).build_from_nfa(&nfa).map_err(too_large)
+}
+
+fn too_large(error: dense::BuildError) -> RegexError {
+    if error.is_size_limit_exceeded() {
+        return RegexError::TooLarge;
+    }
+    let source = error.source().map_or_else(String::new, |source| format!(": {source}"));
+    RegexError::Syntax(format!("{error}{source}"))
+}
+
+fn takes_paths(dfa: &dense::DFA<Vec<u32>>) -> bool {
+    let start = dfa.start_state(&start::Config::new().anchored(Anchored::Yes));
+    start.is_ok_and(|start| !dfa.is_dead_state(dfa.next_state(start, b'/')))
+}
+
+impl PartialEq for Regex {
+    fn eq(&self, other: &Self) -> bool {
+        self.pattern == other.pattern
+    }
+}
+
+impl Eq for Regex {}
+
+impl std::fmt::Debug for Regex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Regex({:?}, {} bytes)", self.pattern, self.automaton.len())
+    }
+}

@@ -1,0 +1,183 @@
+//! The bytes of a route table. Lists that belong to a row (a rule's shares, a
+//! node's children) stand one after the other in the order of their owners, so
+//! only their lengths are written: whatever the lengths say, two lists cannot
+//! overlap, and the reader checks only that the sum fits.
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use super::Backend;
+
+/// Version of a route table's bytes.
+pub const ROUTES_FORMAT: u8 = 1;
+/// Bytes of a route table. 10,000 prefix routes take under 0.5 MB.
+pub const MAX_ROUTE_TABLE: usize = 32 << 20;
+
+/// All of a table.
+#[derive(Serialize, Deserialize, Default)]
+pub(crate) struct Layout {
+    /// Names of the HTTPRoutes, the first to win first.
+    pub routes: Vec<String>,
+    /// Rules of all routes, in the order of the routes.
+    pub rules: Vec<RuleRow>,
+    /// The rules' shares.
+    pub shares: Vec<ShareRow>,
+    /// Backends, each once.
+    pub backends: Vec<Backend>,
+    /// Matches of all rules, the first to win first as far as anything but the
+    /// path decides: a match's index is its rank.
+    pub matches: Vec<MatchRow>,
+    /// The matches' conditions: of each its headers, then its query parameters.
+    pub conditions: Vec<ConditionRow>,
+    /// Names of query parameters that conditions name, sorted.
+    pub query_names: Vec<ByteBuf>,
+    /// Hostnames by label, the last label first; node 0 is the root.
+    pub hosts: Vec<HostRow>,
+    /// The group of the routes without hostnames.
+    pub any_host: Option<u32>,
+    /// Groups: hostnames with the same routes share one. The first nodes of
+    /// `paths` are their roots.
+    pub groups: u32,
+    /// Paths by element.
+    pub paths: Vec<PathRow>,
+    /// The path nodes' candidates, as indices into `matches`: of each node the
+    /// exact ones, the regexes, the prefixes; each list in the order of rank.
+    pub candidates: Vec<u32>,
+    /// Sparse DFAs, little-endian, anchored at both ends.
+    pub regexes: Vec<ByteBuf>,
+    /// What spans point into.
+    pub text: ByteBuf,
+}
+
+/// A run of bytes in [`Layout::text`], or of rows in a list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Span {
+    /// Where it begins.
+    pub start: u32,
+    /// How long it is.
+    pub len: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct RuleRow {
+    /// Its route.
+    pub route: u32,
+    /// Its index within the route.
+    pub index: u32,
+    /// Number of its shares.
+    pub shares: u32,
+}
+
+/// A backend's part of a rule's requests.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct ShareRow {
+    /// The backend; `None`: one that cannot answer keeps its share.
+    pub backend: Option<u32>,
+    /// Its weight, never 0.
+    pub weight: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct MatchRow {
+    /// Its rule.
+    pub rule: u32,
+    /// The method it wants.
+    pub method: Option<Method>,
+    /// The regex that the whole path must match.
+    pub path: Option<u32>,
+    /// Number of its conditions.
+    pub conditions: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) enum ConditionRow {
+    /// The header of this name (lower case) must have a value like this.
+    Header(Span, Test),
+    /// The query parameter of this name, an index into [`Layout::query_names`].
+    Query(u32, Test),
+}
+
+/// What a value must be like.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub(crate) enum Test {
+    /// These bytes.
+    Exact(Span),
+    /// Something that this regex matches as a whole.
+    Regex(u32),
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct HostRow {
+    pub label: Span,
+    /// Number of its children, which are sorted by label.
+    pub children: u32,
+    /// The group of the hostname that ends here.
+    pub exact: Option<u32>,
+    /// The group of the wildcard that covers what is below.
+    pub wildcard: Option<u32>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct PathRow {
+    pub label: Span,
+    /// Number of its children, which are sorted by label.
+    pub children: u32,
+    /// Number of matches on exactly this path.
+    pub exact: u32,
+    /// Number of regexes whose literal beginning leads here.
+    pub regexes: u32,
+    /// Number of matches on this prefix.
+    pub prefixes: u32,
+}
+
+/// The methods that HTTPRoute knows.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Method {
+    Get,
+    Head,
+    Post,
+    Put,
+    Delete,
+    Connect,
+    Options,
+    Trace,
+    Patch,
+}
+
+impl Method {
+    /// All of them, in the specification's order.
+    pub const ALL: [Self; 9] = [
+        Self::Get,
+        Self::Head,
+        Self::Post,
+        Self::Put,
+        Self::Delete,
+        Self::Connect,
+        Self::Options,
+        Self::Trace,
+        Self::Patch,
+    ];
+
+    /// The name in requests and documents.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+            Self::Options => "OPTIONS",
+            Self::Trace => "TRACE",
+            Self::Patch => "PATCH",
+        }
+    }
+
+    /// The method of this name; names have case.
+    #[must_use]
+    pub fn from_name(name: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|method| method.name().as_bytes() == name)
+    }
+}

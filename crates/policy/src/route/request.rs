@@ -1,0 +1,148 @@
+//! A request, taken apart once for however many candidates there are.
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+
+use serde_bytes::ByteBuf;
+
+use super::layout::Method;
+use crate::decide::Facts;
+
+/// Longest hostname in bytes, as in HTTPRoute and DNS.
+pub(super) const MAX_HOSTNAME: usize = 253;
+
+pub(super) struct Request<'r> {
+    /// The path, `/` at its beginning, without query and fragment.
+    pub path: &'r [u8],
+    /// The method, if it is one that a match can name.
+    pub method: Option<Method>,
+    host: &'r [u8],
+    headers: &'r [(&'r [u8], &'r [u8])],
+    query: &'r [u8],
+    parameters: OnceCell<BTreeMap<usize, &'r [u8]>>,
+}
+
+impl<'r> Request<'r> {
+    /// `None` when the request has no path.
+    pub fn new(facts: &Facts<'r>) -> Option<Self> {
+        let target = facts.path;
+        let target = target.split(|&b| b == b'#').next().unwrap_or(target);
+        let path = target.split(|&b| b == b'?').next().unwrap_or(target);
+        let query = target.get(path.len().saturating_add(1)..).unwrap_or_default();
+        path.starts_with(b"/").then(|| Self {
+            path,
+            method: Method::from_name(facts.method),
+            host: facts.host,
+            headers: facts.headers,
+            query,
+            parameters: OnceCell::new(),
+        })
+    }
+
+    /// The path's elements: of `/` one empty one.
+    pub fn elements(&self) -> impl Iterator<Item = &'r [u8]> {
+        self.path.get(1..).unwrap_or_default().split(|&b| b == b'/')
+    }
+
+    /// The value of a header, all its lines joined by `,`. `name` is in lower
+    /// case.
+    pub fn header(&self, name: &[u8]) -> Option<Cow<'r, [u8]>> {
+        if name == b"host" {
+            // Envoy turns it into `:authority`.
+            return (!self.host.is_empty()).then_some(Cow::Borrowed(self.host));
+        }
+        let mut lines = self.headers.iter().filter(|line| line.0 == name).map(|line| line.1);
+        let mut value = Cow::Borrowed(lines.next()?);
+        for line in lines {
+            let joined = value.to_mut();
+            joined.push(b',');
+            joined.extend_from_slice(line);
+        }
+        Some(value)
+    }
+
+    /// The value of the query parameter `names[index]`. The query is read once:
+    /// it may be long and have many parameters, few of which any match names.
+    pub fn parameter(&self, index: u32, names: &[ByteBuf]) -> Option<&'r [u8]> {
+        let read = || {
+            let mut values = BTreeMap::new();
+            for parameter in self.query.split(|&b| b == b'&') {
+                let name = parameter.split(|&b| b == b'=').next().unwrap_or(parameter);
+                if let Ok(known) = names.binary_search_by(|known| known.as_slice().cmp(name)) {
+                    let value = parameter.get(name.len().saturating_add(1)..).unwrap_or_default();
+                    values.entry(known).or_insert(value);
+                }
+            }
+            values
+        };
+        self.parameters.get_or_init(read).get(&usize::try_from(index).ok()?).copied()
+    }
+}
+
+/// A host's name in lower case, without port and trailing dot; see the choices
+/// at the top of [`super`].
+pub(super) struct HostName {
+    bytes: [u8; MAX_HOSTNAME],
+    len: usize,
+}
+
+impl HostName {
+    /// `None` when the host has no name.
+    pub fn new(host: &[u8]) -> Option<Self> {
+        let name = host.split(|&b| b == b':').next().unwrap_or(host);
+        let port = host.get(name.len().saturating_add(1)..).unwrap_or_default();
+        let name = name.strip_suffix(b".").unwrap_or(name);
+        let mut bytes = [0; MAX_HOSTNAME];
+        let copy = bytes.get_mut(..name.len())?;
+        copy.copy_from_slice(name);
+        copy.make_ascii_lowercase();
+        let has_labels = name.split(|&b| b == b'.').all(|label| !label.is_empty());
+        (has_labels && port.iter().all(u8::is_ascii_digit)).then_some(Self { bytes, len: name.len() })
+    }
+
+    /// The labels, the last one first.
+    pub fn labels(&self) -> impl Iterator<Item = &[u8]> {
+        self.bytes.get(..self.len).unwrap_or_default().rsplit(|&b| b == b'.')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(host: &str) -> Option<Vec<String>> {
+        let name = HostName::new(host.as_bytes())?;
+        Some(name.labels().map(|label| String::from_utf8_lossy(label).into_owned()).collect())
+    }
+
+    #[test]
+    fn a_host_has_a_name_or_none() {
+        let expected = Some(vec!["example".to_owned(), "a".to_owned()]);
+        for host in ["a.example", "A.Example", "a.example:8080", "a.example.", "a.example.:80", "a.example:"]
+        {
+            assert_eq!(labels(host), expected, "{host}");
+        }
+        let long = format!("{}.example", "a".repeat(250));
+        for host in
+            ["", ".", "a..example", ".example", "[::1]", "[::1]:80", "::1", "a.example:80:80", "a:b", &long]
+        {
+            assert_eq!(labels(host), None, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_target_is_path_and_query() {
+        let take = |path: &'static str| {
+            let request = Request::new(&Facts { path: path.as_bytes(), ..Facts::default() });
+            request.map(|r| (r.path, r.query))
+        };
+        assert_eq!(take("/a?b#c"), Some((&b"/a"[..], &b"b"[..])));
+        assert_eq!(take("/a#c?b"), Some((&b"/a"[..], &b""[..])));
+        assert_eq!(take("/a??"), Some((&b"/a"[..], &b"?"[..])));
+        assert_eq!(take("/"), Some((&b"/"[..], &b""[..])));
+        for none in ["", "*", "?a", "a/b", "http://a/"] {
+            assert_eq!(take(none), None, "{none}");
+        }
+    }
+}
