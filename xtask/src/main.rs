@@ -1,2 +1,50 @@
-//! stub
-fn main() {}
+//! `cargo xtask`: what a developer, CI and the curious run.
+
+mod build;
+mod command;
+mod dist;
+mod install;
+mod report;
+mod test;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Tidegate's own commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Sub,
+}
+
+#[derive(Subcommand)]
+enum Sub {
+    /// Build what is missing, start everything on this machine, wait until the
+    /// gate answers, and say what to try.
+    Up(up::Args),
+    /// End what `up --detach` started.
+    Down,
+    /// Formatting, lints, and every test, the ones on a real Envoy included.
+    Test,
+    /// Build the filter as it ships: target/dist/tidegate.wasm.
+    Dist,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Sub::Up(args) => up::up(&args),
+        Sub::Down => up::down(),
+        Sub::Test => test::run(),
+        Sub::Dist => dist::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

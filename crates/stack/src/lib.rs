@@ -12,6 +12,7 @@ pub mod programs;
 pub mod render;
 pub mod sql;
 mod stack;
+pub mod startup;
 pub mod stats;
 pub mod wait;
 

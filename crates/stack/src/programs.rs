@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
+/// The version of Envoy that everything is tested with.
+pub const ENVOY_VERSION: &str = "1.40.0";
+
 /// The files that a stack runs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Programs {
@@ -26,7 +29,7 @@ impl Programs {
     pub fn find() -> Result<Self> {
         let root = repository();
         let programs = Self {
-            envoy: from_env("ENVOY").unwrap_or_else(|| root.join("target/tools/envoy")),
+            envoy: from_env("ENVOY").unwrap_or_else(installed_envoy),
             admin: from_env("TIDEGATE_ADMIN_BIN").unwrap_or_else(|| root.join("target/release/tidegate")),
             wasm: from_env("TIDEGATE_WASM").unwrap_or_else(|| root.join("target/dist/tidegate.wasm")),
             config: root.join("envoy/envoy.yaml"),
@@ -48,6 +51,12 @@ impl Programs {
         }
         Ok(())
     }
+}
+
+/// Where `xtask` puts the Envoy that it installs.
+#[must_use]
+pub fn installed_envoy() -> PathBuf {
+    repository().join(format!("target/tools/envoy-{ENVOY_VERSION}"))
 }
 
 /// The root of the repository that this crate was built in.

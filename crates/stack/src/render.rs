@@ -33,6 +33,9 @@ pub struct Edits<'a> {
     pub clusters: &'a [Cluster],
     /// Whether the singleton recorder stays.
     pub recorder: bool,
+    /// Whether the filter stays. Without it there is no recorder either, and
+    /// everything goes to `demo`: an Envoy to compare with.
+    pub filter: bool,
     /// Spread connections over workers one by one, so that a test with few
     /// connections reaches each.
     pub exact_balance: bool,
@@ -57,8 +60,12 @@ pub fn render(source: &str, edits: &Edits<'_>) -> Result<Value> {
     let manager = at(gate, "/filter_chains/0/filters/0/typed_config")?;
     let access_log = named(at(manager, "/access_log")?, "envoy.access_loggers.file")?;
     *at(access_log, "/typed_config/path")? = path(edits.access_log)?;
-    let filter = named(at(manager, "/http_filters")?, "tidegate")?;
-    *at(filter, "/typed_config/config/vm_config/code/local/filename")? = path(edits.wasm)?;
+    if edits.filter {
+        let filter = named(at(manager, "/http_filters")?, "tidegate")?;
+        *at(filter, "/typed_config/config/vm_config/code/local/filename")? = path(edits.wasm)?;
+    } else {
+        remove_filter(manager)?;
+    }
     recorder(&mut config, edits)?;
     let clusters = at(&mut config, "/static_resources/clusters")?;
     for (name, port) in
@@ -72,9 +79,20 @@ pub fn render(source: &str, edits: &Edits<'_>) -> Result<Value> {
     Ok(config)
 }
 
+fn remove_filter(manager: &mut Value) -> Result<()> {
+    let filters = at(manager, "/http_filters")?;
+    named(filters, "tidegate")?;
+    if let Value::Array(list) = filters {
+        list.retain(|filter| filter["name"] != "tidegate");
+    }
+    let routes = at(manager, "/route_config/virtual_hosts/0/routes")?;
+    named(routes, "tidegate")?["route"] = json!({ "cluster": "demo", "timeout": "0s" });
+    Ok(())
+}
+
 fn recorder(config: &mut Value, edits: &Edits<'_>) -> Result<()> {
     let extensions = at(config, "/bootstrap_extensions")?;
-    if edits.recorder {
+    if edits.recorder && edits.filter {
         let service = named(extensions, "envoy.bootstrap.wasm")?;
         *at(service, "/typed_config/config/vm_config/code/local/filename")? = path(edits.wasm)?;
     } else {
@@ -137,6 +155,7 @@ mod tests {
             access_log: Path::new("/x/access.log"),
             clusters,
             recorder: true,
+            filter: true,
             exact_balance: false,
         }
     }
@@ -171,6 +190,12 @@ mod tests {
         let rendered = render(SOURCE, &Edits { recorder: false, ..edits(&[]) }).unwrap();
         assert_eq!(text(&rendered, "/bootstrap_extensions"), "[]");
         assert_eq!(rendered.to_string().matches("/x/filter.wasm").count(), 1);
+    }
+
+    #[test]
+    fn without_filter_nothing_of_ours_is_left() {
+        let rendered = render(SOURCE, &Edits { filter: false, ..edits(&[]) }).unwrap().to_string();
+        assert!(!rendered.contains(".wasm") && !rendered.contains("x-tidegate-cluster"), "{rendered}");
     }
 
     #[test]

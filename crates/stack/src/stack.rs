@@ -221,6 +221,7 @@ impl Stack {
                 access_log: &self.log("access"),
                 clusters: &self.options.backends,
                 recorder: self.options.recorder,
+                filter: true,
                 exact_balance: self.options.exact_balance,
             },
         )?;

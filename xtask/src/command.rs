@@ -1,0 +1,39 @@
+//! Running other programs in sight of the user.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use tidegate_stack::programs::repository;
+
+/// `cargo` with these arguments, at the root of the repository.
+pub fn cargo(arguments: &[&str]) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(arguments).current_dir(repository());
+    // The variables that cargo set for this program are not for the next one: a
+    // build script that looks at them would run again each time.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name == "CARGO_MANIFEST_DIR") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Runs it with its output shown; anything but success is an error.
+pub fn execute(command: &mut Command) -> Result<()> {
+    let line = line(command);
+    let status = command.status().with_context(|| format!("cannot run {line}"))?;
+    ensure!(status.success(), "{line}: {status}");
+    Ok(())
+}
+
+/// Its command line, for people.
+pub fn line(command: &Command) -> String {
+    let program = std::path::Path::new(command.get_program());
+    let program = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
+    std::iter::once(program)
+        .chain(command.get_args().map(|argument| argument.to_string_lossy().into_owned()))
+        .collect::<Vec<_>>()
+        .join(" ")
+}

@@ -1,0 +1,226 @@
+//! `cargo xtask up` and `down`: the local stack.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::json;
+use tidegate_stack::http::Method;
+use tidegate_stack::programs::repository;
+use tidegate_stack::{Demo, NamedBackend, Options, PortChoice, Ports, Stack, Started};
+
+use crate::build::{self, Parts};
+use crate::report;
+
+/// Options of `up`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Return once everything is ready, and leave it running until `down`.
+    #[arg(long)]
+    detach: bool,
+    /// Forget the database, tokens and logs of the last time.
+    #[arg(long)]
+    fresh: bool,
+    /// Envoy's worker threads.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=256))]
+    workers: u32,
+    /// A backend of yours that routes can name; may be given several times.
+    /// `demo` takes the place of the demo backend.
+    #[arg(long = "backend", value_name = "NAME=HOST:PORT", value_parser = parse_backend)]
+    backends: Vec<NamedBackend>,
+    /// Without the singleton recorder, as under Istio: a worker does its work.
+    #[arg(long)]
+    no_recorder: bool,
+}
+
+fn parse_backend(text: &str) -> Result<NamedBackend, String> {
+    let wanted = || format!("write NAME=HOST:PORT, like `orders=127.0.0.1:8080`; got {text:?}");
+    let (name, address) = text.split_once('=').ok_or_else(wanted)?;
+    let (host, port) = address.rsplit_once(':').ok_or_else(wanted)?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if name.is_empty() || host.is_empty() || !name.chars().all(plain) {
+        return Err(wanted());
+    }
+    if name.starts_with("tidegate-") {
+        return Err(format!("{name}: names that begin with `tidegate-` are the stack's own"));
+    }
+    let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(wanted)?;
+    Ok(NamedBackend { name: name.to_owned(), host: host.to_owned(), port })
+}
+
+/// `cargo xtask up`.
+pub fn up(args: &Args) -> Result<()> {
+    let dir = dir();
+    let running = read_state(&dir)?;
+    if !running.is_empty() && running.iter().all(Started::is_alive) {
+        ensure!(
+            !args.fresh,
+            "it is up, and --fresh would take its database away: run `cargo xtask down` first"
+        );
+        println!("already up; options are not applied (`cargo xtask down` ends it)");
+        report::addresses(&dir);
+        return Ok(());
+    }
+    end_all(&dir, &running)?;
+    // Before the build, which takes minutes the first time.
+    let own_demo = args.backends.iter().all(|backend| backend.name != "demo");
+    Ports::DEFAULT.check_free(!own_demo)?;
+    let parts = build::parts()?;
+    if args.fresh && dir.exists() {
+        std::fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+    }
+    remove_logs(&dir)?;
+    let new = !dir.join("tidegate.db").exists();
+    println!("starting: admin service, Envoy with {} workers, demo backend", args.workers);
+    let stack = Stack::start(options(args, parts, &dir))?;
+    write_state(&dir, &stack.started())?;
+    if new {
+        seed(&stack)?;
+    }
+    report::addresses(&dir);
+    if args.detach {
+        let _ = stack.detach();
+        println!("running until `cargo xtask down`");
+        return Ok(());
+    }
+    println!("Ctrl-C ends it");
+    let ended = watch(stack);
+    write_state(&dir, &[])?;
+    ended
+}
+
+/// `cargo xtask down`.
+pub fn down() -> Result<()> {
+    let dir = dir();
+    let known = read_state(&dir)?;
+    let running: Vec<_> = known.iter().filter(|process| process.is_alive()).collect();
+    if running.is_empty() {
+        println!("nothing to end: what `cargo xtask up --detach` starts is not running");
+    }
+    for process in running {
+        println!("ending {} (pid {})", process.name, process.pid);
+    }
+    end_all(&dir, &known)
+}
+
+fn options(args: &Args, parts: Parts, dir: &Path) -> Options {
+    Options {
+        dir: dir.to_owned(),
+        ports: PortChoice::Default,
+        workers: args.workers,
+        backends: args.backends.clone(),
+        demo: Demo::Program(parts.demo),
+        recorder: !args.no_recorder,
+        exact_balance: false,
+        programs: parts.programs,
+    }
+}
+
+/// A first route, so that the first request has an answer.
+fn seed(stack: &Stack) -> Result<()> {
+    let route = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": { "name": "demo" },
+        "spec": { "rules": [{
+            "matches": [{ "path": { "type": "PathPrefix", "value": "/" } }],
+            "backendRefs": [{ "name": "demo", "port": Ports::DEFAULT.demo }],
+        }] },
+    });
+    stack
+        .api_ok(Method::PUT, "/api/admin/routes/demo?wait_applied=10s", Some(&route))
+        .context("cannot make the first route")?;
+    Ok(())
+}
+
+/// Until Ctrl-C or SIGTERM, or until a part ends by itself.
+fn watch(mut stack: Stack) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let mut look = tokio::time::interval(Duration::from_millis(500));
+        loop {
+            tokio::select! {
+                _ = int.recv() => break,
+                _ = term.recv() => break,
+                _ = look.tick() => stack.check_running()?,
+            }
+        }
+        println!("\nending");
+        anyhow::Ok(())
+    })?;
+    drop(stack);
+    Ok(())
+}
+
+fn dir() -> PathBuf {
+    repository().join("target/up")
+}
+
+fn state_file(dir: &Path) -> PathBuf {
+    dir.join("processes.json")
+}
+
+/// The processes of the last `up`, running or not.
+fn read_state(dir: &Path) -> Result<Vec<Started>> {
+    let path = state_file(dir);
+    match std::fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .with_context(|| format!("{} cannot be read; if nothing runs, remove it", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => bail!("cannot read {}: {error}", path.display()),
+    }
+}
+
+fn write_state(dir: &Path, processes: &[Started]) -> Result<()> {
+    Ok(std::fs::write(state_file(dir), serde_json::to_vec_pretty(processes)?)?)
+}
+
+/// Ends those that are still ours; a pid that another process has by now is left.
+fn end_all(dir: &Path, processes: &[Started]) -> Result<()> {
+    if processes.is_empty() {
+        return Ok(());
+    }
+    processes.iter().try_for_each(Started::end)?;
+    write_state(dir, &[])
+}
+
+fn remove_logs(dir: &Path) -> Result<()> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Ok(()) };
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_is_a_name_and_an_address() {
+        let parsed =
+            |name: &str, host: &str, port| Ok(NamedBackend { name: name.into(), host: host.into(), port });
+        assert_eq!(parse_backend("orders=127.0.0.1:8080"), parsed("orders", "127.0.0.1", 8080));
+        assert_eq!(parse_backend("v6=[::1]:80"), parsed("v6", "::1", 80));
+        for wrong in [
+            "",
+            "orders",
+            "orders=",
+            "=h:1",
+            "a=h",
+            "a=h:0",
+            "a=h:x",
+            "a=:1",
+            "a b=h:1",
+            "tidegate-admin=h:1",
+        ] {
+            assert!(parse_backend(wrong).is_err(), "{wrong}");
+        }
+    }
+}
