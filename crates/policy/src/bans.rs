@@ -153,24 +153,50 @@ impl Join {
     }
 }
 
-/// `overlay` with `changes` applied, as the bytes of a new overlay table. Of
-/// several changes to one prefix the last counts. What is absent stays noted,
-/// whether or not a base has it: the overlay does not depend on a base.
+/// `overlay` with `changes` applied, as the bytes of a new overlay table, in one
+/// go; see [`Apply`].
 ///
 /// # Errors
 /// When the result would be too large.
 pub fn apply(overlay: &AddressTable, changes: &[OverlayChange]) -> Result<Vec<u8>, WireError> {
-    let mut sorted: Vec<_> =
-        changes.iter().rev().map(|change| Entry { prefix: change.prefix, state: change.state }).collect();
-    // Stable, and the last change came first: that is the one which dedup keeps.
-    sorted.sort_by_key(|entry| entry.prefix);
-    sorted.dedup_by_key(|entry| entry.prefix);
-    let changes = AddressTable::from_bytes(AddressTable::encode(sorted.into_iter())?)?;
-    let mut merge = Merge::new(overlay.clone(), changes, Tombstones::Keep);
+    let mut apply = Apply::new(overlay, changes);
     loop {
-        if let Some(bytes) = merge.step(usize::MAX)? {
+        if let Some(bytes) = apply.step(usize::MAX)? {
             return Ok(bytes);
         }
+    }
+}
+
+/// Applies changes to an overlay, in steps. Of several changes to one prefix the
+/// last counts. What is absent stays noted, whether or not a base has it: the
+/// overlay does not depend on a base.
+pub struct Apply(Merge<Vec<Entry>>);
+
+impl Apply {
+    /// Begins; sorts the changes, which costs little when they come in order.
+    #[must_use]
+    pub fn new(overlay: &AddressTable, changes: &[OverlayChange]) -> Self {
+        let entry = |change: &OverlayChange| Entry { prefix: change.prefix, state: change.state };
+        let mut sorted: Vec<_> = changes.iter().map(entry).collect();
+        sorted.sort_by_key(|entry| entry.prefix);
+        // The sort is stable, so of equal prefixes the later one takes the place.
+        sorted.dedup_by(|later, kept| {
+            let same = later.prefix == kept.prefix;
+            if same {
+                *kept = *later;
+            }
+            same
+        });
+        Self(Merge::new(overlay.clone(), sorted, Tombstones::Keep))
+    }
+
+    /// Takes up to `entries` more (at least one), where every entry of the overlay
+    /// counts once and every change twice; the new overlay's bytes once all are in.
+    ///
+    /// # Errors
+    /// When the result would be too large, or was handed out already.
+    pub fn step(&mut self, entries: usize) -> Result<Option<Vec<u8>>, WireError> {
+        self.0.step(entries)
     }
 }
 
@@ -180,7 +206,7 @@ const HASHED_PER_ENTRY: usize = 32;
 /// Folds base and overlay into a new base, in steps. Equal entries fold to equal
 /// bytes, wherever they came from: those of [`AddressTable::encode`].
 pub struct Fold {
-    merge: Merge,
+    merge: Merge<AddressTable>,
     merged: Vec<u8>,
     hashed: usize,
     hasher: BlobHasher,

@@ -1,5 +1,9 @@
 //! One request against the tables: the order of the checks is the specification.
 
+#[cfg(test)]
+mod tests;
+
+use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -149,19 +153,21 @@ impl Reason {
     }
 }
 
-/// Decides one request. `now` is asked only when an entry that expires covers
-/// the client.
+/// Decides one request. `now` is asked at most once, and only when an entry that
+/// expires covers the client.
 pub fn decide<'t>(
     facts: &Facts<'_>,
     tables: &'t Tables,
     settings: &Settings,
     now: impl Fn() -> UnixSeconds,
 ) -> Decision<'t> {
+    let read = OnceCell::new();
+    let now = || *read.get_or_init(&now);
     let allowed_by = facts.client.and_then(|client| {
-        tables.allow.covering(client).find(|entry| entry.is_in_force(&now)).map(|entry| entry.prefix)
+        tables.allow.covering(client).find(|entry| entry.is_in_force(now)).map(|entry| entry.prefix)
     });
     let ban = match (facts.client, allowed_by) {
-        (Some(client), None) => tables.bans.covering(client, &now),
+        (Some(client), None) => tables.bans.covering(client, now),
         _ => None,
     };
     let verdict = match ban {

@@ -1,5 +1,5 @@
-//! Merging two tables into the bytes of a third, in steps: count, then write
-//! every entry to its final place.
+//! Merging changes into a table, in steps: count, then write every entry to its
+//! final place.
 
 use crate::table::{AddressTable, Entry, Shape, Writer};
 use crate::wire::WireError;
@@ -14,10 +14,28 @@ pub(super) enum Tombstones {
     Drop,
 }
 
+/// Changes in order, each prefix once.
+pub(super) trait Changes {
+    /// The `i`-th change.
+    fn change(&self, i: usize) -> Option<Entry>;
+}
+
+impl Changes for AddressTable {
+    fn change(&self, i: usize) -> Option<Entry> {
+        self.entry(i)
+    }
+}
+
+impl Changes for Vec<Entry> {
+    fn change(&self, i: usize) -> Option<Entry> {
+        self.get(i).copied()
+    }
+}
+
 /// A merge under way.
-pub(super) struct Merge {
+pub(super) struct Merge<C> {
     under: AddressTable,
-    over: AddressTable,
+    over: C,
     tombstones: Tombstones,
     /// What the result will hold, as far as it is counted.
     shape: Shape,
@@ -27,22 +45,29 @@ pub(super) struct Merge {
     writer: Option<Writer>,
     /// Entries of `under` and of `over` that are written or passed over.
     taken: (usize, usize),
+    /// The result was handed out.
+    ended: bool,
 }
 
-impl Merge {
-    /// Begins to merge: for a prefix that both have, `over` counts.
-    pub(super) fn new(under: AddressTable, over: AddressTable, tombstones: Tombstones) -> Self {
+impl<C: Changes> Merge<C> {
+    /// Begins to merge: for a prefix that both have, `over` counts. What is absent
+    /// in `under` stays so.
+    pub(super) fn new(under: AddressTable, over: C, tombstones: Tombstones) -> Self {
         let shape = under.shape();
-        Self { under, over, tombstones, shape, counted: 0, writer: None, taken: (0, 0) }
+        Self { under, over, tombstones, shape, counted: 0, writer: None, taken: (0, 0), ended: false }
     }
 
     /// Takes up to `entries` more (at least one); the bytes once all are in.
     ///
     /// # Errors
-    /// When the result would be too large.
+    /// When the result would be too large, or was handed out already.
     pub(super) fn step(&mut self, entries: usize) -> Result<Option<Vec<u8>>, WireError> {
+        if self.ended {
+            return Err(WireError::Malformed("the merge has ended"));
+        }
         for _ in 0..entries.max(1) {
             if !(self.count() || self.write()?) {
+                self.ended = true;
                 return self.writer.take().map(Writer::finish).transpose();
             }
         }
@@ -55,7 +80,7 @@ impl Merge {
 
     /// Counts one change; whether there was one left.
     fn count(&mut self) -> bool {
-        let Some(change) = self.over.entry(self.counted) else { return false };
+        let Some(change) = self.over.change(self.counted) else { return false };
         if let Some(state) = self.under.get(&change.prefix) {
             self.shape.remove(&Entry { prefix: change.prefix, state });
         }
@@ -70,7 +95,7 @@ impl Merge {
     /// one left.
     fn write(&mut self) -> Result<bool, WireError> {
         let (under, over) = self.taken;
-        let (below, change) = (self.under.entry(under), self.over.entry(over));
+        let (below, change) = (self.under.entry(under), self.over.change(over));
         let (below_taken, change_taken) = match (&below, &change) {
             (None, None) => (false, false),
             (Some(_), None) => (true, false),

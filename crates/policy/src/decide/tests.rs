@@ -1,0 +1,122 @@
+//! The order of the checks, and that an allow entry beats every ban.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::table::Entry;
+use crate::table::tests::{any_address, any_entries, kept, table};
+use crate::wire::sync::EntryState::{Absent, Present};
+
+const PASS: Settings = Settings { routing: Routing::Tidegate, on_no_route: OnNoRoute::Pass };
+
+fn entry(prefix: &str, expires: Option<UnixSeconds>) -> Entry {
+    Entry { prefix: prefix.parse().unwrap(), state: Present(expires) }
+}
+
+fn tables(allow: &[Entry], bans: &[Entry]) -> Tables {
+    Tables {
+        version: Version::default(),
+        allow: table(allow),
+        bans: BanTable::new(table(bans), AddressTable::empty()),
+        routes: Arc::new(RouteTable::empty()),
+    }
+}
+
+fn from(client: &str) -> Facts<'static> {
+    Facts { client: Some(client.parse().unwrap()), method: b"GET", path: b"/", ..Facts::default() }
+}
+
+/// The reason of the denial, the ban and the allow entry.
+fn short(decision: &Decision<'_>) -> (Option<Reason>, Option<String>, Option<String>) {
+    let denial = match &decision.verdict {
+        Verdict::Deny(denial) => Some(denial),
+        Verdict::Allow(_) => None,
+    };
+    let ban = denial.and_then(|denial| denial.ban).map(|ban| ban.to_string());
+    (denial.map(|denial| denial.reason), ban, decision.allowed_by.map(|allow| allow.to_string()))
+}
+
+#[test]
+fn a_ban_is_said_before_any_route_is_looked_for() {
+    let tables = tables(&[], &[entry("10.0.0.0/8", None), entry("10.1.0.0/16", Some(100))]);
+    for on_no_route in [OnNoRoute::Deny, OnNoRoute::Pass] {
+        for routing in [Routing::Tidegate, Routing::Envoy] {
+            let settings = Settings { routing, on_no_route };
+            let banned = |by: &str| (Some(Reason::IpBanned), Some(by.to_owned()), None);
+            let at = |now| short(&decide(&from("10.1.2.3"), &tables, &settings, || now));
+            assert_eq!(at(99), banned("10.1.0.0/16"));
+            assert_eq!(at(100), banned("10.0.0.0/8"));
+        }
+    }
+}
+
+#[test]
+fn an_allow_entry_skips_the_bans_but_not_the_routes() {
+    let allow = [entry("0.0.0.0/0", Some(50)), entry("10.0.0.0/8", Some(100))];
+    let tables = tables(&allow, &[entry("10.1.0.0/16", None), entry("10.1.2.3", None)]);
+    let deny = Settings { on_no_route: OnNoRoute::Deny, ..PASS };
+    let at = |now, settings| short(&decide(&from("10.1.2.3"), &tables, settings, || now));
+    let by = Some("10.0.0.0/8".to_owned());
+    assert_eq!(at(99, &PASS), (None, None, by.clone()));
+    assert_eq!(at(99, &deny), (Some(Reason::NoRoute), None, by));
+    assert_eq!(at(100, &PASS), (Some(Reason::IpBanned), Some("10.1.2.3".to_owned()), None));
+}
+
+#[test]
+fn what_no_route_matches_goes_where_the_operator_said() {
+    let tables = tables(&[], &[entry("0.0.0.0/0", None), entry("::/0", None)]);
+    // A client without an address: no ban can cover it.
+    let facts = Facts { method: b"GET", path: b"/", ..Facts::default() };
+    let reason = |routing, on_no_route| {
+        short(&decide(&facts, &tables, &Settings { routing, on_no_route }, || panic!("nothing expires"))).0
+    };
+    assert_eq!(reason(Routing::Tidegate, OnNoRoute::Deny), Some(Reason::NoRoute));
+    assert_eq!(reason(Routing::Tidegate, OnNoRoute::Pass), None);
+    assert_eq!(reason(Routing::Envoy, OnNoRoute::Deny), None);
+}
+
+#[test]
+fn reasons_have_a_name_and_an_error_status_each() {
+    let codes: std::collections::BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+    assert_eq!(codes.len(), Reason::ALL.len());
+    assert!(Reason::ALL.iter().all(|reason| (400..600).contains(&reason.status())));
+}
+
+/// Whether an entry in force covers the address.
+fn covered(entries: &[Entry], address: IpAddr, now: UnixSeconds) -> bool {
+    entries.iter().any(|entry| {
+        let in_force = match entry.state {
+            Present(expires) => expires.is_none_or(|expires| now < expires),
+            Absent => false,
+        };
+        in_force && entry.prefix.contains(address)
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_allow_in_force_beats_any_ban(
+        (allow, bans, client) in (any_entries(false, 6), any_entries(false, 30))
+            .prop_flat_map(|(allow, bans)| {
+                let all = [allow.clone(), bans.clone()].concat();
+                (Just(allow), Just(bans), any_address(&all))
+            }),
+        now in 97u32..104,
+    ) {
+        let tables = tables(&allow, &bans);
+        let (allow, bans) = (kept(&allow), kept(&bans));
+        let reads = Cell::new(0);
+        let clock = || { reads.set(reads.get() + 1); now };
+        let facts = Facts { client: Some(client), ..Facts::default() };
+        let (reason, ban, allowed_by) = short(&decide(&facts, &tables, &PASS, clock));
+        let allowed = covered(&allow, client, now);
+        let banned = !allowed && covered(&bans, client, now);
+        prop_assert_eq!(allowed_by.is_some(), allowed);
+        prop_assert_eq!(reason, banned.then_some(Reason::IpBanned));
+        prop_assert_eq!(ban.is_some(), banned);
+        prop_assert!(reads.get() <= 1, "the clock was read {} times", reads.get());
+    }
+}
