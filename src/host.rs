@@ -6,7 +6,9 @@
 
 use std::time::Duration;
 
-// pub mod envoy; (comes with the adapter)
+#[cfg(target_arch = "wasm32")]
+pub mod envoy;
+pub mod header_map;
 
 /// A callout's token, unique within a VM.
 pub type CallToken = u32;

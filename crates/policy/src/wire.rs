@@ -46,16 +46,26 @@ pub fn encode<T: Serialize>(version: u8, value: &T) -> Result<Vec<u8>, WireError
 /// # Errors
 /// When the bytes are too long, of another version, or malformed.
 pub fn decode<T: DeserializeOwned>(version: u8, max: usize, bytes: &[u8]) -> Result<T, WireError> {
-    if bytes.len() > max {
-        return Err(WireError::TooLong { len: bytes.len(), max });
-    }
-    let (&found, rest) = bytes.split_first().ok_or(WireError::Malformed("empty"))?;
-    if found != version {
-        return Err(WireError::Version { found, known: version });
-    }
-    match postcard::take_from_bytes(rest) {
+    match postcard::take_from_bytes(versioned(version, max, bytes)?) {
         Ok((value, [])) => Ok(value),
         Ok(_) => Err(WireError::Malformed("bytes after the end")),
         Err(_) => Err(WireError::Malformed("not what the format says")),
     }
+}
+
+/// Reads a value from the front of what [`encode`] wrote, whatever follows.
+fn decode_front<T: DeserializeOwned>(version: u8, max: usize, bytes: &[u8]) -> Result<T, WireError> {
+    match postcard::take_from_bytes(versioned(version, max, bytes)?) {
+        Ok((value, _)) => Ok(value),
+        Err(_) => Err(WireError::Malformed("not what the format says")),
+    }
+}
+
+/// What follows the version, when it is the one given.
+fn versioned(version: u8, max: usize, bytes: &[u8]) -> Result<&[u8], WireError> {
+    if bytes.len() > max {
+        return Err(WireError::TooLong { len: bytes.len(), max });
+    }
+    let (&found, rest) = bytes.split_first().ok_or(WireError::Malformed("empty"))?;
+    if found == version { Ok(rest) } else { Err(WireError::Version { found, known: version }) }
 }

@@ -195,6 +195,66 @@ impl Batch {
     }
 }
 
+/// The figures in front of a [`Batch`]'s events: what a VM writes once the
+/// events are encoded, and all that the recorder needs to read.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct BatchHead {
+    /// As in [`Batch`].
+    pub source: Source,
+    /// As in [`Batch`].
+    pub first: u64,
+    /// As in [`Batch`].
+    pub numbered_hi: u64,
+    /// As in [`Batch`].
+    pub closing: bool,
+    /// As in [`Batch`].
+    pub dropped: Vec<DroppedRange>,
+}
+
+impl BatchHead {
+    /// The bytes of the batch that these figures and `count` events make;
+    /// `events` is what [`append_event`] wrote for each, in order.
+    ///
+    /// # Errors
+    /// See [`encode`].
+    pub fn seal(&self, count: u32, events: &[u8]) -> Result<Vec<u8>, WireError> {
+        let mut bytes = encode(BATCH_FORMAT, &(self, count))?;
+        bytes.extend_from_slice(events);
+        Ok(bytes)
+    }
+
+    /// The figures of a batch and the number of its events, which stay unread.
+    ///
+    /// # Errors
+    /// When the bytes are over [`MAX_BATCH`], of another version, or malformed as
+    /// far as they are read.
+    pub fn read(bytes: &[u8]) -> Result<(Self, u32), WireError> {
+        super::decode_front(BATCH_FORMAT, MAX_BATCH, bytes)
+    }
+}
+
+/// Appends an event's bytes as they stand in a batch, so that a VM holds events
+/// as bytes and knows what they cost.
+///
+/// # Errors
+/// When the event cannot be written; then nothing is appended.
+pub fn append_event(bytes: &mut Vec<u8>, event: &TrafficEvent) -> Result<(), WireError> {
+    let before = bytes.len();
+    postcard::to_extend(event, Appending(bytes)).map(drop).map_err(|_| {
+        bytes.truncate(before);
+        WireError::Malformed("event cannot be encoded")
+    })
+}
+
+/// postcard takes its output by value and loses it on an error.
+struct Appending<'b>(&'b mut Vec<u8>);
+
+impl Extend<u8> for Appending<'_> {
+    fn extend<I: IntoIterator<Item = u8>>(&mut self, bytes: I) {
+        self.0.extend(bytes);
+    }
+}
+
 /// What the recorder posts to `POST /api/data-plane/v1/events`; 200 takes all of
 /// it, and only then is it forgotten. The headers are those of the sync.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -293,6 +353,27 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_written_in_parts_is_the_same_batch() {
+        let mut whole = batch(3, &[3, 4, 5], 9);
+        whole.dropped =
+            vec![DroppedRange { source: Source(7), first: 1, last: 2, reason: DropReason::BufferFull }];
+        let mut events = Vec::new();
+        for event in &whole.events {
+            append_event(&mut events, event).unwrap();
+        }
+        let head = BatchHead {
+            source: whole.source,
+            first: whole.first,
+            numbered_hi: whole.numbered_hi,
+            closing: whole.closing,
+            dropped: whole.dropped.clone(),
+        };
+        let bytes = head.seal(3, &events).unwrap();
+        assert_eq!(bytes, whole.to_bytes().unwrap());
+        assert_eq!(BatchHead::read(&bytes), Ok((head, 3)));
+    }
+
+    #[test]
     fn another_version_is_named() {
         let mut bytes = batch(1, &[1], 1).to_bytes().unwrap();
         bytes[0] = 9;
@@ -304,6 +385,7 @@ mod tests {
         fn any_bytes_are_a_value_or_an_error(mut bytes: Vec<u8>) {
             if let Some(first) = bytes.first_mut() { *first = BATCH_FORMAT; }
             let _ = Batch::from_bytes(&bytes);
+            let _ = BatchHead::read(&bytes);
             let _ = EventPost::from_bytes(&bytes);
         }
 

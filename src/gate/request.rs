@@ -1,0 +1,259 @@
+//! What is known of a request when it is decided, read in two host calls.
+
+use std::net::IpAddr;
+
+use tidegate_policy::address::client_address;
+use tidegate_policy::decide::Facts;
+use tidegate_policy::route::Backend;
+use tidegate_policy::wire::event::{MAX_HOST, MAX_METHOD, MAX_PATH, MAX_USER_AGENT, TrafficEvent, bounded};
+
+use super::OWN_PREFIX;
+use crate::host::{HeaderPairs, Host};
+use crate::metrics::{Count, Metrics};
+
+/// A request's headers and client.
+pub struct Request {
+    client: Option<IpAddr>,
+    method: Option<Vec<u8>>,
+    host: Option<Vec<u8>>,
+    path: Option<Vec<u8>>,
+    user_agent: Option<usize>,
+    has_own: bool,
+    /// Without pseudo-headers; names in lower case.
+    headers: HeaderPairs,
+}
+
+impl Request {
+    /// Reads the request at hand.
+    pub fn read<H: Host>(host: &H, metrics: &Metrics<H>) -> Self {
+        let source_address = host.property(&["source", "address"]).ok().flatten();
+        let client = source_address.as_deref().and_then(client_address);
+        if client.is_none() {
+            metrics.count(Count::NoClientAddress);
+        }
+        let pairs = host.request_headers().unwrap_or_else(|_| {
+            metrics.count(Count::HostErrors);
+            Vec::new()
+        });
+        let request = Self::of(client, pairs);
+        if request.forwarded_for_is_unreadable() {
+            metrics.count(Count::UnreadableForwardedFor);
+        }
+        request
+    }
+
+    fn of(client: Option<IpAddr>, pairs: HeaderPairs) -> Self {
+        let mut request = Self {
+            client,
+            method: None,
+            host: None,
+            path: None,
+            user_agent: None,
+            has_own: false,
+            headers: Vec::with_capacity(pairs.len()),
+        };
+        for (mut name, value) in pairs {
+            match name.as_slice() {
+                b":method" => request.method = Some(value),
+                b":authority" => request.host = Some(value),
+                b":path" => request.path = Some(value),
+                [b':', ..] => {}
+                _ => {
+                    // Envoy's are in lower case already; this only makes sure.
+                    name.make_ascii_lowercase();
+                    match name.as_slice() {
+                        b"user-agent" => request.user_agent = Some(request.headers.len()),
+                        name => request.has_own |= name.starts_with(OWN_PREFIX),
+                    }
+                    request.headers.push((name, value));
+                }
+            }
+        }
+        request
+    }
+
+    /// Whether Envoy took the peer's address because an entry of `X-Forwarded-For`
+    /// has a port or is junk: then a banned client behind the proxy that wrote it
+    /// passes. The entry is the one left of the client's address, which Envoy may
+    /// have appended, or the last one.
+    fn forwarded_for_is_unreadable(&self) -> bool {
+        let values = self.headers.iter().rev().filter(|(name, _)| name == b"x-forwarded-for");
+        let mut entries = values.flat_map(|(_, value)| value.rsplit(|byte| *byte == b',')).map(entry);
+        match entries.next() {
+            Some(Some(last)) if Some(last) == self.client => entries.next() == Some(None),
+            last => last == Some(None),
+        }
+    }
+
+    /// Removes what only the gate may set; false when the host refused.
+    pub fn strip_own_headers<H: Host>(&self, host: &H) -> bool {
+        !self.has_own
+            || self.headers.iter().filter(|(name, _)| name.starts_with(OWN_PREFIX)).all(|(name, _)| {
+                std::str::from_utf8(name).is_ok_and(|name| host.remove_request_header(name).is_ok())
+            })
+    }
+
+    /// The header lines that count in a decision.
+    pub fn lines(&self) -> Vec<(&[u8], &[u8])> {
+        let not_own = |(name, _): &&(Vec<u8>, Vec<u8>)| !self.has_own || !name.starts_with(OWN_PREFIX);
+        self.headers.iter().filter(not_own).map(|(name, value)| (name.as_slice(), value.as_slice())).collect()
+    }
+
+    /// The facts, over the lines of [`lines`](Self::lines).
+    pub fn facts<'r>(&'r self, lines: &'r [(&'r [u8], &'r [u8])], dice: u32) -> Facts<'r> {
+        Facts {
+            client: self.client,
+            method: self.method.as_deref().unwrap_or_default(),
+            host: self.host.as_deref().unwrap_or_default(),
+            path: self.path.as_deref().unwrap_or_default(),
+            headers: lines,
+            dice,
+        }
+    }
+
+    /// Puts what is recorded into the event, each within its bounds.
+    pub fn into_event(mut self, event: &mut TrafficEvent) {
+        event.client = self.client;
+        event.tunnel = self.method.as_deref() == Some(b"CONNECT");
+        event.method = self.method.map(|method| fit(method, MAX_METHOD));
+        event.host = self.host.map(|host| fit(host, MAX_HOST));
+        event.path = self.path.map(without_query);
+        let agent = self.user_agent.and_then(|at| self.headers.get_mut(at));
+        event.user_agent = agent.map(|(_, value)| fit(std::mem::take(value), MAX_USER_AGENT));
+    }
+}
+
+/// An entry of `X-Forwarded-For`, if it is what Envoy reads: a bare address.
+fn entry(entry: &[u8]) -> Option<IpAddr> {
+    let address: IpAddr = std::str::from_utf8(entry.trim_ascii()).ok()?.parse().ok()?;
+    Some(address.to_canonical())
+}
+
+/// A path as it is recorded: queries carry secrets.
+pub fn without_query(mut path: Vec<u8>) -> Vec<u8> {
+    let end = path.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(path.len());
+    path.truncate(end);
+    fit(path, MAX_PATH)
+}
+
+/// Within `max` bytes, and not in a much larger allocation: a tunnel keeps it for
+/// hours.
+pub fn fit(bytes: Vec<u8>, max: usize) -> Vec<u8> {
+    if bytes.len() <= max && bytes.capacity() / 2 <= bytes.len().saturating_add(64) {
+        bytes
+    } else {
+        bounded(&bytes, max)
+    }
+}
+
+/// A backend's cluster: `{name}`, `{namespace}` and `{port}` are replaced by the
+/// backendRef's; a namespace that is not given is `default`, a port `80`.
+pub fn cluster_name(template: &str, backend: &Backend) -> String {
+    let port = backend.port.unwrap_or(80).to_string();
+    let namespace = backend.namespace.as_deref().unwrap_or("default");
+    let mut name = String::with_capacity(64);
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('{') {
+        name.push_str(before);
+        let (placeholder, after) = after.split_once('}').unwrap_or((after, ""));
+        name.push_str(match placeholder {
+            "name" => &backend.name,
+            "namespace" => namespace,
+            "port" => &port,
+            // The configuration refuses others.
+            _ => "",
+        });
+        rest = after;
+    }
+    name.push_str(rest);
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(pairs: &[(&str, &[u8])]) -> Request {
+        Request::of(None, pairs.iter().map(|(n, v)| (n.as_bytes().to_vec(), v.to_vec())).collect())
+    }
+
+    #[test]
+    fn pseudo_headers_and_own_headers_are_no_header_lines() {
+        let request = request(&[
+            (":method", b"GET"),
+            (":authority", b"Example.org:80"),
+            (":path", b"/a?b"),
+            (":scheme", b"http"),
+            ("X-Tidegate-Cluster", b"internal"),
+            ("User-Agent", b"curl\xff"),
+            ("Accept", b"*/*"),
+        ]);
+        let lines = request.lines();
+        assert_eq!(lines, [(&b"user-agent"[..], &b"curl\xff"[..]), (b"accept", b"*/*")]);
+        let facts = request.facts(&lines, 3);
+        assert_eq!(
+            (facts.method, facts.host, facts.path),
+            (&b"GET"[..], &b"Example.org:80"[..], &b"/a?b"[..])
+        );
+        let mut event = TrafficEvent::default();
+        request.into_event(&mut event);
+        assert_eq!(event.path.as_deref(), Some(&b"/a"[..]));
+        assert_eq!(event.user_agent.as_deref(), Some(&b"curl\xff"[..]));
+    }
+
+    #[test]
+    fn a_request_without_anything_is_a_request() {
+        let request = request(&[]);
+        let facts = request.facts(&[], 0);
+        assert_eq!((facts.method, facts.host, facts.path), (&b""[..], &b""[..], &b""[..]));
+        let mut event = TrafficEvent::default();
+        request.into_event(&mut event);
+        assert_eq!(event, TrafficEvent::default());
+    }
+
+    #[test]
+    fn a_long_path_is_cut_and_its_memory_let_go() {
+        let mut event = TrafficEvent::default();
+        request(&[(":path", &[b'a'; 60 << 10])]).into_event(&mut event);
+        let path = event.path.unwrap();
+        assert_eq!(path.len(), MAX_PATH);
+        assert!(path.capacity() < 2 * MAX_PATH);
+        let short = without_query([b"/a?".as_slice(), &[b'b'; 60 << 10]].concat());
+        assert!(short.capacity() < 1024);
+    }
+
+    #[test]
+    fn an_unreadable_forwarded_for_is_seen() {
+        for (client, value, unreadable) in [
+            ("1.2.3.4", "1.2.3.4", false),
+            ("1.2.3.4", "1.2.3.4, 127.0.0.1", false),
+            ("1.2.3.4", "2001:db8::1 , ::ffff:1.2.3.4", false),
+            ("127.0.0.1", "127.0.0.1", false),
+            ("127.0.0.1", "1.2.3.4:80, 127.0.0.1", true),
+            ("127.0.0.1", "1.2.3.4:80", true),
+            ("127.0.0.1", "1.2.3.4, unknown", true),
+            ("127.0.0.1", "", true),
+        ] {
+            let mut request = request(&[("x-forwarded-for", value.as_bytes())]);
+            request.client = Some(client.parse().unwrap());
+            assert_eq!(request.forwarded_for_is_unreadable(), unreadable, "{value}");
+        }
+        let two = [("x-forwarded-for", &b"1.2.3.4:80"[..]), ("x-forwarded-for", b"127.0.0.1")];
+        let mut request = request(&two);
+        request.client = Some("127.0.0.1".parse().unwrap());
+        assert!(request.forwarded_for_is_unreadable());
+        request.headers.clear();
+        assert!(!request.forwarded_for_is_unreadable());
+    }
+
+    #[test]
+    fn clusters_are_named_as_the_template_says() {
+        let full = Backend { name: "shop".into(), namespace: Some("prod".into()), port: Some(8080) };
+        let bare = Backend { name: "a{port}b".into(), namespace: None, port: None };
+        let istio = "outbound|{port}||{name}.{namespace}.svc.cluster.local";
+        assert_eq!(cluster_name("{name}", &full), "shop");
+        assert_eq!(cluster_name(istio, &full), "outbound|8080||shop.prod.svc.cluster.local");
+        assert_eq!(cluster_name(istio, &bare), "outbound|80||a{port}b.default.svc.cluster.local");
+        assert_eq!(cluster_name("fixed", &bare), "fixed");
+    }
+}

@@ -1,0 +1,252 @@
+//! What one VM keeps, whatever roots come and go: tables, slot, boot id, event
+//! counter and sync state live here, once per admin service, and are driven by
+//! whichever root ticks. Several roots share a VM: one per plugin configuration.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use tidegate_policy::digest::BlobHash;
+use tidegate_policy::wire::event::{Source, TrafficEvent};
+
+use crate::config::{Admin, Config, EventLimits};
+use crate::host::{CallToken, Host, QueueId};
+use crate::metrics::{Count, Gauge, Metrics};
+use crate::record::Record;
+use crate::recorder::{Duty, Recorder};
+use crate::sync::{Keys, Role, Sync, SyncFigures, SyncSettings};
+
+/// How long an event waits for its batch at most.
+pub const FLUSH_EVERY: Duration = Duration::from_millis(50);
+
+/// A VM's statics: in Envoy one per thread, in tests one per simulated VM.
+pub struct Home<H: Host> {
+    host: H,
+    metrics: RefCell<Option<Rc<Metrics<H>>>>,
+    vms: RefCell<Vec<(VmKey, Weak<Vm<H>>)>>,
+}
+
+/// What two roots must have in common to share tables and events. A new token or
+/// timeout makes a new [`Vm`] beside the old one, which ends with its last root.
+#[derive(Clone, PartialEq, Eq)]
+struct VmKey {
+    admin: Admin,
+    events: EventLimits,
+    role: Role,
+}
+
+impl<H: Host> Home<H> {
+    /// An empty home. Makes no host call: Envoy traps a VM that makes one before
+    /// its first root.
+    pub fn new(host: H) -> Rc<Self> {
+        Rc::new(Self { host, metrics: RefCell::new(None), vms: RefCell::new(Vec::new()) })
+    }
+
+    /// The host.
+    pub fn host(&self) -> &H {
+        &self.host
+    }
+
+    /// Defines the metrics at the first root, and finds them for the others.
+    fn metrics(&self) -> Rc<Metrics<H>> {
+        let mut metrics = self.metrics.borrow_mut();
+        metrics.get_or_insert_with(|| Rc::new(Metrics::new(self.host.clone()))).clone()
+    }
+
+    /// The VM's part for this configuration, with one more root.
+    pub fn join(&self, config: &Config, role: Role) -> Rc<Vm<H>> {
+        let key = VmKey { admin: config.admin.clone(), events: config.events, role };
+        let mut vms = self.vms.borrow_mut();
+        vms.retain(|(_, vm)| vm.upgrade().is_some_and(|vm| vm.roots.get() > 0));
+        let found = vms.iter().find(|(other, _)| *other == key).and_then(|(_, vm)| vm.upgrade());
+        let vm = found.unwrap_or_else(|| {
+            let vm = Rc::new(Vm::new(self.host.clone(), self.metrics(), &key));
+            vms.push((key, Rc::downgrade(&vm)));
+            vm
+        });
+        vm.roots.set(vm.roots.get().saturating_add(1));
+        vm
+    }
+}
+
+/// One admin service's tables and events in one VM.
+pub struct Vm<H: Host> {
+    /// The host.
+    pub host: H,
+    /// Metrics of the process.
+    pub metrics: Rc<Metrics<H>>,
+    /// The boot id: who numbers the events.
+    pub source: Source,
+    /// Tables, and how they come.
+    pub sync: RefCell<Sync<H>>,
+    record: RefCell<Record<H>>,
+    recorder: RefCell<Recorder<H>>,
+    roots: Cell<u32>,
+    ticked: Cell<bool>,
+    serving: Cell<bool>,
+    dice: Cell<u64>,
+    figures: Cell<SyncFigures>,
+}
+
+impl<H: Host> Vm<H> {
+    fn new(host: H, metrics: Rc<Metrics<H>>, key: &VmKey) -> Self {
+        let (high, low) = (host.random_u64(), host.random_u64());
+        let source = Source((u128::from(high) << 64) | u128::from(low));
+        let Admin { cluster, authority, token, timeout } = key.admin.clone();
+        let instance = instance(&key.admin);
+        let queue = Keys::new(instance).events();
+        let node = host.property(&["xds", "node", "id"]).ok().flatten().unwrap_or_default();
+        let settings = SyncSettings { cluster, authority, token, timeout, node, role: key.role, instance };
+        Self {
+            sync: RefCell::new(Sync::new(host.clone(), settings, source)),
+            record: RefCell::new(Record::new(
+                host.clone(),
+                metrics.clone(),
+                source,
+                key.events,
+                queue.clone(),
+            )),
+            recorder: RefCell::new(Recorder::new(host.clone(), metrics.clone(), key.admin.clone(), queue)),
+            roots: Cell::new(0),
+            ticked: Cell::new(false),
+            serving: Cell::new(false),
+            dice: Cell::new(host.random_u64()),
+            figures: Cell::new(SyncFigures::default()),
+            host,
+            metrics,
+            source,
+        }
+    }
+
+    /// Does what is due, driven by `root`; answers when it wants the next tick.
+    pub fn on_tick(&self, root: u32) -> Duration {
+        self.ticked.set(true);
+        let busy = self.record.borrow().is_waiting();
+        // Before the sync's tick, which writes the highest number into the slot.
+        self.flush();
+        let mut sync = self.sync.borrow_mut();
+        let next = sync.on_tick(root);
+        let duty = duty(&sync);
+        drop(sync);
+        let wanted = self.recorder.borrow_mut().on_tick(root, duty);
+        self.publish_figures();
+        self.metrics.flush();
+        // Stays at the short period until a tick finds nothing: a busy worker
+        // does not set its timer twice per batch.
+        let flush = busy.then_some(FLUSH_EVERY);
+        next.min(wanted.unwrap_or(next)).min(flush.unwrap_or(next))
+    }
+
+    /// A message arrived in a queue that `root` registered.
+    pub fn on_queue_ready(&self, root: u32, queue: QueueId) {
+        if !self.sync.borrow_mut().on_queue_ready(root, queue) {
+            self.recorder.borrow_mut().on_queue_ready(root, queue);
+        }
+    }
+
+    /// A call that `root` made was answered, or failed (`num_headers` is zero).
+    pub fn on_call_response(&self, root: u32, token: CallToken, num_headers: usize) {
+        if !self.sync.borrow_mut().on_call_response(token, num_headers) {
+            self.recorder.borrow_mut().on_call_response(root, token, num_headers);
+        }
+    }
+
+    /// `root` is gone; with the last one the events end.
+    pub fn leave(&self, root: u32) {
+        self.roots.set(self.roots.get().saturating_sub(1));
+        let last = self.roots.get() == 0;
+        let mut recorder = self.recorder.borrow_mut();
+        recorder.root_gone(root);
+        // A VM that never ticked (the canary) told nobody that it was there.
+        if last && self.ticked.get() {
+            recorder.hand_back();
+            let mut record = self.record.borrow_mut();
+            record.close();
+            self.sync.borrow_mut().note_numbered(record.numbered());
+        }
+        drop(recorder);
+        self.sync.borrow_mut().root_gone(root);
+        self.metrics.flush();
+    }
+
+    /// A request is about to be decided.
+    pub fn before_request(&self) {
+        let mut sync = self.sync.borrow_mut();
+        if self.serving.replace(true) { sync.before_request() } else { sync.first_request() }
+    }
+
+    /// Numbers an event and keeps it. True when it is the first that waits: then
+    /// somebody has to see to a tick within [`FLUSH_EVERY`].
+    pub fn record(&self, event: &mut TrafficEvent) -> bool {
+        let mut record = self.record.borrow_mut();
+        let first = !record.is_waiting();
+        let full = record.push(event);
+        drop(record);
+        if full {
+            self.flush();
+        }
+        first
+    }
+
+    fn flush(&self) {
+        let mut record = self.record.borrow_mut();
+        let mut sync = self.sync.borrow_mut();
+        record.flush(sync.lease_alive());
+        sync.note_numbered(record.numbered());
+    }
+
+    /// Random enough to spread requests over backends, and free (SplitMix64).
+    pub fn dice(&self) -> u32 {
+        let state = self.dice.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.dice.set(state);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        u32::try_from(mixed >> 32).unwrap_or_default()
+    }
+
+    fn publish_figures(&self) {
+        let sync = self.sync.borrow();
+        let new = sync.figures();
+        let old = self.figures.replace(new);
+        for (count, new, old) in [
+            (Count::DecodeFailures, new.decode_failures, old.decode_failures),
+            (Count::Polls, new.polls, old.polls),
+            (Count::PollFailures, new.poll_failures, old.poll_failures),
+            (Count::FullLoads, new.full_loads, old.full_loads),
+            (Count::Misfolds, new.misfolds, old.misfolds),
+            (Count::Publishes, new.publishes, old.publishes),
+            (Count::Loads, new.loads, old.loads),
+            (Count::Leases, new.leases, old.leases),
+            (Count::Outranked, new.outranked, old.outranked),
+            (Count::SlotsLost, new.slots_lost, old.slots_lost),
+        ] {
+            self.metrics.add(count, new.saturating_sub(old));
+        }
+        if let Some(age_ms) = new.age_ms {
+            self.metrics.set(Gauge::TablesAge, age_ms / 1_000);
+        }
+        self.metrics.set(Gauge::LeaseAlive, u64::from(sync.lease_alive()));
+        let Some(tables) = sync.tables() else { return };
+        self.metrics.set(Gauge::TablesSeq, tables.version.seq);
+        self.metrics.set(Gauge::AllowEntries, tables.allow.len() as u64);
+        self.metrics.set(Gauge::BanBaseEntries, tables.bans.base().len() as u64);
+        self.metrics.set(Gauge::BanOverlayEntries, tables.bans.overlay().len() as u64);
+        self.metrics.set(Gauge::Routes, tables.routes.len() as u64);
+    }
+}
+
+fn duty<H: Host>(sync: &Sync<H>) -> Duty {
+    let holds_lease = sync.holds_lease();
+    Duty {
+        holds_lease,
+        gateway: if holds_lease { sync.gateway() } else { None },
+        sources: if holds_lease { sync.sources() } else { Vec::new() },
+    }
+}
+
+/// The admin service's part of all names in shared data.
+fn instance(admin: &Admin) -> u64 {
+    let BlobHash(hash) =
+        BlobHash::of(&[admin.cluster.as_bytes(), b"\0", admin.authority.as_bytes()].concat());
+    u64::try_from(hash >> 64).unwrap_or_default()
+}

@@ -1,0 +1,205 @@
+//! The door to Envoy: proxy-wasm's host calls through imports of our own, each
+//! checked. The SDK's helpers end the VM on a status that they do not expect and
+//! on a header that is not UTF-8; here both are values.
+
+use std::time::Duration;
+
+use super::header_map::{map_bytes, pairs};
+use super::{
+    Call, CallToken, Cas, Expect, HeaderPairs, Host, HostError, LocalReply, MetricId, MetricKind, QueueId,
+};
+
+#[expect(unsafe_code, reason = "the imports and the memory that Envoy hands over")]
+mod abi;
+
+/// `proxy_header_map_type_t`.
+const REQUEST_HEADERS: u32 = 0;
+const RESPONSE_HEADERS: u32 = 2;
+const CALL_RESPONSE_HEADERS: u32 = 6;
+/// `proxy_buffer_type_t`.
+const CALL_RESPONSE_BODY: u32 = 4;
+const PLUGIN_CONFIGURATION: u32 = 7;
+
+/// A compare-and-set token that Envoy never hands out in practice: with it a
+/// write succeeds on a missing key and fails on any other.
+const CAS_OF_NOBODY: Cas = u32::MAX;
+
+/// Header lines that Envoy accepts in one callout (its limit is 1,024 pairs and
+/// 1 MiB; over that the SDK's dispatcher would not survive the status).
+const MAX_CALL_HEADERS: usize = 64;
+const MAX_CALL_HEADER_BYTES: usize = 256 << 10;
+
+/// Envoy, as the VM that runs this code sees it. A handle without state.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Envoy;
+
+impl Host for Envoy {
+    fn wall_us(&self) -> u64 {
+        abi::wall_ns() / 1_000
+    }
+
+    fn monotonic_ns(&self) -> u64 {
+        abi::monotonic_ns()
+    }
+
+    fn random_u64(&self) -> u64 {
+        // A host without randomness does not exist (WASI's random_get is
+        // required to load at all); the clock is the answer that cannot fail.
+        getrandom::u64().unwrap_or_else(|_| abi::monotonic_ns())
+    }
+
+    fn shared_get(&self, key: &str) -> Result<Option<(Vec<u8>, Cas)>, HostError> {
+        absent(abi::shared_get(key))
+    }
+
+    fn shared_set(&self, key: &str, value: &[u8], expect: Expect) -> Result<(), HostError> {
+        let cas = match expect {
+            Expect::Absent => CAS_OF_NOBODY,
+            // 0 would be an unconditional write.
+            Expect::Unchanged(0) => return Err(HostError::CasMismatch),
+            Expect::Unchanged(cas) => cas,
+        };
+        abi::shared_set(key, value, cas)
+    }
+
+    fn queue_register(&self, name: &str) -> Result<QueueId, HostError> {
+        abi::queue_register(name)
+    }
+
+    fn queue_resolve(&self, name: &str) -> Result<Option<QueueId>, HostError> {
+        absent(abi::queue_resolve(name))
+    }
+
+    fn enqueue(&self, queue: QueueId, message: &[u8]) -> Result<(), HostError> {
+        abi::enqueue(queue, message)
+    }
+
+    fn dequeue(&self, queue: QueueId) -> Result<Option<Vec<u8>>, HostError> {
+        abi::dequeue(queue)
+    }
+
+    fn call(&self, call: Call<'_>) -> Result<CallToken, HostError> {
+        let bytes: usize = call.headers.iter().map(|(n, v)| n.len().saturating_add(v.len())).sum();
+        if call.headers.len() > MAX_CALL_HEADERS || bytes > MAX_CALL_HEADER_BYTES {
+            return Err(HostError::BadArgument);
+        }
+        let mut headers = Vec::with_capacity(call.headers.len());
+        for (name, value) in call.headers {
+            headers.push((*name, str_of(value)?));
+        }
+        // The one call that goes through the SDK: its dispatcher delivers an
+        // answer only to a context that it saw make the call. It returns the two
+        // errors that Envoy has for it and ends the VM on any other.
+        proxy_wasm::hostcalls::dispatch_http_call(
+            call.cluster,
+            headers,
+            Some(call.body),
+            Vec::new(),
+            call.timeout.max(Duration::from_millis(1)),
+        )
+        .map_err(|status| abi::error(status as u32))
+    }
+
+    fn call_status(&self) -> Result<Option<u16>, HostError> {
+        match abi::header(CALL_RESPONSE_HEADERS, ":status") {
+            Ok(value) => Ok(str_of(&value)?.parse().ok()),
+            // What zero headers look like from here.
+            Err(HostError::NotFound | HostError::BadArgument) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn call_body(&self, max: usize) -> Result<Vec<u8>, HostError> {
+        absent(abi::buffer(CALL_RESPONSE_BODY, max)).map(Option::unwrap_or_default)
+    }
+
+    fn request_headers(&self) -> Result<HeaderPairs, HostError> {
+        pairs(&abi::header_map(REQUEST_HEADERS)?).ok_or(HostError::Other(u32::MAX))
+    }
+
+    fn set_request_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
+        abi::set_header(REQUEST_HEADERS, name, value)
+    }
+
+    fn remove_request_header(&self, name: &str) -> Result<(), HostError> {
+        abi::remove_header(REQUEST_HEADERS, name)
+    }
+
+    fn response_header(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
+        absent(abi::header(RESPONSE_HEADERS, name))
+    }
+
+    fn reply(&self, reply: LocalReply<'_>) -> Result<(), HostError> {
+        abi::reply(u32::from(reply.status), reply.details, reply.body, &map_bytes(reply.headers))
+    }
+
+    fn property(&self, path: &[&str]) -> Result<Option<Vec<u8>>, HostError> {
+        // Paths are our own constants: the longest is far under this.
+        let mut joined = [0u8; 64];
+        let mut len = 0usize;
+        for segment in path {
+            let start = if len == 0 { 0 } else { len.saturating_add(1) };
+            len = start.saturating_add(segment.len());
+            joined.get_mut(start..len).ok_or(HostError::BadArgument)?.copy_from_slice(segment.as_bytes());
+        }
+        absent(abi::property(joined.get(..len).unwrap_or_default()))
+    }
+
+    fn plugin_configuration(&self) -> Result<Vec<u8>, HostError> {
+        absent(abi::buffer(PLUGIN_CONFIGURATION, usize::MAX)).map(Option::unwrap_or_default)
+    }
+
+    fn set_tick(&self, period: Duration) -> Result<(), HostError> {
+        // 0 would stop the timer.
+        abi::set_tick(u32::try_from(period.as_millis()).unwrap_or(u32::MAX).max(1))
+    }
+
+    fn define_metric(&self, kind: MetricKind, name: &str) -> Result<MetricId, HostError> {
+        let kind = match kind {
+            MetricKind::Counter => 0,
+            MetricKind::Gauge => 1,
+            MetricKind::Histogram => 2,
+        };
+        abi::define_metric(kind, name)
+    }
+
+    fn add_metric(&self, metric: MetricId, by: i64) -> Result<(), HostError> {
+        if by == 0 { Ok(()) } else { abi::add_metric(metric, by) }
+    }
+
+    fn set_metric(&self, metric: MetricId, value: u64) -> Result<(), HostError> {
+        abi::set_metric(metric, value)
+    }
+
+    fn metric(&self, metric: MetricId) -> Result<u64, HostError> {
+        abi::metric(metric)
+    }
+
+    fn log(&self, level: log::Level, message: &str) {
+        let level = match level {
+            log::Level::Trace => 0,
+            log::Level::Debug => 1,
+            log::Level::Info => 2,
+            log::Level::Warn => 3,
+            log::Level::Error => 4,
+        };
+        abi::log(level, message);
+    }
+
+    fn environment(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+}
+
+/// What is not there is an ordinary answer.
+fn absent<T>(result: Result<T, HostError>) -> Result<Option<T>, HostError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(HostError::NotFound) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn str_of(bytes: &[u8]) -> Result<&str, HostError> {
+    std::str::from_utf8(bytes).map_err(|_| HostError::BadArgument)
+}

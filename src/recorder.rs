@@ -1,0 +1,367 @@
+//! The one drainer of a process: the VM that holds the lease takes batches out
+//! of the shared queue, posts them, and keeps each until the admin service has
+//! stored it.
+//!
+//! Backpressure goes backwards: while what is unacknowledged is at its limit the
+//! queue is left alone, and workers stop filling it at a limit of their own.
+
+mod held;
+mod sources;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tidegate_policy::wire::event::{BatchHead, DroppedRange, EventPost, SourceReport};
+use tidegate_policy::wire::sync::{GATEWAY_HEADER, Gateway};
+
+use crate::config::Admin;
+use crate::host::{Call, CallToken, Host, QueueId};
+use crate::metrics::{Count, Gauge, Metrics};
+use crate::record::{enqueue, merge};
+use held::Held;
+use sources::Sources;
+
+/// Bytes held until they are acknowledged.
+const MAX_HELD: usize = 4 << 20;
+/// Bytes of batches in one post.
+const POST_BYTES: usize = 2 << 20;
+/// Bytes taken out of the queue in one callback: under a millisecond's work.
+const DRAIN_BYTES: usize = 1 << 20;
+/// Messages taken out of the queue in one callback.
+const DRAIN_MESSAGES: usize = 256;
+/// A callout whose callback has not come this long after its timeout never will.
+const NEVER: Duration = Duration::from_secs(2);
+/// Waits between tries: doubling from the first to the last, plus up to half of
+/// it again by chance, so that a thousand gateways do not knock in step.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LAST_WAIT: Duration = Duration::from_secs(4);
+/// Ticks wanted while batches are held; wake-ups and answers come sooner.
+const SOONEST: Duration = Duration::from_millis(50);
+/// Reports of sources alone, without batches, are posted at most this often.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// A gauge that says the queue has bytes while it is empty is set right after
+/// this long: a VM that trapped between gauge and queue leaves it wrong.
+const GAUGE_REPAIR: Duration = Duration::from_secs(2);
+/// Most bytes of an answer that are looked at; nothing in it is needed.
+const OK_STATUS: std::ops::RangeInclusive<u16> = 200..=299;
+
+/// What the recorder must know of its VM at a tick.
+pub struct Duty {
+    /// Whether this VM holds the lease.
+    pub holds_lease: bool,
+    /// Who this gateway is, once known.
+    pub gateway: Option<Gateway>,
+    /// What the slots say of the VMs of this process.
+    pub sources: Vec<SourceReport>,
+}
+
+/// A post that is under way.
+struct Flight {
+    token: CallToken,
+    root: u32,
+    batches: usize,
+    ranges: usize,
+    given_up_ns: u64,
+    reports: Vec<SourceReport>,
+}
+
+/// The drainer of a process, in the VM that may hold the lease.
+pub struct Recorder<H> {
+    host: H,
+    metrics: Rc<Metrics<H>>,
+    admin: Admin,
+    queue_name: String,
+    /// The queue and the root that is notified of it.
+    queue: Option<(QueueId, u32)>,
+    held: Held,
+    dropped: Vec<DroppedRange>,
+    sources: Sources,
+    flight: Option<Flight>,
+    gateway: Option<Gateway>,
+    failures: u32,
+    retries: u64,
+    /// Monotonic clock, nanoseconds: no post before this.
+    not_before_ns: u64,
+    reported_ns: u64,
+    /// After a refused post: one batch at a time, to find the one that is meant.
+    singly: bool,
+    gauge_wrong_since_ns: Option<u64>,
+}
+
+impl<H: Host> Recorder<H> {
+    /// Without duty, until a tick says that this VM holds the lease.
+    pub fn new(host: H, metrics: Rc<Metrics<H>>, admin: Admin, queue_name: String) -> Self {
+        Self {
+            host,
+            metrics,
+            admin,
+            queue_name,
+            queue: None,
+            held: Held::default(),
+            dropped: Vec::new(),
+            sources: Sources::default(),
+            flight: None,
+            gateway: None,
+            failures: 0,
+            retries: 0,
+            not_before_ns: 0,
+            reported_ns: 0,
+            singly: false,
+            gauge_wrong_since_ns: None,
+        }
+    }
+
+    /// Does what is due; answers when it wants the next tick, if soon.
+    pub fn on_tick(&mut self, root: u32, duty: Duty) -> Option<Duration> {
+        if !duty.holds_lease {
+            self.hand_back();
+            return None;
+        }
+        if self.queue.is_none() {
+            let queue = self.host.queue_register(&self.queue_name).ok()?;
+            self.queue = Some((queue, root));
+        }
+        self.gateway = duty.gateway.or(self.gateway.take());
+        let now = self.host.monotonic_ns();
+        self.sources.update(&duty.sources);
+        self.expire(now);
+        self.drain();
+        self.give_up_silent_flight(now);
+        self.post(root, now);
+        let waiting = !self.held.is_empty() || self.flight.is_some();
+        waiting.then(|| Duration::from_nanos(self.not_before_ns.saturating_sub(now)).max(SOONEST))
+    }
+
+    /// A message arrived in some queue. True when it was this one.
+    pub fn on_queue_ready(&mut self, root: u32, queue: QueueId) -> bool {
+        if self.queue.is_none_or(|(mine, _)| mine != queue) {
+            return false;
+        }
+        self.drain();
+        let now = self.host.monotonic_ns();
+        self.post(root, now);
+        true
+    }
+
+    /// An answer arrived. True when it was to one of its posts. `num_headers` is
+    /// zero when the call failed without one.
+    pub fn on_call_response(&mut self, root: u32, token: CallToken, num_headers: usize) -> bool {
+        let Some(flight) = self.flight.take_if(|flight| flight.token == token) else { return false };
+        let status = if num_headers == 0 { None } else { self.host.call_status().ok().flatten() };
+        let now = self.host.monotonic_ns();
+        match status {
+            Some(status) if OK_STATUS.contains(&status) => self.taken(flight, now),
+            // The admin service understood the request and will not have it.
+            Some(400 | 413 | 415 | 422) => self.refused(&flight, now),
+            _ => self.failed(now),
+        }
+        self.drain();
+        self.post(root, now);
+        true
+    }
+
+    /// A root is gone, and with it the notifications and calls that it owned; a
+    /// call of a dropped root ends without a callback.
+    pub fn root_gone(&mut self, root: u32) {
+        self.queue.take_if(|(_, owner)| *owner == root);
+        if self.flight.take_if(|flight| flight.root == root).is_some() {
+            self.retries = self.retries.saturating_add(1);
+        }
+    }
+
+    /// Gives what it holds back to the queue, for the next holder of the lease.
+    /// A batch that was under way may then be stored twice over: the ledger
+    /// knows it by its numbers.
+    pub fn hand_back(&mut self) {
+        let registered = self.queue.take().map(|(queue, _)| queue);
+        if registered.is_none() && self.held.is_empty() && self.dropped.is_empty() {
+            return;
+        }
+        let found = || self.host.queue_resolve(&self.queue_name).ok().flatten();
+        let Some(queue) = registered.or_else(found) else { return };
+        self.flight = None;
+        self.sources = Sources::default();
+        for batch in self.held.take() {
+            if enqueue(&self.host, &self.metrics, queue, &batch.bytes).is_err() {
+                self.give_up(batch.recorder_full());
+            }
+        }
+        self.metrics.reset(Gauge::RecorderBytes, 0);
+        // What it gave up itself travels as the figures of an empty batch.
+        let dropped = std::mem::take(&mut self.dropped);
+        if let Some(first) = dropped.first() {
+            let head = BatchHead { source: first.source, dropped, ..BatchHead::default() };
+            if let Ok(message) = head.seal(0, &[]) {
+                let _ = enqueue(&self.host, &self.metrics, queue, &message);
+            }
+        }
+    }
+
+    /// Takes batches out of the queue, as long as there is room for them.
+    fn drain(&mut self) {
+        let Some((queue, _)) = self.queue else { return };
+        let now = self.host.monotonic_ns();
+        let (mut messages, mut bytes) = (0usize, 0usize);
+        while messages < DRAIN_MESSAGES && bytes < DRAIN_BYTES && self.held.bytes() < MAX_HELD {
+            let message = match self.host.dequeue(queue) {
+                Ok(Some(message)) => message,
+                Ok(None) => {
+                    self.sources.drained();
+                    self.repair_gauge(now);
+                    break;
+                }
+                Err(_) => {
+                    self.queue = None;
+                    break;
+                }
+            };
+            messages = messages.saturating_add(1);
+            bytes = bytes.saturating_add(message.len());
+            let len = i64::try_from(message.len()).unwrap_or(i64::MAX);
+            self.metrics.change(Gauge::QueueBytes, len.saturating_neg());
+            match BatchHead::read(&message) {
+                Ok((head, count)) => self.held.push(message, &head, count, now),
+                Err(_) => self.metrics.count(Count::BatchesUnreadable),
+            }
+        }
+        self.metrics.set(Gauge::RecorderBytes, self.held.bytes() as u64);
+    }
+
+    /// The queue is empty; the gauge must say so too, sooner or later.
+    fn repair_gauge(&mut self, now: u64) {
+        if self.metrics.read_signed(Gauge::QueueBytes) == 0 {
+            self.gauge_wrong_since_ns = None;
+            return;
+        }
+        let since = *self.gauge_wrong_since_ns.get_or_insert(now);
+        if now.saturating_sub(since) > nanos(GAUGE_REPAIR) {
+            self.metrics.reset(Gauge::QueueBytes, 0);
+            self.gauge_wrong_since_ns = None;
+        }
+    }
+
+    fn expire(&mut self, now: u64) {
+        // Those under way are left until their answer is there.
+        while self.flight.is_none()
+            && let Some(batch) = self.held.take_expired(now)
+        {
+            self.give_up(batch.expired());
+        }
+    }
+
+    fn give_up(&mut self, ranges: Vec<DroppedRange>) {
+        for range in ranges {
+            let events = range.last.saturating_sub(range.first).saturating_add(1);
+            self.metrics.add(Count::dropped(range.reason), events);
+            merge(&mut self.dropped, range);
+        }
+    }
+
+    fn give_up_silent_flight(&mut self, now: u64) {
+        if self.flight.take_if(|flight| flight.given_up_ns <= now).is_some() {
+            self.failed(now);
+        }
+    }
+
+    fn post(&mut self, root: u32, now: u64) {
+        if self.flight.is_some() || now < self.not_before_ns || self.queue.is_none() {
+            return;
+        }
+        let Some(gateway) = self.gateway.as_ref().map(Gateway::to_string) else { return };
+        let batches = if self.singly { 1 } else { self.held.fitting(POST_BYTES) };
+        let reports = self.sources.due(|source| self.held.has_after(batches, source));
+        let report_due = now.saturating_sub(self.reported_ns) >= nanos(REPORT_EVERY);
+        if self.held.is_empty() && self.dropped.is_empty() && !(report_due && self.sources.differ(&reports)) {
+            return;
+        }
+        let batches = batches.min(self.held.len());
+        let body = self.body(batches, &reports, now);
+        let Some(body) = body else { return };
+        let headers: [(&str, &[u8]); 6] = [
+            (":method", b"POST"),
+            (":path", b"/api/data-plane/v1/events"),
+            (":authority", self.admin.authority.as_bytes()),
+            ("authorization", &["Bearer ", &self.admin.token].concat().into_bytes()),
+            ("content-type", b"application/octet-stream"),
+            (GATEWAY_HEADER, gateway.as_bytes()),
+        ];
+        let call = Call {
+            cluster: &self.admin.cluster,
+            headers: &headers,
+            body: &body,
+            timeout: self.admin.timeout,
+        };
+        self.reported_ns = now;
+        match self.host.call(call) {
+            Ok(token) => {
+                let wait = nanos(self.admin.timeout.saturating_add(NEVER));
+                self.flight = Some(Flight {
+                    token,
+                    root,
+                    batches,
+                    ranges: self.dropped.len(),
+                    given_up_ns: now.saturating_add(wait),
+                    reports,
+                });
+            }
+            Err(_) => self.failed(now),
+        }
+    }
+
+    /// The post's bytes. The batches are lent to it, not copied.
+    fn body(&mut self, batches: usize, reports: &[SourceReport], now: u64) -> Option<Vec<u8>> {
+        let in_queue = self.metrics.read(Gauge::QueueBytes);
+        let post = EventPost {
+            sources: reports.to_vec(),
+            dropped: self.dropped.clone(),
+            waiting_bytes: in_queue.saturating_add(self.held.bytes() as u64),
+            oldest_ms: self.held.oldest_ns(now) / 1_000_000,
+            retries: self.retries,
+            batches: self.held.lend(batches),
+        };
+        let bytes = post.to_bytes();
+        self.held.give_back(post.batches);
+        if bytes.is_err() {
+            self.metrics.count(Count::HostErrors);
+        }
+        bytes.ok()
+    }
+
+    fn taken(&mut self, flight: Flight, now: u64) {
+        self.metrics.count(Count::Posts);
+        self.held.forget(flight.batches);
+        self.dropped.drain(..flight.ranges.min(self.dropped.len()));
+        self.sources.said(flight.reports);
+        self.failures = 0;
+        self.singly = false;
+        self.not_before_ns = now;
+        self.metrics.set(Gauge::RecorderBytes, self.held.bytes() as u64);
+    }
+
+    /// Refused for what it is: the next posts carry one batch each, and the one
+    /// that is refused alone is given up, so that it does not stop the others.
+    fn refused(&mut self, flight: &Flight, now: u64) {
+        if flight.batches == 1
+            && self.singly
+            && let Some(batch) = self.held.take_front()
+        {
+            self.give_up(batch.unencodable());
+        }
+        self.singly = true;
+        self.failed(now);
+    }
+
+    fn failed(&mut self, now: u64) {
+        self.metrics.count(Count::PostRetries);
+        self.retries = self.retries.saturating_add(1);
+        let doubled = FIRST_WAIT.saturating_mul(1u32.checked_shl(self.failures.min(16)).unwrap_or(1));
+        self.failures = self.failures.saturating_add(1);
+        let wait = nanos(doubled.min(LAST_WAIT));
+        let chance = self.host.random_u64().checked_rem((wait / 2).max(1)).unwrap_or(0);
+        self.not_before_ns = now.saturating_add(wait).saturating_add(chance);
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

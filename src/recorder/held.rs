@@ -1,0 +1,152 @@
+//! Batches that are out of the queue and not yet acknowledged, oldest first.
+
+use std::collections::VecDeque;
+
+use tidegate_policy::wire::event::{BatchHead, DropReason, DroppedRange, SealedBatch, Source};
+
+/// A batch older than this is given up.
+const EXPIRES_NS: u64 = 24 * 3_600 * 1_000_000_000;
+
+/// A sealed batch, and what must be known of it to give it up.
+pub struct HeldBatch {
+    /// As it came.
+    pub bytes: Vec<u8>,
+    source: Source,
+    first: u64,
+    count: u32,
+    /// Ranges that its worker gave up and that it carries.
+    dropped: Vec<DroppedRange>,
+    since_ns: u64,
+}
+
+impl HeldBatch {
+    /// The ranges that are given up, or were before, with this batch.
+    fn ranges(self, reason: DropReason) -> Vec<DroppedRange> {
+        let mut ranges = self.dropped;
+        if self.count > 0 {
+            let last = self.first.saturating_add(u64::from(self.count)).saturating_sub(1);
+            ranges.push(DroppedRange { source: self.source, first: self.first, last, reason });
+        }
+        ranges
+    }
+
+    /// Given up: it got too old.
+    #[must_use]
+    pub fn expired(self) -> Vec<DroppedRange> {
+        self.ranges(DropReason::Expired)
+    }
+
+    /// Given up: there is no room for it anywhere.
+    #[must_use]
+    pub fn recorder_full(self) -> Vec<DroppedRange> {
+        self.ranges(DropReason::RecorderFull)
+    }
+
+    /// Given up: the admin service does not understand it.
+    #[must_use]
+    pub fn unencodable(self) -> Vec<DroppedRange> {
+        self.ranges(DropReason::Unencodable)
+    }
+}
+
+/// The batches held.
+#[derive(Default)]
+pub struct Held {
+    batches: VecDeque<HeldBatch>,
+    bytes: usize,
+}
+
+impl Held {
+    /// Takes a batch at its end.
+    pub fn push(&mut self, bytes: Vec<u8>, head: &BatchHead, count: u32, now_ns: u64) {
+        self.bytes = self.bytes.saturating_add(bytes.len());
+        self.batches.push_back(HeldBatch {
+            bytes,
+            source: head.source,
+            first: head.first,
+            count,
+            dropped: head.dropped.clone(),
+            since_ns: now_ns,
+        });
+    }
+
+    /// Bytes of all batches.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.batches.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    /// How many from the front fit into `bytes`; one, if the first alone is larger.
+    #[must_use]
+    pub fn fitting(&self, bytes: usize) -> usize {
+        let mut left = bytes;
+        let fit = self.batches.iter().take_while(|batch| {
+            let fits = batch.bytes.len() <= left;
+            left = left.saturating_sub(batch.bytes.len());
+            fits
+        });
+        fit.count().max(1)
+    }
+
+    /// Whether a batch of `source` is behind the first `batches`.
+    #[must_use]
+    pub fn has_after(&self, batches: usize, source: Source) -> bool {
+        self.batches.iter().skip(batches).any(|batch| batch.source == source)
+    }
+
+    /// Nanoseconds that the oldest has waited here; 0 when there is none.
+    #[must_use]
+    pub fn oldest_ns(&self, now_ns: u64) -> u64 {
+        self.batches.front().map_or(0, |batch| now_ns.saturating_sub(batch.since_ns))
+    }
+
+    /// The bytes of the first `batches`, until [`give_back`](Self::give_back).
+    pub fn lend(&mut self, batches: usize) -> Vec<SealedBatch> {
+        let front = self.batches.iter_mut().take(batches);
+        front.map(|batch| SealedBatch(std::mem::take(&mut batch.bytes))).collect()
+    }
+
+    /// Takes back what was lent.
+    pub fn give_back(&mut self, lent: Vec<SealedBatch>) {
+        for (batch, SealedBatch(bytes)) in self.batches.iter_mut().zip(lent) {
+            batch.bytes = bytes;
+        }
+    }
+
+    /// Takes the oldest out.
+    pub fn take_front(&mut self) -> Option<HeldBatch> {
+        let front = self.batches.pop_front()?;
+        self.bytes = self.bytes.saturating_sub(front.bytes.len());
+        Some(front)
+    }
+
+    /// Takes the oldest out, if it is too old to be kept.
+    pub fn take_expired(&mut self, now_ns: u64) -> Option<HeldBatch> {
+        if self.oldest_ns(now_ns) > EXPIRES_NS { self.take_front() } else { None }
+    }
+
+    /// Forgets the first `batches`: they are stored.
+    pub fn forget(&mut self, batches: usize) {
+        for _ in 0..batches {
+            let _ = self.take_front();
+        }
+    }
+
+    /// Takes all out.
+    pub fn take(&mut self) -> VecDeque<HeldBatch> {
+        self.bytes = 0;
+        std::mem::take(&mut self.batches)
+    }
+}

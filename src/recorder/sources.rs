@@ -1,0 +1,129 @@
+//! What is known of the VMs of this process, and what the admin service has been
+//! told of them. A VM is reported dead only once the queue has been empty after
+//! its death was noticed: what is missing then will not come any more.
+
+use tidegate_policy::wire::event::{Source, SourceReport, SourceState};
+
+/// VMs that are followed at once; a process has far fewer.
+const MAX_SOURCES: usize = 1_024;
+
+struct Known {
+    report: SourceReport,
+    /// The queue was empty at some time since the source is dead.
+    drained: bool,
+    /// What was last acknowledged.
+    said: Option<SourceReport>,
+}
+
+/// The VMs of this process.
+#[derive(Default)]
+pub struct Sources {
+    known: Vec<Known>,
+}
+
+impl Sources {
+    /// Takes what the slots say now. A source that has no slot any more is dead:
+    /// it closed, or its slot was taken over.
+    pub fn update(&mut self, slots: &[SourceReport]) {
+        for slot in slots {
+            let room = self.known.len() < MAX_SOURCES;
+            match self.known.iter_mut().find(|known| known.report.source == slot.source) {
+                Some(known) => {
+                    let numbered_hi = known.report.numbered_hi.max(slot.numbered_hi);
+                    if slot.state == SourceState::Alive {
+                        known.drained = false;
+                    }
+                    known.report = SourceReport { numbered_hi, ..*slot };
+                }
+                None if room => {
+                    self.known.push(Known { report: *slot, drained: false, said: None });
+                }
+                None => {}
+            }
+        }
+        for known in &mut self.known {
+            if !slots.iter().any(|slot| slot.source == known.report.source) {
+                known.report.state = SourceState::Dead;
+            }
+        }
+        // A dead source without a slot needs to be said once.
+        self.known.retain(|known| {
+            let said_dead = known.said.is_some_and(|said| said.state == SourceState::Dead);
+            !said_dead || slots.iter().any(|slot| slot.source == known.report.source)
+        });
+    }
+
+    /// The queue is empty.
+    pub fn drained(&mut self) {
+        for known in &mut self.known {
+            known.drained |= known.report.state == SourceState::Dead;
+        }
+    }
+
+    /// What may be said now. `outstanding`: batches of this source are left here.
+    #[must_use]
+    pub fn due(&self, outstanding: impl Fn(Source) -> bool) -> Vec<SourceReport> {
+        let report = |known: &Known| {
+            let dead = known.report.state == SourceState::Dead;
+            let settled = known.drained && !outstanding(known.report.source);
+            let state = if dead && settled { SourceState::Dead } else { SourceState::Alive };
+            SourceReport { state, ..known.report }
+        };
+        self.known.iter().map(report).collect()
+    }
+
+    /// Whether `reports` say something new.
+    #[must_use]
+    pub fn differ(&self, reports: &[SourceReport]) -> bool {
+        self.known.iter().zip(reports).any(|(known, report)| known.said != Some(*report))
+    }
+
+    /// These were acknowledged.
+    pub fn said(&mut self, reports: Vec<SourceReport>) {
+        for report in reports {
+            if let Some(known) = self.known.iter_mut().find(|known| known.report.source == report.source) {
+                known.said = Some(report);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot(source: u128, numbered_hi: u64, state: SourceState) -> SourceReport {
+        SourceReport { source: Source(source), numbered_hi, state }
+    }
+
+    fn states(sources: &Sources) -> Vec<SourceState> {
+        sources.due(|_| false).iter().map(|report| report.state).collect()
+    }
+
+    #[test]
+    fn a_death_is_said_once_the_queue_was_empty_after_it() {
+        let mut sources = Sources::default();
+        sources.update(&[slot(1, 5, SourceState::Alive)]);
+        sources.drained();
+        sources.update(&[slot(1, 7, SourceState::Dead)]);
+        assert_eq!(states(&sources), [SourceState::Alive], "empty before it died says nothing");
+        sources.drained();
+        assert_eq!(states(&sources), [SourceState::Dead]);
+        assert_eq!(sources.due(|_| true)[0].state, SourceState::Alive, "its batches are still here");
+    }
+
+    #[test]
+    fn a_source_without_a_slot_is_dead_and_forgotten_once_said() {
+        let mut sources = Sources::default();
+        sources.update(&[slot(1, 5, SourceState::Alive), slot(2, 1, SourceState::Alive)]);
+        sources.update(&[slot(2, 1, SourceState::Alive)]);
+        sources.drained();
+        let reports = sources.due(|_| false);
+        assert_eq!(reports[0], slot(1, 5, SourceState::Dead));
+        assert!(sources.differ(&reports));
+        sources.said(reports);
+        sources.update(&[slot(2, 1, SourceState::Alive)]);
+        assert_eq!(sources.due(|_| false), [slot(2, 1, SourceState::Alive)]);
+        assert!(!sources.differ(&sources.due(|_| false)));
+    }
+}
