@@ -1,0 +1,451 @@
+//! Tables: how they come from the admin service into every VM of a process.
+//!
+//! One VM holds the **lease**: it polls the admin service, publishes to shared
+//! data, and wakes the others. Every VM has a **slot**, loads what is published
+//! into its own memory, and writes into its slot what it enforces; the holder
+//! tells the admin service the oldest of these. `docs/ARCHITECTURE.md`, "A table
+//! change".
+//!
+//! All of it hangs on a tick, and is made faster by wake-ups: nothing is lost
+//! when a wake-up, a callout or a root is.
+
+mod acks;
+pub mod build;
+pub mod collect;
+mod holder;
+pub mod intake;
+mod keys;
+mod lease;
+mod line;
+mod load;
+pub mod loaded;
+mod loader;
+pub mod manifest;
+pub mod publish;
+mod slot;
+mod wake;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tidegate_policy::UnixSeconds;
+use tidegate_policy::decide::Tables;
+use tidegate_policy::wire::event::{Source, SourceReport, SourceState};
+use tidegate_policy::wire::sync::{Ack, Gateway, Version};
+
+use crate::host::{CallToken, Expect, Host, QueueId};
+use holder::{Busy, Duty, Holder, HolderFigures};
+pub use keys::Keys;
+use lease::LeaseView;
+use line::Line;
+use loader::Loader;
+use slot::OwnSlot;
+use wake::{OwnQueue, Waker};
+
+/// Between ticks while there is nothing to hurry.
+const TICK: Duration = Duration::from_millis(250);
+/// Between ticks while a load or a publish is under way.
+const HURRY: Duration = Duration::from_millis(1);
+/// Work in one callback, where a worker's requests wait for it.
+const BUDGET_NS: u64 = 2_000_000;
+/// Steps of work in one callback, should the clock stand still.
+const BUDGET_STEPS: u32 = 32;
+/// Between two heartbeats of a slot: several roots of a VM tick.
+const HEARTBEAT_NS: u64 = 200_000_000;
+/// A VM that has not ticked for this long looks at what is published before it
+/// decides: half of what makes its slot stale.
+const UNHEARD_NS: u64 = 1_000_000_000;
+
+/// What a VM is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Decides requests, and holds the lease when nobody else does.
+    Gate,
+    /// The singleton of the bootstrap: decides nothing, and is preferred as the
+    /// holder of the lease.
+    Recorder,
+}
+
+/// What an operator and the host say.
+#[derive(Clone, Debug)]
+pub struct SyncSettings {
+    /// Envoy cluster of the admin service's gateways' listener.
+    pub cluster: String,
+    /// `:authority` of the calls.
+    pub authority: String,
+    /// Bearer token of scope `gateway`.
+    pub token: String,
+    /// For a call that is not held open by the other side.
+    pub timeout: Duration,
+    /// Envoy's node id.
+    pub node: Vec<u8>,
+    /// What this VM is for.
+    pub role: Role,
+    /// The admin service's part of all names in shared data.
+    pub instance: u64,
+}
+
+/// What the sync did and knows. Counts are since the VM started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SyncFigures {
+    /// What is enforced.
+    pub version: Version,
+    /// The refresh that it carries out.
+    pub refresh: u64,
+    /// Sets of tables swapped in.
+    pub loads: u64,
+    /// Answers and published sets that do not decode, or are not what they say.
+    pub decode_failures: u64,
+    /// Polls made.
+    pub polls: u64,
+    /// Polls, pages and acks that failed.
+    pub poll_failures: u64,
+    /// Polls for everything.
+    pub full_loads: u64,
+    /// Folds that did not give the base that the service named.
+    pub misfolds: u64,
+    /// Versions published.
+    pub publishes: u64,
+    /// Leases given up because shared data named a higher fence.
+    pub outranked: u64,
+    /// Leases taken.
+    pub leases: u64,
+    /// Slots lost to another VM.
+    pub slots_lost: u64,
+    /// Milliseconds since a holder last heard from the admin service.
+    pub age_ms: Option<u64>,
+    /// What the process enforces, as the holder of the lease counts it.
+    pub ack: Option<Ack>,
+}
+
+/// The sync of one VM.
+pub struct Sync<H> {
+    host: H,
+    settings: SyncSettings,
+    keys: Keys,
+    source: Source,
+    gateway: Option<Gateway>,
+    slot: OwnSlot,
+    queue: OwnQueue,
+    waker: Waker,
+    lease: LeaseView,
+    loader: Loader,
+    holder: Option<Holder>,
+    /// Figures of leases held before.
+    past: HolderFigures,
+}
+
+impl<H: Host> Sync<H> {
+    /// The sync of the VM `source`. Makes no host call.
+    pub fn new(host: H, settings: SyncSettings, source: Source) -> Self {
+        Self {
+            keys: Keys::new(settings.instance),
+            gateway: None,
+            slot: OwnSlot::new(source),
+            queue: OwnQueue::default(),
+            waker: Waker::default(),
+            lease: LeaseView::new(source, settings.role),
+            loader: Loader::default(),
+            holder: None,
+            past: HolderFigures::default(),
+            host,
+            settings,
+            source,
+        }
+    }
+
+    /// Loads what is published before it returns, and writes nothing: for
+    /// `on_configure`, which the canary runs too.
+    pub fn load_now(&mut self) {
+        self.loader.look_to_the_end(&self.host, &self.keys);
+        if let Some(loaded) = self.loader.loaded() {
+            self.slot.set_enforced(loaded.tables.version, loaded.refresh);
+        }
+    }
+
+    /// Does what is due, from the root that ticks; answers when it wants the next
+    /// tick.
+    pub fn on_tick(&mut self, root: u32) -> Duration {
+        self.identify();
+        self.beat();
+        if let Some(slot) = self.slot.index()
+            && let Some(gone) = self.queue.keep(&self.host, &self.keys, root, slot)
+        {
+            self.root_gone(gone);
+        }
+        self.queue.drain(&self.host);
+        self.keep_lease();
+        self.loader.look(&self.host, &self.keys);
+        self.with_holder(root, |holder, duty| holder.watch(duty));
+        let busy = self.work(root);
+        self.next_tick(busy)
+    }
+
+    fn next_tick(&self, busy: Busy) -> Duration {
+        if busy == Busy::Yes {
+            return HURRY;
+        }
+        let now = self.host.monotonic_ns();
+        let next = self.holder.as_ref().and_then(|holder| holder.next_try_ns(now));
+        next.map_or(TICK, |next| Duration::from_nanos(next).clamp(HURRY, TICK))
+    }
+
+    /// A message arrived in a queue. True when it is this VM's wake-up call.
+    pub fn on_queue_ready(&mut self, root: u32, queue: QueueId) -> bool {
+        if !self.queue.is(queue) {
+            return false;
+        }
+        self.queue.drain(&self.host);
+        self.loader.look(&self.host, &self.keys);
+        self.work_and_go_on(root);
+        true
+    }
+
+    /// A call was answered, or failed (`num_headers` is zero). True when it was
+    /// one of the sync's.
+    pub fn on_call_response(&mut self, token: CallToken, num_headers: usize) -> bool {
+        let Some(root) = self.holder.as_ref().and_then(|holder| holder.root_of(token)) else { return false };
+        self.with_holder(root, |holder, duty| holder.answered(token, num_headers, duty));
+        self.work_and_go_on(root);
+        true
+    }
+
+    /// `root` is gone, with its calls and its registrations: the next tick of
+    /// any root takes over.
+    pub fn root_gone(&mut self, root: u32) {
+        self.queue.root_gone(root);
+        if let Some(holder) = &mut self.holder {
+            holder.root_gone(root);
+        }
+    }
+
+    /// The VM's first request is about to be decided. The slot says so **before**
+    /// the manifest is looked at: that is what makes an ack true (see
+    /// [`slot::Slot::serving`]).
+    pub fn first_request(&mut self) {
+        self.slot.set_serving();
+        self.catch_up();
+    }
+
+    /// A request is about to be decided. Costs a look at the clock, unless this
+    /// VM has not been heard of for a second: then others may believe it dead.
+    pub fn before_request(&mut self) {
+        if self.host.monotonic_ns().saturating_sub(self.slot.heartbeat_ns()) > UNHEARD_NS {
+            self.catch_up();
+        }
+    }
+
+    fn catch_up(&mut self) {
+        self.slot.write(&self.host, &self.keys);
+        if self.loader.look_to_the_end(&self.host, &self.keys) {
+            self.enforced();
+        }
+    }
+
+    /// The tables in force; `None` while nothing was ever published.
+    #[must_use]
+    pub fn tables(&self) -> Option<Rc<Tables>> {
+        self.loader.tables()
+    }
+
+    /// Whether this VM pulls, publishes and drains.
+    #[must_use]
+    pub fn holds_lease(&self) -> bool {
+        self.lease.fence().is_some()
+    }
+
+    /// Whether some VM of the process does, as far as is known.
+    #[must_use]
+    pub fn lease_alive(&self) -> bool {
+        self.lease.is_alive(self.host.monotonic_ns())
+    }
+
+    /// Notes the highest event number; the slot says it from its next heartbeat on.
+    pub fn note_numbered(&mut self, hi: u64) {
+        self.slot.note_numbered(hi);
+    }
+
+    /// Every VM of the process, as its slot tells. `Dead`: not heard of for 10 s;
+    /// the caller drains the queue before it says so to anybody.
+    #[must_use]
+    pub fn sources(&self) -> Vec<SourceReport> {
+        let now = self.host.monotonic_ns();
+        let slots = slot::all(&self.host, &self.keys);
+        let report = |source, numbered_hi, state| SourceReport { source, numbered_hi, state };
+        let mut reports: Vec<SourceReport> = slots
+            .iter()
+            .filter(|(_, slot)| slot.source != Source::default())
+            .map(|(_, slot)| match slot.is_free(now) {
+                true => report(slot.source, slot.numbered_hi, SourceState::Dead),
+                false => report(slot.source, slot.numbered_hi, SourceState::Alive),
+            })
+            .collect();
+        for (source, hi) in slots.iter().filter_map(|(_, slot)| slot.before) {
+            // It may have claimed another slot after it lost that one.
+            if !reports.iter().any(|report| report.source == source) {
+                reports.push(report(source, hi, SourceState::Dead));
+            }
+        }
+        reports
+    }
+
+    /// The time by which entries expire: the admin service's clock, as of its
+    /// last answer.
+    #[must_use]
+    pub fn now(&self) -> UnixSeconds {
+        let wall_ms = self.host.wall_us().checked_div(1000).unwrap_or_default();
+        let offset = self.loader.loaded().map_or(0, |loaded| loaded.clock_ms);
+        let seconds = wall_ms.saturating_add_signed(offset).checked_div(1000).unwrap_or_default();
+        UnixSeconds::try_from(seconds).unwrap_or(UnixSeconds::MAX)
+    }
+
+    /// Who this gateway is; known from the first tick on.
+    #[must_use]
+    pub fn gateway(&self) -> Option<Gateway> {
+        self.gateway.clone()
+    }
+
+    /// What was done, and what is known.
+    #[must_use]
+    pub fn figures(&self) -> SyncFigures {
+        let mut holder = self.past;
+        if let Some(current) = &self.holder {
+            holder.add(&current.figures);
+        }
+        let load = self.loader.figures();
+        let loaded = self.loader.loaded();
+        let heard = self.lease.seen().map_or(0, |lease| lease.heard_ns);
+        let heard = heard.max(self.holder.as_ref().map_or(0, |holder| holder.heard_ns));
+        let age_ns = (heard > 0).then(|| self.host.monotonic_ns().saturating_sub(heard));
+        SyncFigures {
+            version: loaded.map(|loaded| loaded.tables.version).unwrap_or_default(),
+            refresh: loaded.map_or(0, |loaded| loaded.refresh),
+            loads: load.loads,
+            decode_failures: load.undecodable.saturating_add(holder.bad_answers),
+            polls: holder.polls,
+            poll_failures: holder.poll_failures,
+            full_loads: holder.full_loads,
+            misfolds: holder.misfolds,
+            publishes: holder.publishes,
+            outranked: holder.outranked,
+            leases: self.lease.taken,
+            slots_lost: self.slot.taken,
+            age_ms: age_ns.and_then(|age| age.checked_div(1_000_000)),
+            ack: self.holder.as_ref().map(Holder::ack),
+        }
+    }
+
+    /// Finds the process's id, or mints it.
+    fn identify(&mut self) {
+        if self.gateway.is_some() {
+            return;
+        }
+        let key = self.keys.process();
+        // Zero would be an id like any other, but looks like a missing one.
+        let fresh = self.host.random_u64().max(1).to_le_bytes();
+        // Refused when there is one: then that counts.
+        let _ = self.host.shared_set(&key, &fresh, Expect::Absent);
+        if let Ok(Some((bytes, _))) = self.host.shared_get(&key)
+            && let Some(process) = bytes.first_chunk()
+        {
+            self.gateway = Some(Gateway::new(&self.settings.node, u64::from_le_bytes(*process)));
+        }
+    }
+
+    fn beat(&mut self) {
+        let age = self.host.monotonic_ns().saturating_sub(self.slot.heartbeat_ns());
+        if self.slot.index().is_none() || age >= HEARTBEAT_NS {
+            self.slot.write(&self.host, &self.keys);
+        }
+    }
+
+    fn keep_lease(&mut self) {
+        let outranked = self.holder.as_mut().and_then(|holder| holder.outranked.take());
+        if let Some(fence) = outranked {
+            self.past.outranked = self.past.outranked.saturating_add(1);
+            self.lease.outranked(fence);
+        }
+        let heard = self.holder.as_ref().map_or(0, |holder| holder.heard_ns);
+        self.lease.tick(&self.host, &self.keys, self.slot.index(), heard);
+        match (self.lease.fence(), &self.holder) {
+            (Some(fence), Some(holder)) if holder.fence() == fence => {}
+            (Some(fence), _) => self.replace_holder(Some(Holder::new(fence))),
+            (None, Some(_)) => self.replace_holder(None),
+            (None, None) => {}
+        }
+    }
+
+    /// Calls of the holder before stay open; their answers are nobody's.
+    fn replace_holder(&mut self, holder: Option<Holder>) {
+        if let Some(before) = std::mem::replace(&mut self.holder, holder) {
+            self.past.add(&before.figures);
+        }
+    }
+
+    fn with_holder<T>(
+        &mut self,
+        root: u32,
+        act: impl FnOnce(&mut Holder, &mut Duty<'_, H>) -> T,
+    ) -> Option<T> {
+        let (Some(holder), Some(gateway)) = (&mut self.holder, &self.gateway) else { return None };
+        let line = Line { host: &self.host, settings: &self.settings, gateway, root };
+        let own = self.slot.index();
+        let mut duty = Duty { line, keys: &self.keys, own, loader: &mut self.loader };
+        Some(act(holder, &mut duty))
+    }
+
+    /// What there is to do, as far as one callback may; then what the slots say.
+    fn work(&mut self, root: u32) -> Busy {
+        let until = self.host.monotonic_ns().saturating_add(BUDGET_NS);
+        let mut busy = Busy::Yes;
+        for _ in 0..BUDGET_STEPS {
+            busy = self.step(root);
+            if busy == Busy::No || self.host.monotonic_ns() > until {
+                break;
+            }
+        }
+        self.with_holder(root, |holder, duty| holder.settle(duty));
+        busy
+    }
+
+    fn step(&mut self, root: u32) -> Busy {
+        let before = self.loader.figures().loads;
+        let mut busy = Busy::No;
+        if self.loader.is_loading() {
+            if self.loader.step(&self.host, &self.keys) {
+                // Something newer may have been published meanwhile, and its
+                // wake-up call may have come while this one was loading.
+                self.loader.look(&self.host, &self.keys);
+            }
+            busy = Busy::Yes;
+        } else if let Some(holder_busy) = self.with_holder(root, Holder::step) {
+            busy = holder_busy;
+        }
+        if self.loader.figures().loads != before {
+            self.enforced();
+        }
+        busy
+    }
+
+    /// For callbacks that no tick follows soon: what is left to do goes on in
+    /// the next round of this thread's events.
+    fn work_and_go_on(&mut self, root: u32) {
+        if self.work(root) == Busy::Yes
+            && let Some(own) = self.slot.index()
+        {
+            self.waker.call(&self.host, &self.keys, own);
+        }
+    }
+
+    /// Other tables are in force: the slot says so, and the holder of the lease
+    /// hears of it.
+    fn enforced(&mut self) {
+        let Some(loaded) = self.loader.loaded() else { return };
+        self.slot.set_enforced(loaded.tables.version, loaded.refresh);
+        self.slot.write(&self.host, &self.keys);
+        let holder = self.lease.seen().filter(|lease| lease.source != self.source);
+        if let Some(slot) = holder.and_then(|lease| lease.slot) {
+            self.waker.call(&self.host, &self.keys, slot);
+        }
+    }
+}

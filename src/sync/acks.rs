@@ -1,0 +1,132 @@
+//! What the process as a whole enforces, out of the slots.
+
+use tidegate_policy::wire::sync::{Ack, Version};
+
+use super::loaded::Loaded;
+use super::slot::Slot;
+
+/// The ack of this gateway, which never goes back within an epoch.
+#[derive(Debug, Default)]
+pub struct Acks {
+    now: Ack,
+    accepted: Option<Ack>,
+    /// Somebody waits to hear of this version.
+    wanted: Option<Version>,
+}
+
+impl Acks {
+    /// What is enforced now.
+    #[must_use]
+    pub fn now(&self) -> Ack {
+        self.now
+    }
+
+    /// Somebody waits to hear that `version` is enforced.
+    pub fn want(&mut self, version: Version) {
+        self.wanted = Some(version);
+    }
+
+    /// The ack that should be posted, if any.
+    #[must_use]
+    pub fn due(&self) -> Option<Ack> {
+        let wanted = self.wanted?;
+        (self.now.version.covers(&wanted) && self.accepted != Some(self.now)).then_some(self.now)
+    }
+
+    /// The admin service took `ack`.
+    pub fn accepted(&mut self, ack: Ack) {
+        self.accepted = Some(ack);
+        // A stale VM is not counted as applied: what becomes of it is news.
+        if ack.stale == 0 && self.wanted.is_some_and(|wanted| ack.version.covers(&wanted)) {
+            self.wanted = None;
+        }
+    }
+
+    /// Counts the slots again, for a holder that enforces `own`. A slot of a
+    /// VM that has claimed it and not yet loaded says version 0; it cannot have
+    /// decided a request by an older set than was acked before (see
+    /// [`Slot::serving`]), so the ack stays where it is.
+    pub fn count(&mut self, slots: &[(u16, Slot)], own: &Loaded, now_ns: u64) {
+        let serving = || slots.iter().map(|(_, slot)| slot).filter(|slot| slot.serving);
+        let live = || serving().filter(|slot| slot.is_live(now_ns));
+        let stale = serving().filter(|slot| !slot.is_live(now_ns) && !slot.is_free(now_ns));
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        (self.now.live, self.now.stale) = (number(live().count()), number(stale.count()));
+        let target = own.tables.version;
+        if live().any(|slot| slot.version.epoch != target.epoch) {
+            return;
+        }
+        let seq = live().map(|slot| slot.version.seq).min().unwrap_or(target.seq).min(target.seq);
+        let refresh = live().map(|slot| slot.refresh).min().unwrap_or(own.refresh).min(own.refresh);
+        let version = Version { seq, ..target };
+        if self.now.version.epoch != target.epoch {
+            (self.now.version, self.now.refresh) = (version, refresh);
+        } else if version.covers(&self.now.version) {
+            self.now.version = version;
+            self.now.refresh = self.now.refresh.max(refresh);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+    use std::sync::Arc;
+
+    use tidegate_policy::bans::BanTable;
+    use tidegate_policy::decide::Tables;
+    use tidegate_policy::digest::BlobHash;
+    use tidegate_policy::route::RouteTable;
+    use tidegate_policy::table::AddressTable;
+    use tidegate_policy::wire::sync::BlobRef;
+
+    use super::super::manifest::PerPart;
+    use super::*;
+
+    fn own(seq: u64) -> Loaded {
+        let tables = Tables {
+            version: Version { epoch: 1, seq },
+            allow: AddressTable::empty(),
+            bans: BanTable::empty(),
+            routes: Arc::new(RouteTable::empty()),
+        };
+        let blobs = PerPart::from_fn(|_| BlobRef { hash: BlobHash(0), len: 0 });
+        Loaded { refresh: 0, clock_ms: 0, blobs, tables: Rc::new(tables) }
+    }
+
+    fn slot(seq: u64, heartbeat_s: u64, serving: bool) -> (u16, Slot) {
+        let version = Version { epoch: 1, seq };
+        let heartbeat_ns = heartbeat_s * 1_000_000_000;
+        (0, Slot { serving, version, heartbeat_ns, ..Slot::default() })
+    }
+
+    #[test]
+    fn the_slowest_live_vm_that_serves_decides() {
+        let mut acks = Acks::default();
+        let now = 20_000_000_000;
+        acks.count(&[slot(7, 20, true), slot(9, 20, true), slot(0, 20, false)], &own(9), now);
+        assert_eq!(acks.now(), Ack { version: Version { epoch: 1, seq: 7 }, refresh: 0, live: 2, stale: 0 });
+        acks.want(Version { epoch: 1, seq: 9 });
+        assert_eq!(acks.due(), None);
+        acks.count(&[slot(7, 15, true), slot(9, 20, true), slot(1, 5, true)], &own(9), now);
+        assert_eq!(acks.now(), Ack { version: Version { epoch: 1, seq: 9 }, refresh: 0, live: 1, stale: 1 });
+        let due = acks.due().unwrap();
+        acks.accepted(due);
+        assert_eq!(acks.due(), None, "not twice");
+        acks.count(&[slot(9, 20, true), slot(9, 20, true)], &own(9), now);
+        assert_eq!(acks.due().map(|ack| ack.stale), Some(0), "the stale one came back");
+    }
+
+    #[test]
+    fn a_new_vm_does_not_take_an_ack_back_and_an_old_epoch_holds_it_up() {
+        let mut acks = Acks::default();
+        let now = 1_000_000_000;
+        acks.count(&[], &own(9), now);
+        assert_eq!(acks.now().version.seq, 9, "nobody serves: nothing could decide by older tables");
+        acks.count(&[slot(0, 1, true)], &own(9), now);
+        assert_eq!(acks.now().version.seq, 9);
+        let old = Slot { serving: true, heartbeat_ns: now, ..Slot::default() };
+        acks.count(&[(0, old)], &own(12), now);
+        assert_eq!(acks.now().version.seq, 9);
+    }
+}

@@ -1,0 +1,297 @@
+//! From an answer of the admin service to a set of tables that can be
+//! published: fetch what is large, fold, apply the overlay's changes, verify. In
+//! steps; what is held stays in force until all of it is right.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use tidegate_policy::bans::{self, BanTable, Fold, Join};
+use tidegate_policy::digest::SetDigest;
+use tidegate_policy::table::AddressTable;
+use tidegate_policy::wire::sync::{
+    BansUpdate, BlobRef, MAX_INLINE, MAX_PAGE, MAX_TABLE, OverlayChange, OverlayUpdate, SyncAnswer, Version,
+};
+
+use super::intake::{ENTRIES, Intake, IntakeError, Table, name_of};
+use super::loaded::{Loaded, Pieces};
+use super::manifest::{Part, PerPart};
+use super::publish::{Bytes, Set};
+
+/// Why an answer did not become a set of tables. Each is followed by a full
+/// load: no `since`, nothing held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BuildError {
+    /// A table is missing that is not held either.
+    Incomplete,
+    /// Bytes are not what their name says.
+    Hash(Part),
+    /// A table does not decode.
+    Layout(Part),
+    /// The bans are not what the admin service counts.
+    Digest,
+    /// A table is larger than any may be.
+    TooLong,
+}
+
+/// What a step came to.
+pub enum Progress {
+    /// There is more to do.
+    More,
+    /// These bytes are needed, from this offset on.
+    Fetch(BlobRef, u64),
+    /// The set, to publish and then to enforce.
+    Done(Box<Built>),
+}
+
+/// A set of tables, verified.
+pub struct Built {
+    /// For this VM.
+    pub loaded: Rc<Loaded>,
+    /// For shared data.
+    pub set: Rc<Set>,
+    /// Times that folding did not give the base that the service names.
+    pub misfolded: u64,
+}
+
+/// A set under way.
+pub struct Build {
+    version: Version,
+    refresh: u64,
+    clock_ms: i64,
+    digest: Option<SetDigest>,
+    overlay: Vec<OverlayChange>,
+    blobs: PerPart<Option<BlobRef>>,
+    bytes: PerPart<Option<Bytes>>,
+    pieces: Pieces,
+    todo: VecDeque<Todo>,
+    misfolded: u64,
+}
+
+enum Todo {
+    Fetch { part: Part, blob: BlobRef, bytes: Vec<u8> },
+    Intake(Intake),
+    Fold { fold: Box<Fold>, blob: BlobRef },
+    Overlay { from_held: bool },
+    Join(Join),
+}
+
+impl Build {
+    /// Begins with `answer`, received when the wall clock said `wall_ms`, on top
+    /// of `held`.
+    ///
+    /// # Errors
+    /// When the answer cannot become a set.
+    pub fn new(answer: SyncAnswer, wall_ms: u64, held: Option<&Loaded>) -> Result<Self, BuildError> {
+        let mut build = Self {
+            version: answer.version,
+            refresh: answer.refresh,
+            clock_ms: signed_difference(answer.server_time_ms, wall_ms),
+            digest: None,
+            overlay: Vec::new(),
+            blobs: PerPart::from_fn(|part| held.map(|held| *held.blobs.get(part))),
+            bytes: PerPart::default(),
+            pieces: Pieces::of(held),
+            todo: VecDeque::new(),
+            misfolded: 0,
+        };
+        for whole in answer.whole {
+            let part = Part::from(whole.table);
+            build.want(part, whole.blob, whole.bytes)?;
+        }
+        if let Some(bans) = answer.bans {
+            build.want_bans(bans, held)?;
+        }
+        Ok(build)
+    }
+
+    fn want(&mut self, part: Part, blob: BlobRef, bytes: Option<Vec<u8>>) -> Result<(), BuildError> {
+        if blob.len > MAX_TABLE as u64 {
+            return Err(BuildError::TooLong);
+        }
+        *self.blobs.get_mut(part) = Some(blob);
+        self.todo.push_back(match bytes {
+            Some(bytes) if bytes.len() <= MAX_INLINE.max(MAX_PAGE) => {
+                Todo::Intake(Intake::new(part, blob, bytes))
+            }
+            Some(_) => return Err(BuildError::TooLong),
+            None => Todo::Fetch { part, blob, bytes: Vec::new() },
+        });
+        Ok(())
+    }
+
+    fn want_bans(&mut self, bans: BansUpdate, held: Option<&Loaded>) -> Result<(), BuildError> {
+        let has_base = held.is_some_and(|held| *held.blobs.get(Part::BanBase) == bans.base);
+        let (from_held, changes) = match bans.overlay {
+            OverlayUpdate::Delta(changes) => (true, changes),
+            OverlayUpdate::Whole(changes) => (false, changes),
+        };
+        if from_held && !has_base {
+            // Changes to an overlay over a base that is not here.
+            return Err(BuildError::Incomplete);
+        }
+        if !has_base {
+            self.want_base(bans.base, bans.fold, held)?;
+        }
+        self.digest = Some(bans.digest);
+        self.overlay = changes;
+        self.todo.push_back(Todo::Overlay { from_held });
+        Ok(())
+    }
+
+    /// The base is new: fold it out of what is held, else fetch it.
+    fn want_base(
+        &mut self,
+        base: BlobRef,
+        fold: Option<Vec<OverlayChange>>,
+        held: Option<&Loaded>,
+    ) -> Result<(), BuildError> {
+        let foldable = fold.zip(held).and_then(|(changes, held)| fold_of(held, &changes));
+        match foldable {
+            Some(fold) if base.len <= MAX_TABLE as u64 => {
+                *self.blobs.get_mut(Part::BanBase) = Some(base);
+                self.todo.push_back(Todo::Fold { fold: Box::new(fold), blob: base });
+                Ok(())
+            }
+            _ => self.want(Part::BanBase, base, None),
+        }
+    }
+
+    /// Does a bounded piece of the work.
+    ///
+    /// # Errors
+    /// When the answer turns out wrong. The build is over then.
+    pub fn step(&mut self) -> Result<Progress, BuildError> {
+        let Some(todo) = self.todo.pop_front() else { return self.put_together() };
+        match todo {
+            Todo::Fetch { part, blob, bytes } if (bytes.len() as u64) < blob.len => {
+                let offset = bytes.len() as u64;
+                self.todo.push_front(Todo::Fetch { part, blob, bytes });
+                return Ok(Progress::Fetch(blob, offset));
+            }
+            Todo::Fetch { part, blob, bytes } => {
+                self.todo.push_front(Todo::Intake(Intake::new(part, blob, bytes)));
+            }
+            Todo::Intake(intake) => self.take_in(intake)?,
+            Todo::Fold { fold, blob } => self.fold(fold, blob)?,
+            Todo::Overlay { from_held } => self.apply_overlay(from_held)?,
+            Todo::Join(mut join) => match join.step(ENTRIES) {
+                Some(bans) => self.pieces.joined(bans),
+                None => self.todo.push_front(Todo::Join(join)),
+            },
+        }
+        Ok(Progress::More)
+    }
+
+    /// A page of the table that [`Progress::Fetch`] asked for.
+    ///
+    /// # Errors
+    /// When it is empty, or more than the table has.
+    pub fn page(&mut self, page: &[u8]) -> Result<(), BuildError> {
+        let Some(Todo::Fetch { part, blob, bytes }) = self.todo.front_mut() else { return Ok(()) };
+        let len = bytes.len().saturating_add(page.len());
+        if page.is_empty() || len as u64 > blob.len || bytes.try_reserve(page.len()).is_err() {
+            return Err(BuildError::Hash(*part));
+        }
+        bytes.extend_from_slice(page);
+        Ok(())
+    }
+
+    fn take_in(&mut self, mut intake: Intake) -> Result<(), BuildError> {
+        let part = intake.part();
+        match intake.step() {
+            Ok(None) => self.todo.push_front(Todo::Intake(intake)),
+            Ok(Some(table)) => self.put(part, table),
+            Err(IntakeError::Hash) => return Err(BuildError::Hash(part)),
+            Err(IntakeError::Layout(_)) => return Err(BuildError::Layout(part)),
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, part: Part, table: Table) {
+        *self.bytes.get_mut(part) = Some(table.bytes());
+        self.pieces.put(part, table);
+    }
+
+    fn fold(&mut self, mut fold: Box<Fold>, blob: BlobRef) -> Result<(), BuildError> {
+        match fold.step(ENTRIES) {
+            Ok(None) => self.todo.push_front(Todo::Fold { fold, blob }),
+            Ok(Some((bytes, hash))) if hash == blob.hash && bytes.len() as u64 == blob.len => {
+                let intake = Intake::own(Part::BanBase, bytes);
+                let intake = intake.map_err(|_| BuildError::Layout(Part::BanBase))?;
+                self.todo.push_front(Todo::Intake(intake));
+            }
+            // Something that was held is not what the service believes: its
+            // bytes are right in any case.
+            _ => {
+                self.misfolded = self.misfolded.saturating_add(1);
+                self.todo.push_front(Todo::Fetch { part: Part::BanBase, blob, bytes: Vec::new() });
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_overlay(&mut self, from_held: bool) -> Result<(), BuildError> {
+        let bad = |_| BuildError::Layout(Part::BanOverlay);
+        let held = self.pieces.overlay().filter(|_| from_held).cloned();
+        let from = held.unwrap_or_else(AddressTable::empty);
+        let bytes = bans::apply(&from, &std::mem::take(&mut self.overlay)).map_err(bad)?;
+        *self.blobs.get_mut(Part::BanOverlay) = Some(name_of(&bytes));
+        let intake = Intake::own(Part::BanOverlay, bytes);
+        let intake = intake.map_err(|_| BuildError::Layout(Part::BanOverlay))?;
+        self.todo.push_front(Todo::Intake(intake));
+        Ok(())
+    }
+
+    /// All tables are in: the bans are joined, and then counted.
+    fn put_together(&mut self) -> Result<Progress, BuildError> {
+        if let Some(join) = self.pieces.join() {
+            self.todo.push_front(Todo::Join(join));
+            return Ok(Progress::More);
+        }
+        let digest = self.pieces.bans().map(BanTable::digest);
+        if self.digest.is_some_and(|expected| digest != Some(expected)) {
+            return Err(BuildError::Digest);
+        }
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Result<Progress, BuildError> {
+        let names = self.blobs;
+        if Part::ALL.iter().any(|part| names.get(*part).is_none()) {
+            return Err(BuildError::Incomplete);
+        }
+        let empty = name_of(&[]);
+        let blobs = PerPart::from_fn(|part| names.get(part).unwrap_or(empty));
+        let pieces = std::mem::take(&mut self.pieces);
+        let tables = pieces.into_tables(self.version).ok_or(BuildError::Incomplete)?;
+        let mut bytes = std::mem::take(&mut self.bytes);
+        for (part, table) in [
+            (Part::BanBase, tables.bans.base()),
+            (Part::BanOverlay, tables.bans.overlay()),
+            (Part::Allow, &tables.allow),
+        ] {
+            // Costs a handle, and makes the set whole whatever is published.
+            bytes.get_mut(part).get_or_insert_with(|| Bytes::Table(table.clone()));
+        }
+        let (version, refresh, clock_ms) = (self.version, self.refresh, self.clock_ms);
+        let set = Set { version, refresh, clock_ms, blobs, bytes };
+        let loaded = Loaded { refresh, clock_ms, blobs, tables: Rc::new(tables) };
+        Ok(Progress::Done(Box::new(Built {
+            loaded: Rc::new(loaded),
+            set: Rc::new(set),
+            misfolded: self.misfolded,
+        })))
+    }
+}
+
+/// The fold of what is held plus `changes`.
+fn fold_of(held: &Loaded, changes: &[OverlayChange]) -> Option<Fold> {
+    let overlay = bans::apply(held.tables.bans.overlay(), changes).ok()?;
+    let overlay = AddressTable::from_bytes(overlay).ok()?;
+    Some(Fold::new(&BanTable::new(held.tables.bans.base().clone(), overlay)))
+}
+
+fn signed_difference(a: u64, b: u64) -> i64 {
+    let magnitude = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    if a >= b { magnitude(a.abs_diff(b)) } else { magnitude(a.abs_diff(b)).saturating_neg() }
+}

@@ -1,0 +1,155 @@
+//! Reading a set of tables out of shared data: the manifest, then the sides that
+//! changed, a piece a step. What does not fit the manifest is read again; a
+//! table's own hash is verified afterwards, by [`Intake`](super::intake::Intake).
+
+use tidegate_policy::digest::BlobHash;
+use tidegate_policy::wire::sync::BlobRef;
+
+use super::keys::Keys;
+use super::manifest::{ChunkHead, Manifest, Part, PerPart, Placed, Shared};
+use crate::host::Cas;
+
+/// How often a read begins anew before it waits for the next tick.
+const TRIES: u8 = 7;
+
+/// What a read came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Collected {
+    /// Nothing is published yet.
+    Nothing,
+    /// This is published.
+    Set(Box<Published>),
+    /// The manifest does not decode.
+    Unreadable(Cas),
+    /// Publishers were faster too often, or the host refused: later.
+    Later,
+}
+
+/// What is published.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Published {
+    /// The manifest.
+    pub manifest: Manifest,
+    /// Its token, which every write changes.
+    pub cas: Cas,
+    /// The bytes of the tables that the reader did not hold.
+    pub bytes: PerPart<Option<Vec<u8>>>,
+}
+
+/// A read under way.
+#[derive(Clone, Debug)]
+pub struct Collect {
+    held: PerPart<Option<BlobRef>>,
+    got: PerPart<Option<Partial>>,
+    chunk: usize,
+    tries: u8,
+    manifest: Option<(Manifest, Cas)>,
+}
+
+/// What is there of a table. Kept when the read begins anew: else a large base
+/// would never come to an end while bans arrive faster than it is read.
+#[derive(Clone, Debug)]
+struct Partial {
+    blob: BlobRef,
+    bytes: Vec<u8>,
+}
+
+impl Collect {
+    /// A read that leaves out the tables `held`, in pieces of `chunk` bytes.
+    #[must_use]
+    pub fn new(held: PerPart<Option<BlobRef>>, chunk: usize) -> Self {
+        Self { held, got: PerPart::default(), chunk: chunk.max(1), tries: 0, manifest: None }
+    }
+
+    /// Makes the next host call; the outcome when that was the last.
+    pub fn step(&mut self, shared: &impl Shared, keys: &Keys) -> Option<Collected> {
+        match self.manifest.take() {
+            None => self.read_manifest(shared, keys),
+            Some((manifest, cas)) => match self.wanted(&manifest) {
+                Some((part, placed)) => {
+                    self.manifest = Some((manifest, cas));
+                    self.read_piece(shared, keys, part, placed)
+                }
+                None => Some(self.finish(manifest, cas)),
+            },
+        }
+    }
+
+    fn read_manifest(&mut self, shared: &impl Shared, keys: &Keys) -> Option<Collected> {
+        let (bytes, cas) = match shared.get(&keys.manifest()) {
+            Ok(Some(found)) => found,
+            Ok(None) => return Some(Collected::Nothing),
+            Err(_) => return Some(Collected::Later),
+        };
+        let Ok(manifest) = Manifest::from_bytes(&bytes) else { return Some(Collected::Unreadable(cas)) };
+        for part in Part::ALL {
+            let blob = manifest.tables.get(part).blob;
+            let got = self.got.get_mut(part);
+            if got.as_ref().is_some_and(|got| got.blob != blob) {
+                *got = None;
+            }
+        }
+        if self.wanted(&manifest).is_none() {
+            return Some(self.finish(manifest, cas));
+        }
+        self.manifest = Some((manifest, cas));
+        None
+    }
+
+    /// The first table that is not complete.
+    fn wanted(&self, manifest: &Manifest) -> Option<(Part, Placed)> {
+        Part::ALL.into_iter().map(|part| (part, *manifest.tables.get(part))).find(|(part, placed)| {
+            let got = self.got.get(*part).as_ref().map_or(0, |got| got.bytes.len() as u64);
+            *self.held.get(*part) != Some(placed.blob) && got < placed.blob.len
+        })
+    }
+
+    fn read_piece(
+        &mut self,
+        shared: &impl Shared,
+        keys: &Keys,
+        part: Part,
+        placed: Placed,
+    ) -> Option<Collected> {
+        let chunk = self.chunk;
+        let got = self.got.get_mut(part);
+        let got = got.get_or_insert_with(|| Partial { blob: placed.blob, bytes: Vec::new() });
+        let index = got.bytes.len().checked_div(chunk).unwrap_or_default();
+        let len = usize::try_from(placed.blob.len).unwrap_or(usize::MAX);
+        let want = len.saturating_sub(got.bytes.len()).min(chunk);
+        let Ok(found) = shared.get(&keys.chunk(part, placed.side, index)) else {
+            return Some(Collected::Later);
+        };
+        let payload = found.as_ref().and_then(|(value, _)| fitting(value, placed.blob.hash, want));
+        let Some(payload) = payload else { return self.again() };
+        if got.bytes.is_empty() && got.bytes.try_reserve_exact(len).is_err() {
+            return Some(Collected::Later);
+        }
+        got.bytes.extend_from_slice(payload);
+        None
+    }
+
+    /// A piece does not fit the manifest: it has been overwritten, so there is a
+    /// newer manifest.
+    fn again(&mut self) -> Option<Collected> {
+        self.manifest = None;
+        self.tries = self.tries.saturating_add(1);
+        (self.tries >= TRIES).then_some(Collected::Later)
+    }
+
+    fn finish(&mut self, manifest: Manifest, cas: Cas) -> Collected {
+        let mut got = std::mem::take(&mut self.got);
+        let held = self.held;
+        let bytes = PerPart::from_fn(|part| {
+            let is_held = *held.get(part) == Some(manifest.tables.get(part).blob);
+            let got = got.get_mut(part).take().map(|got| got.bytes);
+            (!is_held).then(|| got.unwrap_or_default())
+        });
+        Collected::Set(Box::new(Published { manifest, cas, bytes }))
+    }
+}
+
+fn fitting(value: &[u8], hash: BlobHash, len: usize) -> Option<&[u8]> {
+    let (head, payload) = ChunkHead::split(value)?;
+    (head.hash == hash && payload.len() == len).then_some(payload)
+}

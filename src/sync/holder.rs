@@ -1,0 +1,468 @@
+//! What the holder of the lease does on top of what every VM does: asks the admin
+//! service, publishes, wakes, acks.
+
+use tidegate_policy::wire::sync::{Ack, BlobRef, Held, MAX_PAGE, SyncAnswer};
+
+use super::acks::Acks;
+use super::build::{Build, Built, Progress};
+use super::keys::Keys;
+use super::line::{Backoff, Flight, Line};
+use super::loader::Loader;
+use super::manifest::CHUNK;
+use super::publish::{Outcome, Publish};
+use super::slot::{self, Slot};
+use super::wake::Waker;
+use crate::host::{CallToken, Host};
+
+/// A poll that is answered at once without news is not repeated before this.
+const POLL_GAP_NS: u64 = 50_000_000;
+
+/// What the holder did, counted since the VM started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct HolderFigures {
+    /// Polls made.
+    pub polls: u64,
+    /// Polls, pages and acks that failed.
+    pub poll_failures: u64,
+    /// Answers that do not decode, or name what they do not hold.
+    pub bad_answers: u64,
+    /// Polls for everything: the first, after a bad answer, for a refresh.
+    pub full_loads: u64,
+    /// Folds that did not give the base that the service named.
+    pub misfolds: u64,
+    /// Versions published.
+    pub publishes: u64,
+    /// Leases given up because shared data named a higher fence.
+    pub outranked: u64,
+}
+
+impl HolderFigures {
+    /// Adds what another holder did.
+    pub fn add(&mut self, other: &Self) {
+        let sum = |a: &mut u64, b: u64| *a = a.saturating_add(b);
+        sum(&mut self.polls, other.polls);
+        sum(&mut self.poll_failures, other.poll_failures);
+        sum(&mut self.bad_answers, other.bad_answers);
+        sum(&mut self.full_loads, other.full_loads);
+        sum(&mut self.misfolds, other.misfolds);
+        sum(&mut self.publishes, other.publishes);
+        sum(&mut self.outranked, other.outranked);
+    }
+}
+
+/// The holder of the lease.
+pub struct Holder {
+    fence: u64,
+    stage: Stage,
+    poll: Option<Flight>,
+    page: Option<Flight>,
+    ack: Option<(Flight, Ack)>,
+    backoff: Backoff,
+    ack_backoff: Backoff,
+    /// The next poll asks for everything.
+    full: bool,
+    acks: Acks,
+    waker: Waker,
+    /// A higher fence that was seen: the lease is lost.
+    pub outranked: Option<u64>,
+    /// When the admin service last answered, monotonic nanoseconds.
+    pub heard_ns: u64,
+    /// What was done so far.
+    pub figures: HolderFigures,
+}
+
+enum Stage {
+    /// Putting our fence on what is published: from then on nobody with a lower
+    /// one can change it.
+    Adopt(Box<Publish>),
+    /// Waiting until this VM has loaded what is published: polls go on from there.
+    Load,
+    /// A poll is open, or will be.
+    Ready,
+    /// Making a set out of an answer; whether it was asked for everything.
+    Build(Box<Build>, bool),
+    /// Publishing it.
+    Publish(Box<Publish>, Box<Built>),
+}
+
+/// Whether there is more to do now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Busy {
+    /// Call again.
+    Yes,
+    /// Something from outside must happen first.
+    No,
+}
+
+/// What a step needs beside the holder itself.
+pub struct Duty<'a, H> {
+    /// The line to the admin service, over the root that is running.
+    pub line: Line<'a, H>,
+    /// Names in shared data.
+    pub keys: &'a Keys,
+    /// This VM's slot.
+    pub own: Option<u16>,
+    /// This VM's tables.
+    pub loader: &'a mut Loader,
+}
+
+impl Holder {
+    /// The holder of a lease just taken.
+    #[must_use]
+    pub fn new(fence: u64) -> Self {
+        Self {
+            fence,
+            stage: Stage::Adopt(Box::new(Publish::adopt(fence))),
+            poll: None,
+            page: None,
+            ack: None,
+            backoff: Backoff::default(),
+            ack_backoff: Backoff::default(),
+            full: false,
+            acks: Acks::default(),
+            waker: Waker::default(),
+            outranked: None,
+            heard_ns: 0,
+            figures: HolderFigures::default(),
+        }
+    }
+
+    /// The fence that it holds.
+    #[must_use]
+    pub fn fence(&self) -> u64 {
+        self.fence
+    }
+
+    /// What the process enforces.
+    #[must_use]
+    pub fn ack(&self) -> Ack {
+        self.acks.now()
+    }
+
+    /// The root that made the call `token`, if it is one of ours.
+    #[must_use]
+    pub fn root_of(&self, token: CallToken) -> Option<u32> {
+        let ack = self.ack.as_ref().map(|(flight, _)| flight);
+        let flights = [self.poll.as_ref(), self.page.as_ref(), ack];
+        flights.into_iter().flatten().find(|flight| flight.token == token).map(|flight| flight.root)
+    }
+
+    /// The root that made the calls is gone, and the calls with it.
+    pub fn root_gone(&mut self, root: u32) {
+        let other = |flight: &Flight| flight.root != root;
+        self.poll = self.poll.take().filter(other);
+        self.page = self.page.take().filter(other);
+        self.ack = self.ack.take().filter(|(flight, _)| other(flight));
+    }
+
+    /// At a tick: what will never be answered is given up.
+    pub fn watch<H: Host>(&mut self, duty: &Duty<'_, H>) {
+        let now = duty.line.host.monotonic_ns();
+        let lost = |flight: &Option<Flight>| flight.is_some_and(|flight| flight.is_lost(now));
+        if lost(&self.poll) || lost(&self.page) {
+            (self.poll, self.page) = (None, None);
+            self.failed(duty);
+        }
+        if lost(&self.ack.as_ref().map(|(flight, _)| *flight)) {
+            self.ack = None;
+        }
+    }
+
+    /// Nanoseconds until a tick is needed for the next try, if one is needed.
+    #[must_use]
+    pub fn next_try_ns(&self, now_ns: u64) -> Option<u64> {
+        let poll = self.poll.is_none() && self.page.is_none();
+        let ack = self.ack.is_none() && self.acks.due().is_some();
+        let poll = poll.then(|| self.backoff.remaining_ns(now_ns));
+        let ack = ack.then(|| self.ack_backoff.remaining_ns(now_ns));
+        poll.into_iter().chain(ack).min()
+    }
+
+    /// Takes the work a step further: one host call, or a bounded piece of work.
+    pub fn step<H: Host>(&mut self, duty: &mut Duty<'_, H>) -> Busy {
+        match &mut self.stage {
+            Stage::Adopt(publish) => {
+                let outcome = publish.step(duty.line.host, duty.keys);
+                self.adopted(outcome, duty)
+            }
+            Stage::Load if duty.loader.is_settled() => {
+                self.full |= duty.loader.is_undecodable();
+                if let Some(loaded) = duty.loader.loaded() {
+                    // The holder before may have owed somebody an ack.
+                    self.acks.want(loaded.tables.version);
+                }
+                self.stage = Stage::Ready;
+                Busy::Yes
+            }
+            Stage::Load => Busy::No,
+            Stage::Ready => {
+                self.open_poll(duty);
+                Busy::No
+            }
+            Stage::Build(build, full) => {
+                if self.page.is_some() {
+                    return Busy::No;
+                }
+                let (progress, full) = (build.step(), *full);
+                self.built(progress, full, duty)
+            }
+            Stage::Publish(publish, _) => {
+                let outcome = publish.step(duty.line.host, duty.keys);
+                self.published(outcome, duty)
+            }
+        }
+    }
+
+    fn adopted<H: Host>(&mut self, outcome: Option<Outcome>, duty: &mut Duty<'_, H>) -> Busy {
+        match outcome {
+            None => return Busy::Yes,
+            Some(Outcome::Outranked(fence)) => self.outranked = Some(fence),
+            Some(Outcome::Later) => self.stage = Stage::Adopt(Box::new(Publish::adopt(self.fence))),
+            Some(_) => {
+                duty.loader.look(duty.line.host, duty.keys);
+                self.stage = Stage::Load;
+            }
+        }
+        Busy::No
+    }
+
+    fn open_poll<H: Host>(&mut self, duty: &mut Duty<'_, H>) {
+        let now = duty.line.host.monotonic_ns();
+        if self.poll.is_some() || self.backoff.remaining_ns(now) > 0 {
+            return;
+        }
+        self.count(duty);
+        let loaded = duty.loader.loaded().filter(|_| !self.full);
+        let since = loaded.map(|loaded| loaded.tables.version);
+        let held = loaded.map_or_else(Held::default, |loaded| loaded.held());
+        self.figures.polls = self.figures.polls.saturating_add(1);
+        if since.is_none() {
+            self.figures.full_loads = self.figures.full_loads.saturating_add(1);
+        }
+        match duty.line.poll(since, &held, &self.acks.now()) {
+            Ok(flight) => self.poll = Some(flight),
+            Err(_) => self.failed(duty),
+        }
+    }
+
+    /// Looks at the slots: wakes whom the newest set has not reached, and says
+    /// what is enforced to whom it concerns.
+    pub fn settle<H: Host>(&mut self, duty: &Duty<'_, H>) {
+        self.count(duty);
+        let now = duty.line.host.monotonic_ns();
+        let Some(ack) = self.acks.due() else { return };
+        if self.ack.is_some() || self.ack_backoff.remaining_ns(now) > 0 {
+            return;
+        }
+        match duty.line.ack(&ack) {
+            Ok(flight) => self.ack = Some((flight, ack)),
+            Err(_) => self.ack_failed(duty),
+        }
+    }
+
+    fn count<H: Host>(&mut self, duty: &Duty<'_, H>) {
+        // While a newer set is under way the own one is what is published.
+        let Some(loaded) = duty.loader.loaded() else { return };
+        let host = duty.line.host;
+        let slots = slot::all(host, duty.keys);
+        let now = host.monotonic_ns();
+        let version = (loaded.tables.version, loaded.refresh);
+        let is_behind = |index: u16, slot: &Slot| {
+            duty.own != Some(index) && slot.is_live(now) && (slot.version, slot.refresh) != version
+        };
+        for (index, slot) in slots.iter().filter(|(index, slot)| is_behind(*index, slot)) {
+            self.waker.wake(host, duty.keys, *index, slot);
+        }
+        self.acks.count(&slots, loaded, now);
+    }
+
+    /// Whether the answer to one of our calls arrived, and what became of it.
+    /// Runs inside the answer's callback.
+    pub fn answered<H: Host>(
+        &mut self,
+        token: CallToken,
+        num_headers: usize,
+        duty: &mut Duty<'_, H>,
+    ) -> bool {
+        let is = |flight: &Flight| flight.token == token;
+        // Getters must not be used when the call failed without an answer.
+        let status = (num_headers > 0).then(|| duty.line.host.call_status().ok().flatten()).flatten();
+        if let Some(flight) = self.poll.take_if(|flight| is(flight)) {
+            self.polled(status, &flight, duty);
+        } else if self.page.take_if(|flight| is(flight)).is_some() {
+            self.paged(status, duty);
+        } else if let Some((_, ack)) = self.ack.take_if(|(flight, _)| is(flight)) {
+            match status {
+                Some(200..=299) => {
+                    self.acks.accepted(ack);
+                    self.ack_backoff.worked();
+                }
+                _ => self.ack_failed(duty),
+            }
+        } else {
+            return false;
+        }
+        true
+    }
+
+    fn polled<H: Host>(&mut self, status: Option<u16>, flight: &Flight, duty: &mut Duty<'_, H>) {
+        let now = duty.line.host.monotonic_ns();
+        match status {
+            Some(304) => {
+                self.heard_ns = now;
+                self.backoff.worked_but_wait(flight.since_ns.saturating_add(POLL_GAP_NS));
+            }
+            Some(200) => {
+                self.heard_ns = now;
+                let body = duty.line.host.call_body(MAX_PAGE);
+                match body.ok().and_then(|body| SyncAnswer::from_bytes(&body).ok()) {
+                    Some(answer) => self.take(answer, duty),
+                    None => self.bad_answer("does not decode", self.full, duty),
+                }
+            }
+            _ => self.failed(duty),
+        }
+    }
+
+    fn take<H: Host>(&mut self, answer: SyncAnswer, duty: &mut Duty<'_, H>) {
+        let full = self.full || duty.loader.loaded().is_none();
+        let held = duty.loader.loaded().filter(|_| !self.full).cloned();
+        if answer.ack_wanted {
+            self.acks.want(answer.version);
+        }
+        let refreshes = held.as_ref().is_some_and(|held| {
+            held.tables.version.epoch == answer.version.epoch && held.refresh < answer.refresh
+        });
+        if refreshes {
+            // Ordered: everything is to be loaded anew, whatever seems equal.
+            self.full = true;
+            self.backoff.worked();
+            return;
+        }
+        let wall_ms = duty.line.host.wall_us().checked_div(1000).unwrap_or_default();
+        match Build::new(answer, wall_ms, held.as_deref()) {
+            Ok(build) => self.stage = Stage::Build(Box::new(build), full),
+            Err(error) => self.bad_answer(&format!("{error:?}"), full, duty),
+        }
+    }
+
+    fn paged<H: Host>(&mut self, status: Option<u16>, duty: &mut Duty<'_, H>) {
+        let Stage::Build(build, full) = &mut self.stage else { return };
+        let full = *full;
+        let page = match status {
+            Some(200) => duty.line.host.call_body(MAX_PAGE).ok(),
+            _ => None,
+        };
+        match page {
+            Some(page) => {
+                if let Err(error) = build.page(&page) {
+                    self.bad_answer(&format!("{error:?}"), full, duty);
+                }
+            }
+            // 410: nobody needs these bytes any more, there is something newer.
+            // Anything else: the next poll names what is needed then.
+            None => {
+                self.stage = Stage::Ready;
+                self.failed(duty);
+            }
+        }
+    }
+
+    fn built<H: Host>(
+        &mut self,
+        progress: Result<Progress, super::build::BuildError>,
+        full: bool,
+        duty: &mut Duty<'_, H>,
+    ) -> Busy {
+        match progress {
+            Ok(Progress::More) => Busy::Yes,
+            Ok(Progress::Fetch(blob, offset)) => self.fetch(&blob, offset, duty),
+            Ok(Progress::Done(built)) => {
+                self.figures.misfolds = self.figures.misfolds.saturating_add(built.misfolded);
+                let publish = Publish::new(self.fence, built.set.clone(), CHUNK);
+                self.stage = Stage::Publish(Box::new(publish), built);
+                Busy::Yes
+            }
+            Err(error) => {
+                self.bad_answer(&format!("{error:?}"), full, duty);
+                Busy::Yes
+            }
+        }
+    }
+
+    fn fetch<H: Host>(&mut self, blob: &BlobRef, offset: u64, duty: &Duty<'_, H>) -> Busy {
+        match duty.line.page(blob, offset) {
+            Ok(flight) => self.page = Some(flight),
+            Err(_) => {
+                self.stage = Stage::Ready;
+                self.failed(duty);
+            }
+        }
+        Busy::No
+    }
+
+    fn published<H: Host>(&mut self, outcome: Option<Outcome>, duty: &mut Duty<'_, H>) -> Busy {
+        let Some(outcome) = outcome else { return Busy::Yes };
+        let Stage::Publish(_, built) = std::mem::replace(&mut self.stage, Stage::Ready) else {
+            return Busy::No;
+        };
+        match outcome {
+            Outcome::Done(_) => {
+                self.figures.publishes = self.figures.publishes.saturating_add(1);
+                self.full = false;
+                self.backoff.worked();
+                duty.loader.enforce(built.loaded);
+                Busy::Yes
+            }
+            // An answer without news. Not to be asked for again at once.
+            Outcome::NotNewer(_) | Outcome::Nothing => {
+                self.full = false;
+                self.failed(duty);
+                Busy::No
+            }
+            Outcome::Outranked(fence) => {
+                self.outranked = Some(fence);
+                Busy::No
+            }
+            Outcome::Incomplete => {
+                self.full = true;
+                Busy::Yes
+            }
+            Outcome::Later => {
+                let publish = Publish::new(self.fence, built.set.clone(), CHUNK);
+                self.stage = Stage::Publish(Box::new(publish), built);
+                Busy::No
+            }
+        }
+    }
+
+    /// An answer is wrong. What is enforced stays; the next poll asks for
+    /// everything, at once unless this one had.
+    fn bad_answer<H: Host>(&mut self, what: &str, was_full: bool, duty: &Duty<'_, H>) {
+        self.figures.bad_answers = self.figures.bad_answers.saturating_add(1);
+        let say = ["an answer of the admin service is wrong (", what, "); the tables before stay in force"];
+        duty.line.host.log(log::Level::Error, &say.concat());
+        self.stage = Stage::Ready;
+        self.full = true;
+        if was_full {
+            self.failed(duty);
+        } else {
+            self.backoff.worked();
+        }
+    }
+
+    fn failed<H: Host>(&mut self, duty: &Duty<'_, H>) {
+        self.figures.poll_failures = self.figures.poll_failures.saturating_add(1);
+        let host = duty.line.host;
+        self.backoff.failed(host.monotonic_ns(), host.random_u64());
+        if !matches!(self.stage, Stage::Adopt(_) | Stage::Load | Stage::Publish(..)) {
+            self.stage = Stage::Ready;
+        }
+    }
+
+    fn ack_failed<H: Host>(&mut self, duty: &Duty<'_, H>) {
+        self.figures.poll_failures = self.figures.poll_failures.saturating_add(1);
+        let host = duty.line.host;
+        self.ack_backoff.failed(host.monotonic_ns(), host.random_u64());
+    }
+}

@@ -1,0 +1,130 @@
+//! A table's way from bytes that arrived to a table that is searched: its hash,
+//! then its layout, both in steps that do not hold up a worker.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tidegate_policy::digest::{BlobHash, BlobHasher};
+use tidegate_policy::route::RouteTable;
+use tidegate_policy::table::{AddressTable, TableCheck};
+use tidegate_policy::wire::WireError;
+use tidegate_policy::wire::sync::BlobRef;
+
+use super::manifest::{CHUNK, Part, piece};
+use super::publish::Bytes;
+
+/// Entries checked, folded or joined in one step: 0.2 to 0.5 ms.
+pub const ENTRIES: usize = 4096;
+
+/// Why bytes did not become a table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum IntakeError {
+    /// They are not the bytes that were named.
+    Hash,
+    /// They are, and are no table: reading them again would not help.
+    Layout(WireError),
+}
+
+/// A table, ready to be searched.
+#[derive(Clone)]
+pub enum Table {
+    /// Of addresses.
+    Addresses(AddressTable),
+    /// Of routes, and the bytes that it was made from.
+    Routes(Arc<RouteTable>, Rc<Vec<u8>>),
+}
+
+impl Table {
+    /// Its bytes, to publish.
+    #[must_use]
+    pub fn bytes(&self) -> Bytes {
+        match self {
+            Self::Addresses(table) => Bytes::Table(table.clone()),
+            Self::Routes(_, bytes) => Bytes::Raw(bytes.clone()),
+        }
+    }
+}
+
+/// One table under way.
+pub struct Intake {
+    part: Part,
+    at: At,
+}
+
+enum At {
+    Hash { bytes: Vec<u8>, blob: BlobRef, hasher: Box<BlobHasher>, next: usize },
+    Addresses(Box<TableCheck>),
+    Routes(Vec<u8>),
+    Over,
+}
+
+impl Intake {
+    /// `bytes`, which should be `blob`.
+    #[must_use]
+    pub fn new(part: Part, blob: BlobRef, bytes: Vec<u8>) -> Self {
+        Self { part, at: At::Hash { bytes, blob, hasher: Box::default(), next: 0 } }
+    }
+
+    /// Bytes that were made here, so that their name is right by construction.
+    ///
+    /// # Errors
+    /// When they are no table.
+    pub fn own(part: Part, bytes: Vec<u8>) -> Result<Self, IntakeError> {
+        Ok(Self { part, at: At::laid_out(part, bytes)? })
+    }
+
+    /// Which table this becomes.
+    #[must_use]
+    pub fn part(&self) -> Part {
+        self.part
+    }
+
+    /// Does a bounded piece of the work; the table when that was the last.
+    ///
+    /// # Errors
+    /// When the bytes are not what they should be. The intake is over then.
+    pub fn step(&mut self) -> Result<Option<Table>, IntakeError> {
+        match std::mem::replace(&mut self.at, At::Over) {
+            At::Hash { bytes, blob, mut hasher, next } => {
+                hasher.update(piece(&bytes, next, CHUNK));
+                let next = next.saturating_add(1);
+                if next.saturating_mul(CHUNK) < bytes.len() {
+                    self.at = At::Hash { bytes, blob, hasher, next };
+                    return Ok(None);
+                }
+                if bytes.len() as u64 != blob.len || hasher.finish() != blob.hash {
+                    return Err(IntakeError::Hash);
+                }
+                self.at = At::laid_out(self.part, bytes)?;
+                Ok(None)
+            }
+            At::Addresses(mut check) => {
+                let table = check.step(ENTRIES).map_err(IntakeError::Layout)?;
+                if table.is_none() {
+                    self.at = At::Addresses(check);
+                }
+                Ok(table.map(Table::Addresses))
+            }
+            At::Routes(bytes) => {
+                let table = RouteTable::from_bytes(&bytes).map_err(IntakeError::Layout)?;
+                Ok(Some(Table::Routes(Arc::new(table), Rc::new(bytes))))
+            }
+            At::Over => Err(IntakeError::Layout(WireError::Malformed("taken in already"))),
+        }
+    }
+}
+
+impl At {
+    fn laid_out(part: Part, bytes: Vec<u8>) -> Result<Self, IntakeError> {
+        Ok(match part {
+            Part::Routes => Self::Routes(bytes),
+            _ => Self::Addresses(Box::new(TableCheck::new(bytes).map_err(IntakeError::Layout)?)),
+        })
+    }
+}
+
+/// The name of `bytes` that were made here.
+#[must_use]
+pub fn name_of(bytes: &[u8]) -> BlobRef {
+    BlobRef { hash: BlobHash::of(bytes), len: bytes.len() as u64 }
+}

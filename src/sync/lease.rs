@@ -1,0 +1,150 @@
+//! The lease: which VM of the process pulls, publishes and drains.
+
+use serde::{Deserialize, Serialize};
+use tidegate_policy::wire::event::Source;
+use tidegate_policy::wire::{WireError, decode, encode};
+
+use super::Role;
+use super::keys::Keys;
+use crate::host::{Expect, Host};
+
+const LEASE_FORMAT: u8 = 1;
+const MAX_LEASE: usize = 128;
+
+/// How long a lease lasts without being renewed; renewed at every tick.
+pub const TERM_NS: u64 = 1_500_000_000;
+
+/// Who holds the lease.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Lease {
+    /// The VM.
+    pub source: Source,
+    /// Grows by one with each holder; whatever is written under a lower one is
+    /// refused.
+    pub fence: u64,
+    /// Monotonic clock, nanoseconds.
+    pub deadline_ns: u64,
+    /// Held by the singleton recorder, which a worker does not push aside.
+    pub recorder: bool,
+    /// The holder's slot, where it is woken.
+    pub slot: Option<u16>,
+    /// Monotonic clock when the admin service last answered, nanoseconds.
+    pub heard_ns: u64,
+}
+
+impl Lease {
+    /// Whether its time has not passed. A deadline more than twice the term
+    /// ahead cannot be right, and counts as past.
+    #[must_use]
+    pub fn is_alive(&self, now_ns: u64) -> bool {
+        let ahead = self.deadline_ns.saturating_sub(now_ns);
+        ahead > 0 && ahead <= TERM_NS.saturating_mul(2)
+    }
+}
+
+/// The lease as this VM last saw it.
+#[derive(Debug)]
+pub struct LeaseView {
+    source: Source,
+    role: Role,
+    seen: Option<Lease>,
+    /// Fence under which this VM holds it.
+    mine: Option<u64>,
+    /// A fence seen in shared data: the next one taken is above it.
+    floor: u64,
+    /// Times that this VM took it.
+    pub taken: u64,
+}
+
+impl LeaseView {
+    /// Not yet looked at.
+    #[must_use]
+    pub fn new(source: Source, role: Role) -> Self {
+        Self { source, role, seen: None, mine: None, floor: 0, taken: 0 }
+    }
+
+    /// The fence, while this VM holds the lease.
+    #[must_use]
+    pub fn fence(&self) -> Option<u64> {
+        self.mine
+    }
+
+    /// Whether some VM held it, when last looked at.
+    #[must_use]
+    pub fn is_alive(&self, now_ns: u64) -> bool {
+        self.seen.is_some_and(|lease| lease.is_alive(now_ns))
+    }
+
+    /// The lease as last seen.
+    #[must_use]
+    pub fn seen(&self) -> Option<&Lease> {
+        self.seen.as_ref()
+    }
+
+    /// Gives it up without a word: shared data names a higher fence.
+    pub fn outranked(&mut self, fence: u64) {
+        self.mine = None;
+        self.floor = self.floor.max(fence);
+    }
+
+    /// Renews the lease, or takes it when it is nobody's. The recorder takes it
+    /// from a worker: it is the one that no request ever disturbs.
+    pub fn tick<H: Host>(&mut self, host: &H, keys: &Keys, slot: Option<u16>, heard_ns: u64) {
+        let now = host.monotonic_ns();
+        let key = keys.lease();
+        let (found, expect) = match host.shared_get(&key) {
+            Ok(Some((bytes, cas))) => (read(&bytes).ok(), Expect::Unchanged(cas)),
+            Ok(None) => (None, Expect::Absent),
+            Err(_) => return,
+        };
+        self.seen = found;
+        let current = found.map_or(0, |lease| lease.fence);
+        let next = Lease {
+            source: self.source,
+            fence: current,
+            deadline_ns: now.saturating_add(TERM_NS),
+            recorder: self.role == Role::Recorder,
+            slot,
+            heard_ns: heard_ns.max(found.map_or(0, |lease| lease.heard_ns)),
+        };
+        match found {
+            Some(lease) if lease.source == self.source && self.mine == Some(lease.fence) => {
+                if !write(host, &key, &next, expect) {
+                    self.mine = None;
+                    return;
+                }
+            }
+            Some(lease) if lease.is_alive(now) && !self.pushes_aside(&lease) => {
+                self.mine = None;
+                return;
+            }
+            _ => {
+                self.mine = None;
+                let fence = current.max(self.floor).saturating_add(1);
+                if !write(host, &key, &Lease { fence, ..next }, expect) {
+                    return;
+                }
+                self.mine = Some(fence);
+                self.taken = self.taken.saturating_add(1);
+                self.seen = Some(Lease { fence, ..next });
+                return;
+            }
+        }
+        self.seen = Some(next);
+    }
+
+    /// Whether this VM takes `lease` although it is alive: from a worker if this
+    /// is the recorder; from itself, when shared data outranked it.
+    fn pushes_aside(&self, lease: &Lease) -> bool {
+        lease.source == self.source || (self.role == Role::Recorder && !lease.recorder)
+    }
+}
+
+fn read(bytes: &[u8]) -> Result<Lease, WireError> {
+    decode(LEASE_FORMAT, MAX_LEASE, bytes)
+}
+
+fn write<H: Host>(host: &H, key: &str, lease: &Lease, expect: Expect) -> bool {
+    let Ok(bytes) = encode(LEASE_FORMAT, lease) else { return false };
+    host.shared_set(key, &bytes, expect).is_ok()
+}

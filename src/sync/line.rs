@@ -1,0 +1,155 @@
+//! The line to the admin service: the requests, who made them, and when to try
+//! again.
+
+use std::time::Duration;
+
+use tidegate_policy::wire::sync::{
+    ACK_HEADER, Ack, BlobRef, GATEWAY_HEADER, Gateway, HELD_HEADER, Held, Version,
+};
+
+use super::SyncSettings;
+use crate::host::{Call, CallToken, Host, HostError};
+
+/// How long the admin service may hold a poll open.
+const WAIT: Duration = Duration::from_secs(25);
+/// Beyond [`WAIT`] the poll is given up.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Beyond its timeout a callout without a callback is taken for lost.
+const NEVER: Duration = Duration::from_secs(5);
+/// Waits after failures: doubled each time between these, shortened by up to
+/// half by chance so that a thousand gateways do not return in step.
+const FIRST_WAIT_NS: u64 = 100_000_000;
+const LAST_WAIT_NS: u64 = 5_000_000_000;
+
+/// A callout that has not been answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Flight {
+    /// What the answer will name.
+    pub token: CallToken,
+    /// The root that made it; the callout dies with it, without a callback.
+    pub root: u32,
+    /// When it was made, monotonic nanoseconds.
+    pub since_ns: u64,
+    /// When it is taken for lost.
+    lost_ns: u64,
+}
+
+impl Flight {
+    /// Whether no answer will come any more.
+    #[must_use]
+    pub fn is_lost(&self, now_ns: u64) -> bool {
+        now_ns > self.lost_ns
+    }
+}
+
+/// When to try again after failures.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Backoff {
+    failures: u32,
+    not_before_ns: u64,
+}
+
+impl Backoff {
+    /// It worked.
+    pub fn worked(&mut self) {
+        *self = Self::default();
+    }
+
+    /// It did not; `dice` are random bits.
+    pub fn failed(&mut self, now_ns: u64, dice: u64) {
+        let wait = FIRST_WAIT_NS.checked_shl(self.failures.min(10)).unwrap_or(LAST_WAIT_NS).min(LAST_WAIT_NS);
+        let half = wait.checked_div(2).unwrap_or_default();
+        let jittered = half.saturating_add(dice.checked_rem(half.max(1)).unwrap_or_default());
+        self.failures = self.failures.saturating_add(1);
+        self.not_before_ns = now_ns.saturating_add(jittered);
+    }
+
+    /// It worked, and must not be repeated before then.
+    pub fn worked_but_wait(&mut self, until_ns: u64) {
+        *self = Self { failures: 0, not_before_ns: until_ns };
+    }
+
+    /// Nanoseconds until the next try.
+    #[must_use]
+    pub fn remaining_ns(&self, now_ns: u64) -> u64 {
+        self.not_before_ns.saturating_sub(now_ns)
+    }
+}
+
+/// Makes the requests of the holder of the lease, from the root that is running.
+pub struct Line<'a, H> {
+    /// The host.
+    pub host: &'a H,
+    /// Where the admin service is, and who asks.
+    pub settings: &'a SyncSettings,
+    /// Who this gateway is.
+    pub gateway: &'a Gateway,
+    /// The root that is running.
+    pub root: u32,
+}
+
+impl<H: Host> Line<'_, H> {
+    /// Asks for what changed since `since`; all of it when that is `None`.
+    ///
+    /// # Errors
+    /// When the host refuses to make the call.
+    pub fn poll(&self, since: Option<Version>, held: &Held, ack: &Ack) -> Result<Flight, HostError> {
+        let wait = WAIT.as_secs();
+        let path = match since {
+            Some(since) => format!("/api/data-plane/v1/sync?since={since}&wait={wait}s"),
+            None => format!("/api/data-plane/v1/sync?wait={wait}s"),
+        };
+        let (held, ack) = (held.to_string(), ack.to_string());
+        let headers = [(ACK_HEADER, ack.as_bytes()), (HELD_HEADER, held.as_bytes())];
+        let headers = if held.is_empty() { headers.get(..1) } else { headers.get(..) };
+        self.call("GET", &path, headers.unwrap_or_default(), WAIT.saturating_add(PATIENCE))
+    }
+
+    /// Asks for a page of a table.
+    ///
+    /// # Errors
+    /// When the host refuses to make the call.
+    pub fn page(&self, blob: &BlobRef, offset: u64) -> Result<Flight, HostError> {
+        let path = format!("/api/data-plane/v1/sync/blob/{}?offset={offset}", blob.hash);
+        self.call("GET", &path, &[], self.settings.timeout)
+    }
+
+    /// Says what is enforced.
+    ///
+    /// # Errors
+    /// When the host refuses to make the call.
+    pub fn ack(&self, ack: &Ack) -> Result<Flight, HostError> {
+        let ack = ack.to_string();
+        self.call(
+            "POST",
+            "/api/data-plane/v1/sync/ack",
+            &[(ACK_HEADER, ack.as_bytes())],
+            self.settings.timeout,
+        )
+    }
+
+    fn call(
+        &self,
+        method: &str,
+        path: &str,
+        extra: &[(&str, &[u8])],
+        timeout: Duration,
+    ) -> Result<Flight, HostError> {
+        let gateway = self.gateway.to_string();
+        let bearer = ["Bearer ", &self.settings.token].concat();
+        let mut headers: Vec<(&str, &[u8])> = vec![
+            (":method", method.as_bytes()),
+            (":path", path.as_bytes()),
+            (":authority", self.settings.authority.as_bytes()),
+            ("authorization", bearer.as_bytes()),
+            (GATEWAY_HEADER, gateway.as_bytes()),
+        ];
+        headers.extend_from_slice(extra);
+        let call = Call { cluster: &self.settings.cluster, headers: &headers, body: &[], timeout };
+        let token = self.host.call(call)?;
+        let since_ns = self.host.monotonic_ns();
+        let patience = timeout.saturating_add(NEVER).as_nanos();
+        let lost_ns = since_ns.saturating_add(u64::try_from(patience).unwrap_or(u64::MAX));
+        Ok(Flight { token, root: self.root, since_ns, lost_ns })
+    }
+}

@@ -1,0 +1,118 @@
+//! The set of tables that this VM enforces.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tidegate_policy::bans::{BanTable, Join};
+use tidegate_policy::decide::Tables;
+use tidegate_policy::route::RouteTable;
+use tidegate_policy::table::AddressTable;
+use tidegate_policy::wire::sync::{BlobRef, Held, Version, WholeTable};
+
+use super::intake::Table;
+use super::manifest::{Manifest, Part, PerPart};
+
+/// One consistent set, verified, and the names of what it is made of.
+#[derive(Clone)]
+pub struct Loaded {
+    /// The refresh that it carries out.
+    pub refresh: u64,
+    /// See [`Manifest::clock_ms`].
+    pub clock_ms: i64,
+    /// Names of the tables.
+    pub blobs: PerPart<BlobRef>,
+    /// The tables.
+    pub tables: Rc<Tables>,
+}
+
+/// Tables of a set to be: those that arrived, the others from the set before.
+#[derive(Clone, Default)]
+pub struct Pieces {
+    base: Option<AddressTable>,
+    overlay: Option<AddressTable>,
+    /// Base and overlay together; gone as soon as one of them is replaced.
+    bans: Option<BanTable>,
+    allow: Option<AddressTable>,
+    routes: Option<Arc<RouteTable>>,
+}
+
+impl Pieces {
+    /// The tables of `set`.
+    #[must_use]
+    pub fn of(set: Option<&Loaded>) -> Self {
+        let Some(set) = set else { return Self::default() };
+        Self {
+            base: Some(set.tables.bans.base().clone()),
+            overlay: Some(set.tables.bans.overlay().clone()),
+            bans: Some(set.tables.bans.clone()),
+            allow: Some(set.tables.allow.clone()),
+            routes: Some(set.tables.routes.clone()),
+        }
+    }
+
+    /// Puts a table in its place.
+    pub fn put(&mut self, part: Part, table: Table) {
+        match (part, table) {
+            (Part::BanBase, Table::Addresses(table)) => (self.base, self.bans) = (Some(table), None),
+            (Part::BanOverlay, Table::Addresses(table)) => (self.overlay, self.bans) = (Some(table), None),
+            (Part::Allow, Table::Addresses(table)) => self.allow = Some(table),
+            (Part::Routes, Table::Routes(table, _)) => self.routes = Some(table),
+            // An intake makes the kind of table that its part is.
+            (Part::Routes, Table::Addresses(_)) | (_, Table::Routes(..)) => {}
+        }
+    }
+
+    /// The overlay, if it is there.
+    #[must_use]
+    pub fn overlay(&self) -> Option<&AddressTable> {
+        self.overlay.as_ref()
+    }
+
+    /// What must still be done to have a ban table, once base and overlay are
+    /// there. `None`: nothing.
+    #[must_use]
+    pub fn join(&self) -> Option<Join> {
+        match (&self.bans, &self.base, &self.overlay) {
+            (None, Some(base), Some(overlay)) => Some(Join::new(base.clone(), overlay.clone())),
+            _ => None,
+        }
+    }
+
+    /// Takes the outcome of [`Pieces::join`].
+    pub fn joined(&mut self, bans: BanTable) {
+        self.bans = Some(bans);
+    }
+
+    /// The ban table, once joined.
+    #[must_use]
+    pub fn bans(&self) -> Option<&BanTable> {
+        self.bans.as_ref()
+    }
+
+    /// The set, once all tables are there.
+    #[must_use]
+    pub fn into_tables(self, version: Version) -> Option<Tables> {
+        Some(Tables { version, allow: self.allow?, bans: self.bans?, routes: self.routes? })
+    }
+}
+
+impl Loaded {
+    /// Whether this is what `manifest` publishes.
+    #[must_use]
+    pub fn is(&self, manifest: &Manifest) -> bool {
+        self.tables.version == manifest.version
+            && self.refresh == manifest.refresh
+            && self.blobs == manifest.blobs()
+    }
+
+    /// What the admin service need not send again.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        Held {
+            whole: WholeTable::ALL.map(|table| (table, self.blobs.get(table.into()).hash)).to_vec(),
+            base: Some(self.blobs.get(Part::BanBase).hash),
+            bans: Some(self.tables.bans.digest()),
+            refresh: Some(self.refresh),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What this VM enforces, and how it keeps up with what is published.
+
+use std::rc::Rc;
+
+use tidegate_policy::decide::Tables;
+
+use super::keys::Keys;
+use super::load::{Load, LoadEnd};
+use super::loaded::Loaded;
+use super::manifest::Manifest;
+use crate::host::{Cas, Host};
+
+/// How often a look that must not wait for a tick begins anew.
+const TRIES: u8 = 3;
+
+/// What the loader did, counted since the VM started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LoadFigures {
+    /// Sets swapped in.
+    pub loads: u64,
+    /// Published sets that do not decode, and were left aside.
+    pub undecodable: u64,
+}
+
+/// The manifest as last dealt with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Seen {
+    /// Not yet, or it must be looked at again.
+    Never,
+    /// There was none.
+    Nothing,
+    /// This one: loaded, or found undecodable. The token changes with every
+    /// write, so one that does not decode is not read again and again.
+    Token(Cas),
+}
+
+/// The tables that are enforced, and a load under way.
+pub struct Loader {
+    loaded: Option<Rc<Loaded>>,
+    load: Option<Load>,
+    seen: Seen,
+    undecodable: bool,
+    figures: LoadFigures,
+}
+
+impl Default for Loader {
+    fn default() -> Self {
+        Self {
+            loaded: None,
+            load: None,
+            seen: Seen::Never,
+            undecodable: false,
+            figures: LoadFigures::default(),
+        }
+    }
+}
+
+impl Loader {
+    /// The set in force.
+    #[must_use]
+    pub fn loaded(&self) -> Option<&Rc<Loaded>> {
+        self.loaded.as_ref()
+    }
+
+    /// The tables in force.
+    #[must_use]
+    pub fn tables(&self) -> Option<Rc<Tables>> {
+        self.loaded.as_ref().map(|loaded| loaded.tables.clone())
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub fn figures(&self) -> LoadFigures {
+        self.figures
+    }
+
+    /// Whether a load is under way.
+    #[must_use]
+    pub fn is_loading(&self) -> bool {
+        self.load.is_some()
+    }
+
+    /// Whether what is published has been dealt with, one way or the other.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.load.is_none() && self.seen != Seen::Never
+    }
+
+    /// Whether what is published cannot be used.
+    #[must_use]
+    pub fn is_undecodable(&self) -> bool {
+        self.undecodable
+    }
+
+    /// Takes a set that this VM has published itself.
+    pub fn enforce(&mut self, loaded: Rc<Loaded>) {
+        self.load = None;
+        self.loaded = Some(loaded);
+        self.undecodable = false;
+        self.seen = Seen::Never;
+        self.figures.loads = self.figures.loads.saturating_add(1);
+    }
+
+    /// Looks whether something else is published than last time, and begins to
+    /// load it. One host call.
+    pub fn look<H: Host>(&mut self, host: &H, keys: &Keys) {
+        if self.load.is_some() {
+            return;
+        }
+        match host.shared_get(&keys.manifest()) {
+            Ok(None) => self.seen = Seen::Nothing,
+            Ok(Some((_, cas))) if self.seen == Seen::Token(cas) => {}
+            Ok(Some((bytes, _))) => {
+                let refreshes = self.loaded.as_ref().zip(Manifest::from_bytes(&bytes).ok());
+                let is_refresh = refreshes.is_some_and(|(held, manifest)| {
+                    held.tables.version.epoch == manifest.version.epoch && held.refresh < manifest.refresh
+                });
+                let held = self.loaded.clone();
+                self.seen = Seen::Never;
+                self.load = Some(if is_refresh { Load::anew(held) } else { Load::new(held) });
+            }
+            Err(_) => self.seen = Seen::Never,
+        }
+    }
+
+    /// Takes the load under way a step further. Answers whether other tables are
+    /// in force than before.
+    pub fn step<H: Host>(&mut self, host: &H, keys: &Keys) -> bool {
+        let Some(end) = self.load.as_mut().and_then(|load| load.step(host, keys)) else { return false };
+        self.load = None;
+        match end {
+            LoadEnd::Set(loaded, cas) => {
+                self.loaded = Some(loaded);
+                self.seen = Seen::Token(cas);
+                self.undecodable = false;
+                self.figures.loads = self.figures.loads.saturating_add(1);
+                return true;
+            }
+            LoadEnd::Same(cas) => {
+                self.seen = Seen::Token(cas);
+                self.undecodable = false;
+            }
+            LoadEnd::Nothing => self.seen = Seen::Nothing,
+            LoadEnd::Undecodable(cas, what) => {
+                self.seen = Seen::Token(cas);
+                self.undecodable = true;
+                self.figures.undecodable = self.figures.undecodable.saturating_add(1);
+                let say = ["what is published does not decode (", what, "); the tables before stay in force"];
+                host.log(log::Level::Error, &say.concat());
+            }
+            LoadEnd::Later => self.seen = Seen::Never,
+        }
+        false
+    }
+
+    /// Brings the tables to what is published before it returns. For a VM that
+    /// has no set yet, or has not looked for long: its next request must not be
+    /// decided by what was true then. Answers whether tables changed.
+    pub fn look_to_the_end<H: Host>(&mut self, host: &H, keys: &Keys) -> bool {
+        // What was begun before may be older than what is published now.
+        self.load = None;
+        let mut changed = false;
+        for _ in 0..TRIES {
+            self.look(host, keys);
+            while self.load.is_some() {
+                changed |= self.step(host, keys);
+            }
+            if self.is_settled() {
+                break;
+            }
+        }
+        changed
+    }
+}

@@ -1,0 +1,218 @@
+//! What is published, and how a table lies in shared data.
+
+use serde::{Deserialize, Serialize};
+use tidegate_policy::digest::BlobHash;
+use tidegate_policy::wire::sync::{BlobRef, MAX_TABLE, Version, WholeTable};
+use tidegate_policy::wire::{WireError, decode, encode};
+
+use crate::host::{Cas, Expect, Host, HostError};
+
+/// Bytes of a table in one shared value. There is one lock for all shared data
+/// of a process and every read copies under it, so a table is never read whole.
+pub const CHUNK: usize = 256 << 10;
+
+const MANIFEST_FORMAT: u8 = 1;
+const MAX_MANIFEST: usize = 4096;
+
+/// Shared data, and nothing else of the host: what the step machines of publish
+/// and load need, and what the tests of their interleavings emulate.
+pub trait Shared {
+    /// See [`Host::shared_get`].
+    ///
+    /// # Errors
+    /// When the host refuses.
+    fn get(&self, key: &str) -> Result<Option<(Vec<u8>, Cas)>, HostError>;
+    /// See [`Host::shared_set`].
+    ///
+    /// # Errors
+    /// [`HostError::CasMismatch`] when the value is not what was expected.
+    fn set(&self, key: &str, value: &[u8], expect: Expect) -> Result<(), HostError>;
+}
+
+impl<H: Host> Shared for H {
+    fn get(&self, key: &str) -> Result<Option<(Vec<u8>, Cas)>, HostError> {
+        self.shared_get(key)
+    }
+
+    fn set(&self, key: &str, value: &[u8], expect: Expect) -> Result<(), HostError> {
+        self.shared_set(key, value, expect)
+    }
+}
+
+/// The tables, as they lie in shared data. The base comes first: it is the large
+/// one, and a reader that has to begin anew keeps what it has read.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Part {
+    /// The ban table's immutable bulk.
+    BanBase,
+    /// What changed since the base was cut.
+    BanOverlay,
+    /// Addresses that skip the bans.
+    Allow,
+    /// Routes.
+    Routes,
+}
+
+impl Part {
+    /// All of them, in the order in which they are written and read.
+    pub const ALL: [Self; 4] = [Self::BanBase, Self::BanOverlay, Self::Allow, Self::Routes];
+
+    /// The name in keys.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BanBase => "base",
+            Self::BanOverlay => "overlay",
+            Self::Allow => "allow",
+            Self::Routes => "routes",
+        }
+    }
+}
+
+impl From<WholeTable> for Part {
+    fn from(table: WholeTable) -> Self {
+        match table {
+            WholeTable::Allow => Self::Allow,
+            WholeTable::Routes => Self::Routes,
+        }
+    }
+}
+
+/// One value per table.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct PerPart<T> {
+    base: T,
+    overlay: T,
+    allow: T,
+    routes: T,
+}
+
+impl<T> PerPart<T> {
+    /// What `make` makes for each.
+    pub fn from_fn(mut make: impl FnMut(Part) -> T) -> Self {
+        Self {
+            base: make(Part::BanBase),
+            overlay: make(Part::BanOverlay),
+            allow: make(Part::Allow),
+            routes: make(Part::Routes),
+        }
+    }
+
+    /// The one of `part`.
+    pub fn get(&self, part: Part) -> &T {
+        match part {
+            Part::BanBase => &self.base,
+            Part::BanOverlay => &self.overlay,
+            Part::Allow => &self.allow,
+            Part::Routes => &self.routes,
+        }
+    }
+
+    /// The one of `part`, to change.
+    pub fn get_mut(&mut self, part: Part) -> &mut T {
+        match part {
+            Part::BanBase => &mut self.base,
+            Part::BanOverlay => &mut self.overlay,
+            Part::Allow => &mut self.allow,
+            Part::Routes => &mut self.routes,
+        }
+    }
+}
+
+/// Where a table lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Placed {
+    /// 0 or 1; the other side is free to be written.
+    pub side: u8,
+    /// Its name and length.
+    pub blob: BlobRef,
+}
+
+/// One consistent set of tables in shared data. Only the holder of the lease
+/// writes it, by compare-and-set, and never with a lower fence.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Fence of the lease under which it was written or adopted.
+    pub fence: u64,
+    /// The version that the tables are.
+    pub version: Version,
+    /// The refresh that they carry out.
+    pub refresh: u64,
+    /// The admin service's clock minus this machine's, milliseconds: entries
+    /// expire by the admin service's clock.
+    pub clock_ms: i64,
+    /// The tables.
+    pub tables: PerPart<Placed>,
+}
+
+impl Manifest {
+    /// The manifest's bytes.
+    ///
+    /// # Errors
+    /// See [`encode`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>, WireError> {
+        encode(MANIFEST_FORMAT, self)
+    }
+
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    /// When the bytes are too long, malformed, or name an impossible table.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
+        let manifest: Self = decode(MANIFEST_FORMAT, MAX_MANIFEST, bytes)?;
+        for part in Part::ALL {
+            let placed = manifest.tables.get(part);
+            if placed.side > 1 || placed.blob.len > MAX_TABLE as u64 {
+                return Err(WireError::Malformed("a table's side or length"));
+            }
+        }
+        Ok(manifest)
+    }
+
+    /// The tables' names.
+    #[must_use]
+    pub fn blobs(&self) -> PerPart<BlobRef> {
+        PerPart::from_fn(|part| self.tables.get(part).blob)
+    }
+}
+
+/// A piece of a table: who wrote it, and of which table it is a piece. With the
+/// fence on every piece, a publisher that slept finds out at its next write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ChunkHead {
+    /// Fence of the writer's lease.
+    pub fence: u64,
+    /// Name of the whole table.
+    pub hash: BlobHash,
+}
+
+const HEAD: usize = 24;
+
+impl ChunkHead {
+    /// The value to store for `payload`.
+    #[must_use]
+    pub fn with(self, payload: &[u8]) -> Vec<u8> {
+        let mut value = Vec::with_capacity(payload.len().saturating_add(HEAD));
+        value.extend_from_slice(&self.fence.to_le_bytes());
+        value.extend_from_slice(&self.hash.0.to_le_bytes());
+        value.extend_from_slice(payload);
+        value
+    }
+
+    /// Takes a stored value apart.
+    #[must_use]
+    pub fn split(value: &[u8]) -> Option<(Self, &[u8])> {
+        let (fence, rest) = value.split_first_chunk()?;
+        let (hash, payload) = rest.split_first_chunk()?;
+        let head = Self { fence: u64::from_le_bytes(*fence), hash: BlobHash(u128::from_le_bytes(*hash)) };
+        Some((head, payload))
+    }
+}
+
+/// The bytes of a table that piece `index` holds.
+#[must_use]
+pub fn piece(bytes: &[u8], index: usize, chunk: usize) -> &[u8] {
+    let start = index.saturating_mul(chunk).min(bytes.len());
+    let end = start.saturating_add(chunk).min(bytes.len());
+    bytes.get(start..end).unwrap_or_default()
+}

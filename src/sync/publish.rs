@@ -1,0 +1,305 @@
+//! Writing a set of tables into shared data, so that no reader ever sees a mix
+//! and no publisher that slept undoes a newer one's work.
+//!
+//! A step machine with one host call a step. The order of the steps is the proof:
+//!
+//! 1. Read the manifest. A higher fence: stop. A lower one: write the same
+//!    content under our fence, and begin again. From then on no publisher of a
+//!    lower fence can change the manifest.
+//! 2. The manifest's tables are of the same epoch and newer: stop.
+//! 3. Write each table that changed to its **inactive** side, piece by piece: a
+//!    piece of a higher fence: stop; somebody else wrote since we looked: begin
+//!    again.
+//! 4. Replace the manifest that was read in 1; somebody else did: begin again.
+//!
+//! Readers verify every table against the manifest, so what is half written is
+//! never used. `tests/sim_publish.rs` runs all interleavings of two publishers
+//! and a reader through this code.
+
+use std::rc::Rc;
+
+use tidegate_policy::table::AddressTable;
+use tidegate_policy::wire::sync::{BlobRef, Version};
+
+use super::keys::Keys;
+use super::manifest::{ChunkHead, Manifest, Part, PerPart, Placed, Shared, piece};
+use crate::host::{Cas, Expect, HostError};
+
+/// How often a publish begins anew before it waits for the next tick.
+const TRIES: u8 = 7;
+
+/// A table's bytes, shared with whoever else holds them.
+#[derive(Clone)]
+pub enum Bytes {
+    /// An address table is its bytes.
+    Table(AddressTable),
+    /// The bytes of anything else.
+    Raw(Rc<Vec<u8>>),
+}
+
+impl Bytes {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Table(table) => table.as_bytes(),
+            Self::Raw(bytes) => bytes,
+        }
+    }
+}
+
+/// A set of tables to publish.
+#[derive(Clone)]
+pub struct Set {
+    /// The version that they are.
+    pub version: Version,
+    /// The refresh that they carry out.
+    pub refresh: u64,
+    /// See [`Manifest::clock_ms`].
+    pub clock_ms: i64,
+    /// Their names.
+    pub blobs: PerPart<BlobRef>,
+    /// Their bytes; those of a table that is already published may be missing.
+    pub bytes: PerPart<Option<Bytes>>,
+}
+
+/// How a publish ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// The manifest is ours and says this.
+    Done(Manifest),
+    /// The manifest already says this, which is at least as new.
+    NotNewer(Manifest),
+    /// There is no manifest, and there was nothing to publish.
+    Nothing,
+    /// Somebody holds a lease with this higher fence.
+    Outranked(u64),
+    /// Others were in the way too often, or the host refused: later.
+    Later,
+    /// A table changed whose bytes are not here: all of them must be loaded.
+    Incomplete,
+}
+
+/// A publish under way.
+#[derive(Clone)]
+pub struct Publish {
+    fence: u64,
+    set: Option<Rc<Set>>,
+    chunk: usize,
+    tries: u8,
+    at: At,
+}
+
+#[derive(Clone)]
+enum At {
+    Manifest,
+    Adopt(Manifest, Cas),
+    Look(Plan, Piece),
+    Write(Plan, Piece, Expect),
+    Commit(Plan),
+}
+
+/// The manifest to be, and what the one that it replaces must be.
+#[derive(Clone)]
+struct Plan {
+    next: Manifest,
+    expect: Expect,
+    changed: PerPart<bool>,
+}
+
+#[derive(Clone, Copy)]
+struct Piece {
+    part: Part,
+    index: usize,
+}
+
+impl Publish {
+    /// Makes the manifest ours and leaves its content.
+    #[must_use]
+    pub fn adopt(fence: u64) -> Self {
+        Self { fence, set: None, chunk: super::manifest::CHUNK, tries: 0, at: At::Manifest }
+    }
+
+    /// Publishes `set` in pieces of `chunk` bytes.
+    #[must_use]
+    pub fn new(fence: u64, set: Rc<Set>, chunk: usize) -> Self {
+        Self { fence, set: Some(set), chunk: chunk.max(1), tries: 0, at: At::Manifest }
+    }
+
+    /// Makes the next host call; the outcome when that was the last.
+    pub fn step(&mut self, shared: &impl Shared, keys: &Keys) -> Option<Outcome> {
+        match std::mem::replace(&mut self.at, At::Manifest) {
+            At::Manifest => self.read_manifest(shared, keys),
+            At::Adopt(manifest, cas) => {
+                let write = manifest
+                    .to_bytes()
+                    .map_err(|_| HostError::BadArgument)
+                    .and_then(|bytes| shared.set(&keys.manifest(), &bytes, Expect::Unchanged(cas)));
+                // Written or not, the next look tells: one road for both.
+                self.again_unless(write)
+            }
+            At::Look(plan, piece) => self.look(shared, keys, plan, piece),
+            At::Write(plan, at, expect) => {
+                let value = self.value(&plan, at);
+                match shared.set(&self.key(keys, &plan, at), &value, expect) {
+                    Ok(()) => self.go_on(plan, at),
+                    refused => self.again_unless(refused),
+                }
+            }
+            At::Commit(plan) => {
+                let Ok(bytes) = plan.next.to_bytes() else { return Some(Outcome::Later) };
+                match shared.set(&keys.manifest(), &bytes, plan.expect) {
+                    Ok(()) => Some(Outcome::Done(plan.next)),
+                    refused => self.again_unless(refused),
+                }
+            }
+        }
+    }
+
+    /// Back to the first step, up to [`TRIES`] times; at once `Later` when the
+    /// host refused for another reason than a race.
+    fn again_unless(&mut self, written: Result<(), HostError>) -> Option<Outcome> {
+        self.tries = self.tries.saturating_add(1);
+        match written {
+            Ok(()) | Err(HostError::CasMismatch) if self.tries < TRIES => {
+                self.at = At::Manifest;
+                None
+            }
+            _ => Some(Outcome::Later),
+        }
+    }
+
+    fn read_manifest(&mut self, shared: &impl Shared, keys: &Keys) -> Option<Outcome> {
+        let found = match shared.get(&keys.manifest()) {
+            Err(_) => return Some(Outcome::Later),
+            Ok(None) => None,
+            // One that does not decode holds nothing that could be kept.
+            Ok(Some((bytes, cas))) => Some((Manifest::from_bytes(&bytes).ok(), cas)),
+        };
+        match found {
+            None => self.plan(None, Expect::Absent),
+            Some((None, cas)) => self.plan(None, Expect::Unchanged(cas)),
+            Some((Some(manifest), _)) if manifest.fence > self.fence => {
+                Some(Outcome::Outranked(manifest.fence))
+            }
+            Some((Some(manifest), cas)) if manifest.fence < self.fence => {
+                self.at = At::Adopt(Manifest { fence: self.fence, ..manifest }, cas);
+                None
+            }
+            Some((Some(manifest), cas)) => self.plan(Some(manifest), Expect::Unchanged(cas)),
+        }
+    }
+
+    fn plan(&mut self, current: Option<Manifest>, expect: Expect) -> Option<Outcome> {
+        let Some(set) = self.set.clone() else {
+            return Some(current.map_or(Outcome::Nothing, Outcome::Done));
+        };
+        if let Some(current) = &current
+            && is_covered(&set, current)
+        {
+            return Some(Outcome::NotNewer(current.clone()));
+        }
+        // A refresh is ordered because what lies in shared data is in doubt.
+        let anew = current.as_ref().is_some_and(|current| is_refresh(&set, current));
+        let place = |part| {
+            let blob = *set.blobs.get(part);
+            match current.as_ref().map(|current| current.tables.get(part)) {
+                Some(placed) if placed.blob == blob && !anew => *placed,
+                Some(placed) => Placed { side: 1u8.saturating_sub(placed.side), blob },
+                None => Placed { side: 0, blob },
+            }
+        };
+        let next = Manifest {
+            fence: self.fence,
+            version: set.version,
+            refresh: set.refresh,
+            clock_ms: set.clock_ms,
+            tables: PerPart::from_fn(place),
+        };
+        let changed = PerPart::from_fn(|part| {
+            current.as_ref().is_none_or(|current| current.tables.get(part) != next.tables.get(part))
+        });
+        let missing = |part: &Part| *changed.get(*part) && set.bytes.get(*part).is_none();
+        if Part::ALL.iter().any(missing) {
+            return Some(Outcome::Incomplete);
+        }
+        self.seek(Plan { next, expect, changed }, None)
+    }
+
+    /// Looks at a piece before writing it: for its fence, and for the token that
+    /// the write needs.
+    fn look(&mut self, shared: &impl Shared, keys: &Keys, plan: Plan, at: Piece) -> Option<Outcome> {
+        let found = match shared.get(&self.key(keys, &plan, at)) {
+            Err(_) => return Some(Outcome::Later),
+            Ok(found) => found,
+        };
+        let expect = match found {
+            None => Expect::Absent,
+            Some((value, cas)) => match ChunkHead::split(&value).map(|(head, _)| head) {
+                Some(head) if head.fence > self.fence => return Some(Outcome::Outranked(head.fence)),
+                // Written by ourselves before we had to begin anew.
+                Some(head) if head == self.head(&plan, at.part) => return self.go_on(plan, at),
+                _ => Expect::Unchanged(cas),
+            },
+        };
+        self.at = At::Write(plan, at, expect);
+        None
+    }
+
+    fn go_on(&mut self, plan: Plan, at: Piece) -> Option<Outcome> {
+        self.seek(plan, Some(at))
+    }
+
+    /// The piece after `done`, or the commit when that was the last.
+    fn seek(&mut self, plan: Plan, done: Option<Piece>) -> Option<Outcome> {
+        let next_in = |piece: Piece| Piece { index: piece.index.saturating_add(1), ..piece };
+        let mut parts = Part::ALL.into_iter();
+        let mut candidate = match done {
+            Some(done) => {
+                parts.find(|part| *part == done.part);
+                Some(next_in(done))
+            }
+            None => parts.next().map(|part| Piece { part, index: 0 }),
+        };
+        while let Some(piece) = candidate {
+            let len = usize::try_from(plan.next.tables.get(piece.part).blob.len).unwrap_or(usize::MAX);
+            if *plan.changed.get(piece.part) && piece.index < len.div_ceil(self.chunk) {
+                self.at = At::Look(plan, piece);
+                return None;
+            }
+            candidate = parts.next().map(|part| Piece { part, index: 0 });
+        }
+        self.at = At::Commit(plan);
+        None
+    }
+
+    fn head(&self, plan: &Plan, part: Part) -> ChunkHead {
+        ChunkHead { fence: self.fence, hash: plan.next.tables.get(part).blob.hash }
+    }
+
+    fn key(&self, keys: &Keys, plan: &Plan, at: Piece) -> String {
+        keys.chunk(at.part, plan.next.tables.get(at.part).side, at.index)
+    }
+
+    fn value(&self, plan: &Plan, at: Piece) -> Vec<u8> {
+        let bytes = self.set.as_ref().and_then(|set| set.bytes.get(at.part).as_ref());
+        let bytes = bytes.map(Bytes::as_slice).unwrap_or_default();
+        self.head(plan, at.part).with(piece(bytes, at.index, self.chunk))
+    }
+}
+
+fn is_refresh(set: &Set, current: &Manifest) -> bool {
+    set.version.epoch == current.version.epoch && set.refresh > current.refresh
+}
+
+/// Whether `current` is newer than `set`, or the same to the last table. The
+/// same version with other tables is a repair, and is published.
+fn is_covered(set: &Set, current: &Manifest) -> bool {
+    if set.version.epoch != current.version.epoch {
+        return false;
+    }
+    let order = |version: &Version, refresh| (version.seq, refresh);
+    match order(&current.version, current.refresh).cmp(&order(&set.version, set.refresh)) {
+        std::cmp::Ordering::Greater => true,
+        std::cmp::Ordering::Equal => current.blobs() == set.blobs,
+        std::cmp::Ordering::Less => false,
+    }
+}
