@@ -4,8 +4,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::json;
-use tidegate_stack::http::Method;
 use tidegate_stack::programs::repository;
 use tidegate_stack::{Demo, NamedBackend, Options, PortChoice, Ports, Stack, Started};
 
@@ -76,7 +74,8 @@ pub fn up(args: &Args) -> Result<()> {
     let stack = Stack::start(options(args, parts, &dir))?;
     write_state(&dir, &stack.started())?;
     if new {
-        seed(&stack)?;
+        // So that the first request has an answer.
+        stack.put_route("demo", "/", "demo").context("cannot make the first route")?;
     }
     report::addresses(&dir);
     if args.detach {
@@ -115,23 +114,6 @@ fn options(args: &Args, parts: Parts, dir: &Path) -> Options {
         exact_balance: false,
         programs: parts.programs,
     }
-}
-
-/// A first route, so that the first request has an answer.
-fn seed(stack: &Stack) -> Result<()> {
-    let route = json!({
-        "apiVersion": "gateway.networking.k8s.io/v1",
-        "kind": "HTTPRoute",
-        "metadata": { "name": "demo" },
-        "spec": { "rules": [{
-            "matches": [{ "path": { "type": "PathPrefix", "value": "/" } }],
-            "backendRefs": [{ "name": "demo", "port": Ports::DEFAULT.demo }],
-        }] },
-    });
-    stack
-        .api_ok(Method::PUT, "/api/admin/routes/demo?wait_applied=10s", Some(&route))
-        .context("cannot make the first route")?;
-    Ok(())
 }
 
 /// Until Ctrl-C or SIGTERM, or until a part ends by itself.

@@ -6,6 +6,7 @@
 pub mod backend;
 pub mod http;
 pub mod load;
+pub mod operator;
 pub mod ports;
 pub mod process;
 pub mod programs;

@@ -1,0 +1,182 @@
+//! What an operator asks of a running stack, in one call each.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::http::{Connection, Method, Request};
+use crate::stack::Stack;
+use crate::wait;
+
+/// `recording/stats`, as far as tests ask.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Recording {
+    /// Events that the gates numbered.
+    pub numbered: u64,
+    /// Events in the database.
+    pub stored: u64,
+    /// Still to come.
+    pub pending: u64,
+    /// Will not come.
+    pub lost: u64,
+    /// Given up, all reasons together.
+    pub dropped: u64,
+    /// Received twice, stored once.
+    pub duplicates: u64,
+    /// VMs that died without a closing record.
+    pub unclosed: u64,
+    /// Stored by numbered.
+    pub completeness: f64,
+    /// Whether that is a figure and not a bound.
+    pub exact: bool,
+}
+
+impl Recording {
+    /// Whether everything that happened is in the database, for certain.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.exact
+            && self.completeness == 1.0
+            && self.stored == self.numbered
+            && (self.pending, self.lost, self.dropped, self.unclosed) == (0, 0, 0, 0)
+    }
+}
+
+impl Stack {
+    /// Bans, and waits until every gateway enforces it.
+    ///
+    /// # Errors
+    /// Refused, or not applied in time.
+    pub fn ban(&self, ip: &str) -> Result<()> {
+        self.ban_with(&json!({ "ip": ip, "reason": "test" }))
+    }
+
+    /// Bans with a body of one's own, and waits until every gateway enforces it.
+    ///
+    /// # Errors
+    /// Refused, or not applied in time.
+    pub fn ban_with(&self, body: &Value) -> Result<()> {
+        self.applied(Method::POST, "/api/admin/optimization/ip/ban", Some(body))
+    }
+
+    /// Lifts a ban, and waits until every gateway knows.
+    ///
+    /// # Errors
+    /// Refused, or not applied in time.
+    pub fn unban(&self, ip: &str) -> Result<()> {
+        self.applied(Method::POST, "/api/admin/optimization/ip/unban", Some(&json!({ "ip": ip })))
+    }
+
+    /// Sends what begins with `prefix` to the cluster, and waits until every
+    /// gateway does so.
+    ///
+    /// # Errors
+    /// Refused, or not applied in time.
+    pub fn put_route(&self, name: &str, prefix: &str, cluster: &str) -> Result<()> {
+        let route = json!({
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "HTTPRoute",
+            "metadata": { "name": name },
+            "spec": { "rules": [{
+                "matches": [{ "path": { "type": "PathPrefix", "value": prefix } }],
+                "backendRefs": [{ "name": cluster }],
+            }] },
+        });
+        self.applied(Method::PUT, &format!("/api/admin/routes/{name}"), Some(&route))
+    }
+
+    /// Removes a route, and waits until every gateway knows.
+    ///
+    /// # Errors
+    /// Refused, or not applied in time.
+    pub fn delete_route(&self, name: &str) -> Result<()> {
+        self.applied(Method::DELETE, &format!("/api/admin/routes/{name}"), None)
+    }
+
+    /// A write that must be enforced by every gateway, of which there is one.
+    fn applied(&self, method: Method, target: &str, body: Option<&Value>) -> Result<()> {
+        let answer = self.api_ok(method, &format!("{target}?wait_applied=10s"), body)?;
+        let applied = &answer["applied"];
+        ensure!(
+            applied["gateways"] == 1 && applied["of"] == 1 && applied["lost"] == 0,
+            "{target} was not applied by the one gateway: {answer}"
+        );
+        Ok(())
+    }
+
+    /// What `recording/stats` says now.
+    ///
+    /// # Errors
+    /// No answer, or not as documented.
+    pub fn recording(&self) -> Result<Recording> {
+        let said = self.api_ok(Method::GET, "/api/admin/optimization/recording/stats", None)?;
+        let number = |name: &str| said[name].as_u64().with_context(|| format!("no {name} in {said}"));
+        let dropped = match &said["dropped"] {
+            Value::Object(reasons) => reasons.values().filter_map(Value::as_u64).sum(),
+            other => other.as_u64().with_context(|| format!("no dropped in {said}"))?,
+        };
+        Ok(Recording {
+            numbered: number("numbered")?,
+            stored: number("stored")?,
+            pending: number("pending")?,
+            lost: number("lost")?,
+            dropped,
+            duplicates: number("duplicates")?,
+            unclosed: number("unclosed")?,
+            completeness: said["completeness"]
+                .as_f64()
+                .with_context(|| format!("no completeness in {said}"))?,
+            exact: said["exact"].as_bool().with_context(|| format!("no exact in {said}"))?,
+        })
+    }
+
+    /// Waits until at least `events` events are numbered and all that are numbered
+    /// are stored, and says what holds then.
+    ///
+    /// # Errors
+    /// Not within the limit; the message has the last figures.
+    pub fn recorded(&self, events: u64, limit: Duration) -> Result<Recording> {
+        let mut last = None;
+        wait::until("every event is stored", limit, || {
+            let now = self.recording()?;
+            let settled = now.numbered >= events && now.stored == now.numbered && now.pending == 0;
+            last = Some(now.clone());
+            Ok(settled.then_some(now))
+        })
+        .with_context(|| format!("{events} events were expected; recording/stats: {last:?}"))
+    }
+
+    /// One kept connection to each worker, by Envoy's own count of connections.
+    ///
+    /// # Errors
+    /// A worker gets none, however many are opened.
+    pub fn connection_per_worker(&self) -> Result<Vec<Connection>> {
+        let listener = format!("listener.127.0.0.1_{}.worker_", self.gate().port());
+        let counts = || -> Result<Vec<u64>> {
+            let stats = self.stats()?;
+            let total = |name: &str| name.starts_with(&listener) && name.ends_with(".downstream_cx_total");
+            Ok(stats.matching(total).map(|(_, value)| value).collect())
+        };
+        let mut kept = Vec::new();
+        let mut reached = vec![false; self.options().workers as usize];
+        let mut before = counts()?;
+        for _ in 0..64 * reached.len() {
+            let mut connection = Connection::open(self.gate())?;
+            // The connection is counted before it is answered.
+            connection.send(&Request::get("/"))?;
+            let after = counts()?;
+            let worker = (0..reached.len()).find(|at| after.get(*at) > before.get(*at).or(Some(&0)));
+            before = after;
+            if let Some(worker) = worker
+                && !std::mem::replace(&mut reached[worker], true)
+            {
+                kept.push(connection);
+            }
+            if reached.iter().all(|reached| *reached) {
+                return Ok(kept);
+            }
+        }
+        anyhow::bail!("no connection reached some worker: {reached:?}")
+    }
+}
