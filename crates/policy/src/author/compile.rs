@@ -15,7 +15,7 @@ use tables::Tables;
 
 /// Bytes that the compiled regexes of all routes may take together, each
 /// different one counted once.
-pub const MAX_AUTOMATA: usize = 8 << 20;
+pub const MAX_AUTOMATA: usize = 4 << 20;
 
 /// Candidates of all path nodes together: a match counts once for each group of
 /// hostnames under which it is found.

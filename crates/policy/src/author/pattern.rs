@@ -23,8 +23,9 @@ const MAX_BUILD: usize = 2 << 20;
 /// The syntax is that of the `regex` crate, which is near RE2's: no
 /// back-references and no look-around. It works on bytes: `.` is any byte but a
 /// line feed, `\d`, `\w`, `\s`, `\b` and `(?i)` know ASCII only, as in RE2. A
-/// character outside of ASCII, and `\p{..}`, need `(?u)` in front, which makes
-/// all of them Unicode and the table many times larger.
+/// character outside of ASCII is its bytes in UTF-8; in a class like `[é]` it
+/// needs `(?u)` in front, as `\p{..}` does, which makes all of these Unicode and
+/// the table many times larger.
 #[derive(Clone)]
 pub struct Regex {
     pattern: Arc<str>,

@@ -11,7 +11,7 @@ use super::Backend;
 /// Version of a route table's bytes.
 pub const ROUTES_FORMAT: u8 = 1;
 /// Bytes of a route table. 10,000 prefix routes take under 0.5 MB.
-pub const MAX_ROUTE_TABLE: usize = 32 << 20;
+pub const MAX_ROUTE_TABLE: usize = 16 << 20;
 
 /// All of a table.
 #[derive(Serialize, Deserialize, Default)]

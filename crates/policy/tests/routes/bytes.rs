@@ -1,0 +1,101 @@
+//! Whatever the bytes are: a table or an error, and what loads can be searched.
+
+use std::sync::LazyLock;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use serde_json::json;
+use tidegate_policy::author;
+use tidegate_policy::decide::Facts;
+use tidegate_policy::route::{ROUTES_FORMAT, RouteTable};
+
+use super::{document, read};
+
+/// A table that has something of everything.
+static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let rules = json!([
+        {"matches": [
+            {"path": {"value": "/a/b"}, "headers": [{"name": "x", "value": "1"}], "method": "GET"},
+            {"path": {"type": "Exact", "value": "/a"}, "queryParams": [{"name": "p", "value": "1"}]},
+            {"path": {"type": "RegularExpression", "value": "/a/[^/]+/(c|d)*"}},
+            {"headers": [{"type": "RegularExpression", "name": "x", "value": ".*(foo|bar)[0-9]{2}"}]},
+            {"queryParams": [{"type": "RegularExpression", "name": "p", "value": "[a-z]*"}]},
+        ], "backendRefs": [{"name": "one", "weight": 3, "port": 80}, {"name": "two"}]},
+        {"backendRefs": [{"name": "one", "namespace": "other"}]},
+    ]);
+    let hosts = ["a.example", "*.example", "*.a.example"];
+    let routes = [
+        read(&document("a", &hosts, rules.clone())),
+        read(&document("b", &[], rules.clone())),
+        read(&document("c", &hosts[..1], rules)),
+    ];
+    author::compile(&routes).unwrap()
+});
+
+/// Searches with requests that reach every part of a table.
+fn search(table: &RouteTable) {
+    let headers: &[(&[u8], &[u8])] = &[(b"x", b"1"), (b"y", b"a"), (b"x", b"foo12"), (b"", b"")];
+    for host in [&b"a.example"[..], b"x.a.example", b"b.example:80", b"", b"\xff.example"] {
+        for path in
+            [&b"/a"[..], b"/a/b", b"/a/b/c", b"/a/x/ccd?p=1", b"/a?p=1&p=2", b"/?p=zz", b"/\xff", b"*", b"/"]
+        {
+            for (method, headers) in [(&b"GET"[..], headers), (b"PUT", &[])] {
+                let _ = table.find(&Facts { client: None, method, host, path, headers, dice: 1 << 31 });
+            }
+        }
+    }
+}
+
+#[test]
+fn the_table_loads() {
+    search(&RouteTable::from_bytes(&BYTES).unwrap());
+}
+
+#[test]
+fn every_cut_is_an_error() {
+    for len in 0..BYTES.len() {
+        assert!(RouteTable::from_bytes(&BYTES[..len]).is_err(), "{len} bytes");
+    }
+    let mut longer = BYTES.clone();
+    longer.push(0);
+    assert!(RouteTable::from_bytes(&longer).is_err());
+}
+
+#[test]
+fn every_byte_changed_is_a_table_or_an_error() {
+    let mut bytes = BYTES.clone();
+    for at in 0..bytes.len() {
+        let was = bytes[at];
+        for other in [was ^ 1, was ^ 0x80, was.wrapping_add(1), was.wrapping_sub(1), 0, 0x7f, 0xff] {
+            bytes[at] = other;
+            if let Ok(table) = RouteTable::from_bytes(&bytes) {
+                search(&table);
+            }
+        }
+        bytes[at] = was;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+    #[test]
+    fn any_bytes_are_a_table_or_an_error(mut bytes: Vec<u8>) {
+        if let Some(first) = bytes.first_mut() { *first = ROUTES_FORMAT; }
+        if let Ok(table) = RouteTable::from_bytes(&bytes) {
+            search(&table);
+        }
+    }
+
+    #[test]
+    fn several_changes_are_a_table_or_an_error(changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
+        let mut bytes = BYTES.clone();
+        for (at, other) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = other;
+        }
+        if let Ok(table) = RouteTable::from_bytes(&bytes) {
+            search(&table);
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Routes, from documents to the rule that wins.
+
+mod bytes;
+mod documents;
+mod linear;
+mod oracle;
+mod regexes;
+mod semantics;
+
+use serde_json::{Value, json};
+use tidegate_policy::author::{self, Route};
+use tidegate_policy::decide::Facts;
+use tidegate_policy::route::RouteTable;
+
+/// The route of a document that must be right.
+fn read(document: &Value) -> Route {
+    author::read(document).unwrap_or_else(|problems| panic!("{document}: {problems:?}"))
+}
+
+fn table_of(routes: &[Route]) -> RouteTable {
+    RouteTable::from_bytes(&author::compile(routes).unwrap()).unwrap()
+}
+
+/// A document of this name, hostnames and rules.
+fn document(name: &str, hostnames: &[&str], rules: Value) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"hostnames": hostnames, "rules": rules}})
+}
+
+/// What a table answers, in the terms of [`linear`].
+fn winner(table: &RouteTable, facts: &Facts<'_>) -> Option<linear::Winner> {
+    let found = table.find(facts)?;
+    let backend = found.backend.map(|index| table.backends()[index].name.clone());
+    Some((found.route.to_owned(), found.rule, backend))
+}

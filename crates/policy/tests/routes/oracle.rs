@@ -1,0 +1,141 @@
+//! Random routes and requests: the table against the linear reading.
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+use serde_json::{Value, json};
+use tidegate_policy::author::{self, Route};
+use tidegate_policy::decide::Facts;
+
+use super::{linear, read, table_of, winner};
+
+const HOSTNAMES: &[&str] =
+    &["a.example", "x.a.example", "b.example", "*.example", "*.a.example", "*.x.a.example", "example"];
+const HOSTS: &[&str] = &[
+    "a.example",
+    "x.a.example:80",
+    "y.x.a.example",
+    "B.Example.",
+    "example",
+    "c.example",
+    "other",
+    "[::1]:80",
+    "",
+    "a..example",
+];
+const PATHS: &[&str] = &["/", "/a", "/a/", "/a/b", "/a/b/", "/b", "/ab", "/a/b/c"];
+const REGEXES: &[&str] =
+    &["/a/.*", "/.*", "/a", "(/[ab])+", "/a/b(/c)?", "/[^/]*/b/?", "/ab?|/b", "(?i)/A/.*"];
+const TARGETS: &[&str] = &[
+    "/", "/a", "/a/", "/a/b", "/a/b/", "/a/b/c", "/b", "/b/b", "/ab", "/A/x", "//", "/a//b", "/c", "", "*",
+    "/a\u{e9}",
+];
+const QUERIES: &[&str] = &["", "?", "?p=1", "?p=2&p=1", "?p=1&q=1", "?q=1&p=1#x", "?q", "?p=11", "#?p=1"];
+const VALUES: &[&str] = &["1", "2", "11", "1,2"];
+const VALUE_REGEXES: &[&str] = &["1+", ".*", "[12],2", "1|2"];
+
+fn condition(names: &'static [&'static str]) -> impl Strategy<Value = Value> {
+    let exact =
+        (select(names), select(VALUES)).prop_map(|(name, value)| json!({"name": name, "value": value}));
+    let regex = (select(names), select(VALUE_REGEXES))
+        .prop_map(|(name, value)| json!({"type": "RegularExpression", "name": name, "value": value}));
+    prop_oneof![3 => exact, 1 => regex]
+}
+
+fn path() -> impl Strategy<Value = Value> {
+    let plain = (select(&["Exact", "PathPrefix"][..]), select(PATHS));
+    let regex = (Just("RegularExpression"), select(REGEXES));
+    prop_oneof![4 => plain, 1 => regex].prop_map(|(kind, value)| json!({"type": kind, "value": value}))
+}
+
+fn one_match() -> impl Strategy<Value = Value> {
+    let method = option::weighted(0.3, select(&["GET", "HEAD", "POST"][..]));
+    let headers = prop_oneof![2 => Just(vec![]), 1 => vec(condition(&["x", "Y"]), 0..3)];
+    let query = prop_oneof![2 => Just(vec![]), 1 => vec(condition(&["p", "q"]), 0..3)];
+    (option::weighted(0.9, path()), method, headers, query).prop_map(|(path, method, headers, query)| {
+        json!({"path": path, "method": method, "headers": headers, "queryParams": query})
+    })
+}
+
+fn rule() -> impl Strategy<Value = Value> {
+    let backend = (select(&["b0", "b1", "b2"][..]), option::of(0u32..4))
+        .prop_map(|(name, weight)| json!({"name": name, "weight": weight}));
+    (vec(one_match(), 0..4), vec(backend, 0..4))
+        .prop_map(|(matches, backends)| json!({"matches": matches, "backendRefs": backends}))
+}
+
+prop_compose! {
+    fn route()(
+        hostnames in prop_oneof![1 => Just(vec![]), 2 => subsequence(HOSTNAMES, 1..4)],
+        namespace in option::of(select(&["n", "n-1", "default"][..])),
+        created in option::of(-1i64..3),
+        rules in vec(rule(), 1..4),
+    ) -> Route {
+        let metadata = json!({"name": "set-later", "namespace": namespace});
+        let mut route = read(&json!({"metadata": metadata, "spec": {"hostnames": hostnames, "rules": rules}}));
+        route.created = created;
+        route
+    }
+}
+
+/// Up to six routes, names in an order of their own.
+fn routes() -> impl Strategy<Value = Vec<Route>> {
+    let names = Just(vec!["r1", "r2", "r-3", "r4", "a", "z"]).prop_shuffle();
+    (vec(route(), 0..7), names).prop_map(|(mut routes, names)| {
+        routes.iter_mut().zip(names).for_each(|(route, name)| name.clone_into(&mut route.name));
+        routes
+    })
+}
+
+#[derive(Clone, Debug)]
+struct Request {
+    method: &'static str,
+    host: &'static str,
+    target: String,
+    headers: Vec<(&'static str, &'static str)>,
+    dice: u32,
+}
+
+prop_compose! {
+    fn request()(
+        method in select(&["GET", "HEAD", "POST", "PURGE", ""][..]),
+        host in select(HOSTS),
+        path in select(TARGETS),
+        query in select(QUERIES),
+        headers in vec((select(&["x", "y", "z"][..]), select(VALUES)), 0..4),
+        dice: u32,
+    ) -> Request {
+        Request { method, host, target: format!("{path}{query}"), headers, dice }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_500))]
+
+    #[test]
+    fn the_table_says_what_the_specification_says(routes in routes(), requests in vec(request(), 20)) {
+        let table = table_of(&routes);
+        for request in requests {
+            let headers: Vec<_> = request.headers.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())).collect();
+            let facts = Facts {
+                client: None,
+                method: request.method.as_bytes(),
+                host: request.host.as_bytes(),
+                path: request.target.as_bytes(),
+                headers: &headers,
+                dice: request.dice,
+            };
+            prop_assert_eq!(winner(&table, &facts), linear::find(&routes, &facts), "{:?}", request);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_the_routes_does_not_matter(
+        (routes, shuffled) in routes().prop_flat_map(|routes| (Just(routes.clone()), Just(routes).prop_shuffle())),
+    ) {
+        prop_assert_eq!(author::compile(&routes).unwrap(), author::compile(&shuffled).unwrap());
+    }
+}
