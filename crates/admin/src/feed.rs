@@ -1,0 +1,327 @@
+//! The feed: the tables as they stand, and what a gateway has to hear to hold
+//! the same. `docs/ARCHITECTURE.md`, "A table change".
+//!
+//! One task follows the store and makes one [`State`] after another; a second
+//! one releases them to open polls at a pace that the number of gateways allows.
+
+mod answer;
+mod base;
+mod blobs;
+mod clock;
+mod follow;
+mod load;
+mod log;
+mod pace;
+mod reconcile;
+mod routes;
+mod rows;
+mod state;
+#[cfg(test)]
+mod tests;
+mod world;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use tidegate_policy::digest::BlobHash;
+use tidegate_policy::wire::sync::{Gateway, Held, Version};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::gateways::Gateways;
+use crate::store::{Store, StoreError};
+use answer::Plan;
+use blobs::Blobs;
+use follow::{Event, Follower};
+use state::State;
+
+pub use routes::RouteInfo;
+pub use rows::Status;
+pub use world::{Figures, Listed, Quarantined, World};
+
+/// Notices kept for health.
+const MAX_NOTICES: usize = 20;
+
+/// How the feed behaves. The defaults are those of `docs/ARCHITECTURE.md`.
+#[derive(Clone)]
+pub struct FeedOptions {
+    /// Who is told of new epochs, and asked whether somebody waits for acks.
+    pub gateways: Gateways,
+    /// A poll waits no longer, whatever it asks for.
+    pub max_wait: Duration,
+    /// A new base is cut when the overlay has more keys than this, and than ...
+    pub overlay_min: usize,
+    /// ... this fraction of the base (8: an eighth), ...
+    pub overlay_fraction: usize,
+    /// ... or than this in any case.
+    pub overlay_max: usize,
+    /// An overlay never grows beyond this: the change waits for the new base. At
+    /// 25 bytes per key at most it must stay under a page.
+    pub overlay_limit: usize,
+    /// How long superseded bases, and the log since them, are kept at least.
+    pub keep: Duration,
+    /// Polls are released no sooner than this after each other, ...
+    pub pace_min: Duration,
+    /// ... and than this for each of them.
+    pub pace_each: Duration,
+    /// How often small tables are compared with the store.
+    pub reconcile_small: Duration,
+    /// How often large ones are.
+    pub reconcile_large: Duration,
+}
+
+impl Default for FeedOptions {
+    fn default() -> Self {
+        Self {
+            gateways: Gateways::new(),
+            max_wait: Duration::from_secs(60),
+            overlay_min: 2_000,
+            overlay_fraction: 8,
+            overlay_max: 100_000,
+            overlay_limit: 140_000,
+            keep: Duration::from_secs(15 * 60),
+            pace_min: Duration::from_millis(2),
+            pace_each: Duration::from_micros(20),
+            reconcile_small: Duration::from_secs(60),
+            reconcile_large: Duration::from_secs(600),
+        }
+    }
+}
+
+impl From<Gateways> for FeedOptions {
+    /// The defaults, with these gateways.
+    fn from(gateways: Gateways) -> Self {
+        Self { gateways, ..Self::default() }
+    }
+}
+
+/// Something that the feed found and mended, for health.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Notice {
+    /// When.
+    pub at: SystemTime,
+    /// What.
+    pub text: String,
+}
+
+/// How the feed itself is.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct FeedHealth {
+    /// What keeps it from following the store at this moment.
+    pub trouble: Option<String>,
+    /// What it found and mended, oldest first.
+    pub notices: Vec<Notice>,
+}
+
+/// The feed. A clone is another handle; its tasks end with the last one.
+#[derive(Clone)]
+pub struct Feed(Arc<Handle>);
+
+struct Handle {
+    shared: Arc<Shared>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+struct Shared {
+    options: FeedOptions,
+    /// The newest state.
+    applied: watch::Sender<Arc<State>>,
+    /// The newest state that polls are answered from.
+    released: watch::Sender<Arc<State>>,
+    blobs: Mutex<Blobs>,
+    /// Polls that wait at this moment.
+    waiting: AtomicUsize,
+    /// The newest refresh that was ordered here or that a gateway spoke of.
+    refresh: AtomicU64,
+    events: mpsc::UnboundedSender<Event>,
+    trouble: Mutex<Option<String>>,
+    notices: Mutex<VecDeque<Notice>>,
+}
+
+impl Feed {
+    /// Loads all tables, mints the epoch, and begins to follow the store.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn start(store: Arc<dyn Store>, options: impl Into<FeedOptions>) -> Result<Self, StoreError> {
+        let options = options.into();
+        // Before the first read: what is committed after it is heard of.
+        let hints = store.watch();
+        let (events, inbox) = mpsc::unbounded_channel();
+        let (state, blobs) = follow::first_state(&*store).await?;
+        options.gateways.set_epoch(state.version().epoch);
+        let first = Arc::new(state.clone());
+        let shared = Arc::new(Shared {
+            options,
+            applied: watch::Sender::new(first.clone()),
+            released: watch::Sender::new(first),
+            blobs: Mutex::new(blobs),
+            waiting: AtomicUsize::new(0),
+            refresh: AtomicU64::new(0),
+            events,
+            trouble: Mutex::default(),
+            notices: Mutex::default(),
+        });
+        let follower = Follower::new(store.clone(), shared.clone(), state);
+        let tasks = vec![
+            tokio::spawn(follower.run(hints, inbox)),
+            tokio::spawn(pace::release(shared.clone())),
+            tokio::spawn(reconcile::run(store, shared.clone())),
+        ];
+        Ok(Self(Arc::new(Handle { shared, tasks })))
+    }
+
+    /// The newest version; polls may be answered from it a moment later.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.shared().applied.borrow().version()
+    }
+
+    /// The canonical view at [`Feed::version`].
+    #[must_use]
+    pub fn world(&self) -> Arc<World> {
+        self.shared().applied.borrow().world.clone()
+    }
+
+    /// The canonical view with everything that was committed before the call,
+    /// whoever committed it; an older one when the store cannot be read.
+    pub async fn current(&self) -> Arc<World> {
+        let (done, caught_up) = oneshot::channel();
+        // Errors would mean that the follower is gone, which `self` holds.
+        let _ = self.shared().events.send(Event::CatchUp(done));
+        let _ = caught_up.await;
+        self.world()
+    }
+
+    /// How the feed itself is.
+    #[must_use]
+    pub fn health(&self) -> FeedHealth {
+        let notices = lock(&self.shared().notices).iter().cloned().collect();
+        FeedHealth { trouble: lock(&self.shared().trouble).clone(), notices }
+    }
+
+    /// Answers a poll: an encoded [`SyncAnswer`](tidegate_policy::wire::sync::SyncAnswer)
+    /// as soon as there is anything that a gateway at `since`, holding `held`,
+    /// has not got; `None` after `wait` without. An unknown `since` is answered
+    /// at once with what `held` lacks.
+    ///
+    /// While the returned future lives, the gateway counts as there.
+    pub async fn sync(
+        &self,
+        gateway: &Gateway,
+        since: Option<Version>,
+        held: &Held,
+        wait: Duration,
+    ) -> Option<Bytes> {
+        let poll = self.gateways().poll(gateway);
+        let shared = self.shared();
+        let deadline = Instant::now() + wait.min(shared.options.max_wait);
+        let mut released = shared.released.subscribe();
+        let mut nudges = shared.options.gateways.nudges();
+        let known_refresh = held.refresh.unwrap_or_else(|| released.borrow().refresh);
+        shared.refresh.fetch_max(known_refresh, Ordering::AcqRel);
+        let _waiting = Waiting::new(&shared.waiting);
+        loop {
+            let state = released.borrow_and_update().clone();
+            let version = state.version();
+            if since != Some(version) || known_refresh < state.refresh || poll.misses_ack(version) {
+                let plan = Plan::new(&state, since, held, poll.ack_wanted(version));
+                return Some(state.answer(plan));
+            }
+            tokio::select! {
+                // An error would mean that the sender is gone, which `self` holds.
+                _ = released.changed() => {}
+                _ = nudges.changed() => {}
+                () = sleep_until(deadline) => return None,
+            }
+        }
+    }
+
+    /// Up to [`MAX_PAGE`](tidegate_policy::wire::sync::MAX_PAGE) bytes of a table
+    /// from `offset` on; `None` when nobody needs it any more: start again.
+    #[must_use]
+    pub fn blob(&self, hash: BlobHash, offset: u64) -> Option<Bytes> {
+        lock(&self.shared().blobs).page(hash, offset)
+    }
+
+    /// Waits until the feed includes `seq`: the version that does. `None` when it
+    /// does not `within` that time.
+    pub async fn reached(&self, seq: u64, within: Duration) -> Option<Version> {
+        let mut applied = self.shared().applied.subscribe();
+        let reached = applied.wait_for(|state| state.moment.seq >= seq);
+        timeout(within, reached).await.ok()?.ok().map(|state| state.version())
+    }
+
+    /// Orders a refresh: gateways drop and load their tables anew. Its number,
+    /// which is in acks once it is carried out.
+    pub fn refresh(&self) -> u64 {
+        // Higher than what any gateway knows from before a restart, or it would
+        // be no news to it.
+        let id = self.shared().refresh.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
+        // The follower ends with the last handle only.
+        let _ = self.shared().events.send(Event::Refresh(id));
+        id
+    }
+
+    /// The gateways that this feed counts with.
+    #[must_use]
+    pub fn gateways(&self) -> &Gateways {
+        &self.shared().options.gateways
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.0.shared
+    }
+}
+
+impl Shared {
+    fn notice(&self, text: String) {
+        tracing::warn!("{text}");
+        let mut notices = lock(&self.notices);
+        if notices.len() >= MAX_NOTICES {
+            notices.pop_front();
+        }
+        notices.push_back(Notice { at: SystemTime::now(), text });
+    }
+
+    fn set_trouble(&self, trouble: Option<String>) {
+        let mut held = lock(&self.trouble);
+        if *held != trouble {
+            match &trouble {
+                Some(text) => tracing::error!("the feed stands still: {text}"),
+                None => tracing::info!("the feed goes on"),
+            }
+            *held = trouble;
+        }
+    }
+}
+
+/// Counts a poll as waiting while it lives.
+struct Waiting<'c>(&'c AtomicUsize);
+
+impl<'c> Waiting<'c> {
+    fn new(count: &'c AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,175 @@
+//! What a gateway has to hear, given what it holds; encoded once for all that
+//! hold the same.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidegate_policy::address::Prefix;
+use tidegate_policy::wire::WireError;
+use tidegate_policy::wire::sync::{
+    BansUpdate, Held, MAX_INLINE, MAX_PAGE, OverlayChange, OverlayUpdate, SyncAnswer, Version, WholeTable,
+    WholeUpdate,
+};
+use tokio::time::Instant;
+
+use super::clock;
+use super::log::Moment;
+use super::state::State;
+
+/// An encoded answer is given out for this long: it says what time it is.
+const FRESH: Duration = Duration::from_millis(50);
+/// Different answers kept for one state.
+const MAX_CACHED: usize = 256;
+
+/// What an answer must contain. Gateways with one plan get the same bytes.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Plan {
+    pub bans: BansPlan,
+    pub whole: Vec<WholeTable>,
+    pub ack_wanted: bool,
+}
+
+/// How the bans of a gateway become ours.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum BansPlan {
+    /// They are.
+    Unchanged,
+    /// It stands on our base and held our bans at this moment.
+    Delta(Moment),
+    /// It holds our base, or has to fetch it.
+    Whole,
+    /// It holds another base, and our bans as they were at this moment.
+    FoldSince(Moment),
+    /// It holds another base, and exactly what ours says.
+    FoldNothing,
+}
+
+impl Plan {
+    pub fn new(state: &State, since: Option<Version>, held: &Held, ack_wanted: bool) -> Self {
+        let missing = |table: &WholeTable| !state.is_held(*table, held);
+        Self {
+            bans: BansPlan::new(state, since, held),
+            whole: WholeTable::ALL.into_iter().filter(missing).collect(),
+            ack_wanted,
+        }
+    }
+}
+
+impl BansPlan {
+    fn new(state: &State, since: Option<Version>, held: &Held) -> Self {
+        let Some(base) = held.base else { return Self::Whole };
+        let on_our_base = base == state.base.blob.hash;
+        let same_bans = held.bans == Some(state.world.bans);
+        if let Some(moment) = since.and_then(|since| state.moment_of(since)) {
+            let same_epoch = moment.era == state.moment.era;
+            let quiet = moment >= state.base.cut && state.log.current.after(moment).next().is_none();
+            // What it says of its bans, if anything, must fit what we think.
+            if same_epoch && quiet && (same_bans || held.bans.is_none()) {
+                return Self::Unchanged;
+            }
+            match on_our_base {
+                true if same_epoch && !quiet && moment >= state.base.cut => return Self::Delta(moment),
+                true if same_bans => return Self::Unchanged,
+                true => return Self::Whole,
+                false if held.bans == Some(state.base.digest) => return Self::FoldNothing,
+                false => return Self::FoldSince(moment),
+            }
+        }
+        match on_our_base {
+            true if same_bans => Self::Unchanged,
+            true => Self::Whole,
+            false if held.bans == Some(state.base.digest) => Self::FoldNothing,
+            false if same_bans => Self::FoldSince(state.moment),
+            false => Self::Whole,
+        }
+    }
+}
+
+/// Encoded answers of one state.
+#[derive(Default)]
+pub(super) struct Cache(Mutex<HashMap<Plan, (Instant, Shared)>>);
+
+type Shared = Arc<OnceLock<Bytes>>;
+
+impl Clone for Cache {
+    /// A copy of a state is about to become another one.
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl State {
+    /// The bytes of the answer to `plan`; encoded by whoever comes first.
+    pub fn answer(&self, plan: Plan) -> Bytes {
+        let slot = {
+            let mut cache = self.cache.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if cache.len() >= MAX_CACHED && !cache.contains_key(&plan) {
+                cache.clear();
+            }
+            let now = Instant::now();
+            let (made, slot) = cache.entry(plan.clone()).or_insert_with(|| (now, Shared::default()));
+            if now.saturating_duration_since(*made) > FRESH {
+                (*made, *slot) = (now, Shared::default());
+            }
+            slot.clone()
+        };
+        slot.get_or_init(|| self.encode(&plan)).clone()
+    }
+
+    fn encode(&self, plan: &Plan) -> Bytes {
+        let mut answer = SyncAnswer {
+            version: self.version(),
+            refresh: self.refresh,
+            server_time_ms: clock::now_ms(),
+            ack_wanted: plan.ack_wanted,
+            whole: plan.whole.iter().map(|table| self.whole_update(*table)).collect(),
+            bans: self.bans_update(plan.bans),
+        };
+        let fits = |answer: &SyncAnswer| -> Option<Result<Vec<u8>, WireError>> {
+            let bytes = answer.to_bytes();
+            bytes.as_ref().map_or(true, |bytes| bytes.len() <= MAX_PAGE).then_some(bytes)
+        };
+        // First what can be fetched by pages, then what saves fetching the base.
+        let bytes = fits(&answer).or_else(|| {
+            answer.whole.iter_mut().for_each(|update| update.bytes = None);
+            fits(&answer)
+        });
+        let bytes = bytes.unwrap_or_else(|| {
+            answer.bans.iter_mut().for_each(|bans| bans.fold = None);
+            answer.to_bytes()
+        });
+        // These types can always be encoded; were it otherwise, a gateway takes
+        // an empty answer as malformed and tries again.
+        bytes.unwrap_or_default().into()
+    }
+
+    fn whole_update(&self, table: WholeTable) -> WholeUpdate {
+        let whole = self.whole(table);
+        let inline = whole.bytes.len() <= MAX_INLINE;
+        WholeUpdate { table, blob: whole.blob, bytes: inline.then(|| whole.bytes.to_vec()) }
+    }
+
+    fn bans_update(&self, plan: BansPlan) -> Option<BansUpdate> {
+        let changed = |prefix: Prefix| OverlayChange { prefix, state: self.world.ban(&prefix) };
+        let whole = || OverlayUpdate::Whole(self.log.current.keys().map(changed).collect());
+        let (fold, overlay) = match plan {
+            BansPlan::Unchanged => return None,
+            BansPlan::Delta(since) => {
+                (None, OverlayUpdate::Delta(self.log.current.after(since).map(changed).collect()))
+            }
+            BansPlan::Whole => (None, whole()),
+            BansPlan::FoldNothing => (Some(Vec::new()), whole()),
+            BansPlan::FoldSince(since) => (self.fold(since), whole()),
+        };
+        Some(BansUpdate { base: self.base.blob, fold, overlay, digest: self.world.bans })
+    }
+
+    /// What turns the bans of `since` into those of the base.
+    fn fold(&self, since: Moment) -> Option<Vec<OverlayChange>> {
+        let keys = self.log.between(since, self.base.cut)?;
+        let at_cut = |prefix: Prefix| OverlayChange { prefix, state: self.base.state(&prefix) };
+        Some(keys.into_iter().map(at_cut).collect())
+    }
+}

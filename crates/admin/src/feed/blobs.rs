@@ -1,0 +1,83 @@
+//! The blobs that gateways may be fetching: what is in force, and for a while
+//! what was.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidegate_policy::digest::BlobHash;
+use tidegate_policy::wire::sync::{BlobRef, MAX_PAGE};
+use tokio::time::Instant;
+
+/// Superseded blobs of one kind that are kept at most, however young: a table
+/// that changes all the time must not fill the memory. At least one stays.
+const MAX_SUPERSEDED: usize = 8;
+/// The same as bytes.
+const MAX_SUPERSEDED_BYTES: usize = 256 << 20;
+
+/// What a blob is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Base,
+    Allow,
+    Routes,
+}
+
+#[derive(Default)]
+pub(super) struct Blobs(Vec<Stored>);
+
+struct Stored {
+    kind: Kind,
+    hash: BlobHash,
+    bytes: Bytes,
+    /// `None`: in force.
+    superseded: Option<Instant>,
+}
+
+impl Blobs {
+    /// `blob` is the one in force of its kind from now on.
+    pub fn put(&mut self, kind: Kind, blob: BlobRef, bytes: Bytes, keep: Duration) {
+        let now = Instant::now();
+        self.0.retain(|stored| stored.kind != kind || stored.hash != blob.hash);
+        for stored in self.0.iter_mut().filter(|stored| stored.kind == kind) {
+            stored.superseded.get_or_insert(now);
+        }
+        self.0.push(Stored { kind, hash: blob.hash, bytes, superseded: None });
+        self.prune(kind, keep);
+    }
+
+    /// The page of `hash` from `offset` on; `None`: nobody needs it any more.
+    pub fn page(&self, hash: BlobHash, offset: u64) -> Option<Bytes> {
+        let stored = self.0.iter().find(|stored| stored.hash == hash)?;
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(stored.bytes.len());
+        let to = from.saturating_add(MAX_PAGE).min(stored.bytes.len());
+        Some(stored.bytes.slice(from..to))
+    }
+
+    /// Drops what is old, but never the last one that was superseded.
+    pub fn prune_all(&mut self, keep: Duration) {
+        for kind in [Kind::Base, Kind::Allow, Kind::Routes] {
+            self.prune(kind, keep);
+        }
+    }
+
+    fn prune(&mut self, kind: Kind, keep: Duration) {
+        let mut superseded: Vec<(Instant, BlobHash, usize)> = self
+            .0
+            .iter()
+            .filter(|stored| stored.kind == kind)
+            .filter_map(|stored| Some((stored.superseded?, stored.hash, stored.bytes.len())))
+            .collect();
+        // Newest first; the order of superseding is the order of the list.
+        superseded.reverse();
+        superseded.sort_by_key(|(at, ..)| std::cmp::Reverse(*at));
+        let mut total = 0usize;
+        let mut gone = Vec::new();
+        for (i, (at, hash, len)) in superseded.into_iter().enumerate() {
+            total = total.saturating_add(len);
+            if i > 0 && (at.elapsed() > keep || i >= MAX_SUPERSEDED || total > MAX_SUPERSEDED_BYTES) {
+                gone.push(hash);
+            }
+        }
+        self.0.retain(|stored| stored.kind != kind || !gone.contains(&stored.hash));
+    }
+}

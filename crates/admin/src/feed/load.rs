@@ -1,0 +1,95 @@
+//! A world out of all rows at once: at the start, after a restore, and to find
+//! out whether the world that was kept change by change is still the right one.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use tidegate_policy::address::Prefix;
+
+use super::rows::{Row, Rows, Words};
+use super::world::{Touched, World};
+use crate::store::{IpRow, Table};
+
+/// All rows of `ip_monitor`, read: by prefix, and those that mean nothing.
+pub(super) struct Loaded {
+    prefixes: Vec<(Prefix, Rows)>,
+    quarantine: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+impl Loaded {
+    /// Reads all rows. A second per million: not for the async threads.
+    pub fn read(rows: Vec<IpRow>) -> Self {
+        let mut words = Words::default();
+        let mut quarantine = BTreeMap::new();
+        let mut read: Vec<(Prefix, Row)> = Vec::with_capacity(rows.len());
+        for row in rows {
+            let understood = row.ip.parse::<Prefix>().map_err(|error| error.to_string());
+            match understood.and_then(|prefix| Ok((prefix, Row::read(&prefix, &row, &mut words)?))) {
+                Ok(understood) => read.push(understood),
+                Err(why) => drop(quarantine.insert(row.ip.into(), why.into())),
+            }
+        }
+        read.sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one.cmp_key(other)));
+        let mut prefixes: Vec<(Prefix, Rows)> = Vec::with_capacity(read.len());
+        let mut read = read.into_iter().peekable();
+        while let Some((prefix, first)) = read.next() {
+            let mut rows = vec![first];
+            while let Some((_, row)) = read.next_if(|(next, _)| *next == prefix) {
+                rows.push(row);
+            }
+            prefixes.push((prefix, rows.into()));
+        }
+        Self { prefixes, quarantine }
+    }
+
+    /// How `world` differs from these rows: what each prefix that differs should
+    /// be. Prefixes of which `skip` says so are passed over.
+    pub fn differences(&self, world: &World, skip: impl Fn(&Prefix) -> bool) -> Vec<(Prefix, Rows)> {
+        let mut found = Vec::new();
+        let mut held = world.entries.iter().peekable();
+        for (prefix, rows) in &self.prefixes {
+            while let Some((gone, _)) = held.next_if(|(held, _)| *held < prefix) {
+                found.push((*gone, Rows::from([])));
+            }
+            let same = match held.peek() {
+                Some((at, _)) if (*at).cmp(prefix) == Ordering::Equal => {
+                    held.next().is_some_and(|(_, held)| held == rows)
+                }
+                _ => false,
+            };
+            if !same {
+                found.push((*prefix, rows.clone()));
+            }
+        }
+        found.extend(held.map(|(gone, _)| (*gone, Rows::from([]))));
+        found.retain(|(prefix, _)| !skip(prefix));
+        found
+    }
+
+    /// A malformed row that only one side has, or has differently. Those in
+    /// `moved` are passed over.
+    pub fn quarantine_differs(&self, world: &World, moved: &HashSet<String>) -> Option<Arc<str>> {
+        let held: BTreeMap<&Arc<str>, &Arc<str>> = world
+            .quarantine
+            .iter()
+            .filter(|((table, _), _)| *table == Table::Ip)
+            .map(|((_, key), why)| (key, why))
+            .collect();
+        let mine = self.quarantine.iter().filter(|(key, why)| held.get(key) != Some(why)).map(|(key, _)| key);
+        let theirs = held.keys().copied().filter(|key| !self.quarantine.contains_key(*key));
+        mine.chain(theirs).find(|key| !moved.contains(&***key)).cloned()
+    }
+
+    /// Makes `world` say what these rows say.
+    pub fn replace_all(self, world: &mut World) -> Touched {
+        let mut touched = Touched::default();
+        for (prefix, rows) in self.differences(world, |_| false) {
+            world.replace(prefix, rows, &mut touched);
+        }
+        world.forget_quarantine(Table::Ip);
+        let quarantine = self.quarantine.into_iter().map(|(key, why)| ((Table::Ip, key), why));
+        world.quarantine.extend(quarantine);
+        touched
+    }
+}

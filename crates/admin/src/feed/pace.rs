@@ -1,0 +1,25 @@
+//! When open polls are answered: the first change after a pause at once, those
+//! that follow together, so that many gateways do not answer each other's acks
+//! all the time.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::time::sleep;
+
+use super::Shared;
+
+/// Releases each new state to the polls. Never returns.
+pub(super) async fn release(shared: Arc<Shared>) {
+    let mut applied = shared.applied.subscribe();
+    // Also what was applied before this task began.
+    applied.mark_changed();
+    // An error would mean that the sender is gone, which `shared` holds.
+    while applied.changed().await.is_ok() {
+        let polls = u32::try_from(shared.waiting.load(Ordering::Acquire)).unwrap_or(u32::MAX);
+        let state = applied.borrow_and_update().clone();
+        shared.released.send_replace(state);
+        let options = &shared.options;
+        sleep(options.pace_min.max(options.pace_each.saturating_mul(polls))).await;
+    }
+}

@@ -1,0 +1,197 @@
+//! Rows of `ip_monitor` as people write them, and what they mean.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tidegate_policy::UnixSeconds;
+use tidegate_policy::address::Prefix;
+
+use super::clock::{self, Millis};
+use crate::store::IpRow;
+
+/// What a row says of its prefix.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Status {
+    /// Refused.
+    Banned,
+    /// Skips the ban list.
+    Allowed,
+    /// Neither; shown to people.
+    Watched,
+}
+
+impl Status {
+    /// The word in the database.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Banned => "banned",
+            Self::Allowed => "allowed",
+            Self::Watched => "watched",
+        }
+    }
+}
+
+/// A row that was understood. Kept small: there may be a million.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Row {
+    /// The raw key; `None`: it is the prefix in canonical form.
+    key: Option<Arc<str>>,
+    pub status: Status,
+    pub reason: Option<Arc<str>>,
+    pub created: Option<Millis>,
+    pub updated: Option<Millis>,
+    pub expires: Option<UnixSeconds>,
+}
+
+/// The rows that mean one prefix, by raw key.
+pub(super) type Rows = Arc<[Row]>;
+
+impl Row {
+    /// Reads a row whose key is known to mean `prefix`; or why it means nothing.
+    pub fn read(prefix: &Prefix, row: &IpRow, words: &mut Words) -> Result<Self, String> {
+        let status = match row.status.as_str() {
+            "banned" => Status::Banned,
+            "allowed" => Status::Allowed,
+            "watched" => Status::Watched,
+            other => {
+                let shown: String = other.chars().take(60).collect();
+                return Err(format!("status `{shown}` is unknown: write banned, allowed or watched"));
+            }
+        };
+        let expires = match &row.expires_at {
+            None => None,
+            Some(text) => {
+                let moment = clock::millis(text).ok_or_else(|| {
+                    let shown: String = text.chars().take(60).collect();
+                    format!(
+                        "expires_at `{shown}` is not a time: write it like 2026-11-23 18:00:00 (UTC), or NULL"
+                    )
+                })?;
+                clock::expiry(moment)
+            }
+        };
+        let key = (prefix.to_string() != row.ip).then(|| Arc::from(row.ip.as_str()));
+        Ok(Self {
+            key,
+            status,
+            reason: row.reason.as_deref().map(|reason| words.share(reason)),
+            created: row.created_at.as_deref().and_then(clock::millis),
+            updated: row.updated_at.as_deref().and_then(clock::millis),
+            expires,
+        })
+    }
+
+    /// The raw key.
+    pub fn key(&self, prefix: &Prefix) -> String {
+        self.key.as_deref().map_or_else(|| prefix.to_string(), str::to_owned)
+    }
+
+    /// Whether this is the row of the raw key `raw`; `canonical` is its prefix's text.
+    pub fn has_key(&self, raw: &str, canonical: &str) -> bool {
+        self.key.as_deref().unwrap_or(canonical) == raw
+    }
+
+    /// Order of rows within a prefix.
+    pub fn cmp_key(&self, other: &Self) -> std::cmp::Ordering {
+        self.key.cmp(&other.key)
+    }
+}
+
+/// Reasons that many rows share are kept once.
+#[derive(Default)]
+pub(super) struct Words(HashSet<Arc<str>>);
+
+impl Words {
+    fn share(&mut self, word: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(word) {
+            return known.clone();
+        }
+        let word: Arc<str> = Arc::from(word);
+        // Reasons that are all different are no use here.
+        if self.0.len() < 10_000 {
+            self.0.insert(word.clone());
+        }
+        word
+    }
+}
+
+/// What the rows of a prefix come to. `Some(None)`: for good.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Meaning {
+    pub banned: Option<Option<UnixSeconds>>,
+    pub allowed: Option<Option<UnixSeconds>>,
+    pub watched: Option<Option<UnixSeconds>>,
+}
+
+impl Meaning {
+    /// Several rows may mean one prefix: it is banned for as long as any says so.
+    pub fn of(rows: &[Row]) -> Self {
+        let mut meaning = Self::default();
+        for row in rows {
+            let slot = meaning.slot(row.status);
+            *slot = Some(match *slot {
+                Some(until) => until.zip(row.expires).map(|(one, other)| one.max(other)),
+                None => row.expires,
+            });
+        }
+        meaning
+    }
+
+    pub fn get(mut self, status: Status) -> Option<Option<UnixSeconds>> {
+        *self.slot(status)
+    }
+
+    fn slot(&mut self, status: Status) -> &mut Option<Option<UnixSeconds>> {
+        match status {
+            Status::Banned => &mut self.banned,
+            Status::Allowed => &mut self.allowed,
+            Status::Watched => &mut self.watched,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(ip: &str, status: &str, expires: Option<&str>) -> IpRow {
+        IpRow {
+            ip: ip.into(),
+            status: status.into(),
+            reason: None,
+            created_at: None,
+            updated_at: None,
+            expires_at: expires.map(Into::into),
+        }
+    }
+
+    fn read(row: &IpRow) -> Result<Row, String> {
+        Row::read(&row.ip.parse().unwrap(), row, &mut Words::default())
+    }
+
+    #[test]
+    fn the_latest_end_counts_and_none_is_the_latest() {
+        let early = read(&row("9.9.9.9", "banned", Some("2026-11-23 18:00:00"))).unwrap();
+        let late = read(&row("9.9.9.9/32", "banned", Some("2026-11-23 18:00:01.5"))).unwrap();
+        let never = read(&row("::ffff:9.9.9.9", "banned", None)).unwrap();
+        let allowed = read(&row("::ffff:9.9.9.9", "allowed", None)).unwrap();
+        let of = |rows: &[&Row]| Meaning::of(&rows.iter().map(|row| (*row).clone()).collect::<Vec<_>>());
+        assert_eq!(of(&[]), Meaning::default());
+        assert_eq!(of(&[&early, &late]).banned, Some(Some(1_795_456_802)));
+        assert_eq!(of(&[&late, &early]).banned, Some(Some(1_795_456_802)));
+        for rows in [[&early, &never, &late], [&never, &late, &early], [&late, &early, &never]] {
+            assert_eq!(of(&rows).banned, Some(None));
+        }
+        let both = of(&[&early, &allowed]);
+        assert_eq!((both.banned, both.allowed), (Some(Some(1_795_456_800)), Some(None)));
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_what_would_be_right() {
+        let status = read(&row("9.9.9.9", "Banned", None)).unwrap_err();
+        assert!(status.contains("`Banned`") && status.contains("banned, allowed or watched"), "{status}");
+        let expiry = read(&row("9.9.9.9", "banned", Some("soon"))).unwrap_err();
+        assert!(expiry.contains("`soon`") && expiry.contains("2026-11-23 18:00:00"), "{expiry}");
+    }
+}

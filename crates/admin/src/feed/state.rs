@@ -1,0 +1,70 @@
+//! One state of the feed: a world, and everything needed to bring any gateway
+//! to it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidegate_policy::wire::sync::{BlobRef, Held, Version, WholeTable};
+
+use super::answer::Cache;
+use super::base::Base;
+use super::log::{Log, Moment};
+use super::world::World;
+
+/// A table that travels whole.
+#[derive(Clone)]
+pub(super) struct Whole {
+    pub blob: BlobRef,
+    pub bytes: Bytes,
+}
+
+/// A state; never changes once it is published. A copy shares nearly all.
+#[derive(Clone)]
+pub(super) struct State {
+    pub moment: Moment,
+    /// Epochs of this process that are over: their era is the index.
+    pub past: Arc<Vec<Past>>,
+    pub world: Arc<World>,
+    pub base: Arc<Base>,
+    pub log: Log,
+    pub allow: Whole,
+    pub routes: Whole,
+    pub refresh: u64,
+    pub cache: Cache,
+}
+
+/// An epoch that is over.
+#[derive(Clone, Copy)]
+pub(super) struct Past {
+    pub epoch: u64,
+    pub last_seq: u64,
+}
+
+impl State {
+    pub fn version(&self) -> Version {
+        self.world.version
+    }
+
+    pub fn whole(&self, table: WholeTable) -> &Whole {
+        match table {
+            WholeTable::Allow => &self.allow,
+            WholeTable::Routes => &self.routes,
+        }
+    }
+
+    /// Whether a gateway holds `table` as it is now.
+    pub fn is_held(&self, table: WholeTable, held: &Held) -> bool {
+        held.whole.contains(&(table, self.whole(table).blob.hash))
+    }
+
+    /// The moment of a version that this process gave out; `None` for one of an
+    /// epoch that it never had, or from the future.
+    pub fn moment_of(&self, version: Version) -> Option<Moment> {
+        if version.epoch == self.version().epoch {
+            return (version.seq <= self.moment.seq).then_some(Moment { seq: version.seq, ..self.moment });
+        }
+        let era = self.past.iter().position(|past| past.epoch == version.epoch)?;
+        let known = version.seq <= self.past.get(era)?.last_seq;
+        known.then_some(Moment { era: u32::try_from(era).ok()?, seq: version.seq })
+    }
+}

@@ -1,0 +1,187 @@
+//! The gateways: who is there, and what each enforces.
+//!
+//! A gateway is (node, process). It is **live** while a poll of it is open or was
+//! within the last 3 s, **lost** after that, and forgotten a day later, or as soon
+//! as a newer process of its node has taken over.
+
+mod registry;
+#[cfg(test)]
+mod tests;
+mod wait;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tidegate_policy::wire::sync::{Ack, Gateway, Version};
+use tokio::sync::watch;
+
+use registry::Registry;
+pub use wait::{Applied, Waiter};
+
+/// A gateway without an open poll for longer than this is lost.
+pub const LOST_AFTER: Duration = Duration::from_secs(3);
+/// A lost gateway is counted for this long.
+pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// All gateways that this service has heard of. A clone shares the registry.
+#[derive(Clone)]
+pub struct Gateways(Arc<Shared>);
+
+struct Shared {
+    registry: Mutex<Registry>,
+    /// Waiters that have not been answered.
+    waiters: AtomicUsize,
+    /// Moves when an ack, a poll or the epoch may have changed an answer.
+    moved: watch::Sender<u64>,
+    /// Moves when open polls should be asked for the ack that a waiter misses.
+    nudged: watch::Sender<u64>,
+}
+
+/// What is known of one gateway.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GatewayStatus {
+    /// Who it is.
+    pub gateway: Gateway,
+    /// What it last said it enforces; `None`: it has not said yet.
+    pub ack: Option<Ack>,
+    /// Whether it counts as lost.
+    pub lost: bool,
+    /// Time since this service first heard of it.
+    pub known_for: Duration,
+    /// Time since it last polled or acked; zero while a poll is open.
+    pub silent_for: Duration,
+}
+
+impl Gateways {
+    /// None yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Arc::new(Shared {
+            registry: Mutex::default(),
+            waiters: AtomicUsize::new(0),
+            moved: watch::Sender::new(0),
+            nudged: watch::Sender::new(0),
+        }))
+    }
+
+    /// A poll of `gateway` has opened; it closes when the guard is dropped, also
+    /// when the client went away and the handler was cancelled.
+    #[must_use]
+    pub fn poll(&self, gateway: &Gateway) -> Poll {
+        self.seen(gateway);
+        Poll { gateways: self.clone(), gateway: gateway.clone() }
+    }
+
+    /// A poll of `gateway` has opened. [`Gateways::poll`] closes it by itself.
+    pub fn seen(&self, gateway: &Gateway) {
+        if self.registry().poll_opened(gateway) {
+            self.note_move();
+        }
+    }
+
+    /// A poll of `gateway` has been answered or broken off.
+    pub fn poll_closed(&self, gateway: &Gateway) {
+        self.registry().poll_closed(gateway);
+    }
+
+    /// `gateway` says what it enforces. What is older than what it said before,
+    /// in the same epoch, is a message that was overtaken, and ignored.
+    pub fn ack(&self, gateway: &Gateway, ack: Ack) {
+        if self.registry().ack(gateway, ack) {
+            self.note_move();
+        }
+    }
+
+    /// Removes `gateway` from the counts; it comes back with its next poll.
+    /// Whether it was known.
+    pub fn forget(&self, gateway: &Gateway) -> bool {
+        let known = self.registry().forget(gateway);
+        if known {
+            self.note_move();
+        }
+        known
+    }
+
+    /// Whether somebody waits for acks: gateways are told to ack at once.
+    #[must_use]
+    pub fn want(&self) -> bool {
+        self.0.waiters.load(Ordering::Acquire) > 0
+    }
+
+    /// Announces that somebody will wait. Taken **before** the change is
+    /// committed, so that the very answer that carries the change also says that
+    /// an ack is wanted.
+    #[must_use]
+    pub fn waiter(&self) -> Waiter {
+        Waiter::new(self.clone())
+    }
+
+    /// Waits until every live gateway enforces `version`, at most `within`. For a
+    /// change that is still to be made, [`Gateways::waiter`] is quicker.
+    pub async fn wait_applied(&self, version: Version, within: Duration) -> Applied {
+        self.waiter().applied(version, within).await
+    }
+
+    /// Every gateway, by node and process.
+    #[must_use]
+    pub fn list(&self) -> Vec<GatewayStatus> {
+        self.registry().list()
+    }
+
+    /// The epoch that acks count in. A new one answers every waiter: what was
+    /// numbered before can no longer be proven.
+    pub fn set_epoch(&self, epoch: u64) {
+        self.registry().epoch = epoch;
+        self.note_move();
+    }
+
+    /// Moves when open polls should look again whether their ack is missed.
+    pub(crate) fn nudges(&self) -> watch::Receiver<u64> {
+        self.0.nudged.subscribe()
+    }
+
+    fn note_move(&self) {
+        self.0.moved.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.0.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Gateways {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// An open poll of a gateway.
+pub struct Poll {
+    gateways: Gateways,
+    gateway: Gateway,
+}
+
+impl Poll {
+    /// Whether the poll should be answered, though nothing changed, because
+    /// somebody waits for this gateway's word on `version`. Asks once per
+    /// version: a gateway that cannot ack yet must not be answered in a circle.
+    pub(crate) fn misses_ack(&self, version: Version) -> bool {
+        self.gateways.want() && self.gateways.registry().misses_ack(&self.gateway, version)
+    }
+
+    /// Whether an answer that carries `version` says that an ack is wanted.
+    pub(crate) fn ack_wanted(&self, version: Version) -> bool {
+        let wanted = self.gateways.want();
+        if wanted {
+            self.gateways.registry().note_asked(&self.gateway, version);
+        }
+        wanted
+    }
+}
+
+impl Drop for Poll {
+    fn drop(&mut self) {
+        self.gateways.poll_closed(&self.gateway);
+    }
+}

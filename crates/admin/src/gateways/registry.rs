@@ -1,0 +1,221 @@
+//! The book of gateways: what each said last, and who is lost.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tidegate_policy::wire::sync::{Ack, Gateway, Version};
+use tokio::time::Instant;
+
+use super::{Applied, FORGOTTEN_AFTER, GatewayStatus, LOST_AFTER};
+
+/// A process that has stopped polling while a newer one of its node is there has
+/// been replaced; a poll that was only answered is opened again well within this.
+const REPLACED_AFTER: Duration = Duration::from_millis(500);
+/// The least that timers tell apart.
+const TICK: Duration = Duration::from_millis(1);
+/// Gateways known at once: far over what one service feeds. Beyond it the lost
+/// ones go first, so that process ids out of nowhere cannot fill the memory.
+const MAX_GATEWAYS: usize = 50_000;
+
+#[derive(Default)]
+pub(super) struct Registry {
+    /// The epoch that acks count in; 0: none yet.
+    pub(super) epoch: u64,
+    /// By node, then in the order in which the processes appeared.
+    nodes: BTreeMap<String, Vec<Process>>,
+    /// Processes in `nodes`.
+    count: usize,
+}
+
+struct Process {
+    id: u64,
+    ack: Option<Ack>,
+    polls: u32,
+    known_since: Instant,
+    /// When it last opened or closed a poll, or acked.
+    heard: Instant,
+    /// The version that it was last asked to ack.
+    asked: Version,
+}
+
+impl Process {
+    fn new(id: u64, now: Instant) -> Self {
+        Self { id, ack: None, polls: 0, known_since: now, heard: now, asked: Version::default() }
+    }
+
+    /// Time without an open poll.
+    fn closed_for(&self, now: Instant) -> Duration {
+        if self.polls > 0 { Duration::ZERO } else { now.saturating_duration_since(self.heard) }
+    }
+
+    fn is_lost(&self, now: Instant) -> bool {
+        self.closed_for(now) > LOST_AFTER
+    }
+
+    fn applied(&self, version: &Version) -> bool {
+        self.ack.is_some_and(|ack| ack.stale == 0 && ack.version.covers(version))
+    }
+}
+
+/// What a waiter finds: the numbers, and when they may change by themselves.
+pub(super) struct Count {
+    pub(super) applied: Applied,
+    pub(super) next_loss: Option<Instant>,
+}
+
+impl Registry {
+    /// Whether the set of gateways changed.
+    pub(super) fn poll_opened(&mut self, gateway: &Gateway) -> bool {
+        let now = Instant::now();
+        let new = self.find(gateway).is_none();
+        if new {
+            self.add(gateway, now);
+        }
+        if let Some(process) = self.find(gateway) {
+            process.polls = process.polls.saturating_add(1);
+            process.heard = now;
+        }
+        new
+    }
+
+    fn add(&mut self, gateway: &Gateway, now: Instant) {
+        if self.count >= MAX_GATEWAYS {
+            self.nodes.values_mut().for_each(|all| all.retain(|process| !process.is_lost(now)));
+            self.tidy();
+        }
+        if self.count >= MAX_GATEWAYS {
+            return;
+        }
+        let processes = self.nodes.entry(gateway.node.clone()).or_default();
+        // Whoever polls at this moment lives, whatever its node is called: two
+        // gateways with one name both count, and so does an Envoy that drains
+        // while its successor is starting.
+        processes.retain(|process| process.polls > 0);
+        processes.push(Process::new(gateway.process, now));
+        self.count = self.nodes.values().map(Vec::len).sum();
+    }
+
+    pub(super) fn poll_closed(&mut self, gateway: &Gateway) {
+        if let Some(process) = self.find(gateway) {
+            process.polls = process.polls.saturating_sub(1);
+            process.heard = Instant::now();
+        }
+    }
+
+    /// Whether anything changed.
+    pub(super) fn ack(&mut self, gateway: &Gateway, ack: Ack) -> bool {
+        let epoch = self.epoch;
+        // One that acks before its first poll here is there. The last word of a
+        // process that has been replaced does not bring it back.
+        if !self.nodes.contains_key(&gateway.node) {
+            self.add(gateway, Instant::now());
+        }
+        let Some(process) = self.find(gateway) else { return false };
+        if process.polls == 0 {
+            process.heard = Instant::now();
+        }
+        let newer = process.ack.is_none_or(|held| {
+            if held.version.epoch == ack.version.epoch {
+                ack.version.seq >= held.version.seq && ack.refresh >= held.refresh
+            } else {
+                held.version.epoch != epoch
+            }
+        });
+        if !newer || process.ack == Some(ack) {
+            return false;
+        }
+        process.ack = Some(ack);
+        true
+    }
+
+    pub(super) fn forget(&mut self, gateway: &Gateway) -> bool {
+        let known = self.find(gateway).is_some();
+        if let Some(processes) = self.nodes.get_mut(&gateway.node) {
+            processes.retain(|process| process.id != gateway.process);
+        }
+        self.tidy();
+        known
+    }
+
+    pub(super) fn misses_ack(&mut self, gateway: &Gateway, version: Version) -> bool {
+        self.find(gateway).is_some_and(|process| {
+            !process.ack.is_some_and(|ack| ack.version.covers(&version)) && process.asked != version
+        })
+    }
+
+    pub(super) fn note_asked(&mut self, gateway: &Gateway, version: Version) {
+        if let Some(process) = self.find(gateway) {
+            process.asked = version;
+        }
+    }
+
+    /// Who enforces `version`. `None`: its epoch is over, nobody ever will.
+    pub(super) fn count(&mut self, version: Version) -> Option<Count> {
+        let now = Instant::now();
+        self.prune_replaced(now);
+        let mut applied = Applied { version, ..Applied::default() };
+        let mut next_loss: Option<Instant> = None;
+        for process in self.nodes.values().flatten() {
+            if process.is_lost(now) {
+                applied.lost += 1;
+                continue;
+            }
+            applied.of += 1;
+            if process.applied(&version) {
+                applied.gateways += 1;
+            } else if process.polls == 0 {
+                // Just past the limits, which themselves are not over them.
+                let limits = [REPLACED_AFTER, LOST_AFTER].map(|limit| process.heard + limit + TICK);
+                let next = limits.into_iter().filter(|limit| *limit > now);
+                next_loss = next_loss.into_iter().chain(next).min();
+            }
+        }
+        let current = self.epoch == version.epoch;
+        Some(Count { applied, next_loss }).filter(|count| current || count.applied.of == 0)
+    }
+
+    /// The numbers for a version whose epoch is over.
+    pub(super) fn count_of_old_epoch(&self, version: Version) -> Applied {
+        let now = Instant::now();
+        let (lost, live): (Vec<_>, Vec<_>) =
+            self.nodes.values().flatten().partition(|process| process.is_lost(now));
+        Applied { gateways: 0, of: live.len(), lost: lost.len(), version, elapsed: Duration::ZERO }
+    }
+
+    pub(super) fn list(&mut self) -> Vec<GatewayStatus> {
+        let now = Instant::now();
+        self.prune_replaced(now);
+        let status = |node: &String, process: &Process| GatewayStatus {
+            gateway: Gateway { node: node.clone(), process: process.id },
+            ack: process.ack,
+            lost: process.is_lost(now),
+            known_for: now.saturating_duration_since(process.known_since),
+            silent_for: process.closed_for(now),
+        };
+        self.nodes.iter().flat_map(|(node, all)| all.iter().map(move |p| status(node, p))).collect()
+    }
+
+    /// Drops processes that a newer one of their node has replaced, and those
+    /// that have been lost for too long.
+    fn prune_replaced(&mut self, now: Instant) {
+        for processes in self.nodes.values_mut() {
+            let Some(newest) = processes.last().map(|process| process.id) else { continue };
+            processes.retain(|process| {
+                let closed = process.closed_for(now);
+                let replaced = process.id != newest && closed > REPLACED_AFTER;
+                !replaced && closed <= FORGOTTEN_AFTER
+            });
+        }
+        self.tidy();
+    }
+
+    fn tidy(&mut self) {
+        self.nodes.retain(|_, processes| !processes.is_empty());
+        self.count = self.nodes.values().map(Vec::len).sum();
+    }
+
+    fn find(&mut self, gateway: &Gateway) -> Option<&mut Process> {
+        let processes = self.nodes.get_mut(&gateway.node)?;
+        processes.iter_mut().find(|process| process.id == gateway.process)
+    }
+}
