@@ -66,6 +66,20 @@ fn an_allow_entry_skips_the_bans_but_not_the_routes() {
 }
 
 #[test]
+fn one_decision_is_made_at_one_time() {
+    let expiring = ["10.0.0.0/8", "10.1.0.0/16"].map(|prefix| entry(prefix, Some(100)));
+    let tables = tables(&expiring, &expiring);
+    let reads = Cell::new(0);
+    let clock = || {
+        reads.set(reads.get() + 1);
+        // A second reading would go back to before the entries expired.
+        if reads.get() == 1 { 100 } else { 99 }
+    };
+    assert_eq!(short(&decide(&from("10.1.2.3"), &tables, &PASS, clock)), (None, None, None));
+    assert_eq!(reads.get(), 1);
+}
+
+#[test]
 fn what_no_route_matches_goes_where_the_operator_said() {
     let tables = tables(&[], &[entry("0.0.0.0/0", None), entry("::/0", None)]);
     // A client without an address: no ban can cover it.
@@ -76,6 +90,41 @@ fn what_no_route_matches_goes_where_the_operator_said() {
     assert_eq!(reason(Routing::Tidegate, OnNoRoute::Deny), Some(Reason::NoRoute));
     assert_eq!(reason(Routing::Tidegate, OnNoRoute::Pass), None);
     assert_eq!(reason(Routing::Envoy, OnNoRoute::Deny), None);
+}
+
+#[cfg(feature = "author")]
+#[test]
+fn bans_come_before_routes_and_routes_before_what_the_operator_said() {
+    let document = serde_json::json!({
+        "metadata": {"name": "shop"},
+        "spec": {"rules": [
+            {"matches": [{"path": {"value": "/shop"}}], "backendRefs": [{"name": "shop", "port": 80}]},
+            {"matches": [{"path": {"value": "/empty"}}]},
+        ]},
+    });
+    let routes = crate::author::compile(&[crate::author::read(&document).unwrap()]).unwrap();
+    let mut tables = tables(&[], &[entry("10.0.0.0/8", None)]);
+    tables.routes = Arc::new(RouteTable::from_bytes(&routes).unwrap());
+    let deny = Settings { on_no_route: OnNoRoute::Deny, ..PASS };
+    let verdict = |client, path, settings| {
+        let facts = Facts { path, ..from(client) };
+        decide(&facts, &tables, settings, || panic!("nothing expires")).verdict
+    };
+    let found = |rule, backend| RouteMatch { route: "shop", rule, backend };
+
+    assert_eq!(verdict("11.0.0.1", b"/shop/1", &deny), Verdict::Allow(Some(found(0, Some(0)))));
+    let no_backend = Denial { reason: Reason::NoBackend, ban: None, route: Some(found(1, None)) };
+    assert_eq!(verdict("11.0.0.1", b"/empty", &PASS), Verdict::Deny(no_backend));
+    let no_route = Denial { reason: Reason::NoRoute, ban: None, route: None };
+    assert_eq!(verdict("11.0.0.1", b"/other", &deny), Verdict::Deny(no_route));
+    assert_eq!(verdict("11.0.0.1", b"/other", &PASS), Verdict::Allow(None));
+    let envoy = Settings { routing: Routing::Envoy, ..deny };
+    assert_eq!(verdict("11.0.0.1", b"/shop/1", &envoy), Verdict::Allow(None));
+    let ban = Some("10.0.0.0/8".parse().unwrap());
+    let banned = Denial { reason: Reason::IpBanned, ban, route: None };
+    for path in [b"/shop/1" as &[u8], b"/empty", b"/other"] {
+        assert_eq!(verdict("10.9.9.9", path, &deny), Verdict::Deny(banned));
+    }
 }
 
 #[test]
