@@ -72,7 +72,7 @@ enum Todo {
     Intake(Intake),
     Fold { fold: Box<Fold>, blob: BlobRef },
     Overlay { from_held: bool },
-    Join(Join),
+    Join(Box<Join>),
 }
 
 impl Build {
@@ -245,7 +245,7 @@ impl Build {
     /// All tables are in: the bans are joined, and then counted.
     fn put_together(&mut self) -> Result<Progress, BuildError> {
         if let Some(join) = self.pieces.join() {
-            self.todo.push_front(Todo::Join(join));
+            self.todo.push_front(Todo::Join(Box::new(join)));
             return Ok(Progress::More);
         }
         let digest = self.pieces.bans().map(BanTable::digest);

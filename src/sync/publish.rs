@@ -37,6 +37,12 @@ pub enum Bytes {
     Raw(Rc<Vec<u8>>),
 }
 
+impl std::fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.as_slice().len())
+    }
+}
+
 impl Bytes {
     fn as_slice(&self) -> &[u8] {
         match self {
@@ -47,7 +53,7 @@ impl Bytes {
 }
 
 /// A set of tables to publish.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Set {
     /// The version that they are.
     pub version: Version,
@@ -79,7 +85,7 @@ pub enum Outcome {
 }
 
 /// A publish under way.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Publish {
     fence: u64,
     set: Option<Rc<Set>>,
@@ -88,7 +94,7 @@ pub struct Publish {
     at: At,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 enum At {
     Manifest,
     Adopt(Manifest, Cas),
@@ -98,14 +104,14 @@ enum At {
 }
 
 /// The manifest to be, and what the one that it replaces must be.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Plan {
     next: Manifest,
     expect: Expect,
     changed: PerPart<bool>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Piece {
     part: Part,
     index: usize,

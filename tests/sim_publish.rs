@@ -1,0 +1,282 @@
+//! Every interleaving of two publishers and a reader over shared data, run
+//! through the step machines that ship: no reader sees a mix of two sets or goes
+//! back to an older one, and what is published in the end is the newest.
+//!
+//! States are explored, not schedules: two schedules that lead to the same state
+//! have the same future.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::rc::Rc;
+
+use tidegate::host::{Cas, Expect, HostError};
+use tidegate::sync::Keys;
+use tidegate::sync::collect::{Collect, Collected};
+use tidegate::sync::manifest::{Manifest, Part, PerPart, Shared};
+use tidegate::sync::publish::{Bytes, Outcome, Publish, Set};
+use tidegate_policy::digest::BlobHash;
+use tidegate_policy::wire::sync::{BlobRef, Version};
+
+const CHUNK: usize = 2;
+const EPOCH: u64 = 0xe;
+
+/// Shared data as the host keeps it. A token is the key's count of writes, so
+/// that states which differ in nothing else are the same state.
+#[derive(Clone, Debug, Default)]
+struct Store {
+    values: RefCell<BTreeMap<String, (Vec<u8>, Cas)>>,
+    /// A host that does not compare: the test of the test.
+    careless: bool,
+}
+
+impl Shared for Store {
+    fn get(&self, key: &str) -> Result<Option<(Vec<u8>, Cas)>, HostError> {
+        Ok(self.values.borrow().get(key).cloned())
+    }
+
+    fn set(&self, key: &str, value: &[u8], expect: Expect) -> Result<(), HostError> {
+        let mut values = self.values.borrow_mut();
+        let current = values.get(key).map_or(0, |(_, cas)| *cas);
+        let fits = match expect {
+            Expect::Absent => current == 0,
+            Expect::Unchanged(cas) => current == 0 || current == cas,
+        };
+        if !fits && !self.careless {
+            return Err(HostError::CasMismatch);
+        }
+        values.insert(key.to_owned(), (value.to_vec(), current + 1));
+        Ok(())
+    }
+}
+
+/// The bytes of a table: what they are says of which version they are.
+fn content(part: Part, generation: u8) -> Vec<u8> {
+    let len = if part == Part::BanOverlay { 3 } else { 1 };
+    vec![generation * 16 + part as u8; len]
+}
+
+/// A set whose tables are of these generations, in the order of [`Part::ALL`].
+fn set(seq: u64, generations: [u8; 4]) -> Rc<Set> {
+    let of = |part: Part| content(part, generations[part as usize]);
+    Rc::new(Set {
+        version: Version { epoch: EPOCH, seq },
+        refresh: 0,
+        clock_ms: 0,
+        blobs: PerPart::from_fn(|part| BlobRef { hash: BlobHash::of(&of(part)), len: of(part).len() as u64 }),
+        bytes: PerPart::from_fn(|part| Some(Bytes::Raw(Rc::new(of(part))))),
+    })
+}
+
+#[derive(Clone, Debug)]
+struct Publisher {
+    fence: u64,
+    /// What it will publish, in order.
+    todo: Vec<Rc<Set>>,
+    now: Option<Publish>,
+}
+
+impl Publisher {
+    fn new(fence: u64, todo: &[Rc<Set>]) -> Self {
+        Self { fence, todo: todo.to_vec(), now: None }
+    }
+
+    fn is_done(&self) -> bool {
+        self.now.is_none() && self.todo.is_empty()
+    }
+
+    fn step(&mut self, store: &Store, keys: &Keys) {
+        let publish = self.now.get_or_insert_with(|| Publish::new(self.fence, self.todo[0].clone(), CHUNK));
+        match publish.step(store, keys) {
+            None => {}
+            Some(Outcome::Outranked(_)) => (self.now, self.todo) = (None, Vec::new()),
+            Some(Outcome::Later) => self.now = None,
+            Some(Outcome::Done(_) | Outcome::NotNewer(_)) => {
+                self.todo.remove(0);
+                self.now = None;
+            }
+            Some(other) => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Reads `left` times in a row, as a VM does that looks again after a load.
+#[derive(Clone, Debug)]
+struct Reader {
+    left: u8,
+    now: Option<Collect>,
+    held: Option<(Manifest, PerPart<Vec<u8>>)>,
+}
+
+impl Reader {
+    fn step(&mut self, store: &Store, keys: &Keys, sets: &[Rc<Set>]) -> Result<(), String> {
+        let held = &self.held;
+        let names = || PerPart::from_fn(|part| held.as_ref().map(|(held, _)| held.tables.get(part).blob));
+        let collect = self.now.get_or_insert_with(|| Collect::new(names(), CHUNK));
+        let Some(end) = collect.step(store, keys) else { return Ok(()) };
+        self.now = None;
+        self.left -= 1;
+        let Collected::Set(published) = end else { return Ok(()) };
+        let mut fresh = published.bytes.clone();
+        let tables = PerPart::from_fn(|part| {
+            let kept = || self.held.as_ref().map(|(_, tables)| tables.get(part).clone()).unwrap_or_default();
+            fresh.get_mut(part).take().unwrap_or_else(kept)
+        });
+        // The hash that a VM verifies after it has collected: what does not fit
+        // is not used.
+        let named = |part: &Part| BlobHash::of(tables.get(*part)) == published.manifest.tables.get(*part).blob.hash;
+        if !Part::ALL.iter().all(named) {
+            return Ok(());
+        }
+        let version = published.manifest.version;
+        if !sets.iter().any(|set| set.version == version && set.blobs == published.manifest.blobs()) {
+            return Err(format!("a mix: {published:?}"));
+        }
+        if self.held.as_ref().is_some_and(|(held, _)| !version.covers(&held.version)) {
+            return Err(format!("back from {:?} to {version}", self.held));
+        }
+        self.held = Some((published.manifest, tables));
+        Ok(())
+    }
+}
+
+#[derive(Clone, Debug)]
+struct World {
+    store: Store,
+    publishers: Vec<Publisher>,
+    reader: Reader,
+}
+
+struct Explorer {
+    keys: Keys,
+    sets: Vec<Rc<Set>>,
+    /// What may be published in the end.
+    ends: Vec<u64>,
+    seen: HashSet<u64>,
+    finished: usize,
+}
+
+impl Explorer {
+    fn published(&self, world: &World) -> Option<Version> {
+        let (bytes, _) = world.store.get(&self.keys.manifest()).unwrap()?;
+        Some(Manifest::from_bytes(&bytes).unwrap().version)
+    }
+
+    fn explore(&mut self, start: World) -> Result<(), String> {
+        let mut open = vec![start];
+        while let Some(world) = open.pop() {
+            let mut hasher = DefaultHasher::new();
+            format!("{world:?}").hash(&mut hasher);
+            if !self.seen.insert(hasher.finish()) {
+                continue;
+            }
+            let before = self.published(&world);
+            let mut done = true;
+            for who in 0..world.publishers.len() {
+                if world.publishers[who].is_done() {
+                    continue;
+                }
+                done = false;
+                let mut next = world.clone();
+                next.publishers[who].step(&next.store, &self.keys);
+                let after = self.published(&next);
+                if let (Some(before), Some(after)) = (before, after)
+                    && !after.covers(&before)
+                {
+                    return Err(format!("published {before}, then {after}"));
+                }
+                open.push(next);
+            }
+            if world.reader.left > 0 {
+                done = false;
+                let mut next = world.clone();
+                next.reader.step(&next.store, &self.keys, &self.sets)?;
+                open.push(next);
+            }
+            if done {
+                self.finished += 1;
+                let end = before.map(|version| version.seq);
+                if !self.ends.iter().any(|seq| Some(*seq) == end) {
+                    return Err(format!("ends at {end:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Shared data in which `set` was published under `fence`.
+fn published(set: &Rc<Set>, fence: u64, keys: &Keys) -> Store {
+    let store = Store::default();
+    let mut publish = Publish::new(fence, set.clone(), CHUNK);
+    loop {
+        match publish.step(&store, keys) {
+            None => {}
+            Some(Outcome::Done(_)) => return store,
+            Some(other) => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Explores two publishers, the second of which has the newer lease, beside a
+/// reader that reads twice. `ends`: what may be published in the end.
+fn explore(
+    start: Option<Rc<Set>>,
+    first: &[Rc<Set>],
+    second: &[Rc<Set>],
+    ends: &[u64],
+    careless: bool,
+) -> Result<(usize, usize), String> {
+    let keys = Keys::new(7);
+    let mut store = start.as_ref().map_or_else(Store::default, |set| published(set, 1, &keys));
+    store.careless = careless;
+    let sets = start.iter().chain(first).chain(second).cloned().collect();
+    let publishers = vec![Publisher::new(1, first), Publisher::new(2, second)];
+    let world = World { store, publishers, reader: Reader { left: 2, now: None, held: None } };
+    let mut explorer = Explorer { keys, sets, ends: ends.to_vec(), seen: HashSet::new(), finished: 0 };
+    explorer.explore(world)?;
+    Ok((explorer.seen.len(), explorer.finished))
+}
+
+#[test]
+fn a_holder_that_slept_in_the_middle_of_a_publish_undoes_nothing() {
+    let start = set(4, [1, 1, 1, 1]);
+    let first = [set(5, [1, 2, 1, 1])];
+    let second = [set(6, [1, 3, 2, 1])];
+    let (states, ends) = explore(Some(start), &first, &second, &[6], false).unwrap();
+    println!("{states} states, {ends} ends");
+    assert!(ends > 1);
+}
+
+#[test]
+fn a_side_written_twice_under_a_readers_eyes_is_never_used() {
+    let start = set(4, [1, 1, 1, 1]);
+    let first = [set(5, [1, 2, 1, 1]), set(6, [1, 3, 1, 1])];
+    let second = [set(7, [1, 4, 1, 2])];
+    let (states, ends) = explore(Some(start), &first, &second, &[7], false).unwrap();
+    println!("{states} states, {ends} ends");
+}
+
+#[test]
+fn a_newer_holder_with_older_tables_takes_nothing_back() {
+    let start = set(4, [1, 1, 1, 1]);
+    let first = [set(6, [1, 3, 1, 1])];
+    let second = [set(5, [1, 2, 1, 1])];
+    // The second may never hear of 6: its next poll brings it.
+    explore(Some(start), &first, &second, &[5, 6], false).unwrap();
+}
+
+#[test]
+fn the_first_publish_of_a_process_is_raced_for_as_well() {
+    let first = [set(5, [1, 1, 1, 1])];
+    let second = [set(6, [1, 2, 1, 1])];
+    explore(None, &first, &second, &[6], false).unwrap();
+}
+
+#[test]
+fn the_exploration_finds_what_goes_wrong_without_compare_and_set() {
+    let start = set(4, [1, 1, 1, 1]);
+    let first = [set(5, [1, 2, 1, 1])];
+    let second = [set(6, [1, 3, 2, 1])];
+    assert!(explore(Some(start), &first, &second, &[6], true).is_err());
+}
