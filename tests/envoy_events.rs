@@ -1,0 +1,64 @@
+//! Events on a real Envoy: one row per request, no more and no fewer.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use tidegate_stack::http::Request;
+use tidegate_stack::load::Load;
+use tidegate_stack::{Options, Stack};
+
+fn exactly_one_row_per_request(name: &str, recorder: bool) -> Result<()> {
+    let mut options = Options::for_test(name)?;
+    options.recorder = recorder;
+    let stack = Stack::start(options)?;
+    stack.put_route("all", "/", "demo")?;
+    stack.ban("192.0.2.13")?;
+    let before = stack.recorded(1, Duration::from_secs(20))?;
+
+    let tally = Load::start(stack.gate(), 50, Some(1_000), |number| {
+        let client = if number % 10 == 0 { "192.0.2.13" } else { "192.0.2.14" };
+        Request::get(&format!("/events/{number}?secret=1")).from(client).header("user-agent", "events-test")
+    })
+    .finish();
+    assert_eq!((tally.status(200), tally.status(403), tally.failed), (900, 100, 0), "{tally:?}");
+
+    let after = stack.recorded(before.numbered + 1_000, Duration::from_secs(20))?;
+    assert!(after.is_whole(), "{after:?}");
+    assert_eq!(after.stored, before.stored + 1_000);
+
+    let mut sql = stack.sql()?;
+    assert_eq!(sql.number("SELECT count(*) FROM traffic_events WHERE path LIKE '/events/%'")?, 1_000);
+    assert_eq!(
+        sql.number("SELECT count(DISTINCT path) FROM traffic_events WHERE path LIKE '/events/%'")?,
+        1_000
+    );
+    let guide = "SELECT count(*) FROM traffic_events \
+                 WHERE timestamp > datetime('now', '-5 minutes') AND path LIKE '/events/%'";
+    assert_eq!(sql.number(guide)?, 1_000);
+    let kinds = sql.run(
+        "SELECT client_ip, verdict, coalesce(reason, ''), status, coalesce(route, ''), count(*) \
+         FROM traffic_events WHERE path LIKE '/events/%' GROUP BY 1, 2, 3, 4, 5 ORDER BY 1",
+    )?;
+    assert_eq!(kinds.len(), 2, "{kinds:?}");
+    assert!(
+        kinds[0].starts_with("192.0.2.13|deny|ip_banned|403|") && kinds[0].ends_with("|100"),
+        "{kinds:?}"
+    );
+    assert!(kinds[1].starts_with("192.0.2.14|allow||200|") && kinds[1].ends_with("|900"), "{kinds:?}");
+    let odd = sql.number(
+        "SELECT count(*) FROM traffic_events WHERE path LIKE '/events/%' AND NOT \
+         (method = 'GET' AND user_agent = 'events-test' AND duration_ms > 0 AND bytes_out > 0)",
+    )?;
+    assert_eq!(odd, 0, "every row has what is known of its request");
+    Ok(())
+}
+
+#[test]
+fn a_thousand_requests_are_a_thousand_rows() {
+    exactly_one_row_per_request("events", true).unwrap();
+}
+
+#[test]
+fn a_thousand_requests_are_a_thousand_rows_without_the_recorder() {
+    exactly_one_row_per_request("events-bare", false).unwrap();
+}

@@ -1,0 +1,232 @@
+//! A VM traps. The filter has no switch for that, and must have none: the tests
+//! rewrite the released module so that its callbacks trap on a sign of theirs.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tidegate_stack::http::{Connection, Request};
+use tidegate_stack::load::Load;
+use tidegate_stack::{Options, Stack, wait};
+use walrus::ir::{BinaryOp, Value};
+use walrus::{ConstExpr, ExportItem, FunctionBuilder, FunctionId, InstrSeqBuilder, Module, ValType};
+
+/// A request with more header lines than this traps the VM.
+const TRAP_HEADERS: i32 = 250;
+/// Bytes of the recorder's VM configuration, by which its VM is known.
+const RECORDER_CONFIG: i32 = "recorder".len() as i32;
+/// The recorder's VM traps at this tick: about ten seconds after its start.
+const TRAP_TICK: i32 = 40;
+
+/// The function behind an export.
+fn exported(module: &Module, name: &str) -> Result<FunctionId> {
+    module
+        .exports
+        .iter()
+        .find_map(|export| match export.item {
+            ExportItem::Function(function) if export.name == name => Some(function),
+            _ => None,
+        })
+        .with_context(|| format!("the filter does not export {name}"))
+}
+
+/// Puts `function` in the place of an export.
+fn replace(module: &mut Module, name: &str, function: FunctionId) {
+    for export in module.exports.iter_mut() {
+        if export.name == name {
+            export.item = ExportItem::Function(function);
+        }
+    }
+}
+
+fn trap_now(code: &mut InstrSeqBuilder<'_>) {
+    code.unreachable();
+}
+
+/// `proxy_on_request_headers` traps when there are too many headers.
+fn trap_on_headers(module: &mut Module) -> Result<()> {
+    let name = "proxy_on_request_headers";
+    let original = exported(module, name)?;
+    let locals = [(); 3].map(|()| module.locals.add(ValType::I32));
+    let mut builder = FunctionBuilder::new(&mut module.types, &[ValType::I32; 3], &[ValType::I32]);
+    builder
+        .func_body()
+        .local_get(locals[1])
+        .const_(Value::I32(TRAP_HEADERS))
+        .binop(BinaryOp::I32GtU)
+        .if_else(None, trap_now, |_| {})
+        .local_get(locals[0])
+        .local_get(locals[1])
+        .local_get(locals[2])
+        .call(original);
+    let wrapper = builder.finish(locals.to_vec(), &mut module.funcs);
+    replace(module, name, wrapper);
+    Ok(())
+}
+
+/// The VM whose configuration is as long as the recorder's traps at a tick.
+fn trap_recorder_on_tick(module: &mut Module) -> Result<()> {
+    let zero = || ConstExpr::Value(Value::I32(0));
+    let config = module.globals.add_local(ValType::I32, true, false, zero());
+    let ticks = module.globals.add_local(ValType::I32, true, false, zero());
+
+    let on_start = exported(module, "proxy_on_vm_start")?;
+    let locals = [(); 2].map(|()| module.locals.add(ValType::I32));
+    let mut builder = FunctionBuilder::new(&mut module.types, &[ValType::I32; 2], &[ValType::I32]);
+    builder
+        .func_body()
+        .local_get(locals[1])
+        .global_set(config)
+        .local_get(locals[0])
+        .local_get(locals[1])
+        .call(on_start);
+    let wrapper = builder.finish(locals.to_vec(), &mut module.funcs);
+    replace(module, "proxy_on_vm_start", wrapper);
+
+    let on_tick = exported(module, "proxy_on_tick")?;
+    let context = module.locals.add(ValType::I32);
+    let mut builder = FunctionBuilder::new(&mut module.types, &[ValType::I32], &[]);
+    builder
+        .func_body()
+        .global_get(ticks)
+        .const_(Value::I32(1))
+        .binop(BinaryOp::I32Add)
+        .global_set(ticks)
+        .global_get(config)
+        .const_(Value::I32(RECORDER_CONFIG))
+        .binop(BinaryOp::I32Eq)
+        .global_get(ticks)
+        .const_(Value::I32(TRAP_TICK))
+        .binop(BinaryOp::I32GeU)
+        .binop(BinaryOp::I32And)
+        .if_else(None, trap_now, |_| {})
+        .local_get(context)
+        .call(on_tick);
+    let wrapper = builder.finish(vec![context], &mut module.funcs);
+    replace(module, "proxy_on_tick", wrapper);
+    Ok(())
+}
+
+/// The released module, rewritten, beside the test's other files.
+fn rewritten(wasm: &Path, dir: &Path, rewrite: impl Fn(&mut Module) -> Result<()>) -> Result<PathBuf> {
+    let mut module = Module::from_file(wasm)?;
+    rewrite(&mut module)?;
+    std::fs::create_dir_all(dir)?;
+    let path = dir.join("trapping.wasm");
+    module.emit_wasm_file(&path)?;
+    Ok(path)
+}
+
+fn start(name: &str, recorder: bool, rewrite: impl Fn(&mut Module) -> Result<()>) -> Result<Stack> {
+    let mut options = Options::for_test(name)?;
+    options.recorder = recorder;
+    options.programs.wasm = rewritten(&options.programs.wasm, &options.dir, rewrite)?;
+    let stack = Stack::start(options)?;
+    stack.put_route("all", "/", "demo")?;
+    stack.ban("192.0.2.13")?;
+    Ok(stack)
+}
+
+/// Traps the worker behind this connection.
+fn trap(worker: &mut Connection) -> Result<()> {
+    let mut request = Request::get("/trap");
+    for at in 0..TRAP_HEADERS {
+        request = request.header(&format!("x-{at}"), "v");
+    }
+    let answer = worker.send(&request)?;
+    ensure!(answer.status == 503, "the VM did not trap: {} {}", answer.status, answer.text());
+    Ok(())
+}
+
+fn trapped_worker(name: &str, recorder: bool) -> Result<()> {
+    let stack = start(name, recorder, trap_on_headers)?;
+    for (number, mut worker) in stack.connection_per_worker()?.into_iter().enumerate() {
+        trap(&mut worker)?;
+        // Envoy makes a new VM at a request of this worker, at most every 150 ms; until
+        // then it answers 503 itself. The new VM must be warm at once.
+        let first = wait::until("the worker has a VM again", Duration::from_secs(30), || {
+            let answer = worker.send(&Request::get("/").from("192.0.2.13"))?;
+            let by_envoy = answer.status == 503 && answer.json().is_err();
+            Ok((!by_envoy).then_some(answer))
+        })?;
+        assert_eq!(first.status, 403, "worker {number}: {}", first.text());
+        assert_eq!(worker.send(&Request::get("/").from("192.0.2.14"))?.status, 200);
+        // It takes part in what comes later, too.
+        let late = format!("192.0.2.{}", 20 + number);
+        stack.ban(&late)?;
+        assert_eq!(worker.send(&Request::get("/").from(&late))?.status, 403);
+    }
+    let said = stack.recording()?;
+    assert!(said.unclosed >= 1 && !said.exact, "VMs died without a closing record: {said:?}");
+    assert_recorded(&stack, "/after")
+}
+
+/// 500 requests, each of which must become a row.
+fn assert_recorded(stack: &Stack, path: &'static str) -> Result<()> {
+    let tally =
+        Load::start(stack.gate(), 8, Some(500), move |_| Request::get(path).from("192.0.2.14")).finish();
+    assert_eq!(tally.status(200), 500, "{tally:?}");
+    let mut sql = stack.sql()?;
+    let query = format!("SELECT count(*) FROM traffic_events WHERE path = '{path}'");
+    wait::until("all rows are there", Duration::from_secs(30), || {
+        Ok((sql.number(&query)? >= 500).then_some(()))
+    })?;
+    assert_eq!(sql.number(&query)?, 500);
+    Ok(())
+}
+
+#[test]
+fn a_trapped_worker_is_warm_at_its_first_request() {
+    trapped_worker("trap", true).unwrap();
+}
+
+#[test]
+fn a_trapped_worker_is_warm_at_its_first_request_without_the_recorder() {
+    trapped_worker("trap-bare", false).unwrap();
+}
+
+#[test]
+fn a_trapped_worker_that_stays_idle_holds_nothing_up() {
+    // Without the recorder one of the workers holds the lease; each is trapped in
+    // turn and left alone, and the other must go on.
+    for trapped in [0, 1] {
+        let stack = start(&format!("trap-idle-{trapped}"), false, trap_on_headers).unwrap();
+        let mut workers = stack.connection_per_worker().unwrap();
+        trap(&mut workers[trapped]).unwrap();
+        let other = &mut workers[1 - trapped];
+        let mut sql = stack.sql().unwrap();
+        sql.run("INSERT INTO ip_monitor (ip, status) VALUES ('192.0.2.44', 'banned')").unwrap();
+        wait::until("the other worker knows the ban", Duration::from_secs(30), || {
+            Ok((other.send(&Request::get("/other").from("192.0.2.44"))?.status == 403).then_some(()))
+        })
+        .unwrap();
+        wait::until("the other worker's events are stored", Duration::from_secs(30), || {
+            let rows = "SELECT count(*) FROM traffic_events WHERE path = '/other' AND status = 403";
+            Ok((sql.number(rows)? == 1).then_some(()))
+        })
+        .unwrap();
+    }
+}
+
+#[test]
+fn a_trapped_recorder_is_replaced_by_a_worker() {
+    let stack = start("trap-recorder", true, trap_recorder_on_tick).unwrap();
+    wait::until("the recorder has trapped", Duration::from_secs(60), || {
+        let log = std::fs::read(stack.log("envoy"))?;
+        Ok(String::from_utf8_lossy(&log).contains("proxy_on_tick failed").then_some(()))
+    })
+    .unwrap();
+    let mut workers = stack.connection_per_worker().unwrap();
+    let mut sql = stack.sql().unwrap();
+    sql.run("INSERT INTO ip_monitor (ip, status) VALUES ('192.0.2.44', 'banned')").unwrap();
+    for worker in &mut workers {
+        wait::until("the worker knows the ban", Duration::from_secs(30), || {
+            Ok((worker.send(&Request::get("/").from("192.0.2.44"))?.status == 403).then_some(()))
+        })
+        .unwrap();
+    }
+    assert_recorded(&stack, "/after").unwrap();
+    // Nothing was under way when it trapped, so nothing is missing.
+    let whole = stack.recorded(1, Duration::from_secs(30)).unwrap();
+    assert!(whole.is_whole(), "{whole:?}");
+}
