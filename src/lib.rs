@@ -1,4 +1,4 @@
-//! Tidegate's filter: what runs inside Envoy.
+//! Tidegate's filter: what runs inside Envoy. `docs/ARCHITECTURE.md` has the map.
 #![cfg_attr(
     not(test),
     deny(
@@ -10,5 +10,16 @@
         clippy::arithmetic_side_effects
     )
 )]
+#![deny(unsafe_code)]
 
+#[cfg(target_arch = "wasm32")]
+mod adapter;
+pub mod config;
+pub mod gate;
+pub mod home;
 pub mod host;
+pub mod metrics;
+pub mod record;
+pub mod recorder;
+pub mod root;
+pub mod sync;
