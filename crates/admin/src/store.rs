@@ -5,6 +5,9 @@
 //! whoever committed; what [`Store::snapshot`] and [`Store::changes_since`] say
 //! was true at one moment, which the `seq` beside it names.
 
+pub mod sqlite;
+pub mod time_text;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -110,9 +113,10 @@ pub enum Change {
         /// `YYYY-MM-DD HH:MM:SS.mmm`, UTC; `None`: for good.
         expires_at: Option<String>,
     },
-    /// Remove every row that means this prefix and says `banned`.
+    /// Remove every row that means one of these prefixes, however it is spelled,
+    /// and says `banned`.
     Unban {
-        /// Raw keys of those rows.
+        /// Keys of such rows, canonical or raw.
         keys: Vec<String>,
     },
     /// Insert or replace a route; `created_at` of an existing row stays.
@@ -263,3 +267,6 @@ pub trait Store: Send + Sync + 'static {
     /// What the store has to say in health.
     fn health(&self) -> StoreHealth;
 }
+
+#[cfg(test)]
+mod tests;

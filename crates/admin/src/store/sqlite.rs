@@ -1,0 +1,266 @@
+//! The store in one SQLite file that people write, too, with `sqlite3`, while the
+//! service runs. `docs/ARCHITECTURE.md`, "A table change".
+//!
+//! One thread writes ([`writer`]), reads have connections of their own
+//! ([`readers`]), one thread looks for what others wrote ([`watcher`]) and one
+//! keeps house ([`keeper`]).
+
+mod changes;
+mod counts;
+mod events;
+mod file;
+mod hearing;
+mod ingest;
+mod keeper;
+mod ledger;
+mod queue;
+mod ranges;
+mod readers;
+mod schema;
+mod shared;
+mod tables;
+mod watcher;
+mod writer;
+
+use std::fmt::Display;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::ErrorCode;
+use tidegate_policy::wire::event::Source;
+use tidegate_policy::wire::sync::Gateway;
+use tokio::sync::{Semaphore, oneshot, watch};
+
+use super::{
+    Append, Appended, Change, Changes, Committed, RecordingCounts, Snapshot, Store, StoreError, StoreHealth,
+    Table, TokenRow, time_text,
+};
+use file::ServiceLock;
+use ingest::AppendJob;
+use queue::{Ingest, Reply, Urgent};
+use readers::Readers;
+use shared::Shared;
+use writer::Writer;
+
+/// Events that wait for the writer at most; whoever brings more waits.
+const MAX_WAITING_EVENTS: usize = 100_000;
+
+/// How long things are kept and waited for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// Bytes of the database in use from which on the oldest events are removed.
+    pub events_max_bytes: u64,
+    /// How long a write waits for a lock that another program holds.
+    pub busy_for: Duration,
+    /// How often to look for what other programs wrote.
+    pub look_every: Duration,
+    /// How often to remove what is no longer kept.
+    pub chores_every: Duration,
+    /// How long an expired ban stays in its table.
+    pub expired_keep_for: Duration,
+    /// Rows of the change log that stay in any case.
+    pub log_keep_rows: u64,
+    /// Rows of the change log that are younger stay in any case.
+    pub log_keep_for: Duration,
+    /// How long a missing event of a living source may still come before it is
+    /// called lost.
+    pub pending_for: Duration,
+    /// How long the ledger of a source that has ended is kept apart.
+    pub fold_after: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            events_max_bytes: 2_000_000_000,
+            busy_for: Duration::from_secs(2),
+            look_every: Duration::from_millis(50),
+            chores_every: Duration::from_secs(60),
+            expired_keep_for: Duration::from_secs(3_600),
+            log_keep_rows: 1_000_000,
+            log_keep_for: Duration::from_secs(20 * 60),
+            pending_for: Duration::from_secs(15 * 60),
+            fold_after: Duration::from_secs(7 * 86_400),
+        }
+    }
+}
+
+/// See the module. Dropping it ends its threads after the transaction that they
+/// are in; whoever still waits is told [`StoreError::Closed`].
+pub struct SqliteStore {
+    shared: Arc<Shared>,
+    readers: Arc<Readers>,
+    room: Semaphore,
+    threads: Vec<JoinHandle<()>>,
+    /// Given up last.
+    _lock: ServiceLock,
+}
+
+fn failed(error: impl Display) -> StoreError {
+    StoreError::Failed(error.to_string())
+}
+
+fn sql_error(error: &rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Busy,
+        _ => failed(error),
+    }
+}
+
+impl SqliteStore {
+    /// Opens the database at `path`, creating it (readable by its owner only) if
+    /// there is none, and bringing its schema up to date.
+    ///
+    /// # Errors
+    /// When another service has it, a newer one wrote it, it cannot be created or
+    /// read, or another program keeps it locked.
+    pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, StoreError> {
+        let at = |e: std::io::Error| failed(format_args!("{}: {e}", path.as_ref().display()));
+        let path = file::create(path.as_ref()).map_err(at)?;
+        let lock = ServiceLock::take(&path)?;
+        let (conn, files, now) = Writer::open(&path, options.busy_for)?;
+        let shared = Arc::new(Shared::new(path, options, now));
+        let mut store = Self {
+            shared: Arc::clone(&shared),
+            readers: Arc::new(Readers::new()),
+            room: Semaphore::new(MAX_WAITING_EVENTS),
+            threads: Vec::new(),
+            _lock: lock,
+        };
+        let writer = Writer::new(Arc::clone(&shared), conn, files);
+        store.spawn("store-writer", move || writer.run())?;
+        let watched = Arc::clone(&shared);
+        store.spawn("store-watcher", move || watcher::run(&watched))?;
+        let keeper = keeper::Keeper::new(shared);
+        store.spawn("store-keeper", move || keeper.run())?;
+        Ok(store)
+    }
+
+    /// Adds a token to the database at `path`, whether or not a service has it open.
+    ///
+    /// # Errors
+    /// When the database cannot be created, read or written.
+    pub fn add_token_beside(path: impl AsRef<Path>, token: &TokenRow) -> Result<(), StoreError> {
+        let path = file::create(path.as_ref()).map_err(failed)?;
+        let (conn, ..) = Writer::open(&path, Duration::from_secs(5))?;
+        conn.busy_timeout(Duration::from_secs(5)).map_err(|e| sql_error(&e))?;
+        changes::add_token(&conn, token).map_err(|e| sql_error(&e))
+    }
+
+    /// All tokens of the database at `path`, whether or not a service has it open.
+    ///
+    /// # Errors
+    /// When the database cannot be opened or read.
+    pub fn tokens_beside(path: impl AsRef<Path>) -> Result<Vec<TokenRow>, StoreError> {
+        let path = file::create(path.as_ref()).map_err(failed)?;
+        let (conn, ..) = Writer::open(&path, Duration::from_secs(5))?;
+        changes::tokens(&conn).map_err(|e| sql_error(&e))
+    }
+
+    /// Removes every token called `name` from the database at `path`, whether or
+    /// not a service has it open: how many there were.
+    ///
+    /// # Errors
+    /// When the database cannot be opened or written.
+    pub fn remove_tokens_beside(path: impl AsRef<Path>, name: &str) -> Result<usize, StoreError> {
+        let path = file::create(path.as_ref()).map_err(failed)?;
+        let (conn, ..) = Writer::open(&path, Duration::from_secs(5))?;
+        conn.busy_timeout(Duration::from_secs(5)).map_err(|e| sql_error(&e))?;
+        changes::remove_tokens(&conn, name).map_err(|e| sql_error(&e))
+    }
+
+    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(failed)?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    async fn urgent<T>(&self, job: impl FnOnce(Reply<T>) -> Urgent) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.queue.put_urgent(job(reply))?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    async fn ingest<T>(&self, job: impl FnOnce(Reply<T>) -> Ingest) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.queue.put_ingest(job(reply))?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        self.shared.stop();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the store had ended early");
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn snapshot(&self, tables: &[Table]) -> Result<Snapshot, StoreError> {
+        let (tables, shared) = (tables.to_vec(), Arc::clone(&self.shared));
+        self.readers.read(&self.shared, move |conn| tables::snapshot(conn, &shared, &tables)).await
+    }
+
+    async fn changes_since(&self, seq: u64) -> Result<Changes, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        self.readers.read(&self.shared, move |conn| tables::changes(conn, &shared, seq)).await
+    }
+
+    async fn commit(&self, change: Change) -> Result<Committed, StoreError> {
+        self.urgent(|reply| Urgent::Change(change, reply)).await
+    }
+
+    fn watch(&self) -> watch::Receiver<u64> {
+        self.shared.subscribe()
+    }
+
+    async fn append(&self, append: Append) -> Result<Appended, StoreError> {
+        self.shared.hearing.hear(&append);
+        let rows: usize = append.batches.iter().map(|b| b.events.len()).sum();
+        let room = u32::try_from(rows.clamp(1, MAX_WAITING_EVENTS)).unwrap_or(u32::MAX);
+        let entry = tokio::time::timeout(self.shared.options.busy_for, self.room.acquire_many(room));
+        let _room = entry.await.map_err(|_| StoreError::Busy)?.map_err(|_| StoreError::Closed)?;
+        self.ingest(|reply| Ingest::Append(Box::new(AppendJob::new(append, reply)))).await
+    }
+
+    async fn note_malformed(&self, batches: u64) -> Result<(), StoreError> {
+        self.ingest(|reply| Ingest::Malformed(batches, reply)).await
+    }
+
+    async fn close_sources_of(&self, gateway: Gateway) -> Result<(), StoreError> {
+        self.shared.hearing.gone(&gateway);
+        self.ingest(|reply| Ingest::CloseSources(gateway, reply)).await
+    }
+
+    async fn recording(&self) -> Result<RecordingCounts, StoreError> {
+        let lost_before = time_text::now_ms().saturating_sub(ledger::millis(self.shared.options.pending_for));
+        let counts =
+            self.readers.read(&self.shared, move |conn| counts::recording(conn, lost_before)).await?;
+        let (alive, recorder) = self.shared.hearing.figures();
+        Ok(RecordingCounts { alive, recorder, ..counts })
+    }
+
+    async fn covers(&self, source: Source, number: u64) -> Result<bool, StoreError> {
+        self.readers.read(&self.shared, move |conn| ledger::covers(conn, source, number)).await
+    }
+
+    async fn add_token(&self, token: TokenRow) -> Result<(), StoreError> {
+        self.urgent(|reply| Urgent::Token(token, reply)).await
+    }
+
+    async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
+        self.readers.read(&self.shared, changes::tokens).await
+    }
+
+    fn health(&self) -> StoreHealth {
+        self.shared.health()
+    }
+}

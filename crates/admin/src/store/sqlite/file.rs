@@ -1,0 +1,168 @@
+//! The database as a file: who may read it, who holds it, and whether it is still
+//! the one that was opened.
+
+use std::ffi::OsString;
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::store::StoreError;
+
+/// What makes a file this file: device and inode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct FileId(u64, u64);
+
+impl FileId {
+    /// Of what is at `path` now.
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        std::fs::metadata(path).map(|m| Self(m.dev(), m.ino()))
+    }
+}
+
+/// The files of one database: the one that was opened, and those that SQLite puts
+/// beside it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct FileSet {
+    /// The database.
+    pub(super) main: FileId,
+    /// Its write-ahead log, once there is one.
+    wal: Option<FileId>,
+}
+
+impl FileSet {
+    /// Of what is at `path` now.
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self { main: FileId::of(path)?, wal: FileId::of(&beside(path, "-wal")).ok() })
+    }
+
+    /// Removes the write-ahead log that this set left at `path` when another
+    /// database was moved there: SQLite would replay it into the new one. A log
+    /// that came with the new one is not touched.
+    pub(super) fn clear_leftovers(&self, path: &Path) -> io::Result<()> {
+        let wal = beside(path, "-wal");
+        if self.wal.is_some() && FileId::of(&wal).ok() == self.wal {
+            std::fs::remove_file(wal)?;
+            match std::fs::remove_file(beside(path, "-shm")) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `path` with `suffix` behind its name.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path.as_os_str());
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// The right to be the one service on a database. It lies on a file beside it:
+/// closing any handle of the database itself would give up SQLite's own locks,
+/// and the file there stays when the database is replaced.
+#[derive(Debug)]
+pub(super) struct ServiceLock(#[expect(dead_code, reason = "held, not read")] File);
+
+impl ServiceLock {
+    /// Takes it, or says who has it.
+    pub(super) fn take(path: &Path) -> Result<Self, StoreError> {
+        let lock_path = beside(path, ".lock");
+        let failed = |e: io::Error| StoreError::Failed(format!("{}: {e}", lock_path.display()));
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&lock_path)
+            .map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = file.read_to_string(&mut holder);
+                return Err(StoreError::Failed(format!(
+                    "{} is in use by another admin service (process {}): only one may run on a database",
+                    path.display(),
+                    holder.trim()
+                )));
+            }
+            Err(TryLockError::Error(e)) => return Err(failed(e)),
+        }
+        file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
+        writeln!(file, "{}", std::process::id()).map_err(failed)?;
+        Ok(Self(file))
+    }
+}
+
+/// Creates what is missing at `path`: the directory for its owner only, and an
+/// empty file likewise. Answers the path without symbolic links, so that two names
+/// of one database meet at one lock.
+pub(super) fn create(path: &Path) -> io::Result<PathBuf> {
+    if let Some(directory) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    }
+    // Opened and closed before SQLite has locks on it.
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        _ => {}
+    }
+    path.canonicalize()
+}
+
+/// A connection that writes. It never checkpoints on its own: that has a
+/// connection of its own.
+pub(super) fn connect(path: &Path, wait: Duration) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.busy_timeout(wait)?;
+    conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+    conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;")?;
+    conn.set_prepared_statement_cache_capacity(64);
+    Ok(conn)
+}
+
+/// A connection that reads.
+pub(super) fn connect_reader(path: &Path, wait: Duration) -> rusqlite::Result<Connection> {
+    let conn = connect(path, wait)?;
+    conn.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -4096;")?;
+    Ok(conn)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn only_the_owner_reads_what_is_created() {
+        let base = tempfile::tempdir().unwrap();
+        let path = create(&base.path().join("new/tidegate.db")).unwrap();
+        let mode = |p: &Path| std::fs::metadata(p).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(mode(path.parent().unwrap()), 0o700);
+        let conn = connect(&path, Duration::ZERO).unwrap();
+        conn.execute_batch("CREATE TABLE t (x)").unwrap();
+        assert_eq!(mode(&beside(&path, "-wal")), 0o600);
+        let _lock = ServiceLock::take(&path).unwrap();
+        assert_eq!(mode(&beside(&path, ".lock")), 0o600);
+    }
+
+    #[test]
+    fn the_second_is_told_who_the_first_is() {
+        let base = tempfile::tempdir().unwrap();
+        let path = create(&base.path().join("tidegate.db")).unwrap();
+        let link = base.path().join("other-name.db");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let first = ServiceLock::take(&path).unwrap();
+        let message = ServiceLock::take(&create(&link).unwrap()).unwrap_err().to_string();
+        assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
+        drop(first);
+        ServiceLock::take(&path).unwrap();
+    }
+}

@@ -1,0 +1,88 @@
+//! What gateways said of themselves lately. It is about now, so it is not stored.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use tidegate_policy::wire::event::{Source, SourceState};
+use tidegate_policy::wire::sync::Gateway;
+
+use super::shared::locked;
+use crate::store::{Append, RecorderFigures};
+
+/// A source is alive for this long after it was last heard of.
+const ALIVE_FOR: Duration = Duration::from_secs(10);
+/// What a recorder said of its queue counts for this long.
+const WAITING_FOR: Duration = Duration::from_secs(60);
+/// Sources or recorders that are remembered at most.
+const MAX_KNOWN: usize = 100_000;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Hearing(Mutex<Heard>);
+
+#[derive(Default)]
+struct Heard {
+    sources: HashMap<Source, Instant>,
+    recorders: HashMap<Gateway, (Instant, RecorderFigures)>,
+    /// Retries of recorders that are gone.
+    past_retries: u64,
+}
+
+impl Hearing {
+    /// Takes in what a post says.
+    pub(super) fn hear(&self, append: &Append) {
+        let now = Instant::now();
+        let mut heard = locked(&self.0);
+        for report in &append.sources {
+            match report.state {
+                SourceState::Alive => heard.sources.insert(report.source, now),
+                SourceState::Dead => heard.sources.remove(&report.source),
+            };
+        }
+        heard.recorders.insert(append.gateway.clone(), (now, append.recorder));
+        if heard.sources.len() > MAX_KNOWN || heard.recorders.len() > MAX_KNOWN {
+            heard.forget_the_silent(now);
+        }
+    }
+
+    /// A gateway is gone for good.
+    pub(super) fn gone(&self, gateway: &Gateway) {
+        let mut heard = locked(&self.0);
+        if let Some((_, figures)) = heard.recorders.remove(gateway) {
+            heard.past_retries = heard.past_retries.saturating_add(figures.retries);
+        }
+    }
+
+    /// Sources alive, and the recorders' figures together.
+    pub(super) fn figures(&self) -> (u64, RecorderFigures) {
+        let now = Instant::now();
+        let mut heard = locked(&self.0);
+        heard.forget_the_silent(now);
+        let mut all = RecorderFigures { retries: heard.past_retries, ..RecorderFigures::default() };
+        for (at, figures) in heard.recorders.values() {
+            all.retries = all.retries.saturating_add(figures.retries);
+            if now.duration_since(*at) < WAITING_FOR {
+                all.waiting_bytes = all.waiting_bytes.saturating_add(figures.waiting_bytes);
+                all.oldest_ms = all.oldest_ms.max(figures.oldest_ms);
+            }
+        }
+        (heard.sources.len() as u64, all)
+    }
+}
+
+impl Heard {
+    fn forget_the_silent(&mut self, now: Instant) {
+        self.sources.retain(|_, at| now.duration_since(*at) < ALIVE_FOR);
+        if self.recorders.len() > MAX_KNOWN {
+            let past = &mut self.past_retries;
+            self.recorders.retain(|_, (at, figures)| {
+                let keep = now.duration_since(*at) < WAITING_FOR;
+                if !keep {
+                    *past = past.saturating_add(figures.retries);
+                }
+                keep
+            });
+        }
+    }
+}

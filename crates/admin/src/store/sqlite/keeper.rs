@@ -1,0 +1,178 @@
+//! Housekeeping: checkpoints, retention, expired bans, old sources, the log. It
+//! reads and checkpoints on connections of its own; what it removes goes through
+//! the writer in small steps.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::events::bytes_in_use;
+use super::file::{connect, connect_reader};
+use super::ledger::millis;
+use super::queue::{Chore, MAX_ROWS};
+use super::readers::in_transaction;
+use super::shared::Shared;
+use crate::store::{StoreError, time_text};
+
+/// How often to look after the write-ahead log.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+/// From this size on it is written back at every look.
+const WAL_WORTH_WRITING_BACK: u64 = 4 << 20;
+/// From this size on writers wait a moment so that it can begin anew.
+const WAL_TOO_LARGE: u64 = 64 << 20;
+/// That moment.
+const CHECKPOINT_WAIT: Duration = Duration::from_millis(50);
+/// A small log is written back this often.
+const SMALL_WAL_EVERY: Duration = Duration::from_secs(60);
+/// Pause between two steps of a chore.
+const STEP_PAUSE: Duration = Duration::from_millis(5);
+/// Bans that one step removes.
+const EXPIRED_STEP: usize = 500;
+/// Silence after which a source is dead, whatever was said of it: recorders give
+/// up repeating after this time.
+const SILENT_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// See the module.
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    /// How far the log was, when.
+    log_marks: VecDeque<(Instant, u64)>,
+    last_checkpoint: Instant,
+}
+
+/// Two connections to one file, and the count of files when they were opened.
+struct Open {
+    reader: Connection,
+    checkpointer: Connection,
+    file: u64,
+}
+
+impl Keeper {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, log_marks: VecDeque::new(), last_checkpoint: Instant::now() }
+    }
+
+    /// Runs until the store is closed.
+    pub(super) fn run(mut self) {
+        let mut open: Option<Open> = None;
+        let mut next_chores = Instant::now() + self.shared.options.chores_every;
+        let tick = CHECKPOINT_EVERY.min(self.shared.options.chores_every);
+        while self.shared.sleep(tick) {
+            if open.as_ref().is_none_or(|o| o.file != self.shared.file()) {
+                open = self.open().inspect_err(|e| tracing::debug!("cannot keep house: {e}")).ok();
+            }
+            let Some(conns) = &mut open else { continue };
+            let mut kept = self.checkpoint(&conns.checkpointer);
+            if kept.is_ok() && Instant::now() >= next_chores {
+                kept = self.chores(&mut conns.reader);
+                next_chores = Instant::now() + self.shared.options.chores_every;
+            }
+            if let Err(e) = kept {
+                tracing::debug!("housekeeping put off: {e}");
+                open = None;
+            }
+        }
+    }
+
+    fn open(&self) -> rusqlite::Result<Open> {
+        let file = self.shared.file();
+        let checkpointer = connect(&self.shared.path, CHECKPOINT_WAIT)?;
+        Ok(Open { reader: connect_reader(&self.shared.path, CHECKPOINT_WAIT)?, checkpointer, file })
+    }
+
+    fn checkpoint(&mut self, conn: &Connection) -> rusqlite::Result<()> {
+        let size = self.shared.wal_bytes();
+        let due =
+            size >= WAL_WORTH_WRITING_BACK || size > 0 && self.last_checkpoint.elapsed() >= SMALL_WAL_EVERY;
+        if !due {
+            return Ok(());
+        }
+        self.last_checkpoint = Instant::now();
+        let run = |mode: &str| conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));
+        run("PASSIVE")?;
+        // The passive one did the work; what is left to wait for is short, unless
+        // a foreign reader stays: then the log grows, and health says so.
+        if size >= WAL_TOO_LARGE { run("TRUNCATE") } else { Ok(()) }
+    }
+
+    fn chores(&mut self, reader: &mut Connection) -> rusqlite::Result<()> {
+        let options = self.shared.options.clone();
+        let now = time_text::now_ms();
+        self.drop_expired(reader, now - millis(options.expired_keep_for))?;
+        while in_transaction(reader, bytes_in_use)? > options.events_max_bytes {
+            if self.step(Chore::TrimEvents) == 0 {
+                break;
+            }
+        }
+        if let Some(below) = self.log_floor() {
+            while self.step(Chore::TrimLog(below)) == MAX_ROWS as u64 {}
+        }
+        self.step(Chore::BurySilent(now - millis(SILENT_FOR)));
+        while self.step(Chore::Fold(now - millis(options.fold_after))) > 0 {}
+        Ok(())
+    }
+
+    /// Removes bans that ended before `before`, as the ordinary changes that they
+    /// are.
+    fn drop_expired(&self, reader: &mut Connection, before: i64) -> rusqlite::Result<()> {
+        let rows = in_transaction(reader, |conn| expired(conn, before))?;
+        for rows in rows.chunks(EXPIRED_STEP) {
+            self.step(Chore::DropExpired(rows.to_vec()));
+        }
+        Ok(())
+    }
+
+    /// Below which number the log may go: so many rows, and so much time, stay.
+    fn log_floor(&mut self) -> Option<u64> {
+        let (now, newest) = (Instant::now(), self.shared.newest());
+        let options = &self.shared.options;
+        self.log_marks.push_back((now, newest));
+        let is_old = |mark: &(Instant, u64)| now.duration_since(mark.0) >= options.log_keep_for;
+        while self.log_marks.get(1).is_some_and(is_old) {
+            self.log_marks.pop_front();
+        }
+        let by_time = self.log_marks.front().filter(|mark| is_old(mark))?.1;
+        let by_rows = newest.checked_sub(options.log_keep_rows)?;
+        Some(by_time.min(by_rows)).filter(|&floor| floor > 0)
+    }
+
+    /// Has the writer do one step; answers how many rows it took, 0 when it could
+    /// not be done now.
+    fn step(&self, chore: Chore) -> u64 {
+        let (reply, answer) = oneshot::channel();
+        let rows = match self.shared.queue.put_chore(chore, reply) {
+            Ok(()) => answer.blocking_recv().unwrap_or(Err(StoreError::Closed)),
+            Err(e) => Err(e),
+        };
+        match rows {
+            Ok(rows) if self.shared.sleep(STEP_PAUSE) => rows,
+            Ok(_) => 0,
+            Err(e) => {
+                tracing::debug!("housekeeping put off: {e}");
+                0
+            }
+        }
+    }
+}
+
+/// Keys and expiry of the bans that ended before `before`.
+fn expired(conn: &Connection, before: i64) -> rusqlite::Result<Vec<(String, String)>> {
+    // Every form begins with the date, so text order tells most of it; an offset
+    // from UTC moves it by a day at most.
+    let day_after = time_text::from_ms(before.saturating_add(2 * 86_400_000));
+    let mut statement = conn.prepare_cached(
+        "SELECT ip, expires_at FROM ip_monitor WHERE typeof(expires_at) = 'text' AND expires_at < ?1",
+    )?;
+    let mut rows = statement.query([day_after])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (Ok(ip), Ok(text)) = (row.get_ref(0)?.as_str(), row.get_ref(1)?.as_str()) else { continue };
+        if time_text::to_ms(text).is_some_and(|end| end <= before) {
+            found.push((ip.to_owned(), text.to_owned()));
+        }
+    }
+    Ok(found)
+}

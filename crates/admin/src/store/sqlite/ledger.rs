@@ -1,0 +1,324 @@
+//! Which events of which source are here: what makes exactly-once storage out of
+//! at-least-once delivery, and the counts of `recording/stats`.
+//! `docs/ARCHITECTURE.md`, "An event".
+//!
+//! Per source: disjoint merged ranges of stored numbers, disjoint ranges of
+//! numbers given up, and sums of both. Every number up to `numbered_hi` is stored,
+//! dropped, or missing; a missing one is pending until its source has ended or
+//! [`Options::pending_for`](super::Options::pending_for) has passed, then lost.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use tidegate_policy::wire::event::{Batch, DroppedRange, Source, SourceReport, SourceState};
+
+use super::ranges::{MAX_NUMBER, Range, RangeTable, add_to_dropped, add_to_ledger, take_from_dropped};
+
+/// How often a live source is noted as heard, when nothing else changed.
+const HEARD_EVERY_MS: i64 = 10 * 60 * 1000;
+/// A source's progress is marked this often in the time that a gap may last, so a
+/// gap is called lost at most that much late.
+const MARKS: u32 = 15;
+
+/// The sums of one source.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct SourceSums {
+    gateway: String,
+    numbered_hi: u64,
+    stored: u64,
+    dropped: u64,
+    duplicates: u64,
+    heard_at: i64,
+    closed_at: Option<i64>,
+    dead_at: Option<i64>,
+}
+
+impl SourceSums {
+    fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let count =
+            |column| Ok::<u64, rusqlite::Error>(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0));
+        Ok(Self {
+            gateway: row.get(0)?,
+            numbered_hi: count(1)?,
+            stored: count(2)?,
+            dropped: count(3)?,
+            duplicates: count(4)?,
+            heard_at: row.get(5)?,
+            closed_at: row.get(6)?,
+            dead_at: row.get(7)?,
+        })
+    }
+
+    /// Numbered, neither stored nor dropped.
+    fn missing(&self) -> u64 {
+        self.numbered_hi.saturating_sub(self.stored).saturating_sub(self.dropped)
+    }
+}
+
+/// The ledger inside one write transaction. Sums are kept here until
+/// [`Ledger::write`].
+pub(super) struct Ledger<'a> {
+    conn: &'a Connection,
+    now: i64,
+    pending_for: Duration,
+    /// Sums as they are now, and as they were read; `None`: the source is new.
+    sources: HashMap<Source, (SourceSums, Option<SourceSums>)>,
+}
+
+impl<'a> Ledger<'a> {
+    /// In the transaction that `conn` is in, at `now` (milliseconds).
+    pub(super) fn new(conn: &'a Connection, now: i64, pending_for: Duration) -> Self {
+        Self { conn, now, pending_for, sources: HashMap::new() }
+    }
+
+    fn sums(&mut self, source: Source, gateway: &str) -> rusqlite::Result<&mut SourceSums> {
+        if !self.sources.contains_key(&source) {
+            let known = self
+                .conn
+                .prepare_cached(
+                    "SELECT gateway, numbered_hi, stored, dropped, duplicates, heard_at, closed_at, dead_at
+                     FROM sources WHERE source = ?1",
+                )?
+                .query_row([source.0.to_be_bytes()], SourceSums::from_row)
+                .optional()?;
+            let sums = known.clone().unwrap_or_default();
+            self.sources.insert(source, (sums, known));
+        }
+        let (sums, _) = self.sources.entry(source).or_default();
+        if sums.gateway.is_empty() {
+            gateway.clone_into(&mut sums.gateway);
+        }
+        if self.now - sums.heard_at >= HEARD_EVERY_MS {
+            sums.heard_at = self.now;
+        }
+        Ok(sums)
+    }
+
+    /// Enters `range` and answers the parts of it that were not there: their rows
+    /// must be stored in this transaction. What had been given up is no longer.
+    pub(super) fn enter(
+        &mut self,
+        source: Source,
+        gateway: &str,
+        range: Range,
+    ) -> rusqlite::Result<Vec<Range>> {
+        let conn = self.conn;
+        let new = range.without(&RangeTable::Ledger.overlapping(conn, source, range)?);
+        let sums = self.sums(source, gateway)?;
+        sums.numbered_hi = sums.numbered_hi.max(range.last);
+        for part in &new {
+            add_to_ledger(conn, source, *part)?;
+            sums.stored += part.len();
+            if sums.dropped > 0 {
+                sums.dropped = sums.dropped.saturating_sub(take_from_dropped(conn, source, *part)?);
+            }
+        }
+        let stored: u64 = new.iter().map(|part| part.len()).sum();
+        sums.duplicates += range.len() - stored;
+        Ok(new)
+    }
+
+    /// Takes in a batch's cumulative figures; its events are entered already.
+    pub(super) fn figures(&mut self, batch: &Batch, gateway: &str) -> rusqlite::Result<()> {
+        self.reached(batch.source, gateway, batch.numbered_hi)?;
+        for range in &batch.dropped {
+            self.dropped(range, gateway)?;
+        }
+        if batch.closing {
+            let now = self.now;
+            self.sums(batch.source, gateway)?.closed_at.get_or_insert(now);
+        }
+        Ok(())
+    }
+
+    /// `source` has given numbers up to `numbered_hi`.
+    pub(super) fn reached(
+        &mut self,
+        source: Source,
+        gateway: &str,
+        numbered_hi: u64,
+    ) -> rusqlite::Result<()> {
+        let sums = self.sums(source, gateway)?;
+        if numbered_hi <= MAX_NUMBER {
+            sums.numbered_hi = sums.numbered_hi.max(numbered_hi);
+        }
+        Ok(())
+    }
+
+    /// Takes in that a range was given up. The first reason stays, a number that is
+    /// stored is not dropped, and the same range again changes nothing.
+    pub(super) fn dropped(&mut self, dropped: &DroppedRange, gateway: &str) -> rusqlite::Result<()> {
+        let Some(range) = Range::checked(dropped.first, dropped.last) else { return Ok(()) };
+        let (conn, source) = (self.conn, dropped.source);
+        let mut taken = RangeTable::Ledger.overlapping(conn, source, range)?;
+        taken.extend(RangeTable::Dropped.overlapping(conn, source, range)?);
+        taken.sort_unstable();
+        let sums = self.sums(source, gateway)?;
+        sums.numbered_hi = sums.numbered_hi.max(range.last);
+        for part in range.without(&taken) {
+            add_to_dropped(conn, source, part, dropped.reason.name())?;
+            sums.dropped += part.len();
+        }
+        Ok(())
+    }
+
+    /// Takes in what a recorder says of a source. One that was called dead and is
+    /// heard of again lives.
+    pub(super) fn report(&mut self, report: &SourceReport, gateway: &str) -> rusqlite::Result<()> {
+        self.reached(report.source, gateway, report.numbered_hi)?;
+        let now = self.now;
+        let sums = self.sums(report.source, gateway)?;
+        match report.state {
+            SourceState::Alive => sums.dead_at = None,
+            SourceState::Dead => sums.dead_at = sums.dead_at.or(Some(now)),
+        }
+        Ok(())
+    }
+
+    /// Writes the sums; to be called before the transaction is committed.
+    pub(super) fn write(self) -> rusqlite::Result<()> {
+        for (source, (sums, before)) in &self.sources {
+            if before.as_ref() != Some(sums) {
+                self.write_sums(*source, sums)?;
+            }
+            if sums.missing() > 0 && sums.dead_at.is_none() && sums.closed_at.is_none() {
+                self.mark(*source, sums.numbered_hi)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_sums(&self, source: Source, sums: &SourceSums) -> rusqlite::Result<()> {
+        let int = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        self.conn
+            .prepare_cached(
+                "INSERT OR REPLACE INTO sources
+                   (source, gateway, numbered_hi, stored, dropped, duplicates, heard_at, closed_at, dead_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            )?
+            .execute(params![
+                source.0.to_be_bytes(),
+                sums.gateway,
+                int(sums.numbered_hi),
+                int(sums.stored),
+                int(sums.dropped),
+                int(sums.duplicates),
+                sums.heard_at,
+                sums.closed_at,
+                sums.dead_at,
+            ])?;
+        Ok(())
+    }
+
+    /// Marks that all numbers up to `numbered_hi` have been given by now.
+    fn mark(&self, source: Source, numbered_hi: u64) -> rusqlite::Result<()> {
+        let key = source.0.to_be_bytes();
+        let newest: Option<(i64, i64)> = self
+            .conn
+            .prepare_cached(
+                "SELECT at, numbered_hi FROM source_marks WHERE source = ?1 ORDER BY at DESC LIMIT 1",
+            )?
+            .query_row([key], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let hi = i64::try_from(numbered_hi).unwrap_or(i64::MAX);
+        let every = millis(self.pending_for / MARKS);
+        if newest.is_some_and(|(at, marked)| marked >= hi || self.now - at < every) {
+            return Ok(());
+        }
+        self.conn
+            .prepare_cached(
+                "INSERT OR REPLACE INTO source_marks (source, at, numbered_hi) VALUES (?1, ?2, ?3)",
+            )?
+            .execute(params![key, self.now, hi])?;
+        // Of those old enough only the newest says anything.
+        self.conn
+            .prepare_cached(
+                "DELETE FROM source_marks WHERE source = ?1 AND at <
+                   (SELECT max(at) FROM source_marks WHERE source = ?1 AND at <= ?2)",
+            )?
+            .execute(params![key, self.now - millis(self.pending_for)])?;
+        Ok(())
+    }
+}
+
+/// Whole milliseconds of a span.
+pub(super) fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// All sources of `gateway` are dead from `now` on.
+pub(super) fn close_sources(conn: &Connection, gateway: &str, now: i64) -> rusqlite::Result<usize> {
+    conn.prepare_cached("UPDATE sources SET dead_at = ?2 WHERE gateway = ?1 AND dead_at IS NULL")?
+        .execute(params![gateway, now])
+}
+
+/// Sources that nobody has spoken of since `before` are dead from `now` on.
+pub(super) fn bury_silent(conn: &Connection, before: i64, now: i64) -> rusqlite::Result<usize> {
+    conn.prepare_cached("UPDATE sources SET dead_at = ?2 WHERE heard_at < ?1 AND dead_at IS NULL")?
+        .execute(params![before, now])
+}
+
+/// Whether the ledger has the event.
+pub(super) fn covers(conn: &Connection, source: Source, number: u64) -> rusqlite::Result<bool> {
+    let Some(range) = Range::checked(number, number) else { return Ok(false) };
+    Ok(!RangeTable::Ledger.overlapping(conn, source, range)?.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open() -> Connection {
+        let conn = Connection::open_in_memory().unwrap();
+        super::super::schema::ensure(&conn).unwrap();
+        conn
+    }
+
+    fn ranges(conn: &Connection, table: &str) -> Vec<(i64, i64)> {
+        conn.prepare(&format!("SELECT first, last FROM {table} ORDER BY first"))
+            .unwrap()
+            .query_map([], |r| Ok((r.get(0)?, r.get(1)?)))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect()
+    }
+
+    fn enter(ledger: &mut Ledger<'_>, first: u64, last: u64) -> Vec<(u64, u64)> {
+        let new = ledger.enter(Source(5), "g", Range { first, last }).unwrap();
+        new.iter().map(|r| (r.first, r.last)).collect()
+    }
+
+    #[test]
+    fn ranges_merge_and_parts_are_told() {
+        let conn = open();
+        let mut ledger = Ledger::new(&conn, 0, Duration::ZERO);
+        assert_eq!(enter(&mut ledger, 1, 3), [(1, 3)]);
+        assert_eq!(enter(&mut ledger, 7, 9), [(7, 9)]);
+        assert_eq!(ranges(&conn, "ledger"), [(1, 3), (7, 9)]);
+        assert_eq!(enter(&mut ledger, 2, 8), [(4, 6)]);
+        assert_eq!(ranges(&conn, "ledger"), [(1, 9)]);
+        assert_eq!(enter(&mut ledger, 1, 9), []);
+        ledger.write().unwrap();
+        assert!(covers(&conn, Source(5), 9).unwrap());
+        assert!(!covers(&conn, Source(5), 10).unwrap());
+        assert!(!covers(&conn, Source(6), 9).unwrap());
+    }
+
+    #[test]
+    fn what_was_dropped_and_comes_after_all_is_dropped_no_longer() {
+        use tidegate_policy::wire::event::DropReason;
+        let conn = open();
+        let mut ledger = Ledger::new(&conn, 0, Duration::ZERO);
+        let drop = |first, last, reason| DroppedRange { source: Source(5), first, last, reason };
+        ledger.dropped(&drop(5, 20, DropReason::BufferFull), "g").unwrap();
+        ledger.dropped(&drop(1, 30, DropReason::RecorderFull), "g").unwrap();
+        assert_eq!(ranges(&conn, "dropped"), [(1, 4), (5, 20), (21, 30)]);
+        enter(&mut ledger, 8, 22);
+        assert_eq!(ranges(&conn, "dropped"), [(1, 4), (5, 7), (23, 30)]);
+        ledger.dropped(&drop(1, 30, DropReason::BufferFull), "g").unwrap();
+        assert_eq!(ranges(&conn, "dropped"), [(1, 4), (5, 7), (23, 30)]);
+        let (sums, _) = &ledger.sources[&Source(5)];
+        assert_eq!((sums.numbered_hi, sums.stored, sums.dropped, sums.missing()), (30, 15, 15, 0));
+    }
+}

@@ -1,0 +1,275 @@
+//! What waits for the writer, and what goes first: bans and routes, then events
+//! and chores by turns.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tidegate_policy::wire::sync::Gateway;
+use tokio::sync::oneshot;
+
+use super::ingest::AppendJob;
+use super::shared::locked;
+use crate::store::{Change, Committed, StoreError, TokenRow};
+
+/// Writes of people that one transaction takes at most.
+const MAX_URGENT: usize = 256;
+/// Rows that one transaction of events takes at most.
+pub(super) const MAX_ROWS: usize = 2_000;
+/// Without a backlog, transactions of events begin at most this often: each one
+/// is a moment at which a `sqlite3` without a timeout is refused.
+const INGEST_EVERY: Duration = Duration::from_millis(250);
+/// The writer looks around when nothing has come for so long.
+const IDLE_AFTER: Duration = Duration::from_millis(500);
+/// The same while somebody else holds the write lock.
+const IDLE_WHEN_LOCKED: Duration = Duration::from_millis(100);
+
+/// Where the answer goes.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// A job of ours or of the gateways.
+pub(super) struct Waiting<T> {
+    /// When it came: it may wait for the lock so and so long.
+    pub(super) since: Instant,
+    /// What to do.
+    pub(super) job: T,
+}
+
+/// What does not wait for events.
+pub(super) enum Urgent {
+    /// A write of our API.
+    Change(Change, Reply<Committed>),
+    /// A new token.
+    Token(TokenRow, Reply<()>),
+}
+
+impl Urgent {
+    /// Says that it cannot be done.
+    pub(super) fn fail(self, error: StoreError) {
+        match self {
+            Self::Change(_, reply) => drop(reply.send(Err(error))),
+            Self::Token(_, reply) => drop(reply.send(Err(error))),
+        }
+    }
+}
+
+/// What events bring.
+pub(super) enum Ingest {
+    /// Batches of a post.
+    Append(Box<AppendJob>),
+    /// Batches that could not be read.
+    Malformed(u64, Reply<()>),
+    /// The sources of this gateway are dead.
+    CloseSources(Gateway, Reply<()>),
+}
+
+impl Ingest {
+    fn rows(&self) -> usize {
+        match self {
+            Self::Append(job) => job.rows_left(),
+            Self::Malformed(..) | Self::CloseSources(..) => 0,
+        }
+    }
+
+    /// Says that it cannot be done.
+    pub(super) fn fail(self, error: StoreError) {
+        match self {
+            Self::Append(job) => drop(job.reply.send(Err(error))),
+            Self::Malformed(_, reply) | Self::CloseSources(_, reply) => drop(reply.send(Err(error))),
+        }
+    }
+}
+
+/// A step of housekeeping, small enough to hold nobody up.
+#[derive(Clone, Debug)]
+pub(super) enum Chore {
+    /// Remove these bans, if they still expire at that moment.
+    DropExpired(Vec<(String, String)>),
+    /// Remove the oldest events.
+    TrimEvents,
+    /// Remove log rows below this number.
+    TrimLog(u64),
+    /// Sources last heard of before this moment are dead.
+    BurySilent(i64),
+    /// Add up what sources that died before this moment left, and forget them.
+    Fold(i64),
+}
+
+/// What the writer shall do next.
+pub(super) enum Work {
+    /// End.
+    Stop,
+    /// Look whether the world is as we left it.
+    Mend,
+    /// Commit these.
+    Urgent(Vec<Waiting<Urgent>>),
+    /// Store these.
+    Ingest(Vec<Waiting<Ingest>>),
+    /// Do this.
+    Chore(Chore, Reply<u64>),
+    /// Nothing has come for a while.
+    Idle,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Queue {
+    lines: Mutex<Lines>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Lines {
+    stopping: bool,
+    mend: bool,
+    urgent: VecDeque<Waiting<Urgent>>,
+    ingest: VecDeque<Waiting<Ingest>>,
+    ingest_rows: usize,
+    chores: VecDeque<(Chore, Reply<u64>)>,
+    chore_had_its_turn: bool,
+    last_ingest: Option<Instant>,
+}
+
+impl Lines {
+    fn ingest_wait(&self, now: Instant) -> Option<Duration> {
+        if self.ingest.is_empty() {
+            return None;
+        }
+        if self.ingest_rows >= MAX_ROWS {
+            return Some(Duration::ZERO);
+        }
+        let due = self.last_ingest.map_or(now, |last| last + INGEST_EVERY);
+        Some(due.saturating_duration_since(now))
+    }
+
+    fn next(&mut self, now: Instant) -> Option<Work> {
+        if self.stopping {
+            return Some(Work::Stop);
+        }
+        if std::mem::take(&mut self.mend) {
+            return Some(Work::Mend);
+        }
+        if !self.urgent.is_empty() {
+            let n = self.urgent.len().min(MAX_URGENT);
+            return Some(Work::Urgent(self.urgent.drain(..n).collect()));
+        }
+        let ingest_due = self.ingest_wait(now) == Some(Duration::ZERO);
+        if !ingest_due || !self.chore_had_its_turn {
+            if let Some((chore, reply)) = self.chores.pop_front() {
+                self.chore_had_its_turn = true;
+                return Some(Work::Chore(chore, reply));
+            }
+        }
+        self.chore_had_its_turn = false;
+        ingest_due.then(|| self.take_ingest(now))
+    }
+
+    fn take_ingest(&mut self, now: Instant) -> Work {
+        let mut taken = Vec::new();
+        let mut rows = 0;
+        while rows < MAX_ROWS {
+            let Some(waiting) = self.ingest.pop_front() else { break };
+            rows += waiting.job.rows();
+            taken.push(waiting);
+        }
+        self.ingest_rows -= rows;
+        self.last_ingest = Some(now);
+        Work::Ingest(taken)
+    }
+}
+
+impl Queue {
+    /// Waits for work; never longer than it takes to look around.
+    pub(super) fn next(&self, locked_out: bool) -> Work {
+        let idle_at = Instant::now() + if locked_out { IDLE_WHEN_LOCKED } else { IDLE_AFTER };
+        let mut lines = locked(&self.lines);
+        loop {
+            let now = Instant::now();
+            if let Some(work) = lines.next(now) {
+                return work;
+            }
+            let until_idle = idle_at.saturating_duration_since(now);
+            if until_idle.is_zero() {
+                return Work::Idle;
+            }
+            let wait = lines.ingest_wait(now).map_or(until_idle, |w| w.min(until_idle));
+            lines = self.wake.wait_timeout(lines, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Whether something waits that goes before events.
+    pub(super) fn is_urgent(&self) -> bool {
+        let lines = locked(&self.lines);
+        lines.stopping || lines.mend || !lines.urgent.is_empty()
+    }
+
+    fn put(&self, put: impl FnOnce(&mut Lines)) -> Result<(), StoreError> {
+        let mut lines = locked(&self.lines);
+        if lines.stopping {
+            return Err(StoreError::Closed);
+        }
+        put(&mut lines);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    pub(super) fn put_urgent(&self, job: Urgent) -> Result<(), StoreError> {
+        self.put(|lines| lines.urgent.push_back(Waiting { since: Instant::now(), job }))
+    }
+
+    pub(super) fn put_ingest(&self, job: Ingest) -> Result<(), StoreError> {
+        self.put(|lines| {
+            lines.ingest_rows += job.rows();
+            lines.ingest.push_back(Waiting { since: Instant::now(), job });
+        })
+    }
+
+    pub(super) fn put_chore(&self, chore: Chore, reply: Reply<u64>) -> Result<(), StoreError> {
+        self.put(|lines| lines.chores.push_back((chore, reply)))
+    }
+
+    /// Asks for a look whether the world is as we left it.
+    pub(super) fn put_mend(&self) {
+        let _ = self.put(|lines| lines.mend = true);
+    }
+
+    /// Puts back what could not be finished, in front, in its order.
+    pub(super) fn return_urgent(&self, jobs: Vec<Waiting<Urgent>>) {
+        let mut lines = locked(&self.lines);
+        for job in jobs.into_iter().rev() {
+            lines.urgent.push_front(job);
+        }
+    }
+
+    /// Puts back what could not be finished, in front, in its order.
+    pub(super) fn return_ingest(&self, jobs: Vec<Waiting<Ingest>>) {
+        let mut lines = locked(&self.lines);
+        for waiting in jobs.into_iter().rev() {
+            lines.ingest_rows += waiting.job.rows();
+            lines.ingest.push_front(waiting);
+            // What is left over is a backlog: it goes on at once.
+            lines.last_ingest = None;
+        }
+    }
+
+    /// Ends the writer; what waits is told that the store is closed.
+    pub(super) fn stop(&self) {
+        locked(&self.lines).stopping = true;
+        self.wake.notify_all();
+    }
+
+    /// Forgets what waits: whoever asked is told that the store is closed.
+    pub(super) fn clear(&self) {
+        let mut lines = locked(&self.lines);
+        lines.stopping = true;
+        let mut forgotten = (
+            std::mem::take(&mut lines.urgent),
+            std::mem::take(&mut lines.ingest),
+            std::mem::take(&mut lines.chores),
+        );
+        drop(lines);
+        forgotten.0.drain(..).for_each(|w| w.job.fail(StoreError::Closed));
+        forgotten.1.drain(..).for_each(|w| w.job.fail(StoreError::Closed));
+        forgotten.2.clear();
+    }
+}

@@ -1,0 +1,200 @@
+//! Runs of event numbers, both ends included.
+
+use rusqlite::{Connection, params};
+use tidegate_policy::wire::event::Source;
+
+/// The highest number that a source can have. A busy gateway would need years for
+/// it, and sums over all sources stay far from the end of SQLite's integers.
+pub(super) const MAX_NUMBER: u64 = 1 << 48;
+
+/// `first` to `last`, never empty.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Range {
+    pub(super) first: u64,
+    pub(super) last: u64,
+}
+
+impl Range {
+    /// A run of numbers that can be: 1 to [`MAX_NUMBER`], in order.
+    pub(super) fn checked(first: u64, last: u64) -> Option<Self> {
+        (1 <= first && first <= last && last <= MAX_NUMBER).then_some(Self { first, last })
+    }
+
+    /// How many numbers it has.
+    pub(super) fn len(self) -> u64 {
+        self.last - self.first + 1
+    }
+
+    /// What both have.
+    pub(super) fn common(self, other: Self) -> Option<Self> {
+        let (first, last) = (self.first.max(other.first), self.last.min(other.last));
+        (first <= last).then_some(Self { first, last })
+    }
+
+    /// What is left of it without `taken`, which is in order and disjoint.
+    pub(super) fn without(self, taken: &[Self]) -> Vec<Self> {
+        let mut left = Vec::new();
+        let mut next = self.first;
+        for t in taken.iter().filter_map(|t| t.common(self)) {
+            if next < t.first {
+                left.push(Self { first: next, last: t.first - 1 });
+            }
+            next = t.last + 1;
+        }
+        if next <= self.last {
+            left.push(Self { first: next, last: self.last });
+        }
+        left
+    }
+}
+
+/// A table of disjoint ranges per source.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum RangeTable {
+    /// Numbers whose rows were stored.
+    Ledger,
+    /// Numbers that were given up.
+    Dropped,
+}
+
+impl RangeTable {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ledger => "ledger",
+            Self::Dropped => "dropped",
+        }
+    }
+
+    /// Its ranges of `source` that have a number in common with `range`, in order.
+    pub(super) fn overlapping(
+        self,
+        conn: &Connection,
+        source: Source,
+        range: Range,
+    ) -> rusqlite::Result<Vec<Range>> {
+        // Disjoint ranges in order: only the last one that begins before can reach in.
+        let mut statement = conn.prepare_cached(&format!(
+            "SELECT first, last FROM {0} WHERE source = ?1 AND first <= ?3 AND first >= coalesce(
+               (SELECT max(first) FROM {0} WHERE source = ?1 AND first <= ?2), 0) ORDER BY first",
+            self.name()
+        ))?;
+        let key = source.0.to_be_bytes();
+        let rows = statement.query_map(params![key, int(range.first), int(range.last)], |row| {
+            Ok(Range { first: number(row.get(0)?), last: number(row.get(1)?) })
+        })?;
+        let found: Result<Vec<Range>, _> = rows.collect();
+        Ok(found?.into_iter().filter(|r| r.common(range).is_some()).collect())
+    }
+
+    /// How many of its numbers of `source` are at most `upto`.
+    pub(super) fn count_upto(self, conn: &Connection, source: Source, upto: u64) -> rusqlite::Result<u64> {
+        let count: i64 = conn
+            .prepare_cached(&format!(
+                "SELECT coalesce(sum(min(last, ?2) - first + 1), 0) FROM {} WHERE source = ?1 AND first <= ?2",
+                self.name()
+            ))?
+            .query_row(params![source.0.to_be_bytes(), int(upto)], |row| row.get(0))?;
+        Ok(number(count))
+    }
+}
+
+/// Adds `range`, which has nothing in common with what the ledger has, and merges
+/// it with its neighbours.
+pub(super) fn add_to_ledger(conn: &Connection, source: Source, range: Range) -> rusqlite::Result<()> {
+    let key = source.0.to_be_bytes();
+    let after: Option<i64> = conn
+        .prepare_cached("DELETE FROM ledger WHERE source = ?1 AND first = ?2 RETURNING last")?
+        .query_map(params![key, int(range.last + 1)], |row| row.get(0))?
+        .next()
+        .transpose()?;
+    let last = after.unwrap_or(int(range.last));
+    let grown = conn
+        .prepare_cached(
+            "UPDATE ledger SET last = ?3 WHERE source = ?1 AND last = ?2 AND first =
+               (SELECT max(first) FROM ledger WHERE source = ?1 AND first <= ?2)",
+        )?
+        .execute(params![key, int(range.first - 1), last])?;
+    if grown == 0 {
+        conn.prepare_cached("INSERT INTO ledger (source, first, last) VALUES (?1, ?2, ?3)")?
+            .execute(params![key, int(range.first), last])?;
+    }
+    Ok(())
+}
+
+/// Adds `range`, which has nothing in common with what was dropped before.
+pub(super) fn add_to_dropped(
+    conn: &Connection,
+    source: Source,
+    range: Range,
+    reason: &str,
+) -> rusqlite::Result<()> {
+    let key = source.0.to_be_bytes();
+    let grown = conn
+        .prepare_cached(
+            "UPDATE dropped SET last = ?3 WHERE source = ?1 AND last = ?2 AND reason = ?4 AND first =
+               (SELECT max(first) FROM dropped WHERE source = ?1 AND first <= ?2)",
+        )?
+        .execute(params![key, int(range.first - 1), int(range.last), reason])?;
+    if grown == 0 {
+        conn.prepare_cached("INSERT INTO dropped (source, first, last, reason) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![key, int(range.first), int(range.last), reason])?;
+    }
+    Ok(())
+}
+
+/// Takes `range` out of what was dropped: it came after all. Answers how many
+/// numbers had been in there.
+pub(super) fn take_from_dropped(conn: &Connection, source: Source, range: Range) -> rusqlite::Result<u64> {
+    let key = source.0.to_be_bytes();
+    let mut taken = 0;
+    for old in RangeTable::Dropped.overlapping(conn, source, range)? {
+        let reason: String = conn
+            .prepare_cached("DELETE FROM dropped WHERE source = ?1 AND first = ?2 RETURNING reason")?
+            .query_row(params![key, int(old.first)], |row| row.get(0))?;
+        for rest in old.without(&[range]) {
+            conn.prepare_cached("INSERT INTO dropped (source, first, last, reason) VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![key, int(rest.first), int(rest.last), reason])?;
+        }
+        taken += old.common(range).map_or(0, Range::len);
+    }
+    Ok(taken)
+}
+
+fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn number(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn numbers(ranges: &[Range]) -> Vec<u64> {
+        ranges.iter().flat_map(|r| r.first..=r.last).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn without_is_set_difference(first in 1u64..60, len in 1u64..40, mut cuts in prop::collection::btree_set(1u64..110, 0..12)) {
+            let range = Range { first, last: first + len - 1 };
+            if cuts.len() % 2 == 1 { cuts.pop_last(); }
+            let cuts: Vec<u64> = cuts.into_iter().collect();
+            let taken: Vec<Range> = cuts.chunks(2).map(|c| Range { first: c[0], last: c[1] }).collect();
+            let gone = numbers(&taken);
+            let want: Vec<u64> = (range.first..=range.last).filter(|n| !gone.contains(n)).collect();
+            prop_assert_eq!(numbers(&range.without(&taken)), want);
+        }
+    }
+
+    #[test]
+    fn what_is_no_run_of_numbers() {
+        assert_eq!(Range::checked(0, 4), None);
+        assert_eq!(Range::checked(5, 4), None);
+        assert_eq!(Range::checked(5, u64::MAX), None);
+        assert_eq!(Range::checked(5, 5).map(Range::len), Some(1));
+    }
+}

@@ -1,0 +1,210 @@
+//! What the threads of one open database share.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::Options;
+use super::file::beside;
+use super::hearing::Hearing;
+use super::queue::Queue;
+use super::schema::Look;
+use crate::store::{StoreHealth, time_text};
+
+/// How long health tells of what was mended.
+const NOTICE_FOR: Duration = Duration::from_secs(3600);
+/// Notices kept; the oldest go first.
+const MAX_NOTICES: usize = 32;
+/// A lock held for longer is told in health.
+const LOCK_WORTH_TELLING: Duration = Duration::from_secs(1);
+
+/// Locks, whatever a thread that panicked left: every holder here leaves the
+/// value whole at each step.
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// See the module.
+pub(super) struct Shared {
+    /// The database, without symbolic links.
+    pub(super) path: PathBuf,
+    /// As it was opened.
+    pub(super) options: Options,
+    /// Work for the writer.
+    pub(super) queue: Queue,
+    /// What the gateways said of themselves lately.
+    pub(super) hearing: Hearing,
+    /// Moves whenever something may be new.
+    hint: watch::Sender<u64>,
+    /// What those who watch were told last.
+    told: AtomicU64,
+    /// The highest `seq` that anybody here has seen.
+    newest: AtomicU64,
+    /// The schema cookie as the writer last left it.
+    schema: AtomicI64,
+    /// Counts restores, replacements and repairs. It moves **before** the number
+    /// that marks one is chosen, so a reader that finds it unmoved after its read
+    /// has a number lower than the mark.
+    world: AtomicU64,
+    /// Counts the files that were opened at `path`.
+    file: AtomicU64,
+    locked_since: Mutex<Option<Instant>>,
+    notices: Mutex<VecDeque<Notice>>,
+    stopping: Mutex<bool>,
+    stopped: Condvar,
+}
+
+/// What was found, and when last.
+struct Notice {
+    since: Instant,
+    at: i64,
+    text: String,
+}
+
+impl Shared {
+    pub(super) fn new(path: PathBuf, options: Options, look: Look) -> Self {
+        Self {
+            path,
+            options,
+            queue: Queue::default(),
+            hearing: Hearing::default(),
+            hint: watch::Sender::new(look.newest),
+            told: AtomicU64::new(look.newest),
+            newest: AtomicU64::new(look.newest),
+            schema: AtomicI64::new(look.schema),
+            world: AtomicU64::new(0),
+            file: AtomicU64::new(0),
+            locked_since: Mutex::new(None),
+            notices: Mutex::new(VecDeque::new()),
+            stopping: Mutex::new(false),
+            stopped: Condvar::new(),
+        }
+    }
+
+    /// The highest `seq` seen.
+    pub(super) fn newest(&self) -> u64 {
+        self.newest.load(Ordering::SeqCst)
+    }
+
+    /// Somebody saw `seq`.
+    pub(super) fn saw(&self, seq: u64) {
+        self.newest.fetch_max(seq, Ordering::SeqCst);
+    }
+
+    /// The schema cookie as it should be.
+    pub(super) fn schema(&self) -> i64 {
+        self.schema.load(Ordering::SeqCst)
+    }
+
+    /// Whether what `look` saw is not the world as we left it.
+    pub(super) fn has_moved(&self, look: Look) -> bool {
+        look.schema != self.schema() || look.newest < self.newest()
+    }
+
+    /// The schema is right again, and has this cookie.
+    pub(super) fn settled(&self, look: Look) {
+        self.schema.store(look.schema, Ordering::SeqCst);
+        self.saw(look.newest);
+    }
+
+    pub(super) fn world(&self) -> u64 {
+        self.world.load(Ordering::SeqCst)
+    }
+
+    /// See [`Self::world`]: to be called before the mark's number is chosen.
+    pub(super) fn next_world(&self) {
+        self.world.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn file(&self) -> u64 {
+        self.file.load(Ordering::SeqCst)
+    }
+
+    /// Another file is the database now.
+    pub(super) fn next_file(&self) {
+        self.file.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Tells those who watch that there may be something new.
+    pub(super) fn notify(&self) {
+        let newest = self.newest();
+        self.told.store(newest, Ordering::SeqCst);
+        self.hint.send_replace(newest);
+    }
+
+    /// What those who watch were told last.
+    pub(super) fn told(&self) -> u64 {
+        self.told.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.hint.subscribe()
+    }
+
+    /// The write lock was held by somebody else just now.
+    pub(super) fn lock_refused(&self) {
+        locked(&self.locked_since).get_or_insert_with(Instant::now);
+    }
+
+    /// The write lock was free just now.
+    pub(super) fn lock_granted(&self) {
+        *locked(&self.locked_since) = None;
+    }
+
+    /// Whether somebody else held the write lock when last tried.
+    pub(super) fn is_locked(&self) -> bool {
+        locked(&self.locked_since).is_some()
+    }
+
+    /// Remembers what was found and mended, for health and log.
+    pub(super) fn notice(&self, text: &str) {
+        let mut notices = locked(&self.notices);
+        // The same again, look after look, is told once.
+        let known = notices.len();
+        notices.retain(|notice| notice.text != text);
+        if notices.len() == known {
+            tracing::warn!(path = %self.path.display(), "{text}");
+        }
+        while notices.len() >= MAX_NOTICES {
+            notices.pop_front();
+        }
+        notices.push_back(Notice { since: Instant::now(), at: time_text::now_ms(), text: text.to_owned() });
+    }
+
+    /// Bytes of the write-ahead log.
+    pub(super) fn wal_bytes(&self) -> u64 {
+        std::fs::metadata(beside(&self.path, "-wal")).map_or(0, |m| m.len())
+    }
+
+    pub(super) fn health(&self) -> StoreHealth {
+        let mut notices = locked(&self.notices);
+        notices.retain(|notice| notice.since.elapsed() < NOTICE_FOR);
+        let told = |n: &Notice| format!("{} {}", time_text::from_ms(n.at), n.text);
+        StoreHealth {
+            locked_for: locked(&self.locked_since).map(|at| at.elapsed()).filter(|&d| d > LOCK_WORTH_TELLING),
+            wal_bytes: self.wal_bytes(),
+            notices: notices.iter().map(told).collect(),
+        }
+    }
+
+    /// Ends all threads, soon.
+    pub(super) fn stop(&self) {
+        *locked(&self.stopping) = true;
+        self.stopped.notify_all();
+        self.queue.stop();
+    }
+
+    /// Sleeps, but wakes up to stop. Answers whether to go on.
+    pub(super) fn sleep(&self, span: Duration) -> bool {
+        let stopping = locked(&self.stopping);
+        let (stopping, _) = self
+            .stopped
+            .wait_timeout_while(stopping, span, |stopping| !*stopping)
+            .unwrap_or_else(PoisonError::into_inner);
+        !*stopping
+    }
+}

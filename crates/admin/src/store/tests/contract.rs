@@ -1,0 +1,177 @@
+//! Tables, their log and their order.
+
+use super::support::{ban, block_on, everything, keys, row, rows_since, stores, unban, until};
+use crate::store::{Change, Changes, StoreError, Table, TokenRow};
+
+fn put_route(name: &str, document: &str) -> Change {
+    Change::PutRoute { name: name.to_owned(), document: document.to_owned() }
+}
+
+#[test]
+fn a_change_is_in_the_snapshot_and_the_changes_of_its_seq() {
+    for fixture in stores() {
+        block_on(async {
+            let store = &*fixture.store;
+            let empty = everything(store).await;
+            assert!(empty.ips.is_empty() && empty.routes.is_empty());
+            let first = store.commit(ban("1.2.3.4")).await.unwrap();
+            let second = store.commit(put_route("a", "{}")).await.unwrap();
+            assert_eq!((first.rows, second.rows), (1, 1));
+            assert!(empty.seq < first.seq && first.seq < second.seq);
+
+            let all = everything(store).await;
+            assert_eq!((all.seq, all.ips.len(), all.routes.len()), (second.seq, 1, 1));
+            assert_eq!((all.ips[0].ip.as_str(), all.ips[0].status.as_str()), ("1.2.3.4", "banned"));
+            let (seq, ips) = rows_since(store, empty.seq).await;
+            assert_eq!((seq, ips), (second.seq, vec![("1.2.3.4".to_owned(), Some(all.ips[0].clone()))]));
+            let (_, ips) = rows_since(store, first.seq).await;
+            assert_eq!(ips, []);
+            let only = store.snapshot(&[Table::Routes]).await.unwrap();
+            assert_eq!((only.ips.len(), only.routes), (0, all.routes));
+        });
+    }
+}
+
+#[test]
+fn what_is_gone_is_told_as_gone() {
+    for fixture in stores() {
+        block_on(async {
+            let store = &*fixture.store;
+            store.commit(ban("1.2.3.4")).await.unwrap();
+            let before = store.commit(put_route("a", "{}")).await.unwrap().seq;
+            store.commit(unban("1.2.3.4")).await.unwrap();
+            let deleted = store.commit(Change::DeleteRoute { name: "a".to_owned() }).await.unwrap();
+            let Changes::Rows { seq, ips, routes } = store.changes_since(before).await.unwrap() else {
+                panic!("a reload")
+            };
+            assert_eq!(seq, deleted.seq);
+            assert_eq!(ips, [("1.2.3.4".to_owned(), None)]);
+            assert_eq!(routes, [("a".to_owned(), None)]);
+        });
+    }
+}
+
+#[test]
+fn nothing_to_do_takes_no_number() {
+    for fixture in stores() {
+        block_on(async {
+            let store = &*fixture.store;
+            let seq = store.commit(ban("1.2.3.4")).await.unwrap().seq;
+            let nothing = store.commit(unban("5.6.7.8")).await.unwrap();
+            assert_eq!((nothing.seq, nothing.rows), (seq, 0));
+            let nothing = store.commit(Change::DeleteRoute { name: "no".to_owned() }).await.unwrap();
+            assert_eq!((nothing.seq, nothing.rows), (seq, 0));
+        });
+    }
+}
+
+#[test]
+fn a_second_ban_keeps_when_the_first_was() {
+    for fixture in stores() {
+        block_on(async {
+            let store = &*fixture.store;
+            store.commit(ban("1.2.3.4")).await.unwrap();
+            let first = row(store, "1.2.3.4").await.unwrap();
+            until("the clock goes on", async || {
+                store
+                    .commit(Change::Ban {
+                        ip: "1.2.3.4".to_owned(),
+                        reason: Some("again".to_owned()),
+                        expires_at: Some("2030-01-01 00:00:00.000".to_owned()),
+                    })
+                    .await
+                    .unwrap();
+                let second = row(store, "1.2.3.4").await.unwrap();
+                assert_eq!(second.created_at, first.created_at);
+                assert_eq!(second.reason.as_deref(), Some("again"));
+                (second.updated_at > first.updated_at).then_some(())
+            })
+            .await;
+            store.commit(ban("1.2.3.4")).await.unwrap();
+            let third = row(store, "1.2.3.4").await.unwrap();
+            assert_eq!((third.reason, third.expires_at), (None, None));
+        });
+    }
+}
+
+#[test]
+fn a_route_keeps_when_it_was_made() {
+    for fixture in stores() {
+        block_on(async {
+            let store = &*fixture.store;
+            store.commit(put_route("a", "1")).await.unwrap();
+            let first = everything(store).await.routes.remove(0);
+            store.commit(put_route("a", "2")).await.unwrap();
+            let second = everything(store).await.routes.remove(0);
+            assert_eq!((second.document.as_str(), second.created_at), ("2", first.created_at));
+        });
+    }
+}
+
+#[test]
+fn concurrent_commits_have_numbers_in_their_order() {
+    for fixture in stores() {
+        block_on(async {
+            let store = &*fixture.store;
+            let one = async |k: u8| {
+                let mut seqs = Vec::new();
+                for i in 0..20 {
+                    let ip = format!("10.0.{k}.{i}");
+                    let seq = store.commit(ban(&ip)).await.unwrap().seq;
+                    // What is answered is there for everybody.
+                    let (_, since) = rows_since(store, seq - 1).await;
+                    assert!(since.iter().any(|(key, row)| *key == ip && row.is_some()), "{ip}");
+                    seqs.push(seq);
+                }
+                seqs
+            };
+            let (a, b, c) = tokio::join!(one(1), one(2), one(3));
+            assert!([&a, &b, &c].iter().all(|seqs| seqs.is_sorted()));
+            let mut all = [a, b, c].concat();
+            all.sort_unstable();
+            all.dedup();
+            assert_eq!(all.len(), 60);
+            assert_eq!(keys(store).await.len(), 60);
+        });
+    }
+}
+
+#[test]
+fn who_watches_hears_of_a_commit() {
+    for fixture in stores() {
+        block_on(async {
+            let mut watch = fixture.store.watch();
+            watch.mark_unchanged();
+            fixture.store.commit(ban("1.2.3.4")).await.unwrap();
+            tokio::time::timeout(std::time::Duration::from_secs(20), watch.changed()).await.unwrap().unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_seq_from_another_world_is_answered_with_a_new_epoch() {
+    for fixture in stores() {
+        block_on(async {
+            let seq = fixture.store.commit(ban("1.2.3.4")).await.unwrap().seq;
+            let answer = fixture.store.changes_since(seq + 1000).await.unwrap();
+            assert!(matches!(answer, Changes::Reload { new_epoch: true, .. }), "{answer:?}");
+        });
+    }
+}
+
+#[test]
+fn tokens_are_listed_as_added() {
+    for fixture in stores() {
+        block_on(async {
+            let token = |hash: &str| TokenRow {
+                hash: hash.to_owned(),
+                name: format!("name-{hash}"),
+                scope: "admin".to_owned(),
+            };
+            assert_eq!(fixture.store.tokens().await, Ok::<_, StoreError>(Vec::new()));
+            fixture.store.add_token(token("a")).await.unwrap();
+            fixture.store.add_token(token("b")).await.unwrap();
+            assert_eq!(fixture.store.tokens().await.unwrap(), [token("a"), token("b")]);
+        });
+    }
+}

@@ -1,0 +1,102 @@
+//! Stores to test, and words for tests.
+
+use std::time::{Duration, Instant};
+
+use tidegate_policy::wire::event::{Batch, Source, TrafficEvent};
+use tidegate_policy::wire::sync::Gateway;
+
+use crate::store::sqlite::{Options, SqliteStore};
+use crate::store::{Append, Change, Changes, IpRow, RecorderFigures, Snapshot, Store, Table};
+
+/// A store, and what must live as long as it.
+pub(crate) struct Fixture {
+    pub(crate) store: Box<dyn Store>,
+    _directory: tempfile::TempDir,
+}
+
+/// Every implementation, empty: each test of the contract runs on each.
+pub(crate) fn stores() -> Vec<Fixture> {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(directory.path().join("tidegate.db"), Options::default()).unwrap();
+    vec![Fixture { store: Box::new(store), _directory: directory }]
+}
+
+/// Runs a test to its end.
+pub(crate) fn block_on<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(test)
+}
+
+/// Polls until `look` has found it.
+pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not within 20 s: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+pub(crate) fn ban(ip: &str) -> Change {
+    Change::Ban { ip: ip.to_owned(), reason: None, expires_at: None }
+}
+
+pub(crate) fn unban(key: &str) -> Change {
+    Change::Unban { keys: vec![key.to_owned()] }
+}
+
+pub(crate) async fn everything(store: &dyn Store) -> Snapshot {
+    let mut all = store.snapshot(&[Table::Ip, Table::Routes]).await.unwrap();
+    all.ips.sort_by(|a, b| a.ip.cmp(&b.ip));
+    all.routes.sort_by(|a, b| a.name.cmp(&b.name));
+    all
+}
+
+pub(crate) async fn row(store: &dyn Store, ip: &str) -> Option<IpRow> {
+    everything(store).await.ips.into_iter().find(|row| row.ip == ip)
+}
+
+/// Raw keys of `ip_monitor`, in order.
+pub(crate) async fn keys(store: &dyn Store) -> Vec<String> {
+    everything(store).await.ips.into_iter().map(|row| row.ip).collect()
+}
+
+/// The changes since `seq`, which must not be a reload.
+pub(crate) async fn rows_since(store: &dyn Store, since: u64) -> (u64, Vec<(String, Option<IpRow>)>) {
+    match store.changes_since(since).await.unwrap() {
+        Changes::Rows { seq, mut ips, .. } => {
+            ips.sort_by(|a, b| a.0.cmp(&b.0));
+            (seq, ips)
+        }
+        reload => panic!("{reload:?}"),
+    }
+}
+
+pub(crate) fn gateway(process: u64) -> Gateway {
+    Gateway::new(b"node-1", process)
+}
+
+/// A post without anything in it.
+pub(crate) fn post() -> Append {
+    Append {
+        gateway: gateway(1),
+        sources: Vec::new(),
+        dropped: Vec::new(),
+        batches: Vec::new(),
+        recorder: RecorderFigures::default(),
+    }
+}
+
+/// A batch of events `first` to `last` of `source`, the highest so far.
+pub(crate) fn batch(source: u128, first: u64, last: u64) -> Batch {
+    let events = (first..=last)
+        .map(|number| TrafficEvent { number, time_ms: 1_795_456_801_000 + number, ..TrafficEvent::default() })
+        .collect();
+    Batch { source: Source(source), first, numbered_hi: last, events, ..Batch::default() }
+}
+
+/// A post of these batches.
+pub(crate) fn post_of(batches: Vec<Batch>) -> Append {
+    Append { batches, ..post() }
+}
