@@ -10,8 +10,8 @@ use super::slot::Slot;
 pub struct Acks {
     now: Ack,
     accepted: Option<Ack>,
-    /// Somebody waits to hear of this version.
-    wanted: Option<Version>,
+    /// Somebody waits to hear of this version and refresh.
+    wanted: Option<(Version, u64)>,
 }
 
 impl Acks {
@@ -21,23 +21,26 @@ impl Acks {
         self.now
     }
 
-    /// Somebody waits to hear that `version` is enforced.
-    pub fn want(&mut self, version: Version) {
-        self.wanted = Some(version);
+    /// Somebody waits to hear that `version` is enforced, and `refresh` carried out.
+    pub fn want(&mut self, version: Version, refresh: u64) {
+        self.wanted = Some((version, refresh));
+    }
+
+    fn is_wanted(&self, ack: &Ack) -> bool {
+        self.wanted.is_some_and(|(version, refresh)| ack.version.covers(&version) && ack.refresh >= refresh)
     }
 
     /// The ack that should be posted, if any.
     #[must_use]
     pub fn due(&self) -> Option<Ack> {
-        let wanted = self.wanted?;
-        (self.now.version.covers(&wanted) && self.accepted != Some(self.now)).then_some(self.now)
+        (self.is_wanted(&self.now) && self.accepted != Some(self.now)).then_some(self.now)
     }
 
     /// The admin service took `ack`.
     pub fn accepted(&mut self, ack: Ack) {
         self.accepted = Some(ack);
         // A stale VM is not counted as applied: what becomes of it is news.
-        if ack.stale == 0 && self.wanted.is_some_and(|wanted| ack.version.covers(&wanted)) {
+        if ack.stale == 0 && self.is_wanted(&ack) {
             self.wanted = None;
         }
     }
@@ -106,7 +109,7 @@ mod tests {
         let now = 20_000_000_000;
         acks.count(&[slot(7, 20, true), slot(9, 20, true), slot(0, 20, false)], &own(9), now);
         assert_eq!(acks.now(), Ack { version: Version { epoch: 1, seq: 7 }, refresh: 0, live: 2, stale: 0 });
-        acks.want(Version { epoch: 1, seq: 9 });
+        acks.want(Version { epoch: 1, seq: 9 }, 0);
         assert_eq!(acks.due(), None);
         acks.count(&[slot(7, 15, true), slot(9, 20, true), slot(1, 5, true)], &own(9), now);
         assert_eq!(acks.now(), Ack { version: Version { epoch: 1, seq: 9 }, refresh: 0, live: 1, stale: 1 });

@@ -189,7 +189,7 @@ impl Holder {
                 self.full |= duty.loader.is_undecodable();
                 if let Some(loaded) = duty.loader.loaded() {
                     // The holder before may have owed somebody an ack.
-                    self.acks.want(loaded.tables.version);
+                    self.acks.want(loaded.tables.version, loaded.refresh);
                 }
                 self.stage = Stage::Ready;
                 Busy::Yes
@@ -328,7 +328,7 @@ impl Holder {
         let full = self.full || duty.loader.loaded().is_none();
         let held = duty.loader.loaded().filter(|_| !self.full).cloned();
         if answer.ack_wanted {
-            self.acks.want(answer.version);
+            self.acks.want(answer.version, answer.refresh);
         }
         let refreshes = held.as_ref().is_some_and(|held| {
             held.tables.version.epoch == answer.version.epoch && held.refresh < answer.refresh

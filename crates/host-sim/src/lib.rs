@@ -1,1 +1,24 @@
-//! stub
+//! A stateful emulator of the proxy-wasm host: several VMs of one Envoy process
+//! that share data, queues and metrics, driven by a test that moves the clock.
+//!
+//! It does what Envoy will not do on demand: it stalls a worker, lets a callout
+//! fail or vanish, drops a root during its poll, traps a VM at a given host call.
+//! What it emulates are facts seen on Envoy 1.40, each noted where it matters;
+//! the scenarios that count run on a real Envoy as well.
+//!
+//! * [`Sim`] is the process: workers, roots, time, requests, callouts.
+//! * [`SimHost`] is what a VM sees of it.
+//! * [`Feed`] answers callouts as the admin service does, from a script.
+//!
+//! Nothing happens by itself: [`Sim::settle`] delivers what is due now,
+//! [`Sim::advance`] moves the clock. Time stands still inside a callback.
+
+mod feed;
+mod host;
+mod process;
+mod world;
+
+pub use feed::{Fault, Feed, empty_routes};
+pub use host::SimHost;
+pub use process::{Request, Response, Root, Sim, StreamId, Worker};
+pub use world::{CallId, CallView};

@@ -1,0 +1,277 @@
+//! [`Host`] for a simulated VM.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tidegate::host::{
+    Call, CallToken, Cas, Expect, HeaderPairs, Host, HostError, LocalReply, MetricId, MetricKind, QueueId,
+};
+
+use crate::world::{CallEnd, CallId, CallView, PendingCall, Phase, Post, Queue, VmId, VmState, World};
+
+/// The handle of one VM.
+#[derive(Clone)]
+pub struct SimHost {
+    pub(crate) world: Rc<RefCell<World>>,
+    pub(crate) vm: VmId,
+}
+
+/// A trap: unwinds out of the guest without a word on stderr.
+pub(crate) struct Trap;
+
+impl SimHost {
+    /// A host call: burns fuel, and traps when there is none left.
+    fn enter<T>(&self, call: impl FnOnce(&mut World) -> T) -> T {
+        let mut world = self.world.borrow_mut();
+        let vm = world.vm(self.vm);
+        vm.host_calls += 1;
+        if let Some(fuel) = &mut vm.fuel {
+            if *fuel == 0 {
+                drop(world);
+                std::panic::resume_unwind(Box::new(Trap));
+            }
+            *fuel -= 1;
+        }
+        call(&mut world)
+    }
+
+    fn with_vm<T>(&self, call: impl FnOnce(&mut VmState) -> T) -> T {
+        self.enter(|world| call(world.vm(self.vm)))
+    }
+
+    fn in_request<T>(&self, call: impl FnOnce(&mut VmState) -> T) -> Result<T, HostError> {
+        self.with_vm(|vm| match vm.phase {
+            Phase::RequestHeaders => Ok(call(vm)),
+            _ => Err(HostError::BadArgument),
+        })
+    }
+
+    fn metric_mut<T>(&self, metric: MetricId, act: impl FnOnce(&mut u64) -> T) -> Result<T, HostError> {
+        self.enter(|world| {
+            let found = world.metrics.get_mut(metric as usize).ok_or(HostError::NotFound)?;
+            Ok(act(&mut found.2))
+        })
+    }
+}
+
+impl Host for SimHost {
+    fn wall_us(&self) -> u64 {
+        self.enter(|world| world.wall_us)
+    }
+
+    fn monotonic_ns(&self) -> u64 {
+        self.enter(|world| world.now_ns)
+    }
+
+    fn random_u64(&self) -> u64 {
+        self.enter(World::random)
+    }
+
+    fn shared_get(&self, key: &str) -> Result<Option<(Vec<u8>, Cas)>, HostError> {
+        self.enter(|world| Ok(world.shared.get(key).cloned()))
+    }
+
+    fn shared_set(&self, key: &str, value: &[u8], expect: Expect) -> Result<(), HostError> {
+        let cas = match expect {
+            // A bogus token: fits a missing key, and no other.
+            Expect::Absent => Cas::MAX,
+            Expect::Unchanged(cas) => cas,
+        };
+        self.enter(|world| {
+            world.vm(self.vm).shared_writes += 1;
+            if world.write(key, value, cas) { Ok(()) } else { Err(HostError::CasMismatch) }
+        })
+    }
+
+    fn queue_register(&self, name: &str) -> Result<QueueId, HostError> {
+        self.enter(|world| {
+            let registrant = Some((self.vm, world.vm(self.vm).root));
+            let found = world.queues.iter().position(|queue| queue.name == name);
+            let index = found.unwrap_or_else(|| {
+                let name = name.to_owned();
+                world.queues.push(Queue { name, messages: Default::default(), registrant: None });
+                world.queues.len() - 1
+            });
+            world.queues[index].registrant = registrant;
+            Ok(index as QueueId)
+        })
+    }
+
+    fn queue_resolve(&self, name: &str) -> Result<Option<QueueId>, HostError> {
+        self.enter(|world| {
+            let found = world.queues.iter().position(|queue| queue.name == name);
+            Ok(found.map(|index| index as QueueId))
+        })
+    }
+
+    fn enqueue(&self, queue: QueueId, message: &[u8]) -> Result<(), HostError> {
+        self.enter(|world| {
+            let found = world.queues.get_mut(queue as usize).ok_or(HostError::NotFound)?;
+            found.messages.push_back(message.to_vec());
+            // One notification a message, on the registrant's thread, later; Ok
+            // whether or not the registrant still lives.
+            if let Some((vm, root)) = found.registrant {
+                world.posts.push_back(Post::Queue { vm, root, queue });
+            }
+            Ok(())
+        })
+    }
+
+    fn dequeue(&self, queue: QueueId) -> Result<Option<Vec<u8>>, HostError> {
+        self.enter(|world| {
+            let found = world.queues.get_mut(queue as usize).ok_or(HostError::NotFound)?;
+            Ok(found.messages.pop_front())
+        })
+    }
+
+    fn call(&self, call: Call<'_>) -> Result<CallToken, HostError> {
+        self.enter(|world| {
+            let header = |name: &str| {
+                let found = call.headers.iter().find(|(other, _)| *other == name);
+                found.map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+            };
+            let (Some(method), Some(path), Some(_)) =
+                (header(":method"), header(":path"), header(":authority"))
+            else {
+                return Err(HostError::BadArgument);
+            };
+            if !world.clusters.contains(call.cluster) {
+                return Err(HostError::BadArgument);
+            }
+            if world.refuses_calls {
+                return Err(HostError::Refused);
+            }
+            let id = CallId(world.next_call);
+            world.next_call += 1;
+            let vm = world.vm(self.vm);
+            vm.next_token += 1;
+            let (token, root) = (vm.next_token, vm.root);
+            let headers =
+                call.headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
+            let view = CallView { id, method, path, headers, body: call.body.to_vec(), root };
+            let deadline_ns = match call.timeout {
+                Duration::ZERO => u64::MAX,
+                timeout => world.now_ns + timeout.as_nanos() as u64,
+            };
+            world.calls.push(PendingCall { view, vm: self.vm, token, deadline_ns, lost: false });
+            Ok(token)
+        })
+    }
+
+    fn call_status(&self) -> Result<Option<u16>, HostError> {
+        self.with_vm(|vm| match &vm.phase {
+            Phase::CallResponse(CallEnd::Answer { status, .. }) => Ok(Some(*status)),
+            // Envoy has no header map then; what reads it must not.
+            Phase::CallResponse(CallEnd::Failure) => Err(HostError::BadArgument),
+            _ => Err(HostError::BadArgument),
+        })
+    }
+
+    fn call_body(&self, max: usize) -> Result<Vec<u8>, HostError> {
+        self.with_vm(|vm| match &vm.phase {
+            Phase::CallResponse(CallEnd::Answer { body, .. }) => Ok(body.get(..max).unwrap_or(body).to_vec()),
+            _ => Err(HostError::BadArgument),
+        })
+    }
+
+    fn request_headers(&self) -> Result<HeaderPairs, HostError> {
+        self.in_request(|vm| vm.stream.headers.clone())
+    }
+
+    fn set_request_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
+        self.in_request(|vm| {
+            vm.stream.headers.retain(|(other, _)| other != name.as_bytes());
+            vm.stream.headers.push((name.as_bytes().to_vec(), value.to_vec()));
+        })
+    }
+
+    fn remove_request_header(&self, name: &str) -> Result<(), HostError> {
+        self.in_request(|vm| vm.stream.headers.retain(|(other, _)| other != name.as_bytes()))
+    }
+
+    fn response_header(&self, _name: &str) -> Result<Option<Vec<u8>>, HostError> {
+        self.with_vm(|vm| match vm.phase {
+            // The header maps are back in the log; this host has no upstream.
+            Phase::Log => Ok(None),
+            _ => Err(HostError::BadArgument),
+        })
+    }
+
+    fn reply(&self, reply: LocalReply<'_>) -> Result<(), HostError> {
+        self.in_request(|vm| {
+            vm.stream.reply = Some((reply.status, reply.details.replace(' ', "_"), reply.body.to_vec()));
+        })
+    }
+
+    fn property(&self, path: &[&str]) -> Result<Option<Vec<u8>>, HostError> {
+        self.with_vm(|vm| {
+            Ok(match path {
+                ["plugin_root_id"] => vm.root_ids.get(&vm.root).map(|id| id.clone().into_bytes()),
+                ["xds", "node", "id"] => Some(b"sim".to_vec()),
+                path => match vm.phase {
+                    Phase::RequestHeaders | Phase::Log => vm.stream.properties.get(&path.join(".")).cloned(),
+                    _ => None,
+                },
+            })
+        })
+    }
+
+    fn plugin_configuration(&self) -> Result<Vec<u8>, HostError> {
+        self.with_vm(|vm| match &vm.phase {
+            Phase::Configure(configuration) => Ok(configuration.clone()),
+            _ => Err(HostError::BadArgument),
+        })
+    }
+
+    fn set_tick(&self, period: Duration) -> Result<(), HostError> {
+        self.enter(|world| {
+            let due = world.now_ns + period.as_nanos() as u64;
+            let vm = world.vm(self.vm);
+            let root = vm.root;
+            if period.is_zero() {
+                vm.timers.remove(&root);
+            } else {
+                vm.timers.insert(root, (period, due));
+            }
+            Ok(())
+        })
+    }
+
+    fn define_metric(&self, kind: MetricKind, name: &str) -> Result<MetricId, HostError> {
+        self.enter(|world| {
+            let found = world.metrics.iter().position(|(other, _, _)| other == name);
+            let index = found.unwrap_or_else(|| {
+                world.metrics.push((name.to_owned(), kind, 0));
+                world.metrics.len() - 1
+            });
+            Ok(index as MetricId)
+        })
+    }
+
+    fn add_metric(&self, metric: MetricId, by: i64) -> Result<(), HostError> {
+        let is_counter = self.enter(|world| {
+            world.metrics.get(metric as usize).is_some_and(|(_, kind, _)| *kind == MetricKind::Counter)
+        });
+        if is_counter && by <= 0 {
+            return Err(HostError::BadArgument);
+        }
+        self.metric_mut(metric, |value| *value = value.wrapping_add_signed(by))
+    }
+
+    fn set_metric(&self, metric: MetricId, value: u64) -> Result<(), HostError> {
+        self.metric_mut(metric, |current| *current = value)
+    }
+
+    fn metric(&self, metric: MetricId) -> Result<u64, HostError> {
+        self.metric_mut(metric, |value| *value)
+    }
+
+    fn log(&self, level: log::Level, message: &str) {
+        self.enter(|world| world.log.push((level, message.to_owned())));
+    }
+
+    fn environment(&self, _name: &str) -> Option<String> {
+        None
+    }
+}

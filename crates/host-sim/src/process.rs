@@ -1,0 +1,546 @@
+//! The process as the test sees it: workers and their roots, time, requests.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tidegate::gate::{Flow, Stream};
+use tidegate::home::Home;
+use tidegate::root::Root as Filter;
+
+use crate::host::{SimHost, Trap};
+use crate::world::{CallEnd, CallId, CallView, Phase, Post, StreamState, VmId, VmState, World};
+
+/// A thread with one VM, which may die and be loaded anew.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Worker(usize);
+
+/// A root context, numbered through the process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Root(u32);
+
+/// A request that has begun.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct StreamId(usize);
+
+/// A request's headers and what Envoy knows of it.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    headers: Vec<(Vec<u8>, Vec<u8>)>,
+    source: Option<String>,
+}
+
+impl Request {
+    /// `GET path` from the address `client`.
+    #[must_use]
+    pub fn get(path: &str, client: &str) -> Self {
+        let headers = [(":method", "GET"), (":authority", "example.org"), (":path", path)];
+        Self {
+            headers: headers.map(|(name, value)| (name.into(), value.into())).to_vec(),
+            source: Some(match client.contains(':') {
+                true => format!("[{client}]:0"),
+                false => format!("{client}:0"),
+            }),
+        }
+    }
+
+    /// One more header line.
+    #[must_use]
+    pub fn header(mut self, name: &[u8], value: &[u8]) -> Self {
+        self.headers.push((name.to_vec(), value.to_vec()));
+        self
+    }
+}
+
+/// What became of a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Response {
+    /// 200 when the gate let it pass.
+    pub status: u16,
+    /// `%RESPONSE_CODE_DETAILS%`.
+    pub details: String,
+    /// Where the gate sent it.
+    pub cluster: Option<String>,
+}
+
+struct Thread {
+    vm: VmId,
+    home: Rc<Home<SimHost>>,
+    roots: BTreeMap<u32, Filter<SimHost>>,
+    /// Root id and configuration of each root, for a reload.
+    plugins: BTreeMap<u32, (String, String)>,
+    stalled: bool,
+    loaded_ns: u64,
+}
+
+/// One Envoy process.
+pub struct Sim {
+    world: Rc<RefCell<World>>,
+    threads: Vec<Thread>,
+    streams: Vec<Option<(usize, VmId, Stream<SimHost>, StreamState, Response)>>,
+    next_root: u32,
+}
+
+/// Between a VM's load and its reload after a trap.
+const RELOAD_BACKOFF_NS: u64 = 1_000_000_000;
+
+impl Default for Sim {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Sim {
+    /// A process without workers, in which the cluster `admin` exists.
+    #[must_use]
+    pub fn new() -> Self {
+        let world = Rc::new(RefCell::new(World::new()));
+        Self { world, threads: Vec::new(), streams: Vec::new(), next_root: 1 }
+    }
+
+    fn new_vm(&self) -> (VmId, Rc<Home<SimHost>>) {
+        let vm = {
+            let mut world = self.world.borrow_mut();
+            world.vms.push(VmState::default());
+            world.vms.len() - 1
+        };
+        (vm, Home::new(SimHost { world: self.world.clone(), vm }))
+    }
+
+    /// A thread with a VM that has no root yet. The main thread is one like any
+    /// other that never gets a request.
+    pub fn worker(&mut self) -> Worker {
+        let (vm, home) = self.new_vm();
+        let loaded_ns = self.world.borrow().now_ns;
+        let (roots, plugins) = (BTreeMap::new(), BTreeMap::new());
+        self.threads.push(Thread { vm, home, roots, plugins, stalled: false, loaded_ns });
+        Worker(self.threads.len() - 1)
+    }
+
+    /// Configures one more root on a worker; false when it is refused.
+    pub fn root(&mut self, worker: Worker, root_id: &str, configuration: &str) -> (Root, bool) {
+        let root = self.next_root;
+        self.next_root += 1;
+        let plugin = (root_id.to_owned(), configuration.to_owned());
+        self.threads[worker.0].plugins.insert(root, plugin);
+        let accepted = self.configure(worker.0, root);
+        (Root(root), accepted)
+    }
+
+    fn configure(&mut self, thread: usize, root: u32) -> bool {
+        let (root_id, configuration) = self.threads[thread].plugins[&root].clone();
+        let vm = self.threads[thread].vm;
+        self.world.borrow_mut().vm(vm).root_ids.insert(root, root_id);
+        let home = self.threads[thread].home.clone();
+        let mut filter = Filter::new(home, root);
+        let phase = Phase::Configure(configuration.into_bytes());
+        let accepted = self.callback(vm, root, phase, || filter.on_configure());
+        self.threads[thread].roots.insert(root, filter);
+        accepted.unwrap_or(false)
+    }
+
+    /// A throw-away VM on which a configuration is tried; it never ticks and
+    /// gets no farewell.
+    pub fn canary(&mut self, root_id: &str, configuration: &str) -> bool {
+        let worker = self.worker();
+        let (root, accepted) = self.root(worker, root_id, configuration);
+        let thread = &mut self.threads[worker.0];
+        thread.stalled = true;
+        // Envoy frees it without a callback.
+        if let Some(filter) = thread.roots.remove(&root.0) {
+            std::mem::forget(filter);
+        }
+        self.world.borrow_mut().vm(self.threads[worker.0].vm).timers.clear();
+        accepted
+    }
+
+    /// The configuration of a root is gone: `on_done`, and its calls end without
+    /// a callback. What it registered stays registered to nobody.
+    pub fn drop_root(&mut self, worker: Worker, root: Root) {
+        let vm = self.threads[worker.0].vm;
+        self.threads[worker.0].plugins.remove(&root.0);
+        if let Some(mut filter) = self.threads[worker.0].roots.remove(&root.0) {
+            self.callback(vm, root.0, Phase::None, || filter.on_done());
+        }
+        let mut world = self.world.borrow_mut();
+        world.vm(vm).timers.remove(&root.0);
+        world.cancel_calls(vm, Some(root.0));
+    }
+
+    /// The VM of a worker dies: no callback ever reaches it again. Shared data
+    /// and queues stay.
+    pub fn trap(&mut self, worker: Worker) {
+        self.kill(self.threads[worker.0].vm);
+    }
+
+    /// The VM traps at its `calls`th host call from now.
+    pub fn trap_after(&mut self, worker: Worker, calls: u64) {
+        let vm = self.threads[worker.0].vm;
+        self.world.borrow_mut().vm(vm).fuel = Some(calls);
+    }
+
+    fn kill(&self, vm: VmId) {
+        let mut world = self.world.borrow_mut();
+        world.vm(vm).trapped = true;
+        world.vm(vm).timers.clear();
+        world.cancel_calls(vm, None);
+    }
+
+    /// Whether the worker's VM is dead.
+    #[must_use]
+    pub fn is_trapped(&self, worker: Worker) -> bool {
+        self.world.borrow().vms[self.threads[worker.0].vm].trapped
+    }
+
+    /// The thread does nothing until it is resumed; what happens meanwhile waits.
+    pub fn stall(&mut self, worker: Worker) {
+        self.threads[worker.0].stalled = true;
+    }
+
+    /// The thread goes on.
+    pub fn resume(&mut self, worker: Worker) {
+        self.threads[worker.0].stalled = false;
+    }
+
+    /// Runs a callback of a VM; `None` when the VM is dead, or dies in it.
+    fn callback<T>(&self, vm: VmId, root: u32, phase: Phase, call: impl FnOnce() -> T) -> Option<T> {
+        {
+            let mut world = self.world.borrow_mut();
+            let state = world.vm(vm);
+            if state.trapped {
+                return None;
+            }
+            (state.root, state.phase) = (root, phase);
+        }
+        match catch_unwind(AssertUnwindSafe(call)) {
+            Ok(value) => {
+                self.world.borrow_mut().vm(vm).phase = Phase::None;
+                Some(value)
+            }
+            Err(panic) if panic.is::<Trap>() => {
+                self.kill(vm);
+                None
+            }
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+
+    fn thread_of(&self, vm: VmId) -> Option<usize> {
+        self.threads.iter().position(|thread| thread.vm == vm)
+    }
+
+    fn is_stalled(&self, vm: VmId) -> bool {
+        self.thread_of(vm).is_some_and(|thread| self.threads[thread].stalled)
+    }
+
+    /// Delivers what is due now, in order, until nothing is left; answers how
+    /// many callbacks ran.
+    ///
+    /// # Panics
+    /// When it never ends: VMs that wake each other in circles.
+    pub fn settle(&mut self) -> usize {
+        for ran in 0..200_000 {
+            if !self.deliver() {
+                return ran;
+            }
+        }
+        panic!("200,000 callbacks at one instant: VMs wake each other in circles");
+    }
+
+    /// Delivers the next callback that is due; false when none is.
+    pub fn deliver(&mut self) -> bool {
+        let next = {
+            let world = self.world.borrow();
+            world.posts.iter().position(|post| !self.is_stalled(post.vm()))
+        };
+        let Some(post) = next.and_then(|next| self.world.borrow_mut().posts.remove(next)) else {
+            return false;
+        };
+        let Some(thread) = self.thread_of(post.vm()) else { return true };
+        let vm = post.vm();
+        match post {
+            Post::Queue { root, queue, .. } => {
+                self.in_root(thread, vm, root, Phase::None, |filter| filter.on_queue_ready(queue));
+            }
+            Post::Call { root, token, end, .. } => {
+                let headers = if matches!(end, CallEnd::Failure) { 0 } else { 3 };
+                let phase = Phase::CallResponse(end);
+                self.in_root(thread, vm, root, phase, |filter| filter.on_call_response(token, headers));
+            }
+        }
+        true
+    }
+
+    fn in_root(
+        &mut self,
+        thread: usize,
+        vm: VmId,
+        root: u32,
+        phase: Phase,
+        call: impl FnOnce(&mut Filter<SimHost>),
+    ) {
+        // A root that is gone loses what is on its way to it.
+        let Some(mut filter) = self.threads[thread].roots.remove(&root) else { return };
+        self.callback(vm, root, phase, || call(&mut filter));
+        self.threads[thread].roots.insert(root, filter);
+    }
+
+    /// Moves the clock, firing timers and timeouts in their order on the way.
+    pub fn advance(&mut self, by: Duration) {
+        let target = self.world.borrow().now_ns + by.as_nanos() as u64;
+        self.settle();
+        while self.next_due().is_some_and(|due| due <= target) {
+            self.step_time();
+        }
+        self.move_to(target);
+    }
+
+    /// Moves the clock to the next timer or timeout, and fires it.
+    pub fn step_time(&mut self) {
+        let Some(due) = self.next_due() else { return };
+        self.move_to(due);
+        self.fire();
+        self.settle();
+    }
+
+    fn move_to(&mut self, at_ns: u64) {
+        let mut world = self.world.borrow_mut();
+        let by = at_ns.saturating_sub(world.now_ns);
+        world.now_ns += by;
+        world.wall_us += by / 1_000;
+    }
+
+    /// When something is due next, monotonic nanoseconds.
+    fn next_due(&self) -> Option<u64> {
+        let world = self.world.borrow();
+        let live = self.threads.iter().filter(|thread| !thread.stalled);
+        let timers = live.flat_map(|thread| world.vms[thread.vm].timers.values().map(|(_, due)| *due));
+        let calls = world.calls.iter().filter(|call| !call.lost).map(|call| call.deadline_ns);
+        timers.chain(calls).filter(|due| *due < u64::MAX).min()
+    }
+
+    fn fire(&mut self) {
+        let now = self.world.borrow().now_ns;
+        let late = |world: &World| {
+            world.calls.iter().find(|call| !call.lost && call.deadline_ns <= now).map(|call| call.view.id)
+        };
+        while let Some(id) = { late(&self.world.borrow()) } {
+            // A timeout is an ordinary answer.
+            self.world.borrow_mut().end_call(id, CallEnd::Answer { status: 504, body: Vec::new() });
+        }
+        for thread in 0..self.threads.len() {
+            let vm = self.threads[thread].vm;
+            let due: Vec<u32> = {
+                let world = self.world.borrow();
+                let timers = world.vms[vm].timers.iter();
+                timers.filter(|(_, (_, due))| *due <= now).map(|(root, _)| *root).collect()
+            };
+            let due = if self.threads[thread].stalled { Vec::new() } else { due };
+            for root in due {
+                self.in_root(thread, vm, root, Phase::None, Filter::on_tick);
+                // Armed anew after the callback, with the period as it is then.
+                if let Some((period, due)) = self.world.borrow_mut().vm(vm).timers.get_mut(&root) {
+                    *due = now + period.as_nanos() as u64;
+                }
+            }
+        }
+    }
+
+    /// Callouts that wait for an answer.
+    #[must_use]
+    pub fn calls(&self) -> Vec<CallView> {
+        self.world.borrow().calls.iter().filter(|call| !call.lost).map(|call| call.view.clone()).collect()
+    }
+
+    /// Answers a callout; false when nobody waits for it any more.
+    pub fn answer(&mut self, call: CallId, status: u16, body: &[u8]) -> bool {
+        let end = CallEnd::Answer { status, body: body.to_vec() };
+        self.world.borrow_mut().end_call(call, end)
+    }
+
+    /// A callout fails without an answer: zero headers.
+    pub fn fail(&mut self, call: CallId) -> bool {
+        self.world.borrow_mut().end_call(call, CallEnd::Failure)
+    }
+
+    /// Nothing is ever heard of a callout again, not even its timeout.
+    pub fn lose(&mut self, call: CallId) {
+        for pending in &mut self.world.borrow_mut().calls {
+            pending.lost |= pending.view.id == call;
+        }
+    }
+
+    /// Whether the host refuses new callouts (no healthy host).
+    pub fn refuse_calls(&mut self, refuse: bool) {
+        self.world.borrow_mut().refuses_calls = refuse;
+    }
+
+    /// Whether the cluster `admin` is known.
+    pub fn know_cluster(&mut self, known: bool) {
+        let clusters = &mut self.world.borrow_mut().clusters;
+        if known {
+            clusters.insert("admin".to_owned())
+        } else {
+            clusters.remove("admin")
+        };
+    }
+
+    /// A request, from its headers to its log.
+    pub fn request(&mut self, worker: Worker, root: Root, request: Request) -> Response {
+        let stream = self.begin(worker, root, request);
+        self.finish(stream)
+    }
+
+    /// A request's headers reach the gate. A dead VM is loaded anew first, unless
+    /// it was loaded within the last second: then Envoy answers 503.
+    pub fn begin(&mut self, worker: Worker, root: Root, request: Request) -> StreamId {
+        self.reload_if_dead(worker.0, root.0);
+        let (vm, home) = (self.threads[worker.0].vm, self.threads[worker.0].home.clone());
+        let failed = Response { status: 503, details: "wasm_fail_stream".to_owned(), cluster: None };
+        let mut stream = match self.threads[worker.0].roots.get(&root.0) {
+            Some(filter) => filter.stream(0),
+            None => Stream::new(SimHost { world: home.host().world.clone(), vm }, None),
+        };
+        let mut state = StreamState { headers: request.headers, ..StreamState::default() };
+        if let Some(source) = request.source {
+            state.properties.insert("source.address".to_owned(), source.into_bytes());
+        }
+        self.world.borrow_mut().vm(vm).stream = state;
+        let flow = self.callback(vm, root.0, Phase::RequestHeaders, || stream.on_request_headers(true));
+        let mut state = std::mem::take(&mut self.world.borrow_mut().vm(vm).stream);
+        let response = match (flow, state.reply.take()) {
+            (Some(Flow::Stop), Some((status, details, _))) => Response { status, details, cluster: None },
+            (Some(Flow::Continue), _) => {
+                let cluster = state.headers.iter().find(|(name, _)| name == b"x-tidegate-cluster");
+                let cluster = cluster.map(|(_, value)| String::from_utf8_lossy(value).into_owned());
+                Response { status: 200, details: "via_upstream".to_owned(), cluster }
+            }
+            _ => failed,
+        };
+        let code = i64::from(response.status).to_le_bytes().to_vec();
+        state.properties.insert("response.code".to_owned(), code);
+        self.streams.push(Some((worker.0, vm, stream, state, response)));
+        StreamId(self.streams.len() - 1)
+    }
+
+    /// A request ends: `on_log`.
+    ///
+    /// # Panics
+    /// When it has ended already.
+    pub fn finish(&mut self, stream: StreamId) -> Response {
+        let (_, vm, mut stream, state, response) = self.streams[stream.0].take().expect("ends once");
+        self.world.borrow_mut().vm(vm).stream = state;
+        let root = self.world.borrow().vms[vm].root;
+        self.callback(vm, root, Phase::Log, || stream.on_log());
+        response
+    }
+
+    /// Envoy refuses a request before the gate: its log is all that happens.
+    pub fn refuse(&mut self, worker: Worker, root: Root) {
+        let vm = self.threads[worker.0].vm;
+        let Some(mut stream) = self.threads[worker.0].roots.get(&root.0).map(|filter| filter.stream(0))
+        else {
+            return;
+        };
+        self.callback(vm, root.0, Phase::Log, || stream.on_log());
+    }
+
+    /// Revives the root that a request came for, and no other.
+    fn reload_if_dead(&mut self, thread: usize, root: u32) {
+        let now = self.world.borrow().now_ns;
+        let dead = self.world.borrow().vms[self.threads[thread].vm].trapped;
+        if !dead || now - self.threads[thread].loaded_ns < RELOAD_BACKOFF_NS {
+            return;
+        }
+        let (vm, home) = self.new_vm();
+        let thread_state = &mut self.threads[thread];
+        (thread_state.vm, thread_state.home, thread_state.loaded_ns) = (vm, home, now);
+        for (_, filter) in std::mem::take(&mut thread_state.roots) {
+            // The guest's memory is gone; nothing of it runs again.
+            std::mem::forget(filter);
+        }
+        self.configure(thread, root);
+    }
+
+    /// Monotonic nanoseconds.
+    #[must_use]
+    pub fn now_ns(&self) -> u64 {
+        self.world.borrow().now_ns
+    }
+
+    /// Milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn wall_ms(&self) -> u64 {
+        self.world.borrow().wall_us / 1_000
+    }
+
+    /// Keys in shared data.
+    #[must_use]
+    pub fn keys(&self) -> Vec<String> {
+        self.world.borrow().shared.keys().cloned().collect()
+    }
+
+    /// A shared value.
+    #[must_use]
+    pub fn shared(&self, key_end: &str) -> Option<Vec<u8>> {
+        let world = self.world.borrow();
+        world.shared.iter().find(|(key, _)| key.ends_with(key_end)).map(|(_, (value, _))| value.clone())
+    }
+
+    /// Overwrites a shared value, as a fault of somebody else's would.
+    pub fn overwrite(&mut self, key_end: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut world = self.world.borrow_mut();
+        let found = world.shared.iter().find(|(key, _)| key.ends_with(key_end));
+        let Some((key, (value, cas))) = found.map(|(key, value)| (key.clone(), value.clone())) else {
+            return;
+        };
+        let mut value = value;
+        change(&mut value);
+        world.write(&key, &value, cas);
+    }
+
+    /// Writes to shared data that the worker's VM made or tried.
+    #[must_use]
+    pub fn shared_writes(&self, worker: Worker) -> u64 {
+        self.world.borrow().vms[self.threads[worker.0].vm].shared_writes
+    }
+
+    /// Host calls that the worker's VM made.
+    #[must_use]
+    pub fn host_calls(&self, worker: Worker) -> u64 {
+        self.world.borrow().vms[self.threads[worker.0].vm].host_calls
+    }
+
+    /// A metric's value, 0 when there is none of that name.
+    #[must_use]
+    pub fn metric(&self, name: &str) -> u64 {
+        self.world
+            .borrow()
+            .metrics
+            .iter()
+            .find(|(other, _, _)| other == name)
+            .map_or(0, |(_, _, value)| *value)
+    }
+
+    /// Messages in the queue whose name ends so.
+    #[must_use]
+    pub fn queued(&self, name_end: &str) -> usize {
+        let world = self.world.borrow();
+        world
+            .queues
+            .iter()
+            .filter(|queue| queue.name.ends_with(name_end))
+            .map(|queue| queue.messages.len())
+            .sum()
+    }
+
+    /// What the VMs said, at error level.
+    #[must_use]
+    pub fn errors(&self) -> Vec<String> {
+        let world = self.world.borrow();
+        let errors = world.log.iter().filter(|(level, _)| *level == log::Level::Error);
+        errors.map(|(_, message)| message.clone()).collect()
+    }
+}
