@@ -8,6 +8,8 @@ use std::time::Duration;
 
 #[cfg(target_arch = "wasm32")]
 pub mod envoy;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod header_map;
 
 /// A callout's token, unique within a VM.

@@ -265,3 +265,6 @@ pub fn merge(ranges: &mut Vec<DroppedRange>, new: DroppedRange) {
         ranges.push(new);
     }
 }
+
+#[cfg(test)]
+mod tests;

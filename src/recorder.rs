@@ -7,6 +7,8 @@
 
 mod held;
 mod sources;
+#[cfg(test)]
+mod tests;
 
 use std::rc::Rc;
 use std::time::Duration;

@@ -1,0 +1,192 @@
+//! A host for unit tests: one VM, queues, metrics, callouts that the test
+//! answers, and a clock that it moves. `crates/host-sim` is the one for scenarios.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{
+    Call, CallToken, Cas, Expect, HeaderPairs, Host, HostError, LocalReply, MetricId, MetricKind, QueueId,
+};
+
+/// A call that was made.
+#[derive(Clone, Debug)]
+pub struct Made {
+    pub token: CallToken,
+    pub path: String,
+    pub body: Vec<u8>,
+}
+
+/// What the fake keeps.
+#[derive(Default)]
+pub struct State {
+    pub now_ns: Cell<u64>,
+    pub queues: RefCell<BTreeMap<String, (QueueId, VecDeque<Vec<u8>>)>>,
+    pub metrics: RefCell<BTreeMap<String, (MetricId, i64)>>,
+    pub calls: RefCell<Vec<Made>>,
+    /// Why calls are refused, if they are.
+    pub refuse_calls: Cell<Option<HostError>>,
+    /// `:status` of the answer at hand.
+    pub status: Cell<Option<u16>>,
+    tokens: Cell<u32>,
+}
+
+/// A handle.
+#[derive(Clone, Default)]
+pub struct Fake(pub Rc<State>);
+
+impl Fake {
+    pub fn advance(&self, by: Duration) {
+        self.0.now_ns.set(self.0.now_ns.get() + u64::try_from(by.as_nanos()).unwrap());
+    }
+
+    pub fn figure(&self, name: &str) -> i64 {
+        self.0.metrics.borrow()[name].1
+    }
+
+    pub fn set_figure(&self, name: &str, value: i64) {
+        self.0.metrics.borrow_mut().get_mut(name).unwrap().1 = value;
+    }
+
+    pub fn messages(&self, queue: &str) -> Vec<Vec<u8>> {
+        self.0.queues.borrow()[queue].1.iter().cloned().collect()
+    }
+
+    /// The calls made since the last time.
+    pub fn take_calls(&self) -> Vec<Made> {
+        std::mem::take(&mut *self.0.calls.borrow_mut())
+    }
+
+    fn with_queue<T>(
+        &self,
+        queue: QueueId,
+        act: impl FnOnce(&mut VecDeque<Vec<u8>>) -> T,
+    ) -> Result<T, HostError> {
+        let mut queues = self.0.queues.borrow_mut();
+        let found = queues.values_mut().find(|(id, _)| *id == queue);
+        found.map(|(_, messages)| act(messages)).ok_or(HostError::NotFound)
+    }
+
+    fn with_metric<T>(&self, metric: MetricId, act: impl FnOnce(&mut i64) -> T) -> Result<T, HostError> {
+        let mut metrics = self.0.metrics.borrow_mut();
+        let found = metrics.values_mut().find(|(id, _)| *id == metric);
+        found.map(|(_, value)| act(value)).ok_or(HostError::NotFound)
+    }
+}
+
+impl Host for Fake {
+    fn wall_us(&self) -> u64 {
+        1_795_000_000_000_000 + self.0.now_ns.get() / 1_000
+    }
+
+    fn monotonic_ns(&self) -> u64 {
+        self.0.now_ns.get()
+    }
+
+    fn random_u64(&self) -> u64 {
+        4
+    }
+
+    fn shared_get(&self, _key: &str) -> Result<Option<(Vec<u8>, Cas)>, HostError> {
+        Ok(None)
+    }
+
+    fn shared_set(&self, _key: &str, _value: &[u8], _expect: Expect) -> Result<(), HostError> {
+        Ok(())
+    }
+
+    fn queue_register(&self, name: &str) -> Result<QueueId, HostError> {
+        let mut queues = self.0.queues.borrow_mut();
+        let next = QueueId::try_from(queues.len() + 1).unwrap();
+        Ok(queues.entry(name.to_owned()).or_insert((next, VecDeque::new())).0)
+    }
+
+    fn queue_resolve(&self, name: &str) -> Result<Option<QueueId>, HostError> {
+        Ok(self.0.queues.borrow().get(name).map(|(id, _)| *id))
+    }
+
+    fn enqueue(&self, queue: QueueId, message: &[u8]) -> Result<(), HostError> {
+        self.with_queue(queue, |messages| messages.push_back(message.to_vec()))
+    }
+
+    fn dequeue(&self, queue: QueueId) -> Result<Option<Vec<u8>>, HostError> {
+        self.with_queue(queue, VecDeque::pop_front)
+    }
+
+    fn call(&self, call: Call<'_>) -> Result<CallToken, HostError> {
+        if let Some(error) = self.0.refuse_calls.get() {
+            return Err(error);
+        }
+        let token = self.0.tokens.get() + 1;
+        self.0.tokens.set(token);
+        let path = call.headers.iter().find(|(name, _)| *name == ":path").unwrap().1;
+        let path = String::from_utf8(path.to_vec()).unwrap();
+        self.0.calls.borrow_mut().push(Made { token, path, body: call.body.to_vec() });
+        Ok(token)
+    }
+
+    fn call_status(&self) -> Result<Option<u16>, HostError> {
+        Ok(self.0.status.get())
+    }
+
+    fn call_body(&self, _max: usize) -> Result<Vec<u8>, HostError> {
+        Ok(Vec::new())
+    }
+
+    fn request_headers(&self) -> Result<HeaderPairs, HostError> {
+        Err(HostError::BadArgument)
+    }
+
+    fn set_request_header(&self, _name: &str, _value: &[u8]) -> Result<(), HostError> {
+        Err(HostError::BadArgument)
+    }
+
+    fn remove_request_header(&self, _name: &str) -> Result<(), HostError> {
+        Err(HostError::BadArgument)
+    }
+
+    fn response_header(&self, _name: &str) -> Result<Option<Vec<u8>>, HostError> {
+        Err(HostError::BadArgument)
+    }
+
+    fn reply(&self, _reply: LocalReply<'_>) -> Result<(), HostError> {
+        Err(HostError::BadArgument)
+    }
+
+    fn property(&self, _path: &[&str]) -> Result<Option<Vec<u8>>, HostError> {
+        Ok(None)
+    }
+
+    fn plugin_configuration(&self) -> Result<Vec<u8>, HostError> {
+        Err(HostError::BadArgument)
+    }
+
+    fn set_tick(&self, _period: Duration) -> Result<(), HostError> {
+        Ok(())
+    }
+
+    fn define_metric(&self, _kind: MetricKind, name: &str) -> Result<MetricId, HostError> {
+        let mut metrics = self.0.metrics.borrow_mut();
+        let next = MetricId::try_from(metrics.len() + 1).unwrap();
+        Ok(metrics.entry(name.to_owned()).or_insert((next, 0)).0)
+    }
+
+    fn add_metric(&self, metric: MetricId, by: i64) -> Result<(), HostError> {
+        self.with_metric(metric, |value| *value += by)
+    }
+
+    fn set_metric(&self, metric: MetricId, value: u64) -> Result<(), HostError> {
+        self.with_metric(metric, |old| *old = i64::try_from(value).unwrap())
+    }
+
+    fn metric(&self, metric: MetricId) -> Result<u64, HostError> {
+        self.with_metric(metric, |value| value.cast_unsigned())
+    }
+
+    fn log(&self, _level: log::Level, _message: &str) {}
+
+    fn environment(&self, _name: &str) -> Option<String> {
+        None
+    }
+}

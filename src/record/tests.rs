@@ -1,0 +1,147 @@
+use super::*;
+use crate::host::fake::Fake;
+use proptest::prelude::*;
+use tidegate_policy::wire::event::Batch;
+
+const QUEUE: &str = "events";
+const ME: Source = Source(9);
+
+fn record(limits: EventLimits) -> (Fake, Record<Fake>) {
+    let host = Fake::default();
+    let metrics = Rc::new(Metrics::new(host.clone()));
+    (host.clone(), Record::new(host, metrics, ME, limits, QUEUE.to_owned()))
+}
+
+fn small() -> EventLimits {
+    EventLimits { buffer_bytes: 4_000, queue_bytes: 10_000, batch_events: 10 }
+}
+
+fn push(record: &mut Record<Fake>, events: u64) {
+    for _ in 0..events {
+        let path = Some(vec![b'a'; 100]);
+        record.push(&mut TrafficEvent { path, ..TrafficEvent::default() });
+    }
+}
+
+fn batches(host: &Fake) -> Vec<Batch> {
+    host.messages(QUEUE).iter().map(|message| Batch::from_bytes(message).unwrap()).collect()
+}
+
+#[test]
+fn events_are_numbered_from_one_without_holes_over_batches() {
+    let (host, mut record) = record(EventLimits { buffer_bytes: 1 << 20, ..small() });
+    host.queue_register(QUEUE).unwrap();
+    push(&mut record, 25);
+    record.flush(true);
+    push(&mut record, 1);
+    record.flush(true);
+    let runs: Vec<(u64, usize, u64)> =
+        batches(&host).iter().map(|batch| (batch.first, batch.events.len(), batch.numbered_hi)).collect();
+    assert_eq!(runs, [(1, 10, 25), (11, 10, 25), (21, 5, 25), (26, 1, 26)]);
+    assert!(!record.is_waiting());
+}
+
+#[test]
+fn what_does_not_fit_is_given_up_oldest_first_and_reported_once() {
+    let (host, mut record) = record(small());
+    host.queue_register(QUEUE).unwrap();
+    push(&mut record, 100);
+    record.flush(false);
+    assert_eq!(host.messages(QUEUE).len(), 0, "nobody drains");
+    record.flush(true);
+    let batches = batches(&host);
+    let kept: u64 = batches.iter().map(|batch| batch.events.len() as u64).sum();
+    let first = batches[0].first;
+    assert_eq!(first + kept - 1, 100, "the newest are kept");
+    assert!(first > 1);
+    let range = DroppedRange { source: ME, first: 1, last: first - 1, reason: DropReason::BufferFull };
+    assert_eq!(batches[0].dropped, [range], "adjacent ranges are one");
+    assert!(batches[1..].iter().all(|batch| batch.dropped.is_empty()), "and said once");
+    record.metrics.flush();
+    assert_eq!(host.figure("tidegate.events.dropped.buffer_full"), i64::try_from(first - 1).unwrap());
+}
+
+#[test]
+fn a_full_queue_is_left_alone_until_it_is_drained() {
+    let (host, mut record) = record(small());
+    host.queue_register(QUEUE).unwrap();
+    host.set_figure("tidegate.queue.bytes", 10_000);
+    push(&mut record, 5);
+    record.flush(true);
+    assert_eq!(host.messages(QUEUE).len(), 0);
+    assert!(record.is_waiting());
+    // A sum under zero, seen between another VM's two steps, is no full queue.
+    host.set_figure("tidegate.queue.bytes", -5);
+    record.flush(true);
+    let len = host.messages(QUEUE)[0].len();
+    assert_eq!(host.figure("tidegate.queue.bytes"), i64::try_from(len).unwrap() - 5);
+}
+
+#[test]
+fn without_a_queue_events_stay_and_the_gauge_is_as_before() {
+    let (host, mut record) = record(small());
+    push(&mut record, 5);
+    record.flush(true);
+    assert!(record.is_waiting());
+    assert_eq!(host.figure("tidegate.queue.bytes"), 0);
+    host.queue_register(QUEUE).unwrap();
+    record.flush(true);
+    assert_eq!(batches(&host).len(), 1);
+    // The queue is gone and there is a new one: the old number is no use.
+    host.0.queues.borrow_mut().clear();
+    host.queue_register("another").unwrap();
+    host.queue_register(QUEUE).unwrap();
+    host.0.queues.borrow_mut().remove("another");
+    push(&mut record, 1);
+    record.flush(true);
+    assert_eq!(batches(&host)[0].first, 6);
+}
+
+#[test]
+fn the_last_batch_closes() {
+    let (host, mut record) = record(EventLimits { buffer_bytes: 1 << 20, ..small() });
+    host.queue_register(QUEUE).unwrap();
+    push(&mut record, 12);
+    host.set_figure("tidegate.queue.bytes", 10_000);
+    record.close();
+    let said: Vec<(u64, usize, bool)> =
+        batches(&host).iter().map(|batch| (batch.first, batch.events.len(), batch.closing)).collect();
+    assert_eq!(said, [(1, 10, false), (11, 2, true)]);
+    // A late log is closed again, with the higher figure.
+    assert!(record.push(&mut TrafficEvent::default()), "must be flushed now");
+    record.flush(false);
+    let last = batches(&host).pop().unwrap();
+    assert_eq!((last.first, last.numbered_hi, last.closing), (13, 13, true));
+}
+
+#[test]
+fn without_events_the_closing_batch_is_empty() {
+    let (host, mut record) = record(small());
+    host.queue_register(QUEUE).unwrap();
+    record.close();
+    let batch = batches(&host).pop().unwrap();
+    assert_eq!((batch.numbered_hi, batch.events.len(), batch.closing), (0, 0, true));
+}
+
+proptest! {
+    /// Whatever happens to queue and drainer, every number is in exactly one
+    /// batch or one dropped range once all is flushed.
+    #[test]
+    fn every_number_is_accounted_for(steps in proptest::collection::vec((0u64..40, any::<bool>(), any::<bool>()), 1..30)) {
+        let (host, mut record) = record(small());
+        host.queue_register(QUEUE).unwrap();
+        for (events, drained, full) in steps {
+            host.set_figure("tidegate.queue.bytes", if full { 10_000 } else { 0 });
+            push(&mut record, events);
+            record.flush(drained);
+        }
+        record.close();
+        let mut seen = Vec::new();
+        for batch in batches(&host) {
+            seen.extend(batch.events.iter().map(|event| event.number));
+            seen.extend(batch.dropped.iter().flat_map(|range| range.first..=range.last));
+        }
+        seen.sort_unstable();
+        prop_assert_eq!(seen, (1..=record.numbered()).collect::<Vec<_>>());
+    }
+}

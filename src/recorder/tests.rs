@@ -1,0 +1,264 @@
+use super::*;
+use crate::host::HostError;
+use crate::host::fake::{Fake, Made};
+use tidegate_policy::wire::event::{DropReason, Source, SourceState, TrafficEvent, append_event};
+
+const QUEUE: &str = "events";
+const ROOT: u32 = 1;
+const TICK: Duration = Duration::from_millis(50);
+
+struct Bench {
+    host: Fake,
+    recorder: Recorder<Fake>,
+    sources: Vec<SourceReport>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let host = Fake::default();
+        host.queue_register(QUEUE).unwrap();
+        let metrics = Rc::new(Metrics::new(host.clone()));
+        let admin = Admin {
+            cluster: "admin".into(),
+            authority: "admin".into(),
+            token: "t".into(),
+            timeout: Duration::from_secs(5),
+        };
+        let recorder = Recorder::new(host.clone(), metrics, admin, QUEUE.into());
+        Self { host, recorder, sources: Vec::new() }
+    }
+
+    fn batch(&self, source: u128, first: u64, count: u32) {
+        let mut events = Vec::new();
+        for number in first..first + u64::from(count) {
+            append_event(&mut events, &TrafficEvent { number, ..TrafficEvent::default() }).unwrap();
+        }
+        let numbered_hi = first + u64::from(count) - 1;
+        let head = BatchHead { source: Source(source), first, numbered_hi, ..BatchHead::default() };
+        let queue = self.host.queue_resolve(QUEUE).unwrap().unwrap();
+        enqueue(&self.host, &self.recorder.metrics, queue, &head.seal(count, &events).unwrap()).unwrap();
+    }
+
+    /// One tick later; the posts that it made.
+    fn tick(&mut self) -> Vec<Made> {
+        self.tick_as(ROOT, true)
+    }
+
+    fn tick_as(&mut self, root: u32, holds_lease: bool) -> Vec<Made> {
+        self.host.advance(TICK);
+        let gateway = Some(Gateway::new(b"node", 1));
+        self.recorder.on_tick(root, Duty { holds_lease, gateway, sources: self.sources.clone() });
+        self.host.take_calls()
+    }
+
+    /// Ticks until a post is made, for at most ten seconds of the test's clock.
+    fn next_post(&mut self) -> Made {
+        (0..200).find_map(|_| self.tick().pop()).expect("a post within ten seconds")
+    }
+
+    fn answer(&mut self, post: &Made, status: Option<u16>) {
+        self.host.0.status.set(status);
+        assert!(self.recorder.on_call_response(ROOT, post.token, usize::from(status.is_some())));
+    }
+}
+
+/// First numbers of the batches in a post.
+fn firsts(post: &Made) -> Vec<u64> {
+    let post = EventPost::from_bytes(&post.body).unwrap();
+    post.batches.iter().map(|batch| BatchHead::read(&batch.0).unwrap().0.first).collect()
+}
+
+#[test]
+fn batches_are_kept_until_they_are_stored() {
+    let mut bench = Bench::new();
+    bench.batch(7, 1, 3);
+    bench.batch(7, 4, 2);
+    let post = bench.tick().pop().unwrap();
+    assert_eq!(post.path, "/api/data-plane/v1/events");
+    assert_eq!(firsts(&post), [1, 4]);
+    assert_eq!(bench.host.figure("tidegate.queue.bytes"), 0);
+    for status in [None, Some(503), Some(401), Some(504)] {
+        bench.batch(7, 100, 1);
+        let last = post.clone();
+        let again = if status.is_none() { last } else { bench.next_post() };
+        bench.answer(&again, status);
+        assert_eq!(bench.host.take_calls().len(), 0, "not at once after {status:?}");
+    }
+    let post = bench.next_post();
+    assert_eq!(&firsts(&post)[..2], [1, 4], "in order");
+    assert_eq!(EventPost::from_bytes(&post.body).unwrap().retries, 4);
+    bench.answer(&post, Some(200));
+    assert!(bench.recorder.held.is_empty());
+    assert!((0..40).all(|_| bench.tick().is_empty()), "nothing is left to say");
+}
+
+#[test]
+fn one_post_at_a_time_and_the_next_as_soon_as_it_is_answered() {
+    let mut bench = Bench::new();
+    bench.batch(7, 1, 1);
+    let post = bench.tick().pop().unwrap();
+    bench.batch(7, 2, 1);
+    assert!(bench.tick().is_empty());
+    bench.answer(&post, Some(200));
+    assert_eq!(firsts(&bench.host.take_calls()[0]), [2]);
+}
+
+#[test]
+fn a_call_that_never_answers_is_given_up_after_its_timeout() {
+    let mut bench = Bench::new();
+    bench.batch(7, 1, 1);
+    let lost = bench.tick().pop().unwrap();
+    let again = bench.next_post();
+    assert_ne!(lost.token, again.token);
+    assert!(bench.host.monotonic_ns() >= 7_000_000_000, "not before timeout and margin");
+    bench.host.0.status.set(Some(200));
+    assert!(!bench.recorder.on_call_response(ROOT, lost.token, 1), "its answer is nobody's");
+    assert_eq!(bench.recorder.held.len(), 1);
+}
+
+#[test]
+fn a_call_that_the_host_refuses_is_made_again() {
+    let mut bench = Bench::new();
+    bench.batch(7, 1, 1);
+    bench.host.0.refuse_calls.set(Some(HostError::Refused));
+    assert!(bench.tick().is_empty());
+    bench.host.0.refuse_calls.set(None);
+    assert_eq!(firsts(&bench.next_post()), [1]);
+}
+
+#[test]
+fn a_batch_that_is_refused_alone_does_not_stop_the_others() {
+    let mut bench = Bench::new();
+    bench.batch(7, 1, 3);
+    bench.batch(7, 4, 2);
+    let both = bench.next_post();
+    bench.answer(&both, Some(400));
+    let alone = bench.next_post();
+    assert_eq!(firsts(&alone), [1]);
+    bench.answer(&alone, Some(400));
+    let next = bench.next_post();
+    assert_eq!(firsts(&next), [4]);
+    let post = EventPost::from_bytes(&next.body).unwrap();
+    let range = DroppedRange { source: Source(7), first: 1, last: 3, reason: DropReason::Unencodable };
+    assert_eq!(post.dropped, [range]);
+    bench.answer(&next, Some(200));
+    assert!(bench.recorder.dropped.is_empty(), "said and acknowledged");
+}
+
+#[test]
+fn without_the_lease_all_goes_back_into_the_queue() {
+    let mut bench = Bench::new();
+    bench.batch(7, 1, 3);
+    let post = bench.tick().pop().unwrap();
+    assert!(bench.tick_as(ROOT, false).is_empty());
+    assert_eq!(bench.host.messages(QUEUE).len(), 1);
+    let len = bench.host.messages(QUEUE)[0].len();
+    assert_eq!(bench.host.figure("tidegate.queue.bytes"), i64::try_from(len).unwrap());
+    assert!(!bench.recorder.on_call_response(ROOT, post.token, 1));
+    assert_eq!(firsts(&bench.next_post()), [1], "and is posted by the next holder");
+}
+
+#[test]
+fn what_was_given_up_is_not_forgotten_with_the_lease() {
+    let mut bench = Bench::new();
+    let range = DroppedRange { source: Source(3), first: 1, last: 9, reason: DropReason::Expired };
+    bench.tick();
+    bench.recorder.give_up(vec![range]);
+    bench.tick_as(ROOT, false);
+    let (head, count) = BatchHead::read(&bench.host.messages(QUEUE)[0]).unwrap();
+    assert_eq!((head.dropped, count), (vec![range], 0));
+}
+
+#[test]
+fn another_root_takes_over_queue_and_post() {
+    let mut bench = Bench::new();
+    bench.batch(7, 1, 1);
+    bench.tick();
+    bench.recorder.root_gone(ROOT);
+    let post = bench.tick_as(2, true).pop().expect("its call died with the root, without a callback");
+    assert_eq!(firsts(&post), [1]);
+    assert_eq!(bench.recorder.queue.map(|(_, root)| root), Some(2));
+}
+
+#[test]
+fn what_is_held_has_a_bound_and_the_queue_keeps_the_rest() {
+    let mut bench = Bench::new();
+    bench.host.0.refuse_calls.set(Some(HostError::Refused));
+    for first in 0..40u64 {
+        bench.batch(7, first * 10_000 + 1, 10_000);
+    }
+    let size = bench.host.messages(QUEUE)[0].len();
+    assert!(size * 40 > MAX_HELD, "enough to fill it");
+    for _ in 0..100 {
+        bench.tick();
+    }
+    assert!(bench.recorder.held.bytes() < MAX_HELD + size);
+    assert!(!bench.host.messages(QUEUE).is_empty());
+    bench.host.0.refuse_calls.set(None);
+    let mut stored = 0;
+    while stored < 40 {
+        let post = bench.next_post();
+        assert!(post.body.len() < POST_BYTES + size);
+        let batches = firsts(&post);
+        assert_eq!(batches[0], stored * 10_000 + 1, "oldest first");
+        stored += batches.len() as u64;
+        bench.answer(&post, Some(200));
+        bench.host.0.calls.borrow_mut().clear();
+        bench.recorder.flight = None;
+    }
+}
+
+#[test]
+fn a_batch_of_yesterday_is_given_up() {
+    let mut bench = Bench::new();
+    bench.host.0.refuse_calls.set(Some(HostError::Refused));
+    bench.batch(7, 1, 3);
+    bench.tick();
+    bench.host.advance(Duration::from_secs(25 * 3_600));
+    bench.host.0.refuse_calls.set(None);
+    let post = EventPost::from_bytes(&bench.next_post().body).unwrap();
+    assert_eq!(post.batches, []);
+    let range = DroppedRange { source: Source(7), first: 1, last: 3, reason: DropReason::Expired };
+    assert_eq!(post.dropped, [range]);
+}
+
+#[test]
+fn a_message_that_is_no_batch_is_counted_and_passed_over() {
+    let mut bench = Bench::new();
+    let queue = bench.host.queue_resolve(QUEUE).unwrap().unwrap();
+    bench.host.enqueue(queue, b"junk").unwrap();
+    bench.batch(7, 1, 1);
+    assert_eq!(firsts(&bench.next_post()), [1]);
+    bench.recorder.metrics.flush();
+    assert_eq!(bench.host.figure("tidegate.recorder.unreadable"), 1);
+}
+
+#[test]
+fn a_wrong_gauge_is_set_right_while_the_queue_is_empty() {
+    let mut bench = Bench::new();
+    bench.host.set_figure("tidegate.queue.bytes", 12_345);
+    bench.tick();
+    assert_eq!(bench.host.figure("tidegate.queue.bytes"), 12_345, "it may be a message on its way");
+    for _ in 0..60 {
+        bench.tick();
+    }
+    assert_eq!(bench.host.figure("tidegate.queue.bytes"), 0);
+}
+
+#[test]
+fn news_of_sources_is_posted_without_batches_once_a_second_at_most() {
+    let mut bench = Bench::new();
+    let report = |numbered_hi, state| SourceReport { source: Source(1), numbered_hi, state };
+    bench.host.advance(Duration::from_secs(5));
+    bench.sources = vec![report(5, SourceState::Alive)];
+    let post = bench.next_post();
+    assert_eq!(EventPost::from_bytes(&post.body).unwrap().sources, bench.sources);
+    bench.answer(&post, Some(200));
+    let said_ns = bench.host.monotonic_ns();
+    bench.sources = vec![report(6, SourceState::Dead)];
+    let post = bench.next_post();
+    assert!(bench.host.monotonic_ns() - said_ns >= 1_000_000_000);
+    assert_eq!(EventPost::from_bytes(&post.body).unwrap().sources, bench.sources);
+    bench.answer(&post, Some(200));
+    assert!((0..60).all(|_| bench.tick().is_empty()), "nothing new");
+}
