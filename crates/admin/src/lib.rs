@@ -1,3 +1,10 @@
 //! The admin service: API, store, sync feed, event ingest and command line.
 
+pub mod api;
+pub mod auth;
+pub mod cli;
+pub mod feed;
+pub mod gateways;
+pub mod problem;
+pub mod serve;
 pub mod store;

@@ -1,0 +1,150 @@
+//! What the two listeners offer: people's on one, the gateways' on the other.
+
+mod applied;
+mod bans;
+pub mod body;
+mod cursor;
+mod data_plane;
+mod events;
+mod gateways;
+mod health;
+mod ip_monitor;
+mod params;
+mod recording;
+mod routes;
+pub mod time;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use tokio::sync::watch;
+
+use crate::auth::{Door, Scope, Tokens, guard};
+use crate::feed::{Feed, World};
+use crate::gateways::Gateways;
+use crate::problem::{Code, Problem};
+use crate::store::Store;
+
+/// No answer takes longer: over the longest wait that a client may ask for, and
+/// what the store may take before it says that it is busy.
+const LONGEST_ANSWER: Duration = Duration::from_secs(60);
+
+/// How long a read waits for the feed to catch up with the database; past it the
+/// answer is what the feed has, and health says what keeps it.
+const CATCH_UP_TIME: Duration = Duration::from_secs(1);
+
+/// What every handler works with.
+#[derive(Clone)]
+pub struct Context {
+    /// The database.
+    pub store: Arc<dyn Store>,
+    /// What gateways get.
+    pub feed: Feed,
+    /// Who they are.
+    pub gateways: Gateways,
+    /// Who may ask.
+    pub tokens: Arc<Tokens>,
+    /// True once the service stops: whoever waits is answered.
+    pub stop: watch::Receiver<bool>,
+    /// When the service began.
+    pub started: Instant,
+}
+
+impl Context {
+    /// Returns once the service stops.
+    async fn stopping(&self) {
+        // An error means that the sender is gone, and with it the service.
+        let _ = self.stop.clone().wait_for(|stop| *stop).await;
+    }
+
+    /// The world with every write in it that was committed before this was called.
+    async fn current(&self) -> Arc<World> {
+        match tokio::time::timeout(CATCH_UP_TIME, self.feed.current()).await {
+            Ok(world) => world,
+            Err(_) => self.feed.world(),
+        }
+    }
+
+    fn door(&self, scope: Scope) -> Door {
+        Door { tokens: Arc::clone(&self.tokens), scope }
+    }
+}
+
+/// The people's listener.
+pub fn people(context: Context) -> Router {
+    let door = context.door(Scope::Admin);
+    let guarded = Router::new()
+        .route("/api/admin/optimization/ip/ban", post(bans::ban))
+        .route("/api/admin/optimization/ip/unban", post(bans::unban))
+        .route("/api/admin/ip/ban", post(bans::ban))
+        .route("/api/admin/ip/unban", post(bans::unban))
+        .route("/api/admin/ip-monitor", get(ip_monitor::list))
+        // A block has a slash in it: 203.0.113.0/24.
+        .route("/api/admin/ip-monitor/{*ip}", get(ip_monitor::one))
+        .route("/api/admin/routes", get(routes::list))
+        .route("/api/admin/routes/{name}", get(routes::one).put(routes::put).delete(routes::delete))
+        .route("/api/admin/optimization/recording/stats", get(recording::stats))
+        .route("/api/admin/optimization/health", get(health::detailed))
+        .route("/api/admin/gateways", get(gateways::list));
+    let open = Router::new().route("/api/health", get(alive));
+    finish(open, guarded, door, context)
+}
+
+/// The gateways' listener.
+pub fn data_plane(context: Context) -> Router {
+    let door = context.door(Scope::Gateway);
+    let guarded = Router::new()
+        .route("/api/data-plane/v1/sync", get(data_plane::sync))
+        .route("/api/data-plane/v1/sync/blob/{hash}", get(data_plane::blob))
+        .route("/api/data-plane/v1/sync/ack", post(data_plane::ack))
+        .route("/api/data-plane/v1/events", post(events::take));
+    let open = Router::new().route("/api/health", get(alive));
+    finish(open, guarded, door, context)
+}
+
+fn finish(open: Router<Context>, guarded: Router<Context>, door: Door, context: Context) -> Router {
+    let guarded = guarded
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(not_this_method)
+        .layer(from_fn_with_state(door, guard));
+    open.method_not_allowed_fallback(not_this_method)
+        .merge(guarded)
+        .layer(from_fn(bounded_and_logged))
+        .with_state(context)
+}
+
+async fn alive() -> Response {
+    Json(serde_json::json!({ "status": "ok" })).into_response()
+}
+
+async fn nothing_here() -> Problem {
+    Problem::new(Code::NotFound, "there is nothing at this path; docs/API.md lists what there is")
+}
+
+async fn not_this_method() -> Problem {
+    Problem::new(Code::MethodNotAllowed, "the header `Allow` says which methods this path takes")
+}
+
+/// Bounds every answer in time, and logs it without saying who asked: of the
+/// path only the pattern, for addresses stand in it.
+async fn bounded_and_logged(request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let response = match tokio::time::timeout(LONGEST_ANSWER, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let detail =
+                format!("no answer within {} s; a change may have been made", LONGEST_ANSWER.as_secs());
+            Problem::new(Code::Timeout, detail).into_response()
+        }
+    };
+    let took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    tracing::debug!(%method, path = path.unwrap_or_default(), status = response.status().as_u16(), took_us);
+    response
+}

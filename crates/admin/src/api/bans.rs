@@ -1,0 +1,210 @@
+//! `POST ip/ban` and `POST ip/unban`.
+
+use std::fmt;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Extension, Request, State};
+use jiff::Timestamp;
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use tidegate_policy::address::Prefix;
+
+use super::applied::{WAIT_APPLIED, Write, Written};
+use super::ip_monitor::Standing;
+use super::params::Params;
+use super::{Context, body, time};
+use crate::auth::Caller;
+use crate::feed::Status;
+use crate::problem::{Answer, Code, FieldError, Problem};
+use crate::store::Change;
+
+/// Bytes of a reason.
+const MAX_REASON: usize = 1_000;
+
+/// The body of `ip/ban`.
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct BanRequest {
+    ip: String,
+    reason: Option<String>,
+    ttl: Option<Ttl>,
+    expires_at: Option<String>,
+}
+
+/// A span as a text with a unit, or a number of seconds.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Ttl(Duration);
+
+impl<'de> Deserialize<'de> for Ttl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Form;
+        impl Visitor<'_> for Form {
+            type Value = Ttl;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a span of time of up to 100 years: {}", time::SPAN_FORM)
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Ttl, E> {
+                let span = time::span(text);
+                span.map(Ttl).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
+            }
+
+            fn visit_u64<E: Error>(self, seconds: u64) -> Result<Ttl, E> {
+                let span = Some(Duration::from_secs(seconds)).filter(|span| *span <= time::MAX_SPAN);
+                span.map(Ttl).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Unsigned(seconds), &self))
+            }
+
+            fn visit_f64<E: Error>(self, seconds: f64) -> Result<Ttl, E> {
+                let span = Duration::try_from_secs_f64(seconds).ok().filter(|span| *span <= time::MAX_SPAN);
+                span.map(Ttl).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Float(seconds), &self))
+            }
+        }
+        deserializer.deserialize_any(Form)
+    }
+}
+
+/// The answer of `ip/ban`.
+#[derive(Serialize, Debug)]
+pub struct Banned {
+    ip: String,
+    status: &'static str,
+    reason: Option<String>,
+    until: Option<String>,
+    #[serde(flatten)]
+    written: Written,
+}
+
+/// Bans an address or a block. A ban of what is banned already replaces reason
+/// and end.
+///
+/// # Errors
+/// When the body is not right; then nothing was changed.
+pub async fn ban(
+    State(context): State<Context>,
+    Extension(caller): Extension<Caller>,
+    request: Request<Body>,
+) -> Answer<Json<Banned>> {
+    let params = Params::read(request.uri(), &[WAIT_APPLIED])?;
+    let write = Write::announce(&context, &params)?;
+    let asked: BanRequest = body::json(request).await?;
+    let (prefix, until) = asked.check()?;
+    let ip = prefix.to_string();
+    let change =
+        Change::Ban { ip: ip.clone(), reason: asked.reason.clone(), expires_at: until.map(time::sql) };
+    let (_, written) = write.commit(change).await?;
+    tracing::info!(by = %caller.name, version = %written.version, "banned");
+    tracing::debug!(ip, "what was banned");
+    Ok(Json(Banned { ip, status: "banned", reason: asked.reason, until: until.map(time::end), written }))
+}
+
+impl BanRequest {
+    /// The prefix in canonical form, and when the ban ends. All that is wrong is
+    /// said at once.
+    fn check(&self) -> Answer<(Prefix, Option<Timestamp>)> {
+        let mut errors = Vec::new();
+        let prefix = parse_ip(&self.ip).map_err(|error| errors.push(error)).ok();
+        let until = self.until().map_err(|error| errors.push(error)).ok();
+        if self.reason.as_ref().is_some_and(|reason| reason.len() > MAX_REASON) {
+            let detail = format!("a reason may have {MAX_REASON} bytes");
+            errors.push(FieldError::field("/reason", "too_long", detail));
+        }
+        match (prefix, until) {
+            (Some(prefix), Some(until)) if errors.is_empty() => Ok((prefix, until)),
+            _ => Err(Problem::fields(errors)),
+        }
+    }
+
+    fn until(&self) -> Result<Option<Timestamp>, FieldError> {
+        let past = |pointer| {
+            FieldError::field(pointer, "in_the_past", "the ban would be over already: give an end to come")
+        };
+        match (self.ttl, self.expires_at.as_deref()) {
+            (None, None) => Ok(None),
+            (Some(_), Some(_)) => {
+                let detail = "give `ttl` or `expires_at`, not both";
+                Err(FieldError::field("/expires_at", "conflict", detail))
+            }
+            (Some(ttl), None) if ttl.0.is_zero() => Err(past("/ttl")),
+            (Some(ttl), None) => time::in_(ttl.0).map(Some).ok_or_else(|| past("/ttl")),
+            (None, Some(text)) => {
+                let until = time::moment(text).ok_or_else(|| {
+                    let detail = format!("this is no moment: {}", time::MOMENT_FORM);
+                    FieldError::field("/expires_at", "invalid", detail)
+                })?;
+                if until <= time::now() {
+                    return Err(past("/expires_at"));
+                }
+                let last = time::in_(time::MAX_SPAN);
+                if last.is_some_and(|last| until > last) {
+                    let detail = "a ban may last 100 years; leave the end out for one that stays";
+                    return Err(FieldError::field("/expires_at", "out_of_range", detail));
+                }
+                Ok(Some(until))
+            }
+        }
+    }
+}
+
+fn parse_ip(text: &str) -> Result<Prefix, FieldError> {
+    text.trim().parse::<Prefix>().map_err(|error| FieldError::field("/ip", "invalid_ip", error.to_string()))
+}
+
+/// The body of `ip/unban`.
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct UnbanRequest {
+    ip: String,
+}
+
+/// The answer of `ip/unban`.
+#[derive(Serialize, Debug)]
+pub struct Unbanned {
+    /// Rows that said so: one address can be written in several ways.
+    rows: u64,
+    #[serde(flatten)]
+    now: Standing,
+    #[serde(flatten)]
+    written: Written,
+}
+
+/// Lifts the ban of exactly this address or block.
+///
+/// # Errors
+/// When the body is not right, or there is no such ban; then nothing was changed.
+pub async fn unban(
+    State(context): State<Context>,
+    Extension(caller): Extension<Caller>,
+    request: Request<Body>,
+) -> Answer<Json<Unbanned>> {
+    let params = Params::read(request.uri(), &[WAIT_APPLIED])?;
+    let write = Write::announce(&context, &params)?;
+    let asked: UnbanRequest = body::json(request).await?;
+    let prefix = parse_ip(&asked.ip).map_err(|error| Problem::fields(vec![error]))?;
+    let world = context.current().await;
+    let Some(ban) = world.listed(&prefix, Status::Banned) else {
+        return Err(not_banned(&Standing::of(&world, &prefix, time::now_seconds())));
+    };
+    let (committed, written) = write.commit(Change::Unban { keys: ban.keys }).await?;
+    if committed.rows == 0 {
+        // Somebody was quicker.
+        return Err(not_banned(&Standing::of(&*context.current().await, &prefix, time::now_seconds())));
+    }
+    tracing::info!(by = %caller.name, version = %written.version, "unbanned");
+    tracing::debug!(ip = %prefix, "what was unbanned");
+    let now = Standing::of(&*context.current().await, &prefix, time::now_seconds());
+    Ok(Json(Unbanned { rows: committed.rows, now, written }))
+}
+
+fn not_banned(now: &Standing) -> Problem {
+    let ip = &now.ip;
+    let detail = match &now.entry {
+        Some(entry) if now.status == "banned" && entry != ip => {
+            format!("there is no ban of {ip} itself; {entry} covers it: unban that")
+        }
+        _ => format!("there is no ban of {ip}"),
+    };
+    Problem::new(Code::NotBanned, detail)
+}

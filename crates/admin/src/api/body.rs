@@ -1,0 +1,239 @@
+//! Reading bodies: bounded in bytes and time, and as JSON whatever Content-Type
+//! says (`curl -d` calls JSON a form), as YAML when it says so.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, Request};
+use http_body_util::BodyExt;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::problem::{Answer, Code, Problem};
+
+/// Bytes of a body on the people's listener.
+pub const MAX_PEOPLE_BODY: usize = 1 << 20;
+/// How long a body may take to arrive.
+const BODY_TIME: Duration = Duration::from_secs(15);
+/// Of a body that is too large, this much is still read and thrown away: a
+/// client that writes before it reads would otherwise never see the answer.
+const MAX_DRAINED: usize = 8 << 20;
+/// Brackets of a YAML document within each other.
+const MAX_YAML_DEPTH: usize = 128;
+
+/// The whole body of `request`, at most `max` bytes.
+///
+/// # Errors
+/// When it is larger, compressed, broken off, or takes over 15 s.
+pub async fn bytes(request: Request<Body>, max: usize) -> Answer<(HeaderMap, Vec<u8>)> {
+    let (head, body) = request.into_parts();
+    if let Some(encoding) = head.headers.get(CONTENT_ENCODING).filter(|e| e.as_bytes() != b"identity") {
+        let detail = format!("send the body without Content-Encoding {encoding:?}");
+        return Err(Problem::new(Code::UnsupportedMediaType, detail));
+    }
+    let declared = head.headers.get(CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse::<usize>().ok());
+    match tokio::time::timeout(BODY_TIME, collect(body, max, declared)).await {
+        Ok(bytes) => Ok((head.headers, bytes?)),
+        Err(_) => {
+            Err(Problem::new(Code::BodyTimeout, format!("the body took over {} s", BODY_TIME.as_secs())))
+        }
+    }
+}
+
+async fn collect(mut body: Body, max: usize, declared: Option<usize>) -> Answer<Vec<u8>> {
+    let too_large =
+        || Problem::new(Code::BodyTooLarge, format!("this endpoint takes bodies of up to {max} bytes"));
+    if declared.is_some_and(|len| len > max.saturating_add(MAX_DRAINED)) {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::with_capacity(declared.unwrap_or(0).min(max));
+    let mut dropped = 0usize;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| {
+            Problem::new(Code::BodyIncomplete, "the connection ended before the body was complete")
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        if dropped == 0 && bytes.len().saturating_add(data.len()) <= max {
+            bytes.extend_from_slice(&data);
+            continue;
+        }
+        dropped = dropped.saturating_add(data.len());
+        if dropped > MAX_DRAINED {
+            break;
+        }
+    }
+    if dropped == 0 { Ok(bytes) } else { Err(too_large()) }
+}
+
+/// The body as `T`, from JSON.
+///
+/// # Errors
+/// When there is none, it is not JSON, or not a `T`: the pointer says where.
+pub async fn json<T: DeserializeOwned>(request: Request<Body>) -> Answer<T> {
+    let (_, bytes) = bytes(request, MAX_PEOPLE_BODY).await?;
+    object(&bytes)
+}
+
+/// The body as a JSON document, from JSON or YAML.
+///
+/// # Errors
+/// When there is none, or it is neither.
+pub async fn document(request: Request<Body>) -> Answer<Value> {
+    let (headers, bytes) = bytes(request, MAX_PEOPLE_BODY).await?;
+    match headers.get(CONTENT_TYPE) {
+        // Slower than JSON by far: not on the threads that answer others.
+        Some(kind) if is_yaml(kind.as_bytes()) => tokio::task::spawn_blocking(move || from_yaml(&bytes))
+            .await
+            .unwrap_or_else(|_| Err(Problem::new(Code::Stopping, "the service is stopping"))),
+        _ => from_json(&bytes),
+    }
+}
+
+fn is_yaml(content_type: &[u8]) -> bool {
+    let kind = String::from_utf8_lossy(content_type).to_ascii_lowercase();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    kind.strip_prefix("application/")
+        .or_else(|| kind.strip_prefix("text/"))
+        .is_some_and(|sub| sub == "yaml" || sub == "x-yaml" || sub.ends_with("+yaml"))
+}
+
+/// An object. serde would also take a list of its fields' values.
+fn object<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
+    if bytes.trim_ascii().first().is_some_and(|first| *first != b'{') {
+        from_json::<serde::de::IgnoredAny>(bytes)?;
+        return Err(Problem::field("", "wrong_type", "the body must be a JSON object"));
+    }
+    from_json(bytes)
+}
+
+fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
+    if bytes.trim_ascii().is_empty() {
+        return Err(Problem::new(Code::EmptyBody, "send a JSON object as the body"));
+    }
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| describe(&error))?;
+    match reader.end() {
+        Ok(()) => Ok(value),
+        Err(error) => Err(Problem::new(Code::InvalidJson, error.to_string())),
+    }
+}
+
+fn describe(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
+    let text = error.inner().to_string();
+    if !error.inner().is_data() {
+        return Problem::new(Code::InvalidJson, text);
+    }
+    let code = if text.starts_with("unknown field") {
+        "unknown_field"
+    } else if text.starts_with("missing field") {
+        "required"
+    } else if text.starts_with("invalid type") {
+        "wrong_type"
+    } else {
+        "invalid"
+    };
+    // A missing field has no place of its own: name it below its object.
+    let mut pointer = pointer(error.path());
+    if let ("required", Some(name)) = (code, text.split('`').nth(1)) {
+        pointer.push('/');
+        pointer.push_str(name);
+    }
+    Problem::field(pointer, code, text)
+}
+
+/// `path` as a JSON pointer.
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    let mut pointer = String::new();
+    for segment in path {
+        match segment {
+            Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
+            Segment::Map { key } | Segment::Enum { variant: key } => {
+                pointer.push('/');
+                pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
+            }
+            Segment::Unknown => {}
+        }
+    }
+    pointer
+}
+
+fn from_yaml(bytes: &[u8]) -> Answer<Value> {
+    if bytes.trim_ascii().is_empty() {
+        return Err(Problem::new(Code::EmptyBody, "send a YAML document as the body"));
+    }
+    // The scanner's time grows with the square of the depth of brackets. Those in
+    // strings count as well: so many that never close are no HTTPRoute either.
+    let mut depth = 0usize;
+    for byte in bytes {
+        match byte {
+            b'[' | b'{' => depth = depth.saturating_add(1),
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_YAML_DEPTH {
+            let detail = format!("brackets are nested over {MAX_YAML_DEPTH} deep");
+            return Err(Problem::new(Code::InvalidYaml, detail));
+        }
+    }
+    yaml_serde::from_slice(bytes).map_err(|error| Problem::new(Code::InvalidYaml, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(serde::Deserialize, Debug)]
+    #[serde(deny_unknown_fields)]
+    struct Thing {
+        #[expect(dead_code, reason = "only its shape matters")]
+        ip: String,
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_place() {
+        let cases: [(&str, &str, Option<&str>); 9] = [
+            ("", "empty_body", None),
+            ("  \n", "empty_body", None),
+            ("{", "invalid_json", None),
+            ("{\"ip\":\"x\"} x", "invalid_json", None),
+            ("[\"x\"]", "invalid_field", Some("")),
+            ("ip=x", "invalid_json", None),
+            ("{\"ip\":5}", "invalid_field", Some("/ip")),
+            ("{}", "invalid_field", Some("/ip")),
+            ("{\"ip\":\"x\",\"a/b\":1}", "invalid_field", Some("/a~1b")),
+        ];
+        for (body, code, pointer) in cases {
+            let problem = object::<Thing>(body.as_bytes()).unwrap_err();
+            assert_eq!(problem.code().name(), code, "{body}");
+            let found = problem.errors().first().and_then(|error| error.pointer.as_deref());
+            assert_eq!(found, pointer, "{body}: {problem:?}");
+        }
+    }
+
+    #[test]
+    fn yaml_is_read_only_when_it_is_called_so() {
+        for yes in ["application/yaml", "text/x-yaml; charset=utf-8", "application/vnd.k8s+yaml", "Text/YAML"]
+        {
+            assert!(is_yaml(yes.as_bytes()), "{yes}");
+        }
+        for no in ["application/json", "application/x-www-form-urlencoded", "yaml", "image/yaml", ""] {
+            assert!(!is_yaml(no.as_bytes()), "{no}");
+        }
+        assert_eq!(from_yaml(b"a: [1, {b: x}]").unwrap(), serde_json::json!({"a": [1, {"b": "x"}]}));
+    }
+
+    #[test]
+    fn a_yaml_bomb_is_refused() {
+        let mut bomb = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
+        for level in 1..12 {
+            let below = level - 1;
+            bomb.push_str(&format!("a{level}: &a{level} [*a{below},*a{below},*a{below},*a{below},*a{below},*a{below},*a{below},*a{below}]\n"));
+        }
+        assert_eq!(from_yaml(bomb.as_bytes()).unwrap_err().code(), Code::InvalidYaml);
+        let deep = "[".repeat(100_000);
+        assert_eq!(from_yaml(deep.as_bytes()).unwrap_err().code(), Code::InvalidYaml);
+        assert_eq!(from_json::<Value>(deep.as_bytes()).unwrap_err().code(), Code::InvalidJson);
+    }
+}

@@ -1,0 +1,46 @@
+//! Cursors of lists: where the next page begins, in a form that nobody is
+//! tempted to make by hand.
+
+use crate::problem::Problem;
+
+/// A cursor that says `position`.
+#[must_use]
+pub fn write(position: &str) -> String {
+    position.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What `cursor` says.
+///
+/// # Errors
+/// When it is none.
+pub fn read(cursor: &str) -> Result<String, Problem> {
+    let digits = cursor.as_bytes().chunks(2);
+    let bytes: Option<Vec<u8>> = digits
+        .map(|pair| {
+            let whole = pair.len() == 2 && pair.iter().all(u8::is_ascii_hexdigit);
+            whole.then(|| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())?
+        })
+        .collect();
+    bytes.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(bad)
+}
+
+/// The problem of a cursor that this list did not give.
+#[must_use]
+pub fn bad() -> Problem {
+    Problem::parameter("cursor", "invalid", "`cursor` is the `next` of the page before, as it was")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_says_what_was_written() {
+        for position in ["", "2001:db8::/64", "wörter"] {
+            assert_eq!(read(&write(position)).unwrap(), position);
+        }
+        for bad in ["x", "0", "0g", "ff", "+1"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+}

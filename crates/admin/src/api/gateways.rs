@@ -1,0 +1,59 @@
+//! `GET /api/admin/gateways`: who is there, and what each enforces.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+use serde::Serialize;
+
+use super::Context;
+use super::params::Params;
+use crate::gateways::GatewayStatus;
+use crate::problem::Answer;
+
+/// A gateway, as health and the list show it.
+#[derive(Serialize, Debug)]
+pub struct Gateway {
+    /// Envoy's node id.
+    pub node: String,
+    process: String,
+    /// What it enforces in every VM that serves requests; `null`: it has not said yet.
+    enforces: Option<String>,
+    vms: u32,
+    /// VMs that were not heard of for 2 s.
+    pub stale_vms: u32,
+    /// No poll for over 3 s.
+    pub lost: bool,
+    known_for_ms: u64,
+    silent_for_ms: u64,
+}
+
+impl From<GatewayStatus> for Gateway {
+    fn from(status: GatewayStatus) -> Self {
+        let millis = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            node: status.gateway.node,
+            process: format!("{:016x}", status.gateway.process),
+            enforces: status.ack.map(|ack| ack.version.to_string()),
+            vms: status.ack.map_or(0, |ack| ack.live),
+            stale_vms: status.ack.map_or(0, |ack| ack.stale),
+            lost: status.lost,
+            known_for_ms: millis(status.known_for),
+            silent_for_ms: millis(status.silent_for),
+        }
+    }
+}
+
+/// All of them.
+#[derive(Serialize, Debug)]
+pub struct List {
+    items: Vec<Gateway>,
+}
+
+/// Answers the list.
+///
+/// # Errors
+/// When the address has a parameter.
+pub async fn list(State(context): State<Context>, uri: Uri) -> Answer<Json<List>> {
+    Params::read(&uri, &[])?;
+    Ok(Json(List { items: context.gateways.list().into_iter().map(Gateway::from).collect() }))
+}

@@ -1,0 +1,198 @@
+//! `GET /api/admin/optimization/health`: whether all is well, and if not, what.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::gateways::Gateway;
+use super::params::{Params, shortened};
+use super::{Context, time};
+use crate::feed::{self, FeedHealth, Quarantined, Status, World};
+use crate::problem::Answer;
+use crate::store::{StoreHealth, Table};
+
+/// A write-ahead log over this is worth telling: some reader keeps it from
+/// being folded into the database.
+const LARGE_WAL: u64 = 256 << 20;
+/// Rows in quarantine that are shown; all are counted.
+const SHOWN_QUARANTINE: usize = 100;
+
+/// The answer.
+#[derive(Serialize, Debug)]
+pub struct Health {
+    status: &'static str,
+    reasons: Vec<Reason>,
+    version: String,
+    uptime_ms: u64,
+    tables: Tables,
+    quarantine: Quarantine,
+    gateways: Vec<Gateway>,
+    feed: Feed,
+    store: Store,
+}
+
+/// Why it is not all well.
+#[derive(Serialize, Debug, PartialEq, Eq)]
+struct Reason {
+    code: &'static str,
+    detail: String,
+}
+
+#[derive(Serialize, Debug)]
+struct Tables {
+    bans: Bans,
+    allow: Whole,
+    routes: Whole,
+    watched: usize,
+}
+
+#[derive(Serialize, Debug)]
+struct Bans {
+    entries: u64,
+    digest: String,
+    base: String,
+    base_bytes: u64,
+    overlay: usize,
+}
+
+#[derive(Serialize, Debug)]
+struct Whole {
+    entries: usize,
+    digest: String,
+}
+
+#[derive(Serialize, Debug)]
+struct Quarantine {
+    count: usize,
+    rows: Vec<Row>,
+}
+
+/// A row that nobody understands.
+#[derive(Serialize, Debug)]
+struct Row {
+    table: &'static str,
+    key: String,
+    detail: String,
+}
+
+#[derive(Serialize, Debug)]
+struct Feed {
+    /// What it found and mended lately.
+    notices: Vec<Notice>,
+}
+
+#[derive(Serialize, Debug)]
+struct Notice {
+    at: Option<String>,
+    detail: String,
+}
+
+impl From<feed::Notice> for Notice {
+    fn from(notice: feed::Notice) -> Self {
+        let at = Timestamp::try_from(notice.at).ok().map(time::rfc3339);
+        Self { at, detail: notice.text }
+    }
+}
+
+#[derive(Serialize, Debug)]
+struct Store {
+    /// How long another program has held the write lock, if over 1 s.
+    locked_for_ms: Option<u64>,
+    wal_bytes: u64,
+    /// What was found and mended lately.
+    notices: Vec<String>,
+}
+
+/// Answers what there is to say; 200 also when degraded.
+///
+/// # Errors
+/// When the address has a parameter.
+pub async fn detailed(State(context): State<Context>, uri: Uri) -> Answer<Json<Health>> {
+    Params::read(&uri, &[])?;
+    let world = context.feed.world();
+    let store = context.store.health();
+    let gateways: Vec<Gateway> = context.gateways.list().into_iter().map(Gateway::from).collect();
+    let feed = context.feed.health();
+    let reasons = reasons(&world, &feed, &store, &gateways);
+    Ok(Json(Health {
+        status: if reasons.is_empty() { "ok" } else { "degraded" },
+        reasons,
+        version: world.version.to_string(),
+        uptime_ms: millis(context.started.elapsed()),
+        tables: tables(&world),
+        quarantine: quarantine(&world),
+        gateways,
+        feed: Feed { notices: feed.notices.into_iter().map(Notice::from).collect() },
+        store: Store {
+            locked_for_ms: store.locked_for.map(millis),
+            wal_bytes: store.wal_bytes,
+            notices: store.notices,
+        },
+    }))
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn reasons(world: &World, feed: &FeedHealth, store: &StoreHealth, gateways: &[Gateway]) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    let mut say = |code, detail| reasons.push(Reason { code, detail });
+    if let Some(trouble) = &feed.trouble {
+        say("feed_stopped", format!("gateways hear of no change at the moment: {trouble}"));
+    }
+    if let Some(span) = store.locked_for {
+        let seconds = span.as_secs();
+        say("store_locked", format!("another program has held the database's write lock for {seconds} s"));
+    }
+    if store.wal_bytes > LARGE_WAL {
+        let size = store.wal_bytes >> 20;
+        say("wal_large", format!("the write-ahead log has {size} MiB: some reader has not ended for long"));
+    }
+    if let rows @ 1.. = world.quarantine().len() {
+        say("rows_quarantined", format!("{rows} rows cannot be read and have no effect, see `quarantine`"));
+    }
+    for gateway in gateways {
+        let node = &gateway.node;
+        if gateway.lost {
+            say("gateway_lost", format!("{node} has not polled for over 3 s: what it enforces is not known"));
+        } else if gateway.stale_vms > 0 {
+            let stale = gateway.stale_vms;
+            say("gateway_stale", format!("{stale} VMs of {node} were not heard of for over 2 s"));
+        }
+    }
+    reasons
+}
+
+fn tables(world: &World) -> Tables {
+    let figures = &world.tables;
+    Tables {
+        bans: Bans {
+            entries: figures.bans.count,
+            digest: figures.bans.to_string(),
+            base: figures.base.hash.to_string(),
+            base_bytes: figures.base.len,
+            overlay: figures.overlay,
+        },
+        allow: Whole { entries: figures.allow_entries, digest: figures.allow.to_string() },
+        routes: Whole { entries: figures.routes_entries, digest: figures.routes.to_string() },
+        watched: world.count(Status::Watched),
+    }
+}
+
+fn quarantine(world: &World) -> Quarantine {
+    let row = |row: Quarantined| Row {
+        table: match row.table {
+            Table::Ip => "ip_monitor",
+            Table::Routes => "routes",
+        },
+        key: shortened(&row.key),
+        detail: row.why.to_string(),
+    };
+    let rows = world.quarantine();
+    Quarantine { count: rows.len(), rows: rows.take(SHOWN_QUARANTINE).map(row).collect() }
+}

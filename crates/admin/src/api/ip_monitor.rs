@@ -1,0 +1,184 @@
+//! `GET ip-monitor`: which addresses are banned, allowed or watched, and why.
+
+use std::net::IpAddr;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+use jiff::Timestamp;
+use serde::Serialize;
+use tidegate_policy::UnixSeconds;
+use tidegate_policy::address::Prefix;
+
+use super::params::{Params, PathText};
+use super::{Context, cursor, time};
+use crate::feed::{Listed, Status, World};
+use crate::problem::{Answer, Problem};
+
+/// Entries of a page, unless asked otherwise.
+const DEFAULT_LIMIT: usize = 100;
+/// Entries of a page at most.
+const MAX_LIMIT: usize = 1_000;
+
+/// What holds for an address or a block.
+#[derive(Serialize, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// In canonical form.
+    pub ip: String,
+    /// `banned`, `allowed`, `watched` or `none`.
+    pub status: &'static str,
+    /// The entry that decides: the address itself or a block around it.
+    pub entry: Option<String>,
+    reason: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+}
+
+impl Standing {
+    /// What `world` says of `prefix` at `now`: an allow entry beats every ban, of
+    /// bans the longest decides, and what has expired does not count.
+    pub fn of(world: &World, prefix: &Prefix, now: UnixSeconds) -> Self {
+        let in_force: Vec<Listed> = world
+            .covering(first_address(prefix))
+            .filter(|listed| listed.prefix.len() <= prefix.len())
+            .filter(|listed| listed.expires.is_none_or(|expires| now < expires))
+            .collect();
+        let decides = [Status::Allowed, Status::Banned, Status::Watched]
+            .into_iter()
+            .find_map(|status| in_force.iter().find(|listed| listed.status == status));
+        Self {
+            ip: prefix.to_string(),
+            status: decides.map_or("none", |listed| listed.status.name()),
+            entry: decides.map(|listed| listed.prefix.to_string()),
+            reason: decides.and_then(|listed| listed.reason.as_deref().map(str::to_owned)),
+            since: decides.and_then(since),
+            until: decides.and_then(until),
+        }
+    }
+}
+
+fn since(listed: &Listed) -> Option<String> {
+    listed.created.or(listed.updated).map(time::rfc3339)
+}
+
+fn until(listed: &Listed) -> Option<String> {
+    Timestamp::from_second(listed.expires?.into()).ok().map(time::rfc3339)
+}
+
+fn first_address(prefix: &Prefix) -> IpAddr {
+    match (prefix.as_v4(), prefix.as_v6()) {
+        (Some((bits, _)), _) => Ipv4Addr::from_bits(bits).into(),
+        (None, v6) => Ipv6Addr::from_bits(v6.map_or(0, |(bits, _)| bits)).into(),
+    }
+}
+
+/// What holds for one address or block.
+///
+/// # Errors
+/// When it is neither.
+pub async fn one(State(context): State<Context>, PathText(ip): PathText, uri: Uri) -> Answer<Json<Standing>> {
+    Params::read(&uri, &[])?;
+    let prefix: Prefix = ip.trim().parse().map_err(|error: tidegate_policy::address::PrefixError| {
+        Problem::parameter("ip", "invalid_ip", error.to_string())
+    })?;
+    Ok(Json(Standing::of(&*context.current().await, &prefix, time::now_seconds())))
+}
+
+/// An entry of the list.
+#[derive(Serialize, Debug, PartialEq, Eq)]
+pub struct Item {
+    ip: String,
+    status: &'static str,
+    reason: Option<String>,
+    since: Option<String>,
+    updated: Option<String>,
+    until: Option<String>,
+    expired: bool,
+    /// The rows that say so, by their keys: one address can be written in several ways.
+    rows: Vec<String>,
+}
+
+impl Item {
+    fn new(listed: Listed, now: UnixSeconds) -> Self {
+        Self {
+            ip: listed.prefix.to_string(),
+            status: listed.status.name(),
+            since: since(&listed),
+            until: until(&listed),
+            updated: listed.updated.map(time::rfc3339),
+            expired: listed.expires.is_some_and(|expires| expires <= now),
+            reason: listed.reason.as_deref().map(str::to_owned),
+            rows: listed.keys,
+        }
+    }
+}
+
+/// A page of entries.
+#[derive(Serialize, Debug, PartialEq, Eq)]
+pub struct List {
+    items: Vec<Item>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// Answers a page of all entries, expired ones included.
+///
+/// # Errors
+/// When a parameter is not right.
+pub async fn list(State(context): State<Context>, uri: Uri) -> Answer<Json<List>> {
+    let params = Params::read(&uri, &["status", "limit", "cursor"])?;
+    let status = params.get("status").map(status).transpose()?;
+    let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
+    let from = params.get("cursor").map(Position::read).transpose()?.unwrap_or_default();
+    Ok(Json(page(&*context.current().await, status, limit, from, time::now_seconds())))
+}
+
+fn status(word: &str) -> Answer<Status> {
+    [Status::Banned, Status::Allowed, Status::Watched]
+        .into_iter()
+        .find(|status| status.name() == word)
+        .ok_or_else(|| Problem::parameter("status", "invalid", "`status` may be banned, allowed or watched"))
+}
+
+/// Where a page begins: behind a prefix, and behind so many entries of the next
+/// one, of which there may be one per status.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Position {
+    behind: Option<Prefix>,
+    skip: usize,
+}
+
+impl Position {
+    fn read(cursor: &str) -> Answer<Self> {
+        let text = cursor::read(cursor)?;
+        let (skip, behind) = text.split_once(' ').ok_or_else(cursor::bad)?;
+        let behind = match behind {
+            "" => None,
+            prefix => Some(prefix.parse().map_err(|_| cursor::bad())?),
+        };
+        Ok(Self { behind, skip: skip.parse().map_err(|_| cursor::bad())? })
+    }
+
+    fn write(self) -> String {
+        let behind = self.behind.map(|prefix| prefix.to_string()).unwrap_or_default();
+        cursor::write(&format!("{} {behind}", self.skip))
+    }
+}
+
+fn page(world: &World, status: Option<Status>, limit: usize, from: Position, now: UnixSeconds) -> List {
+    let mut items = Vec::new();
+    let (mut at, mut current) = (from, None);
+    for listed in world.list(status, from.behind).skip(from.skip) {
+        if items.len() == limit {
+            return List { items, next: Some(at.write()) };
+        }
+        if let Some(previous) = current.filter(|previous| *previous != listed.prefix) {
+            at = Position { behind: Some(previous), skip: 0 };
+        }
+        current = Some(listed.prefix);
+        at.skip += 1;
+        items.push(Item::new(listed, now));
+    }
+    List { items, next: None }
+}

@@ -1,0 +1,151 @@
+//! The query of an address: known parameters, each once. A parameter that is
+//! misspelt would otherwise be a wish that nobody hears.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use axum::extract::{FromRequestParts, Path};
+use axum::http::Uri;
+use axum::http::request::Parts;
+
+use super::time;
+use crate::problem::{Answer, Code, FieldError, Problem};
+
+/// The longest that `wait_applied` waits.
+pub const MAX_WAIT_APPLIED: Duration = Duration::from_secs(30);
+
+/// The parameters of one request.
+pub struct Params(Vec<(&'static str, String)>);
+
+impl Params {
+    /// Reads the query of `uri`, in which only `known` parameters may stand.
+    ///
+    /// # Errors
+    /// When one is unknown or repeated.
+    pub fn read(uri: &Uri, known: &'static [&'static str]) -> Answer<Self> {
+        let mut params: Vec<(&'static str, String)> = Vec::new();
+        for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+            let Some(name) = known.iter().find(|known| **known == name) else {
+                return Err(unknown(&name, known));
+            };
+            if params.iter().any(|(seen, _)| seen == name) {
+                return Err(Problem::parameter(name, "repeated", format!("`{name}` may be given once")));
+            }
+            params.push((name, value.into_owned()));
+        }
+        Ok(Self(params))
+    }
+
+    /// The text of a parameter.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(found, _)| *found == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A parameter as a `T`; `form` says what one looks like.
+    ///
+    /// # Errors
+    /// When it is there and is none.
+    pub fn parsed<T: FromStr>(&self, name: &'static str, form: &str) -> Answer<Option<T>> {
+        self.get(name)
+            .map(|text| {
+                text.parse().map_err(|_| {
+                    let detail = format!("`{}` is not right for `{name}`: {form}", shortened(text));
+                    Problem::parameter(name, "invalid", detail)
+                })
+            })
+            .transpose()
+    }
+
+    /// A parameter as a span of at most `max`.
+    ///
+    /// # Errors
+    /// When it is there and is none, or longer.
+    pub fn span(&self, name: &'static str, max: Duration) -> Answer<Option<Duration>> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        match time::span(text) {
+            Some(span) if span <= max => Ok(Some(span)),
+            Some(_) => {
+                let detail = format!("`{name}` may be {} s at most", max.as_secs());
+                Err(Problem::parameter(name, "out_of_range", detail))
+            }
+            None => {
+                let detail = format!("`{}` is no span of time: {}", shortened(text), time::SPAN_FORM);
+                Err(Problem::parameter(name, "invalid", detail))
+            }
+        }
+    }
+
+    /// A page's size, 1 to `max`.
+    ///
+    /// # Errors
+    /// When it is there and out of range.
+    pub fn limit(&self, default: usize, max: usize) -> Answer<usize> {
+        let limit = self.parsed("limit", "write a number")?.unwrap_or(default);
+        if (1..=max).contains(&limit) {
+            return Ok(limit);
+        }
+        Err(Problem::parameter("limit", "out_of_range", format!("`limit` may be 1 to {max}")))
+    }
+}
+
+fn unknown(name: &str, known: &[&str]) -> Problem {
+    let detail = match known {
+        [] => format!("`{}` is not known: this path takes no parameters", shortened(name)),
+        known => format!("`{}` is not known: this path takes {}", shortened(name), known.join(", ")),
+    };
+    let mut problem = Problem::new(Code::InvalidParameter, detail.clone());
+    problem.add(FieldError {
+        pointer: None,
+        parameter: Some(shortened(name)),
+        header: None,
+        code: "unknown_parameter",
+        detail,
+    });
+    problem
+}
+
+/// The one parameter of a path, decoded.
+pub struct PathText(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathText {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(text)) => Ok(Self(text)),
+            Err(_) => Err(Problem::new(Code::InvalidParameter, "the path has bytes that are no UTF-8")),
+        }
+    }
+}
+
+/// What a client wrote, short enough to be repeated to it.
+#[must_use]
+pub fn shortened(text: &str) -> String {
+    text.chars().take(60).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(query: &str) -> Answer<Params> {
+        Params::read(&format!("/x?{query}").parse().unwrap(), &["limit", "wait_applied"])
+    }
+
+    #[test]
+    fn parameters_are_known_single_and_in_range() {
+        let params = read("limit=5&wait_applied=2s").unwrap();
+        assert_eq!(params.limit(100, 1000).unwrap(), 5);
+        assert_eq!(params.span("wait_applied", MAX_WAIT_APPLIED).unwrap(), Some(Duration::from_secs(2)));
+        for bad in ["wait=2s", "limit=1&limit=1"] {
+            assert_eq!(read(bad).err().unwrap().code(), Code::InvalidParameter, "{bad}");
+        }
+        for bad in ["limit=0", "limit=-1", "limit=1001", "limit=x"] {
+            assert!(read(bad).unwrap().limit(100, 1000).is_err(), "{bad}");
+        }
+        for bad in ["wait_applied=", "wait_applied=31s", "wait_applied=soon"] {
+            assert!(read(bad).unwrap().span("wait_applied", MAX_WAIT_APPLIED).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! `GET /api/admin/optimization/recording/stats`: whether everything that
+//! happened is in the database.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+use serde::Serialize;
+
+use super::Context;
+use super::params::Params;
+use crate::problem::Answer;
+use crate::store::RecordingCounts;
+
+/// The answer.
+#[derive(Serialize, Debug, PartialEq)]
+pub struct Stats {
+    numbered: u64,
+    stored: u64,
+    completeness: f64,
+    exact: bool,
+    unclosed: u64,
+    pending: u64,
+    lost: u64,
+    dropped: BTreeMap<&'static str, u64>,
+    duplicates: u64,
+    malformed: u64,
+    alive: u64,
+    queue: Queue,
+}
+
+#[derive(Serialize, Debug, PartialEq)]
+struct Queue {
+    waiting_bytes: u64,
+    oldest_ms: u64,
+    retries: u64,
+}
+
+/// Answers the counts.
+///
+/// # Errors
+/// When the store cannot be read.
+pub async fn stats(State(context): State<Context>, uri: Uri) -> Answer<Json<Stats>> {
+    Params::read(&uri, &[])?;
+    Ok(Json(Stats::from(context.store.recording().await?)))
+}
+
+impl From<RecordingCounts> for Stats {
+    #[expect(clippy::cast_precision_loss, reason = "a ratio; over 2^53 events its last digits do not matter")]
+    fn from(counts: RecordingCounts) -> Self {
+        let completeness = match counts.numbered {
+            0 => 1.0,
+            numbered => counts.stored as f64 / numbered as f64,
+        };
+        Self {
+            numbered: counts.numbered,
+            stored: counts.stored,
+            completeness,
+            exact: counts.unclosed == 0,
+            unclosed: counts.unclosed,
+            pending: counts.pending,
+            lost: counts.lost,
+            dropped: counts.dropped.into_iter().collect(),
+            duplicates: counts.duplicates,
+            malformed: counts.malformed,
+            alive: counts.alive,
+            queue: Queue {
+                waiting_bytes: counts.recorder.waiting_bytes,
+                oldest_ms: counts.recorder.oldest_ms,
+                retries: counts.recorder.retries,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn completeness_is_what_is_stored_of_what_was_numbered() {
+        let counts =
+            |numbered, stored, unclosed| RecordingCounts { numbered, stored, unclosed, ..Default::default() };
+        let nothing = Stats::from(counts(0, 0, 0));
+        assert_eq!((nothing.completeness, nothing.exact), (1.0, true));
+        let half = Stats::from(counts(4, 2, 1));
+        assert_eq!((half.completeness, half.exact), (0.5, false));
+    }
+}

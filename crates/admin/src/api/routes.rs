@@ -1,0 +1,182 @@
+//! `/api/admin/routes`: HTTPRoutes, read and written whole.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Extension, Request, State};
+use axum::http::Uri;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tidegate_policy::author;
+
+use super::applied::{WAIT_APPLIED, Write, Written};
+use super::params::{Params, PathText};
+use super::{Context, body, cursor};
+use crate::auth::Caller;
+use crate::feed::World;
+use crate::problem::{Answer, Code, FieldError, Problem};
+use crate::store::Change;
+
+/// Routes of a page, unless asked otherwise.
+const DEFAULT_LIMIT: usize = 1_000;
+/// Routes of a page at most.
+const MAX_LIMIT: usize = 10_000;
+/// Documents of all routes up to this size make a table that fits, whatever they
+/// say without regular expressions: only past it is that looked into.
+const SURELY_FITS: usize = 4 << 20;
+
+/// A page of routes.
+#[derive(Serialize, Debug)]
+pub struct List {
+    items: Vec<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// Answers a page of routes, in the order of names.
+///
+/// # Errors
+/// When a parameter is not right, or the service is stopping.
+pub async fn list(State(context): State<Context>, uri: Uri) -> Answer<Json<List>> {
+    let params = Params::read(&uri, &["limit", "cursor"])?;
+    let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
+    let after = params.get("cursor").map(cursor::read).transpose()?;
+    let world = context.current().await;
+    let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    let mut items = Vec::new();
+    let mut last = None;
+    for (name, info) in world.routes.range::<_, str>((from, Bound::Unbounded)) {
+        if items.len() == limit {
+            return Ok(Json(List { items, next: last.map(|name: &Arc<str>| cursor::write(name)) }));
+        }
+        items.push(serde_json::from_str(&info.document).unwrap_or_default());
+        last = Some(name);
+    }
+    Ok(Json(List { items, next: None }))
+}
+
+/// Answers one route, as it was written.
+///
+/// # Errors
+/// When there is none.
+pub async fn one(State(context): State<Context>, PathText(name): PathText, uri: Uri) -> Answer<Json<Value>> {
+    Params::read(&uri, &[])?;
+    let world = context.current().await;
+    let info = world.routes.get(name.as_str()).ok_or_else(|| not_found(&world, &name))?;
+    Ok(Json(serde_json::from_str(&info.document).unwrap_or_default()))
+}
+
+fn not_found(world: &World, name: &str) -> Problem {
+    let unread = world.quarantine().any(|row| row.table == crate::store::Table::Routes && *row.key == *name);
+    let detail = match unread {
+        true => {
+            "a row of this name cannot be read; optimization/health says why under `quarantine`, and a PUT replaces it"
+        }
+        false => "there is no route of this name; GET /api/admin/routes lists them",
+    };
+    Problem::new(Code::RouteNotFound, detail)
+}
+
+/// The answer of a write.
+#[derive(Serialize, Debug)]
+pub struct Changed {
+    name: String,
+    #[serde(flatten)]
+    written: Written,
+}
+
+/// Makes or replaces a route.
+///
+/// # Errors
+/// When the document is not right; then nothing was changed.
+pub async fn put(
+    State(context): State<Context>,
+    Extension(caller): Extension<Caller>,
+    PathText(name): PathText,
+    request: Request<Body>,
+) -> Answer<Json<Changed>> {
+    let params = Params::read(request.uri(), &[WAIT_APPLIED])?;
+    let write = Write::announce(&context, &params)?;
+    let document = named(body::document(request).await?, &name)?;
+    let world = context.feed.world();
+    let checked = tokio::task::spawn_blocking(move || check(document, &world));
+    let document = checked.await.map_err(|_| Problem::new(Code::Stopping, "the service is stopping"))??;
+    let (_, written) = write.commit(Change::PutRoute { name: name.clone(), document }).await?;
+    tracing::info!(by = %caller.name, route = name, version = %written.version, "route written");
+    Ok(Json(Changed { name, written }))
+}
+
+/// `document` with the name of the address, if it has none of its own.
+fn named(mut document: Value, name: &str) -> Answer<Value> {
+    let Value::Object(fields) = &mut document else {
+        return Err(Problem::field("", "wrong_type", "the body must be an HTTPRoute, which is an object"));
+    };
+    let metadata = fields.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
+    // What else it may be is for the validation to say.
+    if let Value::Object(metadata) = metadata {
+        match metadata.get("name") {
+            None | Some(Value::Null) => drop(metadata.insert("name".to_owned(), name.into())),
+            Some(Value::String(own)) if own != name => {
+                let detail =
+                    format!("the address names the route `{name}`: write that, or leave the name out");
+                return Err(Problem::field("/metadata/name", "name_mismatch", detail));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(document)
+}
+
+/// The document's text, if it is a route that Tidegate can carry out, also
+/// together with all the others.
+fn check(document: Value, world: &World) -> Answer<String> {
+    let route = author::read(&document).map_err(|problems| {
+        let field =
+            |problem: author::Problem| FieldError::field(problem.pointer, problem.code, problem.message);
+        Problem::fields(problems.into_iter().map(field).collect())
+    })?;
+    let text = document.to_string();
+    let others = || world.routes.values().filter(|info| *info.name != *route.name);
+    let size = others().fold(text.len(), |sum, info| sum.saturating_add(info.document.len()));
+    if size > SURELY_FITS || has_regex(&route) {
+        let mut all: Vec<author::Route> = others().map(|info| info.route().clone()).collect();
+        all.push(route);
+        author::compile(&all).map_err(|error| {
+            Problem::field("", "too_many", format!("with this route, {error}; remove others first"))
+        })?;
+    }
+    Ok(text)
+}
+
+fn has_regex(route: &author::Route) -> bool {
+    use author::{PathMatch, ValueMatch};
+    let of_value = |condition: &author::Condition| matches!(condition.value, ValueMatch::Regex(_));
+    route.rules.iter().flat_map(|rule| &rule.matches).any(|found| {
+        matches!(found.path, PathMatch::Regex(_)) || found.headers.iter().chain(&found.query).any(of_value)
+    })
+}
+
+/// Removes a route.
+///
+/// # Errors
+/// When there is none.
+pub async fn delete(
+    State(context): State<Context>,
+    Extension(caller): Extension<Caller>,
+    PathText(name): PathText,
+    uri: Uri,
+) -> Answer<Json<Changed>> {
+    let params = Params::read(&uri, &[WAIT_APPLIED])?;
+    let write = Write::announce(&context, &params)?;
+    let (committed, written) = write.commit(Change::DeleteRoute { name: name.clone() }).await?;
+    if committed.rows == 0 {
+        return Err(Problem::new(
+            Code::RouteNotFound,
+            "there is no route of this name; GET /api/admin/routes lists them",
+        ));
+    }
+    tracing::info!(by = %caller.name, route = name, version = %written.version, "route removed");
+    Ok(Json(Changed { name, written }))
+}

@@ -1,0 +1,204 @@
+//! Bearer tokens: made here, stored as hashes only, and looked up without
+//! telling by the time it takes how much of a guess was right.
+
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+
+use axum::extract::{Request, State};
+use axum::http::header::AUTHORIZATION;
+use axum::middleware::Next;
+use axum::response::Response;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::problem::{Answer, Code, Problem};
+use crate::store::{Store, StoreError, TokenRow};
+
+/// What every token begins with, so that secret scanners can find leaked ones.
+pub const TOKEN_PREFIX: &str = "tg_";
+/// Random bytes of a token.
+const TOKEN_BYTES: usize = 32;
+/// After this long the stored tokens are read again: a revoked one is good for
+/// no longer.
+const STALE: Duration = Duration::from_secs(1);
+/// Unknown tokens make the stored ones be read again at most this often.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// What a token may do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Scope {
+    /// Everything on the people's listener.
+    Admin,
+    /// Everything on the gateways' listener.
+    Gateway,
+}
+
+impl Scope {
+    /// The name in the database and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+/// A new token: its text, which is shown once and kept nowhere.
+///
+/// # Errors
+/// When the operating system gives no random bytes.
+pub fn mint() -> Result<String, getrandom::Error> {
+    let mut bytes = [0u8; TOKEN_BYTES];
+    getrandom::fill(&mut bytes)?;
+    Ok(format!("{TOKEN_PREFIX}{}", hex(&bytes)))
+}
+
+/// The hash that is stored for `token`. A plain hash is enough: the token is
+/// 256 random bits, not a password.
+#[must_use]
+pub fn hash(token: &str) -> String {
+    hex(&Sha256::digest(token.as_bytes()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Who sent a request, as far as its token says; in the request's extensions.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// What the operator called the token.
+    pub name: Arc<str>,
+}
+
+/// The stored tokens, as they were at most [`STALE`] ago.
+pub struct Tokens {
+    store: Arc<dyn Store>,
+    known: RwLock<Known>,
+    reading: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone, Default)]
+struct Known {
+    read_at: Option<Instant>,
+    tokens: Arc<Vec<TokenRow>>,
+}
+
+impl Known {
+    fn is_older_than(&self, age: Duration) -> bool {
+        self.read_at.is_none_or(|at| at.elapsed() > age)
+    }
+}
+
+impl Tokens {
+    /// Tokens of `store`, read when first asked for.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, known: RwLock::default(), reading: tokio::sync::Mutex::default() }
+    }
+
+    /// The stored token that is `token`, if any.
+    async fn find(&self, token: &str) -> Result<Option<TokenRow>, StoreError> {
+        let hash = hash(token);
+        if let Some(row) = find_in(&self.read(STALE).await?, &hash) {
+            return Ok(Some(row));
+        }
+        Ok(find_in(&self.read(RETRY).await?, &hash))
+    }
+
+    /// The tokens as they were at most `age` ago. Whoever comes while they are
+    /// being read waits for that one read.
+    async fn read(&self, age: Duration) -> Result<Arc<Vec<TokenRow>>, StoreError> {
+        let known = self.known();
+        if !known.is_older_than(age) {
+            return Ok(known.tokens);
+        }
+        let _one_at_a_time = self.reading.lock().await;
+        let known = self.known();
+        if !known.is_older_than(age) {
+            return Ok(known.tokens);
+        }
+        let tokens = Arc::new(self.store.tokens().await?);
+        let fresh = Known { read_at: Some(Instant::now()), tokens: Arc::clone(&tokens) };
+        *self.known.write().unwrap_or_else(std::sync::PoisonError::into_inner) = fresh;
+        Ok(tokens)
+    }
+
+    fn known(&self) -> Known {
+        self.known.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+}
+
+/// Compares with every token, and every byte of it, whatever the first ones say.
+fn find_in(tokens: &[TokenRow], hash: &str) -> Option<TokenRow> {
+    let mut found = None;
+    for row in tokens {
+        if bool::from(row.hash.as_bytes().ct_eq(hash.as_bytes())) {
+            found = Some(row.clone());
+        }
+    }
+    found
+}
+
+/// A listener's door: the tokens, and the scope that opens it.
+#[derive(Clone)]
+pub struct Door {
+    /// The stored tokens.
+    pub tokens: Arc<Tokens>,
+    /// The scope that a token needs here.
+    pub scope: Scope,
+}
+
+/// Lets a request pass whose token has the door's scope. Nothing of the body has
+/// been read when it does not.
+///
+/// # Errors
+/// 401 without a known token, 403 with one of another scope.
+pub async fn guard(State(door): State<Door>, mut request: Request, next: Next) -> Answer<Response> {
+    let token = bearer(&request)?;
+    let row = door.tokens.find(token).await?.ok_or_else(|| {
+        Problem::new(Code::Unauthorized, "this token is not known: `tidegate token create` makes one")
+    })?;
+    if row.scope != door.scope.name() {
+        let detail =
+            format!("this token has the scope `{}`, here `{}` is needed", row.scope, door.scope.name());
+        return Err(Problem::new(Code::WrongScope, detail));
+    }
+    request.extensions_mut().insert(Caller { name: row.name.into() });
+    Ok(next.run(request).await)
+}
+
+fn bearer(request: &Request) -> Answer<&str> {
+    let missing = |detail| Problem::new(Code::Unauthorized, detail);
+    let header = request
+        .headers()
+        .get(AUTHORIZATION)
+        .ok_or_else(|| missing("send the header `Authorization: Bearer <token>`"))?;
+    let (scheme, token) = header
+        .to_str()
+        .ok()
+        .and_then(|text| text.split_once(' '))
+        .ok_or_else(|| missing("`Authorization` is not of the form `Bearer <token>`"))?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(missing("`Authorization` is not of the form `Bearer <token>`"));
+    }
+    Ok(token.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_long_random_and_found_by_their_hash_only() {
+        let (one, other) = (mint().unwrap(), mint().unwrap());
+        assert_ne!(one, other);
+        assert_eq!(one.len(), TOKEN_PREFIX.len() + 2 * TOKEN_BYTES);
+        let row = |token: &str| TokenRow { hash: hash(token), name: "n".into(), scope: "admin".into() };
+        let rows = [row(&one), row(&other)];
+        assert_eq!(find_in(&rows, &hash(&other)), Some(row(&other)));
+        assert_eq!(find_in(&rows, &hash("tg_")), None);
+        assert_eq!(find_in(&rows, &hash(&hash(&one))), None);
+    }
+}

@@ -1,0 +1,60 @@
+//! The command line. Every option of `serve` can also be an environment variable.
+
+mod log;
+mod serve;
+mod token;
+
+use clap::{Parser, Subcommand};
+
+/// Tidegate's admin service: bans, routes and recording for the gates.
+#[derive(Parser, Debug)]
+#[command(name = "tidegate", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run the service until SIGTERM or SIGINT.
+    Serve(serve::Args),
+    /// Make, list and revoke the tokens that open the service's listeners.
+    #[command(subcommand)]
+    Token(token::Command),
+}
+
+impl Cli {
+    /// Does what the command line says.
+    ///
+    /// # Errors
+    /// What went wrong, for a person to read.
+    pub fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Serve(args) => serve::run(&args),
+            Command::Token(command) => token::run(&command),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_of_serve_is_an_environment_variable_too() {
+        let command = Cli::command();
+        let serve = command.find_subcommand("serve").unwrap();
+        for option in serve.get_arguments() {
+            let env = option.get_env().map(|env| env.to_string_lossy().into_owned());
+            let want = format!("TIDEGATE_{}", option.get_id().as_str().to_uppercase());
+            assert_eq!(env, Some(want), "{}", option.get_id());
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! `tidegate serve`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::log;
+use crate::serve::{Config, Service};
+use crate::store::sqlite::Options;
+
+/// Options of `tidegate serve`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The database, a SQLite file; it is made if there is none.
+    #[arg(long, env = "TIDEGATE_DB", value_name = "PATH", default_value = "tidegate.db")]
+    db: PathBuf,
+    /// Where people reach the API (tokens of scope `admin`).
+    #[arg(long, env = "TIDEGATE_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:9070")]
+    listen: SocketAddr,
+    /// Where gateways fetch tables and post events (tokens of scope `gateway`).
+    #[arg(long, env = "TIDEGATE_GATEWAY_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:9071")]
+    gateway_listen: SocketAddr,
+    /// Allow addresses other than loopback. There is no TLS: whoever can read
+    /// the network reads the tokens.
+    #[arg(long, env = "TIDEGATE_ALLOW_PUBLIC", value_parser = clap::builder::FalseyValueParser::new())]
+    allow_public: bool,
+    /// The form of log lines.
+    #[arg(long, env = "TIDEGATE_LOG_FORMAT", value_enum, default_value_t = log::Format::Text)]
+    log_format: log::Format,
+    /// What is logged: a level, or directives like `warn,tidegate_admin=debug`.
+    #[arg(long, env = "TIDEGATE_LOG", value_name = "FILTER", default_value = "info")]
+    log: String,
+}
+
+/// Runs the service until it is told to stop.
+///
+/// # Errors
+/// When it cannot start: an address that is taken, a database that another
+/// service holds.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    log::start(args.log_format, &args.log)?;
+    for (option, address) in [("--listen", args.listen), ("--gateway-listen", args.gateway_listen)] {
+        let public = !address.ip().is_loopback();
+        anyhow::ensure!(
+            args.allow_public || !public,
+            "{option} {address} is not loopback, and there is no TLS; add --allow-public if that network is trusted"
+        );
+    }
+    let config = Config {
+        db: args.db.clone(),
+        people: args.listen,
+        gateways: args.gateway_listen,
+        store: Options::default(),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        // The handlers stand before the service does: a signal during the start
+        // is a stop as well.
+        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let service = tokio::select! {
+            service = Service::start(config) => service?,
+            _ = term.recv() => return Ok(()),
+            _ = int.recv() => return Ok(()),
+        };
+        let name = tokio::select! {
+            _ = term.recv() => "SIGTERM",
+            _ = int.recv() => "SIGINT",
+        };
+        tracing::info!(signal = name, "stopping");
+        service.stop().await.context("stop")?;
+        tracing::info!("stopped");
+        Ok(())
+    })
+}

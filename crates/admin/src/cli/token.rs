@@ -1,0 +1,85 @@
+//! `tidegate token`: works beside a running service, which sees the change at
+//! once.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use crate::auth::{self, Scope};
+use crate::store::TokenRow;
+use crate::store::sqlite::SqliteStore;
+
+/// What to do with tokens.
+#[derive(clap::Subcommand, Debug)]
+pub enum Command {
+    /// Make a token and print it, once: only its hash is stored.
+    Create {
+        #[command(flatten)]
+        db: Db,
+        /// What to call it.
+        #[arg(long, value_name = "NAME", value_parser = name)]
+        name: String,
+        /// What it is good for.
+        #[arg(long, value_enum)]
+        scope: Scope,
+    },
+    /// List the tokens by name and scope.
+    List {
+        #[command(flatten)]
+        db: Db,
+    },
+    /// Revoke every token of a name; a running service forgets it within a second.
+    Revoke {
+        #[command(flatten)]
+        db: Db,
+        /// What it is called.
+        #[arg(long, value_name = "NAME")]
+        name: String,
+    },
+}
+
+/// Where the tokens are.
+#[derive(clap::Args, Debug)]
+pub struct Db {
+    /// The database, a SQLite file; it is made if there is none.
+    #[arg(long = "db", env = "TIDEGATE_DB", value_name = "PATH", default_value = "tidegate.db")]
+    path: PathBuf,
+}
+
+fn name(text: &str) -> Result<String, String> {
+    let fine = !text.trim().is_empty() && text.len() <= 100 && !text.chars().any(char::is_control);
+    if fine { Ok(text.to_owned()) } else { Err("write 1 to 100 bytes without control characters".to_owned()) }
+}
+
+/// Does it.
+///
+/// # Errors
+/// When the database cannot be opened.
+pub fn run(command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Create { db, name, scope } => {
+            let token = auth::mint().context("no random bytes")?;
+            let row =
+                TokenRow { hash: auth::hash(&token), name: name.clone(), scope: scope.name().to_owned() };
+            SqliteStore::add_token_beside(&db.path, &row)?;
+            println!("{token}");
+            Ok(())
+        }
+        Command::List { db } => {
+            for TokenRow { hash, name, scope } in SqliteStore::tokens_beside(&db.path)? {
+                // The hash's beginning tells tokens of one name apart, and opens nothing.
+                println!("{}  {scope:8} {name}", hash.get(..8).unwrap_or(&hash));
+            }
+            Ok(())
+        }
+        Command::Revoke { db, name } => {
+            let removed = SqliteStore::remove_tokens_beside(&db.path, name)?;
+            anyhow::ensure!(
+                removed > 0,
+                "there is no token called `{name}`; `tidegate token list` shows them"
+            );
+            println!("{removed} revoked");
+            Ok(())
+        }
+    }
+}

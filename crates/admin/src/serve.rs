@@ -1,0 +1,134 @@
+//! The service as a whole: store, feed and both listeners, started in this order
+//! and stopped in the other.
+
+mod listen;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::api::{self, Context};
+use crate::auth::Tokens;
+use crate::feed::{Feed, FeedOptions};
+use crate::gateways::Gateways;
+use crate::store::Store;
+use crate::store::sqlite::{Options, SqliteStore};
+
+/// Connections of people at once.
+const MAX_PEOPLE: usize = 1_024;
+/// Connections of gateways at once: each thread of each Envoy has some.
+const MAX_GATEWAYS: usize = 32_768;
+
+/// What the service is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The database.
+    pub db: PathBuf,
+    /// Where people reach the API; port 0: any free one.
+    pub people: SocketAddr,
+    /// Where gateways do.
+    pub gateways: SocketAddr,
+    /// How the database is kept.
+    pub store: Options,
+}
+
+/// A running service.
+pub struct Service {
+    people: SocketAddr,
+    gateways: SocketAddr,
+    stop: watch::Sender<bool>,
+    listeners: [JoinHandle<()>; 2],
+    context: Context,
+}
+
+impl Service {
+    /// Opens the database, reads it, and listens.
+    ///
+    /// # Errors
+    /// When an address is taken, or the database cannot be opened or is in use by
+    /// another service.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let bind = async |option: &str, address: SocketAddr| {
+            TcpListener::bind(address)
+                .await
+                .with_context(|| format!("{option} {address}: cannot listen there"))
+        };
+        let people = bind("--listen", config.people).await?;
+        let gateways = bind("--gateway-listen", config.gateways).await?;
+        let path = config.db.display().to_string();
+        let store = SqliteStore::open(&config.db, config.store).context("--db")?;
+        let store: Arc<dyn Store> = Arc::new(store);
+        let (stop, stopped) = watch::channel(false);
+        let known = Gateways::new();
+        let options = FeedOptions { gateways: known.clone(), ..FeedOptions::default() };
+        let feed = Feed::start(Arc::clone(&store), options).await.context("read the database")?;
+        let context = Context {
+            tokens: Arc::new(Tokens::new(Arc::clone(&store))),
+            store,
+            feed,
+            gateways: known,
+            stop: stopped.clone(),
+            started: Instant::now(),
+        };
+        let service = Self {
+            people: people.local_addr()?,
+            gateways: gateways.local_addr()?,
+            stop,
+            listeners: [
+                tokio::spawn(listen::listen(
+                    people,
+                    api::people(context.clone()),
+                    MAX_PEOPLE,
+                    stopped.clone(),
+                )),
+                tokio::spawn(listen::listen(
+                    gateways,
+                    api::data_plane(context.clone()),
+                    MAX_GATEWAYS,
+                    stopped,
+                )),
+            ],
+            context,
+        };
+        tracing::info!(people = %service.people, gateways = %service.gateways, db = path, "listening");
+        Ok(service)
+    }
+
+    /// Where people reach the API.
+    #[must_use]
+    pub fn people(&self) -> SocketAddr {
+        self.people
+    }
+
+    /// Where gateways do.
+    #[must_use]
+    pub fn gateways(&self) -> SocketAddr {
+        self.gateways
+    }
+
+    /// What the handlers work with.
+    #[must_use]
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Answers whoever waits, lets every answer under way end, and closes the
+    /// database.
+    ///
+    /// # Errors
+    /// When a listener had ended before, which it never should.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.stop.send_replace(true);
+        let [people, gateways] = self.listeners;
+        let (people, gateways) = tokio::join!(people, gateways);
+        people.context("people's listener").and(gateways.context("gateways' listener"))?;
+        drop(self.context);
+        Ok(())
+    }
+}

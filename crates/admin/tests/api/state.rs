@@ -1,0 +1,44 @@
+//! Health and statistics.
+
+use serde_json::json;
+
+use crate::running::Running;
+
+const HEALTH: &str = "/api/admin/optimization/health";
+const STATS: &str = "/api/admin/optimization/recording/stats";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_names_the_rows_that_nobody_understands() {
+    let running = Running::start().await;
+    let health = running.get(HEALTH).await.ok();
+    assert_eq!((&health["status"], &health["reasons"]), (&json!("ok"), &json!([])), "{health}");
+    running.sql(
+        "INSERT INTO ip_monitor (ip, status) VALUES ('1.2.3.4', 'banned'), ('nonsense', 'banned');
+         INSERT INTO routes (name, document) VALUES ('broken', '{');",
+    );
+    // A list waits until the feed has caught up.
+    running.get("/api/admin/routes").await.ok();
+    let health = running.get(HEALTH).await.ok();
+    assert_eq!(health["status"], "degraded");
+    assert_eq!(health["reasons"][0]["code"], "rows_quarantined");
+    assert_eq!(health["tables"]["bans"]["entries"], 1);
+    let rows = health["quarantine"]["rows"].as_array().unwrap();
+    let keys: Vec<_> = rows.iter().map(|row| (row["table"].clone(), row["key"].clone())).collect();
+    assert_eq!(health["quarantine"]["count"], 2, "{health}");
+    assert!(keys.contains(&(json!("ip_monitor"), json!("nonsense"))), "{keys:?}");
+    assert!(keys.contains(&(json!("routes"), json!("broken"))), "{keys:?}");
+    let missing = running.get("/api/admin/routes/broken").await.problem(404, "route_not_found");
+    assert!(missing["detail"].as_str().unwrap().contains("quarantine"), "{missing}");
+    running.sql("DELETE FROM ip_monitor WHERE ip = 'nonsense'; DELETE FROM routes");
+    running.get("/api/admin/routes").await.ok();
+    assert_eq!(running.get(HEALTH).await.ok()["status"], "ok");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_recorded_is_complete() {
+    let running = Running::start().await;
+    let stats = running.get(STATS).await.ok();
+    assert_eq!((&stats["numbered"], &stats["stored"]), (&json!(0), &json!(0)));
+    assert_eq!((&stats["completeness"], &stats["exact"]), (&json!(1.0), &json!(true)));
+    assert_eq!(stats["queue"], json!({"waiting_bytes": 0, "oldest_ms": 0, "retries": 0}));
+}
