@@ -1,0 +1,191 @@
+//! Scenarios of the recording over the simulated host: who drains, and what
+//! happens when it dies.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tidegate_host_sim::{Feed, Request, Root, Sim, Worker};
+use tidegate_policy::wire::event::SourceState;
+
+const CONFIG: &str = r#"{"admin": {"cluster": "admin", "token": "secret"}}"#;
+const SECOND: Duration = Duration::from_secs(1);
+const MS: Duration = Duration::from_millis(1);
+
+struct Stage {
+    sim: Sim,
+    feed: Feed,
+    recorder: Option<(Worker, Root)>,
+    gates: Vec<(Worker, Root)>,
+}
+
+impl Stage {
+    fn new(recorder: bool, workers: usize) -> Self {
+        let mut sim = Sim::new();
+        let mut start = |root_id: &str| {
+            let worker = sim.worker();
+            let (root, accepted) = sim.root(worker, root_id, CONFIG);
+            assert!(accepted);
+            (worker, root)
+        };
+        let recorder = recorder.then(|| start("tidegate_recorder"));
+        let gates = (0..workers).map(|_| start("tidegate")).collect();
+        let mut stage = Self { sim, feed: Feed::new(), recorder, gates };
+        stage.run(SECOND);
+        stage
+    }
+
+    fn run(&mut self, time: Duration) {
+        self.feed.run(&mut self.sim, time);
+    }
+
+    /// As many requests on every gate.
+    fn requests(&mut self, each: usize) {
+        for _ in 0..each {
+            for (worker, root) in self.gates.clone() {
+                let response = self.sim.request(worker, root, Request::get("/x?secret=1", "192.0.2.1"));
+                assert_eq!(response.status, 200);
+            }
+        }
+    }
+
+    fn polling_root(&self) -> u32 {
+        let calls = self.sim.calls();
+        calls.iter().find(|call| call.path.contains("/sync?")).expect("somebody polls").root
+    }
+
+    fn is_polling(&self, (_, root): (Worker, Root)) -> bool {
+        format!("{root:?}") == format!("Root({})", self.polling_root())
+    }
+
+    /// The highest number that each source was reported to have given.
+    fn numbered(&self) -> u64 {
+        let mut sources = std::collections::BTreeMap::new();
+        for report in self.feed.posts.iter().flat_map(|post| &post.sources) {
+            let hi: &mut u64 = sources.entry(report.source).or_default();
+            *hi = report.numbered_hi.max(*hi);
+        }
+        sources.values().sum()
+    }
+}
+
+#[test]
+fn every_event_is_stored_once_with_and_without_a_recorder() {
+    for recorder in [true, false] {
+        let mut stage = Stage::new(recorder, 2);
+        stage.requests(700);
+        stage.run(2 * SECOND);
+        assert_eq!(stage.feed.events.len(), 1_400, "recorder: {recorder}");
+        assert_eq!(stage.feed.duplicates, 0);
+        assert_eq!(stage.numbered(), 1_400);
+        assert_eq!(stage.sim.queued("/events"), 0);
+        assert!(stage.feed.events.iter().all(|(_, event)| event.path.as_deref() == Some(b"/x")));
+    }
+}
+
+#[test]
+fn the_recorder_takes_the_lease_from_a_worker_and_keeps_it() {
+    let mut stage = Stage::new(false, 2);
+    assert!(stage.gates.iter().any(|gate| stage.is_polling(*gate)));
+    let worker = stage.sim.worker();
+    let (root, _) = stage.sim.root(worker, "tidegate_recorder", CONFIG);
+    stage.requests(10);
+    stage.run(SECOND);
+    // The worker's poll cannot be taken back: its answer is nobody's.
+    stage.feed.ban("9.9.9.9");
+    stage.run(SECOND);
+    assert!(stage.is_polling((worker, root)));
+    for gate in stage.gates.clone() {
+        assert_eq!(stage.sim.request(gate.0, gate.1, Request::get("/", "9.9.9.9")).status, 403);
+    }
+    stage.run(10 * SECOND);
+    assert!(stage.is_polling((worker, root)));
+    assert_eq!(stage.feed.events.len(), 22);
+}
+
+#[test]
+fn a_recorder_that_traps_with_events_queued_is_replaced_by_a_worker() {
+    let mut stage = Stage::new(true, 2);
+    let recorder = stage.recorder.unwrap();
+    assert!(stage.is_polling(recorder));
+    stage.requests(20);
+    stage.sim.stall(recorder.0);
+    // Within the lease's term: workers go on handing over.
+    stage.run(200 * MS);
+    stage.requests(20);
+    stage.run(200 * MS);
+    assert!(stage.sim.queued("/events") > 0);
+    stage.sim.trap(recorder.0);
+    stage.requests(20);
+    stage.run(4 * SECOND);
+    assert!(stage.gates.iter().any(|gate| stage.is_polling(*gate)));
+    assert_eq!(stage.feed.events.len(), 120, "what was queued, and what came after");
+    assert_eq!(stage.sim.queued("/events"), 0);
+    stage.feed.ban("9.9.9.9");
+    stage.run(MS);
+    for gate in stage.gates.clone() {
+        assert_eq!(stage.sim.request(gate.0, gate.1, Request::get("/", "9.9.9.9")).status, 403);
+    }
+}
+
+#[test]
+fn a_recorder_that_traps_at_any_host_call_loses_at_most_what_it_held() {
+    for calls in (0..80).step_by(3) {
+        let mut stage = Stage::new(true, 2);
+        stage.requests(10);
+        stage.sim.trap_after(stage.recorder.unwrap().0, calls);
+        stage.run(10 * SECOND);
+        stage.requests(10);
+        stage.run(5 * SECOND);
+        let stored = stage.feed.events.len();
+        assert!((20..=40).contains(&stored), "after {calls} host calls: {stored}");
+        assert_eq!(stage.numbered(), 40, "after {calls} host calls: what is lost shows");
+        assert_eq!(stage.sim.queued("/events"), 0);
+    }
+}
+
+#[test]
+fn events_wait_while_the_admin_service_does_not_store() {
+    let mut stage = Stage::new(true, 2);
+    stage.feed.takes_events = false;
+    stage.requests(300);
+    stage.run(20 * SECOND);
+    assert!(stage.feed.events.is_empty());
+    stage.feed.takes_events = true;
+    stage.run(10 * SECOND);
+    assert_eq!(stage.feed.events.len(), 600);
+    assert_eq!(stage.numbered(), 600);
+}
+
+#[test]
+fn a_worker_that_died_is_reported_with_its_last_number() {
+    let mut stage = Stage::new(true, 2);
+    stage.requests(30);
+    stage.run(2 * SECOND);
+    let sources: BTreeSet<_> = stage.feed.events.iter().map(|(source, _)| *source).collect();
+    assert_eq!(sources.len(), 2);
+    stage.sim.trap(stage.gates[0].0);
+    stage.run(15 * SECOND);
+    let dead: BTreeSet<_> = stage
+        .feed
+        .posts
+        .iter()
+        .flat_map(|post| &post.sources)
+        .filter(|report| report.state == SourceState::Dead)
+        .map(|report| (report.source, report.numbered_hi))
+        .collect();
+    let dead: Vec<_> = dead.into_iter().collect();
+    assert_eq!(dead.len(), 1, "{dead:?}");
+    assert!(sources.contains(&dead[0].0));
+    assert_eq!(dead[0].1, 30);
+}
+
+#[test]
+fn what_envoy_refused_before_the_gate_has_its_event() {
+    let mut stage = Stage::new(true, 1);
+    let (worker, root) = stage.gates[0];
+    stage.sim.refuse(worker, root);
+    stage.run(SECOND);
+    assert_eq!(stage.feed.events.len(), 1);
+    let event = &stage.feed.events[0].1;
+    assert_eq!((event.path.as_ref(), event.verdict.name()), (None, "unseen"));
+}
