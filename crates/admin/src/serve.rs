@@ -1,6 +1,7 @@
 //! The service as a whole: store, feed and both listeners, started in this order
 //! and stopped in the other.
 
+mod departed;
 mod listen;
 
 use std::net::SocketAddr;
@@ -44,6 +45,7 @@ pub struct Service {
     gateways: SocketAddr,
     stop: watch::Sender<bool>,
     listeners: [JoinHandle<()>; 2],
+    departed: JoinHandle<()>,
     context: Context,
 }
 
@@ -94,6 +96,7 @@ impl Service {
                     stopped,
                 )),
             ],
+            departed: tokio::spawn(departed::follow(context.gateways.clone(), Arc::clone(&context.store))),
             context,
         };
         tracing::info!(people = %service.people, gateways = %service.gateways, db = path, "listening");
@@ -128,6 +131,7 @@ impl Service {
         let [people, gateways] = self.listeners;
         let (people, gateways) = tokio::join!(people, gateways);
         people.context("people's listener").and(gateways.context("gateways' listener"))?;
+        self.departed.abort();
         drop(self.context);
         Ok(())
     }

@@ -26,6 +26,9 @@ pub struct Args {
     /// the network reads the tokens.
     #[arg(long, env = "TIDEGATE_ALLOW_PUBLIC", value_parser = clap::builder::FalseyValueParser::new())]
     allow_public: bool,
+    /// Bytes of the database from which on the oldest events are removed.
+    #[arg(long, env = "TIDEGATE_EVENTS_MAX_BYTES", value_name = "BYTES", default_value_t = Options::default().events_max_bytes)]
+    events_max_bytes: u64,
     /// The form of log lines.
     #[arg(long, env = "TIDEGATE_LOG_FORMAT", value_enum, default_value_t = log::Format::Text)]
     log_format: log::Format,
@@ -52,7 +55,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         db: args.db.clone(),
         people: args.listen,
         gateways: args.gateway_listen,
-        store: Options::default(),
+        store: Options { events_max_bytes: args.events_max_bytes, ..Options::default() },
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -4,6 +4,7 @@
 mod auth;
 mod bans;
 mod bodies;
+mod docs;
 mod gateways;
 mod routes;
 mod running;

@@ -1,8 +1,11 @@
 //! Health and statistics.
 
-use serde_json::json;
+use std::time::Duration;
 
-use crate::running::Running;
+use serde_json::json;
+use tidegate_admin::store::sqlite::Options;
+
+use crate::running::{Running, db, until};
 
 const HEALTH: &str = "/api/admin/optimization/health";
 const STATS: &str = "/api/admin/optimization/recording/stats";
@@ -32,6 +35,32 @@ async fn health_names_the_rows_that_nobody_understands() {
     running.sql("DELETE FROM ip_monitor WHERE ip = 'nonsense'; DELETE FROM routes");
     running.get("/api/admin/routes").await.ok();
     assert_eq!(running.get(HEALTH).await.ok()["status"], "ok");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_somebody_holds_is_said_and_nothing_is_half_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Options { busy_for: Duration::from_millis(300), ..Options::default() };
+    let running = Running::start_in(dir, store).await;
+    let before = running.tables().await;
+    let other = rusqlite::Connection::open(db(&running.dir)).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let refused = running.post("/api/admin/ip/ban", r#"{"ip": "1.2.3.4"}"#).await;
+    refused.problem(503, "store_busy");
+    assert_eq!(refused.headers["retry-after"], "1");
+    until("health names the lock", async || {
+        let health = running.get(HEALTH).await.ok();
+        let reasons = health["reasons"].as_array().unwrap();
+        reasons.iter().any(|reason| reason["code"] == "store_locked").then_some(())
+    })
+    .await;
+    // Reading goes on meanwhile.
+    assert_eq!(running.get("/api/admin/ip-monitor/1.2.3.4").await.ok()["status"], "none");
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(running.tables().await, before);
+    running.post("/api/admin/ip/ban", r#"{"ip": "1.2.3.4"}"#).await.ok();
+    until("all is well again", async || (running.get(HEALTH).await.ok()["status"] == "ok").then_some(()))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -121,6 +121,26 @@ fn token(dir: &Path, scope: &str) -> String {
     String::from_utf8(made.stdout).unwrap().trim().to_owned()
 }
 
+#[test]
+fn tokens_are_listed_without_their_secret_and_revoked_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let token = token(dir.path(), "gateway");
+    assert!(token.starts_with("tg_") && token.len() == 67, "{token}");
+    let run = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        let output = command.arg("token").args(args).arg("--db").arg(dir.path().join("tidegate.db")).output();
+        let output = output.unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (listed, text) = run(&["list"]);
+    assert!(listed && text.contains("gateway") && text.contains("test"), "{text}");
+    assert!(!text.contains(&token[3..]), "{text}");
+    assert!(run(&["revoke", "--name", "test"]).0);
+    assert!(!run(&["revoke", "--name", "test"]).0);
+    assert_eq!(run(&["list"]), (true, String::new()));
+    assert!(!run(&["create", "--name", "x", "--scope", "root"]).0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_committed_outlives_a_kill() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,0 +1,46 @@
+//! `docs/API.md` tells the truth: its examples, run as they stand.
+
+use std::process::Command;
+
+use crate::running::{Running, db};
+
+/// The shell examples in order, the addresses and files of the local stack
+/// replaced by those of this service.
+fn script(running: &Running) -> String {
+    let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/API.md")).unwrap();
+    let examples: Vec<&str> =
+        docs.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let token = running.dir.path().join("token");
+    std::fs::write(&token, &running.admin).unwrap();
+    let script = examples
+        .join("\n")
+        .replace("127.0.0.1:9070", &running.service.people().to_string())
+        .replace("target/up/tidegate.db", &db(&running.dir).display().to_string())
+        .replace("target/up/token", &token.display().to_string());
+    // Behind each answer a line with its status.
+    let curl = r#"curl() { command curl -w '\nstatus %{http_code}\n' "$@"; }"#;
+    // Where there is no sqlite3, Python has one.
+    let sqlite3 = r#"command -v sqlite3 >/dev/null || sqlite3() {
+        python3 -c 'import sqlite3, sys; sqlite3.connect(sys.argv[3], timeout=5).executescript(sys.argv[4])' "$@"; }"#;
+    format!("{curl}\n{sqlite3}\nset -eu\n{script}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_example_does_what_it_says() {
+    let running = Running::start().await;
+    let script = script(&running);
+    let asked = script.matches("curl -s ").count();
+    let output =
+        tokio::task::spawn_blocking(move || Command::new("bash").arg("-c").arg(script).output().unwrap())
+            .await
+            .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    let statuses: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("status ")).collect();
+    assert_eq!(statuses.len(), asked, "{said}");
+    // The first example shows an error.
+    assert_eq!(statuses[0], "422", "{said}");
+    assert!(statuses[1..].iter().all(|status| *status == "200"), "{statuses:?}\n{said}");
+    let list = running.get("/api/admin/ip-monitor").await.ok();
+    assert_eq!(list["items"][0]["ip"], "5.6.7.8", "what was written with sqlite3: {list}");
+}
