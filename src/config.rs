@@ -1,5 +1,5 @@
 //! The plugin's configuration: read whole, or refused with the field and what
-//! would be right. `docs/OPERATIONS.md` lists the fields for operators.
+//! would be right. `docs/CONFIGURATION.md` lists the fields for operators.
 //!
 //! Read by hand out of a JSON value instead of by derive: every message carries
 //! the JSON pointer of its field, and the `.wasm` holds one JSON reader.

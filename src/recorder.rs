@@ -65,6 +65,7 @@ struct Flight {
     ranges: usize,
     given_up_ns: u64,
     reports: Vec<SourceReport>,
+    waiting: bool,
 }
 
 /// The drainer of a process, in the VM that may hold the lease.
@@ -85,6 +86,8 @@ pub struct Recorder<H> {
     /// Monotonic clock, nanoseconds: no post before this.
     not_before_ns: u64,
     reported_ns: u64,
+    /// The last post that was stored said that something waits: itself.
+    said_waiting: bool,
     /// After a refused post: one batch at a time, to find the one that is meant.
     singly: bool,
     gauge_wrong_since_ns: Option<u64>,
@@ -108,6 +111,7 @@ impl<H: Host> Recorder<H> {
             retries: 0,
             not_before_ns: 0,
             reported_ns: 0,
+            said_waiting: false,
             singly: false,
             gauge_wrong_since_ns: None,
         }
@@ -273,7 +277,8 @@ impl<H: Host> Recorder<H> {
         let batches = if self.singly { 1 } else { self.held.fitting(POST_BYTES) };
         let reports = self.sources.due(|source| self.held.has_after(batches, source));
         let report_due = now.saturating_sub(self.reported_ns) >= nanos(REPORT_EVERY);
-        if self.held.is_empty() && self.dropped.is_empty() && !(report_due && self.sources.differ(&reports)) {
+        let news = report_due && (self.said_waiting || self.sources.differ(&reports));
+        if self.held.is_empty() && self.dropped.is_empty() && !news {
             return;
         }
         let batches = batches.min(self.held.len());
@@ -304,6 +309,7 @@ impl<H: Host> Recorder<H> {
                     ranges: self.dropped.len(),
                     given_up_ns: now.saturating_add(wait),
                     reports,
+                    waiting: batches > 0,
                 });
             }
             Err(_) => self.failed(now),
@@ -334,6 +340,7 @@ impl<H: Host> Recorder<H> {
         self.held.forget(flight.batches);
         self.dropped.drain(..flight.ranges.min(self.dropped.len()));
         self.sources.said(flight.reports);
+        self.said_waiting = flight.waiting;
         self.failures = 0;
         self.singly = false;
         self.not_before_ns = now;

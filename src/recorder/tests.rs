@@ -89,6 +89,10 @@ fn batches_are_kept_until_they_are_stored() {
     assert_eq!(EventPost::from_bytes(&post.body).unwrap().retries, 4);
     bench.answer(&post, Some(200));
     assert!(bench.recorder.held.is_empty());
+    let post = bench.next_post();
+    let said = EventPost::from_bytes(&post.body).unwrap();
+    assert_eq!((said.waiting_bytes, said.oldest_ms, said.batches.len()), (0, 0, 0), "that nothing waits");
+    bench.answer(&post, Some(200));
     assert!((0..40).all(|_| bench.tick().is_empty()), "nothing is left to say");
 }
 
