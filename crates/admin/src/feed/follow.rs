@@ -191,8 +191,11 @@ impl Follower {
                 Ok(Changes::Reload { new_epoch, why }) => self.reload(new_epoch, why).await,
                 Err(error) => Err(error),
             };
-            if let Err(error) = step {
-                break Some(error.to_string());
+            match step {
+                Err(error) => break Some(error.to_string()),
+                // A reload that brought nothing would be asked for again at once.
+                Ok(()) if self.state.moment.seq <= seq => break None,
+                Ok(()) => {}
             }
         };
         self.shared.set_trouble(trouble);
@@ -219,12 +222,26 @@ impl Follower {
         let snapshot = self.store.snapshot(&[Table::Ip, Table::Routes]).await?;
         let seq = snapshot.seq;
         let world = World::clone(&self.state.world);
-        let step = blocking(move || Step::reload(world, snapshot)).await?.map_err(laid_out)?;
+        let mut step = blocking(move || Step::reload(world, snapshot)).await?.map_err(laid_out)?;
         let mut moment = Moment { seq, ..self.state.moment };
+        if !new_epoch && moment == self.state.moment && !self.differs(&step) {
+            // Gateways have all of it; people may see what they do not.
+            step.world.version = self.state.version();
+            self.state.world = Arc::new(step.world);
+            self.publish();
+            return Ok(());
+        }
         if new_epoch || moment <= self.state.moment {
             moment.era = moment.era.saturating_add(1);
         }
         self.advance(step, moment).await
+    }
+
+    fn differs(&self, step: &Step) -> bool {
+        let same = |new: &Option<Whole>, held: &Whole| new.as_ref().is_none_or(|new| new.blob == held.blob);
+        !step.bans.is_empty()
+            || !same(&step.allow, &self.state.allow)
+            || !same(&step.routes, &self.state.routes)
     }
 
     /// Makes `step` the state at `moment`, and publishes it.

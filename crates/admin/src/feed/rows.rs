@@ -7,7 +7,7 @@ use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::Prefix;
 
 use super::clock::{self, Millis};
-use crate::store::IpRow;
+use crate::store::{IpRow, time_text};
 
 /// What a row says of its prefix.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -21,6 +21,13 @@ pub enum Status {
 }
 
 impl Status {
+    const ALL: [Self; 3] = [Self::Banned, Self::Allowed, Self::Watched];
+
+    /// Reads the word in the database, in whatever case it was typed.
+    fn read(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.name().eq_ignore_ascii_case(word))
+    }
+
     /// The word in the database.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -50,23 +57,16 @@ pub(super) type Rows = Arc<[Row]>;
 impl Row {
     /// Reads a row whose key is known to mean `prefix`; or why it means nothing.
     pub fn read(prefix: &Prefix, row: &IpRow, words: &mut Words) -> Result<Self, String> {
-        let status = match row.status.as_str() {
-            "banned" => Status::Banned,
-            "allowed" => Status::Allowed,
-            "watched" => Status::Watched,
-            other => {
-                let shown: String = other.chars().take(60).collect();
-                return Err(format!("status `{shown}` is unknown: write banned, allowed or watched"));
-            }
-        };
+        let status = Status::read(&row.status).ok_or_else(|| {
+            let shown: String = row.status.chars().take(60).collect();
+            format!("status `{shown}` is unknown: write banned, allowed or watched")
+        })?;
         let expires = match &row.expires_at {
             None => None,
             Some(text) => {
                 let moment = clock::millis(text).ok_or_else(|| {
                     let shown: String = text.chars().take(60).collect();
-                    format!(
-                        "expires_at `{shown}` is not a time: write it like 2026-11-23 18:00:00 (UTC), or NULL"
-                    )
+                    format!("expires_at `{shown}` is not a time: {}, or NULL", time_text::FORM)
                 })?;
                 clock::expiry(moment)
             }
@@ -188,9 +188,14 @@ mod tests {
     }
 
     #[test]
+    fn a_status_in_capitals_is_that_status() {
+        assert_eq!(read(&row("9.9.9.9", "Banned", None)).unwrap().status, Status::Banned);
+    }
+
+    #[test]
     fn what_cannot_be_read_says_what_would_be_right() {
-        let status = read(&row("9.9.9.9", "Banned", None)).unwrap_err();
-        assert!(status.contains("`Banned`") && status.contains("banned, allowed or watched"), "{status}");
+        let status = read(&row("9.9.9.9", "blocked", None)).unwrap_err();
+        assert!(status.contains("`blocked`") && status.contains("banned, allowed or watched"), "{status}");
         let expiry = read(&row("9.9.9.9", "banned", Some("soon"))).unwrap_err();
         assert!(expiry.contains("`soon`") && expiry.contains("2026-11-23 18:00:00"), "{expiry}");
     }

@@ -1,1 +1,26 @@
+//! The feed against a store in memory and gateways that do what the filter does.
 
+mod behaviour;
+mod gateway;
+mod memory;
+mod property;
+
+use std::sync::Arc;
+
+use super::{Feed, FeedOptions};
+use memory::Memory;
+
+/// Options under which a handful of rows goes through everything.
+fn tiny() -> FeedOptions {
+    FeedOptions {
+        overlay_min: 3,
+        overlay_fraction: 2,
+        overlay_max: 20,
+        overlay_limit: 12,
+        ..FeedOptions::default()
+    }
+}
+
+async fn start(store: &Arc<Memory>, options: FeedOptions) -> Feed {
+    Feed::start(store.clone(), options).await.unwrap()
+}

@@ -1,1 +1,164 @@
+//! Time is paused: it moves on only when everybody waits.
 
+use std::time::Duration;
+
+use tidegate_policy::wire::sync::{Ack, Gateway, Version};
+use tokio::time::{Instant, sleep};
+
+use super::{FORGOTTEN_AFTER, Gateways};
+
+const EPOCH: u64 = 7;
+
+fn version(seq: u64) -> Version {
+    Version { epoch: EPOCH, seq }
+}
+
+fn ack(seq: u64) -> Ack {
+    Ack { version: version(seq), refresh: 0, live: 2, stale: 0 }
+}
+
+fn gateway(node: &str, process: u64) -> Gateway {
+    Gateway::new(node.as_bytes(), process)
+}
+
+fn registry() -> Gateways {
+    let gateways = Gateways::new();
+    gateways.set_epoch(EPOCH);
+    gateways
+}
+
+async fn numbers(gateways: &Gateways, seq: u64) -> (usize, usize, usize) {
+    let applied = gateways.wait_applied(version(seq), Duration::ZERO).await;
+    (applied.gateways, applied.of, applied.lost)
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_gateways_there_is_nothing_to_wait_for() {
+    let applied = registry().wait_applied(version(1), Duration::from_secs(2)).await;
+    assert_eq!((applied.of, applied.elapsed), (0, Duration::ZERO));
+    assert!(applied.all());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_ack_answers_and_time_does_too() {
+    let gateways = registry();
+    let polls = [gateway("a", 1), gateway("b", 1)].map(|name| gateways.poll(&name));
+    let started = Instant::now();
+    let acks = async {
+        sleep(Duration::from_millis(100)).await;
+        gateways.ack(&gateway("a", 1), ack(5));
+        sleep(Duration::from_millis(100)).await;
+        gateways.ack(&gateway("b", 1), Ack { stale: 1, ..ack(5) });
+        sleep(Duration::from_millis(100)).await;
+        gateways.ack(&gateway("b", 1), ack(6));
+    };
+    let (applied, ()) = tokio::join!(gateways.wait_applied(version(5), Duration::from_secs(2)), acks);
+    assert_eq!((applied.gateways, applied.of), (2, 2));
+    assert_eq!(started.elapsed(), Duration::from_millis(300), "a stale VM is not counted on");
+    assert_eq!(applied.elapsed, started.elapsed());
+
+    let applied = gateways.wait_applied(version(6), Duration::from_secs(2)).await;
+    assert_eq!((applied.gateways, applied.of), (1, 2));
+    assert_eq!(applied.elapsed, Duration::from_secs(2));
+    drop(polls);
+}
+
+#[tokio::test(start_paused = true)]
+async fn acks_do_not_go_back_within_an_epoch() {
+    let gateways = registry();
+    let name = gateway("a", 1);
+    let _poll = gateways.poll(&name);
+    gateways.ack(&name, ack(5));
+    gateways.ack(&name, ack(4));
+    assert_eq!(gateways.list()[0].ack, Some(ack(5)));
+    gateways.set_epoch(8);
+    let new = Ack { version: Version { epoch: 8, seq: 1 }, ..ack(0) };
+    gateways.ack(&name, new);
+    gateways.ack(&name, ack(6));
+    assert_eq!(gateways.list()[0].ack, Some(new), "a late ack of the former epoch");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_without_a_poll_is_lost_then_forgotten() {
+    let gateways = registry();
+    let name = gateway("a", 1);
+    drop(gateways.poll(&name));
+    gateways.ack(&name, ack(1));
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(numbers(&gateways, 1).await, (1, 1, 0));
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(numbers(&gateways, 1).await, (0, 0, 1));
+    assert!(gateways.list()[0].lost);
+    sleep(FORGOTTEN_AFTER).await;
+    assert_eq!(numbers(&gateways, 1).await, (0, 0, 0));
+
+    let poll = gateways.poll(&name);
+    sleep(FORGOTTEN_AFTER).await;
+    assert_eq!(numbers(&gateways, 1).await, (0, 1, 0), "an open poll is a sign of life");
+    assert!(gateways.forget(&name) && !gateways.forget(&name));
+    assert!(gateways.list().is_empty());
+    drop(poll);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_does_not_wait_for_one_who_is_lost_meanwhile() {
+    let gateways = registry();
+    drop(gateways.poll(&gateway("a", 1)));
+    let applied = gateways.wait_applied(version(1), Duration::from_secs(30)).await;
+    assert_eq!((applied.of, applied.lost), (0, 1));
+    assert!(applied.elapsed < Duration::from_secs(4), "{:?}", applied.elapsed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_process_takes_its_nodes_place() {
+    let gateways = registry();
+    drop(gateways.poll(&gateway("a", 1)));
+    let new = gateways.poll(&gateway("a", 2));
+    assert_eq!(gateways.list().len(), 1);
+    // The old one's last words change nothing.
+    gateways.ack(&gateway("a", 1), ack(9));
+    assert_eq!(numbers(&gateways, 9).await, (0, 1, 0));
+
+    // One that drains while its successor starts counts until it ends.
+    let newest = gateways.poll(&gateway("a", 3));
+    assert_eq!(gateways.list().len(), 2);
+    drop(new);
+    let applied = gateways.wait_applied(version(9), Duration::from_secs(30));
+    let acks = async { gateways.ack(&gateway("a", 3), ack(9)) };
+    let (applied, ()) = tokio::join!(applied, acks);
+    assert_eq!((applied.gateways, applied.of, applied.lost), (1, 1, 0));
+    assert!(applied.elapsed < Duration::from_secs(1));
+    drop(newest);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_epoch_answers_the_waiters() {
+    let gateways = registry();
+    let _poll = gateways.poll(&gateway("a", 1));
+    let end = async {
+        sleep(Duration::from_secs(1)).await;
+        gateways.set_epoch(8);
+    };
+    let (applied, ()) = tokio::join!(gateways.wait_applied(version(1), Duration::from_secs(30)), end);
+    assert_eq!((applied.gateways, applied.of, applied.elapsed), (0, 1, Duration::from_secs(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn acks_are_wanted_as_long_as_somebody_waits() {
+    let gateways = registry();
+    assert!(!gateways.want());
+    let (one, other) = (gateways.waiter(), gateways.waiter());
+    drop(one);
+    assert!(gateways.want());
+    other.applied(version(1), Duration::ZERO).await;
+    assert!(!gateways.want());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_whose_vms_do_not_serve_enforces_trivially() {
+    let gateways = registry();
+    let name = gateway("a", 1);
+    let _poll = gateways.poll(&name);
+    gateways.ack(&name, Ack { live: 0, ..ack(1) });
+    assert_eq!(numbers(&gateways, 1).await, (1, 1, 0));
+}

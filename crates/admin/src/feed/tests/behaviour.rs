@@ -1,0 +1,411 @@
+//! One property of the feed at a time. Time is paused: it moves on only when
+//! everybody waits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_policy::address::Prefix;
+use tidegate_policy::wire::sync::{Ack, Gateway, OverlayUpdate, SyncAnswer, Version};
+use tokio::time::{Instant, sleep};
+
+use super::gateway::SimGateway;
+use super::memory::{Memory, document, route, row};
+use super::{start, tiny};
+use crate::feed::{Feed, FeedOptions, Status};
+use crate::store::{Store, Table};
+
+async fn settle(feed: &Feed) {
+    feed.current().await;
+    sleep(Duration::from_millis(50)).await;
+}
+
+async fn banned(store: &Memory, feed: &Feed, range: std::ops::Range<u8>) {
+    for last in range {
+        store.ban(&format!("192.0.2.{last}"));
+        settle(feed).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_ban_among_many_costs_one_key() {
+    let store = Arc::new(Memory::default());
+    store.put((0..1_000).map(|n| row(&format!("10.0.{}.{}", n / 250, n % 250), "banned", None)));
+    let feed = start(&store, FeedOptions::default()).await;
+    let mut gateway = SimGateway::new("g");
+    let first = gateway.poll(&feed).await.unwrap();
+    assert!(matches!(&first.bans.unwrap().overlay, OverlayUpdate::Whole(changes) if changes.is_empty()));
+    assert_eq!(gateway.banned().len(), 1_000);
+    assert!(gateway.poll(&feed).await.is_none());
+
+    store.ban("192.0.2.1");
+    settle(&feed).await;
+    let bytes = gateway.ask(&feed, Duration::ZERO).await.unwrap();
+    assert!(bytes.len() < 150, "{} bytes for one ban", bytes.len());
+    let answer = gateway.poll(&feed).await.unwrap();
+    assert_eq!(answer.whole, []);
+    assert!(matches!(&answer.bans.unwrap().overlay, OverlayUpdate::Delta(changes) if changes.len() == 1));
+    assert_eq!(gateway.banned().len(), 1_001);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_folds_its_base_when_a_new_one_is_cut() {
+    let store = Arc::new(Memory::default());
+    let feed = start(&store, tiny()).await;
+    let (mut follower, mut laggard) = (SimGateway::new("follower"), SimGateway::new("laggard"));
+    laggard.poll(&feed).await;
+    for last in 0..30 {
+        banned(&store, &feed, last..last + 1).await;
+        follower.poll(&feed).await;
+    }
+    assert!(follower.folded > 2, "{} folds", follower.folded);
+    assert_eq!(follower.fetched, 1, "the first base only");
+    // Over several bases at once.
+    laggard.poll(&feed).await;
+    assert_eq!((laggard.folded, laggard.fetched), (1, 1));
+    assert_eq!(laggard.banned(), follower.banned());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_old_to_fold_is_fetched_and_old_bases_go() {
+    let store = Arc::new(Memory::default());
+    store.ban("192.0.2.255");
+    let feed = start(&store, tiny()).await;
+    let mut gateway = SimGateway::new("g");
+    gateway.poll(&feed).await;
+    let first = feed.world().tables.base;
+    banned(&store, &feed, 0..10).await;
+    assert!(feed.blob(first.hash, 0).is_some(), "kept for those that are fetching it");
+    sleep(Duration::from_secs(16 * 60)).await;
+    banned(&store, &feed, 10..30).await;
+    sleep(Duration::from_secs(2)).await;
+    assert!(feed.blob(first.hash, 0).is_none());
+    gateway.poll(&feed).await;
+    assert_eq!((gateway.folded, gateway.fetched), (0, 2));
+    assert_eq!(gateway.banned().len(), 31);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_restart_what_is_equal_is_not_sent() {
+    let store = Arc::new(Memory::default());
+    store.put_route(route("r", document("r", "demo")));
+    store.put([row("192.0.2.1", "banned", None), row("192.0.2.2", "allowed", None)]);
+    let feed = start(&store, FeedOptions::default()).await;
+    let mut gateway = SimGateway::new("g");
+    gateway.poll(&feed).await;
+    banned(&store, &feed, 3..5).await;
+    gateway.poll(&feed).await;
+
+    // Its base and overlay together are what the new base says.
+    let restarted = start(&store, FeedOptions::default()).await;
+    assert_ne!(restarted.version().epoch, feed.version().epoch);
+    let answer = gateway.poll(&restarted).await.unwrap();
+    assert_eq!((answer.whole, gateway.folded, gateway.fetched), (vec![], 1, 1));
+    assert_eq!(answer.bans.unwrap().fold, Some(vec![]));
+    assert_eq!(gateway.banned().len(), 3);
+
+    // And now it holds that very base.
+    let again = start(&store, FeedOptions::default()).await;
+    let answer = gateway.poll(&again).await.unwrap();
+    assert_eq!((answer.whole, answer.bans), (vec![], None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_version_is_answered_in_full_and_at_once() {
+    let store = Arc::new(Memory::default());
+    store.ban("192.0.2.1");
+    let feed = start(&store, FeedOptions::default()).await;
+    let version = feed.version();
+    let unknown = [
+        None,
+        Some(Version { epoch: version.epoch ^ 1, ..version }),
+        Some(Version { seq: version.seq + 1, ..version }),
+    ];
+    for since in unknown {
+        let mut gateway = SimGateway::new("g");
+        gateway.since = since;
+        let answer = gateway.poll(&feed).await.expect("an answer");
+        assert_eq!((answer.whole.len(), gateway.banned().len()), (2, 1), "{since:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_change_goes_at_once_and_a_burst_goes_together() {
+    let store = Arc::new(Memory::default());
+    let options = FeedOptions { pace_each: Duration::from_micros(200), ..FeedOptions::default() };
+    let feed = start(&store, options).await;
+    let mut gateway = SimGateway::new("g");
+    gateway.poll(&feed).await;
+    // Others that wait make the pace: 100 polls, one answer in 20 ms.
+    let crowd: Vec<_> = (0..100)
+        .map(|n| {
+            let (feed, mut other) = (feed.clone(), SimGateway::new(&format!("g{n}")));
+            tokio::spawn(async move {
+                loop {
+                    let bytes = other.ask(&feed, Duration::from_secs(25)).await;
+                    bytes.into_iter().for_each(|bytes| {
+                        let answer = SyncAnswer::from_bytes(&bytes).unwrap();
+                        (other.since, other.refresh) = (Some(answer.version), Some(answer.refresh));
+                    });
+                }
+            })
+        })
+        .collect();
+    sleep(Duration::from_secs(1)).await;
+    let before = Instant::now();
+    store.ban("192.0.2.1");
+    let bytes = gateway.ask(&feed, Duration::from_secs(25)).await.unwrap();
+    assert_eq!(before.elapsed(), Duration::ZERO);
+    gateway.apply(&feed, SyncAnswer::from_bytes(&bytes).unwrap());
+
+    let writer = tokio::spawn({
+        let store = store.clone();
+        async move {
+            for n in 0..1_000 {
+                store.ban(&format!("10.0.{}.{}", n / 250, n % 250));
+                sleep(Duration::from_millis(1)).await;
+            }
+        }
+    });
+    let mut answers = 0;
+    while before.elapsed() < Duration::from_secs(2) {
+        if let Some(bytes) = gateway.ask(&feed, Duration::from_millis(100)).await {
+            gateway.apply(&feed, SyncAnswer::from_bytes(&bytes).unwrap());
+            answers += 1;
+        }
+    }
+    writer.await.unwrap();
+    assert!((30..=52).contains(&answers), "{answers} answers in a second");
+    assert_eq!(gateway.banned().len(), 1_001);
+    crowd.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_encoded_once_for_all_who_hold_the_same() {
+    let store = Arc::new(Memory::default());
+    let feed = start(&store, FeedOptions::default()).await;
+    let (one, other) = (SimGateway::new("one"), SimGateway::new("other"));
+    let bytes = one.ask(&feed, Duration::ZERO).await.unwrap();
+    let same = other.ask(&feed, Duration::ZERO).await.unwrap();
+    assert_eq!(bytes.as_ptr(), same.as_ptr());
+    // But it says what time it is.
+    sleep(Duration::from_secs(1)).await;
+    let later = other.ask(&feed, Duration::ZERO).await.unwrap();
+    assert_ne!(bytes.as_ptr(), later.as_ptr());
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_at_once_than_an_overlay_holds_becomes_a_base() {
+    let store = Arc::new(Memory::default());
+    let feed = start(&store, tiny()).await;
+    let mut gateway = SimGateway::new("g");
+    gateway.poll(&feed).await;
+    store.put((0..200).map(|n| row(&format!("10.0.0.{n}"), "banned", None)));
+    settle(&feed).await;
+    let answer = gateway.poll(&feed).await.unwrap().bans.unwrap();
+    assert!(
+        answer.fold.is_none()
+            && matches!(answer.overlay, OverlayUpdate::Whole(changes) if changes.is_empty())
+    );
+    assert_eq!((gateway.fetched, gateway.banned().len()), (2, 200));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_row_is_shown_and_the_others_go_on() {
+    let store = Arc::new(Memory::default());
+    let feed = start(&store, tiny()).await;
+    store.put([
+        row("999.1.1.1", "banned", None),
+        row("192.0.2.1", "blocked", None),
+        row("192.0.2.2", "banned", Some("soon")),
+        row("192.0.2.3", "banned", None),
+    ]);
+    store.put_route(route("good", document("good", "demo")));
+    store.put_route(route("bad", r#"{"metadata":{"name":"bad"},"spec":{"rulez":[]}}"#.to_owned()));
+    store.put_route(route("alias", document("other", "demo")));
+    let world = feed.current().await;
+    let shown: Vec<(Table, String)> =
+        world.quarantine().map(|bad| (bad.table, bad.key.to_string())).collect();
+    let ip = |key: &str| (Table::Ip, key.to_owned());
+    let routes = |key: &str| (Table::Routes, key.to_owned());
+    let want = [ip("192.0.2.1"), ip("192.0.2.2"), ip("999.1.1.1"), routes("alias"), routes("bad")];
+    assert_eq!(shown, want);
+    assert!(world.quarantine().any(|bad| bad.why.contains("rulez")));
+    assert_eq!((world.count(Status::Banned), world.routes.len()), (1, 1));
+
+    // Mended, moved to another status, deleted.
+    store.put([row("192.0.2.1", "banned", None), row("192.0.2.3", "allowed", None)]);
+    store.delete("999.1.1.1");
+    store.delete_route("bad");
+    let world = feed.current().await;
+    assert_eq!(world.quarantine().len(), 2);
+    assert_eq!((world.count(Status::Banned), world.count(Status::Allowed)), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_world_says_what_covers_an_address_and_why() {
+    let store = Arc::new(Memory::default());
+    store.put([
+        row("192.0.2.0/24", "watched", None),
+        row("::ffff:192.0.2.1", "banned", None),
+        row("192.0.2.1/32", "banned", Some("2026-11-23 18:00:00")),
+        row("192.0.0.0/16", "allowed", None),
+        row("2001:db8::/32", "banned", None),
+    ]);
+    let feed = start(&store, tiny()).await;
+    let world = feed.world();
+    let of = |address: &str| -> Vec<String> {
+        let listed = world.covering(address.parse().unwrap());
+        listed.map(|listed| format!("{} {}", listed.prefix, listed.status.name())).collect()
+    };
+    assert_eq!(of("192.0.2.1"), ["192.0.2.1 banned", "192.0.2.0/24 watched", "192.0.0.0/16 allowed"]);
+    assert_eq!(of("::ffff:192.0.3.1"), ["192.0.0.0/16 allowed"]);
+    assert_eq!(of("2001:db8:1::1"), ["2001:db8::/32 banned"]);
+    assert!(of("198.51.100.1").is_empty());
+    let listed = world.listed(&"192.0.2.1".parse().unwrap(), Status::Banned).unwrap();
+    assert_eq!((listed.expires, listed.keys.len()), (None, 2));
+    let all: Vec<Prefix> = world.list(None, None).map(|listed| listed.prefix).collect();
+    let rest: Vec<Prefix> = world.list(None, Some(all[1])).map(|listed| listed.prefix).collect();
+    assert_eq!(rest, all[2..]);
+    assert_eq!(world.list(Some(Status::Watched), None).count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_slips_past_everything_is_found_and_said() {
+    let store = Arc::new(Memory::default());
+    store.ban("192.0.2.1");
+    let feed = start(&store, tiny()).await;
+    let mut gateway = SimGateway::new("g");
+    gateway.poll(&feed).await;
+    let before = feed.version();
+    sleep(Duration::from_secs(700)).await;
+    assert_eq!((feed.version(), feed.health().notices.len()), (before, 0), "nothing to find yet");
+
+    store.change_unseen(|rows| drop(rows.ips.remove("192.0.2.1")));
+    sleep(Duration::from_secs(700)).await;
+    assert_ne!(feed.version().epoch, before.epoch);
+    let notices = feed.health().notices;
+    assert!(notices.iter().any(|notice| notice.text.contains("192.0.2.1")), "{notices:?}");
+    gateway.poll(&feed).await;
+    assert!(gateway.banned().is_empty());
+
+    store.put_route(route("r", document("r", "demo")));
+    settle(&feed).await;
+    let before = feed.version();
+    store.change_unseen(|rows| rows.routes.get_mut("r").unwrap().document = document("r", "other"));
+    sleep(Duration::from_secs(70)).await;
+    assert_ne!(feed.version().epoch, before.epoch);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_is_said_and_then_followed_again() {
+    let store = Arc::new(Memory::default());
+    let feed = start(&store, tiny()).await;
+    store.set_broken(true);
+    store.ban("192.0.2.1");
+    settle(&feed).await;
+    assert!(feed.health().trouble.unwrap().contains("disk I/O error"));
+    store.set_broken(false);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!((feed.health().trouble, feed.world().count(Status::Banned)), (None, 1));
+    assert!(store.snapshot(&[Table::Ip]).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_reaches_every_gateway_once() {
+    let store = Arc::new(Memory::default());
+    let feed = start(&store, tiny()).await;
+    let mut between_polls = SimGateway::new("between");
+    between_polls.poll(&feed).await;
+    // From before a restart of the service: still no news to it unless higher.
+    between_polls.refresh = Some(7);
+    assert!(between_polls.poll(&feed).await.is_none());
+    let mut silent = SimGateway::new("silent");
+    silent.poll(&feed).await;
+    silent.refresh = None;
+    let waiting = silent.ask(&feed, Duration::from_secs(25));
+    let ordered = async {
+        sleep(Duration::from_secs(1)).await;
+        feed.refresh()
+    };
+    let (answer, id) = tokio::join!(waiting, ordered);
+    assert!(id > 7);
+    assert_eq!(SyncAnswer::from_bytes(&answer.unwrap()).unwrap().refresh, id);
+    let answer = between_polls.poll(&feed).await.unwrap();
+    assert_eq!((answer.refresh, answer.bans.is_none(), answer.whole.len()), (id, true, 0));
+    assert!(between_polls.poll(&feed).await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_says_that_an_ack_is_wanted_and_one_that_came_before_is_followed_by_another() {
+    let store = Arc::new(Memory::default());
+    let feed = start(&store, tiny()).await;
+    let mut gateway = SimGateway::new("g");
+    assert!(!gateway.poll(&feed).await.unwrap().ack_wanted);
+    let name = Gateway::new(b"g", 1);
+    let _there = feed.gateways().poll(&name);
+
+    let waiter = feed.gateways().waiter();
+    let seq = store.ban("192.0.2.1");
+    let version = feed.reached(seq, Duration::from_secs(1)).await.unwrap();
+    sleep(Duration::from_millis(5)).await;
+    assert!(gateway.poll(&feed).await.unwrap().ack_wanted);
+    feed.gateways().ack(&name, Ack { version, live: 2, ..Ack::default() });
+    let applied = waiter.applied(version, Duration::from_secs(2)).await;
+    assert_eq!((applied.gateways, applied.of, applied.lost, applied.version), (1, 1, 0, version));
+
+    // It hears of the next change while nobody waits, and does not ack by itself.
+    store.ban("192.0.2.2");
+    settle(&feed).await;
+    assert!(!gateway.poll(&feed).await.unwrap().ack_wanted);
+    let version = feed.version();
+    let polling = async {
+        let bytes = gateway.ask(&feed, Duration::from_secs(25)).await.unwrap();
+        let answer = SyncAnswer::from_bytes(&bytes).unwrap();
+        assert!(answer.ack_wanted && answer.bans.is_none() && answer.version == version);
+        // Once, not in a circle.
+        assert!(gateway.ask(&feed, Duration::from_millis(500)).await.is_none());
+        feed.gateways().ack(&name, Ack { version, live: 2, ..Ack::default() });
+    };
+    let (applied, ()) = tokio::join!(feed.gateways().wait_applied(version, Duration::from_secs(2)), polling);
+    assert!(applied.all());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restore_mints_an_epoch_and_answers_those_who_wait() {
+    let store = Arc::new(Memory::default());
+    store.ban("192.0.2.1");
+    let remembered = store.rows().clone();
+    store.ban("192.0.2.2");
+    let feed = start(&store, tiny()).await;
+    let mut gateway = SimGateway::new("g");
+    gateway.poll(&feed).await;
+    let before = feed.version();
+    let _there = feed.gateways().poll(&gateway.name);
+    let waiting = feed.gateways().wait_applied(before, Duration::from_secs(1_000));
+    let started = Instant::now();
+    let restore = async {
+        sleep(Duration::from_secs(1)).await;
+        store.restore(remembered);
+    };
+    let (applied, ()) = tokio::join!(waiting, restore);
+    assert!(started.elapsed() < Duration::from_secs(10));
+    assert_eq!((applied.gateways, applied.of), (0, 1));
+    assert_ne!(feed.version().epoch, before.epoch);
+    // What differs is told: no base is fetched for it.
+    gateway.poll(&feed).await;
+    assert_eq!((gateway.banned().len(), gateway.fetched), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn tasks_end_with_the_last_handle() {
+    let store = Arc::new(Memory::default());
+    let feed = start(&store, tiny()).await;
+    assert!(Arc::strong_count(&store) > 1);
+    drop(feed.clone());
+    store.ban("192.0.2.1");
+    settle(&feed).await;
+    assert_eq!(feed.world().count(Status::Banned), 1, "the other handle goes on");
+    drop(feed);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(Arc::strong_count(&store), 1);
+}

@@ -1,0 +1,148 @@
+//! A gateway as the filter is one: it keeps what it was told, and believes
+//! nothing that does not fit its digest.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidegate_policy::UnixSeconds;
+use tidegate_policy::address::Prefix;
+use tidegate_policy::bans::{self, BanTable, Fold};
+use tidegate_policy::digest::BlobHash;
+use tidegate_policy::table::AddressTable;
+use tidegate_policy::wire::sync::{
+    BansUpdate, BlobRef, EntryState, Gateway, Held, OverlayUpdate, SyncAnswer, Version, WholeTable,
+};
+
+use crate::feed::Feed;
+
+pub struct SimGateway {
+    pub name: Gateway,
+    pub since: Option<Version>,
+    pub whole: BTreeMap<WholeTable, (BlobHash, Vec<u8>)>,
+    pub bans: Option<(BlobHash, BanTable)>,
+    pub refresh: Option<u64>,
+    /// Bases that it fetched, and that it folded by itself.
+    pub fetched: usize,
+    pub folded: usize,
+}
+
+impl SimGateway {
+    pub fn new(node: &str) -> Self {
+        Self {
+            name: Gateway::new(node.as_bytes(), 1),
+            since: None,
+            whole: BTreeMap::new(),
+            bans: None,
+            refresh: None,
+            fetched: 0,
+            folded: 0,
+        }
+    }
+
+    pub fn held(&self) -> Held {
+        Held {
+            whole: self.whole.iter().map(|(table, (hash, _))| (*table, *hash)).collect(),
+            base: self.bans.as_ref().map(|(hash, _)| *hash),
+            bans: self.bans.as_ref().map(|(_, table)| table.digest()),
+            refresh: self.refresh,
+        }
+    }
+
+    pub async fn ask(&self, feed: &Feed, wait: Duration) -> Option<Bytes> {
+        feed.sync(&self.name, self.since, &self.held(), wait).await
+    }
+
+    /// Polls once without waiting; what it was told, if anything.
+    pub async fn poll(&mut self, feed: &Feed) -> Option<SyncAnswer> {
+        let bytes = self.ask(feed, Duration::ZERO).await?;
+        let answer = SyncAnswer::from_bytes(&bytes).unwrap();
+        self.apply(feed, answer.clone());
+        Some(answer)
+    }
+
+    pub fn apply(&mut self, feed: &Feed, answer: SyncAnswer) {
+        for update in answer.whole {
+            let bytes = update.bytes.unwrap_or_else(|| fetch(feed, update.blob));
+            assert_eq!((BlobHash::of(&bytes), bytes.len() as u64), (update.blob.hash, update.blob.len));
+            self.whole.insert(update.table, (update.blob.hash, bytes));
+        }
+        if let Some(update) = answer.bans {
+            self.apply_bans(feed, update);
+        }
+        self.since = Some(answer.version);
+        self.refresh = Some(answer.refresh);
+    }
+
+    fn apply_bans(&mut self, feed: &Feed, update: BansUpdate) {
+        let (base, held) = match self.bans.take() {
+            Some((hash, table)) if hash == update.base.hash => {
+                (table.base().clone(), table.overlay().clone())
+            }
+            Some((_, table)) => (self.other_base(feed, &table, &update), AddressTable::empty()),
+            None => (self.fetched_base(feed, update.base), AddressTable::empty()),
+        };
+        let overlay = match &update.overlay {
+            OverlayUpdate::Delta(changes) => bans::apply(&held, changes),
+            OverlayUpdate::Whole(changes) => bans::apply(&AddressTable::empty(), changes),
+        };
+        let table = BanTable::new(base, AddressTable::from_bytes(overlay.unwrap()).unwrap());
+        assert_eq!(table.digest(), update.digest, "what was told does not make what was promised");
+        self.bans = Some((update.base.hash, table));
+    }
+
+    fn other_base(&mut self, feed: &Feed, table: &BanTable, update: &BansUpdate) -> AddressTable {
+        assert!(matches!(update.overlay, OverlayUpdate::Whole(_)), "a delta on a base that is not held");
+        let Some(fold) = &update.fold else { return self.fetched_base(feed, update.base) };
+        let overlay = AddressTable::from_bytes(bans::apply(table.overlay(), fold).unwrap()).unwrap();
+        let folded = BanTable::new(table.base().clone(), overlay);
+        let mut fold = Fold::new(&folded);
+        let (bytes, hash) = loop {
+            if let Some(done) = fold.step(1_000_000).unwrap() {
+                break done;
+            }
+        };
+        // It would fetch if these differed; here it never should have to.
+        assert_eq!(hash, update.base.hash, "folding makes another base");
+        self.folded += 1;
+        AddressTable::from_bytes(bytes).unwrap()
+    }
+
+    fn fetched_base(&mut self, feed: &Feed, blob: BlobRef) -> AddressTable {
+        self.fetched += 1;
+        AddressTable::from_bytes(fetch(feed, blob)).unwrap()
+    }
+
+    pub fn banned(&self) -> BTreeMap<Prefix, Option<UnixSeconds>> {
+        let (_, table) = self.bans.as_ref().unwrap();
+        let overlaid = table.base().iter().filter(|entry| table.overlay().get(&entry.prefix).is_none());
+        present(overlaid.chain(table.overlay().iter()))
+    }
+
+    pub fn allowed(&self) -> BTreeMap<Prefix, Option<UnixSeconds>> {
+        let table = AddressTable::from_bytes(self.whole[&WholeTable::Allow].1.clone()).unwrap();
+        present(table.iter())
+    }
+}
+
+fn present(
+    entries: impl Iterator<Item = tidegate_policy::table::Entry>,
+) -> BTreeMap<Prefix, Option<UnixSeconds>> {
+    let state = |entry: tidegate_policy::table::Entry| match entry.state {
+        EntryState::Present(expires) => Some((entry.prefix, expires)),
+        EntryState::Absent => None,
+    };
+    entries.filter_map(state).collect()
+}
+
+/// All pages of a blob.
+pub fn fetch(feed: &Feed, blob: BlobRef) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while (bytes.len() as u64) < blob.len {
+        let page = feed.blob(blob.hash, bytes.len() as u64).expect("a blob that an answer names is there");
+        assert!(!page.is_empty(), "a page has something");
+        bytes.extend_from_slice(&page);
+    }
+    assert_eq!(BlobHash::of(&bytes), blob.hash);
+    bytes
+}

@@ -1,0 +1,217 @@
+//! A store in memory, with what a database may do to its readers: rows that
+//! change unseen, a log that is cut, a restore.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use tidegate_policy::wire::event::Source;
+use tidegate_policy::wire::sync::Gateway;
+use tokio::sync::watch;
+
+use crate::store::{
+    Append, Appended, Change, Changes, Committed, IpRow, RecordingCounts, RouteRow, Snapshot, Store,
+    StoreError, StoreHealth, Table, TokenRow,
+};
+
+#[derive(Clone, Default)]
+pub struct Rows {
+    pub seq: u64,
+    pub ips: BTreeMap<String, IpRow>,
+    pub routes: BTreeMap<String, RouteRow>,
+    log: Vec<(u64, Table, String)>,
+    /// The log reaches back to here.
+    floor: u64,
+}
+
+#[derive(Default)]
+pub struct Memory {
+    rows: Mutex<Rows>,
+    restored: Mutex<bool>,
+    broken: Mutex<bool>,
+    hint: watch::Sender<u64>,
+}
+
+pub fn row(ip: &str, status: &str, expires_at: Option<&str>) -> IpRow {
+    IpRow {
+        ip: ip.to_owned(),
+        status: status.to_owned(),
+        reason: Some("because".to_owned()),
+        created_at: Some("2026-11-23 18:00:00".to_owned()),
+        updated_at: None,
+        expires_at: expires_at.map(str::to_owned),
+    }
+}
+
+pub fn route(name: &str, document: String) -> RouteRow {
+    let created_at = Some("2026-11-23 18:00:00.000".to_owned());
+    RouteRow { name: name.to_owned(), document, created_at, updated_at: None }
+}
+
+pub fn document(name: &str, backend: &str) -> String {
+    format!(
+        r#"{{"apiVersion":"gateway.networking.k8s.io/v1","kind":"HTTPRoute","metadata":{{"name":"{name}"}},
+            "spec":{{"rules":[{{"backendRefs":[{{"name":"{backend}","port":80}}]}}]}}}}"#
+    )
+}
+
+impl Memory {
+    pub fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.rows.lock().unwrap()
+    }
+
+    /// One transaction; every row counts.
+    pub fn put(&self, ips: impl IntoIterator<Item = IpRow>) -> u64 {
+        self.change(|rows| ips.into_iter().for_each(|row| rows.put(row)))
+    }
+
+    pub fn ban(&self, ip: &str) -> u64 {
+        self.put([row(ip, "banned", None)])
+    }
+
+    pub fn delete(&self, ip: &str) -> u64 {
+        self.change(|rows| {
+            rows.ips.remove(ip);
+            rows.note(Table::Ip, ip);
+        })
+    }
+
+    pub fn put_route(&self, row: RouteRow) -> u64 {
+        self.change(|rows| {
+            rows.note(Table::Routes, &row.name.clone());
+            rows.routes.insert(row.name.clone(), row);
+        })
+    }
+
+    pub fn delete_route(&self, name: &str) -> u64 {
+        self.change(|rows| {
+            rows.routes.remove(name);
+            rows.note(Table::Routes, name);
+        })
+    }
+
+    /// What no trigger sees.
+    pub fn change_unseen(&self, change: impl FnOnce(&mut Rows)) {
+        change(&mut self.rows());
+    }
+
+    /// Brings back what was; the next reader is told.
+    pub fn restore(&self, to: Rows) {
+        *self.rows() = to;
+        *self.restored.lock().unwrap() = true;
+        self.hint.send_modify(|n| *n += 1);
+    }
+
+    /// The log forgets everything.
+    pub fn cut_log(&self) {
+        let mut rows = self.rows();
+        rows.floor = rows.seq;
+        rows.log.clear();
+    }
+
+    pub fn set_broken(&self, broken: bool) {
+        *self.broken.lock().unwrap() = broken;
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Rows)) -> u64 {
+        let mut rows = self.rows();
+        change(&mut rows);
+        let seq = rows.seq;
+        drop(rows);
+        self.hint.send_modify(|n| *n += 1);
+        seq
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        if *self.broken.lock().unwrap() { Err(StoreError::Failed("disk I/O error".into())) } else { Ok(()) }
+    }
+}
+
+impl Rows {
+    pub fn put(&mut self, row: IpRow) {
+        self.note(Table::Ip, &row.ip.clone());
+        self.ips.insert(row.ip.clone(), row);
+    }
+
+    fn note(&mut self, table: Table, key: &str) {
+        self.seq += 1;
+        self.log.push((self.seq, table, key.to_owned()));
+    }
+}
+
+#[async_trait]
+impl Store for Memory {
+    async fn snapshot(&self, tables: &[Table]) -> Result<Snapshot, StoreError> {
+        self.check()?;
+        let rows = self.rows();
+        let mut snapshot = Snapshot { seq: rows.seq, ..Snapshot::default() };
+        if tables.contains(&Table::Ip) {
+            snapshot.ips = rows.ips.values().cloned().collect();
+        }
+        if tables.contains(&Table::Routes) {
+            snapshot.routes = rows.routes.values().cloned().collect();
+        }
+        Ok(snapshot)
+    }
+
+    async fn changes_since(&self, seq: u64) -> Result<Changes, StoreError> {
+        self.check()?;
+        let rows = self.rows();
+        if std::mem::take(&mut *self.restored.lock().unwrap()) || seq > rows.seq {
+            return Ok(Changes::Reload { new_epoch: true, why: "restored" });
+        }
+        if seq < rows.floor {
+            return Ok(Changes::Reload { new_epoch: false, why: "the log was cut" });
+        }
+        let keys: BTreeSet<_> =
+            rows.log.iter().filter(|(at, ..)| *at > seq).map(|(_, table, key)| (*table, key)).collect();
+        let of = |wanted: Table| {
+            keys.iter().filter(move |(table, _)| *table == wanted).map(|(_, key)| (*key).clone())
+        };
+        Ok(Changes::Rows {
+            seq: rows.seq,
+            ips: of(Table::Ip).map(|key| (key.clone(), rows.ips.get(&key).cloned())).collect(),
+            routes: of(Table::Routes).map(|key| (key.clone(), rows.routes.get(&key).cloned())).collect(),
+        })
+    }
+
+    fn watch(&self) -> watch::Receiver<u64> {
+        self.hint.subscribe()
+    }
+
+    async fn commit(&self, _: Change) -> Result<Committed, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    async fn append(&self, _: Append) -> Result<Appended, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    async fn note_malformed(&self, _: u64) -> Result<(), StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    async fn close_sources_of(&self, _: Gateway) -> Result<(), StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    async fn recording(&self) -> Result<RecordingCounts, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    async fn covers(&self, _: Source, _: u64) -> Result<bool, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    async fn add_token(&self, _: TokenRow) -> Result<(), StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    fn health(&self) -> StoreHealth {
+        StoreHealth::default()
+    }
+}
