@@ -15,6 +15,7 @@
 
 mod feed;
 mod host;
+mod observe;
 mod process;
 mod world;
 

@@ -15,7 +15,7 @@ use crate::world::{CallEnd, CallId, CallView, Phase, Post, StreamState, VmId, Vm
 
 /// A thread with one VM, which may die and be loaded anew.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Worker(usize);
+pub struct Worker(pub(crate) usize);
 
 /// A root context, numbered through the process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -65,8 +65,17 @@ pub struct Response {
     pub cluster: Option<String>,
 }
 
-struct Thread {
+/// A request between its headers and its log.
+struct Begun {
     vm: VmId,
+    root: u32,
+    stream: Stream<SimHost>,
+    state: StreamState,
+    response: Response,
+}
+
+pub(crate) struct Thread {
+    pub vm: VmId,
     home: Rc<Home<SimHost>>,
     roots: BTreeMap<u32, Filter<SimHost>>,
     /// Root id and configuration of each root, for a reload.
@@ -77,9 +86,9 @@ struct Thread {
 
 /// One Envoy process.
 pub struct Sim {
-    world: Rc<RefCell<World>>,
-    threads: Vec<Thread>,
-    streams: Vec<Option<(usize, VmId, Stream<SimHost>, StreamState, Response)>>,
+    pub(crate) world: Rc<RefCell<World>>,
+    pub(crate) threads: Vec<Thread>,
+    streams: Vec<Option<Begun>>,
     next_root: u32,
 }
 
@@ -179,6 +188,12 @@ impl Sim {
     pub fn trap_after(&mut self, worker: Worker, calls: u64) {
         let vm = self.threads[worker.0].vm;
         self.world.borrow_mut().vm(vm).fuel = Some(calls);
+    }
+
+    /// Takes a trap back that has not sprung.
+    pub fn spare(&mut self, worker: Worker) {
+        let vm = self.threads[worker.0].vm;
+        self.world.borrow_mut().vm(vm).fuel = None;
     }
 
     fn kill(&self, vm: VmId) {
@@ -421,7 +436,7 @@ impl Sim {
         };
         let code = i64::from(response.status).to_le_bytes().to_vec();
         state.properties.insert("response.code".to_owned(), code);
-        self.streams.push(Some((worker.0, vm, stream, state, response)));
+        self.streams.push(Some(Begun { vm, root: root.0, stream, state, response }));
         StreamId(self.streams.len() - 1)
     }
 
@@ -430,9 +445,9 @@ impl Sim {
     /// # Panics
     /// When it has ended already.
     pub fn finish(&mut self, stream: StreamId) -> Response {
-        let (_, vm, mut stream, state, response) = self.streams[stream.0].take().expect("ends once");
+        let begun = self.streams[stream.0].take().expect("ends once");
+        let Begun { vm, root, mut stream, state, response } = begun;
         self.world.borrow_mut().vm(vm).stream = state;
-        let root = self.world.borrow().vms[vm].root;
         self.callback(vm, root, Phase::Log, || stream.on_log());
         response
     }
@@ -462,85 +477,5 @@ impl Sim {
             std::mem::forget(filter);
         }
         self.configure(thread, root);
-    }
-
-    /// Monotonic nanoseconds.
-    #[must_use]
-    pub fn now_ns(&self) -> u64 {
-        self.world.borrow().now_ns
-    }
-
-    /// Milliseconds since the Unix epoch.
-    #[must_use]
-    pub fn wall_ms(&self) -> u64 {
-        self.world.borrow().wall_us / 1_000
-    }
-
-    /// Keys in shared data.
-    #[must_use]
-    pub fn keys(&self) -> Vec<String> {
-        self.world.borrow().shared.keys().cloned().collect()
-    }
-
-    /// A shared value.
-    #[must_use]
-    pub fn shared(&self, key_end: &str) -> Option<Vec<u8>> {
-        let world = self.world.borrow();
-        world.shared.iter().find(|(key, _)| key.ends_with(key_end)).map(|(_, (value, _))| value.clone())
-    }
-
-    /// Overwrites a shared value, as a fault of somebody else's would.
-    pub fn overwrite(&mut self, key_end: &str, change: impl FnOnce(&mut Vec<u8>)) {
-        let mut world = self.world.borrow_mut();
-        let found = world.shared.iter().find(|(key, _)| key.ends_with(key_end));
-        let Some((key, (value, cas))) = found.map(|(key, value)| (key.clone(), value.clone())) else {
-            return;
-        };
-        let mut value = value;
-        change(&mut value);
-        world.write(&key, &value, cas);
-    }
-
-    /// Writes to shared data that the worker's VM made or tried.
-    #[must_use]
-    pub fn shared_writes(&self, worker: Worker) -> u64 {
-        self.world.borrow().vms[self.threads[worker.0].vm].shared_writes
-    }
-
-    /// Host calls that the worker's VM made.
-    #[must_use]
-    pub fn host_calls(&self, worker: Worker) -> u64 {
-        self.world.borrow().vms[self.threads[worker.0].vm].host_calls
-    }
-
-    /// A metric's value, 0 when there is none of that name.
-    #[must_use]
-    pub fn metric(&self, name: &str) -> u64 {
-        self.world
-            .borrow()
-            .metrics
-            .iter()
-            .find(|(other, _, _)| other == name)
-            .map_or(0, |(_, _, value)| *value)
-    }
-
-    /// Messages in the queue whose name ends so.
-    #[must_use]
-    pub fn queued(&self, name_end: &str) -> usize {
-        let world = self.world.borrow();
-        world
-            .queues
-            .iter()
-            .filter(|queue| queue.name.ends_with(name_end))
-            .map(|queue| queue.messages.len())
-            .sum()
-    }
-
-    /// What the VMs said, at error level.
-    #[must_use]
-    pub fn errors(&self) -> Vec<String> {
-        let world = self.world.borrow();
-        let errors = world.log.iter().filter(|(level, _)| *level == log::Level::Error);
-        errors.map(|(_, message)| message.clone()).collect()
     }
 }

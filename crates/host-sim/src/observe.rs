@@ -1,0 +1,85 @@
+//! What a test may know of the process that no VM would tell it.
+
+use crate::process::{Sim, Worker};
+
+impl Sim {
+    /// Monotonic nanoseconds.
+    #[must_use]
+    pub fn now_ns(&self) -> u64 {
+        self.world.borrow().now_ns
+    }
+
+    /// Milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn wall_ms(&self) -> u64 {
+        self.world.borrow().wall_us / 1_000
+    }
+
+    /// Keys in shared data.
+    #[must_use]
+    pub fn keys(&self) -> Vec<String> {
+        self.world.borrow().shared.keys().cloned().collect()
+    }
+
+    /// A shared value.
+    #[must_use]
+    pub fn shared(&self, key_end: &str) -> Option<Vec<u8>> {
+        let world = self.world.borrow();
+        world.shared.iter().find(|(key, _)| key.ends_with(key_end)).map(|(_, (value, _))| value.clone())
+    }
+
+    /// Overwrites a shared value, as a fault of somebody else's would.
+    pub fn overwrite(&mut self, key_end: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut world = self.world.borrow_mut();
+        let found = world.shared.iter().find(|(key, _)| key.ends_with(key_end));
+        let Some((key, (value, cas))) = found.map(|(key, value)| (key.clone(), value.clone())) else {
+            return;
+        };
+        let mut value = value;
+        change(&mut value);
+        world.write(&key, &value, cas);
+    }
+
+    /// Writes to shared data that the worker's VM made or tried.
+    #[must_use]
+    pub fn shared_writes(&self, worker: Worker) -> u64 {
+        self.world.borrow().vms[self.threads[worker.0].vm].shared_writes
+    }
+
+    /// Host calls that the worker's VM made.
+    #[must_use]
+    pub fn host_calls(&self, worker: Worker) -> u64 {
+        self.world.borrow().vms[self.threads[worker.0].vm].host_calls
+    }
+
+    /// A metric's value, 0 when there is none of that name.
+    #[must_use]
+    pub fn metric(&self, name: &str) -> u64 {
+        self.world
+            .borrow()
+            .metrics
+            .iter()
+            .find(|(other, _, _)| other == name)
+            .map_or(0, |(_, _, value)| *value)
+    }
+
+    /// Messages in the queue whose name ends so.
+    #[must_use]
+    pub fn queued(&self, name_end: &str) -> usize {
+        let world = self.world.borrow();
+        world
+            .queues
+            .iter()
+            .filter(|queue| queue.name.ends_with(name_end))
+            .map(|queue| queue.messages.len())
+            .sum()
+    }
+
+    /// What the VMs said, at error level.
+    #[must_use]
+    pub fn errors(&self) -> Vec<String> {
+        let world = self.world.borrow();
+        let errors = world.log.iter().filter(|(level, _)| *level == log::Level::Error);
+        errors.map(|(_, message)| message.clone()).collect()
+    }
+}
