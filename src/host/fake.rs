@@ -18,11 +18,14 @@ pub struct Made {
     pub body: Vec<u8>,
 }
 
+/// A queue's number and its messages.
+pub type Queue = (QueueId, VecDeque<Vec<u8>>);
+
 /// What the fake keeps.
 #[derive(Default)]
 pub struct State {
     pub now_ns: Cell<u64>,
-    pub queues: RefCell<BTreeMap<String, (QueueId, VecDeque<Vec<u8>>)>>,
+    pub queues: RefCell<BTreeMap<String, Queue>>,
     pub metrics: RefCell<BTreeMap<String, (MetricId, i64)>>,
     pub calls: RefCell<Vec<Made>>,
     /// Why calls are refused, if they are.

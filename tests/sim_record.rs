@@ -1,0 +1,188 @@
+//! Scenarios of the events over the simulated host: from a request's log to the
+//! admin service, whoever drains, and whatever becomes of him.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tidegate_host_sim::{Feed, Request, Root, Sim, Worker};
+use tidegate_policy::wire::event::{BatchHead, Source, SourceState, VerdictCode};
+
+const CONFIG: &str = r#"{"admin": {"cluster": "admin", "token": "secret"}}"#;
+/// Another plugin configuration of the same admin service: it shares the VM's part.
+const ENVOY_ROUTES: &str = r#"{"admin": {"cluster": "admin", "token": "secret"}, "routing": "envoy"}"#;
+const GATE: &str = "tidegate";
+const RECORDER: &str = "tidegate_recorder";
+const SECOND: Duration = Duration::from_secs(1);
+
+struct Stage {
+    sim: Sim,
+    feed: Feed,
+    gates: Vec<(Worker, Root)>,
+}
+
+impl Stage {
+    fn new(workers: usize) -> Self {
+        let mut stage = Self { sim: Sim::new(), feed: Feed::new(), gates: Vec::new() };
+        for _ in 0..workers {
+            stage.worker(GATE);
+        }
+        stage.run(SECOND);
+        stage
+    }
+
+    fn worker(&mut self, root_id: &str) -> (Worker, Root) {
+        let worker = self.sim.worker();
+        let (root, accepted) = self.sim.root(worker, root_id, CONFIG);
+        assert!(accepted, "{:?}", self.sim.errors());
+        if root_id == GATE {
+            self.gates.push((worker, root));
+        }
+        (worker, root)
+    }
+
+    fn run(&mut self, time: Duration) {
+        self.feed.run(&mut self.sim, time);
+    }
+
+    /// Requests in turn on all gates, 10 ms apart.
+    fn requests(&mut self, count: usize) {
+        for at in 0..count {
+            let (worker, root) = self.gates[at % self.gates.len()];
+            self.sim.request(worker, root, Request::get("/x?secret", "9.9.9.9"));
+            self.run(Duration::from_millis(10));
+        }
+    }
+
+    /// The numbers stored of each source, which must be one run from 1.
+    fn stored(&self) -> BTreeMap<Source, u64> {
+        let mut numbers: BTreeMap<Source, BTreeSet<u64>> = BTreeMap::new();
+        for (source, event) in &self.feed.events {
+            numbers.entry(*source).or_default().insert(event.number);
+        }
+        let count = |(source, numbers): (Source, BTreeSet<u64>)| {
+            assert_eq!(
+                numbers.last().copied(),
+                Some(numbers.len() as u64),
+                "{source} has holes: {numbers:?}"
+            );
+            (source, numbers.len() as u64)
+        };
+        numbers.into_iter().map(count).collect()
+    }
+
+    fn total(&self) -> u64 {
+        self.stored().values().sum()
+    }
+
+    fn last_state(&self, source: Source) -> Option<SourceState> {
+        let reports = self.feed.posts.iter().flat_map(|post| &post.sources);
+        reports.filter(|report| report.source == source).last().map(|report| report.state)
+    }
+
+    fn holder(&self) -> usize {
+        let calls = self.sim.calls();
+        let poll = calls.iter().find(|call| call.path.contains("/sync?")).expect("somebody polls");
+        let is = |(_, root): &(Worker, Root)| format!("{root:?}") == format!("Root({})", poll.root);
+        self.gates.iter().position(is).expect("a gate polls")
+    }
+}
+
+#[test]
+fn every_request_is_one_event_with_what_became_of_it() {
+    let mut stage = Stage::new(3);
+    stage.feed.ban("9.9.9.9");
+    stage.run(SECOND);
+    stage.requests(30);
+    let (worker, root) = stage.gates[0];
+    stage.sim.request(worker, root, Request::get("/y", "8.8.8.8"));
+    stage.sim.refuse(worker, root);
+    stage.run(SECOND);
+    assert_eq!(stage.total(), 32);
+    let count = |verdict| stage.feed.events.iter().filter(|(_, event)| event.verdict == verdict).count();
+    assert_eq!([VerdictCode::Deny, VerdictCode::Allow, VerdictCode::Unseen].map(count), [30, 1, 1]);
+    let (_, denied) = stage.feed.events.iter().find(|(_, e)| e.verdict == VerdictCode::Deny).unwrap();
+    assert_eq!(denied.reason.as_deref(), Some("ip_banned"));
+    assert_eq!(denied.rule.as_deref(), Some("9.9.9.9"));
+    assert_eq!(denied.path.as_deref(), Some(&b"/x"[..]), "without its query");
+    assert_eq!(stage.sim.metric("tidegate.events.numbered"), 32);
+    assert_eq!(stage.sim.metric("tidegate.queue.bytes"), 0);
+}
+
+#[test]
+fn an_admin_service_that_is_away_costs_no_event() {
+    let mut stage = Stage::new(2);
+    stage.requests(20);
+    stage.feed.up = false;
+    stage.requests(200);
+    stage.run(20 * SECOND);
+    stage.requests(50);
+    stage.feed.up = true;
+    stage.run(10 * SECOND);
+    assert_eq!(stage.total(), 270);
+    assert_eq!(stage.feed.duplicates, 0);
+    assert!(stage.feed.posts.iter().all(|post| post.dropped.is_empty()));
+}
+
+#[test]
+fn the_singleton_takes_over_from_a_worker_that_has_its_hands_full() {
+    let mut stage = Stage::new(2);
+    stage.feed.takes_events = false;
+    stage.requests(100);
+    stage.worker(RECORDER);
+    stage.requests(20);
+    stage.feed.takes_events = true;
+    stage.run(10 * SECOND);
+    assert_eq!(stage.total(), 120, "what the worker held went back into the queue");
+}
+
+#[test]
+fn a_drainer_that_traps_takes_with_it_only_what_it_held() {
+    let mut stage = Stage::new(3);
+    stage.requests(30);
+    stage.run(SECOND);
+    assert_eq!(stage.total(), 30);
+    let holder = stage.holder();
+    let (worker, _) = stage.gates.remove(holder);
+    let alive: BTreeSet<Source> = stage.stored().into_keys().collect();
+    stage.sim.trap(worker);
+    stage.requests(40);
+    stage.run(15 * SECOND);
+    assert_eq!(stage.total(), 70, "it held nothing, and the next holder drains");
+    let dead = |source: &&Source| stage.last_state(**source) == Some(SourceState::Dead);
+    assert_eq!(alive.iter().filter(dead).count(), 1, "the one that trapped is reported");
+}
+
+#[test]
+fn the_number_goes_on_when_one_of_two_roots_goes() {
+    let mut stage = Stage::new(1);
+    let (worker, first) = stage.gates[0];
+    let (second, accepted) = stage.sim.root(worker, GATE, ENVOY_ROUTES);
+    assert!(accepted);
+    stage.requests(10);
+    stage.sim.drop_root(worker, first);
+    stage.gates[0] = (worker, second);
+    stage.requests(10);
+    stage.run(10 * SECOND);
+    assert_eq!(stage.stored().into_values().collect::<Vec<_>>(), [20], "one source, no holes");
+}
+
+#[test]
+fn a_vm_closes_with_its_last_root() {
+    let mut stage = Stage::new(2);
+    stage.requests(10);
+    let holder = stage.holder();
+    // The drainer itself goes, in the middle of a post that nobody answers.
+    stage.feed.up = false;
+    stage.requests(10);
+    let (worker, root) = stage.gates.remove(holder);
+    stage.sim.drop_root(worker, root);
+    stage.feed.up = true;
+    stage.run(15 * SECOND);
+    assert_eq!(stage.total(), 20, "the other worker drains what it handed back");
+    let batches = stage.feed.posts.iter().flat_map(|post| &post.batches);
+    let heads = batches.map(|batch| BatchHead::read(&batch.0).unwrap().0);
+    let closing: Vec<(Source, u64)> =
+        heads.filter(|head| head.closing).map(|head| (head.source, head.numbered_hi)).collect();
+    assert_eq!(closing.len(), 1);
+    assert_eq!(stage.stored().get(&closing[0].0), Some(&closing[0].1), "its last figure is right");
+}
