@@ -75,8 +75,8 @@ impl Stage {
     }
 
     fn last_state(&self, source: Source) -> Option<SourceState> {
-        let reports = self.feed.posts.iter().flat_map(|post| &post.sources);
-        reports.filter(|report| report.source == source).last().map(|report| report.state)
+        let mut reports = self.feed.posts.iter().rev().flat_map(|post| &post.sources);
+        reports.find(|report| report.source == source).map(|report| report.state)
     }
 
     fn holder(&self) -> usize {
