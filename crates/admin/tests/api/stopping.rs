@@ -155,7 +155,7 @@ async fn what_was_committed_outlives_a_kill() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_ends_it_with_success_while_somebody_waits() {
+async fn sigterm_ends_it_with_success_while_a_connection_is_idle() {
     let dir = tempfile::tempdir().unwrap();
     let token = token(dir.path(), "admin");
     let mut process = Process::start(dir.path()).await;
