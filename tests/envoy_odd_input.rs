@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tidegate_stack::http::{PATIENCE, raw, raw_status};
-use tidegate_stack::{Options, Stack};
+use tidegate_stack::operator::Recording;
+use tidegate_stack::{Options, Stack, wait};
 
 /// One request, byte for byte.
 struct Odd {
@@ -53,15 +54,28 @@ fn inputs() -> Vec<Odd> {
         odd("a forwarded-for of junk", get("/odd/xff", b"x-forwarded-for: \xff, not-an-address:99\r\n"), 200, "allow", Some("/odd/xff")),
         odd("HTTP/1.0", &b"GET /odd/old HTTP/1.0\r\nhost: odd\r\n\r\n"[..], 200, "allow", Some("/odd/old")),
         odd("an absolute target", &b"GET http://odd/odd/absolute HTTP/1.1\r\nhost: other\r\nconnection: close\r\n\r\n"[..], 200, "allow", Some("/odd/absolute")),
-        odd("a method of its own", &b"BREW /odd/brew HTTP/1.1\r\nhost: odd\r\nconnection: close\r\n\r\n"[..], 200, "allow", Some("/odd/brew")),
+        odd(
+            "a method of WebDAV",
+            &b"PROPFIND /odd/dav HTTP/1.1\r\nhost: odd\r\nconnection: close\r\n\r\n"[..],
+            200,
+            "allow",
+            Some("/odd/dav"),
+        ),
+        odd(
+            "a method that nobody knows",
+            &b"BREW /odd/brew HTTP/1.1\r\nhost: odd\r\nconnection: close\r\n\r\n"[..],
+            400,
+            "unseen",
+            None,
+        ),
         odd("an absent host", &b"GET /odd/nohost HTTP/1.1\r\nconnection: close\r\n\r\n"[..], 400, "unseen", None),
-        odd("CONNECT", &b"CONNECT odd:443 HTTP/1.1\r\nhost: odd:443\r\n\r\n"[..], 403, "unseen", None),
+        odd("CONNECT", &b"CONNECT odd:443 HTTP/1.1\r\nhost: odd:443\r\n\r\n"[..], 404, "deny", None),
         odd("an upgrade that nobody knows", get("/odd/upgrade", b"connection: upgrade\r\nupgrade: teapot\r\n"), 403, "unseen", None),
         odd("headers over 96 KiB", get("/odd/huge", huge.as_bytes()), 431, "unseen", None),
         odd("a header with a NUL", get("/odd/nul", b"x-nul: a\0b\r\n"), 400, "unseen", None),
         odd("length and chunks at once", &b"POST /odd/smuggle HTTP/1.1\r\nhost: odd\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"[..], 400, "unseen", None),
         odd("not HTTP at all", &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n"[..], 400, "unseen", None),
-        odd("a version from the future", &b"GET /odd/future HTTP/9.9\r\nhost: odd\r\n\r\n"[..], 400, "unseen", None),
+        odd("a version from the future", &b"GET /odd/future HTTP/9.9\r\nhost: odd\r\n\r\n"[..], 200, "allow", Some("/odd/future")),
     ]
 }
 
@@ -93,6 +107,15 @@ fn assert_no_trap(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
+/// Waits for the event that has this number, counted over all workers, and for
+/// all before it.
+fn recorded(stack: &Stack, number: u64) -> Result<Recording> {
+    wait::until("the event is numbered", Duration::from_secs(20), || {
+        Ok((stack.recording()?.numbered >= number).then_some(()))
+    })?;
+    stack.recorded(Duration::from_secs(20))
+}
+
 fn start(name: &str) -> Stack {
     let stack = Stack::start(Options::for_test(name).unwrap()).unwrap();
     stack.put_route("odd", "/odd", "demo").unwrap();
@@ -103,15 +126,12 @@ fn start(name: &str) -> Stack {
 fn odd_requests_are_answered_and_recorded() {
     let stack = start("odd-input");
     for input in inputs() {
-        let settled = stack.recorded(0, Duration::from_secs(20)).unwrap();
+        let settled = stack.recorded(Duration::from_secs(20)).unwrap();
         let before = rows(&stack).unwrap();
         let answer = raw(stack.gate(), &input.bytes, Duration::from_secs(5), 1 << 20).unwrap();
         let status = raw_status(&answer).with_context(|| input.what).unwrap();
         assert_eq!(status, input.status, "{}: {}", input.what, String::from_utf8_lossy(&answer));
-        let whole = stack
-            .recorded(settled.numbered + 1, Duration::from_secs(20))
-            .with_context(|| input.what)
-            .unwrap();
+        let whole = stack.recorded(Duration::from_secs(20)).with_context(|| input.what).unwrap();
         assert_eq!(whole.numbered, settled.numbered + 1, "{}: one event, no more", input.what);
         assert!(whole.is_whole(), "{}: {whole:?}", input.what);
         let (verdict, path) = input.event;
@@ -135,7 +155,7 @@ fn a_websocket_is_one_event_at_its_end() {
     let stack = start("odd-websocket");
     // The demo backend echoes below its own path only.
     stack.put_route("ws", "/ws", "demo").unwrap();
-    let settled = stack.recorded(0, Duration::from_secs(20)).unwrap();
+    let settled = stack.recorded(Duration::from_secs(20)).unwrap();
     let mut stream = TcpStream::connect(stack.gate()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
@@ -158,7 +178,7 @@ fn a_websocket_is_one_event_at_its_end() {
     assert_eq!(echo, [0x81, 2, b'h', b'i']);
     assert_eq!(stack.recording().unwrap().numbered, settled.numbered, "nothing yet: it is still open");
     drop(stream);
-    let whole = stack.recorded(settled.numbered + 1, Duration::from_secs(20)).unwrap();
+    let whole = recorded(&stack, settled.numbered + 1).unwrap();
     assert_eq!(whole.numbered, settled.numbered + 1);
     let mut sql = stack.sql().unwrap();
     let row = sql.run("SELECT status, tunnel, verdict FROM traffic_events WHERE path = '/ws'").unwrap();
@@ -167,16 +187,33 @@ fn a_websocket_is_one_event_at_its_end() {
 }
 
 #[test]
+fn connect_opens_no_tunnel_whatever_the_routes_say() {
+    let stack = start("odd-connect");
+    stack.put_route("all", "/", "demo").unwrap();
+    let settled = stack.recorded(Duration::from_secs(20)).unwrap();
+    let connect = b"CONNECT 127.0.0.1:80 HTTP/1.1\r\nhost: 127.0.0.1:80\r\n\r\n";
+    let answer = raw(stack.gate(), connect, Duration::from_secs(2), 1 << 16).unwrap();
+    let status = raw_status(&answer).unwrap();
+    assert!((400..500).contains(&status), "{}", String::from_utf8_lossy(&answer));
+    let whole = stack.recorded(Duration::from_secs(20)).unwrap();
+    assert_eq!(whole.numbered, settled.numbered + 1);
+    let mut sql = stack.sql().unwrap();
+    let row = sql.run("SELECT status, tunnel FROM traffic_events WHERE method = 'CONNECT'").unwrap();
+    assert_eq!(row, [format!("{status}|1")]);
+    assert_no_trap(&stack).unwrap();
+}
+
+#[test]
 fn a_client_that_leaves_has_its_event() {
     let stack = start("odd-leaves");
     stack.put_route("slow", "/slow", "demo").unwrap();
-    let settled = stack.recorded(0, Duration::from_secs(20)).unwrap();
+    let settled = stack.recorded(Duration::from_secs(20)).unwrap();
     for _ in 0..20 {
         let mut stream = TcpStream::connect(stack.gate()).unwrap();
         stream.write_all(b"GET /slow?ms=5000 HTTP/1.1\r\nhost: odd\r\n\r\n").unwrap();
         // Gone before the answer.
     }
-    let whole = stack.recorded(settled.numbered + 20, Duration::from_secs(20)).unwrap();
+    let whole = recorded(&stack, settled.numbered + 20).unwrap();
     assert_eq!(whole.numbered, settled.numbered + 20);
     assert!(whole.is_whole(), "{whole:?}");
     assert_no_trap(&stack).unwrap();

@@ -97,13 +97,26 @@ impl Stack {
     /// A write that must be enforced by every live gateway, of which there is one
     /// (Envoys of this stack that have ended are `lost`).
     fn applied(&self, method: Method, target: &str, body: Option<&Value>) -> Result<()> {
-        let answer = self.api_ok(method, &format!("{target}?wait_applied=10s"), body)?;
+        let answer = self.api_ok(method, &format!("{target}?wait_applied=30s"), body)?;
         let applied = &answer["applied"];
         ensure!(
             applied["gateways"] == 1 && applied["of"] == 1,
             "{target} was not applied by the one gateway: {answer}"
         );
         Ok(())
+    }
+
+    /// Waits until a gateway polls: one that lost the admin service tries again
+    /// every few seconds.
+    ///
+    /// # Errors
+    /// Not within the limit.
+    pub fn wait_gateway(&self, limit: Duration) -> Result<()> {
+        wait::until("a gateway polls", limit, || {
+            let said = self.api_ok(Method::GET, "/api/admin/gateways", None)?;
+            let live = said["items"].as_array().is_some_and(|all| all.iter().any(|one| one["lost"] == false));
+            Ok(live.then_some(()))
+        })
     }
 
     /// What `recording/stats` says now.
@@ -132,20 +145,24 @@ impl Stack {
         })
     }
 
-    /// Waits until at least `events` events are numbered and all that are numbered
-    /// are stored, and says what holds then.
+    /// Waits until every request that this Envoy has finished is numbered, and
+    /// stored unless it was given up, and says what holds then.
     ///
     /// # Errors
-    /// Not within the limit; the message has the last figures.
-    pub fn recorded(&self, events: u64, limit: Duration) -> Result<Recording> {
-        let mut last = None;
-        wait::until("every event is stored", limit, || {
+    /// Not within the limit; the message has the last figures. More events than
+    /// requests are never right.
+    pub fn recorded(&self, limit: Duration) -> Result<Recording> {
+        let mut last = String::new();
+        wait::until("every request has its event", limit, || {
+            let stats = self.stats()?;
+            let requests = |what: &str| stats.get(&format!("http.gate.downstream_rq_{what}")).unwrap_or(0);
+            let finished = requests("total").saturating_sub(requests("active"));
             let now = self.recording()?;
-            let settled = now.numbered >= events && now.stored == now.numbered && now.pending == 0;
-            last = Some(now.clone());
-            Ok(settled.then_some(now))
+            last = format!("{finished} requests are finished, {} are not; {now:?}", requests("active"));
+            let settled = now.numbered >= finished && now.stored + now.lost + now.dropped == now.numbered;
+            Ok((settled && now.pending == 0).then_some(now))
         })
-        .with_context(|| format!("{events} events were expected; recording/stats: {last:?}"))
+        .with_context(|| last)
     }
 
     /// One kept connection to each worker, by Envoy's own count of connections.
