@@ -19,6 +19,8 @@ mod readers;
 mod schema;
 mod shared;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod watcher;
 mod writer;
 
@@ -55,6 +57,10 @@ pub struct Options {
     pub events_max_bytes: u64,
     /// How long a write waits for a lock that another program holds.
     pub busy_for: Duration,
+    /// Without a backlog, transactions of events begin at most this often: each is a
+    /// moment at which a `sqlite3` without a timeout is refused. An answer to
+    /// events may take so long.
+    pub ingest_every: Duration,
     /// How often to look for what other programs wrote.
     pub look_every: Duration,
     /// How often to remove what is no longer kept.
@@ -77,6 +83,7 @@ impl Default for Options {
         Self {
             events_max_bytes: 2_000_000_000,
             busy_for: Duration::from_secs(2),
+            ingest_every: Duration::from_millis(250),
             look_every: Duration::from_millis(50),
             chores_every: Duration::from_secs(60),
             expired_keep_for: Duration::from_secs(3_600),
@@ -122,7 +129,7 @@ impl SqliteStore {
         let path = file::create(path.as_ref()).map_err(at)?;
         let lock = ServiceLock::take(&path)?;
         let (conn, files, now) = Writer::open(&path, options.busy_for)?;
-        let shared = Arc::new(Shared::new(path, options, now));
+        let shared = Arc::new(Shared::new(path, options, files.main, now));
         let mut store = Self {
             shared: Arc::clone(&shared),
             readers: Arc::new(Readers::new()),

@@ -16,9 +16,6 @@ use crate::store::{Change, Committed, StoreError, TokenRow};
 const MAX_URGENT: usize = 256;
 /// Rows that one transaction of events takes at most.
 pub(super) const MAX_ROWS: usize = 2_000;
-/// Without a backlog, transactions of events begin at most this often: each one
-/// is a moment at which a `sqlite3` without a timeout is refused.
-const INGEST_EVERY: Duration = Duration::from_millis(250);
 /// The writer looks around when nothing has come for so long.
 const IDLE_AFTER: Duration = Duration::from_millis(500);
 /// The same while somebody else holds the write lock.
@@ -112,8 +109,9 @@ pub(super) enum Work {
 }
 
 /// See the module.
-#[derive(Default)]
 pub(super) struct Queue {
+    /// See [`Options::ingest_every`](super::Options::ingest_every).
+    ingest_every: Duration,
     lines: Mutex<Lines>,
     wake: Condvar,
 }
@@ -131,18 +129,18 @@ struct Lines {
 }
 
 impl Lines {
-    fn ingest_wait(&self, now: Instant) -> Option<Duration> {
+    fn ingest_wait(&self, now: Instant, every: Duration) -> Option<Duration> {
         if self.ingest.is_empty() {
             return None;
         }
         if self.ingest_rows >= MAX_ROWS {
             return Some(Duration::ZERO);
         }
-        let due = self.last_ingest.map_or(now, |last| last + INGEST_EVERY);
+        let due = self.last_ingest.map_or(now, |last| last + every);
         Some(due.saturating_duration_since(now))
     }
 
-    fn next(&mut self, now: Instant) -> Option<Work> {
+    fn next(&mut self, now: Instant, ingest_every: Duration) -> Option<Work> {
         if self.stopping {
             return Some(Work::Stop);
         }
@@ -153,12 +151,11 @@ impl Lines {
             let n = self.urgent.len().min(MAX_URGENT);
             return Some(Work::Urgent(self.urgent.drain(..n).collect()));
         }
-        let ingest_due = self.ingest_wait(now) == Some(Duration::ZERO);
-        if !ingest_due || !self.chore_had_its_turn {
-            if let Some((chore, reply)) = self.chores.pop_front() {
-                self.chore_had_its_turn = true;
-                return Some(Work::Chore(chore, reply));
-            }
+        let ingest_due = self.ingest_wait(now, ingest_every) == Some(Duration::ZERO);
+        let chores_turn = !ingest_due || !self.chore_had_its_turn;
+        if let Some((chore, reply)) = self.chores.pop_front_if(|_| chores_turn) {
+            self.chore_had_its_turn = true;
+            return Some(Work::Chore(chore, reply));
         }
         self.chore_had_its_turn = false;
         ingest_due.then(|| self.take_ingest(now))
@@ -179,20 +176,24 @@ impl Lines {
 }
 
 impl Queue {
+    pub(super) fn new(ingest_every: Duration) -> Self {
+        Self { ingest_every, lines: Mutex::default(), wake: Condvar::new() }
+    }
+
     /// Waits for work; never longer than it takes to look around.
     pub(super) fn next(&self, locked_out: bool) -> Work {
         let idle_at = Instant::now() + if locked_out { IDLE_WHEN_LOCKED } else { IDLE_AFTER };
         let mut lines = locked(&self.lines);
         loop {
             let now = Instant::now();
-            if let Some(work) = lines.next(now) {
+            if let Some(work) = lines.next(now, self.ingest_every) {
                 return work;
             }
             let until_idle = idle_at.saturating_duration_since(now);
             if until_idle.is_zero() {
                 return Work::Idle;
             }
-            let wait = lines.ingest_wait(now).map_or(until_idle, |w| w.min(until_idle));
+            let wait = lines.ingest_wait(now, self.ingest_every).map_or(until_idle, |w| w.min(until_idle));
             lines = self.wake.wait_timeout(lines, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
@@ -201,6 +202,11 @@ impl Queue {
     pub(super) fn is_urgent(&self) -> bool {
         let lines = locked(&self.lines);
         lines.stopping || lines.mend || !lines.urgent.is_empty()
+    }
+
+    /// Whether the store is being closed.
+    pub(super) fn is_stopping(&self) -> bool {
+        locked(&self.lines).stopping
     }
 
     fn put(&self, put: impl FnOnce(&mut Lines)) -> Result<(), StoreError> {

@@ -1,7 +1,7 @@
 //! Connections that read. They never wait for the writer, nor it for them.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
@@ -13,10 +13,10 @@ use crate::store::StoreError;
 
 /// Reads at the same time.
 const MAX_READERS: usize = 4;
-/// How long a read waits in the few moments in which SQLite makes one wait.
+/// How long a read waits in the few moments in which it must.
 const READ_WAIT: Duration = Duration::from_secs(2);
-/// Times that a read is repeated because the world moved meanwhile.
-const TRIES: usize = 10;
+/// Pause before a connection is tried again while the file is being replaced.
+const RETRY: Duration = Duration::from_millis(5);
 
 /// See the module.
 pub(super) struct Readers {
@@ -49,28 +49,39 @@ impl Readers {
         shared: &Shared,
         read: &dyn Fn(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        for _ in 0..TRIES {
+        let give_up = Instant::now() + READ_WAIT;
+        while Instant::now() < give_up {
             let world = shared.world();
-            let (file, mut conn) = self.connection(shared).map_err(|e| sql_error(&e))?;
+            let Some((file, mut conn)) = self.connection(shared).map_err(|e| sql_error(&e))? else {
+                shared.queue.put_mend();
+                std::thread::sleep(RETRY);
+                continue;
+            };
             let value = in_transaction(&mut conn, read).map_err(|e| sql_error(&e))?;
             if world == shared.world() {
                 locked(&self.idle).push((file, conn));
                 return Ok(value);
             }
         }
-        Err(failed("the database is being replaced again and again"))
+        Err(failed(format_args!("{} is being replaced", shared.path.display())))
     }
 
-    fn connection(&self, shared: &Shared) -> rusqlite::Result<(u64, Connection)> {
+    /// `None`: another file is at the path, and the writer has not seen it yet.
+    fn connection(&self, shared: &Shared) -> rusqlite::Result<Option<(u64, Connection)>> {
         let file = shared.file();
         let idle = {
             let mut idle = locked(&self.idle);
             idle.retain(|(of, _)| *of == file);
             idle.pop()
         };
-        match idle {
-            Some(found) => Ok(found),
-            None => Ok((file, connect_reader(&shared.path, READ_WAIT)?)),
+        if idle.is_some() {
+            return Ok(idle);
+        }
+        let new = connect_reader(&shared.path, READ_WAIT);
+        if shared.is_in_place() && file == shared.file() {
+            new.map(|conn| Some((file, conn)))
+        } else {
+            Ok(None)
         }
     }
 }

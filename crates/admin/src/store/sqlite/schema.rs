@@ -157,10 +157,13 @@ pub(super) struct Look {
 /// Looks, in the transaction that `conn` is in.
 pub(super) fn look(conn: &Connection) -> rusqlite::Result<Look> {
     let schema = conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))?;
-    let newest: i64 = match conn.prepare_cached("SELECT coalesce(max(seq), 0) FROM change_log") {
-        Ok(mut statement) => statement.query_row([], |row| row.get(0))?,
+    let newest = conn
+        .prepare_cached("SELECT coalesce(max(seq), 0) FROM change_log")
+        .and_then(|mut statement| statement.query_row([], |row| row.get::<_, i64>(0)));
+    let newest = match newest {
+        Ok(newest) => newest,
         // Somebody dropped it: the schema has moved, which will be seen to.
-        Err(rusqlite::Error::SqliteFailure(_, Some(text))) if text.contains("no such table") => 0,
+        Err(e) if e.to_string().contains("no such table") => 0,
         Err(e) => return Err(e),
     };
     Ok(Look { schema, newest: u64::try_from(newest).unwrap_or(0) })
@@ -260,10 +263,15 @@ mod tests {
         let before = look(&conn).unwrap();
         assert!(ensure(&conn).unwrap().is_empty());
         assert_eq!(look(&conn).unwrap(), before);
+        conn.execute_batch("DROP TABLE change_log").unwrap();
+        assert_eq!(look(&conn).unwrap().newest, 0);
         conn.execute_batch("DROP TRIGGER routes_updated; DROP VIEW traffic_events; DROP TABLE ip_monitor")
             .unwrap();
         let mended = ensure(&conn).unwrap().join(",");
-        assert!(mended.contains("ip_monitor,traffic_events,trigger ip_monitor_inserted"), "{mended}");
+        assert!(
+            mended.contains("ip_monitor,change_log,traffic_events,trigger ip_monitor_inserted"),
+            "{mended}"
+        );
         assert!(mended.contains("trigger routes_updated"), "{mended}");
         assert!(ensure(&conn).unwrap().is_empty());
     }

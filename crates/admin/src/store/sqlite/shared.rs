@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::Options;
-use super::file::beside;
+use super::file::{FileId, beside};
 use super::hearing::Hearing;
 use super::queue::Queue;
 use super::schema::Look;
@@ -52,6 +52,8 @@ pub(super) struct Shared {
     world: AtomicU64,
     /// Counts the files that were opened at `path`.
     file: AtomicU64,
+    /// The one that is open.
+    file_id: Mutex<FileId>,
     locked_since: Mutex<Option<Instant>>,
     notices: Mutex<VecDeque<Notice>>,
     stopping: Mutex<bool>,
@@ -66,11 +68,11 @@ struct Notice {
 }
 
 impl Shared {
-    pub(super) fn new(path: PathBuf, options: Options, look: Look) -> Self {
+    pub(super) fn new(path: PathBuf, options: Options, file: FileId, look: Look) -> Self {
         Self {
             path,
+            queue: Queue::new(options.ingest_every),
             options,
-            queue: Queue::default(),
             hearing: Hearing::default(),
             hint: watch::Sender::new(look.newest),
             told: AtomicU64::new(look.newest),
@@ -78,6 +80,7 @@ impl Shared {
             schema: AtomicI64::new(look.schema),
             world: AtomicU64::new(0),
             file: AtomicU64::new(0),
+            file_id: Mutex::new(file),
             locked_since: Mutex::new(None),
             notices: Mutex::new(VecDeque::new()),
             stopping: Mutex::new(false),
@@ -124,8 +127,14 @@ impl Shared {
         self.file.load(Ordering::SeqCst)
     }
 
+    /// Whether the file that is open is still the one at `path`.
+    pub(super) fn is_in_place(&self) -> bool {
+        FileId::of(&self.path).is_ok_and(|id| id == *locked(&self.file_id))
+    }
+
     /// Another file is the database now.
-    pub(super) fn next_file(&self) {
+    pub(super) fn next_file(&self, id: FileId) {
+        *locked(&self.file_id) = id;
         self.file.fetch_add(1, Ordering::SeqCst);
     }
 

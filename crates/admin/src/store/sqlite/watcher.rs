@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::file::{FileId, connect_reader};
+use super::file::connect_reader;
 use super::readers::in_transaction;
 use super::schema::look;
 use super::shared::Shared;
@@ -23,28 +23,25 @@ pub(super) fn run(shared: &Arc<Shared>) {
     }
 }
 
-/// A connection, the file that it has open, and the count of files at that time.
-type Open = (Connection, FileId, u64);
+/// A connection, and the count of files when it was opened.
+type Open = (Connection, u64);
 
 fn one_look(shared: &Shared, open: &mut Option<Open>) -> rusqlite::Result<()> {
-    let here = FileId::of(&shared.path).ok();
-    if open.as_ref().is_some_and(|(_, _, count)| *count != shared.file()) {
-        *open = None;
-    }
-    let (conn, file, _) = match open {
-        Some(open) => open,
-        None => {
-            let count = shared.file();
-            let conn = connect_reader(&shared.path, Duration::ZERO)?;
-            let Some(file) = here else { return Ok(()) };
-            open.insert((conn, file, count))
-        }
-    };
-    if here != Some(*file) {
+    if !shared.is_in_place() {
         // Only the writer decides what the database is.
         shared.queue.put_mend();
         return Ok(());
     }
+    if open.as_ref().is_some_and(|(_, file)| *file != shared.file()) {
+        *open = None;
+    }
+    let (conn, _) = match open {
+        Some(open) => open,
+        None => {
+            let file = shared.file();
+            open.insert((connect_reader(&shared.path, Duration::ZERO)?, file))
+        }
+    };
     let now = in_transaction(conn, look)?;
     if shared.has_moved(now) {
         shared.queue.put_mend();

@@ -113,6 +113,7 @@ impl Writer {
     fn lock_until(&mut self, deadline: Instant) -> Result<(), StoreError> {
         loop {
             match self.try_lock() {
+                Err(StoreError::Busy) if self.shared.queue.is_stopping() => return Err(StoreError::Closed),
                 Err(StoreError::Busy) if Instant::now() < deadline => std::thread::sleep(LOCK_RETRY),
                 other => return other,
             }
@@ -134,10 +135,11 @@ impl Writer {
     }
 
     fn rollback(&self) {
-        if !self.conn.is_autocommit() {
-            if let Err(e) = self.conn.execute_batch("ROLLBACK") {
-                tracing::error!("cannot roll back: {e}");
-            }
+        if self.conn.is_autocommit() {
+            return;
+        }
+        if let Err(e) = self.conn.execute_batch("ROLLBACK") {
+            tracing::error!("cannot roll back: {e}");
         }
     }
 
@@ -172,7 +174,7 @@ impl Writer {
         }
         let newest = look(&self.conn).map_err(|e| sql_error(&e))?.newest;
         self.conn.execute_batch("COMMIT").map_err(|e| sql_error(&e))?;
-        if FileId::of(&self.shared.path).ok() != Some(self.files.main) {
+        if !self.shared.is_in_place() {
             return Ok(End::Lost);
         }
         self.shared.saw(newest);
@@ -202,7 +204,7 @@ impl Writer {
         })?;
         (self.conn, self.files, self.replaced) = (conn, files, true);
         self.spellings.reset();
-        self.shared.next_file();
+        self.shared.next_file(files.main);
         self.shared.next_world();
         Ok(())
     }

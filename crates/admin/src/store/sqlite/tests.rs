@@ -1,0 +1,10 @@
+//! The file and everybody who writes it: other programs, the disk, the clock, and
+//! the end of a process.
+
+mod crash;
+mod files;
+mod foreign;
+mod keeping;
+mod ledger;
+mod locks;
+mod support;

@@ -1,0 +1,101 @@
+//! A service that is killed in the middle of its work, again and again.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::support::{selected, stranger};
+use crate::store::sqlite::{Options, SqliteStore};
+use crate::store::tests::support::{ban, batch, block_on, post_of};
+use crate::store::{Append, Store};
+
+const DATABASE: &str = "TIDEGATE_TEST_CRASH_DATABASE";
+const FROM: &str = "TIDEGATE_TEST_CRASH_FROM";
+const POSTS: u64 = 60;
+const SOURCES: u128 = 3;
+const RUN: u64 = 700;
+
+/// The post with this index: the next run of each source.
+fn nth(index: u64) -> Append {
+    let first = index * RUN + 1;
+    post_of((0..SOURCES).map(|source| batch(source, first, first + RUN - 1)).collect())
+}
+
+fn address(index: u64) -> String {
+    format!("10.1.{}.{}", index / 250, index % 250)
+}
+
+/// The service that is killed: it is this program again, told by its environment.
+#[test]
+#[ignore = "run by the test below, in a process of its own"]
+fn service() {
+    let Ok(path) = std::env::var(DATABASE) else { return };
+    let from: u64 = std::env::var(FROM).unwrap().parse().unwrap();
+    block_on(async {
+        let options = Options { ingest_every: Duration::ZERO, ..Options::default() };
+        let store = SqliteStore::open(&path, options).unwrap();
+        for index in from..POSTS {
+            let (address, post) = (address(index), nth(index));
+            let (banned, stored) = tokio::join!(store.commit(ban(&address)), store.append(post));
+            assert!(banned.is_ok() && stored.is_ok());
+            println!("\nstored {index}");
+        }
+    });
+}
+
+/// Starts the service at post `from` and kills it a moment after it has said so
+/// many times that it stored one. Answers the first post that was not acknowledged.
+fn serve_and_kill(path: &Path, from: u64, posts: usize, moment: Duration) -> u64 {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "store::sqlite::tests::crash::service", "--ignored", "--nocapture"])
+        .env(DATABASE, path)
+        .env(FROM, from.to_string())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut next = from;
+    let mut told = |line: String| {
+        if let Some(index) = line.strip_prefix("stored ") {
+            next = index.parse::<u64>().unwrap() + 1;
+        }
+    };
+    (&mut lines).filter(|line| line.starts_with("stored ")).take(posts).for_each(&mut told);
+    std::thread::sleep(moment);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    lines.for_each(told);
+    next
+}
+
+#[test]
+fn nothing_is_lost_and_nothing_twice_when_the_service_is_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tidegate.db");
+    let (mut next, mut kills) = (0, 0u64);
+    while next < POSTS {
+        // Any moments will do, so that they fall anywhere.
+        let moment = Duration::from_micros(kills * 7_919 % 9_000);
+        let reached = serve_and_kill(&path, next, 1 + (kills % 13) as usize, moment);
+        assert!(reached > next, "the service did nothing from {next} on");
+        next = reached;
+        kills += 1;
+    }
+    block_on(async {
+        let store = SqliteStore::open(&path, Options::default()).unwrap();
+        let counts = store.recording().await.unwrap();
+        let all = POSTS * RUN * SOURCES as u64;
+        assert_eq!((counts.numbered, counts.stored, counts.pending, counts.lost), (all, all, 0, 0));
+        let rows: (i64, i64) = stranger(&path)
+            .query_row("SELECT count(*), count(DISTINCT hex(source) || number) FROM events", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .unwrap();
+        assert_eq!(rows, (i64::try_from(all).unwrap(), i64::try_from(all).unwrap()));
+        let banned: BTreeSet<String> = selected(&path).0.into_keys().collect();
+        assert_eq!(banned, (0..POSTS).map(address).collect());
+    });
+}

@@ -1,0 +1,304 @@
+//! SQL of other programs: seen, said where it must be, and the tables right
+//! afterwards.
+
+use proptest::prelude::*;
+
+use super::support::{Follower, Home, cli, home, noticed, selected, stranger};
+use crate::store::tests::support::{ban, block_on, keys, row, unban, until};
+use crate::store::{Change, Store};
+
+/// How another program runs SQL.
+type Program = fn(&Home, &str) -> bool;
+
+const PROGRAMS: [(&str, Program); 2] = [
+    ("a connection", |home, sql| {
+        stranger(&home.path).execute_batch(sql).unwrap();
+        true
+    }),
+    ("sqlite3", |home, sql| cli(&home.path, &[sql])),
+];
+
+/// Runs `sql` by every program on a database of its own that has `before`, and
+/// hands what follows to `check`. The store must never need a reload for it.
+fn seen(before: &str, sql: &str, check: impl Fn(&Follower)) {
+    for (program, run) in PROGRAMS {
+        block_on(async {
+            let home = home();
+            stranger(&home.path).execute_batch(before).unwrap();
+            let mut follower = Follower::new(&home.store).await;
+            let mut watch = home.store.watch();
+            watch.mark_unchanged();
+            if !run(&home, sql) {
+                eprintln!("no {program} here");
+                return;
+            }
+            watch.changed().await.unwrap();
+            follower.settles(&home).await;
+            assert_eq!(follower.reloads, [], "{program}");
+            check(&follower);
+        });
+    }
+}
+
+fn ips(follower: &Follower) -> Vec<&str> {
+    follower.ips.keys().map(String::as_str).collect()
+}
+
+#[test]
+fn the_guides_insert_bans() {
+    let sql = "INSERT INTO ip_monitor (ip, status, updated_at) VALUES ('5.6.7.8','banned',datetime('now'))";
+    seen("", sql, |follower| {
+        let row = &follower.ips["5.6.7.8"];
+        assert_eq!(row.status, "banned");
+        assert!(crate::store::time_text::to_ms(row.created_at.as_ref().unwrap()).is_some());
+    });
+}
+
+#[test]
+fn replace() {
+    let before = "INSERT INTO ip_monitor (ip, reason) VALUES ('1.1.1.1', 'old'), ('2.2.2.2', 'old')";
+    let sql = "REPLACE INTO ip_monitor (ip, reason) VALUES ('1.1.1.1', 'new'), ('3.3.3.3', 'new')";
+    seen(before, sql, |follower| {
+        assert_eq!(follower.ips["1.1.1.1"].reason.as_deref(), Some("new"));
+        assert_eq!(ips(follower), ["1.1.1.1", "2.2.2.2", "3.3.3.3"]);
+    });
+}
+
+#[test]
+fn another_key_by_update() {
+    let before = "INSERT INTO ip_monitor (ip) VALUES ('1.1.1.1'), ('2.2.2.2');
+                  INSERT INTO routes (name, document) VALUES ('a', '1'), ('b', '2')";
+    let sql = "UPDATE ip_monitor SET ip = '9.9.9.9' WHERE ip = '1.1.1.1';
+               UPDATE OR REPLACE routes SET name = 'b' WHERE name = 'a'";
+    seen(before, sql, |follower| {
+        assert_eq!(ips(follower), ["2.2.2.2", "9.9.9.9"]);
+        assert_eq!(follower.routes.keys().collect::<Vec<_>>(), ["b"]);
+        assert_eq!(follower.routes["b"].document, "1");
+    });
+}
+
+#[test]
+fn delete_of_all_rows() {
+    let before = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
+                  INSERT INTO ip_monitor (ip) SELECT '10.0.' || (i / 256) || '.' || (i % 256) FROM n;
+                  INSERT INTO routes (name, document) VALUES ('a', '1')";
+    seen(before, "DELETE FROM ip_monitor; DELETE FROM routes", |follower| {
+        assert!(follower.ips.is_empty() && follower.routes.is_empty());
+    });
+}
+
+#[test]
+fn a_transaction_that_was_rolled_back_is_nothing() {
+    let sql = "BEGIN; INSERT INTO ip_monitor (ip) VALUES ('1.1.1.1'); ROLLBACK;
+               INSERT INTO ip_monitor (ip) VALUES ('2.2.2.2')";
+    seen("", sql, |follower| assert_eq!(ips(follower), ["2.2.2.2"]));
+}
+
+#[test]
+fn rows_that_make_no_sense_pass_as_they_are() {
+    let sql = "INSERT INTO ip_monitor (ip, status, reason, expires_at) VALUES
+                 ('not an address', 'banned', NULL, NULL), ('', 'x', NULL, NULL),
+                 (CAST(x'ff31' AS TEXT), 'banned', CAST(x'fe' AS TEXT), 'tomorrow'),
+                 ('1.2.3.4/99', 7, x'00ff', 17), (12, 'banned', NULL, NULL);
+               INSERT INTO routes (name, document) VALUES ('a', x'80'), ('b', '{')";
+    seen("", sql, |follower| {
+        assert_eq!(ips(follower), ["", "1.2.3.4/99", "12", "not an address", "\u{fffd}1"]);
+        assert_eq!(follower.ips["1.2.3.4/99"].status, "7");
+        assert_eq!(follower.ips["1.2.3.4/99"].expires_at.as_deref(), Some("17"));
+        assert_eq!(follower.routes.len(), 2);
+    });
+}
+
+#[test]
+fn keys_that_no_trigger_could_tell_are_refused() {
+    let home = home();
+    for sql in [
+        "INSERT INTO ip_monitor (ip) VALUES (NULL)",
+        "INSERT INTO ip_monitor (ip) VALUES (x'31')",
+        "INSERT INTO routes (name, document) VALUES (NULL, '1')",
+        "REPLACE INTO ip_monitor (rowid, ip) VALUES (1, '1.1.1.1')",
+    ] {
+        assert!(stranger(&home.path).execute_batch(sql).is_err(), "{sql}");
+    }
+}
+
+#[test]
+fn a_ban_replaces_every_spelling_and_keeps_the_oldest_date() {
+    block_on(async {
+        let home = home();
+        let insert = "INSERT OR REPLACE INTO ip_monitor (ip, status, created_at) VALUES
+             ('9.9.9.9/32', 'allowed', '2021-01-01 00:00:00'), ('::ffff:9.9.9.9', 'banned', '2020-01-01 00:00:00'),
+             ('::ffff:909:909/128', 'banned', '2022-01-01 00:00:00'), ('9.9.9.9/31', 'banned', NULL)";
+        stranger(&home.path).execute_batch(insert).unwrap();
+        let done = home.store.commit(ban("9.9.9.9")).await.unwrap();
+        assert_eq!(done.rows, 4);
+        assert_eq!(keys(&home.store).await, ["9.9.9.9", "9.9.9.9/31"]);
+        let row = row(&home.store, "9.9.9.9").await.unwrap();
+        assert_eq!(row.created_at.as_deref(), Some("2020-01-01 00:00:00"));
+
+        // A spelling that comes back later is found again.
+        stranger(&home.path).execute_batch(insert).unwrap();
+        home.store.commit(ban("9.9.9.8/31")).await.unwrap();
+        home.store.commit(ban("9.9.9.9")).await.unwrap();
+        assert_eq!(keys(&home.store).await, ["9.9.9.8/31", "9.9.9.9"]);
+    });
+}
+
+#[test]
+fn an_unban_removes_every_spelling_that_says_banned() {
+    block_on(async {
+        let home = home();
+        home.store.commit(ban("9.9.9.9")).await.unwrap();
+        stranger(&home.path)
+            .execute_batch(
+                "INSERT INTO ip_monitor (ip, status) VALUES ('9.9.9.9/32', 'allowed'), ('::ffff:9.9.9.9', 'Banned')",
+            )
+            .unwrap();
+        let done = home.store.commit(unban("9.9.9.9")).await.unwrap();
+        assert_eq!((done.rows, keys(&home.store).await), (2, vec!["9.9.9.9/32".to_owned()]));
+        let raw = Change::Unban { keys: vec!["not an address".to_owned()] };
+        assert_eq!(home.store.commit(raw).await.unwrap().rows, 0);
+    });
+}
+
+#[test]
+fn a_dropped_trigger_is_put_back_and_what_it_missed_is_read() {
+    for (program, run) in PROGRAMS {
+        block_on(async {
+            let home = home();
+            let mut follower = Follower::new(&home.store).await;
+            let sql = "DROP TRIGGER ip_monitor_inserted; INSERT INTO ip_monitor (ip) VALUES ('1.1.1.1')";
+            if !run(&home, sql) {
+                return;
+            }
+            noticed(&home.store, "put back: trigger ip_monitor_inserted").await;
+            follower.settles(&home).await;
+            assert!(!follower.reloads.is_empty() && follower.reloads.iter().all(|r| !r.0), "{program}");
+            assert_eq!(ips(&follower), ["1.1.1.1"]);
+            let reloads = follower.reloads.len();
+            run(&home, "INSERT INTO ip_monitor (ip) VALUES ('2.2.2.2')");
+            follower.settles(&home).await;
+            assert_eq!(follower.reloads.len(), reloads, "{program}");
+        });
+    }
+}
+
+#[test]
+fn a_trigger_dropped_and_left_between_two_commits_of_ours_is_seen_by_the_second() {
+    block_on(async {
+        let home = home();
+        let mut follower = Follower::new(&home.store).await;
+        for i in 0..20 {
+            stranger(&home.path)
+                .execute_batch(&format!(
+                    "DROP TRIGGER ip_monitor_updated;
+                     INSERT INTO ip_monitor (ip, reason) VALUES ('1.1.1.1', '{i}')
+                     ON CONFLICT (ip) DO UPDATE SET reason = excluded.reason"
+                ))
+                .unwrap();
+            let seq = home.store.commit(ban("2.2.2.2")).await.unwrap().seq;
+            // No look in between is needed: the commit itself has mended.
+            until("caught up", async || {
+                follower.catch_up(&home.store).await;
+                (follower.seq >= seq).then_some(())
+            })
+            .await;
+            assert_eq!(follower.ips["1.1.1.1"].reason, Some(i.to_string()));
+            follower.settles(&home).await;
+        }
+    });
+}
+
+#[test]
+fn dropped_tables_come_back_empty() {
+    block_on(async {
+        let home = home();
+        home.store.commit(ban("1.1.1.1")).await.unwrap();
+        let mut follower = Follower::new(&home.store).await;
+        stranger(&home.path)
+            .execute_batch("BEGIN; DROP TABLE ip_monitor; DROP TABLE change_log; COMMIT")
+            .unwrap();
+        noticed(&home.store, "put back: ip_monitor, change_log").await;
+        follower.settles(&home).await;
+        assert!(follower.ips.is_empty());
+        home.store.commit(ban("2.2.2.2")).await.unwrap();
+        follower.settles(&home).await;
+    });
+}
+
+#[test]
+fn an_emptied_log_is_another_world() {
+    block_on(async {
+        let home = home();
+        home.store.commit(ban("1.1.1.1")).await.unwrap();
+        let mut follower = Follower::new(&home.store).await;
+        stranger(&home.path).execute_batch("DELETE FROM change_log").unwrap();
+        assert!(follower.reloads(&home).await.0);
+        let before = follower.seq;
+        assert!(home.store.commit(ban("2.2.2.2")).await.unwrap().seq > before);
+    });
+}
+
+#[test]
+fn vacuum() {
+    for (_, run) in PROGRAMS {
+        block_on(async {
+            let home = home();
+            home.store.commit(ban("1.1.1.1")).await.unwrap();
+            let mut follower = Follower::new(&home.store).await;
+            if !run(&home, "VACUUM") {
+                return;
+            }
+            assert!(!follower.reloads(&home).await.0);
+            home.store.commit(ban("2.2.2.2")).await.unwrap();
+            follower.settles(&home).await;
+            assert_eq!(ips(&follower), ["1.1.1.1", "2.2.2.2"]);
+        });
+    }
+}
+
+/// One statement of somebody, in a small world of keys.
+fn statement() -> impl Strategy<Value = String> {
+    let key = prop::sample::select(vec!["1.1.1.1", "1.1.1.1/32", "::ffff:1.1.1.1", "2.2.2.2", "x"]);
+    let status = prop::sample::select(vec!["banned", "allowed"]);
+    (0..7, key.clone(), key, status).prop_map(|(kind, a, b, status)| match kind {
+        0 => format!("INSERT OR REPLACE INTO ip_monitor (ip, status) VALUES ('{a}', '{status}')"),
+        1 => format!("UPDATE OR REPLACE ip_monitor SET ip = '{a}' WHERE ip = '{b}'"),
+        2 => format!("DELETE FROM ip_monitor WHERE ip = '{a}'"),
+        3 => format!("UPDATE ip_monitor SET status = '{status}'"),
+        4 => format!("UPDATE OR REPLACE routes SET name = '{a}' WHERE name = '{b}'"),
+        5 => format!("REPLACE INTO routes (name, document) VALUES ('{a}', '{status}')"),
+        _ => format!("INSERT OR IGNORE INTO ip_monitor (ip) VALUES ('{a}')"),
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whoever_writes_the_follower_has_what_a_select_has(
+        steps in prop::collection::vec((statement(), any::<bool>(), any::<bool>()), 1..25)
+    ) {
+        block_on(async {
+            let home = home();
+            let mut follower = Follower::new(&home.store).await;
+            for (sql, own_ban, look) in steps {
+                stranger(&home.path).execute_batch(&sql).unwrap();
+                if own_ban {
+                    home.store.commit(ban("1.1.1.1")).await.unwrap();
+                    let spelled: Vec<String> = selected(&home.path).0.into_keys()
+                        .filter(|key| key.contains("1.1.1.1")).collect();
+                    assert_eq!(spelled, ["1.1.1.1"]);
+                }
+                if look {
+                    // At a quiet moment one look is enough: nothing depends on timing.
+                    follower.catch_up(&home.store).await;
+                    let (ips, routes) = selected(&home.path);
+                    assert_eq!((&follower.ips, &follower.routes), (&ips, &routes));
+                }
+            }
+            follower.settles(&home).await;
+            assert_eq!(follower.reloads, []);
+        });
+    }
+}
