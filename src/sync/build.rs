@@ -9,7 +9,7 @@ use tidegate_policy::bans::{self, BanTable, Fold, Join};
 use tidegate_policy::digest::SetDigest;
 use tidegate_policy::table::AddressTable;
 use tidegate_policy::wire::sync::{
-    BansUpdate, BlobRef, MAX_INLINE, MAX_PAGE, MAX_TABLE, OverlayChange, OverlayUpdate, SyncAnswer, Version,
+    BansUpdate, BlobRef, MAX_PAGE, MAX_TABLE, OverlayChange, OverlayUpdate, SyncAnswer, Version,
 };
 
 use super::intake::{ENTRIES, Intake, IntakeError, Table, name_of};
@@ -110,9 +110,7 @@ impl Build {
         }
         *self.blobs.get_mut(part) = Some(blob);
         self.todo.push_back(match bytes {
-            Some(bytes) if bytes.len() <= MAX_INLINE.max(MAX_PAGE) => {
-                Todo::Intake(Intake::new(part, blob, bytes))
-            }
+            Some(bytes) if bytes.len() <= MAX_PAGE => Todo::Intake(Intake::new(part, blob, bytes)),
             Some(_) => return Err(BuildError::TooLong),
             None => Todo::Fetch { part, blob, bytes: Vec::new() },
         });
