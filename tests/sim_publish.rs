@@ -124,7 +124,8 @@ impl Reader {
         });
         // The hash that a VM verifies after it has collected: what does not fit
         // is not used.
-        let named = |part: &Part| BlobHash::of(tables.get(*part)) == published.manifest.tables.get(*part).blob.hash;
+        let named =
+            |part: &Part| BlobHash::of(tables.get(*part)) == published.manifest.tables.get(*part).blob.hash;
         if !Part::ALL.iter().all(named) {
             return Ok(());
         }
