@@ -1,7 +1,7 @@
 //! The counts of `recording/stats`, from the sums of the sources that are known
 //! and the totals of those that were folded.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 use tidegate_policy::wire::event::{DropReason, Source};
 
 use super::ranges::RangeTable;
@@ -23,6 +23,10 @@ const SUM_COLUMNS: &str =
   coalesce(sum(CASE WHEN dead_at IS NULL AND closed_at IS NULL THEN 0
                ELSE numbered_hi - stored - dropped END), 0),
   coalesce(sum(dead_at IS NOT NULL AND closed_at IS NULL), 0)";
+
+fn sums_of(row: &Row<'_>) -> rusqlite::Result<[i64; 5]> {
+    Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?])
+}
 
 fn count(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
@@ -53,9 +57,8 @@ pub(super) fn add_malformed(conn: &Connection, batches: u64) -> rusqlite::Result
 /// were there before `lost_before` (milliseconds) are lost. What is only known of
 /// now (`alive`, `recorder`) is left empty.
 pub(super) fn recording(conn: &Connection, lost_before: i64) -> rusqlite::Result<RecordingCounts> {
-    let mut sums: [i64; 5] = conn
-        .prepare_cached(&format!("SELECT {SUM_COLUMNS} FROM sources"))?
-        .query_row([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?]))?;
+    let mut sums =
+        conn.prepare_cached(&format!("SELECT {SUM_COLUMNS} FROM sources"))?.query_row([], sums_of)?;
     for (sum, name) in sums.iter_mut().zip(SUMS) {
         *sum = sum.saturating_add(meta(conn, &format!("{FOLDED}{name}"))?);
     }
@@ -113,33 +116,29 @@ fn dropped(conn: &Connection) -> rusqlite::Result<Vec<(&'static str, u64)>> {
     Ok(by_reason)
 }
 
-/// Adds up at most `limit` sources that ended before `before` (milliseconds), and
-/// forgets them. Answers how many there were.
-pub(super) fn fold(conn: &Connection, before: i64, limit: usize) -> rusqlite::Result<u64> {
-    let ended = "SELECT source FROM sources WHERE coalesce(dead_at, closed_at) < ?1 ORDER BY source LIMIT ?2";
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let sums: [i64; 5] = conn
-        .prepare_cached(&format!("SELECT {SUM_COLUMNS} FROM sources WHERE source IN ({ended})"))?
-        .query_row(params![before, limit], |row| {
-            Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?])
-        })?;
+/// Adds what `source` left to the totals and forgets it, if it had ended before
+/// `before` (milliseconds). Answers whether it had.
+pub(super) fn fold(conn: &Connection, source: Source, before: i64) -> rusqlite::Result<bool> {
+    let key = source.0.to_be_bytes();
+    let ended = "source = ?1 AND coalesce(dead_at, closed_at) < ?2";
+    if !conn.prepare_cached(&format!("SELECT 1 FROM sources WHERE {ended}"))?.exists(params![key, before])? {
+        return Ok(false);
+    }
+    let sums = conn
+        .prepare_cached(&format!("SELECT {SUM_COLUMNS} FROM sources WHERE {ended}"))?
+        .query_row(params![key, before], sums_of)?;
     for (sum, name) in sums.into_iter().zip(SUMS) {
         add_to_meta(conn, &format!("{FOLDED}{name}"), sum)?;
     }
-    let mut by_reason = conn.prepare_cached(&format!(
-        "SELECT reason, sum(last - first + 1) FROM dropped WHERE source IN ({ended}) GROUP BY reason"
-    ))?;
-    let mut rows = by_reason.query(params![before, limit])?;
+    let mut by_reason = conn.prepare_cached(
+        "SELECT reason, sum(last - first + 1) FROM dropped WHERE source = ?1 GROUP BY reason",
+    )?;
+    let mut rows = by_reason.query([key])?;
     while let Some(row) = rows.next()? {
         add_to_meta(conn, &format!("{FOLDED_DROPPED}{}", row.get::<_, String>(0)?), row.get(1)?)?;
     }
-    drop(rows);
-    for table in ["ledger", "dropped", "source_marks"] {
-        conn.prepare_cached(&format!("DELETE FROM {table} WHERE source IN ({ended})"))?
-            .execute(params![before, limit])?;
+    for table in ["ledger", "dropped", "source_marks", "sources"] {
+        conn.prepare_cached(&format!("DELETE FROM {table} WHERE source = ?1"))?.execute([key])?;
     }
-    let folded = conn
-        .prepare_cached(&format!("DELETE FROM sources WHERE source IN ({ended})"))?
-        .execute(params![before, limit])?;
-    Ok(folded as u64)
+    Ok(true)
 }

@@ -115,6 +115,17 @@ pub(super) fn create(path: &Path) -> io::Result<PathBuf> {
     path.canonicalize()
 }
 
+/// Says in the log when others than the owner may read the database.
+pub(super) fn warn_if_open_to_others(path: &Path) {
+    let mode = std::fs::metadata(path).map_or(0, |m| m.mode() & 0o077);
+    if mode != 0 {
+        let path = path.display();
+        tracing::warn!(
+            "{path} holds hashes of tokens and addresses of clients, and others may read it: chmod 600 {path}"
+        );
+    }
+}
+
 /// A connection that writes. It never checkpoints on its own: that has a
 /// connection of its own.
 pub(super) fn connect(path: &Path, wait: Duration) -> rusqlite::Result<Connection> {

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::events::bytes_in_use;
 use super::file::{connect, connect_reader};
-use super::ledger::millis;
+use super::ledger::{self, millis};
 use super::queue::{Chore, MAX_ROWS};
 use super::readers::in_transaction;
 use super::shared::Shared;
@@ -31,6 +31,8 @@ const SMALL_WAL_EVERY: Duration = Duration::from_secs(60);
 const STEP_PAUSE: Duration = Duration::from_millis(5);
 /// Bans that one step removes.
 const EXPIRED_STEP: usize = 500;
+/// Sources that one step buries or folds.
+const SOURCES_STEP: usize = 50;
 /// Silence after which a source is dead, whatever was said of it: recorders give
 /// up repeating after this time.
 const SILENT_FOR: Duration = Duration::from_secs(24 * 3600);
@@ -65,7 +67,8 @@ impl Keeper {
                 open = self.open().inspect_err(|e| tracing::debug!("cannot keep house: {e}")).ok();
             }
             let Some(conns) = &mut open else { continue };
-            let mut kept = self.checkpoint(&conns.checkpointer);
+            let mut kept =
+                self.checkpoint(&conns.checkpointer).and_then(|()| self.trim_events(&mut conns.reader));
             if kept.is_ok() && Instant::now() >= next_chores {
                 kept = self.chores(&mut conns.reader);
                 next_chores = Instant::now() + self.shared.options.chores_every;
@@ -102,16 +105,30 @@ impl Keeper {
         let options = self.shared.options.clone();
         let now = time_text::now_ms();
         self.drop_expired(reader, now - millis(options.expired_keep_for))?;
-        while in_transaction(reader, bytes_in_use)? > options.events_max_bytes {
+        if let Some(below) = self.log_floor() {
+            while self.step(Chore::TrimLog(below)) == MAX_ROWS as u64 {}
+        }
+        let silent_since = now - millis(SILENT_FOR);
+        let silent = in_transaction(reader, |conn| ledger::silent(conn, silent_since))?;
+        for sources in silent.chunks(SOURCES_STEP) {
+            self.step(Chore::Bury(sources.to_vec(), silent_since));
+        }
+        let ended_by = now - millis(options.fold_after);
+        let ended = in_transaction(reader, |conn| ledger::ended(conn, ended_by))?;
+        for sources in ended.chunks(SOURCES_STEP) {
+            self.step(Chore::Fold(sources.to_vec(), ended_by));
+        }
+        Ok(())
+    }
+
+    /// Keeps the database to its size: what comes within a second is little beside
+    /// it.
+    fn trim_events(&self, reader: &mut Connection) -> rusqlite::Result<()> {
+        while in_transaction(reader, bytes_in_use)? > self.shared.options.events_max_bytes {
             if self.step(Chore::TrimEvents) == 0 {
                 break;
             }
         }
-        if let Some(below) = self.log_floor() {
-            while self.step(Chore::TrimLog(below)) == MAX_ROWS as u64 {}
-        }
-        self.step(Chore::BurySilent(now - millis(SILENT_FOR)));
-        while self.step(Chore::Fold(now - millis(options.fold_after))) > 0 {}
         Ok(())
     }
 

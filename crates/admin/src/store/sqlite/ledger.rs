@@ -253,10 +253,30 @@ pub(super) fn close_sources(conn: &Connection, gateway: &str, now: i64) -> rusql
         .execute(params![gateway, now])
 }
 
-/// Sources that nobody has spoken of since `before` are dead from `now` on.
-pub(super) fn bury_silent(conn: &Connection, before: i64, now: i64) -> rusqlite::Result<usize> {
-    conn.prepare_cached("UPDATE sources SET dead_at = ?2 WHERE heard_at < ?1 AND dead_at IS NULL")?
-        .execute(params![before, now])
+/// Sources that live and that nobody has spoken of since `before`.
+pub(super) fn silent(conn: &Connection, before: i64) -> rusqlite::Result<Vec<Source>> {
+    sources(conn, "dead_at IS NULL AND heard_at < ?1", before)
+}
+
+/// Sources that ended before `before`.
+pub(super) fn ended(conn: &Connection, before: i64) -> rusqlite::Result<Vec<Source>> {
+    sources(conn, "coalesce(dead_at, closed_at) < ?1", before)
+}
+
+fn sources(conn: &Connection, which: &str, before: i64) -> rusqlite::Result<Vec<Source>> {
+    let mut statement = conn.prepare_cached(&format!("SELECT source FROM sources WHERE {which}"))?;
+    let rows = statement.query_map([before], |row| Ok(Source(u128::from_be_bytes(row.get(0)?))))?;
+    rows.collect()
+}
+
+/// `source` is dead from `now` on, if nobody has spoken of it since `before`.
+pub(super) fn bury(conn: &Connection, source: Source, before: i64, now: i64) -> rusqlite::Result<bool> {
+    let buried = conn
+        .prepare_cached(
+            "UPDATE sources SET dead_at = ?3 WHERE source = ?1 AND heard_at < ?2 AND dead_at IS NULL",
+        )?
+        .execute(params![source.0.to_be_bytes(), before, now])?;
+    Ok(buried > 0)
 }
 
 /// Whether the ledger has the event.

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tidegate_policy::wire::event::Source;
 use tidegate_policy::wire::sync::Gateway;
 use tokio::sync::oneshot;
 
@@ -86,10 +87,10 @@ pub(super) enum Chore {
     TrimEvents,
     /// Remove log rows below this number.
     TrimLog(u64),
-    /// Sources last heard of before this moment are dead.
-    BurySilent(i64),
-    /// Add up what sources that died before this moment left, and forget them.
-    Fold(i64),
+    /// These sources are dead, if still nobody has spoken of them since.
+    Bury(Vec<Source>, i64),
+    /// Add up what these sources left, if they had ended by then, and forget them.
+    Fold(Vec<Source>, i64),
 }
 
 /// What the writer shall do next.
@@ -153,7 +154,7 @@ impl Lines {
         }
         let ingest_due = self.ingest_wait(now, ingest_every) == Some(Duration::ZERO);
         let chores_turn = !ingest_due || !self.chore_had_its_turn;
-        if let Some((chore, reply)) = self.chores.pop_front_if(|_| chores_turn) {
+        if chores_turn && let Some((chore, reply)) = self.chores.pop_front() {
             self.chore_had_its_turn = true;
             return Some(Work::Chore(chore, reply));
         }

@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode, params};
 use super::changes::{self, Spellings};
 use super::counts;
 use super::events;
-use super::file::{FileId, FileSet, connect};
+use super::file::{FileId, FileSet, connect, warn_if_open_to_others};
 use super::ingest::{Budget, Progress};
 use super::ledger::{self, Ledger};
 use super::queue::{Chore, Ingest, MAX_ROWS, Urgent, Waiting, Work};
@@ -59,6 +59,7 @@ impl Writer {
         let now = look(&conn).map_err(|e| sql_error(&e))?;
         conn.execute_batch("COMMIT").map_err(|e| sql_error(&e))?;
         conn.busy_timeout(Duration::ZERO).map_err(|e| sql_error(&e))?;
+        warn_if_open_to_others(path);
         let files = FileSet::of(path).map_err(failed)?;
         Ok((conn, files, now))
     }
@@ -441,7 +442,7 @@ fn run_chore(conn: &Connection, chore: &Chore) -> rusqlite::Result<u64> {
             }
             Ok(gone)
         }
-        Chore::TrimEvents => events::trim(conn, MAX_ROWS),
+        Chore::TrimEvents => events::trim(conn, MAX_ROWS / 2),
         Chore::TrimLog(below) => {
             let below = i64::try_from(*below).unwrap_or(i64::MAX);
             let limit = i64::try_from(MAX_ROWS).unwrap_or(i64::MAX);
@@ -454,7 +455,11 @@ fn run_chore(conn: &Connection, chore: &Chore) -> rusqlite::Result<u64> {
                 .execute(params![below, limit])?;
             Ok(gone as u64)
         }
-        Chore::BurySilent(before) => Ok(ledger::bury_silent(conn, *before, now)? as u64),
-        Chore::Fold(before) => counts::fold(conn, *before, 20),
+        Chore::Bury(sources, before) => count_true(sources, |&s| ledger::bury(conn, s, *before, now)),
+        Chore::Fold(sources, before) => count_true(sources, |&s| counts::fold(conn, s, *before)),
     }
+}
+
+fn count_true<T>(items: &[T], each: impl Fn(&T) -> rusqlite::Result<bool>) -> rusqlite::Result<u64> {
+    items.iter().try_fold(0, |sum, item| Ok(sum + u64::from(each(item)?)))
 }
