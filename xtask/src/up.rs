@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use tidegate_stack::programs::repository;
-use tidegate_stack::{Demo, NamedBackend, Options, PortChoice, Ports, Stack, Started};
+use tidegate_stack::{Demo, NamedBackend, Options, PortChoice, Ports, Stack, Started, wait};
 
 use crate::build::{self, Parts};
 use crate::report;
@@ -49,6 +49,7 @@ fn parse_backend(text: &str) -> Result<NamedBackend, String> {
 
 /// `cargo xtask up`.
 pub fn up(args: &Args) -> Result<()> {
+    catch_signals()?;
     let dir = dir();
     let running = read_state(&dir)?;
     if !running.is_empty() && running.iter().all(Started::is_alive) {
@@ -65,12 +66,13 @@ pub fn up(args: &Args) -> Result<()> {
     let own_demo = args.backends.iter().all(|backend| backend.name != "demo");
     Ports::DEFAULT.check_free(!own_demo)?;
     let parts = build::parts()?;
+    ensure!(!wait::is_interrupted(), "interrupted");
     if args.fresh && dir.exists() {
         std::fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
     }
     remove_logs(&dir)?;
     let new = !dir.join("tidegate.db").exists();
-    println!("starting: admin service, Envoy with {} workers, demo backend", args.workers);
+    println!("starting: admin service, Envoy with {} workers, backends", args.workers);
     let stack = Stack::start(options(args, parts, &dir))?;
     write_state(&dir, &stack.started())?;
     if new {
@@ -116,23 +118,34 @@ fn options(args: &Args, parts: Parts, dir: &Path) -> Options {
     }
 }
 
+/// From here on Ctrl-C and SIGTERM do not end this process at once: it ends what
+/// it started first.
+fn catch_signals() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut int, mut term) = {
+        let _inside = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = int.recv() => {}
+                _ = term.recv() => {}
+            }
+        });
+        wait::interrupt();
+    });
+    Ok(())
+}
+
 /// Until Ctrl-C or SIGTERM, or until a part ends by itself.
 fn watch(mut stack: Stack) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        let mut look = tokio::time::interval(Duration::from_millis(500));
-        loop {
-            tokio::select! {
-                _ = int.recv() => break,
-                _ = term.recv() => break,
-                _ = look.tick() => stack.check_running()?,
-            }
-        }
-        println!("\nending");
-        anyhow::Ok(())
-    })?;
+    while !wait::is_interrupted() {
+        stack.check_running()?;
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    println!("\nending");
     drop(stack);
     Ok(())
 }
