@@ -160,7 +160,7 @@ impl Follower {
                 match cut {
                     Ok((base, bytes)) => self.install(base, bytes, at_cut),
                     Err(error) => {
-                        self.shared.notice(format!("no new base of the bans could be cut: {error}"))
+                        self.shared.notice(format!("no new base of the bans could be cut: {error}"));
                     }
                 }
                 self.cut_if_due();

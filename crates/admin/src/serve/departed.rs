@@ -67,7 +67,7 @@ mod tests {
         assert_eq!(seen.take([new.clone()], at(5)), []);
         assert_eq!(seen.take([old.clone(), new.clone()], at(6)), [], "it was there again");
         assert_eq!(seen.take([new.clone()], at(15)), []);
-        assert_eq!(seen.take([new.clone()], at(16)), [old.clone()]);
+        assert_eq!(seen.take([new.clone()], at(16)), std::slice::from_ref(&old));
         assert_eq!(seen.take([new.clone()], at(17)), []);
         seen.again(old.clone(), at(17));
         assert_eq!(seen.take([new], at(18)), [old]);
