@@ -110,3 +110,87 @@ impl Log {
         Some(self.older.iter().flat_map(|older| older.changed.after(since)).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn prefix(n: u8) -> Prefix {
+        Prefix::host([192, 0, 2, n].into())
+    }
+
+    fn moment(step: usize) -> Moment {
+        Moment { era: 0, seq: step as u64 + 1 }
+    }
+
+    /// Whether each key is there, after each step.
+    fn history(flips: &[u8]) -> Vec<[bool; 6]> {
+        let mut states = vec![[false; 6]];
+        for key in flips {
+            let mut next = *states.last().unwrap_or(&[false; 6]);
+            next[usize::from(*key)] ^= true;
+            states.push(next);
+        }
+        states
+    }
+
+    fn differ(states: &[[bool; 6]], one: usize, other: usize) -> BTreeSet<Prefix> {
+        let differs = |key: &u8| states[one][usize::from(*key)] != states[other][usize::from(*key)];
+        (0..6).filter(differs).map(prefix).collect()
+    }
+
+    proptest! {
+        /// Whatever a gateway missed, and wherever the base was cut meanwhile: the
+        /// keys that it is told of are all in which it can differ.
+        #[test]
+        fn what_differs_is_told(
+            flips in proptest::collection::vec(0..6u8, 1..40),
+            cuts in proptest::collection::btree_map(0..40usize, 0..6usize, 0..6),
+        ) {
+            let states = history(&flips);
+            let mut log = Log::new(moment(0));
+            let (mut cut, mut in_progress): (usize, Option<(usize, usize, Changed)>) = (0, None);
+            for (step, key) in flips.iter().enumerate() {
+                let now = step + 1;
+                log.note(&[prefix(*key)], moment(now));
+                if let (Some(takes), None) = (cuts.get(&step), &in_progress) {
+                    in_progress = Some((now, now + takes, log.current.clone()));
+                }
+                if let Some((at, _, at_cut)) = in_progress.take_if(|(_, done, _)| *done <= now) {
+                    log.cut(at_cut, moment(at));
+                    cut = at;
+                }
+                let differ = |one, other| differ(&states, one, other);
+                for since in 0..=now {
+                    let folded = log.between(moment(since), moment(cut)).unwrap();
+                    prop_assert!(differ(since, cut).is_subset(&folded));
+                    let told: BTreeSet<_> = log.current.after(moment(since)).collect();
+                    prop_assert!(since < cut || differ(since, now).is_subset(&told));
+                }
+                let overlay: BTreeSet<_> = log.current.keys().collect();
+                prop_assert!(differ(cut, now).is_subset(&overlay));
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_forgotten_is_not_guessed() {
+        let mut log = Log::new(moment(0));
+        for step in 1..=3 {
+            log.note(&[prefix(1)], moment(step));
+            let at_cut = log.current.clone();
+            log.cut(at_cut, moment(step));
+            log.prune(Duration::from_secs(60), 100);
+            tokio::time::sleep(Duration::from_secs(25)).await;
+        }
+        assert!(log.between(moment(0), moment(3)).is_some());
+        log.prune(Duration::from_secs(60), 100);
+        assert_eq!(log.between(moment(0), moment(3)), None);
+        assert!(log.between(moment(1), moment(3)).is_some());
+        tokio::time::sleep(Duration::from_secs(500)).await;
+        log.prune(Duration::from_secs(60), 0);
+        assert_eq!(log.between(moment(1), moment(3)), None);
+        assert!(log.between(moment(2), moment(3)).is_some(), "the last cut stays");
+    }
+}

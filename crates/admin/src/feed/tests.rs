@@ -4,6 +4,7 @@ mod behaviour;
 mod gateway;
 mod memory;
 mod property;
+mod sqlite;
 
 use std::sync::Arc;
 
