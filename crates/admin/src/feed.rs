@@ -9,6 +9,7 @@ mod base;
 mod blobs;
 mod clock;
 mod follow;
+mod former;
 mod load;
 mod log;
 mod pace;
@@ -34,9 +35,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::gateways::Gateways;
 use crate::store::{Store, StoreError};
-use answer::Plan;
+use answer::{BansPlan, Plan};
 use blobs::Blobs;
 use follow::{Event, Follower};
+use former::Former;
 use state::State;
 
 pub use routes::RouteInfo;
@@ -134,6 +136,8 @@ impl Drop for Handle {
 
 struct Shared {
     options: FeedOptions,
+    store: Arc<dyn Store>,
+    former: Former,
     /// The newest state.
     applied: watch::Sender<Arc<State>>,
     /// The newest state that polls are answered from.
@@ -163,6 +167,8 @@ impl Feed {
         let first = Arc::new(state.clone());
         let shared = Arc::new(Shared {
             options,
+            store,
+            former: Former::default(),
             applied: watch::Sender::new(first.clone()),
             released: watch::Sender::new(first),
             blobs: Mutex::new(blobs),
@@ -172,11 +178,11 @@ impl Feed {
             trouble: Mutex::default(),
             notices: Mutex::default(),
         });
-        let follower = Follower::new(store.clone(), shared.clone(), state);
+        let follower = Follower::new(shared.clone(), state);
         let tasks = vec![
             tokio::spawn(follower.run(hints, inbox)),
             tokio::spawn(pace::release(shared.clone())),
-            tokio::spawn(reconcile::run(store, shared.clone())),
+            tokio::spawn(reconcile::run(shared.clone())),
         ];
         Ok(Self(Arc::new(Handle { shared, tasks })))
     }
@@ -235,7 +241,12 @@ impl Feed {
             let state = released.borrow_and_update().clone();
             let version = state.version();
             if since != Some(version) || known_refresh < state.refresh || poll.misses_ack(version) {
-                let plan = Plan::new(&state, since, held, poll.ack_wanted(version));
+                let mut plan = Plan::new(&state, since, held, poll.ack_wanted(version));
+                if let Some(since) = state.to_guess(&plan, since, held)
+                    && let Some(guess) = shared.former.guess(&*shared.store, since, &state).await
+                {
+                    plan.bans = BansPlan::FoldGuess(guess);
+                }
                 return Some(state.answer(plan));
             }
             tokio::select! {

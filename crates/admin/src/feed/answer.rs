@@ -15,6 +15,7 @@ use tidegate_policy::wire::sync::{
 use tokio::time::Instant;
 
 use super::clock;
+use super::former::Guess;
 use super::log::Moment;
 use super::state::State;
 
@@ -32,7 +33,7 @@ pub(super) struct Plan {
 }
 
 /// How the bans of a gateway become ours.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) enum BansPlan {
     /// They are.
     Unchanged,
@@ -40,6 +41,8 @@ pub(super) enum BansPlan {
     Delta(Moment),
     /// It holds our base, or has to fetch it.
     Whole,
+    /// It holds another base, and if the guess is right folds it.
+    FoldGuess(Guess),
     /// It holds another base, and our bans as they were at this moment.
     FoldSince(Moment),
     /// It holds another base, and exactly what ours says.
@@ -101,6 +104,14 @@ impl Clone for Cache {
 }
 
 impl State {
+    /// The number of a former process since which the bans would have to be
+    /// guessed, or else fetched.
+    pub fn to_guess(&self, plan: &Plan, since: Option<Version>, held: &Held) -> Option<u64> {
+        let fetches = plan.bans == BansPlan::Whole && held.base? != self.base.blob.hash;
+        let since = since.filter(|since| self.moment_of(*since).is_none())?;
+        (fetches && since.epoch != self.version().epoch).then_some(since.seq)
+    }
+
     /// The bytes of the answer to `plan`; encoded by whoever comes first.
     pub fn answer(&self, plan: Plan) -> Bytes {
         let slot = {
@@ -125,7 +136,7 @@ impl State {
             server_time_ms: clock::now_ms(),
             ack_wanted: plan.ack_wanted,
             whole: plan.whole.iter().map(|table| self.whole_update(*table)).collect(),
-            bans: self.bans_update(plan.bans),
+            bans: self.bans_update(&plan.bans),
         };
         let fits = |answer: &SyncAnswer| -> Option<Result<Vec<u8>, WireError>> {
             let bytes = answer.to_bytes();
@@ -151,24 +162,27 @@ impl State {
         WholeUpdate { table, blob: whole.blob, bytes: inline.then(|| whole.bytes.to_vec()) }
     }
 
-    fn bans_update(&self, plan: BansPlan) -> Option<BansUpdate> {
+    fn bans_update(&self, plan: &BansPlan) -> Option<BansUpdate> {
         let changed = |prefix: Prefix| OverlayChange { prefix, state: self.world.ban(&prefix) };
         let whole = || OverlayUpdate::Whole(self.log.current.keys().map(changed).collect());
         let (fold, overlay) = match plan {
             BansPlan::Unchanged => return None,
             BansPlan::Delta(since) => {
-                (None, OverlayUpdate::Delta(self.log.current.after(since).map(changed).collect()))
+                (None, OverlayUpdate::Delta(self.log.current.after(*since).map(changed).collect()))
             }
             BansPlan::Whole => (None, whole()),
             BansPlan::FoldNothing => (Some(Vec::new()), whole()),
-            BansPlan::FoldSince(since) => (self.fold(since), whole()),
+            BansPlan::FoldSince(since) => (self.fold(*since, &[]), whole()),
+            BansPlan::FoldGuess(guess) => (self.fold(guess.upto, &guess.keys), whole()),
         };
         Some(BansUpdate { base: self.base.blob, fold, overlay, digest: self.world.bans })
     }
 
-    /// What turns the bans of `since` into those of the base.
-    fn fold(&self, since: Moment) -> Option<Vec<OverlayChange>> {
-        let keys = self.log.between(since, self.base.cut)?;
+    /// What turns the bans of `since`, which may differ in `more`, into those of
+    /// the base.
+    fn fold(&self, since: Moment, more: &[Prefix]) -> Option<Vec<OverlayChange>> {
+        let mut keys = self.log.between(since, self.base.cut)?;
+        keys.extend(more);
         let at_cut = |prefix: Prefix| OverlayChange { prefix, state: self.base.state(&prefix) };
         Some(keys.into_iter().map(at_cut).collect())
     }

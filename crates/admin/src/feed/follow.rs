@@ -42,7 +42,6 @@ pub(super) enum Event {
 
 /// Follows the store.
 pub(super) struct Follower {
-    store: Arc<dyn Store>,
     shared: Arc<Shared>,
     state: State,
     cutting: bool,
@@ -124,8 +123,8 @@ impl Step {
 }
 
 impl Follower {
-    pub fn new(store: Arc<dyn Store>, shared: Arc<Shared>, state: State) -> Self {
-        Self { store, shared, state, cutting: false }
+    pub fn new(shared: Arc<Shared>, state: State) -> Self {
+        Self { shared, state, cutting: false }
     }
 
     /// Follows until the task is ended.
@@ -182,7 +181,7 @@ impl Follower {
     async fn catch_up(&mut self) {
         let trouble = loop {
             let seq = self.state.moment.seq;
-            let step = match self.store.changes_since(seq).await {
+            let step = match self.shared.store.changes_since(seq).await {
                 Ok(Changes::Rows { seq: now, .. }) if now == seq => break None,
                 Ok(Changes::Rows { seq: now, ips, routes }) if now > seq => {
                     self.apply(now, ips, routes).await
@@ -219,7 +218,7 @@ impl Follower {
     /// did not move though the rows did.
     async fn reload(&mut self, new_epoch: bool, why: &str) -> Result<(), StoreError> {
         self.shared.notice(format!("all tables are read again: {why}"));
-        let snapshot = self.store.snapshot(&[Table::Ip, Table::Routes]).await?;
+        let snapshot = self.shared.store.snapshot(&[Table::Ip, Table::Routes]).await?;
         let seq = snapshot.seq;
         let world = World::clone(&self.state.world);
         let mut step = blocking(move || Step::reload(world, snapshot)).await?.map_err(laid_out)?;

@@ -14,7 +14,7 @@ use super::follow::Event;
 use super::load::Loaded;
 use super::state::State;
 use super::world::World;
-use crate::store::{Changes, RouteRow, Store, StoreError, Table};
+use crate::store::{Changes, RouteRow, StoreError, Table};
 
 /// `ip_monitor` counts as small up to this many prefixes.
 const SMALL: usize = 10_000;
@@ -22,7 +22,7 @@ const SMALL: usize = 10_000;
 const FOLLOWS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Compares at the options' intervals. Never returns.
-pub(super) async fn run(store: Arc<dyn Store>, shared: Arc<Shared>) {
+pub(super) async fn run(shared: Arc<Shared>) {
     let (small, large) = (shared.options.reconcile_small, shared.options.reconcile_large);
     let mut next_large = Instant::now() + large;
     loop {
@@ -34,7 +34,7 @@ pub(super) async fn run(store: Arc<dyn Store>, shared: Arc<Shared>) {
             next_large = Instant::now() + large;
         }
         let tables: &[Table] = if due || few { &[Table::Ip, Table::Routes] } else { &[Table::Routes] };
-        match compare(&*store, &shared, tables).await {
+        match compare(&shared, tables).await {
             Ok(None) => {}
             // The follower ends no earlier than this task.
             Ok(Some(found)) => drop(shared.events.send(Event::Differs(found))),
@@ -44,16 +44,16 @@ pub(super) async fn run(store: Arc<dyn Store>, shared: Arc<Shared>) {
 }
 
 /// What differs, if anything does.
-async fn compare(store: &dyn Store, shared: &Shared, tables: &[Table]) -> Result<Option<String>, StoreError> {
+async fn compare(shared: &Shared, tables: &[Table]) -> Result<Option<String>, StoreError> {
     let era = shared.applied.borrow().moment.era;
-    let snapshot = store.snapshot(tables).await?;
+    let snapshot = shared.store.snapshot(tables).await?;
     let seq = snapshot.seq;
     let mut applied = shared.applied.subscribe();
     let reached = timeout(FOLLOWS_WITHIN, applied.wait_for(|state| state.moment.seq >= seq)).await;
     let Ok(Ok(state)) = reached.map(|state| state.map(|state| State::clone(&state))) else { return Ok(None) };
     // Asked after the state was taken: whatever the state has that the snapshot
     // has not is among these keys.
-    let Changes::Rows { ips, routes, .. } = store.changes_since(seq).await? else { return Ok(None) };
+    let Changes::Rows { ips, routes, .. } = shared.store.changes_since(seq).await? else { return Ok(None) };
     if state.moment.era != era {
         return Ok(None);
     }

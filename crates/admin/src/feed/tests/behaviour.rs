@@ -110,6 +110,35 @@ async fn after_a_restart_what_is_equal_is_not_sent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_restart_a_change_in_between_is_folded_not_fetched() {
+    let store = Arc::new(Memory::default());
+    banned(&store, &start(&store, tiny()).await, 0..100).await;
+    let feed = start(&store, tiny()).await;
+    let mut gateways = [SimGateway::new("a"), SimGateway::new("b"), SimGateway::new("c")];
+    for gateway in &mut gateways {
+        gateway.poll(&feed).await;
+    }
+    drop(feed);
+    store.ban("198.51.100.1");
+    store.delete("192.0.2.7");
+    let restarted = start(&store, tiny()).await;
+    gateways[0].poll(&restarted).await;
+    // Later, when another base has been cut as well.
+    for last in 101..180 {
+        banned(&store, &restarted, last..last + 1).await;
+    }
+    gateways[1].poll(&restarted).await;
+    // What happened unseen while the service was down cannot be guessed.
+    store.change_unseen(|rows| drop(rows.ips.remove("192.0.2.8")));
+    let again = start(&store, tiny()).await;
+    for gateway in &mut gateways {
+        gateway.poll(&again).await;
+    }
+    let figures = gateways.each_ref().map(|g| (g.folded, g.misfolded, g.fetched, g.banned().len()));
+    assert_eq!(figures, [(1, 1, 2, 178), (1, 1, 2, 178), (0, 1, 2, 178)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unknown_version_is_answered_in_full_and_at_once() {
     let store = Arc::new(Memory::default());
     store.ban("192.0.2.1");

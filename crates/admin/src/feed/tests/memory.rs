@@ -22,12 +22,13 @@ pub struct Rows {
     log: Vec<(u64, Table, String)>,
     /// The log reaches back to here.
     floor: u64,
+    /// When something was brought back.
+    restored: u64,
 }
 
 #[derive(Default)]
 pub struct Memory {
     rows: Mutex<Rows>,
-    restored: Mutex<bool>,
     broken: Mutex<bool>,
     hint: watch::Sender<u64>,
 }
@@ -97,8 +98,10 @@ impl Memory {
 
     /// Brings back what was; the next reader is told.
     pub fn restore(&self, to: Rows) {
-        *self.rows() = to;
-        *self.restored.lock().unwrap() = true;
+        let mut rows = self.rows();
+        let newest = rows.seq.max(to.seq) + 1;
+        *rows = Rows { seq: newest, restored: newest, ..to };
+        drop(rows);
         self.hint.send_modify(|n| *n += 1);
     }
 
@@ -157,7 +160,7 @@ impl Store for Memory {
     async fn changes_since(&self, seq: u64) -> Result<Changes, StoreError> {
         self.check()?;
         let rows = self.rows();
-        if std::mem::take(&mut *self.restored.lock().unwrap()) || seq > rows.seq {
+        if seq < rows.restored || seq > rows.seq {
             return Ok(Changes::Reload { new_epoch: true, why: "restored" });
         }
         if seq < rows.floor {

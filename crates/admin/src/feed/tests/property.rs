@@ -206,10 +206,13 @@ fn run(ops: Vec<Op>) {
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let mut run = Run::new().await;
+        let guessed = ops.iter().any(|op| matches!(op, Op::Restart));
         for op in ops {
             run.step(op).await;
         }
         run.check().await;
+        let misfolded: usize = run.gateways.iter().map(|gateway| gateway.misfolded).sum();
+        assert!(guessed || misfolded == 0, "within a process nothing has to be guessed");
     });
 }
 
