@@ -39,19 +39,23 @@ impl FileSet {
         Ok(Self { main: FileId::of(path)?, wal: FileId::of(&beside(path, "-wal")).ok() })
     }
 
-    /// Removes the write-ahead log that this set left at `path` when another
+    /// Moves the write-ahead log aside that this set left at `path` when another
     /// database was moved there: SQLite would replay it into the new one. A log
-    /// that came with the new one is not touched.
-    pub(super) fn clear_leftovers(&self, path: &Path) -> io::Result<()> {
+    /// that came with the new one is not touched. Answers where it is now, if it
+    /// may hold something: the last changes of the file that was here.
+    pub(super) fn clear_leftovers(&self, path: &Path) -> io::Result<Option<PathBuf>> {
         let wal = beside(path, "-wal");
-        if self.wal.is_some() && FileId::of(&wal).ok() == self.wal {
-            std::fs::remove_file(wal)?;
-            match std::fs::remove_file(beside(path, "-shm")) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
+        if self.wal.is_none() || FileId::of(&wal).ok() != self.wal {
+            return Ok(None);
         }
-        Ok(())
+        let aside = beside(path, ".replaced-wal");
+        let is_empty = std::fs::metadata(&wal)?.len() == 0;
+        std::fs::rename(&wal, &aside)?;
+        match std::fs::remove_file(beside(path, "-shm")) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        Ok((!is_empty).then_some(aside))
     }
 }
 

@@ -127,6 +127,7 @@ struct Lines {
     chores: VecDeque<(Chore, Reply<u64>)>,
     chore_had_its_turn: bool,
     last_ingest: Option<Instant>,
+    rest_until: Option<Instant>,
 }
 
 impl Lines {
@@ -134,10 +135,8 @@ impl Lines {
         if self.ingest.is_empty() {
             return None;
         }
-        if self.ingest_rows >= MAX_ROWS {
-            return Some(Duration::ZERO);
-        }
-        let due = self.last_ingest.map_or(now, |last| last + every);
+        let paced = self.last_ingest.filter(|_| self.ingest_rows < MAX_ROWS).map(|last| last + every);
+        let due = paced.max(self.rest_until).unwrap_or(now);
         Some(due.saturating_duration_since(now))
     }
 
@@ -205,6 +204,13 @@ impl Queue {
         lines.stopping || lines.mend || !lines.urgent.is_empty()
     }
 
+    /// Whether anything waits at all.
+    pub(super) fn is_waited_for(&self) -> bool {
+        let lines = locked(&self.lines);
+        let mends_or_stops = lines.stopping || lines.mend;
+        mends_or_stops || !lines.urgent.is_empty() || !lines.ingest.is_empty() || !lines.chores.is_empty()
+    }
+
     /// Whether the store is being closed.
     pub(super) fn is_stopping(&self) -> bool {
         locked(&self.lines).stopping
@@ -257,6 +263,12 @@ impl Queue {
             // What is left over is a backlog: it goes on at once.
             lines.last_ingest = None;
         }
+    }
+
+    /// A transaction of events held the lock for so long: for half of that time it
+    /// is left free, or a heap of events would keep every other program out.
+    pub(super) fn rest(&self, held: Duration) {
+        locked(&self.lines).rest_until = Some(Instant::now() + held / 2);
     }
 
     /// Ends the writer; what waits is told that the store is closed.

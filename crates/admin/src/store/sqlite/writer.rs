@@ -70,9 +70,9 @@ impl Writer {
 
     /// Works until the queue says stop.
     pub(super) fn run(mut self) {
-        self.follow_spellings(usize::MAX);
         let shared = Arc::clone(&self.shared);
         loop {
+            self.read_ahead();
             match shared.queue.next(shared.is_locked()) {
                 Work::Stop => break,
                 Work::Mend => self.mend(),
@@ -88,23 +88,32 @@ impl Writer {
         shared.queue.clear();
     }
 
-    /// Looks whether the lock is free, and reads ahead what the next ban needs.
+    /// Looks whether the lock is free, so that health knows before a ban does.
     fn idle(&mut self) {
         if self.try_lock().is_ok() {
             self.rollback();
         }
-        if self.spellings.upto() != Some(self.shared.newest()) {
-            self.follow_spellings(FOLLOW_STEP);
-        }
     }
 
-    fn follow_spellings(&mut self, steps: usize) {
-        let followed =
-            self.conn.execute_batch("BEGIN").and_then(|()| self.spellings.follow(&self.conn, steps));
-        self.rollback();
-        if let Err(e) = followed {
-            self.spellings.reset();
-            tracing::debug!("cannot read ip_monitor ahead: {e}");
+    /// Reads ahead what the next ban needs, while nobody waits: others may have
+    /// written a million rows.
+    fn read_ahead(&mut self) {
+        while !self.shared.queue.is_waited_for()
+            && self.spellings.upto().is_none_or(|upto| upto < self.shared.newest())
+        {
+            let before = self.spellings.upto();
+            let followed = self
+                .conn
+                .execute_batch("BEGIN")
+                .and_then(|()| self.spellings.follow(&self.conn, FOLLOW_STEP));
+            self.rollback();
+            if let Err(e) = followed {
+                tracing::debug!("cannot read ip_monitor ahead: {e}");
+                return self.spellings.reset();
+            }
+            if self.spellings.upto() == before {
+                return;
+            }
         }
     }
 
@@ -198,7 +207,13 @@ impl Writer {
                 return Err(StoreError::Failed(gone));
             }
         }
-        self.files.clear_leftovers(&self.shared.path).map_err(failed)?;
+        if let Some(aside) = self.files.clear_leftovers(&self.shared.path).map_err(failed)? {
+            self.shared.notice(&format!(
+                "the last changes of the database that was replaced are in {}: beside that file, as <its name>-wal, \
+                 they belong to it again",
+                aside.display()
+            ));
+        }
         let wait = deadline.saturating_duration_since(Instant::now());
         let (conn, files, _) = Self::open(&self.shared.path, wait).inspect_err(|e| {
             self.shared.notice(&format!("{REPLACED}, and the new one cannot be used: {e}"));
@@ -327,10 +342,13 @@ impl Writer {
 
     fn ingest(&mut self, jobs: Vec<Waiting<Ingest>>) {
         let deadline = Instant::now() + self.shared.options.busy_for;
-        let outcome = self.begin(deadline).and_then(|()| self.ingest_in_transaction(&jobs));
-        if outcome.is_err() {
+        let outcome = self.begin(deadline).and_then(|()| {
+            let begun = Instant::now();
+            let outcome = self.ingest_in_transaction(&jobs);
             self.rollback();
-        }
+            self.shared.queue.rest(begun.elapsed());
+            outcome
+        });
         match outcome {
             Ok((End::Durable, progress)) => {
                 let rest = answer_ingest(jobs, progress);

@@ -107,7 +107,7 @@ fn a_replaced_file_is_opened_and_the_old_one_left_alone() {
         let (new_epoch, why) = follower.reloads(&home).await;
         assert!(new_epoch, "{why}");
         assert_eq!(follower.ips.keys().collect::<Vec<_>>(), ["7.7.7.7", "8.8.8.8"]);
-        noticed(&home.store, "replaced").await;
+        noticed(&home.store, "the database file was replaced").await;
         assert_eq!(std::fs::read(&old).unwrap(), old_bytes);
         let check: String =
             stranger(&home.path).query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
@@ -117,6 +117,29 @@ fn a_replaced_file_is_opened_and_the_old_one_left_alone() {
         let reloads = follower.reloads.len();
         follower.settles(&home).await;
         assert_eq!((follower.ips.len(), follower.reloads.len()), (3, reloads));
+    });
+}
+
+#[test]
+fn what_the_old_log_held_goes_with_the_old_file() {
+    block_on(async {
+        let home = home();
+        let (path, directory) = (home.path.clone(), home.directory);
+        drop(home.store);
+        // This service never writes; the log is full all the same.
+        let store = SqliteStore::open(&path, Options::default()).unwrap();
+        let home = Home { store, path, directory };
+        stranger(&home.path).execute_batch("INSERT INTO ip_monitor (ip) VALUES ('6.6.6.6')").unwrap();
+        let mut follower = Follower::new(&home.store).await;
+        let (new, old) = (home.directory.path().join("new.db"), home.directory.path().join("old.db"));
+        stranger(&new).execute_batch("PRAGMA user_version = 0").unwrap();
+        std::fs::rename(&home.path, &old).unwrap();
+        std::fs::rename(&new, &home.path).unwrap();
+        follower.reloads(&home).await;
+        assert!(follower.ips.is_empty());
+        noticed(&home.store, "the last changes of the database that was replaced").await;
+        std::fs::rename(beside(&home.path, ".replaced-wal"), beside(&old, "-wal")).unwrap();
+        assert_eq!(selected(&old).0.into_keys().collect::<Vec<_>>(), ["6.6.6.6"]);
     });
 }
 
