@@ -32,6 +32,8 @@ struct Shared {
     registry: Mutex<Registry>,
     /// Waiters that have not been answered.
     waiters: AtomicUsize,
+    /// Those of them who have waited so long that polls are asked for acks.
+    nudging: AtomicUsize,
     /// Moves when an ack, a poll or the epoch may have changed an answer.
     moved: watch::Sender<u64>,
     /// Moves when open polls should be asked for the ack that a waiter misses.
@@ -60,6 +62,7 @@ impl Gateways {
         Self(Arc::new(Shared {
             registry: Mutex::default(),
             waiters: AtomicUsize::new(0),
+            nudging: AtomicUsize::new(0),
             moved: watch::Sender::new(0),
             nudged: watch::Sender::new(0),
         }))
@@ -164,10 +167,12 @@ pub struct Poll {
 
 impl Poll {
     /// Whether the poll should be answered, though nothing changed, because
-    /// somebody waits for this gateway's word on `version`. Asks once per
-    /// version: a gateway that cannot ack yet must not be answered in a circle.
+    /// somebody has waited for a while for this gateway's word on `version`. Asks
+    /// once per version: a gateway that cannot ack yet must not be answered in a
+    /// circle.
     pub(crate) fn misses_ack(&self, version: Version) -> bool {
-        self.gateways.want() && self.gateways.registry().misses_ack(&self.gateway, version)
+        let nudging = self.gateways.0.nudging.load(Ordering::Acquire) > 0;
+        nudging && self.gateways.registry().misses_ack(&self.gateway, version)
     }
 
     /// Whether an answer that carries `version` says that an ack is wanted.

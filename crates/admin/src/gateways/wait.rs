@@ -51,20 +51,21 @@ fn as_text<S: serde::Serializer>(version: &Version, serializer: S) -> Result<S::
 pub struct Waiter {
     gateways: Gateways,
     since: Instant,
+    nudging: bool,
 }
 
 impl Waiter {
     pub(super) fn new(gateways: Gateways) -> Self {
         gateways.0.waiters.fetch_add(1, Ordering::AcqRel);
-        Self { gateways, since: Instant::now() }
+        Self { gateways, since: Instant::now(), nudging: false }
     }
 
     /// Waits until every live gateway enforces `version`, at most `within` from
     /// now. Answers at once when there is no gateway, and when the epoch of
     /// `version` is over or ends meanwhile; always with the numbers as they are.
-    pub async fn applied(self, version: Version, within: Duration) -> Applied {
+    pub async fn applied(mut self, version: Version, within: Duration) -> Applied {
         let deadline = Instant::now() + within;
-        let mut nudge_at = Some(Instant::now() + NUDGE_AFTER);
+        let nudge_at = Instant::now() + NUDGE_AFTER;
         let mut moved = self.gateways.0.moved.subscribe();
         loop {
             moved.mark_unchanged();
@@ -77,10 +78,10 @@ impl Waiter {
             if count.applied.all() || now >= deadline {
                 return self.answer(count.applied);
             }
-            if nudge_at.is_some_and(|at| now >= at) {
-                nudge_at = None;
-                self.gateways.0.nudged.send_modify(|n| *n = n.wrapping_add(1));
+            if now >= nudge_at && !self.nudging {
+                self.nudge();
             }
+            let nudge_at = (!self.nudging).then_some(nudge_at);
             let look = [nudge_at, count.next_loss].into_iter().flatten().fold(deadline, Instant::min);
             // An error would mean that the registry is gone, which `self` holds.
             if timeout_at(look, moved.changed()).await.is_ok() {
@@ -92,6 +93,12 @@ impl Waiter {
         }
     }
 
+    fn nudge(&mut self) {
+        self.nudging = true;
+        self.gateways.0.nudging.fetch_add(1, Ordering::AcqRel);
+        self.gateways.0.nudged.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
     fn answer(&self, applied: Applied) -> Applied {
         Applied { elapsed: self.since.elapsed(), ..applied }
     }
@@ -100,5 +107,8 @@ impl Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         self.gateways.0.waiters.fetch_sub(1, Ordering::AcqRel);
+        if self.nudging {
+            self.gateways.0.nudging.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 }

@@ -388,6 +388,9 @@ async fn an_answer_says_that_an_ack_is_wanted_and_one_that_came_before_is_follow
     assert!(!gateway.poll(&feed).await.unwrap().ack_wanted);
     let version = feed.version();
     let polling = async {
+        // A poll that opens while somebody has just begun to wait is left alone.
+        assert!(feed.gateways().want());
+        assert!(gateway.ask(&feed, Duration::from_millis(10)).await.is_none());
         let bytes = gateway.ask(&feed, Duration::from_secs(25)).await.unwrap();
         let answer = SyncAnswer::from_bytes(&bytes).unwrap();
         assert!(answer.ack_wanted && answer.bans.is_none() && answer.version == version);
