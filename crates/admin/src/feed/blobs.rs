@@ -81,3 +81,50 @@ impl Blobs {
         self.0.retain(|stored| stored.kind != kind || !gone.contains(&stored.hash));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEEP: Duration = Duration::from_secs(900);
+
+    fn put(blobs: &mut Blobs, kind: Kind, bytes: Vec<u8>) -> BlobRef {
+        let blob = BlobRef { hash: BlobHash::of(&bytes), len: bytes.len() as u64 };
+        blobs.put(kind, blob, bytes.into(), KEEP);
+        blob
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_blob_comes_in_pages() {
+        let bytes: Vec<u8> = (0..2_500_000u32).flat_map(u32::to_le_bytes).collect();
+        let mut blobs = Blobs::default();
+        let blob = put(&mut blobs, Kind::Base, bytes.clone());
+        let mut fetched = Vec::new();
+        let mut pages = 0;
+        while (fetched.len() as u64) < blob.len {
+            fetched.extend_from_slice(&blobs.page(blob.hash, fetched.len() as u64).unwrap());
+            pages += 1;
+        }
+        assert_eq!((fetched == bytes, pages), (true, 3));
+        assert_eq!(blobs.page(blob.hash, u64::MAX), Some(Bytes::new()));
+        assert_eq!(blobs.page(BlobHash(1), 0), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_in_force_stays_and_of_the_rest_the_young_and_the_last() {
+        let mut blobs = Blobs::default();
+        let all: Vec<BlobRef> = (0..20u8).map(|n| put(&mut blobs, Kind::Base, vec![n; 9])).collect();
+        let allow = put(&mut blobs, Kind::Allow, vec![99]);
+        let there = |blobs: &Blobs| all.iter().filter(|blob| blobs.page(blob.hash, 0).is_some()).count();
+        assert_eq!(there(&blobs), 1 + MAX_SUPERSEDED);
+        tokio::time::sleep(KEEP * 2).await;
+        blobs.prune_all(KEEP);
+        assert_eq!(there(&blobs), 2);
+        assert!(blobs.page(all[18].hash, 0).is_some() && blobs.page(all[19].hash, 0).is_some());
+        assert!(blobs.page(allow.hash, 0).is_some());
+        // What was superseded and is in force again counts as in force.
+        put(&mut blobs, Kind::Base, vec![18; 9]);
+        blobs.prune_all(KEEP);
+        assert!(blobs.page(all[18].hash, 0).is_some());
+    }
+}

@@ -441,3 +441,36 @@ async fn tasks_end_with_the_last_handle() {
     sleep(Duration::from_secs(1)).await;
     assert_eq!(Arc::strong_count(&store), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn when_the_routes_do_not_fit_the_oldest_stay() {
+    let store = Arc::new(Memory::default());
+    let feed = start(&store, tiny()).await;
+    // Each makes an automaton of its own, and they are over the limit together.
+    let with_regex = |n: usize| {
+        let name = format!("r{n:03}");
+        let document = format!(
+            r#"{{"metadata":{{"name":"{name}"}},"spec":{{"rules":[{{"matches":[{{"path":
+                {{"type":"RegularExpression","value":"/r{n}/(a|b)*a(a|b){{10}}"}}}}]}}]}}}}"#
+        );
+        let mut row = route(&name, document);
+        row.created_at = Some(format!("2026-11-23 18:00:00.{n:03}"));
+        row
+    };
+    let mut count = 0;
+    while feed.current().await.quarantine().len() == 0 {
+        (0..20).for_each(|n| drop(store.put_route(with_regex(count + n))));
+        count += 20;
+        assert!(count < 200, "the limit is not reached with these: make them larger");
+    }
+    let world = feed.world();
+    let left_out: Vec<String> = world.quarantine().map(|bad| bad.key.to_string()).collect();
+    let in_force: Vec<String> = world.routes.keys().map(ToString::to_string).collect();
+    assert_eq!(in_force.len() + left_out.len(), count);
+    assert!(in_force.last() < left_out.first(), "{in_force:?} {left_out:?}");
+
+    // Room is made, and they are there.
+    in_force.iter().for_each(|name| drop(store.delete_route(name)));
+    let world = feed.current().await;
+    assert_eq!((world.routes.len(), world.quarantine().len()), (left_out.len(), 0));
+}
