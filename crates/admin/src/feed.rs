@@ -94,13 +94,6 @@ impl Default for FeedOptions {
     }
 }
 
-impl From<Gateways> for FeedOptions {
-    /// The defaults, with these gateways.
-    fn from(gateways: Gateways) -> Self {
-        Self { gateways, ..Self::default() }
-    }
-}
-
 /// Something that the feed found and mended, for health.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Notice {
@@ -157,8 +150,7 @@ impl Feed {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn start(store: Arc<dyn Store>, options: impl Into<FeedOptions>) -> Result<Self, StoreError> {
-        let options = options.into();
+    pub async fn start(store: Arc<dyn Store>, options: FeedOptions) -> Result<Self, StoreError> {
         // Before the first read: what is committed after it is heard of.
         let hints = store.watch();
         let (events, inbox) = mpsc::unbounded_channel();

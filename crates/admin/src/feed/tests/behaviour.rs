@@ -459,7 +459,9 @@ async fn when_the_routes_do_not_fit_the_oldest_stay() {
     };
     let mut count = 0;
     while feed.current().await.quarantine().len() == 0 {
-        (0..20).for_each(|n| drop(store.put_route(with_regex(count + n))));
+        for n in count..count + 20 {
+            store.put_route(with_regex(n));
+        }
         count += 20;
         assert!(count < 200, "the limit is not reached with these: make them larger");
     }
@@ -470,7 +472,9 @@ async fn when_the_routes_do_not_fit_the_oldest_stay() {
     assert!(in_force.last() < left_out.first(), "{in_force:?} {left_out:?}");
 
     // Room is made, and they are there.
-    in_force.iter().for_each(|name| drop(store.delete_route(name)));
+    for name in &in_force {
+        store.delete_route(name);
+    }
     let world = feed.current().await;
     assert_eq!((world.routes.len(), world.quarantine().len()), (left_out.len(), 0));
 }
