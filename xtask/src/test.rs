@@ -41,7 +41,15 @@ fn steps(done: &mut Vec<Line>) -> Result<()> {
     })?;
     // The root package's own scenarios have their own headings below.
     step(done, "unit and property tests", || {
-        let crates = tests(&mut cargo(&["test", "--workspace", "--exclude", "tidegate", "--all-targets"]))?;
+        let crates = tests(&mut cargo(&[
+            "test",
+            "--workspace",
+            "--exclude",
+            "tidegate",
+            "--lib",
+            "--bins",
+            "--tests",
+        ]))?;
         let filter = tests(&mut cargo(&["test", "-p", "tidegate", "--lib"]))?;
         Ok(crates.and(filter))
     })?;
