@@ -3,6 +3,8 @@
 mod event;
 mod reply;
 mod request;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -91,12 +93,12 @@ pub struct Stream<H: Host> {
     seen: Option<Seen>,
 }
 
-/// What is kept of a request until its end.
+/// What is kept of a request until its end. Nothing of the tables: an overlay may
+/// be a megabyte and every change makes a new one, so tunnels that clients keep
+/// open would hold as many of them as they like.
 struct Seen {
     began_ns: u64,
     event: TrafficEvent,
-    /// The tables that it began with.
-    _tables: Option<Rc<Tables>>,
 }
 
 impl<H: Host> Stream<H> {
@@ -125,7 +127,7 @@ impl<H: Host> Stream<H> {
             None => self.deny(&gate, Reason::NotReady, &mut event),
         };
         request.into_event(&mut event);
-        self.seen = Some(Seen { began_ns, event, _tables: tables });
+        self.seen = Some(Seen { began_ns, event });
         flow
     }
 
@@ -138,7 +140,8 @@ impl<H: Host> Stream<H> {
     ) -> Flow {
         let vm = &gate.vm;
         if !request.strip_own_headers(&self.host) {
-            // What a client wrote would pass for the gate's own word.
+            // What a client wrote would pass for the gate's own word; so it might
+            // where the headers could not be read.
             vm.metrics.count(Count::HostErrors);
             return self.deny(gate, Reason::NotReady, event);
         }
@@ -185,7 +188,7 @@ impl<H: Host> Stream<H> {
     pub fn on_log(&mut self) {
         let Some(gate) = &self.gate else { return };
         let mut event = match self.seen.take() {
-            Some(Seen { began_ns, mut event, .. }) => {
+            Some(Seen { began_ns, mut event }) => {
                 let took = self.host.monotonic_ns().saturating_sub(began_ns);
                 event.duration_us = Some(took / 1_000);
                 event

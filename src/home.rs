@@ -245,7 +245,7 @@ fn duty<H: Host>(sync: &Sync<H>) -> Duty {
 }
 
 /// The admin service's part of all names in shared data.
-fn instance(admin: &Admin) -> u64 {
+pub(crate) fn instance(admin: &Admin) -> u64 {
     let BlobHash(hash) =
         BlobHash::of(&[admin.cluster.as_bytes(), b"\0", admin.authority.as_bytes()].concat());
     u64::try_from(hash >> 64).unwrap_or_default()

@@ -19,6 +19,7 @@ pub struct Request {
     path: Option<Vec<u8>>,
     user_agent: Option<usize>,
     has_own: bool,
+    unreadable: bool,
     /// Without pseudo-headers; names in lower case.
     headers: HeaderPairs,
 }
@@ -31,11 +32,9 @@ impl Request {
         if client.is_none() {
             metrics.count(Count::NoClientAddress);
         }
-        let pairs = host.request_headers().unwrap_or_else(|_| {
-            metrics.count(Count::HostErrors);
-            Vec::new()
-        });
-        let request = Self::of(client, pairs);
+        let pairs = host.request_headers();
+        let unreadable = pairs.is_err();
+        let request = Self { unreadable, ..Self::of(client, pairs.unwrap_or_default()) };
         if request.forwarded_for_is_unreadable() {
             metrics.count(Count::UnreadableForwardedFor);
         }
@@ -50,6 +49,7 @@ impl Request {
             path: None,
             user_agent: None,
             has_own: false,
+            unreadable: false,
             headers: Vec::with_capacity(pairs.len()),
         };
         for (mut name, value) in pairs {
@@ -90,8 +90,12 @@ impl Request {
         false
     }
 
-    /// Removes what only the gate may set; false when the host refused.
+    /// Removes what only the gate may set; false when the host refused that, or
+    /// to show the headers at all.
     pub fn strip_own_headers<H: Host>(&self, host: &H) -> bool {
+        if self.unreadable {
+            return false;
+        }
         !self.has_own
             || self.headers.iter().filter(|(name, _)| name.starts_with(OWN_PREFIX)).all(|(name, _)| {
                 std::str::from_utf8(name).is_ok_and(|name| host.remove_request_header(name).is_ok())

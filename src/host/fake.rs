@@ -18,6 +18,9 @@ pub struct Made {
     pub body: Vec<u8>,
 }
 
+/// A shared value and its token.
+type Value = (Vec<u8>, Cas);
+
 /// A queue's number and its messages.
 pub type Queue = (QueueId, VecDeque<Vec<u8>>);
 
@@ -25,6 +28,9 @@ pub type Queue = (QueueId, VecDeque<Vec<u8>>);
 #[derive(Default)]
 pub struct State {
     pub now_ns: Cell<u64>,
+    pub shared: RefCell<BTreeMap<String, Value>>,
+    /// What a request has; none: the host refuses to show its headers.
+    pub headers: RefCell<Option<HeaderPairs>>,
     pub queues: RefCell<BTreeMap<String, Queue>>,
     pub metrics: RefCell<BTreeMap<String, (MetricId, i64)>>,
     pub calls: RefCell<Vec<Made>>,
@@ -91,11 +97,19 @@ impl Host for Fake {
         4
     }
 
-    fn shared_get(&self, _key: &str) -> Result<Option<(Vec<u8>, Cas)>, HostError> {
-        Ok(None)
+    fn shared_get(&self, key: &str) -> Result<Option<(Vec<u8>, Cas)>, HostError> {
+        Ok(self.0.shared.borrow().get(key).cloned())
     }
 
-    fn shared_set(&self, _key: &str, _value: &[u8], _expect: Expect) -> Result<(), HostError> {
+    fn shared_set(&self, key: &str, value: &[u8], expect: Expect) -> Result<(), HostError> {
+        let mut shared = self.0.shared.borrow_mut();
+        let found = shared.get(key).map(|(_, cas)| *cas);
+        match (expect, found) {
+            (Expect::Absent, None) => {}
+            (Expect::Unchanged(read), Some(cas)) if read == cas => {}
+            _ => return Err(HostError::CasMismatch),
+        }
+        shared.insert(key.to_owned(), (value.to_vec(), found.unwrap_or(0) + 1));
         Ok(())
     }
 
@@ -138,7 +152,7 @@ impl Host for Fake {
     }
 
     fn request_headers(&self) -> Result<HeaderPairs, HostError> {
-        Err(HostError::BadArgument)
+        self.0.headers.borrow().clone().ok_or(HostError::BadArgument)
     }
 
     fn set_request_header(&self, _name: &str, _value: &[u8]) -> Result<(), HostError> {
