@@ -22,6 +22,7 @@ pub mod loaded;
 mod loader;
 pub mod manifest;
 pub mod publish;
+mod refold;
 mod slot;
 mod wake;
 

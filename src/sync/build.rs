@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use tidegate_policy::bans::{self, BanTable, Fold, Join};
+use tidegate_policy::bans::{Apply, BanTable, Join};
 use tidegate_policy::digest::SetDigest;
 use tidegate_policy::table::AddressTable;
 use tidegate_policy::wire::sync::{
@@ -16,6 +16,7 @@ use super::intake::{ENTRIES, Intake, IntakeError, Table, name_of};
 use super::loaded::{Loaded, Pieces};
 use super::manifest::{Part, PerPart};
 use super::publish::{Bytes, Set};
+use super::refold::Refold;
 
 /// Why an answer did not become a set of tables. Each is followed by a full
 /// load: no `since`, nothing held.
@@ -70,8 +71,9 @@ pub struct Build {
 enum Todo {
     Fetch { part: Part, blob: BlobRef, bytes: Vec<u8> },
     Intake(Intake),
-    Fold { fold: Box<Fold>, blob: BlobRef },
+    Fold { fold: Box<Refold>, blob: BlobRef },
     Overlay { from_held: bool },
+    Apply(Box<Apply>),
     Join(Box<Join>),
 }
 
@@ -143,11 +145,10 @@ impl Build {
         fold: Option<Vec<OverlayChange>>,
         held: Option<&Loaded>,
     ) -> Result<(), BuildError> {
-        let foldable = fold.zip(held).and_then(|(changes, held)| fold_of(held, &changes));
-        match foldable {
-            Some(fold) if base.len <= MAX_TABLE as u64 => {
-                *self.blobs.get_mut(Part::BanBase) = Some(base);
-                self.todo.push_back(Todo::Fold { fold: Box::new(fold), blob: base });
+        match fold.zip(held) {
+            Some((changes, held)) if base.len <= MAX_TABLE as u64 => {
+                let fold = Box::new(Refold::new(held, &changes));
+                self.todo.push_back(Todo::Fold { fold, blob: base });
                 Ok(())
             }
             _ => self.want(Part::BanBase, base, None),
@@ -171,7 +172,8 @@ impl Build {
             }
             Todo::Intake(intake) => self.take_in(intake)?,
             Todo::Fold { fold, blob } => self.fold(fold, blob)?,
-            Todo::Overlay { from_held } => self.apply_overlay(from_held)?,
+            Todo::Overlay { from_held } => self.begin_overlay(from_held),
+            Todo::Apply(apply) => self.apply(apply)?,
             Todo::Join(mut join) => match join.step(ENTRIES) {
                 Some(bans) => self.pieces.joined(bans),
                 None => self.todo.push_front(Todo::Join(join)),
@@ -198,7 +200,10 @@ impl Build {
         let part = intake.part();
         match intake.step() {
             Ok(None) => self.todo.push_front(Todo::Intake(intake)),
-            Ok(Some(table)) => self.put(part, table),
+            Ok(Some(table)) => {
+                *self.blobs.get_mut(part) = intake.name();
+                self.put(part, table);
+            }
             Err(IntakeError::Hash) => return Err(BuildError::Hash(part)),
             Err(IntakeError::Layout(_)) => return Err(BuildError::Layout(part)),
         }
@@ -210,11 +215,11 @@ impl Build {
         self.pieces.put(part, table);
     }
 
-    fn fold(&mut self, mut fold: Box<Fold>, blob: BlobRef) -> Result<(), BuildError> {
-        match fold.step(ENTRIES) {
+    fn fold(&mut self, mut fold: Box<Refold>, blob: BlobRef) -> Result<(), BuildError> {
+        match fold.step() {
             Ok(None) => self.todo.push_front(Todo::Fold { fold, blob }),
             Ok(Some((bytes, hash))) if hash == blob.hash && bytes.len() as u64 == blob.len => {
-                let intake = Intake::own(Part::BanBase, bytes);
+                let intake = Intake::own(Part::BanBase, blob, bytes);
                 let intake = intake.map_err(|_| BuildError::Layout(Part::BanBase))?;
                 self.todo.push_front(Todo::Intake(intake));
             }
@@ -228,15 +233,19 @@ impl Build {
         Ok(())
     }
 
-    fn apply_overlay(&mut self, from_held: bool) -> Result<(), BuildError> {
-        let bad = |_| BuildError::Layout(Part::BanOverlay);
+    fn begin_overlay(&mut self, from_held: bool) {
         let held = self.pieces.overlay().filter(|_| from_held).cloned();
         let from = held.unwrap_or_else(AddressTable::empty);
-        let bytes = bans::apply(&from, &std::mem::take(&mut self.overlay)).map_err(bad)?;
-        *self.blobs.get_mut(Part::BanOverlay) = Some(name_of(&bytes));
-        let intake = Intake::own(Part::BanOverlay, bytes);
-        let intake = intake.map_err(|_| BuildError::Layout(Part::BanOverlay))?;
-        self.todo.push_front(Todo::Intake(intake));
+        let apply = Apply::new(&from, &std::mem::take(&mut self.overlay));
+        self.todo.push_front(Todo::Apply(Box::new(apply)));
+    }
+
+    fn apply(&mut self, mut apply: Box<Apply>) -> Result<(), BuildError> {
+        let bytes = apply.step(ENTRIES).map_err(|_| BuildError::Layout(Part::BanOverlay))?;
+        self.todo.push_front(match bytes {
+            None => Todo::Apply(apply),
+            Some(bytes) => Todo::Intake(Intake::unnamed(Part::BanOverlay, bytes)),
+        });
         Ok(())
     }
 
@@ -282,14 +291,10 @@ impl Build {
     }
 }
 
-/// The fold of what is held plus `changes`.
-fn fold_of(held: &Loaded, changes: &[OverlayChange]) -> Option<Fold> {
-    let overlay = bans::apply(held.tables.bans.overlay(), changes).ok()?;
-    let overlay = AddressTable::from_bytes(overlay).ok()?;
-    Some(Fold::new(&BanTable::new(held.tables.bans.base().clone(), overlay)))
-}
-
 fn signed_difference(a: u64, b: u64) -> i64 {
     let magnitude = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     if a >= b { magnitude(a.abs_diff(b)) } else { magnitude(a.abs_diff(b)).saturating_neg() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,11 +48,13 @@ impl Table {
 /// One table under way.
 pub struct Intake {
     part: Part,
+    /// What the bytes should be, or turned out to be.
+    name: Option<BlobRef>,
     at: At,
 }
 
 enum At {
-    Hash { bytes: Vec<u8>, blob: BlobRef, hasher: Box<BlobHasher>, next: usize },
+    Hash { bytes: Vec<u8>, hasher: Box<BlobHasher>, next: usize },
     Addresses(Box<TableCheck>),
     Routes(Vec<u8>),
     Over,
@@ -62,15 +64,27 @@ impl Intake {
     /// `bytes`, which should be `blob`.
     #[must_use]
     pub fn new(part: Part, blob: BlobRef, bytes: Vec<u8>) -> Self {
-        Self { part, at: At::Hash { bytes, blob, hasher: Box::default(), next: 0 } }
+        Self { part, name: Some(blob), at: At::Hash { bytes, hasher: Box::default(), next: 0 } }
     }
 
-    /// Bytes that were made here, so that their name is right by construction.
+    /// `bytes` that were made here and have no name yet.
+    #[must_use]
+    pub fn unnamed(part: Part, bytes: Vec<u8>) -> Self {
+        Self { part, name: None, at: At::Hash { bytes, hasher: Box::default(), next: 0 } }
+    }
+
+    /// `bytes` that were made here and are known to be `blob`.
     ///
     /// # Errors
     /// When they are no table.
-    pub fn own(part: Part, bytes: Vec<u8>) -> Result<Self, IntakeError> {
-        Ok(Self { part, at: At::laid_out(part, bytes)? })
+    pub fn own(part: Part, blob: BlobRef, bytes: Vec<u8>) -> Result<Self, IntakeError> {
+        Ok(Self { part, name: Some(blob), at: At::laid_out(part, bytes)? })
+    }
+
+    /// The name of the bytes; known by the time that the table is there.
+    #[must_use]
+    pub fn name(&self) -> Option<BlobRef> {
+        self.name
     }
 
     /// Which table this becomes.
@@ -85,14 +99,15 @@ impl Intake {
     /// When the bytes are not what they should be. The intake is over then.
     pub fn step(&mut self) -> Result<Option<Table>, IntakeError> {
         match std::mem::replace(&mut self.at, At::Over) {
-            At::Hash { bytes, blob, mut hasher, next } => {
+            At::Hash { bytes, mut hasher, next } => {
                 hasher.update(piece(&bytes, next, CHUNK));
                 let next = next.saturating_add(1);
                 if next.saturating_mul(CHUNK) < bytes.len() {
-                    self.at = At::Hash { bytes, blob, hasher, next };
+                    self.at = At::Hash { bytes, hasher, next };
                     return Ok(None);
                 }
-                if bytes.len() as u64 != blob.len || hasher.finish() != blob.hash {
+                let found = BlobRef { hash: hasher.finish(), len: bytes.len() as u64 };
+                if *self.name.get_or_insert(found) != found {
                     return Err(IntakeError::Hash);
                 }
                 self.at = At::laid_out(self.part, bytes)?;

@@ -1,0 +1,55 @@
+//! A new base out of what is held: the changes that the answer names go into the
+//! overlay, and both into one table. In steps, from the first to the last.
+
+use tidegate_policy::bans::{Apply, Fold, Join};
+use tidegate_policy::digest::BlobHash;
+use tidegate_policy::table::{AddressTable, TableCheck};
+use tidegate_policy::wire::WireError;
+use tidegate_policy::wire::sync::OverlayChange;
+
+use super::intake::ENTRIES;
+use super::loaded::Loaded;
+
+/// A fold under way.
+pub struct Refold {
+    base: AddressTable,
+    at: At,
+}
+
+enum At {
+    Apply(Apply),
+    Check(Box<TableCheck>),
+    Join(Join),
+    Fold(Box<Fold>),
+}
+
+impl Refold {
+    /// Begins to fold what `held` says once `changes` are applied.
+    #[must_use]
+    pub fn new(held: &Loaded, changes: &[OverlayChange]) -> Self {
+        let bans = &held.tables.bans;
+        Self { base: bans.base().clone(), at: At::Apply(Apply::new(bans.overlay(), changes)) }
+    }
+
+    /// Does a bounded piece of the work; the base's bytes and name when that was
+    /// the last.
+    ///
+    /// # Errors
+    /// When the outcome would be too large. The fold is over then.
+    pub fn step(&mut self) -> Result<Option<(Vec<u8>, BlobHash)>, WireError> {
+        let next = match &mut self.at {
+            At::Apply(apply) => {
+                apply.step(ENTRIES)?.map(TableCheck::new).transpose()?.map(|check| At::Check(Box::new(check)))
+            }
+            At::Check(check) => {
+                check.step(ENTRIES)?.map(|overlay| At::Join(Join::new(self.base.clone(), overlay)))
+            }
+            At::Join(join) => join.step(ENTRIES).map(|bans| At::Fold(Box::new(Fold::new(&bans)))),
+            At::Fold(fold) => return fold.step(ENTRIES),
+        };
+        if let Some(next) = next {
+            self.at = next;
+        }
+        Ok(None)
+    }
+}
