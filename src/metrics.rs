@@ -229,7 +229,8 @@ impl<H: Host> Metrics<H> {
 
     /// Sets a gauge that several VMs share, whatever this VM set last.
     pub fn reset(&self, what: Gauge, value: u64) {
-        if let Some((Some(metric), _)) = self.gauges.get(what as usize) {
+        if let Some((Some(metric), last)) = self.gauges.get(what as usize) {
+            last.set(Some(value));
             let _ = self.host.set_metric(*metric, value);
         }
     }
@@ -263,6 +264,16 @@ mod tests {
         for (at, (gauge, _)) in GAUGES.iter().enumerate() {
             assert_eq!(*gauge as usize, at);
         }
+    }
+
+    #[test]
+    fn a_gauge_that_was_reset_is_set_again_to_what_it_was() {
+        let host = crate::host::fake::Fake::default();
+        let metrics = Metrics::new(host.clone());
+        metrics.set(Gauge::RecorderBytes, 7);
+        metrics.reset(Gauge::RecorderBytes, 0);
+        metrics.set(Gauge::RecorderBytes, 7);
+        assert_eq!(host.figure("tidegate.recorder.bytes"), 7);
     }
 
     #[test]

@@ -19,6 +19,9 @@ use crate::metrics::{Count, Gauge, Metrics};
 /// Bytes at which a batch is sealed: far under [`MAX_BATCH`], and small enough
 /// that the queue's lock is held for microseconds.
 const BATCH_BYTES: usize = 128 << 10;
+/// Bytes handed over in one callback, and a batch more: after an outage a
+/// worker may hold hundreds of megabytes. The rest goes with the next tick.
+const FLUSH_BYTES: usize = 1 << 20;
 /// Ranges of events given up that are kept apart: they merge when adjacent, and
 /// nothing but adjacent ones is given up as long as the queue takes nothing.
 const MAX_RANGES: usize = 1_000;
@@ -145,8 +148,8 @@ impl<H: Host> Record<H> {
         merge(&mut self.dropped, DroppedRange { source: self.source, first, last, reason });
     }
 
-    /// Hands over what waits. `drained`: somebody drains the queue; otherwise
-    /// everything stays here.
+    /// Hands over what waits, up to a bound. `drained`: somebody drains the
+    /// queue; otherwise everything stays here.
     pub fn flush(&mut self, drained: bool) {
         self.seal(self.numbered);
         if self.closed {
@@ -157,7 +160,9 @@ impl<H: Host> Record<H> {
         }
         let limit = u64::try_from(self.limits.queue_bytes).unwrap_or(u64::MAX);
         let mut in_queue = self.metrics.read(Gauge::QueueBytes);
+        let mut left = FLUSH_BYTES;
         while in_queue < limit
+            && left > 0
             && let Some(front) = self.sealed.front()
         {
             let head = self.head(front.first, false);
@@ -165,6 +170,7 @@ impl<H: Host> Record<H> {
             match head.seal(count, &front.events) {
                 Ok(message) if self.enqueue(&message).is_ok() => {
                     in_queue = in_queue.saturating_add(message.len() as u64);
+                    left = left.saturating_sub(message.len());
                     self.metrics.add(Count::EventsEnqueued, u64::from(count));
                     self.dropped.clear();
                     self.take_front();

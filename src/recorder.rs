@@ -13,14 +13,14 @@ mod tests;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tidegate_policy::wire::event::{BatchHead, DroppedRange, EventPost, SourceReport};
+use tidegate_policy::wire::event::{BatchHead, DropReason, DroppedRange, EventPost, SourceReport};
 use tidegate_policy::wire::sync::{GATEWAY_HEADER, Gateway};
 
 use crate::config::Admin;
 use crate::host::{Call, CallToken, Host, QueueId};
 use crate::metrics::{Count, Gauge, Metrics};
 use crate::record::{enqueue, merge};
-use held::Held;
+use held::{GivenUp, Held};
 use sources::Sources;
 
 /// Bytes held until they are acknowledged.
@@ -189,7 +189,7 @@ impl<H: Host> Recorder<H> {
         self.sources = Sources::default();
         for batch in self.held.take() {
             if enqueue(&self.host, &self.metrics, queue, &batch.bytes).is_err() {
-                self.give_up(batch.recorder_full());
+                self.give_up(batch.given_up(DropReason::RecorderFull));
             }
         }
         self.metrics.reset(Gauge::RecorderBytes, 0);
@@ -251,14 +251,16 @@ impl<H: Host> Recorder<H> {
         while self.flight.is_none()
             && let Some(batch) = self.held.take_expired(now)
         {
-            self.give_up(batch.expired());
+            self.give_up(batch.given_up(DropReason::Expired));
         }
     }
 
-    fn give_up(&mut self, ranges: Vec<DroppedRange>) {
-        for range in ranges {
+    fn give_up(&mut self, what: GivenUp) {
+        if let Some(range) = what.events {
             let events = range.last.saturating_sub(range.first).saturating_add(1);
             self.metrics.add(Count::dropped(range.reason), events);
+        }
+        for range in what.carried.into_iter().chain(what.events) {
             merge(&mut self.dropped, range);
         }
     }
@@ -354,7 +356,7 @@ impl<H: Host> Recorder<H> {
             && self.singly
             && let Some(batch) = self.held.take_front()
         {
-            self.give_up(batch.unencodable());
+            self.give_up(batch.given_up(DropReason::Unencodable));
         }
         self.singly = true;
         self.failed(now);

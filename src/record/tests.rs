@@ -98,6 +98,23 @@ fn without_a_queue_events_stay_and_the_gauge_is_as_before() {
 }
 
 #[test]
+fn what_an_outage_left_is_handed_over_piece_by_piece() {
+    let limits = EventLimits { buffer_bytes: 8 << 20, queue_bytes: 64 << 20, batch_events: 2_000 };
+    let (host, mut record) = record(limits);
+    host.queue_register(QUEUE).unwrap();
+    push(&mut record, 50_000);
+    let held = record.sealed_bytes;
+    assert!(held > 5 << 20);
+    let mut flushes = 0;
+    while record.is_waiting() {
+        record.flush(true);
+        flushes += 1;
+    }
+    assert!(flushes >= held / (FLUSH_BYTES + BATCH_BYTES), "{flushes}");
+    assert_eq!(batches(&host).iter().map(|batch| batch.events.len()).sum::<usize>(), 50_000);
+}
+
+#[test]
 fn the_last_batch_closes() {
     let (host, mut record) = record(EventLimits { buffer_bytes: 1 << 20, ..small() });
     host.queue_register(QUEUE).unwrap();

@@ -19,33 +19,22 @@ pub struct HeldBatch {
     since_ns: u64,
 }
 
+/// What is said of a batch that is given up.
+pub struct GivenUp {
+    /// Its events.
+    pub events: Option<DroppedRange>,
+    /// What its worker gave up before, has counted, and reported with it.
+    pub carried: Vec<DroppedRange>,
+}
+
 impl HeldBatch {
-    /// The ranges that are given up, or were before, with this batch.
-    fn ranges(self, reason: DropReason) -> Vec<DroppedRange> {
-        let mut ranges = self.dropped;
-        if self.count > 0 {
-            let last = self.first.saturating_add(u64::from(self.count)).saturating_sub(1);
-            ranges.push(DroppedRange { source: self.source, first: self.first, last, reason });
-        }
-        ranges
-    }
-
-    /// Given up: it got too old.
+    /// The batch is given up.
     #[must_use]
-    pub fn expired(self) -> Vec<DroppedRange> {
-        self.ranges(DropReason::Expired)
-    }
-
-    /// Given up: there is no room for it anywhere.
-    #[must_use]
-    pub fn recorder_full(self) -> Vec<DroppedRange> {
-        self.ranges(DropReason::RecorderFull)
-    }
-
-    /// Given up: the admin service does not understand it.
-    #[must_use]
-    pub fn unencodable(self) -> Vec<DroppedRange> {
-        self.ranges(DropReason::Unencodable)
+    pub fn given_up(self, reason: DropReason) -> GivenUp {
+        let (source, first) = (self.source, self.first);
+        let last = first.saturating_add(u64::from(self.count)).saturating_sub(1);
+        let events = (self.count > 0).then_some(DroppedRange { source, first, last, reason });
+        GivenUp { events, carried: self.dropped }
     }
 }
 

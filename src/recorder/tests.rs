@@ -167,7 +167,7 @@ fn what_was_given_up_is_not_forgotten_with_the_lease() {
     let mut bench = Bench::new();
     let range = DroppedRange { source: Source(3), first: 1, last: 9, reason: DropReason::Expired };
     bench.tick();
-    bench.recorder.give_up(vec![range]);
+    bench.recorder.give_up(GivenUp { events: Some(range), carried: Vec::new() });
     bench.tick_as(ROOT, false);
     let (head, count) = BatchHead::read(&bench.host.messages(QUEUE)[0]).unwrap();
     assert_eq!((head.dropped, count), (vec![range], 0));
@@ -224,6 +224,28 @@ fn a_batch_of_yesterday_is_given_up() {
     assert_eq!(post.batches, []);
     let range = DroppedRange { source: Source(7), first: 1, last: 3, reason: DropReason::Expired };
     assert_eq!(post.dropped, [range]);
+}
+
+#[test]
+fn what_a_worker_counted_is_not_counted_again_with_its_batch() {
+    let mut bench = Bench::new();
+    bench.host.0.refuse_calls.set(Some(HostError::Refused));
+    let carried = DroppedRange { source: Source(7), first: 1, last: 5, reason: DropReason::BufferFull };
+    let head =
+        BatchHead { source: Source(7), first: 6, numbered_hi: 6, dropped: vec![carried], ..Default::default() };
+    let mut event = Vec::new();
+    append_event(&mut event, &TrafficEvent { number: 6, ..TrafficEvent::default() }).unwrap();
+    let queue = bench.host.queue_resolve(QUEUE).unwrap().unwrap();
+    bench.host.enqueue(queue, &head.seal(1, &event).unwrap()).unwrap();
+    bench.tick();
+    bench.host.advance(Duration::from_secs(25 * 3_600));
+    bench.host.0.refuse_calls.set(None);
+    let post = EventPost::from_bytes(&bench.next_post().body).unwrap();
+    let own = DroppedRange { source: Source(7), first: 6, last: 6, reason: DropReason::Expired };
+    assert_eq!(post.dropped, [carried, own], "the report goes on");
+    bench.recorder.metrics.flush();
+    assert_eq!(bench.host.figure("tidegate.events.dropped.expired"), 1);
+    assert_eq!(bench.host.figure("tidegate.events.dropped.buffer_full"), 0, "the worker's to count");
 }
 
 #[test]
