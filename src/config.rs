@@ -124,8 +124,15 @@ fn admin(top: &Fields<'_>, environment: impl Fn(&str) -> Option<String>) -> Resu
     if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(admin.wrong("token", "is empty or has characters that a header cannot carry"));
     }
+    let authority = admin.text("authority")?.unwrap_or(cluster);
+    if !authority.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(admin.wrong(
+            "authority",
+            "(the cluster's name if not given) has characters that a header cannot carry",
+        ));
+    }
     Ok(Admin {
-        authority: admin.text("authority")?.unwrap_or(cluster).to_owned(),
+        authority: authority.to_owned(),
         cluster: cluster.to_owned(),
         token,
         timeout: admin.duration("timeout")?.unwrap_or(DEFAULT_TIMEOUT),
@@ -190,7 +197,7 @@ impl<'v> Fields<'v> {
         match self.get(name) {
             None => Ok(None),
             Some(Value::String(text)) if !text.is_empty() && text.len() <= MAX_TEXT => Ok(Some(text)),
-            Some(_) => Err(self.wrong(name, "must be a string that is not empty")),
+            Some(_) => Err(self.wrong(name, "must be a string of 1 to 4096 bytes")),
         }
     }
 
@@ -296,6 +303,17 @@ mod tests {
             ),
             (r#"{"admin": {"cluster": "a", "token": "a b"}}"#, "/admin/token", "header"),
             (r#"{"admin": {"cluster": 5, "token": "t"}}"#, "/admin/cluster", "string"),
+            (r#"{"admin": {"cluster": "a b", "token": "t"}}"#, "/admin/authority", "header"),
+            (
+                r#"{"admin": {"cluster": "a", "authority": "b\n", "token": "t"}}"#,
+                "/admin/authority",
+                "header",
+            ),
+            (
+                &format!(r#"{{"admin": {{"cluster": "{}", "token": "t"}}}}"#, "a".repeat(4097)),
+                "/admin/cluster",
+                "4096",
+            ),
             (r#"{"admin": {"cluster": "a", "token": "t", "timeout": "5 s"}}"#, "/admin/timeout", "250ms"),
             (r#"{"admin": {"cluster": "a", "token": "t", "timeout": "61s"}}"#, "/admin/timeout", "60s"),
             (&format!(r#"{{{admin}, "routing": "istio"}}"#), "/routing", "tidegate, envoy"),

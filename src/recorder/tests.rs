@@ -231,8 +231,13 @@ fn what_a_worker_counted_is_not_counted_again_with_its_batch() {
     let mut bench = Bench::new();
     bench.host.0.refuse_calls.set(Some(HostError::Refused));
     let carried = DroppedRange { source: Source(7), first: 1, last: 5, reason: DropReason::BufferFull };
-    let head =
-        BatchHead { source: Source(7), first: 6, numbered_hi: 6, dropped: vec![carried], ..Default::default() };
+    let head = BatchHead {
+        source: Source(7),
+        first: 6,
+        numbered_hi: 6,
+        dropped: vec![carried],
+        ..Default::default()
+    };
     let mut event = Vec::new();
     append_event(&mut event, &TrafficEvent { number: 6, ..TrafficEvent::default() }).unwrap();
     let queue = bench.host.queue_resolve(QUEUE).unwrap().unwrap();
