@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tidegate_host_sim::{Fault, Feed, Request, Response, Root, Sim, Worker};
-use tidegate_policy::wire::sync::WholeTable;
+use tidegate_policy::wire::sync::{SyncAnswer, WholeTable};
 
 const CONFIG: &str = r#"{"admin": {"cluster": "admin", "token": "secret"}}"#;
 const GATE: &str = "tidegate";
@@ -174,6 +174,37 @@ fn a_root_dropped_during_its_long_poll_is_replaced_by_another_of_its_vm() {
     stage.feed.ban("9.9.9.9");
     stage.feed.serve(&mut stage.sim);
     assert_eq!(stage.get(0, "9.9.9.9").status, 403);
+}
+
+#[test]
+fn a_vm_that_ended_holds_up_no_ack() {
+    let mut stage = Stage::new(2);
+    stage.statuses("1.1.1.1");
+    stage.run(SECOND);
+    let (worker, root) = stage.gates[0];
+    stage.sim.drop_root(worker, root);
+    stage.gates.remove(0);
+    // Past the time from which a silent slot counts as stale.
+    stage.run(3 * SECOND);
+    stage.feed.ack_wanted = true;
+    stage.feed.ban("9.9.9.9");
+    stage.run(SECOND);
+    let ack = stage.feed.acks.last().expect("an ack");
+    assert_eq!((ack.version, ack.live, ack.stale), (stage.feed.version(), 1, 0));
+}
+
+#[test]
+fn a_holder_that_ended_gives_up_its_lease() {
+    let mut stage = Stage::new(3);
+    let holder = stage.holder();
+    let (worker, root) = stage.gates.remove(holder);
+    stage.sim.drop_root(worker, root);
+    assert!(stage.polls().is_empty());
+    stage.run(300 * MS);
+    stage.holder();
+    stage.feed.ban("9.9.9.9");
+    stage.run(MS);
+    assert_eq!(stage.statuses("9.9.9.9"), [403; 2]);
 }
 
 #[test]
@@ -412,6 +443,70 @@ fn a_refresh_loads_everything_anew() {
     let ack = stage.feed.acks.last().unwrap();
     assert_eq!((ack.refresh, ack.live), (1, 2));
     assert_eq!(stage.statuses("10.0.0.2"), [403; 2]);
+}
+
+#[test]
+fn a_refresh_of_another_epoch_is_carried_out_as_well() {
+    let mut stage = Stage::new(2);
+    stage.feed.ban_many(10);
+    stage.run(MS);
+    stage.statuses("1.1.1.1");
+    let pages = stage.feed.served["page"];
+    stage.feed.ack_wanted = true;
+    // Ordered before this gateway has heard of the new epoch, whose tables are the same.
+    stage.feed.restart();
+    stage.feed.order_refresh();
+    let poll = stage.sim.calls().into_iter().find(|call| call.path.contains("/sync?")).unwrap().id;
+    stage.sim.fail(poll);
+    stage.run(SECOND);
+    assert!(stage.feed.served["page"] > pages, "fetched although nothing seems changed");
+    let ack = stage.feed.acks.last().unwrap();
+    assert_eq!((ack.version, ack.refresh, ack.live), (stage.feed.version(), 1, 2));
+    assert_eq!(stage.statuses("10.0.0.2"), [403; 2]);
+}
+
+#[test]
+fn an_answer_that_only_asks_for_an_ack_is_no_failure() {
+    let mut stage = Stage::new(2);
+    stage.statuses("1.1.1.1");
+    stage.run(SECOND);
+    for round in 1..=5 {
+        let poll = stage.sim.calls().into_iter().find(|call| call.path.contains("/sync?")).unwrap().id;
+        let asks = SyncAnswer {
+            version: stage.feed.version(),
+            refresh: 0,
+            server_time_ms: stage.sim.wall_ms(),
+            ack_wanted: true,
+            whole: Vec::new(),
+            bans: None,
+        };
+        stage.sim.answer(poll, 200, &asks.to_bytes().unwrap());
+        stage.run(60 * MS);
+        assert_eq!(stage.polls().len(), 1, "round {round}: polls again, without waiting longer each time");
+        assert_eq!(stage.feed.acks.last().map(|ack| (ack.version, ack.live)), Some((asks.version, 2)));
+    }
+    assert_eq!(stage.sim.metric("tidegate.sync.poll_failures"), 0);
+}
+
+#[test]
+fn a_service_that_was_away_for_long_is_asked_again_within_a_second_and_a_half() {
+    let mut stage = Stage::new(2);
+    stage.statuses("1.1.1.1");
+    stage.feed.up = false;
+    let poll = stage.sim.calls().into_iter().find(|call| call.path.contains("/sync?")).unwrap().id;
+    stage.sim.fail(poll);
+    for _ in 0..5 {
+        stage.run(20 * SECOND);
+        stage.feed.up = true;
+        stage.feed.ban("9.9.9.9");
+        stage.run(SECOND + SECOND / 2);
+        assert_eq!(stage.statuses("9.9.9.9"), [403; 2]);
+        stage.feed.unban("9.9.9.9");
+        stage.run(SECOND);
+        stage.feed.up = false;
+        let poll = stage.sim.calls().into_iter().find(|call| call.path.contains("/sync?")).unwrap().id;
+        stage.sim.fail(poll);
+    }
 }
 
 #[test]

@@ -316,7 +316,7 @@ impl Holder {
                 self.heard_ns = now;
                 let body = duty.line.host.call_body(MAX_PAGE);
                 match body.ok().and_then(|body| SyncAnswer::from_bytes(&body).ok()) {
-                    Some(answer) => self.take(answer, duty),
+                    Some(answer) => self.take(answer, flight, duty),
                     None => self.bad_answer("does not decode", self.full, duty),
                 }
             }
@@ -324,19 +324,22 @@ impl Holder {
         }
     }
 
-    fn take<H: Host>(&mut self, answer: SyncAnswer, duty: &mut Duty<'_, H>) {
+    fn take<H: Host>(&mut self, answer: SyncAnswer, flight: &Flight, duty: &mut Duty<'_, H>) {
         let full = self.full || duty.loader.loaded().is_none();
         let held = duty.loader.loaded().filter(|_| !self.full).cloned();
         if answer.ack_wanted {
             self.acks.want(answer.version, answer.refresh);
         }
-        let refreshes = held.as_ref().is_some_and(|held| {
-            held.tables.version.epoch == answer.version.epoch && held.refresh < answer.refresh
-        });
-        if refreshes {
+        if held.as_ref().is_some_and(|held| held.refresh < answer.refresh) {
             // Ordered: everything is to be loaded anew, whatever seems equal.
             self.full = true;
             self.backoff.worked();
+            return;
+        }
+        let is_news = !answer.whole.is_empty() || answer.bans.is_some();
+        if !is_news && held.as_ref().is_some_and(|held| held.tables.version == answer.version) {
+            // Only an ack was asked for.
+            self.backoff.worked_but_wait(flight.since_ns.saturating_add(POLL_GAP_NS));
             return;
         }
         let wall_ms = duty.line.host.wall_us().checked_div(1000).unwrap_or_default();

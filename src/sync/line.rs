@@ -17,9 +17,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Beyond its timeout a callout without a callback is taken for lost.
 const NEVER: Duration = Duration::from_secs(5);
 /// Waits after failures: doubled each time between these, shortened by up to
-/// half by chance so that a thousand gateways do not return in step.
+/// half by chance so that a thousand gateways do not return in step. A service
+/// that came back does not know of a gateway before its next try, and would call
+/// a ban applied that this one has not heard of: the last wait is short.
 const FIRST_WAIT_NS: u64 = 100_000_000;
-const LAST_WAIT_NS: u64 = 5_000_000_000;
+const LAST_WAIT_NS: u64 = 1_000_000_000;
 
 /// A callout that has not been answered.
 #[derive(Clone, Copy, Debug)]
@@ -151,5 +153,30 @@ impl<H: Host> Line<'_, H> {
         let patience = timeout.saturating_add(NEVER).as_nanos();
         let lost_ns = since_ns.saturating_add(u64::try_from(patience).unwrap_or(u64::MAX));
         Ok(Flight { token, root: self.root, since_ns, lost_ns })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_a_second_and_are_forgotten_by_success() {
+        for dice in [0, 1, u64::MAX] {
+            let mut backoff = Backoff::default();
+            let mut waits = Vec::new();
+            for _ in 0..40 {
+                backoff.failed(7, dice);
+                waits.push(backoff.remaining_ns(7));
+            }
+            assert!(
+                waits.windows(2).all(|pair| pair[0] <= LAST_WAIT_NS && pair[1] >= pair[0] / 2),
+                "{waits:?}"
+            );
+            assert!((50_000_000..=100_000_000).contains(&waits[0]), "{waits:?}");
+            assert!((LAST_WAIT_NS / 2..=LAST_WAIT_NS).contains(waits.last().unwrap()), "{waits:?}");
+            backoff.worked();
+            assert_eq!(backoff.remaining_ns(7), 0);
+        }
     }
 }

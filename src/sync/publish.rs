@@ -293,7 +293,7 @@ impl Publish {
 }
 
 fn is_refresh(set: &Set, current: &Manifest) -> bool {
-    set.version.epoch == current.version.epoch && set.refresh > current.refresh
+    set.refresh > current.refresh
 }
 
 /// Whether `current` is newer than `set`, or the same to the last table. The
