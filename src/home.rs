@@ -157,12 +157,17 @@ impl<H: Host> Vm<H> {
         let last = self.roots.get() == 0;
         let mut recorder = self.recorder.borrow_mut();
         recorder.root_gone(root);
-        // A VM that never ticked (the canary) told nobody that it was there.
-        if last && self.ticked.get() {
+        // A VM that never ticked nor served (the canary) told nobody that it was
+        // there.
+        if last && (self.ticked.get() || self.serving.get()) {
             recorder.hand_back();
             let mut record = self.record.borrow_mut();
             record.close();
-            self.sync.borrow_mut().note_numbered(record.numbered());
+            let mut sync = self.sync.borrow_mut();
+            sync.note_numbered(record.numbered());
+            sync.close();
+            // Should a request come all the same, it is the first again.
+            self.serving.set(false);
         }
         drop(recorder);
         self.sync.borrow_mut().root_gone(root);

@@ -220,6 +220,14 @@ impl<H: Host> Sync<H> {
         }
     }
 
+    /// The VM's last root is gone: no request is decided by its tables any more,
+    /// so it holds up no ack, and nobody need wait for its lease to run out.
+    pub fn close(&mut self) {
+        self.lease.give_up(&self.host, &self.keys);
+        self.replace_holder(None);
+        self.slot.close(&self.host, &self.keys);
+    }
+
     /// The VM's first request is about to be decided. The slot says so **before**
     /// the manifest is looked at: that is what makes an ack true (see
     /// [`slot::Slot::serving`]).

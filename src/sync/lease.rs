@@ -87,6 +87,19 @@ impl LeaseView {
         self.floor = self.floor.max(fence);
     }
 
+    /// Ends the lease, if this VM holds it: the next tick of any VM takes it.
+    pub fn give_up<H: Host>(&mut self, host: &H, keys: &Keys) {
+        let Some(fence) = self.mine.take() else { return };
+        let key = keys.lease();
+        if let Ok(Some((bytes, cas))) = host.shared_get(&key)
+            && let Ok(lease) = read(&bytes)
+            && (lease.source, lease.fence) == (self.source, fence)
+        {
+            write(host, &key, &Lease { deadline_ns: 0, ..lease }, Expect::Unchanged(cas));
+            self.seen = None;
+        }
+    }
+
     /// Renews the lease, or takes it when it is nobody's. The recorder takes it
     /// from a worker: it is the one that no request ever disturbs.
     pub fn tick<H: Host>(&mut self, host: &H, keys: &Keys, slot: Option<u16>, heard_ns: u64) {

@@ -120,6 +120,15 @@ impl OwnSlot {
         self.content.serving = true;
     }
 
+    /// Writes that the slot counts in acks no more; its last word, unless
+    /// requests come all the same.
+    pub fn close<H: Host>(&mut self, host: &H, keys: &Keys) {
+        self.content.serving = false;
+        if self.index.is_some() {
+            self.write(host, keys);
+        }
+    }
+
     /// Notes the highest event number for the next write.
     pub fn note_numbered(&mut self, hi: u64) {
         self.content.numbered_hi = self.content.numbered_hi.max(hi);
