@@ -12,6 +12,8 @@
 mod acks;
 pub mod build;
 pub mod collect;
+#[cfg(test)]
+pub(crate) mod fixtures;
 mod holder;
 pub mod intake;
 mod keys;

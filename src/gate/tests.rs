@@ -2,12 +2,8 @@ use super::*;
 use crate::home::Home;
 use crate::host::HeaderPairs;
 use crate::host::fake::Fake;
-use crate::sync::intake::name_of;
-use crate::sync::manifest::{CHUNK, Part, PerPart};
-use crate::sync::publish::{Bytes, Outcome, Publish, Set};
+use crate::sync::fixtures::{empty_set, publish};
 use crate::sync::{Keys, Role};
-use tidegate_policy::table::AddressTable;
-use tidegate_policy::wire::sync::Version;
 
 const CONFIG: &str = r#"{"admin": {"cluster": "admin", "token": "secret"}, "routing": "envoy"}"#;
 
@@ -15,30 +11,9 @@ const CONFIG: &str = r#"{"admin": {"cluster": "admin", "token": "secret"}, "rout
 fn gate(host: &Fake) -> Rc<Gate<Fake>> {
     let config = Config::parse(CONFIG.as_bytes(), |_| None).unwrap();
     let vm = Home::new(host.clone()).join(&config, Role::Gate);
-    publish(host, &Keys::new(crate::home::instance(&config.admin)));
+    publish(host, &Keys::new(crate::home::instance(&config.admin)), empty_set(1, 1, 0));
     vm.sync.borrow_mut().load_now();
     Rc::new(Gate::new(vm, config, FLUSH_EVERY))
-}
-
-fn publish(host: &Fake, keys: &Keys) {
-    let bytes = |part| match part {
-        Part::Routes => Bytes::Raw(Rc::new(tidegate_host_sim::empty_routes())),
-        _ => Bytes::Table(AddressTable::empty()),
-    };
-    let name = |part| match bytes(part) {
-        Bytes::Raw(bytes) => name_of(&bytes),
-        Bytes::Table(table) => name_of(table.as_bytes()),
-    };
-    let set = Set {
-        version: Version { epoch: 1, seq: 1 },
-        refresh: 0,
-        clock_ms: 0,
-        blobs: PerPart::from_fn(name),
-        bytes: PerPart::from_fn(|part| Some(bytes(part))),
-    };
-    let mut publish = Publish::new(1, Rc::new(set), CHUNK);
-    let outcome = std::iter::from_fn(|| Some(publish.step(host, keys))).find_map(|outcome| outcome);
-    assert!(matches!(outcome, Some(Outcome::Done(_))), "{outcome:?}");
 }
 
 fn headers() -> HeaderPairs {

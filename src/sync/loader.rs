@@ -112,9 +112,7 @@ impl Loader {
             Ok(Some((_, cas))) if self.seen == Seen::Token(cas) => {}
             Ok(Some((bytes, _))) => {
                 let refreshes = self.loaded.as_ref().zip(Manifest::from_bytes(&bytes).ok());
-                let is_refresh = refreshes.is_some_and(|(held, manifest)| {
-                    held.tables.version.epoch == manifest.version.epoch && held.refresh < manifest.refresh
-                });
+                let is_refresh = refreshes.is_some_and(|(held, manifest)| held.refresh < manifest.refresh);
                 let held = self.loaded.clone();
                 self.seen = Seen::Never;
                 self.load = Some(if is_refresh { Load::anew(held) } else { Load::new(held) });
@@ -170,5 +168,27 @@ impl Loader {
             }
         }
         changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{empty_set, publish};
+    use super::*;
+    use crate::host::fake::Fake;
+
+    #[test]
+    fn a_refresh_reads_everything_whatever_the_epoch() {
+        for epoch in [1, 2] {
+            let (host, keys) = (Fake::default(), Keys::new(7));
+            let mut loader = Loader::default();
+            publish(&host, &keys, empty_set(1, 1, 0));
+            assert!(loader.look_to_the_end(&host, &keys));
+            publish(&host, &keys, empty_set(epoch, 2, 1));
+            let (manifest, _) = host.0.shared.borrow()[&keys.manifest()].clone();
+            host.0.shared.borrow_mut().retain(|key, _| *key == keys.manifest());
+            assert!(!loader.look_to_the_end(&host, &keys), "what it holds is not taken for what is there");
+            assert!(Manifest::from_bytes(&manifest).is_ok_and(|manifest| manifest.refresh == 1));
+        }
     }
 }
