@@ -37,10 +37,11 @@ use regex_automata::dfa::{Automaton, sparse};
 use regex_automata::{Anchored, Input};
 
 pub use layout::{MAX_ROUTE_TABLE, Method, ROUTES_FORMAT};
+pub use load::RouteLoad;
 
 use crate::decide::Facts;
-use crate::wire::{WireError, decode};
-use layout::{ConditionRow, Layout, Span, Test};
+use crate::wire::WireError;
+use layout::{ConditionRow, Span, Test};
 use request::{HostName, Request};
 use trie::{Trie, slice};
 
@@ -135,14 +136,20 @@ impl RouteTable {
         }
     }
 
-    /// Takes and checks what `author::compile` made, so that a search need not.
+    /// Takes and checks what `author::compile` made, so that a search need not; in
+    /// one go, see [`RouteLoad`].
     /// What it allocates is at most some 25 times the bytes, whatever they are;
     /// of real tables it is twice.
     ///
     /// # Errors
     /// When the bytes are over [`MAX_ROUTE_TABLE`] or not a route table.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
-        load::table(decode::<Layout>(ROUTES_FORMAT, MAX_ROUTE_TABLE, bytes)?)
+        let mut load = RouteLoad::new(bytes)?;
+        loop {
+            if let Some(table) = load.step(usize::MAX)? {
+                return Ok(table);
+            }
+        }
     }
 
     /// Number of HTTPRoutes.

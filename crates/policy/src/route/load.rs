@@ -2,49 +2,127 @@
 
 use regex_automata::dfa::sparse;
 
-use super::layout::{ConditionRow, Layout, Span, Test};
+use super::layout::{ConditionRow, Layout, MAX_ROUTE_TABLE, ROUTES_FORMAT, Span, Test};
 use super::trie::{Trie, slice};
 use super::{Candidates, HostGroups, Match, RouteTable, Rule, Share};
-use crate::wire::WireError;
+use crate::wire::{WireError, decode};
 
-/// The table that `layout` describes.
-pub(super) fn table(layout: Layout) -> Result<RouteTable, WireError> {
-    let rules = rules(&layout)?;
-    let shares = shares(&layout, &rules)?;
-    let matches = matches(&layout)?;
-    if layout.query_names.windows(2).any(|pair| pair.first() >= pair.get(1)) {
-        return Err(WireError::Malformed("query names are not sorted"));
+/// A table that is being made of its bytes, in steps: a worker's requests go on
+/// between two.
+pub struct RouteLoad {
+    at: At,
+}
+
+enum At {
+    Layout(Box<Layout>),
+    Rows(Box<Rows>),
+    Over,
+}
+
+/// What is made so far.
+struct Rows {
+    layout: Layout,
+    rules: Vec<Rule>,
+    shares: Vec<Share>,
+    matches: Vec<Match>,
+    regexes: Vec<sparse::DFA<Vec<u8>>>,
+    hosts: Option<Trie<HostGroups>>,
+}
+
+impl RouteLoad {
+    /// Begins with what `author::compile` made: decodes it, which is the largest
+    /// piece of the work.
+    ///
+    /// # Errors
+    /// When the bytes are over [`MAX_ROUTE_TABLE`] or not a route table.
+    pub fn new(bytes: &[u8]) -> Result<Self, WireError> {
+        let layout = decode::<Layout>(ROUTES_FORMAT, MAX_ROUTE_TABLE, bytes)?;
+        Ok(Self { at: At::Layout(Box::new(layout)) })
     }
-    check_candidates(&layout)?;
-    let mut regexes = Vec::new();
-    for bytes in &layout.regexes {
-        regexes.push(regex(bytes)?);
+
+    /// Does a piece of the work; the table when that was the last. The rules with
+    /// their matches are a piece, the hostnames are one, the paths are one, and
+    /// so are `budget` bytes of regexes, rounded up to a whole regex.
+    ///
+    /// # Errors
+    /// When it is not a route table. The load is over then.
+    pub fn step(&mut self, budget: usize) -> Result<Option<RouteTable>, WireError> {
+        self.at = match std::mem::replace(&mut self.at, At::Over) {
+            At::Layout(layout) => At::Rows(Box::new(Rows::new(*layout)?)),
+            At::Rows(mut rows) => {
+                if rows.layout.regexes.len() > rows.regexes.len() {
+                    rows.take_regexes(budget)?;
+                } else if rows.hosts.is_none() {
+                    rows.hosts = Some(hosts(&rows.layout)?);
+                } else {
+                    return rows.finish().map(Some);
+                }
+                At::Rows(rows)
+            }
+            At::Over => return Err(WireError::Malformed("loaded already")),
+        };
+        Ok(None)
     }
-    let groups = |group: Option<u32>| check(group.is_none_or(|group| group < layout.groups), "no such group");
-    groups(layout.any_host)?;
-    let mut host_rows = Vec::with_capacity(layout.hosts.len());
+}
+
+impl Rows {
+    fn new(layout: Layout) -> Result<Self, WireError> {
+        let rules = rules(&layout)?;
+        let shares = shares(&layout, &rules)?;
+        let matches = matches(&layout)?;
+        if layout.query_names.windows(2).any(|pair| pair.first() >= pair.get(1)) {
+            return Err(WireError::Malformed("query names are not sorted"));
+        }
+        check_candidates(&layout)?;
+        check_group(&layout, layout.any_host)?;
+        Ok(Self { rules, shares, matches, regexes: Vec::new(), hosts: None, layout })
+    }
+
+    fn take_regexes(&mut self, budget: usize) -> Result<(), WireError> {
+        let mut left = budget;
+        for bytes in self.layout.regexes.get(self.regexes.len()..).unwrap_or_default() {
+            self.regexes.push(regex(bytes)?);
+            if bytes.len() >= left {
+                break;
+            }
+            left = left.saturating_sub(bytes.len());
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<RouteTable, WireError> {
+        let Self { layout, rules, shares, matches, regexes, hosts } = self;
+        Ok(RouteTable {
+            rules,
+            shares,
+            matches,
+            hosts: hosts.unwrap_or_else(Trie::empty),
+            paths: paths(&layout)?,
+            regexes,
+            any_host: layout.any_host,
+            routes: layout.routes,
+            backends: layout.backends,
+            conditions: layout.conditions,
+            query_names: layout.query_names,
+            candidates: layout.candidates,
+            text: layout.text,
+        })
+    }
+}
+
+fn check_group(layout: &Layout, group: Option<u32>) -> Result<(), WireError> {
+    check(group.is_none_or(|group| group < layout.groups), "no such group")
+}
+
+fn hosts(layout: &Layout) -> Result<Trie<HostGroups>, WireError> {
+    let mut rows = Vec::with_capacity(layout.hosts.len());
     for row in &layout.hosts {
-        groups(row.exact)?;
-        groups(row.wildcard)?;
-        check_text(&layout, row.label)?;
-        host_rows.push((row.label, row.children, HostGroups { exact: row.exact, wildcard: row.wildcard }));
+        check_group(layout, row.exact)?;
+        check_group(layout, row.wildcard)?;
+        check_text(layout, row.label)?;
+        rows.push((row.label, row.children, HostGroups { exact: row.exact, wildcard: row.wildcard }));
     }
-    let hosts = Trie::load(host_rows.into_iter(), u32::from(!layout.hosts.is_empty()))?;
-    Ok(RouteTable {
-        rules,
-        shares,
-        matches,
-        hosts,
-        paths: paths(&layout)?,
-        regexes,
-        any_host: layout.any_host,
-        routes: layout.routes,
-        backends: layout.backends,
-        conditions: layout.conditions,
-        query_names: layout.query_names,
-        candidates: layout.candidates,
-        text: layout.text,
-    })
+    Trie::load(rows.into_iter(), u32::from(!layout.hosts.is_empty()))
 }
 
 fn rules(layout: &Layout) -> Result<Vec<Rule>, WireError> {

@@ -23,8 +23,9 @@ pub const SYNC_FORMAT: u8 = 1;
 pub const MAX_PAGE: usize = 4 << 20;
 /// A whole table up to this size travels inside the answer.
 pub const MAX_INLINE: usize = 1 << 20;
-/// Bytes of any one table: far over 1 M bans (12 MB), far under a VM's 1 GiB.
-pub const MAX_TABLE: usize = 256 << 20;
+/// Bytes of any one table: far over 1 M bans (12 MB), and so far under a VM's
+/// 1 GiB that base, overlay and allow list fit twice while new ones replace them.
+pub const MAX_TABLE: usize = 64 << 20;
 
 /// Header of sync and ack: who asks, as [`Gateway`].
 pub const GATEWAY_HEADER: &str = "x-tidegate-gateway";

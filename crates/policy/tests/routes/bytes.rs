@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::json;
 use tidegate_policy::author;
 use tidegate_policy::decide::Facts;
-use tidegate_policy::route::{ROUTES_FORMAT, RouteTable};
+use tidegate_policy::route::{ROUTES_FORMAT, RouteLoad, RouteTable};
 
 use super::{document, read};
 
@@ -49,6 +49,23 @@ fn search(table: &RouteTable) {
 #[test]
 fn the_table_loads() {
     search(&RouteTable::from_bytes(&BYTES).unwrap());
+}
+
+#[test]
+fn it_loads_in_steps_with_a_regex_at_a_time() {
+    let mut load = RouteLoad::new(&BYTES).unwrap();
+    let mut steps = 0;
+    let table = loop {
+        steps += 1;
+        if let Some(table) = load.step(1).unwrap() {
+            break table;
+        }
+    };
+    assert_eq!(table.regexes(), 3);
+    // The rules, the regexes, the hostnames, the paths.
+    assert_eq!(steps, 1 + 3 + 1 + 1);
+    search(&table);
+    assert!(load.step(1).is_err(), "over");
 }
 
 #[test]
