@@ -169,6 +169,7 @@ impl<H: Host> Sync<H> {
     /// Does what is due, from the root that ticks; answers when it wants the next
     /// tick.
     pub fn on_tick(&mut self, root: u32) -> Duration {
+        self.come_back();
         self.identify();
         self.beat();
         if let Some(slot) = self.slot.index()
@@ -199,6 +200,7 @@ impl<H: Host> Sync<H> {
             return false;
         }
         self.queue.drain(&self.host);
+        self.come_back();
         self.loader.look(&self.host, &self.keys);
         self.work_and_go_on(root);
         true
@@ -242,6 +244,17 @@ impl<H: Host> Sync<H> {
     /// VM has not been heard of for a second: then others may believe it dead.
     pub fn before_request(&mut self) {
         if self.host.monotonic_ns().saturating_sub(self.slot.heartbeat_ns()) > UNHEARD_NS {
+            self.catch_up();
+        }
+    }
+
+    /// A VM that was not heard of for long is about to be heard of again: versions
+    /// may have been acked without it, so it must have what is published before
+    /// this callback ends. Loading a step at a time it would meanwhile count as
+    /// alive, and decide by what was true before.
+    fn come_back(&mut self) {
+        let silent_ns = self.host.monotonic_ns().saturating_sub(self.slot.heartbeat_ns());
+        if self.slot.index().is_some() && silent_ns > UNHEARD_NS {
             self.catch_up();
         }
     }

@@ -118,6 +118,39 @@ fn a_vm_that_was_not_heard_of_looks_before_it_decides() {
 }
 
 #[test]
+fn a_vm_that_comes_back_is_not_taken_for_one_that_enforces() {
+    let mut stage = Stage::new(3);
+    stage.feed.ack_wanted = true;
+    stage.statuses("9.9.9.9");
+    stage.run(SECOND);
+    let slow = (stage.holder() + 1) % 3;
+    let (worker, root) = stage.gates[slow];
+    for away in [1, 15] {
+        stage.sim.stall(worker);
+        stage.run(3 * SECOND);
+        // Nobody wakes it for this, which takes many callbacks to load.
+        let banned = format!("9.9.9.{away}");
+        stage.feed.ban_many(300_000 + away);
+        stage.feed.ban(&banned);
+        stage.run(away * SECOND);
+        let acked = *stage.feed.acks.last().unwrap();
+        assert_eq!((acked.version, acked.live), (stage.feed.version(), 2));
+        stage.sim.resume(worker);
+        // Its timer comes first, and requests between any two callbacks.
+        stage.sim.advance(Duration::ZERO);
+        for _ in 0..1_000 {
+            let lets_through = stage.sim.request(worker, root, Request::get("/x", &banned)).status == 200;
+            let ack = *stage.feed.acks.last().unwrap();
+            assert!(!lets_through || ack.stale > 0, "after {away} s: {ack:?}");
+            if !stage.sim.deliver() && !stage.feed.answer_all(&mut stage.sim) {
+                stage.sim.advance(MS);
+            }
+        }
+        assert_eq!(stage.statuses(&banned), [403; 3]);
+    }
+}
+
+#[test]
 fn two_vms_race_for_the_lease_and_one_polls() {
     let mut stage = Stage::new(2);
     assert_eq!(stage.polls().len(), 1);
