@@ -11,6 +11,7 @@ mod health;
 mod ip_monitor;
 mod params;
 mod recording;
+mod refresh;
 mod routes;
 pub mod time;
 
@@ -89,6 +90,11 @@ pub fn people(context: Context) -> Router {
         .route("/api/admin/routes", get(routes::list))
         .route("/api/admin/routes/{name}", get(routes::one).put(routes::put).delete(routes::delete))
         .route("/api/admin/optimization/recording/stats", get(recording::stats))
+        // Gateways are told to load anew as a whole: every form does that.
+        .route("/api/admin/optimization/cache/refresh", post(refresh::refresh))
+        .route("/api/admin/optimization/cache/routes/refresh", post(refresh::refresh))
+        .route("/api/admin/optimization/cache/ip/refresh", post(refresh::refresh))
+        .route("/api/admin/optimization/warmup", post(refresh::warmup))
         .route("/api/admin/optimization/health", get(health::detailed))
         .route("/api/admin/gateways", get(gateways::list));
     let open = Router::new().route("/api/health", get(alive));

@@ -33,8 +33,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::gateways::Gateways;
-use crate::store::{Store, StoreError};
+use crate::gateways::{Gateways, Goal};
+use crate::store::{Store, StoreError, Table};
 use answer::{BansPlan, Plan};
 use blobs::Blobs;
 use follow::{Event, Follower};
@@ -140,6 +140,8 @@ struct Shared {
     waiting: AtomicUsize,
     /// The newest refresh that was ordered here or that a gateway spoke of.
     refresh: AtomicU64,
+    /// Held by whoever orders one: they read all tables, one after the other.
+    refreshing: tokio::sync::Mutex<()>,
     events: mpsc::UnboundedSender<Event>,
     trouble: Mutex<Option<String>>,
     notices: Mutex<VecDeque<Notice>>,
@@ -166,6 +168,7 @@ impl Feed {
             blobs: Mutex::new(blobs),
             waiting: AtomicUsize::new(0),
             refresh: AtomicU64::new(0),
+            refreshing: tokio::sync::Mutex::default(),
             events,
             trouble: Mutex::default(),
             notices: Mutex::default(),
@@ -232,8 +235,9 @@ impl Feed {
         loop {
             let state = released.borrow_and_update().clone();
             let version = state.version();
-            if since != Some(version) || known_refresh < state.refresh || poll.misses_ack(version) {
-                let mut plan = Plan::new(&state, since, held, poll.ack_wanted(version));
+            let newest = Goal { version, refresh: state.refresh };
+            if since != Some(version) || known_refresh < state.refresh || poll.misses_ack(&newest) {
+                let mut plan = Plan::new(&state, since, held, poll.ack_wanted(newest));
                 if let Some(since) = state.to_guess(&plan, since, held)
                     && let Some(guess) = shared.former.guess(&*shared.store, since, &state).await
                 {
@@ -265,15 +269,25 @@ impl Feed {
         timeout(within, reached).await.ok()?.ok().map(|state| state.version())
     }
 
-    /// Orders a refresh: gateways drop and load their tables anew. Its number,
-    /// which is in acks once it is carried out.
-    pub fn refresh(&self) -> u64 {
+    /// Compares every row with the database, takes over what differs, and orders
+    /// a refresh: gateways drop and load their tables anew, whatever seems equal.
+    /// What is to be found in acks once that is done, and the tables that it
+    /// names. Changes go on being followed meanwhile.
+    ///
+    /// # Errors
+    /// When the store cannot be read: then nothing is ordered.
+    pub async fn refresh(&self) -> Result<(Goal, Arc<World>), StoreError> {
+        let shared = self.shared();
+        let _alone = shared.refreshing.lock().await;
+        let differs = reconcile::compare(shared, &[Table::Ip, Table::Routes]).await?;
         // Higher than what any gateway knows from before a restart, or it would
         // be no news to it.
-        let id = self.shared().refresh.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
+        let id = shared.refresh.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
+        let (done, ordered) = oneshot::channel();
         // The follower ends with the last handle only.
-        let _ = self.shared().events.send(Event::Refresh(id));
-        id
+        let _ = shared.events.send(Event::Refresh { id, differs, done });
+        let world = ordered.await.map_err(|_| StoreError::Closed)??;
+        Ok((Goal { version: world.version, refresh: id }, world))
     }
 
     /// The gateways that this feed counts with.

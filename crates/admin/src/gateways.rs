@@ -1,8 +1,8 @@
 //! The gateways: who is there, and what each enforces.
 //!
-//! A gateway is (node, process). It is **live** while a poll of it is open or was
-//! within the last 3 s, **lost** after that, and forgotten a day later, or as soon
-//! as a newer process of its node has taken over.
+//! A gateway is (node, process). It is **live** while a poll of it is open or it
+//! was heard of within the last 3 s, **lost** after that, and forgotten a day later,
+//! or as soon as a newer process of its node has taken over.
 
 mod registry;
 #[cfg(test)]
@@ -13,13 +13,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tidegate_policy::wire::sync::{Ack, Gateway, Version};
+use tidegate_policy::wire::sync::{Ack, Gateway};
 use tokio::sync::watch;
 
 use registry::Registry;
-pub use wait::{Applied, Waiter};
+pub use wait::{Applied, Goal, Waiter};
 
-/// A gateway without an open poll for longer than this is lost.
+/// A gateway without an open poll or another sign of life for longer than this is lost.
 pub const LOST_AFTER: Duration = Duration::from_secs(3);
 /// A lost gateway is counted for this long.
 pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -72,20 +72,18 @@ impl Gateways {
     /// when the client went away and the handler was cancelled.
     #[must_use]
     pub fn poll(&self, gateway: &Gateway) -> Poll {
-        self.seen(gateway);
-        Poll { gateways: self.clone(), gateway: gateway.clone() }
-    }
-
-    /// A poll of `gateway` has opened. [`Gateways::poll`] closes it by itself.
-    pub fn seen(&self, gateway: &Gateway) {
         if self.registry().poll_opened(gateway) {
             self.note_move();
         }
+        Poll { gateways: self.clone(), gateway: gateway.clone() }
     }
 
-    /// A poll of `gateway` has been answered or broken off.
-    pub fn poll_closed(&self, gateway: &Gateway) {
-        self.registry().poll_closed(gateway);
+    /// `gateway` posted something: it serves, whatever it enforces. It counts from
+    /// now on, also when this service started while it waits to poll again.
+    pub fn seen(&self, gateway: &Gateway) {
+        if self.registry().seen(gateway) {
+            self.note_move();
+        }
     }
 
     /// `gateway` says what it enforces. What is older than what it said before,
@@ -118,12 +116,6 @@ impl Gateways {
     #[must_use]
     pub fn waiter(&self) -> Waiter {
         Waiter::new(self.clone())
-    }
-
-    /// Waits until every live gateway enforces `version`, at most `within`. For a
-    /// change that is still to be made, [`Gateways::waiter`] is quicker.
-    pub async fn wait_applied(&self, version: Version, within: Duration) -> Applied {
-        self.waiter().applied(version, within).await
     }
 
     /// Every gateway, by node and process.
@@ -167,19 +159,19 @@ pub struct Poll {
 
 impl Poll {
     /// Whether the poll should be answered, though nothing changed, because
-    /// somebody has waited for a while for this gateway's word on `version`. Asks
-    /// once per version: a gateway that cannot ack yet must not be answered in a
+    /// somebody has waited for a while for this gateway's word on `newest`. Asks
+    /// once for each: a gateway that cannot ack yet must not be answered in a
     /// circle.
-    pub(crate) fn misses_ack(&self, version: Version) -> bool {
+    pub(crate) fn misses_ack(&self, newest: &Goal) -> bool {
         let nudging = self.gateways.0.nudging.load(Ordering::Acquire) > 0;
-        nudging && self.gateways.registry().misses_ack(&self.gateway, version)
+        nudging && self.gateways.registry().misses_ack(&self.gateway, newest)
     }
 
-    /// Whether an answer that carries `version` says that an ack is wanted.
-    pub(crate) fn ack_wanted(&self, version: Version) -> bool {
+    /// Whether an answer that carries `newest` says that an ack is wanted.
+    pub(crate) fn ack_wanted(&self, newest: Goal) -> bool {
         let wanted = self.gateways.want();
         if wanted {
-            self.gateways.registry().note_asked(&self.gateway, version);
+            self.gateways.registry().note_asked(&self.gateway, newest);
         }
         wanted
     }
@@ -187,6 +179,6 @@ impl Poll {
 
 impl Drop for Poll {
     fn drop(&mut self) {
-        self.gateways.poll_closed(&self.gateway);
+        self.gateways.registry().poll_closed(&self.gateway);
     }
 }

@@ -8,7 +8,7 @@ use tidegate_policy::wire::sync::Version;
 
 use super::Context;
 use super::params::{MAX_WAIT_APPLIED, Params};
-use crate::gateways::{Applied, Waiter};
+use crate::gateways::{Applied, Goal, Waiter};
 use crate::problem::Answer;
 use crate::store::{Change, Committed};
 
@@ -52,15 +52,24 @@ impl<'c> Write<'c> {
         let version = Version { epoch: context.feed.version().epoch, seq: committed.seq };
         let applied = match self.wait {
             None => None,
-            Some((waiter, within)) => Some(tokio::select! {
-                applied = waiter.applied(version, within) => applied,
-                () = context.stopping() => context.gateways.wait_applied(version, Duration::ZERO).await,
-            }),
+            Some((waiter, within)) => Some(reached(context, waiter, version.into(), within).await),
         };
         Ok((committed, Written { version, applied }))
     }
 }
 
-fn as_text<S: serde::Serializer>(version: &Version, serializer: S) -> Result<S::Ok, S::Error> {
+/// Waits for `goal`, at most `within`, and no longer than the service runs.
+pub async fn reached(context: &Context, waiter: Waiter, goal: Goal, within: Duration) -> Applied {
+    tokio::select! {
+        applied = waiter.reached(goal, within) => applied,
+        () = context.stopping() => context.gateways.waiter().reached(goal, Duration::ZERO).await,
+    }
+}
+
+/// A version as people write it.
+///
+/// # Errors
+/// When the serializer fails.
+pub fn as_text<S: serde::Serializer>(version: &Version, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(version)
 }

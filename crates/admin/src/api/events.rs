@@ -33,6 +33,7 @@ pub struct Taken {
 /// recorder keeps it and tries again.
 pub async fn take(State(context): State<Context>, request: Request<Body>) -> Answer<Json<Taken>> {
     let gateway = data_plane::gateway(request.headers())?;
+    context.gateways.seen(&gateway);
     let (_, bytes) = body::bytes(request, MAX_BODY).await?;
     let decoded = match bytes.len() {
         0..=LARGE => decode(gateway, &bytes),

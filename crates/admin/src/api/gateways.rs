@@ -18,13 +18,16 @@ pub struct Gateway {
     process: String,
     /// What it enforces in every VM that serves requests; `null`: it has not said yet.
     enforces: Option<String>,
+    /// The newest refresh that it has carried out.
+    refresh: u64,
     vms: u32,
     /// VMs that were not heard of for 2 s.
     pub stale_vms: u32,
-    /// No poll for over 3 s.
+    /// Not heard of for over 3 s.
     pub lost: bool,
     known_for_ms: u64,
-    silent_for_ms: u64,
+    /// Since its last poll or ack; 0 while a poll is open.
+    pub silent_for_ms: u64,
 }
 
 impl From<GatewayStatus> for Gateway {
@@ -34,6 +37,7 @@ impl From<GatewayStatus> for Gateway {
             node: status.gateway.node,
             process: format!("{:016x}", status.gateway.process),
             enforces: status.ack.map(|ack| ack.version.to_string()),
+            refresh: status.ack.map_or(0, |ack| ack.refresh),
             vms: status.ack.map_or(0, |ack| ack.live),
             stale_vms: status.ack.map_or(0, |ack| ack.stale),
             lost: status.lost,

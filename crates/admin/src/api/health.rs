@@ -12,6 +12,7 @@ use super::gateways::Gateway;
 use super::params::{Params, shortened};
 use super::{Context, time};
 use crate::feed::{self, FeedHealth, Quarantined, Status, World};
+use crate::gateways::LOST_AFTER;
 use crate::problem::Answer;
 use crate::store::{StoreHealth, Table};
 
@@ -159,7 +160,12 @@ fn reasons(world: &World, feed: &FeedHealth, store: &StoreHealth, gateways: &[Ga
     for gateway in gateways {
         let node = &gateway.node;
         if gateway.lost {
-            say("gateway_lost", format!("{node} has not polled for over 3 s: what it enforces is not known"));
+            say(
+                "gateway_lost",
+                format!("{node} was not heard of for over 3 s: what it enforces is not known"),
+            );
+        } else if u128::from(gateway.silent_for_ms) > LOST_AFTER.as_millis() {
+            say("gateway_not_polling", format!("{node} posts events but has not polled for over 3 s"));
         } else if gateway.stale_vms > 0 {
             let stale = gateway.stale_vms;
             say("gateway_stale", format!("{stale} VMs of {node} were not heard of for over 2 s"));

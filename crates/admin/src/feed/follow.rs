@@ -31,7 +31,13 @@ const FEW: usize = 500;
 /// What else happens to the follower.
 pub(super) enum Event {
     /// A refresh was ordered.
-    Refresh(u64),
+    Refresh {
+        id: u64,
+        /// What is not as the store says.
+        differs: Option<String>,
+        /// Gets the tables that gateways are to load.
+        done: oneshot::Sender<Result<Arc<World>, StoreError>>,
+    },
     /// A base was cut in the background, when the log was as given.
     Cut(Result<(Base, Bytes), WireError>, Changed),
     /// Somebody waits for what is committed by now.
@@ -150,9 +156,10 @@ impl Follower {
 
     async fn take(&mut self, event: Event) {
         match event {
-            Event::Refresh(id) => {
-                self.state.refresh = self.state.refresh.max(id);
-                self.publish();
+            Event::Refresh { id, differs, done } => {
+                let ordered = self.refresh(id, differs).await;
+                // Whoever asked may have gone.
+                let _ = done.send(ordered);
             }
             Event::Cut(cut, at_cut) => {
                 self.cutting = false;
@@ -175,6 +182,19 @@ impl Follower {
                 }
             }
         }
+    }
+
+    async fn refresh(&mut self, id: u64, differs: Option<String>) -> Result<Arc<World>, StoreError> {
+        self.catch_up().await;
+        if let Some(trouble) = lock(&self.shared.trouble).clone() {
+            return Err(StoreError::Failed(trouble));
+        }
+        if let Some(what) = differs {
+            self.reload(true, &what).await?;
+        }
+        self.state.refresh = self.state.refresh.max(id);
+        self.publish();
+        Ok(self.state.world.clone())
     }
 
     /// Takes all changes that the store has.

@@ -44,7 +44,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
 }
 
 /// What differs, if anything does.
-async fn compare(shared: &Shared, tables: &[Table]) -> Result<Option<String>, StoreError> {
+pub(super) async fn compare(shared: &Shared, tables: &[Table]) -> Result<Option<String>, StoreError> {
     let era = shared.applied.borrow().moment.era;
     let snapshot = shared.store.snapshot(tables).await?;
     let seq = snapshot.seq;

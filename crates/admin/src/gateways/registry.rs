@@ -6,7 +6,7 @@ use std::time::Duration;
 use tidegate_policy::wire::sync::{Ack, Gateway, Version};
 use tokio::time::Instant;
 
-use super::{Applied, FORGOTTEN_AFTER, GatewayStatus, LOST_AFTER};
+use super::{Applied, FORGOTTEN_AFTER, GatewayStatus, Goal, LOST_AFTER};
 
 /// A process that has stopped polling while a newer one of its node is there has
 /// been replaced; a poll that was only answered is opened again well within this.
@@ -34,13 +34,15 @@ struct Process {
     known_since: Instant,
     /// When it last opened or closed a poll, or acked.
     heard: Instant,
-    /// The version that it was last asked to ack.
-    asked: Version,
+    /// When it was last heard of in any way: posts of events count as well.
+    seen: Instant,
+    /// What it was last asked to ack.
+    asked: Goal,
 }
 
 impl Process {
     fn new(id: u64, now: Instant) -> Self {
-        Self { id, ack: None, polls: 0, known_since: now, heard: now, asked: Version::default() }
+        Self { id, ack: None, polls: 0, known_since: now, heard: now, seen: now, asked: Goal::default() }
     }
 
     /// Time without an open poll.
@@ -48,12 +50,18 @@ impl Process {
         if self.polls > 0 { Duration::ZERO } else { now.saturating_duration_since(self.heard) }
     }
 
-    fn is_lost(&self, now: Instant) -> bool {
-        self.closed_for(now) > LOST_AFTER
+    /// When it last gave a sign of life, if no poll is open.
+    fn last_sign(&self) -> Instant {
+        self.heard.max(self.seen)
     }
 
-    fn applied(&self, version: &Version) -> bool {
-        self.ack.is_some_and(|ack| ack.stale == 0 && ack.version.covers(version))
+    /// Time without a sign of life.
+    fn silent_for(&self, now: Instant) -> Duration {
+        if self.polls > 0 { Duration::ZERO } else { now.saturating_duration_since(self.last_sign()) }
+    }
+
+    fn is_lost(&self, now: Instant) -> bool {
+        self.silent_for(now) > LOST_AFTER
     }
 }
 
@@ -102,14 +110,30 @@ impl Registry {
         }
     }
 
+    /// One that speaks before its first poll here is there. The last word of a
+    /// process that has been replaced does not bring it back. Whether it is new.
+    fn add_if_missing(&mut self, gateway: &Gateway) -> bool {
+        let new = !self.nodes.contains_key(&gateway.node);
+        if new {
+            self.add(gateway, Instant::now());
+        }
+        new
+    }
+
+    /// It spoke of something else. Whether the set of gateways changed.
+    pub(super) fn seen(&mut self, gateway: &Gateway) -> bool {
+        let now = Instant::now();
+        let new = self.add_if_missing(gateway);
+        let Some(process) = self.find(gateway) else { return new };
+        let returned = process.is_lost(now);
+        process.seen = now;
+        new || returned
+    }
+
     /// Whether anything changed.
     pub(super) fn ack(&mut self, gateway: &Gateway, ack: Ack) -> bool {
         let epoch = self.epoch;
-        // One that acks before its first poll here is there. The last word of a
-        // process that has been replaced does not bring it back.
-        if !self.nodes.contains_key(&gateway.node) {
-            self.add(gateway, Instant::now());
-        }
+        self.add_if_missing(gateway);
         let Some(process) = self.find(gateway) else { return false };
         if process.polls == 0 {
             process.heard = Instant::now();
@@ -137,22 +161,23 @@ impl Registry {
         known
     }
 
-    pub(super) fn misses_ack(&mut self, gateway: &Gateway, version: Version) -> bool {
+    pub(super) fn misses_ack(&mut self, gateway: &Gateway, goal: &Goal) -> bool {
         self.find(gateway).is_some_and(|process| {
-            !process.ack.is_some_and(|ack| ack.version.covers(&version)) && process.asked != version
+            !process.ack.is_some_and(|ack| goal.is_known(&ack)) && process.asked != *goal
         })
     }
 
-    pub(super) fn note_asked(&mut self, gateway: &Gateway, version: Version) {
+    pub(super) fn note_asked(&mut self, gateway: &Gateway, goal: Goal) {
         if let Some(process) = self.find(gateway) {
-            process.asked = version;
+            process.asked = goal;
         }
     }
 
-    /// Who enforces `version`. `None`: its epoch is over, nobody ever will.
-    pub(super) fn count(&mut self, version: Version) -> Option<Count> {
+    /// Who is there. `None`: the goal's epoch is over, nobody ever will be.
+    pub(super) fn count(&mut self, goal: &Goal) -> Option<Count> {
         let now = Instant::now();
         self.prune_replaced(now);
+        let version = goal.version;
         let mut applied = Applied { version, ..Applied::default() };
         let mut next_loss: Option<Instant> = None;
         for process in self.nodes.values().flatten() {
@@ -161,11 +186,11 @@ impl Registry {
                 continue;
             }
             applied.of += 1;
-            if process.applied(&version) {
+            if process.ack.is_some_and(|ack| goal.is_met(&ack)) {
                 applied.gateways += 1;
             } else if process.polls == 0 {
                 // Just past the limits, which themselves are not over them.
-                let limits = [REPLACED_AFTER, LOST_AFTER].map(|limit| process.heard + limit + TICK);
+                let limits = [process.heard + REPLACED_AFTER + TICK, process.last_sign() + LOST_AFTER + TICK];
                 let next = limits.into_iter().filter(|limit| *limit > now);
                 next_loss = next_loss.into_iter().chain(next).min();
             }
@@ -203,7 +228,7 @@ impl Registry {
             processes.retain(|process| {
                 let closed = process.closed_for(now);
                 let replaced = process.id != newest && closed > REPLACED_AFTER;
-                !replaced && closed <= FORGOTTEN_AFTER
+                !replaced && process.silent_for(now) <= FORGOTTEN_AFTER
             });
         }
         self.tidy();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidegate_policy::wire::sync::{Ack, Gateway, Version};
 use tokio::time::{Instant, sleep};
 
-use super::{FORGOTTEN_AFTER, Gateways};
+use super::{FORGOTTEN_AFTER, Gateways, Goal};
 
 const EPOCH: u64 = 7;
 
@@ -28,13 +28,13 @@ fn registry() -> Gateways {
 }
 
 async fn numbers(gateways: &Gateways, seq: u64) -> (usize, usize, usize) {
-    let applied = gateways.wait_applied(version(seq), Duration::ZERO).await;
+    let applied = gateways.waiter().reached(version(seq), Duration::ZERO).await;
     (applied.gateways, applied.of, applied.lost)
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_gateways_there_is_nothing_to_wait_for() {
-    let applied = registry().wait_applied(version(1), Duration::from_secs(2)).await;
+    let applied = registry().waiter().reached(version(1), Duration::from_secs(2)).await;
     assert_eq!((applied.of, applied.elapsed), (0, Duration::ZERO));
     assert!(applied.all());
 }
@@ -52,12 +52,12 @@ async fn the_last_ack_answers_and_time_does_too() {
         sleep(Duration::from_millis(100)).await;
         gateways.ack(&gateway("b", 1), ack(6));
     };
-    let (applied, ()) = tokio::join!(gateways.wait_applied(version(5), Duration::from_secs(2)), acks);
+    let (applied, ()) = tokio::join!(gateways.waiter().reached(version(5), Duration::from_secs(2)), acks);
     assert_eq!((applied.gateways, applied.of), (2, 2));
     assert_eq!(started.elapsed(), Duration::from_millis(300), "a stale VM is not counted on");
     assert_eq!(applied.elapsed, started.elapsed());
 
-    let applied = gateways.wait_applied(version(6), Duration::from_secs(2)).await;
+    let applied = gateways.waiter().reached(version(6), Duration::from_secs(2)).await;
     assert_eq!((applied.gateways, applied.of), (1, 2));
     assert_eq!(applied.elapsed, Duration::from_secs(2));
     drop(polls);
@@ -104,7 +104,7 @@ async fn a_gateway_without_a_poll_is_lost_then_forgotten() {
 async fn a_waiter_does_not_wait_for_one_who_is_lost_meanwhile() {
     let gateways = registry();
     drop(gateways.poll(&gateway("a", 1)));
-    let applied = gateways.wait_applied(version(1), Duration::from_secs(30)).await;
+    let applied = gateways.waiter().reached(version(1), Duration::from_secs(30)).await;
     assert_eq!((applied.of, applied.lost), (0, 1));
     assert!(applied.elapsed < Duration::from_secs(4), "{:?}", applied.elapsed);
 }
@@ -123,7 +123,7 @@ async fn a_new_process_takes_its_nodes_place() {
     let newest = gateways.poll(&gateway("a", 3));
     assert_eq!(gateways.list().len(), 2);
     drop(new);
-    let applied = gateways.wait_applied(version(9), Duration::from_secs(30));
+    let applied = gateways.waiter().reached(version(9), Duration::from_secs(30));
     let acks = async { gateways.ack(&gateway("a", 3), ack(9)) };
     let (applied, ()) = tokio::join!(applied, acks);
     assert_eq!((applied.gateways, applied.of, applied.lost), (1, 1, 0));
@@ -139,7 +139,7 @@ async fn a_new_epoch_answers_the_waiters() {
         sleep(Duration::from_secs(1)).await;
         gateways.set_epoch(8);
     };
-    let (applied, ()) = tokio::join!(gateways.wait_applied(version(1), Duration::from_secs(30)), end);
+    let (applied, ()) = tokio::join!(gateways.waiter().reached(version(1), Duration::from_secs(30)), end);
     assert_eq!((applied.gateways, applied.of, applied.elapsed), (0, 1, Duration::from_secs(1)));
 }
 
@@ -150,7 +150,7 @@ async fn acks_are_wanted_as_long_as_somebody_waits() {
     let (one, other) = (gateways.waiter(), gateways.waiter());
     drop(one);
     assert!(gateways.want());
-    other.applied(version(1), Duration::ZERO).await;
+    other.reached(version(1), Duration::ZERO).await;
     assert!(!gateways.want());
 }
 
@@ -161,4 +161,74 @@ async fn a_gateway_whose_vms_do_not_serve_enforces_trivially() {
     let _poll = gateways.poll(&name);
     gateways.ack(&name, Ack { live: 0, ..ack(1) });
     assert_eq!(numbers(&gateways, 1).await, (1, 1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_is_waited_for_apart_from_the_version() {
+    let gateways = registry();
+    let polls = [gateway("a", 1), gateway("b", 1)].map(|name| gateways.poll(&name));
+    for name in ["a", "b"] {
+        gateways.ack(&gateway(name, 1), ack(5));
+    }
+    let goal = Goal { version: version(5), refresh: 3 };
+    let acks = async {
+        sleep(Duration::from_millis(100)).await;
+        gateways.ack(&gateway("a", 1), Ack { refresh: 3, ..ack(5) });
+        gateways.ack(&gateway("b", 1), Ack { refresh: 2, ..ack(6) });
+        sleep(Duration::from_millis(100)).await;
+        gateways.ack(&gateway("b", 1), Ack { refresh: 4, ..ack(7) });
+    };
+    let (applied, ()) = tokio::join!(gateways.waiter().reached(goal, Duration::from_secs(2)), acks);
+    assert_eq!((applied.gateways, applied.of, applied.elapsed), (2, 2, Duration::from_millis(200)));
+    // A number that says more in another epoch is none.
+    let goal = Goal { version: version(8), refresh: 3 };
+    assert_eq!(gateways.waiter().reached(goal, Duration::ZERO).await.gateways, 0);
+    drop(polls);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poll_is_asked_for_the_ack_of_a_refresh() {
+    let gateways = registry();
+    let name = gateway("a", 1);
+    let poll = gateways.poll(&name);
+    gateways.ack(&name, ack(5));
+    let newest = Goal { version: version(5), refresh: 1 };
+    let waiting = gateways.waiter().reached(newest, Duration::from_secs(2));
+    let asking = async {
+        sleep(Duration::from_millis(100)).await;
+        assert!(!poll.misses_ack(&version(5).into()));
+        assert!(poll.misses_ack(&newest));
+        assert!(poll.ack_wanted(newest));
+        assert!(!poll.misses_ack(&newest), "once");
+        gateways.ack(&name, Ack { refresh: 1, ..ack(5) });
+    };
+    let (applied, ()) = tokio::join!(waiting, asking);
+    assert_eq!((applied.gateways, applied.of), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_posts_events_counts_and_has_applied_nothing() {
+    let gateways = registry();
+    let name = gateway("a", 1);
+    gateways.seen(&name);
+    assert_eq!(numbers(&gateways, 1).await, (0, 1, 0));
+    sleep(Duration::from_secs(2)).await;
+    gateways.seen(&name);
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(numbers(&gateways, 1).await, (0, 1, 0));
+    assert_eq!(gateways.list()[0].silent_for, Duration::from_secs(5), "since its last poll");
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(numbers(&gateways, 1).await, (0, 0, 1));
+    gateways.seen(&name);
+    assert_eq!(numbers(&gateways, 1).await, (0, 1, 0));
+    let poll = gateways.poll(&name);
+    gateways.ack(&name, ack(1));
+    assert_eq!(numbers(&gateways, 1).await, (1, 1, 0));
+    drop(poll);
+
+    // The last events of a process that was replaced do not bring it back.
+    let _new = gateways.poll(&gateway("a", 2));
+    gateways.seen(&name);
+    assert_eq!(numbers(&gateways, 1).await, (0, 1, 0));
+    assert_eq!(gateways.list().len(), 1);
 }

@@ -1,10 +1,10 @@
-//! Waiting until all gateways enforce a version.
+//! Waiting until all gateways enforce a version, or have carried out a refresh.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::Serialize;
-use tidegate_policy::wire::sync::Version;
+use tidegate_policy::wire::sync::{Ack, Version};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Gateways;
@@ -17,6 +17,34 @@ const NUDGE_AFTER: Duration = Duration::from_millis(20);
 /// thousands of them every ack would otherwise cost a look over all.
 const LOOK_EVERY: Duration = Duration::from_micros(1);
 
+/// What gateways are waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Goal {
+    /// The version that they are to enforce, or a later one.
+    pub version: Version,
+    /// The refresh that they are to have carried out, or a later one; 0: none.
+    pub refresh: u64,
+}
+
+impl From<Version> for Goal {
+    fn from(version: Version) -> Self {
+        Self { version, refresh: 0 }
+    }
+}
+
+impl Goal {
+    /// Whether whoever sent `ack` is there.
+    #[must_use]
+    pub fn is_met(&self, ack: &Ack) -> bool {
+        ack.stale == 0 && self.is_known(ack)
+    }
+
+    /// Whether `ack` says of this all that can be said, stale VMs or not.
+    pub(super) fn is_known(&self, ack: &Ack) -> bool {
+        ack.version.covers(&self.version) && ack.refresh >= self.refresh
+    }
+}
+
 /// How far a version has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Applied {
@@ -24,7 +52,7 @@ pub struct Applied {
     pub gateways: usize,
     /// Live gateways.
     pub of: usize,
-    /// Gateways that have not polled for over 3 s: nobody knows what they enforce.
+    /// Gateways that were not heard of for over 3 s: nobody knows what they enforce.
     pub lost: usize,
     /// Which version.
     #[serde(serialize_with = "as_text")]
@@ -60,18 +88,19 @@ impl Waiter {
         Self { gateways, since: Instant::now(), nudging: false }
     }
 
-    /// Waits until every live gateway enforces `version`, at most `within` from
-    /// now. Answers at once when there is no gateway, and when the epoch of
-    /// `version` is over or ends meanwhile; always with the numbers as they are.
-    pub async fn applied(mut self, version: Version, within: Duration) -> Applied {
+    /// Waits until every live gateway is at `goal`, at most `within` from now.
+    /// Answers at once when there is no gateway, and when the epoch of the version
+    /// is over or ends meanwhile; always with the numbers as they are.
+    pub async fn reached(mut self, goal: impl Into<Goal>, within: Duration) -> Applied {
+        let goal = goal.into();
         let deadline = Instant::now() + within;
         let nudge_at = Instant::now() + NUDGE_AFTER;
         let mut moved = self.gateways.0.moved.subscribe();
         loop {
             moved.mark_unchanged();
-            let count = self.gateways.registry().count(version);
+            let count = self.gateways.registry().count(&goal);
             let Some(count) = count else {
-                let applied = self.gateways.registry().count_of_old_epoch(version);
+                let applied = self.gateways.registry().count_of_old_epoch(goal.version);
                 return self.answer(applied);
             };
             let now = Instant::now();

@@ -195,10 +195,15 @@ async fn stats(running: &Running) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn events_are_stored_once_and_counted() {
     let running = Running::start().await;
+    let alone = running.post("/api/admin/ip/ban?wait_applied=5s", r#"{"ip": "9.8.7.6"}"#).await.ok();
+    assert_eq!(alone["applied"]["of"], 0);
     let bytes = post(vec![batch(1, 10).to_bytes().unwrap(), batch(11, 5).to_bytes().unwrap()], 20);
     let taken = record(&running, bytes.clone()).await.ok();
     assert_eq!(taken, json!({"stored": 15, "duplicates": 0, "malformed": 0}));
     assert_eq!(record(&running, bytes).await.ok()["stored"], 0);
+    // Whoever posts serves, whether it has polled yet or not.
+    let ban = running.post("/api/admin/ip/ban?wait_applied=50ms", r#"{"ip": "9.8.7.6"}"#).await.ok();
+    assert_eq!((&ban["applied"]["gateways"], &ban["applied"]["of"]), (&json!(0), &json!(1)), "{ban}");
     let seen = stats(&running).await;
     assert_eq!(
         (&seen["numbered"], &seen["stored"], &seen["pending"]),

@@ -6,6 +6,7 @@ mod bans;
 mod bodies;
 mod docs;
 mod gateways;
+mod refresh;
 mod routes;
 mod running;
 mod state;

@@ -354,7 +354,7 @@ async fn a_refresh_reaches_every_gateway_once() {
     let waiting = silent.ask(&feed, Duration::from_secs(25));
     let ordered = async {
         sleep(Duration::from_secs(1)).await;
-        feed.refresh()
+        feed.refresh().await.unwrap().0.refresh
     };
     let (answer, id) = tokio::join!(waiting, ordered);
     assert!(id > 7);
@@ -362,6 +362,35 @@ async fn a_refresh_reaches_every_gateway_once() {
     let answer = between_polls.poll(&feed).await.unwrap();
     assert_eq!((answer.refresh, answer.bans.is_none(), answer.whole.len()), (id, true, 0));
     assert!(between_polls.poll(&feed).await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_takes_over_what_slipped_past_everything() {
+    let store = Arc::new(Memory::default());
+    store.ban("192.0.2.1");
+    let feed = start(&store, tiny()).await;
+    let mut gateway = SimGateway::new("g");
+    gateway.poll(&feed).await;
+    let before = feed.version();
+    let (goal, world) = feed.refresh().await.unwrap();
+    assert_eq!((goal.version, world.count(Status::Banned)), (before, 1), "nothing differs");
+    assert!(feed.health().notices.is_empty());
+
+    store.change_unseen(|rows| drop(rows.ips.remove("192.0.2.1")));
+    let (next, world) = feed.refresh().await.unwrap();
+    assert!(next.refresh > goal.refresh && next.version.epoch != before.epoch);
+    assert_eq!((world.version, world.count(Status::Banned)), (next.version, 0));
+    assert!(feed.health().notices.iter().any(|notice| notice.text.contains("192.0.2.1")));
+    settle(&feed).await;
+    assert_eq!(gateway.poll(&feed).await.unwrap().refresh, next.refresh);
+    assert!(gateway.banned().is_empty());
+
+    store.set_broken(true);
+    assert!(feed.refresh().await.is_err());
+    store.set_broken(false);
+    settle(&feed).await;
+    assert!(gateway.poll(&feed).await.is_none(), "what failed was not ordered");
+    assert_eq!(feed.refresh().await.unwrap().0.refresh, next.refresh + 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -379,7 +408,7 @@ async fn an_answer_says_that_an_ack_is_wanted_and_one_that_came_before_is_follow
     sleep(Duration::from_millis(5)).await;
     assert!(gateway.poll(&feed).await.unwrap().ack_wanted);
     feed.gateways().ack(&name, Ack { version, live: 2, ..Ack::default() });
-    let applied = waiter.applied(version, Duration::from_secs(2)).await;
+    let applied = waiter.reached(version, Duration::from_secs(2)).await;
     assert_eq!((applied.gateways, applied.of, applied.lost, applied.version), (1, 1, 0, version));
 
     // It hears of the next change while nobody waits, and does not ack by itself.
@@ -398,7 +427,8 @@ async fn an_answer_says_that_an_ack_is_wanted_and_one_that_came_before_is_follow
         assert!(gateway.ask(&feed, Duration::from_millis(500)).await.is_none());
         feed.gateways().ack(&name, Ack { version, live: 2, ..Ack::default() });
     };
-    let (applied, ()) = tokio::join!(feed.gateways().wait_applied(version, Duration::from_secs(2)), polling);
+    let (applied, ()) =
+        tokio::join!(feed.gateways().waiter().reached(version, Duration::from_secs(2)), polling);
     assert!(applied.all());
 }
 
@@ -413,7 +443,7 @@ async fn a_restore_mints_an_epoch_and_answers_those_who_wait() {
     gateway.poll(&feed).await;
     let before = feed.version();
     let _there = feed.gateways().poll(&gateway.name);
-    let waiting = feed.gateways().wait_applied(before, Duration::from_secs(1_000));
+    let waiting = feed.gateways().waiter().reached(before, Duration::from_secs(1_000));
     let started = Instant::now();
     let restore = async {
         sleep(Duration::from_secs(1)).await;

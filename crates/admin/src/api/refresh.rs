@@ -1,0 +1,136 @@
+//! `POST cache/refresh` and `POST warmup`: whether every gateway has everything,
+//! with and without loading it anew.
+
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::extract::{Extension, State};
+use axum::http::Uri;
+use serde::Serialize;
+use tidegate_policy::wire::sync::Version;
+
+use super::Context;
+use super::applied::{as_text, reached};
+use super::gateways::Gateway;
+use super::params::{MAX_WAIT_APPLIED, Params};
+use crate::auth::Caller;
+use crate::feed::Figures;
+use crate::gateways::{Applied, Goal};
+use crate::problem::Answer;
+
+/// How long to wait for the gateways when nothing is said.
+const DEFAULT_WAIT: Duration = Duration::from_secs(2);
+
+/// What `cache/refresh` answers.
+#[derive(Serialize, Debug)]
+pub struct Refreshed {
+    /// The number of the refresh; each is higher than those before.
+    refresh: u64,
+    /// Which tables were loaded anew: always all of them.
+    refreshed: [&'static str; 3],
+    #[serde(flatten)]
+    reached: Reached,
+}
+
+/// What `warmup` answers.
+#[derive(Serialize, Debug)]
+pub struct Warm {
+    #[serde(flatten)]
+    reached: Reached,
+    /// All gateways, and what each enforces.
+    gateways: Vec<Gateway>,
+}
+
+/// How far the gateways have come.
+#[derive(Serialize, Debug)]
+struct Reached {
+    #[serde(serialize_with = "as_text")]
+    version: Version,
+    tables: Tables,
+    applied: Applied,
+    /// Nodes of live gateways that are not there yet.
+    behind: Vec<String>,
+    elapsed_ms: u64,
+}
+
+/// What every gateway holds that is up to date.
+#[derive(Serialize, Debug)]
+struct Tables {
+    routes: Table,
+    bans: Table,
+    allow: Table,
+}
+
+#[derive(Serialize, Debug)]
+struct Table {
+    count: u64,
+    digest: String,
+}
+
+impl From<&Figures> for Tables {
+    fn from(figures: &Figures) -> Self {
+        let whole = |count: usize, digest: String| Table { count: count as u64, digest };
+        Self {
+            routes: whole(figures.routes_entries, figures.routes.to_string()),
+            bans: Table { count: figures.bans.count, digest: figures.bans.to_string() },
+            allow: whole(figures.allow_entries, figures.allow.to_string()),
+        }
+    }
+}
+
+/// Has every gateway load all tables anew from the database, and answers once all
+/// have, or the time is over.
+///
+/// # Errors
+/// When a parameter is not right, or the database cannot be read; then nothing
+/// was ordered.
+pub async fn refresh(
+    State(context): State<Context>,
+    Extension(caller): Extension<Caller>,
+    uri: Uri,
+) -> Answer<Json<Refreshed>> {
+    let started = Instant::now();
+    let within = wait(&uri)?;
+    // Before the order: the answer that carries it asks for the ack.
+    let waiter = context.gateways.waiter();
+    let (goal, world) = context.feed.refresh().await?;
+    tracing::info!(by = %caller.name, refresh = goal.refresh, version = %goal.version, "refresh ordered");
+    let applied = reached(&context, waiter, goal, within).await;
+    let reached = Reached::new(&context, &goal, &world.tables, applied, started);
+    Ok(Json(Refreshed { refresh: goal.refresh, refreshed: ["routes", "bans", "allow"], reached }))
+}
+
+/// Answers once every live gateway enforces what the database says now, or the
+/// time is over.
+///
+/// # Errors
+/// When a parameter is not right.
+pub async fn warmup(State(context): State<Context>, uri: Uri) -> Answer<Json<Warm>> {
+    let started = Instant::now();
+    let within = wait(&uri)?;
+    let waiter = context.gateways.waiter();
+    let world = context.current().await;
+    let goal = world.version.into();
+    let applied = reached(&context, waiter, goal, within).await;
+    let reached = Reached::new(&context, &goal, &world.tables, applied, started);
+    let gateways = context.gateways.list().into_iter().map(Gateway::from).collect();
+    Ok(Json(Warm { reached, gateways }))
+}
+
+fn wait(uri: &Uri) -> Answer<Duration> {
+    let params = Params::read(uri, &["wait"])?;
+    Ok(params.span("wait", MAX_WAIT_APPLIED)?.unwrap_or(DEFAULT_WAIT))
+}
+
+impl Reached {
+    fn new(context: &Context, goal: &Goal, figures: &Figures, applied: Applied, started: Instant) -> Self {
+        let there = |ack: Option<_>| ack.is_some_and(|ack| goal.is_met(&ack));
+        let mut behind = Vec::new();
+        if !applied.all() {
+            let live = context.gateways.list().into_iter().filter(|gateway| !gateway.lost);
+            behind.extend(live.filter(|one| !there(one.ack)).map(|one| one.gateway.node));
+        }
+        let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Self { version: goal.version, tables: figures.into(), applied, behind, elapsed_ms }
+    }
+}
