@@ -189,3 +189,41 @@ fn what_envoy_refused_before_the_gate_has_its_event() {
     let event = &stage.feed.events[0].1;
     assert_eq!((event.path.as_ref(), event.verdict.name()), (None, "unseen"));
 }
+
+#[test]
+fn a_new_token_takes_over_without_losing_an_event_or_a_ban() {
+    let mut stage = Stage::new(false, 2);
+    stage.requests(300);
+    let new = CONFIG.replace("secret", "new");
+    let old = std::mem::take(&mut stage.gates);
+    for (worker, _) in &old {
+        let (root, accepted) = stage.sim.root(*worker, "tidegate", &new);
+        assert!(accepted);
+        stage.gates.push((*worker, root));
+    }
+    stage.requests(100);
+    stage.run(20 * MS);
+    for (worker, root) in old {
+        stage.sim.request(worker, root, Request::get("/x", "192.0.2.1"));
+        stage.sim.drop_root(worker, root);
+    }
+    stage.requests(100);
+    stage.feed.ack_wanted = true;
+    stage.feed.ban("9.9.9.9");
+    stage.run(2 * SECOND);
+    assert_eq!(stage.feed.events.len(), 2 * (300 + 100 + 1 + 100));
+    assert_eq!(stage.sim.queued("/events"), 0);
+    for (worker, root) in stage.gates.clone() {
+        assert_eq!(stage.sim.request(worker, root, Request::get("/x", "9.9.9.9")).status, 403);
+    }
+    let ack = stage.feed.acks.last().unwrap();
+    assert_eq!((ack.version, ack.live, ack.stale), (stage.feed.version(), 2, 0));
+    let tokens: Vec<_> = stage.sim.calls().iter().filter_map(|call| call.header("authorization")).collect();
+    assert!(tokens.iter().all(|token| token == "Bearer new"), "{tokens:?}");
+    // The sources that ended are reported once nothing of theirs can come.
+    stage.run(12 * SECOND);
+    let reports = stage.feed.posts.iter().flat_map(|post| &post.sources);
+    let dead: BTreeSet<_> =
+        reports.filter(|report| report.state == SourceState::Dead).map(|report| report.source).collect();
+    assert_eq!(dead.len(), 2);
+}
