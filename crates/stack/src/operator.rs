@@ -107,7 +107,7 @@ impl Stack {
     }
 
     /// Waits until a gateway polls: one that lost the admin service tries again
-    /// every few seconds.
+    /// every second.
     ///
     /// # Errors
     /// Not within the limit.
