@@ -12,6 +12,7 @@ use tidegate_policy::wire::event::{Source, TrafficEvent};
 use crate::config::{Admin, Config, EventLimits};
 use crate::host::{CallToken, Host, QueueId};
 use crate::metrics::{Count, Gauge, Metrics};
+use crate::queue::EventQueue;
 use crate::record::Record;
 use crate::recorder::{Duty, Recorder};
 use crate::sync::{Keys, Role, Sync, SyncFigures, SyncSettings};
@@ -94,7 +95,8 @@ impl<H: Host> Vm<H> {
         let source = Source((u128::from(high) << 64) | u128::from(low));
         let Admin { cluster, authority, token, timeout } = key.admin.clone();
         let instance = instance(&key.admin);
-        let queue = Keys::new(instance).events();
+        let queue = EventQueue::new(host.clone(), Keys::new(instance).events(), instance);
+        let queue = Rc::new(queue);
         let node = host.property(&["xds", "node", "id"]).ok().flatten().unwrap_or_default();
         let settings = SyncSettings { cluster, authority, token, timeout, node, role: key.role, instance };
         Self {

@@ -19,6 +19,7 @@ pub mod gate;
 pub mod home;
 pub mod host;
 pub mod metrics;
+pub mod queue;
 pub mod record;
 pub mod recorder;
 pub mod root;

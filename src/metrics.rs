@@ -81,8 +81,6 @@ pub enum Count {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(usize)]
 pub enum Gauge {
-    /// Bytes in the events queue; added to and taken from by all VMs.
-    QueueBytes,
     /// Bytes that the recorder holds until they are acknowledged.
     RecorderBytes,
     /// Sequence number of the tables that are enforced.
@@ -133,9 +131,12 @@ pub const COUNTS: [(Count, &str); 28] = [
     (Count::HostErrors, "tidegate.host_errors"),
 ];
 
+/// Bytes in an instance's events queue; its id follows. A gauge apart: see
+/// [`EventQueue`](crate::queue::EventQueue).
+pub const QUEUE_BYTES: &str = "tidegate.queue.bytes";
+
 /// In the order of [`Gauge`].
-pub const GAUGES: [(Gauge, &str); 9] = [
-    (Gauge::QueueBytes, "tidegate.queue.bytes"),
+pub const GAUGES: [(Gauge, &str); 8] = [
     (Gauge::RecorderBytes, "tidegate.recorder.bytes"),
     (Gauge::TablesSeq, "tidegate.tables.seq"),
     (Gauge::TablesAge, "tidegate.tables.age_seconds"),
@@ -220,34 +221,11 @@ impl<H: Host> Metrics<H> {
         }
     }
 
-    /// Adds to a gauge that several VMs share.
-    pub fn change(&self, what: Gauge, by: i64) {
-        if let Some((Some(metric), _)) = self.gauges.get(what as usize) {
-            let _ = self.host.add_metric(*metric, by);
-        }
-    }
-
-    /// Sets a gauge that several VMs share, whatever this VM set last.
+    /// Sets a gauge, whatever this VM set last: another one may have since.
     pub fn reset(&self, what: Gauge, value: u64) {
         if let Some((Some(metric), last)) = self.gauges.get(what as usize) {
             last.set(Some(value));
             let _ = self.host.set_metric(*metric, value);
-        }
-    }
-
-    /// A gauge that several VMs add to and take from. One of them may have taken
-    /// before another has added: a sum under zero, which counts as zero.
-    #[must_use]
-    pub fn read(&self, what: Gauge) -> u64 {
-        u64::try_from(self.read_signed(what)).unwrap_or(0)
-    }
-
-    /// Like [`read`](Self::read), with what is under zero as it is.
-    #[must_use]
-    pub fn read_signed(&self, what: Gauge) -> i64 {
-        match self.gauges.get(what as usize) {
-            Some((Some(metric), _)) => self.host.metric(*metric).unwrap_or(0).cast_signed(),
-            _ => 0,
         }
     }
 }
@@ -293,7 +271,8 @@ mod tests {
             .filter(|name| name.starts_with("tidegate."))
             .collect();
         let names = COUNTS.iter().map(|(_, name)| *name).chain(GAUGES.iter().map(|(_, name)| *name));
-        let mut defined: Vec<&str> = names.collect();
+        let queue = format!("{QUEUE_BYTES}.<instance>");
+        let mut defined: Vec<&str> = names.chain([queue.as_str()]).collect();
         listed.sort_unstable();
         defined.sort_unstable();
         assert_eq!(listed, defined);

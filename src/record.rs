@@ -14,7 +14,8 @@ use tidegate_policy::wire::event::{
 
 use crate::config::EventLimits;
 use crate::host::{Host, HostError, QueueId};
-use crate::metrics::{Count, Gauge, Metrics};
+use crate::metrics::{Count, Metrics};
+use crate::queue::EventQueue;
 
 /// Bytes at which a batch is sealed: far under [`MAX_BATCH`], and small enough
 /// that the queue's lock is held for microseconds.
@@ -47,7 +48,7 @@ pub struct Record<H> {
     metrics: Rc<Metrics<H>>,
     source: Source,
     limits: EventLimits,
-    queue_name: String,
+    events: Rc<EventQueue<H>>,
     queue: Option<QueueId>,
     numbered: u64,
     open: Vec<u8>,
@@ -59,20 +60,20 @@ pub struct Record<H> {
 }
 
 impl<H: Host> Record<H> {
-    /// An empty buffer of the VM `source`, whose batches go to `queue_name`.
+    /// An empty buffer of the VM `source`, whose batches go to `events`.
     pub fn new(
         host: H,
         metrics: Rc<Metrics<H>>,
         source: Source,
         limits: EventLimits,
-        queue_name: String,
+        events: Rc<EventQueue<H>>,
     ) -> Self {
         Self {
             host,
             metrics,
             source,
             limits,
-            queue_name,
+            events,
             queue: None,
             numbered: 0,
             open: Vec::new(),
@@ -159,7 +160,7 @@ impl<H: Host> Record<H> {
             return;
         }
         let limit = u64::try_from(self.limits.queue_bytes).unwrap_or(u64::MAX);
-        let mut in_queue = self.metrics.read(Gauge::QueueBytes);
+        let mut in_queue = self.events.bytes();
         let mut left = FLUSH_BYTES;
         while in_queue < limit
             && left > 0
@@ -218,17 +219,16 @@ impl<H: Host> Record<H> {
         }
     }
 
-    /// Appends a message to the queue. The gauge first: the drainer may be
-    /// faster than this VM's next line.
+    /// Appends a message to the queue.
     fn enqueue(&mut self, message: &[u8]) -> Result<(), HostError> {
         let mut tried = false;
         loop {
             let queue = match self.queue {
                 Some(queue) => queue,
-                None => self.host.queue_resolve(&self.queue_name)?.ok_or(HostError::NotFound)?,
+                None => self.host.queue_resolve(self.events.name())?.ok_or(HostError::NotFound)?,
             };
             self.queue = Some(queue);
-            match enqueue(&self.host, &self.metrics, queue, message) {
+            match self.events.enqueue(queue, message) {
                 Err(HostError::NotFound) if !tried => {
                     self.queue = None;
                     tried = true;
@@ -237,25 +237,6 @@ impl<H: Host> Record<H> {
             }
         }
     }
-}
-
-/// Appends to the queue and to the gauge that counts its bytes.
-///
-/// # Errors
-/// Those of the host; then the gauge is as before.
-pub fn enqueue<H: Host>(
-    host: &H,
-    metrics: &Metrics<H>,
-    queue: QueueId,
-    message: &[u8],
-) -> Result<(), HostError> {
-    let len = i64::try_from(message.len()).unwrap_or(i64::MAX);
-    metrics.change(Gauge::QueueBytes, len);
-    let result = host.enqueue(queue, message);
-    if result.is_err() {
-        metrics.change(Gauge::QueueBytes, len.saturating_neg());
-    }
-    result
 }
 
 /// Adds a range to those before it. Past [`MAX_RANGES`] a range is left out: its

@@ -19,7 +19,8 @@ use tidegate_policy::wire::sync::{GATEWAY_HEADER, Gateway};
 use crate::config::Admin;
 use crate::host::{Call, CallToken, Host, QueueId};
 use crate::metrics::{Count, Gauge, Metrics};
-use crate::record::{enqueue, merge};
+use crate::queue::EventQueue;
+use crate::record::merge;
 use held::{GivenUp, Held};
 use sources::Sources;
 
@@ -73,7 +74,7 @@ pub struct Recorder<H> {
     host: H,
     metrics: Rc<Metrics<H>>,
     admin: Admin,
-    queue_name: String,
+    events: Rc<EventQueue<H>>,
     /// The queue and the root that is notified of it.
     queue: Option<(QueueId, u32)>,
     held: Held,
@@ -95,12 +96,12 @@ pub struct Recorder<H> {
 
 impl<H: Host> Recorder<H> {
     /// Without duty, until a tick says that this VM holds the lease.
-    pub fn new(host: H, metrics: Rc<Metrics<H>>, admin: Admin, queue_name: String) -> Self {
+    pub fn new(host: H, metrics: Rc<Metrics<H>>, admin: Admin, events: Rc<EventQueue<H>>) -> Self {
         Self {
             host,
             metrics,
             admin,
-            queue_name,
+            events,
             queue: None,
             held: Held::default(),
             dropped: Vec::new(),
@@ -124,7 +125,7 @@ impl<H: Host> Recorder<H> {
             return None;
         }
         if self.queue.is_none() {
-            let queue = self.host.queue_register(&self.queue_name).ok()?;
+            let queue = self.host.queue_register(self.events.name()).ok()?;
             self.queue = Some((queue, root));
         }
         self.gateway = duty.gateway.or(self.gateway.take());
@@ -183,12 +184,12 @@ impl<H: Host> Recorder<H> {
         if registered.is_none() && self.held.is_empty() && self.dropped.is_empty() {
             return;
         }
-        let found = || self.host.queue_resolve(&self.queue_name).ok().flatten();
+        let found = || self.host.queue_resolve(self.events.name()).ok().flatten();
         let Some(queue) = registered.or_else(found) else { return };
         self.flight = None;
         self.sources = Sources::default();
         for batch in self.held.take() {
-            if enqueue(&self.host, &self.metrics, queue, &batch.bytes).is_err() {
+            if self.events.enqueue(queue, &batch.bytes).is_err() {
                 self.give_up(batch.given_up(DropReason::RecorderFull));
             }
         }
@@ -198,7 +199,7 @@ impl<H: Host> Recorder<H> {
         if let Some(first) = dropped.first() {
             let head = BatchHead { source: first.source, dropped, ..BatchHead::default() };
             if let Ok(message) = head.seal(0, &[]) {
-                let _ = enqueue(&self.host, &self.metrics, queue, &message);
+                let _ = self.events.enqueue(queue, &message);
             }
         }
     }
@@ -223,8 +224,7 @@ impl<H: Host> Recorder<H> {
             };
             messages = messages.saturating_add(1);
             bytes = bytes.saturating_add(message.len());
-            let len = i64::try_from(message.len()).unwrap_or(i64::MAX);
-            self.metrics.change(Gauge::QueueBytes, len.saturating_neg());
+            self.events.took(message.len());
             match BatchHead::read(&message) {
                 Ok((head, count)) => self.held.push(message, &head, count, now),
                 Err(_) => self.metrics.count(Count::BatchesUnreadable),
@@ -235,13 +235,13 @@ impl<H: Host> Recorder<H> {
 
     /// The queue is empty; the gauge must say so too, sooner or later.
     fn repair_gauge(&mut self, now: u64) {
-        if self.metrics.read_signed(Gauge::QueueBytes) == 0 {
+        if self.events.counts_nothing() {
             self.gauge_wrong_since_ns = None;
             return;
         }
         let since = *self.gauge_wrong_since_ns.get_or_insert(now);
         if now.saturating_sub(since) > nanos(GAUGE_REPAIR) {
-            self.metrics.reset(Gauge::QueueBytes, 0);
+            self.events.count_anew();
             self.gauge_wrong_since_ns = None;
         }
     }
@@ -320,7 +320,7 @@ impl<H: Host> Recorder<H> {
 
     /// The post's bytes. The batches are lent to it, not copied.
     fn body(&mut self, batches: usize, reports: &[SourceReport], now: u64) -> Option<Vec<u8>> {
-        let in_queue = self.metrics.read(Gauge::QueueBytes);
+        let in_queue = self.events.bytes();
         let post = EventPost {
             sources: reports.to_vec(),
             dropped: self.dropped.clone(),

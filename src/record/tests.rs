@@ -4,12 +4,16 @@ use proptest::prelude::*;
 use tidegate_policy::wire::event::Batch;
 
 const QUEUE: &str = "events";
+const BYTES: &str = "tidegate.queue.bytes.0000000000000007";
 const ME: Source = Source(9);
 
 fn record(limits: EventLimits) -> (Fake, Record<Fake>) {
     let host = Fake::default();
     let metrics = Rc::new(Metrics::new(host.clone()));
-    (host.clone(), Record::new(host, metrics, ME, limits, QUEUE.to_owned()))
+    (
+        host.clone(),
+        Record::new(host.clone(), metrics, ME, limits, Rc::new(EventQueue::new(host, QUEUE.to_owned(), 7))),
+    )
 }
 
 fn small() -> EventLimits {
@@ -65,16 +69,16 @@ fn what_does_not_fit_is_given_up_oldest_first_and_reported_once() {
 fn a_full_queue_is_left_alone_until_it_is_drained() {
     let (host, mut record) = record(small());
     host.queue_register(QUEUE).unwrap();
-    host.set_figure("tidegate.queue.bytes", 10_000);
+    host.set_figure(BYTES, 10_000);
     push(&mut record, 5);
     record.flush(true);
     assert_eq!(host.messages(QUEUE).len(), 0);
     assert!(record.is_waiting());
     // A sum under zero, seen between another VM's two steps, is no full queue.
-    host.set_figure("tidegate.queue.bytes", -5);
+    host.set_figure(BYTES, -5);
     record.flush(true);
     let len = host.messages(QUEUE)[0].len();
-    assert_eq!(host.figure("tidegate.queue.bytes"), i64::try_from(len).unwrap() - 5);
+    assert_eq!(host.figure(BYTES), i64::try_from(len).unwrap() - 5);
 }
 
 #[test]
@@ -83,7 +87,7 @@ fn without_a_queue_events_stay_and_the_gauge_is_as_before() {
     push(&mut record, 5);
     record.flush(true);
     assert!(record.is_waiting());
-    assert_eq!(host.figure("tidegate.queue.bytes"), 0);
+    assert_eq!(host.figure(BYTES), 0);
     host.queue_register(QUEUE).unwrap();
     record.flush(true);
     assert_eq!(batches(&host).len(), 1);
@@ -119,7 +123,7 @@ fn the_last_batch_closes() {
     let (host, mut record) = record(EventLimits { buffer_bytes: 1 << 20, ..small() });
     host.queue_register(QUEUE).unwrap();
     push(&mut record, 12);
-    host.set_figure("tidegate.queue.bytes", 10_000);
+    host.set_figure(BYTES, 10_000);
     record.close();
     let said: Vec<(u64, usize, bool)> =
         batches(&host).iter().map(|batch| (batch.first, batch.events.len(), batch.closing)).collect();
@@ -148,7 +152,7 @@ proptest! {
         let (host, mut record) = record(small());
         host.queue_register(QUEUE).unwrap();
         for (events, drained, full) in steps {
-            host.set_figure("tidegate.queue.bytes", if full { 10_000 } else { 0 });
+            host.set_figure(BYTES, if full { 10_000 } else { 0 });
             push(&mut record, events);
             record.flush(drained);
         }

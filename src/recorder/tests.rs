@@ -4,6 +4,7 @@ use crate::host::fake::{Fake, Made};
 use tidegate_policy::wire::event::{DropReason, Source, SourceState, TrafficEvent, append_event};
 
 const QUEUE: &str = "events";
+const BYTES: &str = "tidegate.queue.bytes.0000000000000007";
 const ROOT: u32 = 1;
 const TICK: Duration = Duration::from_millis(50);
 
@@ -24,7 +25,12 @@ impl Bench {
             token: "t".into(),
             timeout: Duration::from_secs(5),
         };
-        let recorder = Recorder::new(host.clone(), metrics, admin, QUEUE.into());
+        let recorder = Recorder::new(
+            host.clone(),
+            metrics,
+            admin,
+            Rc::new(EventQueue::new(host.clone(), QUEUE.into(), 7)),
+        );
         Self { host, recorder, sources: Vec::new() }
     }
 
@@ -36,7 +42,7 @@ impl Bench {
         let numbered_hi = first + u64::from(count) - 1;
         let head = BatchHead { source: Source(source), first, numbered_hi, ..BatchHead::default() };
         let queue = self.host.queue_resolve(QUEUE).unwrap().unwrap();
-        enqueue(&self.host, &self.recorder.metrics, queue, &head.seal(count, &events).unwrap()).unwrap();
+        self.recorder.events.enqueue(queue, &head.seal(count, &events).unwrap()).unwrap();
     }
 
     /// One tick later; the posts that it made.
@@ -76,7 +82,7 @@ fn batches_are_kept_until_they_are_stored() {
     let post = bench.tick().pop().unwrap();
     assert_eq!(post.path, "/api/data-plane/v1/events");
     assert_eq!(firsts(&post), [1, 4]);
-    assert_eq!(bench.host.figure("tidegate.queue.bytes"), 0);
+    assert_eq!(bench.host.figure(BYTES), 0);
     for status in [None, Some(503), Some(401), Some(504)] {
         bench.batch(7, 100, 1);
         let last = post.clone();
@@ -157,7 +163,7 @@ fn without_the_lease_all_goes_back_into_the_queue() {
     assert!(bench.tick_as(ROOT, false).is_empty());
     assert_eq!(bench.host.messages(QUEUE).len(), 1);
     let len = bench.host.messages(QUEUE)[0].len();
-    assert_eq!(bench.host.figure("tidegate.queue.bytes"), i64::try_from(len).unwrap());
+    assert_eq!(bench.host.figure(BYTES), i64::try_from(len).unwrap());
     assert!(!bench.recorder.on_call_response(ROOT, post.token, 1));
     assert_eq!(firsts(&bench.next_post()), [1], "and is posted by the next holder");
 }
@@ -267,13 +273,26 @@ fn a_message_that_is_no_batch_is_counted_and_passed_over() {
 #[test]
 fn a_wrong_gauge_is_set_right_while_the_queue_is_empty() {
     let mut bench = Bench::new();
-    bench.host.set_figure("tidegate.queue.bytes", 12_345);
+    bench.host.set_figure(BYTES, 12_345);
     bench.tick();
-    assert_eq!(bench.host.figure("tidegate.queue.bytes"), 12_345, "it may be a message on its way");
+    assert_eq!(bench.host.figure(BYTES), 12_345, "it may be a message on its way");
     for _ in 0..60 {
         bench.tick();
     }
-    assert_eq!(bench.host.figure("tidegate.queue.bytes"), 0);
+    assert_eq!(bench.host.figure(BYTES), 0);
+}
+
+#[test]
+fn the_gauge_of_another_instance_is_left_alone() {
+    let mut bench = Bench::new();
+    bench.host.queue_register("other").unwrap();
+    let other = EventQueue::new(bench.host.clone(), "other".into(), 8);
+    let queue = bench.host.queue_resolve("other").unwrap().unwrap();
+    other.enqueue(queue, b"waits for its own drainer").unwrap();
+    for _ in 0..60 {
+        bench.tick();
+    }
+    assert_eq!(other.bytes(), 25);
 }
 
 #[test]

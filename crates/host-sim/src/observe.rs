@@ -52,15 +52,18 @@ impl Sim {
         self.world.borrow().vms[self.threads[worker.0].vm].host_calls
     }
 
-    /// A metric's value, 0 when there is none of that name.
+    /// A metric's value, 0 when there is none of that name; of those that have one
+    /// for each instance, the sum.
     #[must_use]
     pub fn metric(&self, name: &str) -> u64 {
         self.world
             .borrow()
             .metrics
             .iter()
-            .find(|(other, _, _)| other == name)
-            .map_or(0, |(_, _, value)| *value)
+            .filter(|(other, _, _)| {
+                other.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            })
+            .fold(0, |sum, (_, _, value)| sum.wrapping_add(*value))
     }
 
     /// Messages in the queue whose name ends so.

@@ -1,0 +1,79 @@
+//! The queue that carries batches of events through a process, and the gauge
+//! that counts its bytes: the host's queue has no bound and does not tell its
+//! length.
+
+use crate::host::{Host, HostError, MetricId, MetricKind, QueueId};
+use crate::metrics::QUEUE_BYTES;
+
+/// One instance's queue, as one VM knows it. The gauge is the instance's own, like
+/// the queue: who drains one of two queues must not set the count of the other
+/// one right.
+pub struct EventQueue<H> {
+    host: H,
+    name: String,
+    bytes: Option<MetricId>,
+}
+
+impl<H: Host> EventQueue<H> {
+    /// The queue `name` of the admin service `instance`.
+    pub fn new(host: H, name: String, instance: u64) -> Self {
+        let gauge = format!("{QUEUE_BYTES}.{instance:016x}");
+        let bytes = host.define_metric(MetricKind::Gauge, &gauge).ok();
+        Self { host, name, bytes }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Bytes in the queue. A VM may have taken before another has added: a sum
+    /// under zero counts as zero.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        u64::try_from(self.signed_bytes()).unwrap_or(0)
+    }
+
+    /// Whether the gauge says that the queue is empty.
+    #[must_use]
+    pub fn counts_nothing(&self) -> bool {
+        self.signed_bytes() == 0
+    }
+
+    fn signed_bytes(&self) -> i64 {
+        self.bytes.map_or(0, |metric| self.host.metric(metric).unwrap_or(0).cast_signed())
+    }
+
+    /// Sets the gauge right: the queue has been seen empty for long.
+    pub fn count_anew(&self) {
+        if let Some(metric) = self.bytes {
+            let _ = self.host.set_metric(metric, 0);
+        }
+    }
+
+    /// A message of this length was taken out.
+    pub fn took(&self, len: usize) {
+        self.change(i64::try_from(len).unwrap_or(i64::MAX).saturating_neg());
+    }
+
+    /// Appends a message. The gauge first: the drainer may be faster than this
+    /// VM's next line.
+    ///
+    /// # Errors
+    /// Those of the host; then the gauge is as before.
+    pub fn enqueue(&self, queue: QueueId, message: &[u8]) -> Result<(), HostError> {
+        self.change(i64::try_from(message.len()).unwrap_or(i64::MAX));
+        let result = self.host.enqueue(queue, message);
+        if result.is_err() {
+            self.took(message.len());
+        }
+        result
+    }
+
+    fn change(&self, by: i64) {
+        if let Some(metric) = self.bytes {
+            let _ = self.host.add_metric(metric, by);
+        }
+    }
+}
