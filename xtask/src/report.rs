@@ -1,8 +1,16 @@
-//! What `up` says when everything is ready.
+//! What `up` and `down` say.
 
+use std::fmt::Display;
+use std::io::Write;
 use std::path::Path;
 
 use tidegate_stack::Ports;
+
+/// A line on standard output. Whoever read it may have gone (`up | head -3`): what
+/// was started is not to end for that, as it would with a `println!` that panics.
+pub fn say(line: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
 
 /// The table of addresses, and three commands to try.
 pub fn addresses(dir: &Path) {
@@ -10,14 +18,14 @@ pub fn addresses(dir: &Path) {
     // Relative where possible: the commands are typed at the root of the repository.
     let root = tidegate_stack::programs::repository();
     let dir = dir.strip_prefix(&root).unwrap_or(dir).display();
-    println!();
+    say("");
     for (what, port) in ports.named() {
-        println!("  {what:<44} 127.0.0.1:{port}");
+        say(format_args!("  {what:<44} 127.0.0.1:{port}"));
     }
-    println!("  {:<44} {dir}/tidegate.db", "database");
-    println!("  {:<44} {dir}/token", "operator's token");
-    println!("  {:<44} {dir}/*.log", "logs");
-    println!(
+    say(format_args!("  {:<44} {dir}/tidegate.db", "database"));
+    say(format_args!("  {:<44} {dir}/token", "operator's token"));
+    say(format_args!("  {:<44} {dir}/*.log", "logs"));
+    say(format_args!(
         "
 Try:
 
@@ -30,5 +38,5 @@ Try:
 ",
         gate = ports.gate,
         people = ports.people,
-    );
+    ));
 }

@@ -57,7 +57,7 @@ pub fn up(args: &Args) -> Result<()> {
             !args.fresh,
             "it is up, and --fresh would take its database away: run `cargo xtask down` first"
         );
-        println!("already up; options are not applied (`cargo xtask down` ends it)");
+        report::say("already up; options are not applied (`cargo xtask down` ends it)");
         report::addresses(&dir);
         return Ok(());
     }
@@ -72,7 +72,7 @@ pub fn up(args: &Args) -> Result<()> {
     }
     remove_logs(&dir)?;
     let new = !dir.join("tidegate.db").exists();
-    println!("starting: admin service, Envoy with {} workers, backends", args.workers);
+    report::say(format_args!("starting: admin service, Envoy with {} workers, backends", args.workers));
     let stack = Stack::start(options(args, parts, &dir))?;
     write_state(&dir, &stack.started())?;
     if new {
@@ -82,10 +82,10 @@ pub fn up(args: &Args) -> Result<()> {
     report::addresses(&dir);
     if args.detach {
         let _ = stack.detach();
-        println!("running until `cargo xtask down`");
+        report::say("running until `cargo xtask down`");
         return Ok(());
     }
-    println!("Ctrl-C ends it");
+    report::say("Ctrl-C ends it");
     let ended = watch(stack);
     write_state(&dir, &[])?;
     ended
@@ -97,10 +97,10 @@ pub fn down() -> Result<()> {
     let known = read_state(&dir)?;
     let running: Vec<_> = known.iter().filter(|process| process.is_alive()).collect();
     if running.is_empty() {
-        println!("nothing to end: what `cargo xtask up --detach` starts is not running");
+        report::say("nothing to end: what `cargo xtask up --detach` starts is not running");
     }
     for process in running {
-        println!("ending {} (pid {})", process.name, process.pid);
+        report::say(format_args!("ending {} (pid {})", process.name, process.pid));
     }
     end_all(&dir, &known)
 }
@@ -145,7 +145,7 @@ fn watch(mut stack: Stack) -> Result<()> {
         stack.check_running()?;
         std::thread::sleep(Duration::from_millis(100));
     }
-    println!("\nending");
+    report::say("\nending");
     drop(stack);
     Ok(())
 }

@@ -27,14 +27,17 @@ pub struct Identity {
 
 impl Identity {
     fn of(name: &str, pid: i32) -> Result<Self> {
-        let (_, started) = stat(pid).with_context(|| format!("{name} (pid {pid}) ended at once"))?;
+        let Stat { started, .. } = stat(pid).with_context(|| format!("{name} (pid {pid}) ended at once"))?;
         Ok(Self { name: name.to_owned(), pid, started })
     }
 
     /// Whether this very process is still running (a zombie is not).
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        stat(self.pid).is_some_and(|(state, started)| started == self.started && state != b'Z')
+        // While a process ends, its first thread may be a zombie before the others
+        // are gone; until then it holds its ports.
+        let runs = |stat: &Stat| stat.state != b'Z' || stat.threads > 1;
+        stat(self.pid).is_some_and(|stat| stat.started == self.started && runs(&stat))
     }
 
     /// Asks it to end, and kills it with its group after five seconds. Nothing
@@ -74,15 +77,24 @@ impl Identity {
     }
 }
 
-/// State letter and start time of a process; `None`: there is none.
-fn stat(pid: i32) -> Option<(u8, u64)> {
+/// Of `/proc/PID/stat`.
+struct Stat {
+    state: u8,
+    threads: u64,
+    started: u64,
+}
+
+/// `None`: there is no such process.
+fn stat(pid: i32) -> Option<Stat> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The command in parentheses may hold anything, parentheses included.
     let after_name = text.rsplit_once(')')?.1;
+    // From field 3 on.
     let mut fields = after_name.split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?;
-    let started = fields.nth(18)?.parse().ok()?;
-    Some((state, started))
+    let threads = fields.nth(16)?.parse().ok()?;
+    let started = fields.nth(1)?.parse().ok()?;
+    Some(Stat { state, threads, started })
 }
 
 /// A child that is ended and reaped when dropped, unless [`Process::detach`]ed.
@@ -233,6 +245,29 @@ mod tests {
         other.end().unwrap();
         assert!(process.identity().is_alive(), "another start time is another process: not ended");
         process.kill();
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_process_lives_until_its_last_thread_ends() {
+        let dir = scratch("threads");
+        let mut command = Command::new("python3");
+        // Number 60 is `exit`, which ends the calling thread only.
+        command.args([
+            "-c",
+            "import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(600,)).start()
+ctypes.CDLL(None).syscall(60, 0)",
+        ]);
+        let process = Process::start("threads", command, &dir.join("threads.log")).unwrap();
+        let identity = process.identity().clone();
+        crate::wait::until("its first thread ends", Duration::from_secs(10), || {
+            Ok(stat(identity.pid).filter(|stat| stat.state == b'Z'))
+        })
+        .unwrap();
+        assert!(identity.is_alive());
+        identity.end().unwrap();
+        assert!(!identity.is_alive());
         std::fs::remove_dir_all(dir).unwrap();
     }
 
