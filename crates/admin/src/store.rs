@@ -219,6 +219,9 @@ pub struct RecordingCounts {
 pub struct StoreHealth {
     /// Since when a foreign transaction has held the write lock, if over 1 s.
     pub locked_for: Option<Duration>,
+    /// Why nothing can be written at all, while that is so: the database is gone,
+    /// or something that cannot be used is in its place.
+    pub unusable: Option<String>,
     /// Size of the write-ahead log, bytes.
     pub wal_bytes: u64,
     /// What was found and mended: triggers recreated, file replaced, restored.
@@ -256,6 +259,8 @@ pub trait Store: Send + Sync + 'static {
     async fn note_malformed(&self, batches: u64) -> Result<(), StoreError>;
     /// A gateway is gone for good (its process ended): its sources are dead.
     async fn close_sources_of(&self, gateway: Gateway) -> Result<(), StoreError>;
+    /// Gateways with sources that neither closed nor are dead, as far as is known.
+    async fn gateways_with_open_sources(&self) -> Result<Vec<Gateway>, StoreError>;
     /// The counts of `recording/stats`.
     async fn recording(&self) -> Result<RecordingCounts, StoreError>;
     /// Whether the ledger has this event; for tests and for synchronous recording.

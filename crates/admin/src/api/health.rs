@@ -150,6 +150,9 @@ fn reasons(world: &World, feed: &FeedHealth, store: &StoreHealth, gateways: &[Ga
         let seconds = span.as_secs();
         say("store_locked", format!("another program has held the database's write lock for {seconds} s"));
     }
+    if let Some(why) = &store.unusable {
+        say("store_unusable", format!("nothing can be written, and nobody sees what others write: {why}"));
+    }
     if store.wal_bytes > LARGE_WAL {
         let size = store.wal_bytes >> 20;
         say("wal_large", format!("the write-ahead log has {size} MiB: some reader has not ended for long"));

@@ -17,21 +17,32 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// absent for a moment says nothing.
 const GONE_AFTER: Duration = Duration::from_secs(10);
 
-/// Gateways by when they were last in the list.
+/// Who was there.
 #[derive(Default)]
-struct Seen(HashMap<Gateway, Instant>);
+struct Seen {
+    /// By when they were last in the list.
+    at: HashMap<Gateway, Instant>,
+    /// Those of before this service started: in the list once they, or another
+    /// process of their node, are heard of.
+    before: Vec<Gateway>,
+}
 
 impl Seen {
     /// Takes what is listed `now`; answers who has not been for long, once.
     fn take(&mut self, listed: impl IntoIterator<Item = Gateway>, now: Instant) -> Vec<Gateway> {
-        self.0.extend(listed.into_iter().map(|gateway| (gateway, now)));
+        for gateway in listed {
+            for known in self.before.extract_if(.., |known| known.node == gateway.node) {
+                self.at.insert(known, now);
+            }
+            self.at.insert(gateway, now);
+        }
         let gone = |at: &Instant| now.saturating_duration_since(*at) >= GONE_AFTER;
-        self.0.extract_if(|_, at| gone(at)).map(|(gateway, _)| gateway).collect()
+        self.at.extract_if(|_, at| gone(at)).map(|(gateway, _)| gateway).collect()
     }
 
     /// Says `gateway` again with the next look.
     fn again(&mut self, gateway: Gateway, now: Instant) {
-        self.0.insert(gateway, now.checked_sub(GONE_AFTER).unwrap_or(now));
+        self.at.insert(gateway, now.checked_sub(GONE_AFTER).unwrap_or(now));
     }
 }
 
@@ -40,8 +51,16 @@ pub async fn follow(gateways: Gateways, store: Arc<dyn Store>) {
     let mut seen = Seen::default();
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut asked = false;
     loop {
         let now = look.tick().await;
+        if !asked {
+            // An Envoy may have been replaced while no service was there to see it.
+            match store.gateways_with_open_sources().await {
+                Ok(gateways) => (seen.before, asked) = (gateways, true),
+                Err(error) => tracing::warn!(%error, "cannot read which gateways there were"),
+            }
+        }
         for gateway in seen.take(gateways.list().into_iter().map(|status| status.gateway), now) {
             match store.close_sources_of(gateway.clone()).await {
                 Ok(()) => tracing::info!(%gateway, "gone: another process of its node has taken over"),
@@ -71,5 +90,28 @@ mod tests {
         assert_eq!(seen.take([new.clone()], at(17)), []);
         seen.again(old.clone(), at(17));
         assert_eq!(seen.take([new], at(18)), [old]);
+    }
+
+    #[test]
+    fn who_was_replaced_before_the_start_is_named_too() {
+        let start = Instant::now();
+        let [old, new, other] = [("node", 1), ("node", 2), ("other", 3)]
+            .map(|(node, process)| Gateway::new(node.as_bytes(), process));
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut seen = Seen { before: vec![old.clone(), other], ..Seen::default() };
+        assert_eq!(seen.take([], at(20)), [], "nobody has come in its place");
+        assert_eq!(seen.take([new.clone()], at(30)), []);
+        assert_eq!(seen.take([new.clone()], at(39)), []);
+        assert_eq!(seen.take([new.clone()], at(40)), [old], "and `other` may come back");
+        assert_eq!(seen.take([new], at(60)), []);
+    }
+
+    #[test]
+    fn who_comes_back_after_the_start_is_not_gone() {
+        let (start, back) = (Instant::now(), Gateway::new(b"node", 1));
+        let mut seen = Seen { before: vec![back.clone()], ..Seen::default() };
+        for seconds in 0..30 {
+            assert_eq!(seen.take([back.clone()], start + Duration::from_secs(seconds)), []);
+        }
     }
 }

@@ -247,6 +247,10 @@ impl Store for SqliteStore {
         self.ingest(|reply| Ingest::CloseSources(gateway, reply)).await
     }
 
+    async fn gateways_with_open_sources(&self) -> Result<Vec<Gateway>, StoreError> {
+        self.readers.read(&self.shared, ledger::gateways_with_open_sources).await
+    }
+
     async fn recording(&self) -> Result<RecordingCounts, StoreError> {
         let lost_before = time_text::now_ms().saturating_sub(ledger::millis(self.shared.options.pending_for));
         let counts =

@@ -64,6 +64,30 @@ async fn a_lock_that_somebody_holds_is_said_and_nothing_is_half_done() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_gone_or_spoilt_is_said_until_it_is_back() {
+    let running = Running::start().await;
+    running.post("/api/admin/ip/ban", r#"{"ip": "1.2.3.4"}"#).await.ok();
+    let (path, away) = (db(&running.dir), running.dir.path().join("away.db"));
+    let said = async |wanted: &str| {
+        until(wanted, async || {
+            let health = running.get(HEALTH).await.ok();
+            let reason = &health["reasons"][0];
+            let detail = reason["detail"].as_str().unwrap_or_default();
+            (reason["code"] == "store_unusable" && detail.contains(wanted)).then_some(())
+        })
+        .await;
+    };
+    std::fs::rename(&path, &away).unwrap();
+    said("No such file").await;
+    std::fs::write(&path, "this is not a database, however long it may be".repeat(100)).unwrap();
+    said("another file").await;
+    std::fs::rename(&away, &path).unwrap();
+    until("all is well again", async || (running.get(HEALTH).await.ok()["status"] == "ok").then_some(()))
+        .await;
+    assert_eq!(running.get("/api/admin/ip-monitor/1.2.3.4").await.ok()["status"], "banned");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_recorded_is_complete() {
     let running = Running::start().await;
     let stats = running.get(STATS).await.ok();

@@ -202,6 +202,10 @@ impl Store for Memory {
         Err(StoreError::Closed)
     }
 
+    async fn gateways_with_open_sources(&self) -> Result<Vec<Gateway>, StoreError> {
+        Err(StoreError::Closed)
+    }
+
     async fn covers(&self, _: Source, _: u64) -> Result<bool, StoreError> {
         Err(StoreError::Closed)
     }

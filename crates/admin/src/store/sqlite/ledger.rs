@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tidegate_policy::wire::event::{Batch, DroppedRange, Source, SourceReport, SourceState};
+use tidegate_policy::wire::sync::Gateway;
 
 use super::ranges::{MAX_NUMBER, Range, RangeTable, add_to_dropped, add_to_ledger, take_from_dropped};
 
@@ -251,6 +252,16 @@ pub(super) fn millis(span: Duration) -> i64 {
 pub(super) fn close_sources(conn: &Connection, gateway: &str, now: i64) -> rusqlite::Result<usize> {
     conn.prepare_cached("UPDATE sources SET dead_at = ?2 WHERE gateway = ?1 AND dead_at IS NULL")?
         .execute(params![gateway, now])
+}
+
+/// Gateways with sources that neither closed nor are dead.
+pub(super) fn gateways_with_open_sources(conn: &Connection) -> rusqlite::Result<Vec<Gateway>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT DISTINCT gateway FROM sources WHERE closed_at IS NULL AND dead_at IS NULL",
+    )?;
+    let names = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+    // A name that somebody made up by SQL is no gateway's.
+    Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
 }
 
 /// Sources that live and that nobody has spoken of since `before`.

@@ -132,6 +132,18 @@ impl Shared {
         FileId::of(&self.path).is_ok_and(|id| id == *locked(&self.file_id))
     }
 
+    /// Why the file that is open is not the database any more, and no other is.
+    fn unusable(&self) -> Option<String> {
+        let path = self.path.display();
+        match FileId::of(&self.path) {
+            Err(e) => Some(format!("{path}: {e}")),
+            Ok(id) if id != *locked(&self.file_id) => {
+                Some(format!("{path} is another file than before, and cannot be used (yet)"))
+            }
+            Ok(_) => None,
+        }
+    }
+
     /// Another file is the database now.
     pub(super) fn next_file(&self, id: FileId) {
         *locked(&self.file_id) = id;
@@ -195,6 +207,7 @@ impl Shared {
         let told = |n: &Notice| format!("{} {}", time_text::from_ms(n.at), n.text);
         StoreHealth {
             locked_for: locked(&self.locked_since).map(|at| at.elapsed()).filter(|&d| d > LOCK_WORTH_TELLING),
+            unusable: self.unusable(),
             wal_bytes: self.wal_bytes(),
             notices: notices.iter().map(told).collect(),
         }

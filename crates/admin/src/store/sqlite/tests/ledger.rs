@@ -220,3 +220,25 @@ fn numbers_that_cannot_be_are_not_believed() {
         assert_eq!(counts.dropped, []);
     });
 }
+
+#[test]
+fn a_gateway_has_open_sources_until_they_closed_or_died() {
+    block_on(async {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("t.db");
+        let store = open(&path);
+        let from = |process, source, closing| {
+            let mut batch = batch(source, 1, 3);
+            batch.closing = closing;
+            Append { gateway: gateway(process), ..post_of(vec![batch]) }
+        };
+        store.append(from(1, 1, false)).await.unwrap();
+        store.append(from(1, 2, true)).await.unwrap();
+        store.append(from(2, 3, true)).await.unwrap();
+        drop(store);
+        let store = open(&path);
+        assert_eq!(store.gateways_with_open_sources().await.unwrap(), [gateway(1)]);
+        store.close_sources_of(gateway(1)).await.unwrap();
+        assert_eq!(store.gateways_with_open_sources().await.unwrap(), []);
+    });
+}
