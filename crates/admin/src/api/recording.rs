@@ -1,12 +1,13 @@
 //! `GET /api/admin/optimization/recording/stats`: whether everything that
 //! happened is in the database.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
 use serde::Serialize;
+use tidegate_policy::wire::sync::Gateway;
 
 use super::Context;
 use super::params::Params;
@@ -21,6 +22,7 @@ pub struct Stats {
     completeness: f64,
     exact: bool,
     unclosed: u64,
+    silent: usize,
     pending: u64,
     lost: u64,
     dropped: BTreeMap<&'static str, u64>,
@@ -43,12 +45,19 @@ struct Queue {
 /// When the store cannot be read.
 pub async fn stats(State(context): State<Context>, uri: Uri) -> Answer<Json<Stats>> {
     Params::read(&uri, &[])?;
-    Ok(Json(Stats::from(context.store.recording().await?)))
+    let open = context.store.gateways_with_open_sources().await?;
+    let counts = context.store.recording().await?;
+    let heard = context.gateways.list().into_iter().filter(|status| !status.lost);
+    let heard: HashSet<Gateway> = heard.map(|status| status.gateway).collect();
+    let silent = open.iter().filter(|gateway| !heard.contains(gateway)).count();
+    Ok(Json(Stats::new(counts, silent)))
 }
 
-impl From<RecordingCounts> for Stats {
+impl Stats {
+    /// `silent`: gateways whose VMs have not ended as far as is known, and that are
+    /// not heard of: what they numbered since their last post is not known either.
     #[expect(clippy::cast_precision_loss, reason = "a ratio; over 2^53 events its last digits do not matter")]
-    fn from(counts: RecordingCounts) -> Self {
+    fn new(counts: RecordingCounts, silent: usize) -> Self {
         let completeness = match counts.numbered {
             0 => 1.0,
             numbered => counts.stored as f64 / numbered as f64,
@@ -57,8 +66,9 @@ impl From<RecordingCounts> for Stats {
             numbered: counts.numbered,
             stored: counts.stored,
             completeness,
-            exact: counts.unclosed == 0,
+            exact: counts.unclosed == 0 && silent == 0,
             unclosed: counts.unclosed,
+            silent,
             pending: counts.pending,
             lost: counts.lost,
             dropped: counts.dropped.into_iter().collect(),
@@ -82,9 +92,11 @@ mod tests {
     fn completeness_is_what_is_stored_of_what_was_numbered() {
         let counts =
             |numbered, stored, unclosed| RecordingCounts { numbered, stored, unclosed, ..Default::default() };
-        let nothing = Stats::from(counts(0, 0, 0));
+        let nothing = Stats::new(counts(0, 0, 0), 0);
         assert_eq!((nothing.completeness, nothing.exact), (1.0, true));
-        let half = Stats::from(counts(4, 2, 1));
+        let half = Stats::new(counts(4, 2, 1), 0);
         assert_eq!((half.completeness, half.exact), (0.5, false));
+        let unheard = Stats::new(counts(4, 4, 0), 1);
+        assert_eq!((unheard.completeness, unheard.exact), (1.0, false));
     }
 }
