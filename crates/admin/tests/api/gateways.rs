@@ -217,7 +217,10 @@ async fn events_are_stored_once_and_counted() {
     assert!(large.len() > 64 << 10);
     assert_eq!(record(&running, large).await.ok()["stored"], 5_000);
     let seen = stats(&running).await;
-    assert_eq!((&seen["completeness"], &seen["exact"], &seen["silent"]), (&json!(1.0), &json!(true), &json!(0)));
+    assert_eq!(
+        (&seen["completeness"], &seen["exact"], &seen["silent"]),
+        (&json!(1.0), &json!(true), &json!(0))
+    );
     // It ended, or cannot reach us: it may have seen more than it told.
     until("the gateway is missed", async || {
         let seen = stats(&running).await;
