@@ -256,9 +256,8 @@ pub(super) fn close_sources(conn: &Connection, gateway: &str, now: i64) -> rusql
 
 /// Gateways with sources that neither closed nor are dead.
 pub(super) fn gateways_with_open_sources(conn: &Connection) -> rusqlite::Result<Vec<Gateway>> {
-    let mut statement = conn.prepare_cached(
-        "SELECT DISTINCT gateway FROM sources WHERE closed_at IS NULL AND dead_at IS NULL",
-    )?;
+    let mut statement = conn
+        .prepare_cached("SELECT DISTINCT gateway FROM sources WHERE closed_at IS NULL AND dead_at IS NULL")?;
     let names = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
     // A name that somebody made up by SQL is no gateway's.
     Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
