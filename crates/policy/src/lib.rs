@@ -23,8 +23,11 @@ pub mod address;
 #[cfg(feature = "author")]
 pub mod author;
 pub mod bans;
+pub mod check;
 pub mod decide;
 pub mod digest;
+pub mod flags;
+pub mod geo;
 pub mod route;
 pub mod table;
 pub mod wire;

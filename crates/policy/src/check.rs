@@ -1,0 +1,100 @@
+//! The three checks of a request that can be answered by the admin service or
+//! from a cache.
+
+use serde::{Deserialize, Serialize};
+
+/// A check.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum Check {
+    /// Allow and ban list.
+    Ip,
+    /// Country and geo rules.
+    Geo,
+    /// Routes.
+    Route,
+}
+
+impl Check {
+    /// All of them, in the order of the decision: what an earlier one denies, a
+    /// later one does not change.
+    pub const ALL: [Self; 3] = [Self::Ip, Self::Geo, Self::Route];
+
+    /// The name in paths, rows, headers and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ip => "ip",
+            Self::Geo => "geo",
+            Self::Route => "route",
+        }
+    }
+}
+
+/// One value per check.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct PerCheck<T> {
+    /// Of allow and ban list.
+    pub ip: T,
+    /// Of country and geo rules.
+    pub geo: T,
+    /// Of routes.
+    pub route: T,
+}
+
+impl<T> PerCheck<T> {
+    /// What `make` makes for each.
+    pub fn from_fn(mut make: impl FnMut(Check) -> T) -> Self {
+        Self { ip: make(Check::Ip), geo: make(Check::Geo), route: make(Check::Route) }
+    }
+
+    /// The one of `check`.
+    pub fn get(&self, check: Check) -> &T {
+        match check {
+            Check::Ip => &self.ip,
+            Check::Geo => &self.geo,
+            Check::Route => &self.route,
+        }
+    }
+
+    /// The one of `check`, to change.
+    pub fn get_mut(&mut self, check: Check) -> &mut T {
+        match check {
+            Check::Ip => &mut self.ip,
+            Check::Geo => &mut self.geo,
+            Check::Route => &mut self.route,
+        }
+    }
+}
+
+/// Who answered a check of one request.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub enum Answered {
+    /// Nobody was asked: the decision did not need it.
+    #[default]
+    Unneeded,
+    /// The cache, as its flag says.
+    Cache,
+    /// The admin service, from its database.
+    Direct,
+    /// The cache, because the admin service did not answer.
+    Fallback,
+    /// Nobody: the admin service did not answer, and there is no cache.
+    Nobody,
+}
+
+impl Answered {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Unneeded, Self::Cache, Self::Direct, Self::Fallback, Self::Nobody];
+
+    /// The name in rows, headers and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unneeded => "unneeded",
+            Self::Cache => "hit",
+            Self::Direct => "direct",
+            Self::Fallback => "fallback",
+            Self::Nobody => "unavailable",
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! The five flags of the rollout, and what they mean for one client.
+//!
+//! A flag is per request, not per process: a percentage moves a share of the
+//! clients, always the same ones, and each flag another share.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::address::Prefix;
+use crate::wire::{WireError, decode, encode};
+
+/// Version of the bytes of [`Flags`].
+pub const FLAGS_FORMAT: u8 = 1;
+/// Longer bytes are no flags.
+const MAX_FLAGS: usize = 64;
+
+/// A flag.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Flag {
+    /// Routes are matched in the compiled table.
+    RouteCache,
+    /// Bans are looked up in the compiled table.
+    IpBlacklistCache,
+    /// Countries and geo rules are looked up in the compiled tables.
+    GeoRulesCache,
+    /// Questions that are asked directly are asked all at once.
+    ParallelExecution,
+    /// Events go through buffer and queue; no response waits for them.
+    AsyncRecording,
+}
+
+impl Flag {
+    /// All of them, in the order of the rollout.
+    pub const ALL: [Self; 5] = [
+        Self::RouteCache,
+        Self::IpBlacklistCache,
+        Self::GeoRulesCache,
+        Self::ParallelExecution,
+        Self::AsyncRecording,
+    ];
+
+    /// The name in the API, in rows and in events.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RouteCache => "enableRouteCache",
+            Self::IpBlacklistCache => "enableIpBlacklistCache",
+            Self::GeoRulesCache => "enableGeoRulesCache",
+            Self::ParallelExecution => "enableParallelExecution",
+            Self::AsyncRecording => "enableAsyncRecording",
+        }
+    }
+
+    /// The flag of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|flag| flag.name() == name)
+    }
+
+    /// Whether it can be in [`State::Shadow`]: the three caches can.
+    #[must_use]
+    pub fn has_shadow(self) -> bool {
+        matches!(self, Self::RouteCache | Self::IpBlacklistCache | Self::GeoRulesCache)
+    }
+}
+
+/// What a flag is set to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub enum State {
+    /// `false`.
+    #[default]
+    Off,
+    /// `"shadow"`: the direct answer decides, the cached one is compared.
+    Shadow,
+    /// `{"percent": n}`: on for this share of the clients, 0 to 100.
+    Share(u8),
+    /// `true`.
+    On,
+}
+
+/// All flags. The default is the start of the rollout: all off.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct Flags([State; 5]);
+
+/// How one check is answered for one client.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub enum Mode {
+    /// By the admin service, from its database.
+    #[default]
+    Direct,
+    /// By the admin service; what the cache says is compared.
+    Shadow,
+    /// From the cache.
+    Cached,
+}
+
+impl Mode {
+    /// The name in rows, headers and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Shadow => "shadow",
+            Self::Cached => "cached",
+        }
+    }
+}
+
+/// What the flags mean for one client. The default is what all flags off mean,
+/// and what holds while a gateway has no tables yet.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct Modes {
+    /// Of the ban and allow list.
+    pub ip: Mode,
+    /// Of country and geo rules.
+    pub geo: Mode,
+    /// Of routes.
+    pub route: Mode,
+    /// Whether direct questions are asked all at once.
+    pub parallel: bool,
+    /// Whether no response waits for its event.
+    pub async_recording: bool,
+}
+
+impl Flags {
+    /// All on: where the rollout ends.
+    #[must_use]
+    pub fn all_on() -> Self {
+        Self([State::On; 5])
+    }
+
+    /// What a flag is set to.
+    #[must_use]
+    pub fn get(&self, flag: Flag) -> State {
+        let [route, ip, geo, parallel, recording] = self.0;
+        match flag {
+            Flag::RouteCache => route,
+            Flag::IpBlacklistCache => ip,
+            Flag::GeoRulesCache => geo,
+            Flag::ParallelExecution => parallel,
+            Flag::AsyncRecording => recording,
+        }
+    }
+
+    /// These flags with one of them set.
+    #[must_use]
+    pub fn with(mut self, flag: Flag, state: State) -> Self {
+        let [route, ip, geo, parallel, recording] = &mut self.0;
+        *match flag {
+            Flag::RouteCache => route,
+            Flag::IpBlacklistCache => ip,
+            Flag::GeoRulesCache => geo,
+            Flag::ParallelExecution => parallel,
+            Flag::AsyncRecording => recording,
+        } = state;
+        self
+    }
+
+    /// What they mean for `client`. A client without an address is one client.
+    #[must_use]
+    pub fn modes(&self, client: Option<IpAddr>) -> Modes {
+        let mode = |flag| match self.get(flag) {
+            State::Shadow => Mode::Shadow,
+            state if is_on(flag, state, client) => Mode::Cached,
+            _ => Mode::Direct,
+        };
+        let on = |flag| is_on(flag, self.get(flag), client);
+        Modes {
+            ip: mode(Flag::IpBlacklistCache),
+            geo: mode(Flag::GeoRulesCache),
+            route: mode(Flag::RouteCache),
+            parallel: on(Flag::ParallelExecution),
+            async_recording: on(Flag::AsyncRecording),
+        }
+    }
+
+    /// The flags' bytes.
+    ///
+    /// # Errors
+    /// See [`encode`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>, WireError> {
+        encode(FLAGS_FORMAT, self)
+    }
+
+    /// Reads flags.
+    ///
+    /// # Errors
+    /// When the bytes are of another version or malformed, a share is over 100,
+    /// or a flag is in shadow that has none.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
+        let flags: Self = decode(FLAGS_FORMAT, MAX_FLAGS, bytes)?;
+        for flag in Flag::ALL {
+            match flags.get(flag) {
+                State::Share(101..) => return Err(WireError::Malformed("a share over 100 percent")),
+                State::Shadow if !flag.has_shadow() => {
+                    return Err(WireError::Malformed("a flag in shadow that has none"));
+                }
+                _ => {}
+            }
+        }
+        Ok(flags)
+    }
+}
+
+fn is_on(flag: Flag, state: State, client: Option<IpAddr>) -> bool {
+    match state {
+        State::Off | State::Shadow => false,
+        State::On => true,
+        State::Share(percent) => place(flag, client) < u64::from(percent),
+    }
+}
+
+/// Where a client stands among a hundred: the same one always, and for each flag
+/// another. Integers only (`hash * weight >> 32`, as flagd does it), so that it is
+/// the same on every machine.
+fn place(flag: Flag, client: Option<IpAddr>) -> u64 {
+    let bytes = client.map(|client| Prefix::host(client).to_bytes());
+    let seed = flag as u64;
+    let hash = xxh3_64_with_seed(bytes.as_ref().map_or(&[], |bytes| bytes.as_slice()), seed);
+    (hash >> 32).saturating_mul(100) >> 32
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn client(bits: u32) -> Option<IpAddr> {
+        Some(Ipv4Addr::from_bits(bits).into())
+    }
+
+    #[test]
+    fn bytes_say_the_flags_and_nothing_impossible() {
+        let flags = Flags::default()
+            .with(Flag::RouteCache, State::Shadow)
+            .with(Flag::GeoRulesCache, State::Share(25))
+            .with(Flag::AsyncRecording, State::On);
+        assert_eq!(Flags::from_bytes(&flags.to_bytes().unwrap()), Ok(flags));
+        for bad in
+            [flags.with(Flag::RouteCache, State::Share(101)), flags.with(Flag::AsyncRecording, State::Shadow)]
+        {
+            assert!(Flags::from_bytes(&bad.to_bytes().unwrap()).is_err());
+        }
+    }
+
+    #[test]
+    fn flags_choose_their_clients_independently() {
+        let flags = Flags::default()
+            .with(Flag::RouteCache, State::Share(50))
+            .with(Flag::IpBlacklistCache, State::Share(50));
+        let both = |bits| {
+            let modes = flags.modes(client(bits));
+            modes.route == Mode::Cached && modes.ip == Mode::Cached
+        };
+        let share = (0..40_000u32).filter(|bits| both(bits.wrapping_mul(2_654_435_761))).count();
+        // A quarter of 40,000, and six standard deviations (87) around it.
+        assert!((9_480..=10_520).contains(&share), "{share}");
+    }
+
+    proptest! {
+        /// The bound is six standard deviations of a binomial share, so that a
+        /// fair hash fails once in 5e8 cases.
+        #[test]
+        fn a_share_is_that_share_of_the_clients(percent in 0u8..=100, from: u32, step in 1u32..=1 << 16) {
+            let flags = Flags::default().with(Flag::RouteCache, State::Share(percent));
+            let count = 20_000u32;
+            let on = (0..count)
+                .filter(|i| {
+                    let client = client(from.wrapping_add(i.wrapping_mul(step)));
+                    flags.modes(client).route == Mode::Cached
+                })
+                .count() as f64;
+            let p = f64::from(percent) / 100.0;
+            let n = f64::from(count);
+            let bound = 6.0 * (n * p * (1.0 - p)).sqrt();
+            prop_assert!((on - n * p).abs() <= bound, "{on} of {n} at {percent} percent");
+        }
+
+        #[test]
+        fn who_is_in_a_share_is_in_every_larger_one(bits: u32, percent in 0u8..100) {
+            let at = |share| Flags::default().with(Flag::GeoRulesCache, State::Share(share)).modes(client(bits));
+            if at(percent).geo == Mode::Cached {
+                prop_assert_eq!(at(percent + 1).geo, Mode::Cached);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_flags_or_an_error(mut bytes: Vec<u8>) {
+            if let Some(first) = bytes.first_mut() { *first = FLAGS_FORMAT; }
+            let _ = Flags::from_bytes(&bytes);
+        }
+    }
+}
