@@ -46,6 +46,9 @@ pub struct Rule {
     pub matches: Vec<Match>,
     /// Where its requests go, with weights from 0 to 1,000,000.
     pub backends: Vec<(Backend, u32)>,
+    /// Names of the geo rules that its requests must pass: its `ExtensionRef`
+    /// filters of group `tidegate.dev` and kind `GeoRule`.
+    pub geo: Vec<String>,
 }
 
 /// One way to match: everything in it must hold.

@@ -1,18 +1,25 @@
-//! One request against the tables: the order of the checks is the specification.
+//! One request against what is known: the order of the checks is the specification.
 
+mod finding;
 #[cfg(test)]
 mod tests;
 
 use std::cell::OnceCell;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::UnixSeconds;
 use crate::address::Prefix;
 use crate::bans::BanTable;
+use crate::check::{Check, PerCheck};
+use crate::flags::Flags;
+use crate::geo::{Country, CountryTable, GeoAction, GeoRules};
 use crate::route::{RouteMatch, RouteTable};
 use crate::table::AddressTable;
 use crate::wire::sync::Version;
+
+pub use finding::{Finding, Findings, GeoFinding, Given, IpFinding, Step};
 
 /// What is known of a request when it is decided. All of it came from a client:
 /// bytes, not text.
@@ -37,10 +44,16 @@ pub struct Facts<'r> {
 pub struct Tables {
     /// The version that they are.
     pub version: Version,
+    /// Which checks are answered from these tables at all.
+    pub flags: Flags,
     /// Addresses that skip bans and geo rules.
     pub allow: AddressTable,
     /// Banned addresses.
     pub bans: BanTable,
+    /// Where addresses are. A clone shares the bytes.
+    pub countries: CountryTable,
+    /// Which countries may enter.
+    pub geo: Arc<GeoRules>,
     /// Routes; shared, so that a set with new bans need not compile them again.
     pub routes: Arc<RouteTable>,
 }
@@ -52,6 +65,18 @@ pub struct Settings {
     pub routing: Routing,
     /// What becomes of a request that no route matches.
     pub on_no_route: OnNoRoute,
+    /// What becomes of a request of which a check cannot be answered.
+    pub on_unavailable: PerCheck<Unavailable>,
+}
+
+/// What a check that nobody can answer comes to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Unavailable {
+    /// As if it had found nothing: no ban, no rule, Envoy's own route table.
+    Allow,
+    /// 503 `check_unavailable`.
+    #[default]
+    Deny,
 }
 
 /// Who chooses the upstream.
@@ -77,8 +102,10 @@ pub enum OnNoRoute {
 pub struct Decision<'t> {
     /// Whether the request may pass, and where to.
     pub verdict: Verdict<'t>,
-    /// The allow entry that made it skip the bans.
+    /// The allow entry that made it skip bans and geo rules.
     pub allowed_by: Option<Prefix>,
+    /// Where the client is, if the decision came to ask that and it is known.
+    pub country: Option<Country>,
 }
 
 /// Pass or not.
@@ -95,10 +122,49 @@ pub enum Verdict<'t> {
 pub struct Denial<'t> {
     /// The stable reason.
     pub reason: Reason,
-    /// The ban that covers the client.
-    pub ban: Option<Prefix>,
+    /// Status of the answer.
+    pub status: u16,
+    /// What decided.
+    pub rule: Option<RuleId<'t>>,
     /// The route that matched, when one did.
     pub route: Option<RouteMatch<'t>>,
+}
+
+/// What decided, for the event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RuleId<'t> {
+    /// The ban that covers the client.
+    Prefix(Prefix),
+    /// The geo rule of this name.
+    Geo(&'t str),
+    /// The check that nobody answered.
+    Check(Check),
+}
+
+impl fmt::Display for RuleId<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Prefix(prefix) => prefix.fmt(f),
+            Self::Geo(name) => f.write_str(name),
+            Self::Check(check) => f.write_str(check.name()),
+        }
+    }
+}
+
+impl<'t> Denial<'t> {
+    /// A denial with the reason's own status.
+    #[must_use]
+    pub fn new(reason: Reason, rule: Option<RuleId<'t>>, route: Option<RouteMatch<'t>>) -> Self {
+        Self { reason, status: reason.status(), rule, route }
+    }
+
+    fn geo(rule: &'t str, action: GeoAction, route: Option<RouteMatch<'t>>) -> Self {
+        Self { status: action.status(), ..Self::new(Reason::GeoDenied, Some(RuleId::Geo(rule)), route) }
+    }
+
+    fn unavailable(check: Check) -> Self {
+        Self::new(Reason::CheckUnavailable, Some(RuleId::Check(check)), None)
+    }
 }
 
 /// The stable, machine-readable reasons of a denial.
@@ -106,37 +172,55 @@ pub struct Denial<'t> {
 pub enum Reason {
     /// The client's address is banned.
     IpBanned,
+    /// The client's country may not enter.
+    GeoDenied,
     /// No route matches.
     NoRoute,
     /// The rule that matches has no backend that could answer.
     NoBackend,
-    /// The gate holds no tables yet.
+    /// The rule that matches names a geo rule that there is not.
+    NoGeoRule,
+    /// A check could not be answered, and the operator wants that denied.
+    CheckUnavailable,
+    /// The gate cannot decide: it has no configuration, or Envoy does not show
+    /// it the request.
     NotReady,
 }
 
 impl Reason {
     /// All of them, for metrics that are defined at the start.
-    pub const ALL: [Self; 4] = [Self::IpBanned, Self::NoRoute, Self::NoBackend, Self::NotReady];
+    pub const ALL: [Self; 7] = [
+        Self::IpBanned,
+        Self::GeoDenied,
+        Self::NoRoute,
+        Self::NoBackend,
+        Self::NoGeoRule,
+        Self::CheckUnavailable,
+        Self::NotReady,
+    ];
 
     /// The name in bodies, `%RESPONSE_CODE_DETAILS%`, events and metrics.
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
             Self::IpBanned => "ip_banned",
+            Self::GeoDenied => "geo_denied",
             Self::NoRoute => "no_route",
             Self::NoBackend => "no_backend",
+            Self::NoGeoRule => "no_geo_rule",
+            Self::CheckUnavailable => "check_unavailable",
             Self::NotReady => "not_ready",
         }
     }
 
-    /// The status of the answer.
+    /// The status of the answer, unless a rule names another.
     #[must_use]
     pub fn status(self) -> u16 {
         match self {
-            Self::IpBanned => 403,
+            Self::IpBanned | Self::GeoDenied => 403,
             Self::NoRoute => 404,
-            Self::NoBackend => 500,
-            Self::NotReady => 503,
+            Self::NoBackend | Self::NoGeoRule => 500,
+            Self::CheckUnavailable | Self::NotReady => 503,
         }
     }
 
@@ -146,45 +230,38 @@ impl Reason {
     pub fn title(self) -> &'static str {
         match self {
             Self::IpBanned => "This address may not use this service",
+            Self::GeoDenied => "This service is not available in this country",
             Self::NoRoute => "No route matches this request",
             Self::NoBackend => "The route that matches has no backend",
-            Self::NotReady => "The gate has no tables yet",
+            Self::NoGeoRule => "The route that matches names a rule that does not exist",
+            Self::CheckUnavailable => "A check of this request could not be made",
+            Self::NotReady => "The gate cannot decide yet",
         }
     }
 }
 
-/// Decides one request. `now` is asked at most once, and only when an entry that
-/// expires covers the client.
+/// Decides one request from the tables alone. `now` is asked at most once, and
+/// only when an entry that expires covers the client.
 pub fn decide<'t>(
     facts: &Facts<'_>,
+    given: Given,
     tables: &'t Tables,
     settings: &Settings,
     now: impl Fn() -> UnixSeconds,
 ) -> Decision<'t> {
     let read = OnceCell::new();
-    let now = || *read.get_or_init(&now);
-    let allowed_by = facts.client.and_then(|client| {
-        tables.allow.covering(client).find(|entry| entry.is_in_force(now)).map(|entry| entry.prefix)
-    });
-    let ban = match (facts.client, allowed_by) {
-        (Some(client), None) => tables.bans.covering(client, now),
-        _ => None,
-    };
-    let verdict = match ban {
-        Some(ban) => Verdict::Deny(Denial { reason: Reason::IpBanned, ban: Some(ban.prefix), route: None }),
-        None => route(facts, tables, settings),
-    };
-    Decision { verdict, allowed_by }
-}
-
-fn route<'t>(facts: &Facts<'_>, tables: &'t Tables, settings: &Settings) -> Verdict<'t> {
-    if settings.routing == Routing::Envoy {
-        return Verdict::Allow(None);
-    }
-    match tables.routes.find(facts) {
-        Some(found) if found.backend.is_some() => Verdict::Allow(Some(found)),
-        Some(found) => Verdict::Deny(Denial { reason: Reason::NoBackend, ban: None, route: Some(found) }),
-        None if settings.on_no_route == OnNoRoute::Pass => Verdict::Allow(None),
-        None => Verdict::Deny(Denial { reason: Reason::NoRoute, ban: None, route: None }),
+    let mut findings = Findings::default();
+    loop {
+        match findings.step(settings) {
+            Step::Ask(Check::Ip) => {
+                let found = IpFinding::look_up(facts.client, tables, || *read.get_or_init(&now));
+                findings.ip = Some(Finding::Found(found));
+            }
+            Step::Ask(Check::Geo) => {
+                findings.geo = Some(Finding::Found(GeoFinding::look_up(facts.client, given, tables)));
+            }
+            Step::Ask(Check::Route) => findings.route = Some(Finding::Found(tables.routes.find(facts))),
+            Step::Decided(decision) => return decision,
+        }
     }
 }

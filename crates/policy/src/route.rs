@@ -69,9 +69,10 @@ pub struct RouteMatch<'t> {
     pub route: &'t str,
     /// Index of the rule within it.
     pub rule: usize,
-    /// Which backend takes the request, as an index into
-    /// [`RouteTable::backends`]; `None`: the rule has none that could (500).
-    pub backend: Option<usize>,
+    /// Which backend takes the request; `None`: the rule has none that could (500).
+    pub backend: Option<&'t Backend>,
+    /// Names of the geo rules that it must pass, in the rule's order.
+    pub geo: &'t [String],
 }
 
 /// Where a rule sends its requests.
@@ -89,6 +90,7 @@ struct Rule {
     route: u32,
     index: usize,
     shares: Span,
+    geo: Vec<String>,
 }
 
 struct Share {
@@ -289,8 +291,8 @@ impl RouteTable {
         let total = shares.last().map_or(0, |share| share.up_to);
         let point = u64::from(dice).saturating_mul(u64::from(total)) >> 32;
         let chosen = shares.get(shares.partition_point(|share| u64::from(share.up_to) <= point));
-        let backend = chosen.and_then(|share| share.backend);
-        Some(RouteMatch { route: at(&self.routes, rule.route)?, rule: rule.index, backend })
+        let backend = chosen.and_then(|share| self.backends.get(share.backend?));
+        Some(RouteMatch { route: at(&self.routes, rule.route)?, rule: rule.index, backend, geo: &rule.geo })
     }
 }
 

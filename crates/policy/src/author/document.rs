@@ -139,7 +139,7 @@ fn hostnames(list: &Place<'_>, problems: &mut Problems) -> Vec<String> {
 /// A rule without backends that takes everything: what the CRD fills in when
 /// there are no rules.
 fn default_rule() -> Rule {
-    Rule { name: None, matches: vec![default_match()], backends: Vec::new() }
+    Rule { name: None, matches: vec![default_match()], backends: Vec::new(), geo: Vec::new() }
 }
 
 fn default_match() -> Match {

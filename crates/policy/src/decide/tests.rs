@@ -10,7 +10,11 @@ use crate::table::Entry;
 use crate::table::tests::{any_address, any_entries, kept, table};
 use crate::wire::sync::EntryState::{Absent, Present};
 
-const PASS: Settings = Settings { routing: Routing::Tidegate, on_no_route: OnNoRoute::Pass };
+const PASS: Settings = Settings {
+    routing: Routing::Tidegate,
+    on_no_route: OnNoRoute::Pass,
+    on_unavailable: PerCheck { ip: Unavailable::Deny, geo: Unavailable::Deny, route: Unavailable::Deny },
+};
 
 fn entry(prefix: &str, expires: Option<UnixSeconds>) -> Entry {
     Entry { prefix: prefix.parse().unwrap(), state: Present(expires) }
@@ -19,8 +23,11 @@ fn entry(prefix: &str, expires: Option<UnixSeconds>) -> Entry {
 fn tables(allow: &[Entry], bans: &[Entry]) -> Tables {
     Tables {
         version: Version::default(),
+        flags: Flags::default(),
         allow: table(allow),
         bans: BanTable::new(table(bans), AddressTable::empty()),
+        countries: CountryTable::empty(),
+        geo: Arc::default(),
         routes: Arc::new(RouteTable::empty()),
     }
 }
@@ -29,14 +36,14 @@ fn from(client: &str) -> Facts<'static> {
     Facts { client: Some(client.parse().unwrap()), method: b"GET", path: b"/", ..Facts::default() }
 }
 
-/// The reason of the denial, the ban and the allow entry.
+/// The reason of the denial, what decided, and the allow entry.
 fn short(decision: &Decision<'_>) -> (Option<Reason>, Option<String>, Option<String>) {
     let denial = match &decision.verdict {
         Verdict::Deny(denial) => Some(denial),
         Verdict::Allow(_) => None,
     };
-    let ban = denial.and_then(|denial| denial.ban).map(|ban| ban.to_string());
-    (denial.map(|denial| denial.reason), ban, decision.allowed_by.map(|allow| allow.to_string()))
+    let rule = denial.and_then(|denial| denial.rule).map(|rule| rule.to_string());
+    (denial.map(|denial| denial.reason), rule, decision.allowed_by.map(|allow| allow.to_string()))
 }
 
 #[test]
@@ -44,9 +51,9 @@ fn a_ban_is_said_before_any_route_is_looked_for() {
     let tables = tables(&[], &[entry("10.0.0.0/8", None), entry("10.1.0.0/16", Some(100))]);
     for on_no_route in [OnNoRoute::Deny, OnNoRoute::Pass] {
         for routing in [Routing::Tidegate, Routing::Envoy] {
-            let settings = Settings { routing, on_no_route };
+            let settings = Settings { routing, on_no_route, ..PASS };
             let banned = |by: &str| (Some(Reason::IpBanned), Some(by.to_owned()), None);
-            let at = |now| short(&decide(&from("10.1.2.3"), &tables, &settings, || now));
+            let at = |now| short(&decide(&from("10.1.2.3"), Given::Table, &tables, &settings, || now));
             assert_eq!(at(99), banned("10.1.0.0/16"));
             assert_eq!(at(100), banned("10.0.0.0/8"));
         }
@@ -58,7 +65,7 @@ fn an_allow_entry_skips_the_bans_but_not_the_routes() {
     let allow = [entry("0.0.0.0/0", Some(50)), entry("10.0.0.0/8", Some(100))];
     let tables = tables(&allow, &[entry("10.1.0.0/16", None), entry("10.1.2.3", None)]);
     let deny = Settings { on_no_route: OnNoRoute::Deny, ..PASS };
-    let at = |now, settings| short(&decide(&from("10.1.2.3"), &tables, settings, || now));
+    let at = |now, settings| short(&decide(&from("10.1.2.3"), Given::Table, &tables, settings, || now));
     let by = Some("10.0.0.0/8".to_owned());
     assert_eq!(at(99, &PASS), (None, None, by.clone()));
     assert_eq!(at(99, &deny), (Some(Reason::NoRoute), None, by));
@@ -75,7 +82,7 @@ fn one_decision_is_made_at_one_time() {
         // A second reading would go back to before the entries expired.
         if reads.get() == 1 { 100 } else { 99 }
     };
-    assert_eq!(short(&decide(&from("10.1.2.3"), &tables, &PASS, clock)), (None, None, None));
+    assert_eq!(short(&decide(&from("10.1.2.3"), Given::Table, &tables, &PASS, clock)), (None, None, None));
     assert_eq!(reads.get(), 1);
 }
 
@@ -85,7 +92,10 @@ fn what_no_route_matches_goes_where_the_operator_said() {
     // A client without an address: no ban can cover it.
     let facts = Facts { method: b"GET", path: b"/", ..Facts::default() };
     let reason = |routing, on_no_route| {
-        short(&decide(&facts, &tables, &Settings { routing, on_no_route }, || panic!("nothing expires"))).0
+        short(&decide(&facts, Given::Table, &tables, &Settings { routing, on_no_route, ..PASS }, || {
+            panic!("nothing expires")
+        }))
+        .0
     };
     assert_eq!(reason(Routing::Tidegate, OnNoRoute::Deny), Some(Reason::NoRoute));
     assert_eq!(reason(Routing::Tidegate, OnNoRoute::Pass), None);
@@ -108,20 +118,22 @@ fn bans_come_before_routes_and_routes_before_what_the_operator_said() {
     let deny = Settings { on_no_route: OnNoRoute::Deny, ..PASS };
     let verdict = |client, path, settings| {
         let facts = Facts { path, ..from(client) };
-        decide(&facts, &tables, settings, || panic!("nothing expires")).verdict
+        decide(&facts, Given::Table, &tables, settings, || panic!("nothing expires")).verdict
     };
-    let found = |rule, backend| RouteMatch { route: "shop", rule, backend };
+    let found = |rule, backend| RouteMatch { route: "shop", rule, backend, geo: &[] };
 
-    assert_eq!(verdict("11.0.0.1", b"/shop/1", &deny), Verdict::Allow(Some(found(0, Some(0)))));
-    let no_backend = Denial { reason: Reason::NoBackend, ban: None, route: Some(found(1, None)) };
+    let shop = tables.routes.backends().first();
+    assert_eq!(shop.map(|backend| backend.name.as_str()), Some("shop"));
+    assert_eq!(verdict("11.0.0.1", b"/shop/1", &deny), Verdict::Allow(Some(found(0, shop))));
+    let no_backend = Denial::new(Reason::NoBackend, None, Some(found(1, None)));
     assert_eq!(verdict("11.0.0.1", b"/empty", &PASS), Verdict::Deny(no_backend));
-    let no_route = Denial { reason: Reason::NoRoute, ban: None, route: None };
+    let no_route = Denial::new(Reason::NoRoute, None, None);
     assert_eq!(verdict("11.0.0.1", b"/other", &deny), Verdict::Deny(no_route));
     assert_eq!(verdict("11.0.0.1", b"/other", &PASS), Verdict::Allow(None));
     let envoy = Settings { routing: Routing::Envoy, ..deny };
     assert_eq!(verdict("11.0.0.1", b"/shop/1", &envoy), Verdict::Allow(None));
-    let ban = Some("10.0.0.0/8".parse().unwrap());
-    let banned = Denial { reason: Reason::IpBanned, ban, route: None };
+    let ban = Some(RuleId::Prefix("10.0.0.0/8".parse().unwrap()));
+    let banned = Denial::new(Reason::IpBanned, ban, None);
     for path in [b"/shop/1" as &[u8], b"/empty", b"/other"] {
         assert_eq!(verdict("10.9.9.9", path, &deny), Verdict::Deny(banned));
     }
@@ -160,7 +172,7 @@ proptest! {
         let reads = Cell::new(0);
         let clock = || { reads.set(reads.get() + 1); now };
         let facts = Facts { client: Some(client), ..Facts::default() };
-        let (reason, ban, allowed_by) = short(&decide(&facts, &tables, &PASS, clock));
+        let (reason, ban, allowed_by) = short(&decide(&facts, Given::Table, &tables, &PASS, clock));
         let allowed = covered(&allow, client, now);
         let banned = !allowed && covered(&bans, client, now);
         prop_assert_eq!(allowed_by.is_some(), allowed);

@@ -9,7 +9,7 @@ use serde_bytes::ByteBuf;
 use super::Backend;
 
 /// Version of a route table's bytes.
-pub const ROUTES_FORMAT: u8 = 1;
+pub const ROUTES_FORMAT: u8 = 2;
 /// Bytes of a route table. 10,000 prefix routes take under 0.5 MB.
 pub const MAX_ROUTE_TABLE: usize = 16 << 20;
 
@@ -66,6 +66,8 @@ pub(crate) struct RuleRow {
     pub index: u32,
     /// Number of its shares.
     pub shares: u32,
+    /// Names of the geo rules that its requests must pass.
+    pub geo: Vec<String>,
 }
 
 /// A backend's part of a rule's requests.

@@ -131,7 +131,8 @@ fn rules(layout: &Layout) -> Result<Vec<Rule>, WireError> {
     for row in &layout.rules {
         check_index(row.route, layout.routes.len(), "no such route")?;
         let index = usize::try_from(row.index).map_err(|_| WireError::Malformed("no such rule"))?;
-        rules.push(Rule { route: row.route, index, shares: lists.next(row.shares)? });
+        let (shares, geo) = (lists.next(row.shares)?, row.geo.clone());
+        rules.push(Rule { route: row.route, index, shares, geo });
     }
     lists.end()?;
     Ok(rules)

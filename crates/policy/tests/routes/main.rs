@@ -29,6 +29,6 @@ fn document(name: &str, hostnames: &[&str], rules: Value) -> Value {
 /// What a table answers, in the terms of [`linear`].
 fn winner(table: &RouteTable, facts: &Facts<'_>) -> Option<linear::Winner> {
     let found = table.find(facts)?;
-    let backend = found.backend.map(|index| table.backends()[index].name.clone());
+    let backend = found.backend.map(|backend| backend.name.clone());
     Some((found.route.to_owned(), found.rule, backend))
 }

@@ -79,7 +79,7 @@ impl<'p> Reader<'p> {
                 backends.extend(self.backend(&place));
             }
         }
-        Some(Rule { name, matches, backends })
+        Some(Rule { name, matches, backends, geo: Vec::new() })
     }
 
     fn rule_name(&mut self, place: &Place<'_>) -> Option<String> {

@@ -1,0 +1,222 @@
+//! What each check found, wherever the answer came from, and what follows from
+//! all of it. [`Findings::step`] is the specification of a decision: direct mode,
+//! cached mode and every mixture of them go through it.
+
+use std::net::IpAddr;
+
+use super::{Decision, Denial, OnNoRoute, Reason, Routing, RuleId, Settings, Tables, Unavailable, Verdict};
+use crate::UnixSeconds;
+use crate::address::Prefix;
+use crate::check::Check;
+use crate::geo::{Country, GeoAction, GeoRules, RuleVerdict};
+use crate::route::RouteMatch;
+
+use serde::{Deserialize, Serialize};
+
+/// What allow and ban list say of a client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum IpFinding {
+    /// Nothing.
+    Clear,
+    /// It skips bans and geo rules, by this entry.
+    Allowed(Prefix),
+    /// It is banned, by this entry.
+    Banned(Prefix),
+}
+
+impl IpFinding {
+    /// Looks a client up. `now` is asked at most once per list, and only when an
+    /// entry that expires covers the client.
+    pub fn look_up(client: Option<IpAddr>, tables: &Tables, now: impl Fn() -> UnixSeconds) -> Self {
+        let Some(client) = client else { return Self::Clear };
+        if let Some(entry) = tables.allow.covering(client).find(|entry| entry.is_in_force(&now)) {
+            return Self::Allowed(entry.prefix);
+        }
+        match tables.bans.covering(client, now) {
+            Some(ban) => Self::Banned(ban.prefix),
+            None => Self::Clear,
+        }
+    }
+}
+
+/// Where a client is, and what each geo rule says of that.
+#[derive(Clone, Copy, Debug)]
+pub enum GeoFinding<'t> {
+    /// To be worked out from the rules.
+    Rules {
+        /// The client's country, if known.
+        country: Option<Country>,
+        /// All rules.
+        rules: &'t GeoRules,
+    },
+    /// As the admin service answered.
+    Verdicts {
+        /// The client's country, if known.
+        country: Option<Country>,
+        /// What every rule says of it.
+        verdicts: &'t [RuleVerdict],
+    },
+}
+
+impl<'t> GeoFinding<'t> {
+    /// Looks a client up. `given`: where its country comes from.
+    #[must_use]
+    pub fn look_up(client: Option<IpAddr>, given: Given, tables: &'t Tables) -> Self {
+        let country = match given {
+            Given::Table => client.and_then(|client| tables.countries.find(client)),
+            Given::Header(country) => country,
+        };
+        Self::Rules { country, rules: &tables.geo }
+    }
+
+    /// The client's country, if known.
+    #[must_use]
+    pub fn country(&self) -> Option<Country> {
+        match self {
+            Self::Rules { country, .. } | Self::Verdicts { country, .. } => *country,
+        }
+    }
+
+    /// The first global rule, by name, that denies the client.
+    #[must_use]
+    pub fn global(&self) -> Option<(&'t str, GeoAction)> {
+        match *self {
+            Self::Rules { country, rules } => rules
+                .rules()
+                .iter()
+                .filter(|rule| rule.global)
+                .find_map(|rule| Some((rule.name.as_str(), rule.denies(country)?))),
+            Self::Verdicts { verdicts, .. } => verdicts
+                .iter()
+                .filter(|rule| rule.global)
+                .find_map(|rule| Some((rule.name.as_str(), rule.denies?))),
+        }
+    }
+
+    /// What the rule of this name says; `None`: there is none.
+    #[must_use]
+    pub fn rule(&self, name: &str) -> Option<Option<GeoAction>> {
+        match *self {
+            Self::Rules { country, rules } => rules.get(name).map(|rule| rule.denies(country)),
+            Self::Verdicts { verdicts, .. } => {
+                verdicts.iter().find(|rule| rule.name == name).map(|rule| rule.denies)
+            }
+        }
+    }
+}
+
+/// Where a client's country comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum Given {
+    /// From the country table.
+    #[default]
+    Table,
+    /// From a header that a trusted filter set; `None`: it said none.
+    Header(Option<Country>),
+}
+
+/// What became of one check.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Finding<T> {
+    /// It was answered.
+    Found(T),
+    /// Nobody answered, and no cache could stand in.
+    Unavailable,
+}
+
+/// What is known so far of one request; `None`: not asked, or not answered yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Findings<'t> {
+    /// Of allow and ban list.
+    pub ip: Option<Finding<IpFinding>>,
+    /// Of country and geo rules.
+    pub geo: Option<Finding<GeoFinding<'t>>>,
+    /// Of routes; `None` in it: no route matches.
+    pub route: Option<Finding<Option<RouteMatch<'t>>>>,
+}
+
+/// What comes next for a request.
+#[derive(Clone, Debug)]
+pub enum Step<'t> {
+    /// This check has to be answered.
+    Ask(Check),
+    /// Nothing: what is still unanswered does not change the decision.
+    Decided(Decision<'t>),
+}
+
+impl<'t> Findings<'t> {
+    /// What follows from what is known. Checks count in the order of
+    /// [`Check::ALL`], whichever is answered first: so asking in turn and asking
+    /// all at once come to the same decision.
+    #[must_use]
+    pub fn step(&self, settings: &Settings) -> Step<'t> {
+        let deny = |denial, country| {
+            Step::Decided(Decision { verdict: Verdict::Deny(denial), allowed_by: None, country })
+        };
+        let allowed_by = match self.ip {
+            None => return Step::Ask(Check::Ip),
+            Some(Finding::Found(IpFinding::Banned(prefix))) => {
+                return deny(Denial::new(Reason::IpBanned, Some(RuleId::Prefix(prefix)), None), None);
+            }
+            Some(Finding::Found(IpFinding::Allowed(prefix))) => Some(prefix),
+            Some(Finding::Found(IpFinding::Clear)) => None,
+            Some(Finding::Unavailable) if settings.on_unavailable.ip == Unavailable::Deny => {
+                return deny(Denial::unavailable(Check::Ip), None);
+            }
+            Some(Finding::Unavailable) => None,
+        };
+        let geo = match (allowed_by, self.geo) {
+            (Some(_), _) => None,
+            (None, None) => return Step::Ask(Check::Geo),
+            (None, Some(Finding::Found(geo))) => Some(geo),
+            (None, Some(Finding::Unavailable)) if settings.on_unavailable.geo == Unavailable::Deny => {
+                return deny(Denial::unavailable(Check::Geo), None);
+            }
+            (None, Some(Finding::Unavailable)) => None,
+        };
+        let country = geo.and_then(|geo| geo.country());
+        if let Some((rule, action)) = geo.and_then(|geo| geo.global()) {
+            return deny(Denial::geo(rule, action, None), country);
+        }
+        if settings.routing == Routing::Envoy {
+            return Step::Decided(Decision { verdict: Verdict::Allow(None), allowed_by, country });
+        }
+        let Some(route) = self.route else { return Step::Ask(Check::Route) };
+        Step::Decided(Decision { verdict: routed(route, geo, settings), allowed_by, country })
+    }
+}
+
+fn routed<'t>(
+    route: Finding<Option<RouteMatch<'t>>>,
+    geo: Option<GeoFinding<'t>>,
+    settings: &Settings,
+) -> Verdict<'t> {
+    let found = match route {
+        Finding::Found(found) => found,
+        Finding::Unavailable if settings.on_unavailable.route == Unavailable::Deny => {
+            return Verdict::Deny(Denial::unavailable(Check::Route));
+        }
+        Finding::Unavailable => return Verdict::Allow(None),
+    };
+    let Some(found) = found else {
+        return match settings.on_no_route {
+            OnNoRoute::Pass => Verdict::Allow(None),
+            OnNoRoute::Deny => Verdict::Deny(Denial::new(Reason::NoRoute, None, None)),
+        };
+    };
+    for name in found.geo.iter().filter(|_| geo.is_some()) {
+        match geo.and_then(|geo| geo.rule(name)) {
+            Some(None) => {}
+            Some(Some(action)) => return Verdict::Deny(Denial::geo(name, action, Some(found))),
+            // The Gateway API: a filter that cannot be resolved must not be skipped.
+            None => {
+                let rule = Some(RuleId::Geo(name));
+                return Verdict::Deny(Denial::new(Reason::NoGeoRule, rule, Some(found)));
+            }
+        }
+    }
+    match found.backend {
+        Some(_) => Verdict::Allow(Some(found)),
+        None => Verdict::Deny(Denial::new(Reason::NoBackend, None, Some(found))),
+    }
+}
