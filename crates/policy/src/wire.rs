@@ -2,6 +2,7 @@
 //! Decoding any bytes is a value or a [`WireError`], never a panic and never an
 //! allocation larger than a small multiple of the input.
 
+pub mod check;
 pub mod event;
 pub mod sync;
 

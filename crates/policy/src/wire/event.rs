@@ -7,15 +7,22 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{WireError, decode, encode};
+use crate::check::{Answered, Check, PerCheck};
+use crate::flags::Modes;
+use crate::geo::Country;
 
 /// Version of a [`Batch`]'s bytes.
-pub const BATCH_FORMAT: u8 = 1;
+pub const BATCH_FORMAT: u8 = 2;
 /// Version of an [`EventPost`]'s bytes.
 pub const POST_FORMAT: u8 = 1;
+/// Version of an [`OpenEvent`]'s bytes.
+pub const OPEN_FORMAT: u8 = 1;
 /// Bytes of one sealed batch.
 pub const MAX_BATCH: usize = 1 << 20;
 /// Bytes of one post.
 pub const MAX_POST: usize = 4 << 20;
+/// Bytes of one open event.
+pub const MAX_OPEN: usize = 16 << 10;
 
 /// Longest method that is recorded, in bytes; longer ones are cut.
 pub const MAX_METHOD: usize = 32;
@@ -23,6 +30,8 @@ pub const MAX_METHOD: usize = 32;
 pub const MAX_HOST: usize = 255;
 /// Longest path that is recorded, in bytes, without its query.
 pub const MAX_PATH: usize = 2048;
+/// Longest answer of a check that a [`Mismatch`] holds, in bytes.
+pub const MAX_FOUND: usize = 256;
 /// Longest user agent that is recorded, in bytes.
 pub const MAX_USER_AGENT: usize = 256;
 
@@ -79,8 +88,64 @@ pub struct TrafficEvent {
     pub user_agent: Option<Vec<u8>>,
     /// A tunnel (101 or CONNECT): its duration says nothing about latency.
     pub tunnel: bool,
-    /// The sequence number of the tables that decided, 0 when none did.
+    /// The sequence number of the tables that the request began with, 0 when
+    /// there were none.
     pub tables_seq: u64,
+    /// Where the client is, if the decision came to ask that and it is known.
+    pub country: Option<Country>,
+    /// What the flags meant for this request; `None`: Envoy refused it before the
+    /// gate.
+    pub modes: Option<Modes>,
+    /// Who answered each check.
+    pub answered: PerCheck<Answered>,
+    /// Checks in shadow of which the cache would have said something else.
+    pub mismatches: Vec<Mismatch>,
+}
+
+/// A check that cache and database answered differently.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Mismatch {
+    /// Which.
+    pub check: Check,
+    /// What the database said, for a person to read.
+    pub direct: String,
+    /// What the cache said.
+    pub cached: String,
+    /// The database's sequence number with that answer.
+    pub direct_seq: u64,
+    /// The cache's. When it is lower the cache was only behind.
+    pub cached_seq: u64,
+}
+
+/// An event whose response waits for it to be stored: what
+/// `POST /api/data-plane/v1/events?sync=1` takes. The completing event has the
+/// same number and comes as all others do.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OpenEvent {
+    /// The VM that numbered it.
+    pub source: Source,
+    /// The event so far: the status is what the response headers said.
+    pub event: TrafficEvent,
+}
+
+impl OpenEvent {
+    /// The event's bytes.
+    ///
+    /// # Errors
+    /// See [`encode`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>, WireError> {
+        encode(OPEN_FORMAT, self)
+    }
+
+    /// Reads an open event.
+    ///
+    /// # Errors
+    /// When the bytes are over [`MAX_OPEN`], of another version or malformed, or
+    /// the number is 0.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
+        let open: Self = decode(OPEN_FORMAT, MAX_OPEN, bytes)?;
+        if open.event.number == 0 { Err(WireError::Malformed("event number 0")) } else { Ok(open) }
+    }
 }
 
 /// What became of a request, as far as the gate is concerned.

@@ -18,7 +18,7 @@ use crate::address::Prefix;
 use crate::digest::{BlobHash, SetDigest};
 
 /// Version of [`SyncAnswer`]'s bytes.
-pub const SYNC_FORMAT: u8 = 1;
+pub const SYNC_FORMAT: u8 = 2;
 /// Bytes of a page and of an answer: a callout's body is buffered whole by Envoy.
 pub const MAX_PAGE: usize = 4 << 20;
 /// A whole table up to this size travels inside the answer.
@@ -155,22 +155,31 @@ impl FromStr for Ack {
 /// The tables that travel whole whenever they change.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub enum WholeTable {
+    /// The flags: [`Flags`](crate::flags::Flags).
+    Flags,
     /// Addresses that skip the ban list and the geo rules: an
     /// [`AddressTable`](crate::table::AddressTable).
     Allow,
+    /// Which countries may enter: [`GeoRules`](crate::geo::GeoRules).
+    Geo,
+    /// Where addresses are: a [`CountryTable`](crate::geo::CountryTable).
+    Countries,
     /// The compiled routes: a [`RouteTable`](crate::route::RouteTable).
     Routes,
 }
 
 impl WholeTable {
     /// All of them, in the order of the wire.
-    pub const ALL: [Self; 2] = [Self::Allow, Self::Routes];
+    pub const ALL: [Self; 5] = [Self::Flags, Self::Allow, Self::Geo, Self::Countries, Self::Routes];
 
     /// The name in headers, keys, metrics and health.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Flags => "flags",
             Self::Allow => "allow",
+            Self::Geo => "geo",
+            Self::Countries => "countries",
             Self::Routes => "routes",
         }
     }

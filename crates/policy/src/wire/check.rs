@@ -1,0 +1,251 @@
+//! Direct mode: a question about one request, and the admin service's answer from
+//! its database as it stands. `docs/ARCHITECTURE.md`, "A request asked directly".
+//!
+//! `POST /api/data-plane/v1/check/{ip,geo,route}` with a [`Question`] as its body
+//! answers 200 with an [`Answer`].
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::sync::Version;
+use super::{WireError, decode, encode};
+use crate::check::Check;
+use crate::decide::{Facts, GeoFinding, Given, IpFinding};
+use crate::geo::{Country, RuleVerdict};
+use crate::route::{Backend, RouteMatch};
+
+/// Version of the bytes of questions and answers.
+pub const CHECK_FORMAT: u8 = 1;
+/// Bytes of a question: all headers that Envoy lets through, and then some.
+pub const MAX_QUESTION: usize = 256 << 10;
+/// Bytes of an answer.
+pub const MAX_ANSWER: usize = 1 << 20;
+
+/// The path that answers a check.
+#[must_use]
+pub fn path(check: Check) -> &'static str {
+    match check {
+        Check::Ip => "/api/data-plane/v1/check/ip",
+        Check::Geo => "/api/data-plane/v1/check/geo",
+        Check::Route => "/api/data-plane/v1/check/route",
+    }
+}
+
+/// One check of one request. A question about an address leaves the rest empty.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Question<'q> {
+    /// Comes back with the answer, so that an answer to another question is known
+    /// for one.
+    pub id: u64,
+    /// As in [`Facts`].
+    pub client: Option<IpAddr>,
+    /// Where the client's country comes from; geo only.
+    pub given: Given,
+    /// As in [`Facts`]; route only, like all that follows.
+    pub method: &'q [u8],
+    /// As in [`Facts`].
+    pub host: &'q [u8],
+    /// As in [`Facts`].
+    pub path: &'q [u8],
+    /// As in [`Facts`].
+    #[serde(borrow)]
+    pub headers: Vec<(&'q [u8], &'q [u8])>,
+    /// As in [`Facts`]: so the backend is the one that the cache would choose.
+    pub dice: u32,
+}
+
+impl<'q> Question<'q> {
+    /// What `check` needs to know of a request.
+    #[must_use]
+    pub fn new(check: Check, id: u64, facts: &Facts<'q>, given: Given) -> Self {
+        let about = Self { id, client: facts.client, ..Self::default() };
+        match check {
+            Check::Ip => about,
+            Check::Geo => Self { given, ..about },
+            Check::Route => Self {
+                method: facts.method,
+                host: facts.host,
+                path: facts.path,
+                headers: facts.headers.to_vec(),
+                dice: facts.dice,
+                ..about
+            },
+        }
+    }
+
+    /// The facts that it tells.
+    #[must_use]
+    pub fn facts(&self) -> Facts<'_> {
+        Facts {
+            client: self.client,
+            method: self.method,
+            host: self.host,
+            path: self.path,
+            headers: &self.headers,
+            dice: self.dice,
+        }
+    }
+
+    /// The question's bytes.
+    ///
+    /// # Errors
+    /// See [`encode`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>, WireError> {
+        encode(CHECK_FORMAT, self)
+    }
+
+    /// Reads a question out of its bytes, which it borrows.
+    ///
+    /// # Errors
+    /// When the bytes are over [`MAX_QUESTION`], of another version or malformed.
+    pub fn from_bytes(bytes: &'q [u8]) -> Result<Self, WireError> {
+        match postcard::take_from_bytes(super::versioned(CHECK_FORMAT, MAX_QUESTION, bytes)?) {
+            Ok((question, [])) => Ok(question),
+            Ok(_) => Err(WireError::Malformed("bytes after the end")),
+            Err(_) => Err(WireError::Malformed("not what the format says")),
+        }
+    }
+}
+
+/// The answer to a [`Question`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Answer {
+    /// The question's.
+    pub id: u64,
+    /// The version of the tables that answered: the database's at that moment.
+    pub version: Version,
+    /// What was found; its kind is the check's.
+    pub found: Found,
+}
+
+/// What the admin service found.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Found {
+    /// The answer to [`Check::Ip`].
+    Ip(IpFinding),
+    /// The answer to [`Check::Geo`].
+    Geo(GeoAnswer),
+    /// The answer to [`Check::Route`]; `None`: no route matches.
+    Route(Option<RouteAnswer>),
+}
+
+/// Where a client is, and what each rule says of that.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct GeoAnswer {
+    /// The country, if known.
+    pub country: Option<Country>,
+    /// Of all rules, in the order of their names.
+    pub verdicts: Vec<RuleVerdict>,
+}
+
+/// The rule that wins.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RouteAnswer {
+    /// Name of the HTTPRoute.
+    pub route: String,
+    /// Index of the rule within it.
+    pub rule: u32,
+    /// As in [`RouteMatch`].
+    pub backend: Option<Backend>,
+    /// As in [`RouteMatch`].
+    pub geo: Vec<String>,
+}
+
+impl Found {
+    /// Which check this answers.
+    #[must_use]
+    pub fn check(&self) -> Check {
+        match self {
+            Self::Ip(_) => Check::Ip,
+            Self::Geo(_) => Check::Geo,
+            Self::Route(_) => Check::Route,
+        }
+    }
+}
+
+impl GeoAnswer {
+    /// As a finding.
+    #[must_use]
+    pub fn finding(&self) -> GeoFinding<'_> {
+        GeoFinding::Verdicts { country: self.country, verdicts: &self.verdicts }
+    }
+}
+
+impl RouteAnswer {
+    /// The answer that says `found`.
+    #[must_use]
+    pub fn new(found: &RouteMatch<'_>) -> Self {
+        Self {
+            route: found.route.to_owned(),
+            rule: u32::try_from(found.rule).unwrap_or(u32::MAX),
+            backend: found.backend.cloned(),
+            geo: found.geo.to_vec(),
+        }
+    }
+
+    /// As a finding.
+    #[must_use]
+    pub fn finding(&self) -> RouteMatch<'_> {
+        RouteMatch {
+            route: &self.route,
+            rule: usize::try_from(self.rule).unwrap_or(usize::MAX),
+            backend: self.backend.as_ref(),
+            geo: &self.geo,
+        }
+    }
+}
+
+impl Answer {
+    /// The answer's bytes.
+    ///
+    /// # Errors
+    /// See [`encode`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>, WireError> {
+        encode(CHECK_FORMAT, self)
+    }
+
+    /// Reads an answer.
+    ///
+    /// # Errors
+    /// When the bytes are over [`MAX_ANSWER`], of another version or malformed.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
+        decode(CHECK_FORMAT, MAX_ANSWER, bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_question_tells_the_facts_and_nothing_that_its_check_does_not_need() {
+        let headers: [(&[u8], &[u8]); 1] = [(b"x", b"\xff")];
+        let facts = Facts {
+            client: Some("10.0.0.1".parse().unwrap()),
+            method: b"GET",
+            host: b"h",
+            path: b"/p?q",
+            headers: &headers,
+            dice: 7,
+        };
+        let bytes = Question::new(Check::Route, 3, &facts, Given::Table).to_bytes().unwrap();
+        let read = Question::from_bytes(&bytes).unwrap();
+        assert_eq!(
+            (read.id, read.path, read.headers.as_slice(), read.dice),
+            (3, facts.path, &headers[..], 7)
+        );
+        let geo = Question::new(Check::Geo, 4, &facts, Given::Header(None));
+        assert_eq!((geo.path, geo.headers.len(), geo.given), (&b""[..], 0, Given::Header(None)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_value_or_an_error(mut bytes: Vec<u8>) {
+            if let Some(first) = bytes.first_mut() { *first = CHECK_FORMAT; }
+            let _ = Question::from_bytes(&bytes);
+            let _ = Answer::from_bytes(&bytes);
+        }
+    }
+}
