@@ -58,17 +58,29 @@ impl RootContext for RootAdapter {
 
 struct StreamAdapter(Stream<Envoy>);
 
-impl Context for StreamAdapter {}
+impl Context for StreamAdapter {
+    fn on_http_call_response(&mut self, token: u32, num_headers: usize, _body: usize, _trailers: usize) {
+        self.0.on_call_response(token, num_headers);
+    }
+}
 
 impl HttpContext for StreamAdapter {
     fn on_http_request_headers(&mut self, _num_headers: usize, end_of_stream: bool) -> Action {
-        match self.0.on_request_headers(end_of_stream) {
-            Flow::Continue => Action::Continue,
-            Flow::Stop => Action::Pause,
-        }
+        action(self.0.on_request_headers(end_of_stream))
+    }
+
+    fn on_http_response_headers(&mut self, _num_headers: usize, end_of_stream: bool) -> Action {
+        action(self.0.on_response_headers(end_of_stream))
     }
 
     fn on_log(&mut self) {
         self.0.on_log();
+    }
+}
+
+fn action(flow: Flow) -> Action {
+    match flow {
+        Flow::Continue => Action::Continue,
+        Flow::Stop => Action::Pause,
     }
 }

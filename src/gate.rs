@@ -7,15 +7,18 @@ mod request;
 mod tests;
 
 use std::cell::{Cell, RefCell};
-use std::rc::{Rc, Weak};
+use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::Duration;
 
-use tidegate_policy::decide::{Decision, Denial, Reason, Settings, Tables, Verdict, decide};
+use tidegate_policy::decide::{Decision, Denial, Given, Reason, Settings, Verdict, decide};
+use tidegate_policy::decide::Tables;
+use tidegate_policy::route::Backend;
 use tidegate_policy::wire::event::{TrafficEvent, VerdictCode};
 
 use crate::config::Config;
 use crate::home::{FLUSH_EVERY, Vm};
-use crate::host::Host;
+use crate::host::{CallToken, Host};
 use crate::metrics::Count;
 use request::Request;
 
@@ -39,17 +42,12 @@ pub struct Gate<H: Host> {
     pub vm: Rc<Vm<H>>,
     settings: Settings,
     cluster_template: String,
-    clusters: RefCell<Clusters>,
+    clusters: RefCell<HashMap<Backend, Rc<str>>>,
     tick: Cell<Duration>,
 }
 
-/// Names of clusters as the backends of one set of tables render, each made when
-/// its first request comes.
-#[derive(Default)]
-struct Clusters {
-    of: Weak<Tables>,
-    names: Vec<Option<Rc<str>>>,
-}
+/// Backends whose clusters' names are kept; over that all are forgotten.
+const MAX_CLUSTERS: usize = 10_000;
 
 impl<H: Host> Gate<H> {
     /// A configuration at work; `tick` is the timer's period so far.
@@ -70,18 +68,18 @@ impl<H: Host> Gate<H> {
         }
     }
 
-    /// The cluster of a backend of these tables.
-    fn cluster(&self, tables: &Rc<Tables>, backend: usize) -> Option<Rc<str>> {
+    /// The cluster of a backend.
+    fn cluster(&self, backend: &Backend) -> Rc<str> {
         let mut clusters = self.clusters.borrow_mut();
-        let all = tables.routes.backends();
-        if !std::ptr::eq(clusters.of.as_ptr(), Rc::as_ptr(tables)) {
-            *clusters = Clusters { of: Rc::downgrade(tables), names: vec![None; all.len()] };
+        if let Some(name) = clusters.get(backend) {
+            return name.clone();
         }
-        let name = clusters.names.get_mut(backend)?;
-        if name.is_none() {
-            *name = Some(request::cluster_name(&self.cluster_template, all.get(backend)?).into());
+        if clusters.len() >= MAX_CLUSTERS {
+            clusters.clear();
         }
-        name.clone()
+        let name: Rc<str> = request::cluster_name(&self.cluster_template, backend).into();
+        clusters.insert(backend.clone(), name.clone());
+        name
     }
 }
 
@@ -147,8 +145,9 @@ impl<H: Host> Stream<H> {
         }
         let lines = request.lines();
         let facts = request.facts(&lines, vm.dice());
-        let Decision { verdict, allowed_by } =
-            decide(&facts, tables, &gate.settings, || vm.sync.borrow().now());
+        let Decision { verdict, allowed_by, country } =
+            decide(&facts, Given::Table, tables, &gate.settings, || vm.sync.borrow().now());
+        event.country = country;
         match verdict {
             Verdict::Allow(found) => {
                 event.verdict = VerdictCode::Allow;
@@ -156,7 +155,7 @@ impl<H: Host> Stream<H> {
                 vm.metrics.count(Count::Allowed);
                 if let Some(found) = found {
                     event.route = Some(found.route.to_owned());
-                    let cluster = found.backend.and_then(|backend| gate.cluster(tables, backend));
+                    let cluster = found.backend.map(|backend| gate.cluster(backend));
                     if let Some(cluster) = cluster
                         && self.host.set_request_header(CLUSTER_HEADER, cluster.as_bytes()).is_err()
                     {
@@ -165,8 +164,8 @@ impl<H: Host> Stream<H> {
                 }
                 Flow::Continue
             }
-            Verdict::Deny(Denial { reason, ban, route }) => {
-                event.rule = ban.map(|prefix| prefix.to_string());
+            Verdict::Deny(Denial { reason, rule, route, .. }) => {
+                event.rule = rule.map(|rule| rule.to_string());
                 event.route = route.map(|found| found.route.to_owned());
                 self.deny(gate, reason, event)
             }
@@ -182,6 +181,15 @@ impl<H: Host> Stream<H> {
         }
         Flow::Stop
     }
+
+    /// The response's headers are there, of the upstream, of Envoy or of the gate.
+    pub fn on_response_headers(&mut self, _end_of_stream: bool) -> Flow {
+        Flow::Continue
+    }
+
+    /// A call that this request made was answered, or failed (`num_headers` is
+    /// zero).
+    pub fn on_call_response(&mut self, _token: CallToken, _num_headers: usize) {}
 
     /// The request is over, whatever became of it: one event. This may be the
     /// first that the gate hears of it.

@@ -63,7 +63,8 @@ pub enum MetricKind {
 /// Header names and values, as bytes: clients and upstreams send anything.
 pub type HeaderPairs = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// A callout to make. Its answer comes to the root that made it.
+/// A callout to make. Its answer comes to the root or the request that made it;
+/// to a request that is over by then it does not come at all.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
     /// Envoy cluster.
@@ -115,7 +116,7 @@ pub trait Host: Clone + 'static {
     /// Takes the oldest message.
     fn dequeue(&self, queue: QueueId) -> Result<Option<Vec<u8>>, HostError>;
 
-    /// Starts a callout from the calling root.
+    /// Starts a callout from the calling root or request.
     fn call(&self, call: Call<'_>) -> Result<CallToken, HostError>;
     /// `:status` of the callout's answer, inside its callback. `None` when the
     /// call failed without an answer (zero headers).
@@ -131,6 +132,13 @@ pub trait Host: Clone + 'static {
     fn remove_request_header(&self, name: &str) -> Result<(), HostError>;
     /// One response header's first value; `None` when absent.
     fn response_header(&self, name: &str) -> Result<Option<Vec<u8>>, HostError>;
+    /// Sets a response header, in the phase of the response headers.
+    fn set_response_header(&self, name: &str, value: &[u8]) -> Result<(), HostError>;
+    /// Lets a request go on that stopped at its headers. Takes effect after the
+    /// callback; request headers cannot be changed any more then.
+    fn resume_request(&self) -> Result<(), HostError>;
+    /// Lets a response go on that stopped at its headers.
+    fn resume_response(&self) -> Result<(), HostError>;
     /// Answers in the upstream's place. Takes effect after the callback, which
     /// must stop the request.
     fn reply(&self, reply: LocalReply<'_>) -> Result<(), HostError>;

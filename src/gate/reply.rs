@@ -13,8 +13,8 @@ const RETRY_AFTER: &str = "1";
 pub fn deny<H: Host>(host: &H, reason: Reason) -> bool {
     let headers = [("content-type", "application/problem+json"), ("retry-after", RETRY_AFTER)];
     let headers = match reason {
-        Reason::NotReady => headers.as_slice(),
-        Reason::IpBanned | Reason::NoRoute | Reason::NoBackend => headers.get(..1).unwrap_or_default(),
+        Reason::NotReady | Reason::CheckUnavailable => headers.as_slice(),
+        _ => headers.get(..1).unwrap_or_default(),
     };
     let body = body(reason);
     let reply =

@@ -20,6 +20,10 @@ const CALL_RESPONSE_HEADERS: u32 = 6;
 const CALL_RESPONSE_BODY: u32 = 4;
 const PLUGIN_CONFIGURATION: u32 = 7;
 
+/// `proxy_stream_type_t`.
+const REQUEST_STREAM: u32 = 0;
+const RESPONSE_STREAM: u32 = 1;
+
 /// A compare-and-set token that Envoy never hands out in practice: with it a
 /// write succeeds on a missing key and fails on any other.
 const CAS_OF_NOBODY: Cas = u32::MAX;
@@ -127,6 +131,18 @@ impl Host for Envoy {
 
     fn response_header(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
         absent(abi::header(RESPONSE_HEADERS, name))
+    }
+
+    fn set_response_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
+        abi::set_header(RESPONSE_HEADERS, name, value)
+    }
+
+    fn resume_request(&self) -> Result<(), HostError> {
+        abi::resume(REQUEST_STREAM)
+    }
+
+    fn resume_response(&self) -> Result<(), HostError> {
+        abi::resume(RESPONSE_STREAM)
     }
 
     fn reply(&self, reply: LocalReply<'_>) -> Result<(), HostError> {

@@ -167,6 +167,18 @@ impl Host for Fake {
         Err(HostError::BadArgument)
     }
 
+    fn set_response_header(&self, _name: &str, _value: &[u8]) -> Result<(), HostError> {
+        Err(HostError::BadArgument)
+    }
+
+    fn resume_request(&self) -> Result<(), HostError> {
+        Err(HostError::BadArgument)
+    }
+
+    fn resume_response(&self) -> Result<(), HostError> {
+        Err(HostError::BadArgument)
+    }
+
     fn reply(&self, _reply: LocalReply<'_>) -> Result<(), HostError> {
         Err(HostError::BadArgument)
     }

@@ -11,6 +11,7 @@ unsafe extern "C" {
     fn proxy_log(level: u32, text: *const u8, text_len: usize) -> u32;
     fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
+    fn proxy_continue_stream(stream: u32) -> u32;
     fn proxy_get_buffer_bytes(
         kind: u32,
         start: usize,
@@ -138,6 +139,11 @@ pub(super) fn monotonic_ns() -> u64 {
 pub(super) fn set_tick(milliseconds: u32) -> Result<(), HostError> {
     // SAFETY: numbers only.
     check(unsafe { proxy_set_tick_period_milliseconds(milliseconds) })
+}
+
+pub(super) fn resume(stream: u32) -> Result<(), HostError> {
+    // SAFETY: numbers only.
+    check(unsafe { proxy_continue_stream(stream) })
 }
 
 pub(super) fn buffer(kind: u32, max: usize) -> Result<Vec<u8>, HostError> {
