@@ -1,7 +1,9 @@
-//! Reading, validating and compiling HTTPRoutes: the admin service's half of
-//! [`route`](crate::route). Feature `author`, so that none of it is in the filter.
+//! Reading, validating and compiling what people write: HTTPRoutes, geo rules and
+//! flags. The admin service's half of [`route`](crate::route),
+//! [`geo`](crate::geo) and [`flags`](crate::flags). Feature `author`, so that none
+//! of it is in the filter.
 //!
-//! A document is a `gateway.networking.k8s.io/v1` HTTPRoute. What Kubernetes adds
+//! A route's document is a `gateway.networking.k8s.io/v1` HTTPRoute. What Kubernetes adds
 //! to it (`status`, `metadata.uid` and the like) is passed over; a field that
 //! HTTPRoute does not have is refused; a field that it has and that Tidegate
 //! cannot carry out is refused too, never ignored. `spec.parentRefs` is checked
@@ -9,6 +11,8 @@
 
 mod compile;
 mod document;
+mod flags;
+mod geo;
 mod names;
 mod pattern;
 mod reader;
@@ -16,6 +20,8 @@ mod reader;
 pub use crate::route::Method;
 pub use compile::{CompileError, MAX_AUTOMATA, compile};
 pub use document::{MAX_ROUTE_AUTOMATA, read};
+pub use flags::{read_flag, read_flags, write_flags, write_state};
+pub use geo::read_geo_rule;
 pub use pattern::{MAX_AUTOMATON, Regex, RegexError};
 pub use reader::{MAX_PROBLEMS, Problem};
 

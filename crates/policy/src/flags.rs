@@ -43,7 +43,7 @@ impl Flag {
 
     /// The name in the API, in rows and in events.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::RouteCache => "enableRouteCache",
             Self::IpBlacklistCache => "enableIpBlacklistCache",

@@ -32,10 +32,12 @@ pub struct NoCountry;
 
 impl Country {
     /// The country of a code in either case; `None` when it is none. `ZZ`, `XX` and
-    /// `??`, which tables write for "nobody knows", are none.
+    /// `??`, which tables write for "nobody knows", are none. `UK`, which some write
+    /// beside the assigned `GB`, is `GB`: no list should have to name both.
     #[must_use]
     pub fn new(code: &[u8]) -> Option<Self> {
-        let [first, second] = <[u8; 2]>::try_from(code).ok()?.map(|byte| byte.to_ascii_uppercase());
+        let code = <[u8; 2]>::try_from(code).ok()?.map(|byte| byte.to_ascii_uppercase());
+        let [first, second] = if code == *b"UK" { *b"GB" } else { code };
         let fits = first.is_ascii_uppercase() && (second.is_ascii_uppercase() || second.is_ascii_digit());
         let unknown = matches!([first, second], [b'Z', b'Z'] | [b'X', b'X']);
         (fits && !unknown).then_some(Self([first, second]))
@@ -83,7 +85,7 @@ mod tests {
 
     #[test]
     fn codes_are_two_characters_in_either_case() {
-        for (text, code) in [("de", Some("DE")), ("XK", Some("XK")), ("t1", Some("T1"))] {
+        for (text, code) in [("de", Some("DE")), ("XK", Some("XK")), ("t1", Some("T1")), ("uk", Some("GB"))] {
             assert_eq!(Country::new(text.as_bytes()).map(|country| country.to_string()).as_deref(), code);
         }
         for text in ["", "D", "DEU", "1A", "??", "ZZ", "xx", "d\u{e9}", "  "] {

@@ -45,11 +45,24 @@ impl Problems {
             _ => Err(self.found),
         }
     }
+
+    /// As [`into_result`](Self::into_result), with the first problem only. No value
+    /// without a problem does not happen; it would be one of no certain place.
+    pub fn into_first<T>(self, value: Option<T>) -> Result<T, Problem> {
+        let nowhere =
+            || Problem { pointer: String::new(), code: "invalid", message: "must be another".to_owned() };
+        self.into_result(value).map_err(|found| found.into_iter().next().unwrap_or_else(nowhere))
+    }
 }
 
 impl<'d> Place<'d> {
     pub fn root(value: &'d Value) -> Self {
         Self { value, pointer: String::new() }
+    }
+
+    /// A value that stands at `pointer` of something else.
+    pub fn at(pointer: String, value: &'d Value) -> Self {
+        Self { value, pointer }
     }
 
     pub fn note(&self, problems: &mut Problems, code: &'static str, message: impl Into<String>) {
@@ -100,7 +113,7 @@ impl<'d> Place<'d> {
     /// A whole number from `min` to `max`.
     pub fn integer(&self, min: u32, max: u32, problems: &mut Problems) -> Option<u32> {
         if !self.value.is_i64() && !self.value.is_u64() {
-            self.wrong_type("a whole number", problems);
+            self.wrong_type(&format!("a whole number from {min} to {max}"), problems);
             return None;
         }
         let number = self.value.as_u64().and_then(|number| u32::try_from(number).ok());
@@ -109,6 +122,15 @@ impl<'d> Place<'d> {
             self.note(problems, "out_of_range", format!("{}: from {min} to {max} is allowed", self.value));
         }
         number
+    }
+
+    /// True or false.
+    pub fn boolean(&self, problems: &mut Problems) -> Option<bool> {
+        let found = self.value.as_bool();
+        if found.is_none() {
+            self.wrong_type("true or false", problems);
+        }
+        found
     }
 
     /// One of these names.
@@ -121,11 +143,11 @@ impl<'d> Place<'d> {
         found
     }
 
-    fn wrong_type(&self, wanted: &str, problems: &mut Problems) {
+    pub fn wrong_type(&self, wanted: &str, problems: &mut Problems) {
         let found = match self.value {
             Value::Null => "null",
             Value::Bool(_) => "a boolean",
-            Value::Number(_) => "a number",
+            Value::Number(number) => &number.to_string(),
             Value::String(_) => "a string",
             Value::Array(_) => "a list",
             Value::Object(_) => "an object",
@@ -145,6 +167,11 @@ impl<'d> Object<'d> {
     pub fn get(&self, name: &str) -> Option<Place<'d>> {
         let value = self.fields.get(name).filter(|value| !value.is_null())?;
         Some(Place { value, pointer: join(&self.pointer, name) })
+    }
+
+    /// A field; null is a value.
+    pub fn given(&self, name: &str) -> Option<Place<'d>> {
+        Some(Place { value: self.fields.get(name)?, pointer: join(&self.pointer, name) })
     }
 
     /// A field that must be there.

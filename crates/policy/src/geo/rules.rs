@@ -15,7 +15,7 @@ pub const MAX_GEO_RULES_BYTES: usize = 1 << 20;
 /// A rule.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct GeoRule {
-    /// Its name, by which routes refer to it; a DNS label.
+    /// Its name, by which routes refer to it; DNS labels with dots between.
     pub name: String,
     /// Whether it holds for every request, or only where a route names it.
     pub global: bool,
