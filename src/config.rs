@@ -4,10 +4,18 @@
 //! Read by hand out of a JSON value instead of by derive: every message carries
 //! the JSON pointer of its field, and the `.wasm` holds one JSON reader.
 
+mod fields;
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
-use serde_json::{Map, Value};
-use tidegate_policy::decide::{OnNoRoute, Routing, Settings};
+use serde_json::Value;
+use tidegate_policy::check::{Check, PerCheck};
+use tidegate_policy::decide::{OnNoRoute, Routing, Settings, Unavailable};
+
+use crate::gate::OWN_PREFIX;
+use fields::{Fields, wrong};
 
 /// All that an operator sets on the filter and on the singleton recorder.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,6 +29,14 @@ pub struct Config {
     pub cluster_template: String,
     /// Bounds of what waits to be recorded.
     pub events: EventLimits,
+    /// How long a request may wait for checks that are asked directly.
+    pub direct: DirectLimits,
+    /// Who is told what a request cost.
+    pub performance: Performance,
+    /// Where a client's country is to be read instead of looked up: the name, in
+    /// lower case, of a header that a trusted filter before the gate sets or
+    /// removes. `None`: the country table is asked.
+    pub country_header: Option<String>,
 }
 
 /// How the admin service is reached.
@@ -46,18 +62,70 @@ pub struct EventLimits {
     pub queue_bytes: usize,
     /// Events of one batch.
     pub batch_events: usize,
+    /// How long a response waits for its event to be stored, while recording is
+    /// synchronous: 10 ms to 60 s. It goes on then, whatever became of it.
+    pub sync_timeout: Duration,
 }
 
 impl Default for EventLimits {
     /// About 25,000 events per worker and 400,000 in the queue.
     fn default() -> Self {
-        Self { buffer_bytes: 4 << 20, queue_bytes: 64 << 20, batch_events: 512 }
+        Self {
+            buffer_bytes: 4 << 20,
+            queue_bytes: 64 << 20,
+            batch_events: 512,
+            sync_timeout: Duration::from_secs(1),
+        }
     }
 }
 
+/// How long a request may wait for checks that are asked directly.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DirectLimits {
+    /// For one question, 10 ms to 60 s.
+    pub timeout: Duration,
+    /// For all questions of one request together, asked in turn or at once: 10 ms
+    /// to 60 s, never less than `timeout`.
+    pub budget: Duration,
+}
+
+impl Default for DirectLimits {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(1), budget: Duration::from_secs(3) }
+    }
+}
+
+/// Who is told, in response headers, what a request cost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Performance {
+    /// Nobody.
+    #[default]
+    Never,
+    /// Who asks for it with `x-performance: 1`.
+    OnRequest,
+    /// Everybody.
+    Always,
+}
+
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest text of a field, in bytes.
-const MAX_TEXT: usize = 4096;
+/// Shortest time limit of a call that nobody waits for.
+const MIN_TIMEOUT_MS: u64 = 100;
+/// Shortest time limit of a call that a request waits for.
+const MIN_WAIT_MS: u64 = 10;
+/// Longest name of a header, in bytes.
+const MAX_HEADER: usize = 64;
+/// All fields.
+const KNOWN: [&str; 9] = [
+    "admin",
+    "routing",
+    "on_no_route",
+    "on_unavailable",
+    "cluster_template",
+    "events",
+    "direct",
+    "performance_headers",
+    "geo",
+];
 
 /// Why a configuration is refused: where, and what would be right.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -87,18 +155,27 @@ impl Config {
     pub fn parse(bytes: &[u8], environment: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let value: Value = serde_json::from_slice(bytes)
             .map_err(|error| wrong("", ["is not JSON: ", &error.to_string()].concat()))?;
-        let top = Fields::of(&value, "", &["admin", "routing", "cluster_template", "on_no_route", "events"])?;
+        let top = Fields::of(&value, "", &KNOWN)?;
         let routing = top.one_of("routing", &[("tidegate", Routing::Tidegate), ("envoy", Routing::Envoy)])?;
         let on_no_route =
             top.one_of("on_no_route", &[("deny", OnNoRoute::Deny), ("pass", OnNoRoute::Pass)])?;
+        let performance = [
+            ("never", Performance::Never),
+            ("on_request", Performance::OnRequest),
+            ("always", Performance::Always),
+        ];
         Ok(Self {
             admin: admin(&top, environment)?,
             settings: Settings {
                 routing: routing.unwrap_or(Routing::Tidegate),
                 on_no_route: on_no_route.unwrap_or(OnNoRoute::Deny),
+                on_unavailable: on_unavailable(&top)?,
             },
             cluster_template: cluster_template(&top)?,
             events: events(&top)?,
+            direct: direct(&top)?,
+            performance: top.one_of("performance_headers", &performance)?.unwrap_or_default(),
+            country_header: country_header(&top)?,
         })
     }
 }
@@ -135,7 +212,7 @@ fn admin(top: &Fields<'_>, environment: impl Fn(&str) -> Option<String>) -> Resu
         authority: authority.to_owned(),
         cluster: cluster.to_owned(),
         token,
-        timeout: admin.duration("timeout")?.unwrap_or(DEFAULT_TIMEOUT),
+        timeout: admin.duration("timeout", MIN_TIMEOUT_MS)?.unwrap_or(DEFAULT_TIMEOUT),
     })
 }
 
@@ -157,180 +234,50 @@ fn cluster_template(top: &Fields<'_>) -> Result<String, ConfigError> {
 fn events(top: &Fields<'_>) -> Result<EventLimits, ConfigError> {
     let mut limits = EventLimits::default();
     let Some(value) = top.get("events") else { return Ok(limits) };
-    let events = Fields::of(value, "/events", &["buffer_bytes", "queue_bytes", "batch_events"])?;
+    let events =
+        Fields::of(value, "/events", &["buffer_bytes", "queue_bytes", "batch_events", "sync_timeout"])?;
     limits.buffer_bytes = events.number("buffer_bytes", 64 << 10, 256 << 20)?.unwrap_or(limits.buffer_bytes);
     limits.queue_bytes = events.number("queue_bytes", 64 << 10, 1 << 30)?.unwrap_or(limits.queue_bytes);
     limits.batch_events = events.number("batch_events", 1, 2_000)?.unwrap_or(limits.batch_events);
+    limits.sync_timeout = events.duration("sync_timeout", MIN_WAIT_MS)?.unwrap_or(limits.sync_timeout);
     Ok(limits)
 }
 
-/// The fields of one JSON object, all of them known.
-struct Fields<'v> {
-    map: &'v Map<String, Value>,
-    pointer: &'static str,
+fn on_unavailable(top: &Fields<'_>) -> Result<PerCheck<Unavailable>, ConfigError> {
+    let mut chosen = PerCheck::default();
+    let Some(value) = top.get("on_unavailable") else { return Ok(chosen) };
+    let checks = Fields::of(value, "/on_unavailable", &["ip", "geo", "route"])?;
+    for check in Check::ALL {
+        let choices = [("allow", Unavailable::Allow), ("deny", Unavailable::Deny)];
+        *chosen.get_mut(check) = checks.one_of(check.name(), &choices)?.unwrap_or_default();
+    }
+    Ok(chosen)
 }
 
-impl<'v> Fields<'v> {
-    fn of(value: &'v Value, pointer: &'static str, known: &[&str]) -> Result<Self, ConfigError> {
-        let Value::Object(map) = value else {
-            return Err(wrong(pointer, "must be a JSON object".to_owned()));
-        };
-        let fields = Self { map, pointer };
-        match map.keys().find(|key| !known.contains(&key.as_str())) {
-            None => Ok(fields),
-            Some(key) => Err(fields.wrong(
-                &key.chars().take(60).collect::<String>(),
-                &["is unknown: known are ", &known.join(", ")].concat(),
-            )),
-        }
+fn direct(top: &Fields<'_>) -> Result<DirectLimits, ConfigError> {
+    let default = DirectLimits::default();
+    let Some(value) = top.get("direct") else { return Ok(default) };
+    let direct = Fields::of(value, "/direct", &["timeout", "budget"])?;
+    let timeout = direct.duration("timeout", MIN_WAIT_MS)?.unwrap_or(default.timeout);
+    let budget = direct.duration("budget", MIN_WAIT_MS)?.unwrap_or(default.budget.max(timeout));
+    if budget < timeout {
+        return Err(direct.wrong("budget", "is for all questions of a request: give at least direct.timeout"));
     }
-
-    fn wrong(&self, name: &str, message: &str) -> ConfigError {
-        wrong(&[self.pointer, "/", &name.replace('~', "~0").replace('/', "~1")].concat(), message.to_owned())
-    }
-
-    fn get(&self, name: &str) -> Option<&'v Value> {
-        self.map.get(name)
-    }
-
-    fn text(&self, name: &str) -> Result<Option<&'v str>, ConfigError> {
-        match self.get(name) {
-            None => Ok(None),
-            Some(Value::String(text)) if !text.is_empty() && text.len() <= MAX_TEXT => Ok(Some(text)),
-            Some(_) => Err(self.wrong(name, "must be a string of 1 to 4096 bytes")),
-        }
-    }
-
-    fn one_of<T: Copy>(&self, name: &str, choices: &[(&str, T)]) -> Result<Option<T>, ConfigError> {
-        let Some(value) = self.get(name) else { return Ok(None) };
-        match choices.iter().find(|(choice, _)| value.as_str() == Some(choice)) {
-            Some((_, chosen)) => Ok(Some(*chosen)),
-            None => {
-                let names: Vec<&str> = choices.iter().map(|(choice, _)| *choice).collect();
-                Err(self.wrong(name, &["must be one of ", &names.join(", ")].concat()))
-            }
-        }
-    }
-
-    fn number(&self, name: &str, min: usize, max: usize) -> Result<Option<usize>, ConfigError> {
-        let Some(value) = self.get(name) else { return Ok(None) };
-        match value.as_u64().and_then(|number| usize::try_from(number).ok()) {
-            Some(number) if (min..=max).contains(&number) => Ok(Some(number)),
-            _ => Err(self.wrong(
-                name,
-                &["must be a whole number from ", &min.to_string(), " to ", &max.to_string()].concat(),
-            )),
-        }
-    }
-
-    /// A duration like `250ms` or `5s`.
-    fn duration(&self, name: &str) -> Result<Option<Duration>, ConfigError> {
-        let Some(text) = self.text(name)? else { return Ok(None) };
-        let millis = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
-            (Some(number), _) => digits(number),
-            (None, Some(number)) => digits(number).and_then(|seconds| seconds.checked_mul(1_000)),
-            (None, None) => None,
-        };
-        match millis {
-            Some(millis @ 100..=60_000) => Ok(Some(Duration::from_millis(millis))),
-            _ => Err(self.wrong(name, "must be a duration from 100ms to 60s, like \"250ms\" or \"5s\"")),
-        }
-    }
+    Ok(DirectLimits { timeout, budget })
 }
 
-fn digits(text: &str) -> Option<u64> {
-    if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
-}
-
-fn wrong(pointer: &str, message: String) -> ConfigError {
-    ConfigError { pointer: pointer.to_owned(), message }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> Result<Config, ConfigError> {
-        Config::parse(text.as_bytes(), |name| (name == "TOKEN").then(|| "secret".to_owned()))
+fn country_header(top: &Fields<'_>) -> Result<Option<String>, ConfigError> {
+    let name = "country_header";
+    let Some(value) = top.get("geo") else { return Ok(None) };
+    let geo = Fields::of(value, "/geo", &[name])?;
+    let Some(header) = geo.text(name)?.map(str::to_ascii_lowercase) else { return Ok(None) };
+    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if header.len() > MAX_HEADER || !header.bytes().all(is_token) {
+        return Err(geo.wrong(name, "is no header's name: letters, digits and hyphens, at most 64 of them"));
     }
-
-    #[test]
-    fn the_least_that_is_enough() {
-        let config = parse(r#"{"admin": {"cluster": "admin", "token_env": "TOKEN"}}"#).unwrap();
-        assert_eq!(config.admin.authority, "admin");
-        assert_eq!(config.admin.token, "secret");
-        assert_eq!(config.admin.timeout, Duration::from_secs(5));
-        assert_eq!(config.cluster_template, "{name}");
-        assert_eq!(config.settings, Settings { routing: Routing::Tidegate, on_no_route: OnNoRoute::Deny });
-        assert_eq!(config.events, EventLimits::default());
+    if header.as_bytes().starts_with(OWN_PREFIX) {
+        let says = "must not begin with x-tidegate-: such headers are removed from every request";
+        return Err(geo.wrong(name, says));
     }
-
-    #[test]
-    fn every_field_is_taken() {
-        let config = parse(
-            r#"{"admin": {"cluster": "a", "authority": "b", "token": "t", "timeout": "250ms"},
-                "routing": "envoy", "on_no_route": "pass",
-                "cluster_template": "outbound|{port}||{name}.{namespace}.svc.cluster.local",
-                "events": {"buffer_bytes": 65536, "queue_bytes": 131072, "batch_events": 7}}"#,
-        )
-        .unwrap();
-        assert_eq!(config.admin.authority, "b");
-        assert_eq!(config.admin.timeout, Duration::from_millis(250));
-        assert_eq!(config.settings, Settings { routing: Routing::Envoy, on_no_route: OnNoRoute::Pass });
-        assert!(config.cluster_template.starts_with("outbound|{port}"));
-        assert_eq!(config.events, EventLimits { buffer_bytes: 65536, queue_bytes: 131_072, batch_events: 7 });
-    }
-
-    #[test]
-    fn what_is_wrong_is_named_with_what_would_be_right() {
-        let admin = r#""admin": {"cluster": "a", "token": "t"}"#;
-        let cases = [
-            ("", "", "not JSON"),
-            ("[]", "", "object"),
-            ("{}", "/admin", "missing"),
-            (r#"{"admin": {"cluster": "a"}}"#, "/admin/token", "missing"),
-            (r#"{"admin": {"token": "a"}}"#, "/admin/cluster", "missing"),
-            (r#"{"admin": {"cluster": "a", "tokn": "t"}}"#, "/admin/tokn", "token_env"),
-            (
-                r#"{"admin": {"cluster": "a", "token": "t", "token_env": "TOKEN"}}"#,
-                "/admin/token_env",
-                "both",
-            ),
-            (
-                r#"{"admin": {"cluster": "a", "token_env": "OTHER"}}"#,
-                "/admin/token_env",
-                "environment_variables",
-            ),
-            (r#"{"admin": {"cluster": "a", "token": "a b"}}"#, "/admin/token", "header"),
-            (r#"{"admin": {"cluster": 5, "token": "t"}}"#, "/admin/cluster", "string"),
-            (r#"{"admin": {"cluster": "a b", "token": "t"}}"#, "/admin/authority", "header"),
-            (
-                r#"{"admin": {"cluster": "a", "authority": "b\n", "token": "t"}}"#,
-                "/admin/authority",
-                "header",
-            ),
-            (
-                &format!(r#"{{"admin": {{"cluster": "{}", "token": "t"}}}}"#, "a".repeat(4097)),
-                "/admin/cluster",
-                "4096",
-            ),
-            (r#"{"admin": {"cluster": "a", "token": "t", "timeout": "5 s"}}"#, "/admin/timeout", "250ms"),
-            (r#"{"admin": {"cluster": "a", "token": "t", "timeout": "61s"}}"#, "/admin/timeout", "60s"),
-            (&format!(r#"{{{admin}, "routing": "istio"}}"#), "/routing", "tidegate, envoy"),
-            (&format!(r#"{{{admin}, "on_no_route": true}}"#), "/on_no_route", "deny, pass"),
-            (&format!(r#"{{{admin}, "cluster_template": "{{nam}}"}}"#), "/cluster_template", "{namespace}"),
-            (&format!(r#"{{{admin}, "cluster_template": "a b"}}"#), "/cluster_template", "header"),
-            (
-                &format!(r#"{{{admin}, "events": {{"batch_events": 0}}}}"#),
-                "/events/batch_events",
-                "1 to 2000",
-            ),
-            (&format!(r#"{{{admin}, "a/b~": 1}}"#), "/a~1b~0", "known are admin"),
-        ];
-        for (text, pointer, says) in cases {
-            let error = parse(text).unwrap_err();
-            assert_eq!(error.pointer, pointer, "{text}: {error}");
-            assert!(error.message.contains(says), "{text}: {error}");
-        }
-    }
+    Ok(Some(header))
 }
