@@ -7,7 +7,9 @@
 
 use std::cell::Cell;
 
+use tidegate_policy::check::{Answered, Check};
 use tidegate_policy::decide::Reason;
+use tidegate_policy::flags::{Flag, Flags, State};
 use tidegate_policy::wire::event::DropReason;
 
 use crate::host::{Host, MetricId, MetricKind};
@@ -20,11 +22,17 @@ pub enum Count {
     Allowed,
     /// Requests denied: the client's address is banned.
     DeniedIpBanned,
+    /// Requests denied: the client's country may not enter.
+    DeniedGeo,
     /// Requests denied: no route matches.
     DeniedNoRoute,
     /// Requests denied: the route's rule has no backend.
     DeniedNoBackend,
-    /// Requests denied: no tables yet.
+    /// Requests denied: the route's rule names a geo rule that there is not.
+    DeniedNoGeoRule,
+    /// Requests denied: a check could not be made.
+    DeniedCheckUnavailable,
+    /// Requests denied: the gate could not decide.
     DeniedNotReady,
     /// Requests that Envoy refused before the gate saw them.
     Unseen,
@@ -33,6 +41,54 @@ pub enum Count {
     /// Requests whose last `X-Forwarded-For` entry is no bare address, so that
     /// Envoy took the peer's address instead.
     UnreadableForwardedFor,
+    /// Checks of ban and allow list answered from the cache.
+    IpHit,
+    /// Checks of ban and allow list answered by the admin service.
+    IpDirect,
+    /// Checks of ban and allow list answered from the cache because the admin service did not.
+    IpFallback,
+    /// Checks of ban and allow list that nobody answered.
+    IpUnavailable,
+    /// Checks of country and geo rules answered from the cache.
+    GeoHit,
+    /// Checks of country and geo rules answered by the admin service.
+    GeoDirect,
+    /// Checks of country and geo rules answered from the cache because the admin service did not.
+    GeoFallback,
+    /// Checks of country and geo rules that nobody answered.
+    GeoUnavailable,
+    /// Checks of routes answered from the cache.
+    RouteHit,
+    /// Checks of routes answered by the admin service.
+    RouteDirect,
+    /// Checks of routes answered from the cache because the admin service did not.
+    RouteFallback,
+    /// Checks of routes that nobody answered.
+    RouteUnavailable,
+    /// Questions about ban and allow list that failed: not sent, no answer in time, or none that fits.
+    IpFailed,
+    /// Questions about country and geo rules that failed: not sent, no answer in time, or none that fits.
+    GeoFailed,
+    /// Questions about routes that failed: not sent, no answer in time, or none that fits.
+    RouteFailed,
+    /// Answers that came when their request no longer waited for them.
+    LateAnswers,
+    /// Checks of ban and allow list in shadow of which cache and database were compared.
+    IpCompared,
+    /// Those that differed.
+    IpMismatched,
+    /// Checks of country and geo rules in shadow of which cache and database were compared.
+    GeoCompared,
+    /// Those that differed.
+    GeoMismatched,
+    /// Checks of routes in shadow of which cache and database were compared.
+    RouteCompared,
+    /// Those that differed.
+    RouteMismatched,
+    /// Events that were stored while their response waited.
+    SyncStored,
+    /// Events that were not, so that the response went on without.
+    SyncFailed,
     /// Events numbered.
     EventsNumbered,
     /// Events handed to the queue.
@@ -95,20 +151,61 @@ pub enum Gauge {
     BanOverlayEntries,
     /// HTTPRoutes.
     Routes,
+    /// Geo rules.
+    GeoRules,
+    /// Ranges of the country table.
+    CountryEntries,
+    /// Share of the clients for which each flag is on, in percent.
+    FlagRouteCache,
+    /// As above.
+    FlagIpBlacklistCache,
+    /// As above.
+    FlagGeoRulesCache,
+    /// As above.
+    FlagParallelExecution,
+    /// As above.
+    FlagAsyncRecording,
     /// 1 while some VM of the process keeps its lease alive.
     LeaseAlive,
 }
 
 /// In the order of [`Count`].
-pub const COUNTS: [(Count, &str); 28] = [
+pub const COUNTS: [(Count, &str); 55] = [
     (Count::Allowed, "tidegate.requests.allow"),
     (Count::DeniedIpBanned, "tidegate.requests.deny.ip_banned"),
+    (Count::DeniedGeo, "tidegate.requests.deny.geo_denied"),
     (Count::DeniedNoRoute, "tidegate.requests.deny.no_route"),
     (Count::DeniedNoBackend, "tidegate.requests.deny.no_backend"),
+    (Count::DeniedNoGeoRule, "tidegate.requests.deny.no_geo_rule"),
+    (Count::DeniedCheckUnavailable, "tidegate.requests.deny.check_unavailable"),
     (Count::DeniedNotReady, "tidegate.requests.deny.not_ready"),
     (Count::Unseen, "tidegate.requests.unseen"),
     (Count::NoClientAddress, "tidegate.requests.no_client_address"),
     (Count::UnreadableForwardedFor, "tidegate.requests.unreadable_forwarded_for"),
+    (Count::IpHit, "tidegate.check.ip.hit"),
+    (Count::IpDirect, "tidegate.check.ip.direct"),
+    (Count::IpFallback, "tidegate.check.ip.fallback"),
+    (Count::IpUnavailable, "tidegate.check.ip.unavailable"),
+    (Count::GeoHit, "tidegate.check.geo.hit"),
+    (Count::GeoDirect, "tidegate.check.geo.direct"),
+    (Count::GeoFallback, "tidegate.check.geo.fallback"),
+    (Count::GeoUnavailable, "tidegate.check.geo.unavailable"),
+    (Count::RouteHit, "tidegate.check.route.hit"),
+    (Count::RouteDirect, "tidegate.check.route.direct"),
+    (Count::RouteFallback, "tidegate.check.route.fallback"),
+    (Count::RouteUnavailable, "tidegate.check.route.unavailable"),
+    (Count::IpFailed, "tidegate.direct.ip.failed"),
+    (Count::GeoFailed, "tidegate.direct.geo.failed"),
+    (Count::RouteFailed, "tidegate.direct.route.failed"),
+    (Count::LateAnswers, "tidegate.direct.late"),
+    (Count::IpCompared, "tidegate.shadow.ip.compared"),
+    (Count::IpMismatched, "tidegate.shadow.ip.mismatched"),
+    (Count::GeoCompared, "tidegate.shadow.geo.compared"),
+    (Count::GeoMismatched, "tidegate.shadow.geo.mismatched"),
+    (Count::RouteCompared, "tidegate.shadow.route.compared"),
+    (Count::RouteMismatched, "tidegate.shadow.route.mismatched"),
+    (Count::SyncStored, "tidegate.recording.sync.stored"),
+    (Count::SyncFailed, "tidegate.recording.sync.failed"),
     (Count::EventsNumbered, "tidegate.events.numbered"),
     (Count::EventsEnqueued, "tidegate.events.enqueued"),
     (Count::DroppedBufferFull, "tidegate.events.dropped.buffer_full"),
@@ -136,7 +233,7 @@ pub const COUNTS: [(Count, &str); 28] = [
 pub const QUEUE_BYTES: &str = "tidegate.queue.bytes";
 
 /// In the order of [`Gauge`].
-pub const GAUGES: [(Gauge, &str); 8] = [
+pub const GAUGES: [(Gauge, &str); 15] = [
     (Gauge::RecorderBytes, "tidegate.recorder.bytes"),
     (Gauge::TablesSeq, "tidegate.tables.seq"),
     (Gauge::TablesAge, "tidegate.tables.age_seconds"),
@@ -144,6 +241,13 @@ pub const GAUGES: [(Gauge, &str); 8] = [
     (Gauge::BanBaseEntries, "tidegate.tables.bans_base.entries"),
     (Gauge::BanOverlayEntries, "tidegate.tables.bans_overlay.entries"),
     (Gauge::Routes, "tidegate.tables.routes.entries"),
+    (Gauge::GeoRules, "tidegate.tables.geo.entries"),
+    (Gauge::CountryEntries, "tidegate.tables.countries.entries"),
+    (Gauge::FlagRouteCache, "tidegate.flags.enableRouteCache.percent"),
+    (Gauge::FlagIpBlacklistCache, "tidegate.flags.enableIpBlacklistCache.percent"),
+    (Gauge::FlagGeoRulesCache, "tidegate.flags.enableGeoRulesCache.percent"),
+    (Gauge::FlagParallelExecution, "tidegate.flags.enableParallelExecution.percent"),
+    (Gauge::FlagAsyncRecording, "tidegate.flags.enableAsyncRecording.percent"),
     (Gauge::LeaseAlive, "tidegate.lease.alive"),
 ];
 
@@ -153,9 +257,59 @@ impl Count {
     pub fn denied(reason: Reason) -> Self {
         match reason {
             Reason::IpBanned => Self::DeniedIpBanned,
+            Reason::GeoDenied => Self::DeniedGeo,
+            Reason::NoGeoRule => Self::DeniedNoGeoRule,
+            Reason::CheckUnavailable => Self::DeniedCheckUnavailable,
             Reason::NoRoute => Self::DeniedNoRoute,
             Reason::NoBackend => Self::DeniedNoBackend,
             Reason::NotReady => Self::DeniedNotReady,
+        }
+    }
+
+    /// What counts who answered a check; nothing when nobody was asked.
+    #[must_use]
+    pub fn answered(check: Check, by: Answered) -> Option<Self> {
+        let [hit, direct, fallback, unavailable] = match check {
+            Check::Ip => [Self::IpHit, Self::IpDirect, Self::IpFallback, Self::IpUnavailable],
+            Check::Geo => [Self::GeoHit, Self::GeoDirect, Self::GeoFallback, Self::GeoUnavailable],
+            Check::Route => [Self::RouteHit, Self::RouteDirect, Self::RouteFallback, Self::RouteUnavailable],
+        };
+        match by {
+            Answered::Unneeded => None,
+            Answered::Cache => Some(hit),
+            Answered::Direct => Some(direct),
+            Answered::Fallback => Some(fallback),
+            Answered::Nobody => Some(unavailable),
+        }
+    }
+
+    /// What counts questions that failed.
+    #[must_use]
+    pub fn question_failed(check: Check) -> Self {
+        match check {
+            Check::Ip => Self::IpFailed,
+            Check::Geo => Self::GeoFailed,
+            Check::Route => Self::RouteFailed,
+        }
+    }
+
+    /// What counts checks in shadow that were compared.
+    #[must_use]
+    pub fn compared(check: Check) -> Self {
+        match check {
+            Check::Ip => Self::IpCompared,
+            Check::Geo => Self::GeoCompared,
+            Check::Route => Self::RouteCompared,
+        }
+    }
+
+    /// What counts those of the compared that differed.
+    #[must_use]
+    pub fn mismatched(check: Check) -> Self {
+        match check {
+            Check::Ip => Self::IpMismatched,
+            Check::Geo => Self::GeoMismatched,
+            Check::Route => Self::RouteMismatched,
         }
     }
 
@@ -167,6 +321,18 @@ impl Count {
             DropReason::RecorderFull => Self::DroppedRecorderFull,
             DropReason::Unencodable => Self::DroppedUnencodable,
             DropReason::Expired => Self::DroppedExpired,
+        }
+    }
+}
+
+impl Gauge {
+    fn flag(flag: Flag) -> Self {
+        match flag {
+            Flag::RouteCache => Self::FlagRouteCache,
+            Flag::IpBlacklistCache => Self::FlagIpBlacklistCache,
+            Flag::GeoRulesCache => Self::FlagGeoRulesCache,
+            Flag::ParallelExecution => Self::FlagParallelExecution,
+            Flag::AsyncRecording => Self::FlagAsyncRecording,
         }
     }
 }
@@ -221,6 +387,18 @@ impl<H: Host> Metrics<H> {
         }
     }
 
+    /// Shows for which share of the clients each flag is on.
+    pub fn set_flags(&self, flags: &Flags) {
+        for flag in Flag::ALL {
+            let percent = match flags.get(flag) {
+                State::Off | State::Shadow => 0,
+                State::Share(percent) => u64::from(percent),
+                State::On => 100,
+            };
+            self.set(Gauge::flag(flag), percent);
+        }
+    }
+
     /// Sets a gauge, whatever this VM set last: another one may have since.
     pub fn reset(&self, what: Gauge, value: u64) {
         if let Some((Some(metric), last)) = self.gauges.get(what as usize) {
@@ -260,6 +438,40 @@ mod tests {
             let (_, name) = COUNTS[Count::denied(reason) as usize];
             assert_eq!(name.rsplit('.').next(), Some(reason.code()));
         }
+    }
+
+    #[test]
+    fn the_names_say_who_answered_which_check() {
+        for check in Check::ALL {
+            for by in Answered::ALL {
+                let name = Count::answered(check, by).map(|count| COUNTS[count as usize].1.to_owned());
+                let expected = format!("tidegate.check.{}.{}", check.name(), by.name());
+                assert_eq!(name, (by != Answered::Unneeded).then_some(expected));
+            }
+            for (count, name) in [
+                (Count::question_failed(check), format!("tidegate.direct.{}.failed", check.name())),
+                (Count::compared(check), format!("tidegate.shadow.{}.compared", check.name())),
+                (Count::mismatched(check), format!("tidegate.shadow.{}.mismatched", check.name())),
+            ] {
+                assert_eq!(COUNTS[count as usize].1, name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_flag_shows_its_share_and_a_shadow_is_none() {
+        let host = crate::host::fake::Fake::default();
+        let metrics = Metrics::new(host.clone());
+        let flags = Flags::default()
+            .with(Flag::RouteCache, State::On)
+            .with(Flag::IpBlacklistCache, State::Shadow)
+            .with(Flag::AsyncRecording, State::Share(25));
+        for flag in Flag::ALL {
+            host.set_figure(&format!("tidegate.flags.{}.percent", flag.name()), 7);
+        }
+        metrics.set_flags(&flags);
+        let shown = Flag::ALL.map(|flag| host.figure(&format!("tidegate.flags.{}.percent", flag.name())));
+        assert_eq!(shown, [100, 0, 0, 0, 25]);
     }
 
     #[test]
