@@ -79,6 +79,8 @@ mod tests {
     use tidegate_policy::bans::BanTable;
     use tidegate_policy::decide::Tables;
     use tidegate_policy::digest::BlobHash;
+    use tidegate_policy::flags::Flags;
+    use tidegate_policy::geo::CountryTable;
     use tidegate_policy::route::RouteTable;
     use tidegate_policy::table::AddressTable;
     use tidegate_policy::wire::sync::BlobRef;
@@ -89,8 +91,11 @@ mod tests {
     fn own(seq: u64) -> Loaded {
         let tables = Tables {
             version: Version { epoch: 1, seq },
+            flags: Flags::default(),
             allow: AddressTable::empty(),
             bans: BanTable::empty(),
+            countries: CountryTable::empty(),
+            geo: Arc::default(),
             routes: Arc::new(RouteTable::empty()),
         };
         let blobs = PerPart::from_fn(|_| BlobRef { hash: BlobHash(0), len: 0 });

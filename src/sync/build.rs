@@ -280,6 +280,7 @@ impl Build {
             // Costs a handle, and makes the set whole whatever is published.
             bytes.get_mut(part).get_or_insert_with(|| Bytes::Table(table.clone()));
         }
+        bytes.get_mut(Part::Countries).get_or_insert_with(|| Bytes::Countries(tables.countries.clone()));
         let (version, refresh, clock_ms) = (self.version, self.refresh, self.clock_ms);
         let set = Set { version, refresh, clock_ms, blobs, bytes };
         let loaded = Loaded { refresh, clock_ms, blobs, tables: Rc::new(tables) };

@@ -2,30 +2,40 @@
 
 use std::rc::Rc;
 
+use tidegate_policy::flags::Flags;
+use tidegate_policy::geo::{CountryTable, GeoRules};
 use tidegate_policy::table::AddressTable;
-use tidegate_policy::wire::sync::Version;
+use tidegate_policy::wire::sync::{Version, WholeTable};
 
 use super::Keys;
 use super::intake::name_of;
-use super::manifest::{CHUNK, Part, PerPart};
+use super::manifest::{CHUNK, PerPart};
 use super::publish::{Bytes, Outcome, Publish, Set};
 use crate::host::fake::Fake;
 
+/// A table that says nothing; the flags are all on.
+pub fn empty_whole(table: WholeTable) -> Vec<u8> {
+    match table {
+        WholeTable::Flags => Flags::all_on().to_bytes().unwrap(),
+        WholeTable::Allow => AddressTable::empty().as_bytes().to_vec(),
+        WholeTable::Geo => GeoRules::default().to_bytes().unwrap(),
+        WholeTable::Countries => CountryTable::encode(std::iter::empty()).unwrap(),
+        WholeTable::Routes => tidegate_host_sim::empty_routes(),
+    }
+}
+
 pub fn empty_set(epoch: u64, seq: u64, refresh: u64) -> Set {
-    let bytes = |part| match part {
-        Part::Routes => Bytes::Raw(Rc::new(tidegate_host_sim::empty_routes())),
-        _ => Bytes::Table(AddressTable::empty()),
-    };
-    let name = |part| match bytes(part) {
-        Bytes::Raw(bytes) => name_of(&bytes),
-        Bytes::Table(table) => name_of(table.as_bytes()),
-    };
+    let mut bytes = PerPart::from_fn(|_| Bytes::Table(AddressTable::empty()));
+    for table in WholeTable::ALL {
+        *bytes.get_mut(table.into()) = Bytes::Raw(Rc::new(empty_whole(table)));
+    }
+    let name = |part| name_of(bytes.get(part).as_slice());
     Set {
         version: Version { epoch, seq },
         refresh,
         clock_ms: 0,
         blobs: PerPart::from_fn(name),
-        bytes: PerPart::from_fn(|part| Some(bytes(part))),
+        bytes: PerPart::from_fn(|part| Some(bytes.get(part).clone())),
     }
 }
 

@@ -5,6 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tidegate_policy::digest::{BlobHash, BlobHasher};
+use tidegate_policy::flags::Flags;
+use tidegate_policy::geo::{CountryCheck, CountryTable, GeoRules};
 use tidegate_policy::route::{RouteLoad, RouteTable};
 use tidegate_policy::table::{AddressTable, TableCheck};
 use tidegate_policy::wire::WireError;
@@ -35,6 +37,12 @@ pub enum Table {
     Addresses(AddressTable),
     /// Of routes, and the bytes that it was made from.
     Routes(Arc<RouteTable>, Rc<Vec<u8>>),
+    /// Of countries.
+    Countries(CountryTable),
+    /// The geo rules, and the bytes that they were made from.
+    Geo(Arc<GeoRules>, Rc<Vec<u8>>),
+    /// The flags, and the bytes that they were made from.
+    Flags(Flags, Rc<Vec<u8>>),
 }
 
 impl Table {
@@ -43,7 +51,8 @@ impl Table {
     pub fn bytes(&self) -> Bytes {
         match self {
             Self::Addresses(table) => Bytes::Table(table.clone()),
-            Self::Routes(_, bytes) => Bytes::Raw(bytes.clone()),
+            Self::Countries(table) => Bytes::Countries(table.clone()),
+            Self::Routes(_, bytes) | Self::Geo(_, bytes) | Self::Flags(_, bytes) => Bytes::Raw(bytes.clone()),
         }
     }
 }
@@ -57,9 +66,16 @@ pub struct Intake {
 }
 
 enum At {
-    Hash { bytes: Vec<u8>, hasher: Box<BlobHasher>, next: usize },
+    Hash {
+        bytes: Vec<u8>,
+        hasher: Box<BlobHasher>,
+        next: usize,
+    },
     Addresses(Box<TableCheck>),
     Routes(Box<RouteLoad>, Rc<Vec<u8>>),
+    Countries(Box<CountryCheck>),
+    /// Small ones, which are made in one go.
+    Whole(Table),
     Over,
 }
 
@@ -130,6 +146,14 @@ impl Intake {
                     Ok(None)
                 }
             },
+            At::Countries(mut check) => {
+                let table = check.step(ENTRIES).map_err(IntakeError::Layout)?;
+                if table.is_none() {
+                    self.at = At::Countries(check);
+                }
+                Ok(table.map(Table::Countries))
+            }
+            At::Whole(table) => Ok(Some(table)),
             At::Over => Err(IntakeError::Layout(WireError::Malformed("taken in already"))),
         }
     }
@@ -142,7 +166,20 @@ impl At {
                 let load = RouteLoad::new(&bytes).map_err(IntakeError::Layout)?;
                 Self::Routes(Box::new(load), Rc::new(bytes))
             }
-            _ => Self::Addresses(Box::new(TableCheck::new(bytes).map_err(IntakeError::Layout)?)),
+            Part::Countries => {
+                Self::Countries(Box::new(CountryCheck::new(bytes).map_err(IntakeError::Layout)?))
+            }
+            Part::Geo => {
+                let rules = GeoRules::from_bytes(&bytes).map_err(IntakeError::Layout)?;
+                Self::Whole(Table::Geo(Arc::new(rules), Rc::new(bytes)))
+            }
+            Part::Flags => {
+                let flags = Flags::from_bytes(&bytes).map_err(IntakeError::Layout)?;
+                Self::Whole(Table::Flags(flags, Rc::new(bytes)))
+            }
+            Part::BanBase | Part::BanOverlay | Part::Allow => {
+                Self::Addresses(Box::new(TableCheck::new(bytes).map_err(IntakeError::Layout)?))
+            }
         })
     }
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use tidegate_policy::bans::{BanTable, Join};
 use tidegate_policy::decide::Tables;
+use tidegate_policy::flags::Flags;
+use tidegate_policy::geo::{CountryTable, GeoRules};
 use tidegate_policy::route::RouteTable;
 use tidegate_policy::table::AddressTable;
 use tidegate_policy::wire::sync::{BlobRef, Held, Version, WholeTable};
@@ -33,6 +35,9 @@ pub struct Pieces {
     /// Base and overlay together; gone as soon as one of them is replaced.
     bans: Option<BanTable>,
     allow: Option<AddressTable>,
+    flags: Option<Flags>,
+    countries: Option<CountryTable>,
+    geo: Option<Arc<GeoRules>>,
     routes: Option<Arc<RouteTable>>,
 }
 
@@ -46,6 +51,9 @@ impl Pieces {
             overlay: Some(set.tables.bans.overlay().clone()),
             bans: Some(set.tables.bans.clone()),
             allow: Some(set.tables.allow.clone()),
+            flags: Some(set.tables.flags),
+            countries: Some(set.tables.countries.clone()),
+            geo: Some(set.tables.geo.clone()),
             routes: Some(set.tables.routes.clone()),
         }
     }
@@ -56,9 +64,12 @@ impl Pieces {
             (Part::BanBase, Table::Addresses(table)) => (self.base, self.bans) = (Some(table), None),
             (Part::BanOverlay, Table::Addresses(table)) => (self.overlay, self.bans) = (Some(table), None),
             (Part::Allow, Table::Addresses(table)) => self.allow = Some(table),
-            (Part::Routes, Table::Routes(table, _)) => self.routes = Some(table),
+            (_, Table::Routes(table, _)) => self.routes = Some(table),
+            (_, Table::Countries(table)) => self.countries = Some(table),
+            (_, Table::Geo(rules, _)) => self.geo = Some(rules),
+            (_, Table::Flags(flags, _)) => self.flags = Some(flags),
             // An intake makes the kind of table that its part is.
-            (Part::Routes, Table::Addresses(_)) | (_, Table::Routes(..)) => {}
+            (Part::Routes | Part::Countries | Part::Geo | Part::Flags, Table::Addresses(_)) => {}
         }
     }
 
@@ -92,7 +103,15 @@ impl Pieces {
     /// The set, once all tables are there.
     #[must_use]
     pub fn into_tables(self, version: Version) -> Option<Tables> {
-        Some(Tables { version, allow: self.allow?, bans: self.bans?, routes: self.routes? })
+        Some(Tables {
+            version,
+            flags: self.flags?,
+            allow: self.allow?,
+            bans: self.bans?,
+            countries: self.countries?,
+            geo: self.geo?,
+            routes: self.routes?,
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use crate::host::{Cas, Expect, Host, HostError};
 /// of a process and every read copies under it, so a table is never read whole.
 pub const CHUNK: usize = 256 << 10;
 
-const MANIFEST_FORMAT: u8 = 1;
+const MANIFEST_FORMAT: u8 = 2;
 const MAX_MANIFEST: usize = 4096;
 
 /// Shared data, and nothing else of the host: what the step machines of publish
@@ -45,25 +45,35 @@ impl<H: Host> Shared for H {
 pub enum Part {
     /// The ban table's immutable bulk.
     BanBase,
+    /// Where addresses are: as large, and as rarely new.
+    Countries,
     /// What changed since the base was cut.
     BanOverlay,
-    /// Addresses that skip the bans.
+    /// Addresses that skip bans and geo rules.
     Allow,
+    /// The flags.
+    Flags,
+    /// Which countries may enter.
+    Geo,
     /// Routes.
     Routes,
 }
 
 impl Part {
     /// All of them, in the order in which they are written and read.
-    pub const ALL: [Self; 4] = [Self::BanBase, Self::BanOverlay, Self::Allow, Self::Routes];
+    pub const ALL: [Self; 7] =
+        [Self::BanBase, Self::Countries, Self::BanOverlay, Self::Allow, Self::Flags, Self::Geo, Self::Routes];
 
     /// The name in keys.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::BanBase => "base",
+            Self::Countries => "countries",
             Self::BanOverlay => "overlay",
             Self::Allow => "allow",
+            Self::Flags => "flags",
+            Self::Geo => "geo",
             Self::Routes => "routes",
         }
     }
@@ -72,7 +82,10 @@ impl Part {
 impl From<WholeTable> for Part {
     fn from(table: WholeTable) -> Self {
         match table {
+            WholeTable::Flags => Self::Flags,
             WholeTable::Allow => Self::Allow,
+            WholeTable::Geo => Self::Geo,
+            WholeTable::Countries => Self::Countries,
             WholeTable::Routes => Self::Routes,
         }
     }
@@ -82,8 +95,11 @@ impl From<WholeTable> for Part {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct PerPart<T> {
     base: T,
+    countries: T,
     overlay: T,
     allow: T,
+    flags: T,
+    geo: T,
     routes: T,
 }
 
@@ -92,8 +108,11 @@ impl<T> PerPart<T> {
     pub fn from_fn(mut make: impl FnMut(Part) -> T) -> Self {
         Self {
             base: make(Part::BanBase),
+            countries: make(Part::Countries),
             overlay: make(Part::BanOverlay),
             allow: make(Part::Allow),
+            flags: make(Part::Flags),
+            geo: make(Part::Geo),
             routes: make(Part::Routes),
         }
     }
@@ -102,8 +121,11 @@ impl<T> PerPart<T> {
     pub fn get(&self, part: Part) -> &T {
         match part {
             Part::BanBase => &self.base,
+            Part::Countries => &self.countries,
             Part::BanOverlay => &self.overlay,
             Part::Allow => &self.allow,
+            Part::Flags => &self.flags,
+            Part::Geo => &self.geo,
             Part::Routes => &self.routes,
         }
     }
@@ -112,8 +134,11 @@ impl<T> PerPart<T> {
     pub fn get_mut(&mut self, part: Part) -> &mut T {
         match part {
             Part::BanBase => &mut self.base,
+            Part::Countries => &mut self.countries,
             Part::BanOverlay => &mut self.overlay,
             Part::Allow => &mut self.allow,
+            Part::Flags => &mut self.flags,
+            Part::Geo => &mut self.geo,
             Part::Routes => &mut self.routes,
         }
     }

@@ -18,6 +18,7 @@
 
 use std::rc::Rc;
 
+use tidegate_policy::geo::CountryTable;
 use tidegate_policy::table::AddressTable;
 use tidegate_policy::wire::sync::{BlobRef, Version};
 
@@ -33,6 +34,8 @@ const TRIES: u8 = 7;
 pub enum Bytes {
     /// An address table is its bytes.
     Table(AddressTable),
+    /// So is a country table.
+    Countries(CountryTable),
     /// The bytes of anything else.
     Raw(Rc<Vec<u8>>),
 }
@@ -44,9 +47,12 @@ impl std::fmt::Debug for Bytes {
 }
 
 impl Bytes {
-    fn as_slice(&self) -> &[u8] {
+    /// The bytes.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
         match self {
             Self::Table(table) => table.as_bytes(),
+            Self::Countries(table) => table.as_bytes(),
             Self::Raw(bytes) => bytes,
         }
     }

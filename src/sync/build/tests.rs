@@ -1,3 +1,4 @@
+use super::super::fixtures::empty_whole;
 use super::*;
 use tidegate_policy::address::Prefix;
 use tidegate_policy::table::Entry;
@@ -20,16 +21,12 @@ fn whole(table: WholeTable, bytes: Vec<u8>) -> WholeUpdate {
 }
 
 fn answer(seq: u64, bans: BansUpdate) -> SyncAnswer {
-    let empty = AddressTable::empty().as_bytes().to_vec();
     SyncAnswer {
         version: Version { epoch: 1, seq },
         refresh: 0,
         server_time_ms: 0,
         ack_wanted: false,
-        whole: vec![
-            whole(WholeTable::Allow, empty),
-            whole(WholeTable::Routes, tidegate_host_sim::empty_routes()),
-        ],
+        whole: WholeTable::ALL.map(|table| whole(table, empty_whole(table))).to_vec(),
         bans: Some(bans),
     }
 }
