@@ -1,21 +1,29 @@
 //! The events of one VM: numbered, kept as bytes, sealed into batches, and
 //! handed to the shared queue, one message per batch.
 //!
+//! A number may be reserved while its request goes on, and complete hours later,
+//! after many that are higher. A batch is a run without holes, so what is there is
+//! cut at the numbers that are still open, and each run is a batch of its own.
+//!
 //! The queue has no bound of its own, so a gauge counts the bytes in it. Over
-//! the limit, or while nobody drains, batches stay here, and when this buffer is
-//! full too the oldest one is given up and reported as a range.
+//! the limit, or while nobody drains, events stay here, and when this buffer is
+//! full too the oldest run is given up and reported as a range. A number that is
+//! still open is never part of such a range.
 
-use std::collections::VecDeque;
+mod runs;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use tidegate_policy::wire::event::{
-    BatchHead, DropReason, DroppedRange, MAX_BATCH, Source, TrafficEvent, append_event,
-};
+use tidegate_policy::wire::event::{BatchHead, DropReason, DroppedRange, MAX_BATCH, Source, TrafficEvent};
 
 use crate::config::EventLimits;
 use crate::host::{Host, HostError, QueueId};
 use crate::metrics::{Count, Metrics};
 use crate::queue::EventQueue;
+use runs::{Run, RunLimits, Runs};
 
 /// Bytes at which a batch is sealed: far under [`MAX_BATCH`], and small enough
 /// that the queue's lock is held for microseconds.
@@ -23,24 +31,15 @@ const BATCH_BYTES: usize = 128 << 10;
 /// Bytes handed over in one callback, and a batch more: after an outage a
 /// worker may hold hundreds of megabytes. The rest goes with the next tick.
 const FLUSH_BYTES: usize = 1 << 20;
+/// Messages handed over in one callback: with many open numbers runs are short,
+/// and each costs a call. The rest grows together while it waits, so this delays
+/// events but does not pile them up: there are no more runs than open numbers.
+const FLUSH_MESSAGES: usize = 64;
 /// Ranges of events given up that are kept apart: they merge when adjacent, and
-/// nothing but adjacent ones is given up as long as the queue takes nothing.
+/// only open numbers keep them apart as long as the queue takes nothing.
 const MAX_RANGES: usize = 1_000;
 
 const _: () = assert!(BATCH_BYTES < MAX_BATCH / 2);
-
-/// A sealed run of events, before the figures in front of it are known.
-struct Sealed {
-    first: u64,
-    count: u32,
-    events: Vec<u8>,
-}
-
-impl Sealed {
-    fn last(&self) -> u64 {
-        self.first.saturating_add(u64::from(self.count)).saturating_sub(1)
-    }
-}
 
 /// The events of one VM.
 pub struct Record<H> {
@@ -51,10 +50,10 @@ pub struct Record<H> {
     events: Rc<EventQueue<H>>,
     queue: Option<QueueId>,
     numbered: u64,
-    open: Vec<u8>,
-    open_count: u32,
-    sealed: VecDeque<Sealed>,
-    sealed_bytes: usize,
+    /// Numbers that are given but whose events are not here yet: one for each
+    /// request whose event was sent ahead.
+    reserved: BTreeSet<u64>,
+    runs: Runs,
     dropped: Vec<DroppedRange>,
     closed: bool,
 }
@@ -68,6 +67,7 @@ impl<H: Host> Record<H> {
         limits: EventLimits,
         events: Rc<EventQueue<H>>,
     ) -> Self {
+        let run = RunLimits { bytes: BATCH_BYTES.min(limits.buffer_bytes / 4), events: limits.batch_events };
         Self {
             host,
             metrics,
@@ -76,71 +76,59 @@ impl<H: Host> Record<H> {
             events,
             queue: None,
             numbered: 0,
-            open: Vec::new(),
-            open_count: 0,
-            sealed: VecDeque::new(),
-            sealed_bytes: 0,
+            reserved: BTreeSet::new(),
+            runs: Runs::new(run),
             dropped: Vec::new(),
             closed: false,
         }
     }
 
-    /// The highest number given so far.
+    /// The highest number given so far, reserved ones included.
     #[must_use]
     pub fn numbered(&self) -> u64 {
         self.numbered
     }
 
-    /// Whether something waits to be handed over.
+    /// Whether something waits to be handed over. Open numbers do not: there is
+    /// nothing to hand over yet.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
-        self.open_count > 0 || !self.sealed.is_empty()
+        !self.runs.is_empty()
     }
 
-    /// Gives `event` the next number and keeps it. True when a batch is full, so
-    /// that a [`flush`](Self::flush) need not wait for the tick.
-    pub fn push(&mut self, event: &mut TrafficEvent) -> bool {
+    /// Gives a number to an event that is not over yet. It must come to
+    /// [`push`](Self::push) with this number when it is; until then the number is
+    /// open, and counts as numbered.
+    pub fn reserve(&mut self) -> u64 {
+        let number = self.next_number();
+        self.reserved.insert(number);
+        number
+    }
+
+    fn next_number(&mut self) -> u64 {
         self.numbered = self.numbered.saturating_add(1);
-        event.number = self.numbered;
         self.metrics.count(Count::EventsNumbered);
-        if append_event(&mut self.open, event).is_err() {
-            self.seal(self.numbered.saturating_sub(1));
-            self.give_up(self.numbered, self.numbered, DropReason::Unencodable);
+        self.numbered
+    }
+
+    /// Keeps `event`. One that has a reserved number is taken under it; any other
+    /// gets the next number. True when a batch is full, so that a
+    /// [`flush`](Self::flush) need not wait for the tick.
+    pub fn push(&mut self, event: &mut TrafficEvent) -> bool {
+        // A number that is not open would be a second event of that number, and
+        // the ledger would drop it as a repetition.
+        if event.number == 0 || !self.reserved.remove(&event.number) {
+            event.number = self.next_number();
+        }
+        let Ok(full) = self.runs.push(event) else {
+            self.give_up(event.number, event.number, DropReason::Unencodable);
             return false;
-        }
-        self.open_count = self.open_count.saturating_add(1);
-        let full = self.open.len() >= self.batch_bytes()
-            || usize::try_from(self.open_count).is_ok_and(|count| count >= self.limits.batch_events);
-        if full {
-            self.seal(self.numbered);
-        }
-        full || self.closed
-    }
-
-    fn batch_bytes(&self) -> usize {
-        BATCH_BYTES.min(self.limits.buffer_bytes / 4)
-    }
-
-    /// Ends the open batch, whose last event has the number `last`.
-    fn seal(&mut self, last: u64) {
-        if self.open_count == 0 {
-            return;
-        }
-        let count = std::mem::take(&mut self.open_count);
-        let events = std::mem::take(&mut self.open);
-        let first = last.saturating_sub(u64::from(count)).saturating_add(1);
-        self.sealed_bytes = self.sealed_bytes.saturating_add(events.len());
-        self.sealed.push_back(Sealed { first, count, events });
-        while self.sealed_bytes > self.limits.buffer_bytes {
-            let Some(oldest) = self.take_front() else { break };
+        };
+        while self.runs.bytes() > self.limits.buffer_bytes {
+            let Some(oldest) = self.runs.pop_first() else { break };
             self.give_up(oldest.first, oldest.last(), DropReason::BufferFull);
         }
-    }
-
-    fn take_front(&mut self) -> Option<Sealed> {
-        let front = self.sealed.pop_front()?;
-        self.sealed_bytes = self.sealed_bytes.saturating_sub(front.events.len());
-        Some(front)
+        full || self.closed
     }
 
     fn give_up(&mut self, first: u64, last: u64, reason: DropReason) {
@@ -152,60 +140,74 @@ impl<H: Host> Record<H> {
     /// Hands over what waits, up to a bound. `drained`: somebody drains the
     /// queue; otherwise everything stays here.
     pub fn flush(&mut self, drained: bool) {
-        self.seal(self.numbered);
         if self.closed {
             self.close();
         }
-        if !drained || self.sealed.is_empty() {
+        if !drained {
             return;
         }
         let limit = u64::try_from(self.limits.queue_bytes).unwrap_or(u64::MAX);
-        let mut in_queue = self.events.bytes();
-        let mut left = FLUSH_BYTES;
+        let (mut bytes, mut messages) = (0usize, 0usize);
+        let mut in_queue = if self.runs.is_empty() { limit } else { self.events.bytes() };
         while in_queue < limit
-            && left > 0
-            && let Some(front) = self.sealed.front()
+            && bytes < FLUSH_BYTES
+            && messages < FLUSH_MESSAGES
+            && let Some(run) = self.runs.take_first()
         {
-            let head = self.head(front.first, false);
-            let (count, last) = (front.count, front.last());
-            match head.seal(count, &front.events) {
-                Ok(message) if self.enqueue(&message).is_ok() => {
-                    in_queue = in_queue.saturating_add(message.len() as u64);
-                    left = left.saturating_sub(message.len());
-                    self.metrics.add(Count::EventsEnqueued, u64::from(count));
-                    self.dropped.clear();
-                    self.take_front();
+            let Some(sent) = self.hand_over(run, false) else { return };
+            in_queue = in_queue.saturating_add(sent as u64);
+            bytes = bytes.saturating_add(sent);
+            messages = messages.saturating_add(1);
+        }
+    }
+
+    /// Hands over one run as a batch, and tells its length in bytes (0: it was
+    /// given up). `None` when the queue does not take it; then it stays here.
+    fn hand_over(&mut self, run: Run, closing: bool) -> Option<usize> {
+        let head = self.head(run.first, closing);
+        let Ok(message) = head.seal(run.count, &run.events) else {
+            self.give_up(run.first, run.last(), DropReason::Unencodable);
+            return Some(0);
+        };
+        if self.enqueue(&message).is_err() {
+            self.runs.put_back(run);
+            return None;
+        }
+        self.metrics.add(Count::EventsEnqueued, u64::from(run.count));
+        self.dropped.clear();
+        Some(message.len())
+    }
+
+    /// Hands over everything whatever the limits, and says that no higher number
+    /// comes: the VM's last root is gone. Events that come all the same (a late
+    /// log) are closed again.
+    ///
+    /// Numbers that are still open stay open: their requests may yet be logged,
+    /// and their events may stand in the admin service already, sent ahead. They
+    /// were numbered, so the ledger shows them as pending, and once the source is
+    /// dead as what they came to: stored, incomplete, where the event was sent
+    /// ahead, else lost. To report them as given up would claim a loss that may not
+    /// be one, of events that nobody here has thrown away.
+    pub fn close(&mut self) {
+        self.closed = true;
+        loop {
+            match self.runs.take_first() {
+                Some(run) => {
+                    let is_last = self.runs.is_empty();
+                    if self.hand_over(run, is_last).is_none() || is_last {
+                        return;
+                    }
                 }
-                Ok(_) => return,
-                Err(_) => {
-                    self.take_front();
-                    self.give_up(head.first, last, DropReason::Unencodable);
-                }
+                None => return self.say_closed(),
             }
         }
     }
 
-    /// Hands over everything whatever the limits, and says that no more comes:
-    /// the VM's last root is gone. Events that come all the same (a late log)
-    /// are closed again.
-    pub fn close(&mut self) {
-        self.closed = true;
-        self.seal(self.numbered);
-        let mut waiting = std::mem::take(&mut self.sealed);
-        self.sealed_bytes = 0;
-        let next = self.numbered.saturating_add(1);
-        let mut front = waiting.pop_front().unwrap_or(Sealed { first: next, count: 0, events: Vec::new() });
-        loop {
-            let head = self.head(front.first, waiting.is_empty());
-            let sent = head.seal(front.count, &front.events).is_ok_and(|bytes| self.enqueue(&bytes).is_ok());
-            if sent {
-                self.metrics.add(Count::EventsEnqueued, u64::from(front.count));
-                self.dropped.clear();
-            }
-            match waiting.pop_front() {
-                Some(next) => front = next,
-                None => return,
-            }
+    /// An empty batch for what is left to say.
+    fn say_closed(&mut self) {
+        let head = self.head(self.numbered.saturating_add(1), true);
+        if head.seal(0, &[]).is_ok_and(|message| self.enqueue(&message).is_ok()) {
+            self.dropped.clear();
         }
     }
 
@@ -242,16 +244,19 @@ impl<H: Host> Record<H> {
 /// Adds a range to those before it. Past [`MAX_RANGES`] a range is left out: its
 /// events then show as lost instead of dropped, which is as true.
 pub fn merge(ranges: &mut Vec<DroppedRange>, new: DroppedRange) {
-    if let Some(last) = ranges.last_mut()
-        && last.source == new.source
-        && last.reason == new.reason
-        && last.last.checked_add(1) == Some(new.first)
-    {
-        last.last = new.last;
-    } else if ranges.len() < MAX_RANGES {
+    let of_its_kind = |range: &&mut DroppedRange| range.source == new.source && range.reason == new.reason;
+    // From the end: what is given up next to it was mostly given up just before.
+    for range in ranges.iter_mut().rev().filter(of_its_kind) {
+        if range.last.checked_add(1) == Some(new.first) {
+            range.last = new.last;
+            return;
+        }
+        if new.last.checked_add(1) == Some(range.first) {
+            range.first = new.first;
+            return;
+        }
+    }
+    if ranges.len() < MAX_RANGES {
         ranges.push(new);
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -17,7 +17,7 @@ fn record(limits: EventLimits) -> (Fake, Record<Fake>) {
 }
 
 fn small() -> EventLimits {
-    EventLimits { buffer_bytes: 4_000, queue_bytes: 10_000, batch_events: 10 }
+    EventLimits { buffer_bytes: 10_000, queue_bytes: 10_000, batch_events: 10, ..EventLimits::default() }
 }
 
 fn push(record: &mut Record<Fake>, events: u64) {
@@ -103,11 +103,11 @@ fn without_a_queue_events_stay_and_the_gauge_is_as_before() {
 
 #[test]
 fn what_an_outage_left_is_handed_over_piece_by_piece() {
-    let limits = EventLimits { buffer_bytes: 8 << 20, queue_bytes: 64 << 20, batch_events: 2_000 };
+    let limits = EventLimits { buffer_bytes: 8 << 20, batch_events: 2_000, ..EventLimits::default() };
     let (host, mut record) = record(limits);
     host.queue_register(QUEUE).unwrap();
     push(&mut record, 50_000);
-    let held = record.sealed_bytes;
+    let held = record.runs.bytes();
     assert!(held > 5 << 20);
     let mut flushes = 0;
     while record.is_waiting() {
