@@ -1,3 +1,5 @@
+mod reserved;
+
 use super::*;
 use crate::host::fake::Fake;
 use proptest::prelude::*;
