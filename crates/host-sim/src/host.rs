@@ -8,6 +8,7 @@ use tidegate::host::{
     Call, CallToken, Cas, Expect, HeaderPairs, Host, HostError, LocalReply, MetricId, MetricKind, QueueId,
 };
 
+use crate::stream::{Reply, StreamState, Waits};
 use crate::world::{CallEnd, CallId, CallView, PendingCall, Phase, Post, Queue, VmId, VmState, World};
 
 /// The handle of one VM.
@@ -40,10 +41,36 @@ impl SimHost {
         self.enter(|world| call(world.vm(self.vm)))
     }
 
-    fn in_request<T>(&self, call: impl FnOnce(&mut VmState) -> T) -> Result<T, HostError> {
-        self.with_vm(|vm| match vm.phase {
-            Phase::RequestHeaders => Ok(call(vm)),
-            _ => Err(HostError::BadArgument),
+    /// Something done to the request at hand; `BadArgument` when there is none.
+    fn with_stream<T>(
+        &self,
+        call: impl FnOnce(&mut StreamState, &Phase) -> Result<T, HostError>,
+    ) -> Result<T, HostError> {
+        self.enter(|world| {
+            let phase = world.vm(self.vm).phase.clone();
+            let stream = world.stream_at_hand(self.vm).ok_or(HostError::BadArgument)?;
+            call(stream, &phase)
+        })
+    }
+
+    /// Lets the request at hand go on, where Envoy would take that well.
+    fn resume(&self, what: Waits) -> Result<(), HostError> {
+        self.enter(|world| {
+            let phase = world.vm(self.vm).phase.clone();
+            let stream = world.stream_at_hand(self.vm).ok_or(HostError::BadArgument)?;
+            let resumed = match what {
+                Waits::Response => &mut stream.resumes_response,
+                _ => &mut stream.resumes_request,
+            };
+            let again = std::mem::replace(resumed, true);
+            let is_held = stream.waits == what && stream.reply.is_none();
+            // Envoy lets go of the request headers at once, whatever it resumes.
+            stream.mutable = false;
+            if again || !is_held || !matches!(phase, Phase::CallResponse(_)) {
+                let waits = stream.waits;
+                world.offences.push(format!("resumes {what:?} of one that waits for {waits:?} in {phase:?}"));
+            }
+            Ok(())
         })
     }
 
@@ -139,17 +166,18 @@ impl Host for SimHost {
             if !world.clusters.contains(call.cluster) {
                 return Err(HostError::BadArgument);
             }
-            if world.refuses_calls {
+            if world.refuses_calls || world.calls.len() >= world.max_calls {
                 return Err(HostError::Refused);
             }
             let id = CallId(world.next_call);
             world.next_call += 1;
             let vm = world.vm(self.vm);
             vm.next_token += 1;
-            let (token, root) = (vm.next_token, vm.root);
+            let (token, root, stream) = (vm.next_token, vm.root, vm.stream);
             let headers =
                 call.headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
-            let view = CallView { id, method, path, headers, body: call.body.to_vec(), root };
+            let (body, timeout) = (call.body.to_vec(), call.timeout);
+            let view = CallView { id, method, path, headers, body, root, stream, timeout };
             let deadline_ns = match call.timeout {
                 Duration::ZERO => u64::MAX,
                 timeout => world.now_ns + timeout.as_nanos() as u64,
@@ -176,43 +204,76 @@ impl Host for SimHost {
     }
 
     fn request_headers(&self) -> Result<HeaderPairs, HostError> {
-        self.in_request(|vm| vm.stream.headers.clone())
+        self.with_stream(|stream, phase| stream.request(phase, false).cloned())
     }
 
     fn set_request_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
-        self.in_request(|vm| {
-            vm.stream.headers.retain(|(other, _)| other != name.as_bytes());
-            vm.stream.headers.push((name.as_bytes().to_vec(), value.to_vec()));
-        })
+        self.with_stream(|stream, phase| Ok(set(stream.request(phase, true)?, name, value)))
     }
 
     fn remove_request_header(&self, name: &str) -> Result<(), HostError> {
-        self.in_request(|vm| vm.stream.headers.retain(|(other, _)| other != name.as_bytes()))
-    }
-
-    fn response_header(&self, _name: &str) -> Result<Option<Vec<u8>>, HostError> {
-        self.with_vm(|vm| match vm.phase {
-            // The header maps are back in the log; this host has no upstream.
-            Phase::Log => Ok(None),
-            _ => Err(HostError::BadArgument),
+        self.with_stream(|stream, phase| {
+            stream.request(phase, true)?.retain(|(other, _)| other != name.as_bytes());
+            Ok(())
         })
     }
 
+    fn response_header(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
+        self.with_stream(|stream, phase| {
+            let headers = stream.response(phase, false)?;
+            Ok(headers.iter().find(|(other, _)| other == name.as_bytes()).map(|(_, value)| value.clone()))
+        })
+    }
+
+    fn set_response_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
+        self.with_stream(|stream, phase| Ok(set(stream.response(phase, true)?, name, value)))
+    }
+
+    fn add_response_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
+        self.with_stream(|stream, phase| {
+            stream.response(phase, true)?.push((name.as_bytes().to_vec(), value.to_vec()));
+            Ok(())
+        })
+    }
+
+    fn resume_request(&self) -> Result<(), HostError> {
+        self.resume(Waits::Request)
+    }
+
+    fn resume_response(&self) -> Result<(), HostError> {
+        self.resume(Waits::Response)
+    }
+
     fn reply(&self, reply: LocalReply<'_>) -> Result<(), HostError> {
-        self.in_request(|vm| {
-            vm.stream.reply = Some((reply.status, reply.details.replace(' ', "_"), reply.body.to_vec()));
+        self.enter(|world| {
+            let phase = world.vm(self.vm).phase.clone();
+            let stream = world.stream_at_hand(self.vm).ok_or(HostError::BadArgument)?;
+            let pair = |(name, value): &(&str, &str)| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
+            let fits = stream.waits == Waits::Request && !stream.resumes_request && stream.reply.is_none();
+            stream.reply = Some(Reply {
+                status: reply.status,
+                details: reply.details.replace(' ', "_"),
+                headers: reply.headers.iter().map(pair).collect(),
+                len: reply.body.len(),
+            });
+            if !fits || !matches!(phase, Phase::RequestHeaders | Phase::CallResponse(_)) {
+                let waits = stream.waits;
+                world.offences.push(format!("replies to one that waits for {waits:?} in {phase:?}"));
+            }
+            Ok(())
         })
     }
 
     fn property(&self, path: &[&str]) -> Result<Option<Vec<u8>>, HostError> {
-        self.with_vm(|vm| {
+        self.enter(|world| {
+            let vm = world.vm(self.vm);
             Ok(match path {
                 ["plugin_root_id"] => vm.root_ids.get(&vm.root).map(|id| id.clone().into_bytes()),
                 ["xds", "node", "id"] => Some(b"sim".to_vec()),
-                path => match vm.phase {
-                    Phase::RequestHeaders | Phase::Log => vm.stream.properties.get(&path.join(".")).cloned(),
-                    _ => None,
-                },
+                path => {
+                    let path = path.join(".");
+                    world.stream_at_hand(self.vm).and_then(|stream| stream.properties.get(&path).cloned())
+                }
             })
         })
     }
@@ -274,4 +335,10 @@ impl Host for SimHost {
     fn environment(&self, _name: &str) -> Option<String> {
         None
     }
+}
+
+/// Replaces every line of a header by one.
+fn set(headers: &mut HeaderPairs, name: &str, value: &[u8]) {
+    headers.retain(|(other, _)| other != name.as_bytes());
+    headers.push((name.as_bytes().to_vec(), value.to_vec()));
 }

@@ -17,9 +17,12 @@ mod feed;
 mod host;
 mod observe;
 mod process;
+mod requests;
+mod stream;
 mod world;
 
-pub use feed::{Fault, Feed, empty_routes};
+pub use feed::{Fault, Feed, Order, Trouble, empty_routes};
 pub use host::SimHost;
-pub use process::{Request, Response, Root, Sim, StreamId, Worker};
+pub use process::{Root, Sim, Worker};
+pub use stream::{Request, Response, StreamId, Waits};
 pub use world::{CallId, CallView};

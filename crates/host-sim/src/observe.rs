@@ -1,6 +1,10 @@
 //! What a test may know of the process that no VM would tell it.
 
+use std::rc::Rc;
+
 use crate::process::{Sim, Worker};
+use crate::stream::{StreamId, Waits};
+use crate::world::{CallView, Post};
 
 impl Sim {
     /// Monotonic nanoseconds.
@@ -84,5 +88,47 @@ impl Sim {
         let world = self.world.borrow();
         let errors = world.log.iter().filter(|(level, _)| *level == log::Level::Error);
         errors.map(|(_, message)| message.clone()).collect()
+    }
+
+    /// What VMs did that Envoy does not forgive: resumed what was not held,
+    /// replied after response headers were seen.
+    #[must_use]
+    pub fn offences(&self) -> Vec<String> {
+        self.world.borrow().offences.clone()
+    }
+
+    /// Handles of the host that are alive: the roots' and the requests'. What a
+    /// request that is over leaves behind in the guest shows here.
+    #[must_use]
+    pub fn handles(&self) -> usize {
+        Rc::strong_count(&self.world)
+    }
+
+    /// What a request waits for; `None`: it is over.
+    #[must_use]
+    pub fn waits(&self, stream: StreamId) -> Option<Waits> {
+        self.world.borrow().streams.get(&stream).map(|stream| stream.waits)
+    }
+
+    /// Callouts of a request that wait for an answer, in the order in which they
+    /// were made.
+    #[must_use]
+    pub fn calls_of(&self, stream: StreamId) -> Vec<CallView> {
+        self.calls().into_iter().filter(|call| call.stream == Some(stream)).collect()
+    }
+
+    /// Requests that the gate holds, and that no callout will ever wake.
+    #[must_use]
+    pub fn stuck(&self) -> Vec<StreamId> {
+        let world = self.world.borrow();
+        let has_call = |id: &StreamId| {
+            world.calls.iter().any(|call| call.view.stream == Some(*id))
+                || world
+                    .posts
+                    .iter()
+                    .any(|post| matches!(post, Post::Call { stream, .. } if *stream == Some(*id)))
+        };
+        let held = world.streams.iter().filter(|(_, s)| matches!(s.waits, Waits::Request | Waits::Response));
+        held.map(|(id, _)| *id).filter(|id| !has_call(id)).collect()
     }
 }

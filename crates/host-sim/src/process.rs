@@ -6,12 +6,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use tidegate::gate::{Flow, Stream};
 use tidegate::home::Home;
 use tidegate::root::Root as Filter;
 
 use crate::host::{SimHost, Trap};
-use crate::world::{CallEnd, CallId, CallView, Phase, Post, StreamState, VmId, VmState, World};
+use crate::requests::Live;
+use crate::stream::StreamId;
+use crate::world::{CallEnd, CallId, CallView, Phase, Post, VmId, VmState, World};
 
 /// A thread with one VM, which may die and be loaded anew.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -19,65 +20,12 @@ pub struct Worker(pub(crate) usize);
 
 /// A root context, numbered through the process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Root(u32);
-
-/// A request that has begun.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct StreamId(usize);
-
-/// A request's headers and what Envoy knows of it.
-#[derive(Clone, Debug, Default)]
-pub struct Request {
-    headers: Vec<(Vec<u8>, Vec<u8>)>,
-    source: Option<String>,
-}
-
-impl Request {
-    /// `GET path` from the address `client`.
-    #[must_use]
-    pub fn get(path: &str, client: &str) -> Self {
-        let headers = [(":method", "GET"), (":authority", "example.org"), (":path", path)];
-        Self {
-            headers: headers.map(|(name, value)| (name.into(), value.into())).to_vec(),
-            source: Some(match client.contains(':') {
-                true => format!("[{client}]:0"),
-                false => format!("{client}:0"),
-            }),
-        }
-    }
-
-    /// One more header line.
-    #[must_use]
-    pub fn header(mut self, name: &[u8], value: &[u8]) -> Self {
-        self.headers.push((name.to_vec(), value.to_vec()));
-        self
-    }
-}
-
-/// What became of a request.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Response {
-    /// 200 when the gate let it pass.
-    pub status: u16,
-    /// `%RESPONSE_CODE_DETAILS%`.
-    pub details: String,
-    /// Where the gate sent it.
-    pub cluster: Option<String>,
-}
-
-/// A request between its headers and its log.
-struct Begun {
-    vm: VmId,
-    root: u32,
-    stream: Stream<SimHost>,
-    state: StreamState,
-    response: Response,
-}
+pub struct Root(pub(crate) u32);
 
 pub(crate) struct Thread {
     pub vm: VmId,
-    home: Rc<Home<SimHost>>,
-    roots: BTreeMap<u32, Filter<SimHost>>,
+    pub home: Rc<Home<SimHost>>,
+    pub roots: BTreeMap<u32, Filter<SimHost>>,
     /// Root id and configuration of each root, for a reload.
     plugins: BTreeMap<u32, (String, String)>,
     stalled: bool,
@@ -88,7 +36,7 @@ pub(crate) struct Thread {
 pub struct Sim {
     pub(crate) world: Rc<RefCell<World>>,
     pub(crate) threads: Vec<Thread>,
-    streams: Vec<Option<Begun>>,
+    pub(crate) streams: BTreeMap<StreamId, Live>,
     next_root: u32,
 }
 
@@ -106,7 +54,7 @@ impl Sim {
     #[must_use]
     pub fn new() -> Self {
         let world = Rc::new(RefCell::new(World::new()));
-        Self { world, threads: Vec::new(), streams: Vec::new(), next_root: 1 }
+        Self { world, threads: Vec::new(), streams: BTreeMap::new(), next_root: 1 }
     }
 
     fn new_vm(&self) -> (VmId, Rc<Home<SimHost>>) {
@@ -196,11 +144,14 @@ impl Sim {
         self.world.borrow_mut().vm(vm).fuel = None;
     }
 
-    fn kill(&self, vm: VmId) {
-        let mut world = self.world.borrow_mut();
-        world.vm(vm).trapped = true;
-        world.vm(vm).timers.clear();
-        world.cancel_calls(vm, None);
+    fn kill(&mut self, vm: VmId) {
+        {
+            let mut world = self.world.borrow_mut();
+            world.vm(vm).trapped = true;
+            world.vm(vm).timers.clear();
+            world.cancel_calls(vm, None);
+        }
+        self.fail_streams(vm);
     }
 
     /// Whether the worker's VM is dead.
@@ -220,7 +171,13 @@ impl Sim {
     }
 
     /// Runs a callback of a VM; `None` when the VM is dead, or dies in it.
-    fn callback<T>(&self, vm: VmId, root: u32, phase: Phase, call: impl FnOnce() -> T) -> Option<T> {
+    pub(crate) fn callback<T>(
+        &mut self,
+        vm: VmId,
+        root: u32,
+        phase: Phase,
+        call: impl FnOnce() -> T,
+    ) -> Option<T> {
         {
             let mut world = self.world.borrow_mut();
             let state = world.vm(vm);
@@ -279,10 +236,17 @@ impl Sim {
             Post::Queue { root, queue, .. } => {
                 self.in_root(thread, vm, root, Phase::None, |filter| filter.on_queue_ready(queue));
             }
-            Post::Call { root, token, end, .. } => {
+            Post::Call { root, stream, token, end, .. } => {
                 let headers = if matches!(end, CallEnd::Failure) { 0 } else { 3 };
                 let phase = Phase::CallResponse(end);
-                self.in_root(thread, vm, root, phase, |filter| filter.on_call_response(token, headers));
+                match stream {
+                    Some(stream) => self.answer_stream(stream, phase, token, headers),
+                    None => {
+                        self.in_root(thread, vm, root, phase, |filter| {
+                            filter.on_call_response(token, headers);
+                        });
+                    }
+                }
             }
         }
         true
@@ -328,7 +292,7 @@ impl Sim {
     }
 
     /// When something is due next, monotonic nanoseconds.
-    fn next_due(&self) -> Option<u64> {
+    pub(crate) fn next_due(&self) -> Option<u64> {
         let world = self.world.borrow();
         let live = self.threads.iter().filter(|thread| !thread.stalled);
         let timers = live.flat_map(|thread| world.vms[thread.vm].timers.values().map(|(_, due)| *due));
@@ -392,6 +356,11 @@ impl Sim {
         self.world.borrow_mut().refuses_calls = refuse;
     }
 
+    /// The cluster's circuit breaker: so many callouts at once, over all workers.
+    pub fn limit_calls(&mut self, max: usize) {
+        self.world.borrow_mut().max_calls = max;
+    }
+
     /// Whether the cluster `admin` is known.
     pub fn know_cluster(&mut self, known: bool) {
         let clusters = &mut self.world.borrow_mut().clusters;
@@ -402,68 +371,8 @@ impl Sim {
         };
     }
 
-    /// A request, from its headers to its log.
-    pub fn request(&mut self, worker: Worker, root: Root, request: Request) -> Response {
-        let stream = self.begin(worker, root, request);
-        self.finish(stream)
-    }
-
-    /// A request's headers reach the gate. A dead VM is loaded anew first, unless
-    /// it was loaded within the last second: then Envoy answers 503.
-    pub fn begin(&mut self, worker: Worker, root: Root, request: Request) -> StreamId {
-        self.reload_if_dead(worker.0, root.0);
-        let (vm, home) = (self.threads[worker.0].vm, self.threads[worker.0].home.clone());
-        let failed = Response { status: 503, details: "wasm_fail_stream".to_owned(), cluster: None };
-        let mut stream = match self.threads[worker.0].roots.get(&root.0) {
-            Some(filter) => filter.stream(0),
-            None => Stream::new(SimHost { world: home.host().world.clone(), vm }, None),
-        };
-        let mut state = StreamState { headers: request.headers, ..StreamState::default() };
-        if let Some(source) = request.source {
-            state.properties.insert("source.address".to_owned(), source.into_bytes());
-        }
-        self.world.borrow_mut().vm(vm).stream = state;
-        let flow = self.callback(vm, root.0, Phase::RequestHeaders, || stream.on_request_headers(true));
-        let mut state = std::mem::take(&mut self.world.borrow_mut().vm(vm).stream);
-        let response = match (flow, state.reply.take()) {
-            (Some(Flow::Stop), Some((status, details, _))) => Response { status, details, cluster: None },
-            (Some(Flow::Continue), _) => {
-                let cluster = state.headers.iter().find(|(name, _)| name == b"x-tidegate-cluster");
-                let cluster = cluster.map(|(_, value)| String::from_utf8_lossy(value).into_owned());
-                Response { status: 200, details: "via_upstream".to_owned(), cluster }
-            }
-            _ => failed,
-        };
-        let code = i64::from(response.status).to_le_bytes().to_vec();
-        state.properties.insert("response.code".to_owned(), code);
-        self.streams.push(Some(Begun { vm, root: root.0, stream, state, response }));
-        StreamId(self.streams.len() - 1)
-    }
-
-    /// A request ends: `on_log`.
-    ///
-    /// # Panics
-    /// When it has ended already.
-    pub fn finish(&mut self, stream: StreamId) -> Response {
-        let begun = self.streams[stream.0].take().expect("ends once");
-        let Begun { vm, root, mut stream, state, response } = begun;
-        self.world.borrow_mut().vm(vm).stream = state;
-        self.callback(vm, root, Phase::Log, || stream.on_log());
-        response
-    }
-
-    /// Envoy refuses a request before the gate: its log is all that happens.
-    pub fn refuse(&mut self, worker: Worker, root: Root) {
-        let vm = self.threads[worker.0].vm;
-        let Some(mut stream) = self.threads[worker.0].roots.get(&root.0).map(|filter| filter.stream(0))
-        else {
-            return;
-        };
-        self.callback(vm, root.0, Phase::Log, || stream.on_log());
-    }
-
     /// Revives the root that a request came for, and no other.
-    fn reload_if_dead(&mut self, thread: usize, root: u32) {
+    pub(crate) fn reload_if_dead(&mut self, thread: usize, root: u32) {
         let now = self.world.borrow().now_ns;
         let dead = self.world.borrow().vms[self.threads[thread].vm].trapped;
         if !dead || now - self.threads[thread].loaded_ns < RELOAD_BACKOFF_NS {

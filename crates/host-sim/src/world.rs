@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use tidegate::host::{CallToken, Cas, HeaderPairs, MetricKind, QueueId};
+use tidegate::host::{CallToken, Cas, MetricKind, QueueId};
+
+use crate::stream::{StreamId, StreamState};
 
 /// A VM, numbered through all lives of all workers.
 pub(crate) type VmId = usize;
@@ -25,8 +27,12 @@ pub struct CallView {
     pub headers: Vec<(String, Vec<u8>)>,
     /// Body.
     pub body: Vec<u8>,
-    /// The root that made it.
+    /// The root that made it, or whose request did.
     pub root: u32,
+    /// The request that made it, if it was not the root itself.
+    pub stream: Option<StreamId>,
+    /// How long it may take; 0 for ever.
+    pub timeout: Duration,
 }
 
 impl CallView {
@@ -61,7 +67,7 @@ pub(crate) enum CallEnd {
 /// What a dispatcher has still to run.
 pub(crate) enum Post {
     Queue { vm: VmId, root: u32, queue: QueueId },
-    Call { vm: VmId, root: u32, token: CallToken, end: CallEnd },
+    Call { vm: VmId, root: u32, stream: Option<StreamId>, token: CallToken, end: CallEnd },
 }
 
 impl Post {
@@ -87,15 +93,8 @@ pub(crate) enum Phase {
     Configure(Vec<u8>),
     CallResponse(CallEnd),
     RequestHeaders,
+    ResponseHeaders,
     Log,
-}
-
-/// The stream at hand.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct StreamState {
-    pub headers: HeaderPairs,
-    pub properties: HashMap<String, Vec<u8>>,
-    pub reply: Option<(u16, String, Vec<u8>)>,
 }
 
 #[derive(Default)]
@@ -105,7 +104,8 @@ pub(crate) struct VmState {
     pub fuel: Option<u64>,
     pub root: u32,
     pub phase: Phase,
-    pub stream: StreamState,
+    /// The request whose callback it is.
+    pub stream: Option<StreamId>,
     pub root_ids: HashMap<u32, String>,
     /// Period, and when it is due. A timer is armed anew after its callback.
     pub timers: BTreeMap<u32, (Duration, u64)>,
@@ -127,6 +127,12 @@ pub(crate) struct World {
     pub next_call: u64,
     pub clusters: HashSet<String>,
     pub refuses_calls: bool,
+    /// The cluster's circuit breaker: callouts at once, over all workers.
+    pub max_calls: usize,
+    pub streams: BTreeMap<StreamId, StreamState>,
+    pub next_stream: u64,
+    /// What a VM did that Envoy does not forgive.
+    pub offences: Vec<String>,
     pub metrics: Vec<(String, MetricKind, u64)>,
     pub log: Vec<(log::Level, String)>,
     pub vms: Vec<VmState>,
@@ -147,6 +153,10 @@ impl World {
             next_call: 1,
             clusters: HashSet::from(["admin".to_owned()]),
             refuses_calls: false,
+            max_calls: usize::MAX,
+            streams: BTreeMap::new(),
+            next_stream: 1,
+            offences: Vec::new(),
             metrics: Vec::new(),
             log: Vec::new(),
             vms: Vec::new(),
@@ -180,18 +190,27 @@ impl World {
     pub fn end_call(&mut self, id: CallId, end: CallEnd) -> bool {
         let Some(index) = self.calls.iter().position(|call| call.view.id == id) else { return false };
         let call = self.calls.remove(index);
-        self.posts.push_back(Post::Call { vm: call.vm, root: call.view.root, token: call.token, end });
+        let CallView { root, stream, .. } = call.view;
+        self.posts.push_back(Post::Call { vm: call.vm, root, stream, token: call.token, end });
         true
     }
 
+    /// The request at hand in a VM's callback.
+    pub fn stream_at_hand(&mut self, vm: VmId) -> Option<&mut StreamState> {
+        let stream = self.vms.get(vm)?.stream?;
+        self.streams.get_mut(&stream)
+    }
+
     /// Calls of a root that is gone end without a callback; so do answers that
-    /// are on their way.
+    /// are on their way. A request keeps its root alive, so its calls go on; with
+    /// the VM all end.
     pub fn cancel_calls(&mut self, vm: VmId, root: Option<u32>) {
-        let is_gone =
-            |other_vm: VmId, other_root: u32| other_vm == vm && root.is_none_or(|root| root == other_root);
-        self.calls.retain(|call| !is_gone(call.vm, call.view.root));
+        let is_gone = |other_vm: VmId, other_root: u32, stream: Option<StreamId>| {
+            other_vm == vm && root.is_none_or(|root| root == other_root && stream.is_none())
+        };
+        self.calls.retain(|call| !is_gone(call.vm, call.view.root, call.view.stream));
         self.posts.retain(|post| match post {
-            Post::Call { vm, root, .. } => !is_gone(*vm, *root),
+            Post::Call { vm, root, stream, .. } => !is_gone(*vm, *root, *stream),
             Post::Queue { .. } => true,
         });
     }

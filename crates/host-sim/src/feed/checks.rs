@@ -1,0 +1,113 @@
+//! Questions about single requests, answered from the tables as they stand.
+
+use std::sync::Arc;
+
+use tidegate_policy::UnixSeconds;
+use tidegate_policy::bans::BanTable;
+use tidegate_policy::check::Check;
+use tidegate_policy::decide::{GeoFinding, IpFinding, Tables};
+use tidegate_policy::geo::{CountryTable, GeoRules};
+use tidegate_policy::route::RouteTable;
+use tidegate_policy::table::{AddressTable, Entry};
+use tidegate_policy::wire::check::{Answer, Found, GeoAnswer, Question, RouteAnswer};
+use tidegate_policy::wire::sync::{EntryState, Version, WholeTable};
+
+use super::{Feed, Reply, Trouble};
+use crate::process::Sim;
+use crate::world::CallView;
+
+/// Tables, and what they were made of.
+pub(super) struct Compiled {
+    version: Version,
+    tables: Tables,
+}
+
+/// What the database says of one check: the code that the admin service runs.
+#[must_use]
+pub fn find(check: Check, question: &Question<'_>, tables: &Tables, now: UnixSeconds) -> Found {
+    match check {
+        Check::Ip => Found::Ip(IpFinding::look_up(question.client, tables, || now)),
+        Check::Geo => {
+            let country = GeoFinding::look_up(question.client, question.given, tables).country();
+            Found::Geo(GeoAnswer { country, verdicts: tables.geo.verdicts(country) })
+        }
+        Check::Route => Found::Route(tables.routes.find(&question.facts()).as_ref().map(RouteAnswer::new)),
+    }
+}
+
+impl Feed {
+    /// The tables as they stand.
+    ///
+    /// # Panics
+    /// When a table was set to bytes that are none.
+    pub fn tables(&mut self) -> &Tables {
+        let version = self.version();
+        if self.compiled.as_ref().is_none_or(|compiled| compiled.version != version) {
+            self.compiled = Some(Compiled { version, tables: self.compile() });
+        }
+        &self.compiled.as_ref().expect("compiled").tables
+    }
+
+    fn compile(&self) -> Tables {
+        let whole = |table| &self.whole[&table];
+        let entries = self.bans.iter();
+        let entries =
+            entries.map(|(prefix, expires)| Entry { prefix: *prefix, state: EntryState::Present(*expires) });
+        let bans = AddressTable::from_bytes(AddressTable::encode(entries).expect("bans")).expect("bans");
+        Tables {
+            version: self.version(),
+            flags: self.flags(),
+            allow: AddressTable::from_bytes(whole(WholeTable::Allow).clone()).expect("a table"),
+            bans: BanTable::new(bans, AddressTable::empty()),
+            countries: CountryTable::from_bytes(whole(WholeTable::Countries).clone()).expect("countries"),
+            geo: Arc::new(GeoRules::from_bytes(whole(WholeTable::Geo)).expect("geo rules")),
+            routes: Arc::new(RouteTable::from_bytes(whole(WholeTable::Routes)).expect("routes")),
+        }
+    }
+
+    /// This service's clock, seconds.
+    ///
+    /// # Panics
+    /// After the year 2106.
+    #[must_use]
+    pub fn now(&self, sim: &Sim) -> UnixSeconds {
+        UnixSeconds::try_from((sim.wall_ms() + self.clock_ahead_ms) / 1_000).expect("a date")
+    }
+
+    pub(super) fn check(&mut self, check: Check, call: &CallView, sim: &Sim) -> Option<Reply> {
+        let trouble = *self.trouble.get(check);
+        if self.seen.insert(call.id) {
+            *self.asked.get_mut(check) += 1;
+        }
+        if self.waits(trouble, call, sim) {
+            return None;
+        }
+        let bad = Some(Reply::Answer(400, Vec::new()));
+        if call.method != "POST" || call.header("authorization").is_none() {
+            return bad;
+        }
+        let Ok(question) = Question::from_bytes(&call.body) else { return bad };
+        let now = self.now(sim);
+        let version = self.version();
+        let other = Check::ALL.into_iter().find(|other| *other != check).unwrap_or(check);
+        let about = if trouble == Some(Trouble::OtherCheck) { other } else { check };
+        let found = find(about, &question, self.tables(), now);
+        let id = if trouble == Some(Trouble::OtherQuestion) { question.id ^ 1 } else { question.id };
+        let mut bytes = Answer { id, version, found }.to_bytes().ok()?;
+        Some(match trouble {
+            Some(Trouble::Garbage) => Reply::Answer(200, b"<html>".to_vec()),
+            Some(Trouble::Empty) => Reply::Answer(200, Vec::new()),
+            Some(Trouble::Status(status)) => Reply::Answer(status, bytes),
+            Some(Trouble::Reset) => Reply::Reset,
+            Some(Trouble::Trailing) => {
+                bytes.push(0);
+                Reply::Answer(200, bytes)
+            }
+            Some(Trouble::Version) => {
+                bytes[0] ^= 0x80;
+                Reply::Answer(200, bytes)
+            }
+            _ => Reply::Answer(200, bytes),
+        })
+    }
+}

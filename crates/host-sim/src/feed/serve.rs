@@ -1,0 +1,166 @@
+//! Callouts and the answers to them, in whatever order.
+
+use std::time::Duration;
+
+use tidegate_policy::check::Check;
+use tidegate_policy::wire::check;
+use tidegate_policy::wire::sync::{ACK_HEADER, Ack};
+
+use super::{Feed, Order, Reply, Trouble};
+use crate::process::{Root, Sim, Worker};
+use crate::stream::{Request, Response, StreamId, Waits};
+use crate::world::CallView;
+
+/// For longer nobody holds a request: no time limit is as long.
+const HELD_AT_MOST: Duration = Duration::from_secs(60);
+
+impl Feed {
+    /// Answers all callouts that have an answer now; a poll without news stays
+    /// open.
+    pub fn serve(&mut self, sim: &mut Sim) {
+        loop {
+            sim.settle();
+            if !self.answer_all(sim) {
+                return;
+            }
+        }
+    }
+
+    /// Answers the callouts that have an answer now, and delivers nothing; false
+    /// when there was none.
+    pub fn answer_all(&mut self, sim: &mut Sim) -> bool {
+        let mut calls = sim.calls();
+        self.arrange(&mut calls);
+        let mut answers = Vec::new();
+        for call in calls {
+            answers.extend(self.answer(&call, sim).map(|reply| (call.id, reply)));
+        }
+        for (id, reply) in &answers {
+            match reply {
+                Reply::Answer(status, body) => sim.answer(*id, *status, body),
+                Reply::Reset => sim.fail(*id),
+            };
+        }
+        !answers.is_empty()
+    }
+
+    fn arrange(&mut self, calls: &mut [CallView]) {
+        match &mut self.order {
+            Order::Asked => {}
+            Order::Reversed => calls.reverse(),
+            Order::Random(seed) => calls.sort_by_cached_key(|_| {
+                // xorshift64
+                *seed ^= *seed << 13;
+                *seed ^= *seed >> 7;
+                *seed ^= *seed << 17;
+                *seed
+            }),
+        }
+    }
+
+    /// The service dies with all that it was asked; it does not answer until it is
+    /// up again.
+    pub fn die(&mut self, sim: &mut Sim) {
+        self.up = false;
+        for call in sim.calls() {
+            sim.fail(call.id);
+        }
+    }
+
+    /// A request from its headers to its log, served in all that it asks; an
+    /// upstream that is asked answers 200.
+    ///
+    /// # Panics
+    /// See [`carry`](Self::carry).
+    pub fn request(&mut self, sim: &mut Sim, worker: Worker, root: Root, request: Request) -> Response {
+        let stream = sim.begin(worker, root, request);
+        self.carry(sim, stream);
+        sim.finish(stream)
+    }
+
+    /// Serves a request until its response has gone out; only its log is left
+    /// then.
+    ///
+    /// # Panics
+    /// When it is held for ever, or without a callout that could wake it.
+    pub fn carry(&mut self, sim: &mut Sim, stream: StreamId) {
+        self.carry_until(sim, stream, Waits::Nobody);
+    }
+
+    /// Serves a request until it waits for this.
+    ///
+    /// # Panics
+    /// As [`carry`](Self::carry), and when it is answered before.
+    pub fn carry_until(&mut self, sim: &mut Sim, stream: StreamId, until: Waits) {
+        let give_up = sim.now_ns() + HELD_AT_MOST.as_nanos() as u64;
+        loop {
+            self.serve(sim);
+            assert!(sim.stuck().is_empty(), "held, and nothing will wake it");
+            match sim.waits(stream).expect("not over") {
+                waits if waits == until => return,
+                Waits::Upstream => sim.upstream(stream, 200, &[("content-type", "application/json")]),
+                Waits::Request | Waits::Response => self.step_time(sim),
+                Waits::Nobody => panic!("answered"),
+            }
+            assert!(sim.now_ns() < give_up, "held for a minute");
+        }
+    }
+
+    /// Moves the clock to whatever is due next, here or there.
+    fn step_time(&mut self, sim: &mut Sim) {
+        let due = self.later.values().copied().chain(sim.next_due()).min();
+        let by = due.expect("something is due").saturating_sub(sim.now_ns());
+        sim.advance(Duration::from_nanos(by));
+    }
+
+    /// Lets time pass, serving whatever is asked.
+    pub fn run(&mut self, sim: &mut Sim, time: Duration) {
+        let until = sim.now_ns() + time.as_nanos() as u64;
+        self.serve(sim);
+        while sim.now_ns() < until {
+            let left = until - sim.now_ns();
+            sim.advance(Duration::from_nanos(left.min(1_000_000)));
+            self.serve(sim);
+        }
+    }
+
+    /// The answer to one callout; `None`: it waits.
+    fn answer(&mut self, call: &CallView, sim: &Sim) -> Option<Reply> {
+        if !self.up {
+            return Some(Reply::Answer(503, Vec::new()));
+        }
+        let (path, query) = call.path.split_once('?').unwrap_or((&call.path, ""));
+        if let Some(check) = Check::ALL.into_iter().find(|check| check::path(*check) == path) {
+            return self.check(check, call, sim);
+        }
+        let (kind, reply) = match path {
+            "/api/data-plane/v1/sync" => ("poll", self.poll(call, query, sim)?),
+            "/api/data-plane/v1/sync/ack" => {
+                self.acks.extend(call.header(ACK_HEADER).and_then(|ack| ack.parse::<Ack>().ok()));
+                ("ack", Reply::Answer(204, Vec::new()))
+            }
+            "/api/data-plane/v1/events" if query == "sync=1" => ("open", self.take_open(call, sim)?),
+            "/api/data-plane/v1/events" if !self.takes_events => ("event", Reply::Answer(503, Vec::new())),
+            "/api/data-plane/v1/events" => ("event", self.take_events(&call.body)),
+            path => ("page", self.page(path, query)),
+        };
+        *self.served.entry(kind).or_default() += 1;
+        Some(reply)
+    }
+
+    /// Whether an answer that is slow has to wait on.
+    pub(super) fn waits(&mut self, trouble: Option<Trouble>, call: &CallView, sim: &Sim) -> bool {
+        match trouble {
+            Some(Trouble::Never) => true,
+            Some(Trouble::Slow(time)) => {
+                let due = *self.later.entry(call.id).or_insert(sim.now_ns() + time.as_nanos() as u64);
+                let waits = sim.now_ns() < due;
+                if !waits {
+                    self.later.remove(&call.id);
+                }
+                waits
+            }
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What the tables hold, besides bans.
+
+use std::collections::BTreeMap;
+
+use tidegate_policy::UnixSeconds;
+use tidegate_policy::address::Prefix;
+use tidegate_policy::author;
+use tidegate_policy::flags::{Flag, Flags, State};
+use tidegate_policy::geo::{CountryRange, CountryTable, GeoRule, GeoRules};
+use tidegate_policy::table::{AddressTable, Entry};
+use tidegate_policy::wire::sync::{EntryState, WholeTable};
+
+use super::Feed;
+
+impl Feed {
+    /// Sets all flags.
+    ///
+    /// # Panics
+    /// Never: flags have bytes.
+    pub fn set_flags(&mut self, flags: Flags) {
+        self.set_whole(WholeTable::Flags, flags.to_bytes().expect("flags"));
+    }
+
+    /// Sets one flag.
+    ///
+    /// # Panics
+    /// Never: flags have bytes.
+    pub fn set_flag(&mut self, flag: Flag, state: State) {
+        self.set_flags(self.flags().with(flag, state));
+    }
+
+    /// What the flags are set to.
+    ///
+    /// # Panics
+    /// When they were set to other bytes.
+    #[must_use]
+    pub fn flags(&self) -> Flags {
+        Flags::from_bytes(&self.whole[&WholeTable::Flags]).expect("flags")
+    }
+
+    /// Replaces the geo rules.
+    ///
+    /// # Panics
+    /// When they are too large.
+    pub fn set_geo(&mut self, rules: impl IntoIterator<Item = GeoRule>) {
+        self.set_whole(WholeTable::Geo, GeoRules::new(rules).to_bytes().expect("geo rules"));
+    }
+
+    /// Replaces the country table.
+    ///
+    /// # Panics
+    /// When the ranges overlap or are out of order.
+    pub fn set_countries(&mut self, ranges: impl Iterator<Item = CountryRange>) {
+        self.set_whole(WholeTable::Countries, CountryTable::encode(ranges).expect("countries"));
+    }
+
+    /// Replaces the routes by these HTTPRoutes.
+    ///
+    /// # Panics
+    /// When one is refused.
+    pub fn set_routes(&mut self, documents: &[serde_json::Value]) {
+        let routes: Vec<_> =
+            documents.iter().map(|document| author::read(document).expect("a route")).collect();
+        self.set_whole(WholeTable::Routes, author::compile(&routes).expect("routes"));
+    }
+
+    /// Replaces the allow list, each until a second of this service's clock.
+    ///
+    /// # Panics
+    /// When a text is no prefix.
+    pub fn allow(&mut self, prefixes: &[(&str, Option<UnixSeconds>)]) {
+        let entry = |(prefix, expires): &(&str, Option<UnixSeconds>)| {
+            (prefix.parse::<Prefix>().expect("a prefix"), EntryState::Present(*expires))
+        };
+        let entries: BTreeMap<_, _> = prefixes.iter().map(entry).collect();
+        let entries = entries.iter().map(|(prefix, state)| Entry { prefix: *prefix, state: *state });
+        self.set_whole(WholeTable::Allow, AddressTable::encode(entries).expect("a table"));
+    }
+}

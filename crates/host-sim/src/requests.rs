@@ -1,0 +1,246 @@
+//! Requests on their way through Envoy: held, let go, answered, logged.
+
+use std::mem::forget;
+
+use tidegate::gate::{Flow, Stream};
+use tidegate::host::{CallToken, HeaderPairs};
+
+use crate::host::SimHost;
+use crate::process::{Root, Sim, Worker};
+use crate::stream::{Request, Response, StreamId, StreamState, Waits, number};
+use crate::world::{Phase, VmId};
+
+/// Bytes of every upstream's body.
+const UPSTREAM_BODY: usize = 1_000;
+
+/// A request that is not over.
+pub(crate) struct Live {
+    vm: VmId,
+    root: u32,
+    /// The guest's part; gone with its VM.
+    guest: Option<Stream<SimHost>>,
+}
+
+impl Sim {
+    /// A request, from its headers to its log; see [`finish`](Self::finish).
+    pub fn request(&mut self, worker: Worker, root: Root, request: Request) -> Response {
+        let stream = self.begin(worker, root, request);
+        self.finish(stream)
+    }
+
+    /// A request's headers reach the gate. A dead VM is loaded anew first, unless
+    /// it was loaded within the last second: then Envoy answers 503.
+    pub fn begin(&mut self, worker: Worker, root: Root, request: Request) -> StreamId {
+        self.reload_if_dead(worker.0, root.0);
+        let thread = &self.threads[worker.0];
+        let host = SimHost { world: self.world.clone(), vm: thread.vm };
+        let guest = match thread.roots.get(&root.0) {
+            Some(filter) => filter.stream(0),
+            None => Stream::new(host, None),
+        };
+        let id = self.enter(thread.vm, root.0, guest, request);
+        let flow = self.in_stream(id, Phase::RequestHeaders, |stream| stream.on_request_headers(true));
+        self.after(id, flow);
+        id
+    }
+
+    /// A stream comes into being.
+    fn enter(&mut self, vm: VmId, root: u32, guest: Stream<SimHost>, request: Request) -> StreamId {
+        let mut world = self.world.borrow_mut();
+        let id = StreamId(world.next_stream);
+        world.next_stream += 1;
+        let state = StreamState::new(request, world.now_ns, world.wall_us);
+        world.streams.insert(id, state);
+        self.streams.insert(id, Live { vm, root, guest: Some(guest) });
+        id
+    }
+
+    /// The upstream answers: the response's headers reach the gate.
+    ///
+    /// # Panics
+    /// When the request does not wait for the upstream.
+    pub fn upstream(&mut self, stream: StreamId, status: u16, headers: &[(&str, &str)]) {
+        assert_eq!(self.waits(stream), Some(Waits::Upstream), "an upstream that was not asked");
+        let headers = headers.iter().map(|(n, v)| (n.as_bytes().to_vec(), v.as_bytes().to_vec())).collect();
+        {
+            let mut world = self.world.borrow_mut();
+            let now = world.now_ns;
+            if let Some(state) = world.streams.get_mut(&stream) {
+                let took = now - state.forwarded_ns.unwrap_or(now);
+                state.properties.insert("response.backend_latency".to_owned(), number(took));
+            }
+        }
+        self.respond(stream, status, "via_upstream", headers, UPSTREAM_BODY);
+    }
+
+    /// Envoy answers by itself, whatever the gate or the upstream are about: its
+    /// time-outs (408, 504), a cluster that there is not.
+    ///
+    /// # Panics
+    /// When response headers were seen already.
+    pub fn answer_early(&mut self, stream: StreamId, status: u16, details: &str) {
+        assert!(matches!(self.waits(stream), Some(Waits::Request | Waits::Upstream)), "answered already");
+        self.respond(stream, status, details, Vec::new(), 0);
+    }
+
+    /// A response turns into another after its headers were seen: the gate hears
+    /// of that in the log only.
+    ///
+    /// # Panics
+    /// When response headers were not seen.
+    pub fn turn(&mut self, stream: StreamId, status: u16, details: &str) {
+        let mut world = self.world.borrow_mut();
+        let state = world.streams.get_mut(&stream).filter(|state| state.seen_response);
+        let state = state.expect("a response to turn");
+        state.respond(status, details, Vec::new());
+        state.properties.remove("response.backend_latency");
+        state.waits = Waits::Nobody;
+    }
+
+    /// Response headers reach the gate, unless its VM is dead.
+    fn respond(&mut self, stream: StreamId, status: u16, details: &str, headers: HeaderPairs, body: usize) {
+        if let Some(state) = self.world.borrow_mut().streams.get_mut(&stream) {
+            state.respond(status, details, headers);
+            state.body = body;
+            state.waits = Waits::Nobody;
+        }
+        let flow = self.in_stream(stream, Phase::ResponseHeaders, |guest| guest.on_response_headers(false));
+        if flow == Some(Flow::Stop)
+            && let Some(state) = self.world.borrow_mut().streams.get_mut(&stream)
+        {
+            state.waits = Waits::Response;
+        }
+        self.after(stream, flow);
+    }
+
+    /// A callout of a request is answered; nothing, when the request is over.
+    pub(crate) fn answer_stream(&mut self, stream: StreamId, phase: Phase, token: CallToken, headers: usize) {
+        let done = self.in_stream(stream, phase, |guest| guest.on_call_response(token, headers));
+        self.after(stream, done.map(|()| Flow::Stop));
+    }
+
+    /// Runs a callback of a request's; `None` when there is no request or no VM any
+    /// more.
+    fn in_stream<T>(
+        &mut self,
+        id: StreamId,
+        phase: Phase,
+        call: impl FnOnce(&mut Stream<SimHost>) -> T,
+    ) -> Option<T> {
+        let live = self.streams.get_mut(&id)?;
+        let (vm, root) = (live.vm, live.root);
+        let mut guest = live.guest.take()?;
+        self.world.borrow_mut().vm(vm).stream = Some(id);
+        let result = self.callback(vm, root, phase, || call(&mut guest));
+        self.world.borrow_mut().vm(vm).stream = None;
+        match (&result, self.streams.get_mut(&id)) {
+            (Some(_), Some(live)) => live.guest = Some(guest),
+            _ => {
+                // The guest's memory is gone; nothing of it runs again.
+                forget(guest);
+                self.fail_streams(vm);
+            }
+        }
+        result
+    }
+
+    /// Does what a callback asked for, now that it is over.
+    fn after(&mut self, id: StreamId, flow: Option<Flow>) {
+        let reply = {
+            let mut world = self.world.borrow_mut();
+            let now = world.now_ns;
+            let Some(state) = world.streams.get_mut(&id) else { return };
+            let reply = state.reply.take();
+            let resumes_request = std::mem::take(&mut state.resumes_request);
+            let resumes_response = std::mem::take(&mut state.resumes_response);
+            let goes_on = resumes_request || (flow == Some(Flow::Continue) && !state.seen_response);
+            if reply.is_none() && goes_on && state.waits == Waits::Request {
+                state.forward(now);
+            }
+            if resumes_response && state.waits == Waits::Response {
+                state.waits = Waits::Nobody;
+            }
+            if reply.is_some() && flow == Some(Flow::Continue) {
+                world.offences.push("replies, and lets the request go on".to_owned());
+            }
+            reply
+        };
+        if let Some(reply) = reply {
+            self.respond(id, reply.status, &reply.details, reply.headers, reply.len);
+        }
+    }
+
+    /// A VM has died: Envoy answers 503 to all that it held.
+    pub(crate) fn fail_streams(&mut self, vm: VmId) {
+        let mut world = self.world.borrow_mut();
+        for (id, live) in self.streams.iter_mut().filter(|(_, live)| live.vm == vm) {
+            if let Some(guest) = live.guest.take() {
+                forget(guest);
+            }
+            if let Some(state) = world.streams.get_mut(id)
+                && state.waits != Waits::Nobody
+            {
+                state.respond(503, "wasm_fail_stream", Vec::new());
+                state.waits = Waits::Nobody;
+            }
+        }
+    }
+
+    /// What becomes of a request: an upstream that was asked answers 200, a request
+    /// or response that the gate still holds runs into Envoy's time-out (504). Then
+    /// it is logged, and gone.
+    ///
+    /// # Panics
+    /// When it is over already.
+    pub fn finish(&mut self, stream: StreamId) -> Response {
+        match self.waits(stream).expect("ends once") {
+            Waits::Request => self.answer_early(stream, 504, "stream_idle_timeout"),
+            Waits::Upstream => self.upstream(stream, 200, &[]),
+            Waits::Response | Waits::Nobody => {}
+        }
+        if self.waits(stream) == Some(Waits::Response) {
+            self.turn(stream, 504, "stream_idle_timeout");
+        }
+        self.log(stream)
+    }
+
+    /// The client goes away. Its request is logged, without a status unless the
+    /// response went out, and gone.
+    ///
+    /// # Panics
+    /// When it is over already.
+    pub fn leave(&mut self, stream: StreamId) -> Response {
+        if let Some(state) = self.world.borrow_mut().streams.get_mut(&stream)
+            && state.waits != Waits::Nobody
+        {
+            state.status = 0;
+            "downstream_remote_disconnect".clone_into(&mut state.details);
+        }
+        self.log(stream)
+    }
+
+    /// Envoy refuses a request before the gate: its log is all that happens.
+    pub fn refuse(&mut self, worker: Worker, root: Root) {
+        let thread = &self.threads[worker.0];
+        let vm = thread.vm;
+        let Some(guest) = thread.roots.get(&root.0).map(|filter| filter.stream(0)) else { return };
+        let id = self.enter(vm, root.0, guest, Request::default());
+        if let Some(state) = self.world.borrow_mut().streams.get_mut(&id) {
+            state.respond(400, "http1.codec_error", Vec::new());
+            state.waits = Waits::Nobody;
+        }
+        self.log(id);
+    }
+
+    fn log(&mut self, stream: StreamId) -> Response {
+        {
+            let mut world = self.world.borrow_mut();
+            let now = world.now_ns;
+            world.streams.get_mut(&stream).expect("ends once").complete(now);
+        }
+        self.in_stream(stream, Phase::Log, Stream::on_log);
+        self.streams.remove(&stream);
+        let state = self.world.borrow_mut().streams.remove(&stream);
+        state.expect("logged once").outcome()
+    }
+}

@@ -1,0 +1,210 @@
+//! A request as Envoy has it, and which of its parts a VM may touch when.
+
+use std::collections::HashMap;
+
+use tidegate::host::{HeaderPairs, HostError};
+
+use crate::world::Phase;
+
+/// A request that has begun.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct StreamId(pub(crate) u64);
+
+/// A request's headers and what Envoy knows of it.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    pub(crate) headers: HeaderPairs,
+    pub(crate) source: Option<String>,
+}
+
+impl Request {
+    /// `GET path` from the address `client`, to the host `example.org`.
+    #[must_use]
+    pub fn get(path: &str, client: &str) -> Self {
+        Self::new("GET", "example.org", path, Some(client))
+    }
+
+    /// A request from an address, or from none (a pipe).
+    #[must_use]
+    pub fn new(method: &str, host: &str, path: &str, client: Option<&str>) -> Self {
+        let headers = [(":method", method), (":authority", host), (":path", path)];
+        let headers = headers.into_iter().filter(|(_, value)| !value.is_empty());
+        Self {
+            headers: headers.map(|(name, value)| (name.into(), value.into())).collect(),
+            source: client.map(|client| match client.contains(':') {
+                true => format!("[{client}]:0"),
+                false => format!("{client}:0"),
+            }),
+        }
+    }
+
+    /// One more header line.
+    #[must_use]
+    pub fn header(mut self, name: &[u8], value: &[u8]) -> Self {
+        self.headers.push((name.to_vec(), value.to_vec()));
+        self
+    }
+}
+
+/// What became of a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Response {
+    /// What the client got; 0 when it left before.
+    pub status: u16,
+    /// `%RESPONSE_CODE_DETAILS%`.
+    pub details: String,
+    /// Where the gate sent it.
+    pub cluster: Option<String>,
+    /// Response headers, once the gate has let them go.
+    pub headers: HeaderPairs,
+}
+
+impl Response {
+    /// A response header's value, as text.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<String> {
+        let (_, value) = self.headers.iter().find(|(other, _)| other == name.as_bytes())?;
+        Some(String::from_utf8_lossy(value).into_owned())
+    }
+}
+
+/// Who has to do something before a request gets on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Waits {
+    /// The gate: the request is held at its headers.
+    Request,
+    /// The upstream: the gate has let the request go.
+    Upstream,
+    /// The gate: the response is held at its headers.
+    Response,
+    /// Nobody: the response went out, only the log is left.
+    Nobody,
+}
+
+/// An answer that the gate gave in the upstream's place.
+#[derive(Clone, Debug)]
+pub(crate) struct Reply {
+    pub status: u16,
+    pub details: String,
+    pub headers: HeaderPairs,
+    pub len: usize,
+}
+
+/// What a request is to Envoy.
+#[derive(Clone, Debug)]
+pub(crate) struct StreamState {
+    pub waits: Waits,
+    pub request: HeaderPairs,
+    pub response: HeaderPairs,
+    pub properties: HashMap<String, Vec<u8>>,
+    /// Whether request headers can still be changed.
+    pub mutable: bool,
+    /// Whether response headers were seen, on their way to the client.
+    pub seen_response: bool,
+    /// What the callback asked for, to be done when it is over.
+    pub reply: Option<Reply>,
+    pub resumes_request: bool,
+    pub resumes_response: bool,
+    pub status: u16,
+    pub details: String,
+    pub cluster: Option<String>,
+    /// Bytes of the response's body.
+    pub body: usize,
+    pub began_ns: u64,
+    pub forwarded_ns: Option<u64>,
+}
+
+impl StreamState {
+    pub fn new(request: Request, now_ns: u64, wall_us: u64) -> Self {
+        let mut properties = HashMap::new();
+        if let Some(source) = request.source {
+            properties.insert("source.address".to_owned(), source.into_bytes());
+        }
+        properties.insert("request.time".to_owned(), number(wall_us * 1_000));
+        Self {
+            waits: Waits::Request,
+            request: request.headers,
+            response: Vec::new(),
+            properties,
+            mutable: true,
+            seen_response: false,
+            reply: None,
+            resumes_request: false,
+            resumes_response: false,
+            status: 0,
+            details: String::new(),
+            cluster: None,
+            body: 0,
+            began_ns: now_ns,
+            forwarded_ns: None,
+        }
+    }
+
+    /// The request headers, in a phase that has them. They are back in the log,
+    /// where they cannot be changed.
+    pub fn request(&mut self, phase: &Phase, change: bool) -> Result<&mut HeaderPairs, HostError> {
+        let at_hand = match phase {
+            Phase::RequestHeaders | Phase::CallResponse(_) => self.mutable && self.waits == Waits::Request,
+            Phase::Log => !change,
+            _ => false,
+        };
+        if at_hand { Ok(&mut self.request) } else { Err(HostError::BadArgument) }
+    }
+
+    /// The response headers, in a phase that has them.
+    pub fn response(&mut self, phase: &Phase, change: bool) -> Result<&mut HeaderPairs, HostError> {
+        let at_hand = match phase {
+            Phase::ResponseHeaders => true,
+            Phase::CallResponse(_) => self.waits == Waits::Response && !self.resumes_response,
+            Phase::Log => !change,
+            _ => false,
+        };
+        if at_hand { Ok(&mut self.response) } else { Err(HostError::BadArgument) }
+    }
+
+    /// A response without a body comes about.
+    pub fn respond(&mut self, status: u16, details: &str, headers: HeaderPairs) {
+        (self.status, self.body) = (status, 0);
+        details.clone_into(&mut self.details);
+        self.response = headers;
+        self.response.insert(0, (b":status".to_vec(), status.to_string().into_bytes()));
+        self.seen_response = true;
+        self.mutable = false;
+    }
+
+    /// The request goes to its upstream.
+    pub fn forward(&mut self, now_ns: u64) {
+        let cluster = self.request.iter().find(|(name, _)| name == b"x-tidegate-cluster");
+        self.cluster = cluster.map(|(_, value)| String::from_utf8_lossy(value).into_owned());
+        self.forwarded_ns = Some(now_ns);
+        self.mutable = false;
+        self.waits = Waits::Upstream;
+    }
+
+    /// What is known at the end only.
+    pub fn complete(&mut self, now_ns: u64) {
+        let len =
+            |headers: &HeaderPairs| headers.iter().map(|(n, v)| (n.len() + v.len()) as u64).sum::<u64>();
+        let (sent, received) = (len(&self.response), len(&self.request));
+        self.properties.insert("request.duration".to_owned(), number(now_ns - self.began_ns));
+        self.properties.insert("request.total_size".to_owned(), number(received));
+        self.properties.insert("response.total_size".to_owned(), number(sent + self.body as u64));
+        if self.status != 0 {
+            self.properties.insert("response.code".to_owned(), number(self.status.into()));
+        }
+    }
+
+    pub fn outcome(&self) -> Response {
+        Response {
+            status: self.status,
+            details: self.details.clone(),
+            cluster: self.cluster.clone(),
+            headers: self.response.clone(),
+        }
+    }
+}
+
+/// An attribute that is a number: 64 bits, little endian.
+pub(crate) fn number(value: u64) -> Vec<u8> {
+    value.to_le_bytes().to_vec()
+}
