@@ -1,25 +1,33 @@
 //! One request through the gate: facts, decision, and what Envoy is told.
 
 mod event;
+mod inquiry;
+mod performance;
+mod recording;
 mod reply;
 mod request;
+mod shadow;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tidegate_policy::decide::{Decision, Denial, Given, Reason, Settings, Verdict, decide};
-use tidegate_policy::decide::Tables;
+use tidegate_policy::decide::{Reason, Settings};
 use tidegate_policy::route::Backend;
-use tidegate_policy::wire::event::{TrafficEvent, VerdictCode};
+use tidegate_policy::wire::event::TrafficEvent;
 
-use crate::config::Config;
+use crate::config::{Config, Performance};
+use crate::direct::Line;
 use crate::home::{FLUSH_EVERY, Vm};
 use crate::host::{CallToken, Host};
 use crate::metrics::Count;
+use inquiry::Inquiry;
+use performance::Timing;
+use recording::Wait;
 use request::Request;
 
 /// The header that Envoy's `cluster_header` follows.
@@ -27,12 +35,12 @@ pub const CLUSTER_HEADER: &str = "x-tidegate-cluster";
 /// Headers with this prefix are the gate's to set: a client's are removed.
 pub const OWN_PREFIX: &[u8] = b"x-tidegate-";
 
-/// What Envoy does next with a request.
+/// What Envoy does next with a request or response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Flow {
     /// It goes on.
     Continue,
-    /// It stops: an answer was given.
+    /// It stops: an answer was given, or one to a question is awaited.
     Stop,
 }
 
@@ -41,6 +49,10 @@ pub struct Gate<H: Host> {
     /// Tables and events.
     pub vm: Rc<Vm<H>>,
     settings: Settings,
+    line: Line<H>,
+    sync_timeout: Duration,
+    performance: Performance,
+    country_header: Option<String>,
     cluster_template: String,
     clusters: RefCell<HashMap<Backend, Rc<str>>>,
     tick: Cell<Duration>,
@@ -53,8 +65,12 @@ impl<H: Host> Gate<H> {
     /// A configuration at work; `tick` is the timer's period so far.
     pub fn new(vm: Rc<Vm<H>>, config: Config, tick: Duration) -> Self {
         Self {
+            line: Line::new(vm.clone(), config.admin, config.direct),
             vm,
             settings: config.settings,
+            sync_timeout: config.events.sync_timeout,
+            performance: config.performance,
+            country_header: config.country_header,
             cluster_template: config.cluster_template,
             clusters: RefCell::default(),
             tick: Cell::new(tick),
@@ -89,6 +105,13 @@ pub struct Stream<H: Host> {
     gate: Option<Rc<Gate<H>>>,
     /// Absent when Envoy refused the request before the gate.
     seen: Option<Seen>,
+    /// While it is not decided.
+    inquiry: Option<Box<Inquiry>>,
+    response: Response,
+    /// There was a response before there was a decision: Envoy gave the request
+    /// up. An answer that comes now must do nothing, for Envoy would take a
+    /// verdict in the place of the answer that it has given.
+    overtaken: bool,
 }
 
 /// What is kept of a request until its end. Nothing of the tables: an overlay may
@@ -97,106 +120,150 @@ pub struct Stream<H: Host> {
 struct Seen {
     began_ns: u64,
     event: TrafficEvent,
+    timing: Option<Timing>,
+}
+
+/// How far a request's response is.
+enum Response {
+    /// It has none.
+    None,
+    /// It waits for its event to be stored.
+    Waits(Wait),
+    /// It is on its way.
+    Gone,
 }
 
 impl<H: Host> Stream<H> {
     /// A request that has not begun.
     pub fn new(host: H, gate: Option<Rc<Gate<H>>>) -> Self {
-        Self { host, gate, seen: None }
+        Self { host, gate, seen: None, inquiry: None, response: Response::None, overtaken: false }
     }
 
-    /// Decides the request.
+    /// Decides the request, or asks what it takes to decide it.
     pub fn on_request_headers(&mut self, _end_of_stream: bool) -> Flow {
         let Some(gate) = self.gate.clone() else {
             // No configuration, no gate: nothing passes.
-            reply::deny(&self.host, Reason::NotReady);
+            reply::deny(&self.host, Reason::NotReady, Reason::NotReady.status());
             return Flow::Stop;
         };
-        let began_ns = self.host.monotonic_ns();
-        gate.vm.before_request();
-        let request = Request::read(&self.host, &gate.vm.metrics);
-        let tables = gate.vm.sync.borrow().tables();
+        let (vm, began_ns) = (&gate.vm, self.host.monotonic_ns());
+        vm.before_request();
+        let request = Request::read(&self.host, &vm.metrics, gate.country_header.as_deref());
+        let tables = vm.sync.borrow().tables();
         let mut event = TrafficEvent { time_ms: self.host.wall_us() / 1_000, ..TrafficEvent::default() };
-        let flow = match &tables {
-            Some(tables) => {
-                event.tables_seq = tables.version.seq;
-                self.decide(&gate, &request, tables, &mut event)
-            }
-            None => self.deny(&gate, Reason::NotReady, &mut event),
-        };
-        request.into_event(&mut event);
-        self.seen = Some(Seen { began_ns, event });
-        flow
-    }
-
-    fn decide(
-        &self,
-        gate: &Gate<H>,
-        request: &Request,
-        tables: &Rc<Tables>,
-        event: &mut TrafficEvent,
-    ) -> Flow {
-        let vm = &gate.vm;
-        if !request.strip_own_headers(&self.host) {
+        event.tables_seq = tables.as_ref().map_or(0, |tables| tables.version.seq);
+        let is_clean = request.strip_own_headers(&self.host);
+        let is_measured = performance::is_wanted(gate.performance, request.wants_performance());
+        let inquiry = Inquiry::new(request, tables, vm.dice(), is_measured.then(Timing::default));
+        event.modes = Some(inquiry.modes());
+        if !is_clean {
             // What a client wrote would pass for the gate's own word; so it might
             // where the headers could not be read.
             vm.metrics.count(Count::HostErrors);
-            return self.deny(gate, Reason::NotReady, event);
+            let flow = verdict::deny(&gate, Reason::NotReady, Reason::NotReady.status(), &mut event);
+            let timing = inquiry.finish(&mut event, vm);
+            self.seen = Some(Seen { began_ns, event, timing });
+            return flow;
         }
-        let lines = request.lines();
-        let facts = request.facts(&lines, vm.dice());
-        let Decision { verdict, allowed_by, country } =
-            decide(&facts, Given::Table, tables, &gate.settings, || vm.sync.borrow().now());
-        event.country = country;
-        match verdict {
-            Verdict::Allow(found) => {
-                event.verdict = VerdictCode::Allow;
-                event.rule = allowed_by.map(|prefix| prefix.to_string());
-                vm.metrics.count(Count::Allowed);
-                if let Some(found) = found {
-                    event.route = Some(found.route.to_owned());
-                    let cluster = found.backend.map(|backend| gate.cluster(backend));
-                    if let Some(cluster) = cluster
-                        && self.host.set_request_header(CLUSTER_HEADER, cluster.as_bytes()).is_err()
-                    {
-                        vm.metrics.count(Count::HostErrors);
-                    }
-                }
-                Flow::Continue
-            }
-            Verdict::Deny(Denial { reason, rule, route, .. }) => {
-                event.rule = rule.map(|rule| rule.to_string());
-                event.route = route.map(|found| found.route.to_owned());
-                self.deny(gate, reason, event)
-            }
-        }
+        self.advance(&gate, inquiry, Seen { began_ns, event, timing: None })
     }
 
-    fn deny(&self, gate: &Gate<H>, reason: Reason, event: &mut TrafficEvent) -> Flow {
-        event.verdict = VerdictCode::Deny;
-        event.reason = Some(reason.code().to_owned());
-        gate.vm.metrics.count(Count::denied(reason));
-        if !reply::deny(&self.host, reason) {
-            gate.vm.metrics.count(Count::HostErrors);
-        }
-        Flow::Stop
-    }
-
-    /// The response's headers are there, of the upstream, of Envoy or of the gate.
-    pub fn on_response_headers(&mut self, _end_of_stream: bool) -> Flow {
-        Flow::Continue
+    /// Goes on deciding. A request that is not decided stops, and so does one that
+    /// is denied.
+    fn advance(&mut self, gate: &Gate<H>, mut inquiry: Inquiry, mut seen: Seen) -> Flow {
+        let flow = match inquiry.advance(gate) {
+            Some(decision) => verdict::carry_out(gate, decision, &mut seen.event),
+            None => {
+                self.inquiry = Some(Box::new(inquiry));
+                self.seen = Some(seen);
+                return Flow::Stop;
+            }
+        };
+        seen.timing = inquiry.finish(&mut seen.event, &gate.vm);
+        self.seen = Some(seen);
+        flow
     }
 
     /// A call that this request made was answered, or failed (`num_headers` is
     /// zero).
-    pub fn on_call_response(&mut self, _token: CallToken, _num_headers: usize) {}
+    pub fn on_call_response(&mut self, token: CallToken, num_headers: usize) {
+        let Some(gate) = self.gate.clone() else { return };
+        match self.response {
+            Response::None => self.on_answer(&gate, token, num_headers),
+            Response::Waits(wait) if wait.token == token => self.on_recorded(&gate, wait, num_headers),
+            _ if self.overtaken => gate.vm.metrics.count(Count::LateAnswers),
+            // The decision did not need this one any more.
+            Response::Waits(_) | Response::Gone => {}
+        }
+    }
+
+    fn on_answer(&mut self, gate: &Gate<H>, token: CallToken, num_headers: usize) {
+        // Without an inquiry it is decided, and did not need this answer.
+        let Some(mut inquiry) = self.inquiry.take() else { return };
+        if !inquiry.take(token, num_headers, gate) {
+            self.inquiry = Some(inquiry);
+            return;
+        }
+        let Some(seen) = self.seen.take() else { return };
+        if self.advance(gate, *inquiry, seen) == Flow::Continue && self.host.resume_request().is_err() {
+            gate.vm.metrics.count(Count::HostErrors);
+        }
+    }
+
+    /// The response's headers are there, of the upstream, of Envoy or of the gate.
+    pub fn on_response_headers(&mut self, _end_of_stream: bool) -> Flow {
+        let (Some(gate), Some(seen), Response::None) = (self.gate.clone(), &mut self.seen, &self.response)
+        else {
+            return Flow::Continue;
+        };
+        self.response = Response::Gone;
+        if let Some(inquiry) = self.inquiry.take() {
+            self.overtaken = true;
+            seen.timing = inquiry.finish(&mut seen.event, &gate.vm);
+        }
+        if seen.event.modes.is_some_and(|modes| !modes.async_recording) {
+            event::respond(&self.host, &mut seen.event);
+            if let Some(wait) = recording::begin(&gate, &mut seen.event) {
+                self.response = Response::Waits(wait);
+                return Flow::Stop;
+            }
+        }
+        self.tell(&gate);
+        Flow::Continue
+    }
+
+    /// The event is stored, or not: either way its response goes on.
+    fn on_recorded(&mut self, gate: &Gate<H>, wait: Wait, num_headers: usize) {
+        self.response = Response::Gone;
+        recording::end(gate, num_headers);
+        if let Some(timing) = self.seen.as_mut().and_then(|seen| seen.timing.as_mut()) {
+            timing.recording = self.host.monotonic_ns().saturating_sub(wait.since_ns);
+        }
+        self.tell(gate);
+        if self.host.resume_response().is_err() {
+            gate.vm.metrics.count(Count::HostErrors);
+        }
+    }
+
+    /// Tells in the response what the request cost, if somebody wants to know.
+    fn tell(&self, gate: &Gate<H>) {
+        let Some(Seen { began_ns, event, timing: Some(timing) }) = &self.seen else { return };
+        let total_ns = self.host.monotonic_ns().saturating_sub(*began_ns);
+        if performance::tell(&self.host, timing, &event.answered, total_ns).is_err() {
+            gate.vm.metrics.count(Count::HostErrors);
+        }
+    }
 
     /// The request is over, whatever became of it: one event. This may be the
     /// first that the gate hears of it.
     pub fn on_log(&mut self) {
         let Some(gate) = &self.gate else { return };
         let mut event = match self.seen.take() {
-            Some(Seen { began_ns, mut event }) => {
+            Some(Seen { began_ns, mut event, .. }) => {
+                if let Some(inquiry) = self.inquiry.take() {
+                    // The client left before it was decided.
+                    inquiry.finish(&mut event, &gate.vm);
+                }
                 let took = self.host.monotonic_ns().saturating_sub(began_ns);
                 event.duration_us = Some(took / 1_000);
                 event

@@ -86,6 +86,7 @@ pub struct Vm<H: Host> {
     ticked: Cell<bool>,
     serving: Cell<bool>,
     dice: Cell<u64>,
+    questions: Cell<u64>,
     figures: Cell<SyncFigures>,
 }
 
@@ -113,6 +114,7 @@ impl<H: Host> Vm<H> {
             ticked: Cell::new(false),
             serving: Cell::new(false),
             dice: Cell::new(host.random_u64()),
+            questions: Cell::new(host.random_u64()),
             figures: Cell::new(SyncFigures::default()),
             host,
             metrics,
@@ -182,8 +184,15 @@ impl<H: Host> Vm<H> {
         if self.serving.replace(true) { sync.before_request() } else { sync.first_request() }
     }
 
-    /// Numbers an event and keeps it. True when it is the first that waits: then
-    /// somebody has to see to a tick within [`FLUSH_EVERY`].
+    /// Gives a number to an event that is sent ahead; its completion comes to
+    /// [`record`](Self::record) under it.
+    pub fn reserve(&self) -> u64 {
+        self.record.borrow_mut().reserve()
+    }
+
+    /// Keeps an event, and numbers it unless it has a reserved number. True when
+    /// it is the first that waits: then somebody has to see to a tick within
+    /// [`FLUSH_EVERY`].
     pub fn record(&self, event: &mut TrafficEvent) -> bool {
         let mut record = self.record.borrow_mut();
         let first = !record.is_waiting();
@@ -209,6 +218,13 @@ impl<H: Host> Vm<H> {
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         u32::try_from(mixed >> 32).unwrap_or_default()
+    }
+
+    /// An id that no other question of this VM has, and hardly one of another.
+    pub fn question_id(&self) -> u64 {
+        let id = self.questions.get().wrapping_add(1);
+        self.questions.set(id);
+        id
     }
 
     fn publish_figures(&self) {
@@ -239,6 +255,10 @@ impl<H: Host> Vm<H> {
         self.metrics.set(Gauge::BanBaseEntries, tables.bans.base().len() as u64);
         self.metrics.set(Gauge::BanOverlayEntries, tables.bans.overlay().len() as u64);
         self.metrics.set(Gauge::Routes, tables.routes.len() as u64);
+        self.metrics.set(Gauge::GeoRules, tables.geo.rules().len() as u64);
+        let (v4, v6) = tables.countries.len();
+        self.metrics.set(Gauge::CountryEntries, v4.saturating_add(v6) as u64);
+        self.metrics.set_flags(&tables.flags);
     }
 }
 

@@ -132,8 +132,11 @@ pub trait Host: Clone + 'static {
     fn remove_request_header(&self, name: &str) -> Result<(), HostError>;
     /// One response header's first value; `None` when absent.
     fn response_header(&self, name: &str) -> Result<Option<Vec<u8>>, HostError>;
-    /// Sets a response header, in the phase of the response headers.
+    /// Replaces every line of a response header by one, in the phase of the
+    /// response headers.
     fn set_response_header(&self, name: &str, value: &[u8]) -> Result<(), HostError>;
+    /// Adds a line to the response's headers, in their phase.
+    fn add_response_header(&self, name: &str, value: &[u8]) -> Result<(), HostError>;
     /// Lets a request go on that stopped at its headers. Takes effect after the
     /// callback; request headers cannot be changed any more then.
     fn resume_request(&self) -> Result<(), HostError>;

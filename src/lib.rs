@@ -15,6 +15,7 @@
 #[cfg(target_arch = "wasm32")]
 mod adapter;
 pub mod config;
+mod direct;
 pub mod gate;
 pub mod home;
 pub mod host;

@@ -236,6 +236,8 @@ impl<H: Host> Sync<H> {
     /// the manifest is looked at: that is what makes an ack true (see
     /// [`slot::Slot::serving`]).
     pub fn first_request(&mut self) {
+        // The first request may come before the first tick, and have questions.
+        self.identify();
         self.slot.set_serving();
         self.catch_up();
     }

@@ -27,6 +27,13 @@ pub fn unseen<H: Host>(host: &H) -> TrafficEvent {
     }
 }
 
+/// Adds what the response's headers say. The end may say something else.
+pub fn respond<H: Host>(host: &H, event: &mut TrafficEvent) {
+    let status = host.response_header(":status").ok().flatten();
+    event.status = status.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok());
+    event.tunnel |= event.status == Some(101);
+}
+
 /// Adds what is known at the end only.
 pub fn complete<H: Host>(host: &H, event: &mut TrafficEvent) {
     let status = number(host, &["response", "code"]).and_then(|code| u16::try_from(code).ok());

@@ -4,28 +4,26 @@ use tidegate_policy::decide::Reason;
 
 use crate::host::{Host, LocalReply};
 
-/// Seconds after which a gate without tables is worth another try: they are
-/// there within a second of the admin service's answer.
+/// Seconds after which a gate that could not decide is worth another try: tables
+/// are there within a second of the admin service's answer.
 const RETRY_AFTER: &str = "1";
 
 /// Answers with a denial; false when the host refused. The reason is in the body
-/// and in `%RESPONSE_CODE_DETAILS%`.
-pub fn deny<H: Host>(host: &H, reason: Reason) -> bool {
+/// and in `%RESPONSE_CODE_DETAILS%`. `status` is the reason's, or a rule's own.
+pub fn deny<H: Host>(host: &H, reason: Reason, status: u16) -> bool {
     let headers = [("content-type", "application/problem+json"), ("retry-after", RETRY_AFTER)];
     let headers = match reason {
         Reason::NotReady | Reason::CheckUnavailable => headers.as_slice(),
         _ => headers.get(..1).unwrap_or_default(),
     };
-    let body = body(reason);
-    let reply =
-        LocalReply { status: reason.status(), details: reason.code(), headers, body: body.as_bytes() };
-    host.reply(reply).is_ok()
+    let body = body(reason, status);
+    host.reply(LocalReply { status, details: reason.code(), headers, body: body.as_bytes() }).is_ok()
 }
 
 /// Put together without a JSON writer: every part is a constant that needs no
 /// escapes, which a test checks.
-fn body(reason: Reason) -> String {
-    let (code, title, status) = (reason.code(), reason.title(), reason.status().to_string());
+fn body(reason: Reason, status: u16) -> String {
+    let (code, title, status) = (reason.code(), reason.title(), status.to_string());
     [
         r#"{"type":"urn:tidegate:problem:"#,
         code,
@@ -46,10 +44,11 @@ mod tests {
 
     #[test]
     fn every_body_is_json_that_says_the_reason() {
-        for reason in Reason::ALL {
-            let body: serde_json::Value = serde_json::from_str(&body(reason)).unwrap();
+        for (at, reason) in Reason::ALL.into_iter().enumerate() {
+            let status = 451 + u16::try_from(at).unwrap();
+            let body: serde_json::Value = serde_json::from_str(&body(reason, status)).unwrap();
             assert_eq!(body["code"], reason.code());
-            assert_eq!(body["status"], reason.status());
+            assert_eq!(body["status"], status);
             assert_eq!(body["title"], reason.title());
         }
     }

@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 
 use tidegate_policy::address::client_address;
-use tidegate_policy::decide::Facts;
+use tidegate_policy::decide::{Facts, Given};
+use tidegate_policy::geo::Country;
 use tidegate_policy::route::Backend;
 use tidegate_policy::wire::event::{MAX_HOST, MAX_METHOD, MAX_PATH, MAX_USER_AGENT, TrafficEvent, bounded};
 
-use super::OWN_PREFIX;
+use super::{OWN_PREFIX, performance};
 use crate::host::{HeaderPairs, Host};
 use crate::metrics::{Count, Metrics};
 
@@ -20,13 +21,17 @@ pub struct Request {
     user_agent: Option<usize>,
     has_own: bool,
     unreadable: bool,
+    wants_performance: bool,
+    given: Given,
     /// Without pseudo-headers; names in lower case.
     headers: HeaderPairs,
 }
 
 impl Request {
-    /// Reads the request at hand.
-    pub fn read<H: Host>(host: &H, metrics: &Metrics<H>) -> Self {
+    /// Reads the request at hand. `country_header`: the header, in lower case, in
+    /// which a trusted filter says the client's country. Without one no header
+    /// does, and what a client calls so is a header like any other.
+    pub fn read<H: Host>(host: &H, metrics: &Metrics<H>, country_header: Option<&str>) -> Self {
         let source_address = host.property(&["source", "address"]).ok().flatten();
         let client = source_address.as_deref().and_then(client_address);
         if client.is_none() {
@@ -34,14 +39,16 @@ impl Request {
         }
         let pairs = host.request_headers();
         let unreadable = pairs.is_err();
-        let request = Self { unreadable, ..Self::of(client, pairs.unwrap_or_default()) };
+        let request = Self { unreadable, ..Self::of(client, pairs.unwrap_or_default(), country_header) };
         if request.forwarded_for_is_unreadable() {
             metrics.count(Count::UnreadableForwardedFor);
         }
         request
     }
 
-    fn of(client: Option<IpAddr>, pairs: HeaderPairs) -> Self {
+    fn of(client: Option<IpAddr>, pairs: HeaderPairs, country_header: Option<&str>) -> Self {
+        let country_header = country_header.map(str::as_bytes);
+        let mut countries = 0usize;
         let mut request = Self {
             client,
             method: None,
@@ -50,6 +57,8 @@ impl Request {
             user_agent: None,
             has_own: false,
             unreadable: false,
+            wants_performance: false,
+            given: if country_header.is_some() { Given::Header(None) } else { Given::Table },
             headers: Vec::with_capacity(pairs.len()),
         };
         for (mut name, value) in pairs {
@@ -63,6 +72,13 @@ impl Request {
                     name.make_ascii_lowercase();
                     match name.as_slice() {
                         b"user-agent" => request.user_agent = Some(request.headers.len()),
+                        performance::WANTED_HEADER => request.wants_performance |= value == b"1",
+                        name if country_header == Some(name) => {
+                            countries = countries.saturating_add(1);
+                            // Of two, one is not the trusted filter's.
+                            let one = Country::new(value.trim_ascii()).filter(|_| countries == 1);
+                            request.given = Given::Header(one);
+                        }
                         name => request.has_own |= name.starts_with(OWN_PREFIX),
                     }
                     request.headers.push((name, value));
@@ -70,6 +86,21 @@ impl Request {
             }
         }
         request
+    }
+
+    /// The client, as Envoy's trusted-hop rules see it.
+    pub fn client(&self) -> Option<IpAddr> {
+        self.client
+    }
+
+    /// Where the client's country comes from.
+    pub fn given(&self) -> Given {
+        self.given
+    }
+
+    /// Whether the client asks what its request costs.
+    pub fn wants_performance(&self) -> bool {
+        self.wants_performance
     }
 
     /// Whether Envoy passed over `X-Forwarded-For` and took the peer's address,
@@ -183,7 +214,29 @@ mod tests {
     use super::*;
 
     fn request(pairs: &[(&str, &[u8])]) -> Request {
-        Request::of(None, pairs.iter().map(|(n, v)| (n.as_bytes().to_vec(), v.to_vec())).collect())
+        trusting(None, pairs)
+    }
+
+    fn trusting(country_header: Option<&str>, pairs: &[(&str, &[u8])]) -> Request {
+        let pairs = pairs.iter().map(|(n, v)| (n.as_bytes().to_vec(), v.to_vec())).collect();
+        Request::of(None, pairs, country_header)
+    }
+
+    #[test]
+    fn a_country_is_what_the_one_line_of_the_trusted_header_says() {
+        let de = Country::new(b"DE");
+        let said = |header, pairs: &[(&str, &[u8])]| trusting(header, pairs).given();
+        let header = Some("x-country");
+        assert_eq!(said(None, &[("x-country", b"DE")]), Given::Table, "a client may have written that");
+        assert_eq!(said(header, &[("x-country", b" de ")]), Given::Header(de));
+        assert_eq!(said(header, &[]), Given::Header(None));
+        assert_eq!(said(header, &[("x-country", b"Germany")]), Given::Header(None));
+        assert_eq!(said(header, &[("x-country", b"DE"), ("x-country", b"DE")]), Given::Header(None));
+        let mut request = trusting(header, &[("x-country", b"DE")]);
+        assert_eq!(request.lines().len(), 1, "routes may match on it");
+        assert!(!request.wants_performance());
+        request = trusting(header, &[("X-Performance", b"1")]);
+        assert!(request.wants_performance());
     }
 
     #[test]

@@ -137,6 +137,10 @@ impl Host for Envoy {
         abi::set_header(RESPONSE_HEADERS, name, value)
     }
 
+    fn add_response_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
+        abi::add_header(RESPONSE_HEADERS, name, value)
+    }
+
     fn resume_request(&self) -> Result<(), HostError> {
         abi::resume(REQUEST_STREAM)
     }

@@ -16,6 +16,16 @@ pub struct Made {
     pub token: CallToken,
     pub path: String,
     pub body: Vec<u8>,
+    pub timeout: Duration,
+}
+
+/// What a gate did to a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Done {
+    Set(String, String),
+    Resumed,
+    ResponseResumed,
+    Replied(u16, String),
 }
 
 /// A shared value and its token.
@@ -38,6 +48,14 @@ pub struct State {
     pub refuse_calls: Cell<Option<HostError>>,
     /// `:status` of the answer at hand.
     pub status: Cell<Option<u16>>,
+    /// The body of the answer at hand.
+    pub body: RefCell<Vec<u8>>,
+    /// The client of the request at hand.
+    pub client: RefCell<Option<String>>,
+    /// The headers of the response at hand; none: it is not in that phase.
+    pub response: RefCell<Option<HeaderPairs>>,
+    /// What was done to the request at hand, in order.
+    pub done: RefCell<Vec<Done>>,
     tokens: Cell<u32>,
 }
 
@@ -65,6 +83,16 @@ impl Fake {
     /// The calls made since the last time.
     pub fn take_calls(&self) -> Vec<Made> {
         std::mem::take(&mut *self.0.calls.borrow_mut())
+    }
+
+    /// What was done to the request at hand since the last time.
+    pub fn take_done(&self) -> Vec<Done> {
+        std::mem::take(&mut *self.0.done.borrow_mut())
+    }
+
+    fn do_it(&self, done: Done) -> Result<(), HostError> {
+        self.0.done.borrow_mut().push(done);
+        Ok(())
     }
 
     fn with_queue<T>(
@@ -139,7 +167,8 @@ impl Host for Fake {
         self.0.tokens.set(token);
         let path = call.headers.iter().find(|(name, _)| *name == ":path").unwrap().1;
         let path = String::from_utf8(path.to_vec()).unwrap();
-        self.0.calls.borrow_mut().push(Made { token, path, body: call.body.to_vec() });
+        let (body, timeout) = (call.body.to_vec(), call.timeout);
+        self.0.calls.borrow_mut().push(Made { token, path, body, timeout });
         Ok(token)
     }
 
@@ -148,43 +177,60 @@ impl Host for Fake {
     }
 
     fn call_body(&self, _max: usize) -> Result<Vec<u8>, HostError> {
-        Ok(Vec::new())
+        Ok(self.0.body.borrow().clone())
     }
 
     fn request_headers(&self) -> Result<HeaderPairs, HostError> {
         self.0.headers.borrow().clone().ok_or(HostError::BadArgument)
     }
 
-    fn set_request_header(&self, _name: &str, _value: &[u8]) -> Result<(), HostError> {
-        Err(HostError::BadArgument)
+    fn set_request_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
+        let value = String::from_utf8(value.to_vec()).unwrap();
+        self.do_it(Done::Set(name.to_owned(), value))
     }
 
     fn remove_request_header(&self, _name: &str) -> Result<(), HostError> {
         Err(HostError::BadArgument)
     }
 
-    fn response_header(&self, _name: &str) -> Result<Option<Vec<u8>>, HostError> {
-        Err(HostError::BadArgument)
+    fn response_header(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
+        let response = self.0.response.borrow();
+        let found = response.as_ref().ok_or(HostError::BadArgument)?;
+        Ok(found.iter().find(|(other, _)| other == name.as_bytes()).map(|(_, value)| value.clone()))
     }
 
-    fn set_response_header(&self, _name: &str, _value: &[u8]) -> Result<(), HostError> {
-        Err(HostError::BadArgument)
+    fn set_response_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
+        let mut response = self.0.response.borrow_mut();
+        let headers = response.as_mut().ok_or(HostError::BadArgument)?;
+        headers.retain(|(other, _)| other != name.as_bytes());
+        headers.push((name.as_bytes().to_vec(), value.to_vec()));
+        Ok(())
+    }
+
+    fn add_response_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
+        let mut response = self.0.response.borrow_mut();
+        let headers = response.as_mut().ok_or(HostError::BadArgument)?;
+        headers.push((name.as_bytes().to_vec(), value.to_vec()));
+        Ok(())
     }
 
     fn resume_request(&self) -> Result<(), HostError> {
-        Err(HostError::BadArgument)
+        self.do_it(Done::Resumed)
     }
 
     fn resume_response(&self) -> Result<(), HostError> {
-        Err(HostError::BadArgument)
+        self.do_it(Done::ResponseResumed)
     }
 
-    fn reply(&self, _reply: LocalReply<'_>) -> Result<(), HostError> {
-        Err(HostError::BadArgument)
+    fn reply(&self, reply: LocalReply<'_>) -> Result<(), HostError> {
+        self.do_it(Done::Replied(reply.status, reply.details.to_owned()))
     }
 
-    fn property(&self, _path: &[&str]) -> Result<Option<Vec<u8>>, HostError> {
-        Ok(None)
+    fn property(&self, path: &[&str]) -> Result<Option<Vec<u8>>, HostError> {
+        match path {
+            ["source", "address"] => Ok(self.0.client.borrow().clone().map(String::into_bytes)),
+            _ => Ok(None),
+        }
     }
 
     fn plugin_configuration(&self) -> Result<Vec<u8>, HostError> {

@@ -27,6 +27,13 @@ unsafe extern "C" {
         data: *mut *mut u8,
         len: *mut usize,
     ) -> u32;
+    fn proxy_add_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_len: usize,
+        value: *const u8,
+        value_len: usize,
+    ) -> u32;
     fn proxy_replace_header_map_value(
         map: u32,
         name: *const u8,
@@ -159,6 +166,13 @@ pub(super) fn header_map(map: u32) -> Result<Vec<u8>, HostError> {
 pub(super) fn header(map: u32, name: &str) -> Result<Vec<u8>, HostError> {
     // SAFETY: see `bytes`; the name is read during the call only.
     bytes(|data, len| unsafe { proxy_get_header_map_value(map, name.as_ptr(), name.len(), data, len) })
+}
+
+pub(super) fn add_header(map: u32, name: &str, value: &[u8]) -> Result<(), HostError> {
+    // SAFETY: both slices are read during the call only.
+    check(unsafe {
+        proxy_add_header_map_value(map, name.as_ptr(), name.len(), value.as_ptr(), value.len())
+    })
 }
 
 pub(super) fn set_header(map: u32, name: &str, value: &[u8]) -> Result<(), HostError> {

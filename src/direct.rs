@@ -1,0 +1,115 @@
+//! The questions that one request asks the admin service: sent, and matched with
+//! their answers. What is asked when stands in `gate/inquiry.rs`.
+
+mod line;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use tidegate_policy::check::{Check, PerCheck};
+use tidegate_policy::decide::{Facts, Given};
+use tidegate_policy::wire::check::{Answer, MAX_ANSWER, MAX_QUESTION, Question, path};
+
+use crate::host::{CallToken, Host};
+pub use line::Line;
+
+/// Less than this is no time to ask in: Envoy counts in milliseconds.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// How far a question is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Asked {
+    /// It was not asked.
+    #[default]
+    NotYet,
+    /// It waits for its answer.
+    Open(Open),
+    /// It was answered.
+    Answered,
+    /// It could not be sent, or the answer is none.
+    Failed,
+}
+
+/// A question that waits for its answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Open {
+    /// What the host will call the answer.
+    token: CallToken,
+    /// What the answer must repeat.
+    id: u64,
+    /// When it was asked, monotonic nanoseconds.
+    pub since_ns: u64,
+}
+
+/// The questions of one request.
+#[derive(Debug, Default)]
+pub struct Questions {
+    asked: PerCheck<Asked>,
+    /// When the time for all of them is over, monotonic nanoseconds; begins with
+    /// the first.
+    until_ns: Option<u64>,
+}
+
+impl Questions {
+    /// How far a question is.
+    #[must_use]
+    pub fn get(&self, check: Check) -> Asked {
+        *self.asked.get(check)
+    }
+
+    /// Asks; the question is open afterwards, or failed at once.
+    pub fn ask<H: Host>(&mut self, check: Check, facts: &Facts<'_>, given: Given, line: &Line<H>) {
+        let (id, since_ns) = (line.vm.question_id(), line.vm.host.monotonic_ns());
+        let limits = line.limits;
+        let until_ns = *self.until_ns.get_or_insert_with(|| {
+            since_ns.saturating_add(u64::try_from(limits.budget.as_nanos()).unwrap_or(u64::MAX))
+        });
+        let left = Duration::from_nanos(until_ns.saturating_sub(since_ns));
+        let body = Question::new(check, id, facts, given).to_bytes();
+        let sent = match body {
+            Ok(body) if body.len() <= MAX_QUESTION && left >= SHORTEST => {
+                line.post(path(check), &body, limits.timeout.min(left)).ok()
+            }
+            _ => None,
+        };
+        *self.asked.get_mut(check) = match sent {
+            Some(token) => Asked::Open(Open { token, id, since_ns }),
+            None => Asked::Failed,
+        };
+    }
+
+    /// The check whose question this call asks, while it is open.
+    #[must_use]
+    pub fn of_call(&self, token: CallToken) -> Option<(Check, Open)> {
+        Check::ALL.into_iter().find_map(|check| match self.get(check) {
+            Asked::Open(open) if open.token == token => Some((check, open)),
+            _ => None,
+        })
+    }
+
+    /// Takes what came for an open question, inside its callback: the answer,
+    /// unless it is none. `num_headers` is zero when the call failed without one.
+    pub fn take<H: Host>(
+        &mut self,
+        check: Check,
+        open: Open,
+        num_headers: usize,
+        host: &H,
+    ) -> Option<Answer> {
+        let answer = read(check, open.id, num_headers, host);
+        *self.asked.get_mut(check) = if answer.is_some() { Asked::Answered } else { Asked::Failed };
+        answer
+    }
+}
+
+/// The answer at hand, if it is one to the question `id` about `check`.
+fn read<H: Host>(check: Check, id: u64, num_headers: usize, host: &H) -> Option<Answer> {
+    // Without headers there is no map that could be read.
+    if num_headers == 0 || host.call_status() != Ok(Some(200)) {
+        return None;
+    }
+    // A byte more than allowed, so that what is longer is seen to be.
+    let body = host.call_body(MAX_ANSWER.saturating_add(1)).ok()?;
+    Answer::from_bytes(&body).ok().filter(|answer| answer.id == id && answer.found.check() == check)
+}

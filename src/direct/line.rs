@@ -1,0 +1,58 @@
+//! Posts to the admin service that a request waits for.
+
+use std::cell::OnceCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tidegate_policy::wire::sync::{GATEWAY_HEADER, Gateway};
+
+use crate::config::{Admin, DirectLimits};
+use crate::home::Vm;
+use crate::host::{Call, CallToken, Host, HostError};
+
+/// The line of one plugin configuration in one VM.
+pub struct Line<H: Host> {
+    /// The VM that asks.
+    pub vm: Rc<Vm<H>>,
+    /// How long a request may wait for its questions.
+    pub limits: DirectLimits,
+    cluster: String,
+    authority: String,
+    bearer: String,
+    /// Who this gateway is, once it is known: that never changes.
+    gateway: OnceCell<String>,
+}
+
+impl<H: Host> Line<H> {
+    /// A line to `admin`. Makes no host call.
+    pub fn new(vm: Rc<Vm<H>>, admin: Admin, limits: DirectLimits) -> Self {
+        let Admin { cluster, authority, token, .. } = admin;
+        let bearer = ["Bearer ", &token].concat();
+        Self { vm, limits, cluster, authority, bearer, gateway: OnceCell::new() }
+    }
+
+    /// Posts from the request at hand, to which the answer comes.
+    ///
+    /// # Errors
+    /// When the host refuses to make the call: then no answer comes.
+    pub fn post(&self, path: &str, body: &[u8], timeout: Duration) -> Result<CallToken, HostError> {
+        let headers: [(&str, &[u8]); 6] = [
+            (":method", b"POST"),
+            (":path", path.as_bytes()),
+            (":authority", self.authority.as_bytes()),
+            ("authorization", self.bearer.as_bytes()),
+            ("content-type", b"application/octet-stream"),
+            (GATEWAY_HEADER, self.gateway()?.as_bytes()),
+        ];
+        self.vm.host.call(Call { cluster: &self.cluster, headers: &headers, body, timeout })
+    }
+
+    fn gateway(&self) -> Result<&str, HostError> {
+        if let Some(gateway) = self.gateway.get() {
+            return Ok(gateway);
+        }
+        let known = self.vm.sync.borrow().gateway().as_ref().map(Gateway::to_string);
+        let known = known.ok_or(HostError::NotFound)?;
+        Ok(self.gateway.get_or_init(|| known))
+    }
+}

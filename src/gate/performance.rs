@@ -1,0 +1,127 @@
+//! What a request cost, told in its response: `x-performance-*` and
+//! `Server-Timing` (W3C). Not even measured where nobody asked.
+
+use std::fmt::Write;
+
+use tidegate_policy::check::{Answered, Check, PerCheck};
+
+use crate::config::Performance;
+use crate::host::{Host, HostError};
+
+/// With `1` a client asks to be told.
+pub const WANTED_HEADER: &[u8] = b"x-performance";
+
+/// The checks as the headers name them, in the order of the rollout.
+const CHECKS: [(Check, &str); 3] = [
+    (Check::Route, "x-performance-route"),
+    (Check::Ip, "x-performance-ip"),
+    (Check::Geo, "x-performance-geo"),
+];
+
+/// What one request cost, nanoseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timing {
+    /// Each check, waiting for its answer included.
+    pub checks: PerCheck<u64>,
+    /// What the response waited for its event to be stored.
+    pub recording: u64,
+}
+
+/// Whether a request is to be measured.
+#[must_use]
+pub fn is_wanted(mode: Performance, client_asks: bool) -> bool {
+    match mode {
+        Performance::Never => false,
+        Performance::OnRequest => client_asks,
+        Performance::Always => true,
+    }
+}
+
+/// Writes the headers, in the phase of the response headers. `total_ns`: from the
+/// request's headers to now, so what the upstream took is in it.
+///
+/// What an upstream wrote under the same names is replaced, so that what is there
+/// is the gate's word; its `Server-Timing` stays, beside a line of the gate's.
+///
+/// # Errors
+/// When the host refuses one of them.
+pub fn tell<H: Host>(
+    host: &H,
+    timing: &Timing,
+    answered: &PerCheck<Answered>,
+    total_ns: u64,
+) -> Result<(), HostError> {
+    let mut line = String::with_capacity(192);
+    let mut say = |header: &str, name: &str, ns: u64| {
+        let value = milliseconds(ns);
+        line.push_str(name);
+        line.push_str(";dur=");
+        line.push_str(&value);
+        line.push_str(", ");
+        host.set_response_header(header, value.as_bytes())
+    };
+    say("x-performance-total", "total", total_ns)?;
+    for (check, header) in CHECKS {
+        say(header, check.name(), *timing.checks.get(check))?;
+    }
+    say("x-performance-recording", "recording", timing.recording)?;
+    let cache = CHECKS.map(|(check, _)| [check.name(), "=", answered.get(check).name()].concat()).join(",");
+    host.set_response_header("x-performance-cache", cache.as_bytes())?;
+    let line = [&line, "cache;desc=\"", &cache, "\""].concat();
+    host.add_response_header("server-timing", line.as_bytes())
+}
+
+/// With three decimals: microseconds are what the clock is good for.
+fn milliseconds(ns: u64) -> String {
+    let us = ns / 1_000;
+    let mut text = String::with_capacity(16);
+    // Writing to a string does not fail.
+    let _ = write!(text, "{}.{:03}", us / 1_000, us % 1_000);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::fake::Fake;
+
+    #[test]
+    fn the_headers_say_what_was_measured() {
+        let host = Fake::default();
+        let upstreams = [("x-performance-ip", "0"), ("server-timing", "db;dur=3"), ("server-timing", "up")];
+        let upstreams = upstreams.map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
+        host.0.response.replace(Some(upstreams.to_vec()));
+        let checks = PerCheck { ip: 1_234_567, geo: 999, route: 60_000_000_000 };
+        let answered = PerCheck { ip: Answered::Cache, geo: Answered::Direct, route: Answered::Fallback };
+        tell(&host, &Timing { checks, recording: 0 }, &answered, 61_000_500_999).unwrap();
+        let headers = host.0.response.take().unwrap();
+        let said: Vec<(&str, &str)> = headers
+            .iter()
+            .map(|(n, v)| (std::str::from_utf8(n).unwrap(), std::str::from_utf8(v).unwrap()))
+            .collect();
+        let ours = "total;dur=61000.500, route;dur=60000.000, ip;dur=1.234, geo;dur=0.000, \
+                    recording;dur=0.000, cache;desc=\"route=fallback,ip=hit,geo=direct\"";
+        assert_eq!(
+            said,
+            [
+                ("server-timing", "db;dur=3"),
+                ("server-timing", "up"),
+                ("x-performance-total", "61000.500"),
+                ("x-performance-route", "60000.000"),
+                ("x-performance-ip", "1.234"),
+                ("x-performance-geo", "0.000"),
+                ("x-performance-recording", "0.000"),
+                ("x-performance-cache", "route=fallback,ip=hit,geo=direct"),
+                ("server-timing", ours),
+            ]
+        );
+    }
+
+    #[test]
+    fn who_is_told() {
+        let told = |mode| [is_wanted(mode, false), is_wanted(mode, true)];
+        assert_eq!(told(Performance::Never), [false, false]);
+        assert_eq!(told(Performance::OnRequest), [false, true]);
+        assert_eq!(told(Performance::Always), [true, true]);
+    }
+}

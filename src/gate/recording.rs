@@ -1,0 +1,45 @@
+//! Synchronous recording: a response waits until its event is stored. The event
+//! is open then; the one that completes it has the same number and comes the
+//! normal way, at the request's end.
+
+use tidegate_policy::wire::event::{MAX_OPEN, OpenEvent, TrafficEvent};
+
+use super::Gate;
+use crate::host::{CallToken, Host};
+use crate::metrics::Count;
+
+/// Where open events are posted.
+const PATH: &str = "/api/data-plane/v1/events?sync=1";
+
+/// A response that waits for its event to be stored.
+#[derive(Clone, Copy, Debug)]
+pub struct Wait {
+    /// What the host will call the answer.
+    pub token: CallToken,
+    /// Since when, monotonic nanoseconds.
+    pub since_ns: u64,
+}
+
+/// Numbers the event and posts it as it is so far; `None`, counted, when it could
+/// not be posted: then there is nothing to wait for.
+pub fn begin<H: Host>(gate: &Gate<H>, event: &mut TrafficEvent) -> Option<Wait> {
+    let vm = &gate.vm;
+    event.number = vm.reserve();
+    let open = OpenEvent { source: vm.source, event: event.clone() };
+    let sent = match open.to_bytes() {
+        Ok(body) if body.len() <= MAX_OPEN => gate.line.post(PATH, &body, gate.sync_timeout).ok(),
+        _ => None,
+    };
+    let Some(token) = sent else {
+        vm.metrics.count(Count::SyncFailed);
+        return None;
+    };
+    Some(Wait { token, since_ns: vm.host.monotonic_ns() })
+}
+
+/// Takes what came, inside its callback. Whatever it is, the response goes on.
+pub fn end<H: Host>(gate: &Gate<H>, num_headers: usize) {
+    let status = if num_headers == 0 { None } else { gate.vm.host.call_status().ok().flatten() };
+    let count = if matches!(status, Some(200..=299)) { Count::SyncStored } else { Count::SyncFailed };
+    gate.vm.metrics.count(count);
+}

@@ -1,0 +1,153 @@
+//! A check in shadow: the admin service's answer decides, and what the cache
+//! would have said is compared with it.
+
+use std::fmt::Write;
+
+use tidegate_policy::UnixSeconds;
+use tidegate_policy::decide::{Facts, GeoFinding, Given, IpFinding, Tables};
+use tidegate_policy::geo::RuleVerdict;
+use tidegate_policy::route::RouteMatch;
+use tidegate_policy::wire::check::{Answer, Found, GeoAnswer, RouteAnswer};
+use tidegate_policy::wire::event::{MAX_FOUND, Mismatch};
+
+/// Compares an answer with what the cache says of the same request; `None`: they
+/// say the same.
+#[must_use]
+pub fn compare(
+    answer: &Answer,
+    facts: &Facts<'_>,
+    given: Given,
+    tables: &Tables,
+    now: impl Fn() -> UnixSeconds,
+) -> Option<Mismatch> {
+    let (direct, cached) = match &answer.found {
+        Found::Ip(direct) => {
+            let cached = IpFinding::look_up(facts.client, tables, now);
+            (*direct != cached).then(|| (of_ip(*direct), of_ip(cached)))
+        }
+        Found::Geo(direct) => {
+            let country = GeoFinding::look_up(facts.client, given, tables).country();
+            let cached = GeoAnswer { country, verdicts: tables.geo.verdicts(country) };
+            (*direct != cached).then(|| (of_geo(direct, &cached), of_geo(&cached, direct)))
+        }
+        Found::Route(direct) => {
+            let direct = direct.as_ref().map(RouteAnswer::finding);
+            let cached = tables.routes.find(facts);
+            (direct != cached).then(|| (of_route(direct.as_ref()), of_route(cached.as_ref())))
+        }
+    }?;
+    Some(Mismatch {
+        check: answer.found.check(),
+        direct: shortened(direct),
+        cached: shortened(cached),
+        direct_seq: answer.version.seq,
+        cached_seq: tables.version.seq,
+    })
+}
+
+fn of_ip(found: IpFinding) -> String {
+    match found {
+        IpFinding::Clear => "clear".to_owned(),
+        IpFinding::Allowed(prefix) => ["allowed by ", &prefix.to_string()].concat(),
+        IpFinding::Banned(prefix) => ["banned by ", &prefix.to_string()].concat(),
+    }
+}
+
+/// The country, then every rule of which `other` says something else, with what
+/// it says: `DE: eu allows, law 451 globally`.
+fn of_geo(found: &GeoAnswer, other: &GeoAnswer) -> String {
+    let differs = |rule: &&RuleVerdict| {
+        // Both are in the order of names.
+        let same = other.verdicts.binary_search_by(|other| other.name.cmp(&rule.name)).ok();
+        same.and_then(|at| other.verdicts.get(at)) != Some(*rule)
+    };
+    let mut text = found.country.map_or_else(|| "unknown".to_owned(), |country| country.to_string());
+    for (at, rule) in found.verdicts.iter().filter(differs).enumerate() {
+        text.push_str(if at == 0 { ": " } else { ", " });
+        text.push_str(&rule.name);
+        match rule.denies {
+            None => text.push_str(" allows"),
+            // Writing to a string does not fail.
+            Some(action) => {
+                let _ = write!(text, " {}", action.status());
+            }
+        }
+        if rule.global {
+            text.push_str(" globally");
+        }
+        if text.len() > MAX_FOUND {
+            break;
+        }
+    }
+    text
+}
+
+/// `shop rule 2 to backend.prod:8080, geo eu`.
+fn of_route(found: Option<&RouteMatch<'_>>) -> String {
+    let Some(found) = found else { return "no route".to_owned() };
+    let mut text = [found.route, " rule ", &found.rule.to_string()].concat();
+    match found.backend {
+        None => text.push_str(" to nobody"),
+        Some(backend) => {
+            text.push_str(" to ");
+            text.push_str(&backend.name);
+            if let Some(namespace) = &backend.namespace {
+                text.push('.');
+                text.push_str(namespace);
+            }
+            if let Some(port) = backend.port {
+                let _ = write!(text, ":{port}");
+            }
+        }
+    }
+    for name in found.geo {
+        text.push_str(", geo ");
+        text.push_str(name);
+    }
+    text
+}
+
+fn shortened(mut text: String) -> String {
+    let mut end = MAX_FOUND;
+    if text.len() > end {
+        while !text.is_char_boundary(end) {
+            end = end.saturating_sub(1);
+        }
+        text.truncate(end);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_policy::geo::{Country, GeoAction};
+    use tidegate_policy::route::Backend;
+
+    use super::*;
+
+    #[test]
+    fn answers_read_as_a_person_would_say_them() {
+        assert_eq!(of_ip(IpFinding::Clear), "clear");
+        assert_eq!(of_ip(IpFinding::Banned("10.0.0.0/8".parse().unwrap())), "banned by 10.0.0.0/8");
+        let rule = |name: &str, global, denies| RuleVerdict { name: name.to_owned(), global, denies };
+        let verdicts = vec![rule("eu", false, None), rule("law", true, Some(GeoAction::LegalReasons))];
+        let geo = GeoAnswer { country: Country::new(b"DE"), verdicts };
+        assert_eq!(of_geo(&geo, &GeoAnswer::default()), "DE: eu allows, law 451 globally");
+        let other = GeoAnswer { country: None, verdicts: vec![rule("eu", false, None)] };
+        assert_eq!(of_geo(&geo, &other), "DE: law 451 globally");
+        assert_eq!(of_geo(&other, &geo), "unknown");
+        let backend = Backend { name: "b".to_owned(), namespace: Some("n".to_owned()), port: Some(80) };
+        let geo = ["eu".to_owned()];
+        let found = RouteMatch { route: "shop", rule: 2, backend: Some(&backend), geo: &geo };
+        assert_eq!(of_route(Some(&found)), "shop rule 2 to b.n:80, geo eu");
+        assert_eq!(of_route(None), "no route");
+    }
+
+    #[test]
+    fn a_long_answer_is_cut_between_characters() {
+        let name = "\u{e9}".repeat(MAX_FOUND);
+        let found = RouteMatch { route: &name, rule: 0, backend: None, geo: &[] };
+        let text = shortened(of_route(Some(&found)));
+        assert!(text.len() <= MAX_FOUND && text.len() > MAX_FOUND - 4, "{}", text.len());
+    }
+}

@@ -1,0 +1,48 @@
+//! What Envoy is told of a decision, and what of it is recorded.
+
+use tidegate_policy::decide::{Decision, Denial, Reason, Verdict};
+use tidegate_policy::wire::event::{TrafficEvent, VerdictCode};
+
+use super::{CLUSTER_HEADER, Flow, Gate, reply};
+use crate::host::Host;
+use crate::metrics::Count;
+
+/// Carries a decision out, while the request's headers can be changed.
+pub fn carry_out<H: Host>(gate: &Gate<H>, decision: Decision<'_>, event: &mut TrafficEvent) -> Flow {
+    let Decision { verdict, allowed_by, country } = decision;
+    let vm = &gate.vm;
+    event.country = country;
+    match verdict {
+        Verdict::Allow(found) => {
+            event.verdict = VerdictCode::Allow;
+            event.rule = allowed_by.map(|prefix| prefix.to_string());
+            vm.metrics.count(Count::Allowed);
+            if let Some(found) = found {
+                event.route = Some(found.route.to_owned());
+                let cluster = found.backend.map(|backend| gate.cluster(backend));
+                if let Some(cluster) = cluster
+                    && vm.host.set_request_header(CLUSTER_HEADER, cluster.as_bytes()).is_err()
+                {
+                    vm.metrics.count(Count::HostErrors);
+                }
+            }
+            Flow::Continue
+        }
+        Verdict::Deny(Denial { reason, status, rule, route }) => {
+            event.rule = rule.map(|rule| rule.to_string());
+            event.route = route.map(|found| found.route.to_owned());
+            deny(gate, reason, status, event)
+        }
+    }
+}
+
+/// Denies a request.
+pub fn deny<H: Host>(gate: &Gate<H>, reason: Reason, status: u16, event: &mut TrafficEvent) -> Flow {
+    event.verdict = VerdictCode::Deny;
+    event.reason = Some(reason.code().to_owned());
+    gate.vm.metrics.count(Count::denied(reason));
+    if !reply::deny(&gate.vm.host, reason, status) {
+        gate.vm.metrics.count(Count::HostErrors);
+    }
+    Flow::Stop
+}
