@@ -56,9 +56,19 @@ fn content(part: Part, generation: u8) -> Vec<u8> {
     vec![generation * 16 + part as u8; len]
 }
 
-/// A set whose tables are of these generations, in the order of [`Part::ALL`].
-fn set(seq: u64, generations: [u8; 4]) -> Rc<Set> {
-    let of = |part: Part| content(part, generations[part as usize]);
+/// A set whose ban base, overlay, allow list and routes are of these generations;
+/// the others, which are published in the same way, are always of the first.
+fn set(seq: u64, [base, overlay, allow, routes]: [u8; 4]) -> Rc<Set> {
+    let of = |part: Part| {
+        let generation = match part {
+            Part::BanBase => base,
+            Part::BanOverlay => overlay,
+            Part::Allow => allow,
+            Part::Routes => routes,
+            Part::Countries | Part::Flags | Part::Geo => 1,
+        };
+        content(part, generation)
+    };
     Rc::new(Set {
         version: Version { epoch: EPOCH, seq },
         refresh: 0,

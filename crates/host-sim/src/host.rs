@@ -208,7 +208,10 @@ impl Host for SimHost {
     }
 
     fn set_request_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
-        self.with_stream(|stream, phase| Ok(set(stream.request(phase, true)?, name, value)))
+        self.with_stream(|stream, phase| {
+            set(stream.request(phase, true)?, name, value);
+            Ok(())
+        })
     }
 
     fn remove_request_header(&self, name: &str) -> Result<(), HostError> {
@@ -226,7 +229,10 @@ impl Host for SimHost {
     }
 
     fn set_response_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
-        self.with_stream(|stream, phase| Ok(set(stream.response(phase, true)?, name, value)))
+        self.with_stream(|stream, phase| {
+            set(stream.response(phase, true)?, name, value);
+            Ok(())
+        })
     }
 
     fn add_response_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
