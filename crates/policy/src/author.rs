@@ -21,7 +21,7 @@ pub use crate::route::Method;
 pub use compile::{CompileError, MAX_AUTOMATA, compile};
 pub use document::{MAX_ROUTE_AUTOMATA, read};
 pub use flags::{read_flag, read_flags, write_flags, write_state};
-pub use geo::read_geo_rule;
+pub use geo::{is_listed, read_geo_rule};
 pub use pattern::{MAX_AUTOMATON, Regex, RegexError};
 pub use reader::{MAX_PROBLEMS, Problem};
 

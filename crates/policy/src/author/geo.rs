@@ -130,14 +130,18 @@ fn countries(
     Some(countries)
 }
 
+/// Whether a rule can name `country`: its code is assigned, or in use all the same.
+#[must_use]
+pub fn is_listed(country: Country) -> bool {
+    let code = country.to_string();
+    [ASSIGNED, IN_USE].iter().any(|codes| codes.split(' ').any(|listed| listed == code))
+}
+
 fn country(place: &Place<'_>, problems: &mut Problems) -> Option<Country> {
     let code = place.text(0, usize::MAX, problems)?;
     let upper = code.to_ascii_uppercase();
     let country = Country::new(code.as_bytes());
-    let listed = country.filter(|country| {
-        let code = country.to_string();
-        [ASSIGNED, IN_USE].iter().any(|codes| codes.split(' ').any(|listed| listed == code))
-    });
+    let listed = country.filter(|country| is_listed(*country));
     if listed.is_none() {
         let message = match upper.as_str() {
             "XX" | "ZZ" | "??" => {
