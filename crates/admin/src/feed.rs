@@ -8,15 +8,21 @@ mod answer;
 mod base;
 mod blobs;
 mod clock;
+mod countries;
+mod flags;
 mod follow;
 mod former;
+mod geo;
 mod load;
 mod log;
+mod oracle;
 mod pace;
 mod reconcile;
 mod routes;
 mod rows;
+mod small;
 mod state;
+mod step;
 #[cfg(test)]
 mod tests;
 mod world;
@@ -27,6 +33,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use tidegate_policy::decide::Tables;
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::wire::sync::{Gateway, Held, Version};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -39,8 +46,11 @@ use answer::{BansPlan, Plan};
 use blobs::Blobs;
 use follow::{Event, Follower};
 use former::Former;
+use oracle::Oracle;
 use state::State;
 
+pub use countries::CountriesInfo;
+pub use geo::{GeoRuleInfo, MissingGeoRule};
 pub use routes::RouteInfo;
 pub use rows::Status;
 pub use world::{Figures, Listed, Quarantined, World};
@@ -173,9 +183,11 @@ impl Feed {
             trouble: Mutex::default(),
             notices: Mutex::default(),
         });
-        let follower = Follower::new(shared.clone(), state);
+        let (oracle, compiler) = Oracle::new();
+        let follower = Follower::new(shared.clone(), state, oracle);
         let tasks = vec![
             tokio::spawn(follower.run(hints, inbox)),
+            tokio::spawn(compiler.run()),
             tokio::spawn(pace::release(shared.clone())),
             tokio::spawn(reconcile::run(shared.clone())),
         ];
@@ -209,6 +221,18 @@ impl Feed {
     pub fn health(&self) -> FeedHealth {
         let notices = lock(&self.shared().notices).iter().cloned().collect();
         FeedHealth { trouble: lock(&self.shared().trouble).clone(), notices }
+    }
+
+    /// The tables to answer a direct question from: the database as it stands,
+    /// with everything that was committed before the call, whoever committed it.
+    /// They are compiled already unless something changed.
+    ///
+    /// # Errors
+    /// When the store cannot be read: an older answer would not be the truth.
+    pub async fn tables(&self) -> Result<Arc<Tables>, StoreError> {
+        let (done, caught_up) = oneshot::channel();
+        let _ = self.shared().events.send(Event::Tables(done));
+        caught_up.await.map_err(|_| StoreError::Closed)?
     }
 
     /// Answers a poll: an encoded [`SyncAnswer`](tidegate_policy::wire::sync::SyncAnswer)
@@ -279,7 +303,7 @@ impl Feed {
     pub async fn refresh(&self) -> Result<(Goal, Arc<World>), StoreError> {
         let shared = self.shared();
         let _alone = shared.refreshing.lock().await;
-        let differs = reconcile::compare(shared, &[Table::Ip, Table::Routes]).await?;
+        let differs = reconcile::compare(shared, &Table::ALL).await?;
         // Higher than what any gateway knows from before a restart, or it would
         // be no news to it.
         let id = shared.refresh.fetch_add(1, Ordering::AcqRel).wrapping_add(1);

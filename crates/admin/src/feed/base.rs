@@ -20,16 +20,30 @@ pub(super) struct Base {
     pub cut: Moment,
     /// Digest of its entries.
     pub digest: SetDigest,
+    /// Its bytes, ready to be searched.
+    pub table: AddressTable,
     /// The rows at that moment; shares what has not changed since.
     entries: OrdMap<Prefix, Rows>,
+}
+
+/// A table's bytes, as gateways fetch them: not a copy.
+struct Shared(AddressTable);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
 }
 
 impl Base {
     /// Lays out all bans of `world`. Half a second per million: not for the
     /// async threads.
     pub fn cut(world: &World, cut: Moment) -> Result<(Self, Bytes), WireError> {
-        let (blob, bytes) = named(AddressTable::encode(world.ban_entries())?)?;
-        Ok((Self { blob, cut, digest: world.bans, entries: world.entries.clone() }, bytes))
+        let bytes = AddressTable::encode(world.ban_entries())?;
+        let blob = name(&bytes)?;
+        let table = AddressTable::from_bytes(bytes)?;
+        let bytes = Bytes::from_owner(Shared(table.clone()));
+        Ok((Self { blob, cut, digest: world.bans, table, entries: world.entries.clone() }, bytes))
     }
 
     /// What the base says of `prefix`.
@@ -42,9 +56,13 @@ impl Base {
 
 /// A table's bytes with their name.
 pub(super) fn named(bytes: Vec<u8>) -> Result<(BlobRef, Bytes), WireError> {
-    if bytes.len() > MAX_TABLE {
-        return Err(WireError::TooLong { len: bytes.len(), max: MAX_TABLE });
+    Ok((name(&bytes)?, bytes.into()))
+}
+
+/// The name of a table's bytes, unless they are too many for one.
+pub(super) fn name(bytes: &[u8]) -> Result<BlobRef, WireError> {
+    match bytes.len() {
+        len if len > MAX_TABLE => Err(WireError::TooLong { len, max: MAX_TABLE }),
+        len => Ok(BlobRef { hash: BlobHash::of(bytes), len: len as u64 }),
     }
-    let blob = BlobRef { hash: BlobHash::of(&bytes), len: bytes.len() as u64 };
-    Ok((blob, bytes.into()))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_policy::digest::BlobHash;
-use tidegate_policy::wire::sync::{BlobRef, MAX_PAGE};
+use tidegate_policy::wire::sync::{BlobRef, MAX_PAGE, WholeTable};
 use tokio::time::Instant;
 
 /// Superseded blobs of one kind that are kept at most, however young: a table
@@ -18,8 +18,7 @@ const MAX_SUPERSEDED_BYTES: usize = 256 << 20;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     Base,
-    Allow,
-    Routes,
+    Whole(WholeTable),
 }
 
 #[derive(Default)]
@@ -55,8 +54,9 @@ impl Blobs {
 
     /// Drops what is old, but never the last one that was superseded.
     pub fn prune_all(&mut self, keep: Duration) {
-        for kind in [Kind::Base, Kind::Allow, Kind::Routes] {
-            self.prune(kind, keep);
+        self.prune(Kind::Base, keep);
+        for table in WholeTable::ALL {
+            self.prune(Kind::Whole(table), keep);
         }
     }
 
@@ -114,7 +114,7 @@ mod tests {
     async fn what_is_in_force_stays_and_of_the_rest_the_young_and_the_last() {
         let mut blobs = Blobs::default();
         let all: Vec<BlobRef> = (0..20u8).map(|n| put(&mut blobs, Kind::Base, vec![n; 9])).collect();
-        let allow = put(&mut blobs, Kind::Allow, vec![99]);
+        let allow = put(&mut blobs, Kind::Whole(WholeTable::Allow), vec![99]);
         let there = |blobs: &Blobs| all.iter().filter(|blob| blobs.page(blob.hash, 0).is_some()).count();
         assert_eq!(there(&blobs), 1 + MAX_SUPERSEDED);
         tokio::time::sleep(KEEP * 2).await;

@@ -5,28 +5,24 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidegate_policy::address::Prefix;
-use tidegate_policy::table::AddressTable;
 use tidegate_policy::wire::WireError;
-use tidegate_policy::wire::sync::Version;
+use tidegate_policy::wire::sync::{Version, WholeTable};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::answer::Cache;
-use super::base::{Base, named};
+use super::base::Base;
 use super::blobs::{Blobs, Kind};
-use super::load::Loaded;
 use super::log::{Changed, Log, Moment};
+use super::oracle::{Asker, Oracle, tell};
 use super::state::{Past, State, Whole};
-use super::world::{Figures, World};
+use super::step::{Step, blocking, is_little, laid_out};
+use super::world::World;
 use super::{Shared, lock};
-use crate::store::{Changes, IpRow, RouteRow, Snapshot, Store, StoreError, Table};
+use crate::store::{ChangedRows, Changes, Store, StoreError, Table};
 
 /// The store is asked at least this often, hint or no hint.
 const BACKSTOP: Duration = Duration::from_secs(1);
-/// A change of more rows is worked on outside the async threads.
-const FEW: usize = 500;
 
 /// What else happens to the follower.
 pub(super) enum Event {
@@ -42,6 +38,8 @@ pub(super) enum Event {
     Cut(Result<(Base, Bytes), WireError>, Changed),
     /// Somebody waits for what is committed by now.
     CatchUp(oneshot::Sender<()>),
+    /// Somebody waits for the tables as they are by now.
+    Tables(Asker),
     /// The world is not what the store says.
     Differs(String),
 }
@@ -50,87 +48,18 @@ pub(super) enum Event {
 pub(super) struct Follower {
     shared: Arc<Shared>,
     state: State,
+    oracle: Oracle,
     cutting: bool,
-}
-
-/// A world with what changed in it, and new bytes of the tables that travel whole.
-struct Step {
-    world: World,
-    bans: Vec<Prefix>,
-    allow: Option<Whole>,
-    routes: Option<Whole>,
 }
 
 /// The state at the start.
 pub(super) async fn first_state(store: &dyn Store) -> Result<(State, Blobs), StoreError> {
-    let snapshot = store.snapshot(&[Table::Ip, Table::Routes]).await?;
-    let moment = Moment { era: 0, seq: snapshot.seq };
-    let build = move || -> Result<(State, Blobs), WireError> {
-        let mut step = Step::reload(World::empty(), snapshot)?;
-        let (base, base_bytes) = Base::cut(&step.world, moment)?;
-        let empty = || named(AddressTable::encode(std::iter::empty())?);
-        let or_empty = |whole: Option<Whole>| match whole {
-            Some(whole) => Ok(whole),
-            None => empty().map(|(blob, bytes)| Whole { blob, bytes }),
-        };
-        let (allow, routes) = (or_empty(step.allow)?, or_empty(step.routes)?);
-        let mut blobs = Blobs::default();
-        blobs.put(Kind::Base, base.blob, base_bytes, Duration::ZERO);
-        blobs.put(Kind::Allow, allow.blob, allow.bytes.clone(), Duration::ZERO);
-        blobs.put(Kind::Routes, routes.blob, routes.bytes.clone(), Duration::ZERO);
-        step.world.version = Version { epoch: mint(&[]), seq: moment.seq };
-        let mut state = State {
-            moment,
-            past: Arc::default(),
-            world: Arc::new(step.world),
-            base: Arc::new(base),
-            log: Log::new(moment),
-            allow,
-            routes,
-            refresh: 0,
-            cache: Cache::default(),
-        };
-        state.fill_in_figures();
-        Ok((state, blobs))
-    };
-    let built = spawn_blocking(build).await.map_err(|error| StoreError::Failed(error.to_string()))?;
-    built.map_err(|error| StoreError::Failed(format!("the tables cannot be laid out: {error}")))
-}
-
-impl Step {
-    /// Makes `world` what the snapshot says.
-    fn reload(mut world: World, snapshot: Snapshot) -> Result<Self, WireError> {
-        let touched = Loaded::read(snapshot.ips).replace_all(&mut world);
-        world.replace_routes(snapshot.routes);
-        Self { world, bans: touched.bans, allow: None, routes: None }.lay_out(true, true)
-    }
-
-    fn apply(
-        mut world: World,
-        ips: Vec<(String, Option<IpRow>)>,
-        routes: Vec<(String, Option<RouteRow>)>,
-    ) -> Result<Self, WireError> {
-        let touched = world.apply_ips(ips);
-        let with_routes = !routes.is_empty();
-        world.apply_routes(routes);
-        Self { world, bans: touched.bans, allow: None, routes: None }.lay_out(touched.allow, with_routes)
-    }
-
-    fn lay_out(mut self, allow: bool, routes: bool) -> Result<Self, WireError> {
-        let whole = |bytes| named(bytes).map(|(blob, bytes)| Whole { blob, bytes });
-        if allow {
-            self.allow = Some(whole(AddressTable::encode(self.world.allow_entries())?)?);
-        }
-        if routes {
-            self.routes = Some(whole(self.world.compile_routes())?);
-        }
-        Ok(self)
-    }
+    State::first(store.snapshot(&Table::ALL).await?, mint(&[])).await
 }
 
 impl Follower {
-    pub fn new(shared: Arc<Shared>, state: State) -> Self {
-        Self { shared, state, cutting: false }
+    pub fn new(shared: Arc<Shared>, state: State, oracle: Oracle) -> Self {
+        Self { shared, state, oracle, cutting: false }
     }
 
     /// Follows until the task is ended.
@@ -148,9 +77,43 @@ impl Follower {
                 _ = backstop.tick() => {
                     self.catch_up().await;
                     self.forget_old();
+                    self.oracle.forget_unasked();
                 }
-                Some(event) = inbox.recv() => self.take(event).await,
+                Some(event) = inbox.recv() => {
+                    let mut events = vec![event];
+                    while let Ok(event) = inbox.try_recv() {
+                        events.push(event);
+                    }
+                    self.take_all(events).await;
+                }
             }
+        }
+    }
+
+    /// Everybody who came before the store is read is answered by that one read.
+    async fn take_all(&mut self, events: Vec<Event>) {
+        let (mut waiting, mut askers, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for event in events {
+            match event {
+                Event::CatchUp(done) => waiting.push(done),
+                Event::Tables(asker) => askers.push(asker),
+                event => others.push(event),
+            }
+        }
+        if !waiting.is_empty() || !askers.is_empty() {
+            let read = self.read().await;
+            self.shared.set_trouble(read.as_ref().err().map(ToString::to_string));
+            match read {
+                Ok(()) => self.oracle.answer(&self.shared.applied.borrow().clone(), askers),
+                Err(error) => tell(askers, Err(error)),
+            }
+            for done in waiting {
+                // Whoever asked may have gone.
+                let _ = done.send(());
+            }
+        }
+        for event in others {
+            self.take(event).await;
         }
     }
 
@@ -171,11 +134,8 @@ impl Follower {
                 }
                 self.cut_if_due();
             }
-            Event::CatchUp(done) => {
-                self.catch_up().await;
-                // Whoever asked may have gone.
-                let _ = done.send(());
-            }
+            // Answered already.
+            Event::CatchUp(_) | Event::Tables(_) => {}
             Event::Differs(what) => {
                 if let Err(error) = self.reload(true, &what).await {
                     self.shared.set_trouble(Some(error.to_string()));
@@ -197,39 +157,36 @@ impl Follower {
         Ok(self.state.world.clone())
     }
 
-    /// Takes all changes that the store has.
+    /// Takes all changes that the store has, and those that come meanwhile.
     async fn catch_up(&mut self) {
         let trouble = loop {
-            let seq = self.state.moment.seq;
-            let step = match self.shared.store.changes_since(seq).await {
-                Ok(Changes::Rows { seq: now, .. }) if now == seq => break None,
-                Ok(Changes::Rows { seq: now, ips, routes }) if now > seq => {
-                    self.apply(now, ips, routes).await
-                }
-                Ok(Changes::Rows { .. }) => self.reload(true, "the sequence of changes went back").await,
-                Ok(Changes::Reload { new_epoch, why }) => self.reload(new_epoch, why).await,
-                Err(error) => Err(error),
-            };
-            match step {
+            let before = self.state.moment.seq;
+            match self.read().await {
                 Err(error) => break Some(error.to_string()),
                 // A reload that brought nothing would be asked for again at once.
-                Ok(()) if self.state.moment.seq <= seq => break None,
+                Ok(()) if self.state.moment.seq <= before => break None,
                 Ok(()) => {}
             }
         };
         self.shared.set_trouble(trouble);
     }
 
-    async fn apply(
-        &mut self,
-        seq: u64,
-        ips: Vec<(String, Option<IpRow>)>,
-        routes: Vec<(String, Option<RouteRow>)>,
-    ) -> Result<(), StoreError> {
+    /// Reads the store once, and takes what changed.
+    async fn read(&mut self) -> Result<(), StoreError> {
+        let seq = self.state.moment.seq;
+        match self.shared.store.changes_since(seq).await? {
+            Changes::Rows { seq: now, .. } if now == seq => Ok(()),
+            Changes::Rows { seq: now, rows } if now > seq => self.apply(now, rows).await,
+            Changes::Rows { .. } => self.reload(true, "the sequence of changes went back").await,
+            Changes::Reload { new_epoch, why } => self.reload(new_epoch, why).await,
+        }
+    }
+
+    async fn apply(&mut self, seq: u64, rows: ChangedRows) -> Result<(), StoreError> {
         let world = World::clone(&self.state.world);
-        let few = ips.len() <= FEW && routes.is_empty();
-        let work = move || Step::apply(world, ips, routes);
-        let step = if few { work() } else { blocking(work).await? };
+        let little = is_little(&rows);
+        let work = move || Step::apply(world, rows);
+        let step = if little { work() } else { blocking(work).await? };
         self.advance(step.map_err(laid_out)?, Moment { seq, ..self.state.moment }).await
     }
 
@@ -238,7 +195,7 @@ impl Follower {
     /// did not move though the rows did.
     async fn reload(&mut self, new_epoch: bool, why: &str) -> Result<(), StoreError> {
         self.shared.notice(format!("all tables are read again: {why}"));
-        let snapshot = self.shared.store.snapshot(&[Table::Ip, Table::Routes]).await?;
+        let snapshot = self.shared.store.snapshot(&Table::ALL).await?;
         let seq = snapshot.seq;
         let world = World::clone(&self.state.world);
         let mut step = blocking(move || Step::reload(world, snapshot)).await?.map_err(laid_out)?;
@@ -257,10 +214,8 @@ impl Follower {
     }
 
     fn differs(&self, step: &Step) -> bool {
-        let same = |new: &Option<Whole>, held: &Whole| new.as_ref().is_none_or(|new| new.blob == held.blob);
-        !step.bans.is_empty()
-            || !same(&step.allow, &self.state.allow)
-            || !same(&step.routes, &self.state.routes)
+        let same = |(table, new): &(WholeTable, Whole)| new.blob == self.state.whole(*table).blob;
+        !step.bans.is_empty() || !step.whole.iter().all(same)
     }
 
     /// Makes `step` the state at `moment`, and publishes it.
@@ -299,13 +254,9 @@ impl Follower {
             if let Some((blob, bytes)) = base {
                 blobs.put(Kind::Base, blob, bytes, keep);
             }
-            for (kind, new, slot) in
-                [(Kind::Allow, step.allow, &mut state.allow), (Kind::Routes, step.routes, &mut state.routes)]
-            {
-                if let Some(whole) = new {
-                    blobs.put(kind, whole.blob, whole.bytes.clone(), keep);
-                    *slot = whole;
-                }
+            for (table, whole) in step.whole {
+                blobs.put(Kind::Whole(table), whole.blob, whole.bytes.clone(), keep);
+                *state.whole_mut(table) = whole;
             }
         }
         let new_epoch = epoch != self.state.version().epoch;
@@ -361,31 +312,6 @@ impl Follower {
         self.state.log.prune(options.keep, options.overlay_limit.saturating_mul(8));
         lock(&self.shared.blobs).prune_all(options.keep);
     }
-}
-
-impl State {
-    fn fill_in_figures(&mut self) {
-        let figures = Figures {
-            bans: self.world.bans,
-            base: self.base.blob,
-            overlay: self.log.current.len(),
-            allow_entries: self.world.allow.len(),
-            allow: self.allow.blob.hash,
-            routes_entries: self.world.routes.len(),
-            routes: self.routes.blob.hash,
-        };
-        if self.world.tables != figures {
-            Arc::make_mut(&mut self.world).tables = figures;
-        }
-    }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
-    spawn_blocking(work).await.map_err(|error| StoreError::Failed(error.to_string()))
-}
-
-fn laid_out(error: WireError) -> StoreError {
-    StoreError::Failed(format!("the tables cannot be laid out: {error}"))
 }
 
 /// A new epoch: random, not zero, not one of `past`.

@@ -61,8 +61,8 @@ impl Former {
             return known.clone();
         }
         let guess = match store.changes_since(since).await {
-            Ok(Changes::Rows { seq, ips, .. }) => {
-                let keys = ips.iter().filter_map(|(key, _)| key.parse().ok()).collect();
+            Ok(Changes::Rows { seq, rows }) => {
+                let keys = rows.ips.iter().filter_map(|(key, _)| key.parse().ok()).collect();
                 Some(Guess { since, upto: Moment { seq, ..state.moment }, keys })
             }
             Ok(Changes::Reload { .. }) | Err(_) => None,

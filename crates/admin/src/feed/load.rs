@@ -85,7 +85,7 @@ impl Loaded {
     pub fn replace_all(self, world: &mut World) -> Touched {
         let mut touched = Touched::default();
         for (prefix, rows) in self.differences(world, |_| false) {
-            world.replace(prefix, rows, &mut touched);
+            world.replace_rows(prefix, rows, &mut touched);
         }
         world.forget_quarantine(Table::Ip);
         let quarantine = self.quarantine.into_iter().map(|(key, why)| ((Table::Ip, key), why));

@@ -12,12 +12,15 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::Shared;
 use super::follow::Event;
 use super::load::Loaded;
+use super::small::COUNTRIES_KEY;
 use super::state::State;
 use super::world::World;
-use crate::store::{Changes, RouteRow, StoreError, Table};
+use crate::store::{ChangedRows, Changes, StoreError, Table};
 
 /// `ip_monitor` counts as small up to this many prefixes.
 const SMALL: usize = 10_000;
+/// `geo_countries` does up to this many bytes.
+const SMALL_BYTES: usize = 1 << 20;
 /// The feed follows the store well within this, or there is trouble anyway.
 const FOLLOWS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -29,17 +32,27 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let next_small = Instant::now() + small;
         sleep_until(next_small.min(next_large)).await;
         let due = Instant::now() >= next_large;
-        let few = shared.applied.borrow().world.entries.len() <= SMALL;
         if due {
             next_large = Instant::now() + large;
         }
-        let tables: &[Table] = if due || few { &[Table::Ip, Table::Routes] } else { &[Table::Routes] };
-        match compare(&shared, tables).await {
+        let tables: Vec<Table> = {
+            let state = shared.applied.borrow();
+            Table::ALL.into_iter().filter(|table| due || is_small(*table, &state)).collect()
+        };
+        match compare(&shared, &tables).await {
             Ok(None) => {}
             // The follower ends no earlier than this task.
             Ok(Some(found)) => drop(shared.events.send(Event::Differs(found))),
             Err(error) => tracing::warn!("tables could not be compared with the store: {error}"),
         }
+    }
+}
+
+fn is_small(table: Table, state: &State) -> bool {
+    match table {
+        Table::Ip => state.world.entries.len() <= SMALL,
+        Table::Countries => state.countries.bytes.len() <= SMALL_BYTES,
+        Table::Routes | Table::Flags | Table::GeoRules => true,
     }
 }
 
@@ -53,18 +66,49 @@ pub(super) async fn compare(shared: &Shared, tables: &[Table]) -> Result<Option<
     let Ok(Ok(state)) = reached.map(|state| state.map(|state| State::clone(&state))) else { return Ok(None) };
     // Asked after the state was taken: whatever the state has that the snapshot
     // has not is among these keys.
-    let Changes::Rows { ips, routes, .. } = shared.store.changes_since(seq).await? else { return Ok(None) };
+    let Changes::Rows { rows, .. } = shared.store.changes_since(seq).await? else { return Ok(None) };
     if state.moment.era != era {
         return Ok(None);
     }
-    let with_ips = tables.contains(&Table::Ip);
+    let tables = tables.to_vec();
     let work = move || {
-        let moved: HashSet<String> = routes.into_iter().map(|(name, _)| name).collect();
-        let found = routes_differ(&state.world, &snapshot.routes, &moved);
-        let moved: HashSet<String> = ips.into_iter().map(|(key, _)| key).collect();
-        found.or_else(|| with_ips.then(|| ips_differ(&state.world, Loaded::read(snapshot.ips), &moved))?)
+        let moved = moved(&rows);
+        let world = &state.world;
+        let differs = |table: &Table| match table {
+            Table::Ip => None,
+            Table::Routes => world.row_that_differs(&snapshot.routes, &moved),
+            Table::Flags => world.row_that_differs(&snapshot.flags, &moved),
+            Table::GeoRules => world.row_that_differs(&snapshot.geo_rules, &moved),
+            Table::Countries => world.row_that_differs(snapshot.countries.as_slice(), &moved),
+        };
+        let small = tables.iter().find_map(|table| {
+            let key = differs(table)?;
+            Some(format!("{} differ from what was followed, first `{key}`", table_name(*table)))
+        });
+        let moved: HashSet<String> = rows.ips.into_iter().map(|(key, _)| key).collect();
+        let with_ips = tables.contains(&Table::Ip);
+        small.or_else(|| with_ips.then(|| ips_differ(world, Loaded::read(snapshot.ips), &moved))?)
     };
     spawn_blocking(work).await.map_err(|error| StoreError::Failed(error.to_string()))
+}
+
+/// Keys of rows of the small tables.
+fn moved(rows: &ChangedRows) -> HashSet<(Table, String)> {
+    let routes = rows.routes.iter().map(|(key, _)| (Table::Routes, key.clone()));
+    let flags = rows.flags.iter().map(|(key, _)| (Table::Flags, key.clone()));
+    let geo = rows.geo_rules.iter().map(|(key, _)| (Table::GeoRules, key.clone()));
+    let countries = rows.countries.iter().map(|_| (Table::Countries, COUNTRIES_KEY.to_owned()));
+    routes.chain(flags).chain(geo).chain(countries).collect()
+}
+
+fn table_name(table: Table) -> &'static str {
+    match table {
+        Table::Ip => "ip_monitor",
+        Table::Routes => "routes",
+        Table::Flags => "flags",
+        Table::GeoRules => "geo_rules",
+        Table::Countries => "geo_countries",
+    }
 }
 
 fn ips_differ(world: &World, loaded: Loaded, moved: &HashSet<String>) -> Option<String> {
@@ -78,15 +122,4 @@ fn ips_differ(world: &World, loaded: Loaded, moved: &HashSet<String>) -> Option<
     }
     let key = loaded.quarantine_differs(world, moved)?;
     Some(format!("ip_monitor differs from what was followed in the malformed row `{key}`"))
-}
-
-fn routes_differ(world: &World, rows: &[RouteRow], moved: &HashSet<String>) -> Option<String> {
-    let stored: HashSet<&str> = rows.iter().map(|row| row.name.as_str()).collect();
-    let gone = world.route_rows.keys().find(|name| !stored.contains(&***name) && !moved.contains(&***name));
-    let changed = rows.iter().find(|row| {
-        let held = world.route_rows.get(row.name.as_str());
-        held != Some(&super::routes::fingerprint(row)) && !moved.contains(&row.name)
-    });
-    let name = changed.map(|row| row.name.clone()).or_else(|| gone.map(ToString::to_string))?;
-    Some(format!("routes differ from what was followed, first `{name}`"))
 }

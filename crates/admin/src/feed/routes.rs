@@ -7,9 +7,9 @@ use imbl::OrdMap;
 use jiff::Timestamp;
 use serde_json::Value;
 use tidegate_policy::author;
-use tidegate_policy::digest::SetDigest;
 
 use super::clock::{self, Millis};
+use super::small::{describe, how_many_fit};
 use super::world::World;
 use crate::store::{RouteRow, Table};
 
@@ -66,45 +66,18 @@ impl RouteInfo {
     }
 }
 
-/// What tells a row of `routes` from another one of the same name.
-pub(super) fn fingerprint(row: &RouteRow) -> u128 {
-    let mut digest = SetDigest::default();
-    let fields = [Some(&row.document), row.created_at.as_ref(), row.updated_at.as_ref()];
-    for (number, field) in (0u8..).zip(fields) {
-        if let Some(field) = field {
-            digest.insert(&[&[number], field.as_bytes()].concat());
-        }
-    }
-    digest.sum
-}
-
-/// The first problems of a document, for health.
-fn describe(problems: &[author::Problem]) -> String {
-    let shown = problems.iter().take(3).map(|problem| format!("{}: {}", problem.pointer, problem.message));
-    let mut text = shown.collect::<Vec<_>>().join("; ");
-    if let more @ 1.. = problems.len().saturating_sub(3) {
-        text.push_str(&format!("; and {more} more"));
-    }
-    text
-}
-
 impl World {
     /// Takes routes as they now stand; `None`: deleted. Afterwards
     /// [`World::compile_routes`].
     pub(super) fn apply_routes(&mut self, changes: Vec<(String, Option<RouteRow>)>) {
         for (name, row) in changes {
-            let key = (Table::Routes, Arc::from(name.as_str()));
-            self.quarantine.remove(&key);
+            self.note_row(&name, row.as_ref());
             self.routes.remove(name.as_str());
             self.unfit.remove(name.as_str());
-            match &row {
-                Some(row) => drop(self.route_rows.insert(key.1.clone(), fingerprint(row))),
-                None => drop(self.route_rows.remove(name.as_str())),
-            }
             match row.map(RouteInfo::read) {
                 None => {}
                 Some(Ok(info)) => drop(self.routes.insert(info.name.clone(), Arc::new(info))),
-                Some(Err(why)) => drop(self.quarantine.insert(key, why.into())),
+                Some(Err(why)) => self.set_aside(Table::Routes, &name, why),
             }
         }
     }
@@ -113,8 +86,7 @@ impl World {
     pub(super) fn replace_routes(&mut self, rows: Vec<RouteRow>) {
         self.routes = OrdMap::new();
         self.unfit = OrdMap::new();
-        self.route_rows = OrdMap::new();
-        self.forget_quarantine(Table::Routes);
+        self.forget_rows(Table::Routes);
         self.apply_routes(rows.into_iter().map(|row| (row.name.clone(), Some(row))).collect());
     }
 
@@ -134,17 +106,11 @@ impl World {
             Ok(bytes) => return bytes,
             Err(error) => error,
         };
-        let (mut fits, mut too_many) = (0, all.len());
-        while too_many - fits > 1 {
-            let middle = fits.midpoint(too_many);
-            match author::compile(&all[..middle]) {
-                Ok(_) => fits = middle,
-                Err(_) => too_many = middle,
-            }
-        }
+        // All of them do not.
+        let fits = how_many_fit(all.len().saturating_sub(1), |count| author::compile(&all[..count]).is_ok());
         for info in by_age.drain(fits..) {
             let why = format!("left out, with every younger route: {error}");
-            self.quarantine.insert((Table::Routes, info.name.clone()), why.into());
+            self.set_aside(Table::Routes, &info.name, why);
             self.routes.remove(&info.name);
             self.unfit.insert(info.name.clone(), info);
         }

@@ -9,7 +9,7 @@ use tidegate_policy::wire::sync::{BlobRef, Held, Version, WholeTable};
 use super::answer::Cache;
 use super::base::Base;
 use super::log::{Log, Moment};
-use super::world::World;
+use super::world::{Figures, World};
 
 /// A table that travels whole.
 #[derive(Clone)]
@@ -27,7 +27,10 @@ pub(super) struct State {
     pub world: Arc<World>,
     pub base: Arc<Base>,
     pub log: Log,
+    pub flags: Whole,
     pub allow: Whole,
+    pub geo: Whole,
+    pub countries: Whole,
     pub routes: Whole,
     pub refresh: u64,
     pub cache: Cache,
@@ -47,14 +50,50 @@ impl State {
 
     pub fn whole(&self, table: WholeTable) -> &Whole {
         match table {
+            WholeTable::Flags => &self.flags,
             WholeTable::Allow => &self.allow,
+            WholeTable::Geo => &self.geo,
+            WholeTable::Countries => &self.countries,
             WholeTable::Routes => &self.routes,
+        }
+    }
+
+    pub fn whole_mut(&mut self, table: WholeTable) -> &mut Whole {
+        match table {
+            WholeTable::Flags => &mut self.flags,
+            WholeTable::Allow => &mut self.allow,
+            WholeTable::Geo => &mut self.geo,
+            WholeTable::Countries => &mut self.countries,
+            WholeTable::Routes => &mut self.routes,
         }
     }
 
     /// Whether a gateway holds `table` as it is now.
     pub fn is_held(&self, table: WholeTable, held: &Held) -> bool {
         held.whole.contains(&(table, self.whole(table).blob.hash))
+    }
+
+    /// Brings the world's figures up to date.
+    pub fn fill_in_figures(&mut self) {
+        let countries = self.world.countries.as_ref().map_or((0, 0), |info| (info.v4, info.v6));
+        let figures = Figures {
+            flags: self.flags.blob.hash,
+            bans: self.world.bans,
+            base: self.base.blob,
+            overlay: self.log.current.len(),
+            allow_entries: self.world.allow.len(),
+            allow: self.allow.blob.hash,
+            geo_entries: self.world.geo_rules.len(),
+            geo: self.geo.blob.hash,
+            countries_v4: countries.0,
+            countries_v6: countries.1,
+            countries: self.countries.blob.hash,
+            routes_entries: self.world.routes.len(),
+            routes: self.routes.blob.hash,
+        };
+        if self.world.tables != figures {
+            Arc::make_mut(&mut self.world).tables = figures;
+        }
     }
 
     /// The moment of a version that this process gave out; `None` for one of an

@@ -10,10 +10,13 @@ use jiff::Timestamp;
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::{Prefix, canonical};
 use tidegate_policy::digest::{BlobHash, SetDigest};
+use tidegate_policy::flags::Flags;
 use tidegate_policy::table::{Entry, entry_bytes};
 use tidegate_policy::wire::sync::{BlobRef, EntryState, Version};
 
 use super::clock::Millis;
+use super::countries::CountriesInfo;
+use super::geo::GeoRuleInfo;
 use super::routes::RouteInfo;
 use super::rows::{Meaning, Row, Rows, Status, Words};
 use crate::store::{IpRow, Table};
@@ -23,8 +26,14 @@ use crate::store::{IpRow, Table};
 pub struct World {
     /// Which version this is.
     pub version: Version,
+    /// The flags; one whose row cannot be understood is off.
+    pub flags: Flags,
     /// Routes that are in force, by name.
     pub routes: OrdMap<Arc<str>, Arc<RouteInfo>>,
+    /// Geo rules that are in force, by name.
+    pub geo_rules: OrdMap<Arc<str>, Arc<GeoRuleInfo>>,
+    /// The country table that is in force, if one was imported.
+    pub countries: Option<Arc<CountriesInfo>>,
     /// What gateways are told of each table.
     pub tables: Figures,
     pub(super) entries: OrdMap<Prefix, Rows>,
@@ -32,15 +41,20 @@ pub struct World {
     pub(super) allow: OrdMap<Prefix, Option<UnixSeconds>>,
     watched: OrdSet<Prefix>,
     pub(super) quarantine: OrdMap<(Table, Arc<str>), Arc<str>>,
-    /// Fingerprints of all rows of `routes`, malformed ones included.
-    pub(super) route_rows: OrdMap<Arc<str>, u128>,
+    /// Fingerprints of all rows of all tables but `ip_monitor`, malformed ones
+    /// included.
+    pub(super) small_rows: OrdMap<(Table, Arc<str>), BlobHash>,
     /// Good routes that did not fit into the table; quarantined as well.
     pub(super) unfit: OrdMap<Arc<str>, Arc<RouteInfo>>,
+    /// The same of geo rules.
+    pub(super) unfit_geo_rules: OrdMap<Arc<str>, Arc<GeoRuleInfo>>,
 }
 
 /// Counts and names of what gateways hold when they are up to date.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Figures {
+    /// Name of the flags.
+    pub flags: BlobHash,
     /// All bans, expired ones included.
     pub bans: SetDigest,
     /// The base that the ban table stands on.
@@ -51,6 +65,16 @@ pub struct Figures {
     pub allow_entries: usize,
     /// Name of the allow table.
     pub allow: BlobHash,
+    /// Geo rules in force.
+    pub geo_entries: usize,
+    /// Name of the geo rules.
+    pub geo: BlobHash,
+    /// Runs of IPv4 addresses in the country table.
+    pub countries_v4: usize,
+    /// Runs of IPv6 addresses in the country table.
+    pub countries_v6: usize,
+    /// Name of the country table.
+    pub countries: BlobHash,
     /// Routes in the route table.
     pub routes_entries: usize,
     /// Name of the route table.
@@ -101,13 +125,22 @@ impl World {
         let none = BlobHash::of(&[]);
         Self {
             version: Version::default(),
+            flags: Flags::default(),
             routes: OrdMap::new(),
+            geo_rules: OrdMap::new(),
+            countries: None,
             tables: Figures {
+                flags: none,
                 bans: SetDigest::default(),
                 base: BlobRef { hash: none, len: 0 },
                 overlay: 0,
                 allow_entries: 0,
                 allow: none,
+                geo_entries: 0,
+                geo: none,
+                countries_v4: 0,
+                countries_v6: 0,
+                countries: none,
                 routes_entries: 0,
                 routes: none,
             },
@@ -116,8 +149,9 @@ impl World {
             allow: OrdMap::new(),
             watched: OrdSet::new(),
             quarantine: OrdMap::new(),
-            route_rows: OrdMap::new(),
+            small_rows: OrdMap::new(),
             unfit: OrdMap::new(),
+            unfit_geo_rules: OrdMap::new(),
         }
     }
 
@@ -221,7 +255,7 @@ impl World {
         let mut rows: Vec<Row> = held.iter().filter(|held| !held.has_key(key, &canonical)).cloned().collect();
         rows.extend(row);
         rows.sort_by(Row::cmp_key);
-        self.replace(prefix, rows.into(), touched);
+        self.replace_rows(prefix, rows.into(), touched);
     }
 
     pub(super) fn forget_quarantine(&mut self, table: Table) {
@@ -237,7 +271,7 @@ impl World {
         }
     }
 
-    pub(super) fn replace(&mut self, prefix: Prefix, rows: Rows, touched: &mut Touched) {
+    pub(super) fn replace_rows(&mut self, prefix: Prefix, rows: Rows, touched: &mut Touched) {
         let before = self.entries.get(&prefix).map_or(Meaning::default(), |rows| Meaning::of(rows));
         let after = Meaning::of(&rows);
         if rows.is_empty() {

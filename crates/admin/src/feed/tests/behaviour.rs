@@ -153,7 +153,7 @@ async fn an_unknown_version_is_answered_in_full_and_at_once() {
         let mut gateway = SimGateway::new("g");
         gateway.since = since;
         let answer = gateway.poll(&feed).await.expect("an answer");
-        assert_eq!((answer.whole.len(), gateway.banned().len()), (2, 1), "{since:?}");
+        assert_eq!((answer.whole.len(), gateway.banned().len()), (5, 1), "{since:?}");
     }
 }
 

@@ -2,16 +2,18 @@
 //! change unseen, a log that is cut, a restore.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
-use tidegate_policy::wire::event::Source;
+use tidegate_policy::geo::{CountryRange, CountryTable};
+use tidegate_policy::wire::event::{OpenEvent, Source};
 use tidegate_policy::wire::sync::Gateway;
 use tokio::sync::watch;
 
 use crate::store::{
-    Append, Appended, Change, Changes, Committed, IpRow, RecordingCounts, RouteRow, Snapshot, Store,
-    StoreError, StoreHealth, Table, TokenRow,
+    Append, Appended, AuditRow, Change, ChangedRows, Changes, Committed, CountriesRow, FlagRow, GeoRuleRow,
+    IpRow, RecordingCounts, RouteRow, SeenRow, Snapshot, Store, StoreError, StoreHealth, Table, TokenRow,
 };
 
 #[derive(Clone, Default)]
@@ -19,6 +21,9 @@ pub struct Rows {
     pub seq: u64,
     pub ips: BTreeMap<String, IpRow>,
     pub routes: BTreeMap<String, RouteRow>,
+    pub flags: BTreeMap<String, FlagRow>,
+    pub geo_rules: BTreeMap<String, GeoRuleRow>,
+    pub countries: Option<CountriesRow>,
     log: Vec<(u64, Table, String)>,
     /// The log reaches back to here.
     floor: u64,
@@ -30,6 +35,8 @@ pub struct Rows {
 pub struct Memory {
     rows: Mutex<Rows>,
     broken: Mutex<bool>,
+    /// How often it was asked what changed.
+    reads: AtomicUsize,
     hint: watch::Sender<u64>,
 }
 
@@ -56,7 +63,34 @@ pub fn document(name: &str, backend: &str) -> String {
     )
 }
 
+pub fn flag(name: &str, value: &str) -> FlagRow {
+    FlagRow { name: name.to_owned(), value: value.to_owned(), updated_at: None }
+}
+
+pub fn geo_rule(name: &str, document: &str) -> GeoRuleRow {
+    let created_at = Some("2026-11-23 18:00:00.000".to_owned());
+    GeoRuleRow { name: name.to_owned(), document: document.to_owned(), created_at, updated_at: None }
+}
+
+pub fn countries(source: &str, table: Vec<u8>) -> CountriesRow {
+    CountriesRow { source: source.to_owned(), imported_at: Some("2026-11-23 18:00:00".to_owned()), table }
+}
+
+/// A table with one run of addresses, `10.0.0.0` to `10.0.0.<last>`, in `code`.
+pub fn one_run(code: &str, last: u8) -> Vec<u8> {
+    let run = CountryRange {
+        first: [10, 0, 0, 0].into(),
+        last: [10, 0, 0, last].into(),
+        country: code.parse().unwrap(),
+    };
+    CountryTable::encode([run].into_iter()).unwrap()
+}
+
 impl Memory {
+    pub fn reads(&self) -> usize {
+        self.reads.load(Ordering::Relaxed)
+    }
+
     pub fn rows(&self) -> MutexGuard<'_, Rows> {
         self.rows.lock().unwrap()
     }
@@ -88,6 +122,41 @@ impl Memory {
         self.change(|rows| {
             rows.routes.remove(name);
             rows.note(Table::Routes, name);
+        })
+    }
+
+    pub fn put_flag(&self, name: &str, value: &str) -> u64 {
+        self.change(|rows| {
+            rows.note(Table::Flags, name);
+            rows.flags.insert(name.to_owned(), flag(name, value));
+        })
+    }
+
+    pub fn delete_flag(&self, name: &str) -> u64 {
+        self.change(|rows| {
+            rows.note(Table::Flags, name);
+            rows.flags.remove(name);
+        })
+    }
+
+    pub fn put_geo_rule(&self, row: GeoRuleRow) -> u64 {
+        self.change(|rows| {
+            rows.note(Table::GeoRules, &row.name.clone());
+            rows.geo_rules.insert(row.name.clone(), row);
+        })
+    }
+
+    pub fn delete_geo_rule(&self, name: &str) -> u64 {
+        self.change(|rows| {
+            rows.note(Table::GeoRules, name);
+            rows.geo_rules.remove(name);
+        })
+    }
+
+    pub fn set_countries(&self, row: Option<CountriesRow>) -> u64 {
+        self.change(|rows| {
+            rows.note(Table::Countries, "");
+            rows.countries = row;
         })
     }
 
@@ -154,10 +223,20 @@ impl Store for Memory {
         if tables.contains(&Table::Routes) {
             snapshot.routes = rows.routes.values().cloned().collect();
         }
+        if tables.contains(&Table::Flags) {
+            snapshot.flags = rows.flags.values().cloned().collect();
+        }
+        if tables.contains(&Table::GeoRules) {
+            snapshot.geo_rules = rows.geo_rules.values().cloned().collect();
+        }
+        if tables.contains(&Table::Countries) {
+            snapshot.countries = rows.countries.clone();
+        }
         Ok(snapshot)
     }
 
     async fn changes_since(&self, seq: u64) -> Result<Changes, StoreError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         self.check()?;
         let rows = self.rows();
         if seq < rows.restored || seq > rows.seq {
@@ -171,22 +250,43 @@ impl Store for Memory {
         let of = |wanted: Table| {
             keys.iter().filter(move |(table, _)| *table == wanted).map(|(_, key)| (*key).clone())
         };
-        Ok(Changes::Rows {
-            seq: rows.seq,
+        let changed = ChangedRows {
             ips: of(Table::Ip).map(|key| (key.clone(), rows.ips.get(&key).cloned())).collect(),
             routes: of(Table::Routes).map(|key| (key.clone(), rows.routes.get(&key).cloned())).collect(),
-        })
+            flags: of(Table::Flags).map(|key| (key.clone(), rows.flags.get(&key).cloned())).collect(),
+            geo_rules: of(Table::GeoRules)
+                .map(|key| (key.clone(), rows.geo_rules.get(&key).cloned()))
+                .collect(),
+            countries: of(Table::Countries).next().map(|_| rows.countries.clone()),
+        };
+        Ok(Changes::Rows { seq: rows.seq, rows: changed })
     }
 
     fn watch(&self) -> watch::Receiver<u64> {
         self.hint.subscribe()
     }
 
-    async fn commit(&self, _: Change) -> Result<Committed, StoreError> {
+    async fn commit(&self, _: Change, _: &str) -> Result<Committed, StoreError> {
         Err(StoreError::Closed)
     }
 
     async fn append(&self, _: Append) -> Result<Appended, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    async fn open_event(&self, _: Gateway, _: OpenEvent) -> Result<(), StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    async fn seen(&self, _: usize) -> Result<Vec<SeenRow>, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    async fn seen_one(&self, _: &str) -> Result<Option<SeenRow>, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    async fn audit(&self, _: Option<u64>, _: usize) -> Result<Vec<AuditRow>, StoreError> {
         Err(StoreError::Closed)
     }
 

@@ -111,10 +111,10 @@ async fn run(ops: Vec<Op>) {
             Op::Ban(key) => {
                 let ip =
                     KEYS[key].parse::<Prefix>().map_or("192.0.2.9".to_owned(), |prefix| prefix.to_string());
-                store.commit(Change::Ban { ip, reason: None, expires_at: None }).await.unwrap();
+                store.commit(Change::Ban { ip, reason: None, expires_at: None }, "test").await.unwrap();
             }
             Op::Unban(key) => {
-                store.commit(Change::Unban { keys: vec![KEYS[key].to_owned()] }).await.unwrap();
+                store.commit(Change::Unban { keys: vec![KEYS[key].to_owned()] }, "test").await.unwrap();
             }
             // What is told meanwhile need not be all, but must fit its digest.
             Op::Poll => drop(gateway.poll(&feed).await),

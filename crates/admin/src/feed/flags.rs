@@ -1,0 +1,49 @@
+//! Rows of `flags`. A flag without a row, or with one that cannot be understood,
+//! is off.
+
+use serde_json::Value;
+use tidegate_policy::author;
+use tidegate_policy::flags::{Flag, Flags, State};
+
+use super::small::describe;
+use super::world::World;
+use crate::store::{FlagRow, Table};
+
+fn read(flag: Flag, row: &FlagRow) -> Result<State, String> {
+    let value: Value = serde_json::from_str(&row.value).map_err(|error| {
+        format!("not JSON: {error}: write false, true, \"shadow\" or {{\"percent\": 25}}")
+    })?;
+    author::read_flag(flag, &value).map_err(|problem| describe(&[problem]))
+}
+
+fn named(name: &str) -> Result<Flag, String> {
+    Flag::named(name).ok_or_else(|| {
+        let known = Flag::ALL.map(Flag::name).join(", ");
+        format!("there is no flag of this name: there are {known}")
+    })
+}
+
+impl World {
+    /// Takes flags as they now stand; `None`: deleted.
+    pub(super) fn apply_flags(&mut self, changes: Vec<(String, Option<FlagRow>)>) {
+        for (name, row) in changes {
+            self.note_row(&name, row.as_ref());
+            let flag = named(&name);
+            if let Ok(flag) = flag {
+                self.flags = self.flags.with(flag, State::Off);
+            }
+            let Some(row) = row else { continue };
+            match flag.and_then(|flag| Ok((flag, read(flag, &row)?))) {
+                Ok((flag, state)) => self.flags = self.flags.with(flag, state),
+                Err(why) => self.set_aside(Table::Flags, &name, why),
+            }
+        }
+    }
+
+    /// Forgets all flags and takes these.
+    pub(super) fn replace_flags(&mut self, rows: Vec<FlagRow>) {
+        self.flags = Flags::default();
+        self.forget_rows(Table::Flags);
+        self.apply_flags(rows.into_iter().map(|row| (row.name.clone(), Some(row))).collect());
+    }
+}

@@ -1,0 +1,189 @@
+//! What direct questions are answered from: the tables of the newest state,
+//! compiled when somebody asks, once for all who do, and from the compiled ones
+//! before them as far as these are still right.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tidegate_policy::address::Prefix;
+use tidegate_policy::bans::{self, BanTable};
+use tidegate_policy::decide::Tables;
+use tidegate_policy::digest::BlobHash;
+use tidegate_policy::geo::GeoRules;
+use tidegate_policy::route::RouteTable;
+use tidegate_policy::table::AddressTable;
+use tidegate_policy::wire::WireError;
+use tidegate_policy::wire::sync::OverlayChange;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::lock;
+use super::log::Moment;
+use super::state::State;
+use super::step::blocking;
+use crate::store::StoreError;
+
+/// Compiled tables that nobody asks for are kept this long.
+const KEPT_UNASKED: Duration = Duration::from_secs(60);
+
+/// Somebody who waits for the tables.
+pub(super) type Asker = oneshot::Sender<Result<Arc<Tables>, StoreError>>;
+
+/// The follower's end: it never waits here.
+pub(super) struct Oracle {
+    compiled: Arc<Mutex<Option<Compiled>>>,
+    asked: Instant,
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+/// The compiler's end.
+pub(super) struct Compiler {
+    compiled: Arc<Mutex<Option<Compiled>>>,
+    orders: mpsc::UnboundedReceiver<Order>,
+}
+
+struct Order {
+    state: Arc<State>,
+    askers: Vec<Asker>,
+}
+
+/// Compiled tables, and the names of what they were made from.
+#[derive(Clone)]
+struct Compiled {
+    tables: Arc<Tables>,
+    moment: Moment,
+    base: BlobHash,
+    allow: BlobHash,
+    geo: BlobHash,
+    routes: BlobHash,
+}
+
+impl Oracle {
+    pub fn new() -> (Self, Compiler) {
+        let compiled: Arc<Mutex<Option<Compiled>>> = Arc::default();
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let compiler = Compiler { compiled: compiled.clone(), orders: inbox };
+        (Self { compiled, asked: Instant::now(), orders }, compiler)
+    }
+
+    /// Answers from `state`: at once when its tables are compiled.
+    pub fn answer(&mut self, state: &Arc<State>, askers: Vec<Asker>) {
+        self.asked = Instant::now();
+        let compiled = lock(&self.compiled).clone();
+        match compiled.filter(|compiled| compiled.is_of(state)) {
+            Some(compiled) => tell(askers, Ok(compiled.tables)),
+            // Without a compiler the feed has ended, and they find that out.
+            None => drop(self.orders.send(Order { state: state.clone(), askers })),
+        }
+    }
+
+    /// Drops tables that nobody asks for any more.
+    pub fn forget_unasked(&self) {
+        if self.asked.elapsed() > KEPT_UNASKED {
+            *lock(&self.compiled) = None;
+        }
+    }
+}
+
+impl Compiler {
+    /// Compiles what is ordered, until the follower ends.
+    pub async fn run(mut self) {
+        while let Some(mut order) = self.orders.recv().await {
+            // Who asked for an earlier state may have a later one.
+            while let Ok(next) = self.orders.try_recv() {
+                order.state = next.state;
+                order.askers.extend(next.askers);
+            }
+            let made = self.compile(order.state).await;
+            tell(order.askers, made);
+        }
+    }
+
+    async fn compile(&self, state: Arc<State>) -> Result<Arc<Tables>, StoreError> {
+        let before = lock(&self.compiled).clone();
+        let compiled = match before {
+            Some(before) if before.is_of(&state) => return Ok(before.tables),
+            before => blocking(move || Compiled::new(&state, before.as_ref())).await?,
+        };
+        let compiled = compiled
+            .map_err(|error| StoreError::Failed(format!("the tables cannot be compiled: {error}")))?;
+        let tables = compiled.tables.clone();
+        *lock(&self.compiled) = Some(compiled);
+        Ok(tables)
+    }
+}
+
+pub(super) fn tell(askers: Vec<Asker>, answer: Result<Arc<Tables>, StoreError>) {
+    for asker in askers {
+        // Whoever asked may have gone.
+        let _ = asker.send(answer.clone());
+    }
+}
+
+impl Compiled {
+    /// Whether these are the tables of `state`: a version says it all.
+    fn is_of(&self, state: &State) -> bool {
+        self.tables.version == state.version()
+    }
+
+    fn new(state: &State, before: Option<&Self>) -> Result<Self, WireError> {
+        let (allow, geo, routes) = (state.allow.blob.hash, state.geo.blob.hash, state.routes.blob.hash);
+        let tables = Tables {
+            version: state.version(),
+            flags: state.world.flags,
+            allow: match before.filter(|before| before.allow == allow) {
+                Some(before) => before.tables.allow.clone(),
+                None => AddressTable::from_bytes(state.allow.bytes.to_vec())?,
+            },
+            bans: compile_bans(state, before)?,
+            countries: state.world.country_table(),
+            geo: match before.filter(|before| before.geo == geo) {
+                Some(before) => before.tables.geo.clone(),
+                None => Arc::new(GeoRules::from_bytes(&state.geo.bytes)?),
+            },
+            routes: match before.filter(|before| before.routes == routes) {
+                Some(before) => before.tables.routes.clone(),
+                None => Arc::new(RouteTable::from_bytes(&state.routes.bytes)?),
+            },
+        };
+        let (tables, base) = (Arc::new(tables), state.base.blob.hash);
+        Ok(Self { tables, moment: state.moment, base, allow, geo, routes })
+    }
+}
+
+/// The bans of `state`; never others: their digest is compared.
+fn compile_bans(state: &State, before: Option<&Compiled>) -> Result<BanTable, WireError> {
+    let wanted = state.world.bans;
+    let is_right = |bans: &BanTable| bans.digest() == wanted;
+    if let Some(before) = before {
+        if is_right(&before.tables.bans) {
+            return Ok(before.tables.bans.clone());
+        }
+        // On the same base, and everything since then is in the log.
+        if before.base == state.base.blob.hash && before.moment >= state.base.cut {
+            let changed = state.log.current.after(before.moment);
+            let bans = overlaid(state, before.tables.bans.overlay(), changed)?;
+            if is_right(&bans) {
+                return Ok(bans);
+            }
+        }
+    }
+    let bans = overlaid(state, &AddressTable::empty(), state.log.current.keys())?;
+    match is_right(&bans) {
+        true => Ok(bans),
+        false => Err(WireError::Malformed("base and overlay are not the bans that were followed")),
+    }
+}
+
+/// The base, with the bans of `changed` in front of it as they are, and those of
+/// `overlay`.
+fn overlaid(
+    state: &State,
+    overlay: &AddressTable,
+    changed: impl Iterator<Item = Prefix>,
+) -> Result<BanTable, WireError> {
+    let change = |prefix| OverlayChange { prefix, state: state.world.ban(&prefix) };
+    let changes: Vec<OverlayChange> = changed.map(change).collect();
+    let overlay = AddressTable::from_bytes(bans::apply(overlay, &changes)?)?;
+    Ok(BanTable::new(state.base.table.clone(), overlay))
+}
