@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use tidegate_stack::Programs;
 use tidegate_stack::programs::repository;
 
-use crate::command::{cargo, execute};
+use crate::command::{cargo, execute, target_dir};
 use crate::{dist, install};
 
 /// Everything that a stack runs, built and installed.
@@ -15,6 +15,8 @@ pub struct Parts {
     pub programs: Programs,
     /// The demo backend as a program.
     pub demo: PathBuf,
+    /// The load generator.
+    pub load: PathBuf,
 }
 
 /// Installs what is missing and builds what has changed.
@@ -28,13 +30,6 @@ pub fn parts() -> Result<Parts> {
     Ok(Parts {
         programs: Programs { envoy, admin: release.join("tidegate"), wasm, config },
         demo: release.join("tidegate-demo-backend"),
+        load: release.join("tidegate-load"),
     })
-}
-
-/// Where cargo puts what it builds.
-pub fn target_dir() -> Result<PathBuf> {
-    let output = cargo(&["metadata", "--no-deps", "--format-version", "1"]).output()?;
-    ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    Ok(metadata["target_directory"].as_str().context("cargo metadata has no target_directory")?.into())
 }

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use tidegate_stack::Programs;
+use tidegate_stack::envoy::time_to_ready;
 use tidegate_stack::programs::repository;
-use tidegate_stack::startup::time_to_ready;
 use walrus::{ExportItem, Module, ModuleConfig};
 
-use crate::command::{cargo, execute};
-use crate::{build, install};
+use crate::command::{cargo, execute, target_dir};
+use crate::install;
 
 /// What the module may weigh.
 const SIZE_LIMIT: usize = 500_000;
@@ -119,7 +119,7 @@ pub fn build() -> Result<Dist> {
     check_source()?;
     let target = install::WASM_TARGET;
     execute(&mut cargo(&["build", "-p", "tidegate", "--lib", "--target", target, "--profile", "filter"]))?;
-    let built = build::target_dir()?.join(install::WASM_TARGET).join("filter/tidegate.wasm");
+    let built = target_dir()?.join(install::WASM_TARGET).join("filter/tidegate.wasm");
     let bytes = std::fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
     let stripped = strip(&bytes)?;
     let path = repository().join("target/dist/tidegate.wasm");

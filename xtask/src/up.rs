@@ -107,20 +107,17 @@ pub fn down() -> Result<()> {
 
 fn options(args: &Args, parts: Parts, dir: &Path) -> Options {
     Options {
-        dir: dir.to_owned(),
-        ports: PortChoice::Default,
         workers: args.workers,
         backends: args.backends.clone(),
         demo: Demo::Program(parts.demo),
         recorder: !args.no_recorder,
-        exact_balance: false,
-        programs: parts.programs,
+        ..Options::new(dir.to_owned(), PortChoice::Default, parts.programs)
     }
 }
 
 /// From here on Ctrl-C and SIGTERM do not end this process at once: it ends what
 /// it started first.
-fn catch_signals() -> Result<()> {
+pub fn catch_signals() -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut int, mut term) = {

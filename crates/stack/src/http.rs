@@ -78,7 +78,7 @@ impl Request {
         self.body("application/json", body.to_string())
     }
 
-    fn build(&self, address: SocketAddr) -> Result<hyper::Request<Full<Bytes>>> {
+    pub(crate) fn build(&self, address: SocketAddr) -> Result<hyper::Request<Full<Bytes>>> {
         let mut request = hyper::Request::builder()
             .method(self.method.clone())
             .uri(&self.target)

@@ -4,8 +4,11 @@
 //! configuration in `envoy/envoy.yaml`.
 
 pub mod backend;
+pub mod envoy;
+pub mod faults;
 pub mod http;
 pub mod load;
+pub mod measure;
 pub mod operator;
 pub mod ports;
 pub mod process;
@@ -13,10 +16,10 @@ pub mod programs;
 pub mod render;
 pub mod sql;
 mod stack;
-pub mod startup;
 pub mod stats;
 pub mod wait;
 
 pub use ports::{PortChoice, Ports};
 pub use programs::Programs;
-pub use stack::{Demo, NamedBackend, Options, Stack, Started};
+pub use render::Upstream;
+pub use stack::{Demo, FlagsAtStart, NamedBackend, Options, Stack, Started};

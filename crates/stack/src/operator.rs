@@ -1,13 +1,17 @@
 //! What an operator asks of a running stack, in one call each.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::http::{Connection, Method, Request};
 use crate::stack::Stack;
 use crate::wait;
+
+const FLAGS: &str = "/api/admin/optimization/flags";
 
 /// `recording/stats`, as far as tests ask.
 #[derive(Clone, PartialEq, Debug)]
@@ -92,6 +96,76 @@ impl Stack {
     /// Refused, or not applied in time.
     pub fn delete_route(&self, name: &str) -> Result<()> {
         self.applied(Method::DELETE, &format!("/api/admin/routes/{name}"), None)
+    }
+
+    /// Merges these flags into those that are set, and waits until every gateway
+    /// goes by them.
+    ///
+    /// # Errors
+    /// Refused, or not applied in time.
+    pub fn flags(&self, flags: &Value) -> Result<()> {
+        self.applied(Method::PUT, FLAGS, Some(flags))
+    }
+
+    /// All five on, or all five off, and waits until every gateway goes by them.
+    ///
+    /// # Errors
+    /// Refused, or not applied in time.
+    pub fn all_flags(&self, on: bool) -> Result<()> {
+        let all = [
+            "enableRouteCache",
+            "enableIpBlacklistCache",
+            "enableGeoRulesCache",
+            "enableParallelExecution",
+            "enableAsyncRecording",
+        ];
+        let flags: Value = all.iter().map(|name| ((*name).to_owned(), Value::Bool(on))).collect();
+        self.flags(&flags)
+    }
+
+    /// The flags as they are set, with what `status=1` adds: shadow mismatches.
+    ///
+    /// # Errors
+    /// Any answer but 200.
+    pub fn flags_status(&self) -> Result<Value> {
+        self.api_ok(Method::GET, &format!("{FLAGS}?status=1"), None)
+    }
+
+    /// Makes or replaces a geo rule, and waits until every gateway enforces it.
+    ///
+    /// # Errors
+    /// Refused, or not applied in time.
+    pub fn put_geo_rule(&self, name: &str, rule: &Value) -> Result<()> {
+        self.applied(Method::PUT, &format!("/api/admin/geo-rules/{name}"), Some(rule))
+    }
+
+    /// Removes a geo rule, and waits until every gateway knows.
+    ///
+    /// # Errors
+    /// Refused, or not applied in time.
+    pub fn delete_geo_rule(&self, name: &str) -> Result<()> {
+        self.applied(Method::DELETE, &format!("/api/admin/geo-rules/{name}"), None)
+    }
+
+    /// `tidegate geo import FILE` on the running stack's database, and waits until
+    /// every gateway has the table. What the program said.
+    ///
+    /// # Errors
+    /// The program refuses the file: the message has its words.
+    pub fn import_countries(&self, file: &Path) -> Result<String> {
+        let output = Command::new(&self.options().programs.admin)
+            .args(["geo", "import", "--db"])
+            .args([&self.db(), file])
+            .output()
+            .context("cannot run the admin service's program")?;
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        if !output.status.success() {
+            bail!("tidegate geo import: {said}");
+        }
+        let warm = self.api_ok(Method::POST, "/api/admin/optimization/warmup?wait=30s", None)?;
+        ensure!(warm["applied"]["gateways"] == warm["applied"]["of"], "not every gateway has it: {warm}");
+        Ok(said)
     }
 
     /// A write that must be enforced by every live gateway, of which there is one

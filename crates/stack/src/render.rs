@@ -4,9 +4,10 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use crate::faults::{BEHIND, Faults};
 use crate::ports::Ports;
 
 /// A backend: an Envoy cluster of this name.
@@ -20,8 +21,20 @@ pub struct Cluster {
     pub port: u16,
 }
 
+/// Where the gate sends what it lets pass.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Upstream {
+    /// To the cluster that the filter names, as in the file.
+    #[default]
+    Chosen,
+    /// To `demo`, whatever a filter says.
+    Demo,
+    /// Nowhere: Envoy answers 200 itself. What a filter costs shows best there.
+    Nowhere,
+}
+
 /// What differs from the file in the repository.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Edits<'a> {
     /// Ports of listeners and of the admin service's clusters.
     pub ports: Ports,
@@ -33,9 +46,15 @@ pub struct Edits<'a> {
     pub clusters: &'a [Cluster],
     /// Whether the singleton recorder stays.
     pub recorder: bool,
-    /// Whether the filter stays. Without it there is no recorder either, and
-    /// everything goes to `demo`: an Envoy to compare with.
+    /// Whether the filter stays. Without it there is no recorder either: an Envoy
+    /// to compare with.
     pub filter: bool,
+    /// Where requests go. Without the filter nobody names a cluster.
+    pub upstream: Upstream,
+    /// Merged into the plugin's configuration (RFC 7396: `null` removes a field).
+    pub plugin: &'a Value,
+    /// What stands between the gate and the admin service.
+    pub faults: Option<&'a Faults>,
     /// Spread connections over workers one by one, so that a test with few
     /// connections reaches each.
     pub exact_balance: bool,
@@ -62,10 +81,11 @@ pub fn render(source: &str, edits: &Edits<'_>) -> Result<Value> {
     *at(access_log, "/typed_config/path")? = path(edits.access_log)?;
     if edits.filter {
         let filter = named(at(manager, "/http_filters")?, "tidegate")?;
-        *at(filter, "/typed_config/config/vm_config/code/local/filename")? = path(edits.wasm)?;
+        edit_plugin(at(filter, "/typed_config/config")?, edits)?;
     } else {
         remove_filter(manager)?;
     }
+    send_to(manager, edits.upstream)?;
     recorder(&mut config, edits)?;
     let clusters = at(&mut config, "/static_resources/clusters")?;
     for (name, port) in
@@ -76,7 +96,67 @@ pub fn render(source: &str, edits: &Edits<'_>) -> Result<Value> {
     for cluster in edits.clusters {
         put_cluster(clusters, cluster)?;
     }
+    if let Some(faults) = edits.faults {
+        put_faults(&mut config, faults, ports)?;
+    }
     Ok(config)
+}
+
+/// The filter's file and configuration, in the HTTP filter or the recorder.
+fn edit_plugin(plugin: &mut Value, edits: &Edits<'_>) -> Result<()> {
+    *at(plugin, "/vm_config/code/local/filename")? = path(edits.wasm)?;
+    if edits.plugin.is_null() {
+        return Ok(());
+    }
+    let text = at(plugin, "/configuration/value")?;
+    let configured = text.as_str().context("the plugin's configuration is not a text")?;
+    let mut configured =
+        serde_json::from_str(configured).context("the plugin's configuration is not JSON")?;
+    merge(&mut configured, edits.plugin);
+    *text = json!(configured.to_string());
+    Ok(())
+}
+
+/// RFC 7396.
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    for (name, value) in patch {
+        if value.is_null() {
+            if let Value::Object(fields) = target {
+                fields.remove(name);
+            }
+        } else {
+            merge(&mut target[name], value);
+        }
+    }
+}
+
+/// The gate's calls go through a listener with the faults, and from there on.
+fn put_faults(config: &mut Value, faults: &Faults, ports: &Ports) -> Result<()> {
+    // Abstract: no file, and no port that somebody else might take.
+    let address = json!({ "pipe": { "path": format!("@tidegate-admin-faults-{}", ports.gate) } });
+    let clusters = at(config, "/static_resources/clusters")?;
+    let admin = named(clusters, "tidegate-admin")?;
+    let mut behind = admin.clone();
+    behind["name"] = json!(BEHIND);
+    *at(&mut behind, "/load_assignment/cluster_name")? = json!(BEHIND);
+    *at(admin, "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address")? = address.clone();
+    push(clusters, behind)?;
+    push(at(config, "/static_resources/listeners")?, faults.listener(&address))?;
+    // What tests switch while it runs.
+    config["layered_runtime"] = json!({ "layers": [{ "name": "switches", "admin_layer": {} }] });
+    Ok(())
+}
+
+fn push(list: &mut Value, item: Value) -> Result<()> {
+    list.as_array_mut().context("not a list where Envoy's configuration should have one")?.push(item);
+    Ok(())
 }
 
 fn remove_filter(manager: &mut Value) -> Result<()> {
@@ -85,8 +165,23 @@ fn remove_filter(manager: &mut Value) -> Result<()> {
     if let Value::Array(list) = filters {
         list.retain(|filter| filter["name"] != "tidegate");
     }
+    Ok(())
+}
+
+fn send_to(manager: &mut Value, upstream: Upstream) -> Result<()> {
     let routes = at(manager, "/route_config/virtual_hosts/0/routes")?;
-    named(routes, "tidegate")?["route"] = json!({ "cluster": "demo", "timeout": "0s" });
+    let route = named(routes, "tidegate")?;
+    at(route, "/route/cluster_header")?;
+    match upstream {
+        Upstream::Chosen => {}
+        Upstream::Demo => route["route"] = json!({ "cluster": "demo", "timeout": "0s" }),
+        Upstream::Nowhere => {
+            if let Value::Object(fields) = route {
+                fields.remove("route");
+            }
+            route["direct_response"] = json!({ "status": 200 });
+        }
+    }
     Ok(())
 }
 
@@ -94,7 +189,7 @@ fn recorder(config: &mut Value, edits: &Edits<'_>) -> Result<()> {
     let extensions = at(config, "/bootstrap_extensions")?;
     if edits.recorder && edits.filter {
         let service = named(extensions, "envoy.bootstrap.wasm")?;
-        *at(service, "/typed_config/config/vm_config/code/local/filename")? = path(edits.wasm)?;
+        edit_plugin(at(service, "/typed_config/config")?, edits)?;
     } else {
         named(extensions, "envoy.bootstrap.wasm")?;
         *extensions = json!([]);
@@ -108,8 +203,7 @@ fn put_cluster(clusters: &mut Value, cluster: &Cluster) -> Result<()> {
         let mut new = named(clusters, "demo")?.clone();
         new["name"] = json!(cluster.name);
         *at(&mut new, "/load_assignment/cluster_name")? = json!(cluster.name);
-        let Value::Array(list) = clusters else { bail!("clusters are not a list") };
-        list.push(new);
+        push(clusters, new)?;
     }
     let target = named(clusters, &cluster.name)?;
     let is_address = cluster.host.parse::<std::net::IpAddr>().is_ok();
@@ -156,6 +250,9 @@ mod tests {
             clusters,
             recorder: true,
             filter: true,
+            upstream: Upstream::Chosen,
+            plugin: &Value::Null,
+            faults: None,
             exact_balance: false,
         }
     }
@@ -194,8 +291,44 @@ mod tests {
 
     #[test]
     fn without_filter_nothing_of_ours_is_left() {
-        let rendered = render(SOURCE, &Edits { filter: false, ..edits(&[]) }).unwrap().to_string();
+        let without = Edits { filter: false, upstream: Upstream::Demo, ..edits(&[]) };
+        let rendered = render(SOURCE, &without).unwrap().to_string();
         assert!(!rendered.contains(".wasm") && !rendered.contains("x-tidegate-cluster"), "{rendered}");
+    }
+
+    #[test]
+    fn the_plugin_is_told_what_is_merged_in() {
+        let plugin = json!({ "on_no_route": "pass", "admin": { "authority": null, "timeout": "250ms" } });
+        let rendered = render(SOURCE, &Edits { plugin: &plugin, ..edits(&[]) }).unwrap();
+        let recorder = "/bootstrap_extensions/0/typed_config/config/configuration/value";
+        let told = rendered.pointer(recorder).and_then(Value::as_str).unwrap();
+        let told: Value = serde_json::from_str(told).unwrap();
+        assert_eq!(told["on_no_route"], "pass");
+        assert_eq!(told["admin"]["timeout"], "250ms");
+        assert_eq!(told["admin"]["cluster"], "tidegate-admin", "what is not named stays");
+        assert!(told["admin"].get("authority").is_none());
+        assert_eq!(rendered.to_string().matches("250ms").count(), 2, "filter and recorder are told the same");
+    }
+
+    #[test]
+    fn faults_stand_between_the_gate_and_the_admin_service() {
+        let faults = Faults::default();
+        let mut rendered = render(SOURCE, &Edits { faults: Some(&faults), ..edits(&[]) }).unwrap();
+        let listeners = rendered.pointer_mut("/static_resources/listeners").unwrap();
+        let pipe = named(listeners, "admin-faults").unwrap()["address"].clone();
+        let clusters = rendered.pointer_mut("/static_resources/clusters").unwrap();
+        let address = "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address";
+        assert_eq!(named(clusters, "tidegate-admin").unwrap().pointer(address), Some(&pipe));
+        let behind = named(clusters, BEHIND).unwrap();
+        assert_eq!(behind.pointer(address).unwrap()["socket_address"]["port_value"], 5);
+        assert!(behind.get("circuit_breakers").is_some());
+    }
+
+    #[test]
+    fn without_upstream_envoy_answers() {
+        let rendered = render(SOURCE, &Edits { upstream: Upstream::Nowhere, ..edits(&[]) }).unwrap();
+        let flat = rendered.to_string();
+        assert!(flat.contains("direct_response") && !flat.contains("cluster_header"), "{flat}");
     }
 
     #[test]

@@ -12,11 +12,13 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::backend::InProcess;
+use crate::envoy;
+use crate::faults::Faults;
 use crate::http::{self, Method, Request, Response};
 use crate::ports::{PortChoice, Ports, local};
 use crate::process::{Identity, Process};
 use crate::programs::Programs;
-use crate::render::{self, Cluster, Edits};
+use crate::render::{self, Cluster, Edits, Upstream};
 use crate::sql::Shell;
 use crate::stats::Stats;
 use crate::wait;
@@ -44,8 +46,28 @@ pub struct Options {
     pub recorder: bool,
     /// Spread connections evenly over workers: for tests with few of them.
     pub exact_balance: bool,
+    /// The flags of a new database.
+    pub flags: FlagsAtStart,
+    /// Merged into the plugin's configuration (RFC 7396); `Value::Null`: as in the
+    /// repository's file.
+    pub plugin: Value,
+    /// What stands between the gate and the admin service.
+    pub faults: Option<Faults>,
+    /// Where the gate sends what it lets pass.
+    pub upstream: Upstream,
+    /// Run Envoy on this processor only: for measurements.
+    pub envoy_cpu: Option<u32>,
     /// What to run.
     pub programs: Programs,
+}
+
+/// The flags that a stack starts with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FlagsAtStart {
+    /// All on, and applied by the gate before the stack counts as started.
+    AllOn,
+    /// As the database has them: all off in a new one.
+    Off,
 }
 
 /// A backend by name.
@@ -78,8 +100,8 @@ pub struct Stack {
 
 impl Options {
     /// For a test: free ports, two workers, connections spread evenly, with the
-    /// recorder, programs as [`Programs::find`] finds them, files under
-    /// `target/tests/<name>`, which is emptied.
+    /// recorder, all flags on, programs as [`Programs::find`] finds them, files
+    /// under `target/tests/<name>`, which is emptied.
     ///
     /// # Errors
     /// A program is missing; the message has the command that makes it.
@@ -88,16 +110,30 @@ impl Options {
         if dir.exists() {
             std::fs::remove_dir_all(&dir).with_context(|| format!("cannot empty {}", dir.display()))?;
         }
-        Ok(Self {
+        let programs = Programs::find()?;
+        let flags = FlagsAtStart::AllOn;
+        Ok(Self { exact_balance: true, flags, ..Self::new(dir, PortChoice::Free, programs) })
+    }
+
+    /// Everything as in the repository's configuration: two workers, the recorder,
+    /// flags as the database has them.
+    #[must_use]
+    pub fn new(dir: PathBuf, ports: PortChoice, programs: Programs) -> Self {
+        Self {
             dir,
-            ports: PortChoice::Free,
+            ports,
             workers: 2,
             backends: Vec::new(),
             demo: Demo::InProcess,
             recorder: true,
-            exact_balance: true,
-            programs: Programs::find()?,
-        })
+            exact_balance: false,
+            flags: FlagsAtStart::Off,
+            plugin: Value::Null,
+            faults: None,
+            upstream: Upstream::Chosen,
+            envoy_cpu: None,
+            programs,
+        }
     }
 
     fn demo_is_ours(&self) -> bool {
@@ -106,7 +142,7 @@ impl Options {
 }
 
 impl Stack {
-    /// Starts everything and waits until the gate answers from tables.
+    /// Starts everything and waits until the gate holds its tables.
     ///
     /// # Errors
     /// A port is taken, a part ends or is not ready in time: the message has the
@@ -143,6 +179,9 @@ impl Stack {
         stack.start_admin()?;
         stack.start_envoy()?;
         stack.wait_gate_ready()?;
+        if stack.options.flags == FlagsAtStart::AllOn {
+            stack.all_flags(true).context("cannot switch the flags on")?;
+        }
         Ok(stack)
     }
 
@@ -222,33 +261,69 @@ impl Stack {
                 clusters: &self.options.backends,
                 recorder: self.options.recorder,
                 filter: true,
+                upstream: self.options.upstream,
+                plugin: &self.options.plugin,
+                faults: self.options.faults.as_ref(),
                 exact_balance: self.options.exact_balance,
             },
         )?;
         let path = self.options.dir.join("envoy.json");
         std::fs::write(&path, serde_json::to_vec_pretty(&config)?)?;
-        let mut command = Command::new(&self.options.programs.envoy);
-        command.arg("-c").arg(&path);
-        command.args(["--concurrency", &self.options.workers.to_string()]);
-        // Several stacks on one machine would otherwise meet in one shared-memory region.
-        command.arg("--disable-hot-restart");
+        let options = &self.options;
+        let mut command = envoy::command(&options.programs.envoy, &path, options.workers, options.envoy_cpu);
         command.env("TIDEGATE_GATEWAY_TOKEN", &self.gateway_token);
         self.envoy = Some(Process::start("envoy", command, &self.log("envoy"))?);
         Ok(())
     }
 
-    /// Waits until Envoy is live and the gate answers from tables, on as many
-    /// fresh connections in a row as there are workers, and twice over.
+    /// Waits until Envoy is live, the gate answers (on as many fresh connections in
+    /// a row as there are workers, and twice over), and every worker holds the
+    /// tables.
     ///
     /// # Errors
     /// Not within a minute, or Envoy ended.
     pub fn wait_gate_ready(&mut self) -> Result<()> {
+        self.wait_gate_answers()?;
+        if self.admin.is_some() {
+            self.wait_tables()?;
+        }
+        Ok(())
+    }
+
+    /// Without tables the gate asks the admin service, and answers as well.
+    fn wait_tables(&mut self) -> Result<()> {
+        let mut last = Value::Null;
+        let mut looks = 0_u32;
+        wait::until("the gate enforces the tables", START_LIMIT, || {
+            self.check_running()?;
+            // A gateway says how far it is at once when somebody waits for it, and with
+            // its next poll otherwise: a refresh makes it say so again.
+            let ask = if looks > 0 && looks.is_multiple_of(50) { "cache/refresh" } else { "warmup" };
+            looks += 1;
+            self.api_ok(Method::POST, &format!("/api/admin/optimization/{ask}?wait=1s"), None)?;
+            last = self.api_ok(Method::GET, "/api/admin/gateways", None)?;
+            let gateways = last["items"].as_array().into_iter().flatten();
+            // The newest is the Envoy that runs; others are of processes that ended.
+            let newest = gateways.min_by_key(|gateway| gateway["known_for_ms"].as_u64());
+            Ok(newest.filter(|gateway| self.holds_tables(gateway)).map(drop))
+        })
+        .with_context(|| format!("gateways: {last}"))
+    }
+
+    fn holds_tables(&self, gateway: &Value) -> bool {
+        let all = u64::from(self.options.workers);
+        gateway["lost"] == false
+            && gateway["enforces"].is_string()
+            && gateway["vms"].as_u64().is_some_and(|vms| vms >= all)
+    }
+
+    fn wait_gate_answers(&mut self) -> Result<()> {
         let (envoy_admin, gate) = (self.envoy_admin(), self.gate());
         let process = self.envoy.as_mut().context("Envoy does not run")?;
         let mut last = String::from("nothing listens");
         let wanted = 2 * self.options.workers;
         let mut in_a_row = 0;
-        wait::until("the gate answers from tables", START_LIMIT, || {
+        wait::until("the gate answers", START_LIMIT, || {
             process.check_running()?;
             let live =
                 http::send(envoy_admin, &Request::get("/ready")).is_ok_and(|answer| answer.status == 200);
@@ -332,6 +407,14 @@ impl Stack {
     /// Envoy does not answer.
     pub fn stats(&self) -> Result<Stats> {
         Stats::read(self.envoy_admin())
+    }
+
+    /// Envoy's process.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn envoy(&self) -> Result<&Identity> {
+        Ok(self.envoy.as_ref().context("Envoy does not run")?.identity())
     }
 
     /// A database shell in a process of its own.

@@ -1,0 +1,276 @@
+//! Envoy's own fault filter in front of the admin service: calls that are slow,
+//! refused or answered wrongly, without a word of that in the product.
+//!
+//! The gate's cluster of the admin service points to one more listener of the same
+//! Envoy, on an abstract Unix socket, which has the fault filters and sends on what
+//! they let through. Delays are fixed when the stack starts; a test changes the
+//! rest while it runs, through Envoy's runtime.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Map, Value, json};
+
+use crate::http::{self, Method, Request};
+use crate::stack::Stack;
+use crate::wait;
+
+/// Prefix of Envoy's statistics of this listener: `http.admin_faults.`.
+pub const STAT_PREFIX: &str = "admin_faults";
+/// The cluster of the admin service itself, behind the faults.
+pub const BEHIND: &str = "tidegate-admin-behind-faults";
+/// The filter that a test switches.
+const SWITCHED: &str = "switched";
+
+/// A call of the gate to the admin service.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Call {
+    /// `check/ip`.
+    Ip,
+    /// `check/geo`.
+    Geo,
+    /// `check/route`.
+    Route,
+    /// `events?sync=1`: an event whose response waits for it.
+    OpenEvent,
+    /// `events`: batches.
+    Events,
+    /// `sync`: the poll for tables (neither its pages nor acks).
+    Sync,
+}
+
+impl Call {
+    /// All of them, the more specific matches first.
+    pub const ALL: [Self; 6] = [Self::Ip, Self::Geo, Self::Route, Self::OpenEvent, Self::Events, Self::Sync];
+
+    /// The name in tables and runtime keys.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ip => "ip",
+            Self::Geo => "geo",
+            Self::Route => "route",
+            Self::OpenEvent => "open_event",
+            Self::Events => "events",
+            Self::Sync => "sync",
+        }
+    }
+
+    fn matches(self) -> Value {
+        let path = match self {
+            Self::Ip => "check/ip",
+            Self::Geo => "check/geo",
+            Self::Route => "check/route",
+            Self::OpenEvent | Self::Events => "events",
+            Self::Sync => "sync",
+        };
+        let mut matches = json!({ "path": format!("/api/data-plane/v1/{path}") });
+        if self == Self::OpenEvent {
+            matches["query_parameters"] = json!([{ "name": "sync", "present_match": true }]);
+        }
+        matches
+    }
+
+    fn key(self, what: &str) -> String {
+        format!("tidegate.faults.{}.{what}", self.name())
+    }
+}
+
+/// A share of the calls of one kind takes longer. Several of one kind are drawn
+/// independently and add up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Delay {
+    /// Which calls.
+    pub call: Call,
+    /// Of 10,000 calls, how many.
+    pub per_10_000: u32,
+    /// By how much; at least a millisecond.
+    pub by: Duration,
+}
+
+/// What stands between the gate and the admin service from the start.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Faults {
+    /// Delays; none: calls pass until a test says otherwise.
+    pub delays: Vec<Delay>,
+}
+
+impl Faults {
+    /// Every call of these kinds takes this much longer.
+    #[must_use]
+    pub fn slow(calls: &[Call], by: Duration) -> Self {
+        Self { delays: calls.iter().map(|call| Delay { call: *call, per_10_000: 10_000, by }).collect() }
+    }
+
+    /// Filters with a delay that are needed one after the other.
+    fn levels(&self) -> usize {
+        Call::ALL.into_iter().map(|call| self.of(call).count()).max().unwrap_or(0)
+    }
+
+    fn of(&self, call: Call) -> impl Iterator<Item = &Delay> {
+        self.delays.iter().filter(move |delay| delay.call == call)
+    }
+
+    /// The listener, at `address`.
+    #[must_use]
+    pub fn listener(&self, address: &Value) -> Value {
+        let fault = |name: &str| json!({ "name": name, "typed_config": { "@type": FAULT } });
+        let mut filters: Vec<_> = (0..self.levels()).map(|level| fault(&level_name(level))).collect();
+        filters.push(fault(SWITCHED));
+        filters.push(json!({
+            "name": "envoy.filters.http.router",
+            "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
+        }));
+        let to = json!({ "cluster": BEHIND, "timeout": "0s" });
+        let mut routes: Vec<_> = Call::ALL
+            .into_iter()
+            .map(|call| json!({ "match": call.matches(), "route": to, "typed_per_filter_config": self.filters(call) }))
+            .collect();
+        routes.push(json!({ "match": { "prefix": "/" }, "route": to }));
+        json!({
+            "name": "admin-faults",
+            "address": address,
+            "filter_chains": [{ "filters": [{
+                "name": "envoy.filters.network.http_connection_manager",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+                    "stat_prefix": STAT_PREFIX,
+                    // A poll waits as long as it likes.
+                    "stream_idle_timeout": "0s",
+                    "http_filters": filters,
+                    "route_config": {
+                        "name": "admin-faults",
+                        "virtual_hosts": [{ "name": "any", "domains": ["*"], "routes": routes }],
+                    },
+                },
+            }] }],
+        })
+    }
+
+    /// What the filters do to one kind of call.
+    fn filters(&self, call: Call) -> Value {
+        let delayed = self.of(call).enumerate().map(|(level, delay)| {
+            let share = json!({ "numerator": delay.per_10_000, "denominator": "TEN_THOUSAND" });
+            let delay = json!({ "fixed_delay": seconds(delay.by), "percentage": share });
+            (level_name(level), json!({ "@type": FAULT, "delay": delay }))
+        });
+        let none = json!({ "numerator": 0, "denominator": "HUNDRED" });
+        let switched = json!({
+            "@type": FAULT,
+            "delay": { "fixed_delay": "0.001s", "percentage": none },
+            "delay_percent_runtime": call.key("delay_percent"),
+            "delay_duration_runtime": call.key("delay_ms"),
+            "abort": { "http_status": 503, "percentage": none },
+            "abort_percent_runtime": call.key("abort_percent"),
+            "abort_http_status_runtime": call.key("abort_status"),
+        });
+        delayed.chain([(SWITCHED.to_owned(), switched)]).collect::<Map<_, _>>().into()
+    }
+}
+
+const FAULT: &str = "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault";
+
+fn level_name(level: usize) -> String {
+    format!("delay-{level}")
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{}.{:09}s", duration.as_secs(), duration.subsec_nanos())
+}
+
+impl Stack {
+    /// From now on this share of the calls, in percent, is answered with `status`
+    /// and a body that nobody expects, and does not reach the admin service.
+    /// 0: none.
+    ///
+    /// # Errors
+    /// The stack was started without [`Faults`], or Envoy does not answer.
+    pub fn abort_calls(&self, call: Call, percent: u8, status: u16) -> Result<()> {
+        self.set_runtime(&[
+            (call.key("abort_status"), status.into()),
+            (call.key("abort_percent"), percent.into()),
+        ])
+    }
+
+    /// From now on every such call takes this much longer. Zero: none does.
+    ///
+    /// # Errors
+    /// The stack was started without [`Faults`], or Envoy does not answer.
+    pub fn delay_calls(&self, call: Call, by: Duration) -> Result<()> {
+        let percent = if by.is_zero() { 0 } else { 100 };
+        let millis = u64::try_from(by.as_millis()).context("a delay of ages")?;
+        self.set_runtime(&[(call.key("delay_ms"), millis.max(1)), (call.key("delay_percent"), percent)])
+    }
+
+    /// From now on the gate's tables stay as they are, whatever the database says,
+    /// until [`Stack::thaw_tables`].
+    ///
+    /// # Errors
+    /// The stack was started without [`Faults`], or the gate goes on polling.
+    pub fn freeze_tables(&self) -> Result<()> {
+        let aborted = || -> Result<u64> {
+            let name = format!("http.{STAT_PREFIX}.fault.aborts_injected");
+            Ok(self.stats()?.get(&name).unwrap_or(0))
+        };
+        let before = aborted()?;
+        self.abort_calls(Call::Sync, 100, 503)?;
+        // The poll that is open still carries the next change: one that changes no
+        // decision, so that the poll after it is the first refused one.
+        self.sql()?.run(&format!(
+            "INSERT OR REPLACE INTO ip_monitor (ip, status, updated_at) \
+             VALUES ('{WATCHED}', 'watched', strftime('%Y-%m-%d %H:%M:%f', 'now'))"
+        ))?;
+        wait::until("a poll of the gate is refused", Duration::from_secs(30), || {
+            Ok((aborted()? > before).then_some(()))
+        })
+    }
+
+    /// Ends what [`Stack::freeze_tables`] began; the tables follow within seconds.
+    ///
+    /// # Errors
+    /// As [`Stack::abort_calls`].
+    pub fn thaw_tables(&self) -> Result<()> {
+        self.abort_calls(Call::Sync, 0, 503)
+    }
+
+    fn set_runtime(&self, values: &[(String, u64)]) -> Result<()> {
+        ensure!(self.options().faults.is_some(), "this stack was started without Options.faults");
+        let query: Vec<_> = values.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let request = Request::new(Method::POST, &format!("/runtime_modify?{}", query.join("&")));
+        let answer = http::send(self.envoy_admin(), &request)?;
+        if answer.status != 200 {
+            bail!("Envoy's /runtime_modify answered {}: {}", answer.status, answer.text());
+        }
+        Ok(())
+    }
+}
+
+/// An address of documentation that no test sends from.
+const WATCHED: &str = "192.0.2.255";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_call_has_its_own_delays_one_after_the_other() {
+        let delay = |call, per_10_000, millis| Delay { call, per_10_000, by: Duration::from_millis(millis) };
+        let faults = Faults {
+            delays: vec![
+                delay(Call::Ip, 10_000, 50),
+                delay(Call::Route, 10_000, 60),
+                delay(Call::Ip, 100, 1_090),
+            ],
+        };
+        assert_eq!(faults.levels(), 2);
+        let ip = faults.filters(Call::Ip);
+        assert_eq!(ip["delay-1"]["delay"]["fixed_delay"], "1.090000000s");
+        assert_eq!(ip["delay-1"]["delay"]["percentage"]["numerator"], 100);
+        let route = faults.filters(Call::Route);
+        assert_eq!(route["delay-0"]["delay"]["fixed_delay"], "0.060000000s");
+        assert!(route.get("delay-1").is_none());
+        assert!(faults.filters(Call::Sync).get("delay-0").is_none());
+        let listener = faults.listener(&json!({ "pipe": { "path": "@x" } })).to_string();
+        assert_eq!(listener.matches("\"delay-1\"").count(), 2, "the filter and the one route: {listener}");
+    }
+}
