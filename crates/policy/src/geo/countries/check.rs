@@ -1,0 +1,112 @@
+//! Checking a country table's bytes in steps. What this accepts is exactly what
+//! [`encode`](super::write::encode) lays out for some ranges.
+
+use std::sync::Arc;
+
+use super::layout::{Header, Layout, View};
+use super::{Country, CountryTable};
+use crate::wire::WireError;
+
+/// A check of a table's bytes in steps, so that 10 MB do not hold up a worker.
+pub struct CountryCheck {
+    bytes: Vec<u8>,
+    header: Header,
+    layout: Layout,
+    v4: Progress,
+    v6: Progress,
+    fine: usize,
+    /// Of each country, whether a boundary names it.
+    named: Vec<bool>,
+}
+
+/// How far one family is checked.
+#[derive(Default)]
+struct Progress {
+    boundaries: usize,
+    last: Option<u128>,
+    place: u16,
+    ranges: usize,
+}
+
+impl CountryCheck {
+    /// Begins; reads the header and the codes only.
+    ///
+    /// # Errors
+    /// When the header does not fit the bytes, or a code is none.
+    pub fn new(bytes: Vec<u8>) -> Result<Self, WireError> {
+        let header = Header::read(&bytes)?;
+        let layout = Layout::new(&header)?;
+        if layout.len != bytes.len() {
+            return Err(WireError::Malformed("table length does not fit its header"));
+        }
+        let codes = View::new(&bytes, &layout).codes();
+        let is_code = |code: &[u8; 2]| Country::new(code).map(Country::code) == Some(*code);
+        if !codes.is_sorted_by(|a, b| a < b) || !codes.iter().all(is_code) {
+            return Err(WireError::Malformed("codes of countries"));
+        }
+        let named = vec![false; codes.len()];
+        Ok(Self { bytes, header, layout, v4: Progress::default(), v6: Progress::default(), fine: 0, named })
+    }
+
+    /// Checks up to `entries` more (at least one, so that every call gets on);
+    /// the table once all are.
+    ///
+    /// # Errors
+    /// When an entry is not what the layout says.
+    pub fn step(&mut self, entries: usize) -> Result<Option<CountryTable>, WireError> {
+        let view = View::new(&self.bytes, &self.layout);
+        for _ in 0..entries.max(1) {
+            if let Some((first, place)) = view.v4(self.v4.boundaries) {
+                self.v4.enter(first, place, &mut self.named)?;
+            } else if let Some((upper, place)) = view.v6(self.v6.boundaries) {
+                let lower = match view.fine(self.fine) {
+                    Some((index, lower)) if index as usize == self.v6.boundaries => {
+                        self.fine = self.fine.saturating_add(1);
+                        if lower == 0 {
+                            return Err(WireError::Malformed("a fine boundary that is not fine"));
+                        }
+                        lower
+                    }
+                    _ => 0,
+                };
+                self.v6.enter(u128::from(upper) << 64 | u128::from(lower), place, &mut self.named)?;
+            } else {
+                return self.finish().map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    fn finish(&mut self) -> Result<CountryTable, WireError> {
+        if self.fine != self.header.fine as usize {
+            return Err(WireError::Malformed("fine boundaries out of order"));
+        }
+        if self.named.iter().any(|named| !named) {
+            return Err(WireError::Malformed("a country without addresses"));
+        }
+        if self.bytes.len() != self.layout.len {
+            return Err(WireError::Malformed("the check has ended"));
+        }
+        let bytes = Arc::new(std::mem::take(&mut self.bytes));
+        let ranges = (self.v4.ranges, self.v6.ranges);
+        Ok(CountryTable { bytes, layout: self.layout.clone(), ranges })
+    }
+}
+
+impl Progress {
+    fn enter(&mut self, first: u128, place: u16, named: &mut [bool]) -> Result<(), WireError> {
+        if self.last.is_some_and(|last| last >= first) {
+            return Err(WireError::Malformed("boundaries out of order"));
+        }
+        if place == self.place {
+            return Err(WireError::Malformed("a boundary at which nothing changes"));
+        }
+        if let Some(country) = usize::from(place).checked_sub(1) {
+            *named.get_mut(country).ok_or(WireError::Malformed("no such country"))? = true;
+            self.ranges = self.ranges.saturating_add(1);
+        }
+        (self.last, self.place) = (Some(first), place);
+        self.boundaries = self.boundaries.saturating_add(1);
+        Ok(())
+    }
+}
