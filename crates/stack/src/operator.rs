@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::http::{Connection, Method, Request};
@@ -30,10 +31,57 @@ pub struct Recording {
     pub duplicates: u64,
     /// VMs that died without a closing record.
     pub unclosed: u64,
+    /// Events that a response waited for, and whose request has not ended yet.
+    pub open: u64,
+    /// How the checks were answered.
+    pub checks: Checks,
     /// Stored by numbered.
     pub completeness: f64,
     /// Whether that is a figure and not a bound.
     pub exact: bool,
+}
+
+/// How each check was answered, over all recorded requests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+pub struct Checks {
+    /// Ban and allow list.
+    pub ip: Checked,
+    /// Country and geo rules.
+    pub geo: Checked,
+    /// Routes.
+    pub route: Checked,
+}
+
+/// How one check was answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+pub struct Checked {
+    /// By anybody or nobody: where the decision needed it.
+    pub asked: u64,
+    /// From the cache, as the flag says.
+    pub cache: u64,
+    /// By the database.
+    pub direct: u64,
+    /// From the cache, because the admin service did not answer.
+    pub fallback: u64,
+    /// By nobody.
+    pub unavailable: u64,
+    /// In shadow: compared.
+    pub compared: u64,
+    /// In shadow: different.
+    pub mismatched: u64,
+    /// Of those, where the cache was only behind.
+    pub lagging: u64,
+}
+
+impl Checked {
+    /// The share answered from the cache, 0 to 1, since `before`; `None`: the
+    /// check was not asked for since.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "counts of one run")]
+    pub fn hit_ratio_since(&self, before: &Self) -> Option<f64> {
+        let asked = self.asked.saturating_sub(before.asked);
+        (asked > 0).then(|| self.cache.saturating_sub(before.cache) as f64 / asked as f64)
+    }
 }
 
 impl Recording {
@@ -43,7 +91,7 @@ impl Recording {
         self.exact
             && self.completeness == 1.0
             && self.stored == self.numbered
-            && (self.pending, self.lost, self.dropped, self.unclosed) == (0, 0, 0, 0)
+            && (self.pending, self.lost, self.dropped, self.unclosed, self.open) == (0, 0, 0, 0, 0)
     }
 }
 
@@ -212,6 +260,8 @@ impl Stack {
             dropped,
             duplicates: number("duplicates")?,
             unclosed: number("unclosed")?,
+            open: number("open")?,
+            checks: Checks::deserialize(&said["checks"]).with_context(|| format!("no checks in {said}"))?,
             completeness: said["completeness"]
                 .as_f64()
                 .with_context(|| format!("no completeness in {said}"))?,
