@@ -11,7 +11,8 @@ pub mod time_text;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tidegate_policy::wire::event::{Source, SourceReport};
+use tidegate_policy::check::PerCheck;
+use tidegate_policy::wire::event::{OpenEvent, Source, SourceReport};
 use tidegate_policy::wire::sync::Gateway;
 use tokio::sync::watch;
 
@@ -47,6 +48,41 @@ pub struct RouteRow {
     pub updated_at: Option<String>,
 }
 
+/// A row of `flags`, unchecked. A flag without a row is off.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FlagRow {
+    /// The flag's name.
+    pub name: String,
+    /// Its state as JSON: `false`, `true`, `"shadow"`, `{"percent": 25}`.
+    pub value: String,
+    /// UTC, as text.
+    pub updated_at: Option<String>,
+}
+
+/// A row of `geo_rules`, unchecked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GeoRuleRow {
+    /// The rule's name.
+    pub name: String,
+    /// The rule as JSON.
+    pub document: String,
+    /// UTC, as text.
+    pub created_at: Option<String>,
+    /// UTC, as text.
+    pub updated_at: Option<String>,
+}
+
+/// The country table, as the last import laid it out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CountriesRow {
+    /// What was imported, in the operator's words: a file's name.
+    pub source: String,
+    /// UTC, as text.
+    pub imported_at: Option<String>,
+    /// A [`CountryTable`](tidegate_policy::geo::CountryTable)'s bytes, unchecked.
+    pub table: Vec<u8>,
+}
+
 /// A table that gateways get.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Table {
@@ -54,6 +90,17 @@ pub enum Table {
     Ip,
     /// `routes`.
     Routes,
+    /// `flags`.
+    Flags,
+    /// `geo_rules`.
+    GeoRules,
+    /// `geo_countries`: one row at most.
+    Countries,
+}
+
+impl Table {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Ip, Self::Routes, Self::Flags, Self::GeoRules, Self::Countries];
 }
 
 /// The raw key of a row that changed; the row is read again, never trusted from
@@ -75,19 +122,38 @@ pub struct Snapshot {
     pub ips: Vec<IpRow>,
     /// Rows of `routes`, if asked for.
     pub routes: Vec<RouteRow>,
+    /// Rows of `flags`, if asked for.
+    pub flags: Vec<FlagRow>,
+    /// Rows of `geo_rules`, if asked for.
+    pub geo_rules: Vec<GeoRuleRow>,
+    /// The row of `geo_countries`, if asked for.
+    pub countries: Option<CountriesRow>,
+}
+
+/// Changed rows as they now stand, each key once; `None`: deleted.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ChangedRows {
+    /// Of `ip_monitor`.
+    pub ips: Vec<(String, Option<IpRow>)>,
+    /// Of `routes`.
+    pub routes: Vec<(String, Option<RouteRow>)>,
+    /// Of `flags`.
+    pub flags: Vec<(String, Option<FlagRow>)>,
+    /// Of `geo_rules`.
+    pub geo_rules: Vec<(String, Option<GeoRuleRow>)>,
+    /// Of `geo_countries`; the outer `None`: nothing changed there.
+    pub countries: Option<Option<CountriesRow>>,
 }
 
 /// What happened since a `seq`.
 #[derive(Clone, Debug)]
 pub enum Changes {
-    /// The rows of these keys as they now stand; `None`: deleted.
+    /// The rows that changed.
     Rows {
         /// The moment.
         seq: u64,
-        /// Changed rows of `ip_monitor`, each key once.
-        ips: Vec<(String, Option<IpRow>)>,
-        /// Changed rows of `routes`, each key once.
-        routes: Vec<(String, Option<RouteRow>)>,
+        /// As they now stand.
+        rows: ChangedRows,
     },
     /// The log does not reach back that far, went back (`.restore`), or the
     /// triggers had been tampered with: take a snapshot. `new_epoch` when what
@@ -131,6 +197,49 @@ pub enum Change {
         /// Its name.
         name: String,
     },
+    /// Set these flags, and no others.
+    SetFlags {
+        /// Name and state as JSON.
+        flags: Vec<(String, String)>,
+    },
+    /// Insert or replace a geo rule; `created_at` of an existing row stays.
+    PutGeoRule {
+        /// Its name.
+        name: String,
+        /// The rule as JSON.
+        document: String,
+    },
+    /// Remove a geo rule.
+    DeleteGeoRule {
+        /// Its name.
+        name: String,
+    },
+    /// Replace the country table.
+    SetCountries {
+        /// What was imported.
+        source: String,
+        /// Its bytes, checked.
+        table: Vec<u8>,
+    },
+}
+
+/// What somebody changed through our API or command line: the audit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AuditRow {
+    /// Counts up from 1.
+    pub id: u64,
+    /// UTC, as text.
+    pub at: String,
+    /// The token's name, or `command line`.
+    pub by: String,
+    /// `flag`, `ban`, `unban`, `route`, `geo-rule`, `countries`.
+    pub what: String,
+    /// Which one: the flag's name, the prefix, the route's name.
+    pub target: String,
+    /// What it was before, as JSON; `None`: not there.
+    pub from: Option<String>,
+    /// What it is since, as JSON; `None`: not there any more.
+    pub to: Option<String>,
 }
 
 /// What a commit did.
@@ -188,6 +297,40 @@ pub struct Appended {
     pub duplicates: u64,
 }
 
+/// How often each check was answered, and by whom; counted once per event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CheckCounts {
+    /// From the cache, as the flag says.
+    pub cache: u64,
+    /// By the database.
+    pub direct: u64,
+    /// From the cache, because the admin service did not answer.
+    pub fallback: u64,
+    /// By nobody.
+    pub unavailable: u64,
+    /// In shadow: compared.
+    pub compared: u64,
+    /// In shadow: different.
+    pub mismatched: u64,
+    /// Of those, where the cache was only behind.
+    pub lagging: u64,
+}
+
+/// An address that requests came from. Only the most frequent ones are kept: a
+/// new one takes the place of the rarest and its count (the space-saving
+/// algorithm), so `count` is too high by `over` at most, and never too low.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SeenRow {
+    /// The client's address in canonical form.
+    pub ip: String,
+    /// Requests.
+    pub count: u64,
+    /// By how much that may be too high.
+    pub over: u64,
+    /// UTC, as text.
+    pub last_seen: String,
+}
+
 /// The counts of `recording/stats`: over all sources ever, folded ones included.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct RecordingCounts {
@@ -210,6 +353,14 @@ pub struct RecordingCounts {
     pub alive: u64,
     /// Batches that could not be read.
     pub malformed: u64,
+    /// Requests whose event was stored before their response, and whose end has
+    /// not come yet.
+    pub open: u64,
+    /// Of `stored`: those whose source ended, or gave them up, before their end
+    /// came. What is known of them is what was known when their response began.
+    pub incomplete: u64,
+    /// How the checks were answered.
+    pub checks: PerCheck<CheckCounts>,
     /// As the recorders last reported.
     pub recorder: RecorderFigures,
 }
@@ -249,12 +400,21 @@ pub trait Store: Send + Sync + 'static {
     async fn snapshot(&self, tables: &[Table]) -> Result<Snapshot, StoreError>;
     /// Rows that changed after `seq`, as they now stand.
     async fn changes_since(&self, seq: u64) -> Result<Changes, StoreError>;
-    /// Writes durably; answers once it is committed.
-    async fn commit(&self, change: Change) -> Result<Committed, StoreError>;
+    /// Writes durably, with its audit; answers once it is committed.
+    async fn commit(&self, change: Change, by: &str) -> Result<Committed, StoreError>;
     /// Changes whenever there may be something new, ours or foreign: a hint only.
     fn watch(&self) -> watch::Receiver<u64>;
     /// Stores batches exactly once, ledger and rows in one transaction.
     async fn append(&self, append: Append) -> Result<Appended, StoreError>;
+    /// Stores an event whose response waits for it, unless the ledger has its
+    /// number already. Twice is once.
+    async fn open_event(&self, gateway: Gateway, open: OpenEvent) -> Result<(), StoreError>;
+    /// Addresses that requests came from, most frequent first, at most `limit`.
+    async fn seen(&self, limit: usize) -> Result<Vec<SeenRow>, StoreError>;
+    /// What is known of requests from one address, in canonical form.
+    async fn seen_one(&self, ip: &str) -> Result<Option<SeenRow>, StoreError>;
+    /// The audit, newest first, from before the row `before`.
+    async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Vec<AuditRow>, StoreError>;
     /// Counts batches that could not be read.
     async fn note_malformed(&self, batches: u64) -> Result<(), StoreError>;
     /// A gateway is gone for good (its process ended): its sources are dead.

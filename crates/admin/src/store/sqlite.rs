@@ -5,7 +5,9 @@
 //! ([`readers`]), one thread looks for what others wrote ([`watcher`]) and one
 //! keeps house ([`keeper`]).
 
+mod audit;
 mod changes;
+mod checks;
 mod counts;
 mod events;
 mod file;
@@ -13,14 +15,19 @@ mod hearing;
 mod ingest;
 mod keeper;
 mod ledger;
+mod open;
 mod queue;
 mod ranges;
 mod readers;
 mod schema;
+mod seen;
 mod shared;
+mod spellings;
 mod tables;
+mod tally;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod watcher;
 mod writer;
 
@@ -31,24 +38,27 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rusqlite::ErrorCode;
-use tidegate_policy::wire::event::Source;
+use rusqlite::{Connection, ErrorCode};
+use tidegate_policy::wire::event::{OpenEvent, Source};
 use tidegate_policy::wire::sync::Gateway;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
 
 use super::{
-    Append, Appended, Change, Changes, Committed, RecordingCounts, Snapshot, Store, StoreError, StoreHealth,
-    Table, TokenRow, time_text,
+    Append, Appended, AuditRow, Change, Changes, Committed, RecordingCounts, SeenRow, Snapshot, Store,
+    StoreError, StoreHealth, Table, TokenRow, time_text,
 };
 use file::ServiceLock;
 use ingest::AppendJob;
-use queue::{Ingest, Reply, Urgent};
+use queue::{Ingest, OpenJob, Reply, Urgent};
 use readers::Readers;
+use seen::Seen;
 use shared::Shared;
 use writer::Writer;
 
 /// Events that wait for the writer at most; whoever brings more waits.
 const MAX_WAITING_EVENTS: usize = 100_000;
+/// The same for events whose response waits.
+const MAX_WAITING_OPENS: usize = 20_000;
 
 /// How long things are kept and waited for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -101,6 +111,7 @@ pub struct SqliteStore {
     shared: Arc<Shared>,
     readers: Arc<Readers>,
     room: Semaphore,
+    room_for_opens: Semaphore,
     threads: Vec<JoinHandle<()>>,
     /// Given up last.
     _lock: ServiceLock,
@@ -134,6 +145,7 @@ impl SqliteStore {
             shared: Arc::clone(&shared),
             readers: Arc::new(Readers::new()),
             room: Semaphore::new(MAX_WAITING_EVENTS),
+            room_for_opens: Semaphore::new(MAX_WAITING_OPENS),
             threads: Vec::new(),
             _lock: lock,
         };
@@ -154,7 +166,7 @@ impl SqliteStore {
         let path = file::create(path.as_ref()).map_err(failed)?;
         let (conn, ..) = Writer::open(&path, Duration::from_secs(5))?;
         conn.busy_timeout(Duration::from_secs(5)).map_err(|e| sql_error(&e))?;
-        changes::add_token(&conn, token).map_err(|e| sql_error(&e))
+        tokens::add_token(&conn, token).map_err(|e| sql_error(&e))
     }
 
     /// All tokens of the database at `path`, whether or not a service has it open.
@@ -164,7 +176,7 @@ impl SqliteStore {
     pub fn tokens_beside(path: impl AsRef<Path>) -> Result<Vec<TokenRow>, StoreError> {
         let path = file::create(path.as_ref()).map_err(failed)?;
         let (conn, ..) = Writer::open(&path, Duration::from_secs(5))?;
-        changes::tokens(&conn).map_err(|e| sql_error(&e))
+        tokens::tokens(&conn).map_err(|e| sql_error(&e))
     }
 
     /// Removes every token called `name` from the database at `path`, whether or
@@ -176,13 +188,49 @@ impl SqliteStore {
         let path = file::create(path.as_ref()).map_err(failed)?;
         let (conn, ..) = Writer::open(&path, Duration::from_secs(5))?;
         conn.busy_timeout(Duration::from_secs(5)).map_err(|e| sql_error(&e))?;
-        changes::remove_tokens(&conn, name).map_err(|e| sql_error(&e))
+        tokens::remove_tokens(&conn, name).map_err(|e| sql_error(&e))
+    }
+
+    /// Carries out `change`, of `by`, in the database at `path`, whether or not a
+    /// service has it open.
+    ///
+    /// # Errors
+    /// When the database cannot be created, read or written; then nothing was changed.
+    pub fn commit_beside(path: impl AsRef<Path>, change: &Change, by: &str) -> Result<Committed, StoreError> {
+        let path = file::create(path.as_ref()).map_err(failed)?;
+        let (conn, ..) = Writer::open(&path, Duration::from_secs(5))?;
+        conn.busy_timeout(Duration::from_secs(5)).map_err(|e| sql_error(&e))?;
+        // A connection that is closed within a transaction rolls it back.
+        conn.execute_batch("BEGIN IMMEDIATE").map_err(|e| sql_error(&e))?;
+        let spellings = &mut spellings::Spellings::default();
+        let committed = changes::apply(&conn, spellings, change, by).map_err(|e| sql_error(&e))?;
+        conn.execute_batch("COMMIT").map_err(|e| sql_error(&e))?;
+        Ok(committed)
     }
 
     fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(failed)?;
         self.threads.push(thread);
         Ok(())
+    }
+
+    /// Waits for room in front of the writer, as long as for its lock.
+    async fn enter<'a>(&self, room: &'a Semaphore, many: u32) -> Result<SemaphorePermit<'a>, StoreError> {
+        let entry = tokio::time::timeout(self.shared.options.busy_for, room.acquire_many(many));
+        entry.await.map_err(|_| StoreError::Busy)?.map_err(|_| StoreError::Closed)
+    }
+
+    /// The counts of addresses as the writer has them, or else as they are stored.
+    async fn look_at_seen<T: Send + 'static>(
+        &self,
+        look: impl Fn(&Seen) -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let look = move |conn: &Connection| match shared.seen.look(&look) {
+            Some(found) => Ok(found),
+            None => Seen::load(conn).map(|seen| look(&seen)),
+        };
+        self.readers.read(&self.shared, look).await
     }
 
     async fn urgent<T>(&self, job: impl FnOnce(Reply<T>) -> Urgent) -> Result<T, StoreError> {
@@ -221,8 +269,8 @@ impl Store for SqliteStore {
         self.readers.read(&self.shared, move |conn| tables::changes(conn, &shared, seq)).await
     }
 
-    async fn commit(&self, change: Change) -> Result<Committed, StoreError> {
-        self.urgent(|reply| Urgent::Change(change, reply)).await
+    async fn commit(&self, change: Change, by: &str) -> Result<Committed, StoreError> {
+        self.urgent(|reply| Urgent::Change(change, by.to_owned(), reply)).await
     }
 
     fn watch(&self) -> watch::Receiver<u64> {
@@ -233,9 +281,29 @@ impl Store for SqliteStore {
         self.shared.hearing.hear(&append);
         let rows: usize = append.batches.iter().map(|b| b.events.len()).sum();
         let room = u32::try_from(rows.clamp(1, MAX_WAITING_EVENTS)).unwrap_or(u32::MAX);
-        let entry = tokio::time::timeout(self.shared.options.busy_for, self.room.acquire_many(room));
-        let _room = entry.await.map_err(|_| StoreError::Busy)?.map_err(|_| StoreError::Closed)?;
+        let _room = self.enter(&self.room, room).await?;
         self.ingest(|reply| Ingest::Append(Box::new(AppendJob::new(append, reply)))).await
+    }
+
+    async fn open_event(&self, gateway: Gateway, open: OpenEvent) -> Result<(), StoreError> {
+        self.shared.hearing.hear_source(open.source);
+        let _room = self.enter(&self.room_for_opens, 1).await?;
+        let (reply, answer) = oneshot::channel();
+        self.shared.queue.put_open(OpenJob::new(gateway, open, reply))?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    async fn seen(&self, limit: usize) -> Result<Vec<SeenRow>, StoreError> {
+        self.look_at_seen(move |seen| seen.top(limit)).await
+    }
+
+    async fn seen_one(&self, ip: &str) -> Result<Option<SeenRow>, StoreError> {
+        let Ok(address) = ip.parse() else { return Ok(None) };
+        self.look_at_seen(move |seen| seen.one(address)).await
+    }
+
+    async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Vec<AuditRow>, StoreError> {
+        self.readers.read(&self.shared, move |conn| audit::read(conn, before, limit)).await
     }
 
     async fn note_malformed(&self, batches: u64) -> Result<(), StoreError> {
@@ -268,7 +336,7 @@ impl Store for SqliteStore {
     }
 
     async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
-        self.readers.read(&self.shared, changes::tokens).await
+        self.readers.read(&self.shared, tokens::tokens).await
     }
 
     fn health(&self) -> StoreHealth {

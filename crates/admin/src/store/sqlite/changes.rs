@@ -1,144 +1,68 @@
-//! Our own writes to the tables that people write, too.
+//! Our own writes to the tables that people write, too. Each is audited in its own
+//! transaction.
 
-use std::collections::HashMap;
-
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
+use serde_json::{Value, json};
 use tidegate_policy::address::Prefix;
 
+use super::audit::{self, Auditor, as_json};
 use super::schema::look;
-use super::tables::text;
-use crate::store::{Change, Committed, TokenRow, time_text};
+use super::spellings::Spellings;
+use super::tables::{self, KeyedRow};
+use crate::store::{Change, Committed, FlagRow, GeoRuleRow, IpRow, RouteRow, time_text};
 
-/// The raw keys of `ip_monitor` that are not in canonical form, by what they
-/// mean: a ban replaces every spelling of its prefix without reading the table.
-#[derive(Default)]
-pub(super) struct Spellings {
-    others: HashMap<Prefix, Vec<String>>,
-    /// The log has been followed up to here; `None`: not read yet.
-    upto: Option<u64>,
-}
-
-/// What `key` means, if it is not in canonical form.
-fn unusual(key: &str) -> Option<Prefix> {
-    let prefix: Prefix = key.parse().ok()?;
-    (prefix.to_string() != key).then_some(prefix)
-}
-
-impl Spellings {
-    /// Forgets everything: the table is not what it was.
-    pub(super) fn reset(&mut self) {
-        *self = Self::default();
-    }
-
-    /// Where the log has been followed to.
-    pub(super) fn upto(&self) -> Option<u64> {
-        self.upto
-    }
-
-    /// Follows the log by at most `steps` rows, or reads the whole table the first
-    /// time. A spelling too many is harmless, one too few is not: whoever rolls
-    /// back a transaction in which this was called must [`Self::reset`].
-    pub(super) fn follow(&mut self, conn: &Connection, steps: usize) -> rusqlite::Result<()> {
-        let newest = look(conn)?.newest;
-        let Some(upto) = self.upto else { return self.read_all(conn, newest) };
-        if upto >= newest {
-            return Ok(());
-        }
-        let mut log = conn.prepare_cached(
-            "SELECT seq, key FROM change_log WHERE seq > ?1 AND tbl = 'ip_monitor' ORDER BY seq LIMIT ?2",
-        )?;
-        let limit = i64::try_from(steps).unwrap_or(i64::MAX);
-        let mut rows = log.query(params![i64::try_from(upto).unwrap_or(i64::MAX), limit])?;
-        let (mut seen, mut last) = (0, upto);
-        while let Some(row) = rows.next()? {
-            seen += 1;
-            last = u64::try_from(row.get::<_, i64>(0)?).unwrap_or(last);
-            let Ok(key) = row.get_ref(1)?.as_str() else { continue };
-            if let Some(prefix) = unusual(key) {
-                self.note(conn, prefix, key)?;
-            }
-        }
-        self.upto = Some(if seen < steps { newest } else { last });
-        Ok(())
-    }
-
-    fn read_all(&mut self, conn: &Connection, newest: u64) -> rusqlite::Result<()> {
-        let mut all = conn.prepare("SELECT ip FROM ip_monitor")?;
-        let mut rows = all.query([])?;
-        while let Some(row) = rows.next()? {
-            let Ok(key) = row.get_ref(0)?.as_str() else { continue };
-            if let Some(prefix) = unusual(key) {
-                self.others.entry(prefix).or_default().push(key.to_owned());
-            }
-        }
-        self.upto = Some(newest);
-        Ok(())
-    }
-
-    fn note(&mut self, conn: &Connection, prefix: Prefix, key: &str) -> rusqlite::Result<()> {
-        let there = conn.prepare_cached("SELECT 1 FROM ip_monitor WHERE ip = ?1")?.exists([key])?;
-        let known = self.others.entry(prefix).or_default();
-        known.retain(|k| k != key);
-        if there {
-            known.push(key.to_owned());
-        } else if known.is_empty() {
-            self.others.remove(&prefix);
-        }
-        Ok(())
-    }
-
-    /// The unusual spellings of `prefix` that may be there.
-    fn of(&self, prefix: Option<Prefix>) -> Vec<String> {
-        prefix.and_then(|p| self.others.get(&p)).cloned().unwrap_or_default()
-    }
-}
-
-/// Carries out `change` in the write transaction that `conn` is in.
+/// Carries out `change`, of `by`, in the write transaction that `conn` is in.
 pub(super) fn apply(
     conn: &Connection,
     spellings: &mut Spellings,
     change: &Change,
+    by: &str,
 ) -> rusqlite::Result<Committed> {
     let now = time_text::from_ms(time_text::now_ms());
+    let audit = Auditor::new(conn, by, &now);
     let rows = match change {
         Change::Ban { ip, reason, expires_at } => {
             spellings.follow(conn, usize::MAX)?;
-            ban(conn, spellings, ip, reason.as_deref(), expires_at.as_deref(), &now)?
+            ban(&audit, spellings, ip, reason.as_deref(), expires_at.as_deref())?
         }
         Change::Unban { keys } => {
             spellings.follow(conn, usize::MAX)?;
-            unban(conn, spellings, keys)?
+            unban(&audit, spellings, keys)?
         }
-        Change::PutRoute { name, document } => conn
-            .prepare_cached(
-                "INSERT INTO routes (name, document, created_at, updated_at) VALUES (?1, ?2, ?3, ?3)
-                 ON CONFLICT (name) DO UPDATE SET document = excluded.document, updated_at = excluded.updated_at",
-            )?
-            .execute(params![name, document, now])?,
-        Change::DeleteRoute { name } => {
-            conn.prepare_cached("DELETE FROM routes WHERE name = ?1")?.execute([name])?
+        Change::PutRoute { name, document } => put_document::<RouteRow>(&audit, "route", name, document)?,
+        Change::DeleteRoute { name } => delete_document::<RouteRow>(&audit, "route", name)?,
+        Change::SetFlags { flags } => set_flags(&audit, flags)?,
+        Change::PutGeoRule { name, document } => {
+            put_document::<GeoRuleRow>(&audit, "geo-rule", name, document)?
         }
+        Change::DeleteGeoRule { name } => delete_document::<GeoRuleRow>(&audit, "geo-rule", name)?,
+        Change::SetCountries { source, table } => set_countries(&audit, source, table)?,
     };
     Ok(Committed { seq: look(conn)?.newest, rows: rows as u64 })
 }
 
+/// What the audit says of a row of `ip_monitor`.
+fn said(row: &IpRow) -> String {
+    let IpRow { ip, status, reason, expires_at, .. } = row;
+    json!({ "ip": ip, "status": status, "reason": reason, "expires_at": expires_at }).to_string()
+}
+
 fn ban(
-    conn: &Connection,
+    audit: &Auditor<'_>,
     spellings: &Spellings,
     ip: &str,
     reason: Option<&str>,
     expires_at: Option<&str>,
-    now: &str,
 ) -> rusqlite::Result<usize> {
+    let (conn, now) = (audit.conn, audit.now);
+    let mut was: Option<IpRow> = tables::row(conn, ip)?;
     let mut since: Option<String> = None;
     let mut rows = 0;
     for key in spellings.of(ip.parse().ok()).iter().filter(|key| *key != ip) {
-        let created = conn
-            .prepare_cached("SELECT created_at FROM ip_monitor WHERE ip = ?1")?
-            .query_row([key], |row| text(row, 0))
-            .optional()?;
+        let other: Option<IpRow> = tables::row(conn, key)?;
         // Text order is time order in all forms that we write ourselves.
-        since = since.into_iter().chain(created.flatten()).min();
+        since = since.into_iter().chain(other.as_ref().and_then(|row| row.created_at.clone())).min();
+        was = was.or(other);
         rows += conn.prepare_cached("DELETE FROM ip_monitor WHERE ip = ?1")?.execute([key])?;
     }
     rows += conn
@@ -149,45 +73,114 @@ fn ban(
                updated_at = excluded.updated_at, expires_at = excluded.expires_at",
         )?
         .execute(params![ip, reason, since.as_deref().unwrap_or(now), now, expires_at])?;
+    let is: Option<IpRow> = tables::row(conn, ip)?;
+    audit.write("ban", ip, was.as_ref().map(said), is.as_ref().map(said))?;
     Ok(rows)
 }
 
 /// Removes the rows of `keys`, and of other spellings that came meanwhile, unless
 /// they say something else than a ban.
-fn unban(conn: &Connection, spellings: &Spellings, keys: &[String]) -> rusqlite::Result<usize> {
-    let mut delete =
-        conn.prepare_cached("DELETE FROM ip_monitor WHERE ip = ?1 AND status = 'banned' COLLATE NOCASE")?;
+fn unban(audit: &Auditor<'_>, spellings: &Spellings, keys: &[String]) -> rusqlite::Result<usize> {
     let mut rows = 0;
     for key in keys {
-        rows += delete.execute([key])?;
+        rows += unban_row(audit, key)?;
         let Ok(prefix) = key.parse::<Prefix>() else { continue };
-        rows += delete.execute([prefix.to_string()])?;
+        rows += unban_row(audit, &prefix.to_string())?;
         for other in spellings.of(Some(prefix)) {
-            rows += delete.execute([other])?;
+            rows += unban_row(audit, &other)?;
         }
     }
     Ok(rows)
 }
 
-/// Adds a token, or renames the one with this hash.
-pub(super) fn add_token(conn: &Connection, token: &TokenRow) -> rusqlite::Result<()> {
-    conn.prepare_cached(
-        "INSERT INTO tokens (hash, name, scope) VALUES (?1, ?2, ?3)
-         ON CONFLICT (hash) DO UPDATE SET name = excluded.name, scope = excluded.scope",
-    )?
-    .execute(params![token.hash, token.name, token.scope])?;
-    Ok(())
+fn unban_row(audit: &Auditor<'_>, key: &str) -> rusqlite::Result<usize> {
+    let was: Option<IpRow> = tables::row(audit.conn, key)?;
+    let gone = audit
+        .conn
+        .prepare_cached("DELETE FROM ip_monitor WHERE ip = ?1 AND status = 'banned' COLLATE NOCASE")?
+        .execute([key])?;
+    if gone > 0 {
+        audit.write("unban", key, was.as_ref().map(said), None)?;
+    }
+    Ok(gone)
 }
 
-/// Removes the tokens of this name: how many there were.
-pub(super) fn remove_tokens(conn: &Connection, name: &str) -> rusqlite::Result<usize> {
-    conn.execute("DELETE FROM tokens WHERE name = ?1", [name])
+/// A table of documents by name.
+trait DocumentRow: KeyedRow {
+    fn document(self) -> String;
 }
 
-/// All tokens.
-pub(super) fn tokens(conn: &Connection) -> rusqlite::Result<Vec<TokenRow>> {
-    let mut statement = conn.prepare_cached("SELECT hash, name, scope FROM tokens ORDER BY name, hash")?;
-    let rows = statement
-        .query_map([], |row| Ok(TokenRow { hash: row.get(0)?, name: row.get(1)?, scope: row.get(2)? }))?;
-    rows.collect()
+impl DocumentRow for RouteRow {
+    fn document(self) -> String {
+        self.document
+    }
+}
+
+impl DocumentRow for GeoRuleRow {
+    fn document(self) -> String {
+        self.document
+    }
+}
+
+fn put_document<R: DocumentRow>(
+    audit: &Auditor<'_>,
+    what: &str,
+    name: &str,
+    document: &str,
+) -> rusqlite::Result<usize> {
+    let was = tables::row::<R>(audit.conn, name)?.map(|row| as_json(&row.document()));
+    let rows = audit
+        .conn
+        .prepare_cached(&format!(
+            "INSERT INTO {} (name, document, created_at, updated_at) VALUES (?1, ?2, ?3, ?3)
+             ON CONFLICT (name) DO UPDATE SET document = excluded.document, updated_at = excluded.updated_at",
+            R::TABLE
+        ))?
+        .execute(params![name, document, audit.now])?;
+    audit.write(what, name, was, Some(as_json(document)))?;
+    Ok(rows)
+}
+
+fn delete_document<R: DocumentRow>(audit: &Auditor<'_>, what: &str, name: &str) -> rusqlite::Result<usize> {
+    let was = tables::row::<R>(audit.conn, name)?.map(|row| as_json(&row.document()));
+    let delete = format!("DELETE FROM {} WHERE name = ?1", R::TABLE);
+    let rows = audit.conn.prepare_cached(&delete)?.execute([name])?;
+    if rows > 0 {
+        audit.write(what, name, was, None)?;
+    }
+    Ok(rows)
+}
+
+/// Sets flags. One that is set to what it is already stays untouched; one without
+/// a row is off.
+fn set_flags(audit: &Auditor<'_>, flags: &[(String, String)]) -> rusqlite::Result<usize> {
+    let mut rows = 0;
+    for (name, value) in flags {
+        let was = tables::row::<FlagRow>(audit.conn, name)?.map(|row| row.value);
+        let stands: Option<Value> = serde_json::from_str(was.as_deref().unwrap_or("false")).ok();
+        if stands.is_some() && stands == serde_json::from_str(value).ok() {
+            continue;
+        }
+        rows += audit
+            .conn
+            .prepare_cached(
+                "INSERT INTO flags (name, value, updated_at) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (name) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at",
+            )?
+            .execute(params![name, value, audit.now])?;
+        audit.write("flag", name, was.as_deref().map(as_json), Some(as_json(value)))?;
+    }
+    Ok(rows)
+}
+
+fn set_countries(audit: &Auditor<'_>, source: &str, table: &[u8]) -> rusqlite::Result<usize> {
+    let conn = audit.conn;
+    let was = audit::countries(conn)?;
+    let rows = conn
+        .prepare_cached(
+            "INSERT OR REPLACE INTO geo_countries (id, source, imported_at, data) VALUES (1, ?1, ?2, ?3)",
+        )?
+        .execute(params![source, audit.now, table])?;
+    audit.write("countries", source, was, audit::countries(conn)?)?;
+    Ok(rows)
 }

@@ -4,6 +4,8 @@
 use rusqlite::{Connection, Row, params};
 use tidegate_policy::wire::event::{DropReason, Source};
 
+use super::checks;
+use super::open;
 use super::ranges::RangeTable;
 use crate::store::RecordingCounts;
 
@@ -13,6 +15,7 @@ const REASONS: [DropReason; 4] =
 
 /// Names in `meta`.
 const MALFORMED: &str = "recording.malformed";
+const INCOMPLETE: &str = "recording.incomplete";
 const FOLDED: &str = "recording.folded.";
 const FOLDED_DROPPED: &str = "recording.folded.dropped.";
 
@@ -53,6 +56,11 @@ pub(super) fn add_malformed(conn: &Connection, batches: u64) -> rusqlite::Result
     add_to_meta(conn, MALFORMED, i64::try_from(batches).unwrap_or(i64::MAX))
 }
 
+/// Counts events that the ledger has without their end; fewer, when ends came.
+pub(super) fn add_incomplete(conn: &Connection, more: i64) -> rusqlite::Result<()> {
+    add_to_meta(conn, INCOMPLETE, more)
+}
+
 /// The counts at the moment of the read transaction that `conn` is in. Gaps that
 /// were there before `lost_before` (milliseconds) are lost. What is only known of
 /// now (`alive`, `recorder`) is left empty.
@@ -64,15 +72,19 @@ pub(super) fn recording(conn: &Connection, lost_before: i64) -> rusqlite::Result
     }
     let [numbered, stored, duplicates, lost_with_source, unclosed] = sums.map(count);
     let (missing, too_old) = gaps_of_the_living(conn, lost_before)?;
+    let (open, open_of_the_ended) = open::count(conn)?;
     Ok(RecordingCounts {
         numbered,
         stored,
         duplicates,
         unclosed,
-        pending: missing.saturating_sub(too_old),
-        lost: lost_with_source + too_old,
+        pending: missing.saturating_sub(too_old) + open_of_the_ended,
+        lost: lost_with_source.saturating_sub(open_of_the_ended) + too_old,
         dropped: dropped(conn)?,
         malformed: count(meta(conn, MALFORMED)?),
+        open,
+        incomplete: count(meta(conn, INCOMPLETE)?),
+        checks: checks::read(conn)?,
         ..RecordingCounts::default()
     })
 }
@@ -95,7 +107,8 @@ fn gaps_of_the_living(conn: &Connection, lost_before: i64) -> rusqlite::Result<(
         if marked > 0 {
             let stored = RangeTable::Ledger.count_upto(conn, source, marked)?;
             let dropped = RangeTable::Dropped.count_upto(conn, source, marked)?;
-            too_old += marked.saturating_sub(stored).saturating_sub(dropped);
+            let open = open::count_upto(conn, source, marked)?;
+            too_old += marked.saturating_sub(stored).saturating_sub(dropped).saturating_sub(open);
         }
     }
     Ok((missing, too_old))
@@ -117,11 +130,13 @@ fn dropped(conn: &Connection) -> rusqlite::Result<Vec<(&'static str, u64)>> {
 }
 
 /// Adds what `source` left to the totals and forgets it, if it had ended before
-/// `before` (milliseconds). Answers whether it had.
+/// `before` (milliseconds) and none of its events is open. Answers whether it did.
 pub(super) fn fold(conn: &Connection, source: Source, before: i64) -> rusqlite::Result<bool> {
     let key = source.0.to_be_bytes();
     let ended = "source = ?1 AND coalesce(dead_at, closed_at) < ?2";
-    if !conn.prepare_cached(&format!("SELECT 1 FROM sources WHERE {ended}"))?.exists(params![key, before])? {
+    if !conn.prepare_cached(&format!("SELECT 1 FROM sources WHERE {ended}"))?.exists(params![key, before])?
+        || open::any_of(conn, source)?
+    {
         return Ok(false);
     }
     let sums = conn

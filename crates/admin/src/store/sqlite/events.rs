@@ -1,14 +1,18 @@
 //! Rows of events. Text columns hold UTF-8 only: what clients send need not be.
 
 use std::borrow::Cow;
+use std::fmt::Write;
 
-use rusqlite::{Connection, params};
-use tidegate_policy::wire::event::{Source, TrafficEvent};
+use rusqlite::{Connection, Row, params};
+use serde::{Deserialize, Serialize};
+use tidegate_policy::check::{Answered, Check, PerCheck};
+use tidegate_policy::flags::{Mode, Modes};
+use tidegate_policy::wire::event::{Mismatch, Source, TrafficEvent};
 
 use crate::store::time_text;
 
 /// SQLite's integers are signed; nothing real comes near their end.
-fn int(value: u64) -> i64 {
+pub(super) fn int(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
@@ -16,50 +20,244 @@ fn lossy(bytes: Option<&Vec<u8>>) -> Option<Cow<'_, str>> {
     bytes.map(|b| String::from_utf8_lossy(b))
 }
 
-/// Writes one event; that it is the only one with its number is the ledger's care.
-pub(super) fn insert(
-    conn: &Connection,
-    node: &str,
-    source: Source,
-    event: &TrafficEvent,
-) -> rusqlite::Result<()> {
-    let mut statement = conn.prepare_cached(
-        "INSERT INTO events (source, number, timestamp, node, method, host, path, route, client_ip,
-           verdict, reason, rule, status, duration_us, upstream_us, bytes_in, bytes_out, user_agent,
-           tunnel, tables_seq)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
-    )?;
-    statement.execute(params![
-        source.0.to_be_bytes(),
-        int(event.number),
-        time_text::from_ms(int(event.time_ms)),
-        node,
-        lossy(event.method.as_ref()),
-        lossy(event.host.as_ref()),
-        lossy(event.path.as_ref()),
-        event.route,
-        event.client.map(|ip| ip.to_string()),
-        event.verdict.name(),
-        event.reason,
-        event.rule,
-        event.status,
-        event.duration_us.map(int),
-        event.upstream_us.map(int),
-        event.bytes_in.map(int),
-        event.bytes_out.map(int),
-        lossy(event.user_agent.as_ref()),
-        event.tunnel,
-        int(event.tables_seq),
-    ])?;
-    Ok(())
+/// Where an event goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Target {
+    /// It has ended.
+    Ended,
+    /// Its response waits.
+    Open,
 }
 
-/// Removes the oldest `count` events; answers how many there were.
+impl Target {
+    fn insert(self) -> &'static str {
+        macro_rules! insert {
+            ($into:literal) => {
+                concat!(
+                    $into,
+                    " (source, number, timestamp, node, method, host, path, route, client_ip, verdict, reason,
+                      rule, status, duration_us, upstream_us, bytes_in, bytes_out, user_agent, tunnel,
+                      tables_seq, country, modes, answered, mismatches)
+                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
+                        ?18, ?19, ?20, ?21, ?22, ?23, ?24)"
+                )
+            };
+        }
+        match self {
+            Self::Ended => insert!("INSERT INTO events"),
+            Self::Open => insert!("INSERT OR IGNORE INTO event_open"),
+        }
+    }
+}
+
+/// The text of the last value: most events of a transaction have the same one.
+struct Said<K> {
+    of: Option<K>,
+    text: String,
+}
+
+impl<K: PartialEq> Said<K> {
+    fn say(&mut self, value: K, write: impl FnOnce(&K, &mut String)) -> &str {
+        if self.of.as_ref() != Some(&value) {
+            self.text.clear();
+            write(&value, &mut self.text);
+            self.of = Some(value);
+        }
+        &self.text
+    }
+}
+
+/// Writes events in one write transaction.
+pub(super) struct EventWriter<'a> {
+    conn: &'a Connection,
+    modes: Said<Modes>,
+    answered: Said<PerCheck<Answered>>,
+}
+
+impl<'a> EventWriter<'a> {
+    pub(super) fn new(conn: &'a Connection) -> Self {
+        Self {
+            conn,
+            modes: Said { of: None, text: String::new() },
+            answered: Said { of: None, text: String::new() },
+        }
+    }
+
+    /// Writes one event; that it is the only one with its number is the ledger's
+    /// care. Answers whether it was written: an open one that is there stays.
+    pub(super) fn insert(
+        &mut self,
+        target: Target,
+        node: &str,
+        source: Source,
+        event: &TrafficEvent,
+    ) -> rusqlite::Result<bool> {
+        let mut statement = self.conn.prepare_cached(target.insert())?;
+        // An event that Envoy refused before the gate was not checked at all.
+        let modes = event.modes.map(|modes| self.modes.say(modes, write_modes));
+        let answered = event.modes.map(|_| self.answered.say(event.answered, write_answered));
+        let written = statement.execute(params![
+            source.0.to_be_bytes(),
+            int(event.number),
+            time_text::from_ms(int(event.time_ms)),
+            node,
+            lossy(event.method.as_ref()),
+            lossy(event.host.as_ref()),
+            lossy(event.path.as_ref()),
+            event.route,
+            event.client.map(|ip| ip.to_string()),
+            event.verdict.name(),
+            event.reason,
+            event.rule,
+            event.status,
+            event.duration_us.map(int),
+            event.upstream_us.map(int),
+            event.bytes_in.map(int),
+            event.bytes_out.map(int),
+            lossy(event.user_agent.as_ref()),
+            event.tunnel,
+            int(event.tables_seq),
+            event.country.map(|country| country.to_string()),
+            modes,
+            answered,
+            write_mismatches(&event.mismatches),
+        ])?;
+        Ok(written > 0)
+    }
+}
+
+/// `ip=cached,geo=direct,route=shadow,parallel=off,async=on`.
+fn write_modes(modes: &Modes, text: &mut String) {
+    let on = |on| if on { "on" } else { "off" };
+    // Writing to a string cannot fail.
+    let _ = write!(
+        text,
+        "ip={},geo={},route={},parallel={},async={}",
+        modes.ip.name(),
+        modes.geo.name(),
+        modes.route.name(),
+        on(modes.parallel),
+        on(modes.async_recording)
+    );
+}
+
+/// `ip=hit,geo=unneeded,route=direct`.
+fn write_answered(answered: &PerCheck<Answered>, text: &mut String) {
+    for check in Check::ALL {
+        let comma = if text.is_empty() { "" } else { "," };
+        let _ = write!(text, "{comma}{}={}", check.name(), answered.get(check).name());
+    }
+}
+
+/// What [`write_answered`] wrote.
+fn read_answered(text: &str) -> PerCheck<Answered> {
+    PerCheck::from_fn(|check| {
+        let said = text.split(',').find_map(|part| part.strip_prefix(check.name())?.strip_prefix('='));
+        Answered::ALL.into_iter().find(|a| Some(a.name()) == said).unwrap_or_default()
+    })
+}
+
+/// What [`write_modes`] wrote.
+fn read_modes(text: &str) -> Modes {
+    let said = |name: &str| text.split(',').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
+    let mode = |name| {
+        let modes = [Mode::Direct, Mode::Shadow, Mode::Cached];
+        modes.into_iter().find(|mode| Some(mode.name()) == said(name)).unwrap_or_default()
+    };
+    let on = |name| said(name) == Some("on");
+    Modes {
+        ip: mode("ip"),
+        geo: mode("geo"),
+        route: mode("route"),
+        parallel: on("parallel"),
+        async_recording: on("async"),
+    }
+}
+
+/// A mismatch as an event's row says it.
+#[derive(Serialize, Deserialize)]
+struct SaidMismatch<'a> {
+    check: Cow<'a, str>,
+    direct: Cow<'a, str>,
+    cached: Cow<'a, str>,
+    direct_seq: u64,
+    cached_seq: u64,
+}
+
+/// A JSON array with an object for each; `None` when there are none.
+fn write_mismatches(found: &[Mismatch]) -> Option<String> {
+    if found.is_empty() {
+        return None;
+    }
+    let said = |m: &Mismatch| SaidMismatch {
+        check: m.check.name().into(),
+        direct: m.direct.clone().into(),
+        cached: m.cached.clone().into(),
+        direct_seq: m.direct_seq,
+        cached_seq: m.cached_seq,
+    };
+    serde_json::to_string(&found.iter().map(said).collect::<Vec<_>>()).ok()
+}
+
+/// What [`write_mismatches`] wrote.
+fn read_mismatches(text: &str) -> Vec<Mismatch> {
+    let said: Vec<SaidMismatch<'_>> = serde_json::from_str(text).unwrap_or_default();
+    let read = |said: SaidMismatch<'_>| {
+        Some(Mismatch {
+            check: Check::ALL.into_iter().find(|check| check.name() == said.check)?,
+            direct: said.direct.into_owned(),
+            cached: said.cached.into_owned(),
+            direct_seq: said.direct_seq,
+            cached_seq: said.cached_seq,
+        })
+    };
+    said.into_iter().filter_map(read).collect()
+}
+
+/// What is counted of an event, from its row's columns `client_ip, timestamp,
+/// modes, answered, mismatches`.
+pub(super) fn counted(row: &Row<'_>) -> rusqlite::Result<TrafficEvent> {
+    let text = |column| row.get::<_, Option<String>>(column);
+    let time_ms = text(1)?.and_then(|text| time_text::to_ms(&text));
+    Ok(TrafficEvent {
+        client: text(0)?.and_then(|text| text.parse().ok()),
+        time_ms: time_ms.and_then(|ms| u64::try_from(ms).ok()).unwrap_or_default(),
+        modes: text(2)?.map(|text| read_modes(&text)),
+        answered: text(3)?.map(|text| read_answered(&text)).unwrap_or_default(),
+        mismatches: text(4)?.map(|text| read_mismatches(&text)).unwrap_or_default(),
+        ..TrafficEvent::default()
+    })
+}
+
+/// Removes the oldest `count` events at most, and of those without an end the ones
+/// that are as old; answers how many there were. The newest event stays: numbers
+/// of rows go on from it.
 pub(super) fn trim(conn: &Connection, count: usize) -> rusqlite::Result<u64> {
-    let gone = conn
-        .prepare_cached("DELETE FROM events WHERE id IN (SELECT id FROM events ORDER BY id LIMIT ?1)")?
-        .execute([i64::try_from(count).unwrap_or(i64::MAX)])?;
-    Ok(gone as u64)
+    let limit = i64::try_from(count).unwrap_or(i64::MAX);
+    let ended = conn
+        .prepare_cached(
+            "DELETE FROM events WHERE id IN (SELECT id FROM events
+               WHERE id < (SELECT max(id) FROM events) ORDER BY id LIMIT ?1)",
+        )?
+        .execute([limit])?;
+    let mut open = conn
+        .prepare_cached(
+            "DELETE FROM event_open WHERE (source, number) IN (SELECT source, number FROM event_open
+               WHERE given_up_at IS NOT NULL
+                 AND timestamp < (SELECT timestamp FROM events ORDER BY id LIMIT 1)
+               ORDER BY timestamp LIMIT ?1)",
+        )?
+        .execute([limit])?;
+    if ended + open == 0 {
+        // Nothing else is left to go.
+        open = conn
+            .prepare_cached(
+                "DELETE FROM event_open WHERE (source, number) IN
+                   (SELECT source, number FROM event_open ORDER BY timestamp LIMIT ?1)",
+            )?
+            .execute([limit])?;
+    }
+    Ok((ended + open) as u64)
 }
 
 /// Bytes of the pages in use: what retention goes by. Pages of removed events are

@@ -46,6 +46,16 @@ impl Hearing {
         }
     }
 
+    /// A source spoke for itself.
+    pub(super) fn hear_source(&self, source: Source) {
+        let now = Instant::now();
+        let mut heard = locked(&self.0);
+        heard.sources.insert(source, now);
+        if heard.sources.len() > MAX_KNOWN {
+            heard.forget_the_silent(now);
+        }
+    }
+
     /// A gateway is gone for good.
     pub(super) fn gone(&self, gateway: &Gateway) {
         let mut heard = locked(&self.0);

@@ -7,16 +7,18 @@ use rusqlite::Connection;
 use tidegate_policy::wire::event::Batch;
 
 use super::counts;
-use super::events;
+use super::events::{EventWriter, Target};
 use super::ledger::Ledger;
+use super::open;
 use super::queue::{MAX_ROWS, Reply};
 use super::ranges::Range;
+use super::tally::Tally;
 use crate::store::{Append, Appended};
 
 /// Time that one transaction of events takes at most, but for its commit.
 const MAX_TIME: Duration = Duration::from_millis(3);
 /// Rows between two looks at the clock.
-const STEP: usize = 128;
+const CHUNK: usize = 128;
 
 /// How much one transaction may still do.
 pub(super) struct Budget {
@@ -32,6 +34,23 @@ impl Budget {
     /// A transaction that was begun does something, however late it is.
     fn is_spent(&self, stop: &dyn Fn() -> bool) -> bool {
         self.rows < MAX_ROWS && (self.rows == 0 || Instant::now() >= self.until || stop())
+    }
+}
+
+/// What the posts of one transaction have in common.
+pub(super) struct Step<'a> {
+    conn: &'a Connection,
+    pub(super) ledger: Ledger<'a>,
+    writer: EventWriter<'a>,
+    budget: Budget,
+    /// What is to be counted once all of them have gone on.
+    pub(super) tally: Tally,
+}
+
+impl<'a> Step<'a> {
+    /// Of the transaction that `conn` is in.
+    pub(super) fn new(conn: &'a Connection, ledger: Ledger<'a>, budget: Budget) -> Self {
+        Self { conn, ledger, writer: EventWriter::new(conn), budget, tally: Tally::default() }
     }
 }
 
@@ -77,67 +96,64 @@ impl AppendJob {
         left.sum::<usize>().saturating_sub(self.progress.events)
     }
 
-    /// Goes on in the write transaction that `conn` is in, until the post is in, the
-    /// budget is spent or `stop` says so. What it answers counts once that is
-    /// committed.
-    pub(super) fn run(
-        &self,
-        conn: &Connection,
-        ledger: &mut Ledger<'_>,
-        budget: &mut Budget,
-        stop: &dyn Fn() -> bool,
-    ) -> rusqlite::Result<Progress> {
+    /// Goes on in the transaction of `step`, until the post is in, the budget is
+    /// spent or `stop` says so. What it answers counts once that is committed.
+    pub(super) fn run(&self, step: &mut Step<'_>, stop: &dyn Fn() -> bool) -> rusqlite::Result<Progress> {
         let mut progress = self.progress;
         while let Some(batch) = self.append.batches.get(progress.batches) {
             if !is_one_run(batch) {
-                counts::add_malformed(conn, 1)?;
+                counts::add_malformed(step.conn, 1)?;
             } else {
                 while progress.events < batch.events.len() {
-                    if budget.is_spent(stop) {
+                    if step.budget.is_spent(stop) {
                         return Ok(progress);
                     }
-                    self.step(conn, ledger, budget, batch, &mut progress)?;
+                    self.chunk(step, batch, &mut progress)?;
                 }
-                ledger.figures(batch, &self.gateway)?;
+                step.ledger.figures(batch, &self.gateway)?;
             }
             (progress.batches, progress.events) = (progress.batches + 1, 0);
         }
         for range in &self.append.dropped {
-            ledger.dropped(range, &self.gateway)?;
+            step.ledger.dropped(range, &self.gateway)?;
         }
         for report in &self.append.sources {
-            ledger.report(report, &self.gateway)?;
+            step.ledger.report(report, &self.gateway)?;
         }
         progress.done = true;
         Ok(progress)
     }
 
-    fn step(
-        &self,
-        conn: &Connection,
-        ledger: &mut Ledger<'_>,
-        budget: &mut Budget,
-        batch: &Batch,
-        progress: &mut Progress,
-    ) -> rusqlite::Result<()> {
-        let count = (batch.events.len() - progress.events).min(STEP).min(budget.rows);
+    fn chunk(&self, step: &mut Step<'_>, batch: &Batch, progress: &mut Progress) -> rusqlite::Result<()> {
+        let count = (batch.events.len() - progress.events).min(CHUNK).min(step.budget.rows);
         let events = &batch.events[progress.events..progress.events + count];
         let first = batch.first + progress.events as u64;
         let range = Range { first, last: first + count as u64 - 1 };
+        let node = &self.append.gateway.node;
         // Known before the rows are in, so that what follows is seen as pending.
-        ledger.reached(batch.source, &self.gateway, batch.numbered_hi)?;
+        step.ledger.reached(batch.source, &self.gateway, batch.numbered_hi)?;
+        let new = step.ledger.enter(batch.source, &self.gateway, range)?;
         let mut stored = 0;
-        for part in ledger.enter(batch.source, &self.gateway, range)? {
-            for number in part.first..=part.last {
-                let event = &events[(number - first) as usize];
-                events::insert(conn, &self.append.gateway.node, batch.source, event)?;
+        for event in new.iter().flat_map(|part| &events[part.within(range)]) {
+            step.writer.insert(Target::Ended, node, batch.source, event)?;
+            step.tally.add(event);
+            stored += 1;
+        }
+        for closed in open::close(step.conn, batch.source, range)? {
+            let is_new = new.iter().any(|part| part.has(closed.number));
+            if closed.was_given_up && !is_new {
+                // It was counted when the ledger took it without its end.
+                let event = &events[(closed.number - first) as usize];
+                step.writer.insert(Target::Ended, node, batch.source, event)?;
+                step.ledger.completed(batch.source, &self.gateway)?;
+                step.tally.completed();
                 stored += 1;
             }
         }
         progress.appended.stored += stored;
         progress.appended.duplicates += count as u64 - stored;
         progress.events += count;
-        budget.rows -= count;
+        step.budget.rows -= count;
         Ok(())
     }
 }

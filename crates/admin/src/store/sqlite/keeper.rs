@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::events::bytes_in_use;
 use super::file::{connect, connect_reader};
 use super::ledger::{self, millis};
+use super::open;
 use super::queue::{Chore, MAX_ROWS};
 use super::readers::in_transaction;
 use super::shared::Shared;
@@ -31,6 +32,8 @@ const SMALL_WAL_EVERY: Duration = Duration::from_secs(60);
 const STEP_PAUSE: Duration = Duration::from_millis(5);
 /// Bans that one step removes.
 const EXPIRED_STEP: usize = 500;
+/// Open events that one step gives up.
+const OPENS_STEP: usize = 500;
 /// Sources that one step buries or folds.
 const SOURCES_STEP: usize = 50;
 /// Silence after which a source is dead, whatever was said of it: recorders give
@@ -117,6 +120,10 @@ impl Keeper {
         let silent = in_transaction(reader, |conn| ledger::silent(conn, silent_since))?;
         for sources in silent.chunks(SOURCES_STEP) {
             self.step(Chore::Bury(sources.to_vec(), silent_since));
+        }
+        let endless = in_transaction(reader, open::endless)?;
+        for opens in endless.chunks(OPENS_STEP) {
+            self.step(Chore::GiveUp(opens.to_vec()));
         }
         let ended_by = now - millis(options.fold_after);
         let ended = in_transaction(reader, |conn| ledger::ended(conn, ended_by))?;

@@ -120,6 +120,14 @@ impl<'a> Ledger<'a> {
         Ok(new)
     }
 
+    /// A number of `source` that was entered without its end came with it: that was
+    /// no duplicate.
+    pub(super) fn completed(&mut self, source: Source, gateway: &str) -> rusqlite::Result<()> {
+        let sums = self.sums(source, gateway)?;
+        sums.duplicates = sums.duplicates.saturating_sub(1);
+        Ok(())
+    }
+
     /// Takes in a batch's cumulative figures; its events are entered already.
     pub(super) fn figures(&mut self, batch: &Batch, gateway: &str) -> rusqlite::Result<()> {
         self.reached(batch.source, gateway, batch.numbered_hi)?;

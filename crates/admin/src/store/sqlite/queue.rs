@@ -1,11 +1,11 @@
 //! What waits for the writer, and what goes first: bans and routes, then events
-//! and chores by turns.
+//! whose response waits, other events and chores by turns.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tidegate_policy::wire::event::Source;
+use tidegate_policy::wire::event::{OpenEvent, Source};
 use tidegate_policy::wire::sync::Gateway;
 use tokio::sync::oneshot;
 
@@ -15,6 +15,8 @@ use crate::store::{Change, Committed, StoreError, TokenRow};
 
 /// Writes of people that one transaction takes at most.
 const MAX_URGENT: usize = 256;
+/// Events whose response waits that one transaction takes at most.
+const MAX_OPENS: usize = 500;
 /// Rows that one transaction of events takes at most.
 pub(super) const MAX_ROWS: usize = 2_000;
 /// The writer looks around when nothing has come for so long.
@@ -35,19 +37,46 @@ pub(super) struct Waiting<T> {
 
 /// What does not wait for events.
 pub(super) enum Urgent {
-    /// A write of our API.
-    Change(Change, Reply<Committed>),
+    /// A write of our API, and whose.
+    Change(Change, String, Reply<Committed>),
     /// A new token.
     Token(TokenRow, Reply<()>),
 }
 
-impl Urgent {
+/// Something that waits for an answer.
+pub(super) trait Fail {
     /// Says that it cannot be done.
-    pub(super) fn fail(self, error: StoreError) {
+    fn fail(self, error: StoreError);
+}
+
+impl Fail for Urgent {
+    fn fail(self, error: StoreError) {
         match self {
-            Self::Change(_, reply) => drop(reply.send(Err(error))),
+            Self::Change(_, _, reply) => drop(reply.send(Err(error))),
             Self::Token(_, reply) => drop(reply.send(Err(error))),
         }
+    }
+}
+
+/// An event whose response waits until it is stored.
+pub(super) struct OpenJob {
+    pub(super) gateway: Gateway,
+    /// The gateway as rows say it.
+    pub(super) gateway_name: String,
+    pub(super) open: OpenEvent,
+    /// Where the answer goes.
+    pub(super) reply: Reply<()>,
+}
+
+impl OpenJob {
+    pub(super) fn new(gateway: Gateway, open: OpenEvent, reply: Reply<()>) -> Self {
+        Self { gateway_name: gateway.to_string(), gateway, open, reply }
+    }
+}
+
+impl Fail for OpenJob {
+    fn fail(self, error: StoreError) {
+        drop(self.reply.send(Err(error)));
     }
 }
 
@@ -68,9 +97,10 @@ impl Ingest {
             Self::Malformed(..) | Self::CloseSources(..) => 0,
         }
     }
+}
 
-    /// Says that it cannot be done.
-    pub(super) fn fail(self, error: StoreError) {
+impl Fail for Ingest {
+    fn fail(self, error: StoreError) {
         match self {
             Self::Append(job) => drop(job.reply.send(Err(error))),
             Self::Malformed(_, reply) | Self::CloseSources(_, reply) => drop(reply.send(Err(error))),
@@ -87,6 +117,8 @@ pub(super) enum Chore {
     TrimEvents,
     /// Remove log rows below this number.
     TrimLog(u64),
+    /// Enter these open events into the ledger, if their end still will not come.
+    GiveUp(Vec<(Source, u64)>),
     /// These sources are dead, if still nobody has spoken of them since.
     Bury(Vec<Source>, i64),
     /// Add up what these sources left, if they had ended by then, and forget them.
@@ -101,6 +133,8 @@ pub(super) enum Work {
     Mend,
     /// Commit these.
     Urgent(Vec<Waiting<Urgent>>),
+    /// Store these: responses wait for them.
+    Opens(Vec<Waiting<OpenJob>>),
     /// Store these.
     Ingest(Vec<Waiting<Ingest>>),
     /// Do this.
@@ -122,10 +156,13 @@ struct Lines {
     stopping: bool,
     mend: bool,
     urgent: VecDeque<Waiting<Urgent>>,
+    opens: VecDeque<Waiting<OpenJob>>,
     ingest: VecDeque<Waiting<Ingest>>,
     ingest_rows: usize,
     chores: VecDeque<(Chore, Reply<u64>)>,
-    chore_had_its_turn: bool,
+    /// Who of opens, events and chores is asked first: the one after the last that
+    /// had something to do.
+    turn: usize,
     last_ingest: Option<Instant>,
     rest_until: Option<Instant>,
 }
@@ -151,14 +188,25 @@ impl Lines {
             let n = self.urgent.len().min(MAX_URGENT);
             return Some(Work::Urgent(self.urgent.drain(..n).collect()));
         }
-        let ingest_due = self.ingest_wait(now, ingest_every) == Some(Duration::ZERO);
-        let chores_turn = !ingest_due || !self.chore_had_its_turn;
-        if chores_turn && let Some((chore, reply)) = self.chores.pop_front() {
-            self.chore_had_its_turn = true;
-            return Some(Work::Chore(chore, reply));
-        }
-        self.chore_had_its_turn = false;
-        ingest_due.then(|| self.take_ingest(now))
+        (0..3).find_map(|after| {
+            let whose = (self.turn + after) % 3;
+            let work = match whose {
+                0 => self.take_opens(),
+                1 => self.take_due_ingest(now, ingest_every),
+                _ => self.chores.pop_front().map(|(chore, reply)| Work::Chore(chore, reply)),
+            }?;
+            self.turn = whose + 1;
+            Some(work)
+        })
+    }
+
+    fn take_opens(&mut self) -> Option<Work> {
+        let n = self.opens.len().min(MAX_OPENS);
+        (n > 0).then(|| Work::Opens(self.opens.drain(..n).collect()))
+    }
+
+    fn take_due_ingest(&mut self, now: Instant, every: Duration) -> Option<Work> {
+        (self.ingest_wait(now, every) == Some(Duration::ZERO)).then(|| self.take_ingest(now))
     }
 
     fn take_ingest(&mut self, now: Instant) -> Work {
@@ -198,17 +246,21 @@ impl Queue {
         }
     }
 
-    /// Whether something waits that goes before events.
+    /// Whether something waits that goes before events that nobody waits for.
     pub(super) fn is_urgent(&self) -> bool {
         let lines = locked(&self.lines);
-        lines.stopping || lines.mend || !lines.urgent.is_empty()
+        lines.stopping || lines.mend || !lines.urgent.is_empty() || !lines.opens.is_empty()
     }
 
     /// Whether anything waits at all.
     pub(super) fn is_waited_for(&self) -> bool {
         let lines = locked(&self.lines);
         let mends_or_stops = lines.stopping || lines.mend;
-        mends_or_stops || !lines.urgent.is_empty() || !lines.ingest.is_empty() || !lines.chores.is_empty()
+        mends_or_stops
+            || !lines.urgent.is_empty()
+            || !lines.opens.is_empty()
+            || !lines.ingest.is_empty()
+            || !lines.chores.is_empty()
     }
 
     /// Whether the store is being closed.
@@ -228,6 +280,10 @@ impl Queue {
 
     pub(super) fn put_urgent(&self, job: Urgent) -> Result<(), StoreError> {
         self.put(|lines| lines.urgent.push_back(Waiting { since: Instant::now(), job }))
+    }
+
+    pub(super) fn put_open(&self, job: OpenJob) -> Result<(), StoreError> {
+        self.put(|lines| lines.opens.push_back(Waiting { since: Instant::now(), job }))
     }
 
     pub(super) fn put_ingest(&self, job: Ingest) -> Result<(), StoreError> {
@@ -251,6 +307,14 @@ impl Queue {
         let mut lines = locked(&self.lines);
         for job in jobs.into_iter().rev() {
             lines.urgent.push_front(job);
+        }
+    }
+
+    /// Puts back what could not be finished, in front, in its order.
+    pub(super) fn return_opens(&self, jobs: Vec<Waiting<OpenJob>>) {
+        let mut lines = locked(&self.lines);
+        for job in jobs.into_iter().rev() {
+            lines.opens.push_front(job);
         }
     }
 
@@ -283,12 +347,14 @@ impl Queue {
         lines.stopping = true;
         let mut forgotten = (
             std::mem::take(&mut lines.urgent),
+            std::mem::take(&mut lines.opens),
             std::mem::take(&mut lines.ingest),
             std::mem::take(&mut lines.chores),
         );
         drop(lines);
         forgotten.0.drain(..).for_each(|w| w.job.fail(StoreError::Closed));
         forgotten.1.drain(..).for_each(|w| w.job.fail(StoreError::Closed));
-        forgotten.2.clear();
+        forgotten.2.drain(..).for_each(|w| w.job.fail(StoreError::Closed));
+        forgotten.3.clear();
     }
 }

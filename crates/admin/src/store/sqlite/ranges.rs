@@ -25,6 +25,16 @@ impl Range {
         self.last - self.first + 1
     }
 
+    /// Whether `number` is in it.
+    pub(super) fn has(self, number: u64) -> bool {
+        (self.first..=self.last).contains(&number)
+    }
+
+    /// Where it lies in `whole`, which it is a part of.
+    pub(super) fn within(self, whole: Self) -> std::ops::RangeInclusive<usize> {
+        (self.first - whole.first) as usize..=(self.last - whole.first) as usize
+    }
+
     /// What both have.
     pub(super) fn common(self, other: Self) -> Option<Self> {
         let (first, last) = (self.first.max(other.first), self.last.min(other.last));

@@ -13,6 +13,7 @@ use super::file::{FileId, beside};
 use super::hearing::Hearing;
 use super::queue::Queue;
 use super::schema::Look;
+use super::seen::SharedSeen;
 use crate::store::{StoreHealth, time_text};
 
 /// How long health tells of what was mended.
@@ -38,6 +39,8 @@ pub(super) struct Shared {
     pub(super) queue: Queue,
     /// What the gateways said of themselves lately.
     pub(super) hearing: Hearing,
+    /// Addresses that requests came from.
+    pub(super) seen: SharedSeen,
     /// Moves whenever something may be new.
     hint: watch::Sender<u64>,
     /// What those who watch were told last.
@@ -74,6 +77,7 @@ impl Shared {
             queue: Queue::new(options.ingest_every),
             options,
             hearing: Hearing::default(),
+            seen: SharedSeen::default(),
             hint: watch::Sender::new(look.newest),
             told: AtomicU64::new(look.newest),
             newest: AtomicU64::new(look.newest),

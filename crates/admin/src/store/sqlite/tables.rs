@@ -1,11 +1,13 @@
 //! Reading the tables that gateways get, and their log.
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::schema::{EPOCH, RELOAD, look};
 use super::shared::Shared;
-use crate::store::{Changes, IpRow, RouteRow, Snapshot, Table};
+use crate::store::{
+    ChangedRows, Changes, CountriesRow, FlagRow, GeoRuleRow, IpRow, RouteRow, Snapshot, Table,
+};
 
 /// Why consumers read everything anew: a mark in the log holds one of these.
 pub(super) const WHYS: [&str; 3] = [REPLACED, RESTORED, TAMPERED];
@@ -16,8 +18,23 @@ pub(super) const RESTORED: &str = "the database went back to an earlier state";
 /// The schema cookie moved.
 pub(super) const TAMPERED: &str = "another program changed the schema, or restored or vacuumed the database";
 
-const IP_COLUMNS: &str = "i.ip, i.status, i.reason, i.created_at, i.updated_at, i.expires_at";
-const ROUTE_COLUMNS: &str = "r.name, r.document, r.created_at, r.updated_at";
+/// A row of a table with a key, as it is read.
+pub(super) trait KeyedRow: Sized {
+    /// The table.
+    const TABLE: &str;
+    /// Its columns, the key first.
+    const COLUMNS: &[&str];
+
+    /// The row whose columns begin at `from`; `None` when it has no key: there is
+    /// no such row.
+    fn read(row: &Row<'_>, from: usize) -> rusqlite::Result<Option<Self>>;
+
+    /// The columns as SQL, of the table called `t`.
+    fn columns() -> String {
+        let columns: Vec<String> = Self::COLUMNS.iter().map(|name| format!("t.{name}")).collect();
+        columns.join(", ")
+    }
+}
 
 /// A value as text, whatever type somebody gave it. What is no UTF-8 loses the
 /// bytes that are none.
@@ -30,44 +47,109 @@ pub(super) fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Stri
     })
 }
 
-fn ip_row(row: &Row<'_>, from: usize) -> rusqlite::Result<Option<IpRow>> {
-    let Some(ip) = text(row, from)? else { return Ok(None) };
-    Ok(Some(IpRow {
-        ip,
-        status: text(row, from + 1)?.unwrap_or_default(),
-        reason: text(row, from + 2)?,
-        created_at: text(row, from + 3)?,
-        updated_at: text(row, from + 4)?,
-        expires_at: text(row, from + 5)?,
-    }))
+impl KeyedRow for IpRow {
+    const TABLE: &str = "ip_monitor";
+    const COLUMNS: &[&str] = &["ip", "status", "reason", "created_at", "updated_at", "expires_at"];
+
+    fn read(row: &Row<'_>, from: usize) -> rusqlite::Result<Option<Self>> {
+        let Some(ip) = text(row, from)? else { return Ok(None) };
+        Ok(Some(Self {
+            ip,
+            status: text(row, from + 1)?.unwrap_or_default(),
+            reason: text(row, from + 2)?,
+            created_at: text(row, from + 3)?,
+            updated_at: text(row, from + 4)?,
+            expires_at: text(row, from + 5)?,
+        }))
+    }
 }
 
-fn route_row(row: &Row<'_>, from: usize) -> rusqlite::Result<Option<RouteRow>> {
-    let Some(name) = text(row, from)? else { return Ok(None) };
-    Ok(Some(RouteRow {
-        name,
-        document: text(row, from + 1)?.unwrap_or_default(),
-        created_at: text(row, from + 2)?,
-        updated_at: text(row, from + 3)?,
-    }))
+impl KeyedRow for RouteRow {
+    const TABLE: &str = "routes";
+    const COLUMNS: &[&str] = &["name", "document", "created_at", "updated_at"];
+
+    fn read(row: &Row<'_>, from: usize) -> rusqlite::Result<Option<Self>> {
+        let Some(name) = text(row, from)? else { return Ok(None) };
+        Ok(Some(Self {
+            name,
+            document: text(row, from + 1)?.unwrap_or_default(),
+            created_at: text(row, from + 2)?,
+            updated_at: text(row, from + 3)?,
+        }))
+    }
+}
+
+impl KeyedRow for FlagRow {
+    const TABLE: &str = "flags";
+    const COLUMNS: &[&str] = &["name", "value", "updated_at"];
+
+    fn read(row: &Row<'_>, from: usize) -> rusqlite::Result<Option<Self>> {
+        let Some(name) = text(row, from)? else { return Ok(None) };
+        let value = text(row, from + 1)?.unwrap_or_default();
+        Ok(Some(Self { name, value, updated_at: text(row, from + 2)? }))
+    }
+}
+
+impl KeyedRow for GeoRuleRow {
+    const TABLE: &str = "geo_rules";
+    const COLUMNS: &[&str] = &["name", "document", "created_at", "updated_at"];
+
+    fn read(row: &Row<'_>, from: usize) -> rusqlite::Result<Option<Self>> {
+        let Some(name) = text(row, from)? else { return Ok(None) };
+        Ok(Some(Self {
+            name,
+            document: text(row, from + 1)?.unwrap_or_default(),
+            created_at: text(row, from + 2)?,
+            updated_at: text(row, from + 3)?,
+        }))
+    }
+}
+
+impl KeyedRow for CountriesRow {
+    const TABLE: &str = "geo_countries";
+    const COLUMNS: &[&str] = &["id", "source", "imported_at", "data"];
+
+    fn read(row: &Row<'_>, from: usize) -> rusqlite::Result<Option<Self>> {
+        if text(row, from)?.is_none() {
+            return Ok(None);
+        }
+        let table = match row.get_ref(from + 3)? {
+            ValueRef::Blob(bytes) | ValueRef::Text(bytes) => bytes.to_vec(),
+            _ => Vec::new(),
+        };
+        let source = text(row, from + 1)?.unwrap_or_default();
+        Ok(Some(Self { source, imported_at: text(row, from + 2)?, table }))
+    }
+}
+
+/// The row with this key.
+pub(super) fn row<R: KeyedRow>(conn: &Connection, key: &str) -> rusqlite::Result<Option<R>> {
+    let key_column = R::COLUMNS.first().copied().unwrap_or("rowid");
+    let sql = format!("SELECT {} FROM {} t WHERE t.{key_column} = ?1", R::columns(), R::TABLE);
+    conn.prepare_cached(&sql)?.query_row([key], |row| R::read(row, 0)).optional().map(Option::flatten)
+}
+
+fn all<R: KeyedRow>(conn: &Connection) -> rusqlite::Result<Vec<R>> {
+    let mut statement = conn.prepare_cached(&format!("SELECT {} FROM {} t", R::columns(), R::TABLE))?;
+    let mut rows = statement.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.extend(R::read(row, 0)?);
+    }
+    Ok(found)
 }
 
 /// All rows of `tables`, in the read transaction that `conn` is in.
 pub(super) fn snapshot(conn: &Connection, shared: &Shared, tables: &[Table]) -> rusqlite::Result<Snapshot> {
     let mut snapshot = Snapshot { seq: look(conn)?.newest, ..Snapshot::default() };
     shared.saw(snapshot.seq);
-    if tables.contains(&Table::Ip) {
-        let mut statement = conn.prepare_cached(&format!("SELECT {IP_COLUMNS} FROM ip_monitor i"))?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            snapshot.ips.extend(ip_row(row, 0)?);
-        }
-    }
-    if tables.contains(&Table::Routes) {
-        let mut statement = conn.prepare_cached(&format!("SELECT {ROUTE_COLUMNS} FROM routes r"))?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            snapshot.routes.extend(route_row(row, 0)?);
+    for table in tables {
+        match table {
+            Table::Ip => snapshot.ips = all(conn)?,
+            Table::Routes => snapshot.routes = all(conn)?,
+            Table::Flags => snapshot.flags = all(conn)?,
+            Table::GeoRules => snapshot.geo_rules = all(conn)?,
+            Table::Countries => snapshot.countries = all(conn)?.pop(),
         }
     }
     Ok(snapshot)
@@ -84,17 +166,22 @@ pub(super) fn changes(conn: &Connection, shared: &Shared, since: u64) -> rusqlit
         return Ok(Changes::Reload { new_epoch: false, why: TAMPERED });
     }
     shared.saw(now.newest);
-    let (ips, routes) = (Vec::new(), Vec::new());
     if now.newest == since {
-        return Ok(Changes::Rows { seq: since, ips, routes });
+        return Ok(Changes::Rows { seq: since, rows: ChangedRows::default() });
     }
     if let Some(reload) = reason_to_reload(conn, since)? {
         return Ok(reload);
     }
-    Ok(Changes::Rows {
-        seq: now.newest,
-        ips: changed_ips(conn, since)?,
-        routes: changed_routes(conn, since)?,
+    Ok(Changes::Rows { seq: now.newest, rows: changed_rows(conn, since)? })
+}
+
+fn changed_rows(conn: &Connection, since: u64) -> rusqlite::Result<ChangedRows> {
+    Ok(ChangedRows {
+        ips: changed(conn, since)?,
+        routes: changed(conn, since)?,
+        flags: changed(conn, since)?,
+        geo_rules: changed(conn, since)?,
+        countries: changed(conn, since)?.pop().map(|(_, row)| row),
     })
 }
 
@@ -119,27 +206,18 @@ fn reason_to_reload(conn: &Connection, since: u64) -> rusqlite::Result<Option<Ch
         .then_some(Changes::Reload { new_epoch: false, why: "the log does not reach back that far" }))
 }
 
-/// The join is in SQL because a raw key need not be UTF-8.
-fn changed_ips(conn: &Connection, since: u64) -> rusqlite::Result<Vec<(String, Option<IpRow>)>> {
+/// Keys of one table that changed, with their rows. The join is in SQL because a
+/// raw key need not be UTF-8.
+fn changed<R: KeyedRow>(conn: &Connection, since: u64) -> rusqlite::Result<Vec<(String, Option<R>)>> {
+    let key = R::COLUMNS.first().copied().unwrap_or("rowid");
     let mut statement = conn.prepare_cached(&format!(
-        "SELECT l.key, {IP_COLUMNS} FROM
-           (SELECT DISTINCT key FROM change_log WHERE seq > ?1 AND tbl = 'ip_monitor') l
-         LEFT JOIN ip_monitor i ON i.ip = l.key"
+        "SELECT l.key, {} FROM (SELECT DISTINCT key FROM change_log WHERE seq > ?1 AND tbl = '{table}') l
+         LEFT JOIN {table} t ON t.{key} = l.key",
+        R::columns(),
+        table = R::TABLE,
     ))?;
     let rows = statement.query_map([i64::try_from(since).unwrap_or(i64::MAX)], |row| {
-        Ok((text(row, 0)?.unwrap_or_default(), ip_row(row, 1)?))
-    })?;
-    rows.collect()
-}
-
-fn changed_routes(conn: &Connection, since: u64) -> rusqlite::Result<Vec<(String, Option<RouteRow>)>> {
-    let mut statement = conn.prepare_cached(&format!(
-        "SELECT l.key, {ROUTE_COLUMNS} FROM
-           (SELECT DISTINCT key FROM change_log WHERE seq > ?1 AND tbl = 'routes') l
-         LEFT JOIN routes r ON r.name = l.key"
-    ))?;
-    let rows = statement.query_map([i64::try_from(since).unwrap_or(i64::MAX)], |row| {
-        Ok((text(row, 0)?.unwrap_or_default(), route_row(row, 1)?))
+        Ok((text(row, 0)?.unwrap_or_default(), R::read(row, 1)?))
     })?;
     rows.collect()
 }

@@ -2,23 +2,23 @@
 //! what the database is: whether the file is still the one that was opened, whether
 //! triggers and log are as they were left, and what to do if not.
 
+mod chores;
+mod ingest;
+mod urgent;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, params};
 
-use super::changes::{self, Spellings};
-use super::counts;
-use super::events;
 use super::file::{FileId, FileSet, connect, warn_if_open_to_others};
-use super::ingest::{Budget, Progress};
-use super::ledger::{self, Ledger};
-use super::queue::{Chore, Ingest, MAX_ROWS, Urgent, Waiting, Work};
+use super::queue::Work;
 use super::schema::{self, EPOCH, Look, RELOAD, look};
 use super::shared::Shared;
+use super::spellings::Spellings;
 use super::tables::{REPLACED, RESTORED, TAMPERED};
 use super::{failed, sql_error};
-use crate::store::{Committed, StoreError, time_text};
+use crate::store::StoreError;
 
 /// Pause between two tries for the write lock.
 const LOCK_RETRY: Duration = Duration::from_millis(3);
@@ -77,6 +77,7 @@ impl Writer {
                 Work::Stop => break,
                 Work::Mend => self.mend(),
                 Work::Urgent(jobs) => self.urgent(jobs),
+                Work::Opens(jobs) => self.opens(jobs),
                 Work::Ingest(jobs) => self.ingest(jobs),
                 Work::Chore(chore, reply) => {
                     // The keeper may be stopping.
@@ -85,12 +86,15 @@ impl Writer {
                 Work::Idle => self.idle(),
             }
         }
+        self.write_seen();
         shared.queue.clear();
     }
 
     /// Looks whether the lock is free, so that health knows before a ban does.
     fn idle(&mut self) {
-        if self.try_lock().is_ok() {
+        if self.shared.seen.is_due() {
+            self.write_seen();
+        } else if self.try_lock().is_ok() {
             self.rollback();
         }
     }
@@ -194,6 +198,13 @@ impl Writer {
         Ok(End::Durable)
     }
 
+    /// Forgets what was read: the database is not what it was, or a transaction
+    /// that it was read in was not committed.
+    fn forget(&mut self) {
+        self.spellings.reset();
+        self.shared.seen.forget();
+    }
+
     // -- the file and the schema
 
     /// Opens the file that is at the path now, if it is another one.
@@ -219,7 +230,7 @@ impl Writer {
             self.shared.notice(&format!("{REPLACED}, and the new one cannot be used: {e}"));
         })?;
         (self.conn, self.files, self.replaced) = (conn, files, true);
-        self.spellings.reset();
+        self.forget();
         self.shared.next_file(files.main);
         self.shared.next_world();
         Ok(())
@@ -229,7 +240,7 @@ impl Writer {
     /// the log, numbered above everything that anybody saw, and commits.
     fn mend_and_commit(&mut self, found: Look) -> Result<(), StoreError> {
         let mended = self.mend_in_transaction(found);
-        self.spellings.reset();
+        self.forget();
         let (why, repaired, after) = match mended {
             Ok(done) => done,
             Err(e) => {
@@ -274,210 +285,4 @@ impl Writer {
             Err(e) => tracing::debug!("cannot look after the database now: {e}"),
         }
     }
-
-    // -- work
-
-    fn urgent(&mut self, mut jobs: Vec<Waiting<Urgent>>) {
-        while !jobs.is_empty() {
-            let oldest = jobs.iter().map(|w| w.since).min().unwrap_or_else(Instant::now);
-            let deadline = oldest + self.shared.options.busy_for;
-            match self.urgent_once(&jobs, deadline) {
-                Ok(Some(results)) => return answer_urgent(jobs, results),
-                Ok(None) => {}
-                Err(StoreError::Busy) => {
-                    let now = Instant::now();
-                    let late = jobs.extract_if(.., |w| w.since + self.shared.options.busy_for <= now);
-                    late.for_each(|w| w.job.fail(StoreError::Busy));
-                    return self.shared.queue.return_urgent(jobs);
-                }
-                Err(e) => return jobs.into_iter().for_each(|w| w.job.fail(e.clone())),
-            }
-        }
-    }
-
-    /// All of `jobs` in one transaction, each in a savepoint of its own. `None`: the
-    /// file was moved away meanwhile.
-    fn urgent_once(
-        &mut self,
-        jobs: &[Waiting<Urgent>],
-        deadline: Instant,
-    ) -> Result<Option<Vec<Result<Committed, StoreError>>>, StoreError> {
-        self.begin(deadline)?;
-        let before = self.conn.total_changes();
-        let mut results = Vec::with_capacity(jobs.len());
-        for waiting in jobs {
-            results.push(self.one_urgent(&waiting.job));
-        }
-        match self.end(before) {
-            Ok(End::Durable) => Ok(Some(results)),
-            Ok(End::Lost) => Ok(None),
-            Err(e) => {
-                self.rollback();
-                self.spellings.reset();
-                Err(e)
-            }
-        }
-    }
-
-    fn one_urgent(&mut self, job: &Urgent) -> Result<Committed, StoreError> {
-        let (conn, spellings) = (&self.conn, &mut self.spellings);
-        let mut run = || -> rusqlite::Result<Committed> {
-            conn.execute_batch("SAVEPOINT job")?;
-            let done = match job {
-                Urgent::Change(change, _) => changes::apply(conn, spellings, change)?,
-                Urgent::Token(token, _) => {
-                    changes::add_token(conn, token)?;
-                    Committed { seq: look(conn)?.newest, rows: 1 }
-                }
-            };
-            conn.execute_batch("RELEASE job")?;
-            Ok(done)
-        };
-        run().map_err(|e| {
-            let _ = conn.execute_batch("ROLLBACK TO job; RELEASE job");
-            spellings.reset();
-            sql_error(&e)
-        })
-    }
-
-    fn ingest(&mut self, jobs: Vec<Waiting<Ingest>>) {
-        let deadline = Instant::now() + self.shared.options.busy_for;
-        let outcome = self.begin(deadline).and_then(|()| {
-            let begun = Instant::now();
-            let outcome = self.ingest_in_transaction(&jobs);
-            self.rollback();
-            self.shared.queue.rest(begun.elapsed());
-            outcome
-        });
-        match outcome {
-            Ok((End::Durable, progress)) => {
-                let rest = answer_ingest(jobs, progress);
-                self.shared.queue.return_ingest(rest);
-            }
-            Ok((End::Lost, _)) => self.shared.queue.return_ingest(jobs),
-            // A recorder keeps what was not taken, and posts it again.
-            Err(e) => jobs.into_iter().for_each(|w| w.job.fail(e.clone())),
-        }
-    }
-
-    /// Answers how far each job has come; those that it did not reach are missing.
-    fn ingest_in_transaction(
-        &mut self,
-        jobs: &[Waiting<Ingest>],
-    ) -> Result<(End, Vec<Progress>), StoreError> {
-        let before = self.conn.total_changes();
-        let shared = Arc::clone(&self.shared);
-        let progress = store_jobs(&self.conn, &shared, jobs).map_err(|e| sql_error(&e))?;
-        Ok((self.end(before)?, progress))
-    }
-
-    /// Chores do not wait for the lock: they are tried again.
-    fn chore(&mut self, chore: &Chore) -> Result<u64, StoreError> {
-        self.begin(Instant::now())?;
-        let before = self.conn.total_changes();
-        let done = run_chore(&self.conn, chore).map_err(|e| sql_error(&e));
-        let ended = done.and_then(|rows| self.end(before).map(|_| rows));
-        if ended.is_err() {
-            self.rollback();
-        }
-        ended
-    }
-}
-
-fn answer_urgent(jobs: Vec<Waiting<Urgent>>, results: Vec<Result<Committed, StoreError>>) {
-    for (waiting, result) in jobs.into_iter().zip(results) {
-        // Whoever asked may have gone; the change stands.
-        match waiting.job {
-            Urgent::Change(_, reply) => drop(reply.send(result)),
-            Urgent::Token(_, reply) => drop(reply.send(result.map(|_| ()))),
-        }
-    }
-}
-
-/// Answers what is done, and gives back the rest.
-fn answer_ingest(jobs: Vec<Waiting<Ingest>>, progress: Vec<Progress>) -> Vec<Waiting<Ingest>> {
-    let mut progress = progress.into_iter();
-    let mut rest = Vec::new();
-    for mut waiting in jobs {
-        let Some(reached) = progress.next() else {
-            rest.push(waiting);
-            continue;
-        };
-        match waiting.job {
-            Ingest::Append(job) if reached.done => drop(job.reply.send(Ok(reached.appended))),
-            Ingest::Append(mut job) => {
-                job.progress = reached;
-                waiting.job = Ingest::Append(job);
-                rest.push(waiting);
-            }
-            Ingest::Malformed(_, reply) | Ingest::CloseSources(_, reply) => drop(reply.send(Ok(()))),
-        }
-    }
-    rest
-}
-
-fn store_jobs(
-    conn: &Connection,
-    shared: &Shared,
-    jobs: &[Waiting<Ingest>],
-) -> rusqlite::Result<Vec<Progress>> {
-    let now = time_text::now_ms();
-    let mut ledger = Ledger::new(conn, now, shared.options.pending_for);
-    let mut budget = Budget::new();
-    let mut progress = Vec::with_capacity(jobs.len());
-    for waiting in jobs {
-        let reached = match &waiting.job {
-            Ingest::Append(job) => job.run(conn, &mut ledger, &mut budget, &|| shared.queue.is_urgent())?,
-            Ingest::Malformed(batches, _) => {
-                counts::add_malformed(conn, *batches)?;
-                Progress::done()
-            }
-            Ingest::CloseSources(gateway, _) => {
-                // It reads the sums that the posts before it changed.
-                std::mem::replace(&mut ledger, Ledger::new(conn, now, shared.options.pending_for)).write()?;
-                ledger::close_sources(conn, &gateway.to_string(), now)?;
-                Progress::done()
-            }
-        };
-        progress.push(reached);
-        if !reached.done {
-            break;
-        }
-    }
-    ledger.write()?;
-    Ok(progress)
-}
-
-fn run_chore(conn: &Connection, chore: &Chore) -> rusqlite::Result<u64> {
-    let now = time_text::now_ms();
-    match chore {
-        Chore::DropExpired(rows) => {
-            let mut delete =
-                conn.prepare_cached("DELETE FROM ip_monitor WHERE ip = ?1 AND expires_at = ?2")?;
-            let mut gone = 0;
-            for (ip, expires_at) in rows {
-                gone += delete.execute([ip, expires_at])? as u64;
-            }
-            Ok(gone)
-        }
-        Chore::TrimEvents => events::trim(conn, MAX_ROWS / 2),
-        Chore::TrimLog(below) => {
-            let below = i64::try_from(*below).unwrap_or(i64::MAX);
-            let limit = i64::try_from(MAX_ROWS).unwrap_or(i64::MAX);
-            // Never the newest row: it says where the log is.
-            let gone = conn
-                .prepare_cached(
-                    "DELETE FROM change_log WHERE seq IN (SELECT seq FROM change_log WHERE seq < ?1
-                       AND seq < (SELECT max(seq) FROM change_log) ORDER BY seq LIMIT ?2)",
-                )?
-                .execute(params![below, limit])?;
-            Ok(gone as u64)
-        }
-        Chore::Bury(sources, before) => count_true(sources, |&s| ledger::bury(conn, s, *before, now)),
-        Chore::Fold(sources, before) => count_true(sources, |&s| counts::fold(conn, s, *before)),
-    }
-}
-
-fn count_true<T>(items: &[T], each: impl Fn(&T) -> rusqlite::Result<bool>) -> rusqlite::Result<u64> {
-    items.iter().try_fold(0, |sum, item| Ok(sum + u64::from(each(item)?)))
 }

@@ -14,8 +14,8 @@ fn a_change_is_in_the_snapshot_and_the_changes_of_its_seq() {
             let store = &*fixture.store;
             let empty = everything(store).await;
             assert!(empty.ips.is_empty() && empty.routes.is_empty());
-            let first = store.commit(ban("1.2.3.4")).await.unwrap();
-            let second = store.commit(put_route("a", "{}")).await.unwrap();
+            let first = store.commit(ban("1.2.3.4"), "test").await.unwrap();
+            let second = store.commit(put_route("a", "{}"), "test").await.unwrap();
             assert_eq!((first.rows, second.rows), (1, 1));
             assert!(empty.seq < first.seq && first.seq < second.seq);
 
@@ -37,16 +37,16 @@ fn what_is_gone_is_told_as_gone() {
     for fixture in stores() {
         block_on(async {
             let store = &*fixture.store;
-            store.commit(ban("1.2.3.4")).await.unwrap();
-            let before = store.commit(put_route("a", "{}")).await.unwrap().seq;
-            store.commit(unban("1.2.3.4")).await.unwrap();
-            let deleted = store.commit(Change::DeleteRoute { name: "a".to_owned() }).await.unwrap();
-            let Changes::Rows { seq, ips, routes } = store.changes_since(before).await.unwrap() else {
+            store.commit(ban("1.2.3.4"), "test").await.unwrap();
+            let before = store.commit(put_route("a", "{}"), "test").await.unwrap().seq;
+            store.commit(unban("1.2.3.4"), "test").await.unwrap();
+            let deleted = store.commit(Change::DeleteRoute { name: "a".to_owned() }, "test").await.unwrap();
+            let Changes::Rows { seq, rows } = store.changes_since(before).await.unwrap() else {
                 panic!("a reload")
             };
             assert_eq!(seq, deleted.seq);
-            assert_eq!(ips, [("1.2.3.4".to_owned(), None)]);
-            assert_eq!(routes, [("a".to_owned(), None)]);
+            assert_eq!(rows.ips, [("1.2.3.4".to_owned(), None)]);
+            assert_eq!(rows.routes, [("a".to_owned(), None)]);
         });
     }
 }
@@ -56,10 +56,10 @@ fn nothing_to_do_takes_no_number() {
     for fixture in stores() {
         block_on(async {
             let store = &*fixture.store;
-            let seq = store.commit(ban("1.2.3.4")).await.unwrap().seq;
-            let nothing = store.commit(unban("5.6.7.8")).await.unwrap();
+            let seq = store.commit(ban("1.2.3.4"), "test").await.unwrap().seq;
+            let nothing = store.commit(unban("5.6.7.8"), "test").await.unwrap();
             assert_eq!((nothing.seq, nothing.rows), (seq, 0));
-            let nothing = store.commit(Change::DeleteRoute { name: "no".to_owned() }).await.unwrap();
+            let nothing = store.commit(Change::DeleteRoute { name: "no".to_owned() }, "test").await.unwrap();
             assert_eq!((nothing.seq, nothing.rows), (seq, 0));
         });
     }
@@ -70,15 +70,18 @@ fn a_second_ban_keeps_when_the_first_was() {
     for fixture in stores() {
         block_on(async {
             let store = &*fixture.store;
-            store.commit(ban("1.2.3.4")).await.unwrap();
+            store.commit(ban("1.2.3.4"), "test").await.unwrap();
             let first = row(store, "1.2.3.4").await.unwrap();
             until("the clock goes on", async || {
                 store
-                    .commit(Change::Ban {
-                        ip: "1.2.3.4".to_owned(),
-                        reason: Some("again".to_owned()),
-                        expires_at: Some("2030-01-01 00:00:00.000".to_owned()),
-                    })
+                    .commit(
+                        Change::Ban {
+                            ip: "1.2.3.4".to_owned(),
+                            reason: Some("again".to_owned()),
+                            expires_at: Some("2030-01-01 00:00:00.000".to_owned()),
+                        },
+                        "test",
+                    )
                     .await
                     .unwrap();
                 let second = row(store, "1.2.3.4").await.unwrap();
@@ -87,7 +90,7 @@ fn a_second_ban_keeps_when_the_first_was() {
                 (second.updated_at > first.updated_at).then_some(())
             })
             .await;
-            store.commit(ban("1.2.3.4")).await.unwrap();
+            store.commit(ban("1.2.3.4"), "test").await.unwrap();
             let third = row(store, "1.2.3.4").await.unwrap();
             assert_eq!((third.reason, third.expires_at), (None, None));
         });
@@ -99,9 +102,9 @@ fn a_route_keeps_when_it_was_made() {
     for fixture in stores() {
         block_on(async {
             let store = &*fixture.store;
-            store.commit(put_route("a", "1")).await.unwrap();
+            store.commit(put_route("a", "1"), "test").await.unwrap();
             let first = everything(store).await.routes.remove(0);
-            store.commit(put_route("a", "2")).await.unwrap();
+            store.commit(put_route("a", "2"), "test").await.unwrap();
             let second = everything(store).await.routes.remove(0);
             assert_eq!((second.document.as_str(), second.created_at), ("2", first.created_at));
         });
@@ -117,7 +120,7 @@ fn concurrent_commits_have_numbers_in_their_order() {
                 let mut seqs = Vec::new();
                 for i in 0..20 {
                     let ip = format!("10.0.{k}.{i}");
-                    let seq = store.commit(ban(&ip)).await.unwrap().seq;
+                    let seq = store.commit(ban(&ip), "test").await.unwrap().seq;
                     // What is answered is there for everybody.
                     let (_, since) = rows_since(store, seq - 1).await;
                     assert!(since.iter().any(|(key, row)| *key == ip && row.is_some()), "{ip}");
@@ -142,7 +145,7 @@ fn who_watches_hears_of_a_commit() {
         block_on(async {
             let mut watch = fixture.store.watch();
             watch.mark_unchanged();
-            fixture.store.commit(ban("1.2.3.4")).await.unwrap();
+            fixture.store.commit(ban("1.2.3.4"), "test").await.unwrap();
             tokio::time::timeout(std::time::Duration::from_secs(20), watch.changed()).await.unwrap().unwrap();
         });
     }
@@ -152,7 +155,7 @@ fn who_watches_hears_of_a_commit() {
 fn a_seq_from_another_world_is_answered_with_a_new_epoch() {
     for fixture in stores() {
         block_on(async {
-            let seq = fixture.store.commit(ban("1.2.3.4")).await.unwrap().seq;
+            let seq = fixture.store.commit(ban("1.2.3.4"), "test").await.unwrap().seq;
             let answer = fixture.store.changes_since(seq + 1000).await.unwrap();
             assert!(matches!(answer, Changes::Reload { new_epoch: true, .. }), "{answer:?}");
         });

@@ -47,7 +47,7 @@ pub(crate) fn unban(key: &str) -> Change {
 }
 
 pub(crate) async fn everything(store: &dyn Store) -> Snapshot {
-    let mut all = store.snapshot(&[Table::Ip, Table::Routes]).await.unwrap();
+    let mut all = store.snapshot(&Table::ALL).await.unwrap();
     all.ips.sort_by(|a, b| a.ip.cmp(&b.ip));
     all.routes.sort_by(|a, b| a.name.cmp(&b.name));
     all
@@ -65,9 +65,9 @@ pub(crate) async fn keys(store: &dyn Store) -> Vec<String> {
 /// The changes since `seq`, which must not be a reload.
 pub(crate) async fn rows_since(store: &dyn Store, since: u64) -> (u64, Vec<(String, Option<IpRow>)>) {
     match store.changes_since(since).await.unwrap() {
-        Changes::Rows { seq, mut ips, .. } => {
-            ips.sort_by(|a, b| a.0.cmp(&b.0));
-            (seq, ips)
+        Changes::Rows { seq, mut rows } => {
+            rows.ips.sort_by(|a, b| a.0.cmp(&b.0));
+            (seq, rows.ips)
         }
         reload => panic!("{reload:?}"),
     }

@@ -38,7 +38,7 @@ fn service() {
         let store = SqliteStore::open(&path, options).unwrap();
         for index in from..POSTS {
             let (address, post) = (address(index), nth(index));
-            let (banned, stored) = tokio::join!(store.commit(ban(&address)), store.append(post));
+            let (banned, stored) = tokio::join!(store.commit(ban(&address), "test"), store.append(post));
             assert!(banned.is_ok() && stored.is_ok());
             println!("\nstored {index}");
         }
@@ -95,7 +95,7 @@ fn nothing_is_lost_and_nothing_twice_when_the_service_is_killed() {
             })
             .unwrap();
         assert_eq!(rows, (i64::try_from(all).unwrap(), i64::try_from(all).unwrap()));
-        let banned: BTreeSet<String> = selected(&path).0.into_keys().collect();
+        let banned: BTreeSet<String> = selected(&path).ips.into_keys().collect();
         assert_eq!(banned, (0..POSTS).map(address).collect());
     });
 }

@@ -33,11 +33,11 @@ fn a_restore_is_another_world_whose_numbers_go_on() {
     for restore in [restore_by_connection, restore_by_cli] {
         block_on(async {
             let home = home();
-            home.store.commit(ban("1.1.1.1")).await.unwrap();
+            home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
             let saved = home.directory.path().join("saved.db");
             copy(&home.path, &saved);
             for i in 0..10 {
-                home.store.commit(ban(&format!("10.0.0.{i}"))).await.unwrap();
+                home.store.commit(ban(&format!("10.0.0.{i}")), "test").await.unwrap();
             }
             let mut follower = Follower::new(&home.store).await;
             let before = follower.seq;
@@ -50,10 +50,10 @@ fn a_restore_is_another_world_whose_numbers_go_on() {
             })
             .await;
             follower.settles(&home).await;
-            assert_eq!(follower.ips.keys().collect::<Vec<_>>(), ["1.1.1.1"]);
+            assert_eq!(follower.has.ips.keys().collect::<Vec<_>>(), ["1.1.1.1"]);
             noticed(&home.store, "earlier state").await;
             // Nothing that is numbered now was numbered before.
-            assert!(home.store.commit(ban("2.2.2.2")).await.unwrap().seq > before);
+            assert!(home.store.commit(ban("2.2.2.2"), "test").await.unwrap().seq > before);
             follower.settles(&home).await;
         });
     }
@@ -63,16 +63,16 @@ fn a_restore_is_another_world_whose_numbers_go_on() {
 fn a_restore_with_as_many_changes_behind_it_is_seen_too() {
     block_on(async {
         let home = home();
-        home.store.commit(ban("1.1.1.1")).await.unwrap();
+        home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
         let saved = home.directory.path().join("saved.db");
         copy(&home.path, &saved);
-        home.store.commit(ban("2.2.2.2")).await.unwrap();
+        home.store.commit(ban("2.2.2.2"), "test").await.unwrap();
         let mut follower = Follower::new(&home.store).await;
         restore_by_connection(&home, &saved);
         // The log is as long as it was, maybe before anybody looked.
         stranger(&home.path).execute_batch("INSERT INTO ip_monitor (ip) VALUES ('3.3.3.3')").unwrap();
         follower.reloads(&home).await;
-        assert_eq!(follower.ips.keys().collect::<Vec<_>>(), ["1.1.1.1", "3.3.3.3"]);
+        assert_eq!(follower.has.ips.keys().collect::<Vec<_>>(), ["1.1.1.1", "3.3.3.3"]);
     });
 }
 
@@ -80,7 +80,7 @@ fn a_restore_with_as_many_changes_behind_it_is_seen_too() {
 fn other_database(path: &Path, ip: &str) {
     block_on(async {
         let store = SqliteStore::open(path, Options::default()).unwrap();
-        store.commit(ban(ip)).await.unwrap();
+        store.commit(ban(ip), "test").await.unwrap();
     });
 }
 
@@ -89,7 +89,7 @@ fn a_replaced_file_is_opened_and_the_old_one_left_alone() {
     block_on(async {
         let home = home();
         for i in 0..10 {
-            home.store.commit(ban(&format!("10.0.0.{i}"))).await.unwrap();
+            home.store.commit(ban(&format!("10.0.0.{i}")), "test").await.unwrap();
         }
         let mut follower = Follower::new(&home.store).await;
         let new = home.directory.path().join("new.db");
@@ -102,11 +102,11 @@ fn a_replaced_file_is_opened_and_the_old_one_left_alone() {
         let old_bytes = std::fs::read(&old).unwrap();
 
         // The first thing that happens may be a write of ours.
-        let seq = home.store.commit(ban("8.8.8.8")).await.unwrap().seq;
+        let seq = home.store.commit(ban("8.8.8.8"), "test").await.unwrap().seq;
         assert!(seq > follower.seq);
         let (new_epoch, why) = follower.reloads(&home).await;
         assert!(new_epoch, "{why}");
-        assert_eq!(follower.ips.keys().collect::<Vec<_>>(), ["7.7.7.7", "8.8.8.8"]);
+        assert_eq!(follower.has.ips.keys().collect::<Vec<_>>(), ["7.7.7.7", "8.8.8.8"]);
         noticed(&home.store, "the database file was replaced").await;
         assert_eq!(std::fs::read(&old).unwrap(), old_bytes);
         let check: String =
@@ -116,7 +116,7 @@ fn a_replaced_file_is_opened_and_the_old_one_left_alone() {
         stranger(&home.path).execute_batch("INSERT INTO ip_monitor (ip) VALUES ('9.9.9.9')").unwrap();
         let reloads = follower.reloads.len();
         follower.settles(&home).await;
-        assert_eq!((follower.ips.len(), follower.reloads.len()), (3, reloads));
+        assert_eq!((follower.has.ips.len(), follower.reloads.len()), (3, reloads));
     });
 }
 
@@ -136,10 +136,10 @@ fn what_the_old_log_held_goes_with_the_old_file() {
         std::fs::rename(&home.path, &old).unwrap();
         std::fs::rename(&new, &home.path).unwrap();
         follower.reloads(&home).await;
-        assert!(follower.ips.is_empty());
+        assert!(follower.has.ips.is_empty());
         noticed(&home.store, "the last changes of the database that was replaced").await;
         std::fs::rename(beside(&home.path, ".replaced-wal"), beside(&old, "-wal")).unwrap();
-        assert_eq!(selected(&old).0.into_keys().collect::<Vec<_>>(), ["6.6.6.6"]);
+        assert_eq!(selected(&old).ips.into_keys().collect::<Vec<_>>(), ["6.6.6.6"]);
     });
 }
 
@@ -147,13 +147,13 @@ fn what_the_old_log_held_goes_with_the_old_file() {
 fn a_replaced_file_is_noticed_without_a_write() {
     block_on(async {
         let home = home();
-        home.store.commit(ban("1.1.1.1")).await.unwrap();
+        home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
         let mut follower = Follower::new(&home.store).await;
         let new = home.directory.path().join("new.db");
         stranger(&new).execute_batch("PRAGMA user_version = 0").unwrap();
         std::fs::rename(&new, &home.path).unwrap();
         assert!(follower.reloads(&home).await.0);
-        assert!(follower.ips.is_empty());
+        assert!(follower.has.ips.is_empty());
         stranger(&home.path).execute_batch("INSERT INTO ip_monitor (ip) VALUES ('9.9.9.9')").unwrap();
         follower.settles(&home).await;
     });
@@ -163,7 +163,7 @@ fn a_replaced_file_is_noticed_without_a_write() {
 fn a_log_that_came_with_the_new_file_is_kept() {
     block_on(async {
         let home = home();
-        home.store.commit(ban("1.1.1.1")).await.unwrap();
+        home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
         let mut follower = Follower::new(&home.store).await;
         let new = home.directory.path().join("new.db");
         let writer = stranger(&new);
@@ -174,7 +174,7 @@ fn a_log_that_came_with_the_new_file_is_kept() {
         let _ = std::fs::remove_file(beside(&home.path, "-shm"));
         std::fs::rename(&new, &home.path).unwrap();
         follower.reloads(&home).await;
-        assert_eq!(follower.ips.keys().collect::<Vec<_>>(), ["7.7.7.7"]);
+        assert_eq!(follower.has.ips.keys().collect::<Vec<_>>(), ["7.7.7.7"]);
     });
 }
 
@@ -182,15 +182,15 @@ fn a_log_that_came_with_the_new_file_is_kept() {
 fn without_its_file_nothing_is_written_until_it_is_back() {
     block_on(async {
         let home = home();
-        home.store.commit(ban("1.1.1.1")).await.unwrap();
+        home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
         let away = home.directory.path().join("away.db");
         std::fs::rename(&home.path, &away).unwrap();
-        let refused = home.store.commit(ban("2.2.2.2")).await.unwrap_err();
+        let refused = home.store.commit(ban("2.2.2.2"), "test").await.unwrap_err();
         assert!(matches!(&refused, StoreError::Failed(why) if why.contains("tidegate.db")), "{refused:?}");
         noticed(&home.store, "nothing can be written").await;
         assert!(!home.path.exists());
         std::fs::rename(&away, &home.path).unwrap();
-        home.store.commit(ban("3.3.3.3")).await.unwrap();
+        home.store.commit(ban("3.3.3.3"), "test").await.unwrap();
         assert_eq!(keys(&home.store).await, ["1.1.1.1", "3.3.3.3"]);
     });
 }
@@ -199,17 +199,17 @@ fn without_its_file_nothing_is_written_until_it_is_back() {
 fn what_is_no_database_is_refused_and_a_good_one_taken_again() {
     block_on(async {
         let home = home();
-        home.store.commit(ban("1.1.1.1")).await.unwrap();
+        home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
         let mut follower = Follower::new(&home.store).await;
         let (good, bad) = (home.directory.path().join("good.db"), home.directory.path().join("bad.db"));
         copy(&home.path, &good);
         std::fs::write(&bad, "this is not a database, however long it may be".repeat(100)).unwrap();
         std::fs::rename(&bad, &home.path).unwrap();
         noticed(&home.store, "cannot be used").await;
-        assert!(home.store.commit(ban("2.2.2.2")).await.is_err());
+        assert!(home.store.commit(ban("2.2.2.2"), "test").await.is_err());
         std::fs::rename(&good, &home.path).unwrap();
         follower.reloads(&home).await;
-        assert_eq!(follower.ips.keys().collect::<Vec<_>>(), ["1.1.1.1"]);
+        assert_eq!(follower.has.ips.keys().collect::<Vec<_>>(), ["1.1.1.1"]);
     });
 }
 
@@ -217,7 +217,7 @@ fn what_is_no_database_is_refused_and_a_good_one_taken_again() {
 fn a_second_service_is_refused_and_may_follow_the_first() {
     block_on(async {
         let home = home();
-        home.store.commit(ban("1.1.1.1")).await.unwrap();
+        home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
         home.store.append(post_of(vec![batch(1, 1, 3)])).await.unwrap();
         let refused = SqliteStore::open(&home.path, Options::default()).err().unwrap().to_string();
         assert!(refused.contains("another admin service"), "{refused}");
@@ -279,6 +279,6 @@ fn the_view_is_as_people_ask_it() {
             )
             .unwrap();
         assert!(plan.contains("events_timestamp"), "{plan}");
-        assert_eq!(selected(&home.path).0.len(), 0);
+        assert_eq!(selected(&home.path).ips.len(), 0);
     });
 }

@@ -41,14 +41,14 @@ fn seen(before: &str, sql: &str, check: impl Fn(&Follower)) {
 }
 
 fn ips(follower: &Follower) -> Vec<&str> {
-    follower.ips.keys().map(String::as_str).collect()
+    follower.has.ips.keys().map(String::as_str).collect()
 }
 
 #[test]
 fn the_guides_insert_bans() {
     let sql = "INSERT INTO ip_monitor (ip, status, updated_at) VALUES ('5.6.7.8','banned',datetime('now'))";
     seen("", sql, |follower| {
-        let row = &follower.ips["5.6.7.8"];
+        let row = &follower.has.ips["5.6.7.8"];
         assert_eq!(row.status, "banned");
         assert!(crate::store::time_text::to_ms(row.created_at.as_ref().unwrap()).is_some());
     });
@@ -59,7 +59,7 @@ fn replace() {
     let before = "INSERT INTO ip_monitor (ip, reason) VALUES ('1.1.1.1', 'old'), ('2.2.2.2', 'old')";
     let sql = "REPLACE INTO ip_monitor (ip, reason) VALUES ('1.1.1.1', 'new'), ('3.3.3.3', 'new')";
     seen(before, sql, |follower| {
-        assert_eq!(follower.ips["1.1.1.1"].reason.as_deref(), Some("new"));
+        assert_eq!(follower.has.ips["1.1.1.1"].reason.as_deref(), Some("new"));
         assert_eq!(ips(follower), ["1.1.1.1", "2.2.2.2", "3.3.3.3"]);
     });
 }
@@ -72,8 +72,8 @@ fn another_key_by_update() {
                UPDATE OR REPLACE routes SET name = 'b' WHERE name = 'a'";
     seen(before, sql, |follower| {
         assert_eq!(ips(follower), ["2.2.2.2", "9.9.9.9"]);
-        assert_eq!(follower.routes.keys().collect::<Vec<_>>(), ["b"]);
-        assert_eq!(follower.routes["b"].document, "1");
+        assert_eq!(follower.has.routes.keys().collect::<Vec<_>>(), ["b"]);
+        assert_eq!(follower.has.routes["b"].document, "1");
     });
 }
 
@@ -83,7 +83,7 @@ fn delete_of_all_rows() {
                   INSERT INTO ip_monitor (ip) SELECT '10.0.' || (i / 256) || '.' || (i % 256) FROM n;
                   INSERT INTO routes (name, document) VALUES ('a', '1')";
     seen(before, "DELETE FROM ip_monitor; DELETE FROM routes", |follower| {
-        assert!(follower.ips.is_empty() && follower.routes.is_empty());
+        assert!(follower.has.ips.is_empty() && follower.has.routes.is_empty());
     });
 }
 
@@ -103,9 +103,9 @@ fn rows_that_make_no_sense_pass_as_they_are() {
                INSERT INTO routes (name, document) VALUES ('a', x'80'), ('b', '{')";
     seen("", sql, |follower| {
         assert_eq!(ips(follower), ["", "1.2.3.4/99", "12", "not an address", "\u{fffd}1"]);
-        assert_eq!(follower.ips["1.2.3.4/99"].status, "7");
-        assert_eq!(follower.ips["1.2.3.4/99"].expires_at.as_deref(), Some("17"));
-        assert_eq!(follower.routes.len(), 2);
+        assert_eq!(follower.has.ips["1.2.3.4/99"].status, "7");
+        assert_eq!(follower.has.ips["1.2.3.4/99"].expires_at.as_deref(), Some("17"));
+        assert_eq!(follower.has.routes.len(), 2);
     });
 }
 
@@ -130,7 +130,7 @@ fn a_ban_replaces_every_spelling_and_keeps_the_oldest_date() {
              ('9.9.9.9/32', 'allowed', '2021-01-01 00:00:00'), ('::ffff:9.9.9.9', 'banned', '2020-01-01 00:00:00'),
              ('::ffff:909:909/128', 'banned', '2022-01-01 00:00:00'), ('9.9.9.9/31', 'banned', NULL)";
         stranger(&home.path).execute_batch(insert).unwrap();
-        let done = home.store.commit(ban("9.9.9.9")).await.unwrap();
+        let done = home.store.commit(ban("9.9.9.9"), "test").await.unwrap();
         assert_eq!(done.rows, 4);
         assert_eq!(keys(&home.store).await, ["9.9.9.9", "9.9.9.9/31"]);
         let row = row(&home.store, "9.9.9.9").await.unwrap();
@@ -138,8 +138,8 @@ fn a_ban_replaces_every_spelling_and_keeps_the_oldest_date() {
 
         // A spelling that comes back later is found again.
         stranger(&home.path).execute_batch(insert).unwrap();
-        home.store.commit(ban("9.9.9.8/31")).await.unwrap();
-        home.store.commit(ban("9.9.9.9")).await.unwrap();
+        home.store.commit(ban("9.9.9.8/31"), "test").await.unwrap();
+        home.store.commit(ban("9.9.9.9"), "test").await.unwrap();
         assert_eq!(keys(&home.store).await, ["9.9.9.8/31", "9.9.9.9"]);
     });
 }
@@ -148,16 +148,16 @@ fn a_ban_replaces_every_spelling_and_keeps_the_oldest_date() {
 fn an_unban_removes_every_spelling_that_says_banned() {
     block_on(async {
         let home = home();
-        home.store.commit(ban("9.9.9.9")).await.unwrap();
+        home.store.commit(ban("9.9.9.9"), "test").await.unwrap();
         stranger(&home.path)
             .execute_batch(
                 "INSERT INTO ip_monitor (ip, status) VALUES ('9.9.9.9/32', 'allowed'), ('::ffff:9.9.9.9', 'Banned')",
             )
             .unwrap();
-        let done = home.store.commit(unban("9.9.9.9")).await.unwrap();
+        let done = home.store.commit(unban("9.9.9.9"), "test").await.unwrap();
         assert_eq!((done.rows, keys(&home.store).await), (2, vec!["9.9.9.9/32".to_owned()]));
         let raw = Change::Unban { keys: vec!["not an address".to_owned()] };
-        assert_eq!(home.store.commit(raw).await.unwrap().rows, 0);
+        assert_eq!(home.store.commit(raw, "test").await.unwrap().rows, 0);
     });
 }
 
@@ -196,14 +196,14 @@ fn a_trigger_dropped_and_left_between_two_commits_of_ours_is_seen_by_the_second(
                      ON CONFLICT (ip) DO UPDATE SET reason = excluded.reason"
                 ))
                 .unwrap();
-            let seq = home.store.commit(ban("2.2.2.2")).await.unwrap().seq;
+            let seq = home.store.commit(ban("2.2.2.2"), "test").await.unwrap().seq;
             // No look in between is needed: the commit itself has mended.
             until("caught up", async || {
                 follower.catch_up(&home.store).await;
                 (follower.seq >= seq).then_some(())
             })
             .await;
-            assert_eq!(follower.ips["1.1.1.1"].reason, Some(i.to_string()));
+            assert_eq!(follower.has.ips["1.1.1.1"].reason, Some(i.to_string()));
             follower.settles(&home).await;
         }
     });
@@ -213,15 +213,15 @@ fn a_trigger_dropped_and_left_between_two_commits_of_ours_is_seen_by_the_second(
 fn dropped_tables_come_back_empty() {
     block_on(async {
         let home = home();
-        home.store.commit(ban("1.1.1.1")).await.unwrap();
+        home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
         let mut follower = Follower::new(&home.store).await;
         stranger(&home.path)
             .execute_batch("BEGIN; DROP TABLE ip_monitor; DROP TABLE change_log; COMMIT")
             .unwrap();
         noticed(&home.store, "put back: ip_monitor, change_log").await;
         follower.settles(&home).await;
-        assert!(follower.ips.is_empty());
-        home.store.commit(ban("2.2.2.2")).await.unwrap();
+        assert!(follower.has.ips.is_empty());
+        home.store.commit(ban("2.2.2.2"), "test").await.unwrap();
         follower.settles(&home).await;
     });
 }
@@ -230,12 +230,12 @@ fn dropped_tables_come_back_empty() {
 fn an_emptied_log_is_another_world() {
     block_on(async {
         let home = home();
-        home.store.commit(ban("1.1.1.1")).await.unwrap();
+        home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
         let mut follower = Follower::new(&home.store).await;
         stranger(&home.path).execute_batch("DELETE FROM change_log").unwrap();
         assert!(follower.reloads(&home).await.0);
         let before = follower.seq;
-        assert!(home.store.commit(ban("2.2.2.2")).await.unwrap().seq > before);
+        assert!(home.store.commit(ban("2.2.2.2"), "test").await.unwrap().seq > before);
     });
 }
 
@@ -244,13 +244,13 @@ fn vacuum() {
     for (_, run) in PROGRAMS {
         block_on(async {
             let home = home();
-            home.store.commit(ban("1.1.1.1")).await.unwrap();
+            home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
             let mut follower = Follower::new(&home.store).await;
             if !run(&home, "VACUUM") {
                 return;
             }
             assert!(!follower.reloads(&home).await.0);
-            home.store.commit(ban("2.2.2.2")).await.unwrap();
+            home.store.commit(ban("2.2.2.2"), "test").await.unwrap();
             follower.settles(&home).await;
             assert_eq!(ips(&follower), ["1.1.1.1", "2.2.2.2"]);
         });
@@ -285,16 +285,15 @@ proptest! {
             for (sql, own_ban, look) in steps {
                 stranger(&home.path).execute_batch(&sql).unwrap();
                 if own_ban {
-                    home.store.commit(ban("1.1.1.1")).await.unwrap();
-                    let spelled: Vec<String> = selected(&home.path).0.into_keys()
+                    home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
+                    let spelled: Vec<String> = selected(&home.path).ips.into_keys()
                         .filter(|key| key.contains("1.1.1.1")).collect();
                     assert_eq!(spelled, ["1.1.1.1"]);
                 }
                 if look {
                     // At a quiet moment one look is enough: nothing depends on timing.
                     follower.catch_up(&home.store).await;
-                    let (ips, routes) = selected(&home.path);
-                    assert_eq!((&follower.ips, &follower.routes), (&ips, &routes));
+                    assert_eq!(follower.has, selected(&home.path));
                 }
             }
             follower.settles(&home).await;

@@ -45,10 +45,10 @@ fn bans_go_an_hour_after_they_ended_as_ordinary_changes() {
         conn.execute("INSERT INTO ip_monitor (ip, expires_at) VALUES ('3.0.0.1', ?1)", (iso,)).unwrap();
         until("only what must stay is there", async || {
             follower.catch_up(&home.store).await;
-            (follower.ips.len() <= keep.len()).then_some(())
+            (follower.has.ips.len() <= keep.len()).then_some(())
         })
         .await;
-        assert!(keep.iter().all(|(ip, _)| follower.ips.contains_key(*ip)), "{follower:?}");
+        assert!(keep.iter().all(|(ip, _)| follower.has.ips.contains_key(*ip)), "{follower:?}");
         assert_eq!(follower.reloads, []);
     });
 }
@@ -88,15 +88,15 @@ fn the_log_keeps_its_newest_row_and_its_numbers() {
         let home = home_with(options);
         let mut newest = 0;
         for i in 0..60 {
-            newest = home.store.commit(ban(&format!("10.0.0.{i}"))).await.unwrap().seq;
+            newest = home.store.commit(ban(&format!("10.0.0.{i}")), "test").await.unwrap().seq;
         }
         let rows = "SELECT count(*) FROM change_log";
         until("the log is short", async || (number(&home, rows) <= 11).then_some(())).await;
         let answer = home.store.changes_since(newest - 30).await.unwrap();
         assert!(matches!(answer, Changes::Reload { new_epoch: false, .. }), "{answer:?}");
         let answer = home.store.changes_since(newest - 5).await.unwrap();
-        assert!(matches!(answer, Changes::Rows { ref ips, .. } if ips.len() == 5), "{answer:?}");
-        assert_eq!(home.store.commit(ban("1.1.1.1")).await.unwrap().seq, newest + 1);
+        assert!(matches!(answer, Changes::Rows { ref rows, .. } if rows.ips.len() == 5), "{answer:?}");
+        assert_eq!(home.store.commit(ban("1.1.1.1"), "test").await.unwrap().seq, newest + 1);
     });
 }
 
@@ -105,7 +105,7 @@ fn the_log_keeps_what_is_young() {
     block_on(async {
         let home = home_with(Options { chores_every: OFTEN, log_keep_rows: 1, ..Options::default() });
         for i in 0..20 {
-            home.store.commit(ban(&format!("10.0.0.{i}"))).await.unwrap();
+            home.store.commit(ban(&format!("10.0.0.{i}")), "test").await.unwrap();
         }
         // Chores of a kind that leaves a trace have run meanwhile.
         for (ip, expires_at) in [("2.0.0.1", from_ms(0)), ("2.0.0.2", from_ms(0))] {

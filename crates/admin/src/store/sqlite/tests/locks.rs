@@ -14,7 +14,7 @@ fn a_transaction_left_open_is_waited_for_then_said() {
         let held = stranger(&home.path);
         held.execute_batch("BEGIN IMMEDIATE; INSERT INTO ip_monitor (ip) VALUES ('1.1.1.1')").unwrap();
         let (a, b, c) = tokio::join!(
-            home.store.commit(ban("2.2.2.2")),
+            home.store.commit(ban("2.2.2.2"), "test"),
             home.store.append(post_of(vec![batch(1, 1, 3)])),
             home.store.note_malformed(1)
         );
@@ -28,7 +28,7 @@ fn a_transaction_left_open_is_waited_for_then_said() {
         until("health names the lock", async || home.store.health().locked_for).await;
         held.execute_batch("COMMIT").unwrap();
         until("health is well again", async || home.store.health().locked_for.is_none().then_some(())).await;
-        home.store.commit(ban("2.2.2.2")).await.unwrap();
+        home.store.commit(ban("2.2.2.2"), "test").await.unwrap();
         assert_eq!(keys(&home.store).await, ["1.1.1.1", "2.2.2.2"]);
         let counts = home.store.recording().await.unwrap();
         assert_eq!((counts.numbered, counts.stored, counts.malformed), (0, 0, 0));
@@ -45,7 +45,7 @@ fn a_short_foreign_transaction_only_delays() {
             tokio::time::sleep(Duration::from_millis(100)).await;
             held.execute_batch("ROLLBACK").unwrap();
         };
-        let (done, ()) = tokio::join!(home.store.commit(ban("1.1.1.1")), release);
+        let (done, ()) = tokio::join!(home.store.commit(ban("1.1.1.1"), "test"), release);
         done.unwrap();
     });
 }
@@ -67,7 +67,7 @@ fn a_ban_goes_before_a_heap_of_events() {
         };
         let bans = async {
             for i in 0..20 {
-                home.store.commit(ban(&format!("10.0.0.{i}"))).await.unwrap();
+                home.store.commit(ban(&format!("10.0.0.{i}")), "test").await.unwrap();
             }
         };
         let (stored, ()) = tokio::join!(posts, bans);
@@ -98,13 +98,15 @@ fn who_waits_when_the_store_ends_is_told() {
         let home = home();
         let held = stranger(&home.path);
         held.execute_batch("BEGIN IMMEDIATE").unwrap();
-        let waiting = home.store.urgent(|reply| super::super::queue::Urgent::Change(ban("1.1.1.1"), reply));
+        let waiting = home
+            .store
+            .urgent(|reply| super::super::queue::Urgent::Change(ban("1.1.1.1"), "test".to_owned(), reply));
         let stop = async {
             tokio::task::yield_now().await;
             home.store.shared.stop();
         };
         let (answer, ()) = tokio::join!(waiting, stop);
         assert!(matches!(answer, Err(StoreError::Closed | StoreError::Busy)), "{answer:?}");
-        assert_eq!(home.store.commit(ban("1.1.1.1")).await, Err(StoreError::Closed));
+        assert_eq!(home.store.commit(ban("1.1.1.1"), "test").await, Err(StoreError::Closed));
     });
 }

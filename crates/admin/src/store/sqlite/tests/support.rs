@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::tests::support::until;
-use crate::store::{Changes, IpRow, RouteRow, Store, Table};
+use crate::store::{Changes, CountriesRow, FlagRow, GeoRuleRow, IpRow, RouteRow, Store, Table};
 
 /// A store, and where its file is.
 pub(super) struct Home {
@@ -50,76 +50,116 @@ pub(super) fn cli(path: &Path, sql: &[&str]) -> bool {
     }
 }
 
+/// The tables that gateways get, by raw key.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Tables {
+    pub(super) ips: BTreeMap<String, IpRow>,
+    pub(super) routes: BTreeMap<String, RouteRow>,
+    pub(super) flags: BTreeMap<String, FlagRow>,
+    pub(super) geo_rules: BTreeMap<String, GeoRuleRow>,
+    pub(super) countries: Option<CountriesRow>,
+}
+
 /// Rows as a plain SELECT has them now.
-pub(super) fn selected(path: &Path) -> (BTreeMap<String, IpRow>, BTreeMap<String, RouteRow>) {
+pub(super) fn selected(path: &Path) -> Tables {
+    fn all<R>(
+        conn: &Connection,
+        sql: &str,
+        row: impl Fn(&[Option<Vec<u8>>]) -> (String, R),
+    ) -> BTreeMap<String, R> {
+        let mut statement = conn.prepare(sql).unwrap();
+        let columns = statement.column_count();
+        let mut rows = statement.query([]).unwrap();
+        let mut found = BTreeMap::new();
+        while let Some(raw) = rows.next().unwrap() {
+            let bytes = |i| raw.get_ref(i).unwrap().as_bytes_or_null().unwrap().map(<[u8]>::to_vec);
+            let (key, value) = row(&(0..columns).map(bytes).collect::<Vec<_>>());
+            found.insert(key, value);
+        }
+        found
+    }
+    let text = |value: &Option<Vec<u8>>| value.as_ref().map(|b| String::from_utf8_lossy(b).into_owned());
     let conn = stranger(path);
-    let text = |row: &rusqlite::Row<'_>, i| {
-        row.get_ref(i).unwrap().as_bytes_or_null().unwrap().map(|b| String::from_utf8_lossy(b).into_owned())
-    };
-    let mut ips = BTreeMap::new();
-    let mut statement = conn
-        .prepare("SELECT ip, status, reason, created_at, updated_at, expires_at FROM ip_monitor")
-        .unwrap();
-    let mut rows = statement.query([]).unwrap();
-    while let Some(row) = rows.next().unwrap() {
-        let ip = text(row, 0).unwrap();
-        let status = text(row, 1).unwrap();
-        let [reason, created_at, updated_at, expires_at] = [2, 3, 4, 5].map(|i| text(row, i));
-        ips.insert(ip.clone(), IpRow { ip, status, reason, created_at, updated_at, expires_at });
+    Tables {
+        ips: all(
+            &conn,
+            "SELECT ip, status, reason, created_at, updated_at, expires_at FROM ip_monitor",
+            |c| {
+                let (ip, status) = (text(&c[0]).unwrap(), text(&c[1]).unwrap());
+                let [reason, created_at, updated_at, expires_at] = [2, 3, 4, 5].map(|i| text(&c[i]));
+                (ip.clone(), IpRow { ip, status, reason, created_at, updated_at, expires_at })
+            },
+        ),
+        routes: all(&conn, "SELECT name, document, created_at, updated_at FROM routes", |c| {
+            let (name, document) = (text(&c[0]).unwrap(), text(&c[1]).unwrap());
+            let [created_at, updated_at] = [2, 3].map(|i| text(&c[i]));
+            (name.clone(), RouteRow { name, document, created_at, updated_at })
+        }),
+        flags: all(&conn, "SELECT name, value, updated_at FROM flags", |c| {
+            let (name, value) = (text(&c[0]).unwrap(), text(&c[1]).unwrap());
+            (name.clone(), FlagRow { name, value, updated_at: text(&c[2]) })
+        }),
+        geo_rules: all(&conn, "SELECT name, document, created_at, updated_at FROM geo_rules", |c| {
+            let (name, document) = (text(&c[0]).unwrap(), text(&c[1]).unwrap());
+            let [created_at, updated_at] = [2, 3].map(|i| text(&c[i]));
+            (name.clone(), GeoRuleRow { name, document, created_at, updated_at })
+        }),
+        countries: all(&conn, "SELECT source, imported_at, data FROM geo_countries", |c| {
+            let (source, table) = (text(&c[0]).unwrap(), c[2].clone().unwrap());
+            (String::new(), CountriesRow { source, imported_at: text(&c[1]), table })
+        })
+        .remove(""),
     }
-    let mut routes = BTreeMap::new();
-    let mut statement = conn.prepare("SELECT name, document, created_at, updated_at FROM routes").unwrap();
-    let mut rows = statement.query([]).unwrap();
-    while let Some(row) = rows.next().unwrap() {
-        let name = text(row, 0).unwrap();
-        let document = text(row, 1).unwrap();
-        let [created_at, updated_at] = [2, 3].map(|i| text(row, i));
-        routes.insert(name.clone(), RouteRow { name, document, created_at, updated_at });
-    }
-    (ips, routes)
 }
 
 /// What the feed does: a snapshot, then changes, and a snapshot whenever it is told.
 #[derive(Debug)]
 pub(super) struct Follower {
     pub(super) seq: u64,
-    pub(super) ips: BTreeMap<String, IpRow>,
-    pub(super) routes: BTreeMap<String, RouteRow>,
+    pub(super) has: Tables,
     /// Reloads so far, and whether each needed a new epoch.
     pub(super) reloads: Vec<(bool, &'static str)>,
 }
 
+fn put<R>(into: &mut BTreeMap<String, R>, changed: Vec<(String, Option<R>)>) {
+    for (key, row) in changed {
+        match row {
+            Some(row) => into.insert(key, row),
+            None => into.remove(&key),
+        };
+    }
+}
+
 impl Follower {
     pub(super) async fn new(store: &dyn Store) -> Self {
-        let mut follower =
-            Self { seq: 0, ips: BTreeMap::new(), routes: BTreeMap::new(), reloads: Vec::new() };
+        let mut follower = Self { seq: 0, has: Tables::default(), reloads: Vec::new() };
         follower.load(store).await;
         follower
     }
 
     async fn load(&mut self, store: &dyn Store) {
-        let all = store.snapshot(&[Table::Ip, Table::Routes]).await.unwrap();
+        let all = store.snapshot(&Table::ALL).await.unwrap();
         self.seq = all.seq;
-        self.ips = all.ips.into_iter().map(|row| (row.ip.clone(), row)).collect();
-        self.routes = all.routes.into_iter().map(|row| (row.name.clone(), row)).collect();
+        self.has = Tables {
+            ips: all.ips.into_iter().map(|row| (row.ip.clone(), row)).collect(),
+            routes: all.routes.into_iter().map(|row| (row.name.clone(), row)).collect(),
+            flags: all.flags.into_iter().map(|row| (row.name.clone(), row)).collect(),
+            geo_rules: all.geo_rules.into_iter().map(|row| (row.name.clone(), row)).collect(),
+            countries: all.countries,
+        };
     }
 
     pub(super) async fn catch_up(&mut self, store: &dyn Store) {
         match store.changes_since(self.seq).await.unwrap() {
-            Changes::Rows { seq, ips, routes } => {
+            Changes::Rows { seq, rows } => {
                 assert!(seq >= self.seq);
                 self.seq = seq;
-                for (key, row) in ips {
-                    match row {
-                        Some(row) => self.ips.insert(key, row),
-                        None => self.ips.remove(&key),
-                    };
-                }
-                for (key, row) in routes {
-                    match row {
-                        Some(row) => self.routes.insert(key, row),
-                        None => self.routes.remove(&key),
-                    };
+                put(&mut self.has.ips, rows.ips);
+                put(&mut self.has.routes, rows.routes);
+                put(&mut self.has.flags, rows.flags);
+                put(&mut self.has.geo_rules, rows.geo_rules);
+                if let Some(countries) = rows.countries {
+                    self.has.countries = countries;
                 }
             }
             Changes::Reload { new_epoch, why } => {
@@ -134,8 +174,7 @@ impl Follower {
         let what = "the follower has what a SELECT has";
         until(what, async || {
             self.catch_up(&home.store).await;
-            let (ips, routes) = selected(&home.path);
-            (ips == self.ips && routes == self.routes).then_some(())
+            (selected(&home.path) == self.has).then_some(())
         })
         .await;
     }

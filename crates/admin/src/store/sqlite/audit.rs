@@ -1,0 +1,103 @@
+//! Who changed what through us, from what to what. People at the file leave no
+//! name.
+
+use std::fmt::Write;
+
+use rusqlite::{Connection, OptionalExtension, params};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::tables::text;
+use crate::store::AuditRow;
+
+/// Rows that stay; the oldest go first.
+const MAX_ROWS: i64 = 100_000;
+/// Longer values are told by their length and hash: this bounds the table.
+const MAX_VALUE: usize = 16 << 10;
+
+/// Writes the audit of one change.
+pub(super) struct Auditor<'a> {
+    pub(super) conn: &'a Connection,
+    by: &'a str,
+    pub(super) now: &'a str,
+}
+
+impl<'a> Auditor<'a> {
+    /// Of changes of `by` at `now`, in the transaction that `conn` is in.
+    pub(super) fn new(conn: &'a Connection, by: &'a str, now: &'a str) -> Self {
+        Self { conn, by, now }
+    }
+
+    /// Adds a row, unless nothing changed; both values are JSON, `None`: not there.
+    pub(super) fn write(
+        &self,
+        what: &str,
+        target: &str,
+        was: Option<String>,
+        became: Option<String>,
+    ) -> rusqlite::Result<()> {
+        if was == became {
+            return Ok(());
+        }
+        self.conn
+            .prepare_cached(
+                "INSERT INTO audit (at, who, what, target, was, became) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?
+            .execute(params![self.now, self.by, what, target, was.map(bounded), became.map(bounded)])?;
+        self.conn
+            .prepare_cached("DELETE FROM audit WHERE id <= ?1")?
+            .execute([self.conn.last_insert_rowid().saturating_sub(MAX_ROWS)])?;
+        Ok(())
+    }
+}
+
+/// A value as JSON: what somebody wrote by hand need not be any.
+pub(super) fn as_json(value: &str) -> String {
+    match serde_json::from_str::<Value>(value) {
+        Ok(_) => value.to_owned(),
+        Err(_) => Value::from(value).to_string(),
+    }
+}
+
+fn bounded(value: String) -> String {
+    if value.len() <= MAX_VALUE {
+        return value;
+    }
+    let mut hash = String::new();
+    for byte in Sha256::digest(&value) {
+        // Writing to a string cannot fail.
+        let _ = write!(hash, "{byte:02x}");
+    }
+    json!({ "bytes": value.len(), "sha256": hash }).to_string()
+}
+
+/// What the audit says of the country table: not its bytes.
+pub(super) fn countries(conn: &Connection) -> rusqlite::Result<Option<String>> {
+    conn.prepare_cached("SELECT source, imported_at, length(data) FROM geo_countries")?
+        .query_row([], |row| {
+            let (source, imported_at) = (text(row, 0)?, text(row, 1)?);
+            let bytes: i64 = row.get(2)?;
+            Ok(json!({ "source": source, "imported_at": imported_at, "bytes": bytes }).to_string())
+        })
+        .optional()
+}
+
+/// The newest rows, newest first, of those before the row `before`.
+pub(super) fn read(conn: &Connection, before: Option<u64>, limit: usize) -> rusqlite::Result<Vec<AuditRow>> {
+    let before = before.and_then(|id| i64::try_from(id).ok()).unwrap_or(i64::MAX);
+    let mut statement = conn.prepare_cached(
+        "SELECT id, at, who, what, target, was, became FROM audit WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
+    )?;
+    let rows = statement.query_map(params![before, i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
+        Ok(AuditRow {
+            id: u64::try_from(row.get::<_, i64>(0)?).unwrap_or(0),
+            at: text(row, 1)?.unwrap_or_default(),
+            by: text(row, 2)?.unwrap_or_default(),
+            what: text(row, 3)?.unwrap_or_default(),
+            target: text(row, 4)?.unwrap_or_default(),
+            from: text(row, 5)?,
+            to: text(row, 6)?,
+        })
+    })?;
+    rows.collect()
+}

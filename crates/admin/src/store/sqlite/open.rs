@@ -1,0 +1,131 @@
+//! Events whose response waits for them: stored before they have ended.
+//!
+//! A number is in `event_open` or in the ledger, never only in neither: the
+//! completing event takes it from the one into the other in one transaction. An
+//! open event that will not be completed (its source has ended, or gave the
+//! number up) enters the ledger as it stands, and its row stays as one without an
+//! end; should the end come after all, it takes the row's place.
+
+use rusqlite::{Connection, OptionalExtension, params};
+use tidegate_policy::wire::event::{OpenEvent, Source, TrafficEvent};
+
+use super::events::{self, EventWriter, Target, int};
+use super::ledger::{self, Ledger};
+use super::ranges::Range;
+use crate::store::time_text;
+
+/// An open event that was taken away because its end has come.
+pub(super) struct Closed {
+    /// Its number.
+    pub(super) number: u64,
+    /// The ledger had it already, without its end.
+    pub(super) was_given_up: bool,
+}
+
+/// Stores an open event, unless it is there or the ledger has its number.
+pub(super) fn insert(
+    conn: &Connection,
+    ledger: &mut Ledger<'_>,
+    writer: &mut EventWriter<'_>,
+    gateway: (&str, &str),
+    open: &OpenEvent,
+) -> rusqlite::Result<()> {
+    let number = open.event.number;
+    // A number that cannot be is not believed, as in batches.
+    if Range::checked(number, number).is_none() || ledger::covers(conn, open.source, number)? {
+        return Ok(());
+    }
+    let (name, node) = gateway;
+    ledger.reached(open.source, name, number)?;
+    writer.insert(Target::Open, node, open.source, &open.event)?;
+    Ok(())
+}
+
+/// Takes away the open events of these numbers: their ends have come.
+pub(super) fn close(conn: &Connection, source: Source, range: Range) -> rusqlite::Result<Vec<Closed>> {
+    let mut statement = conn.prepare_cached(
+        "DELETE FROM event_open WHERE source = ?1 AND number BETWEEN ?2 AND ?3
+         RETURNING number, given_up_at IS NOT NULL",
+    )?;
+    let rows =
+        statement.query_map(params![source.0.to_be_bytes(), int(range.first), int(range.last)], |row| {
+            let number = u64::try_from(row.get::<_, i64>(0)?).unwrap_or(0);
+            Ok(Closed { number, was_given_up: row.get(1)? })
+        })?;
+    rows.collect()
+}
+
+/// What makes a number of `event_open o` one that its source gave up.
+const IS_DROPPED: &str = "EXISTS (SELECT 1 FROM dropped d WHERE d.source = o.source AND d.last >= o.number
+  AND d.first = (SELECT max(first) FROM dropped WHERE source = o.source AND first <= o.number))";
+/// What makes the source of `event_open o` one that has not ended.
+const HAS_NOT_ENDED: &str = "EXISTS (SELECT 1 FROM sources s WHERE s.source = o.source
+  AND s.dead_at IS NULL AND s.closed_at IS NULL)";
+
+/// Open events whose end will not come.
+pub(super) fn endless(conn: &Connection) -> rusqlite::Result<Vec<(Source, u64)>> {
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT o.source, o.number FROM event_open o
+         WHERE o.given_up_at IS NULL AND (NOT {HAS_NOT_ENDED} OR {IS_DROPPED})"
+    ))?;
+    let rows = statement.query_map([], |row| {
+        let number = u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0);
+        Ok((Source(u128::from_be_bytes(row.get(0)?)), number))
+    })?;
+    rows.collect()
+}
+
+/// Enters an open event into the ledger as it stands, if it is still one whose end
+/// will not come. Answers what there is to count of it.
+pub(super) fn give_up(
+    conn: &Connection,
+    ledger: &mut Ledger<'_>,
+    (source, number): (Source, u64),
+    now: i64,
+) -> rusqlite::Result<Option<TrafficEvent>> {
+    let event = conn
+        .prepare_cached(&format!(
+            "UPDATE event_open AS o SET given_up_at = ?3
+             WHERE o.source = ?1 AND o.number = ?2 AND o.given_up_at IS NULL
+               AND (NOT {HAS_NOT_ENDED} OR {IS_DROPPED})
+             RETURNING client_ip, timestamp, modes, answered, mismatches"
+        ))?
+        .query_row(params![source.0.to_be_bytes(), int(number), time_text::from_ms(now)], events::counted)
+        .optional()?;
+    if event.is_some()
+        && let Some(range) = Range::checked(number, number)
+    {
+        ledger.enter(source, "", range)?;
+    }
+    Ok(event)
+}
+
+/// How many events are open, and how many of those belong to sources that have
+/// ended and are not known to be given up: those may look lost, but are not.
+pub(super) fn count(conn: &Connection) -> rusqlite::Result<(u64, u64)> {
+    let counts: (i64, i64) = conn
+        .prepare_cached(&format!(
+            "SELECT count(*), coalesce(sum(NOT {HAS_NOT_ENDED} AND NOT {IS_DROPPED}), 0)
+             FROM event_open o WHERE o.given_up_at IS NULL"
+        ))?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok((u64::try_from(counts.0).unwrap_or(0), u64::try_from(counts.1).unwrap_or(0)))
+}
+
+/// How many events of `source` with numbers of at most `upto` are open and not
+/// known to be given up.
+pub(super) fn count_upto(conn: &Connection, source: Source, upto: u64) -> rusqlite::Result<u64> {
+    let count: i64 = conn
+        .prepare_cached(&format!(
+            "SELECT count(*) FROM event_open o
+             WHERE o.source = ?1 AND o.number <= ?2 AND o.given_up_at IS NULL AND NOT {IS_DROPPED}"
+        ))?
+        .query_row(params![source.0.to_be_bytes(), int(upto)], |row| row.get(0))?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
+/// Whether `source` has open events.
+pub(super) fn any_of(conn: &Connection, source: Source) -> rusqlite::Result<bool> {
+    conn.prepare_cached("SELECT 1 FROM event_open WHERE source = ?1 AND given_up_at IS NULL")?
+        .exists([source.0.to_be_bytes()])
+}

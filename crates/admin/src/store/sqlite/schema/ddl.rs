@@ -1,0 +1,297 @@
+//! The database's objects as SQL.
+
+/// Tables that people write have exactly one unique key and no rowid: a REPLACE
+/// by rowid, or by a second key, would delete a row that no trigger sees. The log
+/// holds the raw key; `tbl` is a table's name or one of [`RELOAD`] and [`EPOCH`].
+pub(super) const TABLES_V1: &str = "
+CREATE TABLE IF NOT EXISTS ip_monitor (
+  ip TEXT PRIMARY KEY NOT NULL CHECK (typeof(ip) = 'text'),
+  status TEXT NOT NULL DEFAULT 'banned',
+  reason TEXT,
+  created_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+  updated_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+  expires_at TEXT
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS routes (
+  name TEXT PRIMARY KEY NOT NULL CHECK (typeof(name) = 'text'),
+  document TEXT NOT NULL,
+  created_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+  updated_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now'))
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS change_log (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  tbl TEXT NOT NULL,
+  key NOT NULL
+);
+CREATE TABLE IF NOT EXISTS tokens (
+  hash TEXT PRIMARY KEY NOT NULL,
+  name TEXT NOT NULL,
+  scope TEXT NOT NULL,
+  created_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now'))
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS meta (
+  name TEXT PRIMARY KEY NOT NULL,
+  value NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sources (
+  source BLOB PRIMARY KEY NOT NULL,
+  gateway TEXT NOT NULL,
+  numbered_hi INTEGER NOT NULL DEFAULT 0,
+  stored INTEGER NOT NULL DEFAULT 0,
+  dropped INTEGER NOT NULL DEFAULT 0,
+  duplicates INTEGER NOT NULL DEFAULT 0,
+  heard_at INTEGER NOT NULL,
+  closed_at INTEGER,
+  dead_at INTEGER
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS source_marks (
+  source BLOB NOT NULL,
+  at INTEGER NOT NULL,
+  numbered_hi INTEGER NOT NULL,
+  PRIMARY KEY (source, at)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS ledger (
+  source BLOB NOT NULL,
+  first INTEGER NOT NULL,
+  last INTEGER NOT NULL,
+  PRIMARY KEY (source, first)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dropped (
+  source BLOB NOT NULL,
+  first INTEGER NOT NULL,
+  last INTEGER NOT NULL,
+  reason TEXT NOT NULL,
+  PRIMARY KEY (source, first)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS events (
+  id INTEGER PRIMARY KEY,
+  source BLOB NOT NULL,
+  number INTEGER NOT NULL,
+  timestamp TEXT NOT NULL,
+  node TEXT NOT NULL,
+  method TEXT,
+  host TEXT,
+  path TEXT,
+  route TEXT,
+  client_ip TEXT,
+  verdict TEXT NOT NULL,
+  reason TEXT,
+  rule TEXT,
+  status INTEGER,
+  duration_us INTEGER,
+  upstream_us INTEGER,
+  bytes_in INTEGER,
+  bytes_out INTEGER,
+  user_agent TEXT,
+  tunnel INTEGER NOT NULL,
+  tables_seq INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS events_timestamp ON events (timestamp);
+";
+
+/// What the second version added: flags, geo rules, countries, synchronous
+/// recording, counts by check and address, and the audit.
+///
+/// `geo_countries` holds some ten megabytes in one row. Its rowid is its only
+/// unique key, so a REPLACE can delete no row but the one whose key is logged,
+/// and the table's bytes lie in pages of their own.
+pub(super) const TABLES_V2: &str = "
+CREATE TABLE IF NOT EXISTS flags (
+  name TEXT PRIMARY KEY NOT NULL CHECK (typeof(name) = 'text'),
+  value TEXT NOT NULL DEFAULT 'false',
+  updated_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now'))
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS geo_rules (
+  name TEXT PRIMARY KEY NOT NULL CHECK (typeof(name) = 'text'),
+  document TEXT NOT NULL,
+  created_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+  updated_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now'))
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS geo_countries (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  source TEXT NOT NULL DEFAULT '',
+  imported_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+  data BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS event_open (
+  source BLOB NOT NULL,
+  number INTEGER NOT NULL,
+  timestamp TEXT NOT NULL,
+  node TEXT NOT NULL,
+  method TEXT,
+  host TEXT,
+  path TEXT,
+  route TEXT,
+  client_ip TEXT,
+  verdict TEXT NOT NULL,
+  reason TEXT,
+  rule TEXT,
+  status INTEGER,
+  duration_us INTEGER,
+  upstream_us INTEGER,
+  bytes_in INTEGER,
+  bytes_out INTEGER,
+  user_agent TEXT,
+  tunnel INTEGER NOT NULL,
+  tables_seq INTEGER NOT NULL,
+  country TEXT,
+  modes TEXT,
+  answered TEXT,
+  mismatches TEXT,
+  given_up_at TEXT,
+  PRIMARY KEY (source, number)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS event_open_timestamp ON event_open (timestamp);
+CREATE TABLE IF NOT EXISTS check_counts (
+  name TEXT PRIMARY KEY NOT NULL,
+  cache INTEGER NOT NULL DEFAULT 0,
+  direct INTEGER NOT NULL DEFAULT 0,
+  fallback INTEGER NOT NULL DEFAULT 0,
+  unavailable INTEGER NOT NULL DEFAULT 0,
+  compared INTEGER NOT NULL DEFAULT 0,
+  mismatched INTEGER NOT NULL DEFAULT 0,
+  lagging INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS seen_addresses (
+  place INTEGER PRIMARY KEY,
+  ip TEXT NOT NULL,
+  count INTEGER NOT NULL,
+  over INTEGER NOT NULL,
+  last_seen TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS audit (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  at TEXT NOT NULL,
+  who TEXT NOT NULL,
+  what TEXT NOT NULL,
+  target TEXT NOT NULL,
+  was TEXT,
+  became TEXT
+);
+";
+
+/// Columns that the second version added to `events`.
+pub(super) const EVENT_COLUMNS_V2: [&str; 4] = ["country", "modes", "answered", "mismatches"];
+
+/// A row of `traffic_events`, but for `complete`.
+macro_rules! view_columns {
+    () => {
+        "lower(hex(source)) AS source, number, timestamp, node, method, host, path, route,
+  client_ip, country, verdict, reason, rule, status,
+  duration_us / 1000.0 AS duration_ms, upstream_us / 1000.0 AS upstream_ms,
+  bytes_in, bytes_out, user_agent, tunnel, tables_seq, modes, answered, mismatches"
+    };
+}
+
+/// Events as people ask for them: those that ended, and those whose response has
+/// begun. `timestamp` stays a bare column on both sides, so that both indexes
+/// serve a WHERE on the view.
+pub(super) const VIEW: &str = concat!(
+    "
+DROP VIEW IF EXISTS traffic_events;
+CREATE VIEW traffic_events AS
+SELECT ",
+    view_columns!(),
+    ", 1 AS complete FROM events
+UNION ALL
+SELECT ",
+    view_columns!(),
+    ", 0 AS complete FROM event_open;
+"
+);
+
+/// Tables, indexes and views of ours.
+pub(super) const OBJECTS: [&str; 20] = [
+    "ip_monitor",
+    "routes",
+    "flags",
+    "geo_rules",
+    "geo_countries",
+    "change_log",
+    "tokens",
+    "meta",
+    "sources",
+    "source_marks",
+    "ledger",
+    "dropped",
+    "events",
+    "events_timestamp",
+    "event_open",
+    "event_open_timestamp",
+    "check_counts",
+    "seen_addresses",
+    "audit",
+    "traffic_events",
+];
+
+/// The triggers of a table, as (name, text). They run in the connection of whoever
+/// writes, so they use built-in SQL only.
+macro_rules! triggers {
+    ($table:literal, $key:literal) => {
+        [
+            (
+                concat!($table, "_inserted"),
+                concat!(
+                    "CREATE TRIGGER ",
+                    $table,
+                    "_inserted AFTER INSERT ON ",
+                    $table,
+                    " BEGIN \
+                     INSERT INTO change_log (tbl, key) VALUES ('",
+                    $table,
+                    "', NEW.",
+                    $key,
+                    "); END"
+                ),
+            ),
+            (
+                concat!($table, "_updated"),
+                concat!(
+                    "CREATE TRIGGER ",
+                    $table,
+                    "_updated AFTER UPDATE ON ",
+                    $table,
+                    " BEGIN \
+                     INSERT INTO change_log (tbl, key) SELECT '",
+                    $table,
+                    "', OLD.",
+                    $key,
+                    " WHERE OLD.",
+                    $key,
+                    " IS NOT NEW.",
+                    $key,
+                    "; \
+                     INSERT INTO change_log (tbl, key) VALUES ('",
+                    $table,
+                    "', NEW.",
+                    $key,
+                    "); END"
+                ),
+            ),
+            (
+                concat!($table, "_deleted"),
+                concat!(
+                    "CREATE TRIGGER ",
+                    $table,
+                    "_deleted AFTER DELETE ON ",
+                    $table,
+                    " BEGIN \
+                     INSERT INTO change_log (tbl, key) VALUES ('",
+                    $table,
+                    "', OLD.",
+                    $key,
+                    "); END"
+                ),
+            ),
+        ]
+    };
+}
+
+/// The triggers that fill the log, by table.
+pub(super) const TRIGGERS: [[(&str, &str); 3]; 5] = [
+    triggers!("ip_monitor", "ip"),
+    triggers!("routes", "name"),
+    triggers!("flags", "name"),
+    triggers!("geo_rules", "name"),
+    triggers!("geo_countries", "id"),
+];

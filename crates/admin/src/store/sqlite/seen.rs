@@ -1,0 +1,249 @@
+//! Addresses that requests came from: the most frequent ones, by the space-saving
+//! algorithm (Metwally, Agrawal, El Abbadi 2005).
+//!
+//! The counts live in memory and are written every few seconds, together with the
+//! number of the newest row of `events` that they include. Whoever loads them adds
+//! the rows after that one, so a crash loses nothing, and a transaction of events
+//! pays for a look-up per event instead of a write.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::net::IpAddr;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, params};
+
+use super::events::int;
+use super::shared::locked;
+use crate::store::{SeenRow, time_text};
+
+/// Addresses that are kept. An address that makes more than this share of all
+/// requests is always among them.
+pub(super) const PLACES: usize = 10_000;
+/// Counts are written this often, if they changed.
+const WRITE_EVERY: Duration = Duration::from_secs(5);
+/// Name in `meta`: the newest row of `events` that the table includes.
+const UPTO: &str = "seen.upto";
+
+/// See the module.
+pub(super) struct Seen {
+    places: Vec<Place>,
+    by_address: HashMap<IpAddr, usize>,
+    /// One item per place, with a count that it had once: the smallest is found by
+    /// putting right what lies on top.
+    by_count: BinaryHeap<Reverse<(u64, usize)>>,
+    /// Places that the table does not have as they are.
+    changed: Vec<usize>,
+    written: Instant,
+}
+
+struct Place {
+    address: IpAddr,
+    count: u64,
+    over: u64,
+    last_ms: i64,
+    is_changed: bool,
+}
+
+impl Place {
+    fn row(&self) -> SeenRow {
+        SeenRow {
+            ip: self.address.to_string(),
+            count: self.count,
+            over: self.over,
+            last_seen: time_text::from_ms(self.last_ms),
+        }
+    }
+}
+
+impl Seen {
+    fn empty() -> Self {
+        Self {
+            places: Vec::new(),
+            by_address: HashMap::new(),
+            by_count: BinaryHeap::new(),
+            changed: Vec::new(),
+            written: Instant::now(),
+        }
+    }
+
+    /// What is stored, and what events say that came after it was.
+    pub(super) fn load(conn: &Connection) -> rusqlite::Result<Self> {
+        let mut seen = Self::empty();
+        let mut table =
+            conn.prepare("SELECT ip, count, over, last_seen FROM seen_addresses ORDER BY place")?;
+        let mut rows = table.query([])?;
+        while let Some(row) = rows.next()? {
+            let Ok(address) = row.get::<_, String>(0)?.parse::<IpAddr>() else { continue };
+            let count = |column| row.get::<_, i64>(column).map(|n| u64::try_from(n).unwrap_or(0));
+            let last_ms = time_text::to_ms(&row.get::<_, String>(3)?).unwrap_or_default();
+            seen.put(address.to_canonical(), count(1)?, count(2)?, last_ms);
+        }
+        let mut after = conn.prepare(
+            "SELECT client_ip, timestamp FROM events
+             WHERE id > coalesce((SELECT value FROM meta WHERE name = ?1), 0) AND client_ip IS NOT NULL
+             ORDER BY id",
+        )?;
+        let mut rows = after.query([UPTO])?;
+        while let Some(row) = rows.next()? {
+            let (Ok(address), Ok(time)) = (row.get_ref(0)?.as_str(), row.get_ref(1)?.as_str()) else {
+                continue;
+            };
+            let Ok(address) = address.parse() else { continue };
+            seen.note(address, time_text::to_ms(time).unwrap_or_default());
+        }
+        Ok(seen)
+    }
+
+    fn put(&mut self, address: IpAddr, count: u64, over: u64, last_ms: i64) {
+        let place = self.places.len();
+        // The table has one row per place, and each address once: somebody may have
+        // written another one.
+        if place >= PLACES || self.by_address.contains_key(&address) {
+            return;
+        }
+        self.by_address.insert(address, place);
+        self.by_count.push(Reverse((count, place)));
+        self.places.push(Place { address, count, over, last_ms, is_changed: false });
+    }
+
+    /// Counts a request.
+    pub(super) fn note(&mut self, address: IpAddr, time_ms: i64) {
+        let address = address.to_canonical();
+        let place = match self.by_address.get(&address) {
+            Some(&place) => place,
+            None if self.places.len() < PLACES => {
+                self.put(address, 0, 0, time_ms);
+                self.places.len() - 1
+            }
+            None => self.replace_rarest(address, time_ms),
+        };
+        let found = &mut self.places[place];
+        found.count += 1;
+        found.last_ms = found.last_ms.max(time_ms);
+        if !found.is_changed {
+            found.is_changed = true;
+            self.changed.push(place);
+        }
+    }
+
+    /// Gives the place of the rarest address, and its count, to another.
+    fn replace_rarest(&mut self, address: IpAddr, time_ms: i64) -> usize {
+        while let Some(mut top) = self.by_count.peek_mut() {
+            let Reverse((known, place)) = *top;
+            let of = &mut self.places[place];
+            if known < of.count {
+                *top = Reverse((of.count, place));
+                continue;
+            }
+            // It is about to be counted.
+            *top = Reverse((of.count + 1, place));
+            drop(top);
+            self.by_address.remove(&of.address);
+            self.by_address.insert(address, place);
+            (of.address, of.over, of.last_ms) = (address, of.count, time_ms);
+            return place;
+        }
+        0
+    }
+
+    /// The most frequent addresses, at most `limit`.
+    pub(super) fn top(&self, limit: usize) -> Vec<SeenRow> {
+        let mut places: Vec<&Place> = self.places.iter().collect();
+        places.sort_unstable_by(|a, b| b.count.cmp(&a.count).then_with(|| a.address.cmp(&b.address)));
+        places.into_iter().take(limit).map(Place::row).collect()
+    }
+
+    /// One address.
+    pub(super) fn one(&self, address: IpAddr) -> Option<SeenRow> {
+        self.by_address.get(&address.to_canonical()).map(|&place| self.places[place].row())
+    }
+
+    /// Whether there is something to write, and it is time.
+    pub(super) fn is_due(&self) -> bool {
+        !self.changed.is_empty() && self.written.elapsed() >= WRITE_EVERY
+    }
+
+    /// Writes what changed, in the transaction of the newest events that it
+    /// includes. If that is not committed, this must be loaded anew.
+    pub(super) fn write(&mut self, conn: &Connection) -> rusqlite::Result<()> {
+        let mut put = conn.prepare_cached(
+            "INSERT OR REPLACE INTO seen_addresses (place, ip, count, over, last_seen)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?;
+        self.changed.sort_unstable();
+        for place in std::mem::take(&mut self.changed) {
+            let of = &mut self.places[place];
+            of.is_changed = false;
+            let row = of.row();
+            put.execute(params![int(place as u64), row.ip, int(row.count), int(row.over), row.last_seen])?;
+        }
+        conn.prepare_cached(&format!("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, {NEWEST})"))?
+            .execute([UPTO])?;
+        self.written = Instant::now();
+        Ok(())
+    }
+}
+
+/// The counts, as the writer goes on with them and others look at them; nothing
+/// while they have not been loaded.
+#[derive(Default)]
+pub(super) struct SharedSeen(Mutex<Option<Seen>>);
+
+impl SharedSeen {
+    /// Does something with the counts, loaded in the transaction that `conn` is in
+    /// if they are not there.
+    pub(super) fn with<T>(
+        &self,
+        conn: &Connection,
+        act: impl FnOnce(&mut Seen) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        let mut seen = locked(&self.0);
+        let seen = match &mut *seen {
+            Some(seen) => seen,
+            none => none.insert(Seen::load(conn)?),
+        };
+        act(seen)
+    }
+
+    /// What `look` sees, if the counts are loaded.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Seen) -> T) -> Option<T> {
+        locked(&self.0).as_ref().map(look)
+    }
+
+    /// They are not what the database says.
+    pub(super) fn forget(&self) {
+        *locked(&self.0) = None;
+    }
+
+    /// Whether there is something to write.
+    pub(super) fn is_changed(&self) -> bool {
+        self.look(|seen| !seen.changed.is_empty()).unwrap_or(false)
+    }
+
+    /// Whether there is something to write, and it is time.
+    pub(super) fn is_due(&self) -> bool {
+        self.look(Seen::is_due).unwrap_or(false)
+    }
+}
+
+/// The newest row of `events`.
+const NEWEST: &str = "(SELECT coalesce(max(id), 0) FROM events)";
+
+/// Fills the table from the events that are there, if it is empty: it is new, or
+/// somebody emptied it.
+pub(super) fn count_anew(conn: &Connection) -> rusqlite::Result<()> {
+    if conn.prepare("SELECT 1 FROM seen_addresses")?.exists([])? {
+        return Ok(());
+    }
+    conn.execute(
+        "INSERT INTO seen_addresses (place, ip, count, over, last_seen)
+         SELECT row_number() OVER () - 1, * FROM (
+           SELECT client_ip, count(*) AS n, 0, max(timestamp) FROM events WHERE client_ip IS NOT NULL
+           GROUP BY client_ip ORDER BY n DESC LIMIT ?1)",
+        params![int(PLACES as u64)],
+    )?;
+    conn.execute(&format!("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, {NEWEST})"), [UPTO])?;
+    Ok(())
+}

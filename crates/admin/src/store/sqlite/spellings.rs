@@ -1,0 +1,92 @@
+//! Rows of `ip_monitor` that mean the same address in other words.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, params};
+use tidegate_policy::address::Prefix;
+
+use super::schema::look;
+
+/// The raw keys of `ip_monitor` that are not in canonical form, by what they
+/// mean: a ban replaces every spelling of its prefix without reading the table.
+#[derive(Default)]
+pub(super) struct Spellings {
+    others: HashMap<Prefix, Vec<String>>,
+    /// The log has been followed up to here; `None`: not read yet.
+    upto: Option<u64>,
+}
+
+/// What `key` means, if it is not in canonical form.
+fn unusual(key: &str) -> Option<Prefix> {
+    let prefix: Prefix = key.parse().ok()?;
+    (prefix.to_string() != key).then_some(prefix)
+}
+
+impl Spellings {
+    /// Forgets everything: the table is not what it was.
+    pub(super) fn reset(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Where the log has been followed to.
+    pub(super) fn upto(&self) -> Option<u64> {
+        self.upto
+    }
+
+    /// Follows the log by at most `steps` rows, or reads the whole table the first
+    /// time. A spelling too many is harmless, one too few is not: whoever rolls
+    /// back a transaction in which this was called must [`Self::reset`].
+    pub(super) fn follow(&mut self, conn: &Connection, steps: usize) -> rusqlite::Result<()> {
+        let newest = look(conn)?.newest;
+        let Some(upto) = self.upto else { return self.read_all(conn, newest) };
+        if upto >= newest {
+            return Ok(());
+        }
+        let mut log = conn.prepare_cached(
+            "SELECT seq, key FROM change_log WHERE seq > ?1 AND tbl = 'ip_monitor' ORDER BY seq LIMIT ?2",
+        )?;
+        let limit = i64::try_from(steps).unwrap_or(i64::MAX);
+        let mut rows = log.query(params![i64::try_from(upto).unwrap_or(i64::MAX), limit])?;
+        let (mut seen, mut last) = (0, upto);
+        while let Some(row) = rows.next()? {
+            seen += 1;
+            last = u64::try_from(row.get::<_, i64>(0)?).unwrap_or(last);
+            let Ok(key) = row.get_ref(1)?.as_str() else { continue };
+            if let Some(prefix) = unusual(key) {
+                self.note(conn, prefix, key)?;
+            }
+        }
+        self.upto = Some(if seen < steps { newest } else { last });
+        Ok(())
+    }
+
+    fn read_all(&mut self, conn: &Connection, newest: u64) -> rusqlite::Result<()> {
+        let mut all = conn.prepare("SELECT ip FROM ip_monitor")?;
+        let mut rows = all.query([])?;
+        while let Some(row) = rows.next()? {
+            let Ok(key) = row.get_ref(0)?.as_str() else { continue };
+            if let Some(prefix) = unusual(key) {
+                self.others.entry(prefix).or_default().push(key.to_owned());
+            }
+        }
+        self.upto = Some(newest);
+        Ok(())
+    }
+
+    fn note(&mut self, conn: &Connection, prefix: Prefix, key: &str) -> rusqlite::Result<()> {
+        let there = conn.prepare_cached("SELECT 1 FROM ip_monitor WHERE ip = ?1")?.exists([key])?;
+        let known = self.others.entry(prefix).or_default();
+        known.retain(|k| k != key);
+        if there {
+            known.push(key.to_owned());
+        } else if known.is_empty() {
+            self.others.remove(&prefix);
+        }
+        Ok(())
+    }
+
+    /// The unusual spellings of `prefix` that may be there.
+    pub(super) fn of(&self, prefix: Option<Prefix>) -> Vec<String> {
+        prefix.and_then(|p| self.others.get(&p)).cloned().unwrap_or_default()
+    }
+}

@@ -1,0 +1,58 @@
+//! What one write transaction counts of the events that the ledger takes: each
+//! number once, whether it comes with its end or without.
+
+use std::net::IpAddr;
+
+use rusqlite::Connection;
+use tidegate_policy::wire::event::TrafficEvent;
+
+use super::checks::CheckTally;
+use super::counts;
+use super::events::int;
+use super::seen::Seen;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Tally {
+    checks: CheckTally,
+    addresses: Vec<(IpAddr, i64)>,
+    /// How many more events the ledger has without their end.
+    incomplete: i64,
+}
+
+impl Tally {
+    /// The ledger has taken this event.
+    pub(super) fn add(&mut self, event: &TrafficEvent) {
+        self.checks.add(event);
+        if let Some(address) = event.client {
+            self.addresses.push((address, int(event.time_ms)));
+        }
+    }
+
+    /// The ledger has taken this event without its end.
+    pub(super) fn add_incomplete(&mut self, event: &TrafficEvent) {
+        self.add(event);
+        self.incomplete += 1;
+    }
+
+    /// The end of an event has come that was counted without it.
+    pub(super) fn completed(&mut self) {
+        self.incomplete -= 1;
+    }
+
+    /// Writes it, before the transaction is committed. If it is not, `seen` must be
+    /// loaded anew.
+    pub(super) fn write(self, conn: &Connection, seen: &mut Seen) -> rusqlite::Result<()> {
+        self.checks.write(conn)?;
+        for (address, time_ms) in self.addresses {
+            seen.note(address, time_ms);
+        }
+        counts::add_incomplete(conn, self.incomplete)?;
+        // Of an event without its end, the rows of `events` do not tell whether it
+        // was counted.
+        if seen.is_due() || self.incomplete != 0 {
+            seen.write(conn)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,146 @@
+//! Writes that do not wait for events: bans and their like, and events whose
+//! response waits for them.
+
+use std::time::Instant;
+
+use super::{End, Writer};
+use crate::store::sqlite::changes;
+use crate::store::sqlite::events::EventWriter;
+use crate::store::sqlite::ledger::Ledger;
+use crate::store::sqlite::open;
+use crate::store::sqlite::queue::{Fail, OpenJob, Urgent, Waiting};
+use crate::store::sqlite::schema::look;
+use crate::store::sqlite::sql_error;
+use crate::store::sqlite::tokens;
+use crate::store::{Committed, StoreError, time_text};
+
+impl Writer {
+    pub(super) fn urgent(&mut self, jobs: Vec<Waiting<Urgent>>) {
+        let left = self.until_durable(jobs, Self::urgent_once, answer_urgent);
+        self.shared.queue.return_urgent(left);
+    }
+
+    pub(super) fn opens(&mut self, jobs: Vec<Waiting<OpenJob>>) {
+        let left = self.until_durable(jobs, Self::opens_once, answer_opens);
+        self.shared.queue.return_opens(left);
+    }
+
+    /// Tries until `jobs` are durable, or cannot be done. Gives back those that may
+    /// still wait for the lock.
+    fn until_durable<J: Fail, R>(
+        &mut self,
+        mut jobs: Vec<Waiting<J>>,
+        once: impl Fn(&mut Self, &[Waiting<J>], Instant) -> Result<Option<R>, StoreError>,
+        answer: impl Fn(Vec<Waiting<J>>, R),
+    ) -> Vec<Waiting<J>> {
+        while !jobs.is_empty() {
+            let oldest = jobs.iter().map(|w| w.since).min().unwrap_or_else(Instant::now);
+            let deadline = oldest + self.shared.options.busy_for;
+            match once(self, &jobs, deadline) {
+                Ok(Some(results)) => {
+                    answer(jobs, results);
+                    return Vec::new();
+                }
+                Ok(None) => {}
+                Err(StoreError::Busy) => {
+                    let now = Instant::now();
+                    let late = jobs.extract_if(.., |w| w.since + self.shared.options.busy_for <= now);
+                    late.for_each(|w| w.job.fail(StoreError::Busy));
+                    return jobs;
+                }
+                Err(e) => {
+                    jobs.into_iter().for_each(|w| w.job.fail(e.clone()));
+                    return Vec::new();
+                }
+            }
+        }
+        jobs
+    }
+
+    /// All of `jobs` in one transaction, each in a savepoint of its own. `None`: the
+    /// file was moved away meanwhile.
+    fn urgent_once(
+        &mut self,
+        jobs: &[Waiting<Urgent>],
+        deadline: Instant,
+    ) -> Result<Option<Vec<Result<Committed, StoreError>>>, StoreError> {
+        self.begin(deadline)?;
+        let before = self.conn.total_changes();
+        let mut results = Vec::with_capacity(jobs.len());
+        for waiting in jobs {
+            results.push(self.one_urgent(&waiting.job));
+        }
+        let ended = self.end(before);
+        Ok(self.ended_durably(ended)?.then_some(results))
+    }
+
+    fn one_urgent(&mut self, job: &Urgent) -> Result<Committed, StoreError> {
+        let (conn, spellings) = (&self.conn, &mut self.spellings);
+        let mut run = || -> rusqlite::Result<Committed> {
+            conn.execute_batch("SAVEPOINT job")?;
+            let done = match job {
+                Urgent::Change(change, by, _) => changes::apply(conn, spellings, change, by)?,
+                Urgent::Token(token, _) => {
+                    tokens::add_token(conn, token)?;
+                    Committed { seq: look(conn)?.newest, rows: 1 }
+                }
+            };
+            conn.execute_batch("RELEASE job")?;
+            Ok(done)
+        };
+        run().map_err(|e| {
+            let _ = conn.execute_batch("ROLLBACK TO job; RELEASE job");
+            spellings.reset();
+            sql_error(&e)
+        })
+    }
+
+    /// All of `jobs` in one transaction. `None`: the file was moved away meanwhile.
+    fn opens_once(&mut self, jobs: &[Waiting<OpenJob>], deadline: Instant) -> Result<Option<()>, StoreError> {
+        self.begin(deadline)?;
+        let before = self.conn.total_changes();
+        let stored = self.store_opens(jobs).map_err(|e| sql_error(&e));
+        let ended = stored.and_then(|()| self.end(before));
+        Ok(self.ended_durably(ended)?.then_some(()))
+    }
+
+    fn store_opens(&self, jobs: &[Waiting<OpenJob>]) -> rusqlite::Result<()> {
+        let mut ledger = Ledger::new(&self.conn, time_text::now_ms(), self.shared.options.pending_for);
+        let mut writer = EventWriter::new(&self.conn);
+        for Waiting { job, .. } in jobs {
+            let gateway = (job.gateway_name.as_str(), job.gateway.node.as_str());
+            open::insert(&self.conn, &mut ledger, &mut writer, gateway, &job.open)?;
+        }
+        ledger.write()
+    }
+
+    /// Whether a transaction is durable; rolls back what failed.
+    fn ended_durably(&mut self, ended: Result<End, StoreError>) -> Result<bool, StoreError> {
+        match ended {
+            Ok(End::Durable) => Ok(true),
+            Ok(End::Lost) => Ok(false),
+            Err(e) => {
+                self.rollback();
+                self.forget();
+                Err(e)
+            }
+        }
+    }
+}
+
+fn answer_urgent(jobs: Vec<Waiting<Urgent>>, results: Vec<Result<Committed, StoreError>>) {
+    for (waiting, result) in jobs.into_iter().zip(results) {
+        // Whoever asked may have gone; the change stands.
+        match waiting.job {
+            Urgent::Change(_, _, reply) => drop(reply.send(result)),
+            Urgent::Token(_, reply) => drop(reply.send(result.map(|_| ()))),
+        }
+    }
+}
+
+fn answer_opens(jobs: Vec<Waiting<OpenJob>>, (): ()) {
+    for waiting in jobs {
+        // Whoever asked may have gone; the event stands.
+        drop(waiting.job.reply.send(Ok(())));
+    }
+}
