@@ -2,8 +2,6 @@
 //! their answers. What is asked when stands in `gate/inquiry.rs`.
 
 mod line;
-#[cfg(test)]
-mod tests;
 
 use std::time::Duration;
 

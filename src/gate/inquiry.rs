@@ -47,7 +47,8 @@ impl Inquiry {
     pub fn new(request: Request, tables: Option<Rc<Tables>>, dice: u32, timing: Option<Timing>) -> Self {
         // Without tables there is no cache, and nobody knows the flags: they are
         // off, as at the start of a rollout.
-        let modes = tables.as_ref().map_or_else(Modes::default, |tables| tables.flags.modes(request.client()));
+        let modes =
+            tables.as_ref().map_or_else(Modes::default, |tables| tables.flags.modes(request.client()));
         Self {
             known: Known { request, tables, dice, answers: PerCheck::default() },
             modes,

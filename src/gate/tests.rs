@@ -1,45 +1,115 @@
+mod direct;
+mod response;
+
+use tidegate_policy::decide::{Decision, IpFinding, Tables};
+use tidegate_policy::flags::{Flag, Flags, State};
+use tidegate_policy::wire::check::{Answer, Found, GeoAnswer, Question, RouteAnswer};
+use tidegate_policy::wire::event::VerdictCode;
+use tidegate_policy::wire::sync::{Version, WholeTable};
+
 use super::*;
 use crate::home::Home;
 use crate::host::HeaderPairs;
-use crate::host::fake::Fake;
+use crate::host::fake::{Done, Fake, Made};
 use crate::sync::fixtures::{empty_set, publish};
+use crate::sync::intake::name_of;
+use crate::sync::publish::Bytes;
 use crate::sync::{Keys, Role};
 
-const CONFIG: &str = r#"{"admin": {"cluster": "admin", "token": "secret"}, "routing": "envoy"}"#;
+const ADMIN: &str = r#""admin": {"cluster": "admin", "token": "secret"}"#;
+const SEQ: u64 = 7;
 
-/// A gate with tables that ban nobody, under Envoy's own route table.
-fn gate(host: &Fake) -> Rc<Gate<Fake>> {
-    let config = Config::parse(CONFIG.as_bytes(), |_| None).unwrap();
+/// A gate whose tables have these flags and are empty but for that; without
+/// flags it has no tables. `more` goes into the configuration.
+fn gate(host: &Fake, flags: Option<Flags>, more: &str) -> Rc<Gate<Fake>> {
+    let config = Config::parse(format!("{{{ADMIN}{more}}}").as_bytes(), |_| None).unwrap();
     let vm = Home::new(host.clone()).join(&config, Role::Gate);
-    publish(host, &Keys::new(crate::home::instance(&config.admin)), empty_set(1, 1, 0));
+    if let Some(flags) = flags {
+        let mut set = empty_set(1, SEQ, 0);
+        let bytes = flags.to_bytes().unwrap();
+        *set.blobs.get_mut(WholeTable::Flags.into()) = name_of(&bytes);
+        *set.bytes.get_mut(WholeTable::Flags.into()) = Some(Bytes::Raw(Rc::new(bytes)));
+        publish(host, &Keys::new(crate::home::instance(&config.admin)), set);
+    }
     vm.sync.borrow_mut().load_now();
     Rc::new(Gate::new(vm, config, FLUSH_EVERY))
 }
 
-fn headers() -> HeaderPairs {
-    vec![(b":path".to_vec(), b"/".to_vec())]
+fn pairs(headers: &[(&str, &[u8])]) -> HeaderPairs {
+    headers.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.to_vec())).collect()
+}
+
+/// A request at its headers: the stream, and whether it goes on.
+fn begin(host: &Fake, gate: &Rc<Gate<Fake>>) -> (Stream<Fake>, Flow) {
+    if host.0.headers.borrow().is_none() {
+        host.0.headers.replace(Some(pairs(&[(":path", b"/"), (":method", b"GET"), (":authority", b"h")])));
+    }
+    host.0.client.replace(Some("192.0.2.1:80".to_owned()));
+    let mut stream = Stream::new(host.clone(), Some(gate.clone()));
+    let flow = stream.on_request_headers(true);
+    (stream, flow)
+}
+
+/// The admin service's answer to a question.
+fn answer(made: &Made, found: Found) -> Vec<u8> {
+    let id = Question::from_bytes(&made.body).unwrap().id;
+    Answer { id, version: Version { epoch: 1, seq: SEQ + 1 }, found }.to_bytes().unwrap()
+}
+
+/// A call's answer reaches its request.
+fn deliver(host: &Fake, stream: &mut Stream<Fake>, made: &Made, status: u16, body: Vec<u8>) {
+    host.0.status.set(Some(status));
+    host.0.body.replace(body);
+    stream.on_call_response(made.token, 3);
+}
+
+/// What the admin service finds of a check that lets a request pass.
+fn pass(path: &str) -> Found {
+    match path.rsplit('/').next().unwrap() {
+        "ip" => Found::Ip(IpFinding::Clear),
+        "geo" => Found::Geo(GeoAnswer::default()),
+        _ => {
+            let backend = Backend { name: "shop".to_owned(), namespace: None, port: None };
+            let backend = Some(backend);
+            Found::Route(Some(RouteAnswer { route: "r".to_owned(), rule: 0, backend, geo: Vec::new() }))
+        }
+    }
+}
+
+fn event(stream: &Stream<Fake>) -> &TrafficEvent {
+    &stream.seen.as_ref().unwrap().event
 }
 
 #[test]
 fn a_request_under_way_holds_no_tables() {
     let host = Fake::default();
-    host.0.headers.replace(Some(headers()));
-    let gate = gate(&host);
-    let tables = gate.vm.sync.borrow().tables().unwrap();
+    let gate = gate(&host, Some(Flags::all_on()), r#", "routing": "envoy""#);
+    let tables: Rc<Tables> = gate.vm.sync.borrow().tables().unwrap();
     let before = Rc::strong_count(&tables);
-    let mut stream = Stream::new(host.clone(), Some(gate.clone()));
-    assert_eq!(stream.on_request_headers(false), Flow::Continue);
+    let (stream, flow) = begin(&host, &gate);
+    assert_eq!(flow, Flow::Continue);
     assert_eq!(Rc::strong_count(&tables), before);
-    assert_eq!(stream.seen.unwrap().event.tables_seq, 1);
+    assert_eq!(event(&stream).tables_seq, SEQ);
+    assert!(host.take_calls().is_empty());
 }
 
 #[test]
 fn a_request_whose_headers_cannot_be_read_does_not_pass() {
     let host = Fake::default();
-    let gate = gate(&host);
+    let gate = gate(&host, Some(Flags::all_on()), r#", "routing": "envoy""#);
     let mut stream = Stream::new(host.clone(), Some(gate.clone()));
     assert_eq!(stream.on_request_headers(false), Flow::Stop, "it may carry a header of the gate's own");
+    assert_eq!(host.take_done(), [Done::Replied(503, "not_ready".to_owned())]);
     assert_eq!(stream.seen.take().unwrap().event.reason.as_deref(), Some("not_ready"));
-    host.0.headers.replace(Some(headers()));
-    assert_eq!(stream.on_request_headers(false), Flow::Continue);
+    assert_eq!(begin(&host, &gate).1, Flow::Continue);
+}
+
+#[test]
+fn a_gate_without_configuration_lets_nothing_pass() {
+    let host = Fake::default();
+    let mut stream = Stream::new(host.clone(), None);
+    assert_eq!(stream.on_request_headers(false), Flow::Stop);
+    assert_eq!(host.take_done(), [Done::Replied(503, "not_ready".to_owned())]);
+    assert_eq!(stream.on_response_headers(false), Flow::Continue);
+    stream.on_log();
 }
