@@ -5,6 +5,7 @@ mod gateway;
 mod memory;
 mod property;
 mod sqlite;
+mod tables;
 
 use std::sync::Arc;
 

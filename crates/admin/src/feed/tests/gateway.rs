@@ -9,6 +9,8 @@ use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::Prefix;
 use tidegate_policy::bans::{self, BanTable, Fold};
 use tidegate_policy::digest::BlobHash;
+use tidegate_policy::flags::Flags;
+use tidegate_policy::geo::{CountryTable, GeoRules};
 use tidegate_policy::table::AddressTable;
 use tidegate_policy::wire::sync::{
     BansUpdate, BlobRef, EntryState, Gateway, Held, OverlayUpdate, SyncAnswer, Version, WholeTable,
@@ -120,8 +122,7 @@ impl SimGateway {
 
     pub fn banned(&self) -> BTreeMap<Prefix, Option<UnixSeconds>> {
         let (_, table) = self.bans.as_ref().unwrap();
-        let overlaid = table.base().iter().filter(|entry| table.overlay().get(&entry.prefix).is_none());
-        present(overlaid.chain(table.overlay().iter()))
+        banned(table)
     }
 
     pub fn allowed(&self) -> BTreeMap<Prefix, Option<UnixSeconds>> {
@@ -130,7 +131,22 @@ impl SimGateway {
     }
 }
 
-fn present(
+impl SimGateway {
+    pub fn flags(&self) -> Flags {
+        Flags::from_bytes(&self.whole[&WholeTable::Flags].1).unwrap()
+    }
+
+    pub fn geo(&self) -> GeoRules {
+        GeoRules::from_bytes(&self.whole[&WholeTable::Geo].1).unwrap()
+    }
+
+    pub fn countries(&self) -> CountryTable {
+        CountryTable::from_bytes(self.whole[&WholeTable::Countries].1.clone()).unwrap()
+    }
+}
+
+/// Entries that are there, expired or not.
+pub fn present(
     entries: impl Iterator<Item = tidegate_policy::table::Entry>,
 ) -> BTreeMap<Prefix, Option<UnixSeconds>> {
     let state = |entry: tidegate_policy::table::Entry| match entry.state {
@@ -138,6 +154,12 @@ fn present(
         EntryState::Absent => None,
     };
     entries.filter_map(state).collect()
+}
+
+/// The bans of a table, expired or not.
+pub fn banned(table: &BanTable) -> BTreeMap<Prefix, Option<UnixSeconds>> {
+    let overlaid = table.base().iter().filter(|entry| table.overlay().get(&entry.prefix).is_none());
+    present(overlaid.chain(table.overlay().iter()))
 }
 
 /// All pages of a blob.
