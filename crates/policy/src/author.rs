@@ -52,8 +52,9 @@ pub struct Rule {
     pub matches: Vec<Match>,
     /// Where its requests go, with weights from 0 to 1,000,000.
     pub backends: Vec<(Backend, u32)>,
-    /// Names of the geo rules that its requests must pass: its `ExtensionRef`
-    /// filters of group `tidegate.dev` and kind `GeoRule`.
+    /// Names of the geo rules that its requests must pass, each once: its
+    /// `ExtensionRef` filters of group `tidegate.dev` and kind `GeoRule`. No other
+    /// filter is supported yet.
     pub geo: Vec<String>,
 }
 

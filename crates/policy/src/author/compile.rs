@@ -85,7 +85,8 @@ fn lay_out_matches<'r>(
         for (index, rule) in route.rules.iter().enumerate() {
             let row = index_of(layout.rules.len())?;
             let shares = lay_out_shares(route, rule, tables, layout)?;
-            let geo = rule.geo.clone();
+            let geo = index_of(rule.geo.len())?;
+            layout.geo.extend(rule.geo.iter().cloned());
             layout.rules.push(RuleRow { route: index_of(position)?, index: index_of(index)?, shares, geo });
             matches.extend(rule.matches.iter().map(|wanted| (row, position, wanted)));
         }

@@ -45,7 +45,7 @@ const IN_USE: &str = "XK EU AP A1 A2 O1 T1 AN CS";
 /// What is wrong with `name` itself has the pointer `/name`.
 pub fn read_geo_rule(name: &str, document: &Value) -> Result<GeoRule, Vec<Problem>> {
     let mut problems = Problems::default();
-    if let Some(problem) = geo_name_problem(name) {
+    if let Some(problem) = name_problem(name) {
         problems.note("/name", "invalid", problem);
     }
     let rule = rule(name, &Place::root(document), &mut problems);
@@ -53,7 +53,7 @@ pub fn read_geo_rule(name: &str, document: &Value) -> Result<GeoRule, Vec<Proble
 }
 
 /// What is wrong with a geo rule's name, and what would be right.
-pub(super) fn geo_name_problem(name: &str) -> Option<&'static str> {
+pub(super) fn name_problem(name: &str) -> Option<&'static str> {
     (!is_subdomain(name))
         .then_some("a geo rule's name must be labels of a-z, 0-9 and - with dots between, as in no-embargo")
 }

@@ -12,6 +12,10 @@ use super::Backend;
 pub const ROUTES_FORMAT: u8 = 2;
 /// Bytes of a route table. 10,000 prefix routes take under 0.5 MB.
 pub const MAX_ROUTE_TABLE: usize = 16 << 20;
+/// Longest name of a route or of a geo rule, in bytes.
+pub(crate) const MAX_NAME: usize = 253;
+/// Geo rules that one rule of a route may name.
+pub(crate) const MAX_GEO_NAMES: u32 = 16;
 
 /// All of a table.
 #[derive(Serialize, Deserialize, Default)]
@@ -20,6 +24,8 @@ pub(crate) struct Layout {
     pub routes: Vec<String>,
     /// Rules of all routes, in the order of the routes.
     pub rules: Vec<RuleRow>,
+    /// Names of the geo rules that the rules' requests must pass.
+    pub geo: Vec<String>,
     /// The rules' shares.
     pub shares: Vec<ShareRow>,
     /// Backends, each once.
@@ -66,8 +72,8 @@ pub(crate) struct RuleRow {
     pub index: u32,
     /// Number of its shares.
     pub shares: u32,
-    /// Names of the geo rules that its requests must pass.
-    pub geo: Vec<String>,
+    /// Number of the geo rules that it names.
+    pub geo: u32,
 }
 
 /// A backend's part of a rule's requests.

@@ -2,7 +2,9 @@
 
 use regex_automata::dfa::sparse;
 
-use super::layout::{ConditionRow, Layout, MAX_ROUTE_TABLE, ROUTES_FORMAT, Span, Test};
+use super::layout::{
+    ConditionRow, Layout, MAX_GEO_NAMES, MAX_NAME, MAX_ROUTE_TABLE, ROUTES_FORMAT, Span, Test,
+};
 use super::trie::{Trie, slice};
 use super::{Candidates, HostGroups, Match, RouteTable, Rule, Share};
 use crate::wire::{WireError, decode};
@@ -67,6 +69,8 @@ impl RouteLoad {
 
 impl Rows {
     fn new(layout: Layout) -> Result<Self, WireError> {
+        check_names(&layout.routes)?;
+        check_names(&layout.geo)?;
         let rules = rules(&layout)?;
         let shares = shares(&layout, &rules)?;
         let matches = matches(&layout)?;
@@ -101,6 +105,7 @@ impl Rows {
             regexes,
             any_host: layout.any_host,
             routes: layout.routes,
+            geo: layout.geo,
             backends: layout.backends,
             conditions: layout.conditions,
             query_names: layout.query_names,
@@ -108,6 +113,11 @@ impl Rows {
             text: layout.text,
         })
     }
+}
+
+/// Names travel in answers and events, which are bounded.
+fn check_names(names: &[String]) -> Result<(), WireError> {
+    check(names.iter().all(|name| (1..=MAX_NAME).contains(&name.len())), "the length of a name")
 }
 
 fn check_group(layout: &Layout, group: Option<u32>) -> Result<(), WireError> {
@@ -126,15 +136,18 @@ fn hosts(layout: &Layout) -> Result<Trie<HostGroups>, WireError> {
 }
 
 fn rules(layout: &Layout) -> Result<Vec<Rule>, WireError> {
-    let mut lists = Lists::of(layout.shares.len())?;
+    let mut shares = Lists::of(layout.shares.len())?;
+    let mut geo = Lists::of(layout.geo.len())?;
     let mut rules = Vec::with_capacity(layout.rules.len());
     for row in &layout.rules {
         check_index(row.route, layout.routes.len(), "no such route")?;
         let index = usize::try_from(row.index).map_err(|_| WireError::Malformed("no such rule"))?;
-        let (shares, geo) = (lists.next(row.shares)?, row.geo.clone());
+        check(row.geo <= MAX_GEO_NAMES, "too many geo rules")?;
+        let (shares, geo) = (shares.next(row.shares)?, geo.next(row.geo)?);
         rules.push(Rule { route: row.route, index, shares, geo });
     }
-    lists.end()?;
+    shares.end()?;
+    geo.end()?;
     Ok(rules)
 }
 
@@ -244,5 +257,34 @@ impl Lists {
 
     fn end(&self) -> Result<(), WireError> {
         check(self.next == self.len, "lists do not add up")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::layout::RuleRow;
+    use crate::wire::encode;
+
+    fn load(routes: &[String], geo: &[String], of_rule: u32) -> Result<RouteTable, WireError> {
+        let rule = RuleRow { route: 0, index: 0, shares: 0, geo: of_rule };
+        let (routes, geo) = (routes.to_vec(), geo.to_vec());
+        let layout = Layout { routes, geo, rules: vec![rule], ..Layout::default() };
+        RouteTable::from_bytes(&encode(ROUTES_FORMAT, &layout).unwrap())
+    }
+
+    #[test]
+    fn names_have_a_length_and_a_rule_has_few_geo_rules() {
+        let name = |len: usize| "a".repeat(len);
+        assert!(load(&[name(MAX_NAME)], &[name(MAX_NAME)], 1).is_ok());
+        for bad in [0, MAX_NAME + 1] {
+            assert!(load(&[name(bad)], &[name(1)], 1).is_err(), "a route's name of {bad} bytes");
+            assert!(load(&[name(1)], &[name(bad)], 1).is_err(), "a geo rule's name of {bad} bytes");
+        }
+        let many = vec![name(1); 17];
+        assert!(load(&[name(1)], &many[..16], 16).is_ok());
+        assert!(load(&[name(1)], &many, 17).is_err());
+        assert!(load(&[name(1)], &many[..2], 1).is_err(), "one that no rule names");
+        assert!(load(&[name(1)], &[], 1).is_err(), "one that is not there");
     }
 }

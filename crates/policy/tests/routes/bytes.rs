@@ -21,7 +21,9 @@ static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
             {"headers": [{"type": "RegularExpression", "name": "x", "value": ".*(foo|bar)[0-9]{2}"}]},
             {"queryParams": [{"type": "RegularExpression", "name": "p", "value": "[a-z]*"}]},
         ], "backendRefs": [{"name": "one", "weight": 3, "port": 80}, {"name": "two"}]},
-        {"backendRefs": [{"name": "one", "namespace": "other"}]},
+        {"backendRefs": [{"name": "one", "namespace": "other"}], "filters": [
+            {"type": "ExtensionRef", "extensionRef": {"group": "tidegate.dev", "kind": "GeoRule", "name": "g"}},
+        ]},
     ]);
     let hosts = ["a.example", "*.example", "*.a.example"];
     let routes = [

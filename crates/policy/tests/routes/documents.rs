@@ -147,8 +147,67 @@ fn each_bad_field_is_named_with_its_reason() {
     assert_eq!(problems(&with("/kind", json!("HTTPRoute"))), [], "the document is right without a change");
 }
 
+/// A filter that names a geo rule.
+fn geo_rule(name: &str) -> Value {
+    json!({"type": "ExtensionRef", "extensionRef": {"group": "tidegate.dev", "kind": "GeoRule", "name": name}})
+}
+
 #[test]
-fn every_filter_is_refused_by_its_place() {
+fn a_rule_names_geo_rules_each_once_and_in_order() {
+    let filters = json!([geo_rule("no-embargo"), geo_rule("eu.only"), geo_rule("no-embargo")]);
+    let route = author::read(&with("/spec/rules/0/filters", filters)).unwrap();
+    assert_eq!(route.rules[0].geo, ["no-embargo", "eu.only"]);
+    assert!(route.rules[1].geo.is_empty());
+    let filters = json!([geo_rule("a"), {"type": "CORS"}, {"type": "ExtensionRef"}]);
+    let found = problems(&with("/spec/rules/0/filters", filters));
+    let found: Vec<_> = found.iter().map(|problem| (problem.pointer.as_str(), problem.code)).collect();
+    let of_rule = "/spec/rules/0/filters";
+    assert_eq!(
+        found,
+        [
+            (format!("{of_rule}/1").as_str(), "not_supported"),
+            (format!("{of_rule}/2/extensionRef").as_str(), "required")
+        ]
+    );
+}
+
+#[test]
+fn a_bad_extension_ref_is_named_with_its_reason() {
+    let place = "/spec/rules/0/filters/0/extensionRef";
+    for (field, value, code) in [
+        ("group", json!("example.com"), "not_supported"),
+        ("group", json!(""), "not_supported"),
+        ("group", json!(null), "required"),
+        ("kind", json!("RateLimit"), "not_supported"),
+        ("kind", json!(null), "required"),
+        ("kind", json!(1), "wrong_type"),
+        ("name", json!(null), "required"),
+        ("name", json!("EU"), "invalid"),
+        ("name", json!("a b"), "invalid"),
+        ("name", json!(""), "invalid"),
+        ("name", json!("a".repeat(254)), "too_long"),
+        ("namespace", json!("n"), "unknown_field"),
+    ] {
+        let mut filter = geo_rule("r");
+        filter["extensionRef"][field] = value.clone();
+        let found = problems(&with("/spec/rules/0/filters", json!([filter])));
+        let named: Vec<_> = found.iter().map(|problem| (problem.pointer.clone(), problem.code)).collect();
+        assert_eq!(named, [(format!("{place}/{field}"), code)], "{value}");
+        if code == "not_supported" {
+            assert!(found[0].message.contains("GeoRule") && found[0].message.contains("tidegate.dev"));
+        }
+    }
+    let mut filter = geo_rule("r");
+    filter["cors"] = json!({});
+    let found = problems(&with("/spec/rules/0/filters", json!([filter])));
+    assert_eq!((found[0].pointer.as_str(), found[0].code), ("/spec/rules/0/filters/0/cors", "unknown_field"));
+    let many: Vec<_> = (0..17).map(|i| geo_rule(&format!("r{i}"))).collect();
+    let found = problems(&with("/spec/rules/0/filters", json!(many)));
+    assert_eq!((found[0].pointer.as_str(), found[0].code), ("/spec/rules/0/filters", "too_many"));
+}
+
+#[test]
+fn every_other_filter_is_refused_by_its_place() {
     for kind in [
         "RequestHeaderModifier",
         "ResponseHeaderModifier",
@@ -160,6 +219,9 @@ fn every_filter_is_refused_by_its_place() {
         "ExtensionRef",
     ] {
         for place in ["/spec/rules/0/filters", "/spec/rules/0/backendRefs/0/filters"] {
+            if kind == "ExtensionRef" && !place.contains("backendRefs") {
+                continue;
+            }
             let found = problems(&with(place, json!([{"type": kind}])));
             assert_eq!(found.len(), 1);
             assert_eq!((found[0].pointer.clone(), found[0].code), (format!("{place}/0"), "not_supported"));

@@ -61,8 +61,16 @@ fn one_match() -> impl Strategy<Value = Value> {
 fn rule() -> impl Strategy<Value = Value> {
     let backend = (select(&["b0", "b1", "b2"][..]), option::of(0u32..4))
         .prop_map(|(name, weight)| json!({"name": name, "weight": weight}));
-    (vec(one_match(), 0..4), vec(backend, 0..4))
-        .prop_map(|(matches, backends)| json!({"matches": matches, "backendRefs": backends}))
+    let geo = subsequence(&["g0", "g1", "g2"][..], 0..3).prop_map(|names| {
+        let filter = |name| {
+            let reference = json!({"group": "tidegate.dev", "kind": "GeoRule", "name": name});
+            json!({"type": "ExtensionRef", "extensionRef": reference})
+        };
+        names.into_iter().map(filter).collect::<Vec<_>>()
+    });
+    (vec(one_match(), 0..4), vec(backend, 0..4), geo).prop_map(|(matches, backends, filters)| {
+        json!({"matches": matches, "backendRefs": backends, "filters": filters})
+    })
 }
 
 prop_compose! {
@@ -127,6 +135,10 @@ proptest! {
                 dice: request.dice,
             };
             prop_assert_eq!(winner(&table, &facts), linear::find(&routes, &facts), "{:?}", request);
+            if let Some(found) = table.find(&facts) {
+                let route = routes.iter().find(|route| route.name == found.route);
+                prop_assert_eq!(route.map(|route| route.rules[found.rule].geo.as_slice()), Some(found.geo));
+            }
         }
     }
 }

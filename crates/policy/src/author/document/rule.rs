@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::super::geo;
 use super::super::names::{is_subdomain, is_token, path_problem};
 use super::super::pattern::Regex;
 use super::super::reader::{Object, Place, Problems};
@@ -16,6 +17,9 @@ const MAX_MATCHES: usize = 64;
 const MAX_CONDITIONS: usize = 16;
 const MAX_BACKENDS: usize = 16;
 const MAX_FILTERS: usize = 16;
+/// What an `ExtensionRef` can name.
+const GROUP: &str = "tidegate.dev";
+const GEO_RULE: &str = "GeoRule";
 const MAX_WEIGHT: u32 = 1_000_000;
 /// Regexes of one document that may be refused before the rest is not tried any
 /// more: finding out that one explodes takes some 30 ms.
@@ -62,7 +66,7 @@ impl<'p> Reader<'p> {
                 place.note(self.problems, "not_supported", message);
             }
         }
-        self.filters(&fields);
+        let geo = self.geo_rules(&fields);
         let name = fields.get("name").and_then(|place| self.rule_name(&place));
         let mut matches = Vec::new();
         if let Some(list) = fields.get("matches") {
@@ -79,7 +83,7 @@ impl<'p> Reader<'p> {
                 backends.extend(self.backend(&place));
             }
         }
-        Some(Rule { name, matches, backends, geo: Vec::new() })
+        Some(Rule { name, matches, backends, geo })
     }
 
     fn rule_name(&mut self, place: &Place<'_>) -> Option<String> {
@@ -90,19 +94,62 @@ impl<'p> Reader<'p> {
         Some(name.to_owned())
     }
 
-    /// None is supported yet, so each is a problem; one that does not exist is
-    /// another.
-    fn filters(&mut self, fields: &Object<'_>) {
+    /// The geo rules that a rule's filters name, each once.
+    fn geo_rules(&mut self, fields: &Object<'_>) -> Vec<String> {
+        let mut names = Vec::new();
+        let list = fields.get("filters");
+        for place in list.map(|list| list.list(MAX_FILTERS, self.problems)).unwrap_or_default() {
+            if filter_type(&place) != "ExtensionRef" {
+                self.refuse_filter(&place);
+            } else if let Some(name) = self.geo_rule(&place)
+                && !names.contains(&name)
+            {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    /// The geo rule that an `ExtensionRef` names.
+    fn geo_rule(&mut self, place: &Place<'_>) -> Option<String> {
+        let fields = place.object(&["type", "extensionRef"], self.problems)?;
+        let reference = fields.require("extensionRef", self.problems)?;
+        let fields = reference.object(&["group", "kind", "name"], self.problems)?;
+        for (field, only) in [("group", GROUP), ("kind", GEO_RULE)] {
+            if let Some(place) = fields.require(field, self.problems)
+                && place.text(0, 253, self.problems).is_some_and(|text| text != only)
+            {
+                let message =
+                    format!("the only extension is kind {GEO_RULE} of group {GROUP}: must be {only}");
+                place.note(self.problems, "not_supported", message);
+            }
+        }
+        let place = fields.require("name", self.problems)?;
+        let name = place.text(1, 253, self.problems)?;
+        if let Some(problem) = geo::name_problem(name) {
+            place.note(self.problems, "invalid", problem);
+        }
+        Some(name.to_owned())
+    }
+
+    /// The filters of a backendRef: none is supported.
+    fn refuse_filters(&mut self, fields: &Object<'_>) {
         let Some(list) = fields.get("filters") else { return };
         for place in list.list(MAX_FILTERS, self.problems) {
-            let kind = place.value.get("type").and_then(serde_json::Value::as_str).unwrap_or_default();
-            if FILTERS.contains(&kind) {
-                let message = format!("the filter {kind} is not supported yet: leave it out");
-                place.note(self.problems, "not_supported", message);
-            } else {
-                let message = format!("a filter's type must be one of {}", FILTERS.join(", "));
-                place.note(self.problems, "invalid", message);
-            }
+            self.refuse_filter(&place);
+        }
+    }
+
+    /// A filter that is not supported is a problem; one that does not exist is
+    /// another.
+    fn refuse_filter(&mut self, place: &Place<'_>) {
+        let kind = filter_type(place);
+        if FILTERS.contains(&kind) {
+            let message = format!("the filter {kind} is not supported here yet: leave it out");
+            place.note(self.problems, "not_supported", message);
+        } else {
+            let message = format!("a filter's type must be one of {}", FILTERS.join(", "));
+            place.note(self.problems, "invalid", message);
         }
     }
 
@@ -234,7 +281,7 @@ impl<'p> Reader<'p> {
     fn backend(&mut self, place: &Place<'_>) -> Option<(Backend, u32)> {
         let known = &["group", "kind", "name", "namespace", "port", "weight", "filters"];
         let fields = place.object(known, self.problems)?;
-        self.filters(&fields);
+        self.refuse_filters(&fields);
         for (field, only) in [("group", ""), ("kind", "Service")] {
             if let Some(place) = fields.get(field)
                 && place.text(0, 253, self.problems).is_some_and(|text| text != only)
@@ -264,6 +311,10 @@ impl<'p> Reader<'p> {
         }
         Some(name.to_owned())
     }
+}
+
+fn filter_type<'d>(place: &Place<'d>) -> &'d str {
+    place.value.get("type").and_then(serde_json::Value::as_str).unwrap_or_default()
 }
 
 fn could_be_header(value: &str) -> bool {
