@@ -575,15 +575,23 @@ fn entries_expire_by_the_admin_services_clock() {
 }
 
 #[test]
-fn before_the_first_tables_nothing_passes() {
+fn before_the_first_tables_the_service_is_asked_about_each_request() {
     let mut sim = Sim::new();
     let first = gate(&mut sim);
     let mut stage = Stage { sim, feed: Feed::new(), gates: vec![first] };
     stage.feed.up = false;
+    stage.feed.ban("9.9.9.9");
     stage.run(SECOND);
-    let response = stage.get(0, "1.1.1.1");
-    assert_eq!((response.status, response.details.as_str()), (503, "not_ready"));
+    let (worker, root) = first;
+    let ask = |stage: &mut Stage, client| {
+        let response = stage.feed.request(&mut stage.sim, worker, root, Request::get("/x", client));
+        (response.status, response.details)
+    };
+    assert_eq!(ask(&mut stage, "1.1.1.1"), (503, "check_unavailable".into()));
     stage.feed.up = true;
+    assert_eq!(ask(&mut stage, "9.9.9.9"), (403, "ip_banned".into()));
+    assert_eq!(stage.feed.served.get("poll"), None, "not yet polled, so there is no table");
     stage.run(6 * SECOND);
-    assert_eq!(stage.get(0, "1.1.1.1").status, 200);
+    assert_eq!(stage.get(0, "1.1.1.1").status, 200, "and now there are tables");
+    assert_eq!(stage.get(0, "9.9.9.9").status, 403);
 }
