@@ -1,5 +1,6 @@
 //! `cargo xtask`: what a developer, CI and the curious run.
 
+mod bench;
 mod build;
 mod command;
 mod dist;
@@ -29,6 +30,9 @@ enum Sub {
     Down,
     /// Formatting, lints, and every test, the ones on a real Envoy included.
     Test,
+    /// Measure what the gate costs, and what the rollout brings.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Build the filter as it ships: target/dist/tidegate.wasm.
     Dist,
 }
@@ -38,6 +42,7 @@ fn main() -> ExitCode {
         Sub::Up(args) => up::up(&args),
         Sub::Down => up::down(),
         Sub::Test => test::run(),
+        Sub::Bench(which) => bench::run(&which),
         Sub::Dist => dist::run(),
     };
     match done {

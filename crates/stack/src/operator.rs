@@ -15,7 +15,7 @@ use crate::wait;
 const FLAGS: &str = "/api/admin/optimization/flags";
 
 /// `recording/stats`, as far as tests ask.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Recording {
     /// Events that the gates numbered.
     pub numbered: u64,

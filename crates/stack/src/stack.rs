@@ -449,6 +449,12 @@ impl Stack {
         local(self.ports.admin_api)
     }
 
+    /// The demo backend, if it is the stack's own.
+    #[must_use]
+    pub fn demo(&self) -> SocketAddr {
+        local(self.ports.demo)
+    }
+
     /// Envoy's admin interface.
     #[must_use]
     pub fn envoy_admin(&self) -> SocketAddr {

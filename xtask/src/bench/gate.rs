@@ -1,0 +1,193 @@
+//! `bench gate`: Envoy's processor time per request, without and with filters.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use tidegate_stack::envoy::{Alone, Filter, Setup, cpu_time};
+use tidegate_stack::measure::Plan;
+use tidegate_stack::process::Identity;
+use tidegate_stack::{FlagsAtStart, Stack, Upstream};
+
+use super::table::Table;
+use super::{go_on, scene, shuffle, spread};
+use crate::build::{self, Parts};
+use crate::command::{cargo, execute, target_dir};
+use crate::install;
+use crate::report::say;
+
+/// The processor of every Envoy, and the one of everything else.
+const ENVOY_CPU: u32 = 0;
+const OTHER_CPU: u32 = 1;
+/// Connections, each sending its next request when the last is answered.
+const CONNECTIONS: usize = 16;
+/// After a load: what is still to be recorded is part of the cost.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// Options of `bench gate`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Rounds; each measures every case once.
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Seconds of load for one measurement.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=60))]
+    seconds: u32,
+    /// Send requests on to the demo backend, instead of having Envoy answer 200
+    /// itself: the whole way, and noisier.
+    #[arg(long)]
+    upstream: bool,
+}
+
+/// One Envoy to measure.
+struct Case {
+    name: &'static str,
+    gate: SocketAddr,
+    process: Identity,
+    /// Processor time per request, microseconds.
+    micros: Vec<f64>,
+    /// The same over that of the bare Envoy just before and after.
+    over: Vec<f64>,
+    /// Requests per second.
+    rates: Vec<f64>,
+}
+
+/// Runs it.
+pub fn run(args: &Args) -> Result<()> {
+    let parts = build::parts()?;
+    let noop = noop_filter()?;
+    pin_rest()?;
+    let dir = scene::dir().join("gate");
+    let mut options = scene::options("gate", &parts)?;
+    options.workers = 1;
+    options.envoy_cpu = Some(ENVOY_CPU);
+    options.flags = FlagsAtStart::AllOn;
+    options.upstream = if args.upstream { Upstream::Chosen } else { Upstream::Nowhere };
+    // As it is by default, not as the local stack has it.
+    options.plugin = json!({ "performance_headers": null });
+    let stack = Stack::start(options)?;
+    scene::fill(&stack)?;
+    let before = stack.recording()?;
+
+    let upstream = if args.upstream { Upstream::Demo } else { Upstream::Nowhere };
+    let demo = Some(stack.demo().port());
+    let alone = |name, filter| {
+        let setup = Setup { filter, upstream, demo, workers: 1, cpu: Some(ENVOY_CPU) };
+        Alone::start(name, &parts.programs, &dir, &setup)
+    };
+    let envoys = [
+        alone("bare", Filter::None)?,
+        alone("second-bare", Filter::None)?,
+        alone("noop", Filter::Other(&noop))?,
+    ];
+    let [bare, second, nothing] = &envoys;
+    let mut bare = Case::new("Envoy without a filter", bare.gate(), bare.process());
+    let mut cases = [
+        Case::new("the same once more (noise)", second.gate(), second.process()),
+        Case::new("SDK filter that does nothing", nothing.gate(), nothing.process()),
+        Case::new("Tidegate, all flags on", stack.gate(), stack.envoy()?),
+    ];
+    for round in 1..=args.rounds {
+        say(format_args!("round {round} of {}", args.rounds));
+        measure_round(args, &parts, &mut bare, &mut cases)?;
+    }
+    drop(envoys);
+    print(args, &bare, &cases);
+    let sent: u64 = stack.recorded(Duration::from_secs(60))?.stored - before.stored;
+    say(format_args!("\n{sent} requests went through the gate, each recorded.\n"));
+    Ok(())
+}
+
+/// Every case once, in another order each time, between two measurements of the
+/// bare Envoy: what the machine does meanwhile meets both.
+fn measure_round(args: &Args, parts: &Parts, bare: &mut Case, cases: &mut [Case]) -> Result<()> {
+    let mut order: Vec<usize> = (0..cases.len()).collect();
+    shuffle(&mut order);
+    let mut earlier = bare.measure(args, parts)?;
+    for index in order {
+        let case = &mut cases[index];
+        let micros = case.measure(args, parts)?;
+        let later = bare.measure(args, parts)?;
+        case.over.push(micros - f64::midpoint(earlier, later));
+        earlier = later;
+    }
+    Ok(())
+}
+
+impl Case {
+    fn new(name: &'static str, gate: SocketAddr, process: &Identity) -> Self {
+        let process = process.clone();
+        Self { name, gate, process, micros: Vec::new(), over: Vec::new(), rates: Vec::new() }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "some ten thousand requests")]
+    fn measure(&mut self, args: &Args, parts: &Parts) -> Result<f64> {
+        go_on()?;
+        let plan = Plan {
+            address: self.gate,
+            connections: CONNECTIONS,
+            seconds: f64::from(args.seconds),
+            shots: scene::passing(),
+        };
+        let before = cpu_time(&self.process)?;
+        let outcome = plan.run_in(&parts.load, Some(OTHER_CPU))?;
+        std::thread::sleep(SETTLE);
+        let used = cpu_time(&self.process)?.saturating_sub(before);
+        ensure!(outcome.wrong == 0, "{}: {} wrong answers: {:?}", self.name, outcome.wrong, outcome.failures);
+        let micros = used.as_secs_f64() * 1e6 / outcome.total() as f64;
+        self.micros.push(micros);
+        self.rates.push(outcome.rate());
+        Ok(micros)
+    }
+}
+
+fn print(args: &Args, bare: &Case, cases: &[Case]) {
+    let mut table =
+        Table::new(&["case", "CPU per request, µs", "over bare, µs: median", "range", "requests/s"]);
+    let one = |values: &[f64]| format!("{:.1}", spread(values)[0]);
+    let rate = |case: &Case| format!("{:.0}", spread(&case.rates)[0]);
+    table.row([bare.name.to_owned(), one(&bare.micros), String::new(), String::new(), rate(bare)]);
+    for case in cases {
+        let [median, low, high] = spread(&case.over);
+        let over = format!("{median:+.1}");
+        table.row([
+            case.name.to_owned(),
+            one(&case.micros),
+            over,
+            format!("{low:+.1} to {high:+.1}"),
+            rate(case),
+        ]);
+    }
+    say(format_args!(
+        "\nEnvoy's processor time per request ({}), {} rounds of {} s, 1 worker, {CONNECTIONS} connections:\n\n{table}",
+        if args.upstream { "sent on to a backend" } else { "answered by Envoy itself" },
+        args.rounds,
+        args.seconds,
+    ));
+}
+
+/// Builds the filter to compare with. It ends up nowhere but here.
+fn noop_filter() -> Result<PathBuf> {
+    let target = install::WASM_TARGET;
+    let arguments =
+        ["build", "-p", "tidegate-noop-filter", "--lib", "--target", target, "--profile", "filter"];
+    execute(&mut cargo(&arguments))?;
+    Ok(target_dir()?.join(target).join("filter/tidegate_noop_filter.wasm"))
+}
+
+/// This program, and with it all that it starts from now on, on a processor of
+/// their own; each Envoy is put on the other one.
+fn pin_rest() -> Result<()> {
+    let processors = std::thread::available_parallelism()?.get();
+    ensure!(processors > 1, "this needs two processors: one for Envoy, one for what asks it");
+    let pid = std::process::id().to_string();
+    let output = Command::new("taskset")
+        .args(["-a", "-c", "-p", &OTHER_CPU.to_string(), &pid])
+        .output()
+        .context("cannot run taskset (of util-linux)")?;
+    ensure!(output.status.success(), "taskset: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
