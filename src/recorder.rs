@@ -24,7 +24,7 @@ use crate::record::merge;
 use held::{GivenUp, Held};
 use sources::Sources;
 
-/// Bytes held until they are acknowledged.
+/// Memory for batches that are not acknowledged.
 const MAX_HELD: usize = 4 << 20;
 /// Bytes of batches in one post.
 const POST_BYTES: usize = 2 << 20;
@@ -45,7 +45,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// A gauge that says the queue has bytes while it is empty is set right after
 /// this long: a VM that trapped between gauge and queue leaves it wrong.
 const GAUGE_REPAIR: Duration = Duration::from_secs(2);
-/// Most bytes of an answer that are looked at; nothing in it is needed.
+/// Answers that take a post; their bodies say nothing that is needed.
 const OK_STATUS: std::ops::RangeInclusive<u16> = 200..=299;
 
 /// What the recorder must know of its VM at a tick.
@@ -209,7 +209,7 @@ impl<H: Host> Recorder<H> {
         let Some((queue, _)) = self.queue else { return };
         let now = self.host.monotonic_ns();
         let (mut messages, mut bytes) = (0usize, 0usize);
-        while messages < DRAIN_MESSAGES && bytes < DRAIN_BYTES && self.held.bytes() < MAX_HELD {
+        while messages < DRAIN_MESSAGES && bytes < DRAIN_BYTES && self.held.cost() < MAX_HELD {
             let message = match self.host.dequeue(queue) {
                 Ok(Some(message)) => message,
                 Ok(None) => {

@@ -3,7 +3,10 @@ mod reserved;
 use super::*;
 use crate::host::fake::Fake;
 use proptest::prelude::*;
-use tidegate_policy::wire::event::Batch;
+use tidegate_policy::check::Check;
+use tidegate_policy::wire::event::{
+    Batch, MAX_FOUND, MAX_HOST, MAX_METHOD, MAX_OPEN, MAX_PATH, MAX_USER_AGENT, Mismatch, OpenEvent,
+};
 
 const QUEUE: &str = "events";
 const BYTES: &str = "tidegate.queue.bytes.0000000000000007";
@@ -118,6 +121,40 @@ fn what_an_outage_left_is_handed_over_piece_by_piece() {
     }
     assert!(flushes >= held / (FLUSH_BYTES + BATCH_BYTES), "{flushes}");
     assert_eq!(batches(&host).iter().map(|batch| batch.events.len()).sum::<usize>(), 50_000);
+}
+
+#[test]
+fn the_largest_events_make_batches_that_can_be_read() {
+    let (host, mut record) = record(EventLimits::default());
+    host.queue_register(QUEUE).unwrap();
+    let found = || "x".repeat(MAX_FOUND);
+    let mismatch = |check| Mismatch {
+        check,
+        direct: found(),
+        cached: found(),
+        direct_seq: u64::MAX,
+        cached_seq: u64::MAX,
+    };
+    let largest = TrafficEvent {
+        method: Some(vec![b'm'; MAX_METHOD]),
+        host: Some(vec![b'h'; MAX_HOST]),
+        path: Some(vec![b'p'; MAX_PATH]),
+        user_agent: Some(vec![b'u'; MAX_USER_AGENT]),
+        mismatches: Check::ALL.map(mismatch).to_vec(),
+        ..TrafficEvent::default()
+    };
+    for _ in 0..500 {
+        record.push(&mut largest.clone());
+    }
+    while record.is_waiting() {
+        record.flush(true);
+    }
+    assert_eq!(batches(&host).iter().map(|batch| batch.events.len()).sum::<usize>(), 500);
+    for message in host.messages(QUEUE) {
+        assert!(message.len() < BATCH_BYTES + (8 << 10), "{}", message.len());
+    }
+    let open = OpenEvent { source: ME, event: TrafficEvent { number: 1, ..largest } };
+    assert!(open.to_bytes().unwrap().len() < MAX_OPEN);
 }
 
 #[test]

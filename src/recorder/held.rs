@@ -6,6 +6,9 @@ use tidegate_policy::wire::event::{BatchHead, DropReason, DroppedRange, SealedBa
 
 /// A batch older than this is given up.
 const EXPIRES_NS: u64 = 24 * 3_600 * 1_000_000_000;
+/// What a batch costs beside its bytes, about. Batches are as small as one event
+/// while many requests are open whose events were sent ahead.
+const BATCH_COST: usize = 160;
 
 /// A sealed batch, and what must be known of it to give it up.
 pub struct HeldBatch {
@@ -63,6 +66,12 @@ impl Held {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Memory that they take, about.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        self.bytes.saturating_add(self.batches.len().saturating_mul(BATCH_COST))
     }
 
     /// How many there are.

@@ -219,6 +219,23 @@ fn what_is_held_has_a_bound_and_the_queue_keeps_the_rest() {
 }
 
 #[test]
+fn the_bound_holds_for_batches_of_one_event_too() {
+    let mut bench = Bench::new();
+    bench.host.0.refuse_calls.set(Some(HostError::Refused));
+    for number in 1..=60_000 {
+        bench.batch(7, number, 1);
+    }
+    for _ in 0..300 {
+        bench.tick();
+    }
+    let held = &bench.recorder.held;
+    assert!(held.cost() >= MAX_HELD, "enough to fill it");
+    assert!(held.cost() < MAX_HELD + 1_000);
+    assert!(held.bytes() < MAX_HELD / 2, "most of it is not the batches' bytes");
+    assert!(!bench.host.messages(QUEUE).is_empty());
+}
+
+#[test]
 fn a_batch_of_yesterday_is_given_up() {
     let mut bench = Bench::new();
     bench.host.0.refuse_calls.set(Some(HostError::Refused));
