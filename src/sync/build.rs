@@ -70,7 +70,7 @@ pub struct Build {
 
 enum Todo {
     Fetch { part: Part, blob: BlobRef, bytes: Vec<u8> },
-    Intake(Intake),
+    Intake(Box<Intake>),
     Fold { fold: Box<Refold>, blob: BlobRef },
     Overlay { from_held: bool },
     Apply(Box<Apply>),
@@ -112,7 +112,7 @@ impl Build {
         }
         *self.blobs.get_mut(part) = Some(blob);
         self.todo.push_back(match bytes {
-            Some(bytes) if bytes.len() <= MAX_PAGE => Todo::Intake(Intake::new(part, blob, bytes)),
+            Some(bytes) if bytes.len() <= MAX_PAGE => Todo::Intake(Box::new(Intake::new(part, blob, bytes))),
             Some(_) => return Err(BuildError::TooLong),
             None => Todo::Fetch { part, blob, bytes: Vec::new() },
         });
@@ -168,7 +168,7 @@ impl Build {
                 return Ok(Progress::Fetch(blob, offset));
             }
             Todo::Fetch { part, blob, bytes } => {
-                self.todo.push_front(Todo::Intake(Intake::new(part, blob, bytes)));
+                self.todo.push_front(Todo::Intake(Box::new(Intake::new(part, blob, bytes))));
             }
             Todo::Intake(intake) => self.take_in(intake)?,
             Todo::Fold { fold, blob } => self.fold(fold, blob)?,
@@ -196,7 +196,7 @@ impl Build {
         Ok(())
     }
 
-    fn take_in(&mut self, mut intake: Intake) -> Result<(), BuildError> {
+    fn take_in(&mut self, mut intake: Box<Intake>) -> Result<(), BuildError> {
         let part = intake.part();
         match intake.step() {
             Ok(None) => self.todo.push_front(Todo::Intake(intake)),
@@ -221,7 +221,7 @@ impl Build {
             Ok(Some((bytes, hash))) if hash == blob.hash && bytes.len() as u64 == blob.len => {
                 let intake = Intake::own(Part::BanBase, blob, bytes);
                 let intake = intake.map_err(|_| BuildError::Layout(Part::BanBase))?;
-                self.todo.push_front(Todo::Intake(intake));
+                self.todo.push_front(Todo::Intake(Box::new(intake)));
             }
             // Something that was held is not what the service believes: its
             // bytes are right in any case.
@@ -244,7 +244,7 @@ impl Build {
         let bytes = apply.step(ENTRIES).map_err(|_| BuildError::Layout(Part::BanOverlay))?;
         self.todo.push_front(match bytes {
             None => Todo::Apply(apply),
-            Some(bytes) => Todo::Intake(Intake::unnamed(Part::BanOverlay, bytes)),
+            Some(bytes) => Todo::Intake(Box::new(Intake::unnamed(Part::BanOverlay, bytes))),
         });
         Ok(())
     }
