@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use tidegate_host_sim::{Feed, Request, Root, Sim, Worker};
-use tidegate_policy::wire::event::{BatchHead, Source, SourceState, VerdictCode};
+use tidegate_host_sim::{Feed, Request, Root, Sim, StreamId, Trouble, Waits, Worker};
+use tidegate_policy::flags::{Flag, State};
+use tidegate_policy::wire::event::{BatchHead, Source, SourceState, TrafficEvent, VerdictCode};
 
 const CONFIG: &str = r#"{"admin": {"cluster": "admin", "token": "secret"}}"#;
 /// Another plugin configuration of the same admin service: it shares the VM's part.
@@ -185,4 +186,110 @@ fn a_vm_closes_with_its_last_root() {
         heads.filter(|head| head.closing).map(|head| (head.source, head.numbered_hi)).collect();
     assert_eq!(closing.len(), 1);
     assert_eq!(stage.stored().get(&closing[0].0), Some(&closing[0].1), "its last figure is right");
+}
+
+/// Flips the way of recording under load: responses wait or not, are answered,
+/// refused, or left without an answer; requests end in any order, long after
+/// others, with another status than their headers had, or with a client gone.
+#[test]
+fn events_are_exact_while_the_way_of_recording_changes_under_load() {
+    let mut dice = Dice(0x1dea);
+    let mut stage = Stage::new(3);
+    stage.feed.ban("9.9.9.0/24");
+    stage.run(SECOND);
+    let states = [State::On, State::Off, State::Share(50)];
+    let troubles = [None, None, Some(Trouble::Status(503)), Some(Trouble::Never), Some(Trouble::Reset)];
+    let mut open: Vec<StreamId> = Vec::new();
+    let requests = 2_000;
+    for at in 0..requests {
+        if at % 50 == 0 {
+            stage.feed.set_flag(Flag::AsyncRecording, dice.choice(&states));
+            stage.feed.open_trouble = dice.choice(&troubles);
+            stage.run(Duration::from_millis(5));
+        }
+        let (worker, root) = dice.choice(&stage.gates);
+        let client = dice.choice(&["9.9.9.9", "1.1.1.1", "2.2.2.2", "3.3.3.3", "4.4.4.4"]);
+        open.push(stage.sim.begin(worker, root, Request::get("/x", client)));
+        for _ in 0..dice.below(4) {
+            if !open.is_empty() {
+                let stream = open.swap_remove(dice.below(open.len()));
+                stage.go_on(stream, &mut dice, &mut open);
+            }
+        }
+        if dice.below(8) == 0 {
+            stage.run(Duration::from_millis(60));
+        }
+    }
+    stage.feed.open_trouble = None;
+    stage.run(5 * SECOND);
+    for stream in open {
+        stage.sim.finish(stream);
+    }
+    stage.run(10 * SECOND);
+
+    assert_eq!(stage.total(), requests as u64, "one event for each request");
+    assert_eq!(stage.sim.metric("tidegate.events.numbered"), requests as u64);
+    assert_eq!(stage.feed.duplicates, 0);
+    assert!(stage.feed.open.is_empty(), "every event that was sent ahead was completed");
+    assert!(stage.feed.posts.iter().all(|post| post.dropped.is_empty()));
+    assert!(stage.sim.metric("tidegate.recording.sync.stored") > 50);
+    assert!(stage.sim.metric("tidegate.recording.sync.failed") > 50);
+    stage.compare_with_those_sent_ahead();
+}
+
+/// xorshift64: a run is the same every time.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound as u64) as usize
+    }
+
+    fn choice<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len())]
+    }
+}
+
+impl Stage {
+    /// What may happen next to a request; back into `open` unless it is over.
+    fn go_on(&mut self, stream: StreamId, dice: &mut Dice, open: &mut Vec<StreamId>) {
+        match (self.sim.waits(stream), dice.below(10)) {
+            (_, 0) => drop(self.sim.leave(stream)),
+            (Some(Waits::Nobody), 1) => {
+                self.sim.turn(stream, 504, "upstream_response_timeout");
+                self.sim.finish(stream);
+            }
+            (Some(Waits::Nobody), _) => drop(self.sim.finish(stream)),
+            (Some(Waits::Upstream), _) => {
+                self.sim.upstream(stream, 200, &[]);
+                open.push(stream);
+            }
+            _ => open.push(stream),
+        }
+    }
+
+    /// An event that was sent ahead and the one that completes it are one event:
+    /// they differ in what only the end of a request tells.
+    fn compare_with_those_sent_ahead(&self) {
+        let at_the_end = |event: &TrafficEvent| TrafficEvent {
+            status: None,
+            duration_us: None,
+            upstream_us: None,
+            bytes_in: None,
+            bytes_out: None,
+            ..event.clone()
+        };
+        let complete: BTreeMap<(Source, u64), &TrafficEvent> =
+            self.feed.events.iter().map(|(source, event)| ((*source, event.number), event)).collect();
+        let mut turned = 0;
+        for ahead in &self.feed.opened {
+            let event = complete[&(ahead.source, ahead.event.number)];
+            assert_eq!(at_the_end(event), at_the_end(&ahead.event));
+            turned += usize::from(event.status != ahead.event.status);
+        }
+        assert!(self.feed.opened.len() > 100 && turned > 0, "{turned} of {}", self.feed.opened.len());
+    }
 }
