@@ -9,20 +9,26 @@
 //! * [`Sim`] is the process: workers, roots, time, requests, callouts.
 //! * [`SimHost`] is what a VM sees of it.
 //! * [`Feed`] answers callouts as the admin service does, from a script.
+//! * [`Stage`] is a process with gates and such a service.
 //!
 //! Nothing happens by itself: [`Sim::settle`] delivers what is due now,
 //! [`Sim::advance`] moves the clock. Time stands still inside a callback.
 
+mod dice;
 mod feed;
 mod host;
 mod observe;
 mod process;
+pub mod random;
 mod requests;
+mod stage;
 mod stream;
 mod world;
 
+pub use dice::Dice;
 pub use feed::{Fault, Feed, Order, Trouble, empty_routes};
 pub use host::SimHost;
 pub use process::{Root, Sim, Worker};
+pub use stage::{CONFIG, Stage};
 pub use stream::{Request, Response, StreamId, Waits};
 pub use world::{CallId, CallView};

@@ -1,8 +1,10 @@
 //! A request as Envoy has it, and which of its parts a VM may touch when.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use tidegate::host::{HeaderPairs, HostError};
+use tidegate_policy::address::client_address;
 
 use crate::world::Phase;
 
@@ -36,6 +38,18 @@ impl Request {
                 false => format!("{client}:0"),
             }),
         }
+    }
+
+    /// All header lines, pseudo-headers included.
+    #[must_use]
+    pub fn headers(&self) -> &[(Vec<u8>, Vec<u8>)] {
+        &self.headers
+    }
+
+    /// Where it comes from, as the gate is told.
+    #[must_use]
+    pub fn client(&self) -> Option<IpAddr> {
+        client_address(self.source.as_ref()?.as_bytes())
     }
 
     /// One more header line.

@@ -108,8 +108,7 @@ impl Feed {
 
     /// Moves the clock to whatever is due next, here or there.
     fn step_time(&mut self, sim: &mut Sim) {
-        let due = self.later.values().copied().chain(sim.next_due()).min();
-        let by = due.expect("something is due").saturating_sub(sim.now_ns());
+        let by = self.due(sim).expect("something is due").saturating_sub(sim.now_ns());
         sim.advance(Duration::from_nanos(by));
     }
 
@@ -118,10 +117,17 @@ impl Feed {
         let until = sim.now_ns() + time.as_nanos() as u64;
         self.serve(sim);
         while sim.now_ns() < until {
-            let left = until - sim.now_ns();
-            sim.advance(Duration::from_nanos(left.min(1_000_000)));
+            // Between two of these nothing happens, so nobody asks.
+            let due = self.due(sim).unwrap_or(until).clamp(sim.now_ns(), until);
+            sim.advance(Duration::from_nanos(due - sim.now_ns()));
             self.serve(sim);
         }
+    }
+
+    /// When something is due next, here or there, monotonic nanoseconds.
+    fn due(&self, sim: &Sim) -> Option<u64> {
+        // What is due for a callout that is over is never taken.
+        self.later.values().copied().chain(sim.next_due()).filter(|due| *due > sim.now_ns()).min()
     }
 
     /// The answer to one callout; `None`: it waits.

@@ -61,7 +61,15 @@ impl Feed {
     pub fn set_routes(&mut self, documents: &[serde_json::Value]) {
         let routes: Vec<_> =
             documents.iter().map(|document| author::read(document).expect("a route")).collect();
-        self.set_whole(WholeTable::Routes, author::compile(&routes).expect("routes"));
+        self.set_route_list(&routes);
+    }
+
+    /// Replaces the routes by these.
+    ///
+    /// # Panics
+    /// When they do not compile.
+    pub fn set_route_list(&mut self, routes: &[author::Route]) {
+        self.set_whole(WholeTable::Routes, author::compile(routes).expect("routes"));
     }
 
     /// Replaces the allow list, each until a second of this service's clock.

@@ -1,0 +1,333 @@
+//! Whoever answers the checks, the decision is the same: random requests over
+//! random tables, in every combination of the flags, against a process that
+//! answers everything from its cache.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tidegate_host_sim::{CONFIG, Dice, Feed, Order, Request, Response, Stage, random};
+use tidegate_policy::check::{Answered, Check, PerCheck};
+use tidegate_policy::decide::{Facts, Given, OnNoRoute, Routing, Settings, Unavailable, Verdict, decide};
+use tidegate_policy::flags::{Flag, Flags, Mode, Modes, State};
+use tidegate_policy::geo::Country;
+use tidegate_policy::wire::event::TrafficEvent;
+
+const SECOND: Duration = Duration::from_secs(1);
+const COUNTRY_HEADER: &str = "x-country";
+/// Worlds for each of the 32 combinations.
+const WORLDS: u64 = 5;
+/// 32 * 5 * 125: 20,000 requests.
+const REQUESTS: usize = 125;
+
+/// One set of tables under one configuration, asked in two ways.
+struct World {
+    settings: Settings,
+    country_header: Option<&'static str>,
+    direct: Stage,
+    cached: Stage,
+}
+
+impl World {
+    /// The same tables twice: under these flags, and with all of them on.
+    fn new(seed: u64, flags: Flags) -> Self {
+        let mut dice = Dice::new(seed);
+        let (routing, on_no_route) = (dice.percent(25), dice.percent(30));
+        let country_header = dice.percent(25).then_some(COUNTRY_HEADER);
+        let settings = Settings {
+            routing: if routing { Routing::Envoy } else { Routing::Tidegate },
+            on_no_route: if on_no_route { OnNoRoute::Pass } else { OnNoRoute::Deny },
+            on_unavailable: PerCheck {
+                ip: Unavailable::Deny,
+                geo: Unavailable::Deny,
+                route: Unavailable::Deny,
+            },
+        };
+        let mut config: serde_json::Value = serde_json::from_str(CONFIG).unwrap();
+        config["routing"] = if routing { "envoy" } else { "tidegate" }.into();
+        config["on_no_route"] = if on_no_route { "pass" } else { "deny" }.into();
+        if let Some(header) = country_header {
+            config["geo"] = serde_json::json!({"country_header": header});
+        }
+        let stage = |flags| {
+            let mut feed = Feed::new();
+            random::fill(&mut feed, &mut dice.clone(), NOW, SPAN);
+            feed.set_flags(flags);
+            Stage::new(1, &config.to_string(), feed)
+        };
+        let (mut direct, cached) = (stage(flags), stage(Flags::all_on()));
+        direct.feed.order = Order::Random(seed | 1);
+        Self { settings, country_header, direct, cached }
+    }
+
+    /// What may become of a request, by the policy alone: one outcome for each
+    /// backend that chance may choose.
+    fn outcomes(&mut self, request: &Request) -> BTreeSet<Outcome> {
+        let now = self.cached.feed.now(&self.cached.sim);
+        let lines: Vec<_> = request
+            .headers()
+            .iter()
+            .filter(|(name, _)| !name.starts_with(b":") && !name.starts_with(b"x-tidegate-"))
+            .map(|(name, value)| (name.as_slice(), value.as_slice()))
+            .collect();
+        let value = |name: &str| {
+            let found = request.headers().iter().find(|(other, _)| other == name.as_bytes());
+            found.map_or(&b""[..], |(_, value)| value.as_slice())
+        };
+        let given = match self.country_header {
+            Some(name) => Given::Header(Country::new(value(name))),
+            None => Given::Table,
+        };
+        // No rule's weights add up to more than 9.
+        let throws = (0..36u64).map(|at| u32::try_from((at << 32) / 36 + 1).unwrap());
+        throws
+            .map(|dice| {
+                let facts = Facts {
+                    client: request.client(),
+                    method: value(":method"),
+                    host: value(":authority"),
+                    path: value(":path"),
+                    headers: &lines,
+                    dice,
+                };
+                Outcome::of(&decide(&facts, given, self.cached.feed.tables(), &self.settings, || now).verdict)
+            })
+            .collect()
+    }
+}
+
+/// A second of the simulated clock at which worlds begin, and for how long their
+/// requests go on.
+const NOW: u32 = 1_795_400_001;
+const SPAN: u32 = 60;
+
+/// What becomes of a request, as far as somebody outside sees it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Outcome {
+    status: u16,
+    details: String,
+    cluster: Option<String>,
+}
+
+impl Outcome {
+    fn of(verdict: &Verdict<'_>) -> Self {
+        match verdict {
+            Verdict::Allow(found) => Self {
+                status: 200,
+                details: "via_upstream".to_owned(),
+                cluster: found.and_then(|found| Some(found.backend?.name.clone())),
+            },
+            Verdict::Deny(denial) => {
+                Self { status: denial.status, details: denial.reason.code().to_owned(), cluster: None }
+            }
+        }
+    }
+
+    fn seen(response: &Response) -> Self {
+        Self { status: response.status, details: response.details.clone(), cluster: response.cluster.clone() }
+    }
+}
+
+/// An event without what the flags may change: who answered, and how long it took.
+fn content(event: &TrafficEvent) -> TrafficEvent {
+    TrafficEvent { modes: None, answered: PerCheck::default(), tables_seq: 0, ..event.clone() }
+}
+
+fn mode(modes: Modes, check: Check) -> Mode {
+    match check {
+        Check::Ip => modes.ip,
+        Check::Geo => modes.geo,
+        Check::Route => modes.route,
+    }
+}
+
+/// Runs requests through both; the first difference, if there is one.
+fn compare(world: &mut World, dice: &mut Dice, requests: usize) -> Result<(), String> {
+    for at in 0..requests {
+        let request = random::request(dice, world.country_header);
+        let allowed = world.outcomes(&request);
+        let before = world.direct.feed.asked;
+        let direct = Outcome::seen(&world.direct.request(0, request.clone()));
+        let cached = Outcome::seen(&world.cached.request(0, request.clone()));
+        if direct != cached {
+            return Err(format!("request {at}: {direct:?}, from the cache {cached:?}: {request:?}"));
+        }
+        if !allowed.contains(&direct) {
+            return Err(format!("request {at}: {direct:?}, by the policy {allowed:?}: {request:?}"));
+        }
+        let asked = world.direct.feed.asked;
+        for check in Check::ALL {
+            let count = asked.get(check) - before.get(check);
+            if count > 1 {
+                return Err(format!("request {at}: {count} questions about {check:?}"));
+            }
+        }
+        if dice.percent(10) {
+            let pause = Duration::from_millis(1 + dice.bits() % 4_000);
+            world.direct.run(pause);
+            world.cached.run(pause);
+        }
+    }
+    world.direct.check();
+    world.cached.check();
+    compare_events(world, requests)
+}
+
+fn compare_events(world: &mut World, requests: usize) -> Result<(), String> {
+    let (direct, cached) = (world.direct.events(), world.cached.events());
+    if direct.len() != requests || cached.len() != requests {
+        return Err(format!("{} and {} events of {requests} requests", direct.len(), cached.len()));
+    }
+    let mut answered = PerCheck::<u64>::default();
+    for (direct, cached) in direct.iter().zip(&cached) {
+        if content(direct) != content(cached) {
+            return Err(format!("{direct:?}\nfrom the cache\n{cached:?}"));
+        }
+        let modes = direct.modes.expect("the gate saw it");
+        for check in Check::ALL {
+            let by = *direct.answered.get(check);
+            let right = match mode(modes, check) {
+                Mode::Cached => Answered::Cache,
+                Mode::Direct | Mode::Shadow => Answered::Direct,
+            };
+            if by != right && by != Answered::Unneeded {
+                return Err(format!("{check:?} answered by {by:?} in {modes:?}"));
+            }
+            *answered.get_mut(check) += u64::from(by == Answered::Direct);
+        }
+    }
+    // In turn, a denial saves the rest: nobody is asked for nothing.
+    let parallel = direct.first().and_then(|event| event.modes).is_some_and(|modes| modes.parallel);
+    let asked = world.direct.feed.asked;
+    if !parallel && asked != answered {
+        return Err(format!("asked {asked:?}, needed {answered:?}"));
+    }
+    let failed =
+        Check::ALL.map(|check| world.direct.metric(&format!("tidegate.direct.{}.failed", check.name())));
+    if failed != [0; 3] { Err(format!("{failed:?} questions failed")) } else { Ok(()) }
+}
+
+/// The flags of a combination, each bit one.
+fn flags(bits: usize, off: State) -> Flags {
+    Flag::ALL.into_iter().enumerate().fold(Flags::default(), |flags, (at, flag)| {
+        let is_on = bits >> at & 1 == 1;
+        let off = if flag.has_shadow() { off } else { State::Off };
+        flags.with(flag, if is_on { State::On } else { off })
+    })
+}
+
+fn run(combinations: impl Iterator<Item = usize>) {
+    for bits in combinations {
+        for at in 0..WORLDS {
+            let seed = (bits as u64) << 32 | at;
+            // Every other world: whatever is not on is compared as well.
+            let off = if at % 2 == 0 { State::Off } else { State::Shadow };
+            let flags = flags(bits, off);
+            let mut world = World::new(seed, flags);
+            if let Err(difference) = compare(&mut world, &mut Dice::new(!seed), REQUESTS) {
+                panic!("world {at} of combination {bits:05b} ({flags:?}): {difference}");
+            }
+            let mismatched = ["ip", "geo", "route"]
+                .map(|check| world.direct.metric(&format!("tidegate.shadow.{check}.mismatched")));
+            assert_eq!(mismatched, [0; 3], "world {at} of combination {bits:05b}");
+        }
+    }
+}
+
+// In four, so that they run beside each other.
+
+#[test]
+fn direct_and_cached_decide_the_same_asked_in_turn_and_recorded_at_once() {
+    run((0..32).filter(|bits| bits & 0b11000 == 0));
+}
+
+#[test]
+fn direct_and_cached_decide_the_same_asked_in_parallel_and_recorded_at_once() {
+    run((0..32).filter(|bits| bits & 0b11000 == 0b01000));
+}
+
+#[test]
+fn direct_and_cached_decide_the_same_asked_in_turn_and_recorded_later() {
+    run((0..32).filter(|bits| bits & 0b11000 == 0b10000));
+}
+
+#[test]
+fn direct_and_cached_decide_the_same_asked_in_parallel_and_recorded_later() {
+    run((0..32).filter(|bits| bits & 0b11000 == 0b11000));
+}
+
+#[test]
+fn the_worlds_show_every_kind_of_outcome() {
+    let mut seen: BTreeSet<String> = BTreeSet::new();
+    let mut clusters = BTreeSet::new();
+    let (mut ruled, mut placed) = (0, 0);
+    for seed in 0..30 {
+        let mut world = World::new(seed, Flags::all_on());
+        let mut dice = Dice::new(!seed);
+        for _ in 0..50 {
+            let request = random::request(&mut dice, world.country_header);
+            let response = world.cached.request(0, request);
+            seen.insert(format!("{} {}", response.status, response.details));
+            clusters.extend(response.cluster);
+        }
+        for event in world.cached.events() {
+            ruled += usize::from(event.rule.is_some());
+            placed += usize::from(event.country.is_some());
+        }
+    }
+    let expected = [
+        "200 via_upstream",
+        "403 geo_denied",
+        "403 ip_banned",
+        "404 no_route",
+        "451 geo_denied",
+        "500 no_backend",
+        "500 no_geo_rule",
+    ];
+    assert_eq!(seen.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+    assert_eq!(clusters.len(), 3, "{clusters:?}");
+    assert!(ruled > 200 && placed > 200, "{ruled} with a rule, {placed} with a country, of 1,500");
+}
+
+#[test]
+fn a_difference_between_the_tables_is_found() {
+    // What is in the database and not in the cache: one ban, one geo rule, one route.
+    type Change = fn(&mut Feed);
+    let changes: [(&str, Change); 3] = [
+        ("a ban", |feed| feed.ban("10.0.0.0/8")),
+        ("countries", |feed| feed.set_countries([].into_iter())),
+        ("routes", |feed| feed.set_route_list(&[])),
+    ];
+    for (what, change) in changes {
+        let found = (0..12).any(|seed| {
+            let mut world = World::new(seed, Flags::default().with(Flag::AsyncRecording, State::On));
+            world.direct.feed.frozen = true;
+            change(&mut world.direct.feed);
+            compare(&mut world, &mut Dice::new(!seed), 60).is_err()
+        });
+        assert!(found, "{what}: nothing was noticed");
+    }
+}
+
+#[test]
+fn a_percentage_that_splits_the_clients_changes_no_decision() {
+    for seed in 0..8 {
+        let share = |dice: &mut Dice| State::Share(u8::try_from(10 + dice.below(80)).unwrap());
+        let mut dice = Dice::new(seed ^ 0x5a5a);
+        let flags =
+            Flag::ALL.into_iter().fold(Flags::default(), |flags, flag| flags.with(flag, share(&mut dice)));
+        let mut world = World::new(seed, flags);
+        for at in 0..200 {
+            let request = random::request(&mut dice, world.country_header);
+            let direct = Outcome::seen(&world.direct.request(0, request.clone()));
+            let cached = Outcome::seen(&world.cached.request(0, request.clone()));
+            assert_eq!(direct, cached, "request {at}: {request:?}");
+        }
+        let (direct, cached) = (world.direct.events(), world.cached.events());
+        assert_eq!(direct.len(), 200);
+        for (direct, cached) in direct.iter().zip(&cached) {
+            assert_eq!(content(direct), content(cached));
+            assert_eq!(direct.modes, Some(flags.modes(direct.client)), "always the same for one client");
+        }
+        world.direct.run(SECOND);
+    }
+}
