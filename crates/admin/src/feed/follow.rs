@@ -35,7 +35,7 @@ pub(super) enum Event {
         done: oneshot::Sender<Result<Arc<World>, StoreError>>,
     },
     /// A base was cut in the background, when the log was as given.
-    Cut(Result<(Base, Bytes), WireError>, Changed),
+    Cut(Result<(Box<Base>, Bytes), WireError>, Changed),
     /// Somebody waits for what is committed by now.
     CatchUp(oneshot::Sender<()>),
     /// Somebody waits for the tables as they are by now.
@@ -127,7 +127,7 @@ impl Follower {
             Event::Cut(cut, at_cut) => {
                 self.cutting = false;
                 match cut {
-                    Ok((base, bytes)) => self.install(base, bytes, at_cut),
+                    Ok((base, bytes)) => self.install(*base, bytes, at_cut),
                     Err(error) => {
                         self.shared.notice(format!("no new base of the bans could be cut: {error}"));
                     }
@@ -289,7 +289,7 @@ impl Follower {
         let at_cut = self.state.log.current.clone();
         let events = self.shared.events.clone();
         spawn_blocking(move || {
-            let cut = Base::cut(&world, moment);
+            let cut = Base::cut(&world, moment).map(|(base, bytes)| (Box::new(base), bytes));
             // Nobody listens any more when the feed has ended meanwhile.
             let _ = events.send(Event::Cut(cut, at_cut));
         });

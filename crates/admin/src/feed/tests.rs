@@ -1,6 +1,7 @@
 //! The feed against a store in memory and gateways that do what the filter does.
 
 mod behaviour;
+mod direct;
 mod gateway;
 mod memory;
 mod property;

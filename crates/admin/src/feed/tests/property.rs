@@ -1,5 +1,5 @@
 //! Whatever happens, in whatever order: a gateway that polls ends with exactly
-//! what the rows say.
+//! what the rows say, and who asks for the tables gets that at once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,11 +8,14 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::Prefix;
+use tidegate_policy::decide::Tables;
 use tidegate_policy::digest::BlobHash;
+use tidegate_policy::flags::{Flag, Flags, State};
+use tidegate_policy::geo::{CountryTable, GeoRules};
 use tidegate_policy::wire::sync::WholeTable;
 
-use super::gateway::SimGateway;
-use super::memory::{Memory, Rows, document, route, row};
+use super::gateway::{self, SimGateway, present};
+use super::memory::{Memory, Rows, countries, document, geo_rule, one_run, route, row};
 use super::{start, tiny};
 use crate::feed::Feed;
 
@@ -54,8 +57,36 @@ const ENDS: [(Option<&str>, Option<Option<UnixSeconds>>); 6] = [
     (Some("whenever"), None),
 ];
 
+/// States as people write them, with what they come to.
+const FLAGS: [(&str, State); 6] = [
+    ("true", State::On),
+    ("false", State::Off),
+    (r#""shadow""#, State::Shadow),
+    (r#" {"percent": 30} "#, State::Share(30)),
+    (r#"{"percent": 30.5}"#, State::Off),
+    ("on", State::Off),
+];
+const FLAG_NAMES: [(&str, Option<Flag>); 3] = [
+    ("enableRouteCache", Some(Flag::RouteCache)),
+    ("enableGeoRulesCache", Some(Flag::GeoRulesCache)),
+    ("enableroutecache", None),
+];
+/// Rules, and whether they are any.
+const GEO: [(&str, bool); 3] = [
+    (r#"{"mode":"deny","countries":["DE"]}"#, true),
+    (r#"{"mode":"allow","countries":["FR","DE"],"unknown":"allow"}"#, true),
+    (r#"{"mode":"allow","countries":[]}"#, false),
+];
+
 #[derive(Clone, Debug)]
 enum Op {
+    PutFlag(usize, usize),
+    DeleteFlag(usize),
+    PutGeoRule(usize, usize),
+    DeleteGeoRule(usize),
+    /// `None`: removed; 0: nobody can read it.
+    SetCountries(Option<u8>),
+    Ask,
     Put(Vec<(usize, usize, usize)>),
     Delete(usize),
     PutRoute(usize, bool),
@@ -83,6 +114,12 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         20 => (0..KEYS.len()).prop_map(Op::Delete),
         3 => (0..3usize, any::<bool>()).prop_map(|(name, good)| Op::PutRoute(name, good)),
         2 => (0..3usize).prop_map(Op::DeleteRoute),
+        6 => (0..FLAG_NAMES.len(), 0..FLAGS.len()).prop_map(|(name, value)| Op::PutFlag(name, value)),
+        1 => (0..FLAG_NAMES.len()).prop_map(Op::DeleteFlag),
+        4 => (0..3usize, 0..GEO.len()).prop_map(|(name, rule)| Op::PutGeoRule(name, rule)),
+        1 => (0..3usize).prop_map(Op::DeleteGeoRule),
+        3 => proptest::option::weighted(0.8, 0..4u8).prop_map(Op::SetCountries),
+        15 => Just(Op::Ask),
         30 => (0..GATEWAYS).prop_map(Op::Poll),
         5 => (0..GATEWAYS).prop_map(Op::LostPoll),
         2 => (0..GATEWAYS).prop_map(Op::NewGateway),
@@ -102,6 +139,10 @@ struct Run {
     feed: Feed,
     gateways: Vec<SimGateway>,
     remembered: Rows,
+    /// The last country table that the feed could read.
+    countries: Vec<u8>,
+    /// Something changed that only a comparison finds.
+    unseen: bool,
 }
 
 impl Run {
@@ -109,7 +150,8 @@ impl Run {
         let store = Arc::new(Memory::default());
         let feed = start(&store, tiny()).await;
         let gateways = (0..GATEWAYS).map(|n| SimGateway::new(&format!("g{n}"))).collect();
-        Self { store, feed, gateways, remembered: Rows::default() }
+        let countries = CountryTable::empty().as_bytes().to_vec();
+        Self { store, feed, gateways, remembered: Rows::default(), countries, unseen: false }
     }
 
     async fn step(&mut self, op: Op) {
@@ -130,11 +172,38 @@ impl Run {
             Op::LostPoll(gateway) => drop(self.gateways[gateway].ask(&self.feed, Duration::ZERO).await),
             Op::NewGateway(gateway) => self.gateways[gateway] = SimGateway::new(&format!("g{gateway}")),
             Op::Settle => self.settle().await,
-            Op::Restart => self.feed = start(&self.store, tiny()).await,
+            Op::Restart => {
+                self.feed = start(&self.store, tiny()).await;
+                (self.unseen, self.countries) = (false, CountryTable::empty().as_bytes().to_vec());
+                self.note_countries();
+            }
+            Op::PutFlag(name, value) => drop(self.store.put_flag(FLAG_NAMES[name].0, FLAGS[value].0)),
+            Op::DeleteFlag(name) => drop(self.store.delete_flag(FLAG_NAMES[name].0)),
+            Op::PutGeoRule(name, rule) => {
+                self.store.put_geo_rule(geo_rule(&format!("g{name}"), GEO[rule].0));
+            }
+            Op::DeleteGeoRule(name) => drop(self.store.delete_geo_rule(&format!("g{name}"))),
+            Op::SetCountries(last) => {
+                let table = |last| if last == 0 { vec![0; 40] } else { one_run("DE", last) };
+                self.store.set_countries(last.map(|last| countries("some", table(last))));
+                // The one before a bad one is the one that the feed has seen.
+                self.settle().await;
+                self.note_countries();
+            }
+            Op::Ask if self.unseen => {}
+            Op::Ask => self.check_tables(&*self.feed.tables().await.unwrap()),
             Op::Remember => self.remembered = self.store.rows().clone(),
-            Op::Restore => self.store.restore(self.remembered.clone()),
+            Op::Restore => {
+                self.store.restore(self.remembered.clone());
+                self.settle().await;
+                self.note_countries();
+                self.unseen = false;
+            }
             Op::CutLog => self.store.cut_log(),
-            Op::Unseen(key) => self.store.change_unseen(|rows| drop(rows.ips.remove(KEYS[key]))),
+            Op::Unseen(key) => {
+                self.store.change_unseen(|rows| drop(rows.ips.remove(KEYS[key])));
+                self.unseen = true;
+            }
             Op::Later(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
         }
     }
@@ -144,12 +213,52 @@ impl Run {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
+    /// Takes note of the table in the store, if the feed can read it.
+    fn note_countries(&mut self) {
+        match &self.store.rows().countries {
+            None => self.countries = CountryTable::empty().as_bytes().to_vec(),
+            Some(row) if row.table != [0; 40] => self.countries.clone_from(&row.table),
+            Some(_) => {}
+        }
+    }
+
+    /// Compares with the rows as they are now.
+    fn check_tables(&self, tables: &Tables) {
+        assert_eq!(gateway::banned(&tables.bans), self.naive("banned"));
+        assert_eq!(present(tables.allow.iter()), self.naive("allowed"));
+        assert_eq!(tables.flags, self.flags());
+        assert_eq!(*tables.geo, self.geo());
+        assert!(tables.countries.as_bytes() == self.countries);
+        let rows = self.store.rows();
+        let routes = rows.routes.values().filter(|row| row.document != "{").count();
+        assert_eq!((tables.routes.len(), tables.version.seq), (routes, rows.seq));
+    }
+
+    fn flags(&self) -> Flags {
+        let rows = self.store.rows();
+        FLAG_NAMES.iter().fold(Flags::default(), |flags, (name, flag)| {
+            let (Some(flag), Some(row)) = (flag, rows.flags.get(*name)) else { return flags };
+            flags.with(*flag, FLAGS.iter().find(|(text, _)| *text == row.value).unwrap().1)
+        })
+    }
+
+    fn geo(&self) -> GeoRules {
+        let rows = self.store.rows();
+        let good = rows.geo_rules.values().filter(|row| GEO.contains(&(&*row.document, true)));
+        let read = |row: &crate::store::GeoRuleRow| {
+            let document = serde_json::from_str(&row.document).unwrap();
+            tidegate_policy::author::read_geo_rule(&row.name, &document).unwrap()
+        };
+        GeoRules::new(good.map(read))
+    }
+
     async fn check(&mut self) {
         // Long enough for the comparison with the store.
         tokio::time::sleep(Duration::from_secs(700)).await;
         self.settle().await;
         let (banned, allowed) = (self.naive("banned"), self.naive("allowed"));
-        let routes = self.compiled();
+        let (routes, flags, geo) = (self.compiled(), self.flags(), self.geo());
+        self.check_tables(&*self.feed.tables().await.unwrap());
         for gateway in &mut self.gateways {
             gateway.poll(&self.feed).await;
             assert_eq!(gateway.since, Some(self.feed.version()));
@@ -157,6 +266,8 @@ impl Run {
             assert_eq!(gateway.banned(), banned);
             assert_eq!(gateway.allowed(), allowed);
             assert_eq!(gateway.whole[&WholeTable::Routes].0, routes);
+            assert_eq!((gateway.flags(), gateway.geo()), (flags, geo.clone()));
+            assert!(gateway.countries().as_bytes() == self.countries);
         }
         let world = self.feed.world();
         assert_eq!(world.quarantine().len(), self.malformed());
@@ -182,8 +293,14 @@ impl Run {
                 || row.status == "blocked"
                 || end_of(row.expires_at.as_deref()).is_none()
         };
+        let bad_flag = |row: &&crate::store::FlagRow| {
+            row.name == "enableroutecache" || FLAGS[4..].iter().any(|(text, _)| *text == row.value)
+        };
         rows.ips.values().filter(bad_ip).count()
             + rows.routes.values().filter(|row| row.document == "{").count()
+            + rows.flags.values().filter(bad_flag).count()
+            + rows.geo_rules.values().filter(|row| GEO.contains(&(&*row.document, false))).count()
+            + rows.countries.iter().filter(|row| row.table == [0; 40]).count()
     }
 
     fn compiled(&self) -> BlobHash {

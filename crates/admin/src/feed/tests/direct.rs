@@ -1,0 +1,251 @@
+//! Direct questions over the real store, while somebody else writes into the
+//! file: what is answered is what a plain SELECT says at that moment.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rusqlite::{Connection, OptionalExtension, params};
+use serde_json::Value;
+use tidegate_policy::address::Prefix;
+use tidegate_policy::author;
+use tidegate_policy::decide::{Facts, GeoFinding, Given, IpFinding, Tables};
+use tidegate_policy::flags::{Flag, Flags};
+use tidegate_policy::geo::CountryTable;
+
+use super::memory::{document, one_run};
+use super::tiny;
+use crate::feed::{Feed, FeedOptions};
+use crate::store::sqlite::{Options, SqliteStore};
+use crate::store::{Change, Store};
+
+/// 2026-11-23; every end that is written here is in 2030, or long past.
+const NOW: u32 = 1_795_456_800;
+const KEYS: [&str; 9] = [
+    "9.9.9.9",
+    "9.9.9.9/32",
+    "::ffff:9.9.9.9",
+    "9.9.0.0/16",
+    "10.0.0.3",
+    "10.0.0.0/24",
+    "2001:db8::/64",
+    "2001:db8::1",
+    "999.1.1.1",
+];
+const CLIENTS: [&str; 6] = ["9.9.9.9", "9.9.8.8", "10.0.0.3", "10.0.0.9", "2001:db8::1", "192.0.2.1"];
+const NAMES: [&str; 3] = ["a", "b", "c"];
+/// What people do with `sqlite3`; `{}` is one of the keys, `[]` one of the names.
+const FOREIGN: [&str; 24] = [
+    "INSERT OR REPLACE INTO ip_monitor (ip, status) VALUES ('{}', 'banned')",
+    "INSERT OR REPLACE INTO ip_monitor (ip, status) VALUES ('{}', 'allowed')",
+    "INSERT OR REPLACE INTO ip_monitor (ip, status, expires_at) VALUES ('{}', 'banned', '2030-01-01 00:00:00')",
+    "INSERT OR REPLACE INTO ip_monitor (ip, status, expires_at) VALUES ('{}', 'allowed', '2001-01-01 00:00:00')",
+    "INSERT OR REPLACE INTO ip_monitor (ip, status) VALUES ('{}', 'blocked')",
+    "DELETE FROM ip_monitor WHERE ip = '{}'",
+    "UPDATE OR REPLACE ip_monitor SET ip = '{}' WHERE status = 'banned' AND ip < '2'",
+    "DELETE FROM ip_monitor",
+    "DROP TRIGGER ip_monitor_inserted; INSERT OR REPLACE INTO ip_monitor (ip, status) VALUES ('{}', 'banned')",
+    "BEGIN; INSERT OR REPLACE INTO ip_monitor (ip, status) VALUES ('{}', 'banned'); DELETE FROM routes; ROLLBACK",
+    "BEGIN; DELETE FROM ip_monitor; INSERT INTO ip_monitor (ip, status) VALUES ('{}', 'banned'); DELETE FROM flags; COMMIT",
+    "VACUUM",
+    "INSERT OR REPLACE INTO flags (name, value) VALUES ('enableRouteCache', 'true')",
+    "INSERT OR REPLACE INTO flags (name, value) VALUES ('enableGeoRulesCache', '\"shadow\"')",
+    "INSERT OR REPLACE INTO flags (name, value) VALUES ('enableAsyncRecording', '{\"percent\": 20}')",
+    "UPDATE flags SET value = 'on'",
+    "DELETE FROM flags",
+    "INSERT OR REPLACE INTO geo_rules (name, document) VALUES ('[]', '{\"mode\":\"deny\",\"countries\":[\"DE\"]}')",
+    "INSERT OR REPLACE INTO geo_rules (name, document) VALUES ('[]', '{\"mode\":\"allow\",\"countries\":[\"DE\"],\"global\":false,\"status\":451}')",
+    "INSERT OR REPLACE INTO geo_rules (name, document) VALUES ('[]', '{\"mode\":\"deny\",\"countries\":[\"Germany\"]}')",
+    "DELETE FROM geo_rules WHERE name = '[]'",
+    "DELETE FROM routes WHERE name = '[]'",
+    "UPDATE routes SET document = '{'  WHERE name = '[]'",
+    "DELETE FROM geo_countries",
+];
+
+#[derive(Clone, Debug)]
+enum Op {
+    Foreign(usize, usize, usize),
+    Route(usize, usize),
+    Countries(&'static str, u8),
+    Ban(usize),
+    /// Somebody asks, and nobody waits for the answer.
+    GoneAway,
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let op = prop_oneof![
+        24 => (0..FOREIGN.len(), 0..KEYS.len(), 0..NAMES.len()).prop_map(|(what, key, name)| Op::Foreign(what, key, name)),
+        4 => (0..NAMES.len(), 0..2usize).prop_map(|(name, backend)| Op::Route(name, backend)),
+        2 => (prop_oneof![Just("DE"), Just("FR")], 2..6u8).prop_map(|(code, last)| Op::Countries(code, last)),
+        3 => (0..KEYS.len()).prop_map(Op::Ban),
+        2 => Just(Op::GoneAway),
+    ];
+    proptest::collection::vec(op, 1..25)
+}
+
+fn open(path: &Path) -> Connection {
+    let conn = Connection::open(path).unwrap();
+    conn.busy_timeout(Duration::from_secs(5)).unwrap();
+    conn
+}
+
+fn all(conn: &Connection, columns: &str, from: &str) -> Vec<(String, String)> {
+    let mut statement = conn.prepare(&format!("SELECT {columns} FROM {from} ORDER BY 1")).unwrap();
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+/// What the rows say of an address: each read by itself, the longest prefix wins.
+fn naive_ip(conn: &Connection, client: IpAddr) -> IpFinding {
+    let in_force = "ip_monitor WHERE expires_at IS NULL OR expires_at > '2026-11-23'";
+    let rows = all(conn, "ip, status", in_force);
+    let longest = |wanted: &str| {
+        let said = rows.iter().filter(|(_, status)| status == wanted);
+        let prefixes = said.filter_map(|(ip, _)| ip.parse::<Prefix>().ok());
+        prefixes.filter(|prefix| prefix.contains(client)).max_by_key(Prefix::len)
+    };
+    match (longest("allowed"), longest("banned")) {
+        (Some(prefix), _) => IpFinding::Allowed(prefix),
+        (None, Some(prefix)) => IpFinding::Banned(prefix),
+        (None, None) => IpFinding::Clear,
+    }
+}
+
+fn naive_flags(conn: &Connection) -> Flags {
+    all(conn, "name, value", "flags").iter().fold(Flags::default(), |flags, (name, value)| {
+        let flag = Flag::named(name).unwrap();
+        let value: Option<Value> = serde_json::from_str(value).ok();
+        let state = value.and_then(|value| author::read_flag(flag, &value).ok());
+        flags.with(flag, state.unwrap_or_default())
+    })
+}
+
+/// The global rules that deny somebody of this country, and whether each rule does.
+fn naive_geo(conn: &Connection, country: Option<&str>) -> Vec<(String, bool, bool)> {
+    let rules =
+        all(conn, "name, document", "geo_rules").into_iter().filter(|(_, rule)| !rule.contains("Germany"));
+    let verdict = |(name, rule): (String, String)| match rule.contains("deny") {
+        true => (name, true, country == Some("DE")),
+        false => (name, false, country != Some("DE")),
+    };
+    rules.map(verdict).collect()
+}
+
+fn naive_country(conn: &Connection, client: IpAddr) -> Option<String> {
+    let data = conn.query_row("SELECT data FROM geo_countries", [], |row| row.get::<_, Vec<u8>>(0));
+    let table = CountryTable::from_bytes(data.optional().unwrap()?).unwrap();
+    table.find(client).map(|country| country.to_string())
+}
+
+/// The backend of a host: each route is named as its host.
+fn naive_route(conn: &Connection, name: &str) -> Option<(String, String)> {
+    let sql = "SELECT name, document ->> '$.spec.rules[0].backendRefs[0].name' FROM routes
+               WHERE name = ?1 AND document <> '{'";
+    conn.query_row(sql, [name], |row| Ok((row.get(0)?, row.get(1)?))).optional().unwrap()
+}
+
+fn check(tables: &Tables, conn: &Connection) {
+    for client in CLIENTS.map(|client| client.parse::<IpAddr>().unwrap()) {
+        let found = IpFinding::look_up(Some(client), tables, || NOW);
+        assert_eq!(found, naive_ip(conn, client), "{client}");
+        let geo = GeoFinding::look_up(Some(client), Given::Table, tables);
+        let country = geo.country().map(|country| country.to_string());
+        assert_eq!(country, naive_country(conn, client), "{client}");
+        let GeoFinding::Rules { country: of, rules } = geo else { panic!("rules") };
+        let verdicts = rules.verdicts(of).into_iter();
+        let verdicts: Vec<_> = verdicts.map(|rule| (rule.name, rule.global, rule.denies.is_some())).collect();
+        assert_eq!(verdicts, naive_geo(conn, country.as_deref()), "{client}");
+    }
+    for name in NAMES {
+        let facts = Facts { host: name.as_bytes(), path: b"/", method: b"GET", ..Facts::default() };
+        let found = tables.routes.find(&facts);
+        let found = found.map(|found| (found.route.to_owned(), found.backend.unwrap().name.clone()));
+        assert_eq!(found, naive_route(conn, name), "{name}");
+    }
+    assert_eq!(tables.flags, naive_flags(conn));
+}
+
+async fn run(ops: Vec<Op>) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tidegate.db");
+    let options = Options { look_every: Duration::from_millis(5), ..Options::default() };
+    let store = Arc::new(SqliteStore::open(&path, options).unwrap());
+    let feed = Feed::start(store.clone(), tiny()).await.unwrap();
+    let foreign = open(&path);
+    for op in ops {
+        match op {
+            Op::Foreign(what, key, name) => {
+                let sql = FOREIGN[what].replace("{}", KEYS[key]).replace("[]", NAMES[name]);
+                // A trigger that somebody dropped a moment ago is not there to be dropped.
+                let _ = foreign.execute_batch(&sql);
+            }
+            Op::Route(name, backend) => {
+                let name = NAMES[name];
+                let of_host = format!(r#""spec":{{"hostnames":["{name}"],"#);
+                let document = document(name, ["one", "other"][backend]).replace(r#""spec":{"#, &of_host);
+                let sql = "INSERT OR REPLACE INTO routes (name, document) VALUES (?1, ?2)";
+                foreign.execute(sql, [name, &document]).unwrap();
+            }
+            Op::Countries(code, last) => {
+                let sql = "INSERT OR REPLACE INTO geo_countries (id, source, data) VALUES (1, 'x', ?1)";
+                foreign.execute(sql, params![one_run(code, last)]).unwrap();
+            }
+            Op::Ban(key) => {
+                let ip =
+                    KEYS[key].parse().map_or("192.0.2.9".to_owned(), |prefix: Prefix| prefix.to_string());
+                store.commit(Change::Ban { ip, reason: None, expires_at: None }, "test").await.unwrap();
+            }
+            Op::GoneAway => drop(tokio::time::timeout(Duration::ZERO, feed.tables()).await),
+        }
+        check(&*feed.tables().await.unwrap(), &foreign);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { max_shrink_iters: 100, ..ProptestConfig::with_cases(40) })]
+    #[test]
+    fn a_direct_question_is_answered_from_the_database_as_it_stands(ops in ops()) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
+        runtime.block_on(run(ops));
+    }
+}
+
+/// While somebody bans and lifts bans as fast as they can, and says what is
+/// committed: no answer is older than the question.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_answer_is_older_than_its_question() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tidegate.db");
+    let store = Arc::new(SqliteStore::open(&path, Options::default()).unwrap());
+    let feed = Feed::start(store, FeedOptions { overlay_min: 30, ..tiny() }).await.unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let mut asking = tokio::task::JoinSet::new();
+    for n in 0..8u8 {
+        let (feed, over) = (feed.clone(), over.clone());
+        let foreign = open(&path);
+        asking.spawn(async move {
+            let ip = format!("192.0.2.{n}");
+            let client: IpAddr = ip.parse().unwrap();
+            let sql = [
+                format!("INSERT INTO ip_monitor (ip, status) VALUES ('{ip}', 'banned')"),
+                format!("DELETE FROM ip_monitor WHERE ip = '{ip}'"),
+            ];
+            let mut asked = 0usize;
+            while !over.load(Ordering::Relaxed) {
+                let banned = asked.is_multiple_of(2);
+                tokio::task::block_in_place(|| foreign.execute(&sql[asked % 2], [])).unwrap();
+                let tables = feed.tables().await.unwrap();
+                let found = IpFinding::look_up(Some(client), &tables, || NOW);
+                assert_eq!(found != IpFinding::Clear, banned, "{ip}, question {asked}");
+                asked += 1;
+                over.fetch_or(asked == 60, Ordering::Relaxed);
+            }
+            asked
+        });
+    }
+    let asked: usize = asking.join_all().await.into_iter().sum();
+    assert!(asked >= 60, "{asked} questions");
+}
