@@ -35,6 +35,8 @@ Try:
     '127.0.0.1:{people}/api/admin/optimization/ip/ban?wait_applied=2s'
 
   curl -s -H 'X-Forwarded-For: 1.2.3.4' 127.0.0.1:{gate}/hello
+
+Every request is asked about until the flags are switched: docs/ROLLOUT.md
 ",
         gate = ports.gate,
         people = ports.people,

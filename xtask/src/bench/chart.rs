@@ -55,6 +55,12 @@ pub fn draw(path: &Path, measured: &[Measured]) -> Result<()> {
             .draw_secondary_series(bars)?
             .label(format!("{label}, target {target} ms with all flags on"))
             .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 14, y + 5)], colour.filled()));
+        let values = measured.iter().enumerate().map(|(phase, figures)| {
+            let value = figures.latency[bar];
+            let text = if value < 10.0 { format!("{value:.1}") } else { format!("{value:.0}") };
+            Text::new(text, (left(phase) + BAR * 0.25, value + highest * 0.03), ("sans-serif", 13))
+        });
+        chart.draw_secondary_series(values)?;
         let line = [(0.0, target), (f64::from(phases), target)];
         chart.draw_secondary_series(DashedLineSeries::new(line, 6, 4, colour.stroke_width(1)))?;
     }
