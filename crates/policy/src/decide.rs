@@ -98,7 +98,7 @@ pub enum OnNoRoute {
 }
 
 /// What was decided, and by what.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Decision<'t> {
     /// Whether the request may pass, and where to.
     pub verdict: Verdict<'t>,

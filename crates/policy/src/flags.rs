@@ -214,7 +214,8 @@ fn is_on(flag: Flag, state: State, client: Option<IpAddr>) -> bool {
 
 /// Where a client stands among a hundred: the same one always, and for each flag
 /// another. Integers only (`hash * weight >> 32`, as flagd does it), so that it is
-/// the same on every machine.
+/// the same on every machine; the seed is the flag's place in [`Flag`], so those
+/// keep their order.
 fn place(flag: Flag, client: Option<IpAddr>) -> u64 {
     let bytes = client.map(|client| Prefix::host(client).to_bytes());
     let seed = flag as u64;
@@ -250,16 +251,31 @@ mod tests {
 
     #[test]
     fn flags_choose_their_clients_independently() {
-        let flags = Flags::default()
-            .with(Flag::RouteCache, State::Share(50))
-            .with(Flag::IpBlacklistCache, State::Share(50));
-        let both = |bits| {
-            let modes = flags.modes(client(bits));
-            modes.route == Mode::Cached && modes.ip == Mode::Cached
-        };
-        let share = (0..40_000u32).filter(|bits| both(bits.wrapping_mul(2_654_435_761))).count();
-        // A quarter of 40,000, and six standard deviations (87) around it.
-        assert!((9_480..=10_520).contains(&share), "{share}");
+        for one in Flag::ALL {
+            for other in Flag::ALL.into_iter().filter(|other| *other != one) {
+                let both = |bits: &u32| {
+                    let client = client(bits.wrapping_mul(2_654_435_761));
+                    [one, other].into_iter().all(|flag| is_on(flag, State::Share(50), client))
+                };
+                let share = (0..40_000u32).filter(both).count();
+                // A quarter of 40,000, and six standard deviations (87) around it.
+                assert!((9_480..=10_520).contains(&share), "{share} of {one:?} and {other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_is_one_client_however_its_address_is_written() {
+        let flags =
+            Flag::ALL.into_iter().fold(Flags::default(), |flags, flag| flags.with(flag, State::Share(50)));
+        for bits in 0..1_000u32 {
+            let v4 = Ipv4Addr::from_bits(bits.wrapping_mul(2_654_435_761));
+            assert_eq!(flags.modes(Some(v4.into())), flags.modes(Some(v4.to_ipv6_mapped().into())));
+        }
+        // The place is part of no format, but a gateway that was updated and one that
+        // was not must agree on it.
+        let places = Flag::ALL.map(|flag| place(flag, Some(Ipv4Addr::new(192, 0, 2, 1).into())));
+        assert_eq!(places, [55, 43, 29, 7, 36]);
     }
 
     proptest! {

@@ -1,5 +1,8 @@
 //! The order of the checks, and that an allow entry beats every ban.
 
+#[cfg(feature = "author")]
+mod findings;
+
 use std::cell::Cell;
 use std::sync::Arc;
 

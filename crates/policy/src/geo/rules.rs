@@ -11,6 +11,8 @@ pub const GEO_FORMAT: u8 = 1;
 pub const MAX_GEO_RULES: usize = 1_000;
 /// Bytes of a table of rules.
 pub const MAX_GEO_RULES_BYTES: usize = 1 << 20;
+/// Bytes of a rule's name.
+const MAX_NAME: usize = 253;
 
 /// A rule.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -147,8 +149,9 @@ impl GeoRules {
     /// Reads rules.
     ///
     /// # Errors
-    /// When the bytes are too long, of another version or malformed, or the
-    /// rules or their countries are not in order.
+    /// When the bytes are too long, of another version or malformed, the rules are
+    /// over [`MAX_GEO_RULES`], a name is empty or over 253 bytes, or rules or
+    /// countries are not in order.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
         let rules: Self = decode(GEO_FORMAT, MAX_GEO_RULES_BYTES, bytes)?;
         let in_order = rules.rules.is_sorted_by(|a, b| a.name < b.name)
@@ -156,6 +159,94 @@ impl GeoRules {
         if rules.rules.len() > MAX_GEO_RULES || !in_order {
             return Err(WireError::Malformed("geo rules out of order, or too many"));
         }
+        if !rules.rules.iter().all(|rule| (1..=MAX_NAME).contains(&rule.name.len())) {
+            return Err(WireError::Malformed("the length of a geo rule's name"));
+        }
         Ok(rules)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rule(name: &str, countries: &[&str]) -> GeoRule {
+        GeoRule {
+            name: name.to_owned(),
+            global: true,
+            mode: GeoMode::Deny,
+            countries: countries.iter().map(|code| code.parse().unwrap()).collect(),
+            unknown: Unknown::Allow,
+            action: GeoAction::Forbidden,
+        }
+    }
+
+    #[test]
+    fn a_list_lets_in_or_keeps_out_and_the_unknown_are_on_no_list() {
+        let deny = rule("r", &["DE", "US"]);
+        let allow = GeoRule { mode: GeoMode::Allow, action: GeoAction::LegalReasons, ..deny.clone() };
+        for (code, on_deny, on_allow) in
+            [("DE", Some(403), None), ("US", Some(403), None), ("FR", None, Some(451))]
+        {
+            let country = Country::new(code.as_bytes());
+            assert_eq!(deny.denies(country).map(GeoAction::status), on_deny, "{code}");
+            assert_eq!(allow.denies(country).map(GeoAction::status), on_allow, "{code}");
+        }
+        for rule in [deny, allow] {
+            assert_eq!(rule.denies(None), None);
+            let strict = GeoRule { unknown: Unknown::Deny, ..rule };
+            assert_eq!(strict.denies(None), Some(strict.action));
+        }
+    }
+
+    #[test]
+    fn rules_are_kept_by_name_and_the_later_of_two_counts() {
+        let rules = GeoRules::new([rule("b", &["US", "DE", "US"]), rule("a", &["FR"]), rule("a", &["IT"])]);
+        let names: Vec<_> = rules.rules().iter().map(|rule| rule.name.as_str()).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert_eq!(rules.get("b").unwrap().countries, rule("", &["DE", "US"]).countries);
+        assert_eq!(rules.get("a").unwrap().countries, rule("", &["IT"]).countries);
+        assert_eq!(rules.get("c"), None);
+        assert_eq!(GeoRules::from_bytes(&rules.to_bytes().unwrap()), Ok(rules));
+    }
+
+    #[test]
+    fn bytes_that_could_not_be_searched_are_refused() {
+        let bad = [
+            vec![rule("b", &["DE"]), rule("a", &["DE"])],
+            vec![rule("a", &["DE"]), rule("a", &["FR"])],
+            vec![rule("a", &["FR", "DE"])],
+            vec![rule("a", &["DE", "DE"])],
+            vec![rule("", &["DE"])],
+            vec![rule(&"a".repeat(254), &["DE"])],
+            (0..=MAX_GEO_RULES).map(|i| rule(&format!("r{i:04}"), &["DE"])).collect(),
+        ];
+        for rules in bad {
+            let bytes = GeoRules { rules }.to_bytes().unwrap();
+            assert!(matches!(GeoRules::from_bytes(&bytes), Err(WireError::Malformed(_))));
+        }
+        // A code that is none: what would be DE is D!.
+        let mut bytes = GeoRules::new([rule("a", &["DE"])]).to_bytes().unwrap();
+        let at = bytes.windows(2).position(|two| two == b"DE").unwrap();
+        bytes[at + 1] = b'!';
+        assert!(GeoRules::from_bytes(&bytes).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn changed_bytes_are_rules_or_an_error(at: prop::sample::Index, to: u8, cut in 0usize..60) {
+            let rules = GeoRules::new([rule("a", &["DE", "US"]), rule("b", &["FR"]), rule("c", &[])]);
+            let mut bytes = rules.to_bytes().unwrap();
+            let at = at.index(bytes.len());
+            bytes[at] = to;
+            bytes.truncate(cut);
+            if let Ok(rules) = GeoRules::from_bytes(&bytes) {
+                for rule in rules.rules() {
+                    prop_assert_eq!(rules.get(&rule.name), Some(rule));
+                }
+            }
+        }
     }
 }

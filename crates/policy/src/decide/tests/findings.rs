@@ -1,0 +1,371 @@
+//! Findings, whichever is first and wherever they come from, against what the
+//! raw rows say.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::sample::select;
+
+use super::*;
+use crate::geo::{CountryRange, GeoMode, GeoRule, RuleVerdict, Unknown};
+use crate::wire::check::{Answer, Found, GeoAnswer, Question, RouteAnswer};
+
+const CODES: [&str; 3] = ["DE", "FR", "US"];
+const NAMES: [&str; 4] = ["g0", "g1", "g2", "g3"];
+const NOW: UnixSeconds = 100;
+
+/// What each path's rule names, and whether it has a backend.
+const PATHS: [(&str, &[&str], bool); 6] = [
+    ("/plain", &[], true),
+    ("/one", &["g0"], true),
+    ("/two", &["g1", "g2"], true),
+    ("/turned", &["g2", "g1"], true),
+    ("/never", &["g9"], true),
+    ("/empty", &["g3"], false),
+];
+
+static ROUTES: LazyLock<Arc<RouteTable>> = LazyLock::new(|| {
+    let rules = PATHS.map(|(path, geo, has_backend)| {
+        let filter = |name: &&str| {
+            let reference = serde_json::json!({"group": "tidegate.dev", "kind": "GeoRule", "name": name});
+            serde_json::json!({"type": "ExtensionRef", "extensionRef": reference})
+        };
+        serde_json::json!({
+            "matches": [{"path": {"value": path}}],
+            "filters": geo.iter().map(filter).collect::<Vec<_>>(),
+            "backendRefs": if has_backend { vec![serde_json::json!({"name": "b", "port": 80})] } else { Vec::new() },
+        })
+    });
+    let document = serde_json::json!({"metadata": {"name": "r"}, "spec": {"rules": rules}});
+    let bytes = crate::author::compile(&[crate::author::read(&document).unwrap()]).unwrap();
+    Arc::new(RouteTable::from_bytes(&bytes).unwrap())
+});
+
+/// A request, what there is to know of it, and how the gate is set.
+#[derive(Clone, Debug)]
+struct Case {
+    allow: Vec<Entry>,
+    bans: Vec<Entry>,
+    /// The country of the addresses from each of these on, up to the next.
+    countries: BTreeMap<u8, Option<Country>>,
+    rules: Vec<GeoRule>,
+    client: Option<IpAddr>,
+    given: Given,
+    path: &'static str,
+    settings: Settings,
+}
+
+fn any_country() -> impl Strategy<Value = Country> {
+    select(&CODES[..]).prop_map(|code| code.parse().unwrap())
+}
+
+fn any_rule() -> impl Strategy<Value = GeoRule> {
+    let mode = select(&[GeoMode::Allow, GeoMode::Deny][..]);
+    let unknown = select(&[Unknown::Allow, Unknown::Deny][..]);
+    let action = select(&[GeoAction::Forbidden, GeoAction::LegalReasons][..]);
+    (select(&NAMES[..]), prop::bool::weighted(0.3), mode, vec(any_country(), 0..3), unknown, action).prop_map(
+        |(name, global, mode, countries, unknown, action)| GeoRule {
+            name: name.to_owned(),
+            global,
+            mode,
+            countries,
+            unknown,
+            action,
+        },
+    )
+}
+
+fn any_settings() -> impl Strategy<Value = Settings> {
+    let unavailable = || select(&[Unavailable::Allow, Unavailable::Deny][..]);
+    let routing = prop_oneof![4 => Just(Routing::Tidegate), 1 => Just(Routing::Envoy)];
+    let on_no_route = select(&[OnNoRoute::Deny, OnNoRoute::Pass][..]);
+    (routing, on_no_route, unavailable(), unavailable(), unavailable()).prop_map(
+        |(routing, on_no_route, ip, geo, route)| Settings {
+            routing,
+            on_no_route,
+            on_unavailable: PerCheck { ip, geo, route },
+        },
+    )
+}
+
+prop_compose! {
+    fn any_case()(
+        (allow, bans, client) in (any_entries(false, 3), any_entries(false, 8)).prop_flat_map(|(allow, bans)| {
+            let client = any_address(&[allow.clone(), bans.clone()].concat());
+            (Just(allow), Just(bans), option::weighted(0.95, client))
+        }),
+        countries in btree_map(any::<u8>(), option::weighted(0.8, any_country()), 0..8),
+        rules in vec(any_rule(), 0..6),
+        given in prop_oneof![3 => Just(Given::Table), 1 => option::of(any_country()).prop_map(Given::Header)],
+        path in prop_oneof![6 => select(&PATHS[..]).prop_map(|(path, _, _)| path), 1 => Just("/nowhere")],
+        settings in any_settings(),
+    ) -> Case {
+        Case { allow, bans, countries, rules, client, given, path, settings }
+    }
+}
+
+impl Case {
+    fn tables(&self) -> Tables {
+        let nexts = self.countries.keys().skip(1).map(|next| u32::from(*next) << 24).map(|next| next - 1);
+        let lasts = nexts.chain([u32::MAX]);
+        let range = |((first, country), last): ((&u8, &Option<Country>), u32)| {
+            let (first, last) = (u32::from(*first) << 24, last);
+            Some(CountryRange {
+                first: IpAddr::V4(first.into()),
+                last: IpAddr::V4(last.into()),
+                country: (*country)?,
+            })
+        };
+        let countries = CountryTable::encode(self.countries.iter().zip(lasts).filter_map(range)).unwrap();
+        Tables {
+            countries: CountryTable::from_bytes(countries).unwrap(),
+            geo: Arc::new(GeoRules::new(self.rules.clone())),
+            routes: ROUTES.clone(),
+            ..tables(&self.allow, &self.bans)
+        }
+    }
+
+    fn facts(&self) -> Facts<'_> {
+        Facts { client: self.client, method: b"GET", path: self.path.as_bytes(), dice: 7, ..Facts::default() }
+    }
+
+    fn country(&self) -> Option<Country> {
+        match (self.given, self.client.map(|client| client.to_canonical())) {
+            (Given::Header(country), _) => country,
+            (Given::Table, Some(IpAddr::V4(v4))) => *self.countries.range(..=v4.octets()[0]).next_back()?.1,
+            (Given::Table, _) => None,
+        }
+    }
+
+    /// What the rule of this name says; the last of those with one name counts.
+    fn rule(&self, name: &str) -> Option<Option<GeoAction>> {
+        let rule = self.rules.iter().rfind(|rule| rule.name == name)?;
+        let listed = |country| rule.countries.contains(&country);
+        let denied = match self.country() {
+            None => rule.unknown == Unknown::Deny,
+            Some(country) => listed(country) == (rule.mode == GeoMode::Deny),
+        };
+        Some(denied.then_some(rule.action))
+    }
+
+    /// The status, reason and deciding rule of the denial, from the raw rows; the
+    /// bans' own prefix is left open.
+    fn expected(&self) -> Option<(u16, Reason, Option<&str>)> {
+        let covers =
+            |entries: &[Entry]| self.client.is_some_and(|client| covered(&kept(entries), client, NOW));
+        let allowed = covers(&self.allow);
+        if !allowed && covers(&self.bans) {
+            return Some((403, Reason::IpBanned, None));
+        }
+        let is_global =
+            |name: &&str| self.rules.iter().rfind(|rule| rule.name == **name).is_some_and(|rule| rule.global);
+        for name in NAMES.iter().filter(|name| !allowed && is_global(name)) {
+            if let Some(Some(action)) = self.rule(name) {
+                return Some((action.status(), Reason::GeoDenied, Some(name)));
+            }
+        }
+        if self.settings.routing == Routing::Envoy {
+            return None;
+        }
+        let Some((_, geo, has_backend)) = PATHS.iter().find(|(path, _, _)| *path == self.path) else {
+            let denied = self.settings.on_no_route == OnNoRoute::Deny;
+            return denied.then_some((404, Reason::NoRoute, None));
+        };
+        for name in geo.iter().filter(|_| !allowed) {
+            match self.rule(name) {
+                None => return Some((500, Reason::NoGeoRule, Some(name))),
+                Some(Some(action)) => return Some((action.status(), Reason::GeoDenied, Some(name))),
+                Some(None) => {}
+            }
+        }
+        (!has_backend).then_some((500, Reason::NoBackend, None))
+    }
+}
+
+/// All three findings, from the tables.
+fn all<'t>(case: &Case, tables: &'t Tables) -> Findings<'t> {
+    let facts = case.facts();
+    Findings {
+        ip: Some(Finding::Found(IpFinding::look_up(facts.client, tables, || NOW))),
+        geo: Some(Finding::Found(GeoFinding::look_up(facts.client, case.given, tables))),
+        route: Some(Finding::Found(tables.routes.find(&facts))),
+    }
+}
+
+/// `findings`, of which those of some checks could not be had.
+fn without<'t>(findings: &Findings<'t>, unavailable: &[Check]) -> Findings<'t> {
+    let mut findings = *findings;
+    for check in unavailable {
+        match check {
+            Check::Ip => findings.ip = Some(Finding::Unavailable),
+            Check::Geo => findings.geo = Some(Finding::Unavailable),
+            Check::Route => findings.route = Some(Finding::Unavailable),
+        }
+    }
+    findings
+}
+
+fn take<'t>(known: &mut Findings<'t>, check: Check, from: &Findings<'t>) {
+    match check {
+        Check::Ip => known.ip = from.ip,
+        Check::Geo => known.geo = from.geo,
+        Check::Route => known.route = from.route,
+    }
+}
+
+/// Asks for one after the other; the decision, and what was asked for.
+fn in_turn<'t>(answers: &Findings<'t>, settings: &Settings) -> (Decision<'t>, Vec<Check>) {
+    let (mut known, mut asked) = (Findings::default(), Vec::new());
+    loop {
+        match known.step(settings) {
+            Step::Decided(decision) => return (decision, asked),
+            Step::Ask(check) => {
+                assert!(!asked.contains(&check), "{check:?} is asked for twice");
+                asked.push(check);
+                take(&mut known, check, answers);
+            }
+        }
+    }
+}
+
+fn decided<'t>(answers: &Findings<'t>, settings: &Settings) -> Decision<'t> {
+    match answers.step(settings) {
+        Step::Decided(decision) => decision,
+        Step::Ask(check) => panic!("{check:?} is asked for though everything is known"),
+    }
+}
+
+/// The answers that the admin service would send, read from their bytes.
+fn over_the_wire(case: &Case, tables: &Tables) -> PerCheck<Found> {
+    PerCheck::from_fn(|check| {
+        let bytes = Question::new(check, 5, &case.facts(), case.given).to_bytes().unwrap();
+        let question = Question::from_bytes(&bytes).unwrap();
+        let facts = question.facts();
+        let found = match check {
+            Check::Ip => Found::Ip(IpFinding::look_up(facts.client, tables, || NOW)),
+            Check::Geo => {
+                let country = GeoFinding::look_up(facts.client, question.given, tables).country();
+                Found::Geo(GeoAnswer { country, verdicts: tables.geo.verdicts(country) })
+            }
+            Check::Route => Found::Route(tables.routes.find(&facts).as_ref().map(RouteAnswer::new)),
+        };
+        let answer = Answer { id: question.id, version: tables.version, found };
+        let read = Answer::from_bytes(&answer.to_bytes().unwrap()).unwrap();
+        assert_eq!((read.id, read.found.check()), (5, check));
+        read.found
+    })
+}
+
+fn findings_of(found: &PerCheck<Found>) -> Findings<'_> {
+    match (&found.ip, &found.geo, &found.route) {
+        (Found::Ip(ip), Found::Geo(geo), Found::Route(route)) => Findings {
+            ip: Some(Finding::Found(*ip)),
+            geo: Some(Finding::Found(geo.finding())),
+            route: Some(Finding::Found(route.as_ref().map(RouteAnswer::finding))),
+        },
+        other => panic!("answers to other questions: {other:?}"),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    #[test]
+    fn what_is_decided_is_what_the_rows_say(case in any_case()) {
+        let tables = case.tables();
+        let decision = decide(&case.facts(), case.given, &tables, &case.settings, || NOW);
+        let denial = match &decision.verdict {
+            Verdict::Deny(denial) => Some(denial),
+            Verdict::Allow(_) => None,
+        };
+        let short = denial.map(|denial| {
+            let rule = match denial.rule {
+                Some(RuleId::Geo(name)) => Some(name),
+                Some(RuleId::Prefix(_) | RuleId::Check(_)) | None => None,
+            };
+            (denial.status, denial.reason, rule)
+        });
+        prop_assert_eq!(short, case.expected());
+        if denial.is_none_or(|denial| denial.reason != Reason::IpBanned) && decision.allowed_by.is_none() {
+            prop_assert_eq!(decision.country, case.country());
+        }
+    }
+
+    #[test]
+    fn the_order_of_the_answers_does_not_matter(
+        case in any_case(),
+        unavailable in proptest::sample::subsequence(&Check::ALL[..], 0..=3),
+        order in Just(Check::ALL).prop_shuffle(),
+    ) {
+        let tables = case.tables();
+        let answers = without(&all(&case, &tables), &unavailable);
+        let decision = decided(&answers, &case.settings);
+        if unavailable.is_empty() {
+            let alone = decide(&case.facts(), case.given, &tables, &case.settings, || NOW);
+            prop_assert_eq!(&alone, &decision, "from the tables alone");
+        }
+        let (turn, asked) = in_turn(&answers, &case.settings);
+        prop_assert_eq!(&turn, &decision, "in turn");
+        prop_assert!(asked.is_sorted(), "asked out of order: {:?}", asked);
+        let mut known = Findings::default();
+        for check in order {
+            take(&mut known, check, &answers);
+            if let Step::Decided(early) = known.step(&case.settings) {
+                prop_assert_eq!(&early, &decision, "all at once, in the order {:?}", order);
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_over_the_wire_finds_what_the_tables_do(case in any_case()) {
+        let tables = case.tables();
+        let here = all(&case, &tables);
+        let found = over_the_wire(&case, &tables);
+        let there = findings_of(&found);
+        prop_assert_eq!((here.ip, here.route), (there.ip, there.route));
+        let (Some(Finding::Found(mine)), Some(Finding::Found(theirs))) = (here.geo, there.geo) else {
+            panic!("both were found");
+        };
+        prop_assert_eq!((mine.country(), mine.global()), (theirs.country(), theirs.global()));
+        for name in NAMES.into_iter().chain(["g9"]) {
+            prop_assert_eq!(mine.rule(name), theirs.rule(name), "{}", name);
+        }
+        prop_assert_eq!(decided(&here, &case.settings), decided(&there, &case.settings));
+    }
+
+    /// Said of each check by what it may be replaced with: that it comes after
+    /// what denies earlier is not taken from the code under test.
+    #[test]
+    fn a_check_that_nobody_answers_denies_or_is_as_if_it_found_nothing(case in any_case()) {
+        let tables = case.tables();
+        let all = all(&case, &tables);
+        let allow = Settings { on_unavailable: PerCheck::from_fn(|_| Unavailable::Allow), ..case.settings };
+        let deny = Settings { on_unavailable: PerCheck::from_fn(|_| Unavailable::Deny), ..case.settings };
+        let by_nobody = |check| Verdict::Deny(Denial::new(Reason::CheckUnavailable, Some(RuleId::Check(check)), None));
+        let missing = |check| without(&all, &[check]);
+
+        prop_assert_eq!(decided(&missing(Check::Ip), &deny).verdict, by_nobody(Check::Ip));
+        let clear = Findings { ip: Some(Finding::Found(IpFinding::Clear)), ..all };
+        prop_assert_eq!(decided(&missing(Check::Ip), &allow), decided(&clear, &allow));
+
+        // Rules of every name that any route has, and none of them denies.
+        let passes = |name: &str| RuleVerdict { name: name.to_owned(), global: true, denies: None };
+        let verdicts: Vec<_> = NAMES.into_iter().chain(["g9"]).map(passes).collect();
+        let nothing = GeoFinding::Verdicts { country: None, verdicts: &verdicts };
+        let no_rule = Findings { geo: Some(Finding::Found(nothing)), ..all };
+        prop_assert_eq!(decided(&missing(Check::Geo), &allow), decided(&no_rule, &allow));
+        let needed = matches!(all.ip, Some(Finding::Found(IpFinding::Clear)));
+        let wanted = if needed { by_nobody(Check::Geo) } else { decided(&all, &deny).verdict };
+        prop_assert_eq!(decided(&missing(Check::Geo), &deny).verdict, wanted);
+
+        let no_route = Findings { route: Some(Finding::Found(None)), ..all };
+        let pass = Settings { on_no_route: OnNoRoute::Pass, ..allow };
+        prop_assert_eq!(decided(&missing(Check::Route), &allow), decided(&no_route, &pass));
+        let before = decided(&no_route, &pass).verdict;
+        let needed = before == Verdict::Allow(None) && case.settings.routing == Routing::Tidegate;
+        let wanted = if needed { by_nobody(Check::Route) } else { before };
+        prop_assert_eq!(decided(&missing(Check::Route), &deny).verdict, wanted);
+    }
+}
