@@ -8,7 +8,7 @@ use tidegate_policy::wire::event::TrafficEvent;
 
 use crate::feed::Feed;
 use crate::process::{Root, Sim, Worker};
-use crate::stream::{Request, Response, StreamId};
+use crate::stream::{Request, Response, StreamId, Waits};
 
 /// The least configuration that is enough.
 pub const CONFIG: &str = r#"{"admin": {"cluster": "admin", "token": "secret"}}"#;
@@ -87,6 +87,17 @@ impl Stage {
     /// `GET /x` from this address.
     pub fn get(&mut self, gate: usize, client: &str) -> Response {
         self.request(gate, Request::get("/x", client))
+    }
+
+    /// `GET /x` from this address without that anything else happens: it must not
+    /// ask.
+    ///
+    /// # Panics
+    /// When it is held.
+    pub fn get_now(&mut self, gate: usize, client: &str) -> Response {
+        let stream = self.begin(gate, Request::get("/x", client));
+        assert!(matches!(self.sim.waits(stream), Some(Waits::Upstream | Waits::Nobody)), "held");
+        self.sim.finish(stream)
     }
 
     /// The events that were stored so far, once all of them are, in the order of

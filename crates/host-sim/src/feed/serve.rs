@@ -9,10 +9,17 @@ use tidegate_policy::wire::sync::{ACK_HEADER, Ack};
 use super::{Feed, Order, Reply, Trouble};
 use crate::process::{Root, Sim, Worker};
 use crate::stream::{Request, Response, StreamId, Waits};
-use crate::world::CallView;
+use crate::world::{CallId, CallView};
 
 /// For longer nobody holds a request: no time limit is as long.
 const HELD_AT_MOST: Duration = Duration::from_secs(60);
+
+fn hand_over(sim: &mut Sim, call: CallId, reply: &Reply) {
+    match reply {
+        Reply::Answer(status, body) => sim.answer(call, *status, body),
+        Reply::Reset => sim.fail(call),
+    };
+}
 
 impl Feed {
     /// Answers all callouts that have an answer now; a poll without news stays
@@ -36,12 +43,17 @@ impl Feed {
             answers.extend(self.answer(&call, sim).map(|reply| (call.id, reply)));
         }
         for (id, reply) in &answers {
-            match reply {
-                Reply::Answer(status, body) => sim.answer(*id, *status, body),
-                Reply::Reset => sim.fail(*id),
-            };
+            hand_over(sim, *id, reply);
         }
         !answers.is_empty()
+    }
+
+    /// Answers one callout, if it has an answer now; delivers nothing.
+    pub fn answer_one(&mut self, sim: &mut Sim, id: CallId) {
+        let call = sim.calls().into_iter().find(|call| call.id == id);
+        if let Some(reply) = call.and_then(|call| self.answer(&call, sim)) {
+            hand_over(sim, id, &reply);
+        }
     }
 
     fn arrange(&mut self, calls: &mut [CallView]) {
