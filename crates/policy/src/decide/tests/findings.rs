@@ -341,31 +341,38 @@ proptest! {
     fn a_check_that_nobody_answers_denies_or_is_as_if_it_found_nothing(case in any_case()) {
         let tables = case.tables();
         let all = all(&case, &tables);
-        let allow = Settings { on_unavailable: PerCheck::from_fn(|_| Unavailable::Allow), ..case.settings };
-        let deny = Settings { on_unavailable: PerCheck::from_fn(|_| Unavailable::Deny), ..case.settings };
-        let by_nobody = |check| Verdict::Deny(Denial::new(Reason::CheckUnavailable, Some(RuleId::Check(check)), None));
+        // One answer for the check, the other for those that were answered.
+        let set = |check, own, others| {
+            let on_unavailable = PerCheck::from_fn(|of| if of == check { own } else { others });
+            Settings { on_unavailable, ..case.settings }
+        };
+        let deny = |check| set(check, Unavailable::Deny, Unavailable::Allow);
+        let allow = |check| set(check, Unavailable::Allow, Unavailable::Deny);
+        let by_nobody = |check| {
+            Verdict::Deny(Denial::new(Reason::CheckUnavailable, Some(RuleId::Check(check)), None))
+        };
         let missing = |check| without(&all, &[check]);
 
-        prop_assert_eq!(decided(&missing(Check::Ip), &deny).verdict, by_nobody(Check::Ip));
+        prop_assert_eq!(decided(&missing(Check::Ip), &deny(Check::Ip)).verdict, by_nobody(Check::Ip));
         let clear = Findings { ip: Some(Finding::Found(IpFinding::Clear)), ..all };
-        prop_assert_eq!(decided(&missing(Check::Ip), &allow), decided(&clear, &allow));
+        prop_assert_eq!(decided(&missing(Check::Ip), &allow(Check::Ip)), decided(&clear, &allow(Check::Ip)));
 
         // Rules of every name that any route has, and none of them denies.
         let passes = |name: &str| RuleVerdict { name: name.to_owned(), global: true, denies: None };
         let verdicts: Vec<_> = NAMES.into_iter().chain(["g9"]).map(passes).collect();
         let nothing = GeoFinding::Verdicts { country: None, verdicts: &verdicts };
         let no_rule = Findings { geo: Some(Finding::Found(nothing)), ..all };
-        prop_assert_eq!(decided(&missing(Check::Geo), &allow), decided(&no_rule, &allow));
+        prop_assert_eq!(decided(&missing(Check::Geo), &allow(Check::Geo)), decided(&no_rule, &allow(Check::Geo)));
         let needed = matches!(all.ip, Some(Finding::Found(IpFinding::Clear)));
-        let wanted = if needed { by_nobody(Check::Geo) } else { decided(&all, &deny).verdict };
-        prop_assert_eq!(decided(&missing(Check::Geo), &deny).verdict, wanted);
+        let wanted = if needed { by_nobody(Check::Geo) } else { decided(&all, &deny(Check::Geo)).verdict };
+        prop_assert_eq!(decided(&missing(Check::Geo), &deny(Check::Geo)).verdict, wanted);
 
         let no_route = Findings { route: Some(Finding::Found(None)), ..all };
-        let pass = Settings { on_no_route: OnNoRoute::Pass, ..allow };
-        prop_assert_eq!(decided(&missing(Check::Route), &allow), decided(&no_route, &pass));
+        let pass = Settings { on_no_route: OnNoRoute::Pass, ..allow(Check::Route) };
+        prop_assert_eq!(decided(&missing(Check::Route), &allow(Check::Route)), decided(&no_route, &pass));
         let before = decided(&no_route, &pass).verdict;
         let needed = before == Verdict::Allow(None) && case.settings.routing == Routing::Tidegate;
         let wanted = if needed { by_nobody(Check::Route) } else { before };
-        prop_assert_eq!(decided(&missing(Check::Route), &deny).verdict, wanted);
+        prop_assert_eq!(decided(&missing(Check::Route), &deny(Check::Route)).verdict, wanted);
     }
 }
