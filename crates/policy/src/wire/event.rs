@@ -134,7 +134,7 @@ impl OpenEvent {
     /// # Errors
     /// See [`encode`].
     pub fn to_bytes(&self) -> Result<Vec<u8>, WireError> {
-        encode(OPEN_FORMAT, self)
+        open_bytes(self.source, &self.event)
     }
 
     /// Reads an open event.
@@ -146,6 +146,17 @@ impl OpenEvent {
         let open: Self = decode(OPEN_FORMAT, MAX_OPEN, bytes)?;
         if open.event.number == 0 { Err(WireError::Malformed("event number 0")) } else { Ok(open) }
     }
+}
+
+/// The bytes of the [`OpenEvent`] that these make. The event is written as in a
+/// batch, by the same code.
+///
+/// # Errors
+/// When the event cannot be written.
+pub fn open_bytes(source: Source, event: &TrafficEvent) -> Result<Vec<u8>, WireError> {
+    let mut bytes = encode(OPEN_FORMAT, &source)?;
+    append_event(&mut bytes, event)?;
+    Ok(bytes)
 }
 
 /// What became of a request, as far as the gate is concerned.
@@ -436,6 +447,15 @@ mod tests {
         let bytes = head.seal(3, &events).unwrap();
         assert_eq!(bytes, whole.to_bytes().unwrap());
         assert_eq!(BatchHead::read(&bytes), Ok((head, 3)));
+    }
+
+    #[test]
+    fn an_open_event_is_read_as_it_was_written() {
+        let event = batch(1, &[1], 1).events.remove(0);
+        let open = OpenEvent { source: Source(u128::MAX), event };
+        assert_eq!(OpenEvent::from_bytes(&open.to_bytes().unwrap()).as_ref(), Ok(&open));
+        let unnumbered = TrafficEvent { number: 0, ..open.event };
+        assert!(OpenEvent::from_bytes(&open_bytes(open.source, &unnumbered).unwrap()).is_err());
     }
 
     #[test]
