@@ -20,35 +20,20 @@ fn lossy(bytes: Option<&Vec<u8>>) -> Option<Cow<'_, str>> {
     bytes.map(|b| String::from_utf8_lossy(b))
 }
 
-/// Where an event goes.
+/// How far an event has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Target {
+pub(super) enum Stage {
     /// It has ended.
     Ended,
     /// Its response waits.
     Open,
 }
 
-impl Target {
-    fn insert(self) -> &'static str {
-        macro_rules! insert {
-            ($into:literal) => {
-                concat!(
-                    $into,
-                    " (source, number, timestamp, node, method, host, path, route, client_ip, verdict, reason,
-                      rule, status, duration_us, upstream_us, bytes_in, bytes_out, user_agent, tunnel,
-                      tables_seq, country, modes, answered, mismatches)
-                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
-                        ?18, ?19, ?20, ?21, ?22, ?23, ?24)"
-                )
-            };
-        }
-        match self {
-            Self::Ended => insert!("INSERT INTO events"),
-            Self::Open => insert!("INSERT OR IGNORE INTO event_open"),
-        }
-    }
-}
+const COLUMNS_AND_VALUES: &str = "(source, number, timestamp, node, method, host, path, route, client_ip,
+   verdict, reason, rule, status, duration_us, upstream_us, bytes_in, bytes_out, user_agent, tunnel,
+   tables_seq, country, modes, answered, mismatches, complete)
+ VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
+   ?22, ?23, ?24, ?25)";
 
 /// The text of the last value: most events of a transaction have the same one.
 struct Said<K> {
@@ -70,6 +55,8 @@ impl<K: PartialEq> Said<K> {
 /// Writes events in one write transaction.
 pub(super) struct EventWriter<'a> {
     conn: &'a Connection,
+    ended: String,
+    open: String,
     modes: Said<Modes>,
     answered: Said<PerCheck<Answered>>,
 }
@@ -78,25 +65,30 @@ impl<'a> EventWriter<'a> {
     pub(super) fn new(conn: &'a Connection) -> Self {
         Self {
             conn,
+            ended: format!("INSERT INTO events {COLUMNS_AND_VALUES}"),
+            open: format!("INSERT OR IGNORE INTO events {COLUMNS_AND_VALUES}"),
             modes: Said { of: None, text: String::new() },
             answered: Said { of: None, text: String::new() },
         }
     }
 
     /// Writes one event; that it is the only one with its number is the ledger's
-    /// care. Answers whether it was written: an open one that is there stays.
+    /// care. An open one that is there stays as it is.
     pub(super) fn insert(
         &mut self,
-        target: Target,
+        stage: Stage,
         node: &str,
         source: Source,
         event: &TrafficEvent,
-    ) -> rusqlite::Result<bool> {
-        let mut statement = self.conn.prepare_cached(target.insert())?;
+    ) -> rusqlite::Result<()> {
+        let mut statement = match stage {
+            Stage::Ended => self.conn.prepare_cached(&self.ended)?,
+            Stage::Open => self.conn.prepare_cached(&self.open)?,
+        };
         // An event that Envoy refused before the gate was not checked at all.
         let modes = event.modes.map(|modes| self.modes.say(modes, write_modes));
         let answered = event.modes.map(|_| self.answered.say(event.answered, write_answered));
-        let written = statement.execute(params![
+        statement.execute(params![
             source.0.to_be_bytes(),
             int(event.number),
             time_text::from_ms(int(event.time_ms)),
@@ -121,8 +113,9 @@ impl<'a> EventWriter<'a> {
             modes,
             answered,
             write_mismatches(&event.mismatches),
+            stage == Stage::Ended,
         ])?;
-        Ok(written > 0)
+        Ok(())
     }
 }
 
@@ -229,35 +222,27 @@ pub(super) fn counted(row: &Row<'_>) -> rusqlite::Result<TrafficEvent> {
     })
 }
 
-/// Removes the oldest `count` events at most, and of those without an end the ones
-/// that are as old; answers how many there were. The newest event stays: numbers
-/// of rows go on from it.
+/// The newest event that has ended, as SQL. Numbers of later rows are higher as long
+/// as it stays; one that is open may be taken away and its row's number used again.
+pub(super) const NEWEST: &str =
+    "coalesce((SELECT id FROM events WHERE complete = 1 ORDER BY id DESC LIMIT 1), 0)";
+
+/// Removes the oldest `count` events, but never the newest; answers how many there
+/// were. Those that may still end go only when nothing else is left.
 pub(super) fn trim(conn: &Connection, count: usize) -> rusqlite::Result<u64> {
     let limit = i64::try_from(count).unwrap_or(i64::MAX);
-    let ended = conn
-        .prepare_cached(
-            "DELETE FROM events WHERE id IN (SELECT id FROM events
-               WHERE id < (SELECT max(id) FROM events) ORDER BY id LIMIT ?1)",
-        )?
-        .execute([limit])?;
-    let mut open = conn
-        .prepare_cached(
-            "DELETE FROM event_open WHERE (source, number) IN (SELECT source, number FROM event_open
-               WHERE given_up_at IS NOT NULL
-                 AND timestamp < (SELECT timestamp FROM events ORDER BY id LIMIT 1)
-               ORDER BY timestamp LIMIT ?1)",
-        )?
-        .execute([limit])?;
-    if ended + open == 0 {
-        // Nothing else is left to go.
-        open = conn
-            .prepare_cached(
-                "DELETE FROM event_open WHERE (source, number) IN
-                   (SELECT source, number FROM event_open ORDER BY timestamp LIMIT ?1)",
-            )?
+    let ended = format!("complete = 1 AND id < {NEWEST} OR given_up_at IS NOT NULL");
+    for which in [ended.as_str(), "complete = 0"] {
+        let gone = conn
+            .prepare_cached(&format!(
+                "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE {which} ORDER BY id LIMIT ?1)"
+            ))?
             .execute([limit])?;
+        if gone > 0 {
+            return Ok(gone as u64);
+        }
     }
-    Ok((ended + open) as u64)
+    Ok(0)
 }
 
 /// Bytes of the pages in use: what retention goes by. Pages of removed events are

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use tidegate_policy::wire::event::Batch;
 
 use super::counts;
-use super::events::{EventWriter, Target};
+use super::events::{EventWriter, Stage};
 use super::ledger::Ledger;
 use super::open;
 use super::queue::{MAX_ROWS, Reply};
@@ -135,7 +135,7 @@ impl AppendJob {
         let new = step.ledger.enter(batch.source, &self.gateway, range)?;
         let mut stored = 0;
         for event in new.iter().flat_map(|part| &events[part.within(range)]) {
-            step.writer.insert(Target::Ended, node, batch.source, event)?;
+            step.writer.insert(Stage::Ended, node, batch.source, event)?;
             step.tally.add(event);
             stored += 1;
         }
@@ -144,7 +144,7 @@ impl AppendJob {
             if closed.was_given_up && !is_new {
                 // It was counted when the ledger took it without its end.
                 let event = &events[(closed.number - first) as usize];
-                step.writer.insert(Target::Ended, node, batch.source, event)?;
+                step.writer.insert(Stage::Ended, node, batch.source, event)?;
                 step.ledger.completed(batch.source, &self.gateway)?;
                 step.tally.completed();
                 stored += 1;

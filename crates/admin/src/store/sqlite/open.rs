@@ -1,15 +1,16 @@
 //! Events whose response waits for them: stored before they have ended.
 //!
-//! A number is in `event_open` or in the ledger, never only in neither: the
-//! completing event takes it from the one into the other in one transaction. An
-//! open event that will not be completed (its source has ended, or gave the
-//! number up) enters the ledger as it stands, and its row stays as one without an
-//! end; should the end come after all, it takes the row's place.
+//! The row of an open event is in `events` like any other, but not complete; the
+//! ledger does not have its number. The completing event takes its place and
+//! enters the ledger in one transaction. An open event whose end will not come
+//! (its source has ended, or gave the number up) enters the ledger as it stands:
+//! it is given up, and its row stays. Should the end come after all, it takes the
+//! row's place.
 
 use rusqlite::{Connection, OptionalExtension, params};
 use tidegate_policy::wire::event::{OpenEvent, Source, TrafficEvent};
 
-use super::events::{self, EventWriter, Target, int};
+use super::events::{self, EventWriter, Stage, int};
 use super::ledger::{self, Ledger};
 use super::ranges::Range;
 use crate::store::time_text;
@@ -37,14 +38,14 @@ pub(super) fn insert(
     }
     let (name, node) = gateway;
     ledger.reached(open.source, name, number)?;
-    writer.insert(Target::Open, node, open.source, &open.event)?;
+    writer.insert(Stage::Open, node, open.source, &open.event)?;
     Ok(())
 }
 
 /// Takes away the open events of these numbers: their ends have come.
 pub(super) fn close(conn: &Connection, source: Source, range: Range) -> rusqlite::Result<Vec<Closed>> {
     let mut statement = conn.prepare_cached(
-        "DELETE FROM event_open WHERE source = ?1 AND number BETWEEN ?2 AND ?3
+        "DELETE FROM events WHERE source = ?1 AND number BETWEEN ?2 AND ?3 AND complete = 0
          RETURNING number, given_up_at IS NOT NULL",
     )?;
     let rows =
@@ -55,18 +56,18 @@ pub(super) fn close(conn: &Connection, source: Source, range: Range) -> rusqlite
     rows.collect()
 }
 
-/// What makes a number of `event_open o` one that its source gave up.
+/// What makes a number of `events o` one that its source gave up.
 const IS_DROPPED: &str = "EXISTS (SELECT 1 FROM dropped d WHERE d.source = o.source AND d.last >= o.number
   AND d.first = (SELECT max(first) FROM dropped WHERE source = o.source AND first <= o.number))";
-/// What makes the source of `event_open o` one that has not ended.
+/// What makes the source of `events o` one that has not ended.
 const HAS_NOT_ENDED: &str = "EXISTS (SELECT 1 FROM sources s WHERE s.source = o.source
   AND s.dead_at IS NULL AND s.closed_at IS NULL)";
 
 /// Open events whose end will not come.
 pub(super) fn endless(conn: &Connection) -> rusqlite::Result<Vec<(Source, u64)>> {
     let mut statement = conn.prepare_cached(&format!(
-        "SELECT o.source, o.number FROM event_open o
-         WHERE o.given_up_at IS NULL AND (NOT {HAS_NOT_ENDED} OR {IS_DROPPED})"
+        "SELECT o.source, o.number FROM events o INDEXED BY events_open
+         WHERE o.complete = 0 AND o.given_up_at IS NULL AND (NOT {HAS_NOT_ENDED} OR {IS_DROPPED})"
     ))?;
     let rows = statement.query_map([], |row| {
         let number = u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0);
@@ -85,8 +86,8 @@ pub(super) fn give_up(
 ) -> rusqlite::Result<Option<TrafficEvent>> {
     let event = conn
         .prepare_cached(&format!(
-            "UPDATE event_open AS o SET given_up_at = ?3
-             WHERE o.source = ?1 AND o.number = ?2 AND o.given_up_at IS NULL
+            "UPDATE events AS o SET given_up_at = ?3
+             WHERE o.complete = 0 AND o.source = ?1 AND o.number = ?2 AND o.given_up_at IS NULL
                AND (NOT {HAS_NOT_ENDED} OR {IS_DROPPED})
              RETURNING client_ip, timestamp, modes, answered, mismatches"
         ))?
@@ -106,7 +107,7 @@ pub(super) fn count(conn: &Connection) -> rusqlite::Result<(u64, u64)> {
     let counts: (i64, i64) = conn
         .prepare_cached(&format!(
             "SELECT count(*), coalesce(sum(NOT {HAS_NOT_ENDED} AND NOT {IS_DROPPED}), 0)
-             FROM event_open o WHERE o.given_up_at IS NULL"
+             FROM events o INDEXED BY events_open WHERE o.complete = 0 AND o.given_up_at IS NULL"
         ))?
         .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok((u64::try_from(counts.0).unwrap_or(0), u64::try_from(counts.1).unwrap_or(0)))
@@ -117,8 +118,8 @@ pub(super) fn count(conn: &Connection) -> rusqlite::Result<(u64, u64)> {
 pub(super) fn count_upto(conn: &Connection, source: Source, upto: u64) -> rusqlite::Result<u64> {
     let count: i64 = conn
         .prepare_cached(&format!(
-            "SELECT count(*) FROM event_open o
-             WHERE o.source = ?1 AND o.number <= ?2 AND o.given_up_at IS NULL AND NOT {IS_DROPPED}"
+            "SELECT count(*) FROM events o INDEXED BY events_open
+             WHERE o.complete = 0 AND o.source = ?1 AND o.number <= ?2 AND o.given_up_at IS NULL AND NOT {IS_DROPPED}"
         ))?
         .query_row(params![source.0.to_be_bytes(), int(upto)], |row| row.get(0))?;
     Ok(u64::try_from(count).unwrap_or(0))
@@ -126,6 +127,6 @@ pub(super) fn count_upto(conn: &Connection, source: Source, upto: u64) -> rusqli
 
 /// Whether `source` has open events.
 pub(super) fn any_of(conn: &Connection, source: Source) -> rusqlite::Result<bool> {
-    conn.prepare_cached("SELECT 1 FROM event_open WHERE source = ?1 AND given_up_at IS NULL")?
+    conn.prepare_cached("SELECT 1 FROM events WHERE source = ?1 AND complete = 0 AND given_up_at IS NULL")?
         .exists([source.0.to_be_bytes()])
 }

@@ -6,7 +6,8 @@ mod ddl;
 use rusqlite::Connection;
 
 use super::seen;
-use ddl::{EVENT_COLUMNS_V2, OBJECTS, TABLES_V1, TABLES_V2, TRIGGERS, VIEW};
+pub(super) use ddl::TABLES_V1;
+use ddl::{EVENT_COLUMNS_V2, EVENTS_OPEN, OBJECTS, TABLES_V2, TRIGGERS, VIEW};
 
 /// A step that may be taken again: what is there already stays as it is.
 type Step = fn(&Connection) -> rusqlite::Result<()>;
@@ -21,11 +22,12 @@ fn v1(conn: &Connection) -> rusqlite::Result<()> {
 fn v2(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch(TABLES_V2)?;
     let mut has = conn.prepare("SELECT 1 FROM pragma_table_info('events') WHERE name = ?1")?;
-    for column in EVENT_COLUMNS_V2 {
+    for (column, kind) in EVENT_COLUMNS_V2 {
         if !has.exists([column])? {
-            conn.execute_batch(&format!("ALTER TABLE events ADD COLUMN {column} TEXT"))?;
+            conn.execute_batch(&format!("ALTER TABLE events ADD COLUMN {column} {kind}"))?;
         }
     }
+    conn.execute_batch(EVENTS_OPEN)?;
     seen::count_anew(conn)?;
     conn.execute_batch(VIEW)
 }

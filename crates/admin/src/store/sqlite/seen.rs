@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 
-use super::events::int;
+use super::events::{NEWEST, int};
 use super::shared::locked;
 use crate::store::{SeenRow, time_text};
 
@@ -28,6 +28,8 @@ const UPTO: &str = "seen.upto";
 
 /// See the module.
 pub(super) struct Seen {
+    /// Addresses that are kept at most.
+    limit: usize,
     places: Vec<Place>,
     by_address: HashMap<IpAddr, usize>,
     /// One item per place, with a count that it had once: the smallest is found by
@@ -58,8 +60,9 @@ impl Place {
 }
 
 impl Seen {
-    fn empty() -> Self {
+    fn empty(limit: usize) -> Self {
         Self {
+            limit,
             places: Vec::new(),
             by_address: HashMap::new(),
             by_count: BinaryHeap::new(),
@@ -70,7 +73,7 @@ impl Seen {
 
     /// What is stored, and what events say that came after it was.
     pub(super) fn load(conn: &Connection) -> rusqlite::Result<Self> {
-        let mut seen = Self::empty();
+        let mut seen = Self::empty(PLACES);
         let mut table =
             conn.prepare("SELECT ip, count, over, last_seen FROM seen_addresses ORDER BY place")?;
         let mut rows = table.query([])?;
@@ -83,6 +86,7 @@ impl Seen {
         let mut after = conn.prepare(
             "SELECT client_ip, timestamp FROM events
              WHERE id > coalesce((SELECT value FROM meta WHERE name = ?1), 0) AND client_ip IS NOT NULL
+               AND complete = 1
              ORDER BY id",
         )?;
         let mut rows = after.query([UPTO])?;
@@ -100,7 +104,7 @@ impl Seen {
         let place = self.places.len();
         // The table has one row per place, and each address once: somebody may have
         // written another one.
-        if place >= PLACES || self.by_address.contains_key(&address) {
+        if place >= self.limit || self.by_address.contains_key(&address) {
             return;
         }
         self.by_address.insert(address, place);
@@ -113,7 +117,7 @@ impl Seen {
         let address = address.to_canonical();
         let place = match self.by_address.get(&address) {
             Some(&place) => place,
-            None if self.places.len() < PLACES => {
+            None if self.places.len() < self.limit => {
                 self.put(address, 0, 0, time_ms);
                 self.places.len() - 1
             }
@@ -228,9 +232,6 @@ impl SharedSeen {
     }
 }
 
-/// The newest row of `events`.
-const NEWEST: &str = "(SELECT coalesce(max(id), 0) FROM events)";
-
 /// Fills the table from the events that are there, if it is empty: it is new, or
 /// somebody emptied it.
 pub(super) fn count_anew(conn: &Connection) -> rusqlite::Result<()> {
@@ -240,10 +241,48 @@ pub(super) fn count_anew(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute(
         "INSERT INTO seen_addresses (place, ip, count, over, last_seen)
          SELECT row_number() OVER () - 1, * FROM (
-           SELECT client_ip, count(*) AS n, 0, max(timestamp) FROM events WHERE client_ip IS NOT NULL
-           GROUP BY client_ip ORDER BY n DESC LIMIT ?1)",
+           SELECT client_ip, count(*) AS n, 0, max(timestamp) FROM events
+           WHERE client_ip IS NOT NULL AND (complete = 1 OR given_up_at IS NOT NULL) GROUP BY client_ip ORDER BY n DESC LIMIT ?1)",
         params![int(PLACES as u64)],
     )?;
     conn.execute(&format!("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, {NEWEST})"), [UPTO])?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn address(n: u32) -> IpAddr {
+        Ipv4Addr::from_bits(n).into()
+    }
+
+    proptest! {
+        #[test]
+        fn a_count_is_never_too_low_nor_further_off_than_it_says(
+            requests in prop::collection::vec(prop_oneof![0u32..6, 0u32..60], 0..600), limit in 1usize..12,
+        ) {
+            let mut seen = Seen::empty(limit);
+            let mut exact: HashMap<IpAddr, u64> = HashMap::new();
+            for &n in &requests {
+                seen.note(address(n), 0);
+                *exact.entry(address(n)).or_default() += 1;
+            }
+            let kept = seen.top(usize::MAX);
+            prop_assert!(kept.len() <= limit && kept.is_sorted_by(|a, b| a.count >= b.count));
+            prop_assert_eq!(kept.iter().map(|row| row.count).sum::<u64>(), requests.len() as u64);
+            let rarest = kept.last().map_or(0, |row| row.count);
+            for (address, count) in exact {
+                match seen.one(address) {
+                    Some(row) => prop_assert!(row.count >= count && row.count - row.over <= count, "{row:?} {count}"),
+                    None => prop_assert!(count <= rarest, "{address} {count} {rarest}"),
+                }
+            }
+        }
+    }
 }

@@ -7,4 +7,7 @@ mod foreign;
 mod keeping;
 mod ledger;
 mod locks;
+mod opens;
+mod speed;
 mod support;
+mod upgrade;

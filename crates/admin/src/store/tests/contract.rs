@@ -52,6 +52,41 @@ fn what_is_gone_is_told_as_gone() {
 }
 
 #[test]
+fn every_table_is_told_and_only_what_changed_of_it() {
+    for fixture in stores() {
+        block_on(async {
+            let store = &*fixture.store;
+            let flag = |value: &str| Change::SetFlags { flags: vec![("f".to_owned(), value.to_owned())] };
+            let rule = Change::PutGeoRule { name: "g".to_owned(), document: "{}".to_owned() };
+            store.commit(flag("true"), "test").await.unwrap();
+            let before = store.commit(rule, "test").await.unwrap().seq;
+            let countries =
+                |table: &[u8]| Change::SetCountries { source: "s".to_owned(), table: table.to_vec() };
+            store.commit(countries(&[1; 100_000]), "test").await.unwrap();
+            store.commit(countries(&[2; 100_000]), "test").await.unwrap();
+            store.commit(flag("\"shadow\""), "test").await.unwrap();
+            store.commit(Change::DeleteGeoRule { name: "g".to_owned() }, "test").await.unwrap();
+            let Changes::Rows { seq, rows } = store.changes_since(before).await.unwrap() else {
+                panic!("a reload")
+            };
+            let all = everything(store).await;
+            assert_eq!((seq, all.seq), (before + 4, before + 4));
+            assert_eq!((rows.ips, rows.routes), (vec![], vec![]));
+            assert_eq!(rows.geo_rules, [("g".to_owned(), None)]);
+            assert_eq!(rows.flags, [("f".to_owned(), Some(all.flags[0].clone()))]);
+            assert_eq!(all.flags[0].value, "\"shadow\"");
+            assert_eq!(rows.countries, Some(all.countries.clone()));
+            assert_eq!(all.countries.unwrap().table, vec![2; 100_000]);
+            assert!(all.geo_rules.is_empty());
+            let Changes::Rows { rows, .. } = store.changes_since(seq - 1).await.unwrap() else {
+                panic!("a reload")
+            };
+            assert_eq!((rows.flags, rows.countries), (vec![], None));
+        });
+    }
+}
+
+#[test]
 fn nothing_to_do_takes_no_number() {
     for fixture in stores() {
         block_on(async {

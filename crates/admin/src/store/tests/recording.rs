@@ -1,9 +1,11 @@
 //! Events: stored once each, and counted.
 
-use tidegate_policy::wire::event::{Source, SourceReport, SourceState};
+use tidegate_policy::check::{Answered, Check, PerCheck};
+use tidegate_policy::flags::{Mode, Modes};
+use tidegate_policy::wire::event::{Mismatch, Source, SourceState};
 
-use super::support::{batch, block_on, post, post_of, stores};
-use crate::store::{Append, Appended};
+use super::support::{batch, batch_of, block_on, checked_event, gateway, open, post_of, report, stores};
+use crate::store::{Appended, CheckCounts};
 
 #[test]
 fn a_batch_is_stored_once() {
@@ -21,10 +23,6 @@ fn a_batch_is_stored_once() {
             assert_eq!((counts.pending, counts.lost, counts.unclosed), (0, 0, 0));
         });
     }
-}
-
-fn report(source: u128, numbered_hi: u64, state: SourceState) -> Append {
-    Append { sources: vec![SourceReport { source: Source(source), numbered_hi, state }], ..post() }
 }
 
 #[test]
@@ -45,6 +43,105 @@ fn what_is_missing_is_pending_then_lost_then_here_after_all() {
             store.append(post_of(vec![late])).await.unwrap();
             let counts = store.recording().await.unwrap();
             assert_eq!((counts.stored, counts.pending, counts.lost, counts.unclosed), (5, 0, 1, 0));
+        });
+    }
+}
+
+#[test]
+fn an_open_event_waits_for_its_end_and_is_counted_with_it() {
+    for fixture in stores() {
+        block_on(async {
+            let store = &*fixture.store;
+            store.open_event(gateway(1), open(7, 2)).await.unwrap();
+            store.open_event(gateway(1), open(7, 2)).await.unwrap();
+            let counts = store.recording().await.unwrap();
+            assert_eq!((counts.numbered, counts.stored, counts.open), (2, 0, 1));
+            assert_eq!((counts.pending, counts.lost, counts.alive), (2, 0, 1));
+            assert_eq!((counts.checks, store.seen(9).await.unwrap()), (PerCheck::default(), vec![]));
+            assert_eq!(store.gateways_with_open_sources().await.unwrap(), [gateway(1)]);
+
+            let events = || vec![1, 2].into_iter().map(|n| checked_event(n, "192.0.2.1", Modes::default()));
+            let whole = || post_of(vec![batch_of(7, events().collect())]);
+            let appended = store.append(whole()).await.unwrap();
+            assert_eq!(appended, Appended { stored: 2, duplicates: 0 });
+            let counts = store.recording().await.unwrap();
+            assert_eq!((counts.numbered, counts.stored, counts.open, counts.pending), (2, 2, 0, 0));
+            assert_eq!(counts.checks.ip.direct, 2);
+            assert_eq!(store.seen_one("192.0.2.1").await.unwrap().unwrap().count, 2);
+
+            // Late, or again: nothing changes.
+            store.open_event(gateway(1), open(7, 2)).await.unwrap();
+            assert_eq!(store.append(whole()).await.unwrap(), Appended { stored: 0, duplicates: 2 });
+            let after = store.recording().await.unwrap();
+            assert_eq!((after.checks, after.open, after.stored), (counts.checks, 0, 2));
+            assert_eq!(store.seen_one("::ffff:192.0.2.1").await.unwrap().unwrap().count, 2);
+        });
+    }
+}
+
+#[test]
+fn an_open_event_is_not_lost_with_its_source() {
+    for fixture in stores() {
+        block_on(async {
+            let store = &*fixture.store;
+            store.open_event(gateway(1), open(7, 3)).await.unwrap();
+            store.append(report(7, 4, SourceState::Dead)).await.unwrap();
+            let counts = store.recording().await.unwrap();
+            assert_eq!((counts.numbered, counts.stored, counts.open), (4, 0, 1));
+            assert_eq!((counts.pending, counts.lost, counts.unclosed), (1, 3, 1));
+        });
+    }
+}
+
+#[test]
+fn checks_are_counted_by_who_answered_and_what_shadow_found() {
+    let mismatch = |check, direct_seq, cached_seq| Mismatch {
+        check,
+        direct: "banned".to_owned(),
+        cached: "not banned".to_owned(),
+        direct_seq,
+        cached_seq,
+    };
+    let shadow = Modes { ip: Mode::Shadow, geo: Mode::Cached, ..Modes::default() };
+    let mut events: Vec<_> = (1..=5).map(|n| checked_event(n, "192.0.2.1", shadow)).collect();
+    events[0].mismatches = vec![mismatch(Check::Ip, 9, 8)];
+    events[1].mismatches = vec![mismatch(Check::Ip, 9, 9)];
+    events[2].answered = PerCheck { ip: Answered::Fallback, geo: Answered::Cache, route: Answered::Nobody };
+    events[3].answered = PerCheck::default();
+    events[4].modes = None;
+    for fixture in stores() {
+        block_on(async {
+            let store = &*fixture.store;
+            store.append(post_of(vec![batch_of(7, events.clone())])).await.unwrap();
+            let checks = store.recording().await.unwrap().checks;
+            let of_two = CheckCounts { direct: 2, ..CheckCounts::default() };
+            assert_eq!(
+                checks.ip,
+                CheckCounts { fallback: 1, compared: 2, mismatched: 2, lagging: 1, ..of_two }
+            );
+            assert_eq!(checks.geo, CheckCounts { cache: 1, ..of_two });
+            assert_eq!(checks.route, CheckCounts { unavailable: 1, ..of_two });
+        });
+    }
+}
+
+#[test]
+fn addresses_are_listed_by_how_often_they_were_seen() {
+    for fixture in stores() {
+        block_on(async {
+            let store = &*fixture.store;
+            let clients = ["192.0.2.1", "2001:db8::1", "192.0.2.1", "::ffff:192.0.2.2", "192.0.2.1"];
+            let events = (1..).zip(clients).map(|(n, client)| checked_event(n, client, Modes::default()));
+            store.append(post_of(vec![batch_of(7, events.collect())])).await.unwrap();
+            let seen = store.seen(2).await.unwrap();
+            let rows: Vec<_> = seen.iter().map(|row| (row.ip.as_str(), row.count, row.over)).collect();
+            assert_eq!(rows, [("192.0.2.1", 3, 0), ("192.0.2.2", 1, 0)]);
+            assert_eq!(seen[0].last_seen, "2026-11-23 18:00:01.005");
+            assert_eq!(store.seen(9).await.unwrap().len(), 3);
+            assert_eq!(store.seen_one("2001:db8::1").await.unwrap().unwrap().count, 1);
+            for unknown in ["192.0.2.9", "nobody"] {
+                assert_eq!(store.seen_one(unknown).await.unwrap(), None);
+            }
         });
     }
 }

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use tidegate_policy::wire::event::{Batch, Source, TrafficEvent};
+use tidegate_policy::check::{Answered, PerCheck};
+use tidegate_policy::flags::Modes;
+use tidegate_policy::wire::event::{Batch, OpenEvent, Source, SourceReport, SourceState, TrafficEvent};
 use tidegate_policy::wire::sync::Gateway;
 
 use crate::store::sqlite::{Options, SqliteStore};
@@ -99,4 +101,31 @@ pub(crate) fn batch(source: u128, first: u64, last: u64) -> Batch {
 /// A post of these batches.
 pub(crate) fn post_of(batches: Vec<Batch>) -> Append {
     Append { batches, ..post() }
+}
+
+/// An event of `number` whose checks were answered as the flags' start says.
+pub(crate) fn checked_event(number: u64, client: &str, modes: Modes) -> TrafficEvent {
+    TrafficEvent {
+        number,
+        time_ms: 1_795_456_801_000 + number,
+        client: Some(client.parse().unwrap()),
+        modes: Some(modes),
+        answered: PerCheck::from_fn(|_| Answered::Direct),
+        ..TrafficEvent::default()
+    }
+}
+
+/// A batch of these events, the highest so far.
+pub(crate) fn batch_of(source: u128, events: Vec<TrafficEvent>) -> Batch {
+    let (first, last) = (events[0].number, events[events.len() - 1].number);
+    Batch { source: Source(source), first, numbered_hi: last, events, ..Batch::default() }
+}
+
+/// The open event of `number` of `source`, from a client of its own.
+pub(crate) fn open(source: u128, number: u64) -> OpenEvent {
+    OpenEvent { source: Source(source), event: checked_event(number, "192.0.2.1", Modes::default()) }
+}
+
+pub(crate) fn report(source: u128, numbered_hi: u64, state: SourceState) -> Append {
+    Append { sources: vec![SourceReport { source: Source(source), numbered_hi, state }], ..post() }
 }

@@ -3,7 +3,7 @@
 /// Tables that people write have exactly one unique key and no rowid: a REPLACE
 /// by rowid, or by a second key, would delete a row that no trigger sees. The log
 /// holds the raw key; `tbl` is a table's name or one of [`RELOAD`] and [`EPOCH`].
-pub(super) const TABLES_V1: &str = "
+pub(in crate::store::sqlite) const TABLES_V1: &str = "
 CREATE TABLE IF NOT EXISTS ip_monitor (
   ip TEXT PRIMARY KEY NOT NULL CHECK (typeof(ip) = 'text'),
   status TEXT NOT NULL DEFAULT 'banned',
@@ -113,35 +113,6 @@ CREATE TABLE IF NOT EXISTS geo_countries (
   imported_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
   data BLOB NOT NULL
 );
-CREATE TABLE IF NOT EXISTS event_open (
-  source BLOB NOT NULL,
-  number INTEGER NOT NULL,
-  timestamp TEXT NOT NULL,
-  node TEXT NOT NULL,
-  method TEXT,
-  host TEXT,
-  path TEXT,
-  route TEXT,
-  client_ip TEXT,
-  verdict TEXT NOT NULL,
-  reason TEXT,
-  rule TEXT,
-  status INTEGER,
-  duration_us INTEGER,
-  upstream_us INTEGER,
-  bytes_in INTEGER,
-  bytes_out INTEGER,
-  user_agent TEXT,
-  tunnel INTEGER NOT NULL,
-  tables_seq INTEGER NOT NULL,
-  country TEXT,
-  modes TEXT,
-  answered TEXT,
-  mismatches TEXT,
-  given_up_at TEXT,
-  PRIMARY KEY (source, number)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS event_open_timestamp ON event_open (timestamp);
 CREATE TABLE IF NOT EXISTS check_counts (
   name TEXT PRIMARY KEY NOT NULL,
   cache INTEGER NOT NULL DEFAULT 0,
@@ -170,38 +141,38 @@ CREATE TABLE IF NOT EXISTS audit (
 );
 ";
 
-/// Columns that the second version added to `events`.
-pub(super) const EVENT_COLUMNS_V2: [&str; 4] = ["country", "modes", "answered", "mismatches"];
+/// Columns that the second version added to `events`. Those that were there are
+/// complete.
+pub(super) const EVENT_COLUMNS_V2: [(&str, &str); 6] = [
+    ("country", "TEXT"),
+    ("modes", "TEXT"),
+    ("answered", "TEXT"),
+    ("mismatches", "TEXT"),
+    ("complete", "INTEGER NOT NULL DEFAULT 1"),
+    ("given_up_at", "TEXT"),
+];
 
-/// A row of `traffic_events`, but for `complete`.
-macro_rules! view_columns {
-    () => {
-        "lower(hex(source)) AS source, number, timestamp, node, method, host, path, route,
+/// Finds the events that have not ended by their number: an index of those only.
+/// They lie in the table of all events because a view over two tables costs what
+/// the guide's questions cannot afford: a COUNT over its WHERE reads no index
+/// alone any more (0.9 s instead of 0.02 s CPU for 1.2 million rows), and an ORDER
+/// BY timestamp sorts everything first.
+pub(super) const EVENTS_OPEN: &str =
+    "CREATE UNIQUE INDEX IF NOT EXISTS events_open ON events (source, number) WHERE complete = 0";
+
+/// Events as people ask for them; those that have not ended are not `complete`.
+pub(super) const VIEW: &str = "
+DROP VIEW IF EXISTS traffic_events;
+CREATE VIEW traffic_events AS SELECT
+  lower(hex(source)) AS source, number, timestamp, node, method, host, path, route,
   client_ip, country, verdict, reason, rule, status,
   duration_us / 1000.0 AS duration_ms, upstream_us / 1000.0 AS upstream_ms,
-  bytes_in, bytes_out, user_agent, tunnel, tables_seq, modes, answered, mismatches"
-    };
-}
-
-/// Events as people ask for them: those that ended, and those whose response has
-/// begun. `timestamp` stays a bare column on both sides, so that both indexes
-/// serve a WHERE on the view.
-pub(super) const VIEW: &str = concat!(
-    "
-DROP VIEW IF EXISTS traffic_events;
-CREATE VIEW traffic_events AS
-SELECT ",
-    view_columns!(),
-    ", 1 AS complete FROM events
-UNION ALL
-SELECT ",
-    view_columns!(),
-    ", 0 AS complete FROM event_open;
-"
-);
+  bytes_in, bytes_out, user_agent, tunnel, tables_seq, modes, answered, mismatches, complete
+FROM events;
+";
 
 /// Tables, indexes and views of ours.
-pub(super) const OBJECTS: [&str; 20] = [
+pub(super) const OBJECTS: [&str; 19] = [
     "ip_monitor",
     "routes",
     "flags",
@@ -216,8 +187,7 @@ pub(super) const OBJECTS: [&str; 20] = [
     "dropped",
     "events",
     "events_timestamp",
-    "event_open",
-    "event_open_timestamp",
+    "events_open",
     "check_counts",
     "seen_addresses",
     "audit",

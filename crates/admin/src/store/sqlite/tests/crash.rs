@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::support::{selected, stranger};
 use crate::store::sqlite::{Options, SqliteStore};
-use crate::store::tests::support::{ban, batch, block_on, post_of};
+use crate::store::tests::support::{ban, batch, block_on, gateway, open, post_of};
 use crate::store::{Append, Store};
 
 const DATABASE: &str = "TIDEGATE_TEST_CRASH_DATABASE";
@@ -20,11 +21,30 @@ const RUN: u64 = 700;
 /// The post with this index: the next run of each source.
 fn nth(index: u64) -> Append {
     let first = index * RUN + 1;
-    post_of((0..SOURCES).map(|source| batch(source, first, first + RUN - 1)).collect())
+    let runs = (0..SOURCES).map(|source| {
+        let mut run = batch(source, first, first + RUN - 1);
+        run.events.iter_mut().for_each(|event| event.client = Some(client(event.number)));
+        run
+    });
+    post_of(runs.collect())
 }
 
 fn address(index: u64) -> String {
     format!("10.1.{}.{}", index / 250, index % 250)
+}
+
+/// A hundred of them.
+fn client(number: u64) -> IpAddr {
+    format!("192.0.2.{}", number % 100).parse().unwrap()
+}
+
+/// Open events of the numbers that the post with this index completes.
+async fn open_some(store: &SqliteStore, index: u64) {
+    for source in 0..SOURCES {
+        let mut event = open(source, index * RUN + 1 + index % RUN);
+        event.event.client = Some(client(event.event.number));
+        store.open_event(gateway(1), event).await.unwrap();
+    }
 }
 
 /// The service that is killed: it is this program again, told by its environment.
@@ -37,6 +57,7 @@ fn service() {
         let options = Options { ingest_every: Duration::ZERO, ..Options::default() };
         let store = SqliteStore::open(&path, options).unwrap();
         for index in from..POSTS {
+            open_some(&store, index).await;
             let (address, post) = (address(index), nth(index));
             let (banned, stored) = tokio::join!(store.commit(ban(&address), "test"), store.append(post));
             assert!(banned.is_ok() && stored.is_ok());
@@ -95,6 +116,9 @@ fn nothing_is_lost_and_nothing_twice_when_the_service_is_killed() {
             })
             .unwrap();
         assert_eq!(rows, (i64::try_from(all).unwrap(), i64::try_from(all).unwrap()));
+        assert_eq!((counts.open, counts.incomplete), (0, 0));
+        let seen = store.seen(1_000).await.unwrap();
+        assert_eq!((seen.len(), seen.iter().map(|row| row.count).sum::<u64>()), (100, all));
         let banned: BTreeSet<String> = selected(&path).ips.into_keys().collect();
         assert_eq!(banned, (0..POSTS).map(address).collect());
     });

@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite::backup::Backup;
+use tidegate_policy::check::{Answered, Check};
+use tidegate_policy::flags::{Mode, Modes};
+use tidegate_policy::geo::Country;
+use tidegate_policy::wire::event::Mismatch;
 
 use super::support::{Follower, Home, cli, home, noticed, selected, stranger};
 use crate::store::sqlite::file::beside;
@@ -255,6 +259,12 @@ fn the_view_is_as_people_ask_it() {
         events.events[0].path = Some(b"/\xff".to_vec());
         events.events[0].duration_us = Some(1500);
         events.events[0].client = Some("2001:db8::1".parse().unwrap());
+        events.events[0].country = Country::new(b"de");
+        events.events[0].modes = Some(Modes { geo: Mode::Shadow, parallel: true, ..Modes::default() });
+        events.events[0].answered.geo = Answered::Direct;
+        let (direct, cached) = ("DE".to_owned(), "none".to_owned());
+        events.events[0].mismatches =
+            vec![Mismatch { check: Check::Geo, direct, cached, direct_seq: 3, cached_seq: 2 }];
         events.events[1].time_ms = u64::MAX;
         home.store.append(post_of(vec![events])).await.unwrap();
         let conn = stranger(&home.path);
@@ -268,17 +278,22 @@ fn the_view_is_as_people_ask_it() {
             1
         );
         let row = "source = '000000000000000000000000000000ab' AND number = 1 AND node = 'node-1' AND host IS NULL
-                   AND path = '/\u{fffd}' AND duration_ms = 1.5 AND client_ip = '2001:db8::1' AND country IS NULL
+                   AND path = '/\u{fffd}' AND duration_ms = 1.5 AND client_ip = '2001:db8::1' AND country = 'DE'
+                   AND modes = 'ip=direct,geo=shadow,route=direct,parallel=on,async=off'
+                   AND answered = 'ip=unneeded,geo=direct,route=unneeded'
+                   AND mismatches ->> '$[0].check' = 'geo' AND mismatches ->> '$[0].direct' = 'DE'
+                   AND mismatches ->> '$[0].cached' = 'none' AND mismatches ->> '$[0].cached_seq' = 2
                    AND verdict = 'unseen' AND tunnel = 0 AND complete = 1 AND upstream_ms IS NULL";
         assert_eq!(ask(&format!("SELECT count(*) FROM traffic_events WHERE {row}")), 1);
-        let plan: String = conn
-            .query_row(
-                "EXPLAIN QUERY PLAN SELECT count(*) FROM traffic_events WHERE timestamp > datetime('now', '-5 minutes')",
-                [],
-                |row| row.get(3),
-            )
-            .unwrap();
-        assert!(plan.contains("events_timestamp"), "{plan}");
+        assert_eq!(ask("SELECT count(*) FROM traffic_events WHERE modes IS NULL AND mismatches IS NULL"), 1);
+        let plan = |sql: &str| {
+            conn.query_row(&format!("EXPLAIN QUERY PLAN {sql}"), [], |row| row.get::<_, String>(3)).unwrap()
+        };
+        let guide =
+            plan("SELECT count(*) FROM traffic_events WHERE timestamp > datetime('now', '-5 minutes')");
+        assert!(guide.contains("COVERING INDEX events_timestamp"), "{guide}");
+        let last = plan("SELECT path FROM traffic_events ORDER BY timestamp DESC LIMIT 5");
+        assert!(last.contains("INDEX events_timestamp"), "{last}");
         assert_eq!(selected(&home.path).ips.len(), 0);
     });
 }

@@ -65,6 +65,65 @@ fn replace() {
 }
 
 #[test]
+fn flags_and_geo_rules_are_people_s_too() {
+    let before = "INSERT INTO flags (name, value) VALUES ('a', 'true'), ('b', 'true'), ('c', 'true');
+                  INSERT INTO geo_rules (name, document) VALUES ('x', '1'), ('y', '2')";
+    let sql = "INSERT OR REPLACE INTO flags VALUES ('a', 'false', datetime('now'));
+               INSERT OR REPLACE INTO flags (name) VALUES ('b');
+               UPDATE flags SET name = 'd', value = '\"shadow\"' WHERE name = 'c';
+               UPDATE OR REPLACE geo_rules SET name = 'y' WHERE name = 'x';
+               REPLACE INTO geo_rules (name, document) VALUES ('z', '{}')";
+    seen(before, sql, |follower| {
+        let flags: Vec<_> =
+            follower.has.flags.values().map(|f| (f.name.as_str(), f.value.as_str())).collect();
+        assert_eq!(flags, [("a", "false"), ("b", "false"), ("d", "\"shadow\"")]);
+        assert!(follower.has.flags["b"].updated_at.is_some());
+        let rules: Vec<_> =
+            follower.has.geo_rules.values().map(|r| (r.name.as_str(), r.document.as_str())).collect();
+        assert_eq!(rules, [("y", "1"), ("z", "{}")]);
+    });
+    seen(before, "DELETE FROM flags; DELETE FROM geo_rules WHERE name = 'y'", |follower| {
+        assert!(follower.has.flags.is_empty());
+        assert_eq!(follower.has.geo_rules.keys().collect::<Vec<_>>(), ["x"]);
+    });
+}
+
+#[test]
+fn there_is_one_country_table_whoever_writes_it() {
+    let before = "INSERT INTO geo_countries (source, data) VALUES ('old', x'01')";
+    let replace = "REPLACE INTO geo_countries (id, source, data) VALUES (1, 'new', x'02')";
+    seen(before, replace, |follower| {
+        let countries = follower.has.countries.as_ref().unwrap();
+        assert_eq!((countries.source.as_str(), countries.table.as_slice()), ("new", [2].as_slice()));
+    });
+    seen(before, "UPDATE geo_countries SET data = x'0303'", |follower| {
+        assert_eq!(follower.has.countries.as_ref().unwrap().table, [3, 3]);
+    });
+    seen(before, "DELETE FROM geo_countries", |follower| assert_eq!(follower.has.countries, None));
+    seen("", replace, |follower| assert!(follower.has.countries.is_some()));
+}
+
+#[test]
+fn a_dropped_trigger_of_flags_is_put_back_and_what_it_missed_is_read() {
+    block_on(async {
+        let home = home();
+        let mut follower = Follower::new(&home.store).await;
+        stranger(&home.path)
+            .execute_batch(
+                "DROP TRIGGER flags_inserted; INSERT INTO flags (name, value) VALUES ('a', 'true')",
+            )
+            .unwrap();
+        noticed(&home.store, "put back: trigger flags_inserted").await;
+        follower.settles(&home).await;
+        assert_eq!(follower.has.flags["a"].value, "true");
+        stranger(&home.path).execute_batch("DROP TABLE flags; DROP TABLE geo_countries").unwrap();
+        noticed(&home.store, "put back: flags, geo_countries").await;
+        follower.settles(&home).await;
+        assert!(follower.has.flags.is_empty());
+    });
+}
+
+#[test]
 fn another_key_by_update() {
     let before = "INSERT INTO ip_monitor (ip) VALUES ('1.1.1.1'), ('2.2.2.2');
                   INSERT INTO routes (name, document) VALUES ('a', '1'), ('b', '2')";
@@ -117,6 +176,9 @@ fn keys_that_no_trigger_could_tell_are_refused() {
         "INSERT INTO ip_monitor (ip) VALUES (x'31')",
         "INSERT INTO routes (name, document) VALUES (NULL, '1')",
         "REPLACE INTO ip_monitor (rowid, ip) VALUES (1, '1.1.1.1')",
+        "INSERT INTO flags (name) VALUES (NULL)",
+        "REPLACE INTO flags (rowid, name) VALUES (1, 'a')",
+        "INSERT INTO geo_countries (id, data) VALUES (2, x'00')",
     ] {
         assert!(stranger(&home.path).execute_batch(sql).is_err(), "{sql}");
     }
@@ -261,13 +323,19 @@ fn vacuum() {
 fn statement() -> impl Strategy<Value = String> {
     let key = prop::sample::select(vec!["1.1.1.1", "1.1.1.1/32", "::ffff:1.1.1.1", "2.2.2.2", "x"]);
     let status = prop::sample::select(vec!["banned", "allowed"]);
-    (0..7, key.clone(), key, status).prop_map(|(kind, a, b, status)| match kind {
+    (0..13, key.clone(), key, status).prop_map(|(kind, a, b, status)| match kind {
         0 => format!("INSERT OR REPLACE INTO ip_monitor (ip, status) VALUES ('{a}', '{status}')"),
         1 => format!("UPDATE OR REPLACE ip_monitor SET ip = '{a}' WHERE ip = '{b}'"),
         2 => format!("DELETE FROM ip_monitor WHERE ip = '{a}'"),
         3 => format!("UPDATE ip_monitor SET status = '{status}'"),
         4 => format!("UPDATE OR REPLACE routes SET name = '{a}' WHERE name = '{b}'"),
         5 => format!("REPLACE INTO routes (name, document) VALUES ('{a}', '{status}')"),
+        7 => format!("REPLACE INTO flags (name, value) VALUES ('{a}', '{status}')"),
+        8 => format!("UPDATE OR REPLACE geo_rules SET name = '{a}', document = name WHERE name <> '{b}'"),
+        9 => format!("REPLACE INTO geo_rules (name, document) VALUES ('{a}', '{status}')"),
+        10 => format!("REPLACE INTO geo_countries (id, source, data) VALUES (1, '{a}', x'00')"),
+        11 => "DELETE FROM geo_countries".to_owned(),
+        12 => format!("DELETE FROM flags WHERE name = '{a}'"),
         _ => format!("INSERT OR IGNORE INTO ip_monitor (ip) VALUES ('{a}')"),
     })
 }

@@ -7,7 +7,7 @@ use tidegate_policy::wire::event::{DropReason, DroppedRange, Source, SourceRepor
 use super::support::{Follower, Home, home, home_with, stranger};
 use crate::store::sqlite::Options;
 use crate::store::sqlite::events::bytes_in_use;
-use crate::store::tests::support::{ban, batch, block_on, post, post_of, until};
+use crate::store::tests::support::{ban, batch, block_on, gateway, open, post, post_of, report, until};
 use crate::store::time_text::{from_ms, now_ms};
 use crate::store::{Append, Changes, RecordingCounts, Store};
 
@@ -77,6 +77,29 @@ fn the_oldest_events_go_and_the_counts_stay() {
 }
 
 #[test]
+fn events_that_may_still_end_are_kept_and_those_that_may_not_go_with_their_age() {
+    block_on(async {
+        let home =
+            home_with(Options { chores_every: OFTEN, events_max_bytes: 1_000_000, ..Options::default() });
+        home.store.open_event(gateway(1), open(1, 1)).await.unwrap();
+        home.store.open_event(gateway(1), open(2, 1)).await.unwrap();
+        home.store.append(report(2, 1, SourceState::Dead)).await.unwrap();
+        let rows = "SELECT count(*) FROM traffic_events WHERE NOT complete";
+        until("given up", async || (counts(&home).await.incomplete == 1).then_some(())).await;
+        assert_eq!(number(&home, rows), 2);
+        for i in 0..20 {
+            home.store.append(post_of(vec![batch(3, i * 2_000 + 1, (i + 1) * 2_000)])).await.unwrap();
+        }
+        let conn = stranger(&home.path);
+        until("retention", async || (bytes_in_use(&conn).unwrap() <= 1_000_000).then_some(())).await;
+        assert_eq!(number(&home, rows), 1);
+        let now = counts(&home).await;
+        assert_eq!((now.open, now.incomplete, now.pending, now.lost), (1, 1, 1, 0));
+        assert_eq!((now.stored, now.numbered), (40_001, 40_002));
+    });
+}
+
+#[test]
 fn the_log_keeps_its_newest_row_and_its_numbers() {
     block_on(async {
         let options = Options {
@@ -118,13 +141,13 @@ fn the_log_keeps_what_is_young() {
     });
 }
 
-fn report(source: u128, numbered_hi: u64, state: SourceState) -> SourceReport {
-    SourceReport { source: Source(source), numbered_hi, state }
-}
-
 /// Counts that are stored, not heard.
 async fn counts(home: &Home) -> RecordingCounts {
     RecordingCounts { alive: 0, ..home.store.recording().await.unwrap() }
+}
+
+fn said(source: u128, numbered_hi: u64, state: SourceState) -> SourceReport {
+    SourceReport { source: Source(source), numbered_hi, state }
 }
 
 #[test]
@@ -135,7 +158,7 @@ fn sources_that_ended_are_folded_and_the_counts_stay() {
         let mut closing = batch(2, 1, 3);
         closing.closing = true;
         let posts = Append {
-            sources: vec![report(1, 9, SourceState::Dead), report(3, 2, SourceState::Alive)],
+            sources: vec![said(1, 9, SourceState::Dead), said(3, 2, SourceState::Alive)],
             dropped: vec![dropped],
             batches: vec![batch(1, 1, 3), closing, batch(3, 1, 1), batch(1, 2, 3)],
             ..post()
@@ -163,7 +186,7 @@ fn sources_that_ended_are_folded_and_the_counts_stay() {
 fn a_gap_of_a_living_source_is_lost_once_it_is_old() {
     block_on(async {
         let home = home();
-        let alive = |hi| Append { sources: vec![report(1, hi, SourceState::Alive)], ..post() };
+        let alive = |hi| report(1, hi, SourceState::Alive);
         home.store.append(post_of(vec![batch(1, 5, 6)])).await.unwrap();
         home.store.append(alive(8)).await.unwrap();
         let now = counts(&home).await;

@@ -1,0 +1,85 @@
+//! A database that the first version wrote.
+
+use std::path::Path;
+
+use super::support::{Follower, Home, stranger};
+use crate::store::sqlite::Options;
+use crate::store::sqlite::SqliteStore;
+use crate::store::sqlite::schema::TABLES_V1;
+use crate::store::tests::support::{ban, batch, block_on, post_of, until};
+use crate::store::{Change, Store};
+
+/// What the first version left, with three events of one address.
+fn written_by_the_first_version(path: &Path) {
+    let conn = stranger(path);
+    conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).unwrap();
+    conn.execute_batch(TABLES_V1).unwrap();
+    conn.execute_batch(
+        "CREATE VIEW traffic_events AS SELECT number, timestamp, NULL AS country, 1 AS complete FROM events;
+         CREATE TRIGGER ip_monitor_inserted AFTER INSERT ON ip_monitor BEGIN
+           INSERT INTO change_log (tbl, key) VALUES ('ip_monitor', NEW.ip); END;
+         INSERT INTO ip_monitor (ip) VALUES ('1.1.1.1');
+         INSERT INTO routes (name, document) VALUES ('a', '{}');
+         INSERT INTO sources (source, gateway, numbered_hi, stored, heard_at)
+           VALUES (x'00000000000000000000000000000007', 'g', 3, 3, 0);
+         INSERT INTO ledger VALUES (x'00000000000000000000000000000007', 1, 3);
+         WITH n(i) AS (VALUES (1), (2), (3))
+         INSERT INTO events (source, number, timestamp, node, client_ip, verdict, tunnel, tables_seq)
+           SELECT x'00000000000000000000000000000007', i, '2026-11-23 18:00:0' || i || '.000', 'n',
+             '192.0.2.1', 'allow', 0, 1 FROM n;
+         PRAGMA user_version = 1",
+    )
+    .unwrap();
+}
+
+#[test]
+fn it_is_brought_up_to_date_in_place() {
+    block_on(async {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tidegate.db");
+        written_by_the_first_version(&path);
+        let store = SqliteStore::open(&path, Options::default()).unwrap();
+        let home = Home { store, path, directory };
+        let mut follower = Follower::new(&home.store).await;
+        assert_eq!((follower.has.ips.len(), follower.has.routes.len()), (1, 1));
+        assert_eq!(home.store.health().notices, [] as [String; 0]);
+
+        let counts = home.store.recording().await.unwrap();
+        assert_eq!((counts.numbered, counts.stored, counts.open), (3, 3, 0));
+        let seen = home.store.seen(9).await.unwrap();
+        assert_eq!((seen.len(), seen[0].ip.as_str(), seen[0].count), (1, "192.0.2.1", 3));
+        assert_eq!(seen[0].last_seen, "2026-11-23 18:00:03.000");
+        let rows = "SELECT count(*) FROM traffic_events WHERE complete AND modes IS NULL AND country IS NULL";
+        let ask = |sql: &str| stranger(&home.path).query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(ask(rows), 3);
+
+        // It goes on as any other.
+        let appended = home.store.append(post_of(vec![batch(7, 2, 4)])).await.unwrap();
+        assert_eq!((appended.stored, appended.duplicates), (1, 2));
+        home.store.commit(ban("2.2.2.2"), "test").await.unwrap();
+        let flags = vec![("enableRouteCache".to_owned(), "true".to_owned())];
+        home.store.commit(Change::SetFlags { flags }, "test").await.unwrap();
+        stranger(&home.path).execute_batch("INSERT INTO flags (name, value) VALUES ('x', 'true')").unwrap();
+        follower.settles(&home).await;
+        assert_eq!((follower.has.flags.len(), follower.has.ips.len()), (2, 2));
+        assert_eq!(follower.reloads, []);
+    });
+}
+
+#[test]
+fn an_upgraded_database_may_be_moved_to_the_place_of_another() {
+    block_on(async {
+        let home = super::support::home();
+        let mut follower = Follower::new(&home.store).await;
+        let old = home.directory.path().join("old.db");
+        written_by_the_first_version(&old);
+        std::fs::rename(&old, &home.path).unwrap();
+        assert!(follower.reloads(&home).await.0);
+        assert_eq!((follower.has.ips.len(), follower.has.routes.len()), (1, 1));
+        until("the counts of the other", async || {
+            let seen = home.store.seen_one("192.0.2.1").await.unwrap();
+            seen.filter(|seen| seen.count == 3)
+        })
+        .await;
+    });
+}
