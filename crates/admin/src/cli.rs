@@ -1,5 +1,6 @@
 //! The command line. Every option of `serve` can also be an environment variable.
 
+mod geo;
 mod log;
 mod serve;
 mod token;
@@ -21,6 +22,9 @@ enum Command {
     /// Make, list and revoke the tokens that open the service's listeners.
     #[command(subcommand)]
     Token(token::Command),
+    /// Say where addresses are.
+    #[command(subcommand)]
+    Geo(geo::Command),
 }
 
 impl Cli {
@@ -32,6 +36,7 @@ impl Cli {
         match self.command {
             Command::Serve(args) => serve::run(&args),
             Command::Token(command) => token::run(&command),
+            Command::Geo(command) => geo::run(command),
         }
     }
 }

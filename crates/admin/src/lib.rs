@@ -5,6 +5,7 @@ pub mod auth;
 pub mod cli;
 pub mod feed;
 pub mod gateways;
+pub mod geo;
 pub mod problem;
 pub mod serve;
 pub mod store;

@@ -38,12 +38,12 @@ pub enum Command {
     },
 }
 
-/// Where the tokens are.
+/// Which database.
 #[derive(clap::Args, Debug)]
 pub struct Db {
     /// The database, a SQLite file; it is made if there is none.
     #[arg(long = "db", env = "TIDEGATE_DB", value_name = "PATH", default_value = "tidegate.db")]
-    path: PathBuf,
+    pub path: PathBuf,
 }
 
 fn name(text: &str) -> Result<String, String> {

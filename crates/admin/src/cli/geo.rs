@@ -1,0 +1,45 @@
+//! `tidegate geo`: the country table. Works beside a running service, which sees
+//! the change at once.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use super::token::Db;
+use crate::geo::{self, Format};
+use crate::store::Change;
+use crate::store::sqlite::SqliteStore;
+
+/// Whoever changes something from here, in the audit.
+const BY: &str = "command line";
+
+/// What to do with the country table.
+#[derive(clap::Subcommand, Debug)]
+pub enum Command {
+    /// Replace the country table by what files say: mmdb of MaxMind or DB-IP, or
+    /// CSV of start,end,country. On any error the table stays as it is.
+    Import {
+        /// The files, which together are the table: IPv4 and IPv6 may come apart.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        #[command(flatten)]
+        db: Db,
+        /// What the files are.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+}
+
+/// Does it.
+///
+/// # Errors
+/// When a file is not right, or the database cannot be opened.
+pub fn run(command: Command) -> anyhow::Result<()> {
+    let Command::Import { files, db, format } = command;
+    let imported = geo::read(&files, format).context("nothing was changed")?;
+    let said = imported.to_string();
+    let change = Change::SetCountries { source: imported.source, table: imported.table };
+    SqliteStore::commit_beside(&db.path, &change, BY)?;
+    print!("{said}");
+    Ok(())
+}
