@@ -1,14 +1,20 @@
 //! What the two listeners offer: people's on one, the gateways' on the other.
 
 mod applied;
+mod audit;
 mod bans;
 pub mod body;
+mod check;
+mod countries;
 mod cursor;
 mod data_plane;
 mod events;
+mod flags;
 mod gateways;
+mod geo_rules;
 mod health;
 mod ip_monitor;
+mod named;
 mod params;
 mod recording;
 mod refresh;
@@ -16,6 +22,7 @@ mod routes;
 pub mod time;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request};
@@ -23,6 +30,8 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use tidegate_policy::check::Check;
+use tidegate_policy::wire;
 use tokio::sync::watch;
 
 use crate::auth::{Door, Scope, Tokens, guard};
@@ -54,6 +63,29 @@ pub struct Context {
     pub stop: watch::Receiver<bool>,
     /// When the service began.
     pub started: Instant,
+    /// Whether gateways have countries from elsewhere than the country table.
+    pub country_headers: CountryHeaders,
+}
+
+/// Whether a gateway was seen to take its clients' countries from a header: then
+/// it is no trouble that there is no country table.
+#[derive(Clone, Debug, Default)]
+pub struct CountryHeaders(Arc<AtomicBool>);
+
+impl CountryHeaders {
+    /// One was.
+    pub fn note(&self) {
+        // Read first: all gateways' threads would pass this line around otherwise.
+        if !self.seen() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether one was, since the service began.
+    #[must_use]
+    pub fn seen(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl Context {
@@ -89,13 +121,23 @@ pub fn people(context: Context) -> Router {
         .route("/api/admin/ip-monitor/{*ip}", get(ip_monitor::one))
         .route("/api/admin/routes", get(routes::list))
         .route("/api/admin/routes/{name}", get(routes::one).put(routes::put).delete(routes::delete))
+        .route("/api/admin/geo-rules", get(geo_rules::list))
+        .route(
+            "/api/admin/geo-rules/{name}",
+            get(geo_rules::one).put(geo_rules::put).delete(geo_rules::delete),
+        )
+        .route("/api/admin/geo-countries", get(countries::table))
+        .route("/api/admin/geo-countries/{ip}", get(countries::one))
+        .route("/api/admin/optimization/flags", get(flags::get).put(flags::put))
         .route("/api/admin/optimization/recording/stats", get(recording::stats))
         // Gateways are told to load anew as a whole: every form does that.
         .route("/api/admin/optimization/cache/refresh", post(refresh::refresh))
         .route("/api/admin/optimization/cache/routes/refresh", post(refresh::refresh))
         .route("/api/admin/optimization/cache/ip/refresh", post(refresh::refresh))
+        .route("/api/admin/optimization/cache/geo/refresh", post(refresh::refresh))
         .route("/api/admin/optimization/warmup", post(refresh::warmup))
         .route("/api/admin/optimization/health", get(health::detailed))
+        .route("/api/admin/audit", get(audit::list))
         .route("/api/admin/gateways", get(gateways::list));
     let open = Router::new().route("/api/health", get(alive));
     finish(open, guarded, door, context)
@@ -108,7 +150,10 @@ pub fn data_plane(context: Context) -> Router {
         .route("/api/data-plane/v1/sync", get(data_plane::sync))
         .route("/api/data-plane/v1/sync/blob/{hash}", get(data_plane::blob))
         .route("/api/data-plane/v1/sync/ack", post(data_plane::ack))
-        .route("/api/data-plane/v1/events", post(events::take));
+        .route("/api/data-plane/v1/events", post(events::take))
+        .route(wire::check::path(Check::Ip), post(check::ip))
+        .route(wire::check::path(Check::Geo), post(check::geo))
+        .route(wire::check::path(Check::Route), post(check::route));
     let open = Router::new().route("/api/health", get(alive));
     finish(open, guarded, door, context)
 }
@@ -141,7 +186,7 @@ async fn not_this_method() -> Problem {
 async fn bounded_and_logged(request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
-    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let path = request.extensions().get::<MatchedPath>().cloned();
     let response = match tokio::time::timeout(LONGEST_ANSWER, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
@@ -151,6 +196,7 @@ async fn bounded_and_logged(request: Request, next: Next) -> Response {
         }
     };
     let took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-    tracing::debug!(%method, path = path.unwrap_or_default(), status = response.status().as_u16(), took_us);
+    let path = path.as_ref().map(MatchedPath::as_str).unwrap_or_default();
+    tracing::debug!(%method, path, status = response.status().as_u16(), took_us);
     response
 }

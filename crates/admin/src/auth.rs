@@ -65,6 +65,20 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if text.len() != 2 * bytes.len() {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+        if !pair.iter().all(u8::is_ascii_hexdigit) {
+            return None;
+        }
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
 /// Who sent a request, as far as its token says; in the request's extensions.
 #[derive(Clone, Debug)]
 pub struct Caller {
@@ -82,7 +96,23 @@ pub struct Tokens {
 #[derive(Clone, Default)]
 struct Known {
     read_at: Option<Instant>,
-    tokens: Arc<Vec<TokenRow>>,
+    tokens: Arc<[Token]>,
+}
+
+/// A stored token, ready to be compared: every question of every gateway comes
+/// past here.
+struct Token {
+    hash: [u8; 32],
+    name: Arc<str>,
+    scope: String,
+}
+
+impl Token {
+    /// `None` for a row whose hash is none: no token has it.
+    fn read(row: TokenRow) -> Option<Self> {
+        let hash = unhex(&row.hash)?;
+        Some(Self { hash, name: row.name.into(), scope: row.scope })
+    }
 }
 
 impl Known {
@@ -98,18 +128,26 @@ impl Tokens {
         Self { store, known: RwLock::default(), reading: tokio::sync::Mutex::default() }
     }
 
-    /// The stored token that is `token`, if any.
-    async fn find(&self, token: &str) -> Result<Option<TokenRow>, StoreError> {
-        let hash = hash(token);
-        if let Some(row) = find_in(&self.read(STALE).await?, &hash) {
-            return Ok(Some(row));
+    /// Whose token this is, if it is known and of `scope`.
+    async fn find(&self, token: &str, scope: Scope) -> Answer<Caller> {
+        let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        for age in [STALE, RETRY] {
+            let tokens = self.read(age).await.map_err(|error| Problem::unreadable(&error))?;
+            let Some(found) = find_in(&tokens, &hash) else { continue };
+            if found.scope == scope.name() {
+                return Ok(Caller { name: Arc::clone(&found.name) });
+            }
+            let detail =
+                format!("this token has the scope `{}`, here `{}` is needed", found.scope, scope.name());
+            return Err(Problem::new(Code::WrongScope, detail));
         }
-        Ok(find_in(&self.read(RETRY).await?, &hash))
+        let detail = "this token is not known: `tidegate token create` makes one";
+        Err(Problem::new(Code::Unauthorized, detail))
     }
 
     /// The tokens as they were at most `age` ago. Whoever comes while they are
     /// being read waits for that one read.
-    async fn read(&self, age: Duration) -> Result<Arc<Vec<TokenRow>>, StoreError> {
+    async fn read(&self, age: Duration) -> Result<Arc<[Token]>, StoreError> {
         let known = self.known();
         if !known.is_older_than(age) {
             return Ok(known.tokens);
@@ -119,7 +157,7 @@ impl Tokens {
         if !known.is_older_than(age) {
             return Ok(known.tokens);
         }
-        let tokens = Arc::new(self.store.tokens().await?);
+        let tokens: Arc<[Token]> = self.store.tokens().await?.into_iter().filter_map(Token::read).collect();
         let fresh = Known { read_at: Some(Instant::now()), tokens: Arc::clone(&tokens) };
         *self.known.write().unwrap_or_else(std::sync::PoisonError::into_inner) = fresh;
         Ok(tokens)
@@ -131,11 +169,11 @@ impl Tokens {
 }
 
 /// Compares with every token, and every byte of it, whatever the first ones say.
-fn find_in(tokens: &[TokenRow], hash: &str) -> Option<TokenRow> {
+fn find_in<'t>(tokens: &'t [Token], hash: &[u8; 32]) -> Option<&'t Token> {
     let mut found = None;
-    for row in tokens {
-        if bool::from(row.hash.as_bytes().ct_eq(hash.as_bytes())) {
-            found = Some(row.clone());
+    for token in tokens {
+        if bool::from(token.hash.ct_eq(hash)) {
+            found = Some(token);
         }
     }
     found
@@ -156,16 +194,8 @@ pub struct Door {
 /// # Errors
 /// 401 without a known token, 403 with one of another scope.
 pub async fn guard(State(door): State<Door>, mut request: Request, next: Next) -> Answer<Response> {
-    let token = bearer(&request)?;
-    let row = door.tokens.find(token).await?.ok_or_else(|| {
-        Problem::new(Code::Unauthorized, "this token is not known: `tidegate token create` makes one")
-    })?;
-    if row.scope != door.scope.name() {
-        let detail =
-            format!("this token has the scope `{}`, here `{}` is needed", row.scope, door.scope.name());
-        return Err(Problem::new(Code::WrongScope, detail));
-    }
-    request.extensions_mut().insert(Caller { name: row.name.into() });
+    let caller = door.tokens.find(bearer(&request)?, door.scope).await?;
+    request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
 }
 
@@ -196,9 +226,13 @@ mod tests {
         assert_ne!(one, other);
         assert_eq!(one.len(), TOKEN_PREFIX.len() + 2 * TOKEN_BYTES);
         let row = |token: &str| TokenRow { hash: hash(token), name: "n".into(), scope: "admin".into() };
-        let rows = [row(&one), row(&other)];
-        assert_eq!(find_in(&rows, &hash(&other)), Some(row(&other)));
-        assert_eq!(find_in(&rows, &hash("tg_")), None);
-        assert_eq!(find_in(&rows, &hash(&hash(&one))), None);
+        let tokens = [&one, &other].map(|token| Token::read(row(token)).unwrap());
+        let found = |text: &str| find_in(&tokens, &Sha256::digest(text.as_bytes()).into()).map(|t| t.hash);
+        assert_eq!(found(&other), Some(tokens[1].hash));
+        assert_eq!(found("tg_"), None);
+        assert_eq!(found(&hash(&one)), None);
+        for bad in ["", "00", &"g".repeat(64), &"+1".repeat(32)] {
+            assert!(Token::read(TokenRow { hash: bad.into(), ..row(&one) }).is_none(), "{bad}");
+        }
     }
 }

@@ -37,6 +37,8 @@ pub enum Code {
     InvalidBody,
     /// A field of the body is unknown, missing, or of the wrong type or value.
     InvalidField,
+    /// A flag that there is not, or a state that is none.
+    InvalidFlag,
     /// A parameter of the query, or a part of the path.
     InvalidParameter,
     /// A header.
@@ -45,10 +47,14 @@ pub enum Code {
     NotBanned,
     /// No route of this name.
     RouteNotFound,
+    /// No geo rule of this name.
+    GeoRuleNotFound,
     /// The table is needed by nobody any more: sync again.
     BlobGone,
     /// Another program holds the database's write lock.
     StoreBusy,
+    /// The database cannot be read, so a question has no answer.
+    StoreUnreadable,
     /// The service is stopping.
     Stopping,
     /// The answer took too long.
@@ -59,11 +65,12 @@ pub enum Code {
 
 impl Code {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::EmptyBody,
         Self::InvalidJson,
         Self::InvalidYaml,
         Self::InvalidBody,
+        Self::InvalidFlag,
         Self::InvalidParameter,
         Self::InvalidHeader,
         Self::BodyIncomplete,
@@ -72,6 +79,7 @@ impl Code {
         Self::NotFound,
         Self::NotBanned,
         Self::RouteNotFound,
+        Self::GeoRuleNotFound,
         Self::MethodNotAllowed,
         Self::BodyTimeout,
         Self::BlobGone,
@@ -80,6 +88,7 @@ impl Code {
         Self::InvalidField,
         Self::StoreFailed,
         Self::StoreBusy,
+        Self::StoreUnreadable,
         Self::Stopping,
         Self::Timeout,
     ];
@@ -101,12 +110,15 @@ impl Code {
             Self::InvalidYaml => "invalid_yaml",
             Self::InvalidBody => "invalid_body",
             Self::InvalidField => "invalid_field",
+            Self::InvalidFlag => "invalid_flag",
             Self::InvalidParameter => "invalid_parameter",
             Self::InvalidHeader => "invalid_header",
             Self::NotBanned => "not_banned",
             Self::RouteNotFound => "route_not_found",
+            Self::GeoRuleNotFound => "geo_rule_not_found",
             Self::BlobGone => "blob_gone",
             Self::StoreBusy => "store_busy",
+            Self::StoreUnreadable => "store_unreadable",
             Self::Stopping => "stopping",
             Self::Timeout => "timeout",
             Self::StoreFailed => "store_failed",
@@ -121,12 +133,15 @@ impl Code {
             | Self::InvalidJson
             | Self::InvalidYaml
             | Self::InvalidBody
+            | Self::InvalidFlag
             | Self::InvalidParameter
             | Self::InvalidHeader
             | Self::BodyIncomplete => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::WrongScope => StatusCode::FORBIDDEN,
-            Self::NotFound | Self::NotBanned | Self::RouteNotFound => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::NotBanned | Self::RouteNotFound | Self::GeoRuleNotFound => {
+                StatusCode::NOT_FOUND
+            }
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BlobGone => StatusCode::GONE,
@@ -134,7 +149,9 @@ impl Code {
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::InvalidField => StatusCode::UNPROCESSABLE_ENTITY,
             Self::StoreFailed => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::StoreBusy | Self::Stopping | Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+            Self::StoreBusy | Self::StoreUnreadable | Self::Stopping | Self::Timeout => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -155,12 +172,15 @@ impl Code {
             Self::InvalidYaml => "The body is not YAML",
             Self::InvalidBody => "The body does not follow the format",
             Self::InvalidField => "A field of the body is not right",
+            Self::InvalidFlag => "A flag is not right",
             Self::InvalidParameter => "A parameter of the address is not right",
             Self::InvalidHeader => "A header is not right",
             Self::NotBanned => "This is not banned",
             Self::RouteNotFound => "There is no route of this name",
+            Self::GeoRuleNotFound => "There is no geo rule of this name",
             Self::BlobGone => "This table is gone",
             Self::StoreBusy => "The database is locked by another program",
+            Self::StoreUnreadable => "The database cannot be read",
             Self::Stopping => "The service is stopping",
             Self::Timeout => "The answer took too long",
             Self::StoreFailed => "The database failed",
@@ -218,6 +238,27 @@ impl Problem {
     pub fn fields(errors: Vec<FieldError>) -> Self {
         let detail = errors.first().map(|first| first.detail.clone()).unwrap_or_default();
         Self { code: Code::InvalidField, detail, errors, allow: None }
+    }
+
+    /// What is wrong with a document, as `code`.
+    #[must_use]
+    pub fn document(code: Code, problems: Vec<tidegate_policy::author::Problem>) -> Self {
+        let errors = problems.into_iter().map(|one| FieldError::field(one.pointer, one.code, one.message));
+        Self { code, ..Self::fields(errors.collect()) }
+    }
+
+    /// The database could not be read where an older answer would not do. Not for
+    /// the log at its usual level: thousands may ask in a second, and health says it.
+    #[must_use]
+    pub fn unreadable(error: &StoreError) -> Self {
+        if *error == StoreError::Closed {
+            return Self::new(Code::Stopping, "the service is stopping");
+        }
+        tracing::debug!(%error, "the database cannot be read");
+        Self::new(
+            Code::StoreUnreadable,
+            "the database cannot be read at the moment; optimization/health says why",
+        )
     }
 
     /// A field of the body that is not right.
@@ -279,7 +320,9 @@ impl Problem {
 
     fn retry_after(&self) -> Option<HeaderValue> {
         match self.code {
-            Code::StoreBusy | Code::Stopping | Code::Timeout => Some(HeaderValue::from_static("1")),
+            Code::StoreBusy | Code::StoreUnreadable | Code::Stopping | Code::Timeout => {
+                Some(HeaderValue::from_static("1"))
+            }
             _ => None,
         }
     }

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::api::{self, Context};
+use crate::api::{self, Context, CountryHeaders};
 use crate::auth::Tokens;
 use crate::feed::{Feed, FeedOptions};
 use crate::gateways::Gateways;
@@ -77,6 +77,7 @@ impl Service {
             gateways: known,
             stop: stopped.clone(),
             started: Instant::now(),
+            country_headers: CountryHeaders::default(),
         };
         let service = Self {
             people: people.local_addr()?,

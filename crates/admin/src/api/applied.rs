@@ -8,6 +8,7 @@ use tidegate_policy::wire::sync::Version;
 
 use super::Context;
 use super::params::{MAX_WAIT_APPLIED, Params};
+use crate::auth::Caller;
 use crate::gateways::{Applied, Goal, Waiter};
 use crate::problem::Answer;
 use crate::store::{Change, Committed};
@@ -42,13 +43,13 @@ impl<'c> Write<'c> {
         Ok(Self { context, wait: wait.map(|within| (context.gateways.waiter(), within)) })
     }
 
-    /// Commits `change`, and waits as long as was asked for.
+    /// Commits `change` in the caller's name, and waits as long as was asked for.
     ///
     /// # Errors
     /// When the store cannot: then nothing was changed.
-    pub async fn commit(self, change: Change) -> Answer<(Committed, Written)> {
+    pub async fn commit(self, change: Change, caller: &Caller) -> Answer<(Committed, Written)> {
         let context = self.context;
-        let committed = context.store.commit(change).await?;
+        let committed = context.store.commit(change, &caller.name).await?;
         let version = Version { epoch: context.feed.version().epoch, seq: committed.seq };
         let applied = match self.wait {
             None => None,

@@ -94,7 +94,7 @@ pub async fn ban(
     let ip = prefix.to_string();
     let change =
         Change::Ban { ip: ip.clone(), reason: asked.reason.clone(), expires_at: until.map(time::sql) };
-    let (_, written) = write.commit(change).await?;
+    let (_, written) = write.commit(change, &caller).await?;
     tracing::info!(by = %caller.name, version = %written.version, "banned");
     tracing::debug!(ip, "what was banned");
     Ok(Json(Banned { ip, status: "banned", reason: asked.reason, until: until.map(time::end), written }))
@@ -187,7 +187,7 @@ pub async fn unban(
     let Some(ban) = world.listed(&prefix, Status::Banned) else {
         return Err(not_banned(&Standing::of(&world, &prefix, time::now_seconds())));
     };
-    let (committed, written) = write.commit(Change::Unban { keys: ban.keys }).await?;
+    let (committed, written) = write.commit(Change::Unban { keys: ban.keys }, &caller).await?;
     if committed.rows == 0 {
         // Somebody was quicker.
         return Err(not_banned(&Standing::of(&*context.current().await, &prefix, time::now_seconds())));

@@ -78,7 +78,8 @@ pub async fn ack(State(context): State<Context>, headers: HeaderMap) -> Answer<S
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn binary(bytes: Bytes) -> Response {
+/// An answer in a format of its own.
+pub fn binary(bytes: Bytes) -> Response {
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),

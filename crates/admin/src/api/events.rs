@@ -1,13 +1,17 @@
-//! `POST /api/data-plane/v1/events`: what the gates recorded.
+//! `POST /api/data-plane/v1/events`: what the gates recorded. With `sync=1` one
+//! event, whose response waits for the answer.
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tidegate_policy::wire::WireError;
-use tidegate_policy::wire::event::{Batch, EventPost, MAX_POST};
+use tidegate_policy::wire::event::{Batch, EventPost, MAX_OPEN, MAX_POST, OpenEvent, TrafficEvent};
 use tidegate_policy::wire::sync::Gateway;
 
+use super::params::Params;
 use super::{Context, body, data_plane};
 use crate::problem::{Answer, Code, Problem};
 use crate::store::{Append, RecorderFigures};
@@ -26,14 +30,23 @@ pub struct Taken {
     malformed: u64,
 }
 
-/// Takes a post. Once this has answered 200, the recorder forgets it.
+/// Takes a post, or with `sync=1` an open event.
 ///
 /// # Errors
-/// 400 when the post itself cannot be read, 503 when the store is busy: then the
-/// recorder keeps it and tries again.
-pub async fn take(State(context): State<Context>, request: Request<Body>) -> Answer<Json<Taken>> {
+/// 400 when it cannot be read, 503 when the store is busy: then whoever sent it
+/// keeps it and tries again.
+pub async fn take(State(context): State<Context>, request: Request<Body>) -> Answer<Response> {
     let gateway = data_plane::gateway(request.headers())?;
+    let params = Params::read(request.uri(), &["sync"])?;
     context.gateways.seen(&gateway);
+    match params.flag("sync")? {
+        true => open(&context, gateway, request).await.map(IntoResponse::into_response),
+        false => post(&context, gateway, request).await.map(IntoResponse::into_response),
+    }
+}
+
+/// Takes a post. Once this has answered 200, the recorder forgets it.
+async fn post(context: &Context, gateway: Gateway, request: Request<Body>) -> Answer<Json<Taken>> {
     let (_, bytes) = body::bytes(request, MAX_BODY).await?;
     let decoded = match bytes.len() {
         0..=LARGE => decode(gateway, &bytes),
@@ -43,11 +56,9 @@ pub async fn take(State(context): State<Context>, request: Request<Body>) -> Ans
     };
     let (append, malformed) = match decoded {
         Ok(decoded) => decoded,
-        Err(error) => {
-            context.store.note_malformed(1).await?;
-            return Err(Problem::new(Code::InvalidBody, format!("not a post of events: {error}")));
-        }
+        Err(error) => return Err(malformed_body(context, "not a post of events", &error).await?),
     };
+    note_countries(context, append.batches.iter().flat_map(|batch| &batch.events));
     // Counted once the rest is stored: a post that is refused comes again, and
     // its malformed batches with it.
     let appended = context.store.append(append).await?;
@@ -56,6 +67,33 @@ pub async fn take(State(context): State<Context>, request: Request<Body>) -> Ans
         context.store.note_malformed(malformed).await?;
     }
     Ok(Json(Taken { stored: appended.stored, duplicates: appended.duplicates, malformed }))
+}
+
+/// Takes an event whose response waits. 204: it is committed, now or before.
+async fn open(context: &Context, gateway: Gateway, request: Request<Body>) -> Answer<StatusCode> {
+    let (_, bytes) = body::bytes(request, MAX_OPEN).await?;
+    let open = match OpenEvent::from_bytes(&bytes) {
+        Ok(open) => open,
+        Err(error) => return Err(malformed_body(context, "not an open event", &error).await?),
+    };
+    note_countries(context, [&open.event]);
+    context.store.open_event(gateway, open).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn malformed_body(context: &Context, what: &str, error: &WireError) -> Answer<Problem> {
+    context.store.note_malformed(1).await?;
+    Ok(Problem::new(Code::InvalidBody, format!("{what}: {error}")))
+}
+
+/// A country in an event, though there is no country table, came from a header.
+fn note_countries<'e>(context: &Context, events: impl IntoIterator<Item = &'e TrafficEvent>) {
+    if context.country_headers.seen() || context.feed.world().countries.is_some() {
+        return;
+    }
+    if events.into_iter().any(|event| event.country.is_some()) {
+        context.country_headers.note();
+    }
 }
 
 /// The post with its batches opened, and how many could not be: those are passed

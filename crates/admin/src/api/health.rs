@@ -1,5 +1,7 @@
 //! `GET /api/admin/optimization/health`: whether all is well, and if not, what.
 
+mod rollout;
+
 use std::time::Duration;
 
 use axum::Json;
@@ -27,6 +29,8 @@ const SHOWN_QUARANTINE: usize = 100;
 pub struct Health {
     status: &'static str,
     reasons: Vec<Reason>,
+    /// What is worth knowing and no trouble.
+    notes: Vec<Reason>,
     version: String,
     uptime_ms: u64,
     tables: Tables,
@@ -45,10 +49,25 @@ struct Reason {
 
 #[derive(Serialize, Debug)]
 struct Tables {
+    flags: Named,
     bans: Bans,
     allow: Whole,
+    geo: Whole,
+    countries: Countries,
     routes: Whole,
     watched: usize,
+}
+
+#[derive(Serialize, Debug)]
+struct Named {
+    digest: String,
+}
+
+#[derive(Serialize, Debug)]
+struct Countries {
+    v4: usize,
+    v6: usize,
+    digest: String,
 }
 
 #[derive(Serialize, Debug)]
@@ -118,10 +137,17 @@ pub async fn detailed(State(context): State<Context>, uri: Uri) -> Answer<Json<H
     let store = context.store.health();
     let gateways: Vec<Gateway> = context.gateways.list().into_iter().map(Gateway::from).collect();
     let feed = context.feed.health();
-    let reasons = reasons(&world, &feed, &store, &gateways);
+    let mut reasons = reasons(&world, &feed, &store, &gateways);
+    let mut notes = Vec::new();
+    rollout::geo(&world, context.country_headers.seen(), &mut reasons, &mut notes);
+    // What cannot be read is said by the reasons above.
+    if let Ok(counts) = context.store.recording().await {
+        rollout::shadow(&world.flags, &counts.checks, &mut reasons, &mut notes);
+    }
     Ok(Json(Health {
         status: if reasons.is_empty() { "ok" } else { "degraded" },
         reasons,
+        notes,
         version: world.version.to_string(),
         uptime_ms: millis(context.started.elapsed()),
         tables: tables(&world),
@@ -180,6 +206,7 @@ fn reasons(world: &World, feed: &FeedHealth, store: &StoreHealth, gateways: &[Ga
 fn tables(world: &World) -> Tables {
     let figures = &world.tables;
     Tables {
+        flags: Named { digest: figures.flags.to_string() },
         bans: Bans {
             entries: figures.bans.count,
             digest: figures.bans.to_string(),
@@ -188,6 +215,12 @@ fn tables(world: &World) -> Tables {
             overlay: figures.overlay,
         },
         allow: Whole { entries: figures.allow_entries, digest: figures.allow.to_string() },
+        geo: Whole { entries: figures.geo_entries, digest: figures.geo.to_string() },
+        countries: Countries {
+            v4: figures.countries_v4,
+            v6: figures.countries_v6,
+            digest: figures.countries.to_string(),
+        },
         routes: Whole { entries: figures.routes_entries, digest: figures.routes.to_string() },
         watched: world.count(Status::Watched),
     }
@@ -198,6 +231,9 @@ fn quarantine(world: &World) -> Quarantine {
         table: match row.table {
             Table::Ip => "ip_monitor",
             Table::Routes => "routes",
+            Table::Flags => "flags",
+            Table::GeoRules => "geo_rules",
+            Table::Countries => "geo_countries",
         },
         key: shortened(&row.key),
         detail: row.why.to_string(),

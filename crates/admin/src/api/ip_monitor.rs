@@ -1,4 +1,7 @@
-//! `GET ip-monitor`: which addresses are banned, allowed or watched, and why.
+//! `GET ip-monitor`: which addresses are banned, allowed or watched, and why; and
+//! how many requests came from them.
+
+mod seen;
 
 use std::net::IpAddr;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -6,6 +9,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
+use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::Serialize;
 use tidegate_policy::UnixSeconds;
@@ -15,6 +19,7 @@ use super::params::{Params, PathText};
 use super::{Context, cursor, time};
 use crate::feed::{Listed, Status, World};
 use crate::problem::{Answer, Problem};
+use seen::Seen;
 
 /// Entries of a page, unless asked otherwise.
 const DEFAULT_LIMIT: usize = 100;
@@ -73,16 +78,26 @@ fn first_address(prefix: &Prefix) -> IpAddr {
     }
 }
 
+/// What holds for an address or a block, and how many requests came from there.
+#[derive(Serialize, Debug, PartialEq, Eq)]
+pub struct Known {
+    #[serde(flatten)]
+    standing: Standing,
+    requests_seen: Option<Seen>,
+}
+
 /// What holds for one address or block.
 ///
 /// # Errors
-/// When it is neither.
-pub async fn one(State(context): State<Context>, PathText(ip): PathText, uri: Uri) -> Answer<Json<Standing>> {
+/// When it is neither, or the store cannot be read.
+pub async fn one(State(context): State<Context>, PathText(ip): PathText, uri: Uri) -> Answer<Json<Known>> {
     Params::read(&uri, &[])?;
     let prefix: Prefix = ip.trim().parse().map_err(|error: tidegate_policy::address::PrefixError| {
         Problem::parameter("ip", "invalid_ip", error.to_string())
     })?;
-    Ok(Json(Standing::of(&*context.current().await, &prefix, time::now_seconds())))
+    let standing = Standing::of(&*context.current().await, &prefix, time::now_seconds());
+    let requests_seen = Seen::of(&context, &prefix).await?;
+    Ok(Json(Known { standing, requests_seen }))
 }
 
 /// An entry of the list.
@@ -97,6 +112,7 @@ pub struct Item {
     expired: bool,
     /// The rows that say so, by their keys: one address can be written in several ways.
     rows: Vec<String>,
+    requests_seen: Option<Seen>,
 }
 
 impl Item {
@@ -110,6 +126,7 @@ impl Item {
             expired: listed.expires.is_some_and(|expires| expires <= now),
             reason: listed.reason.as_deref().map(str::to_owned),
             rows: listed.keys,
+            requests_seen: None,
         }
     }
 }
@@ -122,16 +139,28 @@ pub struct List {
     next: Option<String>,
 }
 
-/// Answers a page of all entries, expired ones included.
+/// Answers a page of all entries, expired ones included; with `seen=1` the
+/// addresses that most requests came from, whether there is an entry or not.
 ///
 /// # Errors
-/// When a parameter is not right.
-pub async fn list(State(context): State<Context>, uri: Uri) -> Answer<Json<List>> {
-    let params = Params::read(&uri, &["status", "limit", "cursor"])?;
-    let status = params.get("status").map(status).transpose()?;
+/// When a parameter is not right, or the store cannot be read.
+pub async fn list(State(context): State<Context>, uri: Uri) -> Answer<Response> {
+    let params = Params::read(&uri, &["status", "limit", "cursor", "seen"])?;
     let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
+    if params.flag("seen")? {
+        for name in ["status", "cursor"] {
+            if params.get(name).is_some() {
+                let detail = format!("`{name}` is of the list of entries: leave it out, or `seen`");
+                return Err(Problem::parameter(name, "conflict", detail));
+            }
+        }
+        return Ok(Json(seen::top(&context, limit).await?).into_response());
+    }
+    let status = params.get("status").map(status).transpose()?;
     let from = params.get("cursor").map(Position::read).transpose()?.unwrap_or_default();
-    Ok(Json(page(&*context.current().await, status, limit, from, time::now_seconds())))
+    let mut page = page(&*context.current().await, status, limit, from, time::now_seconds());
+    seen::fill(&context, &mut page.items).await?;
+    Ok(Json(page).into_response())
 }
 
 fn status(word: &str) -> Answer<Status> {

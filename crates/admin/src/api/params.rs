@@ -76,6 +76,18 @@ impl Params {
         }
     }
 
+    /// A parameter that is 1, or 0 as when it is not there.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn flag(&self, name: &'static str) -> Answer<bool> {
+        match self.get(name) {
+            Some("1") => Ok(true),
+            None | Some("0") => Ok(false),
+            Some(_) => Err(Problem::parameter(name, "invalid", format!("`{name}` may be 0 or 1"))),
+        }
+    }
+
     /// A page's size, 1 to `max`.
     ///
     /// # Errors

@@ -7,12 +7,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
 use serde::Serialize;
+use tidegate_policy::check::Check;
 use tidegate_policy::wire::sync::Gateway;
 
 use super::Context;
 use super::params::Params;
 use crate::problem::Answer;
-use crate::store::RecordingCounts;
+use crate::store::{CheckCounts, RecordingCounts};
 
 /// The answer.
 #[derive(Serialize, Debug, PartialEq)]
@@ -29,7 +30,35 @@ pub struct Stats {
     duplicates: u64,
     malformed: u64,
     alive: u64,
+    open: u64,
+    checks: BTreeMap<&'static str, Checked>,
     queue: Queue,
+}
+
+/// How one check was answered, over all recorded requests.
+#[derive(Serialize, Debug, PartialEq)]
+pub(super) struct Checked {
+    /// By anybody or nobody: where the decision needed it.
+    asked: u64,
+    /// From the cache as the flag says, of those; `null` while there are none.
+    hit_ratio: Option<f64>,
+    cache: u64,
+    direct: u64,
+    fallback: u64,
+    unavailable: u64,
+    compared: u64,
+    mismatched: u64,
+    lagging: u64,
+}
+
+impl Checked {
+    #[expect(clippy::cast_precision_loss, reason = "a ratio; over 2^53 events its last digits do not matter")]
+    pub fn new(counts: &CheckCounts) -> Self {
+        let CheckCounts { cache, direct, fallback, unavailable, compared, mismatched, lagging } = *counts;
+        let asked = cache.saturating_add(direct).saturating_add(fallback).saturating_add(unavailable);
+        let hit_ratio = (asked > 0).then(|| cache as f64 / asked as f64);
+        Self { asked, hit_ratio, cache, direct, fallback, unavailable, compared, mismatched, lagging }
+    }
 }
 
 #[derive(Serialize, Debug, PartialEq)]
@@ -75,6 +104,8 @@ impl Stats {
             duplicates: counts.duplicates,
             malformed: counts.malformed,
             alive: counts.alive,
+            open: counts.open,
+            checks: Check::ALL.map(|check| (check.name(), Checked::new(counts.checks.get(check)))).into(),
             queue: Queue {
                 waiting_bytes: counts.recorder.waiting_bytes,
                 oldest_ms: counts.recorder.oldest_ms,
@@ -96,6 +127,10 @@ mod tests {
         assert_eq!((nothing.completeness, nothing.exact), (1.0, true));
         let half = Stats::new(counts(4, 2, 1), 0);
         assert_eq!((half.completeness, half.exact), (0.5, false));
+        let none = Checked::new(&CheckCounts::default());
+        assert_eq!((none.asked, none.hit_ratio), (0, None));
+        let some = CheckCounts { cache: 6, direct: 1, fallback: 2, unavailable: 3, ..CheckCounts::default() };
+        assert_eq!((Checked::new(&some).asked, Checked::new(&some).hit_ratio), (12, Some(0.5)));
         let unheard = Stats::new(counts(4, 4, 0), 1);
         assert_eq!((unheard.completeness, unheard.exact), (1.0, false));
     }

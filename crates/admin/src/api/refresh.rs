@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::{Extension, State};
 use axum::http::Uri;
 use serde::Serialize;
+use tidegate_policy::flags::Flag;
 use tidegate_policy::wire::sync::Version;
 
 use super::Context;
@@ -27,7 +28,7 @@ pub struct Refreshed {
     /// The number of the refresh; each is higher than those before.
     refresh: u64,
     /// Which tables were loaded anew: always all of them.
-    refreshed: [&'static str; 3],
+    refreshed: [&'static str; 6],
     #[serde(flatten)]
     reached: Reached,
 }
@@ -53,12 +54,18 @@ struct Reached {
     elapsed_ms: u64,
 }
 
+/// All tables, in the order of [`Tables`].
+const ALL: [&str; 6] = ["flags", "routes", "bans", "allow", "geo", "countries"];
+
 /// What every gateway holds that is up to date.
 #[derive(Serialize, Debug)]
 struct Tables {
+    flags: Table,
     routes: Table,
     bans: Table,
     allow: Table,
+    geo: Table,
+    countries: Table,
 }
 
 #[derive(Serialize, Debug)]
@@ -71,9 +78,12 @@ impl From<&Figures> for Tables {
     fn from(figures: &Figures) -> Self {
         let whole = |count: usize, digest: String| Table { count: count as u64, digest };
         Self {
+            flags: whole(Flag::ALL.len(), figures.flags.to_string()),
             routes: whole(figures.routes_entries, figures.routes.to_string()),
             bans: Table { count: figures.bans.count, digest: figures.bans.to_string() },
             allow: whole(figures.allow_entries, figures.allow.to_string()),
+            geo: whole(figures.geo_entries, figures.geo.to_string()),
+            countries: whole(figures.countries_v4 + figures.countries_v6, figures.countries.to_string()),
         }
     }
 }
@@ -97,7 +107,7 @@ pub async fn refresh(
     tracing::info!(by = %caller.name, refresh = goal.refresh, version = %goal.version, "refresh ordered");
     let applied = reached(&context, waiter, goal, within).await;
     let reached = Reached::new(&context, &goal, &world.tables, applied, started);
-    Ok(Json(Refreshed { refresh: goal.refresh, refreshed: ["routes", "bans", "allow"], reached }))
+    Ok(Json(Refreshed { refresh: goal.refresh, refreshed: ALL, reached }))
 }
 
 /// Answers once every live gateway enforces what the database says now, or the

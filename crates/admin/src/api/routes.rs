@@ -1,39 +1,26 @@
 //! `/api/admin/routes`: HTTPRoutes, read and written whole.
 
-use std::ops::Bound;
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use axum::http::Uri;
-use serde::Serialize;
 use serde_json::{Map, Value};
 use tidegate_policy::author;
 
-use super::applied::{WAIT_APPLIED, Write, Written};
+use super::applied::{WAIT_APPLIED, Write};
+use super::named::{Changed, List, is_quarantined};
 use super::params::{Params, PathText};
-use super::{Context, body, cursor};
+use super::{Context, body};
 use crate::auth::Caller;
-use crate::feed::World;
-use crate::problem::{Answer, Code, FieldError, Problem};
-use crate::store::Change;
+use crate::feed::{RouteInfo, World};
+use crate::problem::{Answer, Code, Problem};
+use crate::store::{Change, Table};
 
-/// Routes of a page, unless asked otherwise.
-const DEFAULT_LIMIT: usize = 1_000;
-/// Routes of a page at most.
-const MAX_LIMIT: usize = 10_000;
 /// Documents of all routes up to this size make a table that fits, whatever they
 /// say without regular expressions: only past it is that looked into.
 const SURELY_FITS: usize = 4 << 20;
-
-/// A page of routes.
-#[derive(Serialize, Debug)]
-pub struct List {
-    items: Vec<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<String>,
-}
 
 /// Answers a page of routes, in the order of names.
 ///
@@ -41,20 +28,11 @@ pub struct List {
 /// When a parameter is not right, or the service is stopping.
 pub async fn list(State(context): State<Context>, uri: Uri) -> Answer<Json<List>> {
     let params = Params::read(&uri, &["limit", "cursor"])?;
-    let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
-    let after = params.get("cursor").map(cursor::read).transpose()?;
-    let world = context.current().await;
-    let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-    let mut items = Vec::new();
-    let mut last = None;
-    for (name, info) in world.routes.range::<_, str>((from, Bound::Unbounded)) {
-        if items.len() == limit {
-            return Ok(Json(List { items, next: last.map(|name: &Arc<str>| cursor::write(name)) }));
-        }
-        items.push(serde_json::from_str(&info.document).unwrap_or_default());
-        last = Some(name);
-    }
-    Ok(Json(List { items, next: None }))
+    List::page(&context.current().await.routes, &params, show).map(Json)
+}
+
+fn show(info: &RouteInfo) -> Value {
+    serde_json::from_str(&info.document).unwrap_or_default()
 }
 
 /// Answers one route, as it was written.
@@ -65,26 +43,17 @@ pub async fn one(State(context): State<Context>, PathText(name): PathText, uri: 
     Params::read(&uri, &[])?;
     let world = context.current().await;
     let info = world.routes.get(name.as_str()).ok_or_else(|| not_found(&world, &name))?;
-    Ok(Json(serde_json::from_str(&info.document).unwrap_or_default()))
+    Ok(Json(show(info)))
 }
 
 fn not_found(world: &World, name: &str) -> Problem {
-    let unread = world.quarantine().any(|row| row.table == crate::store::Table::Routes && *row.key == *name);
-    let detail = match unread {
+    let detail = match is_quarantined(world, Table::Routes, name) {
         true => {
             "a row of this name cannot be read; optimization/health says why under `quarantine`, and a PUT replaces it"
         }
         false => "there is no route of this name; GET /api/admin/routes lists them",
     };
     Problem::new(Code::RouteNotFound, detail)
-}
-
-/// The answer of a write.
-#[derive(Serialize, Debug)]
-pub struct Changed {
-    name: String,
-    #[serde(flatten)]
-    written: Written,
 }
 
 /// Makes or replaces a route.
@@ -102,10 +71,21 @@ pub async fn put(
     let document = named(body::document(request).await?, &name)?;
     let world = context.feed.world();
     let checked = tokio::task::spawn_blocking(move || check(document, &world));
-    let document = checked.await.map_err(|_| Problem::new(Code::Stopping, "the service is stopping"))??;
-    let (_, written) = write.commit(Change::PutRoute { name: name.clone(), document }).await?;
+    let (document, named) =
+        checked.await.map_err(|_| Problem::new(Code::Stopping, "the service is stopping"))??;
+    let (_, written) = write.commit(Change::PutRoute { name: name.clone(), document }, &caller).await?;
     tracing::info!(by = %caller.name, route = name, version = %written.version, "route written");
-    Ok(Json(Changed { name, written }))
+    let warnings = if named.is_empty() { Vec::new() } else { missing(&*context.current().await, &named) };
+    Ok(Json(Changed { name, warnings, written }))
+}
+
+/// What there is to say of the geo rules that are not there.
+fn missing(world: &World, named: &BTreeSet<String>) -> Vec<String> {
+    let missing = named.iter().filter(|rule| !world.geo_rules.contains_key(rule.as_str()));
+    let say = |rule| {
+        format!("there is no geo rule `{rule}`: requests that need it get 500 no_geo_rule until there is")
+    };
+    missing.map(say).collect()
 }
 
 /// `document` with the name of the address, if it has none of its own.
@@ -130,14 +110,12 @@ fn named(mut document: Value, name: &str) -> Answer<Value> {
 }
 
 /// The document's text, if it is a route that Tidegate can carry out, also
-/// together with all the others.
-fn check(document: Value, world: &World) -> Answer<String> {
-    let route = author::read(&document).map_err(|problems| {
-        let field =
-            |problem: author::Problem| FieldError::field(problem.pointer, problem.code, problem.message);
-        Problem::fields(problems.into_iter().map(field).collect())
-    })?;
+/// together with all the others; and the geo rules that it names.
+fn check(document: Value, world: &World) -> Answer<(String, BTreeSet<String>)> {
+    let route =
+        author::read(&document).map_err(|problems| Problem::document(Code::InvalidField, problems))?;
     let text = document.to_string();
+    let geo = route.rules.iter().flat_map(|rule| rule.geo.iter().cloned()).collect();
     let others = || world.routes.values().filter(|info| *info.name != *route.name);
     let size = others().fold(text.len(), |sum, info| sum.saturating_add(info.document.len()));
     if size > SURELY_FITS || has_regex(&route) {
@@ -147,7 +125,7 @@ fn check(document: Value, world: &World) -> Answer<String> {
             Problem::field("", "too_many", format!("with this route, {error}; remove others first"))
         })?;
     }
-    Ok(text)
+    Ok((text, geo))
 }
 
 fn has_regex(route: &author::Route) -> bool {
@@ -170,7 +148,7 @@ pub async fn delete(
 ) -> Answer<Json<Changed>> {
     let params = Params::read(&uri, &[WAIT_APPLIED])?;
     let write = Write::announce(&context, &params)?;
-    let (committed, written) = write.commit(Change::DeleteRoute { name: name.clone() }).await?;
+    let (committed, written) = write.commit(Change::DeleteRoute { name: name.clone() }, &caller).await?;
     if committed.rows == 0 {
         return Err(Problem::new(
             Code::RouteNotFound,
@@ -178,5 +156,5 @@ pub async fn delete(
         ));
     }
     tracing::info!(by = %caller.name, route = name, version = %written.version, "route removed");
-    Ok(Json(Changed { name, written }))
+    Ok(Json(Changed { name, warnings: Vec::new(), written }))
 }

@@ -73,6 +73,13 @@ pub fn rfc3339(moment: Timestamp) -> String {
     moment.to_string()
 }
 
+/// A moment as the database has it, as it stands in answers; what is none stays
+/// as it is.
+#[must_use]
+pub fn shown(text: String) -> String {
+    moment(&text).map_or(text, rfc3339)
+}
+
 /// The second in which an entry ends that was given this end: gateways count in
 /// seconds, rounded up.
 #[must_use]

@@ -1,0 +1,76 @@
+//! `GET /api/admin/audit`: who changed what, through the API or the command line.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::params::Params;
+use super::{Context, cursor, time};
+use crate::problem::Answer;
+use crate::store::AuditRow;
+
+/// Entries of a page, unless asked otherwise.
+const DEFAULT_LIMIT: usize = 100;
+/// Entries of a page at most.
+const MAX_LIMIT: usize = 1_000;
+
+/// An entry.
+#[derive(Serialize, Debug, PartialEq)]
+pub struct Entry {
+    id: u64,
+    at: String,
+    by: String,
+    what: String,
+    target: String,
+    from: Option<Value>,
+    to: Option<Value>,
+}
+
+impl From<AuditRow> for Entry {
+    fn from(row: AuditRow) -> Self {
+        Self {
+            id: row.id,
+            at: time::shown(row.at),
+            by: row.by,
+            what: row.what,
+            target: row.target,
+            from: row.from.map(value),
+            to: row.to.map(value),
+        }
+    }
+}
+
+/// The JSON that an entry holds; what is none is shown as the text that it is.
+pub fn value(text: String) -> Value {
+    serde_json::from_str(&text).unwrap_or(Value::String(text))
+}
+
+/// A page of entries.
+#[derive(Serialize, Debug, PartialEq)]
+pub struct List {
+    items: Vec<Entry>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// Answers a page of entries, newest first.
+///
+/// # Errors
+/// When a parameter is not right, or the store cannot be read.
+pub async fn list(State(context): State<Context>, uri: Uri) -> Answer<Json<List>> {
+    let params = Params::read(&uri, &["limit", "cursor"])?;
+    let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
+    let before = match params.get("cursor").map(cursor::read).transpose()? {
+        Some(position) => Some(position.parse().map_err(|_| cursor::bad())?),
+        None => None,
+    };
+    // One more than asked for: whether there is a next page.
+    let mut rows = context.store.audit(before, limit + 1).await?;
+    let next = (rows.len() > limit).then(|| {
+        rows.truncate(limit);
+        rows.last().map(|row| cursor::write(&row.id.to_string()))
+    });
+    Ok(Json(List { items: rows.into_iter().map(Entry::from).collect(), next: next.flatten() }))
+}

@@ -1,0 +1,75 @@
+//! `POST /api/data-plane/v1/check/{ip,geo,route}`: one check of one request,
+//! answered from the database as it stands. Every request of a gateway in direct
+//! mode comes past here, up to three times.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use tidegate_policy::check::Check;
+use tidegate_policy::decide::{GeoFinding, Given, IpFinding, Tables};
+use tidegate_policy::wire::check::{
+    Answer as CheckAnswer, Found, GeoAnswer, MAX_QUESTION, Question, RouteAnswer,
+};
+
+use super::{Context, body, data_plane, time};
+use crate::problem::{Answer, Code, Problem};
+
+/// Answers what allow and ban list say of a client.
+///
+/// # Errors
+/// 400 when the body is no question, 503 when the database cannot be read.
+pub async fn ip(State(context): State<Context>, request: Request<Body>) -> Answer<Response> {
+    answer(&context, request, Check::Ip).await
+}
+
+/// Answers where a client is, and what every geo rule says of that.
+///
+/// # Errors
+/// As [`ip`].
+pub async fn geo(State(context): State<Context>, request: Request<Body>) -> Answer<Response> {
+    answer(&context, request, Check::Geo).await
+}
+
+/// Answers which route takes a request.
+///
+/// # Errors
+/// As [`ip`].
+pub async fn route(State(context): State<Context>, request: Request<Body>) -> Answer<Response> {
+    answer(&context, request, Check::Route).await
+}
+
+async fn answer(context: &Context, request: Request<Body>, check: Check) -> Answer<Response> {
+    let (_, bytes) = body::bytes(request, MAX_QUESTION).await?;
+    // Asked for after the question has arrived: what was committed before it was
+    // sent is in the answer.
+    let tables = context.feed.tables().await.map_err(|error| Problem::unreadable(&error))?;
+    let question = Question::from_bytes(&bytes)
+        .map_err(|error| Problem::new(Code::InvalidBody, format!("not a question: {error}")))?;
+    if check == Check::Geo && matches!(question.given, Given::Header(_)) {
+        context.country_headers.note();
+    }
+    let found = find(check, &question, &tables);
+    let answer = CheckAnswer { id: question.id, version: tables.version, found };
+    let bytes = answer.to_bytes().map_err(|error| {
+        // The types of the answer can always be written.
+        tracing::error!(%error, "an answer cannot be encoded");
+        Problem::new(Code::StoreUnreadable, "the answer cannot be encoded; the service's log says why")
+    })?;
+    Ok(data_plane::binary(bytes.into()))
+}
+
+fn find(check: Check, question: &Question<'_>, tables: &Arc<Tables>) -> Found {
+    match check {
+        Check::Ip => Found::Ip(IpFinding::look_up(question.client, tables, time::now_seconds)),
+        Check::Geo => {
+            let country = GeoFinding::look_up(question.client, question.given, tables).country();
+            Found::Geo(GeoAnswer { country, verdicts: tables.geo.verdicts(country) })
+        }
+        Check::Route => {
+            let found = tables.routes.find(&question.facts());
+            Found::Route(found.as_ref().map(RouteAnswer::new))
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! `GET` and `PUT /api/admin/optimization/flags`: the rollout's switches.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Extension, Request, State};
+use axum::http::Uri;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tidegate_policy::author;
+use tidegate_policy::check::{Check, PerCheck};
+use tidegate_policy::flags::{Flag, Flags, State as FlagState};
+use tidegate_policy::wire::sync::Version;
+
+use super::applied::{WAIT_APPLIED, Write, Written, as_text};
+use super::gateways::Gateway;
+use super::params::Params;
+use super::recording::Checked;
+use super::{Context, audit, body, time};
+use crate::auth::Caller;
+use crate::problem::{Answer, Code, Problem};
+use crate::store::{AuditRow, Change, CheckCounts};
+
+/// Entries of the audit that are looked through for who changed a flag last, in
+/// pages of [`AUDIT_PAGE`].
+const AUDIT_PAGES: usize = 5;
+/// See [`AUDIT_PAGES`].
+const AUDIT_PAGE: usize = 1_000;
+
+/// All flags, as a `PUT` takes them.
+#[derive(Serialize, Debug)]
+pub struct Answered {
+    #[serde(flatten)]
+    flags: Map<String, Value>,
+    /// If it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+    /// Of a write whose effect was waited for.
+    #[serde(flatten)]
+    written: Option<Written>,
+}
+
+/// What the flags do.
+#[derive(Serialize, Debug)]
+struct Status {
+    #[serde(serialize_with = "as_text")]
+    version: Version,
+    checks: BTreeMap<&'static str, CheckStatus>,
+    /// Who changed each flag last, by the audit; `null`: nobody, or longer ago
+    /// than it was looked through, or by SQL.
+    changed: BTreeMap<&'static str, Option<LastChange>>,
+    gateways: Vec<Gateway>,
+}
+
+#[derive(Serialize, Debug)]
+struct CheckStatus {
+    flag: &'static str,
+    /// How many of a hundred clients are answered in each way.
+    clients: Shares,
+    #[serde(flatten)]
+    counts: Checked,
+}
+
+/// Percent; 100 together.
+#[derive(Serialize, Debug, PartialEq, Eq)]
+struct Shares {
+    cached: u8,
+    shadow: u8,
+    direct: u8,
+}
+
+impl From<FlagState> for Shares {
+    fn from(state: FlagState) -> Self {
+        let (cached, shadow) = match state {
+            FlagState::Off => (0, 0),
+            FlagState::Shadow => (0, 100),
+            FlagState::Share(percent) => (percent.min(100), 0),
+            FlagState::On => (100, 0),
+        };
+        Self { cached, shadow, direct: 100 - cached - shadow }
+    }
+}
+
+#[derive(Serialize, Debug)]
+struct LastChange {
+    at: String,
+    by: String,
+    from: Option<Value>,
+    to: Option<Value>,
+}
+
+impl From<AuditRow> for LastChange {
+    fn from(row: AuditRow) -> Self {
+        let (from, to) = (row.from.map(audit::value), row.to.map(audit::value));
+        Self { at: time::shown(row.at), by: row.by, from, to }
+    }
+}
+
+/// Answers all flags, and with `status=1` what they do.
+///
+/// # Errors
+/// When a parameter is not right, or the store cannot be read.
+pub async fn get(State(context): State<Context>, uri: Uri) -> Answer<Json<Answered>> {
+    let params = Params::read(&uri, &["status"])?;
+    let with_status = params.flag("status")?;
+    let world = context.current().await;
+    let status = match with_status {
+        true => Some(Status::of(&context, &world.flags, world.version).await?),
+        false => None,
+    };
+    Ok(Json(Answered { flags: author::write_flags(&world.flags), status, written: None }))
+}
+
+/// Sets the flags that the body names, and answers all of them.
+///
+/// # Errors
+/// 400 when the body names a flag that there is not, or a state that is none;
+/// then nothing was changed.
+pub async fn put(
+    State(context): State<Context>,
+    Extension(caller): Extension<Caller>,
+    request: Request<Body>,
+) -> Answer<Json<Answered>> {
+    let params = Params::read(request.uri(), &[WAIT_APPLIED])?;
+    let write = Write::announce(&context, &params)?;
+    let document = body::document(request).await?;
+    let set =
+        author::read_flags(&document).map_err(|problems| Problem::document(Code::InvalidFlag, problems))?;
+    let text =
+        |(flag, state): (Flag, FlagState)| (flag.name().to_owned(), author::write_state(state).to_string());
+    let flags: Vec<_> = set.into_iter().map(text).collect();
+    let names: Vec<_> = flags.iter().map(|(name, state)| format!("{name}={state}")).collect();
+    let (_, written) = write.commit(Change::SetFlags { flags }, &caller).await?;
+    tracing::info!(by = %caller.name, version = %written.version, set = names.join(" "), "flags set");
+    let world = context.current().await;
+    let written = written.applied.is_some().then_some(written);
+    Ok(Json(Answered { flags: author::write_flags(&world.flags), status: None, written }))
+}
+
+/// The flag that says how a check is answered.
+pub fn of_check(check: Check) -> Flag {
+    match check {
+        Check::Ip => Flag::IpBlacklistCache,
+        Check::Geo => Flag::GeoRulesCache,
+        Check::Route => Flag::RouteCache,
+    }
+}
+
+impl Status {
+    async fn of(context: &Context, flags: &Flags, version: Version) -> Answer<Self> {
+        let counts: PerCheck<CheckCounts> = context.store.recording().await?.checks;
+        let check = |check: Check| {
+            let flag = of_check(check);
+            let status = CheckStatus {
+                flag: flag.name(),
+                clients: flags.get(flag).into(),
+                counts: Checked::new(counts.get(check)),
+            };
+            (check.name(), status)
+        };
+        Ok(Self {
+            version,
+            checks: Check::ALL.into_iter().map(check).collect(),
+            changed: last_changes(context).await?,
+            gateways: context.gateways.list().into_iter().map(Gateway::from).collect(),
+        })
+    }
+}
+
+/// The newest entry of the audit for each flag.
+async fn last_changes(context: &Context) -> Answer<BTreeMap<&'static str, Option<LastChange>>> {
+    let mut changed: BTreeMap<_, _> = Flag::ALL.into_iter().map(|flag| (flag.name(), None)).collect();
+    let mut before = None;
+    for _ in 0..AUDIT_PAGES {
+        let rows = context.store.audit(before, AUDIT_PAGE).await?;
+        before = rows.last().map(|row| row.id);
+        for row in rows.into_iter().filter(|row| row.what == "flag") {
+            if let Some(last @ None) = changed.get_mut(row.target.as_str()) {
+                *last = Some(LastChange::from(row));
+            }
+        }
+        if before.is_none() || changed.values().all(Option::is_some) {
+            break;
+        }
+    }
+    Ok(changed)
+}
