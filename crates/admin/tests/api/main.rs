@@ -1,13 +1,18 @@
 //! The service as its clients see it: both listeners on free ports, a database of
 //! its own in a temporary directory, and nothing in between that is made up.
 
+mod audit;
 mod auth;
 mod bans;
 mod bodies;
+mod check;
 mod docs;
+mod flags;
 mod gateways;
+mod geo;
 mod refresh;
 mod routes;
 mod running;
 mod state;
 mod stopping;
+mod sync_events;

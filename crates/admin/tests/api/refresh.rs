@@ -11,6 +11,8 @@ use crate::running::{Running, until};
 
 const REFRESH: &str = "/api/admin/optimization/cache/refresh";
 const WARMUP: &str = "/api/admin/optimization/warmup";
+/// The tables that gateways get.
+const ALL: [&str; 6] = ["flags", "routes", "bans", "allow", "geo", "countries"];
 const SYNC: &str = "/api/data-plane/v1/sync";
 
 /// A gateway that takes every answer for carried out, and says so if it `acks`,
@@ -69,19 +71,20 @@ async fn a_refresh_answers_once_every_gateway_has_loaded_anew() {
         assert_eq!((applied(&first), &first["behind"]), ((1, 1), &json!([])), "{first}");
         assert_eq!(first["tables"]["bans"]["count"], 1);
         let health = running.get("/api/admin/optimization/health").await.ok();
-        for table in ["routes", "bans", "allow"] {
+        for table in ALL {
             assert_eq!(first["tables"][table]["digest"], health["tables"][table]["digest"], "{table}");
+            assert!(first["tables"][table]["digest"].is_string(), "{table}");
         }
         assert_eq!(first["version"], health["version"]);
         assert_eq!(first["applied"]["version"], first["version"]);
         assert!(first["elapsed_ms"].is_u64());
         // Nothing has changed, and all is loaded again; of one table as well.
         let mut last = first["refresh"].as_u64().unwrap();
-        for table in ["routes/", "ip/"] {
+        for table in ["routes/", "ip/", "geo/"] {
             let path = format!("/api/admin/optimization/cache/{table}refresh?wait=15s");
             let next = running.post(&path, Body::empty()).await.ok();
             assert_eq!((applied(&next), &next["version"]), ((1, 1), &first["version"]), "{next}");
-            assert_eq!(next["refreshed"], json!(["routes", "bans", "allow"]));
+            assert_eq!(next["refreshed"], json!(ALL));
             assert!(next["refresh"].as_u64().unwrap() > last, "{next}");
             last = next["refresh"].as_u64().unwrap();
         }
@@ -144,8 +147,8 @@ async fn what_is_asked_wrongly_is_refused() {
         running.send(stranger).await.problem(401, "unauthorized");
     }
     // A table that there is not yet.
-    let geo = running.post("/api/admin/optimization/cache/geo/refresh", Body::empty()).await;
-    geo.problem(404, "not_found");
+    let limits = running.post("/api/admin/optimization/cache/limits/refresh", Body::empty()).await;
+    limits.problem(404, "not_found");
     let health = running.get("/api/admin/optimization/health").await.ok();
     assert_eq!(health["status"], "ok");
     assert_eq!(running.post(REFRESH, Body::empty()).await.ok()["refresh"], 1, "nothing of it was ordered");

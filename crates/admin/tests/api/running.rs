@@ -15,6 +15,9 @@ use tidegate_admin::auth;
 use tidegate_admin::serve::{Config, Service};
 use tidegate_admin::store::sqlite::{Options, SqliteStore};
 use tidegate_admin::store::{Snapshot, Table, TokenRow};
+use tidegate_policy::check::Check;
+use tidegate_policy::wire;
+use tidegate_policy::wire::check::{Answer, Found, Question};
 
 /// Nothing here takes longer, unless it hangs.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -109,6 +112,39 @@ impl Running {
         self.ask(Method::POST, path, body).await
     }
 
+    pub async fn put(&self, path: &str, body: impl Into<Body>) -> Answered {
+        self.ask(Method::PUT, path, body).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answered {
+        self.ask(Method::DELETE, path, Body::empty()).await
+    }
+
+    /// Asks a check, as a gateway.
+    pub async fn check(&self, check: Check, question: &Question<'_>) -> Answered {
+        let request = self.as_gateway(Method::POST, wire::check::path(check));
+        self.send(request.body(Body::from(question.to_bytes().unwrap())).unwrap()).await
+    }
+
+    /// What a check found, which must be an answer to `question`.
+    pub async fn found(&self, check: Check, question: &Question<'_>) -> Found {
+        let answered = self.check(check, question).await;
+        assert_eq!(answered.status, 200, "{}", String::from_utf8_lossy(&answered.bytes));
+        assert_eq!(answered.headers["content-type"], "application/octet-stream");
+        let answer = Answer::from_bytes(&answered.bytes).unwrap();
+        assert_eq!((answer.id, answer.found.check()), (question.id, check));
+        answer.found
+    }
+
+    /// Runs the command line on this service's database: whether it succeeded, and
+    /// what it said.
+    pub async fn tidegate(&self, args: &[&str]) -> (bool, String) {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        let output = command.args(args).arg("--db").arg(db(&self.dir)).output().await.unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(said).unwrap())
+    }
+
     /// Asks the gateways' listener, as a gateway.
     pub fn as_gateway(&self, method: Method, path: &str) -> axum::http::request::Builder {
         Request::builder()
@@ -120,8 +156,7 @@ impl Running {
 
     /// The tables of people, and where the sequence is.
     pub async fn tables(&self) -> String {
-        let mut tables: Snapshot =
-            self.service.context().store.snapshot(&[Table::Ip, Table::Routes]).await.unwrap();
+        let mut tables: Snapshot = self.service.context().store.snapshot(&Table::ALL).await.unwrap();
         tables.ips.sort_by(|one, other| one.ip.cmp(&other.ip));
         format!("{tables:?}")
     }
