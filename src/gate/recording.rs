@@ -2,7 +2,7 @@
 //! is open then; the one that completes it has the same number and comes the
 //! normal way, at the request's end.
 
-use tidegate_policy::wire::event::{MAX_OPEN, OpenEvent, TrafficEvent};
+use tidegate_policy::wire::event::{MAX_OPEN, TrafficEvent, open_bytes};
 
 use super::Gate;
 use crate::host::{CallToken, Host};
@@ -25,8 +25,7 @@ pub struct Wait {
 pub fn begin<H: Host>(gate: &Gate<H>, event: &mut TrafficEvent) -> Option<Wait> {
     let vm = &gate.vm;
     event.number = vm.reserve();
-    let open = OpenEvent { source: vm.source, event: event.clone() };
-    let sent = match open.to_bytes() {
+    let sent = match open_bytes(vm.source, event) {
         Ok(body) if body.len() <= MAX_OPEN => gate.line.post(PATH, &body, gate.sync_timeout).ok(),
         _ => None,
     };
