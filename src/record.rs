@@ -182,12 +182,12 @@ impl<H: Host> Record<H> {
     /// comes: the VM's last root is gone. Events that come all the same (a late
     /// log) are closed again.
     ///
-    /// Numbers that are still open stay open: their requests may yet be logged,
-    /// and their events may stand in the admin service already, sent ahead. They
-    /// were numbered, so the ledger shows them as pending, and once the source is
-    /// dead as what they came to: stored, incomplete, where the event was sent
-    /// ahead, else lost. To report them as given up would claim a loss that may not
-    /// be one, of events that nobody here has thrown away.
+    /// Numbers that are still open are counted as numbered and stay open; they are
+    /// not reported as given up, because nobody has thrown anything away: their
+    /// requests may yet be logged, and their events may stand in the admin service
+    /// already, sent ahead. For its ledger the source has ended, so an event that
+    /// was sent ahead counts as stored as it stands (incomplete) and any other open
+    /// number as lost, until its end comes after all: that is still taken.
     pub fn close(&mut self) {
         self.closed = true;
         loop {
