@@ -36,7 +36,7 @@ Try:
 
   curl -s -H 'X-Forwarded-For: 1.2.3.4' 127.0.0.1:{gate}/hello
 
-Every request is asked about until the flags are switched: docs/ROLLOUT.md
+Until its flags are switched the gate asks the admin service about every request: docs/ROLLOUT.md
 ",
         gate = ports.gate,
         people = ports.people,

@@ -40,6 +40,7 @@ pub fn draw(path: &Path, measured: &[Measured]) -> Result<()> {
     chart
         .configure_mesh()
         .disable_x_mesh()
+        .max_light_lines(1)
         .x_labels(measured.len())
         .x_label_formatter(&name)
         .y_desc("milliseconds")
@@ -66,7 +67,7 @@ pub fn draw(path: &Path, measured: &[Measured]) -> Result<()> {
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
+        .position(SeriesLabelPosition::UpperMiddle)
         .background_style(WHITE.mix(0.85))
         .border_style(BLACK.mix(0.3))
         .label_font(("sans-serif", 14))

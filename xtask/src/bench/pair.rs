@@ -49,7 +49,7 @@ pub fn run(args: &Args) -> Result<()> {
             Side { name: "gate", address: stack.gate(), outcomes: Vec::new() },
         ];
         for round in 1..=args.rounds {
-            say(format_args!("{connections} connections, round {round} of {}", args.rounds));
+            say(format_args!("connections: {connections}, round {round} of {}", args.rounds));
             let mut order = [0, 1];
             shuffle(&mut order);
             for index in order {
