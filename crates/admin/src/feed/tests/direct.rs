@@ -200,7 +200,7 @@ async fn run(ops: Vec<Op>) {
             }
             Op::GoneAway => drop(tokio::time::timeout(Duration::ZERO, feed.tables()).await),
         }
-        check(&*feed.tables().await.unwrap(), &foreign);
+        check(&feed.tables().await.unwrap(), &foreign);
     }
 }
 

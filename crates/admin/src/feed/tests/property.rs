@@ -191,7 +191,7 @@ impl Run {
                 self.note_countries();
             }
             Op::Ask if self.unseen => {}
-            Op::Ask => self.check_tables(&*self.feed.tables().await.unwrap()),
+            Op::Ask => self.check_tables(&self.feed.tables().await.unwrap()),
             Op::Remember => self.remembered = self.store.rows().clone(),
             Op::Restore => {
                 self.store.restore(self.remembered.clone());
@@ -258,7 +258,7 @@ impl Run {
         self.settle().await;
         let (banned, allowed) = (self.naive("banned"), self.naive("allowed"));
         let (routes, flags, geo) = (self.compiled(), self.flags(), self.geo());
-        self.check_tables(&*self.feed.tables().await.unwrap());
+        self.check_tables(&self.feed.tables().await.unwrap());
         for gateway in &mut self.gateways {
             gateway.poll(&self.feed).await;
             assert_eq!(gateway.since, Some(self.feed.version()));

@@ -345,7 +345,7 @@ async fn tables_are_of_the_moment_and_what_did_not_change_is_not_made_again() {
     sleep(Duration::from_secs(60)).await;
     assert!(unused.upgrade().is_none(), "nobody asks for them any more");
     assert_eq!(
-        found(&*feed.tables().await.unwrap(), "192.0.2.8"),
+        found(&feed.tables().await.unwrap(), "192.0.2.8"),
         found(&*first_of(&store).await, "192.0.2.8")
     );
 }
@@ -385,6 +385,6 @@ async fn without_the_store_there_is_an_error_and_never_an_older_answer() {
     assert!(feed.health().trouble.is_some());
     store.ban("192.0.2.1");
     store.set_broken(false);
-    assert_ne!(found(&*feed.tables().await.unwrap(), "192.0.2.1"), IpFinding::Clear);
+    assert_ne!(found(&feed.tables().await.unwrap(), "192.0.2.1"), IpFinding::Clear);
     assert_eq!(feed.health().trouble, None);
 }
