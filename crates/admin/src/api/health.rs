@@ -141,7 +141,9 @@ pub async fn detailed(State(context): State<Context>, uri: Uri) -> Answer<Json<H
     let mut notes = Vec::new();
     rollout::geo(&world, context.country_headers.seen(), &mut reasons, &mut notes);
     // What cannot be read is said by the reasons above.
-    if let Ok(counts) = context.store.recording().await {
+    if rollout::is_any_in_shadow(&world.flags)
+        && let Ok(counts) = context.store.recording().await
+    {
         rollout::shadow(&world.flags, &counts.checks, &mut reasons, &mut notes);
     }
     Ok(Json(Health {

@@ -12,6 +12,11 @@ use crate::store::CheckCounts;
 /// are counted.
 const SHOWN_MISSING: usize = 5;
 
+/// Whether there is something to compare at all.
+pub fn is_any_in_shadow(flags: &Flags) -> bool {
+    Check::ALL.into_iter().any(|check| flags.get(of_check(check)) == State::Shadow)
+}
+
 /// Checks in shadow that cache and database answered differently. Where the cache
 /// was only behind the database, that is no trouble.
 pub fn shadow(
