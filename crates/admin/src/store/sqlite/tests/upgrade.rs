@@ -74,7 +74,12 @@ fn an_upgraded_database_may_be_moved_to_the_place_of_another() {
         let old = home.directory.path().join("old.db");
         written_by_the_first_version(&old);
         std::fs::rename(&old, &home.path).unwrap();
-        assert!(follower.reloads(&home).await.0);
+        until("another epoch", async || {
+            follower.catch_up(&home.store).await;
+            follower.reloads.iter().any(|r| r.0).then_some(())
+        })
+        .await;
+        follower.settles(&home).await;
         assert_eq!((follower.has.ips.len(), follower.has.routes.len()), (1, 1));
         until("the counts of the other", async || {
             let seen = home.store.seen_one("192.0.2.1").await.unwrap();
