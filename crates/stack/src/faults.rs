@@ -202,8 +202,9 @@ impl Stack {
         self.set_runtime(&[(call.key("delay_ms"), millis.max(1)), (call.key("delay_percent"), percent)])
     }
 
-    /// From now on the gate's tables stay as they are, whatever the database says,
-    /// until [`Stack::thaw_tables`].
+    /// From now on the gate's tables stay as they are, flags included, whatever the
+    /// database says, until [`Stack::thaw_tables`]. The gate counts as lost
+    /// meanwhile, and nothing that is waited for is applied.
     ///
     /// # Errors
     /// The stack was started without [`Faults`], or the gate goes on polling.
