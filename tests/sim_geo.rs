@@ -195,13 +195,13 @@ fn a_new_table_is_swapped_in_whole_while_requests_go_on() {
     let mut rounds = 0;
     let mut switched = [false; 2];
     while switched != [true; 2] {
-        for gate in 0..2 {
+        for (gate, is_new) in switched.iter_mut().enumerate() {
             // Three places of the table at one moment: never some of each.
             let statuses =
                 ["10.0.0.1", "10.7.160.1", "10.14.80.1"].map(|client| stage.get_now(gate, client).status);
             assert!(statuses == [403; 3] || statuses == [200; 3], "{statuses:?}");
-            assert!(!switched[gate] || statuses == [200; 3], "and never back");
-            switched[gate] = statuses == [200; 3];
+            assert!(!*is_new || statuses == [200; 3], "and never back");
+            *is_new = statuses == [200; 3];
         }
         rounds += 1;
         assert!(rounds < 5_000, "never loads");
