@@ -13,8 +13,9 @@ const MS: Duration = Duration::from_millis(1);
 const ASYNC: [(Flag, State); 1] = [(Flag::AsyncRecording, State::On)];
 
 /// What is no answer, and what comes of it at once.
-const BAD: [Trouble; 10] = [
+const BAD: [Trouble; 11] = [
     Trouble::Garbage,
+    Trouble::Long,
     Trouble::Empty,
     Trouble::Trailing,
     Trouble::Version,
@@ -108,6 +109,34 @@ fn a_denial_of_a_later_check_waits_for_the_earlier_ones() {
     // A route's 404 must not hide a ban.
     assert_eq!(told(&stage.get(0, "9.9.9.9")), (403, "ip_banned"));
     assert_eq!(told(&stage.get(0, "1.1.1.1")), (404, "no_route"));
+}
+
+#[test]
+fn in_parallel_nothing_is_asked_that_cannot_matter() {
+    let asked = |config: &str, flags: Flags, client: &str| {
+        let mut stage = Stage::with_flags(1, config, flags);
+        stage.feed.ban("9.9.9.9");
+        stage.run(SECOND);
+        stage.get(0, client);
+        stage.check();
+        stage.feed.asked
+    };
+    let ip_cached = flags(true).with(Flag::IpBlacklistCache, State::On);
+    assert_eq!(asked(CONFIG, ip_cached, "9.9.9.9"), PerCheck::default(), "the cache knows the ban");
+    assert_eq!(asked(CONFIG, ip_cached, "1.1.1.1"), PerCheck { ip: 0, geo: 1, route: 1 });
+    let envoy = CONFIG.replacen('{', r#"{"routing": "envoy", "#, 1);
+    assert_eq!(asked(&envoy, flags(true), "1.1.1.1"), PerCheck { ip: 1, geo: 1, route: 0 });
+}
+
+#[test]
+fn a_request_that_is_too_large_for_a_question_is_not_asked_about() {
+    let mut stage = direct(false);
+    let request = Request::get("/x", "1.1.1.1").header(b"x-large", &[b'a'; 300 << 10]);
+    assert_eq!(stage.request(0, request).status, 200);
+    let answered = stage.events()[0].answered;
+    let expected = PerCheck { ip: Answered::Direct, geo: Answered::Direct, route: Answered::Fallback };
+    assert_eq!(answered, expected);
+    assert_eq!(stage.feed.asked, PerCheck { ip: 1, geo: 1, route: 0 });
 }
 
 #[test]
@@ -705,4 +734,13 @@ fn a_reloaded_vm_asks_from_its_first_request_on() {
     stage.run(15 * SECOND);
     let last = stage.feed.events.last().unwrap().1.clone();
     assert_eq!(last.answered, PerCheck::from_fn(|_| Answered::Direct));
+}
+
+#[test]
+fn a_request_before_the_first_tick_is_asked_about_as_well() {
+    let mut stage = Stage::cold(1, CONFIG, Feed::new());
+    stage.feed.ban("9.9.9.9");
+    assert_eq!(stage.get(0, "1.1.1.1").status, 200);
+    assert_eq!(told(&stage.get(0, "9.9.9.9")), (403, "ip_banned"));
+    stage.check();
 }

@@ -50,6 +50,8 @@ pub enum Trouble {
     Empty,
     /// The right bytes, and then some.
     Trailing,
+    /// The right bytes, and then more than any answer has.
+    Long,
     /// The right bytes in a version of the format that nobody knows.
     Version,
     /// The right bytes under this status.

@@ -9,7 +9,7 @@ use tidegate_policy::decide::{GeoFinding, IpFinding, Tables};
 use tidegate_policy::geo::{CountryTable, GeoRules};
 use tidegate_policy::route::RouteTable;
 use tidegate_policy::table::{AddressTable, Entry};
-use tidegate_policy::wire::check::{Answer, Found, GeoAnswer, Question, RouteAnswer};
+use tidegate_policy::wire::check::{Answer, Found, GeoAnswer, MAX_ANSWER, Question, RouteAnswer};
 use tidegate_policy::wire::sync::{EntryState, Version, WholeTable};
 
 use super::{Feed, Reply, Trouble};
@@ -101,6 +101,10 @@ impl Feed {
             Some(Trouble::Reset) => Reply::Reset,
             Some(Trouble::Trailing) => {
                 bytes.push(0);
+                Reply::Answer(200, bytes)
+            }
+            Some(Trouble::Long) => {
+                bytes.resize(2 * MAX_ANSWER, 0);
                 Reply::Answer(200, bytes)
             }
             Some(Trouble::Version) => {
