@@ -219,6 +219,7 @@ impl<H: Host> Stream<H> {
         self.response = Response::Gone;
         if let Some(inquiry) = self.inquiry.take() {
             self.overtaken = true;
+            gate.vm.metrics.count(Count::Undecided);
             seen.timing = inquiry.finish(&mut seen.event, &gate.vm);
         }
         if seen.event.modes.is_some_and(|modes| !modes.async_recording) {
@@ -262,6 +263,7 @@ impl<H: Host> Stream<H> {
             Some(Seen { began_ns, mut event, .. }) => {
                 if let Some(inquiry) = self.inquiry.take() {
                     // The client left before it was decided.
+                    gate.vm.metrics.count(Count::Undecided);
                     inquiry.finish(&mut event, &gate.vm);
                 }
                 let took = self.host.monotonic_ns().saturating_sub(began_ns);

@@ -36,6 +36,9 @@ pub enum Count {
     DeniedNotReady,
     /// Requests that Envoy refused before the gate saw them.
     Unseen,
+    /// Requests that ended while they were not decided: their questions were open
+    /// when the client left, or when Envoy gave them up.
+    Undecided,
     /// Requests without a client address: no ban can cover them.
     NoClientAddress,
     /// Requests whose last `X-Forwarded-For` entry is no bare address, so that
@@ -170,7 +173,7 @@ pub enum Gauge {
 }
 
 /// In the order of [`Count`].
-pub const COUNTS: [(Count, &str); 55] = [
+pub const COUNTS: [(Count, &str); 56] = [
     (Count::Allowed, "tidegate.requests.allow"),
     (Count::DeniedIpBanned, "tidegate.requests.deny.ip_banned"),
     (Count::DeniedGeo, "tidegate.requests.deny.geo_denied"),
@@ -180,6 +183,7 @@ pub const COUNTS: [(Count, &str); 55] = [
     (Count::DeniedCheckUnavailable, "tidegate.requests.deny.check_unavailable"),
     (Count::DeniedNotReady, "tidegate.requests.deny.not_ready"),
     (Count::Unseen, "tidegate.requests.unseen"),
+    (Count::Undecided, "tidegate.requests.undecided"),
     (Count::NoClientAddress, "tidegate.requests.no_client_address"),
     (Count::UnreadableForwardedFor, "tidegate.requests.unreadable_forwarded_for"),
     (Count::IpHit, "tidegate.check.ip.hit"),

@@ -14,7 +14,7 @@ mod runs;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use tidegate_policy::wire::event::{BatchHead, DropReason, DroppedRange, MAX_BATCH, Source, TrafficEvent};
@@ -52,7 +52,7 @@ pub struct Record<H> {
     numbered: u64,
     /// Numbers that are given but whose events are not here yet: one for each
     /// request whose event was sent ahead.
-    reserved: BTreeSet<u64>,
+    reserved: VecDeque<u64>,
     runs: Runs,
     dropped: Vec<DroppedRange>,
     closed: bool,
@@ -76,7 +76,7 @@ impl<H: Host> Record<H> {
             events,
             queue: None,
             numbered: 0,
-            reserved: BTreeSet::new(),
+            reserved: VecDeque::new(),
             runs: Runs::new(run),
             dropped: Vec::new(),
             closed: false,
@@ -101,8 +101,14 @@ impl<H: Host> Record<H> {
     /// open, and counts as numbered.
     pub fn reserve(&mut self) -> u64 {
         let number = self.next_number();
-        self.reserved.insert(number);
+        self.reserved.push_back(number);
         number
+    }
+
+    /// Takes a number out of those that are open; false when it is not.
+    fn was_reserved(&mut self, number: u64) -> bool {
+        let found = self.reserved.binary_search(&number).ok();
+        found.and_then(|at| self.reserved.remove(at)).is_some()
     }
 
     fn next_number(&mut self) -> u64 {
@@ -117,7 +123,7 @@ impl<H: Host> Record<H> {
     pub fn push(&mut self, event: &mut TrafficEvent) -> bool {
         // A number that is not open would be a second event of that number, and
         // the ledger would drop it as a repetition.
-        if event.number == 0 || !self.reserved.remove(&event.number) {
+        if event.number == 0 || !self.was_reserved(event.number) {
             event.number = self.next_number();
         }
         let Ok(full) = self.runs.push(event) else {

@@ -286,6 +286,7 @@ fn an_answer_after_the_response_does_nothing() {
     stream.on_log();
     gate.vm.metrics.flush();
     assert_eq!(host.figure("tidegate.direct.late"), 1);
+    assert_eq!(host.figure("tidegate.requests.undecided"), 1);
 }
 
 #[test]
@@ -299,6 +300,8 @@ fn a_client_that_leaves_takes_everything_with_it() {
     assert_eq!(Rc::strong_count(&tables), before + 1);
     stream.on_log();
     drop(stream);
+    gate.vm.metrics.flush();
+    assert_eq!(host.figure("tidegate.requests.undecided"), 1);
     assert_eq!((Rc::strong_count(&tables), Rc::strong_count(&gate)), (before, 1));
     assert_eq!(gate.vm.reserve(), 2, "its event has a number");
 }

@@ -170,9 +170,7 @@ pub(super) fn header(map: u32, name: &str) -> Result<Vec<u8>, HostError> {
 
 pub(super) fn add_header(map: u32, name: &str, value: &[u8]) -> Result<(), HostError> {
     // SAFETY: both slices are read during the call only.
-    check(unsafe {
-        proxy_add_header_map_value(map, name.as_ptr(), name.len(), value.as_ptr(), value.len())
-    })
+    check(unsafe { proxy_add_header_map_value(map, name.as_ptr(), name.len(), value.as_ptr(), value.len()) })
 }
 
 pub(super) fn set_header(map: u32, name: &str, value: &[u8]) -> Result<(), HostError> {

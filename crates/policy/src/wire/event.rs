@@ -166,7 +166,9 @@ pub enum VerdictCode {
     Allow,
     /// The gate denied it.
     Deny,
-    /// The gate never saw it: Envoy refused it before the filter.
+    /// The gate decided nothing. Envoy refused the request before the filter; or,
+    /// where the event has [`modes`](TrafficEvent::modes), it ended while the
+    /// gate's questions about it were open.
     #[default]
     Unseen,
 }
