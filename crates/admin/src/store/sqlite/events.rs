@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{CachedStatement, Connection, Row, params};
 use serde::{Deserialize, Serialize};
 use tidegate_policy::check::{Answered, Check, PerCheck};
 use tidegate_policy::flags::{Mode, Modes};
@@ -54,22 +54,21 @@ impl<K: PartialEq> Said<K> {
 
 /// Writes events in one write transaction.
 pub(super) struct EventWriter<'a> {
-    conn: &'a Connection,
-    ended: String,
-    open: String,
+    ended: CachedStatement<'a>,
+    open: CachedStatement<'a>,
     modes: Said<Modes>,
     answered: Said<PerCheck<Answered>>,
 }
 
 impl<'a> EventWriter<'a> {
-    pub(super) fn new(conn: &'a Connection) -> Self {
-        Self {
-            conn,
-            ended: format!("INSERT INTO events {COLUMNS_AND_VALUES}"),
-            open: format!("INSERT OR IGNORE INTO events {COLUMNS_AND_VALUES}"),
+    pub(super) fn new(conn: &'a Connection) -> rusqlite::Result<Self> {
+        // Held: to look a statement up by so long a text costs as much as to bind it.
+        Ok(Self {
+            ended: conn.prepare_cached(&format!("INSERT INTO events {COLUMNS_AND_VALUES}"))?,
+            open: conn.prepare_cached(&format!("INSERT OR IGNORE INTO events {COLUMNS_AND_VALUES}"))?,
             modes: Said { of: None, text: String::new() },
             answered: Said { of: None, text: String::new() },
-        }
+        })
     }
 
     /// Writes one event; that it is the only one with its number is the ledger's
@@ -81,9 +80,9 @@ impl<'a> EventWriter<'a> {
         source: Source,
         event: &TrafficEvent,
     ) -> rusqlite::Result<()> {
-        let mut statement = match stage {
-            Stage::Ended => self.conn.prepare_cached(&self.ended)?,
-            Stage::Open => self.conn.prepare_cached(&self.open)?,
+        let statement = match stage {
+            Stage::Ended => &mut self.ended,
+            Stage::Open => &mut self.open,
         };
         // An event that Envoy refused before the gate was not checked at all.
         let modes = event.modes.map(|modes| self.modes.say(modes, write_modes));

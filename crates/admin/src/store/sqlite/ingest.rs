@@ -49,8 +49,8 @@ pub(super) struct Step<'a> {
 
 impl<'a> Step<'a> {
     /// Of the transaction that `conn` is in.
-    pub(super) fn new(conn: &'a Connection, ledger: Ledger<'a>, budget: Budget) -> Self {
-        Self { conn, ledger, writer: EventWriter::new(conn), budget, tally: Tally::default() }
+    pub(super) fn new(conn: &'a Connection, ledger: Ledger<'a>, budget: Budget) -> rusqlite::Result<Self> {
+        Ok(Self { conn, ledger, writer: EventWriter::new(conn)?, budget, tally: Tally::default() })
     }
 }
 

@@ -95,7 +95,7 @@ fn store_jobs(
     shared.seen.with(conn, |_| Ok(()))?;
     let now = time_text::now_ms();
     let ledger = || Ledger::new(conn, now, shared.options.pending_for);
-    let mut step = Step::new(conn, ledger(), Budget::new());
+    let mut step = Step::new(conn, ledger(), Budget::new())?;
     let mut progress = Vec::with_capacity(jobs.len());
     for waiting in jobs {
         let reached = match &waiting.job {

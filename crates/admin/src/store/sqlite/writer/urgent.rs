@@ -106,7 +106,7 @@ impl Writer {
 
     fn store_opens(&self, jobs: &[Waiting<OpenJob>]) -> rusqlite::Result<()> {
         let mut ledger = Ledger::new(&self.conn, time_text::now_ms(), self.shared.options.pending_for);
-        let mut writer = EventWriter::new(&self.conn);
+        let mut writer = EventWriter::new(&self.conn)?;
         for Waiting { job, .. } in jobs {
             let gateway = (job.gateway_name.as_str(), job.gateway.node.as_str());
             open::insert(&self.conn, &mut ledger, &mut writer, gateway, &job.open)?;
