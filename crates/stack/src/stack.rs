@@ -305,9 +305,25 @@ impl Stack {
             let gateways = last["items"].as_array().into_iter().flatten();
             // The newest is the Envoy that runs; others are of processes that ended.
             let newest = gateways.min_by_key(|gateway| gateway["known_for_ms"].as_u64());
-            Ok(newest.filter(|gateway| self.holds_tables(gateway)).map(drop))
+            let ready = newest.filter(|gateway| self.holds_tables(gateway)).map(drop);
+            if ready.is_none() {
+                self.serve_on_all();
+            }
+            Ok(ready)
         })
         .with_context(|| format!("gateways: {last}"))
+    }
+
+    /// A worker counts once it has served a request: connections that are open at
+    /// the same time go to all of them, sooner or later. One that closes before the
+    /// next one opens may leave that to the same worker, for ever.
+    fn serve_on_all(&self) {
+        let open = |_| http::Connection::open(self.gate()).ok();
+        let mut held: Vec<_> = (0..self.options.workers).filter_map(open).collect();
+        for connection in &mut held {
+            // What it answers was looked at before.
+            let _ = connection.send(&Request::get("/"));
+        }
     }
 
     fn holds_tables(&self, gateway: &Value) -> bool {
