@@ -107,22 +107,22 @@ fn found(check: Check, fate: Fate) -> Option<Found> {
 fn expected(fates: &PerCheck<Fate>, tables: Option<&Tables>, settings: &Settings) -> Vec<Done> {
     let answers = PerCheck::from_fn(|check| found(check, *fates.get(check)));
     let facts = Facts { client: Some("192.0.2.1".parse().unwrap()), ..Facts::default() };
-    let mut findings = Findings::default();
-    findings.ip = Some(match (&answers.ip, tables) {
+    let ip = match (&answers.ip, tables) {
         (Some(Found::Ip(found)), _) => Finding::Found(*found),
         (_, Some(tables)) => Finding::Found(IpFinding::look_up(facts.client, tables, || 0)),
         _ => Finding::Unavailable,
-    });
-    findings.geo = Some(match (&answers.geo, tables) {
+    };
+    let geo = match (&answers.geo, tables) {
         (Some(Found::Geo(found)), _) => Finding::Found(found.finding()),
         (_, Some(tables)) => Finding::Found(GeoFinding::look_up(facts.client, Given::Table, tables)),
         _ => Finding::Unavailable,
-    });
-    findings.route = Some(match (&answers.route, tables) {
+    };
+    let route = match (&answers.route, tables) {
         (Some(Found::Route(found)), _) => Finding::Found(found.as_ref().map(RouteAnswer::finding)),
         (_, Some(_)) => Finding::Found(None),
         _ => Finding::Unavailable,
-    });
+    };
+    let findings = Findings { ip: Some(ip), geo: Some(geo), route: Some(route) };
     let Step::Decided(Decision { verdict, .. }) = findings.step(settings) else { panic!("all is known") };
     match verdict {
         Verdict::Allow(Some(_)) => passed("shop").to_vec(),
