@@ -1,26 +1,23 @@
 //! One stack from start to end.
 
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::backend::InProcess;
 use crate::envoy;
-use crate::faults::Faults;
 use crate::http::{self, Method, Request, Response};
+use crate::options::{Demo, FlagsAtStart, Options};
 use crate::ports::{PortChoice, Ports, local};
 use crate::process::{Identity, Process};
-use crate::programs::Programs;
-use crate::render::{self, Cluster, Edits, Upstream};
+use crate::render::{self, Edits};
 use crate::sql::Shell;
 use crate::stats::Stats;
+use crate::tokens::{database, tokens};
 use crate::wait;
 
 /// How long each part may take to become ready: a debug Envoy on a busy machine
@@ -28,59 +25,6 @@ use crate::wait;
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// Starts on free ports, when another process was faster.
 const PORT_TRIES: usize = 5;
-
-/// How a stack is started.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Where database, tokens, logs and Envoy's configuration are; made if missing.
-    pub dir: PathBuf,
-    /// Which ports.
-    pub ports: PortChoice,
-    /// Envoy's worker threads.
-    pub workers: u32,
-    /// Clusters to add beside `demo`, or in its place.
-    pub backends: Vec<NamedBackend>,
-    /// What answers for `demo`, if `backends` does not name it.
-    pub demo: Demo,
-    /// Whether the singleton recorder runs (Istio cannot have one).
-    pub recorder: bool,
-    /// Spread connections evenly over workers: for tests with few of them.
-    pub exact_balance: bool,
-    /// The flags of a new database.
-    pub flags: FlagsAtStart,
-    /// Merged into the plugin's configuration (RFC 7396); `Value::Null`: as in the
-    /// repository's file.
-    pub plugin: Value,
-    /// What stands between the gate and the admin service.
-    pub faults: Option<Faults>,
-    /// Where the gate sends what it lets pass.
-    pub upstream: Upstream,
-    /// Run Envoy on this processor only: for measurements.
-    pub envoy_cpu: Option<u32>,
-    /// What to run.
-    pub programs: Programs,
-}
-
-/// The flags that a stack starts with.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FlagsAtStart {
-    /// All on, and applied by the gate before the stack counts as started.
-    AllOn,
-    /// As the database has them: all off in a new one.
-    Off,
-}
-
-/// A backend by name.
-pub type NamedBackend = Cluster;
-
-/// What answers for the cluster `demo`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Demo {
-    /// A thread of this process.
-    InProcess,
-    /// This program, as a process of its own.
-    Program(PathBuf),
-}
 
 /// Something that a stack started, for who comes later.
 pub type Started = Identity;
@@ -96,49 +40,6 @@ pub struct Stack {
     inner_demo: Option<InProcess>,
     admin_token: String,
     gateway_token: String,
-}
-
-impl Options {
-    /// For a test: free ports, two workers, connections spread evenly, with the
-    /// recorder, all flags on, programs as [`Programs::find`] finds them, files
-    /// under `target/tests/<name>`, which is emptied.
-    ///
-    /// # Errors
-    /// A program is missing; the message has the command that makes it.
-    pub fn for_test(name: &str) -> Result<Self> {
-        let dir = crate::programs::repository().join("target/tests").join(name);
-        if dir.exists() {
-            std::fs::remove_dir_all(&dir).with_context(|| format!("cannot empty {}", dir.display()))?;
-        }
-        let programs = Programs::find()?;
-        let flags = FlagsAtStart::AllOn;
-        Ok(Self { exact_balance: true, flags, ..Self::new(dir, PortChoice::Free, programs) })
-    }
-
-    /// Everything as in the repository's configuration: two workers, the recorder,
-    /// flags as the database has them.
-    #[must_use]
-    pub fn new(dir: PathBuf, ports: PortChoice, programs: Programs) -> Self {
-        Self {
-            dir,
-            ports,
-            workers: 2,
-            backends: Vec::new(),
-            demo: Demo::InProcess,
-            recorder: true,
-            exact_balance: false,
-            flags: FlagsAtStart::Off,
-            plugin: Value::Null,
-            faults: None,
-            upstream: Upstream::Chosen,
-            envoy_cpu: None,
-            programs,
-        }
-    }
-
-    fn demo_is_ours(&self) -> bool {
-        !self.backends.iter().any(|backend| backend.name == "demo")
-    }
 }
 
 impl Stack {
@@ -524,45 +425,7 @@ impl Drop for Stack {
     }
 }
 
-fn database(dir: &Path) -> PathBuf {
-    dir.join("tidegate.db")
-}
-
 fn is_port_taken(error: &anyhow::Error) -> bool {
     let text = format!("{error:#}").to_lowercase();
     text.contains("address already in use") || text.contains("address in use")
-}
-
-/// The operator's and the gateway's token, made once per database.
-fn tokens(options: &Options) -> Result<[String; 2]> {
-    // Tokens of a database that was removed are nobody's.
-    let known = database(&options.dir).exists();
-    let token = |file: &str, scope: &str| {
-        let path = options.dir.join(file);
-        match std::fs::read_to_string(&path) {
-            Ok(token) if known => return Ok(token.trim().to_owned()),
-            Ok(_) => std::fs::remove_file(&path)?,
-            Err(_) => {}
-        }
-        let token = create_token(options, scope)?;
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        writeln!(file, "{token}")?;
-        anyhow::Ok(token)
-    };
-    Ok([token("token", "admin")?, token("gateway-token", "gateway")?])
-}
-
-fn create_token(options: &Options, scope: &str) -> Result<String> {
-    let output = Command::new(&options.programs.admin)
-        .args(["token", "create", "--db"])
-        .arg(database(&options.dir))
-        .args(["--name", &format!("stack-{scope}"), "--scope", scope])
-        .output()
-        .with_context(|| format!("cannot run {}", options.programs.admin.display()))?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    if !output.status.success() {
-        bail!("tidegate token create: {}{}", said, String::from_utf8_lossy(&output.stderr));
-    }
-    let token = said.lines().map(str::trim).rfind(|line| !line.is_empty());
-    Ok(token.context("tidegate token create printed nothing")?.to_owned())
 }
