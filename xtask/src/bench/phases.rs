@@ -60,6 +60,9 @@ fn phases() -> Vec<Phase> {
             targets: Targets { latency: true, ..ip },
         },
         Phase { name: "all off again", flags: off(), targets: none },
+        // In the rollout's order nothing is left to ask at once by the time that
+        // this is switched on.
+        Phase { name: "parallel alone", flags: json!({ "enableParallelExecution": true }), targets: none },
     ]
 }
 
