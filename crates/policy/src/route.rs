@@ -41,7 +41,8 @@ pub use load::RouteLoad;
 
 use crate::decide::Facts;
 use crate::wire::WireError;
-use layout::{ConditionRow, Span, Test};
+pub(crate) use layout::MAX_GEO_NAMES;
+use layout::{ConditionRow, MAX_NAME, Span, Test};
 use request::{HostName, Request};
 use trie::{Trie, slice};
 
@@ -85,6 +86,22 @@ pub struct Backend {
     pub namespace: Option<String>,
     /// Its port, where given.
     pub port: Option<u16>,
+}
+
+impl Backend {
+    /// Whether a cluster can be called by it: the names travel in a header, in
+    /// answers and in events.
+    #[must_use]
+    pub(crate) fn is_sound(&self) -> bool {
+        let is_part = |name: &str| is_name(name) && name.bytes().all(|byte| byte.is_ascii_graphic());
+        is_part(&self.name) && self.namespace.as_deref().is_none_or(is_part)
+    }
+}
+
+/// Whether this can be the name of a route or a geo rule: names travel in answers
+/// and events, which are bounded.
+pub(crate) fn is_name(name: &str) -> bool {
+    (1..=MAX_NAME).contains(&name.len())
 }
 
 struct Rule {
@@ -142,9 +159,8 @@ impl RouteTable {
 
     /// Takes and checks what `author::compile` made, so that a search need not; in
     /// one go, see [`RouteLoad`].
-    /// What it allocates is at most some 72 times the bytes, whatever they are: a
-    /// list of empty names, which is refused once it is read. Of real tables it is
-    /// twice.
+    /// What it allocates is at most some 25 times the bytes, whatever they are, and
+    /// 20 MB for names; of real tables it is twice.
     ///
     /// # Errors
     /// When the bytes are over [`MAX_ROUTE_TABLE`] or not a route table.

@@ -7,6 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 use super::{Match, PathMatch, Route, Rule, ValueMatch};
+use crate::route::layout::MAX_LIST;
 use crate::route::layout::{HostRow, Layout, MatchRow, RuleRow, ShareRow, Span};
 use crate::route::{MAX_ROUTE_TABLE, ROUTES_FORMAT};
 use crate::wire::{WireError, encode};
@@ -27,8 +28,12 @@ pub enum CompileError {
     /// Two routes have one name.
     #[error("two routes are called {0}")]
     Duplicate(String),
-    /// The table would be over [`MAX_ROUTE_TABLE`], or larger than its indices.
-    #[error("the routes make a table of over {} MiB", MAX_ROUTE_TABLE >> 20)]
+    /// The table would be over [`MAX_ROUTE_TABLE`], or have over [`MAX_LIST`] of
+    /// something, or be larger than its indices.
+    #[error(
+        "the routes make a table of over {} MiB, or there are over {MAX_LIST} of them or of what they name",
+        MAX_ROUTE_TABLE >> 20
+    )]
     TooLarge,
     /// The regexes of all routes are over [`MAX_AUTOMATA`].
     #[error("the regular expressions of all routes take over {} MiB", MAX_AUTOMATA >> 20)]
@@ -50,6 +55,9 @@ pub fn compile(routes: &[Route]) -> Result<Vec<u8>, CompileError> {
     let ranks = lay_out_matches(&routes, &mut tables, &mut layout)?;
     lay_out_hosts(&routes, &ranks, &mut tables, &mut layout)?;
     tables.finish(&mut layout);
+    if !layout.can_be_read() {
+        return Err(CompileError::TooLarge);
+    }
     let bytes = encode(ROUTES_FORMAT, &layout)?;
     if bytes.len() > MAX_ROUTE_TABLE { Err(CompileError::TooLarge) } else { Ok(bytes) }
 }

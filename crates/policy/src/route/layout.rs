@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use super::Backend;
+use crate::wire::at_most;
 
 /// Version of a route table's bytes.
 pub const ROUTES_FORMAT: u8 = 2;
@@ -15,20 +16,26 @@ pub const MAX_ROUTE_TABLE: usize = 16 << 20;
 /// Longest name of a route or of a geo rule, in bytes.
 pub(crate) const MAX_NAME: usize = 253;
 /// Geo rules that one rule of a route may name.
-pub(crate) const MAX_GEO_NAMES: u32 = 16;
+pub(crate) const MAX_GEO_NAMES: usize = 16;
+/// Routes, backends, names of geo rules, names of query parameters, regexes: each
+/// is an allocation, whatever few bytes it takes here.
+pub(crate) const MAX_LIST: usize = 100_000;
 
 /// All of a table.
 #[derive(Serialize, Deserialize, Default)]
 pub(crate) struct Layout {
     /// Names of the HTTPRoutes, the first to win first.
+    #[serde(deserialize_with = "at_most::<MAX_LIST, _, _>")]
     pub routes: Vec<String>,
     /// Rules of all routes, in the order of the routes.
     pub rules: Vec<RuleRow>,
     /// Names of the geo rules that the rules' requests must pass.
+    #[serde(deserialize_with = "at_most::<MAX_LIST, _, _>")]
     pub geo: Vec<String>,
     /// The rules' shares.
     pub shares: Vec<ShareRow>,
     /// Backends, each once.
+    #[serde(deserialize_with = "at_most::<MAX_LIST, _, _>")]
     pub backends: Vec<Backend>,
     /// Matches of all rules, the first to win first as far as anything but the
     /// path decides: a match's index is its rank.
@@ -36,6 +43,7 @@ pub(crate) struct Layout {
     /// The matches' conditions: of each its headers, then its query parameters.
     pub conditions: Vec<ConditionRow>,
     /// Names of query parameters that conditions name, sorted.
+    #[serde(deserialize_with = "at_most::<MAX_LIST, _, _>")]
     pub query_names: Vec<ByteBuf>,
     /// Hostnames by label, the last label first; node 0 is the root.
     pub hosts: Vec<HostRow>,
@@ -50,9 +58,21 @@ pub(crate) struct Layout {
     /// exact ones, the regexes, the prefixes; each list in the order of rank.
     pub candidates: Vec<u32>,
     /// Sparse DFAs, little-endian, anchored at both ends.
+    #[serde(deserialize_with = "at_most::<MAX_LIST, _, _>")]
     pub regexes: Vec<ByteBuf>,
     /// What spans point into.
     pub text: ByteBuf,
+}
+
+impl Layout {
+    /// Whether every list is as short as it must be to be read again.
+    #[cfg(any(feature = "author", test))]
+    pub(crate) fn can_be_read(&self) -> bool {
+        let Self { routes, geo, backends, query_names, regexes, .. } = self;
+        [routes.len(), geo.len(), backends.len(), query_names.len(), regexes.len()]
+            .into_iter()
+            .all(|len| len <= MAX_LIST)
+    }
 }
 
 /// A run of bytes in [`Layout::text`], or of rows in a list.

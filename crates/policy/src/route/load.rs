@@ -2,11 +2,9 @@
 
 use regex_automata::dfa::sparse;
 
-use super::layout::{
-    ConditionRow, Layout, MAX_GEO_NAMES, MAX_NAME, MAX_ROUTE_TABLE, ROUTES_FORMAT, Span, Test,
-};
+use super::layout::{ConditionRow, Layout, MAX_GEO_NAMES, MAX_ROUTE_TABLE, ROUTES_FORMAT, Span, Test};
 use super::trie::{Trie, slice};
-use super::{Candidates, HostGroups, Match, RouteTable, Rule, Share};
+use super::{Backend, Candidates, HostGroups, Match, RouteTable, Rule, Share, is_name};
 use crate::wire::{WireError, decode};
 
 /// A table that is being made of its bytes, in steps: a worker's requests go on
@@ -69,8 +67,8 @@ impl RouteLoad {
 
 impl Rows {
     fn new(layout: Layout) -> Result<Self, WireError> {
-        check_names(&layout.routes)?;
-        check_names(&layout.geo)?;
+        check(layout.routes.iter().chain(&layout.geo).all(|name| is_name(name)), "the length of a name")?;
+        check(layout.backends.iter().all(Backend::is_sound), "a backend that no cluster can be")?;
         let rules = rules(&layout)?;
         let shares = shares(&layout, &rules)?;
         let matches = matches(&layout)?;
@@ -115,11 +113,6 @@ impl Rows {
     }
 }
 
-/// Names travel in answers and events, which are bounded.
-fn check_names(names: &[String]) -> Result<(), WireError> {
-    check(names.iter().all(|name| (1..=MAX_NAME).contains(&name.len())), "the length of a name")
-}
-
 fn check_group(layout: &Layout, group: Option<u32>) -> Result<(), WireError> {
     check(group.is_none_or(|group| group < layout.groups), "no such group")
 }
@@ -142,7 +135,7 @@ fn rules(layout: &Layout) -> Result<Vec<Rule>, WireError> {
     for row in &layout.rules {
         check_index(row.route, layout.routes.len(), "no such route")?;
         let index = usize::try_from(row.index).map_err(|_| WireError::Malformed("no such rule"))?;
-        check(row.geo <= MAX_GEO_NAMES, "too many geo rules")?;
+        check(row.geo as usize <= MAX_GEO_NAMES, "too many geo rules")?;
         let (shares, geo) = (shares.next(row.shares)?, geo.next(row.geo)?);
         rules.push(Rule { route: row.route, index, shares, geo });
     }
@@ -262,8 +255,10 @@ impl Lists {
 
 #[cfg(test)]
 mod tests {
+    use serde_bytes::ByteBuf;
+
     use super::*;
-    use crate::route::layout::RuleRow;
+    use crate::route::layout::{MAX_LIST, MAX_NAME, RuleRow};
     use crate::wire::encode;
 
     fn load(routes: &[String], geo: &[String], of_rule: u32) -> Result<RouteTable, WireError> {
@@ -271,6 +266,32 @@ mod tests {
         let (routes, geo) = (routes.to_vec(), geo.to_vec());
         let layout = Layout { routes, geo, rules: vec![rule], ..Layout::default() };
         RouteTable::from_bytes(&encode(ROUTES_FORMAT, &layout).unwrap())
+    }
+
+    #[test]
+    fn a_list_of_allocations_is_refused_before_it_is_read() {
+        let routes = |len: usize| Layout { routes: vec!["a".to_owned(); len], ..Layout::default() };
+        let load = |layout: &Layout| RouteTable::from_bytes(&encode(ROUTES_FORMAT, layout).unwrap());
+        assert!(load(&routes(MAX_LIST)).is_ok());
+        assert!(load(&routes(MAX_LIST + 1)).is_err());
+        assert!(routes(MAX_LIST).can_be_read() && !routes(MAX_LIST + 1).can_be_read());
+        // As many as the bytes can name, of nothing.
+        let empty = Layout { regexes: vec![ByteBuf::new(); MAX_LIST + 1], ..Layout::default() };
+        assert!(load(&empty).is_err() && !empty.can_be_read());
+    }
+
+    #[test]
+    fn a_backend_has_a_name_that_a_header_can_carry() {
+        let load = |name: &str, namespace: Option<&str>| {
+            let namespace = namespace.map(str::to_owned);
+            let backends = vec![Backend { name: name.to_owned(), namespace, port: None }];
+            RouteTable::from_bytes(&encode(ROUTES_FORMAT, &Layout { backends, ..Layout::default() }).unwrap())
+        };
+        assert!(load("shop", Some("prod")).is_ok());
+        let long = "a".repeat(MAX_NAME + 1);
+        for bad in ["", "a b", "a\r\nx: y", &long] {
+            assert!(load(bad, None).is_err() && load("shop", Some(bad)).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -9,11 +9,11 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::sync::Version;
-use super::{WireError, decode, encode};
+use super::{WireError, at_most, decode, encode};
 use crate::check::Check;
 use crate::decide::{Facts, GeoFinding, Given, IpFinding};
-use crate::geo::{Country, RuleVerdict};
-use crate::route::{Backend, RouteMatch};
+use crate::geo::{Country, MAX_GEO_RULES, RuleVerdict};
+use crate::route::{Backend, MAX_GEO_NAMES, RouteMatch, is_name};
 
 /// Version of the bytes of questions and answers.
 pub const CHECK_FORMAT: u8 = 1;
@@ -136,6 +136,7 @@ pub struct GeoAnswer {
     /// The country, if known.
     pub country: Option<Country>,
     /// Of all rules, in the order of their names.
+    #[serde(deserialize_with = "at_most::<MAX_GEO_RULES, _, _>")]
     pub verdicts: Vec<RuleVerdict>,
 }
 
@@ -149,6 +150,7 @@ pub struct RouteAnswer {
     /// As in [`RouteMatch`].
     pub backend: Option<Backend>,
     /// As in [`RouteMatch`].
+    #[serde(deserialize_with = "at_most::<MAX_GEO_NAMES, _, _>")]
     pub geo: Vec<String>,
 }
 
@@ -160,6 +162,23 @@ impl Found {
             Self::Ip(_) => Check::Ip,
             Self::Geo(_) => Check::Geo,
             Self::Route(_) => Check::Route,
+        }
+    }
+
+    /// Whether it could come from tables that were loaded, which are checked for
+    /// the same: what a tunnel keeps of it, and its event, have bounds.
+    fn is_sound(&self) -> bool {
+        match self {
+            Self::Ip(_) | Self::Route(None) => true,
+            Self::Geo(GeoAnswer { verdicts, .. }) => {
+                verdicts.is_sorted_by(|a, b| a.name < b.name)
+                    && verdicts.iter().all(|rule| is_name(&rule.name))
+            }
+            Self::Route(Some(RouteAnswer { route, backend, geo, .. })) => {
+                is_name(route)
+                    && geo.iter().all(|name| is_name(name))
+                    && backend.as_ref().is_none_or(Backend::is_sound)
+            }
         }
     }
 }
@@ -208,9 +227,11 @@ impl Answer {
     /// Reads an answer.
     ///
     /// # Errors
-    /// When the bytes are over [`MAX_ANSWER`], of another version or malformed.
+    /// When the bytes are over [`MAX_ANSWER`], of another version or malformed, or
+    /// say what no tables could say.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
-        decode(CHECK_FORMAT, MAX_ANSWER, bytes)
+        let answer: Self = decode(CHECK_FORMAT, MAX_ANSWER, bytes)?;
+        if answer.found.is_sound() { Ok(answer) } else { Err(WireError::Malformed("an impossible answer")) }
     }
 }
 
@@ -238,6 +259,44 @@ mod tests {
         );
         let geo = Question::new(Check::Geo, 4, &facts, Given::Header(None));
         assert_eq!((geo.path, geo.headers.len(), geo.given), (&b""[..], 0, Given::Header(None)));
+    }
+
+    #[test]
+    fn an_answer_that_no_tables_could_give_is_none() {
+        let is_read = |found: Found| {
+            let answer = Answer { id: 1, version: Version::default(), found };
+            Answer::from_bytes(&answer.to_bytes().unwrap()).is_ok_and(|read| read == answer)
+        };
+        let name = |len: usize| "a".repeat(len);
+        let backend = |name: String, namespace| Backend { name, namespace, port: Some(80) };
+        let good = RouteAnswer {
+            route: name(253),
+            rule: 0,
+            backend: Some(backend(name(253), Some(name(1)))),
+            geo: vec![name(253); 16],
+        };
+        assert!(is_read(Found::Route(Some(good.clone()))));
+        for bad in [
+            RouteAnswer { route: name(254), ..good.clone() },
+            RouteAnswer { route: name(0), ..good.clone() },
+            RouteAnswer { geo: vec![name(254)], ..good.clone() },
+            RouteAnswer { geo: vec![name(1); 17], ..good.clone() },
+            RouteAnswer { backend: Some(backend(name(254), None)), ..good.clone() },
+            RouteAnswer { backend: Some(backend("a\r\nb: c".to_owned(), None)), ..good.clone() },
+            RouteAnswer { backend: Some(backend(name(1), Some(name(254)))), ..good },
+        ] {
+            assert!(!is_read(Found::Route(Some(bad.clone()))), "{bad:?}");
+        }
+        let rules = |names: &[String]| {
+            let rule = |name: &String| RuleVerdict { name: name.clone(), global: true, denies: None };
+            Found::Geo(GeoAnswer { country: None, verdicts: names.iter().map(rule).collect() })
+        };
+        let many = |len: usize| (0..len).map(|i| format!("r{i:04}")).collect::<Vec<_>>();
+        assert!(is_read(rules(&many(1_000))));
+        assert!(!is_read(rules(&many(1_001))));
+        assert!(!is_read(rules(&[name(254)])) && !is_read(rules(&[name(0)])));
+        assert!(!is_read(rules(&["b".to_owned(), "a".to_owned()])), "out of order");
+        assert!(!is_read(rules(&["a".to_owned(), "a".to_owned()])), "two of one name");
     }
 
     proptest! {
