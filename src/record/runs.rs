@@ -6,12 +6,12 @@
 //! the holes between them are filled. As every hole is a number that is still open,
 //! there are never many more runs than open numbers.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
 use tidegate_policy::wire::WireError;
 use tidegate_policy::wire::event::{TrafficEvent, append_event};
 
-/// What a run costs beside its events' bytes, about: its place in the tree, and
+/// What a run costs beside its events' bytes, about: its place in the line, and
 /// room that its buffer has not used.
 const RUN_COST: usize = 256;
 
@@ -77,8 +77,8 @@ pub struct Runs {
     limits: RunLimits,
     /// The one that is being written; empty when its count is zero.
     current: Run,
-    /// The others, by their first numbers. They never overlap.
-    waiting: BTreeMap<u64, Run>,
+    /// The others, in the order of their numbers. They never overlap.
+    waiting: VecDeque<Run>,
     /// What those cost.
     cost: usize,
 }
@@ -87,7 +87,7 @@ impl Runs {
     /// None yet.
     #[must_use]
     pub fn new(limits: RunLimits) -> Self {
-        Self { limits, current: Run::default(), waiting: BTreeMap::new(), cost: 0 }
+        Self { limits, current: Run::default(), waiting: VecDeque::new(), cost: 0 }
     }
 
     /// Whether there are none.
@@ -125,8 +125,8 @@ impl Runs {
     /// Takes an event out of order: at the end of the run before it, if that has
     /// room, else as a run of its own.
     fn push_late(&mut self, event: &TrafficEvent) -> Result<bool, WireError> {
-        let before = self.waiting.range_mut(..event.number).next_back().map(|(_, run)| run);
-        if let Some(run) = before
+        let before = self.place(event.number).checked_sub(1);
+        if let Some(run) = before.and_then(|at| self.waiting.get_mut(at))
             && run.next() == event.number
             && !self.limits.is_reached(run)
         {
@@ -153,12 +153,9 @@ impl Runs {
     pub fn take_first(&mut self) -> Option<Run> {
         self.seal();
         let mut run = self.pop_first()?;
-        while let Some(after) = self.waiting.first_entry() {
-            if !self.limits.fit(&run, after.get()) {
-                break;
-            }
-            let after = after.remove();
-            self.cost = self.cost.saturating_sub(after.cost());
+        while self.waiting.front().is_some_and(|after| self.limits.fit(&run, after))
+            && let Some(after) = self.pop_first()
+        {
             run.events.extend_from_slice(&after.events);
             run.count = run.count.saturating_add(after.count);
         }
@@ -167,7 +164,7 @@ impl Runs {
 
     /// The oldest run that is over, to give it up.
     pub fn pop_first(&mut self) -> Option<Run> {
-        let (_, run) = self.waiting.pop_first()?;
+        let run = self.waiting.pop_front()?;
         self.cost = self.cost.saturating_sub(run.cost());
         Some(run)
     }
@@ -175,6 +172,11 @@ impl Runs {
     /// Takes a run back.
     pub fn put_back(&mut self, run: Run) {
         self.cost = self.cost.saturating_add(run.cost());
-        self.waiting.insert(run.first, run);
+        self.waiting.insert(self.place(run.first), run);
+    }
+
+    /// Where among those that wait a run belongs that begins with `first`.
+    fn place(&self, first: u64) -> usize {
+        self.waiting.partition_point(|run| run.first < first)
     }
 }

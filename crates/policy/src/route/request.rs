@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
 
 use serde_bytes::ByteBuf;
 
@@ -20,7 +19,8 @@ pub(super) struct Request<'r> {
     host: &'r [u8],
     headers: &'r [(&'r [u8], &'r [u8])],
     query: &'r [u8],
-    parameters: OnceCell<BTreeMap<usize, &'r [u8]>>,
+    /// The value of each query parameter that some match names.
+    parameters: OnceCell<Vec<Option<&'r [u8]>>>,
 }
 
 impl<'r> Request<'r> {
@@ -66,17 +66,17 @@ impl<'r> Request<'r> {
     /// it may be long and have many parameters, few of which any match names.
     pub fn parameter(&self, index: u32, names: &[ByteBuf]) -> Option<&'r [u8]> {
         let read = || {
-            let mut values = BTreeMap::new();
+            let mut values = vec![None; names.len()];
             for parameter in self.query.split(|&b| b == b'&') {
                 let name = parameter.split(|&b| b == b'=').next().unwrap_or(parameter);
-                if let Ok(known) = names.binary_search_by(|known| known.as_slice().cmp(name)) {
-                    let value = parameter.get(name.len().saturating_add(1)..).unwrap_or_default();
-                    values.entry(known).or_insert(value);
+                let known = names.binary_search_by(|known| known.as_slice().cmp(name));
+                if let Some(first @ None) = known.ok().and_then(|known| values.get_mut(known)) {
+                    *first = Some(parameter.get(name.len().saturating_add(1)..).unwrap_or_default());
                 }
             }
             values
         };
-        self.parameters.get_or_init(read).get(&usize::try_from(index).ok()?).copied()
+        *self.parameters.get_or_init(read).get(usize::try_from(index).ok()?)?
     }
 }
 
