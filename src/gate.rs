@@ -147,7 +147,7 @@ impl<H: Host> Stream<H> {
             return Flow::Stop;
         };
         let (vm, began_ns) = (&gate.vm, self.host.monotonic_ns());
-        vm.before_request();
+        vm.before_request(began_ns);
         let request = Request::read(&self.host, &vm.metrics, gate.country_header.as_deref());
         let tables = vm.sync.borrow().tables();
         let mut event = TrafficEvent { time_ms: self.host.wall_us() / 1_000, ..TrafficEvent::default() };

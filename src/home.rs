@@ -178,10 +178,10 @@ impl<H: Host> Vm<H> {
         self.metrics.flush();
     }
 
-    /// A request is about to be decided.
-    pub fn before_request(&self) {
+    /// A request is about to be decided. `now_ns`: the monotonic clock.
+    pub fn before_request(&self, now_ns: u64) {
         let mut sync = self.sync.borrow_mut();
-        if self.serving.replace(true) { sync.before_request() } else { sync.first_request() }
+        if self.serving.replace(true) { sync.before_request(now_ns) } else { sync.first_request() }
     }
 
     /// Gives a number to an event that is sent ahead; its completion comes to

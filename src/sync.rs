@@ -242,10 +242,11 @@ impl<H: Host> Sync<H> {
         self.catch_up();
     }
 
-    /// A request is about to be decided. Costs a look at the clock, unless this
-    /// VM has not been heard of for a second: then others may believe it dead.
-    pub fn before_request(&mut self) {
-        if self.host.monotonic_ns().saturating_sub(self.slot.heartbeat_ns()) > UNHEARD_NS {
+    /// A request is about to be decided, and the monotonic clock says `now_ns`.
+    /// Costs nothing, unless this VM has not been heard of for a second: then
+    /// others may believe it dead.
+    pub fn before_request(&mut self, now_ns: u64) {
+        if now_ns.saturating_sub(self.slot.heartbeat_ns()) > UNHEARD_NS {
             self.catch_up();
         }
     }

@@ -70,15 +70,15 @@ impl Request {
                 _ => {
                     // Envoy's are in lower case already; this only makes sure.
                     name.make_ascii_lowercase();
+                    if country_header == Some(name.as_slice()) {
+                        countries = countries.saturating_add(1);
+                        // Of two, one is not the trusted filter's.
+                        let one = Country::new(value.trim_ascii()).filter(|_| countries == 1);
+                        request.given = Given::Header(one);
+                    }
                     match name.as_slice() {
                         b"user-agent" => request.user_agent = Some(request.headers.len()),
                         performance::WANTED_HEADER => request.wants_performance |= value == b"1",
-                        name if country_header == Some(name) => {
-                            countries = countries.saturating_add(1);
-                            // Of two, one is not the trusted filter's.
-                            let one = Country::new(value.trim_ascii()).filter(|_| countries == 1);
-                            request.given = Given::Header(one);
-                        }
                         name => request.has_own |= name.starts_with(OWN_PREFIX),
                     }
                     request.headers.push((name, value));
@@ -232,6 +232,8 @@ mod tests {
         assert_eq!(said(header, &[]), Given::Header(None));
         assert_eq!(said(header, &[("x-country", b"Germany")]), Given::Header(None));
         assert_eq!(said(header, &[("x-country", b"DE"), ("x-country", b"DE")]), Given::Header(None));
+        let agent = said(Some("user-agent"), &[("user-agent", b"DE")]);
+        assert_eq!(agent, Given::Header(de), "whatever else the gate does with a header of that name");
         let mut request = trusting(header, &[("x-country", b"DE")]);
         assert_eq!(request.lines().len(), 1, "routes may match on it");
         assert!(!request.wants_performance());

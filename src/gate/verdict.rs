@@ -14,18 +14,21 @@ pub fn carry_out<H: Host>(gate: &Gate<H>, decision: Decision<'_>, event: &mut Tr
     event.country = country;
     match verdict {
         Verdict::Allow(found) => {
-            event.verdict = VerdictCode::Allow;
             event.rule = allowed_by.map(|prefix| prefix.to_string());
-            vm.metrics.count(Count::Allowed);
             if let Some(found) = found {
                 event.route = Some(found.route.to_owned());
                 let cluster = found.backend.map(|backend| gate.cluster(backend));
                 if let Some(cluster) = cluster
                     && vm.host.set_request_header(CLUSTER_HEADER, cluster.as_bytes()).is_err()
                 {
+                    // Without the header a route of Envoy's own might take it to
+                    // where nobody decided.
                     vm.metrics.count(Count::HostErrors);
+                    return deny(gate, Reason::NotReady, Reason::NotReady.status(), event);
                 }
             }
+            event.verdict = VerdictCode::Allow;
+            vm.metrics.count(Count::Allowed);
             Flow::Continue
         }
         Verdict::Deny(Denial { reason, status, rule, route }) => {

@@ -46,6 +46,8 @@ pub struct State {
     pub calls: RefCell<Vec<Made>>,
     /// Why calls are refused, if they are.
     pub refuse_calls: Cell<Option<HostError>>,
+    /// The host refuses to set request headers.
+    pub refuse_headers: Cell<bool>,
     /// `:status` of the answer at hand.
     pub status: Cell<Option<u16>>,
     /// The body of the answer at hand.
@@ -185,6 +187,9 @@ impl Host for Fake {
     }
 
     fn set_request_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
+        if self.0.refuse_headers.get() {
+            return Err(HostError::BadArgument);
+        }
         let value = String::from_utf8(value.to_vec()).unwrap();
         self.do_it(Done::Set(name.to_owned(), value))
     }

@@ -36,6 +36,22 @@ fn questions_in_turn_follow_each_other() {
 }
 
 #[test]
+fn a_request_whose_route_envoy_is_not_told_does_not_pass() {
+    let host = Fake::default();
+    let caches = Flags::all_on().with(Flag::RouteCache, State::Off);
+    let gate = gate(&host, Some(caches), "");
+    let (mut stream, _) = begin(&host, &gate);
+    let route = host.take_calls().remove(0);
+    host.0.refuse_headers.set(true);
+    deliver(&host, &mut stream, &route, 200, answer(&route, pass("route")));
+    assert_eq!(host.take_done(), [Done::Replied(503, "not_ready".to_owned())]);
+    let event = event(&stream);
+    assert_eq!((event.verdict, event.route.as_deref()), (VerdictCode::Deny, Some("r")));
+    gate.vm.metrics.flush();
+    assert_eq!(host.figure("tidegate.requests.allow"), 0);
+}
+
+#[test]
 fn a_denial_saves_the_rest() {
     let host = Fake::default();
     let gate = gate(&host, Some(Flags::default()), "");
