@@ -150,39 +150,46 @@ impl<'t> Findings<'t> {
     /// all at once come to the same decision.
     #[must_use]
     pub fn step(&self, settings: &Settings) -> Step<'t> {
-        let deny = |denial, country| {
-            Step::Decided(Decision { verdict: Verdict::Deny(denial), allowed_by: None, country })
+        self.decide(settings).map_or_else(Step::Ask, Step::Decided)
+    }
+
+    /// The decision, or the check without which there is none.
+    fn decide(&self, settings: &Settings) -> Result<Decision<'t>, Check> {
+        let denied = |denial| Decision { verdict: Verdict::Deny(denial), allowed_by: None, country: None };
+        let unavailable = settings.on_unavailable;
+
+        let allowed_by = match self.ip.ok_or(Check::Ip)? {
+            Finding::Found(IpFinding::Banned(prefix)) => {
+                return Ok(denied(Denial::new(Reason::IpBanned, Some(RuleId::Prefix(prefix)), None)));
+            }
+            Finding::Unavailable if unavailable.ip == Unavailable::Deny => {
+                return Ok(denied(Denial::unavailable(Check::Ip)));
+            }
+            Finding::Found(IpFinding::Allowed(prefix)) => Some(prefix),
+            Finding::Found(IpFinding::Clear) | Finding::Unavailable => None,
         };
-        let allowed_by = match self.ip {
-            None => return Step::Ask(Check::Ip),
-            Some(Finding::Found(IpFinding::Banned(prefix))) => {
-                return deny(Denial::new(Reason::IpBanned, Some(RuleId::Prefix(prefix)), None), None);
-            }
-            Some(Finding::Found(IpFinding::Allowed(prefix))) => Some(prefix),
-            Some(Finding::Found(IpFinding::Clear)) => None,
-            Some(Finding::Unavailable) if settings.on_unavailable.ip == Unavailable::Deny => {
-                return deny(Denial::unavailable(Check::Ip), None);
-            }
-            Some(Finding::Unavailable) => None,
-        };
-        let geo = match (allowed_by, self.geo) {
-            (Some(_), _) => None,
-            (None, None) => return Step::Ask(Check::Geo),
-            (None, Some(Finding::Found(geo))) => Some(geo),
-            (None, Some(Finding::Unavailable)) if settings.on_unavailable.geo == Unavailable::Deny => {
-                return deny(Denial::unavailable(Check::Geo), None);
-            }
-            (None, Some(Finding::Unavailable)) => None,
+
+        // Who is on the allow list skips all geo rules, those of its route too.
+        let geo = match allowed_by {
+            Some(_) => None,
+            None => match self.geo.ok_or(Check::Geo)? {
+                Finding::Unavailable if unavailable.geo == Unavailable::Deny => {
+                    return Ok(denied(Denial::unavailable(Check::Geo)));
+                }
+                Finding::Unavailable => None,
+                Finding::Found(geo) => Some(geo),
+            },
         };
         let country = geo.and_then(|geo| geo.country());
         if let Some((rule, action)) = geo.and_then(|geo| geo.global()) {
-            return deny(Denial::geo(rule, action, None), country);
+            return Ok(Decision { country, ..denied(Denial::geo(rule, action, None)) });
         }
-        if settings.routing == Routing::Envoy {
-            return Step::Decided(Decision { verdict: Verdict::Allow(None), allowed_by, country });
-        }
-        let Some(route) = self.route else { return Step::Ask(Check::Route) };
-        Step::Decided(Decision { verdict: routed(route, geo, settings), allowed_by, country })
+
+        let verdict = match settings.routing {
+            Routing::Envoy => Verdict::Allow(None),
+            Routing::Tidegate => routed(self.route.ok_or(Check::Route)?, geo, settings),
+        };
+        Ok(Decision { verdict, allowed_by, country })
     }
 }
 
