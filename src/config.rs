@@ -29,6 +29,9 @@ pub struct Config {
     pub cluster_template: String,
     /// Bounds of what waits to be recorded.
     pub events: EventLimits,
+    /// How long a response waits for its event to be stored, while recording is
+    /// synchronous: 10 ms to 60 s. It goes on then, whatever became of it.
+    pub sync_timeout: Duration,
     /// How long a request may wait for checks that are asked directly.
     pub direct: DirectLimits,
     /// Who is told what a request cost.
@@ -62,20 +65,12 @@ pub struct EventLimits {
     pub queue_bytes: usize,
     /// Events of one batch.
     pub batch_events: usize,
-    /// How long a response waits for its event to be stored, while recording is
-    /// synchronous: 10 ms to 60 s. It goes on then, whatever became of it.
-    pub sync_timeout: Duration,
 }
 
 impl Default for EventLimits {
     /// About 25,000 events per worker and 400,000 in the queue.
     fn default() -> Self {
-        Self {
-            buffer_bytes: 4 << 20,
-            queue_bytes: 64 << 20,
-            batch_events: 512,
-            sync_timeout: Duration::from_secs(1),
-        }
+        Self { buffer_bytes: 4 << 20, queue_bytes: 64 << 20, batch_events: 512 }
     }
 }
 
@@ -108,6 +103,7 @@ pub enum Performance {
 }
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+const DEFAULT_SYNC_TIMEOUT: Duration = Duration::from_secs(1);
 /// Shortest time limit of a call that nobody waits for.
 const MIN_TIMEOUT_MS: u64 = 100;
 /// Shortest time limit of a call that a request waits for.
@@ -153,8 +149,12 @@ impl Config {
     /// # Errors
     /// Names the first field that is missing, unknown or wrong.
     pub fn parse(bytes: &[u8], environment: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let value: Value = serde_json::from_slice(bytes)
-            .map_err(|error| wrong("", ["is not JSON: ", &error.to_string()].concat()))?;
+        let text = std::str::from_utf8(bytes).map_err(|_| wrong("", "is not UTF-8".to_owned()))?;
+        // Not `from_slice`, which is generic: this one is compiled with serde_json,
+        // and so for size.
+        let value: Value = text
+            .parse()
+            .map_err(|error: serde_json::Error| wrong("", ["is not JSON: ", &error.to_string()].concat()))?;
         let top = Fields::of(&value, "", &KNOWN)?;
         let routing = top.one_of("routing", &[("tidegate", Routing::Tidegate), ("envoy", Routing::Envoy)])?;
         let on_no_route =
@@ -164,6 +164,7 @@ impl Config {
             ("on_request", Performance::OnRequest),
             ("always", Performance::Always),
         ];
+        let (events, sync_timeout) = events(&top)?;
         Ok(Self {
             admin: admin(&top, environment)?,
             settings: Settings {
@@ -172,7 +173,8 @@ impl Config {
                 on_unavailable: on_unavailable(&top)?,
             },
             cluster_template: cluster_template(&top)?,
-            events: events(&top)?,
+            events,
+            sync_timeout,
             direct: direct(&top)?,
             performance: top.one_of("performance_headers", &performance)?.unwrap_or_default(),
             country_header: country_header(&top)?,
@@ -231,16 +233,17 @@ fn cluster_template(top: &Fields<'_>) -> Result<String, ConfigError> {
     Ok(template.to_owned())
 }
 
-fn events(top: &Fields<'_>) -> Result<EventLimits, ConfigError> {
+/// The bounds of what waits, and how long a response does.
+fn events(top: &Fields<'_>) -> Result<(EventLimits, Duration), ConfigError> {
     let mut limits = EventLimits::default();
-    let Some(value) = top.get("events") else { return Ok(limits) };
+    let Some(value) = top.get("events") else { return Ok((limits, DEFAULT_SYNC_TIMEOUT)) };
     let events =
         Fields::of(value, "/events", &["buffer_bytes", "queue_bytes", "batch_events", "sync_timeout"])?;
     limits.buffer_bytes = events.number("buffer_bytes", 64 << 10, 256 << 20)?.unwrap_or(limits.buffer_bytes);
     limits.queue_bytes = events.number("queue_bytes", 64 << 10, 1 << 30)?.unwrap_or(limits.queue_bytes);
     limits.batch_events = events.number("batch_events", 1, 2_000)?.unwrap_or(limits.batch_events);
-    limits.sync_timeout = events.duration("sync_timeout", MIN_WAIT_MS)?.unwrap_or(limits.sync_timeout);
-    Ok(limits)
+    let sync_timeout = events.duration("sync_timeout", MIN_WAIT_MS)?.unwrap_or(DEFAULT_SYNC_TIMEOUT);
+    Ok((limits, sync_timeout))
 }
 
 fn on_unavailable(top: &Fields<'_>) -> Result<PerCheck<Unavailable>, ConfigError> {

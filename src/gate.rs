@@ -68,7 +68,7 @@ impl<H: Host> Gate<H> {
             line: Line::new(vm.clone(), config.admin, config.direct),
             vm,
             settings: config.settings,
-            sync_timeout: config.events.sync_timeout,
+            sync_timeout: config.sync_timeout,
             performance: config.performance,
             country_header: config.country_header,
             cluster_template: config.cluster_template,

@@ -15,7 +15,7 @@ fn the_least_that_is_enough() {
     let settings = Settings { routing: Routing::Tidegate, on_no_route: OnNoRoute::Deny, on_unavailable };
     assert_eq!(config.settings, settings);
     assert_eq!(config.events, EventLimits::default());
-    assert_eq!(config.events.sync_timeout, Duration::from_secs(1));
+    assert_eq!(config.sync_timeout, Duration::from_secs(1));
     let direct = DirectLimits { timeout: Duration::from_secs(1), budget: Duration::from_secs(3) };
     assert_eq!(config.direct, direct);
     assert_eq!(config.performance, Performance::Never);
@@ -46,9 +46,8 @@ fn every_field_is_taken() {
     assert_eq!(config.performance, Performance::OnRequest);
     assert_eq!(config.country_header.as_deref(), Some("x-country"));
     assert!(config.cluster_template.starts_with("outbound|{port}"));
-    let sync_timeout = Duration::from_millis(20);
-    let events = EventLimits { buffer_bytes: 65536, queue_bytes: 131_072, batch_events: 7, sync_timeout };
-    assert_eq!(config.events, events);
+    let events = EventLimits { buffer_bytes: 65536, queue_bytes: 131_072, batch_events: 7 };
+    assert_eq!((config.events, config.sync_timeout), (events, Duration::from_millis(20)));
 }
 
 #[test]

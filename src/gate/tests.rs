@@ -94,6 +94,20 @@ fn a_request_under_way_holds_no_tables() {
 }
 
 #[test]
+fn roots_that_only_wait_otherwise_share_tables_and_events() {
+    let home = Home::new(Fake::default());
+    let vm = |more: &str| {
+        let config = Config::parse(format!("{{{ADMIN}{more}}}").as_bytes(), |_| None).unwrap();
+        home.join(&config, Role::Gate)
+    };
+    let first = vm("");
+    for same in [r#", "events": {"sync_timeout": "20ms"}"#, r#", "direct": {"budget": "9s"}"#] {
+        assert!(Rc::ptr_eq(&first, &vm(same)), "{same}");
+    }
+    assert!(!Rc::ptr_eq(&first, &vm(r#", "events": {"batch_events": 7}"#)));
+}
+
+#[test]
 fn a_request_whose_headers_cannot_be_read_does_not_pass() {
     let host = Fake::default();
     let gate = gate(&host, Some(Flags::all_on()), r#", "routing": "envoy""#);

@@ -22,7 +22,7 @@ fn record(limits: EventLimits) -> (Fake, Record<Fake>) {
 }
 
 fn small() -> EventLimits {
-    EventLimits { buffer_bytes: 10_000, queue_bytes: 10_000, batch_events: 10, ..EventLimits::default() }
+    EventLimits { buffer_bytes: 10_000, queue_bytes: 10_000, batch_events: 10 }
 }
 
 fn push(record: &mut Record<Fake>, events: u64) {
