@@ -72,6 +72,11 @@ fn server() -> auto::Builder<TokioExecutor> {
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
+        // A gateway takes its questions back when they were not answered in time. If
+        // this process stood still for a second, it finds as many of those as there
+        // may be streams, and hyper's default of 20 would end the connection with
+        // ENHANCE_YOUR_CALM, and with it the questions that can still be answered.
+        .max_pending_accept_reset_streams(MAX_STREAMS as usize)
         .max_header_list_size(MAX_HEADERS)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(10));
@@ -94,4 +99,63 @@ fn connection(
         }
         drop(permit);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const GOAWAY: u8 = 7;
+
+    /// A frame of HTTP/2 (RFC 9113, section 4.1).
+    fn frame(kind: u8, flags: u8, stream: u32, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), body].concat()
+    }
+
+    /// `GET http://a/` without a body, in HPACK.
+    fn question(stream: u32) -> Vec<u8> {
+        frame(HEADERS, 0x5, stream, b"\x82\x86\x84\x41\x01a")
+    }
+
+    /// The questions of a second in which this process stood still: all are taken
+    /// back but the last.
+    #[tokio::test]
+    async fn questions_that_were_taken_back_do_not_end_the_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut gateway = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        sent.extend(frame(SETTINGS, 0, 0, &[]));
+        let last = MAX_STREAMS * 2 - 1;
+        for stream in (1..last).step_by(2) {
+            sent.extend(question(stream));
+            sent.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
+        }
+        sent.extend(question(last));
+        gateway.write_all(&sent).await.unwrap();
+
+        let (_keep, stop) = watch::channel(false);
+        let router = Router::new().route("/", get(|| async { "here" }));
+        tokio::spawn(listen(listener, router, 1, stop));
+        let answered = async {
+            loop {
+                let mut head = [0; 9];
+                gateway.read_exact(&mut head).await.unwrap();
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+                let mut body = vec![0; usize::try_from(length).unwrap()];
+                gateway.read_exact(&mut body).await.unwrap();
+                assert_ne!(head[3], GOAWAY, "the connection is ended: {body:?}");
+                if head[3] == HEADERS && head[5..] == last.to_be_bytes() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), answered).await.unwrap();
+    }
 }
