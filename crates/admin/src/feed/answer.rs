@@ -168,7 +168,10 @@ impl State {
         let (fold, overlay) = match plan {
             BansPlan::Unchanged => return None,
             BansPlan::Delta(since) => {
-                (None, OverlayUpdate::Delta(self.log.current.after(*since).map(changed).collect()))
+                // In order, so that the gateway need not sort.
+                let mut prefixes: Vec<Prefix> = self.log.current.after(*since).collect();
+                prefixes.sort_unstable();
+                (None, OverlayUpdate::Delta(prefixes.into_iter().map(changed).collect()))
             }
             BansPlan::Whole => (None, whole()),
             BansPlan::FoldNothing => (Some(Vec::new()), whole()),

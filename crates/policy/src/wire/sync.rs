@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{WireError, decode, encode};
+use super::{WireError, at_most, decode, encode};
 use crate::UnixSeconds;
 use crate::address::Prefix;
 use crate::digest::{BlobHash, SetDigest};
@@ -251,6 +251,9 @@ impl FromStr for Held {
     }
 }
 
+/// Each table that travels whole, once.
+const MAX_WHOLE: usize = WholeTable::ALL.len();
+
 /// What changed since the version that the gateway holds.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SyncAnswer {
@@ -265,6 +268,7 @@ pub struct SyncAnswer {
     /// Somebody waits to hear that this version is enforced: ack at once.
     pub ack_wanted: bool,
     /// The whole tables that changed.
+    #[serde(deserialize_with = "at_most::<MAX_WHOLE, _, _>")]
     pub whole: Vec<WholeUpdate>,
     /// The ban table, when it changed.
     pub bans: Option<BansUpdate>,
