@@ -221,10 +221,13 @@ fn admin(top: &Fields<'_>, environment: impl Fn(&str) -> Option<String>) -> Resu
 fn cluster_template(top: &Fields<'_>) -> Result<String, ConfigError> {
     let name = "cluster_template";
     let template = top.text(name)?.unwrap_or("{name}");
-    let rest = ["{name}", "{namespace}", "{port}"]
-        .iter()
-        .fold(template.to_owned(), |rest, placeholder| rest.replace(placeholder, ""));
-    if rest.contains(['{', '}']) {
+    let is_known = |part: &str| {
+        part.split_once('}').is_some_and(|(placeholder, after)| {
+            matches!(placeholder, "name" | "namespace" | "port") && !after.contains('}')
+        })
+    };
+    let mut parts = template.split('{');
+    if parts.next().is_some_and(|before| before.contains('}')) || !parts.all(is_known) {
         return Err(top.wrong(name, "has an unknown placeholder: {name}, {namespace} and {port} are known"));
     }
     if !template.bytes().all(|b| b.is_ascii_graphic()) {

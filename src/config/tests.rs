@@ -51,6 +51,20 @@ fn every_field_is_taken() {
 }
 
 #[test]
+fn a_template_has_known_placeholders_and_no_other_braces() {
+    let template = |template: &str| {
+        parse(&format!(r#"{{"admin": {{"cluster": "a", "token": "t"}}, "cluster_template": "{template}"}}"#))
+    };
+    for good in ["fixed", "{name}", "{name}{port}", "a{namespace}b{name}c", "{port}|x"] {
+        assert!(template(good).is_ok(), "{good}");
+    }
+    for bad in ["{", "}", "{}", "a}", "{name", "name}", "{name}}", "{{name}", "{Name}", "{name }", "}{name}"]
+    {
+        assert_eq!(template(bad).unwrap_err().pointer, "/cluster_template", "{bad}");
+    }
+}
+
+#[test]
 fn what_is_wrong_is_named_with_what_would_be_right() {
     let admin = r#""admin": {"cluster": "a", "token": "t"}"#;
     let cases = [
