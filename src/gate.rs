@@ -12,7 +12,6 @@ mod tests;
 mod verdict;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -54,7 +53,8 @@ pub struct Gate<H: Host> {
     performance: Performance,
     country_header: Option<String>,
     cluster_template: String,
-    clusters: RefCell<HashMap<Backend, Rc<str>>>,
+    /// The names of backends' clusters, in the order of the backends.
+    clusters: RefCell<Vec<(Backend, Rc<str>)>>,
     tick: Cell<Duration>,
 }
 
@@ -87,14 +87,16 @@ impl<H: Host> Gate<H> {
     /// The cluster of a backend.
     fn cluster(&self, backend: &Backend) -> Rc<str> {
         let mut clusters = self.clusters.borrow_mut();
-        if let Some(name) = clusters.get(backend) {
+        let mut at = clusters.partition_point(|(other, _)| other < backend);
+        if let Some((_, name)) = clusters.get(at).filter(|(other, _)| other == backend) {
             return name.clone();
         }
         if clusters.len() >= MAX_CLUSTERS {
             clusters.clear();
+            at = 0;
         }
         let name: Rc<str> = request::cluster_name(&self.cluster_template, backend).into();
-        clusters.insert(backend.clone(), name.clone());
+        clusters.insert(at, (backend.clone(), name.clone()));
         name
     }
 }

@@ -81,6 +81,23 @@ fn event(stream: &Stream<Fake>) -> &TrafficEvent {
 }
 
 #[test]
+fn every_backend_has_its_cluster_and_few_are_kept() {
+    let host = Fake::default();
+    let gate = gate(&host, None, r#", "cluster_template": "{name}.{port}""#);
+    let backend = |i: usize| Backend {
+        name: format!("b{}", i.wrapping_mul(7_919) % 10_007),
+        namespace: None,
+        port: Some(u16::try_from(i % 3).unwrap()),
+    };
+    for i in (0..12_000).chain(0..100) {
+        let backend = backend(i);
+        assert_eq!(&*gate.cluster(&backend), format!("{}.{}", backend.name, backend.port.unwrap()));
+        assert!(gate.clusters.borrow().len() <= MAX_CLUSTERS);
+    }
+    assert_eq!(gate.clusters.borrow().len(), 2_100, "forgotten once, and then each once");
+}
+
+#[test]
 fn a_request_under_way_holds_no_tables() {
     let host = Fake::default();
     let gate = gate(&host, Some(Flags::all_on()), r#", "routing": "envoy""#);

@@ -78,7 +78,7 @@ pub struct RouteMatch<'t> {
 }
 
 /// Where a rule sends its requests.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Backend {
     /// The backendRef's name.
     pub name: String,
