@@ -188,7 +188,7 @@ fn a_file_that_is_wrong_changes_nothing() {
         ("192.0.2.0,192.0.2.127,DE\n\n192.0.2.9,192.0.2.8,FR\n", "line 3"),
         ("192.0.2.0,192.0.2.127,DE\n192.0.2.200,192.0.2.300,FR\n", "line 2"),
         ("192.0.2.0,192.0.2.127,Germany\n", "line 1"),
-        ("\u{0}\u{1}\u{2}", "neither"),
+        ("\u{0}\u{1}\u{2}", "not a whole MaxMind database"),
     ] {
         let wrong = file(&stack, "wrong.csv", text).unwrap();
         let said = format!("{:#}", stack.import_countries(&wrong).unwrap_err());
