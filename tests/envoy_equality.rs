@@ -79,7 +79,10 @@ fn geo_rules() -> Vec<(&'static str, Value)> {
     vec![
         ("dach", json!({ "mode": "allow", "countries": ["DE", "AT", "CH"], "global": false })),
         ("embargo", json!({ "mode": "deny", "countries": ["KP"] })),
-        ("law", json!({ "mode": "deny", "countries": ["FR", "US"], "global": false, "status": 451, "unknown": "deny" })),
+        (
+            "law",
+            json!({ "mode": "deny", "countries": ["FR", "US"], "global": false, "status": 451, "unknown": "deny" }),
+        ),
     ]
 }
 
@@ -92,24 +95,34 @@ fn routes() -> Vec<(&'static str, Value)> {
     };
     let to = |name: &str| json!([{ "name": name }]);
     let specs = vec![
-        ("any", json!({ "rules": [
+        (
+            "any",
+            json!({ "rules": [
             { "matches": [{ "path": path("PathPrefix", "/a") }], "backendRefs": to("demo") },
             { "matches": [{ "path": path("Exact", "/exact") }], "backendRefs": to("second") },
             { "matches": [{ "path": path("RegularExpression", "/v[0-9]+/items") }], "backendRefs": to("second") },
             { "matches": [{ "path": path("PathPrefix", "/nobody") }], "backendRefs": [] },
-        ] })),
-        ("geo", json!({ "rules": [
+        ] }),
+        ),
+        (
+            "geo",
+            json!({ "rules": [
             { "matches": [{ "path": path("PathPrefix", "/law") }], "filters": geo("law"), "backendRefs": to("demo") },
             { "matches": [{ "path": path("PathPrefix", "/dach") }], "filters": geo("dach"), "backendRefs": to("second") },
             { "matches": [{ "path": path("PathPrefix", "/lost"), "queryParams": [{ "name": "kind", "value": "b" }] }],
               "filters": geo("no-such-rule"), "backendRefs": to("demo") },
-        ] })),
-        ("hosts", json!({ "hostnames": ["a.example", "*.b.example"], "rules": [
+        ] }),
+        ),
+        (
+            "hosts",
+            json!({ "hostnames": ["a.example", "*.b.example"], "rules": [
             { "matches": [{ "method": "POST" }], "backendRefs": to("second") },
             { "matches": [{ "headers": [{ "name": "X-Kind", "value": "a" }] }], "backendRefs": to("demo") },
-        ] })),
+        ] }),
+        ),
     ];
-    let document = |(name, spec): (&'static str, Value)| (name, json!({ "metadata": { "name": name }, "spec": spec }));
+    let document =
+        |(name, spec): (&'static str, Value)| (name, json!({ "metadata": { "name": name }, "spec": spec }));
     specs.into_iter().map(document).collect()
 }
 
@@ -309,8 +322,13 @@ fn every_combination_of_flags_decides_as_the_policy_does() {
     // Each was decided in the way that its flags say, and recorded as the others.
     let whole = stack.recorded(Duration::from_secs(30)).unwrap();
     assert!(whole.is_whole(), "{whole:?}");
-    for (check, counts) in [("ip", whole.checks.ip), ("geo", whole.checks.geo), ("route", whole.checks.route)] {
-        assert_eq!((counts.fallback, counts.unavailable, counts.mismatched), (0, 0, 0), "{check}: {counts:?}");
+    for (check, counts) in [("ip", whole.checks.ip), ("geo", whole.checks.geo), ("route", whole.checks.route)]
+    {
+        assert_eq!(
+            (counts.fallback, counts.unavailable, counts.mismatched),
+            (0, 0, 0),
+            "{check}: {counts:?}"
+        );
         assert!(counts.cache > 100 && counts.direct > 100 && counts.compared > 100, "{check}: {counts:?}");
     }
     let mut sql = stack.sql().unwrap();

@@ -82,7 +82,10 @@ fn the_cache_stands_in(name: &str, recorder: bool) -> Result<()> {
     assert_eq!(fallbacks(&whole.checks) - fallbacks(&before.checks), 50 + 150);
     let again = answered(&stack, "/again")?;
     assert_eq!(again.len(), 2, "{again:?}");
-    assert!(again[0].contains("ip=direct") && again[1].contains("ip=direct,geo=direct,route=direct"), "{again:?}");
+    assert!(
+        again[0].contains("ip=direct") && again[1].contains("ip=direct,geo=direct,route=direct"),
+        "{again:?}"
+    );
     Ok(())
 }
 
@@ -217,7 +220,11 @@ fn nonsense_is_no_answer() {
             decided_as_always(&stack, ["/a", "/b", "/c", "/d", "/e"][at], 20).unwrap();
             let after = stack.recorded(PATIENCE).unwrap();
             assert!(after.is_whole(), "{after:?}");
-            assert_eq!(fallbacks(&after.checks) - fallbacks(&before.checks), 10 + 30, "status {status}: {after:?}");
+            assert_eq!(
+                fallbacks(&after.checks) - fallbacks(&before.checks),
+                10 + 30,
+                "status {status}: {after:?}"
+            );
         }
     }
     // Some of them only: what was answered counts, the cache says the rest.
