@@ -1,0 +1,309 @@
+//! Scenarios of questions asked per request: whatever the admin service answers,
+//! and whenever, the request comes to an end that follows from what was known.
+
+mod chaos;
+mod endings;
+mod failures;
+
+use std::time::Duration;
+
+use tidegate_host_sim::{CONFIG, Dice, Feed, Order, Request, Response, Stage, Trouble, Waits};
+use tidegate_policy::check::{Answered, Check, PerCheck};
+use tidegate_policy::flags::{Flag, Flags, Mode, Modes, State};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MS: Duration = Duration::from_millis(1);
+/// Every check and every event at once, as the flags of these scenarios say.
+const ASYNC: [(Flag, State); 1] = [(Flag::AsyncRecording, State::On)];
+
+/// What is no answer, and what comes of it at once.
+const BAD: [Trouble; 11] = [
+    Trouble::Garbage,
+    Trouble::Long,
+    Trouble::Empty,
+    Trouble::Trailing,
+    Trouble::Version,
+    Trouble::Status(500),
+    Trouble::Status(404),
+    Trouble::Status(204),
+    Trouble::OtherQuestion,
+    Trouble::OtherCheck,
+    Trouble::Reset,
+];
+
+fn flags(parallel: bool) -> Flags {
+    let flags = ASYNC.into_iter().fold(Flags::default(), |flags, (flag, state)| flags.with(flag, state));
+    flags.with(Flag::ParallelExecution, if parallel { State::On } else { State::Off })
+}
+
+/// Everything asked directly, recorded asynchronously.
+fn direct(parallel: bool) -> Stage {
+    Stage::with_flags(1, CONFIG, flags(parallel))
+}
+
+/// A configuration in which these checks let pass when nobody answers.
+fn lenient(checks: &[Check]) -> String {
+    let mut config: serde_json::Value = serde_json::from_str(CONFIG).unwrap();
+    for check in Check::ALL {
+        let choice = if checks.contains(&check) { "allow" } else { "deny" };
+        config["on_unavailable"][check.name()] = choice.into();
+    }
+    config.to_string()
+}
+
+/// A process that has no tables and will get none, because polls stay open:
+/// everything is asked, and nothing can stand in.
+fn without_tables(config: &str) -> Stage {
+    let mut feed = Feed::new();
+    feed.frozen = true;
+    Stage::new(1, config, feed)
+}
+
+fn told(response: &Response) -> (u16, &str) {
+    (response.status, &response.details)
+}
+
+fn failed(stage: &Stage, check: Check) -> u64 {
+    stage.metric(&format!("tidegate.direct.{}.failed", check.name()))
+}
+
+fn all_troubled(trouble: Trouble) -> PerCheck<Option<Trouble>> {
+    PerCheck::from_fn(|_| Some(trouble))
+}
+
+/// Answers one callout as the service would.
+fn answer_one(stage: &mut Stage, call: tidegate_host_sim::CallId) {
+    stage.feed.answer_one(&mut stage.sim, call);
+    stage.sim.settle();
+}
+
+#[test]
+fn everything_is_asked_in_turn_and_a_denial_saves_the_rest() {
+    let mut stage = direct(false);
+    stage.feed.ban("9.9.9.9");
+    let response = stage.get(0, "1.1.1.1");
+    assert_eq!((response.status, response.cluster.as_deref()), (200, Some("demo")));
+    assert_eq!(stage.feed.asked, PerCheck { ip: 1, geo: 1, route: 1 });
+    let stream = stage.begin(0, Request::get("/x", "1.1.1.1"));
+    assert_eq!(stage.sim.calls_of(stream).len(), 1, "one at a time");
+    stage.finish(stream);
+    assert_eq!(told(&stage.get(0, "9.9.9.9")), (403, "ip_banned"));
+    assert_eq!(stage.feed.asked, PerCheck { ip: 3, geo: 2, route: 2 });
+    stage.check();
+}
+
+#[test]
+fn in_parallel_all_are_asked_at_once_and_the_first_denial_decides() {
+    let mut stage = direct(true);
+    stage.feed.ban("9.9.9.9");
+    let stream = stage.begin(0, Request::get("/x", "9.9.9.9"));
+    let calls = stage.sim.calls_of(stream);
+    assert_eq!(calls.len(), 3);
+    // Only the ban's answer comes.
+    stage.feed.trouble = PerCheck { ip: None, geo: Some(Trouble::Never), route: Some(Trouble::Never) };
+    let began = stage.sim.now_ns();
+    assert_eq!(told(&stage.finish(stream)), (403, "ip_banned"));
+    assert_eq!(stage.sim.now_ns(), began, "without waiting for the others");
+    // Those run into their time limit, and nobody minds.
+    stage.run(5 * SECOND);
+    assert_eq!(Check::ALL.map(|check| failed(&stage, check)), [0; 3]);
+    stage.check();
+}
+
+#[test]
+fn a_denial_of_a_later_check_waits_for_the_earlier_ones() {
+    let mut stage = direct(true);
+    stage.feed.set_route_list(&[]);
+    stage.feed.ban("9.9.9.9");
+    stage.feed.trouble.ip = Some(Trouble::Slow(300 * MS));
+    // A route's 404 must not hide a ban.
+    assert_eq!(told(&stage.get(0, "9.9.9.9")), (403, "ip_banned"));
+    assert_eq!(told(&stage.get(0, "1.1.1.1")), (404, "no_route"));
+}
+
+#[test]
+fn in_parallel_nothing_is_asked_that_cannot_matter() {
+    let asked = |config: &str, flags: Flags, client: &str| {
+        let mut stage = Stage::with_flags(1, config, flags);
+        stage.feed.ban("9.9.9.9");
+        stage.run(SECOND);
+        stage.get(0, client);
+        stage.check();
+        stage.feed.asked
+    };
+    let ip_cached = flags(true).with(Flag::IpBlacklistCache, State::On);
+    assert_eq!(asked(CONFIG, ip_cached, "9.9.9.9"), PerCheck::default(), "the cache knows the ban");
+    assert_eq!(asked(CONFIG, ip_cached, "1.1.1.1"), PerCheck { ip: 0, geo: 1, route: 1 });
+    let envoy = CONFIG.replacen('{', r#"{"routing": "envoy", "#, 1);
+    assert_eq!(asked(&envoy, flags(true), "1.1.1.1"), PerCheck { ip: 1, geo: 1, route: 0 });
+}
+
+#[test]
+fn a_request_that_is_too_large_for_a_question_is_not_asked_about() {
+    let mut stage = direct(false);
+    let request = Request::get("/x", "1.1.1.1").header(b"x-large", &[b'a'; 300 << 10]);
+    assert_eq!(stage.request(0, request).status, 200);
+    let answered = stage.events()[0].answered;
+    let expected = PerCheck { ip: Answered::Direct, geo: Answered::Direct, route: Answered::Fallback };
+    assert_eq!(answered, expected);
+    assert_eq!(stage.feed.asked, PerCheck { ip: 1, geo: 1, route: 0 });
+}
+
+#[test]
+fn one_ban_in_the_database_is_enforced_before_any_gateway_knows() {
+    let mut stage = direct(false);
+    stage.feed.frozen = true;
+    stage.feed.ban("9.9.9.9");
+    assert_eq!(told(&stage.get(0, "9.9.9.9")), (403, "ip_banned"));
+    stage.feed.unban("9.9.9.9");
+    assert_eq!(stage.get(0, "9.9.9.9").status, 200);
+}
+
+#[test]
+fn before_the_first_tables_everything_is_asked_directly_and_recorded_at_once() {
+    let mut stage = without_tables(CONFIG);
+    stage.feed.ban("9.9.9.9");
+    assert_eq!(told(&stage.get(0, "1.1.1.1")), (200, "via_upstream"));
+    assert_eq!(told(&stage.get(0, "9.9.9.9")), (403, "ip_banned"));
+    assert_eq!(stage.feed.opened.len(), 2);
+    let events = stage.events();
+    assert!(events.iter().all(|event| event.modes == Some(Modes::default()) && event.tables_seq == 0));
+    // With the first tables come the flags.
+    stage.feed.frozen = false;
+    stage.run(40 * SECOND);
+    assert_eq!(stage.get(0, "1.1.1.1").status, 200);
+    let last = stage.events().pop().unwrap();
+    assert_eq!(last.modes, Some(Flags::all_on().modes(last.client)));
+    assert_eq!(stage.feed.opened.len(), 2);
+    stage.check();
+}
+
+#[test]
+fn flags_that_change_while_a_request_waits_are_not_its_flags() {
+    let mut dice = Dice::new(7);
+    let mut stage = direct(false);
+    stage.feed.order = Order::Random(11);
+    let mut held = Vec::new();
+    let mut begun = 0;
+    for _ in 0..400 {
+        match dice.below(5) {
+            0 => {
+                let states = [State::Off, State::On, State::Shadow, State::Share(50)];
+                let flag = dice.pick(&Flag::ALL);
+                let state = dice.pick(&states);
+                if flag.has_shadow() || state != State::Shadow {
+                    stage.feed.set_flag(flag, state);
+                }
+            }
+            1 | 2 => {
+                let client = format!("10.0.0.{}", dice.below(20));
+                let flags = stage.feed.flags();
+                // What is in force has reached the gate.
+                stage.feed.serve(&mut stage.sim);
+                let stream = stage.begin(0, Request::get("/x", &client));
+                begun += 1;
+                held.push((stream, flags.modes(Some(client.parse().unwrap()))));
+            }
+            3 if !held.is_empty() => {
+                let (stream, _) = held.remove(dice.below(held.len()));
+                assert_eq!(stage.finish(stream).status, 200);
+            }
+            _ => stage.run(Duration::from_millis(dice.bits() % 50)),
+        }
+    }
+    for (stream, _) in held {
+        assert_eq!(stage.finish(stream).status, 200);
+    }
+    let events = stage.events();
+    assert_eq!(events.len(), begun);
+    for event in &events {
+        let modes = event.modes.unwrap();
+        for check in Check::ALL {
+            let mode = match check {
+                Check::Ip => modes.ip,
+                Check::Geo => modes.geo,
+                Check::Route => modes.route,
+            };
+            let by = if mode == Mode::Cached { Answered::Cache } else { Answered::Direct };
+            assert_eq!(*event.answered.get(check), by, "{check:?} of {event:?}");
+        }
+        assert!(event.mismatches.is_empty());
+    }
+    // The numbers of those that were recorded at once are those that were opened.
+    let opened = stage.feed.opened.iter().map(|open| open.event.number);
+    let sync = events.iter().filter(|event| !event.modes.unwrap().async_recording).map(|event| event.number);
+    let (opened, sync): (std::collections::BTreeSet<_>, std::collections::BTreeSet<_>) =
+        (opened.collect(), sync.collect());
+    assert_eq!(opened, sync);
+    stage.check();
+}
+
+#[test]
+fn a_share_of_the_clients_is_the_same_clients_in_every_vm() {
+    let mut feed = Feed::new();
+    feed.set_flags(
+        Flags::default().with(Flag::RouteCache, State::Share(30)).with(Flag::AsyncRecording, State::On),
+    );
+    let mut stage = Stage::new(3, CONFIG, feed);
+    let flags = stage.feed.flags();
+    for client in 0..200 {
+        let client = format!("10.0.7.{client}");
+        for gate in 0..3 {
+            assert_eq!(stage.get(gate, &client).status, 200);
+        }
+    }
+    stage.run(SECOND);
+    assert_eq!(stage.feed.events.len(), 600);
+    let mut cached = 0;
+    for (_, event) in &stage.feed.events {
+        assert_eq!(event.modes, Some(flags.modes(event.client)));
+        cached += u32::from(event.answered.route == Answered::Cache);
+    }
+    // 60 of 200 clients on the average; six standard deviations are 39.
+    assert!(cached % 3 == 0 && (21..=99).contains(&(cached / 3)), "{cached}");
+}
+
+#[test]
+fn a_request_is_told_what_each_question_cost() {
+    let config = CONFIG.replacen('{', r#"{"performance_headers": "on_request", "#, 1);
+    for (parallel, total) in [(false, "600.000"), (true, "300.000")] {
+        let mut stage = Stage::with_flags(1, &config, flags(parallel).with(Flag::AsyncRecording, State::Off));
+        let slow = |ms: u32| Some(Trouble::Slow(ms * MS));
+        stage.feed.trouble = PerCheck { ip: slow(100), geo: slow(200), route: slow(300) };
+        stage.feed.open_trouble = slow(40);
+        let response = stage.request(0, Request::get("/x", "1.1.1.1").header(b"x-performance", b"1"));
+        let told = |name: &str| response.header(&format!("x-performance-{name}")).unwrap_or_default();
+        assert_eq!([told("ip"), told("geo"), told("route")], ["100.000", "200.000", "300.000"]);
+        assert_eq!(told("recording"), "40.000");
+        assert_eq!(told("cache"), "route=direct,ip=direct,geo=direct");
+        let with_recording = total.replacen("00.", "40.", 1);
+        assert_eq!(told("total"), with_recording);
+        assert!(response.header("server-timing").unwrap().contains("ip;dur=100.000"));
+        let silent = stage.get(0, "1.1.1.1");
+        assert!(silent.header("server-timing").is_none() && silent.header("x-performance-total").is_none());
+        stage.check();
+    }
+}
+
+#[test]
+fn a_reloaded_vm_asks_from_its_first_request_on() {
+    let mut stage = direct(false);
+    stage.get(0, "1.1.1.1");
+    stage.run(2 * SECOND);
+    let (worker, _) = stage.gates[0];
+    stage.sim.trap(worker);
+    // Loaded by the request itself: it has not ticked.
+    assert_eq!(stage.get(0, "1.1.1.1").status, 200);
+    stage.run(15 * SECOND);
+    let last = stage.feed.events.last().unwrap().1.clone();
+    assert_eq!(last.answered, PerCheck::from_fn(|_| Answered::Direct));
+}
+
+#[test]
+fn a_request_before_the_first_tick_is_asked_about_as_well() {
+    let mut stage = Stage::cold(1, CONFIG, Feed::new());
+    stage.feed.ban("9.9.9.9");
+    assert_eq!(stage.get(0, "1.1.1.1").status, 200);
+    assert_eq!(told(&stage.get(0, "9.9.9.9")), (403, "ip_banned"));
+    stage.check();
+}
