@@ -9,6 +9,7 @@ mod ranges;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use tidegate_policy::geo::CountryTable;
@@ -94,7 +95,7 @@ pub enum ImportError {
 pub fn read(files: &[PathBuf], format: Format) -> Result<Imported, ImportError> {
     let mut ranges = Ranges::default();
     for path in files {
-        let bytes = load(path)?;
+        let bytes = load(path, MAX_FILE)?;
         let malformed = |why| ImportError::Malformed { path: path.clone(), why };
         let file = ranges.begin(path);
         match format.of(&bytes) {
@@ -133,14 +134,17 @@ impl Format {
     }
 }
 
-fn load(path: &Path) -> Result<Vec<u8>, ImportError> {
+/// A file's bytes, `most` at most.
+fn load(path: &Path, most: u64) -> Result<Vec<u8>, ImportError> {
     let unreadable = |error| ImportError::Unreadable { path: path.to_owned(), error };
-    let size = std::fs::metadata(path).map_err(unreadable)?.len();
-    if size > MAX_FILE {
-        let why = format!("{size} bytes: a country database has {MAX_FILE} at most");
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    // What is no file (a pipe, a device) does not say its size.
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > most {
+        let why = format!("a country database has {} MiB at most", most >> 20);
         return Err(ImportError::Malformed { path: path.to_owned(), why });
     }
-    let bytes = std::fs::read(path).map_err(unreadable)?;
     let packed = [
         (&b"\x1f\x8b"[..], "gunzip"),
         (b"PK\x03\x04", "unzip"),

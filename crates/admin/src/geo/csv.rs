@@ -62,13 +62,18 @@ fn split(text: &str) -> Result<Vec<Cow<'_, str>>, &'static str> {
 
 /// What stands up to the closing quote, and what follows it.
 fn unquote(text: &str) -> Option<(Cow<'_, str>, &str)> {
-    let end = text.find('"')?;
-    let (field, after) = (text.get(..end)?, text.get(end.checked_add(1)?..)?);
-    if !after.starts_with('"') {
-        return Some((Cow::Borrowed(field), after));
+    let (mut field, mut rest) = text.split_once('"')?;
+    let mut whole = String::new();
+    while let Some(more) = rest.strip_prefix('"') {
+        whole.push_str(field);
+        whole.push('"');
+        (field, rest) = more.split_once('"')?;
     }
-    let (rest, after) = unquote(after.get(1..)?)?;
-    Some((Cow::Owned(format!("{field}\"{rest}")), after))
+    if whole.is_empty() {
+        return Some((Cow::Borrowed(field), rest));
+    }
+    whole.push_str(field);
+    Some((Cow::Owned(whole), rest))
 }
 
 fn is_header(fields: &[Cow<'_, str>]) -> bool {
@@ -129,6 +134,8 @@ mod tests {
             let fields = split(text).unwrap();
             assert_eq!(fields, want, "{text}");
         }
+        let long = format!("1,2,DE,\"{}\"", "\"\"".repeat(1 << 20));
+        assert_eq!(split(&long).unwrap()[3].len(), 1 << 20);
         for bad in [r#""1,2,DE"#, r#""1"x,2,DE"#] {
             assert!(split(bad).is_err(), "{bad}");
         }

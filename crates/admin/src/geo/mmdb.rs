@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use maxminddb::{MaxMindDbError, Reader, WithinOptions};
+use maxminddb::{MaxMindDbError, Metadata, Reader, WithinOptions};
 use serde::Deserialize;
 
 use super::ranges::{File, Place, Ranges};
@@ -13,6 +13,10 @@ use super::ranges::{File, Place, Ranges};
 const MARKER: &[u8] = b"\xab\xcd\xefMaxMind.com";
 /// The metadata has this many bytes at most.
 const MAX_METADATA: usize = 128 << 10;
+
+/// Ways to a range at most: IPv4 may be reached by the addresses that stand for it in
+/// IPv6, too.
+const WAYS_PER_RANGE: usize = 8;
 
 /// Whether `bytes` are such a database, or at least once were: one that was cut
 /// short has lost its metadata, and its search tree is no text.
@@ -31,7 +35,12 @@ pub(super) fn read(bytes: Vec<u8>, file: File, ranges: &mut Ranges) -> Result<()
         MaxMindDbError::Decoding { .. } => format!("not a database of countries: {error}"),
         error => format!("not a whole MaxMind database ({error}): fetch it again"),
     };
-    let reader = Reader::from_source(bytes).map_err(damaged)?;
+    let reader = Reader::from_source(&bytes).map_err(damaged)?;
+    let Metadata { node_count, record_size, .. } = *reader.metadata();
+    let tree = Tree { bytes: &bytes, node_count: u64::from(node_count), record_size };
+    if !tree.can_be_walked(ranges.room.saturating_mul(WAYS_PER_RANGE)) {
+        return Err("not a whole MaxMind database (its search tree has no end): fetch it again".to_owned());
+    }
     let networks = reader.networks(WithinOptions::default()).map_err(damaged)?;
     // Many networks share a record.
     let mut codes: HashMap<usize, Option<String>> = HashMap::new();
@@ -58,6 +67,61 @@ pub(super) fn read(bytes: Vec<u8>, file: File, ranges: &mut Ranges) -> Result<()
     }
     let kind = &reader.metadata().database_type;
     if any { Ok(()) } else { Err(format!("a database of type `{kind}`, which names no countries")) }
+}
+
+/// The search tree, with which the file begins: nodes of two records each, which lead
+/// to another node, to data, or nowhere.
+struct Tree<'b> {
+    bytes: &'b [u8],
+    node_count: u64,
+    record_size: u16,
+}
+
+impl Tree<'_> {
+    /// Whether there are at most `most` ways from the root to an end. Where branches
+    /// meet again there may be 2^128 of them, in a file of a few hundred bytes.
+    fn can_be_walked(&self, most: usize) -> bool {
+        let most = most as u64;
+        let mut ends = 0u64;
+        let mut level: HashMap<u64, u64> = HashMap::from([(0, 1)]);
+        // An address has no more bits; a way that is longer is found by who walks it.
+        for _bit in 0..128 {
+            let mut next: HashMap<u64, u64> = HashMap::with_capacity(level.len());
+            let mut ways = 0u64;
+            for (node, count) in level {
+                for child in self.records(node).unwrap_or_default() {
+                    if child < self.node_count {
+                        *next.entry(child).or_default() += count;
+                        ways = ways.saturating_add(count);
+                    } else {
+                        ends = ends.saturating_add(count);
+                    }
+                }
+            }
+            if ends.saturating_add(ways) > most {
+                return false;
+            }
+            level = next;
+        }
+        true
+    }
+
+    /// Both records of a node; `None`: they are not there.
+    fn records(&self, node: u64) -> Option<[u64; 2]> {
+        let size = usize::from(self.record_size) / 4;
+        let at = usize::try_from(node).ok()?.checked_mul(size)?;
+        let bytes = self.bytes.get(at..at.checked_add(size)?)?;
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        let (left, right) = bytes.split_at(size / 2);
+        match (self.record_size, right) {
+            // In the middle are four more bits of each.
+            (28, [middle, right @ ..]) => {
+                let (high, low) = (u64::from(middle >> 4), u64::from(middle & 15));
+                Some([high << 24 | number(left), low << 24 | number(right)])
+            }
+            _ => Some([number(left), number(right)]),
+        }
+    }
 }
 
 /// A record, as far as it says a country: where the users are, else where the

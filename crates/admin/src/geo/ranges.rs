@@ -29,12 +29,23 @@ pub(super) struct Found {
     place: Place,
 }
 
+/// Ranges of all files at most, those that are left out included: a small file can
+/// say more than any machine holds.
+const MAX_RANGES: usize = 1 << 24;
+
 /// All ranges of all files.
-#[derive(Default)]
 pub(super) struct Ranges {
     files: Vec<PathBuf>,
     found: Vec<Found>,
     skipped: BTreeMap<String, u64>,
+    /// How many more there may be.
+    pub room: usize,
+}
+
+impl Default for Ranges {
+    fn default() -> Self {
+        Self { files: Vec::new(), found: Vec::new(), skipped: BTreeMap::new(), room: MAX_RANGES }
+    }
 }
 
 impl Ranges {
@@ -47,8 +58,11 @@ impl Ranges {
     /// Takes what a file says of a range: of one family, first and last included.
     ///
     /// # Errors
-    /// When the range is reversed or of two families, or `code` is no code.
+    /// When the range is reversed or of two families, `code` is no code, or there are too
+    /// many.
     pub fn add(&mut self, first: IpAddr, last: IpAddr, code: &str, place: Place) -> Result<(), String> {
+        let too_many = || format!("over {MAX_RANGES} ranges: no country database has so many");
+        self.room = self.room.checked_sub(1).ok_or_else(too_many)?;
         let (first, last) = match (first, last) {
             (IpAddr::V6(one), IpAddr::V6(other)) => unmapped(one, other),
             (one, other) if one.is_ipv4() == other.is_ipv4() => (one, other),

@@ -129,6 +129,9 @@ fn other_files_are_named_for_what_they_are() {
     assert!(rubbish.contains("neither"), "{rubbish}");
     let latin = said(folder.file("x.csv", b"1.0.0.0,1.0.0.9,DE\n1.0.1.0,1.0.1.9,CI,C\xf4te\n"), Format::Auto);
     assert!(latin.contains("line 2") && latin.contains("UTF-8"), "{latin}");
+    // What does not say its size is bounded all the same.
+    let endless = load(Path::new("/dev/zero"), 3 << 20).unwrap_err().to_string();
+    assert!(endless.contains("/dev/zero: a country database has 3 MiB at most"), "{endless}");
     let missing = said(folder.0.path().join("nothing"), Format::Auto);
     assert!(missing.contains("nothing"), "{missing}");
     let folder_itself = said(folder.0.path().to_owned(), Format::Auto);

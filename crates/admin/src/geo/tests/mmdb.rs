@@ -219,6 +219,21 @@ fn a_damaged_database_is_refused_and_never_trusted() {
     }
 }
 
+/// Both branches of each node lead to the next one: 2^100 ranges in a few hundred bytes.
+#[test]
+fn a_search_tree_that_nobody_can_walk_is_refused() {
+    for end in [Record::Nothing, Record::Data(0)] {
+        let mut bomb = Database::new().with("::/1", &iso("country", "DE"));
+        bomb.nodes = (1..=100).map(|next| [Record::Node(next); 2]).collect();
+        bomb.nodes.push([end; 2]);
+        let mut ranges = Ranges::default();
+        ranges.room = 10_000;
+        let file = ranges.begin(Path::new("bomb.mmdb"));
+        let why = super::super::mmdb::read(bomb.bytes(), file, &mut ranges).unwrap_err();
+        assert!(why.contains("has no end"), "{why}");
+    }
+}
+
 #[test]
 fn a_database_of_something_else_is_named_so() {
     let folder = Folder::new();
