@@ -246,10 +246,12 @@ impl Queue {
         }
     }
 
-    /// Whether something waits that goes before events that nobody waits for.
+    /// Whether something waits that a transaction of events ends for before its time
+    /// is over. Not for events whose response waits: each of them brings one that has
+    /// ended, so those must not get less done than there are of these.
     pub(super) fn is_urgent(&self) -> bool {
         let lines = locked(&self.lines);
-        lines.stopping || lines.mend || !lines.urgent.is_empty() || !lines.opens.is_empty()
+        lines.stopping || lines.mend || !lines.urgent.is_empty()
     }
 
     /// Whether anything waits at all.
@@ -356,5 +358,25 @@ impl Queue {
         forgotten.1.drain(..).for_each(|w| w.job.fail(StoreError::Closed));
         forgotten.2.drain(..).for_each(|w| w.job.fail(StoreError::Closed));
         forgotten.3.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_policy::wire::event::TrafficEvent;
+
+    use super::*;
+
+    #[test]
+    fn a_ban_ends_a_transaction_of_events_and_a_waiting_response_does_not() {
+        let queue = Queue::new(Duration::ZERO);
+        let gateway: Gateway = "node;00000000000000aa".parse().unwrap();
+        let event = OpenEvent { source: Source(1), event: TrafficEvent::default() };
+        let open = || OpenJob::new(gateway.clone(), event.clone(), oneshot::channel().0);
+        (0..MAX_OPENS).for_each(|_| queue.put_open(open()).unwrap());
+        assert!(queue.is_waited_for() && !queue.is_urgent());
+        let token = TokenRow { hash: String::new(), name: String::new(), scope: String::new() };
+        queue.put_urgent(Urgent::Token(token, oneshot::channel().0)).unwrap();
+        assert!(queue.is_urgent());
     }
 }
