@@ -86,7 +86,7 @@ pub struct Caller {
     pub name: Arc<str>,
 }
 
-/// The stored tokens, as they were at most [`STALE`] ago.
+/// The stored tokens, as they were at most a second ago.
 pub struct Tokens {
     store: Arc<dyn Store>,
     known: RwLock<Known>,

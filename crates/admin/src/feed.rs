@@ -1,7 +1,7 @@
 //! The feed: the tables as they stand, and what a gateway has to hear to hold
 //! the same. `docs/ARCHITECTURE.md`, "A table change".
 //!
-//! One task follows the store and makes one [`State`] after another; a second
+//! One task follows the store and makes one state after another; a second
 //! one releases them to open polls at a pace that the number of gateways allows.
 
 mod answer;

@@ -415,6 +415,11 @@ pub trait Store: Send + Sync + 'static {
     async fn seen_one(&self, ip: &str) -> Result<Option<SeenRow>, StoreError>;
     /// The audit, newest first, from before the row `before`.
     async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Vec<AuditRow>, StoreError>;
+    /// The newest entry of the audit of `what` about `target`.
+    async fn last_change(&self, what: &'static str, target: &str) -> Result<Option<AuditRow>, StoreError>;
+    /// How often each check was answered, and by whom: what [`Store::recording`] says of
+    /// them, without the rest.
+    async fn checks(&self) -> Result<PerCheck<CheckCounts>, StoreError>;
     /// Counts batches that could not be read.
     async fn note_malformed(&self, batches: u64) -> Result<(), StoreError>;
     /// A gateway is gone for good (its process ended): its sources are dead.

@@ -22,12 +22,6 @@ use crate::auth::Caller;
 use crate::problem::{Answer, Code, Problem};
 use crate::store::{AuditRow, Change, CheckCounts};
 
-/// Entries of the audit that are looked through for who changed a flag last, in
-/// pages of [`AUDIT_PAGE`].
-const AUDIT_PAGES: usize = 5;
-/// See [`AUDIT_PAGES`].
-const AUDIT_PAGE: usize = 1_000;
-
 /// All flags, as a `PUT` takes them.
 #[derive(Serialize, Debug)]
 pub struct Answered {
@@ -47,8 +41,8 @@ struct Status {
     #[serde(serialize_with = "as_text")]
     version: Version,
     checks: BTreeMap<&'static str, CheckStatus>,
-    /// Who changed each flag last, by the audit; `null`: nobody, or longer ago
-    /// than it was looked through, or by SQL.
+    /// Who changed each flag last, by the audit; `null`: nobody, or longer ago than
+    /// it goes back, or by SQL.
     changed: BTreeMap<&'static str, Option<LastChange>>,
     gateways: Vec<Gateway>,
 }
@@ -149,7 +143,7 @@ pub fn of_check(check: Check) -> Flag {
 
 impl Status {
     async fn of(context: &Context, flags: &Flags, version: Version) -> Answer<Self> {
-        let counts: PerCheck<CheckCounts> = context.store.recording().await?.checks;
+        let counts: PerCheck<CheckCounts> = context.store.checks().await?;
         let check = |check: Check| {
             let flag = of_check(check);
             let status = CheckStatus {
@@ -170,19 +164,10 @@ impl Status {
 
 /// The newest entry of the audit for each flag.
 async fn last_changes(context: &Context) -> Answer<BTreeMap<&'static str, Option<LastChange>>> {
-    let mut changed: BTreeMap<_, _> = Flag::ALL.into_iter().map(|flag| (flag.name(), None)).collect();
-    let mut before = None;
-    for _ in 0..AUDIT_PAGES {
-        let rows = context.store.audit(before, AUDIT_PAGE).await?;
-        before = rows.last().map(|row| row.id);
-        for row in rows.into_iter().filter(|row| row.what == "flag") {
-            if let Some(last @ None) = changed.get_mut(row.target.as_str()) {
-                *last = Some(LastChange::from(row));
-            }
-        }
-        if before.is_none() || changed.values().all(Option::is_some) {
-            break;
-        }
+    let mut changed = BTreeMap::new();
+    for name in Flag::ALL.map(Flag::name) {
+        let last = context.store.last_change("flag", name).await?;
+        changed.insert(name, last.map(LastChange::from));
     }
     Ok(changed)
 }

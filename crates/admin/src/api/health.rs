@@ -142,9 +142,9 @@ pub async fn detailed(State(context): State<Context>, uri: Uri) -> Answer<Json<H
     rollout::geo(&world, context.country_headers.seen(), &mut reasons, &mut notes);
     // What cannot be read is said by the reasons above.
     if rollout::is_any_in_shadow(&world.flags)
-        && let Ok(counts) = context.store.recording().await
+        && let Ok(checks) = context.store.checks().await
     {
-        rollout::shadow(&world.flags, &counts.checks, &mut reasons, &mut notes);
+        rollout::shadow(&world.flags, &checks, &mut reasons, &mut notes);
     }
     Ok(Json(Health {
         status: if reasons.is_empty() { "ok" } else { "degraded" },
@@ -186,7 +186,10 @@ fn reasons(world: &World, feed: &FeedHealth, store: &StoreHealth, gateways: &[Ga
         say("wal_large", format!("the write-ahead log has {size} MiB: some reader has not ended for long"));
     }
     if let rows @ 1.. = world.quarantine().len() {
-        say("rows_quarantined", format!("{rows} rows cannot be read and have no effect, see `quarantine`"));
+        say(
+            "rows_quarantined",
+            format!("{rows} rows cannot be read; `quarantine` says why, and what holds instead"),
+        );
     }
     for gateway in gateways {
         let node = &gateway.node;

@@ -1,9 +1,8 @@
 //! The store in one SQLite file that people write, too, with `sqlite3`, while the
 //! service runs. `docs/ARCHITECTURE.md`, "A table change".
 //!
-//! One thread writes ([`writer`]), reads have connections of their own
-//! ([`readers`]), one thread looks for what others wrote ([`watcher`]) and one
-//! keeps house ([`keeper`]).
+//! One thread writes (`writer`), reads have connections of their own (`readers`),
+//! one thread looks for what others wrote (`watcher`) and one keeps house (`keeper`).
 
 mod audit;
 mod changes;
@@ -39,13 +38,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, ErrorCode};
+use tidegate_policy::check::PerCheck;
 use tidegate_policy::wire::event::{OpenEvent, Source};
 use tidegate_policy::wire::sync::Gateway;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
 
 use super::{
-    Append, Appended, AuditRow, Change, Changes, Committed, RecordingCounts, SeenRow, Snapshot, Store,
-    StoreError, StoreHealth, Table, TokenRow, time_text,
+    Append, Appended, AuditRow, Change, Changes, CheckCounts, Committed, RecordingCounts, SeenRow, Snapshot,
+    Store, StoreError, StoreHealth, Table, TokenRow, time_text,
 };
 use file::ServiceLock;
 use ingest::AppendJob;
@@ -304,6 +304,15 @@ impl Store for SqliteStore {
 
     async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Vec<AuditRow>, StoreError> {
         self.readers.read(&self.shared, move |conn| audit::read(conn, before, limit)).await
+    }
+
+    async fn last_change(&self, what: &'static str, target: &str) -> Result<Option<AuditRow>, StoreError> {
+        let target = target.to_owned();
+        self.readers.read(&self.shared, move |conn| audit::newest(conn, what, &target)).await
+    }
+
+    async fn checks(&self) -> Result<PerCheck<CheckCounts>, StoreError> {
+        self.readers.read(&self.shared, checks::read).await
     }
 
     async fn note_malformed(&self, batches: u64) -> Result<(), StoreError> {

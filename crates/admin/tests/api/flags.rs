@@ -223,6 +223,13 @@ async fn status_tells_what_the_flags_do_and_health_what_a_shadow_found() {
     let changed = &status["changed"]["enableRouteCache"];
     assert_eq!((&changed["by"], &changed["to"]), (&json!("admin"), &json!("shadow")), "{status}");
     assert_eq!(status["changed"]["enableAsyncRecording"], Value::Null);
+    // However much was changed since.
+    running.sql(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000)
+         INSERT INTO audit (at, who, what, target) SELECT datetime('now'), 'x', 'route', 'r' FROM n",
+    );
+    let later = running.get(&format!("{FLAGS}?status=1")).await.ok();
+    assert_eq!(later["status"]["changed"]["enableRouteCache"]["by"], "admin");
     assert_eq!(status["gateways"][0]["node"], "node-1", "{status}");
     let stats = running.get("/api/admin/optimization/recording/stats").await.ok();
     assert_eq!(

@@ -2,18 +2,20 @@
 //! change unseen, a log that is cut, a restore.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
+use tidegate_policy::check::PerCheck;
 use tidegate_policy::geo::{CountryRange, CountryTable};
 use tidegate_policy::wire::event::{OpenEvent, Source};
 use tidegate_policy::wire::sync::Gateway;
 use tokio::sync::watch;
 
 use crate::store::{
-    Append, Appended, AuditRow, Change, ChangedRows, Changes, Committed, CountriesRow, FlagRow, GeoRuleRow,
-    IpRow, RecordingCounts, RouteRow, SeenRow, Snapshot, Store, StoreError, StoreHealth, Table, TokenRow,
+    Append, Appended, AuditRow, Change, ChangedRows, Changes, CheckCounts, Committed, CountriesRow, FlagRow,
+    GeoRuleRow, IpRow, RecordingCounts, RouteRow, SeenRow, Snapshot, Store, StoreError, StoreHealth, Table,
+    TokenRow,
 };
 
 #[derive(Clone, Default)]
@@ -35,6 +37,8 @@ pub struct Rows {
 pub struct Memory {
     rows: Mutex<Rows>,
     broken: Mutex<bool>,
+    /// Whoever reads finds that somebody has written again.
+    restless: AtomicBool,
     /// How often it was asked what changed.
     reads: AtomicUsize,
     hint: watch::Sender<u64>,
@@ -185,6 +189,10 @@ impl Memory {
         *self.broken.lock().unwrap() = broken;
     }
 
+    pub fn set_restless(&self, restless: bool) {
+        self.restless.store(restless, Ordering::Relaxed);
+    }
+
     fn change(&self, change: impl FnOnce(&mut Rows)) -> u64 {
         let mut rows = self.rows();
         change(&mut rows);
@@ -238,6 +246,10 @@ impl Store for Memory {
     async fn changes_since(&self, seq: u64) -> Result<Changes, StoreError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.check()?;
+        if self.restless.load(Ordering::Relaxed) {
+            tokio::task::yield_now().await;
+            self.rows().note(Table::Flags, "enableRouteCache");
+        }
         let rows = self.rows();
         if seq < rows.restored || seq > rows.seq {
             return Ok(Changes::Reload { new_epoch: true, why: "restored" });
@@ -287,6 +299,14 @@ impl Store for Memory {
     }
 
     async fn audit(&self, _: Option<u64>, _: usize) -> Result<Vec<AuditRow>, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    async fn last_change(&self, _: &'static str, _: &str) -> Result<Option<AuditRow>, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    async fn checks(&self) -> Result<PerCheck<CheckCounts>, StoreError> {
         Err(StoreError::Closed)
     }
 

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -85,19 +85,28 @@ pub(super) fn countries(conn: &Connection) -> rusqlite::Result<Option<String>> {
 /// The newest rows, newest first, of those before the row `before`.
 pub(super) fn read(conn: &Connection, before: Option<u64>, limit: usize) -> rusqlite::Result<Vec<AuditRow>> {
     let before = before.and_then(|id| i64::try_from(id).ok()).unwrap_or(i64::MAX);
-    let mut statement = conn.prepare_cached(
-        "SELECT id, at, who, what, target, was, became FROM audit WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
-    )?;
-    let rows = statement.query_map(params![before, i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
-        Ok(AuditRow {
-            id: u64::try_from(row.get::<_, i64>(0)?).unwrap_or(0),
-            at: text(row, 1)?.unwrap_or_default(),
-            by: text(row, 2)?.unwrap_or_default(),
-            what: text(row, 3)?.unwrap_or_default(),
-            target: text(row, 4)?.unwrap_or_default(),
-            from: text(row, 5)?,
-            to: text(row, 6)?,
-        })
-    })?;
+    let mut statement = conn.prepare_cached(&format!("{SELECT} WHERE id < ?1 ORDER BY id DESC LIMIT ?2"))?;
+    let rows = statement.query_map(params![before, i64::try_from(limit).unwrap_or(i64::MAX)], audit_row)?;
     rows.collect()
+}
+
+/// The newest row of `what` about `target`.
+pub(super) fn newest(conn: &Connection, what: &str, target: &str) -> rusqlite::Result<Option<AuditRow>> {
+    conn.prepare_cached(&format!("{SELECT} WHERE what = ?1 AND target = ?2 ORDER BY id DESC LIMIT 1"))?
+        .query_row([what, target], audit_row)
+        .optional()
+}
+
+const SELECT: &str = "SELECT id, at, who, what, target, was, became FROM audit";
+
+fn audit_row(row: &Row<'_>) -> rusqlite::Result<AuditRow> {
+    Ok(AuditRow {
+        id: u64::try_from(row.get::<_, i64>(0)?).unwrap_or(0),
+        at: text(row, 1)?.unwrap_or_default(),
+        by: text(row, 2)?.unwrap_or_default(),
+        what: text(row, 3)?.unwrap_or_default(),
+        target: text(row, 4)?.unwrap_or_default(),
+        from: text(row, 5)?,
+        to: text(row, 6)?,
+    })
 }

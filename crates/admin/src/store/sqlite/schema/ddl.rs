@@ -2,7 +2,8 @@
 
 /// Tables that people write have exactly one unique key and no rowid: a REPLACE
 /// by rowid, or by a second key, would delete a row that no trigger sees. The log
-/// holds the raw key; `tbl` is a table's name or one of [`RELOAD`] and [`EPOCH`].
+/// holds the raw key; `tbl` is a table's name or one of [`RELOAD`](super::RELOAD) and
+/// [`EPOCH`](super::EPOCH).
 pub(in crate::store::sqlite) const TABLES_V1: &str = "
 CREATE TABLE IF NOT EXISTS ip_monitor (
   ip TEXT PRIMARY KEY NOT NULL CHECK (typeof(ip) = 'text'),
@@ -139,6 +140,7 @@ CREATE TABLE IF NOT EXISTS audit (
   was TEXT,
   became TEXT
 );
+CREATE INDEX IF NOT EXISTS audit_target ON audit (what, target);
 ";
 
 /// Columns that the second version added to `events`. Those that were there are
@@ -172,7 +174,7 @@ FROM events;
 ";
 
 /// Tables, indexes and views of ours.
-pub(super) const OBJECTS: [&str; 19] = [
+pub(super) const OBJECTS: [&str; 20] = [
     "ip_monitor",
     "routes",
     "flags",
@@ -191,6 +193,7 @@ pub(super) const OBJECTS: [&str; 19] = [
     "check_counts",
     "seen_addresses",
     "audit",
+    "audit_target",
     "traffic_events",
 ];
 
