@@ -31,6 +31,7 @@ pub struct Stats {
     malformed: u64,
     alive: u64,
     open: u64,
+    incomplete: u64,
     checks: BTreeMap<&'static str, Checked>,
     queue: Queue,
 }
@@ -105,6 +106,7 @@ impl Stats {
             malformed: counts.malformed,
             alive: counts.alive,
             open: counts.open,
+            incomplete: counts.incomplete,
             checks: Check::ALL.map(|check| (check.name(), Checked::new(counts.checks.get(check)))).into(),
             queue: Queue {
                 waiting_bytes: counts.recorder.waiting_bytes,

@@ -1,5 +1,7 @@
 //! Synchronous recording: an event before its response, and its completion.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::Method;
 use serde_json::{Value, json};
@@ -8,7 +10,7 @@ use tidegate_policy::wire::event::{
     Batch, EventPost, MAX_OPEN, OpenEvent, SealedBatch, Source, SourceReport, SourceState, TrafficEvent,
 };
 
-use crate::running::{Answered, Running, db};
+use crate::running::{Answered, Running, db, until};
 
 const EVENTS: &str = "/api/data-plane/v1/events";
 
@@ -82,6 +84,29 @@ async fn an_open_event_is_a_row_when_it_is_answered_and_one_row_when_it_ends() {
         (&json!("none"), &json!(3)),
         "{monitor}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_no_end_is_stored_and_said_to_be_incomplete() {
+    let often = Options { chores_every: Duration::from_millis(20), ..Options::default() };
+    let running = Running::start_in(tempfile::tempdir().unwrap(), often).await;
+    assert_eq!(open(&running, 1).await.status, 204);
+    let dead = SourceReport { source: Source(7), numbered_hi: 1, state: SourceState::Dead };
+    let dead = EventPost { sources: vec![dead], ..EventPost::default() };
+    post(&running, EVENTS, dead.to_bytes().unwrap()).await.ok();
+    let figures = |stats: &Value| ["stored", "open", "incomplete"].map(|name| stats[name].clone());
+    let given_up = until("the request to be given up", async || {
+        let stats = stats(&running).await;
+        (stats["open"] == 0).then_some(stats)
+    })
+    .await;
+    assert_eq!(figures(&given_up), [1, 0, 1].map(Value::from), "{given_up}");
+    assert_eq!(given_up["completeness"], 1.0);
+    // Its end comes after all.
+    complete(&running, 1, vec![event(1, 504)]).await;
+    let ended = stats(&running).await;
+    assert_eq!(figures(&ended), [1, 0, 0].map(Value::from), "{ended}");
+    assert_eq!((rows(&running), ended["duplicates"].clone()), (vec![504], json!(0)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
