@@ -157,18 +157,11 @@ impl Follower {
         Ok(self.state.world.clone())
     }
 
-    /// Takes all changes that the store has, and those that come meanwhile.
+    /// Takes all changes that the store has. Those that come meanwhile have a hint of
+    /// their own: whoever asks is not kept waiting by somebody who writes and writes.
     async fn catch_up(&mut self) {
-        let trouble = loop {
-            let before = self.state.moment.seq;
-            match self.read().await {
-                Err(error) => break Some(error.to_string()),
-                // A reload that brought nothing would be asked for again at once.
-                Ok(()) if self.state.moment.seq <= before => break None,
-                Ok(()) => {}
-            }
-        };
-        self.shared.set_trouble(trouble);
+        let read = self.read().await;
+        self.shared.set_trouble(read.err().map(|error| error.to_string()));
     }
 
     /// Reads the store once, and takes what changed.

@@ -1,8 +1,8 @@
 //! Rows of `geo_rules`: each read by itself, all laid out together.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use imbl::OrdMap;
 use jiff::Timestamp;
 use serde_json::Value;
 use tidegate_policy::author;
@@ -69,26 +69,36 @@ impl GeoRuleInfo {
 }
 
 impl World {
-    /// Takes geo rules as they now stand; `None`: deleted. Afterwards
-    /// [`World::lay_out_geo_rules`].
+    /// Takes geo rules as they now stand; `None`: deleted. One that cannot be read
+    /// leaves the one before it in force: a slip in a rule that keeps countries out
+    /// must not let them in. Afterwards [`World::lay_out_geo_rules`].
     pub(super) fn apply_geo_rules(&mut self, changes: Vec<(String, Option<GeoRuleRow>)>) {
         for (name, row) in changes {
             self.note_row(&name, row.as_ref());
-            self.geo_rules.remove(name.as_str());
-            self.unfit_geo_rules.remove(name.as_str());
+            let unfit = self.unfit_geo_rules.remove(name.as_str());
+            let held = self.geo_rules.remove(name.as_str()).or(unfit);
             match row.map(GeoRuleInfo::read) {
                 None => {}
                 Some(Ok(info)) => drop(self.geo_rules.insert(info.name.clone(), Arc::new(info))),
-                Some(Err(why)) => self.set_aside(Table::GeoRules, &name, why),
+                Some(Err(why)) => {
+                    let instead = match held {
+                        Some(_) => "the rule before it stays in force until the service stops",
+                        None => "it is not in force",
+                    };
+                    self.set_aside(Table::GeoRules, &name, format!("{why}; {instead}"));
+                    self.geo_rules.extend(held.map(|held| (held.name.clone(), held)));
+                }
             }
         }
     }
 
-    /// Forgets all geo rules and takes these.
+    /// Takes these as all geo rules that there are.
     pub(super) fn replace_geo_rules(&mut self, rows: Vec<GeoRuleRow>) {
-        self.geo_rules = OrdMap::new();
-        self.unfit_geo_rules = OrdMap::new();
+        let there: HashSet<String> = rows.iter().map(|row| row.name.clone()).collect();
+        let held: Vec<Arc<str>> = self.geo_rules.keys().chain(self.unfit_geo_rules.keys()).cloned().collect();
         self.forget_rows(Table::GeoRules);
+        let gone = held.iter().filter(|name| !there.contains(&***name)).map(|name| (name.to_string(), None));
+        self.apply_geo_rules(gone.collect());
         self.apply_geo_rules(rows.into_iter().map(|row| (row.name.clone(), Some(row))).collect());
     }
 

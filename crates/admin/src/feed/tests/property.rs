@@ -11,7 +11,7 @@ use tidegate_policy::address::Prefix;
 use tidegate_policy::decide::Tables;
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::flags::{Flag, Flags, State};
-use tidegate_policy::geo::{CountryTable, GeoRules};
+use tidegate_policy::geo::{CountryTable, GeoRule, GeoRules};
 use tidegate_policy::wire::sync::WholeTable;
 
 use super::gateway::{self, SimGateway, present};
@@ -141,6 +141,8 @@ struct Run {
     remembered: Rows,
     /// The last country table that the feed could read.
     countries: Vec<u8>,
+    /// The last of each geo rule that the feed could read.
+    geo: BTreeMap<String, GeoRule>,
     /// Something changed that only a comparison finds.
     unseen: bool,
 }
@@ -151,7 +153,8 @@ impl Run {
         let feed = start(&store, tiny()).await;
         let gateways = (0..GATEWAYS).map(|n| SimGateway::new(&format!("g{n}"))).collect();
         let countries = CountryTable::empty().as_bytes().to_vec();
-        Self { store, feed, gateways, remembered: Rows::default(), countries, unseen: false }
+        let (remembered, geo) = (Rows::default(), BTreeMap::new());
+        Self { store, feed, gateways, remembered, countries, geo, unseen: false }
     }
 
     async fn step(&mut self, op: Op) {
@@ -175,20 +178,27 @@ impl Run {
             Op::Restart => {
                 self.feed = start(&self.store, tiny()).await;
                 (self.unseen, self.countries) = (false, CountryTable::empty().as_bytes().to_vec());
-                self.note_countries();
+                self.geo.clear();
+                self.note_kept();
             }
             Op::PutFlag(name, value) => drop(self.store.put_flag(FLAG_NAMES[name].0, FLAGS[value].0)),
             Op::DeleteFlag(name) => drop(self.store.delete_flag(FLAG_NAMES[name].0)),
             Op::PutGeoRule(name, rule) => {
                 self.store.put_geo_rule(geo_rule(&format!("g{name}"), GEO[rule].0));
+                self.settle().await;
+                self.note_kept();
             }
-            Op::DeleteGeoRule(name) => drop(self.store.delete_geo_rule(&format!("g{name}"))),
+            Op::DeleteGeoRule(name) => {
+                self.store.delete_geo_rule(&format!("g{name}"));
+                self.settle().await;
+                self.note_kept();
+            }
             Op::SetCountries(last) => {
                 let table = |last| if last == 0 { vec![0; 40] } else { one_run("DE", last) };
                 self.store.set_countries(last.map(|last| countries("some", table(last))));
                 // The one before a bad one is the one that the feed has seen.
                 self.settle().await;
-                self.note_countries();
+                self.note_kept();
             }
             Op::Ask if self.unseen => {}
             Op::Ask => self.check_tables(&self.feed.tables().await.unwrap()),
@@ -196,7 +206,7 @@ impl Run {
             Op::Restore => {
                 self.store.restore(self.remembered.clone());
                 self.settle().await;
-                self.note_countries();
+                self.note_kept();
                 self.unseen = false;
             }
             Op::CutLog => self.store.cut_log(),
@@ -213,9 +223,17 @@ impl Run {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
-    /// Takes note of the table in the store, if the feed can read it.
-    fn note_countries(&mut self) {
-        match &self.store.rows().countries {
+    /// Takes note of the country table and the geo rules in the store, as far as the
+    /// feed can read them.
+    fn note_kept(&mut self) {
+        let rows = self.store.rows();
+        self.geo.retain(|name, _| rows.geo_rules.contains_key(name));
+        for row in rows.geo_rules.values().filter(|row| GEO.contains(&(&*row.document, true))) {
+            let document = serde_json::from_str(&row.document).unwrap();
+            let rule = tidegate_policy::author::read_geo_rule(&row.name, &document).unwrap();
+            self.geo.insert(row.name.clone(), rule);
+        }
+        match &rows.countries {
             None => self.countries = CountryTable::empty().as_bytes().to_vec(),
             Some(row) if row.table != [0; 40] => self.countries.clone_from(&row.table),
             Some(_) => {}
@@ -243,13 +261,7 @@ impl Run {
     }
 
     fn geo(&self) -> GeoRules {
-        let rows = self.store.rows();
-        let good = rows.geo_rules.values().filter(|row| GEO.contains(&(&*row.document, true)));
-        let read = |row: &crate::store::GeoRuleRow| {
-            let document = serde_json::from_str(&row.document).unwrap();
-            tidegate_policy::author::read_geo_rule(&row.name, &document).unwrap()
-        };
-        GeoRules::new(good.map(read))
+        GeoRules::new(self.geo.values().cloned())
     }
 
     async fn check(&mut self) {

@@ -200,6 +200,41 @@ async fn a_bad_row_of_any_table_has_no_effect_and_says_why() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_slip_in_a_geo_rule_lets_nobody_in() {
+    let store = Arc::new(Memory::default());
+    store.put_geo_rule(geo_rule("no-de", DENY_DE));
+    store.put_geo_rule(geo_rule("gone", ALLOW_FR));
+    let feed = start(&store, tiny()).await;
+    let denied = async || {
+        let tables = feed.tables().await.unwrap();
+        let rule = tables.geo.get("no-de").cloned();
+        rule.and_then(|rule| rule.denies("DE".parse().ok()))
+    };
+    assert_eq!(denied().await, Some(GeoAction::LegalReasons));
+    let why = || feed.world().quarantine().last().map(|row| row.why.to_string()).unwrap_or_default();
+    for slip in ["{", r#"{"mode":"deny","countries":["Germany"]}"#] {
+        store.put_geo_rule(geo_rule("no-de", slip));
+        assert_eq!(denied().await, Some(GeoAction::LegalReasons), "{slip}");
+        assert!(why().contains("stays in force"), "{}", why());
+    }
+    // Also when all tables are read again; what is gone there is gone.
+    store.change_unseen(|rows| drop(rows.geo_rules.remove("gone")));
+    store.ban("192.0.2.1");
+    store.cut_log();
+    assert_eq!(denied().await, Some(GeoAction::LegalReasons));
+    assert!(feed.world().geo_rules.get("gone").is_none() && why().contains("stays in force"));
+    // Nobody knows what it said once the service has begun anew.
+    let restarted = start(&store, tiny()).await;
+    let why = restarted.world().quarantine().last().unwrap().why.to_string();
+    assert!(restarted.world().geo_rules.is_empty() && why.contains("not in force"), "{why}");
+    store.put_geo_rule(geo_rule("no-de", ALLOW_FR));
+    assert_eq!((denied().await, feed.world().quarantine().len()), (Some(GeoAction::Forbidden), 0));
+    store.put_geo_rule(geo_rule("no-de", "{"));
+    store.delete_geo_rule("no-de");
+    assert_eq!((denied().await, feed.world().quarantine().len()), (None, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn of_too_many_geo_rules_the_oldest_stay() {
     let store = Arc::new(Memory::default());
     for n in 0..MAX_GEO_RULES + 3 {
@@ -372,6 +407,26 @@ async fn all_who_asked_before_it_share_one_read() {
     }
     let reads = store.reads() - before;
     assert!(reads <= 10, "{reads} reads");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_does_not_wait_until_nobody_writes() {
+    let store = Arc::new(Memory::default());
+    let feed = start(&store, tiny()).await;
+    store.set_restless(true);
+    // A hint: the feed reads, and would find something new each time that it reads again.
+    store.ban("192.0.2.1");
+    tokio::task::yield_now().await;
+    let patience = async {
+        for _ in 0..10_000 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let found = tokio::select! {
+        tables = feed.tables() => Some(found(&tables.unwrap(), "192.0.2.1")),
+        () = patience => None,
+    };
+    assert!(matches!(found, Some(IpFinding::Banned(_))), "{found:?}");
 }
 
 #[tokio::test(start_paused = true)]
