@@ -77,3 +77,18 @@ async fn it_comes_in_pages_newest_first() {
         running.get(&format!("{AUDIT}{bad}")).await.problem(400, "invalid_parameter");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ban_that_replaces_other_spellings_says_what_they_said() {
+    let running = Running::start().await;
+    let ban = async || running.post("/api/admin/ip/ban", r#"{"ip": "9.9.9.9"}"#).await.ok();
+    ban().await;
+    running.sql("INSERT INTO ip_monitor (ip, status) VALUES ('::ffff:9.9.9.9', 'allowed')");
+    ban().await;
+    let all = entries(&running, "").await;
+    assert_eq!(all.len(), 2, "{all:#?}");
+    assert_eq!(
+        (&all[0]["target"], &all[0]["from"]["status"], &all[0]["to"]),
+        (&json!("::ffff:9.9.9.9"), &json!("allowed"), &Value::Null)
+    );
+}

@@ -62,8 +62,12 @@ fn ban(
         let other: Option<IpRow> = tables::row(conn, key)?;
         // Text order is time order in all forms that we write ourselves.
         since = since.into_iter().chain(other.as_ref().and_then(|row| row.created_at.clone())).min();
-        was = was.or(other);
         rows += conn.prepare_cached("DELETE FROM ip_monitor WHERE ip = ?1")?.execute([key])?;
+        match was {
+            None => was = other,
+            // What else said something of it goes under its own name.
+            Some(_) => audit.write("ban", key, other.as_ref().map(said), None)?,
+        }
     }
     rows += conn
         .prepare_cached(
