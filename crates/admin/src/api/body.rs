@@ -1,6 +1,8 @@
 //! Reading bodies: bounded in bytes and time, and as JSON whatever Content-Type
 //! says (`curl -d` calls JSON a form), as YAML when it says so.
 
+mod once;
+
 use std::time::Duration;
 
 use axum::body::Body;
@@ -10,6 +12,7 @@ use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use self::once::Once;
 use crate::problem::{Answer, Code, Problem};
 
 /// Bytes of a body on the people's listener.
@@ -78,7 +81,7 @@ pub async fn json<T: DeserializeOwned>(request: Request<Body>) -> Answer<T> {
 /// The body as a JSON document, from JSON or YAML.
 ///
 /// # Errors
-/// When there is none, or it is neither.
+/// When there is none, it is neither, or a name stands twice in one object.
 pub async fn document(request: Request<Body>) -> Answer<Value> {
     let (headers, bytes) = bytes(request, MAX_PEOPLE_BODY).await?;
     match headers.get(CONTENT_TYPE) {
@@ -86,7 +89,7 @@ pub async fn document(request: Request<Body>) -> Answer<Value> {
         Some(kind) if is_yaml(kind.as_bytes()) => tokio::task::spawn_blocking(move || from_yaml(&bytes))
             .await
             .unwrap_or_else(|_| Err(Problem::new(Code::Stopping, "the service is stopping"))),
-        _ => from_json(&bytes),
+        _ => document_from_json(&bytes),
     }
 }
 
@@ -107,10 +110,22 @@ fn object<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
     from_json(bytes)
 }
 
-fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
+fn document_from_json(bytes: &[u8]) -> Answer<Value> {
+    not_empty(bytes, "a JSON object")?;
+    serde_json::from_slice(bytes)
+        .map(|Once(document)| document)
+        .map_err(|error| Problem::new(Code::InvalidJson, error.to_string()))
+}
+
+fn not_empty(bytes: &[u8], what: &str) -> Answer<()> {
     if bytes.trim_ascii().is_empty() {
-        return Err(Problem::new(Code::EmptyBody, "send a JSON object as the body"));
+        return Err(Problem::new(Code::EmptyBody, format!("send {what} as the body")));
     }
+    Ok(())
+}
+
+fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
+    not_empty(bytes, "a JSON object")?;
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| describe(&error))?;
     match reader.end() {
@@ -160,9 +175,7 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
 }
 
 fn from_yaml(bytes: &[u8]) -> Answer<Value> {
-    if bytes.trim_ascii().is_empty() {
-        return Err(Problem::new(Code::EmptyBody, "send a YAML document as the body"));
-    }
+    not_empty(bytes, "a YAML document")?;
     // The scanner's time grows with the square of the depth of brackets. Those in
     // strings count as well: so many that never close are no HTTPRoute either.
     let mut depth = 0usize;
@@ -177,7 +190,9 @@ fn from_yaml(bytes: &[u8]) -> Answer<Value> {
             return Err(Problem::new(Code::InvalidYaml, detail));
         }
     }
-    yaml_serde::from_slice(bytes).map_err(|error| Problem::new(Code::InvalidYaml, error.to_string()))
+    yaml_serde::from_slice(bytes)
+        .map(|Once(document)| document)
+        .map_err(|error| Problem::new(Code::InvalidYaml, error.to_string()))
 }
 
 #[cfg(test)]
@@ -234,6 +249,17 @@ mod tests {
         assert_eq!(from_yaml(bomb.as_bytes()).unwrap_err().code(), Code::InvalidYaml);
         let deep = "[".repeat(100_000);
         assert_eq!(from_yaml(deep.as_bytes()).unwrap_err().code(), Code::InvalidYaml);
-        assert_eq!(from_json::<Value>(deep.as_bytes()).unwrap_err().code(), Code::InvalidJson);
+        assert_eq!(document_from_json(deep.as_bytes()).unwrap_err().code(), Code::InvalidJson);
+    }
+
+    #[test]
+    fn of_two_wishes_of_one_name_none_is_carried_out() {
+        let json = br#"{"enableRouteCache": true, "enableRouteCache": false}"#;
+        assert_eq!(document_from_json(json).unwrap_err().code(), Code::InvalidJson);
+        let yaml = b"spec:\n  rules: [{}]\n  rules: []\n";
+        assert_eq!(from_yaml(yaml).unwrap_err().code(), Code::InvalidYaml);
+        for empty in ["", " \n"] {
+            assert_eq!(document_from_json(empty.as_bytes()).unwrap_err().code(), Code::EmptyBody);
+        }
     }
 }

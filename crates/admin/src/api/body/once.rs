@@ -1,0 +1,121 @@
+//! Documents in which every name stands once in its object. Of two of one name
+//! serde keeps the last, so that what the other said would be heard by nobody.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+/// A JSON value that was read so.
+pub struct Once(pub Value);
+
+impl<'de> Deserialize<'de> for Once {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(AnyValue).map(Self)
+    }
+}
+
+struct AnyValue;
+
+impl<'de> Visitor<'de> for AnyValue {
+    type Value = Value;
+
+    fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("a value of JSON")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::String(value.to_owned()))
+    }
+
+    fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
+        Ok(Value::String(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Value, A::Error> {
+        let mut members = Vec::new();
+        while let Some(Once(member)) = from.next_element()? {
+            members.push(member);
+        }
+        Ok(Value::Array(members))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Value, A::Error> {
+        let mut fields = Map::new();
+        while let Some(name) = from.next_key::<String>()? {
+            if fields.contains_key(&name) {
+                return Err(A::Error::custom(format_args!("`{name}` stands twice in one object")));
+            }
+            let Once(value) = from.next_value()?;
+            fields.insert(name, value);
+        }
+        Ok(Value::Object(fields))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What both readers say of `text`: a value, or an error that both have.
+    fn read(text: &str) -> Result<Value, String> {
+        let from_json = serde_json::from_str::<Once>(text);
+        let from_yaml = yaml_serde::from_str::<Once>(text);
+        match (from_json, from_yaml) {
+            (Ok(Once(one)), Ok(Once(other))) => {
+                assert_eq!(one, other, "{text}");
+                Ok(one)
+            }
+            (Err(one), Err(other)) => Err(format!("{one}; {other}")),
+            (one, other) => panic!("{text}: {} and {}", one.is_ok(), other.is_ok()),
+        }
+    }
+
+    #[test]
+    fn every_kind_of_value_is_read_as_it_is() {
+        for value in [
+            json!(null),
+            json!(true),
+            json!(-1),
+            json!(u64::MAX),
+            json!(2.5),
+            json!("a\n\"\u{e9}"),
+            json!([[], {}, [1, "x"]]),
+            json!({"a": {"a": {"b": [{"a": 1}, {"a": 2}]}}, "b": false}),
+        ] {
+            assert_eq!(read(&value.to_string()), Ok(value));
+        }
+    }
+
+    #[test]
+    fn a_name_that_stands_twice_is_an_error() {
+        for text in
+            [r#"{"a": 1, "b": 2, "a": 1}"#, r#"{"x": [{"a": {}, "a": []}]}"#, r#"{"a": 1, "\u0061": 2}"#]
+        {
+            let error = read(text).unwrap_err();
+            assert_eq!(error.matches("`a` stands twice").count(), 2, "{error}");
+        }
+    }
+}
