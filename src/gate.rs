@@ -224,7 +224,10 @@ impl<H: Host> Stream<H> {
             gate.vm.metrics.count(Count::Undecided);
             seen.timing = inquiry.finish(&mut seen.event, &gate.vm);
         }
-        if seen.event.modes.is_some_and(|modes| !modes.async_recording) {
+        // Not Envoy's own answer to a request that still waited: it may be about to
+        // close the connection, and an answer held back would then never leave.
+        let waits = seen.event.modes.is_some_and(|modes| !modes.async_recording) && !self.overtaken;
+        if waits {
             event::respond(&self.host, &mut seen.event);
             if let Some(wait) = recording::begin(&gate, &mut seen.event) {
                 self.response = Response::Waits(wait);

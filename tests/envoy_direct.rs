@@ -299,10 +299,7 @@ fn what_envoy_answers_itself_stays_its_answer() {
         let mut answer = Vec::new();
         // Envoy closes after it, or resets.
         let _ = stream.read_to_end(&mut answer);
-        // Envoy closes the connection at once: a response that waits for its event is lost.
-        if is_async {
-            assert_eq!(raw_status(&answer).unwrap(), 400, "{}", String::from_utf8_lossy(&answer));
-        }
+        assert_eq!(raw_status(&answer).unwrap(), 400, "{}", String::from_utf8_lossy(&answer));
         stack.delay_calls(Call::Route, Duration::ZERO).unwrap();
         let whole = wait::until("it has its event", PATIENCE, || {
             let now = stack.recorded(PATIENCE)?;
