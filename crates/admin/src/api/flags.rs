@@ -156,18 +156,24 @@ impl Status {
         Ok(Self {
             version,
             checks: Check::ALL.into_iter().map(check).collect(),
-            changed: last_changes(context).await?,
+            changed: last_changes(context, flags).await?,
             gateways: context.gateways.list().into_iter().map(Gateway::from).collect(),
         })
     }
 }
 
-/// The newest entry of the audit for each flag.
-async fn last_changes(context: &Context) -> Answer<BTreeMap<&'static str, Option<LastChange>>> {
+/// The newest entry of the audit for each flag, unless it was set by SQL since, as
+/// its being another than that entry says.
+async fn last_changes(
+    context: &Context,
+    flags: &Flags,
+) -> Answer<BTreeMap<&'static str, Option<LastChange>>> {
     let mut changed = BTreeMap::new();
-    for name in Flag::ALL.map(Flag::name) {
-        let last = context.store.last_change("flag", name).await?;
-        changed.insert(name, last.map(LastChange::from));
+    for flag in Flag::ALL {
+        let last = context.store.last_change("flag", flag.name()).await?;
+        let now = Some(author::write_state(flags.get(flag)));
+        let last = last.map(LastChange::from).filter(|last| last.to == now);
+        changed.insert(flag.name(), last);
     }
     Ok(changed)
 }

@@ -158,6 +158,17 @@ async fn flags_written_by_hand_count_and_malformed_ones_are_off() {
     assert_eq!(running.get(HEALTH).await.ok()["quarantine"]["count"], 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_named_for_what_was_set_by_hand_since() {
+    let running = Running::start().await;
+    put(&running, &json!({"enableRouteCache": true, "enableAsyncRecording": true})).await.ok();
+    running.sql("UPDATE flags SET value = 'false' WHERE name = 'enableRouteCache'");
+    let flags = running.get(&format!("{FLAGS}?status=1")).await.ok();
+    assert_eq!(flags["enableRouteCache"], false);
+    assert_eq!(flags["status"]["changed"]["enableRouteCache"], Value::Null, "{flags}");
+    assert_eq!(flags["status"]["changed"]["enableAsyncRecording"]["to"], true, "{flags}");
+}
+
 /// A post of one event whose route check was answered and compared in shadow.
 fn shadowed(number: u64, mismatch: Option<(u64, u64)>) -> Vec<u8> {
     let event = TrafficEvent {
