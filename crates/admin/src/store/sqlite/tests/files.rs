@@ -23,7 +23,7 @@ fn copy(from: &Path, to: &Path) {
     backup.run_to_completion(1000, Duration::from_millis(20), None).unwrap();
 }
 
-fn restore_by_connection(home: &Home, from: &Path) -> bool {
+pub(super) fn restore_by_connection(home: &Home, from: &Path) -> bool {
     copy(from, &home.path);
     true
 }
