@@ -112,7 +112,8 @@ pub struct Stream<H: Host> {
     response: Response,
     /// There was a response before there was a decision: Envoy gave the request
     /// up. An answer that comes now must do nothing, for Envoy would take a
-    /// verdict in the place of the answer that it has given.
+    /// verdict in the place of the answer that it has given. Nor is that held
+    /// back: see [`event::broke_the_codec`].
     overtaken: bool,
 }
 
@@ -224,10 +225,8 @@ impl<H: Host> Stream<H> {
             gate.vm.metrics.count(Count::Undecided);
             seen.timing = inquiry.finish(&mut seen.event, &gate.vm);
         }
-        // Not Envoy's own answer to a request that still waited: it may be about to
-        // close the connection, and an answer held back would then never leave.
-        let waits = seen.event.modes.is_some_and(|modes| !modes.async_recording) && !self.overtaken;
-        if waits {
+        let sync = seen.event.modes.is_some_and(|modes| !modes.async_recording);
+        if sync && !self.overtaken && !event::broke_the_codec(&self.host) {
             event::respond(&self.host, &mut seen.event);
             if let Some(wait) = recording::begin(&gate, &mut seen.event) {
                 self.response = Response::Waits(wait);

@@ -317,6 +317,31 @@ fn what_envoy_answers_itself_stays_its_answer() {
 }
 
 #[test]
+fn a_client_that_breaks_the_protocol_is_answered_before_its_event_is_stored() {
+    // Decided and on its way when the body breaks: Envoy answers 400 and closes at
+    // once, so an answer that waited for its event would never leave.
+    let stack = start(options("direct-broken").unwrap()).unwrap();
+    stack.delay_calls(Call::OpenEvent, HELD).unwrap();
+    let with_backend = || Ok::<_, anyhow::Error>(active(&stack.stats()?, "cluster.demo.upstream"));
+    let before = with_backend().unwrap();
+    let mut stream = TcpStream::connect(stack.gate()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let head = b"POST /broken HTTP/1.1\r\nhost: broken\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n";
+    stream.write_all(head).unwrap();
+    wait::until("it is with the backend", PATIENCE, || Ok((with_backend()? > before).then_some(()))).unwrap();
+    stream.write_all(b"this is no chunk\r\n").unwrap();
+    let mut answer = Vec::new();
+    // Envoy closes after it, or resets.
+    let _ = stream.read_to_end(&mut answer);
+    assert_eq!(raw_status(&answer).unwrap(), 400, "{}", String::from_utf8_lossy(&answer));
+    stack.delay_calls(Call::OpenEvent, Duration::ZERO).unwrap();
+    assert!(stack.recorded(PATIENCE).unwrap().is_whole());
+    let rows =
+        stack.sql().unwrap().run("SELECT status, complete FROM traffic_events WHERE path = '/broken'").unwrap();
+    assert_eq!(rows, ["400|1"]);
+}
+
+#[test]
 fn the_database_is_asked_and_not_what_was_published() {
     // A gate whose tables stay as they are still hears of every change, row by row.
     let stack = start(options("direct-fresh").unwrap()).unwrap();

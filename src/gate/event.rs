@@ -34,6 +34,15 @@ pub fn respond<H: Host>(host: &H, event: &mut TrafficEvent) {
     event.tunnel |= event.status == Some(101);
 }
 
+/// Whether the response at hand is Envoy's answer to a client that broke the
+/// protocol in the middle of its request. Envoy closes the connection right
+/// after it, so what is held back then never leaves. Its details begin with the
+/// codec's name (`source/common/http/http1/codec_impl.cc`).
+pub fn broke_the_codec<H: Host>(host: &H) -> bool {
+    let details = host.property(&["response", "code_details"]).ok().flatten().unwrap_or_default();
+    [b"http1.", b"http2.", b"http3."].iter().any(|codec| details.starts_with(*codec))
+}
+
 /// Adds what is known at the end only.
 pub fn complete<H: Host>(host: &H, event: &mut TrafficEvent) {
     let status = number(host, &["response", "code"]).and_then(|code| u16::try_from(code).ok());
