@@ -336,8 +336,11 @@ fn a_client_that_breaks_the_protocol_is_answered_before_its_event_is_stored() {
     assert_eq!(raw_status(&answer).unwrap(), 400, "{}", String::from_utf8_lossy(&answer));
     stack.delay_calls(Call::OpenEvent, Duration::ZERO).unwrap();
     assert!(stack.recorded(PATIENCE).unwrap().is_whole());
-    let rows =
-        stack.sql().unwrap().run("SELECT status, complete FROM traffic_events WHERE path = '/broken'").unwrap();
+    let rows = stack
+        .sql()
+        .unwrap()
+        .run("SELECT status, complete FROM traffic_events WHERE path = '/broken'")
+        .unwrap();
     assert_eq!(rows, ["400|1"]);
 }
 
