@@ -2,6 +2,7 @@
 //! their answers. What is asked when stands in `gate/inquiry.rs`.
 
 mod line;
+mod patience;
 
 use std::time::Duration;
 
@@ -11,6 +12,9 @@ use tidegate_policy::wire::check::{Answer, MAX_ANSWER, MAX_QUESTION, Question, p
 
 use crate::host::{CallToken, Host};
 pub use line::Line;
+
+/// The status that Envoy makes up for a call whose time is over.
+pub const RAN_OUT: u16 = 504;
 
 /// Less than this is no time to ask in: Envoy counts in milliseconds.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -38,6 +42,9 @@ pub struct Open {
     id: u64,
     /// When it was asked, monotonic nanoseconds.
     pub since_ns: u64,
+    /// Whether it has the whole time of a question, and not what was left of
+    /// all questions'.
+    unhurried: bool,
 }
 
 /// The questions of one request.
@@ -64,15 +71,16 @@ impl Questions {
             since_ns.saturating_add(u64::try_from(limits.budget.as_nanos()).unwrap_or(u64::MAX))
         });
         let left = Duration::from_nanos(until_ns.saturating_sub(since_ns));
-        let body = Question::new(check, id, facts, given).to_bytes();
-        let sent = match body {
-            Ok(body) if body.len() <= MAX_QUESTION && left >= SHORTEST => {
+        let worth_it = left >= SHORTEST && line.patience.get(check).may_ask(since_ns);
+        let sent = match Question::new(check, id, facts, given).to_bytes() {
+            Ok(body) if worth_it && body.len() <= MAX_QUESTION => {
                 line.post(path(check), &body, limits.timeout.min(left)).ok()
             }
             _ => None,
         };
+        let unhurried = left >= limits.timeout;
         *self.asked.get_mut(check) = match sent {
-            Some(token) => Asked::Open(Open { token, id, since_ns }),
+            Some(token) => Asked::Open(Open { token, id, since_ns, unhurried }),
             None => Asked::Failed,
         };
     }
@@ -93,20 +101,24 @@ impl Questions {
         check: Check,
         open: Open,
         num_headers: usize,
-        host: &H,
+        line: &Line<H>,
     ) -> Option<Answer> {
-        let answer = read(check, open.id, num_headers, host);
+        let host = &line.vm.host;
+        // Without headers there is no map that could be read.
+        let status = if num_headers == 0 { None } else { host.call_status().ok().flatten() };
+        match status {
+            Some(RAN_OUT) if open.unhurried => line.patience.get(check).note_ran_out(host.monotonic_ns()),
+            Some(RAN_OUT) | None => {}
+            Some(_) => line.patience.get(check).note_answered(),
+        }
+        let answer = if status == Some(200) { read(check, open.id, host) } else { None };
         *self.asked.get_mut(check) = if answer.is_some() { Asked::Answered } else { Asked::Failed };
         answer
     }
 }
 
 /// The answer at hand, if it is one to the question `id` about `check`.
-fn read<H: Host>(check: Check, id: u64, num_headers: usize, host: &H) -> Option<Answer> {
-    // Without headers there is no map that could be read.
-    if num_headers == 0 || host.call_status() != Ok(Some(200)) {
-        return None;
-    }
+fn read<H: Host>(check: Check, id: u64, host: &H) -> Option<Answer> {
     // A byte more than allowed, so that what is longer is seen to be.
     let body = host.call_body(MAX_ANSWER.saturating_add(1)).ok()?;
     Answer::from_bytes(&body).ok().filter(|answer| answer.id == id && answer.found.check() == check)

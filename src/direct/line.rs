@@ -4,8 +4,10 @@ use std::cell::OnceCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use tidegate_policy::check::PerCheck;
 use tidegate_policy::wire::sync::{GATEWAY_HEADER, Gateway};
 
+use super::patience::Patience;
 use crate::config::{Admin, DirectLimits};
 use crate::home::Vm;
 use crate::host::{Call, CallToken, Host, HostError};
@@ -16,6 +18,10 @@ pub struct Line<H: Host> {
     pub vm: Rc<Vm<H>>,
     /// How long a request may wait for its questions.
     pub limits: DirectLimits,
+    /// Whether questions are worth asking, by check.
+    pub patience: PerCheck<Patience>,
+    /// Whether events are worth sending ahead.
+    pub recording: Patience,
     cluster: String,
     authority: String,
     bearer: String,
@@ -28,7 +34,8 @@ impl<H: Host> Line<H> {
     pub fn new(vm: Rc<Vm<H>>, admin: Admin, limits: DirectLimits) -> Self {
         let Admin { cluster, authority, token, .. } = admin;
         let bearer = ["Bearer ", &token].concat();
-        Self { vm, limits, cluster, authority, bearer, gateway: OnceCell::new() }
+        let (patience, recording) = (PerCheck::default(), Patience::default());
+        Self { vm, limits, patience, recording, cluster, authority, bearer, gateway: OnceCell::new() }
     }
 
     /// Posts from the request at hand, to which the answer comes.

@@ -120,7 +120,7 @@ impl Inquiry {
         if let Some(timing) = &mut self.timing {
             *timing.checks.get_mut(check) = host.monotonic_ns().saturating_sub(open.since_ns);
         }
-        let Some(answer) = self.questions.take(check, open, num_headers, host) else {
+        let Some(answer) = self.questions.take(check, open, num_headers, &gate.line) else {
             vm.metrics.count(Count::question_failed(check));
             return true;
         };

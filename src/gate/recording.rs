@@ -5,6 +5,7 @@
 use tidegate_policy::wire::event::{MAX_OPEN, TrafficEvent, open_bytes};
 
 use super::Gate;
+use crate::direct::RAN_OUT;
 use crate::host::{CallToken, Host};
 use crate::metrics::Count;
 
@@ -25,20 +26,28 @@ pub struct Wait {
 pub fn begin<H: Host>(gate: &Gate<H>, event: &mut TrafficEvent) -> Option<Wait> {
     let vm = &gate.vm;
     event.number = vm.reserve();
+    let since_ns = vm.host.monotonic_ns();
+    let worth_it = gate.line.recording.may_ask(since_ns);
     let sent = match open_bytes(vm.source, event) {
-        Ok(body) if body.len() <= MAX_OPEN => gate.line.post(PATH, &body, gate.sync_timeout).ok(),
+        Ok(body) if worth_it && body.len() <= MAX_OPEN => gate.line.post(PATH, &body, gate.sync_timeout).ok(),
         _ => None,
     };
     let Some(token) = sent else {
         vm.metrics.count(Count::SyncFailed);
         return None;
     };
-    Some(Wait { token, since_ns: vm.host.monotonic_ns() })
+    Some(Wait { token, since_ns })
 }
 
 /// Takes what came, inside its callback. Whatever it is, the response goes on.
 pub fn end<H: Host>(gate: &Gate<H>, num_headers: usize) {
     let status = if num_headers == 0 { None } else { gate.vm.host.call_status().ok().flatten() };
+    let patience = &gate.line.recording;
+    match status {
+        Some(RAN_OUT) => patience.note_ran_out(gate.vm.host.monotonic_ns()),
+        Some(_) => patience.note_answered(),
+        None => {}
+    }
     let count = if matches!(status, Some(200..=299)) { Count::SyncStored } else { Count::SyncFailed };
     gate.vm.metrics.count(count);
 }

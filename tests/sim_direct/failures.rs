@@ -95,6 +95,38 @@ fn nobody_waits_longer_than_the_limits_say() {
 }
 
 #[test]
+fn a_service_that_hangs_is_waited_for_once_a_second_and_not_by_all() {
+    let mut stage = direct(true);
+    stage.feed.trouble = all_troubled(Trouble::Never);
+    let began = stage.sim.now_ns();
+    for _ in 0..3 {
+        assert_eq!(stage.get(0, "1.1.1.1").status, 200, "from the cache");
+    }
+    assert_eq!((stage.sim.now_ns() - began) / 1_000_000, 3_000, "each waits for its whole time");
+    for _ in 0..100 {
+        assert_eq!(stage.get_now(0, "1.1.1.1").status, 200, "and these for nothing");
+    }
+    assert_eq!(stage.feed.asked, PerCheck { ip: 3, geo: 3, route: 3 });
+    stage.run(SECOND);
+    let began = stage.sim.now_ns();
+    assert_eq!(stage.get(0, "1.1.1.1").status, 200);
+    assert_eq!((stage.sim.now_ns() - began) / 1_000_000, 1_000, "one finds out whether it still hangs");
+    assert_eq!(stage.get_now(0, "1.1.1.1").status, 200);
+    assert_eq!(stage.feed.asked, PerCheck { ip: 4, geo: 4, route: 4 });
+    // It goes on: the next that finds out is answered, and so are all after it.
+    stage.feed.trouble = PerCheck::default();
+    stage.run(SECOND);
+    let before = stage.events().len();
+    for _ in 0..2 {
+        stage.get(0, "1.1.1.1");
+    }
+    let answered = stage.events()[before..].iter().map(|event| event.answered).collect::<Vec<_>>();
+    assert_eq!(answered, [PerCheck::from_fn(|_| Answered::Direct); 2]);
+    assert_eq!(failed(&stage, Check::Ip), 105, "not asking counts as a failed question");
+    stage.check();
+}
+
+#[test]
 fn an_answer_in_time_is_waited_for() {
     for parallel in [false, true] {
         let mut stage = direct(parallel);
