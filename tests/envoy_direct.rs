@@ -29,13 +29,6 @@ fn options(name: &str) -> Result<Options> {
     Ok(options)
 }
 
-fn start(options: Options) -> Result<Stack> {
-    let stack = Stack::start(options)?;
-    stack.put_route("all", "/", "demo")?;
-    stack.ban("192.0.2.13")?;
-    Ok(stack)
-}
-
 fn parallel(stack: &Stack, on: bool) -> Result<()> {
     stack.flags(&json!({ "enableParallelExecution": on }))
 }
@@ -54,7 +47,7 @@ fn assert_no_trap(stack: &Stack) -> Result<()> {
 fn asked_about(name: &str, recorder: bool) -> Result<()> {
     let mut options = options(name)?;
     options.recorder = recorder;
-    let stack = start(options)?;
+    let stack = Stack::start_serving(options)?;
     let before = stack.recorded(PATIENCE)?;
     let tally = Load::start(stack.gate(), 8, Some(200), |number| {
         let client = if number % 4 == 0 { "192.0.2.13" } else { "192.0.2.14" };
@@ -98,7 +91,7 @@ fn with_all_flags_off_every_request_is_asked_about_without_the_recorder() {
 
 #[test]
 fn six_hundred_connections_meet_no_limit() {
-    let stack = start(options("direct-many").unwrap()).unwrap();
+    let stack = Stack::start_serving(options("direct-many").unwrap()).unwrap();
     stack.flags(&json!({ "enableParallelExecution": true, "enableAsyncRecording": true })).unwrap();
     // Long enough that all are open at once.
     for call in [Call::Ip, Call::Geo, Call::Route] {
@@ -171,7 +164,7 @@ fn unusual() -> Vec<(&'static str, Vec<u8>, u16, &'static str)> {
 
 #[test]
 fn unusual_requests_are_asked_about_too() {
-    let stack = start(options("direct-unusual").unwrap()).unwrap();
+    let stack = Stack::start_serving(options("direct-unusual").unwrap()).unwrap();
     for in_parallel in [false, true] {
         parallel(&stack, in_parallel).unwrap();
         for (what, bytes, status, part) in unusual() {
@@ -263,7 +256,7 @@ fn clients_leave(stack: &Stack, held: Call, count: usize) -> Result<()> {
 
 #[test]
 fn clients_that_leave_leave_nothing_behind() {
-    let stack = start(options("direct-leaves").unwrap()).unwrap();
+    let stack = Stack::start_serving(options("direct-leaves").unwrap()).unwrap();
     for held in [Call::Ip, Call::Geo, Call::Route, Call::OpenEvent] {
         clients_leave(&stack, held, 100).unwrap();
     }
@@ -275,7 +268,7 @@ fn clients_that_leave_leave_nothing_behind() {
 #[test]
 fn what_envoy_answers_itself_stays_its_answer() {
     // A body that is no body makes Envoy refuse a request that is being asked about.
-    let stack = start(options("direct-early").unwrap()).unwrap();
+    let stack = Stack::start_serving(options("direct-early").unwrap()).unwrap();
     for (in_parallel, is_async) in [(false, true), (true, true), (true, false)] {
         stack
             .flags(&json!({ "enableParallelExecution": in_parallel, "enableAsyncRecording": is_async }))
@@ -320,7 +313,7 @@ fn what_envoy_answers_itself_stays_its_answer() {
 fn a_client_that_breaks_the_protocol_is_answered_before_its_event_is_stored() {
     // Decided and on its way when the body breaks: Envoy answers 400 and closes at
     // once, so an answer that waited for its event would never leave.
-    let stack = start(options("direct-broken").unwrap()).unwrap();
+    let stack = Stack::start_serving(options("direct-broken").unwrap()).unwrap();
     stack.delay_calls(Call::OpenEvent, HELD).unwrap();
     let with_backend = || Ok::<_, anyhow::Error>(active(&stack.stats()?, "cluster.demo.upstream"));
     let before = with_backend().unwrap();
@@ -347,7 +340,7 @@ fn a_client_that_breaks_the_protocol_is_answered_before_its_event_is_stored() {
 #[test]
 fn the_database_is_asked_and_not_what_was_published() {
     // A gate whose tables stay as they are still hears of every change, row by row.
-    let stack = start(options("direct-fresh").unwrap()).unwrap();
+    let stack = Stack::start_serving(options("direct-fresh").unwrap()).unwrap();
     stack.freeze_tables().unwrap();
     let status = |client: &str, path: &str| -> Result<(u16, Value)> {
         let answer = http::send(stack.gate(), &Request::get(path).from(client))?;

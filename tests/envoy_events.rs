@@ -10,9 +10,7 @@ use tidegate_stack::{Options, Stack};
 fn exactly_one_row_per_request(name: &str, recorder: bool) -> Result<()> {
     let mut options = Options::for_test(name)?;
     options.recorder = recorder;
-    let stack = Stack::start(options)?;
-    stack.put_route("all", "/", "demo")?;
-    stack.ban("192.0.2.13")?;
+    let stack = Stack::start_serving(options)?;
     let before = stack.recorded(Duration::from_secs(20))?;
 
     let tally = Load::start(stack.gate(), 50, Some(1_000), |number| {

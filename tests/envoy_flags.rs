@@ -22,10 +22,7 @@ fn start(name: &str, recorder: bool) -> Result<Stack> {
     let mut options = Options::for_test(name)?;
     options.recorder = recorder;
     options.flags = FlagsAtStart::Off;
-    let stack = Stack::start(options)?;
-    stack.put_route("all", "/", "demo")?;
-    stack.ban("192.0.2.13")?;
-    Ok(stack)
+    Stack::start_serving(options)
 }
 
 /// One of 40 clients, of whom one is banned.

@@ -13,9 +13,7 @@ const AWAY: Duration = Duration::from_secs(20);
 fn admin_dies_under_load(name: &str, recorder: bool) -> Result<()> {
     let mut options = Options::for_test(name)?;
     options.recorder = recorder;
-    let mut stack = Stack::start(options)?;
-    stack.put_route("all", "/", "demo")?;
-    stack.ban("192.0.2.13")?;
+    let mut stack = Stack::start_serving(options)?;
     let before = stack.recorded(Duration::from_secs(20))?;
 
     let load = Load::start(stack.gate(), 16, None, |number| {

@@ -14,10 +14,7 @@ const REFRESHES: u64 = 5;
 fn start(name: &str, recorder: bool) -> Result<Stack> {
     let mut options = Options::for_test(name)?;
     options.recorder = recorder;
-    let stack = Stack::start(options)?;
-    stack.put_route("all", "/", "demo")?;
-    stack.ban("192.0.2.13")?;
-    Ok(stack)
+    Stack::start_serving(options)
 }
 
 fn ask(stack: &Stack, what: &str) -> Result<Value> {

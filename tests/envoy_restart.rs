@@ -13,10 +13,7 @@ fn start(name: &str, recorder: bool) -> Result<Stack> {
     options.recorder = recorder;
     // A slow machine must not make a question fail.
     options.plugin = json!({ "direct": { "timeout": "30s", "budget": "60s" } });
-    let stack = Stack::start(options)?;
-    stack.put_route("all", "/", "demo")?;
-    stack.ban("192.0.2.13")?;
-    Ok(stack)
+    Stack::start_serving(options)
 }
 
 /// A gate whom nobody answers says so, and when to come back.

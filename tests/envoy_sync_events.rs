@@ -27,13 +27,6 @@ fn options(name: &str) -> Result<Options> {
     Ok(options)
 }
 
-fn start(options: Options) -> Result<Stack> {
-    let stack = Stack::start(options)?;
-    stack.put_route("all", "/", "demo")?;
-    stack.ban("192.0.2.13")?;
-    Ok(stack)
-}
-
 /// Requests of every kind, with what the client sees.
 fn kinds() -> Vec<(Request, u16)> {
     let from = |request: Request, client: &str| request.from(client).header("user-agent", "kinds");
@@ -60,7 +53,7 @@ fn contents(stack: &Stack) -> Result<Vec<String>> {
 
 #[test]
 fn both_ways_record_the_same() {
-    let stack = start(options("sync-same").unwrap()).unwrap();
+    let stack = Stack::start_serving(options("sync-same").unwrap()).unwrap();
     stack.put_route("nowhere", "/nowhere", "no-such-cluster").unwrap();
     for is_async in [false, true] {
         stack.flags(&json!({ "enableAsyncRecording": is_async })).unwrap();
@@ -86,7 +79,7 @@ fn both_ways_record_the_same() {
 
 #[test]
 fn the_row_is_there_when_the_response_is() {
-    let stack = start(options("sync-row").unwrap()).unwrap();
+    let stack = Stack::start_serving(options("sync-row").unwrap()).unwrap();
     let mut sql = stack.sql().unwrap();
     let mut workers = stack.connection_per_worker().unwrap();
     for number in 0..50 {
@@ -112,7 +105,7 @@ fn the_row_is_there_when_the_response_is() {
 fn switched_under_load(name: &str, recorder: bool) -> Result<()> {
     let mut options = options(name)?;
     options.recorder = recorder;
-    let stack = start(options)?;
+    let stack = Stack::start_serving(options)?;
     let before = stack.recorded(PATIENCE)?;
     let load = Load::start(stack.gate(), 8, None, |number| {
         std::thread::sleep(Duration::from_millis(2));
@@ -186,7 +179,7 @@ fn a_response_that_breaks_off_is_recorded_as_it_ended() {
         let port = broken_backend(pause).unwrap();
         with_backends.backends.push(NamedBackend { name: name.into(), host: "127.0.0.1".into(), port });
     }
-    let stack = start(with_backends).unwrap();
+    let stack = Stack::start_serving(with_backends).unwrap();
     stack.put_route("breaks", "/breaks", "breaks").unwrap();
     stack.put_route("breaks-late", "/breaks-late", "breaks-late").unwrap();
     let before = stack.recorded(PATIENCE).unwrap();
@@ -222,7 +215,7 @@ fn a_response_that_breaks_off_is_recorded_as_it_ended() {
 fn killed_meanwhile(name: &str, recorder: bool) -> Result<()> {
     let mut options = options(name)?;
     options.recorder = recorder;
-    let mut stack = start(options)?;
+    let mut stack = Stack::start_serving(options)?;
     let before = stack.recorded(PATIENCE)?;
     stack.delay_calls(Call::OpenEvent, Duration::from_secs(3))?;
     let gate = stack.gate();

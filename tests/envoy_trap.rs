@@ -121,10 +121,7 @@ fn start(name: &str, recorder: bool, rewrite: impl Fn(&mut Module) -> Result<()>
     let mut options = Options::for_test(name)?;
     options.recorder = recorder;
     options.programs.wasm = rewritten(&options.programs.wasm, &options.dir, rewrite)?;
-    let stack = Stack::start(options)?;
-    stack.put_route("all", "/", "demo")?;
-    stack.ban("192.0.2.13")?;
-    Ok(stack)
+    Stack::start_serving(options)
 }
 
 /// Traps the worker behind this connection.

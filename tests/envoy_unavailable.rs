@@ -23,13 +23,6 @@ fn options(name: &str) -> Result<Options> {
     Ok(options)
 }
 
-fn start(options: Options) -> Result<Stack> {
-    let stack = Stack::start(options)?;
-    stack.put_route("all", "/", "demo")?;
-    stack.ban("192.0.2.13")?;
-    Ok(stack)
-}
-
 /// Requests of a banned client and of another: the first is denied for the ban,
 /// the other passes.
 fn decided_as_always(stack: &Stack, path: &'static str, requests: u64) -> Result<()> {
@@ -62,7 +55,7 @@ fn fallbacks(checks: &Checks) -> u64 {
 fn the_cache_stands_in(name: &str, recorder: bool) -> Result<()> {
     let mut options = options(name)?;
     options.recorder = recorder;
-    let mut stack = start(options)?;
+    let mut stack = Stack::start_serving(options)?;
     let before = stack.recorded(PATIENCE)?;
     stack.kill_admin();
     decided_as_always(&stack, "/alone", 100)?;
@@ -106,7 +99,7 @@ fn without_tables(name: &str, on_unavailable: &Value, parallel: bool) -> Result<
     options.plugin = json!({ "on_unavailable": on_unavailable });
     // Where nobody names a cluster, Envoy's own route does.
     options.upstream = Upstream::Demo;
-    let mut stack = start(options)?;
+    let mut stack = Stack::start_serving(options)?;
     // What a fresh Envoy does not know cannot matter.
     stack.flags(&json!({ "enableParallelExecution": parallel }))?;
     stack.kill_envoy();
@@ -172,7 +165,7 @@ fn an_admin_service_that_does_not_answer_is_not_waited_for() {
         "direct": { "timeout": "50ms", "budget": "100ms" },
         "events": { "sync_timeout": "50ms" },
     });
-    let stack = start(options).unwrap();
+    let stack = Stack::start_serving(options).unwrap();
     for call in CHECKS.into_iter().chain([Call::OpenEvent]) {
         stack.delay_calls(call, NEVER).unwrap();
     }
@@ -209,7 +202,7 @@ fn nonsense_is_no_answer() {
     let mut options = options("unavailable-nonsense").unwrap();
     options.faults = Some(Faults::default());
     options.plugin = json!({ "direct": { "timeout": "30s", "budget": "60s" } });
-    let stack = start(options).unwrap();
+    let stack = Stack::start_serving(options).unwrap();
     for (at, status) in [200, 204, 302, 404, 503].into_iter().enumerate() {
         for parallel in [false, true] {
             stack.flags(&json!({ "enableParallelExecution": parallel })).unwrap();
@@ -246,7 +239,7 @@ fn an_admin_service_that_dies_before_it_answers_fails_nobody() {
     let held = |call| Delay { call, per_10_000: 10_000, by: Duration::from_secs(3) };
     options.faults = Some(Faults { delays: vec![held(Call::Geo)] });
     options.plugin = json!({ "direct": { "timeout": "20s", "budget": "25s" } });
-    let mut stack = start(options).unwrap();
+    let mut stack = Stack::start_serving(options).unwrap();
     stack.flags(&json!({ "enableAsyncRecording": true })).unwrap();
     let gate = stack.gate();
     let clients: Vec<_> = (0..20)

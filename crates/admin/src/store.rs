@@ -428,7 +428,8 @@ pub trait Store: Send + Sync + 'static {
     async fn gateways_with_open_sources(&self) -> Result<Vec<Gateway>, StoreError>;
     /// The counts of `recording/stats`.
     async fn recording(&self) -> Result<RecordingCounts, StoreError>;
-    /// Whether the ledger has this event; for tests and for synchronous recording.
+    /// Whether the ledger has this event: how the tests of every implementation see
+    /// it.
     async fn covers(&self, source: Source, number: u64) -> Result<bool, StoreError>;
     /// Adds a token.
     async fn add_token(&self, token: TokenRow) -> Result<(), StoreError>;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::Options;
 use crate::http::{Connection, Method, Request};
 use crate::stack::Stack;
 use crate::wait;
@@ -96,6 +97,18 @@ impl Recording {
 }
 
 impl Stack {
+    /// Starts a stack as most scenarios want it: everything goes to the demo
+    /// backend, except from 192.0.2.13, which is banned.
+    ///
+    /// # Errors
+    /// As [`Stack::start`], or when a write is refused.
+    pub fn start_serving(options: Options) -> Result<Self> {
+        let stack = Self::start(options)?;
+        stack.put_route("all", "/", "demo")?;
+        stack.ban("192.0.2.13")?;
+        Ok(stack)
+    }
+
     /// Bans, and waits until every gateway enforces it.
     ///
     /// # Errors

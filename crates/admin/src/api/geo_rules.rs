@@ -9,7 +9,7 @@ use tidegate_policy::author;
 use tidegate_policy::geo::{GeoRule, GeoRules, MAX_GEO_RULES, MAX_GEO_RULES_BYTES};
 
 use super::applied::{WAIT_APPLIED, Write};
-use super::named::{Changed, List, is_quarantined};
+use super::named::{Changed, List, why_absent};
 use super::params::{Params, PathText};
 use super::{Context, body};
 use crate::auth::Caller;
@@ -47,13 +47,8 @@ fn show(info: &GeoRuleInfo) -> Value {
 }
 
 fn not_found(world: &World, name: &str) -> Problem {
-    let detail = match is_quarantined(world, Table::GeoRules, name) {
-        true => {
-            "a row of this name cannot be read; optimization/health says why under `quarantine`, and a PUT replaces it"
-        }
-        false => "there is no geo rule of this name; GET /api/admin/geo-rules lists them",
-    };
-    Problem::new(Code::GeoRuleNotFound, detail)
+    let otherwise = "there is no geo rule of this name; GET /api/admin/geo-rules lists them";
+    Problem::new(Code::GeoRuleNotFound, why_absent(world, Table::GeoRules, name, otherwise))
 }
 
 /// Makes or replaces a rule.

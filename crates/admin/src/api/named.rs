@@ -66,7 +66,13 @@ impl List {
     }
 }
 
-/// Whether there is a row of this name that nobody understands.
-pub fn is_quarantined(world: &World, table: Table, name: &str) -> bool {
-    world.quarantine().any(|row| row.table == table && *row.key == *name)
+/// Why there is no document of this name: there is a row that nobody understands,
+/// or what `otherwise` says.
+pub fn why_absent(world: &World, table: Table, name: &str, otherwise: &'static str) -> &'static str {
+    match world.quarantine().any(|row| row.table == table && *row.key == *name) {
+        true => {
+            "a row of this name cannot be read; optimization/health says why under `quarantine`, and a PUT replaces it"
+        }
+        false => otherwise,
+    }
 }

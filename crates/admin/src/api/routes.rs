@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use tidegate_policy::author;
 
 use super::applied::{WAIT_APPLIED, Write};
-use super::named::{Changed, List, is_quarantined};
+use super::named::{Changed, List, why_absent};
 use super::params::{Params, PathText};
 use super::{Context, body};
 use crate::auth::Caller;
@@ -47,13 +47,8 @@ pub async fn one(State(context): State<Context>, PathText(name): PathText, uri: 
 }
 
 fn not_found(world: &World, name: &str) -> Problem {
-    let detail = match is_quarantined(world, Table::Routes, name) {
-        true => {
-            "a row of this name cannot be read; optimization/health says why under `quarantine`, and a PUT replaces it"
-        }
-        false => "there is no route of this name; GET /api/admin/routes lists them",
-    };
-    Problem::new(Code::RouteNotFound, detail)
+    let otherwise = "there is no route of this name; GET /api/admin/routes lists them";
+    Problem::new(Code::RouteNotFound, why_absent(world, Table::Routes, name, otherwise))
 }
 
 /// Makes or replaces a route.
