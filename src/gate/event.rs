@@ -50,8 +50,8 @@ pub fn complete<H: Host>(host: &H, event: &mut TrafficEvent) {
     event.tunnel |= status == Some(101);
     event.bytes_in = number(host, &["request", "total_size"]);
     event.bytes_out = number(host, &["response", "total_size"]);
-    // A denied request has no upstream, and asking costs a microsecond.
-    if event.verdict != VerdictCode::Deny {
+    // What the gate answered has no upstream, and asking costs a microsecond.
+    if !matches!(event.verdict, VerdictCode::Deny | VerdictCode::Redirect) {
         event.upstream_us = number(host, &["response", "backend_latency"]).map(|ns| ns / 1_000);
     }
 }

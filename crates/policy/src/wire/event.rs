@@ -12,11 +12,11 @@ use crate::flags::Modes;
 use crate::geo::Country;
 
 /// Version of a [`Batch`]'s bytes.
-pub const BATCH_FORMAT: u8 = 2;
+pub const BATCH_FORMAT: u8 = 3;
 /// Version of an [`EventPost`]'s bytes.
 pub const POST_FORMAT: u8 = 1;
 /// Version of an [`OpenEvent`]'s bytes.
-pub const OPEN_FORMAT: u8 = 1;
+pub const OPEN_FORMAT: u8 = 2;
 /// Bytes of one sealed batch.
 pub const MAX_BATCH: usize = 1 << 20;
 /// Bytes of one post.
@@ -73,6 +73,11 @@ pub struct TrafficEvent {
     pub rule: Option<String>,
     /// Name of the route that matched.
     pub route: Option<String>,
+    /// The path template that matched, as its route writes it: of few values, where
+    /// paths are of many.
+    pub template: Option<String>,
+    /// Name of the first limit in shadow that would have denied.
+    pub shadow_limit: Option<String>,
     /// Final status; `None` when the client left before one was known.
     pub status: Option<u16>,
     /// From the request's arrival to its end, microseconds.
@@ -166,6 +171,8 @@ pub enum VerdictCode {
     Allow,
     /// The gate denied it.
     Deny,
+    /// The gate let it pass, and its route sent it elsewhere.
+    Redirect,
     /// The gate decided nothing. Envoy refused the request before the filter; or,
     /// where the event has [`modes`](TrafficEvent::modes), it ended while the
     /// gate's questions about it were open.
@@ -180,6 +187,7 @@ impl VerdictCode {
         match self {
             Self::Allow => "allow",
             Self::Deny => "deny",
+            Self::Redirect => "redirect",
             Self::Unseen => "unseen",
         }
     }
