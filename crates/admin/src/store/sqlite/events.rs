@@ -31,9 +31,9 @@ pub(super) enum Stage {
 
 const COLUMNS_AND_VALUES: &str = "(source, number, timestamp, node, method, host, path, route, client_ip,
    verdict, reason, rule, status, duration_us, upstream_us, bytes_in, bytes_out, user_agent, tunnel,
-   tables_seq, country, modes, answered, mismatches, complete)
+   tables_seq, country, modes, answered, mismatches, complete, template, shadow_limit)
  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
-   ?22, ?23, ?24, ?25)";
+   ?22, ?23, ?24, ?25, ?26, ?27)";
 
 /// The text of the last value: most events of a transaction have the same one.
 struct Said<K> {
@@ -113,6 +113,8 @@ impl<'a> EventWriter<'a> {
             answered,
             write_mismatches(&event.mismatches),
             stage == Stage::Ended,
+            event.template,
+            event.shadow_limit,
         ])?;
         Ok(())
     }

@@ -6,14 +6,14 @@ mod ddl;
 use rusqlite::Connection;
 
 use super::seen;
-pub(super) use ddl::TABLES_V1;
-use ddl::{EVENT_COLUMNS_V2, EVENTS_OPEN, OBJECTS, TABLES_V2, TRIGGERS, VIEW};
+pub(super) use ddl::{EVENT_COLUMNS_V2, EVENTS_OPEN, TABLES_V1, TABLES_V2};
+use ddl::{EVENT_COLUMNS_V3, OBJECTS, TABLES_V3, TRIGGERS, VIEW};
 
 /// A step that may be taken again: what is there already stays as it is.
 type Step = fn(&Connection) -> rusqlite::Result<()>;
 
 /// The steps from an empty file to now; `PRAGMA user_version` counts those done.
-const MIGRATIONS: [Step; 2] = [v1, v2];
+const MIGRATIONS: [Step; 3] = [v1, v2, v3];
 
 fn v1(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch(TABLES_V1)
@@ -21,15 +21,26 @@ fn v1(conn: &Connection) -> rusqlite::Result<()> {
 
 fn v2(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch(TABLES_V2)?;
+    add_event_columns(conn, &EVENT_COLUMNS_V2)?;
+    conn.execute_batch(EVENTS_OPEN)?;
+    seen::count_anew(conn)
+}
+
+fn v3(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch(TABLES_V3)?;
+    add_event_columns(conn, &EVENT_COLUMNS_V3)?;
+    conn.execute_batch(VIEW)
+}
+
+/// Adds those columns to `events` that are not there.
+fn add_event_columns(conn: &Connection, columns: &[(&str, &str)]) -> rusqlite::Result<()> {
     let mut has = conn.prepare("SELECT 1 FROM pragma_table_info('events') WHERE name = ?1")?;
-    for (column, kind) in EVENT_COLUMNS_V2 {
+    for (column, kind) in columns {
         if !has.exists([column])? {
             conn.execute_batch(&format!("ALTER TABLE events ADD COLUMN {column} {kind}"))?;
         }
     }
-    conn.execute_batch(EVENTS_OPEN)?;
-    seen::count_anew(conn)?;
-    conn.execute_batch(VIEW)
+    Ok(())
 }
 
 /// `change_log.tbl` of a row that says: what came before must be read anew.

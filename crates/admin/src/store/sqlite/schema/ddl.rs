@@ -96,7 +96,7 @@ CREATE INDEX IF NOT EXISTS events_timestamp ON events (timestamp);
 /// `geo_countries` holds some ten megabytes in one row. Its rowid is its only
 /// unique key, so a REPLACE can delete no row but the one whose key is logged,
 /// and the table's bytes lie in pages of their own.
-pub(super) const TABLES_V2: &str = "
+pub(in crate::store::sqlite) const TABLES_V2: &str = "
 CREATE TABLE IF NOT EXISTS flags (
   name TEXT PRIMARY KEY NOT NULL CHECK (typeof(name) = 'text'),
   value TEXT NOT NULL DEFAULT 'false',
@@ -145,7 +145,7 @@ CREATE INDEX IF NOT EXISTS audit_target ON audit (what, target);
 
 /// Columns that the second version added to `events`. Those that were there are
 /// complete.
-pub(super) const EVENT_COLUMNS_V2: [(&str, &str); 6] = [
+pub(in crate::store::sqlite) const EVENT_COLUMNS_V2: [(&str, &str); 6] = [
     ("country", "TEXT"),
     ("modes", "TEXT"),
     ("answered", "TEXT"),
@@ -154,32 +154,53 @@ pub(super) const EVENT_COLUMNS_V2: [(&str, &str); 6] = [
     ("given_up_at", "TEXT"),
 ];
 
+/// What the third version added: backends and limits.
+pub(super) const TABLES_V3: &str = "
+CREATE TABLE IF NOT EXISTS backends (
+  name TEXT PRIMARY KEY NOT NULL CHECK (typeof(name) = 'text'),
+  document TEXT NOT NULL,
+  created_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+  updated_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now'))
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS limits (
+  name TEXT PRIMARY KEY NOT NULL CHECK (typeof(name) = 'text'),
+  document TEXT NOT NULL,
+  created_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+  updated_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now'))
+) WITHOUT ROWID;
+";
+
+/// Columns that the third version added to `events`.
+pub(super) const EVENT_COLUMNS_V3: [(&str, &str); 2] = [("template", "TEXT"), ("shadow_limit", "TEXT")];
+
 /// Finds the events that have not ended by their number: an index of those only.
 /// They lie in the table of all events because a view over two tables costs what
 /// the guide's questions cannot afford: a COUNT over its WHERE reads no index
 /// alone any more (0.9 s instead of 0.02 s CPU for 1.2 million rows), and an ORDER
 /// BY timestamp sorts everything first.
-pub(super) const EVENTS_OPEN: &str =
+pub(in crate::store::sqlite) const EVENTS_OPEN: &str =
     "CREATE UNIQUE INDEX IF NOT EXISTS events_open ON events (source, number) WHERE complete = 0";
 
 /// Events as people ask for them; those that have not ended are not `complete`.
 pub(super) const VIEW: &str = "
 DROP VIEW IF EXISTS traffic_events;
 CREATE VIEW traffic_events AS SELECT
-  lower(hex(source)) AS source, number, timestamp, node, method, host, path, route,
-  client_ip, country, verdict, reason, rule, status,
+  lower(hex(source)) AS source, number, timestamp, node, method, host, path, route, template,
+  client_ip, country, verdict, reason, rule, shadow_limit, status,
   duration_us / 1000.0 AS duration_ms, upstream_us / 1000.0 AS upstream_ms,
   bytes_in, bytes_out, user_agent, tunnel, tables_seq, modes, answered, mismatches, complete
 FROM events;
 ";
 
 /// Tables, indexes and views of ours.
-pub(super) const OBJECTS: [&str; 20] = [
+pub(super) const OBJECTS: [&str; 22] = [
     "ip_monitor",
     "routes",
     "flags",
     "geo_rules",
     "geo_countries",
+    "backends",
+    "limits",
     "change_log",
     "tokens",
     "meta",
@@ -261,10 +282,12 @@ macro_rules! triggers {
 }
 
 /// The triggers that fill the log, by table.
-pub(super) const TRIGGERS: [[(&str, &str); 3]; 5] = [
+pub(super) const TRIGGERS: [[(&str, &str); 3]; 7] = [
     triggers!("ip_monitor", "ip"),
     triggers!("routes", "name"),
     triggers!("flags", "name"),
     triggers!("geo_rules", "name"),
     triggers!("geo_countries", "id"),
+    triggers!("backends", "name"),
+    triggers!("limits", "name"),
 ];

@@ -261,6 +261,8 @@ fn the_view_is_as_people_ask_it() {
         events.events[0].client = Some("2001:db8::1".parse().unwrap());
         events.events[0].country = Country::new(b"de");
         events.events[0].modes = Some(Modes { geo: Mode::Shadow, parallel: true, ..Modes::default() });
+        events.events[0].template = Some("/repos/{owner}".to_owned());
+        events.events[0].shadow_limit = Some("logins".to_owned());
         events.events[0].answered.geo = Answered::Direct;
         let (direct, cached) = ("DE".to_owned(), "none".to_owned());
         events.events[0].mismatches =
@@ -279,6 +281,7 @@ fn the_view_is_as_people_ask_it() {
         );
         let row = "source = '000000000000000000000000000000ab' AND number = 1 AND node = 'node-1' AND host IS NULL
                    AND path = '/\u{fffd}' AND duration_ms = 1.5 AND client_ip = '2001:db8::1' AND country = 'DE'
+                   AND template = '/repos/{owner}' AND shadow_limit = 'logins'
                    AND modes = 'ip=direct,geo=shadow,route=direct,parallel=on,async=off'
                    AND answered = 'ip=unneeded,geo=direct,route=unneeded'
                    AND mismatches ->> '$[0].check' = 'geo' AND mismatches ->> '$[0].direct' = 'DE'
