@@ -9,6 +9,7 @@ mod base;
 mod blobs;
 mod clock;
 mod countries;
+mod documents;
 mod flags;
 mod follow;
 mod former;
@@ -50,6 +51,7 @@ use oracle::Oracle;
 use state::State;
 
 pub use countries::CountriesInfo;
+pub use documents::{Documents, Info};
 pub use geo::{GeoRuleInfo, MissingGeoRule};
 pub use routes::RouteInfo;
 pub use rows::Status;

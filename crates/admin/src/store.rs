@@ -35,12 +35,12 @@ pub struct IpRow {
     pub expires_at: Option<String>,
 }
 
-/// A row of `routes`, unchecked.
+/// A row of a table of documents that have names, unchecked.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct RouteRow {
-    /// The HTTPRoute's `metadata.name`.
+pub struct DocumentRow {
+    /// The document's name.
     pub name: String,
-    /// The HTTPRoute as JSON.
+    /// The document as JSON.
     pub document: String,
     /// UTC, as text; decides ties between routes.
     pub created_at: Option<String>,
@@ -59,19 +59,6 @@ pub struct FlagRow {
     pub updated_at: Option<String>,
 }
 
-/// A row of `geo_rules`, unchecked.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct GeoRuleRow {
-    /// The rule's name.
-    pub name: String,
-    /// The rule as JSON.
-    pub document: String,
-    /// UTC, as text.
-    pub created_at: Option<String>,
-    /// UTC, as text.
-    pub updated_at: Option<String>,
-}
-
 /// The country table, as the last import laid it out.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CountriesRow {
@@ -83,24 +70,109 @@ pub struct CountriesRow {
     pub table: Vec<u8>,
 }
 
-/// A table that gateways get.
+/// What a document that has a name is. Each kind has a table of its own; they are
+/// all of one shape.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Kind {
+    /// An HTTPRoute.
+    Route,
+    /// Which countries may enter.
+    GeoRule,
+    /// Where requests go.
+    Backend,
+    /// How many requests may come.
+    Limit,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Route, Self::GeoRule, Self::Backend, Self::Limit];
+
+    /// The name in the audit.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Route => "route",
+            Self::GeoRule => "geo-rule",
+            Self::Backend => "backend",
+            Self::Limit => "limit",
+        }
+    }
+}
+
+/// One value per kind of documents.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PerKind<T> {
+    /// Of routes.
+    pub routes: T,
+    /// Of geo rules.
+    pub geo_rules: T,
+    /// Of backends.
+    pub backends: T,
+    /// Of limits.
+    pub limits: T,
+}
+
+impl<T> PerKind<T> {
+    /// The one of `kind`.
+    pub fn get(&self, kind: Kind) -> &T {
+        match kind {
+            Kind::Route => &self.routes,
+            Kind::GeoRule => &self.geo_rules,
+            Kind::Backend => &self.backends,
+            Kind::Limit => &self.limits,
+        }
+    }
+
+    /// The one of `kind`, to change.
+    pub fn get_mut(&mut self, kind: Kind) -> &mut T {
+        match kind {
+            Kind::Route => &mut self.routes,
+            Kind::GeoRule => &mut self.geo_rules,
+            Kind::Backend => &mut self.backends,
+            Kind::Limit => &mut self.limits,
+        }
+    }
+}
+
+/// A table that gateways get, or that makes one that they get.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Table {
     /// `ip_monitor`.
     Ip,
-    /// `routes`.
-    Routes,
+    /// `routes`, `geo_rules`, `backends`, `limits`.
+    Documents(Kind),
     /// `flags`.
     Flags,
-    /// `geo_rules`.
-    GeoRules,
     /// `geo_countries`: one row at most.
     Countries,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Ip, Self::Routes, Self::Flags, Self::GeoRules, Self::Countries];
+    pub const ALL: [Self; 7] = [
+        Self::Ip,
+        Self::Documents(Kind::Route),
+        Self::Documents(Kind::GeoRule),
+        Self::Documents(Kind::Backend),
+        Self::Documents(Kind::Limit),
+        Self::Flags,
+        Self::Countries,
+    ];
+
+    /// The name in the database.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ip => "ip_monitor",
+            Self::Flags => "flags",
+            Self::Countries => "geo_countries",
+            Self::Documents(Kind::Route) => "routes",
+            Self::Documents(Kind::GeoRule) => "geo_rules",
+            Self::Documents(Kind::Backend) => "backends",
+            Self::Documents(Kind::Limit) => "limits",
+        }
+    }
 }
 
 /// The raw key of a row that changed; the row is read again, never trusted from
@@ -120,14 +192,12 @@ pub struct Snapshot {
     pub seq: u64,
     /// Rows of `ip_monitor`, if asked for.
     pub ips: Vec<IpRow>,
-    /// Rows of `routes`, if asked for.
-    pub routes: Vec<RouteRow>,
     /// Rows of `flags`, if asked for.
     pub flags: Vec<FlagRow>,
-    /// Rows of `geo_rules`, if asked for.
-    pub geo_rules: Vec<GeoRuleRow>,
     /// The row of `geo_countries`, if asked for.
     pub countries: Option<CountriesRow>,
+    /// Rows of the tables of documents that were asked for.
+    pub documents: PerKind<Vec<DocumentRow>>,
 }
 
 /// Changed rows as they now stand, each key once; `None`: deleted.
@@ -135,14 +205,12 @@ pub struct Snapshot {
 pub struct ChangedRows {
     /// Of `ip_monitor`.
     pub ips: Vec<(String, Option<IpRow>)>,
-    /// Of `routes`.
-    pub routes: Vec<(String, Option<RouteRow>)>,
     /// Of `flags`.
     pub flags: Vec<(String, Option<FlagRow>)>,
-    /// Of `geo_rules`.
-    pub geo_rules: Vec<(String, Option<GeoRuleRow>)>,
     /// Of `geo_countries`; the outer `None`: nothing changed there.
     pub countries: Option<Option<CountriesRow>>,
+    /// Of the tables of documents.
+    pub documents: PerKind<Vec<(String, Option<DocumentRow>)>>,
 }
 
 /// What happened since a `seq`.
@@ -153,7 +221,7 @@ pub enum Changes {
         /// The moment.
         seq: u64,
         /// As they now stand.
-        rows: ChangedRows,
+        rows: Box<ChangedRows>,
     },
     /// The log does not reach back that far, went back (`.restore`), or the
     /// triggers had been tampered with: take a snapshot. `new_epoch` when what
@@ -185,15 +253,19 @@ pub enum Change {
         /// Keys of such rows, canonical or raw.
         keys: Vec<String>,
     },
-    /// Insert or replace a route; `created_at` of an existing row stays.
-    PutRoute {
+    /// Insert or replace a document; `created_at` of an existing row stays.
+    PutDocument {
+        /// What it is.
+        kind: Kind,
         /// Its name.
         name: String,
-        /// The HTTPRoute as JSON.
+        /// The document as JSON.
         document: String,
     },
-    /// Remove a route.
-    DeleteRoute {
+    /// Remove a document.
+    DeleteDocument {
+        /// What it is.
+        kind: Kind,
         /// Its name.
         name: String,
     },
@@ -201,18 +273,6 @@ pub enum Change {
     SetFlags {
         /// Name and state as JSON.
         flags: Vec<(String, String)>,
-    },
-    /// Insert or replace a geo rule; `created_at` of an existing row stays.
-    PutGeoRule {
-        /// Its name.
-        name: String,
-        /// The rule as JSON.
-        document: String,
-    },
-    /// Remove a geo rule.
-    DeleteGeoRule {
-        /// Its name.
-        name: String,
     },
     /// Replace the country table.
     SetCountries {
@@ -232,7 +292,7 @@ pub struct AuditRow {
     pub at: String,
     /// The token's name, or `command line`.
     pub by: String,
-    /// `flag`, `ban`, `unban`, `route`, `geo-rule`, `countries`.
+    /// `flag`, `ban`, `unban`, `countries`, or a document's [`Kind::name`].
     pub what: String,
     /// Which one: the flag's name, the prefix, the route's name.
     pub target: String,

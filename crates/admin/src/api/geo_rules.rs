@@ -15,7 +15,7 @@ use super::{Context, body};
 use crate::auth::Caller;
 use crate::feed::{GeoRuleInfo, World};
 use crate::problem::{Answer, Code, Problem};
-use crate::store::{Change, Table};
+use crate::store::{Change, Kind};
 
 /// Answers a page of rules, in the order of names.
 ///
@@ -23,7 +23,7 @@ use crate::store::{Change, Table};
 /// When a parameter is not right.
 pub async fn list(State(context): State<Context>, uri: Uri) -> Answer<Json<List>> {
     let params = Params::read(&uri, &["limit", "cursor"])?;
-    List::page(&context.current().await.geo_rules, &params, show).map(Json)
+    List::page(&context.current().await.geo_rules.in_force, &params, show).map(Json)
 }
 
 /// Answers one rule, as it was written.
@@ -33,7 +33,7 @@ pub async fn list(State(context): State<Context>, uri: Uri) -> Answer<Json<List>
 pub async fn one(State(context): State<Context>, PathText(name): PathText, uri: Uri) -> Answer<Json<Value>> {
     Params::read(&uri, &[])?;
     let world = context.current().await;
-    let info = world.geo_rules.get(name.as_str()).ok_or_else(|| not_found(&world, &name))?;
+    let info = world.geo_rules.in_force.get(name.as_str()).ok_or_else(|| not_found(&world, &name))?;
     Ok(Json(show(info)))
 }
 
@@ -48,7 +48,7 @@ fn show(info: &GeoRuleInfo) -> Value {
 
 fn not_found(world: &World, name: &str) -> Problem {
     let otherwise = "there is no geo rule of this name; GET /api/admin/geo-rules lists them";
-    Problem::new(Code::GeoRuleNotFound, why_absent(world, Table::GeoRules, name, otherwise))
+    Problem::new(Code::GeoRuleNotFound, why_absent(world, Kind::GeoRule, name, otherwise))
 }
 
 /// Makes or replaces a rule.
@@ -67,7 +67,8 @@ pub async fn put(
     let rule = author::read_geo_rule(&name, &document)
         .map_err(|problems| Problem::document(Code::InvalidField, problems))?;
     fits(&*context.current().await, rule)?;
-    let change = Change::PutGeoRule { name: name.clone(), document: document.to_string() };
+    let change =
+        Change::PutDocument { kind: Kind::GeoRule, name: name.clone(), document: document.to_string() };
     let (_, written) = write.commit(change, &caller).await?;
     tracing::info!(by = %caller.name, rule = name, version = %written.version, "geo rule written");
     Ok(Json(Changed { name, warnings: Vec::new(), written }))
@@ -76,7 +77,7 @@ pub async fn put(
 /// Whether there is room for `rule` beside all the others.
 fn fits(world: &World, rule: GeoRule) -> Answer<()> {
     // Of two with one name the later counts.
-    let all = GeoRules::new(world.geo_rules.values().map(|info| info.rule().clone()).chain([rule]));
+    let all = GeoRules::new(world.geo_rules.in_force.values().map(|info| info.says.clone()).chain([rule]));
     let bytes = all.to_bytes().map_or(usize::MAX, |bytes| bytes.len());
     if all.rules().len() <= MAX_GEO_RULES && bytes <= MAX_GEO_RULES_BYTES {
         return Ok(());
@@ -100,7 +101,8 @@ pub async fn delete(
 ) -> Answer<Json<Changed>> {
     let params = Params::read(&uri, &[WAIT_APPLIED])?;
     let write = Write::announce(&context, &params)?;
-    let (committed, written) = write.commit(Change::DeleteGeoRule { name: name.clone() }, &caller).await?;
+    let (committed, written) =
+        write.commit(Change::DeleteDocument { kind: Kind::GeoRule, name: name.clone() }, &caller).await?;
     if committed.rows == 0 {
         return Err(not_found(&*context.current().await, &name));
     }

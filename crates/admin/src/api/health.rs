@@ -16,7 +16,7 @@ use super::{Context, time};
 use crate::feed::{self, FeedHealth, Quarantined, Status, World};
 use crate::gateways::LOST_AFTER;
 use crate::problem::Answer;
-use crate::store::{StoreHealth, Table};
+use crate::store::StoreHealth;
 
 /// A write-ahead log over this is worth telling: some reader keeps it from
 /// being folded into the database.
@@ -233,13 +233,7 @@ fn tables(world: &World) -> Tables {
 
 fn quarantine(world: &World) -> Quarantine {
     let row = |row: Quarantined| Row {
-        table: match row.table {
-            Table::Ip => "ip_monitor",
-            Table::Routes => "routes",
-            Table::Flags => "flags",
-            Table::GeoRules => "geo_rules",
-            Table::Countries => "geo_countries",
-        },
+        table: row.table.name(),
         key: shortened(&row.key),
         detail: row.why.to_string(),
     };

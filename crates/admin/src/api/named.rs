@@ -12,7 +12,7 @@ use super::cursor;
 use super::params::Params;
 use crate::feed::World;
 use crate::problem::Answer;
-use crate::store::Table;
+use crate::store::{Kind, Table};
 
 /// Documents of a page, unless asked otherwise.
 const DEFAULT_LIMIT: usize = 1_000;
@@ -68,8 +68,8 @@ impl List {
 
 /// Why there is no document of this name: there is a row that nobody understands,
 /// or what `otherwise` says.
-pub fn why_absent(world: &World, table: Table, name: &str, otherwise: &'static str) -> &'static str {
-    match world.quarantine().any(|row| row.table == table && *row.key == *name) {
+pub fn why_absent(world: &World, kind: Kind, name: &str, otherwise: &'static str) -> &'static str {
+    match world.quarantine().any(|row| row.table == Table::Documents(kind) && *row.key == *name) {
         true => {
             "a row of this name cannot be read; optimization/health says why under `quarantine`, and a PUT replaces it"
         }

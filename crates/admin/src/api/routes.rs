@@ -16,7 +16,7 @@ use super::{Context, body};
 use crate::auth::Caller;
 use crate::feed::{RouteInfo, World};
 use crate::problem::{Answer, Code, Problem};
-use crate::store::{Change, Table};
+use crate::store::{Change, Kind};
 
 /// Documents of all routes up to this size make a table that fits, whatever they
 /// say without regular expressions: only past it is that looked into.
@@ -28,7 +28,7 @@ const SURELY_FITS: usize = 4 << 20;
 /// When a parameter is not right, or the service is stopping.
 pub async fn list(State(context): State<Context>, uri: Uri) -> Answer<Json<List>> {
     let params = Params::read(&uri, &["limit", "cursor"])?;
-    List::page(&context.current().await.routes, &params, show).map(Json)
+    List::page(&context.current().await.routes.in_force, &params, show).map(Json)
 }
 
 fn show(info: &RouteInfo) -> Value {
@@ -42,13 +42,13 @@ fn show(info: &RouteInfo) -> Value {
 pub async fn one(State(context): State<Context>, PathText(name): PathText, uri: Uri) -> Answer<Json<Value>> {
     Params::read(&uri, &[])?;
     let world = context.current().await;
-    let info = world.routes.get(name.as_str()).ok_or_else(|| not_found(&world, &name))?;
+    let info = world.routes.in_force.get(name.as_str()).ok_or_else(|| not_found(&world, &name))?;
     Ok(Json(show(info)))
 }
 
 fn not_found(world: &World, name: &str) -> Problem {
     let otherwise = "there is no route of this name; GET /api/admin/routes lists them";
-    Problem::new(Code::RouteNotFound, why_absent(world, Table::Routes, name, otherwise))
+    Problem::new(Code::RouteNotFound, why_absent(world, Kind::Route, name, otherwise))
 }
 
 /// Makes or replaces a route.
@@ -68,7 +68,9 @@ pub async fn put(
     let checked = tokio::task::spawn_blocking(move || check(document, &world));
     let (document, named) =
         checked.await.map_err(|_| Problem::new(Code::Stopping, "the service is stopping"))??;
-    let (_, written) = write.commit(Change::PutRoute { name: name.clone(), document }, &caller).await?;
+    let (_, written) = write
+        .commit(Change::PutDocument { kind: Kind::Route, name: name.clone(), document }, &caller)
+        .await?;
     tracing::info!(by = %caller.name, route = name, version = %written.version, "route written");
     let warnings = if named.is_empty() { Vec::new() } else { missing(&*context.current().await, &named) };
     Ok(Json(Changed { name, warnings, written }))
@@ -76,7 +78,7 @@ pub async fn put(
 
 /// What there is to say of the geo rules that are not there.
 fn missing(world: &World, named: &BTreeSet<String>) -> Vec<String> {
-    let missing = named.iter().filter(|rule| !world.geo_rules.contains_key(rule.as_str()));
+    let missing = named.iter().filter(|rule| !world.geo_rules.in_force.contains_key(rule.as_str()));
     let say = |rule| {
         format!("there is no geo rule `{rule}`: requests that need it get 500 no_geo_rule until there is")
     };
@@ -111,10 +113,10 @@ fn check(document: Value, world: &World) -> Answer<(String, BTreeSet<String>)> {
         author::read(&document).map_err(|problems| Problem::document(Code::InvalidField, problems))?;
     let text = document.to_string();
     let geo = route.rules.iter().flat_map(|rule| rule.geo.iter().cloned()).collect();
-    let others = || world.routes.values().filter(|info| *info.name != *route.name);
+    let others = || world.routes.in_force.values().filter(|info| *info.name != *route.name);
     let size = others().fold(text.len(), |sum, info| sum.saturating_add(info.document.len()));
     if size > SURELY_FITS || has_regex(&route) {
-        let mut all: Vec<author::Route> = others().map(|info| info.route().clone()).collect();
+        let mut all: Vec<author::Route> = others().map(|info| info.says.clone()).collect();
         all.push(route);
         author::compile(&all).map_err(|error| {
             Problem::field("", "too_many", format!("with this route, {error}; remove others first"))
@@ -143,7 +145,8 @@ pub async fn delete(
 ) -> Answer<Json<Changed>> {
     let params = Params::read(&uri, &[WAIT_APPLIED])?;
     let write = Write::announce(&context, &params)?;
-    let (committed, written) = write.commit(Change::DeleteRoute { name: name.clone() }, &caller).await?;
+    let (committed, written) =
+        write.commit(Change::DeleteDocument { kind: Kind::Route, name: name.clone() }, &caller).await?;
     if committed.rows == 0 {
         return Err(Problem::new(
             Code::RouteNotFound,

@@ -66,10 +66,10 @@ impl World {
     /// Takes the country table as it now stands; `None`: there is none. One that
     /// cannot be read leaves the one before it in force.
     pub(super) fn apply_countries(&mut self, row: Option<CountriesRow>) {
-        if row.as_ref().is_some_and(|row| self.has_row(row)) {
+        if row.as_ref().is_some_and(|row| self.has_row(Table::Countries, row)) {
             return;
         }
-        self.note_row(COUNTRIES_KEY, row.as_ref());
+        self.note_row(Table::Countries, COUNTRIES_KEY, row.as_ref());
         match row.map(CountriesInfo::read) {
             None => self.countries = None,
             Some(Ok(info)) => self.countries = Some(Arc::new(info)),

@@ -27,7 +27,7 @@ impl World {
     /// Takes flags as they now stand; `None`: deleted.
     pub(super) fn apply_flags(&mut self, changes: Vec<(String, Option<FlagRow>)>) {
         for (name, row) in changes {
-            self.note_row(&name, row.as_ref());
+            self.note_row(Table::Flags, &name, row.as_ref());
             let flag = named(&name);
             if let Ok(flag) = flag {
                 self.flags = self.flags.with(flag, State::Off);

@@ -169,7 +169,7 @@ impl Follower {
         let seq = self.state.moment.seq;
         match self.shared.store.changes_since(seq).await? {
             Changes::Rows { seq: now, .. } if now == seq => Ok(()),
-            Changes::Rows { seq: now, rows } if now > seq => self.apply(now, rows).await,
+            Changes::Rows { seq: now, rows } if now > seq => self.apply(now, *rows).await,
             Changes::Rows { .. } => self.reload(true, "the sequence of changes went back").await,
             Changes::Reload { new_epoch, why } => self.reload(new_epoch, why).await,
         }

@@ -15,7 +15,7 @@ use super::load::Loaded;
 use super::small::COUNTRIES_KEY;
 use super::state::State;
 use super::world::World;
-use crate::store::{ChangedRows, Changes, StoreError, Table};
+use crate::store::{ChangedRows, Changes, Kind, StoreError, Table};
 
 /// `ip_monitor` counts as small up to this many prefixes.
 const SMALL: usize = 10_000;
@@ -52,7 +52,7 @@ fn is_small(table: Table, state: &State) -> bool {
     match table {
         Table::Ip => state.world.entries.len() <= SMALL,
         Table::Countries => state.countries.bytes.len() <= SMALL_BYTES,
-        Table::Routes | Table::Flags | Table::GeoRules => true,
+        Table::Flags | Table::Documents(_) => true,
     }
 }
 
@@ -76,14 +76,13 @@ pub(super) async fn compare(shared: &Shared, tables: &[Table]) -> Result<Option<
         let world = &state.world;
         let differs = |table: &Table| match table {
             Table::Ip => None,
-            Table::Routes => world.row_that_differs(&snapshot.routes, &moved),
-            Table::Flags => world.row_that_differs(&snapshot.flags, &moved),
-            Table::GeoRules => world.row_that_differs(&snapshot.geo_rules, &moved),
-            Table::Countries => world.row_that_differs(snapshot.countries.as_slice(), &moved),
+            Table::Flags => world.row_that_differs(*table, &snapshot.flags, &moved),
+            Table::Countries => world.row_that_differs(*table, snapshot.countries.as_slice(), &moved),
+            Table::Documents(kind) => world.row_that_differs(*table, snapshot.documents.get(*kind), &moved),
         };
         let small = tables.iter().find_map(|table| {
             let key = differs(table)?;
-            Some(format!("{} differ from what was followed, first `{key}`", table_name(*table)))
+            Some(format!("{} differ from what was followed, first `{key}`", table.name()))
         });
         let moved: HashSet<String> = rows.ips.into_iter().map(|(key, _)| key).collect();
         let with_ips = tables.contains(&Table::Ip);
@@ -94,21 +93,12 @@ pub(super) async fn compare(shared: &Shared, tables: &[Table]) -> Result<Option<
 
 /// Keys of rows of the small tables.
 fn moved(rows: &ChangedRows) -> HashSet<(Table, String)> {
-    let routes = rows.routes.iter().map(|(key, _)| (Table::Routes, key.clone()));
     let flags = rows.flags.iter().map(|(key, _)| (Table::Flags, key.clone()));
-    let geo = rows.geo_rules.iter().map(|(key, _)| (Table::GeoRules, key.clone()));
     let countries = rows.countries.iter().map(|_| (Table::Countries, COUNTRIES_KEY.to_owned()));
-    routes.chain(flags).chain(geo).chain(countries).collect()
-}
-
-fn table_name(table: Table) -> &'static str {
-    match table {
-        Table::Ip => "ip_monitor",
-        Table::Routes => "routes",
-        Table::Flags => "flags",
-        Table::GeoRules => "geo_rules",
-        Table::Countries => "geo_countries",
-    }
+    let documents = Kind::ALL.into_iter().flat_map(|kind| {
+        rows.documents.get(kind).iter().map(move |(key, _)| (Table::Documents(kind), key.clone()))
+    });
+    flags.chain(countries).chain(documents).collect()
 }
 
 fn ips_differ(world: &World, loaded: Loaded, moved: &HashSet<String>) -> Option<String> {

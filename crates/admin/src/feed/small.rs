@@ -8,15 +8,13 @@ use tidegate_policy::author::Problem;
 use tidegate_policy::digest::{BlobHash, BlobHasher};
 
 use super::world::World;
-use crate::store::{CountriesRow, FlagRow, GeoRuleRow, RouteRow, Table};
+use crate::store::{CountriesRow, DocumentRow, FlagRow, Table};
 
 /// The key of the only row of `geo_countries`.
 pub(super) const COUNTRIES_KEY: &str = "countries";
 
 /// A row of a table that is compared by fingerprints.
 pub(super) trait SmallRow {
-    const TABLE: Table;
-
     /// Its raw key.
     fn key(&self) -> &str;
 
@@ -40,9 +38,7 @@ fn bytes(text: &Option<String>) -> Option<&[u8]> {
     text.as_deref().map(str::as_bytes)
 }
 
-impl SmallRow for RouteRow {
-    const TABLE: Table = Table::Routes;
-
+impl SmallRow for DocumentRow {
     fn key(&self) -> &str {
         &self.name
     }
@@ -53,8 +49,6 @@ impl SmallRow for RouteRow {
 }
 
 impl SmallRow for FlagRow {
-    const TABLE: Table = Table::Flags;
-
     fn key(&self) -> &str {
         &self.name
     }
@@ -64,21 +58,7 @@ impl SmallRow for FlagRow {
     }
 }
 
-impl SmallRow for GeoRuleRow {
-    const TABLE: Table = Table::GeoRules;
-
-    fn key(&self) -> &str {
-        &self.name
-    }
-
-    fn fields(&self) -> [Option<&[u8]>; 3] {
-        [Some(self.document.as_bytes()), bytes(&self.created_at), bytes(&self.updated_at)]
-    }
-}
-
 impl SmallRow for CountriesRow {
-    const TABLE: Table = Table::Countries;
-
     fn key(&self) -> &str {
         COUNTRIES_KEY
     }
@@ -91,8 +71,8 @@ impl SmallRow for CountriesRow {
 impl World {
     /// Takes note of a row as it now stands (`None`: deleted), and forgets what
     /// was wrong with it before.
-    pub(super) fn note_row<R: SmallRow>(&mut self, key: &str, row: Option<&R>) {
-        let key = (R::TABLE, Arc::from(key));
+    pub(super) fn note_row<R: SmallRow>(&mut self, table: Table, key: &str, row: Option<&R>) {
+        let key = (table, Arc::from(key));
         self.quarantine.remove(&key);
         match row {
             Some(row) => drop(self.small_rows.insert(key, row.fingerprint())),
@@ -101,8 +81,8 @@ impl World {
     }
 
     /// Whether exactly this row was taken already.
-    pub(super) fn has_row<R: SmallRow>(&self, row: &R) -> bool {
-        self.small_rows.get(&(R::TABLE, Arc::from(row.key()))) == Some(&row.fingerprint())
+    pub(super) fn has_row<R: SmallRow>(&self, table: Table, row: &R) -> bool {
+        self.small_rows.get(&(table, Arc::from(row.key()))) == Some(&row.fingerprint())
     }
 
     /// A row that could not be understood has no effect.
@@ -117,19 +97,20 @@ impl World {
         self.forget_quarantine(table);
     }
 
-    /// The first row in which this world and `rows`, all that the table has,
-    /// differ. Those in `moved` are passed over.
+    /// The first row in which this world and `rows`, all that `table` has, differ. Those
+    /// in `moved` are passed over.
     pub(super) fn row_that_differs<R: SmallRow>(
         &self,
+        table: Table,
         rows: &[R],
         moved: &HashSet<(Table, String)>,
     ) -> Option<String> {
         let stored: HashSet<&str> = rows.iter().map(R::key).collect();
-        let held = self.small_rows.keys().filter(|(table, _)| *table == R::TABLE).map(|(_, key)| &**key);
+        let held = self.small_rows.keys().filter(|(of, _)| *of == table).map(|(_, key)| &**key);
         let gone = held.filter(|key| !stored.contains(key));
-        let changed = rows.iter().filter(|row| !self.has_row(*row)).map(R::key);
+        let changed = rows.iter().filter(|row| !self.has_row(table, *row)).map(R::key);
         let mut differing = changed.chain(gone);
-        differing.find(|key| !moved.contains(&(R::TABLE, (*key).to_owned()))).map(str::to_owned)
+        differing.find(|key| !moved.contains(&(table, (*key).to_owned()))).map(str::to_owned)
     }
 }
 

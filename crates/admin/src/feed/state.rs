@@ -83,12 +83,12 @@ impl State {
             overlay: self.log.current.len(),
             allow_entries: self.world.allow.len(),
             allow: self.allow.blob.hash,
-            geo_entries: self.world.geo_rules.len(),
+            geo_entries: self.world.geo_rules.in_force.len(),
             geo: self.geo.blob.hash,
             countries_v4: countries.0,
             countries_v6: countries.1,
             countries: self.countries.blob.hash,
-            routes_entries: self.world.routes.len(),
+            routes_entries: self.world.routes.in_force.len(),
             routes: self.routes.blob.hash,
         };
         if self.world.tables != figures {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use tidegate_policy::address::Prefix;
+use tidegate_policy::author;
+use tidegate_policy::geo::GeoRule;
 use tidegate_policy::table::AddressTable;
 use tidegate_policy::wire::WireError;
 use tidegate_policy::wire::sync::{Version, WholeTable};
@@ -15,7 +17,7 @@ use super::load::Loaded;
 use super::log::{Log, Moment};
 use super::state::{State, Whole};
 use super::world::{Touched, World};
-use crate::store::{ChangedRows, Snapshot, StoreError};
+use crate::store::{ChangedRows, Kind as DocumentKind, PerKind, Snapshot, StoreError, Table};
 
 /// A change of more rows is worked on outside the async threads.
 const FEW: usize = 500;
@@ -42,13 +44,17 @@ impl Step {
         let changed = [
             (WholeTable::Flags, !rows.flags.is_empty()),
             (WholeTable::Allow, touched.allow),
-            (WholeTable::Geo, !rows.geo_rules.is_empty()),
+            (WholeTable::Geo, !rows.documents.geo_rules.is_empty()),
             (WholeTable::Countries, rows.countries.is_some()),
-            (WholeTable::Routes, !rows.routes.is_empty()),
+            (WholeTable::Routes, !rows.documents.routes.is_empty()),
         ];
         world.apply_flags(rows.flags);
-        world.apply_routes(rows.routes);
-        world.apply_geo_rules(rows.geo_rules);
+        let PerKind { routes, geo_rules, backends, limits } = rows.documents;
+        world.apply_documents::<author::Route>(routes);
+        world.apply_documents::<GeoRule>(geo_rules);
+        for (kind, rows) in [(DocumentKind::Backend, backends), (DocumentKind::Limit, limits)] {
+            rows.iter().for_each(|(name, row)| world.note_row(Table::Documents(kind), name, row.as_ref()));
+        }
         if let Some(countries) = rows.countries {
             world.apply_countries(countries);
         }
@@ -65,7 +71,8 @@ impl Step {
 
 /// Whether it takes so little to apply `rows` that it may happen on an async thread.
 pub(super) fn is_little(rows: &ChangedRows) -> bool {
-    let large = !rows.routes.is_empty() || !rows.geo_rules.is_empty() || rows.countries.is_some();
+    let documents = DocumentKind::ALL.into_iter().any(|kind| !rows.documents.get(kind).is_empty());
+    let large = documents || rows.countries.is_some();
     !large && rows.ips.len().saturating_add(rows.flags.len()) <= FEW
 }
 
@@ -73,8 +80,13 @@ impl World {
     /// Becomes what the snapshot of all tables says.
     fn replace(&mut self, snapshot: Snapshot) -> Touched {
         self.replace_flags(snapshot.flags);
-        self.replace_routes(snapshot.routes);
-        self.replace_geo_rules(snapshot.geo_rules);
+        let PerKind { routes, geo_rules, backends, limits } = snapshot.documents;
+        self.replace_documents::<author::Route>(routes);
+        self.replace_documents::<GeoRule>(geo_rules);
+        for (kind, rows) in [(DocumentKind::Backend, backends), (DocumentKind::Limit, limits)] {
+            self.forget_rows(Table::Documents(kind));
+            rows.iter().for_each(|row| self.note_row(Table::Documents(kind), &row.name, Some(row)));
+        }
         self.apply_countries(snapshot.countries);
         Loaded::read(snapshot.ips).replace_all(self)
     }
@@ -85,7 +97,7 @@ impl World {
         let bytes = match table {
             WholeTable::Flags => self.flags.to_bytes()?,
             WholeTable::Allow => AddressTable::encode(self.allow_entries())?,
-            WholeTable::Geo => self.lay_out_geo_rules()?,
+            WholeTable::Geo => self.lay_out_geo_rules(),
             WholeTable::Countries => return Ok(self.whole_countries()),
             WholeTable::Routes => self.compile_routes(),
         };

@@ -9,15 +9,16 @@ use imbl::{OrdMap, OrdSet};
 use jiff::Timestamp;
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::{Prefix, canonical};
+use tidegate_policy::author;
 use tidegate_policy::digest::{BlobHash, SetDigest};
 use tidegate_policy::flags::Flags;
+use tidegate_policy::geo::GeoRule;
 use tidegate_policy::table::{Entry, entry_bytes};
 use tidegate_policy::wire::sync::{BlobRef, EntryState, Version};
 
 use super::clock::Millis;
 use super::countries::CountriesInfo;
-use super::geo::GeoRuleInfo;
-use super::routes::RouteInfo;
+use super::documents::Documents;
 use super::rows::{Meaning, Row, Rows, Status, Words};
 use crate::store::{IpRow, Table};
 
@@ -28,10 +29,10 @@ pub struct World {
     pub version: Version,
     /// The flags; one whose row cannot be understood is off.
     pub flags: Flags,
-    /// Routes that are in force, by name.
-    pub routes: OrdMap<Arc<str>, Arc<RouteInfo>>,
-    /// Geo rules that are in force, by name.
-    pub geo_rules: OrdMap<Arc<str>, Arc<GeoRuleInfo>>,
+    /// The routes.
+    pub routes: Documents<author::Route>,
+    /// The geo rules.
+    pub geo_rules: Documents<GeoRule>,
     /// The country table that is in force, if one was imported.
     pub countries: Option<Arc<CountriesInfo>>,
     /// What gateways are told of each table.
@@ -44,10 +45,6 @@ pub struct World {
     /// Fingerprints of all rows of all tables but `ip_monitor`, malformed ones
     /// included.
     pub(super) small_rows: OrdMap<(Table, Arc<str>), BlobHash>,
-    /// Good routes that did not fit into the table; quarantined as well.
-    pub(super) unfit: OrdMap<Arc<str>, Arc<RouteInfo>>,
-    /// The same of geo rules.
-    pub(super) unfit_geo_rules: OrdMap<Arc<str>, Arc<GeoRuleInfo>>,
 }
 
 /// Counts and names of what gateways hold when they are up to date.
@@ -81,7 +78,7 @@ pub struct Figures {
     pub routes: BlobHash,
 }
 
-/// A row that could not be understood. It has no effect.
+/// A row that could not be understood, or has no effect for another reason.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Quarantined {
     /// Where it stands.
@@ -126,8 +123,8 @@ impl World {
         Self {
             version: Version::default(),
             flags: Flags::default(),
-            routes: OrdMap::new(),
-            geo_rules: OrdMap::new(),
+            routes: Documents::default(),
+            geo_rules: Documents::default(),
             countries: None,
             tables: Figures {
                 flags: none,
@@ -150,8 +147,6 @@ impl World {
             watched: OrdSet::new(),
             quarantine: OrdMap::new(),
             small_rows: OrdMap::new(),
-            unfit: OrdMap::new(),
-            unfit_geo_rules: OrdMap::new(),
         }
     }
 

@@ -64,7 +64,7 @@ pub fn geo(world: &World, by_header: bool, reasons: &mut Vec<Reason>, notes: &mu
         );
         reasons.push(Reason { code: "geo_rule_missing", detail });
     }
-    if world.geo_rules.is_empty() || world.countries.is_some() {
+    if world.geo_rules.in_force.is_empty() || world.countries.is_some() {
         return;
     }
     match by_header {

@@ -9,10 +9,10 @@ use tidegate_policy::wire::sync::{Ack, Gateway, OverlayUpdate, SyncAnswer, Versi
 use tokio::time::{Instant, sleep};
 
 use super::gateway::SimGateway;
-use super::memory::{Memory, document, route, row};
+use super::memory::{Memory, document, named, row};
 use super::{start, tiny};
 use crate::feed::{Feed, FeedOptions, Status};
-use crate::store::{Store, Table};
+use crate::store::{Kind, Store, Table};
 
 async fn settle(feed: &Feed) {
     feed.current().await;
@@ -87,7 +87,7 @@ async fn what_is_too_old_to_fold_is_fetched_and_old_bases_go() {
 #[tokio::test(start_paused = true)]
 async fn after_a_restart_what_is_equal_is_not_sent() {
     let store = Arc::new(Memory::default());
-    store.put_route(route("r", document("r", "demo")));
+    store.put_document(Kind::Route, "r", document("r", "demo"));
     store.put([row("192.0.2.1", "banned", None), row("192.0.2.2", "allowed", None)]);
     let feed = start(&store, FeedOptions::default()).await;
     let mut gateway = SimGateway::new("g");
@@ -248,23 +248,23 @@ async fn a_bad_row_is_shown_and_the_others_go_on() {
         row("192.0.2.2", "banned", Some("soon")),
         row("192.0.2.3", "banned", None),
     ]);
-    store.put_route(route("good", document("good", "demo")));
-    store.put_route(route("bad", r#"{"metadata":{"name":"bad"},"spec":{"rulez":[]}}"#.to_owned()));
-    store.put_route(route("alias", document("other", "demo")));
+    store.put_document(Kind::Route, "good", document("good", "demo"));
+    store.put_document(Kind::Route, "bad", r#"{"metadata":{"name":"bad"},"spec":{"rulez":[]}}"#);
+    store.put_document(Kind::Route, "alias", document("other", "demo"));
     let world = feed.current().await;
     let shown: Vec<(Table, String)> =
         world.quarantine().map(|bad| (bad.table, bad.key.to_string())).collect();
     let ip = |key: &str| (Table::Ip, key.to_owned());
-    let routes = |key: &str| (Table::Routes, key.to_owned());
+    let routes = |key: &str| (Table::Documents(Kind::Route), key.to_owned());
     let want = [ip("192.0.2.1"), ip("192.0.2.2"), ip("999.1.1.1"), routes("alias"), routes("bad")];
     assert_eq!(shown, want);
     assert!(world.quarantine().any(|bad| bad.why.contains("rulez")));
-    assert_eq!((world.count(Status::Banned), world.routes.len()), (1, 1));
+    assert_eq!((world.count(Status::Banned), world.routes.in_force.len()), (1, 1));
 
     // Mended, moved to another status, deleted.
     store.put([row("192.0.2.1", "banned", None), row("192.0.2.3", "allowed", None)]);
     store.delete("999.1.1.1");
-    store.delete_route("bad");
+    store.delete_document(Kind::Route, "bad");
     let world = feed.current().await;
     assert_eq!(world.quarantine().len(), 2);
     assert_eq!((world.count(Status::Banned), world.count(Status::Allowed)), (1, 1));
@@ -317,10 +317,10 @@ async fn what_slips_past_everything_is_found_and_said() {
     gateway.poll(&feed).await;
     assert!(gateway.banned().is_empty());
 
-    store.put_route(route("r", document("r", "demo")));
+    store.put_document(Kind::Route, "r", document("r", "demo"));
     settle(&feed).await;
     let before = feed.version();
-    store.change_unseen(|rows| rows.routes.get_mut("r").unwrap().document = document("r", "other"));
+    store.change_unseen(|rows| rows.documents.routes.get_mut("r").unwrap().document = document("r", "other"));
     sleep(Duration::from_secs(70)).await;
     assert_ne!(feed.version().epoch, before.epoch);
 }
@@ -483,28 +483,28 @@ async fn when_the_routes_do_not_fit_the_oldest_stay() {
             r#"{{"metadata":{{"name":"{name}"}},"spec":{{"rules":[{{"matches":[{{"path":
                 {{"type":"RegularExpression","value":"/r{n}/(a|b)*a(a|b){{10}}"}}}}]}}]}}}}"#
         );
-        let mut row = route(&name, document);
+        let mut row = named(&name, document);
         row.created_at = Some(format!("2026-11-23 18:00:00.{n:03}"));
         row
     };
     let mut count = 0;
     while feed.current().await.quarantine().len() == 0 {
         for n in count..count + 20 {
-            store.put_route(with_regex(n));
+            store.put_row(Kind::Route, with_regex(n));
         }
         count += 20;
         assert!(count < 200, "the limit is not reached with these: make them larger");
     }
     let world = feed.world();
     let left_out: Vec<String> = world.quarantine().map(|bad| bad.key.to_string()).collect();
-    let in_force: Vec<String> = world.routes.keys().map(ToString::to_string).collect();
+    let in_force: Vec<String> = world.routes.in_force.keys().map(ToString::to_string).collect();
     assert_eq!(in_force.len() + left_out.len(), count);
     assert!(in_force.last() < left_out.first(), "{in_force:?} {left_out:?}");
 
     // Room is made, and they are there.
     for name in &in_force {
-        store.delete_route(name);
+        store.delete_document(Kind::Route, name);
     }
     let world = feed.current().await;
-    assert_eq!((world.routes.len(), world.quarantine().len()), (left_out.len(), 0));
+    assert_eq!((world.routes.in_force.len(), world.quarantine().len()), (left_out.len(), 0));
 }

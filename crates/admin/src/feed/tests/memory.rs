@@ -13,19 +13,18 @@ use tidegate_policy::wire::sync::Gateway;
 use tokio::sync::watch;
 
 use crate::store::{
-    Append, Appended, AuditRow, Change, ChangedRows, Changes, CheckCounts, Committed, CountriesRow, FlagRow,
-    GeoRuleRow, IpRow, RecordingCounts, RouteRow, SeenRow, Snapshot, Store, StoreError, StoreHealth, Table,
-    TokenRow,
+    Append, Appended, AuditRow, Change, ChangedRows, Changes, CheckCounts, Committed, CountriesRow,
+    DocumentRow, FlagRow, IpRow, Kind, PerKind, RecordingCounts, SeenRow, Snapshot, Store, StoreError,
+    StoreHealth, Table, TokenRow,
 };
 
 #[derive(Clone, Default)]
 pub struct Rows {
     pub seq: u64,
     pub ips: BTreeMap<String, IpRow>,
-    pub routes: BTreeMap<String, RouteRow>,
     pub flags: BTreeMap<String, FlagRow>,
-    pub geo_rules: BTreeMap<String, GeoRuleRow>,
     pub countries: Option<CountriesRow>,
+    pub documents: PerKind<BTreeMap<String, DocumentRow>>,
     log: Vec<(u64, Table, String)>,
     /// The log reaches back to here.
     floor: u64,
@@ -55,9 +54,9 @@ pub fn row(ip: &str, status: &str, expires_at: Option<&str>) -> IpRow {
     }
 }
 
-pub fn route(name: &str, document: String) -> RouteRow {
+pub fn named(name: &str, document: impl Into<String>) -> DocumentRow {
     let created_at = Some("2026-11-23 18:00:00.000".to_owned());
-    RouteRow { name: name.to_owned(), document, created_at, updated_at: None }
+    DocumentRow { name: name.to_owned(), document: document.into(), created_at, updated_at: None }
 }
 
 pub fn document(name: &str, backend: &str) -> String {
@@ -69,11 +68,6 @@ pub fn document(name: &str, backend: &str) -> String {
 
 pub fn flag(name: &str, value: &str) -> FlagRow {
     FlagRow { name: name.to_owned(), value: value.to_owned(), updated_at: None }
-}
-
-pub fn geo_rule(name: &str, document: &str) -> GeoRuleRow {
-    let created_at = Some("2026-11-23 18:00:00.000".to_owned());
-    GeoRuleRow { name: name.to_owned(), document: document.to_owned(), created_at, updated_at: None }
 }
 
 pub fn countries(source: &str, table: Vec<u8>) -> CountriesRow {
@@ -115,17 +109,21 @@ impl Memory {
         })
     }
 
-    pub fn put_route(&self, row: RouteRow) -> u64 {
+    pub fn put_document(&self, kind: Kind, name: &str, document: impl Into<String>) -> u64 {
+        self.put_row(kind, named(name, document))
+    }
+
+    pub fn put_row(&self, kind: Kind, row: DocumentRow) -> u64 {
         self.change(|rows| {
-            rows.note(Table::Routes, &row.name.clone());
-            rows.routes.insert(row.name.clone(), row);
+            rows.note(Table::Documents(kind), &row.name.clone());
+            rows.documents.get_mut(kind).insert(row.name.clone(), row);
         })
     }
 
-    pub fn delete_route(&self, name: &str) -> u64 {
+    pub fn delete_document(&self, kind: Kind, name: &str) -> u64 {
         self.change(|rows| {
-            rows.routes.remove(name);
-            rows.note(Table::Routes, name);
+            rows.documents.get_mut(kind).remove(name);
+            rows.note(Table::Documents(kind), name);
         })
     }
 
@@ -140,20 +138,6 @@ impl Memory {
         self.change(|rows| {
             rows.note(Table::Flags, name);
             rows.flags.remove(name);
-        })
-    }
-
-    pub fn put_geo_rule(&self, row: GeoRuleRow) -> u64 {
-        self.change(|rows| {
-            rows.note(Table::GeoRules, &row.name.clone());
-            rows.geo_rules.insert(row.name.clone(), row);
-        })
-    }
-
-    pub fn delete_geo_rule(&self, name: &str) -> u64 {
-        self.change(|rows| {
-            rows.note(Table::GeoRules, name);
-            rows.geo_rules.remove(name);
         })
     }
 
@@ -228,14 +212,11 @@ impl Store for Memory {
         if tables.contains(&Table::Ip) {
             snapshot.ips = rows.ips.values().cloned().collect();
         }
-        if tables.contains(&Table::Routes) {
-            snapshot.routes = rows.routes.values().cloned().collect();
-        }
         if tables.contains(&Table::Flags) {
             snapshot.flags = rows.flags.values().cloned().collect();
         }
-        if tables.contains(&Table::GeoRules) {
-            snapshot.geo_rules = rows.geo_rules.values().cloned().collect();
+        for kind in Kind::ALL.into_iter().filter(|kind| tables.contains(&Table::Documents(*kind))) {
+            *snapshot.documents.get_mut(kind) = rows.documents.get(kind).values().cloned().collect();
         }
         if tables.contains(&Table::Countries) {
             snapshot.countries = rows.countries.clone();
@@ -262,16 +243,18 @@ impl Store for Memory {
         let of = |wanted: Table| {
             keys.iter().filter(move |(table, _)| *table == wanted).map(|(_, key)| (*key).clone())
         };
+        let mut documents = PerKind::default();
+        for kind in Kind::ALL {
+            let row = |key: String| (key.clone(), rows.documents.get(kind).get(&key).cloned());
+            *documents.get_mut(kind) = of(Table::Documents(kind)).map(row).collect();
+        }
         let changed = ChangedRows {
             ips: of(Table::Ip).map(|key| (key.clone(), rows.ips.get(&key).cloned())).collect(),
-            routes: of(Table::Routes).map(|key| (key.clone(), rows.routes.get(&key).cloned())).collect(),
             flags: of(Table::Flags).map(|key| (key.clone(), rows.flags.get(&key).cloned())).collect(),
-            geo_rules: of(Table::GeoRules)
-                .map(|key| (key.clone(), rows.geo_rules.get(&key).cloned()))
-                .collect(),
             countries: of(Table::Countries).next().map(|_| rows.countries.clone()),
+            documents,
         };
-        Ok(Changes::Rows { seq: rows.seq, rows: changed })
+        Ok(Changes::Rows { seq: rows.seq, rows: Box::new(changed) })
     }
 
     fn watch(&self) -> watch::Receiver<u64> {

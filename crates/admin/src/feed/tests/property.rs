@@ -8,6 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::Prefix;
+use tidegate_policy::author;
 use tidegate_policy::decide::Tables;
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::flags::{Flag, Flags, State};
@@ -15,9 +16,10 @@ use tidegate_policy::geo::{CountryTable, GeoRule, GeoRules};
 use tidegate_policy::wire::sync::WholeTable;
 
 use super::gateway::{self, SimGateway, present};
-use super::memory::{Memory, Rows, countries, document, geo_rule, one_run, route, row};
+use super::memory::{Memory, Rows, countries, document, one_run, row};
 use super::{start, tiny};
 use crate::feed::Feed;
+use crate::store::Kind;
 
 /// Keys as people write them: several are one prefix, some are none.
 const KEYS: [&str; 24] = [
@@ -143,6 +145,8 @@ struct Run {
     countries: Vec<u8>,
     /// The last of each geo rule that the feed could read.
     geo: BTreeMap<String, GeoRule>,
+    /// The same of routes.
+    routes: BTreeMap<String, author::Route>,
     /// Something changed that only a comparison finds.
     unseen: bool,
 }
@@ -153,8 +157,8 @@ impl Run {
         let feed = start(&store, tiny()).await;
         let gateways = (0..GATEWAYS).map(|n| SimGateway::new(&format!("g{n}"))).collect();
         let countries = CountryTable::empty().as_bytes().to_vec();
-        let (remembered, geo) = (Rows::default(), BTreeMap::new());
-        Self { store, feed, gateways, remembered, countries, geo, unseen: false }
+        let (remembered, geo, routes) = (Rows::default(), BTreeMap::new(), BTreeMap::new());
+        Self { store, feed, gateways, remembered, countries, geo, routes, unseen: false }
     }
 
     async fn step(&mut self, op: Op) {
@@ -168,9 +172,15 @@ impl Run {
             Op::PutRoute(name, good) => {
                 let name = format!("r{name}");
                 let document = if good { document(&name, "demo") } else { "{".to_owned() };
-                self.store.put_route(route(&name, document));
+                self.store.put_document(Kind::Route, &name, document);
+                self.settle().await;
+                self.note_kept();
             }
-            Op::DeleteRoute(name) => drop(self.store.delete_route(&format!("r{name}"))),
+            Op::DeleteRoute(name) => {
+                self.store.delete_document(Kind::Route, &format!("r{name}"));
+                self.settle().await;
+                self.note_kept();
+            }
             Op::Poll(gateway) => drop(self.gateways[gateway].poll(&self.feed).await),
             Op::LostPoll(gateway) => drop(self.gateways[gateway].ask(&self.feed, Duration::ZERO).await),
             Op::NewGateway(gateway) => self.gateways[gateway] = SimGateway::new(&format!("g{gateway}")),
@@ -179,17 +189,18 @@ impl Run {
                 self.feed = start(&self.store, tiny()).await;
                 (self.unseen, self.countries) = (false, CountryTable::empty().as_bytes().to_vec());
                 self.geo.clear();
+                self.routes.clear();
                 self.note_kept();
             }
             Op::PutFlag(name, value) => drop(self.store.put_flag(FLAG_NAMES[name].0, FLAGS[value].0)),
             Op::DeleteFlag(name) => drop(self.store.delete_flag(FLAG_NAMES[name].0)),
             Op::PutGeoRule(name, rule) => {
-                self.store.put_geo_rule(geo_rule(&format!("g{name}"), GEO[rule].0));
+                self.store.put_document(Kind::GeoRule, &format!("g{name}"), GEO[rule].0);
                 self.settle().await;
                 self.note_kept();
             }
             Op::DeleteGeoRule(name) => {
-                self.store.delete_geo_rule(&format!("g{name}"));
+                self.store.delete_document(Kind::GeoRule, &format!("g{name}"));
                 self.settle().await;
                 self.note_kept();
             }
@@ -223,15 +234,22 @@ impl Run {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
-    /// Takes note of the country table and the geo rules in the store, as far as the
-    /// feed can read them.
+    /// Takes note of the country table, the geo rules and the routes in the store, as
+    /// far as the feed can read them.
     fn note_kept(&mut self) {
         let rows = self.store.rows();
-        self.geo.retain(|name, _| rows.geo_rules.contains_key(name));
-        for row in rows.geo_rules.values().filter(|row| GEO.contains(&(&*row.document, true))) {
+        self.geo.retain(|name, _| rows.documents.geo_rules.contains_key(name));
+        for row in rows.documents.geo_rules.values().filter(|row| GEO.contains(&(&*row.document, true))) {
             let document = serde_json::from_str(&row.document).unwrap();
-            let rule = tidegate_policy::author::read_geo_rule(&row.name, &document).unwrap();
+            let rule = author::read_geo_rule(&row.name, &document).unwrap();
             self.geo.insert(row.name.clone(), rule);
+        }
+        self.routes.retain(|name, _| rows.documents.routes.contains_key(name));
+        for row in rows.documents.routes.values().filter(|row| row.document != "{") {
+            let document = serde_json::from_str(&row.document).unwrap();
+            let route = author::read(&document).unwrap();
+            let created = Some(1_795_456_800_000);
+            self.routes.insert(row.name.clone(), author::Route { created, ..route });
         }
         match &rows.countries {
             None => self.countries = CountryTable::empty().as_bytes().to_vec(),
@@ -247,9 +265,7 @@ impl Run {
         assert_eq!(tables.flags, self.flags());
         assert_eq!(*tables.geo, self.geo());
         assert!(tables.countries.as_bytes() == self.countries);
-        let rows = self.store.rows();
-        let routes = rows.routes.values().filter(|row| row.document != "{").count();
-        assert_eq!((tables.routes.len(), tables.version.seq), (routes, rows.seq));
+        assert_eq!((tables.routes.len(), tables.version.seq), (self.routes.len(), self.store.rows().seq));
     }
 
     fn flags(&self) -> Flags {
@@ -309,20 +325,15 @@ impl Run {
             row.name == "enableroutecache" || FLAGS[4..].iter().any(|(text, _)| *text == row.value)
         };
         rows.ips.values().filter(bad_ip).count()
-            + rows.routes.values().filter(|row| row.document == "{").count()
+            + rows.documents.routes.values().filter(|row| row.document == "{").count()
             + rows.flags.values().filter(bad_flag).count()
-            + rows.geo_rules.values().filter(|row| GEO.contains(&(&*row.document, false))).count()
+            + rows.documents.geo_rules.values().filter(|row| GEO.contains(&(&*row.document, false))).count()
             + rows.countries.iter().filter(|row| row.table == [0; 40]).count()
     }
 
     fn compiled(&self) -> BlobHash {
-        let rows = self.store.rows();
-        let read = rows.routes.values().filter(|row| row.document != "{").map(|row| {
-            let document = serde_json::from_str(&row.document).unwrap();
-            let created = Some(1_795_456_800_000);
-            tidegate_policy::author::Route { created, ..tidegate_policy::author::read(&document).unwrap() }
-        });
-        BlobHash::of(&tidegate_policy::author::compile(&read.collect::<Vec<_>>()).unwrap())
+        let routes: Vec<_> = self.routes.values().cloned().collect();
+        BlobHash::of(&author::compile(&routes).unwrap())
     }
 }
 

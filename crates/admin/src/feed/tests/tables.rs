@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_policy::decide::{IpFinding, Tables};
+use tidegate_policy::decide::{Facts, IpFinding, Tables};
 use tidegate_policy::flags::{Flag, Flags, State};
 use tidegate_policy::geo::{CountryRange, CountryTable, GeoAction, MAX_GEO_RULES};
 use tidegate_policy::wire::sync::WholeTable;
@@ -13,10 +13,10 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::gateway::SimGateway;
-use super::memory::{Memory, countries, document, geo_rule, one_run, route};
+use super::memory::{Memory, countries, document, named, one_run};
 use super::{start, tiny};
 use crate::feed::{Feed, FeedOptions, Notice};
-use crate::store::{StoreError, Table};
+use crate::store::{Kind, StoreError, Table};
 
 const DENY_DE: &str = r#"{"mode":"deny","countries":["DE"],"status":451}"#;
 const ALLOW_FR: &str = r#"{"mode":"allow","countries":["FR"],"global":false}"#;
@@ -71,7 +71,7 @@ async fn flags_rules_and_countries_reach_a_gateway() {
         Flags::default().with(Flag::RouteCache, State::Shadow).with(Flag::AsyncRecording, State::Share(25));
     assert_eq!((gateway.flags(), feed.world().flags), (want, want));
 
-    store.put_geo_rule(geo_rule("no-de", DENY_DE));
+    store.put_document(Kind::GeoRule, "no-de", DENY_DE);
     store.set_countries(Some(countries("small.csv", one_run("DE", 9))));
     settle(&feed).await;
     gateway.poll(&feed).await;
@@ -92,10 +92,10 @@ async fn flags_rules_and_countries_reach_a_gateway() {
     assert_eq!((figures.geo_entries, figures.countries_v4, figures.countries_v6), (1, 1, 0));
     let info = world.countries.as_ref().unwrap();
     assert_eq!((info.source.as_str(), info.v4, info.blob.hash), ("small.csv", 1, figures.countries));
-    assert!(info.imported().is_some() && world.geo_rules["no-de"].created().is_some());
+    assert!(info.imported().is_some() && world.geo_rules.in_force["no-de"].created().is_some());
 
     store.delete_flag("enableRouteCache");
-    store.delete_geo_rule("no-de");
+    store.delete_document(Kind::GeoRule, "no-de");
     store.set_countries(None);
     settle(&feed).await;
     gateway.poll(&feed).await;
@@ -149,8 +149,8 @@ async fn a_bad_row_of_any_table_has_no_effect_and_says_why() {
     store.put_flag("enableParallelExecution", r#""shadow""#);
     store.put_flag("enableIpBlacklistCache", r#"{"percent":101}"#);
     store.put_flag("enableEverything", "true");
-    store.put_geo_rule(geo_rule("bad", r#"{"mode":"deny","countries":["Germany"]}"#));
-    store.put_geo_rule(geo_rule("worse", "{"));
+    store.put_document(Kind::GeoRule, "bad", r#"{"mode":"deny","countries":["Germany"]}"#);
+    store.put_document(Kind::GeoRule, "worse", "{");
     let mut cut = one_run("FR", 9);
     cut.pop();
     store.set_countries(Some(countries("cut short", cut)));
@@ -159,12 +159,12 @@ async fn a_bad_row_of_any_table_has_no_effect_and_says_why() {
     let shown: Vec<(Table, String)> =
         world.quarantine().map(|bad| (bad.table, bad.key.to_string())).collect();
     let want = [
+        (Table::Documents(Kind::GeoRule), "bad"),
+        (Table::Documents(Kind::GeoRule), "worse"),
         (Table::Flags, "enableEverything"),
         (Table::Flags, "enableIpBlacklistCache"),
         (Table::Flags, "enableParallelExecution"),
         (Table::Flags, "enableRouteCache"),
-        (Table::GeoRules, "bad"),
-        (Table::GeoRules, "worse"),
         (Table::Countries, "countries"),
     ];
     assert_eq!(shown, want.map(|(table, key)| (table, key.to_owned())));
@@ -174,9 +174,9 @@ async fn a_bad_row_of_any_table_has_no_effect_and_says_why() {
     };
     assert!(why(Table::Flags, "enableRouteCache").contains("percent"));
     assert!(why(Table::Flags, "enableEverything").contains("enableGeoRulesCache"));
-    assert!(why(Table::GeoRules, "bad").contains("/countries/0"));
+    assert!(why(Table::Documents(Kind::GeoRule), "bad").contains("/countries/0"));
     assert!(why(Table::Countries, "countries").contains("`good`, stays in force"));
-    assert_eq!((tables.flags, world.geo_rules.len()), (Flags::default(), 0));
+    assert_eq!((tables.flags, world.geo_rules.in_force.len()), (Flags::default(), 0));
     assert_eq!(country(&tables.countries, "10.0.0.9"), Some("DE".to_owned()));
 
     // Without one before it, it knows nothing.
@@ -190,20 +190,20 @@ async fn a_bad_row_of_any_table_has_no_effect_and_says_why() {
     for name in ["enableParallelExecution", "enableIpBlacklistCache", "enableEverything"] {
         store.delete_flag(name);
     }
-    store.put_geo_rule(geo_rule("bad", DENY_DE));
-    store.delete_geo_rule("worse");
+    store.put_document(Kind::GeoRule, "bad", DENY_DE);
+    store.delete_document(Kind::GeoRule, "worse");
     store.set_countries(None);
     let tables = feed.tables().await.unwrap();
     let world = feed.world();
-    assert_eq!((world.quarantine().len(), world.geo_rules.len(), tables.flags), (0, 1, on));
+    assert_eq!((world.quarantine().len(), world.geo_rules.in_force.len(), tables.flags), (0, 1, on));
     assert!(tables.countries.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_slip_in_a_geo_rule_lets_nobody_in() {
     let store = Arc::new(Memory::default());
-    store.put_geo_rule(geo_rule("no-de", DENY_DE));
-    store.put_geo_rule(geo_rule("gone", ALLOW_FR));
+    store.put_document(Kind::GeoRule, "no-de", DENY_DE);
+    store.put_document(Kind::GeoRule, "gone", ALLOW_FR);
     let feed = start(&store, tiny()).await;
     let denied = async || {
         let tables = feed.tables().await.unwrap();
@@ -213,34 +213,58 @@ async fn a_slip_in_a_geo_rule_lets_nobody_in() {
     assert_eq!(denied().await, Some(GeoAction::LegalReasons));
     let why = || feed.world().quarantine().last().map(|row| row.why.to_string()).unwrap_or_default();
     for slip in ["{", r#"{"mode":"deny","countries":["Germany"]}"#] {
-        store.put_geo_rule(geo_rule("no-de", slip));
+        store.put_document(Kind::GeoRule, "no-de", slip);
         assert_eq!(denied().await, Some(GeoAction::LegalReasons), "{slip}");
         assert!(why().contains("stays in force"), "{}", why());
     }
     // Also when all tables are read again; what is gone there is gone.
-    store.change_unseen(|rows| drop(rows.geo_rules.remove("gone")));
+    store.change_unseen(|rows| drop(rows.documents.geo_rules.remove("gone")));
     store.ban("192.0.2.1");
     store.cut_log();
     assert_eq!(denied().await, Some(GeoAction::LegalReasons));
-    assert!(feed.world().geo_rules.get("gone").is_none() && why().contains("stays in force"));
+    assert!(feed.world().geo_rules.in_force.get("gone").is_none() && why().contains("stays in force"));
     // Nobody knows what it said once the service has begun anew.
     let restarted = start(&store, tiny()).await;
     let why = restarted.world().quarantine().last().unwrap().why.to_string();
-    assert!(restarted.world().geo_rules.is_empty() && why.contains("not in force"), "{why}");
-    store.put_geo_rule(geo_rule("no-de", ALLOW_FR));
+    assert!(restarted.world().geo_rules.in_force.is_empty() && why.contains("not in force"), "{why}");
+    store.put_document(Kind::GeoRule, "no-de", ALLOW_FR);
     assert_eq!((denied().await, feed.world().quarantine().len()), (Some(GeoAction::Forbidden), 0));
-    store.put_geo_rule(geo_rule("no-de", "{"));
-    store.delete_geo_rule("no-de");
+    store.put_document(Kind::GeoRule, "no-de", "{");
+    store.delete_document(Kind::GeoRule, "no-de");
     assert_eq!((denied().await, feed.world().quarantine().len()), (None, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slip_in_a_route_does_not_hand_its_requests_to_a_wider_one() {
+    let store = Arc::new(Memory::default());
+    let narrow = document("narrow", "one").replace(r#""spec":{"#, r#""spec":{"hostnames":["a.test"],"#);
+    store.put_document(Kind::Route, "wide", document("wide", "other"));
+    store.put_document(Kind::Route, "narrow", narrow.as_str());
+    let feed = start(&store, tiny()).await;
+    let found = async || {
+        let tables = feed.tables().await.unwrap();
+        let facts = Facts { host: b"a.test", path: b"/", method: b"GET", ..Facts::default() };
+        tables.routes.find(&facts).map(|found| found.route.to_owned())
+    };
+    assert_eq!(found().await.as_deref(), Some("narrow"));
+    for slip in ["{", r#"{"metadata":{"name":"narrow"},"spec":{"rulez":[]}}"#, &document("other", "one")] {
+        store.put_document(Kind::Route, "narrow", slip);
+        assert_eq!(found().await.as_deref(), Some("narrow"), "{slip}");
+        let bad = feed.world().quarantine().last().unwrap();
+        assert_eq!((bad.table, &*bad.key), (Table::Documents(Kind::Route), "narrow"));
+        assert!(bad.why.contains("stays in force"), "{}", bad.why);
+    }
+    store.put_document(Kind::Route, "narrow", narrow.replace("a.test", "b.test"));
+    assert_eq!((found().await.as_deref(), feed.world().quarantine().len()), (Some("wide"), 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn of_too_many_geo_rules_the_oldest_stay() {
     let store = Arc::new(Memory::default());
     for n in 0..MAX_GEO_RULES + 3 {
-        let mut row = geo_rule(&format!("r{n:04}"), ALLOW_FR);
+        let mut row = named(&format!("r{n:04}"), ALLOW_FR);
         row.created_at = Some(format!("2026-11-23 18:{:02}:{:02}", n / 60, n % 60));
-        store.put_geo_rule(row);
+        store.put_row(Kind::GeoRule, row);
     }
     let feed = start(&store, tiny()).await;
     let world = feed.world();
@@ -248,9 +272,9 @@ async fn of_too_many_geo_rules_the_oldest_stay() {
     assert_eq!(left_out, ["r1000", "r1001", "r1002"]);
     assert_eq!(feed.tables().await.unwrap().geo.rules().len(), MAX_GEO_RULES);
     // Room is made, and one of them is there.
-    store.delete_geo_rule("r0000");
+    store.delete_document(Kind::GeoRule, "r0000");
     let world = feed.current().await;
-    assert!(world.geo_rules.contains_key("r1000") && world.quarantine().len() == 2);
+    assert!(world.geo_rules.in_force.contains_key("r1000") && world.quarantine().len() == 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -265,20 +289,20 @@ async fn a_route_that_names_no_rule_is_found() {
     let with_rules = |name: &str, rules: &[&str]| {
         let filters = rules.iter().map(|rule| filter(rule)).collect::<Vec<_>>().join(",");
         let plain = document(name, "demo");
-        route(name, plain.replace(r#""backendRefs""#, &format!(r#""filters":[{filters}],"backendRefs""#)))
+        named(name, plain.replace(r#""backendRefs""#, &format!(r#""filters":[{filters}],"backendRefs""#)))
     };
-    store.put_geo_rule(geo_rule("there", DENY_DE));
-    store.put_geo_rule(geo_rule("broken", "{}"));
-    store.put_route(with_rules("good", &["there"]));
-    store.put_route(with_rules("some", &["there", "nowhere", "broken"]));
+    store.put_document(Kind::GeoRule, "there", DENY_DE);
+    store.put_document(Kind::GeoRule, "broken", "{}");
+    store.put_row(Kind::Route, with_rules("good", &["there"]));
+    store.put_row(Kind::Route, with_rules("some", &["there", "nowhere", "broken"]));
     let feed = start(&store, tiny()).await;
     let missing = |feed: &Feed| -> Vec<String> {
         let missing = feed.world().missing_geo_rules();
         missing.iter().map(|missing| format!("{} {}", missing.route, missing.rule)).collect()
     };
-    assert_eq!(feed.world().routes.len(), 2, "{:?}", feed.world().quarantine().collect::<Vec<_>>());
+    assert_eq!(feed.world().routes.in_force.len(), 2, "{:?}", feed.world().quarantine().collect::<Vec<_>>());
     assert_eq!(missing(&feed), ["some broken", "some nowhere"]);
-    store.delete_geo_rule("there");
+    store.delete_document(Kind::GeoRule, "there");
     settle(&feed).await;
     assert_eq!(missing(&feed), ["good there", "some broken", "some nowhere", "some there"]);
 }
@@ -287,7 +311,7 @@ async fn a_route_that_names_no_rule_is_found() {
 async fn what_changed_unseen_in_a_small_table_is_found() {
     let store = Arc::new(Memory::default());
     store.put_flag("enableRouteCache", "true");
-    store.put_geo_rule(geo_rule("rule", DENY_DE));
+    store.put_document(Kind::GeoRule, "rule", DENY_DE);
     store.set_countries(Some(countries("first", one_run("DE", 9))));
     let feed = start(&store, tiny()).await;
     let mut gateway = SimGateway::new("g");
@@ -299,7 +323,9 @@ async fn what_changed_unseen_in_a_small_table_is_found() {
     assert_eq!(gateway.flags(), Flags::default());
     assert!(said(&feed.health().notices, "enableRouteCache"));
 
-    store.change_unseen(|rows| rows.geo_rules.get_mut("rule").unwrap().document = ALLOW_FR.to_owned());
+    store.change_unseen(|rows| {
+        rows.documents.geo_rules.get_mut("rule").unwrap().document = ALLOW_FR.to_owned();
+    });
     // A refresh compares all tables.
     let (goal, world) = feed.refresh().await.unwrap();
     assert_eq!(world.tables.geo_entries, 1);
@@ -321,7 +347,7 @@ async fn what_changed_unseen_in_a_small_table_is_found() {
 async fn a_restore_brings_back_all_tables() {
     let store = Arc::new(Memory::default());
     store.put_flag("enableRouteCache", "true");
-    store.put_geo_rule(geo_rule("rule", DENY_DE));
+    store.put_document(Kind::GeoRule, "rule", DENY_DE);
     store.set_countries(Some(countries("first", one_run("DE", 9))));
     let remembered = store.rows().clone();
     let feed = start(&store, tiny()).await;
@@ -329,7 +355,7 @@ async fn a_restore_brings_back_all_tables() {
     gateway.poll(&feed).await;
     let first = gateway.held();
     store.put_flag("enableRouteCache", "false");
-    store.delete_geo_rule("rule");
+    store.delete_document(Kind::GeoRule, "rule");
     store.set_countries(Some(countries("second", one_run("FR", 9))));
     settle(&feed).await;
     gateway.poll(&feed).await;
@@ -349,8 +375,8 @@ async fn a_restore_brings_back_all_tables() {
 #[tokio::test(start_paused = true)]
 async fn tables_are_of_the_moment_and_what_did_not_change_is_not_made_again() {
     let store = Arc::new(Memory::default());
-    store.put_route(route("r", document("r", "demo")));
-    store.put_geo_rule(geo_rule("rule", DENY_DE));
+    store.put_document(Kind::Route, "r", document("r", "demo"));
+    store.put_document(Kind::GeoRule, "rule", DENY_DE);
     let feed = start(&store, tiny()).await;
     let first = feed.tables().await.unwrap();
     assert!(Arc::ptr_eq(&first, &feed.tables().await.unwrap()));
@@ -368,7 +394,7 @@ async fn tables_are_of_the_moment_and_what_did_not_change_is_not_made_again() {
         assert!(Arc::ptr_eq(&tables.routes, &first.routes) && Arc::ptr_eq(&tables.geo, &first.geo));
     }
     store.delete("192.0.2.7");
-    store.delete_route("r");
+    store.delete_document(Kind::Route, "r");
     let tables = feed.tables().await.unwrap();
     assert_eq!(found(&tables, "192.0.2.7"), IpFinding::Clear);
     assert!(tables.routes.is_empty() && !first.routes.is_empty());

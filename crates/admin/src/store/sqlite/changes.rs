@@ -8,8 +8,8 @@ use tidegate_policy::address::Prefix;
 use super::audit::{self, Auditor, as_json};
 use super::schema::look;
 use super::spellings::Spellings;
-use super::tables::{self, KeyedRow};
-use crate::store::{Change, Committed, FlagRow, GeoRuleRow, IpRow, RouteRow, time_text};
+use super::tables;
+use crate::store::{Change, Committed, DocumentRow, FlagRow, IpRow, Kind, Table, time_text};
 
 /// Carries out `change`, of `by`, in the write transaction that `conn` is in.
 pub(super) fn apply(
@@ -29,13 +29,9 @@ pub(super) fn apply(
             spellings.follow(conn, usize::MAX)?;
             unban(&audit, spellings, keys)?
         }
-        Change::PutRoute { name, document } => put_document::<RouteRow>(&audit, "route", name, document)?,
-        Change::DeleteRoute { name } => delete_document::<RouteRow>(&audit, "route", name)?,
         Change::SetFlags { flags } => set_flags(&audit, flags)?,
-        Change::PutGeoRule { name, document } => {
-            put_document::<GeoRuleRow>(&audit, "geo-rule", name, document)?
-        }
-        Change::DeleteGeoRule { name } => delete_document::<GeoRuleRow>(&audit, "geo-rule", name)?,
+        Change::PutDocument { kind, name, document } => put_document(&audit, *kind, name, document)?,
+        Change::DeleteDocument { kind, name } => delete_document(&audit, *kind, name)?,
         Change::SetCountries { source, table } => set_countries(&audit, source, table)?,
     };
     Ok(Committed { seq: look(conn)?.newest, rows: rows as u64 })
@@ -55,11 +51,11 @@ fn ban(
     expires_at: Option<&str>,
 ) -> rusqlite::Result<usize> {
     let (conn, now) = (audit.conn, audit.now);
-    let mut was: Option<IpRow> = tables::row(conn, ip)?;
+    let mut was: Option<IpRow> = tables::row(conn, Table::Ip, ip)?;
     let mut since: Option<String> = None;
     let mut rows = 0;
     for key in spellings.of(ip.parse().ok()).iter().filter(|key| *key != ip) {
-        let other: Option<IpRow> = tables::row(conn, key)?;
+        let other: Option<IpRow> = tables::row(conn, Table::Ip, key)?;
         // Text order is time order in all forms that we write ourselves.
         since = since.into_iter().chain(other.as_ref().and_then(|row| row.created_at.clone())).min();
         rows += conn.prepare_cached("DELETE FROM ip_monitor WHERE ip = ?1")?.execute([key])?;
@@ -77,7 +73,7 @@ fn ban(
                updated_at = excluded.updated_at, expires_at = excluded.expires_at",
         )?
         .execute(params![ip, reason, since.as_deref().unwrap_or(now), now, expires_at])?;
-    let is: Option<IpRow> = tables::row(conn, ip)?;
+    let is: Option<IpRow> = tables::row(conn, Table::Ip, ip)?;
     audit.write("ban", ip, was.as_ref().map(said), is.as_ref().map(said))?;
     Ok(rows)
 }
@@ -98,7 +94,7 @@ fn unban(audit: &Auditor<'_>, spellings: &Spellings, keys: &[String]) -> rusqlit
 }
 
 fn unban_row(audit: &Auditor<'_>, key: &str) -> rusqlite::Result<usize> {
-    let was: Option<IpRow> = tables::row(audit.conn, key)?;
+    let was: Option<IpRow> = tables::row(audit.conn, Table::Ip, key)?;
     let gone = audit
         .conn
         .prepare_cached("DELETE FROM ip_monitor WHERE ip = ?1 AND status = 'banned' COLLATE NOCASE")?
@@ -109,48 +105,32 @@ fn unban_row(audit: &Auditor<'_>, key: &str) -> rusqlite::Result<usize> {
     Ok(gone)
 }
 
-/// A table of documents by name.
-trait DocumentRow: KeyedRow {
-    fn document(self) -> String;
+/// What the audit says of the document `name` of `kind`, as it stands.
+fn document(conn: &Connection, kind: Kind, name: &str) -> rusqlite::Result<Option<String>> {
+    let row: Option<DocumentRow> = tables::row(conn, Table::Documents(kind), name)?;
+    Ok(row.map(|row| as_json(&row.document)))
 }
 
-impl DocumentRow for RouteRow {
-    fn document(self) -> String {
-        self.document
-    }
-}
-
-impl DocumentRow for GeoRuleRow {
-    fn document(self) -> String {
-        self.document
-    }
-}
-
-fn put_document<R: DocumentRow>(
-    audit: &Auditor<'_>,
-    what: &str,
-    name: &str,
-    document: &str,
-) -> rusqlite::Result<usize> {
-    let was = tables::row::<R>(audit.conn, name)?.map(|row| as_json(&row.document()));
+fn put_document(audit: &Auditor<'_>, kind: Kind, name: &str, document: &str) -> rusqlite::Result<usize> {
+    let was = self::document(audit.conn, kind, name)?;
     let rows = audit
         .conn
         .prepare_cached(&format!(
             "INSERT INTO {} (name, document, created_at, updated_at) VALUES (?1, ?2, ?3, ?3)
              ON CONFLICT (name) DO UPDATE SET document = excluded.document, updated_at = excluded.updated_at",
-            R::TABLE
+            Table::Documents(kind).name()
         ))?
         .execute(params![name, document, audit.now])?;
-    audit.write(what, name, was, Some(as_json(document)))?;
+    audit.write(kind.name(), name, was, Some(as_json(document)))?;
     Ok(rows)
 }
 
-fn delete_document<R: DocumentRow>(audit: &Auditor<'_>, what: &str, name: &str) -> rusqlite::Result<usize> {
-    let was = tables::row::<R>(audit.conn, name)?.map(|row| as_json(&row.document()));
-    let delete = format!("DELETE FROM {} WHERE name = ?1", R::TABLE);
+fn delete_document(audit: &Auditor<'_>, kind: Kind, name: &str) -> rusqlite::Result<usize> {
+    let was = document(audit.conn, kind, name)?;
+    let delete = format!("DELETE FROM {} WHERE name = ?1", Table::Documents(kind).name());
     let rows = audit.conn.prepare_cached(&delete)?.execute([name])?;
     if rows > 0 {
-        audit.write(what, name, was, None)?;
+        audit.write(kind.name(), name, was, None)?;
     }
     Ok(rows)
 }
@@ -160,7 +140,7 @@ fn delete_document<R: DocumentRow>(audit: &Auditor<'_>, what: &str, name: &str) 
 fn set_flags(audit: &Auditor<'_>, flags: &[(String, String)]) -> rusqlite::Result<usize> {
     let mut rows = 0;
     for (name, value) in flags {
-        let was = tables::row::<FlagRow>(audit.conn, name)?.map(|row| row.value);
+        let was = tables::row::<FlagRow>(audit.conn, Table::Flags, name)?.map(|row| row.value);
         let stands: Option<Value> = serde_json::from_str(was.as_deref().unwrap_or("false")).ok();
         if stands.is_some() && stands == serde_json::from_str(value).ok() {
             continue;

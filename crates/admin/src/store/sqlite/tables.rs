@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::schema::{EPOCH, RELOAD, look};
 use super::shared::Shared;
 use crate::store::{
-    ChangedRows, Changes, CountriesRow, FlagRow, GeoRuleRow, IpRow, RouteRow, Snapshot, Table,
+    ChangedRows, Changes, CountriesRow, DocumentRow, FlagRow, IpRow, Kind, PerKind, Snapshot, Table,
 };
 
 /// Why consumers read everything anew: a mark in the log holds one of these.
@@ -20,9 +20,7 @@ pub(super) const TAMPERED: &str = "another program changed the schema, or restor
 
 /// A row of a table with a key, as it is read.
 pub(super) trait KeyedRow: Sized {
-    /// The table.
-    const TABLE: &str;
-    /// Its columns, the key first.
+    /// The table's columns, the key first.
     const COLUMNS: &[&str];
 
     /// The row whose columns begin at `from`; `None` when it has no key: there is
@@ -48,7 +46,6 @@ pub(super) fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Stri
 }
 
 impl KeyedRow for IpRow {
-    const TABLE: &str = "ip_monitor";
     const COLUMNS: &[&str] = &["ip", "status", "reason", "created_at", "updated_at", "expires_at"];
 
     fn read(row: &Row<'_>, from: usize) -> rusqlite::Result<Option<Self>> {
@@ -64,8 +61,7 @@ impl KeyedRow for IpRow {
     }
 }
 
-impl KeyedRow for RouteRow {
-    const TABLE: &str = "routes";
+impl KeyedRow for DocumentRow {
     const COLUMNS: &[&str] = &["name", "document", "created_at", "updated_at"];
 
     fn read(row: &Row<'_>, from: usize) -> rusqlite::Result<Option<Self>> {
@@ -80,7 +76,6 @@ impl KeyedRow for RouteRow {
 }
 
 impl KeyedRow for FlagRow {
-    const TABLE: &str = "flags";
     const COLUMNS: &[&str] = &["name", "value", "updated_at"];
 
     fn read(row: &Row<'_>, from: usize) -> rusqlite::Result<Option<Self>> {
@@ -90,23 +85,7 @@ impl KeyedRow for FlagRow {
     }
 }
 
-impl KeyedRow for GeoRuleRow {
-    const TABLE: &str = "geo_rules";
-    const COLUMNS: &[&str] = &["name", "document", "created_at", "updated_at"];
-
-    fn read(row: &Row<'_>, from: usize) -> rusqlite::Result<Option<Self>> {
-        let Some(name) = text(row, from)? else { return Ok(None) };
-        Ok(Some(Self {
-            name,
-            document: text(row, from + 1)?.unwrap_or_default(),
-            created_at: text(row, from + 2)?,
-            updated_at: text(row, from + 3)?,
-        }))
-    }
-}
-
 impl KeyedRow for CountriesRow {
-    const TABLE: &str = "geo_countries";
     const COLUMNS: &[&str] = &["id", "source", "imported_at", "data"];
 
     fn read(row: &Row<'_>, from: usize) -> rusqlite::Result<Option<Self>> {
@@ -122,15 +101,15 @@ impl KeyedRow for CountriesRow {
     }
 }
 
-/// The row with this key.
-pub(super) fn row<R: KeyedRow>(conn: &Connection, key: &str) -> rusqlite::Result<Option<R>> {
+/// The row of `table` with this key.
+pub(super) fn row<R: KeyedRow>(conn: &Connection, table: Table, key: &str) -> rusqlite::Result<Option<R>> {
     let key_column = R::COLUMNS.first().copied().unwrap_or("rowid");
-    let sql = format!("SELECT {} FROM {} t WHERE t.{key_column} = ?1", R::columns(), R::TABLE);
+    let sql = format!("SELECT {} FROM {} t WHERE t.{key_column} = ?1", R::columns(), table.name());
     conn.prepare_cached(&sql)?.query_row([key], |row| R::read(row, 0)).optional().map(Option::flatten)
 }
 
-fn all<R: KeyedRow>(conn: &Connection) -> rusqlite::Result<Vec<R>> {
-    let mut statement = conn.prepare_cached(&format!("SELECT {} FROM {} t", R::columns(), R::TABLE))?;
+fn all<R: KeyedRow>(conn: &Connection, table: Table) -> rusqlite::Result<Vec<R>> {
+    let mut statement = conn.prepare_cached(&format!("SELECT {} FROM {} t", R::columns(), table.name()))?;
     let mut rows = statement.query([])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
@@ -145,11 +124,10 @@ pub(super) fn snapshot(conn: &Connection, shared: &Shared, tables: &[Table]) -> 
     shared.saw(snapshot.seq);
     for table in tables {
         match table {
-            Table::Ip => snapshot.ips = all(conn)?,
-            Table::Routes => snapshot.routes = all(conn)?,
-            Table::Flags => snapshot.flags = all(conn)?,
-            Table::GeoRules => snapshot.geo_rules = all(conn)?,
-            Table::Countries => snapshot.countries = all(conn)?.pop(),
+            Table::Ip => snapshot.ips = all(conn, *table)?,
+            Table::Flags => snapshot.flags = all(conn, *table)?,
+            Table::Countries => snapshot.countries = all(conn, *table)?.pop(),
+            Table::Documents(kind) => *snapshot.documents.get_mut(*kind) = all(conn, *table)?,
         }
     }
     Ok(snapshot)
@@ -167,21 +145,24 @@ pub(super) fn changes(conn: &Connection, shared: &Shared, since: u64) -> rusqlit
     }
     shared.saw(now.newest);
     if now.newest == since {
-        return Ok(Changes::Rows { seq: since, rows: ChangedRows::default() });
+        return Ok(Changes::Rows { seq: since, rows: Box::default() });
     }
     if let Some(reload) = reason_to_reload(conn, since)? {
         return Ok(reload);
     }
-    Ok(Changes::Rows { seq: now.newest, rows: changed_rows(conn, since)? })
+    Ok(Changes::Rows { seq: now.newest, rows: Box::new(changed_rows(conn, since)?) })
 }
 
 fn changed_rows(conn: &Connection, since: u64) -> rusqlite::Result<ChangedRows> {
+    let mut documents = PerKind::default();
+    for kind in Kind::ALL {
+        *documents.get_mut(kind) = changed(conn, Table::Documents(kind), since)?;
+    }
     Ok(ChangedRows {
-        ips: changed(conn, since)?,
-        routes: changed(conn, since)?,
-        flags: changed(conn, since)?,
-        geo_rules: changed(conn, since)?,
-        countries: changed(conn, since)?.pop().map(|(_, row)| row),
+        ips: changed(conn, Table::Ip, since)?,
+        flags: changed(conn, Table::Flags, since)?,
+        countries: changed(conn, Table::Countries, since)?.pop().map(|(_, row)| row),
+        documents,
     })
 }
 
@@ -206,15 +187,19 @@ fn reason_to_reload(conn: &Connection, since: u64) -> rusqlite::Result<Option<Ch
         .then_some(Changes::Reload { new_epoch: false, why: "the log does not reach back that far" }))
 }
 
-/// Keys of one table that changed, with their rows. The join is in SQL because a
+/// Keys of `table` that changed, with their rows. The join is in SQL because a
 /// raw key need not be UTF-8.
-fn changed<R: KeyedRow>(conn: &Connection, since: u64) -> rusqlite::Result<Vec<(String, Option<R>)>> {
+fn changed<R: KeyedRow>(
+    conn: &Connection,
+    table: Table,
+    since: u64,
+) -> rusqlite::Result<Vec<(String, Option<R>)>> {
     let key = R::COLUMNS.first().copied().unwrap_or("rowid");
     let mut statement = conn.prepare_cached(&format!(
         "SELECT l.key, {} FROM (SELECT DISTINCT key FROM change_log WHERE seq > ?1 AND tbl = '{table}') l
          LEFT JOIN {table} t ON t.{key} = l.key",
         R::columns(),
-        table = R::TABLE,
+        table = table.name(),
     ))?;
     let rows = statement.query_map([i64::try_from(since).unwrap_or(i64::MAX)], |row| {
         Ok((text(row, 0)?.unwrap_or_default(), R::read(row, 1)?))

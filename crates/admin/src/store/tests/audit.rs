@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::support::{ban, block_on, everything, stores, unban};
-use crate::store::{Change, Store};
+use super::support::{ban, block_on, everything, put, remove, stores, unban};
+use crate::store::{Change, Kind, Store};
 
 fn flags(flags: &[(&str, &str)]) -> Change {
     let own = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
@@ -54,21 +54,20 @@ fn every_other_change_is_told_with_what_was_before() {
     for fixture in stores() {
         block_on(async {
             let store = &*fixture.store;
-            let rule =
-                |document: &str| Change::PutGeoRule { name: "eu".to_owned(), document: document.to_owned() };
-            let route =
-                |document: &str| Change::PutRoute { name: "a".to_owned(), document: document.to_owned() };
             for change in [
                 ban("1.2.3.4"),
                 unban("1.2.3.4"),
                 unban("1.2.3.4"),
-                rule("[1]"),
-                rule("[1]"),
-                rule("no JSON"),
-                Change::DeleteGeoRule { name: "eu".to_owned() },
-                Change::DeleteGeoRule { name: "eu".to_owned() },
-                route("{}"),
-                Change::DeleteRoute { name: "a".to_owned() },
+                put(Kind::GeoRule, "eu", "[1]"),
+                put(Kind::GeoRule, "eu", "[1]"),
+                put(Kind::GeoRule, "eu", "no JSON"),
+                remove(Kind::GeoRule, "eu"),
+                remove(Kind::GeoRule, "eu"),
+                put(Kind::Route, "a", "{}"),
+                remove(Kind::Route, "a"),
+                put(Kind::Backend, "b", "{}"),
+                put(Kind::Limit, "l", "{}"),
+                remove(Kind::Limit, "l"),
                 countries("one.csv", b"123"),
                 countries("two.csv", b"12345"),
             ] {
@@ -86,6 +85,9 @@ fn every_other_change_is_told_with_what_was_before() {
                     ("geo-rule", "eu"),
                     ("route", "a"),
                     ("route", "a"),
+                    ("backend", "b"),
+                    ("limit", "l"),
+                    ("limit", "l"),
                     ("countries", "one.csv"),
                     ("countries", "two.csv"),
                 ]
@@ -93,7 +95,7 @@ fn every_other_change_is_told_with_what_was_before() {
             assert_eq!((&all[0].2, &all[0].3["status"]), (&Value::Null, &json!("banned")));
             assert_eq!((&all[1].2, &all[1].3), (&all[0].3, &Value::Null));
             assert_eq!((&all[3].2, &all[3].3), (&json!([1]), &json!("no JSON")));
-            assert_eq!((&all[8].2["bytes"], &all[8].3["bytes"]), (&json!(3), &json!(5)));
+            assert_eq!((&all[11].2["bytes"], &all[11].3["bytes"]), (&json!(3), &json!(5)));
             assert_eq!(everything(store).await.countries.unwrap().table, b"12345");
         });
     }

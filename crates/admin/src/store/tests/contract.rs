@@ -1,10 +1,10 @@
 //! Tables, their log and their order.
 
-use super::support::{ban, block_on, everything, keys, row, rows_since, stores, unban, until};
-use crate::store::{Change, Changes, StoreError, Table, TokenRow};
+use super::support::{ban, block_on, everything, keys, put, remove, row, rows_since, stores, unban, until};
+use crate::store::{Change, Changes, Kind, PerKind, StoreError, Table, TokenRow};
 
 fn put_route(name: &str, document: &str) -> Change {
-    Change::PutRoute { name: name.to_owned(), document: document.to_owned() }
+    put(Kind::Route, name, document)
 }
 
 #[test]
@@ -13,21 +13,21 @@ fn a_change_is_in_the_snapshot_and_the_changes_of_its_seq() {
         block_on(async {
             let store = &*fixture.store;
             let empty = everything(store).await;
-            assert!(empty.ips.is_empty() && empty.routes.is_empty());
+            assert!(empty.ips.is_empty() && empty.documents.routes.is_empty());
             let first = store.commit(ban("1.2.3.4"), "test").await.unwrap();
             let second = store.commit(put_route("a", "{}"), "test").await.unwrap();
             assert_eq!((first.rows, second.rows), (1, 1));
             assert!(empty.seq < first.seq && first.seq < second.seq);
 
             let all = everything(store).await;
-            assert_eq!((all.seq, all.ips.len(), all.routes.len()), (second.seq, 1, 1));
+            assert_eq!((all.seq, all.ips.len(), all.documents.routes.len()), (second.seq, 1, 1));
             assert_eq!((all.ips[0].ip.as_str(), all.ips[0].status.as_str()), ("1.2.3.4", "banned"));
             let (seq, ips) = rows_since(store, empty.seq).await;
             assert_eq!((seq, ips), (second.seq, vec![("1.2.3.4".to_owned(), Some(all.ips[0].clone()))]));
             let (_, ips) = rows_since(store, first.seq).await;
             assert_eq!(ips, []);
-            let only = store.snapshot(&[Table::Routes]).await.unwrap();
-            assert_eq!((only.ips.len(), only.routes), (0, all.routes));
+            let only = store.snapshot(&[Table::Documents(Kind::Route)]).await.unwrap();
+            assert_eq!((only.ips.len(), only.documents.routes), (0, all.documents.routes));
         });
     }
 }
@@ -40,13 +40,13 @@ fn what_is_gone_is_told_as_gone() {
             store.commit(ban("1.2.3.4"), "test").await.unwrap();
             let before = store.commit(put_route("a", "{}"), "test").await.unwrap().seq;
             store.commit(unban("1.2.3.4"), "test").await.unwrap();
-            let deleted = store.commit(Change::DeleteRoute { name: "a".to_owned() }, "test").await.unwrap();
+            let deleted = store.commit(remove(Kind::Route, "a"), "test").await.unwrap();
             let Changes::Rows { seq, rows } = store.changes_since(before).await.unwrap() else {
                 panic!("a reload")
             };
             assert_eq!(seq, deleted.seq);
             assert_eq!(rows.ips, [("1.2.3.4".to_owned(), None)]);
-            assert_eq!(rows.routes, [("a".to_owned(), None)]);
+            assert_eq!(rows.documents.routes, [("a".to_owned(), None)]);
         });
     }
 }
@@ -57,7 +57,7 @@ fn every_table_is_told_and_only_what_changed_of_it() {
         block_on(async {
             let store = &*fixture.store;
             let flag = |value: &str| Change::SetFlags { flags: vec![("f".to_owned(), value.to_owned())] };
-            let rule = Change::PutGeoRule { name: "g".to_owned(), document: "{}".to_owned() };
+            let rule = put(Kind::GeoRule, "g", "{}");
             store.commit(flag("true"), "test").await.unwrap();
             let before = store.commit(rule, "test").await.unwrap().seq;
             let countries =
@@ -65,19 +65,19 @@ fn every_table_is_told_and_only_what_changed_of_it() {
             store.commit(countries(&[1; 100_000]), "test").await.unwrap();
             store.commit(countries(&[2; 100_000]), "test").await.unwrap();
             store.commit(flag("\"shadow\""), "test").await.unwrap();
-            store.commit(Change::DeleteGeoRule { name: "g".to_owned() }, "test").await.unwrap();
+            store.commit(remove(Kind::GeoRule, "g"), "test").await.unwrap();
             let Changes::Rows { seq, rows } = store.changes_since(before).await.unwrap() else {
                 panic!("a reload")
             };
             let all = everything(store).await;
             assert_eq!((seq, all.seq), (before + 4, before + 4));
-            assert_eq!((rows.ips, rows.routes), (vec![], vec![]));
-            assert_eq!(rows.geo_rules, [("g".to_owned(), None)]);
+            assert_eq!((rows.ips, rows.documents.routes), (vec![], vec![]));
+            assert_eq!(rows.documents.geo_rules, [("g".to_owned(), None)]);
             assert_eq!(rows.flags, [("f".to_owned(), Some(all.flags[0].clone()))]);
             assert_eq!(all.flags[0].value, "\"shadow\"");
             assert_eq!(rows.countries, Some(all.countries.clone()));
             assert_eq!(all.countries.unwrap().table, vec![2; 100_000]);
-            assert!(all.geo_rules.is_empty());
+            assert!(all.documents.geo_rules.is_empty());
             let Changes::Rows { rows, .. } = store.changes_since(seq - 1).await.unwrap() else {
                 panic!("a reload")
             };
@@ -94,7 +94,7 @@ fn nothing_to_do_takes_no_number() {
             let seq = store.commit(ban("1.2.3.4"), "test").await.unwrap().seq;
             let nothing = store.commit(unban("5.6.7.8"), "test").await.unwrap();
             assert_eq!((nothing.seq, nothing.rows), (seq, 0));
-            let nothing = store.commit(Change::DeleteRoute { name: "no".to_owned() }, "test").await.unwrap();
+            let nothing = store.commit(remove(Kind::Route, "no"), "test").await.unwrap();
             assert_eq!((nothing.seq, nothing.rows), (seq, 0));
         });
     }
@@ -138,10 +138,37 @@ fn a_route_keeps_when_it_was_made() {
         block_on(async {
             let store = &*fixture.store;
             store.commit(put_route("a", "1"), "test").await.unwrap();
-            let first = everything(store).await.routes.remove(0);
+            let first = everything(store).await.documents.routes.remove(0);
             store.commit(put_route("a", "2"), "test").await.unwrap();
-            let second = everything(store).await.routes.remove(0);
+            let second = everything(store).await.documents.routes.remove(0);
             assert_eq!((second.document.as_str(), second.created_at), ("2", first.created_at));
+        });
+    }
+}
+
+#[test]
+fn documents_of_one_name_are_one_of_each_kind() {
+    for fixture in stores() {
+        block_on(async {
+            let store = &*fixture.store;
+            let before = everything(store).await.seq;
+            for kind in Kind::ALL {
+                store.commit(put(kind, "a", kind.name()), "test").await.unwrap();
+            }
+            let Changes::Rows { rows, .. } = store.changes_since(before).await.unwrap() else {
+                panic!("a reload")
+            };
+            let all = everything(store).await;
+            for kind in Kind::ALL {
+                let row = all.documents.get(kind)[0].clone();
+                assert_eq!(row.document, kind.name());
+                assert_eq!(*rows.documents.get(kind), [("a".to_owned(), Some(row))]);
+                let only = store.snapshot(&[Table::Documents(kind)]).await.unwrap();
+                let found = Kind::ALL.into_iter().filter(|kind| !only.documents.get(*kind).is_empty());
+                assert_eq!(found.collect::<Vec<_>>(), [kind]);
+                store.commit(remove(kind, "a"), "test").await.unwrap();
+            }
+            assert_eq!(everything(store).await.documents, PerKind::default());
         });
     }
 }

@@ -8,7 +8,7 @@ use tidegate_policy::wire::event::{Batch, OpenEvent, Source, SourceReport, Sourc
 use tidegate_policy::wire::sync::Gateway;
 
 use crate::store::sqlite::{Options, SqliteStore};
-use crate::store::{Append, Change, Changes, IpRow, RecorderFigures, Snapshot, Store, Table};
+use crate::store::{Append, Change, Changes, IpRow, Kind, RecorderFigures, Snapshot, Store, Table};
 
 /// A store, and what must live as long as it.
 pub(crate) struct Fixture {
@@ -48,10 +48,20 @@ pub(crate) fn unban(key: &str) -> Change {
     Change::Unban { keys: vec![key.to_owned()] }
 }
 
+pub(crate) fn put(kind: Kind, name: &str, document: &str) -> Change {
+    Change::PutDocument { kind, name: name.to_owned(), document: document.to_owned() }
+}
+
+pub(crate) fn remove(kind: Kind, name: &str) -> Change {
+    Change::DeleteDocument { kind, name: name.to_owned() }
+}
+
 pub(crate) async fn everything(store: &dyn Store) -> Snapshot {
     let mut all = store.snapshot(&Table::ALL).await.unwrap();
     all.ips.sort_by(|a, b| a.ip.cmp(&b.ip));
-    all.routes.sort_by(|a, b| a.name.cmp(&b.name));
+    for kind in Kind::ALL {
+        all.documents.get_mut(kind).sort_by(|a, b| a.name.cmp(&b.name));
+    }
     all
 }
 

@@ -78,13 +78,18 @@ fn flags_and_geo_rules_are_people_s_too() {
             follower.has.flags.values().map(|f| (f.name.as_str(), f.value.as_str())).collect();
         assert_eq!(flags, [("a", "false"), ("b", "false"), ("d", "\"shadow\"")]);
         assert!(follower.has.flags["b"].updated_at.is_some());
-        let rules: Vec<_> =
-            follower.has.geo_rules.values().map(|r| (r.name.as_str(), r.document.as_str())).collect();
+        let rules: Vec<_> = follower
+            .has
+            .documents
+            .geo_rules
+            .values()
+            .map(|r| (r.name.as_str(), r.document.as_str()))
+            .collect();
         assert_eq!(rules, [("y", "1"), ("z", "{}")]);
     });
     seen(before, "DELETE FROM flags; DELETE FROM geo_rules WHERE name = 'y'", |follower| {
         assert!(follower.has.flags.is_empty());
-        assert_eq!(follower.has.geo_rules.keys().collect::<Vec<_>>(), ["x"]);
+        assert_eq!(follower.has.documents.geo_rules.keys().collect::<Vec<_>>(), ["x"]);
     });
 }
 
@@ -131,8 +136,8 @@ fn another_key_by_update() {
                UPDATE OR REPLACE routes SET name = 'b' WHERE name = 'a'";
     seen(before, sql, |follower| {
         assert_eq!(ips(follower), ["2.2.2.2", "9.9.9.9"]);
-        assert_eq!(follower.has.routes.keys().collect::<Vec<_>>(), ["b"]);
-        assert_eq!(follower.has.routes["b"].document, "1");
+        assert_eq!(follower.has.documents.routes.keys().collect::<Vec<_>>(), ["b"]);
+        assert_eq!(follower.has.documents.routes["b"].document, "1");
     });
 }
 
@@ -142,7 +147,7 @@ fn delete_of_all_rows() {
                   INSERT INTO ip_monitor (ip) SELECT '10.0.' || (i / 256) || '.' || (i % 256) FROM n;
                   INSERT INTO routes (name, document) VALUES ('a', '1')";
     seen(before, "DELETE FROM ip_monitor; DELETE FROM routes", |follower| {
-        assert!(follower.has.ips.is_empty() && follower.has.routes.is_empty());
+        assert!(follower.has.ips.is_empty() && follower.has.documents.routes.is_empty());
     });
 }
 
@@ -164,7 +169,7 @@ fn rows_that_make_no_sense_pass_as_they_are() {
         assert_eq!(ips(follower), ["", "1.2.3.4/99", "12", "not an address", "\u{fffd}1"]);
         assert_eq!(follower.has.ips["1.2.3.4/99"].status, "7");
         assert_eq!(follower.has.ips["1.2.3.4/99"].expires_at.as_deref(), Some("17"));
-        assert_eq!(follower.has.routes.len(), 2);
+        assert_eq!(follower.has.documents.routes.len(), 2);
     });
 }
 

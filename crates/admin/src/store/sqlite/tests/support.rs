@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::tests::support::until;
-use crate::store::{Changes, CountriesRow, FlagRow, GeoRuleRow, IpRow, RouteRow, Store, Table};
+use crate::store::{Changes, CountriesRow, DocumentRow, FlagRow, IpRow, Kind, PerKind, Store, Table};
 
 /// A store, and where its file is.
 pub(super) struct Home {
@@ -54,10 +54,9 @@ pub(super) fn cli(path: &Path, sql: &[&str]) -> bool {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Tables {
     pub(super) ips: BTreeMap<String, IpRow>,
-    pub(super) routes: BTreeMap<String, RouteRow>,
     pub(super) flags: BTreeMap<String, FlagRow>,
-    pub(super) geo_rules: BTreeMap<String, GeoRuleRow>,
     pub(super) countries: Option<CountriesRow>,
+    pub(super) documents: PerKind<BTreeMap<String, DocumentRow>>,
 }
 
 /// Rows as a plain SELECT has them now.
@@ -80,6 +79,16 @@ pub(super) fn selected(path: &Path) -> Tables {
     }
     let text = |value: &Option<Vec<u8>>| value.as_ref().map(|b| String::from_utf8_lossy(b).into_owned());
     let conn = stranger(path);
+    let mut documents = PerKind::default();
+    for kind in Kind::ALL {
+        let table = Table::Documents(kind).name();
+        let sql = format!("SELECT name, document, created_at, updated_at FROM {table}");
+        *documents.get_mut(kind) = all(&conn, &sql, |c| {
+            let (name, document) = (text(&c[0]).unwrap(), text(&c[1]).unwrap());
+            let [created_at, updated_at] = [2, 3].map(|i| text(&c[i]));
+            (name.clone(), DocumentRow { name, document, created_at, updated_at })
+        });
+    }
     Tables {
         ips: all(
             &conn,
@@ -90,25 +99,16 @@ pub(super) fn selected(path: &Path) -> Tables {
                 (ip.clone(), IpRow { ip, status, reason, created_at, updated_at, expires_at })
             },
         ),
-        routes: all(&conn, "SELECT name, document, created_at, updated_at FROM routes", |c| {
-            let (name, document) = (text(&c[0]).unwrap(), text(&c[1]).unwrap());
-            let [created_at, updated_at] = [2, 3].map(|i| text(&c[i]));
-            (name.clone(), RouteRow { name, document, created_at, updated_at })
-        }),
         flags: all(&conn, "SELECT name, value, updated_at FROM flags", |c| {
             let (name, value) = (text(&c[0]).unwrap(), text(&c[1]).unwrap());
             (name.clone(), FlagRow { name, value, updated_at: text(&c[2]) })
-        }),
-        geo_rules: all(&conn, "SELECT name, document, created_at, updated_at FROM geo_rules", |c| {
-            let (name, document) = (text(&c[0]).unwrap(), text(&c[1]).unwrap());
-            let [created_at, updated_at] = [2, 3].map(|i| text(&c[i]));
-            (name.clone(), GeoRuleRow { name, document, created_at, updated_at })
         }),
         countries: all(&conn, "SELECT source, imported_at, data FROM geo_countries", |c| {
             let (source, table) = (text(&c[0]).unwrap(), c[2].clone().unwrap());
             (String::new(), CountriesRow { source, imported_at: text(&c[1]), table })
         })
         .remove(""),
+        documents,
     }
 }
 
@@ -142,22 +142,27 @@ impl Follower {
         self.seq = all.seq;
         self.has = Tables {
             ips: all.ips.into_iter().map(|row| (row.ip.clone(), row)).collect(),
-            routes: all.routes.into_iter().map(|row| (row.name.clone(), row)).collect(),
             flags: all.flags.into_iter().map(|row| (row.name.clone(), row)).collect(),
-            geo_rules: all.geo_rules.into_iter().map(|row| (row.name.clone(), row)).collect(),
             countries: all.countries,
+            documents: PerKind::default(),
         };
+        for kind in Kind::ALL {
+            let rows = all.documents.get(kind).iter().map(|row| (row.name.clone(), row.clone()));
+            *self.has.documents.get_mut(kind) = rows.collect();
+        }
     }
 
     pub(super) async fn catch_up(&mut self, store: &dyn Store) {
         match store.changes_since(self.seq).await.unwrap() {
-            Changes::Rows { seq, rows } => {
+            Changes::Rows { seq, mut rows } => {
                 assert!(seq >= self.seq);
                 self.seq = seq;
                 put(&mut self.has.ips, rows.ips);
-                put(&mut self.has.routes, rows.routes);
                 put(&mut self.has.flags, rows.flags);
-                put(&mut self.has.geo_rules, rows.geo_rules);
+                for kind in Kind::ALL {
+                    let changed = std::mem::take(rows.documents.get_mut(kind));
+                    put(self.has.documents.get_mut(kind), changed);
+                }
                 if let Some(countries) = rows.countries {
                     self.has.countries = countries;
                 }

@@ -1,4 +1,4 @@
-//! A database that the first version wrote.
+//! Databases that former versions wrote.
 
 use std::path::Path;
 
@@ -6,9 +6,9 @@ use super::files::restore_by_connection;
 use super::support::{Follower, Home, stranger};
 use crate::store::sqlite::Options;
 use crate::store::sqlite::SqliteStore;
-use crate::store::sqlite::schema::TABLES_V1;
-use crate::store::tests::support::{ban, batch, block_on, post_of, until};
-use crate::store::{Change, Store, Table};
+use crate::store::sqlite::schema::{EVENT_COLUMNS_V2, EVENTS_OPEN, TABLES_V1, TABLES_V2};
+use crate::store::tests::support::{ban, batch, block_on, post_of, put, until};
+use crate::store::{Change, Kind, Store, Table};
 
 /// What the first version left, with three events of one address.
 fn written_by_the_first_version(path: &Path) {
@@ -33,16 +33,41 @@ fn written_by_the_first_version(path: &Path) {
     .unwrap();
 }
 
+/// The same as the second version left it, with a geo rule.
+fn written_by_the_second_version(path: &Path) {
+    written_by_the_first_version(path);
+    let conn = stranger(path);
+    conn.execute_batch(TABLES_V2).unwrap();
+    for (column, kind) in EVENT_COLUMNS_V2 {
+        conn.execute_batch(&format!("ALTER TABLE events ADD COLUMN {column} {kind}")).unwrap();
+    }
+    conn.execute_batch(EVENTS_OPEN).unwrap();
+    conn.execute_batch(
+        "DROP VIEW traffic_events;
+         CREATE VIEW traffic_events AS SELECT number, timestamp, country, complete FROM events;
+         INSERT INTO seen_addresses VALUES (0, '192.0.2.1', 3, 0, '2026-11-23 18:00:03.000');
+         INSERT INTO meta (name, value) VALUES ('seen.upto', 3);
+         INSERT INTO geo_rules (name, document) VALUES ('g', '{}');
+         PRAGMA user_version = 2",
+    )
+    .unwrap();
+}
+
 #[test]
-fn it_is_brought_up_to_date_in_place() {
+fn they_are_brought_up_to_date_in_place() {
+    is_brought_up_to_date(written_by_the_first_version);
+    is_brought_up_to_date(written_by_the_second_version);
+}
+
+fn is_brought_up_to_date(write: fn(&Path)) {
     block_on(async {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tidegate.db");
-        written_by_the_first_version(&path);
+        write(&path);
         let store = SqliteStore::open(&path, Options::default()).unwrap();
         let home = Home { store, path, directory };
         let mut follower = Follower::new(&home.store).await;
-        assert_eq!((follower.has.ips.len(), follower.has.routes.len()), (1, 1));
+        assert_eq!((follower.has.ips.len(), follower.has.documents.routes.len()), (1, 1));
         assert_eq!(home.store.health().notices, [] as [String; 0]);
 
         let counts = home.store.recording().await.unwrap();
@@ -50,7 +75,8 @@ fn it_is_brought_up_to_date_in_place() {
         let seen = home.store.seen(9).await.unwrap();
         assert_eq!((seen.len(), seen[0].ip.as_str(), seen[0].count), (1, "192.0.2.1", 3));
         assert_eq!(seen[0].last_seen, "2026-11-23 18:00:03.000");
-        let rows = "SELECT count(*) FROM traffic_events WHERE complete AND modes IS NULL AND country IS NULL";
+        let rows = "SELECT count(*) FROM traffic_events WHERE complete AND modes IS NULL AND country IS NULL
+                    AND template IS NULL AND shadow_limit IS NULL";
         let ask = |sql: &str| stranger(&home.path).query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
         assert_eq!(ask(rows), 3);
 
@@ -60,8 +86,13 @@ fn it_is_brought_up_to_date_in_place() {
         home.store.commit(ban("2.2.2.2"), "test").await.unwrap();
         let flags = vec![("enableRouteCache".to_owned(), "true".to_owned())];
         home.store.commit(Change::SetFlags { flags }, "test").await.unwrap();
-        stranger(&home.path).execute_batch("INSERT INTO flags (name, value) VALUES ('x', 'true')").unwrap();
+        let foreign = "INSERT INTO flags (name, value) VALUES ('x', 'true');
+                       INSERT INTO limits (name, document) VALUES ('l', '{}')";
+        stranger(&home.path).execute_batch(foreign).unwrap();
+        home.store.commit(put(Kind::Backend, "b", "{}"), "test").await.unwrap();
         follower.settles(&home).await;
+        let documents = &follower.has.documents;
+        assert_eq!((documents.backends.len(), documents.limits.len()), (1, 1));
         assert_eq!((follower.has.flags.len(), follower.has.ips.len()), (2, 2));
         assert_eq!(follower.reloads, []);
     });
@@ -75,7 +106,7 @@ fn an_old_database_may_take_the_place_of_another() {
     takes_the_place(restored);
 }
 
-fn takes_the_place(put: impl Fn(&Path, &Home)) {
+fn takes_the_place(take: impl Fn(&Path, &Home)) {
     block_on(async {
         let home = super::support::home();
         let mut follower = Follower::new(&home.store).await;
@@ -86,7 +117,7 @@ fn takes_the_place(put: impl Fn(&Path, &Home)) {
             home.store.commit(ban(ip), "test").await.unwrap();
         }
         follower.settles(&home).await;
-        put(&old, &home);
+        take(&old, &home);
         until("another epoch", async || {
             // Until it is brought up to date there is no answer rather than half of one.
             home.store.snapshot(&Table::ALL).await.ok()?;
@@ -95,7 +126,7 @@ fn takes_the_place(put: impl Fn(&Path, &Home)) {
         })
         .await;
         follower.settles(&home).await;
-        assert_eq!((follower.has.ips.len(), follower.has.routes.len()), (1, 1));
+        assert_eq!((follower.has.ips.len(), follower.has.documents.routes.len()), (1, 1));
         until("the counts of the other", async || {
             let seen = home.store.seen_one("192.0.2.1").await.unwrap();
             seen.filter(|seen| seen.count == 3)

@@ -1,0 +1,152 @@
+//! Rows of documents that have names: each read by itself, all of a kind laid out
+//! together.
+
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::clock::{self, Millis};
+use super::small::how_many_fit;
+use super::world::World;
+use crate::store::{DocumentRow, Kind, Table};
+
+/// A document that was understood.
+#[derive(Debug)]
+pub struct Info<T> {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The document as JSON, as it stands in the database.
+    pub document: String,
+    /// What it says.
+    pub says: T,
+    created: Option<Millis>,
+    updated: Option<Millis>,
+}
+
+/// All documents of a kind that were understood.
+#[derive(Clone)]
+pub struct Documents<T> {
+    /// Those in force, by name.
+    pub in_force: OrdMap<Arc<str>, Arc<Info<T>>>,
+    /// Those that did not fit into the table; quarantined as well.
+    left_out: OrdMap<Arc<str>, Arc<Info<T>>>,
+}
+
+/// What a document of a kind says.
+pub(super) trait Says: Clone {
+    /// The kind.
+    const KIND: Kind;
+
+    /// What `document`, that of `row`, says; or what is wrong with it.
+    fn read(row: &DocumentRow, document: &Value) -> Result<Self, String>;
+
+    /// The world's documents of this kind.
+    fn of(world: &mut World) -> &mut Documents<Self>;
+}
+
+impl<T> Default for Documents<T> {
+    fn default() -> Self {
+        Self { in_force: OrdMap::new(), left_out: OrdMap::new() }
+    }
+}
+
+impl<T> Info<T> {
+    /// When the document was made.
+    #[must_use]
+    pub fn created(&self) -> Option<Timestamp> {
+        Timestamp::from_millisecond(self.created?.get()).ok()
+    }
+
+    /// When it was last written.
+    #[must_use]
+    pub fn updated(&self) -> Option<Timestamp> {
+        Timestamp::from_millisecond(self.updated?.get()).ok()
+    }
+}
+
+fn read<T: Says>(row: DocumentRow) -> Result<Info<T>, String> {
+    let document: Value =
+        serde_json::from_str(&row.document).map_err(|error| format!("not JSON: {error}"))?;
+    let says = T::read(&row, &document)?;
+    Ok(Info {
+        name: row.name.into(),
+        document: row.document,
+        says,
+        created: row.created_at.as_deref().and_then(clock::millis),
+        updated: row.updated_at.as_deref().and_then(clock::millis),
+    })
+}
+
+impl World {
+    /// Takes documents as they now stand; `None`: deleted. One that cannot be read
+    /// leaves the one before it in force: a slip in one that keeps requests out, or
+    /// leads some of them elsewhere, must not let them in. Afterwards
+    /// [`World::lay_out_documents`].
+    pub(super) fn apply_documents<T: Says>(&mut self, changes: Vec<(String, Option<DocumentRow>)>) {
+        let table = Table::Documents(T::KIND);
+        for (name, row) in changes {
+            self.note_row(table, &name, row.as_ref());
+            let documents = T::of(self);
+            let left_out = documents.left_out.remove(name.as_str());
+            let held = documents.in_force.remove(name.as_str()).or(left_out);
+            match row.map(read) {
+                None => {}
+                Some(Ok(info)) => drop(documents.in_force.insert(info.name.clone(), Arc::new(info))),
+                Some(Err(why)) => {
+                    let instead = match held {
+                        Some(_) => "the one before it stays in force until the service stops",
+                        None => "it is not in force",
+                    };
+                    documents.in_force.extend(held.map(|held| (held.name.clone(), held)));
+                    self.set_aside(table, &name, format!("{why}; {instead}"));
+                }
+            }
+        }
+    }
+
+    /// Takes these as all documents of their kind that there are.
+    pub(super) fn replace_documents<T: Says>(&mut self, rows: Vec<DocumentRow>) {
+        let there: HashSet<String> = rows.iter().map(|row| row.name.clone()).collect();
+        let documents = T::of(self);
+        let held = documents.in_force.keys().chain(documents.left_out.keys());
+        let gone = held.filter(|name| !there.contains(&***name)).map(|name| (name.to_string(), None));
+        let gone = gone.collect();
+        self.forget_rows(Table::Documents(T::KIND));
+        self.apply_documents::<T>(gone);
+        self.apply_documents::<T>(rows.into_iter().map(|row| (row.name.clone(), Some(row))).collect());
+    }
+
+    /// The bytes that `lay_out` makes of all documents of a kind, the oldest first.
+    /// When it says that they are too many, the youngest are left out and shown as
+    /// quarantined: those that are in force already go on being so.
+    pub(super) fn lay_out_documents<T: Says, E: Display>(
+        &mut self,
+        lay_out: impl Fn(&[T]) -> Result<Vec<u8>, E>,
+    ) -> Vec<u8> {
+        let table = Table::Documents(T::KIND);
+        for (name, info) in std::mem::take(&mut T::of(self).left_out) {
+            self.quarantine.remove(&(table, name.clone()));
+            T::of(self).in_force.insert(name, info);
+        }
+        let mut by_age: Vec<Arc<Info<T>>> = T::of(self).in_force.values().cloned().collect();
+        by_age.sort_by_key(|info| (info.created.is_none(), info.created));
+        let all: Vec<T> = by_age.iter().map(|info| info.says.clone()).collect();
+        let error = match lay_out(&all) {
+            Ok(bytes) => return bytes,
+            Err(error) => error,
+        };
+        // All of them do not fit.
+        let fits = how_many_fit(all.len().saturating_sub(1), |count| lay_out(&all[..count]).is_ok());
+        for info in by_age.drain(fits..) {
+            self.set_aside(table, &info.name, format!("left out, with every younger one: {error}"));
+            T::of(self).in_force.remove(&info.name);
+            T::of(self).left_out.insert(info.name.clone(), info);
+        }
+        // None at all always fit.
+        lay_out(&all[..fits]).unwrap_or_default()
+    }
+}
