@@ -82,10 +82,14 @@ fn of_geo(found: &GeoAnswer, other: &GeoAnswer) -> String {
     text
 }
 
-/// `shop rule 2 to backend.prod:8080, geo eu`.
+/// `shop rule 2 by /orders/{id} to backend.prod:8080, geo eu`.
 fn of_route(found: Option<&RouteMatch<'_>>) -> String {
     let Some(found) = found else { return "no route".to_owned() };
     let mut text = [found.route, " rule ", &found.rule.to_string()].concat();
+    if let Some(template) = found.template {
+        text.push_str(" by ");
+        text.push_str(template);
+    }
     match found.backend {
         None => text.push_str(" to nobody"),
         Some(backend) => {
@@ -138,15 +142,17 @@ mod tests {
         assert_eq!(of_geo(&other, &geo), "unknown");
         let backend = Backend { name: "b".to_owned(), namespace: Some("n".to_owned()), port: Some(80) };
         let geo = ["eu".to_owned()];
-        let found = RouteMatch { route: "shop", rule: 2, backend: Some(&backend), geo: &geo };
+        let found = RouteMatch { route: "shop", rule: 2, template: None, backend: Some(&backend), geo: &geo };
         assert_eq!(of_route(Some(&found)), "shop rule 2 to b.n:80, geo eu");
+        let found = RouteMatch { template: Some("/orders/{id}"), geo: &[], ..found };
+        assert_eq!(of_route(Some(&found)), "shop rule 2 by /orders/{id} to b.n:80");
         assert_eq!(of_route(None), "no route");
     }
 
     #[test]
     fn a_long_answer_is_cut_between_characters() {
         let name = "\u{e9}".repeat(MAX_FOUND);
-        let found = RouteMatch { route: &name, rule: 0, backend: None, geo: &[] };
+        let found = RouteMatch { route: &name, rule: 0, template: None, backend: None, geo: &[] };
         let text = shortened(of_route(Some(&found)));
         assert!(text.len() <= MAX_FOUND && text.len() > MAX_FOUND - 4, "{}", text.len());
     }

@@ -71,7 +71,13 @@ fn pass(path: &str) -> Found {
         _ => {
             let backend = Backend { name: "shop".to_owned(), namespace: None, port: None };
             let backend = Some(backend);
-            Found::Route(Some(RouteAnswer { route: "r".to_owned(), rule: 0, backend, geo: Vec::new() }))
+            Found::Route(Some(RouteAnswer {
+                route: "r".to_owned(),
+                rule: 0,
+                template: Some("/{p}".to_owned()),
+                backend,
+                geo: Vec::new(),
+            }))
         }
     }
 }

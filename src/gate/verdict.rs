@@ -1,6 +1,7 @@
 //! What Envoy is told of a decision, and what of it is recorded.
 
 use tidegate_policy::decide::{Decision, Denial, Reason, Verdict};
+use tidegate_policy::route::RouteMatch;
 use tidegate_policy::wire::event::{TrafficEvent, VerdictCode};
 
 use super::{CLUSTER_HEADER, Flow, Gate, reply};
@@ -16,7 +17,7 @@ pub fn carry_out<H: Host>(gate: &Gate<H>, decision: Decision<'_>, event: &mut Tr
         Verdict::Allow(found) => {
             event.rule = allowed_by.map(|prefix| prefix.to_string());
             if let Some(found) = found {
-                event.route = Some(found.route.to_owned());
+                name_route(&found, event);
                 let cluster = found.backend.map(|backend| gate.cluster(backend));
                 if let Some(cluster) = cluster
                     && vm.host.set_request_header(CLUSTER_HEADER, cluster.as_bytes()).is_err()
@@ -33,10 +34,17 @@ pub fn carry_out<H: Host>(gate: &Gate<H>, decision: Decision<'_>, event: &mut Tr
         }
         Verdict::Deny(Denial { reason, status, rule, route }) => {
             event.rule = rule.map(|rule| rule.to_string());
-            event.route = route.map(|found| found.route.to_owned());
+            if let Some(found) = &route {
+                name_route(found, event);
+            }
             deny(gate, reason, status, event)
         }
     }
+}
+
+fn name_route(found: &RouteMatch<'_>, event: &mut TrafficEvent) {
+    event.route = Some(found.route.to_owned());
+    event.template = found.template.map(str::to_owned);
 }
 
 /// Denies a request.

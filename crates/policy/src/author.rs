@@ -16,6 +16,7 @@ mod geo;
 mod names;
 mod pattern;
 mod reader;
+mod template;
 
 pub use crate::route::Method;
 pub use compile::{CompileError, MAX_AUTOMATA, compile};
@@ -24,6 +25,7 @@ pub use flags::{read_flag, read_flags, write_flags, write_state};
 pub use geo::{is_listed, read_geo_rule};
 pub use pattern::{MAX_AUTOMATON, Regex, RegexError};
 pub use reader::{MAX_PROBLEMS, Problem};
+pub use template::{Element, Template, TemplateError};
 
 use crate::route::Backend;
 
@@ -76,6 +78,9 @@ pub struct Match {
 pub enum PathMatch {
     /// This, to the byte.
     Exact(String),
+    /// These elements, of which some are open. Tidegate's own: HTTPRoute has no
+    /// such type.
+    Template(Template),
     /// These elements first; a trailing `/` says nothing.
     Prefix(String),
     /// As a whole like this.

@@ -14,6 +14,12 @@
 //!   `PathPrefix`, as in Envoy Gateway, so that a catch-all `/` does not hide
 //!   them. Among each other they are equal: method, headers, query parameters,
 //!   age, name and order decide, never the length of the pattern.
+//! - **Template paths** are Tidegate's own, as `/repos/{owner}/{repo}`: a `{name}`
+//!   takes one element that is not empty, everything else is to the byte, and all
+//!   of the path must be taken. They come after `Exact` and before
+//!   `RegularExpression`. Of two that take a path the one with more literal elements
+//!   comes first, then the one that is literal where they first differ; names do
+//!   not count.
 //! - A trailing `/` of a prefix does not count for its length.
 //! - **Paths** are the bytes before `?` or `#`, neither decoded nor normalised
 //!   (Envoy has done that, or was told not to). A target that does not begin with
@@ -31,19 +37,21 @@
 pub(crate) mod layout;
 mod load;
 mod request;
+mod template;
 mod trie;
 
 use regex_automata::dfa::{Automaton, sparse};
 use regex_automata::{Anchored, Input};
 
-pub use layout::{MAX_ROUTE_TABLE, Method, ROUTES_FORMAT};
+pub use layout::{MAX_ELEMENTS, MAX_ROUTE_TABLE, Method, ROUTES_FORMAT};
 pub use load::RouteLoad;
 
 use crate::decide::Facts;
 use crate::wire::WireError;
 pub(crate) use layout::MAX_GEO_NAMES;
-use layout::{ConditionRow, MAX_NAME, Span, Test};
+use layout::{ConditionRow, MAX_NAME, MAX_TEMPLATE, PathTest, Span, Test};
 use request::{HostName, Request};
+use template::Templates;
 use trie::{Trie, slice};
 
 /// Compiled routes, searched without regard to how many there are.
@@ -59,6 +67,7 @@ pub struct RouteTable {
     hosts: Trie<HostGroups>,
     any_host: Option<u32>,
     paths: Trie<Candidates>,
+    templates: Templates,
     candidates: Vec<u32>,
     regexes: Vec<sparse::DFA<Vec<u8>>>,
     text: serde_bytes::ByteBuf,
@@ -71,6 +80,9 @@ pub struct RouteMatch<'t> {
     pub route: &'t str,
     /// Index of the rule within it.
     pub rule: usize,
+    /// The template that took the path, as written, if one did: a name for all the
+    /// paths that it takes.
+    pub template: Option<&'t str>,
     /// Which backend takes the request; `None`: the rule has none that could (500).
     pub backend: Option<&'t Backend>,
     /// Names of the geo rules that it must pass, in the rule's order.
@@ -104,6 +116,11 @@ pub(crate) fn is_name(name: &str) -> bool {
     (1..=MAX_NAME).contains(&name.len())
 }
 
+/// Whether this can be the pattern of a template: it travels in answers and events.
+pub(crate) fn is_template(pattern: &str) -> bool {
+    (1..=MAX_TEMPLATE).contains(&pattern.len())
+}
+
 struct Rule {
     route: u32,
     index: usize,
@@ -120,7 +137,7 @@ struct Share {
 struct Match {
     rule: u32,
     method: Option<Method>,
-    path: Option<u32>,
+    path: PathTest,
     conditions: Span,
 }
 
@@ -151,6 +168,7 @@ impl RouteTable {
             hosts: Trie::empty(),
             any_host: None,
             paths: Trie::empty(),
+            templates: Templates::new(Trie::empty()),
             candidates: Vec::new(),
             regexes: Vec::new(),
             text: serde_bytes::ByteBuf::new(),
@@ -249,6 +267,10 @@ impl RouteTable {
         let exact = self.paths.payload(node).filter(|_| elements.peek().is_none());
         exact
             .and_then(|node| self.first(node.exact, request, u32::MAX))
+            .or_else(|| {
+                let first = |list| self.first(list, request, u32::MAX);
+                self.templates.find(group, request.elements(), &self.text, first)
+            })
             .or_else(|| self.find_regex(node, request))
             .or_else(|| {
                 self.paths.upwards(node).find_map(|node| self.first(node.prefixes, request, u32::MAX))
@@ -274,7 +296,7 @@ impl RouteTable {
         if wanted.method.is_some() && wanted.method != request.method {
             return Some(false);
         }
-        if let Some(regex) = wanted.path
+        if let PathTest::Regex(regex) = wanted.path
             && !self.matches_whole(regex, request.path)
         {
             return Some(false);
@@ -305,14 +327,19 @@ impl RouteTable {
     }
 
     fn outcome(&self, won: u32, dice: u32) -> Option<RouteMatch<'_>> {
-        let rule = at(&self.rules, at(&self.matches, won)?.rule)?;
+        let won = at(&self.matches, won)?;
+        let rule = at(&self.rules, won.rule)?;
         let shares = slice(&self.shares, rule.shares)?;
         let total = shares.last().map_or(0, |share| share.up_to);
         let point = u64::from(dice).saturating_mul(u64::from(total)) >> 32;
         let chosen = shares.get(shares.partition_point(|share| u64::from(share.up_to) <= point));
         let backend = chosen.and_then(|share| self.backends.get(share.backend?));
         let geo = slice(&self.geo, rule.geo)?;
-        Some(RouteMatch { route: at(&self.routes, rule.route)?, rule: rule.index, backend, geo })
+        let template = match won.path {
+            PathTest::Template(pattern) => template_at(&self.text, pattern),
+            PathTest::Known | PathTest::Regex(_) => None,
+        };
+        Some(RouteMatch { route: at(&self.routes, rule.route)?, rule: rule.index, template, backend, geo })
     }
 }
 
@@ -324,6 +351,10 @@ impl std::fmt::Debug for RouteTable {
             .field("regexes", &self.regexes.len())
             .finish_non_exhaustive()
     }
+}
+
+fn template_at(text: &[u8], pattern: Span) -> Option<&str> {
+    std::str::from_utf8(slice(text, pattern)?).ok()
 }
 
 fn at<T>(list: &[T], index: u32) -> Option<&T> {

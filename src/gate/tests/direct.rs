@@ -33,6 +33,7 @@ fn questions_in_turn_follow_each_other() {
     let event = event(&stream);
     assert_eq!(event.answered, PerCheck::from_fn(|_| Answered::Direct));
     assert_eq!((event.verdict, event.route.as_deref()), (VerdictCode::Allow, Some("r")));
+    assert_eq!(event.template.as_deref(), Some("/{p}"));
 }
 
 #[test]
@@ -342,7 +343,7 @@ fn a_check_in_shadow_is_decided_directly_and_compared() {
     assert_eq!(event.answered, PerCheck::from_fn(|_| Answered::Direct));
     let [mismatch] = event.mismatches.as_slice() else { panic!("{:?}", event.mismatches) };
     assert_eq!((mismatch.check, mismatch.cached.as_str()), (Check::Route, "no route"));
-    assert_eq!(mismatch.direct, "r rule 0 to shop");
+    assert_eq!(mismatch.direct, "r rule 0 by /{p} to shop");
     assert_eq!((mismatch.direct_seq, mismatch.cached_seq), (SEQ + 1, SEQ));
     gate.vm.metrics.flush();
     for (check, differ) in [("ip", 0), ("geo", 0), ("route", 1)] {

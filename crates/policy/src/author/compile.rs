@@ -2,13 +2,14 @@
 
 mod paths;
 mod tables;
+mod templates;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 use super::{Match, PathMatch, Route, Rule, ValueMatch};
 use crate::route::layout::MAX_LIST;
-use crate::route::layout::{HostRow, Layout, MatchRow, RuleRow, ShareRow, Span};
+use crate::route::layout::{HostRow, Layout, MatchRow, PathTest, RuleRow, ShareRow, Span};
 use crate::route::{MAX_ROUTE_TABLE, ROUTES_FORMAT};
 use crate::wire::{WireError, encode};
 use paths::Paths;
@@ -106,8 +107,9 @@ fn lay_out_matches<'r>(
     let mut ranks = vec![Vec::new(); routes.len()];
     for (rank, (rule, position, wanted)) in matches.into_iter().enumerate() {
         let path = match &wanted.path {
-            PathMatch::Regex(regex) => Some(tables.regex(regex)?),
-            PathMatch::Exact(_) | PathMatch::Prefix(_) => None,
+            PathMatch::Regex(regex) => PathTest::Regex(tables.regex(regex)?),
+            PathMatch::Template(template) => PathTest::Template(tables.text(template.pattern().as_bytes())?),
+            PathMatch::Exact(_) | PathMatch::Prefix(_) => PathTest::Known,
         };
         let conditions = index_of(wanted.headers.len().saturating_add(wanted.query.len()))?;
         tables.conditions(wanted, layout)?;

@@ -123,7 +123,7 @@ fn bans_come_before_routes_and_routes_before_what_the_operator_said() {
         let facts = Facts { path, ..from(client) };
         decide(&facts, Given::Table, &tables, settings, || panic!("nothing expires")).verdict
     };
-    let found = |rule, backend| RouteMatch { route: "shop", rule, backend, geo: &[] };
+    let found = |rule, backend| RouteMatch { route: "shop", rule, template: None, backend, geo: &[] };
 
     let shop = tables.routes.backends().first();
     assert_eq!(shop.map(|backend| backend.name.as_str()), Some("shop"));

@@ -10,11 +10,16 @@ use super::Backend;
 use crate::wire::at_most;
 
 /// Version of a route table's bytes.
-pub const ROUTES_FORMAT: u8 = 2;
+pub const ROUTES_FORMAT: u8 = 3;
 /// Bytes of a route table. 10,000 prefix routes take under 0.5 MB.
 pub const MAX_ROUTE_TABLE: usize = 16 << 20;
 /// Longest name of a route or of a geo rule, in bytes.
 pub(crate) const MAX_NAME: usize = 253;
+/// Elements of a path template.
+pub const MAX_ELEMENTS: usize = 32;
+/// Longest path template, in bytes: it is a value in a document, and travels in
+/// answers and events.
+pub(crate) const MAX_TEMPLATE: usize = 1_024;
 /// Geo rules that one rule of a route may name.
 pub(crate) const MAX_GEO_NAMES: usize = 16;
 /// Routes, backends, names of geo rules, names of query parameters, regexes: each
@@ -54,8 +59,11 @@ pub(crate) struct Layout {
     pub groups: u32,
     /// Paths by element.
     pub paths: Vec<PathRow>,
-    /// The path nodes' candidates, as indices into `matches`: of each node the
-    /// exact ones, the regexes, the prefixes; each list in the order of rank.
+    /// Path templates by element, a trie for each group as in `paths`.
+    pub templates: Vec<TemplateRow>,
+    /// The nodes' candidates, as indices into `matches`: of each path node the
+    /// exact ones, the regexes, the prefixes, then of each template node its own;
+    /// each list in the order of rank.
     pub candidates: Vec<u32>,
     /// Sparse DFAs, little-endian, anchored at both ends.
     #[serde(deserialize_with = "at_most::<MAX_LIST, _, _>")]
@@ -111,10 +119,21 @@ pub(crate) struct MatchRow {
     pub rule: u32,
     /// The method it wants.
     pub method: Option<Method>,
-    /// The regex that the whole path must match.
-    pub path: Option<u32>,
+    /// What is to be said of its path once that is found.
+    pub path: PathTest,
     /// Number of its conditions.
     pub conditions: u32,
+}
+
+/// What the place of a match in the tries leaves open of its path.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub(crate) enum PathTest {
+    /// Nothing.
+    Known,
+    /// The whole path must match this regex.
+    Regex(u32),
+    /// Nothing; it is this template, as written.
+    Template(Span),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -156,6 +175,18 @@ pub(crate) struct PathRow {
     pub regexes: u32,
     /// Number of matches on this prefix.
     pub prefixes: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct TemplateRow {
+    pub label: Span,
+    /// Number of its children: first the one that takes any element, where there
+    /// is one, then the others, sorted by label.
+    pub children: u32,
+    /// Whether its first child takes any element.
+    pub any: bool,
+    /// Number of matches on the template that ends here.
+    pub ends: u32,
 }
 
 /// The methods that HTTPRoute knows.

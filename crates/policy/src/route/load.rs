@@ -2,9 +2,14 @@
 
 use regex_automata::dfa::sparse;
 
-use super::layout::{ConditionRow, Layout, MAX_GEO_NAMES, MAX_ROUTE_TABLE, ROUTES_FORMAT, Span, Test};
-use super::trie::{Trie, slice};
-use super::{Backend, Candidates, HostGroups, Match, RouteTable, Rule, Share, is_name};
+use super::layout::{
+    ConditionRow, Layout, MAX_GEO_NAMES, MAX_ROUTE_TABLE, PathTest, ROUTES_FORMAT, Span, Test,
+};
+use super::template::Templates;
+use super::trie::{Row, Trie, slice};
+use super::{
+    Backend, Candidates, HostGroups, Match, RouteTable, Rule, Share, is_name, is_template, template_at,
+};
 use crate::wire::{WireError, decode};
 
 /// A table that is being made of its bytes, in steps: a worker's requests go on
@@ -94,12 +99,16 @@ impl Rows {
 
     fn finish(self) -> Result<RouteTable, WireError> {
         let Self { layout, rules, shares, matches, regexes, hosts } = self;
+        let mut lists = Lists::of(layout.candidates.len())?;
+        let (paths, templates) = (paths(&layout, &mut lists)?, templates(&layout, &mut lists)?);
+        lists.end()?;
         Ok(RouteTable {
             rules,
             shares,
             matches,
             hosts: hosts.unwrap_or_else(Trie::empty),
-            paths: paths(&layout)?,
+            paths,
+            templates,
             regexes,
             any_host: layout.any_host,
             routes: layout.routes,
@@ -123,7 +132,8 @@ fn hosts(layout: &Layout) -> Result<Trie<HostGroups>, WireError> {
         check_group(layout, row.exact)?;
         check_group(layout, row.wildcard)?;
         check_text(layout, row.label)?;
-        rows.push((row.label, row.children, HostGroups { exact: row.exact, wildcard: row.wildcard }));
+        let payload = HostGroups { exact: row.exact, wildcard: row.wildcard };
+        rows.push(Row { label: row.label, children: row.children, any: false, payload });
     }
     Trie::load(rows.into_iter(), u32::from(!layout.hosts.is_empty()))
 }
@@ -166,8 +176,13 @@ fn matches(layout: &Layout) -> Result<Vec<Match>, WireError> {
     let mut matches = Vec::with_capacity(layout.matches.len());
     for row in &layout.matches {
         check_index(row.rule, layout.rules.len(), "no such rule")?;
-        if let Some(path) = row.path {
-            check_index(path, layout.regexes.len(), "no such regex")?;
+        match row.path {
+            PathTest::Known => {}
+            PathTest::Regex(regex) => check_index(regex, layout.regexes.len(), "no such regex")?,
+            PathTest::Template(pattern) => {
+                let pattern = template_at(&layout.text, pattern);
+                check(pattern.is_some_and(is_template), "not a template")?;
+            }
         }
         let conditions = lists.next(row.conditions)?;
         matches.push(Match { rule: row.rule, method: row.method, path: row.path, conditions });
@@ -192,17 +207,25 @@ fn matches(layout: &Layout) -> Result<Vec<Match>, WireError> {
     Ok(matches)
 }
 
-fn paths(layout: &Layout) -> Result<Trie<Candidates>, WireError> {
-    let mut lists = Lists::of(layout.candidates.len())?;
+fn paths(layout: &Layout, lists: &mut Lists) -> Result<Trie<Candidates>, WireError> {
     let mut rows = Vec::with_capacity(layout.paths.len());
     for row in &layout.paths {
         check_text(layout, row.label)?;
         let (exact, regexes) = (lists.next(row.exact)?, lists.next(row.regexes)?);
-        let candidates = Candidates { exact, regexes, prefixes: lists.next(row.prefixes)? };
-        rows.push((row.label, row.children, candidates));
+        let payload = Candidates { exact, regexes, prefixes: lists.next(row.prefixes)? };
+        rows.push(Row { label: row.label, children: row.children, any: false, payload });
     }
-    lists.end()?;
     Trie::load(rows.into_iter(), layout.groups)
+}
+
+fn templates(layout: &Layout, lists: &mut Lists) -> Result<Templates, WireError> {
+    let mut rows = Vec::with_capacity(layout.templates.len());
+    for row in &layout.templates {
+        check_text(layout, row.label)?;
+        let payload = lists.next(row.ends)?;
+        rows.push(Row { label: row.label, children: row.children, any: row.any, payload });
+    }
+    Ok(Templates::new(Trie::load(rows.into_iter(), layout.groups)?))
 }
 
 fn check_candidates(layout: &Layout) -> Result<(), WireError> {

@@ -1,4 +1,5 @@
-//! A forest of tries over labels: hostnames by label, paths by element.
+//! A forest of tries over labels: hostnames by label, paths and path templates by
+//! element.
 
 use super::layout::Span;
 use crate::wire::WireError;
@@ -14,11 +15,19 @@ struct Node<P> {
     parent: Option<u32>,
     first_child: u32,
     children: u32,
+    any: bool,
     payload: P,
 }
 
-/// A node as it is written: its label, how many children it has, its payload.
-pub(super) type Row<P> = (Span, u32, P);
+/// A node as it is written.
+pub(super) struct Row<P> {
+    pub label: Span,
+    /// How many children it has.
+    pub children: u32,
+    /// Whether the first of them is for any label, whatever its own is.
+    pub any: bool,
+    pub payload: P,
+}
 
 impl<P> Trie<P> {
     /// No trie at all.
@@ -37,16 +46,16 @@ impl<P> Trie<P> {
             return Err(bad);
         }
         parents.extend((0..roots).map(|_| None));
-        for (at, (label, children, payload)) in (0u32..).zip(rows) {
+        for (at, Row { label, children, any, payload }) in (0u32..).zip(rows) {
             let first_child = u32::try_from(parents.len()).map_err(|_| bad.clone())?;
             let Some(&parent) = usize::try_from(at).ok().and_then(|at| parents.get(at)) else {
                 return Err(bad);
             };
-            if children > len.saturating_sub(first_child) {
+            if children > len.saturating_sub(first_child) || (any && children == 0) {
                 return Err(bad);
             }
             parents.extend((0..children).map(|_| Some(at)));
-            nodes.push(Node { label, parent, first_child, children, payload });
+            nodes.push(Node { label, parent, first_child, children, any, payload });
         }
         if parents.len() == nodes.len() { Ok(Self { nodes }) } else { Err(bad) }
     }
@@ -60,10 +69,21 @@ impl<P> Trie<P> {
         self.node(at).map(|node| &node.payload)
     }
 
+    /// Whether nothing is below `at`.
+    pub fn is_leaf(&self, at: u32) -> bool {
+        self.node(at).is_none_or(|node| node.children == 0)
+    }
+
+    /// The child of `at` for any label.
+    pub fn any_child(&self, at: u32) -> Option<u32> {
+        self.node(at).filter(|node| node.any).map(|node| node.first_child)
+    }
+
     /// The child of `at` by this label.
     pub fn child(&self, at: u32, label: &[u8], text: &[u8]) -> Option<u32> {
         let node = self.node(at)?;
-        let (mut low, mut high) = (node.first_child, node.first_child.saturating_add(node.children));
+        let mut low = node.first_child.saturating_add(u32::from(node.any));
+        let mut high = node.first_child.saturating_add(node.children);
         while low < high {
             let middle = low.midpoint(high);
             match slice(text, self.node(middle)?.label)?.cmp(label) {
@@ -94,7 +114,19 @@ mod tests {
     use super::*;
 
     fn rows(children: &[u32]) -> Vec<Row<()>> {
-        children.iter().map(|&n| (Span::default(), n, ())).collect()
+        children
+            .iter()
+            .map(|&children| Row { label: Span::default(), children, any: false, payload: () })
+            .collect()
+    }
+
+    #[test]
+    fn a_child_for_any_label_is_not_found_by_its_own() {
+        let row = |start, children, any| Row { label: Span { start, len: 1 }, children, any, payload: () };
+        let trie = Trie::load([row(0, 2, true), row(0, 0, false), row(1, 0, false)].into_iter(), 1).unwrap();
+        assert_eq!((trie.any_child(0), trie.any_child(1)), (Some(1), None));
+        assert_eq!((trie.child(0, b"a", b"ab"), trie.child(0, b"b", b"ab")), (None, Some(2)));
+        assert!(Trie::load([row(0, 0, true)].into_iter(), 1).is_err(), "one that is not there");
     }
 
     #[test]

@@ -13,10 +13,10 @@ use super::{WireError, at_most, decode, encode};
 use crate::check::Check;
 use crate::decide::{Facts, GeoFinding, Given, IpFinding};
 use crate::geo::{Country, MAX_GEO_RULES, RuleVerdict};
-use crate::route::{Backend, MAX_GEO_NAMES, RouteMatch, is_name};
+use crate::route::{Backend, MAX_GEO_NAMES, RouteMatch, is_name, is_template};
 
 /// Version of the bytes of questions and answers.
-pub const CHECK_FORMAT: u8 = 1;
+pub const CHECK_FORMAT: u8 = 2;
 /// Bytes of a question: all headers that Envoy lets through, and then some.
 pub const MAX_QUESTION: usize = 256 << 10;
 /// Bytes of an answer.
@@ -148,6 +148,8 @@ pub struct RouteAnswer {
     /// Index of the rule within it.
     pub rule: u32,
     /// As in [`RouteMatch`].
+    pub template: Option<String>,
+    /// As in [`RouteMatch`].
     pub backend: Option<Backend>,
     /// As in [`RouteMatch`].
     #[serde(deserialize_with = "at_most::<MAX_GEO_NAMES, _, _>")]
@@ -174,8 +176,9 @@ impl Found {
                 verdicts.is_sorted_by(|a, b| a.name < b.name)
                     && verdicts.iter().all(|rule| is_name(&rule.name))
             }
-            Self::Route(Some(RouteAnswer { route, backend, geo, .. })) => {
+            Self::Route(Some(RouteAnswer { route, template, backend, geo, .. })) => {
                 is_name(route)
+                    && template.as_deref().is_none_or(is_template)
                     && geo.iter().all(|name| is_name(name))
                     && backend.as_ref().is_none_or(Backend::is_sound)
             }
@@ -198,6 +201,7 @@ impl RouteAnswer {
         Self {
             route: found.route.to_owned(),
             rule: u32::try_from(found.rule).unwrap_or(u32::MAX),
+            template: found.template.map(str::to_owned),
             backend: found.backend.cloned(),
             geo: found.geo.to_vec(),
         }
@@ -209,6 +213,7 @@ impl RouteAnswer {
         RouteMatch {
             route: &self.route,
             rule: usize::try_from(self.rule).unwrap_or(usize::MAX),
+            template: self.template.as_deref(),
             backend: self.backend.as_ref(),
             geo: &self.geo,
         }
@@ -272,6 +277,7 @@ mod tests {
         let good = RouteAnswer {
             route: name(253),
             rule: 0,
+            template: Some(name(1_024)),
             backend: Some(backend(name(253), Some(name(1)))),
             geo: vec![name(253); 16],
         };
@@ -279,6 +285,8 @@ mod tests {
         for bad in [
             RouteAnswer { route: name(254), ..good.clone() },
             RouteAnswer { route: name(0), ..good.clone() },
+            RouteAnswer { template: Some(name(1_025)), ..good.clone() },
+            RouteAnswer { template: Some(name(0)), ..good.clone() },
             RouteAnswer { geo: vec![name(254)], ..good.clone() },
             RouteAnswer { geo: vec![name(1); 17], ..good.clone() },
             RouteAnswer { backend: Some(backend(name(254), None)), ..good.clone() },

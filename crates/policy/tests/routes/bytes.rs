@@ -19,6 +19,8 @@ static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
             {"path": {"type": "Exact", "value": "/a"}, "queryParams": [{"name": "p", "value": "1"}]},
             {"path": {"type": "RegularExpression", "value": "/a/[^/]+/(c|d)*"}},
             {"headers": [{"type": "RegularExpression", "name": "x", "value": ".*(foo|bar)[0-9]{2}"}]},
+            {"path": {"type": "Template", "value": "/a/{x}/c"}, "method": "GET"},
+            {"path": {"type": "Template", "value": "/{x}/b/{y}"}},
             {"queryParams": [{"type": "RegularExpression", "name": "p", "value": "[a-z]*"}]},
         ], "backendRefs": [{"name": "one", "weight": 3, "port": 80}, {"name": "two"}]},
         {"backendRefs": [{"name": "one", "namespace": "other"}], "filters": [
@@ -38,9 +40,18 @@ static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
 fn search(table: &RouteTable) {
     let headers: &[(&[u8], &[u8])] = &[(b"x", b"1"), (b"y", b"a"), (b"x", b"foo12"), (b"", b"")];
     for host in [&b"a.example"[..], b"x.a.example", b"b.example:80", b"", b"\xff.example"] {
-        for path in
-            [&b"/a"[..], b"/a/b", b"/a/b/c", b"/a/x/ccd?p=1", b"/a?p=1&p=2", b"/?p=zz", b"/\xff", b"*", b"/"]
-        {
+        for path in [
+            &b"/a"[..],
+            b"/a/b",
+            b"/a/b/c",
+            b"/x/b/c",
+            b"/a/x/ccd?p=1",
+            b"/a?p=1&p=2",
+            b"/?p=zz",
+            b"/\xff",
+            b"*",
+            b"/",
+        ] {
             for (method, headers) in [(&b"GET"[..], headers), (b"PUT", &[])] {
                 let _ = table.find(&Facts { client: None, method, host, path, headers, dice: 1 << 31 });
             }

@@ -147,6 +147,32 @@ fn each_bad_field_is_named_with_its_reason() {
     assert_eq!(problems(&with("/kind", json!("HTTPRoute"))), [], "the document is right without a change");
 }
 
+#[test]
+fn a_bad_template_is_named_with_its_reason() {
+    let place = "/spec/rules/0/matches/0/path";
+    let found = |value: Value| problems(&with(place, json!({"type": "Template", "value": value})));
+    let long = "/{a}".repeat(257);
+    for (value, code, says) in [
+        (json!(5), "wrong_type", ""),
+        (json!(long), "too_long", ""),
+        (json!(""), "invalid", "must begin with /"),
+        (json!("a/{b}"), "invalid", "must begin with /"),
+        (json!("/{a}/b/{a}"), "invalid", "two elements are called {a}"),
+        (json!("/v{a}"), "invalid", "v{a} must be a whole element like {name}"),
+        (json!("/{a-b}"), "invalid", "{a-b} must be a whole element"),
+        (json!("/{a}//b"), "invalid", "must not contain //"),
+        (json!("/{a}/b?c"), "invalid", "must not contain ?"),
+        (json!("/a".repeat(33)), "invalid", "has 33 elements, at most 32 are allowed"),
+    ] {
+        let found = found(value.clone());
+        let [problem] = &found[..] else { panic!("{value}: {found:?}") };
+        assert_eq!((problem.pointer.as_str(), problem.code), (format!("{place}/value").as_str(), code));
+        assert!(problem.message.starts_with(says) || says.is_empty(), "{value}: {}", problem.message);
+    }
+    assert_eq!(found(json!("/repos/{owner}/{repo}")), []);
+    assert_eq!(found(json!(null)), [], "/ is the default");
+}
+
 /// A filter that names a geo rule.
 fn geo_rule(name: &str) -> Value {
     json!({"type": "ExtensionRef", "extensionRef": {"group": "tidegate.dev", "kind": "GeoRule", "name": name}})

@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use tidegate_policy::author::{Condition, Match, PathMatch, Route, Rule, ValueMatch};
 use tidegate_policy::decide::Facts;
 
-/// What wins: route, rule, and the name of the backend.
-pub type Winner = (String, usize, Option<String>);
+/// What wins: route, rule, the template that took the path, and the name of the
+/// backend.
+pub type Winner = (String, usize, Option<String>, Option<String>);
 
 pub fn find(routes: &[Route], facts: &Facts<'_>) -> Option<Winner> {
     if !facts.path.starts_with(b"/") {
@@ -24,26 +25,35 @@ pub fn find(routes: &[Route], facts: &Facts<'_>) -> Option<Winner> {
                     if holds(wanted, facts) {
                         let age = (route.created.is_none(), route.created, full_name(route));
                         let key = (Reverse(specificity), precedence(wanted), age, index, place);
-                        found.push((key, route, index, rule));
+                        found.push((key, route, index, rule, wanted));
                     }
                 }
             }
         }
     }
-    let (_, route, index, rule) = found.into_iter().min_by(|one, other| one.0.cmp(&other.0))?;
-    Some((route.name.clone(), index, backend(rule, facts.dice)))
+    let (_, route, index, rule, wanted) = found.into_iter().min_by(|one, other| one.0.cmp(&other.0))?;
+    let template = match &wanted.path {
+        PathMatch::Template(template) => Some(template.pattern().to_owned()),
+        _ => None,
+    };
+    Some((route.name.clone(), index, template, backend(rule, facts.dice)))
 }
 
 fn full_name(route: &Route) -> String {
     format!("{}/{}", route.namespace.as_deref().unwrap_or("default"), route.name)
 }
 
-/// Exact path, regex, longest prefix; then method, headers, query parameters.
+/// Exact path, template (more literal elements, then those further left), regex,
+/// longest prefix; then method, headers, query parameters.
 fn precedence(wanted: &Match) -> impl Ord + use<> {
     let path = match &wanted.path {
-        PathMatch::Exact(_) => (0, Reverse(0)),
-        PathMatch::Regex(_) => (1, Reverse(0)),
-        PathMatch::Prefix(prefix) => (2, Reverse(prefix.trim_end_matches('/').len())),
+        PathMatch::Exact(_) => (0, Reverse(0), vec![]),
+        PathMatch::Template(template) => {
+            let opens: Vec<_> = template.pattern().split('/').map(|element| element.contains('{')).collect();
+            (1, Reverse(opens.iter().filter(|is_open| !**is_open).count()), opens)
+        }
+        PathMatch::Regex(_) => (2, Reverse(0), vec![]),
+        PathMatch::Prefix(prefix) => (3, Reverse(prefix.trim_end_matches('/').len()), vec![]),
     };
     (path, wanted.method.is_none(), Reverse(wanted.headers.len()), Reverse(wanted.query.len()))
 }
@@ -89,12 +99,22 @@ fn holds(wanted: &Match, facts: &Facts<'_>) -> bool {
 fn path_holds(wanted: &PathMatch, path: &[u8]) -> bool {
     match wanted {
         PathMatch::Exact(value) => path == value.as_bytes(),
+        PathMatch::Template(template) => template_holds(template.pattern(), path),
         PathMatch::Prefix(prefix) => {
             let prefix = prefix.trim_end_matches('/').as_bytes();
             path == prefix || (path.starts_with(prefix) && path[prefix.len()] == b'/')
         }
         PathMatch::Regex(regex) => regex_holds(regex.pattern(), path),
     }
+}
+
+/// By a regex in its place.
+fn template_holds(pattern: &str, path: &[u8]) -> bool {
+    let open = |element: &str| match element.contains('{') {
+        true => "[^/]+".to_owned(),
+        false => regex::escape(element),
+    };
+    regex_holds(&format!("(?s-u:{})", pattern.split('/').map(open).collect::<Vec<_>>().join("/")), path)
 }
 
 fn header_holds(wanted: &Condition, facts: &Facts<'_>) -> bool {

@@ -30,5 +30,5 @@ fn document(name: &str, hostnames: &[&str], rules: Value) -> Value {
 fn winner(table: &RouteTable, facts: &Facts<'_>) -> Option<linear::Winner> {
     let found = table.find(facts)?;
     let backend = found.backend.map(|backend| backend.name.clone());
-    Some((found.route.to_owned(), found.rule, backend))
+    Some((found.route.to_owned(), found.rule, found.template.map(str::to_owned), backend))
 }

@@ -27,9 +27,25 @@ const HOSTS: &[&str] = &[
 const PATHS: &[&str] = &["/", "/a", "/a/", "/a/b", "/a/b/", "/b", "/ab", "/a/b/c"];
 const REGEXES: &[&str] =
     &["/a/.*", "/.*", "/a", "(/[ab])+", "/a/b(/c)?", "/[^/]*/b/?", "/ab?|/b", "(?i)/A/.*"];
+const TEMPLATES: &[&str] = &[
+    "/",
+    "/a",
+    "/{x}",
+    "/a/{x}",
+    "/{x}/b",
+    "/{x}/{y}",
+    "/{y}/{x}",
+    "/{x}/",
+    "/a/{x}/",
+    "/a/{x}/c",
+    "/{x}/b/c",
+    "/a/b/{x}",
+    "/{x}/{y}/c",
+    "/{x}/{y}/{z}",
+];
 const TARGETS: &[&str] = &[
-    "/", "/a", "/a/", "/a/b", "/a/b/", "/a/b/c", "/b", "/b/b", "/ab", "/A/x", "//", "/a//b", "/c", "", "*",
-    "/a\u{e9}",
+    "/", "/a", "/a/", "/a/b", "/a/b/", "/a/b/c", "/a/b/c/", "/x/b/c", "/x//c", "/a/x/x", "/b", "/b/b", "/ab",
+    "/A/x", "//", "/a//b", "/c", "", "*", "/a\u{e9}",
 ];
 const QUERIES: &[&str] = &["", "?", "?p=1", "?p=2&p=1", "?p=1&q=1", "?q=1&p=1#x", "?q", "?p=11", "#?p=1"];
 const VALUES: &[&str] = &["1", "2", "11", "1,2"];
@@ -46,7 +62,9 @@ fn condition(names: &'static [&'static str]) -> impl Strategy<Value = Value> {
 fn path() -> impl Strategy<Value = Value> {
     let plain = (select(&["Exact", "PathPrefix"][..]), select(PATHS));
     let regex = (Just("RegularExpression"), select(REGEXES));
-    prop_oneof![4 => plain, 1 => regex].prop_map(|(kind, value)| json!({"type": kind, "value": value}))
+    let template = (Just("Template"), select(TEMPLATES));
+    prop_oneof![4 => plain, 1 => regex, 2 => template]
+        .prop_map(|(kind, value)| json!({"type": kind, "value": value}))
 }
 
 fn one_match() -> impl Strategy<Value = Value> {

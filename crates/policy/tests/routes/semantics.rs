@@ -74,6 +74,133 @@ fn a_regex_is_not_hidden_by_a_longer_prefix_nor_beats_by_length() {
     check_paths(&table, &[("/a/b/c/d", Some("1")), ("/x/d", Some("3"))]);
 }
 
+fn template(value: &str) -> Value {
+    json!({"path": {"type": "Template", "value": value}})
+}
+
+#[test]
+fn a_template_comes_after_the_exact_path_and_before_regex_and_prefix() {
+    let table = rules(&[
+        json!({"path": {"value": "/a/b"}}),
+        json!({"path": {"type": "RegularExpression", "value": "/a/.*"}}),
+        template("/a/{x}"),
+        json!({"path": {"type": "Exact", "value": "/a/b"}}),
+        // All literal, and a template all the same.
+        template("/a/b"),
+    ]);
+    check_paths(
+        &table,
+        &[("/a/b", Some("3")), ("/a/c", Some("2")), ("/a/b/", Some("1")), ("/a/c/d", Some("1"))],
+    );
+}
+
+#[test]
+fn an_open_element_takes_one_that_is_not_empty() {
+    let table = rules(&[template("/a/{x}"), template("/{x}/{y}/"), template("/b/{x}/c")]);
+    check_paths(
+        &table,
+        &[
+            ("/a/b", Some("0")),
+            ("/a/b?x=/", Some("0")),
+            ("/a/%2F", Some("0")),
+            ("/a/{x}", Some("0")),
+            ("/a/", None),
+            ("/a", None),
+            ("/a/b/c", None),
+            ("/a//b", None),
+            ("/a/b/", Some("1")),
+            ("/A/b", None),
+            ("/b/x/c", Some("2")),
+            ("/b//c", None),
+            ("/b/x/y/c", None),
+        ],
+    );
+    let find = |path| table.find(&Facts { path, ..Facts::default() }).map(|found| found.rule);
+    assert_eq!(find(b"/a/\xff\n\0"), Some(0), "any bytes");
+}
+
+#[test]
+fn of_two_templates_the_more_literal_wins_then_the_one_literal_further_left() {
+    let table = rules(&[
+        template("/{a}/{b}/{c}"),
+        template("/{a}/b/c"),
+        template("/a/{b}/{c}"),
+        template("/a/{b}/c"),
+        template("/{a}/b/{c}"),
+    ]);
+    check_paths(
+        &table,
+        &[
+            ("/a/b/c", Some("3")),
+            ("/x/b/c", Some("1")),
+            ("/a/b/x", Some("2")),
+            ("/x/b/x", Some("4")),
+            ("/x/x/c", Some("0")),
+        ],
+    );
+}
+
+#[test]
+fn a_template_whose_match_asks_for_more_gives_way_to_the_next() {
+    let with =
+        |path: &str, method: &str| json!({"path": {"type": "Template", "value": path}, "method": method});
+    let table = rules(&[
+        with("/a/{x}", "POST"),
+        with("/{x}/b", "PUT"),
+        template("/{x}/{y}"),
+        json!({"path": {"value": "/"}}),
+        with("/a/{other}", "DELETE"),
+    ]);
+    let rule = |method, path| taken_by(&table, method, Get("h", path, &[])).unwrap().replace("r/", "");
+    assert_eq!(rule("POST", "/a/b"), "0");
+    assert_eq!(rule("DELETE", "/a/b"), "4", "names do not count");
+    assert_eq!(rule("PUT", "/a/b"), "1");
+    assert_eq!(rule("GET", "/a/b"), "2");
+    assert_eq!(rule("GET", "/a"), "3");
+}
+
+#[test]
+fn the_template_that_took_the_path_names_it() {
+    let table = rules(&[template("/a/{x}"), json!({"path": {"value": "/"}})]);
+    let label = |path| table.find(&Facts { path, ..Facts::default() }).unwrap().template;
+    assert_eq!(label(b"/a/1?x"), Some("/a/{x}"));
+    assert_eq!(label(b"/a"), None);
+}
+
+#[test]
+fn a_template_has_32_elements_and_a_longer_path_is_none_of_its() {
+    let table = rules(&[template(&"/a".repeat(32)), json!({"path": {"value": "/"}})]);
+    let of = |len| rule_for(&table, &"/a".repeat(len));
+    assert_eq!([of(31), of(32), of(33), of(1_000)].map(Option::unwrap), ["1", "0", "1", "1"]);
+}
+
+#[test]
+fn many_templates_that_take_one_path_are_ordered_right() {
+    // Every choice of open elements, the worst to search: each takes the path.
+    const LEN: u32 = 6;
+    let open = |choice: u32| {
+        (0..LEN).map(|i| if choice >> i & 1 == 1 { format!("/{{e{i}}}") } else { "/a".to_owned() }).collect()
+    };
+    let matches = |choice: u32| {
+        let path: String = open(choice);
+        json!({"path": {"type": "Template", "value": path},
+            "headers": [{"type": "RegularExpression", "name": "x", "value": format!(".*,{choice},.*")}]})
+    };
+    let routes: Vec<_> = (0..1 << LEN)
+        .map(|choice| read(&document(&format!("r{choice}"), &[], json!([{"matches": [matches(choice)]}]))))
+        .collect();
+    let table = table_of(&routes);
+    let path = "/a".repeat(LEN as usize);
+    // Fewest open first; then the one whose first open element is further right.
+    let mut order: Vec<u32> = (0..1 << LEN).collect();
+    order.sort_by_key(|choice| (choice.count_ones(), choice.reverse_bits()));
+    for (at, first) in order.iter().enumerate() {
+        let allowed: String = order[at..].iter().map(|choice| format!(",{choice},")).collect();
+        let found = taken_by(&table, "GET", Get("h", &path, &[("x", &allowed)]));
+        assert_eq!(found, Some(format!("r{first}/0")));
+    }
+}
+
 #[test]
 fn a_method_beats_headers_and_headers_beat_query() {
     let header = |name: &str| json!({"name": name, "value": "1"});
@@ -385,7 +512,7 @@ fn backend_for(backends: Value, dice: u32) -> Option<String> {
         read(&document("other", &[], json!([{"backendRefs": [{"name": "never"}]}]))),
     ]);
     let facts = Facts { path: b"/", method: b"GET", dice, ..Facts::default() };
-    let (route, _, backend) = winner(&table, &facts).unwrap();
+    let (route, _, _, backend) = winner(&table, &facts).unwrap();
     assert_eq!(route, "r", "a rule that cannot answer still wins");
     backend
 }

@@ -3,15 +3,21 @@
 use std::collections::BTreeMap;
 
 use super::tables::Tables;
-use super::{CompileError, MAX_CANDIDATES, index_of};
+use super::{CompileError, MAX_CANDIDATES, index_of, templates};
 use crate::author::{Match, PathMatch};
 use crate::route::layout::{Layout, PathRow, Span};
 
 /// One trie for each group of hostnames.
 #[derive(Default)]
 pub(super) struct Paths<'r> {
-    roots: Vec<Path<'r>>,
+    groups: Vec<Group<'r>>,
     candidates: usize,
+}
+
+#[derive(Default)]
+struct Group<'r> {
+    paths: Path<'r>,
+    templates: templates::Node<'r>,
 }
 
 #[derive(Default)]
@@ -23,7 +29,7 @@ struct Path<'r> {
 }
 
 /// A match at a node of its path.
-struct Candidate {
+pub(super) struct Candidate {
     rank: u32,
     /// The path alone is enough.
     is_certain: bool,
@@ -32,8 +38,8 @@ struct Candidate {
 impl<'r> Paths<'r> {
     /// Begins another trie.
     pub fn group(&mut self) -> Result<u32, CompileError> {
-        let group = index_of(self.roots.len())?;
-        self.roots.push(Path::default());
+        let group = index_of(self.groups.len())?;
+        self.groups.push(Group::default());
         Ok(group)
     }
 
@@ -42,13 +48,15 @@ impl<'r> Paths<'r> {
         if self.candidates > MAX_CANDIDATES {
             return Err(CompileError::TooLarge);
         }
-        let Some(root) = usize::try_from(group).ok().and_then(|group| self.roots.get_mut(group)) else {
+        let Some(group) = usize::try_from(group).ok().and_then(|group| self.groups.get_mut(group)) else {
             return Ok(());
         };
+        let root = &mut group.paths;
         let is_plain = wanted.method.is_none() && wanted.headers.is_empty() && wanted.query.is_empty();
         let candidate = |is_certain| Candidate { rank, is_certain };
         match &wanted.path {
             PathMatch::Exact(path) => root.descend(elements(path.as_bytes())).exact.push(candidate(is_plain)),
+            PathMatch::Template(template) => group.templates.insert(template, candidate(is_plain)),
             PathMatch::Prefix(path) => {
                 let path = path.strip_suffix('/').unwrap_or(path);
                 let elements = elements(path.as_bytes()).filter(|_| !path.is_empty());
@@ -66,14 +74,15 @@ impl<'r> Paths<'r> {
 
     /// Writes the tries level by level.
     pub fn lay_out(mut self, tables: &mut Tables, layout: &mut Layout) -> Result<(), CompileError> {
-        layout.groups = index_of(self.roots.len())?;
-        let mut level: Vec<_> = self.roots.iter_mut().map(|root| (Span::default(), root)).collect();
+        layout.groups = index_of(self.groups.len())?;
+        let mut level: Vec<_> =
+            self.groups.iter_mut().map(|group| (Span::default(), &mut group.paths)).collect();
         while !level.is_empty() {
             let mut next = Vec::new();
             for (label, node) in level {
                 let mut list = |candidates: &mut Vec<Candidate>| -> Result<u32, CompileError> {
                     let reachable = reachable(candidates);
-                    layout.candidates.extend(reachable.iter().map(|candidate| candidate.rank));
+                    layout.candidates.extend(reachable.iter().map(Candidate::rank));
                     index_of(reachable.len())
                 };
                 let exact = list(&mut node.exact)?;
@@ -87,7 +96,13 @@ impl<'r> Paths<'r> {
             }
             level = next;
         }
-        Ok(())
+        templates::lay_out(self.groups.iter_mut().map(|group| &mut group.templates), tables, layout)
+    }
+}
+
+impl Candidate {
+    pub fn rank(&self) -> u32 {
+        self.rank
     }
 }
 
@@ -103,7 +118,7 @@ fn elements(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// The candidates in the order of rank, up to the first that asks for nothing
 /// but the path: behind it none can win.
-fn reachable(candidates: &mut Vec<Candidate>) -> &[Candidate] {
+pub(super) fn reachable(candidates: &mut Vec<Candidate>) -> &[Candidate] {
     candidates.sort_by_key(|candidate| candidate.rank);
     if let Some(last) = candidates.iter().position(|candidate| candidate.is_certain) {
         candidates.truncate(last.saturating_add(1));

@@ -6,6 +6,7 @@ use super::super::geo;
 use super::super::names::{is_subdomain, is_token, path_problem};
 use super::super::pattern::Regex;
 use super::super::reader::{Object, Place, Problems};
+use super::super::template::Template;
 use super::super::{Condition, Match, PathMatch, Rule, ValueMatch};
 use super::{default_match, namespace};
 use crate::route::{Backend, Method};
@@ -27,6 +28,8 @@ const MAX_BAD_REGEXES: usize = 8;
 
 const RULE: &[&str] =
     &["name", "matches", "filters", "backendRefs", "timeouts", "retry", "sessionPersistence"];
+/// The types of a path; `Template` is Tidegate's own.
+const PATH_TYPES: &[&str] = &["Exact", "PathPrefix", "RegularExpression", "Template"];
 const FILTERS: &[&str] = &[
     "RequestHeaderModifier",
     "ResponseHeaderModifier",
@@ -171,7 +174,7 @@ impl<'p> Reader<'p> {
     fn path(&mut self, place: &Place<'_>) -> Option<PathMatch> {
         let fields = place.object(&["type", "value"], self.problems)?;
         let kind = match fields.get("type") {
-            Some(place) => place.one_of(&["Exact", "PathPrefix", "RegularExpression"], self.problems)?,
+            Some(place) => place.one_of(PATH_TYPES, self.problems)?,
             None => "PathPrefix",
         };
         let Some(place) = fields.get("value") else {
@@ -179,12 +182,15 @@ impl<'p> Reader<'p> {
             return Some(match kind {
                 "Exact" => PathMatch::Exact(value),
                 "PathPrefix" => PathMatch::Prefix(value),
+                "Template" => PathMatch::Template(Template::parse(&value).ok()?),
                 _ => PathMatch::Regex(Regex::compile(&value).ok()?),
             });
         };
         let value = place.text(0, 1024, self.problems)?;
-        if kind == "RegularExpression" {
-            return Some(PathMatch::Regex(self.path_regex(&place, value)?));
+        match kind {
+            "RegularExpression" => return Some(PathMatch::Regex(self.path_regex(&place, value)?)),
+            "Template" => return Some(PathMatch::Template(self.template(&place, value)?)),
+            _ => {}
         }
         if let Some(problem) = path_problem(value) {
             place.note(self.problems, "invalid", problem);
@@ -192,6 +198,16 @@ impl<'p> Reader<'p> {
         }
         let value = value.to_owned();
         Some(if kind == "Exact" { PathMatch::Exact(value) } else { PathMatch::Prefix(value) })
+    }
+
+    fn template(&mut self, place: &Place<'_>, pattern: &str) -> Option<Template> {
+        match Template::parse(pattern) {
+            Ok(template) => Some(template),
+            Err(error) => {
+                place.note(self.problems, "invalid", error.to_string());
+                None
+            }
+        }
     }
 
     fn path_regex(&mut self, place: &Place<'_>, pattern: &str) -> Option<Regex> {
