@@ -155,7 +155,7 @@ fn tables() -> Result<Tables> {
         bans: BanTable::new(entries(&BANS)?, AddressTable::empty()),
         countries: CountryTable::from_bytes(CountryTable::encode(ranges.into_iter())?)?,
         geo: Arc::new(GeoRules::new(rules)),
-        routes: Arc::new(RouteTable::from_bytes(&author::compile(&routes)?)?),
+        routes: Arc::new(RouteTable::from_bytes(&author::compile(&routes, &author::Backends::new())?)?),
     })
 }
 

@@ -310,8 +310,9 @@ mod tests {
 
     #[test]
     fn clusters_are_named_as_the_template_says() {
-        let full = Backend { name: "shop".into(), namespace: Some("prod".into()), port: Some(8080) };
-        let bare = Backend { name: "a{port}b".into(), namespace: None, port: None };
+        let full =
+            Backend { name: "shop".into(), namespace: Some("prod".into()), port: Some(8080), target: None };
+        let bare = Backend { name: "a{port}b".into(), namespace: None, port: None, target: None };
         let istio = "outbound|{port}||{name}.{namespace}.svc.cluster.local";
         assert_eq!(cluster_name("{name}", &full), "shop");
         assert_eq!(cluster_name(istio, &full), "outbound|8080||shop.prod.svc.cluster.local");

@@ -33,7 +33,7 @@ pub fn compare(
         Found::Route(direct) => {
             let direct = direct.as_ref().map(RouteAnswer::finding);
             let cached = tables.routes.find(facts);
-            (direct != cached).then(|| (of_route(direct.as_ref()), of_route(cached.as_ref())))
+            (direct != cached).then(|| of_routes(direct.as_ref(), cached.as_ref()))
         }
     }?;
     Some(Mismatch {
@@ -80,6 +80,12 @@ fn of_geo(found: &GeoAnswer, other: &GeoAnswer) -> String {
         }
     }
     text
+}
+
+/// Both answers, of which a person can see that they differ.
+fn of_routes(direct: Option<&RouteMatch<'_>>, cached: Option<&RouteMatch<'_>>) -> (String, String) {
+    let (direct, cached) = (of_route(direct), of_route(cached));
+    if direct == cached { ([&direct, ", other filters"].concat(), cached) } else { (direct, cached) }
 }
 
 /// `shop rule 2 by /orders/{id} to backend.prod:8080, geo eu`.
@@ -140,9 +146,18 @@ mod tests {
         let other = GeoAnswer { country: None, verdicts: vec![rule("eu", false, None)] };
         assert_eq!(of_geo(&geo, &other), "DE: law 451 globally");
         assert_eq!(of_geo(&other, &geo), "unknown");
-        let backend = Backend { name: "b".to_owned(), namespace: Some("n".to_owned()), port: Some(80) };
+        let backend =
+            Backend { name: "b".to_owned(), namespace: Some("n".to_owned()), port: Some(80), target: None };
         let geo = ["eu".to_owned()];
-        let found = RouteMatch { route: "shop", rule: 2, template: None, backend: Some(&backend), geo: &geo };
+        let found = RouteMatch {
+            route: "shop",
+            rule: 2,
+            template: None,
+            backend: Some(&backend),
+            geo: &geo,
+            action: None,
+            backend_action: None,
+        };
         assert_eq!(of_route(Some(&found)), "shop rule 2 to b.n:80, geo eu");
         let found = RouteMatch { template: Some("/orders/{id}"), geo: &[], ..found };
         assert_eq!(of_route(Some(&found)), "shop rule 2 by /orders/{id} to b.n:80");
@@ -152,7 +167,15 @@ mod tests {
     #[test]
     fn a_long_answer_is_cut_between_characters() {
         let name = "\u{e9}".repeat(MAX_FOUND);
-        let found = RouteMatch { route: &name, rule: 0, template: None, backend: None, geo: &[] };
+        let found = RouteMatch {
+            route: &name,
+            rule: 0,
+            template: None,
+            backend: None,
+            geo: &[],
+            action: None,
+            backend_action: None,
+        };
         let text = shortened(of_route(Some(&found)));
         assert!(text.len() <= MAX_FOUND && text.len() > MAX_FOUND - 4, "{}", text.len());
     }

@@ -69,7 +69,7 @@ fn pass(path: &str) -> Found {
         "ip" => Found::Ip(IpFinding::Clear),
         "geo" => Found::Geo(GeoAnswer::default()),
         _ => {
-            let backend = Backend { name: "shop".to_owned(), namespace: None, port: None };
+            let backend = Backend { name: "shop".to_owned(), namespace: None, port: None, target: None };
             let backend = Some(backend);
             Found::Route(Some(RouteAnswer {
                 route: "r".to_owned(),
@@ -77,6 +77,8 @@ fn pass(path: &str) -> Found {
                 template: Some("/{p}".to_owned()),
                 backend,
                 geo: Vec::new(),
+                action: None,
+                backend_action: None,
             }))
         }
     }
@@ -94,6 +96,7 @@ fn every_backend_has_its_cluster_and_few_are_kept() {
         name: format!("b{}", i.wrapping_mul(7_919) % 10_007),
         namespace: None,
         port: Some(u16::try_from(i % 3).unwrap()),
+        target: None,
     };
     for i in (0..12_000).chain(0..100) {
         let backend = backend(i);

@@ -11,6 +11,7 @@
 
 mod compile;
 mod document;
+mod duration;
 mod flags;
 mod geo;
 mod names;
@@ -19,7 +20,7 @@ mod reader;
 mod template;
 
 pub use crate::route::Method;
-pub use compile::{CompileError, MAX_AUTOMATA, compile};
+pub use compile::{Backends, CompileError, MAX_AUTOMATA, compile};
 pub use document::{MAX_ROUTE_AUTOMATA, read};
 pub use flags::{read_flag, read_flags, write_flags, write_state};
 pub use geo::{is_listed, read_geo_rule};
@@ -28,6 +29,7 @@ pub use reader::{MAX_PROBLEMS, Problem};
 pub use template::{Element, Template, TemplateError};
 
 use crate::route::Backend;
+use crate::route::action::Action;
 
 /// An HTTPRoute, as far as it matters for requests.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,12 +54,36 @@ pub struct Rule {
     pub name: Option<String>,
     /// It takes what any of these takes; [`read`] fills in the default.
     pub matches: Vec<Match>,
-    /// Where its requests go, with weights from 0 to 1,000,000.
-    pub backends: Vec<(Backend, u32)>,
+    /// Where its requests go.
+    pub backends: Vec<BackendRef>,
     /// Names of the geo rules that its requests must pass, each once: its
-    /// `ExtensionRef` filters of group `tidegate.dev` and kind `GeoRule`. No other
-    /// filter is supported yet.
+    /// `ExtensionRef` filters of group `tidegate.dev` and kind `GeoRule`.
     pub geo: Vec<String>,
+    /// Its other filters, its timeouts and retries.
+    pub action: Action,
+}
+
+/// One of the backends of a rule.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BackendRef {
+    /// Who that is.
+    pub to: Referent,
+    /// Its part of the requests, from 0 to 1,000,000.
+    pub weight: u32,
+    /// The filters for the requests that it gets.
+    pub action: Action,
+}
+
+/// What a backendRef names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Referent {
+    /// A Service: a backend of the API if that has one of this name and neither
+    /// the reference nor its route gives a namespace; else a cluster of Envoy's.
+    Service(Backend),
+    /// A backend of the API: kind `Backend` of group `tidegate.dev`.
+    Api(String),
+    /// Something of another kind, in words: its share is answered with 500.
+    Foreign(String),
 }
 
 /// One way to match: everything in it must hold.

@@ -34,11 +34,14 @@
 //! - Routes of unknown age are younger than all others. A route without
 //!   namespace sorts as `default/<name>`.
 
+pub mod action;
 pub(crate) mod layout;
 mod load;
 mod request;
 mod template;
 mod trie;
+
+use std::sync::Arc;
 
 use regex_automata::dfa::{Automaton, sparse};
 use regex_automata::{Anchored, Input};
@@ -48,6 +51,7 @@ pub use load::RouteLoad;
 
 use crate::decide::Facts;
 use crate::wire::WireError;
+use action::{Action, Redirect};
 pub(crate) use layout::MAX_GEO_NAMES;
 use layout::{ConditionRow, MAX_NAME, MAX_TEMPLATE, PathTest, Span, Test};
 use request::{HostName, Request};
@@ -61,6 +65,7 @@ pub struct RouteTable {
     geo: Vec<String>,
     shares: Vec<Share>,
     backends: Vec<Backend>,
+    actions: Vec<Arc<Action>>,
     matches: Vec<Match>,
     conditions: Vec<ConditionRow>,
     query_names: Vec<serde_bytes::ByteBuf>,
@@ -87,6 +92,23 @@ pub struct RouteMatch<'t> {
     pub backend: Option<&'t Backend>,
     /// Names of the geo rules that it must pass, in the rule's order.
     pub geo: &'t [String],
+    /// What else the rule does with it.
+    pub action: Option<&'t Arc<Action>>,
+    /// What the backend that was chosen has done with it besides.
+    pub backend_action: Option<&'t Arc<Action>>,
+}
+
+impl<'t> RouteMatch<'t> {
+    /// What is done with the request: of the rule, then of the backend.
+    pub fn actions(&self) -> impl Iterator<Item = &'t Arc<Action>> + use<'t> {
+        self.action.into_iter().chain(self.backend_action)
+    }
+
+    /// Where the request is sent instead of to a backend.
+    #[must_use]
+    pub fn redirect(&self) -> Option<&'t Redirect> {
+        self.actions().find_map(|action| action.redirect.as_ref())
+    }
 }
 
 /// Where a rule sends its requests.
@@ -98,6 +120,39 @@ pub struct Backend {
     pub namespace: Option<String>,
     /// Its port, where given.
     pub port: Option<u16>,
+    /// Where it is, when it is a backend of the API; `None`: Envoy has a cluster
+    /// of it.
+    pub target: Option<Target>,
+}
+
+/// An upstream that Envoy's configuration does not know.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Target {
+    /// A DNS name, or an address (v6 without brackets).
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// How it is spoken to over TLS; `None`: in the clear.
+    pub tls: Option<TargetTls>,
+}
+
+/// How a backend is spoken to over TLS. Its certificate is always verified.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize)]
+pub struct TargetTls {
+    /// The name that is asked for and that the certificate must have.
+    pub sni: String,
+    /// Whose certificates are trusted: Envoy's cluster `tidegate-dynamic-tls-<trust>`
+    /// knows; `None`: the system's roots.
+    pub trust: Option<String>,
+}
+
+impl Target {
+    fn is_sound(&self) -> bool {
+        let is_word = |text: &str| is_name(text) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let tls = self.tls.as_ref();
+        is_word(&self.host)
+            && tls.is_none_or(|tls| is_word(&tls.sni) && tls.trust.as_deref().is_none_or(is_word))
+    }
 }
 
 impl Backend {
@@ -106,7 +161,9 @@ impl Backend {
     #[must_use]
     pub(crate) fn is_sound(&self) -> bool {
         let is_part = |name: &str| is_name(name) && name.bytes().all(|byte| byte.is_ascii_graphic());
-        is_part(&self.name) && self.namespace.as_deref().is_none_or(is_part)
+        is_part(&self.name)
+            && self.namespace.as_deref().is_none_or(is_part)
+            && self.target.as_ref().is_none_or(Target::is_sound)
     }
 }
 
@@ -126,10 +183,12 @@ struct Rule {
     index: usize,
     shares: Span,
     geo: Span,
+    action: Option<u32>,
 }
 
 struct Share {
     backend: Option<usize>,
+    action: Option<u32>,
     /// Weights of this and the rule's earlier shares together.
     up_to: u32,
 }
@@ -162,6 +221,7 @@ impl RouteTable {
             geo: Vec::new(),
             shares: Vec::new(),
             backends: Vec::new(),
+            actions: Vec::new(),
             matches: Vec::new(),
             conditions: Vec::new(),
             query_names: Vec::new(),
@@ -334,12 +394,20 @@ impl RouteTable {
         let point = u64::from(dice).saturating_mul(u64::from(total)) >> 32;
         let chosen = shares.get(shares.partition_point(|share| u64::from(share.up_to) <= point));
         let backend = chosen.and_then(|share| self.backends.get(share.backend?));
-        let geo = slice(&self.geo, rule.geo)?;
         let template = match won.path {
             PathTest::Template(pattern) => template_at(&self.text, pattern),
             PathTest::Known | PathTest::Regex(_) => None,
         };
-        Some(RouteMatch { route: at(&self.routes, rule.route)?, rule: rule.index, template, backend, geo })
+        let action_of = |index: Option<u32>| index.and_then(|index| at(&self.actions, index));
+        Some(RouteMatch {
+            route: at(&self.routes, rule.route)?,
+            rule: rule.index,
+            template,
+            backend,
+            geo: slice(&self.geo, rule.geo)?,
+            action: action_of(rule.action),
+            backend_action: chosen.and_then(|share| action_of(share.action)),
+        })
     }
 }
 

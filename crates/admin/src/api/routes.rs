@@ -118,7 +118,7 @@ fn check(document: Value, world: &World) -> Answer<(String, BTreeSet<String>)> {
     if size > SURELY_FITS || has_regex(&route) {
         let mut all: Vec<author::Route> = others().map(|info| info.says.clone()).collect();
         all.push(route);
-        author::compile(&all).map_err(|error| {
+        author::compile(&all, &author::Backends::new()).map_err(|error| {
             Problem::field("", "too_many", format!("with this route, {error}; remove others first"))
         })?;
     }

@@ -37,6 +37,6 @@ impl Says for author::Route {
 impl World {
     /// The bytes of the route table.
     pub(super) fn compile_routes(&mut self) -> Vec<u8> {
-        self.lay_out_documents(author::compile)
+        self.lay_out_documents(|routes| author::compile(routes, &author::Backends::new()))
     }
 }

@@ -69,7 +69,10 @@ impl Feed {
     /// # Panics
     /// When they do not compile.
     pub fn set_route_list(&mut self, routes: &[author::Route]) {
-        self.set_whole(WholeTable::Routes, author::compile(routes).expect("routes"));
+        self.set_whole(
+            WholeTable::Routes,
+            author::compile(routes, &author::Backends::new()).expect("routes"),
+        );
     }
 
     /// Replaces the allow list, each until a second of this service's clock.

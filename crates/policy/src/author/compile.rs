@@ -7,10 +7,10 @@ mod templates;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Match, PathMatch, Route, Rule, ValueMatch};
+use super::{Match, PathMatch, Referent, Route, Rule, ValueMatch};
 use crate::route::layout::MAX_LIST;
 use crate::route::layout::{HostRow, Layout, MatchRow, PathTest, RuleRow, ShareRow, Span};
-use crate::route::{MAX_ROUTE_TABLE, ROUTES_FORMAT};
+use crate::route::{Backend, MAX_ROUTE_TABLE, ROUTES_FORMAT, Target};
 use crate::wire::{WireError, encode};
 use paths::Paths;
 use tables::Tables;
@@ -44,16 +44,20 @@ pub enum CompileError {
     Wire(#[from] WireError),
 }
 
+/// The backends of the API, by name.
+pub type Backends = BTreeMap<String, Target>;
+
 /// The table of these routes. The order in which they come does not matter: the
-/// same routes always make the same bytes.
+/// same routes always make the same bytes. `backends`: those that their references
+/// can name besides clusters of Envoy's.
 ///
 /// # Errors
 /// See [`CompileError`].
-pub fn compile(routes: &[Route]) -> Result<Vec<u8>, CompileError> {
+pub fn compile(routes: &[Route], backends: &Backends) -> Result<Vec<u8>, CompileError> {
     let routes = by_precedence(routes)?;
     let mut layout = Layout::default();
     let mut tables = Tables::new(&routes);
-    let ranks = lay_out_matches(&routes, &mut tables, &mut layout)?;
+    let ranks = lay_out_matches(&routes, backends, &mut tables, &mut layout)?;
     lay_out_hosts(&routes, &ranks, &mut tables, &mut layout)?;
     tables.finish(&mut layout);
     if !layout.can_be_read() {
@@ -85,6 +89,7 @@ type Ranks<'r> = Vec<Vec<(u32, &'r Match)>>;
 
 fn lay_out_matches<'r>(
     routes: &[&'r Route],
+    backends: &Backends,
     tables: &mut Tables,
     layout: &mut Layout,
 ) -> Result<Ranks<'r>, CompileError> {
@@ -93,10 +98,12 @@ fn lay_out_matches<'r>(
         layout.routes.push(route.name.clone());
         for (index, rule) in route.rules.iter().enumerate() {
             let row = index_of(layout.rules.len())?;
-            let shares = lay_out_shares(route, rule, tables, layout)?;
+            let shares = lay_out_shares(route, rule, backends, tables, layout)?;
             let geo = index_of(rule.geo.len())?;
             layout.geo.extend(rule.geo.iter().cloned());
-            layout.rules.push(RuleRow { route: index_of(position)?, index: index_of(index)?, shares, geo });
+            let action = tables.action(&rule.action, route.namespace.as_ref(), layout)?;
+            let (route, index) = (index_of(position)?, index_of(index)?);
+            layout.rules.push(RuleRow { route, index, shares, geo, action });
             matches.extend(rule.matches.iter().map(|wanted| (row, position, wanted)));
         }
     }
@@ -121,21 +128,39 @@ fn lay_out_matches<'r>(
     Ok(ranks)
 }
 
-/// A rule's shares; a backend without a namespace is in its route's.
+/// A rule's shares. What cannot be resolved keeps its share, and nobody answers it.
 fn lay_out_shares(
     route: &Route,
     rule: &Rule,
+    backends: &Backends,
     tables: &mut Tables,
     layout: &mut Layout,
 ) -> Result<u32, CompileError> {
     let before = layout.shares.len();
-    for (backend, weight) in rule.backends.iter().filter(|(_, weight)| *weight > 0) {
-        let mut backend = backend.clone();
-        backend.namespace = backend.namespace.or_else(|| route.namespace.clone());
-        let backend = Some(tables.backend(backend, layout)?);
-        layout.shares.push(ShareRow { backend, weight: *weight });
+    for reference in rule.backends.iter().filter(|reference| reference.weight > 0) {
+        let backend = resolve(&reference.to, route, backends);
+        let backend = backend.map(|backend| tables.backend(backend, layout)).transpose()?;
+        let action = tables.action(&reference.action, route.namespace.as_ref(), layout)?;
+        layout.shares.push(ShareRow { backend, action, weight: reference.weight });
     }
     index_of(layout.shares.len().saturating_sub(before))
+}
+
+/// Who a reference names; one without a namespace is in its route's.
+fn resolve(to: &Referent, route: &Route, backends: &Backends) -> Option<Backend> {
+    let of_api = |name: &String| {
+        let target = Some(backends.get(name)?.clone());
+        Some(Backend { name: name.clone(), namespace: None, port: None, target })
+    };
+    match to {
+        Referent::Service(backend) => {
+            let namespace = backend.namespace.as_ref().or(route.namespace.as_ref());
+            let api = if namespace.is_none() { of_api(&backend.name) } else { None };
+            Some(api.unwrap_or_else(|| Backend { namespace: namespace.cloned(), ..backend.clone() }))
+        }
+        Referent::Api(name) => of_api(name),
+        Referent::Foreign(_) => None,
+    }
 }
 
 /// A node of the hostnames' trie.

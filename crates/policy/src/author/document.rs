@@ -1,6 +1,9 @@
 //! From a document to a [`Route`], by the rules of the CRD.
 
+mod backends;
+mod filters;
 mod rule;
+mod times;
 
 use std::collections::BTreeSet;
 
@@ -9,6 +12,7 @@ use serde_json::Value;
 use super::names::{hostname_problem, is_label, is_subdomain};
 use super::reader::{Object, Place, Problem, Problems};
 use super::{Match, PathMatch, Route, Rule};
+use crate::route::action::Action;
 
 pub use rule::MAX_ROUTE_AUTOMATA;
 
@@ -139,7 +143,13 @@ fn hostnames(list: &Place<'_>, problems: &mut Problems) -> Vec<String> {
 /// A rule without backends that takes everything: what the CRD fills in when
 /// there are no rules.
 fn default_rule() -> Rule {
-    Rule { name: None, matches: vec![default_match()], backends: Vec::new(), geo: Vec::new() }
+    Rule {
+        name: None,
+        matches: vec![default_match()],
+        backends: Vec::new(),
+        geo: Vec::new(),
+        action: Action::default(),
+    }
 }
 
 fn default_match() -> Match {

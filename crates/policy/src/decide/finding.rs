@@ -224,6 +224,7 @@ fn routed<'t>(
     }
     match found.backend {
         Some(_) => Verdict::Allow(Some(found)),
+        None if found.redirect().is_some() => Verdict::Allow(Some(found)),
         None => Verdict::Deny(Denial::new(Reason::NoBackend, None, Some(found))),
     }
 }

@@ -115,7 +115,8 @@ fn bans_come_before_routes_and_routes_before_what_the_operator_said() {
             {"matches": [{"path": {"value": "/empty"}}]},
         ]},
     });
-    let routes = crate::author::compile(&[crate::author::read(&document).unwrap()]).unwrap();
+    let routes =
+        crate::author::compile(&[crate::author::read(&document).unwrap()], &Default::default()).unwrap();
     let mut tables = tables(&[], &[entry("10.0.0.0/8", None)]);
     tables.routes = Arc::new(RouteTable::from_bytes(&routes).unwrap());
     let deny = Settings { on_no_route: OnNoRoute::Deny, ..PASS };
@@ -123,7 +124,15 @@ fn bans_come_before_routes_and_routes_before_what_the_operator_said() {
         let facts = Facts { path, ..from(client) };
         decide(&facts, Given::Table, &tables, settings, || panic!("nothing expires")).verdict
     };
-    let found = |rule, backend| RouteMatch { route: "shop", rule, template: None, backend, geo: &[] };
+    let found = |rule, backend| RouteMatch {
+        route: "shop",
+        rule,
+        template: None,
+        backend,
+        geo: &[],
+        action: None,
+        backend_action: None,
+    };
 
     let shop = tables.routes.backends().first();
     assert_eq!(shop.map(|backend| backend.name.as_str()), Some("shop"));

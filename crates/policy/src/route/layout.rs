@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use super::Backend;
+use super::action::Action;
 use crate::wire::at_most;
 
 /// Version of a route table's bytes.
@@ -42,6 +43,9 @@ pub(crate) struct Layout {
     /// Backends, each once.
     #[serde(deserialize_with = "at_most::<MAX_LIST, _, _>")]
     pub backends: Vec<Backend>,
+    /// What is done with requests, each different one once.
+    #[serde(deserialize_with = "at_most::<MAX_LIST, _, _>")]
+    pub actions: Vec<Action>,
     /// Matches of all rules, the first to win first as far as anything but the
     /// path decides: a match's index is its rank.
     pub matches: Vec<MatchRow>,
@@ -76,8 +80,8 @@ impl Layout {
     /// Whether every list is as short as it must be to be read again.
     #[cfg(any(feature = "author", test))]
     pub(crate) fn can_be_read(&self) -> bool {
-        let Self { routes, geo, backends, query_names, regexes, .. } = self;
-        [routes.len(), geo.len(), backends.len(), query_names.len(), regexes.len()]
+        let Self { routes, geo, backends, actions, query_names, regexes, .. } = self;
+        [routes.len(), geo.len(), backends.len(), actions.len(), query_names.len(), regexes.len()]
             .into_iter()
             .all(|len| len <= MAX_LIST)
     }
@@ -102,6 +106,8 @@ pub(crate) struct RuleRow {
     pub shares: u32,
     /// Number of the geo rules that it names.
     pub geo: u32,
+    /// What is done with its requests.
+    pub action: Option<u32>,
 }
 
 /// A backend's part of a rule's requests.
@@ -109,6 +115,8 @@ pub(crate) struct RuleRow {
 pub(crate) struct ShareRow {
     /// The backend; `None`: one that cannot answer keeps its share.
     pub backend: Option<u32>,
+    /// What is done with the requests that it gets.
+    pub action: Option<u32>,
     /// Its weight, never 0.
     pub weight: u32,
 }

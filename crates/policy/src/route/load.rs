@@ -1,7 +1,10 @@
 //! From a table's bytes to what is searched: every index is checked here, once.
 
+use std::sync::Arc;
+
 use regex_automata::dfa::sparse;
 
+use super::action::Action;
 use super::layout::{
     ConditionRow, Layout, MAX_GEO_NAMES, MAX_ROUTE_TABLE, PathTest, ROUTES_FORMAT, Span, Test,
 };
@@ -74,6 +77,7 @@ impl Rows {
     fn new(layout: Layout) -> Result<Self, WireError> {
         check(layout.routes.iter().chain(&layout.geo).all(|name| is_name(name)), "the length of a name")?;
         check(layout.backends.iter().all(Backend::is_sound), "a backend that no cluster can be")?;
+        check(layout.actions.iter().all(Action::is_sound), "what no document can ask for")?;
         let rules = rules(&layout)?;
         let shares = shares(&layout, &rules)?;
         let matches = matches(&layout)?;
@@ -114,12 +118,17 @@ impl Rows {
             routes: layout.routes,
             geo: layout.geo,
             backends: layout.backends,
+            actions: layout.actions.into_iter().map(Arc::new).collect(),
             conditions: layout.conditions,
             query_names: layout.query_names,
             candidates: layout.candidates,
             text: layout.text,
         })
     }
+}
+
+fn check_action(layout: &Layout, action: Option<u32>) -> Result<(), WireError> {
+    check(action.is_none_or(|action| (action as usize) < layout.actions.len()), "no such action")
 }
 
 fn check_group(layout: &Layout, group: Option<u32>) -> Result<(), WireError> {
@@ -146,8 +155,9 @@ fn rules(layout: &Layout) -> Result<Vec<Rule>, WireError> {
         check_index(row.route, layout.routes.len(), "no such route")?;
         let index = usize::try_from(row.index).map_err(|_| WireError::Malformed("no such rule"))?;
         check(row.geo as usize <= MAX_GEO_NAMES, "too many geo rules")?;
+        check_action(layout, row.action)?;
         let (shares, geo) = (shares.next(row.shares)?, geo.next(row.geo)?);
-        rules.push(Rule { route: row.route, index, shares, geo });
+        rules.push(Rule { route: row.route, index, shares, geo, action: row.action });
     }
     shares.end()?;
     geo.end()?;
@@ -164,8 +174,9 @@ fn shares(layout: &Layout, rules: &[Rule]) -> Result<Vec<Share>, WireError> {
                 check_index(backend, layout.backends.len(), "no such backend")?;
             }
             up_to = up_to.checked_add(row.weight).ok_or_else(|| bad.clone())?;
+            check_action(layout, row.action)?;
             let backend = row.backend.and_then(|backend| usize::try_from(backend).ok());
-            shares.push(Share { backend, up_to });
+            shares.push(Share { backend, action: row.action, up_to });
         }
     }
     Ok(shares)
@@ -285,7 +296,7 @@ mod tests {
     use crate::wire::encode;
 
     fn load(routes: &[String], geo: &[String], of_rule: u32) -> Result<RouteTable, WireError> {
-        let rule = RuleRow { route: 0, index: 0, shares: 0, geo: of_rule };
+        let rule = RuleRow { route: 0, index: 0, shares: 0, geo: of_rule, action: None };
         let (routes, geo) = (routes.to_vec(), geo.to_vec());
         let layout = Layout { routes, geo, rules: vec![rule], ..Layout::default() };
         RouteTable::from_bytes(&encode(ROUTES_FORMAT, &layout).unwrap())
@@ -307,7 +318,7 @@ mod tests {
     fn a_backend_has_a_name_that_a_header_can_carry() {
         let load = |name: &str, namespace: Option<&str>| {
             let namespace = namespace.map(str::to_owned);
-            let backends = vec![Backend { name: name.to_owned(), namespace, port: None }];
+            let backends = vec![Backend { name: name.to_owned(), namespace, port: None, target: None }];
             RouteTable::from_bytes(&encode(ROUTES_FORMAT, &Layout { backends, ..Layout::default() }).unwrap())
         };
         assert!(load("shop", Some("prod")).is_ok());

@@ -5,6 +5,7 @@
 //! answers 200 with an [`Answer`].
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,7 @@ use super::{WireError, at_most, decode, encode};
 use crate::check::Check;
 use crate::decide::{Facts, GeoFinding, Given, IpFinding};
 use crate::geo::{Country, MAX_GEO_RULES, RuleVerdict};
+use crate::route::action::Action;
 use crate::route::{Backend, MAX_GEO_NAMES, RouteMatch, is_name, is_template};
 
 /// Version of the bytes of questions and answers.
@@ -154,6 +156,10 @@ pub struct RouteAnswer {
     /// As in [`RouteMatch`].
     #[serde(deserialize_with = "at_most::<MAX_GEO_NAMES, _, _>")]
     pub geo: Vec<String>,
+    /// As in [`RouteMatch`].
+    pub action: Option<Arc<Action>>,
+    /// As in [`RouteMatch`].
+    pub backend_action: Option<Arc<Action>>,
 }
 
 impl Found {
@@ -176,11 +182,13 @@ impl Found {
                 verdicts.is_sorted_by(|a, b| a.name < b.name)
                     && verdicts.iter().all(|rule| is_name(&rule.name))
             }
-            Self::Route(Some(RouteAnswer { route, template, backend, geo, .. })) => {
+            Self::Route(Some(found)) => {
+                let RouteAnswer { route, template, backend, geo, action, backend_action, .. } = found;
                 is_name(route)
                     && template.as_deref().is_none_or(is_template)
                     && geo.iter().all(|name| is_name(name))
                     && backend.as_ref().is_none_or(Backend::is_sound)
+                    && action.iter().chain(backend_action).all(|action| action.is_sound())
             }
         }
     }
@@ -204,6 +212,8 @@ impl RouteAnswer {
             template: found.template.map(str::to_owned),
             backend: found.backend.cloned(),
             geo: found.geo.to_vec(),
+            action: found.action.cloned(),
+            backend_action: found.backend_action.cloned(),
         }
     }
 
@@ -216,6 +226,8 @@ impl RouteAnswer {
             template: self.template.as_deref(),
             backend: self.backend.as_ref(),
             geo: &self.geo,
+            action: self.action.as_ref(),
+            backend_action: self.backend_action.as_ref(),
         }
     }
 }
@@ -273,13 +285,15 @@ mod tests {
             Answer::from_bytes(&answer.to_bytes().unwrap()).is_ok_and(|read| read == answer)
         };
         let name = |len: usize| "a".repeat(len);
-        let backend = |name: String, namespace| Backend { name, namespace, port: Some(80) };
+        let backend = |name: String, namespace| Backend { name, namespace, port: Some(80), target: None };
         let good = RouteAnswer {
             route: name(253),
             rule: 0,
             template: Some(name(1_024)),
             backend: Some(backend(name(253), Some(name(1)))),
             geo: vec![name(253); 16],
+            action: None,
+            backend_action: None,
         };
         assert!(is_read(Found::Route(Some(good.clone()))));
         for bad in [

@@ -5,7 +5,6 @@ use std::sync::LazyLock;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::json;
-use tidegate_policy::author;
 use tidegate_policy::decide::Facts;
 use tidegate_policy::route::{ROUTES_FORMAT, RouteLoad, RouteTable};
 
@@ -33,7 +32,7 @@ static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
         read(&document("b", &[], rules.clone())),
         read(&document("c", &hosts[..1], rules)),
     ];
-    author::compile(&routes).unwrap()
+    super::compile(&routes).unwrap()
 });
 
 /// Searches with requests that reach every part of a table.

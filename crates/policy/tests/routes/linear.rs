@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use tidegate_policy::author::{Condition, Match, PathMatch, Route, Rule, ValueMatch};
+use tidegate_policy::author::{Condition, Match, PathMatch, Referent, Route, Rule, ValueMatch};
 use tidegate_policy::decide::Facts;
 
 /// What wins: route, rule, the template that took the path, and the name of the
@@ -152,12 +152,13 @@ fn regex_holds(pattern: &str, value: &[u8]) -> bool {
 }
 
 fn backend(rule: &Rule, dice: u32) -> Option<String> {
-    let total: u64 = rule.backends.iter().map(|(_, weight)| u64::from(*weight)).sum();
+    let total: u64 = rule.backends.iter().map(|reference| u64::from(reference.weight)).sum();
     let mut point = (u64::from(dice) * total) >> 32;
-    for (backend, weight) in &rule.backends {
-        match point.checked_sub(u64::from(*weight)) {
-            Some(rest) => point = rest,
-            None => return Some(backend.name.clone()),
+    for reference in &rule.backends {
+        match (point.checked_sub(u64::from(reference.weight)), &reference.to) {
+            (Some(rest), _) => point = rest,
+            (None, Referent::Service(backend)) => return Some(backend.name.clone()),
+            (None, Referent::Api(_) | Referent::Foreign(_)) => return None,
         }
     }
     None

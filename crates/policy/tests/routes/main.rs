@@ -2,6 +2,7 @@
 
 mod bytes;
 mod documents;
+mod filters;
 mod linear;
 mod oracle;
 mod regexes;
@@ -17,8 +18,12 @@ fn read(document: &Value) -> Route {
     author::read(document).unwrap_or_else(|problems| panic!("{document}: {problems:?}"))
 }
 
+fn compile(routes: &[Route]) -> Result<Vec<u8>, author::CompileError> {
+    author::compile(routes, &author::Backends::new())
+}
+
 fn table_of(routes: &[Route]) -> RouteTable {
-    RouteTable::from_bytes(&author::compile(routes).unwrap()).unwrap()
+    RouteTable::from_bytes(&compile(routes).unwrap()).unwrap()
 }
 
 /// A document of this name, hostnames and rules.

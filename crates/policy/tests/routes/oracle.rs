@@ -5,10 +5,10 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
-use tidegate_policy::author::{self, Route};
+use tidegate_policy::author::Route;
 use tidegate_policy::decide::Facts;
 
-use super::{linear, read, table_of, winner};
+use super::{compile, linear, read, table_of, winner};
 
 const HOSTNAMES: &[&str] =
     &["a.example", "x.a.example", "b.example", "*.example", "*.a.example", "*.x.a.example", "example"];
@@ -166,6 +166,6 @@ proptest! {
     fn the_order_of_the_routes_does_not_matter(
         (routes, shuffled) in routes().prop_flat_map(|routes| (Just(routes.clone()), Just(routes).prop_shuffle())),
     ) {
-        prop_assert_eq!(author::compile(&routes).unwrap(), author::compile(&shuffled).unwrap());
+        prop_assert_eq!(compile(&routes).unwrap(), compile(&shuffled).unwrap());
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tidegate_policy::author::{self, CompileError, MAX_AUTOMATON, MAX_ROUTE_AUTOMATA, Regex, RegexError};
 use tidegate_policy::decide::Facts;
 
-use super::{document, read, table_of};
+use super::{compile, document, read, table_of};
 
 fn path_rules(patterns: &[&str]) -> Value {
     let of = |value: &&str| json!({"matches": [{"path": {"type": "RegularExpression", "value": value}}]});
@@ -125,9 +125,9 @@ fn all_routes_together_may_have_so_much_of_regexes() {
         read(&document(&format!("r{r}"), &[], path_rules(&[&format!("/(a|b)*a(a|b){{11}}{r:03}")])))
     };
     let mut routes: Vec<_> = (0..most - 2).map(route).collect();
-    assert!(author::compile(&routes).is_ok());
+    assert!(compile(&routes).is_ok());
     routes.extend((most..most + 3).map(route));
-    assert_eq!(author::compile(&routes), Err(CompileError::TooManyRegexes));
+    assert_eq!(compile(&routes), Err(CompileError::TooManyRegexes));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use tidegate_policy::author::{self, Route};
 use tidegate_policy::decide::Facts;
 use tidegate_policy::route::RouteTable;
 
-use super::{document, read, table_of, winner};
+use super::{compile, document, read, table_of, winner};
 
 /// A request with what most cases need.
 #[derive(Clone, Copy)]
@@ -265,8 +265,8 @@ fn ties_go_to_the_older_route_then_to_the_name_then_to_the_earlier_rule() {
 #[test]
 fn one_name_twice_is_an_error() {
     let twice = [route("a", None, Some(1)), route("a", Some("default"), Some(2))];
-    assert_eq!(author::compile(&twice), Err(author::CompileError::Duplicate("default/a".to_owned())));
-    assert!(author::compile(&[route("a", Some("n"), None), route("a", Some("m"), None)]).is_ok());
+    assert_eq!(compile(&twice), Err(author::CompileError::Duplicate("default/a".to_owned())));
+    assert!(compile(&[route("a", Some("n"), None), route("a", Some("m"), None)]).is_ok());
 }
 
 #[test]

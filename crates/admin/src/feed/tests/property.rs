@@ -333,7 +333,7 @@ impl Run {
 
     fn compiled(&self) -> BlobHash {
         let routes: Vec<_> = self.routes.values().cloned().collect();
-        BlobHash::of(&author::compile(&routes).unwrap())
+        BlobHash::of(&author::compile(&routes, &author::Backends::new()).unwrap())
     }
 }
 

@@ -1,4 +1,4 @@
-//! What rows point to, each thing once: texts, backends, regexes, names.
+//! What rows point to, each thing once: texts, backends, actions, regexes, names.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -8,13 +8,17 @@ use serde_bytes::ByteBuf;
 use super::{CompileError, MAX_AUTOMATA, Match, Route, ValueMatch, index_of};
 use crate::author::Regex;
 use crate::route::Backend;
+use crate::route::action::Action;
 use crate::route::layout::{ConditionRow, Layout, Span, Test};
+use crate::wire::encode;
 
 /// Interned values, in the order in which they were first asked for.
 pub(super) struct Tables {
     text: Vec<u8>,
     spans: HashMap<Vec<u8>, Span>,
     backends: HashMap<Backend, u32>,
+    /// By their bytes.
+    actions: HashMap<Vec<u8>, u32>,
     automata: Vec<ByteBuf>,
     regexes: HashMap<Arc<[u8]>, u32>,
     automata_bytes: usize,
@@ -30,6 +34,7 @@ impl Tables {
             text: Vec::new(),
             spans: HashMap::new(),
             backends: HashMap::new(),
+            actions: HashMap::new(),
             automata: Vec::new(),
             regexes: HashMap::new(),
             automata_bytes: 0,
@@ -55,6 +60,32 @@ impl Tables {
         layout.backends.push(backend.clone());
         self.backends.insert(backend, index);
         Ok(index)
+    }
+
+    /// `None` where there is nothing to do. Mirrors without a namespace are in
+    /// their route's.
+    pub fn action(
+        &mut self,
+        action: &Action,
+        namespace: Option<&String>,
+        layout: &mut Layout,
+    ) -> Result<Option<u32>, CompileError> {
+        if action.is_nothing() {
+            return Ok(None);
+        }
+        let mut action = action.clone();
+        for mirror in &mut action.mirrors {
+            let given = mirror.backend.namespace.take();
+            mirror.backend.namespace = given.or_else(|| namespace.cloned());
+        }
+        let bytes = encode(0, &action)?;
+        if let Some(&index) = self.actions.get(&bytes) {
+            return Ok(Some(index));
+        }
+        let index = index_of(layout.actions.len())?;
+        layout.actions.push(action);
+        self.actions.insert(bytes, index);
+        Ok(Some(index))
     }
 
     pub fn regex(&mut self, regex: &Regex) -> Result<u32, CompileError> {

@@ -1,27 +1,23 @@
-//! One rule of a document.
+//! One rule of a document: its matches here, its filters and backends in rooms of
+//! their own.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::geo;
 use super::super::names::{is_subdomain, is_token, path_problem};
 use super::super::pattern::Regex;
-use super::super::reader::{Object, Place, Problems};
+use super::super::reader::{Place, Problems};
 use super::super::template::Template;
 use super::super::{Condition, Match, PathMatch, Rule, ValueMatch};
-use super::{default_match, namespace};
-use crate::route::{Backend, Method};
+use super::default_match;
+use super::filters::Holder;
+use crate::route::Method;
+use crate::route::action::is_value;
 
 /// Bytes that the compiled regexes of one route may take together.
 pub const MAX_ROUTE_AUTOMATA: usize = 1 << 20;
 
 const MAX_MATCHES: usize = 64;
 const MAX_CONDITIONS: usize = 16;
-const MAX_BACKENDS: usize = 16;
-const MAX_FILTERS: usize = 16;
-/// What an `ExtensionRef` can name.
-const GROUP: &str = "tidegate.dev";
-const GEO_RULE: &str = "GeoRule";
-const MAX_WEIGHT: u32 = 1_000_000;
 /// Regexes of one document that may be refused before the rest is not tried any
 /// more: finding out that one explodes takes some 30 ms.
 const MAX_BAD_REGEXES: usize = 8;
@@ -30,20 +26,10 @@ const RULE: &[&str] =
     &["name", "matches", "filters", "backendRefs", "timeouts", "retry", "sessionPersistence"];
 /// The types of a path; `Template` is Tidegate's own.
 const PATH_TYPES: &[&str] = &["Exact", "PathPrefix", "RegularExpression", "Template"];
-const FILTERS: &[&str] = &[
-    "RequestHeaderModifier",
-    "ResponseHeaderModifier",
-    "RequestMirror",
-    "RequestRedirect",
-    "URLRewrite",
-    "CORS",
-    "ExternalAuth",
-    "ExtensionRef",
-];
 
 /// Reads the rules of one document.
 pub(super) struct Reader<'p> {
-    problems: &'p mut Problems,
+    pub(super) problems: &'p mut Problems,
     regexes: BTreeMap<String, Regex>,
     automata_bytes: usize,
     bad_regexes: usize,
@@ -63,13 +49,6 @@ impl<'p> Reader<'p> {
 
     pub fn rule(&mut self, place: &Place<'_>) -> Option<Rule> {
         let fields = place.object(RULE, self.problems)?;
-        for name in ["timeouts", "retry", "sessionPersistence"] {
-            if let Some(place) = fields.get(name) {
-                let message = format!("{name} is not supported yet: leave it out");
-                place.note(self.problems, "not_supported", message);
-            }
-        }
-        let geo = self.geo_rules(&fields);
         let name = fields.get("name").and_then(|place| self.rule_name(&place));
         let mut matches = Vec::new();
         if let Some(list) = fields.get("matches") {
@@ -80,13 +59,16 @@ impl<'p> Reader<'p> {
         if matches.is_empty() {
             matches.push(default_match());
         }
-        let mut backends = Vec::new();
-        if let Some(list) = fields.get("backendRefs") {
-            for place in list.list(MAX_BACKENDS, self.problems) {
-                backends.extend(self.backend(&place));
-            }
+        let mut filters = self.filters(fields.get("filters"), Holder::Rule, &matches);
+        let backends = self.backends(fields.get("backendRefs"), &matches);
+        filters.action.timeouts = self.timeouts(fields.get("timeouts"));
+        filters.action.retry = self.retry(fields.get("retry"));
+        self.refuse_persistence(fields.get("sessionPersistence"));
+        if filters.action.redirect.is_some() && !backends.is_empty() {
+            let says = "a rule redirects or has backendRefs, not both: leave one of them out";
+            place.note(self.problems, "conflict", says);
         }
-        Some(Rule { name, matches, backends, geo })
+        Some(Rule { name, matches, backends, geo: filters.geo, action: filters.action })
     }
 
     fn rule_name(&mut self, place: &Place<'_>) -> Option<String> {
@@ -95,65 +77,6 @@ impl<'p> Reader<'p> {
             place.note(self.problems, "invalid", "must be labels of a-z, 0-9 and - with dots between");
         }
         Some(name.to_owned())
-    }
-
-    /// The geo rules that a rule's filters name, each once.
-    fn geo_rules(&mut self, fields: &Object<'_>) -> Vec<String> {
-        let mut names = Vec::new();
-        let list = fields.get("filters");
-        for place in list.map(|list| list.list(MAX_FILTERS, self.problems)).unwrap_or_default() {
-            if filter_type(&place) != "ExtensionRef" {
-                self.refuse_filter(&place);
-            } else if let Some(name) = self.geo_rule(&place)
-                && !names.contains(&name)
-            {
-                names.push(name);
-            }
-        }
-        names
-    }
-
-    /// The geo rule that an `ExtensionRef` names.
-    fn geo_rule(&mut self, place: &Place<'_>) -> Option<String> {
-        let fields = place.object(&["type", "extensionRef"], self.problems)?;
-        let reference = fields.require("extensionRef", self.problems)?;
-        let fields = reference.object(&["group", "kind", "name"], self.problems)?;
-        for (field, only) in [("group", GROUP), ("kind", GEO_RULE)] {
-            if let Some(place) = fields.require(field, self.problems)
-                && place.text(0, 253, self.problems).is_some_and(|text| text != only)
-            {
-                let message =
-                    format!("the only extension is kind {GEO_RULE} of group {GROUP}: must be {only}");
-                place.note(self.problems, "not_supported", message);
-            }
-        }
-        let place = fields.require("name", self.problems)?;
-        let name = place.text(1, 253, self.problems)?;
-        if let Some(problem) = geo::name_problem(name) {
-            place.note(self.problems, "invalid", problem);
-        }
-        Some(name.to_owned())
-    }
-
-    /// The filters of a backendRef: none is supported.
-    fn refuse_filters(&mut self, fields: &Object<'_>) {
-        let Some(list) = fields.get("filters") else { return };
-        for place in list.list(MAX_FILTERS, self.problems) {
-            self.refuse_filter(&place);
-        }
-    }
-
-    /// A filter that is not supported is a problem; one that does not exist is
-    /// another.
-    fn refuse_filter(&mut self, place: &Place<'_>) {
-        let kind = filter_type(place);
-        if FILTERS.contains(&kind) {
-            let message = format!("the filter {kind} is not supported here yet: leave it out");
-            place.note(self.problems, "not_supported", message);
-        } else {
-            let message = format!("a filter's type must be one of {}", FILTERS.join(", "));
-            place.note(self.problems, "invalid", message);
-        }
     }
 
     fn one_match(&mut self, place: &Place<'_>) -> Option<Match> {
@@ -283,7 +206,7 @@ impl<'p> Reader<'p> {
         let value = if is_regex {
             ValueMatch::Regex(self.regex(&place, value)?)
         } else {
-            if kind == Kind::Header && !could_be_header(value) {
+            if kind == Kind::Header && !is_value(value) {
                 let message =
                     "no header has this value: control characters, and spaces at its ends, do not arrive";
                 place.note(self.problems, "invalid", message);
@@ -293,47 +216,4 @@ impl<'p> Reader<'p> {
         let name = if kind == Kind::Header { name?.to_ascii_lowercase() } else { name?.to_owned() };
         Some(Condition { name, value })
     }
-
-    fn backend(&mut self, place: &Place<'_>) -> Option<(Backend, u32)> {
-        let known = &["group", "kind", "name", "namespace", "port", "weight", "filters"];
-        let fields = place.object(known, self.problems)?;
-        self.refuse_filters(&fields);
-        for (field, only) in [("group", ""), ("kind", "Service")] {
-            if let Some(place) = fields.get(field)
-                && place.text(0, 253, self.problems).is_some_and(|text| text != only)
-            {
-                let message =
-                    format!("only backendRefs to Services are supported: leave {field} out, or {only:?}");
-                place.note(self.problems, "not_supported", message);
-            }
-        }
-        let name = fields.require("name", self.problems).and_then(|place| self.backend_name(&place));
-        let namespace = fields.get("namespace").and_then(|place| namespace(&place, self.problems));
-        let port = fields.get("port").and_then(|place| place.integer(1, 65_535, self.problems));
-        let port = port.and_then(|port| u16::try_from(port).ok());
-        let weight = match fields.get("weight") {
-            Some(place) => place.integer(0, MAX_WEIGHT, self.problems)?,
-            None => 1,
-        };
-        Some((Backend { name: name?, namespace, port }, weight))
-    }
-
-    /// The name becomes part of a cluster's name, which travels in a header.
-    fn backend_name(&mut self, place: &Place<'_>) -> Option<String> {
-        let name = place.text(1, 253, self.problems)?;
-        if !name.bytes().all(|b| b.is_ascii_graphic()) {
-            place.note(self.problems, "invalid", "must be visible ASCII without spaces");
-            return None;
-        }
-        Some(name.to_owned())
-    }
-}
-
-fn filter_type<'d>(place: &Place<'d>) -> &'d str {
-    place.value.get("type").and_then(serde_json::Value::as_str).unwrap_or_default()
-}
-
-fn could_be_header(value: &str) -> bool {
-    let is_control = |c: char| c.is_control() && c != '\t';
-    value.trim_matches([' ', '\t']).len() == value.len() && !value.contains(is_control)
 }

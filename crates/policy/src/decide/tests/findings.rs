@@ -39,7 +39,8 @@ static ROUTES: LazyLock<Arc<RouteTable>> = LazyLock::new(|| {
         })
     });
     let document = serde_json::json!({"metadata": {"name": "r"}, "spec": {"rules": rules}});
-    let bytes = crate::author::compile(&[crate::author::read(&document).unwrap()]).unwrap();
+    let bytes =
+        crate::author::compile(&[crate::author::read(&document).unwrap()], &Default::default()).unwrap();
     Arc::new(RouteTable::from_bytes(&bytes).unwrap())
 });
 

@@ -1,0 +1,149 @@
+//! What a rule does with its requests besides choosing who answers them: the
+//! filters, timeouts and retries of an HTTPRoute. Held here and applied here, as
+//! far as that is a matter of bytes; telling Envoy is the filter's.
+//!
+//! A rule has one [`Action`], and a backendRef may have another for the requests
+//! that it gets: the rule's comes first.
+
+mod cors;
+mod headers;
+mod path;
+mod redirect;
+
+use serde::{Deserialize, Serialize};
+
+#[cfg(feature = "author")]
+pub(crate) use cors::without_well_known_port;
+pub use cors::{Cors, CorsHeaders};
+pub use headers::{HeaderEdit, HeaderEdits};
+#[cfg(feature = "author")]
+pub(crate) use headers::{is_editable, is_value};
+pub use path::PathEdit;
+pub use redirect::{Arrival, Redirect};
+
+use super::Backend;
+use crate::wire::at_most;
+
+/// Mirrors of one rule, with those of a backendRef.
+pub const MAX_MIRRORS: usize = 4;
+/// Lines that one list of a header modifier may have, as in the CRD.
+pub(crate) const MAX_EDITS: usize = 16;
+/// Members that one list of a CORS filter may have, as in the CRD.
+pub(crate) const MAX_CORS: usize = 64;
+
+/// What is done with a request, and with its response.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Action {
+    /// Changes of the request's headers.
+    pub request: HeaderEdits,
+    /// Changes of the response's headers.
+    pub response: HeaderEdits,
+    /// Answered with a redirect, and nobody else is asked.
+    pub redirect: Option<Redirect>,
+    /// Host and path that the backend sees.
+    pub rewrite: Option<Rewrite>,
+    /// Who gets a copy.
+    #[serde(deserialize_with = "at_most::<MAX_MIRRORS, _, _>")]
+    pub mirrors: Vec<Mirror>,
+    /// Which other sites' pages may read the answer.
+    pub cors: Option<Cors>,
+    /// How long it may take.
+    pub timeouts: Timeouts,
+    /// What is tried again.
+    pub retry: Option<Retry>,
+}
+
+/// Host and path that the backend sees.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Rewrite {
+    /// The host.
+    pub hostname: Option<String>,
+    /// The path.
+    pub path: Option<PathEdit>,
+}
+
+/// Who gets a copy of requests; what it answers is thrown away.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Mirror {
+    /// A cluster of Envoy's.
+    pub backend: Backend,
+    /// Of `denominator` requests this many, chosen at random.
+    pub numerator: u32,
+    /// Never 0.
+    pub denominator: u32,
+}
+
+impl Mirror {
+    /// Whether a request with these random bits is one of those that are copied.
+    #[must_use]
+    pub fn takes(&self, dice: u32) -> bool {
+        let point = u64::from(dice).saturating_mul(u64::from(self.denominator)) >> 32;
+        point < u64::from(self.numerator)
+    }
+}
+
+/// How long a request may take, milliseconds; 0: no limit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Timeouts {
+    /// From the whole request to the whole response, all tries included.
+    pub request_ms: u32,
+    /// One try.
+    pub backend_ms: u32,
+}
+
+/// What is tried again. Failed connections, resets and tries that took too long
+/// always are.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Retry {
+    /// Tries after the first one.
+    pub attempts: u32,
+    /// Statuses of the backend after which it is tried again.
+    #[serde(deserialize_with = "at_most::<200, _, _>")]
+    pub codes: Vec<u16>,
+}
+
+impl Action {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether it is what a document could say: headers travel as they are, and
+    /// nothing but a document may have brought them here.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.request.is_sound()
+            && self.response.is_sound()
+            && self.redirect.as_ref().is_none_or(Redirect::is_sound)
+            && self.rewrite.as_ref().is_none_or(Rewrite::is_sound)
+            && self.mirrors.iter().all(|mirror| mirror.backend.is_sound() && mirror.denominator > 0)
+            && self.cors.as_ref().is_none_or(Cors::is_sound)
+    }
+}
+
+impl Rewrite {
+    fn is_sound(&self) -> bool {
+        self.hostname.as_deref().is_none_or(is_visible) && self.path.as_ref().is_none_or(PathEdit::is_sound)
+    }
+}
+
+/// Whether a header can carry it as one word.
+fn is_visible(text: &str) -> bool {
+    text.len() <= 4096 && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mirror_gets_its_part() {
+        let backend = Backend { name: "b".to_owned(), namespace: None, port: None, target: None };
+        let of = |numerator, denominator| {
+            let mirror = Mirror { backend: backend.clone(), numerator, denominator };
+            (0..1_000).filter(|i| mirror.takes(i * (u32::MAX / 1_000))).count()
+        };
+        assert_eq!((of(0, 100), of(100, 100), of(25, 50), of(1, 1_000)), (0, 1_000, 500, 1));
+        assert!(Mirror { backend, numerator: 1, denominator: 1 }.takes(u32::MAX));
+    }
+}

@@ -1,0 +1,230 @@
+//! Which other sites' pages may read an answer: the Fetch standard's CORS protocol,
+//! answered as HTTPRoute's CORS filter says (`HTTPCORSFilter`).
+
+use serde::{Deserialize, Serialize};
+
+use super::headers::is_value;
+use super::{MAX_CORS, is_visible};
+use crate::decide::Facts;
+use crate::wire::at_most;
+
+/// Stands for everything in a list.
+const ANY: &str = "*";
+
+/// Which other sites' pages may read the answer.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Cors {
+    /// Origins in lower case, `https://a.example:8443`. `*` in the place of a host's
+    /// beginning stands for anything, dots included; alone it is every origin. A
+    /// scheme's well-known port is left out.
+    #[serde(deserialize_with = "at_most::<MAX_CORS, _, _>")]
+    pub origins: Vec<String>,
+    /// Whether pages may send cookies and the like.
+    pub credentials: bool,
+    /// Methods that they may use.
+    #[serde(deserialize_with = "at_most::<MAX_CORS, _, _>")]
+    pub methods: Vec<String>,
+    /// Headers that they may send.
+    #[serde(deserialize_with = "at_most::<MAX_CORS, _, _>")]
+    pub headers: Vec<String>,
+    /// Headers that they may read.
+    #[serde(deserialize_with = "at_most::<MAX_CORS, _, _>")]
+    pub expose: Vec<String>,
+    /// Seconds for which the answer to a preflight request may be kept.
+    pub max_age: u32,
+}
+
+/// Names and values of response headers.
+pub type CorsHeaders = Vec<(&'static str, Vec<u8>)>;
+
+impl Cors {
+    /// What to answer a preflight request with; `None`: it is none, and goes its
+    /// way. A strange origin is answered too, without a header that would let it
+    /// go on.
+    #[must_use]
+    pub fn preflight(&self, facts: &Facts<'_>) -> Option<CorsHeaders> {
+        let (origin, method) = (header(facts, b"origin")?, header(facts, b"access-control-request-method")?);
+        if facts.method != b"OPTIONS" {
+            return None;
+        }
+        let mut headers = self.simple(origin);
+        if headers.is_empty() {
+            return Some(headers);
+        }
+        let asked = header(facts, b"access-control-request-headers");
+        for (name, list, asked) in [
+            ("access-control-allow-methods", &self.methods, Some(method)),
+            ("access-control-allow-headers", &self.headers, asked),
+        ] {
+            headers.extend(self.listed(list, asked).map(|value| (name, value)));
+        }
+        headers.push(("access-control-max-age", self.max_age.to_string().into_bytes()));
+        Some(headers)
+    }
+
+    /// What to tell with the answer to a request from a page of `origin`; nothing:
+    /// it is a stranger, and the browser keeps the answer from the page.
+    #[must_use]
+    pub fn simple(&self, origin: &[u8]) -> CorsHeaders {
+        if !self.origins.iter().any(|pattern| takes(pattern, origin)) {
+            return Vec::new();
+        }
+        let any = self.origins.iter().any(|pattern| pattern == ANY);
+        let allowed = if any && !self.credentials { ANY.as_bytes() } else { origin };
+        let mut headers = vec![("access-control-allow-origin", allowed.to_vec())];
+        if self.credentials {
+            headers.push(("access-control-allow-credentials", b"true".to_vec()));
+        }
+        headers.extend(self.listed(&self.expose, None).map(|value| ("access-control-expose-headers", value)));
+        headers
+    }
+
+    /// A list as a header's value. `*` cannot be said beside credentials: then it
+    /// is what was asked for.
+    fn listed(&self, list: &[String], asked: Option<&[u8]>) -> Option<Vec<u8>> {
+        if self.credentials && list.iter().any(|member| member == ANY) {
+            return asked.map(<[u8]>::to_vec);
+        }
+        (!list.is_empty()).then(|| list.join(", ").into_bytes())
+    }
+
+    pub(super) fn is_sound(&self) -> bool {
+        self.origins.iter().all(|origin| is_visible(origin))
+            && [&self.methods, &self.headers, &self.expose].into_iter().flatten().all(|text| is_value(text))
+    }
+}
+
+/// The only line of a header; of several it is none.
+fn header<'r>(facts: &Facts<'r>, name: &[u8]) -> Option<&'r [u8]> {
+    let mut lines = facts.headers.iter().filter(|line| line.0 == name);
+    let first = lines.next()?;
+    lines.next().is_none().then_some(first.1)
+}
+
+/// Whether `pattern` covers `origin`; schemes and hosts have no case.
+fn takes(pattern: &str, origin: &[u8]) -> bool {
+    if pattern == ANY {
+        return true;
+    }
+    let origin = origin.to_ascii_lowercase();
+    let origin = without_well_known_port(&origin);
+    let Some((before, after)) = pattern.split_once('*') else { return pattern.as_bytes() == origin };
+    let inside = origin.strip_prefix(before.as_bytes()).and_then(|rest| rest.strip_suffix(after.as_bytes()));
+    // What the star stands for is of the host: the port counts.
+    inside.is_some_and(|inside| !inside.is_empty() && !inside.contains(&b':') && !inside.contains(&b'/'))
+}
+
+/// `http://a:80` is `http://a`, and `https://a:443` is `https://a`.
+pub(crate) fn without_well_known_port(origin: &[u8]) -> &[u8] {
+    let port: &[u8] = if origin.starts_with(b"https:") { b":443" } else { b":80" };
+    origin.strip_suffix(port).unwrap_or(origin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cors(origins: &[&str]) -> Cors {
+        let list = |members: &[&str]| members.iter().map(|&member| member.to_owned()).collect::<Vec<_>>();
+        Cors {
+            origins: list(origins),
+            methods: list(&["GET", "PUT"]),
+            headers: list(&["x-a", "x-b"]),
+            expose: list(&["x-c"]),
+            max_age: 5,
+            credentials: false,
+        }
+    }
+
+    fn said(headers: &CorsHeaders) -> Vec<String> {
+        headers.iter().map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value))).collect()
+    }
+
+    fn preflight(cors: &Cors, lines: &[(&str, &str)]) -> Option<Vec<String>> {
+        let lines: Vec<_> = lines.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+        let facts = Facts { method: b"OPTIONS", headers: &lines, ..Facts::default() };
+        cors.preflight(&facts).as_ref().map(said)
+    }
+
+    #[test]
+    fn origins_match_by_scheme_host_and_port() {
+        for (pattern, origin, taken) in [
+            ("*", "null", true),
+            ("https://a.example", "https://a.example", true),
+            ("https://a.example", "HTTPS://A.example:443", true),
+            ("https://a.example", "http://a.example", false),
+            ("https://a.example", "https://a.example:8443", false),
+            ("https://a.example:8443", "https://a.example:8443", true),
+            ("https://*.bar.com", "https://x.y.bar.com", true),
+            ("https://*.bar.com", "https://bar.com", false),
+            ("https://*.bar.com", "https://.bar.com", false),
+            ("https://*.bar.com", "https://x.bar.com:8443", false),
+            ("https://*.bar.com", "https://evil.example/x.bar.com", false),
+            ("https://*.bar.com:8443", "https://x.bar.com:8443", true),
+            ("https://*", "https://anything.example", true),
+            ("https://*", "https://anything.example:8443", false),
+            ("https://*", "http://anything.example", false),
+        ] {
+            assert_eq!(takes(pattern, origin.as_bytes()), taken, "{pattern} {origin}");
+        }
+    }
+
+    #[test]
+    fn a_preflight_is_answered_with_what_is_configured() {
+        let asked = [("origin", "https://a.example"), ("access-control-request-method", "PUT")];
+        let cors = cors(&["https://a.example"]);
+        assert_eq!(
+            preflight(&cors, &asked).unwrap(),
+            [
+                "access-control-allow-origin: https://a.example",
+                "access-control-expose-headers: x-c",
+                "access-control-allow-methods: GET, PUT",
+                "access-control-allow-headers: x-a, x-b",
+                "access-control-max-age: 5",
+            ]
+        );
+        let strange = [("origin", "https://b.example"), asked[1]];
+        assert_eq!(preflight(&cors, &strange), Some(vec![]), "answered, and nothing allowed");
+        assert_eq!(preflight(&cors, &asked[..1]), None, "not a preflight");
+        assert_eq!(preflight(&cors, &asked[1..]), None, "not from a page");
+        let get = Facts { method: b"GET", ..Facts::default() };
+        assert_eq!(cors.preflight(&get), None);
+    }
+
+    #[test]
+    fn a_star_beside_credentials_is_what_was_asked_for() {
+        let star = || vec!["*".to_owned()];
+        let open = Cors { methods: star(), headers: star(), expose: star(), ..cors(&["*"]) };
+        let asked = [("origin", "https://a.example"), ("access-control-request-method", "PUT")];
+        let with_headers = [asked[0], asked[1], ("access-control-request-headers", "x-z, x-y")];
+        let plain = preflight(&open, &with_headers).unwrap();
+        assert_eq!(plain[0], "access-control-allow-origin: *");
+        assert!(plain.contains(&"access-control-allow-headers: *".to_owned()));
+        let private = Cors { credentials: true, ..open };
+        assert_eq!(
+            preflight(&private, &with_headers).unwrap(),
+            [
+                "access-control-allow-origin: https://a.example",
+                "access-control-allow-credentials: true",
+                "access-control-allow-methods: PUT",
+                "access-control-allow-headers: x-z, x-y",
+                "access-control-max-age: 5",
+            ]
+        );
+        assert_eq!(preflight(&private, &asked).unwrap().len(), 4, "no headers asked for, none named");
+    }
+
+    #[test]
+    fn a_simple_request_of_a_stranger_is_told_nothing() {
+        let cors = Cors { credentials: true, ..cors(&["https://a.example", "https://*.b.example"]) };
+        assert_eq!(cors.simple(b"https://c.example"), []);
+        assert_eq!(
+            said(&cors.simple(b"https://x.b.example")),
+            [
+                "access-control-allow-origin: https://x.b.example",
+                "access-control-allow-credentials: true",
+                "access-control-expose-headers: x-c",
+            ]
+        );
+    }
+}
