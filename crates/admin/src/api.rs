@@ -119,13 +119,8 @@ pub fn people(context: Context) -> Router {
         .route("/api/admin/ip-monitor", get(ip_monitor::list))
         // A block has a slash in it: 203.0.113.0/24.
         .route("/api/admin/ip-monitor/{*ip}", get(ip_monitor::one))
-        .route("/api/admin/routes", get(routes::list))
-        .route("/api/admin/routes/{name}", get(routes::one).put(routes::put).delete(routes::delete))
-        .route("/api/admin/geo-rules", get(geo_rules::list))
-        .route(
-            "/api/admin/geo-rules/{name}",
-            get(geo_rules::one).put(geo_rules::put).delete(geo_rules::delete),
-        )
+        .merge(named::paths::<routes::Routes>())
+        .merge(named::paths::<geo_rules::Rules>())
         .route("/api/admin/geo-countries", get(countries::table))
         .route("/api/admin/geo-countries/{ip}", get(countries::one))
         .route("/api/admin/optimization/flags", get(flags::get).put(flags::put))

@@ -234,6 +234,15 @@ pub enum Changes {
     },
 }
 
+/// That no row of a table has changed after a `seq`, whoever would have changed it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unchanged {
+    /// The table.
+    pub table: Table,
+    /// The moment.
+    pub since: u64,
+}
+
 /// A write of our own API.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
@@ -268,6 +277,8 @@ pub enum Change {
         kind: Kind,
         /// Its name.
         name: String,
+        /// The condition; while it does not hold, there is nothing to do.
+        only_if: Option<Unchanged>,
     },
     /// Set these flags, and no others.
     SetFlags {

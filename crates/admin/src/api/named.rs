@@ -1,27 +1,88 @@
-//! Documents that have names: how lists and writes of them answer.
+//! Documents that have names: what listing, reading, writing and removing them have
+//! in common, whatever they are.
 
 use std::ops::Bound;
-use std::sync::Arc;
 
-use imbl::OrdMap;
+use axum::body::Body;
+use axum::extract::{Extension, Request, State};
+use axum::http::Uri;
+use axum::routing::get;
+use axum::{Json, Router};
 use serde::Serialize;
 use serde_json::Value;
+use tokio::task::spawn_blocking;
 
-use super::applied::Written;
-use super::cursor;
-use super::params::Params;
-use crate::feed::World;
-use crate::problem::Answer;
-use crate::store::{Kind, Table};
+use super::applied::{WAIT_APPLIED, Write, Written};
+use super::params::{Params, PathText};
+use super::{Context, body, cursor};
+use crate::auth::Caller;
+use crate::feed::{Documents, Info, World};
+use crate::problem::{Answer, Code, Problem};
+use crate::store::{Change, Kind, StoreError, Table, Unchanged};
 
 /// Documents of a page, unless asked otherwise.
 const DEFAULT_LIMIT: usize = 1_000;
 /// Documents of a page at most.
 const MAX_LIMIT: usize = 10_000;
+/// A removal that others' writes come between is tried so often.
+const TRIES: usize = 5;
+
+/// A kind of documents, as the API has it.
+pub trait Resource: Send + Sync + 'static {
+    /// What a document says.
+    type Says: Send + Sync + 'static;
+    /// What it is.
+    const KIND: Kind;
+    /// The same in a sentence.
+    const NOUN: &str;
+    /// Where they are.
+    const PATH: &str;
+    /// There is none of this name.
+    const NOT_FOUND: Code;
+    /// Documents of this kind name those that can be removed: what they say must be
+    /// what was looked at when one is.
+    const NAMED_BY: Option<Kind> = None;
+
+    /// All of them.
+    fn of(world: &World) -> &Documents<Self::Says>;
+
+    /// What `document` says and as what it is stored, if it can be carried out, also
+    /// together with all that `world` has.
+    ///
+    /// # Errors
+    /// When it is not right.
+    fn check(name: &str, document: Value, world: &World) -> Answer<(String, Self::Says)>;
+
+    /// The document as it is shown: with its name in it, which it may have and need
+    /// not.
+    fn show(info: &Info<Self::Says>) -> Value {
+        let mut document = serde_json::from_str(&info.document).unwrap_or_default();
+        if let Value::Object(fields) = &mut document {
+            fields.insert("name".to_owned(), Value::from(&*info.name));
+        }
+        document
+    }
+
+    /// What is likely not what was meant by a document that was written.
+    fn written(context: &Context, world: &World, name: &str, says: &Self::Says) -> Vec<String>;
+
+    /// Whether this one may be removed.
+    ///
+    /// # Errors
+    /// When others need it.
+    fn may_go(_world: &World, _name: &str) -> Answer<()> {
+        Ok(())
+    }
+
+    /// What follows from the removal of one.
+    fn removed(_world: &World, _name: &str) -> Vec<String> {
+        Vec::new()
+    }
+}
 
 /// A page of documents.
 #[derive(Serialize, Debug)]
-pub struct List {
+struct List {
     items: Vec<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
@@ -29,50 +90,119 @@ pub struct List {
 
 /// The answer of a write.
 #[derive(Serialize, Debug)]
-pub struct Changed {
+struct Changed {
     /// The document's name.
-    pub name: String,
+    name: String,
     /// What was carried out and is likely not what was meant.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub warnings: Vec<String>,
+    warnings: Vec<String>,
     #[serde(flatten)]
-    pub written: Written,
+    written: Written,
 }
 
-impl List {
-    /// The page of `documents` that `limit` and `cursor` of `params` ask for, in
-    /// the order of names.
-    ///
-    /// # Errors
-    /// When a parameter is not right.
-    pub fn page<T>(
-        documents: &OrdMap<Arc<str>, Arc<T>>,
-        params: &Params,
-        show: impl Fn(&T) -> Value,
-    ) -> Answer<Self> {
-        let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
-        let after = params.get("cursor").map(cursor::read).transpose()?;
-        let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let mut items = Vec::new();
-        let mut last = None;
-        for (name, document) in documents.range::<_, str>((from, Bound::Unbounded)) {
-            if items.len() == limit {
-                return Ok(Self { items, next: last.map(|name: &Arc<str>| cursor::write(name)) });
-            }
-            items.push(show(document));
-            last = Some(name);
-        }
-        Ok(Self { items, next: None })
-    }
+/// The paths of one kind.
+pub fn paths<R: Resource>() -> Router<Context> {
+    Router::new()
+        .route(R::PATH, get(list::<R>))
+        .route(&format!("{}/{{name}}", R::PATH), get(one::<R>).put(put::<R>).delete(delete::<R>))
 }
 
-/// Why there is no document of this name: there is a row that nobody understands,
-/// or what `otherwise` says.
-pub fn why_absent(world: &World, kind: Kind, name: &str, otherwise: &'static str) -> &'static str {
-    match world.quarantine().any(|row| row.table == Table::Documents(kind) && *row.key == *name) {
+/// Answers a page, in the order of names.
+///
+/// # Errors
+/// When a parameter is not right.
+async fn list<R: Resource>(State(context): State<Context>, uri: Uri) -> Answer<Json<List>> {
+    let params = Params::read(&uri, &["limit", "cursor"])?;
+    let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
+    let after = params.get("cursor").map(cursor::read).transpose()?;
+    let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    let world = context.current().await;
+    let mut rest = R::of(&world).in_force.range::<_, str>((from, Bound::Unbounded)).peekable();
+    let page: Vec<_> = rest.by_ref().take(limit).collect();
+    let last = page.last().filter(|_| rest.peek().is_some());
+    let next = last.map(|(name, _)| cursor::write(name));
+    Ok(Json(List { items: page.iter().map(|(_, info)| R::show(info)).collect(), next }))
+}
+
+/// Answers one, as it was written.
+///
+/// # Errors
+/// When there is none.
+async fn one<R: Resource>(
+    State(context): State<Context>,
+    PathText(name): PathText,
+    uri: Uri,
+) -> Answer<Json<Value>> {
+    Params::read(&uri, &[])?;
+    let world = context.current().await;
+    let info = R::of(&world).in_force.get(name.as_str()).ok_or_else(|| not_found::<R>(&world, &name))?;
+    Ok(Json(R::show(info)))
+}
+
+/// Why there is no document of this name: there is a row that nobody understands, or
+/// nothing.
+fn not_found<R: Resource>(world: &World, name: &str) -> Problem {
+    let is_row = world.quarantine().any(|row| row.table == Table::Documents(R::KIND) && *row.key == *name);
+    let detail = match is_row {
         true => {
             "a row of this name cannot be read; optimization/health says why under `quarantine`, and a PUT replaces it"
+                .to_owned()
         }
-        false => otherwise,
+        false => format!("there is no {} of this name; GET {} lists them", R::NOUN, R::PATH),
+    };
+    Problem::new(R::NOT_FOUND, detail)
+}
+
+/// Makes or replaces one.
+///
+/// # Errors
+/// When the document is not right; then nothing was changed.
+async fn put<R: Resource>(
+    State(context): State<Context>,
+    Extension(caller): Extension<Caller>,
+    PathText(name): PathText,
+    request: Request<Body>,
+) -> Answer<Json<Changed>> {
+    let params = Params::read(request.uri(), &[WAIT_APPLIED])?;
+    let write = Write::announce(&context, &params)?;
+    let document = body::document(request).await?;
+    let (world, of) = (context.current().await, name.clone());
+    let checked = spawn_blocking(move || R::check(&of, document, &world)).await;
+    let (document, says) = checked.map_err(|_| Problem::new(Code::Stopping, "the service is stopping"))??;
+    let change = Change::PutDocument { kind: R::KIND, name: name.clone(), document };
+    let (_, written) = write.commit(change, &caller).await?;
+    tracing::info!(by = %caller.name, kind = R::NOUN, name, version = %written.version, "written");
+    let warnings = R::written(&context, &*context.current().await, &name, &says);
+    Ok(Json(Changed { name, warnings, written }))
+}
+
+/// Removes one.
+///
+/// # Errors
+/// When there is none, or others need it; then nothing was changed.
+async fn delete<R: Resource>(
+    State(context): State<Context>,
+    Extension(caller): Extension<Caller>,
+    PathText(name): PathText,
+    uri: Uri,
+) -> Answer<Json<Changed>> {
+    let params = Params::read(&uri, &[WAIT_APPLIED])?;
+    for _ in 0..TRIES {
+        let world = context.current().await;
+        R::may_go(&world, &name)?;
+        let only_if =
+            R::NAMED_BY.map(|kind| Unchanged { table: Table::Documents(kind), since: world.version.seq });
+        let change = Change::DeleteDocument { kind: R::KIND, name: name.clone(), only_if };
+        let write = Write::announce(&context, &params)?;
+        let (committed, written) = write.commit(change, &caller).await?;
+        let world = context.current().await;
+        if committed.rows > 0 {
+            tracing::info!(by = %caller.name, kind = R::NOUN, name, version = %written.version, "removed");
+            return Ok(Json(Changed { warnings: R::removed(&world, &name), name, written }));
+        }
+        if R::NAMED_BY.is_none() || !R::of(&world).in_force.contains_key(name.as_str()) {
+            return Err(not_found::<R>(&world, &name));
+        }
     }
+    Err(StoreError::Busy.into())
 }

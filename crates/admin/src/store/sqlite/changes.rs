@@ -31,7 +31,8 @@ pub(super) fn apply(
         }
         Change::SetFlags { flags } => set_flags(&audit, flags)?,
         Change::PutDocument { kind, name, document } => put_document(&audit, *kind, name, document)?,
-        Change::DeleteDocument { kind, name } => delete_document(&audit, *kind, name)?,
+        Change::DeleteDocument { only_if: Some(only_if), .. } if !tables::is_unchanged(conn, *only_if)? => 0,
+        Change::DeleteDocument { kind, name, .. } => delete_document(&audit, *kind, name)?,
         Change::SetCountries { source, table } => set_countries(&audit, source, table)?,
     };
     Ok(Committed { seq: look(conn)?.newest, rows: rows as u64 })

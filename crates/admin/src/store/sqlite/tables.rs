@@ -7,6 +7,7 @@ use super::schema::{EPOCH, RELOAD, look};
 use super::shared::Shared;
 use crate::store::{
     ChangedRows, Changes, CountriesRow, DocumentRow, FlagRow, IpRow, Kind, PerKind, Snapshot, Table,
+    Unchanged,
 };
 
 /// Why consumers read everything anew: a mark in the log holds one of these.
@@ -164,6 +165,18 @@ fn changed_rows(conn: &Connection, since: u64) -> rusqlite::Result<ChangedRows> 
         countries: changed(conn, Table::Countries, since)?.pop().map(|(_, row)| row),
         documents,
     })
+}
+
+/// Whether the log says so.
+pub(super) fn is_unchanged(conn: &Connection, unchanged: Unchanged) -> rusqlite::Result<bool> {
+    let Unchanged { table, since } = unchanged;
+    if look(conn)?.newest < since || reason_to_reload(conn, since)?.is_some() {
+        return Ok(false);
+    }
+    let changed = conn
+        .prepare_cached("SELECT 1 FROM change_log WHERE seq > ?1 AND tbl = ?2")?
+        .exists(params![i64::try_from(since).unwrap_or(i64::MAX), table.name()])?;
+    Ok(!changed)
 }
 
 /// A mark after `since`, or a log that does not reach back so far.

@@ -1,7 +1,7 @@
 //! Tables, their log and their order.
 
 use super::support::{ban, block_on, everything, keys, put, remove, row, rows_since, stores, unban, until};
-use crate::store::{Change, Changes, Kind, PerKind, StoreError, Table, TokenRow};
+use crate::store::{Change, Changes, Kind, PerKind, StoreError, Table, TokenRow, Unchanged};
 
 fn put_route(name: &str, document: &str) -> Change {
     put(Kind::Route, name, document)
@@ -169,6 +169,32 @@ fn documents_of_one_name_are_one_of_each_kind() {
                 store.commit(remove(kind, "a"), "test").await.unwrap();
             }
             assert_eq!(everything(store).await.documents, PerKind::default());
+        });
+    }
+}
+
+#[test]
+fn a_removal_may_hang_on_what_nobody_changed() {
+    for fixture in stores() {
+        block_on(async {
+            let store = &*fixture.store;
+            store.commit(put(Kind::Backend, "b", "{}"), "test").await.unwrap();
+            let first = store.commit(put_route("a", "{}"), "test").await.unwrap().seq;
+            let second = store.commit(put_route("a", "[]"), "test").await.unwrap().seq;
+            let remove = async |since| {
+                let only_if = Some(Unchanged { table: Table::Documents(Kind::Route), since });
+                let name = "b".to_owned();
+                let change = Change::DeleteDocument { kind: Kind::Backend, name, only_if };
+                store.commit(change, "test").await.unwrap()
+            };
+            for since in [0, first, second + 1] {
+                let nothing = remove(since).await;
+                assert_eq!((nothing.rows, nothing.seq), (0, second), "{since}");
+            }
+            // What else changed is nothing to it.
+            store.commit(put(Kind::Limit, "l", "{}"), "test").await.unwrap();
+            assert_eq!(remove(second).await.rows, 1);
+            assert!(everything(store).await.documents.backends.is_empty());
         });
     }
 }

@@ -53,7 +53,7 @@ pub(crate) fn put(kind: Kind, name: &str, document: &str) -> Change {
 }
 
 pub(crate) fn remove(kind: Kind, name: &str) -> Change {
-    Change::DeleteDocument { kind, name: name.to_owned() }
+    Change::DeleteDocument { kind, name: name.to_owned(), only_if: None }
 }
 
 pub(crate) async fn everything(store: &dyn Store) -> Snapshot {
