@@ -124,6 +124,7 @@ fn a_client_cannot_choose_the_cluster() {
         .header("x-envoy-upstream-rq-timeout-ms", "1");
     let answer = http::send(stack.gate(), &request).unwrap().json().unwrap();
     assert_eq!(answer["backend"], "demo");
+    assert_eq!(answer["headers"]["x-tidegate-cluster"], json!(null), "nor does a backend see ours");
     assert_eq!(answer["headers"]["x-tidegate-else"], json!(null));
     assert_eq!(answer["headers"]["x-envoy-upstream-rq-timeout-ms"], json!(null));
 }

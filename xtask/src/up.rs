@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use tidegate_stack::programs::repository;
-use tidegate_stack::{Demo, NamedBackend, Options, PortChoice, Ports, Stack, Started, wait};
+use tidegate_stack::{Demo, NamedBackend, Options, PortChoice, Ports, Stack, Started, Trust, wait};
 
 use crate::build::{self, Parts};
 use crate::report;
@@ -26,6 +26,10 @@ pub struct Args {
     /// `demo` takes the place of the demo backend.
     #[arg(long = "backend", value_name = "NAME=HOST:PORT", value_parser = parse_backend)]
     backends: Vec<NamedBackend>,
+    /// A private authority (certificates, PEM) whose backends of the API say `trust: NAME`;
+    /// may be given several times.
+    #[arg(long = "trust", value_name = "NAME=FILE", value_parser = parse_trust)]
+    trusts: Vec<Trust>,
     /// Without the singleton recorder, as under Istio: a worker does its work.
     #[arg(long)]
     no_recorder: bool,
@@ -45,6 +49,17 @@ fn parse_backend(text: &str) -> Result<NamedBackend, String> {
     }
     let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(wanted)?;
     Ok(NamedBackend { name: name.to_owned(), host: host.to_owned(), port })
+}
+
+fn parse_trust(text: &str) -> Result<Trust, String> {
+    let wanted = || format!("write NAME=FILE, like `corp=corp-ca.pem`; got {text:?}");
+    let (name, file) = text.split_once('=').ok_or_else(wanted)?;
+    if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+        return Err(wanted());
+    }
+    // Envoy runs in the repository, wherever this command was given.
+    let authorities = std::fs::canonicalize(file).map_err(|error| format!("{file}: {error}"))?;
+    Ok(Trust { name: name.to_owned(), authorities })
 }
 
 /// `cargo xtask up`.
@@ -109,6 +124,7 @@ fn options(args: &Args, parts: Parts, dir: &Path) -> Options {
     Options {
         workers: args.workers,
         backends: args.backends.clone(),
+        trusts: args.trusts.clone(),
         demo: Demo::Program(parts.demo),
         recorder: !args.no_recorder,
         ..Options::new(dir.to_owned(), PortChoice::Default, parts.programs)
@@ -213,6 +229,16 @@ mod tests {
             "tidegate-admin=h:1",
         ] {
             assert!(parse_backend(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_trust_is_a_name_and_a_file_that_is_there() {
+        let parsed = parse_trust("corp=Cargo.toml").unwrap();
+        assert_eq!(parsed.name, "corp");
+        assert!(parsed.authorities.is_absolute());
+        for wrong in ["", "corp", "corp=", "corp=/no/such/file", "a b=/etc/hosts", "=/etc/hosts"] {
+            assert!(parse_trust(wrong).is_err(), "{wrong}");
         }
     }
 }

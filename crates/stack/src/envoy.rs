@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::http::{self, Request};
 use crate::ports::{Ports, local};
 use crate::process::{Identity, Process};
-use crate::programs::Programs;
+use crate::programs::{Programs, public_authorities};
 use crate::render::{Edits, Upstream, render};
 use crate::wait;
 
@@ -100,11 +100,14 @@ impl Alone {
         ports.demo = setup.demo.unwrap_or(ports.demo);
         let source = std::fs::read_to_string(&programs.config)?;
         let access_log = dir.join(format!("{name}-access.log"));
+        let roots = public_authorities();
         let edits = Edits {
             ports,
             wasm: if let Filter::Other(module) = setup.filter { module } else { &programs.wasm },
             access_log: &access_log,
             clusters: &[],
+            roots: roots.as_deref(),
+            trusts: &[],
             recorder: setup.filter == Filter::Ours,
             filter: setup.filter != Filter::None,
             upstream: setup.upstream,

@@ -24,5 +24,5 @@ pub mod wait;
 pub use options::{Demo, FlagsAtStart, NamedBackend, Options};
 pub use ports::{PortChoice, Ports};
 pub use programs::Programs;
-pub use render::Upstream;
+pub use render::{Trust, Upstream};
 pub use stack::{Stack, Started};

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::faults::Faults;
 use crate::ports::PortChoice;
 use crate::programs::Programs;
-use crate::render::{Cluster, Upstream};
+use crate::render::{Cluster, Trust, Upstream};
 
 /// How a stack is started.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct Options {
     pub workers: u32,
     /// Clusters to add beside `demo`, or in its place.
     pub backends: Vec<NamedBackend>,
+    /// Private authorities that backends of the API may name.
+    pub trusts: Vec<Trust>,
     /// What answers for `demo`, if `backends` does not name it.
     pub demo: Demo,
     /// Whether the singleton recorder runs (Istio cannot have one).
@@ -89,6 +91,7 @@ impl Options {
             ports,
             workers: 2,
             backends: Vec::new(),
+            trusts: Vec::new(),
             demo: Demo::InProcess,
             recorder: true,
             exact_balance: false,

@@ -53,6 +53,17 @@ impl Programs {
     }
 }
 
+/// The file with the certificates of the public authorities, wherever this machine's
+/// distribution has it: Envoy does not look for it by itself.
+#[must_use]
+pub fn public_authorities() -> Option<PathBuf> {
+    // Debian and its kin, Red Hat and its, Alpine and the BSDs.
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"]
+        .map(PathBuf::from)
+        .into_iter()
+        .find(|path| path.is_file())
+}
+
 /// Where `xtask` puts the Envoy that it installs.
 #[must_use]
 pub fn installed_envoy() -> PathBuf {

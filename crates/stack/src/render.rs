@@ -2,13 +2,19 @@
 //! paths changed at named places and nothing else. A place that is not there any
 //! more is an error, so that the file and this list cannot drift apart unseen.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::faults::{BEHIND, Faults};
 use crate::ports::Ports;
+
+/// The cluster of the API's backends with TLS.
+const DYNAMIC_TLS: &str = "tidegate-dynamic-tls";
+/// Where a cluster says whose certificates it takes.
+const TRUSTED: &str =
+    "/transport_socket/typed_config/common_tls_context/validation_context/trusted_ca/filename";
 
 /// A backend: an Envoy cluster of this name.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -19,6 +25,16 @@ pub struct Cluster {
     pub host: String,
     /// Port.
     pub port: u16,
+}
+
+/// A private authority: the cluster `tidegate-dynamic-tls-<name>`, for backends of
+/// the API that say `trust: <name>`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Trust {
+    /// What a backend says.
+    pub name: String,
+    /// The authority's certificates, PEM.
+    pub authorities: PathBuf,
 }
 
 /// Where the gate sends what it lets pass.
@@ -44,6 +60,12 @@ pub struct Edits<'a> {
     pub access_log: &'a Path,
     /// Clusters to add, or to point elsewhere.
     pub clusters: &'a [Cluster],
+    /// The certificates of the public authorities on this machine, PEM; `None`: it
+    /// has none, so the cluster that trusts them goes, for Envoy does not start
+    /// without the file.
+    pub roots: Option<&'a Path>,
+    /// Private authorities.
+    pub trusts: &'a [Trust],
     /// Whether the singleton recorder stays.
     pub recorder: bool,
     /// Whether the filter stays. Without it there is no recorder either: an Envoy
@@ -96,6 +118,7 @@ pub fn render(source: &str, edits: &Edits<'_>) -> Result<Value> {
     for cluster in edits.clusters {
         put_cluster(clusters, cluster)?;
     }
+    put_trusts(clusters, edits)?;
     if let Some(faults) = edits.faults {
         put_faults(&mut config, faults, ports)?;
     }
@@ -159,19 +182,32 @@ fn push(list: &mut Value, item: Value) -> Result<()> {
     Ok(())
 }
 
+/// With it go the filters that carry out what it says.
 fn remove_filter(manager: &mut Value) -> Result<()> {
     let filters = at(manager, "/http_filters")?;
-    named(filters, "tidegate")?;
-    if let Value::Array(list) = filters {
-        list.retain(|filter| filter["name"] != "tidegate");
+    for name in ["tidegate", "mirror-targets", "envoy.filters.http.dynamic_forward_proxy"] {
+        named(filters, name)?;
+        if let Value::Array(list) = filters {
+            list.retain(|filter| filter["name"] != name);
+        }
     }
     Ok(())
 }
 
 fn send_to(manager: &mut Value, upstream: Upstream) -> Result<()> {
     let routes = at(manager, "/route_config/virtual_hosts/0/routes")?;
+    at(named(routes, "tidegate")?, "/route/cluster_header")?;
+    if upstream == Upstream::Chosen {
+        return Ok(());
+    }
+    // No filter is followed, in its mirrors neither.
+    if let Value::Array(list) = routes {
+        list.retain(|route| route["name"] == "tidegate");
+    }
     let route = named(routes, "tidegate")?;
-    at(route, "/route/cluster_header")?;
+    if let Value::Object(fields) = route {
+        fields.remove("request_headers_to_remove");
+    }
     match upstream {
         Upstream::Chosen => {}
         Upstream::Demo => route["route"] = json!({ "cluster": "demo", "timeout": "0s" }),
@@ -192,7 +228,9 @@ fn recorder(config: &mut Value, edits: &Edits<'_>) -> Result<()> {
         edit_plugin(at(service, "/typed_config/config")?, edits)?;
     } else {
         named(extensions, "envoy.bootstrap.wasm")?;
-        *extensions = json!([]);
+        if let Value::Array(list) = extensions {
+            list.retain(|extension| extension["name"] != "envoy.bootstrap.wasm");
+        }
     }
     Ok(())
 }
@@ -209,6 +247,24 @@ fn put_cluster(clusters: &mut Value, cluster: &Cluster) -> Result<()> {
     let is_address = cluster.host.parse::<std::net::IpAddr>().is_ok();
     target["type"] = json!(if is_address { "STATIC" } else { "STRICT_DNS" });
     point(target, &cluster.host, cluster.port)
+}
+
+/// One cluster like [`DYNAMIC_TLS`] for each private authority, and that one itself
+/// with this machine's public ones.
+fn put_trusts(clusters: &mut Value, edits: &Edits<'_>) -> Result<()> {
+    let public = named(clusters, DYNAMIC_TLS)?.clone();
+    for trust in edits.trusts {
+        let mut private = public.clone();
+        private["name"] = json!(format!("{DYNAMIC_TLS}-{}", trust.name));
+        *at(&mut private, TRUSTED)? = path(&trust.authorities)?;
+        push(clusters, private)?;
+    }
+    if let Some(roots) = edits.roots {
+        *at(named(clusters, DYNAMIC_TLS)?, TRUSTED)? = path(roots)?;
+    } else if let Value::Array(list) = clusters {
+        list.retain(|cluster| cluster["name"] != DYNAMIC_TLS);
+    }
+    Ok(())
 }
 
 fn point(cluster: &mut Value, host: &str, port: u16) -> Result<()> {
@@ -248,6 +304,8 @@ mod tests {
             wasm: Path::new("/x/filter.wasm"),
             access_log: Path::new("/x/access.log"),
             clusters,
+            roots: Some(Path::new("/x/roots.pem")),
+            trusts: &[],
             recorder: true,
             filter: true,
             upstream: Upstream::Chosen,
@@ -267,6 +325,7 @@ mod tests {
         same.ports = Ports::DEFAULT;
         same.wasm = Path::new("target/dist/tidegate.wasm");
         same.access_log = Path::new("target/up/access.log");
+        same.roots = Some(Path::new("/etc/ssl/certs/ca-certificates.crt"));
         let original: Value = yaml_serde::from_str(SOURCE).unwrap();
         assert_eq!(render(SOURCE, &same).unwrap(), original);
     }
@@ -285,23 +344,29 @@ mod tests {
     #[test]
     fn without_recorder_only_the_filter_is_left() {
         let rendered = render(SOURCE, &Edits { recorder: false, ..edits(&[]) }).unwrap();
-        assert_eq!(text(&rendered, "/bootstrap_extensions"), "[]");
+        assert!(!text(&rendered, "/bootstrap_extensions").contains("envoy.bootstrap.wasm"));
         assert_eq!(rendered.to_string().matches("/x/filter.wasm").count(), 1);
     }
 
     #[test]
     fn without_filter_nothing_of_ours_is_left() {
         let without = Edits { filter: false, upstream: Upstream::Demo, ..edits(&[]) };
-        let rendered = render(SOURCE, &without).unwrap().to_string();
-        assert!(!rendered.contains(".wasm") && !rendered.contains("x-tidegate-cluster"), "{rendered}");
+        let mut rendered = render(SOURCE, &without).unwrap();
+        assert!(!rendered.to_string().contains(".wasm"), "{rendered}");
+        let gate = named(rendered.pointer_mut("/static_resources/listeners").unwrap(), "gate").unwrap();
+        let filters = gate.pointer("/filter_chains/0/filters/0/typed_config/http_filters").unwrap();
+        assert_eq!(filters.as_array().unwrap().len(), 1, "the router: {filters}");
+        assert!(!gate.to_string().contains("x-tidegate-cluster"), "{gate}");
     }
 
     #[test]
     fn the_plugin_is_told_what_is_merged_in() {
         let plugin = json!({ "on_no_route": "pass", "admin": { "authority": null, "timeout": "250ms" } });
-        let rendered = render(SOURCE, &Edits { plugin: &plugin, ..edits(&[]) }).unwrap();
-        let recorder = "/bootstrap_extensions/0/typed_config/config/configuration/value";
-        let told = rendered.pointer(recorder).and_then(Value::as_str).unwrap();
+        let mut rendered = render(SOURCE, &Edits { plugin: &plugin, ..edits(&[]) }).unwrap();
+        let extensions = rendered.pointer_mut("/bootstrap_extensions").unwrap();
+        let recorder = named(extensions, "envoy.bootstrap.wasm").unwrap();
+        let told = recorder.pointer("/typed_config/config/configuration/value").and_then(Value::as_str);
+        let told = told.unwrap();
         let told: Value = serde_json::from_str(told).unwrap();
         assert_eq!(told["on_no_route"], "pass");
         assert_eq!(told["admin"]["timeout"], "250ms");
@@ -326,8 +391,9 @@ mod tests {
 
     #[test]
     fn without_upstream_envoy_answers() {
-        let rendered = render(SOURCE, &Edits { upstream: Upstream::Nowhere, ..edits(&[]) }).unwrap();
-        let flat = rendered.to_string();
+        let mut rendered = render(SOURCE, &Edits { upstream: Upstream::Nowhere, ..edits(&[]) }).unwrap();
+        let gate = named(rendered.pointer_mut("/static_resources/listeners").unwrap(), "gate").unwrap();
+        let flat = gate.to_string();
         assert!(flat.contains("direct_response") && !flat.contains("cluster_header"), "{flat}");
     }
 
@@ -347,6 +413,24 @@ mod tests {
         assert_eq!(other["type"], "STRICT_DNS");
         assert_eq!(other["load_assignment"]["cluster_name"], "other");
         assert_eq!(other.pointer(socket).unwrap(), &json!({ "address": "localhost", "port_value": 82 }));
+    }
+
+    #[test]
+    fn each_private_authority_is_a_cluster_that_trusts_nobody_else() {
+        let trusts = [Trust { name: "corp".into(), authorities: "/x/corp.pem".into() }];
+        let mut rendered = render(SOURCE, &Edits { trusts: &trusts, ..edits(&[]) }).unwrap();
+        let list = rendered.pointer_mut("/static_resources/clusters").unwrap();
+        let private = named(list, "tidegate-dynamic-tls-corp").unwrap().clone();
+        assert_eq!(private.pointer(TRUSTED).unwrap(), "/x/corp.pem");
+        assert_eq!(named(list, "tidegate-dynamic-tls").unwrap().pointer(TRUSTED).unwrap(), "/x/roots.pem");
+    }
+
+    #[test]
+    fn a_machine_without_public_authorities_has_no_cluster_that_trusts_them() {
+        let mut rendered = render(SOURCE, &Edits { roots: None, ..edits(&[]) }).unwrap();
+        let list = rendered.pointer_mut("/static_resources/clusters").unwrap();
+        assert!(named(list, "tidegate-dynamic-tls").is_err());
+        assert!(named(list, "tidegate-dynamic").is_ok());
     }
 
     #[test]

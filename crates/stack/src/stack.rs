@@ -14,6 +14,7 @@ use crate::http::{self, Method, Request, Response};
 use crate::options::{Demo, FlagsAtStart, Options};
 use crate::ports::{PortChoice, Ports, local};
 use crate::process::{Identity, Process};
+use crate::programs::public_authorities;
 use crate::render::{self, Edits};
 use crate::sql::Shell;
 use crate::stats::Stats;
@@ -160,6 +161,8 @@ impl Stack {
                 wasm: &self.options.programs.wasm,
                 access_log: &self.log("access"),
                 clusters: &self.options.backends,
+                roots: public_authorities().as_deref(),
+                trusts: &self.options.trusts,
                 recorder: self.options.recorder,
                 filter: true,
                 upstream: self.options.upstream,
