@@ -1,101 +1,167 @@
-//! What routes cost: their table's bytes, loading it, finding the rule that wins,
-//! beside the matcher that tries everything:
+//! What routes cost: their table's bytes, making and loading it, finding the rule
+//! that wins, beside the matcher that tries everything:
 //! `cargo bench -p tidegate-policy --features author --bench routes`.
-//! The operations of a public API are read from the file that
-//! `TIDEGATE_OPERATIONS` names, METHOD and path template a line.
 
-#[path = "../tests/routes/linear.rs"]
-mod linear;
-
-use divan::counter::BytesCount;
+use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use serde_json::{Value, json};
-use tidegate_policy::author::{self, Route};
+use tidegate_policy::author::{self, Route, explain};
 use tidegate_policy::decide::Facts;
-use tidegate_policy::route::RouteTable;
+use tidegate_policy::route::{RouteLoad, RouteTable};
 
-const COUNTS: &[usize] = &[10, 1_000, 10_000];
+/// METHOD and path template a line, without those that begin with `#`.
+const OPERATIONS: &str = include_str!("data/github-api-operations.txt");
+/// Bytes of regexes in one step of a load: what a worker does between two looks at
+/// its requests.
+const REGEXES_AT_A_TIME: usize = 128 << 10;
+
+/// Which routes are looked at.
+#[derive(Clone, Copy, Debug)]
+enum Routes {
+    /// So many, each with a prefix of its own, on one host.
+    Prefixes(usize),
+    /// So many, each on a host of its own.
+    Hosts(usize),
+    /// So many, each with a template of its own, on one host.
+    Templates(usize),
+    /// The operations of GitHub's API as templates, a route each; one is a regex.
+    Operations,
+    /// The same with regexes in the templates' place.
+    OperationsAsRegexes,
+}
+
+use Routes::{Hosts, Operations, OperationsAsRegexes, Prefixes, Templates};
+
+const ALL: &[Routes] = &[
+    Prefixes(10),
+    Prefixes(1_000),
+    Prefixes(10_000),
+    Hosts(10),
+    Hosts(1_000),
+    Hosts(10_000),
+    Templates(10),
+    Templates(1_000),
+    Templates(10_000),
+    Operations,
+    OperationsAsRegexes,
+];
 
 fn main() {
-    for &count in COUNTS {
-        print_size(&format!("{count} prefix routes"), &compile(&prefixes(count)).unwrap());
-    }
-    if let Some(routes) = operations() {
-        let bytes = compile(&routes).unwrap();
-        print_size(&format!("{} operations as regexes", routes.len()), &bytes);
+    for routes in ALL {
+        println!("{routes:?}: {} bytes", routes.bytes().len());
     }
     divan::main();
 }
 
-fn print_size(what: &str, bytes: &[u8]) {
-    println!("{what}: {} bytes", bytes.len());
-}
+impl Routes {
+    fn documents(self) -> Vec<Value> {
+        match self {
+            Prefixes(count) | Hosts(count) | Templates(count) => {
+                (0..count).map(|i| self.document(i)).collect()
+            }
+            Operations | OperationsAsRegexes => {
+                operations().enumerate().map(|(i, of)| self.operation(i, of)).collect()
+            }
+        }
+    }
 
-fn read(document: &Value) -> Route {
-    author::read(document).unwrap()
-}
-
-fn documents(count: usize) -> Vec<Value> {
-    let document = |i: usize| {
-        let path = format!("/api/team-{}/service-{i}", i % 100);
+    fn document(self, i: usize) -> Value {
+        let (kind, value) = match self {
+            Templates(_) => ("Template", format!("/api/team-{}/{{tenant}}/service-{i}/{{id}}", i % 100)),
+            _ => ("PathPrefix", format!("/api/team-{}/service-{i}", i % 100)),
+        };
+        let host = if matches!(self, Hosts(_)) { host(i) } else { host(0) };
         json!({"metadata": {"name": format!("route-{i}")}, "spec": {
-            "hostnames": ["api.example.com"],
+            "hostnames": [host],
             "rules": [{
-                "matches": [{"path": {"type": "PathPrefix", "value": path}}],
+                "matches": [{"path": {"type": kind, "value": value}}],
                 "backendRefs": [{"name": format!("service-{}", i % 500), "port": 80}],
             }],
         }})
-    };
-    (0..count).map(document).collect()
-}
+    }
 
-/// Prefix routes on one host.
-fn prefixes(count: usize) -> Vec<Route> {
-    documents(count).iter().map(read).collect()
-}
-
-/// As many routes, each on a host of its own.
-fn hosts(count: usize) -> Vec<Route> {
-    let mut routes = prefixes(count);
-    routes
-        .iter_mut()
-        .enumerate()
-        .for_each(|(i, route)| route.hostnames = vec![format!("host-{i}.example.com")]);
-    routes
-}
-
-fn operation_documents() -> Option<Vec<Value>> {
-    let text = std::fs::read_to_string(std::env::var_os("TIDEGATE_OPERATIONS")?).unwrap();
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    let document = |(i, line): (usize, &str)| {
-        let (method, template) = line.split_once(' ').unwrap();
-        let elements = template.split('/').map(|element| match element.find('{') {
-            Some(at) => format!("{}[^/]+", &element[..at]),
-            None => element.replace('.', r"\."),
+    fn operation(self, i: usize, (method, template): (&str, &str)) -> Value {
+        let elements = template.split('/').map(|element| match element.starts_with('{') {
+            true => "[^/]+".to_owned(),
+            false => element.replace('.', r"\."),
         });
-        let pattern = elements.collect::<Vec<_>>().join("/");
-        let kind = if template.contains('{') { "RegularExpression" } else { "Exact" };
-        let value = if kind == "Exact" { template } else { &pattern };
+        // `/repos/{owner}/{repo}/compare/{base}...{head}` has two names in an element.
+        let (kind, value) = match self {
+            Operations if !template.contains("}.") => ("Template", template.to_owned()),
+            _ => ("RegularExpression", elements.collect::<Vec<_>>().join("/")),
+        };
         json!({"metadata": {"name": format!("operation-{i}")}, "spec": {"rules": [{
             "matches": [{"path": {"type": kind, "value": value}, "method": method}],
             "backendRefs": [{"name": "api"}],
         }]}})
-    };
-    Some(lines.enumerate().map(document).collect())
-}
+    }
 
-/// Operations of a public API: exact paths, and regexes for those with
-/// parameters.
-fn operations() -> Option<Vec<Route>> {
-    Some(operation_documents()?.iter().map(read).collect())
+    fn read(self) -> Vec<Route> {
+        self.documents().iter().map(|document| author::read(document).unwrap()).collect()
+    }
+
+    fn bytes(self) -> Vec<u8> {
+        compile(&self.read()).unwrap()
+    }
+
+    /// Requests that go through all routes in a scattered order, so that the table
+    /// is not always in the nearest cache.
+    fn requests(self) -> Vec<Sent> {
+        let scattered = |count: usize| (0..1_024).map(move |n: usize| n.wrapping_mul(7_919) % count);
+        let get = |host, path| Sent { method: "GET", host, path };
+        match self {
+            Prefixes(count) | Hosts(count) => scattered(count)
+                .map(|i| {
+                    let of = if matches!(self, Hosts(_)) { i } else { 0 };
+                    get(host(of), format!("/api/team-{}/service-{i}/items/42?page=7", i % 100))
+                })
+                .collect(),
+            Templates(count) => scattered(count)
+                .map(|i| get(host(0), format!("/api/team-{}/acme/service-{i}/42?page=7", i % 100)))
+                .collect(),
+            Operations | OperationsAsRegexes => {
+                let all: Vec<_> = operations().collect();
+                let sent = |i: usize| {
+                    let filled =
+                        all[i].1.split('/').map(|part| if part.starts_with('{') { "x-42" } else { part });
+                    let path = filled.collect::<Vec<_>>().join("/");
+                    Sent { method: all[i].0, host: "api.example.com".to_owned(), path }
+                };
+                scattered(all.len()).map(sent).collect()
+            }
+        }
+    }
 }
 
 fn compile(routes: &[Route]) -> Result<Vec<u8>, author::CompileError> {
     author::compile(routes, &author::Backends::new())
 }
 
-fn table_of(routes: &[Route]) -> RouteTable {
-    RouteTable::from_bytes(&compile(routes).unwrap()).unwrap()
+fn host(i: usize) -> String {
+    format!("host-{i}.example.com")
+}
+
+fn operations() -> impl Iterator<Item = (&'static str, &'static str)> {
+    OPERATIONS.lines().filter(|line| !line.starts_with('#')).map(|line| line.split_once(' ').unwrap())
+}
+
+/// A request.
+struct Sent {
+    method: &'static str,
+    host: String,
+    path: String,
+}
+
+impl Sent {
+    fn facts(&self) -> Facts<'_> {
+        Facts {
+            method: self.method.as_bytes(),
+            host: self.host.as_bytes(),
+            path: self.path.as_bytes(),
+            headers: HEADERS,
+            ..Facts::default()
+        }
+    }
 }
 
 const HEADERS: &[(&[u8], &[u8])] = &[
@@ -104,101 +170,101 @@ const HEADERS: &[(&[u8], &[u8])] = &[
     (b"x-request-id", b"1b4e28ba-2fa1-11d2-883f-0016d3cca427"),
 ];
 
-fn get<'r>(host: &'r str, path: &'r str) -> Facts<'r> {
-    Facts {
-        method: b"GET",
-        host: host.as_bytes(),
-        path: path.as_bytes(),
-        headers: HEADERS,
-        ..Facts::default()
+/// The time of all 1,024 requests; divan shows requests per second below it.
+#[divan::bench(args = ALL)]
+fn find_1024(bencher: Bencher<'_, '_>, routes: &Routes) {
+    let (table, requests) = (RouteTable::from_bytes(&routes.bytes()).unwrap(), routes.requests());
+    for sent in &requests {
+        assert!(table.find(&sent.facts()).is_some(), "{} {}{}", sent.method, sent.host, sent.path);
     }
-}
-
-/// Requests that go through all routes in a scattered order, so that the table
-/// is not always in the nearest cache.
-fn scattered(count: usize) -> Vec<(String, String)> {
-    let one = |n: usize| {
-        let i = n.wrapping_mul(7_919) % count;
-        (format!("host-{i}.example.com"), format!("/api/team-{}/service-{i}/items/42?page=7", i % 100))
-    };
-    (0..1_024).map(one).collect()
-}
-
-/// Nanoseconds per request over scattered requests: divan shows the time of all
-/// 1,024.
-fn all(bencher: Bencher<'_, '_>, table: &RouteTable, requests: &[(String, String)], host: Option<&str>) {
-    for (own, path) in requests {
-        assert!(table.find(&get(host.unwrap_or(own), path)).is_some(), "{own}{path}");
-    }
-    bencher.counter(divan::counter::ItemsCount::new(requests.len())).bench_local(|| {
-        for (own, path) in requests {
-            black_box(table.find(black_box(&get(host.unwrap_or(own), path))));
+    bencher.counter(ItemsCount::new(requests.len())).bench_local(|| {
+        for sent in &requests {
+            black_box(table.find(black_box(&sent.facts())));
         }
     });
 }
 
-#[divan::bench(args = COUNTS)]
-fn find_1024_by_prefix(bencher: Bencher<'_, '_>, count: usize) {
-    all(bencher, &table_of(&prefixes(count)), &scattered(count), Some("api.example.com"));
+/// The same request over and over, by the matcher that tries everything.
+#[divan::bench(args = ALL, sample_count = 20)]
+fn find_by_trying_all(bencher: Bencher<'_, '_>, routes: &Routes) {
+    let (read, requests) = (routes.read(), routes.requests());
+    let facts = requests[1].facts();
+    bencher.bench_local(|| explain::taken(black_box(&read), black_box(&facts)).len());
 }
 
-#[divan::bench(args = COUNTS)]
-fn find_1024_by_host(bencher: Bencher<'_, '_>, count: usize) {
-    all(bencher, &table_of(&hosts(count)), &scattered(count), None);
+/// A path that begins like many and is nobody's.
+#[divan::bench(args = ALL)]
+fn find_nothing(bencher: Bencher<'_, '_>, routes: &Routes) {
+    let table = RouteTable::from_bytes(&routes.bytes()).unwrap();
+    let path = match routes {
+        Operations | OperationsAsRegexes => "/repos/a/b/nothing",
+        _ => "/api/team-7/other/items/42?page=7",
+    };
+    let sent = Sent { method: "GET", host: host(0), path: path.to_owned() };
+    assert!(table.find(&sent.facts()).is_none());
+    bencher.bench_local(|| black_box(&table).find(black_box(&sent.facts())));
 }
 
-#[divan::bench(args = COUNTS)]
-fn find_by_prefix(bencher: Bencher<'_, '_>, count: usize) {
-    let table = table_of(&prefixes(count));
-    let facts = get("api.example.com", "/api/team-7/service-7/items/42?page=7");
-    assert!(table.find(&facts).is_some());
-    bencher.bench_local(|| black_box(&table).find(black_box(&facts)));
+/// Every choice of open elements of a path of eight: 256 templates take it, and
+/// none of the most specific may.
+#[divan::bench]
+fn find_the_last_of_256_templates(bencher: Bencher<'_, '_>) {
+    let element = |choice: u32, i: u32| match choice >> i & 1 {
+        0 => "/a".to_owned(),
+        _ => format!("/{{e{i}}}"),
+    };
+    let document = |choice: u32| {
+        let path: String = (0..8).map(|i| element(choice, i)).collect();
+        let method = if choice == 255 { "GET" } else { "PUT" };
+        json!({"metadata": {"name": format!("r{choice}")}, "spec": {"rules": [{
+            "matches": [{"path": {"type": "Template", "value": path}, "method": method}]}]}})
+    };
+    let routes: Vec<_> = (0..256).map(|choice| author::read(&document(choice)).unwrap()).collect();
+    let table = RouteTable::from_bytes(&compile(&routes).unwrap()).unwrap();
+    let sent = Sent { method: "GET", host: host(0), path: "/a".repeat(8) };
+    assert_eq!(table.find(&sent.facts()).unwrap().route, "r255");
+    bencher.bench_local(|| black_box(&table).find(black_box(&sent.facts())));
 }
 
-#[divan::bench(args = COUNTS)]
-fn find_nothing(bencher: Bencher<'_, '_>, count: usize) {
-    let table = table_of(&prefixes(count));
-    let facts = get("api.example.com", "/api/team-7/other/items/42?page=7");
-    assert!(table.find(&facts).is_none());
-    bencher.bench_local(|| black_box(&table).find(black_box(&facts)));
-}
-
-#[divan::bench(args = COUNTS)]
-fn find_by_trying_all(bencher: Bencher<'_, '_>, count: usize) {
-    let routes = prefixes(count);
-    let facts = get("api.example.com", "/api/team-7/service-7/items/42?page=7");
-    bencher.bench_local(|| linear::find(black_box(&routes), black_box(&facts)));
-}
-
-#[divan::bench(args = ["/repos/a/b/issues/7", "/users/octocat", "/gists/1/comments/2", "/user/repos", "/nothing"])]
-fn find_operation_by_regex(bencher: Bencher<'_, '_>, path: &str) {
-    let Some(routes) = operations() else { return };
-    let table = table_of(&routes);
-    let facts = get("api.example.com", path);
-    bencher.bench_local(|| black_box(&table).find(black_box(&facts)));
-}
-
-#[divan::bench(args = COUNTS, sample_count = 20)]
-fn load(bencher: Bencher<'_, '_>, count: usize) {
-    let bytes = compile(&prefixes(count)).unwrap();
+/// All of a load.
+#[divan::bench(args = ALL, sample_count = 50)]
+fn load(bencher: Bencher<'_, '_>, routes: &Routes) {
+    let bytes = routes.bytes();
     bencher.counter(BytesCount::of_slice(&bytes)).bench_local(|| RouteTable::from_bytes(black_box(&bytes)));
 }
 
-#[divan::bench(sample_count = 20)]
-fn load_operations(bencher: Bencher<'_, '_>) {
-    let Some(routes) = operations() else { return };
-    let bytes = compile(&routes).unwrap();
-    bencher.counter(BytesCount::of_slice(&bytes)).bench_local(|| RouteTable::from_bytes(black_box(&bytes)));
+/// The steps of a load of the largest tables: what a worker does without a look at
+/// its requests. Without regexes there are fewer, with them there are more.
+#[divan::bench(args = [0, 1, 2, 3, 4, 5], consts = [0, 1, 2], sample_count = 50)]
+fn load_step<const OF: usize>(bencher: Bencher<'_, '_>, step: usize) {
+    let bytes = [Prefixes(10_000), Templates(10_000), OperationsAsRegexes][OF].bytes();
+    if step == 0 {
+        bencher.bench_local(|| RouteLoad::new(black_box(&bytes)));
+        return;
+    }
+    let before = || {
+        let mut load = RouteLoad::new(&bytes).unwrap();
+        let over = (1..step).any(|_| load.step(REGEXES_AT_A_TIME).unwrap().is_some());
+        (load, over)
+    };
+    bencher
+        .with_inputs(before)
+        .bench_local_values(|(mut load, over)| if over { None } else { load.step(REGEXES_AT_A_TIME).ok() });
 }
 
-#[divan::bench(args = COUNTS, sample_count = 5)]
-fn read_and_compile(bencher: Bencher<'_, '_>, count: usize) {
-    let documents = documents(count);
-    bencher.bench_local(|| compile(&documents.iter().map(read).collect::<Vec<_>>()));
+/// From documents to a table, as the admin service does it when one changes.
+#[divan::bench(args = ALL, sample_count = 5)]
+fn read_and_compile(bencher: Bencher<'_, '_>, routes: &Routes) {
+    let documents = routes.documents();
+    bencher.bench_local(|| {
+        let read: Vec<_> = documents.iter().map(|document| author::read(document).unwrap()).collect();
+        compile(&read)
+    });
 }
 
-#[divan::bench(sample_count = 5)]
-fn read_and_compile_operations(bencher: Bencher<'_, '_>) {
-    let Some(documents) = operation_documents() else { return };
-    bencher.bench_local(|| compile(&documents.iter().map(read).collect::<Vec<_>>()));
+/// From routes to a table: what is left where the others are read already.
+#[divan::bench(args = ALL, sample_count = 5)]
+fn compile_alone(bencher: Bencher<'_, '_>, routes: &Routes) {
+    let read = routes.read();
+    bencher.bench_local(|| compile(black_box(&read)));
 }

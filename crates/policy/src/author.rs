@@ -12,6 +12,7 @@
 mod compile;
 mod document;
 mod duration;
+pub mod explain;
 mod flags;
 mod geo;
 mod names;

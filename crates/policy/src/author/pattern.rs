@@ -3,10 +3,10 @@
 use std::error::Error as _;
 use std::sync::Arc;
 
-use regex_automata::dfa::{Automaton, StartKind, dense};
+use regex_automata::dfa::{Automaton, StartKind, dense, sparse};
 use regex_automata::nfa::thompson;
 use regex_automata::util::start;
-use regex_automata::{Anchored, MatchKind};
+use regex_automata::{Anchored, Input, MatchKind};
 use regex_syntax::ParserBuilder;
 use regex_syntax::hir::literal::Extractor;
 use regex_syntax::hir::{Hir, Look};
@@ -78,6 +78,15 @@ impl Regex {
     #[must_use]
     pub fn automaton(&self) -> &[u8] {
         &self.automaton
+    }
+
+    /// Whether it matches `value`, as a whole. Its table is checked each time, which
+    /// takes microseconds.
+    #[must_use]
+    pub fn is_match(&self, value: &[u8]) -> bool {
+        let input = Input::new(value).anchored(Anchored::Yes);
+        let dfa = sparse::DFA::from_bytes(&self.automaton);
+        dfa.is_ok_and(|(dfa, _)| matches!(dfa.try_search_fwd(&input), Ok(Some(_))))
     }
 
     /// What everything that it matches begins with.

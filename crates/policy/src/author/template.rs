@@ -30,8 +30,8 @@ pub enum TemplateError {
     Path(String),
     /// A brace in an element that is not a name in braces.
     #[error(
-        "{0} must be a whole element like {{name}}, the name of letters, digits and _ and not beginning \
-         with a digit; write a brace that is meant as one as %7B or %7D"
+        "{0} must be a whole element like {{name}}, the name of letters, digits, _ and - and beginning with \
+         a letter or _; write a brace that is meant as one as %7B or %7D"
     )]
     Braces(String),
     /// Two elements have this name.
@@ -86,7 +86,7 @@ impl Template {
 
 fn name_of(element: &str) -> Option<&str> {
     let name = element.strip_prefix('{')?.strip_suffix('}')?;
-    let is_inside = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let is_inside = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
     let is_begun = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     (is_inside && is_begun).then_some(name)
 }
@@ -97,10 +97,14 @@ mod tests {
 
     #[test]
     fn a_template_is_literals_and_names() {
-        let template = Template::parse("/repos/{owner}/{_2}/a%7B").unwrap();
+        let template = Template::parse("/repos/{repo-owner}/{_2}/a%7B").unwrap();
         let elements: Vec<_> = template.elements().collect();
-        let expected =
-            [Element::Literal("repos"), Element::Any("owner"), Element::Any("_2"), Element::Literal("a%7B")];
+        let expected = [
+            Element::Literal("repos"),
+            Element::Any("repo-owner"),
+            Element::Any("_2"),
+            Element::Literal("a%7B"),
+        ];
         assert_eq!(elements, expected);
         assert_eq!(Template::parse("/").unwrap().elements().collect::<Vec<_>>(), [Element::Literal("")]);
     }
@@ -108,9 +112,10 @@ mod tests {
     #[test]
     fn a_template_that_could_be_read_two_ways_is_refused() {
         let error = |pattern: &str| Template::parse(pattern).unwrap_err();
-        for bad in
-            ["/{}", "/{1a}", "/{a-b}", "/{a b}", "/a{b}", "/{a}b", "/{a}{b}", "/{a", "/a}", "/{a:.*}", "/{é}"]
-        {
+        for bad in [
+            "/{}", "/{1a}", "/{-a}", "/{a.b}", "/{a b}", "/a{b}", "/{a}b", "/{a}{b}", "/{a", "/a}",
+            "/{a:.*}", "/{é}",
+        ] {
             assert_eq!(error(bad), TemplateError::Braces(bad[1..].to_owned()), "{bad}");
         }
         assert_eq!(error("/{a}/b/{a}"), TemplateError::Twice("a".to_owned()));

@@ -49,8 +49,8 @@ impl RouteLoad {
     }
 
     /// Does a piece of the work; the table when that was the last. The rules with
-    /// their matches are a piece, the hostnames are one, the paths are one, and
-    /// so are `budget` bytes of regexes, rounded up to a whole regex.
+    /// their matches are a piece, the hostnames are one, the paths and templates are
+    /// one, and so are `budget` bytes of regexes, rounded up to a whole regex.
     ///
     /// # Errors
     /// When it is not a route table. The load is over then.

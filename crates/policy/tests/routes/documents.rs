@@ -156,7 +156,7 @@ fn a_bad_template_is_named_with_its_reason() {
         (json!("a/{b}"), "invalid", "must begin with /"),
         (json!("/{a}/b/{a}"), "invalid", "two elements are called {a}"),
         (json!("/v{a}"), "invalid", "v{a} must be a whole element like {name}"),
-        (json!("/{a-b}"), "invalid", "{a-b} must be a whole element"),
+        (json!("/{a.b}"), "invalid", "{a.b} must be a whole element"),
         (json!("/{a}//b"), "invalid", "must not contain //"),
         (json!("/{a}/b?c"), "invalid", "must not contain ?"),
         (json!("/a".repeat(33)), "invalid", "has 33 elements, at most 32 are allowed"),

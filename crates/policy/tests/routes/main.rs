@@ -2,8 +2,8 @@
 
 mod bytes;
 mod documents;
+mod explained;
 mod filters;
-mod linear;
 mod oracle;
 mod regexes;
 mod semantics;
@@ -31,8 +31,12 @@ fn document(name: &str, hostnames: &[&str], rules: Value) -> Value {
     json!({"metadata": {"name": name}, "spec": {"hostnames": hostnames, "rules": rules}})
 }
 
-/// What a table answers, in the terms of [`linear`].
-fn winner(table: &RouteTable, facts: &Facts<'_>) -> Option<linear::Winner> {
+/// What wins: route, rule, the template that took the path, and the name of the
+/// backend.
+type Winner = (String, usize, Option<String>, Option<String>);
+
+/// What a table answers.
+fn winner(table: &RouteTable, facts: &Facts<'_>) -> Option<Winner> {
     let found = table.find(facts)?;
     let backend = found.backend.map(|backend| backend.name.clone());
     Some((found.route.to_owned(), found.rule, found.template.map(str::to_owned), backend))

@@ -158,6 +158,18 @@ fn the_literal_beginning_is_found() {
 }
 
 proptest! {
+    #[test]
+    fn another_engine_says_the_same(
+        pattern in "([ab./]|\\[ab\\]|a\\||\\(a\\|b\\)|a[*+?]|b\\{1,2\\}|\\^|\\$){0,6}",
+        value in "[ab/]{0,6}",
+    ) {
+        let Ok(regex) = Regex::compile(&pattern) else { return Ok(()) };
+        let other = regex::bytes::RegexBuilder::new(&format!(r"\A(?:{pattern})\z")).unicode(false).build().unwrap();
+        prop_assert_eq!(regex.is_match(value.as_bytes()), other.is_match(value.as_bytes()), "{}", pattern);
+    }
+}
+
+proptest! {
     /// Whatever is given: a regex or an error, in bounded time; and it means
     /// what another engine says.
     #[test]
