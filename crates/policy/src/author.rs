@@ -1,5 +1,5 @@
-//! Reading, validating and compiling what people write: HTTPRoutes, geo rules and
-//! flags. The admin service's half of [`route`](crate::route),
+//! Reading, validating and compiling what people write: HTTPRoutes, their backends,
+//! geo rules and flags. The admin service's half of [`route`](crate::route),
 //! [`geo`](crate::geo) and [`flags`](crate::flags). Feature `author`, so that none
 //! of it is in the filter.
 //!
@@ -9,6 +9,7 @@
 //! cannot carry out is refused too, never ignored. `spec.parentRefs` is checked
 //! and has no effect: every route holds on every listener that the filter is on.
 
+mod backend;
 mod compile;
 mod document;
 mod duration;
@@ -21,6 +22,7 @@ mod reader;
 mod template;
 
 pub use crate::route::Method;
+pub use backend::read_backend;
 pub use compile::{Backends, CompileError, MAX_AUTOMATA, compile};
 pub use document::{MAX_ROUTE_AUTOMATA, read};
 pub use flags::{read_flag, read_flags, write_flags, write_state};
