@@ -240,11 +240,7 @@ fn start(name: &str) -> Result<(Stack, InProcess)> {
     options.flags = FlagsAtStart::Off;
     // A slow machine must not make the cache answer for the database.
     options.plugin = json!({ "direct": { "timeout": "30s", "budget": "60s" } });
-    options.backends.push(NamedBackend {
-        name: "second".into(),
-        host: "127.0.0.1".into(),
-        port: second.address().port(),
-    });
+    options.backends.push(NamedBackend::at("second", second.address()));
     let stack = Stack::start(options)?;
     let mut sql = stack.sql()?;
     for (prefixes, status) in [(&BANS[..], "banned"), (&ALLOWED[..], "allowed")] {

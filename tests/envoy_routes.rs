@@ -13,11 +13,7 @@ fn start(name: &str, recorder: bool) -> Result<(Stack, InProcess)> {
     let second = InProcess::start("second", local(0))?;
     let mut options = Options::for_test(name)?;
     options.recorder = recorder;
-    options.backends.push(NamedBackend {
-        name: "second".into(),
-        host: "127.0.0.1".into(),
-        port: second.address().port(),
-    });
+    options.backends.push(NamedBackend::at("second", second.address()));
     Ok((Stack::start(options)?, second))
 }
 

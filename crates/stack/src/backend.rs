@@ -1,70 +1,117 @@
-//! The demo backend: answers every request with what it saw, as JSON.
+//! The demo backend: answers every request with what it saw, as JSON, and keeps it
+//! for tests to look at.
 
-use std::net::SocketAddr;
+mod tls;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, to_bytes};
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::extract::{ConnectInfo, Extension, Path, Query, Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::any;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
+
+use tls::TlsListener;
+pub use tls::{Authority, Sni};
+
+use crate::wait;
 
 /// The longest body that it counts, bytes.
 const BODY_LIMIT: usize = 64 * 1024 * 1024;
+/// Requests that it keeps; the oldest go.
+const KEPT: usize = 1_000;
+/// How long [`InProcess::wait_seen`] waits.
+const SEEN_LIMIT: Duration = Duration::from_secs(10);
+
+/// What a backend knows.
+#[derive(Debug)]
+struct Known {
+    name: String,
+    /// The last [`KEPT`] requests as it saw them, oldest first.
+    seen: Mutex<VecDeque<Arc<Value>>>,
+    /// Requests to `/flaky` so far, by key.
+    flaky: Mutex<HashMap<String, u32>>,
+}
 
 /// The backend named `name`. Every path answers 200 with what was asked, but
-/// `/status/NNN` (that status), `/slow?ms=N` (after so long, a minute at most)
-/// and `/ws` (echoes a WebSocket's messages).
-pub fn router(name: &str) -> Router {
+/// `/status/NNN` (that status), `/slow?ms=N` (after so long, a minute at most),
+/// `/flaky?times=N&status=NNN&key=K` (that status to the first N requests of that
+/// key) and `/ws` (echoes a WebSocket's messages).
+fn router(known: Arc<Known>) -> Router {
     Router::new()
         .route("/status/{code}", any(status))
         .route("/slow", any(slow))
+        .route("/flaky", any(flaky))
         .route("/ws", any(websocket))
         .fallback(echo)
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .with_state(name.to_owned())
+        .layer(from_fn_with_state(Arc::clone(&known), look))
+        .with_state(known)
 }
 
-async fn echo(
-    State(name): State<String>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let host = headers.get("host").map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    let headers: serde_json::Map<_, _> = headers
-        .keys()
-        .map(|key| {
-            let values: Vec<_> = headers
-                .get_all(key)
-                .iter()
-                .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
-                .collect();
-            (key.to_string(), values.join(", ").into())
-        })
-        .collect();
-    Json(json!({
-        "backend": name,
-        "method": method.as_str(),
-        "path": uri.to_string(),
+impl Known {
+    fn new(name: &str) -> Arc<Self> {
+        Arc::new(Self { name: name.to_owned(), seen: Mutex::default(), flaky: Mutex::default() })
+    }
+
+    fn keep(&self, request: Arc<Value>) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() == KEPT {
+            seen.pop_front();
+        }
+        seen.push_back(request);
+    }
+}
+
+/// Reads the whole request, keeps what it was and hands that on.
+async fn look(State(known): State<Arc<Known>>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, BODY_LIMIT).await else {
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    };
+    let host = parts.headers.get("host").map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let sni = parts.extensions.get::<ConnectInfo<Sni>>().and_then(|ConnectInfo(Sni(name))| name.clone());
+    let seen = Arc::new(json!({
+        "backend": known.name,
+        "method": parts.method.as_str(),
+        "path": parts.uri.to_string(),
         "host": host,
-        "headers": headers,
+        "sni": sni,
+        "headers": all_headers(&parts.headers),
         "body_bytes": body.len(),
-    }))
-    .into_response()
+    }));
+    known.keep(Arc::clone(&seen));
+    let mut request = Request::from_parts(parts, Body::from(body));
+    request.extensions_mut().insert(seen);
+    next.run(request).await
 }
 
-async fn status(State(name): State<String>, Path(code): Path<u16>) -> Response {
+fn all_headers(headers: &HeaderMap) -> serde_json::Map<String, Value> {
+    let lines = |key| headers.get_all(key).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    headers.keys().map(|key| (key.to_string(), lines(key).collect::<Vec<_>>().join(", ").into())).collect()
+}
+
+async fn echo(Extension(seen): Extension<Arc<Value>>) -> Response {
+    Json(&*seen).into_response()
+}
+
+async fn status(State(known): State<Arc<Known>>, Path(code): Path<u16>) -> Response {
+    answer(code, &known)
+}
+
+fn answer(code: u16, known: &Known) -> Response {
     match StatusCode::from_u16(code) {
-        Ok(code) if code.as_u16() >= 200 => (code, Json(json!({ "backend": name }))).into_response(),
+        Ok(code) if code.as_u16() >= 200 => (code, Json(json!({ "backend": known.name }))).into_response(),
         _ => (StatusCode::BAD_REQUEST, "a status from 200 to 999\n").into_response(),
     }
 }
@@ -75,10 +122,31 @@ struct Slow {
     ms: u64,
 }
 
-async fn slow(State(name): State<String>, Query(slow): Query<Slow>) -> Response {
+async fn slow(State(known): State<Arc<Known>>, Query(slow): Query<Slow>) -> Response {
     let ms = slow.ms.min(60_000);
     tokio::time::sleep(Duration::from_millis(ms)).await;
-    Json(json!({ "backend": name, "slept_ms": ms })).into_response()
+    Json(json!({ "backend": known.name, "slept_ms": ms })).into_response()
+}
+
+#[derive(Deserialize)]
+struct Flaky {
+    times: u32,
+    status: u16,
+    key: String,
+}
+
+async fn flaky(
+    State(known): State<Arc<Known>>,
+    Query(flaky): Query<Flaky>,
+    Extension(seen): Extension<Arc<Value>>,
+) -> Response {
+    let so_far = {
+        let mut counts = known.flaky.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(flaky.key).or_default();
+        *count = count.saturating_add(1);
+        *count
+    };
+    if so_far <= flaky.times { answer(flaky.status, &known) } else { Json(&*seen).into_response() }
 }
 
 async fn websocket(upgrade: WebSocketUpgrade) -> Response {
@@ -99,13 +167,14 @@ pub async fn serve(name: &str, address: SocketAddr) -> Result<()> {
     let listener = tokio::net::TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address}"))?;
-    Ok(axum::serve(listener, router(name)).await?)
+    Ok(axum::serve(listener, router(Known::new(name))).await?)
 }
 
 /// A backend on a thread of this process, ended when dropped.
 #[derive(Debug)]
 pub struct InProcess {
     address: SocketAddr,
+    known: Arc<Known>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -116,23 +185,58 @@ impl InProcess {
     /// # Errors
     /// The address is taken.
     pub fn start(name: &str, address: SocketAddr) -> Result<Self> {
-        let listener =
-            std::net::TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+        Self::spawn(name, address, None)
+    }
+
+    /// Starts one with TLS, on a free port of 127.0.0.1. It shows a certificate of
+    /// `authority` for the one of `names` (host names) that the client asks for, and
+    /// none to a client that asks for another or does not say.
+    ///
+    /// # Errors
+    /// No certificate can be made for one of the names.
+    pub fn start_tls(name: &str, authority: &Authority, names: &[&str]) -> Result<Self> {
+        Self::spawn(name, crate::ports::local(0), Some(authority.acceptor(names)?))
+    }
+
+    fn spawn(name: &str, address: SocketAddr, tls: Option<tls::Acceptor>) -> Result<Self> {
+        let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
-        let app = router(name);
+        let known = Known::new(name);
+        let app = router(Arc::clone(&known));
         let thread = std::thread::spawn(move || {
             runtime.block_on(async {
-                let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
                 tokio::select! {
-                    _ = axum::serve(listener, app) => {}
+                    () = listen(listener, app, tls) => {}
                     _ = stopped => {}
                 }
             });
         });
-        Ok(Self { address, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { address, known, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// The last thousand requests, as it answers them: oldest first, those without a
+    /// whole body not among them.
+    #[must_use]
+    pub fn seen(&self) -> Vec<Value> {
+        let seen = self.known.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.iter().map(|request| Value::clone(request)).collect()
+    }
+
+    /// Waits for requests that nobody waits for otherwise: until those that are
+    /// `wanted` are `count` or more, and answers with them.
+    ///
+    /// # Errors
+    /// Not within ten seconds; the message has what came instead.
+    pub fn wait_seen(&self, count: usize, wanted: impl Fn(&Value) -> bool) -> Result<Vec<Value>> {
+        let what = format!("{} sees {count} requests", self.known.name);
+        wait::until(&what, SEEN_LIMIT, || {
+            let found: Vec<_> = self.seen().into_iter().filter(|request| wanted(request)).collect();
+            Ok((found.len() >= count).then_some(found))
+        })
+        .with_context(|| format!("it saw {}", Value::from(self.seen())))
     }
 
     /// Where it listens.
@@ -140,6 +244,17 @@ impl InProcess {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+}
+
+async fn listen(listener: TcpListener, app: Router, tls: Option<tls::Acceptor>) {
+    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
+    let _ = match tls {
+        None => axum::serve(listener, app).await,
+        Some(acceptor) => {
+            let app = app.into_make_service_with_connect_info::<Sni>();
+            axum::serve(TlsListener::new(listener, acceptor), app).await
+        }
+    };
 }
 
 impl Drop for InProcess {
@@ -170,5 +285,20 @@ mod tests {
         assert_eq!(seen["body_bytes"], 5);
         let teapot = http::send(backend.address(), &Request::get("/status/418")).unwrap();
         assert_eq!(teapot.status, 418);
+        let paths: Vec<_> = backend.seen().iter().map(|seen| seen["path"].clone()).collect();
+        assert_eq!(paths, ["/a?b=c", "/status/418"]);
+    }
+
+    #[test]
+    fn a_flaky_path_fails_so_many_times_for_each_key() {
+        let backend = InProcess::start("one", local(0)).unwrap();
+        let ask = |key: &str| {
+            let target = format!("/flaky?times=2&status=503&key={key}");
+            http::send(backend.address(), &Request::get(&target)).unwrap().status
+        };
+        assert_eq!(
+            [ask("a"), ask("a"), ask("b"), ask("a"), ask("b"), ask("b")],
+            [503, 503, 503, 200, 503, 200]
+        );
     }
 }

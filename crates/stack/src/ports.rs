@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, bail};
+use rustix::net::{self, AddressFamily, SocketType};
 
 /// Every port of a stack, all on 127.0.0.1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,6 +91,57 @@ impl Ports {
     }
 }
 
+/// A port of 127.0.0.1 that refuses connections, and that nobody else can take
+/// meanwhile.
+#[derive(Debug)]
+pub struct Refusing {
+    /// Bound, and not listening.
+    _held: OwnedFd,
+    address: SocketAddr,
+}
+
+impl Refusing {
+    /// Takes a free one.
+    ///
+    /// # Errors
+    /// The system has none left.
+    pub fn new() -> Result<Self> {
+        let held = net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        net::bind(&held, &local(0))?;
+        let address = net::getsockname(&held)?.try_into()?;
+        Ok(Self { _held: held, address })
+    }
+
+    /// Where nobody answers.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// A port of 127.0.0.1 that takes connections (a hundred or so) and never says a
+/// word.
+#[derive(Debug)]
+pub struct Silent(TcpListener);
+
+impl Silent {
+    /// Takes a free one.
+    ///
+    /// # Errors
+    /// The system has none left.
+    pub fn new() -> Result<Self> {
+        Ok(Self(TcpListener::bind(local(0))?))
+    }
+
+    /// Where it is.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn address(&self) -> Result<SocketAddr> {
+        Ok(self.0.local_addr()?)
+    }
+}
+
 /// A port of this machine.
 #[must_use]
 pub fn local(port: u16) -> SocketAddr {
@@ -97,6 +150,8 @@ pub fn local(port: u16) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+
     use super::*;
 
     #[test]
@@ -106,6 +161,15 @@ mod tests {
         let _held = TcpListener::bind(local(ports.people)).unwrap();
         let said = ports.check_free(false).unwrap_err().to_string();
         assert_eq!(said, format!("127.0.0.1:{} is taken; the admin service needs it", ports.people));
+    }
+
+    #[test]
+    fn one_port_refuses_and_one_is_silent() {
+        let refusing = Refusing::new().unwrap();
+        let refused = TcpStream::connect(refusing.address()).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        let silent = Silent::new().unwrap();
+        TcpStream::connect(silent.address().unwrap()).unwrap();
     }
 
     #[test]

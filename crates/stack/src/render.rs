@@ -2,6 +2,7 @@
 //! paths changed at named places and nothing else. A place that is not there any
 //! more is an error, so that the file and this list cannot drift apart unseen.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -25,6 +26,14 @@ pub struct Cluster {
     pub host: String,
     /// Port.
     pub port: u16,
+}
+
+impl Cluster {
+    /// One that goes to this address.
+    #[must_use]
+    pub fn at(name: &str, address: SocketAddr) -> Self {
+        Self { name: name.to_owned(), host: address.ip().to_string(), port: address.port() }
+    }
 }
 
 /// A private authority: the cluster `tidegate-dynamic-tls-<name>`, for backends of

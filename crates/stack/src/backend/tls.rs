@@ -1,0 +1,157 @@
+//! Backends with TLS: an authority that nobody else knows, and a listener that shows
+//! its certificates.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::server::ResolvesServerCertUsingSni;
+use tokio_rustls::rustls::sign::CertifiedKey;
+use tokio_rustls::server::TlsStream;
+
+/// A client that does not go on with its handshake holds up the others that long.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
+
+pub(super) type Acceptor = TlsAcceptor;
+
+/// A private authority: new at every start, its key known to this process only.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    file: PathBuf,
+}
+
+impl Authority {
+    /// Makes one, with its certificate in `file` (PEM) for those who are to trust it.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn new(file: &Path) -> Result<Self> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+        if let Some(dir) = file.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
+        std::fs::write(file, issuer.pem()).with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(Self { issuer, file: file.to_owned() })
+    }
+
+    /// Its certificate.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// For a server that has a certificate for each of `names`.
+    pub(super) fn acceptor(&self, names: &[&str]) -> Result<Acceptor> {
+        let mut by_name = ResolvesServerCertUsingSni::new();
+        for name in names {
+            let certificate = self.certificate(name).with_context(|| format!("no certificate for {name}"))?;
+            by_name.add(name, certificate)?;
+        }
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(by_name));
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+
+    fn certificate(&self, name: &str) -> Result<CertifiedKey> {
+        let key = KeyPair::generate()?;
+        let certificate = CertificateParams::new([name.to_owned()])?.signed_by(&key, &self.issuer)?;
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let key = ring::sign::any_supported_type(&key)?;
+        Ok(CertifiedKey::new(vec![certificate.der().clone()], key))
+    }
+}
+
+/// The name that a client asked for, of one connection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sni(pub Option<String>);
+
+impl Connected<IncomingStream<'_, TlsListener>> for Sni {
+    fn connect_info(stream: IncomingStream<'_, TlsListener>) -> Self {
+        Self(stream.io().get_ref().1.server_name().map(str::to_owned))
+    }
+}
+
+/// Accepts connections whose handshake comes to an end.
+pub(super) struct TlsListener {
+    tcp: TcpListener,
+    acceptor: Acceptor,
+}
+
+impl TlsListener {
+    pub(super) fn new(tcp: TcpListener, acceptor: Acceptor) -> Self {
+        Self { tcp, acceptor }
+    }
+}
+
+impl Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            // axum's: it waits when the process has no descriptors left.
+            let (stream, address) = Listener::accept(&mut self.tcp).await;
+            let handshake = tokio::time::timeout(HANDSHAKE_LIMIT, self.acceptor.accept(stream));
+            // A client that does not trust the certificate goes away: that is its answer.
+            if let Ok(Ok(stream)) = handshake.await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.tcp.local_addr()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::rustls::pki_types::ServerName;
+    use tokio_rustls::rustls::pki_types::pem::PemObject;
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer};
+
+    use super::*;
+    use crate::backend::InProcess;
+
+    /// Whether a client that trusts this authority only, and wants this name, is content.
+    async fn is_trusted(address: SocketAddr, authority: &Path, name: &'static str) -> bool {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(authority).unwrap()).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let tcp = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from(name).unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, tcp).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn only_who_knows_the_authority_trusts_its_names() {
+        let dir = crate::programs::repository().join("target/tests/authorities");
+        let ours = Authority::new(&dir.join("ours.pem")).unwrap();
+        let theirs = Authority::new(&dir.join("theirs.pem")).unwrap();
+        let backend = InProcess::start_tls("one", &ours, &["one.test", "two.test"]).unwrap();
+        let address = backend.address();
+        assert!(is_trusted(address, ours.file(), "one.test").await);
+        assert!(is_trusted(address, ours.file(), "two.test").await);
+        assert!(!is_trusted(address, ours.file(), "three.test").await);
+        assert!(!is_trusted(address, theirs.file(), "one.test").await);
+    }
+}
