@@ -1,7 +1,7 @@
 //! Reading, validating and compiling what people write: HTTPRoutes, their backends,
-//! geo rules and flags. The admin service's half of [`route`](crate::route),
-//! [`geo`](crate::geo) and [`flags`](crate::flags). Feature `author`, so that none
-//! of it is in the filter.
+//! geo rules, limits and flags. The admin service's half of
+//! [`route`](crate::route), [`geo`](crate::geo), [`limit`](crate::limit) and
+//! [`flags`](crate::flags). Feature `author`, so that none of it is in the filter.
 //!
 //! A route's document is a `gateway.networking.k8s.io/v1` HTTPRoute. What Kubernetes adds
 //! to it (`status`, `metadata.uid` and the like) is passed over; a field that
@@ -16,6 +16,7 @@ mod duration;
 pub mod explain;
 mod flags;
 mod geo;
+mod limit;
 mod names;
 mod pattern;
 mod reader;
@@ -27,6 +28,7 @@ pub use compile::{Backends, CompileError, MAX_AUTOMATA, compile};
 pub use document::{MAX_ROUTE_AUTOMATA, read};
 pub use flags::{read_flag, read_flags, write_flags, write_state};
 pub use geo::{is_listed, read_geo_rule};
+pub use limit::read_limit;
 pub use pattern::{MAX_AUTOMATON, Regex, RegexError};
 pub use reader::{MAX_PROBLEMS, Problem};
 pub use template::{Element, Template, TemplateError};

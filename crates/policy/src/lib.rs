@@ -28,6 +28,7 @@ pub mod decide;
 pub mod digest;
 pub mod flags;
 pub mod geo;
+pub mod limit;
 pub mod route;
 pub mod table;
 pub mod wire;

@@ -1,0 +1,119 @@
+//! Who a request counts as under a limit, and where that is kept.
+
+use std::borrow::Cow;
+use std::hash::Hasher;
+use std::net::IpAddr;
+
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use super::{Limit, LimitKey};
+use crate::address::{Prefix, canonical};
+use crate::decide::Facts;
+
+/// Buckets of keys that clients choose: addresses and headers.
+pub const CLIENT_BUCKETS: u16 = 4096;
+/// Buckets of keys that the operator chooses: routes, and all requests together.
+/// They are apart, so that no number of addresses makes the gate forget them.
+pub const OWN_BUCKETS: u16 = 256;
+/// All buckets of a process: with 16 keys each, 69,632 keys.
+pub const BUCKETS: u16 = CLIENT_BUCKETS + OWN_BUCKETS;
+
+/// Who a request counts as.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum KeyValue<'r> {
+    /// The client's address, or the block that it is in.
+    Client(Prefix),
+    /// The value of the limit's header; lines joined by `,`.
+    Header(Cow<'r, [u8]>),
+    /// The route.
+    Route(&'r str),
+    /// Everybody.
+    Global,
+}
+
+impl<'r> KeyValue<'r> {
+    /// Whom the request counts as under `limit`; `route`: the one that matched.
+    /// `None`: the limit does not hold for it, because nobody knows its client or
+    /// its route. A header that is absent, or empty, or of which there is nothing
+    /// else, leaves the client's address: otherwise to leave it out would be to
+    /// share a limit with all who do.
+    #[must_use]
+    pub fn of(limit: &Limit, facts: &Facts<'r>, route: Option<&'r str>) -> Option<Self> {
+        match &limit.key {
+            LimitKey::Ip => client(facts.client, limit.v6_prefix),
+            LimitKey::Header(name) => {
+                header(facts.headers, name.as_bytes()).or_else(|| client(facts.client, limit.v6_prefix))
+            }
+            LimitKey::Route => route.map(Self::Route),
+            LimitKey::Global => Some(Self::Global),
+        }
+    }
+}
+
+fn client<'r>(client: Option<IpAddr>, v6_prefix: u8) -> Option<KeyValue<'r>> {
+    let block = match canonical(client?) {
+        v4 @ IpAddr::V4(_) => Some(Prefix::host(v4)),
+        IpAddr::V6(v6) => Prefix::v6(v6.to_bits(), v6_prefix),
+    };
+    block.map(KeyValue::Client)
+}
+
+fn header<'r>(lines: &[(&'r [u8], &'r [u8])], name: &[u8]) -> Option<KeyValue<'r>> {
+    let values = lines.iter().filter(|(found, _)| *found == name).map(|(_, value)| value.trim_ascii());
+    let mut values = values.filter(|value| !value.is_empty());
+    let mut joined = Cow::Borrowed(values.next()?);
+    for value in values {
+        let joined = joined.to_mut();
+        joined.push(b',');
+        joined.extend_from_slice(value);
+    }
+    Some(KeyValue::Header(joined))
+}
+
+/// Where the time of a key is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// The bucket, under [`BUCKETS`].
+    pub bucket: u16,
+    /// The key in it.
+    pub hash: u128,
+}
+
+impl Place {
+    /// The place of `value` under `limit`. `seed`: random, one for the process and
+    /// told to nobody, so that no client can choose a value that is taken for
+    /// another's. What a limit counts, it counts under its terms: with another
+    /// rate, or enforced and no longer in shadow, it begins anew.
+    #[must_use]
+    pub fn of(limit: &Limit, value: &KeyValue<'_>, seed: &[u8; 16]) -> Self {
+        let mut hasher = SipHasher13::new_with_key(seed);
+        hasher.write(limit.name.as_bytes());
+        // No name has a zero byte.
+        hasher.write_u8(0);
+        for term in [limit.rate, limit.per_s, limit.burst, u32::from(limit.shadow)] {
+            hasher.write_u32(term);
+        }
+        match value {
+            KeyValue::Client(block) => {
+                hasher.write_u8(1);
+                hasher.write(&block.to_bytes());
+            }
+            KeyValue::Header(value) => {
+                hasher.write_u8(2);
+                hasher.write(value);
+            }
+            KeyValue::Route(route) => {
+                hasher.write_u8(3);
+                hasher.write(route.as_bytes());
+            }
+            KeyValue::Global => hasher.write_u8(4),
+        }
+        let hash = hasher.finish128().as_u128();
+        let (first, buckets) = match value {
+            KeyValue::Client(_) | KeyValue::Header(_) => (0, CLIENT_BUCKETS),
+            KeyValue::Route(_) | KeyValue::Global => (CLIENT_BUCKETS, OWN_BUCKETS),
+        };
+        let within = hash.checked_rem(u128::from(buckets)).and_then(|rest| u16::try_from(rest).ok());
+        Self { bucket: within.unwrap_or_default().saturating_add(first), hash }
+    }
+}
