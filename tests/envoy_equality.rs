@@ -156,6 +156,7 @@ fn tables() -> Result<Tables> {
         countries: CountryTable::from_bytes(CountryTable::encode(ranges.into_iter())?)?,
         geo: Arc::new(GeoRules::new(rules)),
         routes: Arc::new(RouteTable::from_bytes(&author::compile(&routes, &author::Backends::new())?)?),
+        limits: Arc::default(),
     })
 }
 

@@ -65,7 +65,7 @@ fn set(seq: u64, [base, overlay, allow, routes]: [u8; 4]) -> Rc<Set> {
             Part::BanOverlay => overlay,
             Part::Allow => allow,
             Part::Routes => routes,
-            Part::Countries | Part::Flags | Part::Geo => 1,
+            Part::Countries | Part::Flags | Part::Geo | Part::Limits => 1,
         };
         content(part, generation)
     };

@@ -97,6 +97,7 @@ mod tests {
             countries: CountryTable::empty(),
             geo: Arc::default(),
             routes: Arc::new(RouteTable::empty()),
+            limits: Arc::default(),
         };
         let blobs = PerPart::from_fn(|_| BlobRef { hash: BlobHash(0), len: 0 });
         Loaded { refresh: 0, clock_ms: 0, blobs, tables: Rc::new(tables) }

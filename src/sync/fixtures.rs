@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use tidegate_policy::flags::Flags;
 use tidegate_policy::geo::{CountryTable, GeoRules};
+use tidegate_policy::limit::Limits;
 use tidegate_policy::table::AddressTable;
 use tidegate_policy::wire::sync::{Version, WholeTable};
 
@@ -21,6 +22,7 @@ pub fn empty_whole(table: WholeTable) -> Vec<u8> {
         WholeTable::Geo => GeoRules::default().to_bytes().unwrap(),
         WholeTable::Countries => CountryTable::encode(std::iter::empty()).unwrap(),
         WholeTable::Routes => tidegate_host_sim::empty_routes(),
+        WholeTable::Limits => Limits::default().to_bytes().unwrap(),
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tidegate_policy::digest::{BlobHash, BlobHasher};
 use tidegate_policy::flags::Flags;
 use tidegate_policy::geo::{CountryCheck, CountryTable, GeoRules};
+use tidegate_policy::limit::Limits;
 use tidegate_policy::route::{RouteLoad, RouteTable};
 use tidegate_policy::table::{AddressTable, TableCheck};
 use tidegate_policy::wire::WireError;
@@ -41,6 +42,8 @@ pub enum Table {
     Countries(CountryTable),
     /// The geo rules, and the bytes that they were made from.
     Geo(Arc<GeoRules>, Rc<Vec<u8>>),
+    /// The limits, and the bytes that they were made from.
+    Limits(Arc<Limits>, Rc<Vec<u8>>),
     /// The flags, and the bytes that they were made from.
     Flags(Flags, Rc<Vec<u8>>),
 }
@@ -52,7 +55,9 @@ impl Table {
         match self {
             Self::Addresses(table) => Bytes::Table(table.clone()),
             Self::Countries(table) => Bytes::Countries(table.clone()),
-            Self::Routes(_, bytes) | Self::Geo(_, bytes) | Self::Flags(_, bytes) => Bytes::Raw(bytes.clone()),
+            Self::Routes(_, bytes) | Self::Geo(_, bytes) | Self::Limits(_, bytes) | Self::Flags(_, bytes) => {
+                Bytes::Raw(bytes.clone())
+            }
         }
     }
 }
@@ -172,6 +177,10 @@ impl At {
             Part::Geo => {
                 let rules = GeoRules::from_bytes(&bytes).map_err(IntakeError::Layout)?;
                 Self::Whole(Table::Geo(Arc::new(rules), Rc::new(bytes)))
+            }
+            Part::Limits => {
+                let limits = Limits::from_bytes(&bytes).map_err(IntakeError::Layout)?;
+                Self::Whole(Table::Limits(Arc::new(limits), Rc::new(bytes)))
             }
             Part::Flags => {
                 let flags = Flags::from_bytes(&bytes).map_err(IntakeError::Layout)?;

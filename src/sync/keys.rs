@@ -4,7 +4,7 @@ use super::manifest::Part;
 
 /// Schema of everything below the prefix. Two versions of the filter may run on
 /// one `vm_id` for a while; with another number they do not see each other.
-const SCHEMA: u32 = 2;
+const SCHEMA: u32 = 3;
 
 /// Slots of a process. Envoy runs one VM per worker plus one or two on the main
 /// thread, so this is far over any machine's need.

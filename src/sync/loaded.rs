@@ -7,6 +7,7 @@ use tidegate_policy::bans::{BanTable, Join};
 use tidegate_policy::decide::Tables;
 use tidegate_policy::flags::Flags;
 use tidegate_policy::geo::{CountryTable, GeoRules};
+use tidegate_policy::limit::Limits;
 use tidegate_policy::route::RouteTable;
 use tidegate_policy::table::AddressTable;
 use tidegate_policy::wire::sync::{BlobRef, Held, Version, WholeTable};
@@ -39,6 +40,7 @@ pub struct Pieces {
     countries: Option<CountryTable>,
     geo: Option<Arc<GeoRules>>,
     routes: Option<Arc<RouteTable>>,
+    limits: Option<Arc<Limits>>,
 }
 
 impl Pieces {
@@ -55,6 +57,7 @@ impl Pieces {
             countries: Some(set.tables.countries.clone()),
             geo: Some(set.tables.geo.clone()),
             routes: Some(set.tables.routes.clone()),
+            limits: Some(set.tables.limits.clone()),
         }
     }
 
@@ -67,9 +70,13 @@ impl Pieces {
             (_, Table::Routes(table, _)) => self.routes = Some(table),
             (_, Table::Countries(table)) => self.countries = Some(table),
             (_, Table::Geo(rules, _)) => self.geo = Some(rules),
+            (_, Table::Limits(limits, _)) => self.limits = Some(limits),
             (_, Table::Flags(flags, _)) => self.flags = Some(flags),
             // An intake makes the kind of table that its part is.
-            (Part::Routes | Part::Countries | Part::Geo | Part::Flags, Table::Addresses(_)) => {}
+            (
+                Part::Routes | Part::Countries | Part::Geo | Part::Flags | Part::Limits,
+                Table::Addresses(_),
+            ) => {}
         }
     }
 
@@ -111,6 +118,7 @@ impl Pieces {
             countries: self.countries?,
             geo: self.geo?,
             routes: self.routes?,
+            limits: self.limits?,
         })
     }
 }

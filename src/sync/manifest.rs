@@ -11,7 +11,7 @@ use crate::host::{Cas, Expect, Host, HostError};
 /// of a process and every read copies under it, so a table is never read whole.
 pub const CHUNK: usize = 256 << 10;
 
-const MANIFEST_FORMAT: u8 = 2;
+const MANIFEST_FORMAT: u8 = 3;
 const MAX_MANIFEST: usize = 4096;
 
 /// Shared data, and nothing else of the host: what the step machines of publish
@@ -57,12 +57,22 @@ pub enum Part {
     Geo,
     /// Routes.
     Routes,
+    /// How many requests may pass.
+    Limits,
 }
 
 impl Part {
     /// All of them, in the order in which they are written and read.
-    pub const ALL: [Self; 7] =
-        [Self::BanBase, Self::Countries, Self::BanOverlay, Self::Allow, Self::Flags, Self::Geo, Self::Routes];
+    pub const ALL: [Self; 8] = [
+        Self::BanBase,
+        Self::Countries,
+        Self::BanOverlay,
+        Self::Allow,
+        Self::Flags,
+        Self::Geo,
+        Self::Routes,
+        Self::Limits,
+    ];
 
     /// The name in keys.
     #[must_use]
@@ -75,6 +85,7 @@ impl Part {
             Self::Flags => "flags",
             Self::Geo => "geo",
             Self::Routes => "routes",
+            Self::Limits => "limits",
         }
     }
 }
@@ -87,6 +98,7 @@ impl From<WholeTable> for Part {
             WholeTable::Geo => Self::Geo,
             WholeTable::Countries => Self::Countries,
             WholeTable::Routes => Self::Routes,
+            WholeTable::Limits => Self::Limits,
         }
     }
 }
@@ -101,6 +113,7 @@ pub struct PerPart<T> {
     flags: T,
     geo: T,
     routes: T,
+    limits: T,
 }
 
 impl<T> PerPart<T> {
@@ -114,6 +127,7 @@ impl<T> PerPart<T> {
             flags: make(Part::Flags),
             geo: make(Part::Geo),
             routes: make(Part::Routes),
+            limits: make(Part::Limits),
         }
     }
 
@@ -127,6 +141,7 @@ impl<T> PerPart<T> {
             Part::Flags => &self.flags,
             Part::Geo => &self.geo,
             Part::Routes => &self.routes,
+            Part::Limits => &self.limits,
         }
     }
 
@@ -140,6 +155,7 @@ impl<T> PerPart<T> {
             Part::Flags => &mut self.flags,
             Part::Geo => &mut self.geo,
             Part::Routes => &mut self.routes,
+            Part::Limits => &mut self.limits,
         }
     }
 }

@@ -190,6 +190,7 @@ impl Feed {
         feed.set_flags(Flags::all_on());
         feed.allow(&[]);
         feed.set_geo([]);
+        feed.set_limits([]);
         feed.set_countries([].into_iter());
         feed.set_routes(&[document]);
         feed.seq = 1;

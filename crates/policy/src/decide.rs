@@ -15,6 +15,7 @@ use crate::bans::BanTable;
 use crate::check::{Check, PerCheck};
 use crate::flags::Flags;
 use crate::geo::{Country, CountryTable, GeoAction, GeoRules};
+use crate::limit::Limits;
 use crate::route::{RouteMatch, RouteTable};
 use crate::table::AddressTable;
 use crate::wire::sync::Version;
@@ -56,6 +57,8 @@ pub struct Tables {
     pub geo: Arc<GeoRules>,
     /// Routes; shared, so that a set with new bans need not compile them again.
     pub routes: Arc<RouteTable>,
+    /// How many requests may pass. No check: it is asked of requests that pass.
+    pub limits: Arc<Limits>,
 }
 
 /// What the operator chose in the plugin's configuration.

@@ -10,6 +10,7 @@ use tidegate_policy::bans::{self, BanTable};
 use tidegate_policy::decide::Tables;
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::geo::GeoRules;
+use tidegate_policy::limit::Limits;
 use tidegate_policy::route::RouteTable;
 use tidegate_policy::table::AddressTable;
 use tidegate_policy::wire::WireError;
@@ -56,6 +57,7 @@ struct Compiled {
     allow: BlobHash,
     geo: BlobHash,
     routes: BlobHash,
+    limits: BlobHash,
 }
 
 impl Oracle {
@@ -128,6 +130,7 @@ impl Compiled {
 
     fn new(state: &State, before: Option<&Self>) -> Result<Self, WireError> {
         let (allow, geo, routes) = (state.allow.blob.hash, state.geo.blob.hash, state.routes.blob.hash);
+        let limits = state.limits.blob.hash;
         let tables = Tables {
             version: state.version(),
             flags: state.world.flags,
@@ -145,9 +148,13 @@ impl Compiled {
                 Some(before) => before.tables.routes.clone(),
                 None => Arc::new(RouteTable::from_bytes(&state.routes.bytes)?),
             },
+            limits: match before.filter(|before| before.limits == limits) {
+                Some(before) => before.tables.limits.clone(),
+                None => Arc::new(Limits::from_bytes(&state.limits.bytes)?),
+            },
         };
         let (tables, base) = (Arc::new(tables), state.base.blob.hash);
-        Ok(Self { tables, moment: state.moment, base, allow, geo, routes })
+        Ok(Self { tables, moment: state.moment, base, allow, geo, routes, limits })
     }
 }
 

@@ -32,6 +32,7 @@ pub(super) struct State {
     pub geo: Whole,
     pub countries: Whole,
     pub routes: Whole,
+    pub limits: Whole,
     pub refresh: u64,
     pub cache: Cache,
 }
@@ -55,6 +56,7 @@ impl State {
             WholeTable::Geo => &self.geo,
             WholeTable::Countries => &self.countries,
             WholeTable::Routes => &self.routes,
+            WholeTable::Limits => &self.limits,
         }
     }
 
@@ -65,6 +67,7 @@ impl State {
             WholeTable::Geo => &mut self.geo,
             WholeTable::Countries => &mut self.countries,
             WholeTable::Routes => &mut self.routes,
+            WholeTable::Limits => &mut self.limits,
         }
     }
 

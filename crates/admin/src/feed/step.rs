@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tidegate_policy::address::Prefix;
 use tidegate_policy::author;
 use tidegate_policy::geo::GeoRule;
+use tidegate_policy::limit::Limits;
 use tidegate_policy::table::AddressTable;
 use tidegate_policy::wire::WireError;
 use tidegate_policy::wire::sync::{Version, WholeTable};
@@ -100,6 +101,7 @@ impl World {
             WholeTable::Geo => self.lay_out_geo_rules(),
             WholeTable::Countries => return Ok(self.whole_countries()),
             WholeTable::Routes => self.compile_routes(),
+            WholeTable::Limits => Limits::default().to_bytes()?,
         };
         named(bytes).map(|(blob, bytes)| Whole { blob, bytes })
     }
@@ -127,6 +129,7 @@ impl State {
             geo: world.lay_out(WholeTable::Geo)?,
             countries: world.lay_out(WholeTable::Countries)?,
             routes: world.lay_out(WholeTable::Routes)?,
+            limits: world.lay_out(WholeTable::Limits)?,
             world: Arc::new(world),
             refresh: 0,
             cache: Cache::default(),

@@ -7,6 +7,7 @@ use tidegate_policy::bans::BanTable;
 use tidegate_policy::check::Check;
 use tidegate_policy::decide::{GeoFinding, IpFinding, Tables};
 use tidegate_policy::geo::{CountryTable, GeoRules};
+use tidegate_policy::limit::Limits;
 use tidegate_policy::route::RouteTable;
 use tidegate_policy::table::{AddressTable, Entry};
 use tidegate_policy::wire::check::{Answer, Found, GeoAnswer, MAX_ANSWER, Question, RouteAnswer};
@@ -62,6 +63,7 @@ impl Feed {
             countries: CountryTable::from_bytes(whole(WholeTable::Countries).clone()).expect("countries"),
             geo: Arc::new(GeoRules::from_bytes(whole(WholeTable::Geo)).expect("geo rules")),
             routes: Arc::new(RouteTable::from_bytes(whole(WholeTable::Routes)).expect("routes")),
+            limits: Arc::new(Limits::from_bytes(whole(WholeTable::Limits)).expect("limits")),
         }
     }
 

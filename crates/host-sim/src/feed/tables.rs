@@ -7,6 +7,7 @@ use tidegate_policy::address::Prefix;
 use tidegate_policy::author;
 use tidegate_policy::flags::{Flag, Flags, State};
 use tidegate_policy::geo::{CountryRange, CountryTable, GeoRule, GeoRules};
+use tidegate_policy::limit::{Limit, Limits};
 use tidegate_policy::table::{AddressTable, Entry};
 use tidegate_policy::wire::sync::{EntryState, WholeTable};
 
@@ -73,6 +74,14 @@ impl Feed {
             WholeTable::Routes,
             author::compile(routes, &author::Backends::new()).expect("routes"),
         );
+    }
+
+    /// Replaces the limits.
+    ///
+    /// # Panics
+    /// When they are too large.
+    pub fn set_limits(&mut self, limits: impl IntoIterator<Item = Limit>) {
+        self.set_whole(WholeTable::Limits, Limits::new(limits).to_bytes().expect("limits"));
     }
 
     /// Replaces the allow list, each until a second of this service's clock.

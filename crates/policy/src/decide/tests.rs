@@ -32,6 +32,7 @@ fn tables(allow: &[Entry], bans: &[Entry]) -> Tables {
         countries: CountryTable::empty(),
         geo: Arc::default(),
         routes: Arc::new(RouteTable::empty()),
+        limits: Arc::default(),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::address::Prefix;
 use crate::digest::{BlobHash, SetDigest};
 
 /// Version of [`SyncAnswer`]'s bytes.
-pub const SYNC_FORMAT: u8 = 2;
+pub const SYNC_FORMAT: u8 = 3;
 /// Bytes of a page and of an answer: a callout's body is buffered whole by Envoy.
 pub const MAX_PAGE: usize = 4 << 20;
 /// A whole table up to this size travels inside the answer.
@@ -166,11 +166,14 @@ pub enum WholeTable {
     Countries,
     /// The compiled routes: a [`RouteTable`](crate::route::RouteTable).
     Routes,
+    /// How many requests may pass: [`Limits`](crate::limit::Limits).
+    Limits,
 }
 
 impl WholeTable {
     /// All of them, in the order of the wire.
-    pub const ALL: [Self; 5] = [Self::Flags, Self::Allow, Self::Geo, Self::Countries, Self::Routes];
+    pub const ALL: [Self; 6] =
+        [Self::Flags, Self::Allow, Self::Geo, Self::Countries, Self::Routes, Self::Limits];
 
     /// The name in headers, keys, metrics and health.
     #[must_use]
@@ -181,6 +184,7 @@ impl WholeTable {
             Self::Geo => "geo",
             Self::Countries => "countries",
             Self::Routes => "routes",
+            Self::Limits => "limits",
         }
     }
 }
