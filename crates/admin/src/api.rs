@@ -15,7 +15,7 @@ mod geo_rules;
 mod health;
 mod ip_monitor;
 mod named;
-mod params;
+pub(crate) mod params;
 mod recording;
 mod refresh;
 mod routes;

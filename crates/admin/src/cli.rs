@@ -2,8 +2,12 @@
 
 mod geo;
 mod log;
+mod routes;
 mod serve;
+mod service;
 mod token;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -25,18 +29,27 @@ enum Command {
     /// Say where addresses are.
     #[command(subcommand)]
     Geo(geo::Command),
+    /// Take HTTPRoutes to a running service and back, as files.
+    #[command(subcommand)]
+    Routes(routes::Command),
 }
 
 impl Cli {
-    /// Does what the command line says.
-    ///
-    /// # Errors
-    /// What went wrong, for a person to read.
-    pub fn run(self) -> anyhow::Result<()> {
-        match self.command {
+    /// Does what the command line says. What went wrong stands on standard error.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let done = match self.command {
             Command::Serve(args) => serve::run(&args),
             Command::Token(command) => token::run(&command),
             Command::Geo(command) => geo::run(command),
+            Command::Routes(command) => return routes::run(&command),
+        };
+        match done {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("tidegate: {error:#}");
+                ExitCode::FAILURE
+            }
         }
     }
 }

@@ -1,8 +1,6 @@
 //! Reading bodies: bounded in bytes and time, and as JSON whatever Content-Type
 //! says (`curl -d` calls JSON a form), as YAML when it says so.
 
-mod once;
-
 use std::time::Duration;
 
 use axum::body::Body;
@@ -12,7 +10,7 @@ use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use self::once::Once;
+use crate::once::Once;
 use crate::problem::{Answer, Code, Problem};
 
 /// Bytes of a body on the people's listener.

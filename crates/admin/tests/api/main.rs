@@ -11,6 +11,7 @@ mod flags;
 mod gateways;
 mod geo;
 mod refresh;
+mod route_files;
 mod routes;
 mod running;
 mod state;

@@ -1,0 +1,194 @@
+//! `tidegate routes apply`: files to the service.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::http::Method;
+use serde::Deserialize;
+
+use super::document::{canonical, difference};
+use super::read::{self, Sources, Wanted};
+use super::{End, note, path, say};
+use crate::api::params::MAX_WAIT_APPLIED;
+use crate::api::time;
+use crate::cli::service::{Access, Failed, Refusal, Service};
+
+/// Options of `tidegate routes apply`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    from: Sources,
+    #[command(flatten)]
+    access: Access,
+    /// Show what would change, as a unified diff of YAML, and change nothing. Ends
+    /// with 1 if something would.
+    #[arg(long)]
+    dry_run: bool,
+    /// How long to wait until every gateway enforces the routes, up to 30s; 0s:
+    /// not at all.
+    #[arg(long, value_name = "SPAN", default_value = "2s", value_parser = wait)]
+    wait: Duration,
+}
+
+fn wait(text: &str) -> Result<Duration, String> {
+    match time::span(text) {
+        Some(span) if span <= MAX_WAIT_APPLIED => Ok(span),
+        Some(_) => Err(format!("at most {} s", MAX_WAIT_APPLIED.as_secs())),
+        None => Err(time::SPAN_FORM.to_owned()),
+    }
+}
+
+/// What became of a route.
+enum Outcome {
+    Created,
+    Configured,
+    Unchanged,
+}
+
+/// What the service says of a route that was written.
+#[derive(Deserialize)]
+struct Changed {
+    #[serde(default)]
+    warnings: Vec<String>,
+}
+
+/// What the service says of the gateways.
+#[derive(Deserialize)]
+struct Warm {
+    applied: Applied,
+    behind: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Applied {
+    gateways: usize,
+    of: usize,
+    lost: usize,
+}
+
+/// Applies the routes, or shows what that would change.
+///
+/// # Errors
+/// A document is not right: nothing was changed. Or a route could not be written:
+/// what was, and what was not, has been said.
+pub async fn run(args: &Args) -> anyhow::Result<End> {
+    let wanted = read::read(&args.from)?;
+    let service = Service::new(&args.access)?;
+    if args.dry_run {
+        return show(&service, &wanted).await;
+    }
+    let applied = write_all(&service, &wanted).await;
+    if applied.is_ok() && !args.wait.is_zero() {
+        settle(&service, args.wait).await?;
+    }
+    applied.map(|()| End::Done)
+}
+
+/// Writes one after the other. One that is refused does not keep the others from
+/// being written.
+async fn write_all(service: &Service, wanted: &[Wanted]) -> anyhow::Result<()> {
+    let mut missed: Vec<&str> = Vec::new();
+    for (at, route) in wanted.iter().enumerate() {
+        match write(service, route).await {
+            Ok(outcome) => say(format_args!("{} {outcome}", route.name)),
+            Err(Failed::Refused(refusal)) => {
+                refused(route, &refusal);
+                missed.push(&route.name);
+            }
+            Err(Failed::Unreachable(why)) => {
+                note(format_args!("{}: {why}", route.place));
+                // Those after it would fare no better.
+                missed.extend(wanted.iter().skip(at).map(|route| route.name.as_str()));
+                break;
+            }
+        }
+    }
+    let (all, done) = (wanted.len(), wanted.len().saturating_sub(missed.len()));
+    anyhow::ensure!(
+        missed.is_empty(),
+        "{done} of {all} routes are applied; not, or not known to be: {}",
+        missed.join(", ")
+    );
+    Ok(())
+}
+
+async fn write(service: &Service, route: &Wanted) -> Result<Outcome, Failed> {
+    let path = path(&route.name);
+    let outcome = match service.look(&path, "route_not_found").await?.map(canonical) {
+        Some(held) if held == route.document => return Ok(Outcome::Unchanged),
+        Some(_) => Outcome::Configured,
+        None => Outcome::Created,
+    };
+    let answer = service.ask(Method::PUT, &path, Some(&route.document)).await?;
+    let Changed { warnings } = Changed::deserialize(answer).unwrap_or(Changed { warnings: Vec::new() });
+    for warning in warnings {
+        note(format_args!("{}: warning: {warning}", route.place));
+    }
+    Ok(outcome)
+}
+
+fn refused(route: &Wanted, refusal: &Refusal) {
+    let named = refusal.errors.iter().filter(|wrong| wrong.pointer.is_some());
+    let lines: Vec<_> = named
+        .map(|wrong| {
+            route.place.wrong(wrong.pointer.as_deref().unwrap_or_default(), &wrong.detail, &wrong.code)
+        })
+        .collect();
+    match lines.is_empty() {
+        true => note(format_args!("{}: {refusal}", route.place)),
+        false => lines.iter().for_each(note),
+    }
+}
+
+/// Waits for the gateways, once for all routes, and says how far they have come.
+async fn settle(service: &Service, wait: Duration) -> anyhow::Result<()> {
+    let target = format!("/api/admin/optimization/warmup?wait={}ms", wait.as_millis());
+    let answer = service.ask(Method::POST, &target, None).await;
+    let answer = answer.context("the routes are applied, but whether gateways enforce them is not known")?;
+    let Warm { applied: Applied { gateways, of, lost }, behind } = Warm::deserialize(&answer)
+        .with_context(|| format!("the routes are applied; of the gateways the service says {answer}"))?;
+    if of == 0 && lost == 0 {
+        note("no gateway has reported to the service yet");
+        return Ok(());
+    }
+    note(format_args!("enforced by {gateways} of {of} gateways"));
+    if !behind.is_empty() {
+        note(format_args!("warning: not within the time by: {}", behind.join(", ")));
+    }
+    if lost > 0 {
+        note(format_args!("warning: {lost} more not heard of for over 3 s"));
+    }
+    Ok(())
+}
+
+/// Shows what would change.
+async fn show(service: &Service, wanted: &[Wanted]) -> anyhow::Result<End> {
+    let (mut created, mut configured) = (0usize, 0usize);
+    for route in wanted {
+        let held = service.look(&path(&route.name), "route_not_found").await;
+        let held = held.with_context(|| route.place.to_string())?.map(canonical);
+        match &held {
+            Some(held) if *held == route.document => continue,
+            Some(_) => configured = configured.saturating_add(1),
+            None => created = created.saturating_add(1),
+        }
+        let place = route.place.to_string();
+        super::print(&difference(&route.name, held.as_ref(), &place, &route.document)?);
+    }
+    let changes = created.saturating_add(configured);
+    let unchanged = wanted.len().saturating_sub(changes);
+    note(format_args!(
+        "nothing was changed; would be created: {created}, configured: {configured}, unchanged: {unchanged}"
+    ));
+    Ok(if changes == 0 { End::Done } else { End::Different })
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Created => "created",
+            Self::Configured => "configured",
+            Self::Unchanged => "unchanged",
+        })
+    }
+}

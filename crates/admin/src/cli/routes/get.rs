@@ -1,0 +1,120 @@
+//! `tidegate routes get`: routes of the service, as `apply` takes them back.
+
+use axum::http::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::document::{canonical, yaml};
+use super::{End, note, path, print};
+use crate::cli::service::{Access, Service};
+
+/// Routes asked for at once.
+const PAGE: usize = 100;
+
+/// Options of `tidegate routes get`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Which routes, all unless given.
+    #[arg(value_name = "NAME", value_parser = name)]
+    names: Vec<String>,
+    /// In which form.
+    #[arg(short, long, value_enum, default_value_t = Form::Yaml)]
+    output: Form,
+    #[command(flatten)]
+    access: Access,
+}
+
+/// The form of the output.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum Form {
+    /// A YAML document for each route.
+    Yaml,
+    /// The route if one name is given, else a `kind: List`.
+    Json,
+    /// A name a line.
+    Name,
+}
+
+/// A name that can stand in a path as it is.
+fn name(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
+    match !text.is_empty() && text.chars().all(plain) {
+        true => Ok(text.to_owned()),
+        false => Err("the name of a route is of a-z, 0-9, - and dots".to_owned()),
+    }
+}
+
+/// A page of the list.
+#[derive(Deserialize)]
+struct Page {
+    items: Vec<Value>,
+    #[serde(default)]
+    next: Option<String>,
+}
+
+/// Prints the routes.
+///
+/// # Errors
+/// The service does not answer, or has none of a name; those that it has are
+/// printed.
+pub async fn run(args: &Args) -> anyhow::Result<End> {
+    let service = Service::new(&args.access)?;
+    let (routes, missing) = match args.names.as_slice() {
+        [] => (all(&service).await?, Vec::new()),
+        names => some(&service, names).await?,
+    };
+    let single = args.names.len() == 1;
+    print(&shown(routes.into_iter().map(canonical).collect(), args.output, single)?);
+    anyhow::ensure!(missing.is_empty(), "there is no route of this name: {}", missing.join(", "));
+    Ok(End::Done)
+}
+
+async fn all(service: &Service) -> anyhow::Result<Vec<Value>> {
+    let mut routes = Vec::new();
+    let mut query = format!("limit={PAGE}");
+    loop {
+        let answer = service.ask(Method::GET, &format!("/api/admin/routes?{query}"), None).await?;
+        let page = Page::deserialize(answer)?;
+        routes.extend(page.items);
+        let Some(next) = page.next else { break };
+        let mut pairs = form_urlencoded::Serializer::new(String::new());
+        query = pairs.append_pair("limit", &PAGE.to_string()).append_pair("cursor", &next).finish();
+    }
+    if routes.is_empty() {
+        note("the service has no routes");
+    }
+    Ok(routes)
+}
+
+/// Those of these names, and the names of which there is none.
+async fn some<'n>(service: &Service, names: &'n [String]) -> anyhow::Result<(Vec<Value>, Vec<&'n str>)> {
+    let (mut routes, mut missing) = (Vec::new(), Vec::new());
+    for name in names {
+        match service.look(&path(name), "route_not_found").await? {
+            Some(route) => routes.push(route),
+            None => missing.push(name.as_str()),
+        }
+    }
+    Ok((routes, missing))
+}
+
+fn shown(mut routes: Vec<Value>, form: Form, single: bool) -> anyhow::Result<String> {
+    Ok(match form {
+        Form::Yaml => routes.iter().map(yaml).collect::<Result<Vec<_>, _>>()?.join("---\n"),
+        Form::Name => {
+            let name = |route: &Value| route["metadata"]["name"].as_str().map(|name| format!("{name}\n"));
+            routes.iter().filter_map(name).collect()
+        }
+        Form::Json => {
+            let document = match (single, routes.pop()) {
+                (true, None) => return Ok(String::new()),
+                (true, Some(route)) => route,
+                (false, last) => {
+                    routes.extend(last);
+                    json!({"apiVersion": "v1", "kind": "List", "items": routes})
+                }
+            };
+            format!("{}\n", serde_json::to_string_pretty(&document)?)
+        }
+    })
+}

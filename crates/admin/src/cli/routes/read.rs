@@ -1,0 +1,257 @@
+//! Routes from files, directories and standard input, as kubectl takes them; all
+//! of them are read and checked before anything is done with one.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use serde::Deserialize;
+use serde_json::Value;
+use tidegate_policy::author;
+
+use super::document::canonical;
+use crate::once::Once;
+
+/// Of a directory, the files whose names end so.
+const EXTENSIONS: [&str; 3] = ["json", "yaml", "yml"];
+
+/// Where the routes are.
+#[derive(clap::Args, Debug)]
+pub struct Sources {
+    /// A file, a directory (its *.yaml, *.yml and *.json), or - for standard input;
+    /// may be given several times.
+    #[arg(short, long = "filename", required = true, value_name = "FILE|DIR|-")]
+    filename: Vec<PathBuf>,
+    /// Also what is in the directories within a directory.
+    #[arg(short = 'R', long)]
+    recursive: bool,
+}
+
+/// A route that has been checked.
+#[derive(Debug)]
+pub struct Wanted {
+    pub name: String,
+    pub place: Place,
+    /// In its canonical form.
+    pub document: Value,
+}
+
+/// Where a document stands.
+#[derive(Clone, Debug)]
+pub struct Place {
+    file: Arc<str>,
+    /// Of its file, from 1 on.
+    document: usize,
+    /// Within a list: the pointer of this item.
+    item: String,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: document {}", self.file, self.document)?;
+        if self.item.is_empty() { Ok(()) } else { write!(f, ": {}", self.item) }
+    }
+}
+
+impl Place {
+    fn item(&self, at: usize) -> Self {
+        Self { item: format!("/items/{at}"), ..self.clone() }
+    }
+
+    /// What is wrong in this document at `pointer`, with its code.
+    #[must_use]
+    pub fn wrong(&self, pointer: &str, message: &str, code: &str) -> String {
+        // The pointer of an item goes on with the one within it.
+        let between = if pointer.is_empty() || !self.item.is_empty() { "" } else { ": " };
+        format!("{self}{between}{pointer}: {message} ({code})")
+    }
+}
+
+/// What has been read so far.
+#[derive(Default)]
+struct Reader {
+    wanted: Vec<Wanted>,
+    /// Where each name stands.
+    places: BTreeMap<String, Place>,
+    wrong: Vec<String>,
+}
+
+/// Reads and checks everything that `sources` names, in the order of the arguments,
+/// within a directory in that of the names.
+///
+/// # Errors
+/// Everything that is wrong, a line each; or nothing is there.
+pub fn read(sources: &Sources) -> anyhow::Result<Vec<Wanted>> {
+    let mut reader = Reader::default();
+    for path in &sources.filename {
+        if path == Path::new("-") {
+            let mut bytes = Vec::new();
+            std::io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;
+            reader.file("standard input", &bytes);
+            continue;
+        }
+        for file in files(path, sources.recursive)? {
+            let bytes = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            reader.file(&file.display().to_string(), &bytes);
+        }
+    }
+    reader.finish()
+}
+
+/// The file `path`, or those of the directory.
+fn files(path: &Path, recursive: bool) -> anyhow::Result<Vec<PathBuf>> {
+    let kind = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+    if !kind.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut found = Vec::new();
+    list(path, recursive, &mut found).with_context(|| format!("cannot read {}", path.display()))?;
+    anyhow::ensure!(!found.is_empty(), "there is no *.yaml, *.yml or *.json in {}", path.display());
+    Ok(found)
+}
+
+fn list(directory: &Path, recursive: bool, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    let mut entries = std::fs::read_dir(directory)?.collect::<Result<Vec<_>, _>>()?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let path = entry.path();
+        // A link to a directory is not followed: in what Kubernetes mounts, links
+        // show every file twice.
+        if entry.file_type()?.is_dir() {
+            if recursive {
+                list(&path, recursive, found)?;
+            }
+        } else if path.extension().is_some_and(|end| EXTENSIONS.iter().any(|known| end == *known)) {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+impl Reader {
+    fn file(&mut self, name: &str, bytes: &[u8]) {
+        let file: Arc<str> = name.into();
+        for (at, document) in documents(bytes).into_iter().enumerate() {
+            let place =
+                Place { file: Arc::clone(&file), document: at.saturating_add(1), item: String::new() };
+            match document {
+                // Nothing, or comments only, between two separators.
+                Ok(Value::Null) => {}
+                Ok(document) => self.document(&place, document),
+                Err(error) => self.wrong.push(format!("{place}: {error}")),
+            }
+        }
+    }
+
+    fn document(&mut self, place: &Place, mut document: Value) {
+        match document["kind"].as_str() {
+            Some("HTTPRoute") => self.route(place, document),
+            Some(kind @ ("List" | "HTTPRouteList")) => {
+                // In a list of routes only, as the API server answers it, an item does
+                // not say again what it is.
+                let bare = kind == "HTTPRouteList";
+                match document["items"].take() {
+                    Value::Array(items) => self.items(place, items, bare),
+                    _ => self.wrong.push(place.wrong("/items", "must be a list of HTTPRoutes", "wrong_type")),
+                }
+            }
+            _ => self.stranger(place, &document),
+        }
+    }
+
+    fn items(&mut self, place: &Place, items: Vec<Value>, bare: bool) {
+        for (at, item) in items.into_iter().enumerate() {
+            let place = place.item(at);
+            match item["kind"].as_str() {
+                Some("HTTPRoute") => self.route(&place, item),
+                None if bare && item.is_object() && item["kind"].is_null() => self.route(&place, item),
+                _ => self.stranger(&place, &item),
+            }
+        }
+    }
+
+    /// A document that is no HTTPRoute: what it is, as far as it says so.
+    fn stranger(&mut self, place: &Place, document: &Value) {
+        let name = document["metadata"]["name"].as_str().map(|name| format!(" ({name})")).unwrap_or_default();
+        let is = match document {
+            Value::Object(_) => match &document["kind"] {
+                Value::String(kind) => format!("is of kind {kind}{name}"),
+                Value::Null => format!("has no kind{name}"),
+                other => format!("has {other} as its kind{name}"),
+            },
+            _ => "is no object".to_owned(),
+        };
+        self.wrong.push(place.wrong("", &format!("{is}: only HTTPRoutes are taken"), "not_supported"));
+    }
+
+    fn route(&mut self, place: &Place, document: Value) {
+        let name = match author::read(&document) {
+            Ok(route) => route.name,
+            Err(problems) => {
+                let lines = problems.iter().map(|one| place.wrong(&one.pointer, &one.message, one.code));
+                return self.wrong.extend(lines);
+            }
+        };
+        if let Some(other) = self.places.insert(name.clone(), place.clone()) {
+            let message = format!(
+                "{other} is called {name} as well, and a name stands for one route, whatever its namespace"
+            );
+            return self.wrong.push(place.wrong("/metadata/name", &message, "conflict"));
+        }
+        self.wanted.push(Wanted { name, place: place.clone(), document: canonical(document) });
+    }
+
+    fn finish(self) -> anyhow::Result<Vec<Wanted>> {
+        anyhow::ensure!(
+            self.wrong.is_empty(),
+            "nothing was changed, for not everything is right:\n{}",
+            self.wrong.join("\n")
+        );
+        anyhow::ensure!(!self.wanted.is_empty(), "there is no document in what was given");
+        Ok(self.wanted)
+    }
+}
+
+/// The documents of a file up to the first that cannot be read. A file that begins
+/// with a brace is JSON, one document after the other, unless it is not.
+fn documents(bytes: &[u8]) -> Vec<Result<Value, String>> {
+    if bytes.trim_ascii_start().starts_with(b"{") {
+        let as_json = from_json(bytes);
+        if as_json.iter().all(Result::is_ok) {
+            return as_json;
+        }
+        let as_yaml = from_yaml(bytes);
+        return if as_yaml.iter().all(Result::is_ok) { as_yaml } else { as_json };
+    }
+    from_yaml(bytes)
+}
+
+fn from_json(bytes: &[u8]) -> Vec<Result<Value, String>> {
+    let documents = serde_json::Deserializer::from_slice(bytes).into_iter::<Once>();
+    up_to_error(documents.map(|read| read.map_err(|error| error.to_string())))
+}
+
+fn from_yaml(bytes: &[u8]) -> Vec<Result<Value, String>> {
+    let documents = yaml_serde::Deserializer::from_slice(bytes);
+    // A text without any document has one of its own, which is no value.
+    let read = documents.map(|one| Option::<Once>::deserialize(one).map_err(|error| error.to_string()));
+    up_to_error(read.map(|one| one.map(|one| one.unwrap_or(Once(Value::Null)))))
+}
+
+/// Both readers say the same error for ever.
+fn up_to_error(documents: impl Iterator<Item = Result<Once, String>>) -> Vec<Result<Value, String>> {
+    let mut read = Vec::new();
+    for document in documents {
+        let failed = document.is_err();
+        read.push(document.map(|Once(document)| document));
+        if failed {
+            break;
+        }
+    }
+    read
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+//! What is taken and what is refused, before any service is asked.
+
+use super::*;
+
+fn route(name: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {name}}}\nspec: {{}}\n"
+    )
+}
+
+fn names(text: &str) -> Vec<String> {
+    let mut reader = Reader::default();
+    reader.file("routes", text.as_bytes());
+    let wanted = reader.finish().unwrap_or_else(|error| panic!("{error:#}\n{text}"));
+    wanted.into_iter().map(|route| route.name).collect()
+}
+
+/// All that is wrong with `text`, without the line that says so.
+fn wrong(text: &str) -> Vec<String> {
+    let mut reader = Reader::default();
+    reader.file("routes", text.as_bytes());
+    let error = reader.finish().expect_err(text).to_string();
+    error.lines().skip(1).map(str::to_owned).collect()
+}
+
+#[test]
+fn documents_are_taken_in_every_form_in_which_kubectl_takes_them() {
+    let (a, b) = (route("a"), route("b"));
+    assert_eq!(names(&format!("{a}---\n{b}")), ["a", "b"]);
+    assert_eq!(names(&format!("# routes\n---\n{a}---\n# nothing\n---\n{b}---\n")), ["a", "b"]);
+    let json =
+        |name: &str| format!(r#"{{"kind": "HTTPRoute", "metadata": {{"name": "{name}"}}, "spec": {{}}}}"#);
+    assert_eq!(names(&format!("{}\n{}", json("a"), json("b"))), ["a", "b"]);
+    assert_eq!(names(&format!("{}\n---\n{b}", json("a"))), ["a", "b"]);
+    assert_eq!(names("{kind: HTTPRoute, metadata: {name: a}, spec: {}}"), ["a"]);
+    let list = format!(r#"{{"apiVersion": "v1", "kind": "List", "items": [{}, {}]}}"#, json("a"), json("b"));
+    assert_eq!(names(&list), ["a", "b"]);
+    let bare =
+        "kind: HTTPRouteList\nitems: [{metadata: {name: a}, spec: {}}, {metadata: {name: b}, spec: {}}]";
+    assert_eq!(names(bare), ["a", "b"]);
+}
+
+#[test]
+fn everything_wrong_is_named_with_its_document_and_place() {
+    let a = route("a");
+    let text = format!(
+        "{a}---\nkind: Service\nmetadata: {{name: web}}\n---\nspec: {{}}\n---\n[1]\n---\n{}",
+        a.replace("spec: {}", "spec: {colour: red}")
+    );
+    let found = wrong(&text);
+    assert_eq!(
+        found[0],
+        "routes: document 2: is of kind Service (web): only HTTPRoutes are taken (not_supported)"
+    );
+    assert_eq!(found[1], "routes: document 3: has no kind: only HTTPRoutes are taken (not_supported)");
+    assert_eq!(found[2], "routes: document 4: is no object: only HTTPRoutes are taken (not_supported)");
+    assert!(found[3].starts_with("routes: document 5: /spec/colour: "), "{found:?}");
+    assert!(found[3].ends_with("(unknown_field)"), "{found:?}");
+    assert_eq!(found.len(), 4, "{found:?}");
+}
+
+#[test]
+fn a_place_in_a_list_is_a_pointer_from_the_list_on() {
+    let text = "kind: List\nitems:\n- {kind: HTTPRoute, metadata: {name: a}, spec: {colour: red}}\n- {kind: Secret}\n- {metadata: {name: b}, spec: {}}\n- {kind: List, items: []}\n";
+    let found = wrong(text);
+    assert!(found[0].starts_with("routes: document 1: /items/0/spec/colour: "), "{found:?}");
+    assert!(found[1].starts_with("routes: document 1: /items/1: is of kind Secret: "), "{found:?}");
+    assert!(found[2].starts_with("routes: document 1: /items/2: has no kind (b): "), "{found:?}");
+    assert!(found[3].starts_with("routes: document 1: /items/3: is of kind List: "), "{found:?}");
+    assert_eq!(
+        wrong("kind: List"),
+        ["routes: document 1: /items: must be a list of HTTPRoutes (wrong_type)"]
+    );
+}
+
+#[test]
+fn of_two_documents_for_one_name_neither_is_taken() {
+    let found = wrong(&format!("{}---\n{}", route("a"), route("a")));
+    assert!(
+        found[0].starts_with("routes: document 2: /metadata/name: routes: document 1 is called a as well"),
+        "{found:?}"
+    );
+    assert!(wrong("kind: HTTPRoute\nkind: HTTPRoute\n")[0].contains("`kind` stands twice"));
+}
+
+#[test]
+fn a_text_that_cannot_be_read_says_where_it_breaks() {
+    let found = wrong(&format!("{}---\nspec: [\n", route("a")));
+    assert!(found[0].starts_with("routes: document 2: ") && found[0].contains("line 7"), "{found:?}");
+    let found = wrong(r#"{"kind": "HTTPRoute""#);
+    assert!(found[0].starts_with("routes: document 1: ") && found[0].contains("column"), "{found:?}");
+    for nothing in ["", "# nothing\n", "---\n---\n"] {
+        let mut reader = Reader::default();
+        reader.file("routes", nothing.as_bytes());
+        assert!(reader.finish().unwrap_err().to_string().contains("there is no document"), "{nothing:?}");
+    }
+}
+
+#[test]
+fn a_directory_is_read_in_the_order_of_names_and_deeper_when_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let put = |path: &str| {
+        let path = dir.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "").unwrap();
+    };
+    for path in ["c.yml", "a.yaml", "b.json", "notes.txt", "yaml", "deep/a.yaml", "x.yaml/a.yaml"] {
+        put(path);
+    }
+    std::os::unix::fs::symlink(dir.path().join("deep"), dir.path().join("again")).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("notes.txt"), dir.path().join("linked.yaml")).unwrap();
+    let found = |recursive| -> Vec<String> {
+        let files = files(dir.path(), recursive).unwrap();
+        files.iter().map(|file| file.strip_prefix(dir.path()).unwrap().display().to_string()).collect()
+    };
+    assert_eq!(found(false), ["a.yaml", "b.json", "c.yml", "linked.yaml"]);
+    assert_eq!(found(true), ["a.yaml", "b.json", "c.yml", "deep/a.yaml", "linked.yaml", "x.yaml/a.yaml"]);
+    // A file that is named is read whatever it is called.
+    assert_eq!(files(&dir.path().join("notes.txt"), false).unwrap().len(), 1);
+    let empty = tempfile::tempdir().unwrap();
+    assert!(files(empty.path(), true).unwrap_err().to_string().contains("there is no *.yaml"));
+    assert!(files(&dir.path().join("gone"), true).is_err());
+}

@@ -1,0 +1,284 @@
+//! The running service, asked over its API by the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::body::Body;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use axum::http::uri::{Scheme, Uri};
+use axum::http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The token itself. No option: other people on the machine see command lines.
+const TOKEN: &str = "TIDEGATE_TOKEN";
+/// How long a connection may take to come about.
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// How long an answer may take: the service itself gives up after 60 s.
+const ANSWER_TIME: Duration = Duration::from_secs(75);
+/// Bytes of an answer: over twice a page of documents as large as a body may be.
+const MAX_ANSWER: usize = 256 << 20;
+/// Characters of an answer that nobody expected, repeated to the person.
+const MAX_REPEATED: usize = 120;
+
+/// Where the service is, and what opens it.
+#[derive(clap::Args, Debug)]
+pub struct Access {
+    /// Where the service listens for people (`tidegate serve --listen`).
+    #[arg(
+        long,
+        env = "TIDEGATE_SERVER",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:9070",
+        value_parser = server
+    )]
+    server: String,
+    /// A file with a token of scope `admin`; without it the token is taken from
+    /// the environment variable TIDEGATE_TOKEN.
+    #[arg(long, env = "TIDEGATE_TOKEN_FILE", value_name = "PATH")]
+    token_file: Option<PathBuf>,
+}
+
+/// An address without its last slash.
+fn server(text: &str) -> Result<String, String> {
+    let wanted = "write http://HOST:PORT, like http://127.0.0.1:9070";
+    let uri: Uri = text.parse().map_err(|_| wanted.to_owned())?;
+    if uri.scheme() == Some(&Scheme::HTTPS) {
+        return Err("the service has no TLS: reach it through a tunnel, like \
+             `ssh -L 9070:127.0.0.1:9070 HOST`, and write http://127.0.0.1:9070"
+            .to_owned());
+    }
+    let plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+    if uri.scheme() != Some(&Scheme::HTTP) || !plain || uri.query().is_some() {
+        return Err(wanted.to_owned());
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+/// The service.
+pub struct Service {
+    client: Client<HttpConnector, Body>,
+    server: String,
+    authorization: HeaderValue,
+}
+
+/// Why there is no answer as it was wanted.
+#[derive(thiserror::Error, Debug)]
+pub enum Failed {
+    /// There is no asking: whatever else is asked fails as well.
+    #[error("{0}")]
+    Unreachable(String),
+    /// This question was refused.
+    #[error("{0}")]
+    Refused(Refusal),
+}
+
+/// A problem as the service says it (RFC 9457).
+#[derive(Deserialize, Debug)]
+pub struct Refusal {
+    status: u16,
+    code: String,
+    detail: String,
+    #[serde(default)]
+    pub errors: Vec<Wrong>,
+}
+
+/// One thing that is wrong, and where.
+#[derive(Deserialize, Debug)]
+pub struct Wrong {
+    /// JSON pointer into the document that was sent.
+    #[serde(default)]
+    pub pointer: Option<String>,
+    /// Stable name of what is wrong.
+    pub code: String,
+    /// What is wrong, and what would be right.
+    pub detail: String,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({} {})", self.detail, self.status, self.code)
+    }
+}
+
+impl Service {
+    /// Reads the token; asks nothing yet.
+    ///
+    /// # Errors
+    /// There is no token, or it cannot be one.
+    pub fn new(access: &Access) -> anyhow::Result<Self> {
+        let token = token(access)?;
+        let mut authorization = HeaderValue::try_from(format!("Bearer {token}"))
+            .ok()
+            .filter(|_| !token.is_empty())
+            .context("the token is empty, or has characters that no token has")?;
+        authorization.set_sensitive(true);
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT_TIME));
+        connector.set_nodelay(true);
+        let client = Client::builder(TokioExecutor::new()).build(connector);
+        Ok(Self { client, server: access.server.clone(), authorization })
+    }
+
+    /// Asks for `target`, a path with its query, and answers the JSON of a 200.
+    ///
+    /// # Errors
+    /// Anything else, and no answer at all.
+    pub async fn ask(&self, method: Method, target: &str, body: Option<&Value>) -> Result<Value, Failed> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{target}", self.server))
+            .header(AUTHORIZATION, &self.authorization)
+            .header(CONTENT_TYPE, "application/json")
+            .body(body.map_or_else(Body::empty, |body| Body::from(body.to_string())))
+            .map_err(|error| Failed::Unreachable(format!("{}{target}: {error}", self.server)))?;
+        let (status, bytes) = match tokio::time::timeout(ANSWER_TIME, self.exchange(request)).await {
+            Ok(answered) => answered?,
+            Err(_) => {
+                let seconds = ANSWER_TIME.as_secs();
+                return Err(Failed::Unreachable(format!("{} did not answer in {seconds} s", self.server)));
+            }
+        };
+        if status == StatusCode::OK {
+            return serde_json::from_slice(&bytes).map_err(|_| self.stranger(status, &bytes));
+        }
+        Err(self.refusal(status, &bytes))
+    }
+
+    /// As [`ask`](Self::ask) for a document that may be absent: `not_found` is the
+    /// code that says so.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn look(&self, target: &str, not_found: &str) -> Result<Option<Value>, Failed> {
+        match self.ask(Method::GET, target, None).await {
+            Err(Failed::Refused(refusal)) if refusal.code == not_found => Ok(None),
+            answered => answered.map(Some),
+        }
+    }
+
+    async fn exchange(&self, request: Request<Body>) -> Result<(StatusCode, Vec<u8>), Failed> {
+        let answer = self.client.request(request).await.map_err(|error| self.unreachable(&error))?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| {
+            Failed::Unreachable(format!("the answer of {} broke off: {error}", self.server))
+        })?;
+        Ok((head.status, body.to_bytes().to_vec()))
+    }
+
+    fn unreachable(&self, error: &hyper_util::client::legacy::Error) -> Failed {
+        let (server, why) = (&self.server, innermost(error));
+        Failed::Unreachable(match error.is_connect() {
+            true => format!(
+                "nobody answers at {server} ({why}): start the service with `tidegate serve`, the local stack \
+                 with `cargo xtask up --detach`, or say with --server where it is"
+            ),
+            false => format!("{server} broke the connection: {why}"),
+        })
+    }
+
+    /// What the service says, or that it is not the service.
+    fn refusal(&self, status: StatusCode, bytes: &[u8]) -> Failed {
+        let Ok(refusal) = serde_json::from_slice::<Refusal>(bytes) else {
+            return self.stranger(status, bytes);
+        };
+        match refusal.code.as_str() {
+            "unauthorized" | "wrong_scope" => Failed::Unreachable(format!(
+                "{} does not take the token: {refusal}; `tidegate token create --scope admin` makes one",
+                self.server
+            )),
+            "stopping" => Failed::Unreachable(format!("{}: {refusal}", self.server)),
+            _ => Failed::Refused(refusal),
+        }
+    }
+
+    /// An answer of something else, such as a proxy before a service that is down.
+    fn stranger(&self, status: StatusCode, bytes: &[u8]) -> Failed {
+        let text = String::from_utf8_lossy(bytes);
+        let line: String = text.lines().next().unwrap_or_default().chars().take(MAX_REPEATED).collect();
+        let server = &self.server;
+        Failed::Unreachable(format!(
+            "{server} answered {status}, `{line}`, which is not the admin service's word: does it run there?"
+        ))
+    }
+}
+
+fn token(access: &Access) -> anyhow::Result<String> {
+    let text = match &access.token_file {
+        Some(path) => std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the token in {}", path.display()))?,
+        None => std::env::var(TOKEN).ok().context(
+            "no token: name a file with --token-file (of the local stack: target/up/token), or set \
+             TIDEGATE_TOKEN; `tidegate token create --scope admin` makes one",
+        )?,
+    };
+    Ok(text.trim().to_owned())
+}
+
+/// What lies at the bottom of an error, which alone says what happened.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::response::{IntoResponse, Response};
+
+    use super::*;
+    use crate::problem::{Code, Problem};
+
+    #[test]
+    fn an_address_is_http_and_nothing_else() {
+        for (text, taken) in [
+            ("http://127.0.0.1:9070", "http://127.0.0.1:9070"),
+            ("http://[::1]:9070/", "http://[::1]:9070"),
+            ("http://proxy/tidegate/", "http://proxy/tidegate"),
+        ] {
+            assert_eq!(server(text).as_deref(), Ok(taken));
+        }
+        for wrong in ["", "127.0.0.1:9070", "http://", "ftp://h:1", "http://me:secret@h:1", "http://h:1/?a=b"]
+        {
+            assert!(server(wrong).unwrap_err().contains("http://HOST:PORT"), "{wrong}");
+        }
+        assert!(server("https://h:1").unwrap_err().contains("tunnel"));
+    }
+    /// What the command line makes of an answer.
+    async fn heard(answer: Response) -> Failed {
+        let token = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(token.path(), "t").unwrap();
+        let access =
+            Access { server: "http://127.0.0.1:1".to_owned(), token_file: Some(token.path().to_owned()) };
+        let service = Service::new(&access).unwrap();
+        let (head, body) = answer.into_parts();
+        service.refusal(head.status, &body.collect().await.unwrap().to_bytes())
+    }
+
+    #[tokio::test]
+    async fn problems_are_heard_as_the_service_says_them() {
+        let field = Problem::field("/spec/rules", "too_many", "at most 16");
+        let Failed::Refused(refusal) = heard(field.into_response()).await else {
+            panic!("must be a refusal")
+        };
+        assert_eq!(refusal.to_string(), "at most 16 (422 invalid_field)");
+        assert_eq!(refusal.errors[0].pointer.as_deref(), Some("/spec/rules"));
+        assert_eq!(refusal.errors[0].code, "too_many");
+        let busy = Problem::new(Code::StoreBusy, "locked").into_response();
+        assert!(matches!(heard(busy).await, Failed::Refused(_)), "the next may go through");
+        for code in [Code::Unauthorized, Code::WrongScope, Code::Stopping] {
+            let answer = Problem::new(code, "no").into_response();
+            assert!(matches!(heard(answer).await, Failed::Unreachable(_)), "{}", code.name());
+        }
+        let proxy = (StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream").into_response();
+        let said = heard(proxy).await.to_string();
+        assert!(said.contains("503") && said.contains("no healthy upstream"), "{said}");
+    }
+}

@@ -1,0 +1,358 @@
+//! `tidegate routes`: files to the service and back, by the program itself.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use tidegate_admin::store::sqlite::Options;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use crate::running::Running;
+
+/// What the program printed, and what it ended with.
+#[derive(Debug)]
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    /// What a success printed.
+    #[track_caller]
+    fn done(self) -> String {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self.out
+    }
+
+    /// What went wrong.
+    #[track_caller]
+    fn failed(self) -> String {
+        assert_eq!(self.code, Some(2), "{self:?}");
+        self.err
+    }
+}
+
+/// Files, and the program as one types it, with the token in a file.
+struct Desk<'r> {
+    running: &'r Running,
+    dir: tempfile::TempDir,
+}
+
+impl<'r> Desk<'r> {
+    fn new(running: &'r Running) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("token"), format!("{}\n", running.admin)).unwrap();
+        Self { running, dir }
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// `tidegate routes`, in the directory of the files.
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = program(self.dir.path());
+        command.arg("routes").args(args);
+        command.args(["--server", &self.running.people(""), "--token-file", "token"]);
+        command
+    }
+
+    async fn routes(&self, args: &[&str]) -> Said {
+        self.routes_fed(args, "").await
+    }
+
+    async fn routes_fed(&self, args: &[&str], input: &str) -> Said {
+        let said = run(self.command(args), input).await;
+        for text in [&said.out, &said.err] {
+            assert!(!text.contains(&self.running.admin), "the token was printed: {text}");
+        }
+        said
+    }
+}
+
+fn program(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    for name in ["TIDEGATE_SERVER", "TIDEGATE_TOKEN", "TIDEGATE_TOKEN_FILE"] {
+        command.env_remove(name);
+    }
+    command.current_dir(dir).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+async fn run(mut command: Command, input: &str) -> Said {
+    let mut process = command.spawn().unwrap();
+    // One that reads nothing may have ended before.
+    let _ = process.stdin.take().unwrap().write_all(input.as_bytes()).await;
+    let output = process.wait_with_output().await.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+fn route(name: &str, path: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata:
+  name: {name}
+spec:
+  rules:
+  - backendRefs:
+    - name: demo
+    matches:
+    - path:
+        type: PathPrefix
+        value: {path}
+"
+    )
+}
+
+/// What is asked, held whole by the service.
+async fn held(running: &Running, name: &str) -> Value {
+    running.get(&format!("/api/admin/routes/{name}")).await.ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn routes_of_a_file_are_created_then_unchanged_then_configured() {
+    let running = Running::start().await;
+    let desk = Desk::new(&running);
+    desk.file("r.yaml", &format!("{}---\n{}", route("a", "/a"), route("b", "/b")));
+    let apply = ["apply", "-f", "r.yaml"];
+    let said = desk.routes(&apply).await;
+    assert!(said.err.contains("no gateway has reported"), "{said:?}");
+    assert_eq!(said.done(), "a created\nb created\n");
+    assert_eq!(held(&running, "b").await["spec"]["rules"][0]["matches"][0]["path"]["value"], "/b");
+    let before = running.tables().await;
+    assert_eq!(desk.routes(&apply).await.done(), "a unchanged\nb unchanged\n");
+    assert_eq!(running.tables().await, before, "what is unchanged is not written");
+    desk.file("r.yaml", &format!("{}---\n{}", route("a", "/a"), route("b", "/other")));
+    assert_eq!(desk.routes(&apply).await.done(), "a unchanged\nb configured\n");
+    assert_eq!(held(&running, "b").await["spec"]["rules"][0]["matches"][0]["path"]["value"], "/other");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_a_cluster_comes_through_standard_input() {
+    let running = Running::start().await;
+    let desk = Desk::new(&running);
+    let rules = json!([{"backendRefs": [{"name": "demo"}]}]);
+    let item = |name: &str| {
+        json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+            "metadata": {"name": name, "uid": "7", "resourceVersion": "9", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"rules": rules}, "status": {"parents": []},
+        })
+    };
+    let list = json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": [item("a"), item("b")]});
+    let said = desk.routes_fed(&["apply", "-f", "-"], &list.to_string()).await;
+    assert_eq!(said.done(), "a created\nb created\n");
+    let wanted = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": {"name": "a"}, "spec": {"rules": rules},
+    });
+    assert_eq!(held(&running, "a").await, wanted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_is_applied_in_the_order_of_its_names() {
+    let running = Running::start().await;
+    let desk = Desk::new(&running);
+    desk.file("dir/2.yml", &route("second", "/2"));
+    desk.file("dir/1.yaml", &route("first", "/1"));
+    desk.file("dir/3.json", r#"{"kind": "HTTPRoute", "metadata": {"name": "third"}, "spec": {}}"#);
+    desk.file("dir/README.md", "not a route");
+    desk.file("dir/deep/4.yaml", &route("fourth", "/4"));
+    let said = desk.routes(&["apply", "-f", "dir"]).await;
+    assert_eq!(said.done(), "first created\nsecond created\nthird created\n");
+    let said = desk.routes(&["apply", "-R", "-f", "dir"]).await;
+    assert_eq!(said.done(), "first unchanged\nsecond unchanged\nthird unchanged\nfourth created\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_that_is_not_right_keeps_all_of_them_from_being_applied() {
+    let running = Running::start().await;
+    let desk = Desk::new(&running);
+    let before = running.tables().await;
+    let bad = route("b", "/b").replace("type: PathPrefix", "type: Teleport");
+    desk.file("dir/1.yaml", &route("a", "/a"));
+    desk.file(
+        "dir/2.yaml",
+        &format!("{}---\n{bad}---\nkind: Secret\nmetadata: {{name: s}}\n", route("c", "/c")),
+    );
+    for args in [&["apply", "-f", "dir"][..], &["apply", "--dry-run", "-f", "dir"]] {
+        let said = desk.routes(args).await;
+        assert_eq!(said.out, "");
+        let err = said.failed();
+        assert!(err.contains("nothing was changed"), "{err}");
+        assert!(err.contains("dir/2.yaml: document 2: /spec/rules/0/matches/0/path/type: "), "{err}");
+        assert!(err.contains("dir/2.yaml: document 3: is of kind Secret (s): "), "{err}");
+    }
+    assert_eq!(running.tables().await, before);
+    let err = desk.routes(&["apply", "-f", "gone.yaml"]).await.failed();
+    assert!(err.contains("gone.yaml"), "{err}");
+    assert_eq!(desk.routes(&["apply"]).await.code, Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_get_prints_is_taken_back_unchanged() {
+    let running = Running::start().await;
+    let desk = Desk::new(&running);
+    // As other programs wrote them: without kind, with nulls, with texts that look
+    // like something else.
+    for (name, spec) in [
+        ("plain", json!({"rules": [{"backendRefs": [{"name": "demo", "port": null}]}]})),
+        ("empty", json!({})),
+        (
+            "odd",
+            json!({"rules": [{"matches": [{"headers": [
+                {"name": "a", "value": "on"}, {"name": "b", "value": "012"}, {"name": "c", "value": "# x: 'y'"},
+            ]}]}]}),
+        ),
+    ] {
+        running.put(&format!("/api/admin/routes/{name}"), json!({"spec": spec}).to_string()).await.ok();
+    }
+    let before = running.tables().await;
+    for form in ["yaml", "json"] {
+        let printed = desk.routes(&["get", "-o", form]).await.done();
+        let back = desk.routes_fed(&["apply", "-f", "-"], &printed).await;
+        assert_eq!(back.done(), "empty unchanged\nodd unchanged\nplain unchanged\n", "{printed}");
+        let diff = desk.routes_fed(&["apply", "--dry-run", "-f", "-"], &printed).await;
+        assert_eq!(diff.done(), "", "{printed}");
+    }
+    assert_eq!(running.tables().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn get_prints_all_routes_or_those_of_some_names() {
+    let running = Running::start().await;
+    let desk = Desk::new(&running);
+    let said = desk.routes(&["get"]).await;
+    assert!(said.err.contains("no routes"), "{said:?}");
+    assert_eq!(said.done(), "");
+    desk.file("r.yaml", &format!("{}---\n{}", route("a", "/a"), route("b", "/b")));
+    desk.routes(&["apply", "-f", "r.yaml"]).await.done();
+    assert_eq!(desk.routes(&["get"]).await.done(), format!("{}---\n{}", route("a", "/a"), route("b", "/b")));
+    assert_eq!(desk.routes(&["get", "b", "-o", "yaml"]).await.done(), route("b", "/b"));
+    assert_eq!(desk.routes(&["get", "-o", "name"]).await.done(), "a\nb\n");
+    let one: Value = serde_json::from_str(&desk.routes(&["get", "a", "-o", "json"]).await.done()).unwrap();
+    assert_eq!(one, held(&running, "a").await);
+    let said = desk.routes(&["get", "a", "gone", "b", "-o", "name"]).await;
+    assert_eq!(said.out, "a\nb\n");
+    assert!(said.failed().contains("no route of this name: gone"));
+    assert_eq!(desk.routes(&["get", "../flags"]).await.code, Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn get_goes_through_all_pages() {
+    let running = Running::start().await;
+    let desk = Desk::new(&running);
+    // Pages are of 100.
+    let names: Vec<String> = (0..201).map(|i| format!("r{i:03}")).collect();
+    let row = |name: &String| {
+        let document = json!({"metadata": {"name": name}, "spec": {}});
+        format!("INSERT INTO routes (name, document) VALUES ('{name}', '{document}');")
+    };
+    running.sql(&format!("BEGIN; {} COMMIT;", names.iter().map(row).collect::<String>()));
+    let printed = desk.routes(&["get", "-o", "name"]).await.done();
+    assert_eq!(printed.lines().collect::<Vec<_>>(), names);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_shows_the_difference_and_changes_nothing() {
+    let running = Running::start().await;
+    let desk = Desk::new(&running);
+    desk.file("r.yaml", &format!("{}---\n{}", route("a", "/a"), route("b", "/b")));
+    desk.routes(&["apply", "-f", "r.yaml"]).await.done();
+    let before = running.tables().await;
+    let dry_run = ["apply", "--dry-run", "-f", "r.yaml"];
+    assert_eq!(desk.routes(&dry_run).await.done(), "");
+    desk.file("r.yaml", &format!("{}---\n{}---\n{}", route("a", "/a"), route("b", "/x"), route("c", "/c")));
+    let said = desk.routes(&dry_run).await;
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let changed = "--- b (the service)
++++ b (r.yaml: document 2)
+@@ -9,4 +9,4 @@
+     matches:
+     - path:
+         type: PathPrefix
+-        value: /b
++        value: /x
+--- /dev/null
++++ c (r.yaml: document 3)
+@@ -0,0 +1,12 @@
++apiVersion: gateway.networking.k8s.io/v1
+";
+    assert!(said.out.starts_with(changed), "{}", said.out);
+    assert!(said.err.contains("would be created: 1, configured: 1, unchanged: 1"), "{}", said.err);
+    assert_eq!(running.tables().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_service_refuses_is_named_and_the_others_are_applied() {
+    let running = Running::start().await;
+    let desk = Desk::new(&running);
+    // Right by itself, and larger than a body may be.
+    let large = format!("{}  hostnames: [b.example]\n", route("b", "/b"))
+        .replace("metadata:\n", &format!("metadata:\n  annotations: {{x: {}}}\n", "y".repeat(1 << 20)));
+    let with_rule = route("c", "/c").replace(
+        "    matches:",
+        "    filters:\n    - type: ExtensionRef\n      extensionRef: {group: tidegate.dev, kind: GeoRule, name: gone}\n    matches:",
+    );
+    desk.file("r.yaml", &format!("{}---\n{large}---\n{with_rule}", route("a", "/a")));
+    let said = desk.routes(&["apply", "-f", "r.yaml"]).await;
+    assert_eq!(said.out, "a created\nc created\n");
+    let err = said.failed();
+    assert!(err.contains("r.yaml: document 2: ") && err.contains("(413 body_too_large)"), "{err}");
+    assert!(err.contains("r.yaml: document 3: warning: there is no geo rule `gone`"), "{err}");
+    assert!(err.contains("2 of 3 routes are applied; not, or not known to be: b"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_does_not_answer_or_does_not_know_the_token_is_named() {
+    let running = Running::start().await;
+    let desk = Desk::new(&running);
+    desk.file("r.yaml", &format!("{}---\n{}", route("a", "/a"), route("b", "/b")));
+    let apply = ["apply", "-f", "r.yaml"];
+    desk.file("token", "nobody's\n");
+    let said = desk.routes(&apply).await;
+    assert!(!said.err.contains("nobody's"), "the token was printed: {said:?}");
+    let err = said.failed();
+    assert!(
+        err.contains("401 unauthorized")
+            && err.contains("0 of 2 routes are applied; not, or not known to be: a, b"),
+        "{err}"
+    );
+    desk.file("token", "\n");
+    assert!(desk.routes(&apply).await.failed().contains("the token is empty"));
+
+    let mut nowhere = program(desk.dir.path());
+    nowhere.args(["routes", "get"]);
+    assert!(run(nowhere, "").await.failed().contains("--token-file"));
+
+    let (dir, people) = (desk.dir, running.people(""));
+    std::fs::write(dir.path().join("token"), &running.admin).unwrap();
+    running.service.stop().await.unwrap();
+    let mut command = program(dir.path());
+    command.args(["routes", "apply", "-f", "r.yaml", "--server", &people, "--token-file", "token"]);
+    let err = run(command, "").await.failed();
+    assert!(err.contains("nobody answers at") && err.contains("cargo xtask up"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn address_and_token_may_come_from_the_environment() {
+    let running = Running::start_in(tempfile::tempdir().unwrap(), Options::default()).await;
+    let desk = Desk::new(&running);
+    let ask = |name: &str, value: &str| {
+        let mut command = program(desk.dir.path());
+        command.args(["routes", "get"]).env("TIDEGATE_SERVER", running.people("/")).env(name, value);
+        command
+    };
+    run(ask("TIDEGATE_TOKEN", &running.admin), "").await.done();
+    run(ask("TIDEGATE_TOKEN_FILE", "token"), "").await.done();
+    // The gateways' token opens the other listener only.
+    let err = run(ask("TIDEGATE_TOKEN", &running.gateway), "").await.failed();
+    assert!(err.contains("403 wrong_scope"), "{err}");
+}
