@@ -27,6 +27,9 @@ pub struct Config {
     /// How a route's backend becomes the name of an Envoy cluster: `{name}`,
     /// `{namespace}` and `{port}` stand for the backendRef's.
     pub cluster_template: String,
+    /// The port that clients know the listener by, which redirects name; `None`:
+    /// the one that Envoy listens on.
+    pub listener_port: Option<u16>,
     /// Bounds of what waits to be recorded.
     pub events: EventLimits,
     /// How long a response waits for its event to be stored, while recording is
@@ -111,12 +114,13 @@ const MIN_WAIT_MS: u64 = 10;
 /// Longest name of a header, in bytes.
 const MAX_HEADER: usize = 64;
 /// All fields.
-const KNOWN: [&str; 9] = [
+const KNOWN: [&str; 10] = [
     "admin",
     "routing",
     "on_no_route",
     "on_unavailable",
     "cluster_template",
+    "listener_port",
     "events",
     "direct",
     "performance_headers",
@@ -173,6 +177,7 @@ impl Config {
                 on_unavailable: on_unavailable(&top)?,
             },
             cluster_template: cluster_template(&top)?,
+            listener_port: listener_port(&top)?,
             events,
             sync_timeout,
             direct: direct(&top)?,
@@ -234,6 +239,10 @@ fn cluster_template(top: &Fields<'_>) -> Result<String, ConfigError> {
         return Err(top.wrong(name, "has characters that a header cannot carry"));
     }
     Ok(template.to_owned())
+}
+
+fn listener_port(top: &Fields<'_>) -> Result<Option<u16>, ConfigError> {
+    Ok(top.number("listener_port", 1, 65_535)?.and_then(|port| u16::try_from(port).ok()))
 }
 
 /// The bounds of what waits, and how long a response does.

@@ -1,5 +1,6 @@
 //! One request through the gate: facts, decision, and what Envoy is told.
 
+mod action;
 mod event;
 mod inquiry;
 mod performance;
@@ -9,6 +10,7 @@ mod request;
 mod shadow;
 #[cfg(test)]
 mod tests;
+mod upstream;
 mod verdict;
 
 use std::cell::{Cell, RefCell};
@@ -24,6 +26,7 @@ use crate::direct::Line;
 use crate::home::{FLUSH_EVERY, Vm};
 use crate::host::{CallToken, Host};
 use crate::metrics::Count;
+use action::After;
 use inquiry::Inquiry;
 use performance::Timing;
 use recording::Wait;
@@ -53,6 +56,7 @@ pub struct Gate<H: Host> {
     performance: Performance,
     country_header: Option<String>,
     cluster_template: String,
+    listener_port: Option<u16>,
     /// The names of backends' clusters, in the order of the backends.
     clusters: RefCell<Vec<(Backend, Rc<str>)>>,
     tick: Cell<Duration>,
@@ -72,6 +76,7 @@ impl<H: Host> Gate<H> {
             performance: config.performance,
             country_header: config.country_header,
             cluster_template: config.cluster_template,
+            listener_port: config.listener_port,
             clusters: RefCell::default(),
             tick: Cell::new(tick),
         }
@@ -95,9 +100,21 @@ impl<H: Host> Gate<H> {
             clusters.clear();
             at = 0;
         }
-        let name: Rc<str> = request::cluster_name(&self.cluster_template, backend).into();
+        let name: Rc<str> = match &backend.target {
+            Some(target) => upstream::dynamic_cluster(target),
+            None => request::cluster_name(&self.cluster_template, backend),
+        }
+        .into();
         clusters.insert(at, (backend.clone(), name.clone()));
         name
+    }
+
+    /// The port that clients know the listener by: as configured, else where the
+    /// request at hand arrived.
+    fn listener_port(&self) -> u16 {
+        let arrived = || event::number(&self.vm.host, &["destination", "port"]);
+        let port = self.listener_port.or_else(|| u16::try_from(arrived()?).ok());
+        port.unwrap_or(80)
     }
 }
 
@@ -124,6 +141,7 @@ struct Seen {
     began_ns: u64,
     event: TrafficEvent,
     timing: Option<Timing>,
+    after: Option<Box<After>>,
 }
 
 /// How far a request's response is.
@@ -165,23 +183,24 @@ impl<H: Host> Stream<H> {
             vm.metrics.count(Count::HostErrors);
             let flow = verdict::deny(&gate, Reason::NotReady, Reason::NotReady.status(), &mut event);
             let timing = inquiry.finish(&mut event, vm);
-            self.seen = Some(Seen { began_ns, event, timing });
+            self.seen = Some(Seen { began_ns, event, timing, after: None });
             return flow;
         }
-        self.advance(&gate, inquiry, Seen { began_ns, event, timing: None })
+        self.advance(&gate, inquiry, Seen { began_ns, event, timing: None, after: None })
     }
 
     /// Goes on deciding. A request that is not decided stops, and so does one that
     /// is denied.
     fn advance(&mut self, gate: &Gate<H>, mut inquiry: Inquiry, mut seen: Seen) -> Flow {
-        let flow = match inquiry.advance(gate) {
-            Some(decision) => verdict::carry_out(gate, decision, &mut seen.event),
+        let (flow, after) = match inquiry.advance(gate) {
+            Some(decided) => verdict::carry_out(gate, decided, &mut seen.event),
             None => {
                 self.inquiry = Some(Box::new(inquiry));
                 self.seen = Some(seen);
                 return Flow::Stop;
             }
         };
+        seen.after = after;
         seen.timing = inquiry.finish(&mut seen.event, &gate.vm);
         self.seen = Some(seen);
         flow
@@ -220,6 +239,9 @@ impl<H: Host> Stream<H> {
             return Flow::Continue;
         };
         self.response = Response::Gone;
+        if seen.after.take().is_some_and(|after| after.finish(&self.host).is_err()) {
+            gate.vm.metrics.count(Count::HostErrors);
+        }
         if let Some(inquiry) = self.inquiry.take() {
             self.overtaken = true;
             gate.vm.metrics.count(Count::Undecided);
@@ -252,7 +274,7 @@ impl<H: Host> Stream<H> {
 
     /// Tells in the response what the request cost, if somebody wants to know.
     fn tell(&self, gate: &Gate<H>) {
-        let Some(Seen { began_ns, event, timing: Some(timing) }) = &self.seen else { return };
+        let Some(Seen { began_ns, event, timing: Some(timing), .. }) = &self.seen else { return };
         let total_ns = self.host.monotonic_ns().saturating_sub(*began_ns);
         if performance::tell(&self.host, timing, &event.answered, total_ns).is_err() {
             gate.vm.metrics.count(Count::HostErrors);
@@ -280,6 +302,9 @@ impl<H: Host> Stream<H> {
             }
         };
         event::complete(&self.host, &mut event);
+        if event.reason.as_deref() == Some(event::UNKNOWN_BACKEND) {
+            gate.vm.metrics.count(Count::UnknownBackend);
+        }
         if gate.vm.record(&mut event) && gate.tick.get() > FLUSH_EVERY {
             gate.set_tick(FLUSH_EVERY);
         }

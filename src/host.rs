@@ -85,7 +85,7 @@ pub struct LocalReply<'a> {
     /// `%RESPONSE_CODE_DETAILS%`: the reason's code.
     pub details: &'a str,
     /// Headers to add.
-    pub headers: &'a [(&'a str, &'a str)],
+    pub headers: &'a [(&'a str, &'a [u8])],
     /// Body.
     pub body: &'a [u8],
 }
@@ -128,6 +128,8 @@ pub trait Host: Clone + 'static {
     fn request_headers(&self) -> Result<HeaderPairs, HostError>;
     /// Replaces every line of a request header by one.
     fn set_request_header(&self, name: &str, value: &[u8]) -> Result<(), HostError>;
+    /// Adds a line to the request's headers.
+    fn add_request_header(&self, name: &str, value: &[u8]) -> Result<(), HostError>;
     /// Removes a request header.
     fn remove_request_header(&self, name: &str) -> Result<(), HostError>;
     /// One response header's first value; `None` when absent.
@@ -137,6 +139,12 @@ pub trait Host: Clone + 'static {
     fn set_response_header(&self, name: &str, value: &[u8]) -> Result<(), HostError>;
     /// Adds a line to the response's headers, in their phase.
     fn add_response_header(&self, name: &str, value: &[u8]) -> Result<(), HostError>;
+    /// Removes a response header, in the phase of the response headers.
+    fn remove_response_header(&self, name: &str) -> Result<(), HostError>;
+    /// Sets filter state of the request that Envoy's own filters and clusters
+    /// read, by an object of the kind that Envoy registers under this name;
+    /// `NotFound` when it has none.
+    fn set_filter_state(&self, name: &str, value: &str) -> Result<(), HostError>;
     /// Lets a request go on that stopped at its headers. Takes effect after the
     /// callback; request headers cannot be changed any more then.
     fn resume_request(&self) -> Result<(), HostError>;

@@ -50,15 +50,29 @@ pub fn complete<H: Host>(host: &H, event: &mut TrafficEvent) {
     event.tunnel |= status == Some(101);
     event.bytes_in = number(host, &["request", "total_size"]);
     event.bytes_out = number(host, &["response", "total_size"]);
+    if event.verdict == VerdictCode::Allow && status == Some(500) && is_unknown_backend(host) {
+        event.reason = Some(UNKNOWN_BACKEND.to_owned());
+    }
     // What the gate answered has no upstream, and asking costs a microsecond.
     if !matches!(event.verdict, VerdictCode::Deny | VerdictCode::Redirect) {
         event.upstream_us = number(host, &["response", "backend_latency"]).map(|ns| ns / 1_000);
     }
 }
 
+/// The reason of a 500 that Envoy gives because it has no cluster of the name that
+/// a route's backend comes to.
+pub const UNKNOWN_BACKEND: &str = "unknown_backend";
+
+/// Whether Envoy had no cluster to send the request to
+/// (`source/common/stream_info/utility.cc` lists the details).
+fn is_unknown_backend<H: Host>(host: &H) -> bool {
+    let details = host.property(&["response", "code_details"]).ok().flatten();
+    details.as_deref() == Some(b"cluster_not_found")
+}
+
 /// An attribute that is a number, a time or a duration (both nanoseconds): 64
 /// bits, little endian. Negative ones mean nothing here.
-fn number<H: Host>(host: &H, path: &[&str]) -> Option<u64> {
+pub fn number<H: Host>(host: &H, path: &[&str]) -> Option<u64> {
     let bytes = host.property(path).ok().flatten()?;
     u64::try_from(i64::from_le_bytes(bytes.try_into().ok()?)).ok()
 }

@@ -22,6 +22,16 @@ use crate::home::Vm;
 use crate::host::Host;
 use crate::metrics::Count;
 
+/// What was decided, of which request.
+pub struct Decided<'i> {
+    /// The decision.
+    pub decision: Decision<'i>,
+    /// The request.
+    pub request: &'i Request,
+    /// Its random bits.
+    pub dice: u32,
+}
+
 /// A request that is being decided.
 pub struct Inquiry {
     known: Known,
@@ -68,7 +78,7 @@ impl Inquiry {
     /// are then open. In turn that is one question. In parallel it is every one
     /// that can still matter: each open question is taken to let the request
     /// pass, to see what would be asked next.
-    pub fn advance<H: Host>(&mut self, gate: &Gate<H>) -> Option<Decision<'_>> {
+    pub fn advance<H: Host>(&mut self, gate: &Gate<H>) -> Option<Decided<'_>> {
         let Self { known, modes, questions, answered, timing, .. } = self;
         let (vm, host) = (&gate.vm, &gate.vm.host);
         let lines = known.request.lines();
@@ -79,7 +89,9 @@ impl Inquiry {
         loop {
             let check = match findings.step(&gate.settings) {
                 Step::Ask(check) => check,
-                Step::Decided(decision) if !hoping => return Some(decision),
+                Step::Decided(decision) if !hoping => {
+                    return Some(Decided { decision, request: &known.request, dice: known.dice });
+                }
                 Step::Decided(_) => return None,
             };
             let is_cached = mode(modes, check) == Mode::Cached;

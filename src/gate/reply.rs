@@ -1,17 +1,36 @@
-//! Denials, as RFC 9457 problem details.
+//! Answers of the gate's own: denials as RFC 9457 problem details, redirects, and
+//! what a browser asks before it asks.
 
 use tidegate_policy::decide::Reason;
+use tidegate_policy::route::action::CorsHeaders;
 
 use crate::host::{Host, LocalReply};
 
 /// Seconds after which a gate that could not decide is worth another try: tables
 /// are there within a second of the admin service's answer.
-const RETRY_AFTER: &str = "1";
+const RETRY_AFTER: &[u8] = b"1";
+
+/// Sends a client elsewhere; false when the host refused. The details are
+/// `redirect`.
+pub fn redirect<H: Host>(host: &H, status: u16, location: &[u8]) -> bool {
+    let headers = [("location", location)];
+    host.reply(LocalReply { status, details: "redirect", headers: &headers, body: b"" }).is_ok()
+}
+
+/// Answers a browser's preflight request; false when the host refused. The details
+/// are `cors_preflight`. Caches must not give one site's answer to another's page
+/// (Fetch standard, "CORS protocol and HTTP caches").
+pub fn preflight<H: Host>(host: &H, headers: &CorsHeaders) -> bool {
+    let mut all: Vec<(&str, &[u8])> = vec![("vary", b"origin")];
+    all.extend(headers.iter().map(|(name, value)| (*name, value.as_slice())));
+    host.reply(LocalReply { status: 204, details: "cors_preflight", headers: &all, body: b"" }).is_ok()
+}
 
 /// Answers with a denial; false when the host refused. The reason is in the body
 /// and in `%RESPONSE_CODE_DETAILS%`. `status` is the reason's, or a rule's own.
 pub fn deny<H: Host>(host: &H, reason: Reason, status: u16) -> bool {
-    let headers = [("content-type", "application/problem+json"), ("retry-after", RETRY_AFTER)];
+    let headers: [(&str, &[u8]); 2] =
+        [("content-type", b"application/problem+json"), ("retry-after", RETRY_AFTER)];
     let headers = match reason {
         Reason::NotReady | Reason::CheckUnavailable => headers.as_slice(),
         _ => headers.get(..1).unwrap_or_default(),

@@ -18,6 +18,7 @@ pub struct Request {
     method: Option<Vec<u8>>,
     host: Option<Vec<u8>>,
     path: Option<Vec<u8>>,
+    https: bool,
     user_agent: Option<usize>,
     has_own: bool,
     unreadable: bool,
@@ -54,6 +55,7 @@ impl Request {
             method: None,
             host: None,
             path: None,
+            https: false,
             user_agent: None,
             has_own: false,
             unreadable: false,
@@ -66,6 +68,7 @@ impl Request {
                 b":method" => request.method = Some(value),
                 b":authority" => request.host = Some(value),
                 b":path" => request.path = Some(value),
+                b":scheme" => request.https = value == b"https",
                 [b':', ..] => {}
                 _ => {
                     // Envoy's are in lower case already; this only makes sure.
@@ -149,6 +152,17 @@ impl Request {
             headers: lines,
             dice,
         }
+    }
+
+    /// Whether it came over TLS as far as Envoy knows, the host as sent, and the
+    /// path with its query.
+    pub fn arrival(&self) -> (bool, &[u8], &[u8]) {
+        (self.https, self.host.as_deref().unwrap_or_default(), self.path.as_deref().unwrap_or_default())
+    }
+
+    /// The page that a browser asks from, where it says one.
+    pub fn origin(&self) -> Option<&[u8]> {
+        self.headers.iter().find(|(name, _)| name == b"origin").map(|(_, value)| value.as_slice())
     }
 
     /// Puts what is recorded into the event, each within its bounds.

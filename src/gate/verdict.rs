@@ -4,42 +4,52 @@ use tidegate_policy::decide::{Decision, Denial, Reason, Verdict};
 use tidegate_policy::route::RouteMatch;
 use tidegate_policy::wire::event::{TrafficEvent, VerdictCode};
 
-use super::{CLUSTER_HEADER, Flow, Gate, reply};
+use super::action::{self, After, Carried};
+use super::inquiry::Decided;
+use super::{Flow, Gate, reply};
 use crate::host::Host;
 use crate::metrics::Count;
 
-/// Carries a decision out, while the request's headers can be changed.
-pub fn carry_out<H: Host>(gate: &Gate<H>, decision: Decision<'_>, event: &mut TrafficEvent) -> Flow {
-    let Decision { verdict, allowed_by, country } = decision;
-    let vm = &gate.vm;
+/// Carries a decision out, while the request's headers can be changed. What is
+/// left to do with the response comes back.
+pub fn carry_out<H: Host>(
+    gate: &Gate<H>,
+    decided: Decided<'_>,
+    event: &mut TrafficEvent,
+) -> (Flow, Option<Box<After>>) {
+    let Decision { verdict, allowed_by, country } = decided.decision;
     event.country = country;
     match verdict {
         Verdict::Allow(found) => {
             event.rule = allowed_by.map(|prefix| prefix.to_string());
-            if let Some(found) = found {
-                name_route(&found, event);
-                let cluster = found.backend.map(|backend| gate.cluster(backend));
-                if let Some(cluster) = cluster
-                    && vm.host.set_request_header(CLUSTER_HEADER, cluster.as_bytes()).is_err()
-                {
-                    // Without the header a route of Envoy's own might take it to
-                    // where nobody decided.
-                    vm.metrics.count(Count::HostErrors);
-                    return deny(gate, Reason::NotReady, Reason::NotReady.status(), event);
-                }
+            let Some(found) = found else { return (pass(gate, &Carried::Sent, event), None) };
+            name_route(&found, event);
+            match action::carry_out(gate, &found, decided.request, decided.dice) {
+                Ok((carried, after)) => (pass(gate, &carried, event), after),
+                Err(reason) => (deny(gate, reason, reason.status(), event), None),
             }
-            event.verdict = VerdictCode::Allow;
-            vm.metrics.count(Count::Allowed);
-            Flow::Continue
         }
         Verdict::Deny(Denial { reason, status, rule, route }) => {
             event.rule = rule.map(|rule| rule.to_string());
             if let Some(found) = &route {
                 name_route(found, event);
             }
-            deny(gate, reason, status, event)
+            (deny(gate, reason, status, event), None)
         }
     }
+}
+
+/// Notes what became of a request that may pass.
+fn pass<H: Host>(gate: &Gate<H>, carried: &Carried, event: &mut TrafficEvent) -> Flow {
+    let (verdict, reason, count, flow) = match carried {
+        Carried::Sent => (VerdictCode::Allow, None, Count::Allowed, Flow::Continue),
+        Carried::Redirected => (VerdictCode::Redirect, Some("redirect"), Count::Redirected, Flow::Stop),
+        Carried::Preflight => (VerdictCode::Allow, Some("cors_preflight"), Count::Preflights, Flow::Stop),
+    };
+    event.verdict = verdict;
+    event.reason = reason.map(str::to_owned);
+    gate.vm.metrics.count(count);
+    flow
 }
 
 fn name_route(found: &RouteMatch<'_>, event: &mut TrafficEvent) {

@@ -125,6 +125,10 @@ impl Host for Envoy {
         abi::set_header(REQUEST_HEADERS, name, value)
     }
 
+    fn add_request_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
+        abi::add_header(REQUEST_HEADERS, name, value)
+    }
+
     fn remove_request_header(&self, name: &str) -> Result<(), HostError> {
         abi::remove_header(REQUEST_HEADERS, name)
     }
@@ -139,6 +143,14 @@ impl Host for Envoy {
 
     fn add_response_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
         abi::add_header(RESPONSE_HEADERS, name, value)
+    }
+
+    fn remove_response_header(&self, name: &str) -> Result<(), HostError> {
+        abi::remove_header(RESPONSE_HEADERS, name)
+    }
+
+    fn set_filter_state(&self, name: &str, value: &str) -> Result<(), HostError> {
+        abi::foreign("set_envoy_filter_state", &filter_state(name, value))
     }
 
     fn resume_request(&self) -> Result<(), HostError> {
@@ -209,6 +221,26 @@ impl Host for Envoy {
     fn environment(&self, name: &str) -> Option<String> {
         std::env::var(name).ok()
     }
+}
+
+/// `SetEnvoyFilterStateArguments` (`source/extensions/common/wasm/ext/set_envoy_filter_state.proto`):
+/// path and value; the life span that is not given is that of the filter chain.
+fn filter_state(name: &str, value: &str) -> Vec<u8> {
+    const PATH: u8 = 0x0a;
+    const VALUE: u8 = 0x12;
+    let mut message = Vec::with_capacity(64);
+    for (tag, text) in [(PATH, name), (VALUE, value)] {
+        message.push(tag);
+        let mut len = text.len();
+        while len >= 0x80 {
+            // A varint: seven bits a byte, the lowest first.
+            message.push((len & 0x7f) as u8 | 0x80);
+            len >>= 7;
+        }
+        message.push(len as u8);
+        message.extend_from_slice(text.as_bytes());
+    }
+    message
 }
 
 /// What is not there is an ordinary answer.

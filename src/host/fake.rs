@@ -23,6 +23,9 @@ pub struct Made {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Done {
     Set(String, String),
+    Added(String, String),
+    Removed(String),
+    State(String, String),
     Resumed,
     ResponseResumed,
     Replied(u16, String),
@@ -48,6 +51,8 @@ pub struct State {
     pub refuse_calls: Cell<Option<HostError>>,
     /// The host refuses to set request headers.
     pub refuse_headers: Cell<bool>,
+    /// Headers of the last reply.
+    pub reply: RefCell<HeaderPairs>,
     /// `:status` of the answer at hand.
     pub status: Cell<Option<u16>>,
     /// The body of the answer at hand.
@@ -194,8 +199,15 @@ impl Host for Fake {
         self.do_it(Done::Set(name.to_owned(), value))
     }
 
-    fn remove_request_header(&self, _name: &str) -> Result<(), HostError> {
-        Err(HostError::BadArgument)
+    fn add_request_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
+        self.do_it(Done::Added(name.to_owned(), String::from_utf8(value.to_vec()).unwrap()))
+    }
+
+    fn remove_request_header(&self, name: &str) -> Result<(), HostError> {
+        if self.0.refuse_headers.get() {
+            return Err(HostError::BadArgument);
+        }
+        self.do_it(Done::Removed(name.to_owned()))
     }
 
     fn response_header(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
@@ -219,6 +231,20 @@ impl Host for Fake {
         Ok(())
     }
 
+    fn remove_response_header(&self, name: &str) -> Result<(), HostError> {
+        let mut response = self.0.response.borrow_mut();
+        let headers = response.as_mut().ok_or(HostError::BadArgument)?;
+        headers.retain(|(other, _)| other != name.as_bytes());
+        Ok(())
+    }
+
+    fn set_filter_state(&self, name: &str, value: &str) -> Result<(), HostError> {
+        if self.0.refuse_headers.get() {
+            return Err(HostError::NotFound);
+        }
+        self.do_it(Done::State(name.to_owned(), value.to_owned()))
+    }
+
     fn resume_request(&self) -> Result<(), HostError> {
         self.do_it(Done::Resumed)
     }
@@ -228,6 +254,8 @@ impl Host for Fake {
     }
 
     fn reply(&self, reply: LocalReply<'_>) -> Result<(), HostError> {
+        let pair = |(name, value): &(&str, &[u8])| (name.as_bytes().to_vec(), value.to_vec());
+        self.0.reply.replace(reply.headers.iter().map(pair).collect());
         self.do_it(Done::Replied(reply.status, reply.details.to_owned()))
     }
 

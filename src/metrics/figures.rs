@@ -11,6 +11,13 @@ use tidegate_policy::wire::event::DropReason;
 pub enum Count {
     /// Requests that the gate let pass.
     Allowed,
+    /// Requests that a route redirected.
+    Redirected,
+    /// Browsers' preflight requests that a route's CORS filter answered.
+    Preflights,
+    /// Requests that Envoy had no cluster for: a route names a backend that there
+    /// is not. They are among those that passed.
+    UnknownBackend,
     /// Requests denied: the client's address is banned.
     DeniedIpBanned,
     /// Requests denied: the client's country may not enter.
@@ -164,8 +171,11 @@ pub enum Gauge {
 }
 
 /// In the order of [`Count`].
-pub const COUNTS: [(Count, &str); 56] = [
+pub const COUNTS: [(Count, &str); 59] = [
     (Count::Allowed, "tidegate.requests.allow"),
+    (Count::Redirected, "tidegate.requests.redirect"),
+    (Count::Preflights, "tidegate.requests.preflight"),
+    (Count::UnknownBackend, "tidegate.requests.unknown_backend"),
     (Count::DeniedIpBanned, "tidegate.requests.deny.ip_banned"),
     (Count::DeniedGeo, "tidegate.requests.deny.geo_denied"),
     (Count::DeniedNoRoute, "tidegate.requests.deny.no_route"),

@@ -214,6 +214,13 @@ impl Host for SimHost {
         })
     }
 
+    fn add_request_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
+        self.with_stream(|stream, phase| {
+            stream.request(phase, true)?.push((name.as_bytes().to_vec(), value.to_vec()));
+            Ok(())
+        })
+    }
+
     fn remove_request_header(&self, name: &str) -> Result<(), HostError> {
         self.with_stream(|stream, phase| {
             stream.request(phase, true)?.retain(|(other, _)| other != name.as_bytes());
@@ -242,6 +249,21 @@ impl Host for SimHost {
         })
     }
 
+    fn remove_response_header(&self, name: &str) -> Result<(), HostError> {
+        self.with_stream(|stream, phase| {
+            stream.response(phase, true)?.retain(|(other, _)| other != name.as_bytes());
+            Ok(())
+        })
+    }
+
+    fn set_filter_state(&self, name: &str, value: &str) -> Result<(), HostError> {
+        self.with_stream(|stream, phase| {
+            stream.request(phase, true)?;
+            stream.filter_state.push((name.to_owned(), value.to_owned()));
+            Ok(())
+        })
+    }
+
     fn resume_request(&self) -> Result<(), HostError> {
         self.resume(Waits::Request)
     }
@@ -254,7 +276,7 @@ impl Host for SimHost {
         self.enter(|world| {
             let phase = world.vm(self.vm).phase.clone();
             let stream = world.stream_at_hand(self.vm).ok_or(HostError::BadArgument)?;
-            let pair = |(name, value): &(&str, &str)| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
+            let pair = |(name, value): &(&str, &[u8])| (name.as_bytes().to_vec(), value.to_vec());
             let fits = stream.waits == Waits::Request && !stream.resumes_request && stream.reply.is_none();
             stream.reply = Some(Reply {
                 status: reply.status,

@@ -69,6 +69,10 @@ pub struct Response {
     pub details: String,
     /// Where the gate sent it.
     pub cluster: Option<String>,
+    /// The request's headers as the upstream sees them.
+    pub request: HeaderPairs,
+    /// What the gate told Envoy's own parts.
+    pub filter_state: Vec<(String, String)>,
     /// Response headers, once the gate has let them go.
     pub headers: HeaderPairs,
 }
@@ -111,6 +115,8 @@ pub(crate) struct StreamState {
     pub request: HeaderPairs,
     pub response: HeaderPairs,
     pub properties: HashMap<String, Vec<u8>>,
+    /// What Envoy's own parts read, in the order in which it was set.
+    pub filter_state: Vec<(String, String)>,
     /// Whether request headers can still be changed.
     pub mutable: bool,
     /// Whether response headers were seen, on their way to the client.
@@ -140,6 +146,7 @@ impl StreamState {
             request: request.headers,
             response: Vec::new(),
             properties,
+            filter_state: Vec::new(),
             mutable: true,
             seen_response: false,
             reply: None,
@@ -213,6 +220,8 @@ impl StreamState {
             status: self.status,
             details: self.details.clone(),
             cluster: self.cluster.clone(),
+            request: self.request.clone(),
+            filter_state: self.filter_state.clone(),
             headers: self.response.clone(),
         }
     }

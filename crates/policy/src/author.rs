@@ -64,8 +64,11 @@ pub struct Rule {
     /// Names of the geo rules that its requests must pass, each once: its
     /// `ExtensionRef` filters of group `tidegate.dev` and kind `GeoRule`.
     pub geo: Vec<String>,
-    /// Its other filters, its timeouts and retries.
+    /// Its other filters, its timeouts and retries; mirrors are filled in by
+    /// [`compile`].
     pub action: Action,
+    /// Who gets a copy of its requests.
+    pub mirrors: Vec<MirrorRef>,
 }
 
 /// One of the backends of a rule.
@@ -75,8 +78,22 @@ pub struct BackendRef {
     pub to: Referent,
     /// Its part of the requests, from 0 to 1,000,000.
     pub weight: u32,
-    /// The filters for the requests that it gets.
+    /// The filters for the requests that it gets; mirrors are filled in by
+    /// [`compile`].
     pub action: Action,
+    /// Who gets a copy of the requests that it gets.
+    pub mirrors: Vec<MirrorRef>,
+}
+
+/// Somebody who gets a copy of requests. One that cannot be resolved gets none.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MirrorRef {
+    /// Who that is.
+    pub to: Referent,
+    /// Of `denominator` requests this many.
+    pub numerator: u32,
+    /// Never 0.
+    pub denominator: u32,
 }
 
 /// What a backendRef names.

@@ -77,6 +77,14 @@ unsafe extern "C" {
         headers_len: usize,
         grpc_status: i32,
     ) -> u32;
+    fn proxy_call_foreign_function(
+        name: *const u8,
+        name_len: usize,
+        arguments: *const u8,
+        arguments_len: usize,
+        results: *mut *mut u8,
+        results_len: *mut usize,
+    ) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, name_len: usize, metric: *mut u32) -> u32;
     fn proxy_increment_metric(metric: u32, by: i64) -> u32;
     fn proxy_record_metric(metric: u32, value: u64) -> u32;
@@ -254,6 +262,15 @@ pub(super) fn reply(status: u32, details: &str, body: &[u8], headers: &[u8]) -> 
             GRPC_UNSET,
         )
     })
+}
+
+/// Calls a function of Envoy's own; what it returns is thrown away.
+pub(super) fn foreign(name: &str, arguments: &[u8]) -> Result<(), HostError> {
+    // SAFETY: see `bytes`; name and arguments are read during the call only.
+    bytes(|data, len| unsafe {
+        proxy_call_foreign_function(name.as_ptr(), name.len(), arguments.as_ptr(), arguments.len(), data, len)
+    })
+    .map(drop)
 }
 
 pub(super) fn define_metric(kind: u32, name: &str) -> Result<u32, HostError> {

@@ -7,7 +7,8 @@ mod templates;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Match, PathMatch, Referent, Route, Rule, ValueMatch};
+use super::{Match, MirrorRef, PathMatch, Referent, Route, Rule, ValueMatch};
+use crate::route::action::{Action, Mirror};
 use crate::route::layout::MAX_LIST;
 use crate::route::layout::{HostRow, Layout, MatchRow, PathTest, RuleRow, ShareRow, Span};
 use crate::route::{Backend, MAX_ROUTE_TABLE, ROUTES_FORMAT, Target};
@@ -101,7 +102,7 @@ fn lay_out_matches<'r>(
             let shares = lay_out_shares(route, rule, backends, tables, layout)?;
             let geo = index_of(rule.geo.len())?;
             layout.geo.extend(rule.geo.iter().cloned());
-            let action = tables.action(&rule.action, route.namespace.as_ref(), layout)?;
+            let action = tables.action(with_mirrors(&rule.action, &rule.mirrors, route, backends), layout)?;
             let (route, index) = (index_of(position)?, index_of(index)?);
             layout.rules.push(RuleRow { route, index, shares, geo, action });
             matches.extend(rule.matches.iter().map(|wanted| (row, position, wanted)));
@@ -140,10 +141,21 @@ fn lay_out_shares(
     for reference in rule.backends.iter().filter(|reference| reference.weight > 0) {
         let backend = resolve(&reference.to, route, backends);
         let backend = backend.map(|backend| tables.backend(backend, layout)).transpose()?;
-        let action = tables.action(&reference.action, route.namespace.as_ref(), layout)?;
+        let action = with_mirrors(&reference.action, &reference.mirrors, route, backends);
+        let action = tables.action(action, layout)?;
         layout.shares.push(ShareRow { backend, action, weight: reference.weight });
     }
     index_of(layout.shares.len().saturating_sub(before))
+}
+
+/// An action with those of its mirrors that can be resolved.
+fn with_mirrors(action: &Action, mirrors: &[MirrorRef], route: &Route, backends: &Backends) -> Action {
+    let mirror = |mirror: &MirrorRef| {
+        let MirrorRef { to, numerator, denominator } = mirror;
+        let backend = resolve(to, route, backends)?;
+        Some(Mirror { backend, numerator: *numerator, denominator: *denominator })
+    };
+    Action { mirrors: mirrors.iter().filter_map(mirror).collect(), ..action.clone() }
 }
 
 /// Who a reference names; one without a namespace is in its route's.

@@ -149,6 +149,7 @@ fn default_rule() -> Rule {
         backends: Vec::new(),
         geo: Vec::new(),
         action: Action::default(),
+        mirrors: Vec::new(),
     }
 }
 

@@ -65,7 +65,7 @@ pub struct Rewrite {
 /// Who gets a copy of requests; what it answers is thrown away.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Mirror {
-    /// A cluster of Envoy's.
+    /// Who.
     pub backend: Backend,
     /// Of `denominator` requests this many, chosen at random.
     pub numerator: u32,

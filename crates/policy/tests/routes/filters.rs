@@ -183,8 +183,10 @@ fn mirrors_have_a_part_and_a_cluster() {
     assert_eq!(refused(both), format!("{place}/fraction conflict"));
     let over = json!({"backendRef": to("m"), "fraction": {"numerator": 3, "denominator": 2}});
     assert_eq!(refused(over), format!("{place}/fraction/numerator out_of_range"));
-    let api = json!({"backendRef": {"group": "tidegate.dev", "kind": "Backend", "name": "m"}});
-    assert_eq!(refused(api), format!("{place}/backendRef not_supported"));
+    assert_eq!(
+        refused(json!({"backendRef": to("tidegate-admin")})),
+        format!("{place}/backendRef/name reserved")
+    );
     let five: Vec<_> = (0..5).map(|i| mirror(json!({"backendRef": to(&format!("m{i}"))}))).collect();
     assert_eq!(problem(json!({"filters": five})), "/filters/4/requestMirror too_many");
 }
@@ -265,6 +267,29 @@ fn a_reference_names_a_backend_of_the_api_or_a_cluster() {
     assert_eq!(backend_of(api("shop"), Some("n")), named("shop", Some(8080)));
     assert_eq!(backend_of(api("none"), None), None);
     assert_eq!(backend_of(json!({"kind": "ServiceImport", "name": "shop"}), None), None);
+}
+
+#[test]
+fn mirrors_are_resolved_as_backends_are_and_strangers_get_nothing() {
+    let mirror = |reference| filter("RequestMirror", "requestMirror", json!({"backendRef": reference}));
+    let api = json!({"group": "tidegate.dev", "kind": "Backend", "name": "shop"});
+    let filters =
+        json!([mirror(api), mirror(json!({"name": "m"})), mirror(json!({"kind": "Strange", "name": "x"}))]);
+    let mut document = of_rule(json!({"filters": filters, "backendRefs": [{"name": "b"}]}));
+    document["metadata"]["namespace"] = json!("n");
+    let target = Target { host: "10.0.0.1".to_owned(), port: 8080, tls: None };
+    let table = author::compile(&[read(&document)], &[("shop".to_owned(), target)].into()).unwrap();
+    let table = RouteTable::from_bytes(&table).unwrap();
+    let found = table.find(&Facts { path: b"/a", ..Facts::default() }).unwrap();
+    let mirrors = &found.action.unwrap().mirrors;
+    let said: Vec<_> = mirrors
+        .iter()
+        .map(|mirror| {
+            let backend = &mirror.backend;
+            (backend.name.as_str(), backend.namespace.as_deref(), backend.target.is_some())
+        })
+        .collect();
+    assert_eq!(said, [("shop", None, true), ("m", Some("n"), false)]);
 }
 
 #[test]

@@ -62,21 +62,10 @@ impl Tables {
         Ok(index)
     }
 
-    /// `None` where there is nothing to do. Mirrors without a namespace are in
-    /// their route's.
-    pub fn action(
-        &mut self,
-        action: &Action,
-        namespace: Option<&String>,
-        layout: &mut Layout,
-    ) -> Result<Option<u32>, CompileError> {
+    /// `None` where there is nothing to do.
+    pub fn action(&mut self, action: Action, layout: &mut Layout) -> Result<Option<u32>, CompileError> {
         if action.is_nothing() {
             return Ok(None);
-        }
-        let mut action = action.clone();
-        for mirror in &mut action.mirrors {
-            let given = mirror.backend.namespace.take();
-            mirror.backend.namespace = given.or_else(|| namespace.cloned());
         }
         let bytes = encode(0, &action)?;
         if let Some(&index) = self.actions.get(&bytes) {

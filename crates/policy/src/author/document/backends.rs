@@ -5,7 +5,7 @@ use super::super::{BackendRef, Match, Referent};
 use super::filters::Holder;
 use super::namespace;
 use super::rule::Reader;
-use crate::route::Backend;
+use crate::route::{Backend, OWN_CLUSTERS};
 
 const MAX_BACKENDS: usize = 16;
 const MAX_WEIGHT: u32 = 1_000_000;
@@ -31,21 +31,14 @@ impl Reader<'_> {
             Some(place) => place.integer(0, MAX_WEIGHT, self.problems)?,
             None => 1,
         };
-        let action = self.filters(fields.get("filters"), Holder::Backend, matches).action;
-        Some(BackendRef { to: to?, weight, action })
+        let filters = self.filters(fields.get("filters"), Holder::Backend, matches);
+        Some(BackendRef { to: to?, weight, action: filters.action, mirrors: filters.mirrors })
     }
 
-    /// The cluster that a mirror goes to.
-    pub(super) fn mirrored(&mut self, place: &Place<'_>) -> Option<Backend> {
+    /// Who a mirror goes to.
+    pub(super) fn mirrored(&mut self, place: &Place<'_>) -> Option<Referent> {
         let fields = place.object(REFERENCE, self.problems)?;
-        match self.referent(&fields)? {
-            Referent::Service(backend) => Some(backend),
-            Referent::Api(_) | Referent::Foreign(_) => {
-                let says = "a mirror goes to a cluster of Envoy's: give a Service";
-                place.note(self.problems, "not_supported", says);
-                None
-            }
-        }
+        self.referent(&fields)
     }
 
     fn referent(&mut self, fields: &Object<'_>) -> Option<Referent> {
@@ -71,6 +64,12 @@ impl Reader<'_> {
         let name = place.text(1, 253, self.problems)?;
         if !name.bytes().all(|b| b.is_ascii_graphic()) {
             place.note(self.problems, "invalid", "must be visible ASCII without spaces");
+            return None;
+        }
+        if name.starts_with(OWN_CLUSTERS) {
+            let says =
+                format!("names that begin with {OWN_CLUSTERS} are of clusters between the gate and Envoy");
+            place.note(self.problems, "reserved", says);
             return None;
         }
         Some(name.to_owned())

@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 
 use super::super::geo;
 use super::super::reader::{Object, Place};
-use super::super::{Match, PathMatch};
+use super::super::{Match, MirrorRef, PathMatch};
 use super::backends::GROUP;
 use super::rule::Reader;
-use crate::route::action::{Action, MAX_MIRRORS, Mirror};
+use crate::route::action::{Action, MAX_MIRRORS};
 
 const MAX_FILTERS: usize = 16;
 /// What an `ExtensionRef` can name.
@@ -53,6 +53,7 @@ pub(super) enum Holder {
 #[derive(Default)]
 pub(super) struct Filters {
     pub action: Action,
+    pub mirrors: Vec<MirrorRef>,
     /// Names of geo rules, each once.
     pub geo: Vec<String>,
 }
@@ -110,7 +111,7 @@ impl Reader<'_> {
         match kind {
             "RequestHeaderModifier" => action.request = self.header_edits(&settings),
             "ResponseHeaderModifier" => action.response = self.header_edits(&settings),
-            "RequestMirror" => self.mirror(&settings, &mut action.mirrors),
+            "RequestMirror" => self.mirror(&settings, &mut into.mirrors),
             "RequestRedirect" => action.redirect = self.redirect(&settings, matches),
             "URLRewrite" => action.rewrite = self.rewrite(&settings, matches),
             "CORS" => action.cors = self.cors(&settings),
@@ -132,11 +133,11 @@ impl Reader<'_> {
         }
     }
 
-    fn mirror(&mut self, place: &Place<'_>, mirrors: &mut Vec<Mirror>) {
+    fn mirror(&mut self, place: &Place<'_>, mirrors: &mut Vec<MirrorRef>) {
         let Some(fields) = place.object(&["backendRef", "percent", "fraction"], self.problems) else {
             return;
         };
-        let backend = fields.require("backendRef", self.problems).and_then(|place| self.mirrored(&place));
+        let to = fields.require("backendRef", self.problems).and_then(|place| self.mirrored(&place));
         let percent = fields.get("percent");
         let (numerator, denominator) = match (&percent, fields.get("fraction")) {
             (Some(_), Some(place)) => {
@@ -146,14 +147,14 @@ impl Reader<'_> {
             (None, Some(place)) => self.fraction(&place),
             (None, None) => (Some(1), Some(1)),
         };
-        let (Some(backend), Some(numerator), Some(denominator)) = (backend, numerator, denominator) else {
+        let (Some(to), Some(numerator), Some(denominator)) = (to, numerator, denominator) else {
             return;
         };
         if mirrors.len() >= MAX_MIRRORS {
             let says = format!("at most {MAX_MIRRORS} mirrors are allowed");
             return place.note(self.problems, "too_many", says);
         }
-        mirrors.push(Mirror { backend, numerator, denominator });
+        mirrors.push(MirrorRef { to, numerator, denominator });
     }
 
     fn fraction(&mut self, place: &Place<'_>) -> (Option<u32>, Option<u32>) {

@@ -68,7 +68,14 @@ impl<'p> Reader<'p> {
             let says = "a rule redirects or has backendRefs, not both: leave one of them out";
             place.note(self.problems, "conflict", says);
         }
-        Some(Rule { name, matches, backends, geo: filters.geo, action: filters.action })
+        Some(Rule {
+            name,
+            matches,
+            backends,
+            geo: filters.geo,
+            action: filters.action,
+            mirrors: filters.mirrors,
+        })
     }
 
     fn rule_name(&mut self, place: &Place<'_>) -> Option<String> {

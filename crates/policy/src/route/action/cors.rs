@@ -79,6 +79,12 @@ impl Cors {
         headers
     }
 
+    /// Whether the answer depends on the page that asks.
+    #[must_use]
+    pub fn varies(&self) -> bool {
+        self.credentials || !self.origins.iter().any(|pattern| pattern == ANY)
+    }
+
     /// A list as a header's value. `*` cannot be said beside credentials: then it
     /// is what was asked for.
     fn listed(&self, list: &[String], asked: Option<&[u8]>) -> Option<Vec<u8>> {

@@ -1,0 +1,186 @@
+//! A route's action, carried out: what Envoy is told about the request, and what
+//! is left to do with its response.
+
+use std::sync::Arc;
+
+use tidegate_policy::decide::Reason;
+use tidegate_policy::route::RouteMatch;
+use tidegate_policy::route::action::{Action, Arrival, CorsHeaders, HeaderEdit, HeaderEdits, Retry};
+
+use super::request::Request;
+use super::{Gate, reply, upstream};
+use crate::host::{Host, HostError};
+use crate::metrics::Count;
+
+/// What Envoy is told to try again, besides statuses: connections that fail, and
+/// streams that end or take too long before there is an answer.
+const RETRY_ON: &str = "connect-failure,refused-stream,reset,retriable-status-codes";
+
+/// What became of a request that may pass.
+pub enum Carried {
+    /// It goes to its backend.
+    Sent,
+    /// It was answered with a redirect.
+    Redirected,
+    /// A browser's preflight request was answered.
+    Preflight,
+}
+
+/// What is left to do with a response. Of the tables it keeps only the actions.
+#[derive(Default)]
+pub struct After {
+    edits: Vec<Arc<Action>>,
+    cors: CorsHeaders,
+    /// The answer depends on the page that asks, if only by what is left out.
+    varies: bool,
+}
+
+/// Carries out what `found` says of the request at hand. `dice`: random bits.
+///
+/// # Errors
+/// Why the request is to be denied instead.
+pub fn carry_out<H: Host>(
+    gate: &Gate<H>,
+    found: &RouteMatch<'_>,
+    request: &Request,
+    dice: u32,
+) -> Result<(Carried, Option<Box<After>>), Reason> {
+    let after = After::of(found, request);
+    if let Some(redirect) = found.redirect() {
+        let (https, host, target) = request.arrival();
+        let location = redirect.location(&Arrival { https, host, port: gate.listener_port(), target });
+        answered(gate, reply::redirect(&gate.vm.host, redirect.status, &location))?;
+        return Ok((Carried::Redirected, after));
+    }
+    if let Some(headers) = preflight(found, request) {
+        answered(gate, reply::preflight(&gate.vm.host, &headers))?;
+        // All is said already; only the edits are left.
+        let edits = after.map(|after| Box::new(After { cors: Vec::new(), varies: false, ..*after }));
+        return Ok((Carried::Preflight, edits));
+    }
+    upstream::send(gate, found.backend.ok_or(Reason::NoBackend)?)?;
+    for action in found.actions() {
+        prepare(&gate.vm.host, action, request).map_err(|_| {
+            // Half an action may be worse than none: a header that was to go.
+            gate.vm.metrics.count(Count::HostErrors);
+            Reason::NotReady
+        })?;
+    }
+    let mirrors = found.actions().flat_map(|action| &action.mirrors);
+    let taken = (0u32..).zip(mirrors).filter(|(at, mirror)| mirror.takes(reroll(dice, *at)));
+    upstream::mirror(gate, taken.map(|(_, mirror)| &mirror.backend));
+    Ok((Carried::Sent, after))
+}
+
+fn answered<H: Host>(gate: &Gate<H>, answered: bool) -> Result<(), Reason> {
+    if answered {
+        return Ok(());
+    }
+    gate.vm.metrics.count(Count::HostErrors);
+    Err(Reason::NotReady)
+}
+
+/// The answer to a browser's question whether it may ask, where it is one and the
+/// route has CORS. A backend's word counts before its rule's.
+fn preflight(found: &RouteMatch<'_>, request: &Request) -> Option<CorsHeaders> {
+    let cors = found.actions().filter_map(|action| action.cors.as_ref()).last()?;
+    let lines = request.lines();
+    cors.preflight(&request.facts(&lines, 0))
+}
+
+/// Changes the request as one action says.
+fn prepare<H: Host>(host: &H, action: &Action, request: &Request) -> Result<(), HostError> {
+    edit(&action.request, |edit| match edit {
+        HeaderEdit::Remove(name) => host.remove_request_header(name),
+        HeaderEdit::Set(name, value) => host.set_request_header(name, value.as_bytes()),
+        HeaderEdit::Add(name, value) => host.add_request_header(name, value.as_bytes()),
+    })?;
+    if let Some(rewrite) = &action.rewrite {
+        if let Some(hostname) = &rewrite.hostname {
+            host.set_request_header(":authority", hostname.as_bytes())?;
+        }
+        if let Some(path) = &rewrite.path {
+            let (_, _, target) = request.arrival();
+            host.set_request_header(":path", &path.apply(target))?;
+        }
+    }
+    for (name, ms) in [
+        ("x-envoy-upstream-rq-timeout-ms", action.timeouts.request_ms),
+        ("x-envoy-upstream-rq-per-try-timeout-ms", action.timeouts.backend_ms),
+    ] {
+        if ms > 0 {
+            host.set_request_header(name, ms.to_string().as_bytes())?;
+        }
+    }
+    action.retry.as_ref().map_or(Ok(()), |retry| try_again(host, retry))
+}
+
+/// Tells Envoy's router what to try again
+/// (`docs/root/configuration/http/http_filters/router_filter.rst`).
+fn try_again<H: Host>(host: &H, retry: &Retry) -> Result<(), HostError> {
+    if retry.attempts == 0 {
+        return Ok(());
+    }
+    host.set_request_header("x-envoy-retry-on", RETRY_ON.as_bytes())?;
+    host.set_request_header("x-envoy-max-retries", retry.attempts.to_string().as_bytes())?;
+    if retry.codes.is_empty() {
+        return Ok(());
+    }
+    let codes: Vec<String> = retry.codes.iter().map(u16::to_string).collect();
+    host.set_request_header("x-envoy-retriable-status-codes", codes.join(",").as_bytes())
+}
+
+fn edit(
+    edits: &HeaderEdits,
+    make: impl FnMut(HeaderEdit<'_>) -> Result<(), HostError>,
+) -> Result<(), HostError> {
+    edits.iter().try_for_each(make)
+}
+
+/// Random bits for the mirror `at`, which say nothing of those that chose the
+/// backend (the finalizer of MurmurHash3).
+fn reroll(dice: u32, at: u32) -> u32 {
+    let mut bits = dice.wrapping_add(at.wrapping_add(1).wrapping_mul(0x9e37_79b9));
+    bits = (bits ^ (bits >> 16)).wrapping_mul(0x85eb_ca6b);
+    bits = (bits ^ (bits >> 13)).wrapping_mul(0xc2b2_ae35);
+    bits ^ (bits >> 16)
+}
+
+impl After {
+    /// `None` where nothing is left to do.
+    fn of(found: &RouteMatch<'_>, request: &Request) -> Option<Box<Self>> {
+        let mut after = Self::default();
+        for action in found.actions() {
+            if !action.response.is_empty() {
+                after.edits.push(action.clone());
+            }
+            if let Some(cors) = &action.cors {
+                after.varies = cors.varies();
+                let origin = request.origin();
+                after.cors = origin.map(|origin| cors.simple(origin)).unwrap_or_default();
+            }
+        }
+        (after.varies || !after.edits.is_empty()).then(|| Box::new(after))
+    }
+
+    /// Does it, in the phase of the response's headers.
+    ///
+    /// # Errors
+    /// When the host refuses a change.
+    pub fn finish<H: Host>(&self, host: &H) -> Result<(), HostError> {
+        for (name, value) in &self.cors {
+            // What the backend says of itself does not count where its route speaks.
+            host.set_response_header(name, value)?;
+        }
+        if self.varies {
+            host.add_response_header("vary", b"origin")?;
+        }
+        self.edits.iter().try_for_each(|action| {
+            edit(&action.response, |edit| match edit {
+                HeaderEdit::Remove(name) => host.remove_response_header(name),
+                HeaderEdit::Set(name, value) => host.set_response_header(name, value.as_bytes()),
+                HeaderEdit::Add(name, value) => host.add_response_header(name, value.as_bytes()),
+            })
+        })
+    }
+}

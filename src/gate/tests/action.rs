@@ -1,0 +1,242 @@
+//! What a route says to do with a request, as Envoy is told.
+
+use std::sync::Arc;
+
+use tidegate_policy::route::action::{
+    Action, Cors, HeaderEdits, Mirror, PathEdit, Redirect, Retry, Rewrite, Timeouts,
+};
+use tidegate_policy::route::{Target, TargetTls};
+
+use super::*;
+
+fn backend(name: &str, target: Option<Target>) -> Backend {
+    Backend { name: name.to_owned(), namespace: None, port: None, target }
+}
+
+fn found(backend: Option<Backend>, action: Action) -> Found {
+    let action = Some(Arc::new(action));
+    let (route, rule, geo) = ("r".to_owned(), 0, Vec::new());
+    Found::Route(Some(RouteAnswer {
+        route,
+        rule,
+        template: None,
+        backend,
+        geo,
+        action,
+        backend_action: None,
+    }))
+}
+
+/// A request that the admin service has routed so.
+fn routed(host: &Fake, headers: &[(&str, &[u8])], found: Found) -> Stream<Fake> {
+    let gate = gate(host, Some(Flags::all_on().with(Flag::RouteCache, State::Off)), "");
+    host.0.headers.replace(Some(pairs(headers)));
+    let (mut stream, _) = begin(host, &gate);
+    let route = host.take_calls().remove(0);
+    deliver(host, &mut stream, &route, 200, answer(&route, found));
+    stream
+}
+
+const GET: [(&str, &[u8]); 4] =
+    [(":method", b"GET"), (":scheme", b"http"), (":authority", b"a.example:80"), (":path", b"/a/b?c")];
+
+fn set(name: &str, value: &str) -> Done {
+    Done::Set(name.to_owned(), value.to_owned())
+}
+
+fn lines(lines: &[(&str, &str)]) -> Vec<(String, String)> {
+    lines.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+#[test]
+fn everything_that_a_route_says_of_a_request_is_told() {
+    let host = Fake::default();
+    let action = Action {
+        request: HeaderEdits {
+            remove: vec!["x-gone".to_owned()],
+            set: lines(&[("x-set", "1")]),
+            add: lines(&[("x-add", "2")]),
+        },
+        rewrite: Some(Rewrite {
+            hostname: Some("b.example".to_owned()),
+            path: Some(PathEdit::Prefix { matched: "/a".to_owned(), with: "/x".to_owned() }),
+        }),
+        timeouts: Timeouts { request_ms: 500, backend_ms: 100 },
+        retry: Some(Retry { attempts: 2, codes: vec![500, 503] }),
+        mirrors: vec![
+            Mirror { backend: backend("all", None), numerator: 1, denominator: 1 },
+            Mirror { backend: backend("none", None), numerator: 0, denominator: 100 },
+            Mirror { backend: backend("both", None), numerator: 100, denominator: 100 },
+        ],
+        ..Action::default()
+    };
+    let stream = routed(&host, &GET, found(Some(backend("shop", None)), action));
+    assert_eq!(
+        host.take_done(),
+        [
+            set(CLUSTER_HEADER, "shop"),
+            Done::Removed("x-gone".to_owned()),
+            set("x-set", "1"),
+            Done::Added("x-add".to_owned(), "2".to_owned()),
+            set(":authority", "b.example"),
+            set(":path", "/x/b?c"),
+            set("x-envoy-upstream-rq-timeout-ms", "500"),
+            set("x-envoy-upstream-rq-per-try-timeout-ms", "100"),
+            set("x-envoy-retry-on", "connect-failure,refused-stream,reset,retriable-status-codes"),
+            set("x-envoy-max-retries", "2"),
+            set("x-envoy-retriable-status-codes", "500,503"),
+            set("x-tidegate-mirror-1", "all"),
+            set("x-tidegate-mirror-2", "both"),
+            Done::Resumed,
+        ]
+    );
+    assert_eq!(event(&stream).path.as_deref(), Some(&b"/a/b"[..]), "recorded as the client asked");
+}
+
+#[test]
+fn a_backend_of_the_api_is_aimed_at_before_its_cluster_is_named() {
+    let tls = |trust: Option<&str>| {
+        Some(TargetTls { sni: "b.example".to_owned(), trust: trust.map(str::to_owned) })
+    };
+    let state = |name: &str, value: &str| Done::State(name.to_owned(), value.to_owned());
+    let sent = |host: &Fake, target| {
+        routed(host, &GET, found(Some(backend("shop", Some(target))), Action::default()));
+        host.take_done()
+    };
+    let host = Fake::default();
+    let plain = Target { host: "::1".to_owned(), port: 8080, tls: None };
+    assert_eq!(
+        sent(&host, plain.clone()),
+        [
+            state("envoy.upstream.dynamic_host", "[::1]"),
+            state("envoy.upstream.dynamic_port", "8080"),
+            set(CLUSTER_HEADER, "tidegate-dynamic"),
+            Done::Resumed,
+        ]
+    );
+    let host = Fake::default();
+    let secure = Target { host: "10.0.0.1".to_owned(), port: 443, tls: tls(Some("lab")) };
+    assert_eq!(
+        sent(&host, secure)[2..5],
+        [
+            state("envoy.network.upstream_server_name", "b.example"),
+            state("envoy.network.upstream_subject_alt_names", "b.example"),
+            set(CLUSTER_HEADER, "tidegate-dynamic-tls-lab"),
+        ]
+    );
+    let host = Fake::default();
+    host.0.refuse_headers.set(true);
+    assert_eq!(sent(&host, plain), [Done::Replied(503, "not_ready".to_owned())], "never where `Host` says");
+}
+
+#[test]
+fn a_cluster_between_gate_and_envoy_is_no_backend() {
+    let host = Fake::default();
+    let dynamic = || backend("tidegate-dynamic", None);
+    routed(&host, &GET, found(Some(dynamic()), Action::default()));
+    assert_eq!(host.take_done(), [Done::Replied(500, "no_backend".to_owned())]);
+    let host = Fake::default();
+    let mirrors = vec![Mirror { backend: dynamic(), numerator: 1, denominator: 1 }];
+    routed(&host, &GET, found(Some(backend("shop", None)), Action { mirrors, ..Action::default() }));
+    assert_eq!(host.take_done(), [set(CLUSTER_HEADER, "shop"), Done::Resumed]);
+}
+
+#[test]
+fn a_mirror_of_the_api_is_named_after_where_it_is() {
+    let host = Fake::default();
+    let tls = Some(TargetTls { sni: "m.example".to_owned(), trust: None });
+    let target = Target { host: "m.example".to_owned(), port: 443, tls };
+    let mirrors = vec![Mirror { backend: backend("m", Some(target)), numerator: 1, denominator: 1 }];
+    routed(&host, &GET, found(Some(backend("shop", None)), Action { mirrors, ..Action::default() }));
+    assert_eq!(
+        host.take_done()[1..5],
+        [
+            set("x-tidegate-mirror-1-host", "m.example"),
+            set("x-tidegate-mirror-1-port", "443"),
+            set("x-tidegate-mirror-1-sni", "m.example"),
+            set("x-tidegate-mirror-1", "tidegate-dynamic-tls"),
+        ]
+    );
+}
+
+#[test]
+fn a_redirect_is_the_answer_and_its_headers_are_edited() {
+    let host = Fake::default();
+    let redirect = Redirect { https: Some(true), hostname: None, path: None, port: None, status: 301 };
+    let response = HeaderEdits { set: lines(&[("x-by", "gate")]), ..HeaderEdits::default() };
+    let action = Action { redirect: Some(redirect), response, ..Action::default() };
+    let mut stream = routed(&host, &GET, found(None, action));
+    assert_eq!(host.take_done(), [Done::Replied(301, "redirect".to_owned())]);
+    assert_eq!(host.0.reply.take(), pairs(&[("location", b"https://a.example/a/b?c")]));
+    let of = event(&stream);
+    assert_eq!((of.verdict, of.reason.as_deref()), (VerdictCode::Redirect, Some("redirect")));
+    host.0.response.replace(Some(pairs(&[(":status", b"301")])));
+    assert_eq!(stream.on_response_headers(true), Flow::Continue);
+    assert_eq!(host.0.response.take().unwrap()[1], (b"x-by".to_vec(), b"gate".to_vec()));
+}
+
+fn cors() -> Action {
+    let origins = vec!["https://a.example".to_owned()];
+    Action { cors: Some(Cors { origins, max_age: 5, ..Cors::default() }), ..Action::default() }
+}
+
+#[test]
+fn a_preflight_request_is_answered_for_its_backend() {
+    let asks = |origin: &'static [u8]| {
+        [
+            (":method", &b"OPTIONS"[..]),
+            (":path", b"/"),
+            ("origin", origin),
+            ("access-control-request-method", b"PUT"),
+        ]
+    };
+    let host = Fake::default();
+    let stream = routed(&host, &asks(b"https://a.example"), found(Some(backend("shop", None)), cors()));
+    assert_eq!(host.take_done(), [Done::Replied(204, "cors_preflight".to_owned())]);
+    assert_eq!(
+        host.0.reply.take(),
+        pairs(&[
+            ("vary", b"origin"),
+            ("access-control-allow-origin", b"https://a.example"),
+            ("access-control-max-age", b"5"),
+        ])
+    );
+    let of = event(&stream);
+    assert_eq!((of.verdict, of.reason.as_deref()), (VerdictCode::Allow, Some("cors_preflight")));
+    let host = Fake::default();
+    routed(&host, &asks(b"https://b.example"), found(Some(backend("shop", None)), cors()));
+    assert_eq!(host.take_done(), [Done::Replied(204, "cors_preflight".to_owned())]);
+    assert_eq!(
+        host.0.reply.take(),
+        pairs(&[("vary", b"origin")]),
+        "a stranger is answered, and told nothing"
+    );
+}
+
+#[test]
+fn a_response_is_edited_and_says_who_may_read_it() {
+    let host = Fake::default();
+    let from = [(":method", &b"GET"[..]), (":path", b"/"), ("origin", b"https://a.example")];
+    let response = HeaderEdits {
+        remove: vec!["server".to_owned()],
+        set: lines(&[("x-set", "1")]),
+        add: lines(&[("x-add", "2")]),
+    };
+    let action = Action { response, ..cors() };
+    let mut stream = routed(&host, &from, found(Some(backend("shop", None)), action));
+    let upstreams: [(&str, &[u8]); 4] =
+        [(":status", b"200"), ("server", b"x"), ("access-control-allow-origin", b"*"), ("x-add", b"1")];
+    host.0.response.replace(Some(pairs(&upstreams)));
+    assert_eq!(stream.on_response_headers(true), Flow::Continue);
+    assert_eq!(
+        host.0.response.take().unwrap(),
+        pairs(&[
+            (":status", b"200"),
+            ("x-add", b"1"),
+            ("access-control-allow-origin", b"https://a.example"),
+            ("vary", b"origin"),
+            ("x-set", b"1"),
+            ("x-add", b"2"),
+        ])
+    );
+}

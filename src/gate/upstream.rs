@@ -1,0 +1,110 @@
+//! Where a request goes, as Envoy is told: to a cluster of its configuration, or
+//! through its dynamic forward proxy to an upstream that it does not know.
+
+use tidegate_policy::decide::Reason;
+use tidegate_policy::route::action::MAX_MIRRORS;
+use tidegate_policy::route::{Backend, OWN_CLUSTERS, Target};
+
+use super::{CLUSTER_HEADER, Gate};
+use crate::host::{Host, HostError};
+use crate::metrics::Count;
+
+/// Envoy's dynamic forward proxy, in the clear.
+const DYNAMIC: &str = "tidegate-dynamic";
+/// The one over TLS that trusts the system's roots; with `-<trust>` behind it one
+/// that trusts others.
+const DYNAMIC_TLS: &str = "tidegate-dynamic-tls";
+
+/// Filter state that the forward proxy's cluster reads
+/// (`source/extensions/clusters/dynamic_forward_proxy/cluster.cc`).
+const HOST_STATE: &str = "envoy.upstream.dynamic_host";
+const PORT_STATE: &str = "envoy.upstream.dynamic_port";
+/// Filter state that TLS to upstreams reads
+/// (`source/common/network/transport_socket_options_impl.cc`): the name that is
+/// asked for, and those of which the certificate must have one.
+const SNI_STATE: &str = "envoy.network.upstream_server_name";
+const SAN_STATE: &str = "envoy.network.upstream_subject_alt_names";
+
+/// Who gets copies: Envoy's routes look for these, from the first without a hole.
+const MIRROR_HEADERS: [&str; MAX_MIRRORS] =
+    ["x-tidegate-mirror-1", "x-tidegate-mirror-2", "x-tidegate-mirror-3", "x-tidegate-mirror-4"];
+
+/// Sends the request at hand to `backend`.
+///
+/// Without its filter state the forward proxy would go where the client's `Host`
+/// says, so the cluster is named last, once all of that is set.
+///
+/// # Errors
+/// Why it is to be denied, when Envoy could not be told.
+pub fn send<H: Host>(gate: &Gate<H>, backend: &Backend) -> Result<(), Reason> {
+    let host = &gate.vm.host;
+    let cluster = gate.cluster(backend);
+    let told = match &backend.target {
+        // What a template makes of a name is not what was checked.
+        None if cluster.starts_with(OWN_CLUSTERS) => return Err(Reason::NoBackend),
+        None => Ok(()),
+        Some(target) => aim(host, target),
+    };
+    // Without the header a route of Envoy's own might take it to where nobody
+    // decided.
+    told.and_then(|()| host.set_request_header(CLUSTER_HEADER, cluster.as_bytes())).map_err(|_| {
+        gate.vm.metrics.count(Count::HostErrors);
+        Reason::NotReady
+    })
+}
+
+fn aim<H: Host>(host: &H, target: &Target) -> Result<(), HostError> {
+    host.set_filter_state(HOST_STATE, &literal(&target.host))?;
+    host.set_filter_state(PORT_STATE, &target.port.to_string())?;
+    if let Some(tls) = &target.tls {
+        host.set_filter_state(SNI_STATE, &tls.sni)?;
+        host.set_filter_state(SAN_STATE, &tls.sni)?;
+    }
+    Ok(())
+}
+
+/// Has the request at hand copied to these, of which [`MAX_MIRRORS`] count. A copy
+/// that Envoy cannot be told of is not made.
+pub fn mirror<'b, H: Host>(gate: &Gate<H>, backends: impl Iterator<Item = &'b Backend>) {
+    let may_be_named =
+        |cluster: &str, backend: &Backend| backend.target.is_some() || !cluster.starts_with(OWN_CLUSTERS);
+    let named = backends
+        .map(|backend| (gate.cluster(backend), backend))
+        .filter(|(cluster, backend)| may_be_named(cluster, backend));
+    for (header, (cluster, backend)) in MIRROR_HEADERS.into_iter().zip(named) {
+        if copy(&gate.vm.host, header, &cluster, backend).is_err() {
+            gate.vm.metrics.count(Count::HostErrors);
+            return;
+        }
+    }
+}
+
+fn copy<H: Host>(host: &H, header: &str, cluster: &str, backend: &Backend) -> Result<(), HostError> {
+    if let Some(target) = &backend.target {
+        let set =
+            |part: &str, value: &str| host.set_request_header(&[header, part].concat(), value.as_bytes());
+        set("-host", &literal(&target.host))?;
+        set("-port", &target.port.to_string())?;
+        if let Some(tls) = &target.tls {
+            set("-sni", &tls.sni)?;
+        }
+    }
+    // Last: with this header the copy is made.
+    host.set_request_header(header, cluster.as_bytes())
+}
+
+/// The name of the forward proxy's cluster for a target.
+pub fn dynamic_cluster(target: &Target) -> String {
+    match &target.tls {
+        None => DYNAMIC.to_owned(),
+        Some(tls) => match &tls.trust {
+            None => DYNAMIC_TLS.to_owned(),
+            Some(trust) => [DYNAMIC_TLS, "-", trust].concat(),
+        },
+    }
+}
+
+/// A host as Envoy reads it from filter state: an IPv6 address in brackets.
+fn literal(host: &str) -> String {
+    if host.contains(':') { ["[", host, "]"].concat() } else { host.to_owned() }
+}
