@@ -4,9 +4,8 @@
 mod tls;
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -20,11 +19,12 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::any;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
 
 use tls::TlsListener;
 pub use tls::{Authority, Sni};
 
+use crate::ports::local;
+use crate::served::Served;
 use crate::wait;
 
 /// The longest body that it counts, bytes.
@@ -173,10 +173,8 @@ pub async fn serve(name: &str, address: SocketAddr) -> Result<()> {
 /// A backend on a thread of this process, ended when dropped.
 #[derive(Debug)]
 pub struct InProcess {
-    address: SocketAddr,
     known: Arc<Known>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    served: Served,
 }
 
 impl InProcess {
@@ -185,7 +183,10 @@ impl InProcess {
     /// # Errors
     /// The address is taken.
     pub fn start(name: &str, address: SocketAddr) -> Result<Self> {
-        Self::spawn(name, address, None)
+        let known = Known::new(name);
+        let app = router(Arc::clone(&known));
+        let served = Served::start(address, |listener| async { axum::serve(listener, app).await })?;
+        Ok(Self { known, served })
     }
 
     /// Starts one with TLS, on a free port of 127.0.0.1. It shows a certificate of
@@ -195,26 +196,13 @@ impl InProcess {
     /// # Errors
     /// No certificate can be made for one of the names.
     pub fn start_tls(name: &str, authority: &Authority, names: &[&str]) -> Result<Self> {
-        Self::spawn(name, crate::ports::local(0), Some(authority.acceptor(names)?))
-    }
-
-    fn spawn(name: &str, address: SocketAddr, tls: Option<tls::Acceptor>) -> Result<Self> {
-        let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (stop, stopped) = oneshot::channel();
+        let acceptor = authority.acceptor(names)?;
         let known = Known::new(name);
-        let app = router(Arc::clone(&known));
-        let thread = std::thread::spawn(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    () = listen(listener, app, tls) => {}
-                    _ = stopped => {}
-                }
-            });
-        });
-        Ok(Self { address, known, stop: Some(stop), thread: Some(thread) })
+        let app = router(Arc::clone(&known)).into_make_service_with_connect_info::<Sni>();
+        let served = Served::start(local(0), |listener| async {
+            axum::serve(TlsListener::new(listener, acceptor), app).await
+        })?;
+        Ok(Self { known, served })
     }
 
     /// The last thousand requests, as it answers them: oldest first, those without a
@@ -242,29 +230,7 @@ impl InProcess {
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-}
-
-async fn listen(listener: TcpListener, app: Router, tls: Option<tls::Acceptor>) {
-    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
-    let _ = match tls {
-        None => axum::serve(listener, app).await,
-        Some(acceptor) => {
-            let app = app.into_make_service_with_connect_info::<Sni>();
-            axum::serve(TlsListener::new(listener, acceptor), app).await
-        }
-    };
-}
-
-impl Drop for InProcess {
-    fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
-        }
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.served.address()
     }
 }
 
@@ -272,7 +238,6 @@ impl Drop for InProcess {
 mod tests {
     use super::*;
     use crate::http::{self, Request};
-    use crate::ports::local;
 
     #[test]
     fn it_answers_what_it_saw() {

@@ -15,6 +15,7 @@ pub mod ports;
 pub mod process;
 pub mod programs;
 pub mod render;
+mod served;
 pub mod sql;
 mod stack;
 pub mod stats;
