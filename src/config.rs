@@ -30,6 +30,9 @@ pub struct Config {
     /// The port that clients know the listener by, which redirects name; `None`:
     /// the one that Envoy listens on.
     pub listener_port: Option<u16>,
+    /// Whether Envoy's own rate limit filter after the gate is told what a request
+    /// is.
+    pub descriptor_headers: bool,
     /// Bounds of what waits to be recorded.
     pub events: EventLimits,
     /// How long a response waits for its event to be stored, while recording is
@@ -114,13 +117,14 @@ const MIN_WAIT_MS: u64 = 10;
 /// Longest name of a header, in bytes.
 const MAX_HEADER: usize = 64;
 /// All fields.
-const KNOWN: [&str; 10] = [
+const KNOWN: [&str; 11] = [
     "admin",
     "routing",
     "on_no_route",
     "on_unavailable",
     "cluster_template",
     "listener_port",
+    "descriptor_headers",
     "events",
     "direct",
     "performance_headers",
@@ -178,6 +182,7 @@ impl Config {
             },
             cluster_template: cluster_template(&top)?,
             listener_port: listener_port(&top)?,
+            descriptor_headers: top.flag("descriptor_headers")?.unwrap_or(false),
             events,
             sync_timeout,
             direct: direct(&top)?,

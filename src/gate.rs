@@ -1,6 +1,7 @@
 //! One request through the gate: facts, decision, and what Envoy is told.
 
 mod action;
+mod descriptors;
 mod event;
 mod inquiry;
 mod performance;
@@ -55,6 +56,7 @@ pub struct Gate<H: Host> {
     sync_timeout: Duration,
     performance: Performance,
     country_header: Option<String>,
+    descriptor_headers: bool,
     cluster_template: String,
     listener_port: Option<u16>,
     /// The names of backends' clusters, in the order of the backends.
@@ -75,6 +77,7 @@ impl<H: Host> Gate<H> {
             sync_timeout: config.sync_timeout,
             performance: config.performance,
             country_header: config.country_header,
+            descriptor_headers: config.descriptor_headers,
             cluster_template: config.cluster_template,
             listener_port: config.listener_port,
             clusters: RefCell::default(),

@@ -56,6 +56,18 @@ impl<'v> Fields<'v> {
         }
     }
 
+    /// The field, true or false.
+    ///
+    /// # Errors
+    /// It is neither.
+    pub fn flag(&self, name: &str) -> Result<Option<bool>, ConfigError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Bool(is_set)) => Ok(Some(*is_set)),
+            Some(_) => Err(self.wrong(name, "must be true or false")),
+        }
+    }
+
     /// The field, one of `choices` by name.
     ///
     /// # Errors

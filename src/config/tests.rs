@@ -19,6 +19,7 @@ fn the_least_that_is_enough() {
     let direct = DirectLimits { timeout: Duration::from_secs(1), budget: Duration::from_secs(3) };
     assert_eq!(config.direct, direct);
     assert_eq!(config.performance, Performance::Never);
+    assert!(!config.descriptor_headers);
     assert_eq!(config.country_header, None);
 }
 
@@ -31,6 +32,7 @@ fn every_field_is_taken() {
             "on_unavailable": {"ip": "allow", "geo": "deny", "route": "allow"},
             "direct": {"timeout": "10ms", "budget": "1s"},
             "performance_headers": "on_request",
+            "descriptor_headers": true,
             "geo": {"country_header": "X-Country"},
             "events": {"buffer_bytes": 65536, "queue_bytes": 131072, "batch_events": 7, "sync_timeout": "20ms"}}"#,
     )
@@ -44,6 +46,7 @@ fn every_field_is_taken() {
     let direct = DirectLimits { timeout: Duration::from_millis(10), budget: Duration::from_secs(1) };
     assert_eq!(config.direct, direct);
     assert_eq!(config.performance, Performance::OnRequest);
+    assert!(config.descriptor_headers);
     assert_eq!(config.country_header.as_deref(), Some("x-country"));
     assert!(config.cluster_template.starts_with("outbound|{port}"));
     let events = EventLimits { buffer_bytes: 65536, queue_bytes: 131_072, batch_events: 7 };
@@ -107,6 +110,7 @@ fn what_is_wrong_is_named_with_what_would_be_right() {
             "/performance_headers",
             "never, on_request, always",
         ),
+        (&format!(r#"{{{admin}, "descriptor_headers": "yes"}}"#), "/descriptor_headers", "true or false"),
         (&format!(r#"{{{admin}, "geo": {{"header": "x"}}}}"#), "/geo/header", "country_header"),
         (&format!(r#"{{{admin}, "geo": {{"country_header": ":path"}}}}"#), "/geo/country_header", "name"),
         (&format!(r#"{{{admin}, "geo": {{"country_header": "x country"}}}}"#), "/geo/country_header", "name"),

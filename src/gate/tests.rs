@@ -135,6 +135,22 @@ fn roots_that_only_wait_otherwise_share_tables_and_events() {
 }
 
 #[test]
+fn what_may_pass_is_described_if_that_is_wanted() {
+    let done = |refuses: bool, more: &str| {
+        let host = Fake::default();
+        let gate = gate(&host, Some(Flags::all_on()), &format!(r#", "descriptor_headers": true{more}"#));
+        host.0.refuse_headers.set(refuses);
+        begin(&host, &gate);
+        host.take_done()
+    };
+    let passes = r#", "routing": "envoy""#;
+    assert_eq!(done(false, passes), [Done::Set("x-tidegate-client".to_owned(), "192.0.2.1".to_owned())]);
+    let refused = [Done::Replied(503, "not_ready".to_owned())];
+    assert_eq!(done(true, passes), refused, "no limit would hold");
+    assert_eq!(done(false, ""), [Done::Replied(404, "no_route".to_owned())], "what is denied does not count");
+}
+
+#[test]
 fn a_request_whose_headers_cannot_be_read_does_not_pass() {
     let host = Fake::default();
     let gate = gate(&host, Some(Flags::all_on()), r#", "routing": "envoy""#);

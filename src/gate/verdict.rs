@@ -6,7 +6,7 @@ use tidegate_policy::wire::event::{TrafficEvent, VerdictCode};
 
 use super::action::{self, After, Carried};
 use super::inquiry::Decided;
-use super::{Flow, Gate, reply};
+use super::{Flow, Gate, descriptors, reply};
 use crate::host::Host;
 use crate::metrics::Count;
 
@@ -22,6 +22,10 @@ pub fn carry_out<H: Host>(
     match verdict {
         Verdict::Allow(found) => {
             event.rule = allowed_by.map(|prefix| prefix.to_string());
+            let route = found.as_ref().map(|found| found.route);
+            if let Err(reason) = descriptors::describe(gate, route, decided.request.client()) {
+                return (deny(gate, reason, reason.status(), event), None);
+            }
             let Some(found) = found else { return (pass(gate, &Carried::Sent, event), None) };
             name_route(&found, event);
             match action::carry_out(gate, &found, decided.request, decided.dice) {

@@ -113,6 +113,7 @@ impl Alone {
             upstream: setup.upstream,
             plugin: &Value::Null,
             faults: None,
+            global_limit: None,
             exact_balance: false,
         };
         let config = dir.join(format!("{name}.json"));

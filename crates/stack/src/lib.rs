@@ -6,6 +6,7 @@
 pub mod backend;
 pub mod envoy;
 pub mod faults;
+pub mod global_limit;
 pub mod http;
 pub mod load;
 pub mod measure;

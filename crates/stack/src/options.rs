@@ -1,5 +1,6 @@
 //! How a stack is started.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -36,6 +37,9 @@ pub struct Options {
     pub plugin: Value,
     /// What stands between the gate and the admin service.
     pub faults: Option<Faults>,
+    /// The service that counts for several gateways, if Envoy is to ask one: with the
+    /// additions in `envoy/ratelimit.yaml`.
+    pub global_limit: Option<SocketAddr>,
     /// Where the gate sends what it lets pass.
     pub upstream: Upstream,
     /// Run Envoy on this processor only: for measurements.
@@ -98,6 +102,7 @@ impl Options {
             flags: FlagsAtStart::Off,
             plugin: Value::Null,
             faults: None,
+            global_limit: None,
             upstream: Upstream::Chosen,
             envoy_cpu: None,
             programs,

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::faults::{BEHIND, Faults};
+use crate::global_limit;
 use crate::ports::Ports;
 
 /// The cluster of the API's backends with TLS.
@@ -86,6 +87,8 @@ pub struct Edits<'a> {
     pub plugin: &'a Value,
     /// What stands between the gate and the admin service.
     pub faults: Option<&'a Faults>,
+    /// The service that counts for several gateways, if Envoy is to ask one.
+    pub global_limit: Option<SocketAddr>,
     /// Spread connections over workers one by one, so that a test with few
     /// connections reaches each.
     pub exact_balance: bool,
@@ -128,6 +131,9 @@ pub fn render(source: &str, edits: &Edits<'_>) -> Result<Value> {
         put_cluster(clusters, cluster)?;
     }
     put_trusts(clusters, edits)?;
+    if let Some(service) = edits.global_limit {
+        global_limit::add(&mut config, service)?;
+    }
     if let Some(faults) = edits.faults {
         put_faults(&mut config, faults, ports)?;
     }
@@ -140,11 +146,27 @@ fn edit_plugin(plugin: &mut Value, edits: &Edits<'_>) -> Result<()> {
     if edits.plugin.is_null() {
         return Ok(());
     }
+    patch_plugin(plugin, edits.plugin)
+}
+
+/// Merges into what filter and recorder are told, of a whole configuration.
+pub(crate) fn merge_plugin(config: &mut Value, patch: &Value) -> Result<()> {
+    let gate = named(at(config, "/static_resources/listeners")?, "gate")?;
+    let filters = at(gate, "/filter_chains/0/filters/0/typed_config/http_filters")?;
+    patch_plugin(at(named(filters, "tidegate")?, "/typed_config/config")?, patch)?;
+    match named(at(config, "/bootstrap_extensions")?, "envoy.bootstrap.wasm") {
+        Ok(recorder) => patch_plugin(at(recorder, "/typed_config/config")?, patch),
+        // A stack without one.
+        Err(_) => Ok(()),
+    }
+}
+
+fn patch_plugin(plugin: &mut Value, patch: &Value) -> Result<()> {
     let text = at(plugin, "/configuration/value")?;
     let configured = text.as_str().context("the plugin's configuration is not a text")?;
     let mut configured =
         serde_json::from_str(configured).context("the plugin's configuration is not JSON")?;
-    merge(&mut configured, edits.plugin);
+    merge(&mut configured, patch);
     *text = json!(configured.to_string());
     Ok(())
 }
@@ -186,7 +208,7 @@ fn put_faults(config: &mut Value, faults: &Faults, ports: &Ports) -> Result<()> 
     Ok(())
 }
 
-fn push(list: &mut Value, item: Value) -> Result<()> {
+pub(crate) fn push(list: &mut Value, item: Value) -> Result<()> {
     list.as_array_mut().context("not a list where Envoy's configuration should have one")?.push(item);
     Ok(())
 }
@@ -291,11 +313,11 @@ fn path(path: &Path) -> Result<Value> {
     Ok(json!(path.to_str().with_context(|| format!("a path that is not UTF-8: {}", path.display()))?))
 }
 
-fn at<'v>(value: &'v mut Value, pointer: &str) -> Result<&'v mut Value> {
+pub(crate) fn at<'v>(value: &'v mut Value, pointer: &str) -> Result<&'v mut Value> {
     value.pointer_mut(pointer).with_context(|| format!("Envoy's configuration has no {pointer}"))
 }
 
-fn named<'v>(list: &'v mut Value, name: &str) -> Result<&'v mut Value> {
+pub(crate) fn named<'v>(list: &'v mut Value, name: &str) -> Result<&'v mut Value> {
     list.as_array_mut()
         .and_then(|list| list.iter_mut().find(|item| item["name"] == name))
         .with_context(|| format!("Envoy's configuration has nothing named {name} where it should be"))
@@ -320,6 +342,7 @@ mod tests {
             upstream: Upstream::Chosen,
             plugin: &Value::Null,
             faults: None,
+            global_limit: None,
             exact_balance: false,
         }
     }

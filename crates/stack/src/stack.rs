@@ -168,6 +168,7 @@ impl Stack {
                 upstream: self.options.upstream,
                 plugin: &self.options.plugin,
                 faults: self.options.faults.as_ref(),
+                global_limit: self.options.global_limit,
                 exact_balance: self.options.exact_balance,
             },
         )?;
