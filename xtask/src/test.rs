@@ -74,8 +74,6 @@ fn with_parts<'c>(command: &'c mut Command, parts: &Parts) -> &'c mut Command {
         .env("ENVOY", &parts.programs.envoy)
         .env("TIDEGATE_ADMIN_BIN", &parts.programs.admin)
         .env("TIDEGATE_WASM", &parts.programs.wasm)
-        // What docs/ROLLOUT.md calls, which a test runs as it stands.
-        .env("TIDEGATE", &parts.programs.admin)
 }
 
 fn step(done: &mut Vec<Line>, heading: &'static str, work: impl FnOnce() -> Result<Counts>) -> Result<()> {

@@ -12,6 +12,7 @@ pub mod load;
 pub mod measure;
 pub mod operator;
 mod options;
+pub mod page;
 pub mod ports;
 pub mod process;
 pub mod programs;
