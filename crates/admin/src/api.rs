@@ -2,6 +2,7 @@
 
 mod applied;
 mod audit;
+mod backends;
 mod bans;
 pub mod body;
 mod check;
@@ -21,6 +22,7 @@ mod refresh;
 mod routes;
 pub mod time;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -65,6 +67,9 @@ pub struct Context {
     pub started: Instant,
     /// Whether gateways have countries from elsewhere than the country table.
     pub country_headers: CountryHeaders,
+    /// Names of backendRefs that the gateways' Envoys have clusters for; empty: nobody
+    /// said which.
+    pub clusters: Arc<BTreeSet<String>>,
 }
 
 /// Whether a gateway was seen to take its clients' countries from a header: then
@@ -121,6 +126,7 @@ pub fn people(context: Context) -> Router {
         .route("/api/admin/ip-monitor/{*ip}", get(ip_monitor::one))
         .merge(named::paths::<routes::Routes>())
         .merge(named::paths::<geo_rules::Rules>())
+        .merge(named::paths::<backends::Backends>())
         .route("/api/admin/geo-countries", get(countries::table))
         .route("/api/admin/geo-countries/{ip}", get(countries::one))
         .route("/api/admin/optimization/flags", get(flags::get).put(flags::put))

@@ -5,6 +5,7 @@
 //! one releases them to open polls at a pace that the number of gateways allows.
 
 mod answer;
+mod backends;
 mod base;
 mod blobs;
 mod clock;
@@ -50,6 +51,7 @@ use former::Former;
 use oracle::Oracle;
 use state::State;
 
+pub use backends::{BackendInfo, UnknownBackend};
 pub use countries::CountriesInfo;
 pub use documents::{Documents, Info};
 pub use geo::{GeoRuleInfo, MissingGeoRule};

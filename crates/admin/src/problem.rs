@@ -49,6 +49,10 @@ pub enum Code {
     RouteNotFound,
     /// No geo rule of this name.
     GeoRuleNotFound,
+    /// No backend of this name.
+    BackendNotFound,
+    /// Routes need this backend.
+    BackendInUse,
     /// The table is needed by nobody any more: sync again.
     BlobGone,
     /// Another program holds the database's write lock.
@@ -65,7 +69,7 @@ pub enum Code {
 
 impl Code {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::EmptyBody,
         Self::InvalidJson,
         Self::InvalidYaml,
@@ -80,8 +84,10 @@ impl Code {
         Self::NotBanned,
         Self::RouteNotFound,
         Self::GeoRuleNotFound,
+        Self::BackendNotFound,
         Self::MethodNotAllowed,
         Self::BodyTimeout,
+        Self::BackendInUse,
         Self::BlobGone,
         Self::BodyTooLarge,
         Self::UnsupportedMediaType,
@@ -116,6 +122,8 @@ impl Code {
             Self::NotBanned => "not_banned",
             Self::RouteNotFound => "route_not_found",
             Self::GeoRuleNotFound => "geo_rule_not_found",
+            Self::BackendNotFound => "backend_not_found",
+            Self::BackendInUse => "backend_in_use",
             Self::BlobGone => "blob_gone",
             Self::StoreBusy => "store_busy",
             Self::StoreUnreadable => "store_unreadable",
@@ -139,9 +147,12 @@ impl Code {
             | Self::BodyIncomplete => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::WrongScope => StatusCode::FORBIDDEN,
-            Self::NotFound | Self::NotBanned | Self::RouteNotFound | Self::GeoRuleNotFound => {
-                StatusCode::NOT_FOUND
-            }
+            Self::NotFound
+            | Self::NotBanned
+            | Self::RouteNotFound
+            | Self::GeoRuleNotFound
+            | Self::BackendNotFound => StatusCode::NOT_FOUND,
+            Self::BackendInUse => StatusCode::CONFLICT,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BlobGone => StatusCode::GONE,
@@ -178,6 +189,8 @@ impl Code {
             Self::NotBanned => "This is not banned",
             Self::RouteNotFound => "There is no route of this name",
             Self::GeoRuleNotFound => "There is no geo rule of this name",
+            Self::BackendNotFound => "There is no backend of this name",
+            Self::BackendInUse => "Routes need this backend",
             Self::BlobGone => "This table is gone",
             Self::StoreBusy => "The database is locked by another program",
             Self::StoreUnreadable => "The database cannot be read",

@@ -4,6 +4,7 @@
 mod departed;
 mod listen;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,6 +38,9 @@ pub struct Config {
     pub gateways: SocketAddr,
     /// How the database is kept.
     pub store: Options,
+    /// Names of backendRefs that the gateways' Envoys have clusters for; empty: it is
+    /// not known.
+    pub clusters: BTreeSet<String>,
 }
 
 /// A running service.
@@ -78,6 +82,7 @@ impl Service {
             stop: stopped.clone(),
             started: Instant::now(),
             country_headers: CountryHeaders::default(),
+            clusters: Arc::new(config.clusters),
         };
         let service = Self {
             people: people.local_addr()?,

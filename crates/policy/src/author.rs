@@ -71,6 +71,28 @@ pub struct Rule {
     pub mirrors: Vec<MirrorRef>,
 }
 
+impl Route {
+    /// All that it refers to: where requests go, and who gets copies.
+    pub fn references(&self) -> impl Iterator<Item = &Referent> {
+        self.rules.iter().flat_map(|rule| {
+            let backends = rule.backends.iter();
+            let mirrors = rule.mirrors.iter().chain(backends.clone().flat_map(|backend| &backend.mirrors));
+            backends.map(|backend| &backend.to).chain(mirrors.map(|mirror| &mirror.to))
+        })
+    }
+
+    /// The name of the backend of the API that one of its references means, if there
+    /// is one of that name.
+    #[must_use]
+    pub fn backend_of_api<'r>(&self, to: &'r Referent) -> Option<&'r str> {
+        match to {
+            Referent::Service(to) if to.namespace.is_none() && self.namespace.is_none() => Some(&to.name),
+            Referent::Api(name) => Some(name),
+            Referent::Service(_) | Referent::Foreign(_) => None,
+        }
+    }
+}
+
 /// One of the backends of a rule.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BackendRef {

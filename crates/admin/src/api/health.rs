@@ -1,5 +1,6 @@
 //! `GET /api/admin/optimization/health`: whether all is well, and if not, what.
 
+mod references;
 mod rollout;
 
 use std::time::Duration;
@@ -35,6 +36,8 @@ pub struct Health {
     uptime_ms: u64,
     tables: Tables,
     quarantine: Quarantine,
+    /// References of routes that nobody answers.
+    unknown_backends: Vec<references::Unknown>,
     gateways: Vec<Gateway>,
     feed: Feed,
     store: Store,
@@ -140,6 +143,7 @@ pub async fn detailed(State(context): State<Context>, uri: Uri) -> Answer<Json<H
     let mut reasons = reasons(&world, &feed, &store, &gateways);
     let mut notes = Vec::new();
     rollout::geo(&world, context.country_headers.seen(), &mut reasons, &mut notes);
+    let unknown_backends = references::backends(&world, &context.clusters, &mut reasons);
     // What cannot be read is said by the reasons above.
     if rollout::is_any_in_shadow(&world.flags)
         && let Ok(checks) = context.store.checks().await
@@ -154,6 +158,7 @@ pub async fn detailed(State(context): State<Context>, uri: Uri) -> Answer<Json<H
         uptime_ms: millis(context.started.elapsed()),
         tables: tables(&world),
         quarantine: quarantine(&world),
+        unknown_backends,
         gateways,
         feed: Feed { notices: feed.notices.into_iter().map(Notice::from).collect() },
         store: Store {

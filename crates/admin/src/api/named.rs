@@ -70,7 +70,7 @@ pub trait Resource: Send + Sync + 'static {
     ///
     /// # Errors
     /// When others need it.
-    fn may_go(_world: &World, _name: &str) -> Answer<()> {
+    fn may_go(_context: &Context, _world: &World, _name: &str) -> Answer<()> {
         Ok(())
     }
 
@@ -189,7 +189,7 @@ async fn delete<R: Resource>(
     let params = Params::read(&uri, &[WAIT_APPLIED])?;
     for _ in 0..TRIES {
         let world = context.current().await;
-        R::may_go(&world, &name)?;
+        R::may_go(&context, &world, &name)?;
         let only_if =
             R::NAMED_BY.map(|kind| Unchanged { table: Table::Documents(kind), since: world.version.seq });
         let change = Change::DeleteDocument { kind: R::KIND, name: name.clone(), only_if };

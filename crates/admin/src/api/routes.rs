@@ -36,12 +36,15 @@ impl Resource for Routes {
         serde_json::from_str(&info.document).unwrap_or_default()
     }
 
-    fn written(_: &Context, world: &World, name: &str, _: &author::Route) -> Vec<String> {
+    fn written(context: &Context, world: &World, name: &str, _: &author::Route) -> Vec<String> {
+        let unknown = world.unknown_backends(&context.clusters).into_iter();
+        let unknown = unknown.filter(|unknown| *unknown.route == *name);
+        let unknown = unknown.map(|unknown| unknown.to_string());
         let missing = world.missing_geo_rules().into_iter().filter(|missing| *missing.route == *name);
         let say = |rule| {
             format!("there is no geo rule `{rule}`: requests that need it get 500 no_geo_rule until there is")
         };
-        missing.map(|missing| say(missing.rule)).collect()
+        missing.map(|missing| say(missing.rule)).chain(unknown).collect()
     }
 }
 
@@ -72,16 +75,34 @@ fn check(document: Value, world: &World) -> Answer<(String, author::Route)> {
     let route =
         author::read(&document).map_err(|problems| Problem::document(Code::InvalidField, problems))?;
     let text = document.to_string();
-    let others = || world.routes.in_force.values().filter(|info| *info.name != *route.name);
-    let size = others().fold(text.len(), |sum, info| sum.saturating_add(info.document.len()));
-    if size > SURELY_FITS || has_regex(&route) {
-        let mut all: Vec<author::Route> = others().map(|info| info.says.clone()).collect();
-        all.push(route.clone());
-        author::compile(&all, &author::Backends::new()).map_err(|error| {
-            Problem::field("", "too_many", format!("with this route, {error}; remove others first"))
-        })?;
-    }
+    fit_together(world, Some(&route), &world.backends_by_name(), text.len())?;
     Ok((text, route))
+}
+
+/// Whether all routes, with `changed` as it is to be, and `backends` make a table.
+/// `more`: bytes of the document that is new.
+///
+/// # Errors
+/// When they do not.
+pub fn fit_together(
+    world: &World,
+    changed: Option<&author::Route>,
+    backends: &author::Backends,
+    more: usize,
+) -> Answer<()> {
+    let is_other = |name: &str| changed.is_none_or(|changed| *name != *changed.name);
+    let others = || world.routes.in_force.values().filter(|info| is_other(&info.name));
+    let documents = others().map(|info| &info.document);
+    let documents = documents.chain(world.backends.in_force.values().map(|info| &info.document));
+    let size = documents.fold(more, |sum, document| sum.saturating_add(document.len()));
+    if size <= SURELY_FITS && !changed.is_some_and(has_regex) {
+        return Ok(());
+    }
+    let mut all: Vec<author::Route> = others().map(|info| info.says.clone()).collect();
+    all.extend(changed.cloned());
+    author::compile(&all, backends).map(drop).map_err(|error| {
+        Problem::field("", "too_many", format!("with this one, {error}; remove others first"))
+    })
 }
 
 fn has_regex(route: &author::Route) -> bool {

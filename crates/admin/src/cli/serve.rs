@@ -29,6 +29,10 @@ pub struct Args {
     /// Bytes of the database from which on the oldest events are removed.
     #[arg(long, env = "TIDEGATE_EVENTS_MAX_BYTES", value_name = "BYTES", default_value_t = Options::default().events_max_bytes)]
     events_max_bytes: u64,
+    /// A name that the gateways' Envoys have a cluster for, as backendRefs give it; may
+    /// be repeated. With at least one, routes that name another backend are warned of.
+    #[arg(long = "cluster", env = "TIDEGATE_CLUSTERS", value_name = "NAME", value_delimiter = ',')]
+    clusters: Vec<String>,
     /// The form of log lines.
     #[arg(long, env = "TIDEGATE_LOG_FORMAT", value_enum, default_value_t = log::Format::Text)]
     log_format: log::Format,
@@ -56,6 +60,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         people: args.listen,
         gateways: args.gateway_listen,
         store: Options { events_max_bytes: args.events_max_bytes, ..Options::default() },
+        clusters: args.clusters.iter().cloned().collect(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {

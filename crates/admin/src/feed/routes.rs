@@ -37,6 +37,7 @@ impl Says for author::Route {
 impl World {
     /// The bytes of the route table.
     pub(super) fn compile_routes(&mut self) -> Vec<u8> {
-        self.lay_out_documents(|routes| author::compile(routes, &author::Backends::new()))
+        let backends = self.backends_by_name();
+        self.lay_out_documents(|routes| author::compile(routes, &backends))
     }
 }

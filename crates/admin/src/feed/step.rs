@@ -6,6 +6,7 @@ use tidegate_policy::address::Prefix;
 use tidegate_policy::author;
 use tidegate_policy::geo::GeoRule;
 use tidegate_policy::limit::Limits;
+use tidegate_policy::route::Target;
 use tidegate_policy::table::AddressTable;
 use tidegate_policy::wire::WireError;
 use tidegate_policy::wire::sync::{Version, WholeTable};
@@ -47,14 +48,16 @@ impl Step {
             (WholeTable::Allow, touched.allow),
             (WholeTable::Geo, !rows.documents.geo_rules.is_empty()),
             (WholeTable::Countries, rows.countries.is_some()),
-            (WholeTable::Routes, !rows.documents.routes.is_empty()),
+            // What references of routes mean.
+            (WholeTable::Routes, !rows.documents.routes.is_empty() || !rows.documents.backends.is_empty()),
         ];
         world.apply_flags(rows.flags);
         let PerKind { routes, geo_rules, backends, limits } = rows.documents;
         world.apply_documents::<author::Route>(routes);
         world.apply_documents::<GeoRule>(geo_rules);
-        for (kind, rows) in [(DocumentKind::Backend, backends), (DocumentKind::Limit, limits)] {
-            rows.iter().for_each(|(name, row)| world.note_row(Table::Documents(kind), name, row.as_ref()));
+        world.apply_documents::<Target>(backends);
+        for (name, row) in limits {
+            world.note_row(Table::Documents(DocumentKind::Limit), &name, row.as_ref());
         }
         if let Some(countries) = rows.countries {
             world.apply_countries(countries);
@@ -84,9 +87,10 @@ impl World {
         let PerKind { routes, geo_rules, backends, limits } = snapshot.documents;
         self.replace_documents::<author::Route>(routes);
         self.replace_documents::<GeoRule>(geo_rules);
-        for (kind, rows) in [(DocumentKind::Backend, backends), (DocumentKind::Limit, limits)] {
-            self.forget_rows(Table::Documents(kind));
-            rows.iter().for_each(|row| self.note_row(Table::Documents(kind), &row.name, Some(row)));
+        self.replace_documents::<Target>(backends);
+        self.forget_rows(Table::Documents(DocumentKind::Limit));
+        for row in limits {
+            self.note_row(Table::Documents(DocumentKind::Limit), &row.name, Some(&row));
         }
         self.apply_countries(snapshot.countries);
         Loaded::read(snapshot.ips).replace_all(self)

@@ -1,5 +1,6 @@
 //! The feed against a store in memory and gateways that do what the filter does.
 
+mod backends;
 mod behaviour;
 mod direct;
 mod gateway;

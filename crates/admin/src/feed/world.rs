@@ -13,6 +13,7 @@ use tidegate_policy::author;
 use tidegate_policy::digest::{BlobHash, SetDigest};
 use tidegate_policy::flags::Flags;
 use tidegate_policy::geo::GeoRule;
+use tidegate_policy::route::Target;
 use tidegate_policy::table::{Entry, entry_bytes};
 use tidegate_policy::wire::sync::{BlobRef, EntryState, Version};
 
@@ -33,6 +34,8 @@ pub struct World {
     pub routes: Documents<author::Route>,
     /// The geo rules.
     pub geo_rules: Documents<GeoRule>,
+    /// What references of routes can mean besides clusters of Envoy's.
+    pub backends: Documents<Target>,
     /// The country table that is in force, if one was imported.
     pub countries: Option<Arc<CountriesInfo>>,
     /// What gateways are told of each table.
@@ -125,6 +128,7 @@ impl World {
             flags: Flags::default(),
             routes: Documents::default(),
             geo_rules: Documents::default(),
+            backends: Documents::default(),
             countries: None,
             tables: Figures {
                 flags: none,

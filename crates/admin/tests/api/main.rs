@@ -3,6 +3,7 @@
 
 mod audit;
 mod auth;
+mod backends;
 mod bans;
 mod bodies;
 mod check;

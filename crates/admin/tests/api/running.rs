@@ -1,5 +1,6 @@
 //! A running service, and a client.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -69,7 +70,17 @@ impl Running {
         Self::start_in(dir, Options::default()).await
     }
 
+    /// Started with the clusters that Envoy has.
+    pub async fn start_with_clusters(clusters: &[&str]) -> Self {
+        let clusters = clusters.iter().map(|name| (*name).to_owned()).collect();
+        Self::start_as(tempfile::tempdir().unwrap(), Options::default(), clusters).await
+    }
+
     pub async fn start_in(dir: tempfile::TempDir, store: Options) -> Self {
+        Self::start_as(dir, store, BTreeSet::new()).await
+    }
+
+    async fn start_as(dir: tempfile::TempDir, store: Options, clusters: BTreeSet<String>) -> Self {
         let db = db(&dir);
         let token = |scope: &str| {
             let token = auth::mint().unwrap();
@@ -79,8 +90,8 @@ impl Running {
         };
         let (admin, gateway) = (token("admin"), token("gateway"));
         let any = "127.0.0.1:0".parse().unwrap();
-        let service =
-            Service::start(Config { db: db.clone(), people: any, gateways: any, store }).await.unwrap();
+        let config = Config { db: db.clone(), people: any, gateways: any, store, clusters };
+        let service = Service::start(config).await.unwrap();
         let client = Client::builder(TokioExecutor::new()).build_http();
         Self { dir, service, admin, gateway, client }
     }

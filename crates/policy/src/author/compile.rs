@@ -160,19 +160,17 @@ fn with_mirrors(action: &Action, mirrors: &[MirrorRef], route: &Route, backends:
 
 /// Who a reference names; one without a namespace is in its route's.
 fn resolve(to: &Referent, route: &Route, backends: &Backends) -> Option<Backend> {
-    let of_api = |name: &String| {
+    let of_api = route.backend_of_api(to).and_then(|name| {
         let target = Some(backends.get(name)?.clone());
-        Some(Backend { name: name.clone(), namespace: None, port: None, target })
-    };
-    match to {
+        Some(Backend { name: name.to_owned(), namespace: None, port: None, target })
+    });
+    of_api.or_else(|| match to {
         Referent::Service(backend) => {
             let namespace = backend.namespace.as_ref().or(route.namespace.as_ref());
-            let api = if namespace.is_none() { of_api(&backend.name) } else { None };
-            Some(api.unwrap_or_else(|| Backend { namespace: namespace.cloned(), ..backend.clone() }))
+            Some(Backend { namespace: namespace.cloned(), ..backend.clone() })
         }
-        Referent::Api(name) => of_api(name),
-        Referent::Foreign(_) => None,
-    }
+        Referent::Api(_) | Referent::Foreign(_) => None,
+    })
 }
 
 /// A node of the hostnames' trie.

@@ -93,6 +93,8 @@ enum Op {
     Delete(usize),
     PutRoute(usize, bool),
     DeleteRoute(usize),
+    /// What the routes' references mean; `None`: removed, 0: nobody can read it.
+    SetBackend(Option<u8>),
     Poll(usize),
     /// The answer is lost on its way.
     LostPoll(usize),
@@ -116,6 +118,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         20 => (0..KEYS.len()).prop_map(Op::Delete),
         3 => (0..3usize, any::<bool>()).prop_map(|(name, good)| Op::PutRoute(name, good)),
         2 => (0..3usize).prop_map(Op::DeleteRoute),
+        2 => proptest::option::weighted(0.8, 0..3u8).prop_map(Op::SetBackend),
         6 => (0..FLAG_NAMES.len(), 0..FLAGS.len()).prop_map(|(name, value)| Op::PutFlag(name, value)),
         1 => (0..FLAG_NAMES.len()).prop_map(Op::DeleteFlag),
         4 => (0..3usize, 0..GEO.len()).prop_map(|(name, rule)| Op::PutGeoRule(name, rule)),
@@ -147,6 +150,8 @@ struct Run {
     geo: BTreeMap<String, GeoRule>,
     /// The same of routes.
     routes: BTreeMap<String, author::Route>,
+    /// The same of backends.
+    backends: author::Backends,
     /// Something changed that only a comparison finds.
     unseen: bool,
 }
@@ -157,8 +162,9 @@ impl Run {
         let feed = start(&store, tiny()).await;
         let gateways = (0..GATEWAYS).map(|n| SimGateway::new(&format!("g{n}"))).collect();
         let countries = CountryTable::empty().as_bytes().to_vec();
-        let (remembered, geo, routes) = (Rows::default(), BTreeMap::new(), BTreeMap::new());
-        Self { store, feed, gateways, remembered, countries, geo, routes, unseen: false }
+        let (remembered, geo) = (Rows::default(), BTreeMap::new());
+        let (routes, backends) = (BTreeMap::new(), author::Backends::new());
+        Self { store, feed, gateways, remembered, countries, geo, routes, backends, unseen: false }
     }
 
     async fn step(&mut self, op: Op) {
@@ -181,6 +187,18 @@ impl Run {
                 self.settle().await;
                 self.note_kept();
             }
+            Op::SetBackend(host) => {
+                match host {
+                    None => self.store.delete_document(Kind::Backend, "demo"),
+                    Some(0) => self.store.put_document(Kind::Backend, "demo", "{"),
+                    Some(n) => {
+                        let document = format!(r#"{{"address":"host-{n}:80"}}"#);
+                        self.store.put_document(Kind::Backend, "demo", document)
+                    }
+                };
+                self.settle().await;
+                self.note_kept();
+            }
             Op::Poll(gateway) => drop(self.gateways[gateway].poll(&self.feed).await),
             Op::LostPoll(gateway) => drop(self.gateways[gateway].ask(&self.feed, Duration::ZERO).await),
             Op::NewGateway(gateway) => self.gateways[gateway] = SimGateway::new(&format!("g{gateway}")),
@@ -190,6 +208,7 @@ impl Run {
                 (self.unseen, self.countries) = (false, CountryTable::empty().as_bytes().to_vec());
                 self.geo.clear();
                 self.routes.clear();
+                self.backends.clear();
                 self.note_kept();
             }
             Op::PutFlag(name, value) => drop(self.store.put_flag(FLAG_NAMES[name].0, FLAGS[value].0)),
@@ -234,8 +253,8 @@ impl Run {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
-    /// Takes note of the country table, the geo rules and the routes in the store, as
-    /// far as the feed can read them.
+    /// Takes note of the country table and the documents in the store, as far as the
+    /// feed can read them.
     fn note_kept(&mut self) {
         let rows = self.store.rows();
         self.geo.retain(|name, _| rows.documents.geo_rules.contains_key(name));
@@ -250,6 +269,12 @@ impl Run {
             let route = author::read(&document).unwrap();
             let created = Some(1_795_456_800_000);
             self.routes.insert(row.name.clone(), author::Route { created, ..route });
+        }
+        self.backends.retain(|name, _| rows.documents.backends.contains_key(name));
+        for row in rows.documents.backends.values().filter(|row| row.document != "{") {
+            let document = serde_json::from_str(&row.document).unwrap();
+            let backend = author::read_backend(&row.name, &document).unwrap();
+            self.backends.insert(row.name.clone(), backend);
         }
         match &rows.countries {
             None => self.countries = CountryTable::empty().as_bytes().to_vec(),
@@ -326,6 +351,7 @@ impl Run {
         };
         rows.ips.values().filter(bad_ip).count()
             + rows.documents.routes.values().filter(|row| row.document == "{").count()
+            + rows.documents.backends.values().filter(|row| row.document == "{").count()
             + rows.flags.values().filter(bad_flag).count()
             + rows.documents.geo_rules.values().filter(|row| GEO.contains(&(&*row.document, false))).count()
             + rows.countries.iter().filter(|row| row.table == [0; 40]).count()
@@ -333,7 +359,7 @@ impl Run {
 
     fn compiled(&self) -> BlobHash {
         let routes: Vec<_> = self.routes.values().cloned().collect();
-        BlobHash::of(&author::compile(&routes, &author::Backends::new()).unwrap())
+        BlobHash::of(&author::compile(&routes, &self.backends).unwrap())
     }
 }
 
