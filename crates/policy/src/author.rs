@@ -21,6 +21,7 @@ mod names;
 mod pattern;
 mod reader;
 mod template;
+mod warnings;
 
 pub use crate::route::Method;
 pub use backend::read_backend;
@@ -32,6 +33,7 @@ pub use limit::read_limit;
 pub use pattern::{MAX_AUTOMATON, Regex, RegexError};
 pub use reader::{MAX_PROBLEMS, Problem};
 pub use template::{Element, Template, TemplateError};
+pub use warnings::warnings;
 
 use crate::route::Backend;
 use crate::route::action::Action;
