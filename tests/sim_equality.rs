@@ -10,6 +10,7 @@ use tidegate_policy::check::{Answered, Check, PerCheck};
 use tidegate_policy::decide::{Facts, Given, OnNoRoute, Routing, Settings, Unavailable, Verdict, decide};
 use tidegate_policy::flags::{Flag, Flags, Mode, Modes, State};
 use tidegate_policy::geo::Country;
+use tidegate_policy::route::RouteMatch;
 use tidegate_policy::wire::event::TrafficEvent;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -89,7 +90,10 @@ impl World {
                     headers: &lines,
                     dice,
                 };
-                Outcome::of(&decide(&facts, given, self.cached.feed.tables(), &self.settings, || now).verdict)
+                Outcome::of(
+                    &decide(&facts, given, self.cached.feed.tables(), &self.settings, || now).verdict,
+                    &facts,
+                )
             })
             .collect()
     }
@@ -109,17 +113,26 @@ struct Outcome {
 }
 
 impl Outcome {
-    fn of(verdict: &Verdict<'_>) -> Self {
+    fn of(verdict: &Verdict<'_>, facts: &Facts<'_>) -> Self {
         match verdict {
-            Verdict::Allow(found) => Self {
-                status: 200,
-                details: "via_upstream".to_owned(),
-                cluster: found.and_then(|found| Some(found.backend?.name.clone())),
-            },
+            Verdict::Allow(found) => Self::passed(found.as_ref(), facts),
             Verdict::Deny(denial) => {
                 Self { status: denial.status, details: denial.reason.code().to_owned(), cluster: None }
             }
         }
+    }
+
+    fn passed(found: Option<&RouteMatch<'_>>, facts: &Facts<'_>) -> Self {
+        let answer = |status, details: &str| Self { status, details: details.to_owned(), cluster: None };
+        let cors = found.and_then(|found| found.actions().filter_map(|action| action.cors.as_ref()).last());
+        if let Some(redirect) = found.and_then(RouteMatch::redirect) {
+            return answer(redirect.status, "redirect");
+        }
+        if cors.is_some_and(|cors| cors.preflight(facts).is_some()) {
+            return answer(204, "cors_preflight");
+        }
+        let cluster = found.and_then(|found| Some(found.backend?.name.clone()));
+        Self { status: 200, details: "via_upstream".to_owned(), cluster }
     }
 
     fn seen(response: &Response) -> Self {
@@ -146,11 +159,13 @@ fn compare(world: &mut World, dice: &mut Dice, requests: usize) -> Result<(), St
         let request = random::request(dice, world.country_header);
         let allowed = world.outcomes(&request);
         let before = world.direct.feed.asked;
-        let direct = Outcome::seen(&world.direct.request(0, request.clone()));
-        let cached = Outcome::seen(&world.cached.request(0, request.clone()));
+        // Whole: what upstream, mirrors, Envoy's own parts and the client were told.
+        let direct = world.direct.request(0, request.clone());
+        let cached = world.cached.request(0, request.clone());
         if direct != cached {
             return Err(format!("request {at}: {direct:?}, from the cache {cached:?}: {request:?}"));
         }
+        let direct = Outcome::seen(&direct);
         if !allowed.contains(&direct) {
             return Err(format!("request {at}: {direct:?}, by the policy {allowed:?}: {request:?}"));
         }
@@ -276,6 +291,8 @@ fn the_worlds_show_every_kind_of_outcome() {
     }
     let expected = [
         "200 via_upstream",
+        "204 cors_preflight",
+        "302 redirect",
         "403 geo_denied",
         "403 ip_banned",
         "404 no_route",

@@ -1,7 +1,7 @@
 //! Random tables, and random requests that meet what is in them.
 
-use serde_json::{Value, json};
-use tidegate_policy::author::{self, Route};
+mod routes;
+
 use tidegate_policy::geo::{Country, CountryRange, GeoAction, GeoMode, GeoRule, Unknown};
 
 use crate::dice::Dice;
@@ -60,16 +60,14 @@ const RUNS: &[(&str, &str)] = &[
 ];
 const COUNTRIES: &[&str] = &["DE", "FR", "US", "JP", "T1"];
 const RULES: &[&str] = &["americas", "eu", "law", "shop", "zone"];
-const HOSTNAMES: &[&str] = &["a.example", "x.a.example", "b.example", "*.example", "*.a.example"];
 const HOSTS: &[&str] =
     &["a.example", "x.a.example:80", "y.x.a.example", "B.Example.", "c.example", "other", "[::1]:80", ""];
-const PATHS: &[&str] = &["/", "/a", "/a/", "/a/b", "/b", "/ab"];
-const REGEXES: &[&str] = &["/a/.*", "/a", "(/[ab])+", "/[^/]*/b/?"];
 const TARGETS: &[&str] =
     &["/", "/a", "/a/", "/a/b", "/a/b/c", "/b", "/ab", "/A/x", "//", "/c", "*", "/a\u{e9}"];
 const QUERIES: &[&str] = &["", "", "?p=1", "?p=2&p=1", "?p=1&q=1", "?q", "?token=secret"];
 const VALUES: &[&str] = &["1", "2", "11", "1,2"];
-const METHODS: &[&str] = &["GET", "GET", "HEAD", "POST", "PURGE"];
+const METHODS: &[&str] = &["GET", "GET", "HEAD", "POST", "OPTIONS", "PURGE"];
+const ORIGINS: &[&str] = &["https://a.example", "https://x.b.example", "https://c.example:8443"];
 
 /// Fills a service with random tables. Expiries are within `span` seconds of now.
 pub fn fill(feed: &mut Feed, dice: &mut Dice, now: u32, span: u32) {
@@ -82,7 +80,7 @@ pub fn fill(feed: &mut Feed, dice: &mut Dice, now: u32, span: u32) {
     feed.set_countries(countries(dice).into_iter());
     let rules = dice.some(RULES, 4);
     feed.set_geo(rules.iter().map(|name| geo_rule(dice, name)).collect::<Vec<_>>());
-    let routes: Vec<_> = (0..dice.below(6)).map(|at| route(dice, at)).collect();
+    let routes: Vec<_> = (0..dice.below(6)).map(|at| routes::route(dice, at)).collect();
     feed.set_route_list(&routes);
 }
 
@@ -122,66 +120,25 @@ fn geo_rule(dice: &mut Dice, name: &str) -> GeoRule {
     }
 }
 
-fn route(dice: &mut Dice, at: usize) -> Route {
-    let hostnames = dice.some(HOSTNAMES, 3);
-    let rules: Vec<_> = (0..1 + dice.below(3)).map(|_| rule(dice)).collect();
-    let document = json!({
-        "metadata": {"name": format!("r{at}")},
-        "spec": {"hostnames": hostnames, "rules": rules},
-    });
-    let mut route = author::read(&document).expect("a route");
-    for rule in &mut route.rules {
-        if dice.percent(40) {
-            rule.geo = dice.some(RULES, 2).into_iter().map(str::to_owned).collect();
-        }
-    }
-    route
-}
-
-fn rule(dice: &mut Dice) -> Value {
-    let matches: Vec<_> = (0..dice.below(3)).map(|_| one_match(dice)).collect();
-    let backends: Vec<_> = (0..dice.below(4))
-        .map(|_| json!({"name": dice.pick(&["b0", "b1", "b2"]), "weight": dice.below(4)}))
-        .collect();
-    json!({"matches": matches, "backendRefs": backends})
-}
-
-fn one_match(dice: &mut Dice) -> Value {
-    let path = match dice.below(10) {
-        0 => Value::Null,
-        1 | 2 => json!({"type": "RegularExpression", "value": dice.pick(REGEXES)}),
-        3..6 => json!({"type": "Exact", "value": dice.pick(PATHS)}),
-        _ => json!({"type": "PathPrefix", "value": dice.pick(PATHS)}),
-    };
-    let method = if dice.percent(25) { json!(dice.pick(&["GET", "HEAD", "POST"])) } else { Value::Null };
-    let headers = conditions(dice, &["x", "y"]);
-    let query = conditions(dice, &["p", "q"]);
-    json!({"path": path, "method": method, "headers": headers, "queryParams": query})
-}
-
-fn conditions(dice: &mut Dice, names: &[&str]) -> Vec<Value> {
-    if dice.percent(70) {
-        return Vec::new();
-    }
-    let condition = |name: &&str, dice: &mut Dice| match dice.percent(25) {
-        true => json!({"type": "RegularExpression", "name": name, "value": "1+"}),
-        false => json!({"name": name, "value": dice.pick(VALUES)}),
-    };
-    dice.some(names, 2).iter().map(|name| condition(name, dice)).collect()
-}
-
 /// A request that may meet any of it. `country_header`: what a trusted filter
 /// would have set.
 #[must_use]
 pub fn request(dice: &mut Dice, country_header: Option<&str>) -> Request {
     let client = (!dice.percent(4)).then(|| dice.pick(CLIENTS));
     let target = format!("{}{}", dice.pick(TARGETS), dice.pick(QUERIES));
-    let mut request = Request::new(dice.pick(METHODS), dice.pick(HOSTS), &target, client);
+    let method = dice.pick(METHODS);
+    let mut request = Request::new(method, dice.pick(HOSTS), &target, client);
     for _ in 0..dice.below(3) {
         request = request.header(dice.pick(&["x", "y", "z"]).as_bytes(), dice.pick(VALUES).as_bytes());
     }
     if dice.percent(5) {
         request = request.header(b"x-tidegate-cluster", b"internal");
+    }
+    if method == "OPTIONS" || dice.percent(25) {
+        request = request.header(b"origin", dice.pick(ORIGINS).as_bytes());
+    }
+    if dice.percent(75) {
+        request = request.header(b"access-control-request-method", b"PUT");
     }
     if let Some(name) = country_header.filter(|_| !dice.percent(20)) {
         let code = dice.pick(&["DE", "fr", "US", "JP", "ZZ", "nonsense", ""]);
