@@ -10,6 +10,7 @@ mod countries;
 mod cursor;
 mod data_plane;
 mod events;
+mod explain;
 mod flags;
 mod gateways;
 mod geo_rules;
@@ -138,6 +139,7 @@ pub fn people(context: Context) -> Router {
         .route("/api/admin/optimization/cache/geo/refresh", post(refresh::refresh))
         .route("/api/admin/optimization/warmup", post(refresh::warmup))
         .route("/api/admin/optimization/health", get(health::detailed))
+        .route("/api/admin/explain", get(explain::explain))
         .route("/api/admin/audit", get(audit::list))
         .route("/api/admin/gateways", get(gateways::list));
     let open = Router::new().route("/api/health", get(alive));

@@ -55,6 +55,7 @@ pub use backends::{BackendInfo, UnknownBackend};
 pub use countries::CountriesInfo;
 pub use documents::{Documents, Info};
 pub use geo::{GeoRuleInfo, MissingGeoRule};
+pub use oracle::AsItStands;
 pub use routes::RouteInfo;
 pub use rows::Status;
 pub use world::{Figures, Listed, Quarantined, World};
@@ -234,6 +235,14 @@ impl Feed {
     /// # Errors
     /// When the store cannot be read: an older answer would not be the truth.
     pub async fn tables(&self) -> Result<Arc<Tables>, StoreError> {
+        Ok(self.as_it_stands().await?.tables)
+    }
+
+    /// The tables of [`Feed::tables`], with what they were made from.
+    ///
+    /// # Errors
+    /// As [`Feed::tables`].
+    pub async fn as_it_stands(&self) -> Result<AsItStands, StoreError> {
         let (done, caught_up) = oneshot::channel();
         let _ = self.shared().events.send(Event::Tables(done));
         caught_up.await.map_err(|_| StoreError::Closed)?

@@ -67,7 +67,8 @@ fn since(listed: &Listed) -> Option<String> {
     listed.created.or(listed.updated).map(time::rfc3339)
 }
 
-fn until(listed: &Listed) -> Option<String> {
+/// When an entry ends, as it is told.
+pub(super) fn until(listed: &Listed) -> Option<String> {
     Timestamp::from_second(listed.expires?.into()).ok().map(time::rfc3339)
 }
 

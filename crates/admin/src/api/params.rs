@@ -23,12 +23,20 @@ impl Params {
     /// # Errors
     /// When one is unknown or repeated.
     pub fn read(uri: &Uri, known: &'static [&'static str]) -> Answer<Self> {
+        Self::read_with(uri, known, &[])
+    }
+
+    /// Reads the query of `uri`; those of `repeatable` may stand in it several times.
+    ///
+    /// # Errors
+    /// When one is unknown, or is repeated and may not be.
+    pub fn read_with(uri: &Uri, known: &'static [&'static str], repeatable: &[&'static str]) -> Answer<Self> {
         let mut params: Vec<(&'static str, String)> = Vec::new();
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
             let Some(name) = known.iter().find(|known| **known == name) else {
                 return Err(unknown(&name, known));
             };
-            if params.iter().any(|(seen, _)| seen == name) {
+            if !repeatable.contains(name) && params.iter().any(|(seen, _)| seen == name) {
                 return Err(Problem::parameter(name, "repeated", format!("`{name}` may be given once")));
             }
             params.push((name, value.into_owned()));
@@ -40,6 +48,11 @@ impl Params {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(found, _)| *found == name).map(|(_, value)| value.as_str())
+    }
+
+    /// All texts of a parameter that may be repeated.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(found, _)| *found == name).map(|(_, value)| value.as_str())
     }
 
     /// A parameter as a `T`; `form` says what one looks like.

@@ -22,13 +22,23 @@ use super::lock;
 use super::log::Moment;
 use super::state::State;
 use super::step::blocking;
+use super::world::World;
 use crate::store::StoreError;
 
 /// Compiled tables that nobody asks for are kept this long.
 const KEPT_UNASKED: Duration = Duration::from_secs(60);
 
+/// The database at one moment: what it says, and what requests are decided by.
+#[derive(Clone)]
+pub struct AsItStands {
+    /// What requests are decided by.
+    pub tables: Arc<Tables>,
+    /// What it says, at the same version.
+    pub world: Arc<World>,
+}
+
 /// Somebody who waits for the tables.
-pub(super) type Asker = oneshot::Sender<Result<Arc<Tables>, StoreError>>;
+pub(super) type Asker = oneshot::Sender<Result<AsItStands, StoreError>>;
 
 /// The follower's end: it never waits here.
 pub(super) struct Oracle {
@@ -52,6 +62,7 @@ struct Order {
 #[derive(Clone)]
 struct Compiled {
     tables: Arc<Tables>,
+    world: Arc<World>,
     moment: Moment,
     base: BlobHash,
     allow: BlobHash,
@@ -73,7 +84,7 @@ impl Oracle {
         self.asked = Instant::now();
         let compiled = lock(&self.compiled).clone();
         match compiled.filter(|compiled| compiled.is_of(state)) {
-            Some(compiled) => tell(askers, Ok(compiled.tables)),
+            Some(compiled) => tell(askers, Ok(compiled.as_it_stands())),
             // Without a compiler the feed has ended, and they find that out.
             None => drop(self.orders.send(Order { state: state.clone(), askers })),
         }
@@ -101,21 +112,21 @@ impl Compiler {
         }
     }
 
-    async fn compile(&self, state: Arc<State>) -> Result<Arc<Tables>, StoreError> {
+    async fn compile(&self, state: Arc<State>) -> Result<AsItStands, StoreError> {
         let before = lock(&self.compiled).clone();
         let compiled = match before {
-            Some(before) if before.is_of(&state) => return Ok(before.tables),
+            Some(before) if before.is_of(&state) => return Ok(before.as_it_stands()),
             before => blocking(move || Compiled::new(&state, before.as_ref())).await?,
         };
         let compiled = compiled
             .map_err(|error| StoreError::Failed(format!("the tables cannot be compiled: {error}")))?;
-        let tables = compiled.tables.clone();
+        let answer = compiled.as_it_stands();
         *lock(&self.compiled) = Some(compiled);
-        Ok(tables)
+        Ok(answer)
     }
 }
 
-pub(super) fn tell(askers: Vec<Asker>, answer: Result<Arc<Tables>, StoreError>) {
+pub(super) fn tell(askers: Vec<Asker>, answer: Result<AsItStands, StoreError>) {
     for asker in askers {
         // Whoever asked may have gone.
         let _ = asker.send(answer.clone());
@@ -126,6 +137,10 @@ impl Compiled {
     /// Whether these are the tables of `state`: a version says it all.
     fn is_of(&self, state: &State) -> bool {
         self.tables.version == state.version()
+    }
+
+    fn as_it_stands(&self) -> AsItStands {
+        AsItStands { tables: self.tables.clone(), world: self.world.clone() }
     }
 
     fn new(state: &State, before: Option<&Self>) -> Result<Self, WireError> {
@@ -154,7 +169,16 @@ impl Compiled {
             },
         };
         let (tables, base) = (Arc::new(tables), state.base.blob.hash);
-        Ok(Self { tables, moment: state.moment, base, allow, geo, routes, limits })
+        Ok(Self {
+            tables,
+            world: state.world.clone(),
+            moment: state.moment,
+            base,
+            allow,
+            geo,
+            routes,
+            limits,
+        })
     }
 }
 

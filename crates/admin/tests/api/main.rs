@@ -8,6 +8,7 @@ mod bans;
 mod bodies;
 mod check;
 mod docs;
+mod explain;
 mod flags;
 mod gateways;
 mod geo;

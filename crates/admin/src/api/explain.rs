@@ -1,0 +1,125 @@
+//! `GET /api/admin/explain`: what would become of a request, and why; none is sent.
+//! Decided as direct mode decides, by the policy's code on the tables of the
+//! database as it stands.
+
+mod asked;
+mod checks;
+mod matches;
+mod outcome;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+use serde::Serialize;
+use tidegate_policy::check::PerCheck;
+use tidegate_policy::decide::{
+    Facts, Finding, Findings, GeoFinding, IpFinding, OnNoRoute, Routing, Settings, Step, Unavailable,
+};
+
+use super::{Context, time};
+use crate::feed::AsItStands;
+use crate::problem::{Answer, Code, Problem};
+use asked::Asked;
+use checks::{Geo, Ip, Limited};
+use matches::Matches;
+use outcome::Outcome;
+
+/// What a gateway does unless it is configured otherwise: only that is known here.
+const SETTINGS: Settings = Settings {
+    routing: Routing::Tidegate,
+    on_no_route: OnNoRoute::Deny,
+    on_unavailable: PerCheck { ip: Unavailable::Deny, geo: Unavailable::Deny, route: Unavailable::Deny },
+};
+
+/// What would become of a request.
+#[derive(Serialize, Debug)]
+pub struct Explanation {
+    version: String,
+    decision: Outcome,
+    checks: Checks,
+}
+
+/// What each check says, also where an earlier one has decided.
+#[derive(Serialize, Debug)]
+struct Checks {
+    ip: Ip,
+    geo: Geo,
+    route: Route,
+    limits: Vec<Limited>,
+}
+
+/// Which rule takes the request.
+#[derive(Serialize, Debug)]
+struct Route {
+    #[serde(flatten)]
+    matches: Matches,
+    /// What becomes of the request with each of the rule's backends, as far as the
+    /// other checks let it pass.
+    backends: Vec<Share>,
+}
+
+/// A backend's part of a rule's requests.
+#[derive(Serialize, Debug)]
+struct Share {
+    weight: u32,
+    outcome: Outcome,
+}
+
+/// Answers what would become of a request.
+///
+/// # Errors
+/// When a parameter is not right, or the database cannot be read.
+pub async fn explain(State(context): State<Context>, uri: Uri) -> Answer<Json<Explanation>> {
+    let asked = Asked::read(&uri)?;
+    let now = context.feed.as_it_stands().await.map_err(|error| Problem::unreadable(&error))?;
+    // Every match of every route is tried, for milliseconds where there are many.
+    let explained = tokio::task::spawn_blocking(move || Explanation::new(&asked, &now)).await;
+    explained.map(Json).map_err(|_| Problem::new(Code::Stopping, "the service is stopping"))
+}
+
+impl Explanation {
+    fn new(asked: &Asked, now: &AsItStands) -> Self {
+        let lines = asked.lines();
+        let facts = asked.facts(&lines);
+        let ip = IpFinding::look_up(facts.client, &now.tables, time::now_seconds);
+        let geo = GeoFinding::look_up(facts.client, asked.given(), &now.tables);
+        let decide = |dice| outcome(asked, &Facts { dice, ..facts }, ip, geo, now);
+        let found = now.tables.routes.find(&facts);
+        let matches = Matches::new(&now.world, &facts, found.as_ref());
+        let backends =
+            matches.shares(&now.world).map(|(weight, dice)| Share { weight, outcome: decide(dice) });
+        let backends = backends.collect();
+        let decision = decide(0);
+        let limits = checks::limits(&now.tables, &facts, decision.route(), ip);
+        Self {
+            version: now.tables.version.to_string(),
+            checks: Checks {
+                ip: Ip::new(&now.world, ip),
+                geo: Geo::new(&geo, &now.tables, found.as_ref()),
+                route: Route { matches, backends },
+                limits,
+            },
+            decision,
+        }
+    }
+}
+
+/// What is decided when all checks have said what they say.
+fn outcome(
+    asked: &Asked,
+    facts: &Facts<'_>,
+    ip: IpFinding,
+    geo: GeoFinding<'_>,
+    now: &AsItStands,
+) -> Outcome {
+    let findings = Findings {
+        ip: Some(Finding::Found(ip)),
+        geo: Some(Finding::Found(geo)),
+        route: Some(Finding::Found(now.tables.routes.find(facts))),
+    };
+    match findings.step(&SETTINGS) {
+        Step::Decided(decision) => Outcome::new(&decision, facts, &asked.arrival()),
+        // Nothing is left to ask.
+        Step::Ask(_) => Outcome::default(),
+    }
+}

@@ -1,0 +1,165 @@
+//! The request that is asked about, out of the address's parameters.
+
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+
+use axum::http::Uri;
+use tidegate_policy::address::canonical;
+use tidegate_policy::decide::{Facts, Given};
+use tidegate_policy::geo::Country;
+use tidegate_policy::route::action::Arrival;
+
+use super::super::params::{Params, shortened};
+use crate::problem::{Answer, Problem};
+
+const KNOWN: &[&str] = &["method", "host", "path", "ip", "header", "country", "scheme", "port"];
+/// Longest path with its query, in bytes.
+const MAX_PATH: usize = 8 << 10;
+/// Longest host, in bytes: a name, a dot, a port.
+const MAX_HOST: usize = 260;
+/// Longest method, in bytes.
+const MAX_METHOD: usize = 32;
+/// Header lines.
+const MAX_HEADERS: usize = 100;
+/// Longest value of a header, in bytes.
+const MAX_VALUE: usize = 8 << 10;
+
+/// A request as the gate would see it.
+pub struct Asked {
+    method: String,
+    host: String,
+    path: String,
+    client: Option<IpAddr>,
+    /// Names in lower case.
+    headers: Vec<(String, String)>,
+    given: Given,
+    https: bool,
+    port: u16,
+}
+
+impl Asked {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When a parameter is not right: no request could be like that.
+    pub fn read(uri: &Uri) -> Answer<Self> {
+        let params = Params::read_with(uri, KNOWN, &["header"])?;
+        let https = match params.get("scheme") {
+            None | Some("http") => false,
+            Some("https") => true,
+            Some(_) => return Err(Problem::parameter("scheme", "invalid", "`scheme` may be http or https")),
+        };
+        let client: Option<IpAddr> = params.parsed("ip", "write an IPv4 or IPv6 address")?;
+        let port: Option<NonZeroU16> = params.parsed("port", "write a number from 1 to 65535")?;
+        let country: Option<Country> = params.parsed("country", "write a code of ISO 3166-1, as DE")?;
+        Ok(Self {
+            method: method(params.get("method").unwrap_or("GET"))?,
+            host: host(params.get("host").unwrap_or_default())?,
+            path: path(params.get("path"))?,
+            client: client.map(canonical),
+            headers: headers(&params)?,
+            given: country.map_or(Given::Table, |country| Given::Header(Some(country))),
+            https,
+            port: port.map_or(if https { 443 } else { 80 }, NonZeroU16::get),
+        })
+    }
+
+    /// The header lines.
+    pub fn lines(&self) -> Vec<(&[u8], &[u8])> {
+        self.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect()
+    }
+
+    /// The facts, over the lines of [`lines`](Self::lines).
+    pub fn facts<'a>(&'a self, lines: &'a [(&'a [u8], &'a [u8])]) -> Facts<'a> {
+        Facts {
+            client: self.client,
+            method: self.method.as_bytes(),
+            host: self.host.as_bytes(),
+            path: self.path.as_bytes(),
+            headers: lines,
+            dice: 0,
+        }
+    }
+
+    /// Where the client's country comes from.
+    pub fn given(&self) -> Given {
+        self.given
+    }
+
+    /// Where the request would arrive.
+    pub fn arrival(&self) -> Arrival<'_> {
+        Arrival {
+            https: self.https,
+            host: self.host.as_bytes(),
+            port: self.port,
+            target: self.path.as_bytes(),
+        }
+    }
+}
+
+fn method(text: &str) -> Answer<String> {
+    if is_token(text) && text.len() <= MAX_METHOD {
+        return Ok(text.to_owned());
+    }
+    let detail = format!("`{}` is no method: write one as GET", shortened(text));
+    Err(Problem::parameter("method", "invalid", detail))
+}
+
+fn host(text: &str) -> Answer<String> {
+    if text.len() <= MAX_HOST && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(text.to_owned());
+    }
+    let detail =
+        format!("`{}` is no host: write what the header Host says, as a.example:8080", shortened(text));
+    Err(Problem::parameter("host", "invalid", detail))
+}
+
+fn path(text: Option<&str>) -> Answer<String> {
+    let text = text.ok_or_else(|| {
+        Problem::parameter("path", "required", "`path` says which path is asked for, with its query")
+    })?;
+    if text.len() > MAX_PATH {
+        let detail = format!("`path` may be of {MAX_PATH} bytes");
+        return Err(Problem::parameter("path", "too_long", detail));
+    }
+    // What is decoded once more by the address's own encoding may be any UTF-8.
+    let is_sent = |byte: u8| byte > b' ' && byte != 0x7f;
+    if text.starts_with('/') && text.bytes().all(is_sent) {
+        return Ok(text.to_owned());
+    }
+    let detail = format!("`{}` is no path: it must begin with / and have no spaces", shortened(text));
+    Err(Problem::parameter("path", "invalid", detail))
+}
+
+fn headers(params: &Params) -> Answer<Vec<(String, String)>> {
+    let headers = params.all("header").map(header).collect::<Answer<Vec<_>>>()?;
+    if headers.len() <= MAX_HEADERS {
+        return Ok(headers);
+    }
+    Err(Problem::parameter("header", "too_many", format!("`header` may be given {MAX_HEADERS} times")))
+}
+
+fn header(text: &str) -> Answer<(String, String)> {
+    let bad = |detail: String| Problem::parameter("header", "invalid", detail);
+    let (name, value) = text
+        .split_once(':')
+        .filter(|(name, _)| is_token(name))
+        .ok_or_else(|| bad(format!("`{}` is no header: write NAME:VALUE", shortened(text))))?;
+    let (name, value) = (name.to_ascii_lowercase(), value.trim_matches([' ', '\t']));
+    if name == "host" {
+        return Err(bad("the host is the parameter `host`".to_owned()));
+    }
+    if name.starts_with("x-tidegate-") {
+        return Err(bad(format!("`{}` is the gate's own: it takes no client's", shortened(&name))));
+    }
+    if value.len() > MAX_VALUE || value.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') {
+        return Err(bad(format!("no header has the value of `{}`", shortened(&name))));
+    }
+    Ok((name, value.to_owned()))
+}
+
+/// A token of RFC 9110.
+fn is_token(text: &str) -> bool {
+    let inside = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(inside)
+}

@@ -1,0 +1,118 @@
+//! What allow and ban list, geo rules and limits say.
+
+use serde::Serialize;
+use tidegate_policy::decide::{Facts, GeoFinding, IpFinding, Tables};
+use tidegate_policy::geo::GeoAction;
+use tidegate_policy::limit::{Limit, LimitKey};
+use tidegate_policy::route::RouteMatch;
+
+use super::super::ip_monitor;
+use crate::feed::{Status, World};
+
+/// What allow and ban list say of the client.
+#[derive(Serialize, Debug)]
+pub struct Ip {
+    /// `banned`, `allowed` or `clear`.
+    says: &'static str,
+    /// The entry that says so.
+    entry: Option<String>,
+    reason: Option<String>,
+    until: Option<String>,
+}
+
+impl Ip {
+    pub fn new(world: &World, found: IpFinding) -> Self {
+        let (says, entry) = match found {
+            IpFinding::Clear => return Self { says: "clear", entry: None, reason: None, until: None },
+            IpFinding::Allowed(prefix) => (Status::Allowed, prefix),
+            IpFinding::Banned(prefix) => (Status::Banned, prefix),
+        };
+        let listed = world.listed(&entry, says);
+        Self {
+            says: says.name(),
+            entry: Some(entry.to_string()),
+            reason: listed.as_ref().and_then(|listed| listed.reason.as_deref().map(str::to_owned)),
+            until: listed.as_ref().and_then(ip_monitor::until),
+        }
+    }
+}
+
+/// Where the client is, and what each rule says of that.
+#[derive(Serialize, Debug)]
+pub struct Geo {
+    /// `null`: nobody knows.
+    country: Option<String>,
+    /// In the order in which they count: the global ones, those of the route, and
+    /// those that do not hold for this request.
+    rules: Vec<GeoRule>,
+}
+
+#[derive(Serialize, Debug)]
+struct GeoRule {
+    name: String,
+    global: bool,
+    /// Whether it holds for this request: global, or named by its route.
+    holds: bool,
+    /// `allow`, `deny`, or `missing`: the route names it and it is not there.
+    says: &'static str,
+    /// Of the answer, where that is not `allow`.
+    status: Option<u16>,
+}
+
+impl Geo {
+    pub fn new(found: &GeoFinding<'_>, tables: &Tables, route: Option<&RouteMatch<'_>>) -> Self {
+        let named = route.map_or(&[][..], |route| route.geo);
+        let rule = |name: &str, global, holds| {
+            let (says, status) = match found.rule(name) {
+                Some(None) => ("allow", None),
+                Some(Some(action)) => ("deny", Some(GeoAction::status(action))),
+                None => ("missing", Some(500)),
+            };
+            GeoRule { name: name.to_owned(), global, holds, says, status }
+        };
+        let all = tables.geo.rules();
+        let global = all.iter().filter(|one| one.global).map(|one| rule(&one.name, true, true));
+        let of_route = named.iter().filter(|name| !tables.geo.get(name).is_some_and(|one| one.global));
+        let of_route = of_route.map(|name| rule(name, false, true));
+        let others = all.iter().filter(|one| !one.global && !named.contains(&one.name));
+        let others = others.map(|one| rule(&one.name, false, false));
+        Self {
+            country: found.country().map(|country| country.to_string()),
+            rules: global.chain(of_route).chain(others).collect(),
+        }
+    }
+}
+
+/// A limit that counts the request. Whether it would let it pass is known to each
+/// gateway only, for each counts its own.
+#[derive(Serialize, Debug)]
+pub struct Limited {
+    name: String,
+    /// `ip`, `header:NAME`, `route` or `global`.
+    key: String,
+    rate: u32,
+    per_s: u32,
+    burst: u32,
+    shadow: bool,
+}
+
+impl Limited {
+    fn new(limit: &Limit) -> Self {
+        let key = match &limit.key {
+            LimitKey::Ip => "ip".to_owned(),
+            LimitKey::Header(name) => format!("header:{name}"),
+            LimitKey::Route => "route".to_owned(),
+            LimitKey::Global => "global".to_owned(),
+        };
+        let Limit { name, rate, per_s, burst, shadow, .. } = limit.clone();
+        Self { name, key, rate, per_s, burst, shadow }
+    }
+}
+
+/// The limits that count the request. Clients on the allow list are exempt.
+pub fn limits(tables: &Tables, facts: &Facts<'_>, route: Option<&str>, ip: IpFinding) -> Vec<Limited> {
+    if matches!(ip, IpFinding::Allowed(_)) {
+        return Vec::new();
+    }
+    tables.limits.of(facts, route).map(|(limit, _)| Limited::new(limit)).collect()
+}

@@ -1,0 +1,120 @@
+//! Which matches take the request, and by what one of them wins.
+
+use serde::Serialize;
+use tidegate_policy::author::explain::{self, Criterion, Taken};
+use tidegate_policy::author::{Method, PathMatch};
+use tidegate_policy::decide::Facts;
+use tidegate_policy::route::RouteMatch;
+
+use crate::feed::World;
+
+/// Matches that are told of.
+const MAX_MATCHES: usize = 100;
+
+/// The matches that take the request, in the order of precedence.
+#[derive(Serialize, Debug)]
+pub struct Matches {
+    /// The first wins.
+    matches: Vec<Match>,
+    /// How many there are besides.
+    more: usize,
+}
+
+#[derive(Serialize, Debug)]
+struct Match {
+    route: String,
+    /// Index of the rule within the route.
+    rule: usize,
+    rule_name: Option<String>,
+    /// Index of the match within the rule.
+    r#match: usize,
+    wins: bool,
+    /// By what it lost against the first.
+    lost_by: Option<&'static str>,
+    /// The same in words.
+    why: Option<&'static str>,
+    /// Of the route's hostnames the one that takes the host; `null`: it has none.
+    hostname: Option<String>,
+    path: Path,
+    method: Option<&'static str>,
+    /// How many headers it asks for.
+    headers: usize,
+    /// How many query parameters it asks for.
+    query: usize,
+}
+
+/// As in a document.
+#[derive(Serialize, Debug)]
+struct Path {
+    r#type: &'static str,
+    value: String,
+}
+
+impl Matches {
+    /// `found`: what the table says.
+    pub fn new(world: &World, facts: &Facts<'_>, found: Option<&RouteMatch<'_>>) -> Self {
+        let taken = explain::taken(world.routes.in_force.values().map(|info| &info.says), facts);
+        let first = taken.first();
+        if first.map(|first| (first.route.name.as_str(), first.rule)) != found.map(|it| (it.route, it.rule)) {
+            // A test holds the two against each other; here the table decides.
+            tracing::error!("the route table and the routes that it was made of disagree about a request");
+        }
+        let wins =
+            |one: &Taken<'_>| found.is_some_and(|it| it.route == one.route.name && it.rule == one.rule);
+        let shown = taken.iter().take(MAX_MATCHES).enumerate();
+        Self {
+            matches: shown.map(|(at, one)| Match::new(one, first, at == 0 && wins(one))).collect(),
+            more: taken.len().saturating_sub(MAX_MATCHES),
+        }
+    }
+
+    /// The weights of the backends of the rule that wins, without those of weight 0,
+    /// each with random bits that choose it.
+    pub fn shares<'w>(&self, world: &'w World) -> impl Iterator<Item = (u32, u32)> + use<'w> {
+        let won = self.matches.first().filter(|one| one.wins);
+        let rule =
+            won.and_then(|won| world.routes.in_force.get(won.route.as_str())?.says.rules.get(won.rule));
+        let weights = rule.map_or(&[][..], |rule| &rule.backends).iter().map(|reference| reference.weight);
+        let total: u64 = weights.clone().map(u64::from).sum();
+        let mut before = 0u64;
+        weights.filter(|weight| *weight > 0).map(move |weight| {
+            // The least of which `total` times is past what stands before.
+            let dice = (before << 32).div_ceil(total);
+            before += u64::from(weight);
+            (weight, u32::try_from(dice).unwrap_or(u32::MAX))
+        })
+    }
+}
+
+impl Match {
+    fn new(taken: &Taken<'_>, first: Option<&Taken<'_>>, wins: bool) -> Self {
+        let lost = first.filter(|_| !wins).map(|first| explain::precedence(first, taken).1);
+        let wanted = taken.wanted;
+        Self {
+            route: taken.route.name.clone(),
+            rule: taken.rule,
+            rule_name: taken.route.rules.get(taken.rule).and_then(|rule| rule.name.clone()),
+            r#match: taken.place,
+            wins,
+            lost_by: lost.map(Criterion::code),
+            why: lost.map(Criterion::says),
+            hostname: taken.hostname.map(str::to_owned),
+            path: Path::new(&wanted.path),
+            method: wanted.method.map(Method::name),
+            headers: wanted.headers.len(),
+            query: wanted.query.len(),
+        }
+    }
+}
+
+impl Path {
+    fn new(path: &PathMatch) -> Self {
+        let (kind, value) = match path {
+            PathMatch::Exact(value) => ("Exact", value.as_str()),
+            PathMatch::Template(template) => ("Template", template.pattern()),
+            PathMatch::Prefix(value) => ("PathPrefix", value.as_str()),
+            PathMatch::Regex(regex) => ("RegularExpression", regex.pattern()),
+        };
+        Self { r#type: kind, value: value.to_owned() }
+    }
+}

@@ -1,0 +1,203 @@
+//! What becomes of a request: who answers it, and what is done with it on the way.
+
+use serde::Serialize;
+use tidegate_policy::decide::{Decision, Denial, Facts, Verdict};
+use tidegate_policy::route::action::{Action, Arrival, HeaderEdit, HeaderEdits};
+use tidegate_policy::route::{Backend, RouteMatch};
+
+/// What becomes of a request.
+#[derive(Serialize, Debug, Default)]
+pub struct Outcome {
+    /// `allow`, `deny` or `redirect`.
+    verdict: &'static str,
+    /// Of the gate's answer; `null`: the backend's.
+    status: Option<u16>,
+    /// Why it is the gate that answers.
+    reason: Option<&'static str>,
+    /// What decided: a ban's or an allowance's entry, a geo rule.
+    rule: Option<String>,
+    route: Option<String>,
+    /// The template that took the path.
+    template: Option<String>,
+    backend: Option<To>,
+    /// What is done with the request, where it reaches the backend, and with its
+    /// response.
+    #[serde(skip_serializing_if = "Effects::is_nothing")]
+    effects: Effects,
+}
+
+/// A backend as its route names it; one of the API with its address.
+#[derive(Serialize, Debug)]
+struct To {
+    name: String,
+    namespace: Option<String>,
+    port: Option<u16>,
+    address: Option<String>,
+    tls: Option<bool>,
+}
+
+/// What the filters of a rule, then those of its backend, come to.
+#[derive(Serialize, Debug, Default, PartialEq, Eq)]
+struct Effects {
+    /// Where a redirect leads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    location: Option<String>,
+    /// The host that the backend sees.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
+    /// The path that the backend sees, with its query.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    request_headers: Vec<Edit>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    response_headers: Vec<Edit>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    mirrors: Vec<Copied>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_timeout_ms: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backend_timeout_ms: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry: Option<Again>,
+    /// Whether pages of the origin that the request names may read the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cors: Option<bool>,
+}
+
+/// A change of a header: `remove`, `set` or `add`.
+#[derive(Serialize, Debug, PartialEq, Eq)]
+struct Edit {
+    action: &'static str,
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+}
+
+/// Who gets a copy, of how many of the requests.
+#[derive(Serialize, Debug, PartialEq, Eq)]
+struct Copied {
+    name: String,
+    numerator: u32,
+    denominator: u32,
+}
+
+#[derive(Serialize, Debug, PartialEq, Eq)]
+struct Again {
+    attempts: u32,
+    codes: Vec<u16>,
+}
+
+impl Outcome {
+    pub fn new(decision: &Decision<'_>, facts: &Facts<'_>, arrival: &Arrival<'_>) -> Self {
+        let (mut outcome, found) = match &decision.verdict {
+            Verdict::Allow(found) => {
+                let rule = decision.allowed_by.map(|prefix| prefix.to_string());
+                (Self { verdict: "allow", rule, ..Self::default() }, *found)
+            }
+            Verdict::Deny(Denial { reason, status, rule, route }) => {
+                let (status, reason) = (Some(*status), Some(reason.code()));
+                let rule = rule.map(|rule| rule.to_string());
+                (Self { verdict: "deny", status, reason, rule, ..Self::default() }, *route)
+            }
+        };
+        let Some(found) = found else { return outcome };
+        outcome.route = Some(found.route.to_owned());
+        outcome.template = found.template.map(str::to_owned);
+        if outcome.verdict == "allow" {
+            outcome.carry_out(&found, facts, arrival);
+        }
+        outcome
+    }
+
+    /// Name of the route that the request takes.
+    pub fn route(&self) -> Option<&str> {
+        self.route.as_deref()
+    }
+
+    fn carry_out(&mut self, found: &RouteMatch<'_>, facts: &Facts<'_>, arrival: &Arrival<'_>) {
+        self.effects = Effects::of_response(found, facts);
+        if let Some(redirect) = found.redirect() {
+            (self.verdict, self.status, self.reason) = ("redirect", Some(redirect.status), Some("redirect"));
+            self.effects.location = Some(text(&redirect.location(arrival)));
+            return;
+        }
+        let cors = found.actions().filter_map(|action| action.cors.as_ref()).last();
+        if cors.is_some_and(|cors| cors.preflight(facts).is_some()) {
+            (self.status, self.reason) = (Some(204), Some("cors_preflight"));
+            return;
+        }
+        self.backend = found.backend.map(To::new);
+        for action in found.actions() {
+            self.effects.add(action, arrival.target);
+        }
+    }
+}
+
+impl To {
+    fn new(backend: &Backend) -> Self {
+        let target = backend.target.as_ref();
+        Self {
+            name: backend.name.clone(),
+            namespace: backend.namespace.clone(),
+            port: backend.port,
+            address: target.map(|target| format!("{}:{}", target.host, target.port)),
+            tls: target.map(|target| target.tls.is_some()),
+        }
+    }
+}
+
+impl Effects {
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What is done with the response, whoever gives it.
+    fn of_response(found: &RouteMatch<'_>, facts: &Facts<'_>) -> Self {
+        let mut effects = Self::default();
+        let origin = facts.headers.iter().find(|line| line.0 == b"origin").map(|line| line.1);
+        for action in found.actions() {
+            effects.response_headers.extend(edits(&action.response));
+            if let (Some(cors), Some(origin)) = (&action.cors, origin) {
+                effects.cors = Some(!cors.simple(origin).is_empty());
+            }
+        }
+        effects
+    }
+
+    /// What is done with the request; a backend's word is added after its rule's.
+    fn add(&mut self, action: &Action, target: &[u8]) {
+        self.request_headers.extend(edits(&action.request));
+        if let Some(rewrite) = &action.rewrite {
+            self.host = rewrite.hostname.clone().or(self.host.take());
+            self.path = rewrite.path.as_ref().map(|path| text(&path.apply(target))).or(self.path.take());
+        }
+        let given = |ms: u32| (ms > 0).then_some(ms);
+        self.request_timeout_ms = given(action.timeouts.request_ms).or(self.request_timeout_ms);
+        self.backend_timeout_ms = given(action.timeouts.backend_ms).or(self.backend_timeout_ms);
+        if let Some(retry) = &action.retry {
+            self.retry = Some(Again { attempts: retry.attempts, codes: retry.codes.clone() });
+        }
+        self.mirrors.extend(action.mirrors.iter().map(|mirror| Copied {
+            name: mirror.backend.name.clone(),
+            numerator: mirror.numerator,
+            denominator: mirror.denominator,
+        }));
+    }
+}
+
+fn edits(edits: &HeaderEdits) -> impl Iterator<Item = Edit> {
+    edits.iter().map(|edit| {
+        let (action, name, value) = match edit {
+            HeaderEdit::Remove(name) => ("remove", name, None),
+            HeaderEdit::Set(name, value) => ("set", name, Some(value)),
+            HeaderEdit::Add(name, value) => ("add", name, Some(value)),
+        };
+        Edit { action, name: name.to_owned(), value: value.map(str::to_owned) }
+    })
+}
+
+/// Bytes of a request are text here, for they came out of an address.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

@@ -1,0 +1,223 @@
+//! What would become of a request, asked without sending it.
+
+use axum::http::Uri;
+use serde_json::{Value, json};
+
+use crate::running::Running;
+
+fn path(kind: &str, value: &str) -> Value {
+    json!({"path": {"type": kind, "value": value}})
+}
+
+async fn put_route(running: &Running, name: &str, rules: Value) {
+    let document = json!({"spec": {"rules": rules}});
+    running.put(&format!("/api/admin/routes/{name}"), document.to_string()).await.ok();
+}
+
+/// Asks with these parameters, which are encoded here.
+async fn explain(running: &Running, params: &[(&str, &str)]) -> Value {
+    let query = params.iter().map(|(name, value)| {
+        let value: String = value.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        format!("{name}={value}")
+    });
+    let uri = format!("/api/admin/explain?{}", query.collect::<Vec<_>>().join("&"));
+    assert!(uri.parse::<Uri>().is_ok());
+    running.get(&uri).await.ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_winner_is_named_and_why_the_others_lost() {
+    let running = Running::start().await;
+    let with_header = json!({"path": {"type": "Template", "value": "/orders/{number}"},
+        "headers": [{"name": "x-v", "value": "2"}]});
+    put_route(
+        &running,
+        "orders",
+        json!([
+            {"matches": [path("PathPrefix", "/orders"), path("Template", "/orders/{id}")],
+             "backendRefs": [{"name": "old"}]},
+            {"name": "second", "matches": [with_header], "backendRefs": [{"name": "new", "port": 80}]},
+        ]),
+    )
+    .await;
+    put_route(&running, "all", json!([{"backendRefs": [{"name": "rest"}]}])).await;
+
+    let said =
+        explain(&running, &[("path", "/orders/7?x=1"), ("header", "X-V: 2"), ("host", "a.example:80")]).await;
+    let decision = &said["decision"];
+    assert_eq!(decision["verdict"], "allow", "{said}");
+    assert_eq!(
+        (&decision["route"], &decision["template"], &decision["backend"]["name"]),
+        (&json!("orders"), &json!("/orders/{number}"), &json!("new"))
+    );
+    assert_eq!(decision["status"], Value::Null, "the backend's");
+    let matches = said["checks"]["route"]["matches"].as_array().unwrap();
+    let short: Vec<_> = matches
+        .iter()
+        .map(|one| format!("{} {} {} {}", one["route"], one["rule"], one["match"], one["lost_by"]))
+        .collect();
+    let expected = [
+        "\"orders\" 1 0 null",
+        "\"orders\" 0 1 \"headers\"",
+        "\"orders\" 0 0 \"path_type\"",
+        "\"all\" 0 0 \"path_type\"",
+    ];
+    assert_eq!(short, expected);
+    assert_eq!((&matches[0]["wins"], &matches[1]["wins"]), (&json!(true), &json!(false)));
+    assert_eq!(matches[0]["rule_name"], "second");
+    assert_eq!(matches[1]["why"], "it asks for fewer headers");
+    assert_eq!(matches[1]["path"], json!({"type": "Template", "value": "/orders/{id}"}));
+
+    let said = explain(&running, &[("path", "/orders/7")]).await;
+    assert_eq!(said["decision"]["backend"]["name"], "old");
+    running.delete("/api/admin/routes/all").await.ok();
+    let said = explain(&running, &[("path", "/other")]).await;
+    assert_eq!((&said["decision"]["status"], &said["decision"]["reason"]), (&json!(404), &json!("no_route")));
+    assert_eq!(said["checks"]["route"]["matches"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_check_says_what_it_finds_and_the_first_denial_decides() {
+    let running = Running::start().await;
+    let list = running.dir.path().join("list.csv");
+    std::fs::write(&list, "10.1.0.0,10.1.255.255,DE\n").unwrap();
+    let (done, said) = running.tidegate(&["geo", "import", list.to_str().unwrap()]).await;
+    assert!(done, "{said}");
+    let geo = json!({"type": "ExtensionRef", "extensionRef":
+        {"group": "tidegate.dev", "kind": "GeoRule", "name": "law"}});
+    let lost = json!({"type": "ExtensionRef", "extensionRef":
+        {"group": "tidegate.dev", "kind": "GeoRule", "name": "lost"}});
+    put_route(&running, "r", json!([{"filters": [geo, lost], "backendRefs": [{"name": "b"}]}])).await;
+    for (name, rule) in [
+        ("all", json!({"mode": "deny", "countries": ["FR"]})),
+        ("law", json!({"mode": "deny", "countries": ["DE"], "global": false, "status": 451})),
+        ("other", json!({"mode": "deny", "countries": ["DE"], "global": false})),
+    ] {
+        running.put(&format!("/api/admin/geo-rules/{name}"), rule.to_string()).await.ok();
+    }
+    let ban = r#"{"ip": "10.1.0.0/16", "reason": "scraper", "expires_at": "2099-01-01T00:00:00Z"}"#;
+    running.post("/api/admin/ip/ban", ban).await.ok();
+
+    let asked = [("path", "/"), ("ip", "10.1.2.3")];
+    let said = explain(&running, &asked).await;
+    assert_eq!(
+        said["decision"],
+        json!({"verdict": "deny", "status": 403, "reason": "ip_banned", "rule": "10.1.0.0/16",
+            "route": null, "template": null, "backend": null})
+    );
+    assert_eq!(
+        said["checks"]["ip"],
+        json!({"says": "banned", "entry": "10.1.0.0/16", "reason": "scraper", "until": "2099-01-01T00:00:00Z"})
+    );
+    let rule = |name: &str, global: bool, holds: bool, says: &str, status: Value| {
+        json!({
+        "name": name, "global": global, "holds": holds, "says": says, "status": status})
+    };
+    assert_eq!(
+        said["checks"]["geo"],
+        json!({"country": "DE", "rules": [
+            rule("all", true, true, "allow", json!(null)),
+            rule("law", false, true, "deny", json!(451)),
+            rule("lost", false, true, "missing", json!(500)),
+            rule("other", false, false, "deny", json!(403)),
+        ]})
+    );
+
+    running.post("/api/admin/ip/unban", r#"{"ip": "10.1.0.0/16"}"#).await.ok();
+    let decided = async |more: &[(&str, &str)]| {
+        let said = explain(&running, &[&asked[..], more].concat()).await;
+        let decision = &said["decision"];
+        format!("{} {} {}", decision["status"], decision["reason"], decision["rule"])
+    };
+    assert_eq!(decided(&[]).await, "451 \"geo_denied\" \"law\"");
+    assert_eq!(decided(&[("country", "FR")]).await, "403 \"geo_denied\" \"all\"");
+    assert_eq!(decided(&[("country", "US")]).await, "500 \"no_geo_rule\" \"lost\"");
+    running.sql("INSERT INTO ip_monitor (ip, status) VALUES ('10.1.2.3', 'allowed')");
+    assert_eq!(decided(&[("country", "FR")]).await, "null null \"10.1.2.3\"", "skips all of them");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_filters_do_is_told_for_each_backend() {
+    let running = Running::start().await;
+    let set = |name: &str, value: &str| json!({"name": name, "value": value});
+    let rules = json!([
+        {"matches": [path("PathPrefix", "/old")], "filters": [{"type": "RequestRedirect", "requestRedirect":
+            {"scheme": "https", "statusCode": 301, "path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/new"}}}]},
+        {"matches": [path("PathPrefix", "/a")],
+         "filters": [
+            {"type": "URLRewrite", "urlRewrite": {"hostname": "in.example",
+                "path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}}},
+            {"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [set("x-a", "1")], "remove": ["x-b"]}},
+         ],
+         "timeouts": {"request": "500ms"},
+         "backendRefs": [
+            {"name": "one", "weight": 3},
+            {"name": "none", "weight": 0},
+            {"group": "tidegate.dev", "kind": "Backend", "name": "missing", "weight": 1},
+         ]},
+    ]);
+    put_route(&running, "r", rules).await;
+    let redirect =
+        explain(&running, &[("path", "/old/x?q"), ("host", "a.example:10000"), ("port", "10000")]).await;
+    let decision = &redirect["decision"];
+    assert_eq!((&decision["verdict"], &decision["status"]), (&json!("redirect"), &json!(301)), "{redirect}");
+    assert_eq!(decision["effects"], json!({"location": "https://a.example/new/x?q"}));
+
+    let said = explain(&running, &[("path", "/a/b?q"), ("method", "POST")]).await;
+    let effects = json!({
+        "host": "in.example",
+        "path": "/b?q",
+        "request_headers": [{"action": "remove", "name": "x-b"}, {"action": "set", "name": "x-a", "value": "1"}],
+        "request_timeout_ms": 500,
+    });
+    assert_eq!(said["decision"]["effects"], effects, "{said}");
+    let backends = said["checks"]["route"]["backends"].as_array().unwrap();
+    let short: Vec<_> = backends
+        .iter()
+        .map(|one| {
+            format!("{} {} {}", one["weight"], one["outcome"]["backend"]["name"], one["outcome"]["reason"])
+        })
+        .collect();
+    assert_eq!(short, ["3 \"one\" null", "1 null \"no_backend\""]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parameter_that_no_request_could_have_is_named() {
+    let running = Running::start().await;
+    for (query, parameter, code) in [
+        ("", "path", "required"),
+        ("path=a", "path", "invalid"),
+        ("path=/a%20b", "path", "invalid"),
+        ("path=/&path=/", "path", "repeated"),
+        ("path=/&ip=1.2.3", "ip", "invalid"),
+        ("path=/&ip=1.2.3.0/24", "ip", "invalid"),
+        ("path=/&method=G%20T", "method", "invalid"),
+        ("path=/&method=", "method", "invalid"),
+        ("path=/&host=a%0Ab", "host", "invalid"),
+        ("path=/&header=x", "header", "invalid"),
+        ("path=/&header=:path:x", "header", "invalid"),
+        ("path=/&header=host:x", "header", "invalid"),
+        ("path=/&header=x-tidegate-cluster:x", "header", "invalid"),
+        ("path=/&header=x:a%0Ab", "header", "invalid"),
+        ("path=/&country=D", "country", "invalid"),
+        ("path=/&scheme=ftp", "scheme", "invalid"),
+        ("path=/&port=0", "port", "invalid"),
+        ("path=/&query=x", "query", "unknown_parameter"),
+    ] {
+        let problem =
+            running.get(&format!("/api/admin/explain?{query}")).await.problem(400, "invalid_parameter");
+        let error = &problem["errors"][0];
+        assert_eq!(
+            (error["parameter"].as_str(), error["code"].as_str()),
+            (Some(parameter), Some(code)),
+            "{query}"
+        );
+    }
+    let long = format!("path=/{}", "a".repeat(8 << 10));
+    running.get(&format!("/api/admin/explain?{long}")).await.problem(400, "invalid_parameter");
+    let many = "&header=x:1".repeat(101);
+    let problem =
+        running.get(&format!("/api/admin/explain?path=/{many}")).await.problem(400, "invalid_parameter");
+    assert_eq!(problem["errors"][0]["code"], "too_many");
+    running.post("/api/admin/explain?path=/", "").await.problem(405, "method_not_allowed");
+}
