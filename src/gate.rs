@@ -4,6 +4,7 @@ mod action;
 mod descriptors;
 mod event;
 mod inquiry;
+mod limiting;
 mod performance;
 mod recording;
 mod reply;

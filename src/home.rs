@@ -11,6 +11,7 @@ use tidegate_policy::wire::event::{Source, TrafficEvent};
 
 use crate::config::{Admin, Config, EventLimits};
 use crate::host::{CallToken, Host, QueueId};
+use crate::limit::Limiter;
 use crate::metrics::{Count, Gauge, Metrics};
 use crate::queue::EventQueue;
 use crate::record::Record;
@@ -80,6 +81,8 @@ pub struct Vm<H: Host> {
     pub source: Source,
     /// Tables, and how they come.
     pub sync: RefCell<Sync<H>>,
+    /// What is used of limits.
+    pub limiter: Limiter<H>,
     record: RefCell<Record<H>>,
     recorder: RefCell<Recorder<H>>,
     roots: Cell<u32>,
@@ -110,6 +113,7 @@ impl<H: Host> Vm<H> {
                 queue.clone(),
             )),
             recorder: RefCell::new(Recorder::new(host.clone(), metrics.clone(), key.admin.clone(), queue)),
+            limiter: Limiter::new(host.clone(), metrics.clone(), Keys::new(instance)),
             roots: Cell::new(0),
             ticked: Cell::new(false),
             serving: Cell::new(false),
@@ -256,6 +260,7 @@ impl<H: Host> Vm<H> {
         self.metrics.set(Gauge::BanOverlayEntries, tables.bans.overlay().len() as u64);
         self.metrics.set(Gauge::Routes, tables.routes.len() as u64);
         self.metrics.set(Gauge::GeoRules, tables.geo.rules().len() as u64);
+        self.metrics.set(Gauge::Limits, tables.limits.len() as u64);
         let (v4, v6) = tables.countries.len();
         self.metrics.set(Gauge::CountryEntries, v4.saturating_add(v6) as u64);
         self.metrics.set_flags(&tables.flags);

@@ -19,6 +19,7 @@ mod direct;
 pub mod gate;
 pub mod home;
 pub mod host;
+mod limit;
 pub mod metrics;
 pub mod queue;
 pub mod record;

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use tidegate_policy::decide::Reason;
+use tidegate_policy::limit::Standing;
 use tidegate_policy::route::RouteMatch;
 use tidegate_policy::route::action::{Action, Arrival, CorsHeaders, HeaderEdit, HeaderEdits, Retry};
 
 use super::request::Request;
-use super::{Gate, reply, upstream};
+use super::{Gate, limiting, reply, upstream};
 use crate::host::{Host, HostError};
 use crate::metrics::Count;
 
@@ -33,6 +34,8 @@ pub struct After {
     cors: CorsHeaders,
     /// The answer depends on the page that asks, if only by what is left out.
     varies: bool,
+    /// Where the client stands with the limits that tell it.
+    limits: Vec<Standing>,
 }
 
 /// Carries out what `found` says of the request at hand. `dice`: random bits.
@@ -147,6 +150,16 @@ fn reroll(dice: u32, at: u32) -> u32 {
 }
 
 impl After {
+    /// `after`, and to tell the client of these limits.
+    pub fn and_tell(after: Option<Box<Self>>, limits: Vec<Standing>) -> Option<Box<Self>> {
+        if limits.is_empty() {
+            return after;
+        }
+        let mut after = after.unwrap_or_default();
+        after.limits = limits;
+        Some(after)
+    }
+
     /// `None` where nothing is left to do.
     fn of(found: &RouteMatch<'_>, request: &Request) -> Option<Box<Self>> {
         let mut after = Self::default();
@@ -175,6 +188,7 @@ impl After {
         if self.varies {
             host.add_response_header("vary", b"origin")?;
         }
+        limiting::tell(host, &self.limits)?;
         self.edits.iter().try_for_each(|action| {
             edit(&action.response, |edit| match edit {
                 HeaderEdit::Remove(name) => host.remove_response_header(name),

@@ -30,6 +30,8 @@ pub struct Decided<'i> {
     pub request: &'i Request,
     /// Its random bits.
     pub dice: u32,
+    /// The tables that it began with; none before the first ones came.
+    pub tables: Option<&'i Tables>,
 }
 
 /// A request that is being decided.
@@ -90,7 +92,8 @@ impl Inquiry {
             let check = match findings.step(&gate.settings) {
                 Step::Ask(check) => check,
                 Step::Decided(decision) if !hoping => {
-                    return Some(Decided { decision, request: &known.request, dice: known.dice });
+                    let tables = known.tables.as_deref();
+                    return Some(Decided { decision, request: &known.request, dice: known.dice, tables });
                 }
                 Step::Decided(_) => return None,
             };

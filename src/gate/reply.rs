@@ -29,14 +29,25 @@ pub fn preflight<H: Host>(host: &H, headers: &CorsHeaders) -> bool {
 /// Answers with a denial; false when the host refused. The reason is in the body
 /// and in `%RESPONSE_CODE_DETAILS%`. `status` is the reason's, or a rule's own.
 pub fn deny<H: Host>(host: &H, reason: Reason, status: u16) -> bool {
-    let headers: [(&str, &[u8]); 2] =
-        [("content-type", b"application/problem+json"), ("retry-after", RETRY_AFTER)];
-    let headers = match reason {
-        Reason::NotReady | Reason::CheckUnavailable => headers.as_slice(),
-        _ => headers.get(..1).unwrap_or_default(),
-    };
+    match reason {
+        Reason::NotReady | Reason::CheckUnavailable => {
+            deny_with(host, reason, status, &[("retry-after", RETRY_AFTER)])
+        }
+        _ => deny_with::<H, &[u8]>(host, reason, status, &[]),
+    }
+}
+
+/// [`deny`], with these headers.
+pub fn deny_with<H: Host, V: AsRef<[u8]>>(
+    host: &H,
+    reason: Reason,
+    status: u16,
+    headers: &[(&str, V)],
+) -> bool {
+    let mut all: Vec<(&str, &[u8])> = vec![("content-type", b"application/problem+json")];
+    all.extend(headers.iter().map(|(name, value)| (*name, value.as_ref())));
     let body = body(reason, status);
-    host.reply(LocalReply { status, details: reason.code(), headers, body: body.as_bytes() }).is_ok()
+    host.reply(LocalReply { status, details: reason.code(), headers: &all, body: body.as_bytes() }).is_ok()
 }
 
 /// Put together without a JSON writer: every part is a constant that needs no

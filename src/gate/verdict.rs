@@ -1,11 +1,12 @@
 //! What Envoy is told of a decision, and what of it is recorded.
 
-use tidegate_policy::decide::{Decision, Denial, Reason, Verdict};
+use tidegate_policy::decide::{Decision, Denial, Reason, RuleId, Verdict};
 use tidegate_policy::route::RouteMatch;
 use tidegate_policy::wire::event::{TrafficEvent, VerdictCode};
 
 use super::action::{self, After, Carried};
 use super::inquiry::Decided;
+use super::limiting::{self, Limited};
 use super::{Flow, Gate, descriptors, reply};
 use crate::host::Host;
 use crate::metrics::Count;
@@ -17,22 +18,9 @@ pub fn carry_out<H: Host>(
     decided: Decided<'_>,
     event: &mut TrafficEvent,
 ) -> (Flow, Option<Box<After>>) {
-    let Decision { verdict, allowed_by, country } = decided.decision;
-    event.country = country;
-    match verdict {
-        Verdict::Allow(found) => {
-            event.rule = allowed_by.map(|prefix| prefix.to_string());
-            let route = found.as_ref().map(|found| found.route);
-            if let Err(reason) = descriptors::describe(gate, route, decided.request.client()) {
-                return (deny(gate, reason, reason.status(), event), None);
-            }
-            let Some(found) = found else { return (pass(gate, &Carried::Sent, event), None) };
-            name_route(&found, event);
-            match action::carry_out(gate, &found, decided.request, decided.dice) {
-                Ok((carried, after)) => (pass(gate, &carried, event), after),
-                Err(reason) => (deny(gate, reason, reason.status(), event), None),
-            }
-        }
+    event.country = decided.decision.country;
+    match decided.decision.verdict {
+        Verdict::Allow(found) => allow(gate, &decided, found.as_ref(), event),
         Verdict::Deny(Denial { reason, status, rule, route }) => {
             event.rule = rule.map(|rule| rule.to_string());
             if let Some(found) = &route {
@@ -40,6 +28,38 @@ pub fn carry_out<H: Host>(
             }
             (deny(gate, reason, status, event), None)
         }
+    }
+}
+
+/// A request that may pass unless a limit has nothing left for it; `found`: its
+/// route.
+fn allow<H: Host>(
+    gate: &Gate<H>,
+    decided: &Decided<'_>,
+    found: Option<&RouteMatch<'_>>,
+    event: &mut TrafficEvent,
+) -> (Flow, Option<Box<After>>) {
+    let Decided { decision: Decision { allowed_by, .. }, request, tables, dice } = decided;
+    event.rule = allowed_by.map(|prefix| prefix.to_string());
+    if let Some(found) = found {
+        name_route(found, event);
+    }
+    let route = found.map(|found| found.route);
+    // Who skips bans skips limits.
+    let tables = tables.filter(|_| allowed_by.is_none());
+    let limits = tables.map(|tables| limiting::ask(&gate.vm, tables, route, request, event));
+    let limits = match limits.transpose() {
+        Ok(limits) => limits.unwrap_or_default(),
+        Err(limited) => return (limit(gate, &limited, event), None),
+    };
+    let described = descriptors::describe(gate, route, request.client());
+    let carried = described.and_then(|()| match found {
+        Some(found) => action::carry_out(gate, found, request, *dice),
+        None => Ok((Carried::Sent, None)),
+    });
+    match carried {
+        Ok((carried, after)) => (pass(gate, &carried, event), After::and_tell(after, limits)),
+        Err(reason) => (deny(gate, reason, reason.status(), event), None),
     }
 }
 
@@ -61,12 +81,29 @@ fn name_route(found: &RouteMatch<'_>, event: &mut TrafficEvent) {
     event.template = found.template.map(str::to_owned);
 }
 
+/// Denies a request that a limit has nothing left for.
+fn limit<H: Host>(gate: &Gate<H>, limited: &Limited<'_>, event: &mut TrafficEvent) -> Flow {
+    event.rule = Some(RuleId::Limit(limited.limit).to_string());
+    let reason = Reason::RateLimited;
+    note_denial(gate, reason, event);
+    let answered = reply::deny_with(&gate.vm.host, reason, reason.status(), &limited.headers);
+    stopped(gate, answered)
+}
+
 /// Denies a request.
 pub fn deny<H: Host>(gate: &Gate<H>, reason: Reason, status: u16, event: &mut TrafficEvent) -> Flow {
+    note_denial(gate, reason, event);
+    stopped(gate, reply::deny(&gate.vm.host, reason, status))
+}
+
+fn note_denial<H: Host>(gate: &Gate<H>, reason: Reason, event: &mut TrafficEvent) {
     event.verdict = VerdictCode::Deny;
     event.reason = Some(reason.code().to_owned());
     gate.vm.metrics.count(Count::denied(reason));
-    if !reply::deny(&gate.vm.host, reason, status) {
+}
+
+fn stopped<H: Host>(gate: &Gate<H>, answered: bool) -> Flow {
+    if !answered {
         gate.vm.metrics.count(Count::HostErrors);
     }
     Flow::Stop

@@ -28,6 +28,8 @@ pub enum Count {
     DeniedNoBackend,
     /// Requests denied: the route's rule names a geo rule that there is not.
     DeniedNoGeoRule,
+    /// Requests denied: more than a limit lets pass.
+    DeniedRateLimited,
     /// Requests denied: a check could not be made.
     DeniedCheckUnavailable,
     /// Requests denied: the gate could not decide.
@@ -86,6 +88,16 @@ pub enum Count {
     RouteCompared,
     /// Those that differed.
     RouteMismatched,
+    /// Looks at a limit that let a request pass, in shadow or not.
+    LimitsPassed,
+    /// Looks at a limit in shadow that would have denied a request.
+    LimitsShadowDenied,
+    /// Looks at a limit that were made again because another worker was quicker.
+    LimitsRetries,
+    /// Looks at a limit given up after too many of these; the request passed.
+    LimitsGivenUp,
+    /// Keys of limits forgotten before they were replenished: their bucket was full.
+    LimitsForgotten,
     /// Events that were stored while their response waited.
     SyncStored,
     /// Events that were not, so that the response went on without.
@@ -154,6 +166,8 @@ pub enum Gauge {
     Routes,
     /// Geo rules.
     GeoRules,
+    /// Limits.
+    Limits,
     /// Ranges of the country table.
     CountryEntries,
     /// Share of the clients for which each flag is on, in percent.
@@ -171,7 +185,7 @@ pub enum Gauge {
 }
 
 /// In the order of [`Count`].
-pub const COUNTS: [(Count, &str); 59] = [
+pub const COUNTS: [(Count, &str); 65] = [
     (Count::Allowed, "tidegate.requests.allow"),
     (Count::Redirected, "tidegate.requests.redirect"),
     (Count::Preflights, "tidegate.requests.preflight"),
@@ -181,6 +195,7 @@ pub const COUNTS: [(Count, &str); 59] = [
     (Count::DeniedNoRoute, "tidegate.requests.deny.no_route"),
     (Count::DeniedNoBackend, "tidegate.requests.deny.no_backend"),
     (Count::DeniedNoGeoRule, "tidegate.requests.deny.no_geo_rule"),
+    (Count::DeniedRateLimited, "tidegate.requests.deny.rate_limited"),
     (Count::DeniedCheckUnavailable, "tidegate.requests.deny.check_unavailable"),
     (Count::DeniedNotReady, "tidegate.requests.deny.not_ready"),
     (Count::Unseen, "tidegate.requests.unseen"),
@@ -209,6 +224,11 @@ pub const COUNTS: [(Count, &str); 59] = [
     (Count::GeoMismatched, "tidegate.shadow.geo.mismatched"),
     (Count::RouteCompared, "tidegate.shadow.route.compared"),
     (Count::RouteMismatched, "tidegate.shadow.route.mismatched"),
+    (Count::LimitsPassed, "tidegate.limits.passed"),
+    (Count::LimitsShadowDenied, "tidegate.limits.shadow_denied"),
+    (Count::LimitsRetries, "tidegate.limits.retries"),
+    (Count::LimitsGivenUp, "tidegate.limits.given_up"),
+    (Count::LimitsForgotten, "tidegate.limits.forgotten"),
     (Count::SyncStored, "tidegate.recording.sync.stored"),
     (Count::SyncFailed, "tidegate.recording.sync.failed"),
     (Count::EventsNumbered, "tidegate.events.numbered"),
@@ -238,7 +258,7 @@ pub const COUNTS: [(Count, &str); 59] = [
 pub const QUEUE_BYTES: &str = "tidegate.queue.bytes";
 
 /// In the order of [`Gauge`].
-pub const GAUGES: [(Gauge, &str); 15] = [
+pub const GAUGES: [(Gauge, &str); 16] = [
     (Gauge::RecorderBytes, "tidegate.recorder.bytes"),
     (Gauge::TablesSeq, "tidegate.tables.seq"),
     (Gauge::TablesAge, "tidegate.tables.age_seconds"),
@@ -247,6 +267,7 @@ pub const GAUGES: [(Gauge, &str); 15] = [
     (Gauge::BanOverlayEntries, "tidegate.tables.bans_overlay.entries"),
     (Gauge::Routes, "tidegate.tables.routes.entries"),
     (Gauge::GeoRules, "tidegate.tables.geo.entries"),
+    (Gauge::Limits, "tidegate.tables.limits.entries"),
     (Gauge::CountryEntries, "tidegate.tables.countries.entries"),
     (Gauge::FlagRouteCache, "tidegate.flags.enableRouteCache.percent"),
     (Gauge::FlagIpBlacklistCache, "tidegate.flags.enableIpBlacklistCache.percent"),
@@ -264,6 +285,7 @@ impl Count {
             Reason::IpBanned => Self::DeniedIpBanned,
             Reason::GeoDenied => Self::DeniedGeo,
             Reason::NoGeoRule => Self::DeniedNoGeoRule,
+            Reason::RateLimited => Self::DeniedRateLimited,
             Reason::CheckUnavailable => Self::DeniedCheckUnavailable,
             Reason::NoRoute => Self::DeniedNoRoute,
             Reason::NoBackend => Self::DeniedNoBackend,

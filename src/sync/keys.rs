@@ -65,6 +65,19 @@ impl Keys {
         self.name(format_args!("wake/{slot}"))
     }
 
+    /// The key of the hashes under which limits are counted.
+    #[must_use]
+    pub fn limit_seed(&self) -> String {
+        self.name(format_args!("limit/seed"))
+    }
+
+    /// A bucket of what is used of limits; under
+    /// [`BUCKETS`](tidegate_policy::limit::BUCKETS).
+    #[must_use]
+    pub fn bucket(&self, bucket: u16) -> String {
+        self.name(format_args!("limit/{bucket}"))
+    }
+
     /// A piece of a table on one of its two sides.
     #[must_use]
     pub fn chunk(&self, part: Part, side: u8, index: usize) -> String {

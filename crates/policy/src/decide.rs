@@ -142,13 +142,15 @@ pub enum RuleId<'t> {
     Geo(&'t str),
     /// The check that nobody answered.
     Check(Check),
+    /// The limit of this name.
+    Limit(&'t str),
 }
 
 impl fmt::Display for RuleId<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Prefix(prefix) => prefix.fmt(f),
-            Self::Geo(name) => f.write_str(name),
+            Self::Geo(name) | Self::Limit(name) => f.write_str(name),
             Self::Check(check) => f.write_str(check.name()),
         }
     }
@@ -183,6 +185,9 @@ pub enum Reason {
     NoBackend,
     /// The rule that matches names a geo rule that there is not.
     NoGeoRule,
+    /// Too many requests came in too short a time. [`decide`] does not say this: it
+    /// knows of no other request.
+    RateLimited,
     /// A check could not be answered, and the operator wants that denied.
     CheckUnavailable,
     /// The gate cannot decide: it has no configuration, or Envoy does not show
@@ -192,12 +197,13 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, for metrics that are defined at the start.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::IpBanned,
         Self::GeoDenied,
         Self::NoRoute,
         Self::NoBackend,
         Self::NoGeoRule,
+        Self::RateLimited,
         Self::CheckUnavailable,
         Self::NotReady,
     ];
@@ -211,6 +217,7 @@ impl Reason {
             Self::NoRoute => "no_route",
             Self::NoBackend => "no_backend",
             Self::NoGeoRule => "no_geo_rule",
+            Self::RateLimited => "rate_limited",
             Self::CheckUnavailable => "check_unavailable",
             Self::NotReady => "not_ready",
         }
@@ -223,6 +230,7 @@ impl Reason {
             Self::IpBanned | Self::GeoDenied => 403,
             Self::NoRoute => 404,
             Self::NoBackend | Self::NoGeoRule => 500,
+            Self::RateLimited => 429,
             Self::CheckUnavailable | Self::NotReady => 503,
         }
     }
@@ -237,6 +245,7 @@ impl Reason {
             Self::NoRoute => "No route matches this request",
             Self::NoBackend => "The route that matches has no backend",
             Self::NoGeoRule => "The route that matches names a rule that does not exist",
+            Self::RateLimited => "Too many requests",
             Self::CheckUnavailable => "A check of this request could not be made",
             Self::NotReady => "The gate cannot decide yet",
         }

@@ -284,7 +284,7 @@ proptest! {
         let short = denial.map(|denial| {
             let rule = match denial.rule {
                 Some(RuleId::Geo(name)) => Some(name),
-                Some(RuleId::Prefix(_) | RuleId::Check(_)) | None => None,
+                Some(RuleId::Prefix(_) | RuleId::Check(_) | RuleId::Limit(_)) | None => None,
             };
             (denial.status, denial.reason, rule)
         });
