@@ -16,6 +16,7 @@ mod gateways;
 mod geo_rules;
 mod health;
 mod ip_monitor;
+mod limits;
 mod named;
 pub(crate) mod params;
 mod recording;
@@ -128,6 +129,7 @@ pub fn people(context: Context) -> Router {
         .merge(named::paths::<routes::Routes>())
         .merge(named::paths::<geo_rules::Rules>())
         .merge(named::paths::<backends::Backends>())
+        .merge(named::paths::<limits::Limits>())
         .route("/api/admin/geo-countries", get(countries::table))
         .route("/api/admin/geo-countries/{ip}", get(countries::one))
         .route("/api/admin/optimization/flags", get(flags::get).put(flags::put))
@@ -137,6 +139,7 @@ pub fn people(context: Context) -> Router {
         .route("/api/admin/optimization/cache/routes/refresh", post(refresh::refresh))
         .route("/api/admin/optimization/cache/ip/refresh", post(refresh::refresh))
         .route("/api/admin/optimization/cache/geo/refresh", post(refresh::refresh))
+        .route("/api/admin/optimization/cache/limits/refresh", post(refresh::refresh))
         .route("/api/admin/optimization/warmup", post(refresh::warmup))
         .route("/api/admin/optimization/health", get(health::detailed))
         .route("/api/admin/explain", get(explain::explain))

@@ -53,6 +53,8 @@ pub enum Code {
     BackendNotFound,
     /// Routes need this backend.
     BackendInUse,
+    /// No limit of this name.
+    LimitNotFound,
     /// The table is needed by nobody any more: sync again.
     BlobGone,
     /// Another program holds the database's write lock.
@@ -69,7 +71,7 @@ pub enum Code {
 
 impl Code {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::EmptyBody,
         Self::InvalidJson,
         Self::InvalidYaml,
@@ -85,6 +87,7 @@ impl Code {
         Self::RouteNotFound,
         Self::GeoRuleNotFound,
         Self::BackendNotFound,
+        Self::LimitNotFound,
         Self::MethodNotAllowed,
         Self::BodyTimeout,
         Self::BackendInUse,
@@ -124,6 +127,7 @@ impl Code {
             Self::GeoRuleNotFound => "geo_rule_not_found",
             Self::BackendNotFound => "backend_not_found",
             Self::BackendInUse => "backend_in_use",
+            Self::LimitNotFound => "limit_not_found",
             Self::BlobGone => "blob_gone",
             Self::StoreBusy => "store_busy",
             Self::StoreUnreadable => "store_unreadable",
@@ -151,7 +155,8 @@ impl Code {
             | Self::NotBanned
             | Self::RouteNotFound
             | Self::GeoRuleNotFound
-            | Self::BackendNotFound => StatusCode::NOT_FOUND,
+            | Self::BackendNotFound
+            | Self::LimitNotFound => StatusCode::NOT_FOUND,
             Self::BackendInUse => StatusCode::CONFLICT,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -191,6 +196,7 @@ impl Code {
             Self::GeoRuleNotFound => "There is no geo rule of this name",
             Self::BackendNotFound => "There is no backend of this name",
             Self::BackendInUse => "Routes need this backend",
+            Self::LimitNotFound => "There is no limit of this name",
             Self::BlobGone => "This table is gone",
             Self::StoreBusy => "The database is locked by another program",
             Self::StoreUnreadable => "The database cannot be read",

@@ -58,6 +58,7 @@ struct Tables {
     geo: Whole,
     countries: Countries,
     routes: Whole,
+    limits: Whole,
     watched: usize,
 }
 
@@ -144,6 +145,7 @@ pub async fn detailed(State(context): State<Context>, uri: Uri) -> Answer<Json<H
     let mut notes = Vec::new();
     rollout::geo(&world, context.country_headers.seen(), &mut reasons, &mut notes);
     let unknown_backends = references::backends(&world, &context.clusters, &mut reasons);
+    references::routes(&world, &mut reasons);
     // What cannot be read is said by the reasons above.
     if rollout::is_any_in_shadow(&world.flags)
         && let Ok(checks) = context.store.checks().await
@@ -232,6 +234,7 @@ fn tables(world: &World) -> Tables {
             digest: figures.countries.to_string(),
         },
         routes: Whole { entries: figures.routes_entries, digest: figures.routes.to_string() },
+        limits: Whole { entries: figures.limits_entries, digest: figures.limits.to_string() },
         watched: world.count(Status::Watched),
     }
 }

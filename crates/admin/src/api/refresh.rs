@@ -28,7 +28,7 @@ pub struct Refreshed {
     /// The number of the refresh; each is higher than those before.
     refresh: u64,
     /// Which tables were loaded anew: always all of them.
-    refreshed: [&'static str; 6],
+    refreshed: [&'static str; 7],
     #[serde(flatten)]
     reached: Reached,
 }
@@ -55,7 +55,7 @@ struct Reached {
 }
 
 /// All tables, in the order of [`Tables`].
-const ALL: [&str; 6] = ["flags", "routes", "bans", "allow", "geo", "countries"];
+const ALL: [&str; 7] = ["flags", "routes", "bans", "allow", "geo", "countries", "limits"];
 
 /// What every gateway holds that is up to date.
 #[derive(Serialize, Debug)]
@@ -66,6 +66,7 @@ struct Tables {
     allow: Table,
     geo: Table,
     countries: Table,
+    limits: Table,
 }
 
 #[derive(Serialize, Debug)]
@@ -84,6 +85,7 @@ impl From<&Figures> for Tables {
             allow: whole(figures.allow_entries, figures.allow.to_string()),
             geo: whole(figures.geo_entries, figures.geo.to_string()),
             countries: whole(figures.countries_v4 + figures.countries_v6, figures.countries.to_string()),
+            limits: whole(figures.limits_entries, figures.limits.to_string()),
         }
     }
 }

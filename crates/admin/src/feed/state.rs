@@ -93,6 +93,8 @@ impl State {
             countries: self.countries.blob.hash,
             routes_entries: self.world.routes.in_force.len(),
             routes: self.routes.blob.hash,
+            limits_entries: self.world.limits.in_force.len(),
+            limits: self.limits.blob.hash,
         };
         if self.world.tables != figures {
             Arc::make_mut(&mut self.world).tables = figures;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tidegate_policy::address::Prefix;
 use tidegate_policy::author;
 use tidegate_policy::geo::GeoRule;
-use tidegate_policy::limit::Limits;
+use tidegate_policy::limit::Limit;
 use tidegate_policy::route::Target;
 use tidegate_policy::table::AddressTable;
 use tidegate_policy::wire::WireError;
@@ -19,7 +19,7 @@ use super::load::Loaded;
 use super::log::{Log, Moment};
 use super::state::{State, Whole};
 use super::world::{Touched, World};
-use crate::store::{ChangedRows, Kind as DocumentKind, PerKind, Snapshot, StoreError, Table};
+use crate::store::{ChangedRows, Kind as DocumentKind, PerKind, Snapshot, StoreError};
 
 /// A change of more rows is worked on outside the async threads.
 const FEW: usize = 500;
@@ -50,15 +50,14 @@ impl Step {
             (WholeTable::Countries, rows.countries.is_some()),
             // What references of routes mean.
             (WholeTable::Routes, !rows.documents.routes.is_empty() || !rows.documents.backends.is_empty()),
+            (WholeTable::Limits, !rows.documents.limits.is_empty()),
         ];
         world.apply_flags(rows.flags);
         let PerKind { routes, geo_rules, backends, limits } = rows.documents;
         world.apply_documents::<author::Route>(routes);
         world.apply_documents::<GeoRule>(geo_rules);
         world.apply_documents::<Target>(backends);
-        for (name, row) in limits {
-            world.note_row(Table::Documents(DocumentKind::Limit), &name, row.as_ref());
-        }
+        world.apply_documents::<Limit>(limits);
         if let Some(countries) = rows.countries {
             world.apply_countries(countries);
         }
@@ -88,10 +87,7 @@ impl World {
         self.replace_documents::<author::Route>(routes);
         self.replace_documents::<GeoRule>(geo_rules);
         self.replace_documents::<Target>(backends);
-        self.forget_rows(Table::Documents(DocumentKind::Limit));
-        for row in limits {
-            self.note_row(Table::Documents(DocumentKind::Limit), &row.name, Some(&row));
-        }
+        self.replace_documents::<Limit>(limits);
         self.apply_countries(snapshot.countries);
         Loaded::read(snapshot.ips).replace_all(self)
     }
@@ -105,7 +101,7 @@ impl World {
             WholeTable::Geo => self.lay_out_geo_rules(),
             WholeTable::Countries => return Ok(self.whole_countries()),
             WholeTable::Routes => self.compile_routes(),
-            WholeTable::Limits => Limits::default().to_bytes()?,
+            WholeTable::Limits => self.lay_out_limits(),
         };
         named(bytes).map(|(blob, bytes)| Whole { blob, bytes })
     }

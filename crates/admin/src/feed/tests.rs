@@ -4,6 +4,7 @@ mod backends;
 mod behaviour;
 mod direct;
 mod gateway;
+mod limits;
 mod memory;
 mod property;
 mod sqlite;

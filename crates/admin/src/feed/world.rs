@@ -13,6 +13,7 @@ use tidegate_policy::author;
 use tidegate_policy::digest::{BlobHash, SetDigest};
 use tidegate_policy::flags::Flags;
 use tidegate_policy::geo::GeoRule;
+use tidegate_policy::limit::Limit;
 use tidegate_policy::route::Target;
 use tidegate_policy::table::{Entry, entry_bytes};
 use tidegate_policy::wire::sync::{BlobRef, EntryState, Version};
@@ -36,6 +37,8 @@ pub struct World {
     pub geo_rules: Documents<GeoRule>,
     /// What references of routes can mean besides clusters of Envoy's.
     pub backends: Documents<Target>,
+    /// The limits.
+    pub limits: Documents<Limit>,
     /// The country table that is in force, if one was imported.
     pub countries: Option<Arc<CountriesInfo>>,
     /// What gateways are told of each table.
@@ -79,6 +82,10 @@ pub struct Figures {
     pub routes_entries: usize,
     /// Name of the route table.
     pub routes: BlobHash,
+    /// Limits in force.
+    pub limits_entries: usize,
+    /// Name of the limits.
+    pub limits: BlobHash,
 }
 
 /// A row that could not be understood, or has no effect for another reason.
@@ -129,6 +136,7 @@ impl World {
             routes: Documents::default(),
             geo_rules: Documents::default(),
             backends: Documents::default(),
+            limits: Documents::default(),
             countries: None,
             tables: Figures {
                 flags: none,
@@ -144,6 +152,8 @@ impl World {
                 countries: none,
                 routes_entries: 0,
                 routes: none,
+                limits_entries: 0,
+                limits: none,
             },
             entries: OrdMap::new(),
             bans: SetDigest::default(),

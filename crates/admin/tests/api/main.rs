@@ -12,6 +12,7 @@ mod explain;
 mod flags;
 mod gateways;
 mod geo;
+mod limits;
 mod refresh;
 mod route_files;
 mod routes;

@@ -12,7 +12,7 @@ use crate::running::{Running, until};
 const REFRESH: &str = "/api/admin/optimization/cache/refresh";
 const WARMUP: &str = "/api/admin/optimization/warmup";
 /// The tables that gateways get.
-const ALL: [&str; 6] = ["flags", "routes", "bans", "allow", "geo", "countries"];
+const ALL: [&str; 7] = ["flags", "routes", "bans", "allow", "geo", "countries", "limits"];
 const SYNC: &str = "/api/data-plane/v1/sync";
 
 /// A gateway that takes every answer for carried out, and says so if it `acks`,
@@ -146,9 +146,9 @@ async fn what_is_asked_wrongly_is_refused() {
         let stranger = axum::http::Request::post(running.people(path)).body(Body::empty()).unwrap();
         running.send(stranger).await.problem(401, "unauthorized");
     }
-    // A table that there is not yet.
-    let limits = running.post("/api/admin/optimization/cache/limits/refresh", Body::empty()).await;
-    limits.problem(404, "not_found");
+    // Backends are no table of the gateways': the routes' has them.
+    let backends = running.post("/api/admin/optimization/cache/backends/refresh", Body::empty()).await;
+    backends.problem(404, "not_found");
     let health = running.get("/api/admin/optimization/health").await.ok();
     assert_eq!(health["status"], "ok");
     assert_eq!(running.post(REFRESH, Body::empty()).await.ok()["refresh"], 1, "nothing of it was ordered");

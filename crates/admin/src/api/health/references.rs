@@ -9,6 +9,8 @@ use crate::feed::{UnknownBackend, World};
 
 /// References that are shown; all are counted.
 const SHOWN: usize = 100;
+/// Limits that name a route that there is not, of which are told by name.
+const SHOWN_ROUTES: usize = 5;
 
 /// A reference of a route that nobody answers.
 #[derive(Serialize, Debug)]
@@ -35,4 +37,20 @@ pub fn backends(world: &World, clusters: &BTreeSet<String>, reasons: &mut Vec<Re
         reasons.push(Reason { code: "unknown_backend", detail });
     }
     unknown.into_iter().take(SHOWN).map(Unknown::from).collect()
+}
+
+/// Routes that limits name and that there are not.
+pub fn routes(world: &World, reasons: &mut Vec<Reason>) {
+    let missing = world.missing_routes();
+    if missing.is_empty() {
+        return;
+    }
+    let named = missing.iter().take(SHOWN_ROUTES);
+    let named: Vec<_> = named.map(|one| format!("`{}` names `{}`", one.limit, one.route)).collect();
+    let detail = format!(
+        "{} times a limit names a route that is not there, for which it holds for no request: {}",
+        missing.len(),
+        named.join(", ")
+    );
+    reasons.push(Reason { code: "limit_route_missing", detail });
 }

@@ -11,6 +11,7 @@ use tidegate_policy::bans::{self, BanTable, Fold};
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::flags::Flags;
 use tidegate_policy::geo::{CountryTable, GeoRules};
+use tidegate_policy::limit::Limits;
 use tidegate_policy::table::AddressTable;
 use tidegate_policy::wire::sync::{
     BansUpdate, BlobRef, EntryState, Gateway, Held, OverlayUpdate, SyncAnswer, Version, WholeTable,
@@ -138,6 +139,10 @@ impl SimGateway {
 
     pub fn geo(&self) -> GeoRules {
         GeoRules::from_bytes(&self.whole[&WholeTable::Geo].1).unwrap()
+    }
+
+    pub fn limits(&self) -> Limits {
+        Limits::from_bytes(&self.whole[&WholeTable::Limits].1).unwrap()
     }
 
     pub fn countries(&self) -> CountryTable {

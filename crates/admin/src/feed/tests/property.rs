@@ -13,6 +13,7 @@ use tidegate_policy::decide::Tables;
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::flags::{Flag, Flags, State};
 use tidegate_policy::geo::{CountryTable, GeoRule, GeoRules};
+use tidegate_policy::limit::{Limit, Limits};
 use tidegate_policy::wire::sync::WholeTable;
 
 use super::gateway::{self, SimGateway, present};
@@ -93,6 +94,8 @@ enum Op {
     Delete(usize),
     PutRoute(usize, bool),
     DeleteRoute(usize),
+    /// `None`: removed, 0: nobody can read it.
+    SetLimit(Option<u8>),
     /// What the routes' references mean; `None`: removed, 0: nobody can read it.
     SetBackend(Option<u8>),
     Poll(usize),
@@ -119,6 +122,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         3 => (0..3usize, any::<bool>()).prop_map(|(name, good)| Op::PutRoute(name, good)),
         2 => (0..3usize).prop_map(Op::DeleteRoute),
         2 => proptest::option::weighted(0.8, 0..3u8).prop_map(Op::SetBackend),
+        2 => proptest::option::weighted(0.8, 0..3u8).prop_map(Op::SetLimit),
         6 => (0..FLAG_NAMES.len(), 0..FLAGS.len()).prop_map(|(name, value)| Op::PutFlag(name, value)),
         1 => (0..FLAG_NAMES.len()).prop_map(Op::DeleteFlag),
         4 => (0..3usize, 0..GEO.len()).prop_map(|(name, rule)| Op::PutGeoRule(name, rule)),
@@ -152,6 +156,8 @@ struct Run {
     routes: BTreeMap<String, author::Route>,
     /// The same of backends.
     backends: author::Backends,
+    /// The same of the only limit.
+    limit: Option<Limit>,
     /// Something changed that only a comparison finds.
     unseen: bool,
 }
@@ -164,7 +170,18 @@ impl Run {
         let countries = CountryTable::empty().as_bytes().to_vec();
         let (remembered, geo) = (Rows::default(), BTreeMap::new());
         let (routes, backends) = (BTreeMap::new(), author::Backends::new());
-        Self { store, feed, gateways, remembered, countries, geo, routes, backends, unseen: false }
+        Self {
+            store,
+            feed,
+            gateways,
+            remembered,
+            countries,
+            geo,
+            routes,
+            backends,
+            limit: None,
+            unseen: false,
+        }
     }
 
     async fn step(&mut self, op: Op) {
@@ -199,6 +216,17 @@ impl Run {
                 self.settle().await;
                 self.note_kept();
             }
+            Op::SetLimit(rate) => {
+                match rate {
+                    None => self.store.delete_document(Kind::Limit, "l"),
+                    Some(rate) => {
+                        let document = format!(r#"{{"key":"ip","rate":{rate},"per":"day"}}"#);
+                        self.store.put_document(Kind::Limit, "l", document)
+                    }
+                };
+                self.settle().await;
+                self.note_kept();
+            }
             Op::Poll(gateway) => drop(self.gateways[gateway].poll(&self.feed).await),
             Op::LostPoll(gateway) => drop(self.gateways[gateway].ask(&self.feed, Duration::ZERO).await),
             Op::NewGateway(gateway) => self.gateways[gateway] = SimGateway::new(&format!("g{gateway}")),
@@ -209,6 +237,7 @@ impl Run {
                 self.geo.clear();
                 self.routes.clear();
                 self.backends.clear();
+                self.limit = None;
                 self.note_kept();
             }
             Op::PutFlag(name, value) => drop(self.store.put_flag(FLAG_NAMES[name].0, FLAGS[value].0)),
@@ -276,6 +305,13 @@ impl Run {
             let backend = author::read_backend(&row.name, &document).unwrap();
             self.backends.insert(row.name.clone(), backend);
         }
+        match rows.documents.limits.get("l") {
+            None => self.limit = None,
+            Some(row) => {
+                let document = serde_json::from_str(&row.document).unwrap();
+                self.limit = author::read_limit("l", &document).ok().or(self.limit.take());
+            }
+        }
         match &rows.countries {
             None => self.countries = CountryTable::empty().as_bytes().to_vec(),
             Some(row) if row.table != [0; 40] => self.countries.clone_from(&row.table),
@@ -288,7 +324,7 @@ impl Run {
         assert_eq!(gateway::banned(&tables.bans), self.naive("banned"));
         assert_eq!(present(tables.allow.iter()), self.naive("allowed"));
         assert_eq!(tables.flags, self.flags());
-        assert_eq!(*tables.geo, self.geo());
+        assert_eq!((&*tables.geo, &*tables.limits), (&self.geo(), &Limits::new(self.limit.clone())));
         assert!(tables.countries.as_bytes() == self.countries);
         assert_eq!((tables.routes.len(), tables.version.seq), (self.routes.len(), self.store.rows().seq));
     }
@@ -320,6 +356,7 @@ impl Run {
             assert_eq!(gateway.allowed(), allowed);
             assert_eq!(gateway.whole[&WholeTable::Routes].0, routes);
             assert_eq!((gateway.flags(), gateway.geo()), (flags, geo.clone()));
+            assert_eq!(gateway.limits(), Limits::new(self.limit.clone()));
             assert!(gateway.countries().as_bytes() == self.countries);
         }
         let world = self.feed.world();
@@ -352,6 +389,7 @@ impl Run {
         rows.ips.values().filter(bad_ip).count()
             + rows.documents.routes.values().filter(|row| row.document == "{").count()
             + rows.documents.backends.values().filter(|row| row.document == "{").count()
+            + rows.documents.limits.values().filter(|row| row.document.contains(r#""rate":0"#)).count()
             + rows.flags.values().filter(bad_flag).count()
             + rows.documents.geo_rules.values().filter(|row| GEO.contains(&(&*row.document, false))).count()
             + rows.countries.iter().filter(|row| row.table == [0; 40]).count()
