@@ -109,6 +109,12 @@ impl Options {
         }
     }
 
+    /// Names that routes can give for clusters of Envoy's.
+    pub(crate) fn clusters(&self) -> impl Iterator<Item = &str> {
+        let demo = self.demo_is_ours().then_some("demo");
+        self.backends.iter().map(|backend| backend.name.as_str()).chain(demo)
+    }
+
     pub(crate) fn demo_is_ours(&self) -> bool {
         !self.backends.iter().any(|backend| backend.name == "demo")
     }

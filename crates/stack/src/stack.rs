@@ -119,6 +119,9 @@ impl Stack {
         command.arg("serve").arg("--db").arg(self.db());
         command.arg("--listen").arg(self.people().to_string());
         command.arg("--gateway-listen").arg(local(self.ports.gateways).to_string());
+        for name in self.options.clusters() {
+            command.arg("--cluster").arg(name);
+        }
         let mut process = Process::start("admin", command, &self.log("admin"))?;
         let people = self.people();
         wait::until("the admin service is healthy", START_LIMIT, || {
