@@ -1,11 +1,14 @@
 //! `/api/admin/routes`: HTTPRoutes, read and written whole.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
-use tidegate_policy::author;
+use tidegate_policy::author::{self, Referent};
+use tidegate_policy::route::Backend;
 
 use super::Context;
 use super::named::Resource;
-use crate::feed::{Documents, RouteInfo, World};
+use crate::feed::{Documents, MissingGeoRule, RouteInfo, World};
 use crate::problem::{Answer, Code, Problem};
 use crate::store::Kind;
 
@@ -36,15 +39,24 @@ impl Resource for Routes {
         serde_json::from_str(&info.document).unwrap_or_default()
     }
 
-    fn written(context: &Context, world: &World, name: &str, _: &author::Route) -> Vec<String> {
-        let unknown = world.unknown_backends(&context.clusters).into_iter();
-        let unknown = unknown.filter(|unknown| *unknown.route == *name);
-        let unknown = unknown.map(|unknown| unknown.to_string());
+    fn written(context: &Context, world: &World, name: &str, route: &author::Route) -> Vec<String> {
+        let mut warnings = author::warnings(route);
         let missing = world.missing_geo_rules().into_iter().filter(|missing| *missing.route == *name);
-        let say = |rule| {
+        warnings.extend(missing.map(|MissingGeoRule { rule, .. }| {
             format!("there is no geo rule `{rule}`: requests that need it get 500 no_geo_rule until there is")
-        };
-        missing.map(|missing| say(missing.rule)).chain(unknown).collect()
+        }));
+        let unknown: BTreeSet<&str> = world
+            .unknown_backends_of(route, &context.clusters)
+            .filter_map(|to| match to {
+                Referent::Service(Backend { name, .. }) | Referent::Api(name) => Some(name.as_str()),
+                // Said above.
+                Referent::Foreign(_) => None,
+            })
+            .collect();
+        warnings.extend(unknown.into_iter().map(|name| {
+            format!("there is no backend `{name}`: requests that go there get 500, and copies go nowhere")
+        }));
+        warnings
     }
 }
 

@@ -2,7 +2,6 @@
 //! routes mean, and stand in the route table.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -27,13 +26,11 @@ pub struct UnknownBackend {
     pub backend: String,
 }
 
-impl fmt::Display for UnknownBackend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { route, backend } = self;
-        write!(
-            f,
-            "the route `{route}` names `{backend}`, which nobody knows: requests that go there get 500, and copies go nowhere"
-        )
+/// What a reference calls it.
+fn called(to: &Referent) -> &str {
+    match to {
+        Referent::Service(backend) => &backend.name,
+        Referent::Api(name) | Referent::Foreign(name) => name,
     }
 }
 
@@ -61,25 +58,26 @@ impl World {
     /// Envoy knows besides; empty: nobody said which.
     #[must_use]
     pub fn unknown_backends(&self, clusters: &BTreeSet<String>) -> BTreeSet<UnknownBackend> {
-        let of_route = |info: &Arc<Info<author::Route>>| {
-            let unknown = |backend| UnknownBackend { route: info.name.clone(), backend };
-            self.unknown_backends_of(&info.says, clusters).into_iter().map(unknown).collect::<Vec<_>>()
-        };
-        self.routes.in_force.values().flat_map(of_route).collect()
+        let routes = self.routes.in_force.values();
+        let unknown = routes.flat_map(|info| {
+            let unknown = self.unknown_backends_of(&info.says, clusters);
+            unknown.map(|to| UnknownBackend { route: info.name.clone(), backend: called(to).to_owned() })
+        });
+        unknown.collect()
     }
 
-    fn unknown_backends_of(&self, route: &author::Route, clusters: &BTreeSet<String>) -> Vec<String> {
+    /// The same of one route.
+    pub fn unknown_backends_of<'r>(
+        &self,
+        route: &'r author::Route,
+        clusters: &BTreeSet<String>,
+    ) -> impl Iterator<Item = &'r Referent> {
         let is_cluster = |name: &str| clusters.is_empty() || clusters.contains(name);
-        let is_known = |to: &Referent| {
-            let of_api =
-                route.backend_of_api(to).is_some_and(|name| self.backends.in_force.contains_key(name));
-            of_api || matches!(to, Referent::Service(backend) if is_cluster(&backend.name))
-        };
-        let name = |to: &Referent| match to {
-            Referent::Service(backend) => backend.name.clone(),
-            Referent::Api(name) | Referent::Foreign(name) => name.clone(),
-        };
-        route.references().filter(|to| !is_known(to)).map(name).collect()
+        route.references().filter(move |to| {
+            let name = route.backend_of_api(to);
+            let of_api = name.is_some_and(|name| self.backends.in_force.contains_key(name));
+            !of_api && !matches!(to, Referent::Service(backend) if is_cluster(&backend.name))
+        })
     }
 
     /// Routes whose requests have nobody else to go to than the backend of this name.

@@ -124,6 +124,16 @@ async fn what_is_wrong_with_a_route_is_named_and_nothing_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_route_that_is_likely_not_meant_so_is_warned_of() {
+    let running = Running::start().await;
+    let redirect = json!({"type": "RequestRedirect", "requestRedirect": {"statusCode": 301}});
+    let document = json!({"spec": {"rules": [{"filters": [redirect]}]}});
+    let written = put(&running, "circle", &document).await.ok();
+    let warnings = written["warnings"].as_array().unwrap();
+    assert!(warnings.len() == 1 && warnings[0].as_str().unwrap().contains("in circles"), "{written}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_list_has_pages() {
     let running = Running::start().await;
     for i in 0..5 {
