@@ -86,11 +86,12 @@ impl Explanation {
         let decide = |dice| outcome(asked, &Facts { dice, ..facts }, ip, geo, now);
         let found = now.tables.routes.find(&facts);
         let matches = Matches::new(&now.world, &facts, found.as_ref());
-        let backends =
-            matches.shares(&now.world).map(|(weight, dice)| Share { weight, outcome: decide(dice) });
-        let backends = backends.collect();
+        let share = |(weight, dice)| Share { weight, outcome: decide(dice) };
+        let backends: Vec<_> = matches.shares(&now.world).map(share).collect();
         let decision = decide(0);
-        let limits = checks::limits(&now.tables, &facts, decision.route(), ip);
+        let passes = decision.passes() || backends.iter().any(|share| share.outcome.passes());
+        let route = found.as_ref().map(|found| found.route);
+        let limits = if passes { checks::limits(&now.tables, &facts, route, ip) } else { Vec::new() };
         Self {
             version: now.tables.version.to_string(),
             checks: Checks {

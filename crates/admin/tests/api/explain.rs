@@ -182,6 +182,47 @@ async fn what_the_filters_do_is_told_for_each_backend() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn limits_are_told_of_where_they_count_and_backends_with_their_addresses() {
+    let running = Running::start().await;
+    let backend = json!({"address": "192.0.2.1:8443", "tls": {"sni": "b.example"}, "allow_private": true});
+    running.put("/api/admin/backends/b", backend.to_string()).await.ok();
+    put_route(
+        &running,
+        "r",
+        json!([{"matches": [path("PathPrefix", "/a")], "backendRefs": [{"name": "b"}]}]),
+    )
+    .await;
+    for (name, limit) in [
+        ("all", json!({"key": "global", "rate": 5, "per": "10s", "shadow": true})),
+        ("by-tenant", json!({"key": "header:x-tenant", "match": {"route": "r"}, "rate": 1, "per": "second"})),
+        ("elsewhere", json!({"key": "ip", "match": {"cidr": "10.0.0.0/8"}, "rate": 1, "per": "second"})),
+    ] {
+        running.put(&format!("/api/admin/limits/{name}"), limit.to_string()).await.ok();
+    }
+    let names = async |params: &[(&str, &str)]| {
+        let said = explain(&running, params).await;
+        let limits = said["checks"]["limits"].as_array().unwrap().clone();
+        (limits.iter().map(|limit| limit["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>(), said)
+    };
+    let asked = [("path", "/a"), ("ip", "192.0.2.7"), ("header", "X-Tenant: t")];
+    let (limits, said) = names(&asked).await;
+    assert_eq!(limits, ["all", "by-tenant"]);
+    assert_eq!(
+        said["checks"]["limits"][0],
+        json!({"name": "all", "key": "global", "rate": 5, "per_s": 10, "burst": 5, "shadow": true})
+    );
+    assert_eq!(
+        said["decision"]["backend"],
+        json!({"name": "b", "namespace": null, "port": null, "address": "192.0.2.1:8443", "tls": true})
+    );
+    assert_eq!(names(&asked[..2]).await.0, ["all", "by-tenant"], "by the address in the header's place");
+    assert_eq!(names(&asked[..1]).await.0, ["all"], "by neither");
+    assert_eq!(names(&[("path", "/b"), asked[1]]).await.0, [""; 0], "what no route takes is not counted");
+    running.sql("INSERT INTO ip_monitor (ip, status) VALUES ('192.0.2.7', 'allowed')");
+    assert_eq!(names(&asked).await.0, [""; 0], "exempt");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_parameter_that_no_request_could_have_is_named() {
     let running = Running::start().await;
     for (query, parameter, code) in [

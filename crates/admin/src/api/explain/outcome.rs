@@ -110,9 +110,9 @@ impl Outcome {
         outcome
     }
 
-    /// Name of the route that the request takes.
-    pub fn route(&self) -> Option<&str> {
-        self.route.as_deref()
+    /// Whether the request passes the checks: only such ones count under limits.
+    pub fn passes(&self) -> bool {
+        self.verdict != "deny"
     }
 
     fn carry_out(&mut self, found: &RouteMatch<'_>, facts: &Facts<'_>, arrival: &Arrival<'_>) {
