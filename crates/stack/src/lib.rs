@@ -22,6 +22,7 @@ pub mod sql;
 mod stack;
 pub mod stats;
 mod tokens;
+pub mod verbatim;
 pub mod wait;
 
 pub use options::{Demo, FlagsAtStart, NamedBackend, Options};

@@ -151,6 +151,16 @@ impl Stack {
         self.applied(Method::PUT, &format!("/api/admin/routes/{name}"), Some(&route))
     }
 
+    /// Makes or replaces a route with a `spec` of one's own, and waits until every
+    /// gateway goes by it.
+    ///
+    /// # Errors
+    /// Refused, or not applied in time.
+    pub fn put_spec(&self, name: &str, spec: &Value) -> Result<()> {
+        let route = json!({ "metadata": { "name": name }, "spec": spec });
+        self.applied(Method::PUT, &format!("/api/admin/routes/{name}"), Some(&route))
+    }
+
     /// Removes a route, and waits until every gateway knows.
     ///
     /// # Errors
@@ -300,6 +310,22 @@ impl Stack {
             Ok((settled && now.pending == 0).then_some(now))
         })
         .with_context(|| last)
+    }
+
+    /// Runs `check` with the caches and then directly, each time on a connection to
+    /// every worker, with words for where it is. The caches are on afterwards.
+    ///
+    /// # Errors
+    /// The flags could not be set, a worker not be reached, or what `check` finds.
+    pub fn everywhere(&self, mut check: impl FnMut(&mut Connection, &str) -> Result<()>) -> Result<()> {
+        for (on, how) in [(true, "caches"), (false, "directly")] {
+            self.all_flags(on)?;
+            for (worker, connection) in self.connection_per_worker()?.iter_mut().enumerate() {
+                let at = format!("worker {worker}, {how}");
+                check(connection, &at).with_context(|| at.clone())?;
+            }
+        }
+        self.all_flags(true)
     }
 
     /// One kept connection to each worker, by Envoy's own count of connections.
