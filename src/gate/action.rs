@@ -17,6 +17,10 @@ use crate::metrics::Count;
 /// streams that end or take too long before there is an answer.
 const RETRY_ON: &str = "connect-failure,refused-stream,reset,retriable-status-codes";
 
+/// What answers other than to preflight requests say of CORS.
+const SIMPLE_CORS: [&str; 3] =
+    ["access-control-allow-origin", "access-control-allow-credentials", "access-control-expose-headers"];
+
 /// What became of a request that may pass.
 pub enum Carried {
     /// It goes to its backend.
@@ -31,7 +35,8 @@ pub enum Carried {
 #[derive(Default)]
 pub struct After {
     edits: Vec<Arc<Action>>,
-    cors: CorsHeaders,
+    /// What the route says of CORS, if it says anything: then the backend does not.
+    cors: Option<CorsHeaders>,
     /// The answer depends on the page that asks, if only by what is left out.
     varies: bool,
     /// Where the client stands with the limits that tell it.
@@ -49,17 +54,18 @@ pub fn carry_out<H: Host>(
     dice: u32,
 ) -> Result<(Carried, Option<Box<After>>), Reason> {
     let after = After::of(found, request);
+    // Before a redirect: browsers do not follow one here.
+    if let Some(headers) = preflight(found, request) {
+        answered(gate, reply::preflight(&gate.vm.host, &headers))?;
+        // All is said already; only the edits are left.
+        let edits = after.map(|after| Box::new(After { cors: None, varies: false, ..*after }));
+        return Ok((Carried::Preflight, edits));
+    }
     if let Some(redirect) = found.redirect() {
         let (https, host, target) = request.arrival();
         let location = redirect.location(&Arrival { https, host, port: gate.listener_port(), target });
         answered(gate, reply::redirect(&gate.vm.host, redirect.status, &location))?;
         return Ok((Carried::Redirected, after));
-    }
-    if let Some(headers) = preflight(found, request) {
-        answered(gate, reply::preflight(&gate.vm.host, &headers))?;
-        // All is said already; only the edits are left.
-        let edits = after.map(|after| Box::new(After { cors: Vec::new(), varies: false, ..*after }));
-        return Ok((Carried::Preflight, edits));
     }
     upstream::send(gate, found.backend.ok_or(Reason::NoBackend)?)?;
     for action in found.actions() {
@@ -169,11 +175,13 @@ impl After {
             }
             if let Some(cors) = &action.cors {
                 after.varies = cors.varies();
-                let origin = request.origin();
-                after.cors = origin.map(|origin| cors.simple(origin)).unwrap_or_default();
+                // What every page is told is told to nobody in particular as well: a
+                // cache may have it for a page.
+                let origin = request.origin().or((!after.varies).then_some(b""));
+                after.cors = Some(origin.map(|origin| cors.simple(origin)).unwrap_or_default());
             }
         }
-        (after.varies || !after.edits.is_empty()).then(|| Box::new(after))
+        (after.cors.is_some() || !after.edits.is_empty()).then(|| Box::new(after))
     }
 
     /// Does it, in the phase of the response's headers.
@@ -181,9 +189,10 @@ impl After {
     /// # Errors
     /// When the host refuses a change.
     pub fn finish<H: Host>(&self, host: &H) -> Result<(), HostError> {
-        for (name, value) in &self.cors {
-            // What the backend says of itself does not count where its route speaks.
-            host.set_response_header(name, value)?;
+        if let Some(cors) = &self.cors {
+            // Not even to strangers, nor what the route leaves out.
+            SIMPLE_CORS.iter().try_for_each(|name| host.remove_response_header(name))?;
+            cors.iter().try_for_each(|(name, value)| host.set_response_header(name, value))?;
         }
         if self.varies {
             host.add_response_header("vary", b"origin")?;

@@ -214,6 +214,46 @@ fn a_preflight_request_is_answered_for_its_backend() {
 }
 
 #[test]
+fn a_preflight_request_is_answered_and_not_redirected() {
+    let asks = [
+        (":method", &b"OPTIONS"[..]),
+        (":path", b"/"),
+        ("origin", b"null"),
+        ("access-control-request-method", b"PUT"),
+    ];
+    let redirect = Redirect { https: Some(true), hostname: None, path: None, port: None, status: 301 };
+    let host = Fake::default();
+    routed(&host, &asks, found(None, Action { redirect: Some(redirect), ..cors() }));
+    assert_eq!(host.take_done(), [Done::Replied(204, "cors_preflight".to_owned())]);
+}
+
+#[test]
+fn what_a_backend_says_of_cors_does_not_count_where_its_route_speaks() {
+    let upstreams: [(&str, &[u8]); 4] = [
+        (":status", b"200"),
+        ("access-control-allow-origin", b"*"),
+        ("access-control-allow-credentials", b"true"),
+        ("access-control-expose-headers", b"x-secret"),
+    ];
+    let told = |headers: &[(&str, &[u8])], action: Action| {
+        let host = Fake::default();
+        let mut stream = routed(&host, headers, found(Some(backend("shop", None)), action));
+        host.0.response.replace(Some(pairs(&upstreams)));
+        assert_eq!(stream.on_response_headers(true), Flow::Continue);
+        host.0.response.take().unwrap()[1..].to_vec()
+    };
+    let from = |origin: &'static [u8]| [(":method", &b"GET"[..]), (":path", b"/"), ("origin", origin)];
+    let stranger = told(&from(b"https://b.example"), cors());
+    assert_eq!(stranger, pairs(&[("vary", b"origin")]));
+    let open = Cors { origins: vec!["*".to_owned()], ..Cors::default() };
+    let open = || Action { cors: Some(open.clone()), ..Action::default() };
+    let all = pairs(&[("access-control-allow-origin", b"*")]);
+    assert_eq!(told(&from(b"https://b.example"), open()), all);
+    assert_eq!(told(&GET, open()), all, "and what a cache keeps");
+    assert_eq!(told(&GET, Action::default()), pairs(&upstreams[1..]), "without CORS it is the backend's");
+}
+
+#[test]
 fn a_response_is_edited_and_says_who_may_read_it() {
     let host = Fake::default();
     let from = [(":method", &b"GET"[..]), (":path", b"/"), ("origin", b"https://a.example")];
