@@ -4,9 +4,11 @@
 //! configuration in `envoy/envoy.yaml`.
 
 pub mod backend;
+pub mod chance;
 pub mod envoy;
 pub mod faults;
 pub mod global_limit;
+pub mod hasty;
 pub mod http;
 pub mod load;
 pub mod measure;

@@ -139,16 +139,9 @@ impl Stack {
     /// # Errors
     /// Refused, or not applied in time.
     pub fn put_route(&self, name: &str, prefix: &str, cluster: &str) -> Result<()> {
-        let route = json!({
-            "apiVersion": "gateway.networking.k8s.io/v1",
-            "kind": "HTTPRoute",
-            "metadata": { "name": name },
-            "spec": { "rules": [{
-                "matches": [{ "path": { "type": "PathPrefix", "value": prefix } }],
-                "backendRefs": [{ "name": cluster }],
-            }] },
-        });
-        self.applied(Method::PUT, &format!("/api/admin/routes/{name}"), Some(&route))
+        let path = json!({ "type": "PathPrefix", "value": prefix });
+        let rule = json!({ "matches": [{ "path": path }], "backendRefs": [{ "name": cluster }] });
+        self.put_spec(name, &json!({ "rules": [rule] }))
     }
 
     /// Makes or replaces a route with a `spec` of one's own, and waits until every
@@ -167,6 +160,14 @@ impl Stack {
     /// Refused, or not applied in time.
     pub fn delete_route(&self, name: &str) -> Result<()> {
         self.applied(Method::DELETE, &format!("/api/admin/routes/{name}"), None)
+    }
+
+    /// Makes or replaces a backend of the API, and waits until every gateway knows.
+    ///
+    /// # Errors
+    /// Refused, or not applied in time.
+    pub fn put_backend(&self, name: &str, document: &Value) -> Result<()> {
+        self.applied(Method::PUT, &format!("/api/admin/backends/{name}"), Some(document))
     }
 
     /// Merges these flags into those that are set, and waits until every gateway
