@@ -11,7 +11,7 @@ use tidegate_stack::{NamedBackend, Options, Stack};
 
 /// What the backend answers with.
 const ANSWERED: &[u8] = b"X-Gone: 1\r\nx-GONE: 2\r\nX-Set: 1\r\nx-set: 2\r\nX-Add: a\r\nx-bytes: caf\xe9\r\n\
-    X-Kept: 1\r\nX-Kept: 2\r\nset-cookie: a=1\r\nx-rule: old\r\n";
+    X-Kept: 1\r\nX-Kept: 2\r\nset-cookie: a=1\r\nx-rule: old\r\nserver: backend\r\n";
 /// What the client asks with.
 const ASKED: &[u8] = b"X-Gone: 1\r\nx-gone: 2\r\nX-GONE: 3\r\nX-Set: 1\r\nx-SET: 2\r\nX-Add: a\r\n\
     x-bytes: \xff\xfe\x80\r\nX-Kept: 1\r\nx-kept: 2\r\nuser-agent: mine\r\nx-rule: old\r\n";
@@ -70,7 +70,7 @@ fn modifiers(changes: &Value) -> Value {
 fn put_modifiers(stack: &Stack) -> Result<()> {
     let of_rule = json!({
         "remove": ["X-Gone", "x-absent"],
-        "set": lines(&[("x-Set", "new"), ("x-fresh", "caf\u{e9}"), ("x-rule", "rule"), ("x-dropped", "rule")]),
+        "set": lines(&[("x-Set", "new"), ("x-fresh", "caf\u{e9}"), ("x-rule", "rule"), ("x-dropped", "rule"), ("server", "rule")]),
         "add": lines(&[("X-Add", "b,c"), ("x-first", "1"), ("user-agent", "yours"), ("set-cookie", "b=2")]),
     });
     let of_backend = json!({
@@ -253,6 +253,7 @@ fn headers_are_set_added_and_removed_on_the_way_there_and_back_but_for_some() {
             assert_eq!(seen.joined("user-agent").as_deref(), Some("mine,yours"), "{how}");
             assert_modified(&answer, b"caf\xe9", &format!("response, {how}"));
             assert_eq!(answer.values("set-cookie"), [b"a=1", b"b=2"], "cookies are never one line, {how}");
+            assert_eq!(answer.values("server"), [b"rule"], "not Envoy's name, {how}");
             Ok(())
         })
         .unwrap();
