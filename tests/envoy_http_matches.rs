@@ -172,6 +172,8 @@ fn put_precedence(stack: &Stack) -> Result<()> {
     let host = Some("precedence.example");
     let older = json!([
         prefix("older", "/age", json!({})),
+        prefix("prefix kind", "/kind", json!({ "method": "GET", "headers": conditions(&["a", "b"]) })),
+        path("regex kind", "RegularExpression", "/kind/.*"),
         prefix("short", "/long", json!({ "method": "GET", "headers": conditions(&["a", "b"]) })),
         prefix("prefix", "/exact", json!({ "method": "GET", "headers": conditions(&["a", "b"]) })),
         prefix("headers", "/method", json!({ "headers": conditions(&["a", "b", "c"]) })),
@@ -182,6 +184,8 @@ fn put_precedence(stack: &Stack) -> Result<()> {
     put(stack, "z-older", host, older)?;
     let younger = json!([
         prefix("younger", "/age", json!({})),
+        path("template kind", "Template", "/kind/{one}"),
+        path("exact kind", "Exact", "/kind/x"),
         prefix("long", "/long/er", json!({})),
         path("exact", "Exact", "/exact"),
         prefix("method", "/method", json!({ "method": "GET" })),
@@ -204,6 +208,10 @@ fn precedence() -> Vec<Case> {
     };
     vec![
         at("age before name", "/age", "older"),
+        at("an exact path before a template", "/kind/x", "exact kind"),
+        at("a template before a regex", "/kind/y", "template kind"),
+        at("a regex before a prefix", "/kind/y/z", "regex kind"),
+        at("a prefix at last", "/kind", "prefix kind"),
         at("a longer prefix before everything else", "/long/er", "long"),
         at("where it matches", "/long/est", "short"),
         at("an exact path before a prefix", "/exact", "exact"),
