@@ -4,6 +4,7 @@
 
 mod chart;
 mod gate;
+mod limits;
 mod pair;
 mod phases;
 mod scene;
@@ -20,8 +21,11 @@ use crate::up;
 pub enum Bench {
     /// What the gate costs: Envoy's processor time per request without a filter,
     /// with a filter of the proxy-wasm SDK that does nothing, and with ours, all
-    /// cached and recorded. About two minutes.
+    /// cached and recorded, without and with a limit. About three minutes.
     Gate(gate::Args),
+    /// All workers under one limit: requests per second with 1, 2 and 4 of them, and how
+    /// often one finds another quicker. About two minutes.
+    Limits(limits::Args),
     /// The rollout, phase by phase: latency, success, hit ratios and completeness
     /// from all flags off to all on and back, with an admin service made as slow as
     /// the database that the rollout starts from. Under a minute; `--long` for the record.
@@ -35,6 +39,7 @@ pub fn run(bench: &Bench) -> Result<()> {
     up::catch_signals()?;
     match bench {
         Bench::Gate(args) => gate::run(args),
+        Bench::Limits(args) => limits::run(args),
         Bench::Phases(args) => phases::run(args),
         Bench::ProxyVsDirect(args) => pair::run(args),
     }

@@ -55,6 +55,36 @@ pub fn cpu_time(process: &Identity) -> Result<Duration> {
     Ok(sum)
 }
 
+/// Memory of an Envoy, bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Memory {
+    /// What its own code has allocated: of VMs their shared data, and not what they
+    /// have inside.
+    pub allocated: u64,
+    /// What the kernel holds for all of it.
+    pub resident: u64,
+}
+
+impl Memory {
+    /// Asks Envoy and the kernel.
+    ///
+    /// # Errors
+    /// One of them does not answer.
+    pub fn of(envoy_admin: SocketAddr, process: &Identity) -> Result<Self> {
+        let said = http::send(envoy_admin, &Request::get("/memory"))?.json()?;
+        // A 64-bit number is a text in protobuf's JSON.
+        let allocated = said["allocated"].as_str().and_then(|bytes| bytes.parse().ok());
+        let status = format!("/proc/{}/status", process.pid);
+        let text = std::fs::read_to_string(&status).with_context(|| format!("cannot read {status}"))?;
+        let resident = text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        let resident: Option<u64> = resident.and_then(|kib| kib.parse().ok());
+        Ok(Self {
+            allocated: allocated.with_context(|| format!("no allocated in {said}"))?,
+            resident: 1024 * resident.with_context(|| format!("no VmRSS in {status}"))?,
+        })
+    }
+}
+
 /// An Envoy without admin service and backends.
 #[derive(Debug)]
 pub struct Alone {

@@ -7,6 +7,7 @@ pub mod backend;
 pub mod chance;
 pub mod envoy;
 pub mod faults;
+pub mod flood;
 pub mod global_limit;
 pub mod hasty;
 pub mod http;

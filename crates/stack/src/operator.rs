@@ -240,6 +240,22 @@ impl Stack {
         Ok(said)
     }
 
+    /// Makes or replaces a limit, and waits until every gateway enforces it.
+    ///
+    /// # Errors
+    /// Refused, or not applied in time.
+    pub fn put_limit(&self, name: &str, limit: &Value) -> Result<()> {
+        self.applied(Method::PUT, &format!("/api/admin/limits/{name}"), Some(limit))
+    }
+
+    /// Removes a limit, and waits until every gateway knows.
+    ///
+    /// # Errors
+    /// Refused, or not applied in time.
+    pub fn delete_limit(&self, name: &str) -> Result<()> {
+        self.applied(Method::DELETE, &format!("/api/admin/limits/{name}"), None)
+    }
+
     /// A write that must be enforced by every live gateway, of which there is one
     /// (Envoys of this stack that have ended are `lost`).
     fn applied(&self, method: Method, target: &str, body: Option<&Value>) -> Result<()> {

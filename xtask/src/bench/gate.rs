@@ -8,9 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tidegate_stack::envoy::{Alone, Filter, Setup, cpu_time};
+use tidegate_stack::flood::flood;
 use tidegate_stack::measure::Plan;
 use tidegate_stack::process::Identity;
-use tidegate_stack::{FlagsAtStart, Stack, Upstream};
+use tidegate_stack::{FlagsAtStart, Options, Stack, Upstream};
 
 use super::table::Table;
 use super::{go_on, scene, shuffle, spread};
@@ -68,9 +69,12 @@ pub fn run(args: &Args) -> Result<()> {
     options.upstream = if args.upstream { Upstream::Chosen } else { Upstream::Nowhere };
     // As it is by default, not as the local stack has it.
     options.plugin = json!({ "performance_headers": null });
+    let mut limited = options.clone();
+    limited.dir = scene::options("gate-limited", &parts)?.dir;
     let stack = Stack::start(options)?;
     scene::fill(&stack)?;
     let before = stack.recording()?;
+    let limited = start_limited(limited)?;
 
     let upstream = if args.upstream { Upstream::Demo } else { Upstream::Nowhere };
     let demo = Some(stack.demo().port());
@@ -89,6 +93,7 @@ pub fn run(args: &Args) -> Result<()> {
         Case::new("the same once more (noise)", second.gate(), second.process()),
         Case::new("SDK filter that does nothing", nothing.gate(), nothing.process()),
         Case::new("Tidegate, all flags on", stack.gate(), stack.envoy()?),
+        Case::new("the same, one limit by address", limited.gate(), limited.envoy()?),
     ];
     for round in 1..=args.rounds {
         say(format_args!("round {round} of {}", args.rounds));
@@ -99,6 +104,19 @@ pub fn run(args: &Args) -> Result<()> {
     let sent: u64 = stack.recorded(Duration::from_secs(60))?.stored - before.stored;
     say(format_args!("\n{sent} requests went through the gate, each recorded.\n"));
     Ok(())
+}
+
+/// A stack with a limit for each address that denies nobody here, and all of the
+/// places taken in which the limiter keeps who used what.
+fn start_limited(options: Options) -> Result<Stack> {
+    let stack = Stack::start(options)?;
+    scene::fill(&stack)?;
+    // Nobody is replenished meanwhile, nor uses all of it up.
+    stack.put_limit("per-client", &json!({ "key": "ip", "rate": 1, "per": "day", "burst": 30_000 }))?;
+    let begin = 0x6500_0000;
+    flood(stack.gate(), "/svc-00/flood", begin..begin + 150_000, 16)?;
+    stack.recorded(Duration::from_secs(60))?;
+    Ok(stack)
 }
 
 /// Every case once, in another order each time, between two measurements of the
