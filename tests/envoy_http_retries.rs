@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tidegate_stack::backend::InProcess;
 use tidegate_stack::hasty::Hasty;
 use tidegate_stack::http::{self, Method, PATIENCE, Request};
+use tidegate_stack::load::Load;
 use tidegate_stack::ports::{Refusing, local};
 use tidegate_stack::{NamedBackend, Options, Stack};
 
@@ -54,7 +55,12 @@ impl Scene {
             rule("refusing, once", "refusing", Value::Null),
             rule("hopeless, once", "hopeless", Value::Null),
         ];
+        let mut of_api = rule("of the api", "far", json!({ "codes": [503] }));
+        of_api["backendRefs"] = json!([{ "group": "tidegate.dev", "kind": "Backend", "name": "far" }]);
+        rules.push(of_api);
         rules.extend(hasty.iter().map(|(name, _)| rule(name, name, twice.clone())));
+        let far = json!({ "address": demo.address().to_string(), "allow_private": true });
+        stack.put_backend("far", &far)?;
         stack.put_spec("retries", &json!({ "rules": rules }))?;
         Ok(Self { stack, demo, hasty, _refusing: refusing })
     }
@@ -120,6 +126,10 @@ fn every_try_is_the_whole_request(scene: &Scene, key: &str) -> Result<()> {
         assert_eq!((&seen["method"], &seen["body_bytes"]), (&json!("POST"), &json!(100_000)));
         assert_eq!(seen["headers"], tries[0]["headers"]);
     }
+    // One that is too long to be kept for another try is sent once.
+    let target = format!("/flaky?times=1&status=503&key=long-{key}");
+    let request = Request::new(Method::POST, &target).body("text/plain", vec![b'x'; 3_000_000]);
+    assert_eq!((scene.status(request, "listed")?, scene.tries(&target).len()), (503, 1));
     let names = tries[0]["headers"].as_object().into_iter().flat_map(|headers| headers.keys());
     let ours: Vec<_> =
         names.filter(|name| name.starts_with("x-envoy-") || name.starts_with("x-tidegate-")).collect();
@@ -148,6 +158,20 @@ fn tries_that_take_too_long_are_tried_again(scene: &Scene, key: &str) -> Result<
     Ok(())
 }
 
+/// Many requests at a time fail once, at a cluster of Envoy's and at a backend of the
+/// API: none of them is left with its failure.
+fn retries_do_not_crowd_each_other_out(scene: &Scene) -> Result<()> {
+    for case in ["listed", "of the api"] {
+        let load = Load::start(scene.stack.gate(), 32, Some(640), move |at| {
+            let key = format!("{}-{at}", case.replace(' ', "-"));
+            Request::get(&format!("/flaky?times=1&status=503&key={key}")).header("x-case", case)
+        });
+        let tally = load.finish();
+        assert_eq!((tally.status(200), tally.total()), (640, 640), "{case}: {tally:?}");
+    }
+    Ok(())
+}
+
 #[test]
 fn what_fails_is_tried_again_as_the_route_says() {
     let scene = Scene::start().unwrap();
@@ -160,6 +184,8 @@ fn what_fails_is_tried_again_as_the_route_says() {
         connections_that_fail_are_tried_again(&scene, hasty, hopeless).unwrap();
         tries_that_take_too_long_are_tried_again(&scene, key).unwrap();
     }
+    scene.stack.all_flags(true).unwrap();
+    retries_do_not_crowd_each_other_out(&scene).unwrap();
     // One event, however many tries.
     let whole = scene.stack.recorded(PATIENCE).unwrap();
     assert!(whole.is_whole(), "{whole:?}");
