@@ -11,7 +11,7 @@ use tidegate_stack::http::{self, Method, PATIENCE, Request, Response};
 use tidegate_stack::load::Load;
 use tidegate_stack::ports::{Refusing, local};
 use tidegate_stack::programs::public_authorities;
-use tidegate_stack::{Options, Stack, Trust};
+use tidegate_stack::{Options, Stack, Trust, wait};
 
 /// Backends that the API is told of one by one, and `demo`, which Envoy's configuration
 /// has.
@@ -262,6 +262,22 @@ fn bodies_arrive_whole(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
+/// Requests go on while their backend moves, and each goes to the old place or the new.
+fn a_move_breaks_no_request(scene: &Scene) -> Result<()> {
+    scene.put("moved", scene.far.address(), None)?;
+    let load = Load::start(scene.stack.gate(), 4, None, |_| Request::get("/moved"));
+    for round in 1..=10 {
+        let until = load.sent() + 50;
+        wait::until("the load is under way", PATIENCE, || Ok((load.sent() >= until).then_some(())))?;
+        let (place, name) = if round % 2 == 0 { (&scene.far, "far") } else { (&scene.near, "near") };
+        scene.stack.put_backend("moved", &document(&place.address().to_string(), None))?;
+        assert_eq!(http::send(scene.stack.gate(), &Request::get("/moved"))?.json()?["backend"], name);
+    }
+    let tally = load.stop();
+    assert_eq!(tally.status(200), tally.total(), "{tally:?}");
+    scene.delete("moved")
+}
+
 /// Connections to backends are kept, and none breaks a request.
 fn connections_are_used_again(scene: &Scene) -> Result<()> {
     const PATHS: [&str; 4] = ["/far", "/near", "/vault", "/bank"];
@@ -293,6 +309,7 @@ fn requests_reach_backends_that_envoys_configuration_does_not_know() {
     requests_of_a_connection_are_apart(&scene).unwrap();
     bodies_arrive_whole(&scene).unwrap();
     connections_are_used_again(&scene).unwrap();
+    a_move_breaks_no_request(&scene).unwrap();
     // By the database's word.
     scene.stack.all_flags(false).unwrap();
     a_backend_takes_requests_while_it_is_there(&scene).unwrap();

@@ -175,10 +175,10 @@ fn a_copy_is_the_whole_request(scene: &Scene, key: &str) -> Result<()> {
         .header("host", "shop.example:8080")
         .header("x-line", "one")
         .header("x-line", b"caf\xe9")
-        .body("text/plain", vec![b'x'; 200_000]);
+        .body("text/plain", vec![b'x'; 3_000_000]);
     assert_eq!(scene.send("one", request)?, "demo");
     let copy = assert_same(&scene.demo, &scene.copies[0], &key)?;
-    assert_eq!((&copy["method"], &copy["body_bytes"]), (&json!("PUT"), &json!(200_000)));
+    assert_eq!((&copy["method"], &copy["body_bytes"]), (&json!("PUT"), &json!(3_000_000)));
     assert_eq!(copy["host"], "shop.example:8080");
     Ok(())
 }
