@@ -24,6 +24,8 @@ struct Scene {
     vault: InProcess,
     /// With one for `vault.test`, of an authority that nobody trusts.
     impostor: InProcess,
+    /// With a good one, for `bank.test`, whoever is asked for.
+    bank: InProcess,
 }
 
 impl Scene {
@@ -38,6 +40,7 @@ impl Scene {
             near: InProcess::start("near", local(0))?,
             vault: InProcess::start_tls("vault", &lab, &["vault.test", "bank.test"])?,
             impostor: InProcess::start_tls("impostor", &other, &["vault.test"])?,
+            bank: InProcess::start_tls_as("bank", &lab, "bank.test")?,
         })
     }
 
@@ -194,11 +197,13 @@ fn only_who_is_trusted_by_that_name_is_reached(scene: &Scene) -> Result<()> {
     assert_eq!(seen["sni"], "vault.test");
     // Where the machine has no public authorities, the stack has no such cluster.
     let public = if public_authorities().is_some() { 503 } else { 500 };
-    let before = scene.impostor.seen().len() + scene.vault.seen().len();
+    let told = || [&scene.vault, &scene.impostor, &scene.bank].map(|backend| backend.seen().len());
+    let before = told();
     for (name, backend, tls, status) in [
         // Its authority is private, and this one asks for the public ones.
         ("public", &scene.vault, json!({ "sni": "vault.test" }), public),
         ("impostor", &scene.impostor, json!({ "sni": "vault.test", "trust": "lab" }), 503),
+        ("other-name", &scene.bank, json!({ "sni": "vault.test", "trust": "lab" }), 503),
         ("elsewhere", &scene.vault, json!({ "sni": "other.test", "trust": "lab" }), 503),
         ("no-tls-there", &scene.far, json!({ "sni": "vault.test", "trust": "lab" }), 503),
         ("unknown-trust", &scene.vault, json!({ "sni": "vault.test", "trust": "nobody" }), 500),
@@ -207,7 +212,10 @@ fn only_who_is_trusted_by_that_name_is_reached(scene: &Scene) -> Result<()> {
         scene.assert_fails(&format!("/{name}"), status)?;
         scene.delete(name)?;
     }
-    assert_eq!(scene.impostor.seen().len() + scene.vault.seen().len(), before, "nobody was told anything");
+    assert_eq!(told(), before, "nobody was told anything");
+    // The certificate is as good as any, for who asks for its name.
+    scene.put("bank", scene.bank.address(), lab("bank.test"))?;
+    scene.assert_reaches("/bank", "bank")?;
     let refusing = Refusing::new()?;
     scene.put("refusing", refusing.address(), None)?;
     scene.assert_fails("/refusing", 503)?;

@@ -196,7 +196,19 @@ impl InProcess {
     /// # Errors
     /// No certificate can be made for one of the names.
     pub fn start_tls(name: &str, authority: &Authority, names: &[&str]) -> Result<Self> {
-        let acceptor = authority.acceptor(names)?;
+        Self::behind(name, authority.acceptor(names)?)
+    }
+
+    /// As [`InProcess::start_tls`], with one certificate of `authority`, for `shown`,
+    /// that everybody gets, whatever name they ask for.
+    ///
+    /// # Errors
+    /// No certificate can be made for the name.
+    pub fn start_tls_as(name: &str, authority: &Authority, shown: &str) -> Result<Self> {
+        Self::behind(name, authority.acceptor_as(shown)?)
+    }
+
+    fn behind(name: &str, acceptor: tls::Acceptor) -> Result<Self> {
         let known = Known::new(name);
         let app = router(Arc::clone(&known)).into_make_service_with_connect_info::<Sni>();
         let served = Served::start(local(0), |listener| async {

@@ -12,11 +12,11 @@ use axum::serve::{IncomingStream, Listener};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
-use tokio_rustls::rustls::server::ResolvesServerCertUsingSni;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::{ResolvesServerCertUsingSni, WantsServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
+use tokio_rustls::rustls::{ConfigBuilder, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
 /// A client that does not go on with its handshake holds up the others that long.
@@ -59,23 +59,31 @@ impl Authority {
     pub(super) fn acceptor(&self, names: &[&str]) -> Result<Acceptor> {
         let mut by_name = ResolvesServerCertUsingSni::new();
         for name in names {
-            let certificate = self.certificate(name).with_context(|| format!("no certificate for {name}"))?;
-            by_name.add(name, certificate)?;
+            let (certificate, key) = self.certificate(name)?;
+            let key = ring::sign::any_supported_type(&key)?;
+            by_name.add(name, CertifiedKey::new(vec![certificate], key))?;
         }
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(by_name));
-        Ok(TlsAcceptor::from(Arc::new(config)))
+        Ok(TlsAcceptor::from(Arc::new(server()?.with_cert_resolver(Arc::new(by_name)))))
     }
 
-    fn certificate(&self, name: &str) -> Result<CertifiedKey> {
-        let key = KeyPair::generate()?;
-        let certificate = CertificateParams::new([name.to_owned()])?.signed_by(&key, &self.issuer)?;
-        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-        let key = ring::sign::any_supported_type(&key)?;
-        Ok(CertifiedKey::new(vec![certificate.der().clone()], key))
+    /// For a server that shows the certificate of `name` to everybody.
+    pub(super) fn acceptor_as(&self, name: &str) -> Result<Acceptor> {
+        let (certificate, key) = self.certificate(name)?;
+        Ok(TlsAcceptor::from(Arc::new(server()?.with_single_cert(vec![certificate], key)?)))
     }
+
+    fn certificate(&self, name: &str) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>)> {
+        let key = KeyPair::generate()?;
+        let certificate = CertificateParams::new([name.to_owned()])
+            .and_then(|params| params.signed_by(&key, &self.issuer))
+            .with_context(|| format!("no certificate for {name}"))?;
+        Ok((certificate.der().clone(), PrivateKeyDer::Pkcs8(key.serialize_der().into())))
+    }
+}
+
+fn server() -> Result<ConfigBuilder<ServerConfig, WantsServerCert>> {
+    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    Ok(builder.with_safe_default_protocol_versions()?.with_no_client_auth())
 }
 
 /// The name that a client asked for, of one connection.
