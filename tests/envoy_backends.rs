@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tidegate_stack::backend::{Authority, InProcess};
-use tidegate_stack::http::{self, Method, PATIENCE, Request, Response};
+use tidegate_stack::http::{self, Connection, Method, PATIENCE, Request, Response};
 use tidegate_stack::load::Load;
 use tidegate_stack::ports::{Refusing, local};
 use tidegate_stack::programs::public_authorities;
@@ -286,6 +286,39 @@ fn a_move_breaks_no_request(scene: &Scene) -> Result<()> {
     scene.delete("moved")
 }
 
+/// More backends than the 1,024 that Envoy's cache of hosts takes by default. Nobody
+/// listens there, so that nobody holds a thousand connections.
+fn there_may_be_many(scene: &Scene) -> Result<()> {
+    const ROUTES: usize = 70;
+    const RULES: usize = 16;
+    let nobody = Refusing::new()?;
+    let mut sql = scene.stack.sql()?;
+    sql.run("BEGIN")?;
+    for route in 0..ROUTES {
+        let mut rules = Vec::new();
+        for rule in 0..RULES {
+            let name = format!("many-{route}-{rule}");
+            let document = document(&format!("127.1.{route}.{}:{}", rule + 1, nobody.address().port()), None);
+            sql.run(&format!("INSERT INTO backends (name, document) VALUES ('{name}', '{document}')"))?;
+            let path = json!({ "type": "Exact", "value": format!("/{name}") });
+            rules.push(json!({ "matches": [{ "path": path }], "backendRefs": [of_api(&name)] }));
+        }
+        let name = format!("many-{route}");
+        let document = json!({ "metadata": { "name": name }, "spec": { "rules": rules } });
+        sql.run(&format!("INSERT INTO routes (name, document) VALUES ('{name}', '{document}')"))?;
+    }
+    sql.run("COMMIT")?;
+    scene.stack.api_ok(Method::POST, "/api/admin/optimization/warmup?wait=30s", None)?;
+    let mut worker = Connection::open(scene.stack.gate())?;
+    for (route, rule) in (0..ROUTES).flat_map(|route| (0..RULES).map(move |rule| (route, rule))) {
+        let answer = worker.send(&Request::get(&format!("/many-{route}-{rule}")))?;
+        assert!(answer.status == 503 && answer.text().contains("connection failure"), "{}", answer.text());
+    }
+    sql.run("DELETE FROM routes WHERE name LIKE 'many-%'")?;
+    sql.run("DELETE FROM backends WHERE name LIKE 'many-%'")?;
+    Ok(())
+}
+
 /// Connections to backends are kept, and none breaks a request.
 fn connections_are_used_again(scene: &Scene) -> Result<()> {
     const PATHS: [&str; 4] = ["/far", "/near", "/vault", "/bank"];
@@ -318,6 +351,7 @@ fn requests_reach_backends_that_envoys_configuration_does_not_know() {
     bodies_arrive_whole(&scene).unwrap();
     connections_are_used_again(&scene).unwrap();
     a_move_breaks_no_request(&scene).unwrap();
+    there_may_be_many(&scene).unwrap();
     // By the database's word.
     scene.stack.all_flags(false).unwrap();
     a_backend_takes_requests_while_it_is_there(&scene).unwrap();
