@@ -141,7 +141,9 @@ mod tests {
         let backend = Backend { name: "b".to_owned(), namespace: None, port: None, target: None };
         let of = |numerator, denominator| {
             let mirror = Mirror { backend: backend.clone(), numerator, denominator };
-            (0..1_000).filter(|i| mirror.takes(i * (u32::MAX / 1_000))).count()
+            (0..1_000u64)
+                .filter(|i| mirror.takes(u32::try_from(((2 * i + 1) << 32) / 2_000).unwrap()))
+                .count()
         };
         assert_eq!((of(0, 100), of(100, 100), of(25, 50), of(1, 1_000)), (0, 1_000, 500, 1));
         assert!(Mirror { backend, numerator: 1, denominator: 1 }.takes(u32::MAX));
