@@ -10,6 +10,10 @@ use crate::wire::at_most;
 
 /// Stands for everything in a list.
 const ANY: &str = "*";
+/// Longest origin in bytes that is compared with patterns: scheme, a DNS name's 253
+/// bytes and a port are less. What a client writes may be longer by far, and there
+/// may be many patterns.
+const MAX_ORIGIN: usize = 512;
 
 /// Which other sites' pages may read the answer.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -66,10 +70,10 @@ impl Cors {
     /// it is a stranger, and the browser keeps the answer from the page.
     #[must_use]
     pub fn simple(&self, origin: &[u8]) -> CorsHeaders {
-        if !self.origins.iter().any(|pattern| takes(pattern, origin)) {
+        let any = self.origins.iter().any(|pattern| pattern == ANY);
+        if !any && !self.lists(origin) {
             return Vec::new();
         }
-        let any = self.origins.iter().any(|pattern| pattern == ANY);
         let allowed = if any && !self.credentials { ANY.as_bytes() } else { origin };
         let mut headers = vec![("access-control-allow-origin", allowed.to_vec())];
         if self.credentials {
@@ -77,6 +81,16 @@ impl Cors {
         }
         headers.extend(self.listed(&self.expose, None).map(|value| ("access-control-expose-headers", value)));
         headers
+    }
+
+    /// Whether a pattern covers `origin`; schemes and hosts have no case.
+    fn lists(&self, origin: &[u8]) -> bool {
+        if origin.len() > MAX_ORIGIN {
+            return false;
+        }
+        let origin = origin.to_ascii_lowercase();
+        let origin = without_well_known_port(&origin);
+        self.origins.iter().any(|pattern| takes(pattern, origin))
     }
 
     /// Whether the answer depends on the page that asks.
@@ -107,13 +121,9 @@ fn header<'r>(facts: &Facts<'r>, name: &[u8]) -> Option<&'r [u8]> {
     lines.next().is_none().then_some(first.1)
 }
 
-/// Whether `pattern` covers `origin`; schemes and hosts have no case.
+/// Whether `pattern` covers `origin`, which is in lower case and without a
+/// well-known port.
 fn takes(pattern: &str, origin: &[u8]) -> bool {
-    if pattern == ANY {
-        return true;
-    }
-    let origin = origin.to_ascii_lowercase();
-    let origin = without_well_known_port(&origin);
     let Some((before, after)) = pattern.split_once('*') else { return pattern.as_bytes() == origin };
     let inside = origin.strip_prefix(before.as_bytes()).and_then(|rest| rest.strip_suffix(after.as_bytes()));
     // What the star stands for is of the host: the port counts.
@@ -171,8 +181,17 @@ mod tests {
             ("https://*", "https://anything.example:8443", false),
             ("https://*", "http://anything.example", false),
         ] {
-            assert_eq!(takes(pattern, origin.as_bytes()), taken, "{pattern} {origin}");
+            assert_eq!(!cors(&[pattern]).simple(origin.as_bytes()).is_empty(), taken, "{pattern} {origin}");
         }
+    }
+
+    #[test]
+    fn no_pattern_covers_what_is_too_long_for_an_origin() {
+        let of = |len: usize| [b"https://".as_slice(), &vec![b'a'; len], b".bar.com"].concat();
+        let cors_of = |origins| cors(origins).simple(&of(MAX_ORIGIN));
+        assert_eq!(cors_of(&["https://*.bar.com"]), []);
+        assert_eq!(cors_of(&["*"]).len(), 2, "which is for every origin");
+        assert_eq!(cors(&["https://*.bar.com"]).simple(&of(253)).len(), 2);
     }
 
     #[test]
