@@ -12,8 +12,8 @@ pub struct Problem {
     /// Where: a JSON pointer (RFC 6901), `/spec/rules/0/matches/1/path/value`.
     pub pointer: String,
     /// What kind of problem: `unknown_field`, `not_supported`, `required`,
-    /// `wrong_type`, `too_many`, `too_long`, `out_of_range`, `invalid`,
-    /// `bad_regex` or `private_address`. Stable.
+    /// `wrong_type`, `too_many`, `too_long`, `out_of_range`, `invalid`, `conflict`,
+    /// `reserved`, `bad_regex` or `private_address`. Stable.
     pub code: &'static str,
     /// What is wrong, and what would be right.
     pub message: String,

@@ -192,6 +192,37 @@ fn mirrors_have_a_part_and_a_cluster() {
 }
 
 #[test]
+fn no_backend_has_more_mirrors_than_a_request_may_have() {
+    let mirrors = |count: usize| {
+        vec![filter("RequestMirror", "requestMirror", json!({"backendRef": {"name": "m"}})); count]
+    };
+    let both = |rule, backend| {
+        problem(
+            json!({"filters": mirrors(rule), "backendRefs": [{"name": "a"}, {"name": "b", "filters": mirrors(backend)}]}),
+        )
+    };
+    assert_eq!(both(3, 1), "");
+    assert_eq!(both(3, 2), "/backendRefs too_many");
+}
+
+#[test]
+fn what_is_wrong_beside_a_number_is_said_too() {
+    let retry = json!({"retry": {"attempts": 101, "codes": [399]}});
+    assert_eq!(problem(retry), "/retry/attempts out_of_range, /retry/codes/0 out_of_range");
+    let cors = json!({"maxAge": 0, "allowMethods": ["get"]});
+    let place = "/filters/0/cors";
+    assert_eq!(
+        one_filter("CORS", "cors", cors),
+        format!("{place}/maxAge out_of_range, {place}/allowMethods/0 invalid")
+    );
+    let backend = json!({"name": "b", "weight": -1, "filters": [{"type": "ExternalAuth"}]});
+    assert_eq!(
+        problem(json!({"backendRefs": [backend]})),
+        "/backendRefs/0/weight out_of_range, /backendRefs/0/filters/0 not_supported"
+    );
+}
+
+#[test]
 fn timeouts_and_retries_are_durations_and_numbers() {
     let action = action_of(json!({
         "timeouts": {"request": "1s", "backendRequest": "500ms"}, "retry": {"attempts": 3, "codes": [500, 503]},

@@ -27,12 +27,10 @@ impl Reader<'_> {
         let known = &["group", "kind", "name", "namespace", "port", "weight", "filters"];
         let fields = place.object(known, self.problems)?;
         let to = self.referent(&fields);
-        let weight = match fields.get("weight") {
-            Some(place) => place.integer(0, MAX_WEIGHT, self.problems)?,
-            None => 1,
-        };
+        let weight = fields.get("weight");
+        let weight = weight.map_or(Some(1), |place| place.integer(0, MAX_WEIGHT, self.problems));
         let filters = self.filters(fields.get("filters"), Holder::Backend, matches);
-        Some(BackendRef { to: to?, weight, action: filters.action, mirrors: filters.mirrors })
+        Some(BackendRef { to: to?, weight: weight?, action: filters.action, mirrors: filters.mirrors })
     }
 
     /// Who a mirror goes to.

@@ -11,7 +11,7 @@ use super::super::{Condition, Match, PathMatch, Rule, ValueMatch};
 use super::default_match;
 use super::filters::Holder;
 use crate::route::Method;
-use crate::route::action::is_value;
+use crate::route::action::{MAX_MIRRORS, is_value};
 
 /// Bytes that the compiled regexes of one route may take together.
 pub const MAX_ROUTE_AUTOMATA: usize = 1 << 20;
@@ -61,6 +61,14 @@ impl<'p> Reader<'p> {
         }
         let mut filters = self.filters(fields.get("filters"), Holder::Rule, &matches);
         let backends = self.backends(fields.get("backendRefs"), &matches);
+        if backends.iter().any(|to| filters.mirrors.len().saturating_add(to.mirrors.len()) > MAX_MIRRORS)
+            && let Some(list) = fields.get("backendRefs")
+        {
+            let says = format!(
+                "one of them has over {MAX_MIRRORS} mirrors, the rule's included: so many a request may have"
+            );
+            list.note(self.problems, "too_many", says);
+        }
         filters.action.timeouts = self.timeouts(fields.get("timeouts"));
         filters.action.retry = self.retry(fields.get("retry"));
         self.refuse_persistence(fields.get("sessionPersistence"));

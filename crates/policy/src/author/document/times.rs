@@ -34,10 +34,8 @@ impl Reader<'_> {
 
     pub(super) fn retry(&mut self, place: Option<Place<'_>>) -> Option<Retry> {
         let fields = place?.object(&["attempts", "backoff", "codes"], self.problems)?;
-        let attempts = match fields.get("attempts") {
-            Some(place) => place.integer(0, MAX_ATTEMPTS, self.problems)?,
-            None => ATTEMPTS,
-        };
+        let attempts = fields.get("attempts");
+        let attempts = attempts.map_or(Some(ATTEMPTS), |place| place.integer(0, MAX_ATTEMPTS, self.problems));
         if let Some(place) = fields.get("backoff") {
             time(&fields, "backoff", self.problems);
             let says = "Envoy takes a backoff from its own route only: leave it out (it waits some 25 ms before \
@@ -47,7 +45,7 @@ impl Reader<'_> {
         let codes = fields.get("codes").map(|list| list.list(MAX_CODES, self.problems)).unwrap_or_default();
         let codes = codes.iter().filter_map(|place| place.integer(400, 599, self.problems));
         let codes = codes.filter_map(|code| u16::try_from(code).ok()).collect();
-        Some(Retry { attempts, codes })
+        Some(Retry { attempts: attempts?, codes })
     }
 
     /// Which host of a cluster takes a request is chosen by Envoy's load balancer,

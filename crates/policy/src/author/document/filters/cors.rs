@@ -16,17 +16,16 @@ impl Reader<'_> {
             &["allowOrigins", "allowCredentials", "allowMethods", "allowHeaders", "exposeHeaders", "maxAge"];
         let fields = place.object(known, self.problems)?;
         let credentials = fields.get("allowCredentials").and_then(|place| place.boolean(self.problems));
-        let max_age = match fields.get("maxAge") {
-            Some(place) => place.integer(1, i32::MAX.unsigned_abs(), self.problems)?,
-            None => MAX_AGE,
-        };
+        let max_age = fields.get("maxAge");
+        let max_age =
+            max_age.map_or(Some(MAX_AGE), |place| place.integer(1, i32::MAX.unsigned_abs(), self.problems));
         Some(Cors {
             origins: self.members(&fields, "allowOrigins", MAX_CORS, origin),
             credentials: credentials.unwrap_or_default(),
             methods: self.members(&fields, "allowMethods", 9, method),
             headers: self.members(&fields, "allowHeaders", MAX_CORS, header),
             expose: self.members(&fields, "exposeHeaders", MAX_CORS, header),
-            max_age,
+            max_age: max_age?,
         })
     }
 
