@@ -125,11 +125,11 @@ impl Outcome {
     fn passed(found: Option<&RouteMatch<'_>>, facts: &Facts<'_>) -> Self {
         let answer = |status, details: &str| Self { status, details: details.to_owned(), cluster: None };
         let cors = found.and_then(|found| found.actions().filter_map(|action| action.cors.as_ref()).last());
-        if let Some(redirect) = found.and_then(RouteMatch::redirect) {
-            return answer(redirect.status, "redirect");
-        }
         if cors.is_some_and(|cors| cors.preflight(facts).is_some()) {
             return answer(204, "cors_preflight");
+        }
+        if let Some(redirect) = found.and_then(RouteMatch::redirect) {
+            return answer(redirect.status, "redirect");
         }
         let cluster = found.and_then(|found| Some(found.backend?.name.clone()));
         Self { status: 200, details: "via_upstream".to_owned(), cluster }

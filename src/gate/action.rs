@@ -166,6 +166,13 @@ impl After {
         Some(after)
     }
 
+    /// What is left to do where the gate denies a request of `found`: a page that
+    /// may read the route's answers may read why it got none.
+    pub fn of_denied(found: &RouteMatch<'_>, request: &Request) -> Option<Box<Self>> {
+        let after = Self::of(found, request)?;
+        after.cors.is_some().then(|| Box::new(Self { edits: Vec::new(), ..*after }))
+    }
+
     /// `None` where nothing is left to do.
     fn of(found: &RouteMatch<'_>, request: &Request) -> Option<Box<Self>> {
         let mut after = Self::default();
@@ -197,13 +204,14 @@ impl After {
         if self.varies {
             host.add_response_header("vary", b"origin")?;
         }
-        limiting::tell(host, &self.limits)?;
-        self.edits.iter().try_for_each(|action| {
+        for action in &self.edits {
             edit(&action.response, |edit| match edit {
                 HeaderEdit::Remove(name) => host.remove_response_header(name),
                 HeaderEdit::Set(name, value) => host.set_response_header(name, value.as_bytes()),
                 HeaderEdit::Add(name, value) => host.add_response_header(name, value.as_bytes()),
-            })
-        })
+            })?;
+        }
+        // Last: who hides what a backend says of its limits does not hide the gate's.
+        limiting::tell(host, &self.limits)
     }
 }

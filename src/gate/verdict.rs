@@ -23,10 +23,11 @@ pub fn carry_out<H: Host>(
         Verdict::Allow(found) => allow(gate, &decided, found.as_ref(), event),
         Verdict::Deny(Denial { reason, status, rule, route }) => {
             event.rule = rule.map(|rule| rule.to_string());
-            if let Some(found) = &route {
-                name_route(found, event);
-            }
-            (deny(gate, reason, status, event), None)
+            let after = route.and_then(|found| {
+                name_route(&found, event);
+                After::of_denied(&found, decided.request)
+            });
+            (deny(gate, reason, status, event), after)
         }
     }
 }
@@ -48,9 +49,10 @@ fn allow<H: Host>(
     // Who skips bans skips limits.
     let tables = tables.filter(|_| allowed_by.is_none());
     let limits = tables.map(|tables| limiting::ask(&gate.vm, tables, route, request, event));
+    let of_denied = || found.and_then(|found| After::of_denied(found, request));
     let limits = match limits.transpose() {
         Ok(limits) => limits.unwrap_or_default(),
-        Err(limited) => return (limit(gate, &limited, event), None),
+        Err(limited) => return (limit(gate, &limited, event), of_denied()),
     };
     let described = descriptors::describe(gate, route, request.client());
     let carried = described.and_then(|()| match found {
@@ -59,7 +61,7 @@ fn allow<H: Host>(
     });
     match carried {
         Ok((carried, after)) => (pass(gate, &carried, event), After::and_tell(after, limits)),
-        Err(reason) => (deny(gate, reason, reason.status(), event), None),
+        Err(reason) => (deny(gate, reason, reason.status(), event), of_denied()),
     }
 }
 

@@ -254,6 +254,25 @@ fn what_a_backend_says_of_cors_does_not_count_where_its_route_speaks() {
 }
 
 #[test]
+fn a_page_that_may_read_answers_may_read_a_denial() {
+    let host = Fake::default();
+    let from = [(":method", &b"GET"[..]), (":path", b"/"), ("origin", b"https://a.example")];
+    let response = HeaderEdits { set: lines(&[("x-set", "1")]), ..HeaderEdits::default() };
+    let mut stream = routed(&host, &from, found(None, Action { response, ..cors() }));
+    assert_eq!(host.take_done(), [Done::Replied(500, "no_backend".to_owned())]);
+    host.0.response.replace(Some(pairs(&[(":status", b"500")])));
+    assert_eq!(stream.on_response_headers(true), Flow::Continue);
+    assert_eq!(
+        host.0.response.take().unwrap(),
+        pairs(&[
+            (":status", b"500"),
+            ("access-control-allow-origin", b"https://a.example"),
+            ("vary", b"origin"),
+        ])
+    );
+}
+
+#[test]
 fn a_response_is_edited_and_says_who_may_read_it() {
     let host = Fake::default();
     let from = [(":method", &b"GET"[..]), (":path", b"/"), ("origin", b"https://a.example")];
