@@ -72,6 +72,10 @@ pub struct Context {
     /// Names of backendRefs that the gateways' Envoys have clusters for; empty: nobody
     /// said which.
     pub clusters: Arc<BTreeSet<String>>,
+    /// Held by the write of a document from the look at the others to the commit: of
+    /// many at once each would otherwise find, again and again, that another was
+    /// quicker.
+    pub documents: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Whether a gateway was seen to take its clients' countries from a header: then

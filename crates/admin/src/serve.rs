@@ -83,6 +83,7 @@ impl Service {
             started: Instant::now(),
             country_headers: CountryHeaders::default(),
             clusters: Arc::new(config.clusters),
+            documents: Arc::default(),
         };
         let service = Self {
             people: people.local_addr()?,

@@ -234,11 +234,11 @@ pub enum Changes {
     },
 }
 
-/// That no row of a table has changed after a `seq`, whoever would have changed it.
+/// That no row of some tables has changed after a `seq`, whoever would have changed it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Unchanged {
-    /// The table.
-    pub table: Table,
+    /// The tables.
+    pub tables: &'static [Table],
     /// The moment.
     pub since: u64,
 }
@@ -270,6 +270,8 @@ pub enum Change {
         name: String,
         /// The document as JSON.
         document: String,
+        /// The condition; while it does not hold, nothing is done.
+        only_if: Option<Unchanged>,
     },
     /// Remove a document.
     DeleteDocument {
@@ -277,7 +279,7 @@ pub enum Change {
         kind: Kind,
         /// Its name.
         name: String,
-        /// The condition; while it does not hold, there is nothing to do.
+        /// The condition; while it does not hold, nothing is done.
         only_if: Option<Unchanged>,
     },
     /// Set these flags, and no others.
@@ -318,7 +320,7 @@ pub struct AuditRow {
 pub struct Committed {
     /// The sequence number that includes it.
     pub seq: u64,
-    /// Rows written or removed; 0: there was nothing to do.
+    /// Rows written or removed; 0: there was nothing to do, or the condition did not hold.
     pub rows: u64,
 }
 

@@ -48,14 +48,19 @@ impl<'c> Write<'c> {
     /// # Errors
     /// When the store cannot: then nothing was changed.
     pub async fn commit(self, change: Change, caller: &Caller) -> Answer<(Committed, Written)> {
+        let committed = self.context.store.commit(change, &caller.name).await?;
+        Ok((committed, self.written(committed).await))
+    }
+
+    /// Waits as long as was asked for until what was `committed` is enforced.
+    pub async fn written(self, committed: Committed) -> Written {
         let context = self.context;
-        let committed = context.store.commit(change, &caller.name).await?;
         let version = Version { epoch: context.feed.version().epoch, seq: committed.seq };
         let applied = match self.wait {
             None => None,
             Some((waiter, within)) => Some(reached(context, waiter, version.into(), within).await),
         };
-        Ok((committed, Written { version, applied }))
+        Written { version, applied }
     }
 }
 

@@ -9,7 +9,7 @@ use super::named::Resource;
 use super::routes::fit_together;
 use crate::feed::{Documents, World};
 use crate::problem::{Answer, Code, Problem};
-use crate::store::Kind;
+use crate::store::{Kind, Table};
 
 /// Routes that are told by name when they need a backend that is to go.
 const SHOWN_ROUTES: usize = 10;
@@ -23,7 +23,8 @@ impl Resource for Backends {
     const NOUN: &str = "backend";
     const PATH: &str = "/api/admin/backends";
     const NOT_FOUND: Code = Code::BackendNotFound;
-    const NAMED_BY: Option<Kind> = Some(Kind::Route);
+    const CHECKED_WITH: &'static [Table] = &[Table::Documents(Kind::Route), Table::Documents(Kind::Backend)];
+    const NAMED_BY: &'static [Table] = &[Table::Documents(Kind::Route)];
 
     fn of(world: &World) -> &Documents<Target> {
         &world.backends

@@ -8,7 +8,7 @@ use super::Context;
 use super::named::Resource;
 use crate::feed::{Documents, World};
 use crate::problem::{Answer, Code, Problem};
-use crate::store::Kind;
+use crate::store::{Kind, Table};
 
 /// The rules.
 pub enum Rules {}
@@ -19,6 +19,7 @@ impl Resource for Rules {
     const NOUN: &str = "geo rule";
     const PATH: &str = "/api/admin/geo-rules";
     const NOT_FOUND: Code = Code::GeoRuleNotFound;
+    const CHECKED_WITH: &'static [Table] = &[Table::Documents(Kind::GeoRule)];
 
     fn of(world: &World) -> &Documents<GeoRule> {
         &world.geo_rules

@@ -8,7 +8,7 @@ use super::Context;
 use super::named::Resource;
 use crate::feed::{Documents, World};
 use crate::problem::{Answer, Code, Problem};
-use crate::store::Kind;
+use crate::store::{Kind, Table};
 
 /// The limits.
 pub enum Limits {}
@@ -19,6 +19,7 @@ impl Resource for Limits {
     const NOUN: &str = "limit";
     const PATH: &str = "/api/admin/limits";
     const NOT_FOUND: Code = Code::LimitNotFound;
+    const CHECKED_WITH: &'static [Table] = &[Table::Documents(Kind::Limit)];
 
     fn of(world: &World) -> &Documents<Limit> {
         &world.limits

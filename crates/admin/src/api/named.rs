@@ -18,13 +18,13 @@ use super::{Context, body, cursor};
 use crate::auth::Caller;
 use crate::feed::{Documents, Info, World};
 use crate::problem::{Answer, Code, Problem};
-use crate::store::{Change, Kind, StoreError, Table, Unchanged};
+use crate::store::{Change, Committed, Kind, StoreError, Table, Unchanged};
 
 /// Documents of a page, unless asked otherwise.
 const DEFAULT_LIMIT: usize = 1_000;
 /// Documents of a page at most.
 const MAX_LIMIT: usize = 10_000;
-/// A removal that others' writes come between is tried so often.
+/// A write that others' come between is tried so often.
 const TRIES: usize = 5;
 
 /// A kind of documents, as the API has it.
@@ -39,9 +39,11 @@ pub trait Resource: Send + Sync + 'static {
     const PATH: &str;
     /// There is none of this name.
     const NOT_FOUND: Code;
-    /// Documents of this kind name those that can be removed: what they say must be
-    /// what was looked at when one is.
-    const NAMED_BY: Option<Kind> = None;
+    /// What [`check`](Resource::check) looks at besides the document: it must be the same
+    /// when the document is stored.
+    const CHECKED_WITH: &'static [Table];
+    /// What [`may_go`](Resource::may_go) looks at: the same for a removal.
+    const NAMED_BY: &'static [Table] = &[];
 
     /// All of them.
     fn of(world: &World) -> &Documents<Self::Says>;
@@ -166,14 +168,39 @@ async fn put<R: Resource>(
     let params = Params::read(request.uri(), &[WAIT_APPLIED])?;
     let write = Write::announce(&context, &params)?;
     let document = body::document(request).await?;
-    let (world, of) = (context.current().await, name.clone());
-    let checked = spawn_blocking(move || R::check(&of, document, &world)).await;
-    let (document, says) = checked.map_err(|_| Problem::new(Code::Stopping, "the service is stopping"))??;
-    let change = Change::PutDocument { kind: R::KIND, name: name.clone(), document };
-    let (_, written) = write.commit(change, &caller).await?;
-    tracing::info!(by = %caller.name, kind = R::NOUN, name, version = %written.version, "written");
+    let (committed, says) = checked_and_stored::<R>(&context, &caller, &name, document).await?;
+    tracing::info!(by = %caller.name, kind = R::NOUN, name, seq = committed.seq, "written");
+    let written = write.written(committed).await;
     let warnings = R::written(&context, &*context.current().await, &name, &says);
     Ok(Json(Changed { name, warnings, written }))
+}
+
+/// Stores the document, if it is right beside those that are there when it is stored:
+/// of two that fit each, but not both, one is refused.
+///
+/// # Errors
+/// When it is not right, or rows are written by SQL all the time.
+async fn checked_and_stored<R: Resource>(
+    context: &Context,
+    caller: &Caller,
+    name: &str,
+    document: Value,
+) -> Answer<(Committed, R::Says)> {
+    let _alone = context.documents.lock().await;
+    for _ in 0..TRIES {
+        let world = context.current().await;
+        let only_if = Some(Unchanged { tables: R::CHECKED_WITH, since: world.version.seq });
+        let (of, document) = (name.to_owned(), document.clone());
+        let checked = spawn_blocking(move || R::check(&of, document, &world)).await;
+        let (document, says) =
+            checked.map_err(|_| Problem::new(Code::Stopping, "the service is stopping"))??;
+        let change = Change::PutDocument { kind: R::KIND, name: name.to_owned(), document, only_if };
+        let committed = context.store.commit(change, &caller.name).await?;
+        if committed.rows > 0 {
+            return Ok((committed, says));
+        }
+    }
+    Err(StoreError::Busy.into())
 }
 
 /// Removes one.
@@ -187,21 +214,33 @@ async fn delete<R: Resource>(
     uri: Uri,
 ) -> Answer<Json<Changed>> {
     let params = Params::read(&uri, &[WAIT_APPLIED])?;
+    let write = Write::announce(&context, &params)?;
+    let committed = removed::<R>(&context, &caller, &name).await?;
+    tracing::info!(by = %caller.name, kind = R::NOUN, name, seq = committed.seq, "removed");
+    let written = write.written(committed).await;
+    let warnings = R::removed(&*context.current().await, &name);
+    Ok(Json(Changed { warnings, name, written }))
+}
+
+/// Removes it, if those that are there then let it go.
+///
+/// # Errors
+/// As [`delete`].
+async fn removed<R: Resource>(context: &Context, caller: &Caller, name: &str) -> Answer<Committed> {
+    let _alone = context.documents.lock().await;
     for _ in 0..TRIES {
         let world = context.current().await;
-        R::may_go(&context, &world, &name)?;
+        R::may_go(context, &world, name)?;
         let only_if =
-            R::NAMED_BY.map(|kind| Unchanged { table: Table::Documents(kind), since: world.version.seq });
-        let change = Change::DeleteDocument { kind: R::KIND, name: name.clone(), only_if };
-        let write = Write::announce(&context, &params)?;
-        let (committed, written) = write.commit(change, &caller).await?;
-        let world = context.current().await;
+            (!R::NAMED_BY.is_empty()).then_some(Unchanged { tables: R::NAMED_BY, since: world.version.seq });
+        let change = Change::DeleteDocument { kind: R::KIND, name: name.to_owned(), only_if };
+        let committed = context.store.commit(change, &caller.name).await?;
         if committed.rows > 0 {
-            tracing::info!(by = %caller.name, kind = R::NOUN, name, version = %written.version, "removed");
-            return Ok(Json(Changed { warnings: R::removed(&world, &name), name, written }));
+            return Ok(committed);
         }
-        if R::NAMED_BY.is_none() || !R::of(&world).in_force.contains_key(name.as_str()) {
-            return Err(not_found::<R>(&world, &name));
+        let world = context.current().await;
+        if only_if.is_none() || !R::of(&world).in_force.contains_key(name) {
+            return Err(not_found::<R>(&world, name));
         }
     }
     Err(StoreError::Busy.into())

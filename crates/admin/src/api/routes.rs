@@ -10,7 +10,7 @@ use super::Context;
 use super::named::Resource;
 use crate::feed::{Documents, MissingGeoRule, RouteInfo, World};
 use crate::problem::{Answer, Code, Problem};
-use crate::store::Kind;
+use crate::store::{Kind, Table};
 
 /// Documents of all routes up to this size make a table that fits, whatever they
 /// say without regular expressions: only past it is that looked into.
@@ -25,6 +25,7 @@ impl Resource for Routes {
     const NOUN: &str = "route";
     const PATH: &str = "/api/admin/routes";
     const NOT_FOUND: Code = Code::RouteNotFound;
+    const CHECKED_WITH: &'static [Table] = &[Table::Documents(Kind::Route), Table::Documents(Kind::Backend)];
 
     fn of(world: &World) -> &Documents<author::Route> {
         &world.routes

@@ -110,3 +110,24 @@ async fn there_may_be_so_many_limits() {
     running.delete(&format!("{LIMITS}/l8")).await.ok();
     put(&running, "more", &per_client()).await.ok();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_written_at_once_are_taken_as_long_as_there_is_room() {
+    let running = Running::start().await;
+    running.sql(
+        r#"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 254)
+           INSERT INTO limits (name, document) SELECT 'l' || i, '{"key":"ip","rate":1,"per":"day"}' FROM n"#,
+    );
+    let document = per_client();
+    let write = |name: &'static str| put(&running, name, &document);
+    let (a, b, c, d, e, f) =
+        tokio::join!(write("a"), write("b"), write("c"), write("d"), write("e"), write("f"));
+    let (taken, refused): (Vec<_>, Vec<_>) =
+        [a, b, c, d, e, f].into_iter().partition(|answer| answer.status == 200);
+    assert_eq!(taken.len(), 2, "two places were left");
+    for answer in refused {
+        answer.problem(422, "invalid_field");
+    }
+    let health = running.get(HEALTH).await.ok();
+    assert_eq!((&health["tables"]["limits"]["entries"], &health["status"]), (&json!(256), &json!("ok")));
+}

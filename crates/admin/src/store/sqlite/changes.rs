@@ -30,8 +30,13 @@ pub(super) fn apply(
             unban(&audit, spellings, keys)?
         }
         Change::SetFlags { flags } => set_flags(&audit, flags)?,
-        Change::PutDocument { kind, name, document } => put_document(&audit, *kind, name, document)?,
-        Change::DeleteDocument { only_if: Some(only_if), .. } if !tables::is_unchanged(conn, *only_if)? => 0,
+        Change::PutDocument { only_if: Some(only_if), .. }
+        | Change::DeleteDocument { only_if: Some(only_if), .. }
+            if !tables::is_unchanged(conn, *only_if)? =>
+        {
+            0
+        }
+        Change::PutDocument { kind, name, document, .. } => put_document(&audit, *kind, name, document)?,
         Change::DeleteDocument { kind, name, .. } => delete_document(&audit, *kind, name)?,
         Change::SetCountries { source, table } => set_countries(&audit, source, table)?,
     };

@@ -169,14 +169,18 @@ fn changed_rows(conn: &Connection, since: u64) -> rusqlite::Result<ChangedRows> 
 
 /// Whether the log says so.
 pub(super) fn is_unchanged(conn: &Connection, unchanged: Unchanged) -> rusqlite::Result<bool> {
-    let Unchanged { table, since } = unchanged;
+    let Unchanged { tables, since } = unchanged;
     if look(conn)?.newest < since || reason_to_reload(conn, since)?.is_some() {
         return Ok(false);
     }
-    let changed = conn
-        .prepare_cached("SELECT 1 FROM change_log WHERE seq > ?1 AND tbl = ?2")?
-        .exists(params![i64::try_from(since).unwrap_or(i64::MAX), table.name()])?;
-    Ok(!changed)
+    let since = i64::try_from(since).unwrap_or(i64::MAX);
+    let mut changes = conn.prepare_cached("SELECT 1 FROM change_log WHERE seq > ?1 AND tbl = ?2")?;
+    for table in tables {
+        if changes.exists(params![since, table.name()])? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// A mark after `since`, or a log that does not reach back so far.

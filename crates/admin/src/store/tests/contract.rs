@@ -174,25 +174,37 @@ fn documents_of_one_name_are_one_of_each_kind() {
 }
 
 #[test]
-fn a_removal_may_hang_on_what_nobody_changed() {
+fn a_write_may_hang_on_what_nobody_changed() {
     for fixture in stores() {
         block_on(async {
             let store = &*fixture.store;
             store.commit(put(Kind::Backend, "b", "{}"), "test").await.unwrap();
             let first = store.commit(put_route("a", "{}"), "test").await.unwrap().seq;
             let second = store.commit(put_route("a", "[]"), "test").await.unwrap().seq;
+            let only_if = |since| {
+                const TABLES: &[Table] = &[Table::Documents(Kind::GeoRule), Table::Documents(Kind::Route)];
+                Some(Unchanged { tables: TABLES, since })
+            };
             let remove = async |since| {
-                let only_if = Some(Unchanged { table: Table::Documents(Kind::Route), since });
-                let name = "b".to_owned();
+                let (name, only_if) = ("b".to_owned(), only_if(since));
                 let change = Change::DeleteDocument { kind: Kind::Backend, name, only_if };
                 store.commit(change, "test").await.unwrap()
             };
+            let put_again = async |since| {
+                let (name, document, only_if) = ("b".to_owned(), "[]".to_owned(), only_if(since));
+                let change = Change::PutDocument { kind: Kind::Backend, name, document, only_if };
+                store.commit(change, "test").await.unwrap()
+            };
             for since in [0, first, second + 1] {
-                let nothing = remove(since).await;
-                assert_eq!((nothing.rows, nothing.seq), (0, second), "{since}");
+                for nothing in [remove(since).await, put_again(since).await] {
+                    assert_eq!((nothing.rows, nothing.seq), (0, second), "{since}");
+                }
             }
-            // What else changed is nothing to it.
+            assert_eq!(everything(store).await.documents.backends[0].document, "{}");
+            // What else changed is nothing to them.
             store.commit(put(Kind::Limit, "l", "{}"), "test").await.unwrap();
+            assert_eq!(put_again(second).await.rows, 1);
+            assert_eq!(everything(store).await.documents.backends[0].document, "[]");
             assert_eq!(remove(second).await.rows, 1);
             assert!(everything(store).await.documents.backends.is_empty());
         });

@@ -49,7 +49,7 @@ pub(crate) fn unban(key: &str) -> Change {
 }
 
 pub(crate) fn put(kind: Kind, name: &str, document: &str) -> Change {
-    Change::PutDocument { kind, name: name.to_owned(), document: document.to_owned() }
+    Change::PutDocument { kind, name: name.to_owned(), document: document.to_owned(), only_if: None }
 }
 
 pub(crate) fn remove(kind: Kind, name: &str) -> Change {
