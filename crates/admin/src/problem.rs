@@ -61,6 +61,8 @@ pub enum Code {
     StoreBusy,
     /// The database cannot be read, so a question has no answer.
     StoreUnreadable,
+    /// Events in a later version of their format than this service reads.
+    NewerFormat,
     /// The service is stopping.
     Stopping,
     /// The answer took too long.
@@ -71,7 +73,7 @@ pub enum Code {
 
 impl Code {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::EmptyBody,
         Self::InvalidJson,
         Self::InvalidYaml,
@@ -98,6 +100,7 @@ impl Code {
         Self::StoreFailed,
         Self::StoreBusy,
         Self::StoreUnreadable,
+        Self::NewerFormat,
         Self::Stopping,
         Self::Timeout,
     ];
@@ -131,6 +134,7 @@ impl Code {
             Self::BlobGone => "blob_gone",
             Self::StoreBusy => "store_busy",
             Self::StoreUnreadable => "store_unreadable",
+            Self::NewerFormat => "newer_format",
             Self::Stopping => "stopping",
             Self::Timeout => "timeout",
             Self::StoreFailed => "store_failed",
@@ -165,7 +169,7 @@ impl Code {
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::InvalidField => StatusCode::UNPROCESSABLE_ENTITY,
             Self::StoreFailed => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::StoreBusy | Self::StoreUnreadable | Self::Stopping | Self::Timeout => {
+            Self::StoreBusy | Self::StoreUnreadable | Self::NewerFormat | Self::Stopping | Self::Timeout => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
         }
@@ -200,6 +204,7 @@ impl Code {
             Self::BlobGone => "This table is gone",
             Self::StoreBusy => "The database is locked by another program",
             Self::StoreUnreadable => "The database cannot be read",
+            Self::NewerFormat => "The body is in a later version of its format",
             Self::Stopping => "The service is stopping",
             Self::Timeout => "The answer took too long",
             Self::StoreFailed => "The database failed",
@@ -339,7 +344,7 @@ impl Problem {
 
     fn retry_after(&self) -> Option<HeaderValue> {
         match self.code {
-            Code::StoreBusy | Code::StoreUnreadable | Code::Stopping | Code::Timeout => {
+            Code::StoreBusy | Code::StoreUnreadable | Code::NewerFormat | Code::Stopping | Code::Timeout => {
                 Some(HeaderValue::from_static("1"))
             }
             _ => None,

@@ -21,6 +21,9 @@ use crate::store::{Append, RecorderFigures};
 const MAX_BODY: usize = MAX_POST + (64 << 10);
 /// Posts over this size are decoded on a thread that may block.
 const LARGE: usize = 64 << 10;
+/// Formats count up by one: what seems to be further ahead than this is no later version
+/// but rubbish, which no upgrade would make readable.
+const VERSIONS_AHEAD: u8 = 16;
 
 /// What became of a post.
 #[derive(Serialize)]
@@ -33,8 +36,8 @@ pub struct Taken {
 /// Takes a post, or with `sync=1` an open event.
 ///
 /// # Errors
-/// 400 when it cannot be read, 503 when the store is busy: then whoever sent it
-/// keeps it and tries again.
+/// 400 when it cannot be read; 503 when the store is busy, or it is of a later version
+/// of its format: then whoever sent it keeps it and tries again.
 pub async fn take(State(context): State<Context>, request: Request<Body>) -> Answer<Response> {
     let gateway = data_plane::gateway(request.headers())?;
     let params = Params::read(request.uri(), &["sync"])?;
@@ -56,7 +59,7 @@ async fn post(context: &Context, gateway: Gateway, request: Request<Body>) -> An
     };
     let (append, malformed) = match decoded {
         Ok(decoded) => decoded,
-        Err(error) => return Err(malformed_body(context, "not a post of events", &error).await?),
+        Err(error) => return Err(unreadable(context, "not a post of events", &error).await?),
     };
     note_countries(context, append.batches.iter().flat_map(|batch| &batch.events));
     // Counted once the rest is stored: a post that is refused comes again, and
@@ -74,16 +77,28 @@ async fn open(context: &Context, gateway: Gateway, request: Request<Body>) -> An
     let (_, bytes) = body::bytes(request, MAX_OPEN).await?;
     let open = match OpenEvent::from_bytes(&bytes) {
         Ok(open) => open,
-        Err(error) => return Err(malformed_body(context, "not an open event", &error).await?),
+        Err(error) => return Err(unreadable(context, "not an open event", &error).await?),
     };
     note_countries(context, [&open.event]);
     context.store.open_event(gateway, open).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn malformed_body(context: &Context, what: &str, error: &WireError) -> Answer<Problem> {
+/// What to answer when a body, or a batch in it, is not understood. One that is only
+/// newer is not counted as malformed: it comes again, and will be understood once this
+/// service is of that version too.
+async fn unreadable(context: &Context, what: &str, error: &WireError) -> Answer<Problem> {
+    if is_newer(error) {
+        tracing::warn!(%error, "a gateway of a later version keeps its events until this service is upgraded");
+        return Ok(Problem::new(Code::NewerFormat, format!("{error}: keep it until this side is upgraded")));
+    }
     context.store.note_malformed(1).await?;
     Ok(Problem::new(Code::InvalidBody, format!("{what}: {error}")))
+}
+
+fn is_newer(error: &WireError) -> bool {
+    let WireError::Version { found, known } = error else { return false };
+    (1..=VERSIONS_AHEAD).contains(&found.saturating_sub(*known))
 }
 
 /// A country in an event, though there is no country table, came from a header.
@@ -98,18 +113,23 @@ fn note_countries<'e>(context: &Context, events: impl IntoIterator<Item = &'e Tr
 
 /// The post with its batches opened, and how many could not be: those are passed
 /// over, for no repetition would make them readable.
+///
+/// # Errors
+/// When the post cannot be read, or a batch of it is of a later version.
 fn decode(gateway: Gateway, bytes: &[u8]) -> Result<(Append, u64), WireError> {
     let post = EventPost::from_bytes(bytes)?;
     let mut malformed = 0u64;
-    let open = |sealed: &tidegate_policy::wire::event::SealedBatch| match Batch::from_bytes(&sealed.0) {
-        Ok(batch) => Some(batch),
-        Err(error) => {
-            tracing::debug!(%error, "a batch cannot be read");
-            malformed += 1;
-            None
+    let mut batches = Vec::with_capacity(post.batches.len());
+    for sealed in &post.batches {
+        match Batch::from_bytes(&sealed.0) {
+            Ok(batch) => batches.push(batch),
+            Err(error) if is_newer(&error) => return Err(error),
+            Err(error) => {
+                tracing::debug!(%error, "a batch cannot be read");
+                malformed += 1;
+            }
         }
-    };
-    let batches = post.batches.iter().filter_map(open).collect();
+    }
     let recorder = RecorderFigures {
         waiting_bytes: post.waiting_bytes,
         oldest_ms: post.oldest_ms,

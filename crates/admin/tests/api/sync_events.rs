@@ -7,7 +7,8 @@ use axum::http::Method;
 use serde_json::{Value, json};
 use tidegate_admin::store::sqlite::Options;
 use tidegate_policy::wire::event::{
-    Batch, EventPost, MAX_OPEN, OpenEvent, SealedBatch, Source, SourceReport, SourceState, TrafficEvent,
+    BATCH_FORMAT, Batch, EventPost, MAX_OPEN, OPEN_FORMAT, OpenEvent, POST_FORMAT, SealedBatch, Source,
+    SourceReport, SourceState, TrafficEvent,
 };
 
 use crate::running::{Answered, Running, db, until};
@@ -122,11 +123,46 @@ async fn what_is_no_open_event_is_refused_and_counted() {
     for query in ["sync=2", "sync=true", "sync=1&sync=1", "synchronous=1"] {
         post(&running, &format!("{EVENTS}?{query}"), bytes.clone()).await.problem(400, "invalid_parameter");
     }
-    // Without the parameter it is no post.
-    post(&running, EVENTS, bytes).await.problem(400, "invalid_body");
+    // Without the parameter it is no post: its first byte could be a later version's.
+    post(&running, EVENTS, bytes).await.problem(503, "newer_format");
     let seen = stats(&running).await;
-    assert_eq!((&seen["malformed"], &seen["open"]), (&json!(5), &json!(0)), "{seen}");
+    assert_eq!((&seen["malformed"], &seen["open"]), (&json!(4), &json!(0)), "{seen}");
     assert!(rows(&running).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_a_later_version_are_to_be_kept_and_those_of_an_earlier_one_are_lost() {
+    let running = Running::start().await;
+    let batch = |version: u8, first: u64| {
+        let batch = Batch {
+            source: Source(7),
+            first,
+            numbered_hi: first,
+            events: vec![event(first, 200)],
+            ..Batch::default()
+        };
+        let mut bytes = batch.to_bytes().unwrap();
+        bytes[0] = version;
+        SealedBatch(bytes)
+    };
+    let batches = |versions: &[u8]| {
+        let batches = versions.iter().zip(1..).map(|(version, first)| batch(*version, first)).collect();
+        EventPost { batches, ..EventPost::default() }.to_bytes().unwrap()
+    };
+    let mut later_post = batches(&[BATCH_FORMAT]);
+    later_post[0] = POST_FORMAT + 1;
+    for bytes in [batches(&[BATCH_FORMAT, BATCH_FORMAT + 1]), later_post] {
+        let answer = post(&running, EVENTS, bytes).await;
+        assert!(answer.headers.contains_key("retry-after"));
+        answer.problem(503, "newer_format");
+    }
+    let mut open = OpenEvent { source: Source(7), event: event(1, 200) }.to_bytes().unwrap();
+    open[0] = OPEN_FORMAT + 1;
+    post(&running, &format!("{EVENTS}?sync=1"), open).await.problem(503, "newer_format");
+    assert!(rows(&running).is_empty(), "what could be read comes again with the rest");
+    assert_eq!(stats(&running).await["malformed"], 0);
+    let taken = post(&running, EVENTS, batches(&[BATCH_FORMAT, BATCH_FORMAT - 1])).await.ok();
+    assert_eq!(taken, json!({"stored": 1, "duplicates": 0, "malformed": 1}));
 }
 
 #[tokio::test(flavor = "multi_thread")]
