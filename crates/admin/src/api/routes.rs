@@ -59,6 +59,15 @@ impl Resource for Routes {
         }));
         warnings
     }
+
+    /// Limits that name the route are left as they are, and hold for nothing of it.
+    fn removed(world: &World, name: &str) -> Vec<String> {
+        let missing = world.missing_routes().into_iter().filter(|missing| missing.route == name);
+        let say = |limit| {
+            format!("the limit `{limit}` names this route: for it that one holds for no request any more")
+        };
+        missing.map(|missing| say(missing.limit)).collect()
+    }
 }
 
 /// `document` with the name of the address, if it has none of its own.

@@ -95,6 +95,12 @@ async fn a_limit_for_a_route_that_there_is_not_is_warned_of() {
     running.put("/api/admin/routes/logout", route).await.ok();
     assert_eq!(put(&running, "logins", &document).await.ok()["warnings"], Value::Null);
     assert_eq!(reasons().await, Vec::<Value>::new());
+    let removed = running.delete("/api/admin/routes/login").await.ok();
+    let warnings = removed["warnings"].as_array().unwrap();
+    assert!(warnings.len() == 1 && warnings[0].as_str().unwrap().contains("`logins`"), "{removed}");
+    assert_eq!(reasons().await[0]["code"], "limit_route_missing");
+    running.delete(&format!("{LIMITS}/logins")).await.ok();
+    assert_eq!(running.delete("/api/admin/routes/logout").await.ok()["warnings"], Value::Null);
 }
 
 #[tokio::test(flavor = "multi_thread")]
