@@ -18,7 +18,7 @@ pub(super) fn milliseconds(place: &Place<'_>, problems: &mut Problems) -> Option
 }
 
 /// `^([0-9]{1,5}(h|m|s|ms)){1,4}$`, in milliseconds.
-fn parse(text: &str) -> Option<u64> {
+pub(super) fn parse(text: &str) -> Option<u64> {
     let (mut rest, mut sum) = (text, 0u64);
     for _ in 0..4 {
         let end = rest.find(|c: char| !c.is_ascii_digit())?;

@@ -7,14 +7,19 @@
 
 use serde_json::Value;
 
+use super::duration;
 use super::names::{is_subdomain, is_token};
 use super::reader::{Object, Place, Problem, Problems};
 use crate::address::Prefix;
 use crate::limit::{Limit, LimitKey, MAX_MATCHES, MAX_PER_S, MAX_RATE, MAX_REFILL_S, V6_PREFIX};
 
 const FIELDS: &[&str] = &["name", "key", "match", "rate", "per", "burst", "shadow", "headers", "v6_prefix"];
-/// Headers of this prefix are the gate's: a client's are removed.
-const OWN_PREFIX: &str = "x-tidegate-";
+/// Headers of these prefixes are the gate's and Envoy's: a client's are removed.
+const OWN_PREFIXES: [&str; 2] = ["x-tidegate-", "x-envoy-"];
+/// Headers that say how a message or a connection is framed (RFC 9110 7.6.1, RFC 9112
+/// 6): of who sends it they say nothing, and Envoy removes or rewrites most of them.
+const FRAMING: [&str; 7] =
+    ["connection", "content-length", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
 
 /// Reads the limit of this name. `key`, `rate` and `per` must be given; `match` is
 /// all requests unless given, `burst` the rate, `shadow` and `headers` false, and
@@ -100,8 +105,12 @@ fn header(name: &str, place: &Place<'_>, problems: &mut Problems) -> Option<Limi
         Some("pseudo-headers and host are not counted by: name routes in match, and give these hostnames")
     } else if !is_token(&lower) || lower.len() > 253 {
         Some("after header: there must be the name of a header, as in header:x-api-key")
-    } else if lower.starts_with(OWN_PREFIX) {
-        Some("headers whose names begin with x-tidegate- are the gate's own: no client's passes")
+    } else if OWN_PREFIXES.iter().any(|prefix| lower.starts_with(prefix)) {
+        Some(
+            "headers whose names begin with x-tidegate- or x-envoy- are the gate's and Envoy's: no client's passes",
+        )
+    } else if FRAMING.contains(&lower.as_str()) {
+        Some("this header says how the message is framed, and nothing of who sends it")
     } else {
         None
     };
@@ -120,23 +129,24 @@ fn period(place: &Place<'_>, problems: &mut Problems) -> Option<u32> {
         "minute" => Some(60),
         "hour" => Some(3_600),
         "day" => Some(86_400),
-        _ => match text.strip_suffix('s').filter(|digits| digits.bytes().all(|b| b.is_ascii_digit())) {
-            Some("") | None => None,
-            // More digits than a number has are out of range too.
-            Some(digits) => Some(digits.parse().unwrap_or(u32::MAX)),
+        _ => match duration::parse(text) {
+            Some(ms) if ms.is_multiple_of(1_000) => u32::try_from(ms / 1_000).ok(),
+            Some(_) => {
+                place.note(problems, "out_of_range", format!("{text}: only whole seconds are allowed"));
+                return None;
+            }
+            None => {
+                let message = "must be second, minute, hour, day, or a duration, as in 10s, 5m or 1h30m";
+                place.note(problems, "invalid", message);
+                return None;
+            }
         },
     };
-    match seconds {
-        None => {
-            place.note(problems, "invalid", "must be second, minute, hour, day, or seconds, as in 10s");
-            None
-        }
-        Some(1..=MAX_PER_S) => seconds,
-        Some(_) => {
-            place.note(problems, "out_of_range", format!("{text}: from 1s to {MAX_PER_S}s is allowed"));
-            None
-        }
+    let in_range = seconds.filter(|seconds| (1..=MAX_PER_S).contains(seconds));
+    if in_range.is_none() {
+        place.note(problems, "out_of_range", format!("{text}: from 1s to 24h is allowed"));
     }
+    in_range
 }
 
 /// What a limit holds for; empty: everything.
@@ -249,22 +259,34 @@ mod tests {
     }
 
     #[test]
-    fn periods_are_named_or_in_seconds() {
-        for (text, seconds) in
-            [("second", 1), ("minute", 60), ("hour", 3_600), ("day", 86_400), ("1s", 1), ("86400s", 86_400)]
-        {
+    fn periods_are_named_or_durations_of_whole_seconds() {
+        for (text, seconds) in [
+            ("second", 1),
+            ("minute", 60),
+            ("hour", 3_600),
+            ("day", 86_400),
+            ("1s", 1),
+            ("86400s", 86_400),
+            ("1m", 60),
+            ("24h", 86_400),
+            ("1h30m", 5_400),
+            ("1000ms", 1),
+        ] {
             assert_eq!(read(&with("per", json!(text))).per_s, seconds);
         }
         for (text, code) in [
             ("0s", "out_of_range"),
             ("86401s", "out_of_range"),
-            ("99999999999s", "out_of_range"),
+            ("99999h", "out_of_range"),
+            ("24h1s", "out_of_range"),
+            ("500ms", "out_of_range"),
+            ("1s500ms", "out_of_range"),
+            ("999999s", "invalid"),
             ("week", "invalid"),
             ("s", "invalid"),
             ("-1s", "invalid"),
             ("1.5s", "invalid"),
             ("10", "invalid"),
-            ("1m", "invalid"),
             ("", "invalid"),
         ] {
             assert_eq!(refused(&with("per", json!(text))), [("/per".to_owned(), code)], "{text}");
@@ -283,6 +305,11 @@ mod tests {
             ("key", json!("header::path"), "/key", "invalid"),
             ("key", json!("header:Host"), "/key", "invalid"),
             ("key", json!("header:X-Tidegate-Cluster"), "/key", "invalid"),
+            ("key", json!("header:X-Envoy-External-Address"), "/key", "invalid"),
+            ("key", json!("header:Content-Length"), "/key", "invalid"),
+            ("key", json!("header:te"), "/key", "invalid"),
+            ("key", json!("header:transfer-encoding"), "/key", "invalid"),
+            ("key", json!("header:connection"), "/key", "invalid"),
             ("key", json!(1), "/key", "wrong_type"),
             ("rate", json!(null), "/rate", "required"),
             ("rate", json!(0), "/rate", "out_of_range"),
