@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::clock::{self, Millis};
 use super::small::how_many_fit;
 use super::world::World;
+use crate::once::Once;
 use crate::store::{DocumentRow, Kind, Table};
 
 /// A document that was understood.
@@ -69,8 +70,8 @@ impl<T> Info<T> {
 }
 
 fn read<T: Says>(row: DocumentRow) -> Result<Info<T>, String> {
-    let document: Value =
-        serde_json::from_str(&row.document).map_err(|error| format!("not JSON: {error}"))?;
+    let Once(document) = serde_json::from_str(&row.document)
+        .map_err(|error| format!("not JSON in which every name stands once in its object: {error}"))?;
     let says = T::read(&row, &document)?;
     Ok(Info {
         name: row.name.into(),
@@ -121,8 +122,10 @@ impl World {
     }
 
     /// The bytes that `lay_out` makes of all documents of a kind, the oldest first.
-    /// When it says that they are too many, the youngest are left out and shown as
-    /// quarantined: those that are in force already go on being so.
+    /// When it says that they are too many, the youngest by `created_at` are left out and
+    /// shown as quarantined, those without one before all others. The API lets no
+    /// document in that would be too many, so that it was somebody who writes SQL: a row
+    /// of theirs that says it is older than others takes the place of one in force.
     pub(super) fn lay_out_documents<T: Says, E: Display>(
         &mut self,
         lay_out: impl Fn(&[T]) -> Result<Vec<u8>, E>,

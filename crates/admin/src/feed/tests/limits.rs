@@ -51,7 +51,9 @@ async fn a_slip_in_a_limit_lets_nobody_past_it() {
     let store = Arc::new(Memory::default());
     store.put_document(Kind::Limit, "a", limit(5));
     let feed = start(&store, tiny()).await;
-    for slip in ["{", r#"{"key":"ip","rate":0,"per":"minute"}"#] {
+    let twice = r#"{"key":"ip","rate":9,"rate":8,"per":"minute"}"#;
+    let framing = r#"{"key":"header:te","rate":9,"per":"minute"}"#;
+    for slip in ["{", r#"{"key":"ip","rate":0,"per":"minute"}"#, framing, twice] {
         store.put_document(Kind::Limit, "a", slip);
         assert_eq!(rates(&feed).await, [("a".to_owned(), 5)], "{slip}");
         let bad = feed.world().quarantine().last().unwrap();
