@@ -31,8 +31,8 @@ pub fn backends(world: &World, clusters: &BTreeSet<String>, reasons: &mut Vec<Re
     let unknown = world.unknown_backends(clusters);
     if let count @ 1.. = unknown.len() {
         let detail = format!(
-            "{count} times a route names a backend that nobody knows, and requests that go there get 500: \
-             `unknown_backends` says which"
+            "references of routes to backends that nobody knows: {count}; requests that go there get 500, \
+             and `unknown_backends` says which"
         );
         reasons.push(Reason { code: "unknown_backend", detail });
     }
@@ -48,7 +48,7 @@ pub fn routes(world: &World, reasons: &mut Vec<Reason>) {
     let named = missing.iter().take(SHOWN_ROUTES);
     let named: Vec<_> = named.map(|one| format!("`{}` names `{}`", one.limit, one.route)).collect();
     let detail = format!(
-        "{} times a limit names a route that is not there, for which it holds for no request: {}",
+        "references of limits to routes that are not there: {}; what is named so is not limited: {}",
         missing.len(),
         named.join(", ")
     );

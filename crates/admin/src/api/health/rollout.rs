@@ -58,7 +58,7 @@ pub fn geo(world: &World, by_header: bool, reasons: &mut Vec<Reason>, notes: &mu
         let named = missing.iter().take(SHOWN_MISSING);
         let named: Vec<_> = named.map(|one| format!("`{}` names `{}`", one.route, one.rule)).collect();
         let detail = format!(
-            "{} times a route names a geo rule that is not there, and its requests get 500: {}",
+            "references of routes to geo rules that are not there: {}; requests of these routes get 500: {}",
             missing.len(),
             named.join(", ")
         );
