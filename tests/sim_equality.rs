@@ -10,7 +10,7 @@ use tidegate_policy::check::{Answered, Check, PerCheck};
 use tidegate_policy::decide::{Facts, Given, OnNoRoute, Routing, Settings, Unavailable, Verdict, decide};
 use tidegate_policy::flags::{Flag, Flags, Mode, Modes, State};
 use tidegate_policy::geo::Country;
-use tidegate_policy::route::RouteMatch;
+use tidegate_policy::route::{Answerer, RouteMatch};
 use tidegate_policy::wire::event::TrafficEvent;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -124,14 +124,13 @@ impl Outcome {
 
     fn passed(found: Option<&RouteMatch<'_>>, facts: &Facts<'_>) -> Self {
         let answer = |status, details: &str| Self { status, details: details.to_owned(), cluster: None };
-        let cors = found.and_then(|found| found.actions().filter_map(|action| action.cors.as_ref()).last());
-        if cors.is_some_and(|cors| cors.preflight(facts).is_some()) {
-            return answer(204, "cors_preflight");
-        }
-        if let Some(redirect) = found.and_then(RouteMatch::redirect) {
-            return answer(redirect.status, "redirect");
-        }
-        let cluster = found.and_then(|found| Some(found.backend?.name.clone()));
+        let cluster = match found.map(|found| found.answerer(facts)) {
+            Some(Answerer::Preflight(_)) => return answer(204, "cors_preflight"),
+            Some(Answerer::Redirect(redirect)) => return answer(redirect.status, "redirect"),
+            Some(Answerer::Nobody) => return answer(500, "no_backend"),
+            Some(Answerer::Backend(backend)) => Some(backend.name.clone()),
+            None => None,
+        };
         Self { status: 200, details: "via_upstream".to_owned(), cluster }
     }
 

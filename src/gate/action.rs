@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tidegate_policy::decide::Reason;
 use tidegate_policy::limit::Standing;
-use tidegate_policy::route::RouteMatch;
 use tidegate_policy::route::action::{Action, Arrival, CorsHeaders, HeaderEdit, HeaderEdits, Retry};
+use tidegate_policy::route::{Answerer, RouteMatch};
 
 use super::request::Request;
 use super::{Gate, limiting, reply, upstream};
@@ -54,20 +54,24 @@ pub fn carry_out<H: Host>(
     dice: u32,
 ) -> Result<(Carried, Option<Box<After>>), Reason> {
     let after = After::of(found, request);
-    // Before a redirect: browsers do not follow one here.
-    if let Some(headers) = preflight(found, request) {
-        answered(gate, reply::preflight(&gate.vm.host, &headers))?;
-        // All is said already; only the edits are left.
-        let edits = after.map(|after| Box::new(After { cors: None, varies: false, ..*after }));
-        return Ok((Carried::Preflight, edits));
+    // Only CORS looks at headers.
+    let lines = if found.cors().is_some() { request.lines() } else { Vec::new() };
+    match found.answerer(&request.facts(&lines, dice)) {
+        Answerer::Preflight(headers) => {
+            answered(gate, reply::preflight(&gate.vm.host, &headers))?;
+            // All is said already; only the edits are left.
+            let edits = after.map(|after| Box::new(After { cors: None, varies: false, ..*after }));
+            return Ok((Carried::Preflight, edits));
+        }
+        Answerer::Redirect(redirect) => {
+            let (https, host, target) = request.arrival();
+            let location = redirect.location(&Arrival { https, host, port: gate.listener_port(), target });
+            answered(gate, reply::redirect(&gate.vm.host, redirect.status, &location))?;
+            return Ok((Carried::Redirected, after));
+        }
+        Answerer::Backend(backend) => upstream::send(gate, backend)?,
+        Answerer::Nobody => return Err(Reason::NoBackend),
     }
-    if let Some(redirect) = found.redirect() {
-        let (https, host, target) = request.arrival();
-        let location = redirect.location(&Arrival { https, host, port: gate.listener_port(), target });
-        answered(gate, reply::redirect(&gate.vm.host, redirect.status, &location))?;
-        return Ok((Carried::Redirected, after));
-    }
-    upstream::send(gate, found.backend.ok_or(Reason::NoBackend)?)?;
     for action in found.actions() {
         prepare(&gate.vm.host, action, request).map_err(|_| {
             // Half an action may be worse than none: a header that was to go.
@@ -87,14 +91,6 @@ fn answered<H: Host>(gate: &Gate<H>, answered: bool) -> Result<(), Reason> {
     }
     gate.vm.metrics.count(Count::HostErrors);
     Err(Reason::NotReady)
-}
-
-/// The answer to a browser's question whether it may ask, where it is one and the
-/// route has CORS. A backend's word counts before its rule's.
-fn preflight(found: &RouteMatch<'_>, request: &Request) -> Option<CorsHeaders> {
-    let cors = found.actions().filter_map(|action| action.cors.as_ref()).last()?;
-    let lines = request.lines();
-    cors.preflight(&request.facts(&lines, 0))
 }
 
 /// Changes the request as one action says.

@@ -206,9 +206,7 @@ impl Known {
             }
             Check::Route => {
                 findings.route = Some(match (direct, cache) {
-                    (Some(Found::Route(found)), _) => {
-                        Finding::Found(found.as_ref().map(RouteAnswer::finding))
-                    }
+                    (Some(Found::Route(found)), _) => Finding::Found(RouteAnswer::found(found)),
                     (_, Some(tables)) => Finding::Found(tables.routes.find(facts)),
                     _ => Finding::Unavailable,
                 });
@@ -233,6 +231,6 @@ fn hope(check: Check, findings: &mut Findings<'_>) {
             findings.geo = Some(Finding::Found(GeoFinding::Verdicts { country: None, verdicts: &[] }));
         }
         // The last: whatever it found, there is no question after it.
-        Check::Route => findings.route = Some(Finding::Found(None)),
+        Check::Route => findings.route = Some(Finding::Found(Ok(None))),
     }
 }

@@ -31,9 +31,8 @@ pub fn compare(
             (*direct != cached).then(|| (of_geo(direct, &cached), of_geo(&cached, direct)))
         }
         Found::Route(direct) => {
-            let direct = direct.as_ref().map(RouteAnswer::finding);
-            let cached = tables.routes.find(facts);
-            (direct != cached).then(|| of_routes(direct.as_ref(), cached.as_ref()))
+            let (direct, cached) = (RouteAnswer::found(direct), tables.routes.find(facts));
+            (direct != cached).then(|| of_routes(direct.ok(), cached.ok()))
         }
     }?;
     Some(Mismatch {
@@ -83,8 +82,15 @@ fn of_geo(found: &GeoAnswer, other: &GeoAnswer) -> String {
 }
 
 /// Both answers, of which a person can see that they differ.
-fn of_routes(direct: Option<&RouteMatch<'_>>, cached: Option<&RouteMatch<'_>>) -> (String, String) {
-    let (direct, cached) = (of_route(direct), of_route(cached));
+fn of_routes(
+    direct: Option<Option<RouteMatch<'_>>>,
+    cached: Option<Option<RouteMatch<'_>>>,
+) -> (String, String) {
+    let said = |found: Option<Option<RouteMatch<'_>>>| match found {
+        Some(found) => of_route(found.as_ref()),
+        None => "too long".to_owned(),
+    };
+    let (direct, cached) = (said(direct), said(cached));
     if direct == cached { ([&direct, ", other filters"].concat(), cached) } else { (direct, cached) }
 }
 

@@ -72,7 +72,7 @@ fn pass(path: &str) -> Found {
         _ => {
             let backend = Backend { name: "shop".to_owned(), namespace: None, port: None, target: None };
             let backend = Some(backend);
-            Found::Route(Some(RouteAnswer {
+            Found::Route(Ok(Some(RouteAnswer {
                 route: "r".to_owned(),
                 rule: 0,
                 template: Some("/{p}".to_owned()),
@@ -80,7 +80,7 @@ fn pass(path: &str) -> Found {
                 geo: Vec::new(),
                 action: None,
                 backend_action: None,
-            }))
+            })))
         }
     }
 }

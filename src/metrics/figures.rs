@@ -30,6 +30,8 @@ pub enum Count {
     DeniedNoGeoRule,
     /// Requests denied: more than a limit lets pass.
     DeniedRateLimited,
+    /// Requests denied: too long to find out which rule matches.
+    DeniedTooLong,
     /// Requests denied: a check could not be made.
     DeniedCheckUnavailable,
     /// Requests denied: the gate could not decide.
@@ -185,7 +187,7 @@ pub enum Gauge {
 }
 
 /// In the order of [`Count`].
-pub const COUNTS: [(Count, &str); 65] = [
+pub const COUNTS: [(Count, &str); 66] = [
     (Count::Allowed, "tidegate.requests.allow"),
     (Count::Redirected, "tidegate.requests.redirect"),
     (Count::Preflights, "tidegate.requests.preflight"),
@@ -196,6 +198,7 @@ pub const COUNTS: [(Count, &str); 65] = [
     (Count::DeniedNoBackend, "tidegate.requests.deny.no_backend"),
     (Count::DeniedNoGeoRule, "tidegate.requests.deny.no_geo_rule"),
     (Count::DeniedRateLimited, "tidegate.requests.deny.rate_limited"),
+    (Count::DeniedTooLong, "tidegate.requests.deny.request_too_long"),
     (Count::DeniedCheckUnavailable, "tidegate.requests.deny.check_unavailable"),
     (Count::DeniedNotReady, "tidegate.requests.deny.not_ready"),
     (Count::Unseen, "tidegate.requests.unseen"),
@@ -286,6 +289,7 @@ impl Count {
             Reason::GeoDenied => Self::DeniedGeo,
             Reason::NoGeoRule => Self::DeniedNoGeoRule,
             Reason::RateLimited => Self::DeniedRateLimited,
+            Reason::TooLong => Self::DeniedTooLong,
             Reason::CheckUnavailable => Self::DeniedCheckUnavailable,
             Reason::NoRoute => Self::DeniedNoRoute,
             Reason::NoBackend => Self::DeniedNoBackend,

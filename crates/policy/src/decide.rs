@@ -185,6 +185,8 @@ pub enum Reason {
     NoBackend,
     /// The rule that matches names a geo rule that there is not.
     NoGeoRule,
+    /// The request is too long to find out which rule matches.
+    TooLong,
     /// Too many requests came in too short a time. [`decide`] does not say this: it
     /// knows of no other request.
     RateLimited,
@@ -197,12 +199,13 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, for metrics that are defined at the start.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::IpBanned,
         Self::GeoDenied,
         Self::NoRoute,
         Self::NoBackend,
         Self::NoGeoRule,
+        Self::TooLong,
         Self::RateLimited,
         Self::CheckUnavailable,
         Self::NotReady,
@@ -217,6 +220,7 @@ impl Reason {
             Self::NoRoute => "no_route",
             Self::NoBackend => "no_backend",
             Self::NoGeoRule => "no_geo_rule",
+            Self::TooLong => "request_too_long",
             Self::RateLimited => "rate_limited",
             Self::CheckUnavailable => "check_unavailable",
             Self::NotReady => "not_ready",
@@ -231,6 +235,8 @@ impl Reason {
             Self::NoRoute => 404,
             Self::NoBackend | Self::NoGeoRule => 500,
             Self::RateLimited => 429,
+            // As Envoy answers a request that is too long for itself (RFC 6585).
+            Self::TooLong => 431,
             Self::CheckUnavailable | Self::NotReady => 503,
         }
     }
@@ -244,6 +250,7 @@ impl Reason {
             Self::GeoDenied => "This service is not available in this country",
             Self::NoRoute => "No route matches this request",
             Self::NoBackend => "The route that matches has no backend",
+            Self::TooLong => "The path or a header is too long",
             Self::NoGeoRule => "The route that matches names a rule that does not exist",
             Self::RateLimited => "Too many requests",
             Self::CheckUnavailable => "A check of this request could not be made",

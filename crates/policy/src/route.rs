@@ -51,7 +51,7 @@ pub use load::RouteLoad;
 
 use crate::decide::Facts;
 use crate::wire::WireError;
-use action::{Action, Redirect};
+use action::{Action, Cors, CorsHeaders, Redirect};
 pub(crate) use layout::MAX_GEO_NAMES;
 use layout::{ConditionRow, MAX_NAME, MAX_TEMPLATE, PathTest, Span, Test};
 use request::{HostName, Request};
@@ -98,7 +98,53 @@ pub struct RouteMatch<'t> {
     pub backend_action: Option<&'t Arc<Action>>,
 }
 
+/// A request's path or headers are so long, and there are so many regular
+/// expressions for them, that the rule which wins was not found out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error, serde::Serialize, serde::Deserialize)]
+#[error("the request is too long for as many regular expressions")]
+pub struct TooLong;
+
+/// Who answers a request that a rule took.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answerer<'t> {
+    /// The gate: a browser's preflight request, with these headers.
+    Preflight(CorsHeaders),
+    /// The gate, which sends the client elsewhere.
+    Redirect(&'t Redirect),
+    /// This backend.
+    Backend(&'t Backend),
+    /// Nobody could: 500.
+    Nobody,
+}
+
 impl<'t> RouteMatch<'t> {
+    /// Which pages may read the answer; a backend's word counts before its rule's.
+    #[must_use]
+    pub fn cors(&self) -> Option<&'t Cors> {
+        self.actions().filter_map(|action| action.cors.as_ref()).last()
+    }
+
+    /// Who answers the request.
+    #[must_use]
+    pub fn answerer(&self, facts: &Facts<'_>) -> Answerer<'t> {
+        // Before a redirect, and without a backend too: browsers take nothing else
+        // for an answer.
+        if let Some(headers) = self.cors().and_then(|cors| cors.preflight(facts)) {
+            return Answerer::Preflight(headers);
+        }
+        match (self.redirect(), self.backend) {
+            (Some(redirect), _) => Answerer::Redirect(redirect),
+            (None, Some(backend)) => Answerer::Backend(backend),
+            (None, None) => Answerer::Nobody,
+        }
+    }
+
+    /// Whether nobody answers it, whatever it asks for.
+    #[must_use]
+    pub fn is_dead_end(&self) -> bool {
+        self.backend.is_none() && self.redirect().is_none() && self.cors().is_none()
+    }
+
     /// What is done with the request: of the rule, then of the backend.
     pub fn actions(&self) -> impl Iterator<Item = &'t Arc<Action>> + use<'t> {
         self.action.into_iter().chain(self.backend_action)
@@ -291,13 +337,20 @@ impl RouteTable {
         &self.backends
     }
 
-    /// The rule that wins, by the precedence of the Gateway API specification.
-    #[must_use]
-    pub fn find(&self, facts: &Facts<'_>) -> Option<RouteMatch<'_>> {
-        let request = Request::new(facts)?;
+    /// The rule that wins, by the precedence of the Gateway API specification; none
+    /// does: no route matches.
+    ///
+    /// # Errors
+    /// When the request is so long that finding out would take too long: another
+    /// rule than the right one must not have it.
+    pub fn find(&self, facts: &Facts<'_>) -> Result<Option<RouteMatch<'_>>, TooLong> {
+        let Some(request) = Request::new(facts) else { return Ok(None) };
         let named = HostName::new(facts.host).and_then(|name| self.find_by_host(&name, &request));
-        let won = named.or_else(|| self.find_in(self.any_host?, &request))?;
-        self.outcome(won, facts.dice)
+        let won = named.or_else(|| self.find_in(self.any_host?, &request));
+        match request.is_exhausted() {
+            true => Err(TooLong),
+            false => Ok(won.and_then(|won| self.outcome(won, facts.dice))),
+        }
     }
 
     /// The best match under the exact hostname, else under the longest wildcard,
@@ -361,7 +414,7 @@ impl RouteTable {
             return Some(false);
         }
         if let PathTest::Regex(regex) = wanted.path
-            && !self.matches_whole(regex, request.path)
+            && !self.matches_whole(regex, request.path, request)
         {
             return Some(false);
         }
@@ -370,22 +423,25 @@ impl RouteTable {
             match condition {
                 ConditionRow::Header(name, test) => slice(&self.text, *name)
                     .and_then(|name| request.header(name))
-                    .is_some_and(|value| self.passes(test, &value)),
-                ConditionRow::Query(name, test) => {
-                    request.parameter(*name, &self.query_names).is_some_and(|value| self.passes(test, value))
-                }
+                    .is_some_and(|value| self.passes(test, &value, request)),
+                ConditionRow::Query(name, test) => request
+                    .parameter(*name, &self.query_names)
+                    .is_some_and(|value| self.passes(test, value, request)),
             }
         }))
     }
 
-    fn passes(&self, test: &Test, value: &[u8]) -> bool {
+    fn passes(&self, test: &Test, value: &[u8], request: &Request<'_>) -> bool {
         match test {
             Test::Exact(wanted) => slice(&self.text, *wanted) == Some(value),
-            Test::Regex(regex) => self.matches_whole(*regex, value),
+            Test::Regex(regex) => self.matches_whole(*regex, value, request),
         }
     }
 
-    fn matches_whole(&self, regex: u32, bytes: &[u8]) -> bool {
+    fn matches_whole(&self, regex: u32, bytes: &[u8], request: &Request<'_>) -> bool {
+        if !request.spend(bytes.len()) {
+            return false;
+        }
         let input = Input::new(bytes).anchored(Anchored::Yes).earliest(true);
         at(&self.regexes, regex).is_some_and(|dfa| matches!(dfa.try_search_fwd(&input), Ok(Some(_))))
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tidegate_policy::route::action::{
     Action, Cors, HeaderEdits, Mirror, PathEdit, Redirect, Retry, Rewrite, Timeouts,
 };
-use tidegate_policy::route::{Target, TargetTls};
+use tidegate_policy::route::{Target, TargetTls, TooLong};
 
 use super::*;
 
@@ -16,7 +16,7 @@ fn backend(name: &str, target: Option<Target>) -> Backend {
 fn found(backend: Option<Backend>, action: Action) -> Found {
     let action = Some(Arc::new(action));
     let (route, rule, geo) = ("r".to_owned(), 0, Vec::new());
-    Found::Route(Some(RouteAnswer {
+    Found::Route(Ok(Some(RouteAnswer {
         route,
         rule,
         template: None,
@@ -24,7 +24,7 @@ fn found(backend: Option<Backend>, action: Action) -> Found {
         geo,
         action,
         backend_action: None,
-    }))
+    })))
 }
 
 /// A request that the admin service has routed so.
@@ -204,6 +204,9 @@ fn a_preflight_request_is_answered_for_its_backend() {
     let of = event(&stream);
     assert_eq!((of.verdict, of.reason.as_deref()), (VerdictCode::Allow, Some("cors_preflight")));
     let host = Fake::default();
+    routed(&host, &asks(b"https://a.example"), found(None, cors()));
+    assert_eq!(host.take_done(), [Done::Replied(204, "cors_preflight".to_owned())], "without a backend, too");
+    let host = Fake::default();
     routed(&host, &asks(b"https://b.example"), found(Some(backend("shop", None)), cors()));
     assert_eq!(host.take_done(), [Done::Replied(204, "cors_preflight".to_owned())]);
     assert_eq!(
@@ -251,6 +254,14 @@ fn what_a_backend_says_of_cors_does_not_count_where_its_route_speaks() {
     assert_eq!(told(&from(b"https://b.example"), open()), all);
     assert_eq!(told(&GET, open()), all, "and what a cache keeps");
     assert_eq!(told(&GET, Action::default()), pairs(&upstreams[1..]), "without CORS it is the backend's");
+}
+
+#[test]
+fn a_request_that_is_too_long_to_place_is_denied() {
+    let host = Fake::default();
+    let stream = routed(&host, &GET, Found::Route(Err(TooLong)));
+    assert_eq!(host.take_done(), [Done::Replied(431, "request_too_long".to_owned())]);
+    assert_eq!(event(&stream).reason.as_deref(), Some("request_too_long"));
 }
 
 #[test]

@@ -111,7 +111,7 @@ fn found(check: Check, fate: Fate) -> Option<Found> {
             let verdicts = vec![RuleVerdict { name: "law".to_owned(), global: true, denies }];
             Found::Geo(GeoAnswer { country: None, verdicts })
         }
-        Check::Route => Found::Route(None),
+        Check::Route => Found::Route(Ok(None)),
     };
     match fate {
         Fate::Passes => Some(pass(check.name())),
@@ -135,8 +135,8 @@ fn expected(fates: &PerCheck<Fate>, tables: Option<&Tables>, settings: &Settings
         _ => Finding::Unavailable,
     };
     let route = match (&answers.route, tables) {
-        (Some(Found::Route(found)), _) => Finding::Found(found.as_ref().map(RouteAnswer::finding)),
-        (_, Some(_)) => Finding::Found(None),
+        (Some(Found::Route(found)), _) => Finding::Found(RouteAnswer::found(found)),
+        (_, Some(_)) => Finding::Found(Ok(None)),
         _ => Finding::Unavailable,
     };
     let findings = Findings { ip: Some(ip), geo: Some(geo), route: Some(route) };

@@ -69,7 +69,7 @@ fn find(check: Check, question: &Question<'_>, tables: &Arc<Tables>) -> Found {
         }
         Check::Route => {
             let found = tables.routes.find(&question.facts());
-            Found::Route(found.as_ref().map(RouteAnswer::new))
+            Found::Route(found.map(|found| found.as_ref().map(RouteAnswer::new)))
         }
     }
 }

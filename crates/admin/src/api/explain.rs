@@ -84,7 +84,7 @@ impl Explanation {
         let ip = IpFinding::look_up(facts.client, &now.tables, time::now_seconds);
         let geo = GeoFinding::look_up(facts.client, asked.given(), &now.tables);
         let decide = |dice| outcome(asked, &Facts { dice, ..facts }, ip, geo, now);
-        let found = now.tables.routes.find(&facts);
+        let found = now.tables.routes.find(&facts).ok().flatten();
         let matches = Matches::new(&now.world, &facts, found.as_ref());
         let share = |(weight, dice)| Share { weight, outcome: decide(dice) };
         let backends: Vec<_> = matches.shares(&now.world).map(share).collect();

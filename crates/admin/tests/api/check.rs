@@ -85,14 +85,16 @@ async fn a_route_is_found_as_the_cache_would_find_it() {
         ..Facts::default()
     };
     let question = Question::new(Check::Route, 9, &facts, Given::Table);
-    assert_eq!(running.found(Check::Route, &question).await, Found::Route(None));
+    assert_eq!(running.found(Check::Route, &question).await, Found::Route(Ok(None)));
     let written = running.put("/api/admin/routes/hello", document.to_string()).await.ok();
     assert!(written["warnings"][0].as_str().unwrap().contains("no geo rule `eu`"), "{written}");
-    let Found::Route(Some(found)) = running.found(Check::Route, &question).await else { panic!("no route") };
+    let Found::Route(Ok(Some(found))) = running.found(Check::Route, &question).await else {
+        panic!("no route")
+    };
     assert_eq!((found.route.as_str(), found.rule, found.geo), ("hello", 0, vec!["eu".to_owned()]));
     assert_eq!(found.backend.unwrap().name, "demo");
     let other = Question { headers: vec![(b"x-v", b"3")], ..question };
-    assert_eq!(running.found(Check::Route, &other).await, Found::Route(None));
+    assert_eq!(running.found(Check::Route, &other).await, Found::Route(Ok(None)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -32,7 +32,10 @@ pub fn find(check: Check, question: &Question<'_>, tables: &Tables, now: UnixSec
             let country = GeoFinding::look_up(question.client, question.given, tables).country();
             Found::Geo(GeoAnswer { country, verdicts: tables.geo.verdicts(country) })
         }
-        Check::Route => Found::Route(tables.routes.find(&question.facts()).as_ref().map(RouteAnswer::new)),
+        Check::Route => {
+            let found = tables.routes.find(&question.facts());
+            Found::Route(found.map(|found| found.as_ref().map(RouteAnswer::new)))
+        }
     }
 }
 

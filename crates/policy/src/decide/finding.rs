@@ -9,7 +9,7 @@ use crate::UnixSeconds;
 use crate::address::Prefix;
 use crate::check::Check;
 use crate::geo::{Country, GeoAction, GeoRules, RuleVerdict};
-use crate::route::RouteMatch;
+use crate::route::{RouteMatch, TooLong};
 
 use serde::{Deserialize, Serialize};
 
@@ -132,7 +132,7 @@ pub struct Findings<'t> {
     /// Of country and geo rules.
     pub geo: Option<Finding<GeoFinding<'t>>>,
     /// Of routes; `None` in it: no route matches.
-    pub route: Option<Finding<Option<RouteMatch<'t>>>>,
+    pub route: Option<Finding<Result<Option<RouteMatch<'t>>, TooLong>>>,
 }
 
 /// What comes next for a request.
@@ -194,12 +194,13 @@ impl<'t> Findings<'t> {
 }
 
 fn routed<'t>(
-    route: Finding<Option<RouteMatch<'t>>>,
+    route: Finding<Result<Option<RouteMatch<'t>>, TooLong>>,
     geo: Option<GeoFinding<'t>>,
     settings: &Settings,
 ) -> Verdict<'t> {
     let found = match route {
-        Finding::Found(found) => found,
+        Finding::Found(Ok(found)) => found,
+        Finding::Found(Err(TooLong)) => return Verdict::Deny(Denial::new(Reason::TooLong, None, None)),
         Finding::Unavailable if settings.on_unavailable.route == Unavailable::Deny => {
             return Verdict::Deny(Denial::unavailable(Check::Route));
         }
@@ -222,9 +223,8 @@ fn routed<'t>(
             }
         }
     }
-    match found.backend {
-        Some(_) => Verdict::Allow(Some(found)),
-        None if found.redirect().is_some() => Verdict::Allow(Some(found)),
-        None => Verdict::Deny(Denial::new(Reason::NoBackend, None, Some(found))),
+    match found.is_dead_end() {
+        true => Verdict::Deny(Denial::new(Reason::NoBackend, None, Some(found))),
+        false => Verdict::Allow(Some(found)),
     }
 }

@@ -1,7 +1,7 @@
 //! A request, taken apart once for however many candidates there are.
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 
 use serde_bytes::ByteBuf;
 
@@ -10,6 +10,13 @@ use crate::decide::Facts;
 
 /// Longest hostname in bytes, as in HTTPRoute and DNS.
 pub(super) const MAX_HOSTNAME: usize = 253;
+
+/// Values up to this many bytes may be searched as often as the routes ask for:
+/// how often that is, whoever writes the routes decides.
+const SHORT: usize = 256;
+/// Bytes of longer values that may be searched, or put together of several lines,
+/// for one request: some 5 ms of work. How long a value is, its client decides.
+const MAX_SEARCHED: usize = 512 << 10;
 
 pub(super) struct Request<'r> {
     /// The path, `/` at its beginning, without query and fragment.
@@ -21,6 +28,8 @@ pub(super) struct Request<'r> {
     query: &'r [u8],
     /// The value of each query parameter that some match names.
     parameters: OnceCell<Vec<Option<&'r [u8]>>>,
+    /// Bytes that may still be searched; `None`: there were not enough.
+    left: Cell<Option<usize>>,
 }
 
 impl<'r> Request<'r> {
@@ -37,7 +46,21 @@ impl<'r> Request<'r> {
             headers: facts.headers,
             query,
             parameters: OnceCell::new(),
+            left: Cell::new(Some(MAX_SEARCHED)),
         })
+    }
+
+    /// Takes the work of searching so many bytes; false when there was too much of
+    /// it, and then for good.
+    pub fn spend(&self, bytes: usize) -> bool {
+        let bytes = if bytes > SHORT { bytes } else { 0 };
+        self.left.set(self.left.get().and_then(|left| left.checked_sub(bytes)));
+        !self.is_exhausted()
+    }
+
+    /// Whether something was not searched because there was too much of it.
+    pub fn is_exhausted(&self) -> bool {
+        self.left.get().is_none()
     }
 
     /// The path's elements: of `/` one empty one.
@@ -59,7 +82,8 @@ impl<'r> Request<'r> {
             joined.push(b',');
             joined.extend_from_slice(line);
         }
-        Some(value)
+        let is_free = matches!(value, Cow::Borrowed(_));
+        (is_free || self.spend(value.len())).then_some(value)
     }
 
     /// The value of the query parameter `names[index]`. The query is read once:

@@ -15,7 +15,7 @@ use crate::check::Check;
 use crate::decide::{Facts, GeoFinding, Given, IpFinding};
 use crate::geo::{Country, MAX_GEO_RULES, RuleVerdict};
 use crate::route::action::Action;
-use crate::route::{Backend, MAX_GEO_NAMES, RouteMatch, is_name, is_template};
+use crate::route::{Backend, MAX_GEO_NAMES, RouteMatch, TooLong, is_name, is_template};
 
 /// Version of the bytes of questions and answers.
 pub const CHECK_FORMAT: u8 = 2;
@@ -129,7 +129,7 @@ pub enum Found {
     /// The answer to [`Check::Geo`].
     Geo(GeoAnswer),
     /// The answer to [`Check::Route`]; `None`: no route matches.
-    Route(Option<RouteAnswer>),
+    Route(Result<Option<RouteAnswer>, TooLong>),
 }
 
 /// Where a client is, and what each rule says of that.
@@ -177,12 +177,12 @@ impl Found {
     /// the same: what a tunnel keeps of it, and its event, have bounds.
     fn is_sound(&self) -> bool {
         match self {
-            Self::Ip(_) | Self::Route(None) => true,
+            Self::Ip(_) | Self::Route(Ok(None) | Err(TooLong)) => true,
             Self::Geo(GeoAnswer { verdicts, .. }) => {
                 verdicts.is_sorted_by(|a, b| a.name < b.name)
                     && verdicts.iter().all(|rule| is_name(&rule.name))
             }
-            Self::Route(Some(found)) => {
+            Self::Route(Ok(Some(found))) => {
                 let RouteAnswer { route, template, backend, geo, action, backend_action, .. } = found;
                 is_name(route)
                     && template.as_deref().is_none_or(is_template)
@@ -215,6 +215,14 @@ impl RouteAnswer {
             action: found.action.cloned(),
             backend_action: found.backend_action.cloned(),
         }
+    }
+
+    /// What [`Found::Route`] holds, as a finding.
+    ///
+    /// # Errors
+    /// When that is what was found.
+    pub fn found(answer: &Result<Option<Self>, TooLong>) -> Result<Option<RouteMatch<'_>>, TooLong> {
+        answer.as_ref().map(|found| found.as_ref().map(Self::finding)).map_err(|too_long| *too_long)
     }
 
     /// As a finding.
@@ -295,7 +303,7 @@ mod tests {
             action: None,
             backend_action: None,
         };
-        assert!(is_read(Found::Route(Some(good.clone()))));
+        assert!(is_read(Found::Route(Ok(Some(good.clone())))));
         for bad in [
             RouteAnswer { route: name(254), ..good.clone() },
             RouteAnswer { route: name(0), ..good.clone() },
@@ -307,7 +315,7 @@ mod tests {
             RouteAnswer { backend: Some(backend("a\r\nb: c".to_owned(), None)), ..good.clone() },
             RouteAnswer { backend: Some(backend(name(1), Some(name(254)))), ..good },
         ] {
-            assert!(!is_read(Found::Route(Some(bad.clone()))), "{bad:?}");
+            assert!(!is_read(Found::Route(Ok(Some(bad.clone())))), "{bad:?}");
         }
         let rules = |names: &[String]| {
             let rule = |name: &String| RuleVerdict { name: name.clone(), global: true, denies: None };

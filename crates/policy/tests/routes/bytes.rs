@@ -8,7 +8,7 @@ use serde_json::json;
 use tidegate_policy::decide::Facts;
 use tidegate_policy::route::{ROUTES_FORMAT, RouteLoad, RouteTable};
 
-use super::{document, read};
+use super::{document, found, read};
 
 /// A table that has something of everything.
 static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
@@ -52,7 +52,7 @@ fn search(table: &RouteTable) {
             b"/",
         ] {
             for (method, headers) in [(&b"GET"[..], headers), (b"PUT", &[])] {
-                let _ = table.find(&Facts { client: None, method, host, path, headers, dice: 1 << 31 });
+                let _ = found(table, &Facts { client: None, method, host, path, headers, dice: 1 << 31 });
             }
         }
     }

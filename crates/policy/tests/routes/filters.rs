@@ -7,7 +7,7 @@ use tidegate_policy::decide::Facts;
 use tidegate_policy::route::action::{Action, HeaderEdits, PathEdit, Redirect, Retry, Timeouts};
 use tidegate_policy::route::{RouteTable, Target};
 
-use super::{document, read, table_of};
+use super::{document, found, read, table_of};
 
 /// A document of one rule on `/a`.
 fn of_rule(fields: Value) -> Value {
@@ -41,7 +41,7 @@ fn one_filter(kind: &str, field: &str, settings: Value) -> String {
 fn action_of(fields: Value) -> Action {
     let table = table_of(&[read(&of_rule(fields))]);
     let facts = Facts { path: b"/a", ..Facts::default() };
-    let found = table.find(&facts).unwrap();
+    let found = found(&table, &facts).unwrap();
     found.action.map(|action| Action::clone(action)).unwrap_or_default()
 }
 
@@ -278,7 +278,7 @@ fn backend_of(reference: Value, namespace: Option<&str>) -> Option<(String, Opti
     let backends = [("shop".to_owned(), target)].into();
     let table = author::compile(&[read(&document)], &backends).unwrap();
     let table = RouteTable::from_bytes(&table).unwrap();
-    let found = table.find(&Facts { path: b"/a", ..Facts::default() }).unwrap();
+    let found = found(&table, &Facts { path: b"/a", ..Facts::default() }).unwrap();
     let backend = found.backend?;
     Some((backend.name.clone(), backend.target.as_ref().map(|target| target.port)))
 }
@@ -311,7 +311,7 @@ fn mirrors_are_resolved_as_backends_are_and_strangers_get_nothing() {
     let target = Target { host: "10.0.0.1".to_owned(), port: 8080, tls: None };
     let table = author::compile(&[read(&document)], &[("shop".to_owned(), target)].into()).unwrap();
     let table = RouteTable::from_bytes(&table).unwrap();
-    let found = table.find(&Facts { path: b"/a", ..Facts::default() }).unwrap();
+    let found = found(&table, &Facts { path: b"/a", ..Facts::default() }).unwrap();
     let mirrors = &found.action.unwrap().mirrors;
     let said: Vec<_> = mirrors
         .iter()
@@ -327,7 +327,7 @@ fn mirrors_are_resolved_as_backends_are_and_strangers_get_nothing() {
 fn a_backend_that_cannot_answer_keeps_its_share() {
     let backends = json!([{"name": "a", "weight": 1}, {"kind": "Strange", "name": "b", "weight": 1}]);
     let table = table_of(&[read(&of_rule(json!({"backendRefs": backends})))]);
-    let at = |dice| table.find(&Facts { path: b"/a", dice, ..Facts::default() }).unwrap().backend;
+    let at = |dice| found(&table, &Facts { path: b"/a", dice, ..Facts::default() }).unwrap().backend;
     assert!(at(0).is_some() && at(u32::MAX / 2 - 1).is_some());
     assert!(at(u32::MAX / 2 + 1).is_none() && at(u32::MAX).is_none());
 }
@@ -341,7 +341,7 @@ fn filters_of_a_backend_come_after_the_rules() {
     let backends = json!([{"name": "a", "filters": set("backend")}, {"name": "b"}]);
     let table = table_of(&[read(&of_rule(json!({"filters": set("rule"), "backendRefs": backends})))]);
     let at = |dice| {
-        let found = table.find(&Facts { path: b"/a", dice, ..Facts::default() }).unwrap();
+        let found = found(&table, &Facts { path: b"/a", dice, ..Facts::default() }).unwrap();
         found.actions().map(|action| action.request.set[0].1.clone()).collect::<Vec<_>>()
     };
     assert_eq!(at(0), ["rule", "backend"]);

@@ -11,7 +11,7 @@ mod semantics;
 use serde_json::{Value, json};
 use tidegate_policy::author::{self, Route};
 use tidegate_policy::decide::Facts;
-use tidegate_policy::route::RouteTable;
+use tidegate_policy::route::{RouteMatch, RouteTable};
 
 /// The route of a document that must be right.
 fn read(document: &Value) -> Route {
@@ -31,13 +31,18 @@ fn document(name: &str, hostnames: &[&str], rules: Value) -> Value {
     json!({"metadata": {"name": name}, "spec": {"hostnames": hostnames, "rules": rules}})
 }
 
+/// The rule that wins for a request that is short enough.
+fn found<'t>(table: &'t RouteTable, facts: &Facts<'_>) -> Option<RouteMatch<'t>> {
+    table.find(facts).unwrap()
+}
+
 /// What wins: route, rule, the template that took the path, and the name of the
 /// backend.
 type Winner = (String, usize, Option<String>, Option<String>);
 
 /// What a table answers.
 fn winner(table: &RouteTable, facts: &Facts<'_>) -> Option<Winner> {
-    let found = table.find(facts)?;
+    let found = found(table, facts)?;
     let backend = found.backend.map(|backend| backend.name.clone());
     Some((found.route.to_owned(), found.rule, found.template.map(str::to_owned), backend))
 }

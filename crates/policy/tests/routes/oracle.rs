@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tidegate_policy::author::{PathMatch, Referent, Route, Rule, explain};
 use tidegate_policy::decide::Facts;
 
-use super::{Winner, compile, read, table_of, winner};
+use super::{Winner, compile, found, read, table_of, winner};
 
 const HOSTNAMES: &[&str] =
     &["a.example", "x.a.example", "b.example", "*.example", "*.a.example", "*.x.a.example", "example"];
@@ -176,7 +176,7 @@ proptest! {
                 dice: request.dice,
             };
             prop_assert_eq!(winner(&table, &facts), expected(&routes, &facts), "{:?}", request);
-            if let Some(found) = table.find(&facts) {
+            if let Some(found) = found(&table, &facts) {
                 let route = routes.iter().find(|route| route.name == found.route);
                 prop_assert_eq!(route.map(|route| route.rules[found.rule].geo.as_slice()), Some(found.geo));
             }

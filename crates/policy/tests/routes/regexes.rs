@@ -4,8 +4,9 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tidegate_policy::author::{self, CompileError, MAX_AUTOMATON, MAX_ROUTE_AUTOMATA, Regex, RegexError};
 use tidegate_policy::decide::Facts;
+use tidegate_policy::route::TooLong;
 
-use super::{compile, document, read, table_of};
+use super::{compile, document, found, read, table_of};
 
 fn path_rules(patterns: &[&str]) -> Value {
     let of = |value: &&str| json!({"matches": [{"path": {"type": "RegularExpression", "value": value}}]});
@@ -14,7 +15,7 @@ fn path_rules(patterns: &[&str]) -> Value {
 
 fn takes(pattern: &str, path: &[u8]) -> bool {
     let table = table_of(&[read(&document("r", &[], path_rules(&[pattern])))]);
-    table.find(&Facts { path, ..Facts::default() }).is_some()
+    found(&table, &Facts { path, ..Facts::default() }).is_some()
 }
 
 #[test]
@@ -54,7 +55,7 @@ fn header_and_query_regexes_match_the_whole_value() {
     }]}]);
     let table = table_of(&[read(&document("r", &[], rules))]);
     let found =
-        |x: &[u8], path| table.find(&Facts { path, headers: &[(b"x", x)], ..Facts::default() }).is_some();
+        |x: &[u8], path| found(&table, &Facts { path, headers: &[(b"x", x)], ..Facts::default() }).is_some();
     assert!(found(b"foo12", b"/?p=abc"));
     assert!(!found(b"foo12x", b"/?p=abc"));
     assert!(!found(b"xfoo12", b"/?p=abc"));
@@ -128,6 +129,33 @@ fn all_routes_together_may_have_so_much_of_regexes() {
     assert!(compile(&routes).is_ok());
     routes.extend((most..most + 3).map(route));
     assert_eq!(compile(&routes), Err(CompileError::TooManyRegexes));
+}
+
+#[test]
+fn a_request_that_would_take_too_long_to_place_is_placed_nowhere() {
+    let patterns: Vec<String> = (0..64).map(|i| format!("/a/.*{i}x")).collect();
+    let rule = |patterns: &[String]| {
+        let of = |value: &String| json!({"path": {"type": "RegularExpression", "value": value}});
+        json!({"matches": patterns.iter().map(of).collect::<Vec<_>>()})
+    };
+    let route = document("r", &[], json!([rule(&patterns), {}]));
+    let table = table_of(&[read(&route)]);
+    let taken =
+        |path: &[u8]| table.find(&Facts { path, ..Facts::default() }).map(|found| found.unwrap().rule);
+    let long = |len: usize| [b"/a/".as_slice(), &vec![b'a'; len]].concat();
+    assert_eq!(taken(&long(200)), Ok(1), "short ones never are too long");
+    assert_eq!(taken(&long(8_000)), Ok(1));
+    assert_eq!(taken(&long(9_000)), Err(TooLong), "never the wider rule");
+    assert_eq!(taken(&[b"/b/".as_slice(), &[b'a'; 60_000]].concat()), Ok(1), "no regex looks at it");
+    // A header of many lines is put together for each condition.
+    let condition = |i: u32| json!({"headers": [{"name": "x", "value": i.to_string()}]});
+    let many = document("r", &[], json!([{"matches": (0..64).map(condition).collect::<Vec<_>>()}]));
+    let table = table_of(&[read(&many)]);
+    let found = |lines: usize| {
+        let headers = vec![(&b"x"[..], &[b'1'; 100][..]); lines];
+        table.find(&Facts { path: b"/", headers: &headers, ..Facts::default() })
+    };
+    assert_eq!((found(50), found(200)), (Ok(None), Err(TooLong)));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use tidegate_policy::author::{self, Route};
 use tidegate_policy::decide::Facts;
 use tidegate_policy::route::RouteTable;
 
-use super::{compile, document, read, table_of, winner};
+use super::{compile, document, found, read, table_of, winner};
 
 /// A request with what most cases need.
 #[derive(Clone, Copy)]
@@ -21,7 +21,7 @@ fn taken_by(table: &RouteTable, method: &str, Get(host, path, headers): Get<'_>)
         headers: &headers,
         ..Facts::default()
     };
-    table.find(&facts).map(|found| format!("{}/{}", found.route, found.rule))
+    found(table, &facts).map(|found| format!("{}/{}", found.route, found.rule))
 }
 
 /// One route `r` with these rules, each a list of one match.
@@ -115,7 +115,7 @@ fn an_open_element_takes_one_that_is_not_empty() {
             ("/b/x/y/c", None),
         ],
     );
-    let find = |path| table.find(&Facts { path, ..Facts::default() }).map(|found| found.rule);
+    let find = |path| found(&table, &Facts { path, ..Facts::default() }).map(|found| found.rule);
     assert_eq!(find(b"/a/\xff\n\0"), Some(0), "any bytes");
 }
 
@@ -162,7 +162,7 @@ fn a_template_whose_match_asks_for_more_gives_way_to_the_next() {
 #[test]
 fn the_template_that_took_the_path_names_it() {
     let table = rules(&[template("/a/{x}"), json!({"path": {"value": "/"}})]);
-    let label = |path| table.find(&Facts { path, ..Facts::default() }).unwrap().template;
+    let label = |path| found(&table, &Facts { path, ..Facts::default() }).unwrap().template;
     assert_eq!(label(b"/a/1?x"), Some("/a/{x}"));
     assert_eq!(label(b"/a"), None);
 }
@@ -331,7 +331,7 @@ fn what_is_no_path_matches_nothing() {
 #[test]
 fn a_path_of_any_bytes_is_compared_as_bytes() {
     let table = rules(&[json!({"path": {"value": "/a"}})]);
-    let find = |path| table.find(&Facts { path, ..Facts::default() }).map(|found| found.rule);
+    let find = |path| found(&table, &Facts { path, ..Facts::default() }).map(|found| found.rule);
     assert_eq!(find(b"/a/\xff\xfe\0"), Some(0));
     assert_eq!(find(b"/a\xff"), None);
     assert_eq!(find(b"/%61"), None, "nothing is decoded");
@@ -501,9 +501,9 @@ fn the_hostname_comes_before_the_path() {
 
 #[test]
 fn no_rule_is_no_route() {
-    assert!(RouteTable::empty().find(&Facts { path: b"/", ..Facts::default() }).is_none());
+    assert!(found(&RouteTable::empty(), &Facts { path: b"/", ..Facts::default() }).is_none());
     let table = table_of(&[]);
-    assert!(table.is_empty() && table.find(&Facts { path: b"/", ..Facts::default() }).is_none());
+    assert!(table.is_empty() && found(&table, &Facts { path: b"/", ..Facts::default() }).is_none());
 }
 
 fn backend_for(backends: Value, dice: u32) -> Option<String> {

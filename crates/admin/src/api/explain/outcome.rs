@@ -1,9 +1,9 @@
 //! What becomes of a request: who answers it, and what is done with it on the way.
 
 use serde::Serialize;
-use tidegate_policy::decide::{Decision, Denial, Facts, Verdict};
+use tidegate_policy::decide::{Decision, Denial, Facts, Reason, Verdict};
 use tidegate_policy::route::action::{Action, Arrival, HeaderEdit, HeaderEdits};
-use tidegate_policy::route::{Backend, RouteMatch};
+use tidegate_policy::route::{Answerer, Backend, RouteMatch};
 
 /// What becomes of a request.
 #[derive(Serialize, Debug, Default)]
@@ -117,17 +117,26 @@ impl Outcome {
 
     fn carry_out(&mut self, found: &RouteMatch<'_>, facts: &Facts<'_>, arrival: &Arrival<'_>) {
         self.effects = Effects::of_response(found, facts);
-        if let Some(redirect) = found.redirect() {
-            (self.verdict, self.status, self.reason) = ("redirect", Some(redirect.status), Some("redirect"));
-            self.effects.location = Some(text(&redirect.location(arrival)));
-            return;
+        match found.answerer(facts) {
+            Answerer::Preflight(_) => {
+                (self.status, self.reason) = (Some(204), Some("cors_preflight"));
+                return;
+            }
+            Answerer::Redirect(redirect) => {
+                (self.verdict, self.status, self.reason) =
+                    ("redirect", Some(redirect.status), Some("redirect"));
+                self.effects.location = Some(text(&redirect.location(arrival)));
+                return;
+            }
+            Answerer::Nobody => {
+                let reason = Reason::NoBackend;
+                (self.verdict, self.status, self.reason) =
+                    ("deny", Some(reason.status()), Some(reason.code()));
+                self.effects = Effects::default();
+                return;
+            }
+            Answerer::Backend(backend) => self.backend = Some(To::new(backend)),
         }
-        let cors = found.actions().filter_map(|action| action.cors.as_ref()).last();
-        if cors.is_some_and(|cors| cors.preflight(facts).is_some()) {
-            (self.status, self.reason) = (Some(204), Some("cors_preflight"));
-            return;
-        }
-        self.backend = found.backend.map(To::new);
         for action in found.actions() {
             self.effects.add(action, arrival.target);
         }

@@ -19,7 +19,7 @@ use crate::store::{Kind, Table};
 async fn target(feed: &Feed) -> Option<Target> {
     let tables = feed.tables().await.unwrap();
     let facts = Facts { path: b"/", method: b"GET", ..Facts::default() };
-    tables.routes.find(&facts)?.backend?.target.clone()
+    tables.routes.find(&facts).unwrap()?.backend?.target.clone()
 }
 
 fn at(host: &str) -> Option<Target> {

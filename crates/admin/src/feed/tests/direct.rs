@@ -181,7 +181,7 @@ fn check(tables: &Tables, conn: &Connection, kept: &Kept) {
     }
     for name in NAMES {
         let facts = Facts { host: name.as_bytes(), path: b"/", method: b"GET", ..Facts::default() };
-        let found = tables.routes.find(&facts);
+        let found = tables.routes.find(&facts).unwrap();
         let found = found.map(|found| (found.route.to_owned(), found.backend.unwrap().name.clone()));
         assert_eq!(found, naive_route(&kept.routes, name), "{name}");
     }

@@ -250,7 +250,9 @@ fn over_the_wire(case: &Case, tables: &Tables) -> PerCheck<Found> {
                 let country = GeoFinding::look_up(facts.client, question.given, tables).country();
                 Found::Geo(GeoAnswer { country, verdicts: tables.geo.verdicts(country) })
             }
-            Check::Route => Found::Route(tables.routes.find(&facts).as_ref().map(RouteAnswer::new)),
+            Check::Route => {
+                Found::Route(tables.routes.find(&facts).map(|found| found.as_ref().map(RouteAnswer::new)))
+            }
         };
         let answer = Answer { id: question.id, version: tables.version, found };
         let read = Answer::from_bytes(&answer.to_bytes().unwrap()).unwrap();
@@ -264,7 +266,7 @@ fn findings_of(found: &PerCheck<Found>) -> Findings<'_> {
         (Found::Ip(ip), Found::Geo(geo), Found::Route(route)) => Findings {
             ip: Some(Finding::Found(*ip)),
             geo: Some(Finding::Found(geo.finding())),
-            route: Some(Finding::Found(route.as_ref().map(RouteAnswer::finding))),
+            route: Some(Finding::Found(RouteAnswer::found(route))),
         },
         other => panic!("answers to other questions: {other:?}"),
     }
@@ -368,7 +370,7 @@ proptest! {
         let wanted = if needed { by_nobody(Check::Geo) } else { decided(&all, &deny(Check::Geo)).verdict };
         prop_assert_eq!(decided(&missing(Check::Geo), &deny(Check::Geo)).verdict, wanted);
 
-        let no_route = Findings { route: Some(Finding::Found(None)), ..all };
+        let no_route = Findings { route: Some(Finding::Found(Ok(None))), ..all };
         let pass = Settings { on_no_route: OnNoRoute::Pass, ..allow(Check::Route) };
         prop_assert_eq!(decided(&missing(Check::Route), &allow(Check::Route)), decided(&no_route, &pass));
         let before = decided(&no_route, &pass).verdict;

@@ -100,11 +100,14 @@ impl Cors {
     }
 
     /// A list as a header's value. `*` cannot be said beside credentials: then it
-    /// is what was asked for.
+    /// is what was asked for, and the rest of the list where nothing was.
     fn listed(&self, list: &[String], asked: Option<&[u8]>) -> Option<Vec<u8>> {
-        if self.credentials && list.iter().any(|member| member == ANY) {
+        let has_any = list.iter().any(|member| member == ANY);
+        if self.credentials && has_any && asked.is_some() {
             return asked.map(<[u8]>::to_vec);
         }
+        let list: Vec<_> =
+            list.iter().filter(|member| !(self.credentials && *member == ANY)).map(String::as_str).collect();
         (!list.is_empty()).then(|| list.join(", ").into_bytes())
     }
 
@@ -237,6 +240,9 @@ mod tests {
             ]
         );
         assert_eq!(preflight(&private, &asked).unwrap().len(), 4, "no headers asked for, none named");
+        let named = Cors { expose: vec!["*".to_owned(), "x-a".to_owned()], ..private };
+        let exposed = ("access-control-expose-headers", b"x-a".to_vec());
+        assert!(named.simple(b"https://a.example").contains(&exposed));
     }
 
     #[test]
