@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::json;
 use tidegate_stack::http::{PATIENCE, raw, raw_status};
 use tidegate_stack::operator::Recording;
 use tidegate_stack::{Options, Stack, wait};
@@ -41,6 +42,7 @@ fn get(path: &str, more: &[u8]) -> Vec<u8> {
 
 fn inputs() -> Vec<Odd> {
     let long_path = format!("/odd/long/{}", "a".repeat(60 * 1024));
+    let costly = format!("/costly/{}", "a".repeat(20 * 1024));
     let many: String = (0..200).map(|at| format!("x-h{at}: v\r\n")).collect();
     let huge = format!("x-huge: {}\r\n", "h".repeat(120 * 1024));
     vec![
@@ -50,6 +52,7 @@ fn inputs() -> Vec<Odd> {
         odd("a host that is no host", &b"GET /odd/host HTTP/1.1\r\nhost: a_b:x\r\nconnection: close\r\n\r\n"[..], 200, "allow", Some("/odd/host")),
         odd("escapes that are not UTF-8", get("/odd/%ff%fe", b""), 200, "allow", Some("/odd/%ff%fe")),
         odd("a path of 60 KiB", get(&long_path, b""), 200, "allow", None),
+        odd("a path too long for as many expressions", get(&costly, b""), 431, "deny", None),
         odd("200 headers", get("/elsewhere", many.as_bytes()), 404, "deny", Some("/elsewhere")),
         odd("a forwarded-for of junk", get("/odd/xff", b"x-forwarded-for: \xff, not-an-address:99\r\n"), 200, "allow", Some("/odd/xff")),
         odd("HTTP/1.0", &b"GET /odd/old HTTP/1.0\r\nhost: odd\r\n\r\n"[..], 200, "allow", Some("/odd/old")),
@@ -122,9 +125,19 @@ fn start(name: &str) -> Stack {
     stack
 }
 
+/// A route of 64 regular expressions that look at all of a path, and a wider rule
+/// that a long path must not fall to.
+fn put_costly(stack: &Stack) -> Result<()> {
+    let costly = |at| json!({"path": {"type": "RegularExpression", "value": format!("/costly/.*{at}x")}});
+    let matches: Vec<_> = (0..64).map(costly).collect();
+    let wide = json!({"matches": [{"path": {"value": "/costly"}}], "backendRefs": [{"name": "demo"}]});
+    stack.put_spec("costly", &json!({"rules": [{"matches": matches}, wide]}))
+}
+
 #[test]
 fn odd_requests_are_answered_and_recorded() {
     let stack = start("odd-input");
+    put_costly(&stack).unwrap();
     for input in inputs() {
         let settled = stack.recorded(Duration::from_secs(20)).unwrap();
         let before = rows(&stack).unwrap();
