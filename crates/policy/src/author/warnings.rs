@@ -11,6 +11,7 @@ pub fn warnings(route: &Route) -> Vec<String> {
     for (index, rule) in route.rules.iter().enumerate() {
         let place = format!("/spec/rules/{index}");
         strangers(rule, &place, &mut found);
+        never_seen(rule, &place, &mut found);
         let of_backends = rule.backends.iter().map(|reference| &reference.action);
         for action in std::iter::once(&rule.action).chain(of_backends) {
             if goes_nowhere_else(action, rule, route) {
@@ -41,6 +42,37 @@ fn strangers(rule: &Rule, place: &str, found: &mut Vec<String>) {
             ));
         }
     }
+}
+
+/// Paths that no request has, once Envoy has normalised it.
+fn never_seen(rule: &Rule, place: &str, found: &mut Vec<String>) {
+    for (index, wanted) in rule.matches.iter().enumerate() {
+        let path = match &wanted.path {
+            PathMatch::Exact(path) | PathMatch::Prefix(path) => path,
+            PathMatch::Template(template) => template.pattern(),
+            // What an expression takes besides is not seen from its text.
+            PathMatch::Regex(_) => continue,
+        };
+        if let Some((escape, stands_for)) = needlessly_encoded(path) {
+            found.push(format!(
+                "{place}/matches/{index}/path/value: Envoy decodes `{escape}` before paths are compared \
+                 (normalize_path), so that no request matches: write `{stands_for}`"
+            ));
+        }
+    }
+}
+
+/// The first percent-encoded character of a path that need not be (RFC 3986, 2.3):
+/// as it is written, and decoded.
+fn needlessly_encoded(path: &str) -> Option<(String, char)> {
+    let hex = |byte: u8| char::from(byte).to_digit(16);
+    let character = |high, low| char::from_u32(hex(high)? << 4 | hex(low)?);
+    path.as_bytes().windows(3).find_map(|three| {
+        let &[b'%', high, low] = three else { return None };
+        let stands_for = character(high, low)?;
+        let is_unreserved = stands_for.is_ascii_alphanumeric() || "-._~".contains(stands_for);
+        is_unreserved.then(|| (format!("%{}{}", char::from(high), char::from(low)), stands_for))
+    })
 }
 
 /// Whether every redirect of this action is a request for the same rule. A scheme
@@ -107,6 +139,32 @@ mod tests {
         assert!(!loops(&["a.example"], "/a", &json!({"hostname": "b.example"})));
         assert!(!loops(&[], "/a", &json!({"scheme": "https"})) && !loops(&[], "/a", &json!({"port": 8080})));
         assert!(!loops(&[], "/a", &prefix("/ab")) && !loops(&[], "/a", &full("/b")));
+    }
+
+    #[test]
+    fn a_path_that_no_request_has_is_told() {
+        let of = |kind: &str, value: &str| {
+            said(&[], &json!({"matches": [{}, {"path": {"type": kind, "value": value}}]}))
+        };
+        for (kind, value, escape, stands_for) in [
+            ("Exact", "/ex/%41", "%41", "A"),
+            ("PathPrefix", "/a%2db/%20", "%2d", "-"),
+            ("PathPrefix", "/%C3%a9/%7e", "%7e", "~"),
+            ("Template", "/{name}/%5F", "%5F", "_"),
+        ] {
+            let said = of(kind, value);
+            let [said] = said.as_slice() else { panic!("{value}: {said:?}") };
+            assert!(said.starts_with("/spec/rules/0/matches/1/path/value: "), "{said}");
+            assert!(said.contains(&format!("`{escape}`")) && said.ends_with(&format!("`{stands_for}`")));
+        }
+        for (kind, value) in [
+            ("Exact", "/ex/A"),
+            ("Exact", "/%20%C3%A9%2541"),
+            ("Template", "/{name}/%7B"),
+            ("RegularExpression", "/(%41|A)"),
+        ] {
+            assert_eq!(of(kind, value), [""; 0], "{value}");
+        }
     }
 
     #[test]

@@ -5,9 +5,14 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Names that mean the machine itself (RFC 6761), or a cloud's metadata service.
-const NAMES: [&str; 8] = [
+/// The numbered ones are of Red Hat's file of hosts, those with `ip6` of Debian's.
+const NAMES: [&str; 12] = [
     "localhost",
     "localhost.localdomain",
+    "localhost4",
+    "localhost4.localdomain4",
+    "localhost6",
+    "localhost6.localdomain6",
     "ip6-localhost",
     "ip6-loopback",
     "metadata.google.internal",
@@ -46,7 +51,8 @@ fn is_v6(ip: Ipv6Addr) -> bool {
     match ip.segments() {
         // Unspecified, loopback, and IPv4 in IPv6: compatible, mapped.
         [0, 0, 0, 0, 0, 0 | 0xffff, high, low] => matches!((high, low), (0, 0 | 1)) || is_v4(v4(high, low)),
-        // NAT64.
+        // IPv4-translated (SIIT, RFC 2765); NAT64.
+        [0, 0, 0, 0, 0xffff, 0, high, low] => is_v4(v4(high, low)),
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => is_v4(v4(high, low)),
         [0x64, 0xff9b, 1, ..] => true,
         // 6to4; Teredo.
@@ -92,6 +98,8 @@ mod tests {
             "::127.0.0.1",
             "::ffff:10.0.0.1",
             "::ffff:169.254.169.254",
+            "::ffff:0:127.0.0.1",
+            "::ffff:0:a9fe:a9fe",
             "64:ff9b::10.0.0.1",
             "64:ff9b:1::1",
             "2001::1",
@@ -124,6 +132,7 @@ mod tests {
             "223.255.255.255",
             "2606:4700::1111",
             "::ffff:1.1.1.1",
+            "::ffff:0:1.1.1.1",
             "64:ff9b::1.1.1.1",
             "2002:101:101::1",
             "2001:4860::8888",
@@ -136,10 +145,21 @@ mod tests {
 
     #[test]
     fn names_of_the_machine_itself_are_known() {
-        for name in ["localhost", "a.localhost", "a.b.localhost", "metadata.google.internal"] {
+        let own = [
+            "localhost",
+            "localhost4",
+            "localhost6",
+            "localhost6.localdomain6",
+            "ip6-localhost",
+            "ip6-loopback",
+            "a.localhost",
+            "a.b.localhost",
+            "metadata.google.internal",
+        ];
+        for name in own {
             assert!(is_name(name), "{name}");
         }
-        for name in ["localhost.example.com", "mylocalhost", "example.com", "internal"] {
+        for name in ["localhost.example.com", "mylocalhost", "localhost7", "example.com", "internal"] {
             assert!(!is_name(name), "{name}");
         }
     }
