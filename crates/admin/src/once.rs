@@ -1,12 +1,50 @@
-//! Documents in which every name stands once in its object. Of two of one name
-//! serde keeps the last, so that what the other said would be heard by nobody.
+//! Documents as people write them, in JSON and YAML: read alike wherever they come
+//! from. Every name stands once in its object: of two of one name serde keeps the
+//! last, so that what the other said would be heard by nobody.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// A JSON value that was read so.
+/// What editors on Windows write at the front of a file, and neither format takes.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+/// Brackets of a YAML text within each other.
+const MAX_YAML_DEPTH: usize = 128;
+
+/// The text without the byte order mark that it may begin with.
+#[must_use]
+pub fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
+}
+
+/// That brackets of a YAML text do not nest too deeply to be read: the scanner's
+/// time grows with the square of their depth. Those in strings count as well; so many
+/// that never close within a document are in none that anything here takes.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn is_shallow(yaml: &[u8]) -> Result<(), String> {
+    let mut depth = 0usize;
+    for line in yaml.split(|byte| *byte == b'\n') {
+        if line.starts_with(b"---") {
+            depth = 0;
+        }
+        for byte in line {
+            match byte {
+                b'[' | b'{' => depth = depth.saturating_add(1),
+                b']' | b'}' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            if depth > MAX_YAML_DEPTH {
+                return Err(format!("brackets are nested over {MAX_YAML_DEPTH} deep"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A JSON value in which every name stands once.
 pub struct Once(pub Value);
 
 impl<'de> Deserialize<'de> for Once {
@@ -107,6 +145,23 @@ mod tests {
         ] {
             assert_eq!(read(&value.to_string()), Ok(value));
         }
+    }
+
+    #[test]
+    fn brackets_that_nest_too_deeply_are_seen_before_they_are_read() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert_eq!(is_shallow(nested(MAX_YAML_DEPTH).as_bytes()), Ok(()));
+        assert!(is_shallow(nested(MAX_YAML_DEPTH + 1).as_bytes()).is_err());
+        assert!(is_shallow("a: {\n".repeat(MAX_YAML_DEPTH + 1).as_bytes()).is_err());
+        let of_many = "---\nvalue: '[^[]'\n".repeat(MAX_YAML_DEPTH + 1);
+        assert_eq!(is_shallow(of_many.as_bytes()), Ok(()), "each document counts by itself");
+    }
+
+    #[test]
+    fn a_mark_at_the_front_is_no_part_of_the_text() {
+        assert_eq!(without_mark(b"\xef\xbb\xbf{}"), b"{}");
+        assert_eq!(without_mark(b"{}\xef\xbb\xbf"), b"{}\xef\xbb\xbf");
+        assert_eq!(without_mark(b"\xef\xbb"), b"\xef\xbb");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::once::Once;
+use crate::once::{Once, is_shallow, without_mark};
 use crate::problem::{Answer, Code, Problem};
 
 /// Bytes of a body on the people's listener.
@@ -20,8 +20,6 @@ const BODY_TIME: Duration = Duration::from_secs(15);
 /// Of a body that is too large, this much is still read and thrown away: a
 /// client that writes before it reads would otherwise never see the answer.
 const MAX_DRAINED: usize = 8 << 20;
-/// Brackets of a YAML document within each other.
-const MAX_YAML_DEPTH: usize = 128;
 
 /// The whole body of `request`, at most `max` bytes.
 ///
@@ -73,7 +71,7 @@ async fn collect(mut body: Body, max: usize, declared: Option<usize>) -> Answer<
 /// When there is none, it is not JSON, or not a `T`: the pointer says where.
 pub async fn json<T: DeserializeOwned>(request: Request<Body>) -> Answer<T> {
     let (_, bytes) = bytes(request, MAX_PEOPLE_BODY).await?;
-    object(&bytes)
+    object(without_mark(&bytes))
 }
 
 /// The body as a JSON document, from JSON or YAML.
@@ -84,10 +82,12 @@ pub async fn document(request: Request<Body>) -> Answer<Value> {
     let (headers, bytes) = bytes(request, MAX_PEOPLE_BODY).await?;
     match headers.get(CONTENT_TYPE) {
         // Slower than JSON by far: not on the threads that answer others.
-        Some(kind) if is_yaml(kind.as_bytes()) => tokio::task::spawn_blocking(move || from_yaml(&bytes))
-            .await
-            .unwrap_or_else(|_| Err(Problem::new(Code::Stopping, "the service is stopping"))),
-        _ => document_from_json(&bytes),
+        Some(kind) if is_yaml(kind.as_bytes()) => {
+            tokio::task::spawn_blocking(move || from_yaml(without_mark(&bytes)))
+                .await
+                .unwrap_or_else(|_| Err(Problem::new(Code::Stopping, "the service is stopping")))
+        }
+        _ => document_from_json(without_mark(&bytes)),
     }
 }
 
@@ -174,20 +174,7 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
 
 fn from_yaml(bytes: &[u8]) -> Answer<Value> {
     not_empty(bytes, "a YAML document")?;
-    // The scanner's time grows with the square of the depth of brackets. Those in
-    // strings count as well: so many that never close are no HTTPRoute either.
-    let mut depth = 0usize;
-    for byte in bytes {
-        match byte {
-            b'[' | b'{' => depth = depth.saturating_add(1),
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > MAX_YAML_DEPTH {
-            let detail = format!("brackets are nested over {MAX_YAML_DEPTH} deep");
-            return Err(Problem::new(Code::InvalidYaml, detail));
-        }
-    }
+    is_shallow(bytes).map_err(|wrong| Problem::new(Code::InvalidYaml, wrong))?;
     yaml_serde::from_slice(bytes)
         .map(|Once(document)| document)
         .map_err(|error| Problem::new(Code::InvalidYaml, error.to_string()))

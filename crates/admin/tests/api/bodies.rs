@@ -30,6 +30,24 @@ async fn a_body_is_json_whatever_it_is_called() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_byte_order_mark_is_passed_over() {
+    let running = Running::start().await;
+    running.post(BAN, "\u{feff}{\"ip\": \"1.2.3.4\"}").await.ok();
+    let bodies = [("application/json", "{\"spec\": {}}"), ("application/yaml", "spec: {}\n")];
+    for (kind, text) in bodies {
+        let request = Request::builder()
+            .method(Method::PUT)
+            .uri(running.people("/api/admin/routes/r"))
+            .header(AUTHORIZATION, format!("Bearer {}", running.admin))
+            .header(CONTENT_TYPE, kind)
+            .body(Body::from(format!("\u{feff}{text}")))
+            .unwrap();
+        running.send(request).await.ok();
+    }
+    running.post(BAN, "\u{feff}").await.problem(400, "empty_body");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn too_large_and_compressed_bodies_are_refused() {
     let running = Running::start().await;
     let before = running.tables().await;

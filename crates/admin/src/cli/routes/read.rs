@@ -12,7 +12,7 @@ use serde_json::Value;
 use tidegate_policy::author;
 
 use super::document::canonical;
-use crate::once::Once;
+use crate::once::{Once, is_shallow, without_mark};
 
 /// Of a directory, the files whose names end so.
 const EXTENSIONS: [&str; 3] = ["json", "yaml", "yml"];
@@ -217,6 +217,7 @@ impl Reader {
 /// The documents of a file up to the first that cannot be read. A file that begins
 /// with a brace is JSON, one document after the other, unless it is not.
 fn documents(bytes: &[u8]) -> Vec<Result<Value, String>> {
+    let bytes = without_mark(bytes);
     if bytes.trim_ascii_start().starts_with(b"{") {
         let as_json = from_json(bytes);
         if as_json.iter().all(Result::is_ok) {
@@ -234,6 +235,9 @@ fn from_json(bytes: &[u8]) -> Vec<Result<Value, String>> {
 }
 
 fn from_yaml(bytes: &[u8]) -> Vec<Result<Value, String>> {
+    if let Err(wrong) = is_shallow(bytes) {
+        return vec![Err(wrong)];
+    }
     let documents = yaml_serde::Deserializer::from_slice(bytes);
     // A text without any document has one of its own, which is no value.
     let read = documents.map(|one| Option::<Once>::deserialize(one).map_err(|error| error.to_string()));

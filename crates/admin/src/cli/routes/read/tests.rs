@@ -121,3 +121,22 @@ fn a_directory_is_read_in_the_order_of_names_and_deeper_when_asked() {
     assert!(files(empty.path(), true).unwrap_err().to_string().contains("there is no *.yaml"));
     assert!(files(&dir.path().join("gone"), true).is_err());
 }
+
+#[test]
+fn a_byte_order_mark_is_passed_over() {
+    let json = r#"{"kind": "HTTPRoute", "metadata": {"name": "a"}, "spec": {}}"#;
+    for text in [route("a"), json.to_owned()] {
+        assert_eq!(names(&format!("\u{feff}{text}")), ["a"], "{text}");
+    }
+}
+
+#[test]
+fn brackets_that_nest_too_deeply_are_refused_unread() {
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    for text in [format!("kind: HTTPRoute\nspec: {deep}\n"), format!("{{kind: HTTPRoute, spec: {deep}}}")] {
+        let found = wrong(&text);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].starts_with("routes: document 1: "), "{found:?}");
+    }
+    assert_eq!(wrong(&format!("spec: {deep}")), ["routes: document 1: brackets are nested over 128 deep"]);
+}
