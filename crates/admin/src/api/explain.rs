@@ -7,6 +7,8 @@ mod checks;
 mod matches;
 mod outcome;
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
@@ -73,17 +75,18 @@ pub async fn explain(State(context): State<Context>, uri: Uri) -> Answer<Json<Ex
     let asked = Asked::read(&uri)?;
     let now = context.feed.as_it_stands().await.map_err(|error| Problem::unreadable(&error))?;
     // Every match of every route is tried, for milliseconds where there are many.
-    let explained = tokio::task::spawn_blocking(move || Explanation::new(&asked, &now)).await;
+    let explained =
+        tokio::task::spawn_blocking(move || Explanation::new(&asked, &now, &context.clusters)).await;
     explained.map(Json).map_err(|_| Problem::new(Code::Stopping, "the service is stopping"))
 }
 
 impl Explanation {
-    fn new(asked: &Asked, now: &AsItStands) -> Self {
+    fn new(asked: &Asked, now: &AsItStands, clusters: &BTreeSet<String>) -> Self {
         let lines = asked.lines();
         let facts = asked.facts(&lines);
         let ip = IpFinding::look_up(facts.client, &now.tables, time::now_seconds);
         let geo = GeoFinding::look_up(facts.client, asked.given(), &now.tables);
-        let decide = |dice| outcome(asked, &Facts { dice, ..facts }, ip, geo, now);
+        let decide = |dice| outcome(asked, &Facts { dice, ..facts }, ip, geo, now, clusters);
         let found = now.tables.routes.find(&facts).ok().flatten();
         let matches = Matches::new(&now.world, &facts, found.as_ref());
         let share = |(weight, dice)| Share { weight, outcome: decide(dice) };
@@ -112,6 +115,7 @@ fn outcome(
     ip: IpFinding,
     geo: GeoFinding<'_>,
     now: &AsItStands,
+    clusters: &BTreeSet<String>,
 ) -> Outcome {
     let findings = Findings {
         ip: Some(Finding::Found(ip)),
@@ -119,7 +123,7 @@ fn outcome(
         route: Some(Finding::Found(now.tables.routes.find(facts))),
     };
     match findings.step(&SETTINGS) {
-        Step::Decided(decision) => Outcome::new(&decision, facts, &asked.arrival()),
+        Step::Decided(decision) => Outcome::new(&decision, facts, &asked.arrival(), clusters),
         // Nothing is left to ask.
         Step::Ask(_) => Outcome::default(),
     }

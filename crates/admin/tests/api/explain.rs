@@ -182,6 +182,36 @@ async fn what_the_filters_do_is_told_for_each_backend() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_nobody_knows_is_told_of() {
+    let running = Running::start_with_clusters(&["demo"]).await;
+    let mirror = json!({"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "copy"}}});
+    let backends = json!([{"name": "nocluster"}, {"name": "demo"}]);
+    put_route(&running, "r", json!([{"filters": [mirror], "backendRefs": backends}])).await;
+    let said = explain(&running, &[("path", "/")]).await;
+    let decision = &said["decision"];
+    assert_eq!(
+        (&decision["verdict"], &decision["status"], &decision["reason"], &decision["backend"]["known"]),
+        (&json!("allow"), &json!(500), &json!("unknown_backend"), &json!(false)),
+        "as the event of such a request: {said}"
+    );
+    assert_eq!(decision["effects"]["mirrors"][0]["known"], false);
+    let demo = &said["checks"]["route"]["backends"][1]["outcome"];
+    assert_eq!((&demo["status"], &demo["backend"]["known"]), (&Value::Null, &json!(true)), "{said}");
+    running.put("/api/admin/backends/nocluster", r#"{"address": "a.test:80"}"#).await.ok();
+    let said = explain(&running, &[("path", "/")]).await;
+    assert_eq!(
+        (&said["decision"]["status"], &said["decision"]["backend"]["known"]),
+        (&Value::Null, &json!(true))
+    );
+
+    let anybody = Running::start().await;
+    put_route(&anybody, "r", json!([{"backendRefs": [{"name": "nocluster"}]}])).await;
+    let said = explain(&anybody, &[("path", "/")]).await;
+    assert_eq!(said["decision"]["backend"]["known"], Value::Null, "nobody said which clusters there are");
+    assert_eq!(said["decision"]["status"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn limits_are_told_of_where_they_count_and_backends_with_their_addresses() {
     let running = Running::start().await;
     let backend = json!({"address": "192.0.2.1:8443", "tls": {"sni": "b.example"}, "allow_private": true});
@@ -213,7 +243,7 @@ async fn limits_are_told_of_where_they_count_and_backends_with_their_addresses()
     );
     assert_eq!(
         said["decision"]["backend"],
-        json!({"name": "b", "namespace": null, "port": null, "address": "192.0.2.1:8443", "tls": true})
+        json!({"name": "b", "namespace": null, "port": null, "address": "192.0.2.1:8443", "tls": true, "known": true})
     );
     assert_eq!(names(&asked[..2]).await.0, ["all", "by-tenant"], "by the address in the header's place");
     assert_eq!(names(&asked[..1]).await.0, ["all"], "by neither");

@@ -1,5 +1,7 @@
 //! What becomes of a request: who answers it, and what is done with it on the way.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use tidegate_policy::decide::{Decision, Denial, Facts, Reason, Verdict};
 use tidegate_policy::route::action::{Action, Arrival, HeaderEdit, HeaderEdits};
@@ -10,9 +12,9 @@ use tidegate_policy::route::{Answerer, Backend, RouteMatch};
 pub struct Outcome {
     /// `allow`, `deny` or `redirect`.
     verdict: &'static str,
-    /// Of the gate's answer; `null`: the backend's.
+    /// Of the answer that the gate gives, or Envoy in its place; `null`: the backend's.
     status: Option<u16>,
-    /// Why it is the gate that answers.
+    /// Why it is not the backend that answers.
     reason: Option<&'static str>,
     /// What decided: a ban's or an allowance's entry, a geo rule.
     rule: Option<String>,
@@ -34,6 +36,8 @@ struct To {
     port: Option<u16>,
     address: Option<String>,
     tls: Option<bool>,
+    /// As [`is_known`].
+    known: Option<bool>,
 }
 
 /// What the filters of a rule, then those of its backend, come to.
@@ -80,6 +84,8 @@ struct Copied {
     name: String,
     numerator: u32,
     denominator: u32,
+    /// As [`is_known`].
+    known: Option<bool>,
 }
 
 #[derive(Serialize, Debug, PartialEq, Eq)]
@@ -88,8 +94,23 @@ struct Again {
     codes: Vec<u16>,
 }
 
+/// Whether anybody answers for a backend: it is one of the API, or one of `clusters`,
+/// which Envoy has. `None`: nobody said which those are.
+fn is_known(backend: &Backend, clusters: &BTreeSet<String>) -> Option<bool> {
+    match &backend.target {
+        Some(_) => Some(true),
+        None => (!clusters.is_empty()).then(|| clusters.contains(&backend.name)),
+    }
+}
+
 impl Outcome {
-    pub fn new(decision: &Decision<'_>, facts: &Facts<'_>, arrival: &Arrival<'_>) -> Self {
+    /// `clusters`: those that Envoy has; empty: nobody said which.
+    pub fn new(
+        decision: &Decision<'_>,
+        facts: &Facts<'_>,
+        arrival: &Arrival<'_>,
+        clusters: &BTreeSet<String>,
+    ) -> Self {
         let (mut outcome, found) = match &decision.verdict {
             Verdict::Allow(found) => {
                 let rule = decision.allowed_by.map(|prefix| prefix.to_string());
@@ -105,7 +126,7 @@ impl Outcome {
         outcome.route = Some(found.route.to_owned());
         outcome.template = found.template.map(str::to_owned);
         if outcome.verdict == "allow" {
-            outcome.carry_out(&found, facts, arrival);
+            outcome.carry_out(&found, facts, arrival, clusters);
         }
         outcome
     }
@@ -115,7 +136,13 @@ impl Outcome {
         self.verdict != "deny"
     }
 
-    fn carry_out(&mut self, found: &RouteMatch<'_>, facts: &Facts<'_>, arrival: &Arrival<'_>) {
+    fn carry_out(
+        &mut self,
+        found: &RouteMatch<'_>,
+        facts: &Facts<'_>,
+        arrival: &Arrival<'_>,
+        clusters: &BTreeSet<String>,
+    ) {
         self.effects = Effects::of_response(found, facts);
         match found.answerer(facts) {
             Answerer::Preflight(_) => {
@@ -135,16 +162,20 @@ impl Outcome {
                 self.effects = Effects::default();
                 return;
             }
-            Answerer::Backend(backend) => self.backend = Some(To::new(backend)),
+            Answerer::Backend(backend) => self.backend = Some(To::new(backend, clusters)),
         }
         for action in found.actions() {
-            self.effects.add(action, arrival.target);
+            self.effects.add(action, arrival.target, clusters);
+        }
+        if self.backend.as_ref().is_some_and(|backend| backend.known == Some(false)) {
+            // The gate lets it pass, and Envoy finds no cluster: as in events.
+            (self.status, self.reason) = (Some(500), Some("unknown_backend"));
         }
     }
 }
 
 impl To {
-    fn new(backend: &Backend) -> Self {
+    fn new(backend: &Backend, clusters: &BTreeSet<String>) -> Self {
         let target = backend.target.as_ref();
         Self {
             name: backend.name.clone(),
@@ -152,6 +183,7 @@ impl To {
             port: backend.port,
             address: target.map(|target| format!("{}:{}", target.host, target.port)),
             tls: target.map(|target| target.tls.is_some()),
+            known: is_known(backend, clusters),
         }
     }
 }
@@ -175,7 +207,7 @@ impl Effects {
     }
 
     /// What is done with the request; a backend's word is added after its rule's.
-    fn add(&mut self, action: &Action, target: &[u8]) {
+    fn add(&mut self, action: &Action, target: &[u8], clusters: &BTreeSet<String>) {
         self.request_headers.extend(edits(&action.request));
         if let Some(rewrite) = &action.rewrite {
             self.host = rewrite.hostname.clone().or(self.host.take());
@@ -191,6 +223,7 @@ impl Effects {
             name: mirror.backend.name.clone(),
             numerator: mirror.numerator,
             denominator: mirror.denominator,
+            known: is_known(&mirror.backend, clusters),
         }));
     }
 }
