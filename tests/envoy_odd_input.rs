@@ -56,6 +56,8 @@ fn inputs() -> Vec<Odd> {
         odd("200 headers", get("/elsewhere", many.as_bytes()), 404, "deny", Some("/elsewhere")),
         odd("a forwarded-for of junk", get("/odd/xff", b"x-forwarded-for: \xff, not-an-address:99\r\n"), 200, "allow", Some("/odd/xff")),
         odd("HTTP/1.0", &b"GET /odd/old HTTP/1.0\r\nhost: odd\r\n\r\n"[..], 200, "allow", Some("/odd/old")),
+        odd("HTTP/1.0 with an empty host", &b"GET /odd/older HTTP/1.0\r\nhost:\r\n\r\n"[..], 200, "allow", Some("/odd/older")),
+        odd("HTTP/1.0 without a host", &b"GET /odd/oldest HTTP/1.0\r\n\r\n"[..], 400, "unseen", None),
         odd("an absolute target", &b"GET http://odd/odd/absolute HTTP/1.1\r\nhost: other\r\nconnection: close\r\n\r\n"[..], 200, "allow", Some("/odd/absolute")),
         odd(
             "a method of WebDAV",
