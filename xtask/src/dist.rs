@@ -16,8 +16,9 @@ use walrus::{ExportItem, Module, ModuleConfig};
 use crate::command::{cargo, execute, target_dir};
 use crate::install;
 
-/// What the module may weigh.
-const SIZE_LIMIT: usize = 500_000;
+/// What the module may weigh. Built for size it would be under 500,000, and slower
+/// by a sixth: `docs/ARCHITECTURE.md`.
+const SIZE_LIMIT: usize = 550_000;
 /// How much later Envoy may be ready because of it.
 const START_LIMIT: Duration = Duration::from_millis(600);
 
