@@ -13,6 +13,9 @@ use crate::{dist, install};
 pub struct Parts {
     /// For the stack.
     pub programs: Programs,
+    /// Bytes of the filter as the compiler made it, before what nobody calls was
+    /// dropped.
+    pub compiled: usize,
     /// The demo backend as a program.
     pub demo: PathBuf,
     /// The load generator.
@@ -23,12 +26,13 @@ pub struct Parts {
 pub fn parts() -> Result<Parts> {
     install::wasm_target()?;
     let envoy = install::envoy()?;
-    let wasm = dist::build()?.path;
+    let filter = dist::build()?;
     execute(&mut cargo(&["build", "--release", "--bins", "-p", "tidegate-admin", "-p", "tidegate-stack"]))?;
     let release = target_dir()?.join("release");
     let config = repository().join("envoy/envoy.yaml");
     Ok(Parts {
-        programs: Programs { envoy, admin: release.join("tidegate"), wasm, config },
+        programs: Programs { envoy, admin: release.join("tidegate"), wasm: filter.path, config },
+        compiled: filter.before,
         demo: release.join("tidegate-demo-backend"),
         load: release.join("tidegate-load"),
     })

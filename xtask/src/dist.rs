@@ -1,8 +1,23 @@
-//! What ships.
+//! What ships: `dist/` at the top of the repository.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `tidegate.wasm` | the filter |
+//! | `tidegate` | the admin service, for Linux with glibc |
+//! | `oci/image/`, `oci/artifact/` | the filter for registries, in the two forms that control planes take |
+//! | `*.cdx.json` | what each of the two programs is made of |
+//! | `SHA256SUMS` | of all other files |
+//!
+//! The same sources and toolchain give the same bytes, whenever and wherever they
+//! are built: nothing here has a date, a random number or the name of a folder.
 
 mod filter;
+mod oci;
+mod release;
+mod sbom;
+mod service;
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,8 +25,9 @@ use tidegate_stack::Programs;
 use tidegate_stack::envoy::time_to_ready;
 use tidegate_stack::programs::repository;
 
-use crate::install;
+use crate::build::{self, Parts};
 pub use filter::build;
+use release::Release;
 
 /// What the module may weigh. Built for size it would be under 500,000, and slower
 /// by a sixth: `docs/ARCHITECTURE.md`.
@@ -19,25 +35,45 @@ const SIZE_LIMIT: usize = 550_000;
 /// How much later Envoy may be ready because of it.
 const START_LIMIT: Duration = Duration::from_millis(600);
 
-/// `cargo xtask dist`.
+/// `cargo xtask dist`: builds, assembles, and starts Envoy with the filter.
 pub fn run() -> Result<()> {
-    install::wasm_target()?;
-    let envoy = install::envoy()?;
-    let dist = build()?;
-    println!(
-        "{}: {} bytes ({} as compiled; limit {SIZE_LIMIT})",
-        dist.path.display(),
-        dist.after,
-        dist.before
-    );
-    ensure!(dist.after <= SIZE_LIMIT, "the filter is over its limit of {SIZE_LIMIT} bytes");
-    let programs = Programs {
-        envoy,
-        admin: PathBuf::new(),
-        wasm: dist.path,
-        config: repository().join("envoy/envoy.yaml"),
-    };
-    start_up(&programs)
+    let Parts { programs, compiled, .. } = build::parts()?;
+    let release = assemble(&programs)?;
+    let dir = repository().join("dist");
+    release.write(&dir)?;
+    for (path, bytes) in release.files().filter(|(path, _)| !path.contains("blobs/")) {
+        println!("{:>10} bytes  {}", bytes.len(), dir.join(path).display());
+    }
+    let wasm = release.size("tidegate.wasm");
+    ensure!(wasm <= SIZE_LIMIT, "the filter has {wasm} bytes, which is over its limit of {SIZE_LIMIT}");
+    println!("the filter has {wasm} bytes ({compiled} as compiled; limit {SIZE_LIMIT})");
+    start_up(&Programs { wasm: dir.join("tidegate.wasm"), ..programs })
+}
+
+/// All that ships, of programs that are built.
+fn assemble(programs: &Programs) -> Result<Release> {
+    let version = env!("CARGO_PKG_VERSION");
+    let wasm = read(&programs.wasm)?;
+    let service = read(&programs.admin)?;
+    match service::oldest_glibc(&service)? {
+        Some(glibc) => println!("the admin service needs glibc {glibc} or newer"),
+        None => println!("the admin service needs no glibc"),
+    }
+    let mut release = Release::default();
+    release.add("tidegate.wasm.cdx.json", sbom::of(&sbom::FILTER, version)?);
+    release.add("tidegate.cdx.json", sbom::of(&sbom::SERVICE, version)?);
+    for (form, dir) in [(oci::Form::Image, "oci/image"), (oci::Form::Artifact, "oci/artifact")] {
+        for (path, bytes) in oci::layout(form, &wasm, version)? {
+            release.add(&format!("{dir}/{path}"), bytes);
+        }
+    }
+    release.add("tidegate.wasm", wasm);
+    release.add("tidegate", service);
+    Ok(release)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// Starts Envoy with and without the filter and compares.

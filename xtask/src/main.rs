@@ -33,7 +33,7 @@ enum Sub {
     /// Measure what the gate costs, and what the rollout brings.
     #[command(subcommand)]
     Bench(bench::Bench),
-    /// Build the filter as it ships: target/dist/tidegate.wasm.
+    /// Build all that ships into dist/: filter, admin service, OCI layouts, checksums.
     Dist,
 }
 

@@ -59,8 +59,6 @@ pub struct Dist {
     pub path: PathBuf,
     /// Bytes as the compiler made it.
     pub before: usize,
-    /// Bytes as it ships.
-    pub after: usize,
 }
 
 /// Builds and strips; the result is written only when it changed.
@@ -79,7 +77,7 @@ pub fn build() -> Result<Dist> {
         std::fs::write(&new, &stripped)?;
         std::fs::rename(&new, &path)?;
     }
-    Ok(Dist { path, before: bytes.len(), after: stripped.len() })
+    Ok(Dist { path, before: bytes.len() })
 }
 
 /// Fails if the filter implements a callback whose export is dropped.
