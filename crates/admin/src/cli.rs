@@ -1,6 +1,7 @@
 //! The command line. Every option of `serve` can also be an environment variable.
 
 mod geo;
+mod health;
 mod log;
 mod routes;
 mod serve;
@@ -23,6 +24,9 @@ pub struct Cli {
 enum Command {
     /// Run the service until SIGTERM or SIGINT.
     Serve(serve::Args),
+    /// End with 0 if a service answers and is alive, with 1 if not: for health checks
+    /// where there is no curl. No token is needed.
+    Health(health::Args),
     /// Make, list and revoke the tokens that open the service's listeners.
     #[command(subcommand)]
     Token(token::Command),
@@ -40,6 +44,7 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let done = match self.command {
             Command::Serve(args) => serve::run(&args),
+            Command::Health(args) => health::run(&args),
             Command::Token(command) => token::run(&command),
             Command::Geo(command) => geo::run(command),
             Command::Routes(command) => return routes::run(&command),

@@ -3,6 +3,7 @@
 
 mod departed;
 mod listen;
+mod token_files;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -41,6 +42,9 @@ pub struct Config {
     /// Names of backendRefs that the gateways' Envoys have clusters for; empty: it is
     /// not known.
     pub clusters: BTreeSet<String>,
+    /// A directory with files `admin-token` and `gateway-token` whose tokens are made
+    /// good, and which are made where they are missing.
+    pub tokens: Option<PathBuf>,
 }
 
 /// A running service.
@@ -57,8 +61,8 @@ impl Service {
     /// Opens the database, reads it, and listens.
     ///
     /// # Errors
-    /// When an address is taken, or the database cannot be opened or is in use by
-    /// another service.
+    /// When an address is taken, the database cannot be opened or is in use by
+    /// another service, or a file of tokens is not as it must be.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let bind = async |option: &str, address: SocketAddr| {
             TcpListener::bind(address)
@@ -70,6 +74,9 @@ impl Service {
         let path = config.db.display().to_string();
         let store = SqliteStore::open(&config.db, config.store).context("--db")?;
         let store: Arc<dyn Store> = Arc::new(store);
+        if let Some(dir) = &config.tokens {
+            token_files::admit(dir, &*store).await?;
+        }
         let (stop, stopped) = watch::channel(false);
         let known = Gateways::new();
         let options = FeedOptions { gateways: known.clone(), ..FeedOptions::default() };

@@ -33,6 +33,10 @@ pub struct Args {
     /// be repeated. With at least one, routes that name another backend are warned of.
     #[arg(long = "cluster", env = "TIDEGATE_CLUSTERS", value_name = "NAME", value_delimiter = ',')]
     clusters: Vec<String>,
+    /// A directory with the files `admin-token` and `gateway-token`, whose content is made
+    /// good for that scope. Where one is missing it is written with a new token.
+    #[arg(long, env = "TIDEGATE_TOKENS", value_name = "DIR")]
+    tokens: Option<PathBuf>,
     /// The form of log lines.
     #[arg(long, env = "TIDEGATE_LOG_FORMAT", value_enum, default_value_t = log::Format::Text)]
     log_format: log::Format,
@@ -45,7 +49,7 @@ pub struct Args {
 ///
 /// # Errors
 /// When it cannot start: an address that is taken, a database that another
-/// service holds.
+/// service holds, a token that cannot be one.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     log::start(args.log_format, &args.log)?;
     for (option, address) in [("--listen", args.listen), ("--gateway-listen", args.gateway_listen)] {
@@ -61,6 +65,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         gateways: args.gateway_listen,
         store: Options { events_max_bytes: args.events_max_bytes, ..Options::default() },
         clusters: args.clusters.iter().cloned().collect(),
+        tokens: args.tokens.clone(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {

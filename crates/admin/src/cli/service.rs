@@ -45,7 +45,7 @@ pub struct Access {
 }
 
 /// An address without its last slash.
-fn server(text: &str) -> Result<String, String> {
+pub fn server(text: &str) -> Result<String, String> {
     let wanted = "write http://HOST:PORT, like http://127.0.0.1:9070";
     let uri: Uri = text.parse().map_err(|_| wanted.to_owned())?;
     if uri.scheme() == Some(&Scheme::HTTPS) {

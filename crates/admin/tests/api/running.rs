@@ -90,7 +90,7 @@ impl Running {
         };
         let (admin, gateway) = (token("admin"), token("gateway"));
         let any = "127.0.0.1:0".parse().unwrap();
-        let config = Config { db: db.clone(), people: any, gateways: any, store, clusters };
+        let config = Config { db: db.clone(), people: any, gateways: any, store, clusters, tokens: None };
         let service = Service::start(config).await.unwrap();
         let client = Client::builder(TokioExecutor::new()).build_http();
         Self { dir, service, admin, gateway, client }

@@ -1,0 +1,83 @@
+//! `tidegate health`.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+
+use super::service;
+
+/// How long the whole of it may take: health checks come every few seconds.
+const ANSWER_TIME: Duration = Duration::from_secs(4);
+
+/// Options of `tidegate health`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Where the service listens, for people or for gateways.
+    #[arg(
+        long,
+        env = "TIDEGATE_SERVER",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:9070",
+        value_parser = service::server
+    )]
+    server: String,
+}
+
+/// Asks once.
+///
+/// # Errors
+/// Nobody answers within 4 s, or something else than 200.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let uri = format!("{}/api/health", args.server);
+    runtime.block_on(async {
+        let request = Request::get(&uri).body(Body::empty())?;
+        let client = Client::builder(TokioExecutor::new()).build_http::<Body>();
+        let answer = tokio::time::timeout(ANSWER_TIME, client.request(request))
+            .await
+            .with_context(|| format!("{uri} did not answer in {} s", ANSWER_TIME.as_secs()))?
+            .with_context(|| format!("nobody answers at {uri}"))?;
+        ensure!(answer.status() == StatusCode::OK, "{uri} answered {}", answer.status());
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpListener};
+
+    use super::*;
+
+    /// Somebody who answers once, with this.
+    fn answering(status: &'static str) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut asked = [0; 1_024];
+            let length = stream.read(&mut asked).unwrap();
+            assert!(asked[..length].starts_with(b"GET /api/health HTTP/1.1\r\n"));
+            write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").unwrap();
+        });
+        address
+    }
+
+    fn health(address: SocketAddr) -> anyhow::Result<()> {
+        run(&Args { server: format!("http://{address}") })
+    }
+
+    #[test]
+    fn only_200_is_health() {
+        health(answering("200 OK")).unwrap();
+        let error = health(answering("503 Service Unavailable")).unwrap_err();
+        assert!(error.to_string().contains("answered 503"), "{error:#}");
+        let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let error = health(nobody).unwrap_err();
+        assert!(error.to_string().contains("nobody answers at"), "{error:#}");
+    }
+}

@@ -1,0 +1,228 @@
+//! Tokens that come as files: made by whoever runs the service (a mounted Secret), or
+//! here, at the first start, where a volume is all that the service has.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+
+use crate::auth::{self, Scope};
+use crate::store::{Store, TokenRow};
+
+/// Bytes that a token has at least: what a person can remember is not one.
+const MIN_TOKEN: usize = 32;
+/// Bytes that one has at most: it travels in a header.
+const MAX_TOKEN: usize = 1_024;
+
+/// Makes `DIR/admin-token` and `DIR/gateway-token` good, each for the scope that its
+/// name says; a file that is not there is written with a new token. Doing it again
+/// changes nothing. A token that a file held before stays good until it is revoked.
+///
+/// # Errors
+/// A file cannot be read, or be written where there is none; what it holds cannot be a
+/// token, or is one of the other scope already. The message names the file.
+pub async fn admit(dir: &Path, store: &dyn Store) -> anyhow::Result<()> {
+    let mut tokens = Vec::new();
+    for scope in [Scope::Admin, Scope::Gateway] {
+        let path = file(dir, scope);
+        tokens.push((read_or_make(&path, scope)?, scope, path));
+    }
+    let known = store.tokens().await?;
+    if let [(admin, ..), (gateway, _, path)] = &tokens[..] {
+        ensure!(admin != gateway, "{}: this is the admin token as well; each needs its own", path.display());
+    }
+    for (token, scope, path) in tokens {
+        let row = TokenRow { hash: auth::hash(&token), name: name(scope), scope: scope.name().to_owned() };
+        match known.iter().find(|known| known.hash == row.hash) {
+            Some(known) if known.scope == row.scope => continue,
+            Some(known) => bail!(
+                "{}: this token has the scope `{}` (it is called `{}`): put another one there",
+                path.display(),
+                known.scope,
+                known.name
+            ),
+            None => store.add_token(row).await?,
+        }
+        tracing::info!(file = %path.display(), scope = scope.name(), "a token of a file is good from now on");
+    }
+    Ok(())
+}
+
+/// `admin-token` or `gateway-token`: the file's name, and the token's in the database.
+fn name(scope: Scope) -> String {
+    format!("{}-token", scope.name())
+}
+
+fn file(dir: &Path, scope: Scope) -> PathBuf {
+    dir.join(name(scope))
+}
+
+/// Who may read a file that is made here. The gateway's token is for a program that runs
+/// as somebody else, in the same group if need be; the operator's is for its owner.
+fn mode(scope: Scope) -> u32 {
+    match scope {
+        Scope::Admin => 0o600,
+        Scope::Gateway => 0o640,
+    }
+}
+
+fn read_or_make(path: &Path, scope: Scope) -> anyhow::Result<String> {
+    if let Some(token) = read(path)? {
+        return Ok(token);
+    }
+    let made = make(path, scope).with_context(|| {
+        format!(
+            "--tokens: there is no file {0}, and it cannot be made: put a token there, or let {0} be written",
+            path.display()
+        )
+    })?;
+    // Another process may have been faster: what stands there is what others read.
+    if made {
+        tracing::info!(file = %path.display(), "made a token");
+    }
+    read(path)?.with_context(|| format!("{} is gone again", path.display()))
+}
+
+/// What the file holds, without the space around it; `None`: there is none.
+fn read(path: &Path) -> anyhow::Result<Option<String>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("--tokens: cannot read {}", path.display())),
+    };
+    let mut text = String::new();
+    file.take(2 * MAX_TOKEN as u64)
+        .read_to_string(&mut text)
+        .with_context(|| format!("--tokens: cannot read {}", path.display()))?;
+    let token = text.trim();
+    ensure!(
+        (MIN_TOKEN..=MAX_TOKEN).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic()),
+        "--tokens: {}: a token is {MIN_TOKEN} to {MAX_TOKEN} visible characters of ASCII without space; \
+         `openssl rand -hex 32` makes one",
+        path.display()
+    );
+    Ok(Some(token.to_owned()))
+}
+
+/// Writes a new token there, whole or not at all; `false`: there is one by now.
+fn make(path: &Path, scope: Scope) -> anyhow::Result<bool> {
+    let token = auth::mint()?;
+    let new = path.with_extension(format!("new-{}", std::process::id()));
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode(scope)).open(&new)?;
+        writeln!(file, "{token}")?;
+        file.sync_all()?;
+        // Unlike a rename this does not take the place of a file.
+        std::fs::hard_link(&new, path)
+    })();
+    let _ = std::fs::remove_file(&new);
+    match written {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && path.exists() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    use super::*;
+    use crate::store::sqlite::{Options, SqliteStore};
+
+    /// A store, and the directory for tokens beside it.
+    fn new() -> (tempfile::TempDir, SqliteStore, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(dir.path().join("t.db"), Options::default()).unwrap();
+        let tokens = dir.path().join("tokens");
+        std::fs::create_dir(&tokens).unwrap();
+        (dir, store, tokens)
+    }
+
+    fn content(dir: &Path, scope: Scope) -> String {
+        std::fs::read_to_string(file(dir, scope)).unwrap().trim().to_owned()
+    }
+
+    async fn refused(dir: &Path, store: &SqliteStore, words: &str) {
+        let before = store.tokens().await.unwrap();
+        let error = format!("{:#}", admit(dir, store).await.unwrap_err());
+        assert!(error.contains(words), "{error}");
+        assert_eq!(store.tokens().await.unwrap(), before, "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_made_once_and_good_from_then_on() {
+        let (_keep, store, dir) = new();
+        admit(&dir, &store).await.unwrap();
+        let made = [Scope::Admin, Scope::Gateway].map(|scope| content(&dir, scope));
+        assert!(made.iter().all(|token| token.starts_with(auth::TOKEN_PREFIX)));
+        let mut known: Vec<_> = store.tokens().await.unwrap();
+        known.sort_by(|a, b| a.scope.cmp(&b.scope));
+        let scopes: Vec<_> = known.iter().map(|row| (row.scope.as_str(), row.hash.clone())).collect();
+        assert_eq!(scopes, [("admin", auth::hash(&made[0])), ("gateway", auth::hash(&made[1]))]);
+        for (scope, mode) in [(Scope::Admin, 0o600), (Scope::Gateway, 0o640)] {
+            let found = std::fs::metadata(file(&dir, scope)).unwrap().mode() & 0o777;
+            // The umask may take more away.
+            assert_eq!(found & !mode, 0, "{found:o}");
+        }
+        admit(&dir, &store).await.unwrap();
+        assert_eq!([Scope::Admin, Scope::Gateway].map(|scope| content(&dir, scope)), made);
+        assert_eq!(store.tokens().await.unwrap().len(), 2);
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 2, "nothing else is left there");
+    }
+
+    #[tokio::test]
+    async fn what_is_there_is_taken_and_not_written() {
+        let (_keep, store, dir) = new();
+        let token = "0123456789abcdef0123456789abcdef";
+        std::fs::write(file(&dir, Scope::Gateway), format!(" {token}\r\n")).unwrap();
+        admit(&dir, &store).await.unwrap();
+        let known = store.tokens().await.unwrap();
+        assert!(known.iter().any(|row| row.hash == auth::hash(token) && row.scope == "gateway"), "{known:?}");
+        assert_eq!(std::fs::read(file(&dir, Scope::Gateway)).unwrap(), format!(" {token}\r\n").as_bytes());
+        // Replaced: the new one is good, the old one until it is revoked.
+        std::fs::write(file(&dir, Scope::Gateway), format!("{token}!")).unwrap();
+        admit(&dir, &store).await.unwrap();
+        assert_eq!(store.tokens().await.unwrap().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_a_token_is_refused_with_the_name_of_its_file() {
+        let (_keep, store, dir) = new();
+        let path = file(&dir, Scope::Admin);
+        for wrong in
+            ["", "\n", "short", &"a".repeat(31), &"a b".repeat(20), &"ä".repeat(40), &"a".repeat(1_025)]
+        {
+            std::fs::write(&path, wrong).unwrap();
+            refused(&dir, &store, "admin-token: a token is 32 to 1024 visible characters").await;
+        }
+        std::fs::write(&path, b"\xff".repeat(40)).unwrap();
+        refused(&dir, &store, "admin-token").await;
+        assert!(!file(&dir, Scope::Gateway).exists(), "nothing is made beside a file that is wrong");
+    }
+
+    #[tokio::test]
+    async fn one_token_has_one_scope() {
+        let (_keep, store, dir) = new();
+        let token = "g".repeat(32);
+        let row = TokenRow { hash: auth::hash(&token), name: "edge".into(), scope: "gateway".into() };
+        store.add_token(row).await.unwrap();
+        std::fs::write(file(&dir, Scope::Admin), &token).unwrap();
+        refused(&dir, &store, "admin-token: this token has the scope `gateway` (it is called `edge`)").await;
+        std::fs::write(file(&dir, Scope::Gateway), &token).unwrap();
+        refused(&dir, &store, "gateway-token: this is the admin token as well").await;
+    }
+
+    #[tokio::test]
+    async fn where_nothing_can_be_written_the_missing_file_is_named() {
+        let (keep, store, dir) = new();
+        refused(&keep.path().join("nowhere"), &store, "there is no file").await;
+        // Files of others: for root there are none.
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o500)).unwrap();
+        if std::fs::write(dir.join("probe"), "").is_err() {
+            refused(&dir, &store, "admin-token, and it cannot be made").await;
+        }
+    }
+}
