@@ -41,8 +41,13 @@ pub fn line(command: &Command) -> String {
 
 /// Where cargo puts what it builds.
 pub fn target_dir() -> Result<PathBuf> {
-    let output = cargo(&["metadata", "--no-deps", "--format-version", "1"]).output()?;
-    ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let metadata = metadata(&["--no-deps"])?;
     Ok(metadata["target_directory"].as_str().context("cargo metadata has no target_directory")?.into())
+}
+
+/// What `cargo metadata` says.
+pub fn metadata(arguments: &[&str]) -> Result<serde_json::Value> {
+    let output = cargo(&["metadata", "--format-version", "1"]).args(arguments).output()?;
+    ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(serde_json::from_slice(&output.stdout)?)
 }

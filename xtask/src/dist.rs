@@ -13,6 +13,7 @@
 
 mod filter;
 mod oci;
+mod paths;
 mod release;
 mod sbom;
 mod service;

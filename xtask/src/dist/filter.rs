@@ -13,6 +13,8 @@ use walrus::{ExportItem, Module, ModuleConfig};
 use crate::command::{cargo, execute, target_dir};
 use crate::install;
 
+use super::paths;
+
 /// Exports that stay: what the host asks for, and the callbacks that the filter
 /// implements.
 const KEPT: [&str; 15] = [
@@ -65,7 +67,8 @@ pub struct Dist {
 pub fn build() -> Result<Dist> {
     check_source()?;
     let target = install::WASM_TARGET;
-    execute(&mut cargo(&["build", "-p", "tidegate", "--lib", "--target", target, "--profile", "filter"]))?;
+    let mut build = cargo(&["build", "-p", "tidegate", "--lib", "--target", target, "--profile", "filter"]);
+    execute(build.env("CARGO_ENCODED_RUSTFLAGS", paths::flags(target)?))?;
     let built = target_dir()?.join(install::WASM_TARGET).join("filter/tidegate.wasm");
     let bytes = std::fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
     let stripped = strip(&bytes)?;
