@@ -22,6 +22,15 @@ pub struct Parts {
     pub load: PathBuf,
 }
 
+/// Filters that are not ours, in the folder that comes back: what tests set beside the gate.
+pub fn other_filters() -> Result<PathBuf> {
+    install::wasm_target()?;
+    let target = install::WASM_TARGET;
+    let filters = ["-p", "tidegate-chatty-filter", "-p", "tidegate-noop-filter"];
+    execute(cargo(&["build", "--lib", "--target", target, "--profile", "filter"]).args(filters))?;
+    Ok(target_dir()?.join(target).join("filter"))
+}
+
 /// Installs what is missing and builds what has changed.
 pub fn parts() -> Result<Parts> {
     install::wasm_target()?;

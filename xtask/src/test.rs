@@ -61,11 +61,12 @@ fn steps(done: &mut Vec<Line>) -> Result<()> {
         Ok(Counts::default())
     })?;
     let parts = build::parts()?;
+    let others = build::other_filters()?;
     step(done, "scenarios on a real Envoy", || {
         // One at a time: each has an Envoy of its own, and some look at the clock.
         let arguments =
             ["test", "-p", "tidegate", "--test", "envoy_*", "--", "--test-threads=1", "--nocapture"];
-        tests(with_parts(&mut cargo(&arguments), &parts))
+        tests(with_parts(&mut cargo(&arguments), &parts).env("TIDEGATE_OTHER_FILTERS", &others))
     })
 }
 

@@ -11,8 +11,10 @@ pub mod flood;
 pub mod global_limit;
 pub mod hasty;
 pub mod http;
+pub mod istio;
 pub mod load;
 pub mod measure;
+pub mod module;
 pub mod operator;
 mod options;
 pub mod page;
@@ -27,6 +29,7 @@ pub mod stats;
 mod tokens;
 pub mod verbatim;
 pub mod wait;
+pub mod xds;
 
 pub use options::{Demo, FlagsAtStart, NamedBackend, Options};
 pub use ports::{PortChoice, Ports};

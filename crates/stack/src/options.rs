@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::faults::Faults;
+use crate::istio::Istio;
 use crate::ports::PortChoice;
 use crate::programs::Programs;
 use crate::render::{Cluster, Trust, Upstream};
@@ -44,6 +45,9 @@ pub struct Options {
     pub upstream: Upstream,
     /// Run Envoy on this processor only: for measurements.
     pub envoy_cpu: Option<u32>,
+    /// Envoy as Istio has it, instead of the repository's configuration: of the options
+    /// above only ports, workers and `backends` hold then.
+    pub istio: Option<Istio>,
     /// What to run.
     pub programs: Programs,
 }
@@ -105,6 +109,7 @@ impl Options {
             global_limit: None,
             upstream: Upstream::Chosen,
             envoy_cpu: None,
+            istio: None,
             programs,
         }
     }

@@ -172,7 +172,7 @@ fn patch_plugin(plugin: &mut Value, patch: &Value) -> Result<()> {
 }
 
 /// RFC 7396.
-fn merge(target: &mut Value, patch: &Value) {
+pub(crate) fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *target = patch.clone();
         return;

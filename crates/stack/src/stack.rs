@@ -18,7 +18,7 @@ use crate::programs::public_authorities;
 use crate::render::{self, Edits};
 use crate::sql::Shell;
 use crate::stats::Stats;
-use crate::tokens::{database, tokens};
+use crate::tokens::{FIRST_GATEWAY_TOKEN, create_token, database, revoke_token, tokens};
 use crate::wait;
 
 /// How long each part may take to become ready: a debug Envoy on a busy machine
@@ -154,10 +154,26 @@ impl Stack {
     /// It runs already, or cannot be started.
     pub fn start_envoy(&mut self) -> Result<()> {
         ensure!(self.envoy.is_none(), "Envoy runs already");
+        let config = self.envoy_config()?;
+        let path = self.options.dir.join("envoy.json");
+        std::fs::write(&path, serde_json::to_vec_pretty(&config)?)?;
+        let options = &self.options;
+        let mut command = envoy::command(&options.programs.envoy, &path, options.workers, options.envoy_cpu);
+        command.env("TIDEGATE_GATEWAY_TOKEN", &self.gateway_token);
+        self.envoy = Some(Process::start("envoy", command, &self.log("envoy"))?);
+        Ok(())
+    }
+
+    fn envoy_config(&self) -> Result<Value> {
+        if let Some(istio) = &self.options.istio {
+            let services: Vec<_> =
+                self.options.backends.iter().map(|backend| (backend.name.as_str(), backend.port)).collect();
+            return istio.config(&self.options.dir, &self.ports, &services);
+        }
         let source = &self.options.programs.config;
         let source =
             std::fs::read_to_string(source).with_context(|| format!("cannot read {}", source.display()))?;
-        let config = render::render(
+        render::render(
             &source,
             &Edits {
                 ports: self.ports,
@@ -174,14 +190,7 @@ impl Stack {
                 global_limit: self.options.global_limit,
                 exact_balance: self.options.exact_balance,
             },
-        )?;
-        let path = self.options.dir.join("envoy.json");
-        std::fs::write(&path, serde_json::to_vec_pretty(&config)?)?;
-        let options = &self.options;
-        let mut command = envoy::command(&options.programs.envoy, &path, options.workers, options.envoy_cpu);
-        command.env("TIDEGATE_GATEWAY_TOKEN", &self.gateway_token);
-        self.envoy = Some(Process::start("envoy", command, &self.log("envoy"))?);
-        Ok(())
+        )
     }
 
     /// Waits until Envoy is live, the gate answers (on as many fresh connections in
@@ -395,6 +404,37 @@ impl Stack {
     #[must_use]
     pub fn token(&self) -> &str {
         &self.admin_token
+    }
+
+    /// Makes one more token of scope `gateway`.
+    ///
+    /// # Errors
+    /// The admin service's program does not make it.
+    pub fn create_gateway_token(&self, name: &str) -> Result<String> {
+        create_token(&self.options, name, "gateway")
+    }
+
+    /// Revokes the token that Envoy was started with, and waits until the admin
+    /// service refuses it.
+    ///
+    /// # Errors
+    /// There is none any more, or it stays valid.
+    pub fn revoke_first_gateway_token(&self) -> Result<()> {
+        self.revoke_gateway_token(FIRST_GATEWAY_TOKEN, &self.gateway_token)
+    }
+
+    /// Revokes the gateways' token of this name, and waits until the admin service
+    /// refuses it.
+    ///
+    /// # Errors
+    /// There is none of the name, or it stays valid.
+    pub fn revoke_gateway_token(&self, name: &str, token: &str) -> Result<()> {
+        revoke_token(&self.options, name)?;
+        let asks = Request::get("/api/data-plane/v1/sync").bearer(token);
+        wait::until("the token is refused", START_LIMIT, || {
+            let answer = http::send(local(self.ports.gateways), &asks)?;
+            Ok((answer.status == 401).then_some(()))
+        })
     }
 
     /// A part's log: `admin`, `envoy`, `demo`, or `access`.

@@ -10,6 +10,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::options::Options;
 
+/// What the token is called that Envoy is started with.
+pub const FIRST_GATEWAY_TOKEN: &str = "stack-gateway";
+
 /// The database of a stack with its files in `dir`.
 pub fn database(dir: &Path) -> PathBuf {
     dir.join("tidegate.db")
@@ -26,7 +29,7 @@ pub fn tokens(options: &Options) -> Result<[String; 2]> {
             Ok(_) => std::fs::remove_file(&path)?,
             Err(_) => {}
         }
-        let token = create_token(options, scope)?;
+        let token = create_token(options, &format!("stack-{scope}"), scope)?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         writeln!(file, "{token}")?;
         anyhow::Ok(token)
@@ -34,17 +37,29 @@ pub fn tokens(options: &Options) -> Result<[String; 2]> {
     Ok([token("token", "admin")?, token("gateway-token", "gateway")?])
 }
 
-fn create_token(options: &Options, scope: &str) -> Result<String> {
+/// A new token of this name and scope.
+pub fn create_token(options: &Options, name: &str, scope: &str) -> Result<String> {
+    let said = token(options, "create", &["--name", name, "--scope", scope])?;
+    let token = said.lines().map(str::trim).rfind(|line| !line.is_empty());
+    Ok(token.context("tidegate token create printed nothing")?.to_owned())
+}
+
+/// Revokes all tokens of this name.
+pub fn revoke_token(options: &Options, name: &str) -> Result<()> {
+    token(options, "revoke", &["--name", name]).map(drop)
+}
+
+/// `tidegate token`, beside a service that may be running.
+fn token(options: &Options, what: &str, arguments: &[&str]) -> Result<String> {
     let output = Command::new(&options.programs.admin)
-        .args(["token", "create", "--db"])
+        .args(["token", what, "--db"])
         .arg(database(&options.dir))
-        .args(["--name", &format!("stack-{scope}"), "--scope", scope])
+        .args(arguments)
         .output()
         .with_context(|| format!("cannot run {}", options.programs.admin.display()))?;
     let said = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
-        bail!("tidegate token create: {}{}", said, String::from_utf8_lossy(&output.stderr));
+        bail!("tidegate token {what}: {}{}", said, String::from_utf8_lossy(&output.stderr));
     }
-    let token = said.lines().map(str::trim).rfind(|line| !line.is_empty());
-    Ok(token.context("tidegate token create printed nothing")?.to_owned())
+    Ok(said.into_owned())
 }

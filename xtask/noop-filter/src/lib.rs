@@ -1,6 +1,6 @@
 //! The least that a filter made with the proxy-wasm SDK is: every callback is
-//! called, and does nothing. `cargo xtask bench gate` builds it and measures what
-//! that costs; nothing else uses it.
+//! called, and does nothing. `cargo xtask bench gate` measures what that costs, and
+//! tests set it beside the gate.
 #![cfg(target_arch = "wasm32")]
 #![expect(missing_docs, reason = "the SDK's macro writes a function without")]
 

@@ -1,7 +1,6 @@
 //! `bench gate`: Envoy's processor time per request, without and with filters.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -16,8 +15,6 @@ use tidegate_stack::{FlagsAtStart, Options, Stack, Upstream};
 use super::table::Table;
 use super::{go_on, scene, shuffle, spread};
 use crate::build::{self, Parts};
-use crate::command::{cargo, execute, target_dir};
-use crate::install;
 use crate::report::say;
 
 /// The processor of every Envoy, and the one of everything else.
@@ -59,7 +56,7 @@ struct Case {
 /// Runs it.
 pub fn run(args: &Args) -> Result<()> {
     let parts = build::parts()?;
-    let noop = noop_filter()?;
+    let noop = build::other_filters()?.join("tidegate_noop_filter.wasm");
     pin_rest()?;
     let dir = scene::dir().join("gate");
     let mut options = scene::options("gate", &parts)?;
@@ -185,15 +182,6 @@ fn print(args: &Args, bare: &Case, cases: &[Case]) {
         args.rounds,
         args.seconds,
     ));
-}
-
-/// Builds the filter to compare with. It ends up nowhere but here.
-fn noop_filter() -> Result<PathBuf> {
-    let target = install::WASM_TARGET;
-    let arguments =
-        ["build", "-p", "tidegate-noop-filter", "--lib", "--target", target, "--profile", "filter"];
-    execute(&mut cargo(&arguments))?;
-    Ok(target_dir()?.join(target).join("filter/tidegate_noop_filter.wasm"))
 }
 
 /// This program, and with it all that it starts from now on, on a processor of

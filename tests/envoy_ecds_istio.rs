@@ -1,0 +1,277 @@
+//! Under Istio: the filter comes by ECDS as the shipped WasmPlugin says, shares the empty
+//! `vm_id` with other plugins, has no recorder, asks the admin service over HTTP/1.1, and
+//! Envoy's own routes choose the upstream. While requests come, configuration and code are
+//! replaced, and nobody outside notices.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use tidegate_stack::backend::InProcess;
+use tidegate_stack::http::{self, Request};
+use tidegate_stack::istio::{Istio, Plugin};
+use tidegate_stack::load::Load;
+use tidegate_stack::module::{other, stamped};
+use tidegate_stack::operator::Recording;
+use tidegate_stack::ports::local;
+use tidegate_stack::{NamedBackend, Options, Stack, wait};
+
+/// As it ships.
+const MANIFEST: &str = include_str!("../envoy/istio/wasmplugin.yaml");
+const BANNED: &str = "192.0.2.13";
+const WELCOME: &str = "192.0.2.14";
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// An Envoy of Istio's with the gate between two strangers, and one more service.
+struct Mesh {
+    stack: Stack,
+    orders: InProcess,
+    plugin: Plugin,
+}
+
+impl Mesh {
+    fn start(name: &str) -> Result<Self> {
+        let mut options = Options::for_test(name)?;
+        let code = stamped(&options.programs.wasm, &options.dir, "first")?;
+        let plugin = Plugin::read(MANIFEST, code)?;
+        let admin_cluster = plugin.admin_cluster()?;
+        let strangers = [Plugin::bare("chatty", &other("chatty")?), Plugin::bare("noop", &other("noop")?)];
+        let [chatty, noop] = strangers;
+        options.istio = Some(Istio { plugins: vec![chatty, plugin.clone(), noop], admin_cluster });
+        let orders = InProcess::start("orders", local(0))?;
+        options.backends = vec![NamedBackend::at("orders", orders.address())];
+        let stack = Stack::start(options)?;
+        stack.ban(BANNED)?;
+        Ok(Self { stack, orders, plugin })
+    }
+
+    fn dir(&self) -> &Path {
+        &self.stack.options().dir
+    }
+
+    /// The filter as another release: other bytes.
+    fn release(&self, name: &str) -> Result<std::path::PathBuf> {
+        stamped(&self.stack.options().programs.wasm, self.dir(), name)
+    }
+
+    /// What the strangers say of themselves.
+    fn chatty(&self, what: &str) -> Result<u64> {
+        self.stack.stats()?.get(&format!("wasmcustom.chatty.{what}")).with_context(|| format!("no {what}"))
+    }
+
+    /// Nothing of the strangers' was touched, and they go on as before.
+    fn assert_strangers_undisturbed(&self) -> Result<()> {
+        let (ticks, sent) = (self.chatty("ticks")?, self.chatty("sent")?);
+        wait::until("the stranger goes on", LIMIT, || {
+            Ok((self.chatty("ticks")? > ticks + 10 && self.chatty("received")? >= sent).then_some(()))
+        })?;
+        // Nobody ever counted nothing.
+        assert_eq!(self.stack.stats()?.get("wasmcustom.chatty.foreign").unwrap_or(0), 0);
+        Ok(())
+    }
+}
+
+/// Requests of a banned and of another client, to two services, until stopped: about two
+/// thousand a second at most.
+fn load(stack: &Stack) -> Load {
+    Load::start(stack.gate(), 12, None, |number| {
+        std::thread::sleep(Duration::from_millis(6));
+        let client = if number % 4 == 0 { BANNED } else { WELCOME };
+        let service = if number % 2 == 0 { "/orders" } else { "" };
+        Request::get(&format!("{service}/load/{client}")).from(client)
+    })
+}
+
+/// Lets the load go on for some hundred requests.
+fn go_on(load: &Load) -> Result<()> {
+    let target = load.sent() + 400;
+    wait::until("the load goes on", LIMIT, || Ok((load.sent() >= target).then_some(())))
+}
+
+/// The load's requests were answered as they should be, each one is a row, and no check
+/// was asked for or failed: every VM had its tables at its first request.
+fn assert_unnoticed(mesh: &Mesh, load: Load, before: &Recording) -> Result<Recording> {
+    let tally = load.stop();
+    assert_eq!(tally.failed, 0, "{:?}", tally.failures);
+    assert_eq!(tally.status(200) + tally.status(403), tally.total(), "{tally:?}");
+    let after = mesh.stack.recorded(LIMIT)?;
+    assert!(after.is_whole(), "{after:?}");
+    for (now, then) in [(&after.checks.ip, &before.checks.ip), (&after.checks.geo, &before.checks.geo)] {
+        assert_eq!(now.direct, then.direct, "a VM without tables asked: {after:?}");
+        assert_eq!((now.fallback, now.unavailable), (then.fallback, then.unavailable), "{after:?}");
+    }
+    let mut sql = mesh.stack.sql()?;
+    let mut rows = |client: &str, status: u16| {
+        sql.number(&format!(
+            "SELECT count(*) FROM traffic_events WHERE path LIKE '%/load/{client}' AND status = {status}"
+        ))
+    };
+    assert_eq!(rows(BANNED, 403)?, tally.status(403), "a banned client never passes");
+    assert_eq!(rows(WELCOME, 200)?, tally.status(200), "and nobody else is turned away");
+    let all = "SELECT count(*) FROM traffic_events WHERE path LIKE '%/load/%'";
+    assert_eq!(sql.number(all)?, tally.total(), "one row each");
+    println!("{} requests; {after:?}", tally.total());
+    Ok(after)
+}
+
+/// Each worker decides by the newest tables.
+fn assert_bans_hold(mesh: &Mesh, late: &str) -> Result<()> {
+    mesh.stack.ban(late)?;
+    for worker in &mut mesh.stack.connection_per_worker()? {
+        for (client, status) in [(BANNED, 403), (late, 403), (WELCOME, 200)] {
+            assert_eq!(worker.send(&Request::get("/").from(client))?.status, status, "{client}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn envoy_routes_and_the_gate_guards() {
+    let mesh = Mesh::start("istio").unwrap();
+    let ask = |path: &str| {
+        let answer = http::send(mesh.stack.gate(), &Request::get(path).from(WELCOME)).unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json().unwrap()
+    };
+    assert_eq!(ask("/orders/1")["backend"], "orders");
+    let seen = ask("/elsewhere");
+    assert_eq!(seen["backend"], "demo");
+    let headers = seen["headers"].as_object().unwrap();
+    assert!(!headers.keys().any(|name| name.starts_with("x-tidegate-")), "{seen}");
+    assert_bans_hold(&mesh, "192.0.2.15").unwrap();
+    assert!(mesh.orders.seen().iter().all(|seen| seen["path"] == "/orders/1"), "as many as were sent");
+
+    // Flags: with all off the admin service is asked, over HTTP/1.1, and bans hold as well.
+    let before = mesh.stack.recorded(LIMIT).unwrap();
+    mesh.stack.all_flags(false).unwrap();
+    assert_bans_hold(&mesh, "192.0.2.16").unwrap();
+    let after = mesh.stack.recorded(LIMIT).unwrap();
+    assert!(after.checks.ip.direct > before.checks.ip.direct, "{after:?}");
+    assert_eq!(after.checks.ip.fallback, before.checks.ip.fallback, "{after:?}");
+    let stats = mesh.stack.stats().unwrap();
+    let admin =
+        |what: &str| stats.sum(|name| name.starts_with("cluster.outbound|9071|") && name.ends_with(what));
+    assert!(admin(".upstream_cx_http1_total") > 0 && admin(".upstream_cx_http2_total") == 0);
+    mesh.stack.all_flags(true).unwrap();
+
+    let before = mesh.stack.recorded(LIMIT).unwrap();
+    let load = load(&mesh.stack);
+    go_on(&load).unwrap();
+    assert_unnoticed(&mesh, load, &before).unwrap();
+    mesh.assert_strangers_undisturbed().unwrap();
+}
+
+#[test]
+fn a_new_configuration_and_new_code_are_taken_under_load() {
+    let mut mesh = Mesh::start("istio-updates").unwrap();
+    let before = mesh.stack.recorded(LIMIT).unwrap();
+    let load = load(&mesh.stack);
+    go_on(&load).unwrap();
+    for round in 0..2 {
+        // The configuration only: other roots in the same VMs.
+        let headers = if round % 2 == 0 { "always" } else { "never" };
+        mesh.plugin = mesh.plugin.told(&json!({ "performance_headers": headers })).unwrap();
+        mesh.stack.deliver(&mesh.plugin).unwrap();
+        go_on(&load).unwrap();
+        assert_tells(&mesh, headers == "always").unwrap();
+        // The code only: other VMs beside the old ones.
+        mesh.plugin.code = mesh.release(&format!("code {round}")).unwrap();
+        mesh.stack.deliver(&mesh.plugin).unwrap();
+        go_on(&load).unwrap();
+        // Both, and what decides who shares tables and events within a VM.
+        mesh.plugin = mesh.plugin.told(&json!({ "events": { "batch_events": 100 + round } })).unwrap();
+        mesh.plugin.code = mesh.release(&format!("both {round}")).unwrap();
+        mesh.stack.deliver(&mesh.plugin).unwrap();
+        go_on(&load).unwrap();
+        mesh.stack.ban(&format!("192.0.2.{}", 30 + round)).unwrap();
+    }
+    // One after the other, each right after a ban, seen by connections that stay open.
+    let mut workers = mesh.stack.connection_per_worker().unwrap();
+    for round in 0..3 {
+        let banned = format!("192.0.2.{}", 40 + round);
+        mesh.stack.ban(&banned).unwrap();
+        mesh.plugin = mesh.plugin.told(&json!({ "events": { "batch_events": 200 + round } })).unwrap();
+        mesh.plugin.code = mesh.release(&format!("quick {round}")).unwrap();
+        mesh.stack.deliver(&mesh.plugin).unwrap();
+        for worker in &mut workers {
+            assert_eq!(worker.send(&Request::get("/").from(&banned)).unwrap().status, 403);
+        }
+    }
+    go_on(&load).unwrap();
+    assert_unnoticed(&mesh, load, &before).unwrap();
+    assert_bans_hold(&mesh, "192.0.2.15").unwrap();
+    mesh.assert_strangers_undisturbed().unwrap();
+}
+
+/// Whether every worker goes by what was last delivered.
+fn assert_tells(mesh: &Mesh, tells: bool) -> Result<()> {
+    for (at, worker) in mesh.stack.connection_per_worker()?.iter_mut().enumerate() {
+        let answer = worker.send(&Request::get("/").from(WELCOME))?;
+        let told = answer.headers.keys().any(|name| name.as_str().starts_with("x-performance-"));
+        ensure!(told == tells, "worker {at}: {:?}", answer.headers);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_new_token_is_taken_under_load() {
+    let mut mesh = Mesh::start("istio-token").unwrap();
+    let before = mesh.stack.recorded(LIMIT).unwrap();
+    let load = load(&mesh.stack);
+    go_on(&load).unwrap();
+    let token = mesh.stack.create_gateway_token("second").unwrap();
+    let admin = json!({ "token": token, "token_env": null });
+    mesh.plugin = mesh.plugin.told(&json!({ "admin": admin })).unwrap();
+    mesh.stack.deliver(&mesh.plugin).unwrap();
+    go_on(&load).unwrap();
+    mesh.stack.revoke_first_gateway_token().unwrap();
+    go_on(&load).unwrap();
+    assert_unnoticed(&mesh, load, &before).unwrap();
+    assert_bans_hold(&mesh, "192.0.2.15").unwrap();
+}
+
+#[test]
+fn a_token_in_the_manifests_environment_is_taken() {
+    let mesh = Mesh::start("istio-variable").unwrap();
+    let second = mesh.stack.create_gateway_token("second").unwrap();
+    let mut moved = mesh.plugin.told(&json!({ "admin": { "token_env": "ANOTHER" } })).unwrap();
+    let variable = |token: &str| json!([{ "name": "ANOTHER", "valueFrom": "INLINE", "value": token }]);
+    moved.manifest["spec"]["vmConfig"]["env"] = variable(&second);
+    mesh.stack.deliver(&moved).unwrap();
+    mesh.stack.revoke_first_gateway_token().unwrap();
+    assert_bans_hold(&mesh, "192.0.2.15").unwrap();
+    // The value alone.
+    let third = mesh.stack.create_gateway_token("third").unwrap();
+    moved.manifest["spec"]["vmConfig"]["env"] = variable(&third);
+    mesh.stack.deliver(&moved).unwrap();
+    mesh.stack.revoke_gateway_token("second", &second).unwrap();
+    assert_bans_hold(&mesh, "192.0.2.16").unwrap();
+    let whole = mesh.stack.recorded(LIMIT).unwrap();
+    assert!(whole.is_whole(), "{whole:?}");
+}
+
+#[test]
+fn what_is_refused_changes_nothing() {
+    let mut mesh = Mesh::start("istio-refused").unwrap();
+    let before = mesh.stack.recorded(LIMIT).unwrap();
+    let load = load(&mesh.stack);
+    go_on(&load).unwrap();
+    // Misspelt; and misspelt in new code, whose VMs are made and thrown away again.
+    let misspelt = mesh.plugin.told(&json!({ "performance_header": "always" })).unwrap();
+    mesh.stack.deliver_refused(&misspelt).unwrap();
+    go_on(&load).unwrap();
+    let code = mesh.release("refused").unwrap();
+    mesh.stack.deliver_refused(&Plugin { code: code.clone(), ..misspelt }).unwrap();
+    go_on(&load).unwrap();
+    let log = String::from_utf8_lossy(&std::fs::read(mesh.stack.log("envoy")).unwrap()).into_owned();
+    assert!(log.contains("/performance_header"), "the log names the field");
+    // The next right one is taken.
+    let right = mesh.plugin.told(&json!({ "performance_headers": "always" })).unwrap();
+    mesh.plugin = Plugin { code, ..right };
+    mesh.stack.deliver(&mesh.plugin).unwrap();
+    go_on(&load).unwrap();
+    assert_tells(&mesh, true).unwrap();
+    assert_unnoticed(&mesh, load, &before).unwrap();
+    assert_bans_hold(&mesh, "192.0.2.15").unwrap();
+}
