@@ -63,6 +63,8 @@ pub enum Code {
     StoreUnreadable,
     /// Events in a later version of their format than this service reads.
     NewerFormat,
+    /// What a gateway asked for cannot be said in a version that it reads.
+    FormatUnavailable,
     /// The service is stopping.
     Stopping,
     /// The answer took too long.
@@ -73,7 +75,7 @@ pub enum Code {
 
 impl Code {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::EmptyBody,
         Self::InvalidJson,
         Self::InvalidYaml,
@@ -91,6 +93,7 @@ impl Code {
         Self::BackendNotFound,
         Self::LimitNotFound,
         Self::MethodNotAllowed,
+        Self::FormatUnavailable,
         Self::BodyTimeout,
         Self::BackendInUse,
         Self::BlobGone,
@@ -135,6 +138,7 @@ impl Code {
             Self::StoreBusy => "store_busy",
             Self::StoreUnreadable => "store_unreadable",
             Self::NewerFormat => "newer_format",
+            Self::FormatUnavailable => "format_unavailable",
             Self::Stopping => "stopping",
             Self::Timeout => "timeout",
             Self::StoreFailed => "store_failed",
@@ -163,6 +167,7 @@ impl Code {
             | Self::LimitNotFound => StatusCode::NOT_FOUND,
             Self::BackendInUse => StatusCode::CONFLICT,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::FormatUnavailable => StatusCode::NOT_ACCEPTABLE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BlobGone => StatusCode::GONE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -205,6 +210,7 @@ impl Code {
             Self::StoreBusy => "The database is locked by another program",
             Self::StoreUnreadable => "The database cannot be read",
             Self::NewerFormat => "The body is in a later version of its format",
+            Self::FormatUnavailable => "The answer cannot be given in the version of the format that is read",
             Self::Stopping => "The service is stopping",
             Self::Timeout => "The answer took too long",
             Self::StoreFailed => "The database failed",

@@ -12,6 +12,7 @@ use tidegate_policy::decide::{GeoFinding, Given, IpFinding, Tables};
 use tidegate_policy::wire::check::{
     Answer as CheckAnswer, Found, GeoAnswer, MAX_QUESTION, Question, RouteAnswer,
 };
+use tidegate_policy::wire::former;
 
 use super::{Context, body, data_plane, time};
 use crate::problem::{Answer, Code, Problem};
@@ -19,7 +20,8 @@ use crate::problem::{Answer, Code, Problem};
 /// Answers what allow and ban list say of a client.
 ///
 /// # Errors
-/// 400 when the body is no question, 503 when the database cannot be read.
+/// 400 when the body is no question, 503 when the database cannot be read, 406 when the
+/// question is of the version before and its answer has no form there.
 pub async fn ip(State(context): State<Context>, request: Request<Body>) -> Answer<Response> {
     answer(&context, request, Check::Ip).await
 }
@@ -45,17 +47,23 @@ async fn answer(context: &Context, request: Request<Body>, check: Check) -> Answ
     // Asked for after the question has arrived: what was committed before it was
     // sent is in the answer.
     let tables = context.feed.tables().await.map_err(|error| Problem::unreadable(&error))?;
-    let question = Question::from_bytes(&bytes)
+    let (question, version) = former::read_question(&bytes)
         .map_err(|error| Problem::new(Code::InvalidBody, format!("not a question: {error}")))?;
     if check == Check::Geo && matches!(question.given, Given::Header(_)) {
         context.country_headers.note();
     }
     let found = find(check, &question, &tables);
     let answer = CheckAnswer { id: question.id, version: tables.version, found };
-    let bytes = answer.to_bytes().map_err(|error| {
+    let bytes = former::answer_bytes(&answer, version).map_err(|error| {
         // The types of the answer can always be written.
         tracing::error!(%error, "an answer cannot be encoded");
         Problem::new(Code::StoreUnreadable, "the answer cannot be encoded; the service's log says why")
+    })?;
+    let bytes = bytes.ok_or_else(|| {
+        Problem::new(
+            Code::FormatUnavailable,
+            format!("format version {version} has no form for this route's answer: upgrade the gateway"),
+        )
     })?;
     Ok(data_plane::binary(bytes.into()))
 }

@@ -7,9 +7,9 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use tidegate_policy::wire::WireError;
-use tidegate_policy::wire::event::{Batch, EventPost, MAX_OPEN, MAX_POST, OpenEvent, TrafficEvent};
+use tidegate_policy::wire::event::{EventPost, MAX_OPEN, MAX_POST, TrafficEvent};
 use tidegate_policy::wire::sync::Gateway;
+use tidegate_policy::wire::{WireError, former};
 
 use super::params::Params;
 use super::{Context, body, data_plane};
@@ -75,7 +75,7 @@ async fn post(context: &Context, gateway: Gateway, request: Request<Body>) -> An
 /// Takes an event whose response waits. 204: it is committed, now or before.
 async fn open(context: &Context, gateway: Gateway, request: Request<Body>) -> Answer<StatusCode> {
     let (_, bytes) = body::bytes(request, MAX_OPEN).await?;
-    let open = match OpenEvent::from_bytes(&bytes) {
+    let open = match former::read_open(&bytes) {
         Ok(open) => open,
         Err(error) => return Err(unreadable(context, "not an open event", &error).await?),
     };
@@ -121,7 +121,7 @@ fn decode(gateway: Gateway, bytes: &[u8]) -> Result<(Append, u64), WireError> {
     let mut malformed = 0u64;
     let mut batches = Vec::with_capacity(post.batches.len());
     for sealed in &post.batches {
-        match Batch::from_bytes(&sealed.0) {
+        match former::read_batch(&sealed.0) {
             Ok(batch) => batches.push(batch),
             Err(error) if is_newer(&error) => return Err(error),
             Err(error) => {

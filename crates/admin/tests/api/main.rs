@@ -10,6 +10,7 @@ mod check;
 mod docs;
 mod explain;
 mod flags;
+mod former;
 mod gateways;
 mod geo;
 mod limits;

@@ -10,6 +10,7 @@ use tidegate_policy::wire::event::{
     BATCH_FORMAT, Batch, EventPost, MAX_OPEN, OPEN_FORMAT, OpenEvent, POST_FORMAT, SealedBatch, Source,
     SourceReport, SourceState, TrafficEvent,
 };
+use tidegate_policy::wire::former::FORMER_BATCH;
 
 use crate::running::{Answered, Running, db, until};
 
@@ -131,7 +132,7 @@ async fn what_is_no_open_event_is_refused_and_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_of_a_later_version_are_to_be_kept_and_those_of_an_earlier_one_are_lost() {
+async fn events_of_a_later_version_are_to_be_kept_and_those_of_one_too_old_are_lost() {
     let running = Running::start().await;
     let batch = |version: u8, first: u64| {
         let batch = Batch {
@@ -161,7 +162,7 @@ async fn events_of_a_later_version_are_to_be_kept_and_those_of_an_earlier_one_ar
     post(&running, &format!("{EVENTS}?sync=1"), open).await.problem(503, "newer_format");
     assert!(rows(&running).is_empty(), "what could be read comes again with the rest");
     assert_eq!(stats(&running).await["malformed"], 0);
-    let taken = post(&running, EVENTS, batches(&[BATCH_FORMAT, BATCH_FORMAT - 1])).await.ok();
+    let taken = post(&running, EVENTS, batches(&[BATCH_FORMAT, FORMER_BATCH - 1])).await.ok();
     assert_eq!(taken, json!({"stored": 1, "duplicates": 0, "malformed": 1}));
 }
 

@@ -102,7 +102,11 @@ impl<'q> Question<'q> {
     /// # Errors
     /// When the bytes are over [`MAX_QUESTION`], of another version or malformed.
     pub fn from_bytes(bytes: &'q [u8]) -> Result<Self, WireError> {
-        match postcard::take_from_bytes(super::versioned(CHECK_FORMAT, MAX_QUESTION, bytes)?) {
+        Self::of_version(CHECK_FORMAT, bytes)
+    }
+
+    pub(super) fn of_version(version: u8, bytes: &'q [u8]) -> Result<Self, WireError> {
+        match postcard::take_from_bytes(super::versioned(version, MAX_QUESTION, bytes)?) {
             Ok((question, [])) => Ok(question),
             Ok(_) => Err(WireError::Malformed("bytes after the end")),
             Err(_) => Err(WireError::Malformed("not what the format says")),

@@ -6,8 +6,8 @@ mod ddl;
 use rusqlite::Connection;
 
 use super::seen;
-pub(super) use ddl::{EVENT_COLUMNS_V2, EVENTS_OPEN, TABLES_V1, TABLES_V2};
-use ddl::{EVENT_COLUMNS_V3, OBJECTS, TABLES_V3, TRIGGERS, VIEW};
+pub(super) use ddl::{EVENT_COLUMNS_V2, EVENTS_OPEN, TABLES_V2};
+use ddl::{EVENT_COLUMNS_V3, OBJECTS, TABLES_V1, TABLES_V3, TRIGGERS, VIEW};
 
 /// A step that may be taken again: what is there already stays as it is.
 type Step = fn(&Connection) -> rusqlite::Result<()>;

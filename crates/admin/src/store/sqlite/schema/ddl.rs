@@ -4,7 +4,7 @@
 /// by rowid, or by a second key, would delete a row that no trigger sees. The log
 /// holds the raw key; `tbl` is a table's name or one of [`RELOAD`](super::RELOAD) and
 /// [`EPOCH`](super::EPOCH).
-pub(in crate::store::sqlite) const TABLES_V1: &str = "
+pub(super) const TABLES_V1: &str = "
 CREATE TABLE IF NOT EXISTS ip_monitor (
   ip TEXT PRIMARY KEY NOT NULL CHECK (typeof(ip) = 'text'),
   status TEXT NOT NULL DEFAULT 'banned',

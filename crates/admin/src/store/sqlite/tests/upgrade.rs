@@ -6,7 +6,7 @@ use super::files::restore_by_connection;
 use super::support::{Follower, Home, stranger};
 use crate::store::sqlite::Options;
 use crate::store::sqlite::SqliteStore;
-use crate::store::sqlite::schema::{EVENT_COLUMNS_V2, EVENTS_OPEN, TABLES_V1, TABLES_V2};
+use crate::store::sqlite::schema::{EVENT_COLUMNS_V2, EVENTS_OPEN, TABLES_V2};
 use crate::store::tests::support::{ban, batch, block_on, post_of, put, until};
 use crate::store::{Change, Kind, Store, Table};
 
@@ -14,23 +14,7 @@ use crate::store::{Change, Kind, Store, Table};
 fn written_by_the_first_version(path: &Path) {
     let conn = stranger(path);
     conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).unwrap();
-    conn.execute_batch(TABLES_V1).unwrap();
-    conn.execute_batch(
-        "CREATE VIEW traffic_events AS SELECT number, timestamp, NULL AS country, 1 AS complete FROM events;
-         CREATE TRIGGER ip_monitor_inserted AFTER INSERT ON ip_monitor BEGIN
-           INSERT INTO change_log (tbl, key) VALUES ('ip_monitor', NEW.ip); END;
-         INSERT INTO ip_monitor (ip) VALUES ('1.1.1.1');
-         INSERT INTO routes (name, document) VALUES ('a', '{}');
-         INSERT INTO sources (source, gateway, numbered_hi, stored, heard_at)
-           VALUES (x'00000000000000000000000000000007', 'g', 3, 3, 0);
-         INSERT INTO ledger VALUES (x'00000000000000000000000000000007', 1, 3);
-         WITH n(i) AS (VALUES (1), (2), (3))
-         INSERT INTO events (source, number, timestamp, node, client_ip, verdict, tunnel, tables_seq)
-           SELECT x'00000000000000000000000000000007', i, '2026-11-23 18:00:0' || i || '.000', 'n',
-             '192.0.2.1', 'allow', 0, 1 FROM n;
-         PRAGMA user_version = 1",
-    )
-    .unwrap();
+    conn.execute_batch(include_str!("upgrade/v1.sql")).unwrap();
 }
 
 /// The same as the second version left it, with a geo rule.
@@ -133,4 +117,67 @@ fn takes_the_place(take: impl Fn(&Path, &Home)) {
         })
         .await;
     });
+}
+
+#[test]
+fn what_the_second_version_left_is_all_there() {
+    block_on(async {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tidegate.db");
+        stranger(&path).execute_batch(include_str!("upgrade/v2.sql")).unwrap();
+        let store = SqliteStore::open(&path, Options::default()).unwrap();
+        let home = Home { store, path, directory };
+        assert_eq!(home.store.health().notices, [] as [String; 0]);
+        let has = Follower::new(&home.store).await.has;
+        let ban: Vec<&str> = has.ips.keys().map(String::as_str).collect();
+        assert_eq!(
+            (ban, has.documents.routes.len(), has.documents.geo_rules.len()),
+            (vec!["192.0.2.1"], 1, 1)
+        );
+        assert_eq!(has.flags.get("enableRouteCache").map(|flag| flag.value.as_str()), Some("true"));
+        let counts = home.store.recording().await.unwrap();
+        assert_eq!((counts.numbered, counts.stored, counts.open), (9, 3, 1));
+
+        let ask =
+            |sql: &str| -> String { stranger(&home.path).query_row(sql, [], |row| row.get(0)).unwrap() };
+        for (sql, expected) in [
+            ("SELECT group_concat(name || ' ' || scope) FROM tokens", "a admin,g gateway"),
+            (
+                "SELECT group_concat(what) FROM (SELECT what FROM audit ORDER BY id)",
+                "ban,route,geo-rule,flag",
+            ),
+            (
+                "SELECT group_concat(number || ' ' || verdict || ' ' || complete, ', ') FROM
+                   (SELECT * FROM traffic_events ORDER BY number)",
+                "3 deny 1, 4 allow 1, 5 unseen 1, 6 deny 0",
+            ),
+            (
+                "SELECT country || ' ' || rule || ' ' || (template IS NULL) || ' ' || (shadow_limit IS NULL)
+                   FROM traffic_events WHERE number = 3",
+                "DE 2001:db8::/32 1 1",
+            ),
+            ("SELECT first || '-' || last || ' ' || reason FROM dropped", "1-2 buffer_full"),
+        ] {
+            assert_eq!(ask(sql), expected, "{sql}");
+        }
+        // The open event ends: it is completed, not stored anew.
+        let appended = home.store.append(post_of(vec![batch(7, 6, 6)])).await.unwrap();
+        assert_eq!(appended.stored, 1);
+        assert_eq!(ask("SELECT count(*) || '' FROM traffic_events WHERE complete"), "4");
+    });
+}
+
+#[test]
+fn one_of_a_later_version_is_refused_by_its_number() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tidegate.db");
+    drop(SqliteStore::open(&path, Options::default()).unwrap());
+    stranger(&path).execute_batch("PRAGMA user_version = 99").unwrap();
+    let refused = SqliteStore::open(&path, Options::default()).err().unwrap().to_string();
+    assert!(
+        refused.contains("schema version 99") && refused.contains("start the newer program"),
+        "{refused}"
+    );
+    let version: i64 = stranger(&path).query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+    assert_eq!(version, 99, "it is as it was");
 }
