@@ -7,7 +7,8 @@ use tidegate_stack::Programs;
 use tidegate_stack::programs::repository;
 
 use crate::command::{cargo, execute, target_dir};
-use crate::{dist, install};
+use crate::dist::{self, paths};
+use crate::install;
 
 /// Everything that a stack runs, built and installed.
 pub struct Parts {
@@ -36,7 +37,9 @@ pub fn parts() -> Result<Parts> {
     install::wasm_target()?;
     let envoy = install::envoy()?;
     let filter = dist::build()?;
-    execute(&mut cargo(&["build", "--release", "--bins", "-p", "tidegate-admin", "-p", "tidegate-stack"]))?;
+    let mut programs =
+        cargo(&["build", "--release", "--bins", "-p", "tidegate-admin", "-p", "tidegate-stack"]);
+    execute(programs.env("CARGO_ENCODED_RUSTFLAGS", paths::flags(&paths::host()?)?))?;
     let release = target_dir()?.join("release");
     let config = repository().join("envoy/envoy.yaml");
     Ok(Parts {

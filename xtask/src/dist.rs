@@ -13,7 +13,7 @@
 
 mod filter;
 mod oci;
-mod paths;
+pub mod paths;
 mod release;
 mod sbom;
 mod service;

@@ -50,7 +50,7 @@ fn steps(done: &mut Vec<Line>) -> Result<()> {
             "--bins",
             "--tests",
         ]))?;
-        let filter = tests(&mut cargo(&["test", "-p", "tidegate", "--lib"]))?;
+        let filter = tests(&mut cargo(&["test", "-p", "tidegate", "--lib", "--test", "manifests"]))?;
         Ok(crates.and(filter))
     })?;
     step(done, "scenarios on the emulated host", || {

@@ -14,8 +14,8 @@ use crate::command::metadata;
 /// bytes wherever it is built, and tells nobody who built it where.
 ///
 /// They stand in the environment, where they win over flags that somebody has set for
-/// other builds, and because of `--target` what runs on this machine (build scripts,
-/// procedural macros) is not compiled anew for them.
+/// other builds. Where a build has a `--target`, what runs on this machine (build
+/// scripts, procedural macros) is not compiled anew for them.
 pub fn flags(target: &str) -> Result<String> {
     let metadata = metadata(&["--filter-platform", target])?;
     let packages = metadata["packages"].as_array().context("cargo metadata has no packages")?;
@@ -30,22 +30,32 @@ pub fn flags(target: &str) -> Result<String> {
     folders.insert(repository(), String::new());
     // The standard library's sources, if they are installed. If they are not, the
     // compiler calls them by this name itself.
-    let (sysroot, commit) = compiler()?;
+    let version = version()?;
+    let commit = said(&version, "commit-hash").unwrap_or("unknown");
+    let sysroot = PathBuf::from(ask(&["--print", "sysroot"])?.trim());
     folders.insert(sysroot.join("lib/rustlib/src/rust"), format!("/rustc/{commit}"));
     let flags =
         folders.iter().map(|(folder, name)| format!("--remap-path-prefix={}={name}", folder.display()));
     Ok(flags.collect::<Vec<_>>().join("\x1f"))
 }
 
-/// The compiler's folder, and the commit that it was built of.
-fn compiler() -> Result<(PathBuf, String)> {
+/// The target of programs for this machine.
+pub fn host() -> Result<String> {
+    Ok(said(&version()?, "host").context("rustc does not say its host")?.to_owned())
+}
+
+/// What the compiler says of itself.
+fn version() -> Result<String> {
+    ask(&["--version", "--verbose"])
+}
+
+fn said<'v>(version: &'v str, name: &str) -> Option<&'v str> {
+    version.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+}
+
+fn ask(arguments: &[&str]) -> Result<String> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let ask = |arguments: &[&str]| -> Result<String> {
-        let output = Command::new(&rustc).args(arguments).current_dir(repository()).output()?;
-        ensure!(output.status.success(), "rustc: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(String::from_utf8(output.stdout)?)
-    };
-    let version = ask(&["--version", "--verbose"])?;
-    let commit = version.lines().find_map(|line| line.strip_prefix("commit-hash: "));
-    Ok((ask(&["--print", "sysroot"])?.trim().into(), commit.unwrap_or("unknown").to_owned()))
+    let output = Command::new(rustc).args(arguments).current_dir(repository()).output()?;
+    ensure!(output.status.success(), "rustc: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
 }

@@ -1,0 +1,152 @@
+//! The admin service in Kubernetes.
+
+use serde_json::{Value, json};
+use tidegate_stack::programs::repository;
+
+use crate::files::{at, one, text};
+
+/// The Secret of the tokens.
+pub const SECRET: &str = "tidegate-tokens";
+
+/// How gateways reach the service, as its Service says.
+pub struct Address {
+    /// Of the port `gateways`.
+    pub port: u64,
+    /// The Service's full name.
+    pub host: String,
+}
+
+impl Address {
+    /// From the manifest of the Service.
+    pub fn of_service() -> Self {
+        let service = one("deploy/kubernetes/service.yaml");
+        let host = format!(
+            "{}.{}.svc.cluster.local",
+            text(&service, "metadata.name"),
+            text(&service, "metadata.namespace")
+        );
+        Self { port: port(&service, "gateways")["port"].as_u64().unwrap(), host }
+    }
+
+    /// As an authority.
+    pub fn authority(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+fn port<'v>(service: &'v Value, name: &str) -> &'v Value {
+    let ports = at(service, "spec.ports").as_array().unwrap();
+    ports.iter().find(|port| port["name"] == name).unwrap()
+}
+
+fn container(deployment: &Value) -> &Value {
+    let containers = at(deployment, "spec.template.spec.containers").as_array().unwrap();
+    assert_eq!(containers.len(), 1);
+    &containers[0]
+}
+
+/// A variable's value.
+fn variable<'v>(deployment: &'v Value, name: &str) -> &'v str {
+    let variables = container(deployment)["env"].as_array().unwrap();
+    let variable = variables.iter().find(|variable| variable["name"] == name);
+    variable.unwrap_or_else(|| panic!("no {name}"))["value"].as_str().unwrap()
+}
+
+#[test]
+fn the_service_is_one_and_is_never_two() {
+    let deployment = one("deploy/kubernetes/deployment.yaml");
+    assert_eq!(at(&deployment, "spec.replicas"), 1);
+    assert_eq!(at(&deployment, "spec.strategy.type"), "Recreate");
+    let budget = one("deploy/kubernetes/poddisruptionbudget.yaml");
+    assert_eq!(at(&budget, "spec.maxUnavailable"), 1, "or its node could never be drained");
+}
+
+#[test]
+fn all_that_selects_the_pod_selects_it() {
+    let deployment = one("deploy/kubernetes/deployment.yaml");
+    let labels = at(&deployment, "spec.template.metadata.labels");
+    assert_eq!(at(&deployment, "spec.selector.matchLabels"), labels);
+    assert_eq!(at(&one("deploy/kubernetes/service.yaml"), "spec.selector"), labels);
+    let others = [
+        ("deploy/kubernetes/poddisruptionbudget.yaml", "spec.selector.matchLabels"),
+        ("deploy/kubernetes/networkpolicy.yaml", "spec.podSelector.matchLabels"),
+        ("deploy/kubernetes/mesh/peerauthentication.yaml", "spec.selector.matchLabels"),
+    ];
+    for (path, selector) in others {
+        assert_eq!(at(&one(path), selector), labels, "{path}");
+    }
+    // This one selects the Service.
+    let monitor = one("deploy/kubernetes/service-monitor/servicemonitor.yaml");
+    let service = one("deploy/kubernetes/service.yaml");
+    assert_eq!(at(&monitor, "spec.selector.matchLabels"), at(&service, "metadata.labels"));
+    assert_eq!(at(&monitor, "spec.endpoints.0.port"), "people");
+}
+
+#[test]
+fn ports_agree_from_the_listener_to_the_service() {
+    let deployment = one("deploy/kubernetes/deployment.yaml");
+    let service = one("deploy/kubernetes/service.yaml");
+    for (name, listener) in [("people", "TIDEGATE_LISTEN"), ("gateways", "TIDEGATE_GATEWAY_LISTEN")] {
+        let ports = container(&deployment)["ports"].as_array().unwrap();
+        let of_container = &ports.iter().find(|port| port["name"] == name).unwrap()["containerPort"];
+        assert_eq!(variable(&deployment, listener), format!("0.0.0.0:{of_container}"));
+        assert_eq!(port(&service, name)["targetPort"], name);
+        assert_eq!(&port(&service, name)["port"], of_container);
+    }
+    assert_eq!(port(&service, "gateways")["appProtocol"], "kubernetes.io/h2c");
+    let policy = one("deploy/kubernetes/networkpolicy.yaml");
+    assert_eq!(at(&policy, "spec.ingress.0.ports.0.port"), "gateways");
+    assert_eq!(at(&policy, "spec.ingress.1.ports.0.port"), "people");
+    let strict = one("deploy/kubernetes/mesh/peerauthentication.yaml");
+    let port = port(&service, "gateways")["port"].to_string();
+    assert_eq!(at(&strict, &format!("spec.portLevelMtls.{port}.mode")), "STRICT");
+}
+
+#[test]
+fn volumes_are_where_the_service_looks() {
+    let deployment = one("deploy/kubernetes/deployment.yaml");
+    let mounts = container(&deployment)["volumeMounts"].as_array().unwrap();
+    let volumes = at(&deployment, "spec.template.spec.volumes").as_array().unwrap();
+    let mounted = |path: &str| {
+        let mount = mounts.iter().find(|mount| mount["mountPath"] == path);
+        let name = &mount.unwrap_or_else(|| panic!("nothing at {path}"))["name"];
+        volumes.iter().find(|volume| &volume["name"] == name).unwrap()
+    };
+    let (data, _) = variable(&deployment, "TIDEGATE_DB").rsplit_once('/').unwrap();
+    let claim = one("deploy/kubernetes/persistentvolumeclaim.yaml");
+    assert_eq!(mounted(data)["persistentVolumeClaim"]["claimName"], *at(&claim, "metadata.name"));
+    assert_eq!(mounted(variable(&deployment, "TIDEGATE_TOKENS"))["secret"]["secretName"], SECRET);
+}
+
+/// A variable that the service does not know would be ignored without a word.
+#[test]
+fn every_variable_is_an_option_of_serve() {
+    let options = std::fs::read_to_string(repository().join("crates/admin/src/cli/serve.rs")).unwrap();
+    for variable in container(&one("deploy/kubernetes/deployment.yaml"))["env"].as_array().unwrap() {
+        let name = variable["name"].as_str().unwrap();
+        assert!(options.contains(&format!("env = \"{name}\"")), "{name}");
+    }
+}
+
+#[test]
+fn the_pod_may_do_nothing_that_it_need_not() {
+    let deployment = one("deploy/kubernetes/deployment.yaml");
+    assert_eq!(at(&deployment, "spec.template.spec.automountServiceAccountToken"), false);
+    assert_eq!(at(&deployment, "spec.template.spec.securityContext.runAsNonRoot"), true);
+    let expected = json!({
+        "allowPrivilegeEscalation": false,
+        "readOnlyRootFilesystem": true,
+        "capabilities": { "drop": ["ALL"] },
+    });
+    assert_eq!(container(&deployment)["securityContext"], expected);
+}
+
+/// The guide makes the Secret by a command, so that no manifest holds a token.
+#[test]
+fn the_guide_makes_the_secret_with_both_keys() {
+    let guide = std::fs::read_to_string(repository().join("docs/DEPLOY.md")).unwrap();
+    assert!(guide.contains(&format!("create secret generic {SECRET}")));
+    for key in ["admin-token", "gateway-token"] {
+        assert!(guide.contains(&format!("--from-literal={key}=")), "{key}");
+    }
+}
