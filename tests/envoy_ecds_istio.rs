@@ -3,25 +3,24 @@
 //! Envoy's own routes choose the upstream. While requests come, configuration and code are
 //! replaced, and nobody outside notices.
 
+mod updates;
+
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::json;
 use tidegate_stack::backend::InProcess;
 use tidegate_stack::http::{self, Request};
 use tidegate_stack::istio::{Istio, Plugin};
-use tidegate_stack::load::Load;
 use tidegate_stack::module::{other, stamped};
-use tidegate_stack::operator::Recording;
 use tidegate_stack::ports::local;
-use tidegate_stack::{NamedBackend, Options, Stack, wait};
+use tidegate_stack::{Control, NamedBackend, Options, Stack, wait};
+
+use updates::{BANNED, LIMIT, WELCOME, assert_bans_hold, assert_tells, assert_unnoticed, go_on, load};
 
 /// As it ships.
 const MANIFEST: &str = include_str!("../envoy/istio/wasmplugin.yaml");
-const BANNED: &str = "192.0.2.13";
-const WELCOME: &str = "192.0.2.14";
-const LIMIT: Duration = Duration::from_secs(60);
 
 /// An Envoy of Istio's with the gate between two strangers, and one more service.
 struct Mesh {
@@ -38,7 +37,9 @@ impl Mesh {
         let admin_cluster = plugin.admin_cluster()?;
         let strangers = [Plugin::bare("chatty", &other("chatty")?), Plugin::bare("noop", &other("noop")?)];
         let [chatty, noop] = strangers;
-        options.istio = Some(Istio { plugins: vec![chatty, plugin.clone(), noop], admin_cluster });
+        options.control =
+            Control::Istio(Istio { plugins: vec![chatty, plugin.clone(), noop], admin_cluster });
+        options.drain = Some(Duration::from_secs(45));
         let orders = InProcess::start("orders", local(0))?;
         options.backends = vec![NamedBackend::at("orders", orders.address())];
         let stack = Stack::start(options)?;
@@ -72,60 +73,6 @@ impl Mesh {
     }
 }
 
-/// Requests of a banned and of another client, to two services, until stopped: about two
-/// thousand a second at most.
-fn load(stack: &Stack) -> Load {
-    Load::start(stack.gate(), 12, None, |number| {
-        std::thread::sleep(Duration::from_millis(6));
-        let client = if number % 4 == 0 { BANNED } else { WELCOME };
-        let service = if number % 2 == 0 { "/orders" } else { "" };
-        Request::get(&format!("{service}/load/{client}")).from(client)
-    })
-}
-
-/// Lets the load go on for some hundred requests.
-fn go_on(load: &Load) -> Result<()> {
-    let target = load.sent() + 400;
-    wait::until("the load goes on", LIMIT, || Ok((load.sent() >= target).then_some(())))
-}
-
-/// The load's requests were answered as they should be, each one is a row, and no check
-/// was asked for or failed: every VM had its tables at its first request.
-fn assert_unnoticed(mesh: &Mesh, load: Load, before: &Recording) -> Result<Recording> {
-    let tally = load.stop();
-    assert_eq!(tally.failed, 0, "{:?}", tally.failures);
-    assert_eq!(tally.status(200) + tally.status(403), tally.total(), "{tally:?}");
-    let after = mesh.stack.recorded(LIMIT)?;
-    assert!(after.is_whole(), "{after:?}");
-    for (now, then) in [(&after.checks.ip, &before.checks.ip), (&after.checks.geo, &before.checks.geo)] {
-        assert_eq!(now.direct, then.direct, "a VM without tables asked: {after:?}");
-        assert_eq!((now.fallback, now.unavailable), (then.fallback, then.unavailable), "{after:?}");
-    }
-    let mut sql = mesh.stack.sql()?;
-    let mut rows = |client: &str, status: u16| {
-        sql.number(&format!(
-            "SELECT count(*) FROM traffic_events WHERE path LIKE '%/load/{client}' AND status = {status}"
-        ))
-    };
-    assert_eq!(rows(BANNED, 403)?, tally.status(403), "a banned client never passes");
-    assert_eq!(rows(WELCOME, 200)?, tally.status(200), "and nobody else is turned away");
-    let all = "SELECT count(*) FROM traffic_events WHERE path LIKE '%/load/%'";
-    assert_eq!(sql.number(all)?, tally.total(), "one row each");
-    println!("{} requests; {after:?}", tally.total());
-    Ok(after)
-}
-
-/// Each worker decides by the newest tables.
-fn assert_bans_hold(mesh: &Mesh, late: &str) -> Result<()> {
-    mesh.stack.ban(late)?;
-    for worker in &mut mesh.stack.connection_per_worker()? {
-        for (client, status) in [(BANNED, 403), (late, 403), (WELCOME, 200)] {
-            assert_eq!(worker.send(&Request::get("/").from(client))?.status, status, "{client}");
-        }
-    }
-    Ok(())
-}
-
 #[test]
 fn envoy_routes_and_the_gate_guards() {
     let mesh = Mesh::start("istio").unwrap();
@@ -139,13 +86,13 @@ fn envoy_routes_and_the_gate_guards() {
     assert_eq!(seen["backend"], "demo");
     let headers = seen["headers"].as_object().unwrap();
     assert!(!headers.keys().any(|name| name.starts_with("x-tidegate-")), "{seen}");
-    assert_bans_hold(&mesh, "192.0.2.15").unwrap();
+    assert_bans_hold(&mesh.stack, "192.0.2.15").unwrap();
     assert!(mesh.orders.seen().iter().all(|seen| seen["path"] == "/orders/1"), "as many as were sent");
 
     // Flags: with all off the admin service is asked, over HTTP/1.1, and bans hold as well.
     let before = mesh.stack.recorded(LIMIT).unwrap();
     mesh.stack.all_flags(false).unwrap();
-    assert_bans_hold(&mesh, "192.0.2.16").unwrap();
+    assert_bans_hold(&mesh.stack, "192.0.2.16").unwrap();
     let after = mesh.stack.recorded(LIMIT).unwrap();
     assert!(after.checks.ip.direct > before.checks.ip.direct, "{after:?}");
     assert_eq!(after.checks.ip.fallback, before.checks.ip.fallback, "{after:?}");
@@ -158,7 +105,7 @@ fn envoy_routes_and_the_gate_guards() {
     let before = mesh.stack.recorded(LIMIT).unwrap();
     let load = load(&mesh.stack);
     go_on(&load).unwrap();
-    assert_unnoticed(&mesh, load, &before).unwrap();
+    assert_unnoticed(&mesh.stack, load, &before).unwrap();
     mesh.assert_strangers_undisturbed().unwrap();
 }
 
@@ -174,7 +121,7 @@ fn a_new_configuration_and_new_code_are_taken_under_load() {
         mesh.plugin = mesh.plugin.told(&json!({ "performance_headers": headers })).unwrap();
         mesh.stack.deliver(&mesh.plugin).unwrap();
         go_on(&load).unwrap();
-        assert_tells(&mesh, headers == "always").unwrap();
+        assert_tells(&mesh.stack, headers == "always").unwrap();
         // The code only: other VMs beside the old ones.
         mesh.plugin.code = mesh.release(&format!("code {round}")).unwrap();
         mesh.stack.deliver(&mesh.plugin).unwrap();
@@ -199,19 +146,9 @@ fn a_new_configuration_and_new_code_are_taken_under_load() {
         }
     }
     go_on(&load).unwrap();
-    assert_unnoticed(&mesh, load, &before).unwrap();
-    assert_bans_hold(&mesh, "192.0.2.15").unwrap();
+    assert_unnoticed(&mesh.stack, load, &before).unwrap();
+    assert_bans_hold(&mesh.stack, "192.0.2.15").unwrap();
     mesh.assert_strangers_undisturbed().unwrap();
-}
-
-/// Whether every worker goes by what was last delivered.
-fn assert_tells(mesh: &Mesh, tells: bool) -> Result<()> {
-    for (at, worker) in mesh.stack.connection_per_worker()?.iter_mut().enumerate() {
-        let answer = worker.send(&Request::get("/").from(WELCOME))?;
-        let told = answer.headers.keys().any(|name| name.as_str().starts_with("x-performance-"));
-        ensure!(told == tells, "worker {at}: {:?}", answer.headers);
-    }
-    Ok(())
 }
 
 #[test]
@@ -227,8 +164,8 @@ fn a_new_token_is_taken_under_load() {
     go_on(&load).unwrap();
     mesh.stack.revoke_first_gateway_token().unwrap();
     go_on(&load).unwrap();
-    assert_unnoticed(&mesh, load, &before).unwrap();
-    assert_bans_hold(&mesh, "192.0.2.15").unwrap();
+    assert_unnoticed(&mesh.stack, load, &before).unwrap();
+    assert_bans_hold(&mesh.stack, "192.0.2.15").unwrap();
 }
 
 #[test]
@@ -240,13 +177,13 @@ fn a_token_in_the_manifests_environment_is_taken() {
     moved.manifest["spec"]["vmConfig"]["env"] = variable(&second);
     mesh.stack.deliver(&moved).unwrap();
     mesh.stack.revoke_first_gateway_token().unwrap();
-    assert_bans_hold(&mesh, "192.0.2.15").unwrap();
+    assert_bans_hold(&mesh.stack, "192.0.2.15").unwrap();
     // The value alone.
     let third = mesh.stack.create_gateway_token("third").unwrap();
     moved.manifest["spec"]["vmConfig"]["env"] = variable(&third);
     mesh.stack.deliver(&moved).unwrap();
     mesh.stack.revoke_gateway_token("second", &second).unwrap();
-    assert_bans_hold(&mesh, "192.0.2.16").unwrap();
+    assert_bans_hold(&mesh.stack, "192.0.2.16").unwrap();
     let whole = mesh.stack.recorded(LIMIT).unwrap();
     assert!(whole.is_whole(), "{whole:?}");
 }
@@ -271,7 +208,7 @@ fn what_is_refused_changes_nothing() {
     mesh.plugin = Plugin { code, ..right };
     mesh.stack.deliver(&mesh.plugin).unwrap();
     go_on(&load).unwrap();
-    assert_tells(&mesh, true).unwrap();
-    assert_unnoticed(&mesh, load, &before).unwrap();
-    assert_bans_hold(&mesh, "192.0.2.15").unwrap();
+    assert_tells(&mesh.stack, true).unwrap();
+    assert_unnoticed(&mesh.stack, load, &before).unwrap();
+    assert_bans_hold(&mesh.stack, "192.0.2.15").unwrap();
 }

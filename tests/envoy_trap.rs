@@ -1,68 +1,23 @@
 //! A VM traps. The filter has no switch for that, and must have none: the tests
 //! rewrite the released module so that its callbacks trap on a sign of theirs.
 
-use std::path::{Path, PathBuf};
+mod trapping;
+
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use tidegate_stack::http::{Connection, Request};
+use anyhow::Result;
+use tidegate_stack::http::Request;
 use tidegate_stack::load::Load;
 use tidegate_stack::{Options, Stack, wait};
 use walrus::ir::{BinaryOp, Value};
-use walrus::{ConstExpr, ExportItem, FunctionBuilder, FunctionId, InstrSeqBuilder, Module, ValType};
+use walrus::{ConstExpr, FunctionBuilder, Module, ValType};
 
-/// A request with more header lines than this traps the VM.
-const TRAP_HEADERS: i32 = 250;
+use trapping::{exported, replace, rewritten, trap, trap_now, trap_on_headers};
+
 /// Bytes of the recorder's VM configuration, by which its VM is known.
 const RECORDER_CONFIG: i32 = "recorder".len() as i32;
 /// The recorder's VM traps at this tick: about ten seconds after its start.
 const TRAP_TICK: i32 = 40;
-
-/// The function behind an export.
-fn exported(module: &Module, name: &str) -> Result<FunctionId> {
-    module
-        .exports
-        .iter()
-        .find_map(|export| match export.item {
-            ExportItem::Function(function) if export.name == name => Some(function),
-            _ => None,
-        })
-        .with_context(|| format!("the filter does not export {name}"))
-}
-
-/// Puts `function` in the place of an export.
-fn replace(module: &mut Module, name: &str, function: FunctionId) {
-    for export in module.exports.iter_mut() {
-        if export.name == name {
-            export.item = ExportItem::Function(function);
-        }
-    }
-}
-
-fn trap_now(code: &mut InstrSeqBuilder<'_>) {
-    code.unreachable();
-}
-
-/// `proxy_on_request_headers` traps when there are too many headers.
-fn trap_on_headers(module: &mut Module) -> Result<()> {
-    let name = "proxy_on_request_headers";
-    let original = exported(module, name)?;
-    let locals = [(); 3].map(|()| module.locals.add(ValType::I32));
-    let mut builder = FunctionBuilder::new(&mut module.types, &[ValType::I32; 3], &[ValType::I32]);
-    builder
-        .func_body()
-        .local_get(locals[1])
-        .const_(Value::I32(TRAP_HEADERS))
-        .binop(BinaryOp::I32GtU)
-        .if_else(None, trap_now, |_| {})
-        .local_get(locals[0])
-        .local_get(locals[1])
-        .local_get(locals[2])
-        .call(original);
-    let wrapper = builder.finish(locals.to_vec(), &mut module.funcs);
-    replace(module, name, wrapper);
-    Ok(())
-}
 
 /// The VM whose configuration is as long as the recorder's traps at a tick.
 fn trap_recorder_on_tick(module: &mut Module) -> Result<()> {
@@ -107,32 +62,11 @@ fn trap_recorder_on_tick(module: &mut Module) -> Result<()> {
     Ok(())
 }
 
-/// The released module, rewritten, beside the test's other files.
-fn rewritten(wasm: &Path, dir: &Path, rewrite: impl Fn(&mut Module) -> Result<()>) -> Result<PathBuf> {
-    let mut module = Module::from_file(wasm)?;
-    rewrite(&mut module)?;
-    std::fs::create_dir_all(dir)?;
-    let path = dir.join("trapping.wasm");
-    module.emit_wasm_file(&path)?;
-    Ok(path)
-}
-
 fn start(name: &str, recorder: bool, rewrite: impl Fn(&mut Module) -> Result<()>) -> Result<Stack> {
     let mut options = Options::for_test(name)?;
     options.recorder = recorder;
     options.programs.wasm = rewritten(&options.programs.wasm, &options.dir, rewrite)?;
     Stack::start_serving(options)
-}
-
-/// Traps the worker behind this connection.
-fn trap(worker: &mut Connection) -> Result<()> {
-    let mut request = Request::get("/trap");
-    for at in 0..TRAP_HEADERS {
-        request = request.header(&format!("x-{at}"), "v");
-    }
-    let answer = worker.send(&request)?;
-    ensure!(answer.status == 503, "the VM did not trap: {} {}", answer.status, answer.text());
-    Ok(())
 }
 
 fn trapped_worker(name: &str, recorder: bool) -> Result<()> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use crate::options::Control;
 use crate::ports::Ports;
 use crate::render::{at, merge, named};
 use crate::stack::Stack;
@@ -293,7 +294,9 @@ impl Stack {
     }
 
     fn hand_over(&self, plugin: &Plugin, wanted: &str, otherwise: &str) -> Result<()> {
-        let istio = self.options().istio.as_ref().context("this stack is not as Istio has it")?;
+        let Control::Istio(istio) = &self.options().control else {
+            anyhow::bail!("this stack is not as Istio has it")
+        };
         let prefix = format!("extension_config_discovery.http_filter.{}.", plugin.resource()?);
         let count =
             |what: &str| -> Result<u64> { Ok(self.stats()?.get(&format!("{prefix}{what}")).unwrap_or(0)) };

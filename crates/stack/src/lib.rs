@@ -6,6 +6,7 @@
 pub mod backend;
 pub mod chance;
 pub mod envoy;
+pub mod envoy_gateway;
 pub mod faults;
 pub mod flood;
 pub mod global_limit;
@@ -31,7 +32,7 @@ pub mod verbatim;
 pub mod wait;
 pub mod xds;
 
-pub use options::{Demo, FlagsAtStart, NamedBackend, Options};
+pub use options::{Control, Demo, FlagsAtStart, NamedBackend, Options};
 pub use ports::{PortChoice, Ports};
 pub use programs::Programs;
 pub use render::{Trust, Upstream};

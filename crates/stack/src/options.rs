@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use crate::envoy_gateway::EnvoyGateway;
 use crate::faults::Faults;
 use crate::istio::Istio;
 use crate::ports::PortChoice;
@@ -45,11 +47,25 @@ pub struct Options {
     pub upstream: Upstream,
     /// Run Envoy on this processor only: for measurements.
     pub envoy_cpu: Option<u32>,
-    /// Envoy as Istio has it, instead of the repository's configuration: of the options
-    /// above only ports, workers and `backends` hold then.
-    pub istio: Option<Istio>,
+    /// Who configures Envoy.
+    pub control: Control,
+    /// How long Envoy lets connections of what was replaced go on, in whole seconds, and
+    /// says in every answer from the first moment on that the connection ends (as Istio
+    /// and Envoy Gateway have it). `None`: ten minutes, and more and more often.
+    pub drain: Option<Duration>,
     /// What to run.
     pub programs: Programs,
+}
+
+/// Who configures Envoy.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Control {
+    /// The repository's file, with all options.
+    Own,
+    /// As Istio has it. Of the options only ports, workers, `drain` and `backends` hold.
+    Istio(Istio),
+    /// As Envoy Gateway has it. Of the options only ports, workers and `drain` hold.
+    EnvoyGateway(EnvoyGateway),
 }
 
 /// The flags that a stack starts with.
@@ -109,7 +125,8 @@ impl Options {
             global_limit: None,
             upstream: Upstream::Chosen,
             envoy_cpu: None,
-            istio: None,
+            control: Control::Own,
+            drain: None,
             programs,
         }
     }

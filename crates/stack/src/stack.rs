@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::backend::InProcess;
 use crate::envoy;
 use crate::http::{self, Method, Request, Response};
-use crate::options::{Demo, FlagsAtStart, Options};
+use crate::options::{Control, Demo, FlagsAtStart, Options};
 use crate::ports::{PortChoice, Ports, local};
 use crate::process::{Identity, Process};
 use crate::programs::public_authorities;
@@ -159,17 +159,29 @@ impl Stack {
         std::fs::write(&path, serde_json::to_vec_pretty(&config)?)?;
         let options = &self.options;
         let mut command = envoy::command(&options.programs.envoy, &path, options.workers, options.envoy_cpu);
+        if let Some(drain) = options.drain {
+            let seconds = drain.as_secs().to_string();
+            command.args(["--drain-strategy", "immediate", "--drain-time-s", &seconds]);
+        }
         command.env("TIDEGATE_GATEWAY_TOKEN", &self.gateway_token);
         self.envoy = Some(Process::start("envoy", command, &self.log("envoy"))?);
         Ok(())
     }
 
     fn envoy_config(&self) -> Result<Value> {
-        if let Some(istio) = &self.options.istio {
-            let services: Vec<_> =
-                self.options.backends.iter().map(|backend| (backend.name.as_str(), backend.port)).collect();
-            return istio.config(&self.options.dir, &self.ports, &services);
+        match &self.options.control {
+            Control::Own => self.own_config(),
+            Control::Istio(istio) => {
+                let backends = self.options.backends.iter();
+                let services: Vec<_> =
+                    backends.map(|backend| (backend.name.as_str(), backend.port)).collect();
+                istio.config(&self.options.dir, &self.ports, &services)
+            }
+            Control::EnvoyGateway(gateway) => gateway.config(&self.options.dir, &self.ports),
         }
+    }
+
+    fn own_config(&self) -> Result<Value> {
         let source = &self.options.programs.config;
         let source =
             std::fs::read_to_string(source).with_context(|| format!("cannot read {}", source.display()))?;
@@ -356,6 +368,12 @@ impl Stack {
     /// As [`Shell::open`].
     pub fn sql(&self) -> Result<Shell> {
         Shell::open(&self.db())
+    }
+
+    /// Its ports.
+    #[must_use]
+    pub fn ports(&self) -> Ports {
+        self.ports
     }
 
     /// How it was started.
