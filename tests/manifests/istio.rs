@@ -4,7 +4,7 @@ use serde_json::Value;
 use tidegate::config::Config;
 use tidegate::root::RECORDER_ROOT_ID;
 
-use crate::files::{at, one, text};
+use crate::files::{at, documents, one, text};
 use crate::kubernetes::Address;
 use crate::{TOKEN_ENV, assert_token_from_secret, plugin};
 
@@ -75,6 +75,22 @@ fn both_kinds_of_resource_say_the_same() {
         }
         assert_eq!(plugin["spec"], flat);
     }
+}
+
+/// The Gateway, what Istio adds to its Deployment, and the gate in it.
+#[test]
+fn the_gateway_of_the_gateway_api_is_the_same_gate() {
+    let extension = one("envoy/istio/gateway-api/trafficextension.yaml");
+    assert_eq!(wasm_of(&extension), wasm_of(&one(PAIRS[0].1)));
+    let gateway = one("envoy/istio/gateway-api/gateway.yaml");
+    assert_eq!(at(&extension, "spec.targetRefs.0.name"), at(&gateway, "metadata.name"));
+    assert_eq!(at(&extension, "metadata.namespace"), at(&gateway, "metadata.namespace"));
+    let options = one("envoy/istio/gateway-api/options.yaml");
+    assert_eq!(at(&gateway, "spec.infrastructure.parametersRef.name"), at(&options, "metadata.name"));
+    let deployment = documents(text(&options, "data.deployment")).unwrap().remove(0);
+    let container = at(&deployment, "spec.template.spec.containers.0");
+    assert_eq!(container["name"], "istio-proxy");
+    assert_token_from_secret(at(container, "env.0"));
 }
 
 #[test]

@@ -81,14 +81,15 @@ fn the_admin_service_alone_and_with_all_options() {
 #[test]
 fn the_gate_of_istio_calls_a_service_outside_by_its_name_there() {
     let variants = [
-        ("envoy/istio", "outside", "WasmPlugin"),
-        ("envoy/istio/sidecar", "../outside", "WasmPlugin"),
-        ("envoy/istio/traffic-extension", "../outside", "TrafficExtension"),
-        ("envoy/istio/sidecar-traffic-extension", "../outside", "TrafficExtension"),
+        ("envoy/istio", "outside", "WasmPlugin", 2),
+        ("envoy/istio/sidecar", "../outside", "WasmPlugin", 2),
+        ("envoy/istio/traffic-extension", "../outside", "TrafficExtension", 2),
+        ("envoy/istio/sidecar-traffic-extension", "../outside", "TrafficExtension", 2),
+        ("envoy/istio/gateway-api", "../outside", "TrafficExtension", 4),
     ];
-    for (base, component, kind) in variants {
+    for (base, component, kind, resources) in variants {
         let Some(inside) = build(base, &[]) else { return };
-        assert_eq!(inside.len(), 2, "{base}: {:?}", kinds(&inside));
+        assert_eq!(inside.len(), resources, "{base}: {:?}", kinds(&inside));
         let Some(outside) = build(base, &[component]) else { return };
         let entry = of_kind(&outside, "ServiceEntry");
         let (host, port) = (text(entry, "spec.hosts.0"), at(entry, "spec.ports.0.number"));
