@@ -1,8 +1,8 @@
 //! The release parts: filter, admin service, demo backend.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tidegate_stack::Programs;
 use tidegate_stack::programs::repository;
 
@@ -48,4 +48,12 @@ pub fn parts() -> Result<Parts> {
         demo: release.join("tidegate-demo-backend"),
         load: release.join("tidegate-load"),
     })
+}
+
+/// `cargo xtask filter`: the filter alone. No Envoy is needed.
+pub fn filter(out: &Path) -> Result<()> {
+    install::wasm_target()?;
+    let built = dist::build()?.path;
+    std::fs::copy(&built, out).with_context(|| format!("cannot write {}", out.display()))?;
+    Ok(())
 }

@@ -12,6 +12,7 @@ mod up;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tidegate_stack::compose;
 
 /// Tidegate's own commands.
 #[derive(Parser)]
@@ -30,6 +31,13 @@ enum Sub {
     Down,
     /// Formatting, lints, and every test, the ones on a real Envoy included.
     Test,
+    /// Build the filter alone, as it ships, and copy it there: what the Dockerfile does.
+    Filter {
+        /// Where to.
+        out: std::path::PathBuf,
+    },
+    /// Make envoy/compose.yaml anew from envoy/envoy.yaml.
+    ComposeConfig,
     /// Measure what the gate costs, and what the rollout brings.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -37,11 +45,22 @@ enum Sub {
     Dist,
 }
 
+/// Writes Envoy's configuration for containers.
+fn compose_config() -> anyhow::Result<()> {
+    let root = tidegate_stack::programs::repository();
+    let source = std::fs::read_to_string(root.join("envoy/envoy.yaml"))?;
+    std::fs::write(root.join(compose::FILE), compose::render(&source)?)?;
+    println!("{} is what envoy/envoy.yaml makes now", compose::FILE);
+    Ok(())
+}
+
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Sub::Up(args) => up::up(&args),
         Sub::Down => up::down(),
         Sub::Test => test::run(),
+        Sub::Filter { out } => build::filter(&out),
+        Sub::ComposeConfig => compose_config(),
         Sub::Bench(which) => bench::run(&which),
         Sub::Dist => dist::run(),
     };

@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod chance;
+pub mod compose;
 pub mod envoy;
 pub mod envoy_gateway;
 pub mod faults;
