@@ -24,6 +24,7 @@ pub mod ports;
 pub mod process;
 pub mod programs;
 pub mod render;
+pub mod rolling;
 mod served;
 pub mod sql;
 mod stack;

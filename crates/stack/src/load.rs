@@ -63,14 +63,27 @@ impl Load {
         total: Option<u64>,
         request: impl Fn(u64) -> Request + Send + Sync + 'static,
     ) -> Self {
+        Self::balanced(move || address, concurrency, total, request)
+    }
+
+    /// As [`Load::start`], with each new connection to the address that `choose` says
+    /// then: what a load balancer does.
+    pub fn balanced(
+        choose: impl Fn() -> SocketAddr + Send + Sync + 'static,
+        concurrency: usize,
+        total: Option<u64>,
+        request: impl Fn(u64) -> Request + Send + Sync + 'static,
+    ) -> Self {
+        let choose = Arc::new(choose);
         let stop = Arc::new(AtomicBool::new(false));
         let sent = Arc::new(AtomicU64::new(0));
         let request = Arc::new(request);
         let threads = (0..concurrency)
             .map(|_| {
-                let (stop, sent, request) = (Arc::clone(&stop), Arc::clone(&sent), Arc::clone(&request));
+                let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
+                let (choose, request) = (Arc::clone(&choose), Arc::clone(&request));
                 std::thread::spawn(move || {
-                    drive(address, request.as_ref(), || {
+                    drive(choose.as_ref(), request.as_ref(), || {
                         let number = sent.fetch_add(1, Ordering::Relaxed);
                         let over = total.is_some_and(|total| number >= total);
                         (!over && !stop.load(Ordering::Relaxed)).then_some(number)
@@ -105,13 +118,17 @@ impl Load {
 }
 
 /// One connection's requests; a broken connection is a failure and is replaced.
-fn drive(address: SocketAddr, request: &dyn Fn(u64) -> Request, next: impl Fn() -> Option<u64>) -> Tally {
+fn drive(
+    choose: &dyn Fn() -> SocketAddr,
+    request: &dyn Fn(u64) -> Request,
+    next: impl Fn() -> Option<u64>,
+) -> Tally {
     let mut tally = Tally::default();
     let mut connection = None;
     while let Some(number) = next() {
         let answer = match connection.take() {
             Some(open) => Ok(open),
-            None => Connection::open(address),
+            None => Connection::open(choose()),
         }
         .and_then(|mut open| Ok((open.send(&request(number))?, open)));
         match answer {

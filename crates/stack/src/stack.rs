@@ -34,8 +34,8 @@ pub type Started = Identity;
 #[derive(Debug)]
 pub struct Stack {
     options: Options,
-    ports: Ports,
-    envoy: Option<Process>,
+    pub(crate) ports: Ports,
+    pub(crate) envoy: Option<Process>,
     admin: Option<Process>,
     demo: Option<Process>,
     inner_demo: Option<InProcess>,
