@@ -78,6 +78,17 @@ impl Request {
         self.body("application/json", body.to_string())
     }
 
+    /// As HTTP/2 has it: whom it is for stands in the target, and not in a header.
+    pub(crate) fn build_http2(&self, address: SocketAddr) -> Result<hyper::Request<Full<Bytes>>> {
+        let mut request = hyper::Request::builder()
+            .method(self.method.clone())
+            .uri(format!("http://{address}{}", self.target))
+            .body(Full::new(self.body.clone()))
+            .with_context(|| format!("not a request target: {}", self.target))?;
+        request.headers_mut().clone_from(&self.headers);
+        Ok(request)
+    }
+
     pub(crate) fn build(&self, address: SocketAddr) -> Result<hyper::Request<Full<Bytes>>> {
         let mut request = hyper::Request::builder()
             .method(self.method.clone())

@@ -13,6 +13,7 @@ pub mod flood;
 pub mod global_limit;
 pub mod hasty;
 pub mod http;
+pub mod http2;
 pub mod istio;
 pub mod load;
 pub mod measure;

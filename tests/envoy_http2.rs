@@ -1,0 +1,78 @@
+//! Clients of HTTP/2: many requests at once down one connection, and so in one VM, each
+//! decided by itself, and each a row.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use tidegate_stack::http::Request;
+use tidegate_stack::http2::Connection;
+use tidegate_stack::{Options, Stack, wait};
+
+const BANNED: &str = "192.0.2.13";
+const WELCOME: &str = "192.0.2.14";
+/// Under what the gate lets be open at once on one connection.
+const STREAMS: usize = 100;
+const ROUNDS: usize = 10;
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Every third is banned; requests name who sent them.
+fn requests(path: &str) -> Vec<Request> {
+    (0..STREAMS)
+        .map(|number| {
+            let client = if number % 3 == 0 { BANNED } else { WELCOME };
+            Request::get(&format!("{path}/{client}/{number}")).from(client)
+        })
+        .collect()
+}
+
+fn statuses(connection: &Connection, requests: &[Request]) -> Result<Vec<u16>> {
+    Ok(connection.send(requests)?.finish()?.iter().map(|answer| answer.status).collect())
+}
+
+fn each_stream_is_decided(stack: &Stack, flags: bool, path: &str) -> Result<()> {
+    stack.all_flags(flags)?;
+    let connection = Connection::open(stack.gate())?;
+    let wanted: Vec<u16> = (0..STREAMS).map(|number| if number % 3 == 0 { 403 } else { 200 }).collect();
+    for _ in 0..ROUNDS {
+        assert_eq!(statuses(&connection, &requests(path))?, wanted, "{path}");
+    }
+    let after = stack.recorded(LIMIT)?;
+    assert!(after.is_whole(), "{after:?}");
+    let mut sql = stack.sql()?;
+    for (client, status) in [(BANNED, 403), (WELCOME, 200)] {
+        let rows = format!(
+            "SELECT count(*) FROM traffic_events WHERE path LIKE '{path}/{client}/%' \
+             AND client_ip = '{client}' AND status = {status}"
+        );
+        let sent = ROUNDS * wanted.iter().filter(|wanted| **wanted == status).count();
+        assert_eq!(sql.number(&rows)?, sent as u64, "{path} {client}");
+    }
+    let all = format!("SELECT count(*) FROM traffic_events WHERE path LIKE '{path}/%'");
+    assert_eq!(sql.number(&all)?, (ROUNDS * STREAMS) as u64);
+    Ok(())
+}
+
+#[test]
+fn each_stream_is_decided_and_recorded() {
+    let stack = Stack::start_serving(Options::for_test("http2").unwrap()).unwrap();
+    each_stream_is_decided(&stack, true, "/cached").unwrap();
+    // Each waits for questions, and its answer for its event.
+    each_stream_is_decided(&stack, false, "/asked").unwrap();
+}
+
+#[test]
+fn a_ban_meets_the_next_stream_of_an_open_connection() {
+    let stack = Stack::start_serving(Options::for_test("http2-ban").unwrap()).unwrap();
+    let connection = Connection::open(stack.gate()).unwrap();
+    let late = "192.0.2.15";
+    let slow: Vec<_> = (0..20).map(|_| Request::get("/slow?ms=3000").from(late)).collect();
+    let under_way = connection.send(&slow).unwrap();
+    wait::until("all are at the backend", LIMIT, || {
+        Ok((stack.stats()?.get("cluster.demo.upstream_rq_active") == Some(20)).then_some(()))
+    })
+    .unwrap();
+    stack.ban(late).unwrap();
+    let next: Vec<_> = (0..20).map(|_| Request::get("/").from(late)).collect();
+    assert!(statuses(&connection, &next).unwrap().iter().all(|status| *status == 403));
+    assert!(under_way.finish().unwrap().iter().all(|answer| answer.status == 200), "they were let in");
+}
