@@ -1,86 +1,115 @@
-//! The SDK's side: which callback of Envoy's is which of ours. Nothing is decided
-//! here. The SDK's own host calls are not used; see `host/envoy.rs`.
+//! The module's exports: which callback of Envoy's is which of ours. Nothing is
+//! decided here.
+//!
+//! The ABI is proxy-wasm 0.2.1. What is not exported Envoy does not call: bodies and
+//! trailers pass without waking the VM.
 
 use std::rc::Rc;
 
-use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{Action, ContextType};
-
+use crate::contexts::{Calls, ContextId, Contexts};
 use crate::gate::{Flow, Stream};
-use crate::home::Home;
-use crate::host::envoy::Envoy;
+use crate::host::envoy::{Envoy, enter};
 use crate::root::Root;
 
 thread_local! {
-    static HOME: Rc<Home<Envoy>> = Home::new(Envoy);
+    static CONTEXTS: Contexts<Envoy> = {
+        let calls = Rc::new(Calls::default());
+        Contexts::new(Envoy::new(calls.clone()), calls)
+    };
 }
 
-proxy_wasm::main! {{
-    proxy_wasm::set_root_context(|context_id| {
-        Box::new(RootAdapter(Root::new(HOME.with(Rc::clone), context_id)))
-    });
-}}
+/// `proxy_action_t`.
+const CONTINUE: u32 = 0;
+const PAUSE: u32 = 1;
 
-struct RootAdapter(Root<Envoy>);
-
-impl Context for RootAdapter {
-    fn on_http_call_response(&mut self, token: u32, num_headers: usize, _body: usize, _trailers: usize) {
-        self.0.on_call_response(token, num_headers);
-    }
-
-    fn on_done(&mut self) -> bool {
-        self.0.on_done();
-        true
-    }
+unsafe extern "C" {
+    fn __wasm_call_ctors();
 }
 
-impl RootContext for RootAdapter {
-    fn on_configure(&mut self, _configuration_size: usize) -> bool {
-        self.0.on_configure()
-    }
-
-    fn on_tick(&mut self) {
-        self.0.on_tick();
-    }
-
-    fn on_queue_ready(&mut self, queue: u32) {
-        self.0.on_queue_ready(queue);
-    }
-
-    fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(StreamAdapter(self.0.stream(context_id))))
-    }
-
-    fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
-    }
+/// Envoy calls it first. Without it the linker would have each export call the
+/// constructors.
+#[unsafe(no_mangle)]
+extern "C" fn _initialize() {
+    // SAFETY: the linker makes it, and nobody else calls it.
+    unsafe { __wasm_call_ctors() }
 }
 
-struct StreamAdapter(Stream<Envoy>);
+/// Says which ABI this is, by its name.
+#[unsafe(no_mangle)]
+extern "C" fn proxy_abi_version_0_2_1() {}
 
-impl Context for StreamAdapter {
-    fn on_http_call_response(&mut self, token: u32, num_headers: usize, _body: usize, _trailers: usize) {
-        self.0.on_call_response(token, num_headers);
-    }
+/// Memory for bytes that Envoy hands over: a boxed slice, which the call that they
+/// are the answer to takes over (`host/envoy/abi.rs`).
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_memory_allocate(len: usize) -> *mut u8 {
+    Box::into_raw(Box::<[u8]>::new_uninit_slice(len)).cast()
 }
 
-impl HttpContext for StreamAdapter {
-    fn on_http_request_headers(&mut self, _num_headers: usize, end_of_stream: bool) -> Action {
-        action(self.0.on_request_headers(end_of_stream))
-    }
-
-    fn on_http_response_headers(&mut self, _num_headers: usize, end_of_stream: bool) -> Action {
-        action(self.0.on_response_headers(end_of_stream))
-    }
-
-    fn on_log(&mut self) {
-        self.0.on_log();
-    }
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_context_create(id: ContextId, root: ContextId) {
+    CONTEXTS.with(|contexts| contexts.create(id, root));
 }
 
-fn action(flow: Flow) -> Action {
+/// One that is not there takes no configuration.
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_configure(root: ContextId, _len: usize) -> u32 {
+    CONTEXTS.with(|contexts| u32::from(contexts.root(root, Root::on_configure).unwrap_or(false)))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_tick(root: ContextId) {
+    CONTEXTS.with(|contexts| contexts.root(root, Root::on_tick));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_queue_ready(root: ContextId, queue: u32) {
+    CONTEXTS.with(|contexts| contexts.root(root, |root| root.on_queue_ready(queue)));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_http_call_response(
+    _root: ContextId,
+    token: u32,
+    headers: usize,
+    _body: usize,
+    _trailers: usize,
+) {
+    CONTEXTS.with(|contexts| contexts.on_call_response(token, headers, enter));
+}
+
+/// A request without a context does not pass.
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_request_headers(id: ContextId, _headers: usize, end: u32) -> u32 {
+    let flow = CONTEXTS.with(|contexts| contexts.stream(id, |stream| stream.on_request_headers(end != 0)));
+    action(flow.unwrap_or(Flow::Stop))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_response_headers(id: ContextId, _headers: usize, end: u32) -> u32 {
+    let flow = CONTEXTS.with(|contexts| contexts.stream(id, |stream| stream.on_response_headers(end != 0)));
+    action(flow.unwrap_or(Flow::Continue))
+}
+
+/// Nothing of ours lives on after it: always done.
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_done(id: ContextId) -> u32 {
+    CONTEXTS.with(|contexts| contexts.root(id, Root::on_done));
+    1
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_log(id: ContextId) {
+    CONTEXTS.with(|contexts| contexts.stream(id, Stream::on_log));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_delete(id: ContextId) {
+    CONTEXTS.with(|contexts| contexts.delete(id));
+}
+
+fn action(flow: Flow) -> u32 {
     match flow {
-        Flow::Continue => Action::Continue,
-        Flow::Stop => Action::Pause,
+        Flow::Continue => CONTINUE,
+        Flow::Stop => PAUSE,
     }
 }

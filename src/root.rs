@@ -81,7 +81,7 @@ impl<H: Host> Root<H> {
     }
 
     /// A request begins, or Envoy refused one that has no more than a log.
-    pub fn stream(&self, _context_id: u32) -> Stream<H> {
+    pub fn stream(&self) -> Stream<H> {
         Stream::new(self.home.host().clone(), self.gate.clone())
     }
 }

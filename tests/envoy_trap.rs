@@ -25,18 +25,12 @@ fn trap_recorder_on_tick(module: &mut Module) -> Result<()> {
     let config = module.globals.add_local(ValType::I32, true, false, zero());
     let ticks = module.globals.add_local(ValType::I32, true, false, zero());
 
-    let on_start = exported(module, "proxy_on_vm_start")?;
+    // The filter does not listen to this one: what it says is "yes".
     let locals = [(); 2].map(|()| module.locals.add(ValType::I32));
     let mut builder = FunctionBuilder::new(&mut module.types, &[ValType::I32; 2], &[ValType::I32]);
-    builder
-        .func_body()
-        .local_get(locals[1])
-        .global_set(config)
-        .local_get(locals[0])
-        .local_get(locals[1])
-        .call(on_start);
-    let wrapper = builder.finish(locals.to_vec(), &mut module.funcs);
-    replace(module, "proxy_on_vm_start", wrapper);
+    builder.func_body().local_get(locals[1]).global_set(config).const_(Value::I32(1));
+    let on_start = builder.finish(locals.to_vec(), &mut module.funcs);
+    module.exports.add("proxy_on_vm_start", on_start);
 
     let on_tick = exported(module, "proxy_on_tick")?;
     let context = module.locals.add(ValType::I32);

@@ -1,8 +1,10 @@
 //! The door to Envoy: proxy-wasm's host calls through imports of our own, each
-//! checked. The SDK's helpers end the VM on a status that they do not expect and
-//! on a header that is not UTF-8; here both are values.
+//! checked: a status that nobody expects and a header that is not UTF-8 are values.
 
+use std::rc::Rc;
 use std::time::Duration;
+
+use crate::contexts::{Calls, ContextId};
 
 use super::header_map::{map_bytes, pairs};
 use super::{
@@ -28,14 +30,24 @@ const RESPONSE_STREAM: u32 = 1;
 /// write succeeds on a missing key and fails on any other.
 const CAS_OF_NOBODY: Cas = u32::MAX;
 
-/// Header lines that Envoy accepts in one callout (its limit is 1,024 pairs and
-/// 1 MiB; over that the SDK's dispatcher would not survive the status).
-const MAX_CALL_HEADERS: usize = 64;
-const MAX_CALL_HEADER_BYTES: usize = 256 << 10;
+/// Envoy, as the VM that runs this code sees it: a handle.
+#[derive(Clone)]
+pub struct Envoy {
+    calls: Rc<Calls>,
+}
 
-/// Envoy, as the VM that runs this code sees it. A handle without state.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Envoy;
+impl Envoy {
+    /// It notes there who makes which call.
+    pub fn new(calls: Rc<Calls>) -> Self {
+        Self { calls }
+    }
+}
+
+/// What is asked next is about this context, and not about that of the callback.
+pub fn enter(context: ContextId) {
+    // Envoy refuses a context that it does not have, and we have none of those.
+    let _ = abi::set_effective_context(context);
+}
 
 impl Host for Envoy {
     fn wall_us(&self) -> u64 {
@@ -83,25 +95,10 @@ impl Host for Envoy {
     }
 
     fn call(&self, call: Call<'_>) -> Result<CallToken, HostError> {
-        let bytes: usize = call.headers.iter().map(|(n, v)| n.len().saturating_add(v.len())).sum();
-        if call.headers.len() > MAX_CALL_HEADERS || bytes > MAX_CALL_HEADER_BYTES {
-            return Err(HostError::BadArgument);
-        }
-        let mut headers = Vec::with_capacity(call.headers.len());
-        for (name, value) in call.headers {
-            headers.push((*name, str_of(value)?));
-        }
-        // The one call that goes through the SDK: its dispatcher delivers an
-        // answer only to a context that it saw make the call. It returns the two
-        // errors that Envoy has for it and ends the VM on any other.
-        proxy_wasm::hostcalls::dispatch_http_call(
-            call.cluster,
-            headers,
-            Some(call.body),
-            Vec::new(),
-            call.timeout.max(Duration::from_millis(1)),
-        )
-        .map_err(|status| abi::error(status as u32))
+        let timeout_ms = u32::try_from(call.timeout.as_millis()).unwrap_or(u32::MAX).max(1);
+        let token = abi::http_call(call.cluster, &map_bytes(call.headers), call.body, timeout_ms)?;
+        self.calls.made(token);
+        Ok(token)
     }
 
     fn call_status(&self) -> Result<Option<u16>, HostError> {

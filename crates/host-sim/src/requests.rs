@@ -35,7 +35,7 @@ impl Sim {
         let thread = &self.threads[worker.0];
         let host = SimHost { world: self.world.clone(), vm: thread.vm };
         let guest = match thread.roots.get(&root.0) {
-            Some(filter) => filter.stream(0),
+            Some(filter) => filter.stream(),
             None => Stream::new(host, None),
         };
         let id = self.enter(thread.vm, root.0, guest, request);
@@ -223,7 +223,7 @@ impl Sim {
     pub fn refuse(&mut self, worker: Worker, root: Root) {
         let thread = &self.threads[worker.0];
         let vm = thread.vm;
-        let Some(guest) = thread.roots.get(&root.0).map(|filter| filter.stream(0)) else { return };
+        let Some(guest) = thread.roots.get(&root.0).map(tidegate::root::Root::stream) else { return };
         let id = self.enter(vm, root.0, guest, Request::default());
         if let Some(state) = self.world.borrow_mut().streams.get_mut(&id) {
             state.respond(400, "http1.codec_error", Vec::new());

@@ -1,6 +1,6 @@
 //! The proxy-wasm 0.2.1 imports and the memory rules that come with them. A call
-//! that returns bytes makes Envoy allocate them with the SDK's
-//! `proxy_on_memory_allocate`, a boxed slice, and they are ours afterwards.
+//! that returns bytes makes Envoy allocate them with our `proxy_on_memory_allocate`
+//! (`adapter.rs`), a boxed slice, and they are ours afterwards.
 
 use std::ptr::null_mut;
 
@@ -11,6 +11,7 @@ unsafe extern "C" {
     fn proxy_log(level: u32, text: *const u8, text_len: usize) -> u32;
     fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
+    fn proxy_set_effective_context(context: u32) -> u32;
     fn proxy_continue_stream(stream: u32) -> u32;
     fn proxy_get_buffer_bytes(
         kind: u32,
@@ -76,6 +77,18 @@ unsafe extern "C" {
         headers: *const u8,
         headers_len: usize,
         grpc_status: i32,
+    ) -> u32;
+    fn proxy_http_call(
+        cluster: *const u8,
+        cluster_len: usize,
+        headers: *const u8,
+        headers_len: usize,
+        body: *const u8,
+        body_len: usize,
+        trailers: *const u8,
+        trailers_len: usize,
+        timeout_ms: u32,
+        token: *mut u32,
     ) -> u32;
     fn proxy_call_foreign_function(
         name: *const u8,
@@ -154,6 +167,11 @@ pub(super) fn monotonic_ns() -> u64 {
 pub(super) fn set_tick(milliseconds: u32) -> Result<(), HostError> {
     // SAFETY: numbers only.
     check(unsafe { proxy_set_tick_period_milliseconds(milliseconds) })
+}
+
+pub(super) fn set_effective_context(context: u32) -> Result<(), HostError> {
+    // SAFETY: numbers only.
+    check(unsafe { proxy_set_effective_context(context) })
 }
 
 pub(super) fn resume(stream: u32) -> Result<(), HostError> {
@@ -262,6 +280,33 @@ pub(super) fn reply(status: u32, details: &str, body: &[u8], headers: &[u8]) -> 
             GRPC_UNSET,
         )
     })
+}
+
+/// Starts a call without trailers.
+pub(super) fn http_call(
+    cluster: &str,
+    headers: &[u8],
+    body: &[u8],
+    timeout_ms: u32,
+) -> Result<u32, HostError> {
+    // A header map of no lines.
+    let (trailers, mut token) = ([0u8; 4], 0);
+    // SAFETY: all slices are read and the number written during the call only.
+    check(unsafe {
+        proxy_http_call(
+            cluster.as_ptr(),
+            cluster.len(),
+            headers.as_ptr(),
+            headers.len(),
+            body.as_ptr(),
+            body.len(),
+            trailers.as_ptr(),
+            trailers.len(),
+            timeout_ms,
+            &raw mut token,
+        )
+    })?;
+    Ok(token)
 }
 
 /// Calls a function of Envoy's own; what it returns is thrown away.
