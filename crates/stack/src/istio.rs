@@ -352,6 +352,14 @@ mod tests {
     }
 
     #[test]
+    fn the_shipped_manifests_say_the_same() {
+        let old = include_str!("../../../envoy/istio/wasmplugin.yaml");
+        let new = include_str!("../../../envoy/istio/traffic-extension/trafficextension.yaml");
+        let extension = |text: &str| Plugin::read(text, "/x/gate.wasm".into()).unwrap().extension().unwrap();
+        assert_eq!(extension(old), extension(new));
+    }
+
+    #[test]
     fn what_is_not_said_is_istios_default() {
         let extension = plugin(&json!({ "url": "oci://x" })).extension().unwrap();
         let config = &extension["typed_config"]["config"];
