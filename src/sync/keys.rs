@@ -84,3 +84,17 @@ impl Keys {
         self.name(format_args!("{}/{side}/{index}", part.name()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tidegate_policy::wire::event::BATCH_FORMAT;
+
+    use super::SCHEMA;
+
+    /// Otherwise a new filter would drain an old one's queue in the same process, and
+    /// drop as unreadable what the service would have taken.
+    #[test]
+    fn the_schema_moves_with_the_batches_in_the_queue() {
+        assert_eq!((SCHEMA, BATCH_FORMAT), (3, 3), "a new batch format needs a new SCHEMA as well");
+    }
+}

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use tidegate_policy::wire::formats::{FORMATS, FORMATS_HEADER};
 use tidegate_policy::wire::sync::{
     ACK_HEADER, Ack, BlobRef, GATEWAY_HEADER, Gateway, HELD_HEADER, Held, Version,
 };
@@ -102,8 +103,12 @@ impl<H: Host> Line<'_, H> {
             None => format!("/api/data-plane/v1/sync?wait={wait}s"),
         };
         let (held, ack) = (held.to_string(), ack.to_string());
-        let headers = [(ACK_HEADER, ack.as_bytes()), (HELD_HEADER, held.as_bytes())];
-        let headers = if held.is_empty() { headers.get(..1) } else { headers.get(..) };
+        let headers = [
+            (FORMATS_HEADER, FORMATS.as_bytes()),
+            (ACK_HEADER, ack.as_bytes()),
+            (HELD_HEADER, held.as_bytes()),
+        ];
+        let headers = if held.is_empty() { headers.get(..2) } else { headers.get(..) };
         self.call("GET", &path, headers.unwrap_or_default(), WAIT.saturating_add(PATIENCE))
     }
 

@@ -38,6 +38,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use tidegate_policy::decide::Tables;
 use tidegate_policy::digest::BlobHash;
+use tidegate_policy::wire::formats::Formats;
 use tidegate_policy::wire::sync::{Gateway, Held, Version};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -253,7 +254,8 @@ impl Feed {
     /// Answers a poll: an encoded [`SyncAnswer`](tidegate_policy::wire::sync::SyncAnswer)
     /// as soon as there is anything that a gateway at `since`, holding `held`,
     /// has not got; `None` after `wait` without. An unknown `since` is answered
-    /// at once with what `held` lacks.
+    /// at once with what `held` lacks. Tables that the gateway does not read as
+    /// `formats` has it are left out.
     ///
     /// While the returned future lives, the gateway counts as there.
     pub async fn sync(
@@ -261,6 +263,7 @@ impl Feed {
         gateway: &Gateway,
         since: Option<Version>,
         held: &Held,
+        formats: &Formats,
         wait: Duration,
     ) -> Option<Bytes> {
         let poll = self.gateways().poll(gateway);
@@ -276,7 +279,7 @@ impl Feed {
             let version = state.version();
             let newest = Goal { version, refresh: state.refresh };
             if since != Some(version) || known_refresh < state.refresh || poll.misses_ack(&newest) {
-                let mut plan = Plan::new(&state, since, held, poll.ack_wanted(newest));
+                let mut plan = Plan::new(&state, since, held, formats, poll.ack_wanted(newest));
                 if let Some(since) = state.to_guess(&plan, since, held)
                     && let Some(guess) = shared.former.guess(&*shared.store, since, &state).await
                 {

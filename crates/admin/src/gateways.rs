@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tidegate_policy::wire::formats::Formats;
 use tidegate_policy::wire::sync::{Ack, Gateway};
 use tokio::sync::watch;
 
@@ -53,6 +54,9 @@ pub struct GatewayStatus {
     pub known_for: Duration,
     /// Time since it last polled or acked; zero while a poll is open.
     pub silent_for: Duration,
+    /// Formats that it does not read as this service writes them: those tables stay as
+    /// they are there, so it counts as enforcing nothing.
+    pub unread: Vec<&'static str>,
 }
 
 impl Gateways {
@@ -76,6 +80,17 @@ impl Gateways {
             self.note_move();
         }
         Poll { gateways: self.clone(), gateway: gateway.clone() }
+    }
+
+    /// `gateway` is about to poll, and says which formats it reads.
+    pub fn reads(&self, gateway: &Gateway, formats: &Formats) {
+        if self.registry().reads(gateway, formats) {
+            if !formats.unread().is_empty() {
+                let unread = formats.unread().join(", ");
+                tracing::warn!(%gateway, unread, "a gateway of another version cannot read all tables");
+            }
+            self.note_move();
+        }
     }
 
     /// `gateway` posted something: it serves, whatever it enforces. It counts from

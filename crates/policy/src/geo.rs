@@ -12,6 +12,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+pub(crate) use countries::COUNTRIES_FORMAT;
 pub use countries::{CountryCheck, CountryRange, CountryTable};
 pub use rules::{
     GEO_FORMAT, GeoAction, GeoMode, GeoRule, GeoRules, MAX_GEO_RULES, MAX_GEO_RULES_BYTES, RuleVerdict,

@@ -20,6 +20,8 @@ use crate::wire::sync::EntryState;
 
 pub use check::TableCheck;
 pub(crate) use layout::Shape;
+#[cfg(test)]
+pub(crate) use layout::TABLE_FORMAT;
 use layout::{Columns, HEADER, Layout, V4, V6};
 use view::{View, Walk};
 pub(crate) use write::Writer;

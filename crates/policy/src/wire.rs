@@ -4,6 +4,7 @@
 
 pub mod check;
 pub mod event;
+pub mod formats;
 pub mod former;
 pub mod sync;
 

@@ -6,6 +6,7 @@
 pub mod backend;
 pub mod chance;
 pub mod compose;
+pub mod doctor;
 pub mod envoy;
 pub mod envoy_gateway;
 pub mod faults;

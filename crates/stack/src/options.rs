@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use crate::doctor::Doctor;
 use crate::envoy_gateway::EnvoyGateway;
 use crate::faults::Faults;
 use crate::istio::Istio;
@@ -40,6 +41,8 @@ pub struct Options {
     pub plugin: Value,
     /// What stands between the gate and the admin service.
     pub faults: Option<Faults>,
+    /// Who changes what they say to each other: not together with faults.
+    pub doctor: Option<Doctor>,
     /// The service that counts for several gateways, if Envoy is to ask one: with the
     /// additions in `envoy/ratelimit.yaml`.
     pub global_limit: Option<SocketAddr>,
@@ -122,6 +125,7 @@ impl Options {
             flags: FlagsAtStart::Off,
             plugin: Value::Null,
             faults: None,
+            doctor: None,
             global_limit: None,
             upstream: Upstream::Chosen,
             envoy_cpu: None,

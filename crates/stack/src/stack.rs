@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::backend::InProcess;
+use crate::doctor;
 use crate::envoy;
 use crate::http::{self, Method, Request, Response};
 use crate::options::{Control, Demo, FlagsAtStart, Options};
@@ -148,6 +149,16 @@ impl Stack {
         }
     }
 
+    /// From its next start on, the admin service is this program.
+    pub fn set_admin(&mut self, program: PathBuf) {
+        self.options.programs.admin = program;
+    }
+
+    /// From Envoy's next start on, the filter is this file.
+    pub fn set_filter(&mut self, wasm: PathBuf) {
+        self.options.programs.wasm = wasm;
+    }
+
     /// Starts Envoy and returns at once; see [`Stack::wait_gate_ready`].
     ///
     /// # Errors
@@ -185,19 +196,26 @@ impl Stack {
         let source = &self.options.programs.config;
         let source =
             std::fs::read_to_string(source).with_context(|| format!("cannot read {}", source.display()))?;
+        let mut clusters = self.options.backends.clone();
+        let mut plugin = self.options.plugin.clone();
+        if let Some(doctor) = &self.options.doctor {
+            doctor.pass_on_to(local(self.ports.gateways));
+            clusters.push(doctor.cluster());
+            plugin["admin"]["cluster"] = Value::from(doctor::CLUSTER);
+        }
         render::render(
             &source,
             &Edits {
                 ports: self.ports,
                 wasm: &self.options.programs.wasm,
                 access_log: &self.log("access"),
-                clusters: &self.options.backends,
+                clusters: &clusters,
                 roots: public_authorities().as_deref(),
                 trusts: &self.options.trusts,
                 recorder: self.options.recorder,
                 filter: true,
                 upstream: self.options.upstream,
-                plugin: &self.options.plugin,
+                plugin: &plugin,
                 faults: self.options.faults.as_ref(),
                 global_limit: self.options.global_limit,
                 exact_balance: self.options.exact_balance,

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use tidegate_policy::digest::BlobHash;
+use tidegate_policy::wire::formats::{FORMATS, FORMATS_HEADER, Formats};
 use tidegate_policy::wire::sync::{ACK_HEADER, Ack, GATEWAY_HEADER, Gateway, HELD_HEADER, Held, Version};
 
 use super::Context;
@@ -23,22 +24,29 @@ const MAX_WAIT: Duration = Duration::from_secs(30);
 /// Answers as soon as there is something that the gateway does not hold, or 304.
 ///
 /// # Errors
-/// When a header or parameter is not right, or the service stops.
+/// When a header or parameter is not right, the gateway does not read this answer, or
+/// the service stops.
 pub async fn sync(State(context): State<Context>, request: Request) -> Answer<Response> {
     let headers = request.headers();
     let gateway = gateway(headers)?;
     let held = header::<Held>(headers, HELD_HEADER, "allow=<hash>,base=<hash>,...")?.unwrap_or_default();
     let ack = ack_of(headers)?;
+    let formats = header::<Formats>(headers, FORMATS_HEADER, "<format>=<version>,...")?.unwrap_or_default();
     let params = Params::read(request.uri(), &["since", "wait"])?;
     let since = params.parsed::<Version>("since", "a version is <epoch, 16 hex digits>.<seq>")?;
     let wait = params.span("wait", time::MAX_SPAN)?.unwrap_or_default().min(MAX_WAIT);
+    context.gateways.reads(&gateway, &formats);
     if let Some(ack) = ack {
         context.gateways.ack(&gateway, ack);
+    }
+    if !formats.reads("sync") {
+        let detail = format!("this service writes {FORMATS}, which the gateway does not read");
+        return Err(Problem::new(Code::FormatUnavailable, detail));
     }
     tokio::select! {
         // The gateway counts as there until this future is dropped, which is
         // also what happens when the client goes away.
-        answer = context.feed.sync(&gateway, since, &held, wait) => Ok(match answer {
+        answer = context.feed.sync(&gateway, since, &held, &formats, wait) => Ok(match answer {
             Some(bytes) => binary(bytes),
             None => StatusCode::NOT_MODIFIED.into_response(),
         }),

@@ -28,6 +28,8 @@ pub struct Gateway {
     known_for_ms: u64,
     /// Since its last poll or ack; 0 while a poll is open.
     pub silent_for_ms: u64,
+    /// Formats of tables that it does not read as this service writes them.
+    cannot_read: Vec<&'static str>,
 }
 
 impl From<GatewayStatus> for Gateway {
@@ -43,6 +45,7 @@ impl From<GatewayStatus> for Gateway {
             lost: status.lost,
             known_for_ms: millis(status.known_for),
             silent_for_ms: millis(status.silent_for),
+            cannot_read: status.unread,
         }
     }
 }

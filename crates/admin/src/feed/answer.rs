@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidegate_policy::address::Prefix;
 use tidegate_policy::wire::WireError;
+use tidegate_policy::wire::formats::Formats;
 use tidegate_policy::wire::sync::{
     BansUpdate, Held, MAX_INLINE, MAX_PAGE, OverlayChange, OverlayUpdate, SyncAnswer, Version, WholeTable,
     WholeUpdate,
@@ -50,10 +51,19 @@ pub(super) enum BansPlan {
 }
 
 impl Plan {
-    pub fn new(state: &State, since: Option<Version>, held: &Held, ack_wanted: bool) -> Self {
-        let missing = |table: &WholeTable| !state.is_held(*table, held);
+    pub fn new(
+        state: &State,
+        since: Option<Version>,
+        held: &Held,
+        formats: &Formats,
+        ack_wanted: bool,
+    ) -> Self {
+        let missing = |table: &WholeTable| formats.reads(table.name()) && !state.is_held(*table, held);
         Self {
-            bans: BansPlan::new(state, since, held),
+            bans: match formats.reads("bans") {
+                true => BansPlan::new(state, since, held),
+                false => BansPlan::Unchanged,
+            },
             whole: WholeTable::ALL.into_iter().filter(missing).collect(),
             ack_wanted,
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tidegate_policy::wire::formats::Formats;
 use tidegate_policy::wire::sync::{Ack, Gateway, Version};
 use tokio::time::Instant;
 
@@ -38,11 +39,22 @@ struct Process {
     seen: Instant,
     /// What it was last asked to ack.
     asked: Goal,
+    /// Formats that it does not read.
+    unread: Vec<&'static str>,
 }
 
 impl Process {
     fn new(id: u64, now: Instant) -> Self {
-        Self { id, ack: None, polls: 0, known_since: now, heard: now, seen: now, asked: Goal::default() }
+        Self {
+            id,
+            ack: None,
+            polls: 0,
+            known_since: now,
+            heard: now,
+            seen: now,
+            asked: Goal::default(),
+            unread: Vec::new(),
+        }
     }
 
     /// Time without an open poll.
@@ -108,6 +120,20 @@ impl Registry {
             process.polls = process.polls.saturating_sub(1);
             process.heard = Instant::now();
         }
+    }
+
+    /// Whether anything changed.
+    pub(super) fn reads(&mut self, gateway: &Gateway, formats: &Formats) -> bool {
+        let now = Instant::now();
+        if self.find(gateway).is_none() {
+            // As if its poll had opened: it may be refused.
+            self.add(gateway, now);
+        }
+        let Some(process) = self.find(gateway) else { return false };
+        process.heard = now;
+        let changed = process.unread != formats.unread();
+        process.unread = formats.unread().to_vec();
+        changed
     }
 
     /// One that speaks before its first poll here is there. The last word of a
@@ -186,7 +212,7 @@ impl Registry {
                 continue;
             }
             applied.of += 1;
-            if process.ack.is_some_and(|ack| goal.is_met(&ack)) {
+            if process.unread.is_empty() && process.ack.is_some_and(|ack| goal.is_met(&ack)) {
                 applied.gateways += 1;
             } else if process.polls == 0 {
                 // Just past the limits, which themselves are not over them.
@@ -216,6 +242,7 @@ impl Registry {
             lost: process.is_lost(now),
             known_for: now.saturating_duration_since(process.known_since),
             silent_for: process.closed_for(now),
+            unread: process.unread.clone(),
         };
         self.nodes.iter().flat_map(|(node, all)| all.iter().map(move |p| status(node, p))).collect()
     }

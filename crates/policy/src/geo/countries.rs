@@ -16,6 +16,8 @@ use crate::address::canonical;
 use crate::wire::WireError;
 
 pub use check::CountryCheck;
+#[cfg(test)]
+pub(crate) use layout::COUNTRIES_FORMAT;
 use layout::{Header, Layout, View};
 
 /// A run of addresses of one country. Both ends are of one family and included.

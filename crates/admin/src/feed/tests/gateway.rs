@@ -13,6 +13,7 @@ use tidegate_policy::flags::Flags;
 use tidegate_policy::geo::{CountryTable, GeoRules};
 use tidegate_policy::limit::Limits;
 use tidegate_policy::table::AddressTable;
+use tidegate_policy::wire::formats::Formats;
 use tidegate_policy::wire::sync::{
     BansUpdate, BlobRef, EntryState, Gateway, Held, OverlayUpdate, SyncAnswer, Version, WholeTable,
 };
@@ -25,6 +26,7 @@ pub struct SimGateway {
     pub whole: BTreeMap<WholeTable, (BlobHash, Vec<u8>)>,
     pub bans: Option<(BlobHash, BanTable)>,
     pub refresh: Option<u64>,
+    pub formats: Formats,
     /// Bases that it fetched, and that it folded by itself.
     pub fetched: usize,
     pub folded: usize,
@@ -40,6 +42,7 @@ impl SimGateway {
             whole: BTreeMap::new(),
             bans: None,
             refresh: None,
+            formats: Formats::default(),
             fetched: 0,
             folded: 0,
             misfolded: 0,
@@ -56,7 +59,7 @@ impl SimGateway {
     }
 
     pub async fn ask(&self, feed: &Feed, wait: Duration) -> Option<Bytes> {
-        feed.sync(&self.name, self.since, &self.held(), wait).await
+        feed.sync(&self.name, self.since, &self.held(), &self.formats, wait).await
     }
 
     /// Polls once without waiting; what it was told, if anything.

@@ -24,7 +24,7 @@ use crate::wire::WireError;
 use crate::wire::sync::MAX_TABLE;
 
 /// Version of the layout.
-const COUNTRIES_FORMAT: u8 = 1;
+pub(crate) const COUNTRIES_FORMAT: u8 = 1;
 const MAGIC: [u8; 3] = *b"tgc";
 /// Bytes of the header.
 pub(super) const HEADER: usize = 20;

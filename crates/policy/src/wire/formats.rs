@@ -1,0 +1,95 @@
+//! Which formats a gateway reads, so that a service of another version sends it what it
+//! can read, leaves out what it cannot, and says who is behind. `docs/OPERATIONS.md`,
+//! "Upgrading".
+
+use std::str::FromStr;
+
+use super::WireError;
+
+/// Header of the sync: the version of each format that the gateway reads,
+/// `<format>=<version>,...`. One without it comes from before the header, and is taken to
+/// read what the service writes.
+pub const FORMATS_HEADER: &str = "x-tidegate-formats";
+/// What this version reads, for that header: the answer itself
+/// ([`SYNC_FORMAT`](super::sync::SYNC_FORMAT)), the bans, and each table that travels
+/// whole, by its name.
+pub const FORMATS: &str = "sync=3,bans=1,flags=1,allow=1,geo=1,countries=1,routes=3,limits=1";
+
+/// What a gateway reads of that which this version writes. By default all of it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Formats {
+    unread: Vec<&'static str>,
+}
+
+impl Formats {
+    /// Whether the gateway reads this format as this version writes it.
+    #[must_use]
+    pub fn reads(&self, name: &str) -> bool {
+        !self.unread.contains(&name)
+    }
+
+    /// What it does not read, in the order of [`FORMATS`].
+    #[must_use]
+    pub fn unread(&self) -> &[&'static str] {
+        &self.unread
+    }
+}
+
+impl FromStr for Formats {
+    type Err = WireError;
+
+    /// Formats that this version does not know are passed over: nothing is sent in them.
+    fn from_str(text: &str) -> Result<Self, WireError> {
+        let bad = || WireError::Malformed("formats are a list of <format>=<version>");
+        let mut theirs = Vec::new();
+        for part in text.split(',') {
+            let (name, version) = part.split_once('=').ok_or_else(bad)?;
+            theirs.push((name, version.parse::<u8>().map_err(|_| bad())?));
+        }
+        let ours = FORMATS.split(',').filter_map(|part| {
+            let (name, version) = part.split_once('=')?;
+            Some((name, version.parse::<u8>().ok()?))
+        });
+        Ok(Self { unread: ours.filter(|format| !theirs.contains(format)).map(|(name, _)| name).collect() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flags::FLAGS_FORMAT;
+    use crate::geo::{COUNTRIES_FORMAT, GEO_FORMAT};
+    use crate::limit::LIMITS_FORMAT;
+    use crate::route::ROUTES_FORMAT;
+    use crate::table::TABLE_FORMAT;
+    use crate::wire::sync::{SYNC_FORMAT, WholeTable};
+
+    #[test]
+    fn the_header_says_what_the_readers_read() {
+        let version = |table: WholeTable| match table {
+            WholeTable::Flags => FLAGS_FORMAT,
+            WholeTable::Allow => TABLE_FORMAT,
+            WholeTable::Geo => GEO_FORMAT,
+            WholeTable::Countries => COUNTRIES_FORMAT,
+            WholeTable::Routes => ROUTES_FORMAT,
+            WholeTable::Limits => LIMITS_FORMAT,
+        };
+        let tables = WholeTable::ALL.map(|table| format!(",{}={}", table.name(), version(table)));
+        assert_eq!(FORMATS, format!("sync={SYNC_FORMAT},bans={TABLE_FORMAT}{}", tables.concat()));
+    }
+
+    #[test]
+    fn what_is_of_another_version_or_not_named_is_not_read() {
+        let formats = |text: &str| text.parse::<Formats>();
+        assert_eq!(formats(FORMATS), Ok(Formats::default()));
+        let more = format!("{FORMATS},later=9");
+        assert_eq!(formats(&more), Ok(Formats::default()));
+        let behind = FORMATS.replace("routes=3", "routes=2").replace(",limits=1", "");
+        let behind = formats(&behind).unwrap();
+        assert_eq!(behind.unread(), ["routes", "limits"]);
+        assert!(behind.reads("bans") && behind.reads("sync") && !behind.reads("routes"));
+        for bad in ["", "sync", "sync=", "sync=x", "sync=256", "sync=3,,bans=1"] {
+            assert!(formats(bad).is_err(), "{bad}");
+        }
+    }
+}
