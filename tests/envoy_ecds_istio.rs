@@ -17,7 +17,9 @@ use tidegate_stack::module::{other, stamped};
 use tidegate_stack::ports::local;
 use tidegate_stack::{Control, NamedBackend, Options, Stack, wait};
 
-use updates::{BANNED, LIMIT, WELCOME, assert_bans_hold, assert_tells, assert_unnoticed, go_on, load};
+use updates::{
+    BANNED, LIMIT, WELCOME, assert_answered, assert_bans_hold, assert_tells, assert_unnoticed, go_on, load,
+};
 
 /// As it ships.
 const MANIFEST: &str = include_str!("../envoy/istio/wasmplugin.yaml");
@@ -149,6 +151,28 @@ fn a_new_configuration_and_new_code_are_taken_under_load() {
     assert_unnoticed(&mesh.stack, load, &before).unwrap();
     assert_bans_hold(&mesh.stack, "192.0.2.15").unwrap();
     mesh.assert_strangers_undisturbed().unwrap();
+}
+
+/// With all flags off a request waits for the admin service, and its answer for its event:
+/// those that wait while their VM is replaced end in the one that they began in.
+#[test]
+fn requests_that_wait_meanwhile_are_answered() {
+    let mut mesh = Mesh::start("istio-waiting").unwrap();
+    mesh.stack.all_flags(false).unwrap();
+    let before = mesh.stack.recorded(LIMIT).unwrap();
+    let load = load(&mesh.stack);
+    go_on(&load).unwrap();
+    for round in 0..2 {
+        mesh.plugin = mesh.plugin.told(&json!({ "events": { "batch_events": 300 + round } })).unwrap();
+        mesh.stack.deliver(&mesh.plugin).unwrap();
+        go_on(&load).unwrap();
+        mesh.plugin.code = mesh.release(&format!("waiting {round}")).unwrap();
+        mesh.stack.deliver(&mesh.plugin).unwrap();
+        go_on(&load).unwrap();
+    }
+    let after = assert_answered(&mesh.stack, load).unwrap();
+    assert!(after.checks.ip.direct > before.checks.ip.direct, "{after:?}");
+    assert_eq!(after.checks.ip.unavailable, before.checks.ip.unavailable, "{after:?}");
 }
 
 #[test]

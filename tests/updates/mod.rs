@@ -35,15 +35,21 @@ pub fn go_on(load: &Load) -> Result<()> {
 /// The load's requests were answered as they should be, each one is a row, and no check
 /// was asked for or failed: every VM had its tables at its first request.
 pub fn assert_unnoticed(stack: &Stack, load: Load, before: &Recording) -> Result<Recording> {
+    let after = assert_answered(stack, load)?;
+    for (now, then) in [(&after.checks.ip, &before.checks.ip), (&after.checks.geo, &before.checks.geo)] {
+        assert_eq!(now.direct, then.direct, "a VM without tables asked: {after:?}");
+        assert_eq!((now.fallback, now.unavailable), (then.fallback, then.unavailable), "{after:?}");
+    }
+    Ok(after)
+}
+
+/// The load's requests were answered as they should be, and each one is a row.
+pub fn assert_answered(stack: &Stack, load: Load) -> Result<Recording> {
     let tally = load.stop();
     assert_eq!(tally.failed, 0, "{:?}", tally.failures);
     assert_eq!(tally.status(200) + tally.status(403), tally.total(), "{tally:?}");
     let after = stack.recorded(LIMIT)?;
     assert!(after.is_whole(), "{after:?}");
-    for (now, then) in [(&after.checks.ip, &before.checks.ip), (&after.checks.geo, &before.checks.geo)] {
-        assert_eq!(now.direct, then.direct, "a VM without tables asked: {after:?}");
-        assert_eq!((now.fallback, now.unavailable), (then.fallback, then.unavailable), "{after:?}");
-    }
     let mut sql = stack.sql()?;
     let mut rows = |client: &str, status: u16| {
         sql.number(&format!(
