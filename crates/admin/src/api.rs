@@ -17,6 +17,7 @@ mod geo_rules;
 mod health;
 mod ip_monitor;
 mod limits;
+mod metrics;
 mod named;
 pub(crate) mod params;
 mod recording;
@@ -29,8 +30,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::extract::{MatchedPath, Request};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -41,6 +42,7 @@ use tokio::sync::watch;
 use crate::auth::{Door, Scope, Tokens, guard};
 use crate::feed::{Feed, World};
 use crate::gateways::Gateways;
+use crate::metrics::{Listener, Metrics};
 use crate::problem::{Code, Problem};
 use crate::store::Store;
 
@@ -76,6 +78,8 @@ pub struct Context {
     /// many at once each would otherwise find, again and again, that another was
     /// quicker.
     pub documents: Arc<tokio::sync::Mutex<()>>,
+    /// What the service counts of itself.
+    pub metrics: Metrics,
 }
 
 /// Whether a gateway was seen to take its clients' countries from a header: then
@@ -149,8 +153,9 @@ pub fn people(context: Context) -> Router {
         .route("/api/admin/explain", get(explain::explain))
         .route("/api/admin/audit", get(audit::list))
         .route("/api/admin/gateways", get(gateways::list));
-    let open = Router::new().route("/api/health", get(alive));
-    finish(open, guarded, door, context)
+    // Counts, and nothing that a client sent.
+    let open = Router::new().route("/api/health", get(alive)).route("/metrics", get(metrics::metrics));
+    finish(Listener::People, open, guarded, door, context)
 }
 
 /// The gateways' listener.
@@ -165,17 +170,23 @@ pub fn data_plane(context: Context) -> Router {
         .route(wire::check::path(Check::Geo), post(check::geo))
         .route(wire::check::path(Check::Route), post(check::route));
     let open = Router::new().route("/api/health", get(alive));
-    finish(open, guarded, door, context)
+    finish(Listener::Gateways, open, guarded, door, context)
 }
 
-fn finish(open: Router<Context>, guarded: Router<Context>, door: Door, context: Context) -> Router {
+fn finish(
+    listener: Listener,
+    open: Router<Context>,
+    guarded: Router<Context>,
+    door: Door,
+    context: Context,
+) -> Router {
     let guarded = guarded
         .fallback(nothing_here)
         .method_not_allowed_fallback(not_this_method)
         .layer(from_fn_with_state(door, guard));
     open.method_not_allowed_fallback(not_this_method)
         .merge(guarded)
-        .layer(from_fn(bounded_and_logged))
+        .layer(from_fn_with_state((listener, context.metrics.clone()), bounded_and_logged))
         .with_state(context)
 }
 
@@ -191,9 +202,13 @@ async fn not_this_method() -> Problem {
     Problem::new(Code::MethodNotAllowed, "the header `Allow` says which methods this path takes")
 }
 
-/// Bounds every answer in time, and logs it without saying who asked: of the
+/// Bounds every answer in time, counts it, and logs it without saying who asked: of the
 /// path only the pattern, for addresses stand in it.
-async fn bounded_and_logged(request: Request, next: Next) -> Response {
+async fn bounded_and_logged(
+    State((listener, metrics)): State<(Listener, Metrics)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     let path = request.extensions().get::<MatchedPath>().cloned();
@@ -207,6 +222,7 @@ async fn bounded_and_logged(request: Request, next: Next) -> Response {
     };
     let took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     let path = path.as_ref().map(MatchedPath::as_str).unwrap_or_default();
+    metrics.answered(listener, &method, path, response.status());
     tracing::debug!(%method, path, status = response.status().as_u16(), took_us);
     response
 }

@@ -4,6 +4,7 @@
 //! was heard of within the last 3 s, **lost** after that, and forgotten a day later,
 //! or as soon as a newer process of its node has taken over.
 
+mod enforced;
 mod registry;
 #[cfg(test)]
 mod tests;
@@ -13,8 +14,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use prometheus_client::metrics::histogram::Histogram;
 use tidegate_policy::wire::formats::Formats;
-use tidegate_policy::wire::sync::{Ack, Gateway};
+use tidegate_policy::wire::sync::{Ack, Gateway, Version};
 use tokio::sync::watch;
 
 use registry::Registry;
@@ -31,6 +33,8 @@ pub struct Gateways(Arc<Shared>);
 
 struct Shared {
     registry: Mutex<Registry>,
+    /// Seconds from a version to the ack of each gateway.
+    enforced: Histogram,
     /// Waiters that have not been answered.
     waiters: AtomicUsize,
     /// Those of them who have waited so long that polls are asked for acks.
@@ -65,6 +69,7 @@ impl Gateways {
     pub fn new() -> Self {
         Self(Arc::new(Shared {
             registry: Mutex::default(),
+            enforced: Histogram::new(enforced::BUCKETS),
             waiters: AtomicUsize::new(0),
             nudging: AtomicUsize::new(0),
             moved: watch::Sender::new(0),
@@ -104,9 +109,32 @@ impl Gateways {
     /// `gateway` says what it enforces. What is older than what it said before,
     /// in the same epoch, is a message that was overtaken, and ignored.
     pub fn ack(&self, gateway: &Gateway, ack: Ack) {
-        if self.registry().ack(gateway, ack) {
+        let heard = self.registry().ack(gateway, ack);
+        for took in heard.enforced {
+            self.0.enforced.observe(took.as_secs_f64());
+        }
+        if heard.changed {
             self.note_move();
         }
+    }
+
+    /// A change made `version`: from now on it counts how late it is enforced.
+    pub fn made(&self, version: Version) {
+        self.registry().made(version);
+    }
+
+    /// Seconds from each version to the moment at which a gateway said that all its
+    /// VMs enforce it; one observation per version and gateway.
+    #[must_use]
+    pub fn enforced(&self) -> Histogram {
+        self.0.enforced.clone()
+    }
+
+    /// Age of the oldest version that some gateway that is there does not enforce yet
+    /// in all its VMs.
+    #[must_use]
+    pub fn unenforced(&self) -> Option<Duration> {
+        self.registry().unenforced()
     }
 
     /// Removes `gateway` from the counts; it comes back with its next poll.
@@ -142,7 +170,7 @@ impl Gateways {
     /// The epoch that acks count in. A new one answers every waiter: what was
     /// numbered before can no longer be proven.
     pub fn set_epoch(&self, epoch: u64) {
-        self.registry().epoch = epoch;
+        self.registry().set_epoch(epoch);
         self.note_move();
     }
 

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod feed;
 pub mod gateways;
 pub mod geo;
+pub mod metrics;
 mod once;
 pub mod problem;
 pub mod serve;

@@ -19,7 +19,8 @@ use tokio::task::JoinHandle;
 use crate::api::{self, Context, CountryHeaders};
 use crate::auth::Tokens;
 use crate::feed::{Feed, FeedOptions};
-use crate::gateways::Gateways;
+use crate::gateways::{Gateways, Waiter};
+use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::store::sqlite::{Options, SqliteStore};
 
@@ -55,6 +56,8 @@ pub struct Service {
     listeners: [JoinHandle<()>; 2],
     departed: JoinHandle<()>,
     context: Context,
+    /// While it lives gateways ack at once, so that it is known how late they are.
+    _asks: Waiter,
 }
 
 impl Service {
@@ -91,7 +94,9 @@ impl Service {
             country_headers: CountryHeaders::default(),
             clusters: Arc::new(config.clusters),
             documents: Arc::default(),
+            metrics: Metrics::default(),
         };
+        let asks = context.gateways.waiter();
         let service = Self {
             people: people.local_addr()?,
             gateways: gateways.local_addr()?,
@@ -112,6 +117,7 @@ impl Service {
             ],
             departed: tokio::spawn(departed::follow(context.gateways.clone(), Arc::clone(&context.store))),
             context,
+            _asks: asks,
         };
         tracing::info!(people = %service.people, gateways = %service.gateways, db = path, "listening");
         Ok(service)

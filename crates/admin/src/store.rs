@@ -446,8 +446,13 @@ pub struct StoreHealth {
     /// Why nothing can be written at all, while that is so: the database is gone,
     /// or something that cannot be used is in its place.
     pub unusable: Option<String>,
+    /// Size of the database without its write-ahead log, bytes.
+    pub db_bytes: u64,
     /// Size of the write-ahead log, bytes.
     pub wal_bytes: u64,
+    /// Times that a write had to wait because another program held the write lock,
+    /// since the service began.
+    pub lock_waits: u64,
     /// What was found and mended: triggers recreated, file replaced, restored.
     pub notices: Vec<String>,
 }

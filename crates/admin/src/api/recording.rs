@@ -13,7 +13,7 @@ use tidegate_policy::wire::sync::Gateway;
 use super::Context;
 use super::params::Params;
 use crate::problem::Answer;
-use crate::store::{CheckCounts, RecordingCounts};
+use crate::store::{CheckCounts, RecordingCounts, StoreError};
 
 /// The answer.
 #[derive(Serialize, Debug, PartialEq)]
@@ -75,19 +75,38 @@ struct Queue {
 /// When the store cannot be read.
 pub async fn stats(State(context): State<Context>, uri: Uri) -> Answer<Json<Stats>> {
     Params::read(&uri, &[])?;
+    let (counts, silent) = read(&context).await?;
+    Ok(Json(Stats::new(counts, silent)))
+}
+
+/// The counts, and of how many gateways VMs have not ended as far as is known, though
+/// they are not heard of.
+///
+/// # Errors
+/// When the store cannot be read.
+pub async fn read(context: &Context) -> Result<(RecordingCounts, usize), StoreError> {
     let open = context.store.gateways_with_open_sources().await?;
     let counts = context.store.recording().await?;
     let heard = context.gateways.list().into_iter().filter(|status| !status.lost);
     let heard: HashSet<Gateway> = heard.map(|status| status.gateway).collect();
-    let silent = open.iter().filter(|gateway| !heard.contains(gateway)).count();
-    Ok(Json(Stats::new(counts, silent)))
+    Ok((counts, open.iter().filter(|gateway| !heard.contains(gateway)).count()))
 }
 
 impl Stats {
+    /// Stored by numbered events.
+    pub fn completeness(&self) -> f64 {
+        self.completeness
+    }
+
+    /// Whether that is a figure and not a bound.
+    pub fn is_exact(&self) -> bool {
+        self.exact
+    }
+
     /// `silent`: gateways whose VMs have not ended as far as is known, and that are
     /// not heard of: what they numbered since their last post is not known either.
     #[expect(clippy::cast_precision_loss, reason = "a ratio; over 2^53 events its last digits do not matter")]
-    fn new(counts: RecordingCounts, silent: usize) -> Self {
+    pub fn new(counts: RecordingCounts, silent: usize) -> Self {
         let completeness = match counts.numbered {
             0 => 1.0,
             numbered => counts.stored as f64 / numbered as f64,

@@ -257,6 +257,8 @@ impl Follower {
         if new_epoch {
             self.shared.options.gateways.set_epoch(epoch);
         }
+        // Before anybody can ack it.
+        self.shared.options.gateways.made(self.state.version());
         self.publish();
         self.cut_if_due();
         Ok(())

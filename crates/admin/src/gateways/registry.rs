@@ -7,6 +7,7 @@ use tidegate_policy::wire::formats::Formats;
 use tidegate_policy::wire::sync::{Ack, Gateway, Version};
 use tokio::time::Instant;
 
+use super::enforced::Versions;
 use super::{Applied, FORGOTTEN_AFTER, GatewayStatus, Goal, LOST_AFTER};
 
 /// A process that has stopped polling while a newer one of its node is there has
@@ -22,6 +23,8 @@ const MAX_GATEWAYS: usize = 50_000;
 pub(super) struct Registry {
     /// The epoch that acks count in; 0: none yet.
     pub(super) epoch: u64,
+    /// When the versions of the epoch were made.
+    versions: Versions,
     /// By node, then in the order in which the processes appeared.
     nodes: BTreeMap<String, Vec<Process>>,
     /// Processes in `nodes`.
@@ -39,12 +42,15 @@ struct Process {
     seen: Instant,
     /// What it was last asked to ack.
     asked: Goal,
+    /// The newest version of the epoch that all its VMs enforce, or that was there
+    /// before it.
+    enforced: u64,
     /// Formats that it does not read.
     unread: Vec<&'static str>,
 }
 
 impl Process {
-    fn new(id: u64, now: Instant) -> Self {
+    fn new(id: u64, enforced: u64, now: Instant) -> Self {
         Self {
             id,
             ack: None,
@@ -53,6 +59,7 @@ impl Process {
             heard: now,
             seen: now,
             asked: Goal::default(),
+            enforced,
             unread: Vec::new(),
         }
     }
@@ -75,6 +82,15 @@ impl Process {
     fn is_lost(&self, now: Instant) -> bool {
         self.silent_for(now) > LOST_AFTER
     }
+}
+
+/// What an ack said.
+#[derive(Default)]
+pub(super) struct Heard {
+    /// Whether it was anything new.
+    pub(super) changed: bool,
+    /// How long each version took that it is the first to say of.
+    pub(super) enforced: Vec<Duration>,
 }
 
 /// What a waiter finds: the numbers, and when they may change by themselves.
@@ -111,7 +127,7 @@ impl Registry {
         // gateways with one name both count, and so does an Envoy that drains
         // while its successor is starting.
         processes.retain(|process| process.polls > 0);
-        processes.push(Process::new(gateway.process, now));
+        processes.push(Process::new(gateway.process, self.versions.newest(), now));
         self.count = self.nodes.values().map(Vec::len).sum();
     }
 
@@ -156,13 +172,12 @@ impl Registry {
         new || returned
     }
 
-    /// Whether anything changed.
-    pub(super) fn ack(&mut self, gateway: &Gateway, ack: Ack) -> bool {
-        let epoch = self.epoch;
+    pub(super) fn ack(&mut self, gateway: &Gateway, ack: Ack) -> Heard {
+        let (epoch, now) = (self.epoch, Instant::now());
         self.add_if_missing(gateway);
-        let Some(process) = self.find(gateway) else { return false };
+        let Some(process) = find(&mut self.nodes, gateway) else { return Heard::default() };
         if process.polls == 0 {
-            process.heard = Instant::now();
+            process.heard = now;
         }
         let newer = process.ack.is_none_or(|held| {
             if held.version.epoch == ack.version.epoch {
@@ -172,10 +187,39 @@ impl Registry {
             }
         });
         if !newer || process.ack == Some(ack) {
-            return false;
+            return Heard::default();
         }
         process.ack = Some(ack);
-        true
+        let mut enforced = Vec::new();
+        // A stale VM has not said that it enforces it.
+        if ack.version.epoch == epoch && ack.stale == 0 && ack.version.seq > process.enforced {
+            let made = self.versions.within(process.enforced, ack.version.seq);
+            enforced.extend(made.map(|made| now.saturating_duration_since(made)));
+            process.enforced = ack.version.seq;
+        }
+        Heard { changed: true, enforced }
+    }
+
+    /// A new epoch: what was numbered before does not count.
+    pub(super) fn set_epoch(&mut self, epoch: u64) {
+        self.epoch = epoch;
+        self.versions = Versions::default();
+        self.nodes.values_mut().flatten().for_each(|process| process.enforced = 0);
+    }
+
+    pub(super) fn made(&mut self, version: Version) {
+        if version.epoch == self.epoch {
+            self.versions.made(version.seq, Instant::now());
+        }
+    }
+
+    /// Age of the oldest version that some live gateway does not enforce.
+    pub(super) fn unenforced(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        self.prune_replaced(now);
+        let live = self.nodes.values().flatten().filter(|process| !process.is_lost(now));
+        let oldest = live.filter_map(|process| self.versions.first_after(process.enforced)).min()?;
+        Some(now.saturating_duration_since(oldest))
     }
 
     pub(super) fn forget(&mut self, gateway: &Gateway) -> bool {
@@ -267,7 +311,10 @@ impl Registry {
     }
 
     fn find(&mut self, gateway: &Gateway) -> Option<&mut Process> {
-        let processes = self.nodes.get_mut(&gateway.node)?;
-        processes.iter_mut().find(|process| process.id == gateway.process)
+        find(&mut self.nodes, gateway)
     }
+}
+
+fn find<'n>(nodes: &'n mut BTreeMap<String, Vec<Process>>, gateway: &Gateway) -> Option<&'n mut Process> {
+    nodes.get_mut(&gateway.node)?.iter_mut().find(|process| process.id == gateway.process)
 }

@@ -232,3 +232,66 @@ async fn whoever_posts_events_counts_and_has_applied_nothing() {
     assert_eq!(numbers(&gateways, 1).await, (0, 1, 0));
     assert_eq!(gateways.list().len(), 1);
 }
+
+/// What the histogram of enforcement says.
+fn enforced(gateways: &Gateways) -> String {
+    let mut page = crate::metrics::Page::default();
+    page.metric("took", "help", gateways.enforced());
+    page.encode()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_counts_from_its_making_to_the_ack_of_each_gateway() {
+    let gateways = registry();
+    let (a, b) = (gateway("a", 1), gateway("b", 1));
+    let _polls = [&a, &b].map(|name| gateways.poll(name));
+    assert_eq!(gateways.unenforced(), None);
+    gateways.made(version(4));
+    sleep(Duration::from_millis(30)).await;
+    gateways.made(version(5));
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(gateways.unenforced(), Some(Duration::from_millis(40)));
+    gateways.ack(&a, ack(5));
+    assert_eq!(gateways.unenforced(), Some(Duration::from_millis(40)), "b does not");
+    gateways.ack(&b, ack(4));
+    assert_eq!(gateways.unenforced(), Some(Duration::from_millis(10)));
+    gateways.ack(&b, Ack { stale: 1, ..ack(5) });
+    assert_eq!(gateways.unenforced(), Some(Duration::from_millis(10)), "a VM of b is not heard of");
+    sleep(Duration::from_secs(1)).await;
+    gateways.ack(&b, ack(5));
+    assert_eq!(gateways.unenforced(), None);
+    // 40 and 10 ms by a, 40 and 1,010 ms by b.
+    let said = enforced(&gateways);
+    for line in [
+        "took_count 4",
+        "took_bucket{le=\"0.005\"} 0",
+        "took_bucket{le=\"0.02\"} 1",
+        "took_bucket{le=\"0.05\"} 3",
+        "took_bucket{le=\"1.0\"} 3",
+        "took_bucket{le=\"2.5\"} 4",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_made_before_a_gateway_came_or_in_another_epoch_does_not_count() {
+    let gateways = registry();
+    gateways.made(version(3));
+    sleep(Duration::from_secs(60)).await;
+    let a = gateway("a", 1);
+    let poll = gateways.poll(&a);
+    assert_eq!(gateways.unenforced(), None, "it fetches all of it, and holds nobody up");
+    gateways.ack(&a, ack(3));
+    gateways.made(Version { epoch: 999, seq: 9 });
+    assert_eq!(gateways.unenforced(), None);
+    gateways.made(version(4));
+    drop(poll);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(gateways.unenforced(), Some(Duration::from_secs(2)));
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(gateways.unenforced(), None, "lost: nobody knows what it enforces");
+    gateways.set_epoch(8);
+    gateways.ack(&a, Ack { version: Version { epoch: 8, seq: 4 }, ..ack(4) });
+    assert!(enforced(&gateways).contains("took_count 0"), "{}", enforced(&gateways));
+}

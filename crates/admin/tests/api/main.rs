@@ -14,6 +14,7 @@ mod former;
 mod gateways;
 mod geo;
 mod limits;
+mod metrics;
 mod refresh;
 mod route_files;
 mod routes;

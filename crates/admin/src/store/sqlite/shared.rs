@@ -58,6 +58,8 @@ pub(super) struct Shared {
     /// The one that is open.
     file_id: Mutex<FileId>,
     locked_since: Mutex<Option<Instant>>,
+    /// Writes that had to wait for the lock.
+    lock_waits: AtomicU64,
     notices: Mutex<VecDeque<Notice>>,
     stopping: Mutex<bool>,
     stopped: Condvar,
@@ -86,6 +88,7 @@ impl Shared {
             file: AtomicU64::new(0),
             file_id: Mutex::new(file),
             locked_since: Mutex::new(None),
+            lock_waits: AtomicU64::new(0),
             notices: Mutex::new(VecDeque::new()),
             stopping: Mutex::new(false),
             stopped: Condvar::new(),
@@ -180,6 +183,11 @@ impl Shared {
         *locked(&self.locked_since) = None;
     }
 
+    /// A write has to wait for the lock.
+    pub(super) fn lock_waited(&self) {
+        self.lock_waits.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Whether somebody else held the write lock when last tried.
     pub(super) fn is_locked(&self) -> bool {
         locked(&self.locked_since).is_some()
@@ -212,7 +220,9 @@ impl Shared {
         StoreHealth {
             locked_for: locked(&self.locked_since).map(|at| at.elapsed()).filter(|&d| d > LOCK_WORTH_TELLING),
             unusable: self.unusable(),
+            db_bytes: std::fs::metadata(&self.path).map_or(0, |m| m.len()),
             wal_bytes: self.wal_bytes(),
+            lock_waits: self.lock_waits.load(Ordering::Relaxed),
             notices: notices.iter().map(told).collect(),
         }
     }

@@ -125,10 +125,16 @@ impl Writer {
 
     /// Takes the write lock, until `deadline` if need be.
     fn lock_until(&mut self, deadline: Instant) -> Result<(), StoreError> {
+        let mut waited = false;
         loop {
             match self.try_lock() {
                 Err(StoreError::Busy) if self.shared.queue.is_stopping() => return Err(StoreError::Closed),
-                Err(StoreError::Busy) if Instant::now() < deadline => std::thread::sleep(LOCK_RETRY),
+                Err(StoreError::Busy) if Instant::now() < deadline => {
+                    if !std::mem::replace(&mut waited, true) {
+                        self.shared.lock_waited();
+                    }
+                    std::thread::sleep(LOCK_RETRY);
+                }
                 other => return other,
             }
         }
