@@ -33,6 +33,8 @@ pub struct Config {
     /// Whether Envoy's own rate limit filter after the gate is told what a request
     /// is.
     pub descriptor_headers: bool,
+    /// Whether Envoy's access log is told a request's route and mismatches.
+    pub log_fields: bool,
     /// Bounds of what waits to be recorded.
     pub events: EventLimits,
     /// How long a response waits for its event to be stored, while recording is
@@ -117,7 +119,7 @@ const MIN_WAIT_MS: u64 = 10;
 /// Longest name of a header, in bytes.
 const MAX_HEADER: usize = 64;
 /// All fields.
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 12] = [
     "admin",
     "routing",
     "on_no_route",
@@ -125,6 +127,7 @@ const KNOWN: [&str; 11] = [
     "cluster_template",
     "listener_port",
     "descriptor_headers",
+    "log_fields",
     "events",
     "direct",
     "performance_headers",
@@ -183,6 +186,7 @@ impl Config {
             cluster_template: cluster_template(&top)?,
             listener_port: listener_port(&top)?,
             descriptor_headers: top.flag("descriptor_headers")?.unwrap_or(false),
+            log_fields: top.flag("log_fields")?.unwrap_or(false),
             events,
             sync_timeout,
             direct: direct(&top)?,

@@ -5,6 +5,7 @@ mod descriptors;
 mod event;
 mod inquiry;
 mod limiting;
+mod log;
 mod performance;
 mod recording;
 mod reply;
@@ -58,6 +59,7 @@ pub struct Gate<H: Host> {
     performance: Performance,
     country_header: Option<String>,
     descriptor_headers: bool,
+    log_fields: bool,
     cluster_template: String,
     listener_port: Option<u16>,
     /// The names of backends' clusters, in the order of the backends.
@@ -79,6 +81,7 @@ impl<H: Host> Gate<H> {
             performance: config.performance,
             country_header: config.country_header,
             descriptor_headers: config.descriptor_headers,
+            log_fields: config.log_fields,
             cluster_template: config.cluster_template,
             listener_port: config.listener_port,
             clusters: RefCell::default(),
@@ -308,6 +311,9 @@ impl<H: Host> Stream<H> {
         event::complete(&self.host, &mut event);
         if event.reason.as_deref() == Some(event::UNKNOWN_BACKEND) {
             gate.vm.metrics.count(Count::UnknownBackend);
+        }
+        if gate.log_fields && log::tell(&self.host, &event).is_err() {
+            gate.vm.metrics.count(Count::HostErrors);
         }
         if gate.vm.record(&mut event) && gate.tick.get() > FLUSH_EVERY {
             gate.set_tick(FLUSH_EVERY);

@@ -153,6 +153,9 @@ pub trait Host: Clone + 'static {
     /// Answers in the upstream's place. Takes effect after the callback, which
     /// must stop the request.
     fn reply(&self, reply: LocalReply<'_>) -> Result<(), HostError>;
+    /// Sets an attribute of the request for whoever comes later: filter state
+    /// `wasm.<name>`. Once per request.
+    fn set_property(&self, name: &str, value: &[u8]) -> Result<(), HostError>;
     /// An attribute of the request, connection or node, raw; `None` when absent.
     fn property(&self, path: &[&str]) -> Result<Option<Vec<u8>>, HostError>;
 

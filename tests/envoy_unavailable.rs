@@ -237,7 +237,7 @@ fn an_admin_service_that_dies_before_it_answers_fails_nobody() {
     let mut options = options("unavailable-dies").unwrap();
     // Held before the service for this long; a killed one refuses them then.
     let held = |call| Delay { call, per_10_000: 10_000, by: Duration::from_secs(3) };
-    options.faults = Some(Faults { delays: vec![held(Call::Geo)] });
+    options.faults = Some(Faults { delays: vec![held(Call::Geo)], ..Faults::default() });
     options.plugin = json!({ "direct": { "timeout": "20s", "budget": "25s" } });
     let mut stack = Stack::start_serving(options).unwrap();
     stack.flags(&json!({ "enableAsyncRecording": true })).unwrap();

@@ -19,7 +19,7 @@ fn the_least_that_is_enough() {
     let direct = DirectLimits { timeout: Duration::from_secs(1), budget: Duration::from_secs(3) };
     assert_eq!(config.direct, direct);
     assert_eq!(config.performance, Performance::Never);
-    assert!(!config.descriptor_headers);
+    assert!(!config.descriptor_headers && !config.log_fields);
     assert_eq!(config.country_header, None);
 }
 
@@ -33,6 +33,7 @@ fn every_field_is_taken() {
             "direct": {"timeout": "10ms", "budget": "1s"},
             "performance_headers": "on_request",
             "descriptor_headers": true,
+            "log_fields": true,
             "geo": {"country_header": "X-Country"},
             "events": {"buffer_bytes": 65536, "queue_bytes": 131072, "batch_events": 7, "sync_timeout": "20ms"}}"#,
     )
@@ -46,7 +47,7 @@ fn every_field_is_taken() {
     let direct = DirectLimits { timeout: Duration::from_millis(10), budget: Duration::from_secs(1) };
     assert_eq!(config.direct, direct);
     assert_eq!(config.performance, Performance::OnRequest);
-    assert!(config.descriptor_headers);
+    assert!(config.descriptor_headers && config.log_fields);
     assert_eq!(config.country_header.as_deref(), Some("x-country"));
     assert!(config.cluster_template.starts_with("outbound|{port}"));
     let events = EventLimits { buffer_bytes: 65536, queue_bytes: 131_072, batch_events: 7 };

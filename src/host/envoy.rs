@@ -162,6 +162,10 @@ impl Host for Envoy {
         abi::reply(u32::from(reply.status), reply.details, reply.body, &map_bytes(reply.headers))
     }
 
+    fn set_property(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
+        abi::set_property(name, value)
+    }
+
     fn property(&self, path: &[&str]) -> Result<Option<Vec<u8>>, HostError> {
         // Paths are our own constants: the longest is far under this.
         let mut joined = [0u8; 64];

@@ -26,6 +26,7 @@ pub enum Done {
     Added(String, String),
     Removed(String),
     State(String, String),
+    Property(String, String),
     Resumed,
     ResponseResumed,
     Replied(u16, String),
@@ -257,6 +258,10 @@ impl Host for Fake {
         let pair = |(name, value): &(&str, &[u8])| (name.as_bytes().to_vec(), value.to_vec());
         self.0.reply.replace(reply.headers.iter().map(pair).collect());
         self.do_it(Done::Replied(reply.status, reply.details.to_owned()))
+    }
+
+    fn set_property(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
+        self.do_it(Done::Property(name.to_owned(), String::from_utf8_lossy(value).into_owned()))
     }
 
     fn property(&self, path: &[&str]) -> Result<Option<Vec<u8>>, HostError> {

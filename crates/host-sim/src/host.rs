@@ -264,6 +264,11 @@ impl Host for SimHost {
         })
     }
 
+    fn set_property(&self, _: &str, _: &[u8]) -> Result<(), HostError> {
+        // Who comes later is the access log, and there is none here.
+        Ok(())
+    }
+
     fn resume_request(&self) -> Result<(), HostError> {
         self.resume(Waits::Request)
     }

@@ -6,6 +6,7 @@
 //! they let through. Delays are fixed when the stack starts; a test changes the
 //! rest while it runs, through Envoy's runtime.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -93,13 +94,17 @@ pub struct Delay {
 pub struct Faults {
     /// Delays; none: calls pass until a test says otherwise.
     pub delays: Vec<Delay>,
+    /// Where each call is written down as a line of JSON: its `path`, and what of a
+    /// trace its headers carry.
+    pub log: Option<PathBuf>,
 }
 
 impl Faults {
     /// Every call of these kinds takes this much longer.
     #[must_use]
     pub fn slow(calls: &[Call], by: Duration) -> Self {
-        Self { delays: calls.iter().map(|call| Delay { call: *call, per_10_000: 10_000, by }).collect() }
+        let delays = calls.iter().map(|call| Delay { call: *call, per_10_000: 10_000, by }).collect();
+        Self { delays, log: None }
     }
 
     /// Filters with a delay that are needed one after the other.
@@ -137,6 +142,7 @@ impl Faults {
                     "stat_prefix": STAT_PREFIX,
                     // A poll waits as long as it likes.
                     "stream_idle_timeout": "0s",
+                    "access_log": self.log.iter().map(|path| access_log(path)).collect::<Vec<_>>(),
                     "http_filters": filters,
                     "route_config": {
                         "name": "admin-faults",
@@ -166,6 +172,23 @@ impl Faults {
         });
         delayed.chain([(SWITCHED.to_owned(), switched)]).collect::<Map<_, _>>().into()
     }
+}
+
+/// Lines of JSON with what could be part of a trace.
+fn access_log(path: &Path) -> Value {
+    let header = |name: &str| format!("%REQ({name})%");
+    let names = ["traceparent", "tracestate", "b3", "x-b3-traceid", "x-request-id", "x-cloud-trace-context"];
+    let mut format: Map<_, _> =
+        names.into_iter().map(|name| (name.to_owned(), header(name).into())).collect();
+    format.insert("path".to_owned(), header(":path").into());
+    json!({
+        "name": "envoy.access_loggers.file",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            "path": path,
+            "log_format": { "json_format": format },
+        },
+    })
 }
 
 const FAULT: &str = "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault";
@@ -262,6 +285,7 @@ mod tests {
                 delay(Call::Route, 10_000, 60),
                 delay(Call::Ip, 100, 1_090),
             ],
+            log: None,
         };
         assert_eq!(faults.levels(), 2);
         let ip = faults.filters(Call::Ip);

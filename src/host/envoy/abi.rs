@@ -44,6 +44,7 @@ unsafe extern "C" {
     ) -> u32;
     fn proxy_remove_header_map_value(map: u32, name: *const u8, name_len: usize) -> u32;
     fn proxy_get_property(path: *const u8, path_len: usize, data: *mut *mut u8, len: *mut usize) -> u32;
+    fn proxy_set_property(path: *const u8, path_len: usize, value: *const u8, value_len: usize) -> u32;
     fn proxy_get_shared_data(
         key: *const u8,
         key_len: usize,
@@ -214,6 +215,11 @@ pub(super) fn remove_header(map: u32, name: &str) -> Result<(), HostError> {
 pub(super) fn property(path: &[u8]) -> Result<Vec<u8>, HostError> {
     // SAFETY: see `bytes`; the path is read during the call only.
     bytes(|data, len| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, len) })
+}
+
+pub(super) fn set_property(path: &str, value: &[u8]) -> Result<(), HostError> {
+    // SAFETY: both slices are read during the call only.
+    check(unsafe { proxy_set_property(path.as_ptr(), path.len(), value.as_ptr(), value.len()) })
 }
 
 pub(super) fn shared_get(key: &str) -> Result<(Vec<u8>, u32), HostError> {

@@ -81,7 +81,7 @@ pub fn run(args: &Args) -> Result<()> {
     let parts = build::parts()?;
     let seconds = if args.long { LONG } else { SHORT };
     let mut options = scene::options("phases", &parts)?;
-    options.faults = Some(Faults { delays: delays::all() });
+    options.faults = Some(Faults { delays: delays::all(), ..Faults::default() });
     let stack = Stack::start(options)?;
     scene::fill(&stack)?;
     let plan = Plan {

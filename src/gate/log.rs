@@ -1,0 +1,65 @@
+//! What Envoy's access log is told of a request beside what it knows itself. Filters
+//! are asked for their log before it is written, so its format can name this
+//! (`docs/METRICS.md`).
+
+use tidegate_policy::wire::event::{Mismatch, TrafficEvent};
+
+use crate::host::{Host, HostError};
+
+/// The route's name; Envoy's log has it as `%FILTER_STATE(wasm.tidegate.route:PLAIN)%`.
+const ROUTE: &str = "tidegate.route";
+/// What cache and database answered differently, of checks in shadow.
+const MISMATCH: &str = "tidegate.mismatch";
+
+/// Tells the route, and the mismatches if there are any.
+///
+/// # Errors
+/// When the host refuses.
+pub fn tell<H: Host>(host: &H, event: &TrafficEvent) -> Result<(), HostError> {
+    if let Some(route) = &event.route {
+        host.set_property(ROUTE, route.as_bytes())?;
+    }
+    if !event.mismatches.is_empty() {
+        let all: Vec<String> = event.mismatches.iter().map(words).collect();
+        host.set_property(MISMATCH, all.join("; ").as_bytes())?;
+    }
+    Ok(())
+}
+
+/// `ip: banned by 10.0.0.2 at 12, cached clear at 10`.
+fn words(mismatch: &Mismatch) -> String {
+    let Mismatch { check, direct, cached, direct_seq, cached_seq } = mismatch;
+    let (direct_seq, cached_seq) = (direct_seq.to_string(), cached_seq.to_string());
+    [check.name(), ": ", direct, " at ", &direct_seq, ", cached ", cached, " at ", &cached_seq].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_policy::check::Check;
+
+    use super::*;
+    use crate::host::fake::{Done, Fake};
+
+    #[test]
+    fn the_log_is_told_what_there_is() {
+        let told = |event: &TrafficEvent| {
+            let host = Fake::default();
+            tell(&host, event).unwrap();
+            host.0.done.take()
+        };
+        assert_eq!(told(&TrafficEvent::default()), []);
+        let mismatch = |check, cached: &str| Mismatch {
+            check,
+            direct: "banned by 10.0.0.2".to_owned(),
+            cached: cached.to_owned(),
+            direct_seq: 12,
+            cached_seq: 10,
+        };
+        let mismatches = vec![mismatch(Check::Ip, "clear"), mismatch(Check::Geo, "x")];
+        let event = TrafficEvent { route: Some("shop".to_owned()), mismatches, ..TrafficEvent::default() };
+        let property = |name: &str, value: &str| Done::Property(name.to_owned(), value.to_owned());
+        let both =
+            "ip: banned by 10.0.0.2 at 12, cached clear at 10; geo: banned by 10.0.0.2 at 12, cached x at 10";
+        assert_eq!(told(&event), [property(ROUTE, "shop"), property(MISMATCH, both)]);
+    }
+}
