@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use tidegate_stack::programs::{ENVOY_VERSION, installed_envoy, repository};
+use tidegate_stack::programs::{ENVOY_VERSION, installed_envoy, on_path, repository};
+use tidegate_stack::prometheus::{Programs, installed};
 
 use crate::command::execute;
 
@@ -48,9 +49,32 @@ pub fn envoy() -> Result<PathBuf> {
     Ok(target)
 }
 
-fn on_path(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|candidate| candidate.is_file())
+/// Prometheus and promtool: those that `$PROMETHEUS` or the PATH names, else those of
+/// Debian's package, fetched and unpacked once, which takes no root. Where there is no
+/// such package either, the tests that need them say so and are skipped.
+pub fn prometheus() -> Result<()> {
+    if Programs::find().is_some() {
+        return Ok(());
+    }
+    let target = installed();
+    println!("installing Prometheus (Debian's package) into {}", target.display());
+    let scratch = target.with_extension("package");
+    let _ = std::fs::remove_dir_all(&scratch);
+    std::fs::create_dir_all(&scratch)?;
+    let download =
+        || execute(Command::new("apt-get").args(["-q", "download", "prometheus"]).current_dir(&scratch));
+    // A new machine may not know yet what packages there are; to ask takes root.
+    download()
+        .or_else(|_| execute(Command::new("apt-get").args(["-q", "update"])).and_then(|()| download()))?;
+    let package = std::fs::read_dir(&scratch)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .context("apt-get downloaded no package")?;
+    execute(Command::new("dpkg").arg("-x").args([&package, &scratch]))?;
+    // The last step, so that an interrupted install leaves nothing that looks done.
+    std::fs::rename(scratch.join("usr/bin"), &target)?;
+    std::fs::remove_dir_all(&scratch)?;
+    Ok(())
 }
 
 fn fetch_envoy(target: &Path) -> Result<()> {

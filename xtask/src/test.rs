@@ -62,6 +62,9 @@ fn steps(done: &mut Vec<Line>) -> Result<()> {
     })?;
     let parts = build::parts()?;
     let others = build::other_filters()?;
+    if let Err(error) = install::prometheus() {
+        println!("no Prometheus, so what needs it is skipped: {error:#}");
+    }
     step(done, "scenarios on a real Envoy", || {
         // One at a time: each has an Envoy of its own, and some look at the clock.
         let arguments =

@@ -25,6 +25,7 @@ pub mod page;
 pub mod ports;
 pub mod process;
 pub mod programs;
+pub mod prometheus;
 pub mod render;
 pub mod rolling;
 mod served;

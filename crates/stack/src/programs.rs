@@ -70,6 +70,13 @@ pub fn installed_envoy() -> PathBuf {
     repository().join(format!("target/tools/envoy-{ENVOY_VERSION}"))
 }
 
+/// A program that the PATH has.
+#[must_use]
+pub fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|candidate| candidate.is_file())
+}
+
 /// The root of the repository that this crate was built in.
 #[must_use]
 pub fn repository() -> PathBuf {

@@ -93,8 +93,8 @@ fn exported(page: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
         let (series, _) = line.rsplit_once(' ').unwrap();
         let (name, labels) = series.split_once('{').unwrap_or((series, ""));
         let family = ["", "_total", "_info", "_bucket", "_sum", "_count"];
-        let family = family.into_iter().filter_map(|suffix| name.strip_suffix(suffix));
-        let name = family.filter(|name| all.contains_key(*name)).next_back().unwrap().to_owned();
+        let mut family = family.into_iter().filter_map(|suffix| name.strip_suffix(suffix));
+        let name = family.rfind(|name| all.contains_key(*name)).unwrap().to_owned();
         let keys = labels.split("\",").filter_map(|label| Some(label.split_once('=')?.0.to_owned()));
         all.get_mut(&name).unwrap().1.extend(keys.filter(|key| key != "le"));
     }
