@@ -70,6 +70,10 @@ fn steps(done: &mut Vec<Line>) -> Result<()> {
         let arguments =
             ["test", "-p", "tidegate", "--test", "envoy_*", "--", "--test-threads=1", "--nocapture"];
         tests(with_parts(&mut cargo(&arguments), &parts).env("TIDEGATE_OTHER_FILTERS", &others))
+    })?;
+    step(done, "docker-compose.yml on a Docker engine", || {
+        let arguments = ["test", "-p", "tidegate", "--test", "compose", "--", "--nocapture"];
+        tests(with_parts(&mut cargo(&arguments), &parts))
     })
 }
 

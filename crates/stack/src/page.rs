@@ -4,6 +4,7 @@
 //! The page's addresses and files are those of `cargo xtask up`; a test has its
 //! own in their place.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
@@ -38,7 +39,11 @@ pub fn run(stack: &mut Stack, name: &str, heading: Option<&str>) -> Result<usize
     let path = repository().join("docs").join(name);
     let page = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let part = heading.map_or(Ok(page.as_str()), |heading| section(&page, heading))?;
-    let mut shell = Shell::open(stack)?;
+    // Where commands have defaults of their own, the environment names the stack.
+    let mut shell = Shell::open(&[
+        ("TIDEGATE", stack.options().programs.admin.as_os_str().to_owned()),
+        ("TIDEGATE_SERVER", format!("http://{}", stack.people()).into()),
+    ])?;
     let (mut last, mut printed, mut compared) = (String::new(), String::new(), 0);
     for block in blocks(&here(part, stack))? {
         match block {
@@ -58,6 +63,23 @@ pub fn run(stack: &mut Stack, name: &str, heading: Option<&str>) -> Result<usize
         }
     }
     Ok(compared)
+}
+
+/// Types the commands of one section of `README.md` into a shell, each block as `here`
+/// changes it. What each of them printed.
+///
+/// # Errors
+/// As [`run`].
+pub fn readme(heading: &str, here: impl Fn(&str) -> String) -> Result<Vec<String>> {
+    let page = std::fs::read_to_string(repository().join("README.md")).context("cannot read README.md")?;
+    let mut shell = Shell::open(&[])?;
+    let mut printed = Vec::new();
+    for block in blocks(section(&page, heading)?)? {
+        if let Block::Commands(commands) = block {
+            printed.push(shell.run(&here(&commands))?);
+        }
+    }
+    Ok(printed)
 }
 
 /// What stands under `heading` (`## ...`), up to the next of its rank.
@@ -121,12 +143,10 @@ struct Shell {
 }
 
 impl Shell {
-    /// Where commands have defaults of their own, the environment names the stack.
-    fn open(stack: &Stack) -> Result<Self> {
+    fn open(environment: &[(&str, OsString)]) -> Result<Self> {
         let mut process = Command::new("bash")
             .current_dir(repository())
-            .env("TIDEGATE", &stack.options().programs.admin)
-            .env("TIDEGATE_SERVER", format!("http://{}", stack.people()))
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
