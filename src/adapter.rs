@@ -20,7 +20,10 @@ thread_local! {
 
 /// `proxy_action_t`.
 const CONTINUE: u32 = 0;
-const PAUSE: u32 = 1;
+/// Envoy's `StopAllIterationAndWatermark`, which the ABI's own 1 becomes by default.
+/// Where the plugin has `allow_on_headers_stop_iteration`, 1 stops the headers only, and
+/// a body that arrives lets them go on undecided.
+const STOP: u32 = 4;
 
 unsafe extern "C" {
     fn __wasm_call_ctors();
@@ -110,6 +113,6 @@ extern "C" fn proxy_on_delete(id: ContextId) {
 fn action(flow: Flow) -> u32 {
     match flow {
         Flow::Continue => CONTINUE,
-        Flow::Stop => PAUSE,
+        Flow::Stop => STOP,
     }
 }

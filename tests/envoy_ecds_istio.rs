@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::json;
 use tidegate_stack::backend::InProcess;
-use tidegate_stack::http::{self, Request};
+use tidegate_stack::http::{self, Method, Request};
 use tidegate_stack::istio::{Istio, Plugin};
 use tidegate_stack::module::{other, stamped};
 use tidegate_stack::ports::local;
@@ -235,4 +235,24 @@ fn what_is_refused_changes_nothing() {
     assert_tells(&mesh.stack, true).unwrap();
     assert_unnoticed(&mesh.stack, load, &before).unwrap();
     assert_bans_hold(&mesh.stack, "192.0.2.15").unwrap();
+}
+
+/// A request that waits for the admin service waits with its body: where Envoy stops the
+/// headers only, a body that came would send them on, past every check.
+#[test]
+fn a_body_does_not_get_past_a_check_that_is_asked() {
+    let mut mesh = Mesh::start("istio-body").unwrap();
+    mesh.plugin.stops_headers_only = true;
+    mesh.stack.deliver(&mesh.plugin).unwrap();
+    mesh.stack.all_flags(false).unwrap();
+    let ask = |client: &str| {
+        let request = Request::new(Method::POST, "/orders/body").from(client).body("text/plain", "a body");
+        http::send(mesh.stack.gate(), &request).unwrap().status
+    };
+    for _ in 0..20 {
+        assert_eq!([ask(BANNED), ask(WELCOME)], [403, 200]);
+    }
+    assert_eq!(mesh.orders.seen().len(), 20, "those of the banned client reached nobody");
+    let checks = mesh.stack.recorded(LIMIT).unwrap().checks;
+    assert!(checks.ip.direct >= 40, "{checks:?}");
 }

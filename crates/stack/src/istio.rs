@@ -32,6 +32,9 @@ pub struct Plugin {
     pub manifest: Value,
     /// What its `url` is downloaded to.
     pub code: PathBuf,
+    /// Envoy's `allow_on_headers_stop_iteration`, for which a WasmPlugin has no word, and
+    /// an EnvoyFilter has: a plugin that stops stops the headers, and not the body.
+    pub stops_headers_only: bool,
 }
 
 impl Plugin {
@@ -41,7 +44,7 @@ impl Plugin {
     /// It is not YAML.
     pub fn read(manifest: &str, code: PathBuf) -> Result<Self> {
         let manifest = yaml_serde::from_str(manifest).context("the plugin's manifest is not YAML")?;
-        Ok(Self { manifest, code })
+        Ok(Self { manifest, code, stops_headers_only: false })
     }
 
     /// The same with its `pluginConfig` changed, RFC 7396.
@@ -74,7 +77,7 @@ impl Plugin {
             "metadata": { "name": name, "namespace": "ingress" },
             "spec": { "url": format!("oci://registry.example/{name}"), "phase": "AUTHN" },
         });
-        Self { manifest, code: code.to_owned() }
+        Self { manifest, code: code.to_owned(), stops_headers_only: false }
     }
 
     fn wasm(&self) -> &Value {
@@ -117,6 +120,9 @@ impl Plugin {
                 "code": { "local": { "filename": self.code.to_str().context("a path that is not UTF-8")? } },
             },
         });
+        if self.stops_headers_only {
+            config["allow_on_headers_stop_iteration"] = json!(true);
+        }
         if let Some(policy) = failure_policy(wasm)? {
             config["failure_policy"] = json!(policy);
         }
@@ -319,7 +325,7 @@ mod tests {
 
     fn plugin(spec: &Value) -> Plugin {
         let manifest = json!({ "metadata": { "name": "gate", "namespace": "tidegate" }, "spec": spec });
-        Plugin { manifest, code: "/x/gate.wasm".into() }
+        Plugin { manifest, code: "/x/gate.wasm".into(), stops_headers_only: false }
     }
 
     #[test]
