@@ -191,8 +191,10 @@ impl Registry {
         }
         process.ack = Some(ack);
         let mut enforced = Vec::new();
-        // A stale VM has not said that it enforces it.
-        if ack.version.epoch == epoch && ack.stale == 0 && ack.version.seq > process.enforced {
+        // A stale VM has not said that it enforces it, and a table that cannot be read is
+        // not enforced, whatever version it came with.
+        let all = ack.stale == 0 && process.unread.is_empty();
+        if all && ack.version.epoch == epoch && ack.version.seq > process.enforced {
             let made = self.versions.within(process.enforced, ack.version.seq);
             enforced.extend(made.map(|made| now.saturating_duration_since(made)));
             process.enforced = ack.version.seq;

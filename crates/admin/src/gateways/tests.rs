@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tidegate_policy::wire::formats::{FORMATS, Formats};
 use tidegate_policy::wire::sync::{Ack, Gateway, Version};
 use tokio::time::{Instant, sleep};
 
@@ -294,4 +295,22 @@ async fn what_was_made_before_a_gateway_came_or_in_another_epoch_does_not_count(
     gateways.set_epoch(8);
     gateways.ack(&a, Ack { version: Version { epoch: 8, seq: 4 }, ..ack(4) });
     assert!(enforced(&gateways).contains("took_count 0"), "{}", enforced(&gateways));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_cannot_read_a_table_enforces_no_version() {
+    let gateways = registry();
+    let a = gateway("a", 1);
+    gateways.reads(&a, &FORMATS.replace("routes=", "routes=9").parse().unwrap());
+    let _poll = gateways.poll(&a);
+    gateways.made(version(4));
+    sleep(Duration::from_secs(2)).await;
+    gateways.ack(&a, ack(4));
+    assert_eq!(numbers(&gateways, 4).await, (0, 1, 0));
+    assert_eq!(gateways.unenforced(), Some(Duration::from_secs(2)));
+    assert!(enforced(&gateways).contains("took_count 0"), "{}", enforced(&gateways));
+    gateways.reads(&a, &Formats::default());
+    gateways.made(version(5));
+    gateways.ack(&a, ack(5));
+    assert_eq!(gateways.unenforced(), None);
 }
