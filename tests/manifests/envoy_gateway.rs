@@ -52,6 +52,7 @@ fn the_filter_calls_a_cluster_of_the_bootstrap_which_is_the_service() {
     let backend = one("envoy/envoy-gateway/backend/backend.yaml");
     assert_eq!(text(&backend, "spec.endpoints.0.fqdn.hostname"), address.host);
     assert_eq!(*at(&backend, "spec.endpoints.0.fqdn.port"), address.port);
+    assert_eq!(at(&backend, "spec.appProtocols.0"), "gateway.envoyproxy.io/h2c");
 }
 
 #[test]
@@ -94,6 +95,10 @@ fn the_patch_of_the_failure_policy_finds_the_filter() {
     let patch = at(&patch, "spec.jsonPatches.0");
     let filter = format!("@.name=='envoy.filters.http.wasm/{}'", vm_id(&policy));
     assert!(text(patch, "operation.jsonPath").contains(&filter), "{patch}");
+    assert_eq!(
+        (text(patch, "operation.path"), text(patch, "operation.value")),
+        ("failure_policy", "FAIL_RELOAD")
+    );
     let listener = format!(
         "{}/{}/{}",
         text(&gateway, "metadata.namespace"),

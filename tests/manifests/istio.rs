@@ -105,7 +105,7 @@ fn the_proxies_get_the_token() {
     assert_token_from_secret(at(&one("envoy/istio/gateway-values.yaml"), "envVarFrom.0"));
     let patch = one("envoy/istio/sidecar/deployment-patch.yaml");
     let container = at(&patch, "spec.template.spec.containers.0");
-    assert_eq!(container["name"], "istio-proxy");
+    assert_eq!((&container["name"], &container["image"]), (&"istio-proxy".into(), &"auto".into()));
     assert_token_from_secret(at(container, "env.0"));
     // And the plugin selects what was patched.
     assert_eq!(at(&patch, "spec.template.metadata.labels"), at(&one(SIDECAR), "spec.selector.matchLabels"));

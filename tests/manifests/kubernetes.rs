@@ -80,6 +80,7 @@ fn all_that_selects_the_pod_selects_it() {
     let service = one("deploy/kubernetes/service.yaml");
     assert_eq!(at(&monitor, "spec.selector.matchLabels"), at(&service, "metadata.labels"));
     assert_eq!(at(&monitor, "spec.endpoints.0.port"), "people");
+    assert_eq!(at(&monitor, "spec.endpoints.0.path"), "/metrics");
 }
 
 #[test]
@@ -139,6 +140,48 @@ fn the_pod_may_do_nothing_that_it_need_not() {
         "capabilities": { "drop": ["ALL"] },
     });
     assert_eq!(container(&deployment)["securityContext"], expected);
+}
+
+/// Names of labels, which mean nothing anywhere else: the guide has to say the same.
+#[test]
+fn only_namespaces_that_are_labelled_reach_the_pod_and_it_calls_nobody() {
+    let policy = one("deploy/kubernetes/networkpolicy.yaml");
+    assert_eq!(*at(&policy, "spec.policyTypes"), json!(["Ingress", "Egress"]));
+    assert_eq!(*at(&policy, "spec.egress"), json!([]));
+    let guide = std::fs::read_to_string(repository().join("docs/DEPLOY.md")).unwrap();
+    let admitted = at(&policy, "spec.ingress").as_array().unwrap();
+    assert_eq!(admitted.len(), 2);
+    for (rule, label) in admitted.iter().zip(["tidegate/gateways", "tidegate/people"]) {
+        assert_eq!(rule["from"], json!([{ "namespaceSelector": { "matchLabels": { label: "true" } } }]));
+        assert_eq!(rule["ports"].as_array().unwrap().len(), 1, "{label}");
+        assert!(guide.contains(&format!("{label}=true")), "{label}");
+    }
+}
+
+/// The image's user, who owns the volume and may read the Secret's files.
+#[test]
+fn the_pod_runs_as_the_user_of_the_image() {
+    let dockerfile = std::fs::read_to_string(repository().join("Dockerfile")).unwrap();
+    let deployment = one("deploy/kubernetes/deployment.yaml");
+    let context = at(&deployment, "spec.template.spec.securityContext");
+    let (_, admin) = dockerfile.split_once(" AS admin\n").unwrap();
+    let user = admin.lines().find_map(|line| line.strip_prefix("USER ")).unwrap();
+    assert_eq!(user, format!("{}:{}", context["runAsUser"], context["runAsGroup"]));
+    assert_eq!(context["fsGroup"], context["runAsGroup"]);
+    let volumes = at(&deployment, "spec.template.spec.volumes").as_array().unwrap();
+    let secret = volumes.iter().find_map(|volume| volume.get("secret")).unwrap();
+    assert_eq!(secret["defaultMode"], 0o440);
+    let namespace = one("deploy/kubernetes/namespace.yaml");
+    assert_eq!(at(&namespace, "metadata.labels")["pod-security.kubernetes.io/enforce"], "restricted");
+}
+
+#[test]
+fn every_probe_asks_for_health() {
+    let deployment = one("deploy/kubernetes/deployment.yaml");
+    for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
+        let asks = json!({ "path": "/api/health", "port": "people" });
+        assert_eq!(container(&deployment)[probe]["httpGet"], asks, "{probe}");
+    }
 }
 
 /// The guide makes the Secret by a command, so that no manifest holds a token.

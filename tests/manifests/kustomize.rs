@@ -93,6 +93,7 @@ fn the_gate_of_istio_calls_a_service_outside_by_its_name_there() {
         let Some(outside) = build(base, &[component]) else { return };
         let entry = of_kind(&outside, "ServiceEntry");
         let (host, port) = (text(entry, "spec.hosts.0"), at(entry, "spec.ports.0.number"));
+        assert_eq!(text(entry, "spec.resolution"), "DNS", "with another it has no cluster to call");
         let wasm = wasm_of(of_kind(&outside, kind));
         let config = plugin(at(wasm, "pluginConfig"), &host_variables(wasm));
         assert_eq!(config.admin.cluster, format!("outbound|{port}||{host}"), "{base}");

@@ -4,6 +4,7 @@
 //! What control planes make of them is not run here: `docs/DEPLOY.md` says what was.
 
 mod envoy_gateway;
+mod fields;
 mod files;
 mod istio;
 mod kubernetes;
