@@ -1,6 +1,6 @@
 # The images of docker-compose.yml: `docker build --target admin .`, `envoy` or `backend`.
 
-FROM rust:1.90-bookworm AS build
+FROM rust:1.95-bookworm AS build
 WORKDIR /tidegate
 COPY . .
 # All at once, so that what they share is compiled once.

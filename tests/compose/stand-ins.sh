@@ -10,7 +10,7 @@ set -euo pipefail
 label=tidegate.stand-in
 declare -A name=(
   [debian]=debian:bookworm-slim
-  [rust]=rust:1.90-bookworm
+  [rust]=rust:1.95-bookworm
   [envoy]=envoyproxy/envoy:v1.40-latest
   [prometheus]=prom/prometheus:v3.5.0
 )
@@ -41,7 +41,7 @@ make_debian() {
     apt-get install --yes --quiet=2 --no-install-recommends mmdebstrap >/dev/null
   fi
   mmdebstrap --quiet --variant=apt --dpkgopt=force-unsafe-io --include=ca-certificates \
-    bookworm - http://deb.debian.org/debian | docker import --change "LABEL $label=yes" - "$1" >/dev/null
+    bookworm | docker import --change "LABEL $label=yes" - "$1" >/dev/null
 }
 
 # With what cargo has already fetched, so that it is not fetched again.

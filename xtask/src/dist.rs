@@ -39,13 +39,13 @@ const START_LIMIT: Duration = Duration::from_millis(500);
 pub fn run() -> Result<()> {
     let Parts { programs, compiled, .. } = build::parts()?;
     let release = assemble(&programs)?;
+    let wasm = release.size("tidegate.wasm");
+    ensure!(wasm <= SIZE_LIMIT, "the filter has {wasm} bytes, which is over its limit of {SIZE_LIMIT}");
     let dir = repository().join("dist");
     release.write(&dir)?;
     for (path, bytes) in release.files().filter(|(path, _)| !path.contains("blobs/")) {
         println!("{:>10} bytes  {}", bytes.len(), dir.join(path).display());
     }
-    let wasm = release.size("tidegate.wasm");
-    ensure!(wasm <= SIZE_LIMIT, "the filter has {wasm} bytes, which is over its limit of {SIZE_LIMIT}");
     println!("the filter has {wasm} bytes ({compiled} as compiled; limit {SIZE_LIMIT})");
     start_up(&Programs { wasm: dir.join("tidegate.wasm"), ..programs })
 }
