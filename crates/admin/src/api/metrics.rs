@@ -108,10 +108,7 @@ fn feed(page: &mut Page, world: &World, stopped: bool) {
         "tidegate_admin_quarantined_rows",
         "Rows that cannot be read, or have no effect for another reason, by the table of the database",
         "table",
-        crate::store::Table::ALL.map(|table| {
-            let rows = world.quarantine().filter(|row| row.table == table).count();
-            (table.name(), rows)
-        }),
+        crate::store::Table::ALL.map(|table| (table.name(), world.quarantined(table))),
     );
 }
 

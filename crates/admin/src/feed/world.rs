@@ -214,6 +214,12 @@ impl World {
         })
     }
 
+    /// How many rows of a table are in quarantine.
+    #[must_use]
+    pub fn quarantined(&self, table: Table) -> usize {
+        self.quarantine.keys().filter(|(of, _)| *of == table).count()
+    }
+
     /// Prefixes with a status, expired ones included.
     #[must_use]
     pub fn count(&self, status: Status) -> usize {
