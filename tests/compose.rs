@@ -225,9 +225,11 @@ impl Containers {
             head -n 1 <&3";
         let answer = self.exec("admin", &["bash", "-c", ask])?;
         ensure!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        let log = self.run(&["logs", "--no-color", "envoy"])?;
-        ensure!(log.contains("\"reason\":\"ip_banned\""), "the access log is not among the logs: {log}");
-        Ok(())
+        // Envoy hands its lines over every ten seconds.
+        wait::until("the access log is among the logs", LIMIT, || {
+            let log = self.run(&["logs", "--no-color", "envoy"])?;
+            Ok(log.contains("\"reason\":\"ip_banned\"").then_some(()))
+        })
     }
 
     /// Prometheus of the profile, and that it gets what it asks for. Grafana is in no package of Debian's.
