@@ -13,7 +13,7 @@
 //! 4. Replace the manifest that was read in 1; somebody else did: begin again.
 //!
 //! Readers verify every table against the manifest, so what is half written is
-//! never used. `tests/sim_publish.rs` runs all interleavings of two publishers
+//! never used. `tests/sim/publish.rs` runs all interleavings of two publishers
 //! and a reader through this code.
 
 use std::rc::Rc;

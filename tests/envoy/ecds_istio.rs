@@ -3,8 +3,6 @@
 //! Envoy's own routes choose the upstream. While requests come, configuration and code are
 //! replaced, and nobody outside notices.
 
-mod updates;
-
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,12 +15,12 @@ use tidegate_stack::module::{other, stamped};
 use tidegate_stack::ports::local;
 use tidegate_stack::{Control, NamedBackend, Options, Stack, wait};
 
-use updates::{
+use crate::updates::{
     BANNED, LIMIT, WELCOME, assert_answered, assert_bans_hold, assert_tells, assert_unnoticed, go_on, load,
 };
 
 /// As it ships.
-const MANIFEST: &str = include_str!("../envoy/istio/wasmplugin.yaml");
+const MANIFEST: &str = include_str!("../../envoy/istio/wasmplugin.yaml");
 
 /// An Envoy of Istio's with the gate between two strangers, and one more service.
 struct Mesh {

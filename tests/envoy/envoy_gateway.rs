@@ -3,9 +3,6 @@
 //! controller. A change replaces the listener's filters; connections of the ones before
 //! are drained.
 
-mod trapping;
-mod updates;
-
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -16,12 +13,12 @@ use tidegate_stack::http::{self, Request};
 use tidegate_stack::module::stamped;
 use tidegate_stack::{Control, Options, Stack, wait};
 
-use trapping::{rewritten, trap, trap_on_headers};
-use updates::{BANNED, LIMIT, WELCOME, assert_bans_hold, assert_tells, assert_unnoticed, go_on, load};
+use crate::trapping::{rewritten, trap, trap_on_headers};
+use crate::updates::{BANNED, LIMIT, WELCOME, assert_bans_hold, assert_tells, assert_unnoticed, go_on, load};
 
 /// As they ship.
-const POLICY: &str = include_str!("../envoy/envoy-gateway/extension-policy.yaml");
-const PROXY: &str = include_str!("../envoy/envoy-gateway/envoyproxy.yaml");
+const POLICY: &str = include_str!("../../envoy/envoy-gateway/extension-policy.yaml");
+const PROXY: &str = include_str!("../../envoy/envoy-gateway/envoyproxy.yaml");
 /// `shutdown.drainTimeout` of the EnvoyProxy, a minute by default; a test waits for its end.
 /// Seen with 4 s on a machine that took 6 s to compile new code: no connection was told to
 /// end, all were closed.

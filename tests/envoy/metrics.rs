@@ -17,7 +17,7 @@ use tidegate_stack::programs::repository;
 use tidegate_stack::prometheus::{Programs, Prometheus};
 use tidegate_stack::{Options, Stack, wait};
 
-use scraped::Scraped;
+use self::scraped::Scraped;
 
 /// Labels that Prometheus adds to what it scrapes.
 const OF_PROMETHEUS: [&str; 3] = ["job", "instance", "le"];

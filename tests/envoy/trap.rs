@@ -1,8 +1,6 @@
 //! A VM traps. The filter has no switch for that, and must have none: the tests
 //! rewrite the released module so that its callbacks trap on a sign of theirs.
 
-mod trapping;
-
 use std::time::Duration;
 
 use anyhow::Result;
@@ -12,7 +10,7 @@ use tidegate_stack::{Options, Stack, wait};
 use walrus::ir::{BinaryOp, Value};
 use walrus::{ConstExpr, FunctionBuilder, Module, ValType};
 
-use trapping::{exported, replace, rewritten, trap, trap_now, trap_on_headers};
+use crate::trapping::{exported, replace, rewritten, trap, trap_now, trap_on_headers};
 
 /// Bytes of the recorder's VM configuration, by which its VM is known.
 const RECORDER_CONFIG: i32 = "recorder".len() as i32;

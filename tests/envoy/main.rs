@@ -1,0 +1,46 @@
+//! Scenarios on a real Envoy with the released filter and the real admin service.
+//! `cargo xtask test` sets where those are; see `tidegate_stack::Programs::find`.
+
+mod apply;
+mod asked;
+mod backends;
+mod ban_latency;
+mod bans;
+mod bootstraps;
+mod direct;
+mod ecds_istio;
+mod envoy_gateway;
+mod equality;
+mod events;
+mod explain;
+mod flags;
+mod geo;
+mod global_limit;
+mod http2;
+mod http_cors;
+mod http_headers;
+mod http_matches;
+mod http_mirrors;
+mod http_redirects;
+mod http_retries;
+mod http_rewrites;
+mod http_timeouts;
+mod http_websocket;
+mod http_weights;
+mod limits;
+mod log;
+mod metrics;
+mod odd_input;
+mod outage;
+mod refresh;
+mod restart;
+mod rolling;
+mod rollout;
+mod routes;
+mod shadow;
+mod sync_events;
+mod trap;
+mod trapping;
+mod unavailable;
+mod updates;
+mod upgrade;

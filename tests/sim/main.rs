@@ -1,0 +1,15 @@
+//! Whole scenarios over the emulated host: gateways, the service and the network between
+//! them, as Envoy cannot be made to play them.
+
+mod chaos;
+mod countries;
+mod direct;
+mod equality;
+mod geo;
+mod limits;
+mod publish;
+mod record;
+mod recorder;
+mod shadow;
+mod sync;
+mod sync_recording;
