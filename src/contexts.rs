@@ -8,9 +8,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use crate::gate::Stream;
-use crate::home::Home;
 use crate::host::{CallToken, Host};
 use crate::root::Root;
+use crate::worker::Worker;
 
 /// A context's number, unique within a VM and never given again.
 pub type ContextId = u32;
@@ -75,7 +75,7 @@ impl Calls {
 /// Roots and requests. No callback runs within another: what one asks of Envoy,
 /// Envoy does when it is over.
 pub struct Contexts<H: Host> {
-    home: Rc<Home<H>>,
+    home: Rc<Worker<H>>,
     calls: Rc<Calls>,
     roots: RefCell<Numbered<Root<H>>>,
     streams: RefCell<Numbered<Box<Stream<H>>>>,
@@ -84,7 +84,7 @@ pub struct Contexts<H: Host> {
 impl<H: Host> Contexts<H> {
     /// A VM without contexts. `host` reports the calls that it makes to `calls`.
     pub fn new(host: H, calls: Rc<Calls>) -> Self {
-        Self { home: Home::new(host), calls, roots: RefCell::default(), streams: RefCell::default() }
+        Self { home: Worker::new(host), calls, roots: RefCell::default(), streams: RefCell::default() }
     }
 
     /// A root (whose own root is 0), or a request of a root. One of a root that is not

@@ -26,9 +26,9 @@ use tidegate_policy::wire::event::TrafficEvent;
 
 use crate::config::{Config, Performance};
 use crate::direct::Line;
-use crate::home::{FLUSH_EVERY, Vm};
 use crate::host::{CallToken, Host};
 use crate::metrics::Count;
+use crate::worker::{FLUSH_EVERY, Instance};
 use action::After;
 use inquiry::Inquiry;
 use performance::Timing;
@@ -52,7 +52,7 @@ pub enum Flow {
 /// One plugin configuration at work in one VM: what all its requests share.
 pub struct Gate<H: Host> {
     /// Tables and events.
-    pub vm: Rc<Vm<H>>,
+    pub vm: Rc<Instance<H>>,
     settings: Settings,
     line: Line<H>,
     sync_timeout: Duration,
@@ -72,7 +72,7 @@ const MAX_CLUSTERS: usize = 10_000;
 
 impl<H: Host> Gate<H> {
     /// A configuration at work; `tick` is the timer's period so far.
-    pub fn new(vm: Rc<Vm<H>>, config: Config, tick: Duration) -> Self {
+    pub fn new(vm: Rc<Instance<H>>, config: Config, tick: Duration) -> Self {
         Self {
             line: Line::new(vm.clone(), config.admin, config.direct),
             vm,

@@ -16,7 +16,7 @@ use tidegate_policy::limit::{Bucket, Gcra, KeyValue, Limit, Place};
 use crate::host::{Expect, Host, HostError};
 use crate::metrics::{Count, Metrics};
 use crate::sync::Keys;
-use crate::sync::manifest::Shared;
+use crate::sync::shared::manifest::Shared;
 
 /// How often a request asks anew because another worker was quicker. Each time
 /// that other has got something done, so it takes many workers at one limit to

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::config::{Config, ConfigError};
 use crate::gate::{Gate, Stream};
-use crate::home::Home;
 use crate::host::{CallToken, Host, HostError, QueueId};
 use crate::sync::Role;
+use crate::worker::Worker;
 
 /// `root_id` of the bootstrap singleton that pulls tables and posts events.
 pub const RECORDER_ROOT_ID: &str = "tidegate_recorder";
@@ -17,14 +17,14 @@ const FIRST_TICK: Duration = Duration::from_millis(1);
 
 /// A root context.
 pub struct Root<H: Host> {
-    home: Rc<Home<H>>,
+    home: Rc<Worker<H>>,
     id: u32,
     gate: Option<Rc<Gate<H>>>,
 }
 
 impl<H: Host> Root<H> {
     /// A root that is not configured yet.
-    pub fn new(home: Rc<Home<H>>, context_id: u32) -> Self {
+    pub fn new(home: Rc<Worker<H>>, context_id: u32) -> Self {
         Self { home, id: context_id, gate: None }
     }
 

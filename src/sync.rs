@@ -9,24 +9,13 @@
 //! All of it hangs on a tick, and is made faster by wake-ups: nothing is lost
 //! when a wake-up, a callout or a root is.
 
-mod acks;
-pub mod build;
-pub mod collect;
+mod fetch;
 #[cfg(test)]
 pub(crate) mod fixtures;
-mod holder;
-pub mod intake;
-mod keys;
-mod lease;
-mod line;
-mod load;
-pub mod loaded;
-mod loader;
-pub mod manifest;
+pub mod load;
 pub mod publish;
-mod refold;
-mod slot;
-mod wake;
+pub mod shared;
+pub mod snapshot;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -37,13 +26,15 @@ use tidegate_policy::wire::event::{Source, SourceReport, SourceState};
 use tidegate_policy::wire::sync::{Ack, Gateway, Version};
 
 use crate::host::{CallToken, Expect, Host, QueueId};
-use holder::{Busy, Duty, Holder, HolderFigures};
-pub use keys::Keys;
-use lease::LeaseView;
-use line::Line;
-use loader::Loader;
-use slot::OwnSlot;
-use wake::{OwnQueue, Waker};
+use fetch::calls::Line;
+pub use fetch::calls::SyncSettings;
+use fetch::lease_holder::{Busy, Duty, Holder, HolderFigures};
+use load::table_loader::Loader;
+pub use shared::keys::Keys;
+use shared::lease::LeaseView;
+pub use shared::lease::Role;
+use shared::slots::{self, OwnSlot};
+use shared::wake::{OwnQueue, Waker};
 
 /// Between ticks while there is nothing to hurry.
 const TICK: Duration = Duration::from_millis(250);
@@ -58,35 +49,6 @@ const HEARTBEAT_NS: u64 = 200_000_000;
 /// A VM that has not ticked for this long looks at what is published before it
 /// decides: half of what makes its slot stale.
 const UNHEARD_NS: u64 = 1_000_000_000;
-
-/// What a VM is for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Role {
-    /// Decides requests, and holds the lease when nobody else does.
-    Gate,
-    /// The singleton of the bootstrap: decides nothing, and is preferred as the
-    /// holder of the lease.
-    Recorder,
-}
-
-/// What an operator and the host say.
-#[derive(Clone, Debug)]
-pub struct SyncSettings {
-    /// Envoy cluster of the admin service's gateways' listener.
-    pub cluster: String,
-    /// `:authority` of the calls.
-    pub authority: String,
-    /// Bearer token of scope `gateway`.
-    pub token: String,
-    /// For a call that is not held open by the other side.
-    pub timeout: Duration,
-    /// Envoy's node id.
-    pub node: Vec<u8>,
-    /// What this VM is for.
-    pub role: Role,
-    /// The admin service's part of all names in shared data.
-    pub instance: u64,
-}
 
 /// What the sync did and knows. Counts are since the VM started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -234,7 +196,7 @@ impl<H: Host> Sync<H> {
 
     /// The VM's first request is about to be decided. The slot says so **before**
     /// the manifest is looked at: that is what makes an ack true (see
-    /// [`slot::Slot::serving`]).
+    /// [`slots::Slot::serving`]).
     pub fn first_request(&mut self) {
         // The first request may come before the first tick, and have questions.
         self.identify();
@@ -297,7 +259,7 @@ impl<H: Host> Sync<H> {
     #[must_use]
     pub fn sources(&self) -> Vec<SourceReport> {
         let now = self.host.monotonic_ns();
-        let slots = slot::all(&self.host, &self.keys);
+        let slots = slots::all(&self.host, &self.keys);
         let report = |source, numbered_hi, state| SourceReport { source, numbered_hi, state };
         let mut reports: Vec<SourceReport> = slots
             .iter()

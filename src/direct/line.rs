@@ -9,13 +9,13 @@ use tidegate_policy::wire::sync::{GATEWAY_HEADER, Gateway};
 
 use super::patience::Patience;
 use crate::config::{Admin, DirectLimits};
-use crate::home::Vm;
 use crate::host::{Call, CallToken, Host, HostError};
+use crate::worker::Instance;
 
 /// The line of one plugin configuration in one VM.
 pub struct Line<H: Host> {
     /// The VM that asks.
-    pub vm: Rc<Vm<H>>,
+    pub vm: Rc<Instance<H>>,
     /// How long a request may wait for its questions.
     pub limits: DirectLimits,
     /// Whether questions are worth asking, by check.
@@ -31,7 +31,7 @@ pub struct Line<H: Host> {
 
 impl<H: Host> Line<H> {
     /// A line to `admin`. Makes no host call.
-    pub fn new(vm: Rc<Vm<H>>, admin: Admin, limits: DirectLimits) -> Self {
+    pub fn new(vm: Rc<Instance<H>>, admin: Admin, limits: DirectLimits) -> Self {
         let Admin { cluster, authority, token, .. } = admin;
         let bearer = ["Bearer ", &token].concat();
         let (patience, recording) = (PerCheck::default(), Patience::default());

@@ -18,9 +18,9 @@ use super::performance::Timing;
 use super::request::Request;
 use super::{Gate, shadow};
 use crate::direct::{Asked, Questions};
-use crate::home::Vm;
 use crate::host::Host;
 use crate::metrics::Count;
+use crate::worker::Instance;
 
 /// What was decided, of which request.
 pub struct Decided<'i> {
@@ -157,7 +157,7 @@ impl Inquiry {
     }
 
     /// Ends it, decided or not: what it found goes into the event.
-    pub fn finish<H: Host>(self, event: &mut TrafficEvent, vm: &Vm<H>) -> Option<Timing> {
+    pub fn finish<H: Host>(self, event: &mut TrafficEvent, vm: &Instance<H>) -> Option<Timing> {
         for check in Check::ALL {
             if let Some(count) = Count::answered(check, *self.answered.get(check)) {
                 vm.metrics.count(count);
@@ -179,7 +179,7 @@ impl Known {
         facts: &Facts<'_>,
         given: Given,
         findings: &mut Findings<'k>,
-        vm: &Vm<H>,
+        vm: &Instance<H>,
     ) {
         // What cannot be is treated as if nobody had answered.
         let direct = self.answers.get(check).as_ref().filter(|_| by == Answered::Direct);

@@ -5,10 +5,10 @@ use tidegate_policy::limit::{Limit, Standing, retry_after};
 use tidegate_policy::wire::event::TrafficEvent;
 
 use super::request::Request;
-use crate::home::Vm;
 use crate::host::{Host, HostError};
 use crate::limit::Asked;
 use crate::metrics::Count;
+use crate::worker::Instance;
 
 /// A limit that has nothing left for the request.
 pub struct Limited<'t> {
@@ -28,7 +28,7 @@ pub struct Limited<'t> {
 /// # Errors
 /// The limit that denies.
 pub fn ask<'t, H: Host>(
-    vm: &Vm<H>,
+    vm: &Instance<H>,
     tables: &'t Tables,
     route: Option<&str>,
     request: &Request,

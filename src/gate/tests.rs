@@ -9,13 +9,13 @@ use tidegate_policy::wire::event::VerdictCode;
 use tidegate_policy::wire::sync::{Version, WholeTable};
 
 use super::*;
-use crate::home::Home;
 use crate::host::HeaderPairs;
 use crate::host::fake::{Done, Fake, Made};
 use crate::sync::fixtures::{empty_set, publish};
-use crate::sync::intake::name_of;
+use crate::sync::load::decode_table::name_of;
 use crate::sync::publish::Bytes;
 use crate::sync::{Keys, Role};
+use crate::worker::Worker;
 
 const ADMIN: &str = r#""admin": {"cluster": "admin", "token": "secret"}"#;
 const SEQ: u64 = 7;
@@ -24,13 +24,13 @@ const SEQ: u64 = 7;
 /// flags it has no tables. `more` goes into the configuration.
 fn gate(host: &Fake, flags: Option<Flags>, more: &str) -> Rc<Gate<Fake>> {
     let config = Config::parse(format!("{{{ADMIN}{more}}}").as_bytes(), |_| None).unwrap();
-    let vm = Home::new(host.clone()).join(&config, Role::Gate);
+    let vm = Worker::new(host.clone()).join(&config, Role::Gate);
     if let Some(flags) = flags {
         let mut set = empty_set(1, SEQ, 0);
         let bytes = flags.to_bytes().unwrap();
         *set.blobs.get_mut(WholeTable::Flags.into()) = name_of(&bytes);
         *set.bytes.get_mut(WholeTable::Flags.into()) = Some(Bytes::Raw(Rc::new(bytes)));
-        publish(host, &Keys::new(crate::home::instance(&config.admin)), set);
+        publish(host, &Keys::new(crate::worker::instance(&config.admin)), set);
     }
     vm.sync.borrow_mut().load_now();
     Rc::new(Gate::new(vm, config, FLUSH_EVERY))
@@ -122,7 +122,7 @@ fn a_request_under_way_holds_no_tables() {
 
 #[test]
 fn roots_that_only_wait_otherwise_share_tables_and_events() {
-    let home = Home::new(Fake::default());
+    let home = Worker::new(Fake::default());
     let vm = |more: &str| {
         let config = Config::parse(format!("{{{ADMIN}{more}}}").as_bytes(), |_| None).unwrap();
         home.join(&config, Role::Gate)

@@ -257,7 +257,7 @@ pub const COUNTS: [(Count, &str); 66] = [
 ];
 
 /// Bytes in an instance's events queue; its id follows. A gauge apart: see
-/// [`EventQueue`](crate::queue::EventQueue).
+/// [`EventQueue`](crate::record::queue::EventQueue).
 pub const QUEUE_BYTES: &str = "tidegate.queue.bytes";
 
 /// In the order of [`Gauge`].

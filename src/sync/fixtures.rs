@@ -9,9 +9,9 @@ use tidegate_policy::table::AddressTable;
 use tidegate_policy::wire::sync::{Version, WholeTable};
 
 use super::Keys;
-use super::intake::name_of;
-use super::manifest::{CHUNK, PerPart};
+use super::load::decode_table::name_of;
 use super::publish::{Bytes, Outcome, Publish, Set};
+use super::shared::manifest::{CHUNK, PerPart};
 use crate::host::fake::Fake;
 
 /// A table that says nothing; the flags are all on.

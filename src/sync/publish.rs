@@ -22,8 +22,8 @@ use tidegate_policy::geo::CountryTable;
 use tidegate_policy::table::AddressTable;
 use tidegate_policy::wire::sync::{BlobRef, Version};
 
-use super::keys::Keys;
-use super::manifest::{ChunkHead, Manifest, Part, PerPart, Placed, Shared, piece};
+use super::shared::keys::Keys;
+use super::shared::manifest::{ChunkHead, Manifest, Part, PerPart, Placed, Shared, piece};
 use crate::host::{Cas, Expect, HostError};
 
 /// How often a publish begins anew before it waits for the next tick.
@@ -127,7 +127,7 @@ impl Publish {
     /// Makes the manifest ours and leaves its content.
     #[must_use]
     pub fn adopt(fence: u64) -> Self {
-        Self { fence, set: None, chunk: super::manifest::CHUNK, tries: 0, at: At::Manifest }
+        Self { fence, set: None, chunk: super::shared::manifest::CHUNK, tries: 0, at: At::Manifest }
     }
 
     /// Publishes `set` in pieces of `chunk` bytes.

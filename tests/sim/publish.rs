@@ -12,9 +12,9 @@ use std::rc::Rc;
 
 use tidegate::host::{Cas, Expect, HostError};
 use tidegate::sync::Keys;
-use tidegate::sync::collect::{Collect, Collected};
-use tidegate::sync::manifest::{Manifest, Part, PerPart, Shared};
+use tidegate::sync::load::read_published::{Collect, Collected};
 use tidegate::sync::publish::{Bytes, Outcome, Publish, Set};
+use tidegate::sync::shared::manifest::{Manifest, Part, PerPart, Shared};
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::wire::sync::{BlobRef, Version};
 

@@ -6,8 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use tidegate::home::Home;
 use tidegate::root::Root as Filter;
+use tidegate::worker::Worker as FilterWorker;
 
 use crate::host::{SimHost, Trap};
 use crate::requests::Live;
@@ -24,7 +24,7 @@ pub struct Root(pub(crate) u32);
 
 pub(crate) struct Thread {
     pub vm: VmId,
-    pub home: Rc<Home<SimHost>>,
+    pub home: Rc<FilterWorker<SimHost>>,
     pub roots: BTreeMap<u32, Filter<SimHost>>,
     /// Root id and configuration of each root, for a reload.
     plugins: BTreeMap<u32, (String, String)>,
@@ -57,13 +57,13 @@ impl Sim {
         Self { world, threads: Vec::new(), streams: BTreeMap::new(), next_root: 1 }
     }
 
-    fn new_vm(&self) -> (VmId, Rc<Home<SimHost>>) {
+    fn new_vm(&self) -> (VmId, Rc<FilterWorker<SimHost>>) {
         let vm = {
             let mut world = self.world.borrow_mut();
             world.vms.push(VmState::default());
             world.vms.len() - 1
         };
-        (vm, Home::new(SimHost { world: self.world.clone(), vm }))
+        (vm, FilterWorker::new(SimHost { world: self.world.clone(), vm }))
     }
 
     /// A thread with a VM that has no root yet. The main thread is one like any

@@ -4,11 +4,11 @@ use std::rc::Rc;
 
 use tidegate_policy::decide::Tables;
 
-use super::keys::Keys;
-use super::load::{Load, LoadEnd};
-use super::loaded::Loaded;
-use super::manifest::Manifest;
+use super::snapshot_load::{Load, LoadEnd};
 use crate::host::{Cas, Host};
+use crate::sync::shared::keys::Keys;
+use crate::sync::shared::manifest::Manifest;
+use crate::sync::snapshot::Loaded;
 
 /// How often a look that must not wait for a tick begins anew.
 const TRIES: u8 = 3;
@@ -173,9 +173,9 @@ impl Loader {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::{empty_set, publish};
     use super::*;
     use crate::host::fake::Fake;
+    use crate::sync::fixtures::{empty_set, publish};
 
     #[test]
     fn a_refresh_reads_everything_whatever_the_epoch() {

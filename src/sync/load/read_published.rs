@@ -1,13 +1,13 @@
 //! Reading a set of tables out of shared data: the manifest, then the sides that
 //! changed, a piece a step. What does not fit the manifest is read again; a
-//! table's own hash is verified afterwards, by [`Intake`](super::intake::Intake).
+//! table's own hash is verified afterwards, by [`Intake`](super::decode_table::Intake).
 
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::wire::sync::BlobRef;
 
-use super::keys::Keys;
-use super::manifest::{ChunkHead, Manifest, Part, PerPart, Placed, Shared};
 use crate::host::Cas;
+use crate::sync::shared::keys::Keys;
+use crate::sync::shared::manifest::{ChunkHead, Manifest, Part, PerPart, Placed, Shared};
 
 /// How often a read begins anew before it waits for the next tick.
 const TRIES: u8 = 7;

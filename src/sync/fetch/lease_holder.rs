@@ -4,15 +4,15 @@
 use tidegate_policy::wire::sync::{Ack, BlobRef, Held, MAX_PAGE, SyncAnswer};
 
 use super::acks::Acks;
-use super::build::{Build, Built, Progress};
-use super::keys::Keys;
-use super::line::{Backoff, Flight, Line};
-use super::loader::Loader;
-use super::manifest::CHUNK;
-use super::publish::{Outcome, Publish};
-use super::slot::{self, Slot};
-use super::wake::Waker;
+use super::apply_answer::{Build, Built, Progress};
+use super::calls::{Backoff, Flight, Line};
 use crate::host::{CallToken, Host};
+use crate::sync::load::table_loader::Loader;
+use crate::sync::publish::{Outcome, Publish};
+use crate::sync::shared::keys::Keys;
+use crate::sync::shared::manifest::CHUNK;
+use crate::sync::shared::slots::{self, Slot};
+use crate::sync::shared::wake::Waker;
 
 /// A poll that is answered at once without news is not repeated before this.
 const POLL_GAP_NS: u64 = 50_000_000;
@@ -264,7 +264,7 @@ impl Holder {
         // While a newer set is under way the own one is what is published.
         let Some(loaded) = duty.loader.loaded() else { return };
         let host = duty.line.host;
-        let slots = slot::all(host, duty.keys);
+        let slots = slots::all(host, duty.keys);
         let now = host.monotonic_ns();
         let version = (loaded.tables.version, loaded.refresh);
         let is_behind = |index: u16, slot: &Slot| {
@@ -373,7 +373,7 @@ impl Holder {
 
     fn built<H: Host>(
         &mut self,
-        progress: Result<Progress, super::build::BuildError>,
+        progress: Result<Progress, super::apply_answer::BuildError>,
         full: bool,
         duty: &mut Duty<'_, H>,
     ) -> Busy {

@@ -16,11 +16,11 @@ use std::time::Duration;
 use tidegate_policy::wire::event::{BatchHead, DropReason, DroppedRange, EventPost, SourceReport};
 use tidegate_policy::wire::sync::{GATEWAY_HEADER, Gateway};
 
+use super::buffer::merge;
+use super::queue::EventQueue;
 use crate::config::Admin;
 use crate::host::{Call, CallToken, Host, QueueId};
 use crate::metrics::{Count, Gauge, Metrics};
-use crate::queue::EventQueue;
-use crate::record::merge;
 use held::{GivenUp, Held};
 use sources::Sources;
 

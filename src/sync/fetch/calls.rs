@@ -8,8 +8,8 @@ use tidegate_policy::wire::sync::{
     ACK_HEADER, Ack, BlobRef, GATEWAY_HEADER, Gateway, HELD_HEADER, Held, Version,
 };
 
-use super::SyncSettings;
 use crate::host::{Call, CallToken, Host, HostError};
+use crate::sync::shared::lease::Role;
 
 /// How long the admin service may hold a poll open.
 const WAIT: Duration = Duration::from_secs(25);
@@ -23,6 +23,25 @@ const NEVER: Duration = Duration::from_secs(5);
 /// a ban applied that this one has not heard of: the last wait is short.
 const FIRST_WAIT_NS: u64 = 100_000_000;
 const LAST_WAIT_NS: u64 = 1_000_000_000;
+
+/// What an operator and the host say.
+#[derive(Clone, Debug)]
+pub struct SyncSettings {
+    /// Envoy cluster of the admin service's gateways' listener.
+    pub cluster: String,
+    /// `:authority` of the calls.
+    pub authority: String,
+    /// Bearer token of scope `gateway`.
+    pub token: String,
+    /// For a call that is not held open by the other side.
+    pub timeout: Duration,
+    /// Envoy's node id.
+    pub node: Vec<u8>,
+    /// What this VM is for.
+    pub role: Role,
+    /// The admin service's part of all names in shared data.
+    pub instance: u64,
+}
 
 /// A callout that has not been answered.
 #[derive(Clone, Copy, Debug)]

@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 use tidegate_policy::wire::event::Source;
 use tidegate_policy::wire::{WireError, decode, encode};
 
-use super::Role;
 use super::keys::Keys;
 use crate::host::{Expect, Host};
 
@@ -13,6 +12,16 @@ const MAX_LEASE: usize = 128;
 
 /// How long a lease lasts without being renewed; renewed at every tick.
 pub const TERM_NS: u64 = 1_500_000_000;
+
+/// What a VM is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Decides requests, and holds the lease when nobody else does.
+    Gate,
+    /// The singleton of the bootstrap: decides nothing, and is preferred as the
+    /// holder of the lease.
+    Recorder,
+}
 
 /// Who holds the lease.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -12,11 +12,11 @@ use tidegate_policy::wire::sync::{
     BansUpdate, BlobRef, MAX_PAGE, MAX_TABLE, OverlayChange, OverlayUpdate, SyncAnswer, Version,
 };
 
-use super::intake::{ENTRIES, Intake, IntakeError, Table, name_of};
-use super::loaded::{Loaded, Pieces};
-use super::manifest::{Part, PerPart};
-use super::publish::{Bytes, Set};
-use super::refold::Refold;
+use super::fold_bans::Refold;
+use crate::sync::load::decode_table::{ENTRIES, Intake, IntakeError, Table, name_of};
+use crate::sync::publish::{Bytes, Set};
+use crate::sync::shared::manifest::{Part, PerPart};
+use crate::sync::snapshot::{Loaded, Pieces};
 
 /// Why an answer did not become a set of tables. Each is followed by a full
 /// load: no `since`, nothing held.

@@ -13,8 +13,8 @@ use tidegate_policy::table::{AddressTable, TableCheck};
 use tidegate_policy::wire::WireError;
 use tidegate_policy::wire::sync::BlobRef;
 
-use super::manifest::{CHUNK, Part, piece};
-use super::publish::Bytes;
+use crate::sync::publish::Bytes;
+use crate::sync::shared::manifest::{CHUNK, Part, piece};
 
 /// Entries checked, folded or joined in one step: 0.2 to 0.5 ms.
 pub const ENTRIES: usize = 4096;

@@ -5,7 +5,7 @@ use tidegate_policy::wire::event::Source;
 use tidegate_policy::wire::sync::Version;
 
 use super::keys::Keys;
-use super::slot::Slot;
+use super::slots::Slot;
 use crate::host::{Host, HostError, QueueId};
 
 /// A wake-up that has shown no effect for this long is taken for lost.

@@ -2,8 +2,8 @@
 
 use tidegate_policy::wire::sync::{Ack, Version};
 
-use super::loaded::Loaded;
-use super::slot::Slot;
+use crate::sync::shared::slots::Slot;
+use crate::sync::snapshot::Loaded;
 
 /// The ack of this gateway, which never goes back within an epoch.
 #[derive(Debug, Default)]
@@ -85,8 +85,8 @@ mod tests {
     use tidegate_policy::table::AddressTable;
     use tidegate_policy::wire::sync::BlobRef;
 
-    use super::super::manifest::PerPart;
     use super::*;
+    use crate::sync::shared::manifest::PerPart;
 
     fn own(seq: u64) -> Loaded {
         let tables = Tables {

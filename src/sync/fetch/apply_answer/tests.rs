@@ -1,5 +1,5 @@
-use super::super::fixtures::empty_whole;
 use super::*;
+use crate::sync::fixtures::empty_whole;
 use tidegate_policy::address::Prefix;
 use tidegate_policy::table::Entry;
 use tidegate_policy::wire::sync::{EntryState, WholeTable, WholeUpdate};

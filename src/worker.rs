@@ -13,31 +13,31 @@ use crate::config::{Admin, Config, EventLimits};
 use crate::host::{CallToken, Host, QueueId};
 use crate::limit::Limiter;
 use crate::metrics::{Count, Gauge, Metrics};
-use crate::queue::EventQueue;
-use crate::record::Record;
-use crate::recorder::{Duty, Recorder};
+use crate::record::buffer::Record;
+use crate::record::queue::EventQueue;
+use crate::record::recorder::{Duty, Recorder};
 use crate::sync::{Keys, Role, Sync, SyncFigures, SyncSettings};
 
 /// How long an event waits for its batch at most.
 pub const FLUSH_EVERY: Duration = Duration::from_millis(50);
 
 /// A VM's statics: in Envoy one per thread, in tests one per simulated VM.
-pub struct Home<H: Host> {
+pub struct Worker<H: Host> {
     host: H,
     metrics: RefCell<Option<Rc<Metrics<H>>>>,
-    vms: RefCell<Vec<(VmKey, Weak<Vm<H>>)>>,
+    vms: RefCell<Vec<(InstanceKey, Weak<Instance<H>>)>>,
 }
 
 /// What two roots must have in common to share tables and events. A new token or
-/// timeout makes a new [`Vm`] beside the old one, which ends with its last root.
+/// timeout makes a new [`Instance`] beside the old one, which ends with its last root.
 #[derive(Clone, PartialEq, Eq)]
-struct VmKey {
+struct InstanceKey {
     admin: Admin,
     events: EventLimits,
     role: Role,
 }
 
-impl<H: Host> Home<H> {
+impl<H: Host> Worker<H> {
     /// An empty home. Makes no host call: Envoy traps a VM that makes one before
     /// its first root.
     pub fn new(host: H) -> Rc<Self> {
@@ -56,13 +56,13 @@ impl<H: Host> Home<H> {
     }
 
     /// The VM's part for this configuration, with one more root.
-    pub fn join(&self, config: &Config, role: Role) -> Rc<Vm<H>> {
-        let key = VmKey { admin: config.admin.clone(), events: config.events, role };
+    pub fn join(&self, config: &Config, role: Role) -> Rc<Instance<H>> {
+        let key = InstanceKey { admin: config.admin.clone(), events: config.events, role };
         let mut vms = self.vms.borrow_mut();
         vms.retain(|(_, vm)| vm.upgrade().is_some_and(|vm| vm.roots.get() > 0));
         let found = vms.iter().find(|(other, _)| *other == key).and_then(|(_, vm)| vm.upgrade());
         let vm = found.unwrap_or_else(|| {
-            let vm = Rc::new(Vm::new(self.host.clone(), self.metrics(), &key));
+            let vm = Rc::new(Instance::new(self.host.clone(), self.metrics(), &key));
             vms.push((key, Rc::downgrade(&vm)));
             vm
         });
@@ -72,7 +72,7 @@ impl<H: Host> Home<H> {
 }
 
 /// One admin service's tables and events in one VM.
-pub struct Vm<H: Host> {
+pub struct Instance<H: Host> {
     /// The host.
     pub host: H,
     /// Metrics of the process.
@@ -93,8 +93,8 @@ pub struct Vm<H: Host> {
     figures: Cell<SyncFigures>,
 }
 
-impl<H: Host> Vm<H> {
-    fn new(host: H, metrics: Rc<Metrics<H>>, key: &VmKey) -> Self {
+impl<H: Host> Instance<H> {
+    fn new(host: H, metrics: Rc<Metrics<H>>, key: &InstanceKey) -> Self {
         let (high, low) = (host.random_u64(), host.random_u64());
         let source = Source((u128::from(high) << 64) | u128::from(low));
         let Admin { cluster, authority, token, timeout } = key.admin.clone();

@@ -12,8 +12,8 @@ use tidegate_policy::route::RouteTable;
 use tidegate_policy::table::AddressTable;
 use tidegate_policy::wire::sync::{BlobRef, Held, Version, WholeTable};
 
-use super::intake::Table;
-use super::manifest::{Manifest, Part, PerPart};
+use super::load::decode_table::Table;
+use super::shared::manifest::{Manifest, Part, PerPart};
 
 /// One consistent set, verified, and the names of what it is made of.
 #[derive(Clone)]

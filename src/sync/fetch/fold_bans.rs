@@ -7,8 +7,8 @@ use tidegate_policy::table::{AddressTable, TableCheck};
 use tidegate_policy::wire::WireError;
 use tidegate_policy::wire::sync::OverlayChange;
 
-use super::intake::ENTRIES;
-use super::loaded::Loaded;
+use crate::sync::load::decode_table::ENTRIES;
+use crate::sync::snapshot::Loaded;
 
 /// A fold under way.
 pub struct Refold {

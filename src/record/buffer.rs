@@ -1,0 +1,268 @@
+//! The events of one VM: numbered, kept as bytes, sealed into batches, and
+//! handed to the shared queue, one message per batch.
+//!
+//! A number may be reserved while its request goes on, and complete hours later,
+//! after many that are higher. A batch is a run without holes, so what is there is
+//! cut at the numbers that are still open, and each run is a batch of its own.
+//!
+//! The queue has no bound of its own, so a gauge counts the bytes in it. Over
+//! the limit, or while nobody drains, events stay here, and when this buffer is
+//! full too the oldest run is given up and reported as a range. A number that is
+//! still open is never part of such a range.
+
+mod runs;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use tidegate_policy::wire::event::{BatchHead, DropReason, DroppedRange, MAX_BATCH, Source, TrafficEvent};
+
+use super::queue::EventQueue;
+use crate::config::EventLimits;
+use crate::host::{Host, HostError, QueueId};
+use crate::metrics::{Count, Metrics};
+use runs::{Run, RunLimits, Runs};
+
+/// Bytes at which a batch is sealed: far under [`MAX_BATCH`], and small enough
+/// that the queue's lock is held for microseconds.
+const BATCH_BYTES: usize = 128 << 10;
+/// Bytes handed over in one callback, and a batch more: after an outage a
+/// worker may hold hundreds of megabytes. The rest goes with the next tick.
+const FLUSH_BYTES: usize = 1 << 20;
+/// Messages handed over in one callback: with many open numbers runs are short,
+/// and each costs a call. The rest grows together while it waits, so this delays
+/// events but does not pile them up: there are no more runs than open numbers.
+const FLUSH_MESSAGES: usize = 64;
+/// Ranges of events given up that are kept apart: they merge when adjacent, and
+/// only open numbers keep them apart as long as the queue takes nothing.
+const MAX_RANGES: usize = 1_000;
+
+const _: () = assert!(BATCH_BYTES < MAX_BATCH / 2);
+
+/// The events of one VM.
+pub struct Record<H> {
+    host: H,
+    metrics: Rc<Metrics<H>>,
+    source: Source,
+    limits: EventLimits,
+    events: Rc<EventQueue<H>>,
+    queue: Option<QueueId>,
+    numbered: u64,
+    /// Numbers that are given but whose events are not here yet: one for each
+    /// request whose event was sent ahead.
+    reserved: VecDeque<u64>,
+    runs: Runs,
+    dropped: Vec<DroppedRange>,
+    closed: bool,
+}
+
+impl<H: Host> Record<H> {
+    /// An empty buffer of the VM `source`, whose batches go to `events`.
+    pub fn new(
+        host: H,
+        metrics: Rc<Metrics<H>>,
+        source: Source,
+        limits: EventLimits,
+        events: Rc<EventQueue<H>>,
+    ) -> Self {
+        let run = RunLimits { bytes: BATCH_BYTES.min(limits.buffer_bytes / 4), events: limits.batch_events };
+        Self {
+            host,
+            metrics,
+            source,
+            limits,
+            events,
+            queue: None,
+            numbered: 0,
+            reserved: VecDeque::new(),
+            runs: Runs::new(run),
+            dropped: Vec::new(),
+            closed: false,
+        }
+    }
+
+    /// The highest number given so far, reserved ones included.
+    #[must_use]
+    pub fn numbered(&self) -> u64 {
+        self.numbered
+    }
+
+    /// Whether something waits to be handed over. Open numbers do not: there is
+    /// nothing to hand over yet.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        !self.runs.is_empty()
+    }
+
+    /// Gives a number to an event that is not over yet. It must come to
+    /// [`push`](Self::push) with this number when it is; until then the number is
+    /// open, and counts as numbered.
+    pub fn reserve(&mut self) -> u64 {
+        let number = self.next_number();
+        self.reserved.push_back(number);
+        number
+    }
+
+    /// Takes a number out of those that are open; false when it is not.
+    fn was_reserved(&mut self, number: u64) -> bool {
+        let found = self.reserved.binary_search(&number).ok();
+        found.and_then(|at| self.reserved.remove(at)).is_some()
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.numbered = self.numbered.saturating_add(1);
+        self.metrics.count(Count::EventsNumbered);
+        self.numbered
+    }
+
+    /// Keeps `event`. One that has a reserved number is taken under it; any other
+    /// gets the next number. True when a batch is full, so that a
+    /// [`flush`](Self::flush) need not wait for the tick.
+    pub fn push(&mut self, event: &mut TrafficEvent) -> bool {
+        // A number that is not open would be a second event of that number, and
+        // the ledger would drop it as a repetition.
+        if event.number == 0 || !self.was_reserved(event.number) {
+            event.number = self.next_number();
+        }
+        let Ok(full) = self.runs.push(event) else {
+            self.give_up(event.number, event.number, DropReason::Unencodable);
+            return false;
+        };
+        while self.runs.bytes() > self.limits.buffer_bytes {
+            let Some(oldest) = self.runs.pop_first() else { break };
+            self.give_up(oldest.first, oldest.last(), DropReason::BufferFull);
+        }
+        full || self.closed
+    }
+
+    fn give_up(&mut self, first: u64, last: u64, reason: DropReason) {
+        let events = last.saturating_sub(first).saturating_add(1);
+        self.metrics.add(Count::dropped(reason), events);
+        merge(&mut self.dropped, DroppedRange { source: self.source, first, last, reason });
+    }
+
+    /// Hands over what waits, up to a bound. `drained`: somebody drains the
+    /// queue; otherwise everything stays here.
+    pub fn flush(&mut self, drained: bool) {
+        if self.closed {
+            self.close();
+        }
+        if !drained {
+            return;
+        }
+        let limit = u64::try_from(self.limits.queue_bytes).unwrap_or(u64::MAX);
+        let (mut bytes, mut messages) = (0usize, 0usize);
+        let mut in_queue = if self.runs.is_empty() { limit } else { self.events.bytes() };
+        while in_queue < limit
+            && bytes < FLUSH_BYTES
+            && messages < FLUSH_MESSAGES
+            && let Some(run) = self.runs.take_first()
+        {
+            let Some(sent) = self.hand_over(run, false) else { return };
+            in_queue = in_queue.saturating_add(sent as u64);
+            bytes = bytes.saturating_add(sent);
+            messages = messages.saturating_add(1);
+        }
+    }
+
+    /// Hands over one run as a batch, and tells its length in bytes (0: it was
+    /// given up). `None` when the queue does not take it; then it stays here.
+    fn hand_over(&mut self, run: Run, closing: bool) -> Option<usize> {
+        let head = self.head(run.first, closing);
+        let Ok(message) = head.seal(run.count, &run.events) else {
+            self.give_up(run.first, run.last(), DropReason::Unencodable);
+            return Some(0);
+        };
+        if self.enqueue(&message).is_err() {
+            self.runs.put_back(run);
+            return None;
+        }
+        self.metrics.add(Count::EventsEnqueued, u64::from(run.count));
+        self.dropped.clear();
+        Some(message.len())
+    }
+
+    /// Hands over everything whatever the limits, and says that no higher number
+    /// comes: the VM's last root is gone. Events that come all the same (a late
+    /// log) are closed again.
+    ///
+    /// Numbers that are still open are counted as numbered and stay open; they are
+    /// not reported as given up, because nobody has thrown anything away: their
+    /// requests may yet be logged, and their events may stand in the admin service
+    /// already, sent ahead. For its ledger the source has ended, so an event that
+    /// was sent ahead counts as stored as it stands (incomplete) and any other open
+    /// number as lost, until its end comes after all: that is still taken.
+    pub fn close(&mut self) {
+        self.closed = true;
+        loop {
+            match self.runs.take_first() {
+                Some(run) => {
+                    let is_last = self.runs.is_empty();
+                    if self.hand_over(run, is_last).is_none() || is_last {
+                        return;
+                    }
+                }
+                None => return self.say_closed(),
+            }
+        }
+    }
+
+    /// An empty batch for what is left to say.
+    fn say_closed(&mut self) {
+        let head = self.head(self.numbered.saturating_add(1), true);
+        if head.seal(0, &[]).is_ok_and(|message| self.enqueue(&message).is_ok()) {
+            self.dropped.clear();
+        }
+    }
+
+    fn head(&self, first: u64, closing: bool) -> BatchHead {
+        BatchHead {
+            source: self.source,
+            first,
+            numbered_hi: self.numbered,
+            closing,
+            dropped: self.dropped.clone(),
+        }
+    }
+
+    /// Appends a message to the queue.
+    fn enqueue(&mut self, message: &[u8]) -> Result<(), HostError> {
+        let mut tried = false;
+        loop {
+            let queue = match self.queue {
+                Some(queue) => queue,
+                None => self.host.queue_resolve(self.events.name())?.ok_or(HostError::NotFound)?,
+            };
+            self.queue = Some(queue);
+            match self.events.enqueue(queue, message) {
+                Err(HostError::NotFound) if !tried => {
+                    self.queue = None;
+                    tried = true;
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+/// Adds a range to those before it. Past [`MAX_RANGES`] a range is left out: its
+/// events then show as lost instead of dropped, which is as true.
+pub fn merge(ranges: &mut Vec<DroppedRange>, new: DroppedRange) {
+    let of_its_kind = |range: &&mut DroppedRange| range.source == new.source && range.reason == new.reason;
+    // From the end: what is given up next to it was mostly given up just before.
+    for range in ranges.iter_mut().rev().filter(of_its_kind) {
+        if range.last.checked_add(1) == Some(new.first) {
+            range.last = new.last;
+            return;
+        }
+        if new.last.checked_add(1) == Some(range.first) {
+            range.first = new.first;
+            return;
+        }
+    }
+    if ranges.len() < MAX_RANGES {
+        ranges.push(new);
+    }
+}
