@@ -40,7 +40,7 @@ use tidegate_policy::wire;
 use tokio::sync::watch;
 
 use crate::auth::{Door, Scope, Tokens, guard};
-use crate::feed::{Feed, World};
+use crate::feed::{Feed, Snapshot};
 use crate::gateways::Gateways;
 use crate::metrics::{Listener, Metrics};
 use crate::problem::{Code, Problem};
@@ -110,11 +110,11 @@ impl Context {
         let _ = self.stop.clone().wait_for(|stop| *stop).await;
     }
 
-    /// The world with every write in it that was committed before this was called.
-    async fn current(&self) -> Arc<World> {
+    /// The snapshot with every write in it that was committed before this was called.
+    async fn current(&self) -> Arc<Snapshot> {
         match tokio::time::timeout(CATCH_UP_TIME, self.feed.current()).await {
-            Ok(world) => world,
-            Err(_) => self.feed.world(),
+            Ok(snapshot) => snapshot,
+            Err(_) => self.feed.snapshot(),
         }
     }
 

@@ -5,30 +5,30 @@
 //! one releases them to open polls at a pace that the number of gateways allows.
 
 mod answer;
+mod apply;
 mod backends;
 mod base;
 mod blobs;
+mod change_log;
 mod clock;
 mod countries;
+mod direct_tables;
 mod documents;
+mod fingerprint;
 mod flags;
-mod follow;
-mod former;
-mod geo;
+mod follower;
+mod geo_rules;
+mod ip_load;
+mod ip_rows;
 mod limits;
-mod load;
-mod log;
-mod oracle;
-mod pace;
+mod poll_pacing;
 mod reconcile;
+mod restart_guess;
 mod routes;
-mod rows;
-mod small;
+mod snapshot;
 mod state;
-mod step;
 #[cfg(test)]
 mod tests;
-mod world;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -45,23 +45,23 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::gateways::{Gateways, Goal};
-use crate::store::{Store, StoreError, Table};
+use crate::store::{Store, StoreError, StoreTable};
 use answer::{BansPlan, Plan};
 use blobs::Blobs;
-use follow::{Event, Follower};
-use former::Former;
-use oracle::Oracle;
-use state::State;
+use direct_tables::DirectTables;
+use follower::{Follower, FollowerEvent};
+use restart_guess::RestartGuesses;
+use state::FeedState;
 
 pub use backends::{BackendInfo, UnknownBackend};
 pub use countries::CountriesInfo;
-pub use documents::{Documents, Info};
-pub use geo::{GeoRuleInfo, MissingGeoRule};
+pub use direct_tables::CurrentTables;
+pub use documents::{Documents, ParsedDocument};
+pub use geo_rules::{GeoRuleInfo, MissingGeoRule};
+pub use ip_rows::RowStatus;
 pub use limits::{LimitInfo, MissingRoute};
-pub use oracle::AsItStands;
 pub use routes::RouteInfo;
-pub use rows::Status;
-pub use world::{Figures, Listed, Quarantined, World};
+pub use snapshot::{ListedPrefix, Quarantined, Snapshot, TableDigests};
 
 /// Notices kept for health.
 const MAX_NOTICES: usize = 20;
@@ -124,7 +124,7 @@ pub struct Notice {
 /// How the feed itself is.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct FeedHealth {
-    /// What keeps it from following the store at this moment.
+    /// What keeps it from following the store at this position.
     pub trouble: Option<String>,
     /// What it found and mended, oldest first.
     pub notices: Vec<Notice>,
@@ -135,7 +135,7 @@ pub struct FeedHealth {
 pub struct Feed(Arc<Handle>);
 
 struct Handle {
-    shared: Arc<Shared>,
+    shared: Arc<FeedInner>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -145,22 +145,22 @@ impl Drop for Handle {
     }
 }
 
-struct Shared {
+struct FeedInner {
     options: FeedOptions,
     store: Arc<dyn Store>,
-    former: Former,
+    guesses: RestartGuesses,
     /// The newest state.
-    applied: watch::Sender<Arc<State>>,
+    applied: watch::Sender<Arc<FeedState>>,
     /// The newest state that polls are answered from.
-    released: watch::Sender<Arc<State>>,
+    released: watch::Sender<Arc<FeedState>>,
     blobs: Mutex<Blobs>,
-    /// Polls that wait at this moment.
+    /// Polls that wait at this position.
     waiting: AtomicUsize,
     /// The newest refresh that was ordered here or that a gateway spoke of.
     refresh: AtomicU64,
     /// Held by whoever orders one: they read all tables, one after the other.
     refreshing: tokio::sync::Mutex<()>,
-    events: mpsc::UnboundedSender<Event>,
+    events: mpsc::UnboundedSender<FollowerEvent>,
     trouble: Mutex<Option<String>>,
     notices: Mutex<VecDeque<Notice>>,
 }
@@ -174,13 +174,13 @@ impl Feed {
         // Before the first read: what is committed after it is heard of.
         let hints = store.watch();
         let (events, inbox) = mpsc::unbounded_channel();
-        let (state, blobs) = follow::first_state(&*store).await?;
+        let (state, blobs) = follower::first_state(&*store).await?;
         options.gateways.set_epoch(state.version().epoch);
         let first = Arc::new(state.clone());
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(FeedInner {
             options,
             store,
-            former: Former::default(),
+            guesses: RestartGuesses::default(),
             applied: watch::Sender::new(first.clone()),
             released: watch::Sender::new(first),
             blobs: Mutex::new(blobs),
@@ -191,18 +191,18 @@ impl Feed {
             trouble: Mutex::default(),
             notices: Mutex::default(),
         });
-        let (oracle, compiler) = Oracle::new();
-        let follower = Follower::new(shared.clone(), state, oracle);
+        let (direct_tables, compiler) = DirectTables::new();
+        let follower = Follower::new(shared.clone(), state, direct_tables);
         let tasks = vec![
             tokio::spawn(follower.run(hints, inbox)),
             tokio::spawn(compiler.run()),
-            tokio::spawn(pace::release(shared.clone())),
+            tokio::spawn(poll_pacing::release(shared.clone())),
             tokio::spawn(reconcile::run(shared.clone())),
         ];
         Ok(Self(Arc::new(Handle { shared, tasks })))
     }
 
-    /// The newest version; polls may be answered from it a moment later.
+    /// The newest version; polls may be answered from it a position later.
     #[must_use]
     pub fn version(&self) -> Version {
         self.shared().applied.borrow().version()
@@ -210,18 +210,18 @@ impl Feed {
 
     /// The canonical view at [`Feed::version`].
     #[must_use]
-    pub fn world(&self) -> Arc<World> {
-        self.shared().applied.borrow().world.clone()
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.shared().applied.borrow().snapshot.clone()
     }
 
     /// The canonical view with everything that was committed before the call,
     /// whoever committed it; an older one when the store cannot be read.
-    pub async fn current(&self) -> Arc<World> {
+    pub async fn current(&self) -> Arc<Snapshot> {
         let (done, caught_up) = oneshot::channel();
         // Errors would mean that the follower is gone, which `self` holds.
-        let _ = self.shared().events.send(Event::CatchUp(done));
+        let _ = self.shared().events.send(FollowerEvent::CatchUp(done));
         let _ = caught_up.await;
-        self.world()
+        self.snapshot()
     }
 
     /// How the feed itself is.
@@ -238,16 +238,16 @@ impl Feed {
     /// # Errors
     /// When the store cannot be read: an older answer would not be the truth.
     pub async fn tables(&self) -> Result<Arc<Tables>, StoreError> {
-        Ok(self.as_it_stands().await?.tables)
+        Ok(self.current_tables().await?.tables)
     }
 
     /// The tables of [`Feed::tables`], with what they were made from.
     ///
     /// # Errors
     /// As [`Feed::tables`].
-    pub async fn as_it_stands(&self) -> Result<AsItStands, StoreError> {
+    pub async fn current_tables(&self) -> Result<CurrentTables, StoreError> {
         let (done, caught_up) = oneshot::channel();
-        let _ = self.shared().events.send(Event::Tables(done));
+        let _ = self.shared().events.send(FollowerEvent::Tables(done));
         caught_up.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -281,7 +281,7 @@ impl Feed {
             if since != Some(version) || known_refresh < state.refresh || poll.misses_ack(&newest) {
                 let mut plan = Plan::new(&state, since, held, formats, poll.ack_wanted(newest));
                 if let Some(since) = state.to_guess(&plan, since, held)
-                    && let Some(guess) = shared.former.guess(&*shared.store, since, &state).await
+                    && let Some(guess) = shared.guesses.guess(&*shared.store, since, &state).await
                 {
                     plan.bans = BansPlan::FoldGuess(guess);
                 }
@@ -307,7 +307,7 @@ impl Feed {
     /// does not `within` that time.
     pub async fn reached(&self, seq: u64, within: Duration) -> Option<Version> {
         let mut applied = self.shared().applied.subscribe();
-        let reached = applied.wait_for(|state| state.moment.seq >= seq);
+        let reached = applied.wait_for(|state| state.position.seq >= seq);
         timeout(within, reached).await.ok()?.ok().map(|state| state.version())
     }
 
@@ -318,18 +318,18 @@ impl Feed {
     ///
     /// # Errors
     /// When the store cannot be read: then nothing is ordered.
-    pub async fn refresh(&self) -> Result<(Goal, Arc<World>), StoreError> {
+    pub async fn refresh(&self) -> Result<(Goal, Arc<Snapshot>), StoreError> {
         let shared = self.shared();
         let _alone = shared.refreshing.lock().await;
-        let differs = reconcile::compare(shared, &Table::ALL).await?;
+        let differs = reconcile::compare(shared, &StoreTable::ALL).await?;
         // Higher than what any gateway knows from before a restart, or it would
         // be no news to it.
         let id = shared.refresh.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
         let (done, ordered) = oneshot::channel();
         // The follower ends with the last handle only.
-        let _ = shared.events.send(Event::Refresh { id, differs, done });
-        let world = ordered.await.map_err(|_| StoreError::Closed)??;
-        Ok((Goal { version: world.version, refresh: id }, world))
+        let _ = shared.events.send(FollowerEvent::Refresh { id, differs, done });
+        let snapshot = ordered.await.map_err(|_| StoreError::Closed)??;
+        Ok((Goal { version: snapshot.version, refresh: id }, snapshot))
     }
 
     /// The gateways that this feed counts with.
@@ -338,12 +338,12 @@ impl Feed {
         &self.shared().options.gateways
     }
 
-    fn shared(&self) -> &Shared {
+    fn shared(&self) -> &FeedInner {
         &self.0.shared
     }
 }
 
-impl Shared {
+impl FeedInner {
     fn notice(&self, text: String) {
         tracing::warn!("{text}");
         let mut notices = lock(&self.notices);

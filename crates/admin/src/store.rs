@@ -73,7 +73,7 @@ pub struct CountriesRow {
 /// What a document that has a name is. Each kind has a table of its own; they are
 /// all of one shape.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub enum Kind {
+pub enum DocumentKind {
     /// An HTTPRoute.
     Route,
     /// Which countries may enter.
@@ -84,7 +84,7 @@ pub enum Kind {
     Limit,
 }
 
-impl Kind {
+impl DocumentKind {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Route, Self::GeoRule, Self::Backend, Self::Limit];
 
@@ -102,7 +102,7 @@ impl Kind {
 
 /// One value per kind of documents.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct PerKind<T> {
+pub struct PerDocumentKind<T> {
     /// Of routes.
     pub routes: T,
     /// Of geo rules.
@@ -113,49 +113,49 @@ pub struct PerKind<T> {
     pub limits: T,
 }
 
-impl<T> PerKind<T> {
+impl<T> PerDocumentKind<T> {
     /// The one of `kind`.
-    pub fn get(&self, kind: Kind) -> &T {
+    pub fn get(&self, kind: DocumentKind) -> &T {
         match kind {
-            Kind::Route => &self.routes,
-            Kind::GeoRule => &self.geo_rules,
-            Kind::Backend => &self.backends,
-            Kind::Limit => &self.limits,
+            DocumentKind::Route => &self.routes,
+            DocumentKind::GeoRule => &self.geo_rules,
+            DocumentKind::Backend => &self.backends,
+            DocumentKind::Limit => &self.limits,
         }
     }
 
     /// The one of `kind`, to change.
-    pub fn get_mut(&mut self, kind: Kind) -> &mut T {
+    pub fn get_mut(&mut self, kind: DocumentKind) -> &mut T {
         match kind {
-            Kind::Route => &mut self.routes,
-            Kind::GeoRule => &mut self.geo_rules,
-            Kind::Backend => &mut self.backends,
-            Kind::Limit => &mut self.limits,
+            DocumentKind::Route => &mut self.routes,
+            DocumentKind::GeoRule => &mut self.geo_rules,
+            DocumentKind::Backend => &mut self.backends,
+            DocumentKind::Limit => &mut self.limits,
         }
     }
 }
 
 /// A table that gateways get, or that makes one that they get.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub enum Table {
+pub enum StoreTable {
     /// `ip_monitor`.
     Ip,
     /// `routes`, `geo_rules`, `backends`, `limits`.
-    Documents(Kind),
+    Documents(DocumentKind),
     /// `flags`.
     Flags,
     /// `geo_countries`: one row at most.
     Countries,
 }
 
-impl Table {
+impl StoreTable {
     /// All of them.
     pub const ALL: [Self; 7] = [
         Self::Ip,
-        Self::Documents(Kind::Route),
-        Self::Documents(Kind::GeoRule),
-        Self::Documents(Kind::Backend),
-        Self::Documents(Kind::Limit),
+        Self::Documents(DocumentKind::Route),
+        Self::Documents(DocumentKind::GeoRule),
+        Self::Documents(DocumentKind::Backend),
+        Self::Documents(DocumentKind::Limit),
         Self::Flags,
         Self::Countries,
     ];
@@ -167,10 +167,10 @@ impl Table {
             Self::Ip => "ip_monitor",
             Self::Flags => "flags",
             Self::Countries => "geo_countries",
-            Self::Documents(Kind::Route) => "routes",
-            Self::Documents(Kind::GeoRule) => "geo_rules",
-            Self::Documents(Kind::Backend) => "backends",
-            Self::Documents(Kind::Limit) => "limits",
+            Self::Documents(DocumentKind::Route) => "routes",
+            Self::Documents(DocumentKind::GeoRule) => "geo_rules",
+            Self::Documents(DocumentKind::Backend) => "backends",
+            Self::Documents(DocumentKind::Limit) => "limits",
         }
     }
 }
@@ -180,14 +180,14 @@ impl Table {
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ChangedKey {
     /// Where.
-    pub table: Table,
+    pub table: StoreTable,
     /// Which row, by its raw key.
     pub key: String,
 }
 
 /// All rows of the tables asked for, at one `seq`.
 #[derive(Clone, Debug, Default)]
-pub struct Snapshot {
+pub struct StoredRows {
     /// The moment.
     pub seq: u64,
     /// Rows of `ip_monitor`, if asked for.
@@ -197,7 +197,7 @@ pub struct Snapshot {
     /// The row of `geo_countries`, if asked for.
     pub countries: Option<CountriesRow>,
     /// Rows of the tables of documents that were asked for.
-    pub documents: PerKind<Vec<DocumentRow>>,
+    pub documents: PerDocumentKind<Vec<DocumentRow>>,
 }
 
 /// Changed rows as they now stand, each key once; `None`: deleted.
@@ -210,7 +210,7 @@ pub struct ChangedRows {
     /// Of `geo_countries`; the outer `None`: nothing changed there.
     pub countries: Option<Option<CountriesRow>>,
     /// Of the tables of documents.
-    pub documents: PerKind<Vec<(String, Option<DocumentRow>)>>,
+    pub documents: PerDocumentKind<Vec<(String, Option<DocumentRow>)>>,
 }
 
 /// What happened since a `seq`.
@@ -238,7 +238,7 @@ pub enum Changes {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Unchanged {
     /// The tables.
-    pub tables: &'static [Table],
+    pub tables: &'static [StoreTable],
     /// The moment.
     pub since: u64,
 }
@@ -265,7 +265,7 @@ pub enum Change {
     /// Insert or replace a document; `created_at` of an existing row stays.
     PutDocument {
         /// What it is.
-        kind: Kind,
+        kind: DocumentKind,
         /// Its name.
         name: String,
         /// The document as JSON.
@@ -276,7 +276,7 @@ pub enum Change {
     /// Remove a document.
     DeleteDocument {
         /// What it is.
-        kind: Kind,
+        kind: DocumentKind,
         /// Its name.
         name: String,
         /// The condition; while it does not hold, nothing is done.
@@ -305,7 +305,7 @@ pub struct AuditRow {
     pub at: String,
     /// The token's name, or `command line`.
     pub by: String,
-    /// `flag`, `ban`, `unban`, `countries`, or a document's [`Kind::name`].
+    /// `flag`, `ban`, `unban`, `countries`, or a document's [`DocumentKind::name`].
     pub what: String,
     /// Which one: the flag's name, the prefix, the route's name.
     pub target: String,
@@ -393,7 +393,7 @@ pub struct CheckCounts {
 /// new one takes the place of the rarest and its count (the space-saving
 /// algorithm), so `count` is too high by `over` at most, and never too low.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SeenRow {
+pub struct AddressCount {
     /// The client's address in canonical form.
     pub ip: String,
     /// Requests.
@@ -475,7 +475,7 @@ pub enum StoreError {
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// All rows of `tables` at one moment.
-    async fn snapshot(&self, tables: &[Table]) -> Result<Snapshot, StoreError>;
+    async fn read_tables(&self, tables: &[StoreTable]) -> Result<StoredRows, StoreError>;
     /// Rows that changed after `seq`, as they now stand.
     async fn changes_since(&self, seq: u64) -> Result<Changes, StoreError>;
     /// Writes durably, with its audit; answers once it is committed.
@@ -488,9 +488,9 @@ pub trait Store: Send + Sync + 'static {
     /// number already. Twice is once.
     async fn open_event(&self, gateway: Gateway, open: OpenEvent) -> Result<(), StoreError>;
     /// Addresses that requests came from, most frequent first, at most `limit`.
-    async fn seen(&self, limit: usize) -> Result<Vec<SeenRow>, StoreError>;
+    async fn seen(&self, limit: usize) -> Result<Vec<AddressCount>, StoreError>;
     /// What is known of requests from one address, in canonical form.
-    async fn seen_one(&self, ip: &str) -> Result<Option<SeenRow>, StoreError>;
+    async fn seen_one(&self, ip: &str) -> Result<Option<AddressCount>, StoreError>;
     /// The audit, newest first, from before the row `before`.
     async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Vec<AuditRow>, StoreError>;
     /// The newest entry of the audit of `what` about `target`.

@@ -7,9 +7,9 @@ use tidegate_policy::route::Target;
 use super::Context;
 use super::named::Resource;
 use super::routes::fit_together;
-use crate::feed::{Documents, World};
+use crate::feed::{Documents, Snapshot};
 use crate::problem::{Answer, Code, Problem};
-use crate::store::{Kind, Table};
+use crate::store::{DocumentKind, StoreTable};
 
 /// Routes that are told by name when they need a backend that is to go.
 const SHOWN_ROUTES: usize = 10;
@@ -19,33 +19,34 @@ pub enum Backends {}
 
 impl Resource for Backends {
     type Says = Target;
-    const KIND: Kind = Kind::Backend;
+    const KIND: DocumentKind = DocumentKind::Backend;
     const NOUN: &str = "backend";
     const PATH: &str = "/api/admin/backends";
     const NOT_FOUND: Code = Code::BackendNotFound;
-    const CHECKED_WITH: &'static [Table] = &[Table::Documents(Kind::Route), Table::Documents(Kind::Backend)];
-    const NAMED_BY: &'static [Table] = &[Table::Documents(Kind::Route)];
+    const CHECKED_WITH: &'static [StoreTable] =
+        &[StoreTable::Documents(DocumentKind::Route), StoreTable::Documents(DocumentKind::Backend)];
+    const NAMED_BY: &'static [StoreTable] = &[StoreTable::Documents(DocumentKind::Route)];
 
-    fn of(world: &World) -> &Documents<Target> {
-        &world.backends
+    fn of(snapshot: &Snapshot) -> &Documents<Target> {
+        &snapshot.backends
     }
 
-    fn check(name: &str, document: Value, world: &World) -> Answer<(String, Target)> {
+    fn check(name: &str, document: Value, snapshot: &Snapshot) -> Answer<(String, Target)> {
         let target = author::read_backend(name, &document)
             .map_err(|problems| Problem::document(Code::InvalidField, problems))?;
         let text = document.to_string();
-        let mut backends = world.backends_by_name();
+        let mut backends = snapshot.backends_by_name();
         backends.insert(name.to_owned(), target.clone());
-        fit_together(world, None, &backends, text.len())?;
+        fit_together(snapshot, None, &backends, text.len())?;
         Ok((text, target))
     }
 
-    fn written(_: &Context, _: &World, _: &str, _: &Target) -> Vec<String> {
+    fn written(_: &Context, _: &Snapshot, _: &str, _: &Target) -> Vec<String> {
         Vec::new()
     }
 
-    fn may_go(context: &Context, world: &World, name: &str) -> Answer<()> {
-        let routes = world.routes_that_need(name, &context.clusters);
+    fn may_go(context: &Context, snapshot: &Snapshot, name: &str) -> Answer<()> {
+        let routes = snapshot.routes_that_need(name, &context.clusters);
         if routes.is_empty() {
             return Ok(());
         }

@@ -16,7 +16,7 @@ use super::ip_monitor::Standing;
 use super::params::Params;
 use super::{Context, body, time};
 use crate::auth::Caller;
-use crate::feed::Status;
+use crate::feed::RowStatus;
 use crate::problem::{Answer, Code, FieldError, Problem};
 use crate::store::Change;
 
@@ -183,9 +183,9 @@ pub async fn unban(
     let write = Write::announce(&context, &params)?;
     let asked: UnbanRequest = body::json(request).await?;
     let prefix = parse_ip(&asked.ip).map_err(|error| Problem::fields(vec![error]))?;
-    let world = context.current().await;
-    let Some(ban) = world.listed(&prefix, Status::Banned) else {
-        return Err(not_banned(&Standing::of(&world, &prefix, time::now_seconds())));
+    let snapshot = context.current().await;
+    let Some(ban) = snapshot.listed(&prefix, RowStatus::Banned) else {
+        return Err(not_banned(&Standing::of(&snapshot, &prefix, time::now_seconds())));
     };
     let (committed, written) = write.commit(Change::Unban { keys: ban.keys }, &caller).await?;
     if committed.rows == 0 {

@@ -35,8 +35,8 @@ struct Ranges {
 /// When the address has a parameter.
 pub async fn table(State(context): State<Context>, uri: Uri) -> Answer<Json<Table>> {
     Params::read(&uri, &[])?;
-    let world = context.current().await;
-    let info = world.countries.as_deref();
+    let snapshot = context.current().await;
+    let info = snapshot.countries.as_deref();
     Ok(Json(Table {
         source: info.map(|info| info.source.clone()),
         imported_at: info.and_then(|info| info.imported().map(time::rfc3339)),
@@ -64,8 +64,8 @@ pub async fn one(State(context): State<Context>, PathText(ip): PathText, uri: Ur
         let detail = format!("`{}` is no address: write 192.0.2.1 or 2001:db8::1", shortened(&ip));
         Problem::parameter("ip", "invalid_ip", detail)
     })?;
-    let world = context.current().await;
-    let country = world.countries.as_ref().and_then(|info| info.table().find(ip));
+    let snapshot = context.current().await;
+    let country = snapshot.countries.as_ref().and_then(|info| info.table().find(ip));
     let ip = tidegate_policy::address::canonical(ip).to_string();
     Ok(Json(Located { ip, country: country.map(|country| country.to_string()) }))
 }

@@ -103,7 +103,7 @@ fn is_newer(error: &WireError) -> bool {
 
 /// A country in an event, though there is no country table, came from a header.
 fn note_countries<'e>(context: &Context, events: impl IntoIterator<Item = &'e TrafficEvent>) {
-    if context.country_headers.seen() || context.feed.world().countries.is_some() {
+    if context.country_headers.seen() || context.feed.snapshot().countries.is_some() {
         return;
     }
     if events.into_iter().any(|event| event.country.is_some()) {

@@ -19,7 +19,7 @@ use tidegate_policy::decide::{
 };
 
 use super::{Context, time};
-use crate::feed::AsItStands;
+use crate::feed::CurrentTables;
 use crate::problem::{Answer, Code, Problem};
 use asked::Asked;
 use checks::{Geo, Ip, Limited};
@@ -73,7 +73,7 @@ struct Share {
 /// When a parameter is not right, or the database cannot be read.
 pub async fn explain(State(context): State<Context>, uri: Uri) -> Answer<Json<Explanation>> {
     let asked = Asked::read(&uri)?;
-    let now = context.feed.as_it_stands().await.map_err(|error| Problem::unreadable(&error))?;
+    let now = context.feed.current_tables().await.map_err(|error| Problem::unreadable(&error))?;
     // Every match of every route is tried, for milliseconds where there are many.
     let explained =
         tokio::task::spawn_blocking(move || Explanation::new(&asked, &now, &context.clusters)).await;
@@ -81,16 +81,16 @@ pub async fn explain(State(context): State<Context>, uri: Uri) -> Answer<Json<Ex
 }
 
 impl Explanation {
-    fn new(asked: &Asked, now: &AsItStands, clusters: &BTreeSet<String>) -> Self {
+    fn new(asked: &Asked, now: &CurrentTables, clusters: &BTreeSet<String>) -> Self {
         let lines = asked.lines();
         let facts = asked.facts(&lines);
         let ip = IpFinding::look_up(facts.client, &now.tables, time::now_seconds);
         let geo = GeoFinding::look_up(facts.client, asked.given(), &now.tables);
         let decide = |dice| outcome(asked, &Facts { dice, ..facts }, ip, geo, now, clusters);
         let found = now.tables.routes.find(&facts).ok().flatten();
-        let matches = Matches::new(&now.world, &facts, found.as_ref());
+        let matches = Matches::new(&now.snapshot, &facts, found.as_ref());
         let share = |(weight, dice)| Share { weight, outcome: decide(dice) };
-        let backends: Vec<_> = matches.shares(&now.world).map(share).collect();
+        let backends: Vec<_> = matches.shares(&now.snapshot).map(share).collect();
         let decision = decide(0);
         let passes = decision.passes() || backends.iter().any(|share| share.outcome.passes());
         let route = found.as_ref().map(|found| found.route);
@@ -98,7 +98,7 @@ impl Explanation {
         Self {
             version: now.tables.version.to_string(),
             checks: Checks {
-                ip: Ip::new(&now.world, ip),
+                ip: Ip::new(&now.snapshot, ip),
                 geo: Geo::new(&geo, &now.tables, found.as_ref()),
                 route: Route { matches, backends },
                 limits,
@@ -114,7 +114,7 @@ fn outcome(
     facts: &Facts<'_>,
     ip: IpFinding,
     geo: GeoFinding<'_>,
-    now: &AsItStands,
+    now: &CurrentTables,
     clusters: &BTreeSet<String>,
 ) -> Outcome {
     let findings = Findings {

@@ -98,12 +98,12 @@ impl From<AuditRow> for LastChange {
 pub async fn get(State(context): State<Context>, uri: Uri) -> Answer<Json<Answered>> {
     let params = Params::read(&uri, &["status"])?;
     let with_status = params.flag("status")?;
-    let world = context.current().await;
+    let snapshot = context.current().await;
     let status = match with_status {
-        true => Some(Status::of(&context, &world.flags, world.version).await?),
+        true => Some(Status::of(&context, &snapshot.flags, snapshot.version).await?),
         false => None,
     };
-    Ok(Json(Answered { flags: author::write_flags(&world.flags), status, written: None }))
+    Ok(Json(Answered { flags: author::write_flags(&snapshot.flags), status, written: None }))
 }
 
 /// Sets the flags that the body names, and answers all of them.
@@ -127,9 +127,9 @@ pub async fn put(
     let names: Vec<_> = flags.iter().map(|(name, state)| format!("{name}={state}")).collect();
     let (_, written) = write.commit(Change::SetFlags { flags }, &caller).await?;
     tracing::info!(by = %caller.name, version = %written.version, set = names.join(" "), "flags set");
-    let world = context.current().await;
+    let snapshot = context.current().await;
     let written = written.applied.is_some().then_some(written);
-    Ok(Json(Answered { flags: author::write_flags(&world.flags), status: None, written }))
+    Ok(Json(Answered { flags: author::write_flags(&snapshot.flags), status: None, written }))
 }
 
 /// The flag that says how a check is answered.

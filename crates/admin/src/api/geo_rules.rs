@@ -6,39 +6,39 @@ use tidegate_policy::geo::{GeoRule, GeoRules, MAX_GEO_RULES, MAX_GEO_RULES_BYTES
 
 use super::Context;
 use super::named::Resource;
-use crate::feed::{Documents, World};
+use crate::feed::{Documents, Snapshot};
 use crate::problem::{Answer, Code, Problem};
-use crate::store::{Kind, Table};
+use crate::store::{DocumentKind, StoreTable};
 
 /// The rules.
 pub enum Rules {}
 
 impl Resource for Rules {
     type Says = GeoRule;
-    const KIND: Kind = Kind::GeoRule;
+    const KIND: DocumentKind = DocumentKind::GeoRule;
     const NOUN: &str = "geo rule";
     const PATH: &str = "/api/admin/geo-rules";
     const NOT_FOUND: Code = Code::GeoRuleNotFound;
-    const CHECKED_WITH: &'static [Table] = &[Table::Documents(Kind::GeoRule)];
+    const CHECKED_WITH: &'static [StoreTable] = &[StoreTable::Documents(DocumentKind::GeoRule)];
 
-    fn of(world: &World) -> &Documents<GeoRule> {
-        &world.geo_rules
+    fn of(snapshot: &Snapshot) -> &Documents<GeoRule> {
+        &snapshot.geo_rules
     }
 
-    fn check(name: &str, document: Value, world: &World) -> Answer<(String, GeoRule)> {
+    fn check(name: &str, document: Value, snapshot: &Snapshot) -> Answer<(String, GeoRule)> {
         let rule = author::read_geo_rule(name, &document)
             .map_err(|problems| Problem::document(Code::InvalidField, problems))?;
-        fits(world, rule.clone())?;
+        fits(snapshot, rule.clone())?;
         Ok((document.to_string(), rule))
     }
 
-    fn written(_: &Context, _: &World, _: &str, _: &GeoRule) -> Vec<String> {
+    fn written(_: &Context, _: &Snapshot, _: &str, _: &GeoRule) -> Vec<String> {
         Vec::new()
     }
 
     /// Routes that name the rule are left as they are, and their requests get 500.
-    fn removed(world: &World, name: &str) -> Vec<String> {
-        let missing = world.missing_geo_rules();
+    fn removed(snapshot: &Snapshot, name: &str) -> Vec<String> {
+        let missing = snapshot.missing_geo_rules();
         let say = |route| {
             format!(
                 "the route `{route}` names this rule: its requests get 500 no_geo_rule until one of them changes"
@@ -49,9 +49,10 @@ impl Resource for Rules {
 }
 
 /// Whether there is room for `rule` beside all the others.
-fn fits(world: &World, rule: GeoRule) -> Answer<()> {
+fn fits(snapshot: &Snapshot, rule: GeoRule) -> Answer<()> {
     // Of two with one name the later counts.
-    let all = GeoRules::new(world.geo_rules.in_force.values().map(|info| info.says.clone()).chain([rule]));
+    let all =
+        GeoRules::new(snapshot.geo_rules.in_force.values().map(|info| info.parsed.clone()).chain([rule]));
     let bytes = all.to_bytes().map_or(usize::MAX, |bytes| bytes.len());
     if all.rules().len() <= MAX_GEO_RULES && bytes <= MAX_GEO_RULES_BYTES {
         return Ok(());

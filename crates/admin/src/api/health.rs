@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::gateways::Gateway;
 use super::params::{Params, shortened};
 use super::{Context, time};
-use crate::feed::{self, FeedHealth, Quarantined, Status, World};
+use crate::feed::{self, FeedHealth, Quarantined, RowStatus, Snapshot};
 use crate::gateways::LOST_AFTER;
 use crate::problem::Answer;
 use crate::store::StoreHealth;
@@ -137,29 +137,29 @@ struct Store {
 /// When the address has a parameter.
 pub async fn detailed(State(context): State<Context>, uri: Uri) -> Answer<Json<Health>> {
     Params::read(&uri, &[])?;
-    let world = context.feed.world();
+    let snapshot = context.feed.snapshot();
     let store = context.store.health();
     let gateways: Vec<Gateway> = context.gateways.list().into_iter().map(Gateway::from).collect();
     let feed = context.feed.health();
-    let mut reasons = reasons(&world, &feed, &store, &gateways);
+    let mut reasons = reasons(&snapshot, &feed, &store, &gateways);
     let mut notes = Vec::new();
-    rollout::geo(&world, context.country_headers.seen(), &mut reasons, &mut notes);
-    let unknown_backends = references::backends(&world, &context.clusters, &mut reasons);
-    references::routes(&world, &mut reasons);
+    rollout::geo(&snapshot, context.country_headers.seen(), &mut reasons, &mut notes);
+    let unknown_backends = references::backends(&snapshot, &context.clusters, &mut reasons);
+    references::routes(&snapshot, &mut reasons);
     // What cannot be read is said by the reasons above.
-    if rollout::is_any_in_shadow(&world.flags)
+    if rollout::is_any_in_shadow(&snapshot.flags)
         && let Ok(checks) = context.store.checks().await
     {
-        rollout::shadow(&world.flags, &checks, &mut reasons, &mut notes);
+        rollout::shadow(&snapshot.flags, &checks, &mut reasons, &mut notes);
     }
     Ok(Json(Health {
         status: if reasons.is_empty() { "ok" } else { "degraded" },
         reasons,
         notes,
-        version: world.version.to_string(),
+        version: snapshot.version.to_string(),
         uptime_ms: millis(context.started.elapsed()),
-        tables: tables(&world),
-        quarantine: quarantine(&world),
+        tables: tables(&snapshot),
+        quarantine: quarantine(&snapshot),
         unknown_backends,
         gateways,
         feed: Feed { notices: feed.notices.into_iter().map(Notice::from).collect() },
@@ -175,7 +175,7 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn reasons(world: &World, feed: &FeedHealth, store: &StoreHealth, gateways: &[Gateway]) -> Vec<Reason> {
+fn reasons(snapshot: &Snapshot, feed: &FeedHealth, store: &StoreHealth, gateways: &[Gateway]) -> Vec<Reason> {
     let mut reasons = Vec::new();
     let mut say = |code, detail| reasons.push(Reason { code, detail });
     if let Some(trouble) = &feed.trouble {
@@ -192,7 +192,7 @@ fn reasons(world: &World, feed: &FeedHealth, store: &StoreHealth, gateways: &[Ga
         let size = store.wal_bytes >> 20;
         say("wal_large", format!("the write-ahead log has {size} MiB: some reader has not ended for long"));
     }
-    if let rows @ 1.. = world.quarantine().len() {
+    if let rows @ 1.. = snapshot.quarantine().len() {
         say(
             "rows_quarantined",
             format!("{rows} rows cannot be read; `quarantine` says why, and what holds instead"),
@@ -215,8 +215,8 @@ fn reasons(world: &World, feed: &FeedHealth, store: &StoreHealth, gateways: &[Ga
     reasons
 }
 
-fn tables(world: &World) -> Tables {
-    let figures = &world.tables;
+fn tables(snapshot: &Snapshot) -> Tables {
+    let figures = &snapshot.tables;
     Tables {
         flags: Named { digest: figures.flags.to_string() },
         bans: Bans {
@@ -235,16 +235,16 @@ fn tables(world: &World) -> Tables {
         },
         routes: Whole { entries: figures.routes_entries, digest: figures.routes.to_string() },
         limits: Whole { entries: figures.limits_entries, digest: figures.limits.to_string() },
-        watched: world.count(Status::Watched),
+        watched: snapshot.count(RowStatus::Watched),
     }
 }
 
-fn quarantine(world: &World) -> Quarantine {
+fn quarantine(snapshot: &Snapshot) -> Quarantine {
     let row = |row: Quarantined| Row {
         table: row.table.name(),
         key: shortened(&row.key),
         detail: row.why.to_string(),
     };
-    let rows = world.quarantine();
+    let rows = snapshot.quarantine();
     Quarantine { count: rows.len(), rows: rows.take(SHOWN_QUARANTINE).map(row).collect() }
 }

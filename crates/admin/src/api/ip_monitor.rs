@@ -17,7 +17,7 @@ use tidegate_policy::address::Prefix;
 
 use super::params::{Params, PathText};
 use super::{Context, cursor, time};
-use crate::feed::{Listed, Status, World};
+use crate::feed::{ListedPrefix, RowStatus, Snapshot};
 use crate::problem::{Answer, Problem};
 use seen::Seen;
 
@@ -41,15 +41,15 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// What `world` says of `prefix` at `now`: an allow entry beats every ban, of
+    /// What `snapshot` says of `prefix` at `now`: an allow entry beats every ban, of
     /// bans the longest decides, and what has expired does not count.
-    pub fn of(world: &World, prefix: &Prefix, now: UnixSeconds) -> Self {
-        let in_force: Vec<Listed> = world
+    pub fn of(snapshot: &Snapshot, prefix: &Prefix, now: UnixSeconds) -> Self {
+        let in_force: Vec<ListedPrefix> = snapshot
             .covering(first_address(prefix))
             .filter(|listed| listed.prefix.len() <= prefix.len())
             .filter(|listed| listed.expires.is_none_or(|expires| now < expires))
             .collect();
-        let decides = [Status::Allowed, Status::Banned, Status::Watched]
+        let decides = [RowStatus::Allowed, RowStatus::Banned, RowStatus::Watched]
             .into_iter()
             .find_map(|status| in_force.iter().find(|listed| listed.status == status));
         Self {
@@ -63,12 +63,12 @@ impl Standing {
     }
 }
 
-fn since(listed: &Listed) -> Option<String> {
+fn since(listed: &ListedPrefix) -> Option<String> {
     listed.created.or(listed.updated).map(time::rfc3339)
 }
 
 /// When an entry ends, as it is told.
-pub(super) fn until(listed: &Listed) -> Option<String> {
+pub(super) fn until(listed: &ListedPrefix) -> Option<String> {
     Timestamp::from_second(listed.expires?.into()).ok().map(time::rfc3339)
 }
 
@@ -117,7 +117,7 @@ pub struct Item {
 }
 
 impl Item {
-    fn new(listed: Listed, now: UnixSeconds) -> Self {
+    fn new(listed: ListedPrefix, now: UnixSeconds) -> Self {
         Self {
             ip: listed.prefix.to_string(),
             status: listed.status.name(),
@@ -164,8 +164,8 @@ pub async fn list(State(context): State<Context>, uri: Uri) -> Answer<Response> 
     Ok(Json(page).into_response())
 }
 
-fn status(word: &str) -> Answer<Status> {
-    [Status::Banned, Status::Allowed, Status::Watched]
+fn status(word: &str) -> Answer<RowStatus> {
+    [RowStatus::Banned, RowStatus::Allowed, RowStatus::Watched]
         .into_iter()
         .find(|status| status.name() == word)
         .ok_or_else(|| Problem::parameter("status", "invalid", "`status` may be banned, allowed or watched"))
@@ -196,10 +196,16 @@ impl Position {
     }
 }
 
-fn page(world: &World, status: Option<Status>, limit: usize, from: Position, now: UnixSeconds) -> List {
+fn page(
+    snapshot: &Snapshot,
+    status: Option<RowStatus>,
+    limit: usize,
+    from: Position,
+    now: UnixSeconds,
+) -> List {
     let mut items = Vec::new();
     let (mut at, mut current) = (from, None);
-    for listed in world.list(status, from.behind).skip(from.skip) {
+    for listed in snapshot.list(status, from.behind).skip(from.skip) {
         if items.len() == limit {
             return List { items, next: Some(at.write()) };
         }

@@ -6,29 +6,29 @@ use tidegate_policy::limit::{Limit, MAX_LIMITS};
 
 use super::Context;
 use super::named::Resource;
-use crate::feed::{Documents, World};
+use crate::feed::{Documents, Snapshot};
 use crate::problem::{Answer, Code, Problem};
-use crate::store::{Kind, Table};
+use crate::store::{DocumentKind, StoreTable};
 
 /// The limits.
 pub enum Limits {}
 
 impl Resource for Limits {
     type Says = Limit;
-    const KIND: Kind = Kind::Limit;
+    const KIND: DocumentKind = DocumentKind::Limit;
     const NOUN: &str = "limit";
     const PATH: &str = "/api/admin/limits";
     const NOT_FOUND: Code = Code::LimitNotFound;
-    const CHECKED_WITH: &'static [Table] = &[Table::Documents(Kind::Limit)];
+    const CHECKED_WITH: &'static [StoreTable] = &[StoreTable::Documents(DocumentKind::Limit)];
 
-    fn of(world: &World) -> &Documents<Limit> {
-        &world.limits
+    fn of(snapshot: &Snapshot) -> &Documents<Limit> {
+        &snapshot.limits
     }
 
-    fn check(name: &str, document: Value, world: &World) -> Answer<(String, Limit)> {
+    fn check(name: &str, document: Value, snapshot: &Snapshot) -> Answer<(String, Limit)> {
         let limit = author::read_limit(name, &document)
             .map_err(|problems| Problem::document(Code::InvalidField, problems))?;
-        let limits = &world.limits.in_force;
+        let limits = &snapshot.limits.in_force;
         if limits.len() >= MAX_LIMITS && !limits.contains_key(name) {
             let detail = format!("with this one there are too many: up to {MAX_LIMITS}; remove others first");
             return Err(Problem::field("", "too_many", detail));
@@ -36,8 +36,8 @@ impl Resource for Limits {
         Ok((document.to_string(), limit))
     }
 
-    fn written(_: &Context, world: &World, name: &str, _: &Limit) -> Vec<String> {
-        let missing = world.missing_routes().into_iter().filter(|missing| *missing.limit == *name);
+    fn written(_: &Context, snapshot: &Snapshot, name: &str, _: &Limit) -> Vec<String> {
+        let missing = snapshot.missing_routes().into_iter().filter(|missing| *missing.limit == *name);
         let say = |route| {
             format!("there is no route `{route}`: for that one it holds for no request until there is")
         };

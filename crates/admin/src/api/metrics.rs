@@ -12,7 +12,7 @@ use tidegate_policy::check::Check;
 use super::Context;
 use super::params::Params;
 use super::recording::Stats;
-use crate::feed::{Status, World};
+use crate::feed::{RowStatus, Snapshot};
 use crate::gateways::GatewayStatus;
 use crate::metrics::{self, Page};
 use crate::problem::Answer;
@@ -27,7 +27,7 @@ pub async fn metrics(State(context): State<Context>, uri: Uri) -> Answer<Respons
     let mut page = Page::default();
     service(&mut page, &context);
     let health = context.feed.health();
-    feed(&mut page, &context.feed.world(), health.trouble.is_some());
+    feed(&mut page, &context.feed.snapshot(), health.trouble.is_some());
     gateways(&mut page, &context);
     store(&mut page, &context.store.health());
     let recorded = recorded(&context).await;
@@ -70,24 +70,24 @@ fn service(page: &mut Page, context: &Context) {
     );
 }
 
-fn feed(page: &mut Page, world: &World, stopped: bool) {
+fn feed(page: &mut Page, snapshot: &Snapshot, stopped: bool) {
     page.text(
         "tidegate_admin_feed_epoch",
         "The epoch of the tables: another one after each start, and after the database was restored",
         "epoch",
-        format!("{:016x}", world.version.epoch),
+        format!("{:016x}", snapshot.version.epoch),
     );
     page.gauge(
         "tidegate_admin_feed_seq",
         "The sequence number of the tables that gateways get",
-        world.version.seq,
+        snapshot.version.seq,
     );
     page.whether(
         "tidegate_admin_feed_stopped",
         "Whether gateways hear of no change, because the database cannot be followed",
         stopped,
     );
-    let figures = &world.tables;
+    let figures = &snapshot.tables;
     let bans = usize::try_from(figures.bans.count).unwrap_or(usize::MAX);
     page.gauges(
         "tidegate_admin_table_entries",
@@ -101,14 +101,14 @@ fn feed(page: &mut Page, world: &World, stopped: bool) {
             ("geo", figures.geo_entries),
             ("limits", figures.limits_entries),
             ("routes", figures.routes_entries),
-            ("watched", world.count(Status::Watched)),
+            ("watched", snapshot.count(RowStatus::Watched)),
         ],
     );
     page.gauges(
         "tidegate_admin_quarantined_rows",
         "Rows that cannot be read, or have no effect for another reason, by the table of the database",
         "table",
-        crate::store::Table::ALL.map(|table| (table.name(), world.quarantined(table))),
+        crate::store::StoreTable::ALL.map(|table| (table.name(), snapshot.quarantined(table))),
     );
 }
 

@@ -16,9 +16,9 @@ use super::applied::{WAIT_APPLIED, Write, Written};
 use super::params::{Params, PathText};
 use super::{Context, body, cursor};
 use crate::auth::Caller;
-use crate::feed::{Documents, Info, World};
+use crate::feed::{Documents, ParsedDocument, Snapshot};
 use crate::problem::{Answer, Code, Problem};
-use crate::store::{Change, Committed, Kind, StoreError, Table, Unchanged};
+use crate::store::{Change, Committed, DocumentKind, StoreError, StoreTable, Unchanged};
 
 /// Documents of a page, unless asked otherwise.
 const DEFAULT_LIMIT: usize = 1_000;
@@ -32,7 +32,7 @@ pub trait Resource: Send + Sync + 'static {
     /// What a document says.
     type Says: Send + Sync + 'static;
     /// What it is.
-    const KIND: Kind;
+    const KIND: DocumentKind;
     /// The same in a sentence.
     const NOUN: &str;
     /// Where they are.
@@ -41,23 +41,23 @@ pub trait Resource: Send + Sync + 'static {
     const NOT_FOUND: Code;
     /// What [`check`](Resource::check) looks at besides the document: it must be the same
     /// when the document is stored.
-    const CHECKED_WITH: &'static [Table];
+    const CHECKED_WITH: &'static [StoreTable];
     /// What [`may_go`](Resource::may_go) looks at: the same for a removal.
-    const NAMED_BY: &'static [Table] = &[];
+    const NAMED_BY: &'static [StoreTable] = &[];
 
     /// All of them.
-    fn of(world: &World) -> &Documents<Self::Says>;
+    fn of(snapshot: &Snapshot) -> &Documents<Self::Says>;
 
     /// What `document` says and as what it is stored, if it can be carried out, also
-    /// together with all that `world` has.
+    /// together with all that `snapshot` has.
     ///
     /// # Errors
     /// When it is not right.
-    fn check(name: &str, document: Value, world: &World) -> Answer<(String, Self::Says)>;
+    fn check(name: &str, document: Value, snapshot: &Snapshot) -> Answer<(String, Self::Says)>;
 
     /// The document as it is shown: with its name in it, which it may have and need
     /// not.
-    fn show(info: &Info<Self::Says>) -> Value {
+    fn show(info: &ParsedDocument<Self::Says>) -> Value {
         let mut document = serde_json::from_str(&info.document).unwrap_or_default();
         if let Value::Object(fields) = &mut document {
             fields.insert("name".to_owned(), Value::from(&*info.name));
@@ -66,18 +66,18 @@ pub trait Resource: Send + Sync + 'static {
     }
 
     /// What is likely not what was meant by a document that was written.
-    fn written(context: &Context, world: &World, name: &str, says: &Self::Says) -> Vec<String>;
+    fn written(context: &Context, snapshot: &Snapshot, name: &str, says: &Self::Says) -> Vec<String>;
 
     /// Whether this one may be removed.
     ///
     /// # Errors
     /// When others need it.
-    fn may_go(_context: &Context, _world: &World, _name: &str) -> Answer<()> {
+    fn may_go(_context: &Context, _world: &Snapshot, _name: &str) -> Answer<()> {
         Ok(())
     }
 
     /// What follows from the removal of one.
-    fn removed(_world: &World, _name: &str) -> Vec<String> {
+    fn removed(_world: &Snapshot, _name: &str) -> Vec<String> {
         Vec::new()
     }
 }
@@ -118,8 +118,8 @@ async fn list<R: Resource>(State(context): State<Context>, uri: Uri) -> Answer<J
     let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
     let after = params.get("cursor").map(cursor::read).transpose()?;
     let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-    let world = context.current().await;
-    let mut rest = R::of(&world).in_force.range::<_, str>((from, Bound::Unbounded)).peekable();
+    let snapshot = context.current().await;
+    let mut rest = R::of(&snapshot).in_force.range::<_, str>((from, Bound::Unbounded)).peekable();
     let page: Vec<_> = rest.by_ref().take(limit).collect();
     let last = page.last().filter(|_| rest.peek().is_some());
     let next = last.map(|(name, _)| cursor::write(name));
@@ -136,15 +136,17 @@ async fn one<R: Resource>(
     uri: Uri,
 ) -> Answer<Json<Value>> {
     Params::read(&uri, &[])?;
-    let world = context.current().await;
-    let info = R::of(&world).in_force.get(name.as_str()).ok_or_else(|| not_found::<R>(&world, &name))?;
+    let snapshot = context.current().await;
+    let info =
+        R::of(&snapshot).in_force.get(name.as_str()).ok_or_else(|| not_found::<R>(&snapshot, &name))?;
     Ok(Json(R::show(info)))
 }
 
 /// Why there is no document of this name: there is a row that nobody understands, or
 /// nothing.
-fn not_found<R: Resource>(world: &World, name: &str) -> Problem {
-    let is_row = world.quarantine().any(|row| row.table == Table::Documents(R::KIND) && *row.key == *name);
+fn not_found<R: Resource>(snapshot: &Snapshot, name: &str) -> Problem {
+    let is_row =
+        snapshot.quarantine().any(|row| row.table == StoreTable::Documents(R::KIND) && *row.key == *name);
     let detail = match is_row {
         true => {
             "a row of this name cannot be read; optimization/health says why under `quarantine`, and a PUT replaces it"
@@ -188,10 +190,10 @@ async fn checked_and_stored<R: Resource>(
 ) -> Answer<(Committed, R::Says)> {
     let _alone = context.documents.lock().await;
     for _ in 0..TRIES {
-        let world = context.current().await;
-        let only_if = Some(Unchanged { tables: R::CHECKED_WITH, since: world.version.seq });
+        let snapshot = context.current().await;
+        let only_if = Some(Unchanged { tables: R::CHECKED_WITH, since: snapshot.version.seq });
         let (of, document) = (name.to_owned(), document.clone());
-        let checked = spawn_blocking(move || R::check(&of, document, &world)).await;
+        let checked = spawn_blocking(move || R::check(&of, document, &snapshot)).await;
         let (document, says) =
             checked.map_err(|_| Problem::new(Code::Stopping, "the service is stopping"))??;
         let change = Change::PutDocument { kind: R::KIND, name: name.to_owned(), document, only_if };
@@ -229,18 +231,18 @@ async fn delete<R: Resource>(
 async fn removed<R: Resource>(context: &Context, caller: &Caller, name: &str) -> Answer<Committed> {
     let _alone = context.documents.lock().await;
     for _ in 0..TRIES {
-        let world = context.current().await;
-        R::may_go(context, &world, name)?;
-        let only_if =
-            (!R::NAMED_BY.is_empty()).then_some(Unchanged { tables: R::NAMED_BY, since: world.version.seq });
+        let snapshot = context.current().await;
+        R::may_go(context, &snapshot, name)?;
+        let only_if = (!R::NAMED_BY.is_empty())
+            .then_some(Unchanged { tables: R::NAMED_BY, since: snapshot.version.seq });
         let change = Change::DeleteDocument { kind: R::KIND, name: name.to_owned(), only_if };
         let committed = context.store.commit(change, &caller.name).await?;
         if committed.rows > 0 {
             return Ok(committed);
         }
-        let world = context.current().await;
-        if only_if.is_none() || !R::of(&world).in_force.contains_key(name) {
-            return Err(not_found::<R>(&world, name));
+        let snapshot = context.current().await;
+        if only_if.is_none() || !R::of(&snapshot).in_force.contains_key(name) {
+            return Err(not_found::<R>(&snapshot, name));
         }
     }
     Err(StoreError::Busy.into())

@@ -15,7 +15,7 @@ use super::applied::{as_text, reached};
 use super::gateways::Gateway;
 use super::params::{MAX_WAIT_APPLIED, Params};
 use crate::auth::Caller;
-use crate::feed::Figures;
+use crate::feed::TableDigests;
 use crate::gateways::{Applied, Goal};
 use crate::problem::Answer;
 
@@ -75,8 +75,8 @@ struct Table {
     digest: String,
 }
 
-impl From<&Figures> for Tables {
-    fn from(figures: &Figures) -> Self {
+impl From<&TableDigests> for Tables {
+    fn from(figures: &TableDigests) -> Self {
         let whole = |count: usize, digest: String| Table { count: count as u64, digest };
         Self {
             flags: whole(Flag::ALL.len(), figures.flags.to_string()),
@@ -105,10 +105,10 @@ pub async fn refresh(
     let within = wait(&uri)?;
     // Before the order: the answer that carries it asks for the ack.
     let waiter = context.gateways.waiter();
-    let (goal, world) = context.feed.refresh().await?;
+    let (goal, snapshot) = context.feed.refresh().await?;
     tracing::info!(by = %caller.name, refresh = goal.refresh, version = %goal.version, "refresh ordered");
     let applied = reached(&context, waiter, goal, within).await;
-    let reached = Reached::new(&context, &goal, &world.tables, applied, started);
+    let reached = Reached::new(&context, &goal, &snapshot.tables, applied, started);
     Ok(Json(Refreshed { refresh: goal.refresh, refreshed: ALL, reached }))
 }
 
@@ -121,10 +121,10 @@ pub async fn warmup(State(context): State<Context>, uri: Uri) -> Answer<Json<War
     let started = Instant::now();
     let within = wait(&uri)?;
     let waiter = context.gateways.waiter();
-    let world = context.current().await;
-    let goal = world.version.into();
+    let snapshot = context.current().await;
+    let goal = snapshot.version.into();
     let applied = reached(&context, waiter, goal, within).await;
-    let reached = Reached::new(&context, &goal, &world.tables, applied, started);
+    let reached = Reached::new(&context, &goal, &snapshot.tables, applied, started);
     let gateways = context.gateways.list().into_iter().map(Gateway::from).collect();
     Ok(Json(Warm { reached, gateways }))
 }
@@ -135,7 +135,13 @@ fn wait(uri: &Uri) -> Answer<Duration> {
 }
 
 impl Reached {
-    fn new(context: &Context, goal: &Goal, figures: &Figures, applied: Applied, started: Instant) -> Self {
+    fn new(
+        context: &Context,
+        goal: &Goal,
+        figures: &TableDigests,
+        applied: Applied,
+        started: Instant,
+    ) -> Self {
         let there = |ack: Option<_>| ack.is_some_and(|ack| goal.is_met(&ack));
         let mut behind = Vec::new();
         if !applied.all() {

@@ -8,9 +8,9 @@ use tidegate_policy::route::Backend;
 
 use super::Context;
 use super::named::Resource;
-use crate::feed::{Documents, MissingGeoRule, RouteInfo, World};
+use crate::feed::{Documents, MissingGeoRule, RouteInfo, Snapshot};
 use crate::problem::{Answer, Code, Problem};
-use crate::store::{Kind, Table};
+use crate::store::{DocumentKind, StoreTable};
 
 /// Documents of all routes up to this size make a table that fits, whatever they
 /// say without regular expressions: only past it is that looked into.
@@ -21,18 +21,19 @@ pub enum Routes {}
 
 impl Resource for Routes {
     type Says = author::Route;
-    const KIND: Kind = Kind::Route;
+    const KIND: DocumentKind = DocumentKind::Route;
     const NOUN: &str = "route";
     const PATH: &str = "/api/admin/routes";
     const NOT_FOUND: Code = Code::RouteNotFound;
-    const CHECKED_WITH: &'static [Table] = &[Table::Documents(Kind::Route), Table::Documents(Kind::Backend)];
+    const CHECKED_WITH: &'static [StoreTable] =
+        &[StoreTable::Documents(DocumentKind::Route), StoreTable::Documents(DocumentKind::Backend)];
 
-    fn of(world: &World) -> &Documents<author::Route> {
-        &world.routes
+    fn of(snapshot: &Snapshot) -> &Documents<author::Route> {
+        &snapshot.routes
     }
 
-    fn check(name: &str, document: Value, world: &World) -> Answer<(String, author::Route)> {
-        check(named(document, name)?, world)
+    fn check(name: &str, document: Value, snapshot: &Snapshot) -> Answer<(String, author::Route)> {
+        check(named(document, name)?, snapshot)
     }
 
     /// An HTTPRoute has its name in its metadata.
@@ -40,13 +41,13 @@ impl Resource for Routes {
         serde_json::from_str(&info.document).unwrap_or_default()
     }
 
-    fn written(context: &Context, world: &World, name: &str, route: &author::Route) -> Vec<String> {
+    fn written(context: &Context, snapshot: &Snapshot, name: &str, route: &author::Route) -> Vec<String> {
         let mut warnings = author::warnings(route);
-        let missing = world.missing_geo_rules().into_iter().filter(|missing| *missing.route == *name);
+        let missing = snapshot.missing_geo_rules().into_iter().filter(|missing| *missing.route == *name);
         warnings.extend(missing.map(|MissingGeoRule { rule, .. }| {
             format!("there is no geo rule `{rule}`: requests that need it get 500 no_geo_rule until there is")
         }));
-        let unknown: BTreeSet<&str> = world
+        let unknown: BTreeSet<&str> = snapshot
             .unknown_backends_of(route, &context.clusters)
             .filter_map(|to| match to {
                 Referent::Service(Backend { name, .. }) | Referent::Api(name) => Some(name.as_str()),
@@ -61,8 +62,8 @@ impl Resource for Routes {
     }
 
     /// Limits that name the route are left as they are, and hold for nothing of it.
-    fn removed(world: &World, name: &str) -> Vec<String> {
-        let missing = world.missing_routes().into_iter().filter(|missing| missing.route == name);
+    fn removed(snapshot: &Snapshot, name: &str) -> Vec<String> {
+        let missing = snapshot.missing_routes().into_iter().filter(|missing| missing.route == name);
         let say = |limit| {
             format!("the limit `{limit}` names this route: for it that one holds for no request any more")
         };
@@ -93,11 +94,11 @@ fn named(mut document: Value, name: &str) -> Answer<Value> {
 
 /// The document's text, if it is a route that Tidegate can carry out, also
 /// together with all the others; and what it says.
-fn check(document: Value, world: &World) -> Answer<(String, author::Route)> {
+fn check(document: Value, snapshot: &Snapshot) -> Answer<(String, author::Route)> {
     let route =
         author::read(&document).map_err(|problems| Problem::document(Code::InvalidField, problems))?;
     let text = document.to_string();
-    fit_together(world, Some(&route), &world.backends_by_name(), text.len())?;
+    fit_together(snapshot, Some(&route), &snapshot.backends_by_name(), text.len())?;
     Ok((text, route))
 }
 
@@ -107,20 +108,20 @@ fn check(document: Value, world: &World) -> Answer<(String, author::Route)> {
 /// # Errors
 /// When they do not.
 pub fn fit_together(
-    world: &World,
+    snapshot: &Snapshot,
     changed: Option<&author::Route>,
     backends: &author::Backends,
     more: usize,
 ) -> Answer<()> {
     let is_other = |name: &str| changed.is_none_or(|changed| *name != *changed.name);
-    let others = || world.routes.in_force.values().filter(|info| is_other(&info.name));
+    let others = || snapshot.routes.in_force.values().filter(|info| is_other(&info.name));
     let documents = others().map(|info| &info.document);
-    let documents = documents.chain(world.backends.in_force.values().map(|info| &info.document));
+    let documents = documents.chain(snapshot.backends.in_force.values().map(|info| &info.document));
     let size = documents.fold(more, |sum, document| sum.saturating_add(document.len()));
     if size <= SURELY_FITS && !changed.is_some_and(has_regex) {
         return Ok(());
     }
-    let mut all: Vec<author::Route> = others().map(|info| info.says.clone()).collect();
+    let mut all: Vec<author::Route> = others().map(|info| info.parsed.clone()).collect();
     all.extend(changed.cloned());
     author::compile(&all, backends).map(drop).map_err(|error| {
         Problem::field("", "too_many", format!("with this one, {error}; remove others first"))

@@ -15,10 +15,10 @@ use tidegate_policy::wire::sync::{
 };
 use tokio::time::Instant;
 
+use super::change_log::LogPosition;
 use super::clock;
-use super::former::Guess;
-use super::log::Moment;
-use super::state::State;
+use super::restart_guess::Guess;
+use super::state::FeedState;
 
 /// An encoded answer is given out for this long: it says what time it is.
 const FRESH: Duration = Duration::from_millis(50);
@@ -38,21 +38,21 @@ pub(super) struct Plan {
 pub(super) enum BansPlan {
     /// They are.
     Unchanged,
-    /// It stands on our base and held our bans at this moment.
-    Delta(Moment),
+    /// It stands on our base and held our bans at this position.
+    Delta(LogPosition),
     /// It holds our base, or has to fetch it.
     Whole,
     /// It holds another base, and if the guess is right folds it.
     FoldGuess(Guess),
-    /// It holds another base, and our bans as they were at this moment.
-    FoldSince(Moment),
+    /// It holds another base, and our bans as they were at this position.
+    FoldSince(LogPosition),
     /// It holds another base, and exactly what ours says.
     FoldNothing,
 }
 
 impl Plan {
     pub fn new(
-        state: &State,
+        state: &FeedState,
         since: Option<Version>,
         held: &Held,
         formats: &Formats,
@@ -71,30 +71,30 @@ impl Plan {
 }
 
 impl BansPlan {
-    fn new(state: &State, since: Option<Version>, held: &Held) -> Self {
+    fn new(state: &FeedState, since: Option<Version>, held: &Held) -> Self {
         let Some(base) = held.base else { return Self::Whole };
         let on_our_base = base == state.base.blob.hash;
-        let same_bans = held.bans == Some(state.world.bans);
-        if let Some(moment) = since.and_then(|since| state.moment_of(since)) {
-            let same_epoch = moment.era == state.moment.era;
-            let quiet = moment >= state.base.cut && state.log.current.after(moment).next().is_none();
+        let same_bans = held.bans == Some(state.snapshot.bans);
+        if let Some(position) = since.and_then(|since| state.position_of(since)) {
+            let same_epoch = position.era == state.position.era;
+            let quiet = position >= state.base.cut && state.log.current.after(position).next().is_none();
             // What it says of its bans, if anything, must fit what we think.
             if same_epoch && quiet && (same_bans || held.bans.is_none()) {
                 return Self::Unchanged;
             }
             match on_our_base {
-                true if same_epoch && !quiet && moment >= state.base.cut => return Self::Delta(moment),
+                true if same_epoch && !quiet && position >= state.base.cut => return Self::Delta(position),
                 true if same_bans => return Self::Unchanged,
                 true => return Self::Whole,
                 false if held.bans == Some(state.base.digest) => return Self::FoldNothing,
-                false => return Self::FoldSince(moment),
+                false => return Self::FoldSince(position),
             }
         }
         match on_our_base {
             true if same_bans => Self::Unchanged,
             true => Self::Whole,
             false if held.bans == Some(state.base.digest) => Self::FoldNothing,
-            false if same_bans => Self::FoldSince(state.moment),
+            false if same_bans => Self::FoldSince(state.position),
             false => Self::Whole,
         }
     }
@@ -113,12 +113,12 @@ impl Clone for Cache {
     }
 }
 
-impl State {
+impl FeedState {
     /// The number of a former process since which the bans would have to be
     /// guessed, or else fetched.
     pub fn to_guess(&self, plan: &Plan, since: Option<Version>, held: &Held) -> Option<u64> {
         let fetches = plan.bans == BansPlan::Whole && held.base? != self.base.blob.hash;
-        let since = since.filter(|since| self.moment_of(*since).is_none())?;
+        let since = since.filter(|since| self.position_of(*since).is_none())?;
         (fetches && since.epoch != self.version().epoch).then_some(since.seq)
     }
 
@@ -173,7 +173,7 @@ impl State {
     }
 
     fn bans_update(&self, plan: &BansPlan) -> Option<BansUpdate> {
-        let changed = |prefix: Prefix| OverlayChange { prefix, state: self.world.ban(&prefix) };
+        let changed = |prefix: Prefix| OverlayChange { prefix, state: self.snapshot.ban(&prefix) };
         let whole = || OverlayUpdate::Whole(self.log.current.keys().map(changed).collect());
         let (fold, overlay) = match plan {
             BansPlan::Unchanged => return None,
@@ -188,12 +188,12 @@ impl State {
             BansPlan::FoldSince(since) => (self.fold(*since, &[]), whole()),
             BansPlan::FoldGuess(guess) => (self.fold(guess.upto, &guess.keys), whole()),
         };
-        Some(BansUpdate { base: self.base.blob, fold, overlay, digest: self.world.bans })
+        Some(BansUpdate { base: self.base.blob, fold, overlay, digest: self.snapshot.bans })
     }
 
     /// What turns the bans of `since`, which may differ in `more`, into those of
     /// the base.
-    fn fold(&self, since: Moment, more: &[Prefix]) -> Option<Vec<OverlayChange>> {
+    fn fold(&self, since: LogPosition, more: &[Prefix]) -> Option<Vec<OverlayChange>> {
         let mut keys = self.log.between(since, self.base.cut)?;
         keys.extend(more);
         let at_cut = |prefix: Prefix| OverlayChange { prefix, state: self.base.state(&prefix) };

@@ -8,13 +8,13 @@ use serde_json::Value;
 use tidegate_policy::author::{self, Backends, Referent};
 use tidegate_policy::route::Target;
 
-use super::documents::{Documents, Info, Says};
-use super::small::describe;
-use super::world::World;
-use crate::store::{DocumentRow, Kind};
+use super::documents::{Documents, NamedDocument, ParsedDocument};
+use super::fingerprint::describe;
+use super::snapshot::Snapshot;
+use crate::store::{DocumentKind, DocumentRow};
 
 /// A backend that was understood.
-pub type BackendInfo = Info<Target>;
+pub type BackendInfo = ParsedDocument<Target>;
 
 /// A reference of a route to something that nobody knows: its requests get 500.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -34,23 +34,23 @@ fn called(to: &Referent) -> &str {
     }
 }
 
-impl Says for Target {
-    const KIND: Kind = Kind::Backend;
+impl NamedDocument for Target {
+    const KIND: DocumentKind = DocumentKind::Backend;
 
     fn read(row: &DocumentRow, document: &Value) -> Result<Self, String> {
         author::read_backend(&row.name, document).map_err(|problems| describe(&problems))
     }
 
-    fn of(world: &mut World) -> &mut Documents<Self> {
-        &mut world.backends
+    fn of(snapshot: &mut Snapshot) -> &mut Documents<Self> {
+        &mut snapshot.backends
     }
 }
 
-impl World {
+impl Snapshot {
     /// The backends that references of routes can mean.
     #[must_use]
     pub fn backends_by_name(&self) -> Backends {
-        let backend = |info: &Arc<BackendInfo>| (info.name.to_string(), info.says.clone());
+        let backend = |info: &Arc<BackendInfo>| (info.name.to_string(), info.parsed.clone());
         self.backends.in_force.values().map(backend).collect()
     }
 
@@ -60,7 +60,7 @@ impl World {
     pub fn unknown_backends(&self, clusters: &BTreeSet<String>) -> BTreeSet<UnknownBackend> {
         let routes = self.routes.in_force.values();
         let unknown = routes.flat_map(|info| {
-            let unknown = self.unknown_backends_of(&info.says, clusters);
+            let unknown = self.unknown_backends_of(&info.parsed, clusters);
             unknown.map(|to| UnknownBackend { route: info.name.clone(), backend: called(to).to_owned() })
         });
         unknown.collect()
@@ -84,10 +84,10 @@ impl World {
     /// `clusters` as above.
     #[must_use]
     pub fn routes_that_need(&self, backend: &str, clusters: &BTreeSet<String>) -> Vec<Arc<str>> {
-        let needs = |info: &&Arc<Info<author::Route>>| {
-            info.says.references().any(|to| {
+        let needs = |info: &&Arc<ParsedDocument<author::Route>>| {
+            info.parsed.references().any(|to| {
                 let otherwise = matches!(to, Referent::Service(to) if clusters.contains(to.name.as_str()));
-                info.says.backend_of_api(to) == Some(backend) && !otherwise
+                info.parsed.backend_of_api(to) == Some(backend) && !otherwise
             })
         };
         self.routes.in_force.values().filter(needs).map(|info| info.name.clone()).collect()

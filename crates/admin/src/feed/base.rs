@@ -1,4 +1,4 @@
-//! Bases: all bans at one moment, as bytes that never change.
+//! Bases: all bans at one position, as bytes that never change.
 
 use bytes::Bytes;
 use imbl::OrdMap;
@@ -8,22 +8,22 @@ use tidegate_policy::table::AddressTable;
 use tidegate_policy::wire::WireError;
 use tidegate_policy::wire::sync::{BlobRef, EntryState, MAX_TABLE};
 
-use super::log::Moment;
-use super::rows::{Meaning, Rows};
-use super::world::World;
+use super::change_log::LogPosition;
+use super::ip_rows::{ParsedRows, PrefixStatus};
+use super::snapshot::Snapshot;
 
 /// A base that overlays are relative to.
 #[derive(Clone)]
 pub(super) struct Base {
     pub blob: BlobRef,
-    /// The moment that it was cut at.
-    pub cut: Moment,
+    /// The position that it was cut at.
+    pub cut: LogPosition,
     /// Digest of its entries.
     pub digest: SetDigest,
     /// Its bytes, ready to be searched.
     pub table: AddressTable,
-    /// The rows at that moment; shares what has not changed since.
-    entries: OrdMap<Prefix, Rows>,
+    /// The rows at that position; shares what has not changed since.
+    entries: OrdMap<Prefix, ParsedRows>,
 }
 
 /// A table's bytes, as gateways fetch them: not a copy.
@@ -36,21 +36,21 @@ impl AsRef<[u8]> for Shared {
 }
 
 impl Base {
-    /// Lays out all bans of `world`. Half a second per million: not for the
+    /// Lays out all bans of `snapshot`. Half a second per million: not for the
     /// async threads.
-    pub fn cut(world: &World, cut: Moment) -> Result<(Self, Bytes), WireError> {
-        let bytes = AddressTable::encode(world.ban_entries())?;
+    pub fn cut(snapshot: &Snapshot, cut: LogPosition) -> Result<(Self, Bytes), WireError> {
+        let bytes = AddressTable::encode(snapshot.ban_entries())?;
         let blob = name(&bytes)?;
         let table = AddressTable::from_bytes(bytes)?;
         let bytes = Bytes::from_owner(Shared(table.clone()));
-        Ok((Self { blob, cut, digest: world.bans, table, entries: world.entries.clone() }, bytes))
+        Ok((Self { blob, cut, digest: snapshot.bans, table, entries: snapshot.entries.clone() }, bytes))
     }
 
     /// What the base says of `prefix`.
     pub fn state(&self, prefix: &Prefix) -> EntryState {
         let rows = self.entries.get(prefix);
-        let meaning = rows.map_or(Meaning::default(), |rows| Meaning::of(rows));
-        meaning.banned.map_or(EntryState::Absent, EntryState::Present)
+        let status = rows.map_or(PrefixStatus::default(), |rows| PrefixStatus::of(rows));
+        status.banned.map_or(EntryState::Absent, EntryState::Present)
     }
 }
 

@@ -16,16 +16,16 @@ const MAX_SUPERSEDED_BYTES: usize = 256 << 20;
 
 /// What a blob is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+pub(super) enum BlobKind {
     Base,
     Whole(WholeTable),
 }
 
 #[derive(Default)]
-pub(super) struct Blobs(Vec<Stored>);
+pub(super) struct Blobs(Vec<StoredBlob>);
 
-struct Stored {
-    kind: Kind,
+struct StoredBlob {
+    kind: BlobKind,
     hash: BlobHash,
     bytes: Bytes,
     /// `None`: in force.
@@ -34,13 +34,13 @@ struct Stored {
 
 impl Blobs {
     /// `blob` is the one in force of its kind from now on.
-    pub fn put(&mut self, kind: Kind, blob: BlobRef, bytes: Bytes, keep: Duration) {
+    pub fn put(&mut self, kind: BlobKind, blob: BlobRef, bytes: Bytes, keep: Duration) {
         let now = Instant::now();
         self.0.retain(|stored| stored.kind != kind || stored.hash != blob.hash);
         for stored in self.0.iter_mut().filter(|stored| stored.kind == kind) {
             stored.superseded.get_or_insert(now);
         }
-        self.0.push(Stored { kind, hash: blob.hash, bytes, superseded: None });
+        self.0.push(StoredBlob { kind, hash: blob.hash, bytes, superseded: None });
         self.prune(kind, keep);
     }
 
@@ -54,13 +54,13 @@ impl Blobs {
 
     /// Drops what is old, but never the last one that was superseded.
     pub fn prune_all(&mut self, keep: Duration) {
-        self.prune(Kind::Base, keep);
+        self.prune(BlobKind::Base, keep);
         for table in WholeTable::ALL {
-            self.prune(Kind::Whole(table), keep);
+            self.prune(BlobKind::Whole(table), keep);
         }
     }
 
-    fn prune(&mut self, kind: Kind, keep: Duration) {
+    fn prune(&mut self, kind: BlobKind, keep: Duration) {
         let mut superseded: Vec<(Instant, BlobHash, usize)> = self
             .0
             .iter()
@@ -88,7 +88,7 @@ mod tests {
 
     const KEEP: Duration = Duration::from_secs(900);
 
-    fn put(blobs: &mut Blobs, kind: Kind, bytes: Vec<u8>) -> BlobRef {
+    fn put(blobs: &mut Blobs, kind: BlobKind, bytes: Vec<u8>) -> BlobRef {
         let blob = BlobRef { hash: BlobHash::of(&bytes), len: bytes.len() as u64 };
         blobs.put(kind, blob, bytes.into(), KEEP);
         blob
@@ -98,7 +98,7 @@ mod tests {
     async fn a_large_blob_comes_in_pages() {
         let bytes: Vec<u8> = (0..2_500_000u32).flat_map(u32::to_le_bytes).collect();
         let mut blobs = Blobs::default();
-        let blob = put(&mut blobs, Kind::Base, bytes.clone());
+        let blob = put(&mut blobs, BlobKind::Base, bytes.clone());
         let mut fetched = Vec::new();
         let mut pages = 0;
         while (fetched.len() as u64) < blob.len {
@@ -113,8 +113,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_in_force_stays_and_of_the_rest_the_young_and_the_last() {
         let mut blobs = Blobs::default();
-        let all: Vec<BlobRef> = (0..20u8).map(|n| put(&mut blobs, Kind::Base, vec![n; 9])).collect();
-        let allow = put(&mut blobs, Kind::Whole(WholeTable::Allow), vec![99]);
+        let all: Vec<BlobRef> = (0..20u8).map(|n| put(&mut blobs, BlobKind::Base, vec![n; 9])).collect();
+        let allow = put(&mut blobs, BlobKind::Whole(WholeTable::Allow), vec![99]);
         let there = |blobs: &Blobs| all.iter().filter(|blob| blobs.page(blob.hash, 0).is_some()).count();
         assert_eq!(there(&blobs), 1 + MAX_SUPERSEDED);
         tokio::time::sleep(KEEP * 2).await;
@@ -123,7 +123,7 @@ mod tests {
         assert!(blobs.page(all[18].hash, 0).is_some() && blobs.page(all[19].hash, 0).is_some());
         assert!(blobs.page(allow.hash, 0).is_some());
         // What was superseded and is in force again counts as in force.
-        put(&mut blobs, Kind::Base, vec![18; 9]);
+        put(&mut blobs, BlobKind::Base, vec![18; 9]);
         blobs.prune_all(KEEP);
         assert!(blobs.page(all[18].hash, 0).is_some());
     }

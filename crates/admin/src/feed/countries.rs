@@ -11,10 +11,10 @@ use tidegate_policy::wire::sync::BlobRef;
 
 use super::base;
 use super::clock::{self, Millis};
-use super::small::COUNTRIES_KEY;
+use super::fingerprint::COUNTRIES_KEY;
+use super::snapshot::Snapshot;
 use super::state::Whole;
-use super::world::World;
-use crate::store::{CountriesRow, Table};
+use crate::store::{CountriesRow, StoreTable};
 
 /// The country table that is in force.
 #[derive(Debug)]
@@ -62,14 +62,14 @@ impl AsRef<[u8]> for Shared {
     }
 }
 
-impl World {
+impl Snapshot {
     /// Takes the country table as it now stands; `None`: there is none. One that
     /// cannot be read leaves the one before it in force.
     pub(super) fn apply_countries(&mut self, row: Option<CountriesRow>) {
-        if row.as_ref().is_some_and(|row| self.has_row(Table::Countries, row)) {
+        if row.as_ref().is_some_and(|row| self.has_row(StoreTable::Countries, row)) {
             return;
         }
-        self.note_row(Table::Countries, COUNTRIES_KEY, row.as_ref());
+        self.note_row(StoreTable::Countries, COUNTRIES_KEY, row.as_ref());
         match row.map(CountriesInfo::read) {
             None => self.countries = None,
             Some(Ok(info)) => self.countries = Some(Arc::new(info)),
@@ -79,7 +79,7 @@ impl World {
                     None => "no country is known until then".to_owned(),
                 };
                 let why = format!("not a country table ({error}): import it again; {instead}");
-                self.set_aside(Table::Countries, COUNTRIES_KEY, why);
+                self.set_aside(StoreTable::Countries, COUNTRIES_KEY, why);
             }
         }
     }

@@ -10,20 +10,20 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::clock::{self, Millis};
-use super::small::how_many_fit;
-use super::world::World;
+use super::fingerprint::how_many_fit;
+use super::snapshot::Snapshot;
 use crate::once::Once;
-use crate::store::{DocumentRow, Kind, Table};
+use crate::store::{DocumentKind, DocumentRow, StoreTable};
 
 /// A document that was understood.
 #[derive(Debug)]
-pub struct Info<T> {
+pub struct ParsedDocument<T> {
     /// Its name.
     pub name: Arc<str>,
     /// The document as JSON, as it stands in the database.
     pub document: String,
     /// What it says.
-    pub says: T,
+    pub parsed: T,
     created: Option<Millis>,
     updated: Option<Millis>,
 }
@@ -32,21 +32,21 @@ pub struct Info<T> {
 #[derive(Clone)]
 pub struct Documents<T> {
     /// Those in force, by name.
-    pub in_force: OrdMap<Arc<str>, Arc<Info<T>>>,
+    pub in_force: OrdMap<Arc<str>, Arc<ParsedDocument<T>>>,
     /// Those that did not fit into the table; quarantined as well.
-    left_out: OrdMap<Arc<str>, Arc<Info<T>>>,
+    left_out: OrdMap<Arc<str>, Arc<ParsedDocument<T>>>,
 }
 
 /// What a document of a kind says.
-pub(super) trait Says: Clone {
+pub(super) trait NamedDocument: Clone {
     /// The kind.
-    const KIND: Kind;
+    const KIND: DocumentKind;
 
     /// What `document`, that of `row`, says; or what is wrong with it.
     fn read(row: &DocumentRow, document: &Value) -> Result<Self, String>;
 
-    /// The world's documents of this kind.
-    fn of(world: &mut World) -> &mut Documents<Self>;
+    /// The snapshot's documents of this kind.
+    fn of(snapshot: &mut Snapshot) -> &mut Documents<Self>;
 }
 
 impl<T> Default for Documents<T> {
@@ -55,7 +55,7 @@ impl<T> Default for Documents<T> {
     }
 }
 
-impl<T> Info<T> {
+impl<T> ParsedDocument<T> {
     /// When the document was made.
     #[must_use]
     pub fn created(&self) -> Option<Timestamp> {
@@ -69,26 +69,26 @@ impl<T> Info<T> {
     }
 }
 
-fn read<T: Says>(row: DocumentRow) -> Result<Info<T>, String> {
+fn read<T: NamedDocument>(row: DocumentRow) -> Result<ParsedDocument<T>, String> {
     let Once(document) = serde_json::from_str(&row.document)
         .map_err(|error| format!("not JSON in which every name stands once in its object: {error}"))?;
     let says = T::read(&row, &document)?;
-    Ok(Info {
+    Ok(ParsedDocument {
         name: row.name.into(),
         document: row.document,
-        says,
+        parsed: says,
         created: row.created_at.as_deref().and_then(clock::millis),
         updated: row.updated_at.as_deref().and_then(clock::millis),
     })
 }
 
-impl World {
+impl Snapshot {
     /// Takes documents as they now stand; `None`: deleted. One that cannot be read
     /// leaves the one before it in force: a slip in one that keeps requests out, or
     /// leads some of them elsewhere, must not let them in. Afterwards
-    /// [`World::lay_out_documents`].
-    pub(super) fn apply_documents<T: Says>(&mut self, changes: Vec<(String, Option<DocumentRow>)>) {
-        let table = Table::Documents(T::KIND);
+    /// [`Snapshot::lay_out_documents`].
+    pub(super) fn apply_documents<T: NamedDocument>(&mut self, changes: Vec<(String, Option<DocumentRow>)>) {
+        let table = StoreTable::Documents(T::KIND);
         for (name, row) in changes {
             self.note_row(table, &name, row.as_ref());
             let documents = T::of(self);
@@ -110,13 +110,13 @@ impl World {
     }
 
     /// Takes these as all documents of their kind that there are.
-    pub(super) fn replace_documents<T: Says>(&mut self, rows: Vec<DocumentRow>) {
+    pub(super) fn replace_documents<T: NamedDocument>(&mut self, rows: Vec<DocumentRow>) {
         let there: HashSet<String> = rows.iter().map(|row| row.name.clone()).collect();
         let documents = T::of(self);
         let held = documents.in_force.keys().chain(documents.left_out.keys());
         let gone = held.filter(|name| !there.contains(&***name)).map(|name| (name.to_string(), None));
         let gone = gone.collect();
-        self.forget_rows(Table::Documents(T::KIND));
+        self.forget_rows(StoreTable::Documents(T::KIND));
         self.apply_documents::<T>(gone);
         self.apply_documents::<T>(rows.into_iter().map(|row| (row.name.clone(), Some(row))).collect());
     }
@@ -126,18 +126,18 @@ impl World {
     /// shown as quarantined, those without one before all others. The API lets no
     /// document in that would be too many, so that it was somebody who writes SQL: a row
     /// of theirs that says it is older than others takes the place of one in force.
-    pub(super) fn lay_out_documents<T: Says, E: Display>(
+    pub(super) fn lay_out_documents<T: NamedDocument, E: Display>(
         &mut self,
         lay_out: impl Fn(&[T]) -> Result<Vec<u8>, E>,
     ) -> Vec<u8> {
-        let table = Table::Documents(T::KIND);
+        let table = StoreTable::Documents(T::KIND);
         for (name, info) in std::mem::take(&mut T::of(self).left_out) {
             self.quarantine.remove(&(table, name.clone()));
             T::of(self).in_force.insert(name, info);
         }
-        let mut by_age: Vec<Arc<Info<T>>> = T::of(self).in_force.values().cloned().collect();
+        let mut by_age: Vec<Arc<ParsedDocument<T>>> = T::of(self).in_force.values().cloned().collect();
         by_age.sort_by_key(|info| (info.created.is_none(), info.created));
-        let all: Vec<T> = by_age.iter().map(|info| info.says.clone()).collect();
+        let all: Vec<T> = by_age.iter().map(|info| info.parsed.clone()).collect();
         let error = match lay_out(&all) {
             Ok(bytes) => return bytes,
             Err(error) => error,

@@ -5,9 +5,9 @@ use serde_json::Value;
 use tidegate_policy::author;
 use tidegate_policy::flags::{Flag, Flags, State};
 
-use super::small::describe;
-use super::world::World;
-use crate::store::{FlagRow, Table};
+use super::fingerprint::describe;
+use super::snapshot::Snapshot;
+use crate::store::{FlagRow, StoreTable};
 
 fn read(flag: Flag, row: &FlagRow) -> Result<State, String> {
     let value: Value = serde_json::from_str(&row.value).map_err(|error| {
@@ -23,11 +23,11 @@ fn named(name: &str) -> Result<Flag, String> {
     })
 }
 
-impl World {
+impl Snapshot {
     /// Takes flags as they now stand; `None`: deleted.
     pub(super) fn apply_flags(&mut self, changes: Vec<(String, Option<FlagRow>)>) {
         for (name, row) in changes {
-            self.note_row(Table::Flags, &name, row.as_ref());
+            self.note_row(StoreTable::Flags, &name, row.as_ref());
             let flag = named(&name);
             if let Ok(flag) = flag {
                 self.flags = self.flags.with(flag, State::Off);
@@ -35,7 +35,7 @@ impl World {
             let Some(row) = row else { continue };
             match flag.and_then(|flag| Ok((flag, read(flag, &row)?))) {
                 Ok((flag, state)) => self.flags = self.flags.with(flag, state),
-                Err(why) => self.set_aside(Table::Flags, &name, why),
+                Err(why) => self.set_aside(StoreTable::Flags, &name, why),
             }
         }
     }
@@ -43,7 +43,7 @@ impl World {
     /// Forgets all flags and takes these.
     pub(super) fn replace_flags(&mut self, rows: Vec<FlagRow>) {
         self.flags = Flags::default();
-        self.forget_rows(Table::Flags);
+        self.forget_rows(StoreTable::Flags);
         self.apply_flags(rows.into_iter().map(|row| (row.name.clone(), Some(row))).collect());
     }
 }

@@ -6,13 +6,13 @@ use serde_json::Value;
 use tidegate_policy::author;
 use tidegate_policy::limit::{Limit, Limits, MAX_LIMITS};
 
-use super::documents::{Documents, Info, Says};
-use super::small::describe;
-use super::world::World;
-use crate::store::{DocumentRow, Kind};
+use super::documents::{Documents, NamedDocument, ParsedDocument};
+use super::fingerprint::describe;
+use super::snapshot::Snapshot;
+use crate::store::{DocumentKind, DocumentRow};
 
 /// A limit that was understood.
-pub type LimitInfo = Info<Limit>;
+pub type LimitInfo = ParsedDocument<Limit>;
 
 /// A limit that is to hold for a route that there is not: for that one it holds for
 /// no request.
@@ -24,15 +24,15 @@ pub struct MissingRoute {
     pub route: String,
 }
 
-impl Says for Limit {
-    const KIND: Kind = Kind::Limit;
+impl NamedDocument for Limit {
+    const KIND: DocumentKind = DocumentKind::Limit;
 
     fn read(row: &DocumentRow, document: &Value) -> Result<Self, String> {
         author::read_limit(&row.name, document).map_err(|problems| describe(&problems))
     }
 
-    fn of(world: &mut World) -> &mut Documents<Self> {
-        &mut world.limits
+    fn of(snapshot: &mut Snapshot) -> &mut Documents<Self> {
+        &mut snapshot.limits
     }
 }
 
@@ -44,7 +44,7 @@ fn lay_out(limits: &[Limit]) -> Result<Vec<u8>, String> {
     Limits::new(limits.iter().cloned()).to_bytes().map_err(|error| error.to_string())
 }
 
-impl World {
+impl Snapshot {
     /// The bytes of the limits.
     pub(super) fn lay_out_limits(&mut self) -> Vec<u8> {
         self.lay_out_documents(lay_out)
@@ -54,7 +54,7 @@ impl World {
     #[must_use]
     pub fn missing_routes(&self) -> Vec<MissingRoute> {
         let named = self.limits.in_force.values().flat_map(|info| {
-            let routes = info.says.routes.iter();
+            let routes = info.parsed.routes.iter();
             routes.map(|route| MissingRoute { limit: info.name.clone(), route: route.clone() })
         });
         named.filter(|named| !self.routes.in_force.contains_key(named.route.as_str())).collect()

@@ -1,4 +1,4 @@
-//! Comparing the world with the store now and then: what slips past triggers,
+//! Comparing the snapshot with the store now and then: what slips past triggers,
 //! log and hints is found and said.
 
 use std::collections::HashSet;
@@ -9,13 +9,13 @@ use tidegate_policy::address::Prefix;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::Shared;
-use super::follow::Event;
-use super::load::Loaded;
-use super::small::COUNTRIES_KEY;
-use super::state::State;
-use super::world::World;
-use crate::store::{ChangedRows, Changes, Kind, StoreError, Table};
+use super::FeedInner;
+use super::fingerprint::COUNTRIES_KEY;
+use super::follower::FollowerEvent;
+use super::ip_load::ParsedIpMonitor;
+use super::snapshot::Snapshot;
+use super::state::FeedState;
+use crate::store::{ChangedRows, Changes, DocumentKind, StoreError, StoreTable};
 
 /// `ip_monitor` counts as small up to this many prefixes.
 const SMALL: usize = 10_000;
@@ -25,7 +25,7 @@ const SMALL_BYTES: usize = 1 << 20;
 const FOLLOWS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Compares at the options' intervals. Never returns.
-pub(super) async fn run(shared: Arc<Shared>) {
+pub(super) async fn run(shared: Arc<FeedInner>) {
     let (small, large) = (shared.options.reconcile_small, shared.options.reconcile_large);
     let mut next_large = Instant::now() + large;
     loop {
@@ -35,81 +35,85 @@ pub(super) async fn run(shared: Arc<Shared>) {
         if due {
             next_large = Instant::now() + large;
         }
-        let tables: Vec<Table> = {
+        let tables: Vec<StoreTable> = {
             let state = shared.applied.borrow();
-            Table::ALL.into_iter().filter(|table| due || is_small(*table, &state)).collect()
+            StoreTable::ALL.into_iter().filter(|table| due || is_small(*table, &state)).collect()
         };
         match compare(&shared, &tables).await {
             Ok(None) => {}
             // The follower ends no earlier than this task.
-            Ok(Some(found)) => drop(shared.events.send(Event::Differs(found))),
+            Ok(Some(found)) => drop(shared.events.send(FollowerEvent::Differs(found))),
             Err(error) => tracing::warn!("tables could not be compared with the store: {error}"),
         }
     }
 }
 
-fn is_small(table: Table, state: &State) -> bool {
+fn is_small(table: StoreTable, state: &FeedState) -> bool {
     match table {
-        Table::Ip => state.world.entries.len() <= SMALL,
-        Table::Countries => state.countries.bytes.len() <= SMALL_BYTES,
-        Table::Flags | Table::Documents(_) => true,
+        StoreTable::Ip => state.snapshot.entries.len() <= SMALL,
+        StoreTable::Countries => state.countries.bytes.len() <= SMALL_BYTES,
+        StoreTable::Flags | StoreTable::Documents(_) => true,
     }
 }
 
 /// What differs, if anything does.
-pub(super) async fn compare(shared: &Shared, tables: &[Table]) -> Result<Option<String>, StoreError> {
-    let era = shared.applied.borrow().moment.era;
-    let snapshot = shared.store.snapshot(tables).await?;
-    let seq = snapshot.seq;
+pub(super) async fn compare(shared: &FeedInner, tables: &[StoreTable]) -> Result<Option<String>, StoreError> {
+    let era = shared.applied.borrow().position.era;
+    let stored = shared.store.read_tables(tables).await?;
+    let seq = stored.seq;
     let mut applied = shared.applied.subscribe();
-    let reached = timeout(FOLLOWS_WITHIN, applied.wait_for(|state| state.moment.seq >= seq)).await;
-    let Ok(Ok(state)) = reached.map(|state| state.map(|state| State::clone(&state))) else { return Ok(None) };
-    // Asked after the state was taken: whatever the state has that the snapshot
+    let reached = timeout(FOLLOWS_WITHIN, applied.wait_for(|state| state.position.seq >= seq)).await;
+    let Ok(Ok(state)) = reached.map(|state| state.map(|state| FeedState::clone(&state))) else {
+        return Ok(None);
+    };
+    // Asked after the state was taken: whatever the state has that the stored
     // has not is among these keys.
     let Changes::Rows { rows, .. } = shared.store.changes_since(seq).await? else { return Ok(None) };
-    if state.moment.era != era {
+    if state.position.era != era {
         return Ok(None);
     }
     let tables = tables.to_vec();
     let work = move || {
         let moved = moved(&rows);
-        let world = &state.world;
-        let differs = |table: &Table| match table {
-            Table::Ip => None,
-            Table::Flags => world.row_that_differs(*table, &snapshot.flags, &moved),
-            Table::Countries => world.row_that_differs(*table, snapshot.countries.as_slice(), &moved),
-            Table::Documents(kind) => world.row_that_differs(*table, snapshot.documents.get(*kind), &moved),
+        let snapshot = &state.snapshot;
+        let differs = |table: &StoreTable| match table {
+            StoreTable::Ip => None,
+            StoreTable::Flags => snapshot.row_that_differs(*table, &stored.flags, &moved),
+            StoreTable::Countries => snapshot.row_that_differs(*table, stored.countries.as_slice(), &moved),
+            StoreTable::Documents(kind) => {
+                snapshot.row_that_differs(*table, stored.documents.get(*kind), &moved)
+            }
         };
         let small = tables.iter().find_map(|table| {
             let key = differs(table)?;
             Some(format!("{} differ from what was followed, first `{key}`", table.name()))
         });
         let moved: HashSet<String> = rows.ips.into_iter().map(|(key, _)| key).collect();
-        let with_ips = tables.contains(&Table::Ip);
-        small.or_else(|| with_ips.then(|| ips_differ(world, Loaded::read(snapshot.ips), &moved))?)
+        let with_ips = tables.contains(&StoreTable::Ip);
+        small.or_else(|| with_ips.then(|| ips_differ(snapshot, ParsedIpMonitor::read(stored.ips), &moved))?)
     };
     spawn_blocking(work).await.map_err(|error| StoreError::Failed(error.to_string()))
 }
 
 /// Keys of rows of the small tables.
-fn moved(rows: &ChangedRows) -> HashSet<(Table, String)> {
-    let flags = rows.flags.iter().map(|(key, _)| (Table::Flags, key.clone()));
-    let countries = rows.countries.iter().map(|_| (Table::Countries, COUNTRIES_KEY.to_owned()));
-    let documents = Kind::ALL.into_iter().flat_map(|kind| {
-        rows.documents.get(kind).iter().map(move |(key, _)| (Table::Documents(kind), key.clone()))
+fn moved(rows: &ChangedRows) -> HashSet<(StoreTable, String)> {
+    let flags = rows.flags.iter().map(|(key, _)| (StoreTable::Flags, key.clone()));
+    let countries = rows.countries.iter().map(|_| (StoreTable::Countries, COUNTRIES_KEY.to_owned()));
+    let documents = DocumentKind::ALL.into_iter().flat_map(|kind| {
+        rows.documents.get(kind).iter().map(move |(key, _)| (StoreTable::Documents(kind), key.clone()))
     });
     flags.chain(countries).chain(documents).collect()
 }
 
-fn ips_differ(world: &World, loaded: Loaded, moved: &HashSet<String>) -> Option<String> {
+fn ips_differ(snapshot: &Snapshot, loaded: ParsedIpMonitor, moved: &HashSet<String>) -> Option<String> {
     let prefixes: HashSet<Prefix> = moved.iter().filter_map(|key| key.parse().ok()).collect();
-    let found = loaded.differences(world, |prefix| prefixes.contains(prefix));
+    let found = loaded.differences(snapshot, |prefix| prefixes.contains(prefix));
     if let Some((first, _)) = found.first() {
         return Some(format!(
             "ip_monitor differs from what was followed in {} entries, first {first}",
             found.len()
         ));
     }
-    let key = loaded.quarantine_differs(world, moved)?;
+    let key = loaded.quarantine_differs(snapshot, moved)?;
     Some(format!("ip_monitor differs from what was followed in the malformed row `{key}`"))
 }

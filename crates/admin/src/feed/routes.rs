@@ -6,16 +6,16 @@ use serde_json::Value;
 use tidegate_policy::author;
 
 use super::clock;
-use super::documents::{Documents, Info, Says};
-use super::small::describe;
-use super::world::World;
-use crate::store::{DocumentRow, Kind};
+use super::documents::{Documents, NamedDocument, ParsedDocument};
+use super::fingerprint::describe;
+use super::snapshot::Snapshot;
+use crate::store::{DocumentKind, DocumentRow};
 
 /// A route that was understood.
-pub type RouteInfo = Info<author::Route>;
+pub type RouteInfo = ParsedDocument<author::Route>;
 
-impl Says for author::Route {
-    const KIND: Kind = Kind::Route;
+impl NamedDocument for author::Route {
+    const KIND: DocumentKind = DocumentKind::Route;
 
     fn read(row: &DocumentRow, document: &Value) -> Result<Self, String> {
         let route = author::read(document).map_err(|problems| describe(&problems))?;
@@ -29,12 +29,12 @@ impl Says for author::Route {
         Ok(Self { created: created.map(NonZeroI64::get), ..route })
     }
 
-    fn of(world: &mut World) -> &mut Documents<Self> {
-        &mut world.routes
+    fn of(snapshot: &mut Snapshot) -> &mut Documents<Self> {
+        &mut snapshot.routes
     }
 }
 
-impl World {
+impl Snapshot {
     /// The bytes of the route table.
     pub(super) fn compile_routes(&mut self) -> Vec<u8> {
         let backends = self.backends_by_name();

@@ -1,4 +1,4 @@
-//! One state of the feed: a world, and everything needed to bring any gateway
+//! One state of the feed: a snapshot, and everything needed to bring any gateway
 //! to it.
 
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use tidegate_policy::wire::sync::{BlobRef, Held, Version, WholeTable};
 
 use super::answer::Cache;
 use super::base::Base;
-use super::log::{Log, Moment};
-use super::world::{Figures, World};
+use super::change_log::{ChangeLog, LogPosition};
+use super::snapshot::{Snapshot, TableDigests};
 
 /// A table that travels whole.
 #[derive(Clone)]
@@ -20,13 +20,13 @@ pub(super) struct Whole {
 
 /// A state; never changes once it is published. A copy shares nearly all.
 #[derive(Clone)]
-pub(super) struct State {
-    pub moment: Moment,
+pub(super) struct FeedState {
+    pub position: LogPosition,
     /// Epochs of this process that are over: their era is the index.
-    pub past: Arc<Vec<Past>>,
-    pub world: Arc<World>,
+    pub past: Arc<Vec<PastEpoch>>,
+    pub snapshot: Arc<Snapshot>,
     pub base: Arc<Base>,
-    pub log: Log,
+    pub log: ChangeLog,
     pub flags: Whole,
     pub allow: Whole,
     pub geo: Whole,
@@ -39,14 +39,14 @@ pub(super) struct State {
 
 /// An epoch that is over.
 #[derive(Clone, Copy)]
-pub(super) struct Past {
+pub(super) struct PastEpoch {
     pub epoch: u64,
     pub last_seq: u64,
 }
 
-impl State {
+impl FeedState {
     pub fn version(&self) -> Version {
-        self.world.version
+        self.snapshot.version
     }
 
     pub fn whole(&self, table: WholeTable) -> &Whole {
@@ -76,39 +76,40 @@ impl State {
         held.whole.contains(&(table, self.whole(table).blob.hash))
     }
 
-    /// Brings the world's figures up to date.
-    pub fn fill_in_figures(&mut self) {
-        let countries = self.world.countries.as_ref().map_or((0, 0), |info| (info.v4, info.v6));
-        let figures = Figures {
+    /// Brings the snapshot's figures up to date.
+    pub fn fill_in_digests(&mut self) {
+        let countries = self.snapshot.countries.as_ref().map_or((0, 0), |info| (info.v4, info.v6));
+        let figures = TableDigests {
             flags: self.flags.blob.hash,
-            bans: self.world.bans,
+            bans: self.snapshot.bans,
             base: self.base.blob,
             overlay: self.log.current.len(),
-            allow_entries: self.world.allow.len(),
+            allow_entries: self.snapshot.allow.len(),
             allow: self.allow.blob.hash,
-            geo_entries: self.world.geo_rules.in_force.len(),
+            geo_entries: self.snapshot.geo_rules.in_force.len(),
             geo: self.geo.blob.hash,
             countries_v4: countries.0,
             countries_v6: countries.1,
             countries: self.countries.blob.hash,
-            routes_entries: self.world.routes.in_force.len(),
+            routes_entries: self.snapshot.routes.in_force.len(),
             routes: self.routes.blob.hash,
-            limits_entries: self.world.limits.in_force.len(),
+            limits_entries: self.snapshot.limits.in_force.len(),
             limits: self.limits.blob.hash,
         };
-        if self.world.tables != figures {
-            Arc::make_mut(&mut self.world).tables = figures;
+        if self.snapshot.tables != figures {
+            Arc::make_mut(&mut self.snapshot).tables = figures;
         }
     }
 
-    /// The moment of a version that this process gave out; `None` for one of an
+    /// The position of a version that this process gave out; `None` for one of an
     /// epoch that it never had, or from the future.
-    pub fn moment_of(&self, version: Version) -> Option<Moment> {
+    pub fn position_of(&self, version: Version) -> Option<LogPosition> {
         if version.epoch == self.version().epoch {
-            return (version.seq <= self.moment.seq).then_some(Moment { seq: version.seq, ..self.moment });
+            return (version.seq <= self.position.seq)
+                .then_some(LogPosition { seq: version.seq, ..self.position });
         }
         let era = self.past.iter().position(|past| past.epoch == version.epoch)?;
         let known = version.seq <= self.past.get(era)?.last_seq;
-        known.then_some(Moment { era: u32::try_from(era).ok()?, seq: version.seq })
+        known.then_some(LogPosition { era: u32::try_from(era).ok()?, seq: version.seq })
     }
 }

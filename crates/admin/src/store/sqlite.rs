@@ -44,8 +44,8 @@ use tidegate_policy::wire::sync::Gateway;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
 
 use super::{
-    Append, Appended, AuditRow, Change, Changes, CheckCounts, Committed, RecordingCounts, SeenRow, Snapshot,
-    Store, StoreError, StoreHealth, Table, TokenRow, time_text,
+    AddressCount, Append, Appended, AuditRow, Change, Changes, CheckCounts, Committed, RecordingCounts,
+    Store, StoreError, StoreHealth, StoreTable, StoredRows, TokenRow, time_text,
 };
 use file::ServiceLock;
 use ingest::AppendJob;
@@ -259,9 +259,9 @@ impl Drop for SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn snapshot(&self, tables: &[Table]) -> Result<Snapshot, StoreError> {
+    async fn read_tables(&self, tables: &[StoreTable]) -> Result<StoredRows, StoreError> {
         let (tables, shared) = (tables.to_vec(), Arc::clone(&self.shared));
-        self.readers.read(&self.shared, move |conn| tables::snapshot(conn, &shared, &tables)).await
+        self.readers.read(&self.shared, move |conn| tables::read_tables(conn, &shared, &tables)).await
     }
 
     async fn changes_since(&self, seq: u64) -> Result<Changes, StoreError> {
@@ -293,11 +293,11 @@ impl Store for SqliteStore {
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    async fn seen(&self, limit: usize) -> Result<Vec<SeenRow>, StoreError> {
+    async fn seen(&self, limit: usize) -> Result<Vec<AddressCount>, StoreError> {
         self.look_at_seen(move |seen| seen.top(limit)).await
     }
 
-    async fn seen_one(&self, ip: &str) -> Result<Option<SeenRow>, StoreError> {
+    async fn seen_one(&self, ip: &str) -> Result<Option<AddressCount>, StoreError> {
         let Ok(address) = ip.parse() else { return Ok(None) };
         self.look_at_seen(move |seen| seen.one(address)).await
     }

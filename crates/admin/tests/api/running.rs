@@ -15,7 +15,7 @@ use serde_json::Value;
 use tidegate_admin::auth;
 use tidegate_admin::serve::{Config, Service};
 use tidegate_admin::store::sqlite::{Options, SqliteStore};
-use tidegate_admin::store::{Snapshot, Table, TokenRow};
+use tidegate_admin::store::{StoreTable, StoredRows, TokenRow};
 use tidegate_policy::check::Check;
 use tidegate_policy::wire;
 use tidegate_policy::wire::check::{Answer, Found, Question};
@@ -167,7 +167,8 @@ impl Running {
 
     /// The tables of people, and where the sequence is.
     pub async fn tables(&self) -> String {
-        let mut tables: Snapshot = self.service.context().store.snapshot(&Table::ALL).await.unwrap();
+        let mut tables: StoredRows =
+            self.service.context().store.read_tables(&StoreTable::ALL).await.unwrap();
         tables.ips.sort_by(|one, other| one.ip.cmp(&other.ip));
         format!("{tables:?}")
     }

@@ -7,7 +7,7 @@ use tidegate_policy::limit::{Limit, LimitKey};
 use tidegate_policy::route::RouteMatch;
 
 use super::super::ip_monitor;
-use crate::feed::{Status, World};
+use crate::feed::{RowStatus, Snapshot};
 
 /// What allow and ban list say of the client.
 #[derive(Serialize, Debug)]
@@ -21,13 +21,13 @@ pub struct Ip {
 }
 
 impl Ip {
-    pub fn new(world: &World, found: IpFinding) -> Self {
+    pub fn new(snapshot: &Snapshot, found: IpFinding) -> Self {
         let (says, entry) = match found {
             IpFinding::Clear => return Self { says: "clear", entry: None, reason: None, until: None },
-            IpFinding::Allowed(prefix) => (Status::Allowed, prefix),
-            IpFinding::Banned(prefix) => (Status::Banned, prefix),
+            IpFinding::Allowed(prefix) => (RowStatus::Allowed, prefix),
+            IpFinding::Banned(prefix) => (RowStatus::Banned, prefix),
         };
-        let listed = world.listed(&entry, says);
+        let listed = snapshot.listed(&entry, says);
         Self {
             says: says.name(),
             entry: Some(entry.to_string()),

@@ -6,7 +6,7 @@ use tidegate_policy::author::{Method, PathMatch};
 use tidegate_policy::decide::Facts;
 use tidegate_policy::route::RouteMatch;
 
-use crate::feed::World;
+use crate::feed::Snapshot;
 
 /// Matches that are told of.
 const MAX_MATCHES: usize = 100;
@@ -52,8 +52,8 @@ struct Path {
 
 impl Matches {
     /// `found`: what the table says.
-    pub fn new(world: &World, facts: &Facts<'_>, found: Option<&RouteMatch<'_>>) -> Self {
-        let taken = explain::taken(world.routes.in_force.values().map(|info| &info.says), facts);
+    pub fn new(snapshot: &Snapshot, facts: &Facts<'_>, found: Option<&RouteMatch<'_>>) -> Self {
+        let taken = explain::taken(snapshot.routes.in_force.values().map(|info| &info.parsed), facts);
         let first = taken.first();
         if first.map(|first| (first.route.name.as_str(), first.rule)) != found.map(|it| (it.route, it.rule)) {
             // A test holds the two against each other; here the table decides.
@@ -70,10 +70,10 @@ impl Matches {
 
     /// The weights of the backends of the rule that wins, without those of weight 0,
     /// each with random bits that choose it.
-    pub fn shares<'w>(&self, world: &'w World) -> impl Iterator<Item = (u32, u32)> + use<'w> {
+    pub fn shares<'w>(&self, snapshot: &'w Snapshot) -> impl Iterator<Item = (u32, u32)> + use<'w> {
         let won = self.matches.first().filter(|one| one.wins);
         let rule =
-            won.and_then(|won| world.routes.in_force.get(won.route.as_str())?.says.rules.get(won.rule));
+            won.and_then(|won| snapshot.routes.in_force.get(won.route.as_str())?.parsed.rules.get(won.rule));
         let weights = rule.map_or(&[][..], |rule| &rule.backends).iter().map(|reference| reference.weight);
         let total: u64 = weights.clone().map(u64::from).sum();
         let mut before = 0u64;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::Reason;
-use crate::feed::{UnknownBackend, World};
+use crate::feed::{Snapshot, UnknownBackend};
 
 /// References that are shown; all are counted.
 const SHOWN: usize = 100;
@@ -27,8 +27,8 @@ impl From<UnknownBackend> for Unknown {
 
 /// References of routes to backends that there are not. `clusters`: those that Envoy
 /// has; empty: nobody said which.
-pub fn backends(world: &World, clusters: &BTreeSet<String>, reasons: &mut Vec<Reason>) -> Vec<Unknown> {
-    let unknown = world.unknown_backends(clusters);
+pub fn backends(snapshot: &Snapshot, clusters: &BTreeSet<String>, reasons: &mut Vec<Reason>) -> Vec<Unknown> {
+    let unknown = snapshot.unknown_backends(clusters);
     if let count @ 1.. = unknown.len() {
         let detail = format!(
             "references of routes to backends that nobody knows: {count}; requests that go there get 500, \
@@ -40,8 +40,8 @@ pub fn backends(world: &World, clusters: &BTreeSet<String>, reasons: &mut Vec<Re
 }
 
 /// Routes that limits name and that there are not.
-pub fn routes(world: &World, reasons: &mut Vec<Reason>) {
-    let missing = world.missing_routes();
+pub fn routes(snapshot: &Snapshot, reasons: &mut Vec<Reason>) {
+    let missing = snapshot.missing_routes();
     if missing.is_empty() {
         return;
     }

@@ -5,7 +5,7 @@ use tidegate_policy::flags::{Flags, State};
 
 use super::Reason;
 use crate::api::flags::of_check;
-use crate::feed::World;
+use crate::feed::Snapshot;
 use crate::store::CheckCounts;
 
 /// Routes that name a geo rule that there is not, of which are told by name; all
@@ -52,8 +52,8 @@ pub fn shadow(
 
 /// Geo rules that routes name in vain, and geo rules without a country table.
 /// `by_header`: gateways know countries from elsewhere.
-pub fn geo(world: &World, by_header: bool, reasons: &mut Vec<Reason>, notes: &mut Vec<Reason>) {
-    let missing = world.missing_geo_rules();
+pub fn geo(snapshot: &Snapshot, by_header: bool, reasons: &mut Vec<Reason>, notes: &mut Vec<Reason>) {
+    let missing = snapshot.missing_geo_rules();
     if !missing.is_empty() {
         let named = missing.iter().take(SHOWN_MISSING);
         let named: Vec<_> = named.map(|one| format!("`{}` names `{}`", one.route, one.rule)).collect();
@@ -64,7 +64,7 @@ pub fn geo(world: &World, by_header: bool, reasons: &mut Vec<Reason>, notes: &mu
         );
         reasons.push(Reason { code: "geo_rule_missing", detail });
     }
-    if world.geo_rules.in_force.is_empty() || world.countries.is_some() {
+    if snapshot.geo_rules.in_force.is_empty() || snapshot.countries.is_some() {
         return;
     }
     match by_header {

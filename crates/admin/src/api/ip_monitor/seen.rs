@@ -9,7 +9,7 @@ use tidegate_policy::address::Prefix;
 use super::{Item, Known, Standing};
 use crate::api::{Context, time};
 use crate::problem::Answer;
-use crate::store::SeenRow;
+use crate::store::AddressCount;
 
 /// As many as the store may keep: all that it has.
 const ALL: usize = usize::MAX;
@@ -23,8 +23,8 @@ pub struct Seen {
     last_seen: String,
 }
 
-impl From<SeenRow> for Seen {
-    fn from(row: SeenRow) -> Self {
+impl From<AddressCount> for Seen {
+    fn from(row: AddressCount) -> Self {
         Self { count: row.count, over: row.over, last_seen: time::shown(row.last_seen) }
     }
 }
@@ -67,7 +67,7 @@ pub async fn fill(context: &Context, items: &mut [Item]) -> Answer<()> {
         return Ok(());
     }
     let rows = context.store.seen(ALL).await?;
-    let by_ip: HashMap<String, SeenRow> = rows.into_iter().map(|row| (row.ip.clone(), row)).collect();
+    let by_ip: HashMap<String, AddressCount> = rows.into_iter().map(|row| (row.ip.clone(), row)).collect();
     for item in items {
         // One address may have several entries, of different status.
         item.requests_seen = by_ip.get(&item.ip).cloned().map(Seen::from);
@@ -87,10 +87,10 @@ pub struct Top {
 /// When the store cannot be read.
 pub async fn top(context: &Context, limit: usize) -> Answer<Top> {
     let rows = context.store.seen(limit).await?;
-    let (world, now) = (context.current().await, time::now_seconds());
-    let known = |row: SeenRow| {
+    let (snapshot, now) = (context.current().await, time::now_seconds());
+    let known = |row: AddressCount| {
         let prefix: Prefix = row.ip.parse().ok()?;
-        Some(Known { standing: Standing::of(&world, &prefix, now), requests_seen: Some(row.into()) })
+        Some(Known { standing: Standing::of(&snapshot, &prefix, now), requests_seen: Some(row.into()) })
     };
     Ok(Top { items: rows.into_iter().filter_map(known).collect() })
 }

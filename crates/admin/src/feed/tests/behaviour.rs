@@ -11,8 +11,8 @@ use tokio::time::{Instant, sleep};
 use super::gateway::SimGateway;
 use super::memory::{Memory, document, named, row};
 use super::{start, tiny};
-use crate::feed::{Feed, FeedOptions, Status};
-use crate::store::{Kind, Store, Table};
+use crate::feed::{Feed, FeedOptions, RowStatus};
+use crate::store::{DocumentKind, Store, StoreTable};
 
 async fn settle(feed: &Feed) {
     feed.current().await;
@@ -72,7 +72,7 @@ async fn what_is_too_old_to_fold_is_fetched_and_old_bases_go() {
     let feed = start(&store, tiny()).await;
     let mut gateway = SimGateway::new("g");
     gateway.poll(&feed).await;
-    let first = feed.world().tables.base;
+    let first = feed.snapshot().tables.base;
     banned(&store, &feed, 0..10).await;
     assert!(feed.blob(first.hash, 0).is_some(), "kept for those that are fetching it");
     sleep(Duration::from_secs(16 * 60)).await;
@@ -87,7 +87,7 @@ async fn what_is_too_old_to_fold_is_fetched_and_old_bases_go() {
 #[tokio::test(start_paused = true)]
 async fn after_a_restart_what_is_equal_is_not_sent() {
     let store = Arc::new(Memory::default());
-    store.put_document(Kind::Route, "r", document("r", "demo"));
+    store.put_document(DocumentKind::Route, "r", document("r", "demo"));
     store.put([row("192.0.2.1", "banned", None), row("192.0.2.2", "allowed", None)]);
     let feed = start(&store, FeedOptions::default()).await;
     let mut gateway = SimGateway::new("g");
@@ -248,26 +248,26 @@ async fn a_bad_row_is_shown_and_the_others_go_on() {
         row("192.0.2.2", "banned", Some("soon")),
         row("192.0.2.3", "banned", None),
     ]);
-    store.put_document(Kind::Route, "good", document("good", "demo"));
-    store.put_document(Kind::Route, "bad", r#"{"metadata":{"name":"bad"},"spec":{"rulez":[]}}"#);
-    store.put_document(Kind::Route, "alias", document("other", "demo"));
-    let world = feed.current().await;
-    let shown: Vec<(Table, String)> =
-        world.quarantine().map(|bad| (bad.table, bad.key.to_string())).collect();
-    let ip = |key: &str| (Table::Ip, key.to_owned());
-    let routes = |key: &str| (Table::Documents(Kind::Route), key.to_owned());
+    store.put_document(DocumentKind::Route, "good", document("good", "demo"));
+    store.put_document(DocumentKind::Route, "bad", r#"{"metadata":{"name":"bad"},"spec":{"rulez":[]}}"#);
+    store.put_document(DocumentKind::Route, "alias", document("other", "demo"));
+    let snapshot = feed.current().await;
+    let shown: Vec<(StoreTable, String)> =
+        snapshot.quarantine().map(|bad| (bad.table, bad.key.to_string())).collect();
+    let ip = |key: &str| (StoreTable::Ip, key.to_owned());
+    let routes = |key: &str| (StoreTable::Documents(DocumentKind::Route), key.to_owned());
     let want = [ip("192.0.2.1"), ip("192.0.2.2"), ip("999.1.1.1"), routes("alias"), routes("bad")];
     assert_eq!(shown, want);
-    assert!(world.quarantine().any(|bad| bad.why.contains("rulez")));
-    assert_eq!((world.count(Status::Banned), world.routes.in_force.len()), (1, 1));
+    assert!(snapshot.quarantine().any(|bad| bad.why.contains("rulez")));
+    assert_eq!((snapshot.count(RowStatus::Banned), snapshot.routes.in_force.len()), (1, 1));
 
     // Mended, moved to another status, deleted.
     store.put([row("192.0.2.1", "banned", None), row("192.0.2.3", "allowed", None)]);
     store.delete("999.1.1.1");
-    store.delete_document(Kind::Route, "bad");
-    let world = feed.current().await;
-    assert_eq!(world.quarantine().len(), 2);
-    assert_eq!((world.count(Status::Banned), world.count(Status::Allowed)), (1, 1));
+    store.delete_document(DocumentKind::Route, "bad");
+    let snapshot = feed.current().await;
+    assert_eq!(snapshot.quarantine().len(), 2);
+    assert_eq!((snapshot.count(RowStatus::Banned), snapshot.count(RowStatus::Allowed)), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -281,21 +281,21 @@ async fn the_world_says_what_covers_an_address_and_why() {
         row("2001:db8::/32", "banned", None),
     ]);
     let feed = start(&store, tiny()).await;
-    let world = feed.world();
+    let snapshot = feed.snapshot();
     let of = |address: &str| -> Vec<String> {
-        let listed = world.covering(address.parse().unwrap());
+        let listed = snapshot.covering(address.parse().unwrap());
         listed.map(|listed| format!("{} {}", listed.prefix, listed.status.name())).collect()
     };
     assert_eq!(of("192.0.2.1"), ["192.0.2.1 banned", "192.0.2.0/24 watched", "192.0.0.0/16 allowed"]);
     assert_eq!(of("::ffff:192.0.3.1"), ["192.0.0.0/16 allowed"]);
     assert_eq!(of("2001:db8:1::1"), ["2001:db8::/32 banned"]);
     assert!(of("198.51.100.1").is_empty());
-    let listed = world.listed(&"192.0.2.1".parse().unwrap(), Status::Banned).unwrap();
+    let listed = snapshot.listed(&"192.0.2.1".parse().unwrap(), RowStatus::Banned).unwrap();
     assert_eq!((listed.expires, listed.keys.len()), (None, 2));
-    let all: Vec<Prefix> = world.list(None, None).map(|listed| listed.prefix).collect();
-    let rest: Vec<Prefix> = world.list(None, Some(all[1])).map(|listed| listed.prefix).collect();
+    let all: Vec<Prefix> = snapshot.list(None, None).map(|listed| listed.prefix).collect();
+    let rest: Vec<Prefix> = snapshot.list(None, Some(all[1])).map(|listed| listed.prefix).collect();
     assert_eq!(rest, all[2..]);
-    assert_eq!(world.list(Some(Status::Watched), None).count(), 1);
+    assert_eq!(snapshot.list(Some(RowStatus::Watched), None).count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -317,7 +317,7 @@ async fn what_slips_past_everything_is_found_and_said() {
     gateway.poll(&feed).await;
     assert!(gateway.banned().is_empty());
 
-    store.put_document(Kind::Route, "r", document("r", "demo"));
+    store.put_document(DocumentKind::Route, "r", document("r", "demo"));
     settle(&feed).await;
     let before = feed.version();
     store.change_unseen(|rows| rows.documents.routes.get_mut("r").unwrap().document = document("r", "other"));
@@ -335,8 +335,8 @@ async fn a_store_that_fails_is_said_and_then_followed_again() {
     assert!(feed.health().trouble.unwrap().contains("disk I/O error"));
     store.set_broken(false);
     sleep(Duration::from_secs(2)).await;
-    assert_eq!((feed.health().trouble, feed.world().count(Status::Banned)), (None, 1));
-    assert!(store.snapshot(&[Table::Ip]).await.is_ok());
+    assert_eq!((feed.health().trouble, feed.snapshot().count(RowStatus::Banned)), (None, 1));
+    assert!(store.read_tables(&[StoreTable::Ip]).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -372,14 +372,14 @@ async fn a_refresh_takes_over_what_slipped_past_everything() {
     let mut gateway = SimGateway::new("g");
     gateway.poll(&feed).await;
     let before = feed.version();
-    let (goal, world) = feed.refresh().await.unwrap();
-    assert_eq!((goal.version, world.count(Status::Banned)), (before, 1), "nothing differs");
+    let (goal, snapshot) = feed.refresh().await.unwrap();
+    assert_eq!((goal.version, snapshot.count(RowStatus::Banned)), (before, 1), "nothing differs");
     assert!(feed.health().notices.is_empty());
 
     store.change_unseen(|rows| drop(rows.ips.remove("192.0.2.1")));
-    let (next, world) = feed.refresh().await.unwrap();
+    let (next, snapshot) = feed.refresh().await.unwrap();
     assert!(next.refresh > goal.refresh && next.version.epoch != before.epoch);
-    assert_eq!((world.version, world.count(Status::Banned)), (next.version, 0));
+    assert_eq!((snapshot.version, snapshot.count(RowStatus::Banned)), (next.version, 0));
     assert!(feed.health().notices.iter().any(|notice| notice.text.contains("192.0.2.1")));
     settle(&feed).await;
     assert_eq!(gateway.poll(&feed).await.unwrap().refresh, next.refresh);
@@ -466,7 +466,7 @@ async fn tasks_end_with_the_last_handle() {
     drop(feed.clone());
     store.ban("192.0.2.1");
     settle(&feed).await;
-    assert_eq!(feed.world().count(Status::Banned), 1, "the other handle goes on");
+    assert_eq!(feed.snapshot().count(RowStatus::Banned), 1, "the other handle goes on");
     drop(feed);
     sleep(Duration::from_secs(1)).await;
     assert_eq!(Arc::strong_count(&store), 1);
@@ -490,21 +490,21 @@ async fn when_the_routes_do_not_fit_the_oldest_stay() {
     let mut count = 0;
     while feed.current().await.quarantine().len() == 0 {
         for n in count..count + 20 {
-            store.put_row(Kind::Route, with_regex(n));
+            store.put_row(DocumentKind::Route, with_regex(n));
         }
         count += 20;
         assert!(count < 200, "the limit is not reached with these: make them larger");
     }
-    let world = feed.world();
-    let left_out: Vec<String> = world.quarantine().map(|bad| bad.key.to_string()).collect();
-    let in_force: Vec<String> = world.routes.in_force.keys().map(ToString::to_string).collect();
+    let snapshot = feed.snapshot();
+    let left_out: Vec<String> = snapshot.quarantine().map(|bad| bad.key.to_string()).collect();
+    let in_force: Vec<String> = snapshot.routes.in_force.keys().map(ToString::to_string).collect();
     assert_eq!(in_force.len() + left_out.len(), count);
     assert!(in_force.last() < left_out.first(), "{in_force:?} {left_out:?}");
 
     // Room is made, and they are there.
     for name in &in_force {
-        store.delete_document(Kind::Route, name);
+        store.delete_document(DocumentKind::Route, name);
     }
-    let world = feed.current().await;
-    assert_eq!((world.routes.in_force.len(), world.quarantine().len()), (left_out.len(), 0));
+    let snapshot = feed.current().await;
+    assert_eq!((snapshot.routes.in_force.len(), snapshot.quarantine().len()), (left_out.len(), 0));
 }

@@ -13,9 +13,9 @@ use tidegate_policy::wire::sync::Gateway;
 use tokio::sync::watch;
 
 use crate::store::{
-    Append, Appended, AuditRow, Change, ChangedRows, Changes, CheckCounts, Committed, CountriesRow,
-    DocumentRow, FlagRow, IpRow, Kind, PerKind, RecordingCounts, SeenRow, Snapshot, Store, StoreError,
-    StoreHealth, Table, TokenRow,
+    AddressCount, Append, Appended, AuditRow, Change, ChangedRows, Changes, CheckCounts, Committed,
+    CountriesRow, DocumentKind, DocumentRow, FlagRow, IpRow, PerDocumentKind, RecordingCounts, Store,
+    StoreError, StoreHealth, StoreTable, StoredRows, TokenRow,
 };
 
 #[derive(Clone, Default)]
@@ -24,8 +24,8 @@ pub struct Rows {
     pub ips: BTreeMap<String, IpRow>,
     pub flags: BTreeMap<String, FlagRow>,
     pub countries: Option<CountriesRow>,
-    pub documents: PerKind<BTreeMap<String, DocumentRow>>,
-    log: Vec<(u64, Table, String)>,
+    pub documents: PerDocumentKind<BTreeMap<String, DocumentRow>>,
+    log: Vec<(u64, StoreTable, String)>,
     /// The log reaches back to here.
     floor: u64,
     /// When something was brought back.
@@ -105,45 +105,45 @@ impl Memory {
     pub fn delete(&self, ip: &str) -> u64 {
         self.change(|rows| {
             rows.ips.remove(ip);
-            rows.note(Table::Ip, ip);
+            rows.note(StoreTable::Ip, ip);
         })
     }
 
-    pub fn put_document(&self, kind: Kind, name: &str, document: impl Into<String>) -> u64 {
+    pub fn put_document(&self, kind: DocumentKind, name: &str, document: impl Into<String>) -> u64 {
         self.put_row(kind, named(name, document))
     }
 
-    pub fn put_row(&self, kind: Kind, row: DocumentRow) -> u64 {
+    pub fn put_row(&self, kind: DocumentKind, row: DocumentRow) -> u64 {
         self.change(|rows| {
-            rows.note(Table::Documents(kind), &row.name.clone());
+            rows.note(StoreTable::Documents(kind), &row.name.clone());
             rows.documents.get_mut(kind).insert(row.name.clone(), row);
         })
     }
 
-    pub fn delete_document(&self, kind: Kind, name: &str) -> u64 {
+    pub fn delete_document(&self, kind: DocumentKind, name: &str) -> u64 {
         self.change(|rows| {
             rows.documents.get_mut(kind).remove(name);
-            rows.note(Table::Documents(kind), name);
+            rows.note(StoreTable::Documents(kind), name);
         })
     }
 
     pub fn put_flag(&self, name: &str, value: &str) -> u64 {
         self.change(|rows| {
-            rows.note(Table::Flags, name);
+            rows.note(StoreTable::Flags, name);
             rows.flags.insert(name.to_owned(), flag(name, value));
         })
     }
 
     pub fn delete_flag(&self, name: &str) -> u64 {
         self.change(|rows| {
-            rows.note(Table::Flags, name);
+            rows.note(StoreTable::Flags, name);
             rows.flags.remove(name);
         })
     }
 
     pub fn set_countries(&self, row: Option<CountriesRow>) -> u64 {
         self.change(|rows| {
-            rows.note(Table::Countries, "");
+            rows.note(StoreTable::Countries, "");
             rows.countries = row;
         })
     }
@@ -193,11 +193,11 @@ impl Memory {
 
 impl Rows {
     pub fn put(&mut self, row: IpRow) {
-        self.note(Table::Ip, &row.ip.clone());
+        self.note(StoreTable::Ip, &row.ip.clone());
         self.ips.insert(row.ip.clone(), row);
     }
 
-    fn note(&mut self, table: Table, key: &str) {
+    fn note(&mut self, table: StoreTable, key: &str) {
         self.seq += 1;
         self.log.push((self.seq, table, key.to_owned()));
     }
@@ -205,20 +205,22 @@ impl Rows {
 
 #[async_trait]
 impl Store for Memory {
-    async fn snapshot(&self, tables: &[Table]) -> Result<Snapshot, StoreError> {
+    async fn read_tables(&self, tables: &[StoreTable]) -> Result<StoredRows, StoreError> {
         self.check()?;
         let rows = self.rows();
-        let mut snapshot = Snapshot { seq: rows.seq, ..Snapshot::default() };
-        if tables.contains(&Table::Ip) {
+        let mut snapshot = StoredRows { seq: rows.seq, ..StoredRows::default() };
+        if tables.contains(&StoreTable::Ip) {
             snapshot.ips = rows.ips.values().cloned().collect();
         }
-        if tables.contains(&Table::Flags) {
+        if tables.contains(&StoreTable::Flags) {
             snapshot.flags = rows.flags.values().cloned().collect();
         }
-        for kind in Kind::ALL.into_iter().filter(|kind| tables.contains(&Table::Documents(*kind))) {
+        for kind in
+            DocumentKind::ALL.into_iter().filter(|kind| tables.contains(&StoreTable::Documents(*kind)))
+        {
             *snapshot.documents.get_mut(kind) = rows.documents.get(kind).values().cloned().collect();
         }
-        if tables.contains(&Table::Countries) {
+        if tables.contains(&StoreTable::Countries) {
             snapshot.countries = rows.countries.clone();
         }
         Ok(snapshot)
@@ -229,7 +231,7 @@ impl Store for Memory {
         self.check()?;
         if self.restless.load(Ordering::Relaxed) {
             tokio::task::yield_now().await;
-            self.rows().note(Table::Flags, "enableRouteCache");
+            self.rows().note(StoreTable::Flags, "enableRouteCache");
         }
         let rows = self.rows();
         if seq < rows.restored || seq > rows.seq {
@@ -240,18 +242,18 @@ impl Store for Memory {
         }
         let keys: BTreeSet<_> =
             rows.log.iter().filter(|(at, ..)| *at > seq).map(|(_, table, key)| (*table, key)).collect();
-        let of = |wanted: Table| {
+        let of = |wanted: StoreTable| {
             keys.iter().filter(move |(table, _)| *table == wanted).map(|(_, key)| (*key).clone())
         };
-        let mut documents = PerKind::default();
-        for kind in Kind::ALL {
+        let mut documents = PerDocumentKind::default();
+        for kind in DocumentKind::ALL {
             let row = |key: String| (key.clone(), rows.documents.get(kind).get(&key).cloned());
-            *documents.get_mut(kind) = of(Table::Documents(kind)).map(row).collect();
+            *documents.get_mut(kind) = of(StoreTable::Documents(kind)).map(row).collect();
         }
         let changed = ChangedRows {
-            ips: of(Table::Ip).map(|key| (key.clone(), rows.ips.get(&key).cloned())).collect(),
-            flags: of(Table::Flags).map(|key| (key.clone(), rows.flags.get(&key).cloned())).collect(),
-            countries: of(Table::Countries).next().map(|_| rows.countries.clone()),
+            ips: of(StoreTable::Ip).map(|key| (key.clone(), rows.ips.get(&key).cloned())).collect(),
+            flags: of(StoreTable::Flags).map(|key| (key.clone(), rows.flags.get(&key).cloned())).collect(),
+            countries: of(StoreTable::Countries).next().map(|_| rows.countries.clone()),
             documents,
         };
         Ok(Changes::Rows { seq: rows.seq, rows: Box::new(changed) })
@@ -273,11 +275,11 @@ impl Store for Memory {
         Err(StoreError::Closed)
     }
 
-    async fn seen(&self, _: usize) -> Result<Vec<SeenRow>, StoreError> {
+    async fn seen(&self, _: usize) -> Result<Vec<AddressCount>, StoreError> {
         Err(StoreError::Closed)
     }
 
-    async fn seen_one(&self, _: &str) -> Result<Option<SeenRow>, StoreError> {
+    async fn seen_one(&self, _: &str) -> Result<Option<AddressCount>, StoreError> {
         Err(StoreError::Closed)
     }
 

@@ -20,7 +20,7 @@ use super::gateway::{self, SimGateway, present};
 use super::memory::{Memory, Rows, countries, document, one_run, row};
 use super::{start, tiny};
 use crate::feed::Feed;
-use crate::store::Kind;
+use crate::store::DocumentKind;
 
 /// Keys as people write them: several are one prefix, some are none.
 const KEYS: [&str; 24] = [
@@ -195,22 +195,22 @@ impl Run {
             Op::PutRoute(name, good) => {
                 let name = format!("r{name}");
                 let document = if good { document(&name, "demo") } else { "{".to_owned() };
-                self.store.put_document(Kind::Route, &name, document);
+                self.store.put_document(DocumentKind::Route, &name, document);
                 self.settle().await;
                 self.note_kept();
             }
             Op::DeleteRoute(name) => {
-                self.store.delete_document(Kind::Route, &format!("r{name}"));
+                self.store.delete_document(DocumentKind::Route, &format!("r{name}"));
                 self.settle().await;
                 self.note_kept();
             }
             Op::SetBackend(host) => {
                 match host {
-                    None => self.store.delete_document(Kind::Backend, "demo"),
-                    Some(0) => self.store.put_document(Kind::Backend, "demo", "{"),
+                    None => self.store.delete_document(DocumentKind::Backend, "demo"),
+                    Some(0) => self.store.put_document(DocumentKind::Backend, "demo", "{"),
                     Some(n) => {
                         let document = format!(r#"{{"address":"host-{n}:80"}}"#);
-                        self.store.put_document(Kind::Backend, "demo", document)
+                        self.store.put_document(DocumentKind::Backend, "demo", document)
                     }
                 };
                 self.settle().await;
@@ -218,10 +218,10 @@ impl Run {
             }
             Op::SetLimit(rate) => {
                 match rate {
-                    None => self.store.delete_document(Kind::Limit, "l"),
+                    None => self.store.delete_document(DocumentKind::Limit, "l"),
                     Some(rate) => {
                         let document = format!(r#"{{"key":"ip","rate":{rate},"per":"day"}}"#);
-                        self.store.put_document(Kind::Limit, "l", document)
+                        self.store.put_document(DocumentKind::Limit, "l", document)
                     }
                 };
                 self.settle().await;
@@ -243,12 +243,12 @@ impl Run {
             Op::PutFlag(name, value) => drop(self.store.put_flag(FLAG_NAMES[name].0, FLAGS[value].0)),
             Op::DeleteFlag(name) => drop(self.store.delete_flag(FLAG_NAMES[name].0)),
             Op::PutGeoRule(name, rule) => {
-                self.store.put_document(Kind::GeoRule, &format!("g{name}"), GEO[rule].0);
+                self.store.put_document(DocumentKind::GeoRule, &format!("g{name}"), GEO[rule].0);
                 self.settle().await;
                 self.note_kept();
             }
             Op::DeleteGeoRule(name) => {
-                self.store.delete_document(Kind::GeoRule, &format!("g{name}"));
+                self.store.delete_document(DocumentKind::GeoRule, &format!("g{name}"));
                 self.settle().await;
                 self.note_kept();
             }
@@ -359,9 +359,9 @@ impl Run {
             assert_eq!(gateway.limits(), Limits::new(self.limit.clone()));
             assert!(gateway.countries().as_bytes() == self.countries);
         }
-        let world = self.feed.world();
-        assert_eq!(world.quarantine().len(), self.malformed());
-        assert_eq!(world.tables.bans.count as usize, banned.len());
+        let snapshot = self.feed.snapshot();
+        assert_eq!(snapshot.quarantine().len(), self.malformed());
+        assert_eq!(snapshot.tables.bans.count as usize, banned.len());
     }
 
     fn naive(&self, status: &str) -> BTreeMap<Prefix, Option<UnixSeconds>> {

@@ -16,7 +16,7 @@ use super::gateway::SimGateway;
 use super::memory::{Memory, countries, document, named, one_run};
 use super::{start, tiny};
 use crate::feed::{Feed, FeedOptions, Notice};
-use crate::store::{Kind, StoreError, Table};
+use crate::store::{DocumentKind, StoreError, StoreTable};
 
 const DENY_DE: &str = r#"{"mode":"deny","countries":["DE"],"status":451}"#;
 const ALLOW_FR: &str = r#"{"mode":"allow","countries":["FR"],"global":false}"#;
@@ -69,9 +69,9 @@ async fn flags_rules_and_countries_reach_a_gateway() {
     assert_eq!((told, answer.bans.is_none()), (vec![WholeTable::Flags], true));
     let want =
         Flags::default().with(Flag::RouteCache, State::Shadow).with(Flag::AsyncRecording, State::Share(25));
-    assert_eq!((gateway.flags(), feed.world().flags), (want, want));
+    assert_eq!((gateway.flags(), feed.snapshot().flags), (want, want));
 
-    store.put_document(Kind::GeoRule, "no-de", DENY_DE);
+    store.put_document(DocumentKind::GeoRule, "no-de", DENY_DE);
     store.set_countries(Some(countries("small.csv", one_run("DE", 9))));
     settle(&feed).await;
     gateway.poll(&feed).await;
@@ -80,8 +80,8 @@ async fn flags_rules_and_countries_reach_a_gateway() {
     assert_eq!(rule.denies(held.find(address("10.0.0.9"))), Some(GeoAction::LegalReasons));
     assert_eq!(rule.denies(held.find(address("10.0.0.10"))), None);
 
-    let world = feed.world();
-    let figures = &world.tables;
+    let snapshot = feed.snapshot();
+    let figures = &snapshot.tables;
     for (table, hash) in [
         (WholeTable::Flags, figures.flags),
         (WholeTable::Geo, figures.geo),
@@ -90,18 +90,18 @@ async fn flags_rules_and_countries_reach_a_gateway() {
         assert_eq!(gateway.whole[&table].0, hash);
     }
     assert_eq!((figures.geo_entries, figures.countries_v4, figures.countries_v6), (1, 1, 0));
-    let info = world.countries.as_ref().unwrap();
+    let info = snapshot.countries.as_ref().unwrap();
     assert_eq!((info.source.as_str(), info.v4, info.blob.hash), ("small.csv", 1, figures.countries));
-    assert!(info.imported().is_some() && world.geo_rules.in_force["no-de"].created().is_some());
+    assert!(info.imported().is_some() && snapshot.geo_rules.in_force["no-de"].created().is_some());
 
     store.delete_flag("enableRouteCache");
-    store.delete_document(Kind::GeoRule, "no-de");
+    store.delete_document(DocumentKind::GeoRule, "no-de");
     store.set_countries(None);
     settle(&feed).await;
     gateway.poll(&feed).await;
     assert_eq!(gateway.flags(), want.with(Flag::RouteCache, State::Off));
     assert!(gateway.geo().rules().is_empty() && gateway.countries().is_empty());
-    assert!(feed.world().countries.is_none());
+    assert!(feed.snapshot().countries.is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -131,7 +131,7 @@ async fn a_large_country_table_goes_by_pages_and_the_one_before_stays_for_a_whil
     let tables = feed.tables().await.unwrap();
     store.set_countries(Some(countries("second", second)));
     let tables = (tables, feed.tables().await.unwrap());
-    let page = feed.blob(feed.world().tables.countries, 0).unwrap();
+    let page = feed.blob(feed.snapshot().tables.countries, 0).unwrap();
     assert_eq!(page.as_ptr(), tables.1.countries.as_bytes().as_ptr());
     assert!(tables.0.countries.is_empty());
 }
@@ -149,40 +149,40 @@ async fn a_bad_row_of_any_table_has_no_effect_and_says_why() {
     store.put_flag("enableParallelExecution", r#""shadow""#);
     store.put_flag("enableIpBlacklistCache", r#"{"percent":101}"#);
     store.put_flag("enableEverything", "true");
-    store.put_document(Kind::GeoRule, "bad", r#"{"mode":"deny","countries":["Germany"]}"#);
-    store.put_document(Kind::GeoRule, "worse", "{");
+    store.put_document(DocumentKind::GeoRule, "bad", r#"{"mode":"deny","countries":["Germany"]}"#);
+    store.put_document(DocumentKind::GeoRule, "worse", "{");
     let mut cut = one_run("FR", 9);
     cut.pop();
     store.set_countries(Some(countries("cut short", cut)));
     let tables = feed.tables().await.unwrap();
-    let world = feed.world();
-    let shown: Vec<(Table, String)> =
-        world.quarantine().map(|bad| (bad.table, bad.key.to_string())).collect();
+    let snapshot = feed.snapshot();
+    let shown: Vec<(StoreTable, String)> =
+        snapshot.quarantine().map(|bad| (bad.table, bad.key.to_string())).collect();
     let want = [
-        (Table::Documents(Kind::GeoRule), "bad"),
-        (Table::Documents(Kind::GeoRule), "worse"),
-        (Table::Flags, "enableEverything"),
-        (Table::Flags, "enableIpBlacklistCache"),
-        (Table::Flags, "enableParallelExecution"),
-        (Table::Flags, "enableRouteCache"),
-        (Table::Countries, "countries"),
+        (StoreTable::Documents(DocumentKind::GeoRule), "bad"),
+        (StoreTable::Documents(DocumentKind::GeoRule), "worse"),
+        (StoreTable::Flags, "enableEverything"),
+        (StoreTable::Flags, "enableIpBlacklistCache"),
+        (StoreTable::Flags, "enableParallelExecution"),
+        (StoreTable::Flags, "enableRouteCache"),
+        (StoreTable::Countries, "countries"),
     ];
     assert_eq!(shown, want.map(|(table, key)| (table, key.to_owned())));
     let why = |table, key: &str| -> String {
-        let row = world.quarantine().find(|bad| bad.table == table && &*bad.key == key);
+        let row = snapshot.quarantine().find(|bad| bad.table == table && &*bad.key == key);
         row.unwrap().why.to_string()
     };
-    assert!(why(Table::Flags, "enableRouteCache").contains("percent"));
-    assert!(why(Table::Flags, "enableEverything").contains("enableGeoRulesCache"));
-    assert!(why(Table::Documents(Kind::GeoRule), "bad").contains("/countries/0"));
-    assert!(why(Table::Countries, "countries").contains("`good`, stays in force"));
-    assert_eq!((tables.flags, world.geo_rules.in_force.len()), (Flags::default(), 0));
+    assert!(why(StoreTable::Flags, "enableRouteCache").contains("percent"));
+    assert!(why(StoreTable::Flags, "enableEverything").contains("enableGeoRulesCache"));
+    assert!(why(StoreTable::Documents(DocumentKind::GeoRule), "bad").contains("/countries/0"));
+    assert!(why(StoreTable::Countries, "countries").contains("`good`, stays in force"));
+    assert_eq!((tables.flags, snapshot.geo_rules.in_force.len()), (Flags::default(), 0));
     assert_eq!(country(&tables.countries, "10.0.0.9"), Some("DE".to_owned()));
 
     // Without one before it, it knows nothing.
     let restarted = start(&store, tiny()).await;
     assert!(restarted.tables().await.unwrap().countries.is_empty());
-    let why = restarted.world().quarantine().last().unwrap().why;
+    let why = restarted.snapshot().quarantine().last().unwrap().why;
     assert!(why.contains("no country is known"), "{why}");
 
     // Mended and removed.
@@ -190,20 +190,20 @@ async fn a_bad_row_of_any_table_has_no_effect_and_says_why() {
     for name in ["enableParallelExecution", "enableIpBlacklistCache", "enableEverything"] {
         store.delete_flag(name);
     }
-    store.put_document(Kind::GeoRule, "bad", DENY_DE);
-    store.delete_document(Kind::GeoRule, "worse");
+    store.put_document(DocumentKind::GeoRule, "bad", DENY_DE);
+    store.delete_document(DocumentKind::GeoRule, "worse");
     store.set_countries(None);
     let tables = feed.tables().await.unwrap();
-    let world = feed.world();
-    assert_eq!((world.quarantine().len(), world.geo_rules.in_force.len(), tables.flags), (0, 1, on));
+    let snapshot = feed.snapshot();
+    assert_eq!((snapshot.quarantine().len(), snapshot.geo_rules.in_force.len(), tables.flags), (0, 1, on));
     assert!(tables.countries.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_slip_in_a_geo_rule_lets_nobody_in() {
     let store = Arc::new(Memory::default());
-    store.put_document(Kind::GeoRule, "no-de", DENY_DE);
-    store.put_document(Kind::GeoRule, "gone", ALLOW_FR);
+    store.put_document(DocumentKind::GeoRule, "no-de", DENY_DE);
+    store.put_document(DocumentKind::GeoRule, "gone", ALLOW_FR);
     let feed = start(&store, tiny()).await;
     let denied = async || {
         let tables = feed.tables().await.unwrap();
@@ -211,9 +211,9 @@ async fn a_slip_in_a_geo_rule_lets_nobody_in() {
         rule.and_then(|rule| rule.denies("DE".parse().ok()))
     };
     assert_eq!(denied().await, Some(GeoAction::LegalReasons));
-    let why = || feed.world().quarantine().last().map(|row| row.why.to_string()).unwrap_or_default();
+    let why = || feed.snapshot().quarantine().last().map(|row| row.why.to_string()).unwrap_or_default();
     for slip in ["{", r#"{"mode":"deny","countries":["Germany"]}"#] {
-        store.put_document(Kind::GeoRule, "no-de", slip);
+        store.put_document(DocumentKind::GeoRule, "no-de", slip);
         assert_eq!(denied().await, Some(GeoAction::LegalReasons), "{slip}");
         assert!(why().contains("stays in force"), "{}", why());
     }
@@ -222,24 +222,24 @@ async fn a_slip_in_a_geo_rule_lets_nobody_in() {
     store.ban("192.0.2.1");
     store.cut_log();
     assert_eq!(denied().await, Some(GeoAction::LegalReasons));
-    assert!(feed.world().geo_rules.in_force.get("gone").is_none() && why().contains("stays in force"));
+    assert!(feed.snapshot().geo_rules.in_force.get("gone").is_none() && why().contains("stays in force"));
     // Nobody knows what it said once the service has begun anew.
     let restarted = start(&store, tiny()).await;
-    let why = restarted.world().quarantine().last().unwrap().why.to_string();
-    assert!(restarted.world().geo_rules.in_force.is_empty() && why.contains("not in force"), "{why}");
-    store.put_document(Kind::GeoRule, "no-de", ALLOW_FR);
-    assert_eq!((denied().await, feed.world().quarantine().len()), (Some(GeoAction::Forbidden), 0));
-    store.put_document(Kind::GeoRule, "no-de", "{");
-    store.delete_document(Kind::GeoRule, "no-de");
-    assert_eq!((denied().await, feed.world().quarantine().len()), (None, 0));
+    let why = restarted.snapshot().quarantine().last().unwrap().why.to_string();
+    assert!(restarted.snapshot().geo_rules.in_force.is_empty() && why.contains("not in force"), "{why}");
+    store.put_document(DocumentKind::GeoRule, "no-de", ALLOW_FR);
+    assert_eq!((denied().await, feed.snapshot().quarantine().len()), (Some(GeoAction::Forbidden), 0));
+    store.put_document(DocumentKind::GeoRule, "no-de", "{");
+    store.delete_document(DocumentKind::GeoRule, "no-de");
+    assert_eq!((denied().await, feed.snapshot().quarantine().len()), (None, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_slip_in_a_route_does_not_hand_its_requests_to_a_wider_one() {
     let store = Arc::new(Memory::default());
     let narrow = document("narrow", "one").replace(r#""spec":{"#, r#""spec":{"hostnames":["a.test"],"#);
-    store.put_document(Kind::Route, "wide", document("wide", "other"));
-    store.put_document(Kind::Route, "narrow", narrow.as_str());
+    store.put_document(DocumentKind::Route, "wide", document("wide", "other"));
+    store.put_document(DocumentKind::Route, "narrow", narrow.as_str());
     let feed = start(&store, tiny()).await;
     let found = async || {
         let tables = feed.tables().await.unwrap();
@@ -248,14 +248,14 @@ async fn a_slip_in_a_route_does_not_hand_its_requests_to_a_wider_one() {
     };
     assert_eq!(found().await.as_deref(), Some("narrow"));
     for slip in ["{", r#"{"metadata":{"name":"narrow"},"spec":{"rulez":[]}}"#, &document("other", "one")] {
-        store.put_document(Kind::Route, "narrow", slip);
+        store.put_document(DocumentKind::Route, "narrow", slip);
         assert_eq!(found().await.as_deref(), Some("narrow"), "{slip}");
-        let bad = feed.world().quarantine().last().unwrap();
-        assert_eq!((bad.table, &*bad.key), (Table::Documents(Kind::Route), "narrow"));
+        let bad = feed.snapshot().quarantine().last().unwrap();
+        assert_eq!((bad.table, &*bad.key), (StoreTable::Documents(DocumentKind::Route), "narrow"));
         assert!(bad.why.contains("stays in force"), "{}", bad.why);
     }
-    store.put_document(Kind::Route, "narrow", narrow.replace("a.test", "b.test"));
-    assert_eq!((found().await.as_deref(), feed.world().quarantine().len()), (Some("wide"), 0));
+    store.put_document(DocumentKind::Route, "narrow", narrow.replace("a.test", "b.test"));
+    assert_eq!((found().await.as_deref(), feed.snapshot().quarantine().len()), (Some("wide"), 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -264,17 +264,17 @@ async fn of_too_many_geo_rules_the_oldest_stay() {
     for n in 0..MAX_GEO_RULES + 3 {
         let mut row = named(&format!("r{n:04}"), ALLOW_FR);
         row.created_at = Some(format!("2026-11-23 18:{:02}:{:02}", n / 60, n % 60));
-        store.put_row(Kind::GeoRule, row);
+        store.put_row(DocumentKind::GeoRule, row);
     }
     let feed = start(&store, tiny()).await;
-    let world = feed.world();
-    let left_out: Vec<String> = world.quarantine().map(|bad| bad.key.to_string()).collect();
+    let snapshot = feed.snapshot();
+    let left_out: Vec<String> = snapshot.quarantine().map(|bad| bad.key.to_string()).collect();
     assert_eq!(left_out, ["r1000", "r1001", "r1002"]);
     assert_eq!(feed.tables().await.unwrap().geo.rules().len(), MAX_GEO_RULES);
     // Room is made, and one of them is there.
-    store.delete_document(Kind::GeoRule, "r0000");
-    let world = feed.current().await;
-    assert!(world.geo_rules.in_force.contains_key("r1000") && world.quarantine().len() == 2);
+    store.delete_document(DocumentKind::GeoRule, "r0000");
+    let snapshot = feed.current().await;
+    assert!(snapshot.geo_rules.in_force.contains_key("r1000") && snapshot.quarantine().len() == 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -291,18 +291,23 @@ async fn a_route_that_names_no_rule_is_found() {
         let plain = document(name, "demo");
         named(name, plain.replace(r#""backendRefs""#, &format!(r#""filters":[{filters}],"backendRefs""#)))
     };
-    store.put_document(Kind::GeoRule, "there", DENY_DE);
-    store.put_document(Kind::GeoRule, "broken", "{}");
-    store.put_row(Kind::Route, with_rules("good", &["there"]));
-    store.put_row(Kind::Route, with_rules("some", &["there", "nowhere", "broken"]));
+    store.put_document(DocumentKind::GeoRule, "there", DENY_DE);
+    store.put_document(DocumentKind::GeoRule, "broken", "{}");
+    store.put_row(DocumentKind::Route, with_rules("good", &["there"]));
+    store.put_row(DocumentKind::Route, with_rules("some", &["there", "nowhere", "broken"]));
     let feed = start(&store, tiny()).await;
     let missing = |feed: &Feed| -> Vec<String> {
-        let missing = feed.world().missing_geo_rules();
+        let missing = feed.snapshot().missing_geo_rules();
         missing.iter().map(|missing| format!("{} {}", missing.route, missing.rule)).collect()
     };
-    assert_eq!(feed.world().routes.in_force.len(), 2, "{:?}", feed.world().quarantine().collect::<Vec<_>>());
+    assert_eq!(
+        feed.snapshot().routes.in_force.len(),
+        2,
+        "{:?}",
+        feed.snapshot().quarantine().collect::<Vec<_>>()
+    );
     assert_eq!(missing(&feed), ["some broken", "some nowhere"]);
-    store.delete_document(Kind::GeoRule, "there");
+    store.delete_document(DocumentKind::GeoRule, "there");
     settle(&feed).await;
     assert_eq!(missing(&feed), ["good there", "some broken", "some nowhere", "some there"]);
 }
@@ -311,7 +316,7 @@ async fn a_route_that_names_no_rule_is_found() {
 async fn what_changed_unseen_in_a_small_table_is_found() {
     let store = Arc::new(Memory::default());
     store.put_flag("enableRouteCache", "true");
-    store.put_document(Kind::GeoRule, "rule", DENY_DE);
+    store.put_document(DocumentKind::GeoRule, "rule", DENY_DE);
     store.set_countries(Some(countries("first", one_run("DE", 9))));
     let feed = start(&store, tiny()).await;
     let mut gateway = SimGateway::new("g");
@@ -327,8 +332,8 @@ async fn what_changed_unseen_in_a_small_table_is_found() {
         rows.documents.geo_rules.get_mut("rule").unwrap().document = ALLOW_FR.to_owned();
     });
     // A refresh compares all tables.
-    let (goal, world) = feed.refresh().await.unwrap();
-    assert_eq!(world.tables.geo_entries, 1);
+    let (goal, snapshot) = feed.refresh().await.unwrap();
+    assert_eq!(snapshot.tables.geo_entries, 1);
     settle(&feed).await;
     assert_eq!(gateway.poll(&feed).await.unwrap().refresh, goal.refresh);
     assert!(!gateway.geo().get("rule").unwrap().global);
@@ -347,7 +352,7 @@ async fn what_changed_unseen_in_a_small_table_is_found() {
 async fn a_restore_brings_back_all_tables() {
     let store = Arc::new(Memory::default());
     store.put_flag("enableRouteCache", "true");
-    store.put_document(Kind::GeoRule, "rule", DENY_DE);
+    store.put_document(DocumentKind::GeoRule, "rule", DENY_DE);
     store.set_countries(Some(countries("first", one_run("DE", 9))));
     let remembered = store.rows().clone();
     let feed = start(&store, tiny()).await;
@@ -355,7 +360,7 @@ async fn a_restore_brings_back_all_tables() {
     gateway.poll(&feed).await;
     let first = gateway.held();
     store.put_flag("enableRouteCache", "false");
-    store.delete_document(Kind::GeoRule, "rule");
+    store.delete_document(DocumentKind::GeoRule, "rule");
     store.set_countries(Some(countries("second", one_run("FR", 9))));
     settle(&feed).await;
     gateway.poll(&feed).await;
@@ -375,8 +380,8 @@ async fn a_restore_brings_back_all_tables() {
 #[tokio::test(start_paused = true)]
 async fn tables_are_of_the_moment_and_what_did_not_change_is_not_made_again() {
     let store = Arc::new(Memory::default());
-    store.put_document(Kind::Route, "r", document("r", "demo"));
-    store.put_document(Kind::GeoRule, "rule", DENY_DE);
+    store.put_document(DocumentKind::Route, "r", document("r", "demo"));
+    store.put_document(DocumentKind::GeoRule, "rule", DENY_DE);
     let feed = start(&store, tiny()).await;
     let first = feed.tables().await.unwrap();
     assert!(Arc::ptr_eq(&first, &feed.tables().await.unwrap()));
@@ -390,11 +395,11 @@ async fn tables_are_of_the_moment_and_what_did_not_change_is_not_made_again() {
             IpFinding::Banned(banned.to_string().parse().unwrap())
         );
         assert_eq!(tables.version, feed.version());
-        assert_eq!(tables.bans.digest(), feed.world().tables.bans);
+        assert_eq!(tables.bans.digest(), feed.snapshot().tables.bans);
         assert!(Arc::ptr_eq(&tables.routes, &first.routes) && Arc::ptr_eq(&tables.geo, &first.geo));
     }
     store.delete("192.0.2.7");
-    store.delete_document(Kind::Route, "r");
+    store.delete_document(DocumentKind::Route, "r");
     let tables = feed.tables().await.unwrap();
     assert_eq!(found(&tables, "192.0.2.7"), IpFinding::Clear);
     assert!(tables.routes.is_empty() && !first.routes.is_empty());

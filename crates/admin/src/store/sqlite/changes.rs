@@ -9,7 +9,7 @@ use super::audit::{self, Auditor, as_json};
 use super::schema::look;
 use super::spellings::Spellings;
 use super::tables;
-use crate::store::{Change, Committed, DocumentRow, FlagRow, IpRow, Kind, Table, time_text};
+use crate::store::{Change, Committed, DocumentKind, DocumentRow, FlagRow, IpRow, StoreTable, time_text};
 
 /// Carries out `change`, of `by`, in the write transaction that `conn` is in.
 pub(super) fn apply(
@@ -57,11 +57,11 @@ fn ban(
     expires_at: Option<&str>,
 ) -> rusqlite::Result<usize> {
     let (conn, now) = (audit.conn, audit.now);
-    let mut was: Option<IpRow> = tables::row(conn, Table::Ip, ip)?;
+    let mut was: Option<IpRow> = tables::row(conn, StoreTable::Ip, ip)?;
     let mut since: Option<String> = None;
     let mut rows = 0;
     for key in spellings.of(ip.parse().ok()).iter().filter(|key| *key != ip) {
-        let other: Option<IpRow> = tables::row(conn, Table::Ip, key)?;
+        let other: Option<IpRow> = tables::row(conn, StoreTable::Ip, key)?;
         // Text order is time order in all forms that we write ourselves.
         since = since.into_iter().chain(other.as_ref().and_then(|row| row.created_at.clone())).min();
         rows += conn.prepare_cached("DELETE FROM ip_monitor WHERE ip = ?1")?.execute([key])?;
@@ -79,7 +79,7 @@ fn ban(
                updated_at = excluded.updated_at, expires_at = excluded.expires_at",
         )?
         .execute(params![ip, reason, since.as_deref().unwrap_or(now), now, expires_at])?;
-    let is: Option<IpRow> = tables::row(conn, Table::Ip, ip)?;
+    let is: Option<IpRow> = tables::row(conn, StoreTable::Ip, ip)?;
     audit.write("ban", ip, was.as_ref().map(said), is.as_ref().map(said))?;
     Ok(rows)
 }
@@ -100,7 +100,7 @@ fn unban(audit: &Auditor<'_>, spellings: &Spellings, keys: &[String]) -> rusqlit
 }
 
 fn unban_row(audit: &Auditor<'_>, key: &str) -> rusqlite::Result<usize> {
-    let was: Option<IpRow> = tables::row(audit.conn, Table::Ip, key)?;
+    let was: Option<IpRow> = tables::row(audit.conn, StoreTable::Ip, key)?;
     let gone = audit
         .conn
         .prepare_cached("DELETE FROM ip_monitor WHERE ip = ?1 AND status = 'banned' COLLATE NOCASE")?
@@ -112,28 +112,33 @@ fn unban_row(audit: &Auditor<'_>, key: &str) -> rusqlite::Result<usize> {
 }
 
 /// What the audit says of the document `name` of `kind`, as it stands.
-fn document(conn: &Connection, kind: Kind, name: &str) -> rusqlite::Result<Option<String>> {
-    let row: Option<DocumentRow> = tables::row(conn, Table::Documents(kind), name)?;
+fn document(conn: &Connection, kind: DocumentKind, name: &str) -> rusqlite::Result<Option<String>> {
+    let row: Option<DocumentRow> = tables::row(conn, StoreTable::Documents(kind), name)?;
     Ok(row.map(|row| as_json(&row.document)))
 }
 
-fn put_document(audit: &Auditor<'_>, kind: Kind, name: &str, document: &str) -> rusqlite::Result<usize> {
+fn put_document(
+    audit: &Auditor<'_>,
+    kind: DocumentKind,
+    name: &str,
+    document: &str,
+) -> rusqlite::Result<usize> {
     let was = self::document(audit.conn, kind, name)?;
     let rows = audit
         .conn
         .prepare_cached(&format!(
             "INSERT INTO {} (name, document, created_at, updated_at) VALUES (?1, ?2, ?3, ?3)
              ON CONFLICT (name) DO UPDATE SET document = excluded.document, updated_at = excluded.updated_at",
-            Table::Documents(kind).name()
+            StoreTable::Documents(kind).name()
         ))?
         .execute(params![name, document, audit.now])?;
     audit.write(kind.name(), name, was, Some(as_json(document)))?;
     Ok(rows)
 }
 
-fn delete_document(audit: &Auditor<'_>, kind: Kind, name: &str) -> rusqlite::Result<usize> {
+fn delete_document(audit: &Auditor<'_>, kind: DocumentKind, name: &str) -> rusqlite::Result<usize> {
     let was = document(audit.conn, kind, name)?;
-    let delete = format!("DELETE FROM {} WHERE name = ?1", Table::Documents(kind).name());
+    let delete = format!("DELETE FROM {} WHERE name = ?1", StoreTable::Documents(kind).name());
     let rows = audit.conn.prepare_cached(&delete)?.execute([name])?;
     if rows > 0 {
         audit.write(kind.name(), name, was, None)?;
@@ -146,7 +151,7 @@ fn delete_document(audit: &Auditor<'_>, kind: Kind, name: &str) -> rusqlite::Res
 fn set_flags(audit: &Auditor<'_>, flags: &[(String, String)]) -> rusqlite::Result<usize> {
     let mut rows = 0;
     for (name, value) in flags {
-        let was = tables::row::<FlagRow>(audit.conn, Table::Flags, name)?.map(|row| row.value);
+        let was = tables::row::<FlagRow>(audit.conn, StoreTable::Flags, name)?.map(|row| row.value);
         let stands: Option<Value> = serde_json::from_str(was.as_deref().unwrap_or("false")).ok();
         if stands.is_some() && stands == serde_json::from_str(value).ok() {
             continue;

@@ -16,7 +16,7 @@ use rusqlite::{Connection, params};
 
 use super::events::{NEWEST, int};
 use super::shared::locked;
-use crate::store::{SeenRow, time_text};
+use crate::store::{AddressCount, time_text};
 
 /// Addresses that are kept. An address that makes more than this share of all
 /// requests is always among them.
@@ -49,8 +49,8 @@ struct Place {
 }
 
 impl Place {
-    fn row(&self) -> SeenRow {
-        SeenRow {
+    fn row(&self) -> AddressCount {
+        AddressCount {
             ip: self.address.to_string(),
             count: self.count,
             over: self.over,
@@ -153,14 +153,14 @@ impl Seen {
     }
 
     /// The most frequent addresses, at most `limit`.
-    pub(super) fn top(&self, limit: usize) -> Vec<SeenRow> {
+    pub(super) fn top(&self, limit: usize) -> Vec<AddressCount> {
         let mut places: Vec<&Place> = self.places.iter().collect();
         places.sort_unstable_by(|a, b| b.count.cmp(&a.count).then_with(|| a.address.cmp(&b.address)));
         places.into_iter().take(limit).map(Place::row).collect()
     }
 
     /// One address.
-    pub(super) fn one(&self, address: IpAddr) -> Option<SeenRow> {
+    pub(super) fn one(&self, address: IpAddr) -> Option<AddressCount> {
         self.by_address.get(&address.to_canonical()).map(|&place| self.places[place].row())
     }
 

@@ -6,8 +6,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::schema::{EPOCH, RELOAD, look};
 use super::shared::Shared;
 use crate::store::{
-    ChangedRows, Changes, CountriesRow, DocumentRow, FlagRow, IpRow, Kind, PerKind, Snapshot, Table,
-    Unchanged,
+    ChangedRows, Changes, CountriesRow, DocumentKind, DocumentRow, FlagRow, IpRow, PerDocumentKind,
+    StoreTable, StoredRows, Unchanged,
 };
 
 /// Why consumers read everything anew: a mark in the log holds one of these.
@@ -103,13 +103,17 @@ impl KeyedRow for CountriesRow {
 }
 
 /// The row of `table` with this key.
-pub(super) fn row<R: KeyedRow>(conn: &Connection, table: Table, key: &str) -> rusqlite::Result<Option<R>> {
+pub(super) fn row<R: KeyedRow>(
+    conn: &Connection,
+    table: StoreTable,
+    key: &str,
+) -> rusqlite::Result<Option<R>> {
     let key_column = R::COLUMNS.first().copied().unwrap_or("rowid");
     let sql = format!("SELECT {} FROM {} t WHERE t.{key_column} = ?1", R::columns(), table.name());
     conn.prepare_cached(&sql)?.query_row([key], |row| R::read(row, 0)).optional().map(Option::flatten)
 }
 
-fn all<R: KeyedRow>(conn: &Connection, table: Table) -> rusqlite::Result<Vec<R>> {
+fn all<R: KeyedRow>(conn: &Connection, table: StoreTable) -> rusqlite::Result<Vec<R>> {
     let mut statement = conn.prepare_cached(&format!("SELECT {} FROM {} t", R::columns(), table.name()))?;
     let mut rows = statement.query([])?;
     let mut found = Vec::new();
@@ -120,15 +124,19 @@ fn all<R: KeyedRow>(conn: &Connection, table: Table) -> rusqlite::Result<Vec<R>>
 }
 
 /// All rows of `tables`, in the read transaction that `conn` is in.
-pub(super) fn snapshot(conn: &Connection, shared: &Shared, tables: &[Table]) -> rusqlite::Result<Snapshot> {
-    let mut snapshot = Snapshot { seq: look(conn)?.newest, ..Snapshot::default() };
+pub(super) fn read_tables(
+    conn: &Connection,
+    shared: &Shared,
+    tables: &[StoreTable],
+) -> rusqlite::Result<StoredRows> {
+    let mut snapshot = StoredRows { seq: look(conn)?.newest, ..StoredRows::default() };
     shared.saw(snapshot.seq);
     for table in tables {
         match table {
-            Table::Ip => snapshot.ips = all(conn, *table)?,
-            Table::Flags => snapshot.flags = all(conn, *table)?,
-            Table::Countries => snapshot.countries = all(conn, *table)?.pop(),
-            Table::Documents(kind) => *snapshot.documents.get_mut(*kind) = all(conn, *table)?,
+            StoreTable::Ip => snapshot.ips = all(conn, *table)?,
+            StoreTable::Flags => snapshot.flags = all(conn, *table)?,
+            StoreTable::Countries => snapshot.countries = all(conn, *table)?.pop(),
+            StoreTable::Documents(kind) => *snapshot.documents.get_mut(*kind) = all(conn, *table)?,
         }
     }
     Ok(snapshot)
@@ -155,14 +163,14 @@ pub(super) fn changes(conn: &Connection, shared: &Shared, since: u64) -> rusqlit
 }
 
 fn changed_rows(conn: &Connection, since: u64) -> rusqlite::Result<ChangedRows> {
-    let mut documents = PerKind::default();
-    for kind in Kind::ALL {
-        *documents.get_mut(kind) = changed(conn, Table::Documents(kind), since)?;
+    let mut documents = PerDocumentKind::default();
+    for kind in DocumentKind::ALL {
+        *documents.get_mut(kind) = changed(conn, StoreTable::Documents(kind), since)?;
     }
     Ok(ChangedRows {
-        ips: changed(conn, Table::Ip, since)?,
-        flags: changed(conn, Table::Flags, since)?,
-        countries: changed(conn, Table::Countries, since)?.pop().map(|(_, row)| row),
+        ips: changed(conn, StoreTable::Ip, since)?,
+        flags: changed(conn, StoreTable::Flags, since)?,
+        countries: changed(conn, StoreTable::Countries, since)?.pop().map(|(_, row)| row),
         documents,
     })
 }
@@ -208,7 +216,7 @@ fn reason_to_reload(conn: &Connection, since: u64) -> rusqlite::Result<Option<Ch
 /// raw key need not be UTF-8.
 fn changed<R: KeyedRow>(
     conn: &Connection,
-    table: Table,
+    table: StoreTable,
     since: u64,
 ) -> rusqlite::Result<Vec<(String, Option<R>)>> {
     let key = R::COLUMNS.first().copied().unwrap_or("rowid");

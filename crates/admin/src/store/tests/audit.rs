@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::support::{ban, block_on, everything, put, remove, stores, unban};
-use crate::store::{Change, Kind, Store};
+use crate::store::{Change, DocumentKind, Store};
 
 fn flags(flags: &[(&str, &str)]) -> Change {
     let own = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
@@ -58,16 +58,16 @@ fn every_other_change_is_told_with_what_was_before() {
                 ban("1.2.3.4"),
                 unban("1.2.3.4"),
                 unban("1.2.3.4"),
-                put(Kind::GeoRule, "eu", "[1]"),
-                put(Kind::GeoRule, "eu", "[1]"),
-                put(Kind::GeoRule, "eu", "no JSON"),
-                remove(Kind::GeoRule, "eu"),
-                remove(Kind::GeoRule, "eu"),
-                put(Kind::Route, "a", "{}"),
-                remove(Kind::Route, "a"),
-                put(Kind::Backend, "b", "{}"),
-                put(Kind::Limit, "l", "{}"),
-                remove(Kind::Limit, "l"),
+                put(DocumentKind::GeoRule, "eu", "[1]"),
+                put(DocumentKind::GeoRule, "eu", "[1]"),
+                put(DocumentKind::GeoRule, "eu", "no JSON"),
+                remove(DocumentKind::GeoRule, "eu"),
+                remove(DocumentKind::GeoRule, "eu"),
+                put(DocumentKind::Route, "a", "{}"),
+                remove(DocumentKind::Route, "a"),
+                put(DocumentKind::Backend, "b", "{}"),
+                put(DocumentKind::Limit, "l", "{}"),
+                remove(DocumentKind::Limit, "l"),
                 countries("one.csv", b"123"),
                 countries("two.csv", b"12345"),
             ] {

@@ -1,10 +1,12 @@
 //! Tables, their log and their order.
 
 use super::support::{ban, block_on, everything, keys, put, remove, row, rows_since, stores, unban, until};
-use crate::store::{Change, Changes, Kind, PerKind, StoreError, Table, TokenRow, Unchanged};
+use crate::store::{
+    Change, Changes, DocumentKind, PerDocumentKind, StoreError, StoreTable, TokenRow, Unchanged,
+};
 
 fn put_route(name: &str, document: &str) -> Change {
-    put(Kind::Route, name, document)
+    put(DocumentKind::Route, name, document)
 }
 
 #[test]
@@ -26,7 +28,7 @@ fn a_change_is_in_the_snapshot_and_the_changes_of_its_seq() {
             assert_eq!((seq, ips), (second.seq, vec![("1.2.3.4".to_owned(), Some(all.ips[0].clone()))]));
             let (_, ips) = rows_since(store, first.seq).await;
             assert_eq!(ips, []);
-            let only = store.snapshot(&[Table::Documents(Kind::Route)]).await.unwrap();
+            let only = store.read_tables(&[StoreTable::Documents(DocumentKind::Route)]).await.unwrap();
             assert_eq!((only.ips.len(), only.documents.routes), (0, all.documents.routes));
         });
     }
@@ -40,7 +42,7 @@ fn what_is_gone_is_told_as_gone() {
             store.commit(ban("1.2.3.4"), "test").await.unwrap();
             let before = store.commit(put_route("a", "{}"), "test").await.unwrap().seq;
             store.commit(unban("1.2.3.4"), "test").await.unwrap();
-            let deleted = store.commit(remove(Kind::Route, "a"), "test").await.unwrap();
+            let deleted = store.commit(remove(DocumentKind::Route, "a"), "test").await.unwrap();
             let Changes::Rows { seq, rows } = store.changes_since(before).await.unwrap() else {
                 panic!("a reload")
             };
@@ -57,7 +59,7 @@ fn every_table_is_told_and_only_what_changed_of_it() {
         block_on(async {
             let store = &*fixture.store;
             let flag = |value: &str| Change::SetFlags { flags: vec![("f".to_owned(), value.to_owned())] };
-            let rule = put(Kind::GeoRule, "g", "{}");
+            let rule = put(DocumentKind::GeoRule, "g", "{}");
             store.commit(flag("true"), "test").await.unwrap();
             let before = store.commit(rule, "test").await.unwrap().seq;
             let countries =
@@ -65,7 +67,7 @@ fn every_table_is_told_and_only_what_changed_of_it() {
             store.commit(countries(&[1; 100_000]), "test").await.unwrap();
             store.commit(countries(&[2; 100_000]), "test").await.unwrap();
             store.commit(flag("\"shadow\""), "test").await.unwrap();
-            store.commit(remove(Kind::GeoRule, "g"), "test").await.unwrap();
+            store.commit(remove(DocumentKind::GeoRule, "g"), "test").await.unwrap();
             let Changes::Rows { seq, rows } = store.changes_since(before).await.unwrap() else {
                 panic!("a reload")
             };
@@ -94,7 +96,7 @@ fn nothing_to_do_takes_no_number() {
             let seq = store.commit(ban("1.2.3.4"), "test").await.unwrap().seq;
             let nothing = store.commit(unban("5.6.7.8"), "test").await.unwrap();
             assert_eq!((nothing.seq, nothing.rows), (seq, 0));
-            let nothing = store.commit(remove(Kind::Route, "no"), "test").await.unwrap();
+            let nothing = store.commit(remove(DocumentKind::Route, "no"), "test").await.unwrap();
             assert_eq!((nothing.seq, nothing.rows), (seq, 0));
         });
     }
@@ -152,23 +154,24 @@ fn documents_of_one_name_are_one_of_each_kind() {
         block_on(async {
             let store = &*fixture.store;
             let before = everything(store).await.seq;
-            for kind in Kind::ALL {
+            for kind in DocumentKind::ALL {
                 store.commit(put(kind, "a", kind.name()), "test").await.unwrap();
             }
             let Changes::Rows { rows, .. } = store.changes_since(before).await.unwrap() else {
                 panic!("a reload")
             };
             let all = everything(store).await;
-            for kind in Kind::ALL {
+            for kind in DocumentKind::ALL {
                 let row = all.documents.get(kind)[0].clone();
                 assert_eq!(row.document, kind.name());
                 assert_eq!(*rows.documents.get(kind), [("a".to_owned(), Some(row))]);
-                let only = store.snapshot(&[Table::Documents(kind)]).await.unwrap();
-                let found = Kind::ALL.into_iter().filter(|kind| !only.documents.get(*kind).is_empty());
+                let only = store.read_tables(&[StoreTable::Documents(kind)]).await.unwrap();
+                let found =
+                    DocumentKind::ALL.into_iter().filter(|kind| !only.documents.get(*kind).is_empty());
                 assert_eq!(found.collect::<Vec<_>>(), [kind]);
                 store.commit(remove(kind, "a"), "test").await.unwrap();
             }
-            assert_eq!(everything(store).await.documents, PerKind::default());
+            assert_eq!(everything(store).await.documents, PerDocumentKind::default());
         });
     }
 }
@@ -178,21 +181,24 @@ fn a_write_may_hang_on_what_nobody_changed() {
     for fixture in stores() {
         block_on(async {
             let store = &*fixture.store;
-            store.commit(put(Kind::Backend, "b", "{}"), "test").await.unwrap();
+            store.commit(put(DocumentKind::Backend, "b", "{}"), "test").await.unwrap();
             let first = store.commit(put_route("a", "{}"), "test").await.unwrap().seq;
             let second = store.commit(put_route("a", "[]"), "test").await.unwrap().seq;
             let only_if = |since| {
-                const TABLES: &[Table] = &[Table::Documents(Kind::GeoRule), Table::Documents(Kind::Route)];
+                const TABLES: &[StoreTable] = &[
+                    StoreTable::Documents(DocumentKind::GeoRule),
+                    StoreTable::Documents(DocumentKind::Route),
+                ];
                 Some(Unchanged { tables: TABLES, since })
             };
             let remove = async |since| {
                 let (name, only_if) = ("b".to_owned(), only_if(since));
-                let change = Change::DeleteDocument { kind: Kind::Backend, name, only_if };
+                let change = Change::DeleteDocument { kind: DocumentKind::Backend, name, only_if };
                 store.commit(change, "test").await.unwrap()
             };
             let put_again = async |since| {
                 let (name, document, only_if) = ("b".to_owned(), "[]".to_owned(), only_if(since));
-                let change = Change::PutDocument { kind: Kind::Backend, name, document, only_if };
+                let change = Change::PutDocument { kind: DocumentKind::Backend, name, document, only_if };
                 store.commit(change, "test").await.unwrap()
             };
             for since in [0, first, second + 1] {
@@ -202,7 +208,7 @@ fn a_write_may_hang_on_what_nobody_changed() {
             }
             assert_eq!(everything(store).await.documents.backends[0].document, "{}");
             // What else changed is nothing to them.
-            store.commit(put(Kind::Limit, "l", "{}"), "test").await.unwrap();
+            store.commit(put(DocumentKind::Limit, "l", "{}"), "test").await.unwrap();
             assert_eq!(put_again(second).await.rows, 1);
             assert_eq!(everything(store).await.documents.backends[0].document, "[]");
             assert_eq!(remove(second).await.rows, 1);

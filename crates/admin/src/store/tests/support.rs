@@ -8,7 +8,9 @@ use tidegate_policy::wire::event::{Batch, OpenEvent, Source, SourceReport, Sourc
 use tidegate_policy::wire::sync::Gateway;
 
 use crate::store::sqlite::{Options, SqliteStore};
-use crate::store::{Append, Change, Changes, IpRow, Kind, RecorderFigures, Snapshot, Store, Table};
+use crate::store::{
+    Append, Change, Changes, DocumentKind, IpRow, RecorderFigures, Store, StoreTable, StoredRows,
+};
 
 /// A store, and what must live as long as it.
 pub(crate) struct Fixture {
@@ -48,18 +50,18 @@ pub(crate) fn unban(key: &str) -> Change {
     Change::Unban { keys: vec![key.to_owned()] }
 }
 
-pub(crate) fn put(kind: Kind, name: &str, document: &str) -> Change {
+pub(crate) fn put(kind: DocumentKind, name: &str, document: &str) -> Change {
     Change::PutDocument { kind, name: name.to_owned(), document: document.to_owned(), only_if: None }
 }
 
-pub(crate) fn remove(kind: Kind, name: &str) -> Change {
+pub(crate) fn remove(kind: DocumentKind, name: &str) -> Change {
     Change::DeleteDocument { kind, name: name.to_owned(), only_if: None }
 }
 
-pub(crate) async fn everything(store: &dyn Store) -> Snapshot {
-    let mut all = store.snapshot(&Table::ALL).await.unwrap();
+pub(crate) async fn everything(store: &dyn Store) -> StoredRows {
+    let mut all = store.read_tables(&StoreTable::ALL).await.unwrap();
     all.ips.sort_by(|a, b| a.ip.cmp(&b.ip));
-    for kind in Kind::ALL {
+    for kind in DocumentKind::ALL {
         all.documents.get_mut(kind).sort_by(|a, b| a.name.cmp(&b.name));
     }
     all

@@ -9,7 +9,9 @@ use rusqlite::Connection;
 
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::tests::support::until;
-use crate::store::{Changes, CountriesRow, DocumentRow, FlagRow, IpRow, Kind, PerKind, Store, Table};
+use crate::store::{
+    Changes, CountriesRow, DocumentKind, DocumentRow, FlagRow, IpRow, PerDocumentKind, Store, StoreTable,
+};
 
 /// A store, and where its file is.
 pub(super) struct Home {
@@ -56,7 +58,7 @@ pub(super) struct Tables {
     pub(super) ips: BTreeMap<String, IpRow>,
     pub(super) flags: BTreeMap<String, FlagRow>,
     pub(super) countries: Option<CountriesRow>,
-    pub(super) documents: PerKind<BTreeMap<String, DocumentRow>>,
+    pub(super) documents: PerDocumentKind<BTreeMap<String, DocumentRow>>,
 }
 
 /// Rows as a plain SELECT has them now.
@@ -79,9 +81,9 @@ pub(super) fn selected(path: &Path) -> Tables {
     }
     let text = |value: &Option<Vec<u8>>| value.as_ref().map(|b| String::from_utf8_lossy(b).into_owned());
     let conn = stranger(path);
-    let mut documents = PerKind::default();
-    for kind in Kind::ALL {
-        let table = Table::Documents(kind).name();
+    let mut documents = PerDocumentKind::default();
+    for kind in DocumentKind::ALL {
+        let table = StoreTable::Documents(kind).name();
         let sql = format!("SELECT name, document, created_at, updated_at FROM {table}");
         *documents.get_mut(kind) = all(&conn, &sql, |c| {
             let (name, document) = (text(&c[0]).unwrap(), text(&c[1]).unwrap());
@@ -138,15 +140,15 @@ impl Follower {
     }
 
     async fn load(&mut self, store: &dyn Store) {
-        let all = store.snapshot(&Table::ALL).await.unwrap();
+        let all = store.read_tables(&StoreTable::ALL).await.unwrap();
         self.seq = all.seq;
         self.has = Tables {
             ips: all.ips.into_iter().map(|row| (row.ip.clone(), row)).collect(),
             flags: all.flags.into_iter().map(|row| (row.name.clone(), row)).collect(),
             countries: all.countries,
-            documents: PerKind::default(),
+            documents: PerDocumentKind::default(),
         };
-        for kind in Kind::ALL {
+        for kind in DocumentKind::ALL {
             let rows = all.documents.get(kind).iter().map(|row| (row.name.clone(), row.clone()));
             *self.has.documents.get_mut(kind) = rows.collect();
         }
@@ -159,7 +161,7 @@ impl Follower {
                 self.seq = seq;
                 put(&mut self.has.ips, rows.ips);
                 put(&mut self.has.flags, rows.flags);
-                for kind in Kind::ALL {
+                for kind in DocumentKind::ALL {
                     let changed = std::mem::take(rows.documents.get_mut(kind));
                     put(self.has.documents.get_mut(kind), changed);
                 }

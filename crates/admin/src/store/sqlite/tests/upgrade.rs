@@ -8,7 +8,7 @@ use crate::store::sqlite::Options;
 use crate::store::sqlite::SqliteStore;
 use crate::store::sqlite::schema::{EVENT_COLUMNS_V2, EVENTS_OPEN, TABLES_V2};
 use crate::store::tests::support::{ban, batch, block_on, post_of, put, until};
-use crate::store::{Change, Kind, Store, Table};
+use crate::store::{Change, DocumentKind, Store, StoreTable};
 
 /// What the first version left, with three events of one address.
 fn written_by_the_first_version(path: &Path) {
@@ -73,7 +73,7 @@ fn is_brought_up_to_date(write: fn(&Path)) {
         let foreign = "INSERT INTO flags (name, value) VALUES ('x', 'true');
                        INSERT INTO limits (name, document) VALUES ('l', '{}')";
         stranger(&home.path).execute_batch(foreign).unwrap();
-        home.store.commit(put(Kind::Backend, "b", "{}"), "test").await.unwrap();
+        home.store.commit(put(DocumentKind::Backend, "b", "{}"), "test").await.unwrap();
         follower.settles(&home).await;
         let documents = &follower.has.documents;
         assert_eq!((documents.backends.len(), documents.limits.len()), (1, 1));
@@ -104,7 +104,7 @@ fn takes_the_place(take: impl Fn(&Path, &Home)) {
         take(&old, &home);
         until("another epoch", async || {
             // Until it is brought up to date there is no answer rather than half of one.
-            home.store.snapshot(&Table::ALL).await.ok()?;
+            home.store.read_tables(&StoreTable::ALL).await.ok()?;
             follower.catch_up(&home.store).await;
             follower.reloads.iter().any(|r| r.0).then_some(())
         })

@@ -11,59 +11,63 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::apply::{NextSnapshot, blocking, is_little, laid_out};
 use super::base::Base;
-use super::blobs::{Blobs, Kind};
-use super::log::{Changed, Log, Moment};
-use super::oracle::{Asker, Oracle, tell};
-use super::state::{Past, State, Whole};
-use super::step::{Step, blocking, is_little, laid_out};
-use super::world::World;
-use super::{Shared, lock};
-use crate::store::{ChangedRows, Changes, Store, StoreError, Table};
+use super::blobs::{BlobKind, Blobs};
+use super::change_log::{ChangeLog, ChangedKeys, LogPosition};
+use super::direct_tables::{DirectTables, TablesReply, tell};
+use super::snapshot::Snapshot;
+use super::state::{FeedState, PastEpoch, Whole};
+use super::{FeedInner, lock};
+use crate::store::{ChangedRows, Changes, Store, StoreError, StoreTable};
 
 /// The store is asked at least this often, hint or no hint.
 const BACKSTOP: Duration = Duration::from_secs(1);
 
 /// What else happens to the follower.
-pub(super) enum Event {
+pub(super) enum FollowerEvent {
     /// A refresh was ordered.
     Refresh {
         id: u64,
         /// What is not as the store says.
         differs: Option<String>,
         /// Gets the tables that gateways are to load.
-        done: oneshot::Sender<Result<Arc<World>, StoreError>>,
+        done: oneshot::Sender<Result<Arc<Snapshot>, StoreError>>,
     },
     /// A base was cut in the background, when the log was as given.
-    Cut(Result<(Box<Base>, Bytes), WireError>, Changed),
+    Cut(Result<(Box<Base>, Bytes), WireError>, ChangedKeys),
     /// Somebody waits for what is committed by now.
     CatchUp(oneshot::Sender<()>),
     /// Somebody waits for the tables as they are by now.
-    Tables(Asker),
-    /// The world is not what the store says.
+    Tables(TablesReply),
+    /// The snapshot is not what the store says.
     Differs(String),
 }
 
 /// Follows the store.
 pub(super) struct Follower {
-    shared: Arc<Shared>,
-    state: State,
-    oracle: Oracle,
+    shared: Arc<FeedInner>,
+    state: FeedState,
+    direct_tables: DirectTables,
     cutting: bool,
 }
 
 /// The state at the start.
-pub(super) async fn first_state(store: &dyn Store) -> Result<(State, Blobs), StoreError> {
-    State::first(store.snapshot(&Table::ALL).await?, mint(&[])).await
+pub(super) async fn first_state(store: &dyn Store) -> Result<(FeedState, Blobs), StoreError> {
+    FeedState::first(store.read_tables(&StoreTable::ALL).await?, mint(&[])).await
 }
 
 impl Follower {
-    pub fn new(shared: Arc<Shared>, state: State, oracle: Oracle) -> Self {
-        Self { shared, state, oracle, cutting: false }
+    pub fn new(shared: Arc<FeedInner>, state: FeedState, direct_tables: DirectTables) -> Self {
+        Self { shared, state, direct_tables, cutting: false }
     }
 
     /// Follows until the task is ended.
-    pub async fn run(mut self, mut hints: watch::Receiver<u64>, mut inbox: mpsc::UnboundedReceiver<Event>) {
+    pub async fn run(
+        mut self,
+        mut hints: watch::Receiver<u64>,
+        mut inbox: mpsc::UnboundedReceiver<FollowerEvent>,
+    ) {
         let mut backstop = interval(BACKSTOP);
         backstop.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut hinting = true;
@@ -77,7 +81,7 @@ impl Follower {
                 _ = backstop.tick() => {
                     self.catch_up().await;
                     self.forget_old();
-                    self.oracle.forget_unasked();
+                    self.direct_tables.forget_unasked();
                 }
                 Some(event) = inbox.recv() => {
                     let mut events = vec![event];
@@ -91,12 +95,12 @@ impl Follower {
     }
 
     /// Everybody who came before the store is read is answered by that one read.
-    async fn take_all(&mut self, events: Vec<Event>) {
+    async fn take_all(&mut self, events: Vec<FollowerEvent>) {
         let (mut waiting, mut askers, mut others) = (Vec::new(), Vec::new(), Vec::new());
         for event in events {
             match event {
-                Event::CatchUp(done) => waiting.push(done),
-                Event::Tables(asker) => askers.push(asker),
+                FollowerEvent::CatchUp(done) => waiting.push(done),
+                FollowerEvent::Tables(asker) => askers.push(asker),
                 event => others.push(event),
             }
         }
@@ -104,7 +108,7 @@ impl Follower {
             let read = self.read().await;
             self.shared.set_trouble(read.as_ref().err().map(ToString::to_string));
             match read {
-                Ok(()) => self.oracle.answer(&self.shared.applied.borrow().clone(), askers),
+                Ok(()) => self.direct_tables.answer(&self.shared.applied.borrow().clone(), askers),
                 Err(error) => tell(askers, Err(error)),
             }
             for done in waiting {
@@ -117,14 +121,14 @@ impl Follower {
         }
     }
 
-    async fn take(&mut self, event: Event) {
+    async fn take(&mut self, event: FollowerEvent) {
         match event {
-            Event::Refresh { id, differs, done } => {
+            FollowerEvent::Refresh { id, differs, done } => {
                 let ordered = self.refresh(id, differs).await;
                 // Whoever asked may have gone.
                 let _ = done.send(ordered);
             }
-            Event::Cut(cut, at_cut) => {
+            FollowerEvent::Cut(cut, at_cut) => {
                 self.cutting = false;
                 match cut {
                     Ok((base, bytes)) => self.install(*base, bytes, at_cut),
@@ -135,8 +139,8 @@ impl Follower {
                 self.cut_if_due();
             }
             // Answered already.
-            Event::CatchUp(_) | Event::Tables(_) => {}
-            Event::Differs(what) => {
+            FollowerEvent::CatchUp(_) | FollowerEvent::Tables(_) => {}
+            FollowerEvent::Differs(what) => {
                 if let Err(error) = self.reload(true, &what).await {
                     self.shared.set_trouble(Some(error.to_string()));
                 }
@@ -144,7 +148,7 @@ impl Follower {
         }
     }
 
-    async fn refresh(&mut self, id: u64, differs: Option<String>) -> Result<Arc<World>, StoreError> {
+    async fn refresh(&mut self, id: u64, differs: Option<String>) -> Result<Arc<Snapshot>, StoreError> {
         self.catch_up().await;
         if let Some(trouble) = lock(&self.shared.trouble).clone() {
             return Err(StoreError::Failed(trouble));
@@ -154,7 +158,7 @@ impl Follower {
         }
         self.state.refresh = self.state.refresh.max(id);
         self.publish();
-        Ok(self.state.world.clone())
+        Ok(self.state.snapshot.clone())
     }
 
     /// Takes all changes that the store has. Those that come meanwhile have a hint of
@@ -166,7 +170,7 @@ impl Follower {
 
     /// Reads the store once, and takes what changed.
     async fn read(&mut self) -> Result<(), StoreError> {
-        let seq = self.state.moment.seq;
+        let seq = self.state.position.seq;
         match self.shared.store.changes_since(seq).await? {
             Changes::Rows { seq: now, .. } if now == seq => Ok(()),
             Changes::Rows { seq: now, rows } if now > seq => self.apply(now, *rows).await,
@@ -176,11 +180,11 @@ impl Follower {
     }
 
     async fn apply(&mut self, seq: u64, rows: ChangedRows) -> Result<(), StoreError> {
-        let world = World::clone(&self.state.world);
+        let snapshot = Snapshot::clone(&self.state.snapshot);
         let little = is_little(&rows);
-        let work = move || Step::apply(world, rows);
+        let work = move || NextSnapshot::apply(snapshot, rows);
         let step = if little { work() } else { blocking(work).await? };
-        self.advance(step.map_err(laid_out)?, Moment { seq, ..self.state.moment }).await
+        self.advance(step.map_err(laid_out)?, LogPosition { seq, ..self.state.position }).await
     }
 
     /// Reads everything again; what differs becomes an ordinary change. In a new
@@ -188,67 +192,67 @@ impl Follower {
     /// did not move though the rows did.
     async fn reload(&mut self, new_epoch: bool, why: &str) -> Result<(), StoreError> {
         self.shared.notice(format!("all tables are read again: {why}"));
-        let snapshot = self.shared.store.snapshot(&Table::ALL).await?;
-        let seq = snapshot.seq;
-        let world = World::clone(&self.state.world);
-        let mut step = blocking(move || Step::reload(world, snapshot)).await?.map_err(laid_out)?;
-        let mut moment = Moment { seq, ..self.state.moment };
-        if !new_epoch && moment == self.state.moment && !self.differs(&step) {
+        let stored = self.shared.store.read_tables(&StoreTable::ALL).await?;
+        let seq = stored.seq;
+        let snapshot = Snapshot::clone(&self.state.snapshot);
+        let mut step = blocking(move || NextSnapshot::reload(snapshot, stored)).await?.map_err(laid_out)?;
+        let mut position = LogPosition { seq, ..self.state.position };
+        if !new_epoch && position == self.state.position && !self.differs(&step) {
             // Gateways have all of it; people may see what they do not.
-            step.world.version = self.state.version();
-            self.state.world = Arc::new(step.world);
+            step.snapshot.version = self.state.version();
+            self.state.snapshot = Arc::new(step.snapshot);
             self.publish();
             return Ok(());
         }
-        if new_epoch || moment <= self.state.moment {
-            moment.era = moment.era.saturating_add(1);
+        if new_epoch || position <= self.state.position {
+            position.era = position.era.saturating_add(1);
         }
-        self.advance(step, moment).await
+        self.advance(step, position).await
     }
 
-    fn differs(&self, step: &Step) -> bool {
+    fn differs(&self, step: &NextSnapshot) -> bool {
         let same = |(table, new): &(WholeTable, Whole)| new.blob == self.state.whole(*table).blob;
         !step.bans.is_empty() || !step.whole.iter().all(same)
     }
 
-    /// Makes `step` the state at `moment`, and publishes it.
-    async fn advance(&mut self, mut step: Step, moment: Moment) -> Result<(), StoreError> {
+    /// Makes `step` the state at `position`, and publishes it.
+    async fn advance(&mut self, mut step: NextSnapshot, position: LogPosition) -> Result<(), StoreError> {
         let mut state = self.state.clone();
         let mut epoch = state.version().epoch;
-        if moment.era != state.moment.era {
-            let past = Past { epoch, last_seq: state.moment.seq };
+        if position.era != state.position.era {
+            let past = PastEpoch { epoch, last_seq: state.position.seq };
             Arc::make_mut(&mut state.past).push(past);
             epoch = mint(&state.past);
         }
-        step.world.version = Version { epoch, seq: moment.seq };
-        (state.world, state.moment) = (Arc::new(step.world), moment);
+        step.snapshot.version = Version { epoch, seq: position.seq };
+        (state.snapshot, state.position) = (Arc::new(step.snapshot), position);
         let limit = self.shared.options.overlay_limit;
         let mut base = None;
         // So much at once: gateways fetch it rather than being told of each key.
         let bulk = step.bans.len() > limit;
         if !bulk {
-            state.log.note(&step.bans, moment);
+            state.log.note(&step.bans, position);
         }
         if bulk || state.log.current.len() > limit {
-            let world = state.world.clone();
-            let (cut, bytes) = blocking(move || Base::cut(&world, moment)).await?.map_err(laid_out)?;
+            let snapshot = state.snapshot.clone();
+            let (cut, bytes) = blocking(move || Base::cut(&snapshot, position)).await?.map_err(laid_out)?;
             base = Some((cut.blob, bytes));
             state.base = Arc::new(cut);
             if bulk {
-                state.log = Log::new(moment);
+                state.log = ChangeLog::new(position);
             } else {
                 let at_cut = state.log.current.clone();
-                state.log.cut(at_cut, moment);
+                state.log.cut(at_cut, position);
             }
         }
         let keep = self.shared.options.keep;
         {
             let mut blobs = lock(&self.shared.blobs);
             if let Some((blob, bytes)) = base {
-                blobs.put(Kind::Base, blob, bytes, keep);
+                blobs.put(BlobKind::Base, blob, bytes, keep);
             }
             for (table, whole) in step.whole {
-                blobs.put(Kind::Whole(table), whole.blob, whole.bytes.clone(), keep);
+                blobs.put(BlobKind::Whole(table), whole.blob, whole.bytes.clone(), keep);
                 *state.whole_mut(table) = whole;
             }
         }
@@ -267,7 +271,7 @@ impl Follower {
     fn publish(&mut self) {
         // A gateway may have spoken of a later refresh from before a restart.
         self.shared.refresh.fetch_max(self.state.refresh, Ordering::AcqRel);
-        self.state.fill_in_figures();
+        self.state.fill_in_digests();
         self.shared.applied.send_replace(Arc::new(self.state.clone()));
     }
 
@@ -280,22 +284,22 @@ impl Follower {
             return;
         }
         self.cutting = true;
-        let (world, moment) = (self.state.world.clone(), self.state.moment);
+        let (snapshot, position) = (self.state.snapshot.clone(), self.state.position);
         let at_cut = self.state.log.current.clone();
         let events = self.shared.events.clone();
         spawn_blocking(move || {
-            let cut = Base::cut(&world, moment).map(|(base, bytes)| (Box::new(base), bytes));
+            let cut = Base::cut(&snapshot, position).map(|(base, bytes)| (Box::new(base), bytes));
             // Nobody listens any more when the feed has ended meanwhile.
-            let _ = events.send(Event::Cut(cut, at_cut));
+            let _ = events.send(FollowerEvent::Cut(cut, at_cut));
         });
     }
 
     /// Puts a base that was cut in the background in its place.
-    fn install(&mut self, base: Base, bytes: Bytes, at_cut: Changed) {
+    fn install(&mut self, base: Base, bytes: Bytes, at_cut: ChangedKeys) {
         if base.cut <= self.state.base.cut {
             return;
         }
-        lock(&self.shared.blobs).put(Kind::Base, base.blob, bytes, self.shared.options.keep);
+        lock(&self.shared.blobs).put(BlobKind::Base, base.blob, bytes, self.shared.options.keep);
         self.state.log.cut(at_cut, base.cut);
         self.state.base = Arc::new(base);
         self.forget_old();
@@ -310,7 +314,7 @@ impl Follower {
 }
 
 /// A new epoch: random, not zero, not one of `past`.
-fn mint(past: &[Past]) -> u64 {
+fn mint(past: &[PastEpoch]) -> u64 {
     use std::hash::{BuildHasher, RandomState};
     loop {
         // Without the system's randomness, the standard library's is still

@@ -1,4 +1,4 @@
-//! Rows of `ip_monitor` as people write them, and what they mean.
+//! ParsedRows of `ip_monitor` as people write them, and what they mean.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::store::{IpRow, time_text};
 
 /// What a row says of its prefix.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Status {
+pub enum RowStatus {
     /// Refused.
     Banned,
     /// Skips the ban list.
@@ -20,7 +20,7 @@ pub enum Status {
     Watched,
 }
 
-impl Status {
+impl RowStatus {
     const ALL: [Self; 3] = [Self::Banned, Self::Allowed, Self::Watched];
 
     /// Reads the word in the database, in whatever case it was typed.
@@ -41,10 +41,10 @@ impl Status {
 
 /// A row that was understood. Kept small: there may be a million.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Row {
+pub(super) struct ParsedRow {
     /// The raw key; `None`: it is the prefix in canonical form.
     key: Option<Arc<str>>,
-    pub status: Status,
+    pub status: RowStatus,
     pub reason: Option<Arc<str>>,
     pub created: Option<Millis>,
     pub updated: Option<Millis>,
@@ -52,12 +52,12 @@ pub(super) struct Row {
 }
 
 /// The rows that mean one prefix, by raw key.
-pub(super) type Rows = Arc<[Row]>;
+pub(super) type ParsedRows = Arc<[ParsedRow]>;
 
-impl Row {
+impl ParsedRow {
     /// Reads a row whose key is known to mean `prefix`; or why it means nothing.
-    pub fn read(prefix: &Prefix, row: &IpRow, words: &mut Words) -> Result<Self, String> {
-        let status = Status::read(&row.status).ok_or_else(|| {
+    pub fn read(prefix: &Prefix, row: &IpRow, reasons: &mut ReasonInterner) -> Result<Self, String> {
+        let status = RowStatus::read(&row.status).ok_or_else(|| {
             let shown: String = row.status.chars().take(60).collect();
             format!("status `{shown}` is unknown: write banned, allowed or watched")
         })?;
@@ -75,7 +75,7 @@ impl Row {
         Ok(Self {
             key,
             status,
-            reason: row.reason.as_deref().map(|reason| words.share(reason)),
+            reason: row.reason.as_deref().map(|reason| reasons.share(reason)),
             created: row.created_at.as_deref().and_then(clock::millis),
             updated: row.updated_at.as_deref().and_then(clock::millis),
             expires,
@@ -100,9 +100,9 @@ impl Row {
 
 /// Reasons that many rows share are kept once.
 #[derive(Default)]
-pub(super) struct Words(HashSet<Arc<str>>);
+pub(super) struct ReasonInterner(HashSet<Arc<str>>);
 
-impl Words {
+impl ReasonInterner {
     fn share(&mut self, word: &str) -> Arc<str> {
         if let Some(known) = self.0.get(word) {
             return known.clone();
@@ -118,35 +118,35 @@ impl Words {
 
 /// What the rows of a prefix come to. `Some(None)`: for good.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Meaning {
+pub(super) struct PrefixStatus {
     pub banned: Option<Option<UnixSeconds>>,
     pub allowed: Option<Option<UnixSeconds>>,
     pub watched: Option<Option<UnixSeconds>>,
 }
 
-impl Meaning {
+impl PrefixStatus {
     /// Several rows may mean one prefix: it is banned for as long as any says so.
-    pub fn of(rows: &[Row]) -> Self {
-        let mut meaning = Self::default();
+    pub fn of(rows: &[ParsedRow]) -> Self {
+        let mut status = Self::default();
         for row in rows {
-            let slot = meaning.slot(row.status);
+            let slot = status.slot(row.status);
             *slot = Some(match *slot {
                 Some(until) => until.zip(row.expires).map(|(one, other)| one.max(other)),
                 None => row.expires,
             });
         }
-        meaning
+        status
     }
 
-    pub fn get(mut self, status: Status) -> Option<Option<UnixSeconds>> {
+    pub fn get(mut self, status: RowStatus) -> Option<Option<UnixSeconds>> {
         *self.slot(status)
     }
 
-    fn slot(&mut self, status: Status) -> &mut Option<Option<UnixSeconds>> {
+    fn slot(&mut self, status: RowStatus) -> &mut Option<Option<UnixSeconds>> {
         match status {
-            Status::Banned => &mut self.banned,
-            Status::Allowed => &mut self.allowed,
-            Status::Watched => &mut self.watched,
+            RowStatus::Banned => &mut self.banned,
+            RowStatus::Allowed => &mut self.allowed,
+            RowStatus::Watched => &mut self.watched,
         }
     }
 }
@@ -166,8 +166,8 @@ mod tests {
         }
     }
 
-    fn read(row: &IpRow) -> Result<Row, String> {
-        Row::read(&row.ip.parse().unwrap(), row, &mut Words::default())
+    fn read(row: &IpRow) -> Result<ParsedRow, String> {
+        ParsedRow::read(&row.ip.parse().unwrap(), row, &mut ReasonInterner::default())
     }
 
     #[test]
@@ -176,8 +176,10 @@ mod tests {
         let late = read(&row("9.9.9.9/32", "banned", Some("2026-11-23 18:00:01.5"))).unwrap();
         let never = read(&row("::ffff:9.9.9.9", "banned", None)).unwrap();
         let allowed = read(&row("::ffff:9.9.9.9", "allowed", None)).unwrap();
-        let of = |rows: &[&Row]| Meaning::of(&rows.iter().map(|row| (*row).clone()).collect::<Vec<_>>());
-        assert_eq!(of(&[]), Meaning::default());
+        let of = |rows: &[&ParsedRow]| {
+            PrefixStatus::of(&rows.iter().map(|row| (*row).clone()).collect::<Vec<_>>())
+        };
+        assert_eq!(of(&[]), PrefixStatus::default());
         assert_eq!(of(&[&early, &late]).banned, Some(Some(1_795_456_802)));
         assert_eq!(of(&[&late, &early]).banned, Some(Some(1_795_456_802)));
         for rows in [[&early, &never, &late], [&never, &late, &early], [&late, &early, &never]] {
@@ -189,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_status_in_capitals_is_that_status() {
-        assert_eq!(read(&row("9.9.9.9", "Banned", None)).unwrap().status, Status::Banned);
+        assert_eq!(read(&row("9.9.9.9", "Banned", None)).unwrap().status, RowStatus::Banned);
     }
 
     #[test]

@@ -18,52 +18,52 @@ use tidegate_policy::wire::sync::OverlayChange;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::apply::blocking;
+use super::change_log::LogPosition;
 use super::lock;
-use super::log::Moment;
-use super::state::State;
-use super::step::blocking;
-use super::world::World;
+use super::snapshot::Snapshot;
+use super::state::FeedState;
 use crate::store::StoreError;
 
-/// Compiled tables that nobody asks for are kept this long.
+/// CompiledTables tables that nobody asks for are kept this long.
 const KEPT_UNASKED: Duration = Duration::from_secs(60);
 
-/// The database at one moment: what it says, and what requests are decided by.
+/// The database at one position: what it says, and what requests are decided by.
 #[derive(Clone)]
-pub struct AsItStands {
+pub struct CurrentTables {
     /// What requests are decided by.
     pub tables: Arc<Tables>,
     /// What it says, at the same version.
-    pub world: Arc<World>,
+    pub snapshot: Arc<Snapshot>,
 }
 
 /// Somebody who waits for the tables.
-pub(super) type Asker = oneshot::Sender<Result<AsItStands, StoreError>>;
+pub(super) type TablesReply = oneshot::Sender<Result<CurrentTables, StoreError>>;
 
 /// The follower's end: it never waits here.
-pub(super) struct Oracle {
-    compiled: Arc<Mutex<Option<Compiled>>>,
+pub(super) struct DirectTables {
+    compiled: Arc<Mutex<Option<CompiledTables>>>,
     asked: Instant,
-    orders: mpsc::UnboundedSender<Order>,
+    orders: mpsc::UnboundedSender<CompileOrder>,
 }
 
 /// The compiler's end.
-pub(super) struct Compiler {
-    compiled: Arc<Mutex<Option<Compiled>>>,
-    orders: mpsc::UnboundedReceiver<Order>,
+pub(super) struct TableCompiler {
+    compiled: Arc<Mutex<Option<CompiledTables>>>,
+    orders: mpsc::UnboundedReceiver<CompileOrder>,
 }
 
-struct Order {
-    state: Arc<State>,
-    askers: Vec<Asker>,
+struct CompileOrder {
+    state: Arc<FeedState>,
+    askers: Vec<TablesReply>,
 }
 
-/// Compiled tables, and the names of what they were made from.
+/// CompiledTables tables, and the names of what they were made from.
 #[derive(Clone)]
-struct Compiled {
+struct CompiledTables {
     tables: Arc<Tables>,
-    world: Arc<World>,
-    moment: Moment,
+    snapshot: Arc<Snapshot>,
+    position: LogPosition,
     base: BlobHash,
     allow: BlobHash,
     geo: BlobHash,
@@ -71,22 +71,22 @@ struct Compiled {
     limits: BlobHash,
 }
 
-impl Oracle {
-    pub fn new() -> (Self, Compiler) {
-        let compiled: Arc<Mutex<Option<Compiled>>> = Arc::default();
+impl DirectTables {
+    pub fn new() -> (Self, TableCompiler) {
+        let compiled: Arc<Mutex<Option<CompiledTables>>> = Arc::default();
         let (orders, inbox) = mpsc::unbounded_channel();
-        let compiler = Compiler { compiled: compiled.clone(), orders: inbox };
+        let compiler = TableCompiler { compiled: compiled.clone(), orders: inbox };
         (Self { compiled, asked: Instant::now(), orders }, compiler)
     }
 
     /// Answers from `state`: at once when its tables are compiled.
-    pub fn answer(&mut self, state: &Arc<State>, askers: Vec<Asker>) {
+    pub fn answer(&mut self, state: &Arc<FeedState>, askers: Vec<TablesReply>) {
         self.asked = Instant::now();
         let compiled = lock(&self.compiled).clone();
         match compiled.filter(|compiled| compiled.is_of(state)) {
-            Some(compiled) => tell(askers, Ok(compiled.as_it_stands())),
+            Some(compiled) => tell(askers, Ok(compiled.current_tables())),
             // Without a compiler the feed has ended, and they find that out.
-            None => drop(self.orders.send(Order { state: state.clone(), askers })),
+            None => drop(self.orders.send(CompileOrder { state: state.clone(), askers })),
         }
     }
 
@@ -98,7 +98,7 @@ impl Oracle {
     }
 }
 
-impl Compiler {
+impl TableCompiler {
     /// Compiles what is ordered, until the follower ends.
     pub async fn run(mut self) {
         while let Some(mut order) = self.orders.recv().await {
@@ -112,49 +112,49 @@ impl Compiler {
         }
     }
 
-    async fn compile(&self, state: Arc<State>) -> Result<AsItStands, StoreError> {
+    async fn compile(&self, state: Arc<FeedState>) -> Result<CurrentTables, StoreError> {
         let before = lock(&self.compiled).clone();
         let compiled = match before {
-            Some(before) if before.is_of(&state) => return Ok(before.as_it_stands()),
-            before => blocking(move || Compiled::new(&state, before.as_ref())).await?,
+            Some(before) if before.is_of(&state) => return Ok(before.current_tables()),
+            before => blocking(move || CompiledTables::new(&state, before.as_ref())).await?,
         };
         let compiled = compiled
             .map_err(|error| StoreError::Failed(format!("the tables cannot be compiled: {error}")))?;
-        let answer = compiled.as_it_stands();
+        let answer = compiled.current_tables();
         *lock(&self.compiled) = Some(compiled);
         Ok(answer)
     }
 }
 
-pub(super) fn tell(askers: Vec<Asker>, answer: Result<AsItStands, StoreError>) {
+pub(super) fn tell(askers: Vec<TablesReply>, answer: Result<CurrentTables, StoreError>) {
     for asker in askers {
         // Whoever asked may have gone.
         let _ = asker.send(answer.clone());
     }
 }
 
-impl Compiled {
+impl CompiledTables {
     /// Whether these are the tables of `state`: a version says it all.
-    fn is_of(&self, state: &State) -> bool {
+    fn is_of(&self, state: &FeedState) -> bool {
         self.tables.version == state.version()
     }
 
-    fn as_it_stands(&self) -> AsItStands {
-        AsItStands { tables: self.tables.clone(), world: self.world.clone() }
+    fn current_tables(&self) -> CurrentTables {
+        CurrentTables { tables: self.tables.clone(), snapshot: self.snapshot.clone() }
     }
 
-    fn new(state: &State, before: Option<&Self>) -> Result<Self, WireError> {
+    fn new(state: &FeedState, before: Option<&Self>) -> Result<Self, WireError> {
         let (allow, geo, routes) = (state.allow.blob.hash, state.geo.blob.hash, state.routes.blob.hash);
         let limits = state.limits.blob.hash;
         let tables = Tables {
             version: state.version(),
-            flags: state.world.flags,
+            flags: state.snapshot.flags,
             allow: match before.filter(|before| before.allow == allow) {
                 Some(before) => before.tables.allow.clone(),
                 None => AddressTable::from_bytes(state.allow.bytes.to_vec())?,
             },
             bans: compile_bans(state, before)?,
-            countries: state.world.country_table(),
+            countries: state.snapshot.country_table(),
             geo: match before.filter(|before| before.geo == geo) {
                 Some(before) => before.tables.geo.clone(),
                 None => Arc::new(GeoRules::from_bytes(&state.geo.bytes)?),
@@ -171,8 +171,8 @@ impl Compiled {
         let (tables, base) = (Arc::new(tables), state.base.blob.hash);
         Ok(Self {
             tables,
-            world: state.world.clone(),
-            moment: state.moment,
+            snapshot: state.snapshot.clone(),
+            position: state.position,
             base,
             allow,
             geo,
@@ -183,16 +183,16 @@ impl Compiled {
 }
 
 /// The bans of `state`; never others: their digest is compared.
-fn compile_bans(state: &State, before: Option<&Compiled>) -> Result<BanTable, WireError> {
-    let wanted = state.world.bans;
+fn compile_bans(state: &FeedState, before: Option<&CompiledTables>) -> Result<BanTable, WireError> {
+    let wanted = state.snapshot.bans;
     let is_right = |bans: &BanTable| bans.digest() == wanted;
     if let Some(before) = before {
         if is_right(&before.tables.bans) {
             return Ok(before.tables.bans.clone());
         }
         // On the same base, and everything since then is in the log.
-        if before.base == state.base.blob.hash && before.moment >= state.base.cut {
-            let changed = state.log.current.after(before.moment);
+        if before.base == state.base.blob.hash && before.position >= state.base.cut {
+            let changed = state.log.current.after(before.position);
             let bans = overlaid(state, before.tables.bans.overlay(), changed)?;
             if is_right(&bans) {
                 return Ok(bans);
@@ -209,11 +209,11 @@ fn compile_bans(state: &State, before: Option<&Compiled>) -> Result<BanTable, Wi
 /// The base, with the bans of `changed` in front of it as they are, and those of
 /// `overlay`.
 fn overlaid(
-    state: &State,
+    state: &FeedState,
     overlay: &AddressTable,
     changed: impl Iterator<Item = Prefix>,
 ) -> Result<BanTable, WireError> {
-    let change = |prefix| OverlayChange { prefix, state: state.world.ban(&prefix) };
+    let change = |prefix| OverlayChange { prefix, state: state.snapshot.ban(&prefix) };
     let changes: Vec<OverlayChange> = changed.map(change).collect();
     let overlay = AddressTable::from_bytes(bans::apply(overlay, &changes)?)?;
     Ok(BanTable::new(state.base.table.clone(), overlay))

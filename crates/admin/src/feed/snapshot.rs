@@ -1,4 +1,4 @@
-//! What all rows together mean, at one version. A copy of a world shares what it
+//! What all rows together mean, at one version. A copy of a snapshot shares what it
 //! has in common with the original, so a view of a million bans costs nothing
 //! and a change costs one path of the trees.
 
@@ -21,12 +21,12 @@ use tidegate_policy::wire::sync::{BlobRef, EntryState, Version};
 use super::clock::Millis;
 use super::countries::CountriesInfo;
 use super::documents::Documents;
-use super::rows::{Meaning, Row, Rows, Status, Words};
-use crate::store::{IpRow, Table};
+use super::ip_rows::{ParsedRow, ParsedRows, PrefixStatus, ReasonInterner, RowStatus};
+use crate::store::{IpRow, StoreTable};
 
 /// The canonical view of all tables at one version.
 #[derive(Clone)]
-pub struct World {
+pub struct Snapshot {
     /// Which version this is.
     pub version: Version,
     /// The flags; one whose row cannot be understood is off.
@@ -42,20 +42,20 @@ pub struct World {
     /// The country table that is in force, if one was imported.
     pub countries: Option<Arc<CountriesInfo>>,
     /// What gateways are told of each table.
-    pub tables: Figures,
-    pub(super) entries: OrdMap<Prefix, Rows>,
+    pub tables: TableDigests,
+    pub(super) entries: OrdMap<Prefix, ParsedRows>,
     pub(super) bans: SetDigest,
     pub(super) allow: OrdMap<Prefix, Option<UnixSeconds>>,
     watched: OrdSet<Prefix>,
-    pub(super) quarantine: OrdMap<(Table, Arc<str>), Arc<str>>,
+    pub(super) quarantine: OrdMap<(StoreTable, Arc<str>), Arc<str>>,
     /// Fingerprints of all rows of all tables but `ip_monitor`, malformed ones
     /// included.
-    pub(super) small_rows: OrdMap<(Table, Arc<str>), BlobHash>,
+    pub(super) small_rows: OrdMap<(StoreTable, Arc<str>), BlobHash>,
 }
 
 /// Counts and names of what gateways hold when they are up to date.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Figures {
+pub struct TableDigests {
     /// Name of the flags.
     pub flags: BlobHash,
     /// All bans, expired ones included.
@@ -92,7 +92,7 @@ pub struct Figures {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Quarantined {
     /// Where it stands.
-    pub table: Table,
+    pub table: StoreTable,
     /// Its raw key.
     pub key: Arc<str>,
     /// What is wrong, and what would be right.
@@ -101,11 +101,11 @@ pub struct Quarantined {
 
 /// What rows of one status say of one prefix.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Listed {
+pub struct ListedPrefix {
     /// Which prefix.
     pub prefix: Prefix,
     /// What they say.
-    pub status: Status,
+    pub status: RowStatus,
     /// The reason of the row that was written last.
     pub reason: Option<Arc<str>>,
     /// When the oldest of the rows was made.
@@ -120,14 +120,14 @@ pub struct Listed {
 
 /// What a change moved.
 #[derive(Default)]
-pub(super) struct Touched {
+pub(super) struct ChangedPrefixes {
     /// Prefixes whose ban changed.
     pub bans: Vec<Prefix>,
     /// Whether the allow table changed.
     pub allow: bool,
 }
 
-impl World {
+impl Snapshot {
     pub(super) fn empty() -> Self {
         let none = BlobHash::of(&[]);
         Self {
@@ -138,7 +138,7 @@ impl World {
             backends: Documents::default(),
             limits: Documents::default(),
             countries: None,
-            tables: Figures {
+            tables: TableDigests {
                 flags: none,
                 bans: SetDigest::default(),
                 base: BlobRef { hash: none, len: 0 },
@@ -166,13 +166,13 @@ impl World {
 
     /// What rows with `status` say of exactly this prefix.
     #[must_use]
-    pub fn listed(&self, prefix: &Prefix, status: Status) -> Option<Listed> {
+    pub fn listed(&self, prefix: &Prefix, status: RowStatus) -> Option<ListedPrefix> {
         list(prefix, self.entries.get(prefix)?, status)
     }
 
     /// Everything that rows say of prefixes that cover `address`: longest prefix
     /// first; for one prefix, bans before allowances before what is watched.
-    pub fn covering(&self, address: IpAddr) -> impl Iterator<Item = Listed> + '_ {
+    pub fn covering(&self, address: IpAddr) -> impl Iterator<Item = ListedPrefix> + '_ {
         let (bits, is_v4) = match canonical(address) {
             IpAddr::V4(v4) => (u128::from(v4.to_bits()), true),
             IpAddr::V6(v6) => (v6.to_bits(), false),
@@ -187,17 +187,21 @@ impl World {
 
     /// What rows say, in the order of the prefixes, from the first one after
     /// `after`. With one status, or all.
-    pub fn list(&self, status: Option<Status>, after: Option<Prefix>) -> impl Iterator<Item = Listed> + '_ {
+    pub fn list(
+        &self,
+        status: Option<RowStatus>,
+        after: Option<Prefix>,
+    ) -> impl Iterator<Item = ListedPrefix> + '_ {
         let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
         // The few keep a list of their own: they are not looked for among the many.
         let few: Box<dyn Iterator<Item = Prefix> + Send + '_> = match status {
-            Some(Status::Allowed) => {
+            Some(RowStatus::Allowed) => {
                 Box::new(self.allow.range((from, std::ops::Bound::Unbounded)).map(|(prefix, _)| *prefix))
             }
-            Some(Status::Watched) => {
+            Some(RowStatus::Watched) => {
                 Box::new(self.watched.range((from, std::ops::Bound::Unbounded)).copied())
             }
-            Some(Status::Banned) | None => {
+            Some(RowStatus::Banned) | None => {
                 Box::new(self.entries.range((from, std::ops::Bound::Unbounded)).map(|(prefix, _)| *prefix))
             }
         };
@@ -205,7 +209,7 @@ impl World {
             .filter(move |listed| status.is_none_or(|status| listed.status == status))
     }
 
-    /// Rows that could not be understood.
+    /// ParsedRows that could not be understood.
     pub fn quarantine(&self) -> impl ExactSizeIterator<Item = Quarantined> + '_ {
         self.quarantine.iter().map(|((table, key), why)| Quarantined {
             table: *table,
@@ -216,23 +220,23 @@ impl World {
 
     /// How many rows of a table are in quarantine.
     #[must_use]
-    pub fn quarantined(&self, table: Table) -> usize {
+    pub fn quarantined(&self, table: StoreTable) -> usize {
         self.quarantine.keys().filter(|(of, _)| *of == table).count()
     }
 
     /// Prefixes with a status, expired ones included.
     #[must_use]
-    pub fn count(&self, status: Status) -> usize {
+    pub fn count(&self, status: RowStatus) -> usize {
         match status {
-            Status::Banned => usize::try_from(self.bans.count).unwrap_or(usize::MAX),
-            Status::Allowed => self.allow.len(),
-            Status::Watched => self.watched.len(),
+            RowStatus::Banned => usize::try_from(self.bans.count).unwrap_or(usize::MAX),
+            RowStatus::Allowed => self.allow.len(),
+            RowStatus::Watched => self.watched.len(),
         }
     }
 
-    fn all_listed(&self, prefix: Prefix) -> impl Iterator<Item = Listed> + use<> {
+    fn all_listed(&self, prefix: Prefix) -> impl Iterator<Item = ListedPrefix> + use<> {
         let rows = self.entries.get(&prefix).cloned();
-        [Status::Banned, Status::Allowed, Status::Watched]
+        [RowStatus::Banned, RowStatus::Allowed, RowStatus::Watched]
             .into_iter()
             .filter_map(move |status| list(&prefix, rows.as_ref()?, status))
     }
@@ -243,15 +247,21 @@ impl World {
     }
 
     /// Takes rows as they now stand; `None`: deleted.
-    pub(super) fn apply_ips(&mut self, changes: Vec<(String, Option<IpRow>)>) -> Touched {
-        let (mut touched, mut words) = (Touched::default(), Words::default());
+    pub(super) fn apply_ips(&mut self, changes: Vec<(String, Option<IpRow>)>) -> ChangedPrefixes {
+        let (mut changed, mut reasons) = (ChangedPrefixes::default(), ReasonInterner::default());
         for (key, row) in changes {
-            self.apply_ip(&key, row, &mut words, &mut touched);
+            self.apply_ip(&key, row, &mut reasons, &mut changed);
         }
-        touched
+        changed
     }
 
-    fn apply_ip(&mut self, key: &str, row: Option<IpRow>, words: &mut Words, touched: &mut Touched) {
+    fn apply_ip(
+        &mut self,
+        key: &str,
+        row: Option<IpRow>,
+        reasons: &mut ReasonInterner,
+        changed: &mut ChangedPrefixes,
+    ) {
         let prefix = match key.parse::<Prefix>() {
             Ok(prefix) => prefix,
             Err(error) => {
@@ -259,7 +269,7 @@ impl World {
                 return;
             }
         };
-        let (row, why) = match row.map(|row| Row::read(&prefix, &row, words)) {
+        let (row, why) = match row.map(|row| ParsedRow::read(&prefix, &row, reasons)) {
             None => (None, None),
             Some(Ok(row)) => (Some(row), None),
             Some(Err(why)) => (None, Some(why)),
@@ -267,28 +277,29 @@ impl World {
         self.set_quarantine(key, why);
         let canonical = prefix.to_string();
         let held = self.entries.get(&prefix).map_or(&[][..], |rows| rows);
-        let mut rows: Vec<Row> = held.iter().filter(|held| !held.has_key(key, &canonical)).cloned().collect();
+        let mut rows: Vec<ParsedRow> =
+            held.iter().filter(|held| !held.has_key(key, &canonical)).cloned().collect();
         rows.extend(row);
-        rows.sort_by(Row::cmp_key);
-        self.replace_rows(prefix, rows.into(), touched);
+        rows.sort_by(ParsedRow::cmp_key);
+        self.replace_rows(prefix, rows.into(), changed);
     }
 
-    pub(super) fn forget_quarantine(&mut self, table: Table) {
+    pub(super) fn forget_quarantine(&mut self, table: StoreTable) {
         let others = self.quarantine.iter().filter(|((of, _), _)| *of != table);
         self.quarantine = others.map(|(key, why)| (key.clone(), why.clone())).collect();
     }
 
     fn set_quarantine(&mut self, key: &str, why: Option<String>) {
-        let key = (Table::Ip, Arc::from(key));
+        let key = (StoreTable::Ip, Arc::from(key));
         match why {
             Some(why) => drop(self.quarantine.insert(key, why.into())),
             None => drop(self.quarantine.remove(&key)),
         }
     }
 
-    pub(super) fn replace_rows(&mut self, prefix: Prefix, rows: Rows, touched: &mut Touched) {
-        let before = self.entries.get(&prefix).map_or(Meaning::default(), |rows| Meaning::of(rows));
-        let after = Meaning::of(&rows);
+    pub(super) fn replace_rows(&mut self, prefix: Prefix, rows: ParsedRows, changed: &mut ChangedPrefixes) {
+        let before = self.entries.get(&prefix).map_or(PrefixStatus::default(), |rows| PrefixStatus::of(rows));
+        let after = PrefixStatus::of(&rows);
         if rows.is_empty() {
             self.entries.remove(&prefix);
         } else {
@@ -301,14 +312,14 @@ impl World {
             if let Some(expires) = after.banned {
                 self.bans.insert(&entry_bytes(&prefix, expires));
             }
-            touched.bans.push(prefix);
+            changed.bans.push(prefix);
         }
         if before.allowed != after.allowed {
             match after.allowed {
                 Some(expires) => drop(self.allow.insert(prefix, expires)),
                 None => drop(self.allow.remove(&prefix)),
             }
-            touched.allow = true;
+            changed.allow = true;
         }
         match after.watched {
             Some(_) => drop(self.watched.insert(prefix)),
@@ -334,15 +345,15 @@ impl World {
     }
 }
 
-fn ban_state(rows: &[Row]) -> EntryState {
-    Meaning::of(rows).banned.map_or(EntryState::Absent, EntryState::Present)
+fn ban_state(rows: &[ParsedRow]) -> EntryState {
+    PrefixStatus::of(rows).banned.map_or(EntryState::Absent, EntryState::Present)
 }
 
-fn list(prefix: &Prefix, rows: &[Row], status: Status) -> Option<Listed> {
-    let expires = Meaning::of(rows).get(status)?;
+fn list(prefix: &Prefix, rows: &[ParsedRow], status: RowStatus) -> Option<ListedPrefix> {
+    let expires = PrefixStatus::of(rows).get(status)?;
     let mine = || rows.iter().filter(|row| row.status == status);
     let newest = mine().max_by_key(|row| row.updated.or(row.created))?;
-    Some(Listed {
+    Some(ListedPrefix {
         prefix: *prefix,
         status,
         reason: newest.reason.clone(),

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use tidegate_policy::author::Problem;
 use tidegate_policy::digest::{BlobHash, BlobHasher};
 
-use super::world::World;
-use crate::store::{CountriesRow, DocumentRow, FlagRow, Table};
+use super::snapshot::Snapshot;
+use crate::store::{CountriesRow, DocumentRow, FlagRow, StoreTable};
 
 /// The key of the only row of `geo_countries`.
 pub(super) const COUNTRIES_KEY: &str = "countries";
 
 /// A row of a table that is compared by fingerprints.
-pub(super) trait SmallRow {
+pub(super) trait FingerprintedRow {
     /// Its raw key.
     fn key(&self) -> &str;
 
@@ -38,7 +38,7 @@ fn bytes(text: &Option<String>) -> Option<&[u8]> {
     text.as_deref().map(str::as_bytes)
 }
 
-impl SmallRow for DocumentRow {
+impl FingerprintedRow for DocumentRow {
     fn key(&self) -> &str {
         &self.name
     }
@@ -48,7 +48,7 @@ impl SmallRow for DocumentRow {
     }
 }
 
-impl SmallRow for FlagRow {
+impl FingerprintedRow for FlagRow {
     fn key(&self) -> &str {
         &self.name
     }
@@ -58,7 +58,7 @@ impl SmallRow for FlagRow {
     }
 }
 
-impl SmallRow for CountriesRow {
+impl FingerprintedRow for CountriesRow {
     fn key(&self) -> &str {
         COUNTRIES_KEY
     }
@@ -68,10 +68,10 @@ impl SmallRow for CountriesRow {
     }
 }
 
-impl World {
+impl Snapshot {
     /// Takes note of a row as it now stands (`None`: deleted), and forgets what
     /// was wrong with it before.
-    pub(super) fn note_row<R: SmallRow>(&mut self, table: Table, key: &str, row: Option<&R>) {
+    pub(super) fn note_row<R: FingerprintedRow>(&mut self, table: StoreTable, key: &str, row: Option<&R>) {
         let key = (table, Arc::from(key));
         self.quarantine.remove(&key);
         match row {
@@ -81,29 +81,29 @@ impl World {
     }
 
     /// Whether exactly this row was taken already.
-    pub(super) fn has_row<R: SmallRow>(&self, table: Table, row: &R) -> bool {
+    pub(super) fn has_row<R: FingerprintedRow>(&self, table: StoreTable, row: &R) -> bool {
         self.small_rows.get(&(table, Arc::from(row.key()))) == Some(&row.fingerprint())
     }
 
     /// A row that could not be understood has no effect.
-    pub(super) fn set_aside(&mut self, table: Table, key: &str, why: String) {
+    pub(super) fn set_aside(&mut self, table: StoreTable, key: &str, why: String) {
         self.quarantine.insert((table, Arc::from(key)), why.into());
     }
 
     /// Forgets the rows of a table, before it is read again.
-    pub(super) fn forget_rows(&mut self, table: Table) {
+    pub(super) fn forget_rows(&mut self, table: StoreTable) {
         let others = self.small_rows.iter().filter(|((of, _), _)| *of != table);
         self.small_rows = others.map(|(key, hash)| (key.clone(), *hash)).collect();
         self.forget_quarantine(table);
     }
 
-    /// The first row in which this world and `rows`, all that `table` has, differ. Those
+    /// The first row in which this snapshot and `rows`, all that `table` has, differ. Those
     /// in `moved` are passed over.
-    pub(super) fn row_that_differs<R: SmallRow>(
+    pub(super) fn row_that_differs<R: FingerprintedRow>(
         &self,
-        table: Table,
+        table: StoreTable,
         rows: &[R],
-        moved: &HashSet<(Table, String)>,
+        moved: &HashSet<(StoreTable, String)>,
     ) -> Option<String> {
         let stored: HashSet<&str> = rows.iter().map(R::key).collect();
         let held = self.small_rows.keys().filter(|(of, _)| *of == table).map(|(_, key)| &**key);

@@ -1,5 +1,5 @@
-//! A world out of all rows at once: at the start, after a restore, and to find
-//! out whether the world that was kept change by change is still the right one.
+//! A snapshot out of all rows at once: at the start, after a restore, and to find
+//! out whether the snapshot that was kept change by change is still the right one.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
@@ -7,31 +7,31 @@ use std::sync::Arc;
 
 use tidegate_policy::address::Prefix;
 
-use super::rows::{Row, Rows, Words};
-use super::world::{Touched, World};
-use crate::store::{IpRow, Table};
+use super::ip_rows::{ParsedRow, ParsedRows, ReasonInterner};
+use super::snapshot::{ChangedPrefixes, Snapshot};
+use crate::store::{IpRow, StoreTable};
 
 /// All rows of `ip_monitor`, read: by prefix, and those that mean nothing.
-pub(super) struct Loaded {
-    prefixes: Vec<(Prefix, Rows)>,
+pub(super) struct ParsedIpMonitor {
+    prefixes: Vec<(Prefix, ParsedRows)>,
     quarantine: BTreeMap<Arc<str>, Arc<str>>,
 }
 
-impl Loaded {
+impl ParsedIpMonitor {
     /// Reads all rows. A second per million: not for the async threads.
     pub fn read(rows: Vec<IpRow>) -> Self {
-        let mut words = Words::default();
+        let mut reasons = ReasonInterner::default();
         let mut quarantine = BTreeMap::new();
-        let mut read: Vec<(Prefix, Row)> = Vec::with_capacity(rows.len());
+        let mut read: Vec<(Prefix, ParsedRow)> = Vec::with_capacity(rows.len());
         for row in rows {
             let understood = row.ip.parse::<Prefix>().map_err(|error| error.to_string());
-            match understood.and_then(|prefix| Ok((prefix, Row::read(&prefix, &row, &mut words)?))) {
+            match understood.and_then(|prefix| Ok((prefix, ParsedRow::read(&prefix, &row, &mut reasons)?))) {
                 Ok(understood) => read.push(understood),
                 Err(why) => drop(quarantine.insert(row.ip.into(), why.into())),
             }
         }
         read.sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one.cmp_key(other)));
-        let mut prefixes: Vec<(Prefix, Rows)> = Vec::with_capacity(read.len());
+        let mut prefixes: Vec<(Prefix, ParsedRows)> = Vec::with_capacity(read.len());
         let mut read = read.into_iter().peekable();
         while let Some((prefix, first)) = read.next() {
             let mut rows = vec![first];
@@ -43,14 +43,18 @@ impl Loaded {
         Self { prefixes, quarantine }
     }
 
-    /// How `world` differs from these rows: what each prefix that differs should
+    /// How `snapshot` differs from these rows: what each prefix that differs should
     /// be. Prefixes of which `skip` says so are passed over.
-    pub fn differences(&self, world: &World, skip: impl Fn(&Prefix) -> bool) -> Vec<(Prefix, Rows)> {
+    pub fn differences(
+        &self,
+        snapshot: &Snapshot,
+        skip: impl Fn(&Prefix) -> bool,
+    ) -> Vec<(Prefix, ParsedRows)> {
         let mut found = Vec::new();
-        let mut held = world.entries.iter().peekable();
+        let mut held = snapshot.entries.iter().peekable();
         for (prefix, rows) in &self.prefixes {
             while let Some((gone, _)) = held.next_if(|(held, _)| *held < prefix) {
-                found.push((*gone, Rows::from([])));
+                found.push((*gone, ParsedRows::from([])));
             }
             let same = match held.peek() {
                 Some((at, _)) if (*at).cmp(prefix) == Ordering::Equal => {
@@ -62,18 +66,18 @@ impl Loaded {
                 found.push((*prefix, rows.clone()));
             }
         }
-        found.extend(held.map(|(gone, _)| (*gone, Rows::from([]))));
+        found.extend(held.map(|(gone, _)| (*gone, ParsedRows::from([]))));
         found.retain(|(prefix, _)| !skip(prefix));
         found
     }
 
     /// A malformed row that only one side has, or has differently. Those in
     /// `moved` are passed over.
-    pub fn quarantine_differs(&self, world: &World, moved: &HashSet<String>) -> Option<Arc<str>> {
-        let held: BTreeMap<&Arc<str>, &Arc<str>> = world
+    pub fn quarantine_differs(&self, snapshot: &Snapshot, moved: &HashSet<String>) -> Option<Arc<str>> {
+        let held: BTreeMap<&Arc<str>, &Arc<str>> = snapshot
             .quarantine
             .iter()
-            .filter(|((table, _), _)| *table == Table::Ip)
+            .filter(|((table, _), _)| *table == StoreTable::Ip)
             .map(|((_, key), why)| (key, why))
             .collect();
         let mine = self.quarantine.iter().filter(|(key, why)| held.get(key) != Some(why)).map(|(key, _)| key);
@@ -81,15 +85,15 @@ impl Loaded {
         mine.chain(theirs).find(|key| !moved.contains(&***key)).cloned()
     }
 
-    /// Makes `world` say what these rows say.
-    pub fn replace_all(self, world: &mut World) -> Touched {
-        let mut touched = Touched::default();
-        for (prefix, rows) in self.differences(world, |_| false) {
-            world.replace_rows(prefix, rows, &mut touched);
+    /// Makes `snapshot` say what these rows say.
+    pub fn replace_all(self, snapshot: &mut Snapshot) -> ChangedPrefixes {
+        let mut changed = ChangedPrefixes::default();
+        for (prefix, rows) in self.differences(snapshot, |_| false) {
+            snapshot.replace_rows(prefix, rows, &mut changed);
         }
-        world.forget_quarantine(Table::Ip);
-        let quarantine = self.quarantine.into_iter().map(|(key, why)| ((Table::Ip, key), why));
-        world.quarantine.extend(quarantine);
-        touched
+        snapshot.forget_quarantine(StoreTable::Ip);
+        let quarantine = self.quarantine.into_iter().map(|(key, why)| ((StoreTable::Ip, key), why));
+        snapshot.quarantine.extend(quarantine);
+        changed
     }
 }

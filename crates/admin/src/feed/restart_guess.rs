@@ -10,8 +10,8 @@ use std::sync::Arc;
 use tidegate_policy::address::Prefix;
 use tokio::sync::Mutex;
 
-use super::log::Moment;
-use super::state::State;
+use super::change_log::LogPosition;
+use super::state::FeedState;
 use crate::store::{Changes, Store};
 
 /// Guesses kept: gateways of one former process are at few different versions.
@@ -20,11 +20,11 @@ const MAX_GUESSES: usize = 64;
 const MAX_CHANGES: u64 = 100_000;
 
 /// The keys that changed after `since`, a number of a former process, and up to a
-/// moment of this one.
+/// position of this one.
 #[derive(Clone, Debug)]
 pub(super) struct Guess {
     since: u64,
-    pub upto: Moment,
+    pub upto: LogPosition,
     pub keys: Arc<[Prefix]>,
 }
 
@@ -44,26 +44,26 @@ impl Hash for Guess {
 
 /// The guesses made so far, by number; `None`: the log does not tell.
 #[derive(Default)]
-pub(super) struct Former(Mutex<HashMap<u64, Option<Guess>>>);
+pub(super) struct RestartGuesses(Mutex<HashMap<u64, Option<Guess>>>);
 
-impl Former {
+impl RestartGuesses {
     /// What changed since a former process gave out `since`.
-    pub async fn guess(&self, store: &dyn Store, since: u64, state: &State) -> Option<Guess> {
-        if since > state.moment.seq || state.moment.seq - since > MAX_CHANGES {
+    pub async fn guess(&self, store: &dyn Store, since: u64, state: &FeedState) -> Option<Guess> {
+        if since > state.position.seq || state.position.seq - since > MAX_CHANGES {
             return None;
         }
         // Held while the store is asked: thousands ask the same at once.
         let mut guesses = self.0.lock().await;
         let known = guesses.get(&since);
         if let Some(known) =
-            known.filter(|guess| guess.as_ref().is_none_or(|guess| guess.upto.era == state.moment.era))
+            known.filter(|guess| guess.as_ref().is_none_or(|guess| guess.upto.era == state.position.era))
         {
             return known.clone();
         }
         let guess = match store.changes_since(since).await {
             Ok(Changes::Rows { seq, rows }) => {
                 let keys = rows.ips.iter().filter_map(|(key, _)| key.parse().ok()).collect();
-                Some(Guess { since, upto: Moment { seq, ..state.moment }, keys })
+                Some(Guess { since, upto: LogPosition { seq, ..state.position }, keys })
             }
             Ok(Changes::Reload { .. }) | Err(_) => None,
         };

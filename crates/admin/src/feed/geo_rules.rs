@@ -6,13 +6,13 @@ use serde_json::Value;
 use tidegate_policy::author;
 use tidegate_policy::geo::{GeoRule, GeoRules, MAX_GEO_RULES, MAX_GEO_RULES_BYTES};
 
-use super::documents::{Documents, Info, Says};
-use super::small::describe;
-use super::world::World;
-use crate::store::{DocumentRow, Kind};
+use super::documents::{Documents, NamedDocument, ParsedDocument};
+use super::fingerprint::describe;
+use super::snapshot::Snapshot;
+use crate::store::{DocumentKind, DocumentRow};
 
 /// A geo rule that was understood.
-pub type GeoRuleInfo = Info<GeoRule>;
+pub type GeoRuleInfo = ParsedDocument<GeoRule>;
 
 /// A route that names a geo rule that is not in force: its requests get 500.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -23,15 +23,15 @@ pub struct MissingGeoRule {
     pub rule: String,
 }
 
-impl Says for GeoRule {
-    const KIND: Kind = Kind::GeoRule;
+impl NamedDocument for GeoRule {
+    const KIND: DocumentKind = DocumentKind::GeoRule;
 
     fn read(row: &DocumentRow, document: &Value) -> Result<Self, String> {
         author::read_geo_rule(&row.name, document).map_err(|problems| describe(&problems))
     }
 
-    fn of(world: &mut World) -> &mut Documents<Self> {
-        &mut world.geo_rules
+    fn of(snapshot: &mut Snapshot) -> &mut Documents<Self> {
+        &mut snapshot.geo_rules
     }
 }
 
@@ -44,7 +44,7 @@ fn lay_out(rules: &[GeoRule]) -> Result<Vec<u8>, String> {
     }
 }
 
-impl World {
+impl Snapshot {
     /// The bytes of the geo rules.
     pub(super) fn lay_out_geo_rules(&mut self) -> Vec<u8> {
         self.lay_out_documents(lay_out)
@@ -54,7 +54,7 @@ impl World {
     #[must_use]
     pub fn missing_geo_rules(&self) -> Vec<MissingGeoRule> {
         let named = self.routes.in_force.values().flat_map(|info| {
-            let names = info.says.rules.iter().flat_map(|rule| &rule.geo);
+            let names = info.parsed.rules.iter().flat_map(|rule| &rule.geo);
             names.map(|rule| MissingGeoRule { route: info.name.clone(), rule: rule.clone() })
         });
         let mut missing: Vec<_> =

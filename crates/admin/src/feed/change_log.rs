@@ -1,4 +1,4 @@
-//! Which bans changed when: what a gateway of some moment still has to hear.
+//! Which bans changed when: what a gateway of some position still has to hear.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,33 +7,33 @@ use imbl::{OrdMap, OrdSet};
 use tidegate_policy::address::Prefix;
 use tokio::time::Instant;
 
-/// A moment in the life of this process: `seq` counts within an epoch, `era`
+/// A position in the life of this process: `seq` counts within an epoch, `era`
 /// counts epochs, so that moments of a former epoch keep their place.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
-pub(super) struct Moment {
+pub(super) struct LogPosition {
     pub era: u32,
     pub seq: u64,
 }
 
-/// Keys by the moment of their last change.
+/// Keys by the position of their last change.
 #[derive(Clone, Default)]
-pub(super) struct Changed {
-    at: OrdMap<Prefix, Moment>,
+pub(super) struct ChangedKeys {
+    at: OrdMap<Prefix, LogPosition>,
     /// `None` sorts before every prefix, for ranges; it is never stored.
-    order: OrdSet<(Moment, Option<Prefix>)>,
+    order: OrdSet<(LogPosition, Option<Prefix>)>,
 }
 
-impl Changed {
-    fn note(&mut self, prefix: Prefix, moment: Moment) {
-        if let Some(before) = self.at.insert(prefix, moment) {
+impl ChangedKeys {
+    fn note(&mut self, prefix: Prefix, position: LogPosition) {
+        if let Some(before) = self.at.insert(prefix, position) {
             self.order.remove(&(before, Some(prefix)));
         }
-        self.order.insert((moment, Some(prefix)));
+        self.order.insert((position, Some(prefix)));
     }
 
     /// Keys whose last change came after `since`.
-    pub fn after(&self, since: Moment) -> impl Iterator<Item = Prefix> + '_ {
-        let next = Moment { seq: since.seq.saturating_add(1), ..since };
+    pub fn after(&self, since: LogPosition) -> impl Iterator<Item = Prefix> + '_ {
+        let next = LogPosition { seq: since.seq.saturating_add(1), ..since };
         self.order.range((next, None)..).filter_map(|(_, prefix)| *prefix)
     }
 
@@ -50,49 +50,49 @@ impl Changed {
 /// The changes since the base was cut, and those before it for as long as
 /// gateways may stand on an older base.
 #[derive(Clone)]
-pub(super) struct Log {
+pub(super) struct ChangeLog {
     /// Since the base was cut: the keys of the overlay.
-    pub current: Changed,
-    older: Vec<Older>,
+    pub current: ChangedKeys,
+    older: Vec<ClosedLog>,
     /// Nothing is known of changes up to here.
-    floor: Moment,
+    floor: LogPosition,
 }
 
 /// The changes between two cuts, as they stood at the later one.
 #[derive(Clone)]
-struct Older {
-    changed: Changed,
-    end: Moment,
+struct ClosedLog {
+    changed: ChangedKeys,
+    end: LogPosition,
     ended: Instant,
 }
 
-impl Log {
+impl ChangeLog {
     /// Nothing changed since `floor`.
-    pub fn new(floor: Moment) -> Self {
-        Self { current: Changed::default(), older: Vec::new(), floor }
+    pub fn new(floor: LogPosition) -> Self {
+        Self { current: ChangedKeys::default(), older: Vec::new(), floor }
     }
 
-    pub fn note(&mut self, prefixes: &[Prefix], moment: Moment) {
+    pub fn note(&mut self, prefixes: &[Prefix], position: LogPosition) {
         for prefix in prefixes {
-            self.current.note(*prefix, moment);
+            self.current.note(*prefix, position);
         }
     }
 
-    /// A base was cut when the log was `at_cut`, at the moment `cut`.
-    pub fn cut(&mut self, at_cut: Changed, cut: Moment) {
-        let mut since = Changed::default();
+    /// A base was cut when the log was `at_cut`, at the position `cut`.
+    pub fn cut(&mut self, at_cut: ChangedKeys, cut: LogPosition) {
+        let mut since = ChangedKeys::default();
         for prefix in self.current.after(cut) {
-            if let Some(moment) = self.current.at.get(&prefix) {
-                since.note(prefix, *moment);
+            if let Some(position) = self.current.at.get(&prefix) {
+                since.note(prefix, *position);
             }
         }
         self.current = since;
-        self.older.push(Older { changed: at_cut, end: cut, ended: Instant::now() });
+        self.older.push(ClosedLog { changed: at_cut, end: cut, ended: Instant::now() });
     }
 
     /// Forgets what is older than `keep`, but not the last cut's.
     pub fn prune(&mut self, keep: Duration, max_keys: usize) {
-        let keys = |older: &[Older]| older.iter().map(|older| older.changed.len()).sum::<usize>();
+        let keys = |older: &[ClosedLog]| older.iter().map(|older| older.changed.len()).sum::<usize>();
         while self.older.len() > 1 && (self.older[0].ended.elapsed() > keep || keys(&self.older) > max_keys) {
             self.floor = self.older.remove(0).end;
         }
@@ -100,7 +100,7 @@ impl Log {
 
     /// The keys in which a gateway of `since` may differ from the base, which
     /// was cut at `cut`, whichever of the two is the older; `None`: too long ago.
-    pub fn between(&self, since: Moment, cut: Moment) -> Option<BTreeSet<Prefix>> {
+    pub fn between(&self, since: LogPosition, cut: LogPosition) -> Option<BTreeSet<Prefix>> {
         if since < self.floor {
             return None;
         }
@@ -120,8 +120,8 @@ mod tests {
         Prefix::host([192, 0, 2, n].into())
     }
 
-    fn moment(step: usize) -> Moment {
-        Moment { era: 0, seq: step as u64 + 1 }
+    fn position(step: usize) -> LogPosition {
+        LogPosition { era: 0, seq: step as u64 + 1 }
     }
 
     /// Whether each key is there, after each step.
@@ -149,23 +149,23 @@ mod tests {
             cuts in proptest::collection::btree_map(0..40usize, 0..6usize, 0..6),
         ) {
             let states = history(&flips);
-            let mut log = Log::new(moment(0));
-            let (mut cut, mut in_progress): (usize, Option<(usize, usize, Changed)>) = (0, None);
+            let mut log = ChangeLog::new(position(0));
+            let (mut cut, mut in_progress): (usize, Option<(usize, usize, ChangedKeys)>) = (0, None);
             for (step, key) in flips.iter().enumerate() {
                 let now = step + 1;
-                log.note(&[prefix(*key)], moment(now));
+                log.note(&[prefix(*key)], position(now));
                 if let (Some(takes), None) = (cuts.get(&step), &in_progress) {
                     in_progress = Some((now, now + takes, log.current.clone()));
                 }
                 if let Some((at, _, at_cut)) = in_progress.take_if(|(_, done, _)| *done <= now) {
-                    log.cut(at_cut, moment(at));
+                    log.cut(at_cut, position(at));
                     cut = at;
                 }
                 let differ = |one, other| differ(&states, one, other);
                 for since in 0..=now {
-                    let folded = log.between(moment(since), moment(cut)).unwrap();
+                    let folded = log.between(position(since), position(cut)).unwrap();
                     prop_assert!(differ(since, cut).is_subset(&folded));
-                    let told: BTreeSet<_> = log.current.after(moment(since)).collect();
+                    let told: BTreeSet<_> = log.current.after(position(since)).collect();
                     prop_assert!(since < cut || differ(since, now).is_subset(&told));
                 }
                 let overlay: BTreeSet<_> = log.current.keys().collect();
@@ -176,21 +176,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_was_forgotten_is_not_guessed() {
-        let mut log = Log::new(moment(0));
+        let mut log = ChangeLog::new(position(0));
         for step in 1..=3 {
-            log.note(&[prefix(1)], moment(step));
+            log.note(&[prefix(1)], position(step));
             let at_cut = log.current.clone();
-            log.cut(at_cut, moment(step));
+            log.cut(at_cut, position(step));
             log.prune(Duration::from_secs(60), 100);
             tokio::time::sleep(Duration::from_secs(25)).await;
         }
-        assert!(log.between(moment(0), moment(3)).is_some());
+        assert!(log.between(position(0), position(3)).is_some());
         log.prune(Duration::from_secs(60), 100);
-        assert_eq!(log.between(moment(0), moment(3)), None);
-        assert!(log.between(moment(1), moment(3)).is_some());
+        assert_eq!(log.between(position(0), position(3)), None);
+        assert!(log.between(position(1), position(3)).is_some());
         tokio::time::sleep(Duration::from_secs(500)).await;
         log.prune(Duration::from_secs(60), 0);
-        assert_eq!(log.between(moment(1), moment(3)), None);
-        assert!(log.between(moment(2), moment(3)).is_some(), "the last cut stays");
+        assert_eq!(log.between(position(1), position(3)), None);
+        assert!(log.between(position(2), position(3)).is_some(), "the last cut stays");
     }
 }

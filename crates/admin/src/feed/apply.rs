@@ -1,4 +1,4 @@
-//! From rows to a new world, with the bytes of the tables that travel whole.
+//! From rows to a new snapshot, with the bytes of the tables that travel whole.
 
 use std::sync::Arc;
 
@@ -14,61 +14,61 @@ use tokio::task::spawn_blocking;
 
 use super::answer::Cache;
 use super::base::{Base, named};
-use super::blobs::{Blobs, Kind};
-use super::load::Loaded;
-use super::log::{Log, Moment};
-use super::state::{State, Whole};
-use super::world::{Touched, World};
-use crate::store::{ChangedRows, Kind as DocumentKind, PerKind, Snapshot, StoreError};
+use super::blobs::{BlobKind, Blobs};
+use super::change_log::{ChangeLog, LogPosition};
+use super::ip_load::ParsedIpMonitor;
+use super::snapshot::{ChangedPrefixes, Snapshot};
+use super::state::{FeedState, Whole};
+use crate::store::{ChangedRows, DocumentKind, PerDocumentKind, StoreError, StoredRows};
 
 /// A change of more rows is worked on outside the async threads.
 const FEW: usize = 500;
 
-/// A world with what changed in it.
-pub(super) struct Step {
-    pub world: World,
+/// A snapshot with what changed in it.
+pub(super) struct NextSnapshot {
+    pub snapshot: Snapshot,
     /// Prefixes whose ban changed.
     pub bans: Vec<Prefix>,
     /// The tables that may have changed.
     pub whole: Vec<(WholeTable, Whole)>,
 }
 
-impl Step {
-    /// Makes `world` what the snapshot of all tables says.
-    pub fn reload(mut world: World, snapshot: Snapshot) -> Result<Self, WireError> {
-        let touched = world.replace(snapshot);
-        Self::lay_out(world, touched.bans, &WholeTable::ALL)
+impl NextSnapshot {
+    /// Makes `snapshot` what the stored of all tables says.
+    pub fn reload(mut snapshot: Snapshot, stored: StoredRows) -> Result<Self, WireError> {
+        let changed = snapshot.replace(stored);
+        Self::lay_out(snapshot, changed.bans, &WholeTable::ALL)
     }
 
     /// Takes rows as they now stand.
-    pub fn apply(mut world: World, rows: ChangedRows) -> Result<Self, WireError> {
-        let touched = world.apply_ips(rows.ips);
+    pub fn apply(mut snapshot: Snapshot, rows: ChangedRows) -> Result<Self, WireError> {
+        let prefixes = snapshot.apply_ips(rows.ips);
         let changed = [
             (WholeTable::Flags, !rows.flags.is_empty()),
-            (WholeTable::Allow, touched.allow),
+            (WholeTable::Allow, prefixes.allow),
             (WholeTable::Geo, !rows.documents.geo_rules.is_empty()),
             (WholeTable::Countries, rows.countries.is_some()),
             // What references of routes mean.
             (WholeTable::Routes, !rows.documents.routes.is_empty() || !rows.documents.backends.is_empty()),
             (WholeTable::Limits, !rows.documents.limits.is_empty()),
         ];
-        world.apply_flags(rows.flags);
-        let PerKind { routes, geo_rules, backends, limits } = rows.documents;
-        world.apply_documents::<author::Route>(routes);
-        world.apply_documents::<GeoRule>(geo_rules);
-        world.apply_documents::<Target>(backends);
-        world.apply_documents::<Limit>(limits);
+        snapshot.apply_flags(rows.flags);
+        let PerDocumentKind { routes, geo_rules, backends, limits } = rows.documents;
+        snapshot.apply_documents::<author::Route>(routes);
+        snapshot.apply_documents::<GeoRule>(geo_rules);
+        snapshot.apply_documents::<Target>(backends);
+        snapshot.apply_documents::<Limit>(limits);
         if let Some(countries) = rows.countries {
-            world.apply_countries(countries);
+            snapshot.apply_countries(countries);
         }
         let changed: Vec<_> = changed.iter().filter(|(_, is)| *is).map(|(table, _)| *table).collect();
-        Self::lay_out(world, touched.bans, &changed)
+        Self::lay_out(snapshot, prefixes.bans, &changed)
     }
 
-    fn lay_out(mut world: World, bans: Vec<Prefix>, tables: &[WholeTable]) -> Result<Self, WireError> {
+    fn lay_out(mut snapshot: Snapshot, bans: Vec<Prefix>, tables: &[WholeTable]) -> Result<Self, WireError> {
         let whole =
-            tables.iter().map(|table| Ok((*table, world.lay_out(*table)?))).collect::<Result<_, _>>()?;
-        Ok(Self { world, bans, whole })
+            tables.iter().map(|table| Ok((*table, snapshot.lay_out(*table)?))).collect::<Result<_, _>>()?;
+        Ok(Self { snapshot, bans, whole })
     }
 }
 
@@ -79,17 +79,17 @@ pub(super) fn is_little(rows: &ChangedRows) -> bool {
     !large && rows.ips.len().saturating_add(rows.flags.len()) <= FEW
 }
 
-impl World {
-    /// Becomes what the snapshot of all tables says.
-    fn replace(&mut self, snapshot: Snapshot) -> Touched {
-        self.replace_flags(snapshot.flags);
-        let PerKind { routes, geo_rules, backends, limits } = snapshot.documents;
+impl Snapshot {
+    /// Becomes what the stored of all tables says.
+    fn replace(&mut self, stored: StoredRows) -> ChangedPrefixes {
+        self.replace_flags(stored.flags);
+        let PerDocumentKind { routes, geo_rules, backends, limits } = stored.documents;
         self.replace_documents::<author::Route>(routes);
         self.replace_documents::<GeoRule>(geo_rules);
         self.replace_documents::<Target>(backends);
         self.replace_documents::<Limit>(limits);
-        self.apply_countries(snapshot.countries);
-        Loaded::read(snapshot.ips).replace_all(self)
+        self.apply_countries(stored.countries);
+        ParsedIpMonitor::read(stored.ips).replace_all(self)
     }
 
     /// A table as gateways get it. What does not fit into one is left out, and
@@ -107,41 +107,41 @@ impl World {
     }
 }
 
-impl State {
+impl FeedState {
     /// The state at the start, of an epoch of its own.
-    pub(super) async fn first(snapshot: Snapshot, epoch: u64) -> Result<(Self, Blobs), StoreError> {
-        blocking(move || Self::build(snapshot, epoch)).await?.map_err(laid_out)
+    pub(super) async fn first(stored: StoredRows, epoch: u64) -> Result<(Self, Blobs), StoreError> {
+        blocking(move || Self::build(stored, epoch)).await?.map_err(laid_out)
     }
 
-    fn build(snapshot: Snapshot, epoch: u64) -> Result<(Self, Blobs), WireError> {
-        let moment = Moment { era: 0, seq: snapshot.seq };
-        let mut world = World::empty();
-        world.replace(snapshot);
-        world.version = Version { epoch, seq: moment.seq };
-        let (base, base_bytes) = Base::cut(&world, moment)?;
+    fn build(stored: StoredRows, epoch: u64) -> Result<(Self, Blobs), WireError> {
+        let position = LogPosition { era: 0, seq: stored.seq };
+        let mut snapshot = Snapshot::empty();
+        snapshot.replace(stored);
+        snapshot.version = Version { epoch, seq: position.seq };
+        let (base, base_bytes) = Base::cut(&snapshot, position)?;
         let mut state = Self {
-            moment,
+            position,
             past: Arc::default(),
             base: Arc::new(base),
-            log: Log::new(moment),
-            flags: world.lay_out(WholeTable::Flags)?,
-            allow: world.lay_out(WholeTable::Allow)?,
-            geo: world.lay_out(WholeTable::Geo)?,
-            countries: world.lay_out(WholeTable::Countries)?,
-            routes: world.lay_out(WholeTable::Routes)?,
-            limits: world.lay_out(WholeTable::Limits)?,
-            world: Arc::new(world),
+            log: ChangeLog::new(position),
+            flags: snapshot.lay_out(WholeTable::Flags)?,
+            allow: snapshot.lay_out(WholeTable::Allow)?,
+            geo: snapshot.lay_out(WholeTable::Geo)?,
+            countries: snapshot.lay_out(WholeTable::Countries)?,
+            routes: snapshot.lay_out(WholeTable::Routes)?,
+            limits: snapshot.lay_out(WholeTable::Limits)?,
+            snapshot: Arc::new(snapshot),
             refresh: 0,
             cache: Cache::default(),
         };
         let mut blobs = Blobs::default();
         let none = std::time::Duration::ZERO;
-        blobs.put(Kind::Base, state.base.blob, base_bytes, none);
+        blobs.put(BlobKind::Base, state.base.blob, base_bytes, none);
         for table in WholeTable::ALL {
             let whole = state.whole(table);
-            blobs.put(Kind::Whole(table), whole.blob, whole.bytes.clone(), none);
+            blobs.put(BlobKind::Whole(table), whole.blob, whole.bytes.clone(), none);
         }
-        state.fill_in_figures();
+        state.fill_in_digests();
         Ok((state, blobs))
     }
 }

@@ -7,10 +7,10 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::sleep;
 
-use super::Shared;
+use super::FeedInner;
 
 /// Releases each new state to the polls. Never returns.
-pub(super) async fn release(shared: Arc<Shared>) {
+pub(super) async fn release(shared: Arc<FeedInner>) {
     let mut applied = shared.applied.subscribe();
     // Also what was applied before this task began.
     applied.mark_changed();
