@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
+use tidegate_author as author;
 use tidegate_host_sim::Dice;
-use tidegate_policy::author;
 use tidegate_policy::bans::BanTable;
 use tidegate_policy::check::PerCheck;
 use tidegate_policy::decide::{

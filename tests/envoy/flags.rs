@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
+use tidegate_author as author;
 use tidegate_host_sim::Dice;
-use tidegate_policy::author;
 use tidegate_policy::flags::{Flag, Flags, Mode, State};
 use tidegate_policy::wire::sync::Version;
 use tidegate_stack::http::{Connection, Method, PATIENCE, Request};

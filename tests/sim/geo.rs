@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tidegate_author as author;
 use tidegate_host_sim::{CONFIG, Feed, Request, Response, Stage};
-use tidegate_policy::author;
 use tidegate_policy::flags::{Flag, Flags, State};
 use tidegate_policy::geo::{Country, CountryRange, GeoAction, GeoMode, GeoRule, Unknown};
 use tidegate_policy::wire::sync::WholeTable;

@@ -10,9 +10,9 @@ mod tables;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use tidegate_author as author;
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::Prefix;
-use tidegate_policy::author;
 use tidegate_policy::check::PerCheck;
 use tidegate_policy::flags::Flags;
 use tidegate_policy::table::{AddressTable, Entry};

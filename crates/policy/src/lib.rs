@@ -20,8 +20,6 @@
 #![deny(unsafe_code)]
 
 pub mod address;
-#[cfg(feature = "author")]
-pub mod author;
 pub mod bans;
 pub mod check;
 pub mod decide;

@@ -35,9 +35,11 @@
 //!   namespace sorts as `default/<name>`.
 
 pub mod action;
-pub(crate) mod layout;
+pub mod layout;
 mod load;
 mod request;
+#[cfg(test)]
+pub(crate) mod sample;
 mod template;
 mod trie;
 

@@ -1,7 +1,7 @@
 //! `/api/admin/backends`: where requests go that Envoy's configuration does not know.
 
 use serde_json::Value;
-use tidegate_policy::author;
+use tidegate_author as author;
 use tidegate_policy::route::Target;
 
 use super::Context;

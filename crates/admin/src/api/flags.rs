@@ -8,7 +8,7 @@ use axum::extract::{Extension, Request, State};
 use axum::http::Uri;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use tidegate_policy::author;
+use tidegate_author as author;
 use tidegate_policy::check::{Check, PerCheck};
 use tidegate_policy::flags::{Flag, Flags, State as FlagState};
 use tidegate_policy::wire::sync::Version;

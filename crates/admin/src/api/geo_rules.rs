@@ -1,7 +1,7 @@
 //! `/api/admin/geo-rules`: which countries may enter.
 
 use serde_json::Value;
-use tidegate_policy::author;
+use tidegate_author as author;
 use tidegate_policy::geo::{GeoRule, GeoRules, MAX_GEO_RULES, MAX_GEO_RULES_BYTES};
 
 use super::Context;

@@ -1,7 +1,7 @@
 //! `/api/admin/limits`: how many requests may come.
 
 use serde_json::Value;
-use tidegate_policy::author;
+use tidegate_author as author;
 use tidegate_policy::limit::{Limit, MAX_LIMITS};
 
 use super::Context;

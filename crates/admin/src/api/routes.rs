@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
-use tidegate_policy::author::{self, Referent};
+use tidegate_author::{self as author, Referent};
 use tidegate_policy::route::Backend;
 
 use super::Context;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use tidegate_author as author;
 use tidegate_policy::address::Prefix;
-use tidegate_policy::author;
 use tidegate_policy::geo::GeoRule;
 use tidegate_policy::limit::Limit;
 use tidegate_policy::route::Target;

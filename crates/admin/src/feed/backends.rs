@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::Value;
-use tidegate_policy::author::{self, Backends, Referent};
+use tidegate_author::{self as author, Backends, Referent};
 use tidegate_policy::route::Target;
 
 use super::documents::{Documents, NamedDocument, ParsedDocument};

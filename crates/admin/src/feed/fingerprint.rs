@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use tidegate_policy::author::Problem;
+use tidegate_author::Problem;
 use tidegate_policy::digest::{BlobHash, BlobHasher};
 
 use super::snapshot::Snapshot;

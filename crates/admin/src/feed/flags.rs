@@ -2,7 +2,7 @@
 //! is off.
 
 use serde_json::Value;
-use tidegate_policy::author;
+use tidegate_author as author;
 use tidegate_policy::flags::{Flag, Flags, State};
 
 use super::fingerprint::describe;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use tidegate_policy::author;
+use tidegate_author as author;
 use tidegate_policy::geo::{GeoRule, GeoRules, MAX_GEO_RULES, MAX_GEO_RULES_BYTES};
 
 use super::documents::{Documents, NamedDocument, ParsedDocument};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use tidegate_policy::author;
+use tidegate_author as author;
 use tidegate_policy::limit::{Limit, Limits, MAX_LIMITS};
 
 use super::documents::{Documents, NamedDocument, ParsedDocument};

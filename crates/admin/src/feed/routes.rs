@@ -3,7 +3,7 @@
 use std::num::NonZeroI64;
 
 use serde_json::Value;
-use tidegate_policy::author;
+use tidegate_author as author;
 
 use super::clock;
 use super::documents::{Documents, NamedDocument, ParsedDocument};

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use jiff::Timestamp;
+use tidegate_author as author;
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::{Prefix, canonical};
-use tidegate_policy::author;
 use tidegate_policy::digest::{BlobHash, SetDigest};
 use tidegate_policy::flags::Flags;
 use tidegate_policy::geo::GeoRule;

@@ -1,6 +1,6 @@
 //! What the codes of country tables mean.
 
-use tidegate_policy::author::is_listed;
+use tidegate_author::is_listed;
 use tidegate_policy::geo::Country;
 
 /// What a code means.

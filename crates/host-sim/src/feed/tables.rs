@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use tidegate_author as author;
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::Prefix;
-use tidegate_policy::author;
 use tidegate_policy::flags::{Flag, Flags, State};
 use tidegate_policy::geo::{CountryRange, CountryTable, GeoRule, GeoRules};
 use tidegate_policy::limit::{Limit, Limits};

@@ -1,7 +1,7 @@
 //! Random routes, with everything that a route can say.
 
 use serde_json::{Value, json};
-use tidegate_policy::author::{self, Route};
+use tidegate_author::{self as author, Route};
 
 use super::{RULES, VALUES};
 use crate::dice::Dice;

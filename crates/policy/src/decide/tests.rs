@@ -1,6 +1,5 @@
 //! The order of the checks, and that an allow entry beats every ban.
 
-#[cfg(feature = "author")]
 mod findings;
 
 use std::cell::Cell;
@@ -9,6 +8,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::route::sample;
 use crate::table::Entry;
 use crate::table::tests::{any_address, any_entries, kept, table};
 use crate::wire::sync::EntryState::{Absent, Present};
@@ -106,20 +106,11 @@ fn what_no_route_matches_goes_where_the_operator_said() {
     assert_eq!(reason(Routing::Envoy, OnNoRoute::Deny), None);
 }
 
-#[cfg(feature = "author")]
 #[test]
 fn bans_come_before_routes_and_routes_before_what_the_operator_said() {
-    let document = serde_json::json!({
-        "metadata": {"name": "shop"},
-        "spec": {"rules": [
-            {"matches": [{"path": {"value": "/shop"}}], "backendRefs": [{"name": "shop", "port": 80}]},
-            {"matches": [{"path": {"value": "/empty"}}]},
-        ]},
-    });
-    let routes =
-        crate::author::compile(&[crate::author::read(&document).unwrap()], &Default::default()).unwrap();
+    let routes = sample::table("shop", &[("/shop", &[], Some("shop")), ("/empty", &[], None)]);
     let mut tables = tables(&[], &[entry("10.0.0.0/8", None)]);
-    tables.routes = Arc::new(RouteTable::from_bytes(&routes).unwrap());
+    tables.routes = Arc::new(routes);
     let deny = Settings { on_no_route: OnNoRoute::Deny, ..PASS };
     let verdict = |client, path, settings| {
         let facts = Facts { path, ..from(client) };

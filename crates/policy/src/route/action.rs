@@ -12,12 +12,8 @@ mod redirect;
 
 use serde::{Deserialize, Serialize};
 
-#[cfg(feature = "author")]
-pub(crate) use cors::without_well_known_port;
-pub use cors::{Cors, CorsHeaders};
-pub use headers::{HeaderEdit, HeaderEdits};
-#[cfg(feature = "author")]
-pub(crate) use headers::{is_editable, is_value};
+pub use cors::{Cors, CorsHeaders, without_well_known_port};
+pub use headers::{HeaderEdit, HeaderEdits, is_editable, is_value};
 pub use path::PathEdit;
 pub use redirect::{Arrival, Redirect};
 
@@ -27,9 +23,9 @@ use crate::wire::at_most;
 /// Mirrors of one rule, with those of a backendRef.
 pub const MAX_MIRRORS: usize = 4;
 /// Lines that one list of a header modifier may have, as in the CRD.
-pub(crate) const MAX_EDITS: usize = 16;
+pub const MAX_EDITS: usize = 16;
 /// Members that one list of a CORS filter may have, as in the CRD.
-pub(crate) const MAX_CORS: usize = 64;
+pub const MAX_CORS: usize = 64;
 
 /// What is done with a request, and with its response.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

@@ -15,21 +15,21 @@ pub const ROUTES_FORMAT: u8 = 3;
 /// Bytes of a route table. 10,000 prefix routes take under 0.5 MB.
 pub const MAX_ROUTE_TABLE: usize = 16 << 20;
 /// Longest name of a route or of a geo rule, in bytes.
-pub(crate) const MAX_NAME: usize = 253;
+pub const MAX_NAME: usize = 253;
 /// Elements of a path template.
 pub const MAX_ELEMENTS: usize = 32;
 /// Longest path template, in bytes: it is a value in a document, and travels in
 /// answers and events.
-pub(crate) const MAX_TEMPLATE: usize = 1_024;
+pub const MAX_TEMPLATE: usize = 1_024;
 /// Geo rules that one rule of a route may name.
-pub(crate) const MAX_GEO_NAMES: usize = 16;
+pub const MAX_GEO_NAMES: usize = 16;
 /// Routes, backends, names of geo rules, names of query parameters, regexes: each
 /// is an allocation, whatever few bytes it takes here.
-pub(crate) const MAX_LIST: usize = 100_000;
+pub const MAX_LIST: usize = 100_000;
 
 /// All of a table.
 #[derive(Serialize, Deserialize, Default)]
-pub(crate) struct Layout {
+pub struct Layout {
     /// Names of the HTTPRoutes, the first to win first.
     #[serde(deserialize_with = "at_most::<MAX_LIST, _, _>")]
     pub routes: Vec<String>,
@@ -78,8 +78,8 @@ pub(crate) struct Layout {
 
 impl Layout {
     /// Whether every list is as short as it must be to be read again.
-    #[cfg(any(feature = "author", test))]
-    pub(crate) fn can_be_read(&self) -> bool {
+    #[must_use]
+    pub fn can_be_read(&self) -> bool {
         let Self { routes, geo, backends, actions, query_names, regexes, .. } = self;
         [routes.len(), geo.len(), backends.len(), actions.len(), query_names.len(), regexes.len()]
             .into_iter()
@@ -89,15 +89,16 @@ impl Layout {
 
 /// A run of bytes in [`Layout::text`], or of rows in a list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Span {
+pub struct Span {
     /// Where it begins.
     pub start: u32,
     /// How long it is.
     pub len: u32,
 }
 
+/// A rule of a route.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct RuleRow {
+pub struct RuleRow {
     /// Its route.
     pub route: u32,
     /// Its index within the route.
@@ -112,7 +113,7 @@ pub(crate) struct RuleRow {
 
 /// A backend's part of a rule's requests.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct ShareRow {
+pub struct ShareRow {
     /// The backend; `None`: one that cannot answer keeps its share.
     pub backend: Option<u32>,
     /// What is done with the requests that it gets.
@@ -121,8 +122,9 @@ pub(crate) struct ShareRow {
     pub weight: u32,
 }
 
+/// One way to match a rule.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct MatchRow {
+pub struct MatchRow {
     /// Its rule.
     pub rule: u32,
     /// The method it wants.
@@ -135,7 +137,7 @@ pub(crate) struct MatchRow {
 
 /// What the place of a match in the tries leaves open of its path.
 #[derive(Clone, Copy, Serialize, Deserialize)]
-pub(crate) enum PathTest {
+pub enum PathTest {
     /// Nothing.
     Known,
     /// The whole path must match this regex.
@@ -144,8 +146,9 @@ pub(crate) enum PathTest {
     Template(Span),
 }
 
+/// A condition of a match besides its path and method.
 #[derive(Serialize, Deserialize)]
-pub(crate) enum ConditionRow {
+pub enum ConditionRow {
     /// The header of this name (lower case) must have a value like this.
     Header(Span, Test),
     /// The query parameter of this name, an index into [`Layout::query_names`].
@@ -154,15 +157,17 @@ pub(crate) enum ConditionRow {
 
 /// What a value must be like.
 #[derive(Clone, Copy, Serialize, Deserialize)]
-pub(crate) enum Test {
+pub enum Test {
     /// These bytes.
     Exact(Span),
     /// Something that this regex matches as a whole.
     Regex(u32),
 }
 
+/// A node of the trie of hostnames.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct HostRow {
+pub struct HostRow {
+    /// Its label, in [`Layout::text`].
     pub label: Span,
     /// Number of its children, which are sorted by label.
     pub children: u32,
@@ -172,8 +177,10 @@ pub(crate) struct HostRow {
     pub wildcard: Option<u32>,
 }
 
+/// A node of a trie of paths.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct PathRow {
+pub struct PathRow {
+    /// Its label, in [`Layout::text`].
     pub label: Span,
     /// Number of its children, which are sorted by label.
     pub children: u32,
@@ -185,8 +192,10 @@ pub(crate) struct PathRow {
     pub prefixes: u32,
 }
 
+/// A node of a trie of path templates.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct TemplateRow {
+pub struct TemplateRow {
+    /// Its label, in [`Layout::text`].
     pub label: Span,
     /// Number of its children: first the one that takes any element, where there
     /// is one, then the others, sorted by label.

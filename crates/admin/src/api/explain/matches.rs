@@ -1,8 +1,8 @@
 //! Which matches take the request, and by what one of them wins.
 
 use serde::Serialize;
-use tidegate_policy::author::explain::{self, Criterion, Taken};
-use tidegate_policy::author::{Method, PathMatch};
+use tidegate_author::explain::{self, Criterion, Taken};
+use tidegate_author::{Method, PathMatch};
 use tidegate_policy::decide::Facts;
 use tidegate_policy::route::RouteMatch;
 

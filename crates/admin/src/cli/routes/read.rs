@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use serde::Deserialize;
 use serde_json::Value;
-use tidegate_policy::author;
+use tidegate_author as author;
 
 use super::document::canonical;
 use crate::once::{Once, is_shallow, without_mark};

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use tidegate_author as author;
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::Prefix;
-use tidegate_policy::author;
 use tidegate_policy::decide::Tables;
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::flags::{Flag, Flags, State};

@@ -16,33 +16,17 @@ const CODES: [&str; 3] = ["DE", "FR", "US"];
 const NAMES: [&str; 4] = ["g0", "g1", "g2", "g3"];
 const NOW: UnixSeconds = 100;
 
-/// What each path's rule names, and whether it has a backend.
-const PATHS: [(&str, &[&str], bool); 6] = [
-    ("/plain", &[], true),
-    ("/one", &["g0"], true),
-    ("/two", &["g1", "g2"], true),
-    ("/turned", &["g2", "g1"], true),
-    ("/never", &["g9"], true),
-    ("/empty", &["g3"], false),
+/// Each path's rule: the geo rules that it names, and its backend.
+const PATHS: [(&str, &[&str], Option<&str>); 6] = [
+    ("/plain", &[], Some("b")),
+    ("/one", &["g0"], Some("b")),
+    ("/two", &["g1", "g2"], Some("b")),
+    ("/turned", &["g2", "g1"], Some("b")),
+    ("/never", &["g9"], Some("b")),
+    ("/empty", &["g3"], None),
 ];
 
-static ROUTES: LazyLock<Arc<RouteTable>> = LazyLock::new(|| {
-    let rules = PATHS.map(|(path, geo, has_backend)| {
-        let filter = |name: &&str| {
-            let reference = serde_json::json!({"group": "tidegate.dev", "kind": "GeoRule", "name": name});
-            serde_json::json!({"type": "ExtensionRef", "extensionRef": reference})
-        };
-        serde_json::json!({
-            "matches": [{"path": {"value": path}}],
-            "filters": geo.iter().map(filter).collect::<Vec<_>>(),
-            "backendRefs": if has_backend { vec![serde_json::json!({"name": "b", "port": 80})] } else { Vec::new() },
-        })
-    });
-    let document = serde_json::json!({"metadata": {"name": "r"}, "spec": {"rules": rules}});
-    let bytes =
-        crate::author::compile(&[crate::author::read(&document).unwrap()], &Default::default()).unwrap();
-    Arc::new(RouteTable::from_bytes(&bytes).unwrap())
-});
+static ROUTES: LazyLock<Arc<RouteTable>> = LazyLock::new(|| Arc::new(sample::table("r", &PATHS)));
 
 /// A request, what there is to know of it, and how the gate is set.
 #[derive(Clone, Debug)]
@@ -170,7 +154,7 @@ impl Case {
         if self.settings.routing == Routing::Envoy {
             return None;
         }
-        let Some((_, geo, has_backend)) = PATHS.iter().find(|(path, _, _)| *path == self.path) else {
+        let Some((_, geo, backend)) = PATHS.iter().find(|(path, _, _)| *path == self.path) else {
             let denied = self.settings.on_no_route == OnNoRoute::Deny;
             return denied.then_some((404, Reason::NoRoute, None));
         };
@@ -181,7 +165,7 @@ impl Case {
                 Some(None) => {}
             }
         }
-        (!has_backend).then_some((500, Reason::NoBackend, None))
+        backend.is_none().then_some((500, Reason::NoBackend, None))
     }
 }
 

@@ -134,7 +134,7 @@ fn takes(pattern: &str, origin: &[u8]) -> bool {
 }
 
 /// `http://a:80` is `http://a`, and `https://a:443` is `https://a`.
-pub(crate) fn without_well_known_port(origin: &[u8]) -> &[u8] {
+pub fn without_well_known_port(origin: &[u8]) -> &[u8] {
     let port: &[u8] = if origin.starts_with(b"https:") { b":443" } else { b":80" };
     origin.strip_suffix(port).unwrap_or(origin)
 }

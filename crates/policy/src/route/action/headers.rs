@@ -61,7 +61,7 @@ impl HeaderEdits {
 /// rewritten by a rewrite; the message's framing is Envoy's; and what the gate
 /// tells Envoy, or Envoy its neighbours, is not a route's to say.
 #[must_use]
-pub(crate) fn is_editable(name: &str) -> bool {
+pub fn is_editable(name: &str) -> bool {
     const FRAMING: [&str; 8] = [
         "host",
         "connection",
@@ -81,7 +81,7 @@ pub(crate) fn is_editable(name: &str) -> bool {
 
 /// Whether a header can have this value: no line breaks, and no NUL.
 #[must_use]
-pub(crate) fn is_value(value: &str) -> bool {
+pub fn is_value(value: &str) -> bool {
     let is_control = |b: u8| b.is_ascii_control() && b != b'\t';
     value.len() <= 4 * 4096 && !value.bytes().any(is_control) && value.trim_matches([' ', '\t']) == value
 }

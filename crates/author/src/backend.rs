@@ -1,0 +1,314 @@
+//! From a document to a [`Target`].
+//!
+//! ```json
+//! {"address": "api.example.com:443", "tls": {"enabled": true, "sni": "api.example.com", "trust": "internal"},
+//!  "allow_private": false}
+//! ```
+
+mod private;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde_json::Value;
+
+use super::names::{hostname_problem, is_subdomain};
+use super::reader::{Place, Problem, Problems};
+use tidegate_policy::address::canonical;
+use tidegate_policy::route::{Target, TargetTls};
+
+const FIELDS: &[&str] = &["name", "address", "tls", "allow_private"];
+/// The longest DNS name, a colon and a port.
+const MAX_ADDRESS: usize = 253 + 1 + 5;
+/// It becomes part of a cluster's name.
+const MAX_TRUST: usize = 63;
+
+/// Reads the backend of this name. `address` must be given: `host:port`, the host a
+/// DNS name, an IPv4 address, or an IPv6 address in brackets. Without `tls` it is
+/// spoken to in the clear; within it `enabled` is true unless given, and `sni` the
+/// host, which an address does not serve as. A `name` in the document must be this
+/// one.
+///
+/// An address that is not one of the public internet, or a name that always means
+/// such a one, needs `"allow_private": true`, else it is a `private_address`. What
+/// another name is resolved to is seen by Envoy only.
+///
+/// # Errors
+/// All problems of the document, up to [`MAX_PROBLEMS`](super::MAX_PROBLEMS).
+/// What is wrong with `name` itself has the pointer `/name`.
+pub fn read_backend(name: &str, document: &Value) -> Result<Target, Vec<Problem>> {
+    let mut problems = Problems::default();
+    if !is_subdomain(name) {
+        let message = "a backend's name must be labels of a-z, 0-9 and - with dots between, as in orders-v2";
+        problems.note("/name", "invalid", message);
+    }
+    let target = target(name, &Place::root(document), &mut problems);
+    problems.into_result(target)
+}
+
+fn target(name: &str, document: &Place<'_>, problems: &mut Problems) -> Option<Target> {
+    let fields = document.object(FIELDS, problems)?;
+    if let Some(place) = fields.get("name")
+        && place.text(1, 253, problems).is_some_and(|written| written != name)
+    {
+        let message = format!("the backend is called {name}: leave name out, or write that");
+        place.note(problems, "invalid", message);
+    }
+    let allow_private = fields.get("allow_private").map_or(Some(false), |place| place.boolean(problems));
+    let place = fields.require("address", problems);
+    let address = place.as_ref().and_then(|place| address(place, problems));
+    if let (Some(place), Some((host, _)), Some(false)) = (&place, &address, allow_private)
+        && let Some(what) = host.private()
+    {
+        let message = format!(
+            "{what} is not an address of the public internet: write \"allow_private\": true if gateways may connect there"
+        );
+        place.note(problems, "private_address", message);
+    }
+    let host = address.as_ref().map(|(host, _)| host);
+    let tls = fields.get("tls").map_or(Some(None), |place| tls(&place, host, problems));
+    let (host, port) = address?;
+    Some(Target { host: host.text(), port, tls: tls? })
+}
+
+/// Where an upstream is.
+enum Host {
+    Name(String),
+    Ip(IpAddr),
+}
+
+impl Host {
+    fn text(&self) -> String {
+        match self {
+            Self::Name(name) => name.clone(),
+            Self::Ip(ip) => ip.to_string(),
+        }
+    }
+
+    /// What it is, if nobody reaches it over the public internet.
+    fn private(&self) -> Option<String> {
+        match self {
+            Self::Name(name) => private::is_name(name).then(|| name.clone()),
+            Self::Ip(ip) => private::is_ip(*ip).then(|| ip.to_string()),
+        }
+    }
+}
+
+fn address(place: &Place<'_>, problems: &mut Problems) -> Option<(Host, u16)> {
+    let text = place.text(1, MAX_ADDRESS, problems)?;
+    match split(text).and_then(|(host, port)| Ok((read_host(host)?, read_port(port)?))) {
+        Ok(address) => Some(address),
+        Err(problem) => {
+            place.note(problems, "invalid", problem);
+            None
+        }
+    }
+}
+
+/// Host and port of an address, the brackets still around the host.
+fn split(text: &str) -> Result<(&str, &str), &'static str> {
+    let (host, port) = text.rsplit_once(':').ok_or("must be host:port, as in api.example.com:443")?;
+    let is_v6 = host.contains(':');
+    match is_v6 && !(host.starts_with('[') && host.ends_with(']')) {
+        true => Err("an IPv6 address must be in brackets, with a port behind: [2001:db8::1]:443"),
+        false => Ok((host, port)),
+    }
+}
+
+fn read_port(text: &str) -> Result<u16, &'static str> {
+    let number = Some(text).filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+    let port = number.and_then(|text| text.parse().ok()).filter(|port| *port > 0);
+    port.ok_or("the port must be a number from 1 to 65535")
+}
+
+fn read_host(text: &str) -> Result<Host, &'static str> {
+    if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        let ip: Ipv6Addr = inner.parse().map_err(|_| "within brackets there must be an IPv6 address")?;
+        return Ok(Host::Ip(canonical(ip.into())));
+    }
+    if let Ok(ip) = text.parse::<Ipv4Addr>() {
+        return Ok(Host::Ip(ip.into()));
+    }
+    let name = text.to_ascii_lowercase();
+    // Resolvers read 127.1, 0x7f.1 and 2130706433 as addresses.
+    let last = name.rsplit('.').next().unwrap_or_default();
+    let hex = last.strip_prefix("0x").is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+    if !last.is_empty() && (hex || last.bytes().all(|b| b.is_ascii_digit())) {
+        return Err("the host ends in a number and is no IPv4 address of four decimal numbers");
+    }
+    match is_subdomain(&name) {
+        true => Ok(Host::Name(name)),
+        false => Err("the host must be a DNS name (labels of a-z, 0-9 and - with dots between), \
+                      an IPv4 address, or an IPv6 address in brackets"),
+    }
+}
+
+/// What `tls` says. The outer `None`: it is not right.
+fn tls(place: &Place<'_>, host: Option<&Host>, problems: &mut Problems) -> Option<Option<TargetTls>> {
+    let fields = place.object(&["enabled", "sni", "trust"], problems)?;
+    let enabled = fields.get("enabled").map_or(Some(true), |place| place.boolean(problems));
+    let sni = match (fields.get("sni"), host) {
+        (Some(place), _) => sni(&place, problems),
+        (None, Some(Host::Name(name))) => Some(name.clone()),
+        // Its certificate must have some name.
+        (None, Some(Host::Ip(_))) if enabled == Some(true) => {
+            fields.require("sni", problems);
+            None
+        }
+        (None, _) => Some(String::new()),
+    };
+    let trust = fields.get("trust").map_or(Some(None), |place| trust(&place, problems).map(Some));
+    let tls = TargetTls { sni: sni?, trust: trust? };
+    Some(enabled?.then_some(tls))
+}
+
+fn sni(place: &Place<'_>, problems: &mut Problems) -> Option<String> {
+    let name = place.text(1, 253, problems)?.to_ascii_lowercase();
+    let problem = match name.starts_with("*.") {
+        true => Some("must be one name: a certificate may have a wildcard, what is asked for may not"),
+        false => hostname_problem(&name),
+    };
+    if let Some(problem) = problem {
+        place.note(problems, "invalid", problem);
+        return None;
+    }
+    Some(name)
+}
+
+fn trust(place: &Place<'_>, problems: &mut Problems) -> Option<String> {
+    let name = place.text(1, MAX_TRUST, problems)?;
+    if !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+        let message =
+            "must be of a-z, 0-9 and -: Envoy's cluster tidegate-dynamic-tls-NAME has the certificates";
+        place.note(problems, "invalid", message);
+        return None;
+    }
+    Some(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(document: &Value) -> Target {
+        read_backend("b", document).unwrap_or_else(|problems| panic!("{document}: {problems:?}"))
+    }
+
+    fn refused(document: &Value) -> Vec<(String, &'static str)> {
+        let problems = read_backend("b", document).expect_err("must be refused");
+        problems.into_iter().map(|problem| (problem.pointer, problem.code)).collect()
+    }
+
+    fn address(address: &str) -> Value {
+        json!({"address": address, "allow_private": true})
+    }
+
+    #[test]
+    fn an_address_is_a_host_and_a_port() {
+        let cases = [
+            ("api.example.com:443", "api.example.com", 443),
+            ("API.Example.com:1", "api.example.com", 1),
+            ("backend:65535", "backend", 65_535),
+            ("192.0.2.1:8080", "192.0.2.1", 8080),
+            ("[2001:DB8::1]:80", "2001:db8::1", 80),
+            ("[::ffff:192.0.2.1]:80", "192.0.2.1", 80),
+        ];
+        for (text, host, port) in cases {
+            assert_eq!(read(&address(text)), Target { host: host.into(), port, tls: None }, "{text}");
+        }
+        let no_addresses = [
+            "api.example.com",
+            "api.example.com:",
+            ":80",
+            "a:0",
+            "a:65536",
+            "a:+80",
+            "a:http",
+            "a b:80",
+            "a_b:80",
+            "a.:80",
+            "*.example.com:80",
+            "http://a:80",
+            "2001:db8::1:80",
+            "[2001:db8::1]",
+            "[192.0.2.1]:80",
+            "[::1%eth0]:80",
+            "a/b:80",
+            "user@a:80",
+        ];
+        for text in no_addresses {
+            assert_eq!(refused(&address(text)), [("/address".to_owned(), "invalid")], "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_resolver_may_read_as_an_address_is_no_name() {
+        for text in
+            ["127.1:80", "2130706433:80", "0x7f.0.0.1:80", "0177.0.0.1:80", "1.2.3.4.5:80", "a.0x1:80"]
+        {
+            assert_eq!(refused(&address(text)), [("/address".to_owned(), "invalid")], "{text}");
+        }
+        assert_eq!(read(&address("1.2.3.4.example:80")).host, "1.2.3.4.example");
+    }
+
+    #[test]
+    fn private_addresses_are_refused_unless_they_are_allowed() {
+        for text in ["10.0.0.1:80", "[fd00::1]:80", "[::ffff:127.0.0.1]:80", "localhost:80", "LOCALHOST:80"] {
+            assert_eq!(
+                refused(&json!({"address": text})),
+                [("/address".to_owned(), "private_address")],
+                "{text}"
+            );
+            read(&address(text));
+        }
+        read(&json!({"address": "198.51.100.7:80"}));
+        read(&json!({"address": "10.example.com:80"}));
+    }
+
+    #[test]
+    fn tls_names_whom_it_means() {
+        let tls = |address: &str, tls: Value| read(&json!({"address": address, "tls": tls})).tls;
+        let named = |sni: &str, trust: Option<&str>| {
+            Some(TargetTls { sni: sni.to_owned(), trust: trust.map(str::to_owned) })
+        };
+        assert_eq!(tls("Example.com:443", json!({})), named("example.com", None));
+        assert_eq!(tls("example.com:443", json!({"sni": "A.test"})), named("a.test", None));
+        assert_eq!(
+            tls("198.51.100.7:443", json!({"sni": "a.test", "trust": "own-1"})),
+            named("a.test", Some("own-1"))
+        );
+        assert_eq!(tls("198.51.100.7:443", json!({"enabled": false})), None);
+        assert_eq!(tls("example.com:443", json!({"enabled": false, "trust": "own"})), None);
+        let refused = |address: &str, tls: Value| refused(&json!({"address": address, "tls": tls}));
+        for (address, tls, pointer, code) in [
+            ("198.51.100.7:443", json!({}), "/tls/sni", "required"),
+            ("a.test:443", json!({"sni": "198.51.100.7"}), "/tls/sni", "invalid"),
+            ("a.test:443", json!({"sni": "*.a.test"}), "/tls/sni", "invalid"),
+            ("a.test:443", json!({"trust": "Own"}), "/tls/trust", "invalid"),
+            ("a.test:443", json!({"trust": ""}), "/tls/trust", "invalid"),
+            ("a.test:443", json!({"trust": "a".repeat(64)}), "/tls/trust", "too_long"),
+            ("a.test:443", json!({"enabled": "yes"}), "/tls/enabled", "wrong_type"),
+            ("a.test:443", json!({"verify": false}), "/tls/verify", "unknown_field"),
+            ("a.test:443", json!(true), "/tls", "wrong_type"),
+        ] {
+            assert_eq!(refused(address, tls.clone()), [(pointer.to_owned(), code)], "{address} {tls}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (document, pointer, code) in [
+            (json!({}), "/address", "required"),
+            (json!([]), "", "wrong_type"),
+            (json!({"address": 80}), "/address", "wrong_type"),
+            (json!({"address": "a:80", "allow_private": 1}), "/allow_private", "wrong_type"),
+            (json!({"address": "a:80", "port": 80}), "/port", "unknown_field"),
+            (json!({"address": "a:80", "name": "c"}), "/name", "invalid"),
+        ] {
+            assert_eq!(refused(&document), [(pointer.to_owned(), code)], "{document}");
+        }
+        let problems = read_backend("Not_A_Name", &json!({"address": "a:80"})).unwrap_err();
+        assert_eq!((problems[0].pointer.as_str(), problems.len()), ("/name", 1));
+    }
+}

@@ -1,0 +1,88 @@
+//! `CORS`.
+
+use super::super::super::names::{hostname_problem, is_token};
+use super::super::super::reader::{Object, Place};
+use super::super::rule::Reader;
+use tidegate_policy::route::Method;
+use tidegate_policy::route::action::{Cors, MAX_CORS, without_well_known_port};
+
+/// Seconds for which a preflight's answer is kept where nothing is said.
+const MAX_AGE: u32 = 5;
+const ANY: &str = "*";
+
+impl Reader<'_> {
+    pub(super) fn cors(&mut self, place: &Place<'_>) -> Option<Cors> {
+        let known =
+            &["allowOrigins", "allowCredentials", "allowMethods", "allowHeaders", "exposeHeaders", "maxAge"];
+        let fields = place.object(known, self.problems)?;
+        let credentials = fields.get("allowCredentials").and_then(|place| place.boolean(self.problems));
+        let max_age = fields.get("maxAge");
+        let max_age =
+            max_age.map_or(Some(MAX_AGE), |place| place.integer(1, i32::MAX.unsigned_abs(), self.problems));
+        Some(Cors {
+            origins: self.members(&fields, "allowOrigins", MAX_CORS, origin),
+            credentials: credentials.unwrap_or_default(),
+            methods: self.members(&fields, "allowMethods", 9, method),
+            headers: self.members(&fields, "allowHeaders", MAX_CORS, header),
+            expose: self.members(&fields, "exposeHeaders", MAX_CORS, header),
+            max_age: max_age?,
+        })
+    }
+
+    /// The members of a list; `*` stands alone.
+    fn members(
+        &mut self,
+        fields: &Object<'_>,
+        field: &str,
+        max: usize,
+        read: fn(&str) -> Result<String, &'static str>,
+    ) -> Vec<String> {
+        let Some(list) = fields.get(field) else { return Vec::new() };
+        let mut members = Vec::new();
+        for place in list.list(max, self.problems) {
+            let Some(text) = place.text(1, 256, self.problems) else { continue };
+            match if text == ANY { Ok(ANY.to_owned()) } else { read(text) } {
+                Ok(member) if members.contains(&member) => {}
+                Ok(member) => members.push(member),
+                Err(problem) => place.note(self.problems, "invalid", problem),
+            }
+        }
+        // The CRD has that rule for all lists but this one.
+        if field != "exposeHeaders" && members.len() > 1 && members.iter().any(|member| member == ANY) {
+            list.note(self.problems, "conflict", "`*` stands for all: give it alone");
+        }
+        members
+    }
+}
+
+/// An origin in lower case, without its scheme's well-known port.
+fn origin(text: &str) -> Result<String, &'static str> {
+    let says =
+        "must be http:// or https:// and a host, perhaps with a port, as in https://*.example.com:8443";
+    let text = text.to_ascii_lowercase();
+    let (_, place) = ["http", "https"]
+        .iter()
+        .find_map(|scheme| Some((scheme, text.strip_prefix(scheme)?.strip_prefix("://")?)))
+        .ok_or(says)?;
+    let (host, port) = place.split_once(':').map_or((place, None), |(host, port)| (host, Some(port)));
+    if port.is_some_and(|port| port.starts_with('+') || port.parse::<u16>().map_or(true, |port| port == 0)) {
+        return Err("the port must be from 1 to 65535");
+    }
+    let is_address = host.parse::<std::net::Ipv4Addr>().is_ok();
+    if host != ANY && !is_address && hostname_problem(host).is_some() {
+        return Err(says);
+    }
+    let len = without_well_known_port(text.as_bytes()).len();
+    Ok(text.get(..len).unwrap_or(&text).to_owned())
+}
+
+fn method(text: &str) -> Result<String, &'static str> {
+    match Method::from_name(text.as_bytes()) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("must be GET, HEAD, POST, PUT, DELETE, CONNECT, OPTIONS, TRACE, PATCH or *"),
+    }
+}
+
+fn header(text: &str) -> Result<String, &'static str> {
+    if is_token(text) { Ok(text.to_owned()) } else { Err("must be letters, digits and !#$%&'*+-.^_`|~ only") }
+}

@@ -1,0 +1,234 @@
+//! One rule of a document: its matches here, its filters and backends in rooms of
+//! their own.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::names::{is_subdomain, is_token, path_problem};
+use super::super::pattern::Regex;
+use super::super::reader::{Place, Problems};
+use super::super::template::Template;
+use super::super::{Condition, Match, PathMatch, Rule, ValueMatch};
+use super::default_match;
+use super::filters::Holder;
+use tidegate_policy::route::Method;
+use tidegate_policy::route::action::{MAX_MIRRORS, is_value};
+
+/// Bytes that the compiled regexes of one route may take together.
+pub const MAX_ROUTE_AUTOMATA: usize = 1 << 20;
+
+const MAX_MATCHES: usize = 64;
+const MAX_CONDITIONS: usize = 16;
+/// Regexes of one document that may be refused before the rest is not tried any
+/// more: finding out that one explodes takes some 30 ms.
+const MAX_BAD_REGEXES: usize = 8;
+
+const RULE: &[&str] =
+    &["name", "matches", "filters", "backendRefs", "timeouts", "retry", "sessionPersistence"];
+/// The types of a path; `Template` is Tidegate's own.
+const PATH_TYPES: &[&str] = &["Exact", "PathPrefix", "RegularExpression", "Template"];
+
+/// Reads the rules of one document.
+pub(super) struct Reader<'p> {
+    pub(super) problems: &'p mut Problems,
+    regexes: BTreeMap<String, Regex>,
+    automata_bytes: usize,
+    bad_regexes: usize,
+}
+
+/// Headers, or query parameters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Header,
+    Query,
+}
+
+impl<'p> Reader<'p> {
+    pub fn new(problems: &'p mut Problems) -> Self {
+        Self { problems, regexes: BTreeMap::new(), automata_bytes: 0, bad_regexes: 0 }
+    }
+
+    pub fn rule(&mut self, place: &Place<'_>) -> Option<Rule> {
+        let fields = place.object(RULE, self.problems)?;
+        let name = fields.get("name").and_then(|place| self.rule_name(&place));
+        let mut matches = Vec::new();
+        if let Some(list) = fields.get("matches") {
+            for place in list.list(MAX_MATCHES, self.problems) {
+                matches.extend(self.one_match(&place));
+            }
+        }
+        if matches.is_empty() {
+            matches.push(default_match());
+        }
+        let mut filters = self.filters(fields.get("filters"), Holder::Rule, &matches);
+        let backends = self.backends(fields.get("backendRefs"), &matches);
+        if backends.iter().any(|to| filters.mirrors.len().saturating_add(to.mirrors.len()) > MAX_MIRRORS)
+            && let Some(list) = fields.get("backendRefs")
+        {
+            let says = format!(
+                "one of them has over {MAX_MIRRORS} mirrors, the rule's included: so many a request may have"
+            );
+            list.note(self.problems, "too_many", says);
+        }
+        filters.action.timeouts = self.timeouts(fields.get("timeouts"));
+        filters.action.retry = self.retry(fields.get("retry"));
+        self.refuse_persistence(fields.get("sessionPersistence"));
+        if filters.action.redirect.is_some() && !backends.is_empty() {
+            let says = "a rule redirects or has backendRefs, not both: leave one of them out";
+            place.note(self.problems, "conflict", says);
+        }
+        Some(Rule {
+            name,
+            matches,
+            backends,
+            geo: filters.geo,
+            action: filters.action,
+            mirrors: filters.mirrors,
+        })
+    }
+
+    fn rule_name(&mut self, place: &Place<'_>) -> Option<String> {
+        let name = place.text(1, 253, self.problems)?;
+        if !is_subdomain(name) {
+            place.note(self.problems, "invalid", "must be labels of a-z, 0-9 and - with dots between");
+        }
+        Some(name.to_owned())
+    }
+
+    fn one_match(&mut self, place: &Place<'_>) -> Option<Match> {
+        let fields = place.object(&["path", "headers", "queryParams", "method"], self.problems)?;
+        let path = match fields.get("path") {
+            Some(place) => self.path(&place)?,
+            None => default_match().path,
+        };
+        let method = fields.get("method").and_then(|place| {
+            let name = place.one_of(&Method::ALL.map(Method::name), self.problems)?;
+            Method::from_name(name.as_bytes())
+        });
+        let headers = self.conditions(fields.get("headers"), Kind::Header);
+        let query = self.conditions(fields.get("queryParams"), Kind::Query);
+        Some(Match { path, method, headers, query })
+    }
+
+    fn path(&mut self, place: &Place<'_>) -> Option<PathMatch> {
+        let fields = place.object(&["type", "value"], self.problems)?;
+        let kind = match fields.get("type") {
+            Some(place) => place.one_of(PATH_TYPES, self.problems)?,
+            None => "PathPrefix",
+        };
+        let Some(place) = fields.get("value") else {
+            let value = "/".to_owned();
+            return Some(match kind {
+                "Exact" => PathMatch::Exact(value),
+                "PathPrefix" => PathMatch::Prefix(value),
+                "Template" => PathMatch::Template(Template::parse(&value).ok()?),
+                _ => PathMatch::Regex(Regex::compile(&value).ok()?),
+            });
+        };
+        let value = place.text(0, 1024, self.problems)?;
+        match kind {
+            "RegularExpression" => return Some(PathMatch::Regex(self.path_regex(&place, value)?)),
+            "Template" => return Some(PathMatch::Template(self.template(&place, value)?)),
+            _ => {}
+        }
+        if let Some(problem) = path_problem(value) {
+            place.note(self.problems, "invalid", problem);
+            return None;
+        }
+        let value = value.to_owned();
+        Some(if kind == "Exact" { PathMatch::Exact(value) } else { PathMatch::Prefix(value) })
+    }
+
+    fn template(&mut self, place: &Place<'_>, pattern: &str) -> Option<Template> {
+        match Template::parse(pattern) {
+            Ok(template) => Some(template),
+            Err(error) => {
+                place.note(self.problems, "invalid", error.to_string());
+                None
+            }
+        }
+    }
+
+    fn path_regex(&mut self, place: &Place<'_>, pattern: &str) -> Option<Regex> {
+        let regex = self.regex(place, pattern)?;
+        if !regex.takes_paths() {
+            let message = "matches no path: a regex must match the whole path, from its first /";
+            place.note(self.problems, "invalid", message);
+            return None;
+        }
+        Some(regex)
+    }
+
+    fn regex(&mut self, place: &Place<'_>, pattern: &str) -> Option<Regex> {
+        if let Some(regex) = self.regexes.get(pattern) {
+            return Some(regex.clone());
+        }
+        if self.bad_regexes >= MAX_BAD_REGEXES {
+            return None;
+        }
+        match Regex::compile(pattern) {
+            Ok(regex) => {
+                self.automata_bytes = self.automata_bytes.saturating_add(regex.automaton().len());
+                if self.automata_bytes > MAX_ROUTE_AUTOMATA {
+                    self.bad_regexes = MAX_BAD_REGEXES;
+                    let limit = MAX_ROUTE_AUTOMATA >> 10;
+                    let message = format!("the regexes of this route compile to over {limit} KiB together");
+                    place.note(self.problems, "bad_regex", message);
+                    return None;
+                }
+                self.regexes.insert(pattern.to_owned(), regex.clone());
+                Some(regex)
+            }
+            Err(error) => {
+                self.bad_regexes = self.bad_regexes.saturating_add(1);
+                place.note(self.problems, "bad_regex", error.to_string());
+                None
+            }
+        }
+    }
+
+    /// Conditions, of equal names the first only. All are checked.
+    fn conditions(&mut self, list: Option<Place<'_>>, kind: Kind) -> Vec<Condition> {
+        let mut conditions = Vec::new();
+        let mut names = BTreeSet::new();
+        for place in list.map(|list| list.list(MAX_CONDITIONS, self.problems)).unwrap_or_default() {
+            if let Some(condition) = self.condition(&place, kind)
+                && names.insert(condition.name.clone())
+            {
+                conditions.push(condition);
+            }
+        }
+        conditions
+    }
+
+    fn condition(&mut self, place: &Place<'_>, kind: Kind) -> Option<Condition> {
+        let fields = place.object(&["type", "name", "value"], self.problems)?;
+        let is_regex = match fields.get("type") {
+            Some(place) => {
+                place.one_of(&["Exact", "RegularExpression"], self.problems)? == "RegularExpression"
+            }
+            None => false,
+        };
+        let name = fields.require("name", self.problems).and_then(|place| {
+            let name = place.text(1, 256, self.problems)?;
+            if is_token(name) {
+                return Some(name);
+            }
+            place.note(self.problems, "invalid", "must be letters, digits and !#$%&'*+-.^_`|~ only");
+            None
+        });
+        let place = fields.require("value", self.problems)?;
+        let value = place.text(1, if kind == Kind::Header { 4096 } else { 1024 }, self.problems)?;
+        let value = if is_regex {
+            ValueMatch::Regex(self.regex(&place, value)?)
+        } else {
+            if kind == Kind::Header && !is_value(value) {
+                let message =
+                    "no header has this value: control characters, and spaces at its ends, do not arrive";
+                place.note(self.problems, "invalid", message);
+            }
+            ValueMatch::Exact(value.to_owned())
+        };
+        let name = if kind == Kind::Header { name?.to_ascii_lowercase() } else { name?.to_owned() };
+        Some(Condition { name, value })
+    }
+}

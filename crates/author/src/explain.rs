@@ -1,0 +1,282 @@
+//! Which matches take a request, and by what one of them wins: the specification,
+//! read aloud. Every match of every route is tried, one after the other, so this is
+//! slow; and it knows nothing of the table, so a test can hold the two against
+//! each other.
+
+use std::cmp::{Ordering, Reverse};
+
+use super::{Condition, Element, Match, PathMatch, Route, Template, ValueMatch};
+use tidegate_policy::decide::Facts;
+
+/// A match that takes a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken<'r> {
+    /// Its route.
+    pub route: &'r Route,
+    /// The index of its rule within the route.
+    pub rule: usize,
+    /// Its index within the rule.
+    pub place: usize,
+    /// Of the route's hostnames the most specific that the request has; `None`: the
+    /// route has none.
+    pub hostname: Option<&'r str>,
+    /// The match.
+    pub wanted: &'r Match,
+}
+
+/// What decides between two matches that take a request, in the order in which
+/// they are looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Criterion {
+    /// An exact hostname, a longer wildcard, a shorter one, none.
+    Hostname,
+    /// `Exact`, `Template`, `RegularExpression`, `PathPrefix`.
+    PathType,
+    /// Of two prefixes the longer.
+    PathLength,
+    /// Of two templates the one with more literal elements, then the one that is
+    /// literal where they first differ.
+    Literals,
+    /// One that asks for a method.
+    Method,
+    /// The one with more conditions on headers.
+    Headers,
+    /// The one with more conditions on query parameters.
+    Query,
+    /// The older route.
+    Age,
+    /// The route that comes first by `{namespace}/{name}`.
+    Name,
+    /// The one that comes first within its route.
+    Order,
+}
+
+impl Criterion {
+    const ALL: [Self; 10] = [
+        Self::Hostname,
+        Self::PathType,
+        Self::PathLength,
+        Self::Literals,
+        Self::Method,
+        Self::Headers,
+        Self::Query,
+        Self::Age,
+        Self::Name,
+        Self::Order,
+    ];
+
+    /// The stable name.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Hostname => "hostname",
+            Self::PathType => "path_type",
+            Self::PathLength => "path_length",
+            Self::Literals => "literals",
+            Self::Method => "method",
+            Self::Headers => "headers",
+            Self::Query => "query",
+            Self::Age => "age",
+            Self::Name => "name",
+            Self::Order => "order",
+        }
+    }
+
+    /// Why the one that lost by this did, for a person to read.
+    #[must_use]
+    pub fn says(self) -> &'static str {
+        match self {
+            Self::Hostname => "its hostname is less specific",
+            Self::PathType => {
+                "its type of path comes later: Exact, then Template, RegularExpression, PathPrefix"
+            }
+            Self::PathLength => "its prefix is shorter",
+            Self::Literals => {
+                "its template has fewer literal elements, or as many and is open where they first differ"
+            }
+            Self::Method => "it asks for no method",
+            Self::Headers => "it asks for fewer headers",
+            Self::Query => "it asks for fewer query parameters",
+            Self::Age => "its route is younger",
+            Self::Name => "its route comes later by namespace/name",
+            Self::Order => "it comes later in its route",
+        }
+    }
+}
+
+/// All matches of these routes that take a request, in the order of precedence: the
+/// first wins.
+pub fn taken<'r>(routes: impl IntoIterator<Item = &'r Route>, facts: &Facts<'_>) -> Vec<Taken<'r>> {
+    let mut taken = Vec::new();
+    if facts.path.starts_with(b"/") {
+        let host = host_name(facts.host);
+        for route in routes {
+            taken_of(route, host.as_deref(), facts, &mut taken);
+        }
+    }
+    taken.sort_by(|one, other| precedence(one, other).0);
+    taken
+}
+
+fn taken_of<'r>(route: &'r Route, host: Option<&str>, facts: &Facts<'_>, taken: &mut Vec<Taken<'r>>) {
+    let covers = |name: &&str| host.is_some_and(|host| hostname_holds(name, host));
+    let names = route.hostnames.iter().map(String::as_str);
+    let hostname = names.filter(covers).max_by_key(|name| specificity(Some(name)));
+    if hostname.is_none() && !route.hostnames.is_empty() {
+        return;
+    }
+    for (rule, of_rule) in route.rules.iter().enumerate() {
+        for (place, wanted) in of_rule.matches.iter().enumerate() {
+            if holds(wanted, facts) {
+                taken.push(Taken { route, rule, place, hostname, wanted });
+            }
+        }
+    }
+}
+
+/// How two matches that take one request compare, and by what; `Less`: the first
+/// comes first.
+#[must_use]
+pub fn precedence(one: &Taken<'_>, other: &Taken<'_>) -> (Ordering, Criterion) {
+    let differs = |by: &Criterion| by_criterion(*by, one, other) != Ordering::Equal;
+    let by = Criterion::ALL.into_iter().find(differs).unwrap_or(Criterion::Order);
+    (by_criterion(by, one, other), by)
+}
+
+fn by_criterion(by: Criterion, one: &Taken<'_>, other: &Taken<'_>) -> Ordering {
+    fn key<K: Ord>(one: &Taken<'_>, other: &Taken<'_>, key: impl Fn(&Taken<'_>) -> K) -> Ordering {
+        key(one).cmp(&key(other))
+    }
+    match by {
+        Criterion::Hostname => key(one, other, |taken| Reverse(specificity(taken.hostname))),
+        Criterion::PathType => key(one, other, |taken| path_type(&taken.wanted.path)),
+        Criterion::PathLength => key(one, other, |taken| Reverse(prefix_length(&taken.wanted.path))),
+        Criterion::Literals => key(one, other, |taken| openings(&taken.wanted.path)),
+        Criterion::Method => key(one, other, |taken| taken.wanted.method.is_none()),
+        Criterion::Headers => key(one, other, |taken| Reverse(taken.wanted.headers.len())),
+        Criterion::Query => key(one, other, |taken| Reverse(taken.wanted.query.len())),
+        Criterion::Age => key(one, other, |taken| (taken.route.created.is_none(), taken.route.created)),
+        Criterion::Name => key(one, other, |taken| full_name(taken.route)),
+        Criterion::Order => key(one, other, |taken| (taken.rule, taken.place)),
+    }
+}
+
+/// Characters in an exact hostname, then characters in a hostname.
+fn specificity(hostname: Option<&str>) -> (usize, usize) {
+    match hostname {
+        None => (0, 0),
+        Some(name) if name.starts_with('*') => (0, name.len()),
+        Some(name) => (name.len(), name.len()),
+    }
+}
+
+fn path_type(path: &PathMatch) -> u8 {
+    match path {
+        PathMatch::Exact(_) => 0,
+        PathMatch::Template(_) => 1,
+        PathMatch::Regex(_) => 2,
+        PathMatch::Prefix(_) => 3,
+    }
+}
+
+/// A trailing `/` does not count.
+fn prefix_length(path: &PathMatch) -> usize {
+    match path {
+        PathMatch::Prefix(prefix) => prefix.trim_end_matches('/').len(),
+        PathMatch::Exact(_) | PathMatch::Template(_) | PathMatch::Regex(_) => 0,
+    }
+}
+
+/// How many elements of a template are open, then which.
+fn openings(path: &PathMatch) -> (usize, Vec<bool>) {
+    match path {
+        PathMatch::Template(template) => {
+            let open: Vec<_> = template.elements().map(|one| matches!(one, Element::Any(_))).collect();
+            (open.iter().filter(|is_open| **is_open).count(), open)
+        }
+        PathMatch::Exact(_) | PathMatch::Prefix(_) | PathMatch::Regex(_) => (0, Vec::new()),
+    }
+}
+
+fn full_name(route: &Route) -> String {
+    format!("{}/{}", route.namespace.as_deref().unwrap_or("default"), route.name)
+}
+
+/// The name in lower case; none for what has none.
+fn host_name(host: &[u8]) -> Option<String> {
+    let host = std::str::from_utf8(host).ok()?.to_ascii_lowercase();
+    let name = match host.split_once(':') {
+        Some((name, port)) if port.chars().all(|c| c.is_ascii_digit()) => name.to_owned(),
+        Some(_) => return None,
+        None => host,
+    };
+    let name = name.strip_suffix('.').unwrap_or(&name).to_owned();
+    (!name.is_empty() && name.split('.').all(|label| !label.is_empty())).then_some(name)
+}
+
+fn hostname_holds(name: &str, host: &str) -> bool {
+    match name.strip_prefix('*') {
+        Some(suffix) => host.ends_with(suffix) && host.len() > suffix.len(),
+        None => name == host,
+    }
+}
+
+fn holds(wanted: &Match, facts: &Facts<'_>) -> bool {
+    let target = before(facts.path, b'#').0;
+    let (path, query) = before(target, b'?');
+    path_holds(&wanted.path, path)
+        && wanted.method.is_none_or(|method| method.name().as_bytes() == facts.method)
+        && wanted.headers.iter().all(|condition| header_holds(condition, facts))
+        && wanted.query.iter().all(|condition| query_holds(condition, query))
+}
+
+/// What stands before the first `mark` and what behind it.
+fn before(bytes: &[u8], mark: u8) -> (&[u8], &[u8]) {
+    let mut parts = bytes.splitn(2, |&b| b == mark);
+    (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
+}
+
+fn path_holds(wanted: &PathMatch, path: &[u8]) -> bool {
+    match wanted {
+        PathMatch::Exact(value) => path == value.as_bytes(),
+        PathMatch::Template(template) => template_holds(template, path),
+        PathMatch::Prefix(prefix) => {
+            let rest = path.strip_prefix(prefix.trim_end_matches('/').as_bytes());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+        }
+        PathMatch::Regex(regex) => regex.is_match(path),
+    }
+}
+
+fn template_holds(template: &Template, path: &[u8]) -> bool {
+    // Before the first `/` there is nothing.
+    let mut elements = path.split(|&b| b == b'/').skip(1);
+    let all = template.elements().all(|wanted| match (wanted, elements.next()) {
+        (_, None) => false,
+        (Element::Any(_), Some(element)) => !element.is_empty(),
+        (Element::Literal(literal), Some(element)) => literal.as_bytes() == element,
+    });
+    all && elements.next().is_none()
+}
+
+fn header_holds(wanted: &Condition, facts: &Facts<'_>) -> bool {
+    if wanted.name == "host" {
+        return !facts.host.is_empty() && value_holds(&wanted.value, facts.host);
+    }
+    let of_name = |line: &&(&[u8], &[u8])| line.0.eq_ignore_ascii_case(wanted.name.as_bytes());
+    let lines: Vec<&[u8]> = facts.headers.iter().filter(of_name).map(|line| line.1).collect();
+    !lines.is_empty() && value_holds(&wanted.value, &lines.join(&b','))
+}
+
+fn query_holds(wanted: &Condition, query: &[u8]) -> bool {
+    let mut pairs = query.split(|&b| b == b'&').map(|pair| before(pair, b'='));
+    let first = pairs.find(|pair| pair.0 == wanted.name.as_bytes());
+    first.is_some_and(|pair| value_holds(&wanted.value, pair.1))
+}
+
+fn value_holds(wanted: &ValueMatch, value: &[u8]) -> bool {
+    match wanted {
+        ValueMatch::Exact(wanted) => value == wanted.as_bytes(),
+        ValueMatch::Regex(regex) => regex.is_match(value),
+    }
+}

@@ -1,0 +1,282 @@
+//! From a document to a [`GeoRule`].
+//!
+//! ```json
+//! {"mode": "deny", "countries": ["KP", "RU"], "global": true, "unknown": "allow", "status": 403}
+//! ```
+
+use serde_json::Value;
+
+use super::names::is_subdomain;
+use super::reader::{Object, Place, Problem, Problems};
+use tidegate_policy::geo::{Country, GeoAction, GeoMode, GeoRule, Unknown};
+
+const MAX_COUNTRIES: usize = 300;
+const FIELDS: &[&str] = &["name", "mode", "countries", "global", "unknown", "status"];
+
+/// The assigned codes of ISO 3166-1 alpha-2.
+const ASSIGNED: &str = "\
+    AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT \
+    BV BW BY BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH \
+    ER ES ET FI FJ FK FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT \
+    HU ID IE IL IM IN IO IQ IR IS IT JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS \
+    LT LU LV LY MA MC MD ME MF MG MH MK ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA NC NE NF NG NI \
+    NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM PN PR PS PT PW PY QA RE RO RS RU RW SA SB SC SD SE SG \
+    SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO TR TT TV TW TZ UA UG \
+    UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW";
+
+/// Codes that are not assigned and that country tables and trusted headers say
+/// all the same, so a rule must be able to name them: Kosovo; "somewhere in"
+/// Europe and Asia-Pacific; anonymous proxies, satellites, other and Tor; and
+/// two that were withdrawn (Netherlands Antilles, Serbia and Montenegro).
+const IN_USE: &str = "XK EU AP A1 A2 O1 T1 AN CS";
+
+/// Reads the rule of this name. `mode` and `countries` must be given; `global` is
+/// true unless given, `status` 403, and `unknown` what the mode suggests: who is
+/// from nobody knows where is not on a list, so a deny-list lets it in and an
+/// allow-list does not. Codes may be in either case and repeated; `UK` is `GB`.
+/// A `name` in the document must be this one.
+///
+/// An empty list is refused where it would deny everybody (an allow-list) or
+/// nobody. It is taken of a deny-list with `"unknown": "deny"`, which denies those
+/// whose country nobody knows.
+///
+/// # Errors
+/// All problems of the document, up to [`MAX_PROBLEMS`](super::MAX_PROBLEMS).
+/// What is wrong with `name` itself has the pointer `/name`.
+pub fn read_geo_rule(name: &str, document: &Value) -> Result<GeoRule, Vec<Problem>> {
+    let mut problems = Problems::default();
+    if let Some(problem) = name_problem(name) {
+        problems.note("/name", "invalid", problem);
+    }
+    let rule = rule(name, &Place::root(document), &mut problems);
+    problems.into_result(rule)
+}
+
+/// What is wrong with a geo rule's name, and what would be right.
+pub(super) fn name_problem(name: &str) -> Option<&'static str> {
+    (!is_subdomain(name))
+        .then_some("a geo rule's name must be labels of a-z, 0-9 and - with dots between, as in no-embargo")
+}
+
+fn rule(name: &str, document: &Place<'_>, problems: &mut Problems) -> Option<GeoRule> {
+    let fields = document.object(FIELDS, problems)?;
+    if let Some(place) = fields.get("name")
+        && place.text(1, 253, problems).is_some_and(|written| written != name)
+    {
+        place.note(problems, "invalid", format!("the rule is called {name}: leave name out, or write that"));
+    }
+    let global = fields.get("global").map_or(Some(true), |place| place.boolean(problems));
+    let action = fields.get("status").map_or(Some(GeoAction::Forbidden), |place| status(&place, problems));
+    let mode = fields.require("mode", problems).and_then(|place| allow_or_deny(&place, problems));
+    let mode = mode.map(|allow| if allow { GeoMode::Allow } else { GeoMode::Deny });
+    let unknown = match fields.get("unknown") {
+        Some(place) => {
+            allow_or_deny(&place, problems).map(|allow| if allow { Unknown::Allow } else { Unknown::Deny })
+        }
+        None => mode.map(|mode| if mode == GeoMode::Allow { Unknown::Deny } else { Unknown::Allow }),
+    };
+    let countries = countries(&fields, mode.zip(unknown), problems);
+    Some(GeoRule {
+        name: name.to_owned(),
+        global: global?,
+        mode: mode?,
+        countries: countries?,
+        unknown: unknown?,
+        action: action?,
+    })
+}
+
+fn allow_or_deny(place: &Place<'_>, problems: &mut Problems) -> Option<bool> {
+    place.one_of(&["allow", "deny"], problems).map(|word| word == "allow")
+}
+
+fn status(place: &Place<'_>, problems: &mut Problems) -> Option<GeoAction> {
+    if !place.value.is_number() {
+        place.wrong_type("403 or 451", problems);
+        return None;
+    }
+    let is_status = |action: &GeoAction| place.value.as_u64() == Some(action.status().into());
+    let action = [GeoAction::Forbidden, GeoAction::LegalReasons].into_iter().find(is_status);
+    if action.is_none() {
+        place.note(problems, "invalid", "must be 403 or 451");
+    }
+    action
+}
+
+/// The list, sorted and each country once; `how`: the rule's mode and what it
+/// does with the unknown, as far as they could be read.
+fn countries(
+    fields: &Object<'_>,
+    how: Option<(GeoMode, Unknown)>,
+    problems: &mut Problems,
+) -> Option<Vec<Country>> {
+    let list = fields.require("countries", problems)?;
+    let members = list.list(MAX_COUNTRIES, problems);
+    if list.value.as_array().is_some_and(Vec::is_empty) {
+        let message = match how {
+            Some((GeoMode::Allow, _)) => {
+                Some("an empty allow-list denies everybody: name the countries that may enter")
+            }
+            Some((GeoMode::Deny, Unknown::Allow)) => {
+                Some("an empty deny-list denies nobody: name countries, or say \"unknown\": \"deny\"")
+            }
+            Some((GeoMode::Deny, Unknown::Deny)) | None => None,
+        };
+        message.into_iter().for_each(|message| list.note(problems, "invalid", message));
+    }
+    let mut countries: Vec<_> = members.iter().filter_map(|place| country(place, problems)).collect();
+    countries.sort_unstable();
+    countries.dedup();
+    Some(countries)
+}
+
+/// Whether a rule can name `country`: its code is assigned, or in use all the same.
+#[must_use]
+pub fn is_listed(country: Country) -> bool {
+    let code = country.to_string();
+    [ASSIGNED, IN_USE].iter().any(|codes| codes.split(' ').any(|listed| listed == code))
+}
+
+fn country(place: &Place<'_>, problems: &mut Problems) -> Option<Country> {
+    let code = place.text(0, usize::MAX, problems)?;
+    let upper = code.to_ascii_uppercase();
+    let country = Country::new(code.as_bytes());
+    let listed = country.filter(|country| is_listed(*country));
+    if listed.is_none() {
+        let message = match upper.as_str() {
+            "XX" | "ZZ" | "??" => {
+                "stands for an unknown country: that is what the rule's field unknown is for".to_owned()
+            }
+            "EL" => "no country has the code EL: Greece is GR".to_owned(),
+            _ => format!(
+                "no country has this code: must be two letters of ISO 3166-1, as in DE, or one of {}",
+                IN_USE.replace(' ', ", ")
+            ),
+        };
+        place.note(problems, "invalid", message);
+    }
+    listed
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A rule that is right, with one field changed.
+    fn with(field: &str, value: Value) -> Value {
+        let mut document = json!({"mode": "deny", "countries": ["KP"]});
+        document[field] = value;
+        document
+    }
+
+    fn refused(document: &Value) -> Vec<(String, &'static str)> {
+        let problems = read_geo_rule("r", document).expect_err("must be refused");
+        problems.into_iter().map(|problem| (problem.pointer, problem.code)).collect()
+    }
+
+    fn codes(rule: &GeoRule) -> Vec<String> {
+        rule.countries.iter().map(Country::to_string).collect()
+    }
+
+    #[test]
+    fn what_is_left_out_follows_from_the_mode() {
+        let deny = read_geo_rule("a.b-1", &json!({"mode": "deny", "countries": ["KP"]})).unwrap();
+        let wanted = GeoRule {
+            name: "a.b-1".to_owned(),
+            global: true,
+            mode: GeoMode::Deny,
+            countries: vec![Country::new(b"KP").unwrap()],
+            unknown: Unknown::Allow,
+            action: GeoAction::Forbidden,
+        };
+        assert_eq!(deny, wanted);
+        let allow = read_geo_rule("r", &with("mode", json!("allow"))).unwrap();
+        assert_eq!((allow.mode, allow.unknown), (GeoMode::Allow, Unknown::Deny));
+        let given = json!({"name": "r", "mode": "allow", "countries": ["DE"], "global": false, "unknown": "allow", "status": 451});
+        let given = read_geo_rule("r", &given).unwrap();
+        assert_eq!(
+            (given.global, given.unknown, given.action),
+            (false, Unknown::Allow, GeoAction::LegalReasons)
+        );
+        let nulls =
+            json!({"mode": "deny", "countries": ["KP"], "global": null, "unknown": null, "status": null});
+        assert_eq!(read_geo_rule("a.b-1", &nulls), Ok(wanted));
+    }
+
+    #[test]
+    fn codes_are_taken_in_either_case_and_once() {
+        let rule = read_geo_rule("r", &with("countries", json!(["us", "De", "DE", "UK", "gb", "t1", "xk"])))
+            .unwrap();
+        assert_eq!(codes(&rule), ["DE", "GB", "T1", "US", "XK"]);
+        let all: Vec<_> = ASSIGNED.split(' ').chain(IN_USE.split(' ')).collect();
+        assert_eq!(ASSIGNED.split(' ').count(), 249);
+        let rule = read_geo_rule("r", &with("countries", json!(all))).unwrap();
+        assert_eq!(rule.countries.len(), all.len(), "each code once, and each one read");
+    }
+
+    #[test]
+    fn codes_that_do_not_exist_are_named_by_their_place() {
+        for bad in ["QQ", "AB", "EL", "XX", "zz", "??", "", "D", "DEU", "d\u{e9}", "49", " DE", "D1"] {
+            let found = refused(&with("countries", json!(["DE", bad])));
+            assert_eq!(found, [("/countries/1".to_owned(), "invalid")], "{bad}");
+        }
+        assert_eq!(
+            refused(&with("countries", json!([5, "DE"]))),
+            [("/countries/0".to_owned(), "wrong_type")]
+        );
+        let unknown = read_geo_rule("r", &with("countries", json!(["ZZ"]))).unwrap_err().remove(0);
+        assert!(unknown.message.contains("unknown"), "{}", unknown.message);
+    }
+
+    #[test]
+    fn an_empty_list_is_taken_only_where_it_means_something() {
+        let empty = |mode, unknown: Value| json!({"mode": mode, "countries": [], "unknown": unknown});
+        for unknown in [json!(null), json!("allow"), json!("deny")] {
+            assert_eq!(refused(&empty("allow", unknown)), [("/countries".to_owned(), "invalid")]);
+        }
+        assert_eq!(refused(&empty("deny", json!(null))), [("/countries".to_owned(), "invalid")]);
+        let rule = read_geo_rule("r", &empty("deny", json!("deny"))).unwrap();
+        assert_eq!(rule.denies(None), Some(GeoAction::Forbidden));
+        assert_eq!(rule.denies(Country::new(b"DE")), None);
+    }
+
+    #[test]
+    fn each_bad_field_is_named() {
+        let cases = [
+            ("mode", json!(null), "/mode", "required"),
+            ("mode", json!("block"), "/mode", "invalid"),
+            ("mode", json!(true), "/mode", "wrong_type"),
+            ("countries", json!(null), "/countries", "required"),
+            ("countries", json!("DE"), "/countries", "wrong_type"),
+            ("countries", json!(vec!["DE"; 301]), "/countries", "too_many"),
+            ("country", json!("DE"), "/country", "unknown_field"),
+            ("global", json!("yes"), "/global", "wrong_type"),
+            ("unknown", json!("pass"), "/unknown", "invalid"),
+            ("status", json!(404), "/status", "invalid"),
+            ("status", json!(-403), "/status", "invalid"),
+            ("status", json!(403.5), "/status", "invalid"),
+            ("status", json!("403"), "/status", "wrong_type"),
+            ("name", json!("other"), "/name", "invalid"),
+        ];
+        for (field, value, pointer, code) in cases {
+            assert_eq!(
+                refused(&with(field, value.clone())),
+                [(pointer.to_owned(), code)],
+                "{field}: {value}"
+            );
+        }
+        for document in [json!(null), json!([]), json!("DE")] {
+            assert_eq!(refused(&document), [(String::new(), "wrong_type")]);
+        }
+        for name in ["", "A", "a b", "-a", "a..b", &"a".repeat(254)] {
+            let found = read_geo_rule(name, &with("mode", json!("deny"))).unwrap_err();
+            assert_eq!(
+                (found[0].pointer.as_str(), found[0].code, found.len()),
+                ("/name", "invalid", 1),
+                "{name}"
+            );
+        }
+    }
+}

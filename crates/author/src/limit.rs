@@ -1,0 +1,366 @@
+//! From a document to a [`Limit`].
+//!
+//! ```json
+//! {"key": "ip", "match": {"route": "login", "cidr": ["0.0.0.0/0"]}, "rate": 100, "per": "minute",
+//!  "burst": 20, "shadow": false, "headers": true, "v6_prefix": 64}
+//! ```
+
+use serde_json::Value;
+
+use super::duration;
+use super::names::{is_subdomain, is_token};
+use super::reader::{Object, Place, Problem, Problems};
+use tidegate_policy::address::Prefix;
+use tidegate_policy::limit::{Limit, LimitKey, MAX_MATCHES, MAX_PER_S, MAX_RATE, MAX_REFILL_S, V6_PREFIX};
+
+const FIELDS: &[&str] = &["name", "key", "match", "rate", "per", "burst", "shadow", "headers", "v6_prefix"];
+/// Headers of these prefixes are the gate's and Envoy's: a client's are removed.
+const OWN_PREFIXES: [&str; 2] = ["x-tidegate-", "x-envoy-"];
+/// Headers that say how a message or a connection is framed (RFC 9110 7.6.1, RFC 9112
+/// 6): of who sends it they say nothing, and Envoy removes or rewrites most of them.
+const FRAMING: [&str; 7] =
+    ["connection", "content-length", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
+
+/// Reads the limit of this name. `key`, `rate` and `per` must be given; `match` is
+/// all requests unless given, `burst` the rate, `shadow` and `headers` false, and
+/// `v6_prefix` 64. A `name` in the document must be this one.
+///
+/// # Errors
+/// All problems of the document, up to [`MAX_PROBLEMS`](super::MAX_PROBLEMS).
+/// What is wrong with `name` itself has the pointer `/name`.
+pub fn read_limit(name: &str, document: &Value) -> Result<Limit, Vec<Problem>> {
+    let mut problems = Problems::default();
+    if !is_subdomain(name) {
+        let message = "a limit's name must be labels of a-z, 0-9 and - with dots between, as in per-client";
+        problems.note("/name", "invalid", message);
+    }
+    let limit = limit(name, &Place::root(document), &mut problems);
+    problems.into_result(limit)
+}
+
+fn limit(name: &str, document: &Place<'_>, problems: &mut Problems) -> Option<Limit> {
+    let fields = document.object(FIELDS, problems)?;
+    if let Some(place) = fields.get("name")
+        && place.text(1, 253, problems).is_some_and(|written| written != name)
+    {
+        place.note(problems, "invalid", format!("the limit is called {name}: leave name out, or write that"));
+    }
+    let key = fields.require("key", problems).and_then(|place| key(&place, problems));
+    let matches = fields.get("match").map_or(Some(Matches::default()), |place| matches(&place, problems));
+    let rate = fields.require("rate", problems).and_then(|place| place.integer(1, MAX_RATE, problems));
+    let per_s = fields.require("per", problems).and_then(|place| period(&place, problems));
+    let burst = match fields.get("burst") {
+        Some(place) => place.integer(1, MAX_RATE, problems),
+        None => rate,
+    };
+    let shadow = flag(&fields, "shadow", problems);
+    let headers = flag(&fields, "headers", problems);
+    let v6_prefix = match fields.get("v6_prefix") {
+        Some(place) => place.integer(1, 128, problems).and_then(|len| u8::try_from(len).ok()),
+        None => Some(V6_PREFIX),
+    };
+    let Matches { routes, cidrs } = matches?;
+    let limit = Limit {
+        name: name.to_owned(),
+        key: key?,
+        routes,
+        cidrs,
+        rate: rate?,
+        per_s: per_s?,
+        burst: burst?,
+        shadow: shadow?,
+        headers: headers?,
+        v6_prefix: v6_prefix?,
+    };
+    if limit.refill_s() > MAX_REFILL_S {
+        let message = "at this rate it would take over a hundred years until the whole burst is there again: \
+                       a higher rate, a shorter per or a lower burst is allowed";
+        problems.note("/burst", "out_of_range", message);
+    }
+    Some(limit)
+}
+
+fn flag(fields: &Object<'_>, name: &str, problems: &mut Problems) -> Option<bool> {
+    fields.get(name).map_or(Some(false), |place| place.boolean(problems))
+}
+
+fn key(place: &Place<'_>, problems: &mut Problems) -> Option<LimitKey> {
+    let text = place.text(1, 300, problems)?;
+    let key = match text.split_once(':') {
+        None if text == "ip" => Some(LimitKey::Ip),
+        None if text == "route" => Some(LimitKey::Route),
+        None if text == "global" => Some(LimitKey::Global),
+        Some(("header", name)) => return header(name, place, problems),
+        _ => None,
+    };
+    if key.is_none() {
+        place.note(problems, "invalid", "must be ip, route, global, or header:NAME, as in header:x-api-key");
+    }
+    key
+}
+
+fn header(name: &str, place: &Place<'_>, problems: &mut Problems) -> Option<LimitKey> {
+    let lower = name.to_ascii_lowercase();
+    let problem = if lower.starts_with(':') || lower == "host" {
+        Some("pseudo-headers and host are not counted by: name routes in match, and give these hostnames")
+    } else if !is_token(&lower) || lower.len() > 253 {
+        Some("after header: there must be the name of a header, as in header:x-api-key")
+    } else if OWN_PREFIXES.iter().any(|prefix| lower.starts_with(prefix)) {
+        Some(
+            "headers whose names begin with x-tidegate- or x-envoy- are the gate's and Envoy's: no client's passes",
+        )
+    } else if FRAMING.contains(&lower.as_str()) {
+        Some("this header says how the message is framed, and nothing of who sends it")
+    } else {
+        None
+    };
+    if let Some(problem) = problem {
+        place.note(problems, "invalid", problem);
+        return None;
+    }
+    Some(LimitKey::Header(lower))
+}
+
+/// Seconds of a period.
+fn period(place: &Place<'_>, problems: &mut Problems) -> Option<u32> {
+    let text = place.text(1, 20, problems)?;
+    let seconds = match text {
+        "second" => Some(1),
+        "minute" => Some(60),
+        "hour" => Some(3_600),
+        "day" => Some(86_400),
+        _ => match duration::parse(text) {
+            Some(ms) if ms.is_multiple_of(1_000) => u32::try_from(ms / 1_000).ok(),
+            Some(_) => {
+                place.note(problems, "out_of_range", format!("{text}: only whole seconds are allowed"));
+                return None;
+            }
+            None => {
+                let message = "must be second, minute, hour, day, or a duration, as in 10s, 5m or 1h30m";
+                place.note(problems, "invalid", message);
+                return None;
+            }
+        },
+    };
+    let in_range = seconds.filter(|seconds| (1..=MAX_PER_S).contains(seconds));
+    if in_range.is_none() {
+        place.note(problems, "out_of_range", format!("{text}: from 1s to 24h is allowed"));
+    }
+    in_range
+}
+
+/// What a limit holds for; empty: everything.
+#[derive(Default)]
+struct Matches {
+    routes: Vec<String>,
+    cidrs: Vec<Prefix>,
+}
+
+fn matches(place: &Place<'_>, problems: &mut Problems) -> Option<Matches> {
+    let fields = place.object(&["route", "cidr"], problems)?;
+    let routes = one_or_more(&fields, "route", problems, route);
+    let cidrs = one_or_more(&fields, "cidr", problems, cidr);
+    Some(Matches { routes: routes?, cidrs: cidrs? })
+}
+
+/// A value, or a list of them; sorted, and each once.
+fn one_or_more<T: Ord>(
+    fields: &Object<'_>,
+    name: &str,
+    problems: &mut Problems,
+    read: impl Fn(&Place<'_>, &mut Problems) -> Option<T>,
+) -> Option<Vec<T>> {
+    let Some(place) = fields.get(name) else { return Some(Vec::new()) };
+    let places = match place.value {
+        Value::String(_) => vec![place],
+        Value::Array(members) if members.is_empty() => {
+            place.note(problems, "invalid", format!("an empty list matches nothing: leave {name} out"));
+            return None;
+        }
+        Value::Array(_) => place.list(MAX_MATCHES, problems),
+        _ => {
+            place.wrong_type("a string, or a list of strings", problems);
+            return None;
+        }
+    };
+    let mut values: Vec<T> = places.iter().filter_map(|place| read(place, problems)).collect();
+    values.sort_unstable();
+    values.dedup();
+    Some(values)
+}
+
+fn route(place: &Place<'_>, problems: &mut Problems) -> Option<String> {
+    let name = place.text(0, usize::MAX, problems)?;
+    if !is_subdomain(name) {
+        let message = "must be a route's name: labels of a-z, 0-9 and - with dots between, as in orders";
+        place.note(problems, "invalid", message);
+        return None;
+    }
+    Some(name.to_owned())
+}
+
+fn cidr(place: &Place<'_>, problems: &mut Problems) -> Option<Prefix> {
+    let text = place.text(0, usize::MAX, problems)?;
+    text.parse()
+        .map_err(|error: tidegate_policy::address::PrefixError| {
+            place.note(problems, "invalid", error.to_string())
+        })
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use tidegate_policy::limit::Limits;
+
+    /// A limit that is right, with one field changed.
+    fn with(field: &str, value: Value) -> Value {
+        let mut document = json!({"key": "ip", "rate": 100, "per": "minute"});
+        document[field] = value;
+        document
+    }
+
+    fn read(document: &Value) -> Limit {
+        let limit = read_limit("l", document).unwrap_or_else(|problems| panic!("{document}: {problems:?}"));
+        let table = Limits::new([limit.clone()]);
+        assert_eq!(Limits::from_bytes(&table.to_bytes().unwrap()), Ok(table), "what is read is a table");
+        limit
+    }
+
+    fn refused(document: &Value) -> Vec<(String, &'static str)> {
+        let problems = read_limit("l", document).expect_err("must be refused");
+        problems.into_iter().map(|problem| (problem.pointer, problem.code)).collect()
+    }
+
+    #[test]
+    fn what_is_left_out_is_what_most_want() {
+        let plain = read(&with("match", json!(null)));
+        let wanted = Limit { name: "l".into(), rate: 100, per_s: 60, burst: 100, ..Limit::new(LimitKey::Ip) };
+        assert_eq!(plain, wanted);
+        assert_eq!(read(&with("match", json!({}))), wanted);
+        let full = json!({"name": "l", "key": "header:X-API-Key", "rate": 5, "per": "10s", "burst": 7,
+            "match": {"route": ["b", "a", "b"], "cidr": "10.1.2.3/8"}, "shadow": true, "headers": true,
+            "v6_prefix": 48});
+        let wanted = Limit {
+            name: "l".into(),
+            key: LimitKey::Header("x-api-key".into()),
+            routes: vec!["a".into(), "b".into()],
+            cidrs: vec!["10.0.0.0/8".parse().unwrap()],
+            rate: 5,
+            per_s: 10,
+            burst: 7,
+            shadow: true,
+            headers: true,
+            v6_prefix: 48,
+        };
+        assert_eq!(read(&full), wanted);
+        let both = read(&with("match", json!({"route": "a.b", "cidr": ["::/0", "0.0.0.0/0"]})));
+        assert_eq!((both.routes, both.cidrs.len()), (vec!["a.b".to_owned()], 2));
+    }
+
+    #[test]
+    fn periods_are_named_or_durations_of_whole_seconds() {
+        for (text, seconds) in [
+            ("second", 1),
+            ("minute", 60),
+            ("hour", 3_600),
+            ("day", 86_400),
+            ("1s", 1),
+            ("86400s", 86_400),
+            ("1m", 60),
+            ("24h", 86_400),
+            ("1h30m", 5_400),
+            ("1000ms", 1),
+        ] {
+            assert_eq!(read(&with("per", json!(text))).per_s, seconds);
+        }
+        for (text, code) in [
+            ("0s", "out_of_range"),
+            ("86401s", "out_of_range"),
+            ("99999h", "out_of_range"),
+            ("24h1s", "out_of_range"),
+            ("500ms", "out_of_range"),
+            ("1s500ms", "out_of_range"),
+            ("999999s", "invalid"),
+            ("week", "invalid"),
+            ("s", "invalid"),
+            ("-1s", "invalid"),
+            ("1.5s", "invalid"),
+            ("10", "invalid"),
+            ("", "invalid"),
+        ] {
+            assert_eq!(refused(&with("per", json!(text))), [("/per".to_owned(), code)], "{text}");
+        }
+    }
+
+    #[test]
+    fn each_bad_field_is_named() {
+        let many: Vec<String> = (0..=MAX_MATCHES).map(|i| format!("r{i}")).collect();
+        let cases = [
+            ("key", json!(null), "/key", "required"),
+            ("key", json!("ips"), "/key", "invalid"),
+            ("key", json!("ip:x"), "/key", "invalid"),
+            ("key", json!("header:"), "/key", "invalid"),
+            ("key", json!("header:a b"), "/key", "invalid"),
+            ("key", json!("header::path"), "/key", "invalid"),
+            ("key", json!("header:Host"), "/key", "invalid"),
+            ("key", json!("header:X-Tidegate-Cluster"), "/key", "invalid"),
+            ("key", json!("header:X-Envoy-External-Address"), "/key", "invalid"),
+            ("key", json!("header:Content-Length"), "/key", "invalid"),
+            ("key", json!("header:te"), "/key", "invalid"),
+            ("key", json!("header:transfer-encoding"), "/key", "invalid"),
+            ("key", json!("header:connection"), "/key", "invalid"),
+            ("key", json!(1), "/key", "wrong_type"),
+            ("rate", json!(null), "/rate", "required"),
+            ("rate", json!(0), "/rate", "out_of_range"),
+            ("rate", json!(-1), "/rate", "out_of_range"),
+            ("rate", json!(1_000_000_001), "/rate", "out_of_range"),
+            ("rate", json!(1.5), "/rate", "wrong_type"),
+            ("rate", json!(100.0), "/rate", "wrong_type"),
+            ("rate", json!("100"), "/rate", "wrong_type"),
+            ("per", json!(null), "/per", "required"),
+            ("per", json!(60), "/per", "wrong_type"),
+            ("burst", json!(0), "/burst", "out_of_range"),
+            ("burst", json!(1_000_000_001), "/burst", "out_of_range"),
+            ("burst", json!(0.5), "/burst", "wrong_type"),
+            ("shadow", json!("yes"), "/shadow", "wrong_type"),
+            ("headers", json!(1), "/headers", "wrong_type"),
+            ("v6_prefix", json!(0), "/v6_prefix", "out_of_range"),
+            ("v6_prefix", json!(129), "/v6_prefix", "out_of_range"),
+            ("window", json!(5), "/window", "unknown_field"),
+            ("name", json!("other"), "/name", "invalid"),
+            ("match", json!("all"), "/match", "wrong_type"),
+            ("match", json!({"path": "/"}), "/match/path", "unknown_field"),
+            ("match", json!({"route": "A"}), "/match/route", "invalid"),
+            ("match", json!({"route": 5}), "/match/route", "wrong_type"),
+            ("match", json!({"route": []}), "/match/route", "invalid"),
+            ("match", json!({"route": ["a", ""]}), "/match/route/1", "invalid"),
+            ("match", json!({"route": ["a", 5]}), "/match/route/1", "wrong_type"),
+            ("match", json!({"route": many}), "/match/route", "too_many"),
+            ("match", json!({"cidr": "10.0.0.0/33"}), "/match/cidr", "invalid"),
+            ("match", json!({"cidr": ["::/0", "x"]}), "/match/cidr/1", "invalid"),
+        ];
+        for (field, value, pointer, code) in cases {
+            let found = refused(&with(field, value.clone()));
+            assert_eq!(found, [(pointer.to_owned(), code)], "{field}: {value}");
+        }
+        for document in [json!(null), json!([]), json!("ip")] {
+            assert_eq!(refused(&document), [(String::new(), "wrong_type")]);
+        }
+        for name in ["", "A", "a b", "-a", "a..b", &"a".repeat(254)] {
+            let found = read_limit(name, &with("match", json!(null))).unwrap_err();
+            assert_eq!((found[0].pointer.as_str(), found[0].code, found.len()), ("/name", "invalid", 1));
+        }
+    }
+
+    #[test]
+    fn a_burst_that_no_one_lives_to_see_again_is_refused() {
+        let document =
+            |rate: u32, burst: u32| json!({"key": "ip", "rate": rate, "per": "day", "burst": burst});
+        assert_eq!(read(&document(1, 36_525)).refill_s(), MAX_REFILL_S);
+        assert_eq!(refused(&document(1, 36_526)), [("/burst".to_owned(), "out_of_range")]);
+        assert_eq!(read(&document(MAX_RATE, MAX_RATE)).refill_s(), 86_400);
+    }
+}

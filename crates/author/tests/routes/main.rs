@@ -1,0 +1,48 @@
+//! Routes, from documents to the rule that wins.
+
+mod bytes;
+mod documents;
+mod explained;
+mod filters;
+mod oracle;
+mod regexes;
+mod semantics;
+
+use serde_json::{Value, json};
+use tidegate_author::{self as author, Route};
+use tidegate_policy::decide::Facts;
+use tidegate_policy::route::{RouteMatch, RouteTable};
+
+/// The route of a document that must be right.
+fn read(document: &Value) -> Route {
+    author::read(document).unwrap_or_else(|problems| panic!("{document}: {problems:?}"))
+}
+
+fn compile(routes: &[Route]) -> Result<Vec<u8>, author::CompileError> {
+    author::compile(routes, &author::Backends::new())
+}
+
+fn table_of(routes: &[Route]) -> RouteTable {
+    RouteTable::from_bytes(&compile(routes).unwrap()).unwrap()
+}
+
+/// A document of this name, hostnames and rules.
+fn document(name: &str, hostnames: &[&str], rules: Value) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"hostnames": hostnames, "rules": rules}})
+}
+
+/// The rule that wins for a request that is short enough.
+fn found<'t>(table: &'t RouteTable, facts: &Facts<'_>) -> Option<RouteMatch<'t>> {
+    table.find(facts).unwrap()
+}
+
+/// What wins: route, rule, the template that took the path, and the name of the
+/// backend.
+type Winner = (String, usize, Option<String>, Option<String>);
+
+/// What a table answers.
+fn winner(table: &RouteTable, facts: &Facts<'_>) -> Option<Winner> {
+    let found = found(table, facts)?;
+    let backend = found.backend.map(|backend| backend.name.clone());
+    Some((found.route.to_owned(), found.rule, found.template.map(str::to_owned), backend))
+}

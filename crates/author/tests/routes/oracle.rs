@@ -1,0 +1,194 @@
+//! Random routes and requests: the table against the specification read aloud.
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+use serde_json::{Value, json};
+use tidegate_author::{PathMatch, Referent, Route, Rule, explain};
+use tidegate_policy::decide::Facts;
+
+use super::{Winner, compile, found, read, table_of, winner};
+
+const HOSTNAMES: &[&str] =
+    &["a.example", "x.a.example", "b.example", "*.example", "*.a.example", "*.x.a.example", "example"];
+const HOSTS: &[&str] = &[
+    "a.example",
+    "x.a.example:80",
+    "y.x.a.example",
+    "B.Example.",
+    "example",
+    "c.example",
+    "other",
+    "[::1]:80",
+    "",
+    "a..example",
+];
+const PATHS: &[&str] = &["/", "/a", "/a/", "/a/b", "/a/b/", "/b", "/ab", "/a/b/c"];
+const REGEXES: &[&str] =
+    &["/a/.*", "/.*", "/a", "(/[ab])+", "/a/b(/c)?", "/[^/]*/b/?", "/ab?|/b", "(?i)/A/.*"];
+const TEMPLATES: &[&str] = &[
+    "/",
+    "/a",
+    "/{x}",
+    "/a/{x}",
+    "/{x}/b",
+    "/{x}/{y}",
+    "/{y}/{x}",
+    "/{x}/",
+    "/a/{x}/",
+    "/a/{x}/c",
+    "/{x}/b/c",
+    "/a/b/{x}",
+    "/{x}/{y}/c",
+    "/{x}/{y}/{z}",
+];
+const TARGETS: &[&str] = &[
+    "/", "/a", "/a/", "/a/b", "/a/b/", "/a/b/c", "/a/b/c/", "/x/b/c", "/x//c", "/a/x/x", "/b", "/b/b", "/ab",
+    "/A/x", "//", "/a//b", "/c", "", "*", "/a\u{e9}",
+];
+const QUERIES: &[&str] = &["", "?", "?p=1", "?p=2&p=1", "?p=1&q=1", "?q=1&p=1#x", "?q", "?p=11", "#?p=1"];
+const VALUES: &[&str] = &["1", "2", "11", "1,2"];
+const VALUE_REGEXES: &[&str] = &["1+", ".*", "[12],2", "1|2"];
+
+fn condition(names: &'static [&'static str]) -> impl Strategy<Value = Value> {
+    let exact =
+        (select(names), select(VALUES)).prop_map(|(name, value)| json!({"name": name, "value": value}));
+    let regex = (select(names), select(VALUE_REGEXES))
+        .prop_map(|(name, value)| json!({"type": "RegularExpression", "name": name, "value": value}));
+    prop_oneof![3 => exact, 1 => regex]
+}
+
+fn path() -> impl Strategy<Value = Value> {
+    let plain = (select(&["Exact", "PathPrefix"][..]), select(PATHS));
+    let regex = (Just("RegularExpression"), select(REGEXES));
+    let template = (Just("Template"), select(TEMPLATES));
+    prop_oneof![4 => plain, 1 => regex, 2 => template]
+        .prop_map(|(kind, value)| json!({"type": kind, "value": value}))
+}
+
+fn one_match() -> impl Strategy<Value = Value> {
+    let method = option::weighted(0.3, select(&["GET", "HEAD", "POST"][..]));
+    let headers = prop_oneof![2 => Just(vec![]), 1 => vec(condition(&["x", "Y"]), 0..3)];
+    let query = prop_oneof![2 => Just(vec![]), 1 => vec(condition(&["p", "q"]), 0..3)];
+    (option::weighted(0.9, path()), method, headers, query).prop_map(|(path, method, headers, query)| {
+        json!({"path": path, "method": method, "headers": headers, "queryParams": query})
+    })
+}
+
+fn rule() -> impl Strategy<Value = Value> {
+    let backend = (select(&["b0", "b1", "b2"][..]), option::of(0u32..4))
+        .prop_map(|(name, weight)| json!({"name": name, "weight": weight}));
+    let geo = subsequence(&["g0", "g1", "g2"][..], 0..3).prop_map(|names| {
+        let filter = |name| {
+            let reference = json!({"group": "tidegate.dev", "kind": "GeoRule", "name": name});
+            json!({"type": "ExtensionRef", "extensionRef": reference})
+        };
+        names.into_iter().map(filter).collect::<Vec<_>>()
+    });
+    (vec(one_match(), 0..4), vec(backend, 0..4), geo).prop_map(|(matches, backends, filters)| {
+        json!({"matches": matches, "backendRefs": backends, "filters": filters})
+    })
+}
+
+prop_compose! {
+    fn route()(
+        hostnames in prop_oneof![1 => Just(vec![]), 2 => subsequence(HOSTNAMES, 1..4)],
+        namespace in option::of(select(&["n", "n-1", "default"][..])),
+        created in option::of(-1i64..3),
+        rules in vec(rule(), 1..4),
+    ) -> Route {
+        let metadata = json!({"name": "set-later", "namespace": namespace});
+        let mut route = read(&json!({"metadata": metadata, "spec": {"hostnames": hostnames, "rules": rules}}));
+        route.created = created;
+        route
+    }
+}
+
+/// Up to six routes, names in an order of their own.
+fn routes() -> impl Strategy<Value = Vec<Route>> {
+    let names = Just(vec!["r1", "r2", "r-3", "r4", "a", "z"]).prop_shuffle();
+    (vec(route(), 0..7), names).prop_map(|(mut routes, names)| {
+        routes.iter_mut().zip(names).for_each(|(route, name)| name.clone_into(&mut route.name));
+        routes
+    })
+}
+
+#[derive(Clone, Debug)]
+struct Request {
+    method: &'static str,
+    host: &'static str,
+    target: String,
+    headers: Vec<(&'static str, &'static str)>,
+    dice: u32,
+}
+
+prop_compose! {
+    fn request()(
+        method in select(&["GET", "HEAD", "POST", "PURGE", ""][..]),
+        host in select(HOSTS),
+        path in select(TARGETS),
+        query in select(QUERIES),
+        headers in vec((select(&["x", "y", "z"][..]), select(VALUES)), 0..4),
+        dice: u32,
+    ) -> Request {
+        Request { method, host, target: format!("{path}{query}"), headers, dice }
+    }
+}
+
+fn expected(routes: &[Route], facts: &Facts<'_>) -> Option<Winner> {
+    let first = *explain::taken(routes, facts).first()?;
+    let template = match &first.wanted.path {
+        PathMatch::Template(template) => Some(template.pattern().to_owned()),
+        _ => None,
+    };
+    let backend = backend(&first.route.rules[first.rule], facts.dice);
+    Some((first.route.name.clone(), first.rule, template, backend))
+}
+
+fn backend(rule: &Rule, dice: u32) -> Option<String> {
+    let total: u64 = rule.backends.iter().map(|reference| u64::from(reference.weight)).sum();
+    let mut point = (u64::from(dice) * total) >> 32;
+    for reference in &rule.backends {
+        match (point.checked_sub(u64::from(reference.weight)), &reference.to) {
+            (Some(rest), _) => point = rest,
+            (None, Referent::Service(backend)) => return Some(backend.name.clone()),
+            (None, Referent::Api(_) | Referent::Foreign(_)) => return None,
+        }
+    }
+    None
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_500))]
+
+    #[test]
+    fn the_table_says_what_the_specification_says(routes in routes(), requests in vec(request(), 20)) {
+        let table = table_of(&routes);
+        for request in requests {
+            let headers: Vec<_> = request.headers.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())).collect();
+            let facts = Facts {
+                client: None,
+                method: request.method.as_bytes(),
+                host: request.host.as_bytes(),
+                path: request.target.as_bytes(),
+                headers: &headers,
+                dice: request.dice,
+            };
+            prop_assert_eq!(winner(&table, &facts), expected(&routes, &facts), "{:?}", request);
+            if let Some(found) = found(&table, &facts) {
+                let route = routes.iter().find(|route| route.name == found.route);
+                prop_assert_eq!(route.map(|route| route.rules[found.rule].geo.as_slice()), Some(found.geo));
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_the_routes_does_not_matter(
+        (routes, shuffled) in routes().prop_flat_map(|routes| (Just(routes.clone()), Just(routes).prop_shuffle())),
+    ) {
+        prop_assert_eq!(compile(&routes).unwrap(), compile(&shuffled).unwrap());
+    }
+}

@@ -1,0 +1,223 @@
+//! Regexes: what they mean, and what is refused.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tidegate_author::{self as author, CompileError, MAX_AUTOMATON, MAX_ROUTE_AUTOMATA, Regex, RegexError};
+use tidegate_policy::decide::Facts;
+use tidegate_policy::route::TooLong;
+
+use super::{compile, document, found, read, table_of};
+
+fn path_rules(patterns: &[&str]) -> Value {
+    let of = |value: &&str| json!({"matches": [{"path": {"type": "RegularExpression", "value": value}}]});
+    json!(patterns.iter().map(of).collect::<Vec<_>>())
+}
+
+fn takes(pattern: &str, path: &[u8]) -> bool {
+    let table = table_of(&[read(&document("r", &[], path_rules(&[pattern])))]);
+    found(&table, &Facts { path, ..Facts::default() }).is_some()
+}
+
+#[test]
+fn a_regex_matches_the_whole_path_without_its_query() {
+    assert!(takes("/a[0-9]+", b"/a12"));
+    assert!(takes("/a[0-9]+", b"/a12?x"));
+    assert!(!takes("/a[0-9]+", b"/a12/"));
+    assert!(!takes("/a[0-9]+", b"/x/a12"));
+    assert!(takes("/a|/b/c", b"/b/c"));
+    assert!(!takes("/a|/b/c", b"/a/c"), "anchors hold for each branch");
+    assert!(takes("/ab?|/abc", b"/abc"));
+    assert!(takes("^/a$", b"/a"), "anchors of its own do no harm");
+    assert!(takes("(?i)/a", b"/A"));
+    assert!(!takes("/a", b"/A"));
+    assert!(takes("(?x) /a  # a comment", b"/a"));
+}
+
+#[test]
+fn regexes_work_on_bytes() {
+    assert!(takes("/.", b"/\xff"));
+    assert!(!takes("/.", "/é".as_bytes()), "é is two bytes");
+    assert!(takes("(?u)/.", "/é".as_bytes()));
+    assert!(!takes(r"/\w", "/é".as_bytes()));
+    assert!(takes(r"(?u)/\w", "/é".as_bytes()));
+    assert!(takes("/é", "/é".as_bytes()), "é outside of a class is its two bytes");
+    assert!(takes("(?u)/[é]", "/é".as_bytes()));
+    assert!(takes(r"/\xC3\xA9", "/é".as_bytes()));
+    assert!(!takes("/.", b"/\n"));
+    assert!(takes("(?s)/.", b"/\n"));
+}
+
+#[test]
+fn header_and_query_regexes_match_the_whole_value() {
+    let rules = json!([{"matches": [{
+        "headers": [{"type": "RegularExpression", "name": "X", "value": "(foo|bar)[0-9]*"}],
+        "queryParams": [{"type": "RegularExpression", "name": "p", "value": "[a-c]+"}],
+    }]}]);
+    let table = table_of(&[read(&document("r", &[], rules))]);
+    let found =
+        |x: &[u8], path| found(&table, &Facts { path, headers: &[(b"x", x)], ..Facts::default() }).is_some();
+    assert!(found(b"foo12", b"/?p=abc"));
+    assert!(!found(b"foo12x", b"/?p=abc"));
+    assert!(!found(b"xfoo12", b"/?p=abc"));
+    assert!(!found(b"foo12", b"/?p=abd"));
+    assert!(!found(b"foo12", b"/"));
+}
+
+#[test]
+fn a_bad_regex_is_a_problem_at_its_place() {
+    for (pattern, says) in [
+        ("/a(", "unclosed group"),
+        ("/a)|(/b", "unopened group"),
+        ("/[b-a]", "invalid character class range"),
+        ("/(*)", "repetition"),
+        (r"/(a)\1", "backreferences"),
+        ("/(?=a)", "look-around"),
+        ("/[é]", "(?u)"),
+        (r"/\pL", "(?u)"),
+        ("/a{1000}{1000}", "over 256 KiB"),
+        ("/(a|b)*a(a|b){20}", "over 256 KiB"),
+        (r"(?u)/\w{1,30}", "over 256 KiB"),
+        (r"(?u)/\pL{1,200}", "over 256 KiB"),
+        ("a", "matches no path"),
+        ("", "matches no path"),
+        ("[^/]+", "matches no path"),
+        (r"\d+/.*", "matches no path"),
+        ("/{owner}", "repetition"),
+    ] {
+        let problems = author::read(&document("r", &[], path_rules(&["/ok", pattern]))).unwrap_err();
+        assert_eq!(problems.len(), 1, "{pattern}");
+        assert_eq!(problems[0].pointer, "/spec/rules/1/matches/0/path/value");
+        assert!(problems[0].message.contains(says), "{pattern}: {}", problems[0].message);
+    }
+}
+
+#[test]
+fn exploding_regexes_cannot_hold_up_the_service() {
+    let patterns: Vec<_> = (0..60).map(|i| format!("/{i}(a|b)*a(a|b){{20}}")).collect();
+    let matches: Vec<_> =
+        patterns.iter().map(|value| json!({"path": {"type": "RegularExpression", "value": value}})).collect();
+    let problems = author::read(&document("r", &[], json!([{"matches": matches}]))).unwrap_err();
+    assert_eq!(problems.len(), 8, "the rest is not tried");
+}
+
+#[test]
+fn a_route_may_have_so_much_of_regexes() {
+    let patterns: Vec<_> = (0..60).map(|i| format!("/{i}(a|b)*a(a|b){{10}}")).collect();
+    let patterns: Vec<_> = patterns.iter().map(String::as_str).collect();
+    let size = Regex::compile(patterns[0]).unwrap().automaton().len();
+    assert!(size < MAX_AUTOMATON && size * patterns.len() > MAX_ROUTE_AUTOMATA, "{size}");
+    let matches: Vec<_> =
+        patterns.iter().map(|value| json!({"path": {"type": "RegularExpression", "value": value}})).collect();
+    let problems = author::read(&document("r", &[], json!([{"matches": matches}]))).unwrap_err();
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].message.contains("together"));
+    let same = vec![json!({"path": {"type": "RegularExpression", "value": patterns[0]}}); 60];
+    assert!(
+        author::read(&document("r", &[], json!([{"matches": same}]))).is_ok(),
+        "one that repeats counts once"
+    );
+}
+
+#[test]
+fn all_routes_together_may_have_so_much_of_regexes() {
+    let each = Regex::compile("/(a|b)*a(a|b){11}000").unwrap().automaton().len();
+    let most = author::MAX_AUTOMATA / each;
+    let route = |r: usize| {
+        read(&document(&format!("r{r}"), &[], path_rules(&[&format!("/(a|b)*a(a|b){{11}}{r:03}")])))
+    };
+    let mut routes: Vec<_> = (0..most - 2).map(route).collect();
+    assert!(compile(&routes).is_ok());
+    routes.extend((most..most + 3).map(route));
+    assert_eq!(compile(&routes), Err(CompileError::TooManyRegexes));
+}
+
+#[test]
+fn a_request_that_would_take_too_long_to_place_is_placed_nowhere() {
+    let patterns: Vec<String> = (0..64).map(|i| format!("/a/.*{i}x")).collect();
+    let rule = |patterns: &[String]| {
+        let of = |value: &String| json!({"path": {"type": "RegularExpression", "value": value}});
+        json!({"matches": patterns.iter().map(of).collect::<Vec<_>>()})
+    };
+    let route = document("r", &[], json!([rule(&patterns), {}]));
+    let table = table_of(&[read(&route)]);
+    let taken =
+        |path: &[u8]| table.find(&Facts { path, ..Facts::default() }).map(|found| found.unwrap().rule);
+    let long = |len: usize| [b"/a/".as_slice(), &vec![b'a'; len]].concat();
+    assert_eq!(taken(&long(200)), Ok(1), "short ones never are too long");
+    assert_eq!(taken(&long(8_000)), Ok(1));
+    assert_eq!(taken(&long(9_000)), Err(TooLong), "never the wider rule");
+    assert_eq!(taken(&[b"/b/".as_slice(), &[b'a'; 60_000]].concat()), Ok(1), "no regex looks at it");
+    // A header of many lines is put together for each condition.
+    let condition = |i: u32| json!({"headers": [{"name": "x", "value": i.to_string()}]});
+    let many = document("r", &[], json!([{"matches": (0..64).map(condition).collect::<Vec<_>>()}]));
+    let table = table_of(&[read(&many)]);
+    let found = |lines: usize| {
+        let headers = vec![(&b"x"[..], &[b'1'; 100][..]); lines];
+        table.find(&Facts { path: b"/", headers: &headers, ..Facts::default() })
+    };
+    assert_eq!((found(50), found(200)), (Ok(None), Err(TooLong)));
+}
+
+#[test]
+fn equal_regexes_share_one_automaton() {
+    let rules = json!([{"matches": [
+        {"path": {"type": "RegularExpression", "value": "/a.*"}},
+        {"headers": [{"type": "RegularExpression", "name": "x", "value": "/a.*"}]},
+        {"headers": [{"type": "RegularExpression", "name": "x", "value": "/a[^\\n]*"}]},
+    ]}]);
+    let table =
+        table_of(&[read(&document("r", &[], rules.clone())), read(&document("s", &["a.example"], rules))]);
+    assert_eq!(table.regexes(), 1);
+}
+
+#[test]
+fn the_literal_beginning_is_found() {
+    for (pattern, literal) in [
+        ("/repos/[^/]+", "/repos/"),
+        ("/a/x|/a/y", "/a/"),
+        ("/abc?", "/ab"),
+        ("/a", "/a"),
+        (".*", ""),
+        ("(?i)/a/b", "/"),
+    ] {
+        let regex = Regex::compile(pattern).unwrap();
+        assert_eq!(String::from_utf8_lossy(regex.literal()), literal, "{pattern}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn another_engine_says_the_same(
+        pattern in "([ab./]|\\[ab\\]|a\\||\\(a\\|b\\)|a[*+?]|b\\{1,2\\}|\\^|\\$){0,6}",
+        value in "[ab/]{0,6}",
+    ) {
+        let Ok(regex) = Regex::compile(&pattern) else { return Ok(()) };
+        let other = regex::bytes::RegexBuilder::new(&format!(r"\A(?:{pattern})\z")).unicode(false).build().unwrap();
+        prop_assert_eq!(regex.is_match(value.as_bytes()), other.is_match(value.as_bytes()), "{}", pattern);
+    }
+}
+
+proptest! {
+    /// Whatever is given: a regex or an error, in bounded time; and it means
+    /// what another engine says.
+    #[test]
+    fn any_pattern_is_a_regex_or_an_error(
+        pattern in "(/|a|b|\\.|\\*|\\+|\\?|\\(|\\)|\\[|\\]|\\^|\\$|\\||\\{1,3\\}|\\\\[dwsbB]|-){0,12}",
+        values in proptest::collection::vec("[/ab1. \n-]{0,6}", 8),
+    ) {
+        match Regex::compile(&pattern) {
+            Ok(regex) => {
+                let other = regex::bytes::RegexBuilder::new(&format!(r"\A(?:{pattern})\z")).unicode(false).build();
+                let other = other.unwrap();
+                let dfa = regex_automata::dfa::sparse::DFA::from_bytes(regex.automaton()).unwrap().0;
+                for value in values {
+                    let input = regex_automata::Input::new(&value).anchored(regex_automata::Anchored::Yes);
+                    let found = regex_automata::dfa::Automaton::try_search_fwd(&dfa, &input).unwrap();
+                    prop_assert_eq!(found.is_some(), other.is_match(value.as_bytes()), "{:?} {:?}", pattern, value);
+                }
+            }
+            Err(RegexError::Syntax(message)) => prop_assert!(!message.is_empty()),
+            Err(RegexError::TooLarge) => {}
+        }
+    }
+}

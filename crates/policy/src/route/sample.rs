@@ -1,0 +1,37 @@
+//! Route tables for this crate's tests, laid out by hand: what compiles documents
+//! is a crate above this one.
+
+use super::layout::{Layout, MatchRow, PathRow, PathTest, RuleRow, ShareRow, Span};
+use super::{Backend, ROUTES_FORMAT, RouteTable};
+use crate::wire::encode;
+
+/// One route of this name for any host. Each rule: the only element of its path
+/// prefix (`/x`), the names of its geo rules, and the name of its backend on port 80.
+pub(crate) fn table(route: &str, rules: &[(&str, &[&str], Option<&str>)]) -> RouteTable {
+    let mut layout =
+        Layout { routes: vec![route.to_owned()], any_host: Some(0), groups: 1, ..Layout::default() };
+    let node = |label, children, prefixes| PathRow { label, children, exact: 0, regexes: 0, prefixes };
+    layout.paths.push(node(Span::default(), rules.len() as u32, 0));
+    let mut by_label: Vec<_> = (0u32..).zip(rules).collect();
+    by_label.sort_by_key(|(_, (path, ..))| *path);
+    for (rank, (path, ..)) in by_label {
+        let label = path.strip_prefix('/').unwrap();
+        let span = Span { start: layout.text.len() as u32, len: label.len() as u32 };
+        layout.text.extend_from_slice(label.as_bytes());
+        layout.paths.push(node(span, 0, 1));
+        layout.candidates.push(rank);
+    }
+    for (index, (_, geo, backend)) in (0u32..).zip(rules) {
+        layout.geo.extend(geo.iter().map(|name| (*name).to_owned()));
+        if let Some(name) = backend {
+            let number = Some(layout.backends.len() as u32);
+            let name = (*name).to_owned();
+            layout.backends.push(Backend { name, namespace: None, port: Some(80), target: None });
+            layout.shares.push(ShareRow { backend: number, action: None, weight: 1 });
+        }
+        let shares = u32::from(backend.is_some());
+        layout.rules.push(RuleRow { route: 0, index, shares, geo: geo.len() as u32, action: None });
+        layout.matches.push(MatchRow { rule: index, method: None, path: PathTest::Known, conditions: 0 });
+    }
+    RouteTable::from_bytes(&encode(ROUTES_FORMAT, &layout).unwrap()).unwrap()
+}
