@@ -105,7 +105,7 @@ impl Questions {
     ) -> Option<Answer> {
         let host = &line.vm.host;
         // Without headers there is no map that could be read.
-        let status = if num_headers == 0 { None } else { host.call_status().ok().flatten() };
+        let status = if num_headers == 0 { None } else { host.call_status() };
         match status {
             Some(RAN_OUT) if open.unhurried => line.patience.get(check).note_ran_out(host.monotonic_ns()),
             Some(RAN_OUT) | None => {}
@@ -120,6 +120,6 @@ impl Questions {
 /// The answer at hand, if it is one to the question `id` about `check`.
 fn read<H: Host>(check: Check, id: u64, host: &H) -> Option<Answer> {
     // A byte more than allowed, so that what is longer is seen to be.
-    let body = host.call_body(MAX_ANSWER.saturating_add(1)).ok()?;
+    let body = host.call_body(MAX_ANSWER.saturating_add(1));
     Answer::from_bytes(&body).ok().filter(|answer| answer.id == id && answer.found.check() == check)
 }

@@ -43,13 +43,13 @@ impl<H: Host> Line<H> {
     /// # Errors
     /// When the host refuses to make the call: then no answer comes.
     pub fn post(&self, path: &str, body: &[u8], timeout: Duration) -> Result<CallToken, HostError> {
-        let headers: [(&str, &[u8]); 6] = [
-            (":method", b"POST"),
-            (":path", path.as_bytes()),
-            (":authority", self.authority.as_bytes()),
-            ("authorization", self.bearer.as_bytes()),
-            ("content-type", b"application/octet-stream"),
-            (GATEWAY_HEADER, self.gateway()?.as_bytes()),
+        let headers = [
+            (":method", "POST"),
+            (":path", path),
+            (":authority", &self.authority),
+            ("authorization", &self.bearer),
+            ("content-type", "application/octet-stream"),
+            (GATEWAY_HEADER, self.gateway()?),
         ];
         self.vm.host.call(Call { cluster: &self.cluster, headers: &headers, body, timeout })
     }

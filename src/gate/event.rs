@@ -29,7 +29,7 @@ pub fn unseen<H: Host>(host: &H) -> TrafficEvent {
 
 /// Adds what the response's headers say. The end may say something else.
 pub fn respond<H: Host>(host: &H, event: &mut TrafficEvent) {
-    let status = host.response_header(":status").ok().flatten();
+    let status = host.response_header(":status");
     event.status = status.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok());
     event.tunnel |= event.status == Some(101);
 }

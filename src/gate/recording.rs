@@ -41,7 +41,7 @@ pub fn begin<H: Host>(gate: &Gate<H>, event: &mut TrafficEvent) -> Option<Wait> 
 
 /// Takes what came, inside its callback. Whatever it is, the response goes on.
 pub fn end<H: Host>(gate: &Gate<H>, num_headers: usize) {
-    let status = if num_headers == 0 { None } else { gate.vm.host.call_status().ok().flatten() };
+    let status = if num_headers == 0 { None } else { gate.vm.host.call_status() };
     let patience = &gate.line.recording;
     match status {
         Some(RAN_OUT) => patience.note_ran_out(gate.vm.host.monotonic_ns()),

@@ -39,8 +39,9 @@ impl Request {
             metrics.count(Count::NoClientAddress);
         }
         let pairs = host.request_headers();
-        let unreadable = pairs.is_err();
-        let request = Self { unreadable, ..Self::of(client, pairs.unwrap_or_default(), country_header) };
+        // A request has headers: without any the host does not show them.
+        let unreadable = pairs.is_empty();
+        let request = Self { unreadable, ..Self::of(client, pairs, country_header) };
         if request.forwarded_for_is_unreadable() {
             metrics.count(Count::UnreadableForwardedFor);
         }

@@ -95,27 +95,24 @@ impl Host for Envoy {
     }
 
     fn call(&self, call: Call<'_>) -> Result<CallToken, HostError> {
+        let headers: Vec<_> = call.headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
         let timeout_ms = u32::try_from(call.timeout.as_millis()).unwrap_or(u32::MAX).max(1);
-        let token = abi::http_call(call.cluster, &map_bytes(call.headers), call.body, timeout_ms)?;
+        let token = abi::http_call(call.cluster, &map_bytes(&headers), call.body, timeout_ms)?;
         self.calls.made(token);
         Ok(token)
     }
 
-    fn call_status(&self) -> Result<Option<u16>, HostError> {
-        match abi::header(CALL_RESPONSE_HEADERS, ":status") {
-            Ok(value) => Ok(str_of(&value)?.parse().ok()),
-            // What zero headers look like from here.
-            Err(HostError::NotFound | HostError::BadArgument) => Ok(None),
-            Err(error) => Err(error),
-        }
+    fn call_status(&self) -> Option<u16> {
+        let value = abi::header(CALL_RESPONSE_HEADERS, ":status").ok()?;
+        std::str::from_utf8(&value).ok()?.parse().ok()
     }
 
-    fn call_body(&self, max: usize) -> Result<Vec<u8>, HostError> {
-        absent(abi::buffer(CALL_RESPONSE_BODY, max)).map(Option::unwrap_or_default)
+    fn call_body(&self, max: usize) -> Vec<u8> {
+        abi::buffer(CALL_RESPONSE_BODY, max).unwrap_or_default()
     }
 
-    fn request_headers(&self) -> Result<HeaderPairs, HostError> {
-        pairs(&abi::header_map(REQUEST_HEADERS)?).ok_or(HostError::Other(u32::MAX))
+    fn request_headers(&self) -> HeaderPairs {
+        abi::header_map(REQUEST_HEADERS).ok().and_then(|bytes| pairs(&bytes)).unwrap_or_default()
     }
 
     fn set_request_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
@@ -130,8 +127,8 @@ impl Host for Envoy {
         abi::remove_header(REQUEST_HEADERS, name)
     }
 
-    fn response_header(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
-        absent(abi::header(RESPONSE_HEADERS, name))
+    fn response_header(&self, name: &str) -> Option<Vec<u8>> {
+        abi::header(RESPONSE_HEADERS, name).ok()
     }
 
     fn set_response_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
@@ -251,8 +248,4 @@ fn absent<T>(result: Result<T, HostError>) -> Result<Option<T>, HostError> {
         Err(HostError::NotFound) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-fn str_of(bytes: &[u8]) -> Result<&str, HostError> {
-    std::str::from_utf8(bytes).map_err(|_| HostError::BadArgument)
 }

@@ -154,7 +154,7 @@ impl<H: Host> Recorder<H> {
     /// zero when the call failed without one.
     pub fn on_call_response(&mut self, root: u32, token: CallToken, num_headers: usize) -> bool {
         let Some(flight) = self.flight.take_if(|flight| flight.token == token) else { return false };
-        let status = if num_headers == 0 { None } else { self.host.call_status().ok().flatten() };
+        let status = if num_headers == 0 { None } else { self.host.call_status() };
         let now = self.host.monotonic_ns();
         match status {
             Some(status) if OK_STATUS.contains(&status) => self.taken(flight, now),
@@ -286,13 +286,13 @@ impl<H: Host> Recorder<H> {
         let batches = batches.min(self.held.len());
         let body = self.body(batches, &reports, now);
         let Some(body) = body else { return };
-        let headers: [(&str, &[u8]); 6] = [
-            (":method", b"POST"),
-            (":path", b"/api/data-plane/v1/events"),
-            (":authority", self.admin.authority.as_bytes()),
-            ("authorization", &["Bearer ", &self.admin.token].concat().into_bytes()),
-            ("content-type", b"application/octet-stream"),
-            (GATEWAY_HEADER, gateway.as_bytes()),
+        let headers = [
+            (":method", "POST"),
+            (":path", "/api/data-plane/v1/events"),
+            (":authority", &self.admin.authority),
+            ("authorization", &["Bearer ", &self.admin.token].concat()),
+            ("content-type", "application/octet-stream"),
+            (GATEWAY_HEADER, &gateway),
         ];
         let call = Call {
             cluster: &self.admin.cluster,

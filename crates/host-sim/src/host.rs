@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tidegate::host::{
+use tidegate_host::{
     Call, CallToken, Cas, Expect, HeaderPairs, Host, HostError, LocalReply, MetricId, MetricKind, QueueId,
 };
 
@@ -156,7 +156,7 @@ impl Host for SimHost {
         self.enter(|world| {
             let header = |name: &str| {
                 let found = call.headers.iter().find(|(other, _)| *other == name);
-                found.map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+                found.map(|(_, value)| (*value).to_owned())
             };
             let (Some(method), Some(path), Some(_)) =
                 (header(":method"), header(":path"), header(":authority"))
@@ -175,7 +175,7 @@ impl Host for SimHost {
             vm.next_token += 1;
             let (token, root, stream) = (vm.next_token, vm.root, vm.stream);
             let headers =
-                call.headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
+                call.headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
             let (body, timeout) = (call.body.to_vec(), call.timeout);
             let view = CallView { id, method, path, headers, body, root, stream, timeout };
             let deadline_ns = match call.timeout {
@@ -187,24 +187,22 @@ impl Host for SimHost {
         })
     }
 
-    fn call_status(&self) -> Result<Option<u16>, HostError> {
+    fn call_status(&self) -> Option<u16> {
         self.with_vm(|vm| match &vm.phase {
-            Phase::CallResponse(CallEnd::Answer { status, .. }) => Ok(Some(*status)),
-            // Envoy has no header map then; what reads it must not.
-            Phase::CallResponse(CallEnd::Failure) => Err(HostError::BadArgument),
-            _ => Err(HostError::BadArgument),
+            Phase::CallResponse(CallEnd::Answer { status, .. }) => Some(*status),
+            _ => None,
         })
     }
 
-    fn call_body(&self, max: usize) -> Result<Vec<u8>, HostError> {
+    fn call_body(&self, max: usize) -> Vec<u8> {
         self.with_vm(|vm| match &vm.phase {
-            Phase::CallResponse(CallEnd::Answer { body, .. }) => Ok(body.get(..max).unwrap_or(body).to_vec()),
-            _ => Err(HostError::BadArgument),
+            Phase::CallResponse(CallEnd::Answer { body, .. }) => body.get(..max).unwrap_or(body).to_vec(),
+            _ => Vec::new(),
         })
     }
 
-    fn request_headers(&self) -> Result<HeaderPairs, HostError> {
-        self.with_stream(|stream, phase| stream.request(phase, false).cloned())
+    fn request_headers(&self) -> HeaderPairs {
+        self.with_stream(|stream, phase| stream.request(phase, false).cloned()).unwrap_or_default()
     }
 
     fn set_request_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
@@ -228,11 +226,9 @@ impl Host for SimHost {
         })
     }
 
-    fn response_header(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
-        self.with_stream(|stream, phase| {
-            let headers = stream.response(phase, false)?;
-            Ok(headers.iter().find(|(other, _)| other == name.as_bytes()).map(|(_, value)| value.clone()))
-        })
+    fn response_header(&self, name: &str) -> Option<Vec<u8>> {
+        let headers = self.with_stream(|stream, phase| stream.response(phase, false).cloned()).ok()?;
+        headers.into_iter().find(|(other, _)| other == name.as_bytes()).map(|(_, value)| value)
     }
 
     fn set_response_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {

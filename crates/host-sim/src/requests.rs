@@ -3,7 +3,7 @@
 use std::mem::forget;
 
 use tidegate::gate::{Flow, Stream};
-use tidegate::host::{CallToken, HeaderPairs};
+use tidegate_host::{CallToken, HeaderPairs};
 
 use crate::host::SimHost;
 use crate::process::{Root, Sim, Worker};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use tidegate::host::{HeaderPairs, HostError};
+use tidegate_host::{HeaderPairs, HostError};
 use tidegate_policy::address::client_address;
 
 use crate::world::Phase;

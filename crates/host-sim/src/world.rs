@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use tidegate::host::{CallToken, Cas, MetricKind, QueueId};
+use tidegate_host::{CallToken, Cas, MetricKind, QueueId};
 
 use crate::stream::{StreamId, StreamState};
 
@@ -24,7 +24,7 @@ pub struct CallView {
     /// `:path`, with its query.
     pub path: String,
     /// All headers.
-    pub headers: Vec<(String, Vec<u8>)>,
+    pub headers: Vec<(String, String)>,
     /// Body.
     pub body: Vec<u8>,
     /// The root that made it, or whose request did.
@@ -40,7 +40,7 @@ impl CallView {
     #[must_use]
     pub fn header(&self, name: &str) -> Option<String> {
         let (_, value) = self.headers.iter().find(|(other, _)| other == name)?;
-        Some(String::from_utf8_lossy(value).into_owned())
+        Some(value.clone())
     }
 }
 

@@ -123,9 +123,9 @@ impl<H: Host> Line<'_, H> {
         };
         let (held, ack) = (held.to_string(), ack.to_string());
         let headers = [
-            (FORMATS_HEADER, FORMATS.as_bytes()),
-            (ACK_HEADER, ack.as_bytes()),
-            (HELD_HEADER, held.as_bytes()),
+            (FORMATS_HEADER, FORMATS),
+            (ACK_HEADER, ack.as_str()),
+            (HELD_HEADER, held.as_str()),
         ];
         let headers = if held.is_empty() { headers.get(..2) } else { headers.get(..) };
         self.call("GET", &path, headers.unwrap_or_default(), WAIT.saturating_add(PATIENCE))
@@ -149,7 +149,7 @@ impl<H: Host> Line<'_, H> {
         self.call(
             "POST",
             "/api/data-plane/v1/sync/ack",
-            &[(ACK_HEADER, ack.as_bytes())],
+            &[(ACK_HEADER, ack.as_str())],
             self.settings.timeout,
         )
     }
@@ -158,17 +158,17 @@ impl<H: Host> Line<'_, H> {
         &self,
         method: &str,
         path: &str,
-        extra: &[(&str, &[u8])],
+        extra: &[(&str, &str)],
         timeout: Duration,
     ) -> Result<Flight, HostError> {
         let gateway = self.gateway.to_string();
         let bearer = ["Bearer ", &self.settings.token].concat();
-        let mut headers: Vec<(&str, &[u8])> = vec![
-            (":method", method.as_bytes()),
-            (":path", path.as_bytes()),
-            (":authority", self.settings.authority.as_bytes()),
-            ("authorization", bearer.as_bytes()),
-            (GATEWAY_HEADER, gateway.as_bytes()),
+        let mut headers = vec![
+            (":method", method),
+            (":path", path),
+            (":authority", self.settings.authority.as_str()),
+            ("authorization", bearer.as_str()),
+            (GATEWAY_HEADER, gateway.as_str()),
         ];
         headers.extend_from_slice(extra);
         let call = Call { cluster: &self.settings.cluster, headers: &headers, body: &[], timeout };

@@ -286,7 +286,7 @@ impl Holder {
     ) -> bool {
         let is = |flight: &Flight| flight.token == token;
         // Getters must not be used when the call failed without an answer.
-        let status = (num_headers > 0).then(|| duty.line.host.call_status().ok().flatten()).flatten();
+        let status = (num_headers > 0).then(|| duty.line.host.call_status()).flatten();
         if let Some(flight) = self.poll.take_if(|flight| is(flight)) {
             self.polled(status, &flight, duty);
         } else if self.page.take_if(|flight| is(flight)).is_some() {
@@ -315,7 +315,7 @@ impl Holder {
             Some(200) => {
                 self.heard_ns = now;
                 let body = duty.line.host.call_body(MAX_PAGE);
-                match body.ok().and_then(|body| SyncAnswer::from_bytes(&body).ok()) {
+                match SyncAnswer::from_bytes(&body).ok() {
                     Some(answer) => self.take(answer, flight, duty),
                     None => self.bad_answer("does not decode", self.full, duty),
                 }
@@ -353,7 +353,7 @@ impl Holder {
         let Stage::Build(build, full) = &mut self.stage else { return };
         let full = *full;
         let page = match status {
-            Some(200) => duty.line.host.call_body(MAX_PAGE).ok(),
+            Some(200) => Some(duty.line.host.call_body(MAX_PAGE)),
             _ => None,
         };
         match page {
