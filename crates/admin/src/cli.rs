@@ -1,11 +1,11 @@
 //! The command line. Every option of `serve` can also be an environment variable.
 
+mod api_client;
 mod geo;
 mod health;
-mod log;
+mod logging;
 mod routes;
 mod serve;
-mod service;
 mod token;
 
 use std::process::ExitCode;

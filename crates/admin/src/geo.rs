@@ -2,7 +2,7 @@
 //! country databases (mmdb) and lists of ranges (CSV). Read whole and checked
 //! before anything of it is used, so that a file that is broken changes nothing.
 
-mod codes;
+mod country_codes;
 mod csv;
 mod mmdb;
 mod ranges;

@@ -1,8 +1,8 @@
 //! The service as a whole: store, feed and both listeners, started in this order
 //! and stopped in the other.
 
-mod departed;
-mod listen;
+mod listener;
+mod replaced_gateways;
 mod token_files;
 
 use std::collections::BTreeSet;
@@ -16,7 +16,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::api::{self, Context, CountryHeaders};
+use crate::api;
+use crate::api::app_state::{Context, CountryHeaders};
 use crate::auth::Tokens;
 use crate::feed::{Feed, FeedOptions};
 use crate::gateways::{Gateways, Waiter};
@@ -102,20 +103,23 @@ impl Service {
             gateways: gateways.local_addr()?,
             stop,
             listeners: [
-                tokio::spawn(listen::listen(
+                tokio::spawn(listener::listen(
                     people,
                     api::people(context.clone()),
                     MAX_PEOPLE,
                     stopped.clone(),
                 )),
-                tokio::spawn(listen::listen(
+                tokio::spawn(listener::listen(
                     gateways,
                     api::data_plane(context.clone()),
                     MAX_GATEWAYS,
                     stopped,
                 )),
             ],
-            departed: tokio::spawn(departed::follow(context.gateways.clone(), Arc::clone(&context.store))),
+            departed: tokio::spawn(replaced_gateways::follow(
+                context.gateways.clone(),
+                Arc::clone(&context.store),
+            )),
             context,
             _asks: asks,
         };

@@ -10,8 +10,8 @@ use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::once::{Once, is_shallow, without_mark};
 use crate::problem::{Answer, Code, Problem};
+use crate::strict_json::{Once, is_shallow, without_mark};
 
 /// Bytes of a body on the people's listener.
 pub const MAX_PEOPLE_BODY: usize = 1 << 20;

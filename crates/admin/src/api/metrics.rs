@@ -3,20 +3,27 @@
 
 use std::time::{Duration, SystemTime};
 
+use axum::Router;
 use axum::extract::State;
 use axum::http::Uri;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use tidegate_policy::check::Check;
 
-use super::Context;
-use super::params::Params;
-use super::recording::Stats;
+use super::admin::optimization::recording::{self, Stats};
+use super::app_state::Context;
+use super::query::Params;
 use crate::feed::{RowStatus, Snapshot};
 use crate::gateways::GatewayStatus;
 use crate::metrics::{self, Page};
 use crate::problem::Answer;
 use crate::store::{RecordingCounts, StoreHealth};
+
+/// The paths here.
+pub fn routes() -> Router<Context> {
+    Router::new().route("/metrics", get(metrics))
+}
 
 /// Answers the page.
 ///
@@ -46,7 +53,7 @@ pub async fn metrics(State(context): State<Context>, uri: Uri) -> Answer<Respons
 
 /// What `recording/stats` knows; `None`: the database cannot be read.
 async fn recorded(context: &Context) -> Option<(RecordingCounts, usize)> {
-    super::recording::read(context).await.ok()
+    recording::read(context).await.ok()
 }
 
 fn service(page: &mut Page, context: &Context) {

@@ -8,7 +8,7 @@ use axum::http::{Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
-use super::service;
+use super::api_client;
 
 /// How long the whole of it may take: health checks come every few seconds.
 const ANSWER_TIME: Duration = Duration::from_secs(4);
@@ -22,7 +22,7 @@ pub struct Args {
         env = "TIDEGATE_SERVER",
         value_name = "URL",
         default_value = "http://127.0.0.1:9070",
-        value_parser = service::server
+        value_parser = api_client::server
     )]
     server: String,
 }

@@ -2,8 +2,8 @@
 
 mod apply;
 mod document;
+mod files;
 mod get;
-mod read;
 
 use std::fmt::Display;
 use std::io::Write;

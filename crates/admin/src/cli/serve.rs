@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::log;
+use super::logging;
 use crate::serve::{Config, Service};
 use crate::store::sqlite::Options;
 
@@ -38,8 +38,8 @@ pub struct Args {
     #[arg(long, env = "TIDEGATE_TOKENS", value_name = "DIR")]
     tokens: Option<PathBuf>,
     /// The form of log lines.
-    #[arg(long, env = "TIDEGATE_LOG_FORMAT", value_enum, default_value_t = log::Format::Text)]
-    log_format: log::Format,
+    #[arg(long, env = "TIDEGATE_LOG_FORMAT", value_enum, default_value_t = logging::Format::Text)]
+    log_format: logging::Format,
     /// What is logged: a level, or directives like `warn,tidegate_admin=debug`.
     #[arg(long, env = "TIDEGATE_LOG", value_name = "FILTER", default_value = "info")]
     log: String,
@@ -51,7 +51,7 @@ pub struct Args {
 /// When it cannot start: an address that is taken, a database that another
 /// service holds, a token that cannot be one.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    log::start(args.log_format, &args.log)?;
+    logging::start(args.log_format, &args.log)?;
     for (option, address) in [("--listen", args.listen), ("--gateway-listen", args.gateway_listen)] {
         let public = !address.ip().is_loopback();
         anyhow::ensure!(

@@ -12,8 +12,8 @@ use serde_json::Value;
 use super::clock::{self, Millis};
 use super::fingerprint::how_many_fit;
 use super::snapshot::Snapshot;
-use crate::once::Once;
 use crate::store::{DocumentKind, DocumentRow, StoreTable};
+use crate::strict_json::Once;
 
 /// A document that was understood.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tidegate_policy::geo::CountryRange;
 
 use super::ImportError;
-use super::codes::{self, Meaning};
+use super::country_codes::{self, Meaning};
 
 /// One of the files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,7 +71,7 @@ impl Ranges {
         if first > last {
             return Err(format!("the range is reversed: {first} comes after {last}"));
         }
-        match codes::meaning(code)? {
+        match country_codes::meaning(code)? {
             Meaning::Country(country) => {
                 self.found.push(Found { range: CountryRange { first, last, country }, place });
             }

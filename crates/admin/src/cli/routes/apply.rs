@@ -7,11 +7,11 @@ use axum::http::Method;
 use serde::Deserialize;
 
 use super::document::{canonical, difference};
-use super::read::{self, Sources, Wanted};
+use super::files::{self, Sources, Wanted};
 use super::{End, note, path, say};
-use crate::api::params::MAX_WAIT_APPLIED;
-use crate::api::time;
-use crate::cli::service::{Access, Failed, Refusal, Service};
+use crate::api::query::MAX_WAIT_APPLIED;
+use crate::cli::api_client::{Access, Failed, Refusal, Service};
+use crate::time;
 
 /// Options of `tidegate routes apply`.
 #[derive(clap::Args, Debug)]
@@ -72,7 +72,7 @@ struct Applied {
 /// A document is not right: nothing was changed. Or a route could not be written:
 /// what was, and what was not, has been said.
 pub async fn run(args: &Args) -> anyhow::Result<End> {
-    let wanted = read::read(&args.from)?;
+    let wanted = files::read(&args.from)?;
     let service = Service::new(&args.access)?;
     if args.dry_run {
         return show(&service, &wanted).await;

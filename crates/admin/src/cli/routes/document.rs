@@ -80,7 +80,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::once::Once;
+    use crate::strict_json::Once;
 
     #[test]
     fn what_only_kubernetes_writes_makes_no_difference() {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::document::{canonical, yaml};
 use super::{End, note, path, print};
-use crate::cli::service::{Access, Service};
+use crate::cli::api_client::{Access, Service};
 
 /// Routes asked for at once.
 const PAGE: usize = 100;

@@ -3,21 +3,34 @@
 
 use std::time::{Duration, Instant};
 
-use axum::Json;
 use axum::extract::{Extension, State};
 use axum::http::Uri;
+use axum::routing::post;
+use axum::{Json, Router};
 use serde::Serialize;
 use tidegate_policy::flags::Flag;
 use tidegate_policy::wire::sync::Version;
 
-use super::Context;
-use super::applied::{as_text, reached};
-use super::gateways::Gateway;
-use super::params::{MAX_WAIT_APPLIED, Params};
+use crate::api::admin::gateways::Gateway;
+use crate::api::app_state::Context;
+use crate::api::query::{MAX_WAIT_APPLIED, Params};
+use crate::api::wait_applied::{as_text, reached};
 use crate::auth::Caller;
 use crate::feed::TableDigests;
 use crate::gateways::{Applied, Goal};
 use crate::problem::Answer;
+
+/// The paths here.
+pub fn routes() -> Router<Context> {
+    Router::new()
+        // Gateways are told to load anew as a whole: every form does that.
+        .route("/api/admin/optimization/cache/refresh", post(refresh))
+        .route("/api/admin/optimization/cache/routes/refresh", post(refresh))
+        .route("/api/admin/optimization/cache/ip/refresh", post(refresh))
+        .route("/api/admin/optimization/cache/geo/refresh", post(refresh))
+        .route("/api/admin/optimization/cache/limits/refresh", post(refresh))
+        .route("/api/admin/optimization/warmup", post(warmup))
+}
 
 /// How long to wait for the gateways when nothing is said.
 const DEFAULT_WAIT: Duration = Duration::from_secs(2);

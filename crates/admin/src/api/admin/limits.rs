@@ -4,8 +4,8 @@ use serde_json::Value;
 use tidegate_author as author;
 use tidegate_policy::limit::{Limit, MAX_LIMITS};
 
-use super::Context;
-use super::named::Resource;
+use crate::api::app_state::Context;
+use crate::api::named_documents::Resource;
 use crate::feed::{Documents, Snapshot};
 use crate::problem::{Answer, Code, Problem};
 use crate::store::{DocumentKind, StoreTable};

@@ -7,9 +7,10 @@ use serde::Serialize;
 use tidegate_policy::address::Prefix;
 
 use super::{Item, Known, Standing};
-use crate::api::{Context, time};
+use crate::api::app_state::Context;
 use crate::problem::Answer;
 use crate::store::AddressCount;
+use crate::time;
 
 /// As many as the store may keep: all that it has.
 const ALL: usize = usize::MAX;

@@ -1,25 +1,36 @@
 //! `GET ip-monitor`: which addresses are banned, allowed or watched, and why; and
 //! how many requests came from them.
 
-mod seen;
+mod requests_seen;
 
 use std::net::IpAddr;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
 use jiff::Timestamp;
 use serde::Serialize;
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::Prefix;
 
-use super::params::{Params, PathText};
-use super::{Context, cursor, time};
+use crate::api::app_state::Context;
+use crate::api::cursor;
+use crate::api::query::{Params, PathText};
 use crate::feed::{ListedPrefix, RowStatus, Snapshot};
 use crate::problem::{Answer, Problem};
-use seen::Seen;
+use crate::time;
+use requests_seen::Seen;
+
+/// The paths here.
+pub fn routes() -> Router<Context> {
+    Router::new()
+        .route("/api/admin/ip-monitor", get(list))
+        // A block has a slash in it: 203.0.113.0/24.
+        .route("/api/admin/ip-monitor/{*ip}", get(one))
+}
 
 /// Entries of a page, unless asked otherwise.
 const DEFAULT_LIMIT: usize = 100;
@@ -68,7 +79,7 @@ fn since(listed: &ListedPrefix) -> Option<String> {
 }
 
 /// When an entry ends, as it is told.
-pub(super) fn until(listed: &ListedPrefix) -> Option<String> {
+pub fn until(listed: &ListedPrefix) -> Option<String> {
     Timestamp::from_second(listed.expires?.into()).ok().map(time::rfc3339)
 }
 
@@ -155,12 +166,12 @@ pub async fn list(State(context): State<Context>, uri: Uri) -> Answer<Response> 
                 return Err(Problem::parameter(name, "conflict", detail));
             }
         }
-        return Ok(Json(seen::top(&context, limit).await?).into_response());
+        return Ok(Json(requests_seen::top(&context, limit).await?).into_response());
     }
     let status = params.get("status").map(status).transpose()?;
     let from = params.get("cursor").map(Position::read).transpose()?.unwrap_or_default();
     let mut page = page(&*context.current().await, status, limit, from, time::now_seconds());
-    seen::fill(&context, &mut page.items).await?;
+    requests_seen::fill(&context, &mut page.items).await?;
     Ok(Json(page).into_response())
 }
 

@@ -4,7 +4,7 @@ use tidegate_policy::check::{Check, PerCheck};
 use tidegate_policy::flags::{Flags, State};
 
 use super::Reason;
-use crate::api::flags::of_check;
+use crate::api::admin::optimization::flags::of_check;
 use crate::feed::Snapshot;
 use crate::store::CheckCounts;
 

@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 use tidegate_author::{self as author, Referent};
 use tidegate_policy::route::Backend;
 
-use super::Context;
-use super::named::Resource;
+use crate::api::app_state::Context;
+use crate::api::named_documents::Resource;
 use crate::feed::{Documents, MissingGeoRule, RouteInfo, Snapshot};
 use crate::problem::{Answer, Code, Problem};
 use crate::store::{DocumentKind, StoreTable};

@@ -3,17 +3,23 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
+use axum::routing::get;
+use axum::{Json, Router};
 use serde::Serialize;
 use tidegate_policy::check::Check;
 use tidegate_policy::wire::sync::Gateway;
 
-use super::Context;
-use super::params::Params;
+use crate::api::app_state::Context;
+use crate::api::query::Params;
 use crate::problem::Answer;
 use crate::store::{CheckCounts, RecordingCounts, StoreError};
+
+/// The paths here.
+pub fn routes() -> Router<Context> {
+    Router::new().route("/api/admin/optimization/recording/stats", get(stats))
+}
 
 /// The answer.
 #[derive(Serialize, Debug, PartialEq)]

@@ -1,14 +1,20 @@
 //! `GET /api/admin/gateways`: who is there, and what each enforces.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
+use axum::routing::get;
+use axum::{Json, Router};
 use serde::Serialize;
 
-use super::Context;
-use super::params::Params;
+use crate::api::app_state::Context;
+use crate::api::query::Params;
 use crate::gateways::GatewayStatus;
 use crate::problem::Answer;
+
+/// The paths here.
+pub fn routes() -> Router<Context> {
+    Router::new().route("/api/admin/gateways", get(list))
+}
 
 /// A gateway, as health and the list show it.
 #[derive(Serialize, Debug)]

@@ -2,29 +2,31 @@
 //! Decided as direct mode decides, by the policy's code on the tables of the
 //! database as it stands.
 
-mod asked;
 mod checks;
 mod matches;
 mod outcome;
+mod request;
 
 use std::collections::BTreeSet;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
+use axum::routing::get;
+use axum::{Json, Router};
 use serde::Serialize;
 use tidegate_policy::check::PerCheck;
 use tidegate_policy::decide::{
     Facts, Finding, Findings, GeoFinding, IpFinding, OnNoRoute, Routing, Settings, Step, Unavailable,
 };
 
-use super::{Context, time};
+use crate::api::app_state::Context;
 use crate::feed::CurrentTables;
 use crate::problem::{Answer, Code, Problem};
-use asked::Asked;
+use crate::time;
 use checks::{Geo, Ip, Limited};
 use matches::Matches;
 use outcome::Outcome;
+use request::Asked;
 
 /// What a gateway does unless it is configured otherwise: only that is known here.
 const SETTINGS: Settings = Settings {
@@ -32,6 +34,11 @@ const SETTINGS: Settings = Settings {
     on_no_route: OnNoRoute::Deny,
     on_unavailable: PerCheck { ip: Unavailable::Deny, geo: Unavailable::Deny, route: Unavailable::Deny },
 };
+
+/// The paths here.
+pub fn routes() -> Router<Context> {
+    Router::new().route("/api/admin/explain", get(explain))
+}
 
 /// What would become of a request.
 #[derive(Serialize, Debug)]

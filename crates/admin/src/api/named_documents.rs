@@ -12,9 +12,10 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::task::spawn_blocking;
 
-use super::applied::{WAIT_APPLIED, Write, Written};
-use super::params::{Params, PathText};
-use super::{Context, body, cursor};
+use super::app_state::Context;
+use super::query::{Params, PathText};
+use super::wait_applied::{WAIT_APPLIED, Write, Written};
+use super::{body, cursor};
 use crate::auth::Caller;
 use crate::feed::{Documents, ParsedDocument, Snapshot};
 use crate::problem::{Answer, Code, Problem};
@@ -103,7 +104,7 @@ struct Changed {
 }
 
 /// The paths of one kind.
-pub fn paths<R: Resource>() -> Router<Context> {
+pub fn routes<R: Resource>() -> Router<Context> {
     Router::new()
         .route(R::PATH, get(list::<R>))
         .route(&format!("{}/{{name}}", R::PATH), get(one::<R>).put(put::<R>).delete(delete::<R>))

@@ -5,19 +5,26 @@ mod rollout;
 
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
+use axum::routing::get;
+use axum::{Json, Router};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::gateways::Gateway;
-use super::params::{Params, shortened};
-use super::{Context, time};
+use crate::api::admin::gateways::Gateway;
+use crate::api::app_state::Context;
+use crate::api::query::{Params, shortened};
 use crate::feed::{self, FeedHealth, Quarantined, RowStatus, Snapshot};
 use crate::gateways::LOST_AFTER;
 use crate::problem::Answer;
 use crate::store::StoreHealth;
+use crate::time;
+
+/// The paths here.
+pub fn routes() -> Router<Context> {
+    Router::new().route("/api/admin/optimization/health", get(detailed))
+}
 
 /// A write-ahead log over this is worth telling: some reader keeps it from
 /// being folded into the database.

@@ -3,22 +3,32 @@
 use std::fmt;
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
+use axum::routing::post;
+use axum::{Json, Router};
 use jiff::Timestamp;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use tidegate_policy::address::Prefix;
 
-use super::applied::{WAIT_APPLIED, Write, Written};
-use super::ip_monitor::Standing;
-use super::params::Params;
-use super::{Context, body, time};
+use crate::api::admin::ip_monitor::Standing;
+use crate::api::app_state::Context;
+use crate::api::body;
+use crate::api::query::Params;
+use crate::api::wait_applied::{WAIT_APPLIED, Write, Written};
 use crate::auth::Caller;
 use crate::feed::RowStatus;
 use crate::problem::{Answer, Code, FieldError, Problem};
 use crate::store::Change;
+use crate::time;
+
+/// The paths here.
+pub fn routes() -> Router<Context> {
+    Router::new()
+        .route("/api/admin/optimization/ip/ban", post(ban))
+        .route("/api/admin/optimization/ip/unban", post(unban))
+}
 
 /// Bytes of a reason.
 const MAX_REASON: usize = 1_000;

@@ -4,18 +4,31 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use axum::routing::post;
 use tidegate_policy::check::Check;
 use tidegate_policy::decide::{GeoFinding, Given, IpFinding, Tables};
 use tidegate_policy::wire::check::{
-    Answer as CheckAnswer, Found, GeoAnswer, MAX_QUESTION, Question, RouteAnswer,
+    Answer as CheckAnswer, Found, GeoAnswer, MAX_QUESTION, Question, RouteAnswer, path,
 };
 use tidegate_policy::wire::former;
 
-use super::{Context, body, data_plane, time};
+use super::sync::binary;
+use crate::api::app_state::Context;
+use crate::api::body;
 use crate::problem::{Answer, Code, Problem};
+use crate::time;
+
+/// The paths here.
+pub fn routes() -> Router<Context> {
+    Router::new()
+        .route(path(Check::Ip), post(ip))
+        .route(path(Check::Geo), post(geo))
+        .route(path(Check::Route), post(route))
+}
 
 /// Answers what allow and ban list say of a client.
 ///
@@ -65,7 +78,7 @@ async fn answer(context: &Context, request: Request<Body>, check: Check) -> Answ
             format!("format version {version} has no form for this route's answer: upgrade the gateway"),
         )
     })?;
-    Ok(data_plane::binary(bytes.into()))
+    Ok(binary(bytes.into()))
 }
 
 fn find(check: Check, question: &Question<'_>, tables: &Arc<Tables>) -> Found {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::Serialize;
 use tidegate_policy::wire::sync::Version;
 
-use super::Context;
-use super::params::{MAX_WAIT_APPLIED, Params};
+use super::app_state::Context;
+use super::query::{MAX_WAIT_APPLIED, Params};
 use crate::auth::Caller;
 use crate::gateways::{Applied, Goal, Waiter};
 use crate::problem::Answer;

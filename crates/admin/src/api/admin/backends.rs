@@ -4,9 +4,9 @@ use serde_json::Value;
 use tidegate_author as author;
 use tidegate_policy::route::Target;
 
-use super::Context;
-use super::named::Resource;
 use super::routes::fit_together;
+use crate::api::app_state::Context;
+use crate::api::named_documents::Resource;
 use crate::feed::{Documents, Snapshot};
 use crate::problem::{Answer, Code, Problem};
 use crate::store::{DocumentKind, StoreTable};

@@ -9,7 +9,7 @@ use tidegate_policy::decide::{Facts, Given};
 use tidegate_policy::geo::Country;
 use tidegate_policy::route::action::Arrival;
 
-use super::super::params::{Params, shortened};
+use crate::api::query::{Params, shortened};
 use crate::problem::{Answer, Problem};
 
 const KNOWN: &[&str] = &["method", "host", "path", "ip", "header", "country", "scheme", "port"];

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use axum::http::Uri;
+use axum::{Json, Router};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tidegate_author as author;
@@ -13,14 +13,22 @@ use tidegate_policy::check::{Check, PerCheck};
 use tidegate_policy::flags::{Flag, Flags, State as FlagState};
 use tidegate_policy::wire::sync::Version;
 
-use super::applied::{WAIT_APPLIED, Write, Written, as_text};
-use super::gateways::Gateway;
-use super::params::Params;
 use super::recording::Checked;
-use super::{Context, audit, body, time};
+use crate::api::admin::audit;
+use crate::api::admin::gateways::Gateway;
+use crate::api::app_state::Context;
+use crate::api::body;
+use crate::api::query::Params;
+use crate::api::wait_applied::{WAIT_APPLIED, Write, Written, as_text};
 use crate::auth::Caller;
 use crate::problem::{Answer, Code, Problem};
 use crate::store::{AuditRow, Change, CheckCounts};
+use crate::time;
+
+/// The paths here.
+pub fn routes() -> Router<Context> {
+    Router::new().route("/api/admin/optimization/flags", axum::routing::get(get).put(put))
+}
 
 /// All flags, as a `PUT` takes them.
 #[derive(Serialize, Debug)]

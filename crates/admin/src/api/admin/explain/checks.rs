@@ -6,7 +6,7 @@ use tidegate_policy::geo::GeoAction;
 use tidegate_policy::limit::{Limit, LimitKey};
 use tidegate_policy::route::RouteMatch;
 
-use super::super::ip_monitor;
+use crate::api::admin::ip_monitor;
 use crate::feed::{RowStatus, Snapshot};
 
 /// What allow and ban list say of the client.

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tidegate_author as author;
 
 use super::document::canonical;
-use crate::once::{Once, is_shallow, without_mark};
+use crate::strict_json::{Once, is_shallow, without_mark};
 
 /// Of a directory, the files whose names end so.
 const EXTENSIONS: [&str; 3] = ["json", "yaml", "yml"];

@@ -1,15 +1,23 @@
 //! `GET /api/admin/audit`: who changed what, through the API or the command line.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
+use axum::routing::get;
+use axum::{Json, Router};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::params::Params;
-use super::{Context, cursor, time};
+use crate::api::app_state::Context;
+use crate::api::cursor;
+use crate::api::query::Params;
 use crate::problem::Answer;
 use crate::store::AuditRow;
+use crate::time;
+
+/// The paths here.
+pub fn routes() -> Router<Context> {
+    Router::new().route("/api/admin/audit", get(list))
+}
 
 /// Entries of a page, unless asked otherwise.
 const DEFAULT_LIMIT: usize = 100;

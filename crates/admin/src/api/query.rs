@@ -8,8 +8,8 @@ use axum::extract::{FromRequestParts, Path};
 use axum::http::Uri;
 use axum::http::request::Parts;
 
-use super::time;
 use crate::problem::{Answer, Code, FieldError, Problem};
+use crate::time;
 
 /// The longest that `wait_applied` waits.
 pub const MAX_WAIT_APPLIED: Duration = Duration::from_secs(30);

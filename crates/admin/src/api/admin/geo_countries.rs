@@ -3,14 +3,23 @@
 
 use std::net::IpAddr;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
+use axum::routing::get;
+use axum::{Json, Router};
 use serde::Serialize;
 
-use super::params::{Params, PathText, shortened};
-use super::{Context, time};
+use crate::api::app_state::Context;
+use crate::api::query::{Params, PathText, shortened};
 use crate::problem::{Answer, Problem};
+use crate::time;
+
+/// The paths here.
+pub fn routes() -> Router<Context> {
+    Router::new()
+        .route("/api/admin/geo-countries", get(table))
+        .route("/api/admin/geo-countries/{ip}", get(one))
+}
 
 /// The table that is in force; all but `ranges` is `null` while there is none.
 #[derive(Serialize, Debug)]

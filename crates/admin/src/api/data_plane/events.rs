@@ -1,20 +1,27 @@
 //! `POST /api/data-plane/v1/events`: what the gates recorded. With `sync=1` one
 //! event, whose response waits for the answer.
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
 use serde::Serialize;
 use tidegate_policy::wire::event::{EventPost, MAX_OPEN, MAX_POST, TrafficEvent};
 use tidegate_policy::wire::sync::Gateway;
 use tidegate_policy::wire::{WireError, former};
 
-use super::params::Params;
-use super::{Context, body, data_plane};
+use super::sync::gateway;
+use crate::api::app_state::Context;
+use crate::api::body;
+use crate::api::query::Params;
 use crate::problem::{Answer, Code, Problem};
 use crate::store::{Append, RecorderFigures};
+
+/// The paths here.
+pub fn routes() -> Router<Context> {
+    Router::new().route("/api/data-plane/v1/events", axum::routing::post(take))
+}
 
 /// Bytes of a post's body: the format's own limit is checked when it is read,
 /// and says more.
@@ -39,7 +46,7 @@ pub struct Taken {
 /// 400 when it cannot be read; 503 when the store is busy, or it is of a later version
 /// of its format: then whoever sent it keeps it and tries again.
 pub async fn take(State(context): State<Context>, request: Request<Body>) -> Answer<Response> {
-    let gateway = data_plane::gateway(request.headers())?;
+    let gateway = gateway(request.headers())?;
     let params = Params::read(request.uri(), &["sync"])?;
     context.gateways.seen(&gateway);
     match params.flag("sync")? {

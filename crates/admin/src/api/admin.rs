@@ -1,0 +1,35 @@
+//! `/api/admin/...`: for people, on their listener.
+
+mod audit;
+mod backends;
+mod explain;
+mod gateways;
+mod geo_countries;
+mod geo_rules;
+mod ip_monitor;
+mod limits;
+pub mod optimization;
+mod routes;
+
+use axum::Router;
+use axum::routing::post;
+
+use super::app_state::Context;
+use super::named_documents;
+
+/// All paths below it.
+pub fn routes() -> Router<Context> {
+    Router::new()
+        .merge(optimization::routes())
+        .route("/api/admin/ip/ban", post(optimization::ip::ban))
+        .route("/api/admin/ip/unban", post(optimization::ip::unban))
+        .merge(audit::routes())
+        .merge(explain::routes())
+        .merge(gateways::routes())
+        .merge(geo_countries::routes())
+        .merge(ip_monitor::routes())
+        .merge(named_documents::routes::<backends::Backends>())
+        .merge(named_documents::routes::<geo_rules::Rules>())
+        .merge(named_documents::routes::<limits::Limits>())
+        .merge(named_documents::routes::<routes::Routes>())
+}

@@ -1,0 +1,21 @@
+//! `/api/admin/optimization/...`: the rollout and how it goes.
+
+mod cache;
+mod flags;
+mod health;
+pub mod ip;
+pub mod recording;
+
+use axum::Router;
+
+use crate::api::app_state::Context;
+
+/// All paths below it.
+pub fn routes() -> Router<Context> {
+    Router::new()
+        .merge(cache::routes())
+        .merge(flags::routes())
+        .merge(health::routes())
+        .merge(ip::routes())
+        .merge(recording::routes())
+}

@@ -1,0 +1,131 @@
+//! The feed as gateways ask for it: a long poll, pages of tables, acks. The
+//! formats stand in `tidegate_policy::wire::sync`.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use bytes::Bytes;
+use tidegate_policy::digest::BlobHash;
+use tidegate_policy::wire::formats::{FORMATS, FORMATS_HEADER, Formats};
+use tidegate_policy::wire::sync::{ACK_HEADER, Ack, GATEWAY_HEADER, Gateway, HELD_HEADER, Held, Version};
+
+use crate::api::app_state::Context;
+use crate::api::query::{Params, PathText, shortened};
+use crate::problem::{Answer, Code, Problem};
+use crate::time;
+
+/// The paths here.
+pub fn routes() -> Router<Context> {
+    Router::new()
+        .route("/api/data-plane/v1/sync", get(sync))
+        .route("/api/data-plane/v1/sync/blob/{hash}", get(blob))
+        .route("/api/data-plane/v1/sync/ack", post(ack))
+}
+
+/// A poll waits no longer, whatever it asks for.
+const MAX_WAIT: Duration = Duration::from_secs(30);
+
+/// Answers as soon as there is something that the gateway does not hold, or 304.
+///
+/// # Errors
+/// When a header or parameter is not right, the gateway does not read this answer, or
+/// the service stops.
+pub async fn sync(State(context): State<Context>, request: Request) -> Answer<Response> {
+    let headers = request.headers();
+    let gateway = gateway(headers)?;
+    let held = header::<Held>(headers, HELD_HEADER, "allow=<hash>,base=<hash>,...")?.unwrap_or_default();
+    let ack = ack_of(headers)?;
+    let formats = header::<Formats>(headers, FORMATS_HEADER, "<format>=<version>,...")?.unwrap_or_default();
+    let params = Params::read(request.uri(), &["since", "wait"])?;
+    let since = params.parsed::<Version>("since", "a version is <epoch, 16 hex digits>.<seq>")?;
+    let wait = params.span("wait", time::MAX_SPAN)?.unwrap_or_default().min(MAX_WAIT);
+    context.gateways.reads(&gateway, &formats);
+    if let Some(ack) = ack {
+        context.gateways.ack(&gateway, ack);
+    }
+    if !formats.reads("sync") {
+        let detail = format!("this service writes {FORMATS}, which the gateway does not read");
+        return Err(Problem::new(Code::FormatUnavailable, detail));
+    }
+    tokio::select! {
+        // The gateway counts as there until this future is dropped, which is
+        // also what happens when the client goes away.
+        answer = context.feed.sync(&gateway, since, &held, &formats, wait) => Ok(match answer {
+            Some(bytes) => binary(bytes),
+            None => StatusCode::NOT_MODIFIED.into_response(),
+        }),
+        () = context.stopping() => Err(Problem::new(Code::Stopping, "the service is stopping")),
+    }
+}
+
+/// Answers a page of a table.
+///
+/// # Errors
+/// When nobody needs that table any more.
+pub async fn blob(
+    State(context): State<Context>,
+    PathText(hash): PathText,
+    request: Request,
+) -> Answer<Response> {
+    gateway(request.headers())?;
+    let params = Params::read(request.uri(), &["offset"])?;
+    let offset = params.parsed::<u64>("offset", "write a number of bytes")?.unwrap_or(0);
+    let hash: BlobHash = hash.parse().map_err(|_| {
+        Problem::parameter("hash", "invalid", "a table's name is 32 hex digits, as the sync answer gave it")
+    })?;
+    context.feed.blob(hash, offset).map(binary).ok_or_else(|| {
+        Problem::new(Code::BlobGone, "this table is not needed any more: sync again from what is held")
+    })
+}
+
+/// Takes what a gateway enforces.
+///
+/// # Errors
+/// When a header is not right.
+pub async fn ack(State(context): State<Context>, headers: HeaderMap) -> Answer<StatusCode> {
+    let gateway = gateway(&headers)?;
+    let ack = ack_of(&headers)?
+        .ok_or_else(|| Problem::header(ACK_HEADER, "required", format!("send the header {ACK_HEADER}")))?;
+    context.gateways.ack(&gateway, ack);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// An answer in a format of its own.
+pub fn binary(bytes: Bytes) -> Response {
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    (headers, bytes).into_response()
+}
+
+/// Who asks.
+///
+/// # Errors
+/// When the header is missing or not right.
+pub fn gateway(headers: &HeaderMap) -> Answer<Gateway> {
+    let form = "<node>;<process, 16 hex digits>";
+    header(headers, GATEWAY_HEADER, form)?.ok_or_else(|| {
+        Problem::header(GATEWAY_HEADER, "required", format!("send the header {GATEWAY_HEADER}: {form}"))
+    })
+}
+
+fn ack_of(headers: &HeaderMap) -> Answer<Option<Ack>> {
+    header(headers, ACK_HEADER, "<version>;refresh=<n>;live=<n>;stale=<n>")
+}
+
+fn header<T: FromStr>(headers: &HeaderMap, name: &'static str, form: &str) -> Answer<Option<T>> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default();
+    let bad = || {
+        let detail = format!("`{}` is not right for {name}: write {form}", shortened(text));
+        Problem::header(name, "invalid", detail)
+    };
+    text.parse().map(Some).map_err(|_| bad())
+}
