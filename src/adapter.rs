@@ -7,8 +7,8 @@
 use std::rc::Rc;
 
 use crate::contexts::{Calls, ContextId, Contexts};
-use crate::gate::{Flow, Stream};
 use crate::host::envoy::{Envoy, enter};
+use crate::http_context::{Flow, Stream};
 use crate::root::Root;
 
 thread_local! {

@@ -14,7 +14,6 @@ use serde_json::Value;
 use tidegate_policy::check::{Check, PerCheck};
 use tidegate_policy::decide::{OnNoRoute, Routing, Settings, Unavailable};
 
-use crate::gate::OWN_PREFIX;
 use fields::{Fields, wrong};
 
 /// All that an operator sets on the filter and on the singleton recorder.
@@ -109,6 +108,9 @@ pub enum Performance {
     /// Everybody.
     Always,
 }
+
+/// Headers with this prefix are the gate's to set: a client's are removed.
+pub const OWN_PREFIX: &[u8] = b"x-tidegate-";
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_SYNC_TIMEOUT: Duration = Duration::from_secs(1);

@@ -7,8 +7,8 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use crate::gate::Stream;
 use crate::host::{CallToken, Host};
+use crate::http_context::Stream;
 use crate::root::Root;
 use crate::worker::Worker;
 
@@ -143,8 +143,8 @@ impl<H: Host> Contexts<H> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::Flow;
     use crate::host::fake::{Done, Fake};
+    use crate::http_context::Flow;
 
     const ROOT: ContextId = 1;
     const STREAM: ContextId = 2;

@@ -1,5 +1,5 @@
 //! The questions that one request asks the admin service: sent, and matched with
-//! their answers. What is asked when stands in `gate/inquiry.rs`.
+//! their answers. What is asked when stands in `request/evaluation.rs`.
 
 mod line;
 mod patience;

@@ -4,8 +4,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::config::{Config, ConfigError};
-use crate::gate::{Gate, Stream};
+use crate::filter::Gate;
 use crate::host::{CallToken, Host, HostError, QueueId};
+use crate::http_context::Stream;
 use crate::sync::Role;
 use crate::worker::Worker;
 

@@ -11,11 +11,11 @@ use tidegate_policy::wire::event::{Source, TrafficEvent};
 
 use crate::config::{Admin, Config, EventLimits};
 use crate::host::{CallToken, Host, QueueId};
-use crate::limit::Limiter;
 use crate::metrics::{Count, Gauge, Metrics};
 use crate::record::buffer::Record;
 use crate::record::queue::EventQueue;
 use crate::record::recorder::{Duty, Recorder};
+use crate::request::limiter::Limiter;
 use crate::sync::{Keys, Role, Sync, SyncFigures, SyncSettings};
 
 /// How long an event waits for its batch at most.

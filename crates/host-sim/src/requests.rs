@@ -2,7 +2,7 @@
 
 use std::mem::forget;
 
-use tidegate::gate::{Flow, Stream};
+use tidegate::http_context::{Flow, Stream};
 use tidegate_host::{CallToken, HeaderPairs};
 
 use crate::host::SimHost;

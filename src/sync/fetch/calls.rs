@@ -122,11 +122,7 @@ impl<H: Host> Line<'_, H> {
             None => format!("/api/data-plane/v1/sync?wait={wait}s"),
         };
         let (held, ack) = (held.to_string(), ack.to_string());
-        let headers = [
-            (FORMATS_HEADER, FORMATS),
-            (ACK_HEADER, ack.as_str()),
-            (HELD_HEADER, held.as_str()),
-        ];
+        let headers = [(FORMATS_HEADER, FORMATS), (ACK_HEADER, ack.as_str()), (HELD_HEADER, held.as_str())];
         let headers = if held.is_empty() { headers.get(..2) } else { headers.get(..) };
         self.call("GET", &path, headers.unwrap_or_default(), WAIT.saturating_add(PATIENCE))
     }
@@ -146,12 +142,7 @@ impl<H: Host> Line<'_, H> {
     /// When the host refuses to make the call.
     pub fn ack(&self, ack: &Ack) -> Result<Flight, HostError> {
         let ack = ack.to_string();
-        self.call(
-            "POST",
-            "/api/data-plane/v1/sync/ack",
-            &[(ACK_HEADER, ack.as_str())],
-            self.settings.timeout,
-        )
+        self.call("POST", "/api/data-plane/v1/sync/ack", &[(ACK_HEADER, ack.as_str())], self.settings.timeout)
     }
 
     fn call(

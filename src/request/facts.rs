@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use tidegate_policy::address::client_address;
 use tidegate_policy::decide::{Facts, Given};
 use tidegate_policy::geo::Country;
-use tidegate_policy::route::Backend;
 use tidegate_policy::wire::event::{MAX_HOST, MAX_METHOD, MAX_PATH, MAX_USER_AGENT, TrafficEvent, bounded};
 
-use super::{OWN_PREFIX, performance};
+use super::performance;
+use crate::config::OWN_PREFIX;
 use crate::host::{HeaderPairs, Host};
 use crate::metrics::{Count, Metrics};
 
@@ -201,29 +201,6 @@ pub fn fit(bytes: Vec<u8>, max: usize) -> Vec<u8> {
     }
 }
 
-/// A backend's cluster: `{name}`, `{namespace}` and `{port}` are replaced by the
-/// backendRef's; a namespace that is not given is `default`, a port `80`.
-pub fn cluster_name(template: &str, backend: &Backend) -> String {
-    let port = backend.port.unwrap_or(80).to_string();
-    let namespace = backend.namespace.as_deref().unwrap_or("default");
-    let mut name = String::with_capacity(64);
-    let mut rest = template;
-    while let Some((before, after)) = rest.split_once('{') {
-        name.push_str(before);
-        let (placeholder, after) = after.split_once('}').unwrap_or((after, ""));
-        name.push_str(match placeholder {
-            "name" => &backend.name,
-            "namespace" => namespace,
-            "port" => &port,
-            // The configuration refuses others.
-            _ => "",
-        });
-        rest = after;
-    }
-    name.push_str(rest);
-    name
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -321,17 +298,5 @@ mod tests {
         assert!(request.forwarded_for_is_unreadable());
         request.headers.clear();
         assert!(!request.forwarded_for_is_unreadable());
-    }
-
-    #[test]
-    fn clusters_are_named_as_the_template_says() {
-        let full =
-            Backend { name: "shop".into(), namespace: Some("prod".into()), port: Some(8080), target: None };
-        let bare = Backend { name: "a{port}b".into(), namespace: None, port: None, target: None };
-        let istio = "outbound|{port}||{name}.{namespace}.svc.cluster.local";
-        assert_eq!(cluster_name("{name}", &full), "shop");
-        assert_eq!(cluster_name(istio, &full), "outbound|8080||shop.prod.svc.cluster.local");
-        assert_eq!(cluster_name(istio, &bare), "outbound|80||a{port}b.default.svc.cluster.local");
-        assert_eq!(cluster_name("fixed", &bare), "fixed");
     }
 }

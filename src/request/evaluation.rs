@@ -14,10 +14,11 @@ use tidegate_policy::flags::{Mode, Modes};
 use tidegate_policy::wire::check::{Found, RouteAnswer};
 use tidegate_policy::wire::event::{Mismatch, TrafficEvent};
 
+use super::facts::Request;
 use super::performance::Timing;
-use super::request::Request;
-use super::{Gate, shadow};
+use super::shadow;
 use crate::direct::{Asked, Questions};
+use crate::filter::Gate;
 use crate::host::Host;
 use crate::metrics::Count;
 use crate::worker::Instance;

@@ -4,7 +4,7 @@
 use tidegate_policy::address::client_address;
 use tidegate_policy::wire::event::{MAX_HOST, MAX_METHOD, MAX_USER_AGENT, TrafficEvent, VerdictCode};
 
-use super::request::{fit, without_query};
+use super::facts::{fit, without_query};
 use crate::host::Host;
 
 /// The event of a request that Envoy refused before the gate. For most of these

@@ -4,12 +4,22 @@ use tidegate_policy::decide::{Decision, Denial, Reason, RuleId, Verdict};
 use tidegate_policy::route::RouteMatch;
 use tidegate_policy::wire::event::{TrafficEvent, VerdictCode};
 
-use super::action::{self, After, Carried};
-use super::inquiry::Decided;
-use super::limiting::{self, Limited};
-use super::{Flow, Gate, descriptors, reply};
+use super::actions::{self, After, Carried};
+use super::evaluation::Decided;
+use super::limits::{self, Limited};
+use super::{descriptors, reply};
+use crate::filter::Gate;
 use crate::host::Host;
 use crate::metrics::Count;
+
+/// What Envoy does next with a request or response.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flow {
+    /// It goes on.
+    Continue,
+    /// It stops: an answer was given, or one to a question is awaited.
+    Stop,
+}
 
 /// Carries a decision out, while the request's headers can be changed. What is
 /// left to do with the response comes back.
@@ -48,7 +58,7 @@ fn allow<H: Host>(
     let route = found.map(|found| found.route);
     // Who skips bans skips limits.
     let tables = tables.filter(|_| allowed_by.is_none());
-    let limits = tables.map(|tables| limiting::ask(&gate.vm, tables, route, request, event));
+    let limits = tables.map(|tables| limits::ask(&gate.vm, tables, route, request, event));
     let of_denied = || found.and_then(|found| After::of_denied(found, request));
     let limits = match limits.transpose() {
         Ok(limits) => limits.unwrap_or_default(),
@@ -56,7 +66,7 @@ fn allow<H: Host>(
     };
     let described = descriptors::describe(gate, route, request.client());
     let carried = described.and_then(|()| match found {
-        Some(found) => action::carry_out(gate, found, request, *dice),
+        Some(found) => actions::carry_out(gate, found, request, *dice),
         None => Ok((Carried::Sent, None)),
     });
     match carried {

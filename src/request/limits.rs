@@ -4,9 +4,9 @@ use tidegate_policy::decide::Tables;
 use tidegate_policy::limit::{Limit, Standing, retry_after};
 use tidegate_policy::wire::event::TrafficEvent;
 
-use super::request::Request;
+use super::facts::Request;
+use super::limiter::Asked;
 use crate::host::{Host, HostError};
-use crate::limit::Asked;
 use crate::metrics::Count;
 use crate::worker::Instance;
 

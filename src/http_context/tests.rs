@@ -2,15 +2,20 @@ mod action;
 mod direct;
 mod response;
 
-use tidegate_policy::decide::{Decision, IpFinding, Tables};
+use std::time::Duration;
+
+use tidegate_policy::decide::{Decision, IpFinding, Settings, Tables};
 use tidegate_policy::flags::{Flag, Flags, State};
+use tidegate_policy::route::Backend;
 use tidegate_policy::wire::check::{Answer, Found, GeoAnswer, Question, RouteAnswer};
 use tidegate_policy::wire::event::VerdictCode;
 use tidegate_policy::wire::sync::{Version, WholeTable};
 
 use super::*;
+use crate::config::Config;
 use crate::host::HeaderPairs;
 use crate::host::fake::{Done, Fake, Made};
+use crate::request::upstream::CLUSTER_HEADER;
 use crate::sync::fixtures::{empty_set, publish};
 use crate::sync::load::decode_table::name_of;
 use crate::sync::publish::Bytes;
@@ -87,24 +92,6 @@ fn pass(path: &str) -> Found {
 
 fn event(stream: &Stream<Fake>) -> &TrafficEvent {
     &stream.seen.as_ref().unwrap().event
-}
-
-#[test]
-fn every_backend_has_its_cluster_and_few_are_kept() {
-    let host = Fake::default();
-    let gate = gate(&host, None, r#", "cluster_template": "{name}.{port}""#);
-    let backend = |i: usize| Backend {
-        name: format!("b{}", i.wrapping_mul(7_919) % 10_007),
-        namespace: None,
-        port: Some(u16::try_from(i % 3).unwrap()),
-        target: None,
-    };
-    for i in (0..12_000).chain(0..100) {
-        let backend = backend(i);
-        assert_eq!(&*gate.cluster(&backend), format!("{}.{}", backend.name, backend.port.unwrap()));
-        assert!(gate.clusters.borrow().len() <= MAX_CLUSTERS);
-    }
-    assert_eq!(gate.clusters.borrow().len(), 2_100, "forgotten once, and then each once");
 }
 
 #[test]

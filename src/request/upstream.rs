@@ -5,15 +5,12 @@ use tidegate_policy::decide::Reason;
 use tidegate_policy::route::action::MAX_MIRRORS;
 use tidegate_policy::route::{Backend, OWN_CLUSTERS, Target};
 
-use super::{CLUSTER_HEADER, Gate};
+use crate::filter::Gate;
 use crate::host::{Host, HostError};
 use crate::metrics::Count;
 
-/// Envoy's dynamic forward proxy, in the clear.
-const DYNAMIC: &str = "tidegate-dynamic";
-/// The one over TLS that trusts the system's roots; with `-<trust>` behind it one
-/// that trusts others.
-const DYNAMIC_TLS: &str = "tidegate-dynamic-tls";
+/// The header that Envoy's `cluster_header` follows.
+pub const CLUSTER_HEADER: &str = "x-tidegate-cluster";
 
 /// Filter state that the forward proxy's cluster reads
 /// (`source/extensions/clusters/dynamic_forward_proxy/cluster.cc`).
@@ -38,7 +35,7 @@ const MIRROR_HEADERS: [&str; MAX_MIRRORS] =
 /// Why it is to be denied, when Envoy could not be told.
 pub fn send<H: Host>(gate: &Gate<H>, backend: &Backend) -> Result<(), Reason> {
     let host = &gate.vm.host;
-    let cluster = gate.cluster(backend);
+    let cluster = gate.clusters.of(backend);
     let told = match &backend.target {
         // What a template makes of a name is not what was checked.
         None if cluster.starts_with(OWN_CLUSTERS) => return Err(Reason::NoBackend),
@@ -69,7 +66,7 @@ pub fn mirror<'b, H: Host>(gate: &Gate<H>, backends: impl Iterator<Item = &'b Ba
     let may_be_named =
         |cluster: &str, backend: &Backend| backend.target.is_some() || !cluster.starts_with(OWN_CLUSTERS);
     let named = backends
-        .map(|backend| (gate.cluster(backend), backend))
+        .map(|backend| (gate.clusters.of(backend), backend))
         .filter(|(cluster, backend)| may_be_named(cluster, backend));
     for (header, (cluster, backend)) in MIRROR_HEADERS.into_iter().zip(named) {
         if copy(&gate.vm.host, header, &cluster, backend).is_err() {
@@ -91,17 +88,6 @@ fn copy<H: Host>(host: &H, header: &str, cluster: &str, backend: &Backend) -> Re
     }
     // Last: with this header the copy is made.
     host.set_request_header(header, cluster.as_bytes())
-}
-
-/// The name of the forward proxy's cluster for a target.
-pub fn dynamic_cluster(target: &Target) -> String {
-    match &target.tls {
-        None => DYNAMIC.to_owned(),
-        Some(tls) => match &tls.trust {
-            None => DYNAMIC_TLS.to_owned(),
-            Some(trust) => [DYNAMIC_TLS, "-", trust].concat(),
-        },
-    }
 }
 
 /// A host as Envoy reads it from filter state: an IPv6 address in brackets.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use tidegate_policy::decide::Reason;
 
-use super::Gate;
+use crate::filter::Gate;
 use crate::host::{Host, HostError};
 use crate::metrics::Count;
 

@@ -1,129 +1,24 @@
 //! One request through the gate: facts, decision, and what Envoy is told.
 
-mod action;
-mod descriptors;
-mod event;
-mod inquiry;
-mod limiting;
-mod log;
-mod performance;
-mod recording;
-mod reply;
-mod request;
-mod shadow;
 #[cfg(test)]
 mod tests;
-mod upstream;
-mod verdict;
 
-use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::Duration;
 
-use tidegate_policy::decide::{Reason, Settings};
-use tidegate_policy::route::Backend;
+use tidegate_policy::decide::Reason;
 use tidegate_policy::wire::event::TrafficEvent;
 
-use crate::config::{Config, Performance};
-use crate::direct::Line;
+use crate::filter::Gate;
 use crate::host::{CallToken, Host};
 use crate::metrics::Count;
-use crate::worker::{FLUSH_EVERY, Instance};
-use action::After;
-use inquiry::Inquiry;
-use performance::Timing;
-use recording::Wait;
-use request::Request;
-
-/// The header that Envoy's `cluster_header` follows.
-pub const CLUSTER_HEADER: &str = "x-tidegate-cluster";
-/// Headers with this prefix are the gate's to set: a client's are removed.
-pub const OWN_PREFIX: &[u8] = b"x-tidegate-";
-
-/// What Envoy does next with a request or response.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Flow {
-    /// It goes on.
-    Continue,
-    /// It stops: an answer was given, or one to a question is awaited.
-    Stop,
-}
-
-/// One plugin configuration at work in one VM: what all its requests share.
-pub struct Gate<H: Host> {
-    /// Tables and events.
-    pub vm: Rc<Instance<H>>,
-    settings: Settings,
-    line: Line<H>,
-    sync_timeout: Duration,
-    performance: Performance,
-    country_header: Option<String>,
-    descriptor_headers: bool,
-    log_fields: bool,
-    cluster_template: String,
-    listener_port: Option<u16>,
-    /// The names of backends' clusters, in the order of the backends.
-    clusters: RefCell<Vec<(Backend, Rc<str>)>>,
-    tick: Cell<Duration>,
-}
-
-/// Backends whose clusters' names are kept; over that all are forgotten.
-const MAX_CLUSTERS: usize = 10_000;
-
-impl<H: Host> Gate<H> {
-    /// A configuration at work; `tick` is the timer's period so far.
-    pub fn new(vm: Rc<Instance<H>>, config: Config, tick: Duration) -> Self {
-        Self {
-            line: Line::new(vm.clone(), config.admin, config.direct),
-            vm,
-            settings: config.settings,
-            sync_timeout: config.sync_timeout,
-            performance: config.performance,
-            country_header: config.country_header,
-            descriptor_headers: config.descriptor_headers,
-            log_fields: config.log_fields,
-            cluster_template: config.cluster_template,
-            listener_port: config.listener_port,
-            clusters: RefCell::default(),
-            tick: Cell::new(tick),
-        }
-    }
-
-    /// Sets the root's timer, if it is not what it was.
-    pub fn set_tick(&self, period: Duration) {
-        if self.tick.replace(period) != period {
-            let _ = self.vm.host.set_tick(period);
-        }
-    }
-
-    /// The cluster of a backend.
-    fn cluster(&self, backend: &Backend) -> Rc<str> {
-        let mut clusters = self.clusters.borrow_mut();
-        let mut at = clusters.partition_point(|(other, _)| other < backend);
-        if let Some((_, name)) = clusters.get(at).filter(|(other, _)| other == backend) {
-            return name.clone();
-        }
-        if clusters.len() >= MAX_CLUSTERS {
-            clusters.clear();
-            at = 0;
-        }
-        let name: Rc<str> = match &backend.target {
-            Some(target) => upstream::dynamic_cluster(target),
-            None => request::cluster_name(&self.cluster_template, backend),
-        }
-        .into();
-        clusters.insert(at, (backend.clone(), name.clone()));
-        name
-    }
-
-    /// The port that clients know the listener by: as configured, else where the
-    /// request at hand arrived.
-    fn listener_port(&self) -> u16 {
-        let arrived = || event::number(&self.vm.host, &["destination", "port"]);
-        let port = self.listener_port.or_else(|| u16::try_from(arrived()?).ok());
-        port.unwrap_or(80)
-    }
-}
+use crate::request::actions::After;
+use crate::request::evaluation::Inquiry;
+use crate::request::facts::Request;
+use crate::request::performance::{self, Timing};
+use crate::request::recording::{self, Wait};
+pub use crate::request::verdict::Flow;
+use crate::request::{access_log, event, reply, verdict};
+use crate::worker::FLUSH_EVERY;
 
 /// A request, from its headers to its log.
 pub struct Stream<H: Host> {
@@ -312,11 +207,11 @@ impl<H: Host> Stream<H> {
         if event.reason.as_deref() == Some(event::UNKNOWN_BACKEND) {
             gate.vm.metrics.count(Count::UnknownBackend);
         }
-        if gate.log_fields && log::tell(&self.host, &event).is_err() {
+        if gate.log_fields && access_log::tell(&self.host, &event).is_err() {
             gate.vm.metrics.count(Count::HostErrors);
         }
-        if gate.vm.record(&mut event) && gate.tick.get() > FLUSH_EVERY {
-            gate.set_tick(FLUSH_EVERY);
+        if gate.vm.record(&mut event) {
+            gate.tick_within(FLUSH_EVERY);
         }
     }
 }

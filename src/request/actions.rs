@@ -8,8 +8,9 @@ use tidegate_policy::limit::Standing;
 use tidegate_policy::route::action::{Action, Arrival, CorsHeaders, HeaderEdit, HeaderEdits, Retry};
 use tidegate_policy::route::{Answerer, RouteMatch};
 
-use super::request::Request;
-use super::{Gate, limiting, reply, upstream};
+use super::facts::Request;
+use super::{event, limits, reply, upstream};
+use crate::filter::Gate;
 use crate::host::{Host, HostError};
 use crate::metrics::Count;
 
@@ -65,7 +66,7 @@ pub fn carry_out<H: Host>(
         }
         Answerer::Redirect(redirect) => {
             let (https, host, target) = request.arrival();
-            let location = redirect.location(&Arrival { https, host, port: gate.listener_port(), target });
+            let location = redirect.location(&Arrival { https, host, port: listener_port(gate), target });
             answered(gate, reply::redirect(&gate.vm.host, redirect.status, &location))?;
             return Ok((Carried::Redirected, after));
         }
@@ -91,6 +92,14 @@ fn answered<H: Host>(gate: &Gate<H>, answered: bool) -> Result<(), Reason> {
     }
     gate.vm.metrics.count(Count::HostErrors);
     Err(Reason::NotReady)
+}
+
+/// The port that clients know the listener by: as configured, else where the
+/// request at hand arrived.
+fn listener_port<H: Host>(gate: &Gate<H>) -> u16 {
+    let arrived = || event::number(&gate.vm.host, &["destination", "port"]);
+    let port = gate.listener_port.or_else(|| u16::try_from(arrived()?).ok());
+    port.unwrap_or(80)
 }
 
 /// Changes the request as one action says.
@@ -208,6 +217,6 @@ impl After {
             })?;
         }
         // Last: who hides what a backend says of its limits does not hide the gate's.
-        limiting::tell(host, &self.limits)
+        limits::tell(host, &self.limits)
     }
 }

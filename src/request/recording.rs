@@ -4,8 +4,8 @@
 
 use tidegate_policy::wire::event::{MAX_OPEN, TrafficEvent, open_bytes};
 
-use super::Gate;
 use crate::direct::RAN_OUT;
+use crate::filter::Gate;
 use crate::host::{CallToken, Host};
 use crate::metrics::Count;
 

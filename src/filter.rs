@@ -1,0 +1,71 @@
+//! One plugin configuration at work in one VM.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tidegate_policy::decide::Settings;
+
+use crate::config::{Config, Performance};
+use crate::direct::Line;
+use crate::host::Host;
+use crate::request::cluster_names::ClusterNames;
+use crate::worker::Instance;
+
+/// One plugin configuration at work in one VM: what all its requests share.
+pub struct Gate<H: Host> {
+    /// Tables and events.
+    pub vm: Rc<Instance<H>>,
+    /// What is decided, as configured.
+    pub settings: Settings,
+    /// Questions and open events to the admin service.
+    pub line: Line<H>,
+    /// How long a response waits for its event to be stored.
+    pub sync_timeout: Duration,
+    /// Who is told what a request cost.
+    pub performance: Performance,
+    /// The header with the client's country, in lower case.
+    pub country_header: Option<String>,
+    /// Whether Envoy's rate limit filter is told what a request is.
+    pub descriptor_headers: bool,
+    /// Whether Envoy's access log is told the route and mismatches.
+    pub log_fields: bool,
+    /// The port that clients know the listener by, as configured.
+    pub listener_port: Option<u16>,
+    /// The names of backends' clusters.
+    pub clusters: ClusterNames,
+    tick: Cell<Duration>,
+}
+
+impl<H: Host> Gate<H> {
+    /// A configuration at work; `tick` is the timer's period so far.
+    pub fn new(vm: Rc<Instance<H>>, config: Config, tick: Duration) -> Self {
+        Self {
+            line: Line::new(vm.clone(), config.admin, config.direct),
+            vm,
+            settings: config.settings,
+            sync_timeout: config.sync_timeout,
+            performance: config.performance,
+            country_header: config.country_header,
+            descriptor_headers: config.descriptor_headers,
+            log_fields: config.log_fields,
+            listener_port: config.listener_port,
+            clusters: ClusterNames::new(config.cluster_template),
+            tick: Cell::new(tick),
+        }
+    }
+
+    /// Sets the root's timer, if it is not what it was.
+    pub fn set_tick(&self, period: Duration) {
+        if self.tick.replace(period) != period {
+            let _ = self.vm.host.set_tick(period);
+        }
+    }
+
+    /// Makes the next tick come within `period`.
+    pub fn tick_within(&self, period: Duration) {
+        if self.tick.get() > period {
+            self.set_tick(period);
+        }
+    }
+}
