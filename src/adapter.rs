@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use crate::contexts::{Calls, ContextId, Contexts};
 use crate::host::envoy::{Envoy, enter};
-use crate::http_context::{Flow, Stream};
+use crate::http_context::{Flow, RequestContext};
 use crate::root::Root;
 
 thread_local! {
@@ -102,7 +102,7 @@ extern "C" fn proxy_on_done(id: ContextId) -> u32 {
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_log(id: ContextId) {
-    CONTEXTS.with(|contexts| contexts.stream(id, Stream::on_log));
+    CONTEXTS.with(|contexts| contexts.stream(id, RequestContext::on_log));
 }
 
 #[unsafe(no_mangle)]

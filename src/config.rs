@@ -29,7 +29,7 @@ pub struct Config {
     /// The port that clients know the listener by, which redirects name; `None`:
     /// the one that Envoy listens on.
     pub listener_port: Option<u16>,
-    /// Whether Envoy's own rate limit filter after the gate is told what a request
+    /// Whether Envoy's own rate limit filter after this one is told what a request
     /// is.
     pub descriptor_headers: bool,
     /// Whether Envoy's access log is told a request's route and mismatches.
@@ -44,7 +44,7 @@ pub struct Config {
     /// Who is told what a request cost.
     pub performance: Performance,
     /// Where a client's country is to be read instead of looked up: the name, in
-    /// lower case, of a header that a trusted filter before the gate sets or
+    /// lower case, of a header that a trusted filter before this one sets or
     /// removes. `None`: the country table is asked.
     pub country_header: Option<String>,
 }
@@ -109,7 +109,7 @@ pub enum Performance {
     Always,
 }
 
-/// Headers with this prefix are the gate's to set: a client's are removed.
+/// Headers with this prefix are the filter's to set: a client's are removed.
 pub const OWN_PREFIX: &[u8] = b"x-tidegate-";
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use crate::host::{CallToken, Host};
-use crate::http_context::Stream;
+use crate::http_context::RequestContext;
 use crate::root::Root;
 use crate::worker::Worker;
 
@@ -78,7 +78,7 @@ pub struct Contexts<H: Host> {
     home: Rc<Worker<H>>,
     calls: Rc<Calls>,
     roots: RefCell<Numbered<Root<H>>>,
-    streams: RefCell<Numbered<Box<Stream<H>>>>,
+    streams: RefCell<Numbered<Box<RequestContext<H>>>>,
 }
 
 impl<H: Host> Contexts<H> {
@@ -95,7 +95,7 @@ impl<H: Host> Contexts<H> {
             return;
         }
         let stream = self.root(root, |root| Root::stream(root));
-        let stream = stream.unwrap_or_else(|| Stream::new(self.home.host().clone(), None));
+        let stream = stream.unwrap_or_else(|| RequestContext::new(self.home.host().clone(), None));
         self.streams.borrow_mut().insert(id, Box::new(stream));
     }
 
@@ -108,7 +108,7 @@ impl<H: Host> Contexts<H> {
     }
 
     /// Runs a request's callback, if there is such a request.
-    pub fn stream<T>(&self, id: ContextId, callback: impl FnOnce(&mut Stream<H>) -> T) -> Option<T> {
+    pub fn stream<T>(&self, id: ContextId, callback: impl FnOnce(&mut RequestContext<H>) -> T) -> Option<T> {
         let mut streams = self.streams.borrow_mut();
         let stream = streams.get_mut(id)?;
         self.calls.caller.set(id);
@@ -181,7 +181,7 @@ mod tests {
         contexts.stream(STREAM, |_| calls.made(7));
         contexts.delete(STREAM);
         assert_eq!(hears(&contexts, 7), None);
-        assert_eq!(contexts.stream(STREAM, Stream::on_log), None);
+        assert_eq!(contexts.stream(STREAM, RequestContext::on_log), None);
         contexts.delete(STREAM);
         assert!(contexts.root(ROOT, |_| ()).is_some(), "the root stays");
         contexts.delete(ROOT);

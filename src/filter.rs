@@ -13,7 +13,7 @@ use crate::request::cluster_names::ClusterNames;
 use crate::worker::Instance;
 
 /// One plugin configuration at work in one VM: what all its requests share.
-pub struct Gate<H: Host> {
+pub struct Filter<H: Host> {
     /// Tables and events.
     pub vm: Rc<Instance<H>>,
     /// What is decided, as configured.
@@ -37,7 +37,7 @@ pub struct Gate<H: Host> {
     tick: Cell<Duration>,
 }
 
-impl<H: Host> Gate<H> {
+impl<H: Host> Filter<H> {
     /// A configuration at work; `tick` is the timer's period so far.
     pub fn new(vm: Rc<Instance<H>>, config: Config, tick: Duration) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! One request through the gate: facts, decision, and what Envoy is told.
+//! One request through the filter: facts, decision, and what Envoy is told.
 
 #[cfg(test)]
 mod tests;
@@ -8,7 +8,7 @@ use std::rc::Rc;
 use tidegate_policy::decide::Reason;
 use tidegate_policy::wire::event::TrafficEvent;
 
-use crate::filter::Gate;
+use crate::filter::Filter;
 use crate::host::{CallToken, Host};
 use crate::metrics::Count;
 use crate::request::actions::After;
@@ -21,10 +21,10 @@ use crate::request::{access_log, event, reply, verdict};
 use crate::worker::FLUSH_EVERY;
 
 /// A request, from its headers to its log.
-pub struct Stream<H: Host> {
+pub struct RequestContext<H: Host> {
     host: H,
-    gate: Option<Rc<Gate<H>>>,
-    /// Absent when Envoy refused the request before the gate.
+    filter: Option<Rc<Filter<H>>>,
+    /// Absent when Envoy refused the request before the filter.
     seen: Option<Seen>,
     /// While it is not decided.
     inquiry: Option<Box<Inquiry>>,
@@ -56,46 +56,46 @@ enum Response {
     Gone,
 }
 
-impl<H: Host> Stream<H> {
+impl<H: Host> RequestContext<H> {
     /// A request that has not begun.
-    pub fn new(host: H, gate: Option<Rc<Gate<H>>>) -> Self {
-        Self { host, gate, seen: None, inquiry: None, response: Response::None, overtaken: false }
+    pub fn new(host: H, filter: Option<Rc<Filter<H>>>) -> Self {
+        Self { host, filter, seen: None, inquiry: None, response: Response::None, overtaken: false }
     }
 
     /// Decides the request, or asks what it takes to decide it.
     pub fn on_request_headers(&mut self, _end_of_stream: bool) -> Flow {
-        let Some(gate) = self.gate.clone() else {
-            // No configuration, no gate: nothing passes.
+        let Some(filter) = self.filter.clone() else {
+            // No configuration, no filter: nothing passes.
             reply::deny(&self.host, Reason::NotReady, Reason::NotReady.status());
             return Flow::Stop;
         };
-        let (vm, began_ns) = (&gate.vm, self.host.monotonic_ns());
+        let (vm, began_ns) = (&filter.vm, self.host.monotonic_ns());
         vm.before_request(began_ns);
-        let request = Request::read(&self.host, &vm.metrics, gate.country_header.as_deref());
+        let request = Request::read(&self.host, &vm.metrics, filter.country_header.as_deref());
         let tables = vm.sync.borrow().tables();
         let mut event = TrafficEvent { time_ms: self.host.wall_us() / 1_000, ..TrafficEvent::default() };
         event.tables_seq = tables.as_ref().map_or(0, |tables| tables.version.seq);
         let is_clean = request.strip_own_headers(&self.host);
-        let is_measured = performance::is_wanted(gate.performance, request.wants_performance());
+        let is_measured = performance::is_wanted(filter.performance, request.wants_performance());
         let inquiry = Inquiry::new(request, tables, vm.dice(), is_measured.then(Timing::default));
         event.modes = Some(inquiry.modes());
         if !is_clean {
-            // What a client wrote would pass for the gate's own word; so it might
+            // What a client wrote would pass for the filter's own word; so it might
             // where the headers could not be read.
             vm.metrics.count(Count::HostErrors);
-            let flow = verdict::deny(&gate, Reason::NotReady, Reason::NotReady.status(), &mut event);
+            let flow = verdict::deny(&filter, Reason::NotReady, Reason::NotReady.status(), &mut event);
             let timing = inquiry.finish(&mut event, vm);
             self.seen = Some(Seen { began_ns, event, timing, after: None });
             return flow;
         }
-        self.advance(&gate, inquiry, Seen { began_ns, event, timing: None, after: None })
+        self.advance(&filter, inquiry, Seen { began_ns, event, timing: None, after: None })
     }
 
     /// Goes on deciding. A request that is not decided stops, and so does one that
     /// is denied.
-    fn advance(&mut self, gate: &Gate<H>, mut inquiry: Inquiry, mut seen: Seen) -> Flow {
-        let (flow, after) = match inquiry.advance(gate) {
-            Some(decided) => verdict::carry_out(gate, decided, &mut seen.event),
+    fn advance(&mut self, filter: &Filter<H>, mut inquiry: Inquiry, mut seen: Seen) -> Flow {
+        let (flow, after) = match inquiry.advance(filter) {
+            Some(decided) => verdict::carry_out(filter, decided, &mut seen.event),
             None => {
                 self.inquiry = Some(Box::new(inquiry));
                 self.seen = Some(seen);
@@ -103,7 +103,7 @@ impl<H: Host> Stream<H> {
             }
         };
         seen.after = after;
-        seen.timing = inquiry.finish(&mut seen.event, &gate.vm);
+        seen.timing = inquiry.finish(&mut seen.event, &filter.vm);
         self.seen = Some(seen);
         flow
     }
@@ -111,107 +111,108 @@ impl<H: Host> Stream<H> {
     /// A call that this request made was answered, or failed (`num_headers` is
     /// zero).
     pub fn on_call_response(&mut self, token: CallToken, num_headers: usize) {
-        let Some(gate) = self.gate.clone() else { return };
+        let Some(filter) = self.filter.clone() else { return };
         match self.response {
-            Response::None => self.on_answer(&gate, token, num_headers),
-            Response::Waits(wait) if wait.token == token => self.on_recorded(&gate, wait, num_headers),
-            _ if self.overtaken => gate.vm.metrics.count(Count::LateAnswers),
+            Response::None => self.on_answer(&filter, token, num_headers),
+            Response::Waits(wait) if wait.token == token => self.on_recorded(&filter, wait, num_headers),
+            _ if self.overtaken => filter.vm.metrics.count(Count::LateAnswers),
             // The decision did not need this one any more.
             Response::Waits(_) | Response::Gone => {}
         }
     }
 
-    fn on_answer(&mut self, gate: &Gate<H>, token: CallToken, num_headers: usize) {
+    fn on_answer(&mut self, filter: &Filter<H>, token: CallToken, num_headers: usize) {
         // Without an inquiry it is decided, and did not need this answer.
         let Some(mut inquiry) = self.inquiry.take() else { return };
-        if !inquiry.take(token, num_headers, gate) {
+        if !inquiry.take(token, num_headers, filter) {
             self.inquiry = Some(inquiry);
             return;
         }
         let Some(seen) = self.seen.take() else { return };
-        if self.advance(gate, *inquiry, seen) == Flow::Continue && self.host.resume_request().is_err() {
-            gate.vm.metrics.count(Count::HostErrors);
+        if self.advance(filter, *inquiry, seen) == Flow::Continue && self.host.resume_request().is_err() {
+            filter.vm.metrics.count(Count::HostErrors);
         }
     }
 
-    /// The response's headers are there, of the upstream, of Envoy or of the gate.
+    /// The response's headers are there, of the upstream, of Envoy or of the filter.
     pub fn on_response_headers(&mut self, _end_of_stream: bool) -> Flow {
-        let (Some(gate), Some(seen), Response::None) = (self.gate.clone(), &mut self.seen, &self.response)
+        let (Some(filter), Some(seen), Response::None) =
+            (self.filter.clone(), &mut self.seen, &self.response)
         else {
             return Flow::Continue;
         };
         self.response = Response::Gone;
         if seen.after.take().is_some_and(|after| after.finish(&self.host).is_err()) {
-            gate.vm.metrics.count(Count::HostErrors);
+            filter.vm.metrics.count(Count::HostErrors);
         }
         if let Some(inquiry) = self.inquiry.take() {
             self.overtaken = true;
-            gate.vm.metrics.count(Count::Undecided);
-            seen.timing = inquiry.finish(&mut seen.event, &gate.vm);
+            filter.vm.metrics.count(Count::Undecided);
+            seen.timing = inquiry.finish(&mut seen.event, &filter.vm);
         }
         let sync = seen.event.modes.is_some_and(|modes| !modes.async_recording);
         if sync && !self.overtaken && !event::broke_the_codec(&self.host) {
             event::respond(&self.host, &mut seen.event);
-            if let Some(wait) = recording::begin(&gate, &mut seen.event) {
+            if let Some(wait) = recording::begin(&filter, &mut seen.event) {
                 self.response = Response::Waits(wait);
                 return Flow::Stop;
             }
         }
-        self.tell(&gate);
+        self.tell(&filter);
         Flow::Continue
     }
 
     /// The event is stored, or not: either way its response goes on.
-    fn on_recorded(&mut self, gate: &Gate<H>, wait: Wait, num_headers: usize) {
+    fn on_recorded(&mut self, filter: &Filter<H>, wait: Wait, num_headers: usize) {
         self.response = Response::Gone;
-        recording::end(gate, num_headers);
+        recording::end(filter, num_headers);
         if let Some(timing) = self.seen.as_mut().and_then(|seen| seen.timing.as_mut()) {
             timing.recording = self.host.monotonic_ns().saturating_sub(wait.since_ns);
         }
-        self.tell(gate);
+        self.tell(filter);
         if self.host.resume_response().is_err() {
-            gate.vm.metrics.count(Count::HostErrors);
+            filter.vm.metrics.count(Count::HostErrors);
         }
     }
 
     /// Tells in the response what the request cost, if somebody wants to know.
-    fn tell(&self, gate: &Gate<H>) {
+    fn tell(&self, filter: &Filter<H>) {
         let Some(Seen { began_ns, event, timing: Some(timing), .. }) = &self.seen else { return };
         let total_ns = self.host.monotonic_ns().saturating_sub(*began_ns);
         if performance::tell(&self.host, timing, &event.answered, total_ns).is_err() {
-            gate.vm.metrics.count(Count::HostErrors);
+            filter.vm.metrics.count(Count::HostErrors);
         }
     }
 
     /// The request is over, whatever became of it: one event. This may be the
-    /// first that the gate hears of it.
+    /// first that the filter hears of it.
     pub fn on_log(&mut self) {
-        let Some(gate) = &self.gate else { return };
+        let Some(filter) = &self.filter else { return };
         let mut event = match self.seen.take() {
             Some(Seen { began_ns, mut event, .. }) => {
                 if let Some(inquiry) = self.inquiry.take() {
                     // The client left before it was decided.
-                    gate.vm.metrics.count(Count::Undecided);
-                    inquiry.finish(&mut event, &gate.vm);
+                    filter.vm.metrics.count(Count::Undecided);
+                    inquiry.finish(&mut event, &filter.vm);
                 }
                 let took = self.host.monotonic_ns().saturating_sub(began_ns);
                 event.duration_us = Some(took / 1_000);
                 event
             }
             None => {
-                gate.vm.metrics.count(Count::Unseen);
+                filter.vm.metrics.count(Count::Unseen);
                 event::unseen(&self.host)
             }
         };
         event::complete(&self.host, &mut event);
         if event.reason.as_deref() == Some(event::UNKNOWN_BACKEND) {
-            gate.vm.metrics.count(Count::UnknownBackend);
+            filter.vm.metrics.count(Count::UnknownBackend);
         }
-        if gate.log_fields && access_log::tell(&self.host, &event).is_err() {
-            gate.vm.metrics.count(Count::HostErrors);
+        if filter.log_fields && access_log::tell(&self.host, &event).is_err() {
+            filter.vm.metrics.count(Count::HostErrors);
         }
-        if gate.vm.record(&mut event) {
-            gate.tick_within(FLUSH_EVERY);
+        if filter.vm.record(&mut event) {
+            filter.tick_within(FLUSH_EVERY);
         }
     }
 }

@@ -4,9 +4,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::config::{Config, ConfigError};
-use crate::filter::Gate;
+use crate::filter::Filter;
 use crate::host::{CallToken, Host, HostError, QueueId};
-use crate::http_context::Stream;
+use crate::http_context::RequestContext;
 use crate::sync::Role;
 use crate::worker::Worker;
 
@@ -20,7 +20,7 @@ const FIRST_TICK: Duration = Duration::from_millis(1);
 pub struct Root<H: Host> {
     home: Rc<Worker<H>>,
     id: u32,
-    gate: Option<Rc<Gate<H>>>,
+    gate: Option<Rc<Filter<H>>>,
 }
 
 impl<H: Host> Root<H> {
@@ -44,7 +44,7 @@ impl<H: Host> Root<H> {
         let role = if root_id == RECORDER_ROOT_ID.as_bytes() { Role::Recorder } else { Role::Gate };
         let vm = self.home.join(&config, role);
         vm.sync.borrow_mut().load_now();
-        let before = self.gate.replace(Rc::new(Gate::new(vm, config, FIRST_TICK)));
+        let before = self.gate.replace(Rc::new(Filter::new(vm, config, FIRST_TICK)));
         if let Some(before) = before {
             before.vm.leave(self.id);
         }
@@ -82,8 +82,8 @@ impl<H: Host> Root<H> {
     }
 
     /// A request begins, or Envoy refused one that has no more than a log.
-    pub fn stream(&self) -> Stream<H> {
-        Stream::new(self.home.host().clone(), self.gate.clone())
+    pub fn stream(&self) -> RequestContext<H> {
+        RequestContext::new(self.home.host().clone(), self.gate.clone())
     }
 }
 

@@ -25,9 +25,9 @@ use crate::worker::Worker;
 const ADMIN: &str = r#""admin": {"cluster": "admin", "token": "secret"}"#;
 const SEQ: u64 = 7;
 
-/// A gate whose tables have these flags and are empty but for that; without
+/// A filter whose tables have these flags and are empty but for that; without
 /// flags it has no tables. `more` goes into the configuration.
-fn gate(host: &Fake, flags: Option<Flags>, more: &str) -> Rc<Gate<Fake>> {
+fn filter(host: &Fake, flags: Option<Flags>, more: &str) -> Rc<Filter<Fake>> {
     let config = Config::parse(format!("{{{ADMIN}{more}}}").as_bytes(), |_| None).unwrap();
     let vm = Worker::new(host.clone()).join(&config, Role::Gate);
     if let Some(flags) = flags {
@@ -38,7 +38,7 @@ fn gate(host: &Fake, flags: Option<Flags>, more: &str) -> Rc<Gate<Fake>> {
         publish(host, &Keys::new(crate::worker::instance(&config.admin)), set);
     }
     vm.sync.borrow_mut().load_now();
-    Rc::new(Gate::new(vm, config, FLUSH_EVERY))
+    Rc::new(Filter::new(vm, config, FLUSH_EVERY))
 }
 
 fn pairs(headers: &[(&str, &[u8])]) -> HeaderPairs {
@@ -46,12 +46,12 @@ fn pairs(headers: &[(&str, &[u8])]) -> HeaderPairs {
 }
 
 /// A request at its headers: the stream, and whether it goes on.
-fn begin(host: &Fake, gate: &Rc<Gate<Fake>>) -> (Stream<Fake>, Flow) {
+fn begin(host: &Fake, filter: &Rc<Filter<Fake>>) -> (RequestContext<Fake>, Flow) {
     if host.0.headers.borrow().is_none() {
         host.0.headers.replace(Some(pairs(&[(":path", b"/"), (":method", b"GET"), (":authority", b"h")])));
     }
     host.0.client.replace(Some("192.0.2.1:80".to_owned()));
-    let mut stream = Stream::new(host.clone(), Some(gate.clone()));
+    let mut stream = RequestContext::new(host.clone(), Some(filter.clone()));
     let flow = stream.on_request_headers(true);
     (stream, flow)
 }
@@ -63,7 +63,7 @@ fn answer(made: &Made, found: Found) -> Vec<u8> {
 }
 
 /// A call's answer reaches its request.
-fn deliver(host: &Fake, stream: &mut Stream<Fake>, made: &Made, status: u16, body: Vec<u8>) {
+fn deliver(host: &Fake, stream: &mut RequestContext<Fake>, made: &Made, status: u16, body: Vec<u8>) {
     host.0.status.set(Some(status));
     host.0.body.replace(body);
     stream.on_call_response(made.token, 3);
@@ -90,17 +90,17 @@ fn pass(path: &str) -> Found {
     }
 }
 
-fn event(stream: &Stream<Fake>) -> &TrafficEvent {
+fn event(stream: &RequestContext<Fake>) -> &TrafficEvent {
     &stream.seen.as_ref().unwrap().event
 }
 
 #[test]
 fn a_request_under_way_holds_no_tables() {
     let host = Fake::default();
-    let gate = gate(&host, Some(Flags::all_on()), r#", "routing": "envoy""#);
-    let tables: Rc<Tables> = gate.vm.sync.borrow().tables().unwrap();
+    let filter = filter(&host, Some(Flags::all_on()), r#", "routing": "envoy""#);
+    let tables: Rc<Tables> = filter.vm.sync.borrow().tables().unwrap();
     let before = Rc::strong_count(&tables);
-    let (stream, flow) = begin(&host, &gate);
+    let (stream, flow) = begin(&host, &filter);
     assert_eq!(flow, Flow::Continue);
     assert_eq!(Rc::strong_count(&tables), before);
     assert_eq!(event(&stream).tables_seq, SEQ);
@@ -125,9 +125,9 @@ fn roots_that_only_wait_otherwise_share_tables_and_events() {
 fn what_may_pass_is_described_if_that_is_wanted() {
     let done = |refuses: bool, more: &str| {
         let host = Fake::default();
-        let gate = gate(&host, Some(Flags::all_on()), &format!(r#", "descriptor_headers": true{more}"#));
+        let filter = filter(&host, Some(Flags::all_on()), &format!(r#", "descriptor_headers": true{more}"#));
         host.0.refuse_headers.set(refuses);
-        begin(&host, &gate);
+        begin(&host, &filter);
         host.take_done()
     };
     let passes = r#", "routing": "envoy""#;
@@ -140,18 +140,18 @@ fn what_may_pass_is_described_if_that_is_wanted() {
 #[test]
 fn a_request_whose_headers_cannot_be_read_does_not_pass() {
     let host = Fake::default();
-    let gate = gate(&host, Some(Flags::all_on()), r#", "routing": "envoy""#);
-    let mut stream = Stream::new(host.clone(), Some(gate.clone()));
-    assert_eq!(stream.on_request_headers(false), Flow::Stop, "it may carry a header of the gate's own");
+    let filter = filter(&host, Some(Flags::all_on()), r#", "routing": "envoy""#);
+    let mut stream = RequestContext::new(host.clone(), Some(filter.clone()));
+    assert_eq!(stream.on_request_headers(false), Flow::Stop, "it may carry a header of the filter's own");
     assert_eq!(host.take_done(), [Done::Replied(503, "not_ready".to_owned())]);
     assert_eq!(stream.seen.take().unwrap().event.reason.as_deref(), Some("not_ready"));
-    assert_eq!(begin(&host, &gate).1, Flow::Continue);
+    assert_eq!(begin(&host, &filter).1, Flow::Continue);
 }
 
 #[test]
 fn a_gate_without_configuration_lets_nothing_pass() {
     let host = Fake::default();
-    let mut stream = Stream::new(host.clone(), None);
+    let mut stream = RequestContext::new(host.clone(), None);
     assert_eq!(stream.on_request_headers(false), Flow::Stop);
     assert_eq!(host.take_done(), [Done::Replied(503, "not_ready".to_owned())]);
     assert_eq!(stream.on_response_headers(false), Flow::Continue);

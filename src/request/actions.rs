@@ -10,7 +10,7 @@ use tidegate_policy::route::{Answerer, RouteMatch};
 
 use super::facts::Request;
 use super::{event, limits, reply, upstream};
-use crate::filter::Gate;
+use crate::filter::Filter;
 use crate::host::{Host, HostError};
 use crate::metrics::Count;
 
@@ -49,7 +49,7 @@ pub struct After {
 /// # Errors
 /// Why the request is to be denied instead.
 pub fn carry_out<H: Host>(
-    gate: &Gate<H>,
+    filter: &Filter<H>,
     found: &RouteMatch<'_>,
     request: &Request,
     dice: u32,
@@ -59,46 +59,46 @@ pub fn carry_out<H: Host>(
     let lines = if found.cors().is_some() { request.lines() } else { Vec::new() };
     match found.answerer(&request.facts(&lines, dice)) {
         Answerer::Preflight(headers) => {
-            answered(gate, reply::preflight(&gate.vm.host, &headers))?;
+            answered(filter, reply::preflight(&filter.vm.host, &headers))?;
             // All is said already; only the edits are left.
             let edits = after.map(|after| Box::new(After { cors: None, varies: false, ..*after }));
             return Ok((Carried::Preflight, edits));
         }
         Answerer::Redirect(redirect) => {
             let (https, host, target) = request.arrival();
-            let location = redirect.location(&Arrival { https, host, port: listener_port(gate), target });
-            answered(gate, reply::redirect(&gate.vm.host, redirect.status, &location))?;
+            let location = redirect.location(&Arrival { https, host, port: listener_port(filter), target });
+            answered(filter, reply::redirect(&filter.vm.host, redirect.status, &location))?;
             return Ok((Carried::Redirected, after));
         }
-        Answerer::Backend(backend) => upstream::send(gate, backend)?,
+        Answerer::Backend(backend) => upstream::send(filter, backend)?,
         Answerer::Nobody => return Err(Reason::NoBackend),
     }
     for action in found.actions() {
-        prepare(&gate.vm.host, action, request).map_err(|_| {
+        prepare(&filter.vm.host, action, request).map_err(|_| {
             // Half an action may be worse than none: a header that was to go.
-            gate.vm.metrics.count(Count::HostErrors);
+            filter.vm.metrics.count(Count::HostErrors);
             Reason::NotReady
         })?;
     }
     let mirrors = found.actions().flat_map(|action| &action.mirrors);
     let taken = (0u32..).zip(mirrors).filter(|(at, mirror)| mirror.takes(reroll(dice, *at)));
-    upstream::mirror(gate, taken.map(|(_, mirror)| &mirror.backend));
+    upstream::mirror(filter, taken.map(|(_, mirror)| &mirror.backend));
     Ok((Carried::Sent, after))
 }
 
-fn answered<H: Host>(gate: &Gate<H>, answered: bool) -> Result<(), Reason> {
+fn answered<H: Host>(filter: &Filter<H>, answered: bool) -> Result<(), Reason> {
     if answered {
         return Ok(());
     }
-    gate.vm.metrics.count(Count::HostErrors);
+    filter.vm.metrics.count(Count::HostErrors);
     Err(Reason::NotReady)
 }
 
 /// The port that clients know the listener by: as configured, else where the
 /// request at hand arrived.
-fn listener_port<H: Host>(gate: &Gate<H>) -> u16 {
-    let arrived = || event::number(&gate.vm.host, &["destination", "port"]);
-    let port = gate.listener_port.or_else(|| u16::try_from(arrived()?).ok());
+fn listener_port<H: Host>(filter: &Filter<H>) -> u16 {
+    let arrived = || event::number(&filter.vm.host, &["destination", "port"]);
+    let port = filter.listener_port.or_else(|| u16::try_from(arrived()?).ok());
     port.unwrap_or(80)
 }
 
@@ -171,7 +171,7 @@ impl After {
         Some(after)
     }
 
-    /// What is left to do where the gate denies a request of `found`: a page that
+    /// What is left to do where the filter denies a request of `found`: a page that
     /// may read the route's answers may read why it got none.
     pub fn of_denied(found: &RouteMatch<'_>, request: &Request) -> Option<Box<Self>> {
         let after = Self::of(found, request)?;
@@ -216,7 +216,7 @@ impl After {
                 HeaderEdit::Add(name, value) => host.add_response_header(name, value.as_bytes()),
             })?;
         }
-        // Last: who hides what a backend says of its limits does not hide the gate's.
+        // Last: who hides what a backend says of its limits does not hide the filter's.
         limits::tell(host, &self.limits)
     }
 }

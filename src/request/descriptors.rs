@@ -1,11 +1,11 @@
-//! What a request is, for Envoy's own rate limit filter after the gate: one service
+//! What a request is, for Envoy's own rate limit filter after this one: one service
 //! can count for several gateways so.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use tidegate_policy::decide::Reason;
 
-use crate::filter::Gate;
+use crate::filter::Filter;
 use crate::host::{Host, HostError};
 use crate::metrics::Count;
 
@@ -20,12 +20,16 @@ const CLIENT_HEADER: &str = "x-tidegate-client";
 ///
 /// # Errors
 /// Why it is to be denied, when Envoy could not be told: no limit would hold.
-pub fn describe<H: Host>(gate: &Gate<H>, route: Option<&str>, client: Option<IpAddr>) -> Result<(), Reason> {
-    if !gate.descriptor_headers {
+pub fn describe<H: Host>(
+    filter: &Filter<H>,
+    route: Option<&str>,
+    client: Option<IpAddr>,
+) -> Result<(), Reason> {
+    if !filter.descriptor_headers {
         return Ok(());
     }
-    tell(&gate.vm.host, route, client).map_err(|_| {
-        gate.vm.metrics.count(Count::HostErrors);
+    tell(&filter.vm.host, route, client).map_err(|_| {
+        filter.vm.metrics.count(Count::HostErrors);
         Reason::NotReady
     })
 }

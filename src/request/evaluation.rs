@@ -18,7 +18,7 @@ use super::facts::Request;
 use super::performance::Timing;
 use super::shadow;
 use crate::direct::{Asked, Questions};
-use crate::filter::Gate;
+use crate::filter::Filter;
 use crate::host::Host;
 use crate::metrics::Count;
 use crate::worker::Instance;
@@ -81,16 +81,16 @@ impl Inquiry {
     /// are then open. In turn that is one question. In parallel it is every one
     /// that can still matter: each open question is taken to let the request
     /// pass, to see what would be asked next.
-    pub fn advance<H: Host>(&mut self, gate: &Gate<H>) -> Option<Decided<'_>> {
+    pub fn advance<H: Host>(&mut self, filter: &Filter<H>) -> Option<Decided<'_>> {
         let Self { known, modes, questions, answered, timing, .. } = self;
-        let (vm, host) = (&gate.vm, &gate.vm.host);
+        let (vm, host) = (&filter.vm, &filter.vm.host);
         let lines = known.request.lines();
         let facts = known.request.facts(&lines, known.dice);
         let given = known.request.given();
         let mut findings = Findings::default();
         let mut hoping = false;
         loop {
-            let check = match findings.step(&gate.settings) {
+            let check = match findings.step(&filter.settings) {
                 Step::Ask(check) => check,
                 Step::Decided(decision) if !hoping => {
                     let tables = known.tables.as_deref();
@@ -100,7 +100,7 @@ impl Inquiry {
             };
             let is_cached = mode(modes, check) == Mode::Cached;
             if !is_cached && questions.get(check) == Asked::NotYet {
-                questions.ask(check, &facts, given, &gate.line);
+                questions.ask(check, &facts, given, &filter.line);
                 if questions.get(check) == Asked::Failed {
                     vm.metrics.count(Count::question_failed(check));
                 }
@@ -130,13 +130,13 @@ impl Inquiry {
 
     /// Takes the answer to a call, inside its callback; false when no question
     /// of this request is open under that token.
-    pub fn take<H: Host>(&mut self, token: u32, num_headers: usize, gate: &Gate<H>) -> bool {
+    pub fn take<H: Host>(&mut self, token: u32, num_headers: usize, filter: &Filter<H>) -> bool {
         let Some((check, open)) = self.questions.of_call(token) else { return false };
-        let (vm, host) = (&gate.vm, &gate.vm.host);
+        let (vm, host) = (&filter.vm, &filter.vm.host);
         if let Some(timing) = &mut self.timing {
             *timing.checks.get_mut(check) = host.monotonic_ns().saturating_sub(open.since_ns);
         }
-        let Some(answer) = self.questions.take(check, open, num_headers, &gate.line) else {
+        let Some(answer) = self.questions.take(check, open, num_headers, &filter.line) else {
             vm.metrics.count(Count::question_failed(check));
             return true;
         };

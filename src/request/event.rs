@@ -7,7 +7,7 @@ use tidegate_policy::wire::event::{MAX_HOST, MAX_METHOD, MAX_USER_AGENT, Traffic
 use super::facts::{fit, without_query};
 use crate::host::Host;
 
-/// The event of a request that Envoy refused before the gate. For most of these
+/// The event of a request that Envoy refused before the filter. For most of these
 /// Envoy never had a method, host or path.
 pub fn unseen<H: Host>(host: &H) -> TrafficEvent {
     let bytes = |path: &[&str]| host.property(path).ok().flatten();
@@ -53,7 +53,7 @@ pub fn complete<H: Host>(host: &H, event: &mut TrafficEvent) {
     if event.verdict == VerdictCode::Allow && status == Some(500) && is_unknown_backend(host) {
         event.reason = Some(UNKNOWN_BACKEND.to_owned());
     }
-    // What the gate answered has no upstream, and asking costs a microsecond.
+    // What the filter answered has no upstream, and asking costs a microsecond.
     if !matches!(event.verdict, VerdictCode::Deny | VerdictCode::Redirect) {
         event.upstream_us = number(host, &["response", "backend_latency"]).map(|ns| ns / 1_000);
     }

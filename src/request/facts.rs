@@ -125,7 +125,7 @@ impl Request {
         false
     }
 
-    /// Removes what only the gate may set; false when the host refused that, or
+    /// Removes what only the filter may set; false when the host refused that, or
     /// to show the headers at all.
     pub fn strip_own_headers<H: Host>(&self, host: &H) -> bool {
         if self.unreadable {
@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(said(header, &[("x-country", b"Germany")]), Given::Header(None));
         assert_eq!(said(header, &[("x-country", b"DE"), ("x-country", b"DE")]), Given::Header(None));
         let agent = said(Some("user-agent"), &[("user-agent", b"DE")]);
-        assert_eq!(agent, Given::Header(de), "whatever else the gate does with a header of that name");
+        assert_eq!(agent, Given::Header(de), "whatever else the filter does with a header of that name");
         let mut request = trusting(header, &[("x-country", b"DE")]);
         assert_eq!(request.lines().len(), 1, "routes may match on it");
         assert!(!request.wants_performance());

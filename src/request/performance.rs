@@ -41,7 +41,7 @@ pub fn is_wanted(mode: Performance, client_asks: bool) -> bool {
 /// request's headers to now, so what the upstream took is in it.
 ///
 /// What an upstream wrote under the same names is replaced, so that what is there
-/// is the gate's word; its `Server-Timing` stays, beside a line of the gate's.
+/// is the filter's word; its `Server-Timing` stays, beside a line of the filter's.
 ///
 /// # Errors
 /// When the host refuses one of them.

@@ -5,7 +5,7 @@
 use tidegate_policy::wire::event::{MAX_OPEN, TrafficEvent, open_bytes};
 
 use crate::direct::RAN_OUT;
-use crate::filter::Gate;
+use crate::filter::Filter;
 use crate::host::{CallToken, Host};
 use crate::metrics::Count;
 
@@ -23,13 +23,15 @@ pub struct Wait {
 
 /// Numbers the event and posts it as it is so far; `None`, counted, when it could
 /// not be posted: then there is nothing to wait for.
-pub fn begin<H: Host>(gate: &Gate<H>, event: &mut TrafficEvent) -> Option<Wait> {
-    let vm = &gate.vm;
+pub fn begin<H: Host>(filter: &Filter<H>, event: &mut TrafficEvent) -> Option<Wait> {
+    let vm = &filter.vm;
     event.number = vm.reserve();
     let since_ns = vm.host.monotonic_ns();
-    let worth_it = gate.line.recording.may_ask(since_ns);
+    let worth_it = filter.line.recording.may_ask(since_ns);
     let sent = match open_bytes(vm.source, event) {
-        Ok(body) if worth_it && body.len() <= MAX_OPEN => gate.line.post(PATH, &body, gate.sync_timeout).ok(),
+        Ok(body) if worth_it && body.len() <= MAX_OPEN => {
+            filter.line.post(PATH, &body, filter.sync_timeout).ok()
+        }
         _ => None,
     };
     let Some(token) = sent else {
@@ -40,14 +42,14 @@ pub fn begin<H: Host>(gate: &Gate<H>, event: &mut TrafficEvent) -> Option<Wait> 
 }
 
 /// Takes what came, inside its callback. Whatever it is, the response goes on.
-pub fn end<H: Host>(gate: &Gate<H>, num_headers: usize) {
-    let status = if num_headers == 0 { None } else { gate.vm.host.call_status() };
-    let patience = &gate.line.recording;
+pub fn end<H: Host>(filter: &Filter<H>, num_headers: usize) {
+    let status = if num_headers == 0 { None } else { filter.vm.host.call_status() };
+    let patience = &filter.line.recording;
     match status {
-        Some(RAN_OUT) => patience.note_ran_out(gate.vm.host.monotonic_ns()),
+        Some(RAN_OUT) => patience.note_ran_out(filter.vm.host.monotonic_ns()),
         Some(_) => patience.note_answered(),
         None => {}
     }
     let count = if matches!(status, Some(200..=299)) { Count::SyncStored } else { Count::SyncFailed };
-    gate.vm.metrics.count(count);
+    filter.vm.metrics.count(count);
 }

@@ -1,4 +1,4 @@
-//! Answers of the gate's own: denials as RFC 9457 problem details, redirects, and
+//! Answers of the filter's own: denials as RFC 9457 problem details, redirects, and
 //! what a browser asks before it asks.
 
 use tidegate_policy::decide::Reason;
@@ -6,7 +6,7 @@ use tidegate_policy::route::action::CorsHeaders;
 
 use crate::host::{Host, LocalReply};
 
-/// Seconds after which a gate that could not decide is worth another try: tables
+/// Seconds after which a filter that could not decide is worth another try: tables
 /// are there within a second of the admin service's answer.
 const RETRY_AFTER: &[u8] = b"1";
 

@@ -5,7 +5,7 @@ use tidegate_policy::decide::Reason;
 use tidegate_policy::route::action::MAX_MIRRORS;
 use tidegate_policy::route::{Backend, OWN_CLUSTERS, Target};
 
-use crate::filter::Gate;
+use crate::filter::Filter;
 use crate::host::{Host, HostError};
 use crate::metrics::Count;
 
@@ -33,9 +33,9 @@ const MIRROR_HEADERS: [&str; MAX_MIRRORS] =
 ///
 /// # Errors
 /// Why it is to be denied, when Envoy could not be told.
-pub fn send<H: Host>(gate: &Gate<H>, backend: &Backend) -> Result<(), Reason> {
-    let host = &gate.vm.host;
-    let cluster = gate.clusters.of(backend);
+pub fn send<H: Host>(filter: &Filter<H>, backend: &Backend) -> Result<(), Reason> {
+    let host = &filter.vm.host;
+    let cluster = filter.clusters.of(backend);
     let told = match &backend.target {
         // What a template makes of a name is not what was checked.
         None if cluster.starts_with(OWN_CLUSTERS) => return Err(Reason::NoBackend),
@@ -45,7 +45,7 @@ pub fn send<H: Host>(gate: &Gate<H>, backend: &Backend) -> Result<(), Reason> {
     // Without the header a route of Envoy's own might take it to where nobody
     // decided.
     told.and_then(|()| host.set_request_header(CLUSTER_HEADER, cluster.as_bytes())).map_err(|_| {
-        gate.vm.metrics.count(Count::HostErrors);
+        filter.vm.metrics.count(Count::HostErrors);
         Reason::NotReady
     })
 }
@@ -62,15 +62,15 @@ fn aim<H: Host>(host: &H, target: &Target) -> Result<(), HostError> {
 
 /// Has the request at hand copied to these, of which [`MAX_MIRRORS`] count. A copy
 /// that Envoy cannot be told of is not made.
-pub fn mirror<'b, H: Host>(gate: &Gate<H>, backends: impl Iterator<Item = &'b Backend>) {
+pub fn mirror<'b, H: Host>(filter: &Filter<H>, backends: impl Iterator<Item = &'b Backend>) {
     let may_be_named =
         |cluster: &str, backend: &Backend| backend.target.is_some() || !cluster.starts_with(OWN_CLUSTERS);
     let named = backends
-        .map(|backend| (gate.clusters.of(backend), backend))
+        .map(|backend| (filter.clusters.of(backend), backend))
         .filter(|(cluster, backend)| may_be_named(cluster, backend));
     for (header, (cluster, backend)) in MIRROR_HEADERS.into_iter().zip(named) {
-        if copy(&gate.vm.host, header, &cluster, backend).is_err() {
-            gate.vm.metrics.count(Count::HostErrors);
+        if copy(&filter.vm.host, header, &cluster, backend).is_err() {
+            filter.vm.metrics.count(Count::HostErrors);
             return;
         }
     }

@@ -8,7 +8,7 @@ use super::actions::{self, After, Carried};
 use super::evaluation::Decided;
 use super::limits::{self, Limited};
 use super::{descriptors, reply};
-use crate::filter::Gate;
+use crate::filter::Filter;
 use crate::host::Host;
 use crate::metrics::Count;
 
@@ -24,20 +24,20 @@ pub enum Flow {
 /// Carries a decision out, while the request's headers can be changed. What is
 /// left to do with the response comes back.
 pub fn carry_out<H: Host>(
-    gate: &Gate<H>,
+    filter: &Filter<H>,
     decided: Decided<'_>,
     event: &mut TrafficEvent,
 ) -> (Flow, Option<Box<After>>) {
     event.country = decided.decision.country;
     match decided.decision.verdict {
-        Verdict::Allow(found) => allow(gate, &decided, found.as_ref(), event),
+        Verdict::Allow(found) => allow(filter, &decided, found.as_ref(), event),
         Verdict::Deny(Denial { reason, status, rule, route }) => {
             event.rule = rule.map(|rule| rule.to_string());
             let after = route.and_then(|found| {
                 name_route(&found, event);
                 After::of_denied(&found, decided.request)
             });
-            (deny(gate, reason, status, event), after)
+            (deny(filter, reason, status, event), after)
         }
     }
 }
@@ -45,7 +45,7 @@ pub fn carry_out<H: Host>(
 /// A request that may pass unless a limit has nothing left for it; `found`: its
 /// route.
 fn allow<H: Host>(
-    gate: &Gate<H>,
+    filter: &Filter<H>,
     decided: &Decided<'_>,
     found: Option<&RouteMatch<'_>>,
     event: &mut TrafficEvent,
@@ -58,25 +58,25 @@ fn allow<H: Host>(
     let route = found.map(|found| found.route);
     // Who skips bans skips limits.
     let tables = tables.filter(|_| allowed_by.is_none());
-    let limits = tables.map(|tables| limits::ask(&gate.vm, tables, route, request, event));
+    let limits = tables.map(|tables| limits::ask(&filter.vm, tables, route, request, event));
     let of_denied = || found.and_then(|found| After::of_denied(found, request));
     let limits = match limits.transpose() {
         Ok(limits) => limits.unwrap_or_default(),
-        Err(limited) => return (limit(gate, &limited, event), of_denied()),
+        Err(limited) => return (limit(filter, &limited, event), of_denied()),
     };
-    let described = descriptors::describe(gate, route, request.client());
+    let described = descriptors::describe(filter, route, request.client());
     let carried = described.and_then(|()| match found {
-        Some(found) => actions::carry_out(gate, found, request, *dice),
+        Some(found) => actions::carry_out(filter, found, request, *dice),
         None => Ok((Carried::Sent, None)),
     });
     match carried {
-        Ok((carried, after)) => (pass(gate, &carried, event), After::and_tell(after, limits)),
-        Err(reason) => (deny(gate, reason, reason.status(), event), of_denied()),
+        Ok((carried, after)) => (pass(filter, &carried, event), After::and_tell(after, limits)),
+        Err(reason) => (deny(filter, reason, reason.status(), event), of_denied()),
     }
 }
 
 /// Notes what became of a request that may pass.
-fn pass<H: Host>(gate: &Gate<H>, carried: &Carried, event: &mut TrafficEvent) -> Flow {
+fn pass<H: Host>(filter: &Filter<H>, carried: &Carried, event: &mut TrafficEvent) -> Flow {
     let (verdict, reason, count, flow) = match carried {
         Carried::Sent => (VerdictCode::Allow, None, Count::Allowed, Flow::Continue),
         Carried::Redirected => (VerdictCode::Redirect, Some("redirect"), Count::Redirected, Flow::Stop),
@@ -84,7 +84,7 @@ fn pass<H: Host>(gate: &Gate<H>, carried: &Carried, event: &mut TrafficEvent) ->
     };
     event.verdict = verdict;
     event.reason = reason.map(str::to_owned);
-    gate.vm.metrics.count(count);
+    filter.vm.metrics.count(count);
     flow
 }
 
@@ -94,29 +94,29 @@ fn name_route(found: &RouteMatch<'_>, event: &mut TrafficEvent) {
 }
 
 /// Denies a request that a limit has nothing left for.
-fn limit<H: Host>(gate: &Gate<H>, limited: &Limited<'_>, event: &mut TrafficEvent) -> Flow {
+fn limit<H: Host>(filter: &Filter<H>, limited: &Limited<'_>, event: &mut TrafficEvent) -> Flow {
     event.rule = Some(RuleId::Limit(limited.limit).to_string());
     let reason = Reason::RateLimited;
-    note_denial(gate, reason, event);
-    let answered = reply::deny_with(&gate.vm.host, reason, reason.status(), &limited.headers);
-    stopped(gate, answered)
+    note_denial(filter, reason, event);
+    let answered = reply::deny_with(&filter.vm.host, reason, reason.status(), &limited.headers);
+    stopped(filter, answered)
 }
 
 /// Denies a request.
-pub fn deny<H: Host>(gate: &Gate<H>, reason: Reason, status: u16, event: &mut TrafficEvent) -> Flow {
-    note_denial(gate, reason, event);
-    stopped(gate, reply::deny(&gate.vm.host, reason, status))
+pub fn deny<H: Host>(filter: &Filter<H>, reason: Reason, status: u16, event: &mut TrafficEvent) -> Flow {
+    note_denial(filter, reason, event);
+    stopped(filter, reply::deny(&filter.vm.host, reason, status))
 }
 
-fn note_denial<H: Host>(gate: &Gate<H>, reason: Reason, event: &mut TrafficEvent) {
+fn note_denial<H: Host>(filter: &Filter<H>, reason: Reason, event: &mut TrafficEvent) {
     event.verdict = VerdictCode::Deny;
     event.reason = Some(reason.code().to_owned());
-    gate.vm.metrics.count(Count::denied(reason));
+    filter.vm.metrics.count(Count::denied(reason));
 }
 
-fn stopped<H: Host>(gate: &Gate<H>, answered: bool) -> Flow {
+fn stopped<H: Host>(filter: &Filter<H>, answered: bool) -> Flow {
     if !answered {
-        gate.vm.metrics.count(Count::HostErrors);
+        filter.vm.metrics.count(Count::HostErrors);
     }
     Flow::Stop
 }

@@ -2,7 +2,7 @@
 
 use std::mem::forget;
 
-use tidegate::http_context::{Flow, Stream};
+use tidegate::http_context::{Flow, RequestContext};
 use tidegate_host::{CallToken, HeaderPairs};
 
 use crate::host::SimHost;
@@ -18,7 +18,7 @@ pub(crate) struct Live {
     vm: VmId,
     root: u32,
     /// The guest's part; gone with its VM.
-    guest: Option<Stream<SimHost>>,
+    guest: Option<RequestContext<SimHost>>,
 }
 
 impl Sim {
@@ -36,7 +36,7 @@ impl Sim {
         let host = SimHost { world: self.world.clone(), vm: thread.vm };
         let guest = match thread.roots.get(&root.0) {
             Some(filter) => filter.stream(),
-            None => Stream::new(host, None),
+            None => RequestContext::new(host, None),
         };
         let id = self.enter(thread.vm, root.0, guest, request);
         let flow = self.in_stream(id, Phase::RequestHeaders, |stream| stream.on_request_headers(true));
@@ -45,7 +45,7 @@ impl Sim {
     }
 
     /// A stream comes into being.
-    fn enter(&mut self, vm: VmId, root: u32, guest: Stream<SimHost>, request: Request) -> StreamId {
+    fn enter(&mut self, vm: VmId, root: u32, guest: RequestContext<SimHost>, request: Request) -> StreamId {
         let mut world = self.world.borrow_mut();
         let id = StreamId(world.next_stream);
         world.next_stream += 1;
@@ -125,7 +125,7 @@ impl Sim {
         &mut self,
         id: StreamId,
         phase: Phase,
-        call: impl FnOnce(&mut Stream<SimHost>) -> T,
+        call: impl FnOnce(&mut RequestContext<SimHost>) -> T,
     ) -> Option<T> {
         let live = self.streams.get_mut(&id)?;
         let (vm, root) = (live.vm, live.root);
@@ -238,7 +238,7 @@ impl Sim {
             let now = world.now_ns;
             world.streams.get_mut(&stream).expect("ends once").complete(now);
         }
-        self.in_stream(stream, Phase::Log, Stream::on_log);
+        self.in_stream(stream, Phase::Log, RequestContext::on_log);
         self.streams.remove(&stream);
         let state = self.world.borrow_mut().streams.remove(&stream);
         state.expect("logged once").outcome()

@@ -28,10 +28,10 @@ fn found(backend: Option<Backend>, action: Action) -> Found {
 }
 
 /// A request that the admin service has routed so.
-fn routed(host: &Fake, headers: &[(&str, &[u8])], found: Found) -> Stream<Fake> {
-    let gate = gate(host, Some(Flags::all_on().with(Flag::RouteCache, State::Off)), "");
+fn routed(host: &Fake, headers: &[(&str, &[u8])], found: Found) -> RequestContext<Fake> {
+    let filter = filter(host, Some(Flags::all_on().with(Flag::RouteCache, State::Off)), "");
     host.0.headers.replace(Some(pairs(headers)));
-    let (mut stream, _) = begin(host, &gate);
+    let (mut stream, _) = begin(host, &filter);
     let route = host.take_calls().remove(0);
     deliver(host, &mut stream, &route, 200, answer(&route, found));
     stream
@@ -163,7 +163,7 @@ fn a_mirror_of_the_api_is_named_after_where_it_is() {
 fn a_redirect_is_the_answer_and_its_headers_are_edited() {
     let host = Fake::default();
     let redirect = Redirect { https: Some(true), hostname: None, path: None, port: None, status: 301 };
-    let response = HeaderEdits { set: lines(&[("x-by", "gate")]), ..HeaderEdits::default() };
+    let response = HeaderEdits { set: lines(&[("x-by", "filter")]), ..HeaderEdits::default() };
     let action = Action { redirect: Some(redirect), response, ..Action::default() };
     let mut stream = routed(&host, &GET, found(None, action));
     assert_eq!(host.take_done(), [Done::Replied(301, "redirect".to_owned())]);
@@ -172,7 +172,7 @@ fn a_redirect_is_the_answer_and_its_headers_are_edited() {
     assert_eq!((of.verdict, of.reason.as_deref()), (VerdictCode::Redirect, Some("redirect")));
     host.0.response.replace(Some(pairs(&[(":status", b"301")])));
     assert_eq!(stream.on_response_headers(true), Flow::Continue);
-    assert_eq!(host.0.response.take().unwrap()[1], (b"x-by".to_vec(), b"gate".to_vec()));
+    assert_eq!(host.0.response.take().unwrap()[1], (b"x-by".to_vec(), b"filter".to_vec()));
 }
 
 fn cors() -> Action {

@@ -19,8 +19,8 @@ fn passed(cluster: &str) -> [Done; 2] {
 #[test]
 fn questions_in_turn_follow_each_other() {
     let host = Fake::default();
-    let gate = gate(&host, Some(Flags::default()), "");
-    let (mut stream, flow) = begin(&host, &gate);
+    let filter = filter(&host, Some(Flags::default()), "");
+    let (mut stream, flow) = begin(&host, &filter);
     assert_eq!(flow, Flow::Stop);
     for check in ["ip", "geo", "route"] {
         assert_eq!(host.take_done(), []);
@@ -40,23 +40,23 @@ fn questions_in_turn_follow_each_other() {
 fn a_request_whose_route_envoy_is_not_told_does_not_pass() {
     let host = Fake::default();
     let caches = Flags::all_on().with(Flag::RouteCache, State::Off);
-    let gate = gate(&host, Some(caches), "");
-    let (mut stream, _) = begin(&host, &gate);
+    let filter = filter(&host, Some(caches), "");
+    let (mut stream, _) = begin(&host, &filter);
     let route = host.take_calls().remove(0);
     host.0.refuse_headers.set(true);
     deliver(&host, &mut stream, &route, 200, answer(&route, pass("route")));
     assert_eq!(host.take_done(), [Done::Replied(503, "not_ready".to_owned())]);
     let event = event(&stream);
     assert_eq!((event.verdict, event.route.as_deref()), (VerdictCode::Deny, Some("r")));
-    gate.vm.metrics.flush();
+    filter.vm.metrics.flush();
     assert_eq!(host.figure("tidegate.requests.allow"), 0);
 }
 
 #[test]
 fn a_denial_saves_the_rest() {
     let host = Fake::default();
-    let gate = gate(&host, Some(Flags::default()), "");
-    let (mut stream, _) = begin(&host, &gate);
+    let filter = filter(&host, Some(Flags::default()), "");
+    let (mut stream, _) = begin(&host, &filter);
     let ip = host.take_calls().remove(0);
     let banned = Found::Ip(IpFinding::Banned("192.0.2.0/24".parse().unwrap()));
     deliver(&host, &mut stream, &ip, 200, answer(&ip, banned));
@@ -73,8 +73,8 @@ fn what_the_cache_answers_is_not_asked() {
         .with(Flag::IpBlacklistCache, State::On)
         .with(Flag::RouteCache, State::On)
         .with(Flag::ParallelExecution, State::On);
-    let gate = gate(&host, Some(flags), "");
-    let (mut stream, flow) = begin(&host, &gate);
+    let filter = filter(&host, Some(flags), "");
+    let (mut stream, flow) = begin(&host, &filter);
     assert_eq!(flow, Flow::Stop);
     let calls = host.take_calls();
     assert_eq!(paths(&calls), ["geo"]);
@@ -88,7 +88,7 @@ fn what_the_cache_answers_is_not_asked() {
 fn in_parallel_only_what_can_matter_is_asked() {
     let host = Fake::default();
     let flags = Flags::default().with(Flag::ParallelExecution, State::On);
-    let envoys = gate(&host, Some(flags), r#", "routing": "envoy""#);
+    let envoys = filter(&host, Some(flags), r#", "routing": "envoy""#);
     let _ = begin(&host, &envoys);
     assert_eq!(paths(&host.take_calls()), ["ip", "geo"], "Envoy chooses the route");
 }
@@ -152,10 +152,10 @@ fn expected(fates: &PerCheck<Fate>, tables: Option<&Tables>, settings: &Settings
 }
 
 /// Asks and answers until nothing is asked any more, in the order of `rank`.
-fn play(host: &Fake, gate: &Rc<Gate<Fake>>, fates: &PerCheck<Fate>, rank: [usize; 3]) -> Vec<Done> {
-    // The cases before this one may have worn out the gate's patience.
+fn play(host: &Fake, filter: &Rc<Filter<Fake>>, fates: &PerCheck<Fate>, rank: [usize; 3]) -> Vec<Done> {
+    // The cases before this one may have worn out the filter's patience.
     host.advance(Duration::from_secs(2));
-    let (mut stream, _) = begin(host, gate);
+    let (mut stream, _) = begin(host, filter);
     let mut open = host.take_calls();
     while !open.is_empty() {
         open.sort_by_key(|call| rank[Check::ALL.iter().position(|c| call.path.ends_with(c.name())).unwrap()]);
@@ -180,15 +180,15 @@ fn the_decision_is_the_same_whichever_answer_comes_first_and_whatever_fails() {
             for parallel in [State::Off, State::On] {
                 let host = Fake::default();
                 let flags = tables.then(|| Flags::default().with(Flag::ParallelExecution, parallel));
-                let gate = gate(&host, flags, more);
-                let held = gate.vm.sync.borrow().tables();
+                let filter = filter(&host, flags, more);
+                let held = filter.vm.sync.borrow().tables();
                 for fates in FATES.iter().flat_map(|ip| FATES.iter().map(move |geo| (*ip, *geo))) {
                     for route in FATES {
                         let fates = PerCheck { ip: fates.0, geo: fates.1, route };
-                        let expected = expected(&fates, held.as_deref(), &gate.settings);
+                        let expected = expected(&fates, held.as_deref(), &filter.settings);
                         for order in orders {
                             let case = format!("{fates:?} {order:?} {parallel:?} {tables} {more}");
-                            assert_eq!(play(&host, &gate, &fates, order), expected, "{case}");
+                            assert_eq!(play(&host, &filter, &fates, order), expected, "{case}");
                         }
                     }
                 }
@@ -204,25 +204,26 @@ fn a_question_that_cannot_be_sent_has_failed_at_once() {
         (Some(Flags::default()), "", Done::Replied(404, "no_route".to_owned()), Answered::Fallback),
     ] {
         let host = Fake::default();
-        let gate = gate(&host, flags, more);
+        let filter = filter(&host, flags, more);
         host.0.refuse_calls.set(Some(crate::host::HostError::Refused));
-        let (stream, flow) = begin(&host, &gate);
+        let (stream, flow) = begin(&host, &filter);
         assert_eq!((flow, host.take_done()), (Flow::Stop, vec![done]));
         assert_eq!(event(&stream).answered.ip, answered);
-        gate.vm.metrics.flush();
+        filter.vm.metrics.flush();
         assert_eq!(host.figure("tidegate.direct.ip.failed"), 1);
     }
     let host = Fake::default();
-    let gate = gate(&host, None, r#", "on_unavailable": {"ip": "allow", "geo": "allow", "route": "allow"}"#);
+    let filter =
+        filter(&host, None, r#", "on_unavailable": {"ip": "allow", "geo": "allow", "route": "allow"}"#);
     host.0.refuse_calls.set(Some(crate::host::HostError::BadArgument));
-    assert_eq!(begin(&host, &gate).1, Flow::Continue);
+    assert_eq!(begin(&host, &filter).1, Flow::Continue);
     assert_eq!(host.take_done(), [], "Envoy's own route table takes it; it never stopped");
 }
 
 #[test]
 fn what_is_no_answer_to_this_question_has_failed() {
     let host = Fake::default();
-    let gate = gate(&host, None, r#", "routing": "envoy", "on_unavailable": {"geo": "allow"}"#);
+    let filter = filter(&host, None, r#", "routing": "envoy", "on_unavailable": {"geo": "allow"}"#);
     type Wrong = fn(&Made) -> (u16, usize, Vec<u8>);
     let wrong: [Wrong; 8] = [
         |made| (500, 3, answer(made, pass("ip"))),
@@ -239,7 +240,7 @@ fn what_is_no_answer_to_this_question_has_failed() {
         },
     ];
     for (at, wrong) in wrong.iter().enumerate() {
-        let (mut stream, _) = begin(&host, &gate);
+        let (mut stream, _) = begin(&host, &filter);
         let made = host.take_calls().remove(0);
         assert_eq!(made.path, IP);
         let (status, num_headers, body) = wrong(&made);
@@ -249,7 +250,7 @@ fn what_is_no_answer_to_this_question_has_failed() {
         assert_eq!(host.take_done(), [Done::Replied(503, "check_unavailable".to_owned())], "{at}");
         assert_eq!(event(&stream).rule.as_deref(), Some("ip"));
     }
-    gate.vm.metrics.flush();
+    filter.vm.metrics.flush();
     assert_eq!(host.figure("tidegate.direct.ip.failed"), 8);
     assert_eq!(host.figure("tidegate.check.ip.unavailable"), 8);
     assert_eq!(host.figure("tidegate.requests.deny.check_unavailable"), 8);
@@ -258,8 +259,8 @@ fn what_is_no_answer_to_this_question_has_failed() {
 #[test]
 fn no_question_waits_longer_than_its_request_may() {
     let host = Fake::default();
-    let gate = gate(&host, None, r#", "direct": {"timeout": "1s", "budget": "1500ms"}"#);
-    let (mut stream, _) = begin(&host, &gate);
+    let filter = filter(&host, None, r#", "direct": {"timeout": "1s", "budget": "1500ms"}"#);
+    let (mut stream, _) = begin(&host, &filter);
     let ip = host.take_calls().remove(0);
     assert_eq!(ip.timeout, Duration::from_secs(1));
     host.advance(Duration::from_millis(900));
@@ -279,8 +280,8 @@ fn a_question_that_is_too_long_has_failed_and_the_others_are_asked() {
     let long = vec![b'a'; 257 << 10];
     host.0.headers.replace(Some(pairs(&[(":path", b"/"), (":authority", b"h"), ("x-long", &long)])));
     let flags = Flags::default().with(Flag::ParallelExecution, State::On);
-    let gate = gate(&host, Some(flags), "");
-    let (mut stream, _) = begin(&host, &gate);
+    let filter = filter(&host, Some(flags), "");
+    let (mut stream, _) = begin(&host, &filter);
     let calls = host.take_calls();
     assert_eq!(paths(&calls), ["ip", "geo"]);
     for call in &calls {
@@ -293,8 +294,8 @@ fn a_question_that_is_too_long_has_failed_and_the_others_are_asked() {
 #[test]
 fn an_answer_after_the_response_does_nothing() {
     let host = Fake::default();
-    let gate = gate(&host, Some(Flags::default().with(Flag::AsyncRecording, State::On)), "");
-    let (mut stream, _) = begin(&host, &gate);
+    let filter = filter(&host, Some(Flags::default().with(Flag::AsyncRecording, State::On)), "");
+    let (mut stream, _) = begin(&host, &filter);
     let ip = host.take_calls().remove(0);
     host.0.response.replace(Some(pairs(&[(":status", b"408")])));
     assert_eq!(stream.on_response_headers(true), Flow::Continue);
@@ -303,7 +304,7 @@ fn an_answer_after_the_response_does_nothing() {
     assert_eq!((host.take_done(), host.take_calls().len()), (Vec::new(), 0));
     assert_eq!(event(&stream).verdict, VerdictCode::Unseen, "nothing was decided");
     stream.on_log();
-    gate.vm.metrics.flush();
+    filter.vm.metrics.flush();
     assert_eq!(host.figure("tidegate.direct.late"), 1);
     assert_eq!(host.figure("tidegate.requests.undecided"), 1);
 }
@@ -311,18 +312,18 @@ fn an_answer_after_the_response_does_nothing() {
 #[test]
 fn a_client_that_leaves_takes_everything_with_it() {
     let host = Fake::default();
-    let gate = gate(&host, Some(Flags::default().with(Flag::ParallelExecution, State::On)), "");
-    let tables = gate.vm.sync.borrow().tables().unwrap();
+    let filter = filter(&host, Some(Flags::default().with(Flag::ParallelExecution, State::On)), "");
+    let tables = filter.vm.sync.borrow().tables().unwrap();
     let before = Rc::strong_count(&tables);
-    let (mut stream, _) = begin(&host, &gate);
+    let (mut stream, _) = begin(&host, &filter);
     assert_eq!(host.take_calls().len(), 3);
     assert_eq!(Rc::strong_count(&tables), before + 1);
     stream.on_log();
     drop(stream);
-    gate.vm.metrics.flush();
+    filter.vm.metrics.flush();
     assert_eq!(host.figure("tidegate.requests.undecided"), 1);
-    assert_eq!((Rc::strong_count(&tables), Rc::strong_count(&gate)), (before, 1));
-    assert_eq!(gate.vm.reserve(), 2, "its event has a number");
+    assert_eq!((Rc::strong_count(&tables), Rc::strong_count(&filter)), (before, 1));
+    assert_eq!(filter.vm.reserve(), 2, "its event has a number");
 }
 
 #[test]
@@ -332,8 +333,8 @@ fn a_check_in_shadow_is_decided_directly_and_compared() {
         .with(Flag::IpBlacklistCache, State::Shadow)
         .with(Flag::RouteCache, State::Shadow)
         .with(Flag::GeoRulesCache, State::Shadow);
-    let gate = gate(&host, Some(flags), "");
-    let (mut stream, _) = begin(&host, &gate);
+    let filter = filter(&host, Some(flags), "");
+    let (mut stream, _) = begin(&host, &filter);
     for check in ["ip", "geo", "route"] {
         let call = host.take_calls().remove(0);
         deliver(&host, &mut stream, &call, 200, answer(&call, pass(check)));
@@ -345,7 +346,7 @@ fn a_check_in_shadow_is_decided_directly_and_compared() {
     assert_eq!((mismatch.check, mismatch.cached.as_str()), (Check::Route, "no route"));
     assert_eq!(mismatch.direct, "r rule 0 by /{p} to shop");
     assert_eq!((mismatch.direct_seq, mismatch.cached_seq), (SEQ + 1, SEQ));
-    gate.vm.metrics.flush();
+    filter.vm.metrics.flush();
     for (check, differ) in [("ip", 0), ("geo", 0), ("route", 1)] {
         assert_eq!(host.figure(&format!("tidegate.shadow.{check}.compared")), 1);
         assert_eq!(host.figure(&format!("tidegate.shadow.{check}.mismatched")), differ);

@@ -12,7 +12,7 @@ fn sync_flags() -> Flags {
 const ENVOYS: &str =
     r#", "routing": "envoy", "performance_headers": "on_request", "events": {"sync_timeout": "250ms"}"#;
 
-fn respond(host: &Fake, stream: &mut Stream<Fake>, status: &str) -> Flow {
+fn respond(host: &Fake, stream: &mut RequestContext<Fake>, status: &str) -> Flow {
     host.0.response.replace(Some(pairs(&[(":status", status.as_bytes())])));
     stream.on_response_headers(true)
 }
@@ -26,8 +26,8 @@ fn header(host: &Fake, name: &str) -> Option<String> {
 #[test]
 fn a_response_waits_until_its_event_is_stored() {
     let host = Fake::default();
-    let gate = gate(&host, Some(sync_flags()), ENVOYS);
-    let (mut stream, flow) = begin(&host, &gate);
+    let filter = filter(&host, Some(sync_flags()), ENVOYS);
+    let (mut stream, flow) = begin(&host, &filter);
     assert_eq!(flow, Flow::Continue);
     assert_eq!(respond(&host, &mut stream, "201"), Flow::Stop);
     let call = host.take_calls().remove(0);
@@ -36,7 +36,7 @@ fn a_response_waits_until_its_event_is_stored() {
         ("/api/data-plane/v1/events?sync=1", Duration::from_millis(250))
     );
     let open = OpenEvent::from_bytes(&call.body).unwrap();
-    assert_eq!((open.source, open.event.number, open.event.status), (gate.vm.source, 1, Some(201)));
+    assert_eq!((open.source, open.event.number, open.event.status), (filter.vm.source, 1, Some(201)));
     assert_eq!(open.event.verdict, VerdictCode::Allow);
     assert_eq!(host.take_done(), []);
     deliver(&host, &mut stream, &call, 200, Vec::new());
@@ -44,17 +44,17 @@ fn a_response_waits_until_its_event_is_stored() {
     assert_eq!(event(&stream).number, 1, "the event that completes it has its number");
     assert_eq!(header(&host, "x-performance-total"), None, "nobody asked");
     stream.on_log();
-    gate.vm.metrics.flush();
+    filter.vm.metrics.flush();
     assert_eq!(host.figure("tidegate.recording.sync.stored"), 1);
-    assert_eq!(gate.vm.reserve(), 2, "and no second one");
+    assert_eq!(filter.vm.reserve(), 2, "and no second one");
 }
 
 #[test]
 fn a_response_goes_on_whatever_the_admin_service_says() {
     let host = Fake::default();
-    let gate = gate(&host, Some(sync_flags()), ENVOYS);
+    let filter = filter(&host, Some(sync_flags()), ENVOYS);
     for (status, num_headers) in [(504, 3), (500, 3), (200, 0)] {
-        let (mut stream, _) = begin(&host, &gate);
+        let (mut stream, _) = begin(&host, &filter);
         assert_eq!(respond(&host, &mut stream, "200"), Flow::Stop);
         let call = host.take_calls().remove(0);
         host.0.status.set(Some(status));
@@ -63,24 +63,24 @@ fn a_response_goes_on_whatever_the_admin_service_says() {
         stream.on_log();
     }
     host.0.refuse_calls.set(Some(crate::host::HostError::Refused));
-    let (mut stream, _) = begin(&host, &gate);
+    let (mut stream, _) = begin(&host, &filter);
     assert_eq!(respond(&host, &mut stream, "200"), Flow::Continue);
     stream.on_log();
-    gate.vm.metrics.flush();
+    filter.vm.metrics.flush();
     assert_eq!(host.figure("tidegate.recording.sync.failed"), 4);
-    assert_eq!(gate.vm.reserve(), 5, "each has its event all the same");
+    assert_eq!(filter.vm.reserve(), 5, "each has its event all the same");
 }
 
 #[test]
 fn a_denial_waits_too_and_what_the_gate_never_saw_does_not() {
     let host = Fake::default();
-    let gate = gate(&host, Some(sync_flags()), "");
-    let (mut stream, flow) = begin(&host, &gate);
+    let filter = filter(&host, Some(sync_flags()), "");
+    let (mut stream, flow) = begin(&host, &filter);
     assert_eq!((flow, host.take_done()), (Flow::Stop, vec![Done::Replied(404, "no_route".to_owned())]));
     assert_eq!(respond(&host, &mut stream, "404"), Flow::Stop);
     let open = OpenEvent::from_bytes(&host.take_calls()[0].body).unwrap();
     assert_eq!(open.event.reason.as_deref(), Some("no_route"));
-    let mut unseen = Stream::new(host.clone(), Some(gate.clone()));
+    let mut unseen = RequestContext::new(host.clone(), Some(filter.clone()));
     assert_eq!(respond(&host, &mut unseen, "400"), Flow::Continue);
     assert!(host.take_calls().is_empty());
 }
@@ -88,8 +88,8 @@ fn a_denial_waits_too_and_what_the_gate_never_saw_does_not() {
 #[test]
 fn an_answer_of_envoys_own_waits_for_nothing_and_late_answers_do_nothing() {
     let host = Fake::default();
-    let gate = gate(&host, Some(Flags::default()), "");
-    let (mut stream, _) = begin(&host, &gate);
+    let filter = filter(&host, Some(Flags::default()), "");
+    let (mut stream, _) = begin(&host, &filter);
     let ip = host.take_calls().remove(0);
     assert_eq!(respond(&host, &mut stream, "504"), Flow::Continue);
     assert!(host.take_calls().is_empty(), "its event comes afterwards");
@@ -103,8 +103,8 @@ fn who_asks_is_told_what_the_request_cost() {
     let wanted = pairs(&[(":path", b"/"), (":authority", b"h"), ("x-performance", b"1")]);
     host.0.headers.replace(Some(wanted));
     let flags = sync_flags().with(Flag::GeoRulesCache, State::Off);
-    let gate = gate(&host, Some(flags), ENVOYS);
-    let (mut stream, _) = begin(&host, &gate);
+    let filter = filter(&host, Some(flags), ENVOYS);
+    let (mut stream, _) = begin(&host, &filter);
     let geo = host.take_calls().remove(0);
     host.advance(Duration::from_millis(12));
     deliver(&host, &mut stream, &geo, 200, answer(&geo, pass("geo")));
