@@ -21,43 +21,43 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 
-use crate::auth::{Door, Scope, guard};
+use crate::auth::{RequiredScope, Scope, require_scope};
 use crate::metrics::{Listener, Metrics};
-use crate::problem::{Code, Problem};
-use app_state::Context;
+use crate::problem::{Problem, ProblemCode};
+use app_state::AppState;
 
 /// No answer takes longer: over the longest wait that a client may ask for, and
 /// what the store may take before it says that it is busy.
 const LONGEST_ANSWER: Duration = Duration::from_secs(60);
 
 /// The people's listener.
-pub fn people(context: Context) -> Router {
+pub fn people(app: AppState) -> Router {
     let open = Router::new().route("/api/health", get(alive)).merge(metrics::routes());
-    finish(Listener::People, Scope::Admin, open, admin::routes(), context)
+    finish(Listener::People, Scope::Admin, open, admin::routes(), app)
 }
 
 /// The gateways' listener.
-pub fn data_plane(context: Context) -> Router {
+pub fn data_plane(app: AppState) -> Router {
     let open = Router::new().route("/api/health", get(alive));
-    finish(Listener::Gateways, Scope::Gateway, open, data_plane::routes(), context)
+    finish(Listener::Gateways, Scope::Gateway, open, data_plane::routes(), app)
 }
 
 fn finish(
     listener: Listener,
     scope: Scope,
-    open: Router<Context>,
-    guarded: Router<Context>,
-    context: Context,
+    open: Router<AppState>,
+    guarded: Router<AppState>,
+    app: AppState,
 ) -> Router {
-    let door = Door { tokens: Arc::clone(&context.tokens), scope };
+    let door = RequiredScope { tokens: Arc::clone(&app.tokens), scope };
     let guarded = guarded
         .fallback(nothing_here)
         .method_not_allowed_fallback(not_this_method)
-        .layer(from_fn_with_state(door, guard));
+        .layer(from_fn_with_state(door, require_scope));
     open.method_not_allowed_fallback(not_this_method)
         .merge(guarded)
-        .layer(from_fn_with_state((listener, context.metrics.clone()), bounded_and_logged))
-        .with_state(context)
+        .layer(from_fn_with_state((listener, app.metrics.clone()), bounded_and_logged))
+        .with_state(app)
 }
 
 async fn alive() -> Response {
@@ -65,11 +65,11 @@ async fn alive() -> Response {
 }
 
 async fn nothing_here() -> Problem {
-    Problem::new(Code::NotFound, "there is nothing at this path; docs/API.md lists what there is")
+    Problem::new(ProblemCode::NotFound, "there is nothing at this path; docs/API.md lists what there is")
 }
 
 async fn not_this_method() -> Problem {
-    Problem::new(Code::MethodNotAllowed, "the header `Allow` says which methods this path takes")
+    Problem::new(ProblemCode::MethodNotAllowed, "the header `Allow` says which methods this path takes")
 }
 
 /// Bounds every answer in time, counts it, and logs it without saying who asked: of the
@@ -87,7 +87,7 @@ async fn bounded_and_logged(
         Err(_) => {
             let detail =
                 format!("no answer within {} s; a change may have been made", LONGEST_ANSWER.as_secs());
-            Problem::new(Code::Timeout, detail).into_response()
+            Problem::new(ProblemCode::Timeout, detail).into_response()
         }
     };
     let took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);

@@ -11,7 +11,7 @@ use axum::response::Response;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::problem::{Answer, Code, Problem};
+use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::store::{Store, StoreError, TokenRow};
 
 /// What every token begins with, so that secret scanners can find leaked ones.
@@ -48,7 +48,7 @@ impl Scope {
 ///
 /// # Errors
 /// When the operating system gives no random bytes.
-pub fn mint() -> Result<String, getrandom::Error> {
+pub fn new_token() -> Result<String, getrandom::Error> {
     let mut bytes = [0u8; TOKEN_BYTES];
     getrandom::fill(&mut bytes)?;
     Ok(format!("{TOKEN_PREFIX}{}", hex(&bytes)))
@@ -57,7 +57,7 @@ pub fn mint() -> Result<String, getrandom::Error> {
 /// The hash that is stored for `token`. A plain hash is enough: the token is
 /// 256 random bits, not a password.
 #[must_use]
-pub fn hash(token: &str) -> String {
+pub fn hash_token(token: &str) -> String {
     hex(&Sha256::digest(token.as_bytes()))
 }
 
@@ -89,12 +89,12 @@ pub struct Caller {
 /// The stored tokens, as they were at most a second ago.
 pub struct Tokens {
     store: Arc<dyn Store>,
-    known: RwLock<Known>,
+    known: RwLock<CachedTokens>,
     reading: tokio::sync::Mutex<()>,
 }
 
 #[derive(Clone, Default)]
-struct Known {
+struct CachedTokens {
     read_at: Option<Instant>,
     tokens: Arc<[Token]>,
 }
@@ -115,7 +115,7 @@ impl Token {
     }
 }
 
-impl Known {
+impl CachedTokens {
     fn is_older_than(&self, age: Duration) -> bool {
         self.read_at.is_none_or(|at| at.elapsed() > age)
     }
@@ -129,7 +129,7 @@ impl Tokens {
     }
 
     /// Whose token this is, if it is known and of `scope`.
-    async fn find(&self, token: &str, scope: Scope) -> Answer<Caller> {
+    async fn find(&self, token: &str, scope: Scope) -> ApiResult<Caller> {
         let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         for age in [STALE, RETRY] {
             let tokens = self.read(age).await.map_err(|error| Problem::unreadable(&error))?;
@@ -139,10 +139,10 @@ impl Tokens {
             }
             let detail =
                 format!("this token has the scope `{}`, here `{}` is needed", found.scope, scope.name());
-            return Err(Problem::new(Code::WrongScope, detail));
+            return Err(Problem::new(ProblemCode::WrongScope, detail));
         }
         let detail = "this token is not known: `tidegate token create` makes one";
-        Err(Problem::new(Code::Unauthorized, detail))
+        Err(Problem::new(ProblemCode::Unauthorized, detail))
     }
 
     /// The tokens as they were at most `age` ago. Whoever comes while they are
@@ -158,12 +158,12 @@ impl Tokens {
             return Ok(known.tokens);
         }
         let tokens: Arc<[Token]> = self.store.tokens().await?.into_iter().filter_map(Token::read).collect();
-        let fresh = Known { read_at: Some(Instant::now()), tokens: Arc::clone(&tokens) };
+        let fresh = CachedTokens { read_at: Some(Instant::now()), tokens: Arc::clone(&tokens) };
         *self.known.write().unwrap_or_else(std::sync::PoisonError::into_inner) = fresh;
         Ok(tokens)
     }
 
-    fn known(&self) -> Known {
+    fn known(&self) -> CachedTokens {
         self.known.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 }
@@ -181,7 +181,7 @@ fn find_in<'t>(tokens: &'t [Token], hash: &[u8; 32]) -> Option<&'t Token> {
 
 /// A listener's door: the tokens, and the scope that opens it.
 #[derive(Clone)]
-pub struct Door {
+pub struct RequiredScope {
     /// The stored tokens.
     pub tokens: Arc<Tokens>,
     /// The scope that a token needs here.
@@ -193,14 +193,18 @@ pub struct Door {
 ///
 /// # Errors
 /// 401 without a known token, 403 with one of another scope.
-pub async fn guard(State(door): State<Door>, mut request: Request, next: Next) -> Answer<Response> {
+pub async fn require_scope(
+    State(door): State<RequiredScope>,
+    mut request: Request,
+    next: Next,
+) -> ApiResult<Response> {
     let caller = door.tokens.find(bearer(&request)?, door.scope).await?;
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
 }
 
-fn bearer(request: &Request) -> Answer<&str> {
-    let missing = |detail| Problem::new(Code::Unauthorized, detail);
+fn bearer(request: &Request) -> ApiResult<&str> {
+    let missing = |detail| Problem::new(ProblemCode::Unauthorized, detail);
     let header = request
         .headers()
         .get(AUTHORIZATION)
@@ -222,15 +226,15 @@ mod tests {
 
     #[test]
     fn tokens_are_long_random_and_found_by_their_hash_only() {
-        let (one, other) = (mint().unwrap(), mint().unwrap());
+        let (one, other) = (new_token().unwrap(), new_token().unwrap());
         assert_ne!(one, other);
         assert_eq!(one.len(), TOKEN_PREFIX.len() + 2 * TOKEN_BYTES);
-        let row = |token: &str| TokenRow { hash: hash(token), name: "n".into(), scope: "admin".into() };
+        let row = |token: &str| TokenRow { hash: hash_token(token), name: "n".into(), scope: "admin".into() };
         let tokens = [&one, &other].map(|token| Token::read(row(token)).unwrap());
         let found = |text: &str| find_in(&tokens, &Sha256::digest(text.as_bytes()).into()).map(|t| t.hash);
         assert_eq!(found(&other), Some(tokens[1].hash));
         assert_eq!(found("tg_"), None);
-        assert_eq!(found(&hash(&one)), None);
+        assert_eq!(found(&hash_token(&one)), None);
         for bad in ["", "00", &"g".repeat(64), &"+1".repeat(32)] {
             assert!(Token::read(TokenRow { hash: bad.into(), ..row(&one) }).is_none(), "{bad}");
         }

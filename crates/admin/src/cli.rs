@@ -23,19 +23,19 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Run the service until SIGTERM or SIGINT.
-    Serve(serve::Args),
+    Serve(serve::ServeArgs),
     /// End with 0 if a service answers and is alive, with 1 if not: for health checks
     /// where there is no curl. No token is needed.
-    Health(health::Args),
+    Health(health::HealthArgs),
     /// Make, list and revoke the tokens that open the service's listeners.
     #[command(subcommand)]
-    Token(token::Command),
+    Token(token::TokenCommand),
     /// Say where addresses are.
     #[command(subcommand)]
-    Geo(geo::Command),
+    Geo(geo::GeoCommand),
     /// Take HTTPRoutes to a running service and back, as files.
     #[command(subcommand)]
-    Routes(routes::Command),
+    Routes(routes::RoutesCommand),
 }
 
 impl Cli {

@@ -16,14 +16,14 @@ use tidegate_policy::geo::CountryTable;
 use tidegate_policy::wire::WireError;
 use tidegate_policy::wire::sync::MAX_TABLE;
 
-use ranges::Ranges;
+use ranges::RangeCollector;
 
 /// Bytes of a file at most. The largest country databases have a tenth of it.
 const MAX_FILE: u64 = 512 << 20;
 
 /// What a file is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
-pub enum Format {
+pub enum FileFormat {
     /// Found out by looking at it.
     #[default]
     Auto,
@@ -92,15 +92,15 @@ pub enum ImportError {
 ///
 /// # Errors
 /// When one cannot be read, is not what `format` says, or two ranges overlap.
-pub fn read(files: &[PathBuf], format: Format) -> Result<Imported, ImportError> {
-    let mut ranges = Ranges::default();
+pub fn read(files: &[PathBuf], format: FileFormat) -> Result<Imported, ImportError> {
+    let mut ranges = RangeCollector::default();
     for path in files {
         let bytes = load(path, MAX_FILE)?;
         let malformed = |why| ImportError::Malformed { path: path.clone(), why };
         let file = ranges.begin(path);
         match format.of(&bytes) {
-            Format::Mmdb => mmdb::read(bytes, file, &mut ranges),
-            Format::Csv | Format::Auto => csv::read(&bytes, file, &mut ranges),
+            FileFormat::Mmdb => mmdb::read(bytes, file, &mut ranges),
+            FileFormat::Csv | FileFormat::Auto => csv::read(&bytes, file, &mut ranges),
         }
         .map_err(malformed)?;
     }
@@ -122,7 +122,7 @@ pub fn read(files: &[PathBuf], format: Format) -> Result<Imported, ImportError> 
     Ok(Imported { source, table, v4, v6, countries: countries.len(), skipped })
 }
 
-impl Format {
+impl FileFormat {
     /// What `bytes` are, unless it is known. Whatever is no mmdb is read as CSV,
     /// which says what is wrong with it.
     fn of(self, bytes: &[u8]) -> Self {

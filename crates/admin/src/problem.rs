@@ -10,7 +10,7 @@ use crate::store::StoreError;
 
 /// What went wrong. The name of each is part of the interface: programs decide by it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Code {
+pub enum ProblemCode {
     /// No bearer token, or one that nobody knows.
     Unauthorized,
     /// The token is good, for the other listener.
@@ -73,7 +73,7 @@ pub enum Code {
     StoreFailed,
 }
 
-impl Code {
+impl ProblemCode {
     /// All of them, in the order of the documentation.
     pub const ALL: [Self; 30] = [
         Self::EmptyBody,
@@ -247,19 +247,19 @@ impl FieldError {
 /// An error as the client gets it.
 #[derive(Clone, Debug)]
 pub struct Problem {
-    code: Code,
+    code: ProblemCode,
     detail: String,
     errors: Vec<FieldError>,
     allow: Option<HeaderValue>,
 }
 
 /// What a handler answers.
-pub type Answer<T> = Result<T, Problem>;
+pub type ApiResult<T> = Result<T, Problem>;
 
 impl Problem {
     /// A problem without fields.
     #[must_use]
-    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+    pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
         Self { code, detail: detail.into(), errors: Vec::new(), allow: None }
     }
 
@@ -267,12 +267,12 @@ impl Problem {
     #[must_use]
     pub fn fields(errors: Vec<FieldError>) -> Self {
         let detail = errors.first().map(|first| first.detail.clone()).unwrap_or_default();
-        Self { code: Code::InvalidField, detail, errors, allow: None }
+        Self { code: ProblemCode::InvalidField, detail, errors, allow: None }
     }
 
     /// What is wrong with a document, as `code`.
     #[must_use]
-    pub fn document(code: Code, problems: Vec<tidegate_author::Problem>) -> Self {
+    pub fn document(code: ProblemCode, problems: Vec<tidegate_author::Problem>) -> Self {
         let errors = problems.into_iter().map(|one| FieldError::field(one.pointer, one.code, one.message));
         Self { code, ..Self::fields(errors.collect()) }
     }
@@ -282,11 +282,11 @@ impl Problem {
     #[must_use]
     pub fn unreadable(error: &StoreError) -> Self {
         if *error == StoreError::Closed {
-            return Self::new(Code::Stopping, "the service is stopping");
+            return Self::new(ProblemCode::Stopping, "the service is stopping");
         }
         tracing::debug!(%error, "the database cannot be read");
         Self::new(
-            Code::StoreUnreadable,
+            ProblemCode::StoreUnreadable,
             "the database cannot be read at the moment; optimization/health says why",
         )
     }
@@ -308,7 +308,7 @@ impl Problem {
             code,
             detail: detail.clone(),
         };
-        Self { errors: vec![error], ..Self::new(Code::InvalidParameter, detail) }
+        Self { errors: vec![error], ..Self::new(ProblemCode::InvalidParameter, detail) }
     }
 
     /// A header that is not right.
@@ -317,7 +317,7 @@ impl Problem {
         let detail = detail.into();
         let error =
             FieldError { pointer: None, parameter: None, header: Some(header), code, detail: detail.clone() };
-        Self { errors: vec![error], ..Self::new(Code::InvalidHeader, detail) }
+        Self { errors: vec![error], ..Self::new(ProblemCode::InvalidHeader, detail) }
     }
 
     /// A method that the path does not take; `allow` is the header that says
@@ -328,12 +328,12 @@ impl Problem {
             Some(methods) => format!("this path takes {methods}"),
             None => "this path takes another method".to_owned(),
         };
-        Self { allow, ..Self::new(Code::MethodNotAllowed, detail) }
+        Self { allow, ..Self::new(ProblemCode::MethodNotAllowed, detail) }
     }
 
     /// What went wrong.
     #[must_use]
-    pub fn code(&self) -> Code {
+    pub fn code(&self) -> ProblemCode {
         self.code
     }
 
@@ -350,9 +350,11 @@ impl Problem {
 
     fn retry_after(&self) -> Option<HeaderValue> {
         match self.code {
-            Code::StoreBusy | Code::StoreUnreadable | Code::NewerFormat | Code::Stopping | Code::Timeout => {
-                Some(HeaderValue::from_static("1"))
-            }
+            ProblemCode::StoreBusy
+            | ProblemCode::StoreUnreadable
+            | ProblemCode::NewerFormat
+            | ProblemCode::Stopping
+            | ProblemCode::Timeout => Some(HeaderValue::from_static("1")),
             _ => None,
         }
     }
@@ -383,7 +385,7 @@ impl IntoResponse for Problem {
         let mut response = (self.code.status(), bytes).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if self.code == Code::Unauthorized {
+        if self.code == ProblemCode::Unauthorized {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tidegate\""));
         }
         if let Some(seconds) = self.retry_after() {
@@ -400,13 +402,13 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Busy => {
-                Self::new(Code::StoreBusy, format!("{error}; nothing was changed, try again"))
+                Self::new(ProblemCode::StoreBusy, format!("{error}; nothing was changed, try again"))
             }
-            StoreError::Closed => Self::new(Code::Stopping, "the service is stopping"),
+            StoreError::Closed => Self::new(ProblemCode::Stopping, "the service is stopping"),
             // What the database says may quote rows: it belongs in the log.
             StoreError::Failed(why) => {
                 tracing::error!(error = %why, "the database failed");
-                Self::new(Code::StoreFailed, "the database failed; the service's log says why")
+                Self::new(ProblemCode::StoreFailed, "the database failed; the service's log says why")
             }
         }
     }
@@ -420,7 +422,7 @@ mod tests {
     fn every_code_stands_in_the_documentation_with_its_status() {
         let docs =
             std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/API.md")).unwrap();
-        for code in Code::ALL {
+        for code in ProblemCode::ALL {
             let row = format!("| {} | `{}` |", code.status().as_u16(), code.name());
             assert!(docs.contains(&row), "docs/API.md has no row {row}");
         }

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::api;
-use crate::api::app_state::{Context, CountryHeaders};
+use crate::api::app_state::{AppState, CountryHeaders};
 use crate::auth::Tokens;
 use crate::feed::{Feed, FeedOptions};
 use crate::gateways::{Gateways, Waiter};
@@ -56,7 +56,7 @@ pub struct Service {
     stop: watch::Sender<bool>,
     listeners: [JoinHandle<()>; 2],
     departed: JoinHandle<()>,
-    context: Context,
+    app: AppState,
     /// While it lives gateways ack at once, so that it is known how late they are.
     _asks: Waiter,
 }
@@ -79,13 +79,13 @@ impl Service {
         let store = SqliteStore::open(&config.db, config.store).context("--db")?;
         let store: Arc<dyn Store> = Arc::new(store);
         if let Some(dir) = &config.tokens {
-            token_files::admit(dir, &*store).await?;
+            token_files::register(dir, &*store).await?;
         }
         let (stop, stopped) = watch::channel(false);
         let known = Gateways::new();
         let options = FeedOptions { gateways: known.clone(), ..FeedOptions::default() };
         let feed = Feed::start(Arc::clone(&store), options).await.context("read the database")?;
-        let context = Context {
+        let app = AppState {
             tokens: Arc::new(Tokens::new(Arc::clone(&store))),
             store,
             feed,
@@ -97,30 +97,17 @@ impl Service {
             documents: Arc::default(),
             metrics: Metrics::default(),
         };
-        let asks = context.gateways.waiter();
+        let asks = app.gateways.waiter();
         let service = Self {
             people: people.local_addr()?,
             gateways: gateways.local_addr()?,
             stop,
             listeners: [
-                tokio::spawn(listener::listen(
-                    people,
-                    api::people(context.clone()),
-                    MAX_PEOPLE,
-                    stopped.clone(),
-                )),
-                tokio::spawn(listener::listen(
-                    gateways,
-                    api::data_plane(context.clone()),
-                    MAX_GATEWAYS,
-                    stopped,
-                )),
+                tokio::spawn(listener::listen(people, api::people(app.clone()), MAX_PEOPLE, stopped.clone())),
+                tokio::spawn(listener::listen(gateways, api::data_plane(app.clone()), MAX_GATEWAYS, stopped)),
             ],
-            departed: tokio::spawn(replaced_gateways::follow(
-                context.gateways.clone(),
-                Arc::clone(&context.store),
-            )),
-            context,
+            departed: tokio::spawn(replaced_gateways::follow(app.gateways.clone(), Arc::clone(&app.store))),
+            app,
             _asks: asks,
         };
         tracing::info!(people = %service.people, gateways = %service.gateways, db = path, "listening");
@@ -141,8 +128,8 @@ impl Service {
 
     /// What the handlers work with.
     #[must_use]
-    pub fn context(&self) -> &Context {
-        &self.context
+    pub fn app_state(&self) -> &AppState {
+        &self.app
     }
 
     /// Answers whoever waits, lets every answer under way end, and closes the
@@ -156,7 +143,7 @@ impl Service {
         let (people, gateways) = tokio::join!(people, gateways);
         people.context("people's listener").and(gateways.context("gateways' listener"))?;
         self.departed.abort();
-        drop(self.context);
+        drop(self.app);
         Ok(())
     }
 }

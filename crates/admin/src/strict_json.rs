@@ -14,7 +14,7 @@ const MAX_YAML_DEPTH: usize = 128;
 
 /// The text without the byte order mark that it may begin with.
 #[must_use]
-pub fn without_mark(bytes: &[u8]) -> &[u8] {
+pub fn without_byte_order_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
 }
 
@@ -24,7 +24,7 @@ pub fn without_mark(bytes: &[u8]) -> &[u8] {
 ///
 /// # Errors
 /// What is wrong, in words.
-pub fn is_shallow(yaml: &[u8]) -> Result<(), String> {
+pub fn check_yaml_depth(yaml: &[u8]) -> Result<(), String> {
     let mut depth = 0usize;
     for line in yaml.split(|byte| *byte == b'\n') {
         if line.starts_with(b"---") {
@@ -45,9 +45,9 @@ pub fn is_shallow(yaml: &[u8]) -> Result<(), String> {
 }
 
 /// A JSON value in which every name stands once.
-pub struct Once(pub Value);
+pub struct StrictValue(pub Value);
 
-impl<'de> Deserialize<'de> for Once {
+impl<'de> Deserialize<'de> for StrictValue {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(AnyValue).map(Self)
     }
@@ -92,7 +92,7 @@ impl<'de> Visitor<'de> for AnyValue {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Value, A::Error> {
         let mut members = Vec::new();
-        while let Some(Once(member)) = from.next_element()? {
+        while let Some(StrictValue(member)) = from.next_element()? {
             members.push(member);
         }
         Ok(Value::Array(members))
@@ -104,7 +104,7 @@ impl<'de> Visitor<'de> for AnyValue {
             if fields.contains_key(&name) {
                 return Err(A::Error::custom(format_args!("`{name}` stands twice in one object")));
             }
-            let Once(value) = from.next_value()?;
+            let StrictValue(value) = from.next_value()?;
             fields.insert(name, value);
         }
         Ok(Value::Object(fields))
@@ -119,10 +119,10 @@ mod tests {
 
     /// What both readers say of `text`: a value, or an error that both have.
     fn read(text: &str) -> Result<Value, String> {
-        let from_json = serde_json::from_str::<Once>(text);
-        let from_yaml = yaml_serde::from_str::<Once>(text);
+        let from_json = serde_json::from_str::<StrictValue>(text);
+        let from_yaml = yaml_serde::from_str::<StrictValue>(text);
         match (from_json, from_yaml) {
-            (Ok(Once(one)), Ok(Once(other))) => {
+            (Ok(StrictValue(one)), Ok(StrictValue(other))) => {
                 assert_eq!(one, other, "{text}");
                 Ok(one)
             }
@@ -150,18 +150,18 @@ mod tests {
     #[test]
     fn brackets_that_nest_too_deeply_are_seen_before_they_are_read() {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
-        assert_eq!(is_shallow(nested(MAX_YAML_DEPTH).as_bytes()), Ok(()));
-        assert!(is_shallow(nested(MAX_YAML_DEPTH + 1).as_bytes()).is_err());
-        assert!(is_shallow("a: {\n".repeat(MAX_YAML_DEPTH + 1).as_bytes()).is_err());
+        assert_eq!(check_yaml_depth(nested(MAX_YAML_DEPTH).as_bytes()), Ok(()));
+        assert!(check_yaml_depth(nested(MAX_YAML_DEPTH + 1).as_bytes()).is_err());
+        assert!(check_yaml_depth("a: {\n".repeat(MAX_YAML_DEPTH + 1).as_bytes()).is_err());
         let of_many = "---\nvalue: '[^[]'\n".repeat(MAX_YAML_DEPTH + 1);
-        assert_eq!(is_shallow(of_many.as_bytes()), Ok(()), "each document counts by itself");
+        assert_eq!(check_yaml_depth(of_many.as_bytes()), Ok(()), "each document counts by itself");
     }
 
     #[test]
     fn a_mark_at_the_front_is_no_part_of_the_text() {
-        assert_eq!(without_mark(b"\xef\xbb\xbf{}"), b"{}");
-        assert_eq!(without_mark(b"{}\xef\xbb\xbf"), b"{}\xef\xbb\xbf");
-        assert_eq!(without_mark(b"\xef\xbb"), b"\xef\xbb");
+        assert_eq!(without_byte_order_mark(b"\xef\xbb\xbf{}"), b"{}");
+        assert_eq!(without_byte_order_mark(b"{}\xef\xbb\xbf"), b"{}\xef\xbb\xbf");
+        assert_eq!(without_byte_order_mark(b"\xef\xbb"), b"\xef\xbb");
     }
 
     #[test]

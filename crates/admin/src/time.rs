@@ -10,17 +10,18 @@ use crate::store::time_text;
 
 /// The longest span: 100 years. Far over any use, far under what a table's
 /// expiry can hold.
-pub const MAX_SPAN: Duration = Duration::from_secs(100 * 366 * 86_400);
+pub const MAX_DURATION: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 /// What a span looks like, for messages.
-pub const SPAN_FORM: &str = "write a number with a unit: 500ms, 2s, 90m, 4h or 7d; or seconds as a number";
+pub const DURATION_FORM: &str =
+    "write a number with a unit: 500ms, 2s, 90m, 4h or 7d; or seconds as a number";
 /// What a moment looks like, for messages.
-pub const MOMENT_FORM: &str = "write 2026-11-23T18:00:00Z or `2026-11-23 18:00:00` (UTC)";
+pub const TIMESTAMP_FORM: &str = "write 2026-11-23T18:00:00Z or `2026-11-23 18:00:00` (UTC)";
 
 /// Reads a span: a whole number with a unit, or without one in seconds. `None`
-/// when it is none or over [`MAX_SPAN`].
+/// when it is none or over [`MAX_DURATION`].
 #[must_use]
-pub fn span(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().ok()?;
@@ -33,13 +34,13 @@ pub fn span(text: &str) -> Option<Duration> {
         "d" => seconds(86_400)?,
         _ => return None,
     };
-    (span <= MAX_SPAN).then_some(span)
+    (span <= MAX_DURATION).then_some(span)
 }
 
 /// Reads a moment: RFC 3339 with an offset, or `YYYY-MM-DD HH:MM:SS` in UTC with
 /// or without a fraction, which is rounded up to milliseconds.
 #[must_use]
-pub fn moment(text: &str) -> Option<Timestamp> {
+pub fn parse_timestamp(text: &str) -> Option<Timestamp> {
     Timestamp::from_millisecond(time_text::to_ms(text)?).ok()
 }
 
@@ -57,13 +58,13 @@ pub fn now_seconds() -> UnixSeconds {
 
 /// `span` from now.
 #[must_use]
-pub fn in_(span: Duration) -> Option<Timestamp> {
+pub fn from_now(span: Duration) -> Option<Timestamp> {
     now().checked_add(SignedDuration::try_from(span).ok()?).ok()
 }
 
 /// As it stands in the database: `YYYY-MM-DD HH:MM:SS.mmm`, UTC.
 #[must_use]
-pub fn sql(moment: Timestamp) -> String {
+pub fn to_sql(moment: Timestamp) -> String {
     time_text::from_ms(moment.as_millisecond())
 }
 
@@ -76,14 +77,14 @@ pub fn rfc3339(moment: Timestamp) -> String {
 /// A moment as the database has it, as it stands in answers; what is none stays
 /// as it is.
 #[must_use]
-pub fn shown(text: String) -> String {
-    moment(&text).map_or(text, rfc3339)
+pub fn sql_to_rfc3339(text: String) -> String {
+    parse_timestamp(&text).map_or(text, rfc3339)
 }
 
 /// The second in which an entry ends that was given this end: gateways count in
 /// seconds, rounded up.
 #[must_use]
-pub fn end(moment: Timestamp) -> String {
+pub fn rounded_up(moment: Timestamp) -> String {
     let up = moment.round(TimestampRound::new().smallest(Unit::Second).mode(RoundMode::Ceil));
     rfc3339(up.unwrap_or(moment))
 }
@@ -113,7 +114,7 @@ mod tests {
             ("１s", None),
         ];
         for (text, millis) in cases {
-            assert_eq!(span(text), millis.map(Duration::from_millis), "{text}");
+            assert_eq!(parse_duration(text), millis.map(Duration::from_millis), "{text}");
         }
     }
 
@@ -126,14 +127,14 @@ mod tests {
             "2026-11-23T20:00:00+02:00",
             "2026-11-23 18:00:00.000",
         ] {
-            assert_eq!(moment(text), Some(want), "{text}");
+            assert_eq!(parse_timestamp(text), Some(want), "{text}");
         }
         for text in ["", "tomorrow", "2026-11-23", "2026-13-01 00:00:00", "2026-11-23 25:00:00", "1795456800"]
         {
-            assert_eq!(moment(text), None, "{text}");
+            assert_eq!(parse_timestamp(text), None, "{text}");
         }
-        assert_eq!(sql(want), "2026-11-23 18:00:00.000");
-        assert_eq!(end(want), "2026-11-23T18:00:00Z");
-        assert_eq!(end(moment("2026-11-23 18:00:00.001").unwrap()), "2026-11-23T18:00:01Z");
+        assert_eq!(to_sql(want), "2026-11-23 18:00:00.000");
+        assert_eq!(rounded_up(want), "2026-11-23T18:00:00Z");
+        assert_eq!(rounded_up(parse_timestamp("2026-11-23 18:00:00.001").unwrap()), "2026-11-23T18:00:01Z");
     }
 }

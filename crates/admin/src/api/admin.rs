@@ -14,11 +14,11 @@ mod routes;
 use axum::Router;
 use axum::routing::post;
 
-use super::app_state::Context;
+use super::app_state::AppState;
 use super::named_documents;
 
 /// All paths below it.
-pub fn routes() -> Router<Context> {
+pub fn routes() -> Router<AppState> {
     Router::new()
         .merge(optimization::routes())
         .route("/api/admin/ip/ban", post(optimization::ip::ban))

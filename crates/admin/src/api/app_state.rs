@@ -19,7 +19,7 @@ const CATCH_UP_TIME: Duration = Duration::from_secs(1);
 
 /// What every handler works with.
 #[derive(Clone)]
-pub struct Context {
+pub struct AppState {
     /// The database.
     pub store: Arc<dyn Store>,
     /// What gateways get.
@@ -66,7 +66,7 @@ impl CountryHeaders {
     }
 }
 
-impl Context {
+impl AppState {
     /// Returns once the service stops.
     pub async fn stopping(&self) {
         // An error means that the sender is gone, and with it the service.

@@ -10,8 +10,8 @@ use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::problem::{Answer, Code, Problem};
-use crate::strict_json::{Once, is_shallow, without_mark};
+use crate::problem::{ApiResult, Problem, ProblemCode};
+use crate::strict_json::{StrictValue, check_yaml_depth, without_byte_order_mark};
 
 /// Bytes of a body on the people's listener.
 pub const MAX_PEOPLE_BODY: usize = 1 << 20;
@@ -25,24 +25,26 @@ const MAX_DRAINED: usize = 8 << 20;
 ///
 /// # Errors
 /// When it is larger, compressed, broken off, or takes over 15 s.
-pub async fn bytes(request: Request<Body>, max: usize) -> Answer<(HeaderMap, Vec<u8>)> {
+pub async fn bytes(request: Request<Body>, max: usize) -> ApiResult<(HeaderMap, Vec<u8>)> {
     let (head, body) = request.into_parts();
     if let Some(encoding) = head.headers.get(CONTENT_ENCODING).filter(|e| e.as_bytes() != b"identity") {
         let detail = format!("send the body without Content-Encoding {encoding:?}");
-        return Err(Problem::new(Code::UnsupportedMediaType, detail));
+        return Err(Problem::new(ProblemCode::UnsupportedMediaType, detail));
     }
     let declared = head.headers.get(CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse::<usize>().ok());
     match tokio::time::timeout(BODY_TIME, collect(body, max, declared)).await {
         Ok(bytes) => Ok((head.headers, bytes?)),
-        Err(_) => {
-            Err(Problem::new(Code::BodyTimeout, format!("the body took over {} s", BODY_TIME.as_secs())))
-        }
+        Err(_) => Err(Problem::new(
+            ProblemCode::BodyTimeout,
+            format!("the body took over {} s", BODY_TIME.as_secs()),
+        )),
     }
 }
 
-async fn collect(mut body: Body, max: usize, declared: Option<usize>) -> Answer<Vec<u8>> {
-    let too_large =
-        || Problem::new(Code::BodyTooLarge, format!("this endpoint takes bodies of up to {max} bytes"));
+async fn collect(mut body: Body, max: usize, declared: Option<usize>) -> ApiResult<Vec<u8>> {
+    let too_large = || {
+        Problem::new(ProblemCode::BodyTooLarge, format!("this endpoint takes bodies of up to {max} bytes"))
+    };
     if declared.is_some_and(|len| len > max.saturating_add(MAX_DRAINED)) {
         return Err(too_large());
     }
@@ -50,7 +52,7 @@ async fn collect(mut body: Body, max: usize, declared: Option<usize>) -> Answer<
     let mut dropped = 0usize;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| {
-            Problem::new(Code::BodyIncomplete, "the connection ended before the body was complete")
+            Problem::new(ProblemCode::BodyIncomplete, "the connection ended before the body was complete")
         })?;
         let Ok(data) = frame.into_data() else { continue };
         if dropped == 0 && bytes.len().saturating_add(data.len()) <= max {
@@ -69,25 +71,25 @@ async fn collect(mut body: Body, max: usize, declared: Option<usize>) -> Answer<
 ///
 /// # Errors
 /// When there is none, it is not JSON, or not a `T`: the pointer says where.
-pub async fn json<T: DeserializeOwned>(request: Request<Body>) -> Answer<T> {
+pub async fn json<T: DeserializeOwned>(request: Request<Body>) -> ApiResult<T> {
     let (_, bytes) = bytes(request, MAX_PEOPLE_BODY).await?;
-    object(without_mark(&bytes))
+    object(without_byte_order_mark(&bytes))
 }
 
 /// The body as a JSON document, from JSON or YAML.
 ///
 /// # Errors
 /// When there is none, it is neither, or a name stands twice in one object.
-pub async fn document(request: Request<Body>) -> Answer<Value> {
+pub async fn document(request: Request<Body>) -> ApiResult<Value> {
     let (headers, bytes) = bytes(request, MAX_PEOPLE_BODY).await?;
     match headers.get(CONTENT_TYPE) {
         // Slower than JSON by far: not on the threads that answer others.
         Some(kind) if is_yaml(kind.as_bytes()) => {
-            tokio::task::spawn_blocking(move || from_yaml(without_mark(&bytes)))
+            tokio::task::spawn_blocking(move || from_yaml(without_byte_order_mark(&bytes)))
                 .await
-                .unwrap_or_else(|_| Err(Problem::new(Code::Stopping, "the service is stopping")))
+                .unwrap_or_else(|_| Err(Problem::new(ProblemCode::Stopping, "the service is stopping")))
         }
-        _ => document_from_json(without_mark(&bytes)),
+        _ => document_from_json(without_byte_order_mark(&bytes)),
     }
 }
 
@@ -100,7 +102,7 @@ fn is_yaml(content_type: &[u8]) -> bool {
 }
 
 /// An object. serde would also take a list of its fields' values.
-fn object<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
+fn object<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
     if bytes.trim_ascii().first().is_some_and(|first| *first != b'{') {
         from_json::<serde::de::IgnoredAny>(bytes)?;
         return Err(Problem::field("", "wrong_type", "the body must be a JSON object"));
@@ -108,34 +110,34 @@ fn object<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
     from_json(bytes)
 }
 
-fn document_from_json(bytes: &[u8]) -> Answer<Value> {
+fn document_from_json(bytes: &[u8]) -> ApiResult<Value> {
     not_empty(bytes, "a JSON object")?;
     serde_json::from_slice(bytes)
-        .map(|Once(document)| document)
-        .map_err(|error| Problem::new(Code::InvalidJson, error.to_string()))
+        .map(|StrictValue(document)| document)
+        .map_err(|error| Problem::new(ProblemCode::InvalidJson, error.to_string()))
 }
 
-fn not_empty(bytes: &[u8], what: &str) -> Answer<()> {
+fn not_empty(bytes: &[u8], what: &str) -> ApiResult<()> {
     if bytes.trim_ascii().is_empty() {
-        return Err(Problem::new(Code::EmptyBody, format!("send {what} as the body")));
+        return Err(Problem::new(ProblemCode::EmptyBody, format!("send {what} as the body")));
     }
     Ok(())
 }
 
-fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
+fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
     not_empty(bytes, "a JSON object")?;
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| describe(&error))?;
     match reader.end() {
         Ok(()) => Ok(value),
-        Err(error) => Err(Problem::new(Code::InvalidJson, error.to_string())),
+        Err(error) => Err(Problem::new(ProblemCode::InvalidJson, error.to_string())),
     }
 }
 
 fn describe(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
     let text = error.inner().to_string();
     if !error.inner().is_data() {
-        return Problem::new(Code::InvalidJson, text);
+        return Problem::new(ProblemCode::InvalidJson, text);
     }
     let code = if text.starts_with("unknown field") {
         "unknown_field"
@@ -172,12 +174,12 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
     pointer
 }
 
-fn from_yaml(bytes: &[u8]) -> Answer<Value> {
+fn from_yaml(bytes: &[u8]) -> ApiResult<Value> {
     not_empty(bytes, "a YAML document")?;
-    is_shallow(bytes).map_err(|wrong| Problem::new(Code::InvalidYaml, wrong))?;
+    check_yaml_depth(bytes).map_err(|wrong| Problem::new(ProblemCode::InvalidYaml, wrong))?;
     yaml_serde::from_slice(bytes)
-        .map(|Once(document)| document)
-        .map_err(|error| Problem::new(Code::InvalidYaml, error.to_string()))
+        .map(|StrictValue(document)| document)
+        .map_err(|error| Problem::new(ProblemCode::InvalidYaml, error.to_string()))
 }
 
 #[cfg(test)]
@@ -231,20 +233,20 @@ mod tests {
             let below = level - 1;
             bomb.push_str(&format!("a{level}: &a{level} [*a{below},*a{below},*a{below},*a{below},*a{below},*a{below},*a{below},*a{below}]\n"));
         }
-        assert_eq!(from_yaml(bomb.as_bytes()).unwrap_err().code(), Code::InvalidYaml);
+        assert_eq!(from_yaml(bomb.as_bytes()).unwrap_err().code(), ProblemCode::InvalidYaml);
         let deep = "[".repeat(100_000);
-        assert_eq!(from_yaml(deep.as_bytes()).unwrap_err().code(), Code::InvalidYaml);
-        assert_eq!(document_from_json(deep.as_bytes()).unwrap_err().code(), Code::InvalidJson);
+        assert_eq!(from_yaml(deep.as_bytes()).unwrap_err().code(), ProblemCode::InvalidYaml);
+        assert_eq!(document_from_json(deep.as_bytes()).unwrap_err().code(), ProblemCode::InvalidJson);
     }
 
     #[test]
     fn of_two_wishes_of_one_name_none_is_carried_out() {
         let json = br#"{"enableRouteCache": true, "enableRouteCache": false}"#;
-        assert_eq!(document_from_json(json).unwrap_err().code(), Code::InvalidJson);
+        assert_eq!(document_from_json(json).unwrap_err().code(), ProblemCode::InvalidJson);
         let yaml = b"spec:\n  rules: [{}]\n  rules: []\n";
-        assert_eq!(from_yaml(yaml).unwrap_err().code(), Code::InvalidYaml);
+        assert_eq!(from_yaml(yaml).unwrap_err().code(), ProblemCode::InvalidYaml);
         for empty in ["", " \n"] {
-            assert_eq!(document_from_json(empty.as_bytes()).unwrap_err().code(), Code::EmptyBody);
+            assert_eq!(document_from_json(empty.as_bytes()).unwrap_err().code(), ProblemCode::EmptyBody);
         }
     }
 }

@@ -6,9 +6,9 @@ mod sync;
 
 use axum::Router;
 
-use super::app_state::Context;
+use super::app_state::AppState;
 
 /// All paths below it.
-pub fn routes() -> Router<Context> {
+pub fn routes() -> Router<AppState> {
     Router::new().merge(sync::routes()).merge(events::routes()).merge(check::routes())
 }

@@ -11,17 +11,17 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tidegate_policy::check::Check;
 
-use super::admin::optimization::recording::{self, Stats};
-use super::app_state::Context;
-use super::query::Params;
+use super::admin::optimization::recording::{self, RecordingStats};
+use super::app_state::AppState;
+use super::query::QueryParams;
 use crate::feed::{RowStatus, Snapshot};
 use crate::gateways::GatewayStatus;
 use crate::metrics::{self, Page};
-use crate::problem::Answer;
+use crate::problem::ApiResult;
 use crate::store::{RecordingCounts, StoreHealth};
 
 /// The paths here.
-pub fn routes() -> Router<Context> {
+pub fn routes() -> Router<AppState> {
     Router::new().route("/metrics", get(metrics))
 }
 
@@ -29,15 +29,15 @@ pub fn routes() -> Router<Context> {
 ///
 /// # Errors
 /// When the address has a parameter.
-pub async fn metrics(State(context): State<Context>, uri: Uri) -> Answer<Response> {
-    Params::read(&uri, &[])?;
+pub async fn metrics(State(app): State<AppState>, uri: Uri) -> ApiResult<Response> {
+    QueryParams::read(&uri, &[])?;
     let mut page = Page::default();
-    service(&mut page, &context);
-    let health = context.feed.health();
-    feed(&mut page, &context.feed.snapshot(), health.trouble.is_some());
-    gateways(&mut page, &context);
-    store(&mut page, &context.store.health());
-    let recorded = recorded(&context).await;
+    service(&mut page, &app);
+    let health = app.feed.health();
+    feed(&mut page, &app.feed.snapshot(), health.trouble.is_some());
+    gateways(&mut page, &app);
+    store(&mut page, &app.store.health());
+    let recorded = recorded(&app).await;
     page.whether(
         "tidegate_admin_store_readable",
         "Whether the figures of events and checks could be read from the database; if not, they are missing",
@@ -52,18 +52,18 @@ pub async fn metrics(State(context): State<Context>, uri: Uri) -> Answer<Respons
 }
 
 /// What `recording/stats` knows; `None`: the database cannot be read.
-async fn recorded(context: &Context) -> Option<(RecordingCounts, usize)> {
-    recording::read(context).await.ok()
+async fn recorded(app: &AppState) -> Option<(RecordingCounts, usize)> {
+    recording::read_counts(app).await.ok()
 }
 
-fn service(page: &mut Page, context: &Context) {
+fn service(page: &mut Page, app: &AppState) {
     page.text(
         "tidegate_admin_build",
         "The version of the service",
         "version",
         env!("CARGO_PKG_VERSION").to_owned(),
     );
-    let started = SystemTime::now().checked_sub(context.started.elapsed());
+    let started = SystemTime::now().checked_sub(app.started.elapsed());
     let since_1970 = started.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
     page.fraction(
         "tidegate_admin_start_time_seconds",
@@ -73,7 +73,7 @@ fn service(page: &mut Page, context: &Context) {
     page.metric(
         "tidegate_admin_requests",
         "Requests of the API that were answered, by listener, method, pattern of the path and class of the status",
-        context.metrics.requests(),
+        app.metrics.requests(),
     );
 }
 
@@ -119,8 +119,8 @@ fn feed(page: &mut Page, snapshot: &Snapshot, stopped: bool) {
     );
 }
 
-fn gateways(page: &mut Page, context: &Context) {
-    let all = context.gateways.list();
+fn gateways(page: &mut Page, app: &AppState) {
+    let all = app.gateways.list();
     let stale_vms = |status: &GatewayStatus| status.ack.map_or(0, |ack| ack.stale);
     let count = |wanted: &dyn Fn(&GatewayStatus) -> bool| all.iter().filter(|one| wanted(one)).count();
     page.gauges(
@@ -146,12 +146,12 @@ fn gateways(page: &mut Page, context: &Context) {
     page.metric(
         "tidegate_change_enforced_seconds",
         "Seconds from a change to the ack of a gateway that all its VMs enforce it; one for each version and gateway",
-        context.gateways.enforced(),
+        app.gateways.enforced(),
     );
     page.fraction(
         "tidegate_change_unenforced_seconds",
         "Age of the oldest change that a gateway that is not lost does not enforce in all its VMs; 0: there is none",
-        context.gateways.unenforced().unwrap_or_default().as_secs_f64(),
+        app.gateways.unenforced().unwrap_or_default().as_secs_f64(),
     );
 }
 
@@ -181,7 +181,7 @@ fn store(page: &mut Page, health: &StoreHealth) {
 }
 
 fn events(page: &mut Page, counts: &RecordingCounts, silent: usize) {
-    let stats = Stats::new(counts.clone(), silent);
+    let stats = RecordingStats::new(counts.clone(), silent);
     for (name, help, value) in [
         ("tidegate_admin_events_numbered", "Events that gates numbered, as far as is known", counts.numbered),
         ("tidegate_admin_events_stored", "Events of these that were stored", counts.stored),

@@ -12,13 +12,13 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::task::spawn_blocking;
 
-use super::app_state::Context;
-use super::query::{Params, PathText};
-use super::wait_applied::{WAIT_APPLIED, Write, Written};
+use super::app_state::AppState;
+use super::query::{PathParam, QueryParams};
+use super::wait_applied::{PendingWrite, WAIT_APPLIED, WriteResult};
 use super::{body, cursor};
 use crate::auth::Caller;
 use crate::feed::{Documents, ParsedDocument, Snapshot};
-use crate::problem::{Answer, Code, Problem};
+use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::store::{Change, Committed, DocumentKind, StoreError, StoreTable, Unchanged};
 
 /// Documents of a page, unless asked otherwise.
@@ -29,9 +29,9 @@ const MAX_LIMIT: usize = 10_000;
 const TRIES: usize = 5;
 
 /// A kind of documents, as the API has it.
-pub trait Resource: Send + Sync + 'static {
+pub trait NamedDocument: Send + Sync + 'static {
     /// What a document says.
-    type Says: Send + Sync + 'static;
+    type Content: Send + Sync + 'static;
     /// What it is.
     const KIND: DocumentKind;
     /// The same in a sentence.
@@ -39,26 +39,26 @@ pub trait Resource: Send + Sync + 'static {
     /// Where they are.
     const PATH: &str;
     /// There is none of this name.
-    const NOT_FOUND: Code;
-    /// What [`check`](Resource::check) looks at besides the document: it must be the same
+    const NOT_FOUND: ProblemCode;
+    /// What [`check`](NamedDocument::check) looks at besides the document: it must be the same
     /// when the document is stored.
-    const CHECKED_WITH: &'static [StoreTable];
-    /// What [`may_go`](Resource::may_go) looks at: the same for a removal.
-    const NAMED_BY: &'static [StoreTable] = &[];
+    const CHECK_READS: &'static [StoreTable];
+    /// What [`check_removal`](NamedDocument::check_removal) looks at: the same for a removal.
+    const REMOVAL_READS: &'static [StoreTable] = &[];
 
     /// All of them.
-    fn of(snapshot: &Snapshot) -> &Documents<Self::Says>;
+    fn of(snapshot: &Snapshot) -> &Documents<Self::Content>;
 
     /// What `document` says and as what it is stored, if it can be carried out, also
     /// together with all that `snapshot` has.
     ///
     /// # Errors
     /// When it is not right.
-    fn check(name: &str, document: Value, snapshot: &Snapshot) -> Answer<(String, Self::Says)>;
+    fn check(name: &str, document: Value, snapshot: &Snapshot) -> ApiResult<(String, Self::Content)>;
 
     /// The document as it is shown: with its name in it, which it may have and need
     /// not.
-    fn show(info: &ParsedDocument<Self::Says>) -> Value {
+    fn show(info: &ParsedDocument<Self::Content>) -> Value {
         let mut document = serde_json::from_str(&info.document).unwrap_or_default();
         if let Value::Object(fields) = &mut document {
             fields.insert("name".to_owned(), Value::from(&*info.name));
@@ -67,13 +67,13 @@ pub trait Resource: Send + Sync + 'static {
     }
 
     /// What is likely not what was meant by a document that was written.
-    fn written(context: &Context, snapshot: &Snapshot, name: &str, says: &Self::Says) -> Vec<String>;
+    fn written(app: &AppState, snapshot: &Snapshot, name: &str, says: &Self::Content) -> Vec<String>;
 
     /// Whether this one may be removed.
     ///
     /// # Errors
     /// When others need it.
-    fn may_go(_context: &Context, _world: &Snapshot, _name: &str) -> Answer<()> {
+    fn check_removal(_context: &AppState, _world: &Snapshot, _name: &str) -> ApiResult<()> {
         Ok(())
     }
 
@@ -85,7 +85,7 @@ pub trait Resource: Send + Sync + 'static {
 
 /// A page of documents.
 #[derive(Serialize, Debug)]
-struct List {
+struct DocumentPage {
     items: Vec<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
@@ -93,18 +93,18 @@ struct List {
 
 /// The answer of a write.
 #[derive(Serialize, Debug)]
-struct Changed {
+struct WriteAnswer {
     /// The document's name.
     name: String,
     /// What was carried out and is likely not what was meant.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
     #[serde(flatten)]
-    written: Written,
+    written: WriteResult,
 }
 
 /// The paths of one kind.
-pub fn routes<R: Resource>() -> Router<Context> {
+pub fn routes<R: NamedDocument>() -> Router<AppState> {
     Router::new()
         .route(R::PATH, get(list::<R>))
         .route(&format!("{}/{{name}}", R::PATH), get(one::<R>).put(put::<R>).delete(delete::<R>))
@@ -114,30 +114,30 @@ pub fn routes<R: Resource>() -> Router<Context> {
 ///
 /// # Errors
 /// When a parameter is not right.
-async fn list<R: Resource>(State(context): State<Context>, uri: Uri) -> Answer<Json<List>> {
-    let params = Params::read(&uri, &["limit", "cursor"])?;
+async fn list<R: NamedDocument>(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<DocumentPage>> {
+    let params = QueryParams::read(&uri, &["limit", "cursor"])?;
     let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
     let after = params.get("cursor").map(cursor::read).transpose()?;
     let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-    let snapshot = context.current().await;
+    let snapshot = app.current().await;
     let mut rest = R::of(&snapshot).in_force.range::<_, str>((from, Bound::Unbounded)).peekable();
     let page: Vec<_> = rest.by_ref().take(limit).collect();
     let last = page.last().filter(|_| rest.peek().is_some());
     let next = last.map(|(name, _)| cursor::write(name));
-    Ok(Json(List { items: page.iter().map(|(_, info)| R::show(info)).collect(), next }))
+    Ok(Json(DocumentPage { items: page.iter().map(|(_, info)| R::show(info)).collect(), next }))
 }
 
 /// Answers one, as it was written.
 ///
 /// # Errors
 /// When there is none.
-async fn one<R: Resource>(
-    State(context): State<Context>,
-    PathText(name): PathText,
+async fn one<R: NamedDocument>(
+    State(app): State<AppState>,
+    PathParam(name): PathParam,
     uri: Uri,
-) -> Answer<Json<Value>> {
-    Params::read(&uri, &[])?;
-    let snapshot = context.current().await;
+) -> ApiResult<Json<Value>> {
+    QueryParams::read(&uri, &[])?;
+    let snapshot = app.current().await;
     let info =
         R::of(&snapshot).in_force.get(name.as_str()).ok_or_else(|| not_found::<R>(&snapshot, &name))?;
     Ok(Json(R::show(info)))
@@ -145,7 +145,7 @@ async fn one<R: Resource>(
 
 /// Why there is no document of this name: there is a row that nobody understands, or
 /// nothing.
-fn not_found<R: Resource>(snapshot: &Snapshot, name: &str) -> Problem {
+fn not_found<R: NamedDocument>(snapshot: &Snapshot, name: &str) -> Problem {
     let is_row =
         snapshot.quarantine().any(|row| row.table == StoreTable::Documents(R::KIND) && *row.key == *name);
     let detail = match is_row {
@@ -162,20 +162,20 @@ fn not_found<R: Resource>(snapshot: &Snapshot, name: &str) -> Problem {
 ///
 /// # Errors
 /// When the document is not right; then nothing was changed.
-async fn put<R: Resource>(
-    State(context): State<Context>,
+async fn put<R: NamedDocument>(
+    State(app): State<AppState>,
     Extension(caller): Extension<Caller>,
-    PathText(name): PathText,
+    PathParam(name): PathParam,
     request: Request<Body>,
-) -> Answer<Json<Changed>> {
-    let params = Params::read(request.uri(), &[WAIT_APPLIED])?;
-    let write = Write::announce(&context, &params)?;
+) -> ApiResult<Json<WriteAnswer>> {
+    let params = QueryParams::read(request.uri(), &[WAIT_APPLIED])?;
+    let write = PendingWrite::prepare(&app, &params)?;
     let document = body::document(request).await?;
-    let (committed, says) = checked_and_stored::<R>(&context, &caller, &name, document).await?;
+    let (committed, says) = checked_and_stored::<R>(&app, &caller, &name, document).await?;
     tracing::info!(by = %caller.name, kind = R::NOUN, name, seq = committed.seq, "written");
     let written = write.written(committed).await;
-    let warnings = R::written(&context, &*context.current().await, &name, &says);
-    Ok(Json(Changed { name, warnings, written }))
+    let warnings = R::written(&app, &*app.current().await, &name, &says);
+    Ok(Json(WriteAnswer { name, warnings, written }))
 }
 
 /// Stores the document, if it is right beside those that are there when it is stored:
@@ -183,22 +183,22 @@ async fn put<R: Resource>(
 ///
 /// # Errors
 /// When it is not right, or rows are written by SQL all the time.
-async fn checked_and_stored<R: Resource>(
-    context: &Context,
+async fn checked_and_stored<R: NamedDocument>(
+    app: &AppState,
     caller: &Caller,
     name: &str,
     document: Value,
-) -> Answer<(Committed, R::Says)> {
-    let _alone = context.documents.lock().await;
+) -> ApiResult<(Committed, R::Content)> {
+    let _alone = app.documents.lock().await;
     for _ in 0..TRIES {
-        let snapshot = context.current().await;
-        let only_if = Some(Unchanged { tables: R::CHECKED_WITH, since: snapshot.version.seq });
+        let snapshot = app.current().await;
+        let only_if = Some(Unchanged { tables: R::CHECK_READS, since: snapshot.version.seq });
         let (of, document) = (name.to_owned(), document.clone());
         let checked = spawn_blocking(move || R::check(&of, document, &snapshot)).await;
         let (document, says) =
-            checked.map_err(|_| Problem::new(Code::Stopping, "the service is stopping"))??;
+            checked.map_err(|_| Problem::new(ProblemCode::Stopping, "the service is stopping"))??;
         let change = Change::PutDocument { kind: R::KIND, name: name.to_owned(), document, only_if };
-        let committed = context.store.commit(change, &caller.name).await?;
+        let committed = app.store.commit(change, &caller.name).await?;
         if committed.rows > 0 {
             return Ok((committed, says));
         }
@@ -210,38 +210,38 @@ async fn checked_and_stored<R: Resource>(
 ///
 /// # Errors
 /// When there is none, or others need it; then nothing was changed.
-async fn delete<R: Resource>(
-    State(context): State<Context>,
+async fn delete<R: NamedDocument>(
+    State(app): State<AppState>,
     Extension(caller): Extension<Caller>,
-    PathText(name): PathText,
+    PathParam(name): PathParam,
     uri: Uri,
-) -> Answer<Json<Changed>> {
-    let params = Params::read(&uri, &[WAIT_APPLIED])?;
-    let write = Write::announce(&context, &params)?;
-    let committed = removed::<R>(&context, &caller, &name).await?;
+) -> ApiResult<Json<WriteAnswer>> {
+    let params = QueryParams::read(&uri, &[WAIT_APPLIED])?;
+    let write = PendingWrite::prepare(&app, &params)?;
+    let committed = removed::<R>(&app, &caller, &name).await?;
     tracing::info!(by = %caller.name, kind = R::NOUN, name, seq = committed.seq, "removed");
     let written = write.written(committed).await;
-    let warnings = R::removed(&*context.current().await, &name);
-    Ok(Json(Changed { warnings, name, written }))
+    let warnings = R::removed(&*app.current().await, &name);
+    Ok(Json(WriteAnswer { warnings, name, written }))
 }
 
 /// Removes it, if those that are there then let it go.
 ///
 /// # Errors
 /// As [`delete`].
-async fn removed<R: Resource>(context: &Context, caller: &Caller, name: &str) -> Answer<Committed> {
-    let _alone = context.documents.lock().await;
+async fn removed<R: NamedDocument>(app: &AppState, caller: &Caller, name: &str) -> ApiResult<Committed> {
+    let _alone = app.documents.lock().await;
     for _ in 0..TRIES {
-        let snapshot = context.current().await;
-        R::may_go(context, &snapshot, name)?;
-        let only_if = (!R::NAMED_BY.is_empty())
-            .then_some(Unchanged { tables: R::NAMED_BY, since: snapshot.version.seq });
+        let snapshot = app.current().await;
+        R::check_removal(app, &snapshot, name)?;
+        let only_if = (!R::REMOVAL_READS.is_empty())
+            .then_some(Unchanged { tables: R::REMOVAL_READS, since: snapshot.version.seq });
         let change = Change::DeleteDocument { kind: R::KIND, name: name.to_owned(), only_if };
-        let committed = context.store.commit(change, &caller.name).await?;
+        let committed = app.store.commit(change, &caller.name).await?;
         if committed.rows > 0 {
             return Ok(committed);
         }
-        let snapshot = context.current().await;
+        let snapshot = app.current().await;
         if only_if.is_none() || !R::of(&snapshot).in_force.contains_key(name) {
             return Err(not_found::<R>(&snapshot, name));
         }

@@ -8,21 +8,21 @@ use axum::extract::{FromRequestParts, Path};
 use axum::http::Uri;
 use axum::http::request::Parts;
 
-use crate::problem::{Answer, Code, FieldError, Problem};
+use crate::problem::{ApiResult, FieldError, Problem, ProblemCode};
 use crate::time;
 
 /// The longest that `wait_applied` waits.
 pub const MAX_WAIT_APPLIED: Duration = Duration::from_secs(30);
 
 /// The parameters of one request.
-pub struct Params(Vec<(&'static str, String)>);
+pub struct QueryParams(Vec<(&'static str, String)>);
 
-impl Params {
+impl QueryParams {
     /// Reads the query of `uri`, in which only `known` parameters may stand.
     ///
     /// # Errors
     /// When one is unknown or repeated.
-    pub fn read(uri: &Uri, known: &'static [&'static str]) -> Answer<Self> {
+    pub fn read(uri: &Uri, known: &'static [&'static str]) -> ApiResult<Self> {
         Self::read_with(uri, known, &[])
     }
 
@@ -30,7 +30,11 @@ impl Params {
     ///
     /// # Errors
     /// When one is unknown, or is repeated and may not be.
-    pub fn read_with(uri: &Uri, known: &'static [&'static str], repeatable: &[&'static str]) -> Answer<Self> {
+    pub fn read_with(
+        uri: &Uri,
+        known: &'static [&'static str],
+        repeatable: &[&'static str],
+    ) -> ApiResult<Self> {
         let mut params: Vec<(&'static str, String)> = Vec::new();
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
             let Some(name) = known.iter().find(|known| **known == name) else {
@@ -59,7 +63,7 @@ impl Params {
     ///
     /// # Errors
     /// When it is there and is none.
-    pub fn parsed<T: FromStr>(&self, name: &'static str, form: &str) -> Answer<Option<T>> {
+    pub fn parsed<T: FromStr>(&self, name: &'static str, form: &str) -> ApiResult<Option<T>> {
         self.get(name)
             .map(|text| {
                 text.parse().map_err(|_| {
@@ -74,16 +78,16 @@ impl Params {
     ///
     /// # Errors
     /// When it is there and is none, or longer.
-    pub fn span(&self, name: &'static str, max: Duration) -> Answer<Option<Duration>> {
+    pub fn span(&self, name: &'static str, max: Duration) -> ApiResult<Option<Duration>> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        match time::span(text) {
+        match time::parse_duration(text) {
             Some(span) if span <= max => Ok(Some(span)),
             Some(_) => {
                 let detail = format!("`{name}` may be {} s at most", max.as_secs());
                 Err(Problem::parameter(name, "out_of_range", detail))
             }
             None => {
-                let detail = format!("`{}` is no span of time: {}", shortened(text), time::SPAN_FORM);
+                let detail = format!("`{}` is no span of time: {}", shortened(text), time::DURATION_FORM);
                 Err(Problem::parameter(name, "invalid", detail))
             }
         }
@@ -93,7 +97,7 @@ impl Params {
     ///
     /// # Errors
     /// When it is something else.
-    pub fn flag(&self, name: &'static str) -> Answer<bool> {
+    pub fn flag(&self, name: &'static str) -> ApiResult<bool> {
         match self.get(name) {
             Some("1") => Ok(true),
             None | Some("0") => Ok(false),
@@ -105,7 +109,7 @@ impl Params {
     ///
     /// # Errors
     /// When it is there and out of range.
-    pub fn limit(&self, default: usize, max: usize) -> Answer<usize> {
+    pub fn limit(&self, default: usize, max: usize) -> ApiResult<usize> {
         let limit = self.parsed("limit", "write a number")?.unwrap_or(default);
         if (1..=max).contains(&limit) {
             return Ok(limit);
@@ -119,7 +123,7 @@ fn unknown(name: &str, known: &[&str]) -> Problem {
         [] => format!("`{}` is not known: this path takes no parameters", shortened(name)),
         known => format!("`{}` is not known: this path takes {}", shortened(name), known.join(", ")),
     };
-    let mut problem = Problem::new(Code::InvalidParameter, detail.clone());
+    let mut problem = Problem::new(ProblemCode::InvalidParameter, detail.clone());
     problem.add(FieldError {
         pointer: None,
         parameter: Some(shortened(name)),
@@ -131,15 +135,17 @@ fn unknown(name: &str, known: &[&str]) -> Problem {
 }
 
 /// The one parameter of a path, decoded.
-pub struct PathText(pub String);
+pub struct PathParam(pub String);
 
-impl<S: Send + Sync> FromRequestParts<S> for PathText {
+impl<S: Send + Sync> FromRequestParts<S> for PathParam {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> ApiResult<Self> {
         match Path::<String>::from_request_parts(parts, state).await {
             Ok(Path(text)) => Ok(Self(text)),
-            Err(_) => Err(Problem::new(Code::InvalidParameter, "the path has bytes that are no UTF-8")),
+            Err(_) => {
+                Err(Problem::new(ProblemCode::InvalidParameter, "the path has bytes that are no UTF-8"))
+            }
         }
     }
 }
@@ -154,8 +160,8 @@ pub fn shortened(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn read(query: &str) -> Answer<Params> {
-        Params::read(&format!("/x?{query}").parse().unwrap(), &["limit", "wait_applied"])
+    fn read(query: &str) -> ApiResult<QueryParams> {
+        QueryParams::read(&format!("/x?{query}").parse().unwrap(), &["limit", "wait_applied"])
     }
 
     #[test]
@@ -164,7 +170,7 @@ mod tests {
         assert_eq!(params.limit(100, 1000).unwrap(), 5);
         assert_eq!(params.span("wait_applied", MAX_WAIT_APPLIED).unwrap(), Some(Duration::from_secs(2)));
         for bad in ["wait=2s", "limit=1&limit=1"] {
-            assert_eq!(read(bad).err().unwrap().code(), Code::InvalidParameter, "{bad}");
+            assert_eq!(read(bad).err().unwrap().code(), ProblemCode::InvalidParameter, "{bad}");
         }
         for bad in ["limit=0", "limit=-1", "limit=1001", "limit=x"] {
             assert!(read(bad).unwrap().limit(100, 1000).is_err(), "{bad}");

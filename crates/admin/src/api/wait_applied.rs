@@ -6,69 +6,69 @@ use std::time::Duration;
 use serde::Serialize;
 use tidegate_policy::wire::sync::Version;
 
-use super::app_state::Context;
-use super::query::{MAX_WAIT_APPLIED, Params};
+use super::app_state::AppState;
+use super::query::{MAX_WAIT_APPLIED, QueryParams};
 use crate::auth::Caller;
 use crate::gateways::{Applied, Goal, Waiter};
-use crate::problem::Answer;
+use crate::problem::ApiResult;
 use crate::store::{Change, Committed};
 
 /// The parameter.
 pub const WAIT_APPLIED: &str = "wait_applied";
 
 /// A write about to be made.
-pub struct Write<'c> {
-    context: &'c Context,
+pub struct PendingWrite<'c> {
+    app: &'c AppState,
     wait: Option<(Waiter, Duration)>,
 }
 
 /// What every write answers.
 #[derive(Serialize, Debug)]
-pub struct Written {
+pub struct WriteResult {
     /// The version that has it; gateways enforce it once they are there.
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "version_as_text")]
     pub version: Version,
     /// How far it has come, if that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub applied: Option<Applied>,
 }
 
-impl<'c> Write<'c> {
+impl<'c> PendingWrite<'c> {
     /// Announces the write, if its effect will be waited for.
     ///
     /// # Errors
     /// When `wait_applied` is no span or over 30 s.
-    pub fn announce(context: &'c Context, params: &Params) -> Answer<Self> {
+    pub fn prepare(app: &'c AppState, params: &QueryParams) -> ApiResult<Self> {
         let wait = params.span(WAIT_APPLIED, MAX_WAIT_APPLIED)?;
-        Ok(Self { context, wait: wait.map(|within| (context.gateways.waiter(), within)) })
+        Ok(Self { app, wait: wait.map(|within| (app.gateways.waiter(), within)) })
     }
 
     /// Commits `change` in the caller's name, and waits as long as was asked for.
     ///
     /// # Errors
     /// When the store cannot: then nothing was changed.
-    pub async fn commit(self, change: Change, caller: &Caller) -> Answer<(Committed, Written)> {
-        let committed = self.context.store.commit(change, &caller.name).await?;
+    pub async fn commit(self, change: Change, caller: &Caller) -> ApiResult<(Committed, WriteResult)> {
+        let committed = self.app.store.commit(change, &caller.name).await?;
         Ok((committed, self.written(committed).await))
     }
 
     /// Waits as long as was asked for until what was `committed` is enforced.
-    pub async fn written(self, committed: Committed) -> Written {
-        let context = self.context;
-        let version = Version { epoch: context.feed.version().epoch, seq: committed.seq };
+    pub async fn written(self, committed: Committed) -> WriteResult {
+        let app = self.app;
+        let version = Version { epoch: app.feed.version().epoch, seq: committed.seq };
         let applied = match self.wait {
             None => None,
-            Some((waiter, within)) => Some(reached(context, waiter, version.into(), within).await),
+            Some((waiter, within)) => Some(wait_for_goal(app, waiter, version.into(), within).await),
         };
-        Written { version, applied }
+        WriteResult { version, applied }
     }
 }
 
 /// Waits for `goal`, at most `within`, and no longer than the service runs.
-pub async fn reached(context: &Context, waiter: Waiter, goal: Goal, within: Duration) -> Applied {
+pub async fn wait_for_goal(app: &AppState, waiter: Waiter, goal: Goal, within: Duration) -> Applied {
     tokio::select! {
         applied = waiter.reached(goal, within) => applied,
-        () = context.stopping() => context.gateways.waiter().reached(goal, Duration::ZERO).await,
+        () = app.stopping() => app.gateways.waiter().reached(goal, Duration::ZERO).await,
     }
 }
 
@@ -76,6 +76,6 @@ pub async fn reached(context: &Context, waiter: Waiter, goal: Goal, within: Dura
 ///
 /// # Errors
 /// When the serializer fails.
-pub fn as_text<S: serde::Serializer>(version: &Version, serializer: S) -> Result<S::Ok, S::Error> {
+pub fn version_as_text<S: serde::Serializer>(version: &Version, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(version)
 }

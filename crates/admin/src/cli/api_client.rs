@@ -28,7 +28,7 @@ const MAX_REPEATED: usize = 120;
 
 /// Where the service is, and what opens it.
 #[derive(clap::Args, Debug)]
-pub struct Access {
+pub struct AccessArgs {
     /// Where the service listens for people (`tidegate serve --listen`).
     #[arg(
         long,
@@ -61,7 +61,7 @@ pub fn server(text: &str) -> Result<String, String> {
 }
 
 /// The service.
-pub struct Service {
+pub struct ApiClient {
     client: Client<HttpConnector, Body>,
     server: String,
     authorization: HeaderValue,
@@ -69,28 +69,28 @@ pub struct Service {
 
 /// Why there is no answer as it was wanted.
 #[derive(thiserror::Error, Debug)]
-pub enum Failed {
+pub enum RequestError {
     /// There is no asking: whatever else is asked fails as well.
     #[error("{0}")]
     Unreachable(String),
     /// This question was refused.
     #[error("{0}")]
-    Refused(Refusal),
+    Refused(ProblemReply),
 }
 
 /// A problem as the service says it (RFC 9457).
 #[derive(Deserialize, Debug)]
-pub struct Refusal {
+pub struct ProblemReply {
     status: u16,
     code: String,
     detail: String,
     #[serde(default)]
-    pub errors: Vec<Wrong>,
+    pub errors: Vec<FieldProblem>,
 }
 
 /// One thing that is wrong, and where.
 #[derive(Deserialize, Debug)]
-pub struct Wrong {
+pub struct FieldProblem {
     /// JSON pointer into the document that was sent.
     #[serde(default)]
     pub pointer: Option<String>,
@@ -100,18 +100,18 @@ pub struct Wrong {
     pub detail: String,
 }
 
-impl std::fmt::Display for Refusal {
+impl std::fmt::Display for ProblemReply {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} ({} {})", self.detail, self.status, self.code)
     }
 }
 
-impl Service {
+impl ApiClient {
     /// Reads the token; asks nothing yet.
     ///
     /// # Errors
     /// There is no token, or it cannot be one.
-    pub fn new(access: &Access) -> anyhow::Result<Self> {
+    pub fn new(access: &AccessArgs) -> anyhow::Result<Self> {
         let token = token(access)?;
         let mut authorization = HeaderValue::try_from(format!("Bearer {token}"))
             .ok()
@@ -129,51 +129,59 @@ impl Service {
     ///
     /// # Errors
     /// Anything else, and no answer at all.
-    pub async fn ask(&self, method: Method, target: &str, body: Option<&Value>) -> Result<Value, Failed> {
+    pub async fn request(
+        &self,
+        method: Method,
+        target: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, RequestError> {
         let request = Request::builder()
             .method(method)
             .uri(format!("{}{target}", self.server))
             .header(AUTHORIZATION, &self.authorization)
             .header(CONTENT_TYPE, "application/json")
             .body(body.map_or_else(Body::empty, |body| Body::from(body.to_string())))
-            .map_err(|error| Failed::Unreachable(format!("{}{target}: {error}", self.server)))?;
+            .map_err(|error| RequestError::Unreachable(format!("{}{target}: {error}", self.server)))?;
         let (status, bytes) = match tokio::time::timeout(ANSWER_TIME, self.exchange(request)).await {
             Ok(answered) => answered?,
             Err(_) => {
                 let seconds = ANSWER_TIME.as_secs();
-                return Err(Failed::Unreachable(format!("{} did not answer in {seconds} s", self.server)));
+                return Err(RequestError::Unreachable(format!(
+                    "{} did not answer in {seconds} s",
+                    self.server
+                )));
             }
         };
         if status == StatusCode::OK {
-            return serde_json::from_slice(&bytes).map_err(|_| self.stranger(status, &bytes));
+            return serde_json::from_slice(&bytes).map_err(|_| self.not_the_service(status, &bytes));
         }
         Err(self.refusal(status, &bytes))
     }
 
-    /// As [`ask`](Self::ask) for a document that may be absent: `not_found` is the
+    /// As [`request`](Self::request) for a document that may be absent: `not_found` is the
     /// code that says so.
     ///
     /// # Errors
     /// As there.
-    pub async fn look(&self, target: &str, not_found: &str) -> Result<Option<Value>, Failed> {
-        match self.ask(Method::GET, target, None).await {
-            Err(Failed::Refused(refusal)) if refusal.code == not_found => Ok(None),
+    pub async fn get_if_exists(&self, target: &str, not_found: &str) -> Result<Option<Value>, RequestError> {
+        match self.request(Method::GET, target, None).await {
+            Err(RequestError::Refused(refusal)) if refusal.code == not_found => Ok(None),
             answered => answered.map(Some),
         }
     }
 
-    async fn exchange(&self, request: Request<Body>) -> Result<(StatusCode, Vec<u8>), Failed> {
+    async fn exchange(&self, request: Request<Body>) -> Result<(StatusCode, Vec<u8>), RequestError> {
         let answer = self.client.request(request).await.map_err(|error| self.unreachable(&error))?;
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| {
-            Failed::Unreachable(format!("the answer of {} broke off: {error}", self.server))
+            RequestError::Unreachable(format!("the answer of {} broke off: {error}", self.server))
         })?;
         Ok((head.status, body.to_bytes().to_vec()))
     }
 
-    fn unreachable(&self, error: &hyper_util::client::legacy::Error) -> Failed {
+    fn unreachable(&self, error: &hyper_util::client::legacy::Error) -> RequestError {
         let (server, why) = (&self.server, innermost(error));
-        Failed::Unreachable(match error.is_connect() {
+        RequestError::Unreachable(match error.is_connect() {
             true => format!(
                 "nobody answers at {server} ({why}): start the service with `tidegate serve`, the local stack \
                  with `cargo xtask up --detach`, or say with --server where it is"
@@ -183,32 +191,32 @@ impl Service {
     }
 
     /// What the service says, or that it is not the service.
-    fn refusal(&self, status: StatusCode, bytes: &[u8]) -> Failed {
-        let Ok(refusal) = serde_json::from_slice::<Refusal>(bytes) else {
-            return self.stranger(status, bytes);
+    fn refusal(&self, status: StatusCode, bytes: &[u8]) -> RequestError {
+        let Ok(refusal) = serde_json::from_slice::<ProblemReply>(bytes) else {
+            return self.not_the_service(status, bytes);
         };
         match refusal.code.as_str() {
-            "unauthorized" | "wrong_scope" => Failed::Unreachable(format!(
+            "unauthorized" | "wrong_scope" => RequestError::Unreachable(format!(
                 "{} does not take the token: {refusal}; `tidegate token create --scope admin` makes one",
                 self.server
             )),
-            "stopping" => Failed::Unreachable(format!("{}: {refusal}", self.server)),
-            _ => Failed::Refused(refusal),
+            "stopping" => RequestError::Unreachable(format!("{}: {refusal}", self.server)),
+            _ => RequestError::Refused(refusal),
         }
     }
 
     /// An answer of something else, such as a proxy before a service that is down.
-    fn stranger(&self, status: StatusCode, bytes: &[u8]) -> Failed {
+    fn not_the_service(&self, status: StatusCode, bytes: &[u8]) -> RequestError {
         let text = String::from_utf8_lossy(bytes);
         let line: String = text.lines().next().unwrap_or_default().chars().take(MAX_REPEATED).collect();
         let server = &self.server;
-        Failed::Unreachable(format!(
+        RequestError::Unreachable(format!(
             "{server} answered {status}, `{line}`, which is not the admin service's word: does it run there?"
         ))
     }
 }
 
-fn token(access: &Access) -> anyhow::Result<String> {
+fn token(access: &AccessArgs) -> anyhow::Result<String> {
     let text = match &access.token_file {
         Some(path) => std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the token in {}", path.display()))?,
@@ -234,7 +242,7 @@ mod tests {
     use axum::response::{IntoResponse, Response};
 
     use super::*;
-    use crate::problem::{Code, Problem};
+    use crate::problem::{Problem, ProblemCode};
 
     #[test]
     fn an_address_is_http_and_nothing_else() {
@@ -252,12 +260,12 @@ mod tests {
         assert!(server("https://h:1").unwrap_err().contains("tunnel"));
     }
     /// What the command line makes of an answer.
-    async fn heard(answer: Response) -> Failed {
+    async fn understood(answer: Response) -> RequestError {
         let token = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(token.path(), "t").unwrap();
         let access =
-            Access { server: "http://127.0.0.1:1".to_owned(), token_file: Some(token.path().to_owned()) };
-        let service = Service::new(&access).unwrap();
+            AccessArgs { server: "http://127.0.0.1:1".to_owned(), token_file: Some(token.path().to_owned()) };
+        let service = ApiClient::new(&access).unwrap();
         let (head, body) = answer.into_parts();
         service.refusal(head.status, &body.collect().await.unwrap().to_bytes())
     }
@@ -265,20 +273,20 @@ mod tests {
     #[tokio::test]
     async fn problems_are_heard_as_the_service_says_them() {
         let field = Problem::field("/spec/rules", "too_many", "at most 16");
-        let Failed::Refused(refusal) = heard(field.into_response()).await else {
+        let RequestError::Refused(refusal) = understood(field.into_response()).await else {
             panic!("must be a refusal")
         };
         assert_eq!(refusal.to_string(), "at most 16 (422 invalid_field)");
         assert_eq!(refusal.errors[0].pointer.as_deref(), Some("/spec/rules"));
         assert_eq!(refusal.errors[0].code, "too_many");
-        let busy = Problem::new(Code::StoreBusy, "locked").into_response();
-        assert!(matches!(heard(busy).await, Failed::Refused(_)), "the next may go through");
-        for code in [Code::Unauthorized, Code::WrongScope, Code::Stopping] {
+        let busy = Problem::new(ProblemCode::StoreBusy, "locked").into_response();
+        assert!(matches!(understood(busy).await, RequestError::Refused(_)), "the next may go through");
+        for code in [ProblemCode::Unauthorized, ProblemCode::WrongScope, ProblemCode::Stopping] {
             let answer = Problem::new(code, "no").into_response();
-            assert!(matches!(heard(answer).await, Failed::Unreachable(_)), "{}", code.name());
+            assert!(matches!(understood(answer).await, RequestError::Unreachable(_)), "{}", code.name());
         }
         let proxy = (StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream").into_response();
-        let said = heard(proxy).await.to_string();
+        let said = understood(proxy).await.to_string();
         assert!(said.contains("503") && said.contains("no healthy upstream"), "{said}");
     }
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use super::token::Db;
-use crate::geo::{self, Format};
+use super::token::DatabaseArg;
+use crate::geo::{self, FileFormat};
 use crate::store::Change;
 use crate::store::sqlite::SqliteStore;
 
@@ -15,7 +15,7 @@ const BY: &str = "command line";
 
 /// What to do with the country table.
 #[derive(clap::Subcommand, Debug)]
-pub enum Command {
+pub enum GeoCommand {
     /// Replace the country table by what files say: mmdb of MaxMind or DB-IP, or
     /// CSV of start,end,country. On any error the table stays as it is.
     Import {
@@ -23,10 +23,10 @@ pub enum Command {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
         #[command(flatten)]
-        db: Db,
+        db: DatabaseArg,
         /// What the files are.
         #[arg(long, value_enum, default_value_t)]
-        format: Format,
+        format: FileFormat,
     },
 }
 
@@ -34,8 +34,8 @@ pub enum Command {
 ///
 /// # Errors
 /// When a file is not right, or the database cannot be opened.
-pub fn run(command: Command) -> anyhow::Result<()> {
-    let Command::Import { files, db, format } = command;
+pub fn run(command: GeoCommand) -> anyhow::Result<()> {
+    let GeoCommand::Import { files, db, format } = command;
     let imported = geo::read(&files, format).context("nothing was changed")?;
     let said = imported.to_string();
     let change = Change::SetCountries { source: imported.source, table: imported.table };

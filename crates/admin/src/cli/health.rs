@@ -15,7 +15,7 @@ const ANSWER_TIME: Duration = Duration::from_secs(4);
 
 /// Options of `tidegate health`.
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub struct HealthArgs {
     /// Where the service listens, for people or for gateways.
     #[arg(
         long,
@@ -31,7 +31,7 @@ pub struct Args {
 ///
 /// # Errors
 /// Nobody answers within 4 s, or something else than 200.
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub fn run(args: &HealthArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let uri = format!("{}/api/health", args.server);
     runtime.block_on(async {
@@ -68,7 +68,7 @@ mod tests {
     }
 
     fn health(address: SocketAddr) -> anyhow::Result<()> {
-        run(&Args { server: format!("http://{address}") })
+        run(&HealthArgs { server: format!("http://{address}") })
     }
 
     #[test]

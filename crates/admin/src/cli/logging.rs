@@ -5,7 +5,7 @@ use tracing_subscriber::EnvFilter;
 
 /// The form of log lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-pub enum Format {
+pub enum LogFormat {
     /// For people.
     Text,
     /// One JSON object a line.
@@ -16,13 +16,13 @@ pub enum Format {
 ///
 /// # Errors
 /// When `filter` is not a list of directives.
-pub fn start(format: Format, filter: &str) -> anyhow::Result<()> {
+pub fn init(format: LogFormat, filter: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(filter)
         .with_context(|| format!("--log {filter}: write `info`, or `warn,tidegate_admin=debug`"))?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
-        Format::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-        Format::Json => lines.json().init(),
+        LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => lines.json().init(),
     }
     Ok(())
 }

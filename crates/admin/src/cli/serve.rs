@@ -12,7 +12,7 @@ use crate::store::sqlite::Options;
 
 /// Options of `tidegate serve`.
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub struct ServeArgs {
     /// The database, a SQLite file; it is made if there is none.
     #[arg(long, env = "TIDEGATE_DB", value_name = "PATH", default_value = "tidegate.db")]
     db: PathBuf,
@@ -38,8 +38,8 @@ pub struct Args {
     #[arg(long, env = "TIDEGATE_TOKENS", value_name = "DIR")]
     tokens: Option<PathBuf>,
     /// The form of log lines.
-    #[arg(long, env = "TIDEGATE_LOG_FORMAT", value_enum, default_value_t = logging::Format::Text)]
-    log_format: logging::Format,
+    #[arg(long, env = "TIDEGATE_LOG_FORMAT", value_enum, default_value_t = logging::LogFormat::Text)]
+    log_format: logging::LogFormat,
     /// What is logged: a level, or directives like `warn,tidegate_admin=debug`.
     #[arg(long, env = "TIDEGATE_LOG", value_name = "FILTER", default_value = "info")]
     log: String,
@@ -50,8 +50,8 @@ pub struct Args {
 /// # Errors
 /// When it cannot start: an address that is taken, a database that another
 /// service holds, a token that cannot be one.
-pub fn run(args: &Args) -> anyhow::Result<()> {
-    logging::start(args.log_format, &args.log)?;
+pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
+    logging::init(args.log_format, &args.log)?;
     for (option, address) in [("--listen", args.listen), ("--gateway-listen", args.gateway_listen)] {
         let public = !address.ip().is_loopback();
         anyhow::ensure!(

@@ -11,11 +11,11 @@ use crate::store::sqlite::SqliteStore;
 
 /// What to do with tokens.
 #[derive(clap::Subcommand, Debug)]
-pub enum Command {
+pub enum TokenCommand {
     /// Make a token and print it, once: only its hash is stored.
     Create {
         #[command(flatten)]
-        db: Db,
+        db: DatabaseArg,
         /// What to call it.
         #[arg(long, value_name = "NAME", value_parser = name)]
         name: String,
@@ -26,12 +26,12 @@ pub enum Command {
     /// List the tokens by name and scope.
     List {
         #[command(flatten)]
-        db: Db,
+        db: DatabaseArg,
     },
     /// Revoke every token of a name; a running service forgets it within a second.
     Revoke {
         #[command(flatten)]
-        db: Db,
+        db: DatabaseArg,
         /// What it is called.
         #[arg(long, value_name = "NAME")]
         name: String,
@@ -40,7 +40,7 @@ pub enum Command {
 
 /// Which database.
 #[derive(clap::Args, Debug)]
-pub struct Db {
+pub struct DatabaseArg {
     /// The database, a SQLite file; it is made if there is none.
     #[arg(long = "db", env = "TIDEGATE_DB", value_name = "PATH", default_value = "tidegate.db")]
     pub path: PathBuf,
@@ -55,24 +55,27 @@ fn name(text: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// When the database cannot be opened.
-pub fn run(command: &Command) -> anyhow::Result<()> {
+pub fn run(command: &TokenCommand) -> anyhow::Result<()> {
     match command {
-        Command::Create { db, name, scope } => {
-            let token = auth::mint().context("no random bytes")?;
-            let row =
-                TokenRow { hash: auth::hash(&token), name: name.clone(), scope: scope.name().to_owned() };
+        TokenCommand::Create { db, name, scope } => {
+            let token = auth::new_token().context("no random bytes")?;
+            let row = TokenRow {
+                hash: auth::hash_token(&token),
+                name: name.clone(),
+                scope: scope.name().to_owned(),
+            };
             SqliteStore::add_token_beside(&db.path, &row)?;
             println!("{token}");
             Ok(())
         }
-        Command::List { db } => {
+        TokenCommand::List { db } => {
             for TokenRow { hash, name, scope } in SqliteStore::tokens_beside(&db.path)? {
                 // The hash's beginning tells tokens of one name apart, and opens nothing.
                 println!("{}  {scope:8} {name}", hash.get(..8).unwrap_or(&hash));
             }
             Ok(())
         }
-        Command::Revoke { db, name } => {
+        TokenCommand::Revoke { db, name } => {
             let removed = SqliteStore::remove_tokens_beside(&db.path, name)?;
             anyhow::ensure!(
                 removed > 0,

@@ -13,7 +13,7 @@ use super::clock::{self, Millis};
 use super::fingerprint::how_many_fit;
 use super::snapshot::Snapshot;
 use crate::store::{DocumentKind, DocumentRow, StoreTable};
-use crate::strict_json::Once;
+use crate::strict_json::StrictValue;
 
 /// A document that was understood.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl<T> ParsedDocument<T> {
 }
 
 fn read<T: NamedDocument>(row: DocumentRow) -> Result<ParsedDocument<T>, String> {
-    let Once(document) = serde_json::from_str(&row.document)
+    let StrictValue(document) = serde_json::from_str(&row.document)
         .map_err(|error| format!("not JSON in which every name stands once in its object: {error}"))?;
     let says = T::read(&row, &document)?;
     Ok(ParsedDocument {

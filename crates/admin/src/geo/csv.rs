@@ -8,13 +8,13 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::ranges::{File, Place, Ranges};
+use super::ranges::{FileIndex, FileLine, RangeCollector};
 
 /// Reads a file.
 ///
 /// # Errors
 /// The line, what is wrong with it, and what would be right.
-pub(super) fn read(bytes: &[u8], file: File, ranges: &mut Ranges) -> Result<(), String> {
+pub(super) fn read(bytes: &[u8], file: FileIndex, ranges: &mut RangeCollector) -> Result<(), String> {
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     if bytes.iter().take(1_024).any(|byte| *byte == 0) {
         return Err("neither a country database nor CSV: write lines of start,end,country".to_owned());
@@ -31,7 +31,7 @@ pub(super) fn read(bytes: &[u8], file: File, ranges: &mut Ranges) -> Result<(), 
             continue;
         }
         let (first, last, code) = range(&fields).map_err(wrong)?;
-        ranges.add(first, last, code, Place { file, line }).map_err(wrong)?;
+        ranges.add(first, last, code, FileLine { file, line }).map_err(wrong)?;
     }
     Ok(())
 }

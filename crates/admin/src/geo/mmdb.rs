@@ -7,7 +7,7 @@ use std::collections::hash_map::Entry;
 use maxminddb::{MaxMindDbError, Metadata, Reader, WithinOptions};
 use serde::Deserialize;
 
-use super::ranges::{File, Place, Ranges};
+use super::ranges::{FileIndex, FileLine, RangeCollector};
 
 /// Begins the metadata, which stands at the end of the file.
 const MARKER: &[u8] = b"\xab\xcd\xefMaxMind.com";
@@ -30,7 +30,7 @@ pub(super) fn is_one(bytes: &[u8]) -> bool {
 ///
 /// # Errors
 /// When it is damaged, or says nothing of countries.
-pub(super) fn read(bytes: Vec<u8>, file: File, ranges: &mut Ranges) -> Result<(), String> {
+pub(super) fn read(bytes: Vec<u8>, file: FileIndex, ranges: &mut RangeCollector) -> Result<(), String> {
     let damaged = |error: MaxMindDbError| match error {
         MaxMindDbError::Decoding { .. } => format!("not a database of countries: {error}"),
         error => format!("not a whole MaxMind database ({error}): fetch it again"),
@@ -51,8 +51,8 @@ pub(super) fn read(bytes: Vec<u8>, file: File, ranges: &mut Ranges) -> Result<()
         let code = match codes.entry(record) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
-                let decoded: Option<Record> = found.decode().map_err(damaged)?;
-                new.insert(decoded.and_then(Record::code))
+                let decoded: Option<MmdbRecord> = found.decode().map_err(damaged)?;
+                new.insert(decoded.and_then(MmdbRecord::code))
             }
         };
         let code = code.as_deref();
@@ -62,7 +62,7 @@ pub(super) fn read(bytes: Vec<u8>, file: File, ranges: &mut Ranges) -> Result<()
             network.network(),
             network.broadcast(),
             code.unwrap_or_default(),
-            Place { file, line: 0 },
+            FileLine { file, line: 0 },
         )?;
     }
     let kind = &reader.metadata().database_type;
@@ -127,9 +127,9 @@ impl Tree<'_> {
 /// A record, as far as it says a country: where the users are, else where the
 /// network is registered.
 #[derive(Deserialize)]
-struct Record {
-    country: Option<Country>,
-    registered_country: Option<Country>,
+struct MmdbRecord {
+    country: Option<MmdbCountry>,
+    registered_country: Option<MmdbCountry>,
     /// As ip-location-db has it.
     country_code: Option<String>,
 }
@@ -137,16 +137,16 @@ struct Record {
 /// An object in MaxMind's and DB-IP's records, a text in others.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Country {
+enum MmdbCountry {
     Code(String),
     Object { iso_code: Option<String> },
 }
 
-impl Record {
+impl MmdbRecord {
     fn code(self) -> Option<String> {
         let of = |country| match country {
-            Country::Code(code) => Some(code),
-            Country::Object { iso_code } => iso_code,
+            MmdbCountry::Code(code) => Some(code),
+            MmdbCountry::Object { iso_code } => iso_code,
         };
         let country = self.country.and_then(of);
         country.or_else(|| self.registered_country.and_then(of)).or(self.country_code)

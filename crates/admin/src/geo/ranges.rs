@@ -11,22 +11,22 @@ use super::country_codes::{self, Meaning};
 
 /// One of the files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct File(u16);
+pub(super) struct FileIndex(u16);
 
 /// Where a range was found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Place {
+pub(super) struct FileLine {
     /// In which file.
-    pub file: File,
+    pub file: FileIndex,
     /// In which line of it, from 1; 0: a file without lines.
     pub line: u32,
 }
 
 /// A range as a file says it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Found {
+pub(super) struct SourceRange {
     range: CountryRange,
-    place: Place,
+    at: FileLine,
 }
 
 /// Ranges of all files at most, those that are left out included: a small file can
@@ -34,25 +34,25 @@ pub(super) struct Found {
 const MAX_RANGES: usize = 1 << 24;
 
 /// All ranges of all files.
-pub(super) struct Ranges {
+pub(super) struct RangeCollector {
     files: Vec<PathBuf>,
-    found: Vec<Found>,
+    found: Vec<SourceRange>,
     skipped: BTreeMap<String, u64>,
     /// How many more there may be.
     pub room: usize,
 }
 
-impl Default for Ranges {
+impl Default for RangeCollector {
     fn default() -> Self {
         Self { files: Vec::new(), found: Vec::new(), skipped: BTreeMap::new(), room: MAX_RANGES }
     }
 }
 
-impl Ranges {
+impl RangeCollector {
     /// The next file begins.
-    pub fn begin(&mut self, path: &Path) -> File {
+    pub fn begin(&mut self, path: &Path) -> FileIndex {
         self.files.push(path.to_owned());
-        File(u16::try_from(self.files.len() - 1).unwrap_or(u16::MAX))
+        FileIndex(u16::try_from(self.files.len() - 1).unwrap_or(u16::MAX))
     }
 
     /// Takes what a file says of a range: of one family, first and last included.
@@ -60,7 +60,7 @@ impl Ranges {
     /// # Errors
     /// When the range is reversed or of two families, `code` is no code, or there are too
     /// many.
-    pub fn add(&mut self, first: IpAddr, last: IpAddr, code: &str, place: Place) -> Result<(), String> {
+    pub fn add(&mut self, first: IpAddr, last: IpAddr, code: &str, at: FileLine) -> Result<(), String> {
         let too_many = || format!("over {MAX_RANGES} ranges: no country database has so many");
         self.room = self.room.checked_sub(1).ok_or_else(too_many)?;
         let (first, last) = match (first, last) {
@@ -73,7 +73,7 @@ impl Ranges {
         }
         match country_codes::meaning(code)? {
             Meaning::Country(country) => {
-                self.found.push(Found { range: CountryRange { first, last, country }, place });
+                self.found.push(SourceRange { range: CountryRange { first, last, country }, at });
             }
             Meaning::Unknown => {
                 let code = if code.is_empty() { "none" } else { code };
@@ -92,7 +92,7 @@ impl Ranges {
         // Of two that begin at one address the one that was found first.
         self.found.sort_by_key(|found| found.range.first);
         let mut joined: Vec<CountryRange> = Vec::with_capacity(self.found.len());
-        let mut before: Option<&Found> = None;
+        let mut before: Option<&SourceRange> = None;
         for found in &self.found {
             if let Some(before) = before.filter(|before| overlap(&before.range, &found.range)) {
                 let [earlier, later] = [before, found].map(|found| self.describe(found));
@@ -107,11 +107,11 @@ impl Ranges {
         Ok((joined, self.skipped))
     }
 
-    fn describe(&self, found: &Found) -> String {
+    fn describe(&self, found: &SourceRange) -> String {
         let CountryRange { first, last, country } = found.range;
-        let File(file) = found.place.file;
+        let FileIndex(file) = found.at.file;
         let path = self.files.get(usize::from(file)).map(|path| path.display().to_string());
-        let line = match found.place.line {
+        let line = match found.at.line {
             0 => String::new(),
             line => format!(":{line}"),
         };

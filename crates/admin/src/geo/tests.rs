@@ -26,7 +26,7 @@ impl Folder {
 /// What comes of one CSV file.
 fn csv(content: &str) -> Result<Imported, String> {
     let folder = Folder::new();
-    read(&[folder.file("list.csv", content)], Format::Auto).map_err(|error| error.to_string())
+    read(&[folder.file("list.csv", content)], FileFormat::Auto).map_err(|error| error.to_string())
 }
 
 fn country(imported: &Imported, ip: &str) -> Option<String> {
@@ -64,7 +64,7 @@ fn several_files_are_one_table_and_neighbours_are_joined() {
         .file("geoip6", "2001:db8::,2001:db8:0:ffff:ffff:ffff:ffff:ffff,DE\n2001:db8:1::,2001:db8:1::9,DE\n");
     let v4 =
         folder.file("geoip", "10.0.1.0,10.0.1.255,FR\n10.0.0.128,10.0.0.255,DE\n10.0.0.0,10.0.0.127,DE\n");
-    let imported = read(&[v6, v4], Format::Csv).unwrap();
+    let imported = read(&[v6, v4], FileFormat::Csv).unwrap();
     assert_eq!((imported.v4, imported.v6, imported.source.as_str()), (2, 1, "geoip6, geoip"));
     assert_eq!(country(&imported, "10.0.0.200").as_deref(), Some("DE"));
     assert_eq!(country(&imported, "2001:db8:1::9").as_deref(), Some("DE"));
@@ -105,17 +105,17 @@ fn errors_name_file_and_line() {
         ("", "list.csv", "no range"),
         ("# nothing\n1.0.0.0,1.0.0.20,??\n", "list.csv", "no range"),
     ];
-    for (content, place, why) in cases {
+    for (content, at, why) in cases {
         let error = csv(content).unwrap_err();
         assert!(
-            error.contains(place) && error.contains(why) && error.contains("list.csv"),
+            error.contains(at) && error.contains(why) && error.contains("list.csv"),
             "{content}: {error}"
         );
     }
     let folder = Folder::new();
     let (one, other) =
         (folder.file("a", "1.0.0.0,1.0.0.9,DE\n"), folder.file("b", "# b\n1.0.0.9,1.0.0.12,DE\n"));
-    let error = read(&[other, one], Format::Auto).unwrap_err().to_string();
+    let error = read(&[other, one], FileFormat::Auto).unwrap_err().to_string();
     assert!(error.contains("/b:2") && error.contains("/a:1"), "{error}");
 }
 
@@ -123,17 +123,18 @@ fn errors_name_file_and_line() {
 fn other_files_are_named_for_what_they_are() {
     let folder = Folder::new();
     let said = |path: PathBuf, format| read(&[path], format).unwrap_err().to_string();
-    let packed = said(folder.file("x.csv.gz", b"\x1f\x8b\x08rest"), Format::Auto);
+    let packed = said(folder.file("x.csv.gz", b"\x1f\x8b\x08rest"), FileFormat::Auto);
     assert!(packed.contains("gunzip"), "{packed}");
-    let rubbish = said(folder.file("x.bin", [0u8, 1, 2, 3].repeat(100)), Format::Csv);
+    let rubbish = said(folder.file("x.bin", [0u8, 1, 2, 3].repeat(100)), FileFormat::Csv);
     assert!(rubbish.contains("neither"), "{rubbish}");
-    let latin = said(folder.file("x.csv", b"1.0.0.0,1.0.0.9,DE\n1.0.1.0,1.0.1.9,CI,C\xf4te\n"), Format::Auto);
+    let latin =
+        said(folder.file("x.csv", b"1.0.0.0,1.0.0.9,DE\n1.0.1.0,1.0.1.9,CI,C\xf4te\n"), FileFormat::Auto);
     assert!(latin.contains("line 2") && latin.contains("UTF-8"), "{latin}");
     // What does not say its size is bounded all the same.
     let endless = load(Path::new("/dev/zero"), 3 << 20).unwrap_err().to_string();
     assert!(endless.contains("/dev/zero: a country database has 3 MiB at most"), "{endless}");
-    let missing = said(folder.0.path().join("nothing"), Format::Auto);
+    let missing = said(folder.0.path().join("nothing"), FileFormat::Auto);
     assert!(missing.contains("nothing"), "{missing}");
-    let folder_itself = said(folder.0.path().to_owned(), Format::Auto);
+    let folder_itself = said(folder.0.path().to_owned(), FileFormat::Auto);
     assert!(folder_itself.contains("directory"), "{folder_itself}");
 }

@@ -19,7 +19,7 @@ const GONE_AFTER: Duration = Duration::from_secs(10);
 
 /// Who was there.
 #[derive(Default)]
-struct Seen {
+struct LastListed {
     /// By when they were last in the list.
     at: HashMap<Gateway, Instant>,
     /// Those of before this service started: in the list once they, or another
@@ -27,9 +27,9 @@ struct Seen {
     before: Vec<Gateway>,
 }
 
-impl Seen {
+impl LastListed {
     /// Takes what is listed `now`; answers who has not been for long, once.
-    fn take(&mut self, listed: impl IntoIterator<Item = Gateway>, now: Instant) -> Vec<Gateway> {
+    fn update(&mut self, listed: impl IntoIterator<Item = Gateway>, now: Instant) -> Vec<Gateway> {
         for gateway in listed {
             for known in self.before.extract_if(.., |known| known.node == gateway.node) {
                 self.at.insert(known, now);
@@ -41,14 +41,14 @@ impl Seen {
     }
 
     /// Says `gateway` again with the next look.
-    fn again(&mut self, gateway: Gateway, now: Instant) {
+    fn retry(&mut self, gateway: Gateway, now: Instant) {
         self.at.insert(gateway, now.checked_sub(GONE_AFTER).unwrap_or(now));
     }
 }
 
 /// Closes the sources of gateways that are gone, until the task is ended.
 pub async fn follow(gateways: Gateways, store: Arc<dyn Store>) {
-    let mut seen = Seen::default();
+    let mut seen = LastListed::default();
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut asked = false;
@@ -61,12 +61,12 @@ pub async fn follow(gateways: Gateways, store: Arc<dyn Store>) {
                 Err(error) => tracing::warn!(%error, "cannot read which gateways there were"),
             }
         }
-        for gateway in seen.take(gateways.list().into_iter().map(|status| status.gateway), now) {
+        for gateway in seen.update(gateways.list().into_iter().map(|status| status.gateway), now) {
             match store.close_sources_of(gateway.clone()).await {
                 Ok(()) => tracing::info!(%gateway, "gone: another process of its node has taken over"),
                 Err(error) => {
                     tracing::warn!(%gateway, %error, "its sources could not be closed yet");
-                    seen.again(gateway, now);
+                    seen.retry(gateway, now);
                 }
             }
         }
@@ -79,17 +79,17 @@ mod tests {
 
     #[test]
     fn who_is_absent_for_long_is_named_once() {
-        let (mut seen, start) = (Seen::default(), Instant::now());
+        let (mut seen, start) = (LastListed::default(), Instant::now());
         let (old, new) = (Gateway::new(b"node", 1), Gateway::new(b"node", 2));
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(seen.take([old.clone()], at(0)), []);
-        assert_eq!(seen.take([new.clone()], at(5)), []);
-        assert_eq!(seen.take([old.clone(), new.clone()], at(6)), [], "it was there again");
-        assert_eq!(seen.take([new.clone()], at(15)), []);
-        assert_eq!(seen.take([new.clone()], at(16)), std::slice::from_ref(&old));
-        assert_eq!(seen.take([new.clone()], at(17)), []);
-        seen.again(old.clone(), at(17));
-        assert_eq!(seen.take([new], at(18)), [old]);
+        assert_eq!(seen.update([old.clone()], at(0)), []);
+        assert_eq!(seen.update([new.clone()], at(5)), []);
+        assert_eq!(seen.update([old.clone(), new.clone()], at(6)), [], "it was there again");
+        assert_eq!(seen.update([new.clone()], at(15)), []);
+        assert_eq!(seen.update([new.clone()], at(16)), std::slice::from_ref(&old));
+        assert_eq!(seen.update([new.clone()], at(17)), []);
+        seen.retry(old.clone(), at(17));
+        assert_eq!(seen.update([new], at(18)), [old]);
     }
 
     #[test]
@@ -98,20 +98,20 @@ mod tests {
         let [old, new, other] = [("node", 1), ("node", 2), ("other", 3)]
             .map(|(node, process)| Gateway::new(node.as_bytes(), process));
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut seen = Seen { before: vec![old.clone(), other], ..Seen::default() };
-        assert_eq!(seen.take([], at(20)), [], "nobody has come in its place");
-        assert_eq!(seen.take([new.clone()], at(30)), []);
-        assert_eq!(seen.take([new.clone()], at(39)), []);
-        assert_eq!(seen.take([new.clone()], at(40)), [old], "and `other` may come back");
-        assert_eq!(seen.take([new], at(60)), []);
+        let mut seen = LastListed { before: vec![old.clone(), other], ..LastListed::default() };
+        assert_eq!(seen.update([], at(20)), [], "nobody has come in its place");
+        assert_eq!(seen.update([new.clone()], at(30)), []);
+        assert_eq!(seen.update([new.clone()], at(39)), []);
+        assert_eq!(seen.update([new.clone()], at(40)), [old], "and `other` may come back");
+        assert_eq!(seen.update([new], at(60)), []);
     }
 
     #[test]
     fn who_comes_back_after_the_start_is_not_gone() {
         let (start, back) = (Instant::now(), Gateway::new(b"node", 1));
-        let mut seen = Seen { before: vec![back.clone()], ..Seen::default() };
+        let mut seen = LastListed { before: vec![back.clone()], ..LastListed::default() };
         for seconds in 0..30 {
-            assert_eq!(seen.take([back.clone()], start + Duration::from_secs(seconds)), []);
+            assert_eq!(seen.update([back.clone()], start + Duration::from_secs(seconds)), []);
         }
     }
 }

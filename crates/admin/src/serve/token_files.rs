@@ -23,7 +23,7 @@ const MAX_TOKEN: usize = 1_024;
 /// # Errors
 /// A file cannot be read, or be written where there is none; what it holds cannot be a
 /// token, or is one of the other scope already. The message names the file.
-pub async fn admit(dir: &Path, store: &dyn Store) -> anyhow::Result<()> {
+pub async fn register(dir: &Path, store: &dyn Store) -> anyhow::Result<()> {
     let mut tokens = Vec::new();
     for scope in [Scope::Admin, Scope::Gateway] {
         let path = file(dir, scope);
@@ -34,7 +34,8 @@ pub async fn admit(dir: &Path, store: &dyn Store) -> anyhow::Result<()> {
         ensure!(admin != gateway, "{}: this is the admin token as well; each needs its own", path.display());
     }
     for (token, scope, path) in tokens {
-        let row = TokenRow { hash: auth::hash(&token), name: name(scope), scope: scope.name().to_owned() };
+        let row =
+            TokenRow { hash: auth::hash_token(&token), name: name(scope), scope: scope.name().to_owned() };
         match known.iter().find(|known| known.hash == row.hash) {
             Some(known) if known.scope == row.scope => continue,
             Some(known) => bail!(
@@ -108,7 +109,7 @@ fn read(path: &Path) -> anyhow::Result<Option<String>> {
 
 /// Writes a new token there, whole or not at all; `false`: there is one by now.
 fn make(path: &Path, scope: Scope) -> anyhow::Result<bool> {
-    let token = auth::mint()?;
+    let token = auth::new_token()?;
     let new = path.with_extension(format!("new-{}", std::process::id()));
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode(scope)).open(&new)?;
@@ -147,7 +148,7 @@ mod tests {
 
     async fn refused(dir: &Path, store: &SqliteStore, words: &str) {
         let before = store.tokens().await.unwrap();
-        let error = format!("{:#}", admit(dir, store).await.unwrap_err());
+        let error = format!("{:#}", register(dir, store).await.unwrap_err());
         assert!(error.contains(words), "{error}");
         assert_eq!(store.tokens().await.unwrap(), before, "{error}");
     }
@@ -155,19 +156,19 @@ mod tests {
     #[tokio::test]
     async fn what_is_missing_is_made_once_and_good_from_then_on() {
         let (_keep, store, dir) = new();
-        admit(&dir, &store).await.unwrap();
+        register(&dir, &store).await.unwrap();
         let made = [Scope::Admin, Scope::Gateway].map(|scope| content(&dir, scope));
         assert!(made.iter().all(|token| token.starts_with(auth::TOKEN_PREFIX)));
         let mut known: Vec<_> = store.tokens().await.unwrap();
         known.sort_by(|a, b| a.scope.cmp(&b.scope));
         let scopes: Vec<_> = known.iter().map(|row| (row.scope.as_str(), row.hash.clone())).collect();
-        assert_eq!(scopes, [("admin", auth::hash(&made[0])), ("gateway", auth::hash(&made[1]))]);
+        assert_eq!(scopes, [("admin", auth::hash_token(&made[0])), ("gateway", auth::hash_token(&made[1]))]);
         for (scope, mode) in [(Scope::Admin, 0o600), (Scope::Gateway, 0o640)] {
             let found = std::fs::metadata(file(&dir, scope)).unwrap().mode() & 0o777;
             // The umask may take more away.
             assert_eq!(found & !mode, 0, "{found:o}");
         }
-        admit(&dir, &store).await.unwrap();
+        register(&dir, &store).await.unwrap();
         assert_eq!([Scope::Admin, Scope::Gateway].map(|scope| content(&dir, scope)), made);
         assert_eq!(store.tokens().await.unwrap().len(), 2);
         assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 2, "nothing else is left there");
@@ -178,13 +179,16 @@ mod tests {
         let (_keep, store, dir) = new();
         let token = "0123456789abcdef0123456789abcdef";
         std::fs::write(file(&dir, Scope::Gateway), format!(" {token}\r\n")).unwrap();
-        admit(&dir, &store).await.unwrap();
+        register(&dir, &store).await.unwrap();
         let known = store.tokens().await.unwrap();
-        assert!(known.iter().any(|row| row.hash == auth::hash(token) && row.scope == "gateway"), "{known:?}");
+        assert!(
+            known.iter().any(|row| row.hash == auth::hash_token(token) && row.scope == "gateway"),
+            "{known:?}"
+        );
         assert_eq!(std::fs::read(file(&dir, Scope::Gateway)).unwrap(), format!(" {token}\r\n").as_bytes());
         // Replaced: the new one is good, the old one until it is revoked.
         std::fs::write(file(&dir, Scope::Gateway), format!("{token}!")).unwrap();
-        admit(&dir, &store).await.unwrap();
+        register(&dir, &store).await.unwrap();
         assert_eq!(store.tokens().await.unwrap().len(), 3);
     }
 
@@ -207,7 +211,7 @@ mod tests {
     async fn one_token_has_one_scope() {
         let (_keep, store, dir) = new();
         let token = "g".repeat(32);
-        let row = TokenRow { hash: auth::hash(&token), name: "edge".into(), scope: "gateway".into() };
+        let row = TokenRow { hash: auth::hash_token(&token), name: "edge".into(), scope: "gateway".into() };
         store.add_token(row).await.unwrap();
         std::fs::write(file(&dir, Scope::Admin), &token).unwrap();
         refused(&dir, &store, "admin-token: this token has the scope `gateway` (it is called `edge`)").await;

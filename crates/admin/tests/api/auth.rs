@@ -50,10 +50,10 @@ async fn health_is_open_on_both_listeners() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_made_and_revoked_beside_a_running_service_count_soon() {
     let running = Running::start().await;
-    let token = auth::mint().unwrap();
+    let token = auth::new_token().unwrap();
     let ask = || with(running.people("/api/admin/routes"), Some(&*format!("Bearer {token}")));
     running.send(ask()).await.problem(401, "unauthorized");
-    let row = TokenRow { hash: auth::hash(&token), name: "late".into(), scope: "admin".into() };
+    let row = TokenRow { hash: auth::hash_token(&token), name: "late".into(), scope: "admin".into() };
     SqliteStore::add_token_beside(db(&running.dir), &row).unwrap();
     until("the new token is known", async || (running.send(ask()).await.status == 200).then_some(())).await;
     assert_eq!(SqliteStore::remove_tokens_beside(db(&running.dir), "late").unwrap(), 1);

@@ -83,8 +83,8 @@ impl Running {
     async fn start_as(dir: tempfile::TempDir, store: Options, clusters: BTreeSet<String>) -> Self {
         let db = db(&dir);
         let token = |scope: &str| {
-            let token = auth::mint().unwrap();
-            let row = TokenRow { hash: auth::hash(&token), name: scope.into(), scope: scope.into() };
+            let token = auth::new_token().unwrap();
+            let row = TokenRow { hash: auth::hash_token(&token), name: scope.into(), scope: scope.into() };
             SqliteStore::add_token_beside(&db, &row).unwrap();
             token
         };
@@ -168,7 +168,7 @@ impl Running {
     /// The tables of people, and where the sequence is.
     pub async fn tables(&self) -> String {
         let mut tables: StoredRows =
-            self.service.context().store.read_tables(&StoreTable::ALL).await.unwrap();
+            self.service.app_state().store.read_tables(&StoreTable::ALL).await.unwrap();
         tables.ips.sort_by(|one, other| one.ip.cmp(&other.ip));
         format!("{tables:?}")
     }

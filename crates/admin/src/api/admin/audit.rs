@@ -7,15 +7,15 @@ use axum::{Json, Router};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::api::app_state::Context;
+use crate::api::app_state::AppState;
 use crate::api::cursor;
-use crate::api::query::Params;
-use crate::problem::Answer;
+use crate::api::query::QueryParams;
+use crate::problem::ApiResult;
 use crate::store::AuditRow;
 use crate::time;
 
 /// The paths here.
-pub fn routes() -> Router<Context> {
+pub fn routes() -> Router<AppState> {
     Router::new().route("/api/admin/audit", get(list))
 }
 
@@ -26,7 +26,7 @@ const MAX_LIMIT: usize = 1_000;
 
 /// An entry.
 #[derive(Serialize, Debug, PartialEq)]
-pub struct Entry {
+pub struct AuditEntry {
     id: u64,
     at: String,
     by: String,
@@ -36,11 +36,11 @@ pub struct Entry {
     to: Option<Value>,
 }
 
-impl From<AuditRow> for Entry {
+impl From<AuditRow> for AuditEntry {
     fn from(row: AuditRow) -> Self {
         Self {
             id: row.id,
-            at: time::shown(row.at),
+            at: time::sql_to_rfc3339(row.at),
             by: row.by,
             what: row.what,
             target: row.target,
@@ -57,8 +57,8 @@ pub fn value(text: String) -> Value {
 
 /// A page of entries.
 #[derive(Serialize, Debug, PartialEq)]
-pub struct List {
-    items: Vec<Entry>,
+pub struct AuditPage {
+    items: Vec<AuditEntry>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
@@ -67,18 +67,18 @@ pub struct List {
 ///
 /// # Errors
 /// When a parameter is not right, or the store cannot be read.
-pub async fn list(State(context): State<Context>, uri: Uri) -> Answer<Json<List>> {
-    let params = Params::read(&uri, &["limit", "cursor"])?;
+pub async fn list(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<AuditPage>> {
+    let params = QueryParams::read(&uri, &["limit", "cursor"])?;
     let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
     let before = match params.get("cursor").map(cursor::read).transpose()? {
         Some(position) => Some(position.parse().map_err(|_| cursor::bad())?),
         None => None,
     };
     // One more than asked for: whether there is a next page.
-    let mut rows = context.store.audit(before, limit + 1).await?;
+    let mut rows = app.store.audit(before, limit + 1).await?;
     let next = (rows.len() > limit).then(|| {
         rows.truncate(limit);
         rows.last().map(|row| cursor::write(&row.id.to_string()))
     });
-    Ok(Json(List { items: rows.into_iter().map(Entry::from).collect(), next: next.flatten() }))
+    Ok(Json(AuditPage { items: rows.into_iter().map(AuditEntry::from).collect(), next: next.flatten() }))
 }

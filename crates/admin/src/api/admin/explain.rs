@@ -19,14 +19,14 @@ use tidegate_policy::decide::{
     Facts, Finding, Findings, GeoFinding, IpFinding, OnNoRoute, Routing, Settings, Step, Unavailable,
 };
 
-use crate::api::app_state::Context;
+use crate::api::app_state::AppState;
 use crate::feed::CurrentTables;
-use crate::problem::{Answer, Code, Problem};
+use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::time;
-use checks::{Geo, Ip, Limited};
+use checks::{CountingLimit, GeoCheck, IpCheck};
 use matches::Matches;
 use outcome::Outcome;
-use request::Asked;
+use request::DescribedRequest;
 
 /// What a gateway does unless it is configured otherwise: only that is known here.
 const SETTINGS: Settings = Settings {
@@ -36,7 +36,7 @@ const SETTINGS: Settings = Settings {
 };
 
 /// The paths here.
-pub fn routes() -> Router<Context> {
+pub fn routes() -> Router<AppState> {
     Router::new().route("/api/admin/explain", get(explain))
 }
 
@@ -45,31 +45,31 @@ pub fn routes() -> Router<Context> {
 pub struct Explanation {
     version: String,
     decision: Outcome,
-    checks: Checks,
+    checks: CheckResults,
 }
 
 /// What each check says, also where an earlier one has decided.
 #[derive(Serialize, Debug)]
-struct Checks {
-    ip: Ip,
-    geo: Geo,
-    route: Route,
-    limits: Vec<Limited>,
+struct CheckResults {
+    ip: IpCheck,
+    geo: GeoCheck,
+    route: RouteCheck,
+    limits: Vec<CountingLimit>,
 }
 
 /// Which rule takes the request.
 #[derive(Serialize, Debug)]
-struct Route {
+struct RouteCheck {
     #[serde(flatten)]
     matches: Matches,
     /// What becomes of the request with each of the rule's backends, as far as the
     /// other checks let it pass.
-    backends: Vec<Share>,
+    backends: Vec<BackendShare>,
 }
 
 /// A backend's part of a rule's requests.
 #[derive(Serialize, Debug)]
-struct Share {
+struct BackendShare {
     weight: u32,
     outcome: Outcome,
 }
@@ -78,25 +78,25 @@ struct Share {
 ///
 /// # Errors
 /// When a parameter is not right, or the database cannot be read.
-pub async fn explain(State(context): State<Context>, uri: Uri) -> Answer<Json<Explanation>> {
-    let asked = Asked::read(&uri)?;
-    let now = context.feed.current_tables().await.map_err(|error| Problem::unreadable(&error))?;
+pub async fn explain(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<Explanation>> {
+    let request = DescribedRequest::read(&uri)?;
+    let now = app.feed.current_tables().await.map_err(|error| Problem::unreadable(&error))?;
     // Every match of every route is tried, for milliseconds where there are many.
     let explained =
-        tokio::task::spawn_blocking(move || Explanation::new(&asked, &now, &context.clusters)).await;
-    explained.map(Json).map_err(|_| Problem::new(Code::Stopping, "the service is stopping"))
+        tokio::task::spawn_blocking(move || Explanation::new(&request, &now, &app.clusters)).await;
+    explained.map(Json).map_err(|_| Problem::new(ProblemCode::Stopping, "the service is stopping"))
 }
 
 impl Explanation {
-    fn new(asked: &Asked, now: &CurrentTables, clusters: &BTreeSet<String>) -> Self {
-        let lines = asked.lines();
-        let facts = asked.facts(&lines);
+    fn new(request: &DescribedRequest, now: &CurrentTables, clusters: &BTreeSet<String>) -> Self {
+        let lines = request.lines();
+        let facts = request.facts(&lines);
         let ip = IpFinding::look_up(facts.client, &now.tables, time::now_seconds);
-        let geo = GeoFinding::look_up(facts.client, asked.given(), &now.tables);
-        let decide = |dice| outcome(asked, &Facts { dice, ..facts }, ip, geo, now, clusters);
+        let geo = GeoFinding::look_up(facts.client, request.given(), &now.tables);
+        let decide = |dice| outcome(request, &Facts { dice, ..facts }, ip, geo, now, clusters);
         let found = now.tables.routes.find(&facts).ok().flatten();
         let matches = Matches::new(&now.snapshot, &facts, found.as_ref());
-        let share = |(weight, dice)| Share { weight, outcome: decide(dice) };
+        let share = |(weight, dice)| BackendShare { weight, outcome: decide(dice) };
         let backends: Vec<_> = matches.shares(&now.snapshot).map(share).collect();
         let decision = decide(0);
         let passes = decision.passes() || backends.iter().any(|share| share.outcome.passes());
@@ -104,10 +104,10 @@ impl Explanation {
         let limits = if passes { checks::limits(&now.tables, &facts, route, ip) } else { Vec::new() };
         Self {
             version: now.tables.version.to_string(),
-            checks: Checks {
-                ip: Ip::new(&now.snapshot, ip),
-                geo: Geo::new(&geo, &now.tables, found.as_ref()),
-                route: Route { matches, backends },
+            checks: CheckResults {
+                ip: IpCheck::new(&now.snapshot, ip),
+                geo: GeoCheck::new(&geo, &now.tables, found.as_ref()),
+                route: RouteCheck { matches, backends },
                 limits,
             },
             decision,
@@ -117,7 +117,7 @@ impl Explanation {
 
 /// What is decided when all checks have said what they say.
 fn outcome(
-    asked: &Asked,
+    request: &DescribedRequest,
     facts: &Facts<'_>,
     ip: IpFinding,
     geo: GeoFinding<'_>,
@@ -130,7 +130,7 @@ fn outcome(
         route: Some(Finding::Found(now.tables.routes.find(facts))),
     };
     match findings.step(&SETTINGS) {
-        Step::Decided(decision) => Outcome::new(&decision, facts, &asked.arrival(), clusters),
+        Step::Decided(decision) => Outcome::new(&decision, facts, &request.arrival(), clusters),
         // Nothing is left to ask.
         Step::Ask(_) => Outcome::default(),
     }

@@ -6,19 +6,19 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 
-use crate::api::app_state::Context;
-use crate::api::query::Params;
+use crate::api::app_state::AppState;
+use crate::api::query::QueryParams;
 use crate::gateways::GatewayStatus;
-use crate::problem::Answer;
+use crate::problem::ApiResult;
 
 /// The paths here.
-pub fn routes() -> Router<Context> {
+pub fn routes() -> Router<AppState> {
     Router::new().route("/api/admin/gateways", get(list))
 }
 
 /// A gateway, as health and the list show it.
 #[derive(Serialize, Debug)]
-pub struct Gateway {
+pub struct GatewayInfo {
     /// Envoy's node id.
     pub node: String,
     process: String,
@@ -38,7 +38,7 @@ pub struct Gateway {
     cannot_read: Vec<&'static str>,
 }
 
-impl From<GatewayStatus> for Gateway {
+impl From<GatewayStatus> for GatewayInfo {
     fn from(status: GatewayStatus) -> Self {
         let millis = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         Self {
@@ -58,15 +58,15 @@ impl From<GatewayStatus> for Gateway {
 
 /// All of them.
 #[derive(Serialize, Debug)]
-pub struct List {
-    items: Vec<Gateway>,
+pub struct GatewayList {
+    items: Vec<GatewayInfo>,
 }
 
 /// Answers the list.
 ///
 /// # Errors
 /// When the address has a parameter.
-pub async fn list(State(context): State<Context>, uri: Uri) -> Answer<Json<List>> {
-    Params::read(&uri, &[])?;
-    Ok(Json(List { items: context.gateways.list().into_iter().map(Gateway::from).collect() }))
+pub async fn list(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<GatewayList>> {
+    QueryParams::read(&uri, &[])?;
+    Ok(Json(GatewayList { items: app.gateways.list().into_iter().map(GatewayInfo::from).collect() }))
 }

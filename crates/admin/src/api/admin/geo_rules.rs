@@ -4,35 +4,35 @@ use serde_json::Value;
 use tidegate_author as author;
 use tidegate_policy::geo::{GeoRule, GeoRules, MAX_GEO_RULES, MAX_GEO_RULES_BYTES};
 
-use crate::api::app_state::Context;
-use crate::api::named_documents::Resource;
+use crate::api::app_state::AppState;
+use crate::api::named_documents::NamedDocument;
 use crate::feed::{Documents, Snapshot};
-use crate::problem::{Answer, Code, Problem};
+use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::store::{DocumentKind, StoreTable};
 
 /// The rules.
 pub enum Rules {}
 
-impl Resource for Rules {
-    type Says = GeoRule;
+impl NamedDocument for Rules {
+    type Content = GeoRule;
     const KIND: DocumentKind = DocumentKind::GeoRule;
     const NOUN: &str = "geo rule";
     const PATH: &str = "/api/admin/geo-rules";
-    const NOT_FOUND: Code = Code::GeoRuleNotFound;
-    const CHECKED_WITH: &'static [StoreTable] = &[StoreTable::Documents(DocumentKind::GeoRule)];
+    const NOT_FOUND: ProblemCode = ProblemCode::GeoRuleNotFound;
+    const CHECK_READS: &'static [StoreTable] = &[StoreTable::Documents(DocumentKind::GeoRule)];
 
     fn of(snapshot: &Snapshot) -> &Documents<GeoRule> {
         &snapshot.geo_rules
     }
 
-    fn check(name: &str, document: Value, snapshot: &Snapshot) -> Answer<(String, GeoRule)> {
+    fn check(name: &str, document: Value, snapshot: &Snapshot) -> ApiResult<(String, GeoRule)> {
         let rule = author::read_geo_rule(name, &document)
-            .map_err(|problems| Problem::document(Code::InvalidField, problems))?;
+            .map_err(|problems| Problem::document(ProblemCode::InvalidField, problems))?;
         fits(snapshot, rule.clone())?;
         Ok((document.to_string(), rule))
     }
 
-    fn written(_: &Context, _: &Snapshot, _: &str, _: &GeoRule) -> Vec<String> {
+    fn written(_: &AppState, _: &Snapshot, _: &str, _: &GeoRule) -> Vec<String> {
         Vec::new()
     }
 
@@ -49,7 +49,7 @@ impl Resource for Rules {
 }
 
 /// Whether there is room for `rule` beside all the others.
-fn fits(snapshot: &Snapshot, rule: GeoRule) -> Answer<()> {
+fn fits(snapshot: &Snapshot, rule: GeoRule) -> ApiResult<()> {
     // Of two with one name the later counts.
     let all =
         GeoRules::new(snapshot.geo_rules.in_force.values().map(|info| info.parsed.clone()).chain([rule]));

@@ -16,16 +16,16 @@ use serde::Serialize;
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::Prefix;
 
-use crate::api::app_state::Context;
+use crate::api::app_state::AppState;
 use crate::api::cursor;
-use crate::api::query::{Params, PathText};
+use crate::api::query::{PathParam, QueryParams};
 use crate::feed::{ListedPrefix, RowStatus, Snapshot};
-use crate::problem::{Answer, Problem};
+use crate::problem::{ApiResult, Problem};
 use crate::time;
-use requests_seen::Seen;
+use requests_seen::RequestsSeen;
 
 /// The paths here.
-pub fn routes() -> Router<Context> {
+pub fn routes() -> Router<AppState> {
     Router::new()
         .route("/api/admin/ip-monitor", get(list))
         // A block has a slash in it: 203.0.113.0/24.
@@ -39,7 +39,7 @@ const MAX_LIMIT: usize = 1_000;
 
 /// What holds for an address or a block.
 #[derive(Serialize, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct AddressStatus {
     /// In canonical form.
     pub ip: String,
     /// `banned`, `allowed`, `watched` or `none`.
@@ -51,7 +51,7 @@ pub struct Standing {
     until: Option<String>,
 }
 
-impl Standing {
+impl AddressStatus {
     /// What `snapshot` says of `prefix` at `now`: an allow entry beats every ban, of
     /// bans the longest decides, and what has expired does not count.
     pub fn of(snapshot: &Snapshot, prefix: &Prefix, now: UnixSeconds) -> Self {
@@ -92,29 +92,33 @@ fn first_address(prefix: &Prefix) -> IpAddr {
 
 /// What holds for an address or a block, and how many requests came from there.
 #[derive(Serialize, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct AddressReport {
     #[serde(flatten)]
-    standing: Standing,
-    requests_seen: Option<Seen>,
+    address: AddressStatus,
+    requests_seen: Option<RequestsSeen>,
 }
 
 /// What holds for one address or block.
 ///
 /// # Errors
 /// When it is neither, or the store cannot be read.
-pub async fn one(State(context): State<Context>, PathText(ip): PathText, uri: Uri) -> Answer<Json<Known>> {
-    Params::read(&uri, &[])?;
+pub async fn one(
+    State(app): State<AppState>,
+    PathParam(ip): PathParam,
+    uri: Uri,
+) -> ApiResult<Json<AddressReport>> {
+    QueryParams::read(&uri, &[])?;
     let prefix: Prefix = ip.trim().parse().map_err(|error: tidegate_policy::address::PrefixError| {
         Problem::parameter("ip", "invalid_ip", error.to_string())
     })?;
-    let standing = Standing::of(&*context.current().await, &prefix, time::now_seconds());
-    let requests_seen = Seen::of(&context, &prefix).await?;
-    Ok(Json(Known { standing, requests_seen }))
+    let address = AddressStatus::of(&*app.current().await, &prefix, time::now_seconds());
+    let requests_seen = RequestsSeen::of(&app, &prefix).await?;
+    Ok(Json(AddressReport { address, requests_seen }))
 }
 
 /// An entry of the list.
 #[derive(Serialize, Debug, PartialEq, Eq)]
-pub struct Item {
+pub struct Entry {
     ip: String,
     status: &'static str,
     reason: Option<String>,
@@ -124,10 +128,10 @@ pub struct Item {
     expired: bool,
     /// The rows that say so, by their keys: one address can be written in several ways.
     rows: Vec<String>,
-    requests_seen: Option<Seen>,
+    requests_seen: Option<RequestsSeen>,
 }
 
-impl Item {
+impl Entry {
     fn new(listed: ListedPrefix, now: UnixSeconds) -> Self {
         Self {
             ip: listed.prefix.to_string(),
@@ -145,8 +149,8 @@ impl Item {
 
 /// A page of entries.
 #[derive(Serialize, Debug, PartialEq, Eq)]
-pub struct List {
-    items: Vec<Item>,
+pub struct IpMonitorPage {
+    items: Vec<Entry>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
@@ -156,8 +160,8 @@ pub struct List {
 ///
 /// # Errors
 /// When a parameter is not right, or the store cannot be read.
-pub async fn list(State(context): State<Context>, uri: Uri) -> Answer<Response> {
-    let params = Params::read(&uri, &["status", "limit", "cursor", "seen"])?;
+pub async fn list(State(app): State<AppState>, uri: Uri) -> ApiResult<Response> {
+    let params = QueryParams::read(&uri, &["status", "limit", "cursor", "seen"])?;
     let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
     if params.flag("seen")? {
         for name in ["status", "cursor"] {
@@ -166,16 +170,16 @@ pub async fn list(State(context): State<Context>, uri: Uri) -> Answer<Response> 
                 return Err(Problem::parameter(name, "conflict", detail));
             }
         }
-        return Ok(Json(requests_seen::top(&context, limit).await?).into_response());
+        return Ok(Json(requests_seen::top(&app, limit).await?).into_response());
     }
     let status = params.get("status").map(status).transpose()?;
     let from = params.get("cursor").map(Position::read).transpose()?.unwrap_or_default();
-    let mut page = page(&*context.current().await, status, limit, from, time::now_seconds());
-    requests_seen::fill(&context, &mut page.items).await?;
+    let mut page = page(&*app.current().await, status, limit, from, time::now_seconds());
+    requests_seen::fill(&app, &mut page.items).await?;
     Ok(Json(page).into_response())
 }
 
-fn status(word: &str) -> Answer<RowStatus> {
+fn status(word: &str) -> ApiResult<RowStatus> {
     [RowStatus::Banned, RowStatus::Allowed, RowStatus::Watched]
         .into_iter()
         .find(|status| status.name() == word)
@@ -191,7 +195,7 @@ struct Position {
 }
 
 impl Position {
-    fn read(cursor: &str) -> Answer<Self> {
+    fn read(cursor: &str) -> ApiResult<Self> {
         let text = cursor::read(cursor)?;
         let (skip, behind) = text.split_once(' ').ok_or_else(cursor::bad)?;
         let behind = match behind {
@@ -213,19 +217,19 @@ fn page(
     limit: usize,
     from: Position,
     now: UnixSeconds,
-) -> List {
+) -> IpMonitorPage {
     let mut items = Vec::new();
     let (mut at, mut current) = (from, None);
     for listed in snapshot.list(status, from.behind).skip(from.skip) {
         if items.len() == limit {
-            return List { items, next: Some(at.write()) };
+            return IpMonitorPage { items, next: Some(at.write()) };
         }
         if let Some(previous) = current.filter(|previous| *previous != listed.prefix) {
             at = Position { behind: Some(previous), skip: 0 };
         }
         current = Some(listed.prefix);
         at.skip += 1;
-        items.push(Item::new(listed, now));
+        items.push(Entry::new(listed, now));
     }
-    List { items, next: None }
+    IpMonitorPage { items, next: None }
 }

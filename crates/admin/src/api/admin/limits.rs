@@ -4,30 +4,30 @@ use serde_json::Value;
 use tidegate_author as author;
 use tidegate_policy::limit::{Limit, MAX_LIMITS};
 
-use crate::api::app_state::Context;
-use crate::api::named_documents::Resource;
+use crate::api::app_state::AppState;
+use crate::api::named_documents::NamedDocument;
 use crate::feed::{Documents, Snapshot};
-use crate::problem::{Answer, Code, Problem};
+use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::store::{DocumentKind, StoreTable};
 
 /// The limits.
 pub enum Limits {}
 
-impl Resource for Limits {
-    type Says = Limit;
+impl NamedDocument for Limits {
+    type Content = Limit;
     const KIND: DocumentKind = DocumentKind::Limit;
     const NOUN: &str = "limit";
     const PATH: &str = "/api/admin/limits";
-    const NOT_FOUND: Code = Code::LimitNotFound;
-    const CHECKED_WITH: &'static [StoreTable] = &[StoreTable::Documents(DocumentKind::Limit)];
+    const NOT_FOUND: ProblemCode = ProblemCode::LimitNotFound;
+    const CHECK_READS: &'static [StoreTable] = &[StoreTable::Documents(DocumentKind::Limit)];
 
     fn of(snapshot: &Snapshot) -> &Documents<Limit> {
         &snapshot.limits
     }
 
-    fn check(name: &str, document: Value, snapshot: &Snapshot) -> Answer<(String, Limit)> {
+    fn check(name: &str, document: Value, snapshot: &Snapshot) -> ApiResult<(String, Limit)> {
         let limit = author::read_limit(name, &document)
-            .map_err(|problems| Problem::document(Code::InvalidField, problems))?;
+            .map_err(|problems| Problem::document(ProblemCode::InvalidField, problems))?;
         let limits = &snapshot.limits.in_force;
         if limits.len() >= MAX_LIMITS && !limits.contains_key(name) {
             let detail = format!("with this one there are too many: up to {MAX_LIMITS}; remove others first");
@@ -36,7 +36,7 @@ impl Resource for Limits {
         Ok((document.to_string(), limit))
     }
 
-    fn written(_: &Context, snapshot: &Snapshot, name: &str, _: &Limit) -> Vec<String> {
+    fn written(_: &AppState, snapshot: &Snapshot, name: &str, _: &Limit) -> Vec<String> {
         let missing = snapshot.missing_routes().into_iter().filter(|missing| *missing.limit == *name);
         let say = |route| {
             format!("there is no route `{route}`: for that one it holds for no request until there is")

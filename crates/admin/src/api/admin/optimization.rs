@@ -8,10 +8,10 @@ pub mod recording;
 
 use axum::Router;
 
-use crate::api::app_state::Context;
+use crate::api::app_state::AppState;
 
 /// All paths below it.
-pub fn routes() -> Router<Context> {
+pub fn routes() -> Router<AppState> {
     Router::new()
         .merge(cache::routes())
         .merge(flags::routes())

@@ -6,10 +6,10 @@ use serde_json::{Map, Value};
 use tidegate_author::{self as author, Referent};
 use tidegate_policy::route::Backend;
 
-use crate::api::app_state::Context;
-use crate::api::named_documents::Resource;
+use crate::api::app_state::AppState;
+use crate::api::named_documents::NamedDocument;
 use crate::feed::{Documents, MissingGeoRule, RouteInfo, Snapshot};
-use crate::problem::{Answer, Code, Problem};
+use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::store::{DocumentKind, StoreTable};
 
 /// Documents of all routes up to this size make a table that fits, whatever they
@@ -19,20 +19,20 @@ const SURELY_FITS: usize = 4 << 20;
 /// The routes.
 pub enum Routes {}
 
-impl Resource for Routes {
-    type Says = author::Route;
+impl NamedDocument for Routes {
+    type Content = author::Route;
     const KIND: DocumentKind = DocumentKind::Route;
     const NOUN: &str = "route";
     const PATH: &str = "/api/admin/routes";
-    const NOT_FOUND: Code = Code::RouteNotFound;
-    const CHECKED_WITH: &'static [StoreTable] =
+    const NOT_FOUND: ProblemCode = ProblemCode::RouteNotFound;
+    const CHECK_READS: &'static [StoreTable] =
         &[StoreTable::Documents(DocumentKind::Route), StoreTable::Documents(DocumentKind::Backend)];
 
     fn of(snapshot: &Snapshot) -> &Documents<author::Route> {
         &snapshot.routes
     }
 
-    fn check(name: &str, document: Value, snapshot: &Snapshot) -> Answer<(String, author::Route)> {
+    fn check(name: &str, document: Value, snapshot: &Snapshot) -> ApiResult<(String, author::Route)> {
         check(named(document, name)?, snapshot)
     }
 
@@ -41,14 +41,14 @@ impl Resource for Routes {
         serde_json::from_str(&info.document).unwrap_or_default()
     }
 
-    fn written(context: &Context, snapshot: &Snapshot, name: &str, route: &author::Route) -> Vec<String> {
+    fn written(app: &AppState, snapshot: &Snapshot, name: &str, route: &author::Route) -> Vec<String> {
         let mut warnings = author::warnings(route);
         let missing = snapshot.missing_geo_rules().into_iter().filter(|missing| *missing.route == *name);
         warnings.extend(missing.map(|MissingGeoRule { rule, .. }| {
             format!("there is no geo rule `{rule}`: requests that need it get 500 no_geo_rule until there is")
         }));
         let unknown: BTreeSet<&str> = snapshot
-            .unknown_backends_of(route, &context.clusters)
+            .unknown_backends_of(route, &app.clusters)
             .filter_map(|to| match to {
                 Referent::Service(Backend { name, .. }) | Referent::Api(name) => Some(name.as_str()),
                 // Said above.
@@ -72,7 +72,7 @@ impl Resource for Routes {
 }
 
 /// `document` with the name of the address, if it has none of its own.
-fn named(mut document: Value, name: &str) -> Answer<Value> {
+fn named(mut document: Value, name: &str) -> ApiResult<Value> {
     let Value::Object(fields) = &mut document else {
         return Err(Problem::field("", "wrong_type", "the body must be an HTTPRoute, which is an object"));
     };
@@ -94,9 +94,9 @@ fn named(mut document: Value, name: &str) -> Answer<Value> {
 
 /// The document's text, if it is a route that Tidegate can carry out, also
 /// together with all the others; and what it says.
-fn check(document: Value, snapshot: &Snapshot) -> Answer<(String, author::Route)> {
+fn check(document: Value, snapshot: &Snapshot) -> ApiResult<(String, author::Route)> {
     let route =
-        author::read(&document).map_err(|problems| Problem::document(Code::InvalidField, problems))?;
+        author::read(&document).map_err(|problems| Problem::document(ProblemCode::InvalidField, problems))?;
     let text = document.to_string();
     fit_together(snapshot, Some(&route), &snapshot.backends_by_name(), text.len())?;
     Ok((text, route))
@@ -112,7 +112,7 @@ pub fn fit_together(
     changed: Option<&author::Route>,
     backends: &author::Backends,
     more: usize,
-) -> Answer<()> {
+) -> ApiResult<()> {
     let is_other = |name: &str| changed.is_none_or(|changed| *name != *changed.name);
     let others = || snapshot.routes.in_force.values().filter(|info| is_other(&info.name));
     let documents = others().map(|info| &info.document);

@@ -11,19 +11,17 @@ use axum::response::Response;
 use axum::routing::post;
 use tidegate_policy::check::Check;
 use tidegate_policy::decide::{GeoFinding, Given, IpFinding, Tables};
-use tidegate_policy::wire::check::{
-    Answer as CheckAnswer, Found, GeoAnswer, MAX_QUESTION, Question, RouteAnswer, path,
-};
+use tidegate_policy::wire::check::{Answer, Found, GeoAnswer, MAX_QUESTION, Question, RouteAnswer, path};
 use tidegate_policy::wire::former;
 
 use super::sync::binary;
-use crate::api::app_state::Context;
+use crate::api::app_state::AppState;
 use crate::api::body;
-use crate::problem::{Answer, Code, Problem};
+use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::time;
 
 /// The paths here.
-pub fn routes() -> Router<Context> {
+pub fn routes() -> Router<AppState> {
     Router::new()
         .route(path(Check::Ip), post(ip))
         .route(path(Check::Geo), post(geo))
@@ -35,46 +33,46 @@ pub fn routes() -> Router<Context> {
 /// # Errors
 /// 400 when the body is no question, 503 when the database cannot be read, 406 when the
 /// question is of the version before and its answer has no form there.
-pub async fn ip(State(context): State<Context>, request: Request<Body>) -> Answer<Response> {
-    answer(&context, request, Check::Ip).await
+pub async fn ip(State(app): State<AppState>, request: Request<Body>) -> ApiResult<Response> {
+    answer(&app, request, Check::Ip).await
 }
 
 /// Answers where a client is, and what every geo rule says of that.
 ///
 /// # Errors
 /// As [`ip`].
-pub async fn geo(State(context): State<Context>, request: Request<Body>) -> Answer<Response> {
-    answer(&context, request, Check::Geo).await
+pub async fn geo(State(app): State<AppState>, request: Request<Body>) -> ApiResult<Response> {
+    answer(&app, request, Check::Geo).await
 }
 
 /// Answers which route takes a request.
 ///
 /// # Errors
 /// As [`ip`].
-pub async fn route(State(context): State<Context>, request: Request<Body>) -> Answer<Response> {
-    answer(&context, request, Check::Route).await
+pub async fn route(State(app): State<AppState>, request: Request<Body>) -> ApiResult<Response> {
+    answer(&app, request, Check::Route).await
 }
 
-async fn answer(context: &Context, request: Request<Body>, check: Check) -> Answer<Response> {
+async fn answer(app: &AppState, request: Request<Body>, check: Check) -> ApiResult<Response> {
     let (_, bytes) = body::bytes(request, MAX_QUESTION).await?;
     // Asked for after the question has arrived: what was committed before it was
     // sent is in the answer.
-    let tables = context.feed.tables().await.map_err(|error| Problem::unreadable(&error))?;
+    let tables = app.feed.tables().await.map_err(|error| Problem::unreadable(&error))?;
     let (question, version) = former::read_question(&bytes)
-        .map_err(|error| Problem::new(Code::InvalidBody, format!("not a question: {error}")))?;
+        .map_err(|error| Problem::new(ProblemCode::InvalidBody, format!("not a question: {error}")))?;
     if check == Check::Geo && matches!(question.given, Given::Header(_)) {
-        context.country_headers.note();
+        app.country_headers.note();
     }
     let found = find(check, &question, &tables);
-    let answer = CheckAnswer { id: question.id, version: tables.version, found };
+    let answer = Answer { id: question.id, version: tables.version, found };
     let bytes = former::answer_bytes(&answer, version).map_err(|error| {
         // The types of the answer can always be written.
         tracing::error!(%error, "an answer cannot be encoded");
-        Problem::new(Code::StoreUnreadable, "the answer cannot be encoded; the service's log says why")
+        Problem::new(ProblemCode::StoreUnreadable, "the answer cannot be encoded; the service's log says why")
     })?;
     let bytes = bytes.ok_or_else(|| {
         Problem::new(
-            Code::FormatUnavailable,
+            ProblemCode::FormatUnavailable,
             format!("format version {version} has no form for this route's answer: upgrade the gateway"),
         )
     })?;

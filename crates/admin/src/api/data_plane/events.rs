@@ -12,15 +12,15 @@ use tidegate_policy::wire::sync::Gateway;
 use tidegate_policy::wire::{WireError, former};
 
 use super::sync::gateway;
-use crate::api::app_state::Context;
+use crate::api::app_state::AppState;
 use crate::api::body;
-use crate::api::query::Params;
-use crate::problem::{Answer, Code, Problem};
+use crate::api::query::QueryParams;
+use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::store::{Append, RecorderFigures};
 
 /// The paths here.
-pub fn routes() -> Router<Context> {
-    Router::new().route("/api/data-plane/v1/events", axum::routing::post(take))
+pub fn routes() -> Router<AppState> {
+    Router::new().route("/api/data-plane/v1/events", axum::routing::post(record))
 }
 
 /// Bytes of a post's body: the format's own limit is checked when it is read,
@@ -34,7 +34,7 @@ const VERSIONS_AHEAD: u8 = 16;
 
 /// What became of a post.
 #[derive(Serialize)]
-pub struct Taken {
+pub struct PostResult {
     stored: u64,
     duplicates: u64,
     malformed: u64,
@@ -45,62 +45,69 @@ pub struct Taken {
 /// # Errors
 /// 400 when it cannot be read; 503 when the store is busy, or it is of a later version
 /// of its format: then whoever sent it keeps it and tries again.
-pub async fn take(State(context): State<Context>, request: Request<Body>) -> Answer<Response> {
+pub async fn record(State(app): State<AppState>, request: Request<Body>) -> ApiResult<Response> {
     let gateway = gateway(request.headers())?;
-    let params = Params::read(request.uri(), &["sync"])?;
-    context.gateways.seen(&gateway);
+    let params = QueryParams::read(request.uri(), &["sync"])?;
+    app.gateways.seen(&gateway);
     match params.flag("sync")? {
-        true => open(&context, gateway, request).await.map(IntoResponse::into_response),
-        false => post(&context, gateway, request).await.map(IntoResponse::into_response),
+        true => record_open(&app, gateway, request).await.map(IntoResponse::into_response),
+        false => record_batches(&app, gateway, request).await.map(IntoResponse::into_response),
     }
 }
 
 /// Takes a post. Once this has answered 200, the recorder forgets it.
-async fn post(context: &Context, gateway: Gateway, request: Request<Body>) -> Answer<Json<Taken>> {
+async fn record_batches(
+    app: &AppState,
+    gateway: Gateway,
+    request: Request<Body>,
+) -> ApiResult<Json<PostResult>> {
     let (_, bytes) = body::bytes(request, MAX_BODY).await?;
     let decoded = match bytes.len() {
         0..=LARGE => decode(gateway, &bytes),
         _ => tokio::task::spawn_blocking(move || decode(gateway, &bytes))
             .await
-            .map_err(|_| Problem::new(Code::Stopping, "the service is stopping"))?,
+            .map_err(|_| Problem::new(ProblemCode::Stopping, "the service is stopping"))?,
     };
     let (append, malformed) = match decoded {
         Ok(decoded) => decoded,
-        Err(error) => return Err(unreadable(context, "not a post of events", &error).await?),
+        Err(error) => return Err(unreadable(app, "not a post of events", &error).await?),
     };
-    note_countries(context, append.batches.iter().flat_map(|batch| &batch.events));
+    note_countries(app, append.batches.iter().flat_map(|batch| &batch.events));
     // Counted once the rest is stored: a post that is refused comes again, and
     // its malformed batches with it.
-    let appended = context.store.append(append).await?;
+    let appended = app.store.append(append).await?;
     if malformed > 0 {
         tracing::warn!(malformed, "batches that could not be read were passed over");
-        context.store.note_malformed(malformed).await?;
+        app.store.note_malformed(malformed).await?;
     }
-    Ok(Json(Taken { stored: appended.stored, duplicates: appended.duplicates, malformed }))
+    Ok(Json(PostResult { stored: appended.stored, duplicates: appended.duplicates, malformed }))
 }
 
 /// Takes an event whose response waits. 204: it is committed, now or before.
-async fn open(context: &Context, gateway: Gateway, request: Request<Body>) -> Answer<StatusCode> {
+async fn record_open(app: &AppState, gateway: Gateway, request: Request<Body>) -> ApiResult<StatusCode> {
     let (_, bytes) = body::bytes(request, MAX_OPEN).await?;
     let open = match former::read_open(&bytes) {
         Ok(open) => open,
-        Err(error) => return Err(unreadable(context, "not an open event", &error).await?),
+        Err(error) => return Err(unreadable(app, "not an open event", &error).await?),
     };
-    note_countries(context, [&open.event]);
-    context.store.open_event(gateway, open).await?;
+    note_countries(app, [&open.event]);
+    app.store.open_event(gateway, open).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// What to answer when a body, or a batch in it, is not understood. One that is only
 /// newer is not counted as malformed: it comes again, and will be understood once this
 /// service is of that version too.
-async fn unreadable(context: &Context, what: &str, error: &WireError) -> Answer<Problem> {
+async fn unreadable(app: &AppState, what: &str, error: &WireError) -> ApiResult<Problem> {
     if is_newer(error) {
         tracing::warn!(%error, "a gateway of a later version keeps its events until this service is upgraded");
-        return Ok(Problem::new(Code::NewerFormat, format!("{error}: keep it until this side is upgraded")));
+        return Ok(Problem::new(
+            ProblemCode::NewerFormat,
+            format!("{error}: keep it until this side is upgraded"),
+        ));
     }
-    context.store.note_malformed(1).await?;
-    Ok(Problem::new(Code::InvalidBody, format!("{what}: {error}")))
+    app.store.note_malformed(1).await?;
+    Ok(Problem::new(ProblemCode::InvalidBody, format!("{what}: {error}")))
 }
 
 fn is_newer(error: &WireError) -> bool {
@@ -109,12 +116,12 @@ fn is_newer(error: &WireError) -> bool {
 }
 
 /// A country in an event, though there is no country table, came from a header.
-fn note_countries<'e>(context: &Context, events: impl IntoIterator<Item = &'e TrafficEvent>) {
-    if context.country_headers.seen() || context.feed.snapshot().countries.is_some() {
+fn note_countries<'e>(app: &AppState, events: impl IntoIterator<Item = &'e TrafficEvent>) {
+    if app.country_headers.seen() || app.feed.snapshot().countries.is_some() {
         return;
     }
     if events.into_iter().any(|event| event.country.is_some()) {
-        context.country_headers.note();
+        app.country_headers.note();
     }
 }
 

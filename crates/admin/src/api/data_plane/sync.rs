@@ -15,13 +15,13 @@ use tidegate_policy::digest::BlobHash;
 use tidegate_policy::wire::formats::{FORMATS, FORMATS_HEADER, Formats};
 use tidegate_policy::wire::sync::{ACK_HEADER, Ack, GATEWAY_HEADER, Gateway, HELD_HEADER, Held, Version};
 
-use crate::api::app_state::Context;
-use crate::api::query::{Params, PathText, shortened};
-use crate::problem::{Answer, Code, Problem};
+use crate::api::app_state::AppState;
+use crate::api::query::{PathParam, QueryParams, shortened};
+use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::time;
 
 /// The paths here.
-pub fn routes() -> Router<Context> {
+pub fn routes() -> Router<AppState> {
     Router::new()
         .route("/api/data-plane/v1/sync", get(sync))
         .route("/api/data-plane/v1/sync/blob/{hash}", get(blob))
@@ -36,31 +36,31 @@ const MAX_WAIT: Duration = Duration::from_secs(30);
 /// # Errors
 /// When a header or parameter is not right, the gateway does not read this answer, or
 /// the service stops.
-pub async fn sync(State(context): State<Context>, request: Request) -> Answer<Response> {
+pub async fn sync(State(app): State<AppState>, request: Request) -> ApiResult<Response> {
     let headers = request.headers();
     let gateway = gateway(headers)?;
     let held = header::<Held>(headers, HELD_HEADER, "allow=<hash>,base=<hash>,...")?.unwrap_or_default();
     let ack = ack_of(headers)?;
     let formats = header::<Formats>(headers, FORMATS_HEADER, "<format>=<version>,...")?.unwrap_or_default();
-    let params = Params::read(request.uri(), &["since", "wait"])?;
+    let params = QueryParams::read(request.uri(), &["since", "wait"])?;
     let since = params.parsed::<Version>("since", "a version is <epoch, 16 hex digits>.<seq>")?;
-    let wait = params.span("wait", time::MAX_SPAN)?.unwrap_or_default().min(MAX_WAIT);
-    context.gateways.reads(&gateway, &formats);
+    let wait = params.span("wait", time::MAX_DURATION)?.unwrap_or_default().min(MAX_WAIT);
+    app.gateways.reads(&gateway, &formats);
     if let Some(ack) = ack {
-        context.gateways.ack(&gateway, ack);
+        app.gateways.ack(&gateway, ack);
     }
     if !formats.reads("sync") {
         let detail = format!("this service writes {FORMATS}, which the gateway does not read");
-        return Err(Problem::new(Code::FormatUnavailable, detail));
+        return Err(Problem::new(ProblemCode::FormatUnavailable, detail));
     }
     tokio::select! {
         // The gateway counts as there until this future is dropped, which is
         // also what happens when the client goes away.
-        answer = context.feed.sync(&gateway, since, &held, &formats, wait) => Ok(match answer {
+        answer = app.feed.sync(&gateway, since, &held, &formats, wait) => Ok(match answer {
             Some(bytes) => binary(bytes),
             None => StatusCode::NOT_MODIFIED.into_response(),
         }),
-        () = context.stopping() => Err(Problem::new(Code::Stopping, "the service is stopping")),
+        () = app.stopping() => Err(Problem::new(ProblemCode::Stopping, "the service is stopping")),
     }
 }
 
@@ -69,18 +69,18 @@ pub async fn sync(State(context): State<Context>, request: Request) -> Answer<Re
 /// # Errors
 /// When nobody needs that table any more.
 pub async fn blob(
-    State(context): State<Context>,
-    PathText(hash): PathText,
+    State(app): State<AppState>,
+    PathParam(hash): PathParam,
     request: Request,
-) -> Answer<Response> {
+) -> ApiResult<Response> {
     gateway(request.headers())?;
-    let params = Params::read(request.uri(), &["offset"])?;
+    let params = QueryParams::read(request.uri(), &["offset"])?;
     let offset = params.parsed::<u64>("offset", "write a number of bytes")?.unwrap_or(0);
     let hash: BlobHash = hash.parse().map_err(|_| {
         Problem::parameter("hash", "invalid", "a table's name is 32 hex digits, as the sync answer gave it")
     })?;
-    context.feed.blob(hash, offset).map(binary).ok_or_else(|| {
-        Problem::new(Code::BlobGone, "this table is not needed any more: sync again from what is held")
+    app.feed.blob(hash, offset).map(binary).ok_or_else(|| {
+        Problem::new(ProblemCode::BlobGone, "this table is not needed any more: sync again from what is held")
     })
 }
 
@@ -88,11 +88,11 @@ pub async fn blob(
 ///
 /// # Errors
 /// When a header is not right.
-pub async fn ack(State(context): State<Context>, headers: HeaderMap) -> Answer<StatusCode> {
+pub async fn ack(State(app): State<AppState>, headers: HeaderMap) -> ApiResult<StatusCode> {
     let gateway = gateway(&headers)?;
     let ack = ack_of(&headers)?
         .ok_or_else(|| Problem::header(ACK_HEADER, "required", format!("send the header {ACK_HEADER}")))?;
-    context.gateways.ack(&gateway, ack);
+    app.gateways.ack(&gateway, ack);
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -109,18 +109,18 @@ pub fn binary(bytes: Bytes) -> Response {
 ///
 /// # Errors
 /// When the header is missing or not right.
-pub fn gateway(headers: &HeaderMap) -> Answer<Gateway> {
+pub fn gateway(headers: &HeaderMap) -> ApiResult<Gateway> {
     let form = "<node>;<process, 16 hex digits>";
     header(headers, GATEWAY_HEADER, form)?.ok_or_else(|| {
         Problem::header(GATEWAY_HEADER, "required", format!("send the header {GATEWAY_HEADER}: {form}"))
     })
 }
 
-fn ack_of(headers: &HeaderMap) -> Answer<Option<Ack>> {
+fn ack_of(headers: &HeaderMap) -> ApiResult<Option<Ack>> {
     header(headers, ACK_HEADER, "<version>;refresh=<n>;live=<n>;stale=<n>")
 }
 
-fn header<T: FromStr>(headers: &HeaderMap, name: &'static str, form: &str) -> Answer<Option<T>> {
+fn header<T: FromStr>(headers: &HeaderMap, name: &'static str, form: &str) -> ApiResult<Option<T>> {
     let Some(value) = headers.get(name) else { return Ok(None) };
     let text = value.to_str().unwrap_or_default();
     let bad = || {

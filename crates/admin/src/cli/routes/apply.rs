@@ -6,20 +6,20 @@ use anyhow::Context;
 use axum::http::Method;
 use serde::Deserialize;
 
-use super::document::{canonical, difference};
-use super::files::{self, Sources, Wanted};
-use super::{End, note, path, say};
+use super::document::{canonical, unified_diff};
+use super::files::{self, RouteDocument, Sources};
+use super::{Outcome, path, print_error_line, print_line};
 use crate::api::query::MAX_WAIT_APPLIED;
-use crate::cli::api_client::{Access, Failed, Refusal, Service};
+use crate::cli::api_client::{AccessArgs, ApiClient, ProblemReply, RequestError};
 use crate::time;
 
 /// Options of `tidegate routes apply`.
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub struct ApplyArgs {
     #[command(flatten)]
     from: Sources,
     #[command(flatten)]
-    access: Access,
+    access: AccessArgs,
     /// Show what would change, as a unified diff of YAML, and change nothing. Ends
     /// with 1 if something would.
     #[arg(long)]
@@ -31,15 +31,15 @@ pub struct Args {
 }
 
 fn wait(text: &str) -> Result<Duration, String> {
-    match time::span(text) {
+    match time::parse_duration(text) {
         Some(span) if span <= MAX_WAIT_APPLIED => Ok(span),
         Some(_) => Err(format!("at most {} s", MAX_WAIT_APPLIED.as_secs())),
-        None => Err(time::SPAN_FORM.to_owned()),
+        None => Err(time::DURATION_FORM.to_owned()),
     }
 }
 
 /// What became of a route.
-enum Outcome {
+enum RouteChange {
     Created,
     Configured,
     Unchanged,
@@ -47,14 +47,14 @@ enum Outcome {
 
 /// What the service says of a route that was written.
 #[derive(Deserialize)]
-struct Changed {
+struct WriteReply {
     #[serde(default)]
     warnings: Vec<String>,
 }
 
 /// What the service says of the gateways.
 #[derive(Deserialize)]
-struct Warm {
+struct WarmupReply {
     applied: Applied,
     behind: Vec<String>,
 }
@@ -71,32 +71,32 @@ struct Applied {
 /// # Errors
 /// A document is not right: nothing was changed. Or a route could not be written:
 /// what was, and what was not, has been said.
-pub async fn run(args: &Args) -> anyhow::Result<End> {
+pub async fn run(args: &ApplyArgs) -> anyhow::Result<Outcome> {
     let wanted = files::read(&args.from)?;
-    let service = Service::new(&args.access)?;
+    let service = ApiClient::new(&args.access)?;
     if args.dry_run {
-        return show(&service, &wanted).await;
+        return dry_run(&service, &wanted).await;
     }
     let applied = write_all(&service, &wanted).await;
     if applied.is_ok() && !args.wait.is_zero() {
-        settle(&service, args.wait).await?;
+        wait_for_gateways(&service, args.wait).await?;
     }
-    applied.map(|()| End::Done)
+    applied.map(|()| Outcome::Done)
 }
 
 /// Writes one after the other. One that is refused does not keep the others from
 /// being written.
-async fn write_all(service: &Service, wanted: &[Wanted]) -> anyhow::Result<()> {
+async fn write_all(service: &ApiClient, wanted: &[RouteDocument]) -> anyhow::Result<()> {
     let mut missed: Vec<&str> = Vec::new();
     for (at, route) in wanted.iter().enumerate() {
         match write(service, route).await {
-            Ok(outcome) => say(format_args!("{} {outcome}", route.name)),
-            Err(Failed::Refused(refusal)) => {
+            Ok(outcome) => print_line(format_args!("{} {outcome}", route.name)),
+            Err(RequestError::Refused(refusal)) => {
                 refused(route, &refusal);
                 missed.push(&route.name);
             }
-            Err(Failed::Unreachable(why)) => {
-                note(format_args!("{}: {why}", route.place));
+            Err(RequestError::Unreachable(why)) => {
+                print_error_line(format_args!("{}: {why}", route.location));
                 // Those after it would fare no better.
                 missed.extend(wanted.iter().skip(at).map(|route| route.name.as_str()));
                 break;
@@ -112,78 +112,84 @@ async fn write_all(service: &Service, wanted: &[Wanted]) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn write(service: &Service, route: &Wanted) -> Result<Outcome, Failed> {
+async fn write(service: &ApiClient, route: &RouteDocument) -> Result<RouteChange, RequestError> {
     let path = path(&route.name);
-    let outcome = match service.look(&path, "route_not_found").await?.map(canonical) {
-        Some(held) if held == route.document => return Ok(Outcome::Unchanged),
-        Some(_) => Outcome::Configured,
-        None => Outcome::Created,
+    let outcome = match service.get_if_exists(&path, "route_not_found").await?.map(canonical) {
+        Some(held) if held == route.document => return Ok(RouteChange::Unchanged),
+        Some(_) => RouteChange::Configured,
+        None => RouteChange::Created,
     };
-    let answer = service.ask(Method::PUT, &path, Some(&route.document)).await?;
-    let Changed { warnings } = Changed::deserialize(answer).unwrap_or(Changed { warnings: Vec::new() });
+    let answer = service.request(Method::PUT, &path, Some(&route.document)).await?;
+    let WriteReply { warnings } =
+        WriteReply::deserialize(answer).unwrap_or(WriteReply { warnings: Vec::new() });
     for warning in warnings {
-        note(format_args!("{}: warning: {warning}", route.place));
+        print_error_line(format_args!("{}: warning: {warning}", route.location));
     }
     Ok(outcome)
 }
 
-fn refused(route: &Wanted, refusal: &Refusal) {
+fn refused(route: &RouteDocument, refusal: &ProblemReply) {
     let named = refusal.errors.iter().filter(|wrong| wrong.pointer.is_some());
     let lines: Vec<_> = named
         .map(|wrong| {
-            route.place.wrong(wrong.pointer.as_deref().unwrap_or_default(), &wrong.detail, &wrong.code)
+            route.location.problem_line(
+                wrong.pointer.as_deref().unwrap_or_default(),
+                &wrong.detail,
+                &wrong.code,
+            )
         })
         .collect();
     match lines.is_empty() {
-        true => note(format_args!("{}: {refusal}", route.place)),
-        false => lines.iter().for_each(note),
+        true => print_error_line(format_args!("{}: {refusal}", route.location)),
+        false => lines.iter().for_each(print_error_line),
     }
 }
 
 /// Waits for the gateways, once for all routes, and says how far they have come.
-async fn settle(service: &Service, wait: Duration) -> anyhow::Result<()> {
+async fn wait_for_gateways(service: &ApiClient, wait: Duration) -> anyhow::Result<()> {
     let target = format!("/api/admin/optimization/warmup?wait={}ms", wait.as_millis());
-    let answer = service.ask(Method::POST, &target, None).await;
+    let answer = service.request(Method::POST, &target, None).await;
     let answer = answer.context("the routes are applied, but whether gateways enforce them is not known")?;
-    let Warm { applied: Applied { gateways, of, lost }, behind } = Warm::deserialize(&answer)
-        .with_context(|| format!("the routes are applied; of the gateways the service says {answer}"))?;
+    let WarmupReply { applied: Applied { gateways, of, lost }, behind } =
+        WarmupReply::deserialize(&answer)
+            .with_context(|| format!("the routes are applied; of the gateways the service says {answer}"))?;
     if of == 0 && lost == 0 {
-        note("no gateway has reported to the service yet");
+        print_error_line("no gateway has reported to the service yet");
         return Ok(());
     }
-    note(format_args!("enforced by {gateways} of {of} gateways"));
+    print_error_line(format_args!("enforced by {gateways} of {of} gateways"));
     if !behind.is_empty() {
-        note(format_args!("warning: not within the time by: {}", behind.join(", ")));
+        print_error_line(format_args!("warning: not within the time by: {}", behind.join(", ")));
     }
     if lost > 0 {
-        note(format_args!("warning: {lost} more not heard of for over 3 s"));
+        print_error_line(format_args!("warning: {lost} more not heard of for over 3 s"));
     }
     Ok(())
 }
 
 /// Shows what would change.
-async fn show(service: &Service, wanted: &[Wanted]) -> anyhow::Result<End> {
+async fn dry_run(service: &ApiClient, wanted: &[RouteDocument]) -> anyhow::Result<Outcome> {
     let (mut created, mut configured) = (0usize, 0usize);
     for route in wanted {
-        let held = service.look(&path(&route.name), "route_not_found").await;
-        let held = held.with_context(|| route.place.to_string())?.map(canonical);
+        let held = service.get_if_exists(&path(&route.name), "route_not_found").await;
+        let held = held.with_context(|| route.location.to_string())?.map(canonical);
         match &held {
             Some(held) if *held == route.document => continue,
             Some(_) => configured = configured.saturating_add(1),
             None => created = created.saturating_add(1),
         }
-        let place = route.place.to_string();
-        super::print(&difference(&route.name, held.as_ref(), &place, &route.document)?);
+        let location = route.location.to_string();
+        super::print_text(&unified_diff(&route.name, held.as_ref(), &location, &route.document)?);
     }
     let changes = created.saturating_add(configured);
     let unchanged = wanted.len().saturating_sub(changes);
-    note(format_args!(
+    print_error_line(format_args!(
         "nothing was changed; would be created: {created}, configured: {configured}, unchanged: {unchanged}"
     ));
-    Ok(if changes == 0 { End::Done } else { End::Different })
+    Ok(if changes == 0 { Outcome::Done } else { Outcome::Different })
 }
 
-impl std::fmt::Display for Outcome {
+impl std::fmt::Display for RouteChange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Created => "created",

@@ -62,15 +62,20 @@ pub fn yaml(document: &Value) -> anyhow::Result<String> {
     Ok(yaml_serde::to_string(document)?)
 }
 
-/// What `wanted`, which stands at `place`, would change of the route `name` that
+/// What `wanted`, which stands at `location`, would change of the route `name` that
 /// the service holds: a unified diff, empty when nothing.
 ///
 /// # Errors
 /// As [`yaml`].
-pub fn difference(name: &str, held: Option<&Value>, place: &str, wanted: &Value) -> anyhow::Result<String> {
+pub fn unified_diff(
+    name: &str,
+    held: Option<&Value>,
+    location: &str,
+    wanted: &Value,
+) -> anyhow::Result<String> {
     let (old, new) = (held.map(yaml).transpose()?.unwrap_or_default(), yaml(wanted)?);
     let from = held.map_or_else(|| "/dev/null".to_owned(), |_| format!("{name} (the service)"));
-    let to = format!("{name} ({place})");
+    let to = format!("{name} ({location})");
     Ok(TextDiff::from_lines(&old, &new).unified_diff().header(&from, &to).to_string())
 }
 
@@ -80,7 +85,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::strict_json::Once;
+    use crate::strict_json::StrictValue;
 
     #[test]
     fn what_only_kubernetes_writes_makes_no_difference() {
@@ -111,15 +116,15 @@ mod tests {
     fn a_difference_names_both_sides() {
         let (old, new) = (json!({"a": 1, "b": 2}), json!({"a": 1, "b": 3}));
         assert_eq!(
-            difference("r", Some(&old), "r.yaml: document 1", &new).unwrap(),
+            unified_diff("r", Some(&old), "r.yaml: document 1", &new).unwrap(),
             "--- r (the service)\n+++ r (r.yaml: document 1)\n@@ -1,2 +1,2 @@\n a: 1\n-b: 2\n+b: 3\n"
         );
         assert!(
-            difference("r", None, "-", &new)
+            unified_diff("r", None, "-", &new)
                 .unwrap()
                 .starts_with("--- /dev/null\n+++ r (-)\n@@ -0,0 +1,2 @@\n")
         );
-        assert_eq!(difference("r", Some(&old), "-", &old).unwrap(), "");
+        assert_eq!(unified_diff("r", Some(&old), "-", &old).unwrap(), "");
     }
 
     fn any_value() -> impl Strategy<Value = Value> {
@@ -150,7 +155,7 @@ mod tests {
         #[test]
         fn yaml_says_what_the_document_says(value in any_value()) {
             let text = yaml(&value).unwrap();
-            let Once(read) = yaml_serde::from_str(&text).unwrap();
+            let StrictValue(read) = yaml_serde::from_str(&text).unwrap();
             prop_assert_eq!(read, value, "{}", text);
         }
     }

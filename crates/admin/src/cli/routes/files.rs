@@ -12,7 +12,7 @@ use serde_json::Value;
 use tidegate_author as author;
 
 use super::document::canonical;
-use crate::strict_json::{Once, is_shallow, without_mark};
+use crate::strict_json::{StrictValue, check_yaml_depth, without_byte_order_mark};
 
 /// Of a directory, the files whose names end so.
 const EXTENSIONS: [&str; 3] = ["json", "yaml", "yml"];
@@ -31,16 +31,16 @@ pub struct Sources {
 
 /// A route that has been checked.
 #[derive(Debug)]
-pub struct Wanted {
+pub struct RouteDocument {
     pub name: String,
-    pub place: Place,
+    pub location: Location,
     /// In its canonical form.
     pub document: Value,
 }
 
 /// Where a document stands.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct Location {
     file: Arc<str>,
     /// Of its file, from 1 on.
     document: usize,
@@ -48,21 +48,21 @@ pub struct Place {
     item: String,
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for Location {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: document {}", self.file, self.document)?;
         if self.item.is_empty() { Ok(()) } else { write!(f, ": {}", self.item) }
     }
 }
 
-impl Place {
+impl Location {
     fn item(&self, at: usize) -> Self {
         Self { item: format!("/items/{at}"), ..self.clone() }
     }
 
     /// What is wrong in this document at `pointer`, with its code.
     #[must_use]
-    pub fn wrong(&self, pointer: &str, message: &str, code: &str) -> String {
+    pub fn problem_line(&self, pointer: &str, message: &str, code: &str) -> String {
         // The pointer of an item goes on with the one within it.
         let between = if pointer.is_empty() || !self.item.is_empty() { "" } else { ": " };
         format!("{self}{between}{pointer}: {message} ({code})")
@@ -71,10 +71,10 @@ impl Place {
 
 /// What has been read so far.
 #[derive(Default)]
-struct Reader {
-    wanted: Vec<Wanted>,
+struct RouteReader {
+    wanted: Vec<RouteDocument>,
     /// Where each name stands.
-    places: BTreeMap<String, Place>,
+    locations: BTreeMap<String, Location>,
     wrong: Vec<String>,
 }
 
@@ -83,8 +83,8 @@ struct Reader {
 ///
 /// # Errors
 /// Everything that is wrong, a line each; or nothing is there.
-pub fn read(sources: &Sources) -> anyhow::Result<Vec<Wanted>> {
-    let mut reader = Reader::default();
+pub fn read(sources: &Sources) -> anyhow::Result<Vec<RouteDocument>> {
+    let mut reader = RouteReader::default();
     for path in &sources.filename {
         if path == Path::new("-") {
             let mut bytes = Vec::new();
@@ -130,50 +130,54 @@ fn list(directory: &Path, recursive: bool, found: &mut Vec<PathBuf>) -> std::io:
     Ok(())
 }
 
-impl Reader {
+impl RouteReader {
     fn file(&mut self, name: &str, bytes: &[u8]) {
         let file: Arc<str> = name.into();
         for (at, document) in documents(bytes).into_iter().enumerate() {
-            let place =
-                Place { file: Arc::clone(&file), document: at.saturating_add(1), item: String::new() };
+            let location =
+                Location { file: Arc::clone(&file), document: at.saturating_add(1), item: String::new() };
             match document {
                 // Nothing, or comments only, between two separators.
                 Ok(Value::Null) => {}
-                Ok(document) => self.document(&place, document),
-                Err(error) => self.wrong.push(format!("{place}: {error}")),
+                Ok(document) => self.document(&location, document),
+                Err(error) => self.wrong.push(format!("{location}: {error}")),
             }
         }
     }
 
-    fn document(&mut self, place: &Place, mut document: Value) {
+    fn document(&mut self, location: &Location, mut document: Value) {
         match document["kind"].as_str() {
-            Some("HTTPRoute") => self.route(place, document),
+            Some("HTTPRoute") => self.route(location, document),
             Some(kind @ ("List" | "HTTPRouteList")) => {
                 // In a list of routes only, as the API server answers it, an item does
                 // not say again what it is.
                 let bare = kind == "HTTPRouteList";
                 match document["items"].take() {
-                    Value::Array(items) => self.items(place, items, bare),
-                    _ => self.wrong.push(place.wrong("/items", "must be a list of HTTPRoutes", "wrong_type")),
+                    Value::Array(items) => self.items(location, items, bare),
+                    _ => self.wrong.push(location.problem_line(
+                        "/items",
+                        "must be a list of HTTPRoutes",
+                        "wrong_type",
+                    )),
                 }
             }
-            _ => self.stranger(place, &document),
+            _ => self.not_a_route(location, &document),
         }
     }
 
-    fn items(&mut self, place: &Place, items: Vec<Value>, bare: bool) {
+    fn items(&mut self, location: &Location, items: Vec<Value>, bare: bool) {
         for (at, item) in items.into_iter().enumerate() {
-            let place = place.item(at);
+            let location = location.item(at);
             match item["kind"].as_str() {
-                Some("HTTPRoute") => self.route(&place, item),
-                None if bare && item.is_object() && item["kind"].is_null() => self.route(&place, item),
-                _ => self.stranger(&place, &item),
+                Some("HTTPRoute") => self.route(&location, item),
+                None if bare && item.is_object() && item["kind"].is_null() => self.route(&location, item),
+                _ => self.not_a_route(&location, &item),
             }
         }
     }
 
     /// A document that is no HTTPRoute: what it is, as far as it says so.
-    fn stranger(&mut self, place: &Place, document: &Value) {
+    fn not_a_route(&mut self, location: &Location, document: &Value) {
         let name = document["metadata"]["name"].as_str().map(|name| format!(" ({name})")).unwrap_or_default();
         let is = match document {
             Value::Object(_) => match &document["kind"] {
@@ -183,27 +187,32 @@ impl Reader {
             },
             _ => "is no object".to_owned(),
         };
-        self.wrong.push(place.wrong("", &format!("{is}: only HTTPRoutes are taken"), "not_supported"));
+        self.wrong.push(location.problem_line(
+            "",
+            &format!("{is}: only HTTPRoutes are taken"),
+            "not_supported",
+        ));
     }
 
-    fn route(&mut self, place: &Place, document: Value) {
+    fn route(&mut self, location: &Location, document: Value) {
         let name = match author::read(&document) {
             Ok(route) => route.name,
             Err(problems) => {
-                let lines = problems.iter().map(|one| place.wrong(&one.pointer, &one.message, one.code));
+                let lines =
+                    problems.iter().map(|one| location.problem_line(&one.pointer, &one.message, one.code));
                 return self.wrong.extend(lines);
             }
         };
-        if let Some(other) = self.places.insert(name.clone(), place.clone()) {
+        if let Some(other) = self.locations.insert(name.clone(), location.clone()) {
             let message = format!(
                 "{other} is called {name} as well, and a name stands for one route, whatever its namespace"
             );
-            return self.wrong.push(place.wrong("/metadata/name", &message, "conflict"));
+            return self.wrong.push(location.problem_line("/metadata/name", &message, "conflict"));
         }
-        self.wanted.push(Wanted { name, place: place.clone(), document: canonical(document) });
+        self.wanted.push(RouteDocument { name, location: location.clone(), document: canonical(document) });
     }
 
-    fn finish(self) -> anyhow::Result<Vec<Wanted>> {
+    fn finish(self) -> anyhow::Result<Vec<RouteDocument>> {
         anyhow::ensure!(
             self.wrong.is_empty(),
             "nothing was changed, for not everything is right:\n{}",
@@ -217,39 +226,40 @@ impl Reader {
 /// The documents of a file up to the first that cannot be read. A file that begins
 /// with a brace is JSON, one document after the other, unless it is not.
 fn documents(bytes: &[u8]) -> Vec<Result<Value, String>> {
-    let bytes = without_mark(bytes);
+    let bytes = without_byte_order_mark(bytes);
     if bytes.trim_ascii_start().starts_with(b"{") {
-        let as_json = from_json(bytes);
+        let as_json = json_documents(bytes);
         if as_json.iter().all(Result::is_ok) {
             return as_json;
         }
-        let as_yaml = from_yaml(bytes);
+        let as_yaml = yaml_documents(bytes);
         return if as_yaml.iter().all(Result::is_ok) { as_yaml } else { as_json };
     }
-    from_yaml(bytes)
+    yaml_documents(bytes)
 }
 
-fn from_json(bytes: &[u8]) -> Vec<Result<Value, String>> {
-    let documents = serde_json::Deserializer::from_slice(bytes).into_iter::<Once>();
+fn json_documents(bytes: &[u8]) -> Vec<Result<Value, String>> {
+    let documents = serde_json::Deserializer::from_slice(bytes).into_iter::<StrictValue>();
     up_to_error(documents.map(|read| read.map_err(|error| error.to_string())))
 }
 
-fn from_yaml(bytes: &[u8]) -> Vec<Result<Value, String>> {
-    if let Err(wrong) = is_shallow(bytes) {
+fn yaml_documents(bytes: &[u8]) -> Vec<Result<Value, String>> {
+    if let Err(wrong) = check_yaml_depth(bytes) {
         return vec![Err(wrong)];
     }
     let documents = yaml_serde::Deserializer::from_slice(bytes);
     // A text without any document has one of its own, which is no value.
-    let read = documents.map(|one| Option::<Once>::deserialize(one).map_err(|error| error.to_string()));
-    up_to_error(read.map(|one| one.map(|one| one.unwrap_or(Once(Value::Null)))))
+    let read =
+        documents.map(|one| Option::<StrictValue>::deserialize(one).map_err(|error| error.to_string()));
+    up_to_error(read.map(|one| one.map(|one| one.unwrap_or(StrictValue(Value::Null)))))
 }
 
 /// Both readers say the same error for ever.
-fn up_to_error(documents: impl Iterator<Item = Result<Once, String>>) -> Vec<Result<Value, String>> {
+fn up_to_error(documents: impl Iterator<Item = Result<StrictValue, String>>) -> Vec<Result<Value, String>> {
     let mut read = Vec::new();
     for document in documents {
         let failed = document.is_err();
-        read.push(document.map(|Once(document)| document));
+        read.push(document.map(|StrictValue(document)| document));
         if failed {
             break;
         }

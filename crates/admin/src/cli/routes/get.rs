@@ -5,28 +5,28 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::document::{canonical, yaml};
-use super::{End, note, path, print};
-use crate::cli::api_client::{Access, Service};
+use super::{Outcome, path, print_error_line, print_text};
+use crate::cli::api_client::{AccessArgs, ApiClient};
 
 /// Routes asked for at once.
 const PAGE: usize = 100;
 
 /// Options of `tidegate routes get`.
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub struct GetArgs {
     /// Which routes, all unless given.
     #[arg(value_name = "NAME", value_parser = name)]
     names: Vec<String>,
     /// In which form.
-    #[arg(short, long, value_enum, default_value_t = Form::Yaml)]
-    output: Form,
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Yaml)]
+    output: OutputFormat,
     #[command(flatten)]
-    access: Access,
+    access: AccessArgs,
 }
 
 /// The form of the output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-enum Form {
+enum OutputFormat {
     /// A YAML document for each route.
     Yaml,
     /// The route if one name is given, else a `kind: List`.
@@ -57,23 +57,23 @@ struct Page {
 /// # Errors
 /// The service does not answer, or has none of a name; those that it has are
 /// printed.
-pub async fn run(args: &Args) -> anyhow::Result<End> {
-    let service = Service::new(&args.access)?;
+pub async fn run(args: &GetArgs) -> anyhow::Result<Outcome> {
+    let service = ApiClient::new(&args.access)?;
     let (routes, missing) = match args.names.as_slice() {
         [] => (all(&service).await?, Vec::new()),
         names => some(&service, names).await?,
     };
     let single = args.names.len() == 1;
-    print(&shown(routes.into_iter().map(canonical).collect(), args.output, single)?);
+    print_text(&shown(routes.into_iter().map(canonical).collect(), args.output, single)?);
     anyhow::ensure!(missing.is_empty(), "there is no route of this name: {}", missing.join(", "));
-    Ok(End::Done)
+    Ok(Outcome::Done)
 }
 
-async fn all(service: &Service) -> anyhow::Result<Vec<Value>> {
+async fn all(service: &ApiClient) -> anyhow::Result<Vec<Value>> {
     let mut routes = Vec::new();
     let mut query = format!("limit={PAGE}");
     loop {
-        let answer = service.ask(Method::GET, &format!("/api/admin/routes?{query}"), None).await?;
+        let answer = service.request(Method::GET, &format!("/api/admin/routes?{query}"), None).await?;
         let page = Page::deserialize(answer)?;
         routes.extend(page.items);
         let Some(next) = page.next else { break };
@@ -81,16 +81,16 @@ async fn all(service: &Service) -> anyhow::Result<Vec<Value>> {
         query = pairs.append_pair("limit", &PAGE.to_string()).append_pair("cursor", &next).finish();
     }
     if routes.is_empty() {
-        note("the service has no routes");
+        print_error_line("the service has no routes");
     }
     Ok(routes)
 }
 
 /// Those of these names, and the names of which there is none.
-async fn some<'n>(service: &Service, names: &'n [String]) -> anyhow::Result<(Vec<Value>, Vec<&'n str>)> {
+async fn some<'n>(service: &ApiClient, names: &'n [String]) -> anyhow::Result<(Vec<Value>, Vec<&'n str>)> {
     let (mut routes, mut missing) = (Vec::new(), Vec::new());
     for name in names {
-        match service.look(&path(name), "route_not_found").await? {
+        match service.get_if_exists(&path(name), "route_not_found").await? {
             Some(route) => routes.push(route),
             None => missing.push(name.as_str()),
         }
@@ -98,14 +98,14 @@ async fn some<'n>(service: &Service, names: &'n [String]) -> anyhow::Result<(Vec
     Ok((routes, missing))
 }
 
-fn shown(mut routes: Vec<Value>, form: Form, single: bool) -> anyhow::Result<String> {
+fn shown(mut routes: Vec<Value>, form: OutputFormat, single: bool) -> anyhow::Result<String> {
     Ok(match form {
-        Form::Yaml => routes.iter().map(yaml).collect::<Result<Vec<_>, _>>()?.join("---\n"),
-        Form::Name => {
+        OutputFormat::Yaml => routes.iter().map(yaml).collect::<Result<Vec<_>, _>>()?.join("---\n"),
+        OutputFormat::Name => {
             let name = |route: &Value| route["metadata"]["name"].as_str().map(|name| format!("{name}\n"));
             routes.iter().filter_map(name).collect()
         }
-        Form::Json => {
+        OutputFormat::Json => {
             let document = match (single, routes.pop()) {
                 (true, None) => return Ok(String::new()),
                 (true, Some(route)) => route,

@@ -165,7 +165,7 @@ fn sample() -> Database {
 #[test]
 fn a_database_of_countries_is_read() {
     let folder = Folder::new();
-    for format in [Format::Auto, Format::Mmdb] {
+    for format in [FileFormat::Auto, FileFormat::Mmdb] {
         let imported = read(&[folder.file("x.mmdb", sample().bytes())], format).unwrap();
         assert_eq!((imported.v4, imported.v6, imported.countries), (4, 1, 5));
         assert_eq!(imported.skipped.get("none"), Some(&1));
@@ -190,10 +190,10 @@ fn it_may_stand_beside_a_list_but_not_over_it() {
     let folder = Folder::new();
     let database = folder.file("x.mmdb", sample().bytes());
     let beside = folder.file("beside.csv", "9.9.9.0,9.9.9.255,FR\n");
-    let imported = read(&[database.clone(), beside], Format::Auto).unwrap();
+    let imported = read(&[database.clone(), beside], FileFormat::Auto).unwrap();
     assert_eq!((imported.v4, imported.v6), (5, 1));
     let over = folder.file("over.csv", "1.0.0.9,1.0.0.9,FR\n");
-    let error = read(&[database, over], Format::Auto).unwrap_err().to_string();
+    let error = read(&[database, over], FileFormat::Auto).unwrap_err().to_string();
     assert!(error.contains("over.csv:1") && error.contains("x.mmdb (1.0.0.0 to 1.0.0.255, AU)"), "{error}");
 }
 
@@ -203,17 +203,17 @@ fn a_damaged_database_is_refused_and_never_trusted() {
     let whole = sample().bytes();
     for len in (0..whole.len()).step_by(37) {
         let cut = folder.file("cut.mmdb", &whole[..len]);
-        let error = read(&[cut], Format::Mmdb).unwrap_err().to_string();
+        let error = read(&[cut], FileFormat::Mmdb).unwrap_err().to_string();
         assert!(error.contains("cut.mmdb"), "{error}");
     }
     let cut = folder.file("cut.mmdb", &whole[..whole.len() / 2]);
-    let error = read(&[cut], Format::Auto).unwrap_err().to_string();
+    let error = read(&[cut], FileFormat::Auto).unwrap_err().to_string();
     assert!(error.contains("not a whole MaxMind database"), "{error}");
     // Whatever stands in it, it is read or refused.
     for at in 0..whole.len() {
         let mut bytes = whole.clone();
         bytes[at] ^= 0xff;
-        let mut ranges = Ranges::default();
+        let mut ranges = RangeCollector::default();
         let file = ranges.begin(Path::new("spoilt.mmdb"));
         let _ = super::super::mmdb::read(bytes, file, &mut ranges);
     }
@@ -226,7 +226,7 @@ fn a_search_tree_that_nobody_can_walk_is_refused() {
         let mut bomb = Database::new().with("::/1", &iso("country", "DE"));
         bomb.nodes = (1..=100).map(|next| [Record::Node(next); 2]).collect();
         bomb.nodes.push([end; 2]);
-        let mut ranges = Ranges::default();
+        let mut ranges = RangeCollector::default();
         ranges.room = 10_000;
         let file = ranges.begin(Path::new("bomb.mmdb"));
         let why = super::super::mmdb::read(bomb.bytes(), file, &mut ranges).unwrap_err();
@@ -239,12 +239,12 @@ fn a_database_of_something_else_is_named_so() {
     let folder = Folder::new();
     let asn = Data::Map(vec![("autonomous_system_number", Data::Number(6, 1))]);
     let asn = folder.file("asn.mmdb", Database::new().with("1.0.0.0/24", &asn).bytes());
-    let error = read(&[asn], Format::Auto).unwrap_err().to_string();
+    let error = read(&[asn], FileFormat::Auto).unwrap_err().to_string();
     assert!(error.contains("`Test-Country`") && error.contains("names no countries"), "{error}");
     let text = folder.file("text.mmdb", Database::new().with("1.0.0.0/24", &Data::Text("x")).bytes());
-    let error = read(&[text], Format::Auto).unwrap_err().to_string();
+    let error = read(&[text], FileFormat::Auto).unwrap_err().to_string();
     assert!(error.contains("not a database of countries"), "{error}");
     let wrong = folder.file("wrong.mmdb", Database::new().with("1.0.0.0/24", &iso("country", "DEU")).bytes());
-    let error = read(&[wrong], Format::Auto).unwrap_err().to_string();
+    let error = read(&[wrong], FileFormat::Auto).unwrap_err().to_string();
     assert!(error.contains("wrong.mmdb") && error.contains("`DEU` is no country"), "{error}");
 }

@@ -11,7 +11,7 @@ use crate::feed::{RowStatus, Snapshot};
 
 /// What allow and ban list say of the client.
 #[derive(Serialize, Debug)]
-pub struct Ip {
+pub struct IpCheck {
     /// `banned`, `allowed` or `clear`.
     says: &'static str,
     /// The entry that says so.
@@ -20,7 +20,7 @@ pub struct Ip {
     until: Option<String>,
 }
 
-impl Ip {
+impl IpCheck {
     pub fn new(snapshot: &Snapshot, found: IpFinding) -> Self {
         let (says, entry) = match found {
             IpFinding::Clear => return Self { says: "clear", entry: None, reason: None, until: None },
@@ -39,16 +39,16 @@ impl Ip {
 
 /// Where the client is, and what each rule says of that.
 #[derive(Serialize, Debug)]
-pub struct Geo {
+pub struct GeoCheck {
     /// `null`: nobody knows.
     country: Option<String>,
     /// In the order in which they count: the global ones, those of the route, and
     /// those that do not hold for this request.
-    rules: Vec<GeoRule>,
+    rules: Vec<GeoRuleResult>,
 }
 
 #[derive(Serialize, Debug)]
-struct GeoRule {
+struct GeoRuleResult {
     name: String,
     global: bool,
     /// Whether it holds for this request: global, or named by its route.
@@ -59,7 +59,7 @@ struct GeoRule {
     status: Option<u16>,
 }
 
-impl Geo {
+impl GeoCheck {
     pub fn new(found: &GeoFinding<'_>, tables: &Tables, route: Option<&RouteMatch<'_>>) -> Self {
         let named = route.map_or(&[][..], |route| route.geo);
         let rule = |name: &str, global, holds| {
@@ -68,7 +68,7 @@ impl Geo {
                 Some(Some(action)) => ("deny", Some(GeoAction::status(action))),
                 None => ("missing", Some(500)),
             };
-            GeoRule { name: name.to_owned(), global, holds, says, status }
+            GeoRuleResult { name: name.to_owned(), global, holds, says, status }
         };
         let all = tables.geo.rules();
         let global = all.iter().filter(|one| one.global).map(|one| rule(&one.name, true, true));
@@ -86,7 +86,7 @@ impl Geo {
 /// A limit that counts the request. Whether it would let it pass is known to each
 /// gateway only, for each counts its own.
 #[derive(Serialize, Debug)]
-pub struct Limited {
+pub struct CountingLimit {
     name: String,
     /// `ip`, `header:NAME`, `route` or `global`.
     key: String,
@@ -96,7 +96,7 @@ pub struct Limited {
     shadow: bool,
 }
 
-impl Limited {
+impl CountingLimit {
     fn new(limit: &Limit) -> Self {
         let key = match &limit.key {
             LimitKey::Ip => "ip".to_owned(),
@@ -110,9 +110,9 @@ impl Limited {
 }
 
 /// The limits that count the request. Clients on the allow list are exempt.
-pub fn limits(tables: &Tables, facts: &Facts<'_>, route: Option<&str>, ip: IpFinding) -> Vec<Limited> {
+pub fn limits(tables: &Tables, facts: &Facts<'_>, route: Option<&str>, ip: IpFinding) -> Vec<CountingLimit> {
     if matches!(ip, IpFinding::Allowed(_)) {
         return Vec::new();
     }
-    tables.limits.of(facts, route).map(|(limit, _)| Limited::new(limit)).collect()
+    tables.limits.of(facts, route).map(|(limit, _)| CountingLimit::new(limit)).collect()
 }

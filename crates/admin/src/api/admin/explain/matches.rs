@@ -35,7 +35,7 @@ struct Match {
     why: Option<&'static str>,
     /// Of the route's hostnames the one that takes the host; `null`: it has none.
     hostname: Option<String>,
-    path: Path,
+    path: PathCondition,
     method: Option<&'static str>,
     /// How many headers it asks for.
     headers: usize,
@@ -45,7 +45,7 @@ struct Match {
 
 /// As in a document.
 #[derive(Serialize, Debug)]
-struct Path {
+struct PathCondition {
     r#type: &'static str,
     value: String,
 }
@@ -99,7 +99,7 @@ impl Match {
             lost_by: lost.map(Criterion::code),
             why: lost.map(Criterion::says),
             hostname: taken.hostname.map(str::to_owned),
-            path: Path::new(&wanted.path),
+            path: PathCondition::new(&wanted.path),
             method: wanted.method.map(Method::name),
             headers: wanted.headers.len(),
             query: wanted.query.len(),
@@ -107,7 +107,7 @@ impl Match {
     }
 }
 
-impl Path {
+impl PathCondition {
     fn new(path: &PathMatch) -> Self {
         let (kind, value) = match path {
             PathMatch::Exact(value) => ("Exact", value.as_str()),

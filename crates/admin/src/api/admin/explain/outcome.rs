@@ -21,7 +21,7 @@ pub struct Outcome {
     route: Option<String>,
     /// The template that took the path.
     template: Option<String>,
-    backend: Option<To>,
+    backend: Option<ChosenBackend>,
     /// What is done with the request, where it reaches the backend, and with its
     /// response.
     #[serde(skip_serializing_if = "Effects::is_nothing")]
@@ -30,7 +30,7 @@ pub struct Outcome {
 
 /// A backend as its route names it; one of the API with its address.
 #[derive(Serialize, Debug)]
-struct To {
+struct ChosenBackend {
     name: String,
     namespace: Option<String>,
     port: Option<u16>,
@@ -53,17 +53,17 @@ struct Effects {
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    request_headers: Vec<Edit>,
+    request_headers: Vec<HeaderChange>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    response_headers: Vec<Edit>,
+    response_headers: Vec<HeaderChange>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    mirrors: Vec<Copied>,
+    mirrors: Vec<Mirror>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_timeout_ms: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     backend_timeout_ms: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    retry: Option<Again>,
+    retry: Option<RetryPolicy>,
     /// Whether pages of the origin that the request names may read the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     cors: Option<bool>,
@@ -71,7 +71,7 @@ struct Effects {
 
 /// A change of a header: `remove`, `set` or `add`.
 #[derive(Serialize, Debug, PartialEq, Eq)]
-struct Edit {
+struct HeaderChange {
     action: &'static str,
     name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,7 +80,7 @@ struct Edit {
 
 /// Who gets a copy, of how many of the requests.
 #[derive(Serialize, Debug, PartialEq, Eq)]
-struct Copied {
+struct Mirror {
     name: String,
     numerator: u32,
     denominator: u32,
@@ -89,7 +89,7 @@ struct Copied {
 }
 
 #[derive(Serialize, Debug, PartialEq, Eq)]
-struct Again {
+struct RetryPolicy {
     attempts: u32,
     codes: Vec<u16>,
 }
@@ -162,7 +162,7 @@ impl Outcome {
                 self.effects = Effects::default();
                 return;
             }
-            Answerer::Backend(backend) => self.backend = Some(To::new(backend, clusters)),
+            Answerer::Backend(backend) => self.backend = Some(ChosenBackend::new(backend, clusters)),
         }
         for action in found.actions() {
             self.effects.add(action, arrival.target, clusters);
@@ -174,7 +174,7 @@ impl Outcome {
     }
 }
 
-impl To {
+impl ChosenBackend {
     fn new(backend: &Backend, clusters: &BTreeSet<String>) -> Self {
         let target = backend.target.as_ref();
         Self {
@@ -217,9 +217,9 @@ impl Effects {
         self.request_timeout_ms = given(action.timeouts.request_ms).or(self.request_timeout_ms);
         self.backend_timeout_ms = given(action.timeouts.backend_ms).or(self.backend_timeout_ms);
         if let Some(retry) = &action.retry {
-            self.retry = Some(Again { attempts: retry.attempts, codes: retry.codes.clone() });
+            self.retry = Some(RetryPolicy { attempts: retry.attempts, codes: retry.codes.clone() });
         }
-        self.mirrors.extend(action.mirrors.iter().map(|mirror| Copied {
+        self.mirrors.extend(action.mirrors.iter().map(|mirror| Mirror {
             name: mirror.backend.name.clone(),
             numerator: mirror.numerator,
             denominator: mirror.denominator,
@@ -228,14 +228,14 @@ impl Effects {
     }
 }
 
-fn edits(edits: &HeaderEdits) -> impl Iterator<Item = Edit> {
+fn edits(edits: &HeaderEdits) -> impl Iterator<Item = HeaderChange> {
     edits.iter().map(|edit| {
         let (action, name, value) = match edit {
             HeaderEdit::Remove(name) => ("remove", name, None),
             HeaderEdit::Set(name, value) => ("set", name, Some(value)),
             HeaderEdit::Add(name, value) => ("add", name, Some(value)),
         };
-        Edit { action, name: name.to_owned(), value: value.map(str::to_owned) }
+        HeaderChange { action, name: name.to_owned(), value: value.map(str::to_owned) }
     })
 }
 

@@ -9,8 +9,8 @@ use tidegate_policy::decide::{Facts, Given};
 use tidegate_policy::geo::Country;
 use tidegate_policy::route::action::Arrival;
 
-use crate::api::query::{Params, shortened};
-use crate::problem::{Answer, Problem};
+use crate::api::query::{QueryParams, shortened};
+use crate::problem::{ApiResult, Problem};
 
 const KNOWN: &[&str] = &["method", "host", "path", "ip", "header", "country", "scheme", "port"];
 /// Longest path with its query, in bytes.
@@ -25,7 +25,7 @@ const MAX_HEADERS: usize = 100;
 const MAX_VALUE: usize = 8 << 10;
 
 /// A request as the gate would see it.
-pub struct Asked {
+pub struct DescribedRequest {
     method: String,
     host: String,
     path: String,
@@ -37,13 +37,13 @@ pub struct Asked {
     port: u16,
 }
 
-impl Asked {
+impl DescribedRequest {
     /// Reads it.
     ///
     /// # Errors
     /// When a parameter is not right: no request could be like that.
-    pub fn read(uri: &Uri) -> Answer<Self> {
-        let params = Params::read_with(uri, KNOWN, &["header"])?;
+    pub fn read(uri: &Uri) -> ApiResult<Self> {
+        let params = QueryParams::read_with(uri, KNOWN, &["header"])?;
         let https = match params.get("scheme") {
             None | Some("http") => false,
             Some("https") => true,
@@ -97,7 +97,7 @@ impl Asked {
     }
 }
 
-fn method(text: &str) -> Answer<String> {
+fn method(text: &str) -> ApiResult<String> {
     if is_token(text) && text.len() <= MAX_METHOD {
         return Ok(text.to_owned());
     }
@@ -105,7 +105,7 @@ fn method(text: &str) -> Answer<String> {
     Err(Problem::parameter("method", "invalid", detail))
 }
 
-fn host(text: &str) -> Answer<String> {
+fn host(text: &str) -> ApiResult<String> {
     if text.len() <= MAX_HOST && text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Ok(text.to_owned());
     }
@@ -114,7 +114,7 @@ fn host(text: &str) -> Answer<String> {
     Err(Problem::parameter("host", "invalid", detail))
 }
 
-fn path(text: Option<&str>) -> Answer<String> {
+fn path(text: Option<&str>) -> ApiResult<String> {
     let text = text.ok_or_else(|| {
         Problem::parameter("path", "required", "`path` says which path is asked for, with its query")
     })?;
@@ -131,15 +131,15 @@ fn path(text: Option<&str>) -> Answer<String> {
     Err(Problem::parameter("path", "invalid", detail))
 }
 
-fn headers(params: &Params) -> Answer<Vec<(String, String)>> {
-    let headers = params.all("header").map(header).collect::<Answer<Vec<_>>>()?;
+fn headers(params: &QueryParams) -> ApiResult<Vec<(String, String)>> {
+    let headers = params.all("header").map(header).collect::<ApiResult<Vec<_>>>()?;
     if headers.len() <= MAX_HEADERS {
         return Ok(headers);
     }
     Err(Problem::parameter("header", "too_many", format!("`header` may be given {MAX_HEADERS} times")))
 }
 
-fn header(text: &str) -> Answer<(String, String)> {
+fn header(text: &str) -> ApiResult<(String, String)> {
     let bad = |detail: String| Problem::parameter("header", "invalid", detail);
     let (name, value) = text
         .split_once(':')

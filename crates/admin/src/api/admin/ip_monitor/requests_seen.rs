@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use serde::Serialize;
 use tidegate_policy::address::Prefix;
 
-use super::{Item, Known, Standing};
-use crate::api::app_state::Context;
-use crate::problem::Answer;
+use super::{AddressReport, AddressStatus, Entry};
+use crate::api::app_state::AppState;
+use crate::problem::ApiResult;
 use crate::store::AddressCount;
 use crate::time;
 
@@ -17,20 +17,20 @@ const ALL: usize = usize::MAX;
 
 /// Requests from an address, or from those of a block that are known.
 #[derive(Clone, Serialize, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct RequestsSeen {
     /// How many, too high by `over` at most.
     count: u64,
     over: u64,
     last_seen: String,
 }
 
-impl From<AddressCount> for Seen {
+impl From<AddressCount> for RequestsSeen {
     fn from(row: AddressCount) -> Self {
-        Self { count: row.count, over: row.over, last_seen: time::shown(row.last_seen) }
+        Self { count: row.count, over: row.over, last_seen: time::sql_to_rfc3339(row.last_seen) }
     }
 }
 
-impl Seen {
+impl RequestsSeen {
     /// Both together.
     fn plus(self, other: Self) -> Self {
         Self {
@@ -44,11 +44,11 @@ impl Seen {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn of(context: &Context, prefix: &Prefix) -> Answer<Option<Self>> {
+    pub async fn of(app: &AppState, prefix: &Prefix) -> ApiResult<Option<Self>> {
         if is_host(prefix) {
-            return Ok(context.store.seen_one(&prefix.to_string()).await?.map(Self::from));
+            return Ok(app.store.seen_one(&prefix.to_string()).await?.map(Self::from));
         }
-        let all = context.store.seen(ALL).await?;
+        let all = app.store.seen(ALL).await?;
         let within = all.into_iter().filter(|row| row.ip.parse().is_ok_and(|ip| prefix.contains(ip)));
         Ok(within.map(Self::from).reduce(Self::plus))
     }
@@ -63,15 +63,15 @@ fn is_host(prefix: &Prefix) -> bool {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub async fn fill(context: &Context, items: &mut [Item]) -> Answer<()> {
+pub async fn fill(app: &AppState, items: &mut [Entry]) -> ApiResult<()> {
     if items.is_empty() {
         return Ok(());
     }
-    let rows = context.store.seen(ALL).await?;
+    let rows = app.store.seen(ALL).await?;
     let by_ip: HashMap<String, AddressCount> = rows.into_iter().map(|row| (row.ip.clone(), row)).collect();
     for item in items {
         // One address may have several entries, of different status.
-        item.requests_seen = by_ip.get(&item.ip).cloned().map(Seen::from);
+        item.requests_seen = by_ip.get(&item.ip).cloned().map(RequestsSeen::from);
     }
     Ok(())
 }
@@ -79,19 +79,22 @@ pub async fn fill(context: &Context, items: &mut [Item]) -> Answer<()> {
 /// The addresses that most requests came from.
 #[derive(Serialize, Debug)]
 pub struct Top {
-    items: Vec<Known>,
+    items: Vec<AddressReport>,
 }
 
 /// Answers at most `limit` of them.
 ///
 /// # Errors
 /// When the store cannot be read.
-pub async fn top(context: &Context, limit: usize) -> Answer<Top> {
-    let rows = context.store.seen(limit).await?;
-    let (snapshot, now) = (context.current().await, time::now_seconds());
+pub async fn top(app: &AppState, limit: usize) -> ApiResult<Top> {
+    let rows = app.store.seen(limit).await?;
+    let (snapshot, now) = (app.current().await, time::now_seconds());
     let known = |row: AddressCount| {
         let prefix: Prefix = row.ip.parse().ok()?;
-        Some(Known { standing: Standing::of(&snapshot, &prefix, now), requests_seen: Some(row.into()) })
+        Some(AddressReport {
+            address: AddressStatus::of(&snapshot, &prefix, now),
+            requests_seen: Some(row.into()),
+        })
     };
     Ok(Top { items: rows.into_iter().filter_map(known).collect() })
 }

@@ -11,17 +11,17 @@ use serde::Serialize;
 use tidegate_policy::flags::Flag;
 use tidegate_policy::wire::sync::Version;
 
-use crate::api::admin::gateways::Gateway;
-use crate::api::app_state::Context;
-use crate::api::query::{MAX_WAIT_APPLIED, Params};
-use crate::api::wait_applied::{as_text, reached};
+use crate::api::admin::gateways::GatewayInfo;
+use crate::api::app_state::AppState;
+use crate::api::query::{MAX_WAIT_APPLIED, QueryParams};
+use crate::api::wait_applied::{version_as_text, wait_for_goal};
 use crate::auth::Caller;
 use crate::feed::TableDigests;
 use crate::gateways::{Applied, Goal};
-use crate::problem::Answer;
+use crate::problem::ApiResult;
 
 /// The paths here.
-pub fn routes() -> Router<Context> {
+pub fn routes() -> Router<AppState> {
     Router::new()
         // Gateways are told to load anew as a whole: every form does that.
         .route("/api/admin/optimization/cache/refresh", post(refresh))
@@ -37,64 +37,64 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(2);
 
 /// What `cache/refresh` answers.
 #[derive(Serialize, Debug)]
-pub struct Refreshed {
+pub struct RefreshAnswer {
     /// The number of the refresh; each is higher than those before.
     refresh: u64,
     /// Which tables were loaded anew: always all of them.
     refreshed: [&'static str; 7],
     #[serde(flatten)]
-    reached: Reached,
+    wait_for_goal: Progress,
 }
 
 /// What `warmup` answers.
 #[derive(Serialize, Debug)]
-pub struct Warm {
+pub struct WarmupAnswer {
     #[serde(flatten)]
-    reached: Reached,
+    wait_for_goal: Progress,
     /// All gateways, and what each enforces.
-    gateways: Vec<Gateway>,
+    gateways: Vec<GatewayInfo>,
 }
 
 /// How far the gateways have come.
 #[derive(Serialize, Debug)]
-struct Reached {
-    #[serde(serialize_with = "as_text")]
+struct Progress {
+    #[serde(serialize_with = "version_as_text")]
     version: Version,
-    tables: Tables,
+    tables: TableCounts,
     applied: Applied,
     /// Nodes of live gateways that are not there yet.
     behind: Vec<String>,
     elapsed_ms: u64,
 }
 
-/// All tables, in the order of [`Tables`].
-const ALL: [&str; 7] = ["flags", "routes", "bans", "allow", "geo", "countries", "limits"];
+/// All tables, in the order of [`TableCounts`].
+const TABLE_NAMES: [&str; 7] = ["flags", "routes", "bans", "allow", "geo", "countries", "limits"];
 
 /// What every gateway holds that is up to date.
 #[derive(Serialize, Debug)]
-struct Tables {
-    flags: Table,
-    routes: Table,
-    bans: Table,
-    allow: Table,
-    geo: Table,
-    countries: Table,
-    limits: Table,
+struct TableCounts {
+    flags: TableCount,
+    routes: TableCount,
+    bans: TableCount,
+    allow: TableCount,
+    geo: TableCount,
+    countries: TableCount,
+    limits: TableCount,
 }
 
 #[derive(Serialize, Debug)]
-struct Table {
+struct TableCount {
     count: u64,
     digest: String,
 }
 
-impl From<&TableDigests> for Tables {
+impl From<&TableDigests> for TableCounts {
     fn from(figures: &TableDigests) -> Self {
-        let whole = |count: usize, digest: String| Table { count: count as u64, digest };
+        let whole = |count: usize, digest: String| TableCount { count: count as u64, digest };
         Self {
             flags: whole(Flag::ALL.len(), figures.flags.to_string()),
             routes: whole(figures.routes_entries, figures.routes.to_string()),
-            bans: Table { count: figures.bans.count, digest: figures.bans.to_string() },
+            bans: TableCount { count: figures.bans.count, digest: figures.bans.to_string() },
             allow: whole(figures.allow_entries, figures.allow.to_string()),
             geo: whole(figures.geo_entries, figures.geo.to_string()),
             countries: whole(figures.countries_v4 + figures.countries_v6, figures.countries.to_string()),
@@ -110,19 +110,19 @@ impl From<&TableDigests> for Tables {
 /// When a parameter is not right, or the database cannot be read; then nothing
 /// was ordered.
 pub async fn refresh(
-    State(context): State<Context>,
+    State(app): State<AppState>,
     Extension(caller): Extension<Caller>,
     uri: Uri,
-) -> Answer<Json<Refreshed>> {
+) -> ApiResult<Json<RefreshAnswer>> {
     let started = Instant::now();
     let within = wait(&uri)?;
     // Before the order: the answer that carries it asks for the ack.
-    let waiter = context.gateways.waiter();
-    let (goal, snapshot) = context.feed.refresh().await?;
+    let waiter = app.gateways.waiter();
+    let (goal, snapshot) = app.feed.refresh().await?;
     tracing::info!(by = %caller.name, refresh = goal.refresh, version = %goal.version, "refresh ordered");
-    let applied = reached(&context, waiter, goal, within).await;
-    let reached = Reached::new(&context, &goal, &snapshot.tables, applied, started);
-    Ok(Json(Refreshed { refresh: goal.refresh, refreshed: ALL, reached }))
+    let applied = wait_for_goal(&app, waiter, goal, within).await;
+    let wait_for_goal = Progress::new(&app, &goal, &snapshot.tables, applied, started);
+    Ok(Json(RefreshAnswer { refresh: goal.refresh, refreshed: TABLE_NAMES, wait_for_goal }))
 }
 
 /// Answers once every live gateway enforces what the database says now, or the
@@ -130,35 +130,29 @@ pub async fn refresh(
 ///
 /// # Errors
 /// When a parameter is not right.
-pub async fn warmup(State(context): State<Context>, uri: Uri) -> Answer<Json<Warm>> {
+pub async fn warmup(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<WarmupAnswer>> {
     let started = Instant::now();
     let within = wait(&uri)?;
-    let waiter = context.gateways.waiter();
-    let snapshot = context.current().await;
+    let waiter = app.gateways.waiter();
+    let snapshot = app.current().await;
     let goal = snapshot.version.into();
-    let applied = reached(&context, waiter, goal, within).await;
-    let reached = Reached::new(&context, &goal, &snapshot.tables, applied, started);
-    let gateways = context.gateways.list().into_iter().map(Gateway::from).collect();
-    Ok(Json(Warm { reached, gateways }))
+    let applied = wait_for_goal(&app, waiter, goal, within).await;
+    let wait_for_goal = Progress::new(&app, &goal, &snapshot.tables, applied, started);
+    let gateways = app.gateways.list().into_iter().map(GatewayInfo::from).collect();
+    Ok(Json(WarmupAnswer { wait_for_goal, gateways }))
 }
 
-fn wait(uri: &Uri) -> Answer<Duration> {
-    let params = Params::read(uri, &["wait"])?;
+fn wait(uri: &Uri) -> ApiResult<Duration> {
+    let params = QueryParams::read(uri, &["wait"])?;
     Ok(params.span("wait", MAX_WAIT_APPLIED)?.unwrap_or(DEFAULT_WAIT))
 }
 
-impl Reached {
-    fn new(
-        context: &Context,
-        goal: &Goal,
-        figures: &TableDigests,
-        applied: Applied,
-        started: Instant,
-    ) -> Self {
+impl Progress {
+    fn new(app: &AppState, goal: &Goal, figures: &TableDigests, applied: Applied, started: Instant) -> Self {
         let there = |ack: Option<_>| ack.is_some_and(|ack| goal.is_met(&ack));
         let mut behind = Vec::new();
         if !applied.all() {
-            let live = context.gateways.list().into_iter().filter(|gateway| !gateway.lost);
+            let live = app.gateways.list().into_iter().filter(|gateway| !gateway.lost);
             behind.extend(live.filter(|one| !there(one.ack)).map(|one| one.gateway.node));
         }
         let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -13,66 +13,66 @@ use tidegate_policy::check::{Check, PerCheck};
 use tidegate_policy::flags::{Flag, Flags, State as FlagState};
 use tidegate_policy::wire::sync::Version;
 
-use super::recording::Checked;
+use super::recording::CheckStats;
 use crate::api::admin::audit;
-use crate::api::admin::gateways::Gateway;
-use crate::api::app_state::Context;
+use crate::api::admin::gateways::GatewayInfo;
+use crate::api::app_state::AppState;
 use crate::api::body;
-use crate::api::query::Params;
-use crate::api::wait_applied::{WAIT_APPLIED, Write, Written, as_text};
+use crate::api::query::QueryParams;
+use crate::api::wait_applied::{PendingWrite, WAIT_APPLIED, WriteResult, version_as_text};
 use crate::auth::Caller;
-use crate::problem::{Answer, Code, Problem};
+use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::store::{AuditRow, Change, CheckCounts};
 use crate::time;
 
 /// The paths here.
-pub fn routes() -> Router<Context> {
+pub fn routes() -> Router<AppState> {
     Router::new().route("/api/admin/optimization/flags", axum::routing::get(get).put(put))
 }
 
 /// All flags, as a `PUT` takes them.
 #[derive(Serialize, Debug)]
-pub struct Answered {
+pub struct FlagsAnswer {
     #[serde(flatten)]
     flags: Map<String, Value>,
     /// If it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<Status>,
+    status: Option<FlagsStatus>,
     /// Of a write whose effect was waited for.
     #[serde(flatten)]
-    written: Option<Written>,
+    written: Option<WriteResult>,
 }
 
 /// What the flags do.
 #[derive(Serialize, Debug)]
-struct Status {
-    #[serde(serialize_with = "as_text")]
+struct FlagsStatus {
+    #[serde(serialize_with = "version_as_text")]
     version: Version,
     checks: BTreeMap<&'static str, CheckStatus>,
     /// Who changed each flag last, by the audit; `null`: nobody, or longer ago than
     /// it goes back, or by SQL.
     changed: BTreeMap<&'static str, Option<LastChange>>,
-    gateways: Vec<Gateway>,
+    gateways: Vec<GatewayInfo>,
 }
 
 #[derive(Serialize, Debug)]
 struct CheckStatus {
     flag: &'static str,
     /// How many of a hundred clients are answered in each way.
-    clients: Shares,
+    clients: ClientShares,
     #[serde(flatten)]
-    counts: Checked,
+    counts: CheckStats,
 }
 
 /// Percent; 100 together.
 #[derive(Serialize, Debug, PartialEq, Eq)]
-struct Shares {
+struct ClientShares {
     cached: u8,
     shadow: u8,
     direct: u8,
 }
 
-impl From<FlagState> for Shares {
+impl From<FlagState> for ClientShares {
     fn from(state: FlagState) -> Self {
         let (cached, shadow) = match state {
             FlagState::Off => (0, 0),
@@ -95,7 +95,7 @@ struct LastChange {
 impl From<AuditRow> for LastChange {
     fn from(row: AuditRow) -> Self {
         let (from, to) = (row.from.map(audit::value), row.to.map(audit::value));
-        Self { at: time::shown(row.at), by: row.by, from, to }
+        Self { at: time::sql_to_rfc3339(row.at), by: row.by, from, to }
     }
 }
 
@@ -103,15 +103,15 @@ impl From<AuditRow> for LastChange {
 ///
 /// # Errors
 /// When a parameter is not right, or the store cannot be read.
-pub async fn get(State(context): State<Context>, uri: Uri) -> Answer<Json<Answered>> {
-    let params = Params::read(&uri, &["status"])?;
+pub async fn get(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<FlagsAnswer>> {
+    let params = QueryParams::read(&uri, &["status"])?;
     let with_status = params.flag("status")?;
-    let snapshot = context.current().await;
+    let snapshot = app.current().await;
     let status = match with_status {
-        true => Some(Status::of(&context, &snapshot.flags, snapshot.version).await?),
+        true => Some(FlagsStatus::of(&app, &snapshot.flags, snapshot.version).await?),
         false => None,
     };
-    Ok(Json(Answered { flags: author::write_flags(&snapshot.flags), status, written: None }))
+    Ok(Json(FlagsAnswer { flags: author::write_flags(&snapshot.flags), status, written: None }))
 }
 
 /// Sets the flags that the body names, and answers all of them.
@@ -120,28 +120,28 @@ pub async fn get(State(context): State<Context>, uri: Uri) -> Answer<Json<Answer
 /// 400 when the body names a flag that there is not, or a state that is none;
 /// then nothing was changed.
 pub async fn put(
-    State(context): State<Context>,
+    State(app): State<AppState>,
     Extension(caller): Extension<Caller>,
     request: Request<Body>,
-) -> Answer<Json<Answered>> {
-    let params = Params::read(request.uri(), &[WAIT_APPLIED])?;
-    let write = Write::announce(&context, &params)?;
+) -> ApiResult<Json<FlagsAnswer>> {
+    let params = QueryParams::read(request.uri(), &[WAIT_APPLIED])?;
+    let write = PendingWrite::prepare(&app, &params)?;
     let document = body::document(request).await?;
-    let set =
-        author::read_flags(&document).map_err(|problems| Problem::document(Code::InvalidFlag, problems))?;
+    let set = author::read_flags(&document)
+        .map_err(|problems| Problem::document(ProblemCode::InvalidFlag, problems))?;
     let text =
         |(flag, state): (Flag, FlagState)| (flag.name().to_owned(), author::write_state(state).to_string());
     let flags: Vec<_> = set.into_iter().map(text).collect();
     let names: Vec<_> = flags.iter().map(|(name, state)| format!("{name}={state}")).collect();
     let (_, written) = write.commit(Change::SetFlags { flags }, &caller).await?;
     tracing::info!(by = %caller.name, version = %written.version, set = names.join(" "), "flags set");
-    let snapshot = context.current().await;
+    let snapshot = app.current().await;
     let written = written.applied.is_some().then_some(written);
-    Ok(Json(Answered { flags: author::write_flags(&snapshot.flags), status: None, written }))
+    Ok(Json(FlagsAnswer { flags: author::write_flags(&snapshot.flags), status: None, written }))
 }
 
 /// The flag that says how a check is answered.
-pub fn of_check(check: Check) -> Flag {
+pub fn flag_of_check(check: Check) -> Flag {
     match check {
         Check::Ip => Flag::IpBlacklistCache,
         Check::Geo => Flag::GeoRulesCache,
@@ -149,23 +149,23 @@ pub fn of_check(check: Check) -> Flag {
     }
 }
 
-impl Status {
-    async fn of(context: &Context, flags: &Flags, version: Version) -> Answer<Self> {
-        let counts: PerCheck<CheckCounts> = context.store.checks().await?;
+impl FlagsStatus {
+    async fn of(app: &AppState, flags: &Flags, version: Version) -> ApiResult<Self> {
+        let counts: PerCheck<CheckCounts> = app.store.checks().await?;
         let check = |check: Check| {
-            let flag = of_check(check);
+            let flag = flag_of_check(check);
             let status = CheckStatus {
                 flag: flag.name(),
                 clients: flags.get(flag).into(),
-                counts: Checked::new(counts.get(check)),
+                counts: CheckStats::new(counts.get(check)),
             };
             (check.name(), status)
         };
         Ok(Self {
             version,
             checks: Check::ALL.into_iter().map(check).collect(),
-            changed: last_changes(context, flags).await?,
-            gateways: context.gateways.list().into_iter().map(Gateway::from).collect(),
+            changed: last_changes(app, flags).await?,
+            gateways: app.gateways.list().into_iter().map(GatewayInfo::from).collect(),
         })
     }
 }
@@ -173,12 +173,12 @@ impl Status {
 /// The newest entry of the audit for each flag, unless it was set by SQL since, as
 /// its being another than that entry says.
 async fn last_changes(
-    context: &Context,
+    app: &AppState,
     flags: &Flags,
-) -> Answer<BTreeMap<&'static str, Option<LastChange>>> {
+) -> ApiResult<BTreeMap<&'static str, Option<LastChange>>> {
     let mut changed = BTreeMap::new();
     for flag in Flag::ALL {
-        let last = context.store.last_change("flag", flag.name()).await?;
+        let last = app.store.last_change("flag", flag.name()).await?;
         let now = Some(author::write_state(flags.get(flag)));
         let last = last.map(LastChange::from).filter(|last| last.to == now);
         changed.insert(flag.name(), last);

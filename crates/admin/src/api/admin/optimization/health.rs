@@ -12,17 +12,17 @@ use axum::{Json, Router};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::api::admin::gateways::Gateway;
-use crate::api::app_state::Context;
-use crate::api::query::{Params, shortened};
+use crate::api::admin::gateways::GatewayInfo;
+use crate::api::app_state::AppState;
+use crate::api::query::{QueryParams, shortened};
 use crate::feed::{self, FeedHealth, Quarantined, RowStatus, Snapshot};
 use crate::gateways::LOST_AFTER;
-use crate::problem::Answer;
+use crate::problem::ApiResult;
 use crate::store::StoreHealth;
 use crate::time;
 
 /// The paths here.
-pub fn routes() -> Router<Context> {
+pub fn routes() -> Router<AppState> {
     Router::new().route("/api/admin/optimization/health", get(detailed))
 }
 
@@ -41,13 +41,13 @@ pub struct Health {
     notes: Vec<Reason>,
     version: String,
     uptime_ms: u64,
-    tables: Tables,
+    tables: TablesHealth,
     quarantine: Quarantine,
     /// References of routes that nobody answers.
-    unknown_backends: Vec<references::Unknown>,
-    gateways: Vec<Gateway>,
-    feed: Feed,
-    store: Store,
+    unknown_backends: Vec<references::UnknownReference>,
+    gateways: Vec<GatewayInfo>,
+    feed: FeedInfo,
+    store: StoreInfo,
 }
 
 /// Why it is not all well.
@@ -58,31 +58,31 @@ struct Reason {
 }
 
 #[derive(Serialize, Debug)]
-struct Tables {
-    flags: Named,
-    bans: Bans,
-    allow: Whole,
-    geo: Whole,
-    countries: Countries,
-    routes: Whole,
-    limits: Whole,
+struct TablesHealth {
+    flags: DigestOnly,
+    bans: BansHealth,
+    allow: TableHealth,
+    geo: TableHealth,
+    countries: CountriesHealth,
+    routes: TableHealth,
+    limits: TableHealth,
     watched: usize,
 }
 
 #[derive(Serialize, Debug)]
-struct Named {
+struct DigestOnly {
     digest: String,
 }
 
 #[derive(Serialize, Debug)]
-struct Countries {
+struct CountriesHealth {
     v4: usize,
     v6: usize,
     digest: String,
 }
 
 #[derive(Serialize, Debug)]
-struct Bans {
+struct BansHealth {
     entries: u64,
     digest: String,
     base: String,
@@ -91,7 +91,7 @@ struct Bans {
 }
 
 #[derive(Serialize, Debug)]
-struct Whole {
+struct TableHealth {
     entries: usize,
     digest: String,
 }
@@ -99,19 +99,19 @@ struct Whole {
 #[derive(Serialize, Debug)]
 struct Quarantine {
     count: usize,
-    rows: Vec<Row>,
+    rows: Vec<QuarantinedRow>,
 }
 
 /// A row that nobody understands.
 #[derive(Serialize, Debug)]
-struct Row {
+struct QuarantinedRow {
     table: &'static str,
     key: String,
     detail: String,
 }
 
 #[derive(Serialize, Debug)]
-struct Feed {
+struct FeedInfo {
     /// What it found and mended lately.
     notices: Vec<Notice>,
 }
@@ -130,7 +130,7 @@ impl From<feed::Notice> for Notice {
 }
 
 #[derive(Serialize, Debug)]
-struct Store {
+struct StoreInfo {
     /// How long another program has held the write lock, if over 1 s.
     locked_for_ms: Option<u64>,
     wal_bytes: u64,
@@ -142,20 +142,20 @@ struct Store {
 ///
 /// # Errors
 /// When the address has a parameter.
-pub async fn detailed(State(context): State<Context>, uri: Uri) -> Answer<Json<Health>> {
-    Params::read(&uri, &[])?;
-    let snapshot = context.feed.snapshot();
-    let store = context.store.health();
-    let gateways: Vec<Gateway> = context.gateways.list().into_iter().map(Gateway::from).collect();
-    let feed = context.feed.health();
+pub async fn detailed(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<Health>> {
+    QueryParams::read(&uri, &[])?;
+    let snapshot = app.feed.snapshot();
+    let store = app.store.health();
+    let gateways: Vec<GatewayInfo> = app.gateways.list().into_iter().map(GatewayInfo::from).collect();
+    let feed = app.feed.health();
     let mut reasons = reasons(&snapshot, &feed, &store, &gateways);
     let mut notes = Vec::new();
-    rollout::geo(&snapshot, context.country_headers.seen(), &mut reasons, &mut notes);
-    let unknown_backends = references::backends(&snapshot, &context.clusters, &mut reasons);
+    rollout::geo(&snapshot, app.country_headers.seen(), &mut reasons, &mut notes);
+    let unknown_backends = references::backends(&snapshot, &app.clusters, &mut reasons);
     references::routes(&snapshot, &mut reasons);
     // What cannot be read is said by the reasons above.
     if rollout::is_any_in_shadow(&snapshot.flags)
-        && let Ok(checks) = context.store.checks().await
+        && let Ok(checks) = app.store.checks().await
     {
         rollout::shadow(&snapshot.flags, &checks, &mut reasons, &mut notes);
     }
@@ -164,13 +164,13 @@ pub async fn detailed(State(context): State<Context>, uri: Uri) -> Answer<Json<H
         reasons,
         notes,
         version: snapshot.version.to_string(),
-        uptime_ms: millis(context.started.elapsed()),
+        uptime_ms: millis(app.started.elapsed()),
         tables: tables(&snapshot),
         quarantine: quarantine(&snapshot),
         unknown_backends,
         gateways,
-        feed: Feed { notices: feed.notices.into_iter().map(Notice::from).collect() },
-        store: Store {
+        feed: FeedInfo { notices: feed.notices.into_iter().map(Notice::from).collect() },
+        store: StoreInfo {
             locked_for_ms: store.locked_for.map(millis),
             wal_bytes: store.wal_bytes,
             notices: store.notices,
@@ -182,7 +182,12 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn reasons(snapshot: &Snapshot, feed: &FeedHealth, store: &StoreHealth, gateways: &[Gateway]) -> Vec<Reason> {
+fn reasons(
+    snapshot: &Snapshot,
+    feed: &FeedHealth,
+    store: &StoreHealth,
+    gateways: &[GatewayInfo],
+) -> Vec<Reason> {
     let mut reasons = Vec::new();
     let mut say = |code, detail| reasons.push(Reason { code, detail });
     if let Some(trouble) = &feed.trouble {
@@ -222,32 +227,32 @@ fn reasons(snapshot: &Snapshot, feed: &FeedHealth, store: &StoreHealth, gateways
     reasons
 }
 
-fn tables(snapshot: &Snapshot) -> Tables {
+fn tables(snapshot: &Snapshot) -> TablesHealth {
     let figures = &snapshot.tables;
-    Tables {
-        flags: Named { digest: figures.flags.to_string() },
-        bans: Bans {
+    TablesHealth {
+        flags: DigestOnly { digest: figures.flags.to_string() },
+        bans: BansHealth {
             entries: figures.bans.count,
             digest: figures.bans.to_string(),
             base: figures.base.hash.to_string(),
             base_bytes: figures.base.len,
             overlay: figures.overlay,
         },
-        allow: Whole { entries: figures.allow_entries, digest: figures.allow.to_string() },
-        geo: Whole { entries: figures.geo_entries, digest: figures.geo.to_string() },
-        countries: Countries {
+        allow: TableHealth { entries: figures.allow_entries, digest: figures.allow.to_string() },
+        geo: TableHealth { entries: figures.geo_entries, digest: figures.geo.to_string() },
+        countries: CountriesHealth {
             v4: figures.countries_v4,
             v6: figures.countries_v6,
             digest: figures.countries.to_string(),
         },
-        routes: Whole { entries: figures.routes_entries, digest: figures.routes.to_string() },
-        limits: Whole { entries: figures.limits_entries, digest: figures.limits.to_string() },
+        routes: TableHealth { entries: figures.routes_entries, digest: figures.routes.to_string() },
+        limits: TableHealth { entries: figures.limits_entries, digest: figures.limits.to_string() },
         watched: snapshot.count(RowStatus::Watched),
     }
 }
 
 fn quarantine(snapshot: &Snapshot) -> Quarantine {
-    let row = |row: Quarantined| Row {
+    let row = |row: Quarantined| QuarantinedRow {
         table: row.table.name(),
         key: shortened(&row.key),
         detail: row.why.to_string(),

@@ -12,19 +12,19 @@ use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use tidegate_policy::address::Prefix;
 
-use crate::api::admin::ip_monitor::Standing;
-use crate::api::app_state::Context;
+use crate::api::admin::ip_monitor::AddressStatus;
+use crate::api::app_state::AppState;
 use crate::api::body;
-use crate::api::query::Params;
-use crate::api::wait_applied::{WAIT_APPLIED, Write, Written};
+use crate::api::query::QueryParams;
+use crate::api::wait_applied::{PendingWrite, WAIT_APPLIED, WriteResult};
 use crate::auth::Caller;
 use crate::feed::RowStatus;
-use crate::problem::{Answer, Code, FieldError, Problem};
+use crate::problem::{ApiResult, FieldError, Problem, ProblemCode};
 use crate::store::Change;
 use crate::time;
 
 /// The paths here.
-pub fn routes() -> Router<Context> {
+pub fn routes() -> Router<AppState> {
     Router::new()
         .route("/api/admin/optimization/ip/ban", post(ban))
         .route("/api/admin/optimization/ip/unban", post(unban))
@@ -54,21 +54,22 @@ impl<'de> Deserialize<'de> for Ttl {
             type Value = Ttl;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "a span of time of up to 100 years: {}", time::SPAN_FORM)
+                write!(f, "a span of time of up to 100 years: {}", time::DURATION_FORM)
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Ttl, E> {
-                let span = time::span(text);
+                let span = time::parse_duration(text);
                 span.map(Ttl).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
             }
 
             fn visit_u64<E: Error>(self, seconds: u64) -> Result<Ttl, E> {
-                let span = Some(Duration::from_secs(seconds)).filter(|span| *span <= time::MAX_SPAN);
+                let span = Some(Duration::from_secs(seconds)).filter(|span| *span <= time::MAX_DURATION);
                 span.map(Ttl).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Unsigned(seconds), &self))
             }
 
             fn visit_f64<E: Error>(self, seconds: f64) -> Result<Ttl, E> {
-                let span = Duration::try_from_secs_f64(seconds).ok().filter(|span| *span <= time::MAX_SPAN);
+                let span =
+                    Duration::try_from_secs_f64(seconds).ok().filter(|span| *span <= time::MAX_DURATION);
                 span.map(Ttl).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Float(seconds), &self))
             }
         }
@@ -84,7 +85,7 @@ pub struct Banned {
     reason: Option<String>,
     until: Option<String>,
     #[serde(flatten)]
-    written: Written,
+    written: WriteResult,
 }
 
 /// Bans an address or a block. A ban of what is banned already replaces reason
@@ -93,27 +94,33 @@ pub struct Banned {
 /// # Errors
 /// When the body is not right; then nothing was changed.
 pub async fn ban(
-    State(context): State<Context>,
+    State(app): State<AppState>,
     Extension(caller): Extension<Caller>,
     request: Request<Body>,
-) -> Answer<Json<Banned>> {
-    let params = Params::read(request.uri(), &[WAIT_APPLIED])?;
-    let write = Write::announce(&context, &params)?;
+) -> ApiResult<Json<Banned>> {
+    let params = QueryParams::read(request.uri(), &[WAIT_APPLIED])?;
+    let write = PendingWrite::prepare(&app, &params)?;
     let asked: BanRequest = body::json(request).await?;
     let (prefix, until) = asked.check()?;
     let ip = prefix.to_string();
     let change =
-        Change::Ban { ip: ip.clone(), reason: asked.reason.clone(), expires_at: until.map(time::sql) };
+        Change::Ban { ip: ip.clone(), reason: asked.reason.clone(), expires_at: until.map(time::to_sql) };
     let (_, written) = write.commit(change, &caller).await?;
     tracing::info!(by = %caller.name, version = %written.version, "banned");
     tracing::debug!(ip, "what was banned");
-    Ok(Json(Banned { ip, status: "banned", reason: asked.reason, until: until.map(time::end), written }))
+    Ok(Json(Banned {
+        ip,
+        status: "banned",
+        reason: asked.reason,
+        until: until.map(time::rounded_up),
+        written,
+    }))
 }
 
 impl BanRequest {
     /// The prefix in canonical form, and when the ban ends. All that is wrong is
     /// said at once.
-    fn check(&self) -> Answer<(Prefix, Option<Timestamp>)> {
+    fn check(&self) -> ApiResult<(Prefix, Option<Timestamp>)> {
         let mut errors = Vec::new();
         let prefix = parse_ip(&self.ip).map_err(|error| errors.push(error)).ok();
         let until = self.until().map_err(|error| errors.push(error)).ok();
@@ -138,16 +145,16 @@ impl BanRequest {
                 Err(FieldError::field("/expires_at", "conflict", detail))
             }
             (Some(ttl), None) if ttl.0.is_zero() => Err(past("/ttl")),
-            (Some(ttl), None) => time::in_(ttl.0).map(Some).ok_or_else(|| past("/ttl")),
+            (Some(ttl), None) => time::from_now(ttl.0).map(Some).ok_or_else(|| past("/ttl")),
             (None, Some(text)) => {
-                let until = time::moment(text).ok_or_else(|| {
-                    let detail = format!("this is no moment: {}", time::MOMENT_FORM);
+                let until = time::parse_timestamp(text).ok_or_else(|| {
+                    let detail = format!("this is no moment: {}", time::TIMESTAMP_FORM);
                     FieldError::field("/expires_at", "invalid", detail)
                 })?;
                 if until <= time::now() {
                     return Err(past("/expires_at"));
                 }
-                let last = time::in_(time::MAX_SPAN);
+                let last = time::from_now(time::MAX_DURATION);
                 if last.is_some_and(|last| until > last) {
                     let detail = "a ban may last 100 years; leave the end out for one that stays";
                     return Err(FieldError::field("/expires_at", "out_of_range", detail));
@@ -175,9 +182,9 @@ pub struct Unbanned {
     /// Rows that said so: one address can be written in several ways.
     rows: u64,
     #[serde(flatten)]
-    now: Standing,
+    now: AddressStatus,
     #[serde(flatten)]
-    written: Written,
+    written: WriteResult,
 }
 
 /// Lifts the ban of exactly this address or block.
@@ -185,30 +192,30 @@ pub struct Unbanned {
 /// # Errors
 /// When the body is not right, or there is no such ban; then nothing was changed.
 pub async fn unban(
-    State(context): State<Context>,
+    State(app): State<AppState>,
     Extension(caller): Extension<Caller>,
     request: Request<Body>,
-) -> Answer<Json<Unbanned>> {
-    let params = Params::read(request.uri(), &[WAIT_APPLIED])?;
-    let write = Write::announce(&context, &params)?;
+) -> ApiResult<Json<Unbanned>> {
+    let params = QueryParams::read(request.uri(), &[WAIT_APPLIED])?;
+    let write = PendingWrite::prepare(&app, &params)?;
     let asked: UnbanRequest = body::json(request).await?;
     let prefix = parse_ip(&asked.ip).map_err(|error| Problem::fields(vec![error]))?;
-    let snapshot = context.current().await;
+    let snapshot = app.current().await;
     let Some(ban) = snapshot.listed(&prefix, RowStatus::Banned) else {
-        return Err(not_banned(&Standing::of(&snapshot, &prefix, time::now_seconds())));
+        return Err(not_banned(&AddressStatus::of(&snapshot, &prefix, time::now_seconds())));
     };
     let (committed, written) = write.commit(Change::Unban { keys: ban.keys }, &caller).await?;
     if committed.rows == 0 {
         // Somebody was quicker.
-        return Err(not_banned(&Standing::of(&*context.current().await, &prefix, time::now_seconds())));
+        return Err(not_banned(&AddressStatus::of(&*app.current().await, &prefix, time::now_seconds())));
     }
     tracing::info!(by = %caller.name, version = %written.version, "unbanned");
     tracing::debug!(ip = %prefix, "what was unbanned");
-    let now = Standing::of(&*context.current().await, &prefix, time::now_seconds());
+    let now = AddressStatus::of(&*app.current().await, &prefix, time::now_seconds());
     Ok(Json(Unbanned { rows: committed.rows, now, written }))
 }
 
-fn not_banned(now: &Standing) -> Problem {
+fn not_banned(now: &AddressStatus) -> Problem {
     let ip = &now.ip;
     let detail = match &now.entry {
         Some(entry) if now.status == "banned" && entry != ip => {
@@ -216,5 +223,5 @@ fn not_banned(now: &Standing) -> Problem {
         }
         _ => format!("there is no ban of {ip}"),
     };
-    Problem::new(Code::NotBanned, detail)
+    Problem::new(ProblemCode::NotBanned, detail)
 }

@@ -11,19 +11,19 @@ use serde::Serialize;
 use tidegate_policy::check::Check;
 use tidegate_policy::wire::sync::Gateway;
 
-use crate::api::app_state::Context;
-use crate::api::query::Params;
-use crate::problem::Answer;
+use crate::api::app_state::AppState;
+use crate::api::query::QueryParams;
+use crate::problem::ApiResult;
 use crate::store::{CheckCounts, RecordingCounts, StoreError};
 
 /// The paths here.
-pub fn routes() -> Router<Context> {
+pub fn routes() -> Router<AppState> {
     Router::new().route("/api/admin/optimization/recording/stats", get(stats))
 }
 
 /// The answer.
 #[derive(Serialize, Debug, PartialEq)]
-pub struct Stats {
+pub struct RecordingStats {
     numbered: u64,
     stored: u64,
     completeness: f64,
@@ -38,13 +38,13 @@ pub struct Stats {
     alive: u64,
     open: u64,
     incomplete: u64,
-    checks: BTreeMap<&'static str, Checked>,
-    queue: Queue,
+    checks: BTreeMap<&'static str, CheckStats>,
+    queue: QueueStats,
 }
 
 /// How one check was answered, over all recorded requests.
 #[derive(Serialize, Debug, PartialEq)]
-pub(super) struct Checked {
+pub(super) struct CheckStats {
     /// By anybody or nobody: where the decision needed it.
     asked: u64,
     /// From the cache as the flag says, of those; `null` while there are none.
@@ -58,7 +58,7 @@ pub(super) struct Checked {
     lagging: u64,
 }
 
-impl Checked {
+impl CheckStats {
     #[expect(clippy::cast_precision_loss, reason = "a ratio; over 2^53 events its last digits do not matter")]
     pub fn new(counts: &CheckCounts) -> Self {
         let CheckCounts { cache, direct, fallback, unavailable, compared, mismatched, lagging } = *counts;
@@ -69,7 +69,7 @@ impl Checked {
 }
 
 #[derive(Serialize, Debug, PartialEq)]
-struct Queue {
+struct QueueStats {
     waiting_bytes: u64,
     oldest_ms: u64,
     retries: u64,
@@ -79,10 +79,10 @@ struct Queue {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub async fn stats(State(context): State<Context>, uri: Uri) -> Answer<Json<Stats>> {
-    Params::read(&uri, &[])?;
-    let (counts, silent) = read(&context).await?;
-    Ok(Json(Stats::new(counts, silent)))
+pub async fn stats(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<RecordingStats>> {
+    QueryParams::read(&uri, &[])?;
+    let (counts, silent) = read_counts(&app).await?;
+    Ok(Json(RecordingStats::new(counts, silent)))
 }
 
 /// The counts, and of how many gateways VMs have not ended as far as is known, though
@@ -90,15 +90,15 @@ pub async fn stats(State(context): State<Context>, uri: Uri) -> Answer<Json<Stat
 ///
 /// # Errors
 /// When the store cannot be read.
-pub async fn read(context: &Context) -> Result<(RecordingCounts, usize), StoreError> {
-    let open = context.store.gateways_with_open_sources().await?;
-    let counts = context.store.recording().await?;
-    let heard = context.gateways.list().into_iter().filter(|status| !status.lost);
+pub async fn read_counts(app: &AppState) -> Result<(RecordingCounts, usize), StoreError> {
+    let open = app.store.gateways_with_open_sources().await?;
+    let counts = app.store.recording().await?;
+    let heard = app.gateways.list().into_iter().filter(|status| !status.lost);
     let heard: HashSet<Gateway> = heard.map(|status| status.gateway).collect();
     Ok((counts, open.iter().filter(|gateway| !heard.contains(gateway)).count()))
 }
 
-impl Stats {
+impl RecordingStats {
     /// Stored by numbered events.
     pub fn completeness(&self) -> f64 {
         self.completeness
@@ -132,8 +132,8 @@ impl Stats {
             alive: counts.alive,
             open: counts.open,
             incomplete: counts.incomplete,
-            checks: Check::ALL.map(|check| (check.name(), Checked::new(counts.checks.get(check)))).into(),
-            queue: Queue {
+            checks: Check::ALL.map(|check| (check.name(), CheckStats::new(counts.checks.get(check)))).into(),
+            queue: QueueStats {
                 waiting_bytes: counts.recorder.waiting_bytes,
                 oldest_ms: counts.recorder.oldest_ms,
                 retries: counts.recorder.retries,
@@ -150,15 +150,15 @@ mod tests {
     fn completeness_is_what_is_stored_of_what_was_numbered() {
         let counts =
             |numbered, stored, unclosed| RecordingCounts { numbered, stored, unclosed, ..Default::default() };
-        let nothing = Stats::new(counts(0, 0, 0), 0);
+        let nothing = RecordingStats::new(counts(0, 0, 0), 0);
         assert_eq!((nothing.completeness, nothing.exact), (1.0, true));
-        let half = Stats::new(counts(4, 2, 1), 0);
+        let half = RecordingStats::new(counts(4, 2, 1), 0);
         assert_eq!((half.completeness, half.exact), (0.5, false));
-        let none = Checked::new(&CheckCounts::default());
+        let none = CheckStats::new(&CheckCounts::default());
         assert_eq!((none.asked, none.hit_ratio), (0, None));
         let some = CheckCounts { cache: 6, direct: 1, fallback: 2, unavailable: 3, ..CheckCounts::default() };
-        assert_eq!((Checked::new(&some).asked, Checked::new(&some).hit_ratio), (12, Some(0.5)));
-        let unheard = Stats::new(counts(4, 4, 0), 1);
+        assert_eq!((CheckStats::new(&some).asked, CheckStats::new(&some).hit_ratio), (12, Some(0.5)));
+        let unheard = RecordingStats::new(counts(4, 4, 0), 1);
         assert_eq!((unheard.completeness, unheard.exact), (1.0, false));
     }
 }

@@ -9,7 +9,7 @@ fn route(name: &str) -> String {
 }
 
 fn names(text: &str) -> Vec<String> {
-    let mut reader = Reader::default();
+    let mut reader = RouteReader::default();
     reader.file("routes", text.as_bytes());
     let wanted = reader.finish().unwrap_or_else(|error| panic!("{error:#}\n{text}"));
     wanted.into_iter().map(|route| route.name).collect()
@@ -17,7 +17,7 @@ fn names(text: &str) -> Vec<String> {
 
 /// All that is wrong with `text`, without the line that says so.
 fn wrong(text: &str) -> Vec<String> {
-    let mut reader = Reader::default();
+    let mut reader = RouteReader::default();
     reader.file("routes", text.as_bytes());
     let error = reader.finish().expect_err(text).to_string();
     error.lines().skip(1).map(str::to_owned).collect()
@@ -90,7 +90,7 @@ fn a_text_that_cannot_be_read_says_where_it_breaks() {
     let found = wrong(r#"{"kind": "HTTPRoute""#);
     assert!(found[0].starts_with("routes: document 1: ") && found[0].contains("column"), "{found:?}");
     for nothing in ["", "# nothing\n", "---\n---\n"] {
-        let mut reader = Reader::default();
+        let mut reader = RouteReader::default();
         reader.file("routes", nothing.as_bytes());
         assert!(reader.finish().unwrap_err().to_string().contains("there is no document"), "{nothing:?}");
     }

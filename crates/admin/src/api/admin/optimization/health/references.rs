@@ -14,12 +14,12 @@ const SHOWN_ROUTES: usize = 5;
 
 /// A reference of a route that nobody answers.
 #[derive(Serialize, Debug)]
-pub struct Unknown {
+pub struct UnknownReference {
     route: String,
     backend: String,
 }
 
-impl From<UnknownBackend> for Unknown {
+impl From<UnknownBackend> for UnknownReference {
     fn from(UnknownBackend { route, backend }: UnknownBackend) -> Self {
         Self { route: route.to_string(), backend }
     }
@@ -27,7 +27,11 @@ impl From<UnknownBackend> for Unknown {
 
 /// References of routes to backends that there are not. `clusters`: those that Envoy
 /// has; empty: nobody said which.
-pub fn backends(snapshot: &Snapshot, clusters: &BTreeSet<String>, reasons: &mut Vec<Reason>) -> Vec<Unknown> {
+pub fn backends(
+    snapshot: &Snapshot,
+    clusters: &BTreeSet<String>,
+    reasons: &mut Vec<Reason>,
+) -> Vec<UnknownReference> {
     let unknown = snapshot.unknown_backends(clusters);
     if let count @ 1.. = unknown.len() {
         let detail = format!(
@@ -36,7 +40,7 @@ pub fn backends(snapshot: &Snapshot, clusters: &BTreeSet<String>, reasons: &mut 
         );
         reasons.push(Reason { code: "unknown_backend", detail });
     }
-    unknown.into_iter().take(SHOWN).map(Unknown::from).collect()
+    unknown.into_iter().take(SHOWN).map(UnknownReference::from).collect()
 }
 
 /// Routes that limits name and that there are not.

@@ -4,7 +4,7 @@ use tidegate_policy::check::{Check, PerCheck};
 use tidegate_policy::flags::{Flags, State};
 
 use super::Reason;
-use crate::api::admin::optimization::flags::of_check;
+use crate::api::admin::optimization::flags::flag_of_check;
 use crate::feed::Snapshot;
 use crate::store::CheckCounts;
 
@@ -14,7 +14,7 @@ const SHOWN_MISSING: usize = 5;
 
 /// Whether there is something to compare at all.
 pub fn is_any_in_shadow(flags: &Flags) -> bool {
-    Check::ALL.into_iter().any(|check| flags.get(of_check(check)) == State::Shadow)
+    Check::ALL.into_iter().any(|check| flags.get(flag_of_check(check)) == State::Shadow)
 }
 
 /// Checks in shadow that cache and database answered differently. Where the cache
@@ -26,7 +26,7 @@ pub fn shadow(
     notes: &mut Vec<Reason>,
 ) {
     for check in Check::ALL {
-        let flag = of_check(check);
+        let flag = flag_of_check(check);
         let CheckCounts { compared, mismatched, lagging, .. } = *counts.get(check);
         if flags.get(flag) != State::Shadow || mismatched == 0 {
             continue;
