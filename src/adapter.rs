@@ -96,7 +96,7 @@ extern "C" fn proxy_on_response_headers(id: ContextId, _headers: usize, end: u32
 /// Nothing of ours lives on after it: always done.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_done(id: ContextId) -> u32 {
-    CONTEXTS.with(|contexts| contexts.root(id, Root::on_done));
+    CONTEXTS.with(|contexts| contexts.done(id));
     1
 }
 

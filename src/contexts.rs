@@ -131,6 +131,13 @@ impl<H: Host> Contexts<H> {
         }
     }
 
+    /// The context ends; [`delete`](Self::delete) follows.
+    pub fn done(&self, id: ContextId) {
+        if self.stream(id, RequestContext::on_done).is_none() {
+            self.root(id, Root::on_done);
+        }
+    }
+
     /// The context is gone.
     pub fn delete(&self, id: ContextId) {
         let stream = self.streams.borrow_mut().remove(id);

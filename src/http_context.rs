@@ -34,6 +34,8 @@ pub struct RequestContext<H: Host> {
     /// verdict in the place of the answer that it has given. Nor is that held
     /// back: see [`event::broke_the_codec`].
     overtaken: bool,
+    /// Its event is made: a request has one, however often Envoy says that it is over.
+    is_recorded: bool,
 }
 
 /// What is kept of a request until its end. Nothing of the tables: an overlay may
@@ -59,7 +61,8 @@ enum Response {
 impl<H: Host> RequestContext<H> {
     /// A request that has not begun.
     pub fn new(host: H, filter: Option<Rc<Filter<H>>>) -> Self {
-        Self { host, filter, seen: None, inquiry: None, response: Response::None, overtaken: false }
+        let response = Response::None;
+        Self { host, filter, seen: None, inquiry: None, response, overtaken: false, is_recorded: false }
     }
 
     /// Decides the request, or asks what it takes to decide it.
@@ -184,10 +187,26 @@ impl<H: Host> RequestContext<H> {
         }
     }
 
-    /// The request is over, whatever became of it: one event. This may be the
-    /// first that the filter hears of it.
+    /// Envoy logs the request, whatever became of it. This may be the first that the
+    /// filter hears of it.
     pub fn on_log(&mut self) {
+        self.record();
+    }
+
+    /// The context ends. Over HTTP/3 this may be all that a filter hears of a request's
+    /// end: since 1.40 Envoy logs such a request when its client has acknowledged the
+    /// response, and without filters, for they are gone by then. One that was reset is
+    /// logged first, as over HTTP/1.1 and HTTP/2.
+    pub fn on_done(&mut self) {
+        self.record();
+    }
+
+    /// The request's one event.
+    fn record(&mut self) {
         let Some(filter) = &self.filter else { return };
+        if std::mem::replace(&mut self.is_recorded, true) {
+            return;
+        }
         let mut event = match self.seen.take() {
             Some(Seen { began_ns, mut event, .. }) => {
                 if let Some(inquiry) = self.inquiry.take() {

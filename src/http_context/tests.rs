@@ -157,3 +157,20 @@ fn a_gate_without_configuration_lets_nothing_pass() {
     assert_eq!(stream.on_response_headers(false), Flow::Continue);
     stream.on_log();
 }
+
+#[test]
+fn a_request_has_one_event_however_often_it_ends() {
+    let host = Fake::default();
+    let filter = filter(&host, Some(Flags::all_on()), r#", "routing": "envoy""#);
+    let on_log: fn(&mut RequestContext<Fake>) = RequestContext::on_log;
+    let on_done: fn(&mut RequestContext<Fake>) = RequestContext::on_done;
+    for ends in [vec![on_log, on_done], vec![on_done], vec![on_done, on_log]] {
+        let (mut request, _) = begin(&host, &filter);
+        ends.iter().for_each(|end| end(&mut request));
+    }
+    let mut refused_before = RequestContext::new(host.clone(), Some(filter.clone()));
+    [on_log, on_done].iter().for_each(|end| end(&mut refused_before));
+    filter.vm.metrics.flush();
+    let figures = ["tidegate.events.numbered", "tidegate.requests.allow", "tidegate.requests.unseen"];
+    assert_eq!(figures.map(|name| host.figure(name)), [4, 3, 1]);
+}

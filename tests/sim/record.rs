@@ -110,6 +110,27 @@ fn every_request_is_one_event_with_what_became_of_it() {
 }
 
 #[test]
+fn a_request_over_http3_is_one_event_too() {
+    let mut stage = Stage::new(2);
+    stage.feed.ban("9.9.9.9");
+    stage.run(SECOND);
+    let (worker, root) = stage.gates[0];
+    let http3 = |client| Request::get("/x?secret", client).over_http3();
+    for _ in 0..20 {
+        stage.sim.request(worker, root, http3("9.9.9.9"));
+        stage.sim.request(worker, root, Request::get("/x?secret", "9.9.9.9"));
+    }
+    let left = stage.sim.begin(worker, root, http3("8.8.8.8"));
+    stage.sim.leave(left);
+    stage.run(SECOND);
+    assert_eq!(stage.total(), 41);
+    let denied = |(_, e): &&(Source, TrafficEvent)| e.verdict == VerdictCode::Deny && e.status == Some(403);
+    assert_eq!(stage.feed.events.iter().filter(denied).count(), 40);
+    let (_, left) = stage.feed.events.iter().find(|(_, e)| e.verdict == VerdictCode::Allow).unwrap();
+    assert_eq!((left.status, left.path.as_deref()), (None, Some(&b"/x"[..])), "reset by its client");
+}
+
+#[test]
 fn an_admin_service_that_is_away_costs_no_event() {
     let mut stage = Stage::new(2);
     stage.requests(20);

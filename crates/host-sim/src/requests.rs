@@ -201,7 +201,11 @@ impl Sim {
         if self.waits(stream) == Some(Waits::Response) {
             self.turn(stream, 504, "stream_idle_timeout");
         }
-        self.log(stream)
+        let is_http3 = self.world.borrow().streams.get(&stream).is_some_and(|state| state.is_http3);
+        if !is_http3 {
+            self.log(stream);
+        }
+        self.end(stream)
     }
 
     /// The client goes away. Its request is logged, without a status unless the
@@ -216,10 +220,11 @@ impl Sim {
             state.status = 0;
             "downstream_remote_disconnect".clone_into(&mut state.details);
         }
-        self.log(stream)
+        self.log(stream);
+        self.end(stream)
     }
 
-    /// Envoy refuses a request before the gate: its log is all that happens.
+    /// Envoy refuses a request before the gate: its log and its end are all that happens.
     pub fn refuse(&mut self, worker: Worker, root: Root) {
         let thread = &self.threads[worker.0];
         let vm = thread.vm;
@@ -230,17 +235,26 @@ impl Sim {
             state.waits = Waits::Nobody;
         }
         self.log(id);
+        self.end(id);
     }
 
-    fn log(&mut self, stream: StreamId) -> Response {
-        {
-            let mut world = self.world.borrow_mut();
-            let now = world.now_ns;
-            world.streams.get_mut(&stream).expect("ends once").complete(now);
-        }
+    fn log(&mut self, stream: StreamId) {
+        self.complete(stream, Phase::Log);
         self.in_stream(stream, Phase::Log, RequestContext::on_log);
+    }
+
+    /// The context ends, and the stream with it.
+    fn end(&mut self, stream: StreamId) -> Response {
+        self.complete(stream, Phase::Done);
+        self.in_stream(stream, Phase::Done, RequestContext::on_done);
         self.streams.remove(&stream);
         let state = self.world.borrow_mut().streams.remove(&stream);
-        state.expect("logged once").outcome()
+        state.expect("ends once").outcome()
+    }
+
+    fn complete(&mut self, stream: StreamId, phase: Phase) {
+        let mut world = self.world.borrow_mut();
+        let now = world.now_ns;
+        world.streams.get_mut(&stream).expect("ends once").complete(now, &phase);
     }
 }

@@ -17,6 +17,7 @@ pub struct StreamId(pub(crate) u64);
 pub struct Request {
     pub(crate) headers: HeaderPairs,
     pub(crate) source: Option<String>,
+    pub(crate) is_http3: bool,
 }
 
 impl Request {
@@ -37,7 +38,15 @@ impl Request {
                 true => format!("[{client}]:0"),
                 false => format!("{client}:0"),
             }),
+            is_http3: false,
         }
+    }
+
+    /// Over HTTP/3: Envoy does not call `on_log`, unless the client resets it.
+    #[must_use]
+    pub fn over_http3(mut self) -> Self {
+        self.is_http3 = true;
+        self
     }
 
     /// All header lines, pseudo-headers included.
@@ -112,6 +121,7 @@ pub(crate) struct Reply {
 #[derive(Clone, Debug)]
 pub(crate) struct StreamState {
     pub waits: Waits,
+    pub is_http3: bool,
     pub request: HeaderPairs,
     pub response: HeaderPairs,
     pub properties: HashMap<String, Vec<u8>>,
@@ -143,6 +153,7 @@ impl StreamState {
         properties.insert("request.time".to_owned(), number(wall_us * 1_000));
         Self {
             waits: Waits::Request,
+            is_http3: request.is_http3,
             request: request.headers,
             response: Vec::new(),
             properties,
@@ -202,10 +213,13 @@ impl StreamState {
         self.waits = Waits::Upstream;
     }
 
-    /// What is known at the end only.
-    pub fn complete(&mut self, now_ns: u64) {
-        let len =
-            |headers: &HeaderPairs| headers.iter().map(|(n, v)| (n.len() + v.len()) as u64).sum::<u64>();
+    /// What is known at the end only. The log has headers, and sizes with them, and
+    /// what comes after it has not.
+    pub fn complete(&mut self, now_ns: u64, phase: &Phase) {
+        let len = |headers: &HeaderPairs| match phase {
+            Phase::Log => headers.iter().map(|(n, v)| (n.len() + v.len()) as u64).sum::<u64>(),
+            _ => 0,
+        };
         let (sent, received) = (len(&self.response), len(&self.request));
         self.properties.insert("request.duration".to_owned(), number(now_ns - self.began_ns));
         self.properties.insert("request.total_size".to_owned(), number(received));

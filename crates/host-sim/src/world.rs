@@ -95,6 +95,7 @@ pub(crate) enum Phase {
     RequestHeaders,
     ResponseHeaders,
     Log,
+    Done,
 }
 
 #[derive(Default)]
