@@ -1,8 +1,8 @@
 //! The questions that one request asks the admin service: sent, and matched with
 //! their answers. What is asked when stands in `request/evaluation.rs`.
 
+mod circuit_breaker;
 mod line;
-mod patience;
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tidegate_policy::decide::{Facts, Given};
 use tidegate_policy::wire::check::{Answer, MAX_ANSWER, MAX_QUESTION, Question, path};
 
 use crate::host::{CallToken, Host};
-pub use line::Line;
+pub use line::AdminClient;
 
 /// The status that Envoy makes up for a call whose time is over.
 pub const RAN_OUT: u16 = 504;
@@ -21,12 +21,12 @@ const SHORTEST: Duration = Duration::from_millis(1);
 
 /// How far a question is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Asked {
+pub enum QuestionState {
     /// It was not asked.
     #[default]
     NotYet,
     /// It waits for its answer.
-    Open(Open),
+    Pending(Pending),
     /// It was answered.
     Answered,
     /// It could not be sent, or the answer is none.
@@ -35,7 +35,7 @@ pub enum Asked {
 
 /// A question that waits for its answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Open {
+pub struct Pending {
     /// What the host will call the answer.
     token: CallToken,
     /// What the answer must repeat.
@@ -50,7 +50,7 @@ pub struct Open {
 /// The questions of one request.
 #[derive(Debug, Default)]
 pub struct Questions {
-    asked: PerCheck<Asked>,
+    asked: PerCheck<QuestionState>,
     /// When the time for all of them is over, monotonic nanoseconds; begins with
     /// the first.
     until_ns: Option<u64>,
@@ -59,12 +59,12 @@ pub struct Questions {
 impl Questions {
     /// How far a question is.
     #[must_use]
-    pub fn get(&self, check: Check) -> Asked {
+    pub fn get(&self, check: Check) -> QuestionState {
         *self.asked.get(check)
     }
 
     /// Asks; the question is open afterwards, or failed at once.
-    pub fn ask<H: Host>(&mut self, check: Check, facts: &Facts<'_>, given: Given, line: &Line<H>) {
+    pub fn ask<H: Host>(&mut self, check: Check, facts: &Facts<'_>, given: Given, line: &AdminClient<H>) {
         let (id, since_ns) = (line.vm.question_id(), line.vm.host.monotonic_ns());
         let limits = line.limits;
         let until_ns = *self.until_ns.get_or_insert_with(|| {
@@ -80,16 +80,16 @@ impl Questions {
         };
         let unhurried = left >= limits.timeout;
         *self.asked.get_mut(check) = match sent {
-            Some(token) => Asked::Open(Open { token, id, since_ns, unhurried }),
-            None => Asked::Failed,
+            Some(token) => QuestionState::Pending(Pending { token, id, since_ns, unhurried }),
+            None => QuestionState::Failed,
         };
     }
 
     /// The check whose question this call asks, while it is open.
     #[must_use]
-    pub fn of_call(&self, token: CallToken) -> Option<(Check, Open)> {
+    pub fn of_call(&self, token: CallToken) -> Option<(Check, Pending)> {
         Check::ALL.into_iter().find_map(|check| match self.get(check) {
-            Asked::Open(open) if open.token == token => Some((check, open)),
+            QuestionState::Pending(open) if open.token == token => Some((check, open)),
             _ => None,
         })
     }
@@ -99,9 +99,9 @@ impl Questions {
     pub fn take<H: Host>(
         &mut self,
         check: Check,
-        open: Open,
+        open: Pending,
         num_headers: usize,
-        line: &Line<H>,
+        line: &AdminClient<H>,
     ) -> Option<Answer> {
         let host = &line.vm.host;
         // Without headers there is no map that could be read.
@@ -112,7 +112,8 @@ impl Questions {
             Some(_) => line.patience.get(check).note_answered(),
         }
         let answer = if status == Some(200) { read(check, open.id, host) } else { None };
-        *self.asked.get_mut(check) = if answer.is_some() { Asked::Answered } else { Asked::Failed };
+        *self.asked.get_mut(check) =
+            if answer.is_some() { QuestionState::Answered } else { QuestionState::Failed };
         answer
     }
 }

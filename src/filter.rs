@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidegate_policy::decide::Settings;
 
 use crate::config::{Config, Performance};
-use crate::direct::Line;
+use crate::direct::AdminClient;
 use crate::host::Host;
 use crate::request::cluster_names::ClusterNames;
 use crate::worker::Instance;
@@ -19,7 +19,7 @@ pub struct Filter<H: Host> {
     /// What is decided, as configured.
     pub settings: Settings,
     /// Questions and open events to the admin service.
-    pub line: Line<H>,
+    pub line: AdminClient<H>,
     /// How long a response waits for its event to be stored.
     pub sync_timeout: Duration,
     /// Who is told what a request cost.
@@ -41,7 +41,7 @@ impl<H: Host> Filter<H> {
     /// A configuration at work; `tick` is the timer's period so far.
     pub fn new(vm: Rc<Instance<H>>, config: Config, tick: Duration) -> Self {
         Self {
-            line: Line::new(vm.clone(), config.admin, config.direct),
+            line: AdminClient::new(vm.clone(), config.admin, config.direct),
             vm,
             settings: config.settings,
             sync_timeout: config.sync_timeout,

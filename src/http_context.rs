@@ -11,9 +11,9 @@ use tidegate_policy::wire::event::TrafficEvent;
 use crate::filter::Filter;
 use crate::host::{CallToken, Host};
 use crate::metrics::Count;
-use crate::request::actions::After;
-use crate::request::evaluation::Inquiry;
-use crate::request::facts::Request;
+use crate::request::actions::ResponseEdits;
+use crate::request::evaluation::Evaluation;
+use crate::request::facts::RequestFacts;
 use crate::request::performance::{self, Timing};
 use crate::request::recording::{self, Wait};
 pub use crate::request::verdict::Flow;
@@ -25,9 +25,9 @@ pub struct RequestContext<H: Host> {
     host: H,
     filter: Option<Rc<Filter<H>>>,
     /// Absent when Envoy refused the request before the filter.
-    seen: Option<Seen>,
+    seen: Option<RequestState>,
     /// While it is not decided.
-    inquiry: Option<Box<Inquiry>>,
+    evaluation: Option<Box<Evaluation>>,
     response: Response,
     /// There was a response before there was a decision: Envoy gave the request
     /// up. An answer that comes now must do nothing, for Envoy would take a
@@ -41,11 +41,11 @@ pub struct RequestContext<H: Host> {
 /// What is kept of a request until its end. Nothing of the tables: an overlay may
 /// be a megabyte and every change makes a new one, so tunnels that clients keep
 /// open would hold as many of them as they like.
-struct Seen {
+struct RequestState {
     began_ns: u64,
     event: TrafficEvent,
     timing: Option<Timing>,
-    after: Option<Box<After>>,
+    after: Option<Box<ResponseEdits>>,
 }
 
 /// How far a request's response is.
@@ -62,7 +62,7 @@ impl<H: Host> RequestContext<H> {
     /// A request that has not begun.
     pub fn new(host: H, filter: Option<Rc<Filter<H>>>) -> Self {
         let response = Response::None;
-        Self { host, filter, seen: None, inquiry: None, response, overtaken: false, is_recorded: false }
+        Self { host, filter, seen: None, evaluation: None, response, overtaken: false, is_recorded: false }
     }
 
     /// Decides the request, or asks what it takes to decide it.
@@ -74,39 +74,39 @@ impl<H: Host> RequestContext<H> {
         };
         let (vm, began_ns) = (&filter.vm, self.host.monotonic_ns());
         vm.before_request(began_ns);
-        let request = Request::read(&self.host, &vm.metrics, filter.country_header.as_deref());
+        let request = RequestFacts::read(&self.host, &vm.metrics, filter.country_header.as_deref());
         let tables = vm.sync.borrow().tables();
         let mut event = TrafficEvent { time_ms: self.host.wall_us() / 1_000, ..TrafficEvent::default() };
         event.tables_seq = tables.as_ref().map_or(0, |tables| tables.version.seq);
         let is_clean = request.strip_own_headers(&self.host);
         let is_measured = performance::is_wanted(filter.performance, request.wants_performance());
-        let inquiry = Inquiry::new(request, tables, vm.dice(), is_measured.then(Timing::default));
-        event.modes = Some(inquiry.modes());
+        let evaluation = Evaluation::new(request, tables, vm.dice(), is_measured.then(Timing::default));
+        event.modes = Some(evaluation.modes());
         if !is_clean {
             // What a client wrote would pass for the filter's own word; so it might
             // where the headers could not be read.
             vm.metrics.count(Count::HostErrors);
             let flow = verdict::deny(&filter, Reason::NotReady, Reason::NotReady.status(), &mut event);
-            let timing = inquiry.finish(&mut event, vm);
-            self.seen = Some(Seen { began_ns, event, timing, after: None });
+            let timing = evaluation.finish(&mut event, vm);
+            self.seen = Some(RequestState { began_ns, event, timing, after: None });
             return flow;
         }
-        self.advance(&filter, inquiry, Seen { began_ns, event, timing: None, after: None })
+        self.advance(&filter, evaluation, RequestState { began_ns, event, timing: None, after: None })
     }
 
     /// Goes on deciding. A request that is not decided stops, and so does one that
     /// is denied.
-    fn advance(&mut self, filter: &Filter<H>, mut inquiry: Inquiry, mut seen: Seen) -> Flow {
-        let (flow, after) = match inquiry.advance(filter) {
+    fn advance(&mut self, filter: &Filter<H>, mut evaluation: Evaluation, mut seen: RequestState) -> Flow {
+        let (flow, after) = match evaluation.advance(filter) {
             Some(decided) => verdict::carry_out(filter, decided, &mut seen.event),
             None => {
-                self.inquiry = Some(Box::new(inquiry));
+                self.evaluation = Some(Box::new(evaluation));
                 self.seen = Some(seen);
                 return Flow::Stop;
             }
         };
         seen.after = after;
-        seen.timing = inquiry.finish(&mut seen.event, &filter.vm);
+        seen.timing = evaluation.finish(&mut seen.event, &filter.vm);
         self.seen = Some(seen);
         flow
     }
@@ -125,14 +125,14 @@ impl<H: Host> RequestContext<H> {
     }
 
     fn on_answer(&mut self, filter: &Filter<H>, token: CallToken, num_headers: usize) {
-        // Without an inquiry it is decided, and did not need this answer.
-        let Some(mut inquiry) = self.inquiry.take() else { return };
-        if !inquiry.take(token, num_headers, filter) {
-            self.inquiry = Some(inquiry);
+        // Without an evaluation it is decided, and did not need this answer.
+        let Some(mut evaluation) = self.evaluation.take() else { return };
+        if !evaluation.take(token, num_headers, filter) {
+            self.evaluation = Some(evaluation);
             return;
         }
         let Some(seen) = self.seen.take() else { return };
-        if self.advance(filter, *inquiry, seen) == Flow::Continue && self.host.resume_request().is_err() {
+        if self.advance(filter, *evaluation, seen) == Flow::Continue && self.host.resume_request().is_err() {
             filter.vm.metrics.count(Count::HostErrors);
         }
     }
@@ -148,10 +148,10 @@ impl<H: Host> RequestContext<H> {
         if seen.after.take().is_some_and(|after| after.finish(&self.host).is_err()) {
             filter.vm.metrics.count(Count::HostErrors);
         }
-        if let Some(inquiry) = self.inquiry.take() {
+        if let Some(evaluation) = self.evaluation.take() {
             self.overtaken = true;
             filter.vm.metrics.count(Count::Undecided);
-            seen.timing = inquiry.finish(&mut seen.event, &filter.vm);
+            seen.timing = evaluation.finish(&mut seen.event, &filter.vm);
         }
         let sync = seen.event.modes.is_some_and(|modes| !modes.async_recording);
         if sync && !self.overtaken && !event::broke_the_codec(&self.host) {
@@ -180,7 +180,7 @@ impl<H: Host> RequestContext<H> {
 
     /// Tells in the response what the request cost, if somebody wants to know.
     fn tell(&self, filter: &Filter<H>) {
-        let Some(Seen { began_ns, event, timing: Some(timing), .. }) = &self.seen else { return };
+        let Some(RequestState { began_ns, event, timing: Some(timing), .. }) = &self.seen else { return };
         let total_ns = self.host.monotonic_ns().saturating_sub(*began_ns);
         if performance::tell(&self.host, timing, &event.answered, total_ns).is_err() {
             filter.vm.metrics.count(Count::HostErrors);
@@ -208,11 +208,11 @@ impl<H: Host> RequestContext<H> {
             return;
         }
         let mut event = match self.seen.take() {
-            Some(Seen { began_ns, mut event, .. }) => {
-                if let Some(inquiry) = self.inquiry.take() {
+            Some(RequestState { began_ns, mut event, .. }) => {
+                if let Some(evaluation) = self.evaluation.take() {
                     // The client left before it was decided.
                     filter.vm.metrics.count(Count::Undecided);
-                    inquiry.finish(&mut event, &filter.vm);
+                    evaluation.finish(&mut event, &filter.vm);
                 }
                 let took = self.host.monotonic_ns().saturating_sub(began_ns);
                 event.duration_us = Some(took / 1_000);

@@ -7,21 +7,21 @@ use std::time::Duration;
 use tidegate_policy::check::PerCheck;
 use tidegate_policy::wire::sync::{GATEWAY_HEADER, Gateway};
 
-use super::patience::Patience;
+use super::circuit_breaker::CircuitBreaker;
 use crate::config::{Admin, DirectLimits};
 use crate::host::{Call, CallToken, Host, HostError};
 use crate::worker::Instance;
 
 /// The line of one plugin configuration in one VM.
-pub struct Line<H: Host> {
+pub struct AdminClient<H: Host> {
     /// The VM that asks.
     pub vm: Rc<Instance<H>>,
     /// How long a request may wait for its questions.
     pub limits: DirectLimits,
     /// Whether questions are worth asking, by check.
-    pub patience: PerCheck<Patience>,
+    pub patience: PerCheck<CircuitBreaker>,
     /// Whether events are worth sending ahead.
-    pub recording: Patience,
+    pub recording: CircuitBreaker,
     cluster: String,
     authority: String,
     bearer: String,
@@ -29,12 +29,12 @@ pub struct Line<H: Host> {
     gateway: OnceCell<String>,
 }
 
-impl<H: Host> Line<H> {
+impl<H: Host> AdminClient<H> {
     /// A line to `admin`. Makes no host call.
     pub fn new(vm: Rc<Instance<H>>, admin: Admin, limits: DirectLimits) -> Self {
         let Admin { cluster, authority, token, .. } = admin;
         let bearer = ["Bearer ", &token].concat();
-        let (patience, recording) = (PerCheck::default(), Patience::default());
+        let (patience, recording) = (PerCheck::default(), CircuitBreaker::default());
         Self { vm, limits, patience, recording, cluster, authority, bearer, gateway: OnceCell::new() }
     }
 

@@ -8,7 +8,7 @@ use tidegate_policy::limit::Standing;
 use tidegate_policy::route::action::{Action, Arrival, CorsHeaders, HeaderEdit, HeaderEdits, Retry};
 use tidegate_policy::route::{Answerer, RouteMatch};
 
-use super::facts::Request;
+use super::facts::RequestFacts;
 use super::{event, limits, reply, upstream};
 use crate::filter::Filter;
 use crate::host::{Host, HostError};
@@ -23,7 +23,7 @@ const SIMPLE_CORS: [&str; 3] =
     ["access-control-allow-origin", "access-control-allow-credentials", "access-control-expose-headers"];
 
 /// What became of a request that may pass.
-pub enum Carried {
+pub enum Handled {
     /// It goes to its backend.
     Sent,
     /// It was answered with a redirect.
@@ -34,7 +34,7 @@ pub enum Carried {
 
 /// What is left to do with a response. Of the tables it keeps only the actions.
 #[derive(Default)]
-pub struct After {
+pub struct ResponseEdits {
     edits: Vec<Arc<Action>>,
     /// What the route says of CORS, if it says anything: then the backend does not.
     cors: Option<CorsHeaders>,
@@ -51,24 +51,24 @@ pub struct After {
 pub fn carry_out<H: Host>(
     filter: &Filter<H>,
     found: &RouteMatch<'_>,
-    request: &Request,
+    request: &RequestFacts,
     dice: u32,
-) -> Result<(Carried, Option<Box<After>>), Reason> {
-    let after = After::of(found, request);
+) -> Result<(Handled, Option<Box<ResponseEdits>>), Reason> {
+    let after = ResponseEdits::of(found, request);
     // Only CORS looks at headers.
     let lines = if found.cors().is_some() { request.lines() } else { Vec::new() };
     match found.answerer(&request.facts(&lines, dice)) {
         Answerer::Preflight(headers) => {
             answered(filter, reply::preflight(&filter.vm.host, &headers))?;
             // All is said already; only the edits are left.
-            let edits = after.map(|after| Box::new(After { cors: None, varies: false, ..*after }));
-            return Ok((Carried::Preflight, edits));
+            let edits = after.map(|after| Box::new(ResponseEdits { cors: None, varies: false, ..*after }));
+            return Ok((Handled::Preflight, edits));
         }
         Answerer::Redirect(redirect) => {
             let (https, host, target) = request.arrival();
             let location = redirect.location(&Arrival { https, host, port: listener_port(filter), target });
             answered(filter, reply::redirect(&filter.vm.host, redirect.status, &location))?;
-            return Ok((Carried::Redirected, after));
+            return Ok((Handled::Redirected, after));
         }
         Answerer::Backend(backend) => upstream::send(filter, backend)?,
         Answerer::Nobody => return Err(Reason::NoBackend),
@@ -83,7 +83,7 @@ pub fn carry_out<H: Host>(
     let mirrors = found.actions().flat_map(|action| &action.mirrors);
     let taken = (0u32..).zip(mirrors).filter(|(at, mirror)| mirror.takes(reroll(dice, *at)));
     upstream::mirror(filter, taken.map(|(_, mirror)| &mirror.backend));
-    Ok((Carried::Sent, after))
+    Ok((Handled::Sent, after))
 }
 
 fn answered<H: Host>(filter: &Filter<H>, answered: bool) -> Result<(), Reason> {
@@ -103,7 +103,7 @@ fn listener_port<H: Host>(filter: &Filter<H>) -> u16 {
 }
 
 /// Changes the request as one action says.
-fn prepare<H: Host>(host: &H, action: &Action, request: &Request) -> Result<(), HostError> {
+fn prepare<H: Host>(host: &H, action: &Action, request: &RequestFacts) -> Result<(), HostError> {
     edit(&action.request, |edit| match edit {
         HeaderEdit::Remove(name) => host.remove_request_header(name),
         HeaderEdit::Set(name, value) => host.set_request_header(name, value.as_bytes()),
@@ -160,7 +160,7 @@ fn reroll(dice: u32, at: u32) -> u32 {
     bits ^ (bits >> 16)
 }
 
-impl After {
+impl ResponseEdits {
     /// `after`, and to tell the client of these limits.
     pub fn and_tell(after: Option<Box<Self>>, limits: Vec<Standing>) -> Option<Box<Self>> {
         if limits.is_empty() {
@@ -173,13 +173,13 @@ impl After {
 
     /// What is left to do where the filter denies a request of `found`: a page that
     /// may read the route's answers may read why it got none.
-    pub fn of_denied(found: &RouteMatch<'_>, request: &Request) -> Option<Box<Self>> {
+    pub fn of_denied(found: &RouteMatch<'_>, request: &RequestFacts) -> Option<Box<Self>> {
         let after = Self::of(found, request)?;
         after.cors.is_some().then(|| Box::new(Self { edits: Vec::new(), ..*after }))
     }
 
     /// `None` where nothing is left to do.
-    fn of(found: &RouteMatch<'_>, request: &Request) -> Option<Box<Self>> {
+    fn of(found: &RouteMatch<'_>, request: &RequestFacts) -> Option<Box<Self>> {
         let mut after = Self::default();
         for action in found.actions() {
             if !action.response.is_empty() {

@@ -14,10 +14,10 @@ use tidegate_policy::flags::{Mode, Modes};
 use tidegate_policy::wire::check::{Found, RouteAnswer};
 use tidegate_policy::wire::event::{Mismatch, TrafficEvent};
 
-use super::facts::Request;
+use super::facts::RequestFacts;
 use super::performance::Timing;
 use super::shadow;
-use crate::direct::{Asked, Questions};
+use crate::direct::{QuestionState, Questions};
 use crate::filter::Filter;
 use crate::host::Host;
 use crate::metrics::Count;
@@ -28,7 +28,7 @@ pub struct Decided<'i> {
     /// The decision.
     pub decision: Decision<'i>,
     /// The request.
-    pub request: &'i Request,
+    pub request: &'i RequestFacts,
     /// Its random bits.
     pub dice: u32,
     /// The tables that it began with; none before the first ones came.
@@ -36,7 +36,7 @@ pub struct Decided<'i> {
 }
 
 /// A request that is being decided.
-pub struct Inquiry {
+pub struct Evaluation {
     known: Known,
     modes: Modes,
     questions: Questions,
@@ -48,16 +48,16 @@ pub struct Inquiry {
 
 /// What does not change while it is asked about.
 struct Known {
-    request: Request,
+    request: RequestFacts,
     /// The tables that it began with; none before the first ones came.
     tables: Option<Rc<Tables>>,
     dice: u32,
     answers: PerCheck<Option<Found>>,
 }
 
-impl Inquiry {
+impl Evaluation {
     /// About `request`, by these tables. `timing`: where it is to be measured.
-    pub fn new(request: Request, tables: Option<Rc<Tables>>, dice: u32, timing: Option<Timing>) -> Self {
+    pub fn new(request: RequestFacts, tables: Option<Rc<Tables>>, dice: u32, timing: Option<Timing>) -> Self {
         // Without tables there is no cache, and nobody knows the flags: they are
         // off, as at the start of a rollout.
         let modes =
@@ -99,23 +99,23 @@ impl Inquiry {
                 Step::Decided(_) => return None,
             };
             let is_cached = mode(modes, check) == Mode::Cached;
-            if !is_cached && questions.get(check) == Asked::NotYet {
+            if !is_cached && questions.get(check) == QuestionState::NotYet {
                 questions.ask(check, &facts, given, &filter.line);
-                if questions.get(check) == Asked::Failed {
+                if questions.get(check) == QuestionState::Failed {
                     vm.metrics.count(Count::question_failed(check));
                 }
             }
             let by = match questions.get(check) {
-                Asked::Open(_) if modes.parallel => {
+                QuestionState::Pending(_) if modes.parallel => {
                     hoping = true;
                     hope(check, &mut findings);
                     continue;
                 }
-                Asked::Open(_) => return None,
-                Asked::NotYet => Answered::Cache,
-                Asked::Answered => Answered::Direct,
-                Asked::Failed if known.tables.is_some() => Answered::Fallback,
-                Asked::Failed => Answered::Nobody,
+                QuestionState::Pending(_) => return None,
+                QuestionState::NotYet => Answered::Cache,
+                QuestionState::Answered => Answered::Direct,
+                QuestionState::Failed if known.tables.is_some() => Answered::Fallback,
+                QuestionState::Failed => Answered::Nobody,
             };
             if !hoping {
                 *answered.get_mut(check) = by;

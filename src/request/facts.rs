@@ -13,7 +13,7 @@ use crate::host::{HeaderPairs, Host};
 use crate::metrics::{Count, Metrics};
 
 /// A request's headers and client.
-pub struct Request {
+pub struct RequestFacts {
     client: Option<IpAddr>,
     method: Option<Vec<u8>>,
     host: Option<Vec<u8>>,
@@ -28,7 +28,7 @@ pub struct Request {
     headers: HeaderPairs,
 }
 
-impl Request {
+impl RequestFacts {
     /// Reads the request at hand. `country_header`: the header, in lower case, in
     /// which a trusted filter says the client's country. Without one no header
     /// does, and what a client calls so is a header like any other.
@@ -205,13 +205,13 @@ pub fn fit(bytes: Vec<u8>, max: usize) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn request(pairs: &[(&str, &[u8])]) -> Request {
+    fn request(pairs: &[(&str, &[u8])]) -> RequestFacts {
         trusting(None, pairs)
     }
 
-    fn trusting(country_header: Option<&str>, pairs: &[(&str, &[u8])]) -> Request {
+    fn trusting(country_header: Option<&str>, pairs: &[(&str, &[u8])]) -> RequestFacts {
         let pairs = pairs.iter().map(|(n, v)| (n.as_bytes().to_vec(), v.to_vec())).collect();
-        Request::of(None, pairs, country_header)
+        RequestFacts::of(None, pairs, country_header)
     }
 
     #[test]

@@ -25,7 +25,7 @@ const TRIES: u32 = 32;
 
 /// What a limit says of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Asked {
+pub enum LimitAnswer {
     /// It passes; the key's new time. See [`Gcra`](tidegate_policy::limit::Gcra).
     Passes {
         /// The key's new time.
@@ -58,19 +58,19 @@ impl<H: Host> Limiter<H> {
     }
 
     /// Takes one request of `value` out of `limit`, if it has one left.
-    pub fn ask(&self, limit: &Limit, value: &KeyValue<'_>) -> Asked {
+    pub fn ask(&self, limit: &Limit, value: &KeyValue<'_>) -> LimitAnswer {
         let took = self.seed().and_then(|seed| {
             let place = Place::of(limit, value, &seed);
             let now_ns = || self.host.monotonic_ns();
             take(&self.host, &self.keys.bucket(place.bucket), place.hash, limit.gcra(), now_ns)
         });
-        let Ok(Took { asked, retries, forgot }) = took else {
+        let Ok(TakeResult { asked, retries, forgot }) = took else {
             self.metrics.count(Count::HostErrors);
-            return Asked::Unknown;
+            return LimitAnswer::Unknown;
         };
         self.metrics.add(Count::LimitsRetries, u64::from(retries));
         self.metrics.add(Count::LimitsForgotten, u64::from(forgot));
-        if asked == Asked::Unknown {
+        if asked == LimitAnswer::Unknown {
             self.metrics.count(Count::LimitsGivenUp);
         }
         asked
@@ -93,8 +93,8 @@ impl<H: Host> Limiter<H> {
 }
 
 /// How it went to take one request.
-struct Took {
-    asked: Asked,
+struct TakeResult {
+    asked: LimitAnswer,
     /// How often others were quicker.
     retries: u32,
     /// Another key had to be forgotten.
@@ -108,7 +108,7 @@ fn take(
     hash: u128,
     gcra: Gcra,
     now_ns: impl Fn() -> u64,
-) -> Result<Took, HostError> {
+) -> Result<TakeResult, HostError> {
     for retries in 0..TRIES {
         let (mut bucket, expect) = match shared.get(key)? {
             None => (Bucket::default(), Expect::Absent),
@@ -120,16 +120,16 @@ fn take(
         let tat = match gcra.ask(before, now_ns) {
             Ok(tat) => tat,
             Err(wait_ns) => {
-                let asked = Asked::Waits { tat: before, wait_ns };
-                return Ok(Took { asked, retries, forgot: false });
+                let asked = LimitAnswer::Waits { tat: before, wait_ns };
+                return Ok(TakeResult { asked, retries, forgot: false });
             }
         };
         let forgot = bucket.keep(hash, tat, now_ns);
         match shared.set(key, &bucket.to_bytes(), expect) {
-            Ok(()) => return Ok(Took { asked: Asked::Passes { tat }, retries, forgot }),
+            Ok(()) => return Ok(TakeResult { asked: LimitAnswer::Passes { tat }, retries, forgot }),
             Err(HostError::CasMismatch) => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(Took { asked: Asked::Unknown, retries: TRIES, forgot: false })
+    Ok(TakeResult { asked: LimitAnswer::Unknown, retries: TRIES, forgot: false })
 }

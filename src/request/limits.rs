@@ -4,8 +4,8 @@ use tidegate_policy::decide::Tables;
 use tidegate_policy::limit::{Limit, Standing, retry_after};
 use tidegate_policy::wire::event::TrafficEvent;
 
-use super::facts::Request;
-use super::limiter::Asked;
+use super::facts::RequestFacts;
+use super::limiter::LimitAnswer;
 use crate::host::{Host, HostError};
 use crate::metrics::Count;
 use crate::worker::Instance;
@@ -31,7 +31,7 @@ pub fn ask<'t, H: Host>(
     vm: &Instance<H>,
     tables: &'t Tables,
     route: Option<&str>,
-    request: &Request,
+    request: &RequestFacts,
     event: &mut TrafficEvent,
 ) -> Result<Vec<Standing>, Limited<'t>> {
     let mut standings = Vec::new();
@@ -41,21 +41,21 @@ pub fn ask<'t, H: Host>(
     let lines = request.lines();
     for (limit, value) in tables.limits.of(&request.facts(&lines, 0), route) {
         match vm.limiter.ask(limit, &value) {
-            Asked::Passes { tat } => {
+            LimitAnswer::Passes { tat } => {
                 vm.metrics.count(Count::LimitsPassed);
                 if limit.headers && !limit.shadow {
                     standings.push(Standing::new(limit, tat));
                 }
             }
-            Asked::Waits { .. } if limit.shadow => {
+            LimitAnswer::Waits { .. } if limit.shadow => {
                 vm.metrics.count(Count::LimitsShadowDenied);
                 event.shadow_limit.get_or_insert_with(|| limit.name.clone());
             }
-            Asked::Waits { tat, wait_ns } => {
+            LimitAnswer::Waits { tat, wait_ns } => {
                 standings.push(Standing::new(limit, tat));
                 return Err(limited(limit, &standings, wait_ns, vm.host.monotonic_ns()));
             }
-            Asked::Unknown => {}
+            LimitAnswer::Unknown => {}
         }
     }
     Ok(standings)

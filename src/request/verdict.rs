@@ -4,7 +4,7 @@ use tidegate_policy::decide::{Decision, Denial, Reason, RuleId, Verdict};
 use tidegate_policy::route::RouteMatch;
 use tidegate_policy::wire::event::{TrafficEvent, VerdictCode};
 
-use super::actions::{self, After, Carried};
+use super::actions::{self, Handled, ResponseEdits};
 use super::evaluation::Decided;
 use super::limits::{self, Limited};
 use super::{descriptors, reply};
@@ -27,7 +27,7 @@ pub fn carry_out<H: Host>(
     filter: &Filter<H>,
     decided: Decided<'_>,
     event: &mut TrafficEvent,
-) -> (Flow, Option<Box<After>>) {
+) -> (Flow, Option<Box<ResponseEdits>>) {
     event.country = decided.decision.country;
     match decided.decision.verdict {
         Verdict::Allow(found) => allow(filter, &decided, found.as_ref(), event),
@@ -35,7 +35,7 @@ pub fn carry_out<H: Host>(
             event.rule = rule.map(|rule| rule.to_string());
             let after = route.and_then(|found| {
                 name_route(&found, event);
-                After::of_denied(&found, decided.request)
+                ResponseEdits::of_denied(&found, decided.request)
             });
             (deny(filter, reason, status, event), after)
         }
@@ -49,7 +49,7 @@ fn allow<H: Host>(
     decided: &Decided<'_>,
     found: Option<&RouteMatch<'_>>,
     event: &mut TrafficEvent,
-) -> (Flow, Option<Box<After>>) {
+) -> (Flow, Option<Box<ResponseEdits>>) {
     let Decided { decision: Decision { allowed_by, .. }, request, tables, dice } = decided;
     event.rule = allowed_by.map(|prefix| prefix.to_string());
     if let Some(found) = found {
@@ -59,7 +59,7 @@ fn allow<H: Host>(
     // Who skips bans skips limits.
     let tables = tables.filter(|_| allowed_by.is_none());
     let limits = tables.map(|tables| limits::ask(&filter.vm, tables, route, request, event));
-    let of_denied = || found.and_then(|found| After::of_denied(found, request));
+    let of_denied = || found.and_then(|found| ResponseEdits::of_denied(found, request));
     let limits = match limits.transpose() {
         Ok(limits) => limits.unwrap_or_default(),
         Err(limited) => return (limit(filter, &limited, event), of_denied()),
@@ -67,20 +67,20 @@ fn allow<H: Host>(
     let described = descriptors::describe(filter, route, request.client());
     let carried = described.and_then(|()| match found {
         Some(found) => actions::carry_out(filter, found, request, *dice),
-        None => Ok((Carried::Sent, None)),
+        None => Ok((Handled::Sent, None)),
     });
     match carried {
-        Ok((carried, after)) => (pass(filter, &carried, event), After::and_tell(after, limits)),
+        Ok((carried, after)) => (pass(filter, &carried, event), ResponseEdits::and_tell(after, limits)),
         Err(reason) => (deny(filter, reason, reason.status(), event), of_denied()),
     }
 }
 
 /// Notes what became of a request that may pass.
-fn pass<H: Host>(filter: &Filter<H>, carried: &Carried, event: &mut TrafficEvent) -> Flow {
+fn pass<H: Host>(filter: &Filter<H>, carried: &Handled, event: &mut TrafficEvent) -> Flow {
     let (verdict, reason, count, flow) = match carried {
-        Carried::Sent => (VerdictCode::Allow, None, Count::Allowed, Flow::Continue),
-        Carried::Redirected => (VerdictCode::Redirect, Some("redirect"), Count::Redirected, Flow::Stop),
-        Carried::Preflight => (VerdictCode::Allow, Some("cors_preflight"), Count::Preflights, Flow::Stop),
+        Handled::Sent => (VerdictCode::Allow, None, Count::Allowed, Flow::Continue),
+        Handled::Redirected => (VerdictCode::Redirect, Some("redirect"), Count::Redirected, Flow::Stop),
+        Handled::Preflight => (VerdictCode::Allow, Some("cors_preflight"), Count::Preflights, Flow::Stop),
     };
     event.verdict = verdict;
     event.reason = reason.map(str::to_owned);

@@ -56,9 +56,9 @@ fn of_many_that_ask_at_the_same_time_as_many_pass_as_the_limit_says() {
                     // same bucket are in the way, too.
                     take(process, "bucket", worker + 10, gcra, || 1).unwrap();
                     match take(process, "bucket", 1, gcra, || 1).unwrap().asked {
-                        Asked::Passes { .. } => passed.fetch_add(1, Ordering::Relaxed),
-                        Asked::Waits { .. } => continue,
-                        Asked::Unknown => gave_up.fetch_add(1, Ordering::Relaxed),
+                        LimitAnswer::Passes { .. } => passed.fetch_add(1, Ordering::Relaxed),
+                        LimitAnswer::Waits { .. } => continue,
+                        LimitAnswer::Unknown => gave_up.fetch_add(1, Ordering::Relaxed),
                     };
                 }
             });
@@ -99,9 +99,9 @@ fn who_is_overtaken_asks_anew_and_finds_what_is_left() {
         let process = Process::default();
         let shared = Overtaken { process: &process, times: Cell::new(times), overtakes: &overtakes };
         let took = take(&shared, "b", 1, gcra, || 7).unwrap();
-        assert_eq!((took.retries, matches!(took.asked, Asked::Passes { .. })), (times, passes));
+        assert_eq!((took.retries, matches!(took.asked, LimitAnswer::Passes { .. })), (times, passes));
         let left = std::iter::from_fn(|| match take(&process, "b", 1, gcra, || 7).unwrap().asked {
-            Asked::Passes { .. } => Some(()),
+            LimitAnswer::Passes { .. } => Some(()),
             _ => None,
         });
         assert_eq!(left.count() as u32, 3 - times - u32::from(passes));
@@ -117,7 +117,7 @@ fn who_is_overtaken_again_and_again_passes_and_is_counted() {
     };
     let shared = Overtaken { process: &process, times: Cell::new(u32::MAX), overtakes: &overtakes };
     let took = take(&shared, "b", 1, gcra, || 7).unwrap();
-    assert_eq!((took.asked, took.retries), (Asked::Unknown, TRIES));
+    assert_eq!((took.asked, took.retries), (LimitAnswer::Unknown, TRIES));
 }
 
 fn limiter(host: &Fake) -> Limiter<Fake> {
@@ -135,7 +135,7 @@ fn vms_of_a_process_count_together_and_find_the_same_seed() {
     let client = KeyValue::Client("1.2.3.4".parse().unwrap());
     let stranger = KeyValue::Client("1.2.3.5".parse().unwrap());
     let passes =
-        |limiter: &Limiter<Fake>, value| matches!(limiter.ask(&limit(2), value), Asked::Passes { .. });
+        |limiter: &Limiter<Fake>, value| matches!(limiter.ask(&limit(2), value), LimitAnswer::Passes { .. });
     assert!(passes(&one, &client) && passes(&other, &client));
     assert!(!passes(&one, &client) && !passes(&other, &client));
     assert!(passes(&other, &stranger));
@@ -148,15 +148,15 @@ fn bytes_that_are_no_bucket_hold_nothing_and_are_replaced() {
     let host = Fake::default();
     let client = KeyValue::Client("1.2.3.4".parse().unwrap());
     let limiter = limiter(&host);
-    assert!(matches!(limiter.ask(&limit(1), &client), Asked::Passes { .. }));
+    assert!(matches!(limiter.ask(&limit(1), &client), LimitAnswer::Passes { .. }));
     for bytes in [&b""[..], b"\xffjunk", &[1; 30]] {
         for (key, (value, _)) in host.0.shared.borrow_mut().iter_mut() {
             if !key.ends_with("seed") {
                 *value = bytes.to_vec();
             }
         }
-        assert!(matches!(limiter.ask(&limit(1), &client), Asked::Passes { .. }), "{bytes:?}");
-        assert!(matches!(limiter.ask(&limit(1), &client), Asked::Waits { .. }), "{bytes:?}");
+        assert!(matches!(limiter.ask(&limit(1), &client), LimitAnswer::Passes { .. }), "{bytes:?}");
+        assert!(matches!(limiter.ask(&limit(1), &client), LimitAnswer::Waits { .. }), "{bytes:?}");
     }
 }
 
@@ -170,7 +170,7 @@ fn however_many_clients_come_the_keys_are_a_fixed_set() {
         let client = KeyValue::Client(tidegate_policy::address::Prefix::v4(bits, 32).unwrap());
         let place = Place::of(&limit, &client, &seed);
         let took = take(&process, &keys.bucket(place.bucket), place.hash, limit.gcra(), || 5).unwrap();
-        assert!(matches!(took.asked, Asked::Passes { .. }), "a stranger is never denied");
+        assert!(matches!(took.asked, LimitAnswer::Passes { .. }), "a stranger is never denied");
         forgotten += usize::from(took.forgot);
     }
     let values = &process.0.lock().unwrap().values;

@@ -11,14 +11,14 @@ const PROBE_NS: u64 = 1_000_000_000;
 
 /// What one VM knows of one kind of call.
 #[derive(Debug, Default)]
-pub struct Patience {
+pub struct CircuitBreaker {
     /// Calls that ran out of time since one was answered.
     ran_out: Cell<u32>,
     /// When the last one was made meanwhile, monotonic nanoseconds.
     probed_ns: Cell<u64>,
 }
 
-impl Patience {
+impl CircuitBreaker {
     /// Whether to make a call now. While none is answered that is one a second;
     /// the others have failed at once.
     pub fn may_ask(&self, now_ns: u64) -> bool {
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn three_in_a_row_spare_the_others_and_one_answer_ends_it() {
-        let patience = Patience::default();
+        let patience = CircuitBreaker::default();
         for at in 1..=3 {
             assert!(patience.may_ask(at));
             patience.note_ran_out(at);
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn an_answer_in_between_begins_the_count_anew() {
-        let patience = Patience::default();
+        let patience = CircuitBreaker::default();
         for _ in 0..2 {
             patience.note_ran_out(0);
             patience.note_ran_out(0);
