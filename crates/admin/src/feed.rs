@@ -124,7 +124,7 @@ pub struct Notice {
 /// How the feed itself is.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct FeedHealth {
-    /// What keeps it from following the store at this position.
+    /// What keeps it from following the store at this moment.
     pub trouble: Option<String>,
     /// What it found and mended, oldest first.
     pub notices: Vec<Notice>,
@@ -154,7 +154,7 @@ struct FeedInner {
     /// The newest state that polls are answered from.
     released: watch::Sender<Arc<FeedState>>,
     blobs: Mutex<Blobs>,
-    /// Polls that wait at this position.
+    /// Polls that wait at this moment.
     waiting: AtomicUsize,
     /// The newest refresh that was ordered here or that a gateway spoke of.
     refresh: AtomicU64,
@@ -202,7 +202,7 @@ impl Feed {
         Ok(Self(Arc::new(Handle { shared, tasks })))
     }
 
-    /// The newest version; polls may be answered from it a position later.
+    /// The newest version; polls may be answered from it a moment later.
     #[must_use]
     pub fn version(&self) -> Version {
         self.shared().applied.borrow().version()

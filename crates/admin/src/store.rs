@@ -488,9 +488,9 @@ pub trait Store: Send + Sync + 'static {
     /// number already. Twice is once.
     async fn open_event(&self, gateway: Gateway, open: OpenEvent) -> Result<(), StoreError>;
     /// Addresses that requests came from, most frequent first, at most `limit`.
-    async fn seen(&self, limit: usize) -> Result<Vec<AddressCount>, StoreError>;
+    async fn top_addresses(&self, limit: usize) -> Result<Vec<AddressCount>, StoreError>;
     /// What is known of requests from one address, in canonical form.
-    async fn seen_one(&self, ip: &str) -> Result<Option<AddressCount>, StoreError>;
+    async fn address_count(&self, ip: &str) -> Result<Option<AddressCount>, StoreError>;
     /// The audit, newest first, from before the row `before`.
     async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Vec<AuditRow>, StoreError>;
     /// The newest entry of the audit of `what` about `target`.

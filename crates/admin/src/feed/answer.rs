@@ -38,13 +38,13 @@ pub(super) struct Plan {
 pub(super) enum BansPlan {
     /// They are.
     Unchanged,
-    /// It stands on our base and held our bans at this position.
+    /// It stands on our base and held our bans at this moment.
     Delta(LogPosition),
     /// It holds our base, or has to fetch it.
     Whole,
     /// It holds another base, and if the guess is right folds it.
     FoldGuess(Guess),
-    /// It holds another base, and our bans as they were at this position.
+    /// It holds another base, and our bans as they were at this moment.
     FoldSince(LogPosition),
     /// It holds another base, and exactly what ours says.
     FoldNothing,

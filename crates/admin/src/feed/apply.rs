@@ -34,7 +34,7 @@ pub(super) struct NextSnapshot {
 }
 
 impl NextSnapshot {
-    /// Makes `snapshot` what the stored of all tables says.
+    /// Makes `snapshot` what the rows of all tables say.
     pub fn reload(mut snapshot: Snapshot, stored: StoredRows) -> Result<Self, WireError> {
         let changed = snapshot.replace(stored);
         Self::lay_out(snapshot, changed.bans, &WholeTable::ALL)
@@ -80,7 +80,7 @@ pub(super) fn is_little(rows: &ChangedRows) -> bool {
 }
 
 impl Snapshot {
-    /// Becomes what the stored of all tables says.
+    /// Becomes what the rows of all tables say.
     fn replace(&mut self, stored: StoredRows) -> ChangedPrefixes {
         self.replace_flags(stored.flags);
         let PerDocumentKind { routes, geo_rules, backends, limits } = stored.documents;

@@ -1,4 +1,4 @@
-//! Bases: all bans at one position, as bytes that never change.
+//! Bases: all bans at one moment, as bytes that never change.
 
 use bytes::Bytes;
 use imbl::OrdMap;
@@ -16,13 +16,13 @@ use super::snapshot::Snapshot;
 #[derive(Clone)]
 pub(super) struct Base {
     pub blob: BlobRef,
-    /// The position that it was cut at.
+    /// Where it was cut.
     pub cut: LogPosition,
     /// Digest of its entries.
     pub digest: SetDigest,
     /// Its bytes, ready to be searched.
     pub table: AddressTable,
-    /// The rows at that position; shares what has not changed since.
+    /// The rows at that moment; shares what has not changed since.
     entries: OrdMap<Prefix, ParsedRows>,
 }
 

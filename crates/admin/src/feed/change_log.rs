@@ -1,4 +1,4 @@
-//! Which bans changed when: what a gateway of some position still has to hear.
+//! Which bans changed when: what a gateway at some position still has to hear.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

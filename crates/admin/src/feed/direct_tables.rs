@@ -25,10 +25,10 @@ use super::snapshot::Snapshot;
 use super::state::FeedState;
 use crate::store::StoreError;
 
-/// CompiledTables tables that nobody asks for are kept this long.
+/// Compiled tables that nobody asks for are kept this long.
 const KEPT_UNASKED: Duration = Duration::from_secs(60);
 
-/// The database at one position: what it says, and what requests are decided by.
+/// The database at one moment: what it says, and what requests are decided by.
 #[derive(Clone)]
 pub struct CurrentTables {
     /// What requests are decided by.
@@ -58,7 +58,7 @@ struct CompileOrder {
     askers: Vec<TablesReply>,
 }
 
-/// CompiledTables tables, and the names of what they were made from.
+/// Compiled tables, and the names of what they were made from.
 #[derive(Clone)]
 struct CompiledTables {
     tables: Arc<Tables>,

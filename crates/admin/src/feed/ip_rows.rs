@@ -1,4 +1,4 @@
-//! ParsedRows of `ip_monitor` as people write them, and what they mean.
+//! Rows of `ip_monitor` as people write them, and what they mean.
 
 use std::collections::HashSet;
 use std::sync::Arc;

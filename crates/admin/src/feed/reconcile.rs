@@ -66,7 +66,7 @@ pub(super) async fn compare(shared: &FeedInner, tables: &[StoreTable]) -> Result
     let Ok(Ok(state)) = reached.map(|state| state.map(|state| FeedState::clone(&state))) else {
         return Ok(None);
     };
-    // Asked after the state was taken: whatever the state has that the stored
+    // Asked after the state was taken: whatever the state has that the rows read
     // has not is among these keys.
     let Changes::Rows { rows, .. } = shared.store.changes_since(seq).await? else { return Ok(None) };
     if state.position.era != era {

@@ -209,7 +209,7 @@ impl Snapshot {
             .filter(move |listed| status.is_none_or(|status| listed.status == status))
     }
 
-    /// ParsedRows that could not be understood.
+    /// Rows that could not be understood.
     pub fn quarantine(&self) -> impl ExactSizeIterator<Item = Quarantined> + '_ {
         self.quarantine.iter().map(|((table, key), why)| Quarantined {
             table: *table,

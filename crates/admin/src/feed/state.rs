@@ -76,7 +76,7 @@ impl FeedState {
         held.whole.contains(&(table, self.whole(table).blob.hash))
     }
 
-    /// Brings the snapshot's figures up to date.
+    /// Brings the digests of the snapshot's tables up to date.
     pub fn fill_in_digests(&mut self) {
         let countries = self.snapshot.countries.as_ref().map_or((0, 0), |info| (info.v4, info.v6));
         let figures = TableDigests {

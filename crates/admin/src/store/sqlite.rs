@@ -2,33 +2,33 @@
 //! service runs. `docs/ARCHITECTURE.md`, "A table change".
 //!
 //! One thread writes (`writer`), reads have connections of their own (`readers`),
-//! one thread looks for what others wrote (`watcher`) and one keeps house (`keeper`).
+//! one thread looks for what others wrote (`watcher`) and one removes what is no longer kept (`housekeeping`).
 
+mod aliases;
+mod append;
 mod audit;
-mod changes;
 mod checks;
 mod counts;
+mod database;
 mod events;
 mod file;
-mod hearing;
-mod ingest;
-mod keeper;
+mod gateway_reports;
+mod housekeeping;
 mod ledger;
-mod open;
+mod open_events;
 mod queue;
 mod ranges;
 mod readers;
+mod recording_stats;
 mod schema;
-mod seen;
-mod shared;
-mod spellings;
 mod tables;
-mod tally;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod top_addresses;
 mod watcher;
 mod writer;
+mod writes;
 
 use std::fmt::Display;
 use std::path::Path;
@@ -47,12 +47,12 @@ use super::{
     AddressCount, Append, Appended, AuditRow, Change, Changes, CheckCounts, Committed, RecordingCounts,
     Store, StoreError, StoreHealth, StoreTable, StoredRows, TokenRow, time_text,
 };
+use append::AppendJob;
+use database::Database;
 use file::ServiceLock;
-use ingest::AppendJob;
-use queue::{Ingest, OpenJob, Reply, Urgent};
+use queue::{IngestJob, OpenJob, Reply, UrgentJob};
 use readers::Readers;
-use seen::Seen;
-use shared::Shared;
+use top_addresses::TopAddresses;
 use writer::Writer;
 
 /// Events that wait for the writer at most; whoever brings more waits.
@@ -74,7 +74,7 @@ pub struct Options {
     /// How often to look for what other programs wrote.
     pub look_every: Duration,
     /// How often to remove what is no longer kept.
-    pub chores_every: Duration,
+    pub housekeeping_every: Duration,
     /// How long an expired ban stays in its table.
     pub expired_keep_for: Duration,
     /// Rows of the change log that stay in any case.
@@ -95,7 +95,7 @@ impl Default for Options {
             busy_for: Duration::from_secs(2),
             ingest_every: Duration::from_millis(250),
             look_every: Duration::from_millis(50),
-            chores_every: Duration::from_secs(60),
+            housekeeping_every: Duration::from_secs(60),
             expired_keep_for: Duration::from_secs(3_600),
             log_keep_rows: 1_000_000,
             log_keep_for: Duration::from_secs(20 * 60),
@@ -108,7 +108,7 @@ impl Default for Options {
 /// See the module. Dropping it ends its threads after the transaction that they
 /// are in; whoever still waits is told [`StoreError::Closed`].
 pub struct SqliteStore {
-    shared: Arc<Shared>,
+    database: Arc<Database>,
     readers: Arc<Readers>,
     room: Semaphore,
     room_for_opens: Semaphore,
@@ -140,21 +140,21 @@ impl SqliteStore {
         let path = file::create(path.as_ref()).map_err(at)?;
         let lock = ServiceLock::take(&path)?;
         let (conn, files, now) = Writer::open(&path, options.busy_for)?;
-        let shared = Arc::new(Shared::new(path, options, files.main, now));
+        let database = Arc::new(Database::new(path, options, files.main, now));
         let mut store = Self {
-            shared: Arc::clone(&shared),
+            database: Arc::clone(&database),
             readers: Arc::new(Readers::new()),
             room: Semaphore::new(MAX_WAITING_EVENTS),
             room_for_opens: Semaphore::new(MAX_WAITING_OPENS),
             threads: Vec::new(),
             _lock: lock,
         };
-        let writer = Writer::new(Arc::clone(&shared), conn, files);
+        let writer = Writer::new(Arc::clone(&database), conn, files);
         store.spawn("store-writer", move || writer.run())?;
-        let watched = Arc::clone(&shared);
+        let watched = Arc::clone(&database);
         store.spawn("store-watcher", move || watcher::run(&watched))?;
-        let keeper = keeper::Keeper::new(shared);
-        store.spawn("store-keeper", move || keeper.run())?;
+        let housekeeper = housekeeping::Housekeeper::new(database);
+        store.spawn("store-housekeeper", move || housekeeper.run())?;
         Ok(store)
     }
 
@@ -202,8 +202,8 @@ impl SqliteStore {
         conn.busy_timeout(Duration::from_secs(5)).map_err(|e| sql_error(&e))?;
         // A connection that is closed within a transaction rolls it back.
         conn.execute_batch("BEGIN IMMEDIATE").map_err(|e| sql_error(&e))?;
-        let spellings = &mut spellings::Spellings::default();
-        let committed = changes::apply(&conn, spellings, change, by).map_err(|e| sql_error(&e))?;
+        let aliases = &mut aliases::AddressAliases::default();
+        let committed = writes::apply(&conn, aliases, change, by).map_err(|e| sql_error(&e))?;
         conn.execute_batch("COMMIT").map_err(|e| sql_error(&e))?;
         Ok(committed)
     }
@@ -216,39 +216,39 @@ impl SqliteStore {
 
     /// Waits for room in front of the writer, as long as for its lock.
     async fn enter<'a>(&self, room: &'a Semaphore, many: u32) -> Result<SemaphorePermit<'a>, StoreError> {
-        let entry = tokio::time::timeout(self.shared.options.busy_for, room.acquire_many(many));
+        let entry = tokio::time::timeout(self.database.options.busy_for, room.acquire_many(many));
         entry.await.map_err(|_| StoreError::Busy)?.map_err(|_| StoreError::Closed)
     }
 
     /// The counts of addresses as the writer has them, or else as they are stored.
-    async fn look_at_seen<T: Send + 'static>(
+    async fn look_at_top_addresses<T: Send + 'static>(
         &self,
-        look: impl Fn(&Seen) -> T + Send + 'static,
+        look: impl Fn(&TopAddresses) -> T + Send + 'static,
     ) -> Result<T, StoreError> {
-        let shared = Arc::clone(&self.shared);
-        let look = move |conn: &Connection| match shared.seen.look(&look) {
+        let database = Arc::clone(&self.database);
+        let look = move |conn: &Connection| match database.top_addresses.look(&look) {
             Some(found) => Ok(found),
-            None => Seen::load(conn).map(|seen| look(&seen)),
+            None => TopAddresses::load(conn).map(|top| look(&top)),
         };
-        self.readers.read(&self.shared, look).await
+        self.readers.read(&self.database, look).await
     }
 
-    async fn urgent<T>(&self, job: impl FnOnce(Reply<T>) -> Urgent) -> Result<T, StoreError> {
+    async fn urgent<T>(&self, job: impl FnOnce(Reply<T>) -> UrgentJob) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.shared.queue.put_urgent(job(reply))?;
+        self.database.queue.put_urgent(job(reply))?;
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    async fn ingest<T>(&self, job: impl FnOnce(Reply<T>) -> Ingest) -> Result<T, StoreError> {
+    async fn ingest<T>(&self, job: impl FnOnce(Reply<T>) -> IngestJob) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.shared.queue.put_ingest(job(reply))?;
+        self.database.queue.put_ingest(job(reply))?;
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
 }
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
-        self.shared.stop();
+        self.database.stop();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the store had ended early");
@@ -260,95 +260,98 @@ impl Drop for SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn read_tables(&self, tables: &[StoreTable]) -> Result<StoredRows, StoreError> {
-        let (tables, shared) = (tables.to_vec(), Arc::clone(&self.shared));
-        self.readers.read(&self.shared, move |conn| tables::read_tables(conn, &shared, &tables)).await
+        let (tables, database) = (tables.to_vec(), Arc::clone(&self.database));
+        self.readers.read(&self.database, move |conn| tables::read_tables(conn, &database, &tables)).await
     }
 
     async fn changes_since(&self, seq: u64) -> Result<Changes, StoreError> {
-        let shared = Arc::clone(&self.shared);
-        self.readers.read(&self.shared, move |conn| tables::changes(conn, &shared, seq)).await
+        let database = Arc::clone(&self.database);
+        self.readers.read(&self.database, move |conn| tables::changes(conn, &database, seq)).await
     }
 
     async fn commit(&self, change: Change, by: &str) -> Result<Committed, StoreError> {
-        self.urgent(|reply| Urgent::Change(change, by.to_owned(), reply)).await
+        self.urgent(|reply| UrgentJob::Change(change, by.to_owned(), reply)).await
     }
 
     fn watch(&self) -> watch::Receiver<u64> {
-        self.shared.subscribe()
+        self.database.subscribe()
     }
 
     async fn append(&self, append: Append) -> Result<Appended, StoreError> {
-        self.shared.hearing.hear(&append);
+        self.database.gateway_reports.note_post(&append);
         let rows: usize = append.batches.iter().map(|b| b.events.len()).sum();
         let room = u32::try_from(rows.clamp(1, MAX_WAITING_EVENTS)).unwrap_or(u32::MAX);
         let _room = self.enter(&self.room, room).await?;
-        self.ingest(|reply| Ingest::Append(Box::new(AppendJob::new(append, reply)))).await
+        self.ingest(|reply| IngestJob::Append(Box::new(AppendJob::new(append, reply)))).await
     }
 
     async fn open_event(&self, gateway: Gateway, open: OpenEvent) -> Result<(), StoreError> {
-        self.shared.hearing.hear_source(open.source);
+        self.database.gateway_reports.note_source(open.source);
         let _room = self.enter(&self.room_for_opens, 1).await?;
         let (reply, answer) = oneshot::channel();
-        self.shared.queue.put_open(OpenJob::new(gateway, open, reply))?;
+        self.database.queue.put_open(OpenJob::new(gateway, open, reply))?;
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    async fn seen(&self, limit: usize) -> Result<Vec<AddressCount>, StoreError> {
-        self.look_at_seen(move |seen| seen.top(limit)).await
+    async fn top_addresses(&self, limit: usize) -> Result<Vec<AddressCount>, StoreError> {
+        self.look_at_top_addresses(move |top| top.top(limit)).await
     }
 
-    async fn seen_one(&self, ip: &str) -> Result<Option<AddressCount>, StoreError> {
+    async fn address_count(&self, ip: &str) -> Result<Option<AddressCount>, StoreError> {
         let Ok(address) = ip.parse() else { return Ok(None) };
-        self.look_at_seen(move |seen| seen.one(address)).await
+        self.look_at_top_addresses(move |top| top.one(address)).await
     }
 
     async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Vec<AuditRow>, StoreError> {
-        self.readers.read(&self.shared, move |conn| audit::read(conn, before, limit)).await
+        self.readers.read(&self.database, move |conn| audit::read(conn, before, limit)).await
     }
 
     async fn last_change(&self, what: &'static str, target: &str) -> Result<Option<AuditRow>, StoreError> {
         let target = target.to_owned();
-        self.readers.read(&self.shared, move |conn| audit::newest(conn, what, &target)).await
+        self.readers.read(&self.database, move |conn| audit::newest(conn, what, &target)).await
     }
 
     async fn checks(&self) -> Result<PerCheck<CheckCounts>, StoreError> {
-        self.readers.read(&self.shared, checks::read).await
+        self.readers.read(&self.database, checks::read).await
     }
 
     async fn note_malformed(&self, batches: u64) -> Result<(), StoreError> {
-        self.ingest(|reply| Ingest::Malformed(batches, reply)).await
+        self.ingest(|reply| IngestJob::Malformed(batches, reply)).await
     }
 
     async fn close_sources_of(&self, gateway: Gateway) -> Result<(), StoreError> {
-        self.shared.hearing.gone(&gateway);
-        self.ingest(|reply| Ingest::CloseSources(gateway, reply)).await
+        self.database.gateway_reports.forget_gateway(&gateway);
+        self.ingest(|reply| IngestJob::CloseSources(gateway, reply)).await
     }
 
     async fn gateways_with_open_sources(&self) -> Result<Vec<Gateway>, StoreError> {
-        self.readers.read(&self.shared, ledger::gateways_with_open_sources).await
+        self.readers.read(&self.database, ledger::gateways_with_open_sources).await
     }
 
     async fn recording(&self) -> Result<RecordingCounts, StoreError> {
-        let lost_before = time_text::now_ms().saturating_sub(ledger::millis(self.shared.options.pending_for));
-        let counts =
-            self.readers.read(&self.shared, move |conn| counts::recording(conn, lost_before)).await?;
-        let (alive, recorder) = self.shared.hearing.figures();
+        let lost_before =
+            time_text::now_ms().saturating_sub(ledger::millis(self.database.options.pending_for));
+        let counts = self
+            .readers
+            .read(&self.database, move |conn| recording_stats::recording(conn, lost_before))
+            .await?;
+        let (alive, recorder) = self.database.gateway_reports.totals();
         Ok(RecordingCounts { alive, recorder, ..counts })
     }
 
     async fn covers(&self, source: Source, number: u64) -> Result<bool, StoreError> {
-        self.readers.read(&self.shared, move |conn| ledger::covers(conn, source, number)).await
+        self.readers.read(&self.database, move |conn| ledger::covers(conn, source, number)).await
     }
 
     async fn add_token(&self, token: TokenRow) -> Result<(), StoreError> {
-        self.urgent(|reply| Urgent::Token(token, reply)).await
+        self.urgent(|reply| UrgentJob::Token(token, reply)).await
     }
 
     async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
-        self.readers.read(&self.shared, tokens::tokens).await
+        self.readers.read(&self.database, tokens::tokens).await
     }
 
     fn health(&self) -> StoreHealth {
-        self.shared.health()
+        self.database.health()
     }
 }

@@ -90,7 +90,7 @@ async fn an_open_event_is_a_row_when_it_is_answered_and_one_row_when_it_ends() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_has_no_end_is_stored_and_said_to_be_incomplete() {
-    let often = Options { chores_every: Duration::from_millis(20), ..Options::default() };
+    let often = Options { housekeeping_every: Duration::from_millis(20), ..Options::default() };
     let running = Running::start_in(tempfile::tempdir().unwrap(), often).await;
     assert_eq!(open(&running, 1).await.status, 204);
     let dead = SourceReport { source: Source(7), numbered_hi: 1, state: SourceState::Dead };

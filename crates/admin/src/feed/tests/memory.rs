@@ -275,11 +275,11 @@ impl Store for Memory {
         Err(StoreError::Closed)
     }
 
-    async fn seen(&self, _: usize) -> Result<Vec<AddressCount>, StoreError> {
+    async fn top_addresses(&self, _: usize) -> Result<Vec<AddressCount>, StoreError> {
         Err(StoreError::Closed)
     }
 
-    async fn seen_one(&self, _: &str) -> Result<Option<AddressCount>, StoreError> {
+    async fn address_count(&self, _: &str) -> Result<Option<AddressCount>, StoreError> {
         Err(StoreError::Closed)
     }
 

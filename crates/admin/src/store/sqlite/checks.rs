@@ -11,9 +11,9 @@ use crate::store::CheckCounts;
 
 /// What one transaction counts.
 #[derive(Default)]
-pub(super) struct CheckTally(PerCheck<CheckCounts>);
+pub(super) struct CheckTotals(PerCheck<CheckCounts>);
 
-impl CheckTally {
+impl CheckTotals {
     /// Counts the checks of an event. One that Envoy refused before the gate was
     /// not checked.
     pub(super) fn add(&mut self, event: &TrafficEvent) {

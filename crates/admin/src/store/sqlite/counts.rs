@@ -1,159 +1,58 @@
-//! The counts of `recording/stats`, from the sums of the sources that are known
-//! and the totals of those that were folded.
+//! What one write transaction counts of the events that the ledger takes: each
+//! number once, whether it comes with its end or without.
 
-use rusqlite::{Connection, Row, params};
-use tidegate_policy::wire::event::{DropReason, Source};
+use std::net::IpAddr;
 
-use super::checks;
-use super::open;
-use super::ranges::RangeTable;
-use crate::store::RecordingCounts;
+use rusqlite::Connection;
+use tidegate_policy::wire::event::TrafficEvent;
 
-/// Why events were given up, as rows say it.
-const REASONS: [DropReason; 4] =
-    [DropReason::BufferFull, DropReason::RecorderFull, DropReason::Unencodable, DropReason::Expired];
+use super::checks::CheckTotals;
+use super::events::int;
+use super::recording_stats;
+use super::top_addresses::TopAddresses;
 
-/// Names in `meta`.
-const MALFORMED: &str = "recording.malformed";
-const INCOMPLETE: &str = "recording.incomplete";
-const FOLDED: &str = "recording.folded.";
-const FOLDED_DROPPED: &str = "recording.folded.dropped.";
-
-/// Sums over all sources, and those that folded ones left, in one shape.
-const SUMS: [&str; 5] = ["numbered", "stored", "duplicates", "lost", "unclosed"];
-const SUM_COLUMNS: &str =
-    "coalesce(sum(numbered_hi), 0), coalesce(sum(stored), 0), coalesce(sum(duplicates), 0),
-  coalesce(sum(CASE WHEN dead_at IS NULL AND closed_at IS NULL THEN 0
-               ELSE numbered_hi - stored - dropped END), 0),
-  coalesce(sum(dead_at IS NOT NULL AND closed_at IS NULL), 0)";
-
-fn sums_of(row: &Row<'_>) -> rusqlite::Result<[i64; 5]> {
-    Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?])
+/// See the module.
+#[derive(Default)]
+pub(super) struct EventCounts {
+    checks: CheckTotals,
+    addresses: Vec<(IpAddr, i64)>,
+    /// How many more events the ledger has without their end.
+    incomplete: i64,
 }
 
-fn count(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or(0)
-}
-
-fn meta(conn: &Connection, name: &str) -> rusqlite::Result<i64> {
-    conn.prepare_cached("SELECT coalesce((SELECT value FROM meta WHERE name = ?1), 0)")?
-        .query_row([name], |row| row.get(0))
-}
-
-fn add_to_meta(conn: &Connection, name: &str, more: i64) -> rusqlite::Result<()> {
-    if more != 0 {
-        conn.prepare_cached(
-            "INSERT INTO meta (name, value) VALUES (?1, ?2)
-             ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
-        )?
-        .execute(params![name, more])?;
-    }
-    Ok(())
-}
-
-/// Counts batches that could not be read.
-pub(super) fn add_malformed(conn: &Connection, batches: u64) -> rusqlite::Result<()> {
-    add_to_meta(conn, MALFORMED, i64::try_from(batches).unwrap_or(i64::MAX))
-}
-
-/// Counts events that the ledger has without their end; fewer, when ends came.
-pub(super) fn add_incomplete(conn: &Connection, more: i64) -> rusqlite::Result<()> {
-    add_to_meta(conn, INCOMPLETE, more)
-}
-
-/// The counts at the moment of the read transaction that `conn` is in. Gaps that
-/// were there before `lost_before` (milliseconds) are lost. What is only known of
-/// now (`alive`, `recorder`) is left empty.
-pub(super) fn recording(conn: &Connection, lost_before: i64) -> rusqlite::Result<RecordingCounts> {
-    let mut sums =
-        conn.prepare_cached(&format!("SELECT {SUM_COLUMNS} FROM sources"))?.query_row([], sums_of)?;
-    for (sum, name) in sums.iter_mut().zip(SUMS) {
-        *sum = sum.saturating_add(meta(conn, &format!("{FOLDED}{name}"))?);
-    }
-    let [numbered, stored, duplicates, lost_with_source, unclosed] = sums.map(count);
-    let (missing, too_old) = gaps_of_the_living(conn, lost_before)?;
-    let (open, open_of_the_ended) = open::count(conn)?;
-    Ok(RecordingCounts {
-        numbered,
-        stored,
-        duplicates,
-        unclosed,
-        pending: missing.saturating_sub(too_old) + open_of_the_ended,
-        lost: lost_with_source.saturating_sub(open_of_the_ended) + too_old,
-        dropped: dropped(conn)?,
-        malformed: count(meta(conn, MALFORMED)?),
-        open,
-        incomplete: count(meta(conn, INCOMPLETE)?),
-        checks: checks::read(conn)?,
-        ..RecordingCounts::default()
-    })
-}
-
-/// What sources that have not ended miss, and how much of that was numbered before
-/// `lost_before`.
-fn gaps_of_the_living(conn: &Connection, lost_before: i64) -> rusqlite::Result<(u64, u64)> {
-    let mut statement = conn.prepare_cached(
-        "SELECT source, numbered_hi - stored - dropped, coalesce((SELECT max(m.numbered_hi) FROM source_marks m
-           WHERE m.source = s.source AND m.at <= ?1), 0)
-         FROM sources s
-         WHERE dead_at IS NULL AND closed_at IS NULL AND numbered_hi > stored + dropped",
-    )?;
-    let mut rows = statement.query([lost_before])?;
-    let (mut missing, mut too_old) = (0u64, 0u64);
-    while let Some(row) = rows.next()? {
-        let source = Source(u128::from_be_bytes(row.get(0)?));
-        missing += count(row.get(1)?);
-        let marked = count(row.get(2)?);
-        if marked > 0 {
-            let stored = RangeTable::Ledger.count_upto(conn, source, marked)?;
-            let dropped = RangeTable::Dropped.count_upto(conn, source, marked)?;
-            let open = open::count_upto(conn, source, marked)?;
-            too_old += marked.saturating_sub(stored).saturating_sub(dropped).saturating_sub(open);
+impl EventCounts {
+    /// The ledger has taken this event.
+    pub(super) fn add(&mut self, event: &TrafficEvent) {
+        self.checks.add(event);
+        if let Some(address) = event.client {
+            self.addresses.push((address, int(event.time_ms)));
         }
     }
-    Ok((missing, too_old))
-}
 
-fn dropped(conn: &Connection) -> rusqlite::Result<Vec<(&'static str, u64)>> {
-    let mut by_reason = Vec::new();
-    for reason in REASONS {
-        let name = reason.name();
-        let known: i64 = conn
-            .prepare_cached("SELECT coalesce(sum(last - first + 1), 0) FROM dropped WHERE reason = ?1")?
-            .query_row([name], |row| row.get(0))?;
-        let total = known.saturating_add(meta(conn, &format!("{FOLDED_DROPPED}{name}"))?);
-        if total > 0 {
-            by_reason.push((name, count(total)));
+    /// The ledger has taken this event without its end.
+    pub(super) fn add_incomplete(&mut self, event: &TrafficEvent) {
+        self.add(event);
+        self.incomplete += 1;
+    }
+
+    /// The end of an event has come that was counted without it.
+    pub(super) fn completed(&mut self) {
+        self.incomplete -= 1;
+    }
+
+    /// Writes it, before the transaction is committed. If it is not, `seen` must be
+    /// loaded anew.
+    pub(super) fn write(self, conn: &Connection, top: &mut TopAddresses) -> rusqlite::Result<()> {
+        self.checks.write(conn)?;
+        for (address, time_ms) in self.addresses {
+            top.note(address, time_ms);
         }
+        recording_stats::add_incomplete(conn, self.incomplete)?;
+        // Of an event without its end, the rows of `events` do not tell whether it
+        // was counted.
+        if top.is_due() || self.incomplete != 0 {
+            top.write(conn)?;
+        }
+        Ok(())
     }
-    Ok(by_reason)
-}
-
-/// Adds what `source` left to the totals and forgets it, if it had ended before
-/// `before` (milliseconds) and none of its events is open. Answers whether it did.
-pub(super) fn fold(conn: &Connection, source: Source, before: i64) -> rusqlite::Result<bool> {
-    let key = source.0.to_be_bytes();
-    let ended = "source = ?1 AND coalesce(dead_at, closed_at) < ?2";
-    if !conn.prepare_cached(&format!("SELECT 1 FROM sources WHERE {ended}"))?.exists(params![key, before])?
-        || open::any_of(conn, source)?
-    {
-        return Ok(false);
-    }
-    let sums = conn
-        .prepare_cached(&format!("SELECT {SUM_COLUMNS} FROM sources WHERE {ended}"))?
-        .query_row(params![key, before], sums_of)?;
-    for (sum, name) in sums.into_iter().zip(SUMS) {
-        add_to_meta(conn, &format!("{FOLDED}{name}"), sum)?;
-    }
-    let mut by_reason = conn.prepare_cached(
-        "SELECT reason, sum(last - first + 1) FROM dropped WHERE source = ?1 GROUP BY reason",
-    )?;
-    let mut rows = by_reason.query([key])?;
-    while let Some(row) = rows.next()? {
-        add_to_meta(conn, &format!("{FOLDED_DROPPED}{}", row.get::<_, String>(0)?), row.get(1)?)?;
-    }
-    for table in ["ledger", "dropped", "source_marks", "sources"] {
-        conn.prepare_cached(&format!("DELETE FROM {table} WHERE source = ?1"))?.execute([key])?;
-    }
-    Ok(true)
 }

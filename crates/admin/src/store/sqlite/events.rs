@@ -22,7 +22,7 @@ fn lossy(bytes: Option<&Vec<u8>>) -> Option<Cow<'_, str>> {
 
 /// How far an event has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Stage {
+pub(super) enum EventStage {
     /// It has ended.
     Ended,
     /// Its response waits.
@@ -36,12 +36,12 @@ const COLUMNS_AND_VALUES: &str = "(source, number, timestamp, node, method, host
    ?22, ?23, ?24, ?25, ?26, ?27)";
 
 /// The text of the last value: most events of a transaction have the same one.
-struct Said<K> {
+struct CachedText<K> {
     of: Option<K>,
     text: String,
 }
 
-impl<K: PartialEq> Said<K> {
+impl<K: PartialEq> CachedText<K> {
     fn say(&mut self, value: K, write: impl FnOnce(&K, &mut String)) -> &str {
         if self.of.as_ref() != Some(&value) {
             self.text.clear();
@@ -56,8 +56,8 @@ impl<K: PartialEq> Said<K> {
 pub(super) struct EventWriter<'a> {
     ended: CachedStatement<'a>,
     open: CachedStatement<'a>,
-    modes: Said<Modes>,
-    answered: Said<PerCheck<Answered>>,
+    modes: CachedText<Modes>,
+    answered: CachedText<PerCheck<Answered>>,
 }
 
 impl<'a> EventWriter<'a> {
@@ -66,8 +66,8 @@ impl<'a> EventWriter<'a> {
         Ok(Self {
             ended: conn.prepare_cached(&format!("INSERT INTO events {COLUMNS_AND_VALUES}"))?,
             open: conn.prepare_cached(&format!("INSERT OR IGNORE INTO events {COLUMNS_AND_VALUES}"))?,
-            modes: Said { of: None, text: String::new() },
-            answered: Said { of: None, text: String::new() },
+            modes: CachedText { of: None, text: String::new() },
+            answered: CachedText { of: None, text: String::new() },
         })
     }
 
@@ -75,14 +75,14 @@ impl<'a> EventWriter<'a> {
     /// care. An open one that is there stays as it is.
     pub(super) fn insert(
         &mut self,
-        stage: Stage,
+        stage: EventStage,
         node: &str,
         source: Source,
         event: &TrafficEvent,
     ) -> rusqlite::Result<()> {
         let statement = match stage {
-            Stage::Ended => &mut self.ended,
-            Stage::Open => &mut self.open,
+            EventStage::Ended => &mut self.ended,
+            EventStage::Open => &mut self.open,
         };
         // An event that Envoy refused before the gate was not checked at all.
         let modes = event.modes.map(|modes| self.modes.say(modes, write_modes));
@@ -112,7 +112,7 @@ impl<'a> EventWriter<'a> {
             modes,
             answered,
             write_mismatches(&event.mismatches),
-            stage == Stage::Ended,
+            stage == EventStage::Ended,
             event.template,
             event.shadow_limit,
         ])?;
@@ -170,7 +170,7 @@ fn read_modes(text: &str) -> Modes {
 
 /// A mismatch as an event's row says it.
 #[derive(Serialize, Deserialize)]
-struct SaidMismatch<'a> {
+struct MismatchJson<'a> {
     check: Cow<'a, str>,
     direct: Cow<'a, str>,
     cached: Cow<'a, str>,
@@ -183,7 +183,7 @@ fn write_mismatches(found: &[Mismatch]) -> Option<String> {
     if found.is_empty() {
         return None;
     }
-    let said = |m: &Mismatch| SaidMismatch {
+    let said = |m: &Mismatch| MismatchJson {
         check: m.check.name().into(),
         direct: m.direct.clone().into(),
         cached: m.cached.clone().into(),
@@ -195,8 +195,8 @@ fn write_mismatches(found: &[Mismatch]) -> Option<String> {
 
 /// What [`write_mismatches`] wrote.
 fn read_mismatches(text: &str) -> Vec<Mismatch> {
-    let said: Vec<SaidMismatch<'_>> = serde_json::from_str(text).unwrap_or_default();
-    let read = |said: SaidMismatch<'_>| {
+    let said: Vec<MismatchJson<'_>> = serde_json::from_str(text).unwrap_or_default();
+    let read = |said: MismatchJson<'_>| {
         Some(Mismatch {
             check: Check::ALL.into_iter().find(|check| check.name() == said.check)?,
             direct: said.direct.into_owned(),

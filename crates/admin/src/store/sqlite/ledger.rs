@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use tidegate_policy::wire::event::{Batch, DroppedRange, Source, SourceReport, SourceState};
 use tidegate_policy::wire::sync::Gateway;
 
-use super::ranges::{MAX_NUMBER, Range, RangeTable, add_to_dropped, add_to_ledger, take_from_dropped};
+use super::ranges::{MAX_NUMBER, NumberRange, RangeTable, add_to_dropped, add_to_ledger, take_from_dropped};
 
 /// How often a live source is noted as heard, when nothing else changed.
 const HEARD_EVERY_MS: i64 = 10 * 60 * 1000;
@@ -102,8 +102,8 @@ impl<'a> Ledger<'a> {
         &mut self,
         source: Source,
         gateway: &str,
-        range: Range,
-    ) -> rusqlite::Result<Vec<Range>> {
+        range: NumberRange,
+    ) -> rusqlite::Result<Vec<NumberRange>> {
         let conn = self.conn;
         let new = range.without(&RangeTable::Ledger.overlapping(conn, source, range)?);
         let sums = self.sums(source, gateway)?;
@@ -158,7 +158,7 @@ impl<'a> Ledger<'a> {
     /// Takes in that a range was given up. The first reason stays, a number that is
     /// stored is not dropped, and the same range again changes nothing.
     pub(super) fn dropped(&mut self, dropped: &DroppedRange, gateway: &str) -> rusqlite::Result<()> {
-        let Some(range) = Range::checked(dropped.first, dropped.last) else { return Ok(()) };
+        let Some(range) = NumberRange::checked(dropped.first, dropped.last) else { return Ok(()) };
         let (conn, source) = (self.conn, dropped.source);
         let mut taken = RangeTable::Ledger.overlapping(conn, source, range)?;
         taken.extend(RangeTable::Dropped.overlapping(conn, source, range)?);
@@ -288,7 +288,7 @@ fn sources(conn: &Connection, which: &str, before: i64) -> rusqlite::Result<Vec<
 }
 
 /// `source` is dead from `now` on, if nobody has spoken of it since `before`.
-pub(super) fn bury(conn: &Connection, source: Source, before: i64, now: i64) -> rusqlite::Result<bool> {
+pub(super) fn mark_dead(conn: &Connection, source: Source, before: i64, now: i64) -> rusqlite::Result<bool> {
     let buried = conn
         .prepare_cached(
             "UPDATE sources SET dead_at = ?3 WHERE source = ?1 AND heard_at < ?2 AND dead_at IS NULL",
@@ -299,7 +299,7 @@ pub(super) fn bury(conn: &Connection, source: Source, before: i64, now: i64) -> 
 
 /// Whether the ledger has the event.
 pub(super) fn covers(conn: &Connection, source: Source, number: u64) -> rusqlite::Result<bool> {
-    let Some(range) = Range::checked(number, number) else { return Ok(false) };
+    let Some(range) = NumberRange::checked(number, number) else { return Ok(false) };
     Ok(!RangeTable::Ledger.overlapping(conn, source, range)?.is_empty())
 }
 
@@ -323,7 +323,7 @@ mod tests {
     }
 
     fn enter(ledger: &mut Ledger<'_>, first: u64, last: u64) -> Vec<(u64, u64)> {
-        let new = ledger.enter(Source(5), "g", Range { first, last }).unwrap();
+        let new = ledger.enter(Source(5), "g", NumberRange { first, last }).unwrap();
         new.iter().map(|r| (r.first, r.last)).collect()
     }
 

@@ -1,5 +1,5 @@
 //! What waits for the writer, and what goes first: bans and routes, then events
-//! whose response waits, other events and chores by turns.
+//! whose response waits, other events and housekeeping by turns.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -9,8 +9,8 @@ use tidegate_policy::wire::event::{OpenEvent, Source};
 use tidegate_policy::wire::sync::Gateway;
 use tokio::sync::oneshot;
 
-use super::ingest::AppendJob;
-use super::shared::locked;
+use super::append::AppendJob;
+use super::database::locked;
 use crate::store::{Change, Committed, StoreError, TokenRow};
 
 /// Writes of people that one transaction takes at most.
@@ -28,7 +28,7 @@ const IDLE_WHEN_LOCKED: Duration = Duration::from_millis(100);
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// A job of ours or of the gateways.
-pub(super) struct Waiting<T> {
+pub(super) struct Queued<T> {
     /// When it came: it may wait for the lock so and so long.
     pub(super) since: Instant,
     /// What to do.
@@ -36,7 +36,7 @@ pub(super) struct Waiting<T> {
 }
 
 /// What does not wait for events.
-pub(super) enum Urgent {
+pub(super) enum UrgentJob {
     /// A write of our API, and whose.
     Change(Change, String, Reply<Committed>),
     /// A new token.
@@ -44,12 +44,12 @@ pub(super) enum Urgent {
 }
 
 /// Something that waits for an answer.
-pub(super) trait Fail {
+pub(super) trait Job {
     /// Says that it cannot be done.
     fn fail(self, error: StoreError);
 }
 
-impl Fail for Urgent {
+impl Job for UrgentJob {
     fn fail(self, error: StoreError) {
         match self {
             Self::Change(_, _, reply) => drop(reply.send(Err(error))),
@@ -74,14 +74,14 @@ impl OpenJob {
     }
 }
 
-impl Fail for OpenJob {
+impl Job for OpenJob {
     fn fail(self, error: StoreError) {
         drop(self.reply.send(Err(error)));
     }
 }
 
 /// What events bring.
-pub(super) enum Ingest {
+pub(super) enum IngestJob {
     /// Batches of a post.
     Append(Box<AppendJob>),
     /// Batches that could not be read.
@@ -90,7 +90,7 @@ pub(super) enum Ingest {
     CloseSources(Gateway, Reply<()>),
 }
 
-impl Ingest {
+impl IngestJob {
     fn rows(&self) -> usize {
         match self {
             Self::Append(job) => job.rows_left(),
@@ -99,7 +99,7 @@ impl Ingest {
     }
 }
 
-impl Fail for Ingest {
+impl Job for IngestJob {
     fn fail(self, error: StoreError) {
         match self {
             Self::Append(job) => drop(job.reply.send(Err(error))),
@@ -110,7 +110,7 @@ impl Fail for Ingest {
 
 /// A step of housekeeping, small enough to hold nobody up.
 #[derive(Clone, Debug)]
-pub(super) enum Chore {
+pub(super) enum HousekeepingStep {
     /// Remove these bans, if they still expire at that moment.
     DropExpired(Vec<(String, String)>),
     /// Remove the oldest events.
@@ -120,25 +120,25 @@ pub(super) enum Chore {
     /// Enter these open events into the ledger, if their end still will not come.
     GiveUp(Vec<(Source, u64)>),
     /// These sources are dead, if still nobody has spoken of them since.
-    Bury(Vec<Source>, i64),
+    MarkDead(Vec<Source>, i64),
     /// Add up what these sources left, if they had ended by then, and forget them.
-    Fold(Vec<Source>, i64),
+    AggregateSources(Vec<Source>, i64),
 }
 
 /// What the writer shall do next.
-pub(super) enum Work {
+pub(super) enum WriterTask {
     /// End.
     Stop,
-    /// Look whether the world is as we left it.
-    Mend,
+    /// Look whether file, schema and log are as we left them.
+    Repair,
     /// Commit these.
-    Urgent(Vec<Waiting<Urgent>>),
+    Urgent(Vec<Queued<UrgentJob>>),
     /// Store these: responses wait for them.
-    Opens(Vec<Waiting<OpenJob>>),
+    Opens(Vec<Queued<OpenJob>>),
     /// Store these.
-    Ingest(Vec<Waiting<Ingest>>),
+    Ingest(Vec<Queued<IngestJob>>),
     /// Do this.
-    Chore(Chore, Reply<u64>),
+    Housekeeping(HousekeepingStep, Reply<u64>),
     /// Nothing has come for a while.
     Idle,
 }
@@ -147,27 +147,27 @@ pub(super) enum Work {
 pub(super) struct Queue {
     /// See [`Options::ingest_every`](super::Options::ingest_every).
     ingest_every: Duration,
-    lines: Mutex<Lines>,
+    lanes: Mutex<Lanes>,
     wake: Condvar,
 }
 
 #[derive(Default)]
-struct Lines {
+struct Lanes {
     stopping: bool,
-    mend: bool,
-    urgent: VecDeque<Waiting<Urgent>>,
-    opens: VecDeque<Waiting<OpenJob>>,
-    ingest: VecDeque<Waiting<Ingest>>,
+    repair: bool,
+    urgent: VecDeque<Queued<UrgentJob>>,
+    opens: VecDeque<Queued<OpenJob>>,
+    ingest: VecDeque<Queued<IngestJob>>,
     ingest_rows: usize,
-    chores: VecDeque<(Chore, Reply<u64>)>,
-    /// Who of opens, events and chores is asked first: the one after the last that
+    housekeeping: VecDeque<(HousekeepingStep, Reply<u64>)>,
+    /// Who of opens, events and housekeeping is asked first: the one after the last that
     /// had something to do.
     turn: usize,
     last_ingest: Option<Instant>,
     rest_until: Option<Instant>,
 }
 
-impl Lines {
+impl Lanes {
     fn ingest_wait(&self, now: Instant, every: Duration) -> Option<Duration> {
         if self.ingest.is_empty() {
             return None;
@@ -177,39 +177,39 @@ impl Lines {
         Some(due.saturating_duration_since(now))
     }
 
-    fn next(&mut self, now: Instant, ingest_every: Duration) -> Option<Work> {
+    fn next(&mut self, now: Instant, ingest_every: Duration) -> Option<WriterTask> {
         if self.stopping {
-            return Some(Work::Stop);
+            return Some(WriterTask::Stop);
         }
-        if std::mem::take(&mut self.mend) {
-            return Some(Work::Mend);
+        if std::mem::take(&mut self.repair) {
+            return Some(WriterTask::Repair);
         }
         if !self.urgent.is_empty() {
             let n = self.urgent.len().min(MAX_URGENT);
-            return Some(Work::Urgent(self.urgent.drain(..n).collect()));
+            return Some(WriterTask::Urgent(self.urgent.drain(..n).collect()));
         }
         (0..3).find_map(|after| {
             let whose = (self.turn + after) % 3;
             let work = match whose {
                 0 => self.take_opens(),
                 1 => self.take_due_ingest(now, ingest_every),
-                _ => self.chores.pop_front().map(|(chore, reply)| Work::Chore(chore, reply)),
+                _ => self.housekeeping.pop_front().map(|(step, reply)| WriterTask::Housekeeping(step, reply)),
             }?;
             self.turn = whose + 1;
             Some(work)
         })
     }
 
-    fn take_opens(&mut self) -> Option<Work> {
+    fn take_opens(&mut self) -> Option<WriterTask> {
         let n = self.opens.len().min(MAX_OPENS);
-        (n > 0).then(|| Work::Opens(self.opens.drain(..n).collect()))
+        (n > 0).then(|| WriterTask::Opens(self.opens.drain(..n).collect()))
     }
 
-    fn take_due_ingest(&mut self, now: Instant, every: Duration) -> Option<Work> {
+    fn take_due_ingest(&mut self, now: Instant, every: Duration) -> Option<WriterTask> {
         (self.ingest_wait(now, every) == Some(Duration::ZERO)).then(|| self.take_ingest(now))
     }
 
-    fn take_ingest(&mut self, now: Instant) -> Work {
+    fn take_ingest(&mut self, now: Instant) -> WriterTask {
         let mut taken = Vec::new();
         let mut rows = 0;
         while rows < MAX_ROWS {
@@ -219,30 +219,30 @@ impl Lines {
         }
         self.ingest_rows -= rows;
         self.last_ingest = Some(now);
-        Work::Ingest(taken)
+        WriterTask::Ingest(taken)
     }
 }
 
 impl Queue {
     pub(super) fn new(ingest_every: Duration) -> Self {
-        Self { ingest_every, lines: Mutex::default(), wake: Condvar::new() }
+        Self { ingest_every, lanes: Mutex::default(), wake: Condvar::new() }
     }
 
     /// Waits for work; never longer than it takes to look around.
-    pub(super) fn next(&self, locked_out: bool) -> Work {
+    pub(super) fn next(&self, locked_out: bool) -> WriterTask {
         let idle_at = Instant::now() + if locked_out { IDLE_WHEN_LOCKED } else { IDLE_AFTER };
-        let mut lines = locked(&self.lines);
+        let mut lanes = locked(&self.lanes);
         loop {
             let now = Instant::now();
-            if let Some(work) = lines.next(now, self.ingest_every) {
+            if let Some(work) = lanes.next(now, self.ingest_every) {
                 return work;
             }
             let until_idle = idle_at.saturating_duration_since(now);
             if until_idle.is_zero() {
-                return Work::Idle;
+                return WriterTask::Idle;
             }
-            let wait = lines.ingest_wait(now, self.ingest_every).map_or(until_idle, |w| w.min(until_idle));
-            lines = self.wake.wait_timeout(lines, wait).unwrap_or_else(PoisonError::into_inner).0;
+            let wait = lanes.ingest_wait(now, self.ingest_every).map_or(until_idle, |w| w.min(until_idle));
+            lanes = self.wake.wait_timeout(lanes, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -250,110 +250,114 @@ impl Queue {
     /// is over. Not for events whose response waits: each of them brings one that has
     /// ended, so those must not get less done than there are of these.
     pub(super) fn is_urgent(&self) -> bool {
-        let lines = locked(&self.lines);
-        lines.stopping || lines.mend || !lines.urgent.is_empty()
+        let lanes = locked(&self.lanes);
+        lanes.stopping || lanes.repair || !lanes.urgent.is_empty()
     }
 
     /// Whether anything waits at all.
     pub(super) fn is_waited_for(&self) -> bool {
-        let lines = locked(&self.lines);
-        let mends_or_stops = lines.stopping || lines.mend;
+        let lanes = locked(&self.lanes);
+        let mends_or_stops = lanes.stopping || lanes.repair;
         mends_or_stops
-            || !lines.urgent.is_empty()
-            || !lines.opens.is_empty()
-            || !lines.ingest.is_empty()
-            || !lines.chores.is_empty()
+            || !lanes.urgent.is_empty()
+            || !lanes.opens.is_empty()
+            || !lanes.ingest.is_empty()
+            || !lanes.housekeeping.is_empty()
     }
 
     /// Whether the store is being closed.
     pub(super) fn is_stopping(&self) -> bool {
-        locked(&self.lines).stopping
+        locked(&self.lanes).stopping
     }
 
-    fn put(&self, put: impl FnOnce(&mut Lines)) -> Result<(), StoreError> {
-        let mut lines = locked(&self.lines);
-        if lines.stopping {
+    fn put(&self, put: impl FnOnce(&mut Lanes)) -> Result<(), StoreError> {
+        let mut lanes = locked(&self.lanes);
+        if lanes.stopping {
             return Err(StoreError::Closed);
         }
-        put(&mut lines);
+        put(&mut lanes);
         self.wake.notify_one();
         Ok(())
     }
 
-    pub(super) fn put_urgent(&self, job: Urgent) -> Result<(), StoreError> {
-        self.put(|lines| lines.urgent.push_back(Waiting { since: Instant::now(), job }))
+    pub(super) fn put_urgent(&self, job: UrgentJob) -> Result<(), StoreError> {
+        self.put(|lanes| lanes.urgent.push_back(Queued { since: Instant::now(), job }))
     }
 
     pub(super) fn put_open(&self, job: OpenJob) -> Result<(), StoreError> {
-        self.put(|lines| lines.opens.push_back(Waiting { since: Instant::now(), job }))
+        self.put(|lanes| lanes.opens.push_back(Queued { since: Instant::now(), job }))
     }
 
-    pub(super) fn put_ingest(&self, job: Ingest) -> Result<(), StoreError> {
-        self.put(|lines| {
-            lines.ingest_rows += job.rows();
-            lines.ingest.push_back(Waiting { since: Instant::now(), job });
+    pub(super) fn put_ingest(&self, job: IngestJob) -> Result<(), StoreError> {
+        self.put(|lanes| {
+            lanes.ingest_rows += job.rows();
+            lanes.ingest.push_back(Queued { since: Instant::now(), job });
         })
     }
 
-    pub(super) fn put_chore(&self, chore: Chore, reply: Reply<u64>) -> Result<(), StoreError> {
-        self.put(|lines| lines.chores.push_back((chore, reply)))
+    pub(super) fn put_housekeeping(
+        &self,
+        step: HousekeepingStep,
+        reply: Reply<u64>,
+    ) -> Result<(), StoreError> {
+        self.put(|lanes| lanes.housekeeping.push_back((step, reply)))
     }
 
     /// Asks for a look whether the world is as we left it.
-    pub(super) fn put_mend(&self) {
-        let _ = self.put(|lines| lines.mend = true);
+    pub(super) fn put_repair(&self) {
+        let _ = self.put(|lanes| lanes.repair = true);
     }
 
     /// Puts back what could not be finished, in front, in its order.
-    pub(super) fn return_urgent(&self, jobs: Vec<Waiting<Urgent>>) {
-        let mut lines = locked(&self.lines);
+    pub(super) fn return_urgent(&self, jobs: Vec<Queued<UrgentJob>>) {
+        let mut lanes = locked(&self.lanes);
         for job in jobs.into_iter().rev() {
-            lines.urgent.push_front(job);
+            lanes.urgent.push_front(job);
         }
     }
 
     /// Puts back what could not be finished, in front, in its order.
-    pub(super) fn return_opens(&self, jobs: Vec<Waiting<OpenJob>>) {
-        let mut lines = locked(&self.lines);
+    pub(super) fn return_opens(&self, jobs: Vec<Queued<OpenJob>>) {
+        let mut lanes = locked(&self.lanes);
         for job in jobs.into_iter().rev() {
-            lines.opens.push_front(job);
+            lanes.opens.push_front(job);
         }
     }
 
     /// Puts back what could not be finished, in front, in its order.
-    pub(super) fn return_ingest(&self, jobs: Vec<Waiting<Ingest>>) {
-        let mut lines = locked(&self.lines);
+    pub(super) fn return_ingest(&self, jobs: Vec<Queued<IngestJob>>) {
+        let mut lanes = locked(&self.lanes);
         for waiting in jobs.into_iter().rev() {
-            lines.ingest_rows += waiting.job.rows();
-            lines.ingest.push_front(waiting);
+            lanes.ingest_rows += waiting.job.rows();
+            lanes.ingest.push_front(waiting);
             // What is left over is a backlog: it goes on at once.
-            lines.last_ingest = None;
+            lanes.last_ingest = None;
         }
     }
 
     /// A transaction of events held the lock for so long: for half of that time it
     /// is left free, or a heap of events would keep every other program out.
     pub(super) fn rest(&self, held: Duration) {
-        locked(&self.lines).rest_until = Some(Instant::now() + held / 2);
+        locked(&self.lanes).rest_until = Some(Instant::now() + held / 2);
     }
 
     /// Ends the writer; what waits is told that the store is closed.
     pub(super) fn stop(&self) {
-        locked(&self.lines).stopping = true;
+        locked(&self.lanes).stopping = true;
         self.wake.notify_all();
     }
 
     /// Forgets what waits: whoever asked is told that the store is closed.
     pub(super) fn clear(&self) {
-        let mut lines = locked(&self.lines);
-        lines.stopping = true;
+        let mut lanes = locked(&self.lanes);
+        lanes.stopping = true;
         let mut forgotten = (
-            std::mem::take(&mut lines.urgent),
-            std::mem::take(&mut lines.opens),
-            std::mem::take(&mut lines.ingest),
-            std::mem::take(&mut lines.chores),
+            std::mem::take(&mut lanes.urgent),
+            std::mem::take(&mut lanes.opens),
+            std::mem::take(&mut lanes.ingest),
+            std::mem::take(&mut lanes.housekeeping),
         );
-        drop(lines);
+        drop(lanes);
         forgotten.0.drain(..).for_each(|w| w.job.fail(StoreError::Closed));
         forgotten.1.drain(..).for_each(|w| w.job.fail(StoreError::Closed));
         forgotten.2.drain(..).for_each(|w| w.job.fail(StoreError::Closed));
@@ -376,7 +380,7 @@ mod tests {
         (0..MAX_OPENS).for_each(|_| queue.put_open(open()).unwrap());
         assert!(queue.is_waited_for() && !queue.is_urgent());
         let token = TokenRow { hash: String::new(), name: String::new(), scope: String::new() };
-        queue.put_urgent(Urgent::Token(token, oneshot::channel().0)).unwrap();
+        queue.put_urgent(UrgentJob::Token(token, oneshot::channel().0)).unwrap();
         assert!(queue.is_urgent());
     }
 }

@@ -9,12 +9,12 @@ pub(super) const MAX_NUMBER: u64 = 1 << 48;
 
 /// `first` to `last`, never empty.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Range {
+pub(super) struct NumberRange {
     pub(super) first: u64,
     pub(super) last: u64,
 }
 
-impl Range {
+impl NumberRange {
     /// A run of numbers that can be: 1 to [`MAX_NUMBER`], in order.
     pub(super) fn checked(first: u64, last: u64) -> Option<Self> {
         (1 <= first && first <= last && last <= MAX_NUMBER).then_some(Self { first, last })
@@ -80,8 +80,8 @@ impl RangeTable {
         self,
         conn: &Connection,
         source: Source,
-        range: Range,
-    ) -> rusqlite::Result<Vec<Range>> {
+        range: NumberRange,
+    ) -> rusqlite::Result<Vec<NumberRange>> {
         // Disjoint ranges in order: only the last one that begins before can reach in.
         let mut statement = conn.prepare_cached(&format!(
             "SELECT first, last FROM {0} WHERE source = ?1 AND first <= ?3 AND first >= coalesce(
@@ -90,9 +90,9 @@ impl RangeTable {
         ))?;
         let key = source.0.to_be_bytes();
         let rows = statement.query_map(params![key, int(range.first), int(range.last)], |row| {
-            Ok(Range { first: number(row.get(0)?), last: number(row.get(1)?) })
+            Ok(NumberRange { first: number(row.get(0)?), last: number(row.get(1)?) })
         })?;
-        let found: Result<Vec<Range>, _> = rows.collect();
+        let found: Result<Vec<NumberRange>, _> = rows.collect();
         Ok(found?.into_iter().filter(|r| r.common(range).is_some()).collect())
     }
 
@@ -110,7 +110,7 @@ impl RangeTable {
 
 /// Adds `range`, which has nothing in common with what the ledger has, and merges
 /// it with its neighbours.
-pub(super) fn add_to_ledger(conn: &Connection, source: Source, range: Range) -> rusqlite::Result<()> {
+pub(super) fn add_to_ledger(conn: &Connection, source: Source, range: NumberRange) -> rusqlite::Result<()> {
     let key = source.0.to_be_bytes();
     let after: Option<i64> = conn
         .prepare_cached("DELETE FROM ledger WHERE source = ?1 AND first = ?2 RETURNING last")?
@@ -135,7 +135,7 @@ pub(super) fn add_to_ledger(conn: &Connection, source: Source, range: Range) -> 
 pub(super) fn add_to_dropped(
     conn: &Connection,
     source: Source,
-    range: Range,
+    range: NumberRange,
     reason: &str,
 ) -> rusqlite::Result<()> {
     let key = source.0.to_be_bytes();
@@ -154,7 +154,11 @@ pub(super) fn add_to_dropped(
 
 /// Takes `range` out of what was dropped: it came after all. Answers how many
 /// numbers had been in there.
-pub(super) fn take_from_dropped(conn: &Connection, source: Source, range: Range) -> rusqlite::Result<u64> {
+pub(super) fn take_from_dropped(
+    conn: &Connection,
+    source: Source,
+    range: NumberRange,
+) -> rusqlite::Result<u64> {
     let key = source.0.to_be_bytes();
     let mut taken = 0;
     for old in RangeTable::Dropped.overlapping(conn, source, range)? {
@@ -165,7 +169,7 @@ pub(super) fn take_from_dropped(conn: &Connection, source: Source, range: Range)
             conn.prepare_cached("INSERT INTO dropped (source, first, last, reason) VALUES (?1, ?2, ?3, ?4)")?
                 .execute(params![key, int(rest.first), int(rest.last), reason])?;
         }
-        taken += old.common(range).map_or(0, Range::len);
+        taken += old.common(range).map_or(0, NumberRange::len);
     }
     Ok(taken)
 }
@@ -183,17 +187,17 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn numbers(ranges: &[Range]) -> Vec<u64> {
+    fn numbers(ranges: &[NumberRange]) -> Vec<u64> {
         ranges.iter().flat_map(|r| r.first..=r.last).collect()
     }
 
     proptest! {
         #[test]
         fn without_is_set_difference(first in 1u64..60, len in 1u64..40, mut cuts in prop::collection::btree_set(1u64..110, 0..12)) {
-            let range = Range { first, last: first + len - 1 };
+            let range = NumberRange { first, last: first + len - 1 };
             if cuts.len() % 2 == 1 { cuts.pop_last(); }
             let cuts: Vec<u64> = cuts.into_iter().collect();
-            let taken: Vec<Range> = cuts.chunks(2).map(|c| Range { first: c[0], last: c[1] }).collect();
+            let taken: Vec<NumberRange> = cuts.chunks(2).map(|c| NumberRange { first: c[0], last: c[1] }).collect();
             let gone = numbers(&taken);
             let want: Vec<u64> = (range.first..=range.last).filter(|n| !gone.contains(n)).collect();
             prop_assert_eq!(numbers(&range.without(&taken)), want);
@@ -202,9 +206,9 @@ mod tests {
 
     #[test]
     fn what_is_no_run_of_numbers() {
-        assert_eq!(Range::checked(0, 4), None);
-        assert_eq!(Range::checked(5, 4), None);
-        assert_eq!(Range::checked(5, u64::MAX), None);
-        assert_eq!(Range::checked(5, 5).map(Range::len), Some(1));
+        assert_eq!(NumberRange::checked(0, 4), None);
+        assert_eq!(NumberRange::checked(5, 4), None);
+        assert_eq!(NumberRange::checked(5, u64::MAX), None);
+        assert_eq!(NumberRange::checked(5, 5).map(NumberRange::len), Some(1));
     }
 }

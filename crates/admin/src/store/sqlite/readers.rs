@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
+use super::database::{Database, locked};
 use super::file::connect_reader;
-use super::shared::{Shared, locked};
 use super::{failed, sql_error};
 use crate::store::StoreError;
 
@@ -31,44 +31,48 @@ impl Readers {
     }
 
     /// Runs `read` in a read transaction of its own, off the async threads. It is
-    /// run again when the world moved meanwhile, so it must only read.
-    pub(super) async fn read<T, F>(self: &Arc<Self>, shared: &Arc<Shared>, read: F) -> Result<T, StoreError>
+    /// run again when the database was replaced or restored meanwhile, so it must only read.
+    pub(super) async fn read<T, F>(
+        self: &Arc<Self>,
+        database: &Arc<Database>,
+        read: F,
+    ) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         let _permit = self.permits.acquire().await.map_err(|_| StoreError::Closed)?;
-        let (readers, shared) = (Arc::clone(self), Arc::clone(shared));
-        tokio::task::spawn_blocking(move || readers.read_now(&shared, &read))
+        let (readers, database) = (Arc::clone(self), Arc::clone(database));
+        tokio::task::spawn_blocking(move || readers.read_now(&database, &read))
             .await
             .map_err(|e| failed(format_args!("a read ended early: {e}")))?
     }
 
     fn read_now<T>(
         &self,
-        shared: &Shared,
+        database: &Database,
         read: &dyn Fn(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
         let give_up = Instant::now() + READ_WAIT;
         while Instant::now() < give_up {
-            let world = shared.world();
-            let Some((file, mut conn)) = self.connection(shared).map_err(|e| sql_error(&e))? else {
-                shared.queue.put_mend();
+            let generation = database.generation();
+            let Some((file, mut conn)) = self.connection(database).map_err(|e| sql_error(&e))? else {
+                database.queue.put_repair();
                 std::thread::sleep(RETRY);
                 continue;
             };
             let value = in_transaction(&mut conn, read).map_err(|e| sql_error(&e))?;
-            if world == shared.world() {
+            if generation == database.generation() {
                 locked(&self.idle).push((file, conn));
                 return Ok(value);
             }
         }
-        Err(failed(format_args!("{} is being replaced", shared.path.display())))
+        Err(failed(format_args!("{} is being replaced", database.path.display())))
     }
 
     /// `None`: another file is at the path, and the writer has not seen it yet.
-    fn connection(&self, shared: &Shared) -> rusqlite::Result<Option<(u64, Connection)>> {
-        let file = shared.file();
+    fn connection(&self, database: &Database) -> rusqlite::Result<Option<(u64, Connection)>> {
+        let file = database.file();
         let idle = {
             let mut idle = locked(&self.idle);
             idle.retain(|(of, _)| *of == file);
@@ -77,8 +81,8 @@ impl Readers {
         if idle.is_some() {
             return Ok(idle);
         }
-        let new = connect_reader(&shared.path, READ_WAIT);
-        if shared.is_in_place() && file == shared.file() {
+        let new = connect_reader(&database.path, READ_WAIT);
+        if database.is_in_place() && file == database.file() {
             new.map(|conn| Some((file, conn)))
         } else {
             Ok(None)

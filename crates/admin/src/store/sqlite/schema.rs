@@ -5,7 +5,7 @@ mod ddl;
 
 use rusqlite::Connection;
 
-use super::seen;
+use super::top_addresses;
 pub(super) use ddl::{EVENT_COLUMNS_V2, EVENTS_OPEN, TABLES_V2};
 use ddl::{EVENT_COLUMNS_V3, OBJECTS, TABLES_V1, TABLES_V3, TRIGGERS, VIEW};
 
@@ -23,7 +23,7 @@ fn v2(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch(TABLES_V2)?;
     add_event_columns(conn, &EVENT_COLUMNS_V2)?;
     conn.execute_batch(EVENTS_OPEN)?;
-    seen::count_anew(conn)
+    top_addresses::count_anew(conn)
 }
 
 fn v3(conn: &Connection) -> rusqlite::Result<()> {
@@ -50,7 +50,7 @@ pub(super) const EPOCH: &str = "!epoch";
 
 /// Two numbers that say whether anything moved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Look {
+pub(super) struct DatabaseState {
     /// SQLite's schema cookie: moves with every change of the schema, and with
     /// `.restore` and `VACUUM`.
     pub(super) schema: i64,
@@ -59,7 +59,7 @@ pub(super) struct Look {
 }
 
 /// Looks, in the transaction that `conn` is in.
-pub(super) fn look(conn: &Connection) -> rusqlite::Result<Look> {
+pub(super) fn read_state(conn: &Connection) -> rusqlite::Result<DatabaseState> {
     let schema = conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))?;
     let newest = conn
         .prepare_cached("SELECT coalesce(max(seq), 0) FROM change_log")
@@ -70,7 +70,7 @@ pub(super) fn look(conn: &Connection) -> rusqlite::Result<Look> {
         Err(e) if e.to_string().contains("no such table") => 0,
         Err(e) => return Err(e),
     };
-    Ok(Look { schema, newest: u64::try_from(newest).unwrap_or(0) })
+    Ok(DatabaseState { schema, newest: u64::try_from(newest).unwrap_or(0) })
 }
 
 /// Why the schema could not be brought up to date.
@@ -149,11 +149,11 @@ mod tests {
     fn twice_is_once_and_what_is_dropped_comes_back() {
         let conn = Connection::open_in_memory().unwrap();
         assert!(ensure(&conn).unwrap().is_empty());
-        let before = look(&conn).unwrap();
+        let before = read_state(&conn).unwrap();
         assert!(ensure(&conn).unwrap().is_empty());
-        assert_eq!(look(&conn).unwrap(), before);
+        assert_eq!(read_state(&conn).unwrap(), before);
         conn.execute_batch("DROP TABLE change_log").unwrap();
-        assert_eq!(look(&conn).unwrap().newest, 0);
+        assert_eq!(read_state(&conn).unwrap().newest, 0);
         conn.execute_batch("DROP TRIGGER routes_updated; DROP VIEW traffic_events; DROP TABLE ip_monitor")
             .unwrap();
         let mended = ensure(&conn).unwrap().join(",");

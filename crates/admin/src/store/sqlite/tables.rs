@@ -3,8 +3,8 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::schema::{EPOCH, RELOAD, look};
-use super::shared::Shared;
+use super::database::Database;
+use super::schema::{EPOCH, RELOAD, read_state};
 use crate::store::{
     ChangedRows, Changes, CountriesRow, DocumentKind, DocumentRow, FlagRow, IpRow, PerDocumentKind,
     StoreTable, StoredRows, Unchanged,
@@ -126,11 +126,11 @@ fn all<R: KeyedRow>(conn: &Connection, table: StoreTable) -> rusqlite::Result<Ve
 /// All rows of `tables`, in the read transaction that `conn` is in.
 pub(super) fn read_tables(
     conn: &Connection,
-    shared: &Shared,
+    database: &Database,
     tables: &[StoreTable],
 ) -> rusqlite::Result<StoredRows> {
-    let mut snapshot = StoredRows { seq: look(conn)?.newest, ..StoredRows::default() };
-    shared.saw(snapshot.seq);
+    let mut snapshot = StoredRows { seq: read_state(conn)?.newest, ..StoredRows::default() };
+    database.saw(snapshot.seq);
     for table in tables {
         match table {
             StoreTable::Ip => snapshot.ips = all(conn, *table)?,
@@ -143,16 +143,16 @@ pub(super) fn read_tables(
 }
 
 /// What happened after `since`, in the read transaction that `conn` is in.
-pub(super) fn changes(conn: &Connection, shared: &Shared, since: u64) -> rusqlite::Result<Changes> {
-    let now = look(conn)?;
+pub(super) fn changes(conn: &Connection, database: &Database, since: u64) -> rusqlite::Result<Changes> {
+    let now = read_state(conn)?;
     let went_back = now.newest < since;
     if went_back {
         return Ok(Changes::Reload { new_epoch: true, why: RESTORED });
     }
-    if now.schema != shared.schema() {
+    if now.schema != database.schema() {
         return Ok(Changes::Reload { new_epoch: false, why: TAMPERED });
     }
-    shared.saw(now.newest);
+    database.saw(now.newest);
     if now.newest == since {
         return Ok(Changes::Rows { seq: since, rows: Box::default() });
     }
@@ -178,7 +178,7 @@ fn changed_rows(conn: &Connection, since: u64) -> rusqlite::Result<ChangedRows> 
 /// Whether the log says so.
 pub(super) fn is_unchanged(conn: &Connection, unchanged: Unchanged) -> rusqlite::Result<bool> {
     let Unchanged { tables, since } = unchanged;
-    if look(conn)?.newest < since || reason_to_reload(conn, since)?.is_some() {
+    if read_state(conn)?.newest < since || reason_to_reload(conn, since)?.is_some() {
         return Ok(false);
     }
     let since = i64::try_from(since).unwrap_or(i64::MAX);

@@ -4,10 +4,10 @@
 mod crash;
 mod files;
 mod foreign;
-mod keeping;
+mod housekeeping;
 mod ledger;
 mod locks;
-mod opens;
+mod open_events;
 mod speed;
 mod support;
 mod upgrade;

@@ -6,48 +6,48 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use super::database::Database;
 use super::file::connect_reader;
 use super::readers::in_transaction;
-use super::schema::look;
-use super::shared::Shared;
+use super::schema::read_state;
 
 /// Runs until the store is closed.
-pub(super) fn run(shared: &Arc<Shared>) {
+pub(super) fn run(database: &Arc<Database>) {
     let mut open = None;
-    while shared.sleep(shared.options.look_every) {
-        if let Err(e) = one_look(shared, &mut open) {
+    while database.sleep(database.options.look_every) {
+        if let Err(e) = one_look(database, &mut open) {
             tracing::debug!("cannot look at the database: {e}");
             open = None;
-            shared.queue.put_mend();
+            database.queue.put_repair();
         }
     }
 }
 
 /// A connection, and the count of files when it was opened.
-type Open = (Connection, u64);
+type WatchConnection = (Connection, u64);
 
-fn one_look(shared: &Shared, open: &mut Option<Open>) -> rusqlite::Result<()> {
-    if !shared.is_in_place() {
+fn one_look(database: &Database, open: &mut Option<WatchConnection>) -> rusqlite::Result<()> {
+    if !database.is_in_place() {
         // Only the writer decides what the database is.
-        shared.queue.put_mend();
+        database.queue.put_repair();
         return Ok(());
     }
-    if open.as_ref().is_some_and(|(_, file)| *file != shared.file()) {
+    if open.as_ref().is_some_and(|(_, file)| *file != database.file()) {
         *open = None;
     }
     let (conn, _) = match open {
         Some(open) => open,
         None => {
-            let file = shared.file();
-            open.insert((connect_reader(&shared.path, Duration::ZERO)?, file))
+            let file = database.file();
+            open.insert((connect_reader(&database.path, Duration::ZERO)?, file))
         }
     };
-    let now = in_transaction(conn, look)?;
-    if shared.has_moved(now) {
-        shared.queue.put_mend();
-    } else if now.newest > shared.told() {
-        shared.saw(now.newest);
-        shared.notify();
+    let now = in_transaction(conn, read_state)?;
+    if database.has_moved(now) {
+        database.queue.put_repair();
+    } else if now.newest > database.told() {
+        database.saw(now.newest);
+        database.notify();
     }
     Ok(())
 }

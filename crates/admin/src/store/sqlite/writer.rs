@@ -2,7 +2,7 @@
 //! what the database is: whether the file is still the one that was opened, whether
 //! triggers and log are as they were left, and what to do if not.
 
-mod chores;
+mod housekeeping;
 mod ingest;
 mod urgent;
 
@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, params};
 
+use super::aliases::AddressAliases;
+use super::database::Database;
 use super::file::{FileId, FileSet, connect, warn_if_open_to_others};
-use super::queue::Work;
-use super::schema::{self, EPOCH, Look, RELOAD, look};
-use super::shared::Shared;
-use super::spellings::Spellings;
+use super::queue::WriterTask;
+use super::schema::{self, DatabaseState, EPOCH, RELOAD, read_state};
 use super::tables::{REPLACED, RESTORED, TAMPERED};
 use super::{failed, sql_error};
 use crate::store::StoreError;
@@ -24,23 +24,23 @@ use crate::store::StoreError;
 const LOCK_RETRY: Duration = Duration::from_millis(3);
 /// Log rows that are followed at a time while nothing else is to do.
 const FOLLOW_STEP: usize = 5_000;
-/// Times that a transaction is begun anew because the world moved.
+/// Times that a transaction is begun anew because file, schema or log changed.
 const TRIES: usize = 5;
 
 /// See the module.
 pub(super) struct Writer {
-    shared: Arc<Shared>,
+    database: Arc<Database>,
     conn: Connection,
     files: FileSet,
     /// Another file was opened, and the log does not say so yet.
     replaced: bool,
-    spellings: Spellings,
+    aliases: AddressAliases,
     /// The newest `seq` when the transaction began.
     newest_at_begin: u64,
 }
 
 /// How a transaction ended that was carried out in full.
-enum End {
+enum TransactionEnd {
     /// It is durable, or there was nothing to write.
     Durable,
     /// The file was moved away meanwhile: it may have gone into the old one.
@@ -52,11 +52,11 @@ impl Writer {
     pub(super) fn open(
         path: &std::path::Path,
         wait: Duration,
-    ) -> Result<(Connection, FileSet, Look), StoreError> {
+    ) -> Result<(Connection, FileSet, DatabaseState), StoreError> {
         let conn = connect(path, wait).map_err(|e| sql_error(&e))?;
         conn.execute_batch("BEGIN IMMEDIATE").map_err(|e| sql_error(&e))?;
         schema::ensure(&conn).map_err(failed)?;
-        let now = look(&conn).map_err(|e| sql_error(&e))?;
+        let now = read_state(&conn).map_err(|e| sql_error(&e))?;
         conn.execute_batch("COMMIT").map_err(|e| sql_error(&e))?;
         conn.busy_timeout(Duration::ZERO).map_err(|e| sql_error(&e))?;
         warn_if_open_to_others(path);
@@ -64,36 +64,43 @@ impl Writer {
         Ok((conn, files, now))
     }
 
-    pub(super) fn new(shared: Arc<Shared>, conn: Connection, files: FileSet) -> Self {
-        Self { shared, conn, files, replaced: false, spellings: Spellings::default(), newest_at_begin: 0 }
+    pub(super) fn new(database: Arc<Database>, conn: Connection, files: FileSet) -> Self {
+        Self {
+            database,
+            conn,
+            files,
+            replaced: false,
+            aliases: AddressAliases::default(),
+            newest_at_begin: 0,
+        }
     }
 
     /// Works until the queue says stop.
     pub(super) fn run(mut self) {
-        let shared = Arc::clone(&self.shared);
+        let database = Arc::clone(&self.database);
         loop {
             self.read_ahead();
-            match shared.queue.next(shared.is_locked()) {
-                Work::Stop => break,
-                Work::Mend => self.mend(),
-                Work::Urgent(jobs) => self.urgent(jobs),
-                Work::Opens(jobs) => self.opens(jobs),
-                Work::Ingest(jobs) => self.ingest(jobs),
-                Work::Chore(chore, reply) => {
-                    // The keeper may be stopping.
-                    let _ = reply.send(self.chore(&chore));
+            match database.queue.next(database.is_locked()) {
+                WriterTask::Stop => break,
+                WriterTask::Repair => self.repair(),
+                WriterTask::Urgent(jobs) => self.urgent(jobs),
+                WriterTask::Opens(jobs) => self.opens(jobs),
+                WriterTask::Ingest(jobs) => self.ingest(jobs),
+                WriterTask::Housekeeping(step, reply) => {
+                    // The housekeeper may be stopping.
+                    let _ = reply.send(self.housekeeping_step(&step));
                 }
-                Work::Idle => self.idle(),
+                WriterTask::Idle => self.idle(),
             }
         }
-        self.write_seen();
-        shared.queue.clear();
+        self.write_top_addresses();
+        database.queue.clear();
     }
 
     /// Looks whether the lock is free, so that health knows before a ban does.
     fn idle(&mut self) {
-        if self.shared.seen.is_due() {
-            self.write_seen();
+        if self.database.top_addresses.is_due() {
+            self.write_top_addresses();
         } else if self.try_lock().is_ok() {
             self.rollback();
         }
@@ -102,20 +109,18 @@ impl Writer {
     /// Reads ahead what the next ban needs, while nobody waits: others may have
     /// written a million rows.
     fn read_ahead(&mut self) {
-        while !self.shared.queue.is_waited_for()
-            && self.spellings.upto().is_none_or(|upto| upto < self.shared.newest())
+        while !self.database.queue.is_waited_for()
+            && self.aliases.upto().is_none_or(|upto| upto < self.database.newest())
         {
-            let before = self.spellings.upto();
-            let followed = self
-                .conn
-                .execute_batch("BEGIN")
-                .and_then(|()| self.spellings.follow(&self.conn, FOLLOW_STEP));
+            let before = self.aliases.upto();
+            let followed =
+                self.conn.execute_batch("BEGIN").and_then(|()| self.aliases.follow(&self.conn, FOLLOW_STEP));
             self.rollback();
             if let Err(e) = followed {
                 tracing::debug!("cannot read ip_monitor ahead: {e}");
-                return self.spellings.reset();
+                return self.aliases.reset();
             }
-            if self.spellings.upto() == before {
+            if self.aliases.upto() == before {
                 return;
             }
         }
@@ -128,10 +133,10 @@ impl Writer {
         let mut waited = false;
         loop {
             match self.try_lock() {
-                Err(StoreError::Busy) if self.shared.queue.is_stopping() => return Err(StoreError::Closed),
+                Err(StoreError::Busy) if self.database.queue.is_stopping() => return Err(StoreError::Closed),
                 Err(StoreError::Busy) if Instant::now() < deadline => {
                     if !std::mem::replace(&mut waited, true) {
-                        self.shared.lock_waited();
+                        self.database.lock_waited();
                     }
                     std::thread::sleep(LOCK_RETRY);
                 }
@@ -143,11 +148,11 @@ impl Writer {
     fn try_lock(&mut self) -> Result<(), StoreError> {
         match self.conn.execute_batch("BEGIN IMMEDIATE") {
             Ok(()) => {
-                self.shared.lock_granted();
+                self.database.lock_granted();
                 Ok(())
             }
             Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
-                self.shared.lock_refused();
+                self.database.lock_refused();
                 Err(StoreError::Busy)
             }
             Err(e) => Err(sql_error(&e)),
@@ -169,13 +174,13 @@ impl Writer {
         for _ in 0..TRIES {
             self.follow_file(deadline)?;
             self.lock_until(deadline)?;
-            let now = look(&self.conn).map_err(|e| sql_error(&e));
+            let now = read_state(&self.conn).map_err(|e| sql_error(&e));
             match now {
-                Ok(now) if !self.replaced && !self.shared.has_moved(now) => {
+                Ok(now) if !self.replaced && !self.database.has_moved(now) => {
                     self.newest_at_begin = now.newest;
                     return Ok(());
                 }
-                Ok(now) => self.mend_and_commit(now)?,
+                Ok(now) => self.repair_and_commit(now)?,
                 Err(e) => {
                     self.rollback();
                     return Err(e);
@@ -187,105 +192,108 @@ impl Writer {
     }
 
     /// Commits, or rolls back what turned out to write nothing.
-    fn end(&mut self, changes_before: u64) -> Result<End, StoreError> {
+    fn end(&mut self, changes_before: u64) -> Result<TransactionEnd, StoreError> {
         if self.conn.total_changes() == changes_before {
             self.rollback();
-            return Ok(End::Durable);
+            return Ok(TransactionEnd::Durable);
         }
-        let newest = look(&self.conn).map_err(|e| sql_error(&e))?.newest;
+        let newest = read_state(&self.conn).map_err(|e| sql_error(&e))?.newest;
         self.conn.execute_batch("COMMIT").map_err(|e| sql_error(&e))?;
-        if !self.shared.is_in_place() {
-            return Ok(End::Lost);
+        if !self.database.is_in_place() {
+            return Ok(TransactionEnd::Lost);
         }
-        self.shared.saw(newest);
+        self.database.saw(newest);
         if newest > self.newest_at_begin {
-            self.shared.notify();
+            self.database.notify();
         }
-        Ok(End::Durable)
+        Ok(TransactionEnd::Durable)
     }
 
     /// Forgets what was read: the database is not what it was, or a transaction
     /// that it was read in was not committed.
     fn forget(&mut self) {
-        self.spellings.reset();
-        self.shared.seen.forget();
+        self.aliases.reset();
+        self.database.top_addresses.forget();
     }
 
     // -- the file and the schema
 
     /// Opens the file that is at the path now, if it is another one.
     fn follow_file(&mut self, deadline: Instant) -> Result<(), StoreError> {
-        match FileId::of(&self.shared.path) {
+        match FileId::of(&self.database.path) {
             Ok(now) if now == self.files.main => return Ok(()),
             Ok(_) => {}
             Err(e) => {
-                let gone = format!("{}: {e}: nothing can be written", self.shared.path.display());
-                self.shared.notice(&gone);
+                let gone = format!("{}: {e}: nothing can be written", self.database.path.display());
+                self.database.notice(&gone);
                 return Err(StoreError::Failed(gone));
             }
         }
-        if let Some(aside) = self.files.clear_leftovers(&self.shared.path).map_err(failed)? {
-            self.shared.notice(&format!(
+        if let Some(aside) = self.files.clear_leftovers(&self.database.path).map_err(failed)? {
+            self.database.notice(&format!(
                 "the last changes of the database that was replaced are in {}: beside that file, as <its name>-wal, \
                  they belong to it again",
                 aside.display()
             ));
         }
         let wait = deadline.saturating_duration_since(Instant::now());
-        let (conn, files, _) = Self::open(&self.shared.path, wait).inspect_err(|e| {
-            self.shared.notice(&format!("{REPLACED}, and the new one cannot be used: {e}"));
+        let (conn, files, _) = Self::open(&self.database.path, wait).inspect_err(|e| {
+            self.database.notice(&format!("{REPLACED}, and the new one cannot be used: {e}"));
         })?;
         (self.conn, self.files, self.replaced) = (conn, files, true);
         self.forget();
-        self.shared.next_file(files.main);
-        self.shared.next_world();
+        self.database.next_file(files.main);
+        self.database.next_generation();
         Ok(())
     }
 
     /// In the write transaction: puts schema and triggers right, leaves a mark in
     /// the log, numbered above everything that anybody saw, and commits.
-    fn mend_and_commit(&mut self, found: Look) -> Result<(), StoreError> {
-        let mended = self.mend_in_transaction(found);
+    fn repair_and_commit(&mut self, found: DatabaseState) -> Result<(), StoreError> {
+        let mended = self.repair_in_transaction(found);
         self.forget();
         let (why, repaired, after) = match mended {
             Ok(done) => done,
             Err(e) => {
                 self.rollback();
-                self.shared.notice(&format!("the database cannot be used as it is: {e}"));
+                self.database.notice(&format!("the database cannot be used as it is: {e}"));
                 return Err(e);
             }
         };
         self.conn.execute_batch("COMMIT").map_err(|e| sql_error(&e))?;
         self.replaced = false;
-        self.shared.settled(after);
+        self.database.settled(after);
         match repaired.as_slice() {
-            [] => self.shared.notice(&format!("{why}: all tables are read again")),
-            some => self.shared.notice(&format!("{why}; put back: {}", some.join(", "))),
+            [] => self.database.notice(&format!("{why}: all tables are read again")),
+            some => self.database.notice(&format!("{why}; put back: {}", some.join(", "))),
         }
-        self.shared.notify();
+        self.database.notify();
         Ok(())
     }
 
-    fn mend_in_transaction(&self, found: Look) -> Result<(&'static str, Vec<String>, Look), StoreError> {
+    fn repair_in_transaction(
+        &self,
+        found: DatabaseState,
+    ) -> Result<(&'static str, Vec<String>, DatabaseState), StoreError> {
         let repaired = schema::ensure(&self.conn).map_err(failed)?;
         let (mark, why) = if self.replaced {
             (EPOCH, REPLACED)
-        } else if found.newest < self.shared.newest() {
+        } else if found.newest < self.database.newest() {
             (EPOCH, RESTORED)
         } else {
             (RELOAD, TAMPERED)
         };
-        self.shared.next_world();
-        let seq = self.shared.newest().max(found.newest).saturating_add(1);
+        self.database.next_generation();
+        let seq = self.database.newest().max(found.newest).saturating_add(1);
         let insert = "INSERT INTO change_log (seq, tbl, key) VALUES (?1, ?2, ?3)";
         let seq = i64::try_from(seq).map_err(failed)?;
         self.conn.execute(insert, params![seq, mark, why]).map_err(|e| sql_error(&e))?;
-        let after = look(&self.conn).map_err(|e| sql_error(&e))?;
+        let after = read_state(&self.conn).map_err(|e| sql_error(&e))?;
         Ok((why, repaired, after))
     }
 
-    /// Somebody saw that the world moved.
-    fn mend(&mut self) {
+    /// Somebody saw that file, schema or log changed.
+    fn repair(&mut self) {
         match self.begin(Instant::now()) {
             Ok(()) => self.rollback(),
             Err(e) => tracing::debug!("cannot look after the database now: {e}"),

@@ -57,7 +57,7 @@ fn an_open_event_waits_for_its_end_and_is_counted_with_it() {
             let counts = store.recording().await.unwrap();
             assert_eq!((counts.numbered, counts.stored, counts.open), (2, 0, 1));
             assert_eq!((counts.pending, counts.lost, counts.alive), (2, 0, 1));
-            assert_eq!((counts.checks, store.seen(9).await.unwrap()), (PerCheck::default(), vec![]));
+            assert_eq!((counts.checks, store.top_addresses(9).await.unwrap()), (PerCheck::default(), vec![]));
             assert_eq!(store.gateways_with_open_sources().await.unwrap(), [gateway(1)]);
 
             let events = || vec![1, 2].into_iter().map(|n| checked_event(n, "192.0.2.1", Modes::default()));
@@ -67,14 +67,14 @@ fn an_open_event_waits_for_its_end_and_is_counted_with_it() {
             let counts = store.recording().await.unwrap();
             assert_eq!((counts.numbered, counts.stored, counts.open, counts.pending), (2, 2, 0, 0));
             assert_eq!(counts.checks.ip.direct, 2);
-            assert_eq!(store.seen_one("192.0.2.1").await.unwrap().unwrap().count, 2);
+            assert_eq!(store.address_count("192.0.2.1").await.unwrap().unwrap().count, 2);
 
             // Late, or again: nothing changes.
             store.open_event(gateway(1), open(7, 2)).await.unwrap();
             assert_eq!(store.append(whole()).await.unwrap(), Appended { stored: 0, duplicates: 2 });
             let after = store.recording().await.unwrap();
             assert_eq!((after.checks, after.open, after.stored), (counts.checks, 0, 2));
-            assert_eq!(store.seen_one("::ffff:192.0.2.1").await.unwrap().unwrap().count, 2);
+            assert_eq!(store.address_count("::ffff:192.0.2.1").await.unwrap().unwrap().count, 2);
         });
     }
 }
@@ -133,14 +133,14 @@ fn addresses_are_listed_by_how_often_they_were_seen() {
             let clients = ["192.0.2.1", "2001:db8::1", "192.0.2.1", "::ffff:192.0.2.2", "192.0.2.1"];
             let events = (1..).zip(clients).map(|(n, client)| checked_event(n, client, Modes::default()));
             store.append(post_of(vec![batch_of(7, events.collect())])).await.unwrap();
-            let seen = store.seen(2).await.unwrap();
+            let seen = store.top_addresses(2).await.unwrap();
             let rows: Vec<_> = seen.iter().map(|row| (row.ip.as_str(), row.count, row.over)).collect();
             assert_eq!(rows, [("192.0.2.1", 3, 0), ("192.0.2.2", 1, 0)]);
             assert_eq!(seen[0].last_seen, "2026-11-23 18:00:01.005");
-            assert_eq!(store.seen(9).await.unwrap().len(), 3);
-            assert_eq!(store.seen_one("2001:db8::1").await.unwrap().unwrap().count, 1);
+            assert_eq!(store.top_addresses(9).await.unwrap().len(), 3);
+            assert_eq!(store.address_count("2001:db8::1").await.unwrap().unwrap().count, 1);
             for unknown in ["192.0.2.9", "nobody"] {
-                assert_eq!(store.seen_one(unknown).await.unwrap(), None);
+                assert_eq!(store.address_count(unknown).await.unwrap(), None);
             }
         });
     }

@@ -46,9 +46,9 @@ impl RequestsSeen {
     /// When the store cannot be read.
     pub async fn of(app: &AppState, prefix: &Prefix) -> ApiResult<Option<Self>> {
         if is_host(prefix) {
-            return Ok(app.store.seen_one(&prefix.to_string()).await?.map(Self::from));
+            return Ok(app.store.address_count(&prefix.to_string()).await?.map(Self::from));
         }
-        let all = app.store.seen(ALL).await?;
+        let all = app.store.top_addresses(ALL).await?;
         let within = all.into_iter().filter(|row| row.ip.parse().is_ok_and(|ip| prefix.contains(ip)));
         Ok(within.map(Self::from).reduce(Self::plus))
     }
@@ -67,7 +67,7 @@ pub async fn fill(app: &AppState, items: &mut [Entry]) -> ApiResult<()> {
     if items.is_empty() {
         return Ok(());
     }
-    let rows = app.store.seen(ALL).await?;
+    let rows = app.store.top_addresses(ALL).await?;
     let by_ip: HashMap<String, AddressCount> = rows.into_iter().map(|row| (row.ip.clone(), row)).collect();
     for item in items {
         // One address may have several entries, of different status.
@@ -87,7 +87,7 @@ pub struct Top {
 /// # Errors
 /// When the store cannot be read.
 pub async fn top(app: &AppState, limit: usize) -> ApiResult<Top> {
-    let rows = app.store.seen(limit).await?;
+    let rows = app.store.top_addresses(limit).await?;
     let (snapshot, now) = (app.current().await, time::now_seconds());
     let known = |row: AddressCount| {
         let prefix: Prefix = row.ip.parse().ok()?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::support::{selected, stranger};
+use super::support::{foreign_connection, select_tables};
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::tests::support::{ban, batch, block_on, gateway, open, post_of};
 use crate::store::{Append, Store};
@@ -110,16 +110,16 @@ fn nothing_is_lost_and_nothing_twice_when_the_service_is_killed() {
         let counts = store.recording().await.unwrap();
         let all = POSTS * RUN * SOURCES as u64;
         assert_eq!((counts.numbered, counts.stored, counts.pending, counts.lost), (all, all, 0, 0));
-        let rows: (i64, i64) = stranger(&path)
+        let rows: (i64, i64) = foreign_connection(&path)
             .query_row("SELECT count(*), count(DISTINCT hex(source) || number) FROM events", [], |row| {
                 Ok((row.get(0)?, row.get(1)?))
             })
             .unwrap();
         assert_eq!(rows, (i64::try_from(all).unwrap(), i64::try_from(all).unwrap()));
         assert_eq!((counts.open, counts.incomplete), (0, 0));
-        let seen = store.seen(1_000).await.unwrap();
+        let seen = store.top_addresses(1_000).await.unwrap();
         assert_eq!((seen.len(), seen.iter().map(|row| row.count).sum::<u64>()), (100, all));
-        let banned: BTreeSet<String> = selected(&path).ips.into_keys().collect();
+        let banned: BTreeSet<String> = select_tables(&path).ips.into_keys().collect();
         assert_eq!(banned, (0..POSTS).map(address).collect());
     });
 }

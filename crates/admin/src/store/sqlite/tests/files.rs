@@ -10,7 +10,9 @@ use tidegate_policy::flags::{Mode, Modes};
 use tidegate_policy::geo::Country;
 use tidegate_policy::wire::event::Mismatch;
 
-use super::support::{Follower, Home, cli, home, noticed, selected, stranger};
+use super::support::{
+    TestFollower, TestStore, foreign_connection, noticed, select_tables, sqlite3_cli, test_store,
+};
 use crate::store::sqlite::file::beside;
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::tests::support::{ban, batch, block_on, keys, post_of, until};
@@ -18,32 +20,32 @@ use crate::store::{Store, StoreError, TokenRow};
 
 fn copy(from: &Path, to: &Path) {
     let source = Connection::open(from).unwrap();
-    let mut target = stranger(to);
+    let mut target = foreign_connection(to);
     let backup = Backup::new(&source, &mut target).unwrap();
     backup.run_to_completion(1000, Duration::from_millis(20), None).unwrap();
 }
 
-pub(super) fn restore_by_connection(home: &Home, from: &Path) -> bool {
+pub(super) fn restore_by_connection(home: &TestStore, from: &Path) -> bool {
     copy(from, &home.path);
     true
 }
 
-fn restore_by_cli(home: &Home, from: &Path) -> bool {
-    cli(&home.path, &[&format!(".restore {}", from.display())])
+fn restore_by_cli(home: &TestStore, from: &Path) -> bool {
+    sqlite3_cli(&home.path, &[&format!(".restore {}", from.display())])
 }
 
 #[test]
 fn a_restore_is_another_world_whose_numbers_go_on() {
     for restore in [restore_by_connection, restore_by_cli] {
         block_on(async {
-            let home = home();
+            let home = test_store();
             home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
             let saved = home.directory.path().join("saved.db");
             copy(&home.path, &saved);
             for i in 0..10 {
                 home.store.commit(ban(&format!("10.0.0.{i}")), "test").await.unwrap();
             }
-            let mut follower = Follower::new(&home.store).await;
+            let mut follower = TestFollower::new(&home.store).await;
             let before = follower.seq;
             if !restore(&home, &saved) {
                 return;
@@ -66,15 +68,17 @@ fn a_restore_is_another_world_whose_numbers_go_on() {
 #[test]
 fn a_restore_with_as_many_changes_behind_it_is_seen_too() {
     block_on(async {
-        let home = home();
+        let home = test_store();
         home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
         let saved = home.directory.path().join("saved.db");
         copy(&home.path, &saved);
         home.store.commit(ban("2.2.2.2"), "test").await.unwrap();
-        let mut follower = Follower::new(&home.store).await;
+        let mut follower = TestFollower::new(&home.store).await;
         restore_by_connection(&home, &saved);
         // The log is as long as it was, maybe before anybody looked.
-        stranger(&home.path).execute_batch("INSERT INTO ip_monitor (ip) VALUES ('3.3.3.3')").unwrap();
+        foreign_connection(&home.path)
+            .execute_batch("INSERT INTO ip_monitor (ip) VALUES ('3.3.3.3')")
+            .unwrap();
         follower.reloads(&home).await;
         assert_eq!(follower.has.ips.keys().collect::<Vec<_>>(), ["1.1.1.1", "3.3.3.3"]);
     });
@@ -91,11 +95,11 @@ fn other_database(path: &Path, ip: &str) {
 #[test]
 fn a_replaced_file_is_opened_and_the_old_one_left_alone() {
     block_on(async {
-        let home = home();
+        let home = test_store();
         for i in 0..10 {
             home.store.commit(ban(&format!("10.0.0.{i}")), "test").await.unwrap();
         }
-        let mut follower = Follower::new(&home.store).await;
+        let mut follower = TestFollower::new(&home.store).await;
         let new = home.directory.path().join("new.db");
         tokio::task::block_in_place(|| {
             std::thread::scope(|s| s.spawn(|| other_database(&new, "7.7.7.7")).join()).unwrap();
@@ -114,10 +118,12 @@ fn a_replaced_file_is_opened_and_the_old_one_left_alone() {
         noticed(&home.store, "the database file was replaced").await;
         assert_eq!(std::fs::read(&old).unwrap(), old_bytes);
         let check: String =
-            stranger(&home.path).query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+            foreign_connection(&home.path).query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
         assert_eq!(check, "ok");
         // And it is followed as the first one was.
-        stranger(&home.path).execute_batch("INSERT INTO ip_monitor (ip) VALUES ('9.9.9.9')").unwrap();
+        foreign_connection(&home.path)
+            .execute_batch("INSERT INTO ip_monitor (ip) VALUES ('9.9.9.9')")
+            .unwrap();
         let reloads = follower.reloads.len();
         follower.settles(&home).await;
         assert_eq!((follower.has.ips.len(), follower.reloads.len()), (3, reloads));
@@ -127,38 +133,42 @@ fn a_replaced_file_is_opened_and_the_old_one_left_alone() {
 #[test]
 fn what_the_old_log_held_goes_with_the_old_file() {
     block_on(async {
-        let home = home();
+        let home = test_store();
         let (path, directory) = (home.path.clone(), home.directory);
         drop(home.store);
         // This service never writes; the log is full all the same.
         let store = SqliteStore::open(&path, Options::default()).unwrap();
-        let home = Home { store, path, directory };
-        stranger(&home.path).execute_batch("INSERT INTO ip_monitor (ip) VALUES ('6.6.6.6')").unwrap();
-        let mut follower = Follower::new(&home.store).await;
+        let home = TestStore { store, path, directory };
+        foreign_connection(&home.path)
+            .execute_batch("INSERT INTO ip_monitor (ip) VALUES ('6.6.6.6')")
+            .unwrap();
+        let mut follower = TestFollower::new(&home.store).await;
         let (new, old) = (home.directory.path().join("new.db"), home.directory.path().join("old.db"));
-        stranger(&new).execute_batch("PRAGMA user_version = 0").unwrap();
+        foreign_connection(&new).execute_batch("PRAGMA user_version = 0").unwrap();
         std::fs::rename(&home.path, &old).unwrap();
         std::fs::rename(&new, &home.path).unwrap();
         follower.reloads(&home).await;
         assert!(follower.has.ips.is_empty());
         noticed(&home.store, "the last changes of the database that was replaced").await;
         std::fs::rename(beside(&home.path, ".replaced-wal"), beside(&old, "-wal")).unwrap();
-        assert_eq!(selected(&old).ips.into_keys().collect::<Vec<_>>(), ["6.6.6.6"]);
+        assert_eq!(select_tables(&old).ips.into_keys().collect::<Vec<_>>(), ["6.6.6.6"]);
     });
 }
 
 #[test]
 fn a_replaced_file_is_noticed_without_a_write() {
     block_on(async {
-        let home = home();
+        let home = test_store();
         home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
-        let mut follower = Follower::new(&home.store).await;
+        let mut follower = TestFollower::new(&home.store).await;
         let new = home.directory.path().join("new.db");
-        stranger(&new).execute_batch("PRAGMA user_version = 0").unwrap();
+        foreign_connection(&new).execute_batch("PRAGMA user_version = 0").unwrap();
         std::fs::rename(&new, &home.path).unwrap();
         assert!(follower.reloads(&home).await.0);
         assert!(follower.has.ips.is_empty());
-        stranger(&home.path).execute_batch("INSERT INTO ip_monitor (ip) VALUES ('9.9.9.9')").unwrap();
+        foreign_connection(&home.path)
+            .execute_batch("INSERT INTO ip_monitor (ip) VALUES ('9.9.9.9')")
+            .unwrap();
         follower.settles(&home).await;
     });
 }
@@ -166,11 +176,11 @@ fn a_replaced_file_is_noticed_without_a_write() {
 #[test]
 fn a_log_that_came_with_the_new_file_is_kept() {
     block_on(async {
-        let home = home();
+        let home = test_store();
         home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
-        let mut follower = Follower::new(&home.store).await;
+        let mut follower = TestFollower::new(&home.store).await;
         let new = home.directory.path().join("new.db");
-        let writer = stranger(&new);
+        let writer = foreign_connection(&new);
         writer.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).unwrap();
         super::super::schema::ensure(&writer).unwrap();
         writer.execute_batch("INSERT INTO ip_monitor (ip) VALUES ('7.7.7.7')").unwrap();
@@ -185,7 +195,7 @@ fn a_log_that_came_with_the_new_file_is_kept() {
 #[test]
 fn without_its_file_nothing_is_written_until_it_is_back() {
     block_on(async {
-        let home = home();
+        let home = test_store();
         home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
         let away = home.directory.path().join("away.db");
         std::fs::rename(&home.path, &away).unwrap();
@@ -202,9 +212,9 @@ fn without_its_file_nothing_is_written_until_it_is_back() {
 #[test]
 fn what_is_no_database_is_refused_and_a_good_one_taken_again() {
     block_on(async {
-        let home = home();
+        let home = test_store();
         home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
-        let mut follower = Follower::new(&home.store).await;
+        let mut follower = TestFollower::new(&home.store).await;
         let (good, bad) = (home.directory.path().join("good.db"), home.directory.path().join("bad.db"));
         copy(&home.path, &good);
         std::fs::write(&bad, "this is not a database, however long it may be".repeat(100)).unwrap();
@@ -220,7 +230,7 @@ fn what_is_no_database_is_refused_and_a_good_one_taken_again() {
 #[test]
 fn a_second_service_is_refused_and_may_follow_the_first() {
     block_on(async {
-        let home = home();
+        let home = test_store();
         home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
         home.store.append(post_of(vec![batch(1, 1, 3)])).await.unwrap();
         let refused = SqliteStore::open(&home.path, Options::default()).err().unwrap().to_string();
@@ -252,7 +262,7 @@ fn a_token_is_added_beside_a_service_and_without_one() {
 #[test]
 fn the_view_is_as_people_ask_it() {
     block_on(async {
-        let home = home();
+        let home = test_store();
         let now = u64::try_from(crate::store::time_text::now_ms()).unwrap();
         let mut events = batch(0xab, 1, 2);
         events.events[0].time_ms = now;
@@ -269,7 +279,7 @@ fn the_view_is_as_people_ask_it() {
             vec![Mismatch { check: Check::Geo, direct, cached, direct_seq: 3, cached_seq: 2 }];
         events.events[1].time_ms = u64::MAX;
         home.store.append(post_of(vec![events])).await.unwrap();
-        let conn = stranger(&home.path);
+        let conn = foreign_connection(&home.path);
         let ask = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
         assert_eq!(
             ask("SELECT count(*) FROM traffic_events WHERE timestamp > datetime('now', '-5 minutes')"),
@@ -297,6 +307,6 @@ fn the_view_is_as_people_ask_it() {
         assert!(guide.contains("COVERING INDEX events_timestamp"), "{guide}");
         let last = plan("SELECT path FROM traffic_events ORDER BY timestamp DESC LIMIT 5");
         assert!(last.contains("INDEX events_timestamp"), "{last}");
-        assert_eq!(selected(&home.path).ips.len(), 0);
+        assert_eq!(select_tables(&home.path).ips.len(), 0);
     });
 }

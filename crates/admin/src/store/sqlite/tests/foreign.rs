@@ -3,29 +3,31 @@
 
 use proptest::prelude::*;
 
-use super::support::{Follower, Home, cli, home, noticed, selected, stranger};
+use super::support::{
+    TestFollower, TestStore, foreign_connection, noticed, select_tables, sqlite3_cli, test_store,
+};
 use crate::store::tests::support::{ban, block_on, keys, row, unban, until};
 use crate::store::{Change, Store};
 
 /// How another program runs SQL.
-type Program = fn(&Home, &str) -> bool;
+type Program = fn(&TestStore, &str) -> bool;
 
 const PROGRAMS: [(&str, Program); 2] = [
     ("a connection", |home, sql| {
-        stranger(&home.path).execute_batch(sql).unwrap();
+        foreign_connection(&home.path).execute_batch(sql).unwrap();
         true
     }),
-    ("sqlite3", |home, sql| cli(&home.path, &[sql])),
+    ("sqlite3", |home, sql| sqlite3_cli(&home.path, &[sql])),
 ];
 
 /// Runs `sql` by every program on a database of its own that has `before`, and
 /// hands what follows to `check`. The store must never need a reload for it.
-fn seen(before: &str, sql: &str, check: impl Fn(&Follower)) {
+fn seen(before: &str, sql: &str, check: impl Fn(&TestFollower)) {
     for (program, run) in PROGRAMS {
         block_on(async {
-            let home = home();
-            stranger(&home.path).execute_batch(before).unwrap();
-            let mut follower = Follower::new(&home.store).await;
+            let home = test_store();
+            foreign_connection(&home.path).execute_batch(before).unwrap();
+            let mut follower = TestFollower::new(&home.store).await;
             let mut watch = home.store.watch();
             watch.mark_unchanged();
             if !run(&home, sql) {
@@ -40,7 +42,7 @@ fn seen(before: &str, sql: &str, check: impl Fn(&Follower)) {
     }
 }
 
-fn ips(follower: &Follower) -> Vec<&str> {
+fn ips(follower: &TestFollower) -> Vec<&str> {
     follower.has.ips.keys().map(String::as_str).collect()
 }
 
@@ -111,9 +113,9 @@ fn there_is_one_country_table_whoever_writes_it() {
 #[test]
 fn a_dropped_trigger_of_flags_is_put_back_and_what_it_missed_is_read() {
     block_on(async {
-        let home = home();
-        let mut follower = Follower::new(&home.store).await;
-        stranger(&home.path)
+        let home = test_store();
+        let mut follower = TestFollower::new(&home.store).await;
+        foreign_connection(&home.path)
             .execute_batch(
                 "DROP TRIGGER flags_inserted; INSERT INTO flags (name, value) VALUES ('a', 'true')",
             )
@@ -121,7 +123,7 @@ fn a_dropped_trigger_of_flags_is_put_back_and_what_it_missed_is_read() {
         noticed(&home.store, "put back: trigger flags_inserted").await;
         follower.settles(&home).await;
         assert_eq!(follower.has.flags["a"].value, "true");
-        stranger(&home.path).execute_batch("DROP TABLE flags; DROP TABLE geo_countries").unwrap();
+        foreign_connection(&home.path).execute_batch("DROP TABLE flags; DROP TABLE geo_countries").unwrap();
         noticed(&home.store, "put back: flags, geo_countries").await;
         follower.settles(&home).await;
         assert!(follower.has.flags.is_empty());
@@ -175,7 +177,7 @@ fn rows_that_make_no_sense_pass_as_they_are() {
 
 #[test]
 fn keys_that_no_trigger_could_tell_are_refused() {
-    let home = home();
+    let home = test_store();
     for sql in [
         "INSERT INTO ip_monitor (ip) VALUES (NULL)",
         "INSERT INTO ip_monitor (ip) VALUES (x'31')",
@@ -185,18 +187,18 @@ fn keys_that_no_trigger_could_tell_are_refused() {
         "REPLACE INTO flags (rowid, name) VALUES (1, 'a')",
         "INSERT INTO geo_countries (id, data) VALUES (2, x'00')",
     ] {
-        assert!(stranger(&home.path).execute_batch(sql).is_err(), "{sql}");
+        assert!(foreign_connection(&home.path).execute_batch(sql).is_err(), "{sql}");
     }
 }
 
 #[test]
 fn a_ban_replaces_every_spelling_and_keeps_the_oldest_date() {
     block_on(async {
-        let home = home();
+        let home = test_store();
         let insert = "INSERT OR REPLACE INTO ip_monitor (ip, status, created_at) VALUES
              ('9.9.9.9/32', 'allowed', '2021-01-01 00:00:00'), ('::ffff:9.9.9.9', 'banned', '2020-01-01 00:00:00'),
              ('::ffff:909:909/128', 'banned', '2022-01-01 00:00:00'), ('9.9.9.9/31', 'banned', NULL)";
-        stranger(&home.path).execute_batch(insert).unwrap();
+        foreign_connection(&home.path).execute_batch(insert).unwrap();
         let done = home.store.commit(ban("9.9.9.9"), "test").await.unwrap();
         assert_eq!(done.rows, 4);
         assert_eq!(keys(&home.store).await, ["9.9.9.9", "9.9.9.9/31"]);
@@ -204,7 +206,7 @@ fn a_ban_replaces_every_spelling_and_keeps_the_oldest_date() {
         assert_eq!(row.created_at.as_deref(), Some("2020-01-01 00:00:00"));
 
         // A spelling that comes back later is found again.
-        stranger(&home.path).execute_batch(insert).unwrap();
+        foreign_connection(&home.path).execute_batch(insert).unwrap();
         home.store.commit(ban("9.9.9.8/31"), "test").await.unwrap();
         home.store.commit(ban("9.9.9.9"), "test").await.unwrap();
         assert_eq!(keys(&home.store).await, ["9.9.9.8/31", "9.9.9.9"]);
@@ -214,9 +216,9 @@ fn a_ban_replaces_every_spelling_and_keeps_the_oldest_date() {
 #[test]
 fn an_unban_removes_every_spelling_that_says_banned() {
     block_on(async {
-        let home = home();
+        let home = test_store();
         home.store.commit(ban("9.9.9.9"), "test").await.unwrap();
-        stranger(&home.path)
+        foreign_connection(&home.path)
             .execute_batch(
                 "INSERT INTO ip_monitor (ip, status) VALUES ('9.9.9.9/32', 'allowed'), ('::ffff:9.9.9.9', 'Banned')",
             )
@@ -232,8 +234,8 @@ fn an_unban_removes_every_spelling_that_says_banned() {
 fn a_dropped_trigger_is_put_back_and_what_it_missed_is_read() {
     for (program, run) in PROGRAMS {
         block_on(async {
-            let home = home();
-            let mut follower = Follower::new(&home.store).await;
+            let home = test_store();
+            let mut follower = TestFollower::new(&home.store).await;
             let sql = "DROP TRIGGER ip_monitor_inserted; INSERT INTO ip_monitor (ip) VALUES ('1.1.1.1')";
             if !run(&home, sql) {
                 return;
@@ -253,10 +255,10 @@ fn a_dropped_trigger_is_put_back_and_what_it_missed_is_read() {
 #[test]
 fn a_trigger_dropped_and_left_between_two_commits_of_ours_is_seen_by_the_second() {
     block_on(async {
-        let home = home();
-        let mut follower = Follower::new(&home.store).await;
+        let home = test_store();
+        let mut follower = TestFollower::new(&home.store).await;
         for i in 0..20 {
-            stranger(&home.path)
+            foreign_connection(&home.path)
                 .execute_batch(&format!(
                     "DROP TRIGGER ip_monitor_updated;
                      INSERT INTO ip_monitor (ip, reason) VALUES ('1.1.1.1', '{i}')
@@ -279,10 +281,10 @@ fn a_trigger_dropped_and_left_between_two_commits_of_ours_is_seen_by_the_second(
 #[test]
 fn dropped_tables_come_back_empty() {
     block_on(async {
-        let home = home();
+        let home = test_store();
         home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
-        let mut follower = Follower::new(&home.store).await;
-        stranger(&home.path)
+        let mut follower = TestFollower::new(&home.store).await;
+        foreign_connection(&home.path)
             .execute_batch("BEGIN; DROP TABLE ip_monitor; DROP TABLE change_log; COMMIT")
             .unwrap();
         noticed(&home.store, "put back: ip_monitor, change_log").await;
@@ -296,10 +298,10 @@ fn dropped_tables_come_back_empty() {
 #[test]
 fn an_emptied_log_is_another_world() {
     block_on(async {
-        let home = home();
+        let home = test_store();
         home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
-        let mut follower = Follower::new(&home.store).await;
-        stranger(&home.path).execute_batch("DELETE FROM change_log").unwrap();
+        let mut follower = TestFollower::new(&home.store).await;
+        foreign_connection(&home.path).execute_batch("DELETE FROM change_log").unwrap();
         assert!(follower.reloads(&home).await.0);
         let before = follower.seq;
         assert!(home.store.commit(ban("2.2.2.2"), "test").await.unwrap().seq > before);
@@ -310,9 +312,9 @@ fn an_emptied_log_is_another_world() {
 fn vacuum() {
     for (_, run) in PROGRAMS {
         block_on(async {
-            let home = home();
+            let home = test_store();
             home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
-            let mut follower = Follower::new(&home.store).await;
+            let mut follower = TestFollower::new(&home.store).await;
             if !run(&home, "VACUUM") {
                 return;
             }
@@ -353,20 +355,20 @@ proptest! {
         steps in prop::collection::vec((statement(), any::<bool>(), any::<bool>()), 1..25)
     ) {
         block_on(async {
-            let home = home();
-            let mut follower = Follower::new(&home.store).await;
+            let home = test_store();
+            let mut follower = TestFollower::new(&home.store).await;
             for (sql, own_ban, look) in steps {
-                stranger(&home.path).execute_batch(&sql).unwrap();
+                foreign_connection(&home.path).execute_batch(&sql).unwrap();
                 if own_ban {
                     home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
-                    let spelled: Vec<String> = selected(&home.path).ips.into_keys()
+                    let spelled: Vec<String> = select_tables(&home.path).ips.into_keys()
                         .filter(|key| key.contains("1.1.1.1")).collect();
                     assert_eq!(spelled, ["1.1.1.1"]);
                 }
                 if look {
                     // At a quiet moment one look is enough: nothing depends on timing.
                     follower.catch_up(&home.store).await;
-                    assert_eq!(follower.has, selected(&home.path));
+                    assert_eq!(follower.has, select_tables(&home.path));
                 }
             }
             follower.settles(&home).await;

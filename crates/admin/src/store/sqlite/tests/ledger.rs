@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tidegate_policy::wire::event::{DropReason, DroppedRange, Source, SourceReport, SourceState};
 
-use super::support::stranger;
+use super::support::foreign_connection;
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::tests::support::{batch, block_on, gateway, post, post_of};
 use crate::store::{Append, RecordingCounts, Store};
@@ -102,7 +102,7 @@ impl Model {
 }
 
 fn stored_rows(path: &Path) -> Vec<(u128, u64)> {
-    let conn = stranger(path);
+    let conn = foreign_connection(path);
     let mut rows = conn.prepare("SELECT source, number FROM events ORDER BY source, number").unwrap();
     let rows = rows.query_map([], |row| {
         Ok((u128::from_be_bytes(row.get(0)?), u64::try_from(row.get::<_, i64>(1)?).unwrap()))

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::support::{home, home_with, stranger};
+use super::support::{foreign_connection, test_store, test_store_with};
 use crate::store::sqlite::Options;
 use crate::store::tests::support::{ban, batch, block_on, keys, post, post_of, until};
 use crate::store::{Store, StoreError};
@@ -10,8 +10,8 @@ use crate::store::{Store, StoreError};
 #[test]
 fn a_transaction_left_open_is_waited_for_then_said() {
     block_on(async {
-        let home = home_with(Options { busy_for: Duration::from_millis(300), ..Options::default() });
-        let held = stranger(&home.path);
+        let home = test_store_with(Options { busy_for: Duration::from_millis(300), ..Options::default() });
+        let held = foreign_connection(&home.path);
         held.execute_batch("BEGIN IMMEDIATE; INSERT INTO ip_monitor (ip) VALUES ('1.1.1.1')").unwrap();
         let (a, b, c) = tokio::join!(
             home.store.commit(ban("2.2.2.2"), "test"),
@@ -38,8 +38,8 @@ fn a_transaction_left_open_is_waited_for_then_said() {
 #[test]
 fn a_short_foreign_transaction_only_delays() {
     block_on(async {
-        let home = home();
-        let held = stranger(&home.path);
+        let home = test_store();
+        let held = foreign_connection(&home.path);
         held.execute_batch("BEGIN IMMEDIATE").unwrap();
         let release = async {
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -53,7 +53,7 @@ fn a_short_foreign_transaction_only_delays() {
 #[test]
 fn a_ban_goes_before_a_heap_of_events() {
     block_on(async {
-        let home = home();
+        let home = test_store();
         let lane = async |lane: u128| {
             let mut stored = 0;
             for source in lane * 2..(lane + 1) * 2 {
@@ -80,9 +80,9 @@ fn a_ban_goes_before_a_heap_of_events() {
 #[test]
 fn a_post_that_changes_nothing_writes_nothing() {
     block_on(async {
-        let home = home();
+        let home = test_store();
         home.store.append(post_of(vec![batch(1, 1, 3)])).await.unwrap();
-        let conn = stranger(&home.path);
+        let conn = foreign_connection(&home.path);
         let version = || conn.query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0)).unwrap();
         let before = version();
         home.store.append(post()).await.unwrap();
@@ -95,15 +95,15 @@ fn a_post_that_changes_nothing_writes_nothing() {
 #[test]
 fn who_waits_when_the_store_ends_is_told() {
     block_on(async {
-        let home = home();
-        let held = stranger(&home.path);
+        let home = test_store();
+        let held = foreign_connection(&home.path);
         held.execute_batch("BEGIN IMMEDIATE").unwrap();
         let waiting = home
             .store
-            .urgent(|reply| super::super::queue::Urgent::Change(ban("1.1.1.1"), "test".to_owned(), reply));
+            .urgent(|reply| super::super::queue::UrgentJob::Change(ban("1.1.1.1"), "test".to_owned(), reply));
         let stop = async {
             tokio::task::yield_now().await;
-            home.store.shared.stop();
+            home.store.database.stop();
         };
         let (answer, ()) = tokio::join!(waiting, stop);
         assert!(matches!(answer, Err(StoreError::Closed | StoreError::Busy)), "{answer:?}");

@@ -8,7 +8,7 @@ use tidegate_policy::check::{Answered, PerCheck};
 use tidegate_policy::flags::{Mode, Modes};
 use tidegate_policy::wire::event::{Batch, OpenEvent, Source, TrafficEvent, VerdictCode};
 
-use super::support::home;
+use super::support::test_store;
 use crate::store::Store;
 use crate::store::tests::support::{block_on, gateway, post_of};
 
@@ -59,7 +59,7 @@ fn never_again(i: u64) -> u32 {
 
 fn ingest(what: &str, client: fn(u64) -> u32) {
     block_on(async {
-        let home = home();
+        let home = test_store();
         let posts: Vec<_> = (0..POSTS)
             .map(|post| {
                 let batch = |source: u64| {
@@ -98,7 +98,7 @@ fn speed_of_ingest() {
 #[ignore = "a measurement"]
 fn speed_of_open_events() {
     block_on(async {
-        let home = home();
+        let home = test_store();
         let begun = Instant::now();
         let one = async |lane: u64| {
             for number in 1..=200 {

@@ -14,24 +14,24 @@ use crate::store::{
 };
 
 /// A store, and where its file is.
-pub(super) struct Home {
+pub(super) struct TestStore {
     pub(super) store: SqliteStore,
     pub(super) path: PathBuf,
     pub(super) directory: tempfile::TempDir,
 }
 
-pub(super) fn home() -> Home {
-    home_with(Options::default())
+pub(super) fn test_store() -> TestStore {
+    test_store_with(Options::default())
 }
 
-pub(super) fn home_with(options: Options) -> Home {
+pub(super) fn test_store_with(options: Options) -> TestStore {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tidegate.db");
-    Home { store: SqliteStore::open(&path, options).unwrap(), path, directory }
+    TestStore { store: SqliteStore::open(&path, options).unwrap(), path, directory }
 }
 
 /// A connection as another program would have it.
-pub(super) fn stranger(path: &Path) -> Connection {
+pub(super) fn foreign_connection(path: &Path) -> Connection {
     let conn = Connection::open(path).unwrap();
     conn.busy_timeout(Duration::from_secs(5)).unwrap();
     conn
@@ -39,7 +39,7 @@ pub(super) fn stranger(path: &Path) -> Connection {
 
 /// Runs `sql`, in which dot commands may be, with the `sqlite3` on PATH. Answers
 /// whether there is one.
-pub(super) fn cli(path: &Path, sql: &[&str]) -> bool {
+pub(super) fn sqlite3_cli(path: &Path, sql: &[&str]) -> bool {
     let mut command = Command::new("sqlite3");
     command.arg("-bail").args(["-cmd", ".timeout 5000"]).arg(path).args(sql).stdin(Stdio::null());
     match command.output() {
@@ -54,7 +54,7 @@ pub(super) fn cli(path: &Path, sql: &[&str]) -> bool {
 
 /// The tables that gateways get, by raw key.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Tables {
+pub(super) struct SelectedTables {
     pub(super) ips: BTreeMap<String, IpRow>,
     pub(super) flags: BTreeMap<String, FlagRow>,
     pub(super) countries: Option<CountriesRow>,
@@ -62,7 +62,7 @@ pub(super) struct Tables {
 }
 
 /// Rows as a plain SELECT has them now.
-pub(super) fn selected(path: &Path) -> Tables {
+pub(super) fn select_tables(path: &Path) -> SelectedTables {
     fn all<R>(
         conn: &Connection,
         sql: &str,
@@ -80,7 +80,7 @@ pub(super) fn selected(path: &Path) -> Tables {
         found
     }
     let text = |value: &Option<Vec<u8>>| value.as_ref().map(|b| String::from_utf8_lossy(b).into_owned());
-    let conn = stranger(path);
+    let conn = foreign_connection(path);
     let mut documents = PerDocumentKind::default();
     for kind in DocumentKind::ALL {
         let table = StoreTable::Documents(kind).name();
@@ -91,7 +91,7 @@ pub(super) fn selected(path: &Path) -> Tables {
             (name.clone(), DocumentRow { name, document, created_at, updated_at })
         });
     }
-    Tables {
+    SelectedTables {
         ips: all(
             &conn,
             "SELECT ip, status, reason, created_at, updated_at, expires_at FROM ip_monitor",
@@ -116,9 +116,9 @@ pub(super) fn selected(path: &Path) -> Tables {
 
 /// What the feed does: a snapshot, then changes, and a snapshot whenever it is told.
 #[derive(Debug)]
-pub(super) struct Follower {
+pub(super) struct TestFollower {
     pub(super) seq: u64,
-    pub(super) has: Tables,
+    pub(super) has: SelectedTables,
     /// Reloads so far, and whether each needed a new epoch.
     pub(super) reloads: Vec<(bool, &'static str)>,
 }
@@ -132,9 +132,9 @@ fn put<R>(into: &mut BTreeMap<String, R>, changed: Vec<(String, Option<R>)>) {
     }
 }
 
-impl Follower {
+impl TestFollower {
     pub(super) async fn new(store: &dyn Store) -> Self {
-        let mut follower = Self { seq: 0, has: Tables::default(), reloads: Vec::new() };
+        let mut follower = Self { seq: 0, has: SelectedTables::default(), reloads: Vec::new() };
         follower.load(store).await;
         follower
     }
@@ -142,7 +142,7 @@ impl Follower {
     async fn load(&mut self, store: &dyn Store) {
         let all = store.read_tables(&StoreTable::ALL).await.unwrap();
         self.seq = all.seq;
-        self.has = Tables {
+        self.has = SelectedTables {
             ips: all.ips.into_iter().map(|row| (row.ip.clone(), row)).collect(),
             flags: all.flags.into_iter().map(|row| (row.name.clone(), row)).collect(),
             countries: all.countries,
@@ -177,17 +177,17 @@ impl Follower {
     }
 
     /// Follows until it has what a SELECT has, once nobody writes any more.
-    pub(super) async fn settles(&mut self, home: &Home) {
+    pub(super) async fn settles(&mut self, home: &TestStore) {
         let what = "the follower has what a SELECT has";
         until(what, async || {
             self.catch_up(&home.store).await;
-            (selected(&home.path) == self.has).then_some(())
+            (select_tables(&home.path) == self.has).then_some(())
         })
         .await;
     }
 
     /// Follows until it was told to reload.
-    pub(super) async fn reloads(&mut self, home: &Home) -> (bool, &'static str) {
+    pub(super) async fn reloads(&mut self, home: &TestStore) -> (bool, &'static str) {
         let before = self.reloads.len();
         until("a reload", async || {
             self.catch_up(&home.store).await;

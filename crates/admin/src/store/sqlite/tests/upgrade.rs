@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::files::restore_by_connection;
-use super::support::{Follower, Home, stranger};
+use super::support::{TestFollower, TestStore, foreign_connection};
 use crate::store::sqlite::Options;
 use crate::store::sqlite::SqliteStore;
 use crate::store::sqlite::schema::{EVENT_COLUMNS_V2, EVENTS_OPEN, TABLES_V2};
@@ -12,7 +12,7 @@ use crate::store::{Change, DocumentKind, Store, StoreTable};
 
 /// What the first version left, with three events of one address.
 fn written_by_the_first_version(path: &Path) {
-    let conn = stranger(path);
+    let conn = foreign_connection(path);
     conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).unwrap();
     conn.execute_batch(include_str!("upgrade/v1.sql")).unwrap();
 }
@@ -20,7 +20,7 @@ fn written_by_the_first_version(path: &Path) {
 /// The same as the second version left it, with a geo rule.
 fn written_by_the_second_version(path: &Path) {
     written_by_the_first_version(path);
-    let conn = stranger(path);
+    let conn = foreign_connection(path);
     conn.execute_batch(TABLES_V2).unwrap();
     for (column, kind) in EVENT_COLUMNS_V2 {
         conn.execute_batch(&format!("ALTER TABLE events ADD COLUMN {column} {kind}")).unwrap();
@@ -49,19 +49,21 @@ fn is_brought_up_to_date(write: fn(&Path)) {
         let path = directory.path().join("tidegate.db");
         write(&path);
         let store = SqliteStore::open(&path, Options::default()).unwrap();
-        let home = Home { store, path, directory };
-        let mut follower = Follower::new(&home.store).await;
+        let home = TestStore { store, path, directory };
+        let mut follower = TestFollower::new(&home.store).await;
         assert_eq!((follower.has.ips.len(), follower.has.documents.routes.len()), (1, 1));
         assert_eq!(home.store.health().notices, [] as [String; 0]);
 
         let counts = home.store.recording().await.unwrap();
         assert_eq!((counts.numbered, counts.stored, counts.open), (3, 3, 0));
-        let seen = home.store.seen(9).await.unwrap();
+        let seen = home.store.top_addresses(9).await.unwrap();
         assert_eq!((seen.len(), seen[0].ip.as_str(), seen[0].count), (1, "192.0.2.1", 3));
         assert_eq!(seen[0].last_seen, "2026-11-23 18:00:03.000");
         let rows = "SELECT count(*) FROM traffic_events WHERE complete AND modes IS NULL AND country IS NULL
                     AND template IS NULL AND shadow_limit IS NULL";
-        let ask = |sql: &str| stranger(&home.path).query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        let ask = |sql: &str| {
+            foreign_connection(&home.path).query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap()
+        };
         assert_eq!(ask(rows), 3);
 
         // It goes on as any other.
@@ -72,7 +74,7 @@ fn is_brought_up_to_date(write: fn(&Path)) {
         home.store.commit(Change::SetFlags { flags }, "test").await.unwrap();
         let foreign = "INSERT INTO flags (name, value) VALUES ('x', 'true');
                        INSERT INTO limits (name, document) VALUES ('l', '{}')";
-        stranger(&home.path).execute_batch(foreign).unwrap();
+        foreign_connection(&home.path).execute_batch(foreign).unwrap();
         home.store.commit(put(DocumentKind::Backend, "b", "{}"), "test").await.unwrap();
         follower.settles(&home).await;
         let documents = &follower.has.documents;
@@ -84,16 +86,16 @@ fn is_brought_up_to_date(write: fn(&Path)) {
 
 #[test]
 fn an_old_database_may_take_the_place_of_another() {
-    let moved = |old: &Path, home: &Home| std::fs::rename(old, &home.path).unwrap();
-    let restored = |old: &Path, home: &Home| assert!(restore_by_connection(home, old));
+    let moved = |old: &Path, home: &TestStore| std::fs::rename(old, &home.path).unwrap();
+    let restored = |old: &Path, home: &TestStore| assert!(restore_by_connection(home, old));
     takes_the_place(moved);
     takes_the_place(restored);
 }
 
-fn takes_the_place(take: impl Fn(&Path, &Home)) {
+fn takes_the_place(take: impl Fn(&Path, &TestStore)) {
     block_on(async {
-        let home = super::support::home();
-        let mut follower = Follower::new(&home.store).await;
+        let home = super::support::test_store();
+        let mut follower = TestFollower::new(&home.store).await;
         let old = home.directory.path().join("old.db");
         written_by_the_first_version(&old);
         // More changes than the old one has.
@@ -112,7 +114,7 @@ fn takes_the_place(take: impl Fn(&Path, &Home)) {
         follower.settles(&home).await;
         assert_eq!((follower.has.ips.len(), follower.has.documents.routes.len()), (1, 1));
         until("the counts of the other", async || {
-            let seen = home.store.seen_one("192.0.2.1").await.unwrap();
+            let seen = home.store.address_count("192.0.2.1").await.unwrap();
             seen.filter(|seen| seen.count == 3)
         })
         .await;
@@ -124,11 +126,11 @@ fn what_the_second_version_left_is_all_there() {
     block_on(async {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tidegate.db");
-        stranger(&path).execute_batch(include_str!("upgrade/v2.sql")).unwrap();
+        foreign_connection(&path).execute_batch(include_str!("upgrade/v2.sql")).unwrap();
         let store = SqliteStore::open(&path, Options::default()).unwrap();
-        let home = Home { store, path, directory };
+        let home = TestStore { store, path, directory };
         assert_eq!(home.store.health().notices, [] as [String; 0]);
-        let has = Follower::new(&home.store).await.has;
+        let has = TestFollower::new(&home.store).await.has;
         let ban: Vec<&str> = has.ips.keys().map(String::as_str).collect();
         assert_eq!(
             (ban, has.documents.routes.len(), has.documents.geo_rules.len()),
@@ -138,8 +140,9 @@ fn what_the_second_version_left_is_all_there() {
         let counts = home.store.recording().await.unwrap();
         assert_eq!((counts.numbered, counts.stored, counts.open), (9, 3, 1));
 
-        let ask =
-            |sql: &str| -> String { stranger(&home.path).query_row(sql, [], |row| row.get(0)).unwrap() };
+        let ask = |sql: &str| -> String {
+            foreign_connection(&home.path).query_row(sql, [], |row| row.get(0)).unwrap()
+        };
         for (sql, expected) in [
             ("SELECT group_concat(name || ' ' || scope) FROM tokens", "a admin,g gateway"),
             (
@@ -172,12 +175,13 @@ fn one_of_a_later_version_is_refused_by_its_number() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tidegate.db");
     drop(SqliteStore::open(&path, Options::default()).unwrap());
-    stranger(&path).execute_batch("PRAGMA user_version = 99").unwrap();
+    foreign_connection(&path).execute_batch("PRAGMA user_version = 99").unwrap();
     let refused = SqliteStore::open(&path, Options::default()).err().unwrap().to_string();
     assert!(
         refused.contains("schema version 99") && refused.contains("start the newer program"),
         "{refused}"
     );
-    let version: i64 = stranger(&path).query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+    let version: i64 =
+        foreign_connection(&path).query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
     assert_eq!(version, 99, "it is as it was");
 }

@@ -3,39 +3,39 @@
 
 use std::time::Instant;
 
-use super::{End, Writer};
-use crate::store::sqlite::changes;
+use super::{TransactionEnd, Writer};
 use crate::store::sqlite::events::EventWriter;
 use crate::store::sqlite::ledger::Ledger;
-use crate::store::sqlite::open;
-use crate::store::sqlite::queue::{Fail, OpenJob, Urgent, Waiting};
-use crate::store::sqlite::schema::look;
+use crate::store::sqlite::open_events;
+use crate::store::sqlite::queue::{Job, OpenJob, Queued, UrgentJob};
+use crate::store::sqlite::schema::read_state;
 use crate::store::sqlite::sql_error;
 use crate::store::sqlite::tokens;
+use crate::store::sqlite::writes;
 use crate::store::{Committed, StoreError, time_text};
 
 impl Writer {
-    pub(super) fn urgent(&mut self, jobs: Vec<Waiting<Urgent>>) {
+    pub(super) fn urgent(&mut self, jobs: Vec<Queued<UrgentJob>>) {
         let left = self.until_durable(jobs, Self::urgent_once, answer_urgent);
-        self.shared.queue.return_urgent(left);
+        self.database.queue.return_urgent(left);
     }
 
-    pub(super) fn opens(&mut self, jobs: Vec<Waiting<OpenJob>>) {
+    pub(super) fn opens(&mut self, jobs: Vec<Queued<OpenJob>>) {
         let left = self.until_durable(jobs, Self::opens_once, answer_opens);
-        self.shared.queue.return_opens(left);
+        self.database.queue.return_opens(left);
     }
 
     /// Tries until `jobs` are durable, or cannot be done. Gives back those that may
     /// still wait for the lock.
-    fn until_durable<J: Fail, R>(
+    fn until_durable<J: Job, R>(
         &mut self,
-        mut jobs: Vec<Waiting<J>>,
-        once: impl Fn(&mut Self, &[Waiting<J>], Instant) -> Result<Option<R>, StoreError>,
-        answer: impl Fn(Vec<Waiting<J>>, R),
-    ) -> Vec<Waiting<J>> {
+        mut jobs: Vec<Queued<J>>,
+        once: impl Fn(&mut Self, &[Queued<J>], Instant) -> Result<Option<R>, StoreError>,
+        answer: impl Fn(Vec<Queued<J>>, R),
+    ) -> Vec<Queued<J>> {
         while !jobs.is_empty() {
             let oldest = jobs.iter().map(|w| w.since).min().unwrap_or_else(Instant::now);
-            let deadline = oldest + self.shared.options.busy_for;
+            let deadline = oldest + self.database.options.busy_for;
             match once(self, &jobs, deadline) {
                 Ok(Some(results)) => {
                     answer(jobs, results);
@@ -44,7 +44,7 @@ impl Writer {
                 Ok(None) => {}
                 Err(StoreError::Busy) => {
                     let now = Instant::now();
-                    let late = jobs.extract_if(.., |w| w.since + self.shared.options.busy_for <= now);
+                    let late = jobs.extract_if(.., |w| w.since + self.database.options.busy_for <= now);
                     late.for_each(|w| w.job.fail(StoreError::Busy));
                     return jobs;
                 }
@@ -61,7 +61,7 @@ impl Writer {
     /// file was moved away meanwhile.
     fn urgent_once(
         &mut self,
-        jobs: &[Waiting<Urgent>],
+        jobs: &[Queued<UrgentJob>],
         deadline: Instant,
     ) -> Result<Option<Vec<Result<Committed, StoreError>>>, StoreError> {
         self.begin(deadline)?;
@@ -74,15 +74,15 @@ impl Writer {
         Ok(self.ended_durably(ended)?.then_some(results))
     }
 
-    fn one_urgent(&mut self, job: &Urgent) -> Result<Committed, StoreError> {
-        let (conn, spellings) = (&self.conn, &mut self.spellings);
+    fn one_urgent(&mut self, job: &UrgentJob) -> Result<Committed, StoreError> {
+        let (conn, aliases) = (&self.conn, &mut self.aliases);
         let mut run = || -> rusqlite::Result<Committed> {
             conn.execute_batch("SAVEPOINT job")?;
             let done = match job {
-                Urgent::Change(change, by, _) => changes::apply(conn, spellings, change, by)?,
-                Urgent::Token(token, _) => {
+                UrgentJob::Change(change, by, _) => writes::apply(conn, aliases, change, by)?,
+                UrgentJob::Token(token, _) => {
                     tokens::add_token(conn, token)?;
-                    Committed { seq: look(conn)?.newest, rows: 1 }
+                    Committed { seq: read_state(conn)?.newest, rows: 1 }
                 }
             };
             conn.execute_batch("RELEASE job")?;
@@ -90,13 +90,13 @@ impl Writer {
         };
         run().map_err(|e| {
             let _ = conn.execute_batch("ROLLBACK TO job; RELEASE job");
-            spellings.reset();
+            aliases.reset();
             sql_error(&e)
         })
     }
 
     /// All of `jobs` in one transaction. `None`: the file was moved away meanwhile.
-    fn opens_once(&mut self, jobs: &[Waiting<OpenJob>], deadline: Instant) -> Result<Option<()>, StoreError> {
+    fn opens_once(&mut self, jobs: &[Queued<OpenJob>], deadline: Instant) -> Result<Option<()>, StoreError> {
         self.begin(deadline)?;
         let before = self.conn.total_changes();
         let stored = self.store_opens(jobs).map_err(|e| sql_error(&e));
@@ -104,21 +104,21 @@ impl Writer {
         Ok(self.ended_durably(ended)?.then_some(()))
     }
 
-    fn store_opens(&self, jobs: &[Waiting<OpenJob>]) -> rusqlite::Result<()> {
-        let mut ledger = Ledger::new(&self.conn, time_text::now_ms(), self.shared.options.pending_for);
+    fn store_opens(&self, jobs: &[Queued<OpenJob>]) -> rusqlite::Result<()> {
+        let mut ledger = Ledger::new(&self.conn, time_text::now_ms(), self.database.options.pending_for);
         let mut writer = EventWriter::new(&self.conn)?;
-        for Waiting { job, .. } in jobs {
+        for Queued { job, .. } in jobs {
             let gateway = (job.gateway_name.as_str(), job.gateway.node.as_str());
-            open::insert(&self.conn, &mut ledger, &mut writer, gateway, &job.open)?;
+            open_events::insert(&self.conn, &mut ledger, &mut writer, gateway, &job.open)?;
         }
         ledger.write()
     }
 
     /// Whether a transaction is durable; rolls back what failed.
-    fn ended_durably(&mut self, ended: Result<End, StoreError>) -> Result<bool, StoreError> {
+    fn ended_durably(&mut self, ended: Result<TransactionEnd, StoreError>) -> Result<bool, StoreError> {
         match ended {
-            Ok(End::Durable) => Ok(true),
-            Ok(End::Lost) => Ok(false),
+            Ok(TransactionEnd::Durable) => Ok(true),
+            Ok(TransactionEnd::Lost) => Ok(false),
             Err(e) => {
                 self.rollback();
                 self.forget();
@@ -128,17 +128,17 @@ impl Writer {
     }
 }
 
-fn answer_urgent(jobs: Vec<Waiting<Urgent>>, results: Vec<Result<Committed, StoreError>>) {
+fn answer_urgent(jobs: Vec<Queued<UrgentJob>>, results: Vec<Result<Committed, StoreError>>) {
     for (waiting, result) in jobs.into_iter().zip(results) {
         // Whoever asked may have gone; the change stands.
         match waiting.job {
-            Urgent::Change(_, _, reply) => drop(reply.send(result)),
-            Urgent::Token(_, reply) => drop(reply.send(result.map(|_| ()))),
+            UrgentJob::Change(_, _, reply) => drop(reply.send(result)),
+            UrgentJob::Token(_, reply) => drop(reply.send(result.map(|_| ()))),
         }
     }
 }
 
-fn answer_opens(jobs: Vec<Waiting<OpenJob>>, (): ()) {
+fn answer_opens(jobs: Vec<Queued<OpenJob>>, (): ()) {
     for waiting in jobs {
         // Whoever asked may have gone; the event stands.
         drop(waiting.job.reply.send(Ok(())));

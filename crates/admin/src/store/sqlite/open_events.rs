@@ -10,9 +10,9 @@
 use rusqlite::{Connection, OptionalExtension, params};
 use tidegate_policy::wire::event::{OpenEvent, Source, TrafficEvent};
 
-use super::events::{self, EventWriter, Stage, int};
+use super::events::{self, EventStage, EventWriter, int};
 use super::ledger::{self, Ledger};
-use super::ranges::Range;
+use super::ranges::NumberRange;
 use crate::store::time_text;
 
 /// An open event that was taken away because its end has come.
@@ -33,17 +33,17 @@ pub(super) fn insert(
 ) -> rusqlite::Result<()> {
     let number = open.event.number;
     // A number that cannot be is not believed, as in batches.
-    if Range::checked(number, number).is_none() || ledger::covers(conn, open.source, number)? {
+    if NumberRange::checked(number, number).is_none() || ledger::covers(conn, open.source, number)? {
         return Ok(());
     }
     let (name, node) = gateway;
     ledger.reached(open.source, name, number)?;
-    writer.insert(Stage::Open, node, open.source, &open.event)?;
+    writer.insert(EventStage::Open, node, open.source, &open.event)?;
     Ok(())
 }
 
 /// Takes away the open events of these numbers: their ends have come.
-pub(super) fn close(conn: &Connection, source: Source, range: Range) -> rusqlite::Result<Vec<Closed>> {
+pub(super) fn close(conn: &Connection, source: Source, range: NumberRange) -> rusqlite::Result<Vec<Closed>> {
     let mut statement = conn.prepare_cached(
         "DELETE FROM events WHERE source = ?1 AND number BETWEEN ?2 AND ?3 AND complete = 0
          RETURNING number, given_up_at IS NOT NULL",
@@ -64,7 +64,7 @@ const HAS_NOT_ENDED: &str = "EXISTS (SELECT 1 FROM sources s WHERE s.source = o.
   AND s.dead_at IS NULL AND s.closed_at IS NULL)";
 
 /// Open events whose end will not come.
-pub(super) fn endless(conn: &Connection) -> rusqlite::Result<Vec<(Source, u64)>> {
+pub(super) fn abandoned(conn: &Connection) -> rusqlite::Result<Vec<(Source, u64)>> {
     let mut statement = conn.prepare_cached(&format!(
         "SELECT o.source, o.number FROM events o INDEXED BY events_open
          WHERE o.complete = 0 AND o.given_up_at IS NULL AND (NOT {HAS_NOT_ENDED} OR {IS_DROPPED})"
@@ -94,7 +94,7 @@ pub(super) fn give_up(
         .query_row(params![source.0.to_be_bytes(), int(number), time_text::from_ms(now)], events::counted)
         .optional()?;
     if event.is_some()
-        && let Some(range) = Range::checked(number, number)
+        && let Some(range) = NumberRange::checked(number, number)
     {
         ledger.enter(source, "", range)?;
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tidegate_policy::wire::event::{Source, SourceState};
 use tidegate_policy::wire::sync::Gateway;
 
-use super::shared::locked;
+use super::database::locked;
 use crate::store::{Append, RecorderFigures};
 
 /// A source is alive for this long after it was last heard of.
@@ -19,70 +19,70 @@ const MAX_KNOWN: usize = 100_000;
 
 /// See the module.
 #[derive(Default)]
-pub(super) struct Hearing(Mutex<Heard>);
+pub(super) struct GatewayReports(Mutex<Reports>);
 
 #[derive(Default)]
-struct Heard {
+struct Reports {
     sources: HashMap<Source, Instant>,
     recorders: HashMap<Gateway, (Instant, RecorderFigures)>,
     /// Retries of recorders that are gone.
     past_retries: u64,
 }
 
-impl Hearing {
+impl GatewayReports {
     /// Takes in what a post says.
-    pub(super) fn hear(&self, append: &Append) {
+    pub(super) fn note_post(&self, append: &Append) {
         let now = Instant::now();
-        let mut heard = locked(&self.0);
+        let mut reports = locked(&self.0);
         for report in &append.sources {
             match report.state {
-                SourceState::Alive => heard.sources.insert(report.source, now),
-                SourceState::Dead => heard.sources.remove(&report.source),
+                SourceState::Alive => reports.sources.insert(report.source, now),
+                SourceState::Dead => reports.sources.remove(&report.source),
             };
         }
-        heard.recorders.insert(append.gateway.clone(), (now, append.recorder));
-        if heard.sources.len() > MAX_KNOWN || heard.recorders.len() > MAX_KNOWN {
-            heard.forget_the_silent(now);
+        reports.recorders.insert(append.gateway.clone(), (now, append.recorder));
+        if reports.sources.len() > MAX_KNOWN || reports.recorders.len() > MAX_KNOWN {
+            reports.forget_silent(now);
         }
     }
 
     /// A source spoke for itself.
-    pub(super) fn hear_source(&self, source: Source) {
+    pub(super) fn note_source(&self, source: Source) {
         let now = Instant::now();
-        let mut heard = locked(&self.0);
-        heard.sources.insert(source, now);
-        if heard.sources.len() > MAX_KNOWN {
-            heard.forget_the_silent(now);
+        let mut reports = locked(&self.0);
+        reports.sources.insert(source, now);
+        if reports.sources.len() > MAX_KNOWN {
+            reports.forget_silent(now);
         }
     }
 
     /// A gateway is gone for good.
-    pub(super) fn gone(&self, gateway: &Gateway) {
-        let mut heard = locked(&self.0);
-        if let Some((_, figures)) = heard.recorders.remove(gateway) {
-            heard.past_retries = heard.past_retries.saturating_add(figures.retries);
+    pub(super) fn forget_gateway(&self, gateway: &Gateway) {
+        let mut reports = locked(&self.0);
+        if let Some((_, figures)) = reports.recorders.remove(gateway) {
+            reports.past_retries = reports.past_retries.saturating_add(figures.retries);
         }
     }
 
     /// Sources alive, and the recorders' figures together.
-    pub(super) fn figures(&self) -> (u64, RecorderFigures) {
+    pub(super) fn totals(&self) -> (u64, RecorderFigures) {
         let now = Instant::now();
-        let mut heard = locked(&self.0);
-        heard.forget_the_silent(now);
-        let mut all = RecorderFigures { retries: heard.past_retries, ..RecorderFigures::default() };
-        for (at, figures) in heard.recorders.values() {
+        let mut reports = locked(&self.0);
+        reports.forget_silent(now);
+        let mut all = RecorderFigures { retries: reports.past_retries, ..RecorderFigures::default() };
+        for (at, figures) in reports.recorders.values() {
             all.retries = all.retries.saturating_add(figures.retries);
             if now.duration_since(*at) < WAITING_FOR {
                 all.waiting_bytes = all.waiting_bytes.saturating_add(figures.waiting_bytes);
                 all.oldest_ms = all.oldest_ms.max(figures.oldest_ms);
             }
         }
-        (heard.sources.len() as u64, all)
+        (reports.sources.len() as u64, all)
     }
 }
 
-impl Heard {
-    fn forget_the_silent(&mut self, now: Instant) {
+impl Reports {
+    fn forget_silent(&mut self, now: Instant) {
         self.sources.retain(|_, at| now.duration_since(*at) < ALIVE_FOR);
         if self.recorders.len() > MAX_KNOWN {
             let past = &mut self.past_retries;

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::database::Database;
 use super::events::bytes_in_use;
 use super::file::{connect, connect_reader};
 use super::ledger::{self, millis};
-use super::open;
-use super::queue::{Chore, MAX_ROWS};
+use super::open_events;
+use super::queue::{HousekeepingStep, MAX_ROWS};
 use super::readers::in_transaction;
-use super::shared::Shared;
 use crate::store::{StoreError, time_text};
 
 /// How often to look after the write-ahead log.
@@ -28,7 +28,7 @@ const WAL_TOO_LARGE: u64 = 64 << 20;
 const CHECKPOINT_WAIT: Duration = Duration::from_millis(50);
 /// A small log is written back this often.
 const SMALL_WAL_EVERY: Duration = Duration::from_secs(60);
-/// Pause between two steps of a chore.
+/// Pause between two steps.
 const STEP_PAUSE: Duration = Duration::from_millis(5);
 /// Bans that one step removes.
 const EXPIRED_STEP: usize = 500;
@@ -41,40 +41,40 @@ const SOURCES_STEP: usize = 50;
 const SILENT_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// See the module.
-pub(super) struct Keeper {
-    shared: Arc<Shared>,
+pub(super) struct Housekeeper {
+    database: Arc<Database>,
     /// How far the log was, when.
     log_marks: VecDeque<(Instant, u64)>,
     last_checkpoint: Instant,
 }
 
 /// Two connections to one file, and the count of files when they were opened.
-struct Open {
+struct HousekeepingConnections {
     reader: Connection,
     checkpointer: Connection,
     file: u64,
 }
 
-impl Keeper {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, log_marks: VecDeque::new(), last_checkpoint: Instant::now() }
+impl Housekeeper {
+    pub(super) fn new(database: Arc<Database>) -> Self {
+        Self { database, log_marks: VecDeque::new(), last_checkpoint: Instant::now() }
     }
 
     /// Runs until the store is closed.
     pub(super) fn run(mut self) {
-        let mut open: Option<Open> = None;
-        let mut next_chores = Instant::now() + self.shared.options.chores_every;
-        let tick = CHECKPOINT_EVERY.min(self.shared.options.chores_every);
-        while self.shared.sleep(tick) {
-            if open.as_ref().is_none_or(|o| o.file != self.shared.file()) {
+        let mut open: Option<HousekeepingConnections> = None;
+        let mut next_chores = Instant::now() + self.database.options.housekeeping_every;
+        let tick = CHECKPOINT_EVERY.min(self.database.options.housekeeping_every);
+        while self.database.sleep(tick) {
+            if open.as_ref().is_none_or(|o| o.file != self.database.file()) {
                 open = self.open().inspect_err(|e| tracing::debug!("cannot keep house: {e}")).ok();
             }
             let Some(conns) = &mut open else { continue };
             let mut kept =
                 self.checkpoint(&conns.checkpointer).and_then(|()| self.trim_events(&mut conns.reader));
             if kept.is_ok() && Instant::now() >= next_chores {
-                kept = self.chores(&mut conns.reader);
-                next_chores = Instant::now() + self.shared.options.chores_every;
+                kept = self.housekeeping(&mut conns.reader);
+                next_chores = Instant::now() + self.database.options.housekeeping_every;
             }
             if let Err(e) = kept {
                 tracing::debug!("housekeeping put off: {e}");
@@ -83,14 +83,18 @@ impl Keeper {
         }
     }
 
-    fn open(&self) -> rusqlite::Result<Open> {
-        let file = self.shared.file();
-        let checkpointer = connect(&self.shared.path, CHECKPOINT_WAIT)?;
-        Ok(Open { reader: connect_reader(&self.shared.path, CHECKPOINT_WAIT)?, checkpointer, file })
+    fn open(&self) -> rusqlite::Result<HousekeepingConnections> {
+        let file = self.database.file();
+        let checkpointer = connect(&self.database.path, CHECKPOINT_WAIT)?;
+        Ok(HousekeepingConnections {
+            reader: connect_reader(&self.database.path, CHECKPOINT_WAIT)?,
+            checkpointer,
+            file,
+        })
     }
 
     fn checkpoint(&mut self, conn: &Connection) -> rusqlite::Result<()> {
-        let size = self.shared.wal_bytes();
+        let size = self.database.wal_bytes();
         let due =
             size >= WAL_WORTH_WRITING_BACK || size > 0 && self.last_checkpoint.elapsed() >= SMALL_WAL_EVERY;
         if !due {
@@ -109,26 +113,26 @@ impl Keeper {
         run("TRUNCATE")
     }
 
-    fn chores(&mut self, reader: &mut Connection) -> rusqlite::Result<()> {
-        let options = self.shared.options.clone();
+    fn housekeeping(&mut self, reader: &mut Connection) -> rusqlite::Result<()> {
+        let options = self.database.options.clone();
         let now = time_text::now_ms();
         self.drop_expired(reader, now - millis(options.expired_keep_for))?;
         if let Some(below) = self.log_floor() {
-            while self.step(Chore::TrimLog(below)) == MAX_ROWS as u64 {}
+            while self.step(HousekeepingStep::TrimLog(below)) == MAX_ROWS as u64 {}
         }
         let silent_since = now - millis(SILENT_FOR);
         let silent = in_transaction(reader, |conn| ledger::silent(conn, silent_since))?;
         for sources in silent.chunks(SOURCES_STEP) {
-            self.step(Chore::Bury(sources.to_vec(), silent_since));
+            self.step(HousekeepingStep::MarkDead(sources.to_vec(), silent_since));
         }
-        let endless = in_transaction(reader, open::endless)?;
-        for opens in endless.chunks(OPENS_STEP) {
-            self.step(Chore::GiveUp(opens.to_vec()));
+        let abandoned = in_transaction(reader, open_events::abandoned)?;
+        for opens in abandoned.chunks(OPENS_STEP) {
+            self.step(HousekeepingStep::GiveUp(opens.to_vec()));
         }
         let ended_by = now - millis(options.fold_after);
         let ended = in_transaction(reader, |conn| ledger::ended(conn, ended_by))?;
         for sources in ended.chunks(SOURCES_STEP) {
-            self.step(Chore::Fold(sources.to_vec(), ended_by));
+            self.step(HousekeepingStep::AggregateSources(sources.to_vec(), ended_by));
         }
         Ok(())
     }
@@ -136,8 +140,8 @@ impl Keeper {
     /// Keeps the database to its size: what comes within a second is little beside
     /// it.
     fn trim_events(&self, reader: &mut Connection) -> rusqlite::Result<()> {
-        while in_transaction(reader, bytes_in_use)? > self.shared.options.events_max_bytes {
-            if self.step(Chore::TrimEvents) == 0 {
+        while in_transaction(reader, bytes_in_use)? > self.database.options.events_max_bytes {
+            if self.step(HousekeepingStep::TrimEvents) == 0 {
                 break;
             }
         }
@@ -149,15 +153,15 @@ impl Keeper {
     fn drop_expired(&self, reader: &mut Connection, before: i64) -> rusqlite::Result<()> {
         let rows = in_transaction(reader, |conn| expired(conn, before))?;
         for rows in rows.chunks(EXPIRED_STEP) {
-            self.step(Chore::DropExpired(rows.to_vec()));
+            self.step(HousekeepingStep::DropExpired(rows.to_vec()));
         }
         Ok(())
     }
 
     /// Below which number the log may go: so many rows, and so much time, stay.
     fn log_floor(&mut self) -> Option<u64> {
-        let (now, newest) = (Instant::now(), self.shared.newest());
-        let options = &self.shared.options;
+        let (now, newest) = (Instant::now(), self.database.newest());
+        let options = &self.database.options;
         self.log_marks.push_back((now, newest));
         let is_old = |mark: &(Instant, u64)| now.duration_since(mark.0) >= options.log_keep_for;
         while self.log_marks.get(1).is_some_and(is_old) {
@@ -170,14 +174,14 @@ impl Keeper {
 
     /// Has the writer do one step; answers how many rows it took, 0 when it could
     /// not be done now.
-    fn step(&self, chore: Chore) -> u64 {
+    fn step(&self, step: HousekeepingStep) -> u64 {
         let (reply, answer) = oneshot::channel();
-        let rows = match self.shared.queue.put_chore(chore, reply) {
+        let rows = match self.database.queue.put_housekeeping(step, reply) {
             Ok(()) => answer.blocking_recv().unwrap_or(Err(StoreError::Closed)),
             Err(e) => Err(e),
         };
         match rows {
-            Ok(rows) if self.shared.sleep(STEP_PAUSE) => rows,
+            Ok(rows) if self.database.sleep(STEP_PAUSE) => rows,
             Ok(_) => 0,
             Err(e) => {
                 tracing::debug!("housekeeping put off: {e}");

@@ -10,10 +10,10 @@ use tokio::sync::watch;
 
 use super::Options;
 use super::file::{FileId, beside};
-use super::hearing::Hearing;
+use super::gateway_reports::GatewayReports;
 use super::queue::Queue;
-use super::schema::Look;
-use super::seen::SharedSeen;
+use super::schema::DatabaseState;
+use super::top_addresses::SharedTopAddresses;
 use crate::store::{StoreHealth, time_text};
 
 /// How long health tells of what was mended.
@@ -30,7 +30,7 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// See the module.
-pub(super) struct Shared {
+pub(super) struct Database {
     /// The database, without symbolic links.
     pub(super) path: PathBuf,
     /// As it was opened.
@@ -38,9 +38,9 @@ pub(super) struct Shared {
     /// Work for the writer.
     pub(super) queue: Queue,
     /// What the gateways said of themselves lately.
-    pub(super) hearing: Hearing,
+    pub(super) gateway_reports: GatewayReports,
     /// Addresses that requests came from.
-    pub(super) seen: SharedSeen,
+    pub(super) top_addresses: SharedTopAddresses,
     /// Moves whenever something may be new.
     hint: watch::Sender<u64>,
     /// What those who watch were told last.
@@ -52,7 +52,7 @@ pub(super) struct Shared {
     /// Counts restores, replacements and repairs. It moves **before** the number
     /// that marks one is chosen, so a reader that finds it unmoved after its read
     /// has a number lower than the mark.
-    world: AtomicU64,
+    generation: AtomicU64,
     /// Counts the files that were opened at `path`.
     file: AtomicU64,
     /// The one that is open.
@@ -72,19 +72,19 @@ struct Notice {
     text: String,
 }
 
-impl Shared {
-    pub(super) fn new(path: PathBuf, options: Options, file: FileId, look: Look) -> Self {
+impl Database {
+    pub(super) fn new(path: PathBuf, options: Options, file: FileId, look: DatabaseState) -> Self {
         Self {
             path,
             queue: Queue::new(options.ingest_every),
             options,
-            hearing: Hearing::default(),
-            seen: SharedSeen::default(),
+            gateway_reports: GatewayReports::default(),
+            top_addresses: SharedTopAddresses::default(),
             hint: watch::Sender::new(look.newest),
             told: AtomicU64::new(look.newest),
             newest: AtomicU64::new(look.newest),
             schema: AtomicI64::new(look.schema),
-            world: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
             file: AtomicU64::new(0),
             file_id: Mutex::new(file),
             locked_since: Mutex::new(None),
@@ -110,24 +110,24 @@ impl Shared {
         self.schema.load(Ordering::SeqCst)
     }
 
-    /// Whether what `look` saw is not the world as we left it.
-    pub(super) fn has_moved(&self, look: Look) -> bool {
+    /// Whether `state` is not as the writer last left it.
+    pub(super) fn has_moved(&self, look: DatabaseState) -> bool {
         look.schema != self.schema() || look.newest < self.newest()
     }
 
     /// The schema is right again, and has this cookie.
-    pub(super) fn settled(&self, look: Look) {
+    pub(super) fn settled(&self, look: DatabaseState) {
         self.schema.store(look.schema, Ordering::SeqCst);
         self.saw(look.newest);
     }
 
-    pub(super) fn world(&self) -> u64 {
-        self.world.load(Ordering::SeqCst)
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
     }
 
-    /// See [`Self::world`]: to be called before the mark's number is chosen.
-    pub(super) fn next_world(&self) {
-        self.world.fetch_add(1, Ordering::SeqCst);
+    /// See [`Self::generation`]: to be called before the mark's number is chosen.
+    pub(super) fn next_generation(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(super) fn file(&self) -> u64 {

@@ -5,56 +5,60 @@ use std::time::Instant;
 use rusqlite::{Connection, params};
 use tidegate_policy::wire::event::Source;
 
-use super::{End, Writer};
-use crate::store::sqlite::counts;
+use super::{TransactionEnd, Writer};
+use crate::store::sqlite::counts::EventCounts;
 use crate::store::sqlite::events;
 use crate::store::sqlite::ledger::{self, Ledger};
-use crate::store::sqlite::open;
-use crate::store::sqlite::queue::{Chore, MAX_ROWS};
+use crate::store::sqlite::open_events;
+use crate::store::sqlite::queue::{HousekeepingStep, MAX_ROWS};
+use crate::store::sqlite::recording_stats;
 use crate::store::sqlite::sql_error;
-use crate::store::sqlite::tally::Tally;
 use crate::store::{StoreError, time_text};
 
 impl Writer {
     /// Chores do not wait for the lock: they are tried again.
-    pub(super) fn chore(&mut self, chore: &Chore) -> Result<u64, StoreError> {
+    pub(super) fn housekeeping_step(&mut self, step: &HousekeepingStep) -> Result<u64, StoreError> {
         self.begin(Instant::now())?;
         let before = self.conn.total_changes();
-        let done = self.run_chore(chore).map_err(|e| sql_error(&e));
+        let done = self.run_step(step).map_err(|e| sql_error(&e));
         let ended = done.and_then(|rows| self.end(before).map(|ended| (rows, ended)));
-        if !matches!(ended, Ok((_, End::Durable))) {
+        if !matches!(ended, Ok((_, TransactionEnd::Durable))) {
             self.rollback();
             self.forget();
         }
         ended.map(|(rows, _)| rows)
     }
 
-    fn run_chore(&self, chore: &Chore) -> rusqlite::Result<u64> {
+    fn run_step(&self, step: &HousekeepingStep) -> rusqlite::Result<u64> {
         let (conn, now) = (&self.conn, time_text::now_ms());
-        match chore {
-            Chore::DropExpired(rows) => drop_expired(conn, rows),
-            Chore::TrimEvents => events::trim(conn, MAX_ROWS / 2),
-            Chore::TrimLog(below) => trim_log(conn, *below),
-            Chore::GiveUp(opens) => self.give_up(opens, now),
-            Chore::Bury(sources, before) => count_true(sources, |&s| ledger::bury(conn, s, *before, now)),
-            Chore::Fold(sources, before) => count_true(sources, |&s| counts::fold(conn, s, *before)),
+        match step {
+            HousekeepingStep::DropExpired(rows) => drop_expired(conn, rows),
+            HousekeepingStep::TrimEvents => events::trim(conn, MAX_ROWS / 2),
+            HousekeepingStep::TrimLog(below) => trim_log(conn, *below),
+            HousekeepingStep::GiveUp(opens) => self.give_up(opens, now),
+            HousekeepingStep::MarkDead(sources, before) => {
+                count_true(sources, |&s| ledger::mark_dead(conn, s, *before, now))
+            }
+            HousekeepingStep::AggregateSources(sources, before) => {
+                count_true(sources, |&s| recording_stats::aggregate_source(conn, s, *before))
+            }
         }
     }
 
     /// Enters open events into the ledger whose end will not come.
     fn give_up(&self, opens: &[(Source, u64)], now: i64) -> rusqlite::Result<u64> {
-        self.shared.seen.with(&self.conn, |seen| {
-            let mut ledger = Ledger::new(&self.conn, now, self.shared.options.pending_for);
-            let mut tally = Tally::default();
+        self.database.top_addresses.with(&self.conn, |top| {
+            let mut ledger = Ledger::new(&self.conn, now, self.database.options.pending_for);
+            let mut counts = EventCounts::default();
             let mut given_up = 0;
             for &open in opens {
-                if let Some(event) = open::give_up(&self.conn, &mut ledger, open, now)? {
-                    tally.add_incomplete(&event);
+                if let Some(event) = open_events::give_up(&self.conn, &mut ledger, open, now)? {
+                    counts.add_incomplete(&event);
                     given_up += 1;
                 }
             }
             ledger.write()?;
-            tally.write(&self.conn, seen)?;
+            counts.write(&self.conn, top)?;
             Ok(given_up)
         })
     }

@@ -5,16 +5,16 @@ use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 use tidegate_policy::address::Prefix;
 
+use super::aliases::AddressAliases;
 use super::audit::{self, Auditor, as_json};
-use super::schema::look;
-use super::spellings::Spellings;
+use super::schema::read_state;
 use super::tables;
 use crate::store::{Change, Committed, DocumentKind, DocumentRow, FlagRow, IpRow, StoreTable, time_text};
 
 /// Carries out `change`, of `by`, in the write transaction that `conn` is in.
 pub(super) fn apply(
     conn: &Connection,
-    spellings: &mut Spellings,
+    aliases: &mut AddressAliases,
     change: &Change,
     by: &str,
 ) -> rusqlite::Result<Committed> {
@@ -22,12 +22,12 @@ pub(super) fn apply(
     let audit = Auditor::new(conn, by, &now);
     let rows = match change {
         Change::Ban { ip, reason, expires_at } => {
-            spellings.follow(conn, usize::MAX)?;
-            ban(&audit, spellings, ip, reason.as_deref(), expires_at.as_deref())?
+            aliases.follow(conn, usize::MAX)?;
+            ban(&audit, aliases, ip, reason.as_deref(), expires_at.as_deref())?
         }
         Change::Unban { keys } => {
-            spellings.follow(conn, usize::MAX)?;
-            unban(&audit, spellings, keys)?
+            aliases.follow(conn, usize::MAX)?;
+            unban(&audit, aliases, keys)?
         }
         Change::SetFlags { flags } => set_flags(&audit, flags)?,
         Change::PutDocument { only_if: Some(only_if), .. }
@@ -40,7 +40,7 @@ pub(super) fn apply(
         Change::DeleteDocument { kind, name, .. } => delete_document(&audit, *kind, name)?,
         Change::SetCountries { source, table } => set_countries(&audit, source, table)?,
     };
-    Ok(Committed { seq: look(conn)?.newest, rows: rows as u64 })
+    Ok(Committed { seq: read_state(conn)?.newest, rows: rows as u64 })
 }
 
 /// What the audit says of a row of `ip_monitor`.
@@ -51,7 +51,7 @@ fn said(row: &IpRow) -> String {
 
 fn ban(
     audit: &Auditor<'_>,
-    spellings: &Spellings,
+    aliases: &AddressAliases,
     ip: &str,
     reason: Option<&str>,
     expires_at: Option<&str>,
@@ -60,7 +60,7 @@ fn ban(
     let mut was: Option<IpRow> = tables::row(conn, StoreTable::Ip, ip)?;
     let mut since: Option<String> = None;
     let mut rows = 0;
-    for key in spellings.of(ip.parse().ok()).iter().filter(|key| *key != ip) {
+    for key in aliases.of(ip.parse().ok()).iter().filter(|key| *key != ip) {
         let other: Option<IpRow> = tables::row(conn, StoreTable::Ip, key)?;
         // Text order is time order in all forms that we write ourselves.
         since = since.into_iter().chain(other.as_ref().and_then(|row| row.created_at.clone())).min();
@@ -86,13 +86,13 @@ fn ban(
 
 /// Removes the rows of `keys`, and of other spellings that came meanwhile, unless
 /// they say something else than a ban.
-fn unban(audit: &Auditor<'_>, spellings: &Spellings, keys: &[String]) -> rusqlite::Result<usize> {
+fn unban(audit: &Auditor<'_>, aliases: &AddressAliases, keys: &[String]) -> rusqlite::Result<usize> {
     let mut rows = 0;
     for key in keys {
         rows += unban_row(audit, key)?;
         let Ok(prefix) = key.parse::<Prefix>() else { continue };
         rows += unban_row(audit, &prefix.to_string())?;
-        for other in spellings.of(Some(prefix)) {
+        for other in aliases.of(Some(prefix)) {
             rows += unban_row(audit, &other)?;
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidegate_policy::wire::event::{DropReason, DroppedRange, Source, SourceReport, SourceState};
 
-use super::support::{Follower, Home, home, home_with, stranger};
+use super::support::{TestFollower, TestStore, foreign_connection, test_store, test_store_with};
 use crate::store::sqlite::Options;
 use crate::store::sqlite::events::bytes_in_use;
 use crate::store::tests::support::{ban, batch, block_on, gateway, open, post, post_of, report, until};
@@ -13,17 +13,17 @@ use crate::store::{Append, Changes, RecordingCounts, Store};
 
 const OFTEN: Duration = Duration::from_millis(20);
 
-fn number(home: &Home, sql: &str) -> i64 {
-    stranger(&home.path).query_row(sql, [], |row| row.get(0)).unwrap()
+fn number(home: &TestStore, sql: &str) -> i64 {
+    foreign_connection(&home.path).query_row(sql, [], |row| row.get(0)).unwrap()
 }
 
 #[test]
 fn bans_go_an_hour_after_they_ended_as_ordinary_changes() {
     block_on(async {
-        let home = home_with(Options { chores_every: OFTEN, ..Options::default() });
+        let home = test_store_with(Options { housekeeping_every: OFTEN, ..Options::default() });
         let ago = |minutes: i64| from_ms(now_ms() - minutes * 60_000);
         let iso = ago(61).replacen(' ', "T", 1) + "Z";
-        let conn = stranger(&home.path);
+        let conn = foreign_connection(&home.path);
         for i in 0..1_200 {
             conn.execute(
                 "INSERT INTO ip_monitor (ip, expires_at) VALUES (?1, ?2)",
@@ -31,7 +31,7 @@ fn bans_go_an_hour_after_they_ended_as_ordinary_changes() {
             )
             .unwrap();
         }
-        let mut follower = Follower::new(&home.store).await;
+        let mut follower = TestFollower::new(&home.store).await;
         let keep = [
             ("2.0.0.1", Some(ago(59))),
             ("2.0.0.2", Some(ago(-10))),
@@ -56,12 +56,15 @@ fn bans_go_an_hour_after_they_ended_as_ordinary_changes() {
 #[test]
 fn the_oldest_events_go_and_the_counts_stay() {
     block_on(async {
-        let home =
-            home_with(Options { chores_every: OFTEN, events_max_bytes: 1_000_000, ..Options::default() });
+        let home = test_store_with(Options {
+            housekeeping_every: OFTEN,
+            events_max_bytes: 1_000_000,
+            ..Options::default()
+        });
         for i in 0..20 {
             home.store.append(post_of(vec![batch(1, i * 2_000 + 1, (i + 1) * 2_000)])).await.unwrap();
         }
-        let conn = stranger(&home.path);
+        let conn = foreign_connection(&home.path);
         until("retention", async || (bytes_in_use(&conn).unwrap() <= 1_000_000).then_some(())).await;
         let (oldest, newest, rows): (i64, i64, i64) = conn
             .query_row("SELECT min(number), max(number), count(*) FROM traffic_events", [], |row| {
@@ -79,8 +82,11 @@ fn the_oldest_events_go_and_the_counts_stay() {
 #[test]
 fn events_that_may_still_end_are_kept_and_those_that_may_not_go_with_their_age() {
     block_on(async {
-        let home =
-            home_with(Options { chores_every: OFTEN, events_max_bytes: 1_000_000, ..Options::default() });
+        let home = test_store_with(Options {
+            housekeeping_every: OFTEN,
+            events_max_bytes: 1_000_000,
+            ..Options::default()
+        });
         home.store.open_event(gateway(1), open(1, 1)).await.unwrap();
         home.store.open_event(gateway(1), open(2, 1)).await.unwrap();
         home.store.append(report(2, 1, SourceState::Dead)).await.unwrap();
@@ -90,7 +96,7 @@ fn events_that_may_still_end_are_kept_and_those_that_may_not_go_with_their_age()
         for i in 0..20 {
             home.store.append(post_of(vec![batch(3, i * 2_000 + 1, (i + 1) * 2_000)])).await.unwrap();
         }
-        let conn = stranger(&home.path);
+        let conn = foreign_connection(&home.path);
         until("retention", async || (bytes_in_use(&conn).unwrap() <= 1_000_000).then_some(())).await;
         assert_eq!(number(&home, rows), 1);
         let now = counts(&home).await;
@@ -103,12 +109,12 @@ fn events_that_may_still_end_are_kept_and_those_that_may_not_go_with_their_age()
 fn the_log_keeps_its_newest_row_and_its_numbers() {
     block_on(async {
         let options = Options {
-            chores_every: OFTEN,
+            housekeeping_every: OFTEN,
             log_keep_rows: 10,
             log_keep_for: Duration::ZERO,
             ..Options::default()
         };
-        let home = home_with(options);
+        let home = test_store_with(options);
         let mut newest = 0;
         for i in 0..60 {
             newest = home.store.commit(ban(&format!("10.0.0.{i}")), "test").await.unwrap().seq;
@@ -126,23 +132,24 @@ fn the_log_keeps_its_newest_row_and_its_numbers() {
 #[test]
 fn the_log_keeps_what_is_young() {
     block_on(async {
-        let home = home_with(Options { chores_every: OFTEN, log_keep_rows: 1, ..Options::default() });
+        let home =
+            test_store_with(Options { housekeeping_every: OFTEN, log_keep_rows: 1, ..Options::default() });
         for i in 0..20 {
             home.store.commit(ban(&format!("10.0.0.{i}")), "test").await.unwrap();
         }
         // Chores of a kind that leaves a trace have run meanwhile.
         for (ip, expires_at) in [("2.0.0.1", from_ms(0)), ("2.0.0.2", from_ms(0))] {
             let sql = "INSERT INTO ip_monitor (ip, expires_at) VALUES (?1, ?2)";
-            stranger(&home.path).execute(sql, (ip, expires_at)).unwrap();
+            foreign_connection(&home.path).execute(sql, (ip, expires_at)).unwrap();
             let gone = format!("SELECT count(*) FROM ip_monitor WHERE ip = '{ip}'");
-            until("a chore", async || (number(&home, &gone) == 0).then_some(())).await;
+            until("a step", async || (number(&home, &gone) == 0).then_some(())).await;
         }
         assert_eq!(number(&home, "SELECT min(seq) FROM change_log"), 1);
     });
 }
 
 /// Counts that are stored, not heard.
-async fn counts(home: &Home) -> RecordingCounts {
+async fn counts(home: &TestStore) -> RecordingCounts {
     RecordingCounts { alive: 0, ..home.store.recording().await.unwrap() }
 }
 
@@ -153,7 +160,7 @@ fn said(source: u128, numbered_hi: u64, state: SourceState) -> SourceReport {
 #[test]
 fn sources_that_ended_are_folded_and_the_counts_stay() {
     block_on(async {
-        let home = home();
+        let home = test_store();
         let dropped = DroppedRange { source: Source(1), first: 4, last: 5, reason: DropReason::BufferFull };
         let mut closing = batch(2, 1, 3);
         closing.closing = true;
@@ -171,9 +178,9 @@ fn sources_that_ended_are_folded_and_the_counts_stay() {
         assert_eq!(before.dropped, [("buffer_full", 2)]);
         let path = home.path.clone();
         drop(home.store);
-        let options = Options { chores_every: OFTEN, fold_after: Duration::ZERO, ..Options::default() };
+        let options = Options { housekeeping_every: OFTEN, fold_after: Duration::ZERO, ..Options::default() };
         let store = crate::store::sqlite::SqliteStore::open(&path, options).unwrap();
-        let home = Home { store, path, directory: home.directory };
+        let home = TestStore { store, path, directory: home.directory };
         until("folded", async || (number(&home, "SELECT count(*) FROM sources") == 1).then_some(())).await;
         assert_eq!(counts(&home).await, before);
         assert_eq!(number(&home, "SELECT count(*) FROM ledger"), 1);
@@ -185,19 +192,19 @@ fn sources_that_ended_are_folded_and_the_counts_stay() {
 #[test]
 fn a_gap_of_a_living_source_is_lost_once_it_is_old() {
     block_on(async {
-        let home = home();
+        let home = test_store();
         let alive = |hi| report(1, hi, SourceState::Alive);
         home.store.append(post_of(vec![batch(1, 5, 6)])).await.unwrap();
         home.store.append(alive(8)).await.unwrap();
         let now = counts(&home).await;
         assert_eq!((now.pending, now.lost), (6, 0));
         let older = "UPDATE source_marks SET at = at - 16 * 60 * 1000";
-        stranger(&home.path).execute_batch(older).unwrap();
+        foreign_connection(&home.path).execute_batch(older).unwrap();
         // What had been numbered by then is lost; what came later is not.
         home.store.append(alive(10)).await.unwrap();
         let now = counts(&home).await;
         assert_eq!((now.pending, now.lost), (4, 4));
-        stranger(&home.path).execute_batch(older).unwrap();
+        foreign_connection(&home.path).execute_batch(older).unwrap();
         let now = counts(&home).await;
         assert_eq!((now.pending, now.lost), (0, 8));
         home.store.append(post_of(vec![batch(1, 1, 4)])).await.unwrap();
@@ -209,10 +216,10 @@ fn a_gap_of_a_living_source_is_lost_once_it_is_old() {
 #[test]
 fn a_source_that_nobody_speaks_of_is_dead_in_the_end() {
     block_on(async {
-        let home = home_with(Options { chores_every: OFTEN, ..Options::default() });
+        let home = test_store_with(Options { housekeeping_every: OFTEN, ..Options::default() });
         home.store.append(post_of(vec![batch(1, 1, 2), batch(2, 1, 2)])).await.unwrap();
         let aged = "UPDATE sources SET heard_at = heard_at - 25 * 3600 * 1000 WHERE source = (SELECT min(source) FROM sources)";
-        stranger(&home.path).execute_batch(aged).unwrap();
+        foreign_connection(&home.path).execute_batch(aged).unwrap();
         until("one of two is dead", async || (counts(&home).await.unclosed == 1).then_some(())).await;
     });
 }
@@ -220,7 +227,7 @@ fn a_source_that_nobody_speaks_of_is_dead_in_the_end() {
 #[test]
 fn recorders_figures_are_the_last_that_they_said() {
     block_on(async {
-        let home = home();
+        let home = test_store();
         let said = |process, waiting_bytes, oldest_ms, retries| Append {
             gateway: crate::store::tests::support::gateway(process),
             recorder: crate::store::RecorderFigures { waiting_bytes, oldest_ms, retries },

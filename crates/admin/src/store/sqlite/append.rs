@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tidegate_policy::wire::event::Batch;
 
-use super::counts;
-use super::events::{EventWriter, Stage};
+use super::counts::EventCounts;
+use super::events::{EventStage, EventWriter};
 use super::ledger::Ledger;
-use super::open;
+use super::open_events;
 use super::queue::{MAX_ROWS, Reply};
-use super::ranges::Range;
-use super::tally::Tally;
+use super::ranges::NumberRange;
+use super::recording_stats;
 use crate::store::{Append, Appended};
 
 /// Time that one transaction of events takes at most, but for its commit.
@@ -38,19 +38,19 @@ impl Budget {
 }
 
 /// What the posts of one transaction have in common.
-pub(super) struct Step<'a> {
+pub(super) struct AppendTransaction<'a> {
     conn: &'a Connection,
     pub(super) ledger: Ledger<'a>,
     writer: EventWriter<'a>,
     budget: Budget,
     /// What is to be counted once all of them have gone on.
-    pub(super) tally: Tally,
+    pub(super) counts: EventCounts,
 }
 
-impl<'a> Step<'a> {
+impl<'a> AppendTransaction<'a> {
     /// Of the transaction that `conn` is in.
     pub(super) fn new(conn: &'a Connection, ledger: Ledger<'a>, budget: Budget) -> rusqlite::Result<Self> {
-        Ok(Self { conn, ledger, writer: EventWriter::new(conn)?, budget, tally: Tally::default() })
+        Ok(Self { conn, ledger, writer: EventWriter::new(conn)?, budget, counts: EventCounts::default() })
     }
 }
 
@@ -98,11 +98,15 @@ impl AppendJob {
 
     /// Goes on in the transaction of `step`, until the post is in, the budget is
     /// spent or `stop` says so. What it answers counts once that is committed.
-    pub(super) fn run(&self, step: &mut Step<'_>, stop: &dyn Fn() -> bool) -> rusqlite::Result<Progress> {
+    pub(super) fn run(
+        &self,
+        step: &mut AppendTransaction<'_>,
+        stop: &dyn Fn() -> bool,
+    ) -> rusqlite::Result<Progress> {
         let mut progress = self.progress;
         while let Some(batch) = self.append.batches.get(progress.batches) {
             if !is_one_run(batch) {
-                counts::add_malformed(step.conn, 1)?;
+                recording_stats::add_malformed(step.conn, 1)?;
             } else {
                 while progress.events < batch.events.len() {
                     if step.budget.is_spent(stop) {
@@ -124,29 +128,34 @@ impl AppendJob {
         Ok(progress)
     }
 
-    fn chunk(&self, step: &mut Step<'_>, batch: &Batch, progress: &mut Progress) -> rusqlite::Result<()> {
+    fn chunk(
+        &self,
+        step: &mut AppendTransaction<'_>,
+        batch: &Batch,
+        progress: &mut Progress,
+    ) -> rusqlite::Result<()> {
         let count = (batch.events.len() - progress.events).min(CHUNK).min(step.budget.rows);
         let events = &batch.events[progress.events..progress.events + count];
         let first = batch.first + progress.events as u64;
-        let range = Range { first, last: first + count as u64 - 1 };
+        let range = NumberRange { first, last: first + count as u64 - 1 };
         let node = &self.append.gateway.node;
         // Known before the rows are in, so that what follows is seen as pending.
         step.ledger.reached(batch.source, &self.gateway, batch.numbered_hi)?;
         let new = step.ledger.enter(batch.source, &self.gateway, range)?;
         let mut stored = 0;
         for event in new.iter().flat_map(|part| &events[part.within(range)]) {
-            step.writer.insert(Stage::Ended, node, batch.source, event)?;
-            step.tally.add(event);
+            step.writer.insert(EventStage::Ended, node, batch.source, event)?;
+            step.counts.add(event);
             stored += 1;
         }
-        for closed in open::close(step.conn, batch.source, range)? {
+        for closed in open_events::close(step.conn, batch.source, range)? {
             let is_new = new.iter().any(|part| part.has(closed.number));
             if closed.was_given_up && !is_new {
                 // It was counted when the ledger took it without its end.
                 let event = &events[(closed.number - first) as usize];
-                step.writer.insert(Stage::Ended, node, batch.source, event)?;
+                step.writer.insert(EventStage::Ended, node, batch.source, event)?;
                 step.ledger.completed(batch.source, &self.gateway)?;
-                step.tally.completed();
+                step.counts.completed();
                 stored += 1;
             }
         }
@@ -163,6 +172,6 @@ impl AppendJob {
 fn is_one_run(batch: &Batch) -> bool {
     let Some(last) = batch.first.checked_add(batch.events.len() as u64) else { return false };
     batch.events.is_empty()
-        || Range::checked(batch.first, last - 1).is_some()
+        || NumberRange::checked(batch.first, last - 1).is_some()
             && (batch.first..last).eq(batch.events.iter().map(|event| event.number))
 }

@@ -10,9 +10,9 @@ use tidegate_policy::flags::Modes;
 use tidegate_policy::wire::event::{DropReason, DroppedRange, Source, SourceState};
 use tokio::sync::oneshot;
 
-use super::support::stranger;
-use crate::store::sqlite::queue::Chore;
-use crate::store::sqlite::{Options, SqliteStore, open as opens};
+use super::support::foreign_connection;
+use crate::store::sqlite::queue::HousekeepingStep;
+use crate::store::sqlite::{Options, SqliteStore, open_events};
 use crate::store::tests::support::{batch_of, block_on, checked_event, gateway, open, post, post_of, report};
 use crate::store::{Append, Store};
 
@@ -24,7 +24,7 @@ enum Step {
     Complete(u64, u64),
     Drop(u64),
     Report(SourceState),
-    /// The keeper looks after open events.
+    /// The housekeeper looks after open events.
     Tend,
     Restart,
 }
@@ -83,9 +83,9 @@ impl Model {
             }
             Step::Report(state) => self.dead = state == SourceState::Dead,
             Step::Tend => {
-                let endless: Vec<u64> =
+                let abandoned: Vec<u64> =
                     self.open.iter().copied().filter(|n| self.dead || self.dropped.contains(n)).collect();
-                for number in endless {
+                for number in abandoned {
                     self.open.remove(&number);
                     self.dropped.remove(&number);
                     self.given_up.insert(number);
@@ -115,8 +115,8 @@ async fn take(store: SqliteStore, path: &Path, step: &Step) -> SqliteStore {
         Step::Report(state) => drop(store.append(report(7, 0, state)).await.unwrap()),
         Step::Tend => {
             let (reply, answer) = oneshot::channel();
-            let endless = opens::endless(&stranger(path)).unwrap();
-            store.shared.queue.put_chore(Chore::GiveUp(endless), reply).unwrap();
+            let abandoned = open_events::abandoned(&foreign_connection(path)).unwrap();
+            store.database.queue.put_housekeeping(HousekeepingStep::GiveUp(abandoned), reply).unwrap();
             answer.await.unwrap().unwrap();
         }
         Step::Restart => {
@@ -129,7 +129,7 @@ async fn take(store: SqliteStore, path: &Path, step: &Step) -> SqliteStore {
 
 /// Number, whether it is complete, whether it was given up: in order.
 fn rows(path: &Path) -> Vec<(u64, bool, bool)> {
-    let conn = stranger(path);
+    let conn = foreign_connection(path);
     let mut rows = conn
         .prepare("SELECT number, complete, given_up_at IS NOT NULL FROM events ORDER BY number, id")
         .unwrap();
@@ -152,7 +152,7 @@ async fn check(store: &SqliteStore, path: &Path, model: &Model) {
     assert_eq!((counts.lost, counts.duplicates), (missing - pending, model.duplicates));
     assert_eq!((counts.open, counts.incomplete), (model.open.len() as u64, model.given_up.len() as u64));
     assert_eq!(counts.checks.route.direct, all);
-    let seen = store.seen_one(CLIENT).await.unwrap();
+    let seen = store.address_count(CLIENT).await.unwrap();
     assert_eq!(seen.map_or(0, |row| row.count), all);
 }
 
@@ -181,7 +181,7 @@ fn an_open_event_stays_pending_however_old_it_is() {
         let path = directory.path().join("tidegate.db");
         let store = reopen(&path);
         store.open_event(gateway(1), open(7, 3)).await.unwrap();
-        stranger(&path).execute_batch("UPDATE source_marks SET at = at - 16 * 60 * 1000").unwrap();
+        foreign_connection(&path).execute_batch("UPDATE source_marks SET at = at - 16 * 60 * 1000").unwrap();
         let counts = store.recording().await.unwrap();
         assert_eq!((counts.pending, counts.lost), (1, 2));
     });

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use rusqlite::{Connection, params};
 use tidegate_policy::address::Prefix;
 
-use super::schema::look;
+use super::schema::read_state;
 
 /// The raw keys of `ip_monitor` that are not in canonical form, by what they
 /// mean: a ban replaces every spelling of its prefix without reading the table.
 #[derive(Default)]
-pub(super) struct Spellings {
+pub(super) struct AddressAliases {
     others: HashMap<Prefix, Vec<String>>,
     /// The log has been followed up to here; `None`: not read yet.
     upto: Option<u64>,
@@ -22,7 +22,7 @@ fn unusual(key: &str) -> Option<Prefix> {
     (prefix.to_string() != key).then_some(prefix)
 }
 
-impl Spellings {
+impl AddressAliases {
     /// Forgets everything: the table is not what it was.
     pub(super) fn reset(&mut self) {
         *self = Self::default();
@@ -37,7 +37,7 @@ impl Spellings {
     /// time. A spelling too many is harmless, one too few is not: whoever rolls
     /// back a transaction in which this was called must [`Self::reset`].
     pub(super) fn follow(&mut self, conn: &Connection, steps: usize) -> rusqlite::Result<()> {
-        let newest = look(conn)?.newest;
+        let newest = read_state(conn)?.newest;
         let Some(upto) = self.upto else { return self.read_all(conn, newest) };
         if upto >= newest {
             return Ok(());
@@ -85,7 +85,7 @@ impl Spellings {
         Ok(())
     }
 
-    /// The unusual spellings of `prefix` that may be there.
+    /// The aliases of `prefix` that may be there.
     pub(super) fn of(&self, prefix: Option<Prefix>) -> Vec<String> {
         prefix.and_then(|p| self.others.get(&p)).cloned().unwrap_or_default()
     }

@@ -14,23 +14,23 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 
+use super::database::locked;
 use super::events::{NEWEST, int};
-use super::shared::locked;
 use crate::store::{AddressCount, time_text};
 
 /// Addresses that are kept. An address that makes more than this share of all
 /// requests is always among them.
-pub(super) const PLACES: usize = 10_000;
+pub(super) const MAX_ADDRESSES: usize = 10_000;
 /// Counts are written this often, if they changed.
 const WRITE_EVERY: Duration = Duration::from_secs(5);
 /// Name in `meta`: the newest row of `events` that the table includes.
 const UPTO: &str = "seen.upto";
 
 /// See the module.
-pub(super) struct Seen {
+pub(super) struct TopAddresses {
     /// Addresses that are kept at most.
     limit: usize,
-    places: Vec<Place>,
+    places: Vec<TrackedAddress>,
     by_address: HashMap<IpAddr, usize>,
     /// One item per place, with a count that it had once: the smallest is found by
     /// putting right what lies on top.
@@ -40,7 +40,7 @@ pub(super) struct Seen {
     written: Instant,
 }
 
-struct Place {
+struct TrackedAddress {
     address: IpAddr,
     count: u64,
     over: u64,
@@ -48,7 +48,7 @@ struct Place {
     is_changed: bool,
 }
 
-impl Place {
+impl TrackedAddress {
     fn row(&self) -> AddressCount {
         AddressCount {
             ip: self.address.to_string(),
@@ -59,7 +59,7 @@ impl Place {
     }
 }
 
-impl Seen {
+impl TopAddresses {
     fn empty(limit: usize) -> Self {
         Self {
             limit,
@@ -73,7 +73,7 @@ impl Seen {
 
     /// What is stored, and what events say that came after it was.
     pub(super) fn load(conn: &Connection) -> rusqlite::Result<Self> {
-        let mut seen = Self::empty(PLACES);
+        let mut top = Self::empty(MAX_ADDRESSES);
         let mut table =
             conn.prepare("SELECT ip, count, over, last_seen FROM seen_addresses ORDER BY place")?;
         let mut rows = table.query([])?;
@@ -81,7 +81,7 @@ impl Seen {
             let Ok(address) = row.get::<_, String>(0)?.parse::<IpAddr>() else { continue };
             let count = |column| row.get::<_, i64>(column).map(|n| u64::try_from(n).unwrap_or(0));
             let last_ms = time_text::to_ms(&row.get::<_, String>(3)?).unwrap_or_default();
-            seen.put(address.to_canonical(), count(1)?, count(2)?, last_ms);
+            top.put(address.to_canonical(), count(1)?, count(2)?, last_ms);
         }
         let mut after = conn.prepare(
             "SELECT client_ip, timestamp FROM events
@@ -95,9 +95,9 @@ impl Seen {
                 continue;
             };
             let Ok(address) = address.parse() else { continue };
-            seen.note(address, time_text::to_ms(time).unwrap_or_default());
+            top.note(address, time_text::to_ms(time).unwrap_or_default());
         }
-        Ok(seen)
+        Ok(top)
     }
 
     fn put(&mut self, address: IpAddr, count: u64, over: u64, last_ms: i64) {
@@ -109,7 +109,7 @@ impl Seen {
         }
         self.by_address.insert(address, place);
         self.by_count.push(Reverse((count, place)));
-        self.places.push(Place { address, count, over, last_ms, is_changed: false });
+        self.places.push(TrackedAddress { address, count, over, last_ms, is_changed: false });
     }
 
     /// Counts a request.
@@ -154,9 +154,9 @@ impl Seen {
 
     /// The most frequent addresses, at most `limit`.
     pub(super) fn top(&self, limit: usize) -> Vec<AddressCount> {
-        let mut places: Vec<&Place> = self.places.iter().collect();
+        let mut places: Vec<&TrackedAddress> = self.places.iter().collect();
         places.sort_unstable_by(|a, b| b.count.cmp(&a.count).then_with(|| a.address.cmp(&b.address)));
-        places.into_iter().take(limit).map(Place::row).collect()
+        places.into_iter().take(limit).map(TrackedAddress::row).collect()
     }
 
     /// One address.
@@ -193,26 +193,26 @@ impl Seen {
 /// The counts, as the writer goes on with them and others look at them; nothing
 /// while they have not been loaded.
 #[derive(Default)]
-pub(super) struct SharedSeen(Mutex<Option<Seen>>);
+pub(super) struct SharedTopAddresses(Mutex<Option<TopAddresses>>);
 
-impl SharedSeen {
+impl SharedTopAddresses {
     /// Does something with the counts, loaded in the transaction that `conn` is in
     /// if they are not there.
     pub(super) fn with<T>(
         &self,
         conn: &Connection,
-        act: impl FnOnce(&mut Seen) -> rusqlite::Result<T>,
+        act: impl FnOnce(&mut TopAddresses) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
-        let mut seen = locked(&self.0);
-        let seen = match &mut *seen {
-            Some(seen) => seen,
-            none => none.insert(Seen::load(conn)?),
+        let mut top = locked(&self.0);
+        let top = match &mut *top {
+            Some(top) => top,
+            none => none.insert(TopAddresses::load(conn)?),
         };
-        act(seen)
+        act(top)
     }
 
     /// What `look` sees, if the counts are loaded.
-    pub(super) fn look<T>(&self, look: impl FnOnce(&Seen) -> T) -> Option<T> {
+    pub(super) fn look<T>(&self, look: impl FnOnce(&TopAddresses) -> T) -> Option<T> {
         locked(&self.0).as_ref().map(look)
     }
 
@@ -223,12 +223,12 @@ impl SharedSeen {
 
     /// Whether there is something to write.
     pub(super) fn is_changed(&self) -> bool {
-        self.look(|seen| !seen.changed.is_empty()).unwrap_or(false)
+        self.look(|top| !top.changed.is_empty()).unwrap_or(false)
     }
 
     /// Whether there is something to write, and it is time.
     pub(super) fn is_due(&self) -> bool {
-        self.look(Seen::is_due).unwrap_or(false)
+        self.look(TopAddresses::is_due).unwrap_or(false)
     }
 }
 
@@ -243,7 +243,7 @@ pub(super) fn count_anew(conn: &Connection) -> rusqlite::Result<()> {
          SELECT row_number() OVER () - 1, * FROM (
            SELECT client_ip, count(*) AS n, 0, max(timestamp) FROM events
            WHERE client_ip IS NOT NULL AND (complete = 1 OR given_up_at IS NOT NULL) GROUP BY client_ip ORDER BY n DESC LIMIT ?1)",
-        params![int(PLACES as u64)],
+        params![int(MAX_ADDRESSES as u64)],
     )?;
     conn.execute(&format!("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, {NEWEST})"), [UPTO])?;
     Ok(())
@@ -267,18 +267,18 @@ mod tests {
         fn a_count_is_never_too_low_nor_further_off_than_it_says(
             requests in prop::collection::vec(prop_oneof![0u32..6, 0u32..60], 0..600), limit in 1usize..12,
         ) {
-            let mut seen = Seen::empty(limit);
+            let mut top = TopAddresses::empty(limit);
             let mut exact: HashMap<IpAddr, u64> = HashMap::new();
             for &n in &requests {
-                seen.note(address(n), 0);
+                top.note(address(n), 0);
                 *exact.entry(address(n)).or_default() += 1;
             }
-            let kept = seen.top(usize::MAX);
+            let kept = top.top(usize::MAX);
             prop_assert!(kept.len() <= limit && kept.is_sorted_by(|a, b| a.count >= b.count));
             prop_assert_eq!(kept.iter().map(|row| row.count).sum::<u64>(), requests.len() as u64);
             let rarest = kept.last().map_or(0, |row| row.count);
             for (address, count) in exact {
-                match seen.one(address) {
+                match top.one(address) {
                     Some(row) => prop_assert!(row.count >= count && row.count - row.over <= count, "{row:?} {count}"),
                     None => prop_assert!(count <= rarest, "{address} {count} {rarest}"),
                 }
