@@ -26,7 +26,7 @@ pub enum QuestionState {
     #[default]
     NotYet,
     /// It waits for its answer.
-    Pending(Pending),
+    Open(OpenQuestion),
     /// It was answered.
     Answered,
     /// It could not be sent, or the answer is none.
@@ -35,7 +35,7 @@ pub enum QuestionState {
 
 /// A question that waits for its answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Pending {
+pub struct OpenQuestion {
     /// What the host will call the answer.
     token: CallToken,
     /// What the answer must repeat.
@@ -80,16 +80,16 @@ impl Questions {
         };
         let unhurried = left >= limits.timeout;
         *self.asked.get_mut(check) = match sent {
-            Some(token) => QuestionState::Pending(Pending { token, id, since_ns, unhurried }),
+            Some(token) => QuestionState::Open(OpenQuestion { token, id, since_ns, unhurried }),
             None => QuestionState::Failed,
         };
     }
 
     /// The check whose question this call asks, while it is open.
     #[must_use]
-    pub fn of_call(&self, token: CallToken) -> Option<(Check, Pending)> {
+    pub fn of_call(&self, token: CallToken) -> Option<(Check, OpenQuestion)> {
         Check::ALL.into_iter().find_map(|check| match self.get(check) {
-            QuestionState::Pending(open) if open.token == token => Some((check, open)),
+            QuestionState::Open(open) if open.token == token => Some((check, open)),
             _ => None,
         })
     }
@@ -99,7 +99,7 @@ impl Questions {
     pub fn take<H: Host>(
         &mut self,
         check: Check,
-        open: Pending,
+        open: OpenQuestion,
         num_headers: usize,
         line: &AdminClient<H>,
     ) -> Option<Answer> {

@@ -1,188 +1,230 @@
-//! One request through the filter: facts, decision, and what Envoy is told.
+//! One request, from its headers to its event. From top to bottom this file is what
+//! happens to it:
+//!
+//! 1. `on_request_headers` reads its facts: host, client address, headers.
+//! 2. `evaluate` finds the decision: allow list, ban list, geo rules, route. Each check is
+//!    looked up in the tables or asked of the admin service; while an answer is awaited,
+//!    Envoy holds the request, and `on_call_response` goes on.
+//! 3. `enforce` applies the limits and tells Envoy the verdict.
+//! 4. `on_response_headers` edits the response, and with synchronous recording holds it
+//!    until the event is stored.
+//! 5. `on_log` or `on_done`, whichever comes first, records one event.
 
 #[cfg(test)]
 mod tests;
 
+use std::mem::replace;
 use std::rc::Rc;
 
-use tidegate_policy::decide::Reason;
-use tidegate_policy::wire::event::TrafficEvent;
+use tidegate_policy::decide::{Denial, Reason, RuleId, Verdict};
+use tidegate_policy::route::RouteMatch;
+use tidegate_policy::wire::event::{TrafficEvent, VerdictCode};
 
 use crate::filter::Filter;
 use crate::host::{CallToken, Host};
 use crate::metrics::Count;
-use crate::request::actions::ResponseEdits;
-use crate::request::evaluation::Evaluation;
+use crate::request::actions::{self, Handled, ResponseEdits};
+use crate::request::evaluation::{Evaluated, Evaluation};
 use crate::request::facts::RequestFacts;
+use crate::request::outcome::Outcome;
 use crate::request::performance::{self, Timing};
-use crate::request::recording::{self, Wait};
-pub use crate::request::verdict::Flow;
-use crate::request::{access_log, event, reply, verdict};
+use crate::request::recording::{self, PendingStore};
+use crate::request::{access_log, descriptors, event, limits, reply};
 use crate::worker::FLUSH_EVERY;
 
-/// A request, from its headers to its log.
+/// What Envoy does next with a request or response.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flow {
+    /// It goes on.
+    Continue,
+    /// It stops: an answer was given, or one to a question is awaited.
+    Stop,
+}
+
+/// The HTTP context of one request.
 pub struct RequestContext<H: Host> {
     host: H,
+    /// Absent when the plugin has no configuration.
     filter: Option<Rc<Filter<H>>>,
-    /// Absent when Envoy refused the request before the filter.
-    seen: Option<RequestState>,
-    /// While it is not decided.
-    evaluation: Option<Box<Evaluation>>,
-    response: Response,
-    /// There was a response before there was a decision: Envoy gave the request
-    /// up. An answer that comes now must do nothing, for Envoy would take a
-    /// verdict in the place of the answer that it has given. Nor is that held
-    /// back: see [`event::broke_the_codec`].
-    overtaken: bool,
-    /// Its event is made: a request has one, however often Envoy says that it is over.
-    is_recorded: bool,
+    request: RequestState,
+    response: ResponseState,
 }
 
-/// What is kept of a request until its end. Nothing of the tables: an overlay may
-/// be a megabyte and every change makes a new one, so tunnels that clients keep
-/// open would hold as many of them as they like.
-struct RequestState {
-    began_ns: u64,
+/// How far the request is.
+#[expect(clippy::large_enum_variant, reason = "almost every request is decided: no allocation for that")]
+enum RequestState {
+    /// The filter has not seen its headers. Envoy may have refused it before.
+    Unseen,
+    /// Envoy holds it until the admin service has answered.
+    Evaluating {
+        /// When its headers came.
+        arrived: Arrival,
+        /// The checks so far.
+        evaluation: Box<Evaluation>,
+    },
+    /// It was decided, or Envoy or the client ended it before.
+    Decided(DecidedRequest),
+    /// Its event is recorded: a request has one, however often Envoy says that it is
+    /// over.
+    Recorded,
+}
+
+/// When the headers of a request reached the filter.
+#[derive(Clone, Copy)]
+struct Arrival {
+    monotonic_ns: u64,
+    /// Milliseconds since the Unix epoch.
+    wall_ms: u64,
+}
+
+/// What is kept of a request from its decision to its end. Nothing of the tables: an
+/// overlay of bans may be a megabyte, every change makes a new one, and a tunnel that
+/// lasts for days would keep its own alive.
+struct DecidedRequest {
+    /// Monotonic clock, nanoseconds.
+    arrived_ns: u64,
     event: TrafficEvent,
+    /// Where the request is measured.
     timing: Option<Timing>,
-    after: Option<Box<ResponseEdits>>,
+    edits: Option<Box<ResponseEdits>>,
 }
 
-/// How far a request's response is.
-enum Response {
-    /// It has none.
-    None,
-    /// It waits for its event to be stored.
-    Waits(Wait),
-    /// It is on its way.
-    Gone,
+/// How far the response is.
+enum ResponseState {
+    /// Its headers have not come.
+    Awaited,
+    /// It is held until the admin service has stored the event.
+    Held(PendingStore),
+    /// It is on its way to the client. `undecided`: it came before the decision, so
+    /// Envoy gave the request up (a timeout, for example).
+    Sent { undecided: bool },
+}
+
+/// How a decision was carried out.
+struct Enforced {
+    flow: Flow,
+    outcome: Outcome,
+    edits: Option<Box<ResponseEdits>>,
 }
 
 impl<H: Host> RequestContext<H> {
-    /// A request that has not begun.
+    /// The context of a request whose headers have not come.
     pub fn new(host: H, filter: Option<Rc<Filter<H>>>) -> Self {
-        let response = Response::None;
-        Self { host, filter, seen: None, evaluation: None, response, overtaken: false, is_recorded: false }
+        Self { host, filter, request: RequestState::Unseen, response: ResponseState::Awaited }
     }
 
-    /// Decides the request, or asks what it takes to decide it.
+    /// Decides the request, or asks the admin service what it takes to decide it.
     pub fn on_request_headers(&mut self, _end_of_stream: bool) -> Flow {
         let Some(filter) = self.filter.clone() else {
-            // No configuration, no filter: nothing passes.
+            // Without a configuration nothing passes.
             reply::deny(&self.host, Reason::NotReady, Reason::NotReady.status());
             return Flow::Stop;
         };
-        let (vm, began_ns) = (&filter.vm, self.host.monotonic_ns());
-        vm.before_request(began_ns);
-        let request = RequestFacts::read(&self.host, &vm.metrics, filter.country_header.as_deref());
-        let tables = vm.sync.borrow().tables();
-        let mut event = TrafficEvent { time_ms: self.host.wall_us() / 1_000, ..TrafficEvent::default() };
-        event.tables_seq = tables.as_ref().map_or(0, |tables| tables.version.seq);
-        let is_clean = request.strip_own_headers(&self.host);
-        let is_measured = performance::is_wanted(filter.performance, request.wants_performance());
-        let evaluation = Evaluation::new(request, tables, vm.dice(), is_measured.then(Timing::default));
-        event.modes = Some(evaluation.modes());
-        if !is_clean {
-            // What a client wrote would pass for the filter's own word; so it might
-            // where the headers could not be read.
-            vm.metrics.count(Count::HostErrors);
-            let flow = verdict::deny(&filter, Reason::NotReady, Reason::NotReady.status(), &mut event);
-            let timing = evaluation.finish(&mut event, vm);
-            self.seen = Some(RequestState { began_ns, event, timing, after: None });
+        let (instance, monotonic_ns) = (&filter.vm, self.host.monotonic_ns());
+        instance.before_request(monotonic_ns);
+        let facts = RequestFacts::read(&self.host, &instance.metrics, filter.country_header.as_deref());
+        let arrived = Arrival { monotonic_ns, wall_ms: self.host.wall_us() / 1_000 };
+        let own_headers_removed = facts.remove_own_headers(&self.host);
+        let is_measured = performance::is_wanted(filter.performance, facts.wants_performance());
+        let tables = instance.sync.borrow().tables();
+        let evaluation = Evaluation::new(facts, tables, instance.dice(), is_measured.then(Timing::default));
+        if !own_headers_removed {
+            // Upstreams would take what a client wrote in them for the filter's word.
+            instance.metrics.count(Count::HostErrors);
+            let Enforced { flow, outcome, edits } =
+                deny(&filter, Reason::NotReady, Reason::NotReady.status(), Outcome::default(), None);
+            self.request = RequestState::Decided(decided(&filter, arrived, evaluation, outcome, edits));
             return flow;
         }
-        self.advance(&filter, evaluation, RequestState { began_ns, event, timing: None, after: None })
+        self.evaluate(&filter, arrived, evaluation)
     }
 
-    /// Goes on deciding. A request that is not decided stops, and so does one that
-    /// is denied.
-    fn advance(&mut self, filter: &Filter<H>, mut evaluation: Evaluation, mut seen: RequestState) -> Flow {
-        let (flow, after) = match evaluation.advance(filter) {
-            Some(decided) => verdict::carry_out(filter, decided, &mut seen.event),
-            None => {
-                self.evaluation = Some(Box::new(evaluation));
-                self.seen = Some(seen);
-                return Flow::Stop;
-            }
+    /// Goes on with the checks as far as answers are there.
+    fn evaluate(&mut self, filter: &Filter<H>, arrived: Arrival, mut evaluation: Evaluation) -> Flow {
+        let Some(evaluated) = evaluation.evaluate(filter) else {
+            self.request = RequestState::Evaluating { arrived, evaluation: Box::new(evaluation) };
+            return Flow::Stop;
         };
-        seen.after = after;
-        seen.timing = evaluation.finish(&mut seen.event, &filter.vm);
-        self.seen = Some(seen);
+        let Enforced { flow, outcome, edits } = enforce(filter, evaluated);
+        self.request = RequestState::Decided(decided(filter, arrived, evaluation, outcome, edits));
         flow
     }
 
-    /// A call that this request made was answered, or failed (`num_headers` is
-    /// zero).
+    /// A call that this request made was answered, or failed (`num_headers` is zero).
     pub fn on_call_response(&mut self, token: CallToken, num_headers: usize) {
         let Some(filter) = self.filter.clone() else { return };
         match self.response {
-            Response::None => self.on_answer(&filter, token, num_headers),
-            Response::Waits(wait) if wait.token == token => self.on_recorded(&filter, wait, num_headers),
-            _ if self.overtaken => filter.vm.metrics.count(Count::LateAnswers),
-            // The decision did not need this one any more.
-            Response::Waits(_) | Response::Gone => {}
+            ResponseState::Awaited => self.on_answer(&filter, token, num_headers),
+            ResponseState::Held(pending) if pending.token == token => {
+                self.on_stored(&filter, pending, num_headers);
+            }
+            // A verdict now would replace the answer that Envoy has given.
+            ResponseState::Sent { undecided: true } => filter.vm.metrics.count(Count::LateAnswers),
+            // An answer that the decision did not need any more.
+            ResponseState::Held(_) | ResponseState::Sent { .. } => {}
         }
     }
 
+    /// An answer to a question about this request.
     fn on_answer(&mut self, filter: &Filter<H>, token: CallToken, num_headers: usize) {
-        // Without an evaluation it is decided, and did not need this answer.
-        let Some(mut evaluation) = self.evaluation.take() else { return };
-        if !evaluation.take(token, num_headers, filter) {
-            self.evaluation = Some(evaluation);
+        // Otherwise it is decided already, without this answer.
+        let RequestState::Evaluating { evaluation, .. } = &mut self.request else { return };
+        if !evaluation.take_answer(token, num_headers, filter) {
             return;
         }
-        let Some(seen) = self.seen.take() else { return };
-        if self.advance(filter, *evaluation, seen) == Flow::Continue && self.host.resume_request().is_err() {
+        let request = replace(&mut self.request, RequestState::Unseen);
+        let RequestState::Evaluating { arrived, evaluation } = request else { return };
+        if self.evaluate(filter, arrived, *evaluation) == Flow::Continue
+            && self.host.resume_request().is_err()
+        {
             filter.vm.metrics.count(Count::HostErrors);
         }
     }
 
     /// The response's headers are there, of the upstream, of Envoy or of the filter.
     pub fn on_response_headers(&mut self, _end_of_stream: bool) -> Flow {
-        let (Some(filter), Some(seen), Response::None) =
-            (self.filter.clone(), &mut self.seen, &self.response)
-        else {
+        let (Some(filter), ResponseState::Awaited) = (self.filter.clone(), &self.response) else {
             return Flow::Continue;
         };
-        self.response = Response::Gone;
-        if seen.after.take().is_some_and(|after| after.finish(&self.host).is_err()) {
+        let undecided = self.end_evaluation(&filter);
+        let RequestState::Decided(request) = &mut self.request else { return Flow::Continue };
+        self.response = ResponseState::Sent { undecided };
+        if request.edits.take().is_some_and(|edits| edits.apply(&self.host).is_err()) {
             filter.vm.metrics.count(Count::HostErrors);
         }
-        if let Some(evaluation) = self.evaluation.take() {
-            self.overtaken = true;
-            filter.vm.metrics.count(Count::Undecided);
-            seen.timing = evaluation.finish(&mut seen.event, &filter.vm);
-        }
-        let sync = seen.event.modes.is_some_and(|modes| !modes.async_recording);
-        if sync && !self.overtaken && !event::broke_the_codec(&self.host) {
-            event::respond(&self.host, &mut seen.event);
-            if let Some(wait) = recording::begin(&filter, &mut seen.event) {
-                self.response = Response::Waits(wait);
+        let is_sync = request.event.modes.is_some_and(|modes| !modes.async_recording);
+        // Where Envoy is about to close the connection, a held response never leaves.
+        if is_sync && !undecided && !event::broke_the_codec(&self.host) {
+            event::add_response_status(&self.host, &mut request.event);
+            request.event.number = filter.vm.reserve();
+            if let Some(pending) = recording::post(&filter, &request.event) {
+                self.response = ResponseState::Held(pending);
                 return Flow::Stop;
             }
         }
-        self.tell(&filter);
+        self.add_performance_headers(&filter);
         Flow::Continue
     }
 
-    /// The event is stored, or not: either way its response goes on.
-    fn on_recorded(&mut self, filter: &Filter<H>, wait: Wait, num_headers: usize) {
-        self.response = Response::Gone;
-        recording::end(filter, num_headers);
-        if let Some(timing) = self.seen.as_mut().and_then(|seen| seen.timing.as_mut()) {
-            timing.recording = self.host.monotonic_ns().saturating_sub(wait.since_ns);
+    /// The event is stored, or could not be: the response goes on either way.
+    fn on_stored(&mut self, filter: &Filter<H>, pending: PendingStore, num_headers: usize) {
+        self.response = ResponseState::Sent { undecided: false };
+        recording::finish(filter, num_headers);
+        if let RequestState::Decided(DecidedRequest { timing: Some(timing), .. }) = &mut self.request {
+            timing.recording = self.host.monotonic_ns().saturating_sub(pending.since_ns);
         }
-        self.tell(filter);
+        self.add_performance_headers(filter);
         if self.host.resume_response().is_err() {
             filter.vm.metrics.count(Count::HostErrors);
         }
     }
 
-    /// Tells in the response what the request cost, if somebody wants to know.
-    fn tell(&self, filter: &Filter<H>) {
-        let Some(RequestState { began_ns, event, timing: Some(timing), .. }) = &self.seen else { return };
-        let total_ns = self.host.monotonic_ns().saturating_sub(*began_ns);
-        if performance::tell(&self.host, timing, &event.answered, total_ns).is_err() {
+    /// Writes what the request cost into its response, where it is measured.
+    fn add_performance_headers(&self, filter: &Filter<H>) {
+        let RequestState::Decided(request) = &self.request else { return };
+        let Some(timing) = &request.timing else { return };
+        let total_ns = self.host.monotonic_ns().saturating_sub(request.arrived_ns);
+        if performance::add_headers(&self.host, timing, &request.event.answered, total_ns).is_err() {
             filter.vm.metrics.count(Count::HostErrors);
         }
     }
@@ -201,37 +243,144 @@ impl<H: Host> RequestContext<H> {
         self.record();
     }
 
-    /// The request's one event.
+    /// Records the request's one event.
     fn record(&mut self) {
-        let Some(filter) = &self.filter else { return };
-        if std::mem::replace(&mut self.is_recorded, true) {
-            return;
-        }
-        let mut event = match self.seen.take() {
-            Some(RequestState { began_ns, mut event, .. }) => {
-                if let Some(evaluation) = self.evaluation.take() {
-                    // The client left before it was decided.
-                    filter.vm.metrics.count(Count::Undecided);
-                    evaluation.finish(&mut event, &filter.vm);
-                }
-                let took = self.host.monotonic_ns().saturating_sub(began_ns);
-                event.duration_us = Some(took / 1_000);
+        let Some(filter) = self.filter.clone() else { return };
+        // Where it is not decided, the client left before.
+        self.end_evaluation(&filter);
+        let metrics = &filter.vm.metrics;
+        let mut event = match replace(&mut self.request, RequestState::Recorded) {
+            RequestState::Decided(DecidedRequest { arrived_ns, mut event, .. }) => {
+                let took_ns = self.host.monotonic_ns().saturating_sub(arrived_ns);
+                event.duration_us = Some(took_ns / 1_000);
                 event
             }
-            None => {
-                filter.vm.metrics.count(Count::Unseen);
-                event::unseen(&self.host)
+            RequestState::Unseen => {
+                metrics.count(Count::Unseen);
+                event::of_unseen(&self.host)
             }
+            RequestState::Evaluating { .. } | RequestState::Recorded => return,
         };
         event::complete(&self.host, &mut event);
         if event.reason.as_deref() == Some(event::UNKNOWN_BACKEND) {
-            filter.vm.metrics.count(Count::UnknownBackend);
+            metrics.count(Count::UnknownBackend);
         }
-        if filter.log_fields && access_log::tell(&self.host, &event).is_err() {
-            filter.vm.metrics.count(Count::HostErrors);
+        if filter.log_fields && access_log::set_fields(&self.host, &event).is_err() {
+            metrics.count(Count::HostErrors);
         }
         if filter.vm.record(&mut event) {
             filter.tick_within(FLUSH_EVERY);
         }
     }
+
+    /// Ends the evaluation without a decision, if it is under way: there is a response
+    /// already, or the client is gone. True when it was.
+    fn end_evaluation(&mut self, filter: &Filter<H>) -> bool {
+        if !matches!(self.request, RequestState::Evaluating { .. }) {
+            return false;
+        }
+        let request = replace(&mut self.request, RequestState::Unseen);
+        let RequestState::Evaluating { arrived, evaluation } = request else { return false };
+        filter.vm.metrics.count(Count::Undecided);
+        self.request = RequestState::Decided(decided(filter, arrived, *evaluation, Outcome::default(), None));
+        true
+    }
+}
+
+/// What is kept of a request whose evaluation has ended.
+fn decided<H: Host>(
+    filter: &Filter<H>,
+    arrived: Arrival,
+    evaluation: Evaluation,
+    outcome: Outcome,
+    edits: Option<Box<ResponseEdits>>,
+) -> DecidedRequest {
+    let found = evaluation.finish(&filter.vm.metrics);
+    let timing = found.timing;
+    let event = event::of_decided(arrived.wall_ms, found, outcome);
+    DecidedRequest { arrived_ns: arrived.monotonic_ns, event, timing, edits }
+}
+
+/// Carries out a decision, in the phase of the request's headers.
+fn enforce<H: Host>(filter: &Filter<H>, evaluated: Evaluated<'_>) -> Enforced {
+    let outcome = Outcome { country: evaluated.decision.country, ..Outcome::default() };
+    match &evaluated.decision.verdict {
+        Verdict::Allow(route) => pass(filter, &evaluated, route.as_ref(), outcome),
+        Verdict::Deny(Denial { reason, status, rule, route }) => {
+            let outcome = Outcome { rule: rule.map(|rule| rule.to_string()), ..outcome };
+            let outcome = outcome.on_route(route.as_ref());
+            let edits = route.as_ref().and_then(|route| ResponseEdits::of_denied(route, evaluated.facts));
+            deny(filter, *reason, *status, outcome, edits)
+        }
+    }
+}
+
+/// Lets a request pass that no check denied, unless a limit does. `route`: `None` where
+/// Envoy's own route table chooses.
+fn pass<H: Host>(
+    filter: &Filter<H>,
+    evaluated: &Evaluated<'_>,
+    route: Option<&RouteMatch<'_>>,
+    outcome: Outcome,
+) -> Enforced {
+    let Evaluated { decision, facts, tables, dice } = evaluated;
+    let rule = decision.allowed_by.map(|prefix| prefix.to_string());
+    let mut outcome = Outcome { rule, ..outcome }.on_route(route);
+    let route_name = route.map(|route| route.route);
+    let edits_of_denied = || route.and_then(|route| ResponseEdits::of_denied(route, facts));
+    // Who is on the allow list skips limits too.
+    let tables = tables.filter(|_| decision.allowed_by.is_none());
+    let limits = tables.map(|tables| limits::check(&filter.vm, tables, route_name, facts));
+    let limits = limits.unwrap_or_default();
+    outcome.shadow_limit = limits.shadow_denied;
+    if let Some(limited) = limits.denied {
+        outcome.rule = Some(RuleId::Limit(limited.limit).to_string());
+        let (reason, status) = (Reason::RateLimited, Reason::RateLimited.status());
+        let replied = reply::deny_with(&filter.vm.host, reason, status, &limited.headers);
+        return denied(filter, reason, replied, outcome, edits_of_denied());
+    }
+    let described = descriptors::set(filter, route_name, facts.client());
+    let handled = described.and_then(|()| match route {
+        Some(route) => actions::carry_out(filter, route, facts, *dice),
+        None => Ok((Handled::Forwarded, None)),
+    });
+    let (handled, edits) = match handled {
+        Ok(handled) => handled,
+        Err(reason) => return deny(filter, reason, reason.status(), outcome, edits_of_denied()),
+    };
+    let (verdict, reason, count, flow) = match handled {
+        Handled::Forwarded => (VerdictCode::Allow, None, Count::Allowed, Flow::Continue),
+        Handled::Redirected => (VerdictCode::Redirect, Some("redirect"), Count::Redirected, Flow::Stop),
+        Handled::Preflight => (VerdictCode::Allow, Some("cors_preflight"), Count::Preflights, Flow::Stop),
+    };
+    filter.vm.metrics.count(count);
+    let outcome = Outcome { verdict, reason, ..outcome };
+    Enforced { flow, outcome, edits: ResponseEdits::with_limits(edits, limits.usages) }
+}
+
+/// Answers the request with a denial.
+fn deny<H: Host>(
+    filter: &Filter<H>,
+    reason: Reason,
+    status: u16,
+    outcome: Outcome,
+    edits: Option<Box<ResponseEdits>>,
+) -> Enforced {
+    denied(filter, reason, reply::deny(&filter.vm.host, reason, status), outcome, edits)
+}
+
+/// Notes a denial. `replied`: the host took the answer.
+fn denied<H: Host>(
+    filter: &Filter<H>,
+    reason: Reason,
+    replied: bool,
+    outcome: Outcome,
+    edits: Option<Box<ResponseEdits>>,
+) -> Enforced {
+    filter.vm.metrics.count(Count::denied(reason));
+    if !replied {
+        filter.vm.metrics.count(Count::HostErrors);
+    }
+    let outcome = Outcome { verdict: VerdictCode::Deny, reason: Some(reason.code()), ..outcome };
+    Enforced { flow: Flow::Stop, outcome, edits }
 }

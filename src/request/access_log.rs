@@ -1,6 +1,6 @@
-//! What Envoy's access log is told of a request beside what it knows itself. Filters
-//! are asked for their log before it is written, so its format can name this
-//! (`docs/METRICS.md`).
+//! Filter state for Envoy's access log: the route, and mismatches of checks in shadow.
+//! Filters are called for their log before Envoy writes its own, so its format can name
+//! these (`docs/METRICS.md`).
 
 use tidegate_policy::wire::event::{Mismatch, TrafficEvent};
 
@@ -11,11 +11,11 @@ const ROUTE: &str = "tidegate.route";
 /// What cache and database answered differently, of checks in shadow.
 const MISMATCH: &str = "tidegate.mismatch";
 
-/// Tells the route, and the mismatches if there are any.
+/// Sets the route, and the mismatches if there are any.
 ///
 /// # Errors
 /// When the host refuses.
-pub fn tell<H: Host>(host: &H, event: &TrafficEvent) -> Result<(), HostError> {
+pub fn set_fields<H: Host>(host: &H, event: &TrafficEvent) -> Result<(), HostError> {
     if let Some(route) = &event.route {
         host.set_property(ROUTE, route.as_bytes())?;
     }
@@ -44,7 +44,7 @@ mod tests {
     fn the_log_is_told_what_there_is() {
         let told = |event: &TrafficEvent| {
             let host = Fake::default();
-            tell(&host, event).unwrap();
+            set_fields(&host, event).unwrap();
             host.0.done.take()
         };
         assert_eq!(told(&TrafficEvent::default()), []);

@@ -1,5 +1,5 @@
-//! A route's action, carried out: what Envoy is told about the request, and what
-//! is left to do with its response.
+//! What a matched route does with a request: Envoy is told of it by headers and filter
+//! state, and what is left to do with the response is kept in [`ResponseEdits`].
 
 use std::sync::Arc;
 
@@ -14,67 +14,70 @@ use crate::filter::Filter;
 use crate::host::{Host, HostError};
 use crate::metrics::Count;
 
-/// What Envoy is told to try again, besides statuses: connections that fail, and
-/// streams that end or take too long before there is an answer.
+/// `x-envoy-retry-on`: connections that fail, and streams that end or take too long
+/// before there is an answer. Statuses are told apart.
 const RETRY_ON: &str = "connect-failure,refused-stream,reset,retriable-status-codes";
 
-/// What answers other than to preflight requests say of CORS.
+/// CORS headers of answers other than to preflight requests.
 const SIMPLE_CORS: [&str; 3] =
     ["access-control-allow-origin", "access-control-allow-credentials", "access-control-expose-headers"];
 
-/// What became of a request that may pass.
+/// Who answers a request that may pass.
 pub enum Handled {
-    /// It goes to its backend.
-    Sent,
-    /// It was answered with a redirect.
+    /// Its backend.
+    Forwarded,
+    /// The filter did, with a redirect.
     Redirected,
-    /// A browser's preflight request was answered.
+    /// The filter did, a browser's CORS preflight request.
     Preflight,
 }
 
-/// What is left to do with a response. Of the tables it keeps only the actions.
+/// Changes of the response's headers, decided with the request. Of the tables it keeps
+/// only the actions.
 #[derive(Default)]
 pub struct ResponseEdits {
-    edits: Vec<Arc<Action>>,
-    /// What the route says of CORS, if it says anything: then the backend does not.
+    /// Actions with response header edits.
+    actions: Vec<Arc<Action>>,
+    /// CORS headers in place of the backend's; `None`: the route has no CORS filter.
     cors: Option<CorsHeaders>,
-    /// The answer depends on the page that asks, if only by what is left out.
+    /// Whether `vary: origin` is due: other origins get other CORS headers.
     varies: bool,
-    /// Where the client stands with the limits that tell it.
-    limits: Vec<Standing>,
+    /// How much the client has used of the limits that tell it.
+    usages: Vec<Standing>,
 }
 
-/// Carries out what `found` says of the request at hand. `dice`: random bits.
+/// Does what the route `found` says of the request at hand, and tells Envoy where it goes.
+/// `dice`: the request's random bits.
 ///
 /// # Errors
 /// Why the request is to be denied instead.
 pub fn carry_out<H: Host>(
     filter: &Filter<H>,
     found: &RouteMatch<'_>,
-    request: &RequestFacts,
+    facts: &RequestFacts,
     dice: u32,
 ) -> Result<(Handled, Option<Box<ResponseEdits>>), Reason> {
-    let after = ResponseEdits::of(found, request);
+    let response = ResponseEdits::of(found, facts);
     // Only CORS looks at headers.
-    let lines = if found.cors().is_some() { request.lines() } else { Vec::new() };
-    match found.answerer(&request.facts(&lines, dice)) {
+    let lines = if found.cors().is_some() { facts.lines() } else { Vec::new() };
+    match found.answerer(&facts.facts(&lines, dice)) {
         Answerer::Preflight(headers) => {
             answered(filter, reply::preflight(&filter.vm.host, &headers))?;
-            // All is said already; only the edits are left.
-            let edits = after.map(|after| Box::new(ResponseEdits { cors: None, varies: false, ..*after }));
+            // The answer says all of CORS already.
+            let edits = response.map(|edits| Box::new(ResponseEdits { cors: None, varies: false, ..*edits }));
             return Ok((Handled::Preflight, edits));
         }
         Answerer::Redirect(redirect) => {
-            let (https, host, target) = request.arrival();
+            let (https, host, target) = facts.arrival();
             let location = redirect.location(&Arrival { https, host, port: listener_port(filter), target });
             answered(filter, reply::redirect(&filter.vm.host, redirect.status, &location))?;
-            return Ok((Handled::Redirected, after));
+            return Ok((Handled::Redirected, response));
         }
         Answerer::Backend(backend) => upstream::send(filter, backend)?,
         Answerer::Nobody => return Err(Reason::NoBackend),
     }
     for action in found.actions() {
-        prepare(&filter.vm.host, action, request).map_err(|_| {
+        edit_request(&filter.vm.host, action, facts).map_err(|_| {
             // Half an action may be worse than none: a header that was to go.
             filter.vm.metrics.count(Count::HostErrors);
             Reason::NotReady
@@ -83,7 +86,7 @@ pub fn carry_out<H: Host>(
     let mirrors = found.actions().flat_map(|action| &action.mirrors);
     let taken = (0u32..).zip(mirrors).filter(|(at, mirror)| mirror.takes(reroll(dice, *at)));
     upstream::mirror(filter, taken.map(|(_, mirror)| &mirror.backend));
-    Ok((Handled::Sent, after))
+    Ok((Handled::Forwarded, response))
 }
 
 fn answered<H: Host>(filter: &Filter<H>, answered: bool) -> Result<(), Reason> {
@@ -103,7 +106,7 @@ fn listener_port<H: Host>(filter: &Filter<H>) -> u16 {
 }
 
 /// Changes the request as one action says.
-fn prepare<H: Host>(host: &H, action: &Action, request: &RequestFacts) -> Result<(), HostError> {
+fn edit_request<H: Host>(host: &H, action: &Action, facts: &RequestFacts) -> Result<(), HostError> {
     edit(&action.request, |edit| match edit {
         HeaderEdit::Remove(name) => host.remove_request_header(name),
         HeaderEdit::Set(name, value) => host.set_request_header(name, value.as_bytes()),
@@ -114,7 +117,7 @@ fn prepare<H: Host>(host: &H, action: &Action, request: &RequestFacts) -> Result
             host.set_request_header(":authority", hostname.as_bytes())?;
         }
         if let Some(path) = &rewrite.path {
-            let (_, _, target) = request.arrival();
+            let (_, _, target) = facts.arrival();
             host.set_request_header(":path", &path.apply(target))?;
         }
     }
@@ -161,62 +164,62 @@ fn reroll(dice: u32, at: u32) -> u32 {
 }
 
 impl ResponseEdits {
-    /// `after`, and to tell the client of these limits.
-    pub fn and_tell(after: Option<Box<Self>>, limits: Vec<Standing>) -> Option<Box<Self>> {
-        if limits.is_empty() {
-            return after;
+    /// `edits`, and the `RateLimit` headers of these limits.
+    pub fn with_limits(edits: Option<Box<Self>>, usages: Vec<Standing>) -> Option<Box<Self>> {
+        if usages.is_empty() {
+            return edits;
         }
-        let mut after = after.unwrap_or_default();
-        after.limits = limits;
-        Some(after)
+        let mut edits = edits.unwrap_or_default();
+        edits.usages = usages;
+        Some(edits)
     }
 
-    /// What is left to do where the filter denies a request of `found`: a page that
-    /// may read the route's answers may read why it got none.
-    pub fn of_denied(found: &RouteMatch<'_>, request: &RequestFacts) -> Option<Box<Self>> {
-        let after = Self::of(found, request)?;
-        after.cors.is_some().then(|| Box::new(Self { edits: Vec::new(), ..*after }))
+    /// The edits of a denial on the route `found`: only CORS, so that a page that may read
+    /// the route's answers may read why it got none.
+    pub fn of_denied(found: &RouteMatch<'_>, facts: &RequestFacts) -> Option<Box<Self>> {
+        let edits = Self::of(found, facts)?;
+        edits.cors.is_some().then(|| Box::new(Self { actions: Vec::new(), ..*edits }))
     }
 
-    /// `None` where nothing is left to do.
-    fn of(found: &RouteMatch<'_>, request: &RequestFacts) -> Option<Box<Self>> {
-        let mut after = Self::default();
+    /// `None` where there are none.
+    fn of(found: &RouteMatch<'_>, facts: &RequestFacts) -> Option<Box<Self>> {
+        let mut edits = Self::default();
         for action in found.actions() {
             if !action.response.is_empty() {
-                after.edits.push(action.clone());
+                edits.actions.push(action.clone());
             }
             if let Some(cors) = &action.cors {
-                after.varies = cors.varies();
+                edits.varies = cors.varies();
                 // What every page is told is told to nobody in particular as well: a
                 // cache may have it for a page.
-                let origin = request.origin().or((!after.varies).then_some(b""));
-                after.cors = Some(origin.map(|origin| cors.simple(origin)).unwrap_or_default());
+                let origin = facts.origin().or((!edits.varies).then_some(b""));
+                edits.cors = Some(origin.map(|origin| cors.simple(origin)).unwrap_or_default());
             }
         }
-        (after.cors.is_some() || !after.edits.is_empty()).then(|| Box::new(after))
+        (edits.cors.is_some() || !edits.actions.is_empty()).then(|| Box::new(edits))
     }
 
-    /// Does it, in the phase of the response's headers.
+    /// Makes the edits, in the phase of the response's headers.
     ///
     /// # Errors
     /// When the host refuses a change.
-    pub fn finish<H: Host>(&self, host: &H) -> Result<(), HostError> {
+    pub fn apply<H: Host>(&self, host: &H) -> Result<(), HostError> {
         if let Some(cors) = &self.cors {
-            // Not even to strangers, nor what the route leaves out.
+            // The backend's go, also where the route has none for this origin.
             SIMPLE_CORS.iter().try_for_each(|name| host.remove_response_header(name))?;
             cors.iter().try_for_each(|(name, value)| host.set_response_header(name, value))?;
         }
         if self.varies {
             host.add_response_header("vary", b"origin")?;
         }
-        for action in &self.edits {
+        for action in &self.actions {
             edit(&action.response, |edit| match edit {
                 HeaderEdit::Remove(name) => host.remove_response_header(name),
                 HeaderEdit::Set(name, value) => host.set_response_header(name, value.as_bytes()),
                 HeaderEdit::Add(name, value) => host.add_response_header(name, value.as_bytes()),
             })?;
         }
-        // Last: who hides what a backend says of its limits does not hide the filter's.
-        limits::tell(host, &self.limits)
+        // Last: an edit that removes a backend's RateLimit headers leaves the filter's.
+        limits::add_headers(host, &self.usages)
     }
 }

@@ -1,5 +1,6 @@
-//! What a request is, for Envoy's own rate limit filter after this one: one service
-//! can count for several gateways so.
+//! Headers for Envoy's own rate limit filter, after this one in the chain: its descriptors
+//! can name the route and the client, so that one rate limit service counts for several
+//! gateways.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -15,26 +16,23 @@ const ROUTE_HEADER: &str = "x-tidegate-route";
 /// has one address of it has them all.
 const CLIENT_HEADER: &str = "x-tidegate-client";
 
-/// Describes the request at hand, if that is wanted. What is not known of it is not
-/// said: a descriptor that would need it is then not made.
+/// Sets the headers on the request at hand, where `descriptor_headers` is configured. What
+/// is not known of it gets no header: Envoy makes no descriptor that would need it.
 ///
 /// # Errors
-/// Why it is to be denied, when Envoy could not be told: no limit would hold.
-pub fn describe<H: Host>(
-    filter: &Filter<H>,
-    route: Option<&str>,
-    client: Option<IpAddr>,
-) -> Result<(), Reason> {
+/// Why the request is to be denied when the host refuses: no limit of that filter would
+/// hold.
+pub fn set<H: Host>(filter: &Filter<H>, route: Option<&str>, client: Option<IpAddr>) -> Result<(), Reason> {
     if !filter.descriptor_headers {
         return Ok(());
     }
-    tell(&filter.vm.host, route, client).map_err(|_| {
+    set_headers(&filter.vm.host, route, client).map_err(|_| {
         filter.vm.metrics.count(Count::HostErrors);
         Reason::NotReady
     })
 }
 
-fn tell<H: Host>(host: &H, route: Option<&str>, client: Option<IpAddr>) -> Result<(), HostError> {
+fn set_headers<H: Host>(host: &H, route: Option<&str>, client: Option<IpAddr>) -> Result<(), HostError> {
     if let Some(route) = route {
         host.set_request_header(ROUTE_HEADER, route.as_bytes())?;
     }

@@ -1,6 +1,6 @@
-//! One request and who answers its checks: the cache, the admin service, or one
-//! in the other's place. `Findings::step` says which check comes next and when
-//! enough is known; here is how it gets to know.
+//! The checks of one request, and who answers each: the tables (the cache), the admin
+//! service, or one in the other's place. `Findings::step` of the policy says which check
+//! is needed next and when the decision is known; this gets it the findings.
 
 use std::cell::OnceCell;
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use tidegate_policy::decide::{
 };
 use tidegate_policy::flags::{Mode, Modes};
 use tidegate_policy::wire::check::{Found, RouteAnswer};
-use tidegate_policy::wire::event::{Mismatch, TrafficEvent};
+use tidegate_policy::wire::event::Mismatch;
 
 use super::facts::RequestFacts;
 use super::performance::Timing;
@@ -20,50 +20,67 @@ use super::shadow;
 use crate::direct::{QuestionState, Questions};
 use crate::filter::Filter;
 use crate::host::Host;
-use crate::metrics::Count;
+use crate::metrics::{Count, Metrics};
 use crate::worker::Instance;
 
-/// What was decided, of which request.
-pub struct Decided<'i> {
+/// A request whose checks came to a decision.
+pub struct Evaluated<'e> {
     /// The decision.
-    pub decision: Decision<'i>,
+    pub decision: Decision<'e>,
     /// The request.
-    pub request: &'i RequestFacts,
-    /// Its random bits.
+    pub facts: &'e RequestFacts,
+    /// The tables that the request began with; none before the first ones came.
+    pub tables: Option<&'e Tables>,
+    /// The request's random bits.
     pub dice: u32,
-    /// The tables that it began with; none before the first ones came.
-    pub tables: Option<&'i Tables>,
 }
 
-/// A request that is being decided.
+/// What an evaluation leaves for the request's event and response.
+pub struct EvaluationRecord {
+    /// The request.
+    pub facts: RequestFacts,
+    /// The sequence number of the tables that the request began with, 0 without tables.
+    pub tables_seq: u64,
+    /// What the flags meant for this request.
+    pub modes: Modes,
+    /// Who answered each check.
+    pub answered: PerCheck<Answered>,
+    /// Checks in shadow of which the tables say something else.
+    pub mismatches: Vec<Mismatch>,
+    /// Where the request is measured.
+    pub timing: Option<Timing>,
+}
+
+/// The checks of one request, until they come to a decision.
 pub struct Evaluation {
-    known: Known,
+    inputs: Inputs,
     modes: Modes,
     questions: Questions,
     answered: PerCheck<Answered>,
     mismatches: Vec<Mismatch>,
-    /// Absent where nobody wants to know.
+    /// Absent where the request is not measured.
     timing: Option<Timing>,
 }
 
-/// What does not change while it is asked about.
-struct Known {
-    request: RequestFacts,
-    /// The tables that it began with; none before the first ones came.
+/// What the checks are decided by.
+struct Inputs {
+    facts: RequestFacts,
+    /// The tables that the request began with; none before the first ones came.
     tables: Option<Rc<Tables>>,
     dice: u32,
+    /// What the admin service answered.
     answers: PerCheck<Option<Found>>,
 }
 
 impl Evaluation {
-    /// About `request`, by these tables. `timing`: where it is to be measured.
-    pub fn new(request: RequestFacts, tables: Option<Rc<Tables>>, dice: u32, timing: Option<Timing>) -> Self {
-        // Without tables there is no cache, and nobody knows the flags: they are
-        // off, as at the start of a rollout.
-        let modes =
-            tables.as_ref().map_or_else(Modes::default, |tables| tables.flags.modes(request.client()));
+    /// Begins to evaluate a request by these tables. `dice`: random bits. `timing`: where
+    /// the request is measured.
+    pub fn new(facts: RequestFacts, tables: Option<Rc<Tables>>, dice: u32, timing: Option<Timing>) -> Self {
+        // Without tables the flags are not known either: all off, as at the start of a
+        // rollout.
+        let modes = tables.as_ref().map_or_else(Modes::default, |tables| tables.flags.modes(facts.client()));
         Self {
-            known: Known { request, tables, dice, answers: PerCheck::default() },
+            inputs: Inputs { facts, tables, dice, answers: PerCheck::default() },
             modes,
             questions: Questions::default(),
             answered: PerCheck::default(),
@@ -72,56 +89,51 @@ impl Evaluation {
         }
     }
 
-    /// What the flags mean for this request.
-    pub fn modes(&self) -> Modes {
-        self.modes
-    }
-
-    /// Goes as far as what is known goes: to the decision, or to questions that
-    /// are then open. In turn that is one question. In parallel it is every one
-    /// that can still matter: each open question is taken to let the request
-    /// pass, to see what would be asked next.
-    pub fn advance<H: Host>(&mut self, filter: &Filter<H>) -> Option<Decided<'_>> {
-        let Self { known, modes, questions, answered, timing, .. } = self;
-        let (vm, host) = (&filter.vm, &filter.vm.host);
-        let lines = known.request.lines();
-        let facts = known.request.facts(&lines, known.dice);
-        let given = known.request.given();
+    /// Goes on to the decision, or to questions to the admin service that are open
+    /// afterwards (`None`): one at a time, or with `enableParallelExecution` all that can
+    /// still matter. For that each open question is assumed to let the request pass, to
+    /// find which would come next.
+    pub fn evaluate<H: Host>(&mut self, filter: &Filter<H>) -> Option<Evaluated<'_>> {
+        let Self { inputs, modes, questions, answered, timing, .. } = self;
+        let (instance, host) = (&filter.vm, &filter.vm.host);
+        let lines = inputs.facts.lines();
+        let facts = inputs.facts.facts(&lines, inputs.dice);
+        let given = inputs.facts.given();
         let mut findings = Findings::default();
-        let mut hoping = false;
+        let mut assuming = false;
         loop {
             let check = match findings.step(&filter.settings) {
                 Step::Ask(check) => check,
-                Step::Decided(decision) if !hoping => {
-                    let tables = known.tables.as_deref();
-                    return Some(Decided { decision, request: &known.request, dice: known.dice, tables });
+                Step::Decided(_) if assuming => return None,
+                Step::Decided(decision) => {
+                    let Inputs { facts, tables, dice, .. } = &*inputs;
+                    return Some(Evaluated { decision, facts, tables: tables.as_deref(), dice: *dice });
                 }
-                Step::Decided(_) => return None,
             };
             let is_cached = mode(modes, check) == Mode::Cached;
             if !is_cached && questions.get(check) == QuestionState::NotYet {
                 questions.ask(check, &facts, given, &filter.line);
                 if questions.get(check) == QuestionState::Failed {
-                    vm.metrics.count(Count::question_failed(check));
+                    instance.metrics.count(Count::question_failed(check));
                 }
             }
             let by = match questions.get(check) {
-                QuestionState::Pending(_) if modes.parallel => {
-                    hoping = true;
-                    hope(check, &mut findings);
+                QuestionState::Open(_) if modes.parallel => {
+                    assuming = true;
+                    assume_pass(check, &mut findings);
                     continue;
                 }
-                QuestionState::Pending(_) => return None,
+                QuestionState::Open(_) => return None,
                 QuestionState::NotYet => Answered::Cache,
                 QuestionState::Answered => Answered::Direct,
-                QuestionState::Failed if known.tables.is_some() => Answered::Fallback,
+                QuestionState::Failed if inputs.tables.is_some() => Answered::Fallback,
                 QuestionState::Failed => Answered::Nobody,
             };
-            if !hoping {
+            if !assuming {
                 *answered.get_mut(check) = by;
             }
             let since_ns = timing.as_ref().filter(|_| is_cached).map(|_| host.monotonic_ns());
-            known.find(check, by, &facts, given, &mut findings, vm);
+            inputs.find(check, by, &facts, given, &mut findings, instance);
             if let (Some(timing), Some(since_ns)) = (timing.as_mut(), since_ns) {
                 *timing.checks.get_mut(check) = host.monotonic_ns().saturating_sub(since_ns);
             }
@@ -130,49 +142,48 @@ impl Evaluation {
 
     /// Takes the answer to a call, inside its callback; false when no question
     /// of this request is open under that token.
-    pub fn take<H: Host>(&mut self, token: u32, num_headers: usize, filter: &Filter<H>) -> bool {
+    pub fn take_answer<H: Host>(&mut self, token: u32, num_headers: usize, filter: &Filter<H>) -> bool {
         let Some((check, open)) = self.questions.of_call(token) else { return false };
-        let (vm, host) = (&filter.vm, &filter.vm.host);
+        let (instance, host) = (&filter.vm, &filter.vm.host);
         if let Some(timing) = &mut self.timing {
             *timing.checks.get_mut(check) = host.monotonic_ns().saturating_sub(open.since_ns);
         }
         let Some(answer) = self.questions.take(check, open, num_headers, &filter.line) else {
-            vm.metrics.count(Count::question_failed(check));
+            instance.metrics.count(Count::question_failed(check));
             return true;
         };
         if mode(&self.modes, check) == Mode::Shadow
-            && let Some(tables) = &self.known.tables
+            && let Some(tables) = &self.inputs.tables
         {
-            let lines = self.known.request.lines();
-            let facts = self.known.request.facts(&lines, self.known.dice);
-            let now = || vm.sync.borrow().now();
-            let mismatch = shadow::compare(&answer, &facts, self.known.request.given(), tables, now);
-            vm.metrics.count(Count::compared(check));
+            let lines = self.inputs.facts.lines();
+            let facts = self.inputs.facts.facts(&lines, self.inputs.dice);
+            let now = || instance.sync.borrow().now();
+            let mismatch = shadow::compare(&answer, &facts, self.inputs.facts.given(), tables, now);
+            instance.metrics.count(Count::compared(check));
             if mismatch.is_some() {
-                vm.metrics.count(Count::mismatched(check));
+                instance.metrics.count(Count::mismatched(check));
             }
             self.mismatches.extend(mismatch);
         }
-        *self.known.answers.get_mut(check) = Some(answer.found);
+        *self.inputs.answers.get_mut(check) = Some(answer.found);
         true
     }
 
-    /// Ends it, decided or not: what it found goes into the event.
-    pub fn finish<H: Host>(self, event: &mut TrafficEvent, vm: &Instance<H>) -> Option<Timing> {
+    /// Ends it, decided or not.
+    pub fn finish<H: Host>(self, metrics: &Metrics<H>) -> EvaluationRecord {
         for check in Check::ALL {
             if let Some(count) = Count::answered(check, *self.answered.get(check)) {
-                vm.metrics.count(count);
+                metrics.count(count);
             }
         }
-        event.answered = self.answered;
-        event.mismatches = self.mismatches;
-        self.known.request.into_event(event);
-        self.timing
+        let Self { inputs: Inputs { facts, tables, .. }, modes, answered, mismatches, timing, .. } = self;
+        let tables_seq = tables.map_or(0, |tables| tables.version.seq);
+        EvaluationRecord { facts, tables_seq, modes, answered, mismatches, timing }
     }
 }
 
-impl Known {
-    /// What the answerer found.
+impl Inputs {
+    /// Writes what `by` answers to a check into the findings.
     fn find<'k, H: Host>(
         &'k self,
         check: Check,
@@ -180,9 +191,8 @@ impl Known {
         facts: &Facts<'_>,
         given: Given,
         findings: &mut Findings<'k>,
-        vm: &Instance<H>,
+        instance: &Instance<H>,
     ) {
-        // What cannot be is treated as if nobody had answered.
         let direct = self.answers.get(check).as_ref().filter(|_| by == Answered::Direct);
         let cache = self.tables.as_deref().filter(|_| matches!(by, Answered::Cache | Answered::Fallback));
         match check {
@@ -192,7 +202,7 @@ impl Known {
                     (_, Some(tables)) => {
                         // Entries of both lists may expire: one look at the clock.
                         let read = OnceCell::<UnixSeconds>::new();
-                        let now = || *read.get_or_init(|| vm.sync.borrow().now());
+                        let now = || *read.get_or_init(|| instance.sync.borrow().now());
                         Finding::Found(IpFinding::look_up(facts.client, tables, now))
                     }
                     _ => Finding::Unavailable,
@@ -224,8 +234,8 @@ fn mode(modes: &Modes, check: Check) -> Mode {
     }
 }
 
-/// The finding that denies nothing, in the place of one that is not there yet.
-fn hope(check: Check, findings: &mut Findings<'_>) {
+/// Writes a finding that denies nothing, in the place of one that is not there yet.
+fn assume_pass(check: Check, findings: &mut Findings<'_>) {
     match check {
         Check::Ip => findings.ip = Some(Finding::Found(IpFinding::Clear)),
         Check::Geo => {

@@ -1,34 +1,78 @@
-//! What Envoy knows of a request at its end, and at no time before: a response
-//! can still turn into another after its headers were seen.
+//! The one [`TrafficEvent`] of a request, put together here: at the decision out of
+//! what the steps before it found, and completed with what Envoy knows at the end. (A
+//! response can still turn into another after its headers were seen.)
 
 use tidegate_policy::address::client_address;
-use tidegate_policy::wire::event::{MAX_HOST, MAX_METHOD, MAX_USER_AGENT, TrafficEvent, VerdictCode};
+use tidegate_policy::wire::event::{
+    MAX_HOST, MAX_METHOD, MAX_PATH, MAX_USER_AGENT, TrafficEvent, VerdictCode, bounded,
+};
 
-use super::facts::{fit, without_query};
+use super::evaluation::EvaluationRecord;
+use super::facts::RecordedFacts;
+use super::outcome::Outcome;
 use crate::host::Host;
 
-/// The event of a request that Envoy refused before the filter. For most of these
-/// Envoy never had a method, host or path.
-pub fn unseen<H: Host>(host: &H) -> TrafficEvent {
-    let bytes = |path: &[&str]| host.property(path).ok().flatten();
-    let arrived_ns = number(host, &["request", "time"]);
-    let method = bytes(&["request", "method"]);
+/// The reason of a 500 that Envoy gives because it has no cluster of the name that
+/// a route's backend comes to.
+pub const UNKNOWN_BACKEND: &str = "unknown_backend";
+
+/// The event of a request that was decided, or ended before it was. `time_ms`: when it
+/// arrived, since the Unix epoch.
+pub fn of_decided(time_ms: u64, record: EvaluationRecord, outcome: Outcome) -> TrafficEvent {
+    let EvaluationRecord { facts, tables_seq, modes, answered, mismatches, .. } = record;
+    let client = facts.client();
     TrafficEvent {
-        time_ms: arrived_ns.unwrap_or_else(|| host.wall_us().saturating_mul(1_000)) / 1_000_000,
-        tunnel: method.as_deref() == Some(b"CONNECT"),
-        method: method.map(|method| fit(method, MAX_METHOD)),
-        host: bytes(&["request", "host"]).map(|host| fit(host, MAX_HOST)),
-        path: bytes(&["request", "path"]).map(without_query),
-        user_agent: bytes(&["request", "useragent"]).map(|agent| fit(agent, MAX_USER_AGENT)),
-        client: bytes(&["source", "address"]).as_deref().and_then(client_address),
-        verdict: VerdictCode::Unseen,
-        duration_us: number(host, &["request", "duration"]).map(|ns| ns / 1_000),
+        time_ms,
+        client,
+        verdict: outcome.verdict,
+        reason: outcome.reason.map(str::to_owned),
+        rule: outcome.rule,
+        route: outcome.route,
+        template: outcome.template,
+        shadow_limit: outcome.shadow_limit,
+        country: outcome.country,
+        tables_seq,
+        modes: Some(modes),
+        answered,
+        mismatches,
+        ..of_facts(facts.into_recorded())
+    }
+}
+
+/// What a request's headers say, each within its bounds.
+fn of_facts(facts: RecordedFacts) -> TrafficEvent {
+    TrafficEvent {
+        tunnel: facts.method.as_deref() == Some(b"CONNECT"),
+        method: facts.method.map(|method| fit(method, MAX_METHOD)),
+        host: facts.host.map(|host| fit(host, MAX_HOST)),
+        path: facts.path.map(without_query),
+        user_agent: facts.user_agent.map(|agent| fit(agent, MAX_USER_AGENT)),
         ..TrafficEvent::default()
     }
 }
 
+/// The event of a request that Envoy refused before the filter. For most of these
+/// Envoy never had a method, host or path.
+pub fn of_unseen<H: Host>(host: &H) -> TrafficEvent {
+    let bytes = |path: &[&str]| host.property(path).ok().flatten();
+    let arrived_ns = number(host, &["request", "time"]);
+    let facts = RecordedFacts {
+        method: bytes(&["request", "method"]),
+        host: bytes(&["request", "host"]),
+        path: bytes(&["request", "path"]),
+        user_agent: bytes(&["request", "useragent"]),
+    };
+    TrafficEvent {
+        time_ms: arrived_ns.unwrap_or_else(|| host.wall_us().saturating_mul(1_000)) / 1_000_000,
+        client: bytes(&["source", "address"]).as_deref().and_then(client_address),
+        verdict: VerdictCode::Unseen,
+        duration_us: number(host, &["request", "duration"]).map(|ns| ns / 1_000),
+        ..of_facts(facts)
+    }
+}
+
 /// Adds what the response's headers say. The end may say something else.
-pub fn respond<H: Host>(host: &H, event: &mut TrafficEvent) {
+pub fn add_response_status<H: Host>(host: &H, event: &mut TrafficEvent) {
     let status = host.response_header(":status");
     event.status = status.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok());
     event.tunnel |= event.status == Some(101);
@@ -59,10 +103,6 @@ pub fn complete<H: Host>(host: &H, event: &mut TrafficEvent) {
     }
 }
 
-/// The reason of a 500 that Envoy gives because it has no cluster of the name that
-/// a route's backend comes to.
-pub const UNKNOWN_BACKEND: &str = "unknown_backend";
-
 /// Whether Envoy had no cluster to send the request to
 /// (`source/common/stream_info/utility.cc` lists the details).
 fn is_unknown_backend<H: Host>(host: &H) -> bool {
@@ -75,4 +115,36 @@ fn is_unknown_backend<H: Host>(host: &H) -> bool {
 pub fn number<H: Host>(host: &H, path: &[&str]) -> Option<u64> {
     let bytes = host.property(path).ok().flatten()?;
     u64::try_from(i64::from_le_bytes(bytes.try_into().ok()?)).ok()
+}
+
+/// A path as it is recorded: queries carry secrets.
+fn without_query(mut path: Vec<u8>) -> Vec<u8> {
+    let end = path.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(path.len());
+    path.truncate(end);
+    fit(path, MAX_PATH)
+}
+
+/// Within `max` bytes, and not in a much larger allocation: a tunnel keeps it for
+/// hours.
+fn fit(bytes: Vec<u8>, max: usize) -> Vec<u8> {
+    if bytes.len() <= max && bytes.capacity() / 2 <= bytes.len().saturating_add(64) {
+        bytes
+    } else {
+        bounded(&bytes, max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_path_is_cut_and_its_memory_let_go() {
+        assert_eq!(without_query(b"/a?b".to_vec()), b"/a");
+        let path = without_query(vec![b'a'; 60 << 10]);
+        assert_eq!(path.len(), MAX_PATH);
+        assert!(path.capacity() < 2 * MAX_PATH);
+        let short = without_query([b"/a?".as_slice(), &[b'b'; 60 << 10]].concat());
+        assert!(short.capacity() < 1024);
+    }
 }

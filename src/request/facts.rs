@@ -1,11 +1,11 @@
-//! What is known of a request when it is decided, read in two host calls.
+//! What is known of a request when it is decided: its client and its headers, read in
+//! two host calls.
 
 use std::net::IpAddr;
 
 use tidegate_policy::address::client_address;
 use tidegate_policy::decide::{Facts, Given};
 use tidegate_policy::geo::Country;
-use tidegate_policy::wire::event::{MAX_HOST, MAX_METHOD, MAX_PATH, MAX_USER_AGENT, TrafficEvent, bounded};
 
 use super::performance;
 use crate::config::OWN_PREFIX;
@@ -26,6 +26,19 @@ pub struct RequestFacts {
     given: Given,
     /// Without pseudo-headers; names in lower case.
     headers: HeaderPairs,
+}
+
+/// What of a request's headers an event says.
+#[derive(PartialEq, Eq, Debug, Default)]
+pub struct RecordedFacts {
+    /// `:method`.
+    pub method: Option<Vec<u8>>,
+    /// `:authority`, port included.
+    pub host: Option<Vec<u8>>,
+    /// `:path`, query included.
+    pub path: Option<Vec<u8>>,
+    /// `user-agent`.
+    pub user_agent: Option<Vec<u8>>,
 }
 
 impl RequestFacts {
@@ -127,7 +140,7 @@ impl RequestFacts {
 
     /// Removes what only the filter may set; false when the host refused that, or
     /// to show the headers at all.
-    pub fn strip_own_headers<H: Host>(&self, host: &H) -> bool {
+    pub fn remove_own_headers<H: Host>(&self, host: &H) -> bool {
         if self.unreadable {
             return false;
         }
@@ -166,15 +179,11 @@ impl RequestFacts {
         self.headers.iter().find(|(name, _)| name == b"origin").map(|(_, value)| value.as_slice())
     }
 
-    /// Puts what is recorded into the event, each within its bounds.
-    pub fn into_event(mut self, event: &mut TrafficEvent) {
-        event.client = self.client;
-        event.tunnel = self.method.as_deref() == Some(b"CONNECT");
-        event.method = self.method.map(|method| fit(method, MAX_METHOD));
-        event.host = self.host.map(|host| fit(host, MAX_HOST));
-        event.path = self.path.map(without_query);
+    /// What of it an event says, as it came.
+    pub fn into_recorded(mut self) -> RecordedFacts {
         let agent = self.user_agent.and_then(|at| self.headers.get_mut(at));
-        event.user_agent = agent.map(|(_, value)| fit(std::mem::take(value), MAX_USER_AGENT));
+        let user_agent = agent.map(|(_, value)| std::mem::take(value));
+        RecordedFacts { method: self.method, host: self.host, path: self.path, user_agent }
     }
 }
 
@@ -182,23 +191,6 @@ impl RequestFacts {
 fn entry(entry: &[u8]) -> Option<IpAddr> {
     let address: IpAddr = std::str::from_utf8(entry.trim_ascii()).ok()?.parse().ok()?;
     Some(address.to_canonical())
-}
-
-/// A path as it is recorded: queries carry secrets.
-pub fn without_query(mut path: Vec<u8>) -> Vec<u8> {
-    let end = path.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(path.len());
-    path.truncate(end);
-    fit(path, MAX_PATH)
-}
-
-/// Within `max` bytes, and not in a much larger allocation: a tunnel keeps it for
-/// hours.
-pub fn fit(bytes: Vec<u8>, max: usize) -> Vec<u8> {
-    if bytes.len() <= max && bytes.capacity() / 2 <= bytes.len().saturating_add(64) {
-        bytes
-    } else {
-        bounded(&bytes, max)
-    }
 }
 
 #[cfg(test)]
@@ -251,10 +243,7 @@ mod tests {
             (facts.method, facts.host, facts.path),
             (&b"GET"[..], &b"Example.org:80"[..], &b"/a?b"[..])
         );
-        let mut event = TrafficEvent::default();
-        request.into_event(&mut event);
-        assert_eq!(event.path.as_deref(), Some(&b"/a"[..]));
-        assert_eq!(event.user_agent.as_deref(), Some(&b"curl\xff"[..]));
+        assert_eq!(request.into_recorded().user_agent.as_deref(), Some(&b"curl\xff"[..]));
     }
 
     #[test]
@@ -262,20 +251,7 @@ mod tests {
         let request = request(&[]);
         let facts = request.facts(&[], 0);
         assert_eq!((facts.method, facts.host, facts.path), (&b""[..], &b""[..], &b""[..]));
-        let mut event = TrafficEvent::default();
-        request.into_event(&mut event);
-        assert_eq!(event, TrafficEvent::default());
-    }
-
-    #[test]
-    fn a_long_path_is_cut_and_its_memory_let_go() {
-        let mut event = TrafficEvent::default();
-        request(&[(":path", &[b'a'; 60 << 10])]).into_event(&mut event);
-        let path = event.path.unwrap();
-        assert_eq!(path.len(), MAX_PATH);
-        assert!(path.capacity() < 2 * MAX_PATH);
-        let short = without_query([b"/a?".as_slice(), &[b'b'; 60 << 10]].concat());
-        assert!(short.capacity() < 1024);
+        assert_eq!(request.into_recorded(), RecordedFacts::default());
     }
 
     #[test]

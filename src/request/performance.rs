@@ -1,5 +1,5 @@
-//! What a request cost, told in its response: `x-performance-*` and
-//! `Server-Timing` (W3C). Not even measured where nobody asked.
+//! What a request cost, in headers of its response: `x-performance-*` in milliseconds and
+//! `Server-Timing` (W3C). Only measured where they are wanted.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use tidegate_policy::check::{Answered, Check, PerCheck};
 use crate::config::Performance;
 use crate::host::{Host, HostError};
 
-/// With `1` a client asks to be told.
+/// With the value `1` a client asks for the headers.
 pub const WANTED_HEADER: &[u8] = b"x-performance";
 
 /// The checks as the headers name them, in the order of the rollout.
@@ -45,7 +45,7 @@ pub fn is_wanted(mode: Performance, client_asks: bool) -> bool {
 ///
 /// # Errors
 /// When the host refuses one of them.
-pub fn tell<H: Host>(
+pub fn add_headers<H: Host>(
     host: &H,
     timing: &Timing,
     answered: &PerCheck<Answered>,
@@ -71,7 +71,7 @@ pub fn tell<H: Host>(
     host.add_response_header("server-timing", line.as_bytes())
 }
 
-/// With three decimals: microseconds are what the clock is good for.
+/// Milliseconds with three decimals.
 fn milliseconds(ns: u64) -> String {
     let us = ns / 1_000;
     let mut text = String::with_capacity(16);
@@ -93,7 +93,7 @@ mod tests {
         host.0.response.replace(Some(upstreams.to_vec()));
         let checks = PerCheck { ip: 1_234_567, geo: 999, route: 60_000_000_000 };
         let answered = PerCheck { ip: Answered::Cache, geo: Answered::Direct, route: Answered::Fallback };
-        tell(&host, &Timing { checks, recording: 0 }, &answered, 61_000_500_999).unwrap();
+        add_headers(&host, &Timing { checks, recording: 0 }, &answered, 61_000_500_999).unwrap();
         let headers = host.0.response.take().unwrap();
         let said: Vec<(&str, &str)> = headers
             .iter()

@@ -12,20 +12,19 @@ use crate::metrics::Count;
 /// Where open events are posted.
 const PATH: &str = "/api/data-plane/v1/events?sync=1";
 
-/// A response that waits for its event to be stored.
+/// The post of an event whose response is held until it is answered.
 #[derive(Clone, Copy, Debug)]
-pub struct Wait {
-    /// What the host will call the answer.
+pub struct PendingStore {
+    /// Names the answer.
     pub token: CallToken,
-    /// Since when, monotonic nanoseconds.
+    /// When it was posted, monotonic nanoseconds.
     pub since_ns: u64,
 }
 
-/// Numbers the event and posts it as it is so far; `None`, counted, when it could
-/// not be posted: then there is nothing to wait for.
-pub fn begin<H: Host>(filter: &Filter<H>, event: &mut TrafficEvent) -> Option<Wait> {
+/// Posts the event as it is so far, with the number that it was given; `None`, counted,
+/// when it could not be posted: then there is nothing to wait for.
+pub fn post<H: Host>(filter: &Filter<H>, event: &TrafficEvent) -> Option<PendingStore> {
     let vm = &filter.vm;
-    event.number = vm.reserve();
     let since_ns = vm.host.monotonic_ns();
     let worth_it = filter.line.recording.may_ask(since_ns);
     let sent = match open_bytes(vm.source, event) {
@@ -38,11 +37,11 @@ pub fn begin<H: Host>(filter: &Filter<H>, event: &mut TrafficEvent) -> Option<Wa
         vm.metrics.count(Count::SyncFailed);
         return None;
     };
-    Some(Wait { token, since_ns })
+    Some(PendingStore { token, since_ns })
 }
 
-/// Takes what came, inside its callback. Whatever it is, the response goes on.
-pub fn end<H: Host>(filter: &Filter<H>, num_headers: usize) {
+/// Counts what came of the post, inside its callback. The response goes on whatever it is.
+pub fn finish<H: Host>(filter: &Filter<H>, num_headers: usize) {
     let status = if num_headers == 0 { None } else { filter.vm.host.call_status() };
     let patience = &filter.line.recording;
     match status {
