@@ -4,7 +4,7 @@ FROM rust:1.95-bookworm AS build
 WORKDIR /tidegate
 COPY . .
 # All at once, so that what they share is compiled once.
-RUN cargo build --release --locked --bins --package tidegate-admin --package tidegate-stack --package xtask \
+RUN cargo build --release --locked --bins --package tidegate-admin --package tidegate-backend --package xtask \
     && mkdir /out \
     && cp target/release/tidegate target/release/tidegate-demo-backend /out/ \
     && target/release/xtask filter /out/tidegate.wasm \

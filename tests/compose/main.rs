@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use tidegate_stack::http::{self, Method, Request};
 use tidegate_stack::programs::{installed_envoy, repository};
-use tidegate_stack::{page, wait};
+use tidegate_stack::{Programs, page, wait};
 
 const PROJECT: &str = "tidegate-compose-test";
 const GATE: u16 = 10000;
@@ -274,11 +274,32 @@ fn all_flags() -> Value {
     })
 }
 
-/// See there.
+/// See there. The parts that other scenarios run are in them, unless the build in containers
+/// is to be tried as well.
 fn stand_ins(arguments: &[&str]) -> Result<()> {
     let envoy = std::env::var_os("ENVOY").map_or_else(installed_envoy, PathBuf::from);
-    let script = repository().join("tests/compose/stand-ins.sh");
-    let status = Command::new(&script).args(arguments).env("ENVOY", envoy).status()?;
-    ensure!(status.success(), "{} {arguments:?}: {status}", script.display());
+    let mut command = Command::new(repository().join("tests/compose/stand-ins.sh"));
+    command.args(arguments).env("ENVOY", envoy);
+    if arguments.first() == Some(&"up") && std::env::var_os("TIDEGATE_COMPOSE_FROM_SOURCE").is_none() {
+        command.env("TIDEGATE_PARTS", parts()?);
+    }
+    let status = command.status()?;
+    ensure!(status.success(), "stand-ins.sh {arguments:?}: {status}");
     Ok(())
+}
+
+/// A folder with the programs that images are made of.
+fn parts() -> Result<PathBuf> {
+    let programs = Programs::find()?;
+    let dir = repository().join("target/tests/compose");
+    std::fs::create_dir_all(&dir)?;
+    let parts = [
+        ("tidegate", &programs.admin),
+        ("tidegate-demo-backend", &programs.demo),
+        ("tidegate.wasm", &programs.wasm),
+    ];
+    for (name, program) in parts {
+        std::fs::copy(program, dir.join(name)).with_context(|| format!("cannot copy {name}"))?;
+    }
+    Ok(dir)
 }

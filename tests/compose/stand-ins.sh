@@ -5,6 +5,10 @@
 #
 #   ENVOY=path/to/envoy tests/compose/stand-ins.sh up [rust|envoy|prometheus]...
 #   tests/compose/stand-ins.sh down
+#   tests/compose/stand-ins.sh make [debian|prometheus]...    # ahead of `up`, which takes a while
+#
+# Where TIDEGATE_PARTS names a folder with tidegate, tidegate-demo-backend and tidegate.wasm, the stand-in for Rust has
+# these instead of a toolchain: the Dockerfile's build takes a moment then, and compiles nothing.
 set -euo pipefail
 
 label=tidegate.stand-in
@@ -44,6 +48,25 @@ make_debian() {
     bookworm | docker import --change "LABEL $label=yes" - "$1" >/dev/null
 }
 
+# What the Dockerfile's build makes, made before.
+make_built() {
+  local root
+  root=$(mktemp -d)
+  install -D --target-directory "$root/parts" "$TIDEGATE_PARTS"/{tidegate,tidegate-demo-backend,tidegate.wasm}
+  install -D /dev/stdin "$root/usr/local/bin/cargo" <<'CARGO'
+#!/bin/sh
+set -eu
+[ "$*" = "build --release --locked --bins --package tidegate-admin --package tidegate-backend --package xtask" ]
+[ -f Cargo.toml ] && [ -f Cargo.lock ] && [ -d src ] && [ -d crates ] && [ -d xtask ]
+mkdir -p target/release
+cp /parts/tidegate /parts/tidegate-demo-backend target/release/
+printf '#!/bin/sh\n[ "$1" = filter ] && cp /parts/tidegate.wasm "$2"\n' >target/release/xtask
+chmod +x target/release/xtask
+CARGO
+  tar --create --owner=0 --group=0 --directory "$root" . | unpack tidegate-stand-in/debian "$1"
+  rm -r "$root"
+}
+
 # With what cargo has already fetched, so that it is not fetched again.
 make_rust() {
   local toolchain cargo
@@ -77,6 +100,11 @@ up() {
   for image in debian "$@"; do
     local official=${name[$image]} own=tidegate-stand-in/$image
     if is_there "$official" || docker pull --quiet "$official" 2>/dev/null; then continue; fi
+    if [ "$image" = rust ] && [ -n "${TIDEGATE_PARTS:-}" ]; then
+      make_built tidegate-stand-in/built
+      docker tag tidegate-stand-in/built "$official"
+      continue
+    fi
     if ! is_there "$own"; then
       local begin=$SECONDS
       "make_$image" "$own"
@@ -92,10 +120,20 @@ down() {
   done
 }
 
+# Those that cannot be pulled.
+make() {
+  local image
+  for image in "$@"; do
+    if is_there "${name[$image]}" || docker pull --quiet "${name[$image]}" 2>/dev/null; then continue; fi
+    is_there "tidegate-stand-in/$image" || "make_$image" "tidegate-stand-in/$image"
+  done
+}
+
 command=$1
 shift
 case $command in
   up) up "$@" ;;
   down) down ;;
-  *) echo "up or down" >&2; exit 2 ;;
+  make) make "$@" ;;
+  *) echo "up, down or make" >&2; exit 2 ;;
 esac

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use tidegate_stack::backend::{Authority, InProcess};
+use tidegate_backend::{Authority, InProcess};
 use tidegate_stack::http::{self, Connection, Method, PATIENCE, Request, Response};
 use tidegate_stack::load::Load;
 use tidegate_stack::ports::{Refusing, local};

@@ -12,7 +12,7 @@ use tidegate_stack::http::{self, Request};
 use tidegate_stack::ports::local;
 use tidegate_stack::process::Process;
 use tidegate_stack::programs::repository;
-use tidegate_stack::{Ports, Programs, wait};
+use tidegate_stack::{Programs, ReservedPorts, wait};
 
 /// Where the manifests mount the module.
 const MOUNTED: &str = "/etc/tidegate/tidegate.wasm";
@@ -25,10 +25,11 @@ fn text(path: &str, pointer: &str) -> String {
 }
 
 /// An Envoy whose bootstrap has only this and its own admin listener.
-fn start(name: &str, added: &str) -> Result<(Process, u16)> {
+fn start(name: &str, added: &str) -> Result<(Process, ReservedPorts)> {
     let programs = Programs::find()?;
     let added = added.replace(MOUNTED, &programs.wasm.display().to_string());
-    let port = Ports::free()?.envoy_admin;
+    let reserved = ReservedPorts::take()?;
+    let port = reserved.ports().envoy_admin;
     let address = json!({ "socket_address": { "address": "127.0.0.1", "port_value": port } });
     let base = json!({ "admin": { "address": address } }).to_string();
     let dir = repository().join("target/scenarios").join(name);
@@ -41,18 +42,19 @@ fn start(name: &str, added: &str) -> Result<(Process, u16)> {
     command.args(["--use-dynamic-base-id", "--concurrency", "1", "--config-yaml", &added, "-c"]).arg(&config);
     command.env("TIDEGATE_GATEWAY_TOKEN", "t".repeat(32));
     let process = Process::start(name, command, Path::new(&dir.join("envoy.log")))?;
-    Ok((process, port))
+    Ok((process, reserved))
 }
 
 /// Waits until it is ready, and counts its VMs.
 fn active_vms(name: &str, added: &str) -> Result<u64> {
-    let (mut process, port) = start(name, added)?;
+    let (mut process, reserved) = start(name, added)?;
+    let address = local(reserved.ports().envoy_admin);
     wait::until("Envoy is ready", Duration::from_secs(30), || {
         process.check_running()?;
-        let answer = http::send(local(port), &Request::get("/ready"));
+        let answer = http::send(address, &Request::get("/ready"));
         Ok(answer.ok().filter(|answer| answer.status == 200).map(drop))
     })?;
-    let stats = http::send(local(port), &Request::get("/stats?filter=v8.active"))?.text();
+    let stats = http::send(address, &Request::get("/stats?filter=v8.active"))?.text();
     Ok(stats.lines().find_map(|line| line.rsplit_once(": ")?.1.trim().parse().ok()).unwrap_or(0))
 }
 

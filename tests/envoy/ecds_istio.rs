@@ -3,17 +3,21 @@
 //! Envoy's own routes choose the upstream. While requests come, configuration and code are
 //! replaced, and nobody outside notices.
 
+mod istio;
+
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::module::{other, stamped};
 use anyhow::{Context, Result};
 use serde_json::json;
-use tidegate_stack::backend::InProcess;
+use tidegate_backend::InProcess;
 use tidegate_stack::http::{self, Method, Request};
-use tidegate_stack::istio::{Istio, Plugin};
-use tidegate_stack::module::{other, stamped};
 use tidegate_stack::ports::local;
-use tidegate_stack::{Control, NamedBackend, Options, Stack, wait};
+use tidegate_stack::{NamedBackend, Options, Stack, wait};
+
+use istio::{Istio, Plugin};
 
 use crate::updates::{
     BANNED, LIMIT, WELCOME, assert_answered, assert_bans_hold, assert_tells, assert_unnoticed, go_on, load,
@@ -25,6 +29,7 @@ const MANIFEST: &str = include_str!("../../envoy/istio/wasmplugin.yaml");
 /// An Envoy of Istio's with the gate between two strangers, and one more service.
 struct Mesh {
     stack: Stack,
+    istio: Arc<Istio>,
     orders: InProcess,
     plugin: Plugin,
 }
@@ -37,14 +42,14 @@ impl Mesh {
         let admin_cluster = plugin.admin_cluster()?;
         let strangers = [Plugin::bare("chatty", &other("chatty")?), Plugin::bare("noop", &other("noop")?)];
         let [chatty, noop] = strangers;
-        options.control =
-            Control::Istio(Istio { plugins: vec![chatty, plugin.clone(), noop], admin_cluster });
+        let istio = Arc::new(Istio { plugins: vec![chatty, plugin.clone(), noop], admin_cluster });
+        options.control = Some(Arc::clone(&istio) as _);
         options.drain = Some(Duration::from_secs(45));
         let orders = InProcess::start("orders", local(0))?;
         options.backends = vec![NamedBackend::at("orders", orders.address())];
         let stack = Stack::start(options)?;
         stack.ban(BANNED)?;
-        Ok(Self { stack, orders, plugin })
+        Ok(Self { stack, istio, orders, plugin })
     }
 
     fn dir(&self) -> &Path {
@@ -119,17 +124,17 @@ fn a_new_configuration_and_new_code_are_taken_under_load() {
         // The configuration only: other roots in the same VMs.
         let headers = if round % 2 == 0 { "always" } else { "never" };
         mesh.plugin = mesh.plugin.told(&json!({ "performance_headers": headers })).unwrap();
-        mesh.stack.deliver(&mesh.plugin).unwrap();
+        mesh.istio.deliver(&mesh.stack, &mesh.plugin).unwrap();
         go_on(&load).unwrap();
         assert_tells(&mesh.stack, headers == "always").unwrap();
         // The code only: other VMs beside the old ones.
         mesh.plugin.code = mesh.release(&format!("code {round}")).unwrap();
-        mesh.stack.deliver(&mesh.plugin).unwrap();
+        mesh.istio.deliver(&mesh.stack, &mesh.plugin).unwrap();
         go_on(&load).unwrap();
         // Both, and what decides who shares tables and events within a VM.
         mesh.plugin = mesh.plugin.told(&json!({ "events": { "batch_events": 100 + round } })).unwrap();
         mesh.plugin.code = mesh.release(&format!("both {round}")).unwrap();
-        mesh.stack.deliver(&mesh.plugin).unwrap();
+        mesh.istio.deliver(&mesh.stack, &mesh.plugin).unwrap();
         go_on(&load).unwrap();
         mesh.stack.ban(&format!("192.0.2.{}", 30 + round)).unwrap();
     }
@@ -140,7 +145,7 @@ fn a_new_configuration_and_new_code_are_taken_under_load() {
         mesh.stack.ban(&banned).unwrap();
         mesh.plugin = mesh.plugin.told(&json!({ "events": { "batch_events": 200 + round } })).unwrap();
         mesh.plugin.code = mesh.release(&format!("quick {round}")).unwrap();
-        mesh.stack.deliver(&mesh.plugin).unwrap();
+        mesh.istio.deliver(&mesh.stack, &mesh.plugin).unwrap();
         for worker in &mut workers {
             assert_eq!(worker.send(&Request::get("/").from(&banned)).unwrap().status, 403);
         }
@@ -162,10 +167,10 @@ fn requests_that_wait_meanwhile_are_answered() {
     go_on(&load).unwrap();
     for round in 0..2 {
         mesh.plugin = mesh.plugin.told(&json!({ "events": { "batch_events": 300 + round } })).unwrap();
-        mesh.stack.deliver(&mesh.plugin).unwrap();
+        mesh.istio.deliver(&mesh.stack, &mesh.plugin).unwrap();
         go_on(&load).unwrap();
         mesh.plugin.code = mesh.release(&format!("waiting {round}")).unwrap();
-        mesh.stack.deliver(&mesh.plugin).unwrap();
+        mesh.istio.deliver(&mesh.stack, &mesh.plugin).unwrap();
         go_on(&load).unwrap();
     }
     let after = assert_answered(&mesh.stack, load).unwrap();
@@ -182,7 +187,7 @@ fn a_new_token_is_taken_under_load() {
     let token = mesh.stack.create_gateway_token("second").unwrap();
     let admin = json!({ "token": token, "token_env": null });
     mesh.plugin = mesh.plugin.told(&json!({ "admin": admin })).unwrap();
-    mesh.stack.deliver(&mesh.plugin).unwrap();
+    mesh.istio.deliver(&mesh.stack, &mesh.plugin).unwrap();
     go_on(&load).unwrap();
     mesh.stack.revoke_first_gateway_token().unwrap();
     go_on(&load).unwrap();
@@ -197,13 +202,13 @@ fn a_token_in_the_manifests_environment_is_taken() {
     let mut moved = mesh.plugin.told(&json!({ "admin": { "token_env": "ANOTHER" } })).unwrap();
     let variable = |token: &str| json!([{ "name": "ANOTHER", "valueFrom": "INLINE", "value": token }]);
     moved.manifest["spec"]["vmConfig"]["env"] = variable(&second);
-    mesh.stack.deliver(&moved).unwrap();
+    mesh.istio.deliver(&mesh.stack, &moved).unwrap();
     mesh.stack.revoke_first_gateway_token().unwrap();
     assert_bans_hold(&mesh.stack, "192.0.2.15").unwrap();
     // The value alone.
     let third = mesh.stack.create_gateway_token("third").unwrap();
     moved.manifest["spec"]["vmConfig"]["env"] = variable(&third);
-    mesh.stack.deliver(&moved).unwrap();
+    mesh.istio.deliver(&mesh.stack, &moved).unwrap();
     mesh.stack.revoke_gateway_token("second", &second).unwrap();
     assert_bans_hold(&mesh.stack, "192.0.2.16").unwrap();
     let whole = mesh.stack.recorded(LIMIT).unwrap();
@@ -218,17 +223,17 @@ fn what_is_refused_changes_nothing() {
     go_on(&load).unwrap();
     // Misspelt; and misspelt in new code, whose VMs are made and thrown away again.
     let misspelt = mesh.plugin.told(&json!({ "performance_header": "always" })).unwrap();
-    mesh.stack.deliver_refused(&misspelt).unwrap();
+    mesh.istio.deliver_refused(&mesh.stack, &misspelt).unwrap();
     go_on(&load).unwrap();
     let code = mesh.release("refused").unwrap();
-    mesh.stack.deliver_refused(&Plugin { code: code.clone(), ..misspelt }).unwrap();
+    mesh.istio.deliver_refused(&mesh.stack, &Plugin { code: code.clone(), ..misspelt }).unwrap();
     go_on(&load).unwrap();
     let log = String::from_utf8_lossy(&std::fs::read(mesh.stack.log("envoy")).unwrap()).into_owned();
     assert!(log.contains("/performance_header"), "the log names the field");
     // The next right one is taken.
     let right = mesh.plugin.told(&json!({ "performance_headers": "always" })).unwrap();
     mesh.plugin = Plugin { code, ..right };
-    mesh.stack.deliver(&mesh.plugin).unwrap();
+    mesh.istio.deliver(&mesh.stack, &mesh.plugin).unwrap();
     go_on(&load).unwrap();
     assert_tells(&mesh.stack, true).unwrap();
     assert_unnoticed(&mesh.stack, load, &before).unwrap();
@@ -241,7 +246,7 @@ fn what_is_refused_changes_nothing() {
 fn a_body_does_not_get_past_a_check_that_is_asked() {
     let mut mesh = Mesh::start("istio-body").unwrap();
     mesh.plugin.stops_headers_only = true;
-    mesh.stack.deliver(&mesh.plugin).unwrap();
+    mesh.istio.deliver(&mesh.stack, &mesh.plugin).unwrap();
     mesh.stack.all_flags(false).unwrap();
     let ask = |client: &str| {
         let request = Request::new(Method::POST, "/orders/body").from(client).body("text/plain", "a body");

@@ -3,15 +3,19 @@
 //! controller. A change replaces the listener's filters; connections of the ones before
 //! are drained.
 
+mod proxy;
+
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::module::stamped;
 use anyhow::Result;
 use serde_json::json;
-use tidegate_stack::envoy_gateway::{CodeServer, EnvoyGateway};
 use tidegate_stack::http::{self, Request};
-use tidegate_stack::module::stamped;
-use tidegate_stack::{Control, Options, Stack, wait};
+use tidegate_stack::{Options, Stack, wait};
+
+use proxy::{CodeServer, EnvoyGateway};
 
 use crate::trapping::{rewritten, trap, trap_on_headers};
 use crate::updates::{BANNED, LIMIT, WELCOME, assert_bans_hold, assert_tells, assert_unnoticed, go_on, load};
@@ -44,7 +48,7 @@ impl Proxy {
         let code = CodeServer::start(options.dir.clone())?;
         let mut gateway = EnvoyGateway::read(POLICY, PROXY, first, code.address())?;
         gateway.failure_policy = failure_policy;
-        options.control = Control::EnvoyGateway(gateway.clone());
+        options.control = Some(Arc::new(gateway.clone()));
         options.drain = Some(DRAIN);
         let stack = Stack::start(options)?;
         stack.ban(BANNED)?;
@@ -71,18 +75,18 @@ fn a_new_configuration_and_new_code_are_taken_under_load() {
     for round in 0..2 {
         let headers = if round % 2 == 0 { "always" } else { "never" };
         proxy.gateway = proxy.gateway.told(&json!({ "performance_headers": headers })).unwrap();
-        proxy.stack.deliver_listener(&proxy.gateway).unwrap();
+        proxy.gateway.deliver(&proxy.stack).unwrap();
         go_on(&load).unwrap();
         assert_tells(&proxy.stack, headers == "always").unwrap();
         proxy.gateway.code = proxy.release(&format!("code {round}")).unwrap();
-        proxy.stack.deliver_listener(&proxy.gateway).unwrap();
+        proxy.gateway.deliver(&proxy.stack).unwrap();
         go_on(&load).unwrap();
         let banned = format!("192.0.2.{}", 40 + round);
         proxy.stack.ban(&banned).unwrap();
         let events = json!({ "events": { "batch_events": 100 + round } });
         proxy.gateway = proxy.gateway.told(&events).unwrap();
         proxy.gateway.code = proxy.release(&format!("both {round}")).unwrap();
-        proxy.stack.deliver_listener(&proxy.gateway).unwrap();
+        proxy.gateway.deliver(&proxy.stack).unwrap();
         for worker in &mut proxy.stack.connection_per_worker().unwrap() {
             assert_eq!(worker.send(&Request::get("/").from(&banned)).unwrap().status, 403);
         }
@@ -102,10 +106,10 @@ fn what_is_refused_changes_nothing() {
     let load = load(&proxy.stack);
     go_on(&load).unwrap();
     let misspelt = proxy.gateway.told(&json!({ "performance_header": "always" })).unwrap();
-    proxy.stack.deliver_refused_listener(&misspelt).unwrap();
+    misspelt.deliver_refused(&proxy.stack).unwrap();
     go_on(&load).unwrap();
     proxy.gateway = proxy.gateway.told(&json!({ "performance_headers": "always" })).unwrap();
-    proxy.stack.deliver_listener(&proxy.gateway).unwrap();
+    proxy.gateway.deliver(&proxy.stack).unwrap();
     go_on(&load).unwrap();
     assert_tells(&proxy.stack, true).unwrap();
     assert_unnoticed(&proxy.stack, load, &before).unwrap();
@@ -132,7 +136,7 @@ fn a_trapped_vm_stays_closed_until_the_listener_changes() {
         }
     }
     proxy.gateway = proxy.gateway.told(&json!({ "performance_headers": "always" })).unwrap();
-    proxy.stack.deliver_listener(&proxy.gateway).unwrap();
+    proxy.gateway.deliver(&proxy.stack).unwrap();
     assert_serves(&proxy);
 }
 
@@ -158,9 +162,9 @@ fn a_mistake_that_comes_with_new_code_closes_the_gate() {
     let code = proxy.release("second").unwrap();
     let right = EnvoyGateway { code, ..proxy.gateway.clone() };
     let misspelt = right.told(&json!({ "performance_header": "always" })).unwrap();
-    proxy.stack.deliver_listener(&misspelt).unwrap();
+    misspelt.deliver(&proxy.stack).unwrap();
     let ask = |client: &str| http::send(proxy.stack.gate(), &Request::get("/").from(client)).unwrap().status;
     assert_eq!([ask(BANNED), ask(WELCOME)], [503, 503]);
-    proxy.stack.deliver_listener(&right).unwrap();
+    right.deliver(&proxy.stack).unwrap();
     assert_serves(&proxy);
 }

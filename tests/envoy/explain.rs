@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use tidegate_backend::InProcess;
 use tidegate_host_sim::Dice;
-use tidegate_stack::backend::InProcess;
 use tidegate_stack::http::{Connection, Method, Request, Response};
 use tidegate_stack::ports::local;
 use tidegate_stack::{NamedBackend, Options, Stack};

@@ -1,11 +1,16 @@
 //! A limit that several gateways share, on real Envoys: the additions of
 //! `envoy/ratelimit.yaml`, and a service that counts.
 
+mod service;
+
+use std::sync::Arc;
+
 use anyhow::Result;
 use serde_json::{Value, json};
-use tidegate_stack::global_limit::Service;
 use tidegate_stack::http::{Connection, Request};
 use tidegate_stack::{Options, Stack};
+
+use service::{Limited, Service};
 
 /// Requests of one client on one route that may pass, over all gateways.
 const ALLOWED: u32 = 30;
@@ -14,7 +19,7 @@ const ALLOWED: u32 = 30;
 /// the service that counts.
 fn gateway(name: &str, service: &Service) -> Result<Stack> {
     let mut options = Options::for_test(name)?;
-    options.global_limit = Some(service.address());
+    options.control = Some(Arc::new(Limited(service.address())));
     let stack = Stack::start(options)?;
     stack.put_route("shop", "/shop", "demo")?;
     stack.put_route("news", "/news", "demo")?;

@@ -1,12 +1,15 @@
 //! Clients of HTTP/2: many requests at once down one connection, and so in one VM, each
 //! decided by itself, and each a row.
 
+mod connection;
+
 use std::time::Duration;
 
 use anyhow::Result;
 use tidegate_stack::http::Request;
-use tidegate_stack::http2::Connection;
 use tidegate_stack::{Options, Stack, wait};
+
+use connection::Connection;
 
 const BANNED: &str = "192.0.2.13";
 const WELCOME: &str = "192.0.2.14";

@@ -1,10 +1,10 @@
 //! CORS of HTTPRoutes on a real Envoy: what pages of other sites are told, of a
 //! backend that has ideas of its own.
 
+use crate::verbatim::Verbatim;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tidegate_stack::http::{Connection, Method, PATIENCE, Request, Response};
-use tidegate_stack::verbatim::Verbatim;
 use tidegate_stack::{NamedBackend, Options, Stack};
 
 /// What the backend says of itself: that everybody may, with everything.

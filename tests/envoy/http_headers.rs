@@ -1,12 +1,12 @@
 //! Header modifiers of HTTPRoutes on a real Envoy, to the byte, and the headers that
 //! are between the gate and Envoy: nobody else says them, and nobody else sees them.
 
+use crate::verbatim::{Head, Verbatim};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use tidegate_stack::backend::InProcess;
+use tidegate_backend::InProcess;
 use tidegate_stack::http::{self, Method, PATIENCE, Request, raw};
 use tidegate_stack::ports::local;
-use tidegate_stack::verbatim::{Head, Verbatim};
 use tidegate_stack::{NamedBackend, Options, Stack};
 
 /// What the backend answers with.

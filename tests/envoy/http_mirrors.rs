@@ -1,11 +1,11 @@
 //! Mirrors on a real Envoy: who gets a copy, what is in it, and that nobody else sees
 //! anything of that.
 
+use crate::chance::likely;
+use crate::hasty::Hasty;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use tidegate_stack::backend::{Authority, InProcess};
-use tidegate_stack::chance::likely;
-use tidegate_stack::hasty::Hasty;
+use tidegate_backend::{Authority, InProcess};
 use tidegate_stack::http::{self, Connection, Method, PATIENCE, Request};
 use tidegate_stack::ports::{Refusing, Silent, local};
 use tidegate_stack::{NamedBackend, Options, Stack, Trust, wait};

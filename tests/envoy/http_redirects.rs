@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use tidegate_stack::backend::InProcess;
+use tidegate_backend::InProcess;
 use tidegate_stack::http::{self, Method, PATIENCE, Request};
 use tidegate_stack::ports::local;
 use tidegate_stack::{NamedBackend, Options, Stack};

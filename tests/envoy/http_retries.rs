@@ -1,10 +1,10 @@
 //! Retries on a real Envoy: what is tried again, how often, and what comes of it at the
 //! end. Tries are counted where they arrive.
 
+use crate::hasty::Hasty;
 use anyhow::Result;
 use serde_json::{Value, json};
-use tidegate_stack::backend::InProcess;
-use tidegate_stack::hasty::Hasty;
+use tidegate_backend::InProcess;
 use tidegate_stack::http::{self, Method, PATIENCE, Request};
 use tidegate_stack::load::Load;
 use tidegate_stack::ports::{Refusing, local};

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use tidegate_stack::backend::InProcess;
+use tidegate_backend::InProcess;
 use tidegate_stack::http::{self, PATIENCE, Request, Response};
 use tidegate_stack::ports::{Silent, local};
 use tidegate_stack::{NamedBackend, Options, Stack, wait};

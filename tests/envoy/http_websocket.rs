@@ -5,12 +5,12 @@ use std::io::{BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use crate::verbatim::Head;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use tidegate_stack::backend::InProcess;
+use tidegate_backend::InProcess;
 use tidegate_stack::http::PATIENCE;
 use tidegate_stack::ports::local;
-use tidegate_stack::verbatim::Head;
 use tidegate_stack::{NamedBackend, Options, Stack, wait};
 
 /// The backend's `/ws` echoes messages.

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::chance::likely;
 use anyhow::Result;
 use serde_json::{Value, json};
-use tidegate_stack::backend::InProcess;
-use tidegate_stack::chance::likely;
+use tidegate_backend::InProcess;
 use tidegate_stack::http::{Connection, PATIENCE, Request};
 use tidegate_stack::ports::local;
 use tidegate_stack::{NamedBackend, Options, Stack, wait};

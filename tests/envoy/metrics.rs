@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tidegate_stack::faults::Faults;
 use tidegate_stack::http::{self, Method, PATIENCE, Request};
-use tidegate_stack::ports::{Ports, local};
+use tidegate_stack::ports::{ReservedPorts, local};
 use tidegate_stack::programs::repository;
 use tidegate_stack::prometheus::{Programs, Prometheus};
 use tidegate_stack::{Options, Stack, wait};
@@ -222,7 +222,8 @@ fn prometheus_takes_the_files_and_every_panel_has_data() {
 
     let mut stack = start("metrics-prometheus").unwrap();
     let config = configure(&stack).unwrap();
-    let address = local(Ports::free().unwrap().gate);
+    let reserved = ReservedPorts::take().unwrap();
+    let address = local(reserved.ports().gate);
     let prometheus = Prometheus::start(&programs, &config, address).unwrap();
     traffic(&stack).unwrap();
     let served =

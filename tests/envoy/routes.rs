@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use tidegate_stack::backend::InProcess;
+use tidegate_backend::InProcess;
 use tidegate_stack::http::{self, Connection, Method, Request};
 use tidegate_stack::ports::local;
 use tidegate_stack::{NamedBackend, Options, Stack};

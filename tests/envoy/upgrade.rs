@@ -1,8 +1,10 @@
 //! Gateways and services of different versions: `docs/OPERATIONS.md`, "Upgrading".
-//! What is of another version is made so on its way, by `tidegate_stack::doctor`.
+//! What is of another version is made so on its way, by [`doctor`].
 //!
 //! The upgrade itself starts from an earlier release where `TIDEGATE_PREVIOUS_WASM` and
 //! `TIDEGATE_PREVIOUS_ADMIN_BIN` name its filter and its service.
+
+mod doctor;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -12,10 +14,11 @@ use anyhow::{Result, ensure};
 use tidegate_policy::wire::event::{BATCH_FORMAT, Batch, EventPost, SealedBatch, TrafficEvent, VerdictCode};
 use tidegate_policy::wire::formats::{FORMATS, FORMATS_HEADER};
 use tidegate_policy::wire::former::{FORMER_BATCH, read_batch};
-use tidegate_stack::doctor::{Doctor, Message};
 use tidegate_stack::http::{Method, Request};
 use tidegate_stack::load::Load;
 use tidegate_stack::{Options, Stack, wait};
+
+use doctor::{Doctor, Message};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const SYNC: &str = "/api/data-plane/v1/sync";
@@ -25,7 +28,7 @@ const REQUESTS: u64 = 300;
 fn doctored(name: &str) -> Result<(Options, Doctor)> {
     let mut options = Options::for_test(name)?;
     let doctor = Doctor::start()?;
-    options.doctor = Some(doctor.clone());
+    options.control = Some(Arc::new(doctor.clone()));
     Ok((options, doctor))
 }
 

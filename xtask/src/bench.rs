@@ -1,98 +1,23 @@
-//! `cargo xtask bench`: what the gate costs and what each step of the rollout
-//! brings, measured on this machine. `docs/PERFORMANCE.md` says how, and has the
-//! figures of one machine.
+//! `cargo xtask bench`: builds what is measured and what measures, as it ships.
 
-mod chart;
-mod gate;
-mod limits;
-mod pair;
-mod phases;
-mod scene;
-mod table;
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
-use anyhow::{Result, ensure};
-use tidegate_stack::wait;
+use anyhow::{Context, Result};
 
-use crate::up;
+use crate::build::{self, Profile};
+use crate::command::{cargo, execute, target_dir};
 
-/// What to measure. All of it runs on this machine and over loopback, is bounded
-/// in number and time, and asserts nothing: it prints tables in Markdown.
-#[derive(clap::Subcommand)]
-pub enum Bench {
-    /// What the gate costs: Envoy's processor time per request without a filter,
-    /// with a filter of the proxy-wasm SDK that does nothing, and with ours, all
-    /// cached and recorded, without and with a limit. About three minutes.
-    Gate(gate::Args),
-    /// All workers under one limit: requests per second with 1, 2 and 4 of them, and how
-    /// often one finds another quicker. About two minutes.
-    Limits(limits::Args),
-    /// The rollout, phase by phase: latency, success, hit ratios and completeness
-    /// from all flags off to all on and back, with an admin service made as slow as
-    /// the database that the rollout starts from. Under a minute; `--long` for the record.
-    Phases(phases::Args),
-    /// The gate against its backend asked directly: latency and throughput.
-    ProxyVsDirect(pair::Args),
-}
-
-/// Runs one.
-pub fn run(bench: &Bench) -> Result<()> {
-    up::catch_signals()?;
-    match bench {
-        Bench::Gate(args) => gate::run(args),
-        Bench::Limits(args) => limits::run(args),
-        Bench::Phases(args) => phases::run(args),
-        Bench::ProxyVsDirect(args) => pair::run(args),
+/// Becomes `tidegate-bench` with these arguments.
+pub fn run(arguments: &[OsString]) -> Result<()> {
+    execute(&mut cargo(&["build", "--release", "-p", "tidegate-bench"]))?;
+    let mut bench = Command::new(target_dir()?.join("release/tidegate-bench"));
+    bench.args(arguments);
+    let asks = |argument: &OsString| ["-h", "--help", "help"].iter().any(|help| argument == help);
+    if !arguments.is_empty() && !arguments.iter().any(asks) {
+        let parts = build::parts(Profile::Release)?;
+        bench.envs(parts.variables()).env("TIDEGATE_OTHER_FILTERS", build::other_filters()?);
     }
-}
-
-/// Ends a measurement that somebody interrupts: what was started is ended.
-fn go_on() -> Result<()> {
-    ensure!(!wait::is_interrupted(), "interrupted");
-    Ok(())
-}
-
-/// Median, lowest and highest. NaN: no values.
-fn spread(values: &[f64]) -> [f64; 3] {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
-    let half = sorted.len() / 2;
-    let median = if sorted.len().is_multiple_of(2) {
-        f64::midpoint(at(half.wrapping_sub(1)), at(half))
-    } else {
-        at(half)
-    };
-    [median, at(0), at(sorted.len().wrapping_sub(1))]
-}
-
-/// Another order at each call, so that what happens to the machine meanwhile does
-/// not always meet the same case.
-fn shuffle<T>(items: &mut [T]) {
-    use std::hash::{BuildHasher, RandomState};
-    for end in (1..items.len()).rev() {
-        let random = RandomState::new().hash_one(end);
-        let other = usize::try_from(random % (end as u64 + 1)).unwrap_or(0);
-        items.swap(end, other);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_is_in_the_middle() {
-        assert_eq!(spread(&[3.0, 1.0, 2.0]), [2.0, 1.0, 3.0]);
-        assert_eq!(spread(&[4.0, 1.0, 2.0, 3.0]), [2.5, 1.0, 4.0]);
-        assert!(spread(&[]).iter().all(|value| value.is_nan()));
-    }
-
-    #[test]
-    fn a_shuffle_loses_nothing() {
-        let mut items: Vec<_> = (0..100).collect();
-        shuffle(&mut items);
-        assert_ne!(items, (0..100).collect::<Vec<_>>(), "one in 100! runs");
-        items.sort_unstable();
-        assert_eq!(items, (0..100).collect::<Vec<_>>());
-    }
+    Err(bench.exec()).context("cannot run tidegate-bench")
 }

@@ -1,14 +1,24 @@
-//! The release parts: filter, admin service, demo backend.
+//! The parts of a stack: filter, admin service, demo backend.
 
 use std::path::{Path, PathBuf};
+use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use tidegate_stack::Programs;
 use tidegate_stack::programs::repository;
 
 use crate::command::{cargo, execute, target_dir};
 use crate::dist::{self, paths};
 use crate::install;
+
+/// How the programs are compiled. The filter is always compiled as it ships.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// As the tests are: what they share with xtask and each other is compiled once.
+    Dev,
+    /// As they ship.
+    Release,
+}
 
 /// Everything that a stack runs, built and installed.
 pub struct Parts {
@@ -17,10 +27,19 @@ pub struct Parts {
     /// Bytes of the filter as the compiler made it, before what nobody calls was
     /// dropped.
     pub compiled: usize,
-    /// The demo backend as a program.
-    pub demo: PathBuf,
-    /// The load generator.
-    pub load: PathBuf,
+}
+
+impl Parts {
+    /// What `tidegate_stack::Programs::find` looks at.
+    pub fn variables(&self) -> [(&'static str, &Path); 4] {
+        let Programs { envoy, admin, demo, wasm, .. } = &self.programs;
+        [
+            ("ENVOY", envoy),
+            ("TIDEGATE_ADMIN_BIN", admin),
+            ("TIDEGATE_DEMO_BIN", demo),
+            ("TIDEGATE_WASM", wasm),
+        ]
+    }
 }
 
 /// Filters that are not ours, in the folder that comes back: what tests set beside the gate.
@@ -33,20 +52,40 @@ pub fn other_filters() -> Result<PathBuf> {
 }
 
 /// Installs what is missing and builds what has changed.
-pub fn parts() -> Result<Parts> {
+pub fn parts(profile: Profile) -> Result<Parts> {
     install::wasm_target()?;
-    let envoy = install::envoy()?;
-    let filter = dist::build()?;
-    let mut programs =
-        cargo(&["build", "--release", "--bins", "-p", "tidegate-admin", "-p", "tidegate-stack"]);
-    execute(programs.env("CARGO_ENCODED_RUSTFLAGS", paths::flags(&paths::host()?)?))?;
-    let release = target_dir()?.join("release");
-    let config = repository().join("envoy/envoy.yaml");
+    // Cargo keeps the two in folders of their own. The last stage of the filter is one thread.
+    let filter = thread::spawn(dist::build);
+    programs(profile)?;
+    let filter = filter.join().map_err(|_| anyhow!("the filter's build panicked"))??;
+    built(profile, filter)
+}
+
+fn programs(profile: Profile) -> Result<()> {
+    let bins = ["--bin", "tidegate", "--bin", "tidegate-demo-backend"];
+    let mut build = cargo(&["build"]);
+    match profile {
+        // Of the whole workspace, so that dependencies have the features that tests give them.
+        Profile::Dev => build.arg("--workspace"),
+        Profile::Release => build
+            .args(["--release", "-p", "tidegate-admin", "-p", "tidegate-backend"])
+            .env("CARGO_ENCODED_RUSTFLAGS", paths::flags(&paths::host()?)?),
+    };
+    execute(build.args(bins))
+}
+
+/// The parts, where the programs have been built.
+pub fn built(profile: Profile, filter: dist::Dist) -> Result<Parts> {
+    let dir = target_dir()?.join(if profile == Profile::Dev { "debug" } else { "release" });
     Ok(Parts {
-        programs: Programs { envoy, admin: release.join("tidegate"), wasm: filter.path, config },
+        programs: Programs {
+            envoy: install::envoy()?,
+            admin: dir.join("tidegate"),
+            demo: dir.join("tidegate-demo-backend"),
+            wasm: filter.path,
+            config: repository().join("envoy/envoy.yaml"),
+        },
         compiled: filter.before,
-        demo: release.join("tidegate-demo-backend"),
-        load: release.join("tidegate-load"),
     })
 }
 

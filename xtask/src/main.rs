@@ -30,7 +30,9 @@ enum Sub {
     /// End what `up --detach` started.
     Down,
     /// Formatting, lints, and every test, the ones on a real Envoy included.
-    Test,
+    Test(test::Args),
+    /// Build what scenarios on a real Envoy start: filter, admin service, demo backend.
+    Parts,
     /// Build the filter alone, as it ships, and copy it there: what the Dockerfile does.
     Filter {
         /// Where to.
@@ -39,8 +41,12 @@ enum Sub {
     /// Make envoy/compose.yaml anew from envoy/envoy.yaml.
     ComposeConfig,
     /// Measure what the gate costs, and what the rollout brings.
-    #[command(subcommand)]
-    Bench(bench::Bench),
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Which, and its options: `--help` says.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
     /// Build all that ships into dist/: filter, admin service, OCI layouts, checksums.
     Dist,
 }
@@ -58,10 +64,11 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Sub::Up(args) => up::up(&args),
         Sub::Down => up::down(),
-        Sub::Test => test::run(),
+        Sub::Test(args) => test::run(&args),
+        Sub::Parts => build::parts(build::Profile::Dev).map(drop),
         Sub::Filter { out } => build::filter(&out),
         Sub::ComposeConfig => compose_config(),
-        Sub::Bench(which) => bench::run(&which),
+        Sub::Bench { arguments } => bench::run(&arguments),
         Sub::Dist => dist::run(),
     };
     match done {

@@ -1,96 +1,244 @@
-//! `cargo xtask test`: everything that must hold before a change lands.
+//! `cargo xtask test`: everything that must hold before a change lands. docs/TESTING.md
+//! says what takes how long.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
+use tidegate_stack::process;
 
-use crate::build::{self, Parts};
-use crate::command::{cargo, execute, line};
+use crate::build::{self, Parts, Profile};
+use crate::command::{cargo, execute, idle_cargo, line};
 use crate::{dist, install};
 
-/// Results of one heading.
-struct Line {
-    heading: &'static str,
-    outcome: String,
-    seconds: f64,
+/// Scenarios on a real Envoy that print what they have measured: by themselves, when nothing
+/// else runs. All others wait for states, at most a minute.
+const ALONE: [&str; 2] = ["ban_latency::", "limits::"];
+
+/// Options of `test`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// These steps only, and what they need; may be given several times.
+    #[arg(long, value_name = "STEP")]
+    only: Vec<Step>,
+    /// As before a release: scenarios and containers run what ships, compiled with all
+    /// optimization, the containers' in containers.
+    #[arg(long)]
+    release: bool,
 }
 
-/// Runs every step, stops at the first that fails, and says what ran.
-pub fn run() -> Result<()> {
-    let mut done = Vec::new();
-    let ended = steps(&mut done);
-    println!("\n=== what ran");
-    for step in &done {
-        println!("  {:<40} {:<34} {:>6.1} s", step.heading, step.outcome, step.seconds);
-    }
+/// A step, by the name that `--only` takes.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Step {
+    /// rustfmt.
+    Format,
+    /// Unit and property tests of all crates, and the manifests.
+    Unit,
+    /// Scenarios on the emulated host.
+    Sim,
+    /// What ships: its size, and how long it delays Envoy's start.
+    Dist,
+    /// Scenarios on a real Envoy.
+    Envoy,
+    /// Clippy.
+    Lints,
+    /// docker-compose.yml.
+    Compose,
+}
+
+/// Runs the steps, stops at the first that fails, and says what ran.
+pub fn run(args: &Args) -> Result<()> {
+    let mut report = Report { lines: Vec::new() };
+    // Cargo has become this process.
+    report.add("building xtask", "", process::age().unwrap_or_default());
+    let ended = steps(args, &mut report);
+    report.print();
     if ended.is_ok() {
         println!("all passed");
     }
     ended
 }
 
-fn steps(done: &mut Vec<Line>) -> Result<()> {
-    install::wasm_target()?;
-    step(done, "formatting", || quiet(&["fmt", "--all", "--check"]))?;
-    step(done, "lints", || quiet(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
-    step(done, "lints of the filter as wasm", || {
-        let target = install::WASM_TARGET;
-        quiet(&["clippy", "-p", "tidegate", "--lib", "--target", target, "--", "-D", "warnings"])
-    })?;
-    // The root package's own scenarios have their own headings below.
-    step(done, "unit and property tests", || {
-        let crates = tests(&mut cargo(&[
-            "test",
-            "--workspace",
-            "--exclude",
-            "tidegate",
-            "--lib",
-            "--bins",
-            "--tests",
-        ]))?;
-        let filter = tests(&mut cargo(&["test", "-p", "tidegate", "--lib", "--test", "manifests"]))?;
-        Ok(crates.and(filter))
-    })?;
-    step(done, "scenarios on the emulated host", || {
-        tests(&mut cargo(&["test", "-p", "tidegate", "--test", "sim"]))
-    })?;
-    step(done, "release parts, size and start-up", || {
-        dist::run()?;
-        Ok(Counts::default())
-    })?;
-    let parts = build::parts()?;
-    let others = build::other_filters()?;
-    if let Err(error) = install::prometheus() {
-        println!("no Prometheus, so what needs it is skipped: {error:#}");
+fn steps(args: &Args, report: &mut Report) -> Result<()> {
+    let wanted = |steps: &[Step]| args.only.is_empty() || steps.iter().any(|step| args.only.contains(step));
+    if wanted(&[Step::Format]) {
+        report.step("formatting", || quiet(&["fmt", "--all", "--check"]))?;
     }
-    step(done, "scenarios on a real Envoy", || {
-        // One at a time: each has an Envoy of its own, and some look at the clock.
-        let arguments =
-            ["test", "-p", "tidegate", "--test", "envoy", "--", "--test-threads=1", "--nocapture"];
-        tests(with_parts(&mut cargo(&arguments), &parts).env("TIDEGATE_OTHER_FILTERS", &others))
-    })?;
-    step(done, "docker-compose.yml on a Docker engine", || {
-        let arguments = ["test", "-p", "tidegate", "--test", "compose", "--", "--nocapture"];
-        tests(with_parts(&mut cargo(&arguments), &parts))
-    })
+    install::wasm_target()?;
+    let stacks = wanted(&[Step::Dist, Step::Envoy, Step::Compose]);
+    // Beside the rest: what waits for the network, and the filter, of which the last stage
+    // is one thread, in folders of cargo's of its own.
+    let downloads = stacks.then(|| Beside::start(|| Ok(install::for_tests())));
+    let filter = stacks.then(|| Beside::start(|| Ok((dist::build()?, build::other_filters()?))));
+    if wanted(&[Step::Unit, Step::Sim, Step::Dist, Step::Envoy, Step::Compose]) {
+        report.step("compiling programs and tests", compile)?;
+    }
+    if wanted(&[Step::Unit]) {
+        report.step("unit and property tests", || {
+            let targets = ["--lib", "--bins", "--test", "api", "--test", "routes", "--test", "manifests"];
+            tests(workspace_tests(&targets), || {})
+        })?;
+    }
+    if wanted(&[Step::Sim]) {
+        report
+            .step("scenarios on the emulated host", || tests(workspace_tests(&["--test", "sim"]), || {}))?;
+    }
+    if let Some((filter, downloads)) = filter.zip(downloads) {
+        downloads.finish(report, "downloads (beside)")?;
+        let (filter, others) = filter.finish(report, "filters for wasm (beside)")?;
+        let parts =
+            if args.release { build::parts(Profile::Release)? } else { build::built(Profile::Dev, filter)? };
+        with_parts(args, &wanted, report, &Scene { parts, others })?;
+    } else if wanted(&[Step::Lints]) {
+        report.step("lints", || lints().map(|()| Counts::default()))?;
+    }
+    Ok(())
 }
 
-fn with_parts<'c>(command: &'c mut Command, parts: &Parts) -> &'c mut Command {
+/// All at once and of the whole workspace: a dependency has the same features in each
+/// command after this one, and is compiled once.
+fn compile() -> Result<Counts> {
+    quiet(&["build", "--workspace", "--bins", "--tests"])
+}
+
+fn workspace_tests(targets: &[&str]) -> Command {
+    let mut command = cargo(&["test", "--workspace"]);
+    command.args(targets);
     command
-        .env("ENVOY", &parts.programs.envoy)
-        .env("TIDEGATE_ADMIN_BIN", &parts.programs.admin)
-        .env("TIDEGATE_WASM", &parts.programs.wasm)
 }
 
-fn step(done: &mut Vec<Line>, heading: &'static str, work: impl FnOnce() -> Result<Counts>) -> Result<()> {
-    println!("\n=== {heading}");
-    let begin = Instant::now();
-    let result = work();
-    let outcome = result.as_ref().map_or_else(|_| "FAILED".to_owned(), Counts::to_string);
-    done.push(Line { heading, outcome, seconds: begin.elapsed().as_secs_f64() });
-    result.map(drop).with_context(|| format!("failed: {heading}"))
+/// What steps with an Envoy run.
+struct Scene {
+    parts: Parts,
+    others: std::path::PathBuf,
+}
+
+impl Scene {
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = workspace_tests(arguments);
+        command.envs(self.parts.variables()).env("TIDEGATE_OTHER_FILTERS", &self.others);
+        command
+    }
+}
+
+fn with_parts(
+    args: &Args,
+    wanted: &impl Fn(&[Step]) -> bool,
+    report: &mut Report,
+    scene: &Scene,
+) -> Result<()> {
+    if wanted(&[Step::Dist]) {
+        report.step("what ships: size and start-up", || {
+            dist::check(&scene.parts)?;
+            Ok(Counts::default())
+        })?;
+    }
+    let mut lints_beside = None;
+    let lints = || Beside::start(lints);
+    if wanted(&[Step::Envoy]) {
+        let at_once = (thread::available_parallelism()?.get() + 1).to_string();
+        let mut arguments = vec!["--test", "envoy", "--", "--show-output", "--test-threads", &at_once];
+        arguments.extend(ALONE.iter().flat_map(|name| ["--skip", name]));
+        report.step("scenarios on a real Envoy", || {
+            // They wait most of the time. Clippy compiles in the same folder: not before cargo
+            // has found the tests there.
+            tests(scene.command(&arguments), || {
+                lints_beside = wanted(&[Step::Lints]).then(lints);
+            })
+        })?;
+    }
+    if wanted(&[Step::Lints]) {
+        lints_beside.unwrap_or_else(lints).finish(report, "lints (beside)")?;
+    }
+    if wanted(&[Step::Envoy]) {
+        let arguments = ["--test", "envoy", "--", "--nocapture", "--test-threads=1"];
+        report
+            .step("those that measure", || tests(scene.command(&[&arguments[..], &ALONE].concat()), || {}))?;
+    }
+    if wanted(&[Step::Compose]) {
+        report.step("docker-compose.yml on a Docker engine", || {
+            let mut command = scene.command(&["--test", "compose", "--", "--nocapture"]);
+            if args.release {
+                command.env("TIDEGATE_COMPOSE_FROM_SOURCE", "1");
+            }
+            tests(command, || {})
+        })?;
+    }
+    Ok(())
+}
+
+/// Clippy, on what of the processors others leave. What it says is shown if it finds something.
+fn lints() -> Result<()> {
+    let all = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    let wasm =
+        ["clippy", "-p", "tidegate", "--lib", "--target", install::WASM_TARGET, "--", "-D", "warnings"];
+    for arguments in [&all[..], &wasm] {
+        let mut clippy = idle_cargo(arguments);
+        let output = clippy.stdin(Stdio::null()).output().context("cannot run nice")?;
+        ensure!(output.status.success(), "{}\n{}", line(&clippy), String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
+
+/// Work on a thread of its own, while other steps run.
+struct Beside<T> {
+    begin: Instant,
+    thread: JoinHandle<(Result<T>, Duration)>,
+}
+
+impl<T: Send + 'static> Beside<T> {
+    fn start(work: impl FnOnce() -> Result<T> + Send + 'static) -> Self {
+        let begin = Instant::now();
+        Self { begin, thread: thread::spawn(move || (work(), begin.elapsed())) }
+    }
+
+    /// Waits for its end.
+    fn finish(self, report: &mut Report, heading: &'static str) -> Result<T> {
+        let (result, took) = self
+            .thread
+            .join()
+            .unwrap_or_else(|_| (Err(anyhow!("a thread of xtask panicked")), self.begin.elapsed()));
+        report.add(heading, if result.is_ok() { "ok" } else { "FAILED" }, took);
+        result.with_context(|| format!("failed: {heading}"))
+    }
+}
+
+/// What ran.
+struct Report {
+    lines: Vec<Line>,
+}
+
+/// Results of one heading.
+struct Line {
+    heading: &'static str,
+    outcome: String,
+    took: Duration,
+}
+
+impl Report {
+    fn add(&mut self, heading: &'static str, outcome: &str, took: Duration) {
+        self.lines.push(Line { heading, outcome: outcome.to_owned(), took });
+    }
+
+    fn step(&mut self, heading: &'static str, work: impl FnOnce() -> Result<Counts>) -> Result<()> {
+        println!("\n=== {heading}");
+        let begin = Instant::now();
+        let result = work();
+        let outcome = result.as_ref().map_or_else(|_| "FAILED".to_owned(), Counts::to_string);
+        self.add(heading, &outcome, begin.elapsed());
+        result.map(drop).with_context(|| format!("failed: {heading}"))
+    }
+
+    fn print(&self) {
+        println!("\n=== what ran");
+        let all = Line { heading: "all", outcome: String::new(), took: process::age().unwrap_or_default() };
+        for step in self.lines.iter().chain([&all]) {
+            let seconds = step.took.as_secs_f64();
+            println!("  {:<40} {:<34} {seconds:>6.1} s", step.heading, step.outcome);
+        }
+    }
 }
 
 fn quiet(arguments: &[&str]) -> Result<Counts> {
@@ -137,14 +285,20 @@ impl std::fmt::Display for Counts {
     }
 }
 
-/// Runs tests with their output shown, and counts them on the way.
-fn tests(command: &mut Command) -> Result<Counts> {
-    let line = line(command);
+/// Runs tests with their output shown, and counts them on the way; `compiled` is called when
+/// the first of them run.
+fn tests(mut command: Command, compiled: impl FnOnce()) -> Result<Counts> {
+    let line = line(&command);
     let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run {line}"))?;
     let output = child.stdout.take().context("no pipe")?;
-    let mut counts = Counts::default();
+    let (mut counts, mut compiled) = (Counts::default(), Some(compiled));
     for said in BufReader::new(output).lines() {
         let said = said?;
+        if said.starts_with("running ")
+            && let Some(compiled) = compiled.take()
+        {
+            compiled();
+        }
         println!("{said}");
         counts = counts.and(Counts::of(&said).unwrap_or_default());
     }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use tidegate_stack::programs::repository;
-use tidegate_stack::{Demo, NamedBackend, Options, PortChoice, Ports, Stack, Started, Trust, wait};
+use tidegate_stack::{NamedBackend, Options, PortChoice, Ports, Stack, Started, Trust, process, wait};
 
-use crate::build::{self, Parts};
+use crate::build::{self, Parts, Profile};
 use crate::report;
 
 /// Options of `up`.
@@ -64,7 +64,7 @@ fn parse_trust(text: &str) -> Result<Trust, String> {
 
 /// `cargo xtask up`.
 pub fn up(args: &Args) -> Result<()> {
-    catch_signals()?;
+    wait::catch_signals()?;
     let dir = dir();
     let running = read_state(&dir)?;
     if !running.is_empty() && running.iter().all(Started::is_alive) {
@@ -80,7 +80,7 @@ pub fn up(args: &Args) -> Result<()> {
     // Before the build, which takes minutes the first time.
     let own_demo = args.backends.iter().all(|backend| backend.name != "demo");
     Ports::DEFAULT.check_free(!own_demo)?;
-    let parts = build::parts()?;
+    let parts = build::parts(Profile::Dev)?;
     ensure!(!wait::is_interrupted(), "interrupted");
     if args.fresh && dir.exists() {
         std::fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
@@ -95,6 +95,9 @@ pub fn up(args: &Args) -> Result<()> {
         stack.put_route("demo", "/", "demo").context("cannot make the first route")?;
     }
     report::addresses(&dir);
+    if let Some(age) = process::age() {
+        report::say(format_args!("up {:.0} s after the command", age.as_secs_f64()));
+    }
     if args.detach {
         let _ = stack.detach();
         report::say("running until `cargo xtask down`");
@@ -125,31 +128,9 @@ fn options(args: &Args, parts: Parts, dir: &Path) -> Options {
         workers: args.workers,
         backends: args.backends.clone(),
         trusts: args.trusts.clone(),
-        demo: Demo::Program(parts.demo),
         recorder: !args.no_recorder,
         ..Options::new(dir.to_owned(), PortChoice::Default, parts.programs)
     }
-}
-
-/// From here on Ctrl-C and SIGTERM do not end this process at once: it ends what
-/// it started first.
-pub fn catch_signals() -> Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut int, mut term) = {
-        let _inside = runtime.enter();
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
-    };
-    std::thread::spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                _ = int.recv() => {}
-                _ = term.recv() => {}
-            }
-        });
-        wait::interrupt();
-    });
-    Ok(())
 }
 
 /// Until Ctrl-C or SIGTERM, or until a part ends by itself.

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::http::{self, Request};
-use crate::ports::{Ports, local};
+use crate::ports::{Ports, ReservedPorts, local};
 use crate::process::{Identity, Process};
 use crate::programs::{Programs, public_authorities};
 use crate::render::{Edits, Upstream, render};
@@ -90,6 +90,7 @@ impl Memory {
 pub struct Alone {
     process: Process,
     ports: Ports,
+    _reserved: ReservedPorts,
 }
 
 /// What an [`Alone`] runs.
@@ -126,7 +127,8 @@ impl Alone {
     /// Envoy refuses the configuration or the filter: the message has its words.
     pub fn start(name: &str, programs: &Programs, dir: &Path, setup: &Setup<'_>) -> Result<Self> {
         std::fs::create_dir_all(dir)?;
-        let mut ports = Ports::free()?;
+        let reserved = ReservedPorts::take()?;
+        let mut ports = reserved.ports();
         ports.demo = setup.demo.unwrap_or(ports.demo);
         let source = std::fs::read_to_string(&programs.config)?;
         let access_log = dir.join(format!("{name}-access.log"));
@@ -143,7 +145,6 @@ impl Alone {
             upstream: setup.upstream,
             plugin: &Value::Null,
             faults: None,
-            global_limit: None,
             exact_balance: false,
         };
         let config = dir.join(format!("{name}.json"));
@@ -152,7 +153,7 @@ impl Alone {
         let _ = std::fs::remove_file(&log);
         let mut command = command(&programs.envoy, &config, setup.workers, setup.cpu);
         command.env("TIDEGATE_GATEWAY_TOKEN", "none");
-        let mut alone = Self { process: Process::start(name, command, &log)?, ports };
+        let mut alone = Self { process: Process::start(name, command, &log)?, ports, _reserved: reserved };
         alone.wait_ready()?;
         Ok(alone)
     }

@@ -79,7 +79,10 @@ impl Request {
     }
 
     /// As HTTP/2 has it: whom it is for stands in the target, and not in a header.
-    pub(crate) fn build_http2(&self, address: SocketAddr) -> Result<hyper::Request<Full<Bytes>>> {
+    ///
+    /// # Errors
+    /// The target is none.
+    pub fn build_http2(&self, address: SocketAddr) -> Result<hyper::Request<Full<Bytes>>> {
         let mut request = hyper::Request::builder()
             .method(self.method.clone())
             .uri(format!("http://{address}{}", self.target))
@@ -89,7 +92,11 @@ impl Request {
         Ok(request)
     }
 
-    pub(crate) fn build(&self, address: SocketAddr) -> Result<hyper::Request<Full<Bytes>>> {
+    /// As HTTP/1.1 has it.
+    ///
+    /// # Errors
+    /// The target is none.
+    pub fn build(&self, address: SocketAddr) -> Result<hyper::Request<Full<Bytes>>> {
         let mut request = hyper::Request::builder()
             .method(self.method.clone())
             .uri(&self.target)

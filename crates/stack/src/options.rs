@@ -1,19 +1,17 @@
 //! How a stack is started.
 
-use std::net::SocketAddr;
+use std::fmt::Debug;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::doctor::Doctor;
-use crate::envoy_gateway::EnvoyGateway;
 use crate::faults::Faults;
-use crate::istio::Istio;
-use crate::ports::PortChoice;
-use crate::programs::Programs;
-use crate::render::{Cluster, Trust, Upstream};
+use crate::ports::{PortChoice, Ports};
+use crate::programs::{Programs, public_authorities};
+use crate::render::{self, Cluster, Edits, Trust, Upstream};
 
 /// How a stack is started.
 #[derive(Clone, Debug)]
@@ -28,8 +26,6 @@ pub struct Options {
     pub backends: Vec<NamedBackend>,
     /// Private authorities that backends of the API may name.
     pub trusts: Vec<Trust>,
-    /// What answers for `demo`, if `backends` does not name it.
-    pub demo: Demo,
     /// Whether the singleton recorder runs (Istio cannot have one).
     pub recorder: bool,
     /// Spread connections evenly over workers: for tests with few of them.
@@ -41,17 +37,12 @@ pub struct Options {
     pub plugin: Value,
     /// What stands between the gate and the admin service.
     pub faults: Option<Faults>,
-    /// Who changes what they say to each other: not together with faults.
-    pub doctor: Option<Doctor>,
-    /// The service that counts for several gateways, if Envoy is to ask one: with the
-    /// additions in `envoy/ratelimit.yaml`.
-    pub global_limit: Option<SocketAddr>,
     /// Where the gate sends what it lets pass.
     pub upstream: Upstream,
     /// Run Envoy on this processor only: for measurements.
     pub envoy_cpu: Option<u32>,
-    /// Who configures Envoy.
-    pub control: Control,
+    /// Who writes Envoy's configuration. `None`: [`Options::envoy_config`] does.
+    pub control: Option<Arc<dyn Control>>,
     /// How long Envoy lets connections of what was replaced go on, in whole seconds, and
     /// says in every answer from the first moment on that the connection ends (as Istio
     /// and Envoy Gateway have it). `None`: ten minutes, and more and more often.
@@ -60,15 +51,14 @@ pub struct Options {
     pub programs: Programs,
 }
 
-/// Who configures Envoy.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Control {
-    /// The repository's file, with all options.
-    Own,
-    /// As Istio has it. Of the options only ports, workers, `drain` and `backends` hold.
-    Istio(Istio),
-    /// As Envoy Gateway has it. Of the options only ports, workers and `drain` hold.
-    EnvoyGateway(EnvoyGateway),
+/// Writes Envoy's configuration in the place of the repository's file, or changes what
+/// that file says.
+pub trait Control: Debug + Send + Sync {
+    /// The whole configuration of an Envoy that is about to start on these ports.
+    ///
+    /// # Errors
+    /// It cannot be made of these options.
+    fn config(&self, options: &Options, ports: &Ports) -> Result<Value>;
 }
 
 /// The flags that a stack starts with.
@@ -82,15 +72,6 @@ pub enum FlagsAtStart {
 
 /// A backend by name.
 pub type NamedBackend = Cluster;
-
-/// What answers for the cluster `demo`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Demo {
-    /// A thread of this process.
-    InProcess,
-    /// This program, as a process of its own.
-    Program(PathBuf),
-}
 
 impl Options {
     /// For a test: free ports, two workers, connections spread evenly, with the
@@ -119,20 +100,49 @@ impl Options {
             workers: 2,
             backends: Vec::new(),
             trusts: Vec::new(),
-            demo: Demo::InProcess,
             recorder: true,
             exact_balance: false,
             flags: FlagsAtStart::Off,
             plugin: Value::Null,
             faults: None,
-            doctor: None,
-            global_limit: None,
             upstream: Upstream::Chosen,
             envoy_cpu: None,
-            control: Control::Own,
+            control: None,
             drain: None,
             programs,
         }
+    }
+
+    /// Envoy's configuration as the repository's file has it, changed as these options say.
+    ///
+    /// # Errors
+    /// The file cannot be read, or lacks something that is to be changed.
+    pub fn envoy_config(&self, ports: &Ports) -> Result<Value> {
+        let source = &self.programs.config;
+        let source =
+            std::fs::read_to_string(source).with_context(|| format!("cannot read {}", source.display()))?;
+        render::render(
+            &source,
+            &Edits {
+                ports: *ports,
+                wasm: &self.programs.wasm,
+                access_log: &self.log("access"),
+                clusters: &self.backends,
+                roots: public_authorities().as_deref(),
+                trusts: &self.trusts,
+                recorder: self.recorder,
+                filter: true,
+                upstream: self.upstream,
+                plugin: &self.plugin,
+                faults: self.faults.as_ref(),
+                exact_balance: self.exact_balance,
+            },
+        )
+    }
+
+    /// A part's log: `admin`, `envoy`, `demo`, or `access`.
+    pub(crate) fn log(&self, part: &str) -> PathBuf {
+        self.dir.join(format!("{part}.log"))
     }
 
     /// Names that routes can give for clusters of Envoy's.

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Context, Result, bail};
 use rustix::net::{self, AddressFamily, SocketType};
@@ -29,7 +31,7 @@ pub struct Ports {
 pub enum PortChoice {
     /// [`Ports::DEFAULT`], or an error that names the one that is taken.
     Default,
-    /// Whatever is free; several stacks run side by side.
+    /// A block of [`ReservedPorts`]; several stacks run side by side.
     Free,
 }
 
@@ -37,27 +39,6 @@ impl Ports {
     /// The ports that are written in `envoy/envoy.yaml` and the README.
     pub const DEFAULT: Self =
         Self { gate: 10000, envoy_admin: 9901, admin_api: 10001, people: 9070, gateways: 9071, demo: 10080 };
-
-    /// Six ports that were free a moment ago. Another process can take one before
-    /// it is used: whoever starts a stack on them tries again with others.
-    ///
-    /// # Errors
-    /// The system has none left.
-    pub fn free() -> Result<Self> {
-        // All are held until all are known, so that they differ.
-        let held = (0..6)
-            .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
-            .collect::<std::io::Result<Vec<_>>>()
-            .context("no free port on 127.0.0.1")?;
-        let ports = held
-            .iter()
-            .map(|listener| Ok(listener.local_addr()?.port()))
-            .collect::<std::io::Result<Vec<_>>>()?;
-        let [gate, envoy_admin, admin_api, people, gateways, demo] = ports[..] else {
-            bail!("asked for six ports, got {}", ports.len());
-        };
-        Ok(Self { gate, envoy_admin, admin_api, people, gateways, demo })
-    }
 
     /// Each port with what it is for.
     #[must_use]
@@ -88,6 +69,61 @@ impl Ports {
             return Ok(());
         }
         bail!("{}", taken.into_iter().collect::<Vec<_>>().join("\n"));
+    }
+}
+
+/// Ports that no other stack of this machine gets as long as this is held, whichever
+/// process starts it. That they are free alone would not do: Envoy shares a port with
+/// whoever binds it the same way (`SO_REUSEPORT`), so two stacks would both seem to start.
+///
+/// They come in blocks, below those that the system hands out for port 0 and for
+/// connections. The first port of a block is its lock: bound, and nobody listens there.
+#[derive(Debug)]
+pub struct ReservedPorts {
+    _lock: OwnedFd,
+    ports: Ports,
+}
+
+impl ReservedPorts {
+    /// The first port of the first block; what `up` and containers take is far away.
+    const FIRST: u16 = 20_000;
+    /// Ports of a block, the lock included.
+    const BLOCK: u16 = 7;
+    const BLOCKS: u16 = 1_700;
+
+    /// Takes the next block of which every port is free.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn take() -> Result<Self> {
+        // Where this process goes on looking: a port is not taken again soon.
+        static NEXT: OnceLock<AtomicU16> = OnceLock::new();
+        let next = NEXT.get_or_init(|| AtomicU16::new((std::process::id() % 1_000) as u16));
+        (0..Self::BLOCKS)
+            .find_map(|_| Self::block(next.fetch_add(1, Ordering::Relaxed) % Self::BLOCKS))
+            .context("no free ports on 127.0.0.1")
+    }
+
+    fn block(number: u16) -> Option<Self> {
+        let lock = Self::FIRST + number * Self::BLOCK;
+        let held = net::socket(AddressFamily::INET, SocketType::STREAM, None).ok()?;
+        net::bind(&held, &local(lock)).ok()?;
+        let ports = Ports {
+            gate: lock + 1,
+            envoy_admin: lock + 2,
+            admin_api: lock + 3,
+            people: lock + 4,
+            gateways: lock + 5,
+            demo: lock + 6,
+        };
+        ports.check_free(false).ok()?;
+        Some(Self { _lock: held, ports })
+    }
+
+    /// The ports.
+    #[must_use]
+    pub fn ports(&self) -> Ports {
+        self.ports
     }
 }
 
@@ -156,11 +192,22 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_named_with_its_purpose() {
-        let ports = Ports::free().unwrap();
+        let reserved = ReservedPorts::take().unwrap();
+        let ports = reserved.ports();
         ports.check_free(false).unwrap();
         let _held = TcpListener::bind(local(ports.people)).unwrap();
         let said = ports.check_free(false).unwrap_err().to_string();
         assert_eq!(said, format!("127.0.0.1:{} is taken; the admin service needs it", ports.people));
+    }
+
+    #[test]
+    fn nobody_takes_what_is_reserved() {
+        let [one, two] = [(); 2].map(|()| ReservedPorts::take().unwrap());
+        let number = (one.ports().gate - 1 - ReservedPorts::FIRST) / ReservedPorts::BLOCK;
+        assert_ne!(one.ports(), two.ports());
+        assert!(ReservedPorts::block(number).is_none(), "nobody listens, and it is taken all the same");
+        drop(one);
+        assert!(ReservedPorts::block(number).is_some());
     }
 
     #[test]
@@ -174,7 +221,8 @@ mod tests {
 
     #[test]
     fn a_demo_backend_of_ones_own_may_hold_its_port() {
-        let ports = Ports::free().unwrap();
+        let reserved = ReservedPorts::take().unwrap();
+        let ports = reserved.ports();
         let _held = TcpListener::bind(local(ports.demo)).unwrap();
         ports.check_free(true).unwrap();
         assert!(ports.check_free(false).is_err());

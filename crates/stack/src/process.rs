@@ -97,6 +97,20 @@ fn stat(pid: i32) -> Option<Stat> {
     Some(Stat { state, threads, started })
 }
 
+/// How long this process has been there. `cargo run` becomes the program that it has built,
+/// so that the build is part of it. `None`: the kernel does not say.
+#[must_use]
+pub fn age() -> Option<Duration> {
+    /// Clock ticks per second, of every architecture that Linux shows `/proc` for.
+    const TICKS: f64 = 100.0;
+    let started = stat(i32::try_from(std::process::id()).ok()?)?.started;
+    let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+    let uptime: f64 = uptime.split_ascii_whitespace().next()?.parse().ok()?;
+    #[expect(clippy::cast_precision_loss, reason = "ticks since boot")]
+    let started = started as f64 / TICKS;
+    Duration::try_from_secs_f64(uptime - started).ok()
+}
+
 /// A child that is ended and reaped when dropped, unless [`Process::detach`]ed.
 #[derive(Debug)]
 pub struct Process {

@@ -16,13 +16,15 @@ pub struct Programs {
     pub admin: PathBuf,
     /// The filter.
     pub wasm: PathBuf,
+    /// The demo backend's binary, `tidegate-demo-backend`.
+    pub demo: PathBuf,
     /// Envoy's configuration as it is in the repository.
     pub config: PathBuf,
 }
 
 impl Programs {
-    /// From `ENVOY`, `TIDEGATE_ADMIN_BIN` and `TIDEGATE_WASM`, which `cargo xtask
-    /// test` sets; else where `cargo xtask dist` puts them.
+    /// From `ENVOY`, `TIDEGATE_ADMIN_BIN`, `TIDEGATE_DEMO_BIN` and `TIDEGATE_WASM`, which
+    /// `cargo xtask test` sets; else where it builds them.
     ///
     /// # Errors
     /// One is missing: the message says which, and the command that makes it.
@@ -30,8 +32,10 @@ impl Programs {
         let root = repository();
         let programs = Self {
             envoy: from_env("ENVOY").unwrap_or_else(installed_envoy),
-            admin: from_env("TIDEGATE_ADMIN_BIN").unwrap_or_else(|| root.join("target/release/tidegate")),
+            admin: from_env("TIDEGATE_ADMIN_BIN").unwrap_or_else(|| root.join("target/debug/tidegate")),
             wasm: from_env("TIDEGATE_WASM").unwrap_or_else(|| root.join("target/dist/tidegate.wasm")),
+            demo: from_env("TIDEGATE_DEMO_BIN")
+                .unwrap_or_else(|| root.join("target/debug/tidegate-demo-backend")),
             config: root.join("envoy/envoy.yaml"),
         };
         programs.check()?;
@@ -40,9 +44,10 @@ impl Programs {
 
     fn check(&self) -> Result<()> {
         for (what, path, command) in [
-            ("Envoy", &self.envoy, "`cargo xtask dist`, or set ENVOY to its path"),
-            ("the admin service", &self.admin, "`cargo build --release -p tidegate-admin`"),
-            ("the filter", &self.wasm, "`cargo xtask dist`"),
+            ("Envoy", &self.envoy, "`cargo xtask parts`, or set ENVOY to its path"),
+            ("the admin service", &self.admin, "`cargo xtask parts`"),
+            ("the demo backend", &self.demo, "`cargo xtask parts`"),
+            ("the filter", &self.wasm, "`cargo xtask parts`"),
             ("Envoy's configuration", &self.config, "git checkout envoy/envoy.yaml"),
         ] {
             if !path.is_file() {

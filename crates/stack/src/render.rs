@@ -9,7 +9,6 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::faults::{BEHIND, Faults};
-use crate::global_limit;
 use crate::ports::Ports;
 
 /// The cluster of the API's backends with TLS.
@@ -87,8 +86,6 @@ pub struct Edits<'a> {
     pub plugin: &'a Value,
     /// What stands between the gate and the admin service.
     pub faults: Option<&'a Faults>,
-    /// The service that counts for several gateways, if Envoy is to ask one.
-    pub global_limit: Option<SocketAddr>,
     /// Spread connections over workers one by one, so that a test with few
     /// connections reaches each.
     pub exact_balance: bool,
@@ -131,9 +128,6 @@ pub fn render(source: &str, edits: &Edits<'_>) -> Result<Value> {
         put_cluster(clusters, cluster)?;
     }
     put_trusts(clusters, edits)?;
-    if let Some(service) = edits.global_limit {
-        global_limit::add(&mut config, service)?;
-    }
     if let Some(faults) = edits.faults {
         put_faults(&mut config, faults, ports)?;
     }
@@ -150,7 +144,10 @@ fn edit_plugin(plugin: &mut Value, edits: &Edits<'_>) -> Result<()> {
 }
 
 /// Merges into what filter and recorder are told, of a whole configuration.
-pub(crate) fn merge_plugin(config: &mut Value, patch: &Value) -> Result<()> {
+///
+/// # Errors
+/// A place is missing, or holds something else.
+pub fn merge_plugin(config: &mut Value, patch: &Value) -> Result<()> {
     let gate = named(at(config, "/static_resources/listeners")?, "gate")?;
     let filters = at(gate, "/filter_chains/0/filters/0/typed_config/http_filters")?;
     patch_plugin(at(named(filters, "tidegate")?, "/typed_config/config")?, patch)?;
@@ -172,7 +169,7 @@ fn patch_plugin(plugin: &mut Value, patch: &Value) -> Result<()> {
 }
 
 /// RFC 7396.
-pub(crate) fn merge(target: &mut Value, patch: &Value) {
+pub fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *target = patch.clone();
         return;
@@ -208,7 +205,11 @@ fn put_faults(config: &mut Value, faults: &Faults, ports: &Ports) -> Result<()> 
     Ok(())
 }
 
-pub(crate) fn push(list: &mut Value, item: Value) -> Result<()> {
+/// Adds to a list.
+///
+/// # Errors
+/// It is none.
+pub fn push(list: &mut Value, item: Value) -> Result<()> {
     list.as_array_mut().context("not a list where Envoy's configuration should have one")?.push(item);
     Ok(())
 }
@@ -313,11 +314,17 @@ fn path(path: &Path) -> Result<Value> {
     Ok(json!(path.to_str().with_context(|| format!("a path that is not UTF-8: {}", path.display()))?))
 }
 
-pub(crate) fn at<'v>(value: &'v mut Value, pointer: &str) -> Result<&'v mut Value> {
+///
+/// # Errors
+/// It is missing.
+pub fn at<'v>(value: &'v mut Value, pointer: &str) -> Result<&'v mut Value> {
     value.pointer_mut(pointer).with_context(|| format!("Envoy's configuration has no {pointer}"))
 }
 
-pub(crate) fn named<'v>(list: &'v mut Value, name: &str) -> Result<&'v mut Value> {
+///
+/// # Errors
+/// There is none.
+pub fn named<'v>(list: &'v mut Value, name: &str) -> Result<&'v mut Value> {
     list.as_array_mut()
         .and_then(|list| list.iter_mut().find(|item| item["name"] == name))
         .with_context(|| format!("Envoy's configuration has nothing named {name} where it should be"))
@@ -342,7 +349,6 @@ mod tests {
             upstream: Upstream::Chosen,
             plugin: &Value::Null,
             faults: None,
-            global_limit: None,
             exact_balance: false,
         }
     }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result, ensure};
 
 use crate::http::{self, Method, Request};
-use crate::ports::{Ports, local};
+use crate::ports::{Ports, ReservedPorts, local};
 use crate::process::Process;
 use crate::stack::Stack;
 use crate::stats::Stats;
@@ -80,7 +80,9 @@ impl Stack {
     pub fn start_successor(&mut self) -> Result<OneEnvoy> {
         let process = self.envoy.take().context("Envoy does not run")?;
         let before = OneEnvoy { process, ports: self.ports };
-        let free = Ports::free()?;
+        let reserved = ReservedPorts::take()?;
+        let free = reserved.ports();
+        self.reserved.push(reserved);
         self.ports.gate = free.gate;
         self.ports.envoy_admin = free.envoy_admin;
         self.ports.admin_api = free.admin_api;

@@ -8,15 +8,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::backend::InProcess;
-use crate::doctor;
 use crate::envoy;
 use crate::http::{self, Method, Request, Response};
-use crate::options::{Control, Demo, FlagsAtStart, Options};
-use crate::ports::{PortChoice, Ports, local};
+use crate::options::{FlagsAtStart, Options};
+use crate::ports::{PortChoice, Ports, ReservedPorts, local};
 use crate::process::{Identity, Process};
-use crate::programs::public_authorities;
-use crate::render::{self, Edits};
 use crate::sql::Shell;
 use crate::stats::Stats;
 use crate::tokens::{FIRST_GATEWAY_TOKEN, create_token, database, revoke_token, tokens};
@@ -25,8 +21,6 @@ use crate::wait;
 /// How long each part may take to become ready: a debug Envoy on a busy machine
 /// compiles the filter for seconds.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// Starts on free ports, when another process was faster.
-const PORT_TRIES: usize = 5;
 
 /// Something that a stack started, for who comes later.
 pub type Started = Identity;
@@ -36,10 +30,11 @@ pub type Started = Identity;
 pub struct Stack {
     options: Options,
     pub(crate) ports: Ports,
+    /// Nobody else takes them meanwhile.
+    pub(crate) reserved: Vec<ReservedPorts>,
     pub(crate) envoy: Option<Process>,
     admin: Option<Process>,
     demo: Option<Process>,
-    inner_demo: Option<InProcess>,
     admin_token: String,
     gateway_token: String,
 }
@@ -53,28 +48,27 @@ impl Stack {
     pub fn start(options: Options) -> Result<Self> {
         std::fs::create_dir_all(&options.dir)
             .with_context(|| format!("cannot make {}", options.dir.display()))?;
-        if options.ports == PortChoice::Default {
-            Ports::DEFAULT.check_free(!options.demo_is_ours())?;
-            return Self::on_ports(options, Ports::DEFAULT);
-        }
-        let mut tries = 1;
-        loop {
-            match Self::on_ports(options.clone(), Ports::free()?) {
-                Err(error) if tries < PORT_TRIES && is_port_taken(&error) => tries += 1,
-                done => return done,
+        match options.ports {
+            PortChoice::Default => {
+                Ports::DEFAULT.check_free(!options.demo_is_ours())?;
+                Self::on_ports(options, Ports::DEFAULT, Vec::new())
+            }
+            PortChoice::Free => {
+                let reserved = ReservedPorts::take()?;
+                Self::on_ports(options, reserved.ports(), vec![reserved])
             }
         }
     }
 
-    fn on_ports(options: Options, ports: Ports) -> Result<Self> {
+    fn on_ports(options: Options, ports: Ports, reserved: Vec<ReservedPorts>) -> Result<Self> {
         let [admin_token, gateway_token] = tokens(&options)?;
         let mut stack = Self {
             options,
             ports,
+            reserved,
             envoy: None,
             admin: None,
             demo: None,
-            inner_demo: None,
             admin_token,
             gateway_token,
         };
@@ -93,20 +87,14 @@ impl Stack {
             return Ok(());
         }
         let address = local(self.ports.demo);
-        match &self.options.demo {
-            Demo::InProcess => self.inner_demo = Some(InProcess::start("demo", address)?),
-            Demo::Program(program) => {
-                let mut command = Command::new(program);
-                command.args(["demo", &address.to_string()]);
-                self.demo = Some(Process::start("demo", command, &self.log("demo"))?);
-            }
-        }
+        let mut command = Command::new(&self.options.programs.demo);
+        command.args(["demo", &address.to_string()]);
+        let mut process = Process::start("demo", command, &self.log("demo"))?;
         wait::until("the demo backend answers", START_LIMIT, || {
-            if let Some(process) = &mut self.demo {
-                process.check_running()?;
-            }
+            process.check_running()?;
             Ok(http::send(address, &Request::get("/")).ok())
         })?;
+        self.demo = Some(process);
         Ok(())
     }
 
@@ -165,7 +153,10 @@ impl Stack {
     /// It runs already, or cannot be started.
     pub fn start_envoy(&mut self) -> Result<()> {
         ensure!(self.envoy.is_none(), "Envoy runs already");
-        let config = self.envoy_config()?;
+        let config = match &self.options.control {
+            None => self.options.envoy_config(&self.ports)?,
+            Some(control) => control.config(&self.options, &self.ports)?,
+        };
         let path = self.options.dir.join("envoy.json");
         std::fs::write(&path, serde_json::to_vec_pretty(&config)?)?;
         let options = &self.options;
@@ -177,50 +168,6 @@ impl Stack {
         command.env("TIDEGATE_GATEWAY_TOKEN", &self.gateway_token);
         self.envoy = Some(Process::start("envoy", command, &self.log("envoy"))?);
         Ok(())
-    }
-
-    fn envoy_config(&self) -> Result<Value> {
-        match &self.options.control {
-            Control::Own => self.own_config(),
-            Control::Istio(istio) => {
-                let backends = self.options.backends.iter();
-                let services: Vec<_> =
-                    backends.map(|backend| (backend.name.as_str(), backend.port)).collect();
-                istio.config(&self.options.dir, &self.ports, &services)
-            }
-            Control::EnvoyGateway(gateway) => gateway.config(&self.options.dir, &self.ports),
-        }
-    }
-
-    fn own_config(&self) -> Result<Value> {
-        let source = &self.options.programs.config;
-        let source =
-            std::fs::read_to_string(source).with_context(|| format!("cannot read {}", source.display()))?;
-        let mut clusters = self.options.backends.clone();
-        let mut plugin = self.options.plugin.clone();
-        if let Some(doctor) = &self.options.doctor {
-            doctor.pass_on_to(local(self.ports.gateways));
-            clusters.push(doctor.cluster());
-            plugin["admin"]["cluster"] = Value::from(doctor::CLUSTER);
-        }
-        render::render(
-            &source,
-            &Edits {
-                ports: self.ports,
-                wasm: &self.options.programs.wasm,
-                access_log: &self.log("access"),
-                clusters: &clusters,
-                roots: public_authorities().as_deref(),
-                trusts: &self.options.trusts,
-                recorder: self.options.recorder,
-                filter: true,
-                upstream: self.options.upstream,
-                plugin: &plugin,
-                faults: self.options.faults.as_ref(),
-                global_limit: self.options.global_limit,
-                exact_balance: self.options.exact_balance,
-            },
-        )
     }
 
     /// Waits until Envoy is live, the gate answers (on as many fresh connections in
@@ -476,7 +423,7 @@ impl Stack {
     /// A part's log: `admin`, `envoy`, `demo`, or `access`.
     #[must_use]
     pub fn log(&self, part: &str) -> PathBuf {
-        self.options.dir.join(format!("{part}.log"))
+        self.options.log(part)
     }
 
     /// What runs now, as processes of their own.
@@ -489,7 +436,7 @@ impl Stack {
             .collect()
     }
 
-    /// Lets everything run on without us. A demo backend in this process ends.
+    /// Lets everything run on without us.
     pub fn detach(mut self) -> Vec<Started> {
         [self.envoy.take(), self.admin.take(), self.demo.take()]
             .into_iter()
@@ -506,9 +453,4 @@ impl Drop for Stack {
         self.admin = None;
         self.demo = None;
     }
-}
-
-fn is_port_taken(error: &anyhow::Error) -> bool {
-    let text = format!("{error:#}").to_lowercase();
-    text.contains("address already in use") || text.contains("address in use")
 }

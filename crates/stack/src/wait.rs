@@ -11,13 +11,31 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Whether somebody pressed Ctrl-C.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on every wait of this process fails, so that whoever waits ends what
-/// it started. For signal handlers.
-pub fn interrupt() {
-    INTERRUPTED.store(true, Ordering::Relaxed);
+/// From here on Ctrl-C and SIGTERM do not end this process at once: every wait of its fails,
+/// so that whoever waits ends what it started.
+///
+/// # Errors
+/// The system does not let this process handle them.
+pub fn catch_signals() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut int, mut term) = {
+        let _inside = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = int.recv() => {}
+                _ = term.recv() => {}
+            }
+        });
+        INTERRUPTED.store(true, Ordering::Relaxed);
+    });
+    Ok(())
 }
 
-/// Whether [`interrupt`] was called.
+/// Whether that happened.
 #[must_use]
 pub fn is_interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)

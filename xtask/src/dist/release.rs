@@ -28,11 +28,6 @@ impl Release {
         self.0.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice()))
     }
 
-    /// Bytes of a file; 0 if there is none.
-    pub fn size(&self, path: &str) -> usize {
-        self.0.get(path).map_or(0, Vec::len)
-    }
-
     /// A line for each file, as `sha256sum` writes it.
     pub fn sums(&self) -> String {
         self.files().map(|(path, bytes)| format!("{}  {path}\n", sha256(bytes))).collect()

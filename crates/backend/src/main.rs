@@ -7,5 +7,5 @@ async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [name, address] = &arguments[..] else { bail!("usage: tidegate-demo-backend NAME HOST:PORT") };
     let address = address.parse().with_context(|| format!("not an address and port: {address}"))?;
-    tidegate_stack::backend::serve(name, address).await
+    tidegate_backend::serve(name, address).await
 }

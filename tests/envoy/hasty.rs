@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Result;
+use tidegate_backend::Served;
+use tidegate_stack::ports::local;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-
-use crate::ports::local;
-use crate::served::Served;
 
 /// Said to who was patient.
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
@@ -68,8 +67,9 @@ async fn take(mut stream: TcpStream, count: &AtomicU32, times: u32) {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_stack::http::{self, Request};
+
     use super::*;
-    use crate::http::{self, Request};
 
     #[test]
     fn it_hangs_up_so_many_times() {

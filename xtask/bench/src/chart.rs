@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use plotters::prelude::*;
 
-use super::phases::result::{Measured, P50, P95, P99};
+use crate::phases::result::{Measured, P50, P95, P99};
 
 /// Pixels.
 const SIZE: (u32, u32) = (1100, 520);
@@ -78,7 +78,7 @@ pub fn draw(path: &Path, measured: &[Measured]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_stack::measure::Outcome;
+    use crate::measure::Outcome;
 
     use super::*;
 

@@ -4,13 +4,11 @@ use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use tidegate_stack::measure::{Outcome, Plan};
-use tidegate_stack::{FlagsAtStart, Stack};
+use tidegate_stack::{FlagsAtStart, Programs, Stack};
 
-use super::table::Table;
-use super::{go_on, scene, shuffle, spread};
-use crate::build;
-use crate::report::say;
+use crate::measure::{Outcome, Plan};
+use crate::table::Table;
+use crate::{go_on, say, scene, shuffle, spread};
 
 /// One connection shows what a request costs, sixteen what the machine can do.
 const CONNECTIONS: [usize; 2] = [1, 16];
@@ -35,9 +33,8 @@ struct Side {
 }
 
 /// Runs it.
-pub fn run(args: &Args) -> Result<()> {
-    let parts = build::parts()?;
-    let mut options = scene::options("proxy-vs-direct", &parts)?;
+pub fn run(args: &Args, programs: &Programs) -> Result<()> {
+    let mut options = scene::options("proxy-vs-direct", programs)?;
     options.flags = FlagsAtStart::AllOn;
     options.plugin = json!({ "performance_headers": null });
     let stack = Stack::start(options)?;
@@ -61,7 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
                     seconds: f64::from(args.seconds),
                     shots: scene::passing(),
                 };
-                let outcome = plan.run_in(&parts.load, None)?;
+                let outcome = plan.run_in(None)?;
                 ensure!(outcome.wrong == 0, "{}: {:?}", side.name, outcome.failures);
                 side.outcomes.push(outcome);
             }

@@ -1,6 +1,8 @@
 //! The demo backend: answers every request with what it saw, as JSON, and keeps it
 //! for tests to look at.
 
+mod served;
+#[cfg(feature = "tls")]
 mod tls;
 
 use std::collections::{HashMap, VecDeque};
@@ -20,12 +22,11 @@ use axum::routing::any;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use tls::TlsListener;
-pub use tls::{Authority, Sni};
+use tidegate_stack::wait;
 
-use crate::ports::local;
-use crate::served::Served;
-use crate::wait;
+pub use served::Served;
+#[cfg(feature = "tls")]
+pub use tls::Authority;
 
 /// The longest body that it counts, bytes.
 const BODY_LIMIT: usize = 64 * 1024 * 1024;
@@ -33,6 +34,10 @@ const BODY_LIMIT: usize = 64 * 1024 * 1024;
 const KEPT: usize = 1_000;
 /// How long [`InProcess::wait_seen`] waits.
 const SEEN_LIMIT: Duration = Duration::from_secs(10);
+
+/// The host name that a client asked for by TLS, if it did.
+#[derive(Clone, Debug)]
+struct Sni(Option<String>);
 
 /// What a backend knows.
 #[derive(Debug)]
@@ -189,34 +194,6 @@ impl InProcess {
         Ok(Self { known, served })
     }
 
-    /// Starts one with TLS, on a free port of 127.0.0.1. It shows a certificate of
-    /// `authority` for the one of `names` (host names) that the client asks for, and
-    /// none to a client that asks for another or does not say.
-    ///
-    /// # Errors
-    /// No certificate can be made for one of the names.
-    pub fn start_tls(name: &str, authority: &Authority, names: &[&str]) -> Result<Self> {
-        Self::behind(name, authority.acceptor(names)?)
-    }
-
-    /// As [`InProcess::start_tls`], with one certificate of `authority`, for `shown`,
-    /// that everybody gets, whatever name they ask for.
-    ///
-    /// # Errors
-    /// No certificate can be made for the name.
-    pub fn start_tls_as(name: &str, authority: &Authority, shown: &str) -> Result<Self> {
-        Self::behind(name, authority.acceptor_as(shown)?)
-    }
-
-    fn behind(name: &str, acceptor: tls::Acceptor) -> Result<Self> {
-        let known = Known::new(name);
-        let app = router(Arc::clone(&known)).into_make_service_with_connect_info::<Sni>();
-        let served = Served::start(local(0), |listener| async {
-            axum::serve(TlsListener::new(listener, acceptor), app).await
-        })?;
-        Ok(Self { known, served })
-    }
-
     /// The last thousand requests, as it answers them: oldest first, those without a
     /// whole body not among them.
     #[must_use]
@@ -248,8 +225,10 @@ impl InProcess {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_stack::http::{self, Request};
+    use tidegate_stack::ports::local;
+
     use super::*;
-    use crate::http::{self, Request};
 
     #[test]
     fn it_answers_what_it_saw() {

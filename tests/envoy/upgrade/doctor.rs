@@ -16,14 +16,15 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tidegate_backend::Served;
+use tidegate_stack::ports::{Ports, local};
+use tidegate_stack::render::Cluster;
+use tidegate_stack::{Control, Options};
 use tokio::net::TcpStream;
 
-use crate::ports::local;
-use crate::render::Cluster;
-use crate::served::Served;
-
 /// The name of its cluster, for the plugin's `/admin/cluster`.
-pub const CLUSTER: &str = "tidegate-admin-doctored";
+const CLUSTER: &str = "tidegate-admin-doctored";
 /// Over what the service takes and gives.
 const MAX_BODY: usize = 8 << 20;
 
@@ -86,13 +87,19 @@ impl Doctor {
         *self.0.shared.change.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// The cluster to put among a stack's.
-    pub(crate) fn cluster(&self) -> Cluster {
-        Cluster::at(CLUSTER, self.0.served.address())
-    }
-
-    pub(crate) fn pass_on_to(&self, service: SocketAddr) {
+    fn pass_on_to(&self, service: SocketAddr) {
         *self.0.shared.to.lock().unwrap_or_else(PoisonError::into_inner) = Some(service);
+    }
+}
+
+impl Control for Doctor {
+    /// As the options say, with this between the gate and the service.
+    fn config(&self, options: &Options, ports: &Ports) -> Result<Value> {
+        self.pass_on_to(local(ports.gateways));
+        let mut options = options.clone();
+        options.backends.push(Cluster::at(CLUSTER, self.0.served.address()));
+        options.plugin["admin"]["cluster"] = Value::from(CLUSTER);
+        options.envoy_config(ports)
     }
 }
 
@@ -146,8 +153,9 @@ async fn passed(shared: &Shared, request: Request) -> Result<Response> {
 mod tests {
     use axum::routing::post;
 
+    use tidegate_stack::http::{self, Method, Request};
+
     use super::*;
-    use crate::http::{self, Method, Request};
 
     #[test]
     fn what_passes_is_changed_as_was_said_and_else_as_it_was() {

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use tidegate_stack::ports::local;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
@@ -19,10 +20,10 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{ConfigBuilder, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
+use crate::{InProcess, Known, Served, Sni, router};
+
 /// A client that does not go on with its handshake holds up the others that long.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
-
-pub(super) type Acceptor = TlsAcceptor;
 
 /// A private authority: new at every start, its key known to this process only.
 pub struct Authority {
@@ -56,7 +57,7 @@ impl Authority {
     }
 
     /// For a server that has a certificate for each of `names`.
-    pub(super) fn acceptor(&self, names: &[&str]) -> Result<Acceptor> {
+    fn acceptor(&self, names: &[&str]) -> Result<TlsAcceptor> {
         let mut by_name = ResolvesServerCertUsingSni::new();
         for name in names {
             let (certificate, key) = self.certificate(name)?;
@@ -67,7 +68,7 @@ impl Authority {
     }
 
     /// For a server that shows the certificate of `name` to everybody.
-    pub(super) fn acceptor_as(&self, name: &str) -> Result<Acceptor> {
+    fn acceptor_as(&self, name: &str) -> Result<TlsAcceptor> {
         let (certificate, key) = self.certificate(name)?;
         Ok(TlsAcceptor::from(Arc::new(server()?.with_single_cert(vec![certificate], key)?)))
     }
@@ -86,10 +87,6 @@ fn server() -> Result<ConfigBuilder<ServerConfig, WantsServerCert>> {
     Ok(builder.with_safe_default_protocol_versions()?.with_no_client_auth())
 }
 
-/// The name that a client asked for, of one connection.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Sni(pub Option<String>);
-
 impl Connected<IncomingStream<'_, TlsListener>> for Sni {
     fn connect_info(stream: IncomingStream<'_, TlsListener>) -> Self {
         Self(stream.io().get_ref().1.server_name().map(str::to_owned))
@@ -97,13 +94,13 @@ impl Connected<IncomingStream<'_, TlsListener>> for Sni {
 }
 
 /// Accepts connections whose handshake comes to an end.
-pub(super) struct TlsListener {
+struct TlsListener {
     tcp: TcpListener,
-    acceptor: Acceptor,
+    acceptor: TlsAcceptor,
 }
 
 impl TlsListener {
-    pub(super) fn new(tcp: TcpListener, acceptor: Acceptor) -> Self {
+    fn new(tcp: TcpListener, acceptor: TlsAcceptor) -> Self {
         Self { tcp, acceptor }
     }
 }
@@ -129,6 +126,36 @@ impl Listener for TlsListener {
     }
 }
 
+impl InProcess {
+    /// Starts one with TLS, on a free port of 127.0.0.1. It shows a certificate of
+    /// `authority` for the one of `names` (host names) that the client asks for, and
+    /// none to a client that asks for another or does not say.
+    ///
+    /// # Errors
+    /// No certificate can be made for one of the names.
+    pub fn start_tls(name: &str, authority: &Authority, names: &[&str]) -> Result<Self> {
+        Self::with_tls(name, authority.acceptor(names)?)
+    }
+
+    /// As [`InProcess::start_tls`], with one certificate of `authority`, for `shown`,
+    /// that everybody gets, whatever name they ask for.
+    ///
+    /// # Errors
+    /// No certificate can be made for the name.
+    pub fn start_tls_as(name: &str, authority: &Authority, shown: &str) -> Result<Self> {
+        Self::with_tls(name, authority.acceptor_as(shown)?)
+    }
+
+    fn with_tls(name: &str, acceptor: TlsAcceptor) -> Result<Self> {
+        let known = Known::new(name);
+        let app = router(Arc::clone(&known)).into_make_service_with_connect_info::<Sni>();
+        let served = Served::start(local(0), |listener| async {
+            axum::serve(TlsListener::new(listener, acceptor), app).await
+        })?;
+        Ok(Self { known, served })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tokio_rustls::TlsConnector;
@@ -137,7 +164,6 @@ mod tests {
     use tokio_rustls::rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer};
 
     use super::*;
-    use crate::backend::InProcess;
 
     /// Whether a client that trusts this authority only, and wants this name, is content.
     async fn is_trusted(address: SocketAddr, authority: &Path, name: &'static str) -> bool {
@@ -155,7 +181,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_who_knows_the_authority_trusts_its_names() {
-        let dir = crate::programs::repository().join("target/tests/authorities");
+        let dir = tidegate_stack::programs::repository().join("target/tests/authorities");
         let ours = Authority::new(&dir.join("ours.pem")).unwrap();
         let theirs = Authority::new(&dir.join("theirs.pem")).unwrap();
         let backend = InProcess::start_tls("one", &ours, &["one.test", "two.test"]).unwrap();

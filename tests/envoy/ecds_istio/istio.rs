@@ -8,12 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use tidegate_stack::ports::Ports;
+use tidegate_stack::render::{at, merge, named};
+use tidegate_stack::{Control, Options, Stack, wait};
 
-use crate::options::Control;
-use crate::ports::Ports;
-use crate::render::{at, merge, named};
-use crate::stack::Stack;
-use crate::wait;
 use crate::xds::{Kind, XdsFile};
 
 const SOURCE: &str = include_str!("istio.yaml");
@@ -201,7 +199,7 @@ impl Istio {
     ///
     /// # Errors
     /// A manifest is none, or a file cannot be written.
-    pub(crate) fn config(&self, dir: &Path, ports: &Ports, services: &[(&str, u16)]) -> Result<Value> {
+    fn bootstrap(&self, dir: &Path, ports: &Ports, services: &[(&str, u16)]) -> Result<Value> {
         let mut config: Value = yaml_serde::from_str(SOURCE).context("istio.yaml is not YAML")?;
         *at(&mut config, "/admin/address/socket_address/port_value")? = json!(ports.envoy_admin);
         let clusters = std::iter::once(("demo", ports.demo)).chain(services.iter().copied());
@@ -217,20 +215,61 @@ impl Istio {
         let filters = at(manager, "/http_filters")?.as_array_mut().context("no list of filters")?;
         for (place, plugin) in self.plugins.iter().enumerate() {
             filters.insert(place, plugin.filter(dir)?);
-            self.deliver(dir, plugin)?;
+            self.write(dir, plugin)?;
         }
         Ok(config)
     }
 
-    /// Hands a plugin over, for the first time or anew.
+    /// Writes a plugin for Envoy to read, for the first time or anew.
     ///
     /// # Errors
     /// It is none of this Envoy's, the manifest is none, or the file cannot be written.
-    pub(crate) fn deliver(&self, dir: &Path, plugin: &Plugin) -> Result<()> {
+    fn write(&self, dir: &Path, plugin: &Plugin) -> Result<()> {
         let name = plugin.name()?;
         let known = self.plugins.iter().any(|known| known.name().is_ok_and(|known| known == name));
         ensure!(known, "{name} is none of this Envoy's plugins");
         plugin.file(dir)?.write(&[plugin.extension()?])
+    }
+
+    /// Hands a plugin over anew, and waits until Envoy has taken it.
+    ///
+    /// # Errors
+    /// Envoy refuses it.
+    pub fn deliver(&self, stack: &Stack, plugin: &Plugin) -> Result<()> {
+        self.hand_over(stack, plugin, "update_success", "update_rejected")
+    }
+
+    /// Hands a plugin over that Envoy must refuse, and waits until it has.
+    ///
+    /// # Errors
+    /// Envoy takes it.
+    pub fn deliver_refused(&self, stack: &Stack, plugin: &Plugin) -> Result<()> {
+        self.hand_over(stack, plugin, "update_rejected", "update_success")
+    }
+
+    fn hand_over(&self, stack: &Stack, plugin: &Plugin, wanted: &str, otherwise: &str) -> Result<()> {
+        let prefix = format!("extension_config_discovery.http_filter.{}.", plugin.resource()?);
+        let count =
+            |what: &str| -> Result<u64> { Ok(stack.stats()?.get(&format!("{prefix}{what}")).unwrap_or(0)) };
+        let (before, other) = (count(wanted)?, count(otherwise)?);
+        self.write(&stack.options().dir, plugin)?;
+        wait::until(&format!("Envoy counts {wanted} of {prefix}"), DELIVERY_LIMIT, || {
+            ensure!(count(otherwise)? == other, "Envoy counts {otherwise} instead");
+            Ok((count(wanted)? > before).then_some(()))
+        })
+        .with_context(|| {
+            let stats = stack.stats().unwrap_or_default();
+            format!("{:?}", stats.matching(|name| name.starts_with(&prefix)).collect::<Vec<_>>())
+        })
+    }
+}
+
+impl Control for Istio {
+    /// Of the options only workers, `drain` and `backends` hold.
+    fn config(&self, options: &Options, ports: &Ports) -> Result<Value> {
+        let services: Vec<_> =
+            options.backends.iter().map(|backend| (backend.name.as_str(), backend.port)).collect();
+        self.bootstrap(&options.dir, ports, &services)
     }
 }
 
@@ -280,43 +319,6 @@ fn routes(services: &[(&str, u16)]) -> Value {
     };
     let services = services.iter().map(|(name, _)| route(format!("/{name}/"), name));
     services.chain([route("/".to_owned(), "demo")]).collect()
-}
-
-impl Stack {
-    /// Hands a plugin over anew, and waits until Envoy has taken it.
-    ///
-    /// # Errors
-    /// Envoy refuses it, or this stack is not as Istio has it.
-    pub fn deliver(&self, plugin: &Plugin) -> Result<()> {
-        self.hand_over(plugin, "update_success", "update_rejected")
-    }
-
-    /// Hands a plugin over that Envoy must refuse, and waits until it has.
-    ///
-    /// # Errors
-    /// Envoy takes it, or this stack is not as Istio has it.
-    pub fn deliver_refused(&self, plugin: &Plugin) -> Result<()> {
-        self.hand_over(plugin, "update_rejected", "update_success")
-    }
-
-    fn hand_over(&self, plugin: &Plugin, wanted: &str, otherwise: &str) -> Result<()> {
-        let Control::Istio(istio) = &self.options().control else {
-            anyhow::bail!("this stack is not as Istio has it")
-        };
-        let prefix = format!("extension_config_discovery.http_filter.{}.", plugin.resource()?);
-        let count =
-            |what: &str| -> Result<u64> { Ok(self.stats()?.get(&format!("{prefix}{what}")).unwrap_or(0)) };
-        let (before, other) = (count(wanted)?, count(otherwise)?);
-        istio.deliver(&self.options().dir, plugin)?;
-        wait::until(&format!("Envoy counts {wanted} of {prefix}"), DELIVERY_LIMIT, || {
-            ensure!(count(otherwise)? == other, "Envoy counts {otherwise} instead");
-            Ok((count(wanted)? > before).then_some(()))
-        })
-        .with_context(|| {
-            let stats = self.stats().unwrap_or_default();
-            format!("{:?}", stats.matching(|name| name.starts_with(&prefix)).collect::<Vec<_>>())
-        })
-    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,12 @@
 //! A load that is measured: one thread, a number of kept connections, each sending
 //! its next request when the last is answered, and the time of every request.
 //!
-//! It runs as a program of its own (`tidegate-load`), built with optimization and
-//! tied to a processor if asked to, so that what it costs is not in the figures.
+//! It runs in a process of its own (`bench load`), tied to a processor if asked to, so that
+//! what it costs is not in the figures.
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -18,8 +17,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
-
-use crate::http::{PATIENCE, Request};
+use tidegate_stack::http::{PATIENCE, Request};
 
 /// Longest measurement.
 pub const MAX_SECONDS: f64 = 600.0;
@@ -112,20 +110,22 @@ impl Plan {
         outcome
     }
 
-    /// Runs it in the program `tidegate-load`, on one processor only if `cpu` says so.
+    /// Runs it in a process of its own, on one processor only if `cpu` says so.
     ///
     /// # Errors
-    /// The program cannot be run, or refuses.
-    pub fn run_in(&self, program: &Path, cpu: Option<u32>) -> Result<Outcome> {
+    /// It cannot be run, or refuses.
+    pub fn run_in(&self, cpu: Option<u32>) -> Result<Outcome> {
+        let program = std::env::current_exe()?;
         let mut command = match cpu {
             Some(cpu) => {
                 let mut command = Command::new("taskset");
-                command.args(["-c", &cpu.to_string()]).arg(program);
+                command.args(["-c", &cpu.to_string()]).arg(&program);
                 command
             }
-            None => Command::new(program),
+            None => Command::new(&program),
         };
         let mut child = command
+            .arg("load")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -246,29 +246,14 @@ impl Outcome {
     pub fn rate(&self) -> f64 {
         self.total() as f64 / self.seconds
     }
-
-    /// This one and another, as if they had been one.
-    #[must_use]
-    pub fn and(mut self, other: Self) -> Self {
-        self.right += other.right;
-        self.wrong += other.wrong;
-        for (status, count) in other.by_status {
-            *self.by_status.entry(status).or_default() += count;
-        }
-        self.failures.extend(other.failures);
-        self.failures.truncate(KEPT_FAILURES);
-        self.seconds += other.seconds;
-        self.micros.extend(other.micros);
-        self.micros.sort_unstable();
-        self
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use tidegate_backend::InProcess;
+    use tidegate_stack::ports::local;
+
     use super::*;
-    use crate::backend::InProcess;
-    use crate::ports::local;
 
     fn shot(path: &str, status: u16) -> Shot {
         Shot { path: path.to_owned(), client: None, status }

@@ -1,6 +1,7 @@
 //! `bench gate`: Envoy's processor time per request, without and with filters.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -8,14 +9,12 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tidegate_stack::envoy::{Alone, Filter, Setup, cpu_time};
 use tidegate_stack::flood::flood;
-use tidegate_stack::measure::Plan;
 use tidegate_stack::process::Identity;
-use tidegate_stack::{FlagsAtStart, Options, Stack, Upstream};
+use tidegate_stack::{FlagsAtStart, Options, Programs, Stack, Upstream};
 
-use super::table::Table;
-use super::{go_on, scene, shuffle, spread};
-use crate::build::{self, Parts};
-use crate::report::say;
+use crate::measure::Plan;
+use crate::table::Table;
+use crate::{go_on, say, scene, shuffle, spread};
 
 /// The processor of every Envoy, and the one of everything else.
 const ENVOY_CPU: u32 = 0;
@@ -54,12 +53,12 @@ struct Case {
 }
 
 /// Runs it.
-pub fn run(args: &Args) -> Result<()> {
-    let parts = build::parts()?;
-    let noop = build::other_filters()?.join("tidegate_noop_filter.wasm");
+pub fn run(args: &Args, programs: &Programs) -> Result<()> {
+    let others = std::env::var_os("TIDEGATE_OTHER_FILTERS").context("run `cargo xtask bench`")?;
+    let noop = PathBuf::from(others).join("tidegate_noop_filter.wasm");
     pin_rest()?;
     let dir = scene::dir().join("gate");
-    let mut options = scene::options("gate", &parts)?;
+    let mut options = scene::options("gate", programs)?;
     options.workers = 1;
     options.envoy_cpu = Some(ENVOY_CPU);
     options.flags = FlagsAtStart::AllOn;
@@ -67,7 +66,7 @@ pub fn run(args: &Args) -> Result<()> {
     // As it is by default, not as the local stack has it.
     options.plugin = json!({ "performance_headers": null });
     let mut limited = options.clone();
-    limited.dir = scene::options("gate-limited", &parts)?.dir;
+    limited.dir = scene::options("gate-limited", programs)?.dir;
     let stack = Stack::start(options)?;
     scene::fill(&stack)?;
     let before = stack.recording()?;
@@ -77,7 +76,7 @@ pub fn run(args: &Args) -> Result<()> {
     let demo = Some(stack.demo().port());
     let alone = |name, filter| {
         let setup = Setup { filter, upstream, demo, workers: 1, cpu: Some(ENVOY_CPU) };
-        Alone::start(name, &parts.programs, &dir, &setup)
+        Alone::start(name, programs, &dir, &setup)
     };
     let envoys = [
         alone("bare", Filter::None)?,
@@ -94,7 +93,7 @@ pub fn run(args: &Args) -> Result<()> {
     ];
     for round in 1..=args.rounds {
         say(format_args!("round {round} of {}", args.rounds));
-        measure_round(args, &parts, &mut bare, &mut cases)?;
+        measure_round(args, &mut bare, &mut cases)?;
     }
     drop(envoys);
     print(args, &bare, &cases);
@@ -118,14 +117,14 @@ fn start_limited(options: Options) -> Result<Stack> {
 
 /// Every case once, in another order each time, between two measurements of the
 /// bare Envoy: what the machine does meanwhile meets both.
-fn measure_round(args: &Args, parts: &Parts, bare: &mut Case, cases: &mut [Case]) -> Result<()> {
+fn measure_round(args: &Args, bare: &mut Case, cases: &mut [Case]) -> Result<()> {
     let mut order: Vec<usize> = (0..cases.len()).collect();
     shuffle(&mut order);
-    let mut earlier = bare.measure(args, parts)?;
+    let mut earlier = bare.measure(args)?;
     for index in order {
         let case = &mut cases[index];
-        let micros = case.measure(args, parts)?;
-        let later = bare.measure(args, parts)?;
+        let micros = case.measure(args)?;
+        let later = bare.measure(args)?;
         case.over.push(micros - f64::midpoint(earlier, later));
         earlier = later;
     }
@@ -139,7 +138,7 @@ impl Case {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "some ten thousand requests")]
-    fn measure(&mut self, args: &Args, parts: &Parts) -> Result<f64> {
+    fn measure(&mut self, args: &Args) -> Result<f64> {
         go_on()?;
         let plan = Plan {
             address: self.gate,
@@ -148,7 +147,7 @@ impl Case {
             shots: scene::passing(),
         };
         let before = cpu_time(&self.process)?;
-        let outcome = plan.run_in(&parts.load, Some(OTHER_CPU))?;
+        let outcome = plan.run_in(Some(OTHER_CPU))?;
         std::thread::sleep(SETTLE);
         let used = cpu_time(&self.process)?.saturating_sub(before);
         ensure!(outcome.wrong == 0, "{}: {} wrong answers: {:?}", self.name, outcome.wrong, outcome.failures);

@@ -17,9 +17,10 @@ use http_body_util::{BodyExt, Full};
 use prost::Message;
 use serde_json::{Value, json};
 
-use crate::ports::local;
-use crate::render::{at, merge_plugin, named, push};
-use crate::served::Served;
+use tidegate_backend::Served;
+use tidegate_stack::ports::{Ports, local};
+use tidegate_stack::render::{at, merge_plugin, named, push};
+use tidegate_stack::{Control, Options};
 
 /// What `envoy.yaml` lacks.
 const ADDITIONS: &str = include_str!("../../../envoy/ratelimit.yaml");
@@ -29,7 +30,7 @@ const TIMEOUT: &str = "10s";
 const INVALID: u8 = 3;
 
 /// Adds what the file says, with the service at `address`.
-pub(crate) fn add(config: &mut Value, address: SocketAddr) -> Result<()> {
+fn add(config: &mut Value, address: SocketAddr) -> Result<()> {
     let mut additions: Value = yaml_serde::from_str(ADDITIONS).context("ratelimit.yaml is not YAML")?;
     *at(&mut additions, "/http_filter/typed_config/timeout")? = json!(TIMEOUT);
     let socket = "/cluster/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address";
@@ -45,6 +46,18 @@ pub(crate) fn add(config: &mut Value, address: SocketAddr) -> Result<()> {
     let gate = filters.iter().position(|filter| filter["name"] == "tidegate");
     filters.insert(gate.context("no filter `tidegate`")? + 1, part("/http_filter")?);
     Ok(())
+}
+
+/// Envoy's configuration with the additions, for the service at this address.
+#[derive(Debug)]
+pub struct Limited(pub SocketAddr);
+
+impl Control for Limited {
+    fn config(&self, options: &Options, ports: &Ports) -> Result<Value> {
+        let mut config = options.envoy_config(ports)?;
+        add(&mut config, self.0)?;
+        Ok(config)
+    }
 }
 
 /// A service that lets each descriptor pass so many times and never again: without

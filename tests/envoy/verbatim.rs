@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
 
-use crate::ports::local;
+use tidegate_stack::ports::local;
 
 /// The beginning of a message: its first line, and its header lines as they stand.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -146,8 +146,9 @@ impl Drop for Verbatim {
 mod tests {
     use std::time::Duration;
 
+    use tidegate_stack::http::raw;
+
     use super::*;
-    use crate::http::raw;
 
     #[test]
     fn what_came_is_kept_as_it_came() {

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 /// A server, ended when dropped.
 #[derive(Debug)]
-pub(crate) struct Served {
+pub struct Served {
     address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -17,7 +17,10 @@ pub(crate) struct Served {
 
 impl Served {
     /// Listens on `address` (port 0 takes a free one) and runs `serve` there.
-    pub(crate) fn start<F: Future>(
+    ///
+    /// # Errors
+    /// The address is taken.
+    pub fn start<F: Future>(
         address: SocketAddr,
         serve: impl FnOnce(TcpListener) -> F + Send + 'static,
     ) -> Result<Self> {
@@ -40,7 +43,8 @@ impl Served {
     }
 
     /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddr {
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 }

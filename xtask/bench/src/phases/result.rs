@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use tidegate_stack::measure::Outcome;
 use tidegate_stack::operator::{Checked, Recording};
 
-use crate::bench::table::Table;
+use crate::measure::Outcome;
+use crate::table::Table;
 
 /// Milliseconds, with all flags on.
 pub const P50: f64 = 90.0;

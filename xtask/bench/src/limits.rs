@@ -2,13 +2,11 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use tidegate_stack::measure::Plan;
-use tidegate_stack::{FlagsAtStart, Stack, Upstream};
+use tidegate_stack::{FlagsAtStart, Programs, Stack, Upstream};
 
-use super::table::Table;
-use super::{go_on, scene, shuffle, spread};
-use crate::build::{self, Parts};
-use crate::report::say;
+use crate::measure::Plan;
+use crate::table::Table;
+use crate::{go_on, say, scene, shuffle, spread};
 
 /// Workers of an Envoy; each has as many connections as the others.
 const WORKERS: [u32; 3] = [1, 2, 4];
@@ -38,13 +36,12 @@ struct Case {
 }
 
 /// Runs it.
-pub fn run(args: &Args) -> Result<()> {
-    let parts = build::parts()?;
+pub fn run(args: &Args, programs: &Programs) -> Result<()> {
     let mut table = Table::new(&["workers, limit", "requests/s", "range", "looked again, per request"]);
     let mut gave_up = 0;
     for workers in WORKERS {
         say(format_args!("{workers} workers"));
-        let mut options = scene::options(&format!("limits-{workers}"), &parts)?;
+        let mut options = scene::options(&format!("limits-{workers}"), programs)?;
         options.workers = workers;
         options.flags = FlagsAtStart::AllOn;
         options.upstream = Upstream::Nowhere;
@@ -55,7 +52,7 @@ pub fn run(args: &Args) -> Result<()> {
         for _ in 0..args.rounds {
             shuffle(&mut cases);
             for case in &mut cases {
-                case.measure(args, &parts, &stack)?;
+                case.measure(args, &stack)?;
             }
         }
         cases.sort_by_key(|case| case.limited);
@@ -77,7 +74,7 @@ impl Case {
         Self { limited, rates: Vec::new(), looks: 0, again: 0 }
     }
 
-    fn measure(&mut self, args: &Args, parts: &Parts, stack: &Stack) -> Result<()> {
+    fn measure(&mut self, args: &Args, stack: &Stack) -> Result<()> {
         go_on()?;
         if self.limited {
             stack.put_limit(HOT, &json!({ "key": "global", "rate": 1_000_000_000, "per": "second" }))?;
@@ -90,7 +87,7 @@ impl Case {
             seconds: f64::from(args.seconds),
             shots: scene::passing(),
         };
-        let outcome = plan.run_in(&parts.load, None)?;
+        let outcome = plan.run_in(None)?;
         ensure!(outcome.wrong == 0, "{} wrong answers: {:?}", outcome.wrong, outcome.failures);
         // Workers count for themselves, and tell Envoy with their events.
         stack.recorded(tidegate_stack::http::PATIENCE)?;

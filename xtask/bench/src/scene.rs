@@ -7,11 +7,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tidegate_stack::http::Method;
-use tidegate_stack::measure::Shot;
 use tidegate_stack::programs::repository;
-use tidegate_stack::{Demo, Options, PortChoice, Stack};
+use tidegate_stack::{Options, PortChoice, Programs, Stack};
 
-use crate::build::Parts;
+use crate::measure::Shot;
 
 /// HTTPRoutes, all to the demo backend.
 const ROUTES: usize = 50;
@@ -28,17 +27,16 @@ pub fn dir() -> PathBuf {
 }
 
 /// A stack on free ports, with its files in an emptied folder of its own.
-pub fn options(name: &str, parts: &Parts) -> Result<Options> {
+pub fn options(name: &str, programs: &Programs) -> Result<Options> {
     let dir = dir().join(name);
     if dir.exists() {
         std::fs::remove_dir_all(&dir).with_context(|| format!("cannot empty {}", dir.display()))?;
     }
     std::fs::create_dir_all(&dir)?;
     Ok(Options {
-        demo: Demo::Program(parts.demo.clone()),
         // Few connections: each worker gets its share.
         exact_balance: true,
-        ..Options::new(dir, PortChoice::Free, parts.programs.clone())
+        ..Options::new(dir, PortChoice::Free, programs.clone())
     })
 }
 

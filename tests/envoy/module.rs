@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
-use crate::programs::repository;
+use tidegate_stack::programs::repository;
 
 /// Lower-case SHA-256, as images and downloads are checked by.
 #[must_use]

@@ -7,14 +7,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use tidegate_stack::Stack;
 use tidegate_stack::faults::Faults;
-use tidegate_stack::measure::Plan;
+use tidegate_stack::{Programs, Stack};
 
 use self::result::{Measured, Targets};
-use super::{chart, go_on, scene};
-use crate::build;
-use crate::report::say;
+use crate::measure::Plan;
+use crate::{chart, go_on, say, scene};
 
 /// Seconds of load per phase, short and long.
 const SHORT: u32 = 6;
@@ -77,10 +75,9 @@ fn off() -> Value {
 }
 
 /// Runs it.
-pub fn run(args: &Args) -> Result<()> {
-    let parts = build::parts()?;
+pub fn run(args: &Args, programs: &Programs) -> Result<()> {
     let seconds = if args.long { LONG } else { SHORT };
-    let mut options = scene::options("phases", &parts)?;
+    let mut options = scene::options("phases", programs)?;
     options.faults = Some(Faults { delays: delays::all(), ..Faults::default() });
     let stack = Stack::start(options)?;
     scene::fill(&stack)?;
@@ -94,7 +91,7 @@ pub fn run(args: &Args) -> Result<()> {
     for phase in phases() {
         go_on()?;
         say(format_args!("{}: {seconds} s", phase.name));
-        measured.push(measure(&stack, &plan, phase, &parts.load)?);
+        measured.push(measure(&stack, &plan, phase)?);
     }
     let dir = scene::dir();
     let table = result::table(&measured);
@@ -112,10 +109,10 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn measure(stack: &Stack, plan: &Plan, phase: Phase, load: &std::path::Path) -> Result<Measured> {
+fn measure(stack: &Stack, plan: &Plan, phase: Phase) -> Result<Measured> {
     stack.flags(&phase.flags)?;
     let before = stack.recording()?;
-    let outcome = plan.run_in(load, None)?;
+    let outcome = plan.run_in(None)?;
     // Not in time: then that is the result.
     let after = stack.recorded(RECORDED).or_else(|_| stack.recording())?;
     for failure in &outcome.failures {

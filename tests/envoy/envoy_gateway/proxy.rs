@@ -12,17 +12,15 @@ use axum::extract::{Path as Target, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use serde_json::{Value, json};
+use tidegate_backend::Served;
+use tidegate_stack::ports::{Ports, local};
+use tidegate_stack::render::{at, merge};
+use tidegate_stack::{Control, Options, Stack, wait};
 
 use crate::module::sha256;
-use crate::options::Control;
-use crate::ports::{Ports, local};
-use crate::render::{at, merge};
-use crate::served::Served;
-use crate::stack::Stack;
-use crate::wait;
 use crate::xds::{Kind, XdsFile};
 
-const SOURCE: &str = include_str!("envoy_gateway.yaml");
+const SOURCE: &str = include_str!("proxy.yaml");
 const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 const ROUTE: &str = "type.googleapis.com/envoy.config.route.v3.FilterConfig";
 /// The controller's code server, as proxies know it.
@@ -117,7 +115,7 @@ impl EnvoyGateway {
     }
 
     fn listener(&self, ports: &Ports) -> Result<Value> {
-        let mut source: Value = yaml_serde::from_str(SOURCE).context("envoy_gateway.yaml is not YAML")?;
+        let mut source: Value = yaml_serde::from_str(SOURCE).context("proxy.yaml is not YAML")?;
         let mut listener = at(&mut source, "/listener")?.take();
         *at(&mut listener, "/address/socket_address/port_value")? = json!(ports.gate);
         let manager = at(&mut listener, "/default_filter_chain/filters/0/typed_config")?;
@@ -141,8 +139,8 @@ impl EnvoyGateway {
     ///
     /// # Errors
     /// A manifest is none, or a file cannot be written.
-    pub(crate) fn config(&self, dir: &Path, ports: &Ports) -> Result<Value> {
-        let mut source: Value = yaml_serde::from_str(SOURCE).context("envoy_gateway.yaml is not YAML")?;
+    fn bootstrap(&self, dir: &Path, ports: &Ports) -> Result<Value> {
+        let mut source: Value = yaml_serde::from_str(SOURCE).context("proxy.yaml is not YAML")?;
         let mut config = at(&mut source, "/bootstrap")?.take();
         *at(&mut config, "/admin/address/socket_address/port_value")? = json!(ports.envoy_admin);
         *at(&mut config, "/dynamic_resources/lds_config")? = Self::file(dir).config_source()?;
@@ -160,12 +158,52 @@ impl EnvoyGateway {
             clusters.push(added.take());
         }
         *at(&mut config, "/static_resources/clusters")? = Value::Array(clusters);
-        self.deliver(dir, ports)?;
+        self.write(dir, ports)?;
         Ok(config)
     }
 
-    fn deliver(&self, dir: &Path, ports: &Ports) -> Result<()> {
+    fn write(&self, dir: &Path, ports: &Ports) -> Result<()> {
         Self::file(dir).write(&[self.listener(ports)?])
+    }
+
+    /// Hands the listener over with the filter as this says, and waits until Envoy
+    /// serves by it.
+    ///
+    /// # Errors
+    /// Envoy refuses it.
+    pub fn deliver(&self, stack: &Stack) -> Result<()> {
+        self.hand_over(stack, "update_success", "update_rejected")?;
+        wait::until("the listener is warm", DELIVERY_LIMIT, || {
+            let warming = stack.stats()?.get("listener_manager.total_listeners_warming");
+            Ok((warming == Some(0)).then_some(()))
+        })
+    }
+
+    /// Hands a listener over that Envoy must refuse, and waits until it has.
+    ///
+    /// # Errors
+    /// Envoy takes it.
+    pub fn deliver_refused(&self, stack: &Stack) -> Result<()> {
+        self.hand_over(stack, "update_rejected", "update_success")
+    }
+
+    fn hand_over(&self, stack: &Stack, wanted: &str, otherwise: &str) -> Result<()> {
+        let count = |what: &str| -> Result<u64> {
+            Ok(stack.stats()?.get(&format!("listener_manager.lds.{what}")).unwrap_or(0))
+        };
+        let (before, other) = (count(wanted)?, count(otherwise)?);
+        self.write(&stack.options().dir, &stack.ports())?;
+        wait::until(&format!("Envoy counts {wanted} of listeners"), DELIVERY_LIMIT, || {
+            ensure!(count(otherwise)? == other, "Envoy counts {otherwise} instead");
+            Ok((count(wanted)? > before).then_some(()))
+        })
+    }
+}
+
+impl Control for EnvoyGateway {
+    /// Of the options only workers and `drain` hold.
+    fn config(&self, options: &Options, ports: &Ports) -> Result<Value> {
+        self.bootstrap(&options.dir, ports)
     }
 }
 
@@ -212,44 +250,6 @@ async fn module(State(dir): State<PathBuf>, Target(file): Target<String>) -> Res
         return Err(StatusCode::NOT_FOUND);
     }
     std::fs::read(dir.join(file)).map_err(|_| StatusCode::NOT_FOUND)
-}
-
-impl Stack {
-    /// Hands the listener over with the filter as this says, and waits until Envoy
-    /// serves by it.
-    ///
-    /// # Errors
-    /// Envoy refuses it, or this stack is not as Envoy Gateway has it.
-    pub fn deliver_listener(&self, gateway: &EnvoyGateway) -> Result<()> {
-        self.hand_listener_over(gateway, "update_success", "update_rejected")?;
-        wait::until("the listener is warm", DELIVERY_LIMIT, || {
-            let warming = self.stats()?.get("listener_manager.total_listeners_warming");
-            Ok((warming == Some(0)).then_some(()))
-        })
-    }
-
-    /// Hands a listener over that Envoy must refuse, and waits until it has.
-    ///
-    /// # Errors
-    /// Envoy takes it, or this stack is not as Envoy Gateway has it.
-    pub fn deliver_refused_listener(&self, gateway: &EnvoyGateway) -> Result<()> {
-        self.hand_listener_over(gateway, "update_rejected", "update_success")
-    }
-
-    fn hand_listener_over(&self, gateway: &EnvoyGateway, wanted: &str, otherwise: &str) -> Result<()> {
-        let Control::EnvoyGateway(_) = &self.options().control else {
-            anyhow::bail!("this stack is not as Envoy Gateway has it")
-        };
-        let count = |what: &str| -> Result<u64> {
-            Ok(self.stats()?.get(&format!("listener_manager.lds.{what}")).unwrap_or(0))
-        };
-        let (before, other) = (count(wanted)?, count(otherwise)?);
-        gateway.deliver(&self.options().dir, &self.ports())?;
-        wait::until(&format!("Envoy counts {wanted} of listeners"), DELIVERY_LIMIT, || {
-            ensure!(count(otherwise)? == other, "Envoy counts {otherwise} instead");
-            Ok((count(wanted)? > before).then_some(()))
-        })
-    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use crate::http::{PATIENCE, Request, Response};
+use tidegate_stack::http::{PATIENCE, Request, Response};
 
 /// One connection, kept until dropped.
 #[derive(Debug)]

@@ -1,0 +1,136 @@
+//! `cargo xtask bench`: what the gate costs and what each step of the rollout
+//! brings, measured on this machine. `docs/PERFORMANCE.md` says how, and has the
+//! figures of one machine. A program of its own, so that who does not measure does not
+//! build it.
+
+mod chart;
+mod gate;
+mod limits;
+mod measure;
+mod pair;
+mod phases;
+mod scene;
+mod table;
+
+use std::fmt::Display;
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use tidegate_stack::{Programs, wait};
+
+/// Measurements of the gate.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
+struct Cli {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+/// What to measure. All of it runs on this machine and over loopback, is bounded
+/// in number and time, and asserts nothing: it prints tables in Markdown.
+#[derive(clap::Subcommand)]
+enum Bench {
+    /// What the gate costs: Envoy's processor time per request without a filter,
+    /// with a filter of the proxy-wasm SDK that does nothing, and with ours, all
+    /// cached and recorded, without and with a limit. About three minutes.
+    Gate(gate::Args),
+    /// All workers under one limit: requests per second with 1, 2 and 4 of them, and how
+    /// often one finds another quicker. About two minutes.
+    Limits(limits::Args),
+    /// The rollout, phase by phase: latency, success, hit ratios and completeness
+    /// from all flags off to all on and back, with an admin service made as slow as
+    /// the database that the rollout starts from. Under a minute; `--long` for the record.
+    Phases(phases::Args),
+    /// The gate against its backend asked directly: latency and throughput.
+    ProxyVsDirect(pair::Args),
+    /// Sends what standard input says, and writes what became of it: the load of all others.
+    #[command(hide = true)]
+    Load,
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse().bench) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(bench: &Bench) -> Result<()> {
+    if let Bench::Load = bench {
+        let plan: measure::Plan =
+            serde_json::from_reader(std::io::stdin().lock()).context("no plan on standard input")?;
+        return Ok(serde_json::to_writer(std::io::stdout().lock(), &plan.run()?)?);
+    }
+    wait::catch_signals()?;
+    // What `cargo xtask bench` has built.
+    let programs = Programs::find()?;
+    match bench {
+        Bench::Gate(args) => gate::run(args, &programs),
+        Bench::Limits(args) => limits::run(args, &programs),
+        Bench::Phases(args) => phases::run(args, &programs),
+        Bench::ProxyVsDirect(args) => pair::run(args, &programs),
+        Bench::Load => Ok(()),
+    }
+}
+
+/// A line on standard output. Whoever read it may have gone (`| head`): that ends nothing.
+fn say(line: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Ends a measurement that somebody interrupts: what was started is ended.
+fn go_on() -> Result<()> {
+    ensure!(!wait::is_interrupted(), "interrupted");
+    Ok(())
+}
+
+/// Median, lowest and highest. NaN: no values.
+fn spread(values: &[f64]) -> [f64; 3] {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
+    let half = sorted.len() / 2;
+    let median = if sorted.len().is_multiple_of(2) {
+        f64::midpoint(at(half.wrapping_sub(1)), at(half))
+    } else {
+        at(half)
+    };
+    [median, at(0), at(sorted.len().wrapping_sub(1))]
+}
+
+/// Another order at each call, so that what happens to the machine meanwhile does
+/// not always meet the same case.
+fn shuffle<T>(items: &mut [T]) {
+    use std::hash::{BuildHasher, RandomState};
+    for end in (1..items.len()).rev() {
+        let random = RandomState::new().hash_one(end);
+        let other = usize::try_from(random % (end as u64 + 1)).unwrap_or(0);
+        items.swap(end, other);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(spread(&[3.0, 1.0, 2.0]), [2.0, 1.0, 3.0]);
+        assert_eq!(spread(&[4.0, 1.0, 2.0, 3.0]), [2.5, 1.0, 4.0]);
+        assert!(spread(&[]).iter().all(|value| value.is_nan()));
+    }
+
+    #[test]
+    fn a_shuffle_loses_nothing() {
+        let mut items: Vec<_> = (0..100).collect();
+        shuffle(&mut items);
+        assert_ne!(items, (0..100).collect::<Vec<_>>(), "one in 100! runs");
+        items.sort_unstable();
+        assert_eq!(items, (0..100).collect::<Vec<_>>());
+    }
+}
