@@ -1,7 +1,7 @@
 //! Clients of HTTP/2: many requests at once down one connection, and so in one VM, each
 //! decided by itself, and each a row.
 
-mod connection;
+pub mod connection;
 
 use std::time::Duration;
 

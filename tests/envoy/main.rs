@@ -19,6 +19,7 @@ mod geo;
 mod global_limit;
 mod hasty;
 mod http2;
+mod http3;
 mod http_cors;
 mod http_headers;
 mod http_matches;

@@ -26,7 +26,7 @@ use tidegate_stack::wait;
 
 pub use served::Served;
 #[cfg(feature = "tls")]
-pub use tls::Authority;
+pub use tls::{Authority, CertificateFiles};
 
 /// The longest body that it counts, bytes.
 const BODY_LIMIT: usize = 64 * 1024 * 1024;

@@ -31,6 +31,15 @@ pub struct Authority {
     file: PathBuf,
 }
 
+/// A certificate and its key, PEM.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CertificateFiles {
+    /// The certificate.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
 impl Authority {
     /// Makes one, with its certificate in `file` (PEM) for those who are to trust it.
     ///
@@ -54,6 +63,21 @@ impl Authority {
     #[must_use]
     pub fn file(&self) -> &Path {
         &self.file
+    }
+
+    /// A certificate for `name` and its key, PEM, in files beside the authority's: for a
+    /// server of another process.
+    ///
+    /// # Errors
+    /// No certificate can have that name, or the files cannot be written.
+    pub fn files(&self, name: &str) -> Result<CertificateFiles> {
+        let key = KeyPair::generate()?;
+        let certificate = CertificateParams::new([name.to_owned()])?.signed_by(&key, &self.issuer)?;
+        let file = |ending| self.file.with_file_name(format!("{name}.{ending}"));
+        let files = CertificateFiles { certificate: file("crt"), key: file("key") };
+        std::fs::write(&files.certificate, certificate.pem())?;
+        std::fs::write(&files.key, key.serialize_pem())?;
+        Ok(files)
     }
 
     /// For a server that has a certificate for each of `names`.
