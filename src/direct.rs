@@ -7,7 +7,8 @@ mod line;
 use std::time::Duration;
 
 use tidegate_policy::check::{Check, PerCheck};
-use tidegate_policy::decide::{Facts, Given};
+use tidegate_policy::decide::Given;
+use tidegate_policy::request::Facts;
 use tidegate_policy::wire::check::{Answer, MAX_ANSWER, MAX_QUESTION, Question, path};
 
 use crate::host::{CallToken, Host};

@@ -22,8 +22,9 @@ use std::time::Duration;
 
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::decide::Tables;
+use tidegate_policy::version::Version;
 use tidegate_policy::wire::event::{Source, SourceReport, SourceState};
-use tidegate_policy::wire::sync::{Ack, Gateway, Version};
+use tidegate_policy::wire::sync::{Ack, Gateway};
 
 use crate::host::{CallToken, Expect, Host, QueueId};
 use fetch::calls::Line;

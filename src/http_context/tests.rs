@@ -7,9 +7,10 @@ use std::time::Duration;
 use tidegate_policy::decide::{Decision, IpFinding, Settings, Tables};
 use tidegate_policy::flags::{Flag, Flags, State};
 use tidegate_policy::route::Backend;
+use tidegate_policy::version::Version;
 use tidegate_policy::wire::check::{Answer, Found, GeoAnswer, Question, RouteAnswer};
 use tidegate_policy::wire::event::VerdictCode;
-use tidegate_policy::wire::sync::{Version, WholeTable};
+use tidegate_policy::wire::sync::WholeTable;
 
 use super::*;
 use crate::config::Config;

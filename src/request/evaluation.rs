@@ -7,10 +7,9 @@ use std::rc::Rc;
 
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::check::{Answered, Check, PerCheck};
-use tidegate_policy::decide::{
-    Decision, Facts, Finding, Findings, GeoFinding, Given, IpFinding, Step, Tables,
-};
+use tidegate_policy::decide::{Decision, Finding, Findings, GeoFinding, Given, IpFinding, Step, Tables};
 use tidegate_policy::flags::{Mode, Modes};
+use tidegate_policy::request::Facts;
 use tidegate_policy::wire::check::{Found, RouteAnswer};
 use tidegate_policy::wire::event::Mismatch;
 

@@ -4,8 +4,9 @@
 use std::net::IpAddr;
 
 use tidegate_policy::address::client_address;
-use tidegate_policy::decide::{Facts, Given};
+use tidegate_policy::decide::Given;
 use tidegate_policy::geo::Country;
+use tidegate_policy::request::Facts;
 
 use super::performance;
 use crate::config::OWN_PREFIX;

@@ -4,8 +4,9 @@
 use std::fmt::Write;
 
 use tidegate_policy::UnixSeconds;
-use tidegate_policy::decide::{Facts, GeoFinding, Given, IpFinding, Tables};
+use tidegate_policy::decide::{GeoFinding, Given, IpFinding, Tables};
 use tidegate_policy::geo::RuleVerdict;
+use tidegate_policy::request::Facts;
 use tidegate_policy::route::RouteMatch;
 use tidegate_policy::wire::check::{Answer, Found, GeoAnswer, RouteAnswer};
 use tidegate_policy::wire::event::{MAX_FOUND, Mismatch};

@@ -6,7 +6,8 @@ use tidegate_policy::flags::Flags;
 use tidegate_policy::geo::{CountryTable, GeoRules};
 use tidegate_policy::limit::Limits;
 use tidegate_policy::table::AddressTable;
-use tidegate_policy::wire::sync::{Version, WholeTable};
+use tidegate_policy::version::Version;
+use tidegate_policy::wire::sync::WholeTable;
 
 use super::Keys;
 use super::load::decode_table::name_of;

@@ -20,7 +20,8 @@ use std::rc::Rc;
 
 use tidegate_policy::geo::CountryTable;
 use tidegate_policy::table::AddressTable;
-use tidegate_policy::wire::sync::{BlobRef, Version};
+use tidegate_policy::version::Version;
+use tidegate_policy::wire::sync::BlobRef;
 
 use super::shared::keys::Keys;
 use super::shared::manifest::{ChunkHead, Manifest, Part, PerPart, Placed, Shared, piece};

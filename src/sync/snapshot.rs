@@ -10,7 +10,8 @@ use tidegate_policy::geo::{CountryTable, GeoRules};
 use tidegate_policy::limit::Limits;
 use tidegate_policy::route::RouteTable;
 use tidegate_policy::table::AddressTable;
-use tidegate_policy::wire::sync::{BlobRef, Held, Version, WholeTable};
+use tidegate_policy::version::Version;
+use tidegate_policy::wire::sync::{BlobRef, Held, WholeTable};
 
 use super::load::decode_table::Table;
 use super::shared::manifest::{Manifest, Part, PerPart};

@@ -12,14 +12,13 @@ use tidegate_backend::InProcess;
 use tidegate_host_sim::Dice;
 use tidegate_policy::bans::BanTable;
 use tidegate_policy::check::PerCheck;
-use tidegate_policy::decide::{
-    Facts, Given, OnNoRoute, Routing, Settings, Tables, Unavailable, Verdict, decide,
-};
+use tidegate_policy::decide::{Given, OnNoRoute, Routing, Settings, Tables, Unavailable, Verdict, decide};
 use tidegate_policy::flags::{Flag, Flags, State};
 use tidegate_policy::geo::{CountryRange, CountryTable, GeoRules};
+use tidegate_policy::request::Facts;
 use tidegate_policy::route::RouteTable;
-use tidegate_policy::table::{AddressTable, Entry};
-use tidegate_policy::wire::sync::{EntryState, Version};
+use tidegate_policy::table::{AddressTable, Entry, EntryState};
+use tidegate_policy::version::Version;
 use tidegate_stack::http::{Connection, Method, Request, Response};
 use tidegate_stack::ports::local;
 use tidegate_stack::{FlagsAtStart, NamedBackend, Options, Stack};

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tidegate_author as author;
 use tidegate_host_sim::Dice;
 use tidegate_policy::flags::{Flag, Flags, Mode, State};
-use tidegate_policy::wire::sync::Version;
+use tidegate_policy::version::Version;
 use tidegate_stack::http::{Connection, Method, PATIENCE, Request};
 use tidegate_stack::load::Load;
 use tidegate_stack::{FlagsAtStart, Options, Stack, wait};

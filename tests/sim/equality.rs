@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use tidegate_host_sim::{CONFIG, Dice, Feed, Order, Request, Response, Stage, random};
 use tidegate_policy::check::{Answered, Check, PerCheck};
-use tidegate_policy::decide::{Facts, Given, OnNoRoute, Routing, Settings, Unavailable, Verdict, decide};
+use tidegate_policy::decide::{Given, OnNoRoute, Routing, Settings, Unavailable, Verdict, decide};
 use tidegate_policy::flags::{Flag, Flags, Mode, Modes, State};
 use tidegate_policy::geo::Country;
+use tidegate_policy::request::Facts;
 use tidegate_policy::route::{Answerer, RouteMatch};
 use tidegate_policy::wire::event::TrafficEvent;
 

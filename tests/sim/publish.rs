@@ -16,7 +16,8 @@ use tidegate::sync::load::read_published::{Collect, Collected};
 use tidegate::sync::publish::{Bytes, Outcome, Publish, Set};
 use tidegate::sync::shared::manifest::{Manifest, Part, PerPart, Shared};
 use tidegate_policy::digest::BlobHash;
-use tidegate_policy::wire::sync::{BlobRef, Version};
+use tidegate_policy::version::Version;
+use tidegate_policy::wire::sync::BlobRef;
 
 const CHUNK: usize = 2;
 const EPOCH: u64 = 0xe;

@@ -15,8 +15,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::metrics::histogram::Histogram;
+use tidegate_policy::version::Version;
 use tidegate_policy::wire::formats::Formats;
-use tidegate_policy::wire::sync::{Ack, Gateway, Version};
+use tidegate_policy::wire::sync::{Ack, Gateway};
 use tokio::sync::watch;
 
 use registry::Registry;

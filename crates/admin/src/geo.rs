@@ -12,9 +12,8 @@ use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use tidegate_policy::codec::{MAX_TABLE, WireError};
 use tidegate_policy::geo::CountryTable;
-use tidegate_policy::wire::WireError;
-use tidegate_policy::wire::sync::MAX_TABLE;
 
 use ranges::RangeCollector;
 

@@ -6,7 +6,7 @@ use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use serde_json::{Value, json};
 use tidegate_author::{self as author, Route, explain};
-use tidegate_policy::decide::Facts;
+use tidegate_policy::request::Facts;
 use tidegate_policy::route::{RouteLoad, RouteTable};
 
 /// METHOD and path template a line, without those that begin with `#`.

@@ -10,11 +10,12 @@ use std::collections::{BTreeMap, HashMap};
 use super::{Match, MirrorRef, PathMatch, Referent, Route, Rule, ValueMatch};
 use paths::Paths;
 use tables::Tables;
+use tidegate_policy::codec::{WireError, encode};
 use tidegate_policy::route::action::{Action, Mirror};
-use tidegate_policy::route::layout::MAX_LIST;
-use tidegate_policy::route::layout::{HostRow, Layout, MatchRow, PathTest, RuleRow, ShareRow, Span};
+use tidegate_policy::route::layout::{
+    HostRow, Layout, MAX_LIST, MatchRow, PathTest, RuleRow, ShareRow, Span,
+};
 use tidegate_policy::route::{Backend, MAX_ROUTE_TABLE, ROUTES_FORMAT, Target};
-use tidegate_policy::wire::{WireError, encode};
 
 /// Bytes that the compiled regexes of all routes may take together, each
 /// different one counted once.

@@ -6,7 +6,7 @@
 use std::cmp::{Ordering, Reverse};
 
 use super::{Condition, Element, Match, PathMatch, Route, Template, ValueMatch};
-use tidegate_policy::decide::Facts;
+use tidegate_policy::request::Facts;
 
 /// A match that takes a request.
 #[derive(Clone, Copy, Debug)]

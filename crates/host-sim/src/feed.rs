@@ -15,9 +15,10 @@ use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::Prefix;
 use tidegate_policy::check::PerCheck;
 use tidegate_policy::flags::Flags;
-use tidegate_policy::table::{AddressTable, Entry};
+use tidegate_policy::table::{AddressTable, Entry, EntryState};
+use tidegate_policy::version::Version;
 use tidegate_policy::wire::event::{EventPost, OpenEvent, Source, TrafficEvent};
-use tidegate_policy::wire::sync::{Ack, EntryState, Version, WholeTable};
+use tidegate_policy::wire::sync::{Ack, WholeTable};
 
 use crate::world::CallId;
 use checks::Compiled;

@@ -9,8 +9,7 @@ use divan::{Bencher, black_box};
 use tidegate_policy::address::Prefix;
 use tidegate_policy::bans::{BanTable, Fold, Join, apply};
 use tidegate_policy::digest::BlobHash;
-use tidegate_policy::table::{AddressTable, Entry, TableCheck};
-use tidegate_policy::wire::sync::{EntryState, OverlayChange};
+use tidegate_policy::table::{AddressTable, Entry, EntryState, TableCheck};
 
 const MILLION: usize = 1_000_000;
 /// Entries per step: what the steps' figures below are for.
@@ -167,8 +166,8 @@ fn join_step(bencher: Bencher<'_, '_>) {
     bencher.with_inputs(join).bench_refs(|join| assert!(join.step(STEP).is_none()));
 }
 
-fn one_change() -> [OverlayChange; 1] {
-    [OverlayChange { prefix: "203.0.113.7".parse().unwrap(), state: EntryState::Present(None) }]
+fn one_change() -> [Entry; 1] {
+    [Entry { prefix: "203.0.113.7".parse().unwrap(), state: EntryState::Present(None) }]
 }
 
 #[divan::bench(sample_count = 100)]
@@ -183,8 +182,7 @@ fn apply_to_largest_overlay() -> Vec<u8> {
 
 #[divan::bench(sample_count = 20)]
 fn apply_largest_overlay_whole() -> Vec<u8> {
-    let changes: Vec<_> =
-        LARGE_OVERLAY.iter().map(|e| OverlayChange { prefix: e.prefix, state: e.state }).collect();
+    let changes: Vec<_> = LARGE_OVERLAY.iter().collect();
     apply(&AddressTable::empty(), &changes).unwrap()
 }
 

@@ -11,10 +11,10 @@ use std::net::IpAddr;
 
 use crate::UnixSeconds;
 use crate::address::Prefix;
+use crate::codec::WireError;
 use crate::digest::{BlobHash, BlobHasher, SetDigest};
+use crate::table::EntryState;
 use crate::table::{AddressTable, Entry, entry_bytes};
-use crate::wire::WireError;
-use crate::wire::sync::{EntryState, OverlayChange};
 use merge::{Merge, Tombstones};
 
 /// Base and overlay, searched together: an entry of the overlay stands in front
@@ -160,7 +160,7 @@ impl Join {
 ///
 /// # Errors
 /// When the result would be too large.
-pub fn apply(overlay: &AddressTable, changes: &[OverlayChange]) -> Result<Vec<u8>, WireError> {
+pub fn apply(overlay: &AddressTable, changes: &[Entry]) -> Result<Vec<u8>, WireError> {
     let mut apply = Apply::new(overlay, changes);
     loop {
         if let Some(bytes) = apply.step(usize::MAX)? {
@@ -178,12 +178,11 @@ impl Apply {
     /// Begins. Changes that do not come in the order of their prefixes are sorted
     /// first, which holds up the caller where there are many.
     #[must_use]
-    pub fn new(overlay: &AddressTable, changes: &[OverlayChange]) -> Self {
-        let entry = |change: &OverlayChange| Entry { prefix: change.prefix, state: change.state };
+    pub fn new(overlay: &AddressTable, changes: &[Entry]) -> Self {
         let sorted = if changes.is_sorted_by(|one, next| one.prefix < next.prefix) {
-            changes.iter().map(entry).collect()
+            changes.to_vec()
         } else {
-            in_order(changes).map(entry).collect()
+            in_order(changes).copied().collect()
         };
         Self(Merge::new(overlay.clone(), sorted, Tombstones::Keep))
     }
@@ -200,7 +199,7 @@ impl Apply {
 
 /// The changes in the order of their prefixes; of several to one prefix the last. By
 /// a heap, the smallest of sorts: it is needed only where another side did not sort.
-fn in_order(changes: &[OverlayChange]) -> impl Iterator<Item = &OverlayChange> {
+fn in_order(changes: &[Entry]) -> impl Iterator<Item = &Entry> {
     let places = changes.iter().enumerate().map(|(place, change)| (change.prefix, Reverse(place)));
     let mut places = places.collect::<BinaryHeap<_>>().into_sorted_vec();
     places.dedup_by_key(|(prefix, _)| *prefix);

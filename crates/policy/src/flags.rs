@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::address::Prefix;
-use crate::wire::{WireError, decode, encode};
+use crate::codec::{WireError, decode, encode};
 
 /// Version of the bytes of [`Flags`].
 pub const FLAGS_FORMAT: u8 = 1;

@@ -22,13 +22,16 @@
 pub mod address;
 pub mod bans;
 pub mod check;
+pub mod codec;
 pub mod decide;
 pub mod digest;
 pub mod flags;
 pub mod geo;
 pub mod limit;
+pub mod request;
 pub mod route;
 pub mod table;
+pub mod version;
 pub mod wire;
 
 /// Seconds since the Unix epoch: the unit in which entries expire. An expiry

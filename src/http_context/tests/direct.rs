@@ -1,8 +1,9 @@
 //! Requests whose checks the admin service answers, or does not.
 
 use tidegate_policy::check::{Answered, Check, PerCheck};
-use tidegate_policy::decide::{Facts, Finding, Findings, GeoFinding, Given, RuleId, Step, Verdict};
+use tidegate_policy::decide::{Finding, Findings, GeoFinding, Given, RuleId, Step, Verdict};
 use tidegate_policy::geo::{GeoAction, RuleVerdict};
+use tidegate_policy::request::Facts;
 
 use super::*;
 

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use tidegate_policy::wire::WireError;
+use tidegate_policy::codec::WireError;
 use tidegate_policy::wire::event::{TrafficEvent, append_event};
 
 /// What a run costs beside its events' bytes, about: its place in the line, and

@@ -1,6 +1,7 @@
 //! What the process as a whole enforces, out of the slots.
 
-use tidegate_policy::wire::sync::{Ack, Version};
+use tidegate_policy::version::Version;
+use tidegate_policy::wire::sync::Ack;
 
 use crate::sync::shared::slots::Slot;
 use crate::sync::snapshot::Loaded;

@@ -6,11 +6,11 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use tidegate_policy::bans::{Apply, BanTable, Join};
+use tidegate_policy::codec::MAX_TABLE;
 use tidegate_policy::digest::SetDigest;
-use tidegate_policy::table::AddressTable;
-use tidegate_policy::wire::sync::{
-    BansUpdate, BlobRef, MAX_PAGE, MAX_TABLE, OverlayChange, OverlayUpdate, SyncAnswer, Version,
-};
+use tidegate_policy::table::{AddressTable, Entry};
+use tidegate_policy::version::Version;
+use tidegate_policy::wire::sync::{BansUpdate, BlobRef, MAX_PAGE, OverlayUpdate, SyncAnswer};
 
 use super::fold_bans::Refold;
 use crate::sync::load::decode_table::{ENTRIES, Intake, IntakeError, Table, name_of};
@@ -60,7 +60,7 @@ pub struct Build {
     refresh: u64,
     clock_ms: i64,
     digest: Option<SetDigest>,
-    overlay: Vec<OverlayChange>,
+    overlay: Vec<Entry>,
     blobs: PerPart<Option<BlobRef>>,
     bytes: PerPart<Option<Bytes>>,
     pieces: Pieces,
@@ -142,7 +142,7 @@ impl Build {
     fn want_base(
         &mut self,
         base: BlobRef,
-        fold: Option<Vec<OverlayChange>>,
+        fold: Option<Vec<Entry>>,
         held: Option<&Loaded>,
     ) -> Result<(), BuildError> {
         match fold.zip(held) {

@@ -3,10 +3,9 @@
 
 use std::time::Duration;
 
+use tidegate_policy::version::Version;
 use tidegate_policy::wire::formats::{FORMATS, FORMATS_HEADER};
-use tidegate_policy::wire::sync::{
-    ACK_HEADER, Ack, BlobRef, GATEWAY_HEADER, Gateway, HELD_HEADER, Held, Version,
-};
+use tidegate_policy::wire::sync::{ACK_HEADER, Ack, BlobRef, GATEWAY_HEADER, Gateway, HELD_HEADER, Held};
 
 use crate::host::{Call, CallToken, Host, HostError};
 use crate::sync::shared::lease::Role;

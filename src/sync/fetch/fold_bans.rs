@@ -2,10 +2,9 @@
 //! overlay, and both into one table. In steps, from the first to the last.
 
 use tidegate_policy::bans::{Apply, Fold, Join};
+use tidegate_policy::codec::WireError;
 use tidegate_policy::digest::BlobHash;
-use tidegate_policy::table::{AddressTable, TableCheck};
-use tidegate_policy::wire::WireError;
-use tidegate_policy::wire::sync::OverlayChange;
+use tidegate_policy::table::{AddressTable, Entry, TableCheck};
 
 use crate::sync::load::decode_table::ENTRIES;
 use crate::sync::snapshot::Loaded;
@@ -26,7 +25,7 @@ enum At {
 impl Refold {
     /// Begins to fold what `held` says once `changes` are applied.
     #[must_use]
-    pub fn new(held: &Loaded, changes: &[OverlayChange]) -> Self {
+    pub fn new(held: &Loaded, changes: &[Entry]) -> Self {
         let bans = &held.tables.bans;
         Self { base: bans.base().clone(), at: At::Apply(Apply::new(bans.overlay(), changes)) }
     }

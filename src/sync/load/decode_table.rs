@@ -4,13 +4,13 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tidegate_policy::codec::WireError;
 use tidegate_policy::digest::{BlobHash, BlobHasher};
 use tidegate_policy::flags::Flags;
 use tidegate_policy::geo::{CountryCheck, CountryTable, GeoRules};
 use tidegate_policy::limit::Limits;
 use tidegate_policy::route::{RouteLoad, RouteTable};
 use tidegate_policy::table::{AddressTable, TableCheck};
-use tidegate_policy::wire::WireError;
 use tidegate_policy::wire::sync::BlobRef;
 
 use crate::sync::publish::Bytes;

@@ -1,8 +1,8 @@
 //! The lease: which VM of the process pulls, publishes and drains.
 
 use serde::{Deserialize, Serialize};
+use tidegate_policy::codec::{WireError, decode, encode};
 use tidegate_policy::wire::event::Source;
-use tidegate_policy::wire::{WireError, decode, encode};
 
 use super::keys::Keys;
 use crate::host::{Expect, Host};

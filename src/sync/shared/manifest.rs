@@ -1,9 +1,10 @@
 //! What is published, and how a table lies in shared data.
 
 use serde::{Deserialize, Serialize};
+use tidegate_policy::codec::{MAX_TABLE, WireError, decode, encode};
 use tidegate_policy::digest::BlobHash;
-use tidegate_policy::wire::sync::{BlobRef, MAX_TABLE, Version, WholeTable};
-use tidegate_policy::wire::{WireError, decode, encode};
+use tidegate_policy::version::Version;
+use tidegate_policy::wire::sync::{BlobRef, WholeTable};
 
 use crate::host::{Cas, Expect, Host, HostError};
 

@@ -1,9 +1,9 @@
 //! A VM's slot: who it is, when it was last heard of, and what it enforces.
 
 use serde::{Deserialize, Serialize};
+use tidegate_policy::codec::{WireError, decode, encode};
+use tidegate_policy::version::Version;
 use tidegate_policy::wire::event::Source;
-use tidegate_policy::wire::sync::Version;
-use tidegate_policy::wire::{WireError, decode, encode};
 
 use super::keys::{Keys, SLOTS};
 use crate::host::{Expect, Host};

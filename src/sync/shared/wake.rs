@@ -1,8 +1,8 @@
 //! Wake-up calls: each VM has a queue of its own, and whoever has news for it
 //! enqueues one byte. The tick is the backstop: nothing depends on a wake-up.
 
+use tidegate_policy::version::Version;
 use tidegate_policy::wire::event::Source;
-use tidegate_policy::wire::sync::Version;
 
 use super::keys::Keys;
 use super::slots::Slot;

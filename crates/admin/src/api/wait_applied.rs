@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use tidegate_policy::wire::sync::Version;
+use tidegate_policy::version::Version;
 
 use super::app_state::AppState;
 use super::query::{MAX_WAIT_APPLIED, QueryParams};

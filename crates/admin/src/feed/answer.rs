@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_policy::address::Prefix;
-use tidegate_policy::wire::WireError;
+use tidegate_policy::codec::WireError;
+use tidegate_policy::table::Entry;
+use tidegate_policy::version::Version;
 use tidegate_policy::wire::formats::Formats;
 use tidegate_policy::wire::sync::{
-    BansUpdate, Held, MAX_INLINE, MAX_PAGE, OverlayChange, OverlayUpdate, SyncAnswer, Version, WholeTable,
-    WholeUpdate,
+    BansUpdate, Held, MAX_INLINE, MAX_PAGE, OverlayUpdate, SyncAnswer, WholeTable, WholeUpdate,
 };
 use tokio::time::Instant;
 
@@ -173,7 +174,7 @@ impl FeedState {
     }
 
     fn bans_update(&self, plan: &BansPlan) -> Option<BansUpdate> {
-        let changed = |prefix: Prefix| OverlayChange { prefix, state: self.snapshot.ban(&prefix) };
+        let changed = |prefix: Prefix| Entry { prefix, state: self.snapshot.ban(&prefix) };
         let whole = || OverlayUpdate::Whole(self.log.current.keys().map(changed).collect());
         let (fold, overlay) = match plan {
             BansPlan::Unchanged => return None,
@@ -193,10 +194,10 @@ impl FeedState {
 
     /// What turns the bans of `since`, which may differ in `more`, into those of
     /// the base.
-    fn fold(&self, since: LogPosition, more: &[Prefix]) -> Option<Vec<OverlayChange>> {
+    fn fold(&self, since: LogPosition, more: &[Prefix]) -> Option<Vec<Entry>> {
         let mut keys = self.log.between(since, self.base.cut)?;
         keys.extend(more);
-        let at_cut = |prefix: Prefix| OverlayChange { prefix, state: self.base.state(&prefix) };
+        let at_cut = |prefix: Prefix| Entry { prefix, state: self.base.state(&prefix) };
         Some(keys.into_iter().map(at_cut).collect())
     }
 }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use tidegate_author as author;
 use tidegate_policy::address::Prefix;
+use tidegate_policy::codec::WireError;
 use tidegate_policy::geo::GeoRule;
 use tidegate_policy::limit::Limit;
 use tidegate_policy::route::Target;
 use tidegate_policy::table::AddressTable;
-use tidegate_policy::wire::WireError;
-use tidegate_policy::wire::sync::{Version, WholeTable};
+use tidegate_policy::version::Version;
+use tidegate_policy::wire::sync::WholeTable;
 use tokio::task::spawn_blocking;
 
 use super::answer::Cache;

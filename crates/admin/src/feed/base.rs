@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use imbl::OrdMap;
 use tidegate_policy::address::Prefix;
+use tidegate_policy::codec::{MAX_TABLE, WireError};
 use tidegate_policy::digest::{BlobHash, SetDigest};
-use tidegate_policy::table::AddressTable;
-use tidegate_policy::wire::WireError;
-use tidegate_policy::wire::sync::{BlobRef, EntryState, MAX_TABLE};
+use tidegate_policy::table::{AddressTable, EntryState};
+use tidegate_policy::wire::sync::BlobRef;
 
 use super::change_log::LogPosition;
 use super::ip_rows::{ParsedRows, PrefixStatus};

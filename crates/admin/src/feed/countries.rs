@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use tidegate_policy::codec::WireError;
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::geo::CountryTable;
-use tidegate_policy::wire::WireError;
 use tidegate_policy::wire::sync::BlobRef;
 
 use super::base;

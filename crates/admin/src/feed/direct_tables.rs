@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use tidegate_policy::address::Prefix;
 use tidegate_policy::bans::{self, BanTable};
+use tidegate_policy::codec::WireError;
 use tidegate_policy::decide::Tables;
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::geo::GeoRules;
 use tidegate_policy::limit::Limits;
 use tidegate_policy::route::RouteTable;
-use tidegate_policy::table::AddressTable;
-use tidegate_policy::wire::WireError;
-use tidegate_policy::wire::sync::OverlayChange;
+use tidegate_policy::table::{AddressTable, Entry};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -213,8 +212,8 @@ fn overlaid(
     overlay: &AddressTable,
     changed: impl Iterator<Item = Prefix>,
 ) -> Result<BanTable, WireError> {
-    let change = |prefix| OverlayChange { prefix, state: state.snapshot.ban(&prefix) };
-    let changes: Vec<OverlayChange> = changed.map(change).collect();
+    let change = |prefix| Entry { prefix, state: state.snapshot.ban(&prefix) };
+    let changes: Vec<Entry> = changed.map(change).collect();
     let overlay = AddressTable::from_bytes(bans::apply(overlay, &changes)?)?;
     Ok(BanTable::new(state.base.table.clone(), overlay))
 }

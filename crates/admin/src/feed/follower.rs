@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidegate_policy::wire::WireError;
-use tidegate_policy::wire::sync::{Version, WholeTable};
+use tidegate_policy::codec::WireError;
+use tidegate_policy::version::Version;
+use tidegate_policy::wire::sync::WholeTable;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};

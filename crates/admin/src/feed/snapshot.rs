@@ -15,8 +15,9 @@ use tidegate_policy::flags::Flags;
 use tidegate_policy::geo::GeoRule;
 use tidegate_policy::limit::Limit;
 use tidegate_policy::route::Target;
-use tidegate_policy::table::{Entry, entry_bytes};
-use tidegate_policy::wire::sync::{BlobRef, EntryState, Version};
+use tidegate_policy::table::{Entry, EntryState, entry_bytes};
+use tidegate_policy::version::Version;
+use tidegate_policy::wire::sync::BlobRef;
 
 use super::clock::Millis;
 use super::countries::CountriesInfo;

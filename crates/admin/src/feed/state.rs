@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidegate_policy::wire::sync::{BlobRef, Held, Version, WholeTable};
+use tidegate_policy::version::Version;
+use tidegate_policy::wire::sync::{BlobRef, Held, WholeTable};
 
 use super::answer::Cache;
 use super::base::Base;

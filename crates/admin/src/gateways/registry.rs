@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tidegate_policy::version::Version;
 use tidegate_policy::wire::formats::Formats;
-use tidegate_policy::wire::sync::{Ack, Gateway, Version};
+use tidegate_policy::wire::sync::{Ack, Gateway};
 use tokio::time::Instant;
 
 use super::enforced::Versions;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use tidegate_policy::version::Version;
 use tidegate_policy::wire::formats::{FORMATS, Formats};
-use tidegate_policy::wire::sync::{Ack, Gateway, Version};
+use tidegate_policy::wire::sync::{Ack, Gateway};
 use tokio::time::{Instant, sleep};
 
 use super::{FORGOTTEN_AFTER, Gateways, Goal};

@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::Serialize;
-use tidegate_policy::wire::sync::{Ack, Version};
+use tidegate_policy::version::Version;
+use tidegate_policy::wire::sync::Ack;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Gateways;

@@ -7,8 +7,9 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::{Method, Request};
 use serde_json::json;
 use tidegate_policy::check::Check;
-use tidegate_policy::decide::{Facts, Given, IpFinding};
+use tidegate_policy::decide::{Given, IpFinding};
 use tidegate_policy::geo::{Country, GeoAction};
+use tidegate_policy::request::Facts;
 use tidegate_policy::wire::check::{Answer, Found, GeoAnswer, MAX_QUESTION, Question, path};
 
 use crate::running::{Running, until};

@@ -7,10 +7,11 @@ use axum::http::{Method, Request};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
+use tidegate_policy::table::EntryState;
 use tidegate_policy::wire::event::{
     Batch, EventPost, SealedBatch, Source, SourceReport, SourceState, TrafficEvent,
 };
-use tidegate_policy::wire::sync::{EntryState, Held, OverlayUpdate, SyncAnswer, WholeUpdate};
+use tidegate_policy::wire::sync::{Held, OverlayUpdate, SyncAnswer, WholeUpdate};
 
 use crate::running::{Answered, Running, send, until};
 

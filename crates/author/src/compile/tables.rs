@@ -7,10 +7,10 @@ use serde_bytes::ByteBuf;
 
 use super::{CompileError, MAX_AUTOMATA, Match, Route, ValueMatch, index_of};
 use crate::Regex;
+use tidegate_policy::codec::encode;
 use tidegate_policy::route::Backend;
 use tidegate_policy::route::action::Action;
 use tidegate_policy::route::layout::{ConditionRow, Layout, Span, Test};
-use tidegate_policy::wire::encode;
 
 /// Interned values, in the order in which they were first asked for.
 pub(super) struct Tables {

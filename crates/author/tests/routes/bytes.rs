@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::json;
-use tidegate_policy::decide::Facts;
+use tidegate_policy::request::Facts;
 use tidegate_policy::route::{ROUTES_FORMAT, RouteLoad, RouteTable};
 
 use super::{document, found, read};

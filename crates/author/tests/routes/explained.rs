@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tidegate_author::explain::{self, Criterion};
 use tidegate_author::{PathMatch, Route};
-use tidegate_policy::decide::Facts;
+use tidegate_policy::request::Facts;
 
 use super::{document, read};
 

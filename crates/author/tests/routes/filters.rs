@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 use tidegate_author as author;
-use tidegate_policy::decide::Facts;
+use tidegate_policy::request::Facts;
 use tidegate_policy::route::action::{Action, HeaderEdits, PathEdit, Redirect, Retry, Timeouts};
 use tidegate_policy::route::{RouteTable, Target};
 

@@ -10,7 +10,7 @@ mod semantics;
 
 use serde_json::{Value, json};
 use tidegate_author::{self as author, Route};
-use tidegate_policy::decide::Facts;
+use tidegate_policy::request::Facts;
 use tidegate_policy::route::{RouteMatch, RouteTable};
 
 /// The route of a document that must be right.

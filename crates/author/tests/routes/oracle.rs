@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
 use tidegate_author::{PathMatch, Referent, Route, Rule, explain};
-use tidegate_policy::decide::Facts;
+use tidegate_policy::request::Facts;
 
 use super::{Winner, compile, found, read, table_of, winner};
 

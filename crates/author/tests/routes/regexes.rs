@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tidegate_author::{self as author, CompileError, MAX_AUTOMATON, MAX_ROUTE_AUTOMATA, Regex, RegexError};
-use tidegate_policy::decide::Facts;
+use tidegate_policy::request::Facts;
 use tidegate_policy::route::TooLong;
 
 use super::{compile, document, found, read, table_of};

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tidegate_author::{self as author, Route};
-use tidegate_policy::decide::Facts;
+use tidegate_policy::request::Facts;
 use tidegate_policy::route::RouteTable;
 
 use super::{compile, document, found, read, table_of, winner};

@@ -9,9 +9,10 @@ use tidegate_policy::decide::{GeoFinding, IpFinding, Tables};
 use tidegate_policy::geo::{CountryTable, GeoRules};
 use tidegate_policy::limit::Limits;
 use tidegate_policy::route::RouteTable;
-use tidegate_policy::table::{AddressTable, Entry};
+use tidegate_policy::table::{AddressTable, Entry, EntryState};
+use tidegate_policy::version::Version;
 use tidegate_policy::wire::check::{Answer, Found, GeoAnswer, MAX_ANSWER, Question, RouteAnswer};
-use tidegate_policy::wire::sync::{EntryState, Version, WholeTable};
+use tidegate_policy::wire::sync::WholeTable;
 
 use super::{Feed, Reply, Trouble};
 use crate::process::Sim;

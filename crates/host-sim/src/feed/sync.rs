@@ -3,10 +3,11 @@
 use tidegate_policy::address::Prefix;
 use tidegate_policy::bans;
 use tidegate_policy::digest::BlobHash;
-use tidegate_policy::table::AddressTable;
+use tidegate_policy::table::{AddressTable, Entry, EntryState};
+use tidegate_policy::version::Version;
 use tidegate_policy::wire::sync::{
-    ACK_HEADER, Ack, BansUpdate, BlobRef, EntryState, HELD_HEADER, Held, MAX_INLINE, MAX_PAGE, OverlayChange,
-    OverlayUpdate, SyncAnswer, Version, WholeTable, WholeUpdate,
+    ACK_HEADER, Ack, BansUpdate, BlobRef, HELD_HEADER, Held, MAX_INLINE, MAX_PAGE, OverlayUpdate, SyncAnswer,
+    WholeTable, WholeUpdate,
 };
 
 use super::{Fault, Feed, Reply};
@@ -57,7 +58,7 @@ impl Feed {
         let state = |prefix: Prefix| {
             let state =
                 self.bans.get(&prefix).map_or(EntryState::Absent, |expires| EntryState::Present(*expires));
-            OverlayChange { prefix, state }
+            Entry { prefix, state }
         };
         let after = |seq: u64| self.log.iter().filter(move |(at, _)| *at > seq).map(|(_, prefix)| *prefix);
         let since = since.filter(|since| since.epoch == self.epoch).map(|since| since.seq);
@@ -68,7 +69,7 @@ impl Feed {
             Some(since) if held.base != Some(base.hash) && held.base.is_some() => {
                 let at_cut = |prefix: Prefix| {
                     let state = self.base_entries.get(&prefix).unwrap_or(EntryState::Absent);
-                    OverlayChange { prefix, state }
+                    Entry { prefix, state }
                 };
                 let keys = self.log.iter().filter(|(at, _)| *at > since && *at <= self.cut);
                 let fold = keys.map(|(_, prefix)| at_cut(*prefix)).collect();
@@ -76,7 +77,7 @@ impl Feed {
             }
             _ => (None, OverlayUpdate::Whole(after(self.cut).map(state).collect())),
         };
-        let overlay_table = |changes: Vec<OverlayChange>| {
+        let overlay_table = |changes: Vec<Entry>| {
             let bytes = bans::apply(&AddressTable::empty(), &changes).expect("an overlay");
             AddressTable::from_bytes(bytes).expect("an overlay")
         };
@@ -133,7 +134,7 @@ fn spoil(answer: &mut SyncAnswer, fault: Fault) -> bool {
             let fold = answer.bans.as_mut().and_then(|bans| bans.fold.as_mut());
             fold.map(|fold| {
                 let prefix = "192.0.2.77".parse().expect("a prefix");
-                fold.push(OverlayChange { prefix, state: EntryState::Present(None) });
+                fold.push(Entry { prefix, state: EntryState::Present(None) });
             })
             .is_some()
         }

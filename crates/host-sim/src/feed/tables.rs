@@ -8,8 +8,8 @@ use tidegate_policy::address::Prefix;
 use tidegate_policy::flags::{Flag, Flags, State};
 use tidegate_policy::geo::{CountryRange, CountryTable, GeoRule, GeoRules};
 use tidegate_policy::limit::{Limit, Limits};
-use tidegate_policy::table::{AddressTable, Entry};
-use tidegate_policy::wire::sync::{EntryState, WholeTable};
+use tidegate_policy::table::{AddressTable, Entry, EntryState};
+use tidegate_policy::wire::sync::WholeTable;
 
 use super::Feed;
 

@@ -1,9 +1,9 @@
 //! Merging changes into a table, in steps: count, then write every entry to its
 //! final place.
 
+use crate::codec::WireError;
+use crate::table::EntryState;
 use crate::table::{AddressTable, Entry, Shape, Writer};
-use crate::wire::WireError;
-use crate::wire::sync::EntryState;
 
 /// What becomes of the changes that say "absent".
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::table::EntryState::{Absent, Present};
 use crate::table::tests::{any_address, any_entries, any_expiry, any_prefix, kept, table};
-use crate::wire::sync::EntryState::{Absent, Present};
 
 fn entry(prefix: &str, state: EntryState) -> Entry {
     Entry { prefix: prefix.parse().unwrap(), state }
@@ -74,13 +74,13 @@ fn any_state() -> impl Strategy<Value = EntryState> {
     prop_oneof![Just(Absent), any_expiry().prop_map(Present)]
 }
 
-fn any_changes(known: Vec<Prefix>) -> impl Strategy<Value = Vec<OverlayChange>> {
+fn any_changes(known: Vec<Prefix>) -> impl Strategy<Value = Vec<Entry>> {
     let prefix = if known.is_empty() {
         any_prefix().boxed()
     } else {
         prop_oneof![any_prefix(), prop::sample::select(known)].boxed()
     };
-    let change = (prefix, any_state()).prop_map(|(prefix, state)| OverlayChange { prefix, state });
+    let change = (prefix, any_state()).prop_map(|(prefix, state)| Entry { prefix, state });
     prop::collection::vec(change, 0..30)
 }
 
@@ -113,7 +113,7 @@ fn the_last_change_of_a_prefix_counts_and_absence_stays_noted() {
     let overlay = table(&[entry("1.1.1.1", Present(None)), entry("3.3.3.3", Absent)]);
     let change = |prefix, state| {
         let Entry { prefix, state } = entry(prefix, state);
-        OverlayChange { prefix, state }
+        Entry { prefix, state }
     };
     let changes = [
         change("2.2.2.2", Present(Some(5))),

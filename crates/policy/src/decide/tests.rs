@@ -3,15 +3,21 @@
 mod findings;
 
 use std::cell::Cell;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::route::sample;
-use crate::table::Entry;
+use crate::bans::BanTable;
+use crate::check::PerCheck;
+use crate::flags::Flags;
+use crate::geo::CountryTable;
+use crate::route::{RouteMatch, RouteTable, sample};
+use crate::table::EntryState::{Absent, Present};
 use crate::table::tests::{any_address, any_entries, kept, table};
-use crate::wire::sync::EntryState::{Absent, Present};
+use crate::table::{AddressTable, Entry};
+use crate::version::Version;
 
 const PASS: Settings = Settings {
     routing: Routing::Tidegate,

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Country;
-use crate::wire::{WireError, decode, encode};
+use super::country::Country;
+use crate::codec::{WireError, decode, encode};
 
 /// Version of the bytes of [`GeoRules`].
 pub const GEO_FORMAT: u8 = 1;

@@ -4,7 +4,7 @@
 //! taken for somebody else: the keys are hashes of 128 bits, under a key that no
 //! client knows.
 
-use crate::wire::WireError;
+use crate::codec::WireError;
 
 /// Keys that one bucket holds.
 pub const WAYS: usize = 16;

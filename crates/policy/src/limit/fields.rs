@@ -3,7 +3,8 @@
 
 use std::fmt::Write;
 
-use super::{Gcra, Limit, SECOND};
+use super::gcra::{Gcra, SECOND};
+use super::limits::Limit;
 
 /// Where somebody stands with one limit after a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -66,7 +67,7 @@ fn seconds(ns: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::LimitKey;
+    use super::super::limits::LimitKey;
     use super::*;
 
     fn limit(name: &str, rate: u32, per_s: u32, burst: u32) -> Limit {

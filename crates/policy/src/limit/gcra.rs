@@ -1,7 +1,8 @@
 //! How many requests may pass in which time: the generic cell rate algorithm
 //! (ITU-T I.371), over a clock of nanoseconds that is the caller's.
 
-use super::SECOND;
+/// Nanoseconds of a second.
+pub(super) const SECOND: u64 = 1_000_000_000;
 
 /// A rate and its burst.
 ///

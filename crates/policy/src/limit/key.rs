@@ -6,9 +6,9 @@ use std::net::IpAddr;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use super::{Limit, LimitKey};
+use super::limits::{Limit, LimitKey, Limits};
 use crate::address::{Prefix, canonical};
-use crate::decide::Facts;
+use crate::request::Facts;
 
 /// Buckets of keys that clients choose: addresses and headers.
 pub const CLIENT_BUCKETS: u16 = 4096;
@@ -47,6 +47,20 @@ impl<'r> KeyValue<'r> {
             LimitKey::Route => route.map(Self::Route),
             LimitKey::Global => Some(Self::Global),
         }
+    }
+}
+
+impl Limits {
+    /// Those that hold for a request that `route` matched, and whom it counts as
+    /// under each.
+    pub fn of<'l, 'r>(
+        &'l self,
+        facts: &Facts<'r>,
+        route: Option<&'r str>,
+    ) -> impl Iterator<Item = (&'l Limit, KeyValue<'r>)> {
+        let facts = *facts;
+        self.applying(route, facts.client)
+            .filter_map(move |limit| Some((limit, KeyValue::of(limit, &facts, route)?)))
     }
 }
 

@@ -2,11 +2,15 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::address::Prefix;
+use crate::codec::WireError;
+use crate::request::Facts;
 
 fn limit(name: &str, key: LimitKey) -> Limit {
     Limit { name: name.to_owned(), rate: 100, per_s: 60, burst: 100, ..Limit::new(key) }

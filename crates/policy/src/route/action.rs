@@ -12,20 +12,17 @@ mod redirect;
 
 use serde::{Deserialize, Serialize};
 
-pub use cors::{Cors, CorsHeaders, without_well_known_port};
-pub use headers::{HeaderEdit, HeaderEdits, is_editable, is_value};
+pub use cors::{Cors, CorsHeaders, MAX_CORS, without_well_known_port};
+use headers::is_visible;
+pub use headers::{HeaderEdit, HeaderEdits, MAX_EDITS, is_editable, is_value};
 pub use path::PathEdit;
 pub use redirect::{Arrival, Redirect};
 
-use super::Backend;
-use crate::wire::at_most;
+use super::backend::Backend;
+use crate::codec::at_most;
 
 /// Mirrors of one rule, with those of a backendRef.
 pub const MAX_MIRRORS: usize = 4;
-/// Lines that one list of a header modifier may have, as in the CRD.
-pub const MAX_EDITS: usize = 16;
-/// Members that one list of a CORS filter may have, as in the CRD.
-pub const MAX_CORS: usize = 64;
 
 /// What is done with a request, and with its response.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -121,11 +118,6 @@ impl Rewrite {
     fn is_sound(&self) -> bool {
         self.hostname.as_deref().is_none_or(is_visible) && self.path.as_ref().is_none_or(PathEdit::is_sound)
     }
-}
-
-/// Whether a header can carry it as one word.
-fn is_visible(text: &str) -> bool {
-    text.len() <= 4096 && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 #[cfg(test)]

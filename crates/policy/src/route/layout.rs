@@ -6,21 +6,17 @@
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::Backend;
 use super::action::Action;
-use crate::wire::at_most;
+use super::backend::Backend;
+use super::method::Method;
+use crate::codec::at_most;
 
 /// Version of a route table's bytes.
 pub const ROUTES_FORMAT: u8 = 3;
 /// Bytes of a route table. 10,000 prefix routes take under 0.5 MB.
 pub const MAX_ROUTE_TABLE: usize = 16 << 20;
-/// Longest name of a route or of a geo rule, in bytes.
-pub const MAX_NAME: usize = 253;
 /// Elements of a path template.
 pub const MAX_ELEMENTS: usize = 32;
-/// Longest path template, in bytes: it is a value in a document, and travels in
-/// answers and events.
-pub const MAX_TEMPLATE: usize = 1_024;
 /// Geo rules that one rule of a route may name.
 pub const MAX_GEO_NAMES: usize = 16;
 /// Routes, backends, names of geo rules, names of query parameters, regexes: each
@@ -204,56 +200,4 @@ pub struct TemplateRow {
     pub any: bool,
     /// Number of matches on the template that ends here.
     pub ends: u32,
-}
-
-/// The methods that HTTPRoute knows.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Method {
-    Get,
-    Head,
-    Post,
-    Put,
-    Delete,
-    Connect,
-    Options,
-    Trace,
-    Patch,
-}
-
-impl Method {
-    /// All of them, in the specification's order.
-    pub const ALL: [Self; 9] = [
-        Self::Get,
-        Self::Head,
-        Self::Post,
-        Self::Put,
-        Self::Delete,
-        Self::Connect,
-        Self::Options,
-        Self::Trace,
-        Self::Patch,
-    ];
-
-    /// The name in requests and documents.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Get => "GET",
-            Self::Head => "HEAD",
-            Self::Post => "POST",
-            Self::Put => "PUT",
-            Self::Delete => "DELETE",
-            Self::Connect => "CONNECT",
-            Self::Options => "OPTIONS",
-            Self::Trace => "TRACE",
-            Self::Patch => "PATCH",
-        }
-    }
-
-    /// The method of this name; names have case.
-    #[must_use]
-    pub fn from_name(name: &[u8]) -> Option<Self> {
-        Self::ALL.into_iter().find(|method| method.name().as_bytes() == name)
-    }
 }

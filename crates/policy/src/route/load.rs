@@ -5,15 +5,32 @@ use std::sync::Arc;
 use regex_automata::dfa::sparse;
 
 use super::action::Action;
+use super::backend::{Backend, is_name, is_template};
 use super::layout::{
     ConditionRow, Layout, MAX_GEO_NAMES, MAX_ROUTE_TABLE, PathTest, ROUTES_FORMAT, Span, Test,
 };
+use super::table::{Candidates, HostGroups, Match, RouteTable, Rule, Share, template_at};
 use super::template::Templates;
 use super::trie::{Row, Trie, slice};
-use super::{
-    Backend, Candidates, HostGroups, Match, RouteTable, Rule, Share, is_name, is_template, template_at,
-};
-use crate::wire::{WireError, decode};
+use crate::codec::{WireError, decode};
+
+impl RouteTable {
+    /// Takes and checks what `author::compile` made, so that a search need not; in
+    /// one go, see [`RouteLoad`].
+    /// What it allocates is at most some 25 times the bytes, whatever they are, and
+    /// 20 MB for names; of real tables it is twice.
+    ///
+    /// # Errors
+    /// When the bytes are over [`MAX_ROUTE_TABLE`] or not a route table.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut load = RouteLoad::new(bytes)?;
+        loop {
+            if let Some(table) = load.step(usize::MAX)? {
+                return Ok(table);
+            }
+        }
+    }
+}
 
 /// A table that is being made of its bytes, in steps: a worker's requests go on
 /// between two.
@@ -292,8 +309,9 @@ mod tests {
     use serde_bytes::ByteBuf;
 
     use super::*;
-    use crate::route::layout::{MAX_LIST, MAX_NAME, RuleRow};
-    use crate::wire::encode;
+    use crate::codec::encode;
+    use crate::route::backend::MAX_NAME;
+    use crate::route::layout::{MAX_LIST, RuleRow};
 
     fn load(routes: &[String], geo: &[String], of_rule: u32) -> Result<RouteTable, WireError> {
         let rule = RuleRow { route: 0, index: 0, shares: 0, geo: of_rule, action: None };

@@ -3,7 +3,7 @@
 
 use super::layout::{Layout, MatchRow, PathRow, PathTest, RuleRow, ShareRow, Span};
 use super::{Backend, ROUTES_FORMAT, RouteTable};
-use crate::wire::encode;
+use crate::codec::encode;
 
 /// One route of this name for any host. Each rule: the only element of its path
 /// prefix (`/x`), the names of its geo rules, and the name of its backend on port 80.

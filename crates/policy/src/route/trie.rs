@@ -2,7 +2,7 @@
 //! element.
 
 use super::layout::Span;
-use crate::wire::WireError;
+use crate::codec::WireError;
 
 /// One or more tries in one array, level by level: the roots, then the children
 /// of each node in the nodes' order.

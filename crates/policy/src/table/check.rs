@@ -4,11 +4,23 @@
 
 use std::sync::Arc;
 
+use super::addresses::AddressTable;
+use super::entry::entry_bytes;
 use super::layout::{BLOCK, Family, Header, Layout, NO_PARENT, Nesting, V4, V6};
 use super::view::View;
-use super::{AddressTable, entry_bytes};
+use crate::codec::WireError;
 use crate::digest::SetDigest;
-use crate::wire::WireError;
+
+impl AddressTable {
+    /// Checks and takes `bytes` in one go; see [`TableCheck`] for doing so in steps.
+    ///
+    /// # Errors
+    /// When the bytes are not a table.
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, WireError> {
+        let table = TableCheck::new(bytes)?.step(usize::MAX)?;
+        table.ok_or(WireError::Malformed("table cut short"))
+    }
+}
 
 /// A check of a table's bytes in steps, so that 12 MB do not hold up a worker.
 pub struct TableCheck {

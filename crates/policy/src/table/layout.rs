@@ -18,11 +18,9 @@
 
 use std::ops::Range;
 
-use crate::UnixSeconds;
+use super::entry::Entry;
 use crate::address::Prefix;
-use crate::table::Entry;
-use crate::wire::WireError;
-use crate::wire::sync::{EntryState, MAX_TABLE};
+use crate::codec::{MAX_TABLE, WireError};
 
 /// Version of the layout.
 pub(crate) const TABLE_FORMAT: u8 = 1;
@@ -53,14 +51,14 @@ impl Shape {
     pub(crate) fn insert(&mut self, entry: &Entry) {
         let count = self.family(&entry.prefix);
         count.entries = count.entries.saturating_add(1);
-        count.expiring = count.expiring.saturating_add(u32::from(expiry(entry.state) != 0));
+        count.expiring = count.expiring.saturating_add(u32::from(entry.state.expiry_column() != 0));
     }
 
     /// Takes `entry` out that was counted in.
     pub(crate) fn remove(&mut self, entry: &Entry) {
         let count = self.family(&entry.prefix);
         count.entries = count.entries.saturating_sub(1);
-        count.expiring = count.expiring.saturating_sub(u32::from(expiry(entry.state) != 0));
+        count.expiring = count.expiring.saturating_sub(u32::from(entry.state.expiry_column() != 0));
     }
 
     /// Entries of both families.
@@ -70,15 +68,6 @@ impl Shape {
 
     fn family(&mut self, prefix: &Prefix) -> &mut Count {
         if prefix.as_v4().is_some() { &mut self.v4 } else { &mut self.v6 }
-    }
-}
-
-/// The number in the expiry column: 0 for an entry that does not expire. One that
-/// expired at second 0 is written as one that expired at second 1.
-pub(super) fn expiry(state: EntryState) -> UnixSeconds {
-    match state {
-        EntryState::Present(Some(expires)) => expires.max(1),
-        EntryState::Present(None) | EntryState::Absent => 0,
     }
 }
 

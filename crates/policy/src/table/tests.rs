@@ -1,11 +1,17 @@
 //! Tables against a list that is searched entry by entry.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::sync::EntryState::{Absent, Present};
+use crate::UnixSeconds;
+use crate::address::Prefix;
+use crate::codec::WireError;
+use crate::digest::SetDigest;
+use crate::table::EntryState::{Absent, Present};
+use layout::{HEADER, Layout};
 
 /// Prefixes out of a few corners of the address space, so that they nest, repeat
 /// and sit at its ends.

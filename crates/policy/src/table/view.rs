@@ -2,10 +2,9 @@
 
 use std::marker::PhantomData;
 
-use super::Entry;
+use super::entry::{Entry, EntryState};
 use super::layout::{BLOCK, Family, Layout, Meta, NO_PARENT, number_at};
 use crate::UnixSeconds;
-use crate::wire::sync::EntryState;
 
 /// The columns of one family.
 #[derive(Clone, Copy)]

@@ -1,12 +1,31 @@
 //! Laying out a table, entry by entry, straight into its final bytes.
 
+use super::addresses::AddressTable;
+use super::entry::{Entry, EntryState, entry_bytes};
 use super::layout::{
-    BLOCK, Family, HEADER, Header, Layout, Meta, NO_PARENT, Nesting, Shape, V4, V6, expiry, put_number,
+    BLOCK, Family, HEADER, Header, Layout, Meta, NO_PARENT, Nesting, Shape, V4, V6, put_number,
 };
-use super::{Entry, entry_bytes};
+use crate::codec::WireError;
 use crate::digest::SetDigest;
-use crate::wire::WireError;
-use crate::wire::sync::EntryState;
+
+impl AddressTable {
+    /// Lays out `entries`, which come in the order of [`Prefix`](crate::address::Prefix) without repeats.
+    /// The same entries always give the same bytes: 5.25 bytes per IPv4 entry
+    /// and 18.25 per IPv6 entry, and 4 more each when any of the family expires.
+    /// An expiry at second 0 is kept as one at second 1.
+    ///
+    /// # Errors
+    /// When they are out of order, repeated, or too many.
+    pub fn encode(entries: impl Iterator<Item = Entry> + Clone) -> Result<Vec<u8>, WireError> {
+        let mut shape = Shape::default();
+        entries.clone().for_each(|entry| shape.insert(&entry));
+        let mut writer = Writer::new(shape)?;
+        for entry in entries {
+            writer.push(&entry)?;
+        }
+        writer.finish()
+    }
+}
 
 /// A table of known shape that is being written. Same entries, same bytes.
 pub(crate) struct Writer {
@@ -91,8 +110,8 @@ fn put<F: Family>(
             let anchor = parent.unwrap_or(NO_PARENT);
             put_number(bytes.get_mut(columns.anchors.clone())?, i / BLOCK, anchor)?;
         }
-        if expiry(state) != 0 {
-            put_number(bytes.get_mut(columns.expiries.clone())?, i, expiry(state))?;
+        if state.expiry_column() != 0 {
+            put_number(bytes.get_mut(columns.expiries.clone())?, i, state.expiry_column())?;
         }
         Some(())
     };

@@ -9,13 +9,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::sync::Version;
-use super::{WireError, at_most, decode, encode};
 use crate::check::Check;
-use crate::decide::{Facts, GeoFinding, Given, IpFinding};
+use crate::codec::{WireError, at_most, decode, encode};
+use crate::decide::{GeoFinding, Given, IpFinding};
 use crate::geo::{Country, MAX_GEO_RULES, RuleVerdict};
+use crate::request::Facts;
 use crate::route::action::Action;
 use crate::route::{Backend, MAX_GEO_NAMES, RouteMatch, TooLong, is_name, is_template};
+use crate::version::Version;
 
 /// Version of the bytes of questions and answers.
 pub const CHECK_FORMAT: u8 = 2;
@@ -106,7 +107,7 @@ impl<'q> Question<'q> {
     }
 
     pub(super) fn of_version(version: u8, bytes: &'q [u8]) -> Result<Self, WireError> {
-        match postcard::take_from_bytes(super::versioned(version, MAX_QUESTION, bytes)?) {
+        match postcard::take_from_bytes(crate::codec::versioned(version, MAX_QUESTION, bytes)?) {
             Ok((question, [])) => Ok(question),
             Ok(_) => Err(WireError::Malformed("bytes after the end")),
             Err(_) => Err(WireError::Malformed("not what the format says")),

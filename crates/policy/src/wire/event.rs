@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{WireError, decode, encode};
 use crate::check::{Answered, Check, PerCheck};
+use crate::codec::{WireError, decode, encode};
 use crate::flags::Modes;
 use crate::geo::Country;
 
@@ -323,7 +323,7 @@ impl BatchHead {
     /// When the bytes are over [`MAX_BATCH`], of another version, or malformed as
     /// far as they are read.
     pub fn read(bytes: &[u8]) -> Result<(Self, u32), WireError> {
-        super::decode_front(BATCH_FORMAT, MAX_BATCH, bytes)
+        crate::codec::decode_front(BATCH_FORMAT, MAX_BATCH, bytes)
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::str::FromStr;
 
-use super::WireError;
+use crate::codec::WireError;
 
 /// Header of the sync: the version of each format that the gateway reads,
 /// `<format>=<version>,...`. One without it comes from before the header, and is taken to

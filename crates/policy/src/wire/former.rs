@@ -14,8 +14,8 @@ use super::event::{
     BATCH_FORMAT, Batch, DroppedRange, MAX_BATCH, MAX_OPEN, Mismatch, OPEN_FORMAT, OpenEvent, Source,
     TrafficEvent, VerdictCode,
 };
-use super::{WireError, decode, encode};
 use crate::check::{Answered, PerCheck};
+use crate::codec::{WireError, decode, encode};
 use crate::decide::IpFinding;
 use crate::flags::Modes;
 use crate::geo::Country;

@@ -12,10 +12,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{WireError, at_most, decode, encode};
-use crate::UnixSeconds;
-use crate::address::Prefix;
+use crate::codec::{WireError, at_most, decode, encode};
 use crate::digest::{BlobHash, SetDigest};
+use crate::table::Entry;
+use crate::version::Version;
 
 /// Version of [`SyncAnswer`]'s bytes.
 pub const SYNC_FORMAT: u8 = 3;
@@ -23,51 +23,12 @@ pub const SYNC_FORMAT: u8 = 3;
 pub const MAX_PAGE: usize = 4 << 20;
 /// A whole table up to this size travels inside the answer.
 pub const MAX_INLINE: usize = 1 << 20;
-/// Bytes of any one table: far over 1 M bans (12 MB), and so far under a VM's
-/// 1 GiB that base, overlay and allow list fit twice while new ones replace them.
-pub const MAX_TABLE: usize = 64 << 20;
-
 /// Header of sync and ack: who asks, as [`Gateway`].
 pub const GATEWAY_HEADER: &str = "x-tidegate-gateway";
 /// Header of sync and ack: what the gateway enforces, as [`Ack`].
 pub const ACK_HEADER: &str = "x-tidegate-ack";
 /// Header of sync: what the gateway holds, as [`Held`].
 pub const HELD_HEADER: &str = "x-tidegate-held";
-
-/// A version of the whole world of tables. Ordered within an epoch only; an epoch
-/// is minted at each start of the admin service.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
-pub struct Version {
-    /// Random, never zero in a real version.
-    pub epoch: u64,
-    /// Position in the one sequence of all changes.
-    pub seq: u64,
-}
-
-impl Version {
-    /// Whether holding `self` means holding `other`: same epoch, not older.
-    #[must_use]
-    pub fn covers(&self, other: &Self) -> bool {
-        self.epoch == other.epoch && self.seq >= other.seq
-    }
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}.{}", self.epoch, self.seq)
-    }
-}
-
-impl FromStr for Version {
-    type Err = WireError;
-
-    fn from_str(text: &str) -> Result<Self, WireError> {
-        let bad = || WireError::Malformed("a version is <epoch, 16 hex digits>.<seq>");
-        let (epoch, seq) = text.split_once('.').ok_or_else(bad)?;
-        let epoch = u64::from_str_radix(epoch, 16).map_err(|_| bad())?;
-        Ok(Self { epoch, seq: seq.parse().map_err(|_| bad())? })
-    }
-}
 
 /// A gateway: one process of Envoy. `<node>;<process, 16 hex digits>`; the node's
 /// name is cut to 200 characters out of `[A-Za-z0-9._~:/@-]`, others become `_`.
@@ -296,7 +257,7 @@ pub struct WholeUpdate {
 pub struct BlobRef {
     /// Its name.
     pub hash: BlobHash,
-    /// Its size in bytes, at most [`MAX_TABLE`].
+    /// Its size in bytes, at most [`MAX_TABLE`](crate::codec::MAX_TABLE).
     pub len: u64,
 }
 
@@ -309,7 +270,7 @@ pub struct BansUpdate {
     /// For a gateway whose base is another one that the service knows: applied to
     /// the gateway's overlay, these changes make it say what `base` says, so it
     /// can fold its own base and overlay and download only if the hash differs.
-    pub fold: Option<Vec<OverlayChange>>,
+    pub fold: Option<Vec<Entry>>,
     /// How the overlay changes.
     pub overlay: OverlayUpdate,
     /// Digest of base and overlay together once all is applied.
@@ -320,27 +281,9 @@ pub struct BansUpdate {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum OverlayUpdate {
     /// Apply to the overlay held.
-    Delta(Vec<OverlayChange>),
+    Delta(Vec<Entry>),
     /// Start from an empty overlay. Always so when `base` is new to the gateway.
-    Whole(Vec<OverlayChange>),
-}
-
-/// The last state of one entry.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct OverlayChange {
-    /// The entry's key.
-    pub prefix: Prefix,
-    /// What it is now.
-    pub state: EntryState,
-}
-
-/// An entry, or its absence.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum EntryState {
-    /// There is an entry; it ends at the second given, if any.
-    Present(Option<UnixSeconds>),
-    /// There is none, whatever the base says.
-    Absent,
+    Whole(Vec<Entry>),
 }
 
 impl SyncAnswer {

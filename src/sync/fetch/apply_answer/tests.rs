@@ -1,17 +1,17 @@
 use super::*;
 use crate::sync::fixtures::empty_whole;
 use tidegate_policy::address::Prefix;
-use tidegate_policy::table::Entry;
-use tidegate_policy::wire::sync::{EntryState, WholeTable, WholeUpdate};
+use tidegate_policy::table::{Entry, EntryState};
+use tidegate_policy::wire::sync::{WholeTable, WholeUpdate};
 
 const BANS: u32 = 50_000;
 
-fn changes(count: u32) -> Vec<OverlayChange> {
+fn changes(count: u32) -> Vec<Entry> {
     let prefix = |i: u32| Prefix::v4(i.wrapping_mul(3), 32).unwrap();
-    (0..count).map(|i| OverlayChange { prefix: prefix(i), state: EntryState::Present(None) }).collect()
+    (0..count).map(|i| Entry { prefix: prefix(i), state: EntryState::Present(None) }).collect()
 }
 
-fn table(changes: &[OverlayChange]) -> AddressTable {
+fn table(changes: &[Entry]) -> AddressTable {
     let entries = changes.iter().map(|change| Entry { prefix: change.prefix, state: change.state });
     AddressTable::from_bytes(AddressTable::encode(entries).unwrap()).unwrap()
 }

@@ -16,8 +16,9 @@ use axum::{Json, Router};
 use serde::Serialize;
 use tidegate_policy::check::PerCheck;
 use tidegate_policy::decide::{
-    Facts, Finding, Findings, GeoFinding, IpFinding, OnNoRoute, Routing, Settings, Step, Unavailable,
+    Finding, Findings, GeoFinding, IpFinding, OnNoRoute, Routing, Settings, Step, Unavailable,
 };
+use tidegate_policy::request::Facts;
 
 use crate::api::app_state::AppState;
 use crate::feed::CurrentTables;

@@ -7,9 +7,10 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use serde::Serialize;
+use tidegate_policy::codec::WireError;
 use tidegate_policy::wire::event::{EventPost, MAX_OPEN, MAX_POST, TrafficEvent};
+use tidegate_policy::wire::former;
 use tidegate_policy::wire::sync::Gateway;
-use tidegate_policy::wire::{WireError, former};
 
 use super::sync::gateway;
 use crate::api::app_state::AppState;

@@ -12,8 +12,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use tidegate_policy::digest::BlobHash;
+use tidegate_policy::version::Version;
 use tidegate_policy::wire::formats::{FORMATS, FORMATS_HEADER, Formats};
-use tidegate_policy::wire::sync::{ACK_HEADER, Ack, GATEWAY_HEADER, Gateway, HELD_HEADER, Held, Version};
+use tidegate_policy::wire::sync::{ACK_HEADER, Ack, GATEWAY_HEADER, Gateway, HELD_HEADER, Held};
 
 use crate::api::app_state::AppState;
 use crate::api::query::{PathParam, QueryParams, shortened};

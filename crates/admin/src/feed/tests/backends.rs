@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_policy::decide::Facts;
+use tidegate_policy::request::Facts;
 use tidegate_policy::route::Target;
 use tidegate_policy::wire::sync::WholeTable;
 use tokio::time::sleep;

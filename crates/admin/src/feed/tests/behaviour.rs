@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_policy::address::Prefix;
-use tidegate_policy::wire::sync::{Ack, Gateway, OverlayUpdate, SyncAnswer, Version, WholeTable};
+use tidegate_policy::version::Version;
+use tidegate_policy::wire::sync::{Ack, Gateway, OverlayUpdate, SyncAnswer, WholeTable};
 use tokio::time::{Instant, sleep};
 
 use super::gateway::SimGateway;

@@ -13,9 +13,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::Value;
 use tidegate_author as author;
 use tidegate_policy::address::Prefix;
-use tidegate_policy::decide::{Facts, GeoFinding, Given, IpFinding, Tables};
+use tidegate_policy::decide::{GeoFinding, Given, IpFinding, Tables};
 use tidegate_policy::flags::{Flag, Flags};
 use tidegate_policy::geo::CountryTable;
+use tidegate_policy::request::Facts;
 
 use super::memory::{document, one_run};
 use super::tiny;

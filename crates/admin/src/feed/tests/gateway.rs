@@ -12,10 +12,11 @@ use tidegate_policy::digest::BlobHash;
 use tidegate_policy::flags::Flags;
 use tidegate_policy::geo::{CountryTable, GeoRules};
 use tidegate_policy::limit::Limits;
-use tidegate_policy::table::AddressTable;
+use tidegate_policy::table::{AddressTable, EntryState};
+use tidegate_policy::version::Version;
 use tidegate_policy::wire::formats::Formats;
 use tidegate_policy::wire::sync::{
-    BansUpdate, BlobRef, EntryState, Gateway, Held, OverlayUpdate, SyncAnswer, Version, WholeTable,
+    BansUpdate, BlobRef, Gateway, Held, OverlayUpdate, SyncAnswer, WholeTable,
 };
 
 use crate::feed::Feed;

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_policy::decide::{Facts, IpFinding, Tables};
+use tidegate_policy::decide::{IpFinding, Tables};
 use tidegate_policy::flags::{Flag, Flags, State};
 use tidegate_policy::geo::{CountryRange, CountryTable, GeoAction, MAX_GEO_RULES};
+use tidegate_policy::request::Facts;
 use tidegate_policy::wire::sync::WholeTable;
 use tokio::task::JoinSet;
 use tokio::time::sleep;

@@ -9,7 +9,7 @@ use proptest::option;
 use proptest::sample::select;
 
 use super::*;
-use crate::geo::{CountryRange, GeoMode, GeoRule, RuleVerdict, Unknown};
+use crate::geo::{Country, CountryRange, GeoAction, GeoMode, GeoRule, GeoRules, RuleVerdict, Unknown};
 use crate::wire::check::{Answer, Found, GeoAnswer, Question, RouteAnswer};
 
 const CODES: [&str; 3] = ["DE", "FR", "US"];

@@ -1,11 +1,23 @@
 //! Checking a country table's bytes in steps. What this accepts is exactly what
-//! [`encode`](super::write::encode) lays out for some ranges.
+//! [`CountryTable::encode`] lays out for some ranges.
 
 use std::sync::Arc;
 
 use super::layout::{Header, Layout, View};
-use super::{Country, CountryTable};
-use crate::wire::WireError;
+use super::search::CountryTable;
+use crate::codec::WireError;
+use crate::geo::country::Country;
+
+impl CountryTable {
+    /// Checks and takes `bytes` in one go; see [`CountryCheck`] for doing so in steps.
+    ///
+    /// # Errors
+    /// When the bytes are not a table.
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, WireError> {
+        let table = CountryCheck::new(bytes)?.step(usize::MAX)?;
+        table.ok_or(WireError::Malformed("table cut short"))
+    }
+}
 
 /// A check of a table's bytes in steps, so that 10 MB do not hold up a worker.
 pub struct CountryCheck {

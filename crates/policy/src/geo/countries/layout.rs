@@ -19,9 +19,9 @@
 
 use std::ops::Range;
 
-use super::Country;
-use crate::wire::WireError;
-use crate::wire::sync::MAX_TABLE;
+use crate::codec::MAX_TABLE;
+use crate::codec::WireError;
+use crate::geo::country::Country;
 
 /// Version of the layout.
 pub(crate) const COUNTRIES_FORMAT: u8 = 1;

@@ -1,7 +1,7 @@
 //! The table against a list that is gone through, and against bytes of any kind.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::collection::vec;
 use proptest::option;
@@ -9,6 +9,9 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use super::*;
+use crate::codec::WireError;
+use crate::geo::country::Country;
+use layout::{Header, Layout, View};
 
 fn country(code: &str) -> Country {
     code.parse().unwrap()

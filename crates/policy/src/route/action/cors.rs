@@ -3,11 +3,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::headers::is_value;
-use super::{MAX_CORS, is_visible};
-use crate::decide::Facts;
-use crate::wire::at_most;
+use super::headers::{is_value, is_visible};
+use crate::codec::at_most;
+use crate::request::Facts;
 
+/// Members that one list of a CORS filter may have, as in the CRD.
+pub const MAX_CORS: usize = 64;
 /// Stands for everything in a list.
 const ANY: &str = "*";
 /// Longest origin in bytes that is compared with patterns: scheme, a DNS name's 253

@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::MAX_EDITS;
-use crate::wire::at_most;
+use crate::codec::at_most;
+
+/// Lines that one list of a header modifier may have, as in the CRD.
+pub const MAX_EDITS: usize = 16;
 
 /// Changes of a message's headers; all names are in lower case. What is removed is
 /// removed first, then what is set is set, then what is added is added: so a name
@@ -84,6 +86,11 @@ pub fn is_editable(name: &str) -> bool {
 pub fn is_value(value: &str) -> bool {
     let is_control = |b: u8| b.is_ascii_control() && b != b'\t';
     value.len() <= 4 * 4096 && !value.bytes().any(is_control) && value.trim_matches([' ', '\t']) == value
+}
+
+/// Whether a header can carry it as one word.
+pub(super) fn is_visible(text: &str) -> bool {
+    text.len() <= 4096 && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::is_visible;
+use super::headers::is_visible;
 
 /// How the path changes. The query stays as it is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

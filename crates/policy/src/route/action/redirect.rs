@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{PathEdit, is_visible};
+use super::headers::is_visible;
+use super::path::PathEdit;
 
 /// An answer that says where else to ask. What is `None` stays as the request has
 /// it.

@@ -1,12 +1,13 @@
 use super::*;
 use crate::check::Check;
-use crate::decide::{Facts, Given};
+use crate::decide::Given;
 use crate::flags::Mode;
 use crate::geo::RuleVerdict;
+use crate::request::Facts;
 use crate::route::TooLong;
 use crate::route::action::Action;
+use crate::version::Version;
 use crate::wire::event::DropReason;
-use crate::wire::sync::Version;
 use proptest::prelude::*;
 
 /// What the former writers wrote, by its name in `bytes.txt`.

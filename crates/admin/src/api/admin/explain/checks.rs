@@ -1,9 +1,10 @@
 //! What allow and ban list, geo rules and limits say.
 
 use serde::Serialize;
-use tidegate_policy::decide::{Facts, GeoFinding, IpFinding, Tables};
+use tidegate_policy::decide::{GeoFinding, IpFinding, Tables};
 use tidegate_policy::geo::GeoAction;
 use tidegate_policy::limit::{Limit, LimitKey};
+use tidegate_policy::request::Facts;
 use tidegate_policy::route::RouteMatch;
 
 use crate::api::admin::ip_monitor;

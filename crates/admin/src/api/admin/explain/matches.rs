@@ -3,7 +3,7 @@
 use serde::Serialize;
 use tidegate_author::explain::{self, Criterion, Taken};
 use tidegate_author::{Method, PathMatch};
-use tidegate_policy::decide::Facts;
+use tidegate_policy::request::Facts;
 use tidegate_policy::route::RouteMatch;
 
 use crate::feed::Snapshot;

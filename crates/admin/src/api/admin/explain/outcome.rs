@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use serde::Serialize;
-use tidegate_policy::decide::{Decision, Denial, Facts, Reason, Verdict};
+use tidegate_policy::decide::{Decision, Denial, Reason, Verdict};
+use tidegate_policy::request::Facts;
 use tidegate_policy::route::action::{Action, Arrival, HeaderEdit, HeaderEdits};
 use tidegate_policy::route::{Answerer, Backend, RouteMatch};
 

@@ -5,8 +5,9 @@ use std::num::NonZeroU16;
 
 use axum::http::Uri;
 use tidegate_policy::address::canonical;
-use tidegate_policy::decide::{Facts, Given};
+use tidegate_policy::decide::Given;
 use tidegate_policy::geo::Country;
+use tidegate_policy::request::Facts;
 use tidegate_policy::route::action::Arrival;
 
 use crate::api::query::{QueryParams, shortened};

@@ -9,7 +9,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use serde::Serialize;
 use tidegate_policy::flags::Flag;
-use tidegate_policy::wire::sync::Version;
+use tidegate_policy::version::Version;
 
 use crate::api::admin::gateways::GatewayInfo;
 use crate::api::app_state::AppState;

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use tidegate_author as author;
 use tidegate_policy::check::{Check, PerCheck};
 use tidegate_policy::flags::{Flag, Flags, State as FlagState};
-use tidegate_policy::wire::sync::Version;
+use tidegate_policy::version::Version;
 
 use super::recording::CheckStats;
 use crate::api::admin::audit;

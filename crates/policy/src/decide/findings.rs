@@ -4,7 +4,9 @@
 
 use std::net::IpAddr;
 
-use super::{Decision, Denial, OnNoRoute, Reason, Routing, RuleId, Settings, Tables, Unavailable, Verdict};
+use super::settings::{OnNoRoute, Routing, Settings, Unavailable};
+use super::tables::Tables;
+use super::verdict::{Decision, Denial, Reason, RuleId, Verdict};
 use crate::UnixSeconds;
 use crate::address::Prefix;
 use crate::check::Check;

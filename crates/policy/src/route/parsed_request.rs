@@ -5,8 +5,8 @@ use std::cell::{Cell, OnceCell};
 
 use serde_bytes::ByteBuf;
 
-use super::layout::Method;
-use crate::decide::Facts;
+use super::method::Method;
+use crate::request::Facts;
 
 /// Longest hostname in bytes, as in HTTPRoute and DNS.
 pub(super) const MAX_HOSTNAME: usize = 253;
@@ -18,7 +18,7 @@ const SHORT: usize = 256;
 /// for one request: some 5 ms of work. How long a value is, its client decides.
 const MAX_SEARCHED: usize = 512 << 10;
 
-pub(super) struct Request<'r> {
+pub(super) struct ParsedRequest<'r> {
     /// The path, `/` at its beginning, without query and fragment.
     pub path: &'r [u8],
     /// The method, if it is one that a match can name.
@@ -32,7 +32,7 @@ pub(super) struct Request<'r> {
     left: Cell<Option<usize>>,
 }
 
-impl<'r> Request<'r> {
+impl<'r> ParsedRequest<'r> {
     /// `None` when the request has no path.
     pub fn new(facts: &Facts<'r>) -> Option<Self> {
         let target = facts.path;
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn a_target_is_path_and_query() {
         let take = |path: &'static str| {
-            let request = Request::new(&Facts { path: path.as_bytes(), ..Facts::default() });
+            let request = ParsedRequest::new(&Facts { path: path.as_bytes(), ..Facts::default() });
             request.map(|r| (r.path, r.query))
         };
         assert_eq!(take("/a?b#c"), Some((&b"/a"[..], &b"b"[..])));

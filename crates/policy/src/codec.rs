@@ -1,0 +1,114 @@
+//! Reading and writing the formats of this crate: a version byte, then postcard.
+//! Versioned, bounded, and read without trust: decoding any bytes is a value or a
+//! [`WireError`], never a panic and never an allocation larger than a small multiple of
+//! the input.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::Serialize;
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, SeqAccess, Visitor};
+
+/// Bytes of any one table: far over 1 M bans (12 MB), and so far under a VM's
+/// 1 GiB that base, overlay and allow list fit twice while new ones replace them.
+pub const MAX_TABLE: usize = 64 << 20;
+
+/// Why bytes were not understood.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum WireError {
+    /// The first byte names another version of the format than this code knows.
+    #[error("format version {found}, this side understands {known}")]
+    Version {
+        /// The version that the bytes name.
+        found: u8,
+        /// The version that this code reads and writes.
+        known: u8,
+    },
+    /// More bytes than the format allows.
+    #[error("{len} bytes, at most {max} are allowed")]
+    TooLong {
+        /// How many there were.
+        len: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// The bytes do not follow the format.
+    #[error("malformed: {0}")]
+    Malformed(&'static str),
+}
+
+/// `value` with its format's version in front.
+///
+/// # Errors
+/// When a value cannot be written in this format; with the types of this crate
+/// that does not happen.
+pub fn encode<T: Serialize>(version: u8, value: &T) -> Result<Vec<u8>, WireError> {
+    postcard::to_extend(value, vec![version]).map_err(|_| WireError::Malformed("value cannot be encoded"))
+}
+
+/// Reads what [`encode`] wrote; every byte must be used.
+///
+/// # Errors
+/// When the bytes are too long, of another version, or malformed.
+pub fn decode<T: DeserializeOwned>(version: u8, max: usize, bytes: &[u8]) -> Result<T, WireError> {
+    match postcard::take_from_bytes(versioned(version, max, bytes)?) {
+        Ok((value, [])) => Ok(value),
+        Ok(_) => Err(WireError::Malformed("bytes after the end")),
+        Err(_) => Err(WireError::Malformed("not what the format says")),
+    }
+}
+
+/// Reads a value from the front of what [`encode`] wrote, whatever follows.
+pub(crate) fn decode_front<T: DeserializeOwned>(
+    version: u8,
+    max: usize,
+    bytes: &[u8],
+) -> Result<T, WireError> {
+    match postcard::take_from_bytes(versioned(version, max, bytes)?) {
+        Ok((value, _)) => Ok(value),
+        Err(_) => Err(WireError::Malformed("not what the format says")),
+    }
+}
+
+/// What follows the version, when it is the one given.
+pub(crate) fn versioned(version: u8, max: usize, bytes: &[u8]) -> Result<&[u8], WireError> {
+    if bytes.len() > max {
+        return Err(WireError::TooLong { len: bytes.len(), max });
+    }
+    let (&found, rest) = bytes.split_first().ok_or(WireError::Malformed("empty"))?;
+    if found == version { Ok(rest) } else { Err(WireError::Version { found, known: version }) }
+}
+
+/// Reads a list of at most `N` items, and refuses a longer one before it is read.
+/// For items that are a byte or three on the wire and far more in memory, as empty
+/// texts are: without it 16 MiB of them would take half a gigabyte.
+pub(crate) fn at_most<'de, const N: usize, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    deserializer.deserialize_seq(AtMost::<N, T>(PhantomData))
+}
+
+struct AtMost<const N: usize, T>(PhantomData<T>);
+
+impl<'de, const N: usize, T: Deserialize<'de>> Visitor<'de> for AtMost<N, T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list that is not too long")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+        let too_long = || A::Error::custom("a list is too long");
+        let len = items.size_hint().unwrap_or_default();
+        let mut list = if len > N { return Err(too_long()) } else { Vec::with_capacity(len) };
+        while let Some(item) = items.next_element()? {
+            if list.len() == N {
+                return Err(too_long());
+            }
+            list.push(item);
+        }
+        Ok(list)
+    }
+}

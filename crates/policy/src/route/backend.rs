@@ -1,0 +1,78 @@
+//! Backends, and the bounds of names.
+
+/// Longest name of a route or of a geo rule, in bytes.
+pub const MAX_NAME: usize = 253;
+/// Longest path template, in bytes: it is a value in a document, and travels in
+/// answers and events.
+pub const MAX_TEMPLATE: usize = 1_024;
+
+/// Where a rule sends its requests.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Backend {
+    /// The backendRef's name.
+    pub name: String,
+    /// Its namespace; where it is not given, its route's.
+    pub namespace: Option<String>,
+    /// Its port, where given.
+    pub port: Option<u16>,
+    /// Where it is, when it is a backend of the API; `None`: Envoy has a cluster
+    /// of it.
+    pub target: Option<Target>,
+}
+
+/// What the names of clusters begin with that are between the gate and Envoy. A
+/// route may not name one: some go wherever a request's host says.
+pub const OWN_CLUSTERS: &str = "tidegate-";
+
+/// An upstream that Envoy's configuration does not know.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Target {
+    /// A DNS name, or an address (v6 without brackets).
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// How it is spoken to over TLS; `None`: in the clear.
+    pub tls: Option<TargetTls>,
+}
+
+/// How a backend is spoken to over TLS. Its certificate is always verified.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize)]
+pub struct TargetTls {
+    /// The name that is asked for and that the certificate must have.
+    pub sni: String,
+    /// Whose certificates are trusted: Envoy's cluster `tidegate-dynamic-tls-<trust>`
+    /// knows; `None`: the system's roots.
+    pub trust: Option<String>,
+}
+
+impl Target {
+    fn is_sound(&self) -> bool {
+        let is_word = |text: &str| is_name(text) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let tls = self.tls.as_ref();
+        is_word(&self.host)
+            && tls.is_none_or(|tls| is_word(&tls.sni) && tls.trust.as_deref().is_none_or(is_word))
+    }
+}
+
+impl Backend {
+    /// Whether a cluster can be called by it: the names travel in a header, in
+    /// answers and in events.
+    #[must_use]
+    pub(crate) fn is_sound(&self) -> bool {
+        let is_part = |name: &str| is_name(name) && name.bytes().all(|byte| byte.is_ascii_graphic());
+        is_part(&self.name)
+            && self.namespace.as_deref().is_none_or(is_part)
+            && self.target.as_ref().is_none_or(Target::is_sound)
+    }
+}
+
+/// Whether this can be the name of a route or a geo rule: names travel in answers
+/// and events, which are bounded.
+pub(crate) fn is_name(name: &str) -> bool {
+    (1..=MAX_NAME).contains(&name.len())
+}
+
+/// Whether this can be the pattern of a template: it travels in answers and events.
+pub(crate) fn is_template(pattern: &str) -> bool {
+    (1..=MAX_TEMPLATE).contains(&pattern.len())
+}

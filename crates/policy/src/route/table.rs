@@ -1,0 +1,281 @@
+//! Searching compiled routes.
+
+use std::sync::Arc;
+
+use regex_automata::dfa::{Automaton, sparse};
+use regex_automata::{Anchored, Input};
+
+use super::action::Action;
+use super::backend::Backend;
+use super::found::{RouteMatch, TooLong};
+use super::layout::{ConditionRow, PathTest, Span, Test};
+use super::method::Method;
+use super::parsed_request::{HostName, ParsedRequest};
+use super::template::Templates;
+use super::trie::{Trie, slice};
+use crate::request::Facts;
+
+/// Compiled routes, searched without regard to how many there are.
+pub struct RouteTable {
+    pub(super) routes: Vec<String>,
+    pub(super) rules: Vec<Rule>,
+    pub(super) geo: Vec<String>,
+    pub(super) shares: Vec<Share>,
+    pub(super) backends: Vec<Backend>,
+    pub(super) actions: Vec<Arc<Action>>,
+    pub(super) matches: Vec<Match>,
+    pub(super) conditions: Vec<ConditionRow>,
+    pub(super) query_names: Vec<serde_bytes::ByteBuf>,
+    pub(super) hosts: Trie<HostGroups>,
+    pub(super) any_host: Option<u32>,
+    pub(super) paths: Trie<Candidates>,
+    pub(super) templates: Templates,
+    pub(super) candidates: Vec<u32>,
+    pub(super) regexes: Vec<sparse::DFA<Vec<u8>>>,
+    pub(super) text: serde_bytes::ByteBuf,
+}
+
+pub(super) struct Rule {
+    pub(super) route: u32,
+    pub(super) index: usize,
+    pub(super) shares: Span,
+    pub(super) geo: Span,
+    pub(super) action: Option<u32>,
+}
+
+pub(super) struct Share {
+    pub(super) backend: Option<usize>,
+    pub(super) action: Option<u32>,
+    /// Weights of this and the rule's earlier shares together.
+    pub(super) up_to: u32,
+}
+
+pub(super) struct Match {
+    pub(super) rule: u32,
+    pub(super) method: Option<Method>,
+    pub(super) path: PathTest,
+    pub(super) conditions: Span,
+}
+
+pub(super) struct HostGroups {
+    pub(super) exact: Option<u32>,
+    pub(super) wildcard: Option<u32>,
+}
+
+pub(super) struct Candidates {
+    pub(super) exact: Span,
+    pub(super) regexes: Span,
+    pub(super) prefixes: Span,
+}
+
+impl RouteTable {
+    /// A table without routes.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            routes: Vec::new(),
+            rules: Vec::new(),
+            geo: Vec::new(),
+            shares: Vec::new(),
+            backends: Vec::new(),
+            actions: Vec::new(),
+            matches: Vec::new(),
+            conditions: Vec::new(),
+            query_names: Vec::new(),
+            hosts: Trie::empty(),
+            any_host: None,
+            paths: Trie::empty(),
+            templates: Templates::new(Trie::empty()),
+            candidates: Vec::new(),
+            regexes: Vec::new(),
+            text: serde_bytes::ByteBuf::new(),
+        }
+    }
+
+    /// Number of HTTPRoutes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.routes.len()
+    }
+
+    /// Whether there is no route.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.routes.is_empty()
+    }
+
+    /// Number of rules of all routes.
+    #[must_use]
+    pub fn rules(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Number of matches of all rules.
+    #[must_use]
+    pub fn matches(&self) -> usize {
+        self.matches.len()
+    }
+
+    /// Number of different regexes.
+    #[must_use]
+    pub fn regexes(&self) -> usize {
+        self.regexes.len()
+    }
+
+    /// Every backend that a rule names, each once.
+    #[must_use]
+    pub fn backends(&self) -> &[Backend] {
+        &self.backends
+    }
+
+    /// The rule that wins, by the precedence of the Gateway API specification; none
+    /// does: no route matches.
+    ///
+    /// # Errors
+    /// When the request is so long that finding out would take too long: another
+    /// rule than the right one must not have it.
+    pub fn find(&self, facts: &Facts<'_>) -> Result<Option<RouteMatch<'_>>, TooLong> {
+        let Some(request) = ParsedRequest::new(facts) else { return Ok(None) };
+        let named = HostName::new(facts.host).and_then(|name| self.find_by_host(&name, &request));
+        let won = named.or_else(|| self.find_in(self.any_host?, &request));
+        match request.is_exhausted() {
+            true => Err(TooLong),
+            false => Ok(won.and_then(|won| self.outcome(won, facts.dice))),
+        }
+    }
+
+    /// The best match under the exact hostname, else under the longest wildcard,
+    /// else under the next.
+    fn find_by_host(&self, name: &HostName, request: &ParsedRequest<'_>) -> Option<u32> {
+        let mut labels = name.labels().peekable();
+        let mut node = 0;
+        while let Some(label) = labels.peek() {
+            let Some(child) = self.hosts.child(node, label, &self.text) else { break };
+            node = child;
+            labels.next();
+        }
+        let whole = labels.peek().is_none();
+        let exact = self.hosts.payload(node).filter(|_| whole).and_then(|groups| groups.exact);
+        // A wildcard stands for at least one label, so that of the last node
+        // does not cover a name that ends there.
+        let wildcards =
+            self.hosts.upwards(node).skip(usize::from(whole)).filter_map(|groups| groups.wildcard);
+        exact.into_iter().chain(wildcards).find_map(|group| self.find_in(group, request))
+    }
+
+    /// The best match among those of one group of hostnames.
+    fn find_in(&self, group: u32, request: &ParsedRequest<'_>) -> Option<u32> {
+        let mut elements = request.elements().peekable();
+        let mut node = group;
+        while let Some(element) = elements.peek() {
+            let Some(child) = self.paths.child(node, element, &self.text) else { break };
+            node = child;
+            elements.next();
+        }
+        let exact = self.paths.payload(node).filter(|_| elements.peek().is_none());
+        exact
+            .and_then(|node| self.first(node.exact, request, u32::MAX))
+            .or_else(|| {
+                let first = |list| self.first(list, request, u32::MAX);
+                self.templates.find(group, request.elements(), &self.text, first)
+            })
+            .or_else(|| self.find_regex(node, request))
+            .or_else(|| {
+                self.paths.upwards(node).find_map(|node| self.first(node.prefixes, request, u32::MAX))
+            })
+    }
+
+    /// The best regex among those whose literal beginning the path shares.
+    fn find_regex(&self, node: u32, request: &ParsedRequest<'_>) -> Option<u32> {
+        self.paths
+            .upwards(node)
+            .fold(None, |best, node| self.first(node.regexes, request, best.unwrap_or(u32::MAX)).or(best))
+    }
+
+    /// The first candidate of a list, which is in the order of rank, that the
+    /// request satisfies and that ranks before `limit`.
+    fn first(&self, list: Span, request: &ParsedRequest<'_>, limit: u32) -> Option<u32> {
+        let ranks = slice(&self.candidates, list)?.iter().copied();
+        ranks.take_while(|&rank| rank < limit).find(|&rank| self.satisfies(rank, request).unwrap_or(false))
+    }
+
+    fn satisfies(&self, rank: u32, request: &ParsedRequest<'_>) -> Option<bool> {
+        let wanted = at(&self.matches, rank)?;
+        if wanted.method.is_some() && wanted.method != request.method {
+            return Some(false);
+        }
+        if let PathTest::Regex(regex) = wanted.path
+            && !self.matches_whole(regex, request.path, request)
+        {
+            return Some(false);
+        }
+        let mut conditions = slice(&self.conditions, wanted.conditions)?.iter();
+        Some(conditions.all(|condition| {
+            match condition {
+                ConditionRow::Header(name, test) => slice(&self.text, *name)
+                    .and_then(|name| request.header(name))
+                    .is_some_and(|value| self.passes(test, &value, request)),
+                ConditionRow::Query(name, test) => request
+                    .parameter(*name, &self.query_names)
+                    .is_some_and(|value| self.passes(test, value, request)),
+            }
+        }))
+    }
+
+    fn passes(&self, test: &Test, value: &[u8], request: &ParsedRequest<'_>) -> bool {
+        match test {
+            Test::Exact(wanted) => slice(&self.text, *wanted) == Some(value),
+            Test::Regex(regex) => self.matches_whole(*regex, value, request),
+        }
+    }
+
+    fn matches_whole(&self, regex: u32, bytes: &[u8], request: &ParsedRequest<'_>) -> bool {
+        if !request.spend(bytes.len()) {
+            return false;
+        }
+        let input = Input::new(bytes).anchored(Anchored::Yes).earliest(true);
+        at(&self.regexes, regex).is_some_and(|dfa| matches!(dfa.try_search_fwd(&input), Ok(Some(_))))
+    }
+
+    fn outcome(&self, won: u32, dice: u32) -> Option<RouteMatch<'_>> {
+        let won = at(&self.matches, won)?;
+        let rule = at(&self.rules, won.rule)?;
+        let shares = slice(&self.shares, rule.shares)?;
+        let total = shares.last().map_or(0, |share| share.up_to);
+        let point = u64::from(dice).saturating_mul(u64::from(total)) >> 32;
+        let chosen = shares.get(shares.partition_point(|share| u64::from(share.up_to) <= point));
+        let backend = chosen.and_then(|share| self.backends.get(share.backend?));
+        let template = match won.path {
+            PathTest::Template(pattern) => template_at(&self.text, pattern),
+            PathTest::Known | PathTest::Regex(_) => None,
+        };
+        let action_of = |index: Option<u32>| index.and_then(|index| at(&self.actions, index));
+        Some(RouteMatch {
+            route: at(&self.routes, rule.route)?,
+            rule: rule.index,
+            template,
+            backend,
+            geo: slice(&self.geo, rule.geo)?,
+            action: action_of(rule.action),
+            backend_action: chosen.and_then(|share| action_of(share.action)),
+        })
+    }
+}
+
+impl std::fmt::Debug for RouteTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RouteTable")
+            .field("routes", &self.routes.len())
+            .field("matches", &self.matches.len())
+            .field("regexes", &self.regexes.len())
+            .finish_non_exhaustive()
+    }
+}
+
+pub(super) fn template_at(text: &[u8], pattern: Span) -> Option<&str> {
+    std::str::from_utf8(slice(text, pattern)?).ok()
+}
+
+fn at<T>(list: &[T], index: u32) -> Option<&T> {
+    list.get(usize::try_from(index).ok()?)
+}

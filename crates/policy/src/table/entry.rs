@@ -1,0 +1,59 @@
+//! One entry of an address table.
+
+use serde::{Deserialize, Serialize};
+
+use crate::UnixSeconds;
+use crate::address::Prefix;
+
+/// One entry of a table. In a base or allow table its state is always
+/// [`EntryState::Present`]; an overlay also says [`EntryState::Absent`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Entry {
+    /// What it covers.
+    pub prefix: Prefix,
+    /// What it says.
+    pub state: EntryState,
+}
+
+impl Entry {
+    /// Whether the entry is there and has not expired. `now` is asked only when
+    /// it has an expiry.
+    pub fn is_in_force(&self, now: impl FnOnce() -> UnixSeconds) -> bool {
+        match self.state {
+            EntryState::Present(None) => true,
+            EntryState::Present(Some(expires)) => now() < expires,
+            EntryState::Absent => false,
+        }
+    }
+}
+
+/// An entry, or its absence.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum EntryState {
+    /// There is an entry; it ends at the second given, if any.
+    Present(Option<UnixSeconds>),
+    /// There is none, whatever the base says.
+    Absent,
+}
+
+impl EntryState {
+    /// The number in the expiry column: 0 for an entry that does not expire. One that
+    /// expired at second 0 is written as one that expired at second 1.
+    pub(crate) fn expiry_column(self) -> UnixSeconds {
+        match self {
+            Self::Present(Some(expires)) => expires.max(1),
+            Self::Present(None) | Self::Absent => 0,
+        }
+    }
+}
+
+/// The digest of one present entry, as it enters a [`SetDigest`]. An expiry at
+/// second 0 counts as one at second 1, as in the table.
+#[must_use]
+pub fn entry_bytes(prefix: &Prefix, expires: Option<UnixSeconds>) -> [u8; 22] {
+    let mut bytes = [0; 22];
+    let (head, tail) = bytes.split_at_mut(18);
+    head.copy_from_slice(&prefix.to_bytes());
+    tail.copy_from_slice(&EntryState::Present(expires).expiry_column().to_be_bytes());
+    bytes
+}
