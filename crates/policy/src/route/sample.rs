@@ -1,7 +1,7 @@
 //! Route tables for this crate's tests, laid out by hand: what compiles documents
 //! is a crate above this one.
 
-use super::layout::{Layout, MatchRow, PathRow, PathTest, RuleRow, ShareRow, Span};
+use super::layout::{Layout, MatchRow, PathRow, PathTest, RuleRow, ShareRow, Span, TemplateRow};
 use super::{Backend, ROUTES_FORMAT, RouteTable};
 use crate::codec::encode;
 
@@ -12,6 +12,7 @@ pub(crate) fn table(route: &str, rules: &[(&str, &[&str], Option<&str>)]) -> Rou
         Layout { routes: vec![route.to_owned()], any_host: Some(0), groups: 1, ..Layout::default() };
     let node = |label, children, prefixes| PathRow { label, children, exact: 0, regexes: 0, prefixes };
     layout.paths.push(node(Span::default(), rules.len() as u32, 0));
+    layout.templates.push(TemplateRow { label: Span::default(), children: 0, any: false, ends: 0 });
     let mut by_label: Vec<_> = (0u32..).zip(rules).collect();
     by_label.sort_by_key(|(_, (path, ..))| *path);
     for (rank, (path, ..)) in by_label {
