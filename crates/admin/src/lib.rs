@@ -6,6 +6,7 @@ pub mod cli;
 pub mod feed;
 pub mod gateways;
 pub mod geo;
+mod lock;
 pub mod metrics;
 pub mod problem;
 pub mod serve;

@@ -160,6 +160,16 @@ impl StoreTable {
         Self::Countries,
     ];
 
+    /// The column of its only unique key.
+    #[must_use]
+    pub fn key_column(self) -> &'static str {
+        match self {
+            Self::Ip => "ip",
+            Self::Countries => "id",
+            Self::Flags | Self::Documents(_) => "name",
+        }
+    }
+
     /// The name in the database.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -7,21 +7,30 @@
 mod aliases;
 mod append;
 mod audit;
-mod checks;
+mod change_log;
+mod check_counts;
+mod connection;
+mod countries;
 mod counts;
 mod database;
+mod documents;
+mod error;
 mod events;
 mod file;
+mod flags;
 mod gateway_reports;
 mod housekeeping;
+mod integers;
+mod ip_monitor;
 mod ledger;
 mod open_events;
+mod options;
 mod queue;
 mod ranges;
 mod readers;
 mod recording_stats;
+mod rows;
 mod schema;
-mod tables;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -30,14 +39,13 @@ mod watcher;
 mod writer;
 mod writes;
 
-use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::Connection;
 use tidegate_policy::check::PerCheck;
 use tidegate_policy::wire::event::{OpenEvent, Source};
 use tidegate_policy::wire::sync::Gateway;
@@ -49,9 +57,12 @@ use super::{
 };
 use append::AppendJob;
 use database::Database;
+use error::{failed, sql_error};
 use file::ServiceLock;
 use queue::{IngestJob, OpenJob, Reply, UrgentJob};
 use readers::Readers;
+
+pub use options::Options;
 use top_addresses::TopAddresses;
 use writer::Writer;
 
@@ -59,51 +70,6 @@ use writer::Writer;
 const MAX_WAITING_EVENTS: usize = 100_000;
 /// The same for events whose response waits.
 const MAX_WAITING_OPENS: usize = 20_000;
-
-/// How long things are kept and waited for.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Options {
-    /// Bytes of the database in use from which on the oldest events are removed.
-    pub events_max_bytes: u64,
-    /// How long a write waits for a lock that another program holds.
-    pub busy_for: Duration,
-    /// Without a backlog, transactions of events begin at most this often: each is a
-    /// moment at which a `sqlite3` without a timeout is refused. An answer to
-    /// events may take so long.
-    pub ingest_every: Duration,
-    /// How often to look for what other programs wrote.
-    pub look_every: Duration,
-    /// How often to remove what is no longer kept.
-    pub housekeeping_every: Duration,
-    /// How long an expired ban stays in its table.
-    pub expired_keep_for: Duration,
-    /// Rows of the change log that stay in any case.
-    pub log_keep_rows: u64,
-    /// Rows of the change log that are younger stay in any case.
-    pub log_keep_for: Duration,
-    /// How long a missing event of a living source may still come before it is
-    /// called lost.
-    pub pending_for: Duration,
-    /// How long the ledger of a source that has ended is kept apart.
-    pub fold_after: Duration,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            events_max_bytes: 2_000_000_000,
-            busy_for: Duration::from_secs(2),
-            ingest_every: Duration::from_millis(250),
-            look_every: Duration::from_millis(50),
-            housekeeping_every: Duration::from_secs(60),
-            expired_keep_for: Duration::from_secs(3_600),
-            log_keep_rows: 1_000_000,
-            log_keep_for: Duration::from_secs(20 * 60),
-            pending_for: Duration::from_secs(15 * 60),
-            fold_after: Duration::from_secs(7 * 86_400),
-        }
-    }
-}
 
 /// See the module. Dropping it ends its threads after the transaction that they
 /// are in; whoever still waits is told [`StoreError::Closed`].
@@ -117,23 +83,12 @@ pub struct SqliteStore {
     _lock: ServiceLock,
 }
 
-fn failed(error: impl Display) -> StoreError {
-    StoreError::Failed(error.to_string())
-}
-
-fn sql_error(error: &rusqlite::Error) -> StoreError {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Busy,
-        _ => failed(error),
-    }
-}
-
 impl SqliteStore {
     /// Opens the database at `path`, creating it (readable by its owner only) if
-    /// there is none, and bringing its schema up to date.
+    /// there is none.
     ///
     /// # Errors
-    /// When another service has it, a newer one wrote it, it cannot be created or
+    /// When another service has it, it has another schema version, it cannot be created or
     /// read, or another program keeps it locked.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, StoreError> {
         let at = |e: std::io::Error| failed(format_args!("{}: {e}", path.as_ref().display()));
@@ -261,12 +216,12 @@ impl Drop for SqliteStore {
 impl Store for SqliteStore {
     async fn read_tables(&self, tables: &[StoreTable]) -> Result<StoredRows, StoreError> {
         let (tables, database) = (tables.to_vec(), Arc::clone(&self.database));
-        self.readers.read(&self.database, move |conn| tables::read_tables(conn, &database, &tables)).await
+        self.readers.read(&self.database, move |conn| change_log::read_tables(conn, &database, &tables)).await
     }
 
     async fn changes_since(&self, seq: u64) -> Result<Changes, StoreError> {
         let database = Arc::clone(&self.database);
-        self.readers.read(&self.database, move |conn| tables::changes(conn, &database, seq)).await
+        self.readers.read(&self.database, move |conn| change_log::changes(conn, &database, seq)).await
     }
 
     async fn commit(&self, change: Change, by: &str) -> Result<Committed, StoreError> {
@@ -282,7 +237,7 @@ impl Store for SqliteStore {
         let rows: usize = append.batches.iter().map(|b| b.events.len()).sum();
         let room = u32::try_from(rows.clamp(1, MAX_WAITING_EVENTS)).unwrap_or(u32::MAX);
         let _room = self.enter(&self.room, room).await?;
-        self.ingest(|reply| IngestJob::Append(Box::new(AppendJob::new(append, reply)))).await
+        self.ingest(|reply| IngestJob::Append(Box::new(AppendJob::new(append)), reply)).await
     }
 
     async fn open_event(&self, gateway: Gateway, open: OpenEvent) -> Result<(), StoreError> {
@@ -312,7 +267,7 @@ impl Store for SqliteStore {
     }
 
     async fn checks(&self) -> Result<PerCheck<CheckCounts>, StoreError> {
-        self.readers.read(&self.database, checks::read).await
+        self.readers.read(&self.database, check_counts::read).await
     }
 
     async fn note_malformed(&self, batches: u64) -> Result<(), StoreError> {

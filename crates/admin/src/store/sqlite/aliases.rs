@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use rusqlite::{Connection, params};
 use tidegate_policy::address::Prefix;
 
+use super::integers::to_sql;
 use super::schema::read_state;
 
 /// The raw keys of `ip_monitor` that are not in canonical form, by what they
@@ -45,8 +46,8 @@ impl AddressAliases {
         let mut log = conn.prepare_cached(
             "SELECT seq, key FROM change_log WHERE seq > ?1 AND tbl = 'ip_monitor' ORDER BY seq LIMIT ?2",
         )?;
-        let limit = i64::try_from(steps).unwrap_or(i64::MAX);
-        let mut rows = log.query(params![i64::try_from(upto).unwrap_or(i64::MAX), limit])?;
+        let limit = to_sql(steps as u64);
+        let mut rows = log.query(params![to_sql(upto), limit])?;
         let (mut seen, mut last) = (0, upto);
         while let Some(row) = rows.next()? {
             seen += 1;

@@ -10,11 +10,12 @@ use super::counts::EventCounts;
 use super::events::{EventStage, EventWriter};
 use super::ledger::Ledger;
 use super::open_events;
-use super::queue::{MAX_ROWS, Reply};
 use super::ranges::NumberRange;
 use super::recording_stats;
 use crate::store::{Append, Appended};
 
+/// Rows that one transaction of events takes at most.
+pub(super) const MAX_ROWS: usize = 2_000;
 /// Time that one transaction of events takes at most, but for its commit.
 const MAX_TIME: Duration = Duration::from_millis(3);
 /// Rows between two looks at the clock.
@@ -80,14 +81,12 @@ pub(super) struct AppendJob {
     gateway: String,
     /// How far it has come.
     pub(super) progress: Progress,
-    /// Where the answer goes.
-    pub(super) reply: Reply<Appended>,
 }
 
 impl AppendJob {
-    pub(super) fn new(append: Append, reply: Reply<Appended>) -> Self {
+    pub(super) fn new(append: Append) -> Self {
         let gateway = append.gateway.to_string();
-        Self { append, gateway, progress: Progress::default(), reply }
+        Self { append, gateway, progress: Progress::default() }
     }
 
     /// Events that still wait.

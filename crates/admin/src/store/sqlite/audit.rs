@@ -1,13 +1,12 @@
 //! Who changed what through us, from what to what. People at the file leave no
 //! name.
 
-use std::fmt::Write;
-
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::tables::text;
+use super::integers::{from_sql, to_sql};
+use super::rows::text;
 use crate::store::AuditRow;
 
 /// Rows that stay; the oldest go first.
@@ -63,30 +62,14 @@ fn bounded(value: String) -> String {
     if value.len() <= MAX_VALUE {
         return value;
     }
-    let mut hash = String::new();
-    for byte in Sha256::digest(&value) {
-        // Writing to a string cannot fail.
-        let _ = write!(hash, "{byte:02x}");
-    }
-    json!({ "bytes": value.len(), "sha256": hash }).to_string()
-}
-
-/// What the audit says of the country table: not its bytes.
-pub(super) fn countries(conn: &Connection) -> rusqlite::Result<Option<String>> {
-    conn.prepare_cached("SELECT source, imported_at, length(data) FROM geo_countries")?
-        .query_row([], |row| {
-            let (source, imported_at) = (text(row, 0)?, text(row, 1)?);
-            let bytes: i64 = row.get(2)?;
-            Ok(json!({ "source": source, "imported_at": imported_at, "bytes": bytes }).to_string())
-        })
-        .optional()
+    json!({ "bytes": value.len(), "sha256": hex::encode(Sha256::digest(&value)) }).to_string()
 }
 
 /// The newest rows, newest first, of those before the row `before`.
 pub(super) fn read(conn: &Connection, before: Option<u64>, limit: usize) -> rusqlite::Result<Vec<AuditRow>> {
     let before = before.and_then(|id| i64::try_from(id).ok()).unwrap_or(i64::MAX);
     let mut statement = conn.prepare_cached(&format!("{SELECT} WHERE id < ?1 ORDER BY id DESC LIMIT ?2"))?;
-    let rows = statement.query_map(params![before, i64::try_from(limit).unwrap_or(i64::MAX)], audit_row)?;
+    let rows = statement.query_map(params![before, to_sql(limit as u64)], audit_row)?;
     rows.collect()
 }
 
@@ -101,7 +84,7 @@ const SELECT: &str = "SELECT id, at, who, what, target, was, became FROM audit";
 
 fn audit_row(row: &Row<'_>) -> rusqlite::Result<AuditRow> {
     Ok(AuditRow {
-        id: u64::try_from(row.get::<_, i64>(0)?).unwrap_or(0),
+        id: from_sql(row.get::<_, i64>(0)?),
         at: text(row, 1)?.unwrap_or_default(),
         by: text(row, 2)?.unwrap_or_default(),
         what: text(row, 3)?.unwrap_or_default(),

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use rusqlite::Connection;
 use tidegate_policy::wire::event::TrafficEvent;
 
-use super::checks::CheckTotals;
-use super::events::int;
+use super::check_counts::CheckTotals;
+use super::integers::to_sql;
 use super::recording_stats;
 use super::top_addresses::TopAddresses;
 
@@ -25,7 +25,7 @@ impl EventCounts {
     pub(super) fn add(&mut self, event: &TrafficEvent) {
         self.checks.add(event);
         if let Some(address) = event.client {
-            self.addresses.push((address, int(event.time_ms)));
+            self.addresses.push((address, to_sql(event.time_ms)));
         }
     }
 
@@ -40,7 +40,7 @@ impl EventCounts {
         self.incomplete -= 1;
     }
 
-    /// Writes it, before the transaction is committed. If it is not, `seen` must be
+    /// Writes it, before the transaction is committed. If it is not, `top` must be
     /// loaded anew.
     pub(super) fn write(self, conn: &Connection, top: &mut TopAddresses) -> rusqlite::Result<()> {
         self.checks.write(conn)?;

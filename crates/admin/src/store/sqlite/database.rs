@@ -3,17 +3,18 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::Options;
 use super::file::{FileId, beside};
 use super::gateway_reports::GatewayReports;
+use super::options::Options;
 use super::queue::Queue;
 use super::schema::DatabaseState;
 use super::top_addresses::SharedTopAddresses;
+use crate::lock::locked;
 use crate::store::{StoreHealth, time_text};
 
 /// How long health tells of what was mended.
@@ -22,12 +23,6 @@ const NOTICE_FOR: Duration = Duration::from_secs(3600);
 const MAX_NOTICES: usize = 32;
 /// A lock held for longer is told in health.
 const LOCK_WORTH_TELLING: Duration = Duration::from_secs(1);
-
-/// Locks, whatever a thread that panicked left: every holder here leaves the
-/// value whole at each step.
-pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// See the module.
 pub(super) struct Database {

@@ -9,12 +9,8 @@ use tidegate_policy::check::{Answered, Check, PerCheck};
 use tidegate_policy::flags::{Mode, Modes};
 use tidegate_policy::wire::event::{Mismatch, Source, TrafficEvent};
 
+use super::integers::{from_sql, to_sql};
 use crate::store::time_text;
-
-/// SQLite's integers are signed; nothing real comes near their end.
-pub(super) fn int(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
 
 fn lossy(bytes: Option<&Vec<u8>>) -> Option<Cow<'_, str>> {
     bytes.map(|b| String::from_utf8_lossy(b))
@@ -89,8 +85,8 @@ impl<'a> EventWriter<'a> {
         let answered = event.modes.map(|_| self.answered.say(event.answered, write_answered));
         statement.execute(params![
             source.0.to_be_bytes(),
-            int(event.number),
-            time_text::from_ms(int(event.time_ms)),
+            to_sql(event.number),
+            time_text::from_ms(to_sql(event.time_ms)),
             node,
             lossy(event.method.as_ref()),
             lossy(event.host.as_ref()),
@@ -101,13 +97,13 @@ impl<'a> EventWriter<'a> {
             event.reason,
             event.rule,
             event.status,
-            event.duration_us.map(int),
-            event.upstream_us.map(int),
-            event.bytes_in.map(int),
-            event.bytes_out.map(int),
+            event.duration_us.map(to_sql),
+            event.upstream_us.map(to_sql),
+            event.bytes_in.map(to_sql),
+            event.bytes_out.map(to_sql),
             lossy(event.user_agent.as_ref()),
             event.tunnel,
-            int(event.tables_seq),
+            to_sql(event.tables_seq),
             event.country.map(|country| country.to_string()),
             modes,
             answered,
@@ -251,5 +247,5 @@ pub(super) fn trim(conn: &Connection, count: usize) -> rusqlite::Result<u64> {
 pub(super) fn bytes_in_use(conn: &Connection) -> rusqlite::Result<u64> {
     let pragma = |name: &str| conn.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
     let pages = pragma("page_count")? - pragma("freelist_count")?;
-    Ok(u64::try_from(pages.saturating_mul(pragma("page_size")?)).unwrap_or(0))
+    Ok(from_sql(pages.saturating_mul(pragma("page_size")?)))
 }

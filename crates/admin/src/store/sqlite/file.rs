@@ -6,9 +6,6 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use rusqlite::{Connection, OpenFlags};
 
 use crate::store::StoreError;
 
@@ -130,29 +127,13 @@ pub(super) fn warn_if_open_to_others(path: &Path) {
     }
 }
 
-/// A connection that writes. It never checkpoints on its own: that has a
-/// connection of its own.
-pub(super) fn connect(path: &Path, wait: Duration) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(path, flags)?;
-    conn.busy_timeout(wait)?;
-    conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
-    conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;")?;
-    conn.set_prepared_statement_cache_capacity(64);
-    Ok(conn)
-}
-
-/// A connection that reads.
-pub(super) fn connect_reader(path: &Path, wait: Duration) -> rusqlite::Result<Connection> {
-    let conn = connect(path, wait)?;
-    conn.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -4096;")?;
-    Ok(conn)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::sqlite::connection::connect;
 
     #[test]
     fn only_the_owner_reads_what_is_created() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tidegate_policy::wire::event::{Source, SourceState};
 use tidegate_policy::wire::sync::Gateway;
 
-use super::database::locked;
+use crate::lock::locked;
 use crate::store::{Append, RecorderFigures};
 
 /// A source is alive for this long after it was last heard of.

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::append::MAX_ROWS;
+use super::connection::{connect, connect_reader, in_transaction};
 use super::database::Database;
 use super::events::bytes_in_use;
-use super::file::{connect, connect_reader};
 use super::ledger::{self, millis};
-use super::open_events;
-use super::queue::{HousekeepingStep, MAX_ROWS};
-use super::readers::in_transaction;
+use super::queue::HousekeepingStep;
+use super::{ip_monitor, open_events};
 use crate::store::{StoreError, time_text};
 
 /// How often to look after the write-ahead log.
@@ -151,7 +151,7 @@ impl Housekeeper {
     /// Removes bans that ended before `before`, as the ordinary changes that they
     /// are.
     fn drop_expired(&self, reader: &mut Connection, before: i64) -> rusqlite::Result<()> {
-        let rows = in_transaction(reader, |conn| expired(conn, before))?;
+        let rows = in_transaction(reader, |conn| ip_monitor::expired(conn, before))?;
         for rows in rows.chunks(EXPIRED_STEP) {
             self.step(HousekeepingStep::DropExpired(rows.to_vec()));
         }
@@ -189,23 +189,4 @@ impl Housekeeper {
             }
         }
     }
-}
-
-/// Keys and expiry of the bans that ended before `before`.
-fn expired(conn: &Connection, before: i64) -> rusqlite::Result<Vec<(String, String)>> {
-    // Every form begins with the date, so text order tells most of it; an offset
-    // from UTC moves it by a day at most.
-    let day_after = time_text::from_ms(before.saturating_add(2 * 86_400_000));
-    let mut statement = conn.prepare_cached(
-        "SELECT ip, expires_at FROM ip_monitor WHERE typeof(expires_at) = 'text' AND expires_at < ?1",
-    )?;
-    let mut rows = statement.query([day_after])?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        let (Ok(ip), Ok(text)) = (row.get_ref(0)?.as_str(), row.get_ref(1)?.as_str()) else { continue };
-        if time_text::to_ms(text).is_some_and(|end| end <= before) {
-            found.push((ip.to_owned(), text.to_owned()));
-        }
-    }
-    Ok(found)
 }

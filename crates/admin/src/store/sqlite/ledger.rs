@@ -14,6 +14,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use tidegate_policy::wire::event::{Batch, DroppedRange, Source, SourceReport, SourceState};
 use tidegate_policy::wire::sync::Gateway;
 
+use super::integers::{from_sql, to_sql};
 use super::ranges::{MAX_NUMBER, NumberRange, RangeTable, add_to_dropped, add_to_ledger, take_from_dropped};
 
 /// How often a live source is noted as heard, when nothing else changed.
@@ -37,8 +38,7 @@ struct SourceSums {
 
 impl SourceSums {
     fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
-        let count =
-            |column| Ok::<u64, rusqlite::Error>(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0));
+        let count = |column| row.get(column).map(from_sql);
         Ok(Self {
             gateway: row.get(0)?,
             numbered_hi: count(1)?,
@@ -199,7 +199,6 @@ impl<'a> Ledger<'a> {
     }
 
     fn write_sums(&self, source: Source, sums: &SourceSums) -> rusqlite::Result<()> {
-        let int = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.conn
             .prepare_cached(
                 "INSERT OR REPLACE INTO sources
@@ -209,10 +208,10 @@ impl<'a> Ledger<'a> {
             .execute(params![
                 source.0.to_be_bytes(),
                 sums.gateway,
-                int(sums.numbered_hi),
-                int(sums.stored),
-                int(sums.dropped),
-                int(sums.duplicates),
+                to_sql(sums.numbered_hi),
+                to_sql(sums.stored),
+                to_sql(sums.dropped),
+                to_sql(sums.duplicates),
                 sums.heard_at,
                 sums.closed_at,
                 sums.dead_at,
@@ -230,7 +229,7 @@ impl<'a> Ledger<'a> {
             )?
             .query_row([key], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
-        let hi = i64::try_from(numbered_hi).unwrap_or(i64::MAX);
+        let hi = to_sql(numbered_hi);
         let every = millis(self.pending_for / MARKS);
         if newest.is_some_and(|(at, marked)| marked >= hi || self.now - at < every) {
             return Ok(());

@@ -10,7 +10,8 @@
 use rusqlite::{Connection, OptionalExtension, params};
 use tidegate_policy::wire::event::{OpenEvent, Source, TrafficEvent};
 
-use super::events::{self, EventStage, EventWriter, int};
+use super::events::{self, EventStage, EventWriter};
+use super::integers::{from_sql, to_sql};
 use super::ledger::{self, Ledger};
 use super::ranges::NumberRange;
 use crate::store::time_text;
@@ -48,11 +49,13 @@ pub(super) fn close(conn: &Connection, source: Source, range: NumberRange) -> ru
         "DELETE FROM events WHERE source = ?1 AND number BETWEEN ?2 AND ?3 AND complete = 0
          RETURNING number, given_up_at IS NOT NULL",
     )?;
-    let rows =
-        statement.query_map(params![source.0.to_be_bytes(), int(range.first), int(range.last)], |row| {
-            let number = u64::try_from(row.get::<_, i64>(0)?).unwrap_or(0);
+    let rows = statement.query_map(
+        params![source.0.to_be_bytes(), to_sql(range.first), to_sql(range.last)],
+        |row| {
+            let number = from_sql(row.get::<_, i64>(0)?);
             Ok(Closed { number, was_given_up: row.get(1)? })
-        })?;
+        },
+    )?;
     rows.collect()
 }
 
@@ -70,7 +73,7 @@ pub(super) fn abandoned(conn: &Connection) -> rusqlite::Result<Vec<(Source, u64)
          WHERE o.complete = 0 AND o.given_up_at IS NULL AND (NOT {HAS_NOT_ENDED} OR {IS_DROPPED})"
     ))?;
     let rows = statement.query_map([], |row| {
-        let number = u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0);
+        let number = from_sql(row.get::<_, i64>(1)?);
         Ok((Source(u128::from_be_bytes(row.get(0)?)), number))
     })?;
     rows.collect()
@@ -91,7 +94,7 @@ pub(super) fn give_up(
                AND (NOT {HAS_NOT_ENDED} OR {IS_DROPPED})
              RETURNING client_ip, timestamp, modes, answered, mismatches"
         ))?
-        .query_row(params![source.0.to_be_bytes(), int(number), time_text::from_ms(now)], events::counted)
+        .query_row(params![source.0.to_be_bytes(), to_sql(number), time_text::from_ms(now)], events::counted)
         .optional()?;
     if event.is_some()
         && let Some(range) = NumberRange::checked(number, number)
@@ -110,7 +113,7 @@ pub(super) fn count(conn: &Connection) -> rusqlite::Result<(u64, u64)> {
              FROM events o INDEXED BY events_open WHERE o.complete = 0 AND o.given_up_at IS NULL"
         ))?
         .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok((u64::try_from(counts.0).unwrap_or(0), u64::try_from(counts.1).unwrap_or(0)))
+    Ok((from_sql(counts.0), from_sql(counts.1)))
 }
 
 /// How many events of `source` with numbers of at most `upto` are open and not
@@ -121,8 +124,8 @@ pub(super) fn count_upto(conn: &Connection, source: Source, upto: u64) -> rusqli
             "SELECT count(*) FROM events o INDEXED BY events_open
              WHERE o.complete = 0 AND o.source = ?1 AND o.number <= ?2 AND o.given_up_at IS NULL AND NOT {IS_DROPPED}"
         ))?
-        .query_row(params![source.0.to_be_bytes(), int(upto)], |row| row.get(0))?;
-    Ok(u64::try_from(count).unwrap_or(0))
+        .query_row(params![source.0.to_be_bytes(), to_sql(upto)], |row| row.get(0))?;
+    Ok(from_sql(count))
 }
 
 /// Whether `source` has open events.

@@ -9,16 +9,14 @@ use tidegate_policy::wire::event::{OpenEvent, Source};
 use tidegate_policy::wire::sync::Gateway;
 use tokio::sync::oneshot;
 
-use super::append::AppendJob;
-use super::database::locked;
-use crate::store::{Change, Committed, StoreError, TokenRow};
+use super::append::{AppendJob, MAX_ROWS};
+use crate::lock::locked;
+use crate::store::{Appended, Change, Committed, StoreError, TokenRow};
 
 /// Writes of people that one transaction takes at most.
 const MAX_URGENT: usize = 256;
 /// Events whose response waits that one transaction takes at most.
 const MAX_OPENS: usize = 500;
-/// Rows that one transaction of events takes at most.
-pub(super) const MAX_ROWS: usize = 2_000;
 /// The writer looks around when nothing has come for so long.
 const IDLE_AFTER: Duration = Duration::from_millis(500);
 /// The same while somebody else holds the write lock.
@@ -83,7 +81,7 @@ impl Job for OpenJob {
 /// What events bring.
 pub(super) enum IngestJob {
     /// Batches of a post.
-    Append(Box<AppendJob>),
+    Append(Box<AppendJob>, Reply<Appended>),
     /// Batches that could not be read.
     Malformed(u64, Reply<()>),
     /// The sources of this gateway are dead.
@@ -93,7 +91,7 @@ pub(super) enum IngestJob {
 impl IngestJob {
     fn rows(&self) -> usize {
         match self {
-            Self::Append(job) => job.rows_left(),
+            Self::Append(job, _) => job.rows_left(),
             Self::Malformed(..) | Self::CloseSources(..) => 0,
         }
     }
@@ -102,7 +100,7 @@ impl IngestJob {
 impl Job for IngestJob {
     fn fail(self, error: StoreError) {
         match self {
-            Self::Append(job) => drop(job.reply.send(Err(error))),
+            Self::Append(_, reply) => drop(reply.send(Err(error))),
             Self::Malformed(_, reply) | Self::CloseSources(_, reply) => drop(reply.send(Err(error))),
         }
     }

@@ -3,6 +3,8 @@
 use rusqlite::{Connection, params};
 use tidegate_policy::wire::event::Source;
 
+use super::integers::{from_sql, to_sql};
+
 /// The highest number that a source can have. A busy gateway would need years for
 /// it, and sums over all sources stay far from the end of SQLite's integers.
 pub(super) const MAX_NUMBER: u64 = 1 << 48;
@@ -89,8 +91,8 @@ impl RangeTable {
             self.name()
         ))?;
         let key = source.0.to_be_bytes();
-        let rows = statement.query_map(params![key, int(range.first), int(range.last)], |row| {
-            Ok(NumberRange { first: number(row.get(0)?), last: number(row.get(1)?) })
+        let rows = statement.query_map(params![key, to_sql(range.first), to_sql(range.last)], |row| {
+            Ok(NumberRange { first: from_sql(row.get(0)?), last: from_sql(row.get(1)?) })
         })?;
         let found: Result<Vec<NumberRange>, _> = rows.collect();
         Ok(found?.into_iter().filter(|r| r.common(range).is_some()).collect())
@@ -103,8 +105,8 @@ impl RangeTable {
                 "SELECT coalesce(sum(min(last, ?2) - first + 1), 0) FROM {} WHERE source = ?1 AND first <= ?2",
                 self.name()
             ))?
-            .query_row(params![source.0.to_be_bytes(), int(upto)], |row| row.get(0))?;
-        Ok(number(count))
+            .query_row(params![source.0.to_be_bytes(), to_sql(upto)], |row| row.get(0))?;
+        Ok(from_sql(count))
     }
 }
 
@@ -114,19 +116,19 @@ pub(super) fn add_to_ledger(conn: &Connection, source: Source, range: NumberRang
     let key = source.0.to_be_bytes();
     let after: Option<i64> = conn
         .prepare_cached("DELETE FROM ledger WHERE source = ?1 AND first = ?2 RETURNING last")?
-        .query_map(params![key, int(range.last + 1)], |row| row.get(0))?
+        .query_map(params![key, to_sql(range.last + 1)], |row| row.get(0))?
         .next()
         .transpose()?;
-    let last = after.unwrap_or(int(range.last));
+    let last = after.unwrap_or(to_sql(range.last));
     let grown = conn
         .prepare_cached(
             "UPDATE ledger SET last = ?3 WHERE source = ?1 AND last = ?2 AND first =
                (SELECT max(first) FROM ledger WHERE source = ?1 AND first <= ?2)",
         )?
-        .execute(params![key, int(range.first - 1), last])?;
+        .execute(params![key, to_sql(range.first - 1), last])?;
     if grown == 0 {
         conn.prepare_cached("INSERT INTO ledger (source, first, last) VALUES (?1, ?2, ?3)")?
-            .execute(params![key, int(range.first), last])?;
+            .execute(params![key, to_sql(range.first), last])?;
     }
     Ok(())
 }
@@ -144,10 +146,10 @@ pub(super) fn add_to_dropped(
             "UPDATE dropped SET last = ?3 WHERE source = ?1 AND last = ?2 AND reason = ?4 AND first =
                (SELECT max(first) FROM dropped WHERE source = ?1 AND first <= ?2)",
         )?
-        .execute(params![key, int(range.first - 1), int(range.last), reason])?;
+        .execute(params![key, to_sql(range.first - 1), to_sql(range.last), reason])?;
     if grown == 0 {
         conn.prepare_cached("INSERT INTO dropped (source, first, last, reason) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![key, int(range.first), int(range.last), reason])?;
+            .execute(params![key, to_sql(range.first), to_sql(range.last), reason])?;
     }
     Ok(())
 }
@@ -164,22 +166,14 @@ pub(super) fn take_from_dropped(
     for old in RangeTable::Dropped.overlapping(conn, source, range)? {
         let reason: String = conn
             .prepare_cached("DELETE FROM dropped WHERE source = ?1 AND first = ?2 RETURNING reason")?
-            .query_row(params![key, int(old.first)], |row| row.get(0))?;
+            .query_row(params![key, to_sql(old.first)], |row| row.get(0))?;
         for rest in old.without(&[range]) {
             conn.prepare_cached("INSERT INTO dropped (source, first, last, reason) VALUES (?1, ?2, ?3, ?4)")?
-                .execute(params![key, int(rest.first), int(rest.last), reason])?;
+                .execute(params![key, to_sql(rest.first), to_sql(rest.last), reason])?;
         }
         taken += old.common(range).map_or(0, NumberRange::len);
     }
     Ok(taken)
-}
-
-fn int(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn number(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use super::database::{Database, locked};
-use super::file::connect_reader;
-use super::{failed, sql_error};
+use super::connection::{connect_reader, in_transaction};
+use super::database::Database;
+use super::error::{failed, sql_error};
+use crate::lock::locked;
 use crate::store::StoreError;
 
 /// Reads at the same time.
@@ -88,15 +89,4 @@ impl Readers {
             Ok(None)
         }
     }
-}
-
-/// Runs `read` in one read transaction: what it sees was true at one moment.
-pub(super) fn in_transaction<T>(
-    conn: &mut Connection,
-    read: impl Fn(&Connection) -> rusqlite::Result<T>,
-) -> rusqlite::Result<T> {
-    let transaction = conn.transaction()?;
-    let value = read(&transaction)?;
-    transaction.finish()?;
-    Ok(value)
 }

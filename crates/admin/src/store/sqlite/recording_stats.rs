@@ -4,7 +4,8 @@
 use rusqlite::{Connection, Row, params};
 use tidegate_policy::wire::event::{DropReason, Source};
 
-use super::checks;
+use super::check_counts;
+use super::integers::{from_sql, to_sql};
 use super::open_events;
 use super::ranges::RangeTable;
 use crate::store::RecordingCounts;
@@ -31,10 +32,6 @@ fn sums_of(row: &Row<'_>) -> rusqlite::Result<[i64; 5]> {
     Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?])
 }
 
-fn count(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or(0)
-}
-
 fn meta(conn: &Connection, name: &str) -> rusqlite::Result<i64> {
     conn.prepare_cached("SELECT coalesce((SELECT value FROM meta WHERE name = ?1), 0)")?
         .query_row([name], |row| row.get(0))
@@ -53,7 +50,7 @@ fn add_to_meta(conn: &Connection, name: &str, more: i64) -> rusqlite::Result<()>
 
 /// Counts batches that could not be read.
 pub(super) fn add_malformed(conn: &Connection, batches: u64) -> rusqlite::Result<()> {
-    add_to_meta(conn, MALFORMED, i64::try_from(batches).unwrap_or(i64::MAX))
+    add_to_meta(conn, MALFORMED, to_sql(batches))
 }
 
 /// Counts events that the ledger has without their end; fewer, when ends came.
@@ -70,7 +67,7 @@ pub(super) fn recording(conn: &Connection, lost_before: i64) -> rusqlite::Result
     for (sum, name) in sums.iter_mut().zip(SUMS) {
         *sum = sum.saturating_add(meta(conn, &format!("{FOLDED}{name}"))?);
     }
-    let [numbered, stored, duplicates, lost_with_source, unclosed] = sums.map(count);
+    let [numbered, stored, duplicates, lost_with_source, unclosed] = sums.map(from_sql);
     let (missing, too_old) = gaps_of_the_living(conn, lost_before)?;
     let (open, open_of_the_ended) = open_events::count(conn)?;
     Ok(RecordingCounts {
@@ -81,10 +78,10 @@ pub(super) fn recording(conn: &Connection, lost_before: i64) -> rusqlite::Result
         pending: missing.saturating_sub(too_old) + open_of_the_ended,
         lost: lost_with_source.saturating_sub(open_of_the_ended) + too_old,
         dropped: dropped(conn)?,
-        malformed: count(meta(conn, MALFORMED)?),
+        malformed: from_sql(meta(conn, MALFORMED)?),
         open,
-        incomplete: count(meta(conn, INCOMPLETE)?),
-        checks: checks::read(conn)?,
+        incomplete: from_sql(meta(conn, INCOMPLETE)?),
+        checks: check_counts::read(conn)?,
         ..RecordingCounts::default()
     })
 }
@@ -102,8 +99,8 @@ fn gaps_of_the_living(conn: &Connection, lost_before: i64) -> rusqlite::Result<(
     let (mut missing, mut too_old) = (0u64, 0u64);
     while let Some(row) = rows.next()? {
         let source = Source(u128::from_be_bytes(row.get(0)?));
-        missing += count(row.get(1)?);
-        let marked = count(row.get(2)?);
+        missing += from_sql(row.get(1)?);
+        let marked = from_sql(row.get(2)?);
         if marked > 0 {
             let stored = RangeTable::Ledger.count_upto(conn, source, marked)?;
             let dropped = RangeTable::Dropped.count_upto(conn, source, marked)?;
@@ -123,7 +120,7 @@ fn dropped(conn: &Connection) -> rusqlite::Result<Vec<(&'static str, u64)>> {
             .query_row([name], |row| row.get(0))?;
         let total = known.saturating_add(meta(conn, &format!("{FOLDED_DROPPED}{name}"))?);
         if total > 0 {
-            by_reason.push((name, count(total)));
+            by_reason.push((name, from_sql(total)));
         }
     }
     Ok(by_reason)

@@ -5,50 +5,17 @@ mod ddl;
 
 use rusqlite::Connection;
 
-use super::top_addresses;
-pub(super) use ddl::{EVENT_COLUMNS_V2, EVENTS_OPEN, TABLES_V2};
-use ddl::{EVENT_COLUMNS_V3, OBJECTS, TABLES_V1, TABLES_V3, TRIGGERS, VIEW};
+use super::integers::from_sql;
 
-/// A step that may be taken again: what is there already stays as it is.
-type Step = fn(&Connection) -> rusqlite::Result<()>;
-
-/// The steps from an empty file to now; `PRAGMA user_version` counts those done.
-const MIGRATIONS: [Step; 3] = [v1, v2, v3];
-
-fn v1(conn: &Connection) -> rusqlite::Result<()> {
-    conn.execute_batch(TABLES_V1)
-}
-
-fn v2(conn: &Connection) -> rusqlite::Result<()> {
-    conn.execute_batch(TABLES_V2)?;
-    add_event_columns(conn, &EVENT_COLUMNS_V2)?;
-    conn.execute_batch(EVENTS_OPEN)?;
-    top_addresses::count_anew(conn)
-}
-
-fn v3(conn: &Connection) -> rusqlite::Result<()> {
-    conn.execute_batch(TABLES_V3)?;
-    add_event_columns(conn, &EVENT_COLUMNS_V3)?;
-    conn.execute_batch(VIEW)
-}
-
-/// Adds those columns to `events` that are not there.
-fn add_event_columns(conn: &Connection, columns: &[(&str, &str)]) -> rusqlite::Result<()> {
-    let mut has = conn.prepare("SELECT 1 FROM pragma_table_info('events') WHERE name = ?1")?;
-    for (column, kind) in columns {
-        if !has.exists([column])? {
-            conn.execute_batch(&format!("ALTER TABLE events ADD COLUMN {column} {kind}"))?;
-        }
-    }
-    Ok(())
-}
+/// `PRAGMA user_version` of a database that looks like this; 0 is an empty one.
+const VERSION: i64 = 3;
 
 /// `change_log.tbl` of a row that says: what came before must be read anew.
 pub(super) const RELOAD: &str = "!reload";
 /// `change_log.tbl` of a row that says: nor do the numbers before it count.
 pub(super) const EPOCH: &str = "!epoch";
 
-/// Two numbers that say whether anything moved.
+/// Two numbers that say whether anything changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct DatabaseState {
     /// SQLite's schema cookie: moves with every change of the schema, and with
@@ -58,7 +25,7 @@ pub(super) struct DatabaseState {
     pub(super) newest: u64,
 }
 
-/// Looks, in the transaction that `conn` is in.
+/// Reads both, in the transaction that `conn` is in.
 pub(super) fn read_state(conn: &Connection) -> rusqlite::Result<DatabaseState> {
     let schema = conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))?;
     let newest = conn
@@ -70,57 +37,58 @@ pub(super) fn read_state(conn: &Connection) -> rusqlite::Result<DatabaseState> {
         Err(e) if e.to_string().contains("no such table") => 0,
         Err(e) => return Err(e),
     };
-    Ok(DatabaseState { schema, newest: u64::try_from(newest).unwrap_or(0) })
+    Ok(DatabaseState { schema, newest: from_sql(newest) })
 }
 
-/// Why the schema could not be brought up to date.
+/// Why the schema could not be put right.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SchemaError {
-    /// A newer program wrote it.
-    #[error("the database has schema version {found}, this program knows {known}: start the newer program")]
-    Newer {
+    /// Another version of this program wrote it.
+    #[error(
+        "the database has schema version {found}, and this program works with version {VERSION} only: \
+         start the program that wrote it, or give this one a new file"
+    )]
+    OtherVersion {
         /// `PRAGMA user_version`.
         found: i64,
-        /// What we have.
-        known: usize,
     },
     /// SQLite said no.
     #[error(transparent)]
     Sql(#[from] rusqlite::Error),
 }
 
-/// Brings the schema up to date and puts the triggers right, in the write
-/// transaction that `conn` is in. Answers what had to be mended: nothing, on a
-/// database that is as we left it.
+/// Creates what is missing and puts the triggers right, in the write transaction that
+/// `conn` is in. Answers what had to be put back: nothing, in an empty database and in
+/// one that is as we left it.
+///
+/// # Errors
+/// When the database has another schema version (it is left as it is), or SQLite
+/// refuses.
 pub(super) fn ensure(conn: &Connection) -> Result<Vec<String>, SchemaError> {
-    let version: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    let done = usize::try_from(version).unwrap_or(0);
-    let steps =
-        MIGRATIONS.get(done..).ok_or(SchemaError::Newer { found: version, known: MIGRATIONS.len() })?;
-    let (fresh, moved) = (done == 0, !steps.is_empty());
-    if moved {
-        // From the first on: something may have been dropped before the upgrade.
-        MIGRATIONS.iter().try_for_each(|step| step(conn))?;
-        conn.execute_batch(&format!("PRAGMA user_version = {}", MIGRATIONS.len()))?;
+    let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let is_new = found == 0;
+    if !is_new && found != VERSION {
+        return Err(SchemaError::OtherVersion { found });
     }
-    let mut mended = if fresh { Vec::new() } else { missing_objects(conn)? };
-    if !mended.is_empty() {
-        MIGRATIONS.iter().try_for_each(|step| step(conn))?;
+    let mut put_back = if is_new { Vec::new() } else { missing_objects(conn)? };
+    if is_new || !put_back.is_empty() {
+        conn.execute_batch(&ddl::create())?;
+        conn.execute_batch(&format!("PRAGMA user_version = {VERSION}"))?;
     }
-    for trigger in wrong_triggers(conn)? {
-        conn.execute_batch(&format!("DROP TRIGGER IF EXISTS {}; {}", trigger.0, trigger.1))?;
-        if !moved {
-            mended.push(format!("trigger {}", trigger.0));
+    for (name, text) in wrong_triggers(conn)? {
+        conn.execute_batch(&format!("DROP TRIGGER IF EXISTS {name}; {text}"))?;
+        if !is_new {
+            put_back.push(format!("trigger {name}"));
         }
     }
-    Ok(mended)
+    Ok(put_back)
 }
 
 /// Objects of ours that somebody dropped.
 fn missing_objects(conn: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut statement = conn.prepare("SELECT 1 FROM sqlite_master WHERE name = ?1")?;
     let mut missing = Vec::new();
-    for name in OBJECTS {
+    for name in ddl::objects() {
         if !statement.exists([name])? {
             missing.push(name.to_owned());
         }
@@ -129,12 +97,12 @@ fn missing_objects(conn: &Connection) -> rusqlite::Result<Vec<String>> {
 }
 
 /// Triggers that are not there, or not as they should be.
-fn wrong_triggers(conn: &Connection) -> rusqlite::Result<Vec<(&'static str, &'static str)>> {
+fn wrong_triggers(conn: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
     let mut statement =
         conn.prepare("SELECT 1 FROM sqlite_master WHERE type = 'trigger' AND name = ?1 AND sql = ?2")?;
     let mut wrong = Vec::new();
-    for (name, text) in TRIGGERS.into_iter().flatten() {
-        if !statement.exists([name, text])? {
+    for (name, text) in ddl::triggers() {
+        if !statement.exists([&name, &text])? {
             wrong.push((name, text));
         }
     }
@@ -156,19 +124,40 @@ mod tests {
         assert_eq!(read_state(&conn).unwrap().newest, 0);
         conn.execute_batch("DROP TRIGGER routes_updated; DROP VIEW traffic_events; DROP TABLE ip_monitor")
             .unwrap();
-        let mended = ensure(&conn).unwrap().join(",");
+        let put_back = ensure(&conn).unwrap().join(",");
         assert!(
-            mended.contains("ip_monitor,change_log,traffic_events,trigger ip_monitor_inserted"),
-            "{mended}"
+            put_back.contains("ip_monitor,change_log,traffic_events,trigger ip_monitor_inserted"),
+            "{put_back}"
         );
-        assert!(mended.contains("trigger routes_updated"), "{mended}");
+        assert!(put_back.contains("trigger routes_updated"), "{put_back}");
         assert!(ensure(&conn).unwrap().is_empty());
     }
 
     #[test]
-    fn a_newer_schema_is_refused_by_name() {
+    fn every_object_that_is_created_is_put_back_when_it_is_missing() {
         let conn = Connection::open_in_memory().unwrap();
-        conn.execute_batch("PRAGMA user_version = 99").unwrap();
-        assert!(ensure(&conn).unwrap_err().to_string().contains("schema version 99"));
+        ensure(&conn).unwrap();
+        let mut created = conn
+            .prepare("SELECT name FROM sqlite_master WHERE type <> 'trigger' AND name NOT LIKE 'sqlite_%'")
+            .unwrap();
+        let mut created: Vec<String> =
+            created.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        let mut known: Vec<&str> = ddl::objects().collect();
+        created.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(created, known);
+    }
+
+    #[test]
+    fn another_schema_version_is_refused_with_what_to_do() {
+        for other in [1, 2, 99] {
+            let conn = Connection::open_in_memory().unwrap();
+            conn.execute_batch(&format!("PRAGMA user_version = {other}")).unwrap();
+            let refused = ensure(&conn).unwrap_err().to_string();
+            assert!(
+                refused.contains(&format!("schema version {other}, and this program works with version 3"))
+            );
+            assert!(refused.contains("start the program that wrote it"), "{refused}");
+        }
     }
 }

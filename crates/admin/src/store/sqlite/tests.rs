@@ -10,4 +10,3 @@ mod locks;
 mod open_events;
 mod speed;
 mod support;
-mod upgrade;

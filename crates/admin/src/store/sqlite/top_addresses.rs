@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 
-use super::database::locked;
-use super::events::{NEWEST, int};
+use super::events::NEWEST;
+use super::integers::{from_sql, to_sql};
+use crate::lock::locked;
 use crate::store::{AddressCount, time_text};
 
 /// Addresses that are kept. An address that makes more than this share of all
@@ -79,7 +80,7 @@ impl TopAddresses {
         let mut rows = table.query([])?;
         while let Some(row) = rows.next()? {
             let Ok(address) = row.get::<_, String>(0)?.parse::<IpAddr>() else { continue };
-            let count = |column| row.get::<_, i64>(column).map(|n| u64::try_from(n).unwrap_or(0));
+            let count = |column| row.get(column).map(from_sql);
             let last_ms = time_text::to_ms(&row.get::<_, String>(3)?).unwrap_or_default();
             top.put(address.to_canonical(), count(1)?, count(2)?, last_ms);
         }
@@ -181,7 +182,13 @@ impl TopAddresses {
             let of = &mut self.places[place];
             of.is_changed = false;
             let row = of.row();
-            put.execute(params![int(place as u64), row.ip, int(row.count), int(row.over), row.last_seen])?;
+            put.execute(params![
+                to_sql(place as u64),
+                row.ip,
+                to_sql(row.count),
+                to_sql(row.over),
+                row.last_seen
+            ])?;
         }
         conn.prepare_cached(&format!("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, {NEWEST})"))?
             .execute([UPTO])?;
@@ -232,9 +239,9 @@ impl SharedTopAddresses {
     }
 }
 
-/// Fills the table from the events that are there, if it is empty: it is new, or
-/// somebody emptied it.
-pub(super) fn count_anew(conn: &Connection) -> rusqlite::Result<()> {
+/// Fills the table from the events that are there, if it is empty: somebody dropped or
+/// emptied it.
+pub(super) fn fill_if_empty(conn: &Connection) -> rusqlite::Result<()> {
     if conn.prepare("SELECT 1 FROM seen_addresses")?.exists([])? {
         return Ok(());
     }
@@ -243,7 +250,7 @@ pub(super) fn count_anew(conn: &Connection) -> rusqlite::Result<()> {
          SELECT row_number() OVER () - 1, * FROM (
            SELECT client_ip, count(*) AS n, 0, max(timestamp) FROM events
            WHERE client_ip IS NOT NULL AND (complete = 1 OR given_up_at IS NOT NULL) GROUP BY client_ip ORDER BY n DESC LIMIT ?1)",
-        params![int(MAX_ADDRESSES as u64)],
+        params![to_sql(MAX_ADDRESSES as u64)],
     )?;
     conn.execute(&format!("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, {NEWEST})"), [UPTO])?;
     Ok(())

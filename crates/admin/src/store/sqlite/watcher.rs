@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use super::connection::{connect_reader, in_transaction};
 use super::database::Database;
-use super::file::connect_reader;
-use super::readers::in_transaction;
 use super::schema::read_state;
 
 /// Runs until the store is closed.

@@ -12,12 +12,15 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, params};
 
 use super::aliases::AddressAliases;
+use super::change_log::{REPLACED, RESTORED, TAMPERED};
+use super::connection::connect;
 use super::database::Database;
-use super::file::{FileId, FileSet, connect, warn_if_open_to_others};
+use super::error::{failed, sql_error};
+use super::file::{FileId, FileSet, warn_if_open_to_others};
 use super::queue::WriterTask;
 use super::schema::{self, DatabaseState, EPOCH, RELOAD, read_state};
-use super::tables::{REPLACED, RESTORED, TAMPERED};
-use super::{failed, sql_error};
+use super::top_addresses;
+
 use crate::store::StoreError;
 
 /// Pause between two tries for the write lock.
@@ -48,14 +51,14 @@ enum TransactionEnd {
 }
 
 impl Writer {
-    /// Opens the database for writing and brings its schema up to date.
+    /// Opens the database for writing and creates what is missing of its schema.
     pub(super) fn open(
         path: &std::path::Path,
         wait: Duration,
     ) -> Result<(Connection, FileSet, DatabaseState), StoreError> {
         let conn = connect(path, wait).map_err(|e| sql_error(&e))?;
         conn.execute_batch("BEGIN IMMEDIATE").map_err(|e| sql_error(&e))?;
-        schema::ensure(&conn).map_err(failed)?;
+        ensure_schema(&conn)?;
         let now = read_state(&conn).map_err(|e| sql_error(&e))?;
         conn.execute_batch("COMMIT").map_err(|e| sql_error(&e))?;
         conn.busy_timeout(Duration::ZERO).map_err(|e| sql_error(&e))?;
@@ -275,7 +278,7 @@ impl Writer {
         &self,
         found: DatabaseState,
     ) -> Result<(&'static str, Vec<String>, DatabaseState), StoreError> {
-        let repaired = schema::ensure(&self.conn).map_err(failed)?;
+        let repaired = ensure_schema(&self.conn)?;
         let (mark, why) = if self.replaced {
             (EPOCH, REPLACED)
         } else if found.newest < self.database.newest() {
@@ -299,4 +302,14 @@ impl Writer {
             Err(e) => tracing::debug!("cannot look after the database now: {e}"),
         }
     }
+}
+
+/// Creates what is missing and puts the triggers right: see [`schema::ensure`]. Counts of
+/// addresses that came back empty are filled from the events that are there.
+fn ensure_schema(conn: &Connection) -> Result<Vec<String>, StoreError> {
+    let put_back = schema::ensure(conn).map_err(failed)?;
+    if !put_back.is_empty() {
+        top_addresses::fill_if_empty(conn).map_err(|e| sql_error(&e))?;
+    }
+    Ok(put_back)
 }

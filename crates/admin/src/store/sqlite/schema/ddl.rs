@@ -1,10 +1,16 @@
 //! The database's objects as SQL.
 
+use crate::store::{DocumentKind, StoreTable};
+
 /// Tables that people write have exactly one unique key and no rowid: a REPLACE
-/// by rowid, or by a second key, would delete a row that no trigger sees. The log
-/// holds the raw key; `tbl` is a table's name or one of [`RELOAD`](super::RELOAD) and
-/// [`EPOCH`](super::EPOCH).
-pub(super) const TABLES_V1: &str = "
+/// by rowid, or by a second key, would delete a row that no trigger sees.
+/// `geo_countries` is the exception: some ten megabytes in one row, whose rowid is
+/// its only unique key, so that a REPLACE can delete no row but the one whose key is
+/// logged, and the table's bytes lie in pages of their own.
+///
+/// `change_log` holds the raw key; its `tbl` is a table's name or one of
+/// [`RELOAD`](super::RELOAD) and [`EPOCH`](super::EPOCH).
+const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS ip_monitor (
   ip TEXT PRIMARY KEY NOT NULL CHECK (typeof(ip) = 'text'),
   status TEXT NOT NULL DEFAULT 'banned',
@@ -13,12 +19,17 @@ CREATE TABLE IF NOT EXISTS ip_monitor (
   updated_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
   expires_at TEXT
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS routes (
+CREATE TABLE IF NOT EXISTS flags (
   name TEXT PRIMARY KEY NOT NULL CHECK (typeof(name) = 'text'),
-  document TEXT NOT NULL,
-  created_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+  value TEXT NOT NULL DEFAULT 'false',
   updated_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now'))
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS geo_countries (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  source TEXT NOT NULL DEFAULT '',
+  imported_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+  data BLOB NOT NULL
+);
 CREATE TABLE IF NOT EXISTS change_log (
   seq INTEGER PRIMARY KEY AUTOINCREMENT,
   tbl TEXT NOT NULL,
@@ -85,35 +96,17 @@ CREATE TABLE IF NOT EXISTS events (
   bytes_out INTEGER,
   user_agent TEXT,
   tunnel INTEGER NOT NULL,
-  tables_seq INTEGER NOT NULL
+  tables_seq INTEGER NOT NULL,
+  country TEXT,
+  modes TEXT,
+  answered TEXT,
+  mismatches TEXT,
+  complete INTEGER NOT NULL DEFAULT 1,
+  given_up_at TEXT,
+  template TEXT,
+  shadow_limit TEXT
 );
 CREATE INDEX IF NOT EXISTS events_timestamp ON events (timestamp);
-";
-
-/// What the second version added: flags, geo rules, countries, synchronous
-/// recording, counts by check and address, and the audit.
-///
-/// `geo_countries` holds some ten megabytes in one row. Its rowid is its only
-/// unique key, so a REPLACE can delete no row but the one whose key is logged,
-/// and the table's bytes lie in pages of their own.
-pub(in crate::store::sqlite) const TABLES_V2: &str = "
-CREATE TABLE IF NOT EXISTS flags (
-  name TEXT PRIMARY KEY NOT NULL CHECK (typeof(name) = 'text'),
-  value TEXT NOT NULL DEFAULT 'false',
-  updated_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now'))
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS geo_rules (
-  name TEXT PRIMARY KEY NOT NULL CHECK (typeof(name) = 'text'),
-  document TEXT NOT NULL,
-  created_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
-  updated_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now'))
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS geo_countries (
-  id INTEGER PRIMARY KEY CHECK (id = 1),
-  source TEXT NOT NULL DEFAULT '',
-  imported_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
-  data BLOB NOT NULL
-);
 CREATE TABLE IF NOT EXISTS check_counts (
   name TEXT PRIMARY KEY NOT NULL,
   cache INTEGER NOT NULL DEFAULT 0,
@@ -143,48 +136,17 @@ CREATE TABLE IF NOT EXISTS audit (
 CREATE INDEX IF NOT EXISTS audit_target ON audit (what, target);
 ";
 
-/// Columns that the second version added to `events`. Those that were there are
-/// complete.
-pub(in crate::store::sqlite) const EVENT_COLUMNS_V2: [(&str, &str); 6] = [
-    ("country", "TEXT"),
-    ("modes", "TEXT"),
-    ("answered", "TEXT"),
-    ("mismatches", "TEXT"),
-    ("complete", "INTEGER NOT NULL DEFAULT 1"),
-    ("given_up_at", "TEXT"),
-];
-
-/// What the third version added: backends and limits.
-pub(super) const TABLES_V3: &str = "
-CREATE TABLE IF NOT EXISTS backends (
-  name TEXT PRIMARY KEY NOT NULL CHECK (typeof(name) = 'text'),
-  document TEXT NOT NULL,
-  created_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
-  updated_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now'))
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS limits (
-  name TEXT PRIMARY KEY NOT NULL CHECK (typeof(name) = 'text'),
-  document TEXT NOT NULL,
-  created_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
-  updated_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now'))
-) WITHOUT ROWID;
-";
-
-/// Columns that the third version added to `events`.
-pub(super) const EVENT_COLUMNS_V3: [(&str, &str); 2] = [("template", "TEXT"), ("shadow_limit", "TEXT")];
-
 /// Finds the events that have not ended by their number: an index of those only.
 /// They lie in the table of all events because a view over two tables costs what
 /// the guide's questions cannot afford: a COUNT over its WHERE reads no index
 /// alone any more (0.9 s instead of 0.02 s CPU for 1.2 million rows), and an ORDER
 /// BY timestamp sorts everything first.
-pub(in crate::store::sqlite) const EVENTS_OPEN: &str =
-    "CREATE UNIQUE INDEX IF NOT EXISTS events_open ON events (source, number) WHERE complete = 0";
+const EVENTS_OPEN: &str =
+    "CREATE UNIQUE INDEX IF NOT EXISTS events_open ON events (source, number) WHERE complete = 0;";
 
 /// Events as people ask for them; those that have not ended are not `complete`.
-pub(super) const VIEW: &str = "
-DROP VIEW IF EXISTS traffic_events;
-CREATE VIEW traffic_events AS SELECT
+const VIEW: &str = "
+CREATE VIEW IF NOT EXISTS traffic_events AS SELECT
   lower(hex(source)) AS source, number, timestamp, node, method, host, path, route, template,
   client_ip, country, verdict, reason, rule, shadow_limit, status,
   duration_us / 1000.0 AS duration_ms, upstream_us / 1000.0 AS upstream_ms,
@@ -192,15 +154,8 @@ CREATE VIEW traffic_events AS SELECT
 FROM events;
 ";
 
-/// Tables, indexes and views of ours.
-pub(super) const OBJECTS: [&str; 22] = [
-    "ip_monitor",
-    "routes",
-    "flags",
-    "geo_rules",
-    "geo_countries",
-    "backends",
-    "limits",
+/// Tables, indexes and views besides those of [`StoreTable`].
+const OTHER_OBJECTS: [&str; 15] = [
     "change_log",
     "tokens",
     "meta",
@@ -218,76 +173,47 @@ pub(super) const OBJECTS: [&str; 22] = [
     "traffic_events",
 ];
 
-/// The triggers of a table, as (name, text). They run in the connection of whoever
-/// writes, so they use built-in SQL only.
-macro_rules! triggers {
-    ($table:literal, $key:literal) => {
-        [
-            (
-                concat!($table, "_inserted"),
-                concat!(
-                    "CREATE TRIGGER ",
-                    $table,
-                    "_inserted AFTER INSERT ON ",
-                    $table,
-                    " BEGIN \
-                     INSERT INTO change_log (tbl, key) VALUES ('",
-                    $table,
-                    "', NEW.",
-                    $key,
-                    "); END"
-                ),
-            ),
-            (
-                concat!($table, "_updated"),
-                concat!(
-                    "CREATE TRIGGER ",
-                    $table,
-                    "_updated AFTER UPDATE ON ",
-                    $table,
-                    " BEGIN \
-                     INSERT INTO change_log (tbl, key) SELECT '",
-                    $table,
-                    "', OLD.",
-                    $key,
-                    " WHERE OLD.",
-                    $key,
-                    " IS NOT NEW.",
-                    $key,
-                    "; \
-                     INSERT INTO change_log (tbl, key) VALUES ('",
-                    $table,
-                    "', NEW.",
-                    $key,
-                    "); END"
-                ),
-            ),
-            (
-                concat!($table, "_deleted"),
-                concat!(
-                    "CREATE TRIGGER ",
-                    $table,
-                    "_deleted AFTER DELETE ON ",
-                    $table,
-                    " BEGIN \
-                     INSERT INTO change_log (tbl, key) VALUES ('",
-                    $table,
-                    "', OLD.",
-                    $key,
-                    "); END"
-                ),
-            ),
-        ]
-    };
+/// Creates what is missing of tables, indexes and the view.
+pub(super) fn create() -> String {
+    let documents = DocumentKind::ALL.map(document_table).concat();
+    [TABLES, &documents, EVENTS_OPEN, VIEW].concat()
 }
 
-/// The triggers that fill the log, by table.
-pub(super) const TRIGGERS: [[(&str, &str); 3]; 7] = [
-    triggers!("ip_monitor", "ip"),
-    triggers!("routes", "name"),
-    triggers!("flags", "name"),
-    triggers!("geo_rules", "name"),
-    triggers!("geo_countries", "id"),
-    triggers!("backends", "name"),
-    triggers!("limits", "name"),
-];
+fn document_table(kind: DocumentKind) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {} (
+           name TEXT PRIMARY KEY NOT NULL CHECK (typeof(name) = 'text'),
+           document TEXT NOT NULL,
+           created_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+           updated_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now'))
+         ) WITHOUT ROWID;",
+        StoreTable::Documents(kind).name()
+    )
+}
+
+/// The names of all that [`create`] creates.
+pub(super) fn objects() -> impl Iterator<Item = &'static str> {
+    StoreTable::ALL.map(StoreTable::name).into_iter().chain(OTHER_OBJECTS)
+}
+
+/// The triggers that fill the log, as (name, text) in the form that SQLite keeps.
+/// They run in the connection of whoever writes, so they use built-in SQL only.
+pub(super) fn triggers() -> impl Iterator<Item = (String, String)> {
+    StoreTable::ALL.into_iter().flat_map(|table| {
+        let (name, key) = (table.name(), table.key_column());
+        let log = |row: &str| format!("INSERT INTO change_log (tbl, key) VALUES ('{name}', {row}.{key});");
+        let moved = format!(
+            "INSERT INTO change_log (tbl, key) SELECT '{name}', OLD.{key} WHERE OLD.{key} IS NOT NEW.{key};"
+        );
+        [
+            ("inserted", "INSERT", log("NEW")),
+            ("updated", "UPDATE", format!("{moved} {}", log("NEW"))),
+            ("deleted", "DELETE", log("OLD")),
+        ]
+        .map(|(suffix, event, body)| {
+            let trigger = format!("{name}_{suffix}");
+            let text = format!("CREATE TRIGGER {trigger} AFTER {event} ON {name} BEGIN {body} END");
+            (trigger, text)
+        })
+    })
+}

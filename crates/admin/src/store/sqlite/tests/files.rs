@@ -25,7 +25,7 @@ fn copy(from: &Path, to: &Path) {
     backup.run_to_completion(1000, Duration::from_millis(20), None).unwrap();
 }
 
-pub(super) fn restore_by_connection(home: &TestStore, from: &Path) -> bool {
+fn restore_by_connection(home: &TestStore, from: &Path) -> bool {
     copy(from, &home.path);
     true
 }
@@ -225,6 +225,19 @@ fn what_is_no_database_is_refused_and_a_good_one_taken_again() {
         follower.reloads(&home).await;
         assert_eq!(follower.has.ips.keys().collect::<Vec<_>>(), ["1.1.1.1"]);
     });
+}
+
+#[test]
+fn a_database_of_another_schema_version_is_refused_and_left_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tidegate.db");
+    drop(SqliteStore::open(&path, Options::default()).unwrap());
+    foreign_connection(&path).execute_batch("PRAGMA user_version = 2").unwrap();
+    let refused = SqliteStore::open(&path, Options::default()).err().unwrap().to_string();
+    assert!(refused.contains("schema version 2") && refused.contains("start the program"), "{refused}");
+    let version: i64 =
+        foreign_connection(&path).query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+    assert_eq!(version, 2);
 }
 
 #[test]

@@ -2,11 +2,14 @@
 //! afterwards.
 
 use proptest::prelude::*;
+use tidegate_policy::flags::Modes;
 
 use super::support::{
     TestFollower, TestStore, foreign_connection, noticed, select_tables, sqlite3_cli, test_store,
 };
-use crate::store::tests::support::{ban, block_on, keys, row, unban, until};
+use crate::store::tests::support::{
+    ban, batch_of, block_on, checked_event, keys, post_of, row, unban, until,
+};
 use crate::store::{Change, Store};
 
 /// How another program runs SQL.
@@ -275,6 +278,19 @@ fn a_trigger_dropped_and_left_between_two_commits_of_ours_is_seen_by_the_second(
             assert_eq!(follower.has.ips["1.1.1.1"].reason, Some(i.to_string()));
             follower.settles(&home).await;
         }
+    });
+}
+
+#[test]
+fn dropped_counts_of_addresses_are_counted_again_from_the_events() {
+    block_on(async {
+        let home = test_store();
+        let events = (1..=3).map(|n| checked_event(n, "192.0.2.1", Modes::default()));
+        home.store.append(post_of(vec![batch_of(7, events.collect())])).await.unwrap();
+        foreign_connection(&home.path).execute_batch("DROP TABLE seen_addresses").unwrap();
+        noticed(&home.store, "put back: seen_addresses").await;
+        let seen = home.store.address_count("192.0.2.1").await.unwrap().unwrap();
+        assert_eq!((seen.count, seen.last_seen.as_str()), (3, "2026-11-23 18:00:01.003"));
     });
 }
 

@@ -2,21 +2,23 @@
 
 use std::time::Instant;
 
-use rusqlite::{Connection, params};
 use tidegate_policy::wire::event::Source;
 
 use super::{TransactionEnd, Writer};
+use crate::store::sqlite::append::MAX_ROWS;
+use crate::store::sqlite::change_log;
 use crate::store::sqlite::counts::EventCounts;
+use crate::store::sqlite::error::sql_error;
 use crate::store::sqlite::events;
+use crate::store::sqlite::ip_monitor;
 use crate::store::sqlite::ledger::{self, Ledger};
 use crate::store::sqlite::open_events;
-use crate::store::sqlite::queue::{HousekeepingStep, MAX_ROWS};
+use crate::store::sqlite::queue::HousekeepingStep;
 use crate::store::sqlite::recording_stats;
-use crate::store::sqlite::sql_error;
 use crate::store::{StoreError, time_text};
 
 impl Writer {
-    /// Chores do not wait for the lock: they are tried again.
+    /// Housekeeping does not wait for the lock: it is tried again.
     pub(super) fn housekeeping_step(&mut self, step: &HousekeepingStep) -> Result<u64, StoreError> {
         self.begin(Instant::now())?;
         let before = self.conn.total_changes();
@@ -32,9 +34,9 @@ impl Writer {
     fn run_step(&self, step: &HousekeepingStep) -> rusqlite::Result<u64> {
         let (conn, now) = (&self.conn, time_text::now_ms());
         match step {
-            HousekeepingStep::DropExpired(rows) => drop_expired(conn, rows),
+            HousekeepingStep::DropExpired(rows) => ip_monitor::drop_expired(conn, rows),
             HousekeepingStep::TrimEvents => events::trim(conn, MAX_ROWS / 2),
-            HousekeepingStep::TrimLog(below) => trim_log(conn, *below),
+            HousekeepingStep::TrimLog(below) => change_log::trim(conn, *below, MAX_ROWS),
             HousekeepingStep::GiveUp(opens) => self.give_up(opens, now),
             HousekeepingStep::MarkDead(sources, before) => {
                 count_true(sources, |&s| ledger::mark_dead(conn, s, *before, now))
@@ -62,28 +64,6 @@ impl Writer {
             Ok(given_up)
         })
     }
-}
-
-fn drop_expired(conn: &Connection, rows: &[(String, String)]) -> rusqlite::Result<u64> {
-    let mut delete = conn.prepare_cached("DELETE FROM ip_monitor WHERE ip = ?1 AND expires_at = ?2")?;
-    let mut gone = 0;
-    for (ip, expires_at) in rows {
-        gone += delete.execute([ip, expires_at])? as u64;
-    }
-    Ok(gone)
-}
-
-fn trim_log(conn: &Connection, below: u64) -> rusqlite::Result<u64> {
-    let below = i64::try_from(below).unwrap_or(i64::MAX);
-    let limit = i64::try_from(MAX_ROWS).unwrap_or(i64::MAX);
-    // Never the newest row: it says where the log is.
-    let gone = conn
-        .prepare_cached(
-            "DELETE FROM change_log WHERE seq IN (SELECT seq FROM change_log WHERE seq < ?1
-               AND seq < (SELECT max(seq) FROM change_log) ORDER BY seq LIMIT ?2)",
-        )?
-        .execute(params![below, limit])?;
-    Ok(gone as u64)
 }
 
 fn count_true<T>(items: &[T], each: impl Fn(&T) -> rusqlite::Result<bool>) -> rusqlite::Result<u64> {

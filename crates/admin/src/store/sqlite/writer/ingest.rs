@@ -7,10 +7,10 @@ use rusqlite::Connection;
 use super::{TransactionEnd, Writer};
 use crate::store::sqlite::append::{AppendTransaction, Budget, Progress};
 use crate::store::sqlite::database::Database;
+use crate::store::sqlite::error::sql_error;
 use crate::store::sqlite::ledger::{self, Ledger};
 use crate::store::sqlite::queue::{IngestJob, Job, Queued};
 use crate::store::sqlite::recording_stats;
-use crate::store::sqlite::sql_error;
 use crate::store::{StoreError, time_text};
 
 impl Writer {
@@ -74,10 +74,10 @@ fn answer_ingest(jobs: Vec<Queued<IngestJob>>, progress: Vec<Progress>) -> Vec<Q
             continue;
         };
         match waiting.job {
-            IngestJob::Append(job) if reached.done => drop(job.reply.send(Ok(reached.appended))),
-            IngestJob::Append(mut job) => {
+            IngestJob::Append(_, reply) if reached.done => drop(reply.send(Ok(reached.appended))),
+            IngestJob::Append(mut job, reply) => {
                 job.progress = reached;
-                waiting.job = IngestJob::Append(job);
+                waiting.job = IngestJob::Append(job, reply);
                 rest.push(waiting);
             }
             IngestJob::Malformed(_, reply) | IngestJob::CloseSources(_, reply) => drop(reply.send(Ok(()))),
@@ -99,7 +99,7 @@ fn store_jobs(
     let mut progress = Vec::with_capacity(jobs.len());
     for waiting in jobs {
         let reached = match &waiting.job {
-            IngestJob::Append(job) => job.run(&mut step, &|| database.queue.is_urgent())?,
+            IngestJob::Append(job, _) => job.run(&mut step, &|| database.queue.is_urgent())?,
             IngestJob::Malformed(batches, _) => {
                 recording_stats::add_malformed(conn, *batches)?;
                 Progress::done()

@@ -4,12 +4,12 @@
 use std::time::Instant;
 
 use super::{TransactionEnd, Writer};
+use crate::store::sqlite::error::sql_error;
 use crate::store::sqlite::events::EventWriter;
 use crate::store::sqlite::ledger::Ledger;
 use crate::store::sqlite::open_events;
 use crate::store::sqlite::queue::{Job, OpenJob, Queued, UrgentJob};
 use crate::store::sqlite::schema::read_state;
-use crate::store::sqlite::sql_error;
 use crate::store::sqlite::tokens;
 use crate::store::sqlite::writes;
 use crate::store::{Committed, StoreError, time_text};

@@ -6,7 +6,7 @@ use tidegate_policy::check::{Answered, Check, PerCheck};
 use tidegate_policy::flags::{Mode, Modes};
 use tidegate_policy::wire::event::TrafficEvent;
 
-use super::events::int;
+use super::integers::{from_sql, to_sql};
 use crate::store::CheckCounts;
 
 /// What one transaction counts.
@@ -56,13 +56,13 @@ impl CheckTotals {
             )?
             .execute(params![
                 check.name(),
-                int(counts.cache),
-                int(counts.direct),
-                int(counts.fallback),
-                int(counts.unavailable),
-                int(counts.compared),
-                int(counts.mismatched),
-                int(counts.lagging),
+                to_sql(counts.cache),
+                to_sql(counts.direct),
+                to_sql(counts.fallback),
+                to_sql(counts.unavailable),
+                to_sql(counts.compared),
+                to_sql(counts.mismatched),
+                to_sql(counts.lagging),
             ])?;
         }
         Ok(())
@@ -87,7 +87,7 @@ pub(super) fn read(conn: &Connection) -> rusqlite::Result<PerCheck<CheckCounts>>
     while let Some(row) = rows.next()? {
         let name: String = row.get(0)?;
         let Some(check) = Check::ALL.into_iter().find(|check| check.name() == name) else { continue };
-        let count = |column| row.get::<_, i64>(column).map(|n| u64::try_from(n).unwrap_or(0));
+        let count = |column| row.get(column).map(from_sql);
         *all.get_mut(check) = CheckCounts {
             cache: count(1)?,
             direct: count(2)?,

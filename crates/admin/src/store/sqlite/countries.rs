@@ -1,0 +1,49 @@
+//! The row of `geo_countries`.
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde_json::json;
+
+use super::audit::Auditor;
+use super::rows::{KeyedRow, text};
+use crate::store::CountriesRow;
+
+impl KeyedRow for CountriesRow {
+    const COLUMNS: &[&str] = &["id", "source", "imported_at", "data"];
+
+    fn read(row: &Row<'_>, from: usize) -> rusqlite::Result<Option<Self>> {
+        if text(row, from)?.is_none() {
+            return Ok(None);
+        }
+        let table = match row.get_ref(from + 3)? {
+            ValueRef::Blob(bytes) | ValueRef::Text(bytes) => bytes.to_vec(),
+            _ => Vec::new(),
+        };
+        let source = text(row, from + 1)?.unwrap_or_default();
+        Ok(Some(Self { source, imported_at: text(row, from + 2)?, table }))
+    }
+}
+
+/// Replaces the table; answers the rows written.
+pub(super) fn set(audit: &Auditor<'_>, source: &str, table: &[u8]) -> rusqlite::Result<usize> {
+    let conn = audit.conn;
+    let was = audited(conn)?;
+    let rows = conn
+        .prepare_cached(
+            "INSERT OR REPLACE INTO geo_countries (id, source, imported_at, data) VALUES (1, ?1, ?2, ?3)",
+        )?
+        .execute(params![source, audit.now, table])?;
+    audit.write("countries", source, was, audited(conn)?)?;
+    Ok(rows)
+}
+
+/// What the audit says of the country table: not its bytes.
+fn audited(conn: &Connection) -> rusqlite::Result<Option<String>> {
+    conn.prepare_cached("SELECT source, imported_at, length(data) FROM geo_countries")?
+        .query_row([], |row| {
+            let (source, imported_at) = (text(row, 0)?, text(row, 1)?);
+            let bytes: i64 = row.get(2)?;
+            Ok(json!({ "source": source, "imported_at": imported_at, "bytes": bytes }).to_string())
+        })
+        .optional()
+}

@@ -1,0 +1,130 @@
+//! Rows of `ip_monitor`: reading, bans and their end.
+
+use rusqlite::{Connection, Row, params};
+use serde_json::json;
+use tidegate_policy::address::Prefix;
+
+use super::aliases::AddressAliases;
+use super::audit::Auditor;
+use super::rows::{self, KeyedRow, text};
+use crate::store::{IpRow, StoreTable, time_text};
+
+impl KeyedRow for IpRow {
+    const COLUMNS: &[&str] = &["ip", "status", "reason", "created_at", "updated_at", "expires_at"];
+
+    fn read(row: &Row<'_>, from: usize) -> rusqlite::Result<Option<Self>> {
+        let Some(ip) = text(row, from)? else { return Ok(None) };
+        Ok(Some(Self {
+            ip,
+            status: text(row, from + 1)?.unwrap_or_default(),
+            reason: text(row, from + 2)?,
+            created_at: text(row, from + 3)?,
+            updated_at: text(row, from + 4)?,
+            expires_at: text(row, from + 5)?,
+        }))
+    }
+}
+
+/// What the audit says of a row of `ip_monitor`.
+fn audit_json(row: &IpRow) -> String {
+    let IpRow { ip, status, reason, expires_at, .. } = row;
+    json!({ "ip": ip, "status": status, "reason": reason, "expires_at": expires_at }).to_string()
+}
+
+/// Bans `ip`, in canonical form; every other row that means the same prefix goes.
+/// Answers the rows written or removed.
+pub(super) fn ban(
+    audit: &Auditor<'_>,
+    aliases: &AddressAliases,
+    ip: &str,
+    reason: Option<&str>,
+    expires_at: Option<&str>,
+) -> rusqlite::Result<usize> {
+    let (conn, now) = (audit.conn, audit.now);
+    let mut was: Option<IpRow> = rows::row(conn, StoreTable::Ip, ip)?;
+    let mut since: Option<String> = None;
+    let mut rows = 0;
+    for key in aliases.of(ip.parse().ok()).iter().filter(|key| *key != ip) {
+        let other: Option<IpRow> = rows::row(conn, StoreTable::Ip, key)?;
+        // Text order is time order in all forms that we write ourselves.
+        since = since.into_iter().chain(other.as_ref().and_then(|row| row.created_at.clone())).min();
+        rows += conn.prepare_cached("DELETE FROM ip_monitor WHERE ip = ?1")?.execute([key])?;
+        match was {
+            None => was = other,
+            // What else audit_json something of it goes under its own name.
+            Some(_) => audit.write("ban", key, other.as_ref().map(audit_json), None)?,
+        }
+    }
+    rows += conn
+        .prepare_cached(
+            "INSERT INTO ip_monitor (ip, status, reason, created_at, updated_at, expires_at)
+             VALUES (?1, 'banned', ?2, ?3, ?4, ?5)
+             ON CONFLICT (ip) DO UPDATE SET status = 'banned', reason = excluded.reason,
+               updated_at = excluded.updated_at, expires_at = excluded.expires_at",
+        )?
+        .execute(params![ip, reason, since.as_deref().unwrap_or(now), now, expires_at])?;
+    let is: Option<IpRow> = rows::row(conn, StoreTable::Ip, ip)?;
+    audit.write("ban", ip, was.as_ref().map(audit_json), is.as_ref().map(audit_json))?;
+    Ok(rows)
+}
+
+/// Removes the rows of `keys`, and of other spellings that came meanwhile, unless
+/// they say something else than a ban.
+pub(super) fn unban(
+    audit: &Auditor<'_>,
+    aliases: &AddressAliases,
+    keys: &[String],
+) -> rusqlite::Result<usize> {
+    let mut rows = 0;
+    for key in keys {
+        rows += unban_row(audit, key)?;
+        let Ok(prefix) = key.parse::<Prefix>() else { continue };
+        rows += unban_row(audit, &prefix.to_string())?;
+        for other in aliases.of(Some(prefix)) {
+            rows += unban_row(audit, &other)?;
+        }
+    }
+    Ok(rows)
+}
+
+fn unban_row(audit: &Auditor<'_>, key: &str) -> rusqlite::Result<usize> {
+    let was: Option<IpRow> = rows::row(audit.conn, StoreTable::Ip, key)?;
+    let gone = audit
+        .conn
+        .prepare_cached("DELETE FROM ip_monitor WHERE ip = ?1 AND status = 'banned' COLLATE NOCASE")?
+        .execute([key])?;
+    if gone > 0 {
+        audit.write("unban", key, was.as_ref().map(audit_json), None)?;
+    }
+    Ok(gone)
+}
+
+/// Keys and expiry of the bans that ended before `before`.
+pub(super) fn expired(conn: &Connection, before: i64) -> rusqlite::Result<Vec<(String, String)>> {
+    // Every form begins with the date, so text order tells most of it; an offset
+    // from UTC moves it by a day at most.
+    let day_after = time_text::from_ms(before.saturating_add(2 * 86_400_000));
+    let mut statement = conn.prepare_cached(
+        "SELECT ip, expires_at FROM ip_monitor WHERE typeof(expires_at) = 'text' AND expires_at < ?1",
+    )?;
+    let mut rows = statement.query([day_after])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (Ok(ip), Ok(text)) = (row.get_ref(0)?.as_str(), row.get_ref(1)?.as_str()) else { continue };
+        if time_text::to_ms(text).is_some_and(|end| end <= before) {
+            found.push((ip.to_owned(), text.to_owned()));
+        }
+    }
+    Ok(found)
+}
+
+/// Removes those of `rows` (key and expiry) that still expire at that moment; answers
+/// how many there were.
+pub(super) fn drop_expired(conn: &Connection, rows: &[(String, String)]) -> rusqlite::Result<u64> {
+    let mut delete = conn.prepare_cached("DELETE FROM ip_monitor WHERE ip = ?1 AND expires_at = ?2")?;
+    let mut gone = 0;
+    for (ip, expires_at) in rows {
+        gone += delete.execute([ip, expires_at])? as u64;
+    }
+    Ok(gone)
+}
