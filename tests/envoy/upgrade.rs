@@ -11,9 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use tidegate_policy::wire::event::{BATCH_FORMAT, Batch, EventPost, SealedBatch, TrafficEvent, VerdictCode};
+use tidegate_policy::wire::event::{BATCH_FORMAT, EventPost, SealedBatch};
 use tidegate_policy::wire::formats::{FORMATS, FORMATS_HEADER};
-use tidegate_policy::wire::former::{FORMER_BATCH, read_batch};
 use tidegate_stack::http::{Method, Request};
 use tidegate_stack::load::Load;
 use tidegate_stack::{Options, Stack, wait};
@@ -48,32 +47,6 @@ fn batches(message: &Message<'_>, bytes: Vec<u8>, change: impl Fn(Vec<u8>) -> Ve
     let mut post = EventPost::from_bytes(&bytes).unwrap();
     post.batches = post.batches.into_iter().map(|batch| SealedBatch(change(batch.0))).collect();
     post.to_bytes().unwrap()
-}
-
-/// A batch as the version before wrote it; the reader's own test has bytes that it did.
-fn as_before(bytes: &[u8]) -> Vec<u8> {
-    let batch = Batch::from_bytes(bytes).unwrap();
-    let events: Vec<_> = batch.events.iter().map(former_fields).collect();
-    let head = (batch.source, batch.first, batch.numbered_hi, batch.closing, &batch.dropped);
-    let written = postcard::to_extend(&(head, events), vec![FORMER_BATCH]).unwrap();
-    let read = read_batch(&written).unwrap();
-    assert_eq!((read.numbered_hi, read.events.len()), (batch.numbered_hi, batch.events.len()));
-    written
-}
-
-fn former_fields(event: &TrafficEvent) -> impl serde::Serialize {
-    let verdict = match event.verdict {
-        VerdictCode::Allow => 0u8,
-        VerdictCode::Deny => 1,
-        VerdictCode::Unseen => 2,
-        VerdictCode::Redirect => panic!("there were none"),
-    };
-    let event = event.clone();
-    let request = (event.number, event.time_ms, event.method, event.host, event.path, event.client);
-    let decision = (verdict, event.reason, event.rule, event.route);
-    let end = (event.status, event.duration_us, event.upstream_us, event.bytes_in, event.bytes_out);
-    let rest = (event.user_agent, event.tunnel, event.tables_seq, event.country);
-    (request, decision, end, rest, (event.modes, event.answered, event.mismatches))
 }
 
 /// Requests that must all be answered, those of 192.0.2.13 with 403.
@@ -227,8 +200,8 @@ fn previous() -> Option<(PathBuf, PathBuf)> {
 }
 
 /// In the order of `docs/OPERATIONS.md`: the service, then the gateways. Without an
-/// earlier release a gateway of this version is made one: what it posts is of the
-/// version before, and the tables that it is sent are of a later one.
+/// earlier release the gateway is of this version, and the tables that the new service
+/// sends it are made to be of a later one.
 fn upgrade() -> Result<()> {
     let (mut options, doctor) = doctored("upgrade")?;
     let (admin, wasm) = (options.programs.admin.clone(), options.programs.wasm.clone());
@@ -242,9 +215,7 @@ fn upgrade() -> Result<()> {
 
     stack.stop_admin();
     if previous.is_none() {
-        doctor.change(|message, bytes| {
-            renumbered(message, batches(message, bytes, |batch| as_before(&batch)), 1)
-        });
+        doctor.change(|message, bytes| renumbered(message, bytes, 1));
     }
     requests(&stack, "/without")?;
     stack.set_admin(admin);

@@ -4,5 +4,4 @@
 pub mod check;
 pub mod event;
 pub mod formats;
-pub mod former;
 pub mod sync;

@@ -10,7 +10,7 @@ mod check;
 mod docs;
 mod explain;
 mod flags;
-mod former;
+mod formats;
 mod gateways;
 mod geo;
 mod limits;

@@ -10,7 +10,6 @@ use tidegate_policy::wire::event::{
     BATCH_FORMAT, Batch, EventPost, MAX_OPEN, OPEN_FORMAT, OpenEvent, POST_FORMAT, SealedBatch, Source,
     SourceReport, SourceState, TrafficEvent,
 };
-use tidegate_policy::wire::former::FORMER_BATCH;
 
 use crate::running::{Answered, Running, db, until};
 
@@ -162,7 +161,7 @@ async fn events_of_a_later_version_are_to_be_kept_and_those_of_one_too_old_are_l
     post(&running, &format!("{EVENTS}?sync=1"), open).await.problem(503, "newer_format");
     assert!(rows(&running).is_empty(), "what could be read comes again with the rest");
     assert_eq!(stats(&running).await["malformed"], 0);
-    let taken = post(&running, EVENTS, batches(&[BATCH_FORMAT, FORMER_BATCH - 1])).await.ok();
+    let taken = post(&running, EVENTS, batches(&[BATCH_FORMAT, BATCH_FORMAT - 1])).await.ok();
     assert_eq!(taken, json!({"stored": 1, "duplicates": 0, "malformed": 1}));
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::check::Check;
-use crate::codec::{WireError, at_most, decode, encode};
+use crate::codec::{WireError, at_most, decode, encode, versioned};
 use crate::decide::{GeoFinding, Given, IpFinding};
 use crate::geo::{Country, MAX_GEO_RULES, RuleVerdict};
 use crate::request::Facts;
@@ -103,11 +103,7 @@ impl<'q> Question<'q> {
     /// # Errors
     /// When the bytes are over [`MAX_QUESTION`], of another version or malformed.
     pub fn from_bytes(bytes: &'q [u8]) -> Result<Self, WireError> {
-        Self::of_version(CHECK_FORMAT, bytes)
-    }
-
-    pub(super) fn of_version(version: u8, bytes: &'q [u8]) -> Result<Self, WireError> {
-        match postcard::take_from_bytes(crate::codec::versioned(version, MAX_QUESTION, bytes)?) {
+        match postcard::take_from_bytes(versioned(CHECK_FORMAT, MAX_QUESTION, bytes)?) {
             Ok((question, [])) => Ok(question),
             Ok(_) => Err(WireError::Malformed("bytes after the end")),
             Err(_) => Err(WireError::Malformed("not what the format says")),

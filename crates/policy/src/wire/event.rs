@@ -148,12 +148,8 @@ impl OpenEvent {
     /// When the bytes are over [`MAX_OPEN`], of another version or malformed, or
     /// the number is 0.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
-        decode::<Self>(OPEN_FORMAT, MAX_OPEN, bytes)?.checked()
-    }
-
-    /// Itself, if its number is right.
-    pub(super) fn checked(self) -> Result<Self, WireError> {
-        if self.event.number == 0 { Err(WireError::Malformed("event number 0")) } else { Ok(self) }
+        let open: Self = decode(OPEN_FORMAT, MAX_OPEN, bytes)?;
+        if open.event.number == 0 { Err(WireError::Malformed("event number 0")) } else { Ok(open) }
     }
 }
 
@@ -270,22 +266,18 @@ impl Batch {
     /// When the bytes are over [`MAX_BATCH`], of another version, malformed, or
     /// the events' numbers are not the run that `first` begins.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
-        decode::<Self>(BATCH_FORMAT, MAX_BATCH, bytes)?.checked()
-    }
-
-    /// Itself, if its numbers are right: whatever it was read from.
-    pub(super) fn checked(self) -> Result<Self, WireError> {
-        let mut expected = Some(self.first);
-        for event in &self.events {
+        let batch: Self = decode(BATCH_FORMAT, MAX_BATCH, bytes)?;
+        let mut expected = Some(batch.first);
+        for event in &batch.events {
             if expected != Some(event.number) || event.number == 0 {
                 return Err(WireError::Malformed("event numbers are not one run"));
             }
             expected = event.number.checked_add(1);
         }
-        if self.events.last().is_some_and(|last| last.number > self.numbered_hi) {
+        if batch.events.last().is_some_and(|last| last.number > batch.numbered_hi) {
             return Err(WireError::Malformed("an event's number is over numbered_hi"));
         }
-        Ok(self)
+        Ok(batch)
     }
 }
 

@@ -12,7 +12,6 @@ use axum::routing::post;
 use tidegate_policy::check::Check;
 use tidegate_policy::decide::{GeoFinding, Given, IpFinding, Tables};
 use tidegate_policy::wire::check::{Answer, Found, GeoAnswer, MAX_QUESTION, Question, RouteAnswer, path};
-use tidegate_policy::wire::former;
 
 use super::sync::binary;
 use crate::api::app_state::AppState;
@@ -58,23 +57,17 @@ async fn answer(app: &AppState, request: Request<Body>, check: Check) -> ApiResu
     // Asked for after the question has arrived: what was committed before it was
     // sent is in the answer.
     let tables = app.feed.tables().await.map_err(|error| Problem::unreadable(&error))?;
-    let (question, version) = former::read_question(&bytes)
+    let question = Question::from_bytes(&bytes)
         .map_err(|error| Problem::new(ProblemCode::InvalidBody, format!("not a question: {error}")))?;
     if check == Check::Geo && matches!(question.given, Given::Header(_)) {
         app.country_headers.note();
     }
     let found = find(check, &question, &tables);
     let answer = Answer { id: question.id, version: tables.version, found };
-    let bytes = former::answer_bytes(&answer, version).map_err(|error| {
+    let bytes = answer.to_bytes().map_err(|error| {
         // The types of the answer can always be written.
         tracing::error!(%error, "an answer cannot be encoded");
         Problem::new(ProblemCode::StoreUnreadable, "the answer cannot be encoded; the service's log says why")
-    })?;
-    let bytes = bytes.ok_or_else(|| {
-        Problem::new(
-            ProblemCode::FormatUnavailable,
-            format!("format version {version} has no form for this route's answer: upgrade the gateway"),
-        )
     })?;
     Ok(binary(bytes.into()))
 }

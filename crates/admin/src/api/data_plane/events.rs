@@ -8,8 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use serde::Serialize;
 use tidegate_policy::codec::WireError;
-use tidegate_policy::wire::event::{EventPost, MAX_OPEN, MAX_POST, TrafficEvent};
-use tidegate_policy::wire::former;
+use tidegate_policy::wire::event::{Batch, EventPost, MAX_OPEN, MAX_POST, OpenEvent, TrafficEvent};
 use tidegate_policy::wire::sync::Gateway;
 
 use super::sync::gateway;
@@ -87,7 +86,7 @@ async fn record_batches(
 /// Takes an event whose response waits. 204: it is committed, now or before.
 async fn record_open(app: &AppState, gateway: Gateway, request: Request<Body>) -> ApiResult<StatusCode> {
     let (_, bytes) = body::bytes(request, MAX_OPEN).await?;
-    let open = match former::read_open(&bytes) {
+    let open = match OpenEvent::from_bytes(&bytes) {
         Ok(open) => open,
         Err(error) => return Err(unreadable(app, "not an open event", &error).await?),
     };
@@ -136,7 +135,7 @@ fn decode(gateway: Gateway, bytes: &[u8]) -> Result<(Append, u64), WireError> {
     let mut malformed = 0u64;
     let mut batches = Vec::with_capacity(post.batches.len());
     for sealed in &post.batches {
-        match former::read_batch(&sealed.0) {
+        match Batch::from_bytes(&sealed.0) {
             Ok(batch) => batches.push(batch),
             Err(error) if is_newer(&error) => return Err(error),
             Err(error) => {
