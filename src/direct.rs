@@ -1,8 +1,5 @@
-//! The questions that one request asks the admin service: sent, and matched with
-//! their answers. What is asked when stands in `request/evaluation.rs`.
-
-mod circuit_breaker;
-mod line;
+//! The questions that one request asks the admin service: sent, and matched with their
+//! answers. Which are asked, and when, stands in `request/evaluation.rs`.
 
 use std::time::Duration;
 
@@ -11,14 +8,26 @@ use tidegate_policy::decide::Given;
 use tidegate_policy::request::Facts;
 use tidegate_policy::wire::check::{Answer, MAX_ANSWER, MAX_QUESTION, Question, path};
 
+use crate::admin_client::{CircuitBreaker, InFlight, nanos};
+use crate::config::DirectLimits;
 use crate::host::{CallToken, Host};
-pub use line::AdminClient;
+use crate::worker::Instance;
 
-/// The status that Envoy makes up for a call whose time is over.
-pub const RAN_OUT: u16 = 504;
-
-/// Less than this is no time to ask in: Envoy counts in milliseconds.
+/// Shortest time limit of a call: Envoy counts in milliseconds.
 const SHORTEST: Duration = Duration::from_millis(1);
+
+/// What the questions of all requests under one configuration share.
+pub struct DirectChecks {
+    limits: DirectLimits,
+    breakers: PerCheck<CircuitBreaker>,
+}
+
+impl DirectChecks {
+    /// With these time limits.
+    pub fn new(limits: DirectLimits) -> Self {
+        Self { limits, breakers: PerCheck::default() }
+    }
+}
 
 /// How far a question is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -30,29 +39,26 @@ pub enum QuestionState {
     Open(OpenQuestion),
     /// It was answered.
     Answered,
-    /// It could not be sent, or the answer is none.
+    /// It could not be sent, timed out, or what came is no answer to it.
     Failed,
 }
 
 /// A question that waits for its answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OpenQuestion {
-    /// What the host will call the answer.
-    token: CallToken,
+    /// Its call.
+    pub call: InFlight,
     /// What the answer must repeat.
     id: u64,
-    /// When it was asked, monotonic nanoseconds.
-    pub since_ns: u64,
-    /// Whether it has the whole time of a question, and not what was left of
-    /// all questions'.
-    unhurried: bool,
+    /// Whether it has the whole time of a question, and not what was left of the budget.
+    has_full_time: bool,
 }
 
 /// The questions of one request.
 #[derive(Debug, Default)]
 pub struct Questions {
-    asked: PerCheck<QuestionState>,
-    /// When the time for all of them is over, monotonic nanoseconds; begins with
+    states: PerCheck<QuestionState>,
+    /// When the budget of all of them is used up, monotonic nanoseconds; it begins with
     /// the first.
     until_ns: Option<u64>,
 }
@@ -61,27 +67,31 @@ impl Questions {
     /// How far a question is.
     #[must_use]
     pub fn get(&self, check: Check) -> QuestionState {
-        *self.asked.get(check)
+        *self.states.get(check)
     }
 
     /// Asks; the question is open afterwards, or failed at once.
-    pub fn ask<H: Host>(&mut self, check: Check, facts: &Facts<'_>, given: Given, line: &AdminClient<H>) {
-        let (id, since_ns) = (line.vm.question_id(), line.vm.host.monotonic_ns());
-        let limits = line.limits;
-        let until_ns = *self.until_ns.get_or_insert_with(|| {
-            since_ns.saturating_add(u64::try_from(limits.budget.as_nanos()).unwrap_or(u64::MAX))
-        });
-        let left = Duration::from_nanos(until_ns.saturating_sub(since_ns));
-        let worth_it = left >= SHORTEST && line.patience.get(check).may_ask(since_ns);
+    pub fn ask<H: Host>(
+        &mut self,
+        check: Check,
+        facts: &Facts<'_>,
+        given: Given,
+        direct: &DirectChecks,
+        instance: &Instance<H>,
+    ) {
+        let (id, now_ns) = (instance.question_id(), instance.host.monotonic_ns());
+        let DirectLimits { timeout, budget } = direct.limits;
+        let until_ns = *self.until_ns.get_or_insert_with(|| now_ns.saturating_add(nanos(budget)));
+        let left = Duration::from_nanos(until_ns.saturating_sub(now_ns));
+        let is_worth_it = left >= SHORTEST && direct.breakers.get(check).allows(now_ns);
         let sent = match Question::new(check, id, facts, given).to_bytes() {
-            Ok(body) if worth_it && body.len() <= MAX_QUESTION => {
-                line.post(path(check), &body, limits.timeout.min(left)).ok()
+            Ok(body) if is_worth_it && body.len() <= MAX_QUESTION => {
+                instance.client().post(path(check), &[], &body, timeout.min(left)).ok()
             }
             _ => None,
         };
-        let unhurried = left >= limits.timeout;
-        *self.asked.get_mut(check) = match sent {
-            Some(token) => QuestionState::Open(OpenQuestion { token, id, since_ns, unhurried }),
+        *self.states.get_mut(check) = match sent {
+            Some(call) => QuestionState::Open(OpenQuestion { call, id, has_full_time: left >= timeout }),
             None => QuestionState::Failed,
         };
     }
@@ -90,30 +100,26 @@ impl Questions {
     #[must_use]
     pub fn of_call(&self, token: CallToken) -> Option<(Check, OpenQuestion)> {
         Check::ALL.into_iter().find_map(|check| match self.get(check) {
-            QuestionState::Open(open) if open.token == token => Some((check, open)),
+            QuestionState::Open(open) if open.call.token == token => Some((check, open)),
             _ => None,
         })
     }
 
-    /// Takes what came for an open question, inside its callback: the answer,
-    /// unless it is none. `num_headers` is zero when the call failed without one.
+    /// Takes what came for an open question, inside its callback; `None`: it has failed.
+    /// `num_headers` is zero when the call failed without an answer.
     pub fn take<H: Host>(
         &mut self,
         check: Check,
         open: OpenQuestion,
         num_headers: usize,
-        line: &AdminClient<H>,
+        direct: &DirectChecks,
+        instance: &Instance<H>,
     ) -> Option<Answer> {
-        let host = &line.vm.host;
-        // Without headers there is no map that could be read.
-        let status = if num_headers == 0 { None } else { host.call_status() };
-        match status {
-            Some(RAN_OUT) if open.unhurried => line.patience.get(check).note_ran_out(host.monotonic_ns()),
-            Some(RAN_OUT) | None => {}
-            Some(_) => line.patience.get(check).note_answered(),
-        }
-        let answer = if status == Some(200) { read(check, open.id, host) } else { None };
-        *self.asked.get_mut(check) =
+        let status = instance.client().status(num_headers);
+        let now_ns = instance.host.monotonic_ns();
+        direct.breakers.get(check).note(status, open.has_full_time, now_ns);
+        let answer = if status == Some(200) { read(check, open.id, &instance.host) } else { None };
+        *self.states.get_mut(check) =
             if answer.is_some() { QuestionState::Answered } else { QuestionState::Failed };
         answer
     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tidegate_policy::decide::Settings;
 
+use crate::admin_client::CircuitBreaker;
 use crate::config::{Config, Performance};
-use crate::direct::AdminClient;
+use crate::direct::DirectChecks;
 use crate::host::Host;
 use crate::request::cluster_names::ClusterNames;
 use crate::worker::Instance;
@@ -18,8 +19,10 @@ pub struct Filter<H: Host> {
     pub vm: Rc<Instance<H>>,
     /// What is decided, as configured.
     pub settings: Settings,
-    /// Questions and open events to the admin service.
-    pub line: AdminClient<H>,
+    /// Limits of the questions to the admin service.
+    pub direct: DirectChecks,
+    /// Whether open events are worth posting.
+    pub recording: CircuitBreaker,
     /// How long a response waits for its event to be stored.
     pub sync_timeout: Duration,
     /// Who is told what a request cost.
@@ -41,8 +44,9 @@ impl<H: Host> Filter<H> {
     /// A configuration at work; `tick` is the timer's period so far.
     pub fn new(vm: Rc<Instance<H>>, config: Config, tick: Duration) -> Self {
         Self {
-            line: AdminClient::new(vm.clone(), config.admin, config.direct),
             vm,
+            direct: DirectChecks::new(config.direct),
+            recording: CircuitBreaker::default(),
             settings: config.settings,
             sync_timeout: config.sync_timeout,
             performance: config.performance,

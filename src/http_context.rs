@@ -20,6 +20,7 @@ use tidegate_policy::decide::{Denial, Reason, RuleId, Verdict};
 use tidegate_policy::route::RouteMatch;
 use tidegate_policy::wire::event::{TrafficEvent, VerdictCode};
 
+use crate::admin_client::InFlight;
 use crate::filter::Filter;
 use crate::host::{CallToken, Host};
 use crate::metrics::Count;
@@ -28,8 +29,7 @@ use crate::request::evaluation::{Evaluated, Evaluation};
 use crate::request::facts::RequestFacts;
 use crate::request::outcome::Outcome;
 use crate::request::performance::{self, Timing};
-use crate::request::recording::{self, PendingStore};
-use crate::request::{access_log, descriptors, event, limits, reply};
+use crate::request::{access_log, descriptors, event, limits, recording, reply};
 use crate::worker::FLUSH_EVERY;
 
 /// What Envoy does next with a request or response.
@@ -94,7 +94,7 @@ enum ResponseState {
     /// Its headers have not come.
     Awaited,
     /// It is held until the admin service has stored the event.
-    Held(PendingStore),
+    Held(InFlight),
     /// It is on its way to the client. `undecided`: it came before the decision, so
     /// Envoy gave the request up (a timeout, for example).
     Sent { undecided: bool },
@@ -155,9 +155,7 @@ impl<H: Host> RequestContext<H> {
         let Some(filter) = self.filter.clone() else { return };
         match self.response {
             ResponseState::Awaited => self.on_answer(&filter, token, num_headers),
-            ResponseState::Held(pending) if pending.token == token => {
-                self.on_stored(&filter, pending, num_headers);
-            }
+            ResponseState::Held(post) if post.token == token => self.on_stored(&filter, post, num_headers),
             // A verdict now would replace the answer that Envoy has given.
             ResponseState::Sent { undecided: true } => filter.vm.metrics.count(Count::LateAnswers),
             // An answer that the decision did not need any more.
@@ -197,8 +195,8 @@ impl<H: Host> RequestContext<H> {
         if is_sync && !undecided && !event::broke_the_codec(&self.host) {
             event::add_response_status(&self.host, &mut request.event);
             request.event.number = filter.vm.reserve();
-            if let Some(pending) = recording::post(&filter, &request.event) {
-                self.response = ResponseState::Held(pending);
+            if let Some(post) = recording::post(&filter, &request.event) {
+                self.response = ResponseState::Held(post);
                 return Flow::Stop;
             }
         }
@@ -207,11 +205,11 @@ impl<H: Host> RequestContext<H> {
     }
 
     /// The event is stored, or could not be: the response goes on either way.
-    fn on_stored(&mut self, filter: &Filter<H>, pending: PendingStore, num_headers: usize) {
+    fn on_stored(&mut self, filter: &Filter<H>, post: InFlight, num_headers: usize) {
         self.response = ResponseState::Sent { undecided: false };
         recording::finish(filter, num_headers);
         if let RequestState::Decided(DecidedRequest { timing: Some(timing), .. }) = &mut self.request {
-            timing.recording = self.host.monotonic_ns().saturating_sub(pending.since_ns);
+            timing.recording = self.host.monotonic_ns().saturating_sub(post.since_ns);
         }
         self.add_performance_headers(filter);
         if self.host.resume_response().is_err() {

@@ -15,6 +15,7 @@
 #[cfg(target_arch = "wasm32")]
 #[expect(unsafe_code, reason = "an export is a promise that no other has its name")]
 mod adapter;
+mod admin_client;
 pub mod config;
 pub mod contexts;
 mod direct;

@@ -9,12 +9,13 @@ use std::time::Duration;
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::wire::event::{Source, TrafficEvent};
 
+use crate::admin_client::AdminClient;
 use crate::config::{Admin, Config, EventLimits};
 use crate::host::{CallToken, Host, QueueId};
 use crate::metrics::{Count, Gauge, Metrics};
 use crate::record::buffer::Record;
 use crate::record::queue::EventQueue;
-use crate::record::recorder::{Duty, Recorder};
+use crate::record::recorder::Recorder;
 use crate::request::limiter::Limiter;
 use crate::sync::{Keys, Role, Sync, SyncFigures, SyncSettings};
 
@@ -83,6 +84,7 @@ pub struct Instance<H: Host> {
     pub sync: RefCell<Sync<H>>,
     /// What is used of limits.
     pub limiter: Limiter<H>,
+    client: Rc<AdminClient<H>>,
     record: RefCell<Record<H>>,
     recorder: RefCell<Recorder<H>>,
     roots: Cell<u32>,
@@ -101,6 +103,7 @@ impl<H: Host> Instance<H> {
         let instance = instance(&key.admin);
         let queue = EventQueue::new(host.clone(), Keys::new(instance).events(), instance);
         let queue = Rc::new(queue);
+        let client = Rc::new(AdminClient::new(host.clone(), key.admin.clone()));
         let node = host.property(&["xds", "node", "id"]).ok().flatten().unwrap_or_default();
         let settings = SyncSettings { cluster, authority, token, timeout, node, role: key.role, instance };
         Self {
@@ -112,7 +115,8 @@ impl<H: Host> Instance<H> {
                 key.events,
                 queue.clone(),
             )),
-            recorder: RefCell::new(Recorder::new(host.clone(), metrics.clone(), key.admin.clone(), queue)),
+            recorder: RefCell::new(Recorder::new(host.clone(), metrics.clone(), client.clone(), queue)),
+            client,
             limiter: Limiter::new(host.clone(), metrics.clone(), Keys::new(instance)),
             roots: Cell::new(0),
             ticked: Cell::new(false),
@@ -134,9 +138,10 @@ impl<H: Host> Instance<H> {
         self.flush();
         let mut sync = self.sync.borrow_mut();
         let next = sync.on_tick(root);
-        let duty = duty(&sync);
+        let sources = sync.holds_lease().then(|| sync.sources());
         drop(sync);
-        let wanted = self.recorder.borrow_mut().on_tick(root, duty);
+        self.client();
+        let wanted = self.recorder.borrow_mut().on_tick(root, sources.as_deref());
         self.publish_figures();
         self.metrics.flush();
         // Stays at the short period until a tick finds nothing: a busy worker
@@ -224,6 +229,14 @@ impl<H: Host> Instance<H> {
         u32::try_from(mixed >> 32).unwrap_or_default()
     }
 
+    /// The client of the admin service.
+    pub fn client(&self) -> &AdminClient<H> {
+        if let Some(gateway) = self.sync.borrow().gateway() {
+            self.client.identify(&gateway);
+        }
+        &self.client
+    }
+
     /// An id that no other question of this VM has, and hardly one of another.
     pub fn question_id(&self) -> u64 {
         let id = self.questions.get().wrapping_add(1);
@@ -264,15 +277,6 @@ impl<H: Host> Instance<H> {
         let (v4, v6) = tables.countries.len();
         self.metrics.set(Gauge::CountryEntries, v4.saturating_add(v6) as u64);
         self.metrics.set_flags(&tables.flags);
-    }
-}
-
-fn duty<H: Host>(sync: &Sync<H>) -> Duty {
-    let holds_lease = sync.holds_lease();
-    Duty {
-        holds_lease,
-        gateway: if holds_lease { sync.gateway() } else { None },
-        sources: if holds_lease { sync.sources() } else { Vec::new() },
     }
 }
 

@@ -14,16 +14,17 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tidegate_policy::wire::event::{BatchHead, DropReason, DroppedRange, EventPost, SourceReport};
-use tidegate_policy::wire::sync::{GATEWAY_HEADER, Gateway};
 
 use super::buffer::merge;
 use super::queue::EventQueue;
-use crate::config::Admin;
-use crate::host::{Call, CallToken, Host, QueueId};
+use crate::admin_client::{AdminClient, Backoff, InFlight, nanos};
+use crate::host::{CallToken, Host, QueueId};
 use crate::metrics::{Count, Gauge, Metrics};
 use held::{GivenUp, Held};
 use sources::Sources;
 
+/// Where events are posted.
+const PATH: &str = "/api/data-plane/v1/events";
 /// Memory for batches that are not acknowledged.
 const MAX_HELD: usize = 4 << 20;
 /// Bytes of batches in one post.
@@ -32,12 +33,8 @@ const POST_BYTES: usize = 2 << 20;
 const DRAIN_BYTES: usize = 1 << 20;
 /// Messages taken out of the queue in one callback.
 const DRAIN_MESSAGES: usize = 256;
-/// A callout whose callback has not come this long after its timeout never will.
-const NEVER: Duration = Duration::from_secs(2);
-/// Waits between tries: doubling from the first to the last, plus up to half of
-/// it again by chance, so that a thousand gateways do not knock in step.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LAST_WAIT: Duration = Duration::from_secs(4);
+/// The longest wait between tries.
+const LONGEST_WAIT: Duration = Duration::from_secs(4);
 /// Ticks wanted while batches are held; wake-ups and answers come sooner.
 const SOONEST: Duration = Duration::from_millis(50);
 /// Reports of sources alone, without batches, are posted at most this often.
@@ -48,44 +45,29 @@ const GAUGE_REPAIR: Duration = Duration::from_secs(2);
 /// Answers that take a post; their bodies say nothing that is needed.
 const OK_STATUS: std::ops::RangeInclusive<u16> = 200..=299;
 
-/// What the recorder must know of its VM at a tick.
-pub struct Duty {
-    /// Whether this VM holds the lease.
-    pub holds_lease: bool,
-    /// Who this gateway is, once known.
-    pub gateway: Option<Gateway>,
-    /// What the slots say of the VMs of this process.
-    pub sources: Vec<SourceReport>,
-}
-
-/// A post that is under way.
-struct Flight {
-    token: CallToken,
+/// A post that has not been answered.
+struct PostInFlight {
+    call: InFlight,
     root: u32,
     batches: usize,
     ranges: usize,
-    given_up_ns: u64,
     reports: Vec<SourceReport>,
-    waiting: bool,
 }
 
 /// The drainer of a process, in the VM that may hold the lease.
 pub struct Recorder<H> {
     host: H,
     metrics: Rc<Metrics<H>>,
-    admin: Admin,
+    client: Rc<AdminClient<H>>,
     events: Rc<EventQueue<H>>,
     /// The queue and the root that is notified of it.
     queue: Option<(QueueId, u32)>,
     held: Held,
     dropped: Vec<DroppedRange>,
     sources: Sources,
-    flight: Option<Flight>,
-    gateway: Option<Gateway>,
-    failures: u32,
+    in_flight: Option<PostInFlight>,
+    backoff: Backoff,
     retries: u64,
-    /// Monotonic clock, nanoseconds: no post before this.
-    not_before_ns: u64,
     reported_ns: u64,
     /// The last post that was stored said that something waits: itself.
     said_waiting: bool,
@@ -96,21 +78,24 @@ pub struct Recorder<H> {
 
 impl<H: Host> Recorder<H> {
     /// Without duty, until a tick says that this VM holds the lease.
-    pub fn new(host: H, metrics: Rc<Metrics<H>>, admin: Admin, events: Rc<EventQueue<H>>) -> Self {
+    pub fn new(
+        host: H,
+        metrics: Rc<Metrics<H>>,
+        client: Rc<AdminClient<H>>,
+        events: Rc<EventQueue<H>>,
+    ) -> Self {
         Self {
             host,
             metrics,
-            admin,
+            client,
             events,
             queue: None,
             held: Held::default(),
             dropped: Vec::new(),
             sources: Sources::default(),
-            flight: None,
-            gateway: None,
-            failures: 0,
+            in_flight: None,
+            backoff: Backoff::new(LONGEST_WAIT),
             retries: 0,
-            not_before_ns: 0,
             reported_ns: 0,
             said_waiting: false,
             singly: false,
@@ -118,25 +103,25 @@ impl<H: Host> Recorder<H> {
         }
     }
 
-    /// Does what is due; answers when it wants the next tick, if soon.
-    pub fn on_tick(&mut self, root: u32, duty: Duty) -> Option<Duration> {
-        if !duty.holds_lease {
+    /// Does what is due; answers when it wants the next tick, if soon. `sources`: what the
+    /// slots say of the VMs of this process, while this VM holds the lease.
+    pub fn on_tick(&mut self, root: u32, sources: Option<&[SourceReport]>) -> Option<Duration> {
+        let Some(sources) = sources else {
             self.hand_back();
             return None;
-        }
+        };
         if self.queue.is_none() {
             let queue = self.host.queue_register(self.events.name()).ok()?;
             self.queue = Some((queue, root));
         }
-        self.gateway = duty.gateway.or(self.gateway.take());
         let now = self.host.monotonic_ns();
-        self.sources.update(&duty.sources);
+        self.sources.update(sources);
         self.expire(now);
         self.drain();
-        self.give_up_silent_flight(now);
+        self.give_up_lost_post(now);
         self.post(root, now);
-        let waiting = !self.held.is_empty() || self.flight.is_some();
-        waiting.then(|| Duration::from_nanos(self.not_before_ns.saturating_sub(now)).max(SOONEST))
+        let waiting = !self.held.is_empty() || self.in_flight.is_some();
+        waiting.then(|| Duration::from_nanos(self.backoff.remaining_ns(now)).max(SOONEST))
     }
 
     /// A message arrived in some queue. True when it was this one.
@@ -153,13 +138,13 @@ impl<H: Host> Recorder<H> {
     /// An answer arrived. True when it was to one of its posts. `num_headers` is
     /// zero when the call failed without one.
     pub fn on_call_response(&mut self, root: u32, token: CallToken, num_headers: usize) -> bool {
-        let Some(flight) = self.flight.take_if(|flight| flight.token == token) else { return false };
-        let status = if num_headers == 0 { None } else { self.host.call_status() };
+        let Some(post) = self.in_flight.take_if(|post| post.call.token == token) else { return false };
+        let status = self.client.status(num_headers);
         let now = self.host.monotonic_ns();
         match status {
-            Some(status) if OK_STATUS.contains(&status) => self.taken(flight, now),
+            Some(status) if OK_STATUS.contains(&status) => self.taken(post),
             // The admin service understood the request and will not have it.
-            Some(400 | 413 | 415 | 422) => self.refused(&flight, now),
+            Some(400 | 413 | 415 | 422) => self.refused(&post, now),
             _ => self.failed(now),
         }
         self.drain();
@@ -171,7 +156,7 @@ impl<H: Host> Recorder<H> {
     /// call of a dropped root ends without a callback.
     pub fn root_gone(&mut self, root: u32) {
         self.queue.take_if(|(_, owner)| *owner == root);
-        if self.flight.take_if(|flight| flight.root == root).is_some() {
+        if self.in_flight.take_if(|post| post.root == root).is_some() {
             self.retries = self.retries.saturating_add(1);
         }
     }
@@ -186,7 +171,7 @@ impl<H: Host> Recorder<H> {
         }
         let found = || self.host.queue_resolve(self.events.name()).ok().flatten();
         let Some(queue) = registered.or_else(found) else { return };
-        self.flight = None;
+        self.in_flight = None;
         self.sources = Sources::default();
         for batch in self.held.take() {
             if self.events.enqueue(queue, &batch.bytes).is_err() {
@@ -248,7 +233,7 @@ impl<H: Host> Recorder<H> {
 
     fn expire(&mut self, now: u64) {
         // Those under way are left until their answer is there.
-        while self.flight.is_none()
+        while self.in_flight.is_none()
             && let Some(batch) = self.held.take_expired(now)
         {
             self.give_up(batch.given_up(DropReason::Expired));
@@ -265,17 +250,19 @@ impl<H: Host> Recorder<H> {
         }
     }
 
-    fn give_up_silent_flight(&mut self, now: u64) {
-        if self.flight.take_if(|flight| flight.given_up_ns <= now).is_some() {
+    fn give_up_lost_post(&mut self, now: u64) {
+        if self.in_flight.take_if(|post| post.call.is_lost(now)).is_some() {
             self.failed(now);
         }
     }
 
     fn post(&mut self, root: u32, now: u64) {
-        if self.flight.is_some() || now < self.not_before_ns || self.queue.is_none() {
+        if self.in_flight.is_some() || self.queue.is_none() || !self.client.is_identified() {
             return;
         }
-        let Some(gateway) = self.gateway.as_ref().map(Gateway::to_string) else { return };
+        if self.backoff.remaining_ns(now) > 0 {
+            return;
+        }
         let batches = if self.singly { 1 } else { self.held.fitting(POST_BYTES) };
         let reports = self.sources.due(|source| self.held.has_after(batches, source));
         let report_due = now.saturating_sub(self.reported_ns) >= nanos(REPORT_EVERY);
@@ -286,33 +273,11 @@ impl<H: Host> Recorder<H> {
         let batches = batches.min(self.held.len());
         let body = self.body(batches, &reports, now);
         let Some(body) = body else { return };
-        let headers = [
-            (":method", "POST"),
-            (":path", "/api/data-plane/v1/events"),
-            (":authority", &self.admin.authority),
-            ("authorization", &["Bearer ", &self.admin.token].concat()),
-            ("content-type", "application/octet-stream"),
-            (GATEWAY_HEADER, &gateway),
-        ];
-        let call = Call {
-            cluster: &self.admin.cluster,
-            headers: &headers,
-            body: &body,
-            timeout: self.admin.timeout,
-        };
         self.reported_ns = now;
-        match self.host.call(call) {
-            Ok(token) => {
-                let wait = nanos(self.admin.timeout.saturating_add(NEVER));
-                self.flight = Some(Flight {
-                    token,
-                    root,
-                    batches,
-                    ranges: self.dropped.len(),
-                    given_up_ns: now.saturating_add(wait),
-                    reports,
-                    waiting: batches > 0,
-                });
+        match self.client.post(PATH, &[], &body, self.client.timeout()) {
+            Ok(call) => {
+                let ranges = self.dropped.len();
+                self.in_flight = Some(PostInFlight { call, root, batches, ranges, reports });
             }
             Err(_) => self.failed(now),
         }
@@ -337,22 +302,21 @@ impl<H: Host> Recorder<H> {
         bytes.ok()
     }
 
-    fn taken(&mut self, flight: Flight, now: u64) {
+    fn taken(&mut self, post: PostInFlight) {
         self.metrics.count(Count::Posts);
-        self.held.forget(flight.batches);
-        self.dropped.drain(..flight.ranges.min(self.dropped.len()));
-        self.sources.said(flight.reports);
-        self.said_waiting = flight.waiting;
-        self.failures = 0;
+        self.held.forget(post.batches);
+        self.dropped.drain(..post.ranges.min(self.dropped.len()));
+        self.sources.said(post.reports);
+        self.said_waiting = post.batches > 0;
+        self.backoff.worked();
         self.singly = false;
-        self.not_before_ns = now;
         self.metrics.set(Gauge::RecorderBytes, self.held.bytes() as u64);
     }
 
     /// Refused for what it is: the next posts carry one batch each, and the one
     /// that is refused alone is given up, so that it does not stop the others.
-    fn refused(&mut self, flight: &Flight, now: u64) {
-        if flight.batches == 1
+    fn refused(&mut self, post: &PostInFlight, now: u64) {
+        if post.batches == 1
             && self.singly
             && let Some(batch) = self.held.take_front()
         {
@@ -365,14 +329,6 @@ impl<H: Host> Recorder<H> {
     fn failed(&mut self, now: u64) {
         self.metrics.count(Count::PostRetries);
         self.retries = self.retries.saturating_add(1);
-        let doubled = FIRST_WAIT.saturating_mul(1u32.checked_shl(self.failures.min(16)).unwrap_or(1));
-        self.failures = self.failures.saturating_add(1);
-        let wait = nanos(doubled.min(LAST_WAIT));
-        let chance = self.host.random_u64().checked_rem((wait / 2).max(1)).unwrap_or(0);
-        self.not_before_ns = now.saturating_add(wait).saturating_add(chance);
+        self.backoff.failed(now, self.host.random_u64());
     }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

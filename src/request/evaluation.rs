@@ -111,7 +111,7 @@ impl Evaluation {
             };
             let is_cached = mode(modes, check) == Mode::Cached;
             if !is_cached && questions.get(check) == QuestionState::NotYet {
-                questions.ask(check, &facts, given, &filter.line);
+                questions.ask(check, &facts, given, &filter.direct, instance);
                 if questions.get(check) == QuestionState::Failed {
                     instance.metrics.count(Count::question_failed(check));
                 }
@@ -145,9 +145,9 @@ impl Evaluation {
         let Some((check, open)) = self.questions.of_call(token) else { return false };
         let (instance, host) = (&filter.vm, &filter.vm.host);
         if let Some(timing) = &mut self.timing {
-            *timing.checks.get_mut(check) = host.monotonic_ns().saturating_sub(open.since_ns);
+            *timing.checks.get_mut(check) = host.monotonic_ns().saturating_sub(open.call.since_ns);
         }
-        let Some(answer) = self.questions.take(check, open, num_headers, &filter.line) else {
+        let Some(answer) = self.questions.take(check, open, num_headers, &filter.direct, instance) else {
             instance.metrics.count(Count::question_failed(check));
             return true;
         };

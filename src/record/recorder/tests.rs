@@ -1,7 +1,9 @@
 use super::*;
+use crate::config::Admin;
 use crate::host::HostError;
 use crate::host::fake::{Fake, Made};
 use tidegate_policy::wire::event::{DropReason, Source, SourceState, TrafficEvent, append_event};
+use tidegate_policy::wire::sync::Gateway;
 
 const QUEUE: &str = "events";
 const BYTES: &str = "tidegate.queue.bytes.0000000000000007";
@@ -25,12 +27,10 @@ impl Bench {
             token: "t".into(),
             timeout: Duration::from_secs(5),
         };
-        let recorder = Recorder::new(
-            host.clone(),
-            metrics,
-            admin,
-            Rc::new(EventQueue::new(host.clone(), QUEUE.into(), 7)),
-        );
+        let client = Rc::new(AdminClient::new(host.clone(), admin));
+        client.identify(&Gateway::new(b"node", 1));
+        let queue = Rc::new(EventQueue::new(host.clone(), QUEUE.into(), 7));
+        let recorder = Recorder::new(host.clone(), metrics, client, queue);
         Self { host, recorder, sources: Vec::new() }
     }
 
@@ -52,8 +52,7 @@ impl Bench {
 
     fn tick_as(&mut self, root: u32, holds_lease: bool) -> Vec<Made> {
         self.host.advance(TICK);
-        let gateway = Some(Gateway::new(b"node", 1));
-        self.recorder.on_tick(root, Duty { holds_lease, gateway, sources: self.sources.clone() });
+        self.recorder.on_tick(root, holds_lease.then_some(&*self.sources));
         self.host.take_calls()
     }
 
@@ -214,7 +213,7 @@ fn what_is_held_has_a_bound_and_the_queue_keeps_the_rest() {
         stored += batches.len() as u64;
         bench.answer(&post, Some(200));
         bench.host.0.calls.borrow_mut().clear();
-        bench.recorder.flight = None;
+        bench.recorder.in_flight = None;
     }
 }
 

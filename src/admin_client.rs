@@ -1,0 +1,147 @@
+//! Calls to the admin service, whoever makes them: headers and token, which call an answer
+//! belongs to, when an answer is not to be expected any more, and when to try again.
+//!
+//! Envoy makes the calls over the cluster of the configuration. A call belongs to the root
+//! or HTTP context whose callback made it: its answer comes to that context, and to nobody
+//! once the context is gone. A call cannot be taken back.
+
+mod backoff;
+mod circuit_breaker;
+
+use std::cell::OnceCell;
+use std::time::Duration;
+
+use tidegate_policy::wire::sync::{GATEWAY_HEADER, Gateway};
+
+use crate::config::Admin;
+use crate::host::{Call, CallToken, Host, HostError};
+pub use backoff::Backoff;
+pub use circuit_breaker::CircuitBreaker;
+
+/// The status that Envoy answers with when a call's time is over.
+pub const TIMED_OUT: u16 = 504;
+/// A call without a callback this long after its time is over is lost.
+const LOST_AFTER: Duration = Duration::from_secs(2);
+
+/// The client of one admin service in one VM.
+pub struct AdminClient<H> {
+    host: H,
+    cluster: String,
+    authority: String,
+    /// Value of the `authorization` header.
+    bearer: String,
+    /// For calls that the admin service answers at once.
+    timeout: Duration,
+    /// Value of the gateway header. It never changes once it is known.
+    gateway: OnceCell<String>,
+}
+
+/// A call that has not been answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InFlight {
+    /// Names the answer.
+    pub token: CallToken,
+    /// When it was made, monotonic nanoseconds.
+    pub since_ns: u64,
+    lost_ns: u64,
+}
+
+impl InFlight {
+    /// Whether no answer will come any more.
+    #[must_use]
+    pub fn is_lost(&self, now_ns: u64) -> bool {
+        now_ns > self.lost_ns
+    }
+}
+
+impl<H: Host> AdminClient<H> {
+    /// A client that does not know its gateway yet. Makes no host call.
+    pub fn new(host: H, admin: Admin) -> Self {
+        let Admin { cluster, authority, token, timeout } = admin;
+        let bearer = ["Bearer ", &token].concat();
+        Self { host, cluster, authority, bearer, timeout, gateway: OnceCell::new() }
+    }
+
+    /// The time limit of calls that the admin service answers at once.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Says who this gateway is. Before that no call can be made; after it nothing changes.
+    pub fn identify(&self, gateway: &Gateway) {
+        self.gateway.get_or_init(|| gateway.to_string());
+    }
+
+    /// Whether it is known who this gateway is.
+    pub fn is_identified(&self) -> bool {
+        self.gateway.get().is_some()
+    }
+
+    /// Asks for a document, from the context whose callback runs.
+    ///
+    /// # Errors
+    /// When the host refuses to make the call, or the gateway is not known yet: then no
+    /// answer comes.
+    pub fn get(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        timeout: Duration,
+    ) -> Result<InFlight, HostError> {
+        self.call("GET", path, headers, &[], timeout)
+    }
+
+    /// Posts a body, which may be empty, from the context whose callback runs.
+    ///
+    /// # Errors
+    /// As of [`get`](Self::get).
+    pub fn post(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+        timeout: Duration,
+    ) -> Result<InFlight, HostError> {
+        self.call("POST", path, headers, body, timeout)
+    }
+
+    fn call(
+        &self,
+        method: &str,
+        path: &str,
+        extra: &[(&str, &str)],
+        body: &[u8],
+        timeout: Duration,
+    ) -> Result<InFlight, HostError> {
+        let gateway = self.gateway.get().ok_or(HostError::NotFound)?;
+        let mut headers = Vec::with_capacity(8);
+        headers.extend([
+            (":method", method),
+            (":path", path),
+            (":authority", &self.authority),
+            ("authorization", &self.bearer),
+            (GATEWAY_HEADER, gateway),
+        ]);
+        if !body.is_empty() {
+            headers.push(("content-type", "application/octet-stream"));
+        }
+        headers.extend_from_slice(extra);
+        let token = self.host.call(Call { cluster: &self.cluster, headers: &headers, body, timeout })?;
+        let since_ns = self.host.monotonic_ns();
+        let lost_ns = since_ns.saturating_add(nanos(timeout.saturating_add(LOST_AFTER)));
+        Ok(InFlight { token, since_ns, lost_ns })
+    }
+
+    /// The status of the answer at hand, inside its callback; `None` when the call failed
+    /// without one (`num_headers` is zero). [`TIMED_OUT`] is Envoy's own, in the place of
+    /// one that did not come.
+    pub fn status(&self, num_headers: usize) -> Option<u16> {
+        // Without headers there is no map that could be read.
+        if num_headers == 0 { None } else { self.host.call_status() }
+    }
+}
+
+/// A duration in nanoseconds.
+pub fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
