@@ -1,5 +1,5 @@
 //! `docker-compose.yml` as it stands, on the Docker engine of this machine: what
-//! README.md says under "With Docker", and that it comes back as it was.
+//! docs/DOCKER.md says, and that it comes back as it was.
 //!
 //! Where there is no Docker daemon, or no Compose, this says so and passes. Base
 //! images that are not there and cannot be pulled get stand-ins
@@ -128,10 +128,11 @@ impl Containers {
 
     fn scenario(&self) -> Result<()> {
         let begin = Instant::now();
-        let printed =
-            page::readme("## With Docker", |commands| commands.replace("docker compose", &self.compose))?;
-        println!("the commands of the README took {:.0} s, with the images", begin.elapsed().as_secs_f64());
-        let [started, ban, sql] = &printed[..] else { bail!("blocks of the README: {printed:?}") };
+        let printed = page::section_of("docs/DOCKER.md", "## Start and try", |commands| {
+            commands.replace("docker compose", &self.compose)
+        })?;
+        println!("the commands of the page took {:.0} s, with the images", begin.elapsed().as_secs_f64());
+        let [started, ban, sql] = &printed[..] else { bail!("blocks of the page: {printed:?}") };
         ensure!(started.contains(r#""backend":"demo""#), "{started}");
         let ban: String = ban.split_whitespace().collect();
         ensure!(ban.contains(r#""gateways":1,"of":1"#) && ban.contains("ip_banned"), "{ban}");

@@ -1,7 +1,6 @@
 //! Scenarios on a real Envoy with the released filter and the real admin service.
 //! `cargo xtask test` sets where those are; see `tidegate_stack::Programs::find`.
 
-mod apply;
 mod asked;
 mod backends;
 mod ban_latency;
@@ -36,10 +35,10 @@ mod metrics;
 mod module;
 mod odd_input;
 mod outage;
+mod pages;
 mod refresh;
 mod restart;
 mod rolling;
-mod rollout;
 mod routes;
 mod shadow;
 mod sync_events;

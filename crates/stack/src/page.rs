@@ -13,6 +13,15 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::programs::repository;
 use crate::stack::Stack;
 
+/// What came of a page.
+#[derive(Debug, Default)]
+pub struct Typed {
+    /// What each block of commands printed, in order.
+    pub printed: Vec<String>,
+    /// Outputs that were compared with what the page says.
+    pub compared: usize,
+}
+
 /// What ends the output of a block.
 const END: &str = "--end-of-block--";
 
@@ -29,49 +38,50 @@ enum Block {
     Shown,
 }
 
-/// Types the commands of `docs/<name>` into a shell at the root of the repository,
-/// or of one section of it, by its heading. How many outputs were as the page says.
+/// Types the commands of a page (a path from the root of the repository) into a shell
+/// there, or those of one section of it, by its heading. What each block printed, after
+/// it was compared with the `text` block that follows it, if there is one.
 ///
 /// # Errors
 /// A command fails, or prints something else than the page says; the page has no
 /// such section, or a block of a kind that nobody knows.
-pub fn run(stack: &mut Stack, name: &str, heading: Option<&str>) -> Result<usize> {
-    let path = repository().join("docs").join(name);
-    let page = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+pub fn run(stack: &mut Stack, page: &str, heading: Option<&str>) -> Result<Typed> {
+    let page = read(page)?;
     let part = heading.map_or(Ok(page.as_str()), |heading| section(&page, heading))?;
     // Where commands have defaults of their own, the environment names the stack.
     let mut shell = Shell::open(&[
         ("TIDEGATE", stack.options().programs.admin.as_os_str().to_owned()),
         ("TIDEGATE_SERVER", format!("http://{}", stack.people()).into()),
     ])?;
-    let (mut last, mut printed, mut compared) = (String::new(), String::new(), 0);
+    let (mut last, mut typed) = (String::new(), Typed::default());
     for block in blocks(&here(part, stack))? {
         match block {
             Block::Commands(commands) => {
-                printed = shell.run(&commands)?;
+                typed.printed.push(shell.run(&commands)?);
                 last = commands;
             }
             Block::Restart => stack.restart_envoy()?,
             Block::Output(expected) => {
+                let printed = typed.printed.last().map_or("", String::as_str);
                 ensure!(
-                    shows(&printed, &expected),
+                    shows(printed, &expected),
                     "{last}\n\nprinted\n{printed}\nand the page says\n{expected}"
                 );
-                compared += 1;
+                typed.compared += 1;
             }
             Block::Shown => {}
         }
     }
-    Ok(compared)
+    Ok(typed)
 }
 
-/// Types the commands of one section of `README.md` into a shell, each block as `here`
-/// changes it. What each of them printed.
+/// Types the commands of one section of a page into a shell without a stack, each block as
+/// `here` changes it. What each of them printed.
 ///
 /// # Errors
 /// As [`run`].
-pub fn readme(heading: &str, here: impl Fn(&str) -> String) -> Result<Vec<String>> {
-    let page = std::fs::read_to_string(repository().join("README.md")).context("cannot read README.md")?;
+pub fn section_of(page: &str, heading: &str, here: impl Fn(&str) -> String) -> Result<Vec<String>> {
+    let page = read(page)?;
     let mut shell = Shell::open(&[])?;
     let mut printed = Vec::new();
     for block in blocks(section(&page, heading)?)? {
@@ -80,6 +90,10 @@ pub fn readme(heading: &str, here: impl Fn(&str) -> String) -> Result<Vec<String
         }
     }
     Ok(printed)
+}
+
+fn read(page: &str) -> Result<String> {
+    std::fs::read_to_string(repository().join(page)).with_context(|| format!("cannot read {page}"))
 }
 
 /// What stands under `heading` (`## ...`), up to the next of its rank.
@@ -112,6 +126,7 @@ fn blocks(page: &str) -> Result<Vec<Block>> {
 fn here(page: &str, stack: &Stack) -> String {
     page.replace("127.0.0.1:10000", &stack.gate().to_string())
         .replace("127.0.0.1:10001", &stack.people().to_string())
+        .replace("127.0.0.1:10080", &stack.demo().to_string())
         .replace("127.0.0.1:9070", &stack.admin_api().to_string())
         .replace("127.0.0.1:9901", &stack.envoy_admin().to_string())
         .replace("target/up/", &format!("{}/", stack.options().dir.display()))
