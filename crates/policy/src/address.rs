@@ -5,19 +5,14 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 /// A canonical prefix: an address or a CIDR block. `Ord` is (family, first
 /// address, length), the order of the tables.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(try_from = "RawPrefix", into = "RawPrefix")]
-pub struct Prefix(Net);
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-enum Net {
-    V4(u32, u8),
-    V6(u128, u8),
-}
+pub struct Prefix(IpNet);
 
 /// Why a text is not a prefix. The message says what would be right.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -41,19 +36,14 @@ impl Prefix {
     /// The prefix of exactly one address.
     #[must_use]
     pub fn host(address: IpAddr) -> Self {
-        match canonical(address) {
-            IpAddr::V4(v4) => Self(Net::V4(v4.to_bits(), 32)),
-            IpAddr::V6(v6) => Self(Net::V6(v6.to_bits(), 128)),
-        }
+        Self(canonical(address).into())
     }
 
     /// The IPv4 block of `len` bits around `bits`; host bits are cleared. `None`
     /// when `len` is over 32.
     #[must_use]
     pub fn v4(bits: u32, len: u8) -> Option<Self> {
-        let shift = 32u32.checked_sub(u32::from(len))?;
-        let mask = u32::MAX.checked_shl(shift).unwrap_or(0);
-        Some(Self(Net::V4(bits & mask, len)))
+        Ipv4Net::new(Ipv4Addr::from_bits(bits), len).ok().map(|net| Self::of(net.into()))
     }
 
     /// The IPv6 block of `len` bits around `bits`; host bits are cleared, and a
@@ -61,20 +51,25 @@ impl Prefix {
     /// when `len` is over 128.
     #[must_use]
     pub fn v6(bits: u128, len: u8) -> Option<Self> {
-        let shift = 128u32.checked_sub(u32::from(len))?;
-        if let (Some(v4), Some(v4_len)) = (Ipv6Addr::from_bits(bits).to_ipv4_mapped(), len.checked_sub(96)) {
-            return Self::v4(v4.to_bits(), v4_len);
-        }
-        let mask = u128::MAX.checked_shl(shift).unwrap_or(0);
-        Some(Self(Net::V6(bits & mask, len)))
+        Ipv6Net::new(Ipv6Addr::from_bits(bits), len).ok().map(|net| Self::of(net.into()))
+    }
+
+    /// The canonical form of a block.
+    fn of(net: IpNet) -> Self {
+        let mapped = match net {
+            IpNet::V4(_) => None,
+            IpNet::V6(net) => net.addr().to_ipv4_mapped().zip(net.prefix_len().checked_sub(96)),
+        };
+        let mapped = mapped.and_then(|(address, len)| Ipv4Net::new(address, len).ok());
+        Self(mapped.map_or(net, IpNet::V4).trunc())
     }
 
     /// First address and length, when this is an IPv4 block.
     #[must_use]
     pub fn as_v4(&self) -> Option<(u32, u8)> {
         match self.0 {
-            Net::V4(bits, len) => Some((bits, len)),
-            Net::V6(..) => None,
+            IpNet::V4(net) => Some((net.addr().to_bits(), net.prefix_len())),
+            IpNet::V6(_) => None,
         }
     }
 
@@ -82,17 +77,15 @@ impl Prefix {
     #[must_use]
     pub fn as_v6(&self) -> Option<(u128, u8)> {
         match self.0 {
-            Net::V6(bits, len) => Some((bits, len)),
-            Net::V4(..) => None,
+            IpNet::V6(net) => Some((net.addr().to_bits(), net.prefix_len())),
+            IpNet::V4(_) => None,
         }
     }
 
     /// The number of leading bits that are fixed: 0 to 32 or 0 to 128.
     #[must_use]
     pub fn len(&self) -> u8 {
-        match self.0 {
-            Net::V4(_, len) | Net::V6(_, len) => len,
-        }
+        self.0.prefix_len()
     }
 
     /// Whether the prefix fixes no bit at all (`0.0.0.0/0`, `::/0`).
@@ -104,11 +97,7 @@ impl Prefix {
     /// Whether `address` lies in this block; v4-mapped v6 counts as v4.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.0, canonical(address)) {
-            (Net::V4(_, len), IpAddr::V4(v4)) => Self::v4(v4.to_bits(), len) == Some(*self),
-            (Net::V6(_, len), IpAddr::V6(v6)) => Self::v6(v6.to_bits(), len) == Some(*self),
-            _ => false,
-        }
+        self.0.contains(&canonical(address))
     }
 
     /// The canonical bytes of the prefix, for digests: family, length, address
@@ -116,12 +105,12 @@ impl Prefix {
     #[must_use]
     pub fn to_bytes(&self) -> [u8; 18] {
         let mut bytes = [0u8; 18];
-        let (family, len, address) = match self.0 {
-            Net::V4(bits, len) => (4u8, len, u128::from(bits)),
-            Net::V6(bits, len) => (6u8, len, bits),
+        let (family, address) = match self.0 {
+            IpNet::V4(net) => (4, u128::from(net.addr().to_bits())),
+            IpNet::V6(net) => (6, net.addr().to_bits()),
         };
         let (head, tail) = bytes.split_at_mut(2);
-        head.copy_from_slice(&[family, len]);
+        head.copy_from_slice(&[family, self.len()]);
         tail.copy_from_slice(&address.to_be_bytes());
         bytes
     }
@@ -152,35 +141,26 @@ impl FromStr for Prefix {
     /// Reads an address or CIDR block. Host bits are cleared (`10.0.0.9/8` is
     /// `10.0.0.0/8`), blanks around it are not accepted.
     fn from_str(text: &str) -> Result<Self, PrefixError> {
-        let shortened = || text.chars().take(60).collect::<String>();
-        let (address, len) = match text.split_once('/') {
-            None => (text, None),
-            Some((address, len)) => (address, Some(len)),
+        let (address, has_length) = match text.split_once('/') {
+            None => (text, false),
+            Some((address, _)) => (address, true),
         };
+        let shortened = || text.chars().take(60).collect::<String>();
         let address: IpAddr = address.parse().map_err(|_| PrefixError::Address(shortened()))?;
-        let Some(len) = len else { return Ok(Self::host(address)) };
+        if !has_length {
+            return Ok(Self::host(address));
+        }
         let max = if address.is_ipv4() { 32 } else { 128 };
-        let bad_length = || PrefixError::Length { text: shortened(), max };
-        if len.is_empty() || len.len() > 3 || !len.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(bad_length());
-        }
-        let len: u8 = len.parse().map_err(|_| bad_length())?;
-        match address {
-            IpAddr::V4(v4) => Self::v4(v4.to_bits(), len),
-            IpAddr::V6(v6) => Self::v6(v6.to_bits(), len),
-        }
-        .ok_or_else(bad_length)
+        text.parse().map(Self::of).map_err(|_| PrefixError::Length { text: shortened(), max })
     }
 }
 
 impl fmt::Display for Prefix {
     /// `203.0.113.7` for one address, `203.0.113.0/24` for a block.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Net::V4(bits, 32) => write!(f, "{}", Ipv4Addr::from_bits(bits)),
-            Net::V4(bits, len) => write!(f, "{}/{len}", Ipv4Addr::from_bits(bits)),
-            Net::V6(bits, 128) => write!(f, "{}", Ipv6Addr::from_bits(bits)),
-            Net::V6(bits, len) => write!(f, "{}/{len}", Ipv6Addr::from_bits(bits)),
+        match self.0.prefix_len() == self.0.max_prefix_len() {
+            true => self.0.addr().fmt(f),
+            false => self.0.fmt(f),
         }
     }
 }
@@ -195,8 +175,8 @@ enum RawPrefix {
 impl From<Prefix> for RawPrefix {
     fn from(prefix: Prefix) -> Self {
         match prefix.0 {
-            Net::V4(bits, len) => Self::V4(bits.to_be_bytes(), len),
-            Net::V6(bits, len) => Self::V6(bits.to_be_bytes(), len),
+            IpNet::V4(net) => Self::V4(net.addr().octets(), net.prefix_len()),
+            IpNet::V6(net) => Self::V6(net.addr().octets(), net.prefix_len()),
         }
     }
 }
