@@ -32,6 +32,8 @@ pub struct AdminClient<H> {
     bearer: String,
     /// For calls that the admin service answers at once.
     timeout: Duration,
+    /// Envoy's node id.
+    node: Vec<u8>,
     /// Value of the gateway header. It never changes once it is known.
     gateway: OnceCell<String>,
 }
@@ -55,11 +57,12 @@ impl InFlight {
 }
 
 impl<H: Host> AdminClient<H> {
-    /// A client that does not know its gateway yet. Makes no host call.
-    pub fn new(host: H, admin: Admin) -> Self {
+    /// A client that does not know its process yet. `node`: Envoy's node id. Makes no host
+    /// call.
+    pub fn new(host: H, admin: Admin, node: Vec<u8>) -> Self {
         let Admin { cluster, authority, token, timeout } = admin;
         let bearer = ["Bearer ", &token].concat();
-        Self { host, cluster, authority, bearer, timeout, gateway: OnceCell::new() }
+        Self { host, cluster, authority, bearer, timeout, node, gateway: OnceCell::new() }
     }
 
     /// The time limit of calls that the admin service answers at once.
@@ -67,9 +70,10 @@ impl<H: Host> AdminClient<H> {
         self.timeout
     }
 
-    /// Says who this gateway is. Before that no call can be made; after it nothing changes.
-    pub fn identify(&self, gateway: &Gateway) {
-        self.gateway.get_or_init(|| gateway.to_string());
+    /// Takes the id of the process, with which it is known who this gateway is. Before that
+    /// no call can be made; after it nothing changes.
+    pub fn identify(&self, process: u64) {
+        self.gateway.get_or_init(|| Gateway::new(&self.node, process).to_string());
     }
 
     /// Whether it is known who this gateway is.

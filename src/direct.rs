@@ -86,7 +86,7 @@ impl Questions {
         let is_worth_it = left >= SHORTEST && direct.breakers.get(check).allows(now_ns);
         let sent = match Question::new(check, id, facts, given).to_bytes() {
             Ok(body) if is_worth_it && body.len() <= MAX_QUESTION => {
-                instance.client().post(path(check), &[], &body, timeout.min(left)).ok()
+                instance.client.post(path(check), &[], &body, timeout.min(left)).ok()
             }
             _ => None,
         };
@@ -115,7 +115,7 @@ impl Questions {
         direct: &DirectChecks,
         instance: &Instance<H>,
     ) -> Option<Answer> {
-        let status = instance.client().status(num_headers);
+        let status = instance.client.status(num_headers);
         let now_ns = instance.host.monotonic_ns();
         direct.breakers.get(check).note(status, open.has_full_time, now_ns);
         let answer = if status == Some(200) { read(check, open.id, &instance.host) } else { None };

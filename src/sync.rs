@@ -24,11 +24,11 @@ use tidegate_policy::UnixSeconds;
 use tidegate_policy::decide::Tables;
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::event::{Source, SourceReport, SourceState};
-use tidegate_policy::wire::sync::{Ack, Gateway};
+use tidegate_policy::wire::sync::Ack;
 
+use crate::admin_client::AdminClient;
 use crate::host::{CallToken, Expect, Host, QueueId};
-use fetch::calls::Line;
-pub use fetch::calls::SyncSettings;
+use fetch::calls::SyncCalls;
 use fetch::lease_holder::{Busy, Duty, Holder, HolderFigures};
 use load::table_loader::Loader;
 pub use shared::keys::Keys;
@@ -87,10 +87,9 @@ pub struct SyncFigures {
 /// The sync of one VM.
 pub struct Sync<H> {
     host: H,
-    settings: SyncSettings,
+    client: Rc<AdminClient<H>>,
     keys: Keys,
     source: Source,
-    gateway: Option<Gateway>,
     slot: OwnSlot,
     queue: OwnQueue,
     waker: Waker,
@@ -103,19 +102,18 @@ pub struct Sync<H> {
 
 impl<H: Host> Sync<H> {
     /// The sync of the VM `source`. Makes no host call.
-    pub fn new(host: H, settings: SyncSettings, source: Source) -> Self {
+    pub fn new(host: H, client: Rc<AdminClient<H>>, keys: Keys, role: Role, source: Source) -> Self {
         Self {
-            keys: Keys::new(settings.instance),
-            gateway: None,
+            client,
+            keys,
             slot: OwnSlot::new(source),
             queue: OwnQueue::default(),
             waker: Waker::default(),
-            lease: LeaseView::new(source, settings.role),
+            lease: LeaseView::new(source, role),
             loader: Loader::default(),
             holder: None,
             past: HolderFigures::default(),
             host,
-            settings,
             source,
         }
     }
@@ -289,12 +287,6 @@ impl<H: Host> Sync<H> {
         UnixSeconds::try_from(seconds).unwrap_or(UnixSeconds::MAX)
     }
 
-    /// Who this gateway is; known from the first tick on.
-    #[must_use]
-    pub fn gateway(&self) -> Option<Gateway> {
-        self.gateway.clone()
-    }
-
     /// What was done, and what is known.
     #[must_use]
     pub fn figures(&self) -> SyncFigures {
@@ -325,9 +317,9 @@ impl<H: Host> Sync<H> {
         }
     }
 
-    /// Finds the process's id, or mints it.
-    fn identify(&mut self) {
-        if self.gateway.is_some() {
+    /// Finds the process's id or mints it, for the client to say who this gateway is.
+    fn identify(&self) {
+        if self.client.is_identified() {
             return;
         }
         let key = self.keys.process();
@@ -338,7 +330,7 @@ impl<H: Host> Sync<H> {
         if let Ok(Some((bytes, _))) = self.host.shared_get(&key)
             && let Some(process) = bytes.first_chunk()
         {
-            self.gateway = Some(Gateway::new(&self.settings.node, u64::from_le_bytes(*process)));
+            self.client.identify(u64::from_le_bytes(*process));
         }
     }
 
@@ -377,10 +369,10 @@ impl<H: Host> Sync<H> {
         root: u32,
         act: impl FnOnce(&mut Holder, &mut Duty<'_, H>) -> T,
     ) -> Option<T> {
-        let (Some(holder), Some(gateway)) = (&mut self.holder, &self.gateway) else { return None };
-        let line = Line { host: &self.host, settings: &self.settings, gateway, root };
+        let holder = self.holder.as_mut().filter(|_| self.client.is_identified())?;
+        let calls = SyncCalls { host: &self.host, client: &self.client, root };
         let own = self.slot.index();
-        let mut duty = Duty { line, keys: &self.keys, own, loader: &mut self.loader };
+        let mut duty = Duty { calls, keys: &self.keys, own, loader: &mut self.loader };
         Some(act(holder, &mut duty))
     }
 

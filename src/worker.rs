@@ -17,7 +17,7 @@ use crate::record::buffer::Record;
 use crate::record::queue::EventQueue;
 use crate::record::recorder::Recorder;
 use crate::request::limiter::Limiter;
-use crate::sync::{Keys, Role, Sync, SyncFigures, SyncSettings};
+use crate::sync::{Keys, Role, Sync, SyncFigures};
 
 /// How long an event waits for its batch at most.
 pub const FLUSH_EVERY: Duration = Duration::from_millis(50);
@@ -84,7 +84,8 @@ pub struct Instance<H: Host> {
     pub sync: RefCell<Sync<H>>,
     /// What is used of limits.
     pub limiter: Limiter<H>,
-    client: Rc<AdminClient<H>>,
+    /// The client of the admin service.
+    pub client: Rc<AdminClient<H>>,
     record: RefCell<Record<H>>,
     recorder: RefCell<Recorder<H>>,
     roots: Cell<u32>,
@@ -99,15 +100,14 @@ impl<H: Host> Instance<H> {
     fn new(host: H, metrics: Rc<Metrics<H>>, key: &InstanceKey) -> Self {
         let (high, low) = (host.random_u64(), host.random_u64());
         let source = Source((u128::from(high) << 64) | u128::from(low));
-        let Admin { cluster, authority, token, timeout } = key.admin.clone();
         let instance = instance(&key.admin);
         let queue = EventQueue::new(host.clone(), Keys::new(instance).events(), instance);
         let queue = Rc::new(queue);
-        let client = Rc::new(AdminClient::new(host.clone(), key.admin.clone()));
         let node = host.property(&["xds", "node", "id"]).ok().flatten().unwrap_or_default();
-        let settings = SyncSettings { cluster, authority, token, timeout, node, role: key.role, instance };
+        let client = Rc::new(AdminClient::new(host.clone(), key.admin.clone(), node));
+        let sync = Sync::new(host.clone(), client.clone(), Keys::new(instance), key.role, source);
         Self {
-            sync: RefCell::new(Sync::new(host.clone(), settings, source)),
+            sync: RefCell::new(sync),
             record: RefCell::new(Record::new(
                 host.clone(),
                 metrics.clone(),
@@ -140,7 +140,6 @@ impl<H: Host> Instance<H> {
         let next = sync.on_tick(root);
         let sources = sync.holds_lease().then(|| sync.sources());
         drop(sync);
-        self.client();
         let wanted = self.recorder.borrow_mut().on_tick(root, sources.as_deref());
         self.publish_figures();
         self.metrics.flush();
@@ -227,14 +226,6 @@ impl<H: Host> Instance<H> {
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         u32::try_from(mixed >> 32).unwrap_or_default()
-    }
-
-    /// The client of the admin service.
-    pub fn client(&self) -> &AdminClient<H> {
-        if let Some(gateway) = self.sync.borrow().gateway() {
-            self.client.identify(&gateway);
-        }
-        &self.client
     }
 
     /// An id that no other question of this VM has, and hardly one of another.

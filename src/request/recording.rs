@@ -19,7 +19,7 @@ pub fn post<H: Host>(filter: &Filter<H>, event: &TrafficEvent) -> Option<InFligh
     let is_worth_it = filter.recording.allows(instance.host.monotonic_ns());
     let sent = match open_bytes(instance.source, event) {
         Ok(body) if is_worth_it && body.len() <= MAX_OPEN => {
-            instance.client().post(PATH, &[], &body, filter.sync_timeout).ok()
+            instance.client.post(PATH, &[], &body, filter.sync_timeout).ok()
         }
         _ => None,
     };
@@ -32,7 +32,7 @@ pub fn post<H: Host>(filter: &Filter<H>, event: &TrafficEvent) -> Option<InFligh
 /// Counts what came of the post, inside its callback. The response goes on whatever it is.
 pub fn finish<H: Host>(filter: &Filter<H>, num_headers: usize) {
     let instance = &filter.vm;
-    let status = instance.client().status(num_headers);
+    let status = instance.client.status(num_headers);
     filter.recording.note(status, true, instance.host.monotonic_ns());
     let count = if matches!(status, Some(200..=299)) { Count::SyncStored } else { Count::SyncFailed };
     instance.metrics.count(count);

@@ -3,7 +3,6 @@ use crate::config::Admin;
 use crate::host::HostError;
 use crate::host::fake::{Fake, Made};
 use tidegate_policy::wire::event::{DropReason, Source, SourceState, TrafficEvent, append_event};
-use tidegate_policy::wire::sync::Gateway;
 
 const QUEUE: &str = "events";
 const BYTES: &str = "tidegate.queue.bytes.0000000000000007";
@@ -27,8 +26,8 @@ impl Bench {
             token: "t".into(),
             timeout: Duration::from_secs(5),
         };
-        let client = Rc::new(AdminClient::new(host.clone(), admin));
-        client.identify(&Gateway::new(b"node", 1));
+        let client = Rc::new(AdminClient::new(host.clone(), admin, b"node".to_vec()));
+        client.identify(1);
         let queue = Rc::new(EventQueue::new(host.clone(), QUEUE.into(), 7));
         let recorder = Recorder::new(host.clone(), metrics, client, queue);
         Self { host, recorder, sources: Vec::new() }

@@ -1,11 +1,14 @@
 //! What the holder of the lease does on top of what every VM does: asks the admin
 //! service, publishes, wakes, acks.
 
+use std::time::Duration;
+
 use tidegate_policy::wire::sync::{Ack, BlobRef, Held, MAX_PAGE, SyncAnswer};
 
 use super::acks::Acks;
 use super::apply_answer::{Build, Built, Progress};
-use super::calls::{Backoff, Flight, Line};
+use super::calls::{RootCall, SyncCalls};
+use crate::admin_client::{Backoff, InFlight};
 use crate::host::{CallToken, Host};
 use crate::sync::load::table_loader::Loader;
 use crate::sync::publish::{Outcome, Publish};
@@ -16,6 +19,10 @@ use crate::sync::shared::wake::Waker;
 
 /// A poll that is answered at once without news is not repeated before this.
 const POLL_GAP_NS: u64 = 50_000_000;
+
+/// The longest wait between tries. A service that came back does not know of a gateway
+/// before its next try, and would call a ban applied that this one has not heard of.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// What the holder did, counted since the VM started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -54,9 +61,9 @@ impl HolderFigures {
 pub struct Holder {
     fence: u64,
     stage: Stage,
-    poll: Option<Flight>,
-    page: Option<Flight>,
-    ack: Option<(Flight, Ack)>,
+    poll: Option<RootCall>,
+    page: Option<RootCall>,
+    ack: Option<(RootCall, Ack)>,
     backoff: Backoff,
     ack_backoff: Backoff,
     /// The next poll asks for everything.
@@ -96,8 +103,8 @@ pub enum Busy {
 
 /// What a step needs beside the holder itself.
 pub struct Duty<'a, H> {
-    /// The line to the admin service, over the root that is running.
-    pub line: Line<'a, H>,
+    /// Calls to the admin service, from the root that is running.
+    pub calls: SyncCalls<'a, H>,
     /// Names in shared data.
     pub keys: &'a Keys,
     /// This VM's slot.
@@ -116,8 +123,8 @@ impl Holder {
             poll: None,
             page: None,
             ack: None,
-            backoff: Backoff::default(),
-            ack_backoff: Backoff::default(),
+            backoff: Backoff::new(LONGEST_WAIT),
+            ack_backoff: Backoff::new(LONGEST_WAIT),
             full: false,
             acks: Acks::default(),
             waker: Waker::default(),
@@ -142,28 +149,28 @@ impl Holder {
     /// The root that made the call `token`, if it is one of ours.
     #[must_use]
     pub fn root_of(&self, token: CallToken) -> Option<u32> {
-        let ack = self.ack.as_ref().map(|(flight, _)| flight);
-        let flights = [self.poll.as_ref(), self.page.as_ref(), ack];
-        flights.into_iter().flatten().find(|flight| flight.token == token).map(|flight| flight.root)
+        let ack = self.ack.as_ref().map(|(call, _)| call);
+        let calls = [self.poll.as_ref(), self.page.as_ref(), ack];
+        calls.into_iter().flatten().find(|made| made.call.token == token).map(|made| made.root)
     }
 
     /// The root that made the calls is gone, and the calls with it.
     pub fn root_gone(&mut self, root: u32) {
-        let other = |flight: &Flight| flight.root != root;
+        let other = |made: &RootCall| made.root != root;
         self.poll = self.poll.take().filter(other);
         self.page = self.page.take().filter(other);
-        self.ack = self.ack.take().filter(|(flight, _)| other(flight));
+        self.ack = self.ack.take().filter(|(made, _)| other(made));
     }
 
     /// At a tick: what will never be answered is given up.
     pub fn watch<H: Host>(&mut self, duty: &Duty<'_, H>) {
-        let now = duty.line.host.monotonic_ns();
-        let lost = |flight: &Option<Flight>| flight.is_some_and(|flight| flight.is_lost(now));
+        let now = duty.calls.host.monotonic_ns();
+        let lost = |made: &Option<RootCall>| made.is_some_and(|made| made.call.is_lost(now));
         if lost(&self.poll) || lost(&self.page) {
             (self.poll, self.page) = (None, None);
             self.failed(duty);
         }
-        if lost(&self.ack.as_ref().map(|(flight, _)| *flight)) {
+        if lost(&self.ack.as_ref().map(|(made, _)| *made)) {
             self.ack = None;
         }
     }
@@ -182,7 +189,7 @@ impl Holder {
     pub fn step<H: Host>(&mut self, duty: &mut Duty<'_, H>) -> Busy {
         match &mut self.stage {
             Stage::Adopt(publish) => {
-                let outcome = publish.step(duty.line.host, duty.keys);
+                let outcome = publish.step(duty.calls.host, duty.keys);
                 self.adopted(outcome, duty)
             }
             Stage::Load if duty.loader.is_settled() => {
@@ -207,7 +214,7 @@ impl Holder {
                 self.built(progress, full, duty)
             }
             Stage::Publish(publish, _) => {
-                let outcome = publish.step(duty.line.host, duty.keys);
+                let outcome = publish.step(duty.calls.host, duty.keys);
                 self.published(outcome, duty)
             }
         }
@@ -219,7 +226,7 @@ impl Holder {
             Some(Outcome::Outranked(fence)) => self.outranked = Some(fence),
             Some(Outcome::Later) => self.stage = Stage::Adopt(Box::new(Publish::adopt(self.fence))),
             Some(_) => {
-                duty.loader.look(duty.line.host, duty.keys);
+                duty.loader.look(duty.calls.host, duty.keys);
                 self.stage = Stage::Load;
             }
         }
@@ -227,7 +234,7 @@ impl Holder {
     }
 
     fn open_poll<H: Host>(&mut self, duty: &mut Duty<'_, H>) {
-        let now = duty.line.host.monotonic_ns();
+        let now = duty.calls.host.monotonic_ns();
         if self.poll.is_some() || self.backoff.remaining_ns(now) > 0 {
             return;
         }
@@ -239,8 +246,8 @@ impl Holder {
         if since.is_none() {
             self.figures.full_loads = self.figures.full_loads.saturating_add(1);
         }
-        match duty.line.poll(since, &held, &self.acks.now()) {
-            Ok(flight) => self.poll = Some(flight),
+        match duty.calls.poll(since, &held, &self.acks.now()) {
+            Ok(made) => self.poll = Some(made),
             Err(_) => self.failed(duty),
         }
     }
@@ -249,13 +256,13 @@ impl Holder {
     /// what is enforced to whom it concerns.
     pub fn settle<H: Host>(&mut self, duty: &Duty<'_, H>) {
         self.count(duty);
-        let now = duty.line.host.monotonic_ns();
+        let now = duty.calls.host.monotonic_ns();
         let Some(ack) = self.acks.due() else { return };
         if self.ack.is_some() || self.ack_backoff.remaining_ns(now) > 0 {
             return;
         }
-        match duty.line.ack(&ack) {
-            Ok(flight) => self.ack = Some((flight, ack)),
+        match duty.calls.ack(&ack) {
+            Ok(made) => self.ack = Some((made, ack)),
             Err(_) => self.ack_failed(duty),
         }
     }
@@ -263,7 +270,7 @@ impl Holder {
     fn count<H: Host>(&mut self, duty: &Duty<'_, H>) {
         // While a newer set is under way the own one is what is published.
         let Some(loaded) = duty.loader.loaded() else { return };
-        let host = duty.line.host;
+        let host = duty.calls.host;
         let slots = slots::all(host, duty.keys);
         let now = host.monotonic_ns();
         let version = (loaded.tables.version, loaded.refresh);
@@ -284,14 +291,13 @@ impl Holder {
         num_headers: usize,
         duty: &mut Duty<'_, H>,
     ) -> bool {
-        let is = |flight: &Flight| flight.token == token;
-        // Getters must not be used when the call failed without an answer.
-        let status = (num_headers > 0).then(|| duty.line.host.call_status()).flatten();
-        if let Some(flight) = self.poll.take_if(|flight| is(flight)) {
-            self.polled(status, &flight, duty);
-        } else if self.page.take_if(|flight| is(flight)).is_some() {
+        let is = |made: &RootCall| made.call.token == token;
+        let status = duty.calls.client.status(num_headers);
+        if let Some(poll) = self.poll.take_if(|made| is(made)) {
+            self.polled(status, poll.call, duty);
+        } else if self.page.take_if(|made| is(made)).is_some() {
             self.paged(status, duty);
-        } else if let Some((_, ack)) = self.ack.take_if(|(flight, _)| is(flight)) {
+        } else if let Some((_, ack)) = self.ack.take_if(|(made, _)| is(made)) {
             match status {
                 Some(200..=299) => {
                     self.acks.accepted(ack);
@@ -305,18 +311,18 @@ impl Holder {
         true
     }
 
-    fn polled<H: Host>(&mut self, status: Option<u16>, flight: &Flight, duty: &mut Duty<'_, H>) {
-        let now = duty.line.host.monotonic_ns();
+    fn polled<H: Host>(&mut self, status: Option<u16>, poll: InFlight, duty: &mut Duty<'_, H>) {
+        let now = duty.calls.host.monotonic_ns();
         match status {
             Some(304) => {
                 self.heard_ns = now;
-                self.backoff.worked_but_wait(flight.since_ns.saturating_add(POLL_GAP_NS));
+                self.backoff.worked_but_wait(poll.since_ns.saturating_add(POLL_GAP_NS));
             }
             Some(200) => {
                 self.heard_ns = now;
-                let body = duty.line.host.call_body(MAX_PAGE);
+                let body = duty.calls.host.call_body(MAX_PAGE);
                 match SyncAnswer::from_bytes(&body).ok() {
-                    Some(answer) => self.take(answer, flight, duty),
+                    Some(answer) => self.take(answer, poll, duty),
                     None => self.bad_answer("does not decode", self.full, duty),
                 }
             }
@@ -324,7 +330,7 @@ impl Holder {
         }
     }
 
-    fn take<H: Host>(&mut self, answer: SyncAnswer, flight: &Flight, duty: &mut Duty<'_, H>) {
+    fn take<H: Host>(&mut self, answer: SyncAnswer, poll: InFlight, duty: &mut Duty<'_, H>) {
         let full = self.full || duty.loader.loaded().is_none();
         let held = duty.loader.loaded().filter(|_| !self.full).cloned();
         if answer.ack_wanted {
@@ -339,10 +345,10 @@ impl Holder {
         let is_news = !answer.whole.is_empty() || answer.bans.is_some();
         if !is_news && held.as_ref().is_some_and(|held| held.tables.version == answer.version) {
             // Only an ack was asked for.
-            self.backoff.worked_but_wait(flight.since_ns.saturating_add(POLL_GAP_NS));
+            self.backoff.worked_but_wait(poll.since_ns.saturating_add(POLL_GAP_NS));
             return;
         }
-        let wall_ms = duty.line.host.wall_us().checked_div(1000).unwrap_or_default();
+        let wall_ms = duty.calls.host.wall_us().checked_div(1000).unwrap_or_default();
         match Build::new(answer, wall_ms, held.as_deref()) {
             Ok(build) => self.stage = Stage::Build(Box::new(build), full),
             Err(error) => self.bad_answer(&format!("{error:?}"), full, duty),
@@ -353,7 +359,7 @@ impl Holder {
         let Stage::Build(build, full) = &mut self.stage else { return };
         let full = *full;
         let page = match status {
-            Some(200) => Some(duty.line.host.call_body(MAX_PAGE)),
+            Some(200) => Some(duty.calls.host.call_body(MAX_PAGE)),
             _ => None,
         };
         match page {
@@ -394,8 +400,8 @@ impl Holder {
     }
 
     fn fetch<H: Host>(&mut self, blob: &BlobRef, offset: u64, duty: &Duty<'_, H>) -> Busy {
-        match duty.line.page(blob, offset) {
-            Ok(flight) => self.page = Some(flight),
+        match duty.calls.page(blob, offset) {
+            Ok(made) => self.page = Some(made),
             Err(_) => {
                 self.stage = Stage::Ready;
                 self.failed(duty);
@@ -444,7 +450,7 @@ impl Holder {
     fn bad_answer<H: Host>(&mut self, what: &str, was_full: bool, duty: &Duty<'_, H>) {
         self.figures.bad_answers = self.figures.bad_answers.saturating_add(1);
         let say = ["an answer of the admin service is wrong (", what, "); the tables before stay in force"];
-        duty.line.host.log(log::Level::Error, &say.concat());
+        duty.calls.host.log(log::Level::Error, &say.concat());
         self.stage = Stage::Ready;
         self.full = true;
         if was_full {
@@ -456,7 +462,7 @@ impl Holder {
 
     fn failed<H: Host>(&mut self, duty: &Duty<'_, H>) {
         self.figures.poll_failures = self.figures.poll_failures.saturating_add(1);
-        let host = duty.line.host;
+        let host = duty.calls.host;
         self.backoff.failed(host.monotonic_ns(), host.random_u64());
         if !matches!(self.stage, Stage::Adopt(_) | Stage::Load | Stage::Publish(..)) {
             self.stage = Stage::Ready;
@@ -465,7 +471,7 @@ impl Holder {
 
     fn ack_failed<H: Host>(&mut self, duty: &Duty<'_, H>) {
         self.figures.poll_failures = self.figures.poll_failures.saturating_add(1);
-        let host = duty.line.host;
+        let host = duty.calls.host;
         self.ack_backoff.failed(host.monotonic_ns(), host.random_u64());
     }
 }
