@@ -4,7 +4,17 @@
 pub use tidegate_host::*;
 
 #[cfg(target_arch = "wasm32")]
-pub mod envoy;
+mod envoy;
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(any(target_arch = "wasm32", test))]
+#[expect(unsafe_code, reason = "exports, and the crate's own that they call")]
+mod guards;
 pub mod header_map;
+#[cfg(target_arch = "wasm32")]
+#[expect(unsafe_code, reason = "imports")]
+mod imports;
+pub mod live;
+
+#[cfg(target_arch = "wasm32")]
+pub use envoy::Envoy;

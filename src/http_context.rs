@@ -16,12 +16,15 @@ mod tests;
 use std::mem::replace;
 use std::rc::Rc;
 
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::Action;
 use tidegate_policy::decide::{Denial, Reason, RuleId, Verdict};
 use tidegate_policy::route::RouteMatch;
 use tidegate_policy::wire::event::{TrafficEvent, VerdictCode};
 
 use crate::admin_client::InFlight;
 use crate::filter::Filter;
+use crate::host::live::{Kind, Live};
 use crate::host::{CallToken, Host};
 use crate::metrics::Count;
 use crate::request::actions::{self, Handled, ResponseEdits};
@@ -32,15 +35,6 @@ use crate::request::performance::{self, Timing};
 use crate::request::{access_log, descriptors, event, limits, recording, reply};
 use crate::worker::FLUSH_EVERY;
 
-/// What Envoy does next with a request or response.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Flow {
-    /// It goes on.
-    Continue,
-    /// It stops: an answer was given, or one to a question is awaited.
-    Stop,
-}
-
 /// The HTTP context of one request.
 pub struct RequestContext<H: Host> {
     host: H,
@@ -48,6 +42,7 @@ pub struct RequestContext<H: Host> {
     filter: Option<Rc<Filter<H>>>,
     request: RequestState,
     response: ResponseState,
+    _live: Live,
 }
 
 /// How far the request is.
@@ -102,23 +97,61 @@ enum ResponseState {
 
 /// How a decision was carried out.
 struct Enforced {
-    flow: Flow,
+    action: Action,
     outcome: Outcome,
     edits: Option<Box<ResponseEdits>>,
 }
 
+impl<H: Host> HttpContext for RequestContext<H> {
+    fn on_http_request_headers(&mut self, _num_headers: usize, _end_of_stream: bool) -> Action {
+        self.on_request_headers()
+    }
+
+    fn on_http_response_headers(&mut self, _num_headers: usize, _end_of_stream: bool) -> Action {
+        self.on_response_headers()
+    }
+
+    /// Envoy logs the request, whatever became of it. This may be the first that the
+    /// filter hears of it.
+    fn on_log(&mut self) {
+        self.record();
+    }
+}
+
+impl<H: Host> Context for RequestContext<H> {
+    fn on_http_call_response(
+        &mut self,
+        token: CallToken,
+        num_headers: usize,
+        _body: usize,
+        _trailers: usize,
+    ) {
+        self.on_call_response(token, num_headers);
+    }
+
+    /// The context ends. Over HTTP/3 this may be all that a filter hears of a request's
+    /// end: since 1.40 Envoy logs such a request when its client has acknowledged the
+    /// response, and without filters, for they are gone by then. One that was reset is
+    /// logged first, as over HTTP/1.1 and HTTP/2.
+    fn on_done(&mut self) -> bool {
+        self.record();
+        true
+    }
+}
+
 impl<H: Host> RequestContext<H> {
-    /// The context of a request whose headers have not come.
-    pub fn new(host: H, filter: Option<Rc<Filter<H>>>) -> Self {
-        Self { host, filter, request: RequestState::Unseen, response: ResponseState::Awaited }
+    /// The context of a request whose headers have not come; `number` is the context's.
+    pub fn new(host: H, filter: Option<Rc<Filter<H>>>, number: u32) -> Self {
+        let (request, response) = (RequestState::Unseen, ResponseState::Awaited);
+        Self { host, filter, request, response, _live: Live::new(number, Kind::Http) }
     }
 
     /// Decides the request, or asks the admin service what it takes to decide it.
-    pub fn on_request_headers(&mut self, _end_of_stream: bool) -> Flow {
+    fn on_request_headers(&mut self) -> Action {
         let Some(filter) = self.filter.clone() else {
             // Without a configuration nothing passes.
             reply::deny(&self.host, Reason::NotReady, Reason::NotReady.status());
-            return Flow::Stop;
+            return Action::Pause;
         };
         let (instance, monotonic_ns) = (&filter.vm, self.host.monotonic_ns());
         instance.before_request(monotonic_ns);
@@ -131,27 +164,27 @@ impl<H: Host> RequestContext<H> {
         if !own_headers_removed {
             // Upstreams would take what a client wrote in them for the filter's word.
             instance.metrics.count(Count::HostErrors);
-            let Enforced { flow, outcome, edits } =
+            let Enforced { action, outcome, edits } =
                 deny(&filter, Reason::NotReady, Reason::NotReady.status(), Outcome::default(), None);
             self.request = RequestState::Decided(decided(&filter, arrived, evaluation, outcome, edits));
-            return flow;
+            return action;
         }
         self.evaluate(&filter, arrived, evaluation)
     }
 
     /// Goes on with the checks as far as answers are there.
-    fn evaluate(&mut self, filter: &Filter<H>, arrived: Arrival, mut evaluation: Evaluation) -> Flow {
+    fn evaluate(&mut self, filter: &Filter<H>, arrived: Arrival, mut evaluation: Evaluation) -> Action {
         let Some(evaluated) = evaluation.evaluate(filter) else {
             self.request = RequestState::Evaluating { arrived, evaluation: Box::new(evaluation) };
-            return Flow::Stop;
+            return Action::Pause;
         };
-        let Enforced { flow, outcome, edits } = enforce(filter, evaluated);
+        let Enforced { action, outcome, edits } = enforce(filter, evaluated);
         self.request = RequestState::Decided(decided(filter, arrived, evaluation, outcome, edits));
-        flow
+        action
     }
 
     /// A call that this request made was answered, or failed (`num_headers` is zero).
-    pub fn on_call_response(&mut self, token: CallToken, num_headers: usize) {
+    fn on_call_response(&mut self, token: CallToken, num_headers: usize) {
         let Some(filter) = self.filter.clone() else { return };
         match self.response {
             ResponseState::Awaited => self.on_answer(&filter, token, num_headers),
@@ -172,7 +205,7 @@ impl<H: Host> RequestContext<H> {
         }
         let request = replace(&mut self.request, RequestState::Unseen);
         let RequestState::Evaluating { arrived, evaluation } = request else { return };
-        if self.evaluate(filter, arrived, *evaluation) == Flow::Continue
+        if self.evaluate(filter, arrived, *evaluation) == Action::Continue
             && self.host.resume_request().is_err()
         {
             filter.vm.metrics.count(Count::HostErrors);
@@ -180,12 +213,12 @@ impl<H: Host> RequestContext<H> {
     }
 
     /// The response's headers are there, of the upstream, of Envoy or of the filter.
-    pub fn on_response_headers(&mut self, _end_of_stream: bool) -> Flow {
+    fn on_response_headers(&mut self) -> Action {
         let (Some(filter), ResponseState::Awaited) = (self.filter.clone(), &self.response) else {
-            return Flow::Continue;
+            return Action::Continue;
         };
         let undecided = self.end_evaluation(&filter);
-        let RequestState::Decided(request) = &mut self.request else { return Flow::Continue };
+        let RequestState::Decided(request) = &mut self.request else { return Action::Continue };
         self.response = ResponseState::Sent { undecided };
         if request.edits.take().is_some_and(|edits| edits.apply(&self.host).is_err()) {
             filter.vm.metrics.count(Count::HostErrors);
@@ -197,11 +230,11 @@ impl<H: Host> RequestContext<H> {
             request.event.number = filter.vm.reserve();
             if let Some(post) = recording::post(&filter, &request.event) {
                 self.response = ResponseState::Held(post);
-                return Flow::Stop;
+                return Action::Pause;
             }
         }
         self.add_performance_headers(&filter);
-        Flow::Continue
+        Action::Continue
     }
 
     /// The event is stored, or could not be: the response goes on either way.
@@ -225,20 +258,6 @@ impl<H: Host> RequestContext<H> {
         if performance::add_headers(&self.host, timing, &request.event.answered, total_ns).is_err() {
             filter.vm.metrics.count(Count::HostErrors);
         }
-    }
-
-    /// Envoy logs the request, whatever became of it. This may be the first that the
-    /// filter hears of it.
-    pub fn on_log(&mut self) {
-        self.record();
-    }
-
-    /// The context ends. Over HTTP/3 this may be all that a filter hears of a request's
-    /// end: since 1.40 Envoy logs such a request when its client has acknowledged the
-    /// response, and without filters, for they are gone by then. One that was reset is
-    /// logged first, as over HTTP/1.1 and HTTP/2.
-    pub fn on_done(&mut self) {
-        self.record();
     }
 
     /// Records the request's one event.
@@ -346,14 +365,14 @@ fn pass<H: Host>(
         Ok(handled) => handled,
         Err(reason) => return deny(filter, reason, reason.status(), outcome, edits_of_denied()),
     };
-    let (verdict, reason, count, flow) = match handled {
-        Handled::Forwarded => (VerdictCode::Allow, None, Count::Allowed, Flow::Continue),
-        Handled::Redirected => (VerdictCode::Redirect, Some("redirect"), Count::Redirected, Flow::Stop),
-        Handled::Preflight => (VerdictCode::Allow, Some("cors_preflight"), Count::Preflights, Flow::Stop),
+    let (verdict, reason, count, action) = match handled {
+        Handled::Forwarded => (VerdictCode::Allow, None, Count::Allowed, Action::Continue),
+        Handled::Redirected => (VerdictCode::Redirect, Some("redirect"), Count::Redirected, Action::Pause),
+        Handled::Preflight => (VerdictCode::Allow, Some("cors_preflight"), Count::Preflights, Action::Pause),
     };
     filter.vm.metrics.count(count);
     let outcome = Outcome { verdict, reason, ..outcome };
-    Enforced { flow, outcome, edits: ResponseEdits::with_limits(edits, limits.usages) }
+    Enforced { action, outcome, edits: ResponseEdits::with_limits(edits, limits.usages) }
 }
 
 /// Answers the request with a denial.
@@ -380,5 +399,5 @@ fn denied<H: Host>(
         filter.vm.metrics.count(Count::HostErrors);
     }
     let outcome = Outcome { verdict: VerdictCode::Deny, reason: Some(reason.code()), ..outcome };
-    Enforced { flow: Flow::Stop, outcome, edits }
+    Enforced { action: Action::Pause, outcome, edits }
 }

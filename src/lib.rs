@@ -12,12 +12,8 @@
 )]
 #![deny(unsafe_code)]
 
-#[cfg(target_arch = "wasm32")]
-#[expect(unsafe_code, reason = "an export is a promise that no other has its name")]
-mod adapter;
 mod admin_client;
 pub mod config;
-pub mod contexts;
 mod direct;
 pub mod filter;
 pub mod host;
@@ -25,6 +21,18 @@ pub mod http_context;
 pub mod metrics;
 pub mod record;
 mod request;
-pub mod root;
+pub mod root_context;
 pub mod sync;
 pub mod worker;
+
+#[cfg(target_arch = "wasm32")]
+mod entry {
+    use crate::{host::Envoy, root_context::PluginRoot, worker::Worker};
+
+    // What all contexts of a VM share.
+    thread_local!(static WORKER: std::rc::Rc<Worker<Envoy>> = Worker::new(Envoy));
+
+    proxy_wasm::main! {{
+        proxy_wasm::set_root_context(|id| Box::new(PluginRoot::new(WORKER.with(Clone::clone), id)));
+    }}
+}

@@ -1,71 +1,50 @@
-//! The door to Envoy: proxy-wasm's host calls through imports of our own, each
-//! checked: a status that nobody expects and a header that is not UTF-8 are values.
+//! Envoy, over proxy-wasm's host calls where they answer all that Envoy can say, and
+//! imports of our own where not (`imports.rs`).
+//!
+//! What Envoy can say is read from `source/extensions/common/wasm/context.cc` and from
+//! `exports.cc`, `shared_data.cc` and `shared_queue.cc` of proxy-wasm-cpp-host. The crate's
+//! calls that panic on some of it are in `clippy.toml`, so that nobody uses them.
 
-use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
-use crate::contexts::{Calls, ContextId};
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType, Status};
 
-use super::header_map::{map_bytes, pairs};
+use super::header_map::map_bytes;
+use super::imports::{self, add_header, error, remove_header, set_header};
 use super::{
     Call, CallToken, Cas, Expect, HeaderPairs, Host, HostError, LocalReply, MetricId, MetricKind, QueueId,
 };
-
-#[expect(unsafe_code, reason = "the imports and the memory that Envoy hands over")]
-mod abi;
-
-/// `proxy_header_map_type_t`.
-const REQUEST_HEADERS: u32 = 0;
-const RESPONSE_HEADERS: u32 = 2;
-const CALL_RESPONSE_HEADERS: u32 = 6;
-/// `proxy_buffer_type_t`.
-const CALL_RESPONSE_BODY: u32 = 4;
-const PLUGIN_CONFIGURATION: u32 = 7;
-
-/// `proxy_stream_type_t`.
-const REQUEST_STREAM: u32 = 0;
-const RESPONSE_STREAM: u32 = 1;
 
 /// A compare-and-set token that Envoy never hands out in practice: with it a
 /// write succeeds on a missing key and fails on any other.
 const CAS_OF_NOBODY: Cas = u32::MAX;
 
-/// Envoy, as the VM that runs this code sees it: a handle.
-#[derive(Clone)]
-pub struct Envoy {
-    calls: Rc<Calls>,
-}
-
-impl Envoy {
-    /// It notes there who makes which call.
-    pub fn new(calls: Rc<Calls>) -> Self {
-        Self { calls }
-    }
-}
-
-/// What is asked next is about this context, and not about that of the callback.
-pub fn enter(context: ContextId) {
-    // Envoy refuses a context that it does not have, and we have none of those.
-    let _ = abi::set_effective_context(context);
-}
+/// Envoy, as the VM that runs this code sees it.
+#[derive(Clone, Copy)]
+pub struct Envoy;
 
 impl Host for Envoy {
     fn wall_us(&self) -> u64 {
-        abi::wall_ns() / 1_000
+        let now = hostcalls::get_current_time().ok();
+        let now = now.and_then(|now| now.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+        now.as_secs().saturating_mul(1_000_000).saturating_add(now.subsec_micros().into())
     }
 
     fn monotonic_ns(&self) -> u64 {
-        abi::monotonic_ns()
+        imports::monotonic_ns()
     }
 
     fn random_u64(&self) -> u64 {
         // A host without randomness does not exist (WASI's random_get is
         // required to load at all); the clock is the answer that cannot fail.
-        getrandom::u64().unwrap_or_else(|_| abi::monotonic_ns())
+        getrandom::u64().unwrap_or_else(|_| imports::monotonic_ns())
     }
 
     fn shared_get(&self, key: &str) -> Result<Option<(Vec<u8>, Cas)>, HostError> {
-        absent(abi::shared_get(key))
+        // The crate says of an empty value that there is none, but gives its token.
+        let (value, cas) = hostcalls::get_shared_data(key).map_err(host_error)?;
+        Ok(cas.map(|cas| (value.unwrap_or_default(), cas)))
     }
 
     fn shared_set(&self, key: &str, value: &[u8], expect: Expect) -> Result<(), HostError> {
@@ -75,150 +54,162 @@ impl Host for Envoy {
             Expect::Unchanged(0) => return Err(HostError::CasMismatch),
             Expect::Unchanged(cas) => cas,
         };
-        abi::shared_set(key, value, cas)
+        hostcalls::set_shared_data(key, Some(value), Some(cas)).map_err(host_error)
     }
 
     fn queue_register(&self, name: &str) -> Result<QueueId, HostError> {
-        abi::queue_register(name)
+        hostcalls::register_shared_queue(name).map_err(host_error)
     }
 
     fn queue_resolve(&self, name: &str) -> Result<Option<QueueId>, HostError> {
-        absent(abi::queue_resolve(name))
+        let own_vm_id = "";
+        hostcalls::resolve_shared_queue(own_vm_id, name).map_err(host_error)
     }
 
     fn enqueue(&self, queue: QueueId, message: &[u8]) -> Result<(), HostError> {
-        abi::enqueue(queue, message)
+        hostcalls::enqueue_shared_queue(queue, Some(message)).map_err(host_error)
     }
 
     fn dequeue(&self, queue: QueueId) -> Result<Option<Vec<u8>>, HostError> {
-        abi::dequeue(queue)
+        hostcalls::dequeue_shared_queue(queue).map_err(host_error)
     }
 
     fn call(&self, call: Call<'_>) -> Result<CallToken, HostError> {
-        let headers: Vec<_> = call.headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
-        let timeout_ms = u32::try_from(call.timeout.as_millis()).unwrap_or(u32::MAX).max(1);
-        let token = abi::http_call(call.cluster, &map_bytes(&headers), call.body, timeout_ms)?;
-        self.calls.made(token);
-        Ok(token)
+        // 0 would be no limit.
+        let timeout = call.timeout.max(Duration::from_millis(1));
+        let Call { cluster, headers, body, .. } = call;
+        hostcalls::dispatch_http_call(cluster, headers.to_vec(), Some(body), Vec::new(), timeout)
+            .map_err(host_error)
     }
 
     fn call_status(&self) -> Option<u16> {
-        let value = abi::header(CALL_RESPONSE_HEADERS, ":status").ok()?;
-        std::str::from_utf8(&value).ok()?.parse().ok()
+        // Not the one header's value: of a call that failed there is no map, on which
+        // the crate panics, while all of none are none.
+        let headers = hostcalls::get_map_bytes(MapType::HttpCallResponseHeaders).ok()?;
+        std::str::from_utf8(&value_of(headers, ":status")?).ok()?.parse().ok()
     }
 
     fn call_body(&self, max: usize) -> Vec<u8> {
-        abi::buffer(CALL_RESPONSE_BODY, max).unwrap_or_default()
+        let body = hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, max);
+        body.ok().flatten().unwrap_or_default()
     }
 
     fn request_headers(&self) -> HeaderPairs {
-        abi::header_map(REQUEST_HEADERS).ok().and_then(|bytes| pairs(&bytes)).unwrap_or_default()
+        let headers = hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default();
+        headers.into_iter().map(|(name, value)| (name.into_bytes(), value)).collect()
     }
 
     fn set_request_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
-        abi::set_header(REQUEST_HEADERS, name, value)
+        set_header(MapType::HttpRequestHeaders, name, value)
     }
 
     fn add_request_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
-        abi::add_header(REQUEST_HEADERS, name, value)
+        add_header(MapType::HttpRequestHeaders, name, value)
     }
 
     fn remove_request_header(&self, name: &str) -> Result<(), HostError> {
-        abi::remove_header(REQUEST_HEADERS, name)
+        remove_header(MapType::HttpRequestHeaders, name)
     }
 
     fn response_header(&self, name: &str) -> Option<Vec<u8>> {
-        abi::header(RESPONSE_HEADERS, name).ok()
+        let headers = hostcalls::get_map_bytes(MapType::HttpResponseHeaders).ok()?;
+        value_of(headers, name)
     }
 
     fn set_response_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
-        abi::set_header(RESPONSE_HEADERS, name, value)
+        set_header(MapType::HttpResponseHeaders, name, value)
     }
 
     fn add_response_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
-        abi::add_header(RESPONSE_HEADERS, name, value)
+        add_header(MapType::HttpResponseHeaders, name, value)
     }
 
     fn remove_response_header(&self, name: &str) -> Result<(), HostError> {
-        abi::remove_header(RESPONSE_HEADERS, name)
+        remove_header(MapType::HttpResponseHeaders, name)
     }
 
     fn set_filter_state(&self, name: &str, value: &str) -> Result<(), HostError> {
-        abi::foreign("set_envoy_filter_state", &filter_state(name, value))
+        let arguments = filter_state(name, value);
+        hostcalls::call_foreign_function("set_envoy_filter_state", Some(&arguments))
+            .map(drop)
+            .map_err(host_error)
     }
 
     fn resume_request(&self) -> Result<(), HostError> {
-        abi::resume(REQUEST_STREAM)
+        hostcalls::resume_http_request().map_err(host_error)
     }
 
     fn resume_response(&self) -> Result<(), HostError> {
-        abi::resume(RESPONSE_STREAM)
+        hostcalls::resume_http_response().map_err(host_error)
     }
 
     fn reply(&self, reply: LocalReply<'_>) -> Result<(), HostError> {
-        abi::reply(u32::from(reply.status), reply.details, reply.body, &map_bytes(reply.headers))
+        imports::reply(reply.status, reply.details, reply.body, &map_bytes(reply.headers))
     }
 
     fn set_property(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
-        abi::set_property(name, value)
+        imports::set_property(name, value)
     }
 
     fn property(&self, path: &[&str]) -> Result<Option<Vec<u8>>, HostError> {
-        // Paths are our own constants: the longest is far under this.
-        let mut joined = [0u8; 64];
-        let mut len = 0usize;
-        for segment in path {
-            let start = if len == 0 { 0 } else { len.saturating_add(1) };
-            len = start.saturating_add(segment.len());
-            joined.get_mut(start..len).ok_or(HostError::BadArgument)?.copy_from_slice(segment.as_bytes());
-        }
-        absent(abi::property(joined.get(..len).unwrap_or_default()))
+        hostcalls::get_property(path.to_vec()).map_err(host_error)
     }
 
     fn plugin_configuration(&self) -> Result<Vec<u8>, HostError> {
-        absent(abi::buffer(PLUGIN_CONFIGURATION, usize::MAX)).map(Option::unwrap_or_default)
+        let configuration = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX);
+        configuration.map(Option::unwrap_or_default).map_err(host_error)
     }
 
     fn set_tick(&self, period: Duration) -> Result<(), HostError> {
         // 0 would stop the timer.
-        abi::set_tick(u32::try_from(period.as_millis()).unwrap_or(u32::MAX).max(1))
+        hostcalls::set_tick_period(period.max(Duration::from_millis(1))).map_err(host_error)
     }
 
     fn define_metric(&self, kind: MetricKind, name: &str) -> Result<MetricId, HostError> {
         let kind = match kind {
-            MetricKind::Counter => 0,
-            MetricKind::Gauge => 1,
-            MetricKind::Histogram => 2,
+            MetricKind::Counter => MetricType::Counter,
+            MetricKind::Gauge => MetricType::Gauge,
+            MetricKind::Histogram => MetricType::Histogram,
         };
-        abi::define_metric(kind, name)
+        hostcalls::define_metric(kind, name).map_err(host_error)
     }
 
     fn add_metric(&self, metric: MetricId, by: i64) -> Result<(), HostError> {
-        if by == 0 { Ok(()) } else { abi::add_metric(metric, by) }
+        if by == 0 { Ok(()) } else { hostcalls::increment_metric(metric, by).map_err(host_error) }
     }
 
     fn set_metric(&self, metric: MetricId, value: u64) -> Result<(), HostError> {
-        abi::set_metric(metric, value)
+        hostcalls::record_metric(metric, value).map_err(host_error)
     }
 
     fn metric(&self, metric: MetricId) -> Result<u64, HostError> {
-        abi::metric(metric)
+        hostcalls::get_metric(metric).map_err(host_error)
     }
 
     fn log(&self, level: log::Level, message: &str) {
         let level = match level {
-            log::Level::Trace => 0,
-            log::Level::Debug => 1,
-            log::Level::Info => 2,
-            log::Level::Warn => 3,
-            log::Level::Error => 4,
+            log::Level::Trace => LogLevel::Trace,
+            log::Level::Debug => LogLevel::Debug,
+            log::Level::Info => LogLevel::Info,
+            log::Level::Warn => LogLevel::Warn,
+            log::Level::Error => LogLevel::Error,
         };
-        abi::log(level, message);
+        // A line that could not be logged has nowhere else to go.
+        let _ = hostcalls::log(level, message);
     }
 
     fn environment(&self, name: &str) -> Option<String> {
         std::env::var(name).ok()
     }
+}
+
+fn host_error(status: Status) -> HostError {
+    error(status as u32)
+}
+
+/// A header's first value.
+fn value_of(headers: Vec<(String, Vec<u8>)>, name: &str) -> Option<Vec<u8>> {
+    headers.into_iter().find(|(other, _)| other == name).map(|(_, value)| value)
 }
 
 /// `SetEnvoyFilterStateArguments` (`source/extensions/common/wasm/ext/set_envoy_filter_state.proto`):
@@ -239,13 +230,4 @@ fn filter_state(name: &str, value: &str) -> Vec<u8> {
         message.extend_from_slice(text.as_bytes());
     }
     message
-}
-
-/// What is not there is an ordinary answer.
-fn absent<T>(result: Result<T, HostError>) -> Result<Option<T>, HostError> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(HostError::NotFound) => Ok(None),
-        Err(error) => Err(error),
-    }
 }

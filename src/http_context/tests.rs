@@ -47,13 +47,13 @@ fn pairs(headers: &[(&str, &[u8])]) -> HeaderPairs {
 }
 
 /// A request at its headers: the stream, and whether it goes on.
-fn begin(host: &Fake, filter: &Rc<Filter<Fake>>) -> (RequestContext<Fake>, Flow) {
+fn begin(host: &Fake, filter: &Rc<Filter<Fake>>) -> (RequestContext<Fake>, Action) {
     if host.0.headers.borrow().is_none() {
         host.0.headers.replace(Some(pairs(&[(":path", b"/"), (":method", b"GET"), (":authority", b"h")])));
     }
     host.0.client.replace(Some("192.0.2.1:80".to_owned()));
-    let mut stream = RequestContext::new(host.clone(), Some(filter.clone()));
-    let flow = stream.on_request_headers(true);
+    let mut stream = RequestContext::new(host.clone(), Some(filter.clone()), 2);
+    let flow = stream.on_http_request_headers(3, true);
     (stream, flow)
 }
 
@@ -67,7 +67,7 @@ fn answer(made: &Made, found: Found) -> Vec<u8> {
 fn deliver(host: &Fake, stream: &mut RequestContext<Fake>, made: &Made, status: u16, body: Vec<u8>) {
     host.0.status.set(Some(status));
     host.0.body.replace(body);
-    stream.on_call_response(made.token, 3);
+    stream.on_http_call_response(made.token, 3, 0, 0);
 }
 
 /// What the admin service finds of a check that lets a request pass.
@@ -103,7 +103,7 @@ fn a_request_under_way_holds_no_tables() {
     let tables: Rc<Tables> = filter.vm.sync.borrow().tables().unwrap();
     let before = Rc::strong_count(&tables);
     let (stream, flow) = begin(&host, &filter);
-    assert_eq!(flow, Flow::Continue);
+    assert_eq!(flow, Action::Continue);
     assert_eq!(Rc::strong_count(&tables), before);
     assert_eq!(event(&stream).tables_seq, SEQ);
     assert!(host.take_calls().is_empty());
@@ -143,20 +143,24 @@ fn what_may_pass_is_described_if_that_is_wanted() {
 fn a_request_whose_headers_cannot_be_read_does_not_pass() {
     let host = Fake::default();
     let filter = filter(&host, Some(Flags::all_on()), r#", "routing": "envoy""#);
-    let mut stream = RequestContext::new(host.clone(), Some(filter.clone()));
-    assert_eq!(stream.on_request_headers(false), Flow::Stop, "it may carry a header of the filter's own");
+    let mut stream = RequestContext::new(host.clone(), Some(filter.clone()), 2);
+    assert_eq!(
+        stream.on_http_request_headers(3, true),
+        Action::Pause,
+        "it may carry a header of the filter's own"
+    );
     assert_eq!(host.take_done(), [Done::Replied(503, "not_ready".to_owned())]);
     assert_eq!(event(&stream).reason.as_deref(), Some("not_ready"));
-    assert_eq!(begin(&host, &filter).1, Flow::Continue);
+    assert_eq!(begin(&host, &filter).1, Action::Continue);
 }
 
 #[test]
 fn a_gate_without_configuration_lets_nothing_pass() {
     let host = Fake::default();
-    let mut stream = RequestContext::new(host.clone(), None);
-    assert_eq!(stream.on_request_headers(false), Flow::Stop);
+    let mut stream = RequestContext::new(host.clone(), None, 2);
+    assert_eq!(stream.on_http_request_headers(3, true), Action::Pause);
     assert_eq!(host.take_done(), [Done::Replied(503, "not_ready".to_owned())]);
-    assert_eq!(stream.on_response_headers(false), Flow::Continue);
+    assert_eq!(stream.on_http_response_headers(3, true), Action::Continue);
     stream.on_log();
 }
 
@@ -165,12 +169,12 @@ fn a_request_has_one_event_however_often_it_ends() {
     let host = Fake::default();
     let filter = filter(&host, Some(Flags::all_on()), r#", "routing": "envoy""#);
     let on_log: fn(&mut RequestContext<Fake>) = RequestContext::on_log;
-    let on_done: fn(&mut RequestContext<Fake>) = RequestContext::on_done;
+    let on_done: fn(&mut RequestContext<Fake>) = |context| assert!(context.on_done());
     for ends in [vec![on_log, on_done], vec![on_done], vec![on_done, on_log]] {
         let (mut request, _) = begin(&host, &filter);
         ends.iter().for_each(|end| end(&mut request));
     }
-    let mut refused_before = RequestContext::new(host.clone(), Some(filter.clone()));
+    let mut refused_before = RequestContext::new(host.clone(), Some(filter.clone()), 2);
     [on_log, on_done].iter().for_each(|end| end(&mut refused_before));
     filter.vm.metrics.flush();
     let figures = ["tidegate.events.numbered", "tidegate.requests.allow", "tidegate.requests.unseen"];

@@ -19,6 +19,8 @@ use tidegate_stack::{NamedBackend, Options, Stack, wait};
 
 use istio::{Istio, Plugin};
 
+use crate::guards::pause_the_headers_only;
+use crate::trapping::rewritten;
 use crate::updates::{
     BANNED, LIMIT, WELCOME, assert_answered, assert_bans_hold, assert_tells, assert_unnoticed, go_on, load,
 };
@@ -258,4 +260,14 @@ fn a_body_does_not_get_past_a_check_that_is_asked() {
     assert_eq!(mesh.orders.seen().len(), 20, "those of the banned client reached nobody");
     let checks = mesh.stack.recorded(LIMIT).unwrap().checks;
     assert!(checks.ip.direct >= 40, "{checks:?}");
+
+    // It is the guard that holds it.
+    let shipped = &mesh.stack.options().programs.wasm;
+    mesh.plugin.code = rewritten(shipped, mesh.dir(), pause_the_headers_only).unwrap();
+    mesh.istio.deliver(&mesh.stack, &mesh.plugin).unwrap();
+    wait::until("a body gets past the check", LIMIT, || {
+        let _ = ask(BANNED);
+        Ok((mesh.orders.seen().len() > 20).then_some(()))
+    })
+    .unwrap();
 }

@@ -16,6 +16,7 @@ mod explain;
 mod flags;
 mod geo;
 mod global_limit;
+mod guards;
 mod hasty;
 mod http2;
 mod http3;

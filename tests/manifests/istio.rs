@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use tidegate::config::Config;
-use tidegate::root::RECORDER_ROOT_ID;
+use tidegate::root_context::RECORDER_ROOT_ID;
 
 use crate::files::{at, documents, one, text};
 use crate::kubernetes::Address;

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
+use tidegate::root_context::module;
 use tidegate_host_sim::{Fault, Feed, Request, Root, Sim, Worker};
 
 const CONFIG: &str = r#"{"admin": {"cluster": "admin", "token": "secret"}}"#;
@@ -81,7 +82,7 @@ struct Chaos {
 
 impl Chaos {
     fn new(recorder: bool) -> Self {
-        let mut sim = Sim::new();
+        let mut sim = Sim::new(module);
         let mut start = |root_id: &str| {
             let worker = sim.worker();
             (worker, sim.root(worker, root_id, CONFIG).0)

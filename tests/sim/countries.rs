@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use tidegate::root_context::module;
 use tidegate_host_sim::{Fault, Feed, Request, Root, Sim, Worker};
 use tidegate_policy::geo::{Country, CountryRange, GeoAction, GeoMode, GeoRule, Unknown};
 
@@ -22,7 +23,7 @@ struct Stage {
 
 impl Stage {
     fn new(workers: usize) -> Self {
-        let mut sim = Sim::new();
+        let mut sim = Sim::new(module);
         let gate = |sim: &mut Sim| {
             let worker = sim.worker();
             let (root, accepted) = sim.root(worker, "tidegate", CONFIG);

@@ -7,6 +7,7 @@ mod failures;
 
 use std::time::Duration;
 
+use tidegate::root_context::module;
 use tidegate_host_sim::{CONFIG, Dice, Feed, Order, Request, Response, Stage, Trouble, Waits};
 use tidegate_policy::check::{Answered, Check, PerCheck};
 use tidegate_policy::flags::{Flag, Flags, Mode, Modes, State};
@@ -38,7 +39,7 @@ fn flags(parallel: bool) -> Flags {
 
 /// Everything asked directly, recorded asynchronously.
 fn direct(parallel: bool) -> Stage {
-    Stage::with_flags(1, CONFIG, flags(parallel))
+    Stage::with_flags(module, 1, CONFIG, flags(parallel))
 }
 
 /// A configuration in which these checks let pass when nobody answers.
@@ -56,7 +57,7 @@ fn lenient(checks: &[Check]) -> String {
 fn without_tables(config: &str) -> Stage {
     let mut feed = Feed::new();
     feed.frozen = true;
-    Stage::new(1, config, feed)
+    Stage::new(module, 1, config, feed)
 }
 
 fn told(response: &Response) -> (u16, &str) {
@@ -124,7 +125,7 @@ fn a_denial_of_a_later_check_waits_for_the_earlier_ones() {
 #[test]
 fn in_parallel_nothing_is_asked_that_cannot_matter() {
     let asked = |config: &str, flags: Flags, client: &str| {
-        let mut stage = Stage::with_flags(1, config, flags);
+        let mut stage = Stage::with_flags(module, 1, config, flags);
         stage.feed.ban("9.9.9.9");
         stage.run(SECOND);
         stage.get(0, client);
@@ -244,7 +245,7 @@ fn a_share_of_the_clients_is_the_same_clients_in_every_vm() {
     feed.set_flags(
         Flags::default().with(Flag::RouteCache, State::Share(30)).with(Flag::AsyncRecording, State::On),
     );
-    let mut stage = Stage::new(3, CONFIG, feed);
+    let mut stage = Stage::new(module, 3, CONFIG, feed);
     let flags = stage.feed.flags();
     for client in 0..200 {
         let client = format!("10.0.7.{client}");
@@ -267,7 +268,8 @@ fn a_share_of_the_clients_is_the_same_clients_in_every_vm() {
 fn a_request_is_told_what_each_question_cost() {
     let config = CONFIG.replacen('{', r#"{"performance_headers": "on_request", "#, 1);
     for (parallel, total) in [(false, "600.000"), (true, "300.000")] {
-        let mut stage = Stage::with_flags(1, &config, flags(parallel).with(Flag::AsyncRecording, State::Off));
+        let mut stage =
+            Stage::with_flags(module, 1, &config, flags(parallel).with(Flag::AsyncRecording, State::Off));
         let slow = |ms: u32| Some(Trouble::Slow(ms * MS));
         stage.feed.trouble = PerCheck { ip: slow(100), geo: slow(200), route: slow(300) };
         stage.feed.open_trouble = slow(40);
@@ -301,7 +303,7 @@ fn a_reloaded_vm_asks_from_its_first_request_on() {
 
 #[test]
 fn a_request_before_the_first_tick_is_asked_about_as_well() {
-    let mut stage = Stage::cold(1, CONFIG, Feed::new());
+    let mut stage = Stage::cold(module, 1, CONFIG, Feed::new());
     stage.feed.ban("9.9.9.9");
     assert_eq!(stage.get(0, "1.1.1.1").status, 200);
     assert_eq!(told(&stage.get(0, "9.9.9.9")), (403, "ip_banned"));

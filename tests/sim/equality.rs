@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use tidegate::root_context::module;
 use tidegate_host_sim::{CONFIG, Dice, Feed, Order, Request, Response, Stage, random};
 use tidegate_policy::check::{Answered, Check, PerCheck};
 use tidegate_policy::decide::{Given, OnNoRoute, Routing, Settings, Unavailable, Verdict, decide};
@@ -54,7 +55,7 @@ impl World {
             let mut feed = Feed::new();
             random::fill(&mut feed, &mut dice.clone(), NOW, SPAN);
             feed.set_flags(flags);
-            Stage::new(1, &config.to_string(), feed)
+            Stage::new(module, 1, &config.to_string(), feed)
         };
         let (mut direct, cached) = (stage(flags), stage(Flags::all_on()));
         direct.feed.order = Order::Random(seed | 1);

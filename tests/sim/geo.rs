@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tidegate::root_context::module;
 use tidegate_author as author;
 use tidegate_host_sim::{CONFIG, Feed, Request, Response, Stage};
 use tidegate_policy::flags::{Flag, Flags, State};
@@ -51,7 +52,7 @@ fn stage(flags: Flags, config: &str) -> Stage {
     let mut feed = Feed::new();
     feed.set_flags(flags);
     feed.set_countries(countries().into_iter());
-    Stage::new(2, config, feed)
+    Stage::new(module, 2, config, feed)
 }
 
 fn told(response: &Response) -> (u16, &str) {

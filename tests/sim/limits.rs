@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tidegate::root_context::module;
 use tidegate_author as author;
 use tidegate_host_sim::{CONFIG, Feed, Request, Response, Stage};
 use tidegate_policy::flags::{Flag, Flags, State};
@@ -27,7 +28,7 @@ fn stage(workers: usize, limits: impl IntoIterator<Item = Limit>) -> Stage {
 fn configured(workers: usize, config: &str, limits: impl IntoIterator<Item = Limit>) -> Stage {
     let mut feed = Feed::new();
     feed.set_limits(limits);
-    Stage::new(workers, config, feed)
+    Stage::new(module, workers, config, feed)
 }
 
 /// How many of so many requests pass, over all gates in turn.
@@ -155,7 +156,7 @@ fn routes_and_all_together_are_counted_apart() {
     let each = json!({"key": "route", "rate": 3, "per": "hour", "match": {"route": ["a", "b"]}});
     let all = json!({"key": "global", "rate": 10, "per": "hour"});
     feed.set_limits([limit("each", &each), limit("all", &all)]);
-    let mut stage = Stage::new(2, CONFIG, feed);
+    let mut stage = Stage::new(module, 2, CONFIG, feed);
     let get = |path: &'static str| move |at: usize| Request::get(path, &format!("10.0.0.{at}"));
     assert_eq!(passed(&mut stage, 4, get("/a")), 3);
     assert_eq!(passed(&mut stage, 4, get("/b")), 3);
@@ -246,7 +247,7 @@ fn redirects_and_preflights_are_requests_of_their_route() {
     feed.set_routes(&[document]);
     let told = json!({"key": "ip", "rate": 2, "per": "minute", "headers": true});
     feed.set_limits([limit("l", &told)]);
-    let mut stage = Stage::new(1, CONFIG, feed);
+    let mut stage = Stage::new(module, 1, CONFIG, feed);
     let preflight = Request::new("OPTIONS", "example.org", "/x", Some("1.2.3.4"))
         .header(b"origin", b"https://a.example")
         .header(b"access-control-request-method", b"GET");

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use tidegate::root_context::module;
 use tidegate_host_sim::{Feed, Request, Root, Sim, StreamId, Trouble, Waits, Worker};
 use tidegate_policy::flags::{Flag, State};
 use tidegate_policy::wire::event::{BatchHead, Source, SourceState, TrafficEvent, VerdictCode};
@@ -23,7 +24,7 @@ struct Stage {
 
 impl Stage {
     fn new(workers: usize) -> Self {
-        let mut stage = Self { sim: Sim::new(), feed: Feed::new(), gates: Vec::new() };
+        let mut stage = Self { sim: Sim::new(module), feed: Feed::new(), gates: Vec::new() };
         for _ in 0..workers {
             stage.worker(GATE);
         }

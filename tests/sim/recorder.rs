@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use tidegate::root_context::module;
 use tidegate_host_sim::{Feed, Request, Root, Sim, Worker};
 use tidegate_policy::wire::event::SourceState;
 
@@ -20,7 +21,7 @@ struct Stage {
 
 impl Stage {
     fn new(recorder: bool, workers: usize) -> Self {
-        let mut sim = Sim::new();
+        let mut sim = Sim::new(module);
         let mut start = |root_id: &str| {
             let worker = sim.worker();
             let (root, accepted) = sim.root(worker, root_id, CONFIG);

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use tidegate::root_context::module;
 use tidegate_host_sim::{CONFIG, Dice, Feed, Order, Request, Stage, Trouble, random};
 use tidegate_policy::check::{Answered, Check, PerCheck};
 use tidegate_policy::flags::{Flag, Flags, State};
@@ -31,7 +32,7 @@ fn equal_tables_never_mismatch() {
         random::fill(&mut feed, &mut dice, NOW, 60);
         feed.set_flags(shadow(seed % 2 == 0));
         feed.order = Order::Random(seed + 1);
-        let mut stage = Stage::new(1, CONFIG, feed);
+        let mut stage = Stage::new(module, 1, CONFIG, feed);
         for _ in 0..200 {
             stage.request(0, random::request(&mut dice, None));
             if dice.percent(5) {
@@ -56,7 +57,7 @@ fn equal_tables_never_mismatch() {
 
 /// A gateway whose tables stay as they were.
 fn frozen(parallel: bool) -> Stage {
-    let mut stage = Stage::with_flags(1, CONFIG, shadow(parallel));
+    let mut stage = Stage::with_flags(module, 1, CONFIG, shadow(parallel));
     stage.feed.frozen = true;
     stage
 }
@@ -100,7 +101,7 @@ fn what_a_frozen_gateway_would_have_said_is_told_with_what_was_said() {
 
 #[test]
 fn a_ban_that_only_the_cache_knows_is_not_enforced_and_told() {
-    let mut stage = Stage::with_flags(1, CONFIG, shadow(false));
+    let mut stage = Stage::with_flags(module, 1, CONFIG, shadow(false));
     stage.feed.ban("9.9.9.9");
     stage.run(SECOND);
     stage.feed.frozen = true;
@@ -154,7 +155,7 @@ fn every_check_that_differs_is_told() {
 #[test]
 fn shadow_of_one_check_leaves_the_others_as_they_are() {
     let flags = Flags::all_on().with(Flag::GeoRulesCache, State::Shadow);
-    let mut stage = Stage::with_flags(1, CONFIG, flags);
+    let mut stage = Stage::with_flags(module, 1, CONFIG, flags);
     stage.feed.frozen = true;
     stage.feed.ban("9.9.9.9");
     assert_eq!(stage.get(0, "9.9.9.9").status, 200, "bans are from the cache, which does not know it yet");
@@ -181,7 +182,7 @@ fn without_tables_there_is_nothing_to_compare() {
     let mut feed = Feed::new();
     feed.set_flags(shadow(false));
     feed.frozen = true;
-    let mut stage = Stage::new(1, CONFIG, feed);
+    let mut stage = Stage::new(module, 1, CONFIG, feed);
     assert_eq!(stage.request(0, Request::get("/x", "1.1.1.1")).status, 200);
     stage.run(SECOND);
     assert_eq!(counts(&stage, "compared"), PerCheck::default());

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use tidegate::root_context::module;
 use tidegate_host_sim::{Fault, Feed, Request, Response, Root, Sim, Worker};
 use tidegate_policy::wire::sync::{SyncAnswer, WholeTable};
 
@@ -21,7 +22,7 @@ struct Stage {
 impl Stage {
     /// A process with this many workers and a feed, at rest.
     fn new(workers: usize) -> Self {
-        let mut sim = Sim::new();
+        let mut sim = Sim::new(module);
         assert!(sim.canary(GATE, CONFIG));
         let gates = (0..workers).map(|_| gate(&mut sim)).collect();
         let mut stage = Self { sim, feed: Feed::new(), gates };
@@ -188,7 +189,7 @@ fn a_holder_that_traps_at_any_host_call_of_a_publish_does_no_harm() {
 
 #[test]
 fn a_root_dropped_during_its_long_poll_is_replaced_by_another_of_its_vm() {
-    let mut sim = Sim::new();
+    let mut sim = Sim::new(module);
     let worker = sim.worker();
     let (one, _) = sim.root(worker, GATE, CONFIG);
     let other_config = r#"{"admin": {"cluster": "admin", "token": "secret"}, "on_no_route": "pass"}"#;
@@ -242,7 +243,7 @@ fn a_holder_that_ended_gives_up_its_lease() {
 
 #[test]
 fn a_root_that_went_without_a_word_is_missed() {
-    let mut sim = Sim::new();
+    let mut sim = Sim::new(module);
     let worker = sim.worker();
     let (one, _) = sim.root(worker, GATE, CONFIG);
     let second = gate(&mut sim);
@@ -261,7 +262,7 @@ fn a_root_that_went_without_a_word_is_missed() {
 
 #[test]
 fn the_canary_only_reads() {
-    let mut sim = Sim::new();
+    let mut sim = Sim::new(module);
     assert!(sim.canary(GATE, CONFIG));
     assert!(sim.canary(RECORDER, CONFIG));
     assert!(sim.keys().is_empty(), "{:?}", sim.keys());
@@ -576,7 +577,7 @@ fn entries_expire_by_the_admin_services_clock() {
 
 #[test]
 fn before_the_first_tables_the_service_is_asked_about_each_request() {
-    let mut sim = Sim::new();
+    let mut sim = Sim::new(module);
     let first = gate(&mut sim);
     let mut stage = Stage { sim, feed: Feed::new(), gates: vec![first] };
     stage.feed.up = false;

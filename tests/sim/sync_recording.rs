@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use tidegate::root_context::module;
 use tidegate_host_sim::{CONFIG, Dice, Feed, Order, Request, Stage, StreamId, Trouble, Waits, random};
 use tidegate_policy::flags::{Flag, Flags, State};
 use tidegate_policy::wire::event::{DropReason, Source, TrafficEvent, VerdictCode};
@@ -19,7 +20,7 @@ fn sync() -> Flags {
 }
 
 fn stage() -> Stage {
-    Stage::with_flags(1, CONFIG, sync())
+    Stage::with_flags(module, 1, CONFIG, sync())
 }
 
 /// An event without what the mode of recording may change.
@@ -88,7 +89,7 @@ fn events_of_both_modes_are_the_same_apart_from_the_mode() {
             let mut feed = Feed::new();
             random::fill(&mut feed, &mut dice, NOW, 60);
             feed.set_flags(flags);
-            let mut stage = Stage::new(1, CONFIG, feed);
+            let mut stage = Stage::new(module, 1, CONFIG, feed);
             for _ in 0..150 {
                 let request = random::request(&mut dice, None);
                 let stream = stage.begin(0, request);
@@ -201,7 +202,7 @@ fn a_response_goes_on_whatever_becomes_of_its_event() {
 #[test]
 fn the_operator_says_how_long_a_response_waits() {
     let config = CONFIG.replacen('{', r#"{"events": {"sync_timeout": "150ms"}, "#, 1);
-    let mut stage = Stage::with_flags(1, &config, sync());
+    let mut stage = Stage::with_flags(module, 1, &config, sync());
     stage.feed.open_trouble = Some(Trouble::Never);
     let began = stage.sim.now_ns();
     assert_eq!(stage.get(0, "1.1.1.1").status, 200);
@@ -309,7 +310,7 @@ fn a_mode_switched_under_load_costs_no_number() {
         let mut dice = Dice::new(seed);
         let mut feed = Feed::new();
         feed.order = Order::Random(seed + 1);
-        let mut stage = Stage::new(3, CONFIG, feed);
+        let mut stage = Stage::new(module, 3, CONFIG, feed);
         let mut held: Vec<StreamId> = Vec::new();
         let mut begun = 0;
         for _ in 0..900 {
@@ -360,7 +361,7 @@ fn a_mode_switched_under_load_costs_no_number() {
 #[test]
 fn a_full_buffer_gives_up_no_number_that_is_open() {
     let config = CONFIG.replacen('{', r#"{"events": {"buffer_bytes": 65536, "queue_bytes": 65536}, "#, 1);
-    let mut stage = Stage::with_flags(1, &config, sync());
+    let mut stage = Stage::with_flags(module, 1, &config, sync());
     let open = stage.begin(0, Request::get("/long", "1.1.1.1"));
     stage.feed.carry(&mut stage.sim, open);
     stage.feed.set_flag(Flag::AsyncRecording, State::On);

@@ -6,7 +6,8 @@
 //! What it emulates are facts seen on Envoy 1.40, each noted where it matters;
 //! the scenarios that count run on a real Envoy as well.
 //!
-//! * [`Sim`] is the process: workers, roots, time, requests, callouts.
+//! * [`Sim`] is the process: workers, roots, time, requests, callouts. It drives the
+//!   contexts of a [`Module`], as proxy-wasm's dispatcher does.
 //! * [`SimHost`] is what a VM sees of it.
 //! * [`Feed`] answers callouts as the admin service does, from a script.
 //! * [`Stage`] is a process with gates and such a service.
@@ -17,6 +18,7 @@
 mod dice;
 mod feed;
 mod host;
+mod imports;
 mod observe;
 mod process;
 pub mod random;
@@ -28,7 +30,7 @@ mod world;
 pub use dice::Dice;
 pub use feed::{Fault, Feed, Order, Trouble, empty_routes};
 pub use host::SimHost;
-pub use process::{Root, Sim, Worker};
+pub use process::{Module, NewRoot, Root, Sim, Worker};
 pub use stage::{CONFIG, Stage};
 pub use stream::{Request, Response, StreamId, Waits};
 pub use world::{CallId, CallView};

@@ -6,8 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use tidegate::root::Root as Filter;
-use tidegate::worker::Worker as FilterWorker;
+use proxy_wasm::traits::{Context, RootContext};
 
 use crate::host::{SimHost, Trap};
 use crate::requests::Live;
@@ -22,10 +21,17 @@ pub struct Worker(pub(crate) usize);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Root(pub(crate) u32);
 
+/// The module that VMs run: loaded into one, it makes its root contexts by their numbers.
+pub type Module = fn(SimHost) -> NewRoot;
+
+/// Makes a root context of its VM, as the callback that `proxy_wasm::set_root_context` is
+/// given does.
+pub type NewRoot = Box<dyn Fn(u32) -> Box<dyn RootContext>>;
+
 pub(crate) struct Thread {
     pub vm: VmId,
-    pub home: Rc<FilterWorker<SimHost>>,
-    pub roots: BTreeMap<u32, Filter<SimHost>>,
+    pub new_root: NewRoot,
+    pub roots: BTreeMap<u32, Box<dyn RootContext>>,
     /// Root id and configuration of each root, for a reload.
     plugins: BTreeMap<u32, (String, String)>,
     stalled: bool,
@@ -37,49 +43,42 @@ pub struct Sim {
     pub(crate) world: Rc<RefCell<World>>,
     pub(crate) threads: Vec<Thread>,
     pub(crate) streams: BTreeMap<StreamId, Live>,
-    next_root: u32,
+    module: Module,
 }
 
 /// Between a VM's load and its reload after a trap.
 const RELOAD_BACKOFF_NS: u64 = 1_000_000_000;
 
-impl Default for Sim {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Sim {
     /// A process without workers, in which the cluster `admin` exists.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(module: Module) -> Self {
         let world = Rc::new(RefCell::new(World::new()));
-        Self { world, threads: Vec::new(), streams: BTreeMap::new(), next_root: 1 }
+        Self { world, threads: Vec::new(), streams: BTreeMap::new(), module }
     }
 
-    fn new_vm(&self) -> (VmId, Rc<FilterWorker<SimHost>>) {
+    fn new_vm(&self) -> (VmId, NewRoot) {
         let vm = {
             let mut world = self.world.borrow_mut();
             world.vms.push(VmState::default());
             world.vms.len() - 1
         };
-        (vm, FilterWorker::new(SimHost { world: self.world.clone(), vm }))
+        (vm, (self.module)(SimHost { world: self.world.clone(), vm }))
     }
 
     /// A thread with a VM that has no root yet. The main thread is one like any
     /// other that never gets a request.
     pub fn worker(&mut self) -> Worker {
-        let (vm, home) = self.new_vm();
+        let (vm, new_root) = self.new_vm();
         let loaded_ns = self.world.borrow().now_ns;
         let (roots, plugins) = (BTreeMap::new(), BTreeMap::new());
-        self.threads.push(Thread { vm, home, roots, plugins, stalled: false, loaded_ns });
+        self.threads.push(Thread { vm, new_root, roots, plugins, stalled: false, loaded_ns });
         Worker(self.threads.len() - 1)
     }
 
     /// Configures one more root on a worker; false when it is refused.
     pub fn root(&mut self, worker: Worker, root_id: &str, configuration: &str) -> (Root, bool) {
-        let root = self.next_root;
-        self.next_root += 1;
+        let root = self.world.borrow_mut().next_context();
         let plugin = (root_id.to_owned(), configuration.to_owned());
         self.threads[worker.0].plugins.insert(root, plugin);
         let accepted = self.configure(worker.0, root);
@@ -90,11 +89,11 @@ impl Sim {
         let (root_id, configuration) = self.threads[thread].plugins[&root].clone();
         let vm = self.threads[thread].vm;
         self.world.borrow_mut().vm(vm).root_ids.insert(root, root_id);
-        let home = self.threads[thread].home.clone();
-        let mut filter = Filter::new(home, root);
+        let mut context = (self.threads[thread].new_root)(root);
+        let len = configuration.len();
         let phase = Phase::Configure(configuration.into_bytes());
-        let accepted = self.callback(vm, root, phase, || filter.on_configure());
-        self.threads[thread].roots.insert(root, filter);
+        let accepted = self.callback(vm, root, phase, || context.on_configure(len));
+        self.threads[thread].roots.insert(root, context);
         accepted.unwrap_or(false)
     }
 
@@ -106,8 +105,8 @@ impl Sim {
         let thread = &mut self.threads[worker.0];
         thread.stalled = true;
         // Envoy frees it without a callback.
-        if let Some(filter) = thread.roots.remove(&root.0) {
-            std::mem::forget(filter);
+        if let Some(context) = thread.roots.remove(&root.0) {
+            std::mem::forget(context);
         }
         self.world.borrow_mut().vm(self.threads[worker.0].vm).timers.clear();
         accepted
@@ -118,8 +117,8 @@ impl Sim {
     pub fn drop_root(&mut self, worker: Worker, root: Root) {
         let vm = self.threads[worker.0].vm;
         self.threads[worker.0].plugins.remove(&root.0);
-        if let Some(mut filter) = self.threads[worker.0].roots.remove(&root.0) {
-            self.callback(vm, root.0, Phase::None, || filter.on_done());
+        if let Some(mut context) = self.threads[worker.0].roots.remove(&root.0) {
+            self.callback(vm, root.0, Phase::None, || context.on_done());
         }
         let mut world = self.world.borrow_mut();
         world.vm(vm).timers.remove(&root.0);
@@ -234,18 +233,20 @@ impl Sim {
         let vm = post.vm();
         match post {
             Post::Queue { root, queue, .. } => {
-                self.in_root(thread, vm, root, Phase::None, |filter| filter.on_queue_ready(queue));
+                self.in_root(thread, vm, root, Phase::None, |context| context.on_queue_ready(queue));
             }
             Post::Call { root, stream, token, end, .. } => {
-                let headers = if matches!(end, CallEnd::Failure) { 0 } else { 3 };
+                let (headers, body) = match &end {
+                    CallEnd::Answer { body, .. } => (3, body.len()),
+                    CallEnd::Failure => (0, 0),
+                };
+                let answer = move |context: &mut dyn Context| {
+                    context.on_http_call_response(token, headers, body, 0);
+                };
                 let phase = Phase::CallResponse(end);
                 match stream {
-                    Some(stream) => self.answer_stream(stream, phase, token, headers),
-                    None => {
-                        self.in_root(thread, vm, root, phase, |filter| {
-                            filter.on_call_response(token, headers);
-                        });
-                    }
+                    Some(stream) => self.answer_stream(stream, phase, answer),
+                    None => self.in_root(thread, vm, root, phase, |context| answer(context)),
                 }
             }
         }
@@ -258,12 +259,12 @@ impl Sim {
         vm: VmId,
         root: u32,
         phase: Phase,
-        call: impl FnOnce(&mut Filter<SimHost>),
+        call: impl FnOnce(&mut dyn RootContext),
     ) {
         // A root that is gone loses what is on its way to it.
-        let Some(mut filter) = self.threads[thread].roots.remove(&root) else { return };
-        self.callback(vm, root, phase, || call(&mut filter));
-        self.threads[thread].roots.insert(root, filter);
+        let Some(mut context) = self.threads[thread].roots.remove(&root) else { return };
+        self.callback(vm, root, phase, || call(&mut *context));
+        self.threads[thread].roots.insert(root, context);
     }
 
     /// Moves the clock, firing timers and timeouts in their order on the way.
@@ -318,7 +319,7 @@ impl Sim {
             };
             let due = if self.threads[thread].stalled { Vec::new() } else { due };
             for root in due {
-                self.in_root(thread, vm, root, Phase::None, Filter::on_tick);
+                self.in_root(thread, vm, root, Phase::None, |context| context.on_tick());
                 // Armed anew after the callback, with the period as it is then.
                 if let Some((period, due)) = self.world.borrow_mut().vm(vm).timers.get_mut(&root) {
                     *due = now + period.as_nanos() as u64;
@@ -378,12 +379,12 @@ impl Sim {
         if !dead || now - self.threads[thread].loaded_ns < RELOAD_BACKOFF_NS {
             return;
         }
-        let (vm, home) = self.new_vm();
+        let (vm, new_root) = self.new_vm();
         let thread_state = &mut self.threads[thread];
-        (thread_state.vm, thread_state.home, thread_state.loaded_ns) = (vm, home, now);
-        for (_, filter) in std::mem::take(&mut thread_state.roots) {
+        (thread_state.vm, thread_state.new_root, thread_state.loaded_ns) = (vm, new_root, now);
+        for (_, context) in std::mem::take(&mut thread_state.roots) {
             // The guest's memory is gone; nothing of it runs again.
-            std::mem::forget(filter);
+            std::mem::forget(context);
         }
         self.configure(thread, root);
     }

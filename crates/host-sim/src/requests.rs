@@ -2,10 +2,10 @@
 
 use std::mem::forget;
 
-use tidegate::http_context::{Flow, RequestContext};
-use tidegate_host::{CallToken, HeaderPairs};
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::Action;
+use tidegate_host::HeaderPairs;
 
-use crate::host::SimHost;
 use crate::process::{Root, Sim, Worker};
 use crate::stream::{Request, Response, StreamId, StreamState, Waits, number};
 use crate::world::{Phase, VmId};
@@ -18,7 +18,7 @@ pub(crate) struct Live {
     vm: VmId,
     root: u32,
     /// The guest's part; gone with its VM.
-    guest: Option<RequestContext<SimHost>>,
+    guest: Option<Box<dyn HttpContext>>,
 }
 
 impl Sim {
@@ -32,26 +32,25 @@ impl Sim {
     /// it was loaded within the last second: then Envoy answers 503.
     pub fn begin(&mut self, worker: Worker, root: Root, request: Request) -> StreamId {
         self.reload_if_dead(worker.0, root.0);
-        let thread = &self.threads[worker.0];
-        let host = SimHost { world: self.world.clone(), vm: thread.vm };
-        let guest = match thread.roots.get(&root.0) {
-            Some(filter) => filter.stream(),
-            None => RequestContext::new(host, None),
-        };
-        let id = self.enter(thread.vm, root.0, guest, request);
-        let flow = self.in_stream(id, Phase::RequestHeaders, |stream| stream.on_request_headers(true));
-        self.after(id, flow);
+        let headers = request.headers.len();
+        let id = self.enter(worker, root, request);
+        let action =
+            self.in_stream(id, Phase::RequestHeaders, |guest| guest.on_http_request_headers(headers, true));
+        self.after(id, action);
         id
     }
 
-    /// A stream comes into being.
-    fn enter(&mut self, vm: VmId, root: u32, guest: RequestContext<SimHost>, request: Request) -> StreamId {
+    /// A request's context comes into being.
+    fn enter(&mut self, worker: Worker, root: Root, request: Request) -> StreamId {
+        let thread = &self.threads[worker.0];
         let mut world = self.world.borrow_mut();
-        let id = StreamId(world.next_stream);
-        world.next_stream += 1;
+        let id = world.next_context();
+        let context = thread.roots.get(&root.0).expect("a root lives as long as its requests");
+        let guest = context.create_http_context(id).expect("a filter for HTTP");
+        let id = StreamId(id);
         let state = StreamState::new(request, world.now_ns, world.wall_us);
         world.streams.insert(id, state);
-        self.streams.insert(id, Live { vm, root, guest: Some(guest) });
+        self.streams.insert(id, Live { vm: thread.vm, root: root.0, guest: Some(guest) });
         id
     }
 
@@ -104,19 +103,27 @@ impl Sim {
             state.body = body;
             state.waits = Waits::Nobody;
         }
-        let flow = self.in_stream(stream, Phase::ResponseHeaders, |guest| guest.on_response_headers(false));
-        if flow == Some(Flow::Stop)
+        let headers = self.world.borrow().streams.get(&stream).map_or(0, |state| state.response.len());
+        let action = self.in_stream(stream, Phase::ResponseHeaders, |guest| {
+            guest.on_http_response_headers(headers, false)
+        });
+        if action == Some(Action::Pause)
             && let Some(state) = self.world.borrow_mut().streams.get_mut(&stream)
         {
             state.waits = Waits::Response;
         }
-        self.after(stream, flow);
+        self.after(stream, action);
     }
 
     /// A callout of a request is answered; nothing, when the request is over.
-    pub(crate) fn answer_stream(&mut self, stream: StreamId, phase: Phase, token: CallToken, headers: usize) {
-        let done = self.in_stream(stream, phase, |guest| guest.on_call_response(token, headers));
-        self.after(stream, done.map(|()| Flow::Stop));
+    pub(crate) fn answer_stream(
+        &mut self,
+        stream: StreamId,
+        phase: Phase,
+        answer: impl FnOnce(&mut dyn Context),
+    ) {
+        let done = self.in_stream(stream, phase, |guest| answer(guest));
+        self.after(stream, done.map(|()| Action::Pause));
     }
 
     /// Runs a callback of a request's; `None` when there is no request or no VM any
@@ -125,13 +132,13 @@ impl Sim {
         &mut self,
         id: StreamId,
         phase: Phase,
-        call: impl FnOnce(&mut RequestContext<SimHost>) -> T,
+        call: impl FnOnce(&mut dyn HttpContext) -> T,
     ) -> Option<T> {
         let live = self.streams.get_mut(&id)?;
         let (vm, root) = (live.vm, live.root);
         let mut guest = live.guest.take()?;
         self.world.borrow_mut().vm(vm).stream = Some(id);
-        let result = self.callback(vm, root, phase, || call(&mut guest));
+        let result = self.callback(vm, root, phase, || call(&mut *guest));
         self.world.borrow_mut().vm(vm).stream = None;
         match (&result, self.streams.get_mut(&id)) {
             (Some(_), Some(live)) => live.guest = Some(guest),
@@ -145,7 +152,7 @@ impl Sim {
     }
 
     /// Does what a callback asked for, now that it is over.
-    fn after(&mut self, id: StreamId, flow: Option<Flow>) {
+    fn after(&mut self, id: StreamId, action: Option<Action>) {
         let reply = {
             let mut world = self.world.borrow_mut();
             let now = world.now_ns;
@@ -153,14 +160,14 @@ impl Sim {
             let reply = state.reply.take();
             let resumes_request = std::mem::take(&mut state.resumes_request);
             let resumes_response = std::mem::take(&mut state.resumes_response);
-            let goes_on = resumes_request || (flow == Some(Flow::Continue) && !state.seen_response);
+            let goes_on = resumes_request || (action == Some(Action::Continue) && !state.seen_response);
             if reply.is_none() && goes_on && state.waits == Waits::Request {
                 state.forward(now);
             }
             if resumes_response && state.waits == Waits::Response {
                 state.waits = Waits::Nobody;
             }
-            if reply.is_some() && flow == Some(Flow::Continue) {
+            if reply.is_some() && action == Some(Action::Continue) {
                 world.offences.push("replies, and lets the request go on".to_owned());
             }
             reply
@@ -226,10 +233,7 @@ impl Sim {
 
     /// Envoy refuses a request before the gate: its log and its end are all that happens.
     pub fn refuse(&mut self, worker: Worker, root: Root) {
-        let thread = &self.threads[worker.0];
-        let vm = thread.vm;
-        let Some(guest) = thread.roots.get(&root.0).map(tidegate::root::Root::stream) else { return };
-        let id = self.enter(vm, root.0, guest, Request::default());
+        let id = self.enter(worker, root, Request::default());
         if let Some(state) = self.world.borrow_mut().streams.get_mut(&id) {
             state.respond(400, "http1.codec_error", Vec::new());
             state.waits = Waits::Nobody;
@@ -240,13 +244,13 @@ impl Sim {
 
     fn log(&mut self, stream: StreamId) {
         self.complete(stream, Phase::Log);
-        self.in_stream(stream, Phase::Log, RequestContext::on_log);
+        self.in_stream(stream, Phase::Log, |guest| guest.on_log());
     }
 
     /// The context ends, and the stream with it.
     fn end(&mut self, stream: StreamId) -> Response {
         self.complete(stream, Phase::Done);
-        self.in_stream(stream, Phase::Done, RequestContext::on_done);
+        self.in_stream(stream, Phase::Done, |guest| guest.on_done());
         self.streams.remove(&stream);
         let state = self.world.borrow_mut().streams.remove(&stream);
         state.expect("ends once").outcome()

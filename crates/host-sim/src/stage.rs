@@ -7,7 +7,7 @@ use tidegate_policy::flags::Flags;
 use tidegate_policy::wire::event::TrafficEvent;
 
 use crate::feed::Feed;
-use crate::process::{Root, Sim, Worker};
+use crate::process::{Module, Root, Sim, Worker};
 use crate::stream::{Request, Response, StreamId, Waits};
 
 /// The least configuration that is enough.
@@ -29,18 +29,18 @@ impl Stage {
     /// # Panics
     /// When the configuration is refused.
     #[must_use]
-    pub fn new(workers: usize, config: &str, feed: Feed) -> Self {
-        let mut stage = Self::cold(workers, config, feed);
+    pub fn new(module: Module, workers: usize, config: &str, feed: Feed) -> Self {
+        let mut stage = Self::cold(module, workers, config, feed);
         stage.run(Duration::from_secs(1));
         stage
     }
 
     /// As [`new`](Self::new), with these flags.
     #[must_use]
-    pub fn with_flags(workers: usize, config: &str, flags: Flags) -> Self {
+    pub fn with_flags(module: Module, workers: usize, config: &str, flags: Flags) -> Self {
         let mut feed = Feed::new();
         feed.set_flags(flags);
-        Self::new(workers, config, feed)
+        Self::new(module, workers, config, feed)
     }
 
     /// A process that was configured at this moment: nothing has ticked, nobody
@@ -49,8 +49,8 @@ impl Stage {
     /// # Panics
     /// When the configuration is refused.
     #[must_use]
-    pub fn cold(workers: usize, config: &str, feed: Feed) -> Self {
-        let mut sim = Sim::new();
+    pub fn cold(module: Module, workers: usize, config: &str, feed: Feed) -> Self {
+        let mut sim = Sim::new(module);
         let mut gates = Vec::new();
         for _ in 0..workers {
             let worker = sim.worker();

@@ -10,7 +10,7 @@ use crate::world::Phase;
 
 /// A request that has begun.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct StreamId(pub(crate) u64);
+pub struct StreamId(pub(crate) u32);
 
 /// A request's headers and what Envoy knows of it.
 #[derive(Clone, Debug, Default)]

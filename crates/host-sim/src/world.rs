@@ -131,7 +131,8 @@ pub(crate) struct World {
     /// The cluster's circuit breaker: callouts at once, over all workers.
     pub max_calls: usize,
     pub streams: BTreeMap<StreamId, StreamState>,
-    pub next_stream: u64,
+    /// Of roots and requests alike, and of all VMs: in Envoy each VM numbers its own.
+    pub next_context: u32,
     /// What a VM did that Envoy does not forgive.
     pub offences: Vec<String>,
     pub metrics: Vec<(String, MetricKind, u64)>,
@@ -156,7 +157,7 @@ impl World {
             refuses_calls: false,
             max_calls: usize::MAX,
             streams: BTreeMap::new(),
-            next_stream: 1,
+            next_context: 1,
             offences: Vec::new(),
             metrics: Vec::new(),
             log: Vec::new(),
@@ -174,6 +175,13 @@ impl World {
 
     pub fn vm(&mut self, vm: VmId) -> &mut VmState {
         &mut self.vms[vm]
+    }
+
+    /// The number of a new root or request.
+    pub fn next_context(&mut self) -> u32 {
+        let context = self.next_context;
+        self.next_context += 1;
+        context
     }
 
     /// A host write: `cas` 0 does not occur. The token of a **missing** key is

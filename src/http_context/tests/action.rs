@@ -171,7 +171,7 @@ fn a_redirect_is_the_answer_and_its_headers_are_edited() {
     let of = event(&stream);
     assert_eq!((of.verdict, of.reason.as_deref()), (VerdictCode::Redirect, Some("redirect")));
     host.0.response.replace(Some(pairs(&[(":status", b"301")])));
-    assert_eq!(stream.on_response_headers(true), Flow::Continue);
+    assert_eq!(stream.on_http_response_headers(3, true), proxy_wasm::types::Action::Continue);
     assert_eq!(host.0.response.take().unwrap()[1], (b"x-by".to_vec(), b"filter".to_vec()));
 }
 
@@ -242,7 +242,7 @@ fn what_a_backend_says_of_cors_does_not_count_where_its_route_speaks() {
         let host = Fake::default();
         let mut stream = routed(&host, headers, found(Some(backend("shop", None)), action));
         host.0.response.replace(Some(pairs(&upstreams)));
-        assert_eq!(stream.on_response_headers(true), Flow::Continue);
+        assert_eq!(stream.on_http_response_headers(3, true), proxy_wasm::types::Action::Continue);
         host.0.response.take().unwrap()[1..].to_vec()
     };
     let from = |origin: &'static [u8]| [(":method", &b"GET"[..]), (":path", b"/"), ("origin", origin)];
@@ -272,7 +272,7 @@ fn a_page_that_may_read_answers_may_read_a_denial() {
     let mut stream = routed(&host, &from, found(None, Action { response, ..cors() }));
     assert_eq!(host.take_done(), [Done::Replied(500, "no_backend".to_owned())]);
     host.0.response.replace(Some(pairs(&[(":status", b"500")])));
-    assert_eq!(stream.on_response_headers(true), Flow::Continue);
+    assert_eq!(stream.on_http_response_headers(3, true), proxy_wasm::types::Action::Continue);
     assert_eq!(
         host.0.response.take().unwrap(),
         pairs(&[
@@ -297,7 +297,7 @@ fn a_response_is_edited_and_says_who_may_read_it() {
     let upstreams: [(&str, &[u8]); 4] =
         [(":status", b"200"), ("server", b"x"), ("access-control-allow-origin", b"*"), ("x-add", b"1")];
     host.0.response.replace(Some(pairs(&upstreams)));
-    assert_eq!(stream.on_response_headers(true), Flow::Continue);
+    assert_eq!(stream.on_http_response_headers(3, true), proxy_wasm::types::Action::Continue);
     assert_eq!(
         host.0.response.take().unwrap(),
         pairs(&[

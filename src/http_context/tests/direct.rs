@@ -22,7 +22,7 @@ fn questions_in_turn_follow_each_other() {
     let host = Fake::default();
     let filter = filter(&host, Some(Flags::default()), "");
     let (mut stream, flow) = begin(&host, &filter);
-    assert_eq!(flow, Flow::Stop);
+    assert_eq!(flow, Action::Pause);
     for check in ["ip", "geo", "route"] {
         assert_eq!(host.take_done(), []);
         let calls = host.take_calls();
@@ -75,7 +75,7 @@ fn what_the_cache_answers_is_not_asked() {
         .with(Flag::ParallelExecution, State::On);
     let filter = filter(&host, Some(flags), "");
     let (mut stream, flow) = begin(&host, &filter);
-    assert_eq!(flow, Flow::Stop);
+    assert_eq!(flow, Action::Pause);
     let calls = host.take_calls();
     assert_eq!(paths(&calls), ["geo"]);
     deliver(&host, &mut stream, &calls[0], 200, answer(&calls[0], pass("geo")));
@@ -207,7 +207,7 @@ fn a_question_that_cannot_be_sent_has_failed_at_once() {
         let filter = filter(&host, flags, more);
         host.0.refuse_calls.set(Some(crate::host::HostError::Refused));
         let (stream, flow) = begin(&host, &filter);
-        assert_eq!((flow, host.take_done()), (Flow::Stop, vec![done]));
+        assert_eq!((flow, host.take_done()), (Action::Pause, vec![done]));
         assert_eq!(event(&stream).answered.ip, answered);
         filter.vm.metrics.flush();
         assert_eq!(host.figure("tidegate.direct.ip.failed"), 1);
@@ -216,7 +216,7 @@ fn a_question_that_cannot_be_sent_has_failed_at_once() {
     let filter =
         filter(&host, None, r#", "on_unavailable": {"ip": "allow", "geo": "allow", "route": "allow"}"#);
     host.0.refuse_calls.set(Some(crate::host::HostError::BadArgument));
-    assert_eq!(begin(&host, &filter).1, Flow::Continue);
+    assert_eq!(begin(&host, &filter).1, Action::Continue);
     assert_eq!(host.take_done(), [], "Envoy's own route table takes it; it never stopped");
 }
 
@@ -246,7 +246,7 @@ fn what_is_no_answer_to_this_question_has_failed() {
         let (status, num_headers, body) = wrong(&made);
         host.0.status.set(Some(status));
         host.0.body.replace(body);
-        stream.on_call_response(made.token, num_headers);
+        stream.on_http_call_response(made.token, num_headers, 0, 0);
         assert_eq!(host.take_done(), [Done::Replied(503, "check_unavailable".to_owned())], "{at}");
         assert_eq!(event(&stream).rule.as_deref(), Some("ip"));
     }
@@ -298,7 +298,7 @@ fn an_answer_after_the_response_does_nothing() {
     let (mut stream, _) = begin(&host, &filter);
     let ip = host.take_calls().remove(0);
     host.0.response.replace(Some(pairs(&[(":status", b"408")])));
-    assert_eq!(stream.on_response_headers(true), Flow::Continue);
+    assert_eq!(stream.on_http_response_headers(3, true), Action::Continue);
     let banned = Found::Ip(IpFinding::Banned("192.0.2.1/32".parse().unwrap()));
     deliver(&host, &mut stream, &ip, 200, answer(&ip, banned));
     assert_eq!((host.take_done(), host.take_calls().len()), (Vec::new(), 0));

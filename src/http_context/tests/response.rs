@@ -12,9 +12,9 @@ fn sync_flags() -> Flags {
 const ENVOYS: &str =
     r#", "routing": "envoy", "performance_headers": "on_request", "events": {"sync_timeout": "250ms"}"#;
 
-fn respond(host: &Fake, stream: &mut RequestContext<Fake>, status: &str) -> Flow {
+fn respond(host: &Fake, stream: &mut RequestContext<Fake>, status: &str) -> Action {
     host.0.response.replace(Some(pairs(&[(":status", status.as_bytes())])));
-    stream.on_response_headers(true)
+    stream.on_http_response_headers(3, true)
 }
 
 fn header(host: &Fake, name: &str) -> Option<String> {
@@ -28,8 +28,8 @@ fn a_response_waits_until_its_event_is_stored() {
     let host = Fake::default();
     let filter = filter(&host, Some(sync_flags()), ENVOYS);
     let (mut stream, flow) = begin(&host, &filter);
-    assert_eq!(flow, Flow::Continue);
-    assert_eq!(respond(&host, &mut stream, "201"), Flow::Stop);
+    assert_eq!(flow, Action::Continue);
+    assert_eq!(respond(&host, &mut stream, "201"), Action::Pause);
     let call = host.take_calls().remove(0);
     assert_eq!(
         (call.path.as_str(), call.timeout),
@@ -55,16 +55,16 @@ fn a_response_goes_on_whatever_the_admin_service_says() {
     let filter = filter(&host, Some(sync_flags()), ENVOYS);
     for (status, num_headers) in [(504, 3), (500, 3), (200, 0)] {
         let (mut stream, _) = begin(&host, &filter);
-        assert_eq!(respond(&host, &mut stream, "200"), Flow::Stop);
+        assert_eq!(respond(&host, &mut stream, "200"), Action::Pause);
         let call = host.take_calls().remove(0);
         host.0.status.set(Some(status));
-        stream.on_call_response(call.token, num_headers);
+        stream.on_http_call_response(call.token, num_headers, 0, 0);
         assert_eq!(host.take_done(), [Done::ResponseResumed]);
         stream.on_log();
     }
     host.0.refuse_calls.set(Some(crate::host::HostError::Refused));
     let (mut stream, _) = begin(&host, &filter);
-    assert_eq!(respond(&host, &mut stream, "200"), Flow::Continue);
+    assert_eq!(respond(&host, &mut stream, "200"), Action::Continue);
     stream.on_log();
     filter.vm.metrics.flush();
     assert_eq!(host.figure("tidegate.recording.sync.failed"), 4);
@@ -76,12 +76,12 @@ fn a_denial_waits_too_and_what_the_gate_never_saw_does_not() {
     let host = Fake::default();
     let filter = filter(&host, Some(sync_flags()), "");
     let (mut stream, flow) = begin(&host, &filter);
-    assert_eq!((flow, host.take_done()), (Flow::Stop, vec![Done::Replied(404, "no_route".to_owned())]));
-    assert_eq!(respond(&host, &mut stream, "404"), Flow::Stop);
+    assert_eq!((flow, host.take_done()), (Action::Pause, vec![Done::Replied(404, "no_route".to_owned())]));
+    assert_eq!(respond(&host, &mut stream, "404"), Action::Pause);
     let open = OpenEvent::from_bytes(&host.take_calls()[0].body).unwrap();
     assert_eq!(open.event.reason.as_deref(), Some("no_route"));
-    let mut unseen = RequestContext::new(host.clone(), Some(filter.clone()));
-    assert_eq!(respond(&host, &mut unseen, "400"), Flow::Continue);
+    let mut unseen = RequestContext::new(host.clone(), Some(filter.clone()), 2);
+    assert_eq!(respond(&host, &mut unseen, "400"), Action::Continue);
     assert!(host.take_calls().is_empty());
 }
 
@@ -91,7 +91,7 @@ fn an_answer_of_envoys_own_waits_for_nothing_and_late_answers_do_nothing() {
     let filter = filter(&host, Some(Flags::default()), "");
     let (mut stream, _) = begin(&host, &filter);
     let ip = host.take_calls().remove(0);
-    assert_eq!(respond(&host, &mut stream, "504"), Flow::Continue);
+    assert_eq!(respond(&host, &mut stream, "504"), Action::Continue);
     assert!(host.take_calls().is_empty(), "its event comes afterwards");
     deliver(&host, &mut stream, &ip, 200, answer(&ip, pass("ip")));
     assert_eq!(host.take_done(), []);
@@ -109,7 +109,7 @@ fn who_asks_is_told_what_the_request_cost() {
     host.advance(Duration::from_millis(12));
     deliver(&host, &mut stream, &geo, 200, answer(&geo, pass("geo")));
     host.advance(Duration::from_millis(100));
-    assert_eq!(respond(&host, &mut stream, "200"), Flow::Stop);
+    assert_eq!(respond(&host, &mut stream, "200"), Action::Pause);
     let recording = host.take_calls().remove(0);
     host.advance(Duration::from_micros(3_500));
     deliver(&host, &mut stream, &recording, 200, Vec::new());

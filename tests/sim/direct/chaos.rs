@@ -15,7 +15,7 @@ const GATES: usize = 2;
 
 impl Chaos {
     fn new(seed: u64) -> Self {
-        let mut stage = Stage::new(GATES, CONFIG, Feed::new());
+        let mut stage = Stage::new(module, GATES, CONFIG, Feed::new());
         stage.feed.ban("9.9.9.0/24");
         stage.feed.order = Order::Random(seed | 1);
         stage.run(2 * SECOND);

@@ -73,7 +73,7 @@ fn nobody_waits_longer_than_the_limits_say() {
     let mut config: serde_json::Value = serde_json::from_str(CONFIG).unwrap();
     config["direct"] = serde_json::json!({"timeout": "400ms", "budget": "1s"});
     for (parallel, took) in [(false, 1_000), (true, 400)] {
-        let mut stage = Stage::with_flags(1, &config.to_string(), flags(parallel));
+        let mut stage = Stage::with_flags(module, 1, &config.to_string(), flags(parallel));
         stage.feed.trouble = all_troubled(Trouble::Never);
         let began = stage.sim.now_ns();
         // In turn: 400 ms, 400 ms, and what is left of the second.
@@ -84,7 +84,7 @@ fn nobody_waits_longer_than_the_limits_say() {
     }
     // The budget may be over before all were asked.
     config["direct"] = serde_json::json!({"timeout": "400ms", "budget": "400ms"});
-    let mut stage = Stage::with_flags(1, &config.to_string(), flags(false));
+    let mut stage = Stage::with_flags(module, 1, &config.to_string(), flags(false));
     stage.feed.trouble = all_troubled(Trouble::Never);
     let began = stage.sim.now_ns();
     assert_eq!(stage.get(0, "1.1.1.1").status, 200);
@@ -223,7 +223,7 @@ fn a_service_that_is_gone_while_everything_is_direct() {
         let mut stage = without_tables(&config);
         stage.feed.die(&mut stage.sim);
         assert_eq!(told(&stage.get(0, "9.9.9.9")), without);
-        let mut stage = Stage::with_flags(1, &config, Flags::default());
+        let mut stage = Stage::with_flags(module, 1, &config, Flags::default());
         stage.feed.ban("9.9.9.9");
         stage.run(SECOND);
         stage.feed.die(&mut stage.sim);

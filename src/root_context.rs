@@ -1,0 +1,122 @@
+//! The root context: one plugin configuration in one VM.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::ContextType;
+
+use crate::config::{Config, ConfigError};
+use crate::filter::Filter;
+use crate::host::live::{Kind, Live};
+use crate::host::{CallToken, Host, HostError, QueueId};
+use crate::http_context::RequestContext;
+use crate::sync::Role;
+use crate::worker::Worker;
+
+/// `root_id` of the bootstrap singleton that pulls tables and posts events.
+pub const RECORDER_ROOT_ID: &str = "tidegate_recorder";
+/// Claims, queues and calls begin at a first tick right after the configuration,
+/// never in it: Envoy configures a throw-away VM first, which never ticks.
+const FIRST_TICK: Duration = Duration::from_millis(1);
+
+/// One plugin configuration in one VM. Every `root_id` is served by it; the one of the
+/// recorder says who takes the lease at once.
+pub struct PluginRoot<H: Host> {
+    worker: Rc<Worker<H>>,
+    live: Live,
+    filter: Option<Rc<Filter<H>>>,
+}
+
+impl<H: Host> PluginRoot<H> {
+    /// A root that is not configured yet; `context` is its number.
+    pub fn new(worker: Rc<Worker<H>>, context: u32) -> Self {
+        Self { worker, live: Live::new(context, Kind::Root), filter: None }
+    }
+}
+
+impl<H: Host> RootContext for PluginRoot<H> {
+    /// Reads the configuration and, if shared data has tables, is warm when it
+    /// returns. False refuses the configuration; the log says why.
+    fn on_configure(&mut self, _len: usize) -> bool {
+        let host = self.worker.host();
+        let config = match read(host) {
+            Ok(config) => config,
+            Err(error) => {
+                host.log(log::Level::Error, &error.to_string());
+                return false;
+            }
+        };
+        let root_id = host.property(&["plugin_root_id"]).ok().flatten().unwrap_or_default();
+        let role = if root_id == RECORDER_ROOT_ID.as_bytes() { Role::Recorder } else { Role::Gate };
+        let vm = self.worker.join(&config, role);
+        vm.sync.borrow_mut().load_now();
+        let before = self.filter.replace(Rc::new(Filter::new(vm, config, FIRST_TICK)));
+        if let Some(before) = before {
+            before.vm.leave(self.live.number());
+        }
+        // Without a tick nothing would ever come.
+        host.set_tick(FIRST_TICK).is_ok()
+    }
+
+    fn on_tick(&mut self) {
+        if let Some(filter) = &self.filter {
+            let next = filter.vm.on_tick(self.live.number());
+            filter.set_tick(next);
+        }
+    }
+
+    /// A message arrived in a queue that this root registered.
+    fn on_queue_ready(&mut self, queue: QueueId) {
+        if let Some(filter) = &self.filter {
+            filter.vm.on_queue_ready(self.live.number(), queue);
+        }
+    }
+
+    /// A request begins, or Envoy refused one that has no more than a log.
+    fn create_http_context(&self, context: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(RequestContext::new(self.worker.host().clone(), self.filter.clone(), context)))
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}
+
+impl<H: Host> Context for PluginRoot<H> {
+    /// A call that this root made was answered, or failed (`num_headers` is zero).
+    fn on_http_call_response(
+        &mut self,
+        token: CallToken,
+        num_headers: usize,
+        _body: usize,
+        _trailers: usize,
+    ) {
+        if let Some(filter) = &self.filter {
+            filter.vm.on_call_response(self.live.number(), token, num_headers);
+        }
+    }
+
+    /// The configuration is gone, and nothing uses it any more. True: it can be deleted.
+    fn on_done(&mut self) -> bool {
+        if let Some(filter) = self.filter.take() {
+            filter.vm.leave(self.live.number());
+        }
+        true
+    }
+}
+
+/// This filter in a VM of `host`: makes its root contexts by their numbers. In Envoy
+/// `proxy_wasm::main!` does the same.
+pub fn module<H: Host>(host: H) -> Box<dyn Fn(u32) -> Box<dyn RootContext>> {
+    let worker = Worker::new(host);
+    Box::new(move |context| Box::new(PluginRoot::new(worker.clone(), context)))
+}
+
+fn read<H: Host>(host: &H) -> Result<Config, ConfigError> {
+    let bytes = host.plugin_configuration().map_err(|error: HostError| ConfigError {
+        pointer: String::new(),
+        message: format!("cannot be read: {error:?}"),
+    })?;
+    Config::parse(&bytes, |name| host.environment(name))
+}
