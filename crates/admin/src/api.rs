@@ -13,13 +13,18 @@ pub(crate) mod query;
 mod wait_applied;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
+use tower_http::timeout::TimeoutLayer;
+use tower_http::trace::TraceLayer;
+use tracing::Span;
 
 use crate::auth::{RequiredScope, Scope, require_scope};
 use crate::metrics::{Listener, Metrics};
@@ -49,15 +54,64 @@ fn finish(
     guarded: Router<AppState>,
     app: AppState,
 ) -> Router {
-    let door = RequiredScope { tokens: Arc::clone(&app.tokens), scope };
+    let scope = RequiredScope { tokens: Arc::clone(&app.tokens), scope };
     let guarded = guarded
         .fallback(nothing_here)
         .method_not_allowed_fallback(not_this_method)
-        .layer(from_fn_with_state(door, require_scope));
-    open.method_not_allowed_fallback(not_this_method)
-        .merge(guarded)
-        .layer(from_fn_with_state((listener, app.metrics.clone()), bounded_and_logged))
+        .layer(from_fn_with_state(scope, require_scope));
+    let all = open.method_not_allowed_fallback(not_this_method).merge(guarded);
+    in_time(all)
+        .layer(from_fn_with_state((listener, app.metrics.clone()), count))
+        .layer(PropagateRequestIdLayer::x_request_id())
+        .layer(
+            TraceLayer::new_for_http()
+                .make_span_with(span)
+                .on_request(())
+                .on_response(log_answer)
+                .on_failure(()),
+        )
+        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
         .with_state(app)
+}
+
+/// Bounds every answer in time.
+fn in_time<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
+    // No handler answers 504.
+    let limit = TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, LONGEST_ANSWER);
+    router.layer(limit).layer(map_response(async |response: Response| match response.status() {
+        StatusCode::GATEWAY_TIMEOUT => {
+            let seconds = LONGEST_ANSWER.as_secs();
+            let detail = format!("no answer within {seconds} s; a change may have been made");
+            Problem::new(ProblemCode::Timeout, detail).into_response()
+        }
+        _ => response,
+    }))
+}
+
+/// Counts an answer.
+async fn count(
+    State((listener, metrics)): State<(Listener, Metrics)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let method = request.method().clone();
+    let path = request.extensions().get::<MatchedPath>().cloned();
+    let response = next.run(request).await;
+    metrics.answered(listener, &method, path.as_ref().map_or("", MatchedPath::as_str), response.status());
+    response
+}
+
+/// What the log says of a request: not who asked, and of the path only the pattern, for
+/// addresses stand in it.
+fn span(request: &Request) -> Span {
+    let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
+    tracing::info_span!("request", method = %request.method(), path, id = id.map(query::shortened))
+}
+
+fn log_answer(response: &Response, took: Duration, _: &Span) {
+    let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    tracing::debug!(status = response.status().as_u16(), took_us, "answered");
 }
 
 async fn alive() -> Response {
@@ -72,27 +126,21 @@ async fn not_this_method() -> Problem {
     Problem::new(ProblemCode::MethodNotAllowed, "the header `Allow` says which methods this path takes")
 }
 
-/// Bounds every answer in time, counts it, and logs it without saying who asked: of the
-/// path only the pattern, for addresses stand in it.
-async fn bounded_and_logged(
-    State((listener, metrics)): State<(Listener, Metrics)>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let started = Instant::now();
-    let method = request.method().clone();
-    let path = request.extensions().get::<MatchedPath>().cloned();
-    let response = match tokio::time::timeout(LONGEST_ANSWER, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => {
-            let detail =
-                format!("no answer within {} s; a change may have been made", LONGEST_ANSWER.as_secs());
-            Problem::new(ProblemCode::Timeout, detail).into_response()
-        }
-    };
-    let took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let path = path.as_ref().map(MatchedPath::as_str).unwrap_or_default();
-    metrics.answered(listener, &method, path, response.status());
-    tracing::debug!(%method, path, status = response.status().as_u16(), took_us);
-    response
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_takes_too_long_is_a_problem() {
+        let router = in_time(Router::<()>::new().route("/", get(std::future::pending::<()>)));
+        let response = router.oneshot(Request::new(Body::empty())).await.unwrap();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(problem["code"], "timeout");
+    }
 }

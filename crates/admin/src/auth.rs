@@ -51,32 +51,14 @@ impl Scope {
 pub fn new_token() -> Result<String, getrandom::Error> {
     let mut bytes = [0u8; TOKEN_BYTES];
     getrandom::fill(&mut bytes)?;
-    Ok(format!("{TOKEN_PREFIX}{}", hex(&bytes)))
+    Ok(format!("{TOKEN_PREFIX}{}", hex::encode(bytes)))
 }
 
 /// The hash that is stored for `token`. A plain hash is enough: the token is
 /// 256 random bits, not a password.
 #[must_use]
 pub fn hash_token(token: &str) -> String {
-    hex(&Sha256::digest(token.as_bytes()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    if text.len() != 2 * bytes.len() {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
-        if !pair.iter().all(u8::is_ascii_hexdigit) {
-            return None;
-        }
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(bytes)
+    hex::encode(Sha256::digest(token.as_bytes()))
 }
 
 /// Who sent a request, as far as its token says; in the request's extensions.
@@ -110,7 +92,8 @@ struct Token {
 impl Token {
     /// `None` for a row whose hash is none: no token has it.
     fn read(row: TokenRow) -> Option<Self> {
-        let hash = unhex(&row.hash)?;
+        let mut hash = [0; 32];
+        hex::decode_to_slice(&row.hash, &mut hash).ok()?;
         Some(Self { hash, name: row.name.into(), scope: row.scope })
     }
 }

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use tidegate_policy::codec::{MAX_TABLE, WireError};
 use tidegate_policy::geo::CountryTable;
 
+pub use ranges::Overlap;
 use ranges::RangeCollector;
 
 /// Bytes of a file at most. The largest country databases have a tenth of it.
@@ -69,13 +70,8 @@ pub enum ImportError {
         why: String,
     },
     /// Two ranges have an address in common.
-    #[error("{later} overlaps {earlier}: an address can be in one country only")]
-    Overlap {
-        /// The range that begins first, with its place.
-        earlier: String,
-        /// The other one.
-        later: String,
-    },
+    #[error(transparent)]
+    Overlap(#[from] Overlap),
     /// All files together say nothing.
     #[error("no range of a country in {0}")]
     Nothing(String),

@@ -1,6 +1,6 @@
-//! What the service counts of itself, and pages of figures in the text format that
-//! Prometheus reads (OpenMetrics 1.0). Nothing in them is made from what a client
-//! sends: labels have values of fixed sets.
+//! The service's own metrics, each declared once, and the page that Prometheus reads
+//! (OpenMetrics 1.0). Nothing in it is made from what a client sends: labels have
+//! values of fixed sets.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -16,6 +16,139 @@ use prometheus_client::registry::{Metric, Registry};
 
 /// The media type of a page.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What a metric is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MetricKind {
+    /// Only grows; its exported name ends in `_total`.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts observations by size.
+    Histogram,
+    /// A text, as the label of a 1; its exported name ends in `_info`.
+    Info,
+}
+
+/// A metric of the service.
+#[derive(Clone, Copy, Debug)]
+pub struct MetricDeclaration {
+    /// Its name, without the suffix of its kind.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: MetricKind,
+    /// Its labels, in the order in which their values are given.
+    pub labels: &'static [&'static str],
+    /// What it says: `# HELP`, and its row in docs/METRICS.md.
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($id:ident: $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub const $id: MetricDeclaration = MetricDeclaration {
+                name: $name,
+                kind: MetricKind::$kind,
+                labels: &[$($label),*],
+                help: $help,
+            };
+        )*
+
+        /// All of them, in the order of the documentation.
+        pub const ALL: &[MetricDeclaration] = &[$($id),*];
+    };
+}
+
+metrics! {
+    BUILD: Info "tidegate_admin_build" ["version"]
+        "the version of the service";
+    START_TIME_SECONDS: Gauge "tidegate_admin_start_time_seconds" []
+        "when it began, in seconds since 1970";
+    REQUESTS: Counter "tidegate_admin_requests" ["listener", "method", "endpoint", "class"]
+        "requests of both listeners that were answered. `endpoint` is a pattern of the API (`/api/admin/routes/{name}`) or `none`, `class` `2xx`, `4xx`, ..., a made-up method is `other`";
+    FEED_EPOCH: Info "tidegate_admin_feed_epoch" ["epoch"]
+        "epoch of the tables: another one after each start, and after the database was restored";
+    FEED_SEQ: Gauge "tidegate_admin_feed_seq" []
+        "sequence number of the tables that gateways get";
+    FEED_STOPPED: Gauge "tidegate_admin_feed_stopped" []
+        "1 while gateways hear of no change because the database cannot be followed";
+    TABLE_ENTRIES: Gauge "tidegate_admin_table_entries" ["table"]
+        "entries of each table: `bans` and, of them, `bans_overlay`, `allow`, `watched`, `routes`, `geo`, `countries`, `limits`";
+    QUARANTINED_ROWS: Gauge "tidegate_admin_quarantined_rows" ["table"]
+        "rows that cannot be read, or have no effect for another reason";
+    GATEWAYS: Gauge "tidegate_admin_gateways" ["state"]
+        "gateways: `live`; `stale`, live but with VMs not heard of for 2 s; `lost`, not heard of for 3 s, and forgotten a day later or when a new process of their node appears";
+    GATEWAY_VMS: Gauge "tidegate_admin_gateway_vms" ["state"]
+        "VMs that serve requests, of gateways that are not lost: `live`, `stale`";
+    CHANGE_ENFORCED_SECONDS: Histogram "tidegate_change_enforced_seconds" []
+        "from a change to the ack of a gateway that **all** its VMs enforce it; one observation for each version and gateway";
+    CHANGE_UNENFORCED_SECONDS: Gauge "tidegate_change_unenforced_seconds" []
+        "age of the oldest change that a gateway that is not lost does not enforce in all its VMs; 0: there is none. One that cannot read a table (OPERATIONS.md, Upgrading) enforces no version";
+    STORE_BYTES: Gauge "tidegate_admin_store_bytes" ["file"]
+        "the database's file (`database`) and its write-ahead log (`wal`)";
+    STORE_LOCK_WAITS: Counter "tidegate_admin_store_lock_waits" []
+        "writes that had to wait because another program held the write lock";
+    STORE_LOCKED_SECONDS: Gauge "tidegate_admin_store_locked_seconds" []
+        "since when another program holds it, if over 1 s";
+    STORE_USABLE: Gauge "tidegate_admin_store_usable" []
+        "0 while the database is gone, or something else in its place";
+    STORE_READABLE: Gauge "tidegate_admin_store_readable" []
+        "0 while the figures below could not be read: they are missing then";
+    EVENTS_NUMBERED: Counter "tidegate_admin_events_numbered" []
+        "events that gates numbered, as far as is known";
+    EVENTS_STORED: Counter "tidegate_admin_events_stored" []
+        "of these, stored";
+    EVENTS_DUPLICATES: Counter "tidegate_admin_events_duplicates" []
+        "came again, and were not stored twice";
+    EVENTS_MALFORMED: Counter "tidegate_admin_events_malformed" []
+        "batches that could not be read";
+    EVENTS_DROPPED: Counter "tidegate_admin_events_dropped" ["reason"]
+        "given up by gates; a reason is there once it has happened";
+    EVENTS_PENDING: Gauge "tidegate_admin_events_pending" []
+        "numbered, not here, may still come";
+    EVENTS_LOST: Gauge "tidegate_admin_events_lost" []
+        "numbered, not here, will not come";
+    EVENTS_OPEN: Gauge "tidegate_admin_events_open" []
+        "stored before their response, whose end has not come yet";
+    EVENTS_INCOMPLETE: Gauge "tidegate_admin_events_incomplete" []
+        "stored before their response, whose end will not come";
+    SOURCES_ALIVE: Gauge "tidegate_admin_sources_alive" []
+        "VMs that number events and were heard of within 10 s";
+    SOURCES_UNCLOSED: Gauge "tidegate_admin_sources_unclosed" []
+        "VMs that died without closing their events";
+    RECORDER_WAITING_BYTES: Gauge "tidegate_admin_recorder_waiting_bytes" []
+        "bytes of events that wait in gateways, as they said with their last posts";
+    RECORDER_OLDEST_SECONDS: Gauge "tidegate_admin_recorder_oldest_seconds" []
+        "age of the oldest of these";
+    COMPLETENESS_RATIO: Gauge "tidegate_admin_completeness_ratio" []
+        "stored by numbered events, 0 to 1";
+    COMPLETENESS_EXACT: Gauge "tidegate_admin_completeness_exact" []
+        "1: that is the figure; 0: an upper bound, because a VM is unclosed or a gateway silent";
+    GATEWAYS_SILENT: Gauge "tidegate_admin_gateways_silent" []
+        "gateways with VMs that number events, and that are not heard of";
+    CHECKS: Counter "tidegate_admin_checks" ["check", "outcome"]
+        "checks of recorded requests by who answered, named as the gates'";
+    SHADOW_COMPARED: Counter "tidegate_admin_shadow_compared" ["check"]
+        "checks in shadow that were compared";
+    SHADOW_MISMATCHED: Counter "tidegate_admin_shadow_mismatched" ["check"]
+        "of these, those that differed";
+    SHADOW_LAGGING: Counter "tidegate_admin_shadow_lagging" ["check"]
+        "of these, those where the cache was only a moment behind";
+}
+
+impl MetricDeclaration {
+    /// The name in the page.
+    #[must_use]
+    pub fn exported_name(&self) -> String {
+        let suffix = match self.kind {
+            MetricKind::Counter => "_total",
+            MetricKind::Info => "_info",
+            MetricKind::Gauge | MetricKind::Histogram => "",
+        };
+        format!("{}{suffix}", self.name)
+    }
+}
 
 type Labels = Vec<(&'static str, Cow<'static, str>)>;
 
@@ -49,13 +182,9 @@ impl Metrics {
             400..500 => "4xx",
             _ => "5xx",
         };
-        let labels = vec![
-            ("listener", listener.into()),
-            ("method", known(method).into()),
-            ("endpoint", Cow::Owned(if endpoint.is_empty() { "none" } else { endpoint }.to_owned())),
-            ("class", class.into()),
-        ];
-        self.requests.get_or_create(&labels).inc();
+        let endpoint = Cow::Owned(if endpoint.is_empty() { "none" } else { endpoint }.to_owned());
+        let values = [listener.into(), method_label(method).into(), endpoint, class.into()];
+        self.requests.get_or_create(&labels(&REQUESTS, values)).inc();
     }
 
     /// Those counts.
@@ -65,7 +194,7 @@ impl Metrics {
 }
 
 /// The method, if it is one that anything here takes: clients may make up others.
-fn known(method: &Method) -> &'static str {
+fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",
@@ -78,69 +207,65 @@ fn known(method: &Method) -> &'static str {
 
 /// Figures as they are at one moment.
 #[derive(Default)]
-pub struct Page(Registry);
+pub struct MetricsPage(Registry);
 
-impl Page {
-    /// Adds something that counts by itself. A counter's name gets `_total`.
-    pub fn metric(&mut self, name: &'static str, help: &'static str, metric: impl Metric) {
-        self.0.register(name, help, metric);
+impl MetricsPage {
+    /// Adds something that counts by itself.
+    pub fn metric(&mut self, what: &MetricDeclaration, metric: impl Metric) {
+        self.0.register(what.name, what.help, metric);
     }
 
-    /// Adds a figure that only grows; its name gets `_total`.
-    pub fn counter(&mut self, name: &'static str, help: &'static str, value: u64) {
-        self.metric(name, help, ConstCounter::new(value));
+    /// Adds a counter.
+    pub fn counter(&mut self, what: &MetricDeclaration, value: u64) {
+        self.metric(what, ConstCounter::new(value));
     }
 
-    /// Adds figures that only grow, told apart by labels.
+    /// Adds a counter with labels.
     pub fn counters<const L: usize>(
         &mut self,
-        name: &'static str,
-        help: &'static str,
-        labels: [&'static str; L],
+        what: &MetricDeclaration,
         values: impl IntoIterator<Item = ([&'static str; L], u64)>,
     ) {
         let family = Family::<Labels, Counter>::default();
         for (at, value) in values {
-            family.get_or_create(&labelled(labels, at)).inc_by(value);
+            family.get_or_create(&labels(what, at.map(Cow::Borrowed))).inc_by(value);
         }
-        self.metric(name, help, family);
+        self.metric(what, family);
     }
 
-    /// Adds a figure that goes up and down.
+    /// Adds a gauge.
     #[expect(clippy::cast_precision_loss, reason = "over 2^53 the last digits do not matter")]
-    pub fn gauge(&mut self, name: &'static str, help: &'static str, value: u64) {
-        self.fraction(name, help, value as f64);
+    pub fn gauge(&mut self, what: &MetricDeclaration, value: u64) {
+        self.fraction(what, value as f64);
     }
 
-    /// Adds a figure that need not be whole.
-    pub fn fraction(&mut self, name: &'static str, help: &'static str, value: f64) {
-        self.metric(name, help, ConstGauge::new(value));
+    /// Adds a gauge that need not be whole.
+    pub fn fraction(&mut self, what: &MetricDeclaration, value: f64) {
+        self.metric(what, ConstGauge::new(value));
     }
 
     /// Adds whether something is so.
-    pub fn whether(&mut self, name: &'static str, help: &'static str, value: bool) {
-        self.gauge(name, help, value.into());
+    pub fn whether(&mut self, what: &MetricDeclaration, value: bool) {
+        self.gauge(what, value.into());
     }
 
-    /// Adds figures that go up and down, told apart by a label.
+    /// Adds a gauge with a label.
     pub fn gauges(
         &mut self,
-        name: &'static str,
-        help: &'static str,
-        label: &'static str,
+        what: &MetricDeclaration,
         values: impl IntoIterator<Item = (&'static str, usize)>,
     ) {
         let family = Family::<Labels, Gauge<u64, AtomicU64>>::default();
         for (at, value) in values {
             let value = u64::try_from(value).unwrap_or(u64::MAX);
-            family.get_or_create(&labelled([label], [at])).set(value);
+            family.get_or_create(&labels(what, [Cow::Borrowed(at)])).set(value);
         }
-        self.metric(name, help, family);
+        self.metric(what, family);
     }
 
-    /// Adds a text, as the label of a 1; its name gets `_info`.
-    pub fn text(&mut self, name: &'static str, help: &'static str, label: &'static str, text: String) {
-        self.metric(name, help, Info::new(vec![(label, text)]));
+    /// Adds a text.
+    pub fn text(&mut self, what: &MetricDeclaration, text: String) {
+        self.metric(what, Info::new(labels(what, [Cow::Owned(text)])));
     }
 
     /// The page as text.
@@ -153,8 +278,8 @@ impl Page {
     }
 }
 
-fn labelled<const L: usize>(labels: [&'static str; L], values: [&'static str; L]) -> Labels {
-    labels.into_iter().zip(values.map(Cow::Borrowed)).collect()
+fn labels<const L: usize>(what: &MetricDeclaration, values: [Cow<'static, str>; L]) -> Labels {
+    what.labels.iter().copied().zip(values).collect()
 }
 
 #[cfg(test)]
@@ -168,15 +293,28 @@ mod tests {
             let method = Method::from_bytes(method.as_bytes()).unwrap();
             metrics.answered(Listener::People, &method, "", StatusCode::NOT_FOUND);
         }
-        let mut page = Page::default();
-        page.metric("requests", "help", metrics.requests());
+        let mut page = MetricsPage::default();
+        page.metric(&REQUESTS, metrics.requests());
         let text = page.encode();
         let line = |method: &str, count: u32| {
             format!(
-                "requests_total{{listener=\"people\",method=\"{method}\",endpoint=\"none\",class=\"4xx\"}} {count}\n"
+                "tidegate_admin_requests_total{{listener=\"people\",method=\"{method}\",endpoint=\"none\",class=\"4xx\"}} {count}\n"
             )
         };
         assert!(text.contains(&line("GET", 1)) && text.contains(&line("other", 2)), "{text}");
         assert!(!text.contains("BREW"), "{text}");
+    }
+
+    #[test]
+    fn the_documentation_has_these_metrics_and_no_others() {
+        let docs = include_str!("../../../docs/METRICS.md");
+        let listed: Vec<&str> = docs.lines().filter(|line| line.starts_with("| `tidegate_")).collect();
+        let row = |what: &MetricDeclaration| {
+            let labels =
+                if what.labels.is_empty() { String::new() } else { format!("{{{}}}", what.labels.join(",")) };
+            let kind = format!("{:?}", what.kind).to_lowercase();
+            format!("| `{}{labels}` | {kind} | {} |", what.exported_name(), what.help)
+        };
+        assert_eq!(listed, ALL.iter().map(row).collect::<Vec<_>>());
     }
 }

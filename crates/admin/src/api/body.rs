@@ -87,7 +87,7 @@ pub async fn document(request: Request<Body>) -> ApiResult<Value> {
         Some(kind) if is_yaml(kind.as_bytes()) => {
             tokio::task::spawn_blocking(move || from_yaml(without_byte_order_mark(&bytes)))
                 .await
-                .unwrap_or_else(|_| Err(Problem::new(ProblemCode::Stopping, "the service is stopping")))
+                .unwrap_or_else(|_| Err(Problem::stopping()))
         }
         _ => document_from_json(without_byte_order_mark(&bytes)),
     }

@@ -6,7 +6,7 @@ use crate::problem::Problem;
 /// A cursor that says `position`.
 #[must_use]
 pub fn write(position: &str) -> String {
-    position.bytes().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(position)
 }
 
 /// What `cursor` says.
@@ -14,14 +14,7 @@ pub fn write(position: &str) -> String {
 /// # Errors
 /// When it is none.
 pub fn read(cursor: &str) -> Result<String, Problem> {
-    let digits = cursor.as_bytes().chunks(2);
-    let bytes: Option<Vec<u8>> = digits
-        .map(|pair| {
-            let whole = pair.len() == 2 && pair.iter().all(u8::is_ascii_hexdigit);
-            whole.then(|| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())?
-        })
-        .collect();
-    bytes.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(bad)
+    hex::decode(cursor).ok().and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(bad)
 }
 
 /// The problem of a cursor that this list did not give.

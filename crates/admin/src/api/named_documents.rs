@@ -195,8 +195,7 @@ async fn checked_and_stored<R: NamedDocument>(
         let only_if = Some(Unchanged { tables: R::CHECK_READS, since: snapshot.version.seq });
         let (of, document) = (name.to_owned(), document.clone());
         let checked = spawn_blocking(move || R::check(&of, document, &snapshot)).await;
-        let (document, says) =
-            checked.map_err(|_| Problem::new(ProblemCode::Stopping, "the service is stopping"))??;
+        let (document, says) = checked.map_err(|_| Problem::stopping())??;
         let change = Change::PutDocument { kind: R::KIND, name: name.to_owned(), document, only_if };
         let committed = app.store.commit(change, &caller.name).await?;
         if committed.rows > 0 {

@@ -8,7 +8,7 @@ use axum::extract::{FromRequestParts, Path};
 use axum::http::Uri;
 use axum::http::request::Parts;
 
-use crate::problem::{ApiResult, FieldError, Problem, ProblemCode};
+use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::time;
 
 /// The longest that `wait_applied` waits.
@@ -41,7 +41,7 @@ impl QueryParams {
                 return Err(unknown(&name, known));
             };
             if !repeatable.contains(name) && params.iter().any(|(seen, _)| seen == name) {
-                return Err(Problem::parameter(name, "repeated", format!("`{name}` may be given once")));
+                return Err(Problem::parameter(*name, "repeated", format!("`{name}` may be given once")));
             }
             params.push((name, value.into_owned()));
         }
@@ -123,15 +123,7 @@ fn unknown(name: &str, known: &[&str]) -> Problem {
         [] => format!("`{}` is not known: this path takes no parameters", shortened(name)),
         known => format!("`{}` is not known: this path takes {}", shortened(name), known.join(", ")),
     };
-    let mut problem = Problem::new(ProblemCode::InvalidParameter, detail.clone());
-    problem.add(FieldError {
-        pointer: None,
-        parameter: Some(shortened(name)),
-        header: None,
-        code: "unknown_parameter",
-        detail,
-    });
-    problem
+    Problem::parameter(shortened(name), "unknown_parameter", detail)
 }
 
 /// The one parameter of a path, decoded.

@@ -1,17 +1,13 @@
-//! The running service, asked over its API by the command line.
+//! A client of the running service's API.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::body::Body;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use axum::http::uri::{Scheme, Uri};
-use axum::http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use reqwest::header::HeaderValue;
+use reqwest::redirect::Policy;
+use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -47,24 +43,33 @@ pub struct AccessArgs {
 /// An address without its last slash.
 pub fn server(text: &str) -> Result<String, String> {
     let wanted = "write http://HOST:PORT, like http://127.0.0.1:9070";
-    let uri: Uri = text.parse().map_err(|_| wanted.to_owned())?;
-    if uri.scheme() == Some(&Scheme::HTTPS) {
+    let url: Url = text.parse().map_err(|_| wanted.to_owned())?;
+    if url.scheme() == "https" {
         return Err("the service has no TLS: reach it through a tunnel, like \
              `ssh -L 9070:127.0.0.1:9070 HOST`, and write http://127.0.0.1:9070"
             .to_owned());
     }
-    let plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
-    if uri.scheme() != Some(&Scheme::HTTP) || !plain || uri.query().is_some() {
+    if url.scheme() != "http" || !url.username().is_empty() || url.query().is_some() {
         return Err(wanted.to_owned());
     }
     Ok(text.trim_end_matches('/').to_owned())
 }
 
-/// The service.
+/// The service's API.
 pub struct ApiClient {
-    client: Client<HttpConnector, Body>,
+    client: Client,
     server: String,
     authorization: HeaderValue,
+}
+
+/// A client that goes where it is sent, and nowhere else.
+pub fn http_client(timeout: Duration) -> reqwest::Result<Client> {
+    Client::builder()
+        .connect_timeout(CONNECT_TIME)
+        .timeout(timeout)
+        .redirect(Policy::none())
+        .no_proxy()
+        .build()
 }
 
 /// Why there is no answer as it was wanted.
@@ -118,10 +123,7 @@ impl ApiClient {
             .filter(|_| !token.is_empty())
             .context("the token is empty, or has characters that no token has")?;
         authorization.set_sensitive(true);
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_TIME));
-        connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new()).build(connector);
+        let client = http_client(ANSWER_TIME).context("set up the HTTP client")?;
         Ok(Self { client, server: access.server.clone(), authorization })
     }
 
@@ -135,23 +137,14 @@ impl ApiClient {
         target: &str,
         body: Option<&Value>,
     ) -> Result<Value, RequestError> {
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("{}{target}", self.server))
-            .header(AUTHORIZATION, &self.authorization)
-            .header(CONTENT_TYPE, "application/json")
-            .body(body.map_or_else(Body::empty, |body| Body::from(body.to_string())))
-            .map_err(|error| RequestError::Unreachable(format!("{}{target}: {error}", self.server)))?;
-        let (status, bytes) = match tokio::time::timeout(ANSWER_TIME, self.exchange(request)).await {
-            Ok(answered) => answered?,
-            Err(_) => {
-                let seconds = ANSWER_TIME.as_secs();
-                return Err(RequestError::Unreachable(format!(
-                    "{} did not answer in {seconds} s",
-                    self.server
-                )));
-            }
-        };
+        let mut request = self.client.request(method, format!("{}{target}", self.server));
+        request = request.header("authorization", self.authorization.clone());
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = answer.status();
+        let bytes = self.body(answer).await?;
         if status == StatusCode::OK {
             return serde_json::from_slice(&bytes).map_err(|_| self.not_the_service(status, &bytes));
         }
@@ -170,23 +163,31 @@ impl ApiClient {
         }
     }
 
-    async fn exchange(&self, request: Request<Body>) -> Result<(StatusCode, Vec<u8>), RequestError> {
-        let answer = self.client.request(request).await.map_err(|error| self.unreachable(&error))?;
-        let (head, body) = answer.into_parts();
-        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| {
-            RequestError::Unreachable(format!("the answer of {} broke off: {error}", self.server))
-        })?;
-        Ok((head.status, body.to_bytes().to_vec()))
+    async fn body(&self, mut answer: Response) -> Result<Vec<u8>, RequestError> {
+        let broken = |why: &dyn Display| {
+            RequestError::Unreachable(format!("the answer of {} broke off: {why}", self.server))
+        };
+        let mut bytes = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(|error| broken(&innermost(&error)))? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() > MAX_ANSWER {
+                return Err(broken(&"it is too long"));
+            }
+        }
+        Ok(bytes)
     }
 
-    fn unreachable(&self, error: &hyper_util::client::legacy::Error) -> RequestError {
+    fn unreachable(&self, error: &reqwest::Error) -> RequestError {
         let (server, why) = (&self.server, innermost(error));
-        RequestError::Unreachable(match error.is_connect() {
-            true => format!(
+        RequestError::Unreachable(if error.is_connect() {
+            format!(
                 "nobody answers at {server} ({why}): start the service with `tidegate serve`, the local stack \
                  with `cargo xtask up --detach`, or say with --server where it is"
-            ),
-            false => format!("{server} broke the connection: {why}"),
+            )
+        } else if error.is_timeout() {
+            format!("{server} did not answer in {} s", ANSWER_TIME.as_secs())
+        } else {
+            format!("{server} broke the connection: {why}")
         })
     }
 
@@ -239,7 +240,8 @@ fn innermost(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use axum::response::{IntoResponse, Response};
+    use axum::response::IntoResponse;
+    use http_body_util::BodyExt;
 
     use super::*;
     use crate::problem::{Problem, ProblemCode};
@@ -259,8 +261,9 @@ mod tests {
         }
         assert!(server("https://h:1").unwrap_err().contains("tunnel"));
     }
+
     /// What the command line makes of an answer.
-    async fn understood(answer: Response) -> RequestError {
+    async fn understood(answer: axum::response::Response) -> RequestError {
         let token = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(token.path(), "t").unwrap();
         let access =

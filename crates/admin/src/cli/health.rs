@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use axum::body::Body;
-use axum::http::{Request, StatusCode};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use reqwest::StatusCode;
 
 use super::api_client;
 
@@ -35,12 +32,8 @@ pub fn run(args: &HealthArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let uri = format!("{}/api/health", args.server);
     runtime.block_on(async {
-        let request = Request::get(&uri).body(Body::empty())?;
-        let client = Client::builder(TokioExecutor::new()).build_http::<Body>();
-        let answer = tokio::time::timeout(ANSWER_TIME, client.request(request))
-            .await
-            .with_context(|| format!("{uri} did not answer in {} s", ANSWER_TIME.as_secs()))?
-            .with_context(|| format!("nobody answers at {uri}"))?;
+        let answer = api_client::http_client(ANSWER_TIME)?.get(&uri).send().await;
+        let answer = answer.with_context(|| format!("nobody answers at {uri}"))?;
         ensure!(answer.status() == StatusCode::OK, "{uri} answered {}", answer.status());
         Ok(())
     })

@@ -237,8 +237,8 @@ async fn whoever_posts_events_counts_and_has_applied_nothing() {
 
 /// What the histogram of enforcement says.
 fn enforced(gateways: &Gateways) -> String {
-    let mut page = crate::metrics::Page::default();
-    page.metric("took", "help", gateways.enforced());
+    let mut page = crate::metrics::MetricsPage::default();
+    page.metric(&crate::metrics::CHANGE_ENFORCED_SECONDS, gateways.enforced());
     page.encode()
 }
 
@@ -265,12 +265,12 @@ async fn a_version_counts_from_its_making_to_the_ack_of_each_gateway() {
     // 40 and 10 ms by a, 40 and 1,010 ms by b.
     let said = enforced(&gateways);
     for line in [
-        "took_count 4",
-        "took_bucket{le=\"0.005\"} 0",
-        "took_bucket{le=\"0.02\"} 1",
-        "took_bucket{le=\"0.05\"} 3",
-        "took_bucket{le=\"1.0\"} 3",
-        "took_bucket{le=\"2.5\"} 4",
+        "tidegate_change_enforced_seconds_count 4",
+        "tidegate_change_enforced_seconds_bucket{le=\"0.005\"} 0",
+        "tidegate_change_enforced_seconds_bucket{le=\"0.02\"} 1",
+        "tidegate_change_enforced_seconds_bucket{le=\"0.05\"} 3",
+        "tidegate_change_enforced_seconds_bucket{le=\"1.0\"} 3",
+        "tidegate_change_enforced_seconds_bucket{le=\"2.5\"} 4",
     ] {
         assert!(said.contains(line), "{line}: {said}");
     }
@@ -295,7 +295,11 @@ async fn what_was_made_before_a_gateway_came_or_in_another_epoch_does_not_count(
     assert_eq!(gateways.unenforced(), None, "lost: nobody knows what it enforces");
     gateways.set_epoch(8);
     gateways.ack(&a, Ack { version: Version { epoch: 8, seq: 4 }, ..ack(4) });
-    assert!(enforced(&gateways).contains("took_count 0"), "{}", enforced(&gateways));
+    assert!(
+        enforced(&gateways).contains("tidegate_change_enforced_seconds_count 0"),
+        "{}",
+        enforced(&gateways)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -309,7 +313,11 @@ async fn who_cannot_read_a_table_enforces_no_version() {
     gateways.ack(&a, ack(4));
     assert_eq!(numbers(&gateways, 4).await, (0, 1, 0));
     assert_eq!(gateways.unenforced(), Some(Duration::from_secs(2)));
-    assert!(enforced(&gateways).contains("took_count 0"), "{}", enforced(&gateways));
+    assert!(
+        enforced(&gateways).contains("tidegate_change_enforced_seconds_count 0"),
+        "{}",
+        enforced(&gateways)
+    );
     gateways.reads(&a, &Formats::default());
     gateways.made(version(5));
     gateways.ack(&a, ack(5));

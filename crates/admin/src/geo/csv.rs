@@ -5,8 +5,9 @@
 //! line without an address. Fields may be quoted. Further columns (a country's
 //! name) are passed over, except where they make doubtful what the third one is.
 
-use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use csv::{ReaderBuilder, StringRecord};
 
 use super::ranges::{FileIndex, FileLine, RangeCollector};
 
@@ -19,74 +20,57 @@ pub(super) fn read(bytes: &[u8], file: FileIndex, ranges: &mut RangeCollector) -
     if bytes.iter().take(1_024).any(|byte| *byte == 0) {
         return Err("neither a country database nor CSV: write lines of start,end,country".to_owned());
     }
-    let mut is_first = true;
-    for (line, text) in (1u32..).zip(bytes.split(|byte| *byte == b'\n')) {
-        let wrong = |why: String| format!("line {line}: {why}");
-        let text = std::str::from_utf8(text).map_err(|_| wrong("not UTF-8".to_owned()))?.trim();
-        if text.is_empty() || text.starts_with('#') {
-            continue;
-        }
-        let fields = split(text).map_err(|why| wrong(why.to_owned()))?;
-        if std::mem::take(&mut is_first) && is_header(&fields) {
-            continue;
-        }
-        let (first, last, code) = range(&fields).map_err(wrong)?;
-        ranges.add(first, last, code, FileLine { file, line }).map_err(wrong)?;
-    }
-    Ok(())
-}
-
-/// A line's fields. Within quotes a comma is a comma, and two quotes are one.
-fn split(text: &str) -> Result<Vec<Cow<'_, str>>, &'static str> {
-    let mut fields = Vec::with_capacity(4);
-    let mut rest = text;
+    let mut reader =
+        ReaderBuilder::new().has_headers(false).flexible(true).comment(Some(b'#')).from_reader(bytes);
+    let (mut record, mut is_first) = (StringRecord::new(), true);
+    let (mut end, mut line_ends) = (0, 0);
     loop {
-        rest = rest.trim_start();
-        let (field, after) = match rest.strip_prefix('"') {
-            Some(quoted) => unquote(quoted).ok_or("a quote is not closed")?,
-            None => {
-                let end = rest.find(',').unwrap_or(rest.len());
-                let (field, after) = rest.split_at(end);
-                (Cow::Borrowed(field.trim()), after)
-            }
-        };
-        fields.push(field);
-        rest = match after.trim_start() {
-            "" => return Ok(fields),
-            after => after
-                .strip_prefix(',')
-                .ok_or("between a closing quote and the next comma is something else")?,
-        };
+        let is_read = reader.read_record(&mut record);
+        // The reader's own line numbers are those of the lines that it passed over before.
+        let begin = end;
+        end = usize::try_from(reader.position().byte()).unwrap_or(end);
+        line_ends += bytes[begin..end].iter().filter(|byte| **byte == b'\n').count();
+        let has_next_begun = bytes[..end].ends_with(b"\n");
+        let line = u32::try_from(line_ends + usize::from(!has_next_begun)).unwrap_or(u32::MAX);
+        let wrong = |why: &str| format!("line {line}: {why}");
+        match is_read {
+            Ok(true) => {}
+            Ok(false) if ends_within_quotes(bytes) => return Err(wrong("a quote is not closed")),
+            Ok(false) => return Ok(()),
+            Err(_) => return Err(wrong("not UTF-8")),
+        }
+        // The reader lets a quoted field go on in the next line.
+        if record.iter().any(|field| field.contains('\n')) {
+            return Err(wrong("a quote is not closed"));
+        }
+        record.trim();
+        let is_empty =
+            record.iter().all(str::is_empty) || record.get(0).is_some_and(|it| it.starts_with('#'));
+        if is_empty || (std::mem::take(&mut is_first) && is_header(&record)) {
+            continue;
+        }
+        let (first, last, code) = range(&record).map_err(|why| wrong(&why))?;
+        ranges.add(first, last, code, FileLine { file, line }).map_err(|why| wrong(&why))?;
     }
 }
 
-/// What stands up to the closing quote, and what follows it.
-fn unquote(text: &str) -> Option<(Cow<'_, str>, &str)> {
-    let (mut field, mut rest) = text.split_once('"')?;
-    let mut whole = String::new();
-    while let Some(more) = rest.strip_prefix('"') {
-        whole.push_str(field);
-        whole.push('"');
-        (field, rest) = more.split_once('"')?;
-    }
-    if whole.is_empty() {
-        return Some((Cow::Borrowed(field), rest));
-    }
-    whole.push_str(field);
-    Some((Cow::Owned(whole), rest))
+/// Whether the last line has a quote that nothing closes: the file was cut there.
+fn ends_within_quotes(bytes: &[u8]) -> bool {
+    let last = bytes.trim_ascii_end().rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+    !last.starts_with(b"#") && last.iter().filter(|byte| **byte == b'"').count() % 2 == 1
 }
 
-fn is_header(fields: &[Cow<'_, str>]) -> bool {
-    let is_name = |field: &Cow<'_, str>| !field.contains(|c: char| c.is_ascii_digit() || c == ':');
+fn is_header(fields: &StringRecord) -> bool {
+    let is_name = |field: &str| !field.contains(|c: char| c.is_ascii_digit() || c == ':');
     fields.len() >= 3 && fields.iter().take(2).all(is_name)
 }
 
-fn range<'f>(fields: &'f [Cow<'_, str>]) -> Result<(IpAddr, IpAddr, &'f str), String> {
-    let [first, last, code, more @ ..] = fields else {
+fn range(fields: &StringRecord) -> Result<(IpAddr, IpAddr, &str), String> {
+    let (Some(first), Some(last), Some(code)) = (fields.get(0), fields.get(1), fields.get(2)) else {
         return Err(format!("{} fields: write start,end,country", fields.len()));
     };
     // DB-IP's larger files have the continent there: NA would become Namibia.
-    if more.first().is_some_and(|next| next.len() == 2 && next.bytes().all(|b| b.is_ascii_alphabetic())) {
+    if fields.get(3).is_some_and(|next| next.len() == 2 && next.bytes().all(|b| b.is_ascii_alphabetic())) {
         return Err("two fields look like a country: keep start,end,country only".to_owned());
     }
     let (first, last) = match (number(first), number(last)) {
@@ -114,30 +98,4 @@ fn address(text: &str) -> Result<IpAddr, String> {
         let shown: String = text.chars().take(60).collect();
         format!("`{shown}` is no address: write 192.0.2.0, 2001:db8:: or a number")
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fields_may_be_quoted() {
-        let cases: [(&str, &[&str]); 6] = [
-            ("1,2,DE", &["1", "2", "DE"]),
-            (" 1 , 2 , DE ", &["1", "2", "DE"]),
-            (r#""1","2","DE""#, &["1", "2", "DE"]),
-            (r#""1","2","BQ","Bonaire, Sint Eustatius""#, &["1", "2", "BQ", "Bonaire, Sint Eustatius"]),
-            (r#"1,2,XX,"a ""b"" c""#, &["1", "2", "XX", "a \"b\" c"]),
-            ("1,,", &["1", "", ""]),
-        ];
-        for (text, want) in cases {
-            let fields = split(text).unwrap();
-            assert_eq!(fields, want, "{text}");
-        }
-        let long = format!("1,2,DE,\"{}\"", "\"\"".repeat(1 << 20));
-        assert_eq!(split(&long).unwrap()[3].len(), 1 << 20);
-        for bad in [r#""1,2,DE"#, r#""1"x,2,DE"#] {
-            assert!(split(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tidegate_policy::geo::CountryRange;
 
-use super::ImportError;
-use super::country_codes::{self, Meaning};
+use super::country_codes::country_of;
 
 /// One of the files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +26,16 @@ pub(super) struct FileLine {
 pub(super) struct SourceRange {
     range: CountryRange,
     at: FileLine,
+}
+
+/// Two ranges have an address in common.
+#[derive(Debug, thiserror::Error)]
+#[error("{later} overlaps {earlier}: an address can be in one country only")]
+pub struct Overlap {
+    /// The range that begins first, with its place.
+    earlier: String,
+    /// The other one.
+    later: String,
 }
 
 /// Ranges of all files at most, those that are left out included: a small file can
@@ -71,11 +80,11 @@ impl RangeCollector {
         if first > last {
             return Err(format!("the range is reversed: {first} comes after {last}"));
         }
-        match country_codes::meaning(code)? {
-            Meaning::Country(country) => {
+        match country_of(code)? {
+            Some(country) => {
                 self.found.push(SourceRange { range: CountryRange { first, last, country }, at });
             }
-            Meaning::Unknown => {
+            None => {
                 let code = if code.is_empty() { "none" } else { code };
                 *self.skipped.entry(code.to_owned()).or_default() += 1;
             }
@@ -88,7 +97,7 @@ impl RangeCollector {
     ///
     /// # Errors
     /// When two overlap.
-    pub fn join(mut self) -> Result<(Vec<CountryRange>, BTreeMap<String, u64>), ImportError> {
+    pub fn join(mut self) -> Result<(Vec<CountryRange>, BTreeMap<String, u64>), Overlap> {
         // Of two that begin at one address the one that was found first.
         self.found.sort_by_key(|found| found.range.first);
         let mut joined: Vec<CountryRange> = Vec::with_capacity(self.found.len());
@@ -96,7 +105,7 @@ impl RangeCollector {
         for found in &self.found {
             if let Some(before) = before.filter(|before| overlap(&before.range, &found.range)) {
                 let [earlier, later] = [before, found].map(|found| self.describe(found));
-                return Err(ImportError::Overlap { earlier, later });
+                return Err(Overlap { earlier, later });
             }
             before = Some(found);
             match joined.last_mut() {

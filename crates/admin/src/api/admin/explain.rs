@@ -22,7 +22,7 @@ use tidegate_policy::request::Facts;
 
 use crate::api::app_state::AppState;
 use crate::feed::CurrentTables;
-use crate::problem::{ApiResult, Problem, ProblemCode};
+use crate::problem::{ApiResult, Problem};
 use crate::time;
 use checks::{CountingLimit, GeoCheck, IpCheck};
 use matches::Matches;
@@ -85,7 +85,7 @@ pub async fn explain(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<Ex
     // Every match of every route is tried, for milliseconds where there are many.
     let explained =
         tokio::task::spawn_blocking(move || Explanation::new(&request, &now, &app.clusters)).await;
-    explained.map(Json).map_err(|_| Problem::new(ProblemCode::Stopping, "the service is stopping"))
+    explained.map(Json).map_err(|_| Problem::stopping())
 }
 
 impl Explanation {

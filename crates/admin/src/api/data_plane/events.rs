@@ -66,7 +66,7 @@ async fn record_batches(
         0..=LARGE => decode(gateway, &bytes),
         _ => tokio::task::spawn_blocking(move || decode(gateway, &bytes))
             .await
-            .map_err(|_| Problem::new(ProblemCode::Stopping, "the service is stopping"))?,
+            .map_err(|_| Problem::stopping())?,
     };
     let (append, malformed) = match decoded {
         Ok(decoded) => decoded,

@@ -61,7 +61,7 @@ pub async fn sync(State(app): State<AppState>, request: Request) -> ApiResult<Re
             Some(bytes) => binary(bytes),
             None => StatusCode::NOT_MODIFIED.into_response(),
         }),
-        () = app.stopping() => Err(Problem::new(ProblemCode::Stopping, "the service is stopping")),
+        () = app.stopping() => Err(Problem::stopping()),
     }
 }
 

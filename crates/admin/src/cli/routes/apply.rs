@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::http::Method;
+use reqwest::Method;
 use serde::Deserialize;
 
 use super::document::{canonical, unified_diff};

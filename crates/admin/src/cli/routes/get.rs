@@ -1,6 +1,6 @@
 //! `tidegate routes get`: routes of the service, as `apply` takes them back.
 
-use axum::http::Method;
+use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
