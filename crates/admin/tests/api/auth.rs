@@ -1,75 +1,81 @@
 //! Who may ask what.
 
-use axum::body::Body;
-use axum::http::header::AUTHORIZATION;
-use axum::http::{Method, Request};
+use reqwest::Method;
 use tidegate_admin::auth;
 use tidegate_admin::store::TokenRow;
 use tidegate_admin::store::sqlite::SqliteStore;
 
-use crate::running::{Running, db, until};
+use crate::test_service::{Answered, TestService, db, until};
 
-fn with(uri: String, authorization: Option<&str>) -> Request<Body> {
-    let mut request = Request::builder().uri(uri);
+async fn get_with(service: &TestService, url: String, authorization: Option<&str>) -> Answered {
+    let mut request = service.as_nobody(Method::GET, url);
     if let Some(authorization) = authorization {
-        request = request.header(AUTHORIZATION, authorization);
+        request = request.header("authorization", authorization);
     }
-    request.body(Body::empty()).unwrap()
+    Answered::to(request).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_listener_takes_its_own_scope_only() {
-    let running = Running::start().await;
-    let people = running.people("/api/admin/gateways");
-    let data = running.gateways("/api/data-plane/v1/sync");
-    let (admin, gateway) = (format!("Bearer {}", running.admin), format!("bearer {}", running.gateway));
-    running.send(with(people.clone(), Some(&admin))).await.ok();
-    let missing = running.send(with(data.clone(), Some(&gateway))).await.problem(400, "invalid_header");
+    let service = TestService::start().await;
+    let people = service.people("/api/admin/gateways");
+    let data = service.gateways("/api/data-plane/v1/sync");
+    let (admin, gateway) = (format!("Bearer {}", service.admin), format!("bearer {}", service.gateway));
+    let get = async |url: &String, authorization| get_with(&service, url.clone(), authorization).await;
+    get(&people, Some(&admin)).await.ok();
+    let missing = get(&data, Some(&gateway)).await.problem(400, "invalid_header");
     assert_eq!(missing["errors"][0]["header"], "x-tidegate-gateway");
-    running.send(with(people.clone(), Some(&gateway))).await.problem(403, "wrong_scope");
-    running.send(with(data, Some(&admin))).await.problem(403, "wrong_scope");
-    let wrong = format!("Bearer {}x", running.admin);
-    let basic = format!("Basic {}", running.admin);
+    get(&people, Some(&gateway)).await.problem(403, "wrong_scope");
+    get(&data, Some(&admin)).await.problem(403, "wrong_scope");
+    let (wrong, basic) = (format!("Bearer {}x", service.admin), format!("Basic {}", service.admin));
     for authorization in [None, Some(""), Some("Bearer"), Some("Bearer "), Some(&*wrong), Some(&*basic)] {
-        let answer = running.send(with(people.clone(), authorization)).await;
+        let answer = get(&people, authorization).await;
         answer.problem(401, "unauthorized");
         assert!(answer.headers["www-authenticate"].to_str().unwrap().starts_with("Bearer"));
     }
     // What is there is nobody's business without a token.
-    running.send(with(running.people("/api/admin/nothing"), None)).await.problem(401, "unauthorized");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn health_is_open_on_both_listeners() {
-    let running = Running::start().await;
-    for uri in [running.people("/api/health"), running.gateways("/api/health")] {
-        assert_eq!(running.send(with(uri, None)).await.ok(), serde_json::json!({ "status": "ok" }));
+    get(&service.people("/api/admin/nothing"), None).await.problem(401, "unauthorized");
+    // Health is open on both.
+    for url in [service.people("/api/health"), service.gateways("/api/health")] {
+        assert_eq!(get(&url, None).await.ok(), serde_json::json!({ "status": "ok" }));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_made_and_revoked_beside_a_running_service_count_soon() {
-    let running = Running::start().await;
+    let service = TestService::start().await;
     let token = auth::new_token().unwrap();
-    let ask = || with(running.people("/api/admin/routes"), Some(&*format!("Bearer {token}")));
-    running.send(ask()).await.problem(401, "unauthorized");
+    let authorization = format!("Bearer {token}");
+    let get = async || get_with(&service, service.people("/api/admin/routes"), Some(&authorization)).await;
+    get().await.problem(401, "unauthorized");
     let row = TokenRow { hash: auth::hash_token(&token), name: "late".into(), scope: "admin".into() };
-    SqliteStore::add_token_beside(db(&running.dir), &row).unwrap();
-    until("the new token is known", async || (running.send(ask()).await.status == 200).then_some(())).await;
-    assert_eq!(SqliteStore::remove_tokens_beside(db(&running.dir), "late").unwrap(), 1);
-    until("the old token is forgotten", async || (running.send(ask()).await.status == 401).then_some(()))
-        .await;
-    running.get("/api/admin/routes").await.ok();
+    SqliteStore::add_token_beside(db(&service.dir), &row).unwrap();
+    until("the new token is known", async || (get().await.status == 200).then_some(())).await;
+    assert_eq!(SqliteStore::remove_tokens_beside(db(&service.dir), "late").unwrap(), 1);
+    until("the old token is forgotten", async || (get().await.status == 401).then_some(())).await;
+    service.get("/api/admin/routes").await.ok();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_there_is_said_in_the_same_form() {
-    let running = Running::start().await;
-    running.get("/api/admin/nothing").await.problem(404, "not_found");
-    let answer = running.ask(Method::DELETE, "/api/admin/ip/ban", Body::empty()).await;
+    let service = TestService::start().await;
+    service.get("/api/admin/nothing").await.problem(404, "not_found");
+    let answer = service.delete("/api/admin/ip/ban").await;
     answer.problem(405, "method_not_allowed");
     assert_eq!(answer.headers["allow"], "POST");
-    running.get("/api/admin/routes/%ff").await.problem(400, "invalid_parameter");
-    let typo = running.get("/api/admin/routes?limitt=3").await.problem(400, "invalid_parameter");
+    service.get("/api/admin/routes/%ff").await.problem(400, "invalid_parameter");
+    let typo = service.get("/api/admin/routes?limitt=3").await.problem(400, "invalid_parameter");
     assert_eq!(typo["errors"][0]["parameter"], "limitt");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_has_the_request_id_that_came_or_one_of_its_own() {
+    let service = TestService::start().await;
+    let ask = async |id: Option<&str>| {
+        let request = service.as_nobody(Method::GET, service.people("/api/health"));
+        let request = if let Some(id) = id { request.header("x-request-id", id) } else { request };
+        Answered::to(request).await.headers["x-request-id"].to_str().unwrap().to_owned()
+    };
+    assert_eq!(ask(Some("mine")).await, "mine");
+    assert_ne!(ask(None).await, ask(None).await);
 }

@@ -2,96 +2,89 @@
 
 use serde_json::{Value, json};
 
-use crate::running::{Running, until};
+use crate::test_service::{TestService, has, until};
 
 const BAN: &str = "/api/admin/optimization/ip/ban";
 const UNBAN: &str = "/api/admin/optimization/ip/unban";
 
-async fn standing(running: &Running, ip: &str) -> Value {
-    running.get(&format!("/api/admin/ip-monitor/{ip}")).await.ok()
+/// What holds for an address.
+async fn status(service: &TestService, ip: &str) -> Value {
+    service.get(&format!("/api/admin/ip-monitor/{ip}")).await.ok()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ban_is_seen_and_lifted() {
-    let running = Running::start().await;
-    assert_eq!(standing(&running, "1.2.3.4").await["status"], "none");
-    let banned = running.post(BAN, r#"{"ip": "::ffff:1.2.3.4", "reason": "scraper"}"#).await.ok();
-    assert_eq!((&banned["ip"], &banned["status"]), (&json!("1.2.3.4"), &json!("banned")));
-    assert!(banned["version"].as_str().unwrap().contains('.') && banned.get("applied").is_none());
-    let seen = standing(&running, "1.2.3.4").await;
-    assert_eq!(seen["status"], "banned");
-    assert_eq!(seen["entry"], "1.2.3.4");
-    assert_eq!(seen["reason"], "scraper");
-    assert!(seen["since"].is_string() && seen["until"].is_null(), "{seen}");
-    let lifted = running.post(UNBAN, r#"{"ip": "1.2.3.4"}"#).await.ok();
-    assert_eq!((&lifted["status"], &lifted["rows"]), (&json!("none"), &json!(1)));
-    assert_eq!(standing(&running, "1.2.3.4").await["status"], "none");
-    running.post(UNBAN, r#"{"ip": "1.2.3.4"}"#).await.problem(404, "not_banned");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn both_addresses_of_the_issue_ban() {
-    let running = Running::start().await;
-    running.post("/api/admin/ip/ban", r#"{"ip": "1.2.3.4"}"#).await.ok();
-    running.post("/api/admin/ip/unban", r#"{"ip": "1.2.3.4"}"#).await.ok();
+    let service = TestService::start().await;
+    assert_eq!(status(&service, "1.2.3.4").await["status"], "none");
+    let banned = service.post(BAN, r#"{"ip": "::ffff:1.2.3.4", "reason": "scraper"}"#).await.ok();
+    has(&banned, json!({"ip": "1.2.3.4", "status": "banned", "applied": null}));
+    assert!(banned["version"].as_str().unwrap().contains('.'), "{banned}");
+    let seen = status(&service, "1.2.3.4").await;
+    has(&seen, json!({"status": "banned", "entry": "1.2.3.4", "reason": "scraper", "until": null}));
+    assert!(seen["since"].is_string(), "{seen}");
+    // The shorter address of the same.
+    has(
+        &service.post("/api/admin/ip/unban", r#"{"ip": "1.2.3.4"}"#).await.ok(),
+        json!({"status": "none", "rows": 1}),
+    );
+    assert_eq!(status(&service, "1.2.3.4").await["status"], "none");
+    service.post(UNBAN, r#"{"ip": "1.2.3.4"}"#).await.problem(404, "not_banned");
+    service.post("/api/admin/ip/ban", r#"{"ip": "1.2.3.4"}"#).await.ok();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_block_covers_and_an_allowance_beats_it() {
-    let running = Running::start().await;
-    running.post(BAN, r#"{"ip": "203.0.113.0/24", "reason": "block"}"#).await.ok();
-    running.post(BAN, r#"{"ip": "2001:db8:1:2::9/64"}"#).await.ok();
-    let inside = standing(&running, "203.0.113.7").await;
-    assert_eq!((&inside["status"], &inside["entry"]), (&json!("banned"), &json!("203.0.113.0/24")));
-    assert_eq!(standing(&running, "203.0.113.128/25").await["status"], "banned");
-    assert_eq!(standing(&running, "203.0.112.0/23").await["status"], "none");
-    assert_eq!(standing(&running, "2001:db8:1:2:3::").await["entry"], "2001:db8:1:2::/64");
-    let refused = running.post(UNBAN, r#"{"ip": "203.0.113.7"}"#).await.problem(404, "not_banned");
+    let service = TestService::start().await;
+    service.post(BAN, r#"{"ip": "203.0.113.0/24", "reason": "block"}"#).await.ok();
+    service.post(BAN, r#"{"ip": "2001:db8:1:2::9/64"}"#).await.ok();
+    has(&status(&service, "203.0.113.7").await, json!({"status": "banned", "entry": "203.0.113.0/24"}));
+    assert_eq!(status(&service, "203.0.113.128/25").await["status"], "banned");
+    assert_eq!(status(&service, "203.0.112.0/23").await["status"], "none");
+    assert_eq!(status(&service, "2001:db8:1:2:3::").await["entry"], "2001:db8:1:2::/64");
+    let refused = service.post(UNBAN, r#"{"ip": "203.0.113.7"}"#).await.problem(404, "not_banned");
     assert!(refused["detail"].as_str().unwrap().contains("203.0.113.0/24"), "{refused}");
-    running.sql("INSERT INTO ip_monitor (ip, status) VALUES ('203.0.113.7', 'allowed')");
-    assert_eq!(standing(&running, "203.0.113.7").await["status"], "allowed");
-    assert_eq!(standing(&running, "203.0.113.8").await["status"], "banned");
+    service.sql("INSERT INTO ip_monitor (ip, status) VALUES ('203.0.113.7', 'allowed')");
+    assert_eq!(status(&service, "203.0.113.7").await["status"], "allowed");
+    assert_eq!(status(&service, "203.0.113.8").await["status"], "banned");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unban_removes_every_spelling_also_right_after_it_was_written() {
-    let running = Running::start().await;
-    running.sql(
+    let service = TestService::start().await;
+    service.sql(
         "INSERT INTO ip_monitor (ip, status) VALUES ('9.9.9.9', 'banned'), ('9.9.9.9/32', 'banned'),
          ('::ffff:9.9.9.9', 'watched')",
     );
-    let lifted = running.post(UNBAN, r#"{"ip": "::ffff:9.9.9.9"}"#).await.ok();
-    assert_eq!((&lifted["rows"], &lifted["status"]), (&json!(2), &json!("watched")));
-    running.post(UNBAN, r#"{"ip": "9.9.9.9"}"#).await.problem(404, "not_banned");
+    let lifted = service.post(UNBAN, r#"{"ip": "::ffff:9.9.9.9"}"#).await.ok();
+    has(&lifted, json!({"rows": 2, "status": "watched"}));
+    service.post(UNBAN, r#"{"ip": "9.9.9.9"}"#).await.problem(404, "not_banned");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ban_ends_by_itself() {
-    let running = Running::start().await;
+    let service = TestService::start().await;
     for body in [
         r#"{"ip": "1.1.1.1", "ttl": "90m"}"#,
         r#"{"ip": "1.1.1.2", "ttl": 3600}"#,
         r#"{"ip": "1.1.1.3", "expires_at": "2100-01-01 00:00:00"}"#,
         r#"{"ip": "1.1.1.4", "expires_at": "2100-01-01T00:00:00+01:00"}"#,
     ] {
-        let banned = running.post(BAN, body).await.ok();
+        let banned = service.post(BAN, body).await.ok();
         assert!(banned["until"].is_string(), "{banned}");
-        assert_eq!(standing(&running, banned["ip"].as_str().unwrap()).await["status"], "banned");
+        assert_eq!(status(&service, banned["ip"].as_str().unwrap()).await["status"], "banned");
     }
-    assert_eq!(standing(&running, "1.1.1.3").await["until"], "2100-01-01T00:00:00Z");
-    running.post(BAN, r#"{"ip": "1.1.1.9", "ttl": "1s"}"#).await.ok();
-    assert_eq!(standing(&running, "1.1.1.9").await["status"], "banned");
-    until("the ban is over", async || {
-        (standing(&running, "1.1.1.9").await["status"] == "none").then_some(())
-    })
-    .await;
+    assert_eq!(status(&service, "1.1.1.3").await["until"], "2100-01-01T00:00:00Z");
+    service.post(BAN, r#"{"ip": "1.1.1.9", "ttl": "1s"}"#).await.ok();
+    assert_eq!(status(&service, "1.1.1.9").await["status"], "banned");
+    until("the ban is over", async || (status(&service, "1.1.1.9").await["status"] == "none").then_some(()))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_a_ban_is_named_and_nothing_changes() {
-    let running = Running::start().await;
-    running.post(BAN, r#"{"ip": "7.7.7.7"}"#).await.ok();
-    let before = running.tables().await;
+    let service = TestService::start().await;
+    service.post(BAN, r#"{"ip": "7.7.7.7"}"#).await.ok();
+    let before = service.tables().await;
     let long = format!(r#"{{"ip": "1.1.1.1", "reason": "{}"}}"#, "x".repeat(1_001));
     let cases: [(&str, &str, &str); 20] = [
         (r#"{"ip": "999.1.1.1"}"#, "/ip", "invalid_ip"),
@@ -116,56 +109,42 @@ async fn what_is_wrong_with_a_ban_is_named_and_nothing_changes() {
         (r#"{"ip": "1.1.1.1", "expires_at": "9999-01-01 00:00:00"}"#, "/expires_at", "out_of_range"),
     ];
     for (body, pointer, code) in cases {
-        let problem = running.post(BAN, body.to_owned()).await.problem(422, "invalid_field");
-        let error = &problem["errors"][0];
-        assert_eq!((&error["pointer"], &error["code"]), (&json!(pointer), &json!(code)), "{body}: {problem}");
+        service.post(BAN, body.to_owned()).await.wrong_field(422, "invalid_field", pointer, code);
     }
     for (body, code) in
         [("", "empty_body"), ("ip=1.1.1.1", "invalid_json"), (r#"{"ip": "1.1.1.1""#, "invalid_json")]
     {
-        running.post(BAN, body).await.problem(400, code);
-        running.post(UNBAN, body).await.problem(400, code);
+        service.post(BAN, body).await.problem(400, code);
+        service.post(UNBAN, body).await.problem(400, code);
     }
-    running.post(UNBAN, r#"{"ip": "7.7.7.7", "force": true}"#).await.problem(422, "invalid_field");
-    running.post(UNBAN, r#"{"ip": 7}"#).await.problem(422, "invalid_field");
-    let wait = running.post(&format!("{BAN}?wait_applied=soon"), r#"{"ip": "1.1.1.1"}"#).await;
+    service.post(UNBAN, r#"{"ip": "7.7.7.7", "force": true}"#).await.problem(422, "invalid_field");
+    service.post(UNBAN, r#"{"ip": 7}"#).await.problem(422, "invalid_field");
+    let wait = service.post(&format!("{BAN}?wait_applied=soon"), r#"{"ip": "1.1.1.1"}"#).await;
     assert_eq!(wait.problem(400, "invalid_parameter")["errors"][0]["parameter"], "wait_applied");
-    running.get("/api/admin/ip-monitor/999.1.1.1").await.problem(400, "invalid_parameter");
+    service.get("/api/admin/ip-monitor/999.1.1.1").await.problem(400, "invalid_parameter");
     let all = r#"{"ip": "1.2.3.4/33", "ttl": "0s"}"#;
-    let problem = running.post(BAN, all).await.problem(422, "invalid_field");
+    let problem = service.post(BAN, all).await.problem(422, "invalid_field");
     assert_eq!(problem["errors"].as_array().unwrap().len(), 2, "{problem}");
-    assert_eq!(running.tables().await, before);
+    assert_eq!(service.tables().await, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_list_comes_in_pages_without_gaps_or_repeats() {
-    let running = Running::start().await;
-    running.sql(
+    let service = TestService::start().await;
+    service.sql(
         "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 24)
          INSERT INTO ip_monitor (ip, status) SELECT '10.0.0.' || i, 'banned' FROM n;
          INSERT INTO ip_monitor (ip, status) VALUES ('10.0.0.5/32', 'allowed'), ('::ffff:10.0.0.5', 'watched'),
          ('2001:db8::/32', 'watched')",
     );
-    let whole = running.get("/api/admin/ip-monitor?limit=1000").await.ok();
-    let whole = whole["items"].as_array().unwrap().clone();
-    assert_eq!(whole.len(), 28);
+    let whole = service.get("/api/admin/ip-monitor?limit=1000").await.ok()["items"].clone();
+    assert_eq!(whole.as_array().unwrap().len(), 28);
     for limit in [1, 2, 3, 7, 27, 28] {
-        let (mut items, mut cursor) = (Vec::new(), String::new());
-        loop {
-            let page = running.get(&format!("/api/admin/ip-monitor?limit={limit}{cursor}")).await.ok();
-            let page_items = page["items"].as_array().unwrap();
-            assert!(page_items.len() <= limit);
-            items.extend(page_items.iter().cloned());
-            match page["next"].as_str() {
-                Some(next) => cursor = format!("&cursor={next}"),
-                None => break,
-            }
-        }
-        assert_eq!(items, whole, "limit {limit}");
+        assert_eq!(json!(service.pages("/api/admin/ip-monitor", limit).await), whole, "limit {limit}");
     }
-    let watched = running.get("/api/admin/ip-monitor?status=watched").await.ok();
+    let watched = service.get("/api/admin/ip-monitor?status=watched").await.ok();
     assert_eq!(watched["items"].as_array().unwrap().len(), 2);
     for bad in ["status=Banned", "limit=0", "limit=1001", "cursor=xyz"] {
-        running.get(&format!("/api/admin/ip-monitor?{bad}")).await.problem(400, "invalid_parameter");
+        service.get(&format!("/api/admin/ip-monitor?{bad}")).await.problem(400, "invalid_parameter");
     }
 }

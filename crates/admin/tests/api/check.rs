@@ -2,9 +2,7 @@
 
 use std::net::IpAddr;
 
-use axum::body::Body;
-use axum::http::header::AUTHORIZATION;
-use axum::http::{Method, Request};
+use reqwest::Method;
 use serde_json::json;
 use tidegate_policy::check::Check;
 use tidegate_policy::decide::{Given, IpFinding};
@@ -12,22 +10,33 @@ use tidegate_policy::geo::{Country, GeoAction};
 use tidegate_policy::request::Facts;
 use tidegate_policy::wire::check::{Answer, Found, GeoAnswer, MAX_QUESTION, Question, path};
 
-use crate::running::{Running, until};
+use crate::test_service::{Answered, TestService, until};
 
 fn about<'q>(id: u64, client: &str) -> Question<'q> {
     let client: IpAddr = client.parse().unwrap();
     Question { id, client: Some(client), ..Question::default() }
 }
 
-async fn ip(running: &Running, client: &str) -> IpFinding {
-    match running.found(Check::Ip, &about(7, client)).await {
+async fn ask(service: &TestService, check: Check, question: &Question<'_>) -> Answered {
+    service.post_as_gateway(path(check), question.to_bytes().unwrap()).await
+}
+
+/// What a check found, which must be an answer to `question`.
+async fn checked(service: &TestService, check: Check, question: &Question<'_>) -> Found {
+    let answer = Answer::from_bytes(ask(service, check, question).await.binary()).unwrap();
+    assert_eq!((answer.id, answer.found.check()), (question.id, check));
+    answer.found
+}
+
+async fn ip(service: &TestService, client: &str) -> IpFinding {
+    match checked(service, Check::Ip, &about(7, client)).await {
         Found::Ip(found) => found,
         other => panic!("{other:?}"),
     }
 }
 
-async fn geo(running: &Running, question: &Question<'_>) -> GeoAnswer {
-    match running.found(Check::Geo, question).await {
+async fn geo(service: &TestService, question: &Question<'_>) -> GeoAnswer {
+    match checked(service, Check::Geo, question).await {
         Found::Geo(found) => found,
         other => panic!("{other:?}"),
     }
@@ -35,8 +44,8 @@ async fn geo(running: &Running, question: &Question<'_>) -> GeoAnswer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_has_what_anybody_committed_before_the_question() {
-    let running = Running::start().await;
-    assert_eq!(ip(&running, "9.9.9.9").await, IpFinding::Clear);
+    let service = TestService::start().await;
+    assert_eq!(ip(&service, "9.9.9.9").await, IpFinding::Clear);
     for (i, (sql, found)) in [
         ("INSERT INTO ip_monitor (ip, status) VALUES ('9.9.9.0/24', 'banned')", "banned 9.9.9.0/24"),
         ("INSERT INTO ip_monitor (ip, status) VALUES ('9.9.9.9', 'banned')", "banned 9.9.9.9"),
@@ -51,26 +60,26 @@ async fn an_answer_has_what_anybody_committed_before_the_question() {
     .into_iter()
     .enumerate()
     {
-        running.sql(sql);
-        let said = match ip(&running, "9.9.9.9").await {
+        service.sql(sql);
+        let said = match ip(&service, "9.9.9.9").await {
             IpFinding::Clear => "clear".to_owned(),
             IpFinding::Allowed(by) => format!("allowed {by}"),
             IpFinding::Banned(by) => format!("banned {by}"),
         };
         assert_eq!(said, found, "{i}: {sql}");
     }
-    let banned = running.post("/api/admin/ip/ban", r#"{"ip": "2001:db8::/32"}"#).await.ok();
-    let answer = running.check(Check::Ip, &about(8, "2001:db8::1")).await;
-    let answer = Answer::from_bytes(&answer.bytes).unwrap();
+    let banned = service.post("/api/admin/ip/ban", r#"{"ip": "2001:db8::/32"}"#).await.ok();
+    let answer = ask(&service, Check::Ip, &about(8, "2001:db8::1")).await;
+    let answer = Answer::from_bytes(answer.binary()).unwrap();
     assert!(matches!(answer.found, Found::Ip(IpFinding::Banned(_))), "{answer:?}");
     assert_eq!(json!(answer.version.to_string()), banned["version"]);
     // A client without an address is nobody's.
-    assert_eq!(running.found(Check::Ip, &Question::default()).await, Found::Ip(IpFinding::Clear));
+    assert_eq!(checked(&service, Check::Ip, &Question::default()).await, Found::Ip(IpFinding::Clear));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_route_is_found_as_the_cache_would_find_it() {
-    let running = Running::start().await;
+    let service = TestService::start().await;
     let document = json!({"spec": {"rules": [{
         "matches": [{"path": {"type": "PathPrefix", "value": "/hello"}, "headers": [{"name": "x-v", "value": "2"}]}],
         "filters": [{"type": "ExtensionRef", "extensionRef":
@@ -86,31 +95,30 @@ async fn a_route_is_found_as_the_cache_would_find_it() {
         ..Facts::default()
     };
     let question = Question::new(Check::Route, 9, &facts, Given::Table);
-    assert_eq!(running.found(Check::Route, &question).await, Found::Route(Ok(None)));
-    let written = running.put("/api/admin/routes/hello", document.to_string()).await.ok();
+    assert_eq!(checked(&service, Check::Route, &question).await, Found::Route(Ok(None)));
+    let written = service.put("/api/admin/routes/hello", document.to_string()).await.ok();
     assert!(written["warnings"][0].as_str().unwrap().contains("no geo rule `eu`"), "{written}");
-    let Found::Route(Ok(Some(found))) = running.found(Check::Route, &question).await else {
+    let Found::Route(Ok(Some(found))) = checked(&service, Check::Route, &question).await else {
         panic!("no route")
     };
     assert_eq!((found.route.as_str(), found.rule, found.geo), ("hello", 0, vec!["eu".to_owned()]));
     assert_eq!(found.backend.unwrap().name, "demo");
     let other = Question { headers: vec![(b"x-v", b"3")], ..question };
-    assert_eq!(running.found(Check::Route, &other).await, Found::Route(Ok(None)));
+    assert_eq!(checked(&service, Check::Route, &other).await, Found::Route(Ok(None)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_geo_answer_has_the_country_and_what_every_rule_says_of_it() {
-    let running = Running::start().await;
-    let list = running.dir.path().join("list.csv");
-    std::fs::write(&list, "10.1.0.0,10.1.255.255,DE\n2001:db8::,2001:db8::ff,FR\n").unwrap();
-    assert_eq!(geo(&running, &about(1, "10.1.2.3")).await, GeoAnswer::default());
-    let (done, said) = running.tidegate(&["geo", "import", list.to_str().unwrap()]).await;
+    let service = TestService::start().await;
+    let list = "10.1.0.0,10.1.255.255,DE\n2001:db8::,2001:db8::ff,FR\n";
+    assert_eq!(geo(&service, &about(1, "10.1.2.3")).await, GeoAnswer::default());
+    let (done, said) = service.import_countries("list.csv", list).await;
     assert!(done, "{said}");
-    running
+    service
         .put("/api/admin/geo-rules/a", r#"{"mode": "deny", "countries": ["DE"], "status": 451}"#)
         .await
         .ok();
-    running
+    service
         .put("/api/admin/geo-rules/b", r#"{"mode": "allow", "countries": ["DE"], "global": false}"#)
         .await
         .ok();
@@ -124,69 +132,60 @@ async fn a_geo_answer_has_the_country_and_what_every_rule_says_of_it() {
         ("8.8.8.8", None, None, Some(GeoAction::Forbidden)),
     ];
     for (client, country, a, b) in cases {
-        let answer = geo(&running, &about(2, client)).await;
+        let answer = geo(&service, &about(2, client)).await;
         let wanted = vec![("a".to_owned(), true, a), ("b".to_owned(), false, b)];
         assert_eq!((answer.country, verdicts(&answer)), (country, wanted), "{client}");
     }
     // What a trusted header says beats the table.
     let given = Question { given: Given::Header(country("FR")), ..about(3, "10.1.2.3") };
-    assert_eq!(geo(&running, &given).await.country, country("FR"));
+    assert_eq!(geo(&service, &given).await.country, country("FR"));
     let given = Question { given: Given::Header(None), ..about(3, "10.1.2.3") };
-    assert_eq!(geo(&running, &given).await.country, None);
+    assert_eq!(geo(&service, &given).await.country, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_question_and_who_may_not_ask_are_refused() {
-    let running = Running::start().await;
+    let service = TestService::start().await;
+    let question = about(1, "1.2.3.4").to_bytes().unwrap();
+    let longer = [&question[..], &[0]].concat();
     for check in Check::ALL {
-        let post =
-            |body: Vec<u8>| running.as_gateway(Method::POST, path(check)).body(Body::from(body)).unwrap();
-        for body in [b"".to_vec(), b"rubbish".to_vec(), b"{\"client\": \"1.2.3.4\"}".to_vec(), vec![1; 1_000]]
-        {
-            running.send(post(body)).await.problem(400, "invalid_body");
+        for body in [b"", &b"rubbish"[..], br#"{"client": "1.2.3.4"}"#, &[1; 1_000], &longer] {
+            service.post_as_gateway(path(check), body.to_vec()).await.problem(400, "invalid_body");
         }
-        running.send(post(vec![1; MAX_QUESTION + 1])).await.problem(413, "body_too_large");
-        let mut longer = about(1, "1.2.3.4").to_bytes().unwrap();
-        longer.push(0);
-        running.send(post(longer)).await.problem(400, "invalid_body");
-        let question = about(1, "1.2.3.4").to_bytes().unwrap();
-        let by = |authorization: Option<&str>| {
-            let mut request = Request::builder().method(Method::POST).uri(running.gateways(path(check)));
-            if let Some(token) = authorization {
-                request = request.header(AUTHORIZATION, format!("Bearer {token}"));
-            }
-            request.body(Body::from(question.clone())).unwrap()
-        };
-        running.send(by(None)).await.problem(401, "unauthorized");
-        running.send(by(Some(&running.admin))).await.problem(403, "wrong_scope");
+        let large = vec![1; MAX_QUESTION + 1];
+        service.post_as_gateway(path(check), large).await.problem(413, "body_too_large");
         // A question needs no more than the token.
-        assert_eq!(running.send(by(Some(&running.gateway))).await.status, 200);
-        let get = running.as_gateway(Method::GET, path(check)).body(Body::empty()).unwrap();
-        running.send(get).await.problem(405, "method_not_allowed");
+        let anybody =
+            || service.as_nobody(Method::POST, service.gateways(path(check))).body(question.clone());
+        Answered::to(anybody()).await.problem(401, "unauthorized");
+        Answered::to(anybody().bearer_auth(&service.admin)).await.problem(403, "wrong_scope");
+        Answered::to(anybody().bearer_auth(&service.gateway)).await.binary();
+        let get = service.as_gateway(Method::GET, path(check));
+        Answered::to(get).await.problem(405, "method_not_allowed");
         // Nothing of it is on the people's listener.
-        running.post(path(check), question.clone()).await.problem(404, "not_found");
+        service.post(path(check), question.clone()).await.problem(404, "not_found");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_database_there_is_no_answer_rather_than_an_old_one() {
-    let running = Running::start().await;
-    running.post("/api/admin/ip/ban", r#"{"ip": "9.9.9.9"}"#).await.ok();
-    assert!(matches!(ip(&running, "9.9.9.9").await, IpFinding::Banned(_)));
+    let service = TestService::start().await;
+    service.post("/api/admin/ip/ban", r#"{"ip": "9.9.9.9"}"#).await.ok();
+    assert!(matches!(ip(&service, "9.9.9.9").await, IpFinding::Banned(_)));
     // Somebody at the file took the table away.
-    running.sql("ALTER TABLE ip_monitor RENAME TO elsewhere; CREATE TABLE ip_monitor (address)");
+    service.sql("ALTER TABLE ip_monitor RENAME TO elsewhere; CREATE TABLE ip_monitor (address)");
     let refused = until("the question is refused", async || {
-        let answered = running.check(Check::Ip, &about(1, "9.9.9.9")).await;
+        let answered = ask(&service, Check::Ip, &about(1, "9.9.9.9")).await;
         (answered.status != 200).then_some(answered)
     })
     .await;
     refused.problem(503, "store_unreadable");
     assert_eq!(refused.headers["retry-after"], "1");
-    running.sql("DROP TABLE ip_monitor; ALTER TABLE elsewhere RENAME TO ip_monitor");
+    service.sql("DROP TABLE ip_monitor; ALTER TABLE elsewhere RENAME TO ip_monitor");
     until("the question is answered again", async || {
-        let answered = running.check(Check::Ip, &about(1, "9.9.9.9")).await;
+        let answered = ask(&service, Check::Ip, &about(1, "9.9.9.9")).await;
         (answered.status == 200).then_some(())
     })
     .await;
-    assert!(matches!(ip(&running, "9.9.9.9").await, IpFinding::Banned(_)));
+    assert!(matches!(ip(&service, "9.9.9.9").await, IpFinding::Banned(_)));
 }

@@ -2,20 +2,20 @@
 
 use std::process::Command;
 
-use crate::running::{Running, db};
+use crate::test_service::{TestService, db};
 
 /// The shell examples in order, the addresses and files of the local stack
 /// replaced by those of this service.
-fn script(running: &Running) -> String {
+fn script(service: &TestService) -> String {
     let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/API.md")).unwrap();
     let examples: Vec<&str> =
         docs.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    let token = running.dir.path().join("token");
-    std::fs::write(&token, &running.admin).unwrap();
+    let token = service.dir.path().join("token");
+    std::fs::write(&token, &service.admin).unwrap();
     let script = examples
         .join("\n")
-        .replace("127.0.0.1:9070", &running.service.people().to_string())
-        .replace("target/up/tidegate.db", &db(&running.dir).display().to_string())
+        .replace("127.0.0.1:9070", &service.running.people().to_string())
+        .replace("target/up/tidegate.db", &db(&service.dir).display().to_string())
         .replace("target/up/token", &token.display().to_string());
     // Behind each answer a line with its status.
     let curl = r#"curl() { command curl -w '\nstatus %{http_code}\n' "$@"; }"#;
@@ -27,8 +27,8 @@ fn script(running: &Running) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_example_does_what_it_says() {
-    let running = Running::start().await;
-    let script = script(&running);
+    let service = TestService::start().await;
+    let script = script(&service);
     let asked = script.matches("curl -s ").count();
     let output =
         tokio::task::spawn_blocking(move || Command::new("bash").arg("-c").arg(script).output().unwrap())
@@ -41,6 +41,6 @@ async fn every_example_does_what_it_says() {
     // The first example shows an error.
     assert_eq!(statuses[0], "422", "{said}");
     assert!(statuses[1..].iter().all(|status| *status == "200"), "{statuses:?}\n{said}");
-    let list = running.get("/api/admin/ip-monitor").await.ok();
+    let list = service.get("/api/admin/ip-monitor").await.ok();
     assert_eq!(list["items"][0]["ip"], "5.6.7.8", "what was written with sqlite3: {list}");
 }

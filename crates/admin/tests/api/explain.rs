@@ -1,37 +1,32 @@
 //! What would become of a request, asked without sending it.
 
-use axum::http::Uri;
 use serde_json::{Value, json};
 
-use crate::running::Running;
+use crate::test_service::{TestService, each, has};
 
 fn path(kind: &str, value: &str) -> Value {
     json!({"path": {"type": kind, "value": value}})
 }
 
-async fn put_route(running: &Running, name: &str, rules: Value) {
+async fn put_route(service: &TestService, name: &str, rules: Value) {
     let document = json!({"spec": {"rules": rules}});
-    running.put(&format!("/api/admin/routes/{name}"), document.to_string()).await.ok();
+    service.put_json(&format!("/api/admin/routes/{name}"), &document).await.ok();
 }
 
 /// Asks with these parameters, which are encoded here.
-async fn explain(running: &Running, params: &[(&str, &str)]) -> Value {
-    let query = params.iter().map(|(name, value)| {
-        let value: String = value.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        format!("{name}={value}")
-    });
-    let uri = format!("/api/admin/explain?{}", query.collect::<Vec<_>>().join("&"));
-    assert!(uri.parse::<Uri>().is_ok());
-    running.get(&uri).await.ok()
+async fn explain(service: &TestService, params: &[(&str, &str)]) -> Value {
+    let path = service.people("/api/admin/explain");
+    let url = reqwest::Url::parse_with_params(&path, params).unwrap();
+    service.get(&url.as_str()[service.people("").len()..]).await.ok()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_winner_is_named_and_why_the_others_lost() {
-    let running = Running::start().await;
+    let service = TestService::start().await;
     let with_header = json!({"path": {"type": "Template", "value": "/orders/{number}"},
         "headers": [{"name": "x-v", "value": "2"}]});
     put_route(
-        &running,
+        &service,
         "orders",
         json!([
             {"matches": [path("PathPrefix", "/orders"), path("Template", "/orders/{id}")],
@@ -40,66 +35,57 @@ async fn the_winner_is_named_and_why_the_others_lost() {
         ]),
     )
     .await;
-    put_route(&running, "all", json!([{"backendRefs": [{"name": "rest"}]}])).await;
+    put_route(&service, "all", json!([{"backendRefs": [{"name": "rest"}]}])).await;
 
     let said =
-        explain(&running, &[("path", "/orders/7?x=1"), ("header", "X-V: 2"), ("host", "a.example:80")]).await;
-    let decision = &said["decision"];
-    assert_eq!(decision["verdict"], "allow", "{said}");
-    assert_eq!(
-        (&decision["route"], &decision["template"], &decision["backend"]["name"]),
-        (&json!("orders"), &json!("/orders/{number}"), &json!("new"))
+        explain(&service, &[("path", "/orders/7?x=1"), ("header", "X-V: 2"), ("host", "a.example:80")]).await;
+    has(
+        &said["decision"],
+        json!({"verdict": "allow", "route": "orders", "template": "/orders/{number}",
+            "status": null, "backend": {"name": "new"}}),
     );
-    assert_eq!(decision["status"], Value::Null, "the backend's");
-    let matches = said["checks"]["route"]["matches"].as_array().unwrap();
-    let short: Vec<_> = matches
-        .iter()
-        .map(|one| format!("{} {} {} {}", one["route"], one["rule"], one["match"], one["lost_by"]))
-        .collect();
+    let matches = &said["checks"]["route"]["matches"];
+    let short = each(matches, |one| json!([one["route"], one["rule"], one["match"], one["lost_by"]]));
     let expected = [
-        "\"orders\" 1 0 null",
-        "\"orders\" 0 1 \"headers\"",
-        "\"orders\" 0 0 \"path_type\"",
-        "\"all\" 0 0 \"path_type\"",
+        json!(["orders", 1, 0, null]),
+        json!(["orders", 0, 1, "headers"]),
+        json!(["orders", 0, 0, "path_type"]),
+        json!(["all", 0, 0, "path_type"]),
     ];
     assert_eq!(short, expected);
-    assert_eq!((&matches[0]["wins"], &matches[1]["wins"]), (&json!(true), &json!(false)));
-    assert_eq!(matches[0]["rule_name"], "second");
-    assert_eq!(matches[1]["why"], "it asks for fewer headers");
-    assert_eq!(matches[1]["path"], json!({"type": "Template", "value": "/orders/{id}"}));
+    has(&matches[0], json!({"wins": true, "rule_name": "second"}));
+    let path = json!({"type": "Template", "value": "/orders/{id}"});
+    has(&matches[1], json!({"wins": false, "why": "it asks for fewer headers", "path": path}));
 
-    let said = explain(&running, &[("path", "/orders/7")]).await;
+    let said = explain(&service, &[("path", "/orders/7")]).await;
     assert_eq!(said["decision"]["backend"]["name"], "old");
-    running.delete("/api/admin/routes/all").await.ok();
-    let said = explain(&running, &[("path", "/other")]).await;
-    assert_eq!((&said["decision"]["status"], &said["decision"]["reason"]), (&json!(404), &json!("no_route")));
+    service.delete("/api/admin/routes/all").await.ok();
+    let said = explain(&service, &[("path", "/other")]).await;
+    has(&said["decision"], json!({"status": 404, "reason": "no_route"}));
     assert_eq!(said["checks"]["route"]["matches"], json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_check_says_what_it_finds_and_the_first_denial_decides() {
-    let running = Running::start().await;
-    let list = running.dir.path().join("list.csv");
-    std::fs::write(&list, "10.1.0.0,10.1.255.255,DE\n").unwrap();
-    let (done, said) = running.tidegate(&["geo", "import", list.to_str().unwrap()]).await;
-    assert!(done, "{said}");
+    let service = TestService::start().await;
+    service.import_countries("list.csv", "10.1.0.0,10.1.255.255,DE\n").await;
     let geo = json!({"type": "ExtensionRef", "extensionRef":
         {"group": "tidegate.dev", "kind": "GeoRule", "name": "law"}});
     let lost = json!({"type": "ExtensionRef", "extensionRef":
         {"group": "tidegate.dev", "kind": "GeoRule", "name": "lost"}});
-    put_route(&running, "r", json!([{"filters": [geo, lost], "backendRefs": [{"name": "b"}]}])).await;
+    put_route(&service, "r", json!([{"filters": [geo, lost], "backendRefs": [{"name": "b"}]}])).await;
     for (name, rule) in [
         ("all", json!({"mode": "deny", "countries": ["FR"]})),
         ("law", json!({"mode": "deny", "countries": ["DE"], "global": false, "status": 451})),
         ("other", json!({"mode": "deny", "countries": ["DE"], "global": false})),
     ] {
-        running.put(&format!("/api/admin/geo-rules/{name}"), rule.to_string()).await.ok();
+        service.put_json(&format!("/api/admin/geo-rules/{name}"), &rule).await.ok();
     }
     let ban = r#"{"ip": "10.1.0.0/16", "reason": "scraper", "expires_at": "2099-01-01T00:00:00Z"}"#;
-    running.post("/api/admin/ip/ban", ban).await.ok();
+    service.post("/api/admin/ip/ban", ban).await.ok();
 
     let asked = [("path", "/"), ("ip", "10.1.2.3")];
-    let said = explain(&running, &asked).await;
+    let said = explain(&service, &asked).await;
     assert_eq!(
         said["decision"],
         json!({"verdict": "deny", "status": 403, "reason": "ip_banned", "rule": "10.1.0.0/16",
@@ -123,22 +109,22 @@ async fn each_check_says_what_it_finds_and_the_first_denial_decides() {
         ]})
     );
 
-    running.post("/api/admin/ip/unban", r#"{"ip": "10.1.0.0/16"}"#).await.ok();
+    service.post("/api/admin/ip/unban", r#"{"ip": "10.1.0.0/16"}"#).await.ok();
     let decided = async |more: &[(&str, &str)]| {
-        let said = explain(&running, &[&asked[..], more].concat()).await;
+        let said = explain(&service, &[&asked[..], more].concat()).await;
         let decision = &said["decision"];
         format!("{} {} {}", decision["status"], decision["reason"], decision["rule"])
     };
     assert_eq!(decided(&[]).await, "451 \"geo_denied\" \"law\"");
     assert_eq!(decided(&[("country", "FR")]).await, "403 \"geo_denied\" \"all\"");
     assert_eq!(decided(&[("country", "US")]).await, "500 \"no_geo_rule\" \"lost\"");
-    running.sql("INSERT INTO ip_monitor (ip, status) VALUES ('10.1.2.3', 'allowed')");
+    service.sql("INSERT INTO ip_monitor (ip, status) VALUES ('10.1.2.3', 'allowed')");
     assert_eq!(decided(&[("country", "FR")]).await, "null null \"10.1.2.3\"", "skips all of them");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_filters_do_is_told_for_each_backend() {
-    let running = Running::start().await;
+    let service = TestService::start().await;
     let set = |name: &str, value: &str| json!({"name": name, "value": value});
     let rules = json!([
         {"matches": [path("PathPrefix", "/old")], "filters": [{"type": "RequestRedirect", "requestRedirect":
@@ -156,14 +142,14 @@ async fn what_the_filters_do_is_told_for_each_backend() {
             {"group": "tidegate.dev", "kind": "Backend", "name": "missing", "weight": 1},
          ]},
     ]);
-    put_route(&running, "r", rules).await;
+    put_route(&service, "r", rules).await;
     let redirect =
-        explain(&running, &[("path", "/old/x?q"), ("host", "a.example:10000"), ("port", "10000")]).await;
-    let decision = &redirect["decision"];
-    assert_eq!((&decision["verdict"], &decision["status"]), (&json!("redirect"), &json!(301)), "{redirect}");
-    assert_eq!(decision["effects"], json!({"location": "https://a.example/new/x?q"}));
+        explain(&service, &[("path", "/old/x?q"), ("host", "a.example:10000"), ("port", "10000")]).await;
+    let effects = json!({"location": "https://a.example/new/x?q"});
+    has(&redirect["decision"], json!({"verdict": "redirect", "status": 301}));
+    assert_eq!(redirect["decision"]["effects"], effects);
 
-    let said = explain(&running, &[("path", "/a/b?q"), ("method", "POST")]).await;
+    let said = explain(&service, &[("path", "/a/b?q"), ("method", "POST")]).await;
     let effects = json!({
         "host": "in.example",
         "path": "/b?q",
@@ -171,53 +157,45 @@ async fn what_the_filters_do_is_told_for_each_backend() {
         "request_timeout_ms": 500,
     });
     assert_eq!(said["decision"]["effects"], effects, "{said}");
-    let backends = said["checks"]["route"]["backends"].as_array().unwrap();
-    let short: Vec<_> = backends
-        .iter()
-        .map(|one| {
-            format!("{} {} {}", one["weight"], one["outcome"]["backend"]["name"], one["outcome"]["reason"])
-        })
-        .collect();
+    let short = each(&said["checks"]["route"]["backends"], |one| {
+        format!("{} {} {}", one["weight"], one["outcome"]["backend"]["name"], one["outcome"]["reason"])
+    });
     assert_eq!(short, ["3 \"one\" null", "1 null \"no_backend\""]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backend_that_nobody_knows_is_told_of() {
-    let running = Running::start_with_clusters(&["demo"]).await;
+    let service = TestService::start_with(Default::default(), &["demo"]).await;
     let mirror = json!({"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "copy"}}});
     let backends = json!([{"name": "nocluster"}, {"name": "demo"}]);
-    put_route(&running, "r", json!([{"filters": [mirror], "backendRefs": backends}])).await;
-    let said = explain(&running, &[("path", "/")]).await;
-    let decision = &said["decision"];
-    assert_eq!(
-        (&decision["verdict"], &decision["status"], &decision["reason"], &decision["backend"]["known"]),
-        (&json!("allow"), &json!(500), &json!("unknown_backend"), &json!(false)),
-        "as the event of such a request: {said}"
+    put_route(&service, "r", json!([{"filters": [mirror], "backendRefs": backends}])).await;
+    let said = explain(&service, &[("path", "/")]).await;
+    // As the event of such a request.
+    has(
+        &said["decision"],
+        json!({"verdict": "allow", "status": 500, "reason": "unknown_backend", "backend": {"known": false}}),
     );
-    assert_eq!(decision["effects"]["mirrors"][0]["known"], false);
-    let demo = &said["checks"]["route"]["backends"][1]["outcome"];
-    assert_eq!((&demo["status"], &demo["backend"]["known"]), (&Value::Null, &json!(true)), "{said}");
-    running.put("/api/admin/backends/nocluster", r#"{"address": "a.test:80"}"#).await.ok();
-    let said = explain(&running, &[("path", "/")]).await;
-    assert_eq!(
-        (&said["decision"]["status"], &said["decision"]["backend"]["known"]),
-        (&Value::Null, &json!(true))
-    );
+    assert_eq!(said["decision"]["effects"]["mirrors"][0]["known"], false);
+    let known = json!({"status": null, "backend": {"known": true}});
+    has(&said["checks"]["route"]["backends"][1]["outcome"], known.clone());
+    service.put("/api/admin/backends/nocluster", r#"{"address": "a.test:80"}"#).await.ok();
+    let said = explain(&service, &[("path", "/")]).await;
+    has(&said["decision"], known);
 
-    let anybody = Running::start().await;
+    let anybody = TestService::start().await;
     put_route(&anybody, "r", json!([{"backendRefs": [{"name": "nocluster"}]}])).await;
     let said = explain(&anybody, &[("path", "/")]).await;
-    assert_eq!(said["decision"]["backend"]["known"], Value::Null, "nobody said which clusters there are");
-    assert_eq!(said["decision"]["status"], Value::Null);
+    // Nobody said which clusters there are.
+    has(&said["decision"], json!({"status": null, "backend": {"known": null}}));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_are_told_of_where_they_count_and_backends_with_their_addresses() {
-    let running = Running::start().await;
+    let service = TestService::start().await;
     let backend = json!({"address": "192.0.2.1:8443", "tls": {"sni": "b.example"}, "allow_private": true});
-    running.put("/api/admin/backends/b", backend.to_string()).await.ok();
+    service.put_json("/api/admin/backends/b", &backend).await.ok();
     put_route(
-        &running,
+        &service,
         "r",
         json!([{"matches": [path("PathPrefix", "/a")], "backendRefs": [{"name": "b"}]}]),
     )
@@ -227,12 +205,11 @@ async fn limits_are_told_of_where_they_count_and_backends_with_their_addresses()
         ("by-tenant", json!({"key": "header:x-tenant", "match": {"route": "r"}, "rate": 1, "per": "second"})),
         ("elsewhere", json!({"key": "ip", "match": {"cidr": "10.0.0.0/8"}, "rate": 1, "per": "second"})),
     ] {
-        running.put(&format!("/api/admin/limits/{name}"), limit.to_string()).await.ok();
+        service.put_json(&format!("/api/admin/limits/{name}"), &limit).await.ok();
     }
     let names = async |params: &[(&str, &str)]| {
-        let said = explain(&running, params).await;
-        let limits = said["checks"]["limits"].as_array().unwrap().clone();
-        (limits.iter().map(|limit| limit["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>(), said)
+        let said = explain(&service, params).await;
+        (each(&said["checks"]["limits"], |limit| limit["name"].as_str().unwrap().to_owned()), said)
     };
     let asked = [("path", "/a"), ("ip", "192.0.2.7"), ("header", "X-Tenant: t")];
     let (limits, said) = names(&asked).await;
@@ -248,13 +225,13 @@ async fn limits_are_told_of_where_they_count_and_backends_with_their_addresses()
     assert_eq!(names(&asked[..2]).await.0, ["all", "by-tenant"], "by the address in the header's place");
     assert_eq!(names(&asked[..1]).await.0, ["all"], "by neither");
     assert_eq!(names(&[("path", "/b"), asked[1]]).await.0, [""; 0], "what no route takes is not counted");
-    running.sql("INSERT INTO ip_monitor (ip, status) VALUES ('192.0.2.7', 'allowed')");
+    service.sql("INSERT INTO ip_monitor (ip, status) VALUES ('192.0.2.7', 'allowed')");
     assert_eq!(names(&asked).await.0, [""; 0], "exempt");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_parameter_that_no_request_could_have_is_named() {
-    let running = Running::start().await;
+    let service = TestService::start().await;
     for (query, parameter, code) in [
         ("", "path", "required"),
         ("path=a", "path", "invalid"),
@@ -276,7 +253,7 @@ async fn a_parameter_that_no_request_could_have_is_named() {
         ("path=/&query=x", "query", "unknown_parameter"),
     ] {
         let problem =
-            running.get(&format!("/api/admin/explain?{query}")).await.problem(400, "invalid_parameter");
+            service.get(&format!("/api/admin/explain?{query}")).await.problem(400, "invalid_parameter");
         let error = &problem["errors"][0];
         assert_eq!(
             (error["parameter"].as_str(), error["code"].as_str()),
@@ -285,10 +262,10 @@ async fn a_parameter_that_no_request_could_have_is_named() {
         );
     }
     let long = format!("path=/{}", "a".repeat(8 << 10));
-    running.get(&format!("/api/admin/explain?{long}")).await.problem(400, "invalid_parameter");
+    service.get(&format!("/api/admin/explain?{long}")).await.problem(400, "invalid_parameter");
     let many = "&header=x:1".repeat(101);
     let problem =
-        running.get(&format!("/api/admin/explain?path=/{many}")).await.problem(400, "invalid_parameter");
+        service.get(&format!("/api/admin/explain?path=/{many}")).await.problem(400, "invalid_parameter");
     assert_eq!(problem["errors"][0]["code"], "too_many");
-    running.post("/api/admin/explain?path=/", "").await.problem(405, "method_not_allowed");
+    service.post("/api/admin/explain?path=/", "").await.problem(405, "method_not_allowed");
 }

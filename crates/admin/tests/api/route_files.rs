@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use serde_json::{Value, json};
-use tidegate_admin::store::sqlite::Options;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use crate::running::Running;
+use crate::test_service::TestService;
 
 /// What the program printed, and what it ended with.
 #[derive(Debug)]
@@ -36,15 +35,15 @@ impl Said {
 
 /// Files, and the program as one types it, with the token in a file.
 struct Desk<'r> {
-    running: &'r Running,
+    service: &'r TestService,
     dir: tempfile::TempDir,
 }
 
 impl<'r> Desk<'r> {
-    fn new(running: &'r Running) -> Self {
+    fn new(service: &'r TestService) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("token"), format!("{}\n", running.admin)).unwrap();
-        Self { running, dir }
+        std::fs::write(dir.path().join("token"), format!("{}\n", service.admin)).unwrap();
+        Self { service, dir }
     }
 
     fn file(&self, name: &str, text: &str) -> PathBuf {
@@ -58,7 +57,7 @@ impl<'r> Desk<'r> {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = program(self.dir.path());
         command.arg("routes").args(args);
-        command.args(["--server", &self.running.people(""), "--token-file", "token"]);
+        command.args(["--server", &self.service.people(""), "--token-file", "token"]);
         command
     }
 
@@ -69,7 +68,7 @@ impl<'r> Desk<'r> {
     async fn routes_fed(&self, args: &[&str], input: &str) -> Said {
         let said = run(self.command(args), input).await;
         for text in [&said.out, &said.err] {
-            assert!(!text.contains(&self.running.admin), "the token was printed: {text}");
+            assert!(!text.contains(&self.service.admin), "the token was printed: {text}");
         }
         said
     }
@@ -112,32 +111,32 @@ spec:
 }
 
 /// What is asked, held whole by the service.
-async fn held(running: &Running, name: &str) -> Value {
-    running.get(&format!("/api/admin/routes/{name}")).await.ok()
+async fn held(service: &TestService, name: &str) -> Value {
+    service.get(&format!("/api/admin/routes/{name}")).await.ok()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn routes_of_a_file_are_created_then_unchanged_then_configured() {
-    let running = Running::start().await;
-    let desk = Desk::new(&running);
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
     desk.file("r.yaml", &format!("{}---\n{}", route("a", "/a"), route("b", "/b")));
     let apply = ["apply", "-f", "r.yaml"];
     let said = desk.routes(&apply).await;
     assert!(said.err.contains("no gateway has reported"), "{said:?}");
     assert_eq!(said.done(), "a created\nb created\n");
-    assert_eq!(held(&running, "b").await["spec"]["rules"][0]["matches"][0]["path"]["value"], "/b");
-    let before = running.tables().await;
+    assert_eq!(held(&service, "b").await["spec"]["rules"][0]["matches"][0]["path"]["value"], "/b");
+    let before = service.tables().await;
     assert_eq!(desk.routes(&apply).await.done(), "a unchanged\nb unchanged\n");
-    assert_eq!(running.tables().await, before, "what is unchanged is not written");
+    assert_eq!(service.tables().await, before, "what is unchanged is not written");
     desk.file("r.yaml", &format!("{}---\n{}", route("a", "/a"), route("b", "/other")));
     assert_eq!(desk.routes(&apply).await.done(), "a unchanged\nb configured\n");
-    assert_eq!(held(&running, "b").await["spec"]["rules"][0]["matches"][0]["path"]["value"], "/other");
+    assert_eq!(held(&service, "b").await["spec"]["rules"][0]["matches"][0]["path"]["value"], "/other");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_of_a_cluster_comes_through_standard_input() {
-    let running = Running::start().await;
-    let desk = Desk::new(&running);
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
     let rules = json!([{"backendRefs": [{"name": "demo"}]}]);
     let item = |name: &str| {
         json!({
@@ -153,29 +152,14 @@ async fn a_list_of_a_cluster_comes_through_standard_input() {
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
         "metadata": {"name": "a"}, "spec": {"rules": rules},
     });
-    assert_eq!(held(&running, "a").await, wanted);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_directory_is_applied_in_the_order_of_its_names() {
-    let running = Running::start().await;
-    let desk = Desk::new(&running);
-    desk.file("dir/2.yml", &route("second", "/2"));
-    desk.file("dir/1.yaml", &route("first", "/1"));
-    desk.file("dir/3.json", r#"{"kind": "HTTPRoute", "metadata": {"name": "third"}, "spec": {}}"#);
-    desk.file("dir/README.md", "not a route");
-    desk.file("dir/deep/4.yaml", &route("fourth", "/4"));
-    let said = desk.routes(&["apply", "-f", "dir"]).await;
-    assert_eq!(said.done(), "first created\nsecond created\nthird created\n");
-    let said = desk.routes(&["apply", "-R", "-f", "dir"]).await;
-    assert_eq!(said.done(), "first unchanged\nsecond unchanged\nthird unchanged\nfourth created\n");
+    assert_eq!(held(&service, "a").await, wanted);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_document_that_is_not_right_keeps_all_of_them_from_being_applied() {
-    let running = Running::start().await;
-    let desk = Desk::new(&running);
-    let before = running.tables().await;
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
+    let before = service.tables().await;
     let bad = route("b", "/b").replace("type: PathPrefix", "type: Teleport");
     desk.file("dir/1.yaml", &route("a", "/a"));
     desk.file(
@@ -190,7 +174,7 @@ async fn a_document_that_is_not_right_keeps_all_of_them_from_being_applied() {
         assert!(err.contains("dir/2.yaml: document 2: /spec/rules/0/matches/0/path/type: "), "{err}");
         assert!(err.contains("dir/2.yaml: document 3: is of kind Secret (s): "), "{err}");
     }
-    assert_eq!(running.tables().await, before);
+    assert_eq!(service.tables().await, before);
     let err = desk.routes(&["apply", "-f", "gone.yaml"]).await.failed();
     assert!(err.contains("gone.yaml"), "{err}");
     assert_eq!(desk.routes(&["apply"]).await.code, Some(2));
@@ -198,8 +182,8 @@ async fn a_document_that_is_not_right_keeps_all_of_them_from_being_applied() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_get_prints_is_taken_back_unchanged() {
-    let running = Running::start().await;
-    let desk = Desk::new(&running);
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
     // As other programs wrote them: without kind, with nulls, with texts that look
     // like something else.
     for (name, spec) in [
@@ -212,9 +196,9 @@ async fn what_get_prints_is_taken_back_unchanged() {
             ]}]}]}),
         ),
     ] {
-        running.put(&format!("/api/admin/routes/{name}"), json!({"spec": spec}).to_string()).await.ok();
+        service.put_json(&format!("/api/admin/routes/{name}"), &json!({"spec": spec})).await.ok();
     }
-    let before = running.tables().await;
+    let before = service.tables().await;
     for form in ["yaml", "json"] {
         let printed = desk.routes(&["get", "-o", form]).await.done();
         let back = desk.routes_fed(&["apply", "-f", "-"], &printed).await;
@@ -222,13 +206,13 @@ async fn what_get_prints_is_taken_back_unchanged() {
         let diff = desk.routes_fed(&["apply", "--dry-run", "-f", "-"], &printed).await;
         assert_eq!(diff.done(), "", "{printed}");
     }
-    assert_eq!(running.tables().await, before);
+    assert_eq!(service.tables().await, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn get_prints_all_routes_or_those_of_some_names() {
-    let running = Running::start().await;
-    let desk = Desk::new(&running);
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
     let said = desk.routes(&["get"]).await;
     assert!(said.err.contains("no routes"), "{said:?}");
     assert_eq!(said.done(), "");
@@ -238,7 +222,7 @@ async fn get_prints_all_routes_or_those_of_some_names() {
     assert_eq!(desk.routes(&["get", "b", "-o", "yaml"]).await.done(), route("b", "/b"));
     assert_eq!(desk.routes(&["get", "-o", "name"]).await.done(), "a\nb\n");
     let one: Value = serde_json::from_str(&desk.routes(&["get", "a", "-o", "json"]).await.done()).unwrap();
-    assert_eq!(one, held(&running, "a").await);
+    assert_eq!(one, held(&service, "a").await);
     let said = desk.routes(&["get", "a", "gone", "b", "-o", "name"]).await;
     assert_eq!(said.out, "a\nb\n");
     assert!(said.failed().contains("no route of this name: gone"));
@@ -247,26 +231,26 @@ async fn get_prints_all_routes_or_those_of_some_names() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn get_goes_through_all_pages() {
-    let running = Running::start().await;
-    let desk = Desk::new(&running);
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
     // Pages are of 100.
     let names: Vec<String> = (0..201).map(|i| format!("r{i:03}")).collect();
     let row = |name: &String| {
         let document = json!({"metadata": {"name": name}, "spec": {}});
         format!("INSERT INTO routes (name, document) VALUES ('{name}', '{document}');")
     };
-    running.sql(&format!("BEGIN; {} COMMIT;", names.iter().map(row).collect::<String>()));
+    service.sql(&format!("BEGIN; {} COMMIT;", names.iter().map(row).collect::<String>()));
     let printed = desk.routes(&["get", "-o", "name"]).await.done();
     assert_eq!(printed.lines().collect::<Vec<_>>(), names);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_shows_the_difference_and_changes_nothing() {
-    let running = Running::start().await;
-    let desk = Desk::new(&running);
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
     desk.file("r.yaml", &format!("{}---\n{}", route("a", "/a"), route("b", "/b")));
     desk.routes(&["apply", "-f", "r.yaml"]).await.done();
-    let before = running.tables().await;
+    let before = service.tables().await;
     let dry_run = ["apply", "--dry-run", "-f", "r.yaml"];
     assert_eq!(desk.routes(&dry_run).await.done(), "");
     desk.file("r.yaml", &format!("{}---\n{}---\n{}", route("a", "/a"), route("b", "/x"), route("c", "/c")));
@@ -287,13 +271,13 @@ async fn a_dry_run_shows_the_difference_and_changes_nothing() {
 ";
     assert!(said.out.starts_with(changed), "{}", said.out);
     assert!(said.err.contains("would be created: 1, configured: 1, unchanged: 1"), "{}", said.err);
-    assert_eq!(running.tables().await, before);
+    assert_eq!(service.tables().await, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_service_refuses_is_named_and_the_others_are_applied() {
-    let running = Running::start().await;
-    let desk = Desk::new(&running);
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
     // Right by itself, and larger than a body may be.
     let large = format!("{}  hostnames: [b.example]\n", route("b", "/b"))
         .replace("metadata:\n", &format!("metadata:\n  annotations: {{x: {}}}\n", "y".repeat(1 << 20)));
@@ -312,8 +296,8 @@ async fn what_the_service_refuses_is_named_and_the_others_are_applied() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_does_not_answer_or_does_not_know_the_token_is_named() {
-    let running = Running::start().await;
-    let desk = Desk::new(&running);
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
     desk.file("r.yaml", &format!("{}---\n{}", route("a", "/a"), route("b", "/b")));
     let apply = ["apply", "-f", "r.yaml"];
     desk.file("token", "nobody's\n");
@@ -332,9 +316,9 @@ async fn a_service_that_does_not_answer_or_does_not_know_the_token_is_named() {
     nowhere.args(["routes", "get"]);
     assert!(run(nowhere, "").await.failed().contains("--token-file"));
 
-    let (dir, people) = (desk.dir, running.people(""));
-    std::fs::write(dir.path().join("token"), &running.admin).unwrap();
-    running.service.stop().await.unwrap();
+    let (dir, people) = (desk.dir, service.people(""));
+    std::fs::write(dir.path().join("token"), &service.admin).unwrap();
+    service.running.stop().await.unwrap();
     let mut command = program(dir.path());
     command.args(["routes", "apply", "-f", "r.yaml", "--server", &people, "--token-file", "token"]);
     let err = run(command, "").await.failed();
@@ -343,16 +327,16 @@ async fn a_service_that_does_not_answer_or_does_not_know_the_token_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn address_and_token_may_come_from_the_environment() {
-    let running = Running::start_in(tempfile::tempdir().unwrap(), Options::default()).await;
-    let desk = Desk::new(&running);
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
     let ask = |name: &str, value: &str| {
         let mut command = program(desk.dir.path());
-        command.args(["routes", "get"]).env("TIDEGATE_SERVER", running.people("/")).env(name, value);
+        command.args(["routes", "get"]).env("TIDEGATE_SERVER", service.people("/")).env(name, value);
         command
     };
-    run(ask("TIDEGATE_TOKEN", &running.admin), "").await.done();
+    run(ask("TIDEGATE_TOKEN", &service.admin), "").await.done();
     run(ask("TIDEGATE_TOKEN_FILE", "token"), "").await.done();
     // The gateways' token opens the other listener only.
-    let err = run(ask("TIDEGATE_TOKEN", &running.gateway), "").await.failed();
+    let err = run(ask("TIDEGATE_TOKEN", &service.gateway), "").await.failed();
     assert!(err.contains("403 wrong_scope"), "{err}");
 }

@@ -2,96 +2,81 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
-use axum::body::Body;
-use axum::http::Method;
-use tidegate_admin::store::sqlite::Options;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use serde_json::json;
+use tidegate_admin::store::sqlite::{Options, SqliteStore};
 use tokio::net::TcpStream;
 
-use crate::running::{DEADLINE, Running, db, until};
+use crate::test_gateway::TestGateway;
+use crate::test_service::{Answered, DEADLINE, TestService, client, db, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_answers_whoever_waits() {
-    let running = Running::start().await;
-    let sync = "/api/data-plane/v1/sync";
-    let request = || running.as_gateway(Method::GET, sync).body(Body::empty()).unwrap();
-    let first = running.send(request()).await;
-    let since = tidegate_policy::wire::sync::SyncAnswer::from_bytes(&first.bytes).unwrap().version;
-    let held = running.as_gateway(Method::GET, &format!("{sync}?wait=30s&since={since}"));
-    let poll = tokio::spawn({
-        let request = held.body(Body::empty()).unwrap();
-        let client =
-            hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
-        async move { crate::running::send(&client, request).await }
-    });
+    let service = TestService::start().await;
+    let mut gateway = TestGateway::default();
+    gateway.sync(&service, "0s").await;
+    let poll = tokio::spawn(Answered::to(gateway.poll(&service, "30s")));
     until("the poll is open", async || {
-        let list = running.get("/api/admin/gateways").await.ok();
+        let list = service.get("/api/admin/gateways").await.ok();
         (list["items"][0]["silent_for_ms"] == 0).then_some(())
     })
     .await;
-    let Running { service, dir, .. } = running;
-    tokio::time::timeout(DEADLINE, service.stop()).await.expect("no end within the deadline").unwrap();
+    let TestService { running, dir, .. } = service;
+    tokio::time::timeout(DEADLINE, running.stop()).await.expect("no end within the deadline").unwrap();
     poll.await.unwrap().problem(503, "stopping");
     // The database is free for the next one.
-    let again = until("the database is free", async || {
-        tidegate_admin::store::sqlite::SqliteStore::open(db(&dir), Options::default()).ok()
-    })
-    .await;
-    drop(again);
+    until("the database is free", async || SqliteStore::open(db(&dir), Options::default()).ok()).await;
 }
 
 /// The binary itself, on ports that were free a moment ago.
 struct Process {
     child: Child,
-    people: u16,
+    people: String,
+    /// Good on the people's listener.
+    token: String,
+}
+
+/// The program with these arguments, on the database in `dir`.
+fn tidegate(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.args(args).arg("--db").arg(dir.join("tidegate.db")).stdin(Stdio::null());
+    command
+}
+
+fn printed(output: &Output) -> String {
+    String::from_utf8([&output.stdout[..], &output.stderr].concat()).unwrap()
+}
+
+fn token(dir: &Path, scope: &str) -> String {
+    let args = ["token", "create", "--name", "test", "--scope", scope];
+    let made = tidegate(dir, &args).output().unwrap();
+    assert!(made.status.success(), "{}", printed(&made));
+    printed(&made).trim().to_owned()
 }
 
 impl Process {
     async fn start(dir: &Path) -> Self {
         let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let (one, other) = (free(), free());
-        let (people, gateways) = (one.local_addr().unwrap().port(), other.local_addr().unwrap().port());
-        drop((one, other));
-        let child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
-            .args(["serve", "--log", "warn", "--listen", &format!("127.0.0.1:{people}")])
-            .args(["--gateway-listen", &format!("127.0.0.1:{gateways}"), "--db"])
-            .arg(dir.join("tidegate.db"))
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let process = Self { child, people };
-        until("the service answers", async || process.ask("GET /api/health HTTP/1.0\r\n\r\n").await).await;
+        let (people, gateways) = (free(), free());
+        let [people, gateways] = [people, gateways].map(|it| it.local_addr().unwrap().to_string());
+        let token = token(dir, "admin");
+        let args = ["serve", "--log", "warn", "--listen", &people, "--gateway-listen", &gateways];
+        let child = tidegate(dir, &args).spawn().unwrap();
+        let process = Self { child, people: format!("http://{people}"), token };
+        let health = || client().get(format!("{}/api/health", process.people)).send();
+        until("the service answers", async || health().await.ok()).await;
         process
     }
 
-    /// The whole answer to a request, if there is one.
-    async fn ask(&self, request: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.people)).await.ok()?;
-        stream.write_all(request.as_bytes()).await.ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.ok()?;
-        Some(answer)
+    async fn ban(&self, ip: &str) {
+        let request = client().post(format!("{}/api/admin/ip/ban", self.people)).bearer_auth(&self.token);
+        Answered::to(request.body(json!({"ip": ip}).to_string())).await.ok();
     }
 
-    async fn ban(&self, token: &str, ip: &str) {
-        let body = format!("{{\"ip\": \"{ip}\"}}");
-        let answer = self
-            .ask(&format!(
-                "POST /api/admin/ip/ban HTTP/1.0\r\nauthorization: Bearer {token}\r\ncontent-length: {}\r\n\r\n{body}",
-                body.len()
-            ))
-            .await
-            .unwrap();
-        assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
-    }
-
-    async fn is_banned(&self, token: &str, ip: &str) -> bool {
-        let request =
-            format!("GET /api/admin/ip-monitor/{ip} HTTP/1.0\r\nauthorization: Bearer {token}\r\n\r\n");
-        self.ask(&request).await.unwrap().contains("\"status\":\"banned\"")
+    async fn status(&self, ip: &str) -> serde_json::Value {
+        let request = client().get(format!("{}/api/admin/ip-monitor/{ip}", self.people));
+        Answered::to(request.bearer_auth(&self.token)).await.ok()["status"].clone()
     }
 
     fn signal(&self, name: &str) {
@@ -99,7 +84,7 @@ impl Process {
         assert!(sent.success());
     }
 
-    async fn end(&mut self) -> std::process::ExitStatus {
+    async fn end(&mut self) -> ExitStatus {
         until("the process ends", async || self.child.try_wait().unwrap()).await
     }
 }
@@ -111,26 +96,15 @@ impl Drop for Process {
     }
 }
 
-fn token(dir: &Path, scope: &str) -> String {
-    let made = Command::new(env!("CARGO_BIN_EXE_tidegate"))
-        .args(["token", "create", "--name", "test", "--scope", scope, "--db"])
-        .arg(dir.join("tidegate.db"))
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    String::from_utf8(made.stdout).unwrap().trim().to_owned()
-}
-
 #[test]
 fn tokens_are_listed_without_their_secret_and_revoked_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let token = token(dir.path(), "gateway");
     assert!(token.starts_with("tg_") && token.len() == 67, "{token}");
     let run = |args: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-        let output = command.arg("token").args(args).arg("--db").arg(dir.path().join("tidegate.db")).output();
-        let output = output.unwrap();
-        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+        let args: Vec<&str> = ["token"].iter().chain(args).copied().collect();
+        let output = tidegate(dir.path(), &args).output().unwrap();
+        (output.status.success(), printed(&output))
     };
     let (listed, text) = run(&["list"]);
     assert!(listed && text.contains("gateway") && text.contains("test"), "{text}");
@@ -144,26 +118,26 @@ fn tokens_are_listed_without_their_secret_and_revoked_by_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_committed_outlives_a_kill() {
     let dir = tempfile::tempdir().unwrap();
-    let token = token(dir.path(), "admin");
     let mut first = Process::start(dir.path()).await;
-    first.ban(&token, "1.2.3.4").await;
+    first.ban("1.2.3.4").await;
     first.signal("-KILL");
     assert_eq!(first.end().await.signal(), Some(9));
     let second = Process::start(dir.path()).await;
-    assert!(second.is_banned(&token, "1.2.3.4").await);
-    assert!(!second.is_banned(&token, "1.2.3.5").await);
+    assert_eq!(
+        (second.status("1.2.3.4").await, second.status("1.2.3.5").await),
+        (json!("banned"), json!("none"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_ends_it_with_success_while_a_connection_is_idle() {
     let dir = tempfile::tempdir().unwrap();
-    let token = token(dir.path(), "admin");
     let mut process = Process::start(dir.path()).await;
-    process.ban(&token, "1.2.3.4").await;
+    process.ban("1.2.3.4").await;
     // A connection that is kept open holds nothing up.
-    let _idle = TcpStream::connect(("127.0.0.1", process.people)).await.unwrap();
+    let _idle = TcpStream::connect(process.people.trim_start_matches("http://")).await.unwrap();
     process.signal("-TERM");
-    let ended = tokio::time::timeout(Duration::from_secs(10), process.end()).await.unwrap();
+    let ended = process.end().await;
     assert!(ended.success(), "{ended:?}");
 }
 
@@ -171,17 +145,12 @@ async fn sigterm_ends_it_with_success_while_a_connection_is_idle() {
 async fn a_second_service_on_the_same_database_and_public_addresses_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let _first = Process::start(dir.path()).await;
-    let run = |more: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-        command
-            .args(["serve", "--gateway-listen", "127.0.0.1:0", "--db"])
-            .arg(dir.path().join("tidegate.db"));
-        let output = command.args(more).output().unwrap();
+    for (listen, wanted) in
+        [("127.0.0.1:0", "in use by another admin service"), ("0.0.0.0:0", "--allow-public")]
+    {
+        let args = ["serve", "--gateway-listen", "127.0.0.1:0", "--listen", listen];
+        let output = tidegate(dir.path(), &args).output().unwrap();
         assert_eq!(output.status.code(), Some(1));
-        String::from_utf8(output.stderr).unwrap()
-    };
-    let said = run(&["--listen", "127.0.0.1:0"]);
-    assert!(said.contains("in use by another admin service"), "{said}");
-    let said = run(&["--listen", "0.0.0.0:0"]);
-    assert!(said.contains("--allow-public"), "{said}");
+        assert!(printed(&output).contains(wanted), "{}", printed(&output));
+    }
 }

@@ -1,0 +1,217 @@
+//! What holds for every kind of documents that have names: written, read back, listed,
+//! refused, removed, audited. What is special to a kind is tested in its own file.
+
+use serde_json::{Value, json};
+
+use crate::test_service::{TestService, each, has};
+
+/// A kind of documents.
+struct Kind {
+    path: &'static str,
+    /// Its name in the audit.
+    audited_as: &'static str,
+    not_found: &'static str,
+    /// Its table in health.
+    table: Option<&'static str>,
+    good: Value,
+    other: Value,
+    /// Documents that are wrong, with the place and the code of what is.
+    wrong: Vec<(Value, &'static str, &'static str)>,
+}
+
+/// `document` with `value` as its field `name`.
+fn with(document: &Value, name: &str, value: Value) -> Value {
+    let mut document = document.clone();
+    document[name] = value;
+    document
+}
+
+fn routes() -> Kind {
+    let rules = |rules: Value| json!({"spec": {"rules": rules}});
+    let good = rules(json!([{
+        "matches": [{"path": {"type": "PathPrefix", "value": "/hello"}}], "backendRefs": [{"name": "demo"}]
+    }]));
+    let matching =
+        |regex: &str| rules(json!([{"matches": [{"path": {"type": "RegularExpression", "value": regex}}]}]));
+    let regex_at = "/spec/rules/0/matches/0/path/value";
+    let spec = |name: &str| json!({"spec": {name: "red", "rules": []}});
+    Kind {
+        path: "/api/admin/routes",
+        audited_as: "route",
+        not_found: "route_not_found",
+        table: Some("routes"),
+        other: rules(json!([{"backendRefs": [{"name": "other"}]}])),
+        wrong: vec![
+            (with(&good, "metadata", json!({"name": "other"})), "/metadata/name", "name_mismatch"),
+            (with(&good, "kind", json!("Ingress")), "/kind", "invalid"),
+            (spec("colour"), "/spec/colour", "unknown_field"),
+            (rules(json!([{"filters": [{"type": "Teleport"}]}])), "/spec/rules/0/filters/0/type", "invalid"),
+            (matching("("), regex_at, "bad_regex"),
+            (matching("(a{1,900}){1,900}"), regex_at, "bad_regex"),
+            (json!([]), "", "wrong_type"),
+            (json!("x"), "", "wrong_type"),
+            (json!(null), "", "wrong_type"),
+            (json!({"metadata": 5, "spec": {}}), "/metadata", "wrong_type"),
+        ],
+        good,
+    }
+}
+
+fn geo_rules() -> Kind {
+    let good = json!({"mode": "deny", "countries": ["DE", "FR"]});
+    Kind {
+        path: "/api/admin/geo-rules",
+        audited_as: "geo-rule",
+        not_found: "geo_rule_not_found",
+        table: Some("geo"),
+        other: json!({"mode": "allow", "countries": ["DE"], "global": false, "status": 451}),
+        wrong: vec![
+            (json!({"mode": "deny"}), "/countries", "required"),
+            (json!({"countries": ["DE"]}), "/mode", "required"),
+            (with(&good, "mode", json!("block")), "/mode", "invalid"),
+            (with(&good, "countries", json!(["DE", "QQ"])), "/countries/1", "invalid"),
+            (with(&good, "countries", json!(["Germany"])), "/countries/0", "invalid"),
+            (with(&good, "countries", json!("DE")), "/countries", "wrong_type"),
+            (with(&good, "status", json!(404)), "/status", "invalid"),
+            (with(&good, "name", json!("other")), "/name", "invalid"),
+            (with(&good, "country", json!("DE")), "/country", "unknown_field"),
+            (json!([]), "", "wrong_type"),
+        ],
+        good,
+    }
+}
+
+fn backends() -> Kind {
+    let to = |address: &str| json!({"address": address});
+    Kind {
+        path: "/api/admin/backends",
+        audited_as: "backend",
+        not_found: "backend_not_found",
+        table: None,
+        good: json!({"address": "api.example.com:443", "tls": {"trust": "own"}}),
+        other: json!({"address": "127.0.0.1:80", "allow_private": true}),
+        wrong: vec![
+            (json!({}), "/address", "required"),
+            (to("api.example.com"), "/address", "invalid"),
+            (to("169.254.169.254:80"), "/address", "private_address"),
+            (to("[::ffff:10.0.0.1]:80"), "/address", "private_address"),
+            (to("localhost:80"), "/address", "private_address"),
+            (with(&to("198.51.100.7:443"), "tls", json!({})), "/tls/sni", "required"),
+            (with(&to("a.test:443"), "tls", json!({"trust": "a b"})), "/tls/trust", "invalid"),
+            (with(&to("a.test:443"), "weight", json!(1)), "/weight", "unknown_field"),
+            (with(&to("a.test:443"), "name", json!("other")), "/name", "invalid"),
+            (json!([]), "", "wrong_type"),
+        ],
+    }
+}
+
+fn limits() -> Kind {
+    let good = json!({"key": "ip", "rate": 100, "per": "minute"});
+    Kind {
+        path: "/api/admin/limits",
+        audited_as: "limit",
+        not_found: "limit_not_found",
+        table: Some("limits"),
+        other: json!({"key": "global", "rate": 5, "per": "10s", "shadow": true}),
+        wrong: vec![
+            (json!({"key": "ip", "per": "minute"}), "/rate", "required"),
+            (with(&good, "rate", json!(0)), "/rate", "out_of_range"),
+            (with(&good, "per", json!("fortnight")), "/per", "invalid"),
+            (with(&good, "key", json!("cookie:a")), "/key", "invalid"),
+            (with(&good, "match", json!({"cidr": "10.0.0.0/33"})), "/match/cidr", "invalid"),
+            (with(&good, "shadow", json!("no")), "/shadow", "wrong_type"),
+            (with(&good, "colour", json!("red")), "/colour", "unknown_field"),
+            (json!([]), "", "wrong_type"),
+        ],
+        good,
+    }
+}
+
+fn kinds() -> [Kind; 4] {
+    [routes(), geo_rules(), backends(), limits()]
+}
+
+impl Kind {
+    fn at(&self, name: &str) -> String {
+        format!("{}/{name}", self.path)
+    }
+
+    /// A document as it is shown: with its name, an HTTPRoute's in its metadata.
+    fn shown(&self, document: &Value, name: &str) -> Value {
+        match self.audited_as {
+            "route" => with(document, "metadata", json!({"name": name})),
+            _ => with(document, "name", json!(name)),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_is_read_back_as_it_was_written_until_it_is_removed() {
+    let service = TestService::start().await;
+    for kind in kinds() {
+        let (path, one) = (kind.path, kind.at("one"));
+        assert_eq!(service.get(path).await.ok(), json!({"items": []}), "{path}");
+        let written = service.put_json(&one, &kind.good).await.ok();
+        assert!(written["name"] == "one" && written["version"].is_string(), "{written}");
+        let shown = kind.shown(&kind.good, "one");
+        assert_eq!(service.get(&one).await.ok(), shown);
+        // What is shown can be put back.
+        service.put_json(&one, &shown).await.ok();
+        assert_eq!(service.get(&one).await.ok(), shown);
+        service.put_json(&one, &kind.other).await.ok();
+        assert_eq!(service.get(path).await.ok(), json!({"items": [kind.shown(&kind.other, "one")]}));
+        if let Some(table) = kind.table {
+            has(&service.health().await["tables"][table], json!({"entries": 1}));
+        }
+        let removed = service.delete(&format!("{one}?wait_applied=5s")).await.ok();
+        has(&removed, json!({"name": "one", "applied": {"of": 0}}));
+        service.get(&one).await.problem(404, kind.not_found);
+        service.delete(&one).await.problem(404, kind.not_found);
+        let audit = service.get("/api/admin/audit").await.ok();
+        let newest = &audit["items"][0];
+        has(newest, json!({"what": kind.audited_as, "target": "one", "by": "admin", "to": null}));
+        assert!(newest["from"].is_object(), "{audit}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_is_named_and_nothing_changes() {
+    let service = TestService::start().await;
+    for kind in kinds() {
+        let kept = kind.at("kept");
+        service.put_json(&kept, &kind.good).await.ok();
+        let before = service.tables().await;
+        for (document, pointer, code) in &kind.wrong {
+            let answer = service.put_json(&kept, document).await;
+            answer.wrong_field(422, "invalid_field", pointer, code);
+        }
+        service.put_json(&kind.at("Not_A_Name"), &kind.good).await.problem(422, "invalid_field");
+        service.put(&kept, "").await.problem(400, "empty_body");
+        service.put(&kept, "{").await.problem(400, "invalid_json");
+        let misspelt = format!("{kept}?wait=1s");
+        service.put_json(&misspelt, &kind.good).await.problem(400, "invalid_parameter");
+        let large = with(&kind.good, "metadata", json!({"annotations": {"x": "y".repeat(1 << 20)}}));
+        service.put_json(&kept, &large).await.problem(413, "body_too_large");
+        assert_eq!(service.tables().await, before, "{kept}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_has_pages_in_the_order_of_names() {
+    let service = TestService::start().await;
+    for kind in kinds() {
+        let names = ["d0", "d1", "d2", "d3", "d4"];
+        for name in names.iter().rev() {
+            service.put_json(&kind.at(name), &kind.good).await.ok();
+        }
+        let whole = service.get(kind.path).await.ok();
+        let shown: Vec<_> = names.iter().map(|name| kind.shown(&kind.good, name)).collect();
+        assert_eq!(each(&whole["items"], Value::clone), shown);
+        for limit in [1, 2, 5] {
+            assert_eq!(service.pages(kind.path, limit).await, shown, "{limit}");
+        }
+        for bad in ["limit=0", "limit=10001", "cursor=x"] {
+            service.get(&format!("{}?{bad}", kind.path)).await.problem(400, "invalid_parameter");
+        }
+    }
+}
