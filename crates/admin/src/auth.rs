@@ -1,5 +1,4 @@
-//! Bearer tokens: made here, stored as hashes only, and looked up without
-//! telling by the time it takes how much of a guess was right.
+//! Bearer tokens: made here, stored as hashes only, and compared in constant time.
 
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
@@ -61,7 +60,7 @@ pub fn hash_token(token: &str) -> String {
     hex::encode(Sha256::digest(token.as_bytes()))
 }
 
-/// Who sent a request, as far as its token says; in the request's extensions.
+/// Whose token a request has; in the request's extensions.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// What the operator called the token.
@@ -162,7 +161,7 @@ fn find_in<'t>(tokens: &'t [Token], hash: &[u8; 32]) -> Option<&'t Token> {
     found
 }
 
-/// A listener's door: the tokens, and the scope that opens it.
+/// What a listener requires: a known token of this scope.
 #[derive(Clone)]
 pub struct RequiredScope {
     /// The stored tokens.
@@ -171,17 +170,17 @@ pub struct RequiredScope {
     pub scope: Scope,
 }
 
-/// Lets a request pass whose token has the door's scope. Nothing of the body has
+/// Lets a request pass whose token has the required scope. Nothing of the body has
 /// been read when it does not.
 ///
 /// # Errors
 /// 401 without a known token, 403 with one of another scope.
 pub async fn require_scope(
-    State(door): State<RequiredScope>,
+    State(required): State<RequiredScope>,
     mut request: Request,
     next: Next,
 ) -> ApiResult<Response> {
-    let caller = door.tokens.find(bearer(&request)?, door.scope).await?;
+    let caller = required.tokens.find(bearer(&request)?, required.scope).await?;
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
 }

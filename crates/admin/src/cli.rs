@@ -27,19 +27,19 @@ enum Command {
     /// End with 0 if a service answers and is alive, with 1 if not: for health checks
     /// where there is no curl. No token is needed.
     Health(health::HealthArgs),
-    /// Make, list and revoke the tokens that open the service's listeners.
+    /// Create, list and revoke API tokens.
     #[command(subcommand)]
     Token(token::TokenCommand),
-    /// Say where addresses are.
+    /// Import the country table, which says which country an address is in.
     #[command(subcommand)]
     Geo(geo::GeoCommand),
-    /// Take HTTPRoutes to a running service and back, as files.
+    /// Apply HTTPRoutes from files to a running service, and print those that it has.
     #[command(subcommand)]
     Routes(routes::RoutesCommand),
 }
 
 impl Cli {
-    /// Does what the command line says. What went wrong stands on standard error.
+    /// Runs the command. Errors are printed on standard error.
     #[must_use]
     pub fn run(self) -> ExitCode {
         let done = match self.command {

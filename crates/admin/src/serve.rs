@@ -132,7 +132,7 @@ impl Service {
         &self.app
     }
 
-    /// Answers whoever waits, lets every answer under way end, and closes the
+    /// Ends long polls and waits, lets every answer under way end, and closes the
     /// database.
     ///
     /// # Errors

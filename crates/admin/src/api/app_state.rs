@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 
 /// How long a read waits for the feed to catch up with the database; past it the
-/// answer is what the feed has, and health says what keeps it.
+/// answer comes from the older snapshot, and health gives the reason.
 const CATCH_UP_TIME: Duration = Duration::from_secs(1);
 
 /// What every handler works with.
@@ -22,26 +22,25 @@ const CATCH_UP_TIME: Duration = Duration::from_secs(1);
 pub struct AppState {
     /// The database.
     pub store: Arc<dyn Store>,
-    /// What gateways get.
+    /// The tables as gateways get them.
     pub feed: Feed,
-    /// Who they are.
+    /// The gateways that are connected.
     pub gateways: Gateways,
-    /// Who may ask.
+    /// The API tokens.
     pub tokens: Arc<Tokens>,
-    /// True once the service stops: whoever waits is answered.
+    /// True once the service stops: long polls and waits end then.
     pub stop: watch::Receiver<bool>,
-    /// When the service began.
+    /// When the service started.
     pub started: Instant,
     /// Whether gateways have countries from elsewhere than the country table.
     pub country_headers: CountryHeaders,
-    /// Names of backendRefs that the gateways' Envoys have clusters for; empty: nobody
-    /// said which.
+    /// Names of backendRefs that the gateways' Envoys have clusters for (`--cluster`);
+    /// empty: not known.
     pub clusters: Arc<BTreeSet<String>>,
-    /// Held by the write of a document from the look at the others to the commit: of
-    /// many at once each would otherwise find, again and again, that another was
-    /// quicker.
+    /// Held while a document is checked against the others and committed. Without it,
+    /// concurrent writes would make each other's checks out of date, again and again.
     pub documents: Arc<tokio::sync::Mutex<()>>,
-    /// What the service counts of itself.
+    /// The service's own metrics.
     pub metrics: Metrics,
 }
 
@@ -51,7 +50,7 @@ pub struct AppState {
 pub struct CountryHeaders(Arc<AtomicBool>);
 
 impl CountryHeaders {
-    /// One was.
+    /// Notes that one was.
     pub fn note(&self) {
         // Read first: all gateways' threads would pass this line around otherwise.
         if !self.seen() {

@@ -1,23 +1,19 @@
-//! Cursors of lists: where the next page begins, in a form that nobody is
-//! tempted to make by hand.
+//! Opaque cursors of lists: where the next page begins, in hexadecimal.
 
 use crate::problem::Problem;
 
-/// A cursor that says `position`.
+/// The cursor of `position`.
 #[must_use]
 pub fn write(position: &str) -> String {
     hex::encode(position)
 }
 
-/// What `cursor` says.
-///
-/// # Errors
-/// When it is none.
+/// The position of `cursor`.
 pub fn read(cursor: &str) -> Result<String, Problem> {
     hex::decode(cursor).ok().and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(bad)
 }
 
-/// The problem of a cursor that this list did not give.
+/// The problem of a cursor that did not come from this list.
 #[must_use]
 pub fn bad() -> Problem {
     Problem::parameter("cursor", "invalid", "`cursor` is the `next` of the page before, as it was")

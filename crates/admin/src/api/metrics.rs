@@ -25,9 +25,6 @@ pub fn routes() -> Router<AppState> {
 }
 
 /// Answers the page.
-///
-/// # Errors
-/// When the address has a parameter.
 pub async fn metrics(State(app): State<AppState>, uri: Uri) -> ApiResult<Response> {
     QueryParams::read(&uri, &[])?;
     let mut page = MetricsPage::default();

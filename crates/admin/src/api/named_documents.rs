@@ -1,5 +1,5 @@
-//! Documents that have names: what listing, reading, writing and removing them have
-//! in common, whatever they are.
+//! List, read, write and remove documents that have names: one implementation for
+//! routes, geo rules, backends and limits.
 
 use std::ops::Bound;
 
@@ -25,20 +25,20 @@ use crate::store::{Change, Committed, DocumentKind, StoreError, StoreTable, Unch
 const DEFAULT_LIMIT: usize = 1_000;
 /// Documents of a page at most.
 const MAX_LIMIT: usize = 10_000;
-/// A write that others' come between is tried so often.
+/// Attempts to commit a write when other writes come between its check and its commit.
 const TRIES: usize = 5;
 
 /// A kind of documents, as the API has it.
 pub trait NamedDocument: Send + Sync + 'static {
-    /// What a document says.
+    /// A document, parsed.
     type Content: Send + Sync + 'static;
-    /// What it is.
+    /// Its table in the store.
     const KIND: DocumentKind;
-    /// The same in a sentence.
+    /// Its name in a sentence.
     const NOUN: &str;
-    /// Where they are.
+    /// The path of the list.
     const PATH: &str;
-    /// There is none of this name.
+    /// The problem when there is no document of a name.
     const NOT_FOUND: ProblemCode;
     /// What [`check`](NamedDocument::check) looks at besides the document: it must be the same
     /// when the document is stored.
@@ -49,11 +49,8 @@ pub trait NamedDocument: Send + Sync + 'static {
     /// All of them.
     fn of(snapshot: &Snapshot) -> &Documents<Self::Content>;
 
-    /// What `document` says and as what it is stored, if it can be carried out, also
+    /// The text that is stored for `document` and its content, if it is valid, also
     /// together with all that `snapshot` has.
-    ///
-    /// # Errors
-    /// When it is not right.
     fn check(name: &str, document: Value, snapshot: &Snapshot) -> ApiResult<(String, Self::Content)>;
 
     /// The document as it is shown: with its name in it, which it may have and need
@@ -66,18 +63,15 @@ pub trait NamedDocument: Send + Sync + 'static {
         document
     }
 
-    /// What is likely not what was meant by a document that was written.
+    /// Warnings about a document that was written: what was likely not meant so.
     fn written(app: &AppState, snapshot: &Snapshot, name: &str, says: &Self::Content) -> Vec<String>;
 
     /// Whether this one may be removed.
-    ///
-    /// # Errors
-    /// When others need it.
     fn check_removal(_context: &AppState, _world: &Snapshot, _name: &str) -> ApiResult<()> {
         Ok(())
     }
 
-    /// What follows from the removal of one.
+    /// Warnings after the removal of one.
     fn removed(_world: &Snapshot, _name: &str) -> Vec<String> {
         Vec::new()
     }
@@ -96,7 +90,7 @@ struct DocumentPage {
 struct WriteAnswer {
     /// The document's name.
     name: String,
-    /// What was carried out and is likely not what was meant.
+    /// What was carried out and was likely not meant so.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
     #[serde(flatten)]
@@ -111,9 +105,6 @@ pub fn routes<R: NamedDocument>() -> Router<AppState> {
 }
 
 /// Answers a page, in the order of names.
-///
-/// # Errors
-/// When a parameter is not right.
 async fn list<R: NamedDocument>(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<DocumentPage>> {
     let params = QueryParams::read(&uri, &["limit", "cursor"])?;
     let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
@@ -128,9 +119,6 @@ async fn list<R: NamedDocument>(State(app): State<AppState>, uri: Uri) -> ApiRes
 }
 
 /// Answers one, as it was written.
-///
-/// # Errors
-/// When there is none.
 async fn one<R: NamedDocument>(
     State(app): State<AppState>,
     PathParam(name): PathParam,
@@ -143,8 +131,7 @@ async fn one<R: NamedDocument>(
     Ok(Json(R::show(info)))
 }
 
-/// Why there is no document of this name: there is a row that nobody understands, or
-/// nothing.
+/// Why there is no document of this name: its row is in quarantine, or there is none.
 fn not_found<R: NamedDocument>(snapshot: &Snapshot, name: &str) -> Problem {
     let is_row =
         snapshot.quarantine().any(|row| row.table == StoreTable::Documents(R::KIND) && *row.key == *name);
@@ -225,9 +212,6 @@ async fn delete<R: NamedDocument>(
 }
 
 /// Removes it, if those that are there then let it go.
-///
-/// # Errors
-/// As [`delete`].
 async fn removed<R: NamedDocument>(app: &AppState, caller: &Caller, name: &str) -> ApiResult<Committed> {
     let _alone = app.documents.lock().await;
     for _ in 0..TRIES {

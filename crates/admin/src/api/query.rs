@@ -1,5 +1,5 @@
-//! The query of an address: known parameters, each once. A parameter that is
-//! misspelt would otherwise be a wish that nobody hears.
+//! The query of an address: known parameters, each once. An unknown one is
+//! an error, for it is likely misspelt.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -19,9 +19,6 @@ pub struct QueryParams(Vec<(&'static str, String)>);
 
 impl QueryParams {
     /// Reads the query of `uri`, in which only `known` parameters may stand.
-    ///
-    /// # Errors
-    /// When one is unknown or repeated.
     pub fn read(uri: &Uri, known: &'static [&'static str]) -> ApiResult<Self> {
         Self::read_with(uri, known, &[])
     }
@@ -60,9 +57,6 @@ impl QueryParams {
     }
 
     /// A parameter as a `T`; `form` says what one looks like.
-    ///
-    /// # Errors
-    /// When it is there and is none.
     pub fn parsed<T: FromStr>(&self, name: &'static str, form: &str) -> ApiResult<Option<T>> {
         self.get(name)
             .map(|text| {
@@ -74,29 +68,23 @@ impl QueryParams {
             .transpose()
     }
 
-    /// A parameter as a span of at most `max`.
-    ///
-    /// # Errors
-    /// When it is there and is none, or longer.
-    pub fn span(&self, name: &'static str, max: Duration) -> ApiResult<Option<Duration>> {
+    /// A parameter as a duration of at most `max`.
+    pub fn duration(&self, name: &'static str, max: Duration) -> ApiResult<Option<Duration>> {
         let Some(text) = self.get(name) else { return Ok(None) };
         match time::parse_duration(text) {
-            Some(span) if span <= max => Ok(Some(span)),
+            Some(duration) if duration <= max => Ok(Some(duration)),
             Some(_) => {
                 let detail = format!("`{name}` may be {} s at most", max.as_secs());
                 Err(Problem::parameter(name, "out_of_range", detail))
             }
             None => {
-                let detail = format!("`{}` is no span of time: {}", shortened(text), time::DURATION_FORM);
+                let detail = format!("`{}` is no duration: {}", shortened(text), time::DURATION_FORM);
                 Err(Problem::parameter(name, "invalid", detail))
             }
         }
     }
 
     /// A parameter that is 1, or 0 as when it is not there.
-    ///
-    /// # Errors
-    /// When it is something else.
     pub fn flag(&self, name: &'static str) -> ApiResult<bool> {
         match self.get(name) {
             Some("1") => Ok(true),
@@ -106,9 +94,6 @@ impl QueryParams {
     }
 
     /// A page's size, 1 to `max`.
-    ///
-    /// # Errors
-    /// When it is there and out of range.
     pub fn limit(&self, default: usize, max: usize) -> ApiResult<usize> {
         let limit = self.parsed("limit", "write a number")?.unwrap_or(default);
         if (1..=max).contains(&limit) {
@@ -160,7 +145,7 @@ mod tests {
     fn parameters_are_known_single_and_in_range() {
         let params = read("limit=5&wait_applied=2s").unwrap();
         assert_eq!(params.limit(100, 1000).unwrap(), 5);
-        assert_eq!(params.span("wait_applied", MAX_WAIT_APPLIED).unwrap(), Some(Duration::from_secs(2)));
+        assert_eq!(params.duration("wait_applied", MAX_WAIT_APPLIED).unwrap(), Some(Duration::from_secs(2)));
         for bad in ["wait=2s", "limit=1&limit=1"] {
             assert_eq!(read(bad).err().unwrap().code(), ProblemCode::InvalidParameter, "{bad}");
         }
@@ -168,7 +153,7 @@ mod tests {
             assert!(read(bad).unwrap().limit(100, 1000).is_err(), "{bad}");
         }
         for bad in ["wait_applied=", "wait_applied=31s", "wait_applied=soon"] {
-            assert!(read(bad).unwrap().span("wait_applied", MAX_WAIT_APPLIED).is_err(), "{bad}");
+            assert!(read(bad).unwrap().duration("wait_applied", MAX_WAIT_APPLIED).is_err(), "{bad}");
         }
     }
 }

@@ -37,9 +37,9 @@ impl<'c> PendingWrite<'c> {
     /// Announces the write, if its effect will be waited for.
     ///
     /// # Errors
-    /// When `wait_applied` is no span or over 30 s.
+    /// When `wait_applied` is no duration or over 30 s.
     pub fn prepare(app: &'c AppState, params: &QueryParams) -> ApiResult<Self> {
-        let wait = params.span(WAIT_APPLIED, MAX_WAIT_APPLIED)?;
+        let wait = params.duration(WAIT_APPLIED, MAX_WAIT_APPLIED)?;
         Ok(Self { app, wait: wait.map(|within| (app.gateways.waiter(), within)) })
     }
 
@@ -73,9 +73,6 @@ pub async fn wait_for_goal(app: &AppState, waiter: Waiter, goal: Goal, within: D
 }
 
 /// A version as people write it.
-///
-/// # Errors
-/// When the serializer fails.
 pub fn version_as_text<S: serde::Serializer>(version: &Version, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(version)
 }

@@ -19,7 +19,7 @@ const CONNECT_TIME: Duration = Duration::from_secs(5);
 const ANSWER_TIME: Duration = Duration::from_secs(75);
 /// Bytes of an answer: over twice a page of documents as large as a body may be.
 const MAX_ANSWER: usize = 256 << 20;
-/// Characters of an answer that nobody expected, repeated to the person.
+/// Characters of an unexpected answer that are printed.
 const MAX_REPEATED: usize = 120;
 
 /// Where the service is, and what opens it.
@@ -83,7 +83,7 @@ pub enum RequestError {
     Refused(ProblemReply),
 }
 
-/// A problem as the service says it (RFC 9457).
+/// A problem of the service (RFC 9457).
 #[derive(Deserialize, Debug)]
 pub struct ProblemReply {
     status: u16,
@@ -153,9 +153,6 @@ impl ApiClient {
 
     /// As [`request`](Self::request) for a document that may be absent: `not_found` is the
     /// code that says so.
-    ///
-    /// # Errors
-    /// As there.
     pub async fn get_if_exists(&self, target: &str, not_found: &str) -> Result<Option<Value>, RequestError> {
         match self.request(Method::GET, target, None).await {
             Err(RequestError::Refused(refusal)) if refusal.code == not_found => Ok(None),
@@ -191,7 +188,7 @@ impl ApiClient {
         })
     }
 
-    /// What the service says, or that it is not the service.
+    /// The problem of the answer, or that the answer is not the service's.
     fn refusal(&self, status: StatusCode, bytes: &[u8]) -> RequestError {
         let Ok(refusal) = serde_json::from_slice::<ProblemReply>(bytes) else {
             return self.not_the_service(status, bytes);
@@ -229,7 +226,7 @@ fn token(access: &AccessArgs) -> anyhow::Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// What lies at the bottom of an error, which alone says what happened.
+/// The innermost cause of an error: the others only repeat what was tried.
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {

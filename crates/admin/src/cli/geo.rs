@@ -10,7 +10,7 @@ use crate::geo::{self, FileFormat};
 use crate::store::Change;
 use crate::store::sqlite::SqliteStore;
 
-/// Whoever changes something from here, in the audit.
+/// Who made the change, in the audit.
 const BY: &str = "command line";
 
 /// What to do with the country table.
@@ -31,9 +31,6 @@ pub enum GeoCommand {
 }
 
 /// Does it.
-///
-/// # Errors
-/// When a file is not right, or the database cannot be opened.
 pub fn run(command: GeoCommand) -> anyhow::Result<()> {
     let GeoCommand::Import { files, db, format } = command;
     let imported = geo::read(&files, format).context("nothing was changed")?;

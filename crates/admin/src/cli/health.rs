@@ -46,7 +46,7 @@ mod tests {
 
     use super::*;
 
-    /// Somebody who answers once, with this.
+    /// A server that answers once, with this status.
     fn answering(status: &'static str) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

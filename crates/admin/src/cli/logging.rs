@@ -13,9 +13,6 @@ pub enum LogFormat {
 }
 
 /// Sends log lines to standard error from here on.
-///
-/// # Errors
-/// When `filter` is not a list of directives.
 pub fn init(format: LogFormat, filter: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(filter)
         .with_context(|| format!("--log {filter}: write `info`, or `warn,tidegate_admin=debug`"))?;

@@ -58,7 +58,7 @@ fn path(name: &str) -> String {
     format!("/api/admin/routes/{name}")
 }
 
-/// Prints `text`. Whoever read it may have gone (`| head`): that must not end what
+/// Prints `text`. A closed pipe (`| head`) must not end what
 /// is under way, as it would with a `print!` that panics.
 fn print_text(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());

@@ -52,9 +52,6 @@ fn name(text: &str) -> Result<String, String> {
 }
 
 /// Does it.
-///
-/// # Errors
-/// When the database cannot be opened.
 pub fn run(command: &TokenCommand) -> anyhow::Result<()> {
     match command {
         TokenCommand::Create { db, name, scope } => {

@@ -6,9 +6,6 @@ use tidegate_policy::geo::Country;
 /// The country of a code, or what rules may name beside countries: `EU`, `AP` and `A1`
 /// are somewhere too. `None`: a client from there has no known country. That is also
 /// what a code means that no rule can name: real tables have a few.
-///
-/// # Errors
-/// When it has not the form of a code.
 pub(super) fn country_of(code: &str) -> Result<Option<Country>, String> {
     if matches!(code, "" | "-" | "--" | "??" | "ZZ" | "XX" | "zz" | "xx") {
         return Ok(None);

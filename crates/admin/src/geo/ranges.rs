@@ -94,9 +94,6 @@ impl RangeCollector {
 
     /// All of them in order, neighbours of one country as one; and how many were
     /// left out, by code.
-    ///
-    /// # Errors
-    /// When two overlap.
     pub fn join(mut self) -> Result<(Vec<CountryRange>, BTreeMap<String, u64>), Overlap> {
         // Of two that begin at one address the one that was found first.
         self.found.sort_by_key(|found| found.range.first);

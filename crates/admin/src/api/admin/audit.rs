@@ -64,9 +64,6 @@ pub struct AuditPage {
 }
 
 /// Answers a page of entries, newest first.
-///
-/// # Errors
-/// When a parameter is not right, or the store cannot be read.
 pub async fn list(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<AuditPage>> {
     let params = QueryParams::read(&uri, &["limit", "cursor"])?;
     let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;

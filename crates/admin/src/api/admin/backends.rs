@@ -11,7 +11,7 @@ use crate::feed::{Documents, Snapshot};
 use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::store::{DocumentKind, StoreTable};
 
-/// Routes that are told by name when they need a backend that is to go.
+/// Routes that are named in the problem when they need the backend that is to be removed.
 const SHOWN_ROUTES: usize = 10;
 
 /// The backends.

@@ -49,7 +49,7 @@ pub struct Explanation {
     checks: CheckResults,
 }
 
-/// What each check says, also where an earlier one has decided.
+/// The result of each check, also where an earlier one has decided.
 #[derive(Serialize, Debug)]
 struct CheckResults {
     ip: IpCheck,
@@ -76,9 +76,6 @@ struct BackendShare {
 }
 
 /// Answers what would become of a request.
-///
-/// # Errors
-/// When a parameter is not right, or the database cannot be read.
 pub async fn explain(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<Explanation>> {
     let request = DescribedRequest::read(&uri)?;
     let now = app.feed.current_tables().await.map_err(|error| Problem::unreadable(&error))?;

@@ -63,9 +63,6 @@ pub struct GatewayList {
 }
 
 /// Answers the list.
-///
-/// # Errors
-/// When the address has a parameter.
 pub async fn list(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<GatewayList>> {
     QueryParams::read(&uri, &[])?;
     Ok(Json(GatewayList { items: app.gateways.list().into_iter().map(GatewayInfo::from).collect() }))

@@ -39,9 +39,6 @@ struct RangeCounts {
 }
 
 /// Answers what the table is.
-///
-/// # Errors
-/// When the address has a parameter.
 pub async fn table(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<CountryTableInfo>> {
     QueryParams::read(&uri, &[])?;
     let snapshot = app.current().await;
@@ -59,14 +56,11 @@ pub async fn table(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<Coun
 #[derive(Serialize, Debug)]
 pub struct AddressCountry {
     ip: String,
-    /// `null`: nobody knows.
+    /// `null`: not in the table.
     country: Option<String>,
 }
 
 /// Answers the country of one address.
-///
-/// # Errors
-/// When it is no address.
 pub async fn one(
     State(app): State<AppState>,
     PathParam(ip): PathParam,

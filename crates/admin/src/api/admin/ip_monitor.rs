@@ -99,9 +99,6 @@ pub struct AddressReport {
 }
 
 /// What holds for one address or block.
-///
-/// # Errors
-/// When it is neither, or the store cannot be read.
 pub async fn one(
     State(app): State<AppState>,
     PathParam(ip): PathParam,
@@ -157,9 +154,6 @@ pub struct IpMonitorPage {
 
 /// Answers a page of all entries, expired ones included; with `seen=1` the
 /// addresses that most requests came from, whether there is an entry or not.
-///
-/// # Errors
-/// When a parameter is not right, or the store cannot be read.
 pub async fn list(State(app): State<AppState>, uri: Uri) -> ApiResult<Response> {
     let params = QueryParams::read(&uri, &["status", "limit", "cursor", "seen"])?;
     let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;

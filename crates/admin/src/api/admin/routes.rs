@@ -93,7 +93,7 @@ fn named(mut document: Value, name: &str) -> ApiResult<Value> {
 }
 
 /// The document's text, if it is a route that Tidegate can carry out, also
-/// together with all the others; and what it says.
+/// together with all the others; and its content.
 fn check(document: Value, snapshot: &Snapshot) -> ApiResult<(String, author::Route)> {
     let route =
         author::read(&document).map_err(|problems| Problem::document(ProblemCode::InvalidField, problems))?;
@@ -104,9 +104,6 @@ fn check(document: Value, snapshot: &Snapshot) -> ApiResult<(String, author::Rou
 
 /// Whether all routes, with `changed` as it is to be, and `backends` make a table.
 /// `more`: bytes of the document that is new.
-///
-/// # Errors
-/// When they do not.
 pub fn fit_together(
     snapshot: &Snapshot,
     changed: Option<&author::Route>,

@@ -21,37 +21,15 @@ use crate::time;
 
 /// The paths here.
 pub fn routes() -> Router<AppState> {
-    Router::new()
-        .route(path(Check::Ip), post(ip))
-        .route(path(Check::Geo), post(geo))
-        .route(path(Check::Route), post(route))
+    Check::ALL.into_iter().fold(Router::new(), |router, check| {
+        let handler = async move |State(app): State<AppState>, request: Request<Body>| {
+            answer(&app, request, check).await
+        };
+        router.route(path(check), post(handler))
+    })
 }
 
-/// Answers what allow and ban list say of a client.
-///
-/// # Errors
-/// 400 when the body is no question, 503 when the database cannot be read, 406 when the
-/// question is of the version before and its answer has no form there.
-pub async fn ip(State(app): State<AppState>, request: Request<Body>) -> ApiResult<Response> {
-    answer(&app, request, Check::Ip).await
-}
-
-/// Answers where a client is, and what every geo rule says of that.
-///
-/// # Errors
-/// As [`ip`].
-pub async fn geo(State(app): State<AppState>, request: Request<Body>) -> ApiResult<Response> {
-    answer(&app, request, Check::Geo).await
-}
-
-/// Answers which route takes a request.
-///
-/// # Errors
-/// As [`ip`].
-pub async fn route(State(app): State<AppState>, request: Request<Body>) -> ApiResult<Response> {
-    answer(&app, request, Check::Route).await
-}
-
+/// 400 when the body is no question, 503 when the database cannot be read.
 async fn answer(app: &AppState, request: Request<Body>, check: Check) -> ApiResult<Response> {
     let (_, bytes) = body::bytes(request, MAX_QUESTION).await?;
     // Asked for after the question has arrived: what was committed before it was

@@ -45,7 +45,7 @@ pub async fn sync(State(app): State<AppState>, request: Request) -> ApiResult<Re
     let formats = header::<Formats>(headers, FORMATS_HEADER, "<format>=<version>,...")?.unwrap_or_default();
     let params = QueryParams::read(request.uri(), &["since", "wait"])?;
     let since = params.parsed::<Version>("since", "a version is <epoch, 16 hex digits>.<seq>")?;
-    let wait = params.span("wait", time::MAX_DURATION)?.unwrap_or_default().min(MAX_WAIT);
+    let wait = params.duration("wait", time::MAX_DURATION)?.unwrap_or_default().min(MAX_WAIT);
     app.gateways.reads(&gateway, &formats);
     if let Some(ack) = ack {
         app.gateways.ack(&gateway, ack);
@@ -66,9 +66,6 @@ pub async fn sync(State(app): State<AppState>, request: Request) -> ApiResult<Re
 }
 
 /// Answers a page of a table.
-///
-/// # Errors
-/// When nobody needs that table any more.
 pub async fn blob(
     State(app): State<AppState>,
     PathParam(hash): PathParam,
@@ -86,9 +83,6 @@ pub async fn blob(
 }
 
 /// Takes what a gateway enforces.
-///
-/// # Errors
-/// When a header is not right.
 pub async fn ack(State(app): State<AppState>, headers: HeaderMap) -> ApiResult<StatusCode> {
     let gateway = gateway(&headers)?;
     let ack = ack_of(&headers)?

@@ -55,18 +55,12 @@ fn without_nulls(value: &mut Value) {
 }
 
 /// A document as YAML, its fields in the order of their names.
-///
-/// # Errors
-/// When the serializer fails.
 pub fn yaml(document: &Value) -> anyhow::Result<String> {
     Ok(yaml_serde::to_string(document)?)
 }
 
 /// What `wanted`, which stands at `location`, would change of the route `name` that
 /// the service holds: a unified diff, empty when nothing.
-///
-/// # Errors
-/// As [`yaml`].
 pub fn unified_diff(
     name: &str,
     held: Option<&Value>,

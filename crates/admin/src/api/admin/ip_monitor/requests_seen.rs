@@ -41,9 +41,6 @@ impl RequestsSeen {
     }
 
     /// What is known of requests from `prefix`; `None`: nothing.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
     pub async fn of(app: &AppState, prefix: &Prefix) -> ApiResult<Option<Self>> {
         if is_host(prefix) {
             return Ok(app.store.address_count(&prefix.to_string()).await?.map(Self::from));
@@ -60,9 +57,6 @@ fn is_host(prefix: &Prefix) -> bool {
 
 /// Says of each entry what is known of requests from its very address; of blocks
 /// the single answer does.
-///
-/// # Errors
-/// When the store cannot be read.
 pub async fn fill(app: &AppState, items: &mut [Entry]) -> ApiResult<()> {
     if items.is_empty() {
         return Ok(());
@@ -83,9 +77,6 @@ pub struct Top {
 }
 
 /// Answers at most `limit` of them.
-///
-/// # Errors
-/// When the store cannot be read.
 pub async fn top(app: &AppState, limit: usize) -> ApiResult<Top> {
     let rows = app.store.top_addresses(limit).await?;
     let (snapshot, now) = (app.current().await, time::now_seconds());

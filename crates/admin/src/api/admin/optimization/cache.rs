@@ -127,9 +127,6 @@ pub async fn refresh(
 
 /// Answers once every live gateway enforces what the database says now, or the
 /// time is over.
-///
-/// # Errors
-/// When a parameter is not right.
 pub async fn warmup(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<WarmupAnswer>> {
     let started = Instant::now();
     let within = wait(&uri)?;
@@ -144,7 +141,7 @@ pub async fn warmup(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<War
 
 fn wait(uri: &Uri) -> ApiResult<Duration> {
     let params = QueryParams::read(uri, &["wait"])?;
-    Ok(params.span("wait", MAX_WAIT_APPLIED)?.unwrap_or(DEFAULT_WAIT))
+    Ok(params.duration("wait", MAX_WAIT_APPLIED)?.unwrap_or(DEFAULT_WAIT))
 }
 
 impl Progress {

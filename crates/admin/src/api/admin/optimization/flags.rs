@@ -100,9 +100,6 @@ impl From<AuditRow> for LastChange {
 }
 
 /// Answers all flags, and with `status=1` what they do.
-///
-/// # Errors
-/// When a parameter is not right, or the store cannot be read.
 pub async fn get(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<FlagsAnswer>> {
     let params = QueryParams::read(&uri, &["status"])?;
     let with_status = params.flag("status")?;

@@ -139,9 +139,6 @@ struct StoreInfo {
 }
 
 /// Answers what there is to say; 200 also when degraded.
-///
-/// # Errors
-/// When the address has a parameter.
 pub async fn detailed(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<Health>> {
     QueryParams::read(&uri, &[])?;
     let snapshot = app.feed.snapshot();

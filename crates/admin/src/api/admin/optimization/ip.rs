@@ -43,7 +43,7 @@ pub struct BanRequest {
     expires_at: Option<String>,
 }
 
-/// A span as a text with a unit, or a number of seconds.
+/// A duration as a text with a unit, or a number of seconds.
 #[derive(Clone, Copy, PartialEq, Debug)]
 struct Ttl(Duration);
 
@@ -54,7 +54,7 @@ impl<'de> Deserialize<'de> for Ttl {
             type Value = Ttl;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "a span of time of up to 100 years: {}", time::DURATION_FORM)
+                write!(f, "a duration of up to 100 years: {}", time::DURATION_FORM)
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Ttl, E> {
@@ -148,7 +148,7 @@ impl BanRequest {
             (Some(ttl), None) => time::from_now(ttl.0).map(Some).ok_or_else(|| past("/ttl")),
             (None, Some(text)) => {
                 let until = time::parse_timestamp(text).ok_or_else(|| {
-                    let detail = format!("this is no moment: {}", time::TIMESTAMP_FORM);
+                    let detail = format!("this is no timestamp: {}", time::TIMESTAMP_FORM);
                     FieldError::field("/expires_at", "invalid", detail)
                 })?;
                 if until <= time::now() {
@@ -206,7 +206,7 @@ pub async fn unban(
     };
     let (committed, written) = write.commit(Change::Unban { keys: ban.keys }, &caller).await?;
     if committed.rows == 0 {
-        // Somebody was quicker.
+        // Another request has lifted it meanwhile.
         return Err(not_banned(&AddressStatus::of(&*app.current().await, &prefix, time::now_seconds())));
     }
     tracing::info!(by = %caller.name, version = %written.version, "unbanned");

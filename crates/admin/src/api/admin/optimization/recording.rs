@@ -76,9 +76,6 @@ struct QueueStats {
 }
 
 /// Answers the counts.
-///
-/// # Errors
-/// When the store cannot be read.
 pub async fn stats(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<RecordingStats>> {
     QueryParams::read(&uri, &[])?;
     let (counts, silent) = read_counts(&app).await?;
@@ -87,9 +84,6 @@ pub async fn stats(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<Reco
 
 /// The counts, and of how many gateways VMs have not ended as far as is known, though
 /// they are not heard of.
-///
-/// # Errors
-/// When the store cannot be read.
 pub async fn read_counts(app: &AppState) -> Result<(RecordingCounts, usize), StoreError> {
     let open = app.store.gateways_with_open_sources().await?;
     let counts = app.store.recording().await?;
