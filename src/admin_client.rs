@@ -15,11 +15,9 @@ use tidegate_policy::wire::sync::{GATEWAY_HEADER, Gateway};
 
 use crate::config::Admin;
 use crate::host::{Call, CallToken, Host, HostError};
-pub use backoff::Backoff;
+pub use backoff::{Backoff, nanos};
 pub use circuit_breaker::CircuitBreaker;
 
-/// The status that Envoy answers with when a call's time is over.
-pub const TIMED_OUT: u16 = 504;
 /// A call without a callback this long after its time is over is lost.
 const LOST_AFTER: Duration = Duration::from_secs(2);
 
@@ -137,15 +135,9 @@ impl<H: Host> AdminClient<H> {
     }
 
     /// The status of the answer at hand, inside its callback; `None` when the call failed
-    /// without one (`num_headers` is zero). [`TIMED_OUT`] is Envoy's own, in the place of
-    /// one that did not come.
+    /// without one (`num_headers` is zero). 504 is Envoy's own: the call timed out.
     pub fn status(&self, num_headers: usize) -> Option<u16> {
         // Without headers there is no map that could be read.
         if num_headers == 0 { None } else { self.host.call_status() }
     }
-}
-
-/// A duration in nanoseconds.
-pub fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

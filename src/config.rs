@@ -14,6 +14,7 @@ use serde_json::Value;
 use tidegate_policy::check::{Check, PerCheck};
 use tidegate_policy::decide::{OnNoRoute, Routing, Settings, Unavailable};
 
+pub use fields::ConfigError;
 use fields::{Fields, wrong};
 
 /// All that an operator sets on the filter and on the singleton recorder.
@@ -135,25 +136,6 @@ const KNOWN: [&str; 12] = [
     "performance_headers",
     "geo",
 ];
-
-/// Why a configuration is refused: where, and what would be right.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ConfigError {
-    /// JSON pointer of the field; empty for the whole.
-    pub pointer: String,
-    /// What is wrong, and what would be right.
-    pub message: String,
-}
-
-impl std::fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let at = if self.pointer.is_empty() { "/" } else { &self.pointer };
-        f.write_str("plugin configuration ")?;
-        f.write_str(at)?;
-        f.write_str(": ")?;
-        f.write_str(&self.message)
-    }
-}
 
 impl Config {
     /// Reads a configuration. `environment` looks up a variable that the VM

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use super::nanos;
-
 /// The wait after the first failure. It doubles with each further one.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 
@@ -48,6 +46,12 @@ impl Backoff {
     pub fn remaining_ns(&self, now_ns: u64) -> u64 {
         self.not_before_ns.saturating_sub(now_ns)
     }
+}
+
+/// A duration in nanoseconds.
+#[must_use]
+pub fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 
 use std::cell::Cell;
 
-use super::TIMED_OUT;
-
+/// The status that Envoy answers with when a call's time is over.
+const TIMED_OUT: u16 = 504;
 /// Calls in a row that must time out for the circuit to open.
 const OPENS_AFTER: u32 = 3;
 /// While it is open, one call in this time finds out whether the service answers again.

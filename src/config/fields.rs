@@ -4,7 +4,24 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::ConfigError;
+/// Why a configuration is refused: where, and what would be right.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConfigError {
+    /// JSON pointer of the field; empty for the whole.
+    pub pointer: String,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl std::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let at = if self.pointer.is_empty() { "/" } else { &self.pointer };
+        f.write_str("plugin configuration ")?;
+        f.write_str(at)?;
+        f.write_str(": ")?;
+        f.write_str(&self.message)
+    }
+}
 
 /// Longest text of a field, in bytes.
 const MAX_TEXT: usize = 4096;

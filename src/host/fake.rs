@@ -16,7 +16,6 @@ pub struct Made {
     pub token: CallToken,
     pub path: String,
     pub body: Vec<u8>,
-    pub timeout: Duration,
 }
 
 /// What a gate did to a request.
@@ -174,8 +173,7 @@ impl Host for Fake {
         let token = self.0.tokens.get() + 1;
         self.0.tokens.set(token);
         let path = call.headers.iter().find(|(name, _)| *name == ":path").unwrap().1.to_owned();
-        let (body, timeout) = (call.body.to_vec(), call.timeout);
-        self.0.calls.borrow_mut().push(Made { token, path, body, timeout });
+        self.0.calls.borrow_mut().push(Made { token, path, body: call.body.to_vec() });
         Ok(token)
     }
 

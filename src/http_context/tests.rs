@@ -1,6 +1,5 @@
 mod action;
 mod direct;
-mod response;
 
 use std::time::Duration;
 

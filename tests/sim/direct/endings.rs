@@ -20,6 +20,7 @@ fn an_answer_after_envoys_own_is_left_alone() {
         assert_eq!(events[0].status, Some(408));
         assert_eq!(events[0].reason, None, "nothing was decided");
         assert_eq!(stage.metric("tidegate.direct.late"), open as u64);
+        assert_eq!(stage.metric("tidegate.requests.undecided"), 1);
     }
 }
 
@@ -82,6 +83,7 @@ fn a_client_that_goes_away_while_questions_are_open_leaves_nothing() {
         assert_eq!(events.len(), 501);
         assert!(events[..500].iter().all(|event| event.status.is_none() && event.duration_us.is_some()));
         assert!(events.iter().all(|event| event.client.is_some()));
+        assert_eq!(stage.metric("tidegate.requests.undecided"), 500);
         stage.check();
     }
 }
