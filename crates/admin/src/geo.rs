@@ -12,7 +12,7 @@ use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use tidegate_policy::codec::{MAX_TABLE, WireError};
+use tidegate_policy::codec::{FormatError, MAX_TABLE};
 use tidegate_policy::geo::CountryTable;
 
 pub use ranges::Overlap;
@@ -77,7 +77,7 @@ pub enum ImportError {
     Nothing(String),
     /// They say more than a table holds.
     #[error("too much for one table ({0})")]
-    TooLarge(WireError),
+    TooLarge(FormatError),
     /// The table is larger than a gateway takes.
     #[error("the table has {0} bytes, gateways take up to {MAX_TABLE}")]
     TooManyBytes(usize),

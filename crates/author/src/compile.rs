@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::{Match, MirrorRef, PathMatch, Referent, Route, Rule, ValueMatch};
 use paths::Paths;
 use tables::Tables;
-use tidegate_policy::codec::{WireError, encode};
+use tidegate_policy::codec::{FormatError, encode};
 use tidegate_policy::route::action::{Action, Mirror};
 use tidegate_policy::route::layout::{
     HostRow, Layout, MAX_LIST, MatchRow, PathTest, RuleRow, ShareRow, Span,
@@ -43,7 +43,7 @@ pub enum CompileError {
     TooManyRegexes,
     /// The table cannot be written.
     #[error(transparent)]
-    Wire(#[from] WireError),
+    Wire(#[from] FormatError),
 }
 
 /// The backends of the API, by name.

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use crate::UnixSeconds;
 use crate::address::Prefix;
-use crate::codec::WireError;
+use crate::codec::FormatError;
 use crate::digest::{BlobHash, BlobHasher, SetDigest};
 use crate::table::EntryState;
 use crate::table::{AddressTable, Entry, entry_bytes};
@@ -160,7 +160,7 @@ impl Join {
 ///
 /// # Errors
 /// When the result would be too large.
-pub fn apply(overlay: &AddressTable, changes: &[Entry]) -> Result<Vec<u8>, WireError> {
+pub fn apply(overlay: &AddressTable, changes: &[Entry]) -> Result<Vec<u8>, FormatError> {
     let mut apply = Apply::new(overlay, changes);
     loop {
         if let Some(bytes) = apply.step(usize::MAX)? {
@@ -192,7 +192,7 @@ impl Apply {
     ///
     /// # Errors
     /// When the result would be too large, or was handed out already.
-    pub fn step(&mut self, entries: usize) -> Result<Option<Vec<u8>>, WireError> {
+    pub fn step(&mut self, entries: usize) -> Result<Option<Vec<u8>>, FormatError> {
         self.0.step(entries)
     }
 }
@@ -237,7 +237,7 @@ impl Fold {
     ///
     /// # Errors
     /// When the result would be too large, or was handed out already.
-    pub fn step(&mut self, entries: usize) -> Result<Option<(Vec<u8>, BlobHash)>, WireError> {
+    pub fn step(&mut self, entries: usize) -> Result<Option<(Vec<u8>, BlobHash)>, FormatError> {
         if self.merged.is_empty() {
             if let Some(bytes) = self.merge.step(entries)? {
                 self.merged = bytes;

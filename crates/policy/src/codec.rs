@@ -1,6 +1,6 @@
 //! Reading and writing the formats of this crate: a version byte, then postcard.
 //! Versioned, bounded, and read without trust: decoding any bytes is a value or a
-//! [`WireError`], never a panic and never an allocation larger than a small multiple of
+//! [`FormatError`], never a panic and never an allocation larger than a small multiple of
 //! the input.
 
 use std::fmt;
@@ -15,7 +15,7 @@ pub const MAX_TABLE: usize = 64 << 20;
 
 /// Why bytes were not understood.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum WireError {
+pub enum FormatError {
     /// The first byte names another version of the format than this code knows.
     #[error("format version {found}, this side understands {known}")]
     Version {
@@ -42,19 +42,19 @@ pub enum WireError {
 /// # Errors
 /// When a value cannot be written in this format; with the types of this crate
 /// that does not happen.
-pub fn encode<T: Serialize>(version: u8, value: &T) -> Result<Vec<u8>, WireError> {
-    postcard::to_extend(value, vec![version]).map_err(|_| WireError::Malformed("value cannot be encoded"))
+pub fn encode<T: Serialize>(version: u8, value: &T) -> Result<Vec<u8>, FormatError> {
+    postcard::to_extend(value, vec![version]).map_err(|_| FormatError::Malformed("value cannot be encoded"))
 }
 
 /// Reads what [`encode`] wrote; every byte must be used.
 ///
 /// # Errors
 /// When the bytes are too long, of another version, or malformed.
-pub fn decode<T: DeserializeOwned>(version: u8, max: usize, bytes: &[u8]) -> Result<T, WireError> {
+pub fn decode<T: DeserializeOwned>(version: u8, max: usize, bytes: &[u8]) -> Result<T, FormatError> {
     match postcard::take_from_bytes(versioned(version, max, bytes)?) {
         Ok((value, [])) => Ok(value),
-        Ok(_) => Err(WireError::Malformed("bytes after the end")),
-        Err(_) => Err(WireError::Malformed("not what the format says")),
+        Ok(_) => Err(FormatError::Malformed("bytes after the end")),
+        Err(_) => Err(FormatError::Malformed("not what the format says")),
     }
 }
 
@@ -63,20 +63,20 @@ pub(crate) fn decode_front<T: DeserializeOwned>(
     version: u8,
     max: usize,
     bytes: &[u8],
-) -> Result<T, WireError> {
+) -> Result<T, FormatError> {
     match postcard::take_from_bytes(versioned(version, max, bytes)?) {
         Ok((value, _)) => Ok(value),
-        Err(_) => Err(WireError::Malformed("not what the format says")),
+        Err(_) => Err(FormatError::Malformed("not what the format says")),
     }
 }
 
 /// What follows the version, when it is the one given.
-pub(crate) fn versioned(version: u8, max: usize, bytes: &[u8]) -> Result<&[u8], WireError> {
+pub(crate) fn versioned(version: u8, max: usize, bytes: &[u8]) -> Result<&[u8], FormatError> {
     if bytes.len() > max {
-        return Err(WireError::TooLong { len: bytes.len(), max });
+        return Err(FormatError::TooLong { len: bytes.len(), max });
     }
-    let (&found, rest) = bytes.split_first().ok_or(WireError::Malformed("empty"))?;
-    if found == version { Ok(rest) } else { Err(WireError::Version { found, known: version }) }
+    let (&found, rest) = bytes.split_first().ok_or(FormatError::Malformed("empty"))?;
+    if found == version { Ok(rest) } else { Err(FormatError::Version { found, known: version }) }
 }
 
 /// Reads a list of at most `N` items, and refuses a longer one before it is read.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::address::Prefix;
-use crate::codec::{WireError, decode, encode};
+use crate::codec::{FormatError, decode, encode};
 
 /// Version of the bytes of [`Flags`].
 pub const FLAGS_FORMAT: u8 = 1;
@@ -180,7 +180,7 @@ impl Flags {
     ///
     /// # Errors
     /// See [`encode`].
-    pub fn to_bytes(&self) -> Result<Vec<u8>, WireError> {
+    pub fn to_bytes(&self) -> Result<Vec<u8>, FormatError> {
         encode(FLAGS_FORMAT, self)
     }
 
@@ -189,13 +189,13 @@ impl Flags {
     /// # Errors
     /// When the bytes are of another version or malformed, a share is over 100,
     /// or a flag is in shadow that has none.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
         let flags: Self = decode(FLAGS_FORMAT, MAX_FLAGS, bytes)?;
         for flag in Flag::ALL {
             match flags.get(flag) {
-                State::Share(101..) => return Err(WireError::Malformed("a share over 100 percent")),
+                State::Share(101..) => return Err(FormatError::Malformed("a share over 100 percent")),
                 State::Shadow if !flag.has_shadow() => {
-                    return Err(WireError::Malformed("a flag in shadow that has none"));
+                    return Err(FormatError::Malformed("a flag in shadow that has none"));
                 }
                 _ => {}
             }

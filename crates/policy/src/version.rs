@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::WireError;
+use crate::codec::FormatError;
 
 /// A version of the whole world of tables. Ordered within an epoch only; an epoch
 /// is minted at each start of the admin service.
@@ -32,10 +32,10 @@ impl fmt::Display for Version {
 }
 
 impl FromStr for Version {
-    type Err = WireError;
+    type Err = FormatError;
 
-    fn from_str(text: &str) -> Result<Self, WireError> {
-        let bad = || WireError::Malformed("a version is <epoch, 16 hex digits>.<seq>");
+    fn from_str(text: &str) -> Result<Self, FormatError> {
+        let bad = || FormatError::Malformed("a version is <epoch, 16 hex digits>.<seq>");
         let (epoch, seq) = text.split_once('.').ok_or_else(bad)?;
         let epoch = u64::from_str_radix(epoch, 16).map_err(|_| bad())?;
         Ok(Self { epoch, seq: seq.parse().map_err(|_| bad())? })

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use tidegate_policy::codec::WireError;
+use tidegate_policy::codec::FormatError;
 use tidegate_policy::wire::event::{TrafficEvent, append_event};
 
 /// What a run costs beside its events' bytes, about: its place in the line, and
@@ -42,7 +42,7 @@ impl Run {
         self.events.len().saturating_add(RUN_COST)
     }
 
-    fn push(&mut self, event: &TrafficEvent) -> Result<(), WireError> {
+    fn push(&mut self, event: &TrafficEvent) -> Result<(), FormatError> {
         append_event(&mut self.events, event)?;
         self.count = self.count.saturating_add(1);
         Ok(())
@@ -106,7 +106,7 @@ impl Runs {
     ///
     /// # Errors
     /// When the event cannot be written; then nothing has changed.
-    pub fn push(&mut self, event: &TrafficEvent) -> Result<bool, WireError> {
+    pub fn push(&mut self, event: &TrafficEvent) -> Result<bool, FormatError> {
         if self.current.count > 0 && event.number < self.current.first {
             return self.push_late(event);
         }
@@ -124,7 +124,7 @@ impl Runs {
 
     /// Takes an event out of order: at the end of the run before it, if that has
     /// room, else as a run of its own.
-    fn push_late(&mut self, event: &TrafficEvent) -> Result<bool, WireError> {
+    fn push_late(&mut self, event: &TrafficEvent) -> Result<bool, FormatError> {
         let before = self.place(event.number).checked_sub(1);
         if let Some(run) = before.and_then(|at| self.waiting.get_mut(at))
             && run.next() == event.number

@@ -2,7 +2,7 @@
 //! overlay, and both into one table. In steps, from the first to the last.
 
 use tidegate_policy::bans::{Apply, Fold, Join};
-use tidegate_policy::codec::WireError;
+use tidegate_policy::codec::FormatError;
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::table::{AddressTable, Entry, TableCheck};
 
@@ -35,7 +35,7 @@ impl Refold {
     ///
     /// # Errors
     /// When the outcome would be too large. The fold is over then.
-    pub fn step(&mut self) -> Result<Option<(Vec<u8>, BlobHash)>, WireError> {
+    pub fn step(&mut self) -> Result<Option<(Vec<u8>, BlobHash)>, FormatError> {
         let next = match &mut self.at {
             At::Apply(apply) => {
                 apply.step(ENTRIES)?.map(TableCheck::new).transpose()?.map(|check| At::Check(Box::new(check)))

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tidegate_policy::codec::WireError;
+use tidegate_policy::codec::FormatError;
 use tidegate_policy::digest::{BlobHash, BlobHasher};
 use tidegate_policy::flags::Flags;
 use tidegate_policy::geo::{CountryCheck, CountryTable, GeoRules};
@@ -28,7 +28,7 @@ pub enum IntakeError {
     /// They are not the bytes that were named.
     Hash,
     /// They are, and are no table: reading them again would not help.
-    Layout(WireError),
+    Layout(FormatError),
 }
 
 /// A table, ready to be searched.
@@ -159,7 +159,7 @@ impl Intake {
                 Ok(table.map(Table::Countries))
             }
             At::Whole(table) => Ok(Some(table)),
-            At::Over => Err(IntakeError::Layout(WireError::Malformed("taken in already"))),
+            At::Over => Err(IntakeError::Layout(FormatError::Malformed("taken in already"))),
         }
     }
 }

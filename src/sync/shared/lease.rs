@@ -1,7 +1,7 @@
 //! The lease: which VM of the process pulls, publishes and drains.
 
 use serde::{Deserialize, Serialize};
-use tidegate_policy::codec::{WireError, decode, encode};
+use tidegate_policy::codec::{FormatError, decode, encode};
 use tidegate_policy::wire::event::Source;
 
 use super::keys::Keys;
@@ -162,7 +162,7 @@ impl LeaseView {
     }
 }
 
-fn read(bytes: &[u8]) -> Result<Lease, WireError> {
+fn read(bytes: &[u8]) -> Result<Lease, FormatError> {
     decode(LEASE_FORMAT, MAX_LEASE, bytes)
 }
 

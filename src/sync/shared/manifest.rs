@@ -1,7 +1,7 @@
 //! What is published, and how a table lies in shared data.
 
 use serde::{Deserialize, Serialize};
-use tidegate_policy::codec::{MAX_TABLE, WireError, decode, encode};
+use tidegate_policy::codec::{FormatError, MAX_TABLE, decode, encode};
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::sync::{BlobRef, WholeTable};
@@ -192,7 +192,7 @@ impl Manifest {
     ///
     /// # Errors
     /// See [`encode`].
-    pub fn to_bytes(&self) -> Result<Vec<u8>, WireError> {
+    pub fn to_bytes(&self) -> Result<Vec<u8>, FormatError> {
         encode(MANIFEST_FORMAT, self)
     }
 
@@ -200,12 +200,12 @@ impl Manifest {
     ///
     /// # Errors
     /// When the bytes are too long, malformed, or name an impossible table.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
         let manifest: Self = decode(MANIFEST_FORMAT, MAX_MANIFEST, bytes)?;
         for part in Part::ALL {
             let placed = manifest.tables.get(part);
             if placed.side > 1 || placed.blob.len > MAX_TABLE as u64 {
-                return Err(WireError::Malformed("a table's side or length"));
+                return Err(FormatError::Malformed("a table's side or length"));
             }
         }
         Ok(manifest)

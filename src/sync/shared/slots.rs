@@ -1,7 +1,7 @@
 //! A VM's slot: who it is, when it was last heard of, and what it enforces.
 
 use serde::{Deserialize, Serialize};
-use tidegate_policy::codec::{WireError, decode, encode};
+use tidegate_policy::codec::{FormatError, decode, encode};
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::event::Source;
 
@@ -42,11 +42,11 @@ pub struct Slot {
 }
 
 impl Slot {
-    fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
+    fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
         decode(SLOT_FORMAT, MAX_SLOT, bytes)
     }
 
-    fn to_bytes(self) -> Result<Vec<u8>, WireError> {
+    fn to_bytes(self) -> Result<Vec<u8>, FormatError> {
         encode(SLOT_FORMAT, &self)
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_policy::address::Prefix;
-use tidegate_policy::codec::WireError;
+use tidegate_policy::codec::FormatError;
 use tidegate_policy::table::Entry;
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::formats::Formats;
@@ -149,7 +149,7 @@ impl FeedState {
             whole: plan.whole.iter().map(|table| self.whole_update(*table)).collect(),
             bans: self.bans_update(&plan.bans),
         };
-        let fits = |answer: &SyncAnswer| -> Option<Result<Vec<u8>, WireError>> {
+        let fits = |answer: &SyncAnswer| -> Option<Result<Vec<u8>, FormatError>> {
             let bytes = answer.to_bytes();
             bytes.as_ref().map_or(true, |bytes| bytes.len() <= MAX_PAGE).then_some(bytes)
         };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tidegate_author as author;
 use tidegate_policy::address::Prefix;
-use tidegate_policy::codec::WireError;
+use tidegate_policy::codec::FormatError;
 use tidegate_policy::geo::GeoRule;
 use tidegate_policy::limit::Limit;
 use tidegate_policy::route::Target;
@@ -36,13 +36,13 @@ pub(super) struct NextSnapshot {
 
 impl NextSnapshot {
     /// Makes `snapshot` what the rows of all tables say.
-    pub fn reload(mut snapshot: Snapshot, stored: StoredRows) -> Result<Self, WireError> {
+    pub fn reload(mut snapshot: Snapshot, stored: StoredRows) -> Result<Self, FormatError> {
         let changed = snapshot.replace(stored);
         Self::lay_out(snapshot, changed.bans, &WholeTable::ALL)
     }
 
     /// Takes rows as they now stand.
-    pub fn apply(mut snapshot: Snapshot, rows: ChangedRows) -> Result<Self, WireError> {
+    pub fn apply(mut snapshot: Snapshot, rows: ChangedRows) -> Result<Self, FormatError> {
         let prefixes = snapshot.apply_ips(rows.ips);
         let changed = [
             (WholeTable::Flags, !rows.flags.is_empty()),
@@ -66,7 +66,11 @@ impl NextSnapshot {
         Self::lay_out(snapshot, prefixes.bans, &changed)
     }
 
-    fn lay_out(mut snapshot: Snapshot, bans: Vec<Prefix>, tables: &[WholeTable]) -> Result<Self, WireError> {
+    fn lay_out(
+        mut snapshot: Snapshot,
+        bans: Vec<Prefix>,
+        tables: &[WholeTable],
+    ) -> Result<Self, FormatError> {
         let whole =
             tables.iter().map(|table| Ok((*table, snapshot.lay_out(*table)?))).collect::<Result<_, _>>()?;
         Ok(Self { snapshot, bans, whole })
@@ -95,7 +99,7 @@ impl Snapshot {
 
     /// A table as gateways get it. What does not fit into one is left out, and
     /// quarantined.
-    fn lay_out(&mut self, table: WholeTable) -> Result<Whole, WireError> {
+    fn lay_out(&mut self, table: WholeTable) -> Result<Whole, FormatError> {
         let bytes = match table {
             WholeTable::Flags => self.flags.to_bytes()?,
             WholeTable::Allow => AddressTable::encode(self.allow_entries())?,
@@ -114,7 +118,7 @@ impl FeedState {
         blocking(move || Self::build(stored, epoch)).await?.map_err(laid_out)
     }
 
-    fn build(stored: StoredRows, epoch: u64) -> Result<(Self, Blobs), WireError> {
+    fn build(stored: StoredRows, epoch: u64) -> Result<(Self, Blobs), FormatError> {
         let position = LogPosition { era: 0, seq: stored.seq };
         let mut snapshot = Snapshot::empty();
         snapshot.replace(stored);
@@ -153,6 +157,6 @@ pub(super) async fn blocking<T: Send + 'static>(
     spawn_blocking(work).await.map_err(|error| StoreError::Failed(error.to_string()))
 }
 
-pub(super) fn laid_out(error: WireError) -> StoreError {
+pub(super) fn laid_out(error: FormatError) -> StoreError {
     StoreError::Failed(format!("the tables cannot be laid out: {error}"))
 }

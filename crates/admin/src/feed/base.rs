@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use imbl::OrdMap;
 use tidegate_policy::address::Prefix;
-use tidegate_policy::codec::{MAX_TABLE, WireError};
+use tidegate_policy::codec::{FormatError, MAX_TABLE};
 use tidegate_policy::digest::{BlobHash, SetDigest};
 use tidegate_policy::table::{AddressTable, EntryState};
 use tidegate_policy::wire::sync::BlobRef;
@@ -38,7 +38,7 @@ impl AsRef<[u8]> for Shared {
 impl Base {
     /// Lays out all bans of `snapshot`. Half a second per million: not for the
     /// async threads.
-    pub fn cut(snapshot: &Snapshot, cut: LogPosition) -> Result<(Self, Bytes), WireError> {
+    pub fn cut(snapshot: &Snapshot, cut: LogPosition) -> Result<(Self, Bytes), FormatError> {
         let bytes = AddressTable::encode(snapshot.ban_entries())?;
         let blob = name(&bytes)?;
         let table = AddressTable::from_bytes(bytes)?;
@@ -55,14 +55,14 @@ impl Base {
 }
 
 /// A table's bytes with their name.
-pub(super) fn named(bytes: Vec<u8>) -> Result<(BlobRef, Bytes), WireError> {
+pub(super) fn named(bytes: Vec<u8>) -> Result<(BlobRef, Bytes), FormatError> {
     Ok((name(&bytes)?, bytes.into()))
 }
 
 /// The name of a table's bytes, unless they are too many for one.
-pub(super) fn name(bytes: &[u8]) -> Result<BlobRef, WireError> {
+pub(super) fn name(bytes: &[u8]) -> Result<BlobRef, FormatError> {
     match bytes.len() {
-        len if len > MAX_TABLE => Err(WireError::TooLong { len, max: MAX_TABLE }),
+        len if len > MAX_TABLE => Err(FormatError::TooLong { len, max: MAX_TABLE }),
         len => Ok(BlobRef { hash: BlobHash::of(bytes), len: len as u64 }),
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tidegate_policy::codec::WireError;
+use tidegate_policy::codec::FormatError;
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::geo::CountryTable;
 use tidegate_policy::wire::sync::BlobRef;
@@ -44,7 +44,7 @@ impl CountriesInfo {
         &self.table
     }
 
-    fn read(row: CountriesRow) -> Result<Self, WireError> {
+    fn read(row: CountriesRow) -> Result<Self, FormatError> {
         let blob = base::name(&row.table)?;
         let table = CountryTable::from_bytes(row.table)?;
         let (v4, v6) = table.len();

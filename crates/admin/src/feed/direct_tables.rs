@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tidegate_policy::address::Prefix;
 use tidegate_policy::bans::{self, BanTable};
-use tidegate_policy::codec::WireError;
+use tidegate_policy::codec::FormatError;
 use tidegate_policy::decide::Tables;
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::geo::GeoRules;
@@ -142,7 +142,7 @@ impl CompiledTables {
         CurrentTables { tables: self.tables.clone(), snapshot: self.snapshot.clone() }
     }
 
-    fn new(state: &FeedState, before: Option<&Self>) -> Result<Self, WireError> {
+    fn new(state: &FeedState, before: Option<&Self>) -> Result<Self, FormatError> {
         let (allow, geo, routes) = (state.allow.blob.hash, state.geo.blob.hash, state.routes.blob.hash);
         let limits = state.limits.blob.hash;
         let tables = Tables {
@@ -182,7 +182,7 @@ impl CompiledTables {
 }
 
 /// The bans of `state`; never others: their digest is compared.
-fn compile_bans(state: &FeedState, before: Option<&CompiledTables>) -> Result<BanTable, WireError> {
+fn compile_bans(state: &FeedState, before: Option<&CompiledTables>) -> Result<BanTable, FormatError> {
     let wanted = state.snapshot.bans;
     let is_right = |bans: &BanTable| bans.digest() == wanted;
     if let Some(before) = before {
@@ -201,7 +201,7 @@ fn compile_bans(state: &FeedState, before: Option<&CompiledTables>) -> Result<Ba
     let bans = overlaid(state, &AddressTable::empty(), state.log.current.keys())?;
     match is_right(&bans) {
         true => Ok(bans),
-        false => Err(WireError::Malformed("base and overlay are not the bans that were followed")),
+        false => Err(FormatError::Malformed("base and overlay are not the bans that were followed")),
     }
 }
 
@@ -211,7 +211,7 @@ fn overlaid(
     state: &FeedState,
     overlay: &AddressTable,
     changed: impl Iterator<Item = Prefix>,
-) -> Result<BanTable, WireError> {
+) -> Result<BanTable, FormatError> {
     let change = |prefix| Entry { prefix, state: state.snapshot.ban(&prefix) };
     let changes: Vec<Entry> = changed.map(change).collect();
     let overlay = AddressTable::from_bytes(bans::apply(overlay, &changes)?)?;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidegate_policy::codec::WireError;
+use tidegate_policy::codec::FormatError;
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::sync::WholeTable;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -36,7 +36,7 @@ pub(super) enum FollowerEvent {
         done: oneshot::Sender<Result<Arc<Snapshot>, StoreError>>,
     },
     /// A base was cut in the background, when the log was as given.
-    Cut(Result<(Box<Base>, Bytes), WireError>, ChangedKeys),
+    Cut(Result<(Box<Base>, Bytes), FormatError>, ChangedKeys),
     /// Somebody waits for what is committed by now.
     CatchUp(oneshot::Sender<()>),
     /// Somebody waits for the tables as they are by now.

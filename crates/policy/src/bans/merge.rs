@@ -1,7 +1,7 @@
 //! Merging changes into a table, in steps: count, then write every entry to its
 //! final place.
 
-use crate::codec::WireError;
+use crate::codec::FormatError;
 use crate::table::EntryState;
 use crate::table::{AddressTable, Entry, Shape, Writer};
 
@@ -61,9 +61,9 @@ impl<C: Changes> Merge<C> {
     ///
     /// # Errors
     /// When the result would be too large, or was handed out already.
-    pub(super) fn step(&mut self, entries: usize) -> Result<Option<Vec<u8>>, WireError> {
+    pub(super) fn step(&mut self, entries: usize) -> Result<Option<Vec<u8>>, FormatError> {
         if self.ended {
-            return Err(WireError::Malformed("the merge has ended"));
+            return Err(FormatError::Malformed("the merge has ended"));
         }
         for _ in 0..entries.max(1) {
             if !(self.count() || self.write()?) {
@@ -93,7 +93,7 @@ impl<C: Changes> Merge<C> {
 
     /// Writes one entry, or passes over one that is taken out; whether there was
     /// one left.
-    fn write(&mut self) -> Result<bool, WireError> {
+    fn write(&mut self) -> Result<bool, FormatError> {
         let (under, over) = self.taken;
         let (below, change) = (self.under.entry(under), self.over.change(over));
         let (below_taken, change_taken) = match (&below, &change) {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::country::Country;
-use crate::codec::{WireError, decode, encode};
+use crate::codec::{FormatError, decode, encode};
 
 /// Version of the bytes of [`GeoRules`].
 pub const GEO_FORMAT: u8 = 1;
@@ -142,7 +142,7 @@ impl GeoRules {
     ///
     /// # Errors
     /// See [`encode`].
-    pub fn to_bytes(&self) -> Result<Vec<u8>, WireError> {
+    pub fn to_bytes(&self) -> Result<Vec<u8>, FormatError> {
         encode(GEO_FORMAT, self)
     }
 
@@ -152,15 +152,15 @@ impl GeoRules {
     /// When the bytes are too long, of another version or malformed, the rules are
     /// over [`MAX_GEO_RULES`], a name is empty or over 253 bytes, or rules or
     /// countries are not in order.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
         let rules: Self = decode(GEO_FORMAT, MAX_GEO_RULES_BYTES, bytes)?;
         let in_order = rules.rules.is_sorted_by(|a, b| a.name < b.name)
             && rules.rules.iter().all(|rule| rule.countries.is_sorted_by(|a, b| a < b));
         if rules.rules.len() > MAX_GEO_RULES || !in_order {
-            return Err(WireError::Malformed("geo rules out of order, or too many"));
+            return Err(FormatError::Malformed("geo rules out of order, or too many"));
         }
         if !rules.rules.iter().all(|rule| (1..=MAX_NAME).contains(&rule.name.len())) {
-            return Err(WireError::Malformed("the length of a geo rule's name"));
+            return Err(FormatError::Malformed("the length of a geo rule's name"));
         }
         Ok(rules)
     }
@@ -225,7 +225,7 @@ mod tests {
         ];
         for rules in bad {
             let bytes = GeoRules { rules }.to_bytes().unwrap();
-            assert!(matches!(GeoRules::from_bytes(&bytes), Err(WireError::Malformed(_))));
+            assert!(matches!(GeoRules::from_bytes(&bytes), Err(FormatError::Malformed(_))));
         }
         // A code that is none: what would be DE is D!.
         let mut bytes = GeoRules::new([rule("a", &["DE"])]).to_bytes().unwrap();

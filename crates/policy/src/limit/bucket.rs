@@ -4,7 +4,7 @@
 //! taken for somebody else: the keys are hashes of 128 bits, under a key that no
 //! client knows.
 
-use crate::codec::WireError;
+use crate::codec::FormatError;
 
 /// Keys that one bucket holds.
 pub const WAYS: usize = 16;
@@ -78,21 +78,21 @@ impl Bucket {
     ///
     /// # Errors
     /// When the bytes are of another version, too many, or not whole entries.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
-        let (&found, rest) = bytes.split_first().ok_or(WireError::Malformed("empty"))?;
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
+        let (&found, rest) = bytes.split_first().ok_or(FormatError::Malformed("empty"))?;
         if found != BUCKET_FORMAT {
-            return Err(WireError::Version { found, known: BUCKET_FORMAT });
+            return Err(FormatError::Version { found, known: BUCKET_FORMAT });
         }
         if rest.len() > WAYS.saturating_mul(ENTRY) {
-            return Err(WireError::TooLong { len: rest.len(), max: WAYS.saturating_mul(ENTRY) });
+            return Err(FormatError::TooLong { len: rest.len(), max: WAYS.saturating_mul(ENTRY) });
         }
         let (entries, []) = rest.as_chunks::<ENTRY>() else {
-            return Err(WireError::Malformed("part of an entry"));
+            return Err(FormatError::Malformed("part of an entry"));
         };
         let mut bucket = Self::default();
         for entry in entries {
-            let (hash, tat) = entry.split_first_chunk().ok_or(WireError::Malformed("part of an entry"))?;
-            let tat = tat.first_chunk().ok_or(WireError::Malformed("part of an entry"))?;
+            let (hash, tat) = entry.split_first_chunk().ok_or(FormatError::Malformed("part of an entry"))?;
+            let tat = tat.first_chunk().ok_or(FormatError::Malformed("part of an entry"))?;
             bucket.push(Entry { hash: u128::from_le_bytes(*hash), tat: u64::from_le_bytes(*tat) });
         }
         Ok(bucket)

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::gcra::Gcra;
 use crate::address::Prefix;
-use crate::codec::{WireError, at_most, decode, encode};
+use crate::codec::{FormatError, at_most, decode, encode};
 
 /// Version of the bytes of [`Limits`].
 pub const LIMITS_FORMAT: u8 = 1;
@@ -186,7 +186,7 @@ impl Limits {
     ///
     /// # Errors
     /// See [`encode`].
-    pub fn to_bytes(&self) -> Result<Vec<u8>, WireError> {
+    pub fn to_bytes(&self) -> Result<Vec<u8>, FormatError> {
         encode(LIMITS_FORMAT, self)
     }
 
@@ -195,10 +195,10 @@ impl Limits {
     /// # Errors
     /// When the bytes are too long, of another version or malformed, the limits are
     /// over [`MAX_LIMITS`] or out of order, or one of them is out of range.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
         let limits: Self = decode(LIMITS_FORMAT, MAX_LIMITS_BYTES, bytes)?;
         if !limits.limits.is_sorted_by(|a, b| a.name < b.name) || !limits.limits.iter().all(Limit::is_sound) {
-            return Err(WireError::Malformed("limits out of order, or out of range"));
+            return Err(FormatError::Malformed("limits out of order, or out of range"));
         }
         Ok(limits)
     }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::address::Prefix;
-use crate::codec::WireError;
+use crate::codec::FormatError;
 use crate::request::Facts;
 
 fn limit(name: &str, key: LimitKey) -> Limit {
@@ -169,7 +169,10 @@ fn bytes_that_are_out_of_order_or_out_of_range_are_refused() {
     ];
     for bad in bad {
         assert!(
-            matches!(Limits::from_bytes(&as_bytes(std::slice::from_ref(&bad))), Err(WireError::Malformed(_))),
+            matches!(
+                Limits::from_bytes(&as_bytes(std::slice::from_ref(&bad))),
+                Err(FormatError::Malformed(_))
+            ),
             "{bad:?}"
         );
     }

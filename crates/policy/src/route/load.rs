@@ -12,7 +12,7 @@ use super::layout::{
 use super::table::{Candidates, HostGroups, Match, RouteTable, Rule, Share, template_at};
 use super::template::Templates;
 use super::trie::{Row, Trie, slice};
-use crate::codec::{WireError, decode};
+use crate::codec::{FormatError, decode};
 
 impl RouteTable {
     /// Takes and checks what `author::compile` made, so that a search need not; in
@@ -22,7 +22,7 @@ impl RouteTable {
     ///
     /// # Errors
     /// When the bytes are over [`MAX_ROUTE_TABLE`] or not a route table.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut load = RouteLoad::new(bytes)?;
         loop {
             if let Some(table) = load.step(usize::MAX)? {
@@ -60,7 +60,7 @@ impl RouteLoad {
     ///
     /// # Errors
     /// When the bytes are over [`MAX_ROUTE_TABLE`] or not a route table.
-    pub fn new(bytes: &[u8]) -> Result<Self, WireError> {
+    pub fn new(bytes: &[u8]) -> Result<Self, FormatError> {
         let layout = decode::<Layout>(ROUTES_FORMAT, MAX_ROUTE_TABLE, bytes)?;
         Ok(Self { at: At::Layout(Box::new(layout)) })
     }
@@ -71,7 +71,7 @@ impl RouteLoad {
     ///
     /// # Errors
     /// When it is not a route table. The load is over then.
-    pub fn step(&mut self, budget: usize) -> Result<Option<RouteTable>, WireError> {
+    pub fn step(&mut self, budget: usize) -> Result<Option<RouteTable>, FormatError> {
         self.at = match std::mem::replace(&mut self.at, At::Over) {
             At::Layout(layout) => At::Rows(Box::new(Rows::new(*layout)?)),
             At::Rows(mut rows) => {
@@ -84,14 +84,14 @@ impl RouteLoad {
                 }
                 At::Rows(rows)
             }
-            At::Over => return Err(WireError::Malformed("loaded already")),
+            At::Over => return Err(FormatError::Malformed("loaded already")),
         };
         Ok(None)
     }
 }
 
 impl Rows {
-    fn new(layout: Layout) -> Result<Self, WireError> {
+    fn new(layout: Layout) -> Result<Self, FormatError> {
         check(layout.routes.iter().chain(&layout.geo).all(|name| is_name(name)), "the length of a name")?;
         check(layout.backends.iter().all(Backend::is_sound), "a backend that no cluster can be")?;
         check(layout.actions.iter().all(Action::is_sound), "what no document can ask for")?;
@@ -99,14 +99,14 @@ impl Rows {
         let shares = shares(&layout, &rules)?;
         let matches = matches(&layout)?;
         if layout.query_names.windows(2).any(|pair| pair.first() >= pair.get(1)) {
-            return Err(WireError::Malformed("query names are not sorted"));
+            return Err(FormatError::Malformed("query names are not sorted"));
         }
         check_candidates(&layout)?;
         check_group(&layout, layout.any_host)?;
         Ok(Self { rules, shares, matches, regexes: Vec::new(), hosts: None, layout })
     }
 
-    fn take_regexes(&mut self, budget: usize) -> Result<(), WireError> {
+    fn take_regexes(&mut self, budget: usize) -> Result<(), FormatError> {
         let mut left = budget;
         for bytes in self.layout.regexes.get(self.regexes.len()..).unwrap_or_default() {
             self.regexes.push(regex(bytes)?);
@@ -118,7 +118,7 @@ impl Rows {
         Ok(())
     }
 
-    fn finish(self) -> Result<RouteTable, WireError> {
+    fn finish(self) -> Result<RouteTable, FormatError> {
         let Self { layout, rules, shares, matches, regexes, hosts } = self;
         let mut lists = Lists::of(layout.candidates.len())?;
         let (paths, templates) = (paths(&layout, &mut lists)?, templates(&layout, &mut lists)?);
@@ -144,15 +144,15 @@ impl Rows {
     }
 }
 
-fn check_action(layout: &Layout, action: Option<u32>) -> Result<(), WireError> {
+fn check_action(layout: &Layout, action: Option<u32>) -> Result<(), FormatError> {
     check(action.is_none_or(|action| (action as usize) < layout.actions.len()), "no such action")
 }
 
-fn check_group(layout: &Layout, group: Option<u32>) -> Result<(), WireError> {
+fn check_group(layout: &Layout, group: Option<u32>) -> Result<(), FormatError> {
     check(group.is_none_or(|group| group < layout.groups), "no such group")
 }
 
-fn hosts(layout: &Layout) -> Result<Trie<HostGroups>, WireError> {
+fn hosts(layout: &Layout) -> Result<Trie<HostGroups>, FormatError> {
     let mut rows = Vec::with_capacity(layout.hosts.len());
     for row in &layout.hosts {
         check_group(layout, row.exact)?;
@@ -164,13 +164,13 @@ fn hosts(layout: &Layout) -> Result<Trie<HostGroups>, WireError> {
     Trie::load(rows.into_iter(), u32::from(!layout.hosts.is_empty()))
 }
 
-fn rules(layout: &Layout) -> Result<Vec<Rule>, WireError> {
+fn rules(layout: &Layout) -> Result<Vec<Rule>, FormatError> {
     let mut shares = Lists::of(layout.shares.len())?;
     let mut geo = Lists::of(layout.geo.len())?;
     let mut rules = Vec::with_capacity(layout.rules.len());
     for row in &layout.rules {
         check_index(row.route, layout.routes.len(), "no such route")?;
-        let index = usize::try_from(row.index).map_err(|_| WireError::Malformed("no such rule"))?;
+        let index = usize::try_from(row.index).map_err(|_| FormatError::Malformed("no such rule"))?;
         check(row.geo as usize <= MAX_GEO_NAMES, "too many geo rules")?;
         check_action(layout, row.action)?;
         let (shares, geo) = (shares.next(row.shares)?, geo.next(row.geo)?);
@@ -181,8 +181,8 @@ fn rules(layout: &Layout) -> Result<Vec<Rule>, WireError> {
     Ok(rules)
 }
 
-fn shares(layout: &Layout, rules: &[Rule]) -> Result<Vec<Share>, WireError> {
-    let bad = WireError::Malformed("no such share");
+fn shares(layout: &Layout, rules: &[Rule]) -> Result<Vec<Share>, FormatError> {
+    let bad = FormatError::Malformed("no such share");
     let mut shares = Vec::with_capacity(layout.shares.len());
     for rule in rules {
         let mut up_to = 0u32;
@@ -199,7 +199,7 @@ fn shares(layout: &Layout, rules: &[Rule]) -> Result<Vec<Share>, WireError> {
     Ok(shares)
 }
 
-fn matches(layout: &Layout) -> Result<Vec<Match>, WireError> {
+fn matches(layout: &Layout) -> Result<Vec<Match>, FormatError> {
     let mut lists = Lists::of(layout.conditions.len())?;
     let mut matches = Vec::with_capacity(layout.matches.len());
     for row in &layout.matches {
@@ -235,7 +235,7 @@ fn matches(layout: &Layout) -> Result<Vec<Match>, WireError> {
     Ok(matches)
 }
 
-fn paths(layout: &Layout, lists: &mut Lists) -> Result<Trie<Candidates>, WireError> {
+fn paths(layout: &Layout, lists: &mut Lists) -> Result<Trie<Candidates>, FormatError> {
     let mut rows = Vec::with_capacity(layout.paths.len());
     for row in &layout.paths {
         check_text(layout, row.label)?;
@@ -246,7 +246,7 @@ fn paths(layout: &Layout, lists: &mut Lists) -> Result<Trie<Candidates>, WireErr
     Trie::load(rows.into_iter(), layout.groups)
 }
 
-fn templates(layout: &Layout, lists: &mut Lists) -> Result<Templates, WireError> {
+fn templates(layout: &Layout, lists: &mut Lists) -> Result<Templates, FormatError> {
     let mut rows = Vec::with_capacity(layout.templates.len());
     for row in &layout.templates {
         check_text(layout, row.label)?;
@@ -256,27 +256,27 @@ fn templates(layout: &Layout, lists: &mut Lists) -> Result<Templates, WireError>
     Ok(Templates::new(Trie::load(rows.into_iter(), layout.groups)?))
 }
 
-fn check_candidates(layout: &Layout) -> Result<(), WireError> {
+fn check_candidates(layout: &Layout) -> Result<(), FormatError> {
     layout.candidates.iter().try_for_each(|&rank| check_index(rank, layout.matches.len(), "no such match"))
 }
 
-fn regex(bytes: &[u8]) -> Result<sparse::DFA<Vec<u8>>, WireError> {
-    let bad = WireError::Malformed("not a DFA");
+fn regex(bytes: &[u8]) -> Result<sparse::DFA<Vec<u8>>, FormatError> {
+    let bad = FormatError::Malformed("not a DFA");
     match sparse::DFA::from_bytes(bytes) {
         Ok((dfa, read)) if read == bytes.len() => Ok(dfa.to_owned()),
         _ => Err(bad),
     }
 }
 
-fn check(holds: bool, what: &'static str) -> Result<(), WireError> {
-    if holds { Ok(()) } else { Err(WireError::Malformed(what)) }
+fn check(holds: bool, what: &'static str) -> Result<(), FormatError> {
+    if holds { Ok(()) } else { Err(FormatError::Malformed(what)) }
 }
 
-fn check_index(index: u32, len: usize, what: &'static str) -> Result<(), WireError> {
+fn check_index(index: u32, len: usize, what: &'static str) -> Result<(), FormatError> {
     check(usize::try_from(index).is_ok_and(|index| index < len), what)
 }
 
-fn check_text(layout: &Layout, span: Span) -> Result<(), WireError> {
+fn check_text(layout: &Layout, span: Span) -> Result<(), FormatError> {
     check(slice(&layout.text, span).is_some(), "a span outside of the text")
 }
 
@@ -287,19 +287,19 @@ struct Lists {
 }
 
 impl Lists {
-    fn of(len: usize) -> Result<Self, WireError> {
-        let len = u32::try_from(len).map_err(|_| WireError::Malformed("a list is too long"))?;
+    fn of(len: usize) -> Result<Self, FormatError> {
+        let len = u32::try_from(len).map_err(|_| FormatError::Malformed("a list is too long"))?;
         Ok(Self { next: 0, len })
     }
 
-    fn next(&mut self, len: u32) -> Result<Span, WireError> {
+    fn next(&mut self, len: u32) -> Result<Span, FormatError> {
         let start = self.next;
         check(len <= self.len.saturating_sub(start), "lists do not add up")?;
         self.next = start.saturating_add(len);
         Ok(Span { start, len })
     }
 
-    fn end(&self) -> Result<(), WireError> {
+    fn end(&self) -> Result<(), FormatError> {
         check(self.next == self.len, "lists do not add up")
     }
 }
@@ -313,7 +313,7 @@ mod tests {
     use crate::route::backend::MAX_NAME;
     use crate::route::layout::{MAX_LIST, RuleRow};
 
-    fn load(routes: &[String], geo: &[String], of_rule: u32) -> Result<RouteTable, WireError> {
+    fn load(routes: &[String], geo: &[String], of_rule: u32) -> Result<RouteTable, FormatError> {
         let rule = RuleRow { route: 0, index: 0, shares: 0, geo: of_rule, action: None };
         let (routes, geo) = (routes.to_vec(), geo.to_vec());
         let layout = Layout { routes, geo, rules: vec![rule], ..Layout::default() };

@@ -2,7 +2,7 @@
 //! element.
 
 use super::layout::Span;
-use crate::codec::WireError;
+use crate::codec::FormatError;
 
 /// One or more tries in one array, level by level: the roots, then the children
 /// of each node in the nodes' order.
@@ -37,8 +37,8 @@ impl<P> Trie<P> {
 
     /// Lays the nodes out. Each node but the first `roots` must be the child of
     /// exactly one earlier node, so a way up or down always ends.
-    pub fn load(rows: impl ExactSizeIterator<Item = Row<P>>, roots: u32) -> Result<Self, WireError> {
-        let bad = WireError::Malformed("a trie's nodes do not add up");
+    pub fn load(rows: impl ExactSizeIterator<Item = Row<P>>, roots: u32) -> Result<Self, FormatError> {
+        let bad = FormatError::Malformed("a trie's nodes do not add up");
         let len = u32::try_from(rows.len()).map_err(|_| bad.clone())?;
         let mut nodes = Vec::with_capacity(rows.len());
         let mut parents: Vec<Option<u32>> = Vec::with_capacity(rows.len());

@@ -8,7 +8,7 @@ use super::addresses::AddressTable;
 use super::entry::entry_bytes;
 use super::layout::{BLOCK, Family, Header, Layout, NO_PARENT, Nesting, V4, V6};
 use super::view::View;
-use crate::codec::WireError;
+use crate::codec::FormatError;
 use crate::digest::SetDigest;
 
 impl AddressTable {
@@ -16,9 +16,9 @@ impl AddressTable {
     ///
     /// # Errors
     /// When the bytes are not a table.
-    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, WireError> {
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, FormatError> {
         let table = TableCheck::new(bytes)?.step(usize::MAX)?;
-        table.ok_or(WireError::Malformed("table cut short"))
+        table.ok_or(FormatError::Malformed("table cut short"))
     }
 }
 
@@ -43,11 +43,11 @@ impl TableCheck {
     ///
     /// # Errors
     /// When the header does not fit the bytes.
-    pub fn new(bytes: Vec<u8>) -> Result<Self, WireError> {
+    pub fn new(bytes: Vec<u8>) -> Result<Self, FormatError> {
         let header = Header::read(&bytes)?;
         let layout = Layout::new(&header.shape)?;
         if layout.len != bytes.len() {
-            return Err(WireError::Malformed("table length does not fit its header"));
+            return Err(FormatError::Malformed("table length does not fit its header"));
         }
         Ok(Self {
             bytes,
@@ -64,7 +64,7 @@ impl TableCheck {
     ///
     /// # Errors
     /// When an entry is not what the layout says.
-    pub fn step(&mut self, entries: usize) -> Result<Option<AddressTable>, WireError> {
+    pub fn step(&mut self, entries: usize) -> Result<Option<AddressTable>, FormatError> {
         let shape = self.header.shape;
         for _ in 0..entries.max(1) {
             if self.v4.nesting.entered < shape.v4.entries {
@@ -82,16 +82,16 @@ impl TableCheck {
         self.finish().map(Some)
     }
 
-    fn finish(&mut self) -> Result<AddressTable, WireError> {
+    fn finish(&mut self) -> Result<AddressTable, FormatError> {
         let shape = self.header.shape;
         if (self.v4.expiring, self.v6.expiring) != (shape.v4.expiring, shape.v6.expiring) {
-            return Err(WireError::Malformed("number of entries that expire"));
+            return Err(FormatError::Malformed("number of entries that expire"));
         }
         if self.digest.sum != self.header.sum {
-            return Err(WireError::Malformed("table digest"));
+            return Err(FormatError::Malformed("table digest"));
         }
         if self.bytes.len() != self.layout.len {
-            return Err(WireError::Malformed("the check has ended"));
+            return Err(FormatError::Malformed("the check has ended"));
         }
         let bytes = Arc::new(std::mem::take(&mut self.bytes));
         Ok(AddressTable { bytes, shape, layout: self.layout.clone(), digest: self.digest })
@@ -99,21 +99,21 @@ impl TableCheck {
 }
 
 impl<F: Family> Progress<F> {
-    fn advance(&mut self, view: &View<'_, F>, digest: &mut SetDigest) -> Result<(), WireError> {
+    fn advance(&mut self, view: &View<'_, F>, digest: &mut SetDigest) -> Result<(), FormatError> {
         let i = self.nesting.entered as usize;
-        let (address, meta) = view.raw(i).ok_or(WireError::Malformed("flags of an entry"))?;
+        let (address, meta) = view.raw(i).ok_or(FormatError::Malformed("flags of an entry"))?;
         let prefix = F::prefix(address, meta.len)
-            .ok_or(WireError::Malformed("a prefix that is not in its canonical form"))?;
+            .ok_or(FormatError::Malformed("a prefix that is not in its canonical form"))?;
         let parent = self.nesting.enter(address, meta.len)?;
         if meta.nested != parent.is_some() {
-            return Err(WireError::Malformed("whether an entry is covered by another"));
+            return Err(FormatError::Malformed("whether an entry is covered by another"));
         }
         if i.is_multiple_of(BLOCK) && view.anchor(i / BLOCK) != Some(parent.unwrap_or(NO_PARENT)) {
-            return Err(WireError::Malformed("which entry covers another"));
+            return Err(FormatError::Malformed("which entry covers another"));
         }
         let expires = view.expiry(i);
         if meta.absent && expires != 0 {
-            return Err(WireError::Malformed("an absent entry that expires"));
+            return Err(FormatError::Malformed("an absent entry that expires"));
         }
         self.expiring = self.expiring.saturating_add(u32::from(expires != 0));
         if !meta.absent {

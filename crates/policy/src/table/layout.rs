@@ -20,7 +20,7 @@ use std::ops::Range;
 
 use super::entry::Entry;
 use crate::address::Prefix;
-use crate::codec::{MAX_TABLE, WireError};
+use crate::codec::{FormatError, MAX_TABLE};
 
 /// Version of the layout.
 pub(crate) const TABLE_FORMAT: u8 = 1;
@@ -93,15 +93,15 @@ impl Header {
     }
 
     /// Reads the header; says nothing of what follows it.
-    pub(super) fn read(bytes: &[u8]) -> Result<Self, WireError> {
-        let &found = bytes.first().ok_or(WireError::Malformed("empty"))?;
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, FormatError> {
+        let &found = bytes.first().ok_or(FormatError::Malformed("empty"))?;
         if found != TABLE_FORMAT {
-            return Err(WireError::Version { found, known: TABLE_FORMAT });
+            return Err(FormatError::Version { found, known: TABLE_FORMAT });
         }
         if bytes.get(1..4) != Some(&MAGIC) {
-            return Err(WireError::Malformed("not an address table"));
+            return Err(FormatError::Malformed("not an address table"));
         }
-        let fields = bytes.get(4..HEADER).ok_or(WireError::Malformed("table header cut short"))?;
+        let fields = bytes.get(4..HEADER).ok_or(FormatError::Malformed("table header cut short"))?;
         let number = |i| number_at(fields, i).unwrap_or(0);
         let v4 = Count { entries: number(0), expiring: number(1) };
         let v6 = Count { entries: number(2), expiring: number(3) };
@@ -133,12 +133,12 @@ impl Layout {
     ///
     /// # Errors
     /// When it would be longer than [`MAX_TABLE`].
-    pub(super) fn new(shape: &Shape) -> Result<Self, WireError> {
+    pub(super) fn new(shape: &Shape) -> Result<Self, FormatError> {
         let v4 = Columns::after::<V4>(HEADER, &shape.v4);
         let v6 = Columns::after::<V6>(v4.expiries.end, &shape.v6);
         let len = v6.expiries.end;
         if len > MAX_TABLE {
-            return Err(WireError::TooLong { len, max: MAX_TABLE });
+            return Err(FormatError::TooLong { len, max: MAX_TABLE });
         }
         Ok(Self { v4, v6, len })
     }
@@ -321,9 +321,9 @@ impl<F: Family> Nesting<F> {
     ///
     /// # Errors
     /// When it does not come after the entry before.
-    pub(super) fn enter(&mut self, address: F::Address, len: u8) -> Result<Option<u32>, WireError> {
+    pub(super) fn enter(&mut self, address: F::Address, len: u8) -> Result<Option<u32>, FormatError> {
         if self.open.last().is_some_and(|&(last, last_len, _)| (last, last_len) >= (address, len)) {
-            return Err(WireError::Malformed("entries out of order or repeated"));
+            return Err(FormatError::Malformed("entries out of order or repeated"));
         }
         while self.open.pop_if(|(outer, outer_len, _)| F::network(address, *outer_len) != *outer).is_some() {}
         let parent = self.open.last().map(|&(_, _, index)| index);

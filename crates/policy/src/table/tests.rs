@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::UnixSeconds;
 use crate::address::Prefix;
-use crate::codec::WireError;
+use crate::codec::FormatError;
 use crate::digest::SetDigest;
 use crate::table::EntryState::{Absent, Present};
 use layout::{HEADER, Layout};
@@ -193,7 +193,7 @@ fn entries_out_of_order_are_not_encoded() {
     ] {
         let entries = wrong.map(|prefix| entry(prefix, Present(None)));
         let error = AddressTable::encode(entries.into_iter()).unwrap_err();
-        assert_eq!(error, WireError::Malformed("entries out of order or repeated"), "{wrong:?}");
+        assert_eq!(error, FormatError::Malformed("entries out of order or repeated"), "{wrong:?}");
     }
 }
 
@@ -222,7 +222,7 @@ fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
 }
 
 /// What checking says, in steps of `entries`.
-fn check(bytes: &[u8], entries: usize) -> Result<AddressTable, WireError> {
+fn check(bytes: &[u8], entries: usize) -> Result<AddressTable, FormatError> {
     let mut check = TableCheck::new(bytes.to_vec())?;
     loop {
         if let Some(table) = check.step(entries)? {
@@ -245,9 +245,9 @@ fn each_lie_is_found_by_its_own_check() {
         sealed(bytes)
     };
     let mapped = 0xffff_0102_0304u128.to_le_bytes();
-    let not_canonical = WireError::Malformed("a prefix that is not in its canonical form");
-    let disorder = WireError::Malformed("entries out of order or repeated");
-    let nesting = WireError::Malformed("whether an entry is covered by another");
+    let not_canonical = FormatError::Malformed("a prefix that is not in its canonical form");
+    let disorder = FormatError::Malformed("entries out of order or repeated");
+    let nesting = FormatError::Malformed("whether an entry is covered by another");
     let cases = [
         ("host bits", set(&expiring, HEADER, &[1]), not_canonical.clone()),
         ("length 33", set(&expiring, v4_meta + 2, &[33]), not_canonical.clone()),
@@ -256,24 +256,28 @@ fn each_lie_is_found_by_its_own_check() {
         ("descending", set(&expiring, HEADER, &[0, 0, 0, 11]), disorder),
         ("a cover denied", set(&expiring, v4_meta + 1, &[16]), nesting.clone()),
         ("a cover invented", set(&expiring, v4_meta + 2, &[32 | 0x40]), nesting),
-        ("anchor", set(&expiring, HEADER + 12, &[0; 4]), WireError::Malformed("which entry covers another")),
-        ("flags", set(&v6, v6_meta + 1, &[4]), WireError::Malformed("flags of an entry")),
+        (
+            "anchor",
+            set(&expiring, HEADER + 12, &[0; 4]),
+            FormatError::Malformed("which entry covers another"),
+        ),
+        ("flags", set(&v6, v6_meta + 1, &[4]), FormatError::Malformed("flags of an entry")),
         (
             "absent, expires",
             set(&expiring, v4_meta, &[8 | 0x80]),
-            WireError::Malformed("an absent entry that expires"),
+            FormatError::Malformed("an absent entry that expires"),
         ),
-        ("expiring", set(&expiring, 8, &[1]), WireError::Malformed("number of entries that expire")),
-        ("v4 count", set(&expiring, 4, &[2]), WireError::Malformed("table length does not fit its header")),
-        ("version", set(&expiring, 0, &[2]), WireError::Version { found: 2, known: 1 }),
-        ("magic", set(&expiring, 1, b"x"), WireError::Malformed("not an address table")),
+        ("expiring", set(&expiring, 8, &[1]), FormatError::Malformed("number of entries that expire")),
+        ("v4 count", set(&expiring, 4, &[2]), FormatError::Malformed("table length does not fit its header")),
+        ("version", set(&expiring, 0, &[2]), FormatError::Version { found: 2, known: 1 }),
+        ("magic", set(&expiring, 1, b"x"), FormatError::Malformed("not an address table")),
     ];
     for (lie, bytes, error) in cases {
         assert_eq!(AddressTable::from_bytes(bytes).err(), Some(error), "{lie}");
     }
     let mut bytes = expiring;
     bytes[20] ^= 1;
-    assert_eq!(AddressTable::from_bytes(bytes).err(), Some(WireError::Malformed("table digest")));
+    assert_eq!(AddressTable::from_bytes(bytes).err(), Some(FormatError::Malformed("table digest")));
 }
 
 fn sealed_of(entries: &[(&str, Option<UnixSeconds>)]) -> Vec<u8> {
@@ -295,7 +299,7 @@ fn an_anchor_that_leads_nowhere_or_onward_is_refused() {
         bytes[anchors + block * 4..][..4].copy_from_slice(&anchor.to_le_bytes());
         assert_eq!(
             AddressTable::from_bytes(bytes).err(),
-            Some(WireError::Malformed("which entry covers another")),
+            Some(FormatError::Malformed("which entry covers another")),
             "{block} {anchor}"
         );
     }

@@ -5,7 +5,7 @@ use super::entry::{Entry, EntryState, entry_bytes};
 use super::layout::{
     BLOCK, Family, HEADER, Header, Layout, Meta, NO_PARENT, Nesting, Shape, V4, V6, put_number,
 };
-use crate::codec::WireError;
+use crate::codec::FormatError;
 use crate::digest::SetDigest;
 
 impl AddressTable {
@@ -16,7 +16,7 @@ impl AddressTable {
     ///
     /// # Errors
     /// When they are out of order, repeated, or too many.
-    pub fn encode(entries: impl Iterator<Item = Entry> + Clone) -> Result<Vec<u8>, WireError> {
+    pub fn encode(entries: impl Iterator<Item = Entry> + Clone) -> Result<Vec<u8>, FormatError> {
         let mut shape = Shape::default();
         entries.clone().for_each(|entry| shape.insert(&entry));
         let mut writer = Writer::new(shape)?;
@@ -38,14 +38,14 @@ pub(crate) struct Writer {
     digest: SetDigest,
 }
 
-const NO_ROOM: WireError = WireError::Malformed("more entries than were counted");
+const NO_ROOM: FormatError = FormatError::Malformed("more entries than were counted");
 
 impl Writer {
     /// Begins a table of exactly this shape.
     ///
     /// # Errors
     /// When it would be too long.
-    pub(crate) fn new(shape: Shape) -> Result<Self, WireError> {
+    pub(crate) fn new(shape: Shape) -> Result<Self, FormatError> {
         let layout = Layout::new(&shape)?;
         Ok(Self {
             bytes: vec![0; layout.len],
@@ -62,10 +62,10 @@ impl Writer {
     ///
     /// # Errors
     /// When it does not come after the one before, or was not counted in.
-    pub(crate) fn push(&mut self, entry: &Entry) -> Result<(), WireError> {
+    pub(crate) fn push(&mut self, entry: &Entry) -> Result<(), FormatError> {
         if let Some((address, len)) = entry.prefix.as_v4() {
             if self.v6.entered > 0 {
-                return Err(WireError::Malformed("entries out of order or repeated"));
+                return Err(FormatError::Malformed("entries out of order or repeated"));
             }
             put(&mut self.bytes, &self.layout, &mut self.v4, (address, len), entry.state)?;
         } else if let Some((address, len)) = entry.prefix.as_v6() {
@@ -82,9 +82,9 @@ impl Writer {
     ///
     /// # Errors
     /// When the entries written are not those that were counted.
-    pub(crate) fn finish(mut self) -> Result<Vec<u8>, WireError> {
+    pub(crate) fn finish(mut self) -> Result<Vec<u8>, FormatError> {
         if self.written != self.shape {
-            return Err(WireError::Malformed("other entries than were counted"));
+            return Err(FormatError::Malformed("other entries than were counted"));
         }
         let header = Header { shape: self.shape, sum: self.digest.sum };
         self.bytes.get_mut(..HEADER).ok_or(NO_ROOM)?.copy_from_slice(&header.to_bytes());
@@ -98,7 +98,7 @@ fn put<F: Family>(
     nesting: &mut Nesting<F>,
     (address, len): (F::Address, u8),
     state: EntryState,
-) -> Result<(), WireError> {
+) -> Result<(), FormatError> {
     let columns = F::columns(layout);
     let i = nesting.entered as usize;
     let parent = nesting.enter(address, len)?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::check::Check;
-use crate::codec::{WireError, at_most, decode, encode, versioned};
+use crate::codec::{FormatError, at_most, decode, encode, versioned};
 use crate::decide::{GeoFinding, Given, IpFinding};
 use crate::geo::{Country, MAX_GEO_RULES, RuleVerdict};
 use crate::request::Facts;
@@ -94,7 +94,7 @@ impl<'q> Question<'q> {
     ///
     /// # Errors
     /// See [`encode`].
-    pub fn to_bytes(&self) -> Result<Vec<u8>, WireError> {
+    pub fn to_bytes(&self) -> Result<Vec<u8>, FormatError> {
         encode(CHECK_FORMAT, self)
     }
 
@@ -102,11 +102,11 @@ impl<'q> Question<'q> {
     ///
     /// # Errors
     /// When the bytes are over [`MAX_QUESTION`], of another version or malformed.
-    pub fn from_bytes(bytes: &'q [u8]) -> Result<Self, WireError> {
+    pub fn from_bytes(bytes: &'q [u8]) -> Result<Self, FormatError> {
         match postcard::take_from_bytes(versioned(CHECK_FORMAT, MAX_QUESTION, bytes)?) {
             Ok((question, [])) => Ok(question),
-            Ok(_) => Err(WireError::Malformed("bytes after the end")),
-            Err(_) => Err(WireError::Malformed("not what the format says")),
+            Ok(_) => Err(FormatError::Malformed("bytes after the end")),
+            Err(_) => Err(FormatError::Malformed("not what the format says")),
         }
     }
 }
@@ -246,7 +246,7 @@ impl Answer {
     ///
     /// # Errors
     /// See [`encode`].
-    pub fn to_bytes(&self) -> Result<Vec<u8>, WireError> {
+    pub fn to_bytes(&self) -> Result<Vec<u8>, FormatError> {
         encode(CHECK_FORMAT, self)
     }
 
@@ -255,9 +255,9 @@ impl Answer {
     /// # Errors
     /// When the bytes are over [`MAX_ANSWER`], of another version or malformed, or
     /// say what no tables could say.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
         let answer: Self = decode(CHECK_FORMAT, MAX_ANSWER, bytes)?;
-        if answer.found.is_sound() { Ok(answer) } else { Err(WireError::Malformed("an impossible answer")) }
+        if answer.found.is_sound() { Ok(answer) } else { Err(FormatError::Malformed("an impossible answer")) }
     }
 }
 

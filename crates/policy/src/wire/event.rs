@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::check::{Answered, Check, PerCheck};
-use crate::codec::{WireError, decode, encode};
+use crate::codec::{FormatError, decode, encode};
 use crate::flags::Modes;
 use crate::geo::Country;
 
@@ -138,7 +138,7 @@ impl OpenEvent {
     ///
     /// # Errors
     /// See [`encode`].
-    pub fn to_bytes(&self) -> Result<Vec<u8>, WireError> {
+    pub fn to_bytes(&self) -> Result<Vec<u8>, FormatError> {
         open_bytes(self.source, &self.event)
     }
 
@@ -147,9 +147,9 @@ impl OpenEvent {
     /// # Errors
     /// When the bytes are over [`MAX_OPEN`], of another version or malformed, or
     /// the number is 0.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
         let open: Self = decode(OPEN_FORMAT, MAX_OPEN, bytes)?;
-        if open.event.number == 0 { Err(WireError::Malformed("event number 0")) } else { Ok(open) }
+        if open.event.number == 0 { Err(FormatError::Malformed("event number 0")) } else { Ok(open) }
     }
 }
 
@@ -158,7 +158,7 @@ impl OpenEvent {
 ///
 /// # Errors
 /// When the event cannot be written.
-pub fn open_bytes(source: Source, event: &TrafficEvent) -> Result<Vec<u8>, WireError> {
+pub fn open_bytes(source: Source, event: &TrafficEvent) -> Result<Vec<u8>, FormatError> {
     let mut bytes = encode(OPEN_FORMAT, &source)?;
     append_event(&mut bytes, event)?;
     Ok(bytes)
@@ -256,7 +256,7 @@ impl Batch {
     ///
     /// # Errors
     /// See [`encode`].
-    pub fn to_bytes(&self) -> Result<Vec<u8>, WireError> {
+    pub fn to_bytes(&self) -> Result<Vec<u8>, FormatError> {
         encode(BATCH_FORMAT, self)
     }
 
@@ -265,17 +265,17 @@ impl Batch {
     /// # Errors
     /// When the bytes are over [`MAX_BATCH`], of another version, malformed, or
     /// the events' numbers are not the run that `first` begins.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
         let batch: Self = decode(BATCH_FORMAT, MAX_BATCH, bytes)?;
         let mut expected = Some(batch.first);
         for event in &batch.events {
             if expected != Some(event.number) || event.number == 0 {
-                return Err(WireError::Malformed("event numbers are not one run"));
+                return Err(FormatError::Malformed("event numbers are not one run"));
             }
             expected = event.number.checked_add(1);
         }
         if batch.events.last().is_some_and(|last| last.number > batch.numbered_hi) {
-            return Err(WireError::Malformed("an event's number is over numbered_hi"));
+            return Err(FormatError::Malformed("an event's number is over numbered_hi"));
         }
         Ok(batch)
     }
@@ -303,7 +303,7 @@ impl BatchHead {
     ///
     /// # Errors
     /// See [`encode`].
-    pub fn seal(&self, count: u32, events: &[u8]) -> Result<Vec<u8>, WireError> {
+    pub fn seal(&self, count: u32, events: &[u8]) -> Result<Vec<u8>, FormatError> {
         let mut bytes = encode(BATCH_FORMAT, &(self, count))?;
         bytes.extend_from_slice(events);
         Ok(bytes)
@@ -314,7 +314,7 @@ impl BatchHead {
     /// # Errors
     /// When the bytes are over [`MAX_BATCH`], of another version, or malformed as
     /// far as they are read.
-    pub fn read(bytes: &[u8]) -> Result<(Self, u32), WireError> {
+    pub fn read(bytes: &[u8]) -> Result<(Self, u32), FormatError> {
         crate::codec::decode_front(BATCH_FORMAT, MAX_BATCH, bytes)
     }
 }
@@ -324,11 +324,11 @@ impl BatchHead {
 ///
 /// # Errors
 /// When the event cannot be written; then nothing is appended.
-pub fn append_event(bytes: &mut Vec<u8>, event: &TrafficEvent) -> Result<(), WireError> {
+pub fn append_event(bytes: &mut Vec<u8>, event: &TrafficEvent) -> Result<(), FormatError> {
     let before = bytes.len();
     postcard::to_extend(event, Appending(bytes)).map(drop).map_err(|_| {
         bytes.truncate(before);
-        WireError::Malformed("event cannot be encoded")
+        FormatError::Malformed("event cannot be encoded")
     })
 }
 
@@ -391,7 +391,7 @@ impl EventPost {
     ///
     /// # Errors
     /// See [`encode`].
-    pub fn to_bytes(&self) -> Result<Vec<u8>, WireError> {
+    pub fn to_bytes(&self) -> Result<Vec<u8>, FormatError> {
         encode(POST_FORMAT, self)
     }
 
@@ -399,7 +399,7 @@ impl EventPost {
     ///
     /// # Errors
     /// When the bytes are over [`MAX_POST`], of another version or malformed.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
         decode(POST_FORMAT, MAX_POST, bytes)
     }
 }
@@ -434,7 +434,7 @@ mod tests {
         assert_eq!(Batch::from_bytes(&good.to_bytes().unwrap()), Ok(good));
         for bad in [batch(3, &[3, 5], 5), batch(2, &[3], 3), batch(0, &[0], 1), batch(3, &[3, 4], 3)] {
             let bytes = bad.to_bytes().unwrap();
-            assert!(matches!(Batch::from_bytes(&bytes), Err(WireError::Malformed(_))), "{bad:?}");
+            assert!(matches!(Batch::from_bytes(&bytes), Err(FormatError::Malformed(_))), "{bad:?}");
         }
     }
 
@@ -472,7 +472,7 @@ mod tests {
     fn another_version_is_named() {
         let mut bytes = batch(1, &[1], 1).to_bytes().unwrap();
         bytes[0] = 9;
-        assert_eq!(Batch::from_bytes(&bytes), Err(WireError::Version { found: 9, known: BATCH_FORMAT }));
+        assert_eq!(Batch::from_bytes(&bytes), Err(FormatError::Version { found: 9, known: BATCH_FORMAT }));
     }
 
     proptest! {

@@ -4,7 +4,7 @@
 
 use std::str::FromStr;
 
-use crate::codec::WireError;
+use crate::codec::FormatError;
 
 /// Header of the sync: the version of each format that the gateway reads,
 /// `<format>=<version>,...`. One without it comes from before the header, and is taken to
@@ -36,11 +36,11 @@ impl Formats {
 }
 
 impl FromStr for Formats {
-    type Err = WireError;
+    type Err = FormatError;
 
     /// Formats that this version does not know are passed over: nothing is sent in them.
-    fn from_str(text: &str) -> Result<Self, WireError> {
-        let bad = || WireError::Malformed("formats are a list of <format>=<version>");
+    fn from_str(text: &str) -> Result<Self, FormatError> {
+        let bad = || FormatError::Malformed("formats are a list of <format>=<version>");
         let mut theirs = Vec::new();
         for part in text.split(',') {
             let (name, version) = part.split_once('=').ok_or_else(bad)?;

@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{WireError, at_most, decode, encode};
+use crate::codec::{FormatError, at_most, decode, encode};
 use crate::digest::{BlobHash, SetDigest};
 use crate::table::Entry;
 use crate::version::Version;
@@ -59,10 +59,10 @@ impl fmt::Display for Gateway {
 }
 
 impl FromStr for Gateway {
-    type Err = WireError;
+    type Err = FormatError;
 
-    fn from_str(text: &str) -> Result<Self, WireError> {
-        let bad = || WireError::Malformed("a gateway is <node>;<process, 16 hex digits>");
+    fn from_str(text: &str) -> Result<Self, FormatError> {
+        let bad = || FormatError::Malformed("a gateway is <node>;<process, 16 hex digits>");
         let (node, process) = text.rsplit_once(';').ok_or_else(bad)?;
         if node.len() > 200 {
             return Err(bad());
@@ -93,10 +93,10 @@ impl fmt::Display for Ack {
 }
 
 impl FromStr for Ack {
-    type Err = WireError;
+    type Err = FormatError;
 
-    fn from_str(text: &str) -> Result<Self, WireError> {
-        let bad = || WireError::Malformed("an ack is <version>;refresh=<n>;live=<n>;stale=<n>");
+    fn from_str(text: &str) -> Result<Self, FormatError> {
+        let bad = || FormatError::Malformed("an ack is <version>;refresh=<n>;live=<n>;stale=<n>");
         let mut parts = text.split(';');
         let mut ack = Self { version: parts.next().ok_or_else(bad)?.parse()?, ..Self::default() };
         for part in parts {
@@ -189,10 +189,10 @@ impl fmt::Display for Held {
 }
 
 impl FromStr for Held {
-    type Err = WireError;
+    type Err = FormatError;
 
-    fn from_str(text: &str) -> Result<Self, WireError> {
-        let bad = || WireError::Malformed("held is a list of <table>=<hash>");
+    fn from_str(text: &str) -> Result<Self, FormatError> {
+        let bad = || FormatError::Malformed("held is a list of <table>=<hash>");
         let mut held = Self::default();
         for part in text.split(',').filter(|part| !part.is_empty()) {
             let (name, value) = part.split_once('=').ok_or_else(bad)?;
@@ -291,7 +291,7 @@ impl SyncAnswer {
     ///
     /// # Errors
     /// See [`encode`].
-    pub fn to_bytes(&self) -> Result<Vec<u8>, WireError> {
+    pub fn to_bytes(&self) -> Result<Vec<u8>, FormatError> {
         encode(SYNC_FORMAT, self)
     }
 
@@ -299,7 +299,7 @@ impl SyncAnswer {
     ///
     /// # Errors
     /// When the bytes are longer than [`MAX_PAGE`], of another version or malformed.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
         decode(SYNC_FORMAT, MAX_PAGE, bytes)
     }
 }

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use serde::Serialize;
-use tidegate_policy::codec::WireError;
+use tidegate_policy::codec::FormatError;
 use tidegate_policy::wire::event::{Batch, EventPost, MAX_OPEN, MAX_POST, OpenEvent, TrafficEvent};
 use tidegate_policy::wire::sync::Gateway;
 
@@ -98,7 +98,7 @@ async fn record_open(app: &AppState, gateway: Gateway, request: Request<Body>) -
 /// What to answer when a body, or a batch in it, is not understood. One that is only
 /// newer is not counted as malformed: it comes again, and will be understood once this
 /// service is of that version too.
-async fn unreadable(app: &AppState, what: &str, error: &WireError) -> ApiResult<Problem> {
+async fn unreadable(app: &AppState, what: &str, error: &FormatError) -> ApiResult<Problem> {
     if is_newer(error) {
         tracing::warn!(%error, "a gateway of a later version keeps its events until this service is upgraded");
         return Ok(Problem::new(
@@ -110,8 +110,8 @@ async fn unreadable(app: &AppState, what: &str, error: &WireError) -> ApiResult<
     Ok(Problem::new(ProblemCode::InvalidBody, format!("{what}: {error}")))
 }
 
-fn is_newer(error: &WireError) -> bool {
-    let WireError::Version { found, known } = error else { return false };
+fn is_newer(error: &FormatError) -> bool {
+    let FormatError::Version { found, known } = error else { return false };
     (1..=VERSIONS_AHEAD).contains(&found.saturating_sub(*known))
 }
 
@@ -130,7 +130,7 @@ fn note_countries<'e>(app: &AppState, events: impl IntoIterator<Item = &'e Traff
 ///
 /// # Errors
 /// When the post cannot be read, or a batch of it is of a later version.
-fn decode(gateway: Gateway, bytes: &[u8]) -> Result<(Append, u64), WireError> {
+fn decode(gateway: Gateway, bytes: &[u8]) -> Result<(Append, u64), FormatError> {
     let post = EventPost::from_bytes(bytes)?;
     let mut malformed = 0u64;
     let mut batches = Vec::with_capacity(post.batches.len());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::layout::{Header, Layout, View};
 use super::search::CountryTable;
-use crate::codec::WireError;
+use crate::codec::FormatError;
 use crate::geo::country::Country;
 
 impl CountryTable {
@@ -13,9 +13,9 @@ impl CountryTable {
     ///
     /// # Errors
     /// When the bytes are not a table.
-    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, WireError> {
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, FormatError> {
         let table = CountryCheck::new(bytes)?.step(usize::MAX)?;
-        table.ok_or(WireError::Malformed("table cut short"))
+        table.ok_or(FormatError::Malformed("table cut short"))
     }
 }
 
@@ -45,16 +45,16 @@ impl CountryCheck {
     ///
     /// # Errors
     /// When the header does not fit the bytes, or a code is none.
-    pub fn new(bytes: Vec<u8>) -> Result<Self, WireError> {
+    pub fn new(bytes: Vec<u8>) -> Result<Self, FormatError> {
         let header = Header::read(&bytes)?;
         let layout = Layout::new(&header)?;
         if layout.len != bytes.len() {
-            return Err(WireError::Malformed("table length does not fit its header"));
+            return Err(FormatError::Malformed("table length does not fit its header"));
         }
         let codes = View::new(&bytes, &layout).codes();
         let is_code = |code: &[u8; 2]| Country::new(code).map(Country::code) == Some(*code);
         if !codes.is_sorted_by(|a, b| a < b) || !codes.iter().all(is_code) {
-            return Err(WireError::Malformed("codes of countries"));
+            return Err(FormatError::Malformed("codes of countries"));
         }
         let named = vec![false; codes.len()];
         Ok(Self { bytes, header, layout, v4: Progress::default(), v6: Progress::default(), fine: 0, named })
@@ -65,7 +65,7 @@ impl CountryCheck {
     ///
     /// # Errors
     /// When an entry is not what the layout says.
-    pub fn step(&mut self, entries: usize) -> Result<Option<CountryTable>, WireError> {
+    pub fn step(&mut self, entries: usize) -> Result<Option<CountryTable>, FormatError> {
         let view = View::new(&self.bytes, &self.layout);
         for _ in 0..entries.max(1) {
             if let Some((first, place)) = view.v4(self.v4.boundaries) {
@@ -75,7 +75,7 @@ impl CountryCheck {
                     Some((index, lower)) if index as usize == self.v6.boundaries => {
                         self.fine = self.fine.saturating_add(1);
                         if lower == 0 {
-                            return Err(WireError::Malformed("a fine boundary that is not fine"));
+                            return Err(FormatError::Malformed("a fine boundary that is not fine"));
                         }
                         lower
                     }
@@ -89,15 +89,15 @@ impl CountryCheck {
         Ok(None)
     }
 
-    fn finish(&mut self) -> Result<CountryTable, WireError> {
+    fn finish(&mut self) -> Result<CountryTable, FormatError> {
         if self.fine != self.header.fine as usize {
-            return Err(WireError::Malformed("fine boundaries out of order"));
+            return Err(FormatError::Malformed("fine boundaries out of order"));
         }
         if self.named.iter().any(|named| !named) {
-            return Err(WireError::Malformed("a country without addresses"));
+            return Err(FormatError::Malformed("a country without addresses"));
         }
         if self.bytes.len() != self.layout.len {
-            return Err(WireError::Malformed("the check has ended"));
+            return Err(FormatError::Malformed("the check has ended"));
         }
         let bytes = Arc::new(std::mem::take(&mut self.bytes));
         let ranges = (self.v4.ranges, self.v6.ranges);
@@ -106,15 +106,15 @@ impl CountryCheck {
 }
 
 impl Progress {
-    fn enter(&mut self, first: u128, place: u16, named: &mut [bool]) -> Result<(), WireError> {
+    fn enter(&mut self, first: u128, place: u16, named: &mut [bool]) -> Result<(), FormatError> {
         if self.last.is_some_and(|last| last >= first) {
-            return Err(WireError::Malformed("boundaries out of order"));
+            return Err(FormatError::Malformed("boundaries out of order"));
         }
         if place == self.place {
-            return Err(WireError::Malformed("a boundary at which nothing changes"));
+            return Err(FormatError::Malformed("a boundary at which nothing changes"));
         }
         if let Some(country) = usize::from(place).checked_sub(1) {
-            *named.get_mut(country).ok_or(WireError::Malformed("no such country"))? = true;
+            *named.get_mut(country).ok_or(FormatError::Malformed("no such country"))? = true;
             self.ranges = self.ranges.saturating_add(1);
         }
         (self.last, self.place) = (Some(first), place);

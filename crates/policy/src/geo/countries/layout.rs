@@ -19,8 +19,8 @@
 
 use std::ops::Range;
 
+use crate::codec::FormatError;
 use crate::codec::MAX_TABLE;
-use crate::codec::WireError;
 use crate::geo::country::Country;
 
 /// Version of the layout.
@@ -52,15 +52,15 @@ impl Header {
     }
 
     /// Reads the header; says nothing of what follows it.
-    pub(super) fn read(bytes: &[u8]) -> Result<Self, WireError> {
-        let &found = bytes.first().ok_or(WireError::Malformed("empty"))?;
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, FormatError> {
+        let &found = bytes.first().ok_or(FormatError::Malformed("empty"))?;
         if found != COUNTRIES_FORMAT {
-            return Err(WireError::Version { found, known: COUNTRIES_FORMAT });
+            return Err(FormatError::Version { found, known: COUNTRIES_FORMAT });
         }
         if bytes.get(1..4) != Some(&MAGIC) {
-            return Err(WireError::Malformed("not a country table"));
+            return Err(FormatError::Malformed("not a country table"));
         }
-        let fields = bytes.get(4..HEADER).ok_or(WireError::Malformed("table header cut short"))?;
+        let fields = bytes.get(4..HEADER).ok_or(FormatError::Malformed("table header cut short"))?;
         let number = |i| number_at(fields, i).unwrap_or(0);
         Ok(Self { v4: number(0), v6: number(1), fine: number(2), codes: number(3) })
     }
@@ -92,10 +92,10 @@ impl Layout {
     ///
     /// # Errors
     /// When it would be longer than [`MAX_TABLE`].
-    pub(super) fn new(header: &Header) -> Result<Self, WireError> {
+    pub(super) fn new(header: &Header) -> Result<Self, FormatError> {
         let layout = Self::of(header);
         if layout.len > MAX_TABLE {
-            return Err(WireError::TooLong { len: layout.len, max: MAX_TABLE });
+            return Err(FormatError::TooLong { len: layout.len, max: MAX_TABLE });
         }
         Ok(layout)
     }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use super::*;
-use crate::codec::WireError;
+use crate::codec::FormatError;
 use crate::geo::country::Country;
 use layout::{Header, Layout, View};
 
@@ -113,7 +113,7 @@ fn ranges_that_make_no_table_are_refused() {
         [range("::ffff:1.0.0.0", "::ffff:1.0.0.255", "AU"), range("2003::", "2004::", "CN")],
     ] {
         let encoded = CountryTable::encode(bad.into_iter());
-        assert!(matches!(encoded, Err(WireError::Malformed(_))), "{bad:?}");
+        assert!(matches!(encoded, Err(FormatError::Malformed(_))), "{bad:?}");
     }
 }
 
@@ -167,9 +167,9 @@ fn every_cut_is_an_error() {
 #[test]
 fn a_header_that_promises_too_much_allocates_nothing() {
     let bytes = [&[1u8], &b"tgc"[..], &[0xff; 16]].concat();
-    assert!(matches!(CountryCheck::new(bytes), Err(WireError::TooLong { .. })));
+    assert!(matches!(CountryCheck::new(bytes), Err(FormatError::TooLong { .. })));
     let other = [&[2u8], &b"tgc"[..], &[0; 16]].concat();
-    assert!(matches!(CountryCheck::new(other), Err(WireError::Version { found: 2, .. })));
+    assert!(matches!(CountryCheck::new(other), Err(FormatError::Version { found: 2, .. })));
 }
 
 /// Asks for everything that could go wrong: at, before and after what stands in

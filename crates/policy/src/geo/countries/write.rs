@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::layout::{Header, Layout, halves};
 use super::search::{CountryRange, CountryTable};
-use crate::codec::WireError;
+use crate::codec::FormatError;
 use crate::geo::country::Country;
 
 /// Where another country begins, or where nobody knows.
@@ -21,13 +21,13 @@ impl CountryTable {
     ///
     /// # Errors
     /// When they are out of order, overlap, or are too many.
-    pub fn encode(ranges: impl Iterator<Item = CountryRange>) -> Result<Vec<u8>, WireError> {
+    pub fn encode(ranges: impl Iterator<Item = CountryRange>) -> Result<Vec<u8>, FormatError> {
         let mut v4 = Runs::new(u32::MAX.into());
         let mut v6 = Runs::new(u128::MAX);
         for range in ranges {
             match (range.first, range.last) {
                 (IpAddr::V4(_), IpAddr::V4(_)) if v6.last.is_some() => {
-                    return Err(WireError::Malformed("an IPv4 range after an IPv6 range"));
+                    return Err(FormatError::Malformed("an IPv4 range after an IPv6 range"));
                 }
                 (IpAddr::V4(first), IpAddr::V4(last)) => {
                     v4.push(first.to_bits().into(), last.to_bits().into(), range.country)?;
@@ -35,11 +35,11 @@ impl CountryTable {
                 (IpAddr::V6(first), IpAddr::V6(last)) => {
                     // A lookup takes such an address for IPv4, and would never find it.
                     if first.to_ipv4_mapped().is_some() && last.to_ipv4_mapped().is_some() {
-                        return Err(WireError::Malformed("a v4-mapped range that is not written as IPv4"));
+                        return Err(FormatError::Malformed("a v4-mapped range that is not written as IPv4"));
                     }
                     v6.push(first.to_bits(), last.to_bits(), range.country)?;
                 }
-                _ => return Err(WireError::Malformed("a range from one family to the other")),
+                _ => return Err(FormatError::Malformed("a range from one family to the other")),
             }
         }
         lay_out(&v4.finish(), &v6.finish())
@@ -60,13 +60,13 @@ impl Runs {
         Self { max, boundaries: Vec::new(), last: None }
     }
 
-    fn push(&mut self, first: u128, last: u128, country: Country) -> Result<(), WireError> {
+    fn push(&mut self, first: u128, last: u128, country: Country) -> Result<(), FormatError> {
         if first > last {
-            return Err(WireError::Malformed("a range that ends before it begins"));
+            return Err(FormatError::Malformed("a range that ends before it begins"));
         }
         let goes_on = match self.last {
             Some((before, _)) if before >= first => {
-                return Err(WireError::Malformed("ranges out of order, or overlapping"));
+                return Err(FormatError::Malformed("ranges out of order, or overlapping"));
             }
             Some((before, _)) if before.saturating_add(1) < first => {
                 self.end_after(before);
@@ -97,7 +97,7 @@ impl Runs {
     }
 }
 
-fn lay_out(v4: &[Boundary], v6: &[Boundary]) -> Result<Vec<u8>, WireError> {
+fn lay_out(v4: &[Boundary], v6: &[Boundary]) -> Result<Vec<u8>, FormatError> {
     let named: BTreeSet<Country> = v4.iter().chain(v6).filter_map(|(_, country)| *country).collect();
     let codes: Vec<Country> = named.into_iter().collect();
     let fine = || v6.iter().zip(0u32..).filter(|((first, _), _)| halves(*first).1 != 0);
@@ -133,6 +133,6 @@ fn put_places(bytes: &mut Vec<u8>, boundaries: &[Boundary], codes: &[Country]) {
     }
 }
 
-fn count(len: usize) -> Result<u32, WireError> {
-    u32::try_from(len).map_err(|_| WireError::Malformed("too many ranges"))
+fn count(len: usize) -> Result<u32, FormatError> {
+    u32::try_from(len).map_err(|_| FormatError::Malformed("too many ranges"))
 }
