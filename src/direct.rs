@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tidegate_policy::check::{Check, PerCheck};
-use tidegate_policy::decide::Given;
+use tidegate_policy::decide::CountrySource;
 use tidegate_policy::request::Facts;
 use tidegate_policy::wire::check::{Answer, MAX_ANSWER, MAX_QUESTION, Question, path};
 
@@ -75,7 +75,7 @@ impl Questions {
         &mut self,
         check: Check,
         facts: &Facts<'_>,
-        given: Given,
+        country_source: CountrySource,
         direct: &DirectChecks,
         instance: &Instance<H>,
     ) {
@@ -84,7 +84,7 @@ impl Questions {
         let until_ns = *self.until_ns.get_or_insert_with(|| now_ns.saturating_add(nanos(budget)));
         let left = Duration::from_nanos(until_ns.saturating_sub(now_ns));
         let is_worth_it = left >= SHORTEST && direct.breakers.get(check).allows(now_ns);
-        let sent = match Question::new(check, id, facts, given).to_bytes() {
+        let sent = match Question::new(check, id, facts, country_source).to_bytes() {
             Ok(body) if is_worth_it && body.len() <= MAX_QUESTION => {
                 instance.client.post(path(check), &[], &body, timeout.min(left)).ok()
             }

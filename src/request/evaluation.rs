@@ -7,7 +7,9 @@ use std::rc::Rc;
 
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::check::{Answered, Check, PerCheck};
-use tidegate_policy::decide::{Decision, Finding, Findings, GeoFinding, Given, IpFinding, Step, Tables};
+use tidegate_policy::decide::{
+    CountrySource, Decision, Finding, Findings, GeoFinding, IpFinding, Step, Tables,
+};
 use tidegate_policy::flags::{Mode, Modes};
 use tidegate_policy::request::Facts;
 use tidegate_policy::wire::check::{Found, RouteAnswer};
@@ -97,7 +99,7 @@ impl Evaluation {
         let (instance, host) = (&filter.vm, &filter.vm.host);
         let lines = inputs.facts.lines();
         let facts = inputs.facts.facts(&lines, inputs.dice);
-        let given = inputs.facts.given();
+        let country_source = inputs.facts.country_source();
         let mut findings = Findings::default();
         let mut assuming = false;
         loop {
@@ -111,7 +113,7 @@ impl Evaluation {
             };
             let is_cached = mode(modes, check) == Mode::Cached;
             if !is_cached && questions.get(check) == QuestionState::NotYet {
-                questions.ask(check, &facts, given, &filter.direct, instance);
+                questions.ask(check, &facts, country_source, &filter.direct, instance);
                 if questions.get(check) == QuestionState::Failed {
                     instance.metrics.count(Count::question_failed(check));
                 }
@@ -132,7 +134,7 @@ impl Evaluation {
                 *answered.get_mut(check) = by;
             }
             let since_ns = timing.as_ref().filter(|_| is_cached).map(|_| host.monotonic_ns());
-            inputs.find(check, by, &facts, given, &mut findings, instance);
+            inputs.find(check, by, &facts, country_source, &mut findings, instance);
             if let (Some(timing), Some(since_ns)) = (timing.as_mut(), since_ns) {
                 *timing.checks.get_mut(check) = host.monotonic_ns().saturating_sub(since_ns);
             }
@@ -157,7 +159,7 @@ impl Evaluation {
             let lines = self.inputs.facts.lines();
             let facts = self.inputs.facts.facts(&lines, self.inputs.dice);
             let now = || instance.sync.borrow().now();
-            let mismatch = shadow::compare(&answer, &facts, self.inputs.facts.given(), tables, now);
+            let mismatch = shadow::compare(&answer, &facts, self.inputs.facts.country_source(), tables, now);
             instance.metrics.count(Count::compared(check));
             if mismatch.is_some() {
                 instance.metrics.count(Count::mismatched(check));
@@ -188,7 +190,7 @@ impl Inputs {
         check: Check,
         by: Answered,
         facts: &Facts<'_>,
-        given: Given,
+        country_source: CountrySource,
         findings: &mut Findings<'k>,
         instance: &Instance<H>,
     ) {
@@ -210,7 +212,9 @@ impl Inputs {
             Check::Geo => {
                 findings.geo = Some(match (direct, cache) {
                     (Some(Found::Geo(found)), _) => Finding::Found(found.finding()),
-                    (_, Some(tables)) => Finding::Found(GeoFinding::look_up(facts.client, given, tables)),
+                    (_, Some(tables)) => {
+                        Finding::Found(GeoFinding::look_up(facts.client, country_source, tables))
+                    }
                     _ => Finding::Unavailable,
                 });
             }

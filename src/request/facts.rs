@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use tidegate_policy::address::client_address;
-use tidegate_policy::decide::Given;
+use tidegate_policy::decide::CountrySource;
 use tidegate_policy::geo::Country;
 use tidegate_policy::request::Facts;
 
@@ -24,7 +24,7 @@ pub struct RequestFacts {
     has_own: bool,
     unreadable: bool,
     wants_performance: bool,
-    given: Given,
+    country_source: CountrySource,
     /// Without pseudo-headers; names in lower case.
     headers: HeaderPairs,
 }
@@ -75,7 +75,11 @@ impl RequestFacts {
             has_own: false,
             unreadable: false,
             wants_performance: false,
-            given: if country_header.is_some() { Given::Header(None) } else { Given::Table },
+            country_source: if country_header.is_some() {
+                CountrySource::Header(None)
+            } else {
+                CountrySource::Table
+            },
             headers: Vec::with_capacity(pairs.len()),
         };
         for (mut name, value) in pairs {
@@ -92,7 +96,7 @@ impl RequestFacts {
                         countries = countries.saturating_add(1);
                         // Of two, one is not the trusted filter's.
                         let one = Country::new(value.trim_ascii()).filter(|_| countries == 1);
-                        request.given = Given::Header(one);
+                        request.country_source = CountrySource::Header(one);
                     }
                     match name.as_slice() {
                         b"user-agent" => request.user_agent = Some(request.headers.len()),
@@ -112,8 +116,8 @@ impl RequestFacts {
     }
 
     /// Where the client's country comes from.
-    pub fn given(&self) -> Given {
-        self.given
+    pub fn country_source(&self) -> CountrySource {
+        self.country_source
     }
 
     /// Whether the client asks what its request costs.
@@ -210,15 +214,23 @@ mod tests {
     #[test]
     fn a_country_is_what_the_one_line_of_the_trusted_header_says() {
         let de = Country::new(b"DE");
-        let said = |header, pairs: &[(&str, &[u8])]| trusting(header, pairs).given();
+        let said = |header, pairs: &[(&str, &[u8])]| trusting(header, pairs).country_source();
         let header = Some("x-country");
-        assert_eq!(said(None, &[("x-country", b"DE")]), Given::Table, "a client may have written that");
-        assert_eq!(said(header, &[("x-country", b" de ")]), Given::Header(de));
-        assert_eq!(said(header, &[]), Given::Header(None));
-        assert_eq!(said(header, &[("x-country", b"Germany")]), Given::Header(None));
-        assert_eq!(said(header, &[("x-country", b"DE"), ("x-country", b"DE")]), Given::Header(None));
+        assert_eq!(
+            said(None, &[("x-country", b"DE")]),
+            CountrySource::Table,
+            "a client may have written that"
+        );
+        assert_eq!(said(header, &[("x-country", b" de ")]), CountrySource::Header(de));
+        assert_eq!(said(header, &[]), CountrySource::Header(None));
+        assert_eq!(said(header, &[("x-country", b"Germany")]), CountrySource::Header(None));
+        assert_eq!(said(header, &[("x-country", b"DE"), ("x-country", b"DE")]), CountrySource::Header(None));
         let agent = said(Some("user-agent"), &[("user-agent", b"DE")]);
-        assert_eq!(agent, Given::Header(de), "whatever else the filter does with a header of that name");
+        assert_eq!(
+            agent,
+            CountrySource::Header(de),
+            "whatever else the filter does with a header of that name"
+        );
         let mut request = trusting(header, &[("x-country", b"DE")]);
         assert_eq!(request.lines().len(), 1, "routes may match on it");
         assert!(!request.wants_performance());

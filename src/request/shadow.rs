@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use tidegate_policy::UnixSeconds;
-use tidegate_policy::decide::{GeoFinding, Given, IpFinding, Tables};
+use tidegate_policy::decide::{CountrySource, GeoFinding, IpFinding, Tables};
 use tidegate_policy::geo::RuleVerdict;
 use tidegate_policy::request::Facts;
 use tidegate_policy::route::RouteMatch;
@@ -17,7 +17,7 @@ use tidegate_policy::wire::event::{MAX_FOUND, Mismatch};
 pub fn compare(
     answer: &Answer,
     facts: &Facts<'_>,
-    given: Given,
+    country_source: CountrySource,
     tables: &Tables,
     now: impl Fn() -> UnixSeconds,
 ) -> Option<Mismatch> {
@@ -27,7 +27,7 @@ pub fn compare(
             (*direct != cached).then(|| (of_ip(*direct), of_ip(cached)))
         }
         Found::Geo(direct) => {
-            let country = GeoFinding::look_up(facts.client, given, tables).country();
+            let country = GeoFinding::look_up(facts.client, country_source, tables).country();
             let cached = GeoAnswer { country, verdicts: tables.geo.verdicts(country) };
             (*direct != cached).then(|| (of_geo(direct, &cached), of_geo(&cached, direct)))
         }

@@ -12,7 +12,9 @@ use tidegate_backend::InProcess;
 use tidegate_host_sim::Dice;
 use tidegate_policy::bans::BanTable;
 use tidegate_policy::check::PerCheck;
-use tidegate_policy::decide::{Given, OnNoRoute, Routing, Settings, Tables, Unavailable, Verdict, decide};
+use tidegate_policy::decide::{
+    CountrySource, OnNoRoute, Routing, Settings, Tables, Unavailable, Verdict, decide,
+};
 use tidegate_policy::flags::{Flag, Flags, State};
 use tidegate_policy::geo::{CountryRange, CountryTable, GeoRules};
 use tidegate_policy::request::Facts;
@@ -221,7 +223,7 @@ impl Ask {
             on_no_route: OnNoRoute::Deny,
             on_unavailable: PerCheck { ip: deny, geo: deny, route: deny },
         };
-        match decide(&facts, Given::Table, tables, &settings, || 0).verdict {
+        match decide(&facts, CountrySource::Table, tables, &settings, || 0).verdict {
             Verdict::Allow(found) => Outcome {
                 status: 200,
                 code: None,

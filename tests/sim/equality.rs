@@ -8,7 +8,7 @@ use std::time::Duration;
 use tidegate::root_context::module;
 use tidegate_host_sim::{CONFIG, Dice, Feed, Order, Request, Response, Stage, random};
 use tidegate_policy::check::{Answered, Check, PerCheck};
-use tidegate_policy::decide::{Given, OnNoRoute, Routing, Settings, Unavailable, Verdict, decide};
+use tidegate_policy::decide::{CountrySource, OnNoRoute, Routing, Settings, Unavailable, Verdict, decide};
 use tidegate_policy::flags::{Flag, Flags, Mode, Modes, State};
 use tidegate_policy::geo::Country;
 use tidegate_policy::request::Facts;
@@ -76,9 +76,9 @@ impl World {
             let found = request.headers().iter().find(|(other, _)| other == name.as_bytes());
             found.map_or(&b""[..], |(_, value)| value.as_slice())
         };
-        let given = match self.country_header {
-            Some(name) => Given::Header(Country::new(value(name))),
-            None => Given::Table,
+        let country_source = match self.country_header {
+            Some(name) => CountrySource::Header(Country::new(value(name))),
+            None => CountrySource::Table,
         };
         // No rule's weights add up to more than 9.
         let throws = (0..36u64).map(|at| u32::try_from((at << 32) / 36 + 1).unwrap());
@@ -93,7 +93,8 @@ impl World {
                     dice,
                 };
                 Outcome::of(
-                    &decide(&facts, given, self.cached.feed.tables(), &self.settings, || now).verdict,
+                    &decide(&facts, country_source, self.cached.feed.tables(), &self.settings, || now)
+                        .verdict,
                     &facts,
                 )
             })

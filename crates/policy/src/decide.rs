@@ -13,7 +13,7 @@ use crate::UnixSeconds;
 use crate::check::Check;
 use crate::request::Facts;
 
-pub use findings::{Finding, Findings, GeoFinding, Given, IpFinding, Step};
+pub use findings::{CountrySource, Finding, Findings, GeoFinding, IpFinding, Step};
 pub use settings::{OnNoRoute, Routing, Settings, Unavailable};
 pub use tables::Tables;
 pub use verdict::{Decision, Denial, Reason, RuleId, Verdict};
@@ -22,7 +22,7 @@ pub use verdict::{Decision, Denial, Reason, RuleId, Verdict};
 /// only when an entry that expires covers the client.
 pub fn decide<'t>(
     facts: &Facts<'_>,
-    given: Given,
+    country_source: CountrySource,
     tables: &'t Tables,
     settings: &Settings,
     now: impl Fn() -> UnixSeconds,
@@ -36,7 +36,8 @@ pub fn decide<'t>(
                 findings.ip = Some(Finding::Found(found));
             }
             Step::Ask(Check::Geo) => {
-                findings.geo = Some(Finding::Found(GeoFinding::look_up(facts.client, given, tables)));
+                findings.geo =
+                    Some(Finding::Found(GeoFinding::look_up(facts.client, country_source, tables)));
             }
             Step::Ask(Check::Route) => findings.route = Some(Finding::Found(tables.routes.find(facts))),
             Step::Decided(decision) => return decision,

@@ -30,7 +30,7 @@ pub fn find(check: Check, question: &Question<'_>, tables: &Tables, now: UnixSec
     match check {
         Check::Ip => Found::Ip(IpFinding::look_up(question.client, tables, || now)),
         Check::Geo => {
-            let country = GeoFinding::look_up(question.client, question.given, tables).country();
+            let country = GeoFinding::look_up(question.client, question.country_source, tables).country();
             Found::Geo(GeoAnswer { country, verdicts: tables.geo.verdicts(country) })
         }
         Check::Route => {

@@ -61,12 +61,12 @@ pub enum GeoFinding<'t> {
 }
 
 impl<'t> GeoFinding<'t> {
-    /// Looks a client up. `given`: where its country comes from.
+    /// Looks a client up. `country_source`: where its country comes from.
     #[must_use]
-    pub fn look_up(client: Option<IpAddr>, given: Given, tables: &'t Tables) -> Self {
-        let country = match given {
-            Given::Table => client.and_then(|client| tables.countries.find(client)),
-            Given::Header(country) => country,
+    pub fn look_up(client: Option<IpAddr>, country_source: CountrySource, tables: &'t Tables) -> Self {
+        let country = match country_source {
+            CountrySource::Table => client.and_then(|client| tables.countries.find(client)),
+            CountrySource::Header(country) => country,
         };
         Self::Rules { country, rules: &tables.geo }
     }
@@ -109,7 +109,7 @@ impl<'t> GeoFinding<'t> {
 
 /// Where a client's country comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub enum Given {
+pub enum CountrySource {
     /// From the country table.
     #[default]
     Table,

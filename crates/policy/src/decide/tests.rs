@@ -63,7 +63,8 @@ fn a_ban_is_said_before_any_route_is_looked_for() {
         for routing in [Routing::Tidegate, Routing::Envoy] {
             let settings = Settings { routing, on_no_route, ..PASS };
             let banned = |by: &str| (Some(Reason::IpBanned), Some(by.to_owned()), None);
-            let at = |now| short(&decide(&from("10.1.2.3"), Given::Table, &tables, &settings, || now));
+            let at =
+                |now| short(&decide(&from("10.1.2.3"), CountrySource::Table, &tables, &settings, || now));
             assert_eq!(at(99), banned("10.1.0.0/16"));
             assert_eq!(at(100), banned("10.0.0.0/8"));
         }
@@ -75,7 +76,8 @@ fn an_allow_entry_skips_the_bans_but_not_the_routes() {
     let allow = [entry("0.0.0.0/0", Some(50)), entry("10.0.0.0/8", Some(100))];
     let tables = tables(&allow, &[entry("10.1.0.0/16", None), entry("10.1.2.3", None)]);
     let deny = Settings { on_no_route: OnNoRoute::Deny, ..PASS };
-    let at = |now, settings| short(&decide(&from("10.1.2.3"), Given::Table, &tables, settings, || now));
+    let at =
+        |now, settings| short(&decide(&from("10.1.2.3"), CountrySource::Table, &tables, settings, || now));
     let by = Some("10.0.0.0/8".to_owned());
     assert_eq!(at(99, &PASS), (None, None, by.clone()));
     assert_eq!(at(99, &deny), (Some(Reason::NoRoute), None, by));
@@ -92,7 +94,10 @@ fn one_decision_is_made_at_one_time() {
         // A second reading would go back to before the entries expired.
         if reads.get() == 1 { 100 } else { 99 }
     };
-    assert_eq!(short(&decide(&from("10.1.2.3"), Given::Table, &tables, &PASS, clock)), (None, None, None));
+    assert_eq!(
+        short(&decide(&from("10.1.2.3"), CountrySource::Table, &tables, &PASS, clock)),
+        (None, None, None)
+    );
     assert_eq!(reads.get(), 1);
 }
 
@@ -102,9 +107,13 @@ fn what_no_route_matches_goes_where_the_operator_said() {
     // A client without an address: no ban can cover it.
     let facts = Facts { method: b"GET", path: b"/", ..Facts::default() };
     let reason = |routing, on_no_route| {
-        short(&decide(&facts, Given::Table, &tables, &Settings { routing, on_no_route, ..PASS }, || {
-            panic!("nothing expires")
-        }))
+        short(&decide(
+            &facts,
+            CountrySource::Table,
+            &tables,
+            &Settings { routing, on_no_route, ..PASS },
+            || panic!("nothing expires"),
+        ))
         .0
     };
     assert_eq!(reason(Routing::Tidegate, OnNoRoute::Deny), Some(Reason::NoRoute));
@@ -120,7 +129,7 @@ fn bans_come_before_routes_and_routes_before_what_the_operator_said() {
     let deny = Settings { on_no_route: OnNoRoute::Deny, ..PASS };
     let verdict = |client, path, settings| {
         let facts = Facts { path, ..from(client) };
-        decide(&facts, Given::Table, &tables, settings, || panic!("nothing expires")).verdict
+        decide(&facts, CountrySource::Table, &tables, settings, || panic!("nothing expires")).verdict
     };
     let found = |rule, backend| RouteMatch {
         route: "shop",
@@ -182,7 +191,7 @@ proptest! {
         let reads = Cell::new(0);
         let clock = || { reads.set(reads.get() + 1); now };
         let facts = Facts { client: Some(client), ..Facts::default() };
-        let (reason, ban, allowed_by) = short(&decide(&facts, Given::Table, &tables, &PASS, clock));
+        let (reason, ban, allowed_by) = short(&decide(&facts, CountrySource::Table, &tables, &PASS, clock));
         let allowed = covered(&allow, client, now);
         let banned = !allowed && covered(&bans, client, now);
         prop_assert_eq!(allowed_by.is_some(), allowed);

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::Check;
 use crate::codec::{FormatError, at_most, decode, encode, versioned};
-use crate::decide::{GeoFinding, Given, IpFinding};
+use crate::decide::{CountrySource, GeoFinding, IpFinding};
 use crate::geo::{Country, MAX_GEO_RULES, RuleVerdict};
 use crate::request::Facts;
 use crate::route::action::Action;
@@ -44,7 +44,7 @@ pub struct Question<'q> {
     /// As in [`Facts`].
     pub client: Option<IpAddr>,
     /// Where the client's country comes from; geo only.
-    pub given: Given,
+    pub country_source: CountrySource,
     /// As in [`Facts`]; route only, like all that follows.
     pub method: &'q [u8],
     /// As in [`Facts`].
@@ -61,11 +61,11 @@ pub struct Question<'q> {
 impl<'q> Question<'q> {
     /// What `check` needs to know of a request.
     #[must_use]
-    pub fn new(check: Check, id: u64, facts: &Facts<'q>, given: Given) -> Self {
+    pub fn new(check: Check, id: u64, facts: &Facts<'q>, country_source: CountrySource) -> Self {
         let about = Self { id, client: facts.client, ..Self::default() };
         match check {
             Check::Ip => about,
-            Check::Geo => Self { given, ..about },
+            Check::Geo => Self { country_source, ..about },
             Check::Route => Self {
                 method: facts.method,
                 host: facts.host,
@@ -277,14 +277,17 @@ mod tests {
             headers: &headers,
             dice: 7,
         };
-        let bytes = Question::new(Check::Route, 3, &facts, Given::Table).to_bytes().unwrap();
+        let bytes = Question::new(Check::Route, 3, &facts, CountrySource::Table).to_bytes().unwrap();
         let read = Question::from_bytes(&bytes).unwrap();
         assert_eq!(
             (read.id, read.path, read.headers.as_slice(), read.dice),
             (3, facts.path, &headers[..], 7)
         );
-        let geo = Question::new(Check::Geo, 4, &facts, Given::Header(None));
-        assert_eq!((geo.path, geo.headers.len(), geo.given), (&b""[..], 0, Given::Header(None)));
+        let geo = Question::new(Check::Geo, 4, &facts, CountrySource::Header(None));
+        assert_eq!(
+            (geo.path, geo.headers.len(), geo.country_source),
+            (&b""[..], 0, CountrySource::Header(None))
+        );
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl Explanation {
         let lines = request.lines();
         let facts = request.facts(&lines);
         let ip = IpFinding::look_up(facts.client, &now.tables, time::now_seconds);
-        let geo = GeoFinding::look_up(facts.client, request.given(), &now.tables);
+        let geo = GeoFinding::look_up(facts.client, request.country_source(), &now.tables);
         let decide = |dice| outcome(request, &Facts { dice, ..facts }, ip, geo, now, clusters);
         let found = now.tables.routes.find(&facts).ok().flatten();
         let matches = Matches::new(&now.snapshot, &facts, found.as_ref());

@@ -10,7 +10,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::post;
 use tidegate_policy::check::Check;
-use tidegate_policy::decide::{GeoFinding, Given, IpFinding, Tables};
+use tidegate_policy::decide::{CountrySource, GeoFinding, IpFinding, Tables};
 use tidegate_policy::wire::check::{Answer, Found, GeoAnswer, MAX_QUESTION, Question, RouteAnswer, path};
 
 use super::sync::binary;
@@ -37,7 +37,7 @@ async fn answer(app: &AppState, request: Request<Body>, check: Check) -> ApiResu
     let tables = app.feed.tables().await.map_err(|error| Problem::unreadable(&error))?;
     let question = Question::from_bytes(&bytes)
         .map_err(|error| Problem::new(ProblemCode::InvalidBody, format!("not a question: {error}")))?;
-    if check == Check::Geo && matches!(question.given, Given::Header(_)) {
+    if check == Check::Geo && matches!(question.country_source, CountrySource::Header(_)) {
         app.country_headers.note();
     }
     let found = find(check, &question, &tables);
@@ -54,7 +54,7 @@ fn find(check: Check, question: &Question<'_>, tables: &Arc<Tables>) -> Found {
     match check {
         Check::Ip => Found::Ip(IpFinding::look_up(question.client, tables, time::now_seconds)),
         Check::Geo => {
-            let country = GeoFinding::look_up(question.client, question.given, tables).country();
+            let country = GeoFinding::look_up(question.client, question.country_source, tables).country();
             Found::Geo(GeoAnswer { country, verdicts: tables.geo.verdicts(country) })
         }
         Check::Route => {

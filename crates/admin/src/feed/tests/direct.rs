@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::Value;
 use tidegate_author as author;
 use tidegate_policy::address::Prefix;
-use tidegate_policy::decide::{GeoFinding, Given, IpFinding, Tables};
+use tidegate_policy::decide::{CountrySource, GeoFinding, IpFinding, Tables};
 use tidegate_policy::flags::{Flag, Flags};
 use tidegate_policy::geo::CountryTable;
 use tidegate_policy::request::Facts;
@@ -172,7 +172,7 @@ fn check(tables: &Tables, conn: &Connection, kept: &Kept) {
     for client in CLIENTS.map(|client| client.parse::<IpAddr>().unwrap()) {
         let found = IpFinding::look_up(Some(client), tables, || NOW);
         assert_eq!(found, naive_ip(conn, client), "{client}");
-        let geo = GeoFinding::look_up(Some(client), Given::Table, tables);
+        let geo = GeoFinding::look_up(Some(client), CountrySource::Table, tables);
         let country = geo.country().map(|country| country.to_string());
         assert_eq!(country, naive_country(conn, client), "{client}");
         let GeoFinding::Rules { country: of, rules } = geo else { panic!("rules") };

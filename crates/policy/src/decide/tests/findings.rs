@@ -37,7 +37,7 @@ struct Case {
     countries: BTreeMap<u8, Option<Country>>,
     rules: Vec<GeoRule>,
     client: Option<IpAddr>,
-    given: Given,
+    country_source: CountrySource,
     path: &'static str,
     settings: Settings,
 }
@@ -83,11 +83,11 @@ prop_compose! {
         }),
         countries in btree_map(any::<u8>(), option::weighted(0.8, any_country()), 0..8),
         rules in vec(any_rule(), 0..6),
-        given in prop_oneof![3 => Just(Given::Table), 1 => option::of(any_country()).prop_map(Given::Header)],
+        country_source in prop_oneof![3 => Just(CountrySource::Table), 1 => option::of(any_country()).prop_map(CountrySource::Header)],
         path in prop_oneof![6 => select(&PATHS[..]).prop_map(|(path, _, _)| path), 1 => Just("/nowhere")],
         settings in any_settings(),
     ) -> Case {
-        Case { allow, bans, countries, rules, client, given, path, settings }
+        Case { allow, bans, countries, rules, client, country_source, path, settings }
     }
 }
 
@@ -117,10 +117,12 @@ impl Case {
     }
 
     fn country(&self) -> Option<Country> {
-        match (self.given, self.client.map(|client| client.to_canonical())) {
-            (Given::Header(country), _) => country,
-            (Given::Table, Some(IpAddr::V4(v4))) => *self.countries.range(..=v4.octets()[0]).next_back()?.1,
-            (Given::Table, _) => None,
+        match (self.country_source, self.client.map(|client| client.to_canonical())) {
+            (CountrySource::Header(country), _) => country,
+            (CountrySource::Table, Some(IpAddr::V4(v4))) => {
+                *self.countries.range(..=v4.octets()[0]).next_back()?.1
+            }
+            (CountrySource::Table, _) => None,
         }
     }
 
@@ -174,7 +176,7 @@ fn all<'t>(case: &Case, tables: &'t Tables) -> Findings<'t> {
     let facts = case.facts();
     Findings {
         ip: Some(Finding::Found(IpFinding::look_up(facts.client, tables, || NOW))),
-        geo: Some(Finding::Found(GeoFinding::look_up(facts.client, case.given, tables))),
+        geo: Some(Finding::Found(GeoFinding::look_up(facts.client, case.country_source, tables))),
         route: Some(Finding::Found(tables.routes.find(&facts))),
     }
 }
@@ -225,13 +227,13 @@ fn decided<'t>(answers: &Findings<'t>, settings: &Settings) -> Decision<'t> {
 /// The answers that the admin service would send, read from their bytes.
 fn over_the_wire(case: &Case, tables: &Tables) -> PerCheck<Found> {
     PerCheck::from_fn(|check| {
-        let bytes = Question::new(check, 5, &case.facts(), case.given).to_bytes().unwrap();
+        let bytes = Question::new(check, 5, &case.facts(), case.country_source).to_bytes().unwrap();
         let question = Question::from_bytes(&bytes).unwrap();
         let facts = question.facts();
         let found = match check {
             Check::Ip => Found::Ip(IpFinding::look_up(facts.client, tables, || NOW)),
             Check::Geo => {
-                let country = GeoFinding::look_up(facts.client, question.given, tables).country();
+                let country = GeoFinding::look_up(facts.client, question.country_source, tables).country();
                 Found::Geo(GeoAnswer { country, verdicts: tables.geo.verdicts(country) })
             }
             Check::Route => {
@@ -262,7 +264,7 @@ proptest! {
     #[test]
     fn what_is_decided_is_what_the_rows_say(case in any_case()) {
         let tables = case.tables();
-        let decision = decide(&case.facts(), case.given, &tables, &case.settings, || NOW);
+        let decision = decide(&case.facts(), case.country_source, &tables, &case.settings, || NOW);
         let denial = match &decision.verdict {
             Verdict::Deny(denial) => Some(denial),
             Verdict::Allow(_) => None,
@@ -290,7 +292,7 @@ proptest! {
         let answers = without(&all(&case, &tables), &unavailable);
         let decision = decided(&answers, &case.settings);
         if unavailable.is_empty() {
-            let alone = decide(&case.facts(), case.given, &tables, &case.settings, || NOW);
+            let alone = decide(&case.facts(), case.country_source, &tables, &case.settings, || NOW);
             prop_assert_eq!(&alone, &decision, "from the tables alone");
         }
         let (turn, asked) = in_turn(&answers, &case.settings);

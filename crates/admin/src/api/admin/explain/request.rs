@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 
 use axum::http::Uri;
 use tidegate_policy::address::canonical;
-use tidegate_policy::decide::Given;
+use tidegate_policy::decide::CountrySource;
 use tidegate_policy::geo::Country;
 use tidegate_policy::request::Facts;
 use tidegate_policy::route::action::Arrival;
@@ -33,7 +33,7 @@ pub struct DescribedRequest {
     client: Option<IpAddr>,
     /// Names in lower case.
     headers: Vec<(String, String)>,
-    given: Given,
+    country_source: CountrySource,
     https: bool,
     port: u16,
 }
@@ -59,7 +59,8 @@ impl DescribedRequest {
             path: path(params.get("path"))?,
             client: client.map(canonical),
             headers: headers(&params)?,
-            given: country.map_or(Given::Table, |country| Given::Header(Some(country))),
+            country_source: country
+                .map_or(CountrySource::Table, |country| CountrySource::Header(Some(country))),
             https,
             port: port.map_or(if https { 443 } else { 80 }, NonZeroU16::get),
         })
@@ -83,8 +84,8 @@ impl DescribedRequest {
     }
 
     /// Where the client's country comes from.
-    pub fn given(&self) -> Given {
-        self.given
+    pub fn country_source(&self) -> CountrySource {
+        self.country_source
     }
 
     /// Where the request would arrive.
