@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use tidegate_policy::decide::Reason;
-use tidegate_policy::limit::Standing;
+use tidegate_policy::limit::LimitStatus;
 use tidegate_policy::route::action::{Action, Arrival, CorsHeaders, HeaderEdit, HeaderEdits, Retry};
 use tidegate_policy::route::{Answerer, RouteMatch};
 
@@ -43,7 +43,7 @@ pub struct ResponseEdits {
     /// Whether `vary: origin` is due: other origins get other CORS headers.
     varies: bool,
     /// How much the client has used of the limits that tell it.
-    usages: Vec<Standing>,
+    usages: Vec<LimitStatus>,
 }
 
 /// Does what the route `found` says of the request at hand, and tells Envoy where it goes.
@@ -165,7 +165,7 @@ fn reroll(dice: u32, at: u32) -> u32 {
 
 impl ResponseEdits {
     /// `edits`, and the `RateLimit` headers of these limits.
-    pub fn with_limits(edits: Option<Box<Self>>, usages: Vec<Standing>) -> Option<Box<Self>> {
+    pub fn with_limits(edits: Option<Box<Self>>, usages: Vec<LimitStatus>) -> Option<Box<Self>> {
         if usages.is_empty() {
             return edits;
         }

@@ -11,7 +11,7 @@ mod tests;
 use std::cell::Cell;
 use std::rc::Rc;
 
-use tidegate_policy::limit::{Bucket, Gcra, KeyValue, Limit, Place};
+use tidegate_policy::limit::{Bucket, Gcra, KeyLocation, KeyValue, Limit};
 
 use crate::host::{Expect, Host, HostError};
 use crate::metrics::{Count, Metrics};
@@ -60,9 +60,9 @@ impl<H: Host> Limiter<H> {
     /// Takes one request of `value` out of `limit`, if it has one left.
     pub fn ask(&self, limit: &Limit, value: &KeyValue<'_>) -> LimitAnswer {
         let took = self.seed().and_then(|seed| {
-            let place = Place::of(limit, value, &seed);
+            let location = KeyLocation::of(limit, value, &seed);
             let now_ns = || self.host.monotonic_ns();
-            take(&self.host, &self.keys.bucket(place.bucket), place.hash, limit.gcra(), now_ns)
+            take(&self.host, &self.keys.bucket(location.bucket), location.hash, limit.gcra(), now_ns)
         });
         let Ok(TakeResult { asked, retries, forgot }) = took else {
             self.metrics.count(Count::HostErrors);

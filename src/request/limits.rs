@@ -2,7 +2,7 @@
 //! told of them: `RateLimit-Policy`, `RateLimit` and `Retry-After`.
 
 use tidegate_policy::decide::Tables;
-use tidegate_policy::limit::{Limit, Standing, retry_after};
+use tidegate_policy::limit::{Limit, LimitStatus, retry_after};
 
 use super::facts::RequestFacts;
 use super::limiter::LimitAnswer;
@@ -18,7 +18,7 @@ pub struct LimitCheck<'t> {
     /// Name of the first limit in shadow that has nothing left.
     pub shadow_denied: Option<String>,
     /// How much the client has used of the limits that tell it also when it passes.
-    pub usages: Vec<Standing>,
+    pub usages: Vec<LimitStatus>,
 }
 
 /// A limit that has nothing left for the request.
@@ -51,7 +51,7 @@ pub fn check<'t, H: Host>(
             LimitAnswer::Passes { tat } => {
                 metrics.count(Count::LimitsPassed);
                 if limit.headers && !limit.shadow {
-                    found.usages.push(Standing::new(limit, tat));
+                    found.usages.push(LimitStatus::new(limit, tat));
                 }
             }
             LimitAnswer::Waits { .. } if limit.shadow => {
@@ -59,7 +59,7 @@ pub fn check<'t, H: Host>(
                 found.shadow_denied.get_or_insert_with(|| limit.name.clone());
             }
             LimitAnswer::Waits { tat, wait_ns } => {
-                found.usages.push(Standing::new(limit, tat));
+                found.usages.push(LimitStatus::new(limit, tat));
                 found.denied = Some(denial(limit, &found.usages, wait_ns, instance.host.monotonic_ns()));
                 return found;
             }
@@ -69,7 +69,7 @@ pub fn check<'t, H: Host>(
     found
 }
 
-fn denial<'t>(limit: &'t Limit, usages: &[Standing], wait_ns: u64, now_ns: u64) -> LimitDenial<'t> {
+fn denial<'t>(limit: &'t Limit, usages: &[LimitStatus], wait_ns: u64, now_ns: u64) -> LimitDenial<'t> {
     let mut headers = fields(usages, now_ns).to_vec();
     headers.push(("retry-after", retry_after(wait_ns).to_string().into_bytes()));
     LimitDenial { limit: &limit.name, headers }
@@ -80,7 +80,7 @@ fn denial<'t>(limit: &'t Limit, usages: &[Standing], wait_ns: u64, now_ns: u64) 
 ///
 /// # Errors
 /// When the host refuses.
-pub fn add_headers<H: Host>(host: &H, usages: &[Standing]) -> Result<(), HostError> {
+pub fn add_headers<H: Host>(host: &H, usages: &[LimitStatus]) -> Result<(), HostError> {
     if usages.is_empty() {
         return Ok(());
     }
@@ -88,9 +88,9 @@ pub fn add_headers<H: Host>(host: &H, usages: &[Standing]) -> Result<(), HostErr
     fields.iter().try_for_each(|(name, value)| host.add_response_header(name, value))
 }
 
-fn fields(usages: &[Standing], now_ns: u64) -> [(&'static str, Vec<u8>); 2] {
+fn fields(usages: &[LimitStatus], now_ns: u64) -> [(&'static str, Vec<u8>); 2] {
     [
-        ("ratelimit-policy", Standing::policy(usages).into_bytes()),
-        ("ratelimit", Standing::limit(usages, now_ns).into_bytes()),
+        ("ratelimit-policy", LimitStatus::policy(usages).into_bytes()),
+        ("ratelimit", LimitStatus::limit(usages, now_ns).into_bytes()),
     ]
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tidegate_policy::limit::{BUCKETS, LimitKey, WAYS};
+use tidegate_policy::limit::{BUCKETS, KEYS_PER_BUCKET, LimitKey};
 
 use super::*;
 use crate::host::Cas;
@@ -168,8 +168,8 @@ fn however_many_clients_come_the_keys_are_a_fixed_set() {
     let (keys, mut forgotten) = (Keys::new(7), 0usize);
     for bits in 0..200_000u32 {
         let client = KeyValue::Client(tidegate_policy::address::Prefix::v4(bits, 32).unwrap());
-        let place = Place::of(&limit, &client, &seed);
-        let took = take(&process, &keys.bucket(place.bucket), place.hash, limit.gcra(), || 5).unwrap();
+        let location = KeyLocation::of(&limit, &client, &seed);
+        let took = take(&process, &keys.bucket(location.bucket), location.hash, limit.gcra(), || 5).unwrap();
         assert!(matches!(took.asked, LimitAnswer::Passes { .. }), "a stranger is never denied");
         forgotten += usize::from(took.forgot);
     }
@@ -179,5 +179,5 @@ fn however_many_clients_come_the_keys_are_a_fixed_set() {
     assert!(bytes <= usize::from(BUCKETS) * 385, "{bytes}");
     let kept = 200_000 - forgotten;
     assert_eq!(bytes, values.len() + kept * 24, "who is not kept was counted as forgotten");
-    assert!(kept <= usize::from(BUCKETS) * WAYS);
+    assert!(kept <= usize::from(BUCKETS) * KEYS_PER_BUCKET);
 }

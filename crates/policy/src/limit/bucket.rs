@@ -7,21 +7,21 @@
 use crate::codec::FormatError;
 
 /// Keys that one bucket holds.
-pub const WAYS: usize = 16;
+pub const KEYS_PER_BUCKET: usize = 16;
 
 const BUCKET_FORMAT: u8 = 1;
 /// Hash and time, both little endian.
-const ENTRY: usize = 24;
+const KEY_TIME_BYTES: usize = 24;
 
 /// Some keys and their times.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Bucket {
-    entries: [Entry; WAYS],
+    entries: [KeyTime; KEYS_PER_BUCKET],
     len: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Entry {
+struct KeyTime {
     hash: u128,
     tat: u64,
 }
@@ -42,20 +42,20 @@ impl Bucket {
         for entry in self.held().iter().filter(|entry| entry.hash != hash && entry.tat > now_ns) {
             kept.push(*entry);
         }
-        let evicts = kept.len == WAYS;
+        let evicts = kept.len == KEYS_PER_BUCKET;
         match kept.entries.iter_mut().min_by_key(|entry| entry.tat).filter(|_| evicts) {
-            Some(nearest) => *nearest = Entry { hash, tat },
-            None => kept.push(Entry { hash, tat }),
+            Some(nearest) => *nearest = KeyTime { hash, tat },
+            None => kept.push(KeyTime { hash, tat }),
         }
         *self = kept;
         evicts
     }
 
-    fn held(&self) -> &[Entry] {
+    fn held(&self) -> &[KeyTime] {
         self.entries.get(..self.len).unwrap_or_default()
     }
 
-    fn push(&mut self, entry: Entry) {
+    fn push(&mut self, entry: KeyTime) {
         if let Some(free) = self.entries.get_mut(self.len) {
             *free = entry;
             self.len = self.len.saturating_add(1);
@@ -65,7 +65,7 @@ impl Bucket {
     /// The bucket's bytes: 385 at most.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.len.saturating_mul(ENTRY).saturating_add(1));
+        let mut bytes = Vec::with_capacity(self.len.saturating_mul(KEY_TIME_BYTES).saturating_add(1));
         bytes.push(BUCKET_FORMAT);
         for entry in self.held() {
             bytes.extend_from_slice(&entry.hash.to_le_bytes());
@@ -83,17 +83,20 @@ impl Bucket {
         if found != BUCKET_FORMAT {
             return Err(FormatError::Version { found, known: BUCKET_FORMAT });
         }
-        if rest.len() > WAYS.saturating_mul(ENTRY) {
-            return Err(FormatError::TooLong { len: rest.len(), max: WAYS.saturating_mul(ENTRY) });
+        if rest.len() > KEYS_PER_BUCKET.saturating_mul(KEY_TIME_BYTES) {
+            return Err(FormatError::TooLong {
+                len: rest.len(),
+                max: KEYS_PER_BUCKET.saturating_mul(KEY_TIME_BYTES),
+            });
         }
-        let (entries, []) = rest.as_chunks::<ENTRY>() else {
+        let (entries, []) = rest.as_chunks::<KEY_TIME_BYTES>() else {
             return Err(FormatError::Malformed("part of an entry"));
         };
         let mut bucket = Self::default();
         for entry in entries {
             let (hash, tat) = entry.split_first_chunk().ok_or(FormatError::Malformed("part of an entry"))?;
             let tat = tat.first_chunk().ok_or(FormatError::Malformed("part of an entry"))?;
-            bucket.push(Entry { hash: u128::from_le_bytes(*hash), tat: u64::from_le_bytes(*tat) });
+            bucket.push(KeyTime { hash: u128::from_le_bytes(*hash), tat: u64::from_le_bytes(*tat) });
         }
         Ok(bucket)
     }
@@ -119,7 +122,7 @@ mod tests {
                 let tat = now + ahead;
                 map.retain(|_, tat| *tat > now);
                 let held = map.contains_key(&hash);
-                let evicts = !held && map.len() == WAYS;
+                let evicts = !held && map.len() == KEYS_PER_BUCKET;
                 if evicts {
                     let nearest = *map.values().min().unwrap();
                     let candidates: Vec<u128> =

@@ -8,7 +8,7 @@ use super::limits::Limit;
 
 /// Where somebody stands with one limit after a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Standing {
+pub struct LimitStatus {
     name: String,
     rate: u32,
     per_s: u32,
@@ -16,7 +16,7 @@ pub struct Standing {
     tat: u64,
 }
 
-impl Standing {
+impl LimitStatus {
     /// Of somebody whose time under `limit` is `tat`. See [`Gcra`].
     #[must_use]
     pub fn new(limit: &Limit, tat: u64) -> Self {
@@ -77,13 +77,13 @@ mod tests {
     #[test]
     fn the_fields_are_lists_of_strings_with_parameters() {
         let (minute, day) = (limit("per-minute", 100, 60, 100), limit("day", 1000, 86_400, 50));
-        let standings = [Standing::new(&minute, 600_000_001), Standing::new(&day, 0)];
+        let standings = [LimitStatus::new(&minute, 600_000_001), LimitStatus::new(&day, 0)];
         assert_eq!(
-            Standing::policy(&standings),
+            LimitStatus::policy(&standings),
             r#""per-minute";q=100;w=60, "day";q=1000;w=86400;tidegate-burst=50"#
         );
-        assert_eq!(Standing::limit(&standings, 1), r#""per-minute";r=99;t=1, "day";r=50;t=0"#);
-        assert_eq!((Standing::policy(&[]), Standing::limit(&[], 1)), (String::new(), String::new()));
+        assert_eq!(LimitStatus::limit(&standings, 1), r#""per-minute";r=99;t=1, "day";r=50;t=0"#);
+        assert_eq!((LimitStatus::policy(&[]), LimitStatus::limit(&[], 1)), (String::new(), String::new()));
     }
 
     #[test]
@@ -99,7 +99,7 @@ mod tests {
             assert!(seconds == 1 || gcra.ask(tat, now + (seconds - 1) * SECOND).is_err());
             // "Retry-After SHOULD NOT be earlier than the reset parameter."
             assert_eq!(
-                Standing::limit(&[Standing::new(&limit, tat)], now),
+                LimitStatus::limit(&[LimitStatus::new(&limit, tat)], now),
                 format!(r#""a";r=0;t={seconds}"#)
             );
         }

@@ -17,7 +17,7 @@ pub struct Gcra {
 
 /// What is left to somebody after a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Left {
+pub struct Remaining {
     /// Requests that would pass at once.
     pub requests: u64,
     /// Nanoseconds until there is one more.
@@ -52,14 +52,14 @@ impl Gcra {
 
     /// What is left at `now_ns` to somebody whose time is `tat`.
     #[must_use]
-    pub fn left(&self, tat: u64, now_ns: u64) -> Left {
+    pub fn left(&self, tat: u64, now_ns: u64) -> Remaining {
         let taken = tat.saturating_sub(now_ns);
         let most = self.tolerance.saturating_add(self.interval);
         let requests = most.saturating_sub(taken).checked_div(self.interval).unwrap_or_default();
         // Over the most: a clock that ran backwards, or another limit's time.
         let over = taken.saturating_sub(most);
         let part = taken.checked_sub(1).and_then(|part| part.checked_rem(self.interval));
-        Left { requests, next_ns: over.saturating_add(part.map_or(0, |part| part.saturating_add(1))) }
+        Remaining { requests, next_ns: over.saturating_add(part.map_or(0, |part| part.saturating_add(1))) }
     }
 }
 
@@ -158,9 +158,9 @@ mod tests {
             tat = gcra.ask(tat, 5).unwrap();
         }
         assert_eq!(gcra.ask(tat, 5), Err(600_000_000));
-        assert_eq!(gcra.left(tat, 5), Left { requests: 0, next_ns: 600_000_000 });
+        assert_eq!(gcra.left(tat, 5), Remaining { requests: 0, next_ns: 600_000_000 });
         tat = gcra.ask(tat, 600_000_005).unwrap();
         assert_eq!(gcra.ask(tat, 600_000_006), Err(599_999_999));
-        assert_eq!(gcra.left(tat, 10_000_000_000), Left { requests: 3, next_ns: 0 });
+        assert_eq!(gcra.left(tat, 10_000_000_000), Remaining { requests: 3, next_ns: 0 });
     }
 }

@@ -14,9 +14,9 @@ use crate::request::Facts;
 pub const CLIENT_BUCKETS: u16 = 4096;
 /// Buckets of keys that the operator chooses: routes, and all requests together.
 /// They are apart, so that no number of addresses makes the gate forget them.
-pub const OWN_BUCKETS: u16 = 256;
+pub const OPERATOR_BUCKETS: u16 = 256;
 /// All buckets of a process: with 16 keys each, 69,632 keys.
-pub const BUCKETS: u16 = CLIENT_BUCKETS + OWN_BUCKETS;
+pub const BUCKETS: u16 = CLIENT_BUCKETS + OPERATOR_BUCKETS;
 
 /// Who a request counts as.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -86,14 +86,14 @@ fn header<'r>(lines: &[(&'r [u8], &'r [u8])], name: &[u8]) -> Option<KeyValue<'r
 
 /// Where the time of a key is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Place {
+pub struct KeyLocation {
     /// The bucket, under [`BUCKETS`].
     pub bucket: u16,
     /// The key in it.
     pub hash: u128,
 }
 
-impl Place {
+impl KeyLocation {
     /// The place of `value` under `limit`. `seed`: random, one for the process and
     /// told to nobody, so that no client can choose a value that is taken for
     /// another's. What a limit counts, it counts under its terms: with another
@@ -125,7 +125,7 @@ impl Place {
         let hash = hasher.finish128().as_u128();
         let (first, buckets) = match value {
             KeyValue::Client(_) | KeyValue::Header(_) => (0, CLIENT_BUCKETS),
-            KeyValue::Route(_) | KeyValue::Global => (CLIENT_BUCKETS, OWN_BUCKETS),
+            KeyValue::Route(_) | KeyValue::Global => (CLIENT_BUCKETS, OPERATOR_BUCKETS),
         };
         let within = hash.checked_rem(u128::from(buckets)).and_then(|rest| u16::try_from(rest).ok());
         Self { bucket: within.unwrap_or_default().saturating_add(first), hash }

@@ -94,17 +94,18 @@ fn nobody_is_taken_for_somebody_else() {
     for limit in &limits {
         for value in &values {
             for seed in [[0; 16], [1; 16]] {
-                let place = Place::of(limit, value, &seed);
-                assert!(seen.insert(place.hash), "{limit:?} {value:?}");
+                let location = KeyLocation::of(limit, value, &seed);
+                assert!(seen.insert(location.hash), "{limit:?} {value:?}");
                 let is_own = matches!(value, KeyValue::Route(_) | KeyValue::Global);
-                assert_eq!(place.bucket >= CLIENT_BUCKETS, is_own);
-                assert!(place.bucket < BUCKETS);
-                assert_eq!(Place::of(limit, value, &seed), place);
+                assert_eq!(location.bucket >= CLIENT_BUCKETS, is_own);
+                assert!(location.bucket < BUCKETS);
+                assert_eq!(KeyLocation::of(limit, value, &seed), location);
             }
         }
     }
     let told = Limit { headers: true, v6_prefix: 48, cidrs: vec!["::/0".parse().unwrap()], ..one.clone() };
-    let (one, told) = (Place::of(&one, &values[0], &[0; 16]), Place::of(&told, &values[0], &[0; 16]));
+    let (one, told) =
+        (KeyLocation::of(&one, &values[0], &[0; 16]), KeyLocation::of(&told, &values[0], &[0; 16]));
     assert_eq!(one, told, "what is not a limit's terms does not make it begin anew");
 }
 
@@ -114,7 +115,7 @@ fn keys_spread_over_all_buckets() {
     let mut per_bucket = BTreeMap::<u16, u32>::new();
     for bits in 0..65_536u32 {
         let client = KeyValue::Client(Prefix::v4(bits, 32).unwrap());
-        *per_bucket.entry(Place::of(&limit, &client, &[7; 16]).bucket).or_default() += 1;
+        *per_bucket.entry(KeyLocation::of(&limit, &client, &[7; 16]).bucket).or_default() += 1;
     }
     assert_eq!(per_bucket.len(), usize::from(CLIENT_BUCKETS));
     let most = per_bucket.values().max().unwrap();
