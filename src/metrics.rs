@@ -11,7 +11,7 @@ mod tests;
 
 use std::cell::Cell;
 
-use tidegate_policy::flags::{Flag, Flags, State};
+use tidegate_policy::flags::{Flag, FlagState, Flags};
 
 use crate::host::{Host, MetricId, MetricKind};
 
@@ -71,9 +71,9 @@ impl<H: Host> Metrics<H> {
     pub fn set_flags(&self, flags: &Flags) {
         for flag in Flag::ALL {
             let percent = match flags.get(flag) {
-                State::Off | State::Shadow => 0,
-                State::Share(percent) => u64::from(percent),
-                State::On => 100,
+                FlagState::Off | FlagState::Shadow => 0,
+                FlagState::Share(percent) => u64::from(percent),
+                FlagState::On => 100,
             };
             self.set(Gauge::flag(flag), percent);
         }

@@ -4,7 +4,7 @@ mod direct;
 use std::time::Duration;
 
 use tidegate_policy::decide::{Decision, IpFinding, Settings, Tables};
-use tidegate_policy::flags::{Flag, Flags, State};
+use tidegate_policy::flags::{Flag, FlagState, Flags};
 use tidegate_policy::route::Backend;
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::check::{Answer, Found, GeoAnswer, Question, RouteAnswer};

@@ -54,9 +54,9 @@ fn a_flag_shows_its_share_and_a_shadow_is_none() {
     let host = crate::host::fake::Fake::default();
     let metrics = Metrics::new(host.clone());
     let flags = Flags::default()
-        .with(Flag::RouteCache, State::On)
-        .with(Flag::IpBlacklistCache, State::Shadow)
-        .with(Flag::AsyncRecording, State::Share(25));
+        .with(Flag::RouteCache, FlagState::On)
+        .with(Flag::IpBlacklistCache, FlagState::Shadow)
+        .with(Flag::AsyncRecording, FlagState::Share(25));
     for flag in Flag::ALL {
         host.set_figure(&format!("tidegate.flags.{}.percent", flag.name()), 7);
     }

@@ -15,7 +15,7 @@ use tidegate_policy::check::PerCheck;
 use tidegate_policy::decide::{
     CountrySource, OnNoRoute, Routing, Settings, Tables, Unavailable, Verdict, decide,
 };
-use tidegate_policy::flags::{Flag, Flags, State};
+use tidegate_policy::flags::{Flag, FlagState, Flags};
 use tidegate_policy::geo::{CountryRange, CountryTable, GeoRules};
 use tidegate_policy::request::Facts;
 use tidegate_policy::route::RouteTable;
@@ -275,8 +275,8 @@ const SHADOW: usize = 1 << 5;
 fn flags(bits: usize) -> Flags {
     Flag::ALL.into_iter().enumerate().fold(Flags::default(), |flags, (at, flag)| {
         let is_shadow = bits & SHADOW != 0 && flag.has_shadow();
-        let off = if is_shadow { State::Shadow } else { State::Off };
-        flags.with(flag, if bits >> at & 1 == 1 { State::On } else { off })
+        let off = if is_shadow { FlagState::Shadow } else { FlagState::Off };
+        flags.with(flag, if bits >> at & 1 == 1 { FlagState::On } else { off })
     })
 }
 

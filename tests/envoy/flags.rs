@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tidegate_author as author;
 use tidegate_host_sim::Dice;
-use tidegate_policy::flags::{Flag, Flags, Mode, State};
+use tidegate_policy::flags::{Flag, FlagState, Flags, Mode};
 use tidegate_policy::version::Version;
 use tidegate_stack::http::{Connection, Method, PATIENCE, Request};
 use tidegate_stack::load::Load;
@@ -30,12 +30,12 @@ fn client(number: u64) -> String {
     format!("192.0.2.{}", number % 40)
 }
 
-fn state(flag: Flag, dice: &mut Dice) -> State {
+fn state(flag: Flag, dice: &mut Dice) -> FlagState {
     match dice.below(5) {
-        0 | 1 => State::On,
-        2 => State::Share(u8::try_from(dice.below(101)).expect("a percentage")),
-        3 if flag.has_shadow() => State::Shadow,
-        _ => State::Off,
+        0 | 1 => FlagState::On,
+        2 => FlagState::Share(u8::try_from(dice.below(101)).expect("a percentage")),
+        3 if flag.has_shadow() => FlagState::Shadow,
+        _ => FlagState::Off,
     }
 }
 
@@ -139,9 +139,9 @@ fn flags_are_flipped_under_load_without_the_recorder() {
 fn a_share_is_of_the_clients_and_always_the_same_ones() {
     let stack = start("flags-share", true).unwrap();
     let flags = Flags::default()
-        .with(Flag::RouteCache, State::Share(25))
-        .with(Flag::IpBlacklistCache, State::Share(25))
-        .with(Flag::AsyncRecording, State::On);
+        .with(Flag::RouteCache, FlagState::Share(25))
+        .with(Flag::IpBlacklistCache, FlagState::Share(25))
+        .with(Flag::AsyncRecording, FlagState::On);
     stack.flags(&Value::Object(author::write_flags(&flags))).unwrap();
     let mut workers = stack.connection_per_worker().unwrap();
     let mut cached = [0, 0, 0];

@@ -9,7 +9,7 @@ use tidegate::root_context::module;
 use tidegate_host_sim::{CONFIG, Dice, Feed, Order, Request, Response, Stage, random};
 use tidegate_policy::check::{Answered, Check, PerCheck};
 use tidegate_policy::decide::{CountrySource, OnNoRoute, Routing, Settings, Unavailable, Verdict, decide};
-use tidegate_policy::flags::{Flag, Flags, Mode, Modes, State};
+use tidegate_policy::flags::{Flag, FlagState, Flags, Mode, Modes};
 use tidegate_policy::geo::Country;
 use tidegate_policy::request::Facts;
 use tidegate_policy::route::{Answerer, RouteMatch};
@@ -224,11 +224,11 @@ fn compare_events(world: &mut World, requests: usize) -> Result<(), String> {
 }
 
 /// The flags of a combination, each bit one.
-fn flags(bits: usize, off: State) -> Flags {
+fn flags(bits: usize, off: FlagState) -> Flags {
     Flag::ALL.into_iter().enumerate().fold(Flags::default(), |flags, (at, flag)| {
         let is_on = bits >> at & 1 == 1;
-        let off = if flag.has_shadow() { off } else { State::Off };
-        flags.with(flag, if is_on { State::On } else { off })
+        let off = if flag.has_shadow() { off } else { FlagState::Off };
+        flags.with(flag, if is_on { FlagState::On } else { off })
     })
 }
 
@@ -237,7 +237,7 @@ fn run(combinations: impl Iterator<Item = usize>) {
         for at in 0..WORLDS {
             let seed = (bits as u64) << 32 | at;
             // Every other world: whatever is not on is compared as well.
-            let off = if at % 2 == 0 { State::Off } else { State::Shadow };
+            let off = if at % 2 == 0 { FlagState::Off } else { FlagState::Shadow };
             let flags = flags(bits, off);
             let mut world = World::new(seed, flags);
             if let Err(difference) = compare(&mut world, &mut Dice::new(!seed), REQUESTS) {
@@ -318,7 +318,7 @@ fn a_difference_between_the_tables_is_found() {
     ];
     for (what, change) in changes {
         let found = (0..12).any(|seed| {
-            let mut world = World::new(seed, Flags::default().with(Flag::AsyncRecording, State::On));
+            let mut world = World::new(seed, Flags::default().with(Flag::AsyncRecording, FlagState::On));
             world.direct.feed.frozen = true;
             change(&mut world.direct.feed);
             compare(&mut world, &mut Dice::new(!seed), 60).is_err()
@@ -330,7 +330,7 @@ fn a_difference_between_the_tables_is_found() {
 #[test]
 fn a_percentage_that_splits_the_clients_changes_no_decision() {
     for seed in 0..8 {
-        let share = |dice: &mut Dice| State::Share(u8::try_from(10 + dice.below(80)).unwrap());
+        let share = |dice: &mut Dice| FlagState::Share(u8::try_from(10 + dice.below(80)).unwrap());
         let mut dice = Dice::new(seed ^ 0x5a5a);
         let flags =
             Flag::ALL.into_iter().fold(Flags::default(), |flags, flag| flags.with(flag, share(&mut dice)));

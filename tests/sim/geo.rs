@@ -7,7 +7,7 @@ use serde_json::json;
 use tidegate::root_context::module;
 use tidegate_author as author;
 use tidegate_host_sim::{CONFIG, Feed, Request, Response, Stage};
-use tidegate_policy::flags::{Flag, Flags, State};
+use tidegate_policy::flags::{Flag, FlagState, Flags};
 use tidegate_policy::geo::{Country, CountryRange, GeoAction, GeoMode, GeoRule, Unknown};
 use tidegate_policy::wire::sync::WholeTable;
 
@@ -45,7 +45,7 @@ fn rule(name: &str, mode: GeoMode, codes: &[&str]) -> GeoRule {
 
 /// All cached, or all asked directly, which must make no difference.
 fn both() -> [Flags; 2] {
-    [Flags::all_on(), Flags::default().with(Flag::AsyncRecording, State::On)]
+    [Flags::all_on(), Flags::default().with(Flag::AsyncRecording, FlagState::On)]
 }
 
 fn stage(flags: Flags, config: &str) -> Stage {

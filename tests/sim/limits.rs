@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tidegate::root_context::module;
 use tidegate_author as author;
 use tidegate_host_sim::{CONFIG, Feed, Request, Response, Stage};
-use tidegate_policy::flags::{Flag, Flags, State};
+use tidegate_policy::flags::{Flag, FlagState, Flags};
 use tidegate_policy::limit::{BUCKETS, Limit};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -190,7 +190,7 @@ fn a_limit_in_shadow_counts_as_if_it_were_enforced_and_lets_pass() {
 
 #[test]
 fn who_is_on_the_allow_list_is_exempt_and_who_is_banned_uses_nothing_up() {
-    for flags in [Flags::all_on(), Flags::default().with(Flag::AsyncRecording, State::On)] {
+    for flags in [Flags::all_on(), Flags::default().with(Flag::AsyncRecording, FlagState::On)] {
         let mut stage = stage(2, [per_client(2)]);
         stage.feed.set_flags(flags);
         stage.feed.allow(&[("10.0.0.0/8", None)]);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tidegate::root_context::module;
 use tidegate_host_sim::{Feed, Request, Root, Sim, StreamId, Trouble, Waits, Worker};
-use tidegate_policy::flags::{Flag, State};
+use tidegate_policy::flags::{Flag, FlagState};
 use tidegate_policy::wire::event::{BatchHead, Source, SourceState, TrafficEvent, VerdictCode};
 
 const CONFIG: &str = r#"{"admin": {"cluster": "admin", "token": "secret"}}"#;
@@ -219,7 +219,7 @@ fn events_are_exact_while_the_way_of_recording_changes_under_load() {
     let mut stage = Stage::new(3);
     stage.feed.ban("9.9.9.0/24");
     stage.run(SECOND);
-    let states = [State::On, State::Off, State::Share(50)];
+    let states = [FlagState::On, FlagState::Off, FlagState::Share(50)];
     let troubles = [None, None, Some(Trouble::Status(503)), Some(Trouble::Never), Some(Trouble::Reset)];
     let mut open: Vec<StreamId> = Vec::new();
     let requests = 2_000;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tidegate::root_context::module;
 use tidegate_host_sim::{CONFIG, Dice, Feed, Order, Request, Stage, StreamId, Trouble, Waits, random};
-use tidegate_policy::flags::{Flag, Flags, State};
+use tidegate_policy::flags::{Flag, FlagState, Flags};
 use tidegate_policy::wire::event::{DropReason, Source, TrafficEvent, VerdictCode};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -16,7 +16,7 @@ const NOW: u32 = 1_795_400_001;
 
 /// Everything from the cache, each event before its response.
 fn sync() -> Flags {
-    Flags::all_on().with(Flag::AsyncRecording, State::Off)
+    Flags::all_on().with(Flag::AsyncRecording, FlagState::Off)
 }
 
 fn stage() -> Stage {
@@ -318,7 +318,7 @@ fn a_mode_switched_under_load_costs_no_number() {
                 0 => {
                     let flag =
                         dice.pick(&[Flag::AsyncRecording, Flag::AsyncRecording, Flag::IpBlacklistCache]);
-                    let state = dice.pick(&[State::Off, State::On, State::Share(50)]);
+                    let state = dice.pick(&[FlagState::Off, FlagState::On, FlagState::Share(50)]);
                     stage.feed.set_flag(flag, state);
                 }
                 1..=4 => {
@@ -364,7 +364,7 @@ fn a_full_buffer_gives_up_no_number_that_is_open() {
     let mut stage = Stage::with_flags(module, 1, &config, sync());
     let open = stage.begin(0, Request::get("/long", "1.1.1.1"));
     stage.feed.carry(&mut stage.sim, open);
-    stage.feed.set_flag(Flag::AsyncRecording, State::On);
+    stage.feed.set_flag(Flag::AsyncRecording, FlagState::On);
     stage.run(SECOND);
     stage.feed.takes_events = false;
     let (worker, root) = stage.gates[0];

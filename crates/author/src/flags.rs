@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::reader::{Place, Problem, Problems};
-use tidegate_policy::flags::{Flag, Flags, State};
+use tidegate_policy::flags::{Flag, FlagState, Flags};
 
 const NAMES: &[&str] = &[
     Flag::RouteCache.name(),
@@ -19,7 +19,7 @@ const NAMES: &[&str] = &[
 ///
 /// # Errors
 /// What is wrong; the pointer begins with the flag's name.
-pub fn read_flag(flag: Flag, value: &Value) -> Result<State, Problem> {
+pub fn read_flag(flag: Flag, value: &Value) -> Result<FlagState, Problem> {
     let mut problems = Problems::default();
     let place = Place::at(format!("/{}", flag.name()), value);
     let state = state(flag, &place, &mut problems);
@@ -31,7 +31,7 @@ pub fn read_flag(flag: Flag, value: &Value) -> Result<State, Problem> {
 ///
 /// # Errors
 /// All problems: names that no flag has, and states that are none.
-pub fn read_flags(document: &Value) -> Result<Vec<(Flag, State)>, Vec<Problem>> {
+pub fn read_flags(document: &Value) -> Result<Vec<(Flag, FlagState)>, Vec<Problem>> {
     let mut problems = Problems::default();
     let place = Place::root(document);
     let Some(fields) = place.object(NAMES, &mut problems) else {
@@ -50,12 +50,12 @@ pub fn read_flags(document: &Value) -> Result<Vec<(Flag, State)>, Vec<Problem>> 
 
 /// A state as [`read_flag`] reads it.
 #[must_use]
-pub fn write_state(state: State) -> Value {
+pub fn write_state(state: FlagState) -> Value {
     match state {
-        State::Off => Value::Bool(false),
-        State::On => Value::Bool(true),
-        State::Shadow => json!("shadow"),
-        State::Share(percent) => json!({"percent": percent}),
+        FlagState::Off => Value::Bool(false),
+        FlagState::On => Value::Bool(true),
+        FlagState::Shadow => json!("shadow"),
+        FlagState::Share(percent) => json!({"percent": percent}),
     }
 }
 
@@ -65,13 +65,13 @@ pub fn write_flags(flags: &Flags) -> Map<String, Value> {
     Flag::ALL.into_iter().map(|flag| (flag.name().to_owned(), write_state(flags.get(flag)))).collect()
 }
 
-fn state(flag: Flag, place: &Place<'_>, problems: &mut Problems) -> Option<State> {
+fn state(flag: Flag, place: &Place<'_>, problems: &mut Problems) -> Option<FlagState> {
     match place.value {
-        Value::Bool(false) => Some(State::Off),
-        Value::Bool(true) => Some(State::On),
+        Value::Bool(false) => Some(FlagState::Off),
+        Value::Bool(true) => Some(FlagState::On),
         Value::String(text) if text == "shadow" => {
             if flag.has_shadow() {
-                return Some(State::Shadow);
+                return Some(FlagState::Shadow);
             }
             let message = format!("only a cache has a shadow: must be {}", right(flag));
             place.note(problems, "invalid", message);
@@ -84,7 +84,7 @@ fn state(flag: Flag, place: &Place<'_>, problems: &mut Problems) -> Option<State
         Value::Object(_) => {
             let percent = place.object(&["percent"], problems)?.require("percent", problems)?;
             let percent = percent.integer(0, 100, problems)?;
-            Some(State::Share(u8::try_from(percent).ok()?))
+            Some(FlagState::Share(u8::try_from(percent).ok()?))
         }
         Value::Null | Value::Number(_) | Value::Array(_) => {
             place.wrong_type(right(flag), problems);
@@ -114,13 +114,20 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         for flag in Flag::ALL {
-            for state in [State::Off, State::On, State::Share(0), State::Share(25), State::Share(100)] {
+            for state in [
+                FlagState::Off,
+                FlagState::On,
+                FlagState::Share(0),
+                FlagState::Share(25),
+                FlagState::Share(100),
+            ] {
                 assert_eq!(read_flag(flag, &write_state(state)), Ok(state));
             }
-            assert_eq!(read_flag(flag, &write_state(State::Shadow)).is_ok(), flag.has_shadow());
+            assert_eq!(read_flag(flag, &write_state(FlagState::Shadow)).is_ok(), flag.has_shadow());
         }
-        let flags =
-            Flags::all_on().with(Flag::RouteCache, State::Shadow).with(Flag::GeoRulesCache, State::Share(7));
+        let flags = Flags::all_on()
+            .with(Flag::RouteCache, FlagState::Shadow)
+            .with(Flag::GeoRulesCache, FlagState::Share(7));
         let written = Value::Object(write_flags(&flags));
         let read = read_flags(&written).unwrap();
         assert_eq!(read, Flag::ALL.map(|flag| (flag, flags.get(flag))));
@@ -129,7 +136,7 @@ mod tests {
     #[test]
     fn a_merge_names_only_what_it_changes() {
         let body = json!({"enableAsyncRecording": true, "enableRouteCache": {"percent": 5}});
-        let wanted = vec![(Flag::RouteCache, State::Share(5)), (Flag::AsyncRecording, State::On)];
+        let wanted = vec![(Flag::RouteCache, FlagState::Share(5)), (Flag::AsyncRecording, FlagState::On)];
         assert_eq!(read_flags(&body), Ok(wanted));
         assert_eq!(read_flags(&json!({})), Ok(Vec::new()));
     }

@@ -59,7 +59,7 @@ impl Flag {
         Self::ALL.into_iter().find(|flag| flag.name() == name)
     }
 
-    /// Whether it can be in [`State::Shadow`]: the three caches can.
+    /// Whether it can be in [`FlagState::Shadow`]: the three caches can.
     #[must_use]
     pub fn has_shadow(self) -> bool {
         matches!(self, Self::RouteCache | Self::IpBlacklistCache | Self::GeoRulesCache)
@@ -68,7 +68,7 @@ impl Flag {
 
 /// What a flag is set to.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
-pub enum State {
+pub enum FlagState {
     /// `false`.
     #[default]
     Off,
@@ -82,7 +82,7 @@ pub enum State {
 
 /// All flags. The default is the start of the rollout: all off.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
-pub struct Flags([State; 5]);
+pub struct Flags([FlagState; 5]);
 
 /// How one check is answered for one client.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
@@ -128,12 +128,12 @@ impl Flags {
     /// All on: where the rollout ends.
     #[must_use]
     pub fn all_on() -> Self {
-        Self([State::On; 5])
+        Self([FlagState::On; 5])
     }
 
     /// What a flag is set to.
     #[must_use]
-    pub fn get(&self, flag: Flag) -> State {
+    pub fn get(&self, flag: Flag) -> FlagState {
         let [route, ip, geo, parallel, recording] = self.0;
         match flag {
             Flag::RouteCache => route,
@@ -146,7 +146,7 @@ impl Flags {
 
     /// These flags with one of them set.
     #[must_use]
-    pub fn with(mut self, flag: Flag, state: State) -> Self {
+    pub fn with(mut self, flag: Flag, state: FlagState) -> Self {
         let [route, ip, geo, parallel, recording] = &mut self.0;
         *match flag {
             Flag::RouteCache => route,
@@ -162,7 +162,7 @@ impl Flags {
     #[must_use]
     pub fn modes(&self, client: Option<IpAddr>) -> Modes {
         let mode = |flag| match self.get(flag) {
-            State::Shadow => Mode::Shadow,
+            FlagState::Shadow => Mode::Shadow,
             state if is_on(flag, state, client) => Mode::Cached,
             _ => Mode::Direct,
         };
@@ -193,8 +193,8 @@ impl Flags {
         let flags: Self = decode(FLAGS_FORMAT, MAX_FLAGS, bytes)?;
         for flag in Flag::ALL {
             match flags.get(flag) {
-                State::Share(101..) => return Err(FormatError::Malformed("a share over 100 percent")),
-                State::Shadow if !flag.has_shadow() => {
+                FlagState::Share(101..) => return Err(FormatError::Malformed("a share over 100 percent")),
+                FlagState::Shadow if !flag.has_shadow() => {
                     return Err(FormatError::Malformed("a flag in shadow that has none"));
                 }
                 _ => {}
@@ -204,11 +204,11 @@ impl Flags {
     }
 }
 
-fn is_on(flag: Flag, state: State, client: Option<IpAddr>) -> bool {
+fn is_on(flag: Flag, state: FlagState, client: Option<IpAddr>) -> bool {
     match state {
-        State::Off | State::Shadow => false,
-        State::On => true,
-        State::Share(percent) => place(flag, client) < u64::from(percent),
+        FlagState::Off | FlagState::Shadow => false,
+        FlagState::On => true,
+        FlagState::Share(percent) => place(flag, client) < u64::from(percent),
     }
 }
 
@@ -238,13 +238,14 @@ mod tests {
     #[test]
     fn bytes_say_the_flags_and_nothing_impossible() {
         let flags = Flags::default()
-            .with(Flag::RouteCache, State::Shadow)
-            .with(Flag::GeoRulesCache, State::Share(25))
-            .with(Flag::AsyncRecording, State::On);
+            .with(Flag::RouteCache, FlagState::Shadow)
+            .with(Flag::GeoRulesCache, FlagState::Share(25))
+            .with(Flag::AsyncRecording, FlagState::On);
         assert_eq!(Flags::from_bytes(&flags.to_bytes().unwrap()), Ok(flags));
-        for bad in
-            [flags.with(Flag::RouteCache, State::Share(101)), flags.with(Flag::AsyncRecording, State::Shadow)]
-        {
+        for bad in [
+            flags.with(Flag::RouteCache, FlagState::Share(101)),
+            flags.with(Flag::AsyncRecording, FlagState::Shadow),
+        ] {
             assert!(Flags::from_bytes(&bad.to_bytes().unwrap()).is_err());
         }
     }
@@ -255,7 +256,7 @@ mod tests {
             for other in Flag::ALL.into_iter().filter(|other| *other != one) {
                 let both = |bits: &u32| {
                     let client = client(bits.wrapping_mul(2_654_435_761));
-                    [one, other].into_iter().all(|flag| is_on(flag, State::Share(50), client))
+                    [one, other].into_iter().all(|flag| is_on(flag, FlagState::Share(50), client))
                 };
                 let share = (0..40_000u32).filter(both).count();
                 // A quarter of 40,000, and six standard deviations (87) around it.
@@ -266,8 +267,9 @@ mod tests {
 
     #[test]
     fn a_client_is_one_client_however_its_address_is_written() {
-        let flags =
-            Flag::ALL.into_iter().fold(Flags::default(), |flags, flag| flags.with(flag, State::Share(50)));
+        let flags = Flag::ALL
+            .into_iter()
+            .fold(Flags::default(), |flags, flag| flags.with(flag, FlagState::Share(50)));
         for bits in 0..1_000u32 {
             let v4 = Ipv4Addr::from_bits(bits.wrapping_mul(2_654_435_761));
             assert_eq!(flags.modes(Some(v4.into())), flags.modes(Some(v4.to_ipv6_mapped().into())));
@@ -283,7 +285,7 @@ mod tests {
         /// fair hash fails once in 5e8 cases.
         #[test]
         fn a_share_is_that_share_of_the_clients(percent in 0u8..=100, from: u32, step in 1u32..=1 << 16) {
-            let flags = Flags::default().with(Flag::RouteCache, State::Share(percent));
+            let flags = Flags::default().with(Flag::RouteCache, FlagState::Share(percent));
             let count = 20_000u32;
             let on = (0..count)
                 .filter(|i| {
@@ -299,7 +301,7 @@ mod tests {
 
         #[test]
         fn who_is_in_a_share_is_in_every_larger_one(bits: u32, percent in 0u8..100) {
-            let at = |share| Flags::default().with(Flag::GeoRulesCache, State::Share(share)).modes(client(bits));
+            let at = |share| Flags::default().with(Flag::GeoRulesCache, FlagState::Share(share)).modes(client(bits));
             if at(percent).geo == Mode::Cached {
                 prop_assert_eq!(at(percent + 1).geo, Mode::Cached);
             }

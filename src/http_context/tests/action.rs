@@ -29,7 +29,7 @@ fn found(backend: Option<Backend>, action: Action) -> Found {
 
 /// A request that the admin service has routed so.
 fn routed(host: &Fake, headers: &[(&str, &[u8])], found: Found) -> RequestContext<Fake> {
-    let filter = filter(host, Some(Flags::all_on().with(Flag::RouteCache, State::Off)), "");
+    let filter = filter(host, Some(Flags::all_on().with(Flag::RouteCache, FlagState::Off)), "");
     host.0.headers.replace(Some(pairs(headers)));
     let (mut stream, _) = begin(host, &filter);
     let route = host.take_calls().remove(0);

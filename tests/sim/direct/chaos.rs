@@ -35,9 +35,14 @@ impl Chaos {
         match self.dice.below(24) {
             0 => {
                 let flag = self.dice.pick(&Flag::ALL);
-                let state =
-                    self.dice.pick(&[State::Off, State::Off, State::On, State::Shadow, State::Share(40)]);
-                if flag.has_shadow() || state != State::Shadow {
+                let state = self.dice.pick(&[
+                    FlagState::Off,
+                    FlagState::Off,
+                    FlagState::On,
+                    FlagState::Shadow,
+                    FlagState::Share(40),
+                ]);
+                if flag.has_shadow() || state != FlagState::Shadow {
                     self.stage.feed.set_flag(flag, state);
                 }
             }

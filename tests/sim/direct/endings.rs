@@ -28,7 +28,7 @@ fn an_answer_after_envoys_own_is_left_alone() {
 fn whatever_overtakes_a_request_at_any_step_its_answers_do_no_harm() {
     // After so many answers Envoy gives the request up, or its client leaves.
     for parallel in [false, true] {
-        for recording in [State::Off, State::On] {
+        for recording in [FlagState::Off, FlagState::On] {
             for answers in 0..4 {
                 for leaves in [false, true] {
                     let mut stage = direct(parallel);

@@ -3,13 +3,13 @@
 
 use serde_json::Value;
 use tidegate_author as author;
-use tidegate_policy::flags::{Flag, Flags, State};
+use tidegate_policy::flags::{Flag, FlagState, Flags};
 
 use super::fingerprint::describe;
 use super::snapshot::Snapshot;
 use crate::store::{FlagRow, StoreTable};
 
-fn read(flag: Flag, row: &FlagRow) -> Result<State, String> {
+fn read(flag: Flag, row: &FlagRow) -> Result<FlagState, String> {
     let value: Value = serde_json::from_str(&row.value).map_err(|error| {
         format!("not JSON: {error}: write false, true, \"shadow\" or {{\"percent\": 25}}")
     })?;
@@ -30,7 +30,7 @@ impl Snapshot {
             self.note_row(StoreTable::Flags, &name, row.as_ref());
             let flag = named(&name);
             if let Ok(flag) = flag {
-                self.flags = self.flags.with(flag, State::Off);
+                self.flags = self.flags.with(flag, FlagState::Off);
             }
             let Some(row) = row else { continue };
             match flag.and_then(|flag| Ok((flag, read(flag, &row)?))) {

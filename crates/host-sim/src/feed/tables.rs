@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tidegate_author as author;
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::Prefix;
-use tidegate_policy::flags::{Flag, Flags, State};
+use tidegate_policy::flags::{Flag, FlagState, Flags};
 use tidegate_policy::geo::{CountryRange, CountryTable, GeoRule, GeoRules};
 use tidegate_policy::limit::{Limit, Limits};
 use tidegate_policy::table::{AddressTable, Entry, EntryState};
@@ -26,7 +26,7 @@ impl Feed {
     ///
     /// # Panics
     /// Never: flags have bytes.
-    pub fn set_flag(&mut self, flag: Flag, state: State) {
+    pub fn set_flag(&mut self, flag: Flag, state: FlagState) {
         self.set_flags(self.flags().with(flag, state));
     }
 

@@ -11,7 +11,7 @@ use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::Prefix;
 use tidegate_policy::decide::Tables;
 use tidegate_policy::digest::BlobHash;
-use tidegate_policy::flags::{Flag, Flags, State};
+use tidegate_policy::flags::{Flag, FlagState, Flags};
 use tidegate_policy::geo::{CountryTable, GeoRule, GeoRules};
 use tidegate_policy::limit::{Limit, Limits};
 use tidegate_policy::wire::sync::WholeTable;
@@ -61,13 +61,13 @@ const ENDS: [(Option<&str>, Option<Option<UnixSeconds>>); 6] = [
 ];
 
 /// States as people write them, with what they come to.
-const FLAGS: [(&str, State); 6] = [
-    ("true", State::On),
-    ("false", State::Off),
-    (r#""shadow""#, State::Shadow),
-    (r#" {"percent": 30} "#, State::Share(30)),
-    (r#"{"percent": 30.5}"#, State::Off),
-    ("on", State::Off),
+const FLAGS: [(&str, FlagState); 6] = [
+    ("true", FlagState::On),
+    ("false", FlagState::Off),
+    (r#""shadow""#, FlagState::Shadow),
+    (r#" {"percent": 30} "#, FlagState::Share(30)),
+    (r#"{"percent": 30.5}"#, FlagState::Off),
+    ("on", FlagState::Off),
 ];
 const FLAG_NAMES: [(&str, Option<Flag>); 3] = [
     ("enableRouteCache", Some(Flag::RouteCache)),

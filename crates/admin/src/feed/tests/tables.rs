@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_policy::decide::{IpFinding, Tables};
-use tidegate_policy::flags::{Flag, Flags, State};
+use tidegate_policy::flags::{Flag, FlagState, Flags};
 use tidegate_policy::geo::{CountryRange, CountryTable, GeoAction, MAX_GEO_RULES};
 use tidegate_policy::request::Facts;
 use tidegate_policy::wire::sync::WholeTable;
@@ -68,8 +68,9 @@ async fn flags_rules_and_countries_reach_a_gateway() {
     let answer = gateway.poll(&feed).await.unwrap();
     let told: Vec<WholeTable> = answer.whole.iter().map(|update| update.table).collect();
     assert_eq!((told, answer.bans.is_none()), (vec![WholeTable::Flags], true));
-    let want =
-        Flags::default().with(Flag::RouteCache, State::Shadow).with(Flag::AsyncRecording, State::Share(25));
+    let want = Flags::default()
+        .with(Flag::RouteCache, FlagState::Shadow)
+        .with(Flag::AsyncRecording, FlagState::Share(25));
     assert_eq!((gateway.flags(), feed.snapshot().flags), (want, want));
 
     store.put_document(DocumentKind::GeoRule, "no-de", DENY_DE);
@@ -100,7 +101,7 @@ async fn flags_rules_and_countries_reach_a_gateway() {
     store.set_countries(None);
     settle(&feed).await;
     gateway.poll(&feed).await;
-    assert_eq!(gateway.flags(), want.with(Flag::RouteCache, State::Off));
+    assert_eq!(gateway.flags(), want.with(Flag::RouteCache, FlagState::Off));
     assert!(gateway.geo().rules().is_empty() && gateway.countries().is_empty());
     assert!(feed.snapshot().countries.is_none());
 }
@@ -143,7 +144,7 @@ async fn a_bad_row_of_any_table_has_no_effect_and_says_why() {
     store.put_flag("enableRouteCache", "true");
     store.set_countries(Some(countries("good", one_run("DE", 9))));
     let feed = start(&store, tiny()).await;
-    let on = Flags::default().with(Flag::RouteCache, State::On);
+    let on = Flags::default().with(Flag::RouteCache, FlagState::On);
     assert_eq!(feed.tables().await.unwrap().flags, on);
 
     store.put_flag("enableRouteCache", "yes");
@@ -371,7 +372,7 @@ async fn a_restore_brings_back_all_tables() {
     store.restore(remembered);
     let tables = feed.tables().await.unwrap();
     assert_ne!(tables.version.epoch, between.version.epoch);
-    assert_eq!(tables.flags.get(Flag::RouteCache), State::On);
+    assert_eq!(tables.flags.get(Flag::RouteCache), FlagState::On);
     assert_eq!((tables.geo.rules().len(), country(&tables.countries, "10.0.0.1")), (1, Some("DE".into())));
     settle(&feed).await;
     gateway.poll(&feed).await;

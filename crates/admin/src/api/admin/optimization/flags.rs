@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tidegate_author as author;
 use tidegate_policy::check::{Check, PerCheck};
-use tidegate_policy::flags::{Flag, Flags, State as FlagState};
+use tidegate_policy::flags::{Flag, FlagState, Flags};
 use tidegate_policy::version::Version;
 
 use super::recording::CheckStats;

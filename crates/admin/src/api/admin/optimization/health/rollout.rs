@@ -1,7 +1,7 @@
 //! What health says of shadows and of geo rules.
 
 use tidegate_policy::check::{Check, PerCheck};
-use tidegate_policy::flags::{Flags, State};
+use tidegate_policy::flags::{FlagState, Flags};
 
 use super::Reason;
 use crate::api::admin::optimization::flags::flag_of_check;
@@ -14,7 +14,7 @@ const SHOWN_MISSING: usize = 5;
 
 /// Whether there is something to compare at all.
 pub fn is_any_in_shadow(flags: &Flags) -> bool {
-    Check::ALL.into_iter().any(|check| flags.get(flag_of_check(check)) == State::Shadow)
+    Check::ALL.into_iter().any(|check| flags.get(flag_of_check(check)) == FlagState::Shadow)
 }
 
 /// Checks in shadow that cache and database answered differently. Where the cache
@@ -28,7 +28,7 @@ pub fn shadow(
     for check in Check::ALL {
         let flag = flag_of_check(check);
         let CheckCounts { compared, mismatched, lagging, .. } = *counts.get(check);
-        if flags.get(flag) != State::Shadow || mismatched == 0 {
+        if flags.get(flag) != FlagState::Shadow || mismatched == 0 {
             continue;
         }
         let flag = flag.name();
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn only_what_differs_by_itself_is_trouble_and_only_in_shadow() {
-        let shadow = Flags::default().with(Flag::RouteCache, State::Shadow);
+        let shadow = Flags::default().with(Flag::RouteCache, FlagState::Shadow);
         let counts =
             |mismatched, lagging| CheckCounts { compared: 9, mismatched, lagging, ..Default::default() };
         assert_eq!(codes(shadow, counts(0, 0)), (vec![], vec![]));
