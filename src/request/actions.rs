@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tidegate_policy::decide::Reason;
 use tidegate_policy::limit::LimitStatus;
-use tidegate_policy::route::action::{Action, Arrival, CorsHeaders, HeaderEdit, HeaderEdits, Retry};
+use tidegate_policy::route::action::{Action, CorsHeaders, HeaderEdit, HeaderEdits, RequestUrl, Retry};
 use tidegate_policy::route::{Answerer, RouteMatch};
 
 use super::facts::RequestFacts;
@@ -69,7 +69,8 @@ pub fn carry_out<H: Host>(
         }
         Answerer::Redirect(redirect) => {
             let (https, host, target) = facts.arrival();
-            let location = redirect.location(&Arrival { https, host, port: listener_port(filter), target });
+            let location =
+                redirect.location(&RequestUrl { https, host, port: listener_port(filter), target });
             answered(filter, reply::redirect(&filter.vm.host, redirect.status, &location))?;
             return Ok((Handled::Redirected, response));
         }

@@ -3,7 +3,7 @@
 
 use tidegate_policy::decide::Reason;
 use tidegate_policy::route::action::MAX_MIRRORS;
-use tidegate_policy::route::{Backend, OWN_CLUSTERS, Target};
+use tidegate_policy::route::{Backend, RESERVED_CLUSTER_PREFIX, Target};
 
 use crate::filter::Filter;
 use crate::host::{Host, HostError};
@@ -38,7 +38,7 @@ pub fn send<H: Host>(filter: &Filter<H>, backend: &Backend) -> Result<(), Reason
     let cluster = filter.clusters.of(backend);
     let told = match &backend.target {
         // What a template makes of a name is not what was checked.
-        None if cluster.starts_with(OWN_CLUSTERS) => return Err(Reason::NoBackend),
+        None if cluster.starts_with(RESERVED_CLUSTER_PREFIX) => return Err(Reason::NoBackend),
         None => Ok(()),
         Some(target) => aim(host, target),
     };
@@ -63,8 +63,9 @@ fn aim<H: Host>(host: &H, target: &Target) -> Result<(), HostError> {
 /// Has the request at hand copied to these, of which [`MAX_MIRRORS`] count. A copy
 /// that Envoy cannot be told of is not made.
 pub fn mirror<'b, H: Host>(filter: &Filter<H>, backends: impl Iterator<Item = &'b Backend>) {
-    let may_be_named =
-        |cluster: &str, backend: &Backend| backend.target.is_some() || !cluster.starts_with(OWN_CLUSTERS);
+    let may_be_named = |cluster: &str, backend: &Backend| {
+        backend.target.is_some() || !cluster.starts_with(RESERVED_CLUSTER_PREFIX)
+    };
     let named = backends
         .map(|backend| (filter.clusters.of(backend), backend))
         .filter(|(cluster, backend)| may_be_named(cluster, backend));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tidegate::root_context::module;
 use tidegate_host_sim::{Fault, Feed, Request, Root, Sim, Worker};
-use tidegate_policy::geo::{Country, CountryRange, GeoAction, GeoMode, GeoRule, Unknown};
+use tidegate_policy::geo::{Country, CountryRange, GeoAction, GeoMode, GeoRule, UnknownCountry};
 
 const CONFIG: &str = r#"{"admin": {"cluster": "admin", "token": "secret"}}"#;
 const SECOND: Duration = Duration::from_secs(1);
@@ -85,7 +85,7 @@ fn deny(code: &str) -> GeoRule {
         global: true,
         mode: GeoMode::Deny,
         countries: vec![country(code)],
-        unknown: Unknown::Allow,
+        unknown: UnknownCountry::Allow,
         action: GeoAction::Forbidden,
     }
 }

@@ -8,7 +8,7 @@ use tidegate::root_context::module;
 use tidegate_author as author;
 use tidegate_host_sim::{CONFIG, Feed, Request, Response, Stage};
 use tidegate_policy::flags::{Flag, FlagState, Flags};
-use tidegate_policy::geo::{Country, CountryRange, GeoAction, GeoMode, GeoRule, Unknown};
+use tidegate_policy::geo::{Country, CountryRange, GeoAction, GeoMode, GeoRule, UnknownCountry};
 use tidegate_policy::wire::sync::WholeTable;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ fn rule(name: &str, mode: GeoMode, codes: &[&str]) -> GeoRule {
         global: true,
         mode,
         countries: codes.iter().map(|code| country(code)).collect(),
-        unknown: if mode == GeoMode::Deny { Unknown::Allow } else { Unknown::Deny },
+        unknown: if mode == GeoMode::Deny { UnknownCountry::Allow } else { UnknownCountry::Deny },
         action: GeoAction::Forbidden,
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::names::is_subdomain;
 use super::reader::{Object, Place, Problem, Problems};
-use tidegate_policy::geo::{Country, GeoAction, GeoMode, GeoRule, Unknown};
+use tidegate_policy::geo::{Country, GeoAction, GeoMode, GeoRule, UnknownCountry};
 
 const MAX_COUNTRIES: usize = 300;
 const FIELDS: &[&str] = &["name", "mode", "countries", "global", "unknown", "status"];
@@ -70,10 +70,11 @@ fn rule(name: &str, document: &Place<'_>, problems: &mut Problems) -> Option<Geo
     let mode = fields.require("mode", problems).and_then(|place| allow_or_deny(&place, problems));
     let mode = mode.map(|allow| if allow { GeoMode::Allow } else { GeoMode::Deny });
     let unknown = match fields.get("unknown") {
-        Some(place) => {
-            allow_or_deny(&place, problems).map(|allow| if allow { Unknown::Allow } else { Unknown::Deny })
+        Some(place) => allow_or_deny(&place, problems)
+            .map(|allow| if allow { UnknownCountry::Allow } else { UnknownCountry::Deny }),
+        None => {
+            mode.map(|mode| if mode == GeoMode::Allow { UnknownCountry::Deny } else { UnknownCountry::Allow })
         }
-        None => mode.map(|mode| if mode == GeoMode::Allow { Unknown::Deny } else { Unknown::Allow }),
     };
     let countries = countries(&fields, mode.zip(unknown), problems);
     Some(GeoRule {
@@ -107,7 +108,7 @@ fn status(place: &Place<'_>, problems: &mut Problems) -> Option<GeoAction> {
 /// does with the unknown, as far as they could be read.
 fn countries(
     fields: &Object<'_>,
-    how: Option<(GeoMode, Unknown)>,
+    how: Option<(GeoMode, UnknownCountry)>,
     problems: &mut Problems,
 ) -> Option<Vec<Country>> {
     let list = fields.require("countries", problems)?;
@@ -117,10 +118,10 @@ fn countries(
             Some((GeoMode::Allow, _)) => {
                 Some("an empty allow-list denies everybody: name the countries that may enter")
             }
-            Some((GeoMode::Deny, Unknown::Allow)) => {
+            Some((GeoMode::Deny, UnknownCountry::Allow)) => {
                 Some("an empty deny-list denies nobody: name countries, or say \"unknown\": \"deny\"")
             }
-            Some((GeoMode::Deny, Unknown::Deny)) | None => None,
+            Some((GeoMode::Deny, UnknownCountry::Deny)) | None => None,
         };
         message.into_iter().for_each(|message| list.note(problems, "invalid", message));
     }
@@ -188,17 +189,17 @@ mod tests {
             global: true,
             mode: GeoMode::Deny,
             countries: vec![Country::new(b"KP").unwrap()],
-            unknown: Unknown::Allow,
+            unknown: UnknownCountry::Allow,
             action: GeoAction::Forbidden,
         };
         assert_eq!(deny, wanted);
         let allow = read_geo_rule("r", &with("mode", json!("allow"))).unwrap();
-        assert_eq!((allow.mode, allow.unknown), (GeoMode::Allow, Unknown::Deny));
+        assert_eq!((allow.mode, allow.unknown), (GeoMode::Allow, UnknownCountry::Deny));
         let given = json!({"name": "r", "mode": "allow", "countries": ["DE"], "global": false, "unknown": "allow", "status": 451});
         let given = read_geo_rule("r", &given).unwrap();
         assert_eq!(
             (given.global, given.unknown, given.action),
-            (false, Unknown::Allow, GeoAction::LegalReasons)
+            (false, UnknownCountry::Allow, GeoAction::LegalReasons)
         );
         let nulls =
             json!({"mode": "deny", "countries": ["KP"], "global": null, "unknown": null, "status": null});

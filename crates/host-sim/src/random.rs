@@ -2,7 +2,7 @@
 
 mod routes;
 
-use tidegate_policy::geo::{Country, CountryRange, GeoAction, GeoMode, GeoRule, Unknown};
+use tidegate_policy::geo::{Country, CountryRange, GeoAction, GeoMode, GeoRule, UnknownCountry};
 
 use crate::dice::Dice;
 use crate::feed::Feed;
@@ -115,7 +115,7 @@ fn geo_rule(dice: &mut Dice, name: &str) -> GeoRule {
         global: dice.percent(25),
         mode: if dice.percent(70) { GeoMode::Deny } else { GeoMode::Allow },
         countries: dice.some(COUNTRIES, 3).into_iter().map(country).collect(),
-        unknown: if dice.percent(75) { Unknown::Allow } else { Unknown::Deny },
+        unknown: if dice.percent(75) { UnknownCountry::Allow } else { UnknownCountry::Deny },
         action: if dice.percent(50) { GeoAction::Forbidden } else { GeoAction::LegalReasons },
     }
 }

@@ -14,5 +14,5 @@ pub use countries::{CountryCheck, CountryRange, CountryTable};
 pub use country::{Country, NoCountry};
 pub use rules::{
     GEO_FORMAT, GeoAction, GeoMode, GeoRule, GeoRules, MAX_GEO_RULES, MAX_GEO_RULES_BYTES, RuleVerdict,
-    Unknown,
+    UnknownCountry,
 };

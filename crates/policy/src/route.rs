@@ -47,7 +47,7 @@ mod table;
 mod template;
 mod trie;
 
-pub use backend::{Backend, OWN_CLUSTERS, Target, TargetTls};
+pub use backend::{Backend, RESERVED_CLUSTER_PREFIX, Target, TargetTls};
 pub(crate) use backend::{is_name, is_template};
 pub use found::{Answerer, RouteMatch, TooLong};
 pub(crate) use layout::MAX_GEO_NAMES;

@@ -5,7 +5,7 @@ use super::super::{BackendRef, Match, Referent};
 use super::filters::Holder;
 use super::namespace;
 use super::rule::Reader;
-use tidegate_policy::route::{Backend, OWN_CLUSTERS};
+use tidegate_policy::route::{Backend, RESERVED_CLUSTER_PREFIX};
 
 const MAX_BACKENDS: usize = 16;
 const MAX_WEIGHT: u32 = 1_000_000;
@@ -64,9 +64,10 @@ impl Reader<'_> {
             place.note(self.problems, "invalid", "must be visible ASCII without spaces");
             return None;
         }
-        if name.starts_with(OWN_CLUSTERS) {
-            let says =
-                format!("names that begin with {OWN_CLUSTERS} are of clusters between the gate and Envoy");
+        if name.starts_with(RESERVED_CLUSTER_PREFIX) {
+            let says = format!(
+                "names that begin with {RESERVED_CLUSTER_PREFIX} are of clusters between the gate and Envoy"
+            );
             place.note(self.problems, "reserved", says);
             return None;
         }

@@ -26,7 +26,7 @@ pub struct GeoRule {
     /// The list, sorted, each country once.
     pub countries: Vec<Country>,
     /// What becomes of a client whose country nobody knows.
-    pub unknown: Unknown,
+    pub unknown: UnknownCountry,
     /// The answer to those who may not enter.
     pub action: GeoAction,
 }
@@ -42,7 +42,7 @@ pub enum GeoMode {
 
 /// What becomes of a client whose country nobody knows.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-pub enum Unknown {
+pub enum UnknownCountry {
     /// It may enter.
     Allow,
     /// It may not.
@@ -74,7 +74,7 @@ impl GeoRule {
     #[must_use]
     pub fn denies(&self, country: Option<Country>) -> Option<GeoAction> {
         let denied = match (country, self.mode) {
-            (None, _) => self.unknown == Unknown::Deny,
+            (None, _) => self.unknown == UnknownCountry::Deny,
             (Some(country), GeoMode::Deny) => self.countries.binary_search(&country).is_ok(),
             (Some(country), GeoMode::Allow) => self.countries.binary_search(&country).is_err(),
         };
@@ -178,7 +178,7 @@ mod tests {
             global: true,
             mode: GeoMode::Deny,
             countries: countries.iter().map(|code| code.parse().unwrap()).collect(),
-            unknown: Unknown::Allow,
+            unknown: UnknownCountry::Allow,
             action: GeoAction::Forbidden,
         }
     }
@@ -196,7 +196,7 @@ mod tests {
         }
         for rule in [deny, allow] {
             assert_eq!(rule.denies(None), None);
-            let strict = GeoRule { unknown: Unknown::Deny, ..rule };
+            let strict = GeoRule { unknown: UnknownCountry::Deny, ..rule };
             assert_eq!(strict.denies(None), Some(strict.action));
         }
     }

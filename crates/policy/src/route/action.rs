@@ -16,7 +16,7 @@ pub use cors::{Cors, CorsHeaders, MAX_CORS, without_well_known_port};
 use headers::is_visible;
 pub use headers::{HeaderEdit, HeaderEdits, MAX_EDITS, is_editable, is_value};
 pub use path::PathEdit;
-pub use redirect::{Arrival, Redirect};
+pub use redirect::{Redirect, RequestUrl};
 
 use super::backend::Backend;
 use crate::codec::at_most;

@@ -22,7 +22,7 @@ pub struct Backend {
 
 /// What the names of clusters begin with that are between the gate and Envoy. A
 /// route may not name one: some go wherever a request's host says.
-pub const OWN_CLUSTERS: &str = "tidegate-";
+pub const RESERVED_CLUSTER_PREFIX: &str = "tidegate-";
 
 /// An upstream that Envoy's configuration does not know.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize)]

@@ -9,7 +9,7 @@ use proptest::option;
 use proptest::sample::select;
 
 use super::*;
-use crate::geo::{Country, CountryRange, GeoAction, GeoMode, GeoRule, GeoRules, RuleVerdict, Unknown};
+use crate::geo::{Country, CountryRange, GeoAction, GeoMode, GeoRule, GeoRules, RuleVerdict, UnknownCountry};
 use crate::wire::check::{Answer, Found, GeoAnswer, Question, RouteAnswer};
 
 const CODES: [&str; 3] = ["DE", "FR", "US"];
@@ -48,7 +48,7 @@ fn any_country() -> impl Strategy<Value = Country> {
 
 fn any_rule() -> impl Strategy<Value = GeoRule> {
     let mode = select(&[GeoMode::Allow, GeoMode::Deny][..]);
-    let unknown = select(&[Unknown::Allow, Unknown::Deny][..]);
+    let unknown = select(&[UnknownCountry::Allow, UnknownCountry::Deny][..]);
     let action = select(&[GeoAction::Forbidden, GeoAction::LegalReasons][..]);
     (select(&NAMES[..]), prop::bool::weighted(0.3), mode, vec(any_country(), 0..3), unknown, action).prop_map(
         |(name, global, mode, countries, unknown, action)| GeoRule {
@@ -131,7 +131,7 @@ impl Case {
         let rule = self.rules.iter().rfind(|rule| rule.name == name)?;
         let listed = |country| rule.countries.contains(&country);
         let denied = match self.country() {
-            None => rule.unknown == Unknown::Deny,
+            None => rule.unknown == UnknownCountry::Deny,
             Some(country) => listed(country) == (rule.mode == GeoMode::Deny),
         };
         Some(denied.then_some(rule.action))

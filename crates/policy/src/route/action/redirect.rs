@@ -23,7 +23,7 @@ pub struct Redirect {
 
 /// Where a request arrived.
 #[derive(Clone, Copy, Debug)]
-pub struct Arrival<'r> {
+pub struct RequestUrl<'r> {
     /// Whether it came over TLS, as far as Envoy knows.
     pub https: bool,
     /// Host as sent, port included.
@@ -42,18 +42,18 @@ impl Redirect {
     /// one that is given; else with a scheme that is given its well-known one; else
     /// the listener's. 80 with http and 443 with https are not shown.
     #[must_use]
-    pub fn location(&self, arrival: &Arrival<'_>) -> Vec<u8> {
+    pub fn location(&self, url: &RequestUrl<'_>) -> Vec<u8> {
         let path = match &self.path {
-            Some(edit) => edit.apply(arrival.target),
-            None => arrival.target.to_vec(),
+            Some(edit) => edit.apply(url.target),
+            None => url.target.to_vec(),
         };
-        let host = self.hostname.as_ref().map_or_else(|| without_port(arrival.host), String::as_bytes);
+        let host = self.hostname.as_ref().map_or_else(|| without_port(url.host), String::as_bytes);
         if host.is_empty() {
             return path;
         }
-        let https = self.https.unwrap_or(arrival.https);
+        let https = self.https.unwrap_or(url.https);
         let well_known = if https { 443 } else { 80 };
-        let port = self.port.unwrap_or(if self.https.is_some() { well_known } else { arrival.port });
+        let port = self.port.unwrap_or(if self.https.is_some() { well_known } else { url.port });
         let scheme: &[u8] = if https { b"https://" } else { b"http://" };
         let shown = if port == well_known { String::new() } else { [":", &port.to_string()].concat() };
         [scheme, host, shown.as_bytes(), &path].concat()
@@ -79,12 +79,12 @@ mod tests {
 
     const TO: Redirect = Redirect { https: None, hostname: None, path: None, port: None, status: 302 };
 
-    fn from(https: bool, host: &'static str, port: u16) -> Arrival<'static> {
-        Arrival { https, host: host.as_bytes(), port, target: b"/a?b=c" }
+    fn from(https: bool, host: &'static str, port: u16) -> RequestUrl<'static> {
+        RequestUrl { https, host: host.as_bytes(), port, target: b"/a?b=c" }
     }
 
-    fn location(redirect: &Redirect, arrival: &Arrival<'_>) -> String {
-        String::from_utf8(redirect.location(arrival)).unwrap()
+    fn location(redirect: &Redirect, url: &RequestUrl<'_>) -> String {
+        String::from_utf8(redirect.location(url)).unwrap()
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use tidegate_policy::decide::{Decision, Denial, Reason, Verdict};
 use tidegate_policy::request::Facts;
-use tidegate_policy::route::action::{Action, Arrival, HeaderEdit, HeaderEdits};
+use tidegate_policy::route::action::{Action, HeaderEdit, HeaderEdits, RequestUrl};
 use tidegate_policy::route::{Answerer, Backend, RouteMatch};
 
 /// What becomes of a request.
@@ -109,7 +109,7 @@ impl Outcome {
     pub fn new(
         decision: &Decision<'_>,
         facts: &Facts<'_>,
-        arrival: &Arrival<'_>,
+        arrival: &RequestUrl<'_>,
         clusters: &BTreeSet<String>,
     ) -> Self {
         let (mut outcome, found) = match &decision.verdict {
@@ -141,7 +141,7 @@ impl Outcome {
         &mut self,
         found: &RouteMatch<'_>,
         facts: &Facts<'_>,
-        arrival: &Arrival<'_>,
+        arrival: &RequestUrl<'_>,
         clusters: &BTreeSet<String>,
     ) {
         self.effects = Effects::of_response(found, facts);

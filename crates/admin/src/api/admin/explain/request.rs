@@ -8,7 +8,7 @@ use tidegate_policy::address::canonical;
 use tidegate_policy::decide::CountrySource;
 use tidegate_policy::geo::Country;
 use tidegate_policy::request::Facts;
-use tidegate_policy::route::action::Arrival;
+use tidegate_policy::route::action::RequestUrl;
 
 use crate::api::query::{QueryParams, shortened};
 use crate::problem::{ApiResult, Problem};
@@ -89,8 +89,8 @@ impl DescribedRequest {
     }
 
     /// Where the request would arrive.
-    pub fn arrival(&self) -> Arrival<'_> {
-        Arrival {
+    pub fn arrival(&self) -> RequestUrl<'_> {
+        RequestUrl {
             https: self.https,
             host: self.host.as_bytes(),
             port: self.port,
