@@ -13,7 +13,7 @@ use tables::Tables;
 use tidegate_policy::codec::{FormatError, encode};
 use tidegate_policy::route::action::{Action, Mirror};
 use tidegate_policy::route::layout::{
-    HostRow, Layout, MAX_LIST, MatchRow, PathTest, RuleRow, ShareRow, Span,
+    HostRow, MAX_LIST, MatchRow, PathTest, RouteLayout, RuleRow, ShareRow, Span,
 };
 use tidegate_policy::route::{Backend, MAX_ROUTE_TABLE, ROUTES_FORMAT, Target};
 
@@ -57,7 +57,7 @@ pub type Backends = BTreeMap<String, Target>;
 /// See [`CompileError`].
 pub fn compile(routes: &[Route], backends: &Backends) -> Result<Vec<u8>, CompileError> {
     let routes = by_precedence(routes)?;
-    let mut layout = Layout::default();
+    let mut layout = RouteLayout::default();
     let mut tables = Tables::new(&routes);
     let ranks = lay_out_matches(&routes, backends, &mut tables, &mut layout)?;
     lay_out_hosts(&routes, &ranks, &mut tables, &mut layout)?;
@@ -93,7 +93,7 @@ fn lay_out_matches<'r>(
     routes: &[&'r Route],
     backends: &Backends,
     tables: &mut Tables,
-    layout: &mut Layout,
+    layout: &mut RouteLayout,
 ) -> Result<Ranks<'r>, CompileError> {
     let mut matches = Vec::new();
     for (position, route) in routes.iter().enumerate() {
@@ -136,7 +136,7 @@ fn lay_out_shares(
     rule: &Rule,
     backends: &Backends,
     tables: &mut Tables,
-    layout: &mut Layout,
+    layout: &mut RouteLayout,
 ) -> Result<u32, CompileError> {
     let before = layout.shares.len();
     for reference in rule.backends.iter().filter(|reference| reference.weight > 0) {
@@ -186,7 +186,7 @@ fn lay_out_hosts(
     routes: &[&Route],
     ranks: &Ranks<'_>,
     tables: &mut Tables,
-    layout: &mut Layout,
+    layout: &mut RouteLayout,
 ) -> Result<(), CompileError> {
     let mut by_host: BTreeMap<Option<&str>, Vec<usize>> = BTreeMap::new();
     for (position, route) in routes.iter().enumerate() {
@@ -235,7 +235,7 @@ fn hang(root: &mut Host, name: &str, group: u32) {
     *(if is_wildcard { &mut node.wildcard } else { &mut node.exact }) = Some(group);
 }
 
-fn flatten_hosts(root: &Host, tables: &mut Tables, layout: &mut Layout) -> Result<(), CompileError> {
+fn flatten_hosts(root: &Host, tables: &mut Tables, layout: &mut RouteLayout) -> Result<(), CompileError> {
     let mut level = vec![(Span::default(), root)];
     while !level.is_empty() {
         let mut next = Vec::new();

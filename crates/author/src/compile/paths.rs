@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::tables::Tables;
 use super::{CompileError, MAX_CANDIDATES, index_of, templates};
 use crate::{Match, PathMatch};
-use tidegate_policy::route::layout::{Layout, PathRow, Span};
+use tidegate_policy::route::layout::{PathRow, RouteLayout, Span};
 
 /// One trie for each group of hostnames.
 #[derive(Default)]
@@ -73,7 +73,7 @@ impl<'r> Paths<'r> {
     }
 
     /// Writes the tries level by level.
-    pub fn lay_out(mut self, tables: &mut Tables, layout: &mut Layout) -> Result<(), CompileError> {
+    pub fn lay_out(mut self, tables: &mut Tables, layout: &mut RouteLayout) -> Result<(), CompileError> {
         layout.groups = index_of(self.groups.len())?;
         let mut level: Vec<_> =
             self.groups.iter_mut().map(|group| (Span::default(), &mut group.paths)).collect();

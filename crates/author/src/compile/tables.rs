@@ -10,7 +10,7 @@ use crate::Regex;
 use tidegate_policy::codec::encode;
 use tidegate_policy::route::Backend;
 use tidegate_policy::route::action::Action;
-use tidegate_policy::route::layout::{ConditionRow, Layout, Span, Test};
+use tidegate_policy::route::layout::{ConditionRow, RouteLayout, Span, ValueTest};
 
 /// Interned values, in the order in which they were first asked for.
 pub(super) struct Tables {
@@ -52,7 +52,7 @@ impl Tables {
         Ok(span)
     }
 
-    pub fn backend(&mut self, backend: Backend, layout: &mut Layout) -> Result<u32, CompileError> {
+    pub fn backend(&mut self, backend: Backend, layout: &mut RouteLayout) -> Result<u32, CompileError> {
         if let Some(&index) = self.backends.get(&backend) {
             return Ok(index);
         }
@@ -63,7 +63,7 @@ impl Tables {
     }
 
     /// `None` where there is nothing to do.
-    pub fn action(&mut self, action: Action, layout: &mut Layout) -> Result<Option<u32>, CompileError> {
+    pub fn action(&mut self, action: Action, layout: &mut RouteLayout) -> Result<Option<u32>, CompileError> {
         if action.is_nothing() {
             return Ok(None);
         }
@@ -92,7 +92,7 @@ impl Tables {
     }
 
     /// Appends the conditions of a match to the layout.
-    pub fn conditions(&mut self, wanted: &Match, layout: &mut Layout) -> Result<(), CompileError> {
+    pub fn conditions(&mut self, wanted: &Match, layout: &mut RouteLayout) -> Result<(), CompileError> {
         for condition in &wanted.headers {
             let name = self.text(condition.name.as_bytes())?;
             let test = self.test(&condition.value)?;
@@ -108,14 +108,14 @@ impl Tables {
         Ok(())
     }
 
-    fn test(&mut self, value: &ValueMatch) -> Result<Test, CompileError> {
+    fn test(&mut self, value: &ValueMatch) -> Result<ValueTest, CompileError> {
         Ok(match value {
-            ValueMatch::Exact(value) => Test::Exact(self.text(value.as_bytes())?),
-            ValueMatch::Regex(regex) => Test::Regex(self.regex(regex)?),
+            ValueMatch::Exact(value) => ValueTest::Exact(self.text(value.as_bytes())?),
+            ValueMatch::Regex(regex) => ValueTest::Regex(self.regex(regex)?),
         })
     }
 
-    pub fn finish(self, layout: &mut Layout) {
+    pub fn finish(self, layout: &mut RouteLayout) {
         layout.regexes = self.automata;
         layout.query_names = self.query_names;
         layout.text = ByteBuf::from(self.text);

@@ -6,7 +6,7 @@ use super::paths::{Candidate, reachable};
 use super::tables::Tables;
 use super::{CompileError, index_of};
 use crate::{Element, Template};
-use tidegate_policy::route::layout::{Layout, Span, TemplateRow};
+use tidegate_policy::route::layout::{RouteLayout, Span, TemplateRow};
 
 /// A node, and what is below it.
 #[derive(Default)]
@@ -30,7 +30,7 @@ impl<'r> Node<'r> {
 pub(super) fn lay_out<'n, 'r: 'n>(
     roots: impl Iterator<Item = &'n mut Node<'r>>,
     tables: &mut Tables,
-    layout: &mut Layout,
+    layout: &mut RouteLayout,
 ) -> Result<(), CompileError> {
     let mut level: Vec<_> = roots.map(|root| (Span::default(), root)).collect();
     while !level.is_empty() {

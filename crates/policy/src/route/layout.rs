@@ -25,7 +25,7 @@ pub const MAX_LIST: usize = 100_000;
 
 /// All of a table.
 #[derive(Serialize, Deserialize, Default)]
-pub struct Layout {
+pub struct RouteLayout {
     /// Names of the HTTPRoutes, the first to win first.
     #[serde(deserialize_with = "at_most::<MAX_LIST, _, _>")]
     pub routes: Vec<String>,
@@ -72,7 +72,7 @@ pub struct Layout {
     pub text: ByteBuf,
 }
 
-impl Layout {
+impl RouteLayout {
     /// Whether every list is as short as it must be to be read again.
     #[must_use]
     pub fn can_be_read(&self) -> bool {
@@ -83,7 +83,7 @@ impl Layout {
     }
 }
 
-/// A run of bytes in [`Layout::text`], or of rows in a list.
+/// A run of bytes in [`RouteLayout::text`], or of rows in a list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Span {
     /// Where it begins.
@@ -146,14 +146,14 @@ pub enum PathTest {
 #[derive(Serialize, Deserialize)]
 pub enum ConditionRow {
     /// The header of this name (lower case) must have a value like this.
-    Header(Span, Test),
-    /// The query parameter of this name, an index into [`Layout::query_names`].
-    Query(u32, Test),
+    Header(Span, ValueTest),
+    /// The query parameter of this name, an index into [`RouteLayout::query_names`].
+    Query(u32, ValueTest),
 }
 
 /// What a value must be like.
 #[derive(Clone, Copy, Serialize, Deserialize)]
-pub enum Test {
+pub enum ValueTest {
     /// These bytes.
     Exact(Span),
     /// Something that this regex matches as a whole.
@@ -163,7 +163,7 @@ pub enum Test {
 /// A node of the trie of hostnames.
 #[derive(Serialize, Deserialize)]
 pub struct HostRow {
-    /// Its label, in [`Layout::text`].
+    /// Its label, in [`RouteLayout::text`].
     pub label: Span,
     /// Number of its children, which are sorted by label.
     pub children: u32,
@@ -176,7 +176,7 @@ pub struct HostRow {
 /// A node of a trie of paths.
 #[derive(Serialize, Deserialize)]
 pub struct PathRow {
-    /// Its label, in [`Layout::text`].
+    /// Its label, in [`RouteLayout::text`].
     pub label: Span,
     /// Number of its children, which are sorted by label.
     pub children: u32,
@@ -191,7 +191,7 @@ pub struct PathRow {
 /// A node of a trie of path templates.
 #[derive(Serialize, Deserialize)]
 pub struct TemplateRow {
-    /// Its label, in [`Layout::text`].
+    /// Its label, in [`RouteLayout::text`].
     pub label: Span,
     /// Number of its children: first the one that takes any element, where there
     /// is one, then the others, sorted by label.

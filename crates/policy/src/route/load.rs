@@ -7,7 +7,7 @@ use regex_automata::dfa::sparse;
 use super::action::Action;
 use super::backend::{Backend, is_name, is_template};
 use super::layout::{
-    ConditionRow, Layout, MAX_GEO_NAMES, MAX_ROUTE_TABLE, PathTest, ROUTES_FORMAT, Span, Test,
+    ConditionRow, MAX_GEO_NAMES, MAX_ROUTE_TABLE, PathTest, ROUTES_FORMAT, RouteLayout, Span, ValueTest,
 };
 use super::table::{Candidates, HostGroups, Match, RouteTable, Rule, Share, template_at};
 use super::template::Templates;
@@ -39,14 +39,14 @@ pub struct RouteLoad {
 }
 
 enum At {
-    Layout(Box<Layout>),
+    RouteLayout(Box<RouteLayout>),
     Rows(Box<Rows>),
     Over,
 }
 
 /// What is made so far.
 struct Rows {
-    layout: Layout,
+    layout: RouteLayout,
     rules: Vec<Rule>,
     shares: Vec<Share>,
     matches: Vec<Match>,
@@ -61,8 +61,8 @@ impl RouteLoad {
     /// # Errors
     /// When the bytes are over [`MAX_ROUTE_TABLE`] or not a route table.
     pub fn new(bytes: &[u8]) -> Result<Self, FormatError> {
-        let layout = decode::<Layout>(ROUTES_FORMAT, MAX_ROUTE_TABLE, bytes)?;
-        Ok(Self { at: At::Layout(Box::new(layout)) })
+        let layout = decode::<RouteLayout>(ROUTES_FORMAT, MAX_ROUTE_TABLE, bytes)?;
+        Ok(Self { at: At::RouteLayout(Box::new(layout)) })
     }
 
     /// Does a piece of the work; the table when that was the last. The rules with
@@ -73,7 +73,7 @@ impl RouteLoad {
     /// When it is not a route table. The load is over then.
     pub fn step(&mut self, budget: usize) -> Result<Option<RouteTable>, FormatError> {
         self.at = match std::mem::replace(&mut self.at, At::Over) {
-            At::Layout(layout) => At::Rows(Box::new(Rows::new(*layout)?)),
+            At::RouteLayout(layout) => At::Rows(Box::new(Rows::new(*layout)?)),
             At::Rows(mut rows) => {
                 if rows.layout.regexes.len() > rows.regexes.len() {
                     rows.take_regexes(budget)?;
@@ -91,7 +91,7 @@ impl RouteLoad {
 }
 
 impl Rows {
-    fn new(layout: Layout) -> Result<Self, FormatError> {
+    fn new(layout: RouteLayout) -> Result<Self, FormatError> {
         check(layout.routes.iter().chain(&layout.geo).all(|name| is_name(name)), "the length of a name")?;
         check(layout.backends.iter().all(Backend::is_sound), "a backend that no cluster can be")?;
         check(layout.actions.iter().all(Action::is_sound), "what no document can ask for")?;
@@ -144,15 +144,15 @@ impl Rows {
     }
 }
 
-fn check_action(layout: &Layout, action: Option<u32>) -> Result<(), FormatError> {
+fn check_action(layout: &RouteLayout, action: Option<u32>) -> Result<(), FormatError> {
     check(action.is_none_or(|action| (action as usize) < layout.actions.len()), "no such action")
 }
 
-fn check_group(layout: &Layout, group: Option<u32>) -> Result<(), FormatError> {
+fn check_group(layout: &RouteLayout, group: Option<u32>) -> Result<(), FormatError> {
     check(group.is_none_or(|group| group < layout.groups), "no such group")
 }
 
-fn hosts(layout: &Layout) -> Result<Trie<HostGroups>, FormatError> {
+fn hosts(layout: &RouteLayout) -> Result<Trie<HostGroups>, FormatError> {
     let mut rows = Vec::with_capacity(layout.hosts.len());
     for row in &layout.hosts {
         check_group(layout, row.exact)?;
@@ -164,7 +164,7 @@ fn hosts(layout: &Layout) -> Result<Trie<HostGroups>, FormatError> {
     Trie::load(rows.into_iter(), u32::from(!layout.hosts.is_empty()))
 }
 
-fn rules(layout: &Layout) -> Result<Vec<Rule>, FormatError> {
+fn rules(layout: &RouteLayout) -> Result<Vec<Rule>, FormatError> {
     let mut shares = Lists::of(layout.shares.len())?;
     let mut geo = Lists::of(layout.geo.len())?;
     let mut rules = Vec::with_capacity(layout.rules.len());
@@ -181,7 +181,7 @@ fn rules(layout: &Layout) -> Result<Vec<Rule>, FormatError> {
     Ok(rules)
 }
 
-fn shares(layout: &Layout, rules: &[Rule]) -> Result<Vec<Share>, FormatError> {
+fn shares(layout: &RouteLayout, rules: &[Rule]) -> Result<Vec<Share>, FormatError> {
     let bad = FormatError::Malformed("no such share");
     let mut shares = Vec::with_capacity(layout.shares.len());
     for rule in rules {
@@ -199,7 +199,7 @@ fn shares(layout: &Layout, rules: &[Rule]) -> Result<Vec<Share>, FormatError> {
     Ok(shares)
 }
 
-fn matches(layout: &Layout) -> Result<Vec<Match>, FormatError> {
+fn matches(layout: &RouteLayout) -> Result<Vec<Match>, FormatError> {
     let mut lists = Lists::of(layout.conditions.len())?;
     let mut matches = Vec::with_capacity(layout.matches.len());
     for row in &layout.matches {
@@ -228,14 +228,14 @@ fn matches(layout: &Layout) -> Result<Vec<Match>, FormatError> {
             }
         };
         match test {
-            Test::Exact(value) => check_text(layout, *value)?,
-            Test::Regex(regex) => check_index(*regex, layout.regexes.len(), "no such regex")?,
+            ValueTest::Exact(value) => check_text(layout, *value)?,
+            ValueTest::Regex(regex) => check_index(*regex, layout.regexes.len(), "no such regex")?,
         }
     }
     Ok(matches)
 }
 
-fn paths(layout: &Layout, lists: &mut Lists) -> Result<Trie<Candidates>, FormatError> {
+fn paths(layout: &RouteLayout, lists: &mut Lists) -> Result<Trie<Candidates>, FormatError> {
     let mut rows = Vec::with_capacity(layout.paths.len());
     for row in &layout.paths {
         check_text(layout, row.label)?;
@@ -246,7 +246,7 @@ fn paths(layout: &Layout, lists: &mut Lists) -> Result<Trie<Candidates>, FormatE
     Trie::load(rows.into_iter(), layout.groups)
 }
 
-fn templates(layout: &Layout, lists: &mut Lists) -> Result<Templates, FormatError> {
+fn templates(layout: &RouteLayout, lists: &mut Lists) -> Result<Templates, FormatError> {
     let mut rows = Vec::with_capacity(layout.templates.len());
     for row in &layout.templates {
         check_text(layout, row.label)?;
@@ -256,7 +256,7 @@ fn templates(layout: &Layout, lists: &mut Lists) -> Result<Templates, FormatErro
     Ok(Templates::new(Trie::load(rows.into_iter(), layout.groups)?))
 }
 
-fn check_candidates(layout: &Layout) -> Result<(), FormatError> {
+fn check_candidates(layout: &RouteLayout) -> Result<(), FormatError> {
     layout.candidates.iter().try_for_each(|&rank| check_index(rank, layout.matches.len(), "no such match"))
 }
 
@@ -276,7 +276,7 @@ fn check_index(index: u32, len: usize, what: &'static str) -> Result<(), FormatE
     check(usize::try_from(index).is_ok_and(|index| index < len), what)
 }
 
-fn check_text(layout: &Layout, span: Span) -> Result<(), FormatError> {
+fn check_text(layout: &RouteLayout, span: Span) -> Result<(), FormatError> {
     check(slice(&layout.text, span).is_some(), "a span outside of the text")
 }
 
@@ -316,19 +316,19 @@ mod tests {
     fn load(routes: &[String], geo: &[String], of_rule: u32) -> Result<RouteTable, FormatError> {
         let rule = RuleRow { route: 0, index: 0, shares: 0, geo: of_rule, action: None };
         let (routes, geo) = (routes.to_vec(), geo.to_vec());
-        let layout = Layout { routes, geo, rules: vec![rule], ..Layout::default() };
+        let layout = RouteLayout { routes, geo, rules: vec![rule], ..RouteLayout::default() };
         RouteTable::from_bytes(&encode(ROUTES_FORMAT, &layout).unwrap())
     }
 
     #[test]
     fn a_list_of_allocations_is_refused_before_it_is_read() {
-        let routes = |len: usize| Layout { routes: vec!["a".to_owned(); len], ..Layout::default() };
-        let load = |layout: &Layout| RouteTable::from_bytes(&encode(ROUTES_FORMAT, layout).unwrap());
+        let routes = |len: usize| RouteLayout { routes: vec!["a".to_owned(); len], ..RouteLayout::default() };
+        let load = |layout: &RouteLayout| RouteTable::from_bytes(&encode(ROUTES_FORMAT, layout).unwrap());
         assert!(load(&routes(MAX_LIST)).is_ok());
         assert!(load(&routes(MAX_LIST + 1)).is_err());
         assert!(routes(MAX_LIST).can_be_read() && !routes(MAX_LIST + 1).can_be_read());
         // As many as the bytes can name, of nothing.
-        let empty = Layout { regexes: vec![ByteBuf::new(); MAX_LIST + 1], ..Layout::default() };
+        let empty = RouteLayout { regexes: vec![ByteBuf::new(); MAX_LIST + 1], ..RouteLayout::default() };
         assert!(load(&empty).is_err() && !empty.can_be_read());
     }
 
@@ -337,7 +337,9 @@ mod tests {
         let load = |name: &str, namespace: Option<&str>| {
             let namespace = namespace.map(str::to_owned);
             let backends = vec![Backend { name: name.to_owned(), namespace, port: None, target: None }];
-            RouteTable::from_bytes(&encode(ROUTES_FORMAT, &Layout { backends, ..Layout::default() }).unwrap())
+            RouteTable::from_bytes(
+                &encode(ROUTES_FORMAT, &RouteLayout { backends, ..RouteLayout::default() }).unwrap(),
+            )
         };
         assert!(load("shop", Some("prod")).is_ok());
         let long = "a".repeat(MAX_NAME + 1);

@@ -1,15 +1,19 @@
 //! Route tables for this crate's tests, laid out by hand: what compiles documents
 //! is a crate above this one.
 
-use super::layout::{Layout, MatchRow, PathRow, PathTest, RuleRow, ShareRow, Span, TemplateRow};
+use super::layout::{MatchRow, PathRow, PathTest, RouteLayout, RuleRow, ShareRow, Span, TemplateRow};
 use super::{Backend, ROUTES_FORMAT, RouteTable};
 use crate::codec::encode;
 
 /// One route of this name for any host. Each rule: the only element of its path
 /// prefix (`/x`), the names of its geo rules, and the name of its backend on port 80.
 pub(crate) fn table(route: &str, rules: &[(&str, &[&str], Option<&str>)]) -> RouteTable {
-    let mut layout =
-        Layout { routes: vec![route.to_owned()], any_host: Some(0), groups: 1, ..Layout::default() };
+    let mut layout = RouteLayout {
+        routes: vec![route.to_owned()],
+        any_host: Some(0),
+        groups: 1,
+        ..RouteLayout::default()
+    };
     let node = |label, children, prefixes| PathRow { label, children, exact: 0, regexes: 0, prefixes };
     layout.paths.push(node(Span::default(), rules.len() as u32, 0));
     layout.templates.push(TemplateRow { label: Span::default(), children: 0, any: false, ends: 0 });

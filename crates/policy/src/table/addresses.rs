@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::entry::{Entry, EntryState};
-use super::layout::{Columns, HEADER, Header, Layout, Shape, V4, V6};
-use super::view::{View, Walk};
+use super::layout::{FamilyColumns, HEADER, Shape, TableHeader, TableLayout, V4, V6};
+use super::view::{FamilyView, Walk};
 use crate::address::{Prefix, canonical};
 use crate::digest::SetDigest;
 
@@ -14,7 +14,7 @@ use crate::digest::SetDigest;
 pub struct AddressTable {
     pub(super) bytes: Arc<Vec<u8>>,
     pub(super) shape: Shape,
-    pub(super) layout: Layout,
+    pub(super) layout: TableLayout,
     pub(super) digest: SetDigest,
 }
 
@@ -23,12 +23,12 @@ impl AddressTable {
     #[must_use]
     pub fn empty() -> Self {
         let shape = Shape::default();
-        let header = Header { shape, sum: 0 };
-        let none = Columns::empty(HEADER);
+        let header = TableHeader { shape, sum: 0 };
+        let none = FamilyColumns::empty(HEADER);
         Self {
             bytes: Arc::new(header.to_bytes().to_vec()),
             shape,
-            layout: Layout { v4: none.clone(), v6: none, len: HEADER },
+            layout: TableLayout { v4: none.clone(), v6: none, len: HEADER },
             digest: SetDigest::default(),
         }
     }
@@ -94,12 +94,12 @@ impl AddressTable {
         self.shape
     }
 
-    fn v4(&self) -> View<'_, V4> {
-        View::new(&self.bytes, &self.layout)
+    fn v4(&self) -> FamilyView<'_, V4> {
+        FamilyView::new(&self.bytes, &self.layout)
     }
 
-    fn v6(&self) -> View<'_, V6> {
-        View::new(&self.bytes, &self.layout)
+    fn v6(&self) -> FamilyView<'_, V6> {
+        FamilyView::new(&self.bytes, &self.layout)
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::addresses::AddressTable;
 use super::entry::entry_bytes;
-use super::layout::{BLOCK, Family, Header, Layout, NO_PARENT, Nesting, V4, V6};
-use super::view::View;
+use super::layout::{BLOCK, Family, NO_PARENT, Nesting, TableHeader, TableLayout, V4, V6};
+use super::view::FamilyView;
 use crate::codec::FormatError;
 use crate::digest::SetDigest;
 
@@ -25,15 +25,15 @@ impl AddressTable {
 /// A check of a table's bytes in steps, so that 12 MB do not hold up a worker.
 pub struct TableCheck {
     bytes: Vec<u8>,
-    header: Header,
-    layout: Layout,
-    v4: Progress<V4>,
-    v6: Progress<V6>,
+    header: TableHeader,
+    layout: TableLayout,
+    v4: FamilyCheck<V4>,
+    v6: FamilyCheck<V6>,
     digest: SetDigest,
 }
 
 /// How far one family is checked.
-struct Progress<F: Family> {
+struct FamilyCheck<F: Family> {
     nesting: Nesting<F>,
     expiring: u32,
 }
@@ -44,8 +44,8 @@ impl TableCheck {
     /// # Errors
     /// When the header does not fit the bytes.
     pub fn new(bytes: Vec<u8>) -> Result<Self, FormatError> {
-        let header = Header::read(&bytes)?;
-        let layout = Layout::new(&header.shape)?;
+        let header = TableHeader::read(&bytes)?;
+        let layout = TableLayout::new(&header.shape)?;
         if layout.len != bytes.len() {
             return Err(FormatError::Malformed("table length does not fit its header"));
         }
@@ -53,8 +53,8 @@ impl TableCheck {
             bytes,
             header,
             layout,
-            v4: Progress { nesting: Nesting::default(), expiring: 0 },
-            v6: Progress { nesting: Nesting::default(), expiring: 0 },
+            v4: FamilyCheck { nesting: Nesting::default(), expiring: 0 },
+            v6: FamilyCheck { nesting: Nesting::default(), expiring: 0 },
             digest: SetDigest::default(),
         })
     }
@@ -68,9 +68,9 @@ impl TableCheck {
         let shape = self.header.shape;
         for _ in 0..entries.max(1) {
             if self.v4.nesting.entered < shape.v4.entries {
-                self.v4.advance(&View::new(&self.bytes, &self.layout), &mut self.digest)?;
+                self.v4.advance(&FamilyView::new(&self.bytes, &self.layout), &mut self.digest)?;
             } else if self.v6.nesting.entered < shape.v6.entries {
-                self.v6.advance(&View::new(&self.bytes, &self.layout), &mut self.digest)?;
+                self.v6.advance(&FamilyView::new(&self.bytes, &self.layout), &mut self.digest)?;
             } else {
                 break;
             }
@@ -98,8 +98,8 @@ impl TableCheck {
     }
 }
 
-impl<F: Family> Progress<F> {
-    fn advance(&mut self, view: &View<'_, F>, digest: &mut SetDigest) -> Result<(), FormatError> {
+impl<F: Family> FamilyCheck<F> {
+    fn advance(&mut self, view: &FamilyView<'_, F>, digest: &mut SetDigest) -> Result<(), FormatError> {
         let i = self.nesting.entered as usize;
         let (address, meta) = view.raw(i).ok_or(FormatError::Malformed("flags of an entry"))?;
         let prefix = F::prefix(address, meta.len)

@@ -73,13 +73,13 @@ impl Shape {
 
 /// What the header says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Header {
+pub(super) struct TableHeader {
     pub(super) shape: Shape,
     /// Sum of the set digest over the entries that are present.
     pub(super) sum: u128,
 }
 
-impl Header {
+impl TableHeader {
     pub(super) fn to_bytes(self) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
         let Shape { v4, v6 } = self.shape;
@@ -112,30 +112,30 @@ impl Header {
 
 /// Where the columns of both families stand.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Layout {
-    pub(super) v4: Columns,
-    pub(super) v6: Columns,
+pub(super) struct TableLayout {
+    pub(super) v4: FamilyColumns,
+    pub(super) v6: FamilyColumns,
     /// Bytes of the whole table.
     pub(super) len: usize,
 }
 
 /// Where the columns of one family stand.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Columns {
+pub(super) struct FamilyColumns {
     pub(super) addresses: Range<usize>,
     pub(super) anchors: Range<usize>,
     pub(super) metas: Range<usize>,
     pub(super) expiries: Range<usize>,
 }
 
-impl Layout {
+impl TableLayout {
     /// The layout of a table of this shape.
     ///
     /// # Errors
     /// When it would be longer than [`MAX_TABLE`].
     pub(super) fn new(shape: &Shape) -> Result<Self, FormatError> {
-        let v4 = Columns::after::<V4>(HEADER, &shape.v4);
-        let v6 = Columns::after::<V6>(v4.expiries.end, &shape.v6);
+        let v4 = FamilyColumns::after::<V4>(HEADER, &shape.v4);
+        let v6 = FamilyColumns::after::<V6>(v4.expiries.end, &shape.v6);
         let len = v6.expiries.end;
         if len > MAX_TABLE {
             return Err(FormatError::TooLong { len, max: MAX_TABLE });
@@ -144,13 +144,13 @@ impl Layout {
     }
 }
 
-impl Columns {
+impl FamilyColumns {
     /// Those of no entries.
     pub(super) fn empty(at: usize) -> Self {
         Self { addresses: at..at, anchors: at..at, metas: at..at, expiries: at..at }
     }
 
-    /// Saturates where the numbers are absurd, which [`Layout::new`] then refuses.
+    /// Saturates where the numbers are absurd, which [`TableLayout::new`] then refuses.
     fn after<F: Family>(start: usize, count: &Count) -> Self {
         let entries = count.entries as usize;
         let column = |start: usize, count: usize, width: usize| {
@@ -179,7 +179,7 @@ pub(super) trait Family: Copy {
     const ADDRESS_BYTES: usize;
     const META_BYTES: usize;
     /// Where the family's columns stand.
-    fn columns(layout: &Layout) -> &Columns;
+    fn columns(layout: &TableLayout) -> &FamilyColumns;
     /// The first address of entry `i`.
     fn address(column: &[u8], i: usize) -> Option<Self::Address>;
     /// Writes the first address of entry `i`; `None` when there is no such place.
@@ -209,7 +209,7 @@ impl Family for V4 {
     const ADDRESS_BYTES: usize = 4;
     const META_BYTES: usize = 1;
 
-    fn columns(layout: &Layout) -> &Columns {
+    fn columns(layout: &TableLayout) -> &FamilyColumns {
         &layout.v4
     }
 
@@ -251,7 +251,7 @@ impl Family for V6 {
     const ADDRESS_BYTES: usize = 16;
     const META_BYTES: usize = 2;
 
-    fn columns(layout: &Layout) -> &Columns {
+    fn columns(layout: &TableLayout) -> &FamilyColumns {
         &layout.v6
     }
 

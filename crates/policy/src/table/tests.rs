@@ -11,7 +11,7 @@ use crate::address::Prefix;
 use crate::codec::FormatError;
 use crate::digest::SetDigest;
 use crate::table::EntryState::{Absent, Present};
-use layout::{HEADER, Layout};
+use layout::{HEADER, TableLayout};
 
 /// Prefixes out of a few corners of the address space, so that they nest, repeat
 /// and sit at its ends.
@@ -199,8 +199,8 @@ fn entries_out_of_order_are_not_encoded() {
 
 /// `bytes` read as a table without any check of the entries, when the header fits.
 fn unchecked(bytes: &[u8]) -> Option<AddressTable> {
-    let header = layout::Header::read(bytes).ok()?;
-    let layout = Layout::new(&header.shape).ok()?;
+    let header = layout::TableHeader::read(bytes).ok()?;
+    let layout = TableLayout::new(&header.shape).ok()?;
     let bytes = Arc::new(bytes.to_vec());
     (layout.len == bytes.len()).then(|| AddressTable {
         bytes,
@@ -403,8 +403,8 @@ proptest! {
     ) {
         let count = |entries| layout::Count { entries, expiring: 0 };
         let shape = Shape { v4: count(v4), v6: count(v6) };
-        let len = Layout::new(&shape).unwrap().len;
-        let mut bytes = layout::Header { shape, sum: 0 }.to_bytes().to_vec();
+        let len = TableLayout::new(&shape).unwrap().len;
+        let mut bytes = layout::TableHeader { shape, sum: 0 }.to_bytes().to_vec();
         bytes.extend(body.iter().cycle().take(len - HEADER));
         assert_sound(&sealed(bytes), &["10.0.0.1".parse().unwrap()], step)?;
     }

@@ -3,12 +3,12 @@
 use std::marker::PhantomData;
 
 use super::entry::{Entry, EntryState};
-use super::layout::{BLOCK, Family, Layout, Meta, NO_PARENT, number_at};
+use super::layout::{BLOCK, Family, Meta, NO_PARENT, TableLayout, number_at};
 use crate::UnixSeconds;
 
 /// The columns of one family.
 #[derive(Clone, Copy)]
-pub(super) struct View<'t, F: Family> {
+pub(super) struct FamilyView<'t, F: Family> {
     addresses: &'t [u8],
     anchors: &'t [u8],
     metas: &'t [u8],
@@ -16,9 +16,9 @@ pub(super) struct View<'t, F: Family> {
     family: PhantomData<F>,
 }
 
-impl<'t, F: Family> View<'t, F> {
+impl<'t, F: Family> FamilyView<'t, F> {
     /// The columns as `layout` places them in `bytes`.
-    pub(super) fn new(bytes: &'t [u8], layout: &Layout) -> Self {
+    pub(super) fn new(bytes: &'t [u8], layout: &TableLayout) -> Self {
         let columns = F::columns(layout);
         let column = |range: &std::ops::Range<usize>| bytes.get(range.clone()).unwrap_or_default();
         Self {
@@ -85,7 +85,7 @@ impl<'t, F: Family> View<'t, F> {
 /// The way from the last entry that begins at or before an address up to
 /// everything that covers it.
 pub(super) struct Walk<'t, F: Family> {
-    view: View<'t, F>,
+    view: FamilyView<'t, F>,
     address: F::Address,
     at: Option<usize>,
 }

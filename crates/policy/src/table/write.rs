@@ -3,7 +3,7 @@
 use super::addresses::AddressTable;
 use super::entry::{Entry, EntryState, entry_bytes};
 use super::layout::{
-    BLOCK, Family, HEADER, Header, Layout, Meta, NO_PARENT, Nesting, Shape, V4, V6, put_number,
+    BLOCK, Family, HEADER, Meta, NO_PARENT, Nesting, Shape, TableHeader, TableLayout, V4, V6, put_number,
 };
 use crate::codec::FormatError;
 use crate::digest::SetDigest;
@@ -32,7 +32,7 @@ pub(crate) struct Writer {
     bytes: Vec<u8>,
     shape: Shape,
     written: Shape,
-    layout: Layout,
+    layout: TableLayout,
     v4: Nesting<V4>,
     v6: Nesting<V6>,
     digest: SetDigest,
@@ -46,7 +46,7 @@ impl Writer {
     /// # Errors
     /// When it would be too long.
     pub(crate) fn new(shape: Shape) -> Result<Self, FormatError> {
-        let layout = Layout::new(&shape)?;
+        let layout = TableLayout::new(&shape)?;
         Ok(Self {
             bytes: vec![0; layout.len],
             shape,
@@ -86,7 +86,7 @@ impl Writer {
         if self.written != self.shape {
             return Err(FormatError::Malformed("other entries than were counted"));
         }
-        let header = Header { shape: self.shape, sum: self.digest.sum };
+        let header = TableHeader { shape: self.shape, sum: self.digest.sum };
         self.bytes.get_mut(..HEADER).ok_or(NO_ROOM)?.copy_from_slice(&header.to_bytes());
         Ok(self.bytes)
     }
@@ -94,7 +94,7 @@ impl Writer {
 
 fn put<F: Family>(
     bytes: &mut [u8],
-    layout: &Layout,
+    layout: &TableLayout,
     nesting: &mut Nesting<F>,
     (address, len): (F::Address, u8),
     state: EntryState,

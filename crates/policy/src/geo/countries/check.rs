@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::layout::{Header, Layout, View};
+use super::layout::{CountryHeader, CountryLayout, CountryView};
 use super::search::CountryTable;
 use crate::codec::FormatError;
 use crate::geo::country::Country;
@@ -22,10 +22,10 @@ impl CountryTable {
 /// A check of a table's bytes in steps, so that 10 MB do not hold up a worker.
 pub struct CountryCheck {
     bytes: Vec<u8>,
-    header: Header,
-    layout: Layout,
-    v4: Progress,
-    v6: Progress,
+    header: CountryHeader,
+    layout: CountryLayout,
+    v4: BoundaryCheck,
+    v6: BoundaryCheck,
     fine: usize,
     /// Of each country, whether a boundary names it.
     named: Vec<bool>,
@@ -33,7 +33,7 @@ pub struct CountryCheck {
 
 /// How far one family is checked.
 #[derive(Default)]
-struct Progress {
+struct BoundaryCheck {
     boundaries: usize,
     last: Option<u128>,
     place: u16,
@@ -46,18 +46,26 @@ impl CountryCheck {
     /// # Errors
     /// When the header does not fit the bytes, or a code is none.
     pub fn new(bytes: Vec<u8>) -> Result<Self, FormatError> {
-        let header = Header::read(&bytes)?;
-        let layout = Layout::new(&header)?;
+        let header = CountryHeader::read(&bytes)?;
+        let layout = CountryLayout::new(&header)?;
         if layout.len != bytes.len() {
             return Err(FormatError::Malformed("table length does not fit its header"));
         }
-        let codes = View::new(&bytes, &layout).codes();
+        let codes = CountryView::new(&bytes, &layout).codes();
         let is_code = |code: &[u8; 2]| Country::new(code).map(Country::code) == Some(*code);
         if !codes.is_sorted_by(|a, b| a < b) || !codes.iter().all(is_code) {
             return Err(FormatError::Malformed("codes of countries"));
         }
         let named = vec![false; codes.len()];
-        Ok(Self { bytes, header, layout, v4: Progress::default(), v6: Progress::default(), fine: 0, named })
+        Ok(Self {
+            bytes,
+            header,
+            layout,
+            v4: BoundaryCheck::default(),
+            v6: BoundaryCheck::default(),
+            fine: 0,
+            named,
+        })
     }
 
     /// Checks up to `entries` more (at least one, so that every call gets on);
@@ -66,7 +74,7 @@ impl CountryCheck {
     /// # Errors
     /// When an entry is not what the layout says.
     pub fn step(&mut self, entries: usize) -> Result<Option<CountryTable>, FormatError> {
-        let view = View::new(&self.bytes, &self.layout);
+        let view = CountryView::new(&self.bytes, &self.layout);
         for _ in 0..entries.max(1) {
             if let Some((first, place)) = view.v4(self.v4.boundaries) {
                 self.v4.enter(first, place, &mut self.named)?;
@@ -105,7 +113,7 @@ impl CountryCheck {
     }
 }
 
-impl Progress {
+impl BoundaryCheck {
     fn enter(&mut self, first: u128, place: u16, named: &mut [bool]) -> Result<(), FormatError> {
         if self.last.is_some_and(|last| last >= first) {
             return Err(FormatError::Malformed("boundaries out of order"));

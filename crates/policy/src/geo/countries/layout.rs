@@ -31,7 +31,7 @@ pub(super) const HEADER: usize = 20;
 
 /// What the header says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Header {
+pub(super) struct CountryHeader {
     /// Boundaries of IPv4.
     pub(super) v4: u32,
     /// Boundaries of IPv6.
@@ -42,7 +42,7 @@ pub(super) struct Header {
     pub(super) codes: u32,
 }
 
-impl Header {
+impl CountryHeader {
     pub(super) fn to_bytes(self) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
         let numbers = [self.v4, self.v6, self.fine, self.codes].into_iter().flat_map(u32::to_le_bytes);
@@ -68,7 +68,7 @@ impl Header {
 
 /// Where the columns stand.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Layout {
+pub(super) struct CountryLayout {
     codes: Range<usize>,
     v4: Columns,
     v6: Columns,
@@ -87,12 +87,12 @@ struct Columns {
     places: Range<usize>,
 }
 
-impl Layout {
+impl CountryLayout {
     /// The layout of a table of this shape.
     ///
     /// # Errors
     /// When it would be longer than [`MAX_TABLE`].
-    pub(super) fn new(header: &Header) -> Result<Self, FormatError> {
+    pub(super) fn new(header: &CountryHeader) -> Result<Self, FormatError> {
         let layout = Self::of(header);
         if layout.len > MAX_TABLE {
             return Err(FormatError::TooLong { len: layout.len, max: MAX_TABLE });
@@ -100,13 +100,13 @@ impl Layout {
         Ok(layout)
     }
 
-    /// That of [`Header::default`].
+    /// That of [`CountryHeader::default`].
     pub(super) fn empty() -> Self {
-        Self::of(&Header::default())
+        Self::of(&CountryHeader::default())
     }
 
     /// Saturates where the numbers are absurd, which [`new`](Self::new) refuses.
-    fn of(header: &Header) -> Self {
+    fn of(header: &CountryHeader) -> Self {
         let column = |start: usize, count: u32, width: usize| {
             start..start.saturating_add((count as usize).saturating_mul(width))
         };
@@ -128,7 +128,7 @@ impl Layout {
 /// The columns, to be read and searched in place. Whatever the bytes are, this
 /// reads within them; what it finds means something once they are checked.
 #[derive(Clone, Copy)]
-pub(super) struct View<'t> {
+pub(super) struct CountryView<'t> {
     codes: &'t [[u8; 2]],
     v4_firsts: &'t [[u8; 4]],
     v4_places: Places<'t>,
@@ -145,9 +145,9 @@ enum Places<'t> {
     Wide(&'t [[u8; 2]]),
 }
 
-impl<'t> View<'t> {
+impl<'t> CountryView<'t> {
     /// The columns as `layout` places them in `bytes`.
-    pub(super) fn new(bytes: &'t [u8], layout: &Layout) -> Self {
+    pub(super) fn new(bytes: &'t [u8], layout: &CountryLayout) -> Self {
         let column = |range: &Range<usize>| bytes.get(range.clone()).unwrap_or_default();
         let places = |columns: &Columns| match layout.place {
             1 => Places::Narrow(column(&columns.places)),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::layout::{Header, Layout, View};
+use super::layout::{CountryHeader, CountryLayout, CountryView};
 use crate::address::canonical;
 use crate::geo::country::Country;
 
@@ -23,7 +23,7 @@ pub struct CountryRange {
 #[derive(Clone)]
 pub struct CountryTable {
     pub(super) bytes: Arc<Vec<u8>>,
-    pub(super) layout: Layout,
+    pub(super) layout: CountryLayout,
     pub(super) ranges: (usize, usize),
 }
 
@@ -31,8 +31,8 @@ impl CountryTable {
     /// A table that knows no country.
     #[must_use]
     pub fn empty() -> Self {
-        let header = Header::default();
-        Self { bytes: Arc::new(header.to_bytes().to_vec()), layout: Layout::empty(), ranges: (0, 0) }
+        let header = CountryHeader::default();
+        Self { bytes: Arc::new(header.to_bytes().to_vec()), layout: CountryLayout::empty(), ranges: (0, 0) }
     }
 
     /// The table's bytes.
@@ -57,7 +57,7 @@ impl CountryTable {
     /// The country of `address`, if it is known. v4-mapped v6 counts as v4.
     #[must_use]
     pub fn find(&self, address: IpAddr) -> Option<Country> {
-        let view = View::new(&self.bytes, &self.layout);
+        let view = CountryView::new(&self.bytes, &self.layout);
         match canonical(address) {
             IpAddr::V4(v4) => view.find_v4(v4.to_bits()),
             IpAddr::V6(v6) => view.find_v6(v6.to_bits()),

@@ -11,7 +11,7 @@ use proptest::sample::{Index, select};
 use super::*;
 use crate::codec::FormatError;
 use crate::geo::country::Country;
-use layout::{Header, Layout, View};
+use layout::{CountryHeader, CountryLayout, CountryView};
 
 fn country(code: &str) -> Country {
     code.parse().unwrap()
@@ -132,7 +132,7 @@ fn more_countries_than_a_byte_counts() {
             .collect();
         let table = table_of(&ranges);
         assert!(ranges.iter().all(|range| table.find(range.first) == Some(range.country)), "{count}");
-        // Header, codes, and a boundary at both ends of each.
+        // CountryHeader, codes, and a boundary at both ends of each.
         let place = if count > 255 { 2 } else { 1 };
         assert_eq!(table.as_bytes().len(), 20 + 2 * count + 2 * count * (4 + place));
     }
@@ -187,7 +187,7 @@ fn search(table: &CountryTable) {
 /// The ranges that a table says, found by asking for every boundary that the
 /// bytes could hold. Laid out again they must be the same bytes.
 fn laid_out_again(table: &CountryTable) -> Vec<u8> {
-    let view = View::new(&table.bytes, &table.layout);
+    let view = CountryView::new(&table.bytes, &table.layout);
     let mut fine = (0..).map_while(|i| view.fine(i)).peekable();
     let v4 = (0..).map_while(|i| view.v4(i)).collect::<Vec<_>>();
     let v6 = (0usize..)
@@ -302,7 +302,7 @@ proptest! {
     ) {
         let header = counts.into_iter().flat_map(|count| u32::from(count).to_le_bytes());
         let header: Vec<u8> = [1].into_iter().chain(*b"tgc").chain(header).collect();
-        let len = Layout::new(&Header::read(&header).unwrap()).unwrap().len;
+        let len = CountryLayout::new(&CountryHeader::read(&header).unwrap()).unwrap().len;
         let mut bytes = [header, body].concat();
         bytes.resize(len, 0);
         if let Ok(table) = CountryTable::from_bytes(bytes) {

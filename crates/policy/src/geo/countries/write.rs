@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::layout::{Header, Layout, halves};
+use super::layout::{CountryHeader, CountryLayout, halves};
 use super::search::{CountryRange, CountryTable};
 use crate::codec::FormatError;
 use crate::geo::country::Country;
@@ -101,13 +101,13 @@ fn lay_out(v4: &[Boundary], v6: &[Boundary]) -> Result<Vec<u8>, FormatError> {
     let named: BTreeSet<Country> = v4.iter().chain(v6).filter_map(|(_, country)| *country).collect();
     let codes: Vec<Country> = named.into_iter().collect();
     let fine = || v6.iter().zip(0u32..).filter(|((first, _), _)| halves(*first).1 != 0);
-    let header = Header {
+    let header = CountryHeader {
         v4: count(v4.len())?,
         v6: count(v6.len())?,
         fine: count(fine().count())?,
         codes: count(codes.len())?,
     };
-    let layout = Layout::new(&header)?;
+    let layout = CountryLayout::new(&header)?;
     let mut bytes = Vec::with_capacity(layout.len);
     bytes.extend(header.to_bytes());
     bytes.extend(codes.iter().flat_map(|country| country.code()));
