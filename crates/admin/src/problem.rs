@@ -169,7 +169,7 @@ impl Problem {
 
     /// What is wrong with a document, as `code`.
     #[must_use]
-    pub fn document(code: ProblemCode, problems: Vec<tidegate_author::Problem>) -> Self {
+    pub fn document(code: ProblemCode, problems: Vec<tidegate_author::DocumentError>) -> Self {
         let errors = problems.into_iter().map(|one| FieldError::field(one.pointer, one.code, one.message));
         Self { code, ..Self::fields(errors.collect()) }
     }

@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use serde_json::Value;
 
 use super::names::{hostname_problem, is_subdomain};
-use super::reader::{Place, Problem, Problems};
+use super::reader::{DocumentError, DocumentErrors, DocumentNode};
 use tidegate_policy::address::canonical;
 use tidegate_policy::route::{Target, TargetTls};
 
@@ -35,37 +35,37 @@ const MAX_TRUST: usize = 63;
 /// # Errors
 /// All problems of the document, up to [`MAX_PROBLEMS`](super::MAX_PROBLEMS).
 /// What is wrong with `name` itself has the pointer `/name`.
-pub fn read_backend(name: &str, document: &Value) -> Result<Target, Vec<Problem>> {
-    let mut problems = Problems::default();
+pub fn read_backend(name: &str, document: &Value) -> Result<Target, Vec<DocumentError>> {
+    let mut errors = DocumentErrors::default();
     if !is_subdomain(name) {
         let message = "a backend's name must be labels of a-z, 0-9 and - with dots between, as in orders-v2";
-        problems.note("/name", "invalid", message);
+        errors.note("/name", "invalid", message);
     }
-    let target = target(name, &Place::root(document), &mut problems);
-    problems.into_result(target)
+    let target = target(name, &DocumentNode::root(document), &mut errors);
+    errors.into_result(target)
 }
 
-fn target(name: &str, document: &Place<'_>, problems: &mut Problems) -> Option<Target> {
-    let fields = document.object(FIELDS, problems)?;
-    if let Some(place) = fields.get("name")
-        && place.text(1, 253, problems).is_some_and(|written| written != name)
+fn target(name: &str, document: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<Target> {
+    let fields = document.object(FIELDS, errors)?;
+    if let Some(node) = fields.get("name")
+        && node.text(1, 253, errors).is_some_and(|written| written != name)
     {
         let message = format!("the backend is called {name}: leave name out, or write that");
-        place.note(problems, "invalid", message);
+        node.note(errors, "invalid", message);
     }
-    let allow_private = fields.get("allow_private").map_or(Some(false), |place| place.boolean(problems));
-    let place = fields.require("address", problems);
-    let address = place.as_ref().and_then(|place| address(place, problems));
-    if let (Some(place), Some((host, _)), Some(false)) = (&place, &address, allow_private)
+    let allow_private = fields.get("allow_private").map_or(Some(false), |node| node.boolean(errors));
+    let node = fields.require("address", errors);
+    let address = node.as_ref().and_then(|node| address(node, errors));
+    if let (Some(node), Some((host, _)), Some(false)) = (&node, &address, allow_private)
         && let Some(what) = host.private()
     {
         let message = format!(
             "{what} is not an address of the public internet: write \"allow_private\": true if gateways may connect there"
         );
-        place.note(problems, "private_address", message);
+        node.note(errors, "private_address", message);
     }
     let host = address.as_ref().map(|(host, _)| host);
-    let tls = fields.get("tls").map_or(Some(None), |place| tls(&place, host, problems));
+    let tls = fields.get("tls").map_or(Some(None), |node| tls(&node, host, errors));
     let (host, port) = address?;
     Some(Target { host: host.text(), port, tls: tls? })
 }
@@ -93,12 +93,12 @@ impl Host {
     }
 }
 
-fn address(place: &Place<'_>, problems: &mut Problems) -> Option<(Host, u16)> {
-    let text = place.text(1, MAX_ADDRESS, problems)?;
+fn address(node: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<(Host, u16)> {
+    let text = node.text(1, MAX_ADDRESS, errors)?;
     match split(text).and_then(|(host, port)| Ok((read_host(host)?, read_port(port)?))) {
         Ok(address) => Some(address),
         Err(problem) => {
-            place.note(problems, "invalid", problem);
+            node.note(errors, "invalid", problem);
             None
         }
     }
@@ -143,43 +143,47 @@ fn read_host(text: &str) -> Result<Host, &'static str> {
 }
 
 /// What `tls` says. The outer `None`: it is not right.
-fn tls(place: &Place<'_>, host: Option<&Host>, problems: &mut Problems) -> Option<Option<TargetTls>> {
-    let fields = place.object(&["enabled", "sni", "trust"], problems)?;
-    let enabled = fields.get("enabled").map_or(Some(true), |place| place.boolean(problems));
+fn tls(
+    node: &DocumentNode<'_>,
+    host: Option<&Host>,
+    errors: &mut DocumentErrors,
+) -> Option<Option<TargetTls>> {
+    let fields = node.object(&["enabled", "sni", "trust"], errors)?;
+    let enabled = fields.get("enabled").map_or(Some(true), |node| node.boolean(errors));
     let sni = match (fields.get("sni"), host) {
-        (Some(place), _) => sni(&place, problems),
+        (Some(node), _) => sni(&node, errors),
         (None, Some(Host::Name(name))) => Some(name.clone()),
         // Its certificate must have some name.
         (None, Some(Host::Ip(_))) if enabled == Some(true) => {
-            fields.require("sni", problems);
+            fields.require("sni", errors);
             None
         }
         (None, _) => Some(String::new()),
     };
-    let trust = fields.get("trust").map_or(Some(None), |place| trust(&place, problems).map(Some));
+    let trust = fields.get("trust").map_or(Some(None), |node| trust(&node, errors).map(Some));
     let tls = TargetTls { sni: sni?, trust: trust? };
     Some(enabled?.then_some(tls))
 }
 
-fn sni(place: &Place<'_>, problems: &mut Problems) -> Option<String> {
-    let name = place.text(1, 253, problems)?.to_ascii_lowercase();
+fn sni(node: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<String> {
+    let name = node.text(1, 253, errors)?.to_ascii_lowercase();
     let problem = match name.starts_with("*.") {
         true => Some("must be one name: a certificate may have a wildcard, what is asked for may not"),
         false => hostname_problem(&name),
     };
     if let Some(problem) = problem {
-        place.note(problems, "invalid", problem);
+        node.note(errors, "invalid", problem);
         return None;
     }
     Some(name)
 }
 
-fn trust(place: &Place<'_>, problems: &mut Problems) -> Option<String> {
-    let name = place.text(1, MAX_TRUST, problems)?;
+fn trust(node: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<String> {
+    let name = node.text(1, MAX_TRUST, errors)?;
     if !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
         let message =
             "must be of a-z, 0-9 and -: Envoy's cluster tidegate-dynamic-tls-NAME has the certificates";
-        place.note(problems, "invalid", message);
+        node.note(errors, "invalid", message);
         return None;
     }
     Some(name.to_owned())
@@ -192,12 +196,12 @@ mod tests {
     use super::*;
 
     fn read(document: &Value) -> Target {
-        read_backend("b", document).unwrap_or_else(|problems| panic!("{document}: {problems:?}"))
+        read_backend("b", document).unwrap_or_else(|errors| panic!("{document}: {errors:?}"))
     }
 
     fn refused(document: &Value) -> Vec<(String, &'static str)> {
-        let problems = read_backend("b", document).expect_err("must be refused");
-        problems.into_iter().map(|problem| (problem.pointer, problem.code)).collect()
+        let errors = read_backend("b", document).expect_err("must be refused");
+        errors.into_iter().map(|problem| (problem.pointer, problem.code)).collect()
     }
 
     fn address(address: &str) -> Value {
@@ -308,7 +312,7 @@ mod tests {
         ] {
             assert_eq!(refused(&document), [(pointer.to_owned(), code)], "{document}");
         }
-        let problems = read_backend("Not_A_Name", &json!({"address": "a:80"})).unwrap_err();
-        assert_eq!((problems[0].pointer.as_str(), problems.len()), ("/name", 1));
+        let errors = read_backend("Not_A_Name", &json!({"address": "a:80"})).unwrap_err();
+        assert_eq!((errors[0].pointer.as_str(), errors.len()), ("/name", 1));
     }
 }

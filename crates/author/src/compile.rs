@@ -7,7 +7,7 @@ mod templates;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Match, MirrorRef, PathMatch, Referent, Route, Rule, ValueMatch};
+use super::{Match, MirrorRef, ObjectRef, PathMatch, Route, Rule, ValueMatch};
 use paths::Paths;
 use tables::Tables;
 use tidegate_policy::codec::{FormatError, encode};
@@ -160,17 +160,17 @@ fn with_mirrors(action: &Action, mirrors: &[MirrorRef], route: &Route, backends:
 }
 
 /// Who a reference names; one without a namespace is in its route's.
-fn resolve(to: &Referent, route: &Route, backends: &Backends) -> Option<Backend> {
+fn resolve(to: &ObjectRef, route: &Route, backends: &Backends) -> Option<Backend> {
     let of_api = route.backend_of_api(to).and_then(|name| {
         let target = Some(backends.get(name)?.clone());
         Some(Backend { name: name.to_owned(), namespace: None, port: None, target })
     });
     of_api.or_else(|| match to {
-        Referent::Service(backend) => {
+        ObjectRef::Service(backend) => {
             let namespace = backend.namespace.as_ref().or(route.namespace.as_ref());
             Some(Backend { namespace: namespace.cloned(), ..backend.clone() })
         }
-        Referent::Api(_) | Referent::Foreign(_) => None,
+        ObjectRef::Api(_) | ObjectRef::Foreign(_) => None,
     })
 }
 

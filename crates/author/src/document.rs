@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::names::{hostname_problem, is_label, is_subdomain};
-use super::reader::{Object, Place, Problem, Problems};
+use super::reader::{DocumentError, DocumentErrors, DocumentNode, Object};
 use super::{Match, PathMatch, Route, Rule};
 use tidegate_policy::route::action::Action;
 
@@ -51,89 +51,85 @@ const METADATA: &[&str] = &[
 ///
 /// # Errors
 /// All problems of the document, up to [`MAX_PROBLEMS`](super::MAX_PROBLEMS).
-pub fn read(document: &Value) -> Result<Route, Vec<Problem>> {
-    let mut problems = Problems::default();
-    let route = route(&Place::root(document), &mut problems);
-    problems.into_result(route)
+pub fn read(document: &Value) -> Result<Route, Vec<DocumentError>> {
+    let mut errors = DocumentErrors::default();
+    let route = route(&DocumentNode::root(document), &mut errors);
+    errors.into_result(route)
 }
 
-fn route(document: &Place<'_>, problems: &mut Problems) -> Option<Route> {
-    let fields = document.object(&["apiVersion", "kind", "metadata", "spec", "status"], problems)?;
+fn route(document: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<Route> {
+    let fields = document.object(&["apiVersion", "kind", "metadata", "spec", "status"], errors)?;
     if let Some(version) = fields.get("apiVersion") {
-        version.one_of(&[API_VERSION], problems);
+        version.one_of(&[API_VERSION], errors);
     }
     if let Some(kind) = fields.get("kind") {
-        kind.one_of(&["HTTPRoute"], problems);
+        kind.one_of(&["HTTPRoute"], errors);
     }
-    let metadata = fields.require("metadata", problems).and_then(|place| place.object(METADATA, problems));
-    let (name, namespace) = metadata.map_or((None, None), |fields| metadata_of(&fields, problems));
-    let spec = fields.require("spec", problems)?;
+    let metadata = fields.require("metadata", errors).and_then(|node| node.object(METADATA, errors));
+    let (name, namespace) = metadata.map_or((None, None), |fields| metadata_of(&fields, errors));
+    let spec = fields.require("spec", errors)?;
     let known = &["hostnames", "parentRefs", "rules", "useDefaultGateways"];
-    let spec = spec.object(known, problems)?;
-    if let Some(place) = spec.get("useDefaultGateways") {
-        place.note(problems, "not_supported", "useDefaultGateways is not supported: leave it out");
+    let spec = spec.object(known, errors)?;
+    if let Some(node) = spec.get("useDefaultGateways") {
+        node.note(errors, "not_supported", "useDefaultGateways is not supported: leave it out");
     }
     if let Some(parents) = spec.get("parentRefs") {
-        parents.list(MAX_PARENTS, problems).iter().for_each(|parent| parent_ref(parent, problems));
+        parents.list(MAX_PARENTS, errors).iter().for_each(|parent| parent_ref(parent, errors));
     }
-    let hostnames = spec.get("hostnames").map(|place| hostnames(&place, problems)).unwrap_or_default();
-    let rules = rules(spec.get("rules"), problems);
+    let hostnames = spec.get("hostnames").map(|node| hostnames(&node, errors)).unwrap_or_default();
+    let rules = rules(spec.get("rules"), errors);
     Some(Route { name: name?, namespace, created: None, hostnames, rules })
 }
 
-fn metadata_of(metadata: &Object<'_>, problems: &mut Problems) -> (Option<String>, Option<String>) {
-    let name = metadata.require("name", problems).and_then(|place| {
-        let name = place.text(1, 253, problems)?;
+fn metadata_of(metadata: &Object<'_>, errors: &mut DocumentErrors) -> (Option<String>, Option<String>) {
+    let name = metadata.require("name", errors).and_then(|node| {
+        let name = node.text(1, 253, errors)?;
         if !is_subdomain(name) {
-            place.note(
-                problems,
+            node.note(
+                errors,
                 "invalid",
                 "must be labels of a-z, 0-9 and - with dots between, as in my-route",
             );
         }
         Some(name.to_owned())
     });
-    let namespace = metadata.get("namespace").and_then(|place| namespace(&place, problems));
+    let namespace = metadata.get("namespace").and_then(|node| namespace(&node, errors));
     (name, namespace)
 }
 
-fn namespace(place: &Place<'_>, problems: &mut Problems) -> Option<String> {
-    let name = place.text(1, 63, problems)?;
+fn namespace(node: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<String> {
+    let name = node.text(1, 63, errors)?;
     if !is_label(name) {
-        place.note(
-            problems,
-            "invalid",
-            "must be of a-z, 0-9 and -, and begin and end with a letter or digit",
-        );
+        node.note(errors, "invalid", "must be of a-z, 0-9 and -, and begin and end with a letter or digit");
     }
     Some(name.to_owned())
 }
 
-fn parent_ref(parent: &Place<'_>, problems: &mut Problems) {
+fn parent_ref(parent: &DocumentNode<'_>, errors: &mut DocumentErrors) {
     let known = &["group", "kind", "name", "namespace", "port", "sectionName"];
-    let Some(fields) = parent.object(known, problems) else { return };
-    if let Some(name) = fields.require("name", problems) {
-        name.text(1, 253, problems);
+    let Some(fields) = parent.object(known, errors) else { return };
+    if let Some(name) = fields.require("name", errors) {
+        name.text(1, 253, errors);
     }
     for (field, max) in [("group", 253), ("kind", 63), ("sectionName", 253)] {
-        if let Some(place) = fields.get(field) {
-            place.text(0, max, problems);
+        if let Some(node) = fields.get(field) {
+            node.text(0, max, errors);
         }
     }
-    if let Some(place) = fields.get("namespace") {
-        namespace(&place, problems);
+    if let Some(node) = fields.get("namespace") {
+        namespace(&node, errors);
     }
-    if let Some(place) = fields.get("port") {
-        place.integer(1, 65_535, problems);
+    if let Some(node) = fields.get("port") {
+        node.integer(1, 65_535, errors);
     }
 }
 
-fn hostnames(list: &Place<'_>, problems: &mut Problems) -> Vec<String> {
+fn hostnames(list: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Vec<String> {
     let mut names = Vec::new();
-    for place in list.list(MAX_HOSTNAMES, problems) {
-        let Some(name) = place.text(1, 253, problems) else { continue };
+    for node in list.list(MAX_HOSTNAMES, errors) {
+        let Some(name) = node.text(1, 253, errors) else { continue };
         match hostname_problem(name) {
-            Some(problem) => place.note(problems, "invalid", problem),
+            Some(problem) => node.note(errors, "invalid", problem),
             None => names.push(name.to_owned()),
         }
     }
@@ -157,25 +153,25 @@ fn default_match() -> Match {
     Match { path: PathMatch::Prefix("/".to_owned()), method: None, headers: Vec::new(), query: Vec::new() }
 }
 
-fn rules(list: Option<Place<'_>>, problems: &mut Problems) -> Vec<Rule> {
+fn rules(list: Option<DocumentNode<'_>>, errors: &mut DocumentErrors) -> Vec<Rule> {
     let Some(list) = list else { return vec![default_rule()] };
-    let places = list.list(MAX_RULES, problems);
+    let places = list.list(MAX_RULES, errors);
     if list.value.as_array().is_some_and(Vec::is_empty) {
-        list.note(problems, "invalid", "must have a rule, or be left out for one that takes everything");
+        list.note(errors, "invalid", "must have a rule, or be left out for one that takes everything");
     }
-    let mut reader = rule::Reader::new(problems);
-    let read: Vec<_> = places.iter().filter_map(|place| Some((place, reader.rule(place)?))).collect();
+    let mut reader = rule::Reader::new(errors);
+    let read: Vec<_> = places.iter().filter_map(|node| Some((node, reader.rule(node)?))).collect();
     let mut names = BTreeSet::new();
-    for (place, name) in read.iter().filter_map(|(place, rule)| Some((place, rule.name.as_ref()?))) {
+    for (node, name) in read.iter().filter_map(|(node, rule)| Some((node, rule.name.as_ref()?))) {
         if !names.insert(name) {
-            place.note(problems, "invalid", format!("another rule is called {name}, too"));
+            node.note(errors, "invalid", format!("another rule is called {name}, too"));
         }
     }
     let rules: Vec<_> = read.iter().map(|(_, rule)| rule.clone()).collect();
     let matches: usize = rules.iter().map(|rule| rule.matches.len()).sum();
     if matches > MAX_MATCHES {
         let message = format!("{matches} matches in all rules, at most {MAX_MATCHES} are allowed");
-        list.note(problems, "too_many", message);
+        list.note(errors, "too_many", message);
     }
     rules
 }

@@ -1,18 +1,18 @@
 //! Durations as the Gateway API writes them (GEP-2257): `1h30m`, `500ms`.
 
-use super::reader::{Place, Problems};
+use super::reader::{DocumentErrors, DocumentNode};
 
 /// A duration in milliseconds, if the place has a good one.
-pub(super) fn milliseconds(place: &Place<'_>, problems: &mut Problems) -> Option<u32> {
-    let text = place.text(0, usize::MAX, problems)?;
+pub(super) fn milliseconds(node: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<u32> {
+    let text = node.text(0, usize::MAX, errors)?;
     let Some(ms) = parse(text) else {
         let says = "must be a duration: up to four numbers of up to five digits, each with h, m, s or ms, as in 1m30s";
-        place.note(problems, "invalid", says);
+        node.note(errors, "invalid", says);
         return None;
     };
     let fits = u32::try_from(ms).ok();
     if fits.is_none() {
-        place.note(problems, "out_of_range", "must be under 1193h");
+        node.note(errors, "out_of_range", "must be under 1193h");
     }
     fits
 }

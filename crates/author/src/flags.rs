@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::reader::{Place, Problem, Problems};
+use super::reader::{DocumentError, DocumentErrors, DocumentNode};
 use tidegate_policy::flags::{Flag, FlagState, Flags};
 
 const NAMES: &[&str] = &[
@@ -19,11 +19,11 @@ const NAMES: &[&str] = &[
 ///
 /// # Errors
 /// What is wrong; the pointer begins with the flag's name.
-pub fn read_flag(flag: Flag, value: &Value) -> Result<FlagState, Problem> {
-    let mut problems = Problems::default();
-    let place = Place::at(format!("/{}", flag.name()), value);
-    let state = state(flag, &place, &mut problems);
-    problems.into_first(state)
+pub fn read_flag(flag: Flag, value: &Value) -> Result<FlagState, DocumentError> {
+    let mut errors = DocumentErrors::default();
+    let node = DocumentNode::at(format!("/{}", flag.name()), value);
+    let state = state(flag, &node, &mut errors);
+    errors.into_first(state)
 }
 
 /// Reads flags to be set: an object of flags by their names; those it does not
@@ -31,21 +31,21 @@ pub fn read_flag(flag: Flag, value: &Value) -> Result<FlagState, Problem> {
 ///
 /// # Errors
 /// All problems: names that no flag has, and states that are none.
-pub fn read_flags(document: &Value) -> Result<Vec<(Flag, FlagState)>, Vec<Problem>> {
-    let mut problems = Problems::default();
-    let place = Place::root(document);
-    let Some(fields) = place.object(NAMES, &mut problems) else {
-        return problems.into_result(None);
+pub fn read_flags(document: &Value) -> Result<Vec<(Flag, FlagState)>, Vec<DocumentError>> {
+    let mut errors = DocumentErrors::default();
+    let node = DocumentNode::root(document);
+    let Some(fields) = node.object(NAMES, &mut errors) else {
+        return errors.into_result(None);
     };
     let mut flags = Vec::new();
     for flag in Flag::ALL {
-        if let Some(place) = fields.given(flag.name())
-            && let Some(state) = state(flag, &place, &mut problems)
+        if let Some(node) = fields.given(flag.name())
+            && let Some(state) = state(flag, &node, &mut errors)
         {
             flags.push((flag, state));
         }
     }
-    problems.into_result(Some(flags))
+    errors.into_result(Some(flags))
 }
 
 /// A state as [`read_flag`] reads it.
@@ -65,8 +65,8 @@ pub fn write_flags(flags: &Flags) -> Map<String, Value> {
     Flag::ALL.into_iter().map(|flag| (flag.name().to_owned(), write_state(flags.get(flag)))).collect()
 }
 
-fn state(flag: Flag, place: &Place<'_>, problems: &mut Problems) -> Option<FlagState> {
-    match place.value {
+fn state(flag: Flag, node: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<FlagState> {
+    match node.value {
         Value::Bool(false) => Some(FlagState::Off),
         Value::Bool(true) => Some(FlagState::On),
         Value::String(text) if text == "shadow" => {
@@ -74,20 +74,20 @@ fn state(flag: Flag, place: &Place<'_>, problems: &mut Problems) -> Option<FlagS
                 return Some(FlagState::Shadow);
             }
             let message = format!("only a cache has a shadow: must be {}", right(flag));
-            place.note(problems, "invalid", message);
+            node.note(errors, "invalid", message);
             None
         }
         Value::String(_) => {
-            place.note(problems, "invalid", format!("must be {}, is a string", right(flag)));
+            node.note(errors, "invalid", format!("must be {}, is a string", right(flag)));
             None
         }
         Value::Object(_) => {
-            let percent = place.object(&["percent"], problems)?.require("percent", problems)?;
-            let percent = percent.integer(0, 100, problems)?;
+            let percent = node.object(&["percent"], errors)?.require("percent", errors)?;
+            let percent = percent.integer(0, 100, errors)?;
             Some(FlagState::Share(u8::try_from(percent).ok()?))
         }
         Value::Null | Value::Number(_) | Value::Array(_) => {
-            place.wrong_type(right(flag), problems);
+            node.wrong_type(right(flag), errors);
             None
         }
     }
@@ -107,8 +107,8 @@ mod tests {
     use super::*;
 
     fn refused(document: &Value) -> Vec<(String, &'static str)> {
-        let problems = read_flags(document).expect_err("must be refused");
-        problems.into_iter().map(|problem| (problem.pointer, problem.code)).collect()
+        let errors = read_flags(document).expect_err("must be refused");
+        errors.into_iter().map(|problem| (problem.pointer, problem.code)).collect()
     }
 
     #[test]

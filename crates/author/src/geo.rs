@@ -7,7 +7,7 @@
 use serde_json::Value;
 
 use super::names::is_subdomain;
-use super::reader::{Object, Place, Problem, Problems};
+use super::reader::{DocumentError, DocumentErrors, DocumentNode, Object};
 use tidegate_policy::geo::{Country, GeoAction, GeoMode, GeoRule, UnknownCountry};
 
 const MAX_COUNTRIES: usize = 300;
@@ -43,13 +43,13 @@ const IN_USE: &str = "XK EU AP A1 A2 O1 T1 AN CS";
 /// # Errors
 /// All problems of the document, up to [`MAX_PROBLEMS`](super::MAX_PROBLEMS).
 /// What is wrong with `name` itself has the pointer `/name`.
-pub fn read_geo_rule(name: &str, document: &Value) -> Result<GeoRule, Vec<Problem>> {
-    let mut problems = Problems::default();
+pub fn read_geo_rule(name: &str, document: &Value) -> Result<GeoRule, Vec<DocumentError>> {
+    let mut errors = DocumentErrors::default();
     if let Some(problem) = name_problem(name) {
-        problems.note("/name", "invalid", problem);
+        errors.note("/name", "invalid", problem);
     }
-    let rule = rule(name, &Place::root(document), &mut problems);
-    problems.into_result(rule)
+    let rule = rule(name, &DocumentNode::root(document), &mut errors);
+    errors.into_result(rule)
 }
 
 /// What is wrong with a geo rule's name, and what would be right.
@@ -58,25 +58,25 @@ pub(super) fn name_problem(name: &str) -> Option<&'static str> {
         .then_some("a geo rule's name must be labels of a-z, 0-9 and - with dots between, as in no-embargo")
 }
 
-fn rule(name: &str, document: &Place<'_>, problems: &mut Problems) -> Option<GeoRule> {
-    let fields = document.object(FIELDS, problems)?;
-    if let Some(place) = fields.get("name")
-        && place.text(1, 253, problems).is_some_and(|written| written != name)
+fn rule(name: &str, document: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<GeoRule> {
+    let fields = document.object(FIELDS, errors)?;
+    if let Some(node) = fields.get("name")
+        && node.text(1, 253, errors).is_some_and(|written| written != name)
     {
-        place.note(problems, "invalid", format!("the rule is called {name}: leave name out, or write that"));
+        node.note(errors, "invalid", format!("the rule is called {name}: leave name out, or write that"));
     }
-    let global = fields.get("global").map_or(Some(true), |place| place.boolean(problems));
-    let action = fields.get("status").map_or(Some(GeoAction::Forbidden), |place| status(&place, problems));
-    let mode = fields.require("mode", problems).and_then(|place| allow_or_deny(&place, problems));
+    let global = fields.get("global").map_or(Some(true), |node| node.boolean(errors));
+    let action = fields.get("status").map_or(Some(GeoAction::Forbidden), |node| status(&node, errors));
+    let mode = fields.require("mode", errors).and_then(|node| allow_or_deny(&node, errors));
     let mode = mode.map(|allow| if allow { GeoMode::Allow } else { GeoMode::Deny });
     let unknown = match fields.get("unknown") {
-        Some(place) => allow_or_deny(&place, problems)
+        Some(node) => allow_or_deny(&node, errors)
             .map(|allow| if allow { UnknownCountry::Allow } else { UnknownCountry::Deny }),
         None => {
             mode.map(|mode| if mode == GeoMode::Allow { UnknownCountry::Deny } else { UnknownCountry::Allow })
         }
     };
-    let countries = countries(&fields, mode.zip(unknown), problems);
+    let countries = countries(&fields, mode.zip(unknown), errors);
     Some(GeoRule {
         name: name.to_owned(),
         global: global?,
@@ -87,19 +87,19 @@ fn rule(name: &str, document: &Place<'_>, problems: &mut Problems) -> Option<Geo
     })
 }
 
-fn allow_or_deny(place: &Place<'_>, problems: &mut Problems) -> Option<bool> {
-    place.one_of(&["allow", "deny"], problems).map(|word| word == "allow")
+fn allow_or_deny(node: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<bool> {
+    node.one_of(&["allow", "deny"], errors).map(|word| word == "allow")
 }
 
-fn status(place: &Place<'_>, problems: &mut Problems) -> Option<GeoAction> {
-    if !place.value.is_number() {
-        place.wrong_type("403 or 451", problems);
+fn status(node: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<GeoAction> {
+    if !node.value.is_number() {
+        node.wrong_type("403 or 451", errors);
         return None;
     }
-    let is_status = |action: &GeoAction| place.value.as_u64() == Some(action.status().into());
+    let is_status = |action: &GeoAction| node.value.as_u64() == Some(action.status().into());
     let action = [GeoAction::Forbidden, GeoAction::LegalReasons].into_iter().find(is_status);
     if action.is_none() {
-        place.note(problems, "invalid", "must be 403 or 451");
+        node.note(errors, "invalid", "must be 403 or 451");
     }
     action
 }
@@ -109,10 +109,10 @@ fn status(place: &Place<'_>, problems: &mut Problems) -> Option<GeoAction> {
 fn countries(
     fields: &Object<'_>,
     how: Option<(GeoMode, UnknownCountry)>,
-    problems: &mut Problems,
+    errors: &mut DocumentErrors,
 ) -> Option<Vec<Country>> {
-    let list = fields.require("countries", problems)?;
-    let members = list.list(MAX_COUNTRIES, problems);
+    let list = fields.require("countries", errors)?;
+    let members = list.list(MAX_COUNTRIES, errors);
     if list.value.as_array().is_some_and(Vec::is_empty) {
         let message = match how {
             Some((GeoMode::Allow, _)) => {
@@ -123,9 +123,9 @@ fn countries(
             }
             Some((GeoMode::Deny, UnknownCountry::Deny)) | None => None,
         };
-        message.into_iter().for_each(|message| list.note(problems, "invalid", message));
+        message.into_iter().for_each(|message| list.note(errors, "invalid", message));
     }
-    let mut countries: Vec<_> = members.iter().filter_map(|place| country(place, problems)).collect();
+    let mut countries: Vec<_> = members.iter().filter_map(|node| country(node, errors)).collect();
     countries.sort_unstable();
     countries.dedup();
     Some(countries)
@@ -138,8 +138,8 @@ pub fn is_listed(country: Country) -> bool {
     [ASSIGNED, IN_USE].iter().any(|codes| codes.split(' ').any(|listed| listed == code))
 }
 
-fn country(place: &Place<'_>, problems: &mut Problems) -> Option<Country> {
-    let code = place.text(0, usize::MAX, problems)?;
+fn country(node: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<Country> {
+    let code = node.text(0, usize::MAX, errors)?;
     let upper = code.to_ascii_uppercase();
     let country = Country::new(code.as_bytes());
     let listed = country.filter(|country| is_listed(*country));
@@ -154,7 +154,7 @@ fn country(place: &Place<'_>, problems: &mut Problems) -> Option<Country> {
                 IN_USE.replace(' ', ", ")
             ),
         };
-        place.note(problems, "invalid", message);
+        node.note(errors, "invalid", message);
     }
     listed
 }
@@ -173,8 +173,8 @@ mod tests {
     }
 
     fn refused(document: &Value) -> Vec<(String, &'static str)> {
-        let problems = read_geo_rule("r", document).expect_err("must be refused");
-        problems.into_iter().map(|problem| (problem.pointer, problem.code)).collect()
+        let errors = read_geo_rule("r", document).expect_err("must be refused");
+        errors.into_iter().map(|problem| (problem.pointer, problem.code)).collect()
     }
 
     fn codes(rule: &GeoRule) -> Vec<String> {

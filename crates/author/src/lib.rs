@@ -34,7 +34,7 @@ pub use flags::{read_flag, read_flags, write_flags, write_state};
 pub use geo::{is_listed, read_geo_rule};
 pub use limit::read_limit;
 pub use pattern::{MAX_AUTOMATON, Regex, RegexError};
-pub use reader::{MAX_PROBLEMS, Problem};
+pub use reader::{DocumentError, MAX_PROBLEMS};
 pub use template::{Element, Template, TemplateError};
 pub use tidegate_policy::route::Method;
 pub use warnings::warnings;
@@ -79,7 +79,7 @@ pub struct Rule {
 
 impl Route {
     /// All that it refers to: where requests go, and who gets copies.
-    pub fn references(&self) -> impl Iterator<Item = &Referent> {
+    pub fn references(&self) -> impl Iterator<Item = &ObjectRef> {
         self.rules.iter().flat_map(|rule| {
             let backends = rule.backends.iter();
             let mirrors = rule.mirrors.iter().chain(backends.clone().flat_map(|backend| &backend.mirrors));
@@ -90,11 +90,11 @@ impl Route {
     /// The name of the backend of the API that one of its references means, if there
     /// is one of that name.
     #[must_use]
-    pub fn backend_of_api<'r>(&self, to: &'r Referent) -> Option<&'r str> {
+    pub fn backend_of_api<'r>(&self, to: &'r ObjectRef) -> Option<&'r str> {
         match to {
-            Referent::Service(to) if to.namespace.is_none() && self.namespace.is_none() => Some(&to.name),
-            Referent::Api(name) => Some(name),
-            Referent::Service(_) | Referent::Foreign(_) => None,
+            ObjectRef::Service(to) if to.namespace.is_none() && self.namespace.is_none() => Some(&to.name),
+            ObjectRef::Api(name) => Some(name),
+            ObjectRef::Service(_) | ObjectRef::Foreign(_) => None,
         }
     }
 }
@@ -103,7 +103,7 @@ impl Route {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BackendRef {
     /// Who that is.
-    pub to: Referent,
+    pub to: ObjectRef,
     /// Its part of the requests, from 0 to 1,000,000.
     pub weight: u32,
     /// The filters for the requests that it gets; mirrors are filled in by
@@ -117,7 +117,7 @@ pub struct BackendRef {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MirrorRef {
     /// Who that is.
-    pub to: Referent,
+    pub to: ObjectRef,
     /// Of `denominator` requests this many.
     pub numerator: u32,
     /// Never 0.
@@ -126,7 +126,7 @@ pub struct MirrorRef {
 
 /// What a backendRef names.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Referent {
+pub enum ObjectRef {
     /// A Service: a backend of the API if that has one of this name and neither
     /// the reference nor its route gives a namespace; else a cluster of Envoy's.
     Service(Backend),

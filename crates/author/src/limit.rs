@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::duration;
 use super::names::{is_subdomain, is_token};
-use super::reader::{Object, Place, Problem, Problems};
+use super::reader::{DocumentError, DocumentErrors, DocumentNode, Object};
 use tidegate_policy::address::Prefix;
 use tidegate_policy::limit::{Limit, LimitKey, MAX_MATCHES, MAX_PER_S, MAX_RATE, MAX_REFILL_S, V6_PREFIX};
 
@@ -28,35 +28,35 @@ const FRAMING: [&str; 7] =
 /// # Errors
 /// All problems of the document, up to [`MAX_PROBLEMS`](super::MAX_PROBLEMS).
 /// What is wrong with `name` itself has the pointer `/name`.
-pub fn read_limit(name: &str, document: &Value) -> Result<Limit, Vec<Problem>> {
-    let mut problems = Problems::default();
+pub fn read_limit(name: &str, document: &Value) -> Result<Limit, Vec<DocumentError>> {
+    let mut errors = DocumentErrors::default();
     if !is_subdomain(name) {
         let message = "a limit's name must be labels of a-z, 0-9 and - with dots between, as in per-client";
-        problems.note("/name", "invalid", message);
+        errors.note("/name", "invalid", message);
     }
-    let limit = limit(name, &Place::root(document), &mut problems);
-    problems.into_result(limit)
+    let limit = limit(name, &DocumentNode::root(document), &mut errors);
+    errors.into_result(limit)
 }
 
-fn limit(name: &str, document: &Place<'_>, problems: &mut Problems) -> Option<Limit> {
-    let fields = document.object(FIELDS, problems)?;
-    if let Some(place) = fields.get("name")
-        && place.text(1, 253, problems).is_some_and(|written| written != name)
+fn limit(name: &str, document: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<Limit> {
+    let fields = document.object(FIELDS, errors)?;
+    if let Some(node) = fields.get("name")
+        && node.text(1, 253, errors).is_some_and(|written| written != name)
     {
-        place.note(problems, "invalid", format!("the limit is called {name}: leave name out, or write that"));
+        node.note(errors, "invalid", format!("the limit is called {name}: leave name out, or write that"));
     }
-    let key = fields.require("key", problems).and_then(|place| key(&place, problems));
-    let matches = fields.get("match").map_or(Some(Matches::default()), |place| matches(&place, problems));
-    let rate = fields.require("rate", problems).and_then(|place| place.integer(1, MAX_RATE, problems));
-    let per_s = fields.require("per", problems).and_then(|place| period(&place, problems));
+    let key = fields.require("key", errors).and_then(|node| key(&node, errors));
+    let matches = fields.get("match").map_or(Some(Matches::default()), |node| matches(&node, errors));
+    let rate = fields.require("rate", errors).and_then(|node| node.integer(1, MAX_RATE, errors));
+    let per_s = fields.require("per", errors).and_then(|node| period(&node, errors));
     let burst = match fields.get("burst") {
-        Some(place) => place.integer(1, MAX_RATE, problems),
+        Some(node) => node.integer(1, MAX_RATE, errors),
         None => rate,
     };
-    let shadow = flag(&fields, "shadow", problems);
-    let headers = flag(&fields, "headers", problems);
+    let shadow = flag(&fields, "shadow", errors);
+    let headers = flag(&fields, "headers", errors);
     let v6_prefix = match fields.get("v6_prefix") {
-        Some(place) => place.integer(1, 128, problems).and_then(|len| u8::try_from(len).ok()),
+        Some(node) => node.integer(1, 128, errors).and_then(|len| u8::try_from(len).ok()),
         None => Some(V6_PREFIX),
     };
     let Matches { routes, cidrs } = matches?;
@@ -75,31 +75,31 @@ fn limit(name: &str, document: &Place<'_>, problems: &mut Problems) -> Option<Li
     if limit.refill_s() > MAX_REFILL_S {
         let message = "at this rate it would take over a hundred years until the whole burst is there again: \
                        a higher rate, a shorter per or a lower burst is allowed";
-        problems.note("/burst", "out_of_range", message);
+        errors.note("/burst", "out_of_range", message);
     }
     Some(limit)
 }
 
-fn flag(fields: &Object<'_>, name: &str, problems: &mut Problems) -> Option<bool> {
-    fields.get(name).map_or(Some(false), |place| place.boolean(problems))
+fn flag(fields: &Object<'_>, name: &str, errors: &mut DocumentErrors) -> Option<bool> {
+    fields.get(name).map_or(Some(false), |node| node.boolean(errors))
 }
 
-fn key(place: &Place<'_>, problems: &mut Problems) -> Option<LimitKey> {
-    let text = place.text(1, 300, problems)?;
+fn key(node: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<LimitKey> {
+    let text = node.text(1, 300, errors)?;
     let key = match text.split_once(':') {
         None if text == "ip" => Some(LimitKey::Ip),
         None if text == "route" => Some(LimitKey::Route),
         None if text == "global" => Some(LimitKey::Global),
-        Some(("header", name)) => return header(name, place, problems),
+        Some(("header", name)) => return header(name, node, errors),
         _ => None,
     };
     if key.is_none() {
-        place.note(problems, "invalid", "must be ip, route, global, or header:NAME, as in header:x-api-key");
+        node.note(errors, "invalid", "must be ip, route, global, or header:NAME, as in header:x-api-key");
     }
     key
 }
 
-fn header(name: &str, place: &Place<'_>, problems: &mut Problems) -> Option<LimitKey> {
+fn header(name: &str, node: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<LimitKey> {
     let lower = name.to_ascii_lowercase();
     let problem = if lower.starts_with(':') || lower == "host" {
         Some("pseudo-headers and host are not counted by: name routes in match, and give these hostnames")
@@ -115,15 +115,15 @@ fn header(name: &str, place: &Place<'_>, problems: &mut Problems) -> Option<Limi
         None
     };
     if let Some(problem) = problem {
-        place.note(problems, "invalid", problem);
+        node.note(errors, "invalid", problem);
         return None;
     }
     Some(LimitKey::Header(lower))
 }
 
 /// Seconds of a period.
-fn period(place: &Place<'_>, problems: &mut Problems) -> Option<u32> {
-    let text = place.text(1, 20, problems)?;
+fn period(node: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<u32> {
+    let text = node.text(1, 20, errors)?;
     let seconds = match text {
         "second" => Some(1),
         "minute" => Some(60),
@@ -132,19 +132,19 @@ fn period(place: &Place<'_>, problems: &mut Problems) -> Option<u32> {
         _ => match duration::parse(text) {
             Some(ms) if ms.is_multiple_of(1_000) => u32::try_from(ms / 1_000).ok(),
             Some(_) => {
-                place.note(problems, "out_of_range", format!("{text}: only whole seconds are allowed"));
+                node.note(errors, "out_of_range", format!("{text}: only whole seconds are allowed"));
                 return None;
             }
             None => {
                 let message = "must be second, minute, hour, day, or a duration, as in 10s, 5m or 1h30m";
-                place.note(problems, "invalid", message);
+                node.note(errors, "invalid", message);
                 return None;
             }
         },
     };
     let in_range = seconds.filter(|seconds| (1..=MAX_PER_S).contains(seconds));
     if in_range.is_none() {
-        place.note(problems, "out_of_range", format!("{text}: from 1s to 24h is allowed"));
+        node.note(errors, "out_of_range", format!("{text}: from 1s to 24h is allowed"));
     }
     in_range
 }
@@ -156,10 +156,10 @@ struct Matches {
     cidrs: Vec<Prefix>,
 }
 
-fn matches(place: &Place<'_>, problems: &mut Problems) -> Option<Matches> {
-    let fields = place.object(&["route", "cidr"], problems)?;
-    let routes = one_or_more(&fields, "route", problems, route);
-    let cidrs = one_or_more(&fields, "cidr", problems, cidr);
+fn matches(node: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<Matches> {
+    let fields = node.object(&["route", "cidr"], errors)?;
+    let routes = one_or_more(&fields, "route", errors, route);
+    let cidrs = one_or_more(&fields, "cidr", errors, cidr);
     Some(Matches { routes: routes?, cidrs: cidrs? })
 }
 
@@ -167,43 +167,43 @@ fn matches(place: &Place<'_>, problems: &mut Problems) -> Option<Matches> {
 fn one_or_more<T: Ord>(
     fields: &Object<'_>,
     name: &str,
-    problems: &mut Problems,
-    read: impl Fn(&Place<'_>, &mut Problems) -> Option<T>,
+    errors: &mut DocumentErrors,
+    read: impl Fn(&DocumentNode<'_>, &mut DocumentErrors) -> Option<T>,
 ) -> Option<Vec<T>> {
-    let Some(place) = fields.get(name) else { return Some(Vec::new()) };
-    let places = match place.value {
-        Value::String(_) => vec![place],
+    let Some(node) = fields.get(name) else { return Some(Vec::new()) };
+    let places = match node.value {
+        Value::String(_) => vec![node],
         Value::Array(members) if members.is_empty() => {
-            place.note(problems, "invalid", format!("an empty list matches nothing: leave {name} out"));
+            node.note(errors, "invalid", format!("an empty list matches nothing: leave {name} out"));
             return None;
         }
-        Value::Array(_) => place.list(MAX_MATCHES, problems),
+        Value::Array(_) => node.list(MAX_MATCHES, errors),
         _ => {
-            place.wrong_type("a string, or a list of strings", problems);
+            node.wrong_type("a string, or a list of strings", errors);
             return None;
         }
     };
-    let mut values: Vec<T> = places.iter().filter_map(|place| read(place, problems)).collect();
+    let mut values: Vec<T> = places.iter().filter_map(|node| read(node, errors)).collect();
     values.sort_unstable();
     values.dedup();
     Some(values)
 }
 
-fn route(place: &Place<'_>, problems: &mut Problems) -> Option<String> {
-    let name = place.text(0, usize::MAX, problems)?;
+fn route(node: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<String> {
+    let name = node.text(0, usize::MAX, errors)?;
     if !is_subdomain(name) {
         let message = "must be a route's name: labels of a-z, 0-9 and - with dots between, as in orders";
-        place.note(problems, "invalid", message);
+        node.note(errors, "invalid", message);
         return None;
     }
     Some(name.to_owned())
 }
 
-fn cidr(place: &Place<'_>, problems: &mut Problems) -> Option<Prefix> {
-    let text = place.text(0, usize::MAX, problems)?;
+fn cidr(node: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<Prefix> {
+    let text = node.text(0, usize::MAX, errors)?;
     text.parse()
         .map_err(|error: tidegate_policy::address::PrefixError| {
-            place.note(problems, "invalid", error.to_string())
+            node.note(errors, "invalid", error.to_string())
         })
         .ok()
 }
@@ -223,15 +223,15 @@ mod tests {
     }
 
     fn read(document: &Value) -> Limit {
-        let limit = read_limit("l", document).unwrap_or_else(|problems| panic!("{document}: {problems:?}"));
+        let limit = read_limit("l", document).unwrap_or_else(|errors| panic!("{document}: {errors:?}"));
         let table = Limits::new([limit.clone()]);
         assert_eq!(Limits::from_bytes(&table.to_bytes().unwrap()), Ok(table), "what is read is a table");
         limit
     }
 
     fn refused(document: &Value) -> Vec<(String, &'static str)> {
-        let problems = read_limit("l", document).expect_err("must be refused");
-        problems.into_iter().map(|problem| (problem.pointer, problem.code)).collect()
+        let errors = read_limit("l", document).expect_err("must be refused");
+        errors.into_iter().map(|problem| (problem.pointer, problem.code)).collect()
     }
 
     #[test]

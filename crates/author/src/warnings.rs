@@ -1,7 +1,7 @@
 //! What a document asks for, is carried out, and is likely not what was meant. Of
 //! the document alone: what is known of backends is the admin service's to add.
 
-use super::{MirrorRef, PathMatch, Referent, Route, Rule};
+use super::{MirrorRef, ObjectRef, PathMatch, Route, Rule};
 use tidegate_policy::route::action::{Action, PathEdit};
 
 /// What there is to say of a route, each as a sentence with its place.
@@ -27,7 +27,7 @@ pub fn warnings(route: &Route) -> Vec<String> {
 /// References of kinds that nobody here can resolve.
 fn strangers(rule: &Rule, place: &str, found: &mut Vec<String>) {
     for (index, reference) in rule.backends.iter().enumerate() {
-        if let Referent::Foreign(what) = &reference.to {
+        if let ObjectRef::Foreign(what) = &reference.to {
             found.push(format!(
                 "{place}/backendRefs/{index}: `{what}` is neither a Service nor a Backend of group tidegate.dev: \
                  its share of the requests gets 500 no_backend"
@@ -36,7 +36,7 @@ fn strangers(rule: &Rule, place: &str, found: &mut Vec<String>) {
     }
     let of_backends = rule.backends.iter().flat_map(|reference| &reference.mirrors);
     for MirrorRef { to, .. } in rule.mirrors.iter().chain(of_backends) {
-        if let Referent::Foreign(what) = to {
+        if let ObjectRef::Foreign(what) = to {
             found.push(format!(
                 "{place}: nothing is mirrored to `{what}`, which is no Service and no Backend"
             ));

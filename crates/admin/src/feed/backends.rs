@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::Value;
-use tidegate_author::{self as author, Backends, Referent};
+use tidegate_author::{self as author, Backends, ObjectRef};
 use tidegate_policy::route::Target;
 
 use super::documents::{Documents, NamedDocument, ParsedDocument};
@@ -27,10 +27,10 @@ pub struct UnknownBackend {
 }
 
 /// What a reference calls it.
-fn called(to: &Referent) -> &str {
+fn called(to: &ObjectRef) -> &str {
     match to {
-        Referent::Service(backend) => &backend.name,
-        Referent::Api(name) | Referent::Foreign(name) => name,
+        ObjectRef::Service(backend) => &backend.name,
+        ObjectRef::Api(name) | ObjectRef::Foreign(name) => name,
     }
 }
 
@@ -71,12 +71,12 @@ impl Snapshot {
         &self,
         route: &'r author::Route,
         clusters: &BTreeSet<String>,
-    ) -> impl Iterator<Item = &'r Referent> {
+    ) -> impl Iterator<Item = &'r ObjectRef> {
         let is_cluster = |name: &str| clusters.is_empty() || clusters.contains(name);
         route.references().filter(move |to| {
             let name = route.backend_of_api(to);
             let of_api = name.is_some_and(|name| self.backends.in_force.contains_key(name));
-            !of_api && !matches!(to, Referent::Service(backend) if is_cluster(&backend.name))
+            !of_api && !matches!(to, ObjectRef::Service(backend) if is_cluster(&backend.name))
         })
     }
 
@@ -86,7 +86,7 @@ impl Snapshot {
     pub fn routes_that_need(&self, backend: &str, clusters: &BTreeSet<String>) -> Vec<Arc<str>> {
         let needs = |info: &&Arc<ParsedDocument<author::Route>>| {
             info.parsed.references().any(|to| {
-                let otherwise = matches!(to, Referent::Service(to) if clusters.contains(to.name.as_str()));
+                let otherwise = matches!(to, ObjectRef::Service(to) if clusters.contains(to.name.as_str()));
                 info.parsed.backend_of_api(to) == Some(backend) && !otherwise
             })
         };

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use tidegate_author::Problem;
+use tidegate_author::DocumentError;
 use tidegate_policy::digest::{BlobHash, BlobHasher};
 
 use super::snapshot::Snapshot;
@@ -115,13 +115,13 @@ impl Snapshot {
 }
 
 /// The first problems of a document, for health.
-pub(super) fn describe(problems: &[Problem]) -> String {
-    let shown = problems.iter().take(3).map(|problem| match problem.pointer.as_str() {
+pub(super) fn describe(errors: &[DocumentError]) -> String {
+    let shown = errors.iter().take(3).map(|problem| match problem.pointer.as_str() {
         "" => problem.message.clone(),
         pointer => format!("{pointer}: {}", problem.message),
     });
     let mut text = shown.collect::<Vec<_>>().join("; ");
-    if let more @ 1.. = problems.len().saturating_sub(3) {
+    if let more @ 1.. = errors.len().saturating_sub(3) {
         text.push_str(&format!("; and {more} more"));
     }
     text

@@ -1,7 +1,7 @@
 //! A rule's `backendRefs`.
 
-use super::super::reader::{Object, Place};
-use super::super::{BackendRef, Match, Referent};
+use super::super::reader::{DocumentNode, Object};
+use super::super::{BackendRef, Match, ObjectRef};
 use super::filters::Holder;
 use super::namespace;
 use super::rule::Reader;
@@ -18,57 +18,57 @@ const BACKEND: &str = "Backend";
 const REFERENCE: &[&str] = &["group", "kind", "name", "namespace", "port"];
 
 impl Reader<'_> {
-    pub(super) fn backends(&mut self, list: Option<Place<'_>>, matches: &[Match]) -> Vec<BackendRef> {
-        let places = list.map(|list| list.list(MAX_BACKENDS, self.problems)).unwrap_or_default();
-        places.iter().filter_map(|place| self.backend(place, matches)).collect()
+    pub(super) fn backends(&mut self, list: Option<DocumentNode<'_>>, matches: &[Match]) -> Vec<BackendRef> {
+        let places = list.map(|list| list.list(MAX_BACKENDS, self.errors)).unwrap_or_default();
+        places.iter().filter_map(|node| self.backend(node, matches)).collect()
     }
 
-    fn backend(&mut self, place: &Place<'_>, matches: &[Match]) -> Option<BackendRef> {
+    fn backend(&mut self, node: &DocumentNode<'_>, matches: &[Match]) -> Option<BackendRef> {
         let known = &["group", "kind", "name", "namespace", "port", "weight", "filters"];
-        let fields = place.object(known, self.problems)?;
+        let fields = node.object(known, self.errors)?;
         let to = self.referent(&fields);
         let weight = fields.get("weight");
-        let weight = weight.map_or(Some(1), |place| place.integer(0, MAX_WEIGHT, self.problems));
+        let weight = weight.map_or(Some(1), |node| node.integer(0, MAX_WEIGHT, self.errors));
         let filters = self.filters(fields.get("filters"), Holder::Backend, matches);
         Some(BackendRef { to: to?, weight: weight?, action: filters.action, mirrors: filters.mirrors })
     }
 
     /// Who a mirror goes to.
-    pub(super) fn mirrored(&mut self, place: &Place<'_>) -> Option<Referent> {
-        let fields = place.object(REFERENCE, self.problems)?;
+    pub(super) fn mirrored(&mut self, node: &DocumentNode<'_>) -> Option<ObjectRef> {
+        let fields = node.object(REFERENCE, self.errors)?;
         self.referent(&fields)
     }
 
-    fn referent(&mut self, fields: &Object<'_>) -> Option<Referent> {
+    fn referent(&mut self, fields: &Object<'_>) -> Option<ObjectRef> {
         let mut word = |field, default| match fields.get(field) {
-            Some(place) => place.text(0, 253, self.problems),
+            Some(node) => node.text(0, 253, self.errors),
             None => Some(default),
         };
         let (group, kind) = (word("group", "")?, word("kind", "Service")?);
-        let name = fields.require("name", self.problems).and_then(|place| self.backend_name(&place));
-        let namespace = fields.get("namespace").and_then(|place| namespace(&place, self.problems));
-        let port = fields.get("port").and_then(|place| place.integer(1, 65_535, self.problems));
+        let name = fields.require("name", self.errors).and_then(|node| self.backend_name(&node));
+        let namespace = fields.get("namespace").and_then(|node| namespace(&node, self.errors));
+        let port = fields.get("port").and_then(|node| node.integer(1, 65_535, self.errors));
         let port = port.and_then(|port| u16::try_from(port).ok());
         let name = name?;
         Some(match (group, kind) {
-            ("", "Service") => Referent::Service(Backend { name, namespace, port, target: None }),
-            (GROUP, BACKEND) => Referent::Api(name),
-            _ => Referent::Foreign([group, "/", kind, " ", &name].concat()),
+            ("", "Service") => ObjectRef::Service(Backend { name, namespace, port, target: None }),
+            (GROUP, BACKEND) => ObjectRef::Api(name),
+            _ => ObjectRef::Foreign([group, "/", kind, " ", &name].concat()),
         })
     }
 
     /// The name becomes part of a cluster's name, which travels in a header.
-    fn backend_name(&mut self, place: &Place<'_>) -> Option<String> {
-        let name = place.text(1, 253, self.problems)?;
+    fn backend_name(&mut self, node: &DocumentNode<'_>) -> Option<String> {
+        let name = node.text(1, 253, self.errors)?;
         if !name.bytes().all(|b| b.is_ascii_graphic()) {
-            place.note(self.problems, "invalid", "must be visible ASCII without spaces");
+            node.note(self.errors, "invalid", "must be visible ASCII without spaces");
             return None;
         }
         if name.starts_with(RESERVED_CLUSTER_PREFIX) {
             let says = format!(
                 "names that begin with {RESERVED_CLUSTER_PREFIX} are of clusters between the gate and Envoy"
             );
-            place.note(self.problems, "reserved", says);
+            node.note(self.errors, "reserved", says);
             return None;
         }
         Some(name.to_owned())

@@ -7,7 +7,7 @@ mod paths;
 use std::collections::BTreeSet;
 
 use super::super::geo;
-use super::super::reader::{Object, Place};
+use super::super::reader::{DocumentNode, Object};
 use super::super::{Match, MirrorRef, PathMatch};
 use super::backends::GROUP;
 use super::rule::Reader;
@@ -59,31 +59,35 @@ pub(super) struct Filters {
 }
 
 impl Reader<'_> {
-    pub(super) fn filters(&mut self, list: Option<Place<'_>>, holder: Holder, matches: &[Match]) -> Filters {
+    pub(super) fn filters(
+        &mut self,
+        list: Option<DocumentNode<'_>>,
+        holder: Holder,
+        matches: &[Match],
+    ) -> Filters {
         let mut filters = Filters::default();
         let mut seen = BTreeSet::new();
-        for place in list.map(|list| list.list(MAX_FILTERS, self.problems)).unwrap_or_default() {
-            let Some((kind, fields)) = self.filter_type(&place) else { continue };
+        for node in list.map(|list| list.list(MAX_FILTERS, self.errors)).unwrap_or_default() {
+            let Some((kind, fields)) = self.filter_type(&node) else { continue };
             if !seen.insert(kind) && !REPEATABLE.contains(&kind) {
-                place.note(self.problems, "conflict", format!("there is a {kind} already: only one may be"));
+                node.note(self.errors, "conflict", format!("there is a {kind} already: only one may be"));
                 continue;
             }
-            self.filter(kind, &place, &fields, holder, matches, &mut filters);
+            self.filter(kind, &node, &fields, holder, matches, &mut filters);
         }
         filters
     }
 
     /// Its type and its fields, of which there is that of its type and no other.
-    fn filter_type<'d>(&mut self, place: &Place<'d>) -> Option<(&'static str, Object<'d>)> {
-        let fields = place.object(FIELDS, self.problems)?;
-        let kind =
-            fields.require("type", self.problems)?.one_of(&TYPES.map(|(kind, _)| kind), self.problems)?;
+    fn filter_type<'d>(&mut self, node: &DocumentNode<'d>) -> Option<(&'static str, Object<'d>)> {
+        let fields = node.object(FIELDS, self.errors)?;
+        let kind = fields.require("type", self.errors)?.one_of(&TYPES.map(|(kind, _)| kind), self.errors)?;
         for (other, field) in TYPES {
             if other != kind
-                && let Some(place) = fields.get(field)
+                && let Some(node) = fields.get(field)
             {
-                place.note(
-                    self.problems,
+                node.note(
+                    self.errors,
                     "conflict",
                     format!("a filter of type {kind} does not have this field"),
                 );
@@ -95,7 +99,7 @@ impl Reader<'_> {
     fn filter(
         &mut self,
         kind: &'static str,
-        place: &Place<'_>,
+        node: &DocumentNode<'_>,
         fields: &Object<'_>,
         holder: Holder,
         matches: &[Match],
@@ -104,9 +108,9 @@ impl Reader<'_> {
         let field = TYPES.iter().find(|(name, _)| *name == kind).map_or("type", |(_, field)| field);
         if kind == "ExternalAuth" {
             let says = "ExternalAuth is not supported: Envoy's own ext_authz filter, before or after the gate, does that";
-            return place.note(self.problems, "not_supported", says);
+            return node.note(self.errors, "not_supported", says);
         }
-        let Some(settings) = fields.require(field, self.problems) else { return };
+        let Some(settings) = fields.require(field, self.errors) else { return };
         let action = &mut into.action;
         match kind {
             "RequestHeaderModifier" => action.request = self.header_edits(&settings),
@@ -116,8 +120,8 @@ impl Reader<'_> {
             "URLRewrite" => action.rewrite = self.rewrite(&settings, matches),
             "CORS" => action.cors = self.cors(&settings),
             _ if holder == Holder::Backend => {
-                place.note(
-                    self.problems,
+                node.note(
+                    self.errors,
                     "not_supported",
                     "an ExtensionRef belongs to a rule, not to a backendRef",
                 );
@@ -129,22 +133,22 @@ impl Reader<'_> {
         }
         if into.action.redirect.is_some() && into.action.rewrite.is_some() {
             let says = "RequestRedirect and URLRewrite exclude each other: leave one of them out";
-            place.note(self.problems, "conflict", says);
+            node.note(self.errors, "conflict", says);
         }
     }
 
-    fn mirror(&mut self, place: &Place<'_>, mirrors: &mut Vec<MirrorRef>) {
-        let Some(fields) = place.object(&["backendRef", "percent", "fraction"], self.problems) else {
+    fn mirror(&mut self, node: &DocumentNode<'_>, mirrors: &mut Vec<MirrorRef>) {
+        let Some(fields) = node.object(&["backendRef", "percent", "fraction"], self.errors) else {
             return;
         };
-        let to = fields.require("backendRef", self.problems).and_then(|place| self.mirrored(&place));
+        let to = fields.require("backendRef", self.errors).and_then(|node| self.mirrored(&node));
         let percent = fields.get("percent");
         let (numerator, denominator) = match (&percent, fields.get("fraction")) {
-            (Some(_), Some(place)) => {
-                return place.note(self.problems, "conflict", "percent is given, too: leave one of them out");
+            (Some(_), Some(node)) => {
+                return node.note(self.errors, "conflict", "percent is given, too: leave one of them out");
             }
-            (Some(place), None) => (place.integer(0, 100, self.problems), Some(100)),
-            (None, Some(place)) => self.fraction(&place),
+            (Some(node), None) => (node.integer(0, 100, self.errors), Some(100)),
+            (None, Some(node)) => self.fraction(&node),
             (None, None) => (Some(1), Some(1)),
         };
         let (Some(to), Some(numerator), Some(denominator)) = (to, numerator, denominator) else {
@@ -152,42 +156,41 @@ impl Reader<'_> {
         };
         if mirrors.len() >= MAX_MIRRORS {
             let says = format!("at most {MAX_MIRRORS} mirrors are allowed");
-            return place.note(self.problems, "too_many", says);
+            return node.note(self.errors, "too_many", says);
         }
         mirrors.push(MirrorRef { to, numerator, denominator });
     }
 
-    fn fraction(&mut self, place: &Place<'_>) -> (Option<u32>, Option<u32>) {
-        let Some(fields) = place.object(&["numerator", "denominator"], self.problems) else {
+    fn fraction(&mut self, node: &DocumentNode<'_>) -> (Option<u32>, Option<u32>) {
+        let Some(fields) = node.object(&["numerator", "denominator"], self.errors) else {
             return (None, None);
         };
         let max = u32::MAX >> 1;
         let denominator = match fields.get("denominator") {
-            Some(place) => place.integer(1, max, self.problems),
+            Some(node) => node.integer(1, max, self.errors),
             None => Some(100),
         };
-        let numerator = fields.require("numerator", self.problems);
-        let numerator =
-            numerator.and_then(|place| place.integer(0, denominator.unwrap_or(max), self.problems));
+        let numerator = fields.require("numerator", self.errors);
+        let numerator = numerator.and_then(|node| node.integer(0, denominator.unwrap_or(max), self.errors));
         (numerator, denominator)
     }
 
     /// The geo rule that an `ExtensionRef` names.
-    fn geo_rule(&mut self, place: &Place<'_>) -> Option<String> {
-        let fields = place.object(&["group", "kind", "name"], self.problems)?;
+    fn geo_rule(&mut self, node: &DocumentNode<'_>) -> Option<String> {
+        let fields = node.object(&["group", "kind", "name"], self.errors)?;
         for (field, only) in [("group", GROUP), ("kind", GEO_RULE)] {
-            if let Some(place) = fields.require(field, self.problems)
-                && place.text(0, 253, self.problems).is_some_and(|text| text != only)
+            if let Some(node) = fields.require(field, self.errors)
+                && node.text(0, 253, self.errors).is_some_and(|text| text != only)
             {
                 let message =
                     format!("the only extension is kind {GEO_RULE} of group {GROUP}: must be {only}");
-                place.note(self.problems, "not_supported", message);
+                node.note(self.errors, "not_supported", message);
             }
         }
-        let place = fields.require("name", self.problems)?;
-        let name = place.text(1, 253, self.problems)?;
+        let node = fields.require("name", self.errors)?;
+        let name = node.text(1, 253, self.errors)?;
         if let Some(problem) = geo::name_problem(name) {
-            place.note(self.problems, "invalid", problem);
+            node.note(self.errors, "invalid", problem);
         }
         Some(name.to_owned())
     }

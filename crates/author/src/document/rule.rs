@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::names::{is_subdomain, is_token, path_problem};
 use super::super::pattern::Regex;
-use super::super::reader::{Place, Problems};
+use super::super::reader::{DocumentErrors, DocumentNode};
 use super::super::template::Template;
 use super::super::{Condition, Match, PathMatch, Rule, ValueMatch};
 use super::default_match;
@@ -29,7 +29,7 @@ const PATH_TYPES: &[&str] = &["Exact", "PathPrefix", "RegularExpression", "Templ
 
 /// Reads the rules of one document.
 pub(super) struct Reader<'p> {
-    pub(super) problems: &'p mut Problems,
+    pub(super) errors: &'p mut DocumentErrors,
     regexes: BTreeMap<String, Regex>,
     automata_bytes: usize,
     bad_regexes: usize,
@@ -43,17 +43,17 @@ enum Kind {
 }
 
 impl<'p> Reader<'p> {
-    pub fn new(problems: &'p mut Problems) -> Self {
-        Self { problems, regexes: BTreeMap::new(), automata_bytes: 0, bad_regexes: 0 }
+    pub fn new(errors: &'p mut DocumentErrors) -> Self {
+        Self { errors, regexes: BTreeMap::new(), automata_bytes: 0, bad_regexes: 0 }
     }
 
-    pub fn rule(&mut self, place: &Place<'_>) -> Option<Rule> {
-        let fields = place.object(RULE, self.problems)?;
-        let name = fields.get("name").and_then(|place| self.rule_name(&place));
+    pub fn rule(&mut self, node: &DocumentNode<'_>) -> Option<Rule> {
+        let fields = node.object(RULE, self.errors)?;
+        let name = fields.get("name").and_then(|node| self.rule_name(&node));
         let mut matches = Vec::new();
         if let Some(list) = fields.get("matches") {
-            for place in list.list(MAX_MATCHES, self.problems) {
-                matches.extend(self.one_match(&place));
+            for node in list.list(MAX_MATCHES, self.errors) {
+                matches.extend(self.one_match(&node));
             }
         }
         if matches.is_empty() {
@@ -67,14 +67,14 @@ impl<'p> Reader<'p> {
             let says = format!(
                 "one of them has over {MAX_MIRRORS} mirrors, the rule's included: so many a request may have"
             );
-            list.note(self.problems, "too_many", says);
+            list.note(self.errors, "too_many", says);
         }
         filters.action.timeouts = self.timeouts(fields.get("timeouts"));
         filters.action.retry = self.retry(fields.get("retry"));
         self.refuse_persistence(fields.get("sessionPersistence"));
         if filters.action.redirect.is_some() && !backends.is_empty() {
             let says = "a rule redirects or has backendRefs, not both: leave one of them out";
-            place.note(self.problems, "conflict", says);
+            node.note(self.errors, "conflict", says);
         }
         Some(Rule {
             name,
@@ -86,22 +86,22 @@ impl<'p> Reader<'p> {
         })
     }
 
-    fn rule_name(&mut self, place: &Place<'_>) -> Option<String> {
-        let name = place.text(1, 253, self.problems)?;
+    fn rule_name(&mut self, node: &DocumentNode<'_>) -> Option<String> {
+        let name = node.text(1, 253, self.errors)?;
         if !is_subdomain(name) {
-            place.note(self.problems, "invalid", "must be labels of a-z, 0-9 and - with dots between");
+            node.note(self.errors, "invalid", "must be labels of a-z, 0-9 and - with dots between");
         }
         Some(name.to_owned())
     }
 
-    fn one_match(&mut self, place: &Place<'_>) -> Option<Match> {
-        let fields = place.object(&["path", "headers", "queryParams", "method"], self.problems)?;
+    fn one_match(&mut self, node: &DocumentNode<'_>) -> Option<Match> {
+        let fields = node.object(&["path", "headers", "queryParams", "method"], self.errors)?;
         let path = match fields.get("path") {
-            Some(place) => self.path(&place)?,
+            Some(node) => self.path(&node)?,
             None => default_match().path,
         };
-        let method = fields.get("method").and_then(|place| {
-            let name = place.one_of(&Method::ALL.map(Method::name), self.problems)?;
+        let method = fields.get("method").and_then(|node| {
+            let name = node.one_of(&Method::ALL.map(Method::name), self.errors)?;
             Method::from_name(name.as_bytes())
         });
         let headers = self.conditions(fields.get("headers"), Kind::Header);
@@ -109,13 +109,13 @@ impl<'p> Reader<'p> {
         Some(Match { path, method, headers, query })
     }
 
-    fn path(&mut self, place: &Place<'_>) -> Option<PathMatch> {
-        let fields = place.object(&["type", "value"], self.problems)?;
+    fn path(&mut self, node: &DocumentNode<'_>) -> Option<PathMatch> {
+        let fields = node.object(&["type", "value"], self.errors)?;
         let kind = match fields.get("type") {
-            Some(place) => place.one_of(PATH_TYPES, self.problems)?,
+            Some(node) => node.one_of(PATH_TYPES, self.errors)?,
             None => "PathPrefix",
         };
-        let Some(place) = fields.get("value") else {
+        let Some(node) = fields.get("value") else {
             let value = "/".to_owned();
             return Some(match kind {
                 "Exact" => PathMatch::Exact(value),
@@ -124,41 +124,41 @@ impl<'p> Reader<'p> {
                 _ => PathMatch::Regex(Regex::compile(&value).ok()?),
             });
         };
-        let value = place.text(0, 1024, self.problems)?;
+        let value = node.text(0, 1024, self.errors)?;
         match kind {
-            "RegularExpression" => return Some(PathMatch::Regex(self.path_regex(&place, value)?)),
-            "Template" => return Some(PathMatch::Template(self.template(&place, value)?)),
+            "RegularExpression" => return Some(PathMatch::Regex(self.path_regex(&node, value)?)),
+            "Template" => return Some(PathMatch::Template(self.template(&node, value)?)),
             _ => {}
         }
         if let Some(problem) = path_problem(value) {
-            place.note(self.problems, "invalid", problem);
+            node.note(self.errors, "invalid", problem);
             return None;
         }
         let value = value.to_owned();
         Some(if kind == "Exact" { PathMatch::Exact(value) } else { PathMatch::Prefix(value) })
     }
 
-    fn template(&mut self, place: &Place<'_>, pattern: &str) -> Option<Template> {
+    fn template(&mut self, node: &DocumentNode<'_>, pattern: &str) -> Option<Template> {
         match Template::parse(pattern) {
             Ok(template) => Some(template),
             Err(error) => {
-                place.note(self.problems, "invalid", error.to_string());
+                node.note(self.errors, "invalid", error.to_string());
                 None
             }
         }
     }
 
-    fn path_regex(&mut self, place: &Place<'_>, pattern: &str) -> Option<Regex> {
-        let regex = self.regex(place, pattern)?;
+    fn path_regex(&mut self, node: &DocumentNode<'_>, pattern: &str) -> Option<Regex> {
+        let regex = self.regex(node, pattern)?;
         if !regex.takes_paths() {
             let message = "matches no path: a regex must match the whole path, from its first /";
-            place.note(self.problems, "invalid", message);
+            node.note(self.errors, "invalid", message);
             return None;
         }
         Some(regex)
     }
 
-    fn regex(&mut self, place: &Place<'_>, pattern: &str) -> Option<Regex> {
+    fn regex(&mut self, node: &DocumentNode<'_>, pattern: &str) -> Option<Regex> {
         if let Some(regex) = self.regexes.get(pattern) {
             return Some(regex.clone());
         }
@@ -172,7 +172,7 @@ impl<'p> Reader<'p> {
                     self.bad_regexes = MAX_BAD_REGEXES;
                     let limit = MAX_ROUTE_AUTOMATA >> 10;
                     let message = format!("the regexes of this route compile to over {limit} KiB together");
-                    place.note(self.problems, "bad_regex", message);
+                    node.note(self.errors, "bad_regex", message);
                     return None;
                 }
                 self.regexes.insert(pattern.to_owned(), regex.clone());
@@ -180,18 +180,18 @@ impl<'p> Reader<'p> {
             }
             Err(error) => {
                 self.bad_regexes = self.bad_regexes.saturating_add(1);
-                place.note(self.problems, "bad_regex", error.to_string());
+                node.note(self.errors, "bad_regex", error.to_string());
                 None
             }
         }
     }
 
     /// Conditions, of equal names the first only. All are checked.
-    fn conditions(&mut self, list: Option<Place<'_>>, kind: Kind) -> Vec<Condition> {
+    fn conditions(&mut self, list: Option<DocumentNode<'_>>, kind: Kind) -> Vec<Condition> {
         let mut conditions = Vec::new();
         let mut names = BTreeSet::new();
-        for place in list.map(|list| list.list(MAX_CONDITIONS, self.problems)).unwrap_or_default() {
-            if let Some(condition) = self.condition(&place, kind)
+        for node in list.map(|list| list.list(MAX_CONDITIONS, self.errors)).unwrap_or_default() {
+            if let Some(condition) = self.condition(&node, kind)
                 && names.insert(condition.name.clone())
             {
                 conditions.push(condition);
@@ -200,31 +200,29 @@ impl<'p> Reader<'p> {
         conditions
     }
 
-    fn condition(&mut self, place: &Place<'_>, kind: Kind) -> Option<Condition> {
-        let fields = place.object(&["type", "name", "value"], self.problems)?;
+    fn condition(&mut self, node: &DocumentNode<'_>, kind: Kind) -> Option<Condition> {
+        let fields = node.object(&["type", "name", "value"], self.errors)?;
         let is_regex = match fields.get("type") {
-            Some(place) => {
-                place.one_of(&["Exact", "RegularExpression"], self.problems)? == "RegularExpression"
-            }
+            Some(node) => node.one_of(&["Exact", "RegularExpression"], self.errors)? == "RegularExpression",
             None => false,
         };
-        let name = fields.require("name", self.problems).and_then(|place| {
-            let name = place.text(1, 256, self.problems)?;
+        let name = fields.require("name", self.errors).and_then(|node| {
+            let name = node.text(1, 256, self.errors)?;
             if is_token(name) {
                 return Some(name);
             }
-            place.note(self.problems, "invalid", "must be letters, digits and !#$%&'*+-.^_`|~ only");
+            node.note(self.errors, "invalid", "must be letters, digits and !#$%&'*+-.^_`|~ only");
             None
         });
-        let place = fields.require("value", self.problems)?;
-        let value = place.text(1, if kind == Kind::Header { 4096 } else { 1024 }, self.problems)?;
+        let node = fields.require("value", self.errors)?;
+        let value = node.text(1, if kind == Kind::Header { 4096 } else { 1024 }, self.errors)?;
         let value = if is_regex {
-            ValueMatch::Regex(self.regex(&place, value)?)
+            ValueMatch::Regex(self.regex(&node, value)?)
         } else {
             if kind == Kind::Header && !is_value(value) {
                 let message =
                     "no header has this value: control characters, and spaces at its ends, do not arrive";
-                place.note(self.problems, "invalid", message);
+                node.note(self.errors, "invalid", message);
             }
             ValueMatch::Exact(value.to_owned())
         };

@@ -1,6 +1,6 @@
 //! A rule's `timeouts`, `retry` and `sessionPersistence`.
 
-use super::super::reader::{Object, Place, Problems};
+use super::super::reader::{DocumentErrors, DocumentNode, Object};
 use super::rule::Reader;
 use crate::duration;
 use tidegate_policy::route::action::{Retry, Timeouts};
@@ -11,59 +11,55 @@ const MAX_ATTEMPTS: u32 = 100;
 const ATTEMPTS: u32 = 1;
 
 impl Reader<'_> {
-    pub(super) fn timeouts(&mut self, place: Option<Place<'_>>) -> Timeouts {
+    pub(super) fn timeouts(&mut self, node: Option<DocumentNode<'_>>) -> Timeouts {
         let mut timeouts = Timeouts::default();
         let known = &["request", "backendRequest"];
-        let Some(fields) = place.and_then(|place| place.object(known, self.problems)) else {
+        let Some(fields) = node.and_then(|node| node.object(known, self.errors)) else {
             return timeouts;
         };
-        timeouts.request_ms = time(&fields, "request", self.problems);
-        timeouts.backend_ms = time(&fields, "backendRequest", self.problems);
+        timeouts.request_ms = time(&fields, "request", self.errors);
+        timeouts.backend_ms = time(&fields, "backendRequest", self.errors);
         if timeouts.request_ms != 0
             && timeouts.backend_ms > timeouts.request_ms
-            && let Some(place) = fields.get("backendRequest")
+            && let Some(node) = fields.get("backendRequest")
         {
-            place.note(
-                self.problems,
-                "conflict",
-                "one try cannot take longer than the request: see `request`",
-            );
+            node.note(self.errors, "conflict", "one try cannot take longer than the request: see `request`");
         }
         timeouts
     }
 
-    pub(super) fn retry(&mut self, place: Option<Place<'_>>) -> Option<Retry> {
-        let fields = place?.object(&["attempts", "backoff", "codes"], self.problems)?;
+    pub(super) fn retry(&mut self, node: Option<DocumentNode<'_>>) -> Option<Retry> {
+        let fields = node?.object(&["attempts", "backoff", "codes"], self.errors)?;
         let attempts = fields.get("attempts");
-        let attempts = attempts.map_or(Some(ATTEMPTS), |place| place.integer(0, MAX_ATTEMPTS, self.problems));
-        if let Some(place) = fields.get("backoff") {
-            time(&fields, "backoff", self.problems);
+        let attempts = attempts.map_or(Some(ATTEMPTS), |node| node.integer(0, MAX_ATTEMPTS, self.errors));
+        if let Some(node) = fields.get("backoff") {
+            time(&fields, "backoff", self.errors);
             let says = "Envoy takes a backoff from its own route only: leave it out (it waits some 25 ms before \
                         the first further try, and longer each time)";
-            place.note(self.problems, "not_supported", says);
+            node.note(self.errors, "not_supported", says);
         }
-        let codes = fields.get("codes").map(|list| list.list(MAX_CODES, self.problems)).unwrap_or_default();
-        let codes = codes.iter().filter_map(|place| place.integer(400, 599, self.problems));
+        let codes = fields.get("codes").map(|list| list.list(MAX_CODES, self.errors)).unwrap_or_default();
+        let codes = codes.iter().filter_map(|node| node.integer(400, 599, self.errors));
         let codes = codes.filter_map(|code| u16::try_from(code).ok()).collect();
         Some(Retry { attempts: attempts?, codes })
     }
 
     /// Which host of a cluster takes a request is chosen by Envoy's load balancer,
     /// to which a filter cannot speak.
-    pub(super) fn refuse_persistence(&mut self, place: Option<Place<'_>>) {
+    pub(super) fn refuse_persistence(&mut self, node: Option<DocumentNode<'_>>) {
         let known = &["sessionName", "absoluteTimeout", "idleTimeout", "type", "cookieConfig"];
-        let Some(place) = place else { return };
-        let Some(fields) = place.object(known, self.problems) else { return };
+        let Some(node) = node else { return };
+        let Some(fields) = node.object(known, self.errors) else { return };
         for name in ["absoluteTimeout", "idleTimeout"] {
-            time(&fields, name, self.problems);
+            time(&fields, name, self.errors);
         }
         let says = "a filter cannot bind a client to a host of a cluster: leave it out, and use Envoy's \
                     stateful session filter on the cluster";
-        place.note(self.problems, "not_supported", says);
+        node.note(self.errors, "not_supported", says);
     }
 }
 
 /// A duration in milliseconds; 0 where there is none.
-fn time(fields: &Object<'_>, name: &str, problems: &mut Problems) -> u32 {
-    fields.get(name).and_then(|place| duration::milliseconds(&place, problems)).unwrap_or_default()
+fn time(fields: &Object<'_>, name: &str, errors: &mut DocumentErrors) -> u32 {
+    fields.get(name).and_then(|node| duration::milliseconds(&node, errors)).unwrap_or_default()
 }

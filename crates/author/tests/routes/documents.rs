@@ -1,9 +1,11 @@
 //! Documents: what is taken, and what is refused by which pointer.
 
 use serde_json::{Value, json};
-use tidegate_author::{self as author, MAX_PROBLEMS, Method, PathMatch, Problem, Referent, ValueMatch};
+use tidegate_author::{
+    self as author, DocumentError, MAX_PROBLEMS, Method, ObjectRef, PathMatch, ValueMatch,
+};
 
-fn problems(document: &Value) -> Vec<Problem> {
+fn problems(document: &Value) -> Vec<DocumentError> {
     author::read(document).err().unwrap_or_default()
 }
 
@@ -321,7 +323,7 @@ fn what_kubectl_shows_is_taken() {
     assert_eq!(route.hostnames, ["shop.example", "*.shop.example"]);
     let [reference] = route.rules[0].backends.as_slice() else { panic!("one backend") };
     assert_eq!(reference.weight, 0);
-    assert!(matches!(&reference.to, Referent::Service(backend) if backend.port == Some(8080)));
+    assert!(matches!(&reference.to, ObjectRef::Service(backend) if backend.port == Some(8080)));
     let wanted = &route.rules[1].matches[0];
     assert!(matches!(&wanted.path, PathMatch::Regex(regex) if regex.pattern() == "/a/.*"));
     assert_eq!(wanted.method, Some(Method::Patch));

@@ -5,7 +5,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
-use tidegate_author::{PathMatch, Referent, Route, Rule, explain};
+use tidegate_author::{ObjectRef, PathMatch, Route, Rule, explain};
 use tidegate_policy::request::Facts;
 
 use super::{Winner, compile, found, read, table_of, winner};
@@ -152,8 +152,8 @@ fn backend(rule: &Rule, dice: u32) -> Option<String> {
     for reference in &rule.backends {
         match (point.checked_sub(u64::from(reference.weight)), &reference.to) {
             (Some(rest), _) => point = rest,
-            (None, Referent::Service(backend)) => return Some(backend.name.clone()),
-            (None, Referent::Api(_) | Referent::Foreign(_)) => return None,
+            (None, ObjectRef::Service(backend)) => return Some(backend.name.clone()),
+            (None, ObjectRef::Api(_) | ObjectRef::Foreign(_)) => return None,
         }
     }
     None

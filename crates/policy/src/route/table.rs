@@ -8,7 +8,7 @@ use regex_automata::{Anchored, Input};
 use super::action::Action;
 use super::backend::Backend;
 use super::found::{RouteMatch, TooLong};
-use super::layout::{ConditionRow, PathTest, Span, Test};
+use super::layout::{ConditionRow, PathTest, Span, ValueTest};
 use super::method::Method;
 use super::parsed_request::{HostName, ParsedRequest};
 use super::template::Templates;
@@ -222,10 +222,10 @@ impl RouteTable {
         }))
     }
 
-    fn passes(&self, test: &Test, value: &[u8], request: &ParsedRequest<'_>) -> bool {
+    fn passes(&self, test: &ValueTest, value: &[u8], request: &ParsedRequest<'_>) -> bool {
         match test {
-            Test::Exact(wanted) => slice(&self.text, *wanted) == Some(value),
-            Test::Regex(regex) => self.matches_whole(*regex, value, request),
+            ValueTest::Exact(wanted) => slice(&self.text, *wanted) == Some(value),
+            ValueTest::Regex(regex) => self.matches_whole(*regex, value, request),
         }
     }
 

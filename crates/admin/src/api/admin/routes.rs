@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
-use tidegate_author::{self as author, Referent};
+use tidegate_author::{self as author, ObjectRef};
 use tidegate_policy::route::Backend;
 
 use crate::api::app_state::AppState;
@@ -50,9 +50,9 @@ impl NamedDocument for Routes {
         let unknown: BTreeSet<&str> = snapshot
             .unknown_backends_of(route, &app.clusters)
             .filter_map(|to| match to {
-                Referent::Service(Backend { name, .. }) | Referent::Api(name) => Some(name.as_str()),
+                ObjectRef::Service(Backend { name, .. }) | ObjectRef::Api(name) => Some(name.as_str()),
                 // Said above.
-                Referent::Foreign(_) => None,
+                ObjectRef::Foreign(_) => None,
             })
             .collect();
         warnings.extend(unknown.into_iter().map(|name| {

@@ -1,7 +1,7 @@
 //! `CORS`.
 
 use super::super::super::names::{hostname_problem, is_token};
-use super::super::super::reader::{Object, Place};
+use super::super::super::reader::{DocumentNode, Object};
 use super::super::rule::Reader;
 use tidegate_policy::route::Method;
 use tidegate_policy::route::action::{Cors, MAX_CORS, without_well_known_port};
@@ -11,14 +11,14 @@ const MAX_AGE: u32 = 5;
 const ANY: &str = "*";
 
 impl Reader<'_> {
-    pub(super) fn cors(&mut self, place: &Place<'_>) -> Option<Cors> {
+    pub(super) fn cors(&mut self, node: &DocumentNode<'_>) -> Option<Cors> {
         let known =
             &["allowOrigins", "allowCredentials", "allowMethods", "allowHeaders", "exposeHeaders", "maxAge"];
-        let fields = place.object(known, self.problems)?;
-        let credentials = fields.get("allowCredentials").and_then(|place| place.boolean(self.problems));
+        let fields = node.object(known, self.errors)?;
+        let credentials = fields.get("allowCredentials").and_then(|node| node.boolean(self.errors));
         let max_age = fields.get("maxAge");
         let max_age =
-            max_age.map_or(Some(MAX_AGE), |place| place.integer(1, i32::MAX.unsigned_abs(), self.problems));
+            max_age.map_or(Some(MAX_AGE), |node| node.integer(1, i32::MAX.unsigned_abs(), self.errors));
         Some(Cors {
             origins: self.members(&fields, "allowOrigins", MAX_CORS, origin),
             credentials: credentials.unwrap_or_default(),
@@ -39,17 +39,17 @@ impl Reader<'_> {
     ) -> Vec<String> {
         let Some(list) = fields.get(field) else { return Vec::new() };
         let mut members = Vec::new();
-        for place in list.list(max, self.problems) {
-            let Some(text) = place.text(1, 256, self.problems) else { continue };
+        for node in list.list(max, self.errors) {
+            let Some(text) = node.text(1, 256, self.errors) else { continue };
             match if text == ANY { Ok(ANY.to_owned()) } else { read(text) } {
                 Ok(member) if members.contains(&member) => {}
                 Ok(member) => members.push(member),
-                Err(problem) => place.note(self.problems, "invalid", problem),
+                Err(problem) => node.note(self.errors, "invalid", problem),
             }
         }
         // The CRD has that rule for all lists but this one.
         if field != "exposeHeaders" && members.len() > 1 && members.iter().any(|member| member == ANY) {
-            list.note(self.problems, "conflict", "`*` stands for all: give it alone");
+            list.note(self.errors, "conflict", "`*` stands for all: give it alone");
         }
         members
     }
@@ -60,11 +60,11 @@ fn origin(text: &str) -> Result<String, &'static str> {
     let says =
         "must be http:// or https:// and a host, perhaps with a port, as in https://*.example.com:8443";
     let text = text.to_ascii_lowercase();
-    let (_, place) = ["http", "https"]
+    let (_, node) = ["http", "https"]
         .iter()
         .find_map(|scheme| Some((scheme, text.strip_prefix(scheme)?.strip_prefix("://")?)))
         .ok_or(says)?;
-    let (host, port) = place.split_once(':').map_or((place, None), |(host, port)| (host, Some(port)));
+    let (host, port) = node.split_once(':').map_or((node, None), |(host, port)| (host, Some(port)));
     if port.is_some_and(|port| port.starts_with('+') || port.parse::<u16>().map_or(true, |port| port == 0)) {
         return Err("the port must be from 1 to 65535");
     }
