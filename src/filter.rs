@@ -16,7 +16,7 @@ use crate::worker::Instance;
 /// One plugin configuration at work in one VM: what all its requests share.
 pub struct Filter<H: Host> {
     /// Tables and events.
-    pub vm: Rc<Instance<H>>,
+    pub instance: Rc<Instance<H>>,
     /// What is decided, as configured.
     pub settings: Settings,
     /// Limits of the questions to the admin service.
@@ -42,9 +42,9 @@ pub struct Filter<H: Host> {
 
 impl<H: Host> Filter<H> {
     /// A configuration at work; `tick` is the timer's period so far.
-    pub fn new(vm: Rc<Instance<H>>, config: Config, tick: Duration) -> Self {
+    pub fn new(instance: Rc<Instance<H>>, config: Config, tick: Duration) -> Self {
         Self {
-            vm,
+            instance,
             direct: DirectChecks::new(config.direct),
             recording: CircuitBreaker::default(),
             settings: config.settings,
@@ -62,7 +62,7 @@ impl<H: Host> Filter<H> {
     /// Sets the root's timer, if it is not what it was.
     pub fn set_tick(&self, period: Duration) {
         if self.tick.replace(period) != period {
-            let _ = self.vm.host.set_tick(period);
+            let _ = self.instance.host.set_tick(period);
         }
     }
 

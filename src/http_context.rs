@@ -153,7 +153,7 @@ impl<H: Host> RequestContext<H> {
             reply::deny(&self.host, Reason::NotReady, Reason::NotReady.status());
             return Action::Pause;
         };
-        let (instance, monotonic_ns) = (&filter.vm, self.host.monotonic_ns());
+        let (instance, monotonic_ns) = (&filter.instance, self.host.monotonic_ns());
         instance.before_request(monotonic_ns);
         let facts = RequestFacts::read(&self.host, &instance.metrics, filter.country_header.as_deref());
         let arrived = Arrival { monotonic_ns, wall_ms: self.host.wall_us() / 1_000 };
@@ -190,7 +190,7 @@ impl<H: Host> RequestContext<H> {
             ResponseState::Awaited => self.on_answer(&filter, token, num_headers),
             ResponseState::Held(post) if post.token == token => self.on_stored(&filter, post, num_headers),
             // A verdict now would replace the answer that Envoy has given.
-            ResponseState::Sent { undecided: true } => filter.vm.metrics.count(Count::LateAnswers),
+            ResponseState::Sent { undecided: true } => filter.instance.metrics.count(Count::LateAnswers),
             // An answer that the decision did not need any more.
             ResponseState::Held(_) | ResponseState::Sent { .. } => {}
         }
@@ -208,7 +208,7 @@ impl<H: Host> RequestContext<H> {
         if self.evaluate(filter, arrived, *evaluation) == Action::Continue
             && self.host.resume_request().is_err()
         {
-            filter.vm.metrics.count(Count::HostErrors);
+            filter.instance.metrics.count(Count::HostErrors);
         }
     }
 
@@ -221,13 +221,13 @@ impl<H: Host> RequestContext<H> {
         let RequestState::Decided(request) = &mut self.request else { return Action::Continue };
         self.response = ResponseState::Sent { undecided };
         if request.edits.take().is_some_and(|edits| edits.apply(&self.host).is_err()) {
-            filter.vm.metrics.count(Count::HostErrors);
+            filter.instance.metrics.count(Count::HostErrors);
         }
         let is_sync = request.event.modes.is_some_and(|modes| !modes.async_recording);
         // Where Envoy is about to close the connection, a held response never leaves.
         if is_sync && !undecided && !event::broke_the_codec(&self.host) {
             event::add_response_status(&self.host, &mut request.event);
-            request.event.number = filter.vm.reserve();
+            request.event.number = filter.instance.reserve();
             if let Some(post) = recording::post(&filter, &request.event) {
                 self.response = ResponseState::Held(post);
                 return Action::Pause;
@@ -246,7 +246,7 @@ impl<H: Host> RequestContext<H> {
         }
         self.add_performance_headers(filter);
         if self.host.resume_response().is_err() {
-            filter.vm.metrics.count(Count::HostErrors);
+            filter.instance.metrics.count(Count::HostErrors);
         }
     }
 
@@ -256,7 +256,7 @@ impl<H: Host> RequestContext<H> {
         let Some(timing) = &request.timing else { return };
         let total_ns = self.host.monotonic_ns().saturating_sub(request.arrived_ns);
         if performance::add_headers(&self.host, timing, &request.event.answered, total_ns).is_err() {
-            filter.vm.metrics.count(Count::HostErrors);
+            filter.instance.metrics.count(Count::HostErrors);
         }
     }
 
@@ -265,7 +265,7 @@ impl<H: Host> RequestContext<H> {
         let Some(filter) = self.filter.clone() else { return };
         // Where it is not decided, the client left before.
         self.end_evaluation(&filter);
-        let metrics = &filter.vm.metrics;
+        let metrics = &filter.instance.metrics;
         let mut event = match replace(&mut self.request, RequestState::Recorded) {
             RequestState::Decided(DecidedRequest { arrived_ns, mut event, .. }) => {
                 let took_ns = self.host.monotonic_ns().saturating_sub(arrived_ns);
@@ -285,7 +285,7 @@ impl<H: Host> RequestContext<H> {
         if filter.log_fields && access_log::set_fields(&self.host, &event).is_err() {
             metrics.count(Count::HostErrors);
         }
-        if filter.vm.record(&mut event) {
+        if filter.instance.record(&mut event) {
             filter.tick_within(FLUSH_EVERY);
         }
     }
@@ -298,7 +298,7 @@ impl<H: Host> RequestContext<H> {
         }
         let request = replace(&mut self.request, RequestState::Unseen);
         let RequestState::Evaluating { arrived, evaluation } = request else { return false };
-        filter.vm.metrics.count(Count::Undecided);
+        filter.instance.metrics.count(Count::Undecided);
         self.request = RequestState::Decided(decided(filter, arrived, *evaluation, Outcome::default(), None));
         true
     }
@@ -312,7 +312,7 @@ fn decided<H: Host>(
     outcome: Outcome,
     edits: Option<Box<ResponseEdits>>,
 ) -> DecidedRequest {
-    let found = evaluation.finish(&filter.vm.metrics);
+    let found = evaluation.finish(&filter.instance.metrics);
     let timing = found.timing;
     let event = event::of_decided(arrived.wall_ms, found, outcome);
     DecidedRequest { arrived_ns: arrived.monotonic_ns, event, timing, edits }
@@ -347,13 +347,13 @@ fn pass<H: Host>(
     let edits_of_denied = || route.and_then(|route| ResponseEdits::of_denied(route, facts));
     // Who is on the allow list skips limits too.
     let tables = tables.filter(|_| decision.allowed_by.is_none());
-    let limits = tables.map(|tables| limits::check(&filter.vm, tables, route_name, facts));
+    let limits = tables.map(|tables| limits::check(&filter.instance, tables, route_name, facts));
     let limits = limits.unwrap_or_default();
     outcome.shadow_limit = limits.shadow_denied;
     if let Some(limited) = limits.denied {
         outcome.rule = Some(RuleId::Limit(limited.limit).to_string());
         let (reason, status) = (Reason::RateLimited, Reason::RateLimited.status());
-        let replied = reply::deny_with(&filter.vm.host, reason, status, &limited.headers);
+        let replied = reply::deny_with(&filter.instance.host, reason, status, &limited.headers);
         return denied(filter, reason, replied, outcome, edits_of_denied());
     }
     let described = descriptors::set(filter, route_name, facts.client());
@@ -370,7 +370,7 @@ fn pass<H: Host>(
         Handled::Redirected => (VerdictCode::Redirect, Some("redirect"), Count::Redirected, Action::Pause),
         Handled::Preflight => (VerdictCode::Allow, Some("cors_preflight"), Count::Preflights, Action::Pause),
     };
-    filter.vm.metrics.count(count);
+    filter.instance.metrics.count(count);
     let outcome = Outcome { verdict, reason, ..outcome };
     Enforced { action, outcome, edits: ResponseEdits::with_limits(edits, limits.usages) }
 }
@@ -383,7 +383,7 @@ fn deny<H: Host>(
     outcome: Outcome,
     edits: Option<Box<ResponseEdits>>,
 ) -> Enforced {
-    denied(filter, reason, reply::deny(&filter.vm.host, reason, status), outcome, edits)
+    denied(filter, reason, reply::deny(&filter.instance.host, reason, status), outcome, edits)
 }
 
 /// Notes a denial. `replied`: the host took the answer.
@@ -394,9 +394,9 @@ fn denied<H: Host>(
     outcome: Outcome,
     edits: Option<Box<ResponseEdits>>,
 ) -> Enforced {
-    filter.vm.metrics.count(Count::denied(reason));
+    filter.instance.metrics.count(Count::denied(reason));
     if !replied {
-        filter.vm.metrics.count(Count::HostErrors);
+        filter.instance.metrics.count(Count::HostErrors);
     }
     let outcome = Outcome { verdict: VerdictCode::Deny, reason: Some(reason.code()), ..outcome };
     Enforced { action: Action::Pause, outcome, edits }

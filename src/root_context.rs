@@ -49,11 +49,11 @@ impl<H: Host> RootContext for PluginRoot<H> {
         };
         let root_id = host.property(&["plugin_root_id"]).ok().flatten().unwrap_or_default();
         let role = if root_id == RECORDER_ROOT_ID.as_bytes() { Role::Recorder } else { Role::Gate };
-        let vm = self.worker.join(&config, role);
-        vm.sync.borrow_mut().load_now();
-        let before = self.filter.replace(Rc::new(Filter::new(vm, config, FIRST_TICK)));
+        let instance = self.worker.join(&config, role);
+        instance.sync.borrow_mut().load_now();
+        let before = self.filter.replace(Rc::new(Filter::new(instance, config, FIRST_TICK)));
         if let Some(before) = before {
-            before.vm.leave(self.live.number());
+            before.instance.leave(self.live.number());
         }
         // Without a tick nothing would ever come.
         host.set_tick(FIRST_TICK).is_ok()
@@ -61,7 +61,7 @@ impl<H: Host> RootContext for PluginRoot<H> {
 
     fn on_tick(&mut self) {
         if let Some(filter) = &self.filter {
-            let next = filter.vm.on_tick(self.live.number());
+            let next = filter.instance.on_tick(self.live.number());
             filter.set_tick(next);
         }
     }
@@ -69,7 +69,7 @@ impl<H: Host> RootContext for PluginRoot<H> {
     /// A message arrived in a queue that this root registered.
     fn on_queue_ready(&mut self, queue: QueueId) {
         if let Some(filter) = &self.filter {
-            filter.vm.on_queue_ready(self.live.number(), queue);
+            filter.instance.on_queue_ready(self.live.number(), queue);
         }
     }
 
@@ -93,14 +93,14 @@ impl<H: Host> Context for PluginRoot<H> {
         _trailers: usize,
     ) {
         if let Some(filter) = &self.filter {
-            filter.vm.on_call_response(self.live.number(), token, num_headers);
+            filter.instance.on_call_response(self.live.number(), token, num_headers);
         }
     }
 
     /// The configuration is gone, and nothing uses it any more. True: it can be deleted.
     fn on_done(&mut self) -> bool {
         if let Some(filter) = self.filter.take() {
-            filter.vm.leave(self.live.number());
+            filter.instance.leave(self.live.number());
         }
         true
     }

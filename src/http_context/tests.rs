@@ -29,7 +29,7 @@ const SEQ: u64 = 7;
 /// flags it has no tables. `more` goes into the configuration.
 fn filter(host: &Fake, flags: Option<Flags>, more: &str) -> Rc<Filter<Fake>> {
     let config = Config::parse(format!("{{{ADMIN}{more}}}").as_bytes(), |_| None).unwrap();
-    let vm = Worker::new(host.clone()).join(&config, Role::Gate);
+    let instance = Worker::new(host.clone()).join(&config, Role::Gate);
     if let Some(flags) = flags {
         let mut set = empty_set(1, SEQ, 0);
         let bytes = flags.to_bytes().unwrap();
@@ -37,8 +37,8 @@ fn filter(host: &Fake, flags: Option<Flags>, more: &str) -> Rc<Filter<Fake>> {
         *set.bytes.get_mut(WholeTable::Flags.into()) = Some(Bytes::Raw(Rc::new(bytes)));
         publish(host, &Keys::new(crate::worker::instance(&config.admin)), set);
     }
-    vm.sync.borrow_mut().load_now();
-    Rc::new(Filter::new(vm, config, FLUSH_EVERY))
+    instance.sync.borrow_mut().load_now();
+    Rc::new(Filter::new(instance, config, FLUSH_EVERY))
 }
 
 fn pairs(headers: &[(&str, &[u8])]) -> HeaderPairs {
@@ -99,7 +99,7 @@ fn event(stream: &RequestContext<Fake>) -> &TrafficEvent {
 fn a_request_under_way_holds_no_tables() {
     let host = Fake::default();
     let filter = filter(&host, Some(Flags::all_on()), r#", "routing": "envoy""#);
-    let tables: Rc<Tables> = filter.vm.sync.borrow().tables().unwrap();
+    let tables: Rc<Tables> = filter.instance.sync.borrow().tables().unwrap();
     let before = Rc::strong_count(&tables);
     let (stream, flow) = begin(&host, &filter);
     assert_eq!(flow, Action::Continue);
@@ -111,15 +111,15 @@ fn a_request_under_way_holds_no_tables() {
 #[test]
 fn roots_that_only_wait_otherwise_share_tables_and_events() {
     let home = Worker::new(Fake::default());
-    let vm = |more: &str| {
+    let instance = |more: &str| {
         let config = Config::parse(format!("{{{ADMIN}{more}}}").as_bytes(), |_| None).unwrap();
         home.join(&config, Role::Gate)
     };
-    let first = vm("");
+    let first = instance("");
     for same in [r#", "events": {"sync_timeout": "20ms"}"#, r#", "direct": {"budget": "9s"}"#] {
-        assert!(Rc::ptr_eq(&first, &vm(same)), "{same}");
+        assert!(Rc::ptr_eq(&first, &instance(same)), "{same}");
     }
-    assert!(!Rc::ptr_eq(&first, &vm(r#", "events": {"batch_events": 7}"#)));
+    assert!(!Rc::ptr_eq(&first, &instance(r#", "events": {"batch_events": 7}"#)));
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn a_request_has_one_event_however_often_it_ends() {
     }
     let mut refused_before = RequestContext::new(host.clone(), Some(filter.clone()), 2);
     [on_log, on_done].iter().for_each(|end| end(&mut refused_before));
-    filter.vm.metrics.flush();
+    filter.instance.metrics.flush();
     let figures = ["tidegate.events.numbered", "tidegate.requests.allow", "tidegate.requests.unseen"];
     assert_eq!(figures.map(|name| host.figure(name)), [4, 3, 1]);
 }

@@ -62,7 +62,7 @@ pub fn carry_out<H: Host>(
     let lines = if found.cors().is_some() { facts.lines() } else { Vec::new() };
     match found.answerer(&facts.facts(&lines, dice)) {
         Answerer::Preflight(headers) => {
-            answered(filter, reply::preflight(&filter.vm.host, &headers))?;
+            answered(filter, reply::preflight(&filter.instance.host, &headers))?;
             // The answer says all of CORS already.
             let edits = response.map(|edits| Box::new(ResponseEdits { cors: None, varies: false, ..*edits }));
             return Ok((Handled::Preflight, edits));
@@ -71,16 +71,16 @@ pub fn carry_out<H: Host>(
             let (https, host, target) = facts.arrival();
             let location =
                 redirect.location(&RequestUrl { https, host, port: listener_port(filter), target });
-            answered(filter, reply::redirect(&filter.vm.host, redirect.status, &location))?;
+            answered(filter, reply::redirect(&filter.instance.host, redirect.status, &location))?;
             return Ok((Handled::Redirected, response));
         }
         Answerer::Backend(backend) => upstream::send(filter, backend)?,
         Answerer::Nobody => return Err(Reason::NoBackend),
     }
     for action in found.actions() {
-        edit_request(&filter.vm.host, action, facts).map_err(|_| {
+        edit_request(&filter.instance.host, action, facts).map_err(|_| {
             // Half an action may be worse than none: a header that was to go.
-            filter.vm.metrics.count(Count::HostErrors);
+            filter.instance.metrics.count(Count::HostErrors);
             Reason::NotReady
         })?;
     }
@@ -94,14 +94,14 @@ fn answered<H: Host>(filter: &Filter<H>, answered: bool) -> Result<(), Reason> {
     if answered {
         return Ok(());
     }
-    filter.vm.metrics.count(Count::HostErrors);
+    filter.instance.metrics.count(Count::HostErrors);
     Err(Reason::NotReady)
 }
 
 /// The port that clients know the listener by: as configured, else where the
 /// request at hand arrived.
 fn listener_port<H: Host>(filter: &Filter<H>) -> u16 {
-    let arrived = || event::number(&filter.vm.host, &["destination", "port"]);
+    let arrived = || event::number(&filter.instance.host, &["destination", "port"]);
     let port = filter.listener_port.or_else(|| u16::try_from(arrived()?).ok());
     port.unwrap_or(80)
 }

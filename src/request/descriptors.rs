@@ -26,8 +26,8 @@ pub fn set<H: Host>(filter: &Filter<H>, route: Option<&str>, client: Option<IpAd
     if !filter.descriptor_headers {
         return Ok(());
     }
-    set_headers(&filter.vm.host, route, client).map_err(|_| {
-        filter.vm.metrics.count(Count::HostErrors);
+    set_headers(&filter.instance.host, route, client).map_err(|_| {
+        filter.instance.metrics.count(Count::HostErrors);
         Reason::NotReady
     })
 }

@@ -96,7 +96,7 @@ impl Evaluation {
     /// find which would come next.
     pub fn evaluate<H: Host>(&mut self, filter: &Filter<H>) -> Option<Evaluated<'_>> {
         let Self { inputs, modes, questions, answered, timing, .. } = self;
-        let (instance, host) = (&filter.vm, &filter.vm.host);
+        let (instance, host) = (&filter.instance, &filter.instance.host);
         let lines = inputs.facts.lines();
         let facts = inputs.facts.facts(&lines, inputs.dice);
         let country_source = inputs.facts.country_source();
@@ -145,7 +145,7 @@ impl Evaluation {
     /// of this request is open under that token.
     pub fn take_answer<H: Host>(&mut self, token: u32, num_headers: usize, filter: &Filter<H>) -> bool {
         let Some((check, open)) = self.questions.of_call(token) else { return false };
-        let (instance, host) = (&filter.vm, &filter.vm.host);
+        let (instance, host) = (&filter.instance, &filter.instance.host);
         if let Some(timing) = &mut self.timing {
             *timing.checks.get_mut(check) = host.monotonic_ns().saturating_sub(open.call.since_ns);
         }

@@ -15,7 +15,7 @@ const PATH: &str = "/api/data-plane/v1/events?sync=1";
 /// Posts the event as it is so far, with the number that it was given; `None`, counted,
 /// when it could not be posted: then there is nothing to wait for.
 pub fn post<H: Host>(filter: &Filter<H>, event: &TrafficEvent) -> Option<InFlight> {
-    let instance = &filter.vm;
+    let instance = &filter.instance;
     let is_worth_it = filter.recording.allows(instance.host.monotonic_ns());
     let sent = match open_bytes(instance.source, event) {
         Ok(body) if is_worth_it && body.len() <= MAX_OPEN => {
@@ -31,7 +31,7 @@ pub fn post<H: Host>(filter: &Filter<H>, event: &TrafficEvent) -> Option<InFligh
 
 /// Counts what came of the post, inside its callback. The response goes on whatever it is.
 pub fn finish<H: Host>(filter: &Filter<H>, num_headers: usize) {
-    let instance = &filter.vm;
+    let instance = &filter.instance;
     let status = instance.client.status(num_headers);
     filter.recording.note(status, true, instance.host.monotonic_ns());
     let count = if matches!(status, Some(200..=299)) { Count::SyncStored } else { Count::SyncFailed };

@@ -34,7 +34,7 @@ const MIRROR_HEADERS: [&str; MAX_MIRRORS] =
 /// # Errors
 /// Why it is to be denied, when Envoy could not be told.
 pub fn send<H: Host>(filter: &Filter<H>, backend: &Backend) -> Result<(), Reason> {
-    let host = &filter.vm.host;
+    let host = &filter.instance.host;
     let cluster = filter.clusters.of(backend);
     let told = match &backend.target {
         // What a template makes of a name is not what was checked.
@@ -45,7 +45,7 @@ pub fn send<H: Host>(filter: &Filter<H>, backend: &Backend) -> Result<(), Reason
     // Without the header a route of Envoy's own might take it to where nobody
     // decided.
     told.and_then(|()| host.set_request_header(CLUSTER_HEADER, cluster.as_bytes())).map_err(|_| {
-        filter.vm.metrics.count(Count::HostErrors);
+        filter.instance.metrics.count(Count::HostErrors);
         Reason::NotReady
     })
 }
@@ -70,8 +70,8 @@ pub fn mirror<'b, H: Host>(filter: &Filter<H>, backends: impl Iterator<Item = &'
         .map(|backend| (filter.clusters.of(backend), backend))
         .filter(|(cluster, backend)| may_be_named(cluster, backend));
     for (header, (cluster, backend)) in MIRROR_HEADERS.into_iter().zip(named) {
-        if copy(&filter.vm.host, header, &cluster, backend).is_err() {
-            filter.vm.metrics.count(Count::HostErrors);
+        if copy(&filter.instance.host, header, &cluster, backend).is_err() {
+            filter.instance.metrics.count(Count::HostErrors);
             return;
         }
     }

@@ -23,7 +23,7 @@ fn a_request_whose_route_envoy_is_not_told_does_not_pass() {
     assert_eq!(host.take_done(), [Done::Replied(503, "not_ready".to_owned())]);
     let event = event(&stream);
     assert_eq!((event.verdict, event.route.as_deref()), (VerdictCode::Deny, Some("r")));
-    filter.vm.metrics.flush();
+    filter.instance.metrics.flush();
     assert_eq!(host.figure("tidegate.requests.allow"), 0);
 }
 
@@ -115,7 +115,7 @@ fn the_decision_is_the_same_whichever_answer_comes_first_and_whatever_fails() {
                 let host = Fake::default();
                 let flags = tables.then(|| Flags::default().with(Flag::ParallelExecution, parallel));
                 let filter = filter(&host, flags, more);
-                let held = filter.vm.sync.borrow().tables();
+                let held = filter.instance.sync.borrow().tables();
                 for fates in FATES.iter().flat_map(|ip| FATES.iter().map(move |geo| (*ip, *geo))) {
                     for route in FATES {
                         let fates = PerCheck { ip: fates.0, geo: fates.1, route };
