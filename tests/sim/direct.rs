@@ -10,12 +10,12 @@ use std::time::Duration;
 use tidegate::root_context::module;
 use tidegate_host_sim::{CONFIG, Dice, Feed, Order, Request, Response, Stage, Trouble, Waits};
 use tidegate_policy::check::{Answered, Check, PerCheck};
-use tidegate_policy::flags::{Flag, Flags, Mode, Modes, State};
+use tidegate_policy::flags::{Flag, FlagState, Flags, Mode, Modes};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
 /// Every check and every event at once, as the flags of these scenarios say.
-const ASYNC: [(Flag, State); 1] = [(Flag::AsyncRecording, State::On)];
+const ASYNC: [(Flag, FlagState); 1] = [(Flag::AsyncRecording, FlagState::On)];
 
 /// What is no answer, and what comes of it at once.
 const BAD: [Trouble; 11] = [
@@ -34,7 +34,7 @@ const BAD: [Trouble; 11] = [
 
 fn flags(parallel: bool) -> Flags {
     let flags = ASYNC.into_iter().fold(Flags::default(), |flags, (flag, state)| flags.with(flag, state));
-    flags.with(Flag::ParallelExecution, if parallel { State::On } else { State::Off })
+    flags.with(Flag::ParallelExecution, if parallel { FlagState::On } else { FlagState::Off })
 }
 
 /// Everything asked directly, recorded asynchronously.
@@ -132,7 +132,7 @@ fn in_parallel_nothing_is_asked_that_cannot_matter() {
         stage.check();
         stage.feed.asked
     };
-    let ip_cached = flags(true).with(Flag::IpBlacklistCache, State::On);
+    let ip_cached = flags(true).with(Flag::IpBlacklistCache, FlagState::On);
     assert_eq!(asked(CONFIG, ip_cached, "9.9.9.9"), PerCheck::default(), "the cache knows the ban");
     assert_eq!(asked(CONFIG, ip_cached, "1.1.1.1"), PerCheck { ip: 0, geo: 1, route: 1 });
     let envoy = CONFIG.replacen('{', r#"{"routing": "envoy", "#, 1);
@@ -189,10 +189,10 @@ fn flags_that_change_while_a_request_waits_are_not_its_flags() {
     for _ in 0..400 {
         match dice.below(5) {
             0 => {
-                let states = [State::Off, State::On, State::Shadow, State::Share(50)];
+                let states = [FlagState::Off, FlagState::On, FlagState::Shadow, FlagState::Share(50)];
                 let flag = dice.pick(&Flag::ALL);
                 let state = dice.pick(&states);
-                if flag.has_shadow() || state != State::Shadow {
+                if flag.has_shadow() || state != FlagState::Shadow {
                     stage.feed.set_flag(flag, state);
                 }
             }
@@ -243,7 +243,9 @@ fn flags_that_change_while_a_request_waits_are_not_its_flags() {
 fn a_share_of_the_clients_is_the_same_clients_in_every_vm() {
     let mut feed = Feed::new();
     feed.set_flags(
-        Flags::default().with(Flag::RouteCache, State::Share(30)).with(Flag::AsyncRecording, State::On),
+        Flags::default()
+            .with(Flag::RouteCache, FlagState::Share(30))
+            .with(Flag::AsyncRecording, FlagState::On),
     );
     let mut stage = Stage::new(module, 3, CONFIG, feed);
     let flags = stage.feed.flags();
@@ -269,7 +271,7 @@ fn a_request_is_told_what_each_question_cost() {
     let config = CONFIG.replacen('{', r#"{"performance_headers": "on_request", "#, 1);
     for (parallel, total) in [(false, "600.000"), (true, "300.000")] {
         let mut stage =
-            Stage::with_flags(module, 1, &config, flags(parallel).with(Flag::AsyncRecording, State::Off));
+            Stage::with_flags(module, 1, &config, flags(parallel).with(Flag::AsyncRecording, FlagState::Off));
         let slow = |ms: u32| Some(Trouble::Slow(ms * MS));
         stage.feed.trouble = PerCheck { ip: slow(100), geo: slow(200), route: slow(300) };
         stage.feed.open_trouble = slow(40);

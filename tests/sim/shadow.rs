@@ -6,7 +6,7 @@ use std::time::Duration;
 use tidegate::root_context::module;
 use tidegate_host_sim::{CONFIG, Dice, Feed, Order, Request, Stage, Trouble, random};
 use tidegate_policy::check::{Answered, Check, PerCheck};
-use tidegate_policy::flags::{Flag, Flags, State};
+use tidegate_policy::flags::{Flag, FlagState, Flags};
 use tidegate_policy::wire::event::{MAX_FOUND, Mismatch};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -14,9 +14,9 @@ const CACHES: [Flag; 3] = [Flag::IpBlacklistCache, Flag::GeoRulesCache, Flag::Ro
 const NOW: u32 = 1_795_400_001;
 
 fn shadow(parallel: bool) -> Flags {
-    let flags = CACHES.into_iter().fold(Flags::default(), |flags, flag| flags.with(flag, State::Shadow));
-    let flags = flags.with(Flag::AsyncRecording, State::On);
-    flags.with(Flag::ParallelExecution, if parallel { State::On } else { State::Off })
+    let flags = CACHES.into_iter().fold(Flags::default(), |flags, flag| flags.with(flag, FlagState::Shadow));
+    let flags = flags.with(Flag::AsyncRecording, FlagState::On);
+    flags.with(Flag::ParallelExecution, if parallel { FlagState::On } else { FlagState::Off })
 }
 
 fn counts(stage: &Stage, what: &str) -> PerCheck<u64> {
@@ -154,7 +154,7 @@ fn every_check_that_differs_is_told() {
 
 #[test]
 fn shadow_of_one_check_leaves_the_others_as_they_are() {
-    let flags = Flags::all_on().with(Flag::GeoRulesCache, State::Shadow);
+    let flags = Flags::all_on().with(Flag::GeoRulesCache, FlagState::Shadow);
     let mut stage = Stage::with_flags(module, 1, CONFIG, flags);
     stage.feed.frozen = true;
     stage.feed.ban("9.9.9.9");

@@ -1,7 +1,7 @@
 //! Requests whose checks the admin service answers, or does not.
 
 use tidegate_policy::check::{Check, PerCheck};
-use tidegate_policy::decide::{Finding, Findings, GeoFinding, Given, RuleId, Step, Verdict};
+use tidegate_policy::decide::{CountrySource, Finding, Findings, GeoFinding, RuleId, Step, Verdict};
 use tidegate_policy::geo::{GeoAction, RuleVerdict};
 use tidegate_policy::request::Facts;
 
@@ -14,7 +14,7 @@ fn passed(cluster: &str) -> [Done; 2] {
 #[test]
 fn a_request_whose_route_envoy_is_not_told_does_not_pass() {
     let host = Fake::default();
-    let caches = Flags::all_on().with(Flag::RouteCache, State::Off);
+    let caches = Flags::all_on().with(Flag::RouteCache, FlagState::Off);
     let filter = filter(&host, Some(caches), "");
     let (mut stream, _) = begin(&host, &filter);
     let route = host.take_calls().remove(0);
@@ -65,7 +65,7 @@ fn expected(fates: &PerCheck<Fate>, tables: Option<&Tables>, settings: &Settings
     };
     let geo = match (&answers.geo, tables) {
         (Some(Found::Geo(found)), _) => Finding::Found(found.finding()),
-        (_, Some(tables)) => Finding::Found(GeoFinding::look_up(facts.client, Given::Table, tables)),
+        (_, Some(tables)) => Finding::Found(GeoFinding::look_up(facts.client, CountrySource::Table, tables)),
         _ => Finding::Unavailable,
     };
     let route = match (&answers.route, tables) {
@@ -111,7 +111,7 @@ fn the_decision_is_the_same_whichever_answer_comes_first_and_whatever_fails() {
     let allow = r#", "on_unavailable": {"ip": "allow", "geo": "allow", "route": "allow"}"#;
     for more in ["", allow, r#", "on_no_route": "pass""#] {
         for tables in [false, true] {
-            for parallel in [State::Off, State::On] {
+            for parallel in [FlagState::Off, FlagState::On] {
                 let host = Fake::default();
                 let flags = tables.then(|| Flags::default().with(Flag::ParallelExecution, parallel));
                 let filter = filter(&host, flags, more);
