@@ -5,8 +5,6 @@ pub use tidegate_host::*;
 
 #[cfg(target_arch = "wasm32")]
 mod envoy;
-#[cfg(test)]
-pub(crate) mod fake;
 #[cfg(any(target_arch = "wasm32", test))]
 #[expect(unsafe_code, reason = "exports, and the crate's own that they call")]
 mod guards;

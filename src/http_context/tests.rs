@@ -14,20 +14,20 @@ use tidegate_policy::wire::sync::WholeTable;
 use super::*;
 use crate::config::Config;
 use crate::host::HeaderPairs;
-use crate::host::fake::{Done, Fake, Made};
 use crate::request::upstream::CLUSTER_HEADER;
 use crate::sync::fixtures::{empty_set, publish};
 use crate::sync::load::decode_table::name_of;
 use crate::sync::publish::Bytes;
 use crate::sync::{Keys, Role};
 use crate::worker::Worker;
+use tidegate_host_sim::{CallView, Done, Request, SimHost};
 
 const ADMIN: &str = r#""admin": {"cluster": "admin", "token": "secret"}"#;
 const SEQ: u64 = 7;
 
 /// A filter whose tables have these flags and are empty but for that; without
 /// flags it has no tables. `more` goes into the configuration.
-fn filter(host: &Fake, flags: Option<Flags>, more: &str) -> Rc<Filter<Fake>> {
+fn filter(host: &SimHost, flags: Option<Flags>, more: &str) -> Rc<Filter<SimHost>> {
     let config = Config::parse(format!("{{{ADMIN}{more}}}").as_bytes(), |_| None).unwrap();
     let instance = Worker::new(host.clone()).join(&config, Role::Gate);
     if let Some(flags) = flags {
@@ -46,26 +46,36 @@ fn pairs(headers: &[(&str, &[u8])]) -> HeaderPairs {
 }
 
 /// A request at its headers: the stream, and whether it goes on.
-fn begin(host: &Fake, filter: &Rc<Filter<Fake>>) -> (RequestContext<Fake>, Action) {
-    if host.0.headers.borrow().is_none() {
-        host.0.headers.replace(Some(pairs(&[(":path", b"/"), (":method", b"GET"), (":authority", b"h")])));
-    }
-    host.0.client.replace(Some("192.0.2.1:80".to_owned()));
+fn begin(host: &SimHost, filter: &Rc<Filter<SimHost>>) -> (RequestContext<SimHost>, Action) {
+    begin_with(host, filter, &[(":path", b"/"), (":method", b"GET"), (":authority", b"h")])
+}
+
+fn begin_with(
+    host: &SimHost,
+    filter: &Rc<Filter<SimHost>>,
+    headers: &[(&str, &[u8])],
+) -> (RequestContext<SimHost>, Action) {
+    host.begin(Request::of(pairs(headers), "192.0.2.1:80"));
     let mut stream = RequestContext::new(host.clone(), Some(filter.clone()), 2);
     let flow = stream.on_http_request_headers(3, true);
     (stream, flow)
 }
 
 /// The admin service's answer to a question.
-fn answer(made: &Made, found: Found) -> Vec<u8> {
+fn answer(made: &CallView, found: Found) -> Vec<u8> {
     let id = Question::from_bytes(&made.body).unwrap().id;
     Answer { id, version: Version { epoch: 1, seq: SEQ + 1 }, found }.to_bytes().unwrap()
 }
 
 /// A call's answer reaches its request.
-fn deliver(host: &Fake, stream: &mut RequestContext<Fake>, made: &Made, status: u16, body: Vec<u8>) {
-    host.0.status.set(Some(status));
-    host.0.body.replace(body);
+fn deliver(
+    host: &SimHost,
+    stream: &mut RequestContext<SimHost>,
+    made: &CallView,
+    status: u16,
+    body: Vec<u8>,
+) {
+    host.answer(Some(status), body);
     stream.on_http_call_response(made.token, 3, 0, 0);
 }
 
@@ -90,14 +100,14 @@ fn pass(path: &str) -> Found {
     }
 }
 
-fn event(stream: &RequestContext<Fake>) -> &TrafficEvent {
+fn event(stream: &RequestContext<SimHost>) -> &TrafficEvent {
     let RequestState::Decided(request) = &stream.request else { panic!("not decided") };
     &request.event
 }
 
 #[test]
 fn a_request_under_way_holds_no_tables() {
-    let host = Fake::default();
+    let host = SimHost::alone();
     let filter = filter(&host, Some(Flags::all_on()), r#", "routing": "envoy""#);
     let tables: Rc<Tables> = filter.instance.sync.borrow().tables().unwrap();
     let before = Rc::strong_count(&tables);
@@ -110,7 +120,7 @@ fn a_request_under_way_holds_no_tables() {
 
 #[test]
 fn roots_that_only_wait_otherwise_share_tables_and_events() {
-    let home = Worker::new(Fake::default());
+    let home = Worker::new(SimHost::alone());
     let instance = |more: &str| {
         let config = Config::parse(format!("{{{ADMIN}{more}}}").as_bytes(), |_| None).unwrap();
         home.join(&config, Role::Gate)
@@ -125,9 +135,9 @@ fn roots_that_only_wait_otherwise_share_tables_and_events() {
 #[test]
 fn what_may_pass_is_described_if_that_is_wanted() {
     let done = |refuses: bool, more: &str| {
-        let host = Fake::default();
+        let host = SimHost::alone();
         let filter = filter(&host, Some(Flags::all_on()), &format!(r#", "descriptor_headers": true{more}"#));
-        host.0.refuse_headers.set(refuses);
+        host.refuse_headers(refuses);
         begin(&host, &filter);
         host.take_done()
     };
@@ -140,8 +150,9 @@ fn what_may_pass_is_described_if_that_is_wanted() {
 
 #[test]
 fn a_request_whose_headers_cannot_be_read_does_not_pass() {
-    let host = Fake::default();
+    let host = SimHost::alone();
     let filter = filter(&host, Some(Flags::all_on()), r#", "routing": "envoy""#);
+    host.begin(Request::default());
     let mut stream = RequestContext::new(host.clone(), Some(filter.clone()), 2);
     assert_eq!(
         stream.on_http_request_headers(3, true),
@@ -155,7 +166,8 @@ fn a_request_whose_headers_cannot_be_read_does_not_pass() {
 
 #[test]
 fn a_gate_without_configuration_lets_nothing_pass() {
-    let host = Fake::default();
+    let host = SimHost::alone();
+    host.begin(Request::default());
     let mut stream = RequestContext::new(host.clone(), None, 2);
     assert_eq!(stream.on_http_request_headers(3, true), Action::Pause);
     assert_eq!(host.take_done(), [Done::Replied(503, "not_ready".to_owned())]);
@@ -165,10 +177,10 @@ fn a_gate_without_configuration_lets_nothing_pass() {
 
 #[test]
 fn a_request_has_one_event_however_often_it_ends() {
-    let host = Fake::default();
+    let host = SimHost::alone();
     let filter = filter(&host, Some(Flags::all_on()), r#", "routing": "envoy""#);
-    let on_log: fn(&mut RequestContext<Fake>) = RequestContext::on_log;
-    let on_done: fn(&mut RequestContext<Fake>) = |context| assert!(context.on_done());
+    let on_log: fn(&mut RequestContext<SimHost>) = RequestContext::on_log;
+    let on_done: fn(&mut RequestContext<SimHost>) = |context| assert!(context.on_done());
     for ends in [vec![on_log, on_done], vec![on_done], vec![on_done, on_log]] {
         let (mut request, _) = begin(&host, &filter);
         ends.iter().for_each(|end| end(&mut request));
@@ -177,5 +189,5 @@ fn a_request_has_one_event_however_often_it_ends() {
     [on_log, on_done].iter().for_each(|end| end(&mut refused_before));
     filter.instance.metrics.flush();
     let figures = ["tidegate.events.numbered", "tidegate.requests.allow", "tidegate.requests.unseen"];
-    assert_eq!(figures.map(|name| host.figure(name)), [4, 3, 1]);
+    assert_eq!(figures.map(|name| host.metric_value(name)), [4, 3, 1]);
 }

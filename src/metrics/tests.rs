@@ -15,12 +15,12 @@ fn the_tables_are_in_the_order_of_the_enums() {
 
 #[test]
 fn a_gauge_that_was_reset_is_set_again_to_what_it_was() {
-    let host = crate::host::fake::Fake::default();
+    let host = tidegate_host_sim::SimHost::alone();
     let metrics = Metrics::new(host.clone());
     metrics.set(Gauge::RecorderBytes, 7);
     metrics.reset(Gauge::RecorderBytes, 0);
     metrics.set(Gauge::RecorderBytes, 7);
-    assert_eq!(host.figure("tidegate.recorder.bytes"), 7);
+    assert_eq!(host.metric_value("tidegate.recorder.bytes"), 7);
 }
 
 #[test]
@@ -51,17 +51,17 @@ fn the_names_say_who_answered_which_check() {
 
 #[test]
 fn a_flag_shows_its_share_and_a_shadow_is_none() {
-    let host = crate::host::fake::Fake::default();
+    let host = tidegate_host_sim::SimHost::alone();
     let metrics = Metrics::new(host.clone());
     let flags = Flags::default()
         .with(Flag::RouteCache, FlagState::On)
         .with(Flag::IpBlacklistCache, FlagState::Shadow)
         .with(Flag::AsyncRecording, FlagState::Share(25));
     for flag in Flag::ALL {
-        host.set_figure(&format!("tidegate.flags.{}.percent", flag.name()), 7);
+        host.set_metric_value(&format!("tidegate.flags.{}.percent", flag.name()), 7);
     }
     metrics.set_flags(&flags);
-    let shown = Flag::ALL.map(|flag| host.figure(&format!("tidegate.flags.{}.percent", flag.name())));
+    let shown = Flag::ALL.map(|flag| host.metric_value(&format!("tidegate.flags.{}.percent", flag.name())));
     assert_eq!(shown, [100, 0, 0, 0, 25]);
 }
 

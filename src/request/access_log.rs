@@ -38,14 +38,14 @@ mod tests {
     use tidegate_policy::check::Check;
 
     use super::*;
-    use crate::host::fake::{Done, Fake};
+    use tidegate_host_sim::{Done, SimHost};
 
     #[test]
     fn the_log_is_told_what_there_is() {
         let told = |event: &TrafficEvent| {
-            let host = Fake::default();
+            let host = SimHost::alone();
             set_fields(&host, event).unwrap();
-            host.0.done.take()
+            host.take_done()
         };
         assert_eq!(told(&TrafficEvent::default()), []);
         let mismatch = |check, cached: &str| Mismatch {

@@ -83,18 +83,18 @@ fn milliseconds(ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::fake::Fake;
+    use tidegate_host_sim::SimHost;
 
     #[test]
     fn the_headers_say_what_was_measured() {
-        let host = Fake::default();
+        let host = SimHost::alone();
         let upstreams = [("x-performance-ip", "0"), ("server-timing", "db;dur=3"), ("server-timing", "up")];
         let upstreams = upstreams.map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
-        host.0.response.replace(Some(upstreams.to_vec()));
+        host.respond(upstreams.to_vec());
         let checks = PerCheck { ip: 1_234_567, geo: 999, route: 60_000_000_000 };
         let answered = PerCheck { ip: Answered::Cache, geo: Answered::Direct, route: Answered::Fallback };
         add_headers(&host, &Timing { checks, recording: 0 }, &answered, 61_000_500_999).unwrap();
-        let headers = host.0.response.take().unwrap();
+        let headers = host.response();
         let said: Vec<(&str, &str)> = headers
             .iter()
             .map(|(n, v)| (std::str::from_utf8(n).unwrap(), std::str::from_utf8(v).unwrap()))

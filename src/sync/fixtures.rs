@@ -13,7 +13,7 @@ use super::Keys;
 use super::load::decode_table::name_of;
 use super::publish::{Bytes, Outcome, Publish, Set};
 use super::shared::manifest::{CHUNK, PerPart};
-use crate::host::fake::Fake;
+use tidegate_host_sim::SimHost;
 
 /// A table that says nothing; the flags are all on.
 pub fn empty_whole(table: WholeTable) -> Vec<u8> {
@@ -42,7 +42,7 @@ pub fn empty_set(epoch: u64, seq: u64, refresh: u64) -> Set {
     }
 }
 
-pub fn publish(host: &Fake, keys: &Keys, set: Set) {
+pub fn publish(host: &SimHost, keys: &Keys, set: Set) {
     let mut publish = Publish::new(1, Rc::new(set), CHUNK);
     let outcome = std::iter::from_fn(|| Some(publish.step(host, keys))).find_map(|outcome| outcome);
     assert!(matches!(outcome, Some(Outcome::Done(_))), "{outcome:?}");

@@ -8,6 +8,7 @@ use tidegate_host::{
     Call, CallToken, Cas, Expect, HeaderPairs, Host, HostError, LocalReply, MetricId, MetricKind, QueueId,
 };
 
+use crate::alone::Done;
 use crate::stream::{Reply, StreamState, Waits};
 use crate::world::{CallEnd, CallId, CallView, PendingCall, Phase, Post, Queue, VmId, VmState, World};
 
@@ -74,6 +75,22 @@ impl SimHost {
         })
     }
 
+    /// Changes the headers of the request at hand, where Envoy would.
+    fn change_request(&self, change: impl FnOnce(&mut HeaderPairs)) -> Result<(), HostError> {
+        if self.world.borrow().refuses_headers {
+            return Err(HostError::BadArgument);
+        }
+        self.with_stream(|stream, phase| {
+            change(stream.request(phase, true)?);
+            Ok(())
+        })
+    }
+
+    fn note(&self, done: impl FnOnce() -> Done) -> Result<(), HostError> {
+        self.world.borrow_mut().note(done);
+        Ok(())
+    }
+
     fn metric_mut<T>(&self, metric: MetricId, act: impl FnOnce(&mut u64) -> T) -> Result<T, HostError> {
         self.enter(|world| {
             let found = world.metrics.get_mut(metric as usize).ok_or(HostError::NotFound)?;
@@ -134,7 +151,7 @@ impl Host for SimHost {
 
     fn enqueue(&self, queue: QueueId, message: &[u8]) -> Result<(), HostError> {
         self.enter(|world| {
-            let found = world.queues.get_mut(queue as usize).ok_or(HostError::NotFound)?;
+            let found = world.queue(queue)?;
             found.messages.push_back(message.to_vec());
             // One notification a message, on the registrant's thread, later; Ok
             // whether or not the registrant still lives.
@@ -146,10 +163,7 @@ impl Host for SimHost {
     }
 
     fn dequeue(&self, queue: QueueId) -> Result<Option<Vec<u8>>, HostError> {
-        self.enter(|world| {
-            let found = world.queues.get_mut(queue as usize).ok_or(HostError::NotFound)?;
-            Ok(found.messages.pop_front())
-        })
+        self.enter(|world| Ok(world.queue(queue)?.messages.pop_front()))
     }
 
     fn call(&self, call: Call<'_>) -> Result<CallToken, HostError> {
@@ -166,7 +180,10 @@ impl Host for SimHost {
             if !world.clusters.contains(call.cluster) {
                 return Err(HostError::BadArgument);
             }
-            if world.refuses_calls || world.calls.len() >= world.max_calls {
+            if let Some(why) = world.refuses_calls {
+                return Err(why);
+            }
+            if world.calls.len() >= world.max_calls {
                 return Err(HostError::Refused);
             }
             let id = CallId(world.next_call);
@@ -177,12 +194,12 @@ impl Host for SimHost {
             let headers =
                 call.headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
             let (body, timeout) = (call.body.to_vec(), call.timeout);
-            let view = CallView { id, method, path, headers, body, root, stream, timeout };
+            let view = CallView { id, token, method, path, headers, body, root, stream, timeout };
             let deadline_ns = match call.timeout {
                 Duration::ZERO => u64::MAX,
                 timeout => world.now_ns + timeout.as_nanos() as u64,
             };
-            world.calls.push(PendingCall { view, vm: self.vm, token, deadline_ns, lost: false });
+            world.calls.push(PendingCall { view, vm: self.vm, deadline_ns, lost: false });
             Ok(token)
         })
     }
@@ -206,24 +223,18 @@ impl Host for SimHost {
     }
 
     fn set_request_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
-        self.with_stream(|stream, phase| {
-            set(stream.request(phase, true)?, name, value);
-            Ok(())
-        })
+        self.change_request(|headers| set(headers, name, value))?;
+        self.note(|| Done::Set(name.to_owned(), text(value)))
     }
 
     fn add_request_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
-        self.with_stream(|stream, phase| {
-            stream.request(phase, true)?.push((name.as_bytes().to_vec(), value.to_vec()));
-            Ok(())
-        })
+        self.change_request(|headers| headers.push((name.as_bytes().to_vec(), value.to_vec())))?;
+        self.note(|| Done::Added(name.to_owned(), text(value)))
     }
 
     fn remove_request_header(&self, name: &str) -> Result<(), HostError> {
-        self.with_stream(|stream, phase| {
-            stream.request(phase, true)?.retain(|(other, _)| other != name.as_bytes());
-            Ok(())
-        })
+        self.change_request(|headers| headers.retain(|(other, _)| other != name.as_bytes()))?;
+        self.note(|| Done::Removed(name.to_owned()))
     }
 
     fn response_header(&self, name: &str) -> Option<Vec<u8>> {
@@ -253,24 +264,27 @@ impl Host for SimHost {
     }
 
     fn set_filter_state(&self, name: &str, value: &str) -> Result<(), HostError> {
-        self.with_stream(|stream, phase| {
-            stream.request(phase, true)?;
+        self.change_request(|_| ())?;
+        self.with_stream(|stream, _| {
             stream.filter_state.push((name.to_owned(), value.to_owned()));
             Ok(())
-        })
+        })?;
+        self.note(|| Done::State(name.to_owned(), value.to_owned()))
     }
 
-    fn set_property(&self, _: &str, _: &[u8]) -> Result<(), HostError> {
+    fn set_property(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
         // Who comes later is the access log, and there is none here.
-        Ok(())
+        self.note(|| Done::Property(name.to_owned(), text(value)))
     }
 
     fn resume_request(&self) -> Result<(), HostError> {
-        self.resume(Waits::Request)
+        self.resume(Waits::Request)?;
+        self.note(|| Done::Resumed)
     }
 
     fn resume_response(&self) -> Result<(), HostError> {
-        self.resume(Waits::Response)
+        self.resume(Waits::Response)?;
+        self.note(|| Done::ResponseResumed)
     }
 
     fn reply(&self, reply: LocalReply<'_>) -> Result<(), HostError> {
@@ -289,6 +303,7 @@ impl Host for SimHost {
                 let waits = stream.waits;
                 world.offences.push(format!("replies to one that waits for {waits:?} in {phase:?}"));
             }
+            world.note(|| Done::Replied(reply.status, reply.details.to_owned()));
             Ok(())
         })
     }
@@ -364,6 +379,10 @@ impl Host for SimHost {
     fn environment(&self, _name: &str) -> Option<String> {
         None
     }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Replaces every line of a header by one.

@@ -8,13 +8,14 @@
 //!
 //! * [`Sim`] is the process: workers, roots, time, requests, callouts. It drives the
 //!   contexts of a [`Module`], as proxy-wasm's dispatcher does.
-//! * [`SimHost`] is what a VM sees of it.
+//! * [`SimHost`] is what a VM sees of it; [`SimHost::alone`] one VM for unit tests.
 //! * [`Feed`] answers callouts as the admin service does, from a script.
 //! * [`Stage`] is a process with gates and such a service.
 //!
 //! Nothing happens by itself: [`Sim::settle`] delivers what is due now,
 //! [`Sim::advance`] moves the clock. Time stands still inside a callback.
 
+mod alone;
 mod dice;
 mod feed;
 mod host;
@@ -27,6 +28,7 @@ mod stage;
 mod stream;
 mod world;
 
+pub use alone::Done;
 pub use dice::Dice;
 pub use feed::{Fault, Feed, Order, Trouble, empty_routes};
 pub use host::SimHost;

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use proxy_wasm::traits::{Context, RootContext};
 
+use tidegate_host::HostError;
+
 use crate::host::{SimHost, Trap};
 use crate::requests::Live;
 use crate::stream::StreamId;
@@ -354,7 +356,7 @@ impl Sim {
 
     /// Whether the host refuses new callouts (no healthy host).
     pub fn refuse_calls(&mut self, refuse: bool) {
-        self.world.borrow_mut().refuses_calls = refuse;
+        self.world.borrow_mut().refuses_calls = refuse.then_some(HostError::Refused);
     }
 
     /// The cluster's circuit breaker: so many callouts at once, over all workers.

@@ -49,6 +49,12 @@ impl Request {
         self
     }
 
+    /// These header lines, pseudo-headers included, from an address and port.
+    #[must_use]
+    pub fn of(headers: HeaderPairs, source: &str) -> Self {
+        Self { headers, source: Some(source.to_owned()), is_http3: false }
+    }
+
     /// All header lines, pseudo-headers included.
     #[must_use]
     pub fn headers(&self) -> &[(Vec<u8>, Vec<u8>)] {

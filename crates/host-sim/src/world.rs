@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use tidegate_host::{CallToken, Cas, MetricKind, QueueId};
+use tidegate_host::{CallToken, Cas, HostError, MetricKind, QueueId};
 
+use crate::alone::Done;
 use crate::stream::{StreamId, StreamState};
 
 /// A VM, numbered through all lives of all workers.
@@ -19,6 +20,8 @@ pub struct CallId(pub(crate) u64);
 pub struct CallView {
     /// Names it.
     pub id: CallId,
+    /// What its VM knows it by.
+    pub token: CallToken,
     /// `:method`.
     pub method: String,
     /// `:path`, with its query.
@@ -47,7 +50,6 @@ impl CallView {
 pub(crate) struct PendingCall {
     pub view: CallView,
     pub vm: VmId,
-    pub token: CallToken,
     pub deadline_ns: u64,
     /// Neither an answer nor a timeout will come.
     pub lost: bool,
@@ -79,6 +81,7 @@ impl Post {
 }
 
 pub(crate) struct Queue {
+    /// Empty once it is gone.
     pub name: String,
     pub messages: VecDeque<Vec<u8>>,
     /// The last root that registered; it alone is notified.
@@ -127,12 +130,17 @@ pub(crate) struct World {
     pub calls: Vec<PendingCall>,
     pub next_call: u64,
     pub clusters: HashSet<String>,
-    pub refuses_calls: bool,
+    /// Why callouts are refused, if they are.
+    pub refuses_calls: Option<HostError>,
+    /// Changes of request headers and of filter state are refused.
+    pub refuses_headers: bool,
     /// The cluster's circuit breaker: callouts at once, over all workers.
     pub max_calls: usize,
     pub streams: BTreeMap<StreamId, StreamState>,
     /// Of roots and requests alike, and of all VMs: in Envoy each VM numbers its own.
     pub next_context: u32,
+    /// What was done to requests, where a test wants to know.
+    pub done: Option<Vec<Done>>,
     /// What a VM did that Envoy does not forgive.
     pub offences: Vec<String>,
     pub metrics: Vec<(String, MetricKind, u64)>,
@@ -154,7 +162,9 @@ impl World {
             calls: Vec::new(),
             next_call: 1,
             clusters: HashSet::from(["admin".to_owned()]),
-            refuses_calls: false,
+            refuses_calls: None,
+            refuses_headers: false,
+            done: None,
             max_calls: usize::MAX,
             streams: BTreeMap::new(),
             next_context: 1,
@@ -195,12 +205,25 @@ impl World {
         true
     }
 
+    /// A queue that there is.
+    pub fn queue(&mut self, queue: QueueId) -> Result<&mut Queue, HostError> {
+        let found = self.queues.get_mut(queue as usize).filter(|queue| !queue.name.is_empty());
+        found.ok_or(HostError::NotFound)
+    }
+
+    /// Notes what was done to a request, where a test wants to know.
+    pub fn note(&mut self, done: impl FnOnce() -> Done) {
+        if let Some(all) = &mut self.done {
+            all.push(done());
+        }
+    }
+
     /// Ends a callout and posts its answer to the thread that made it.
     pub fn end_call(&mut self, id: CallId, end: CallEnd) -> bool {
         let Some(index) = self.calls.iter().position(|call| call.view.id == id) else { return false };
         let call = self.calls.remove(index);
-        let CallView { root, stream, .. } = call.view;
-        self.posts.push_back(Post::Call { vm: call.vm, root, stream, token: call.token, end });
+        let CallView { root, stream, token, .. } = call.view;
+        self.posts.push_back(Post::Call { vm: call.vm, root, stream, token, end });
         true
     }
 

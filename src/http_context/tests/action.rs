@@ -28,10 +28,9 @@ fn found(backend: Option<Backend>, action: Action) -> Found {
 }
 
 /// A request that the admin service has routed so.
-fn routed(host: &Fake, headers: &[(&str, &[u8])], found: Found) -> RequestContext<Fake> {
+fn routed(host: &SimHost, headers: &[(&str, &[u8])], found: Found) -> RequestContext<SimHost> {
     let filter = filter(host, Some(Flags::all_on().with(Flag::RouteCache, FlagState::Off)), "");
-    host.0.headers.replace(Some(pairs(headers)));
-    let (mut stream, _) = begin(host, &filter);
+    let (mut stream, _) = begin_with(host, &filter, headers);
     let route = host.take_calls().remove(0);
     deliver(host, &mut stream, &route, 200, answer(&route, found));
     stream
@@ -50,7 +49,7 @@ fn lines(lines: &[(&str, &str)]) -> Vec<(String, String)> {
 
 #[test]
 fn everything_that_a_route_says_of_a_request_is_told() {
-    let host = Fake::default();
+    let host = SimHost::alone();
     let action = Action {
         request: HeaderEdits {
             remove: vec!["x-gone".to_owned()],
@@ -99,11 +98,11 @@ fn a_backend_of_the_api_is_aimed_at_before_its_cluster_is_named() {
         Some(TargetTls { sni: "b.example".to_owned(), trust: trust.map(str::to_owned) })
     };
     let state = |name: &str, value: &str| Done::State(name.to_owned(), value.to_owned());
-    let sent = |host: &Fake, target| {
+    let sent = |host: &SimHost, target| {
         routed(host, &GET, found(Some(backend("shop", Some(target))), Action::default()));
         host.take_done()
     };
-    let host = Fake::default();
+    let host = SimHost::alone();
     let plain = Target { host: "::1".to_owned(), port: 8080, tls: None };
     assert_eq!(
         sent(&host, plain.clone()),
@@ -114,7 +113,7 @@ fn a_backend_of_the_api_is_aimed_at_before_its_cluster_is_named() {
             Done::Resumed,
         ]
     );
-    let host = Fake::default();
+    let host = SimHost::alone();
     let secure = Target { host: "10.0.0.1".to_owned(), port: 443, tls: tls(Some("lab")) };
     assert_eq!(
         sent(&host, secure)[2..5],
@@ -124,18 +123,18 @@ fn a_backend_of_the_api_is_aimed_at_before_its_cluster_is_named() {
             set(CLUSTER_HEADER, "tidegate-dynamic-tls-lab"),
         ]
     );
-    let host = Fake::default();
-    host.0.refuse_headers.set(true);
+    let host = SimHost::alone();
+    host.refuse_headers(true);
     assert_eq!(sent(&host, plain), [Done::Replied(503, "not_ready".to_owned())], "never where `Host` says");
 }
 
 #[test]
 fn a_cluster_between_gate_and_envoy_is_no_backend() {
-    let host = Fake::default();
+    let host = SimHost::alone();
     let dynamic = || backend("tidegate-dynamic", None);
     routed(&host, &GET, found(Some(dynamic()), Action::default()));
     assert_eq!(host.take_done(), [Done::Replied(500, "no_backend".to_owned())]);
-    let host = Fake::default();
+    let host = SimHost::alone();
     let mirrors = vec![Mirror { backend: dynamic(), numerator: 1, denominator: 1 }];
     routed(&host, &GET, found(Some(backend("shop", None)), Action { mirrors, ..Action::default() }));
     assert_eq!(host.take_done(), [set(CLUSTER_HEADER, "shop"), Done::Resumed]);
@@ -143,7 +142,7 @@ fn a_cluster_between_gate_and_envoy_is_no_backend() {
 
 #[test]
 fn a_mirror_of_the_api_is_named_after_where_it_is() {
-    let host = Fake::default();
+    let host = SimHost::alone();
     let tls = Some(TargetTls { sni: "m.example".to_owned(), trust: None });
     let target = Target { host: "m.example".to_owned(), port: 443, tls };
     let mirrors = vec![Mirror { backend: backend("m", Some(target)), numerator: 1, denominator: 1 }];
@@ -161,18 +160,18 @@ fn a_mirror_of_the_api_is_named_after_where_it_is() {
 
 #[test]
 fn a_redirect_is_the_answer_and_its_headers_are_edited() {
-    let host = Fake::default();
+    let host = SimHost::alone();
     let redirect = Redirect { https: Some(true), hostname: None, path: None, port: None, status: 301 };
     let response = HeaderEdits { set: lines(&[("x-by", "filter")]), ..HeaderEdits::default() };
     let action = Action { redirect: Some(redirect), response, ..Action::default() };
     let mut stream = routed(&host, &GET, found(None, action));
     assert_eq!(host.take_done(), [Done::Replied(301, "redirect".to_owned())]);
-    assert_eq!(host.0.reply.take(), pairs(&[("location", b"https://a.example/a/b?c")]));
+    assert_eq!(host.reply_headers(), pairs(&[("location", b"https://a.example/a/b?c")]));
     let of = event(&stream);
     assert_eq!((of.verdict, of.reason.as_deref()), (VerdictCode::Redirect, Some("redirect")));
-    host.0.response.replace(Some(pairs(&[(":status", b"301")])));
+    host.respond(pairs(&[(":status", b"301")]));
     assert_eq!(stream.on_http_response_headers(3, true), proxy_wasm::types::Action::Continue);
-    assert_eq!(host.0.response.take().unwrap()[1], (b"x-by".to_vec(), b"filter".to_vec()));
+    assert_eq!(host.response()[1], (b"x-by".to_vec(), b"filter".to_vec()));
 }
 
 fn cors() -> Action {
@@ -190,11 +189,11 @@ fn a_preflight_request_is_answered_for_its_backend() {
             ("access-control-request-method", b"PUT"),
         ]
     };
-    let host = Fake::default();
+    let host = SimHost::alone();
     let stream = routed(&host, &asks(b"https://a.example"), found(Some(backend("shop", None)), cors()));
     assert_eq!(host.take_done(), [Done::Replied(204, "cors_preflight".to_owned())]);
     assert_eq!(
-        host.0.reply.take(),
+        host.reply_headers(),
         pairs(&[
             ("vary", b"origin"),
             ("access-control-allow-origin", b"https://a.example"),
@@ -203,14 +202,14 @@ fn a_preflight_request_is_answered_for_its_backend() {
     );
     let of = event(&stream);
     assert_eq!((of.verdict, of.reason.as_deref()), (VerdictCode::Allow, Some("cors_preflight")));
-    let host = Fake::default();
+    let host = SimHost::alone();
     routed(&host, &asks(b"https://a.example"), found(None, cors()));
     assert_eq!(host.take_done(), [Done::Replied(204, "cors_preflight".to_owned())], "without a backend, too");
-    let host = Fake::default();
+    let host = SimHost::alone();
     routed(&host, &asks(b"https://b.example"), found(Some(backend("shop", None)), cors()));
     assert_eq!(host.take_done(), [Done::Replied(204, "cors_preflight".to_owned())]);
     assert_eq!(
-        host.0.reply.take(),
+        host.reply_headers(),
         pairs(&[("vary", b"origin")]),
         "a stranger is answered, and told nothing"
     );
@@ -225,7 +224,7 @@ fn a_preflight_request_is_answered_and_not_redirected() {
         ("access-control-request-method", b"PUT"),
     ];
     let redirect = Redirect { https: Some(true), hostname: None, path: None, port: None, status: 301 };
-    let host = Fake::default();
+    let host = SimHost::alone();
     routed(&host, &asks, found(None, Action { redirect: Some(redirect), ..cors() }));
     assert_eq!(host.take_done(), [Done::Replied(204, "cors_preflight".to_owned())]);
 }
@@ -239,11 +238,11 @@ fn what_a_backend_says_of_cors_does_not_count_where_its_route_speaks() {
         ("access-control-expose-headers", b"x-secret"),
     ];
     let told = |headers: &[(&str, &[u8])], action: Action| {
-        let host = Fake::default();
+        let host = SimHost::alone();
         let mut stream = routed(&host, headers, found(Some(backend("shop", None)), action));
-        host.0.response.replace(Some(pairs(&upstreams)));
+        host.respond(pairs(&upstreams));
         assert_eq!(stream.on_http_response_headers(3, true), proxy_wasm::types::Action::Continue);
-        host.0.response.take().unwrap()[1..].to_vec()
+        host.response()[1..].to_vec()
     };
     let from = |origin: &'static [u8]| [(":method", &b"GET"[..]), (":path", b"/"), ("origin", origin)];
     let stranger = told(&from(b"https://b.example"), cors());
@@ -258,7 +257,7 @@ fn what_a_backend_says_of_cors_does_not_count_where_its_route_speaks() {
 
 #[test]
 fn a_request_that_is_too_long_to_place_is_denied() {
-    let host = Fake::default();
+    let host = SimHost::alone();
     let stream = routed(&host, &GET, Found::Route(Err(TooLong)));
     assert_eq!(host.take_done(), [Done::Replied(431, "request_too_long".to_owned())]);
     assert_eq!(event(&stream).reason.as_deref(), Some("request_too_long"));
@@ -266,15 +265,15 @@ fn a_request_that_is_too_long_to_place_is_denied() {
 
 #[test]
 fn a_page_that_may_read_answers_may_read_a_denial() {
-    let host = Fake::default();
+    let host = SimHost::alone();
     let from = [(":method", &b"GET"[..]), (":path", b"/"), ("origin", b"https://a.example")];
     let response = HeaderEdits { set: lines(&[("x-set", "1")]), ..HeaderEdits::default() };
     let mut stream = routed(&host, &from, found(None, Action { response, ..cors() }));
     assert_eq!(host.take_done(), [Done::Replied(500, "no_backend".to_owned())]);
-    host.0.response.replace(Some(pairs(&[(":status", b"500")])));
+    host.respond(pairs(&[(":status", b"500")]));
     assert_eq!(stream.on_http_response_headers(3, true), proxy_wasm::types::Action::Continue);
     assert_eq!(
-        host.0.response.take().unwrap(),
+        host.response(),
         pairs(&[
             (":status", b"500"),
             ("access-control-allow-origin", b"https://a.example"),
@@ -285,7 +284,7 @@ fn a_page_that_may_read_answers_may_read_a_denial() {
 
 #[test]
 fn a_response_is_edited_and_says_who_may_read_it() {
-    let host = Fake::default();
+    let host = SimHost::alone();
     let from = [(":method", &b"GET"[..]), (":path", b"/"), ("origin", b"https://a.example")];
     let response = HeaderEdits {
         remove: vec!["server".to_owned()],
@@ -296,10 +295,10 @@ fn a_response_is_edited_and_says_who_may_read_it() {
     let mut stream = routed(&host, &from, found(Some(backend("shop", None)), action));
     let upstreams: [(&str, &[u8]); 4] =
         [(":status", b"200"), ("server", b"x"), ("access-control-allow-origin", b"*"), ("x-add", b"1")];
-    host.0.response.replace(Some(pairs(&upstreams)));
+    host.respond(pairs(&upstreams));
     assert_eq!(stream.on_http_response_headers(3, true), proxy_wasm::types::Action::Continue);
     assert_eq!(
-        host.0.response.take().unwrap(),
+        host.response(),
         pairs(&[
             (":status", b"200"),
             ("x-add", b"1"),

@@ -13,18 +13,18 @@ fn passed(cluster: &str) -> [Done; 2] {
 
 #[test]
 fn a_request_whose_route_envoy_is_not_told_does_not_pass() {
-    let host = Fake::default();
+    let host = SimHost::alone();
     let caches = Flags::all_on().with(Flag::RouteCache, FlagState::Off);
     let filter = filter(&host, Some(caches), "");
     let (mut stream, _) = begin(&host, &filter);
     let route = host.take_calls().remove(0);
-    host.0.refuse_headers.set(true);
+    host.refuse_headers(true);
     deliver(&host, &mut stream, &route, 200, answer(&route, pass("route")));
     assert_eq!(host.take_done(), [Done::Replied(503, "not_ready".to_owned())]);
     let event = event(&stream);
     assert_eq!((event.verdict, event.route.as_deref()), (VerdictCode::Deny, Some("r")));
     filter.instance.metrics.flush();
-    assert_eq!(host.figure("tidegate.requests.allow"), 0);
+    assert_eq!(host.metric_value("tidegate.requests.allow"), 0);
 }
 
 /// What one check comes to.
@@ -86,7 +86,7 @@ fn expected(fates: &PerCheck<Fate>, tables: Option<&Tables>, settings: &Settings
 }
 
 /// Asks and answers until nothing is asked any more, in the order of `rank`.
-fn play(host: &Fake, filter: &Rc<Filter<Fake>>, fates: &PerCheck<Fate>, rank: [usize; 3]) -> Vec<Done> {
+fn play(host: &SimHost, filter: &Rc<Filter<SimHost>>, fates: &PerCheck<Fate>, rank: [usize; 3]) -> Vec<Done> {
     // The cases before this one may have worn out the filter's patience.
     host.advance(Duration::from_secs(2));
     let (mut stream, _) = begin(host, filter);
@@ -112,7 +112,7 @@ fn the_decision_is_the_same_whichever_answer_comes_first_and_whatever_fails() {
     for more in ["", allow, r#", "on_no_route": "pass""#] {
         for tables in [false, true] {
             for parallel in [FlagState::Off, FlagState::On] {
-                let host = Fake::default();
+                let host = SimHost::alone();
                 let flags = tables.then(|| Flags::default().with(Flag::ParallelExecution, parallel));
                 let filter = filter(&host, flags, more);
                 let held = filter.instance.sync.borrow().tables();

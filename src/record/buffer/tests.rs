@@ -1,8 +1,8 @@
 mod reserved;
 
 use super::*;
-use crate::host::fake::Fake;
 use proptest::prelude::*;
+use tidegate_host_sim::SimHost;
 use tidegate_policy::check::Check;
 use tidegate_policy::wire::event::{
     Batch, MAX_FOUND, MAX_HOST, MAX_METHOD, MAX_OPEN, MAX_PATH, MAX_USER_AGENT, Mismatch, OpenEvent,
@@ -12,8 +12,8 @@ const QUEUE: &str = "events";
 const BYTES: &str = "tidegate.queue.bytes.0000000000000007";
 const ME: Source = Source(9);
 
-fn record(limits: EventLimits) -> (Fake, Record<Fake>) {
-    let host = Fake::default();
+fn record(limits: EventLimits) -> (SimHost, Record<SimHost>) {
+    let host = SimHost::alone();
     let metrics = Rc::new(Metrics::new(host.clone()));
     (
         host.clone(),
@@ -25,14 +25,14 @@ fn small() -> EventLimits {
     EventLimits { buffer_bytes: 10_000, queue_bytes: 10_000, batch_events: 10 }
 }
 
-fn push(record: &mut Record<Fake>, events: u64) {
+fn push(record: &mut Record<SimHost>, events: u64) {
     for _ in 0..events {
         let path = Some(vec![b'a'; 100]);
         record.push(&mut TrafficEvent { path, ..TrafficEvent::default() });
     }
 }
 
-fn batches(host: &Fake) -> Vec<Batch> {
+fn batches(host: &SimHost) -> Vec<Batch> {
     host.messages(QUEUE).iter().map(|message| Batch::from_bytes(message).unwrap()).collect()
 }
 
@@ -67,23 +67,23 @@ fn what_does_not_fit_is_given_up_oldest_first_and_reported_once() {
     assert_eq!(batches[0].dropped, [range], "adjacent ranges are one");
     assert!(batches[1..].iter().all(|batch| batch.dropped.is_empty()), "and said once");
     record.metrics.flush();
-    assert_eq!(host.figure("tidegate.events.dropped.buffer_full"), i64::try_from(first - 1).unwrap());
+    assert_eq!(host.metric_value("tidegate.events.dropped.buffer_full"), i64::try_from(first - 1).unwrap());
 }
 
 #[test]
 fn a_full_queue_is_left_alone_until_it_is_drained() {
     let (host, mut record) = record(small());
     host.queue_register(QUEUE).unwrap();
-    host.set_figure(BYTES, 10_000);
+    host.set_metric_value(BYTES, 10_000);
     push(&mut record, 5);
     record.flush(true);
     assert_eq!(host.messages(QUEUE).len(), 0);
     assert!(record.is_waiting());
     // A sum under zero, seen between another VM's two steps, is no full queue.
-    host.set_figure(BYTES, -5);
+    host.set_metric_value(BYTES, -5);
     record.flush(true);
     let len = host.messages(QUEUE)[0].len();
-    assert_eq!(host.figure(BYTES), i64::try_from(len).unwrap() - 5);
+    assert_eq!(host.metric_value(BYTES), i64::try_from(len).unwrap() - 5);
 }
 
 #[test]
@@ -92,15 +92,13 @@ fn without_a_queue_events_stay_and_the_gauge_is_as_before() {
     push(&mut record, 5);
     record.flush(true);
     assert!(record.is_waiting());
-    assert_eq!(host.figure(BYTES), 0);
+    assert_eq!(host.metric_value(BYTES), 0);
     host.queue_register(QUEUE).unwrap();
     record.flush(true);
     assert_eq!(batches(&host).len(), 1);
     // The queue is gone and there is a new one: the old number is no use.
-    host.0.queues.borrow_mut().clear();
-    host.queue_register("another").unwrap();
+    host.forget_queues();
     host.queue_register(QUEUE).unwrap();
-    host.0.queues.borrow_mut().remove("another");
     push(&mut record, 1);
     record.flush(true);
     assert_eq!(batches(&host)[0].first, 6);
@@ -162,7 +160,7 @@ fn the_last_batch_closes() {
     let (host, mut record) = record(EventLimits { buffer_bytes: 1 << 20, ..small() });
     host.queue_register(QUEUE).unwrap();
     push(&mut record, 12);
-    host.set_figure(BYTES, 10_000);
+    host.set_metric_value(BYTES, 10_000);
     record.close();
     let said: Vec<(u64, usize, bool)> =
         batches(&host).iter().map(|batch| (batch.first, batch.events.len(), batch.closing)).collect();
@@ -191,7 +189,7 @@ proptest! {
         let (host, mut record) = record(small());
         host.queue_register(QUEUE).unwrap();
         for (events, drained, full) in steps {
-            host.set_figure(BYTES, if full { 10_000 } else { 0 });
+            host.set_metric_value(BYTES, if full { 10_000 } else { 0 });
             push(&mut record, events);
             record.flush(drained);
         }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::Admin;
 use crate::host::HostError;
-use crate::host::fake::{Fake, Made};
+use tidegate_host_sim::{CallView, SimHost};
 use tidegate_policy::wire::event::{DropReason, Source, SourceState, TrafficEvent, append_event};
 
 const QUEUE: &str = "events";
@@ -10,14 +10,14 @@ const ROOT: u32 = 1;
 const TICK: Duration = Duration::from_millis(50);
 
 struct Bench {
-    host: Fake,
-    recorder: Recorder<Fake>,
+    host: SimHost,
+    recorder: Recorder<SimHost>,
     sources: Vec<SourceReport>,
 }
 
 impl Bench {
     fn new() -> Self {
-        let host = Fake::default();
+        let host = SimHost::alone();
         host.queue_register(QUEUE).unwrap();
         let metrics = Rc::new(Metrics::new(host.clone()));
         let admin = Admin {
@@ -45,29 +45,29 @@ impl Bench {
     }
 
     /// One tick later; the posts that it made.
-    fn tick(&mut self) -> Vec<Made> {
+    fn tick(&mut self) -> Vec<CallView> {
         self.tick_as(ROOT, true)
     }
 
-    fn tick_as(&mut self, root: u32, holds_lease: bool) -> Vec<Made> {
+    fn tick_as(&mut self, root: u32, holds_lease: bool) -> Vec<CallView> {
         self.host.advance(TICK);
         self.recorder.on_tick(root, holds_lease.then_some(&*self.sources));
         self.host.take_calls()
     }
 
     /// Ticks until a post is made, for at most ten seconds of the test's clock.
-    fn next_post(&mut self) -> Made {
+    fn next_post(&mut self) -> CallView {
         (0..200).find_map(|_| self.tick().pop()).expect("a post within ten seconds")
     }
 
-    fn answer(&mut self, post: &Made, status: Option<u16>) {
-        self.host.0.status.set(status);
+    fn answer(&mut self, post: &CallView, status: Option<u16>) {
+        self.host.answer(status, Vec::new());
         assert!(self.recorder.on_call_response(ROOT, post.token, usize::from(status.is_some())));
     }
 }
 
 /// First numbers of the batches in a post.
-fn firsts(post: &Made) -> Vec<u64> {
+fn firsts(post: &CallView) -> Vec<u64> {
     let post = EventPost::from_bytes(&post.body).unwrap();
     post.batches.iter().map(|batch| BatchHead::read(&batch.0).unwrap().0.first).collect()
 }
@@ -80,7 +80,7 @@ fn batches_are_kept_until_they_are_stored() {
     let post = bench.tick().pop().unwrap();
     assert_eq!(post.path, "/api/data-plane/v1/events");
     assert_eq!(firsts(&post), [1, 4]);
-    assert_eq!(bench.host.figure(BYTES), 0);
+    assert_eq!(bench.host.metric_value(BYTES), 0);
     for status in [None, Some(503), Some(401), Some(504)] {
         bench.batch(7, 100, 1);
         let last = post.clone();
@@ -119,7 +119,7 @@ fn a_call_that_never_answers_is_given_up_after_its_timeout() {
     let again = bench.next_post();
     assert_ne!(lost.token, again.token);
     assert!(bench.host.monotonic_ns() >= 7_000_000_000, "not before timeout and margin");
-    bench.host.0.status.set(Some(200));
+    bench.host.answer(Some(200), Vec::new());
     assert!(!bench.recorder.on_call_response(ROOT, lost.token, 1), "its answer is nobody's");
     assert_eq!(bench.recorder.held.len(), 1);
 }
@@ -128,9 +128,9 @@ fn a_call_that_never_answers_is_given_up_after_its_timeout() {
 fn a_call_that_the_host_refuses_is_made_again() {
     let mut bench = Bench::new();
     bench.batch(7, 1, 1);
-    bench.host.0.refuse_calls.set(Some(HostError::Refused));
+    bench.host.refuse_calls(Some(HostError::Refused));
     assert!(bench.tick().is_empty());
-    bench.host.0.refuse_calls.set(None);
+    bench.host.refuse_calls(None);
     assert_eq!(firsts(&bench.next_post()), [1]);
 }
 
@@ -161,7 +161,7 @@ fn without_the_lease_all_goes_back_into_the_queue() {
     assert!(bench.tick_as(ROOT, false).is_empty());
     assert_eq!(bench.host.messages(QUEUE).len(), 1);
     let len = bench.host.messages(QUEUE)[0].len();
-    assert_eq!(bench.host.figure(BYTES), i64::try_from(len).unwrap());
+    assert_eq!(bench.host.metric_value(BYTES), i64::try_from(len).unwrap());
     assert!(!bench.recorder.on_call_response(ROOT, post.token, 1));
     assert_eq!(firsts(&bench.next_post()), [1], "and is posted by the next holder");
 }
@@ -191,7 +191,7 @@ fn another_root_takes_over_queue_and_post() {
 #[test]
 fn what_is_held_has_a_bound_and_the_queue_keeps_the_rest() {
     let mut bench = Bench::new();
-    bench.host.0.refuse_calls.set(Some(HostError::Refused));
+    bench.host.refuse_calls(Some(HostError::Refused));
     for first in 0..40u64 {
         bench.batch(7, first * 10_000 + 1, 10_000);
     }
@@ -202,7 +202,7 @@ fn what_is_held_has_a_bound_and_the_queue_keeps_the_rest() {
     }
     assert!(bench.recorder.held.bytes() < MAX_HELD + size);
     assert!(!bench.host.messages(QUEUE).is_empty());
-    bench.host.0.refuse_calls.set(None);
+    bench.host.refuse_calls(None);
     let mut stored = 0;
     while stored < 40 {
         let post = bench.next_post();
@@ -211,7 +211,7 @@ fn what_is_held_has_a_bound_and_the_queue_keeps_the_rest() {
         assert_eq!(batches[0], stored * 10_000 + 1, "oldest first");
         stored += batches.len() as u64;
         bench.answer(&post, Some(200));
-        bench.host.0.calls.borrow_mut().clear();
+        let _ = bench.host.take_calls();
         bench.recorder.in_flight = None;
     }
 }
@@ -219,7 +219,7 @@ fn what_is_held_has_a_bound_and_the_queue_keeps_the_rest() {
 #[test]
 fn the_bound_holds_for_batches_of_one_event_too() {
     let mut bench = Bench::new();
-    bench.host.0.refuse_calls.set(Some(HostError::Refused));
+    bench.host.refuse_calls(Some(HostError::Refused));
     for number in 1..=60_000 {
         bench.batch(7, number, 1);
     }
@@ -236,11 +236,11 @@ fn the_bound_holds_for_batches_of_one_event_too() {
 #[test]
 fn a_batch_of_yesterday_is_given_up() {
     let mut bench = Bench::new();
-    bench.host.0.refuse_calls.set(Some(HostError::Refused));
+    bench.host.refuse_calls(Some(HostError::Refused));
     bench.batch(7, 1, 3);
     bench.tick();
     bench.host.advance(Duration::from_secs(25 * 3_600));
-    bench.host.0.refuse_calls.set(None);
+    bench.host.refuse_calls(None);
     let post = EventPost::from_bytes(&bench.next_post().body).unwrap();
     assert_eq!(post.batches, []);
     let range = DroppedRange { source: Source(7), first: 1, last: 3, reason: DropReason::Expired };
@@ -250,7 +250,7 @@ fn a_batch_of_yesterday_is_given_up() {
 #[test]
 fn what_a_worker_counted_is_not_counted_again_with_its_batch() {
     let mut bench = Bench::new();
-    bench.host.0.refuse_calls.set(Some(HostError::Refused));
+    bench.host.refuse_calls(Some(HostError::Refused));
     let carried = DroppedRange { source: Source(7), first: 1, last: 5, reason: DropReason::BufferFull };
     let head = BatchHead {
         source: Source(7),
@@ -265,13 +265,13 @@ fn what_a_worker_counted_is_not_counted_again_with_its_batch() {
     bench.host.enqueue(queue, &head.seal(1, &event).unwrap()).unwrap();
     bench.tick();
     bench.host.advance(Duration::from_secs(25 * 3_600));
-    bench.host.0.refuse_calls.set(None);
+    bench.host.refuse_calls(None);
     let post = EventPost::from_bytes(&bench.next_post().body).unwrap();
     let own = DroppedRange { source: Source(7), first: 6, last: 6, reason: DropReason::Expired };
     assert_eq!(post.dropped, [carried, own], "the report goes on");
     bench.recorder.metrics.flush();
-    assert_eq!(bench.host.figure("tidegate.events.dropped.expired"), 1);
-    assert_eq!(bench.host.figure("tidegate.events.dropped.buffer_full"), 0, "the worker's to count");
+    assert_eq!(bench.host.metric_value("tidegate.events.dropped.expired"), 1);
+    assert_eq!(bench.host.metric_value("tidegate.events.dropped.buffer_full"), 0, "the worker's to count");
 }
 
 #[test]
@@ -282,19 +282,19 @@ fn a_message_that_is_no_batch_is_counted_and_passed_over() {
     bench.batch(7, 1, 1);
     assert_eq!(firsts(&bench.next_post()), [1]);
     bench.recorder.metrics.flush();
-    assert_eq!(bench.host.figure("tidegate.recorder.unreadable"), 1);
+    assert_eq!(bench.host.metric_value("tidegate.recorder.unreadable"), 1);
 }
 
 #[test]
 fn a_wrong_gauge_is_set_right_while_the_queue_is_empty() {
     let mut bench = Bench::new();
-    bench.host.set_figure(BYTES, 12_345);
+    bench.host.set_metric_value(BYTES, 12_345);
     bench.tick();
-    assert_eq!(bench.host.figure(BYTES), 12_345, "it may be a message on its way");
+    assert_eq!(bench.host.metric_value(BYTES), 12_345, "it may be a message on its way");
     for _ in 0..60 {
         bench.tick();
     }
-    assert_eq!(bench.host.figure(BYTES), 0);
+    assert_eq!(bench.host.metric_value(BYTES), 0);
 }
 
 #[test]

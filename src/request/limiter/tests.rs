@@ -9,7 +9,7 @@ use tidegate_policy::limit::{BUCKETS, KEYS_PER_BUCKET, LimitKey};
 
 use super::*;
 use crate::host::Cas;
-use crate::host::fake::Fake;
+use tidegate_host_sim::SimHost;
 
 /// Shared data of a process with real threads.
 #[derive(Default)]
@@ -120,7 +120,7 @@ fn who_is_overtaken_again_and_again_passes_and_is_counted() {
     assert_eq!((took.asked, took.retries), (LimitAnswer::Unknown, TRIES));
 }
 
-fn limiter(host: &Fake) -> Limiter<Fake> {
+fn limiter(host: &SimHost) -> Limiter<SimHost> {
     Limiter::new(host.clone(), Rc::new(Metrics::new(host.clone())), Keys::new(7))
 }
 
@@ -130,27 +130,28 @@ fn limit(burst: u32) -> Limit {
 
 #[test]
 fn vms_of_a_process_count_together_and_find_the_same_seed() {
-    let host = Fake::default();
+    let host = SimHost::alone();
     let (one, other) = (limiter(&host), limiter(&host));
     let client = KeyValue::Client("1.2.3.4".parse().unwrap());
     let stranger = KeyValue::Client("1.2.3.5".parse().unwrap());
-    let passes =
-        |limiter: &Limiter<Fake>, value| matches!(limiter.ask(&limit(2), value), LimitAnswer::Passes { .. });
+    let passes = |limiter: &Limiter<SimHost>, value| {
+        matches!(limiter.ask(&limit(2), value), LimitAnswer::Passes { .. })
+    };
     assert!(passes(&one, &client) && passes(&other, &client));
     assert!(!passes(&one, &client) && !passes(&other, &client));
     assert!(passes(&other, &stranger));
-    let keys = host.0.shared.borrow().len();
+    let keys = host.shared().len();
     assert!(keys <= 3, "two buckets and the seed: {keys}");
 }
 
 #[test]
 fn bytes_that_are_no_bucket_hold_nothing_and_are_replaced() {
-    let host = Fake::default();
+    let host = SimHost::alone();
     let client = KeyValue::Client("1.2.3.4".parse().unwrap());
     let limiter = limiter(&host);
     assert!(matches!(limiter.ask(&limit(1), &client), LimitAnswer::Passes { .. }));
     for bytes in [&b""[..], b"\xffjunk", &[1; 30]] {
-        for (key, (value, _)) in host.0.shared.borrow_mut().iter_mut() {
+        for (key, (value, _)) in host.shared().iter_mut() {
             if !key.ends_with("seed") {
                 *value = bytes.to_vec();
             }

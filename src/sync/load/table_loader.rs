@@ -174,19 +174,19 @@ impl Loader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::fake::Fake;
     use crate::sync::fixtures::{empty_set, publish};
+    use tidegate_host_sim::SimHost;
 
     #[test]
     fn a_refresh_reads_everything_whatever_the_epoch() {
         for epoch in [1, 2] {
-            let (host, keys) = (Fake::default(), Keys::new(7));
+            let (host, keys) = (SimHost::alone(), Keys::new(7));
             let mut loader = Loader::default();
             publish(&host, &keys, empty_set(1, 1, 0));
             assert!(loader.look_to_the_end(&host, &keys));
             publish(&host, &keys, empty_set(epoch, 2, 1));
-            let (manifest, _) = host.0.shared.borrow()[&keys.manifest()].clone();
-            host.0.shared.borrow_mut().retain(|key, _| *key == keys.manifest());
+            let (manifest, _) = host.shared()[&keys.manifest()].clone();
+            host.shared().retain(|key, _| *key == keys.manifest());
             assert!(!loader.look_to_the_end(&host, &keys), "what it holds is not taken for what is there");
             assert!(Manifest::from_bytes(&manifest).is_ok_and(|manifest| manifest.refresh == 1));
         }

@@ -8,16 +8,16 @@ fn event(number: u64) -> TrafficEvent {
     TrafficEvent { number, time_ms: number, path: Some(vec![b'a'; 100]), ..TrafficEvent::default() }
 }
 
-fn complete(record: &mut Record<Fake>, number: u64) {
+fn complete(record: &mut Record<SimHost>, number: u64) {
     record.push(&mut event(number));
 }
 
 /// First and last numbers of the batches in the queue.
-fn runs(host: &Fake) -> Vec<(u64, u64)> {
+fn runs(host: &SimHost) -> Vec<(u64, u64)> {
     batches(host).iter().map(|batch| (batch.first, batch.first + batch.events.len() as u64 - 1)).collect()
 }
 
-fn drained() -> (Fake, Record<Fake>) {
+fn drained() -> (SimHost, Record<SimHost>) {
     let (host, record) = record(EventLimits::default());
     host.queue_register(QUEUE).unwrap();
     (host, record)
@@ -169,8 +169,8 @@ fn act() -> impl Strategy<Value = Act> {
 
 /// What a VM did, beside what reached the queue.
 struct Trace {
-    host: Fake,
-    record: Record<Fake>,
+    host: SimHost,
+    record: Record<SimHost>,
     open: Vec<u64>,
     /// Batches of queues that are gone.
     seen: Vec<Batch>,
@@ -198,14 +198,14 @@ impl Trace {
                 }
             }
             Act::Flush { drained, full } => {
-                self.host.set_figure(BYTES, if full { 10_000 } else { 0 });
+                self.host.set_metric_value(BYTES, if full { 10_000 } else { 0 });
                 let before = batches(&self.host).len();
                 self.record.flush(drained);
                 assert!(batches(&self.host).len() - before <= FLUSH_MESSAGES);
             }
             Act::Lose => {
                 self.seen.extend(batches(&self.host));
-                self.host.0.queues.borrow_mut().clear();
+                self.host.forget_queues();
                 self.host.queue_register(QUEUE).unwrap();
             }
         }

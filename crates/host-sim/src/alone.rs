@@ -1,0 +1,164 @@
+//! A VM by itself, for unit tests: the test is the process around it. It says which request
+//! is at hand and in which phase, and sees what was done to it.
+
+use std::cell::{RefCell, RefMut};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tidegate_host::{Cas, HeaderPairs, HostError};
+
+use crate::host::SimHost;
+use crate::stream::{Request, StreamId, StreamState, Waits};
+use crate::world::{CallEnd, CallView, Phase, VmState, World};
+
+/// What was done to the request at hand.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Done {
+    /// A request header was set.
+    Set(String, String),
+    /// A line was added to the request's headers.
+    Added(String, String),
+    /// A request header was removed.
+    Removed(String),
+    /// Filter state was set.
+    State(String, String),
+    /// An attribute was set.
+    Property(String, String),
+    /// The request was resumed.
+    Resumed,
+    /// The response was resumed.
+    ResponseResumed,
+    /// It was answered with this status and these details.
+    Replied(u16, String),
+}
+
+/// The one request of a VM by itself.
+const REQUEST: StreamId = StreamId(1);
+
+impl SimHost {
+    /// The host of a VM by itself.
+    #[must_use]
+    pub fn alone() -> Self {
+        let mut world = World::new();
+        world.vms.push(VmState::default());
+        world.done = Some(Vec::new());
+        Self { world: Rc::new(RefCell::new(world)), vm: 0 }
+    }
+
+    fn set(&self, change: impl FnOnce(&mut World)) {
+        change(&mut self.world.borrow_mut());
+    }
+
+    /// Moves the clocks.
+    pub fn advance(&self, by: Duration) {
+        self.set(|world| {
+            world.now_ns += by.as_nanos() as u64;
+            world.wall_us += by.as_micros() as u64;
+        });
+    }
+
+    /// A new request is at hand, in the phase of its headers.
+    pub fn begin(&self, request: Request) {
+        self.set(|world| {
+            let state = StreamState::new(request, world.now_ns, world.wall_us);
+            world.streams.insert(REQUEST, state);
+            world.vm(0).stream = Some(REQUEST);
+            world.vm(0).phase = Phase::RequestHeaders;
+        });
+    }
+
+    /// The request at hand has a response, in the phase of its headers.
+    pub fn respond(&self, headers: HeaderPairs) {
+        if self.world.borrow().streams.is_empty() {
+            self.begin(Request::default());
+        }
+        self.set(|world| {
+            world.vm(0).phase = Phase::ResponseHeaders;
+            if let Some(stream) = world.streams.get_mut(&REQUEST) {
+                (stream.response, stream.waits) = (headers, Waits::Response);
+            }
+        });
+    }
+
+    /// The response's headers as they are now.
+    #[must_use]
+    pub fn response(&self) -> HeaderPairs {
+        let world = self.world.borrow();
+        world.streams.get(&REQUEST).map(|stream| stream.response.clone()).unwrap_or_default()
+    }
+
+    /// Headers of the answer that was given in the upstream's place.
+    #[must_use]
+    pub fn reply_headers(&self) -> HeaderPairs {
+        let world = self.world.borrow();
+        let reply = world.streams.get(&REQUEST).and_then(|stream| stream.reply.as_ref());
+        reply.map(|reply| reply.headers.clone()).unwrap_or_default()
+    }
+
+    /// The answer of a callout is at hand; `None`: it failed without one.
+    pub fn answer(&self, status: Option<u16>, body: Vec<u8>) {
+        let end = status.map_or(CallEnd::Failure, |status| CallEnd::Answer { status, body });
+        self.set(|world| world.vm(0).phase = Phase::CallResponse(end));
+    }
+
+    /// What was done to the request at hand since the last time, in order.
+    #[must_use]
+    pub fn take_done(&self) -> Vec<Done> {
+        self.world.borrow_mut().done.replace(Vec::new()).unwrap_or_default()
+    }
+
+    /// The callouts made since the last time.
+    #[must_use]
+    pub fn take_calls(&self) -> Vec<CallView> {
+        self.world.borrow_mut().calls.drain(..).map(|call| call.view).collect()
+    }
+
+    /// Why callouts are refused from now on, if they are.
+    pub fn refuse_calls(&self, why: Option<HostError>) {
+        self.set(|world| world.refuses_calls = why);
+    }
+
+    /// Whether changes of request headers and of filter state are refused from now on.
+    pub fn refuse_headers(&self, refuse: bool) {
+        self.set(|world| world.refuses_headers = refuse);
+    }
+
+    /// A metric's value; 0 when there is none of that name.
+    #[must_use]
+    pub fn metric_value(&self, name: &str) -> i64 {
+        let world = self.world.borrow();
+        let found = world.metrics.iter().find(|(other, _, _)| other == name);
+        found.map_or(0, |(_, _, value)| value.cast_signed())
+    }
+
+    /// Sets a metric, as another VM would.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    pub fn set_metric_value(&self, name: &str, value: i64) {
+        self.set(|world| {
+            let found = world.metrics.iter_mut().find(|(other, _, _)| other == name);
+            found.expect("a metric").2 = value.cast_unsigned();
+        });
+    }
+
+    /// The messages in a queue.
+    #[must_use]
+    pub fn messages(&self, queue: &str) -> Vec<Vec<u8>> {
+        let world = self.world.borrow();
+        let found = world.queues.iter().find(|other| other.name == queue);
+        found.map(|queue| queue.messages.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// All queues go, as they do with the last VM of their `vm_id`.
+    pub fn forget_queues(&self) {
+        self.set(|world| world.queues.iter_mut().for_each(|queue| queue.name.clear()));
+    }
+
+    /// Shared data: values and their tokens.
+    #[must_use]
+    pub fn shared(&self) -> RefMut<'_, BTreeMap<String, (Vec<u8>, Cas)>> {
+        RefMut::map(self.world.borrow_mut(), |world| &mut world.shared)
+    }
+}
