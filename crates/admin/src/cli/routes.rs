@@ -21,7 +21,7 @@ pub enum RoutesCommand {
 }
 
 /// How a command ended that did what it should.
-enum Outcome {
+enum CommandResult {
     Done,
     /// A dry run would have changed something.
     Different,
@@ -44,8 +44,8 @@ pub fn run(command: &RoutesCommand) -> ExitCode {
         })
     });
     match done {
-        Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::Different) => ExitCode::from(DIFFERENT),
+        Ok(CommandResult::Done) => ExitCode::SUCCESS,
+        Ok(CommandResult::Different) => ExitCode::from(DIFFERENT),
         Err(error) => {
             print_error_line(format_args!("tidegate: {error:#}"));
             ExitCode::from(FAILED)

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::document::{canonical, unified_diff};
 use super::files::{self, RouteDocument, Sources};
-use super::{Outcome, path, print_error_line, print_line};
+use super::{CommandResult, path, print_error_line, print_line};
 use crate::api::query::MAX_WAIT_APPLIED;
 use crate::cli::api_client::{AccessArgs, ApiClient, ProblemReply, RequestError};
 use crate::time;
@@ -55,12 +55,12 @@ struct WriteReply {
 /// What the service says of the gateways.
 #[derive(Deserialize)]
 struct WarmupReply {
-    applied: Applied,
+    applied: AppliedGateways,
     behind: Vec<String>,
 }
 
 #[derive(Deserialize)]
-struct Applied {
+struct AppliedGateways {
     gateways: usize,
     of: usize,
     lost: usize,
@@ -71,7 +71,7 @@ struct Applied {
 /// # Errors
 /// A document is not right: nothing was changed. Or a route could not be written:
 /// what was, and what was not, has been said.
-pub async fn run(args: &ApplyArgs) -> anyhow::Result<Outcome> {
+pub async fn run(args: &ApplyArgs) -> anyhow::Result<CommandResult> {
     let wanted = files::read(&args.from)?;
     let service = ApiClient::new(&args.access)?;
     if args.dry_run {
@@ -81,7 +81,7 @@ pub async fn run(args: &ApplyArgs) -> anyhow::Result<Outcome> {
     if applied.is_ok() && !args.wait.is_zero() {
         wait_for_gateways(&service, args.wait).await?;
     }
-    applied.map(|()| Outcome::Done)
+    applied.map(|()| CommandResult::Done)
 }
 
 /// Writes one after the other. One that is refused does not keep the others from
@@ -150,7 +150,7 @@ async fn wait_for_gateways(service: &ApiClient, wait: Duration) -> anyhow::Resul
     let target = format!("/api/admin/optimization/warmup?wait={}ms", wait.as_millis());
     let answer = service.request(Method::POST, &target, None).await;
     let answer = answer.context("the routes are applied, but whether gateways enforce them is not known")?;
-    let WarmupReply { applied: Applied { gateways, of, lost }, behind } =
+    let WarmupReply { applied: AppliedGateways { gateways, of, lost }, behind } =
         WarmupReply::deserialize(&answer)
             .with_context(|| format!("the routes are applied; of the gateways the service says {answer}"))?;
     if of == 0 && lost == 0 {
@@ -168,7 +168,7 @@ async fn wait_for_gateways(service: &ApiClient, wait: Duration) -> anyhow::Resul
 }
 
 /// Shows what would change.
-async fn dry_run(service: &ApiClient, wanted: &[RouteDocument]) -> anyhow::Result<Outcome> {
+async fn dry_run(service: &ApiClient, wanted: &[RouteDocument]) -> anyhow::Result<CommandResult> {
     let (mut created, mut configured) = (0usize, 0usize);
     for route in wanted {
         let held = service.get_if_exists(&path(&route.name), "route_not_found").await;
@@ -186,7 +186,7 @@ async fn dry_run(service: &ApiClient, wanted: &[RouteDocument]) -> anyhow::Resul
     print_error_line(format_args!(
         "nothing was changed; would be created: {created}, configured: {configured}, unchanged: {unchanged}"
     ));
-    Ok(if changes == 0 { Outcome::Done } else { Outcome::Different })
+    Ok(if changes == 0 { CommandResult::Done } else { CommandResult::Different })
 }
 
 impl std::fmt::Display for RouteChange {

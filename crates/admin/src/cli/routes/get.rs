@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::document::{canonical, yaml};
-use super::{Outcome, path, print_error_line, print_text};
+use super::{CommandResult, path, print_error_line, print_text};
 use crate::cli::api_client::{AccessArgs, ApiClient};
 
 /// Routes asked for at once.
@@ -57,7 +57,7 @@ struct Page {
 /// # Errors
 /// The service does not answer, or has none of a name; those that it has are
 /// printed.
-pub async fn run(args: &GetArgs) -> anyhow::Result<Outcome> {
+pub async fn run(args: &GetArgs) -> anyhow::Result<CommandResult> {
     let service = ApiClient::new(&args.access)?;
     let (routes, missing) = match args.names.as_slice() {
         [] => (all(&service).await?, Vec::new()),
@@ -66,7 +66,7 @@ pub async fn run(args: &GetArgs) -> anyhow::Result<Outcome> {
     let single = args.names.len() == 1;
     print_text(&shown(routes.into_iter().map(canonical).collect(), args.output, single)?);
     anyhow::ensure!(missing.is_empty(), "there is no route of this name: {}", missing.join(", "));
-    Ok(Outcome::Done)
+    Ok(CommandResult::Done)
 }
 
 async fn all(service: &ApiClient) -> anyhow::Result<Vec<Value>> {

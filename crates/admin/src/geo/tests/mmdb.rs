@@ -56,12 +56,12 @@ enum Record {
 }
 
 /// A database of IPv6, with IPv4 below `::/96`.
-struct Database {
+struct MmdbFile {
     nodes: Vec<[Record; 2]>,
     data: Vec<u8>,
 }
 
-impl Database {
+impl MmdbFile {
     fn new() -> Self {
         Self { nodes: vec![[Record::Nothing; 2]], data: Vec::new() }
     }
@@ -150,8 +150,8 @@ fn iso(field: &'static str, code: &'static str) -> Data {
     ])
 }
 
-fn sample() -> Database {
-    Database::new()
+fn sample() -> MmdbFile {
+    MmdbFile::new()
         .with("1.0.0.0/24", &iso("country", "AU"))
         .with("1.0.1.0/24", &iso("country", "AU"))
         .with("1.0.2.0/23", &iso("registered_country", "CN"))
@@ -223,7 +223,7 @@ fn a_damaged_database_is_refused_and_never_trusted() {
 #[test]
 fn a_search_tree_that_nobody_can_walk_is_refused() {
     for end in [Record::Nothing, Record::Data(0)] {
-        let mut bomb = Database::new().with("::/1", &iso("country", "DE"));
+        let mut bomb = MmdbFile::new().with("::/1", &iso("country", "DE"));
         bomb.nodes = (1..=100).map(|next| [Record::Node(next); 2]).collect();
         bomb.nodes.push([end; 2]);
         let mut ranges = RangeCollector::default();
@@ -238,13 +238,13 @@ fn a_search_tree_that_nobody_can_walk_is_refused() {
 fn a_database_of_something_else_is_named_so() {
     let folder = Folder::new();
     let asn = Data::Map(vec![("autonomous_system_number", Data::Number(6, 1))]);
-    let asn = folder.file("asn.mmdb", Database::new().with("1.0.0.0/24", &asn).bytes());
+    let asn = folder.file("asn.mmdb", MmdbFile::new().with("1.0.0.0/24", &asn).bytes());
     let error = read(&[asn], FileFormat::Auto).unwrap_err().to_string();
     assert!(error.contains("`Test-Country`") && error.contains("names no countries"), "{error}");
-    let text = folder.file("text.mmdb", Database::new().with("1.0.0.0/24", &Data::Text("x")).bytes());
+    let text = folder.file("text.mmdb", MmdbFile::new().with("1.0.0.0/24", &Data::Text("x")).bytes());
     let error = read(&[text], FileFormat::Auto).unwrap_err().to_string();
     assert!(error.contains("not a database of countries"), "{error}");
-    let wrong = folder.file("wrong.mmdb", Database::new().with("1.0.0.0/24", &iso("country", "DEU")).bytes());
+    let wrong = folder.file("wrong.mmdb", MmdbFile::new().with("1.0.0.0/24", &iso("country", "DEU")).bytes());
     let error = read(&[wrong], FileFormat::Auto).unwrap_err().to_string();
     assert!(error.contains("wrong.mmdb") && error.contains("`DEU` is no country"), "{error}");
 }

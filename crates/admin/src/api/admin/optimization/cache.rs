@@ -43,21 +43,21 @@ pub struct RefreshAnswer {
     /// Which tables were loaded anew: always all of them.
     refreshed: [&'static str; 7],
     #[serde(flatten)]
-    wait_for_goal: Progress,
+    progress: GatewayProgress,
 }
 
 /// What `warmup` answers.
 #[derive(Serialize, Debug)]
 pub struct WarmupAnswer {
     #[serde(flatten)]
-    wait_for_goal: Progress,
+    progress: GatewayProgress,
     /// All gateways, and what each enforces.
     gateways: Vec<GatewayInfo>,
 }
 
 /// How far the gateways have come.
 #[derive(Serialize, Debug)]
-struct Progress {
+struct GatewayProgress {
     #[serde(serialize_with = "version_as_text")]
     version: Version,
     tables: TableCounts,
@@ -121,8 +121,8 @@ pub async fn refresh(
     let (goal, snapshot) = app.feed.refresh().await?;
     tracing::info!(by = %caller.name, refresh = goal.refresh, version = %goal.version, "refresh ordered");
     let applied = wait_for_goal(&app, waiter, goal, within).await;
-    let wait_for_goal = Progress::new(&app, &goal, &snapshot.tables, applied, started);
-    Ok(Json(RefreshAnswer { refresh: goal.refresh, refreshed: TABLE_NAMES, wait_for_goal }))
+    let progress = GatewayProgress::new(&app, &goal, &snapshot.tables, applied, started);
+    Ok(Json(RefreshAnswer { refresh: goal.refresh, refreshed: TABLE_NAMES, progress }))
 }
 
 /// Answers once every live gateway enforces what the database says now, or the
@@ -134,9 +134,9 @@ pub async fn warmup(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<War
     let snapshot = app.current().await;
     let goal = snapshot.version.into();
     let applied = wait_for_goal(&app, waiter, goal, within).await;
-    let wait_for_goal = Progress::new(&app, &goal, &snapshot.tables, applied, started);
+    let progress = GatewayProgress::new(&app, &goal, &snapshot.tables, applied, started);
     let gateways = app.gateways.list().into_iter().map(GatewayInfo::from).collect();
-    Ok(Json(WarmupAnswer { wait_for_goal, gateways }))
+    Ok(Json(WarmupAnswer { progress, gateways }))
 }
 
 fn wait(uri: &Uri) -> ApiResult<Duration> {
@@ -144,7 +144,7 @@ fn wait(uri: &Uri) -> ApiResult<Duration> {
     Ok(params.duration("wait", MAX_WAIT_APPLIED)?.unwrap_or(DEFAULT_WAIT))
 }
 
-impl Progress {
+impl GatewayProgress {
     fn new(app: &AppState, goal: &Goal, figures: &TableDigests, applied: Applied, started: Instant) -> Self {
         let there = |ack: Option<_>| ack.is_some_and(|ack| goal.is_met(&ack));
         let mut behind = Vec::new();

@@ -113,16 +113,16 @@ struct QuarantinedRow {
 #[derive(Serialize, Debug)]
 struct FeedInfo {
     /// What it found and mended lately.
-    notices: Vec<Notice>,
+    notices: Vec<FeedNotice>,
 }
 
 #[derive(Serialize, Debug)]
-struct Notice {
+struct FeedNotice {
     at: Option<String>,
     detail: String,
 }
 
-impl From<feed::Notice> for Notice {
+impl From<feed::Notice> for FeedNotice {
     fn from(notice: feed::Notice) -> Self {
         let at = Timestamp::try_from(notice.at).ok().map(time::rfc3339);
         Self { at, detail: notice.text }
@@ -166,7 +166,7 @@ pub async fn detailed(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<H
         quarantine: quarantine(&snapshot),
         unknown_backends,
         gateways,
-        feed: FeedInfo { notices: feed.notices.into_iter().map(Notice::from).collect() },
+        feed: FeedInfo { notices: feed.notices.into_iter().map(FeedNotice::from).collect() },
         store: StoreInfo {
             locked_for_ms: store.locked_for.map(millis),
             wal_bytes: store.wal_bytes,
