@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use reqwest::Method;
 use serde_json::json;
 use tidegate_policy::check::Check;
-use tidegate_policy::decide::{Given, IpFinding};
+use tidegate_policy::decide::{CountrySource, IpFinding};
 use tidegate_policy::geo::{Country, GeoAction};
 use tidegate_policy::request::Facts;
 use tidegate_policy::wire::check::{Answer, Found, GeoAnswer, MAX_QUESTION, Question, path};
@@ -94,7 +94,7 @@ async fn a_route_is_found_as_the_cache_would_find_it() {
         headers: &headers,
         ..Facts::default()
     };
-    let question = Question::new(Check::Route, 9, &facts, Given::Table);
+    let question = Question::new(Check::Route, 9, &facts, CountrySource::Table);
     assert_eq!(checked(&service, Check::Route, &question).await, Found::Route(Ok(None)));
     let written = service.put("/api/admin/routes/hello", document.to_string()).await.ok();
     assert!(written["warnings"][0].as_str().unwrap().contains("no geo rule `eu`"), "{written}");
@@ -137,9 +137,9 @@ async fn a_geo_answer_has_the_country_and_what_every_rule_says_of_it() {
         assert_eq!((answer.country, verdicts(&answer)), (country, wanted), "{client}");
     }
     // What a trusted header says beats the table.
-    let given = Question { given: Given::Header(country("FR")), ..about(3, "10.1.2.3") };
+    let given = Question { country_source: CountrySource::Header(country("FR")), ..about(3, "10.1.2.3") };
     assert_eq!(geo(&service, &given).await.country, country("FR"));
-    let given = Question { given: Given::Header(None), ..about(3, "10.1.2.3") };
+    let given = Question { country_source: CountrySource::Header(None), ..about(3, "10.1.2.3") };
     assert_eq!(geo(&service, &given).await.country, None);
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use tidegate_policy::check::Check;
-use tidegate_policy::decide::Given;
+use tidegate_policy::decide::CountrySource;
 use tidegate_policy::request::Facts;
 use tidegate_policy::wire::check::{Question, path};
 use tidegate_policy::wire::event::OpenEvent;
@@ -15,7 +15,7 @@ use crate::test_service::{Answered, TestService, has};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_question_and_an_open_event_of_an_earlier_version_are_refused_by_its_number() {
     let service = TestService::start().await;
-    let question = Question::new(Check::Ip, 1, &Facts::default(), Given::Table).to_bytes().unwrap();
+    let question = Question::new(Check::Ip, 1, &Facts::default(), CountrySource::Table).to_bytes().unwrap();
     let open = OpenEvent { source: SOURCE, event: event(1) }.to_bytes().unwrap();
     for (path, mut bytes) in [(path(Check::Ip), question), (&format!("{EVENTS}?sync=1"), open)] {
         bytes[0] -= 1;
