@@ -53,7 +53,7 @@ enum RequestState {
     /// Envoy holds it until the admin service has answered.
     Evaluating {
         /// When its headers came.
-        arrived: RequestUrl,
+        arrived: Arrival,
         /// The checks so far.
         evaluation: Box<Evaluation>,
     },
@@ -66,7 +66,7 @@ enum RequestState {
 
 /// When the headers of a request reached the filter.
 #[derive(Clone, Copy)]
-struct RequestUrl {
+struct Arrival {
     monotonic_ns: u64,
     /// Milliseconds since the Unix epoch.
     wall_ms: u64,
@@ -156,7 +156,7 @@ impl<H: Host> RequestContext<H> {
         let (instance, monotonic_ns) = (&filter.instance, self.host.monotonic_ns());
         instance.before_request(monotonic_ns);
         let facts = RequestFacts::read(&self.host, &instance.metrics, filter.country_header.as_deref());
-        let arrived = RequestUrl { monotonic_ns, wall_ms: self.host.wall_us() / 1_000 };
+        let arrived = Arrival { monotonic_ns, wall_ms: self.host.wall_us() / 1_000 };
         let own_headers_removed = facts.remove_own_headers(&self.host);
         let is_measured = performance::is_wanted(filter.performance, facts.wants_performance());
         let tables = instance.sync.borrow().tables();
@@ -173,7 +173,7 @@ impl<H: Host> RequestContext<H> {
     }
 
     /// Goes on with the checks as far as answers are there.
-    fn evaluate(&mut self, filter: &Filter<H>, arrived: RequestUrl, mut evaluation: Evaluation) -> Action {
+    fn evaluate(&mut self, filter: &Filter<H>, arrived: Arrival, mut evaluation: Evaluation) -> Action {
         let Some(evaluated) = evaluation.evaluate(filter) else {
             self.request = RequestState::Evaluating { arrived, evaluation: Box::new(evaluation) };
             return Action::Pause;
@@ -307,7 +307,7 @@ impl<H: Host> RequestContext<H> {
 /// What is kept of a request whose evaluation has ended.
 fn decided<H: Host>(
     filter: &Filter<H>,
-    arrived: RequestUrl,
+    arrived: Arrival,
     evaluation: Evaluation,
     outcome: Outcome,
     edits: Option<Box<ResponseEdits>>,
