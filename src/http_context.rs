@@ -29,6 +29,7 @@ use crate::host::{CallToken, Host};
 use crate::metrics::Count;
 use crate::request::actions::{self, Handled, ResponseEdits};
 use crate::request::evaluation::{Evaluated, Evaluation};
+use crate::request::event::HeaderBytes;
 use crate::request::facts::RequestFacts;
 use crate::request::outcome::Outcome;
 use crate::request::performance::{self, Timing};
@@ -79,6 +80,8 @@ struct DecidedRequest {
     /// Monotonic clock, nanoseconds.
     arrived_ns: u64,
     event: TrafficEvent,
+    /// As the filter last saw them, for an end at which Envoy does not count them.
+    headers: HeaderBytes,
     /// Where the request is measured.
     timing: Option<Timing>,
     edits: Option<Box<ResponseEdits>>,
@@ -93,6 +96,15 @@ enum ResponseState {
     /// It is on its way to the client. `undecided`: it came before the decision, so
     /// Envoy gave the request up (a timeout, for example).
     Sent { undecided: bool },
+}
+
+/// How Envoy tells of a request's end.
+#[derive(Clone, Copy)]
+enum End {
+    /// By its log, in which the header maps are at hand once more, and counted.
+    Logged,
+    /// By the context's end alone: the header maps are gone, and sizes are of bodies.
+    NotLogged,
 }
 
 /// How a decision was carried out.
@@ -114,7 +126,7 @@ impl<H: Host> HttpContext for RequestContext<H> {
     /// Envoy logs the request, whatever became of it. This may be the first that the
     /// filter hears of it.
     fn on_log(&mut self) {
-        self.record();
+        self.record(End::Logged);
     }
 }
 
@@ -134,7 +146,7 @@ impl<H: Host> Context for RequestContext<H> {
     /// response, and without filters, for they are gone by then. One that was reset is
     /// logged first, as over HTTP/1.1 and HTTP/2.
     fn on_done(&mut self) -> bool {
-        self.record();
+        self.record(End::NotLogged);
         true
     }
 }
@@ -233,7 +245,7 @@ impl<H: Host> RequestContext<H> {
                 return Action::Pause;
             }
         }
-        self.add_performance_headers(&filter);
+        self.pass_response(&filter);
         Action::Continue
     }
 
@@ -244,41 +256,48 @@ impl<H: Host> RequestContext<H> {
         if let RequestState::Decided(DecidedRequest { timing: Some(timing), .. }) = &mut self.request {
             timing.recording = self.host.monotonic_ns().saturating_sub(post.since_ns);
         }
-        self.add_performance_headers(filter);
+        self.pass_response(filter);
         if self.host.resume_response().is_err() {
             filter.instance.metrics.count(Count::HostErrors);
         }
     }
 
-    /// Writes what the request cost into its response, where it is measured.
-    fn add_performance_headers(&self, filter: &Filter<H>) {
-        let RequestState::Decided(request) = &self.request else { return };
-        let Some(timing) = &request.timing else { return };
-        let total_ns = self.host.monotonic_ns().saturating_sub(request.arrived_ns);
-        if performance::add_headers(&self.host, timing, &request.event.answered, total_ns).is_err() {
-            filter.instance.metrics.count(Count::HostErrors);
+    /// The response's headers are about to go on: writes what the request cost into them,
+    /// where it is measured.
+    fn pass_response(&mut self, filter: &Filter<H>) {
+        let RequestState::Decided(request) = &mut self.request else { return };
+        if let Some(timing) = &request.timing {
+            let total_ns = self.host.monotonic_ns().saturating_sub(request.arrived_ns);
+            if performance::add_headers(&self.host, timing, &request.event.answered, total_ns).is_err() {
+                filter.instance.metrics.count(Count::HostErrors);
+            }
         }
+        request.headers.response = self.host.response_headers_size();
     }
 
     /// Records the request's one event.
-    fn record(&mut self) {
+    fn record(&mut self, end: End) {
         let Some(filter) = self.filter.clone() else { return };
         // Where it is not decided, the client left before.
         self.end_evaluation(&filter);
         let metrics = &filter.instance.metrics;
-        let mut event = match replace(&mut self.request, RequestState::Recorded) {
-            RequestState::Decided(DecidedRequest { arrived_ns, mut event, .. }) => {
+        let (mut event, headers) = match replace(&mut self.request, RequestState::Recorded) {
+            RequestState::Decided(DecidedRequest { arrived_ns, mut event, headers, .. }) => {
                 let took_ns = self.host.monotonic_ns().saturating_sub(arrived_ns);
                 event.duration_us = Some(took_ns / 1_000);
-                event
+                (event, headers)
             }
             RequestState::Unseen => {
                 metrics.count(Count::Unseen);
-                event::of_unseen(&self.host)
+                (event::of_unseen(&self.host), HeaderBytes::default())
             }
             RequestState::Evaluating { .. } | RequestState::Recorded => return,
         };
-        event::complete(&self.host, &mut event);
+        let uncounted = match end {
+            End::Logged => HeaderBytes::default(),
+            End::NotLogged => headers,
+        };
+        event::complete(&self.host, &mut event, uncounted);
         if event.reason.as_deref() == Some(event::UNKNOWN_BACKEND) {
             metrics.count(Count::UnknownBackend);
         }
@@ -314,8 +333,9 @@ fn decided<H: Host>(
 ) -> DecidedRequest {
     let found = evaluation.finish(&filter.instance.metrics);
     let timing = found.timing;
+    let headers = HeaderBytes { request: found.facts.header_bytes(), response: 0 };
     let event = event::of_decided(arrived.wall_ms, found, outcome);
-    DecidedRequest { arrived_ns: arrived.monotonic_ns, event, timing, edits }
+    DecidedRequest { arrived_ns: arrived.monotonic_ns, event, headers, timing, edits }
 }
 
 /// Carries out a decision, in the phase of the request's headers.

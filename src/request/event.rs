@@ -87,13 +87,21 @@ pub fn broke_the_codec<H: Host>(host: &H) -> bool {
     [b"http1.", b"http2.", b"http3."].iter().any(|codec| details.starts_with(*codec))
 }
 
-/// Adds what is known at the end only.
-pub fn complete<H: Host>(host: &H, event: &mut TrafficEvent) {
+/// Bytes of names and values of a request's headers and of its response's.
+#[derive(Clone, Copy, Default)]
+pub struct HeaderBytes {
+    pub request: u64,
+    pub response: u64,
+}
+
+/// Adds what is known at the end only. `uncounted`: headers that are not in Envoy's sizes.
+pub fn complete<H: Host>(host: &H, event: &mut TrafficEvent, uncounted: HeaderBytes) {
     let status = number(host, &["response", "code"]).and_then(|code| u16::try_from(code).ok());
     event.status = status.filter(|code| *code != 0);
     event.tunnel |= status == Some(101);
-    event.bytes_in = number(host, &["request", "total_size"]);
-    event.bytes_out = number(host, &["response", "total_size"]);
+    let size = |of: &str, uncounted| Some(number(host, &[of, "total_size"])?.saturating_add(uncounted));
+    event.bytes_in = size("request", uncounted.request);
+    event.bytes_out = size("response", uncounted.response);
     if event.verdict == VerdictCode::Allow && status == Some(500) && is_unknown_backend(host) {
         event.reason = Some(UNKNOWN_BACKEND.to_owned());
     }

@@ -25,6 +25,7 @@ pub struct RequestFacts {
     unreadable: bool,
     wants_performance: bool,
     country_source: CountrySource,
+    header_bytes: u64,
     /// Without pseudo-headers; names in lower case.
     headers: HeaderPairs,
 }
@@ -80,6 +81,7 @@ impl RequestFacts {
             } else {
                 CountrySource::Table
             },
+            header_bytes: pairs.iter().map(|(name, value)| len(name).saturating_add(len(value))).sum(),
             headers: Vec::with_capacity(pairs.len()),
         };
         for (mut name, value) in pairs {
@@ -118,6 +120,11 @@ impl RequestFacts {
     /// Where the client's country comes from.
     pub fn country_source(&self) -> CountrySource {
         self.country_source
+    }
+
+    /// Bytes of all names and values, as Envoy counts a header map.
+    pub fn header_bytes(&self) -> u64 {
+        self.header_bytes
     }
 
     /// Whether the client asks what its request costs.
@@ -190,6 +197,10 @@ impl RequestFacts {
         let user_agent = agent.map(|(_, value)| std::mem::take(value));
         RecordedFacts { method: self.method, host: self.host, path: self.path, user_agent }
     }
+}
+
+fn len(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
 /// An entry of `X-Forwarded-For`, if it is what Envoy reads: a bare address.

@@ -222,10 +222,7 @@ impl StreamState {
     /// What is known at the end only. The log has headers, and sizes with them, and
     /// what comes after it has not.
     pub fn complete(&mut self, now_ns: u64, phase: &Phase) {
-        let len = |headers: &HeaderPairs| match phase {
-            Phase::Log => headers.iter().map(|(n, v)| (n.len() + v.len()) as u64).sum::<u64>(),
-            _ => 0,
-        };
+        let len = |headers: &HeaderPairs| if matches!(phase, Phase::Log) { size(headers) } else { 0 };
         let (sent, received) = (len(&self.response), len(&self.request));
         self.properties.insert("request.duration".to_owned(), number(now_ns - self.began_ns));
         self.properties.insert("request.total_size".to_owned(), number(received));
@@ -245,6 +242,11 @@ impl StreamState {
             headers: self.response.clone(),
         }
     }
+}
+
+/// Bytes of names and values.
+pub(crate) fn size(headers: &HeaderPairs) -> u64 {
+    headers.iter().map(|(name, value)| (name.len() + value.len()) as u64).sum()
 }
 
 /// An attribute that is a number: 64 bits, little endian.
