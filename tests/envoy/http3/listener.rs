@@ -8,7 +8,7 @@ use tidegate_stack::render::{at, merge, named, push};
 use tidegate_stack::{Control, Options};
 
 /// What `envoy.yaml` lacks.
-const LISTENER: &str = include_str!("../../../envoy/http3.yaml");
+pub const LISTENER: &str = include_str!("../../../envoy/http3.yaml");
 const MANAGER: &str = "/filter_chains/0/filters/0/typed_config";
 const CERTIFICATE: &str = "/filter_chains/0/transport_socket/typed_config/downstream_tls_context/\
                            common_tls_context/tls_certificates/0";
