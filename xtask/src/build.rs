@@ -8,7 +8,7 @@ use tidegate_stack::Programs;
 use tidegate_stack::programs::repository;
 
 use crate::command::{cargo, execute, target_dir};
-use crate::dist::{self, paths};
+use crate::dist::{filter, paths};
 use crate::install;
 
 /// How the programs are compiled. The filter is always compiled as it ships.
@@ -55,7 +55,7 @@ pub fn other_filters() -> Result<PathBuf> {
 pub fn parts(profile: Profile) -> Result<Parts> {
     install::wasm_target()?;
     // Cargo keeps the two in folders of their own. The last stage of the filter is one thread.
-    let filter = thread::spawn(dist::build);
+    let filter = thread::spawn(filter::build);
     programs(profile)?;
     let filter = filter.join().map_err(|_| anyhow!("the filter's build panicked"))??;
     built(profile, filter)
@@ -75,7 +75,7 @@ fn programs(profile: Profile) -> Result<()> {
 }
 
 /// The parts, where the programs have been built.
-pub fn built(profile: Profile, filter: dist::Dist) -> Result<Parts> {
+pub fn built(profile: Profile, filter: filter::Dist) -> Result<Parts> {
     let dir = target_dir()?.join(if profile == Profile::Dev { "debug" } else { "release" });
     Ok(Parts {
         programs: Programs {
@@ -92,7 +92,7 @@ pub fn built(profile: Profile, filter: dist::Dist) -> Result<Parts> {
 /// `cargo xtask filter`: the filter alone. No Envoy is needed.
 pub fn filter(out: &Path) -> Result<()> {
     install::wasm_target()?;
-    let built = dist::build()?.path;
+    let built = filter::build()?.path;
     std::fs::copy(&built, out).with_context(|| format!("cannot write {}", out.display()))?;
     Ok(())
 }

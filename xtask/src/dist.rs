@@ -11,7 +11,7 @@
 //! The same sources and toolchain give the same bytes, whenever and wherever they
 //! are built: nothing here has a date, a random number or the name of a folder.
 
-mod filter;
+pub mod filter;
 mod oci;
 pub mod paths;
 mod release;
@@ -27,7 +27,6 @@ use tidegate_stack::envoy::time_to_ready;
 use tidegate_stack::programs::repository;
 
 use crate::build::{self, Parts, Profile};
-pub use filter::{Dist, build};
 use release::Release;
 
 /// What the module may weigh, in bytes: `docs/ARCHITECTURE.md` says what proxy-wasm takes

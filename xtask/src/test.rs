@@ -71,7 +71,7 @@ fn steps(args: &Args, report: &mut Report) -> Result<()> {
     // Beside the rest: what waits for the network, and the filter, of which the last stage
     // is one thread, in folders of cargo's of its own.
     let downloads = stacks.then(|| Beside::start(|| Ok(install::for_tests())));
-    let filter = stacks.then(|| Beside::start(|| Ok((dist::build()?, build::other_filters()?))));
+    let filter = stacks.then(|| Beside::start(|| Ok((dist::filter::build()?, build::other_filters()?))));
     if wanted(&[Step::Unit, Step::Sim, Step::Dist, Step::Envoy, Step::Compose]) {
         report.step("compiling programs and tests", compile)?;
     }

@@ -1,11 +1,12 @@
 //! How a stack is started.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::faults::Faults;
@@ -79,8 +80,12 @@ impl Options {
     /// under `target/tests/<name>`, which is emptied.
     ///
     /// # Errors
-    /// A program is missing; the message has the command that makes it.
+    /// A program is missing; the message has the command that makes it. Or another test of
+    /// this process has taken the name.
     pub fn for_test(name: &str) -> Result<Self> {
+        static TAKEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+        let new = TAKEN.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+        ensure!(new, "there are two stacks of the name {name}: their files would be the same");
         let dir = crate::programs::repository().join("target/tests").join(name);
         if dir.exists() {
             std::fs::remove_dir_all(&dir).with_context(|| format!("cannot empty {}", dir.display()))?;

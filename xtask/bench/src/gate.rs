@@ -13,8 +13,9 @@ use tidegate_stack::process::Identity;
 use tidegate_stack::{FlagsAtStart, Options, Programs, Stack, Upstream};
 
 use crate::measure::Plan;
+use crate::rounds::{go_on, say, shuffle, spread};
+use crate::scene;
 use crate::table::Table;
-use crate::{go_on, say, scene, shuffle, spread};
 
 /// The processor of every Envoy, and the one of everything else.
 const ENVOY_CPU: u32 = 0;

@@ -5,8 +5,9 @@ use serde_json::json;
 use tidegate_stack::{FlagsAtStart, Programs, Stack, Upstream};
 
 use crate::measure::Plan;
+use crate::rounds::{go_on, say, shuffle, spread};
+use crate::scene;
 use crate::table::Table;
-use crate::{go_on, say, scene, shuffle, spread};
 
 /// Workers of an Envoy; each has as many connections as the others.
 const WORKERS: [u32; 3] = [1, 2, 4];

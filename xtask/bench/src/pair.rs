@@ -7,8 +7,9 @@ use serde_json::json;
 use tidegate_stack::{FlagsAtStart, Programs, Stack};
 
 use crate::measure::{Outcome, Plan};
+use crate::rounds::{go_on, say, shuffle, spread};
+use crate::scene;
 use crate::table::Table;
-use crate::{go_on, say, scene, shuffle, spread};
 
 /// One connection shows what a request costs, sixteen what the machine can do.
 const CONNECTIONS: [usize; 2] = [1, 16];

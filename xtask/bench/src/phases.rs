@@ -12,7 +12,8 @@ use tidegate_stack::{Programs, Stack};
 
 use self::result::{Measured, Targets};
 use crate::measure::Plan;
-use crate::{chart, go_on, say, scene};
+use crate::rounds::{go_on, say};
+use crate::{chart, scene};
 
 /// Seconds of load per phase, short and long.
 const SHORT: u32 = 6;
