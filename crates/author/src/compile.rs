@@ -1,5 +1,7 @@
 //! From routes to the bytes of a [`RouteTable`](tidegate_policy::route::RouteTable).
 
+mod candidates;
+mod error;
 mod paths;
 mod tables;
 mod templates;
@@ -7,44 +9,15 @@ mod templates;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Match, MirrorRef, ObjectRef, PathMatch, Route, Rule, ValueMatch};
+use super::{Match, MirrorRef, ObjectRef, PathMatch, Route, Rule};
+use error::index_of;
+pub use error::{CompileError, MAX_AUTOMATA};
 use paths::Paths;
 use tables::Tables;
-use tidegate_policy::codec::{FormatError, encode};
+use tidegate_policy::codec::encode;
 use tidegate_policy::route::action::{Action, Mirror};
-use tidegate_policy::route::layout::{
-    HostRow, MAX_LIST, MatchRow, PathTest, RouteLayout, RuleRow, ShareRow, Span,
-};
+use tidegate_policy::route::layout::{HostRow, MatchRow, PathTest, RouteLayout, RuleRow, ShareRow, Span};
 use tidegate_policy::route::{Backend, MAX_ROUTE_TABLE, ROUTES_FORMAT, Target};
-
-/// Bytes that the compiled regexes of all routes may take together, each
-/// different one counted once.
-pub const MAX_AUTOMATA: usize = 4 << 20;
-
-/// Candidates of all path nodes together: a match counts once for each group of
-/// hostnames under which it is found.
-const MAX_CANDIDATES: usize = 4 << 20;
-
-/// Why routes do not make a table.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum CompileError {
-    /// Two routes have one name.
-    #[error("two routes are called {0}")]
-    Duplicate(String),
-    /// The table would be over [`MAX_ROUTE_TABLE`], or have over [`MAX_LIST`] of
-    /// something, or be larger than its indices.
-    #[error(
-        "the routes make a table of over {} MiB, or there are over {MAX_LIST} of them or of what they name",
-        MAX_ROUTE_TABLE >> 20
-    )]
-    TooLarge,
-    /// The regexes of all routes are over [`MAX_AUTOMATA`].
-    #[error("the regular expressions of all routes take over {} MiB", MAX_AUTOMATA >> 20)]
-    TooManyRegexes,
-    /// The table cannot be written.
-    #[error(transparent)]
-    Wire(#[from] FormatError),
-}
 
 /// The backends of the API, by name.
 pub type Backends = BTreeMap<String, Target>;
@@ -249,8 +222,4 @@ fn flatten_hosts(root: &Host, tables: &mut Tables, layout: &mut RouteLayout) -> 
         level = next;
     }
     Ok(())
-}
-
-fn index_of(len: usize) -> Result<u32, CompileError> {
-    u32::try_from(len).map_err(|_| CompileError::TooLarge)
 }

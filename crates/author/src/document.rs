@@ -3,18 +3,20 @@
 mod backends;
 mod filters;
 mod rule;
+mod rule_reader;
 mod times;
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::names::{hostname_problem, is_label, is_subdomain};
+use super::names::{hostname_problem, is_subdomain};
 use super::reader::{DocumentError, DocumentErrors, DocumentNode, Object};
-use super::{Match, PathMatch, Route, Rule};
+use super::{Match, Route, Rule};
 use tidegate_policy::route::action::Action;
 
 pub use rule::MAX_ROUTE_AUTOMATA;
+use rule_reader::{RuleReader, namespace};
 
 const API_VERSION: &str = "gateway.networking.k8s.io/v1";
 const MAX_HOSTNAMES: usize = 16;
@@ -97,14 +99,6 @@ fn metadata_of(metadata: &Object<'_>, errors: &mut DocumentErrors) -> (Option<St
     (name, namespace)
 }
 
-fn namespace(node: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<String> {
-    let name = node.text(1, 63, errors)?;
-    if !is_label(name) {
-        node.note(errors, "invalid", "must be of a-z, 0-9 and -, and begin and end with a letter or digit");
-    }
-    Some(name.to_owned())
-}
-
 fn parent_ref(parent: &DocumentNode<'_>, errors: &mut DocumentErrors) {
     let known = &["group", "kind", "name", "namespace", "port", "sectionName"];
     let Some(fields) = parent.object(known, errors) else { return };
@@ -141,16 +135,12 @@ fn hostnames(list: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Vec<String
 fn default_rule() -> Rule {
     Rule {
         name: None,
-        matches: vec![default_match()],
+        matches: vec![Match::default()],
         backends: Vec::new(),
         geo: Vec::new(),
         action: Action::default(),
         mirrors: Vec::new(),
     }
-}
-
-fn default_match() -> Match {
-    Match { path: PathMatch::Prefix("/".to_owned()), method: None, headers: Vec::new(), query: Vec::new() }
 }
 
 fn rules(list: Option<DocumentNode<'_>>, errors: &mut DocumentErrors) -> Vec<Rule> {
@@ -159,7 +149,7 @@ fn rules(list: Option<DocumentNode<'_>>, errors: &mut DocumentErrors) -> Vec<Rul
     if list.value.as_array().is_some_and(Vec::is_empty) {
         list.note(errors, "invalid", "must have a rule, or be left out for one that takes everything");
     }
-    let mut reader = rule::Reader::new(errors);
+    let mut reader = RuleReader::new(errors);
     let read: Vec<_> = places.iter().filter_map(|node| Some((node, reader.rule(node)?))).collect();
     let mut names = BTreeSet::new();
     for (node, name) in read.iter().filter_map(|(node, rule)| Some((node, rule.name.as_ref()?))) {

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::candidates::{Candidate, reachable};
+use super::error::{CompileError, MAX_CANDIDATES, index_of};
 use super::tables::Tables;
-use super::{CompileError, MAX_CANDIDATES, index_of, templates};
+use super::templates;
 use crate::{Match, PathMatch};
 use tidegate_policy::route::layout::{PathRow, RouteLayout, Span};
 
@@ -26,13 +28,6 @@ struct Path<'r> {
     exact: Vec<Candidate>,
     regexes: Vec<Candidate>,
     prefixes: Vec<Candidate>,
-}
-
-/// A match at a node of its path.
-pub(super) struct Candidate {
-    rank: u32,
-    /// The path alone is enough.
-    is_certain: bool,
 }
 
 impl<'r> Paths<'r> {
@@ -82,7 +77,7 @@ impl<'r> Paths<'r> {
             for (label, node) in level {
                 let mut list = |candidates: &mut Vec<Candidate>| -> Result<u32, CompileError> {
                     let reachable = reachable(candidates);
-                    layout.candidates.extend(reachable.iter().map(Candidate::rank));
+                    layout.candidates.extend(reachable.iter().map(|candidate| candidate.rank));
                     index_of(reachable.len())
                 };
                 let exact = list(&mut node.exact)?;
@@ -100,12 +95,6 @@ impl<'r> Paths<'r> {
     }
 }
 
-impl Candidate {
-    pub fn rank(&self) -> u32 {
-        self.rank
-    }
-}
-
 impl<'r> Path<'r> {
     fn descend(&mut self, elements: impl Iterator<Item = &'r [u8]>) -> &mut Self {
         elements.fold(self, |node, element| node.children.entry(element).or_default())
@@ -114,14 +103,4 @@ impl<'r> Path<'r> {
 
 fn elements(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.strip_prefix(b"/").unwrap_or(path).split(|&b| b == b'/')
-}
-
-/// The candidates in the order of rank, up to the first that asks for nothing
-/// but the path: behind it none can win.
-pub(super) fn reachable(candidates: &mut Vec<Candidate>) -> &[Candidate] {
-    candidates.sort_by_key(|candidate| candidate.rank);
-    if let Some(last) = candidates.iter().position(|candidate| candidate.is_certain) {
-        candidates.truncate(last.saturating_add(1));
-    }
-    candidates
 }

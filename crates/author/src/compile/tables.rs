@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use serde_bytes::ByteBuf;
 
-use super::{CompileError, MAX_AUTOMATA, Match, Route, ValueMatch, index_of};
+use super::error::{CompileError, MAX_AUTOMATA, index_of};
 use crate::Regex;
+use crate::{Match, Route, ValueMatch};
 use tidegate_policy::codec::encode;
 use tidegate_policy::route::Backend;
 use tidegate_policy::route::action::Action;

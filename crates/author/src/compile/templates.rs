@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::paths::{Candidate, reachable};
+use super::candidates::{Candidate, reachable};
+use super::error::{CompileError, index_of};
 use super::tables::Tables;
-use super::{CompileError, index_of};
 use crate::{Element, Template};
 use tidegate_policy::route::layout::{RouteLayout, Span, TemplateRow};
 
@@ -37,7 +37,7 @@ pub(super) fn lay_out<'n, 'r: 'n>(
         let mut next = Vec::new();
         for (label, node) in level {
             let reachable = reachable(&mut node.ends);
-            layout.candidates.extend(reachable.iter().map(Candidate::rank));
+            layout.candidates.extend(reachable.iter().map(|candidate| candidate.rank));
             let ends = index_of(reachable.len())?;
             let any = node.any.is_some();
             let children = index_of(node.literals.len().saturating_add(usize::from(any)))?;

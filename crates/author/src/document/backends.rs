@@ -2,22 +2,18 @@
 
 use super::super::reader::{DocumentNode, Object};
 use super::super::{BackendRef, Match, ObjectRef};
-use super::filters::Holder;
-use super::namespace;
-use super::rule::Reader;
+use super::rule_reader::{FilterOwner, GROUP, RuleReader, namespace};
 use tidegate_policy::route::{Backend, RESERVED_CLUSTER_PREFIX};
 
 const MAX_BACKENDS: usize = 16;
 const MAX_WEIGHT: u32 = 1_000_000;
-/// The group of what Tidegate itself keeps.
-pub(super) const GROUP: &str = "tidegate.dev";
 /// A backend of the admin service's API.
 const BACKEND: &str = "Backend";
 
 /// The fields that every reference to a backend has.
 const REFERENCE: &[&str] = &["group", "kind", "name", "namespace", "port"];
 
-impl Reader<'_> {
+impl RuleReader<'_> {
     pub(super) fn backends(&mut self, list: Option<DocumentNode<'_>>, matches: &[Match]) -> Vec<BackendRef> {
         let places = list.map(|list| list.list(MAX_BACKENDS, self.errors)).unwrap_or_default();
         places.iter().filter_map(|node| self.backend(node, matches)).collect()
@@ -29,7 +25,7 @@ impl Reader<'_> {
         let to = self.referent(&fields);
         let weight = fields.get("weight");
         let weight = weight.map_or(Some(1), |node| node.integer(0, MAX_WEIGHT, self.errors));
-        let filters = self.filters(fields.get("filters"), Holder::Backend, matches);
+        let filters = self.filters(fields.get("filters"), FilterOwner::Backend, matches);
         Some(BackendRef { to: to?, weight: weight?, action: filters.action, mirrors: filters.mirrors })
     }
 

@@ -9,8 +9,7 @@ use std::collections::BTreeSet;
 use super::super::geo;
 use super::super::reader::{DocumentNode, Object};
 use super::super::{Match, MirrorRef, PathMatch};
-use super::backends::GROUP;
-use super::rule::Reader;
+use super::rule_reader::{FilterOwner, GROUP, RuleReader};
 use tidegate_policy::route::action::{Action, MAX_MIRRORS};
 
 const MAX_FILTERS: usize = 16;
@@ -42,13 +41,6 @@ const FIELDS: &[&str] = &[
 /// Those that a list may have more than one of.
 const REPEATABLE: [&str; 2] = ["RequestMirror", "ExtensionRef"];
 
-/// Whose filters they are.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Holder {
-    Rule,
-    Backend,
-}
-
 /// What a list of filters comes to.
 #[derive(Default)]
 pub(super) struct Filters {
@@ -58,11 +50,11 @@ pub(super) struct Filters {
     pub geo: Vec<String>,
 }
 
-impl Reader<'_> {
+impl RuleReader<'_> {
     pub(super) fn filters(
         &mut self,
         list: Option<DocumentNode<'_>>,
-        holder: Holder,
+        owner: FilterOwner,
         matches: &[Match],
     ) -> Filters {
         let mut filters = Filters::default();
@@ -73,7 +65,7 @@ impl Reader<'_> {
                 node.note(self.errors, "conflict", format!("there is a {kind} already: only one may be"));
                 continue;
             }
-            self.filter(kind, &node, &fields, holder, matches, &mut filters);
+            self.filter(kind, &node, &fields, owner, matches, &mut filters);
         }
         filters
     }
@@ -101,7 +93,7 @@ impl Reader<'_> {
         kind: &'static str,
         node: &DocumentNode<'_>,
         fields: &Object<'_>,
-        holder: Holder,
+        owner: FilterOwner,
         matches: &[Match],
         into: &mut Filters,
     ) {
@@ -119,7 +111,7 @@ impl Reader<'_> {
             "RequestRedirect" => action.redirect = self.redirect(&settings, matches),
             "URLRewrite" => action.rewrite = self.rewrite(&settings, matches),
             "CORS" => action.cors = self.cors(&settings),
-            _ if holder == Holder::Backend => {
+            _ if owner == FilterOwner::Backend => {
                 node.note(
                     self.errors,
                     "not_supported",

@@ -1,15 +1,14 @@
 //! One rule of a document: its matches here, its filters and backends in rooms of
 //! their own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::super::names::{is_subdomain, is_token, path_problem};
 use super::super::pattern::Regex;
-use super::super::reader::{DocumentErrors, DocumentNode};
+use super::super::reader::DocumentNode;
 use super::super::template::Template;
 use super::super::{Condition, Match, PathMatch, Rule, ValueMatch};
-use super::default_match;
-use super::filters::Holder;
+use super::rule_reader::{FilterOwner, RuleReader};
 use tidegate_policy::route::Method;
 use tidegate_policy::route::action::{MAX_MIRRORS, is_value};
 
@@ -27,14 +26,6 @@ const RULE: &[&str] =
 /// The types of a path; `Template` is Tidegate's own.
 const PATH_TYPES: &[&str] = &["Exact", "PathPrefix", "RegularExpression", "Template"];
 
-/// Reads the rules of one document.
-pub(super) struct Reader<'p> {
-    pub(super) errors: &'p mut DocumentErrors,
-    regexes: BTreeMap<String, Regex>,
-    automata_bytes: usize,
-    bad_regexes: usize,
-}
-
 /// Headers, or query parameters.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -42,11 +33,7 @@ enum Kind {
     Query,
 }
 
-impl<'p> Reader<'p> {
-    pub fn new(errors: &'p mut DocumentErrors) -> Self {
-        Self { errors, regexes: BTreeMap::new(), automata_bytes: 0, bad_regexes: 0 }
-    }
-
+impl RuleReader<'_> {
     pub fn rule(&mut self, node: &DocumentNode<'_>) -> Option<Rule> {
         let fields = node.object(RULE, self.errors)?;
         let name = fields.get("name").and_then(|node| self.rule_name(&node));
@@ -57,9 +44,9 @@ impl<'p> Reader<'p> {
             }
         }
         if matches.is_empty() {
-            matches.push(default_match());
+            matches.push(Match::default());
         }
-        let mut filters = self.filters(fields.get("filters"), Holder::Rule, &matches);
+        let mut filters = self.filters(fields.get("filters"), FilterOwner::Rule, &matches);
         let backends = self.backends(fields.get("backendRefs"), &matches);
         if backends.iter().any(|to| filters.mirrors.len().saturating_add(to.mirrors.len()) > MAX_MIRRORS)
             && let Some(list) = fields.get("backendRefs")
@@ -98,7 +85,7 @@ impl<'p> Reader<'p> {
         let fields = node.object(&["path", "headers", "queryParams", "method"], self.errors)?;
         let path = match fields.get("path") {
             Some(node) => self.path(&node)?,
-            None => default_match().path,
+            None => Match::default().path,
         };
         let method = fields.get("method").and_then(|node| {
             let name = node.one_of(&Method::ALL.map(Method::name), self.errors)?;

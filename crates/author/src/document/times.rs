@@ -1,7 +1,7 @@
 //! A rule's `timeouts`, `retry` and `sessionPersistence`.
 
 use super::super::reader::{DocumentErrors, DocumentNode, Object};
-use super::rule::Reader;
+use super::rule_reader::RuleReader;
 use crate::duration;
 use tidegate_policy::route::action::{Retry, Timeouts};
 
@@ -10,7 +10,7 @@ const MAX_ATTEMPTS: u32 = 100;
 /// Tries after the first where `attempts` is left out: Envoy's default.
 const ATTEMPTS: u32 = 1;
 
-impl Reader<'_> {
+impl RuleReader<'_> {
     pub(super) fn timeouts(&mut self, node: Option<DocumentNode<'_>>) -> Timeouts {
         let mut timeouts = Timeouts::default();
         let known = &["request", "backendRequest"];

@@ -2,7 +2,7 @@
 
 use super::super::super::names::{hostname_problem, is_token};
 use super::super::super::reader::{DocumentNode, Object};
-use super::super::rule::Reader;
+use super::super::rule_reader::RuleReader;
 use tidegate_policy::route::Method;
 use tidegate_policy::route::action::{Cors, MAX_CORS, without_well_known_port};
 
@@ -10,7 +10,7 @@ use tidegate_policy::route::action::{Cors, MAX_CORS, without_well_known_port};
 const MAX_AGE: u32 = 5;
 const ANY: &str = "*";
 
-impl Reader<'_> {
+impl RuleReader<'_> {
     pub(super) fn cors(&mut self, node: &DocumentNode<'_>) -> Option<Cors> {
         let known =
             &["allowOrigins", "allowCredentials", "allowMethods", "allowHeaders", "exposeHeaders", "maxAge"];

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use super::super::super::names::is_token;
 use super::super::super::reader::{DocumentErrors, DocumentNode};
-use super::super::rule::Reader;
+use super::super::rule_reader::RuleReader;
 use tidegate_policy::route::action::{HeaderEdits, MAX_EDITS, is_editable, is_value};
 
-impl Reader<'_> {
+impl RuleReader<'_> {
     pub(super) fn header_edits(&mut self, node: &DocumentNode<'_>) -> HeaderEdits {
         let mut edits = HeaderEdits::default();
         let Some(fields) = node.object(&["set", "add", "remove"], self.errors) else { return edits };

@@ -3,11 +3,11 @@
 use super::super::super::Match;
 use super::super::super::names::{hostname_problem, path_problem};
 use super::super::super::reader::{DocumentNode, Object};
-use super::super::rule::Reader;
+use super::super::rule_reader::RuleReader;
 use super::only_prefix;
 use tidegate_policy::route::action::{PathEdit, Redirect, Rewrite};
 
-impl Reader<'_> {
+impl RuleReader<'_> {
     pub(super) fn redirect(&mut self, node: &DocumentNode<'_>, matches: &[Match]) -> Option<Redirect> {
         let known = &["scheme", "hostname", "path", "port", "statusCode"];
         let fields = node.object(known, self.errors)?;
