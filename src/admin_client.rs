@@ -135,9 +135,8 @@ impl<H: Host> AdminClient<H> {
     }
 
     /// The status of the answer at hand, inside its callback; `None` when the call failed
-    /// without one (`num_headers` is zero). 504 is Envoy's own: the call timed out.
-    pub fn status(&self, num_headers: usize) -> Option<u16> {
-        // Without headers there is no map that could be read.
-        if num_headers == 0 { None } else { self.host.call_status() }
+    /// without one. 504 is Envoy's own: the call timed out.
+    pub fn status(&self) -> Option<u16> {
+        self.host.call_status()
     }
 }

@@ -106,16 +106,14 @@ impl Questions {
     }
 
     /// Takes what came for an open question, inside its callback; `None`: it has failed.
-    /// `num_headers` is zero when the call failed without an answer.
     pub fn take<H: Host>(
         &mut self,
         check: Check,
         open: OpenQuestion,
-        num_headers: usize,
         direct: &DirectChecks,
         instance: &Instance<H>,
     ) -> Option<Answer> {
-        let status = instance.client.status(num_headers);
+        let status = instance.client.status();
         let now_ns = instance.host.monotonic_ns();
         direct.breakers.get(check).note(status, open.has_full_time, now_ns);
         let answer = if status == Some(200) { read(check, open.id, &instance.host) } else { None };

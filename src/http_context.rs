@@ -134,11 +134,11 @@ impl<H: Host> Context for RequestContext<H> {
     fn on_http_call_response(
         &mut self,
         token: CallToken,
-        num_headers: usize,
+        _num_headers: usize,
         _body: usize,
         _trailers: usize,
     ) {
-        self.on_call_response(token, num_headers);
+        self.on_call_response(token);
     }
 
     /// The context ends. Over HTTP/3 this may be all that a filter hears of a request's
@@ -195,12 +195,12 @@ impl<H: Host> RequestContext<H> {
         action
     }
 
-    /// A call that this request made was answered, or failed (`num_headers` is zero).
-    fn on_call_response(&mut self, token: CallToken, num_headers: usize) {
+    /// A call that this request made was answered, or failed without an answer.
+    fn on_call_response(&mut self, token: CallToken) {
         let Some(filter) = self.filter.clone() else { return };
         match self.response {
-            ResponseState::Awaited => self.on_answer(&filter, token, num_headers),
-            ResponseState::Held(post) if post.token == token => self.on_stored(&filter, post, num_headers),
+            ResponseState::Awaited => self.on_answer(&filter, token),
+            ResponseState::Held(post) if post.token == token => self.on_stored(&filter, post),
             // A verdict now would replace the answer that Envoy has given.
             ResponseState::Sent { undecided: true } => filter.instance.metrics.count(Count::LateAnswers),
             // An answer that the decision did not need any more.
@@ -209,10 +209,10 @@ impl<H: Host> RequestContext<H> {
     }
 
     /// An answer to a question about this request.
-    fn on_answer(&mut self, filter: &Filter<H>, token: CallToken, num_headers: usize) {
+    fn on_answer(&mut self, filter: &Filter<H>, token: CallToken) {
         // Otherwise it is decided already, without this answer.
         let RequestState::Evaluating { evaluation, .. } = &mut self.request else { return };
-        if !evaluation.take_answer(token, num_headers, filter) {
+        if !evaluation.take_answer(token, filter) {
             return;
         }
         let request = replace(&mut self.request, RequestState::Unseen);
@@ -250,9 +250,9 @@ impl<H: Host> RequestContext<H> {
     }
 
     /// The event is stored, or could not be: the response goes on either way.
-    fn on_stored(&mut self, filter: &Filter<H>, post: InFlight, num_headers: usize) {
+    fn on_stored(&mut self, filter: &Filter<H>, post: InFlight) {
         self.response = ResponseState::Sent { undecided: false };
-        recording::finish(filter, num_headers);
+        recording::finish(filter);
         if let RequestState::Decided(DecidedRequest { timing: Some(timing), .. }) = &mut self.request {
             timing.recording = self.host.monotonic_ns().saturating_sub(post.since_ns);
         }

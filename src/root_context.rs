@@ -84,16 +84,16 @@ impl<H: Host> RootContext for PluginRoot<H> {
 }
 
 impl<H: Host> Context for PluginRoot<H> {
-    /// A call that this root made was answered, or failed (`num_headers` is zero).
+    /// A call that this root made was answered, or failed without an answer.
     fn on_http_call_response(
         &mut self,
         token: CallToken,
-        num_headers: usize,
+        _num_headers: usize,
         _body: usize,
         _trailers: usize,
     ) {
         if let Some(filter) = &self.filter {
-            filter.instance.on_call_response(self.live.number(), token, num_headers);
+            filter.instance.on_call_response(self.live.number(), token);
         }
     }
 

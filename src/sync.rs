@@ -167,11 +167,11 @@ impl<H: Host> Sync<H> {
         true
     }
 
-    /// A call was answered, or failed (`num_headers` is zero). True when it was
-    /// one of the sync's.
-    pub fn on_call_response(&mut self, token: CallToken, num_headers: usize) -> bool {
+    /// A call was answered, or failed without an answer. True when it was one of the
+    /// sync's.
+    pub fn on_call_response(&mut self, token: CallToken) -> bool {
         let Some(root) = self.holder.as_ref().and_then(|holder| holder.root_of(token)) else { return false };
-        self.with_holder(root, |holder, duty| holder.answered(token, num_headers, duty));
+        self.with_holder(root, |holder, duty| holder.answered(token, duty));
         self.work_and_go_on(root);
         true
     }

@@ -156,10 +156,10 @@ impl<H: Host> Instance<H> {
         }
     }
 
-    /// A call that `root` made was answered, or failed (`num_headers` is zero).
-    pub fn on_call_response(&self, root: u32, token: CallToken, num_headers: usize) {
-        if !self.sync.borrow_mut().on_call_response(token, num_headers) {
-            self.recorder.borrow_mut().on_call_response(root, token, num_headers);
+    /// A call that `root` made was answered, or failed without an answer.
+    pub fn on_call_response(&self, root: u32, token: CallToken) {
+        if !self.sync.borrow_mut().on_call_response(token) {
+            self.recorder.borrow_mut().on_call_response(root, token);
         }
     }
 

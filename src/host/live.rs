@@ -19,19 +19,16 @@ thread_local! {
 
 /// Held by a context: it is alive until this is dropped, which the dispatcher does in
 /// `proxy_on_delete`.
-#[derive(Debug)]
 pub struct Live(u32);
 
 impl Live {
     /// The context of this number begins.
-    #[must_use]
     pub fn new(context: u32, kind: Kind) -> Self {
         LIVE.with_borrow_mut(|live| live.insert(context, kind));
         Self(context)
     }
 
     /// The context's number.
-    #[must_use]
     pub fn number(&self) -> u32 {
         self.0
     }
@@ -45,7 +42,6 @@ impl Drop for Live {
 }
 
 /// Whether there is such a context now.
-#[must_use]
 pub fn is_live(context: u32, kind: Kind) -> bool {
     LIVE.with_borrow(|live| live.get(&context) == Some(&kind))
 }

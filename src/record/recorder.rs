@@ -135,11 +135,10 @@ impl<H: Host> Recorder<H> {
         true
     }
 
-    /// An answer arrived. True when it was to one of its posts. `num_headers` is
-    /// zero when the call failed without one.
-    pub fn on_call_response(&mut self, root: u32, token: CallToken, num_headers: usize) -> bool {
+    /// An answer arrived, or a call failed without one. True when it was one of its posts.
+    pub fn on_call_response(&mut self, root: u32, token: CallToken) -> bool {
         let Some(post) = self.in_flight.take_if(|post| post.call.token == token) else { return false };
-        let status = self.client.status(num_headers);
+        let status = self.client.status();
         let now = self.host.monotonic_ns();
         match status {
             Some(status) if OK_STATUS.contains(&status) => self.taken(post),

@@ -143,13 +143,13 @@ impl Evaluation {
 
     /// Takes the answer to a call, inside its callback; false when no question
     /// of this request is open under that token.
-    pub fn take_answer<H: Host>(&mut self, token: u32, num_headers: usize, filter: &Filter<H>) -> bool {
+    pub fn take_answer<H: Host>(&mut self, token: u32, filter: &Filter<H>) -> bool {
         let Some((check, open)) = self.questions.of_call(token) else { return false };
         let (instance, host) = (&filter.instance, &filter.instance.host);
         if let Some(timing) = &mut self.timing {
             *timing.checks.get_mut(check) = host.monotonic_ns().saturating_sub(open.call.since_ns);
         }
-        let Some(answer) = self.questions.take(check, open, num_headers, &filter.direct, instance) else {
+        let Some(answer) = self.questions.take(check, open, &filter.direct, instance) else {
             instance.metrics.count(Count::question_failed(check));
             return true;
         };

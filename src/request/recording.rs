@@ -30,9 +30,9 @@ pub fn post<H: Host>(filter: &Filter<H>, event: &TrafficEvent) -> Option<InFligh
 }
 
 /// Counts what came of the post, inside its callback. The response goes on whatever it is.
-pub fn finish<H: Host>(filter: &Filter<H>, num_headers: usize) {
+pub fn finish<H: Host>(filter: &Filter<H>) {
     let instance = &filter.instance;
-    let status = instance.client.status(num_headers);
+    let status = instance.client.status();
     filter.recording.note(status, true, instance.host.monotonic_ns());
     let count = if matches!(status, Some(200..=299)) { Count::SyncStored } else { Count::SyncFailed };
     instance.metrics.count(count);

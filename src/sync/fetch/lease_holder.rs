@@ -285,14 +285,9 @@ impl Holder {
 
     /// Whether the answer to one of our calls arrived, and what became of it.
     /// Runs inside the answer's callback.
-    pub fn answered<H: Host>(
-        &mut self,
-        token: CallToken,
-        num_headers: usize,
-        duty: &mut Duty<'_, H>,
-    ) -> bool {
+    pub fn answered<H: Host>(&mut self, token: CallToken, duty: &mut Duty<'_, H>) -> bool {
         let is = |made: &RootCall| made.call.token == token;
-        let status = duty.calls.client.status(num_headers);
+        let status = duty.calls.client.status();
         if let Some(poll) = self.poll.take_if(|made| is(made)) {
             self.polled(status, poll.call, duty);
         } else if self.page.take_if(|made| is(made)).is_some() {
