@@ -1,23 +1,23 @@
 mod action;
 mod direct;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_policy::decide::{Decision, IpFinding, Settings, Tables};
 use tidegate_policy::flags::{Flag, FlagState, Flags};
 use tidegate_policy::route::Backend;
+use tidegate_policy::tables::Table;
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::check::{Answer, Found, GeoAnswer, Question, RouteAnswer};
 use tidegate_policy::wire::event::VerdictCode;
-use tidegate_policy::wire::sync::WholeTable;
+use tidegate_policy::wire::sync::BlobRef;
 
 use super::*;
 use crate::config::Config;
 use crate::host::HeaderPairs;
 use crate::request::upstream::CLUSTER_HEADER;
 use crate::sync::fixtures::{empty_set, publish};
-use crate::sync::load::decode_table::name_of;
-use crate::sync::publish::Bytes;
 use crate::sync::{Keys, Role};
 use crate::worker::Worker;
 use tidegate_host_sim::{CallView, Done, Request, SimHost};
@@ -33,8 +33,8 @@ fn filter(host: &SimHost, flags: Option<Flags>, more: &str) -> Rc<Filter<SimHost
     if let Some(flags) = flags {
         let mut set = empty_set(1, SEQ, 0);
         let bytes = flags.to_bytes().unwrap();
-        *set.blobs.get_mut(WholeTable::Flags.into()) = name_of(&bytes);
-        *set.bytes.get_mut(WholeTable::Flags.into()) = Some(Bytes::Raw(Rc::new(bytes)));
+        set.blobs[Table::Flags] = BlobRef::of(&bytes);
+        set.bytes[Table::Flags] = Some(Arc::new(bytes));
         publish(host, &Keys::new(crate::worker::instance(&config.admin)), set);
     }
     instance.sync.borrow_mut().load_now();

@@ -1,44 +1,41 @@
 //! What several tests publish: a set that bans nobody and routes nothing.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use tidegate_policy::flags::Flags;
 use tidegate_policy::geo::{CountryTable, GeoRules};
 use tidegate_policy::limit::Limits;
 use tidegate_policy::table::AddressTable;
+use tidegate_policy::tables::{PerTable, Table};
 use tidegate_policy::version::Version;
-use tidegate_policy::wire::sync::WholeTable;
+use tidegate_policy::wire::sync::BlobRef;
 
 use super::Keys;
-use super::load::decode_table::name_of;
-use super::publish::{Bytes, Outcome, Publish, Set};
-use super::shared::manifest::{CHUNK, PerPart};
+use super::publish::{Outcome, Publish, Set};
+use super::shared::manifest::CHUNK;
 use tidegate_host_sim::SimHost;
 
 /// A table that says nothing; the flags are all on.
-pub fn empty_whole(table: WholeTable) -> Vec<u8> {
+pub fn empty_bytes(table: Table) -> Vec<u8> {
     match table {
-        WholeTable::Flags => Flags::all_on().to_bytes().unwrap(),
-        WholeTable::Allow => AddressTable::empty().as_bytes().to_vec(),
-        WholeTable::Geo => GeoRules::default().to_bytes().unwrap(),
-        WholeTable::Countries => CountryTable::encode(std::iter::empty()).unwrap(),
-        WholeTable::Routes => tidegate_host_sim::empty_routes(),
-        WholeTable::Limits => Limits::default().to_bytes().unwrap(),
+        Table::BanBase | Table::BanOverlay | Table::Allow => AddressTable::empty().as_bytes().to_vec(),
+        Table::Flags => Flags::all_on().to_bytes().unwrap(),
+        Table::Geo => GeoRules::default().to_bytes().unwrap(),
+        Table::Countries => CountryTable::encode(std::iter::empty()).unwrap(),
+        Table::Routes => tidegate_host_sim::empty_routes(),
+        Table::Limits => Limits::default().to_bytes().unwrap(),
     }
 }
 
 pub fn empty_set(epoch: u64, seq: u64, refresh: u64) -> Set {
-    let mut bytes = PerPart::from_fn(|_| Bytes::Table(AddressTable::empty()));
-    for table in WholeTable::ALL {
-        *bytes.get_mut(table.into()) = Bytes::Raw(Rc::new(empty_whole(table)));
-    }
-    let name = |part| name_of(bytes.get(part).as_slice());
+    let bytes = PerTable::from_fn(|table| Some(Arc::new(empty_bytes(table))));
     Set {
         version: Version { epoch, seq },
         refresh,
         clock_ms: 0,
-        blobs: PerPart::from_fn(name),
-        bytes: PerPart::from_fn(|part| Some(bytes.get(part).clone())),
+        blobs: PerTable::from_fn(|table| BlobRef::of(&empty_bytes(table))),
+        bytes,
     }
 }
 

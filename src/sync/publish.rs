@@ -17,47 +17,18 @@
 //! and a reader through this code.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
-use tidegate_policy::geo::CountryTable;
-use tidegate_policy::table::AddressTable;
+use tidegate_policy::tables::{PerTable, Table};
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::sync::BlobRef;
 
 use super::shared::keys::Keys;
-use super::shared::manifest::{ChunkHead, Manifest, Part, PerPart, Placed, Shared, piece};
+use super::shared::manifest::{ChunkHead, Manifest, Placed, Shared, piece};
 use crate::host::{Cas, Expect, HostError};
 
 /// How often a publish begins anew before it waits for the next tick.
 const TRIES: u8 = 7;
-
-/// A table's bytes, shared with whoever else holds them.
-#[derive(Clone)]
-pub enum Bytes {
-    /// An address table is its bytes.
-    Table(AddressTable),
-    /// So is a country table.
-    Countries(CountryTable),
-    /// The bytes of anything else.
-    Raw(Rc<Vec<u8>>),
-}
-
-impl std::fmt::Debug for Bytes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} bytes", self.as_slice().len())
-    }
-}
-
-impl Bytes {
-    /// The bytes.
-    #[must_use]
-    pub fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Table(table) => table.as_bytes(),
-            Self::Countries(table) => table.as_bytes(),
-            Self::Raw(bytes) => bytes,
-        }
-    }
-}
 
 /// A set of tables to publish.
 #[derive(Clone, Debug)]
@@ -69,9 +40,9 @@ pub struct Set {
     /// See [`Manifest::clock_ms`].
     pub clock_ms: i64,
     /// Their names.
-    pub blobs: PerPart<BlobRef>,
+    pub blobs: PerTable<BlobRef>,
     /// Their bytes; those of a table that is already published may be missing.
-    pub bytes: PerPart<Option<Bytes>>,
+    pub bytes: PerTable<Option<Arc<Vec<u8>>>>,
 }
 
 /// How a publish ended.
@@ -115,12 +86,12 @@ enum At {
 struct Plan {
     next: Manifest,
     expect: Expect,
-    changed: PerPart<bool>,
+    changed: PerTable<bool>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Piece {
-    part: Part,
+    table: Table,
     index: usize,
 }
 
@@ -212,9 +183,9 @@ impl Publish {
         }
         // A refresh is ordered because what lies in shared data is in doubt.
         let anew = current.as_ref().is_some_and(|current| is_refresh(&set, current));
-        let place = |part| {
-            let blob = *set.blobs.get(part);
-            match current.as_ref().map(|current| current.tables.get(part)) {
+        let place = |table| {
+            let blob = set.blobs[table];
+            match current.as_ref().map(|current| &current.tables[table]) {
                 Some(placed) if placed.blob == blob && !anew => *placed,
                 Some(placed) => Placed { side: 1u8.saturating_sub(placed.side), blob },
                 None => Placed { side: 0, blob },
@@ -225,13 +196,13 @@ impl Publish {
             version: set.version,
             refresh: set.refresh,
             clock_ms: set.clock_ms,
-            tables: PerPart::from_fn(place),
+            tables: PerTable::from_fn(place),
         };
-        let changed = PerPart::from_fn(|part| {
-            current.as_ref().is_none_or(|current| current.tables.get(part) != next.tables.get(part))
+        let changed = PerTable::from_fn(|table| {
+            current.as_ref().is_none_or(|current| current.tables[table] != next.tables[table])
         });
-        let missing = |part: &Part| *changed.get(*part) && set.bytes.get(*part).is_none();
-        if Part::ALL.iter().any(missing) {
+        let missing = |table: &Table| changed[*table] && set.bytes[*table].is_none();
+        if Table::ALL.iter().any(missing) {
             return Some(Outcome::Incomplete);
         }
         self.seek(Plan { next, expect, changed }, None)
@@ -249,7 +220,7 @@ impl Publish {
             Some((value, cas)) => match ChunkHead::split(&value).map(|(head, _)| head) {
                 Some(head) if head.fence > self.fence => return Some(Outcome::Outranked(head.fence)),
                 // Written by ourselves before we had to begin anew.
-                Some(head) if head == self.head(&plan, at.part) => return self.go_on(plan, at),
+                Some(head) if head == self.head(&plan, at.table) => return self.go_on(plan, at),
                 _ => Expect::Unchanged(cas),
             },
         };
@@ -264,38 +235,38 @@ impl Publish {
     /// The piece after `done`, or the commit when that was the last.
     fn seek(&mut self, plan: Plan, done: Option<Piece>) -> Option<Outcome> {
         let next_in = |piece: Piece| Piece { index: piece.index.saturating_add(1), ..piece };
-        let mut parts = Part::ALL.into_iter();
+        let mut tables = Table::ALL.into_iter();
         let mut candidate = match done {
             Some(done) => {
-                parts.find(|part| *part == done.part);
+                tables.find(|table| *table == done.table);
                 Some(next_in(done))
             }
-            None => parts.next().map(|part| Piece { part, index: 0 }),
+            None => tables.next().map(|table| Piece { table, index: 0 }),
         };
         while let Some(piece) = candidate {
-            let len = usize::try_from(plan.next.tables.get(piece.part).blob.len).unwrap_or(usize::MAX);
-            if *plan.changed.get(piece.part) && piece.index < len.div_ceil(self.chunk) {
+            let len = usize::try_from(plan.next.tables[piece.table].blob.len).unwrap_or(usize::MAX);
+            if plan.changed[piece.table] && piece.index < len.div_ceil(self.chunk) {
                 self.at = At::Look(plan, piece);
                 return None;
             }
-            candidate = parts.next().map(|part| Piece { part, index: 0 });
+            candidate = tables.next().map(|table| Piece { table, index: 0 });
         }
         self.at = At::Commit(plan);
         None
     }
 
-    fn head(&self, plan: &Plan, part: Part) -> ChunkHead {
-        ChunkHead { fence: self.fence, hash: plan.next.tables.get(part).blob.hash }
+    fn head(&self, plan: &Plan, table: Table) -> ChunkHead {
+        ChunkHead { fence: self.fence, hash: plan.next.tables[table].blob.hash }
     }
 
     fn key(&self, keys: &Keys, plan: &Plan, at: Piece) -> String {
-        keys.chunk(at.part, plan.next.tables.get(at.part).side, at.index)
+        keys.chunk(at.table, plan.next.tables[at.table].side, at.index)
     }
 
     fn value(&self, plan: &Plan, at: Piece) -> Vec<u8> {
-        let bytes = self.set.as_ref().and_then(|set| set.bytes.get(at.part).as_ref());
-        let bytes = bytes.map(Bytes::as_slice).unwrap_or_default();
-        self.head(plan, at.part).with(piece(bytes, at.index, self.chunk))
+        let bytes = self.set.as_ref().and_then(|set| set.bytes[at.table].as_deref());
+        let bytes = bytes.map(Vec::as_slice).unwrap_or_default();
+        self.head(plan, at.table).with(piece(bytes, at.index, self.chunk))
     }
 }
 

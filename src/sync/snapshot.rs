@@ -1,130 +1,30 @@
-//! The set of tables that this VM enforces.
+//! The set of tables that this VM enforces, and one in the making.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use tidegate_policy::bans::{BanTable, Join};
 use tidegate_policy::decide::Tables;
-use tidegate_policy::flags::Flags;
-use tidegate_policy::geo::{CountryTable, GeoRules};
-use tidegate_policy::limit::Limits;
-use tidegate_policy::route::RouteTable;
-use tidegate_policy::table::AddressTable;
+use tidegate_policy::tables::{PerTable, STEP_ENTRIES, Table, TableSet};
 use tidegate_policy::version::Version;
-use tidegate_policy::wire::sync::{BlobRef, Held, WholeTable};
+use tidegate_policy::wire::sync::{BlobRef, Held};
 
-use super::load::decode_table::Table;
-use super::shared::manifest::{Manifest, Part, PerPart};
+use super::load::decode_table::{DecodeError, DecodeTable};
+use super::shared::manifest::Manifest;
 
-/// One consistent set, verified, and the names of what it is made of.
+/// One consistent set of tables, verified, and the names of what it is made of.
 #[derive(Clone)]
-pub struct Loaded {
+pub struct Snapshot {
     /// The refresh that it carries out.
     pub refresh: u64,
     /// See [`Manifest::clock_ms`].
     pub clock_ms: i64,
     /// Names of the tables.
-    pub blobs: PerPart<BlobRef>,
+    pub blobs: PerTable<BlobRef>,
     /// The tables.
     pub tables: Rc<Tables>,
 }
 
-/// Tables of a set to be: those that arrived, the others from the set before.
-#[derive(Clone, Default)]
-pub struct Pieces {
-    base: Option<AddressTable>,
-    overlay: Option<AddressTable>,
-    /// Base and overlay together; gone as soon as one of them is replaced.
-    bans: Option<BanTable>,
-    allow: Option<AddressTable>,
-    flags: Option<Flags>,
-    countries: Option<CountryTable>,
-    geo: Option<Arc<GeoRules>>,
-    routes: Option<Arc<RouteTable>>,
-    limits: Option<Arc<Limits>>,
-}
-
-impl Pieces {
-    /// The tables of `set`.
-    #[must_use]
-    pub fn of(set: Option<&Loaded>) -> Self {
-        let Some(set) = set else { return Self::default() };
-        Self {
-            base: Some(set.tables.bans.base().clone()),
-            overlay: Some(set.tables.bans.overlay().clone()),
-            bans: Some(set.tables.bans.clone()),
-            allow: Some(set.tables.allow.clone()),
-            flags: Some(set.tables.flags),
-            countries: Some(set.tables.countries.clone()),
-            geo: Some(set.tables.geo.clone()),
-            routes: Some(set.tables.routes.clone()),
-            limits: Some(set.tables.limits.clone()),
-        }
-    }
-
-    /// Puts a table in its place.
-    pub fn put(&mut self, part: Part, table: Table) {
-        match (part, table) {
-            (Part::BanBase, Table::Addresses(table)) => (self.base, self.bans) = (Some(table), None),
-            (Part::BanOverlay, Table::Addresses(table)) => (self.overlay, self.bans) = (Some(table), None),
-            (Part::Allow, Table::Addresses(table)) => self.allow = Some(table),
-            (_, Table::Routes(table, _)) => self.routes = Some(table),
-            (_, Table::Countries(table)) => self.countries = Some(table),
-            (_, Table::Geo(rules, _)) => self.geo = Some(rules),
-            (_, Table::Limits(limits, _)) => self.limits = Some(limits),
-            (_, Table::Flags(flags, _)) => self.flags = Some(flags),
-            // An intake makes the kind of table that its part is.
-            (
-                Part::Routes | Part::Countries | Part::Geo | Part::Flags | Part::Limits,
-                Table::Addresses(_),
-            ) => {}
-        }
-    }
-
-    /// The overlay, if it is there.
-    #[must_use]
-    pub fn overlay(&self) -> Option<&AddressTable> {
-        self.overlay.as_ref()
-    }
-
-    /// What must still be done to have a ban table, once base and overlay are
-    /// there. `None`: nothing.
-    #[must_use]
-    pub fn join(&self) -> Option<Join> {
-        match (&self.bans, &self.base, &self.overlay) {
-            (None, Some(base), Some(overlay)) => Some(Join::new(base.clone(), overlay.clone())),
-            _ => None,
-        }
-    }
-
-    /// Takes the outcome of [`Pieces::join`].
-    pub fn joined(&mut self, bans: BanTable) {
-        self.bans = Some(bans);
-    }
-
-    /// The ban table, once joined.
-    #[must_use]
-    pub fn bans(&self) -> Option<&BanTable> {
-        self.bans.as_ref()
-    }
-
-    /// The set, once all tables are there.
-    #[must_use]
-    pub fn into_tables(self, version: Version) -> Option<Tables> {
-        Some(Tables {
-            version,
-            flags: self.flags?,
-            allow: self.allow?,
-            bans: self.bans?,
-            countries: self.countries?,
-            geo: self.geo?,
-            routes: self.routes?,
-            limits: self.limits?,
-        })
-    }
-}
-
-impl Loaded {
+impl Snapshot {
     /// Whether this is what `manifest` publishes.
     #[must_use]
     pub fn is(&self, manifest: &Manifest) -> bool {
@@ -136,11 +36,67 @@ impl Loaded {
     /// What the admin service need not send again.
     #[must_use]
     pub fn held(&self) -> Held {
+        let hash = |table| (table != Table::BanOverlay).then(|| self.blobs[table].hash);
         Held {
-            whole: WholeTable::ALL.map(|table| (table, self.blobs.get(table.into()).hash)).to_vec(),
-            base: Some(self.blobs.get(Part::BanBase).hash),
+            hashes: PerTable::from_fn(hash),
             bans: Some(self.tables.bans.digest()),
             refresh: Some(self.refresh),
         }
+    }
+}
+
+/// The tables of a snapshot in the making: those that arrived, the others from the
+/// snapshot before.
+pub struct NextTables {
+    set: TableSet,
+    /// Base and overlay together; `None` as soon as one of them is replaced.
+    bans: Option<BanTable>,
+    join: Option<Join>,
+}
+
+impl NextTables {
+    /// Begins with the tables of `held`, or with tables that say nothing.
+    #[must_use]
+    pub fn new(held: Option<&Snapshot>) -> Self {
+        match held {
+            Some(held) => {
+                Self { set: held.tables.set.clone(), bans: Some(held.tables.bans.clone()), join: None }
+            }
+            None => Self { set: TableSet::empty(), bans: None, join: None },
+        }
+    }
+
+    /// The tables so far.
+    #[must_use]
+    pub fn set(&self) -> &TableSet {
+        &self.set
+    }
+
+    /// Takes `decode` a step further. True once its table is here.
+    ///
+    /// # Errors
+    /// See [`DecodeTable::step`].
+    pub fn decode(&mut self, decode: &mut DecodeTable) -> Result<bool, DecodeError> {
+        let is_done = decode.step(&mut self.set)?;
+        if is_done && !decode.table().travels_whole() {
+            (self.bans, self.join) = (None, None);
+        }
+        Ok(is_done)
+    }
+
+    /// Joins base and overlay of the bans a step further; the bans once joined.
+    pub fn join(&mut self) -> Option<&BanTable> {
+        if self.bans.is_none() {
+            let (base, overlay) = (&self.set.ban_base, &self.set.ban_overlay);
+            let join = self.join.get_or_insert_with(|| Join::new(base.clone(), overlay.clone()));
+            self.bans = join.step(STEP_ENTRIES);
+        }
+        self.bans.as_ref()
+    }
+
+    /// The tables as `version`; `None` while the bans are not [joined](Self::join).
+    #[must_use]
+    pub fn finish(&self, version: Version) -> Option<Tables> {
+        Some(Tables { version, bans: self.bans.clone()?, set: self.set.clone() })
     }
 }

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use tidegate_author as author;
 use tidegate_backend::InProcess;
 use tidegate_host_sim::Dice;
-use tidegate_policy::bans::BanTable;
 use tidegate_policy::check::PerCheck;
 use tidegate_policy::decide::{
     CountrySource, OnNoRoute, Routing, Settings, Tables, Unavailable, Verdict, decide,
@@ -20,6 +19,7 @@ use tidegate_policy::geo::{CountryRange, CountryTable, GeoRules};
 use tidegate_policy::request::Facts;
 use tidegate_policy::route::RouteTable;
 use tidegate_policy::table::{AddressTable, Entry, EntryState};
+use tidegate_policy::tables::TableSet;
 use tidegate_policy::version::Version;
 use tidegate_stack::http::{Connection, Method, Request, Response};
 use tidegate_stack::ports::local;
@@ -149,16 +149,16 @@ fn tables() -> Result<Tables> {
         .iter()
         .map(|(_, route)| author::read(route).map_err(|wrong| anyhow::anyhow!("{wrong:?}")))
         .collect::<Result<Vec<_>>>()?;
-    Ok(Tables {
-        version: Version::default(),
+    let set = TableSet {
+        ban_base: entries(&BANS)?,
         flags: Flags::all_on(),
         allow: entries(&ALLOWED)?,
-        bans: BanTable::new(entries(&BANS)?, AddressTable::empty()),
         countries: CountryTable::from_bytes(CountryTable::encode(ranges.into_iter())?)?,
         geo: Arc::new(GeoRules::new(rules)),
         routes: Arc::new(RouteTable::from_bytes(&author::compile(&routes, &author::Backends::new())?)?),
-        limits: Arc::default(),
-    })
+        ..TableSet::empty()
+    };
+    Ok(Tables::new(Version::default(), set))
 }
 
 /// What a client sees.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tidegate_policy::wire::event::{BATCH_FORMAT, EventPost, SealedBatch};
-use tidegate_policy::wire::formats::{FORMATS, FORMATS_HEADER};
+use tidegate_policy::wire::formats::{FORMATS_HEADER, formats};
 use tidegate_stack::http::{Method, Request};
 use tidegate_stack::load::Load;
 use tidegate_stack::{Options, Stack, wait};
@@ -109,7 +109,11 @@ fn feed_of_another_version(add: i8) -> Result<()> {
     requests(&stack, "/kept")?;
     all_stored(&stack, "/kept")?;
     let said = said.lock().unwrap().clone();
-    assert_eq!(said.as_ref().and_then(|said| said.to_str().ok()), Some(FORMATS), "what a poll says it reads");
+    assert_eq!(
+        said.as_ref().and_then(|said| said.to_str().ok()),
+        Some(&*formats()),
+        "what a poll says it reads"
+    );
 
     doctor.rest();
     wait::until("the ban arrives", LIMIT, || {
@@ -132,8 +136,8 @@ fn bans_arrive_at_a_gateway_that_cannot_read_the_routes() {
     let (options, doctor) = doctored("upgrade-routes").unwrap();
     let stack = Stack::start_serving(options).unwrap();
     doctor.change(|message, bytes| {
-        if let Some(formats) = message.headers.get_mut(FORMATS_HEADER) {
-            *formats = FORMATS.replace("routes=3", "routes=2").parse().unwrap();
+        if let Some(reads) = message.headers.get_mut(FORMATS_HEADER) {
+            *reads = formats().replace("routes=3", "routes=2").parse().unwrap();
         }
         bytes
     });

@@ -9,7 +9,7 @@ use tidegate_author as author;
 use tidegate_host_sim::{CONFIG, Feed, Request, Response, Stage};
 use tidegate_policy::flags::{Flag, FlagState, Flags};
 use tidegate_policy::geo::{Country, CountryRange, GeoAction, GeoMode, GeoRule, UnknownCountry};
-use tidegate_policy::wire::sync::WholeTable;
+use tidegate_policy::tables::Table;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
@@ -219,11 +219,11 @@ fn bytes_that_are_no_table_leave_the_old_one() {
     stage.feed.set_geo([rule("eu", GeoMode::Deny, &["DE"])]);
     stage.run(SECOND);
     let good = stage.feed.tables().countries.as_bytes().to_vec();
-    stage.feed.set_whole(WholeTable::Countries, good[..good.len() - 1].to_vec());
+    stage.feed.set_whole(Table::Countries, good[..good.len() - 1].to_vec());
     stage.run(10 * SECOND);
     assert_eq!(stage.get_now(0, "10.1.0.1").status, 403);
     assert!(stage.metric("tidegate.sync.decode_failures") > 0);
-    stage.feed.set_whole(WholeTable::Countries, good);
+    stage.feed.set_whole(Table::Countries, good);
     stage.feed.set_geo([rule("eu", GeoMode::Deny, &["FR"])]);
     stage.run(60 * SECOND);
     assert_eq!([stage.get(0, "10.1.0.1").status, stage.get(1, "10.2.0.1").status], [200, 403]);

@@ -9,13 +9,15 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use tidegate::host::{Cas, Expect, HostError};
 use tidegate::sync::Keys;
 use tidegate::sync::load::read_published::{Collect, Collected};
-use tidegate::sync::publish::{Bytes, Outcome, Publish, Set};
-use tidegate::sync::shared::manifest::{Manifest, Part, PerPart, Shared};
+use tidegate::sync::publish::{Outcome, Publish, Set};
+use tidegate::sync::shared::manifest::{Manifest, Shared};
 use tidegate_policy::digest::BlobHash;
+use tidegate_policy::tables::{PerTable, Table};
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::sync::BlobRef;
 
@@ -52,30 +54,30 @@ impl Shared for Store {
 }
 
 /// The bytes of a table: what they are says of which version they are.
-fn content(part: Part, generation: u8) -> Vec<u8> {
-    let len = if part == Part::BanOverlay { 3 } else { 1 };
-    vec![generation * 16 + part as u8; len]
+fn content(table: Table, generation: u8) -> Vec<u8> {
+    let len = if table == Table::BanOverlay { 3 } else { 1 };
+    vec![generation * 16 + table as u8; len]
 }
 
 /// A set whose ban base, overlay, allow list and routes are of these generations;
 /// the others, which are published in the same way, are always of the first.
 fn set(seq: u64, [base, overlay, allow, routes]: [u8; 4]) -> Rc<Set> {
-    let of = |part: Part| {
-        let generation = match part {
-            Part::BanBase => base,
-            Part::BanOverlay => overlay,
-            Part::Allow => allow,
-            Part::Routes => routes,
-            Part::Countries | Part::Flags | Part::Geo | Part::Limits => 1,
+    let of = |table: Table| {
+        let generation = match table {
+            Table::BanBase => base,
+            Table::BanOverlay => overlay,
+            Table::Allow => allow,
+            Table::Routes => routes,
+            _ => 1,
         };
-        content(part, generation)
+        content(table, generation)
     };
     Rc::new(Set {
         version: Version { epoch: EPOCH, seq },
         refresh: 0,
         clock_ms: 0,
-        blobs: PerPart::from_fn(|part| BlobRef { hash: BlobHash::of(&of(part)), len: of(part).len() as u64 }),
-        bytes: PerPart::from_fn(|part| Some(Bytes::Raw(Rc::new(of(part))))),
+        blobs: PerTable::from_fn(|table| BlobRef::of(&of(table))),
+        bytes: PerTable::from_fn(|table| Some(Arc::new(of(table)))),
     })
 }
 
@@ -116,28 +118,28 @@ impl Publisher {
 struct Reader {
     left: u8,
     now: Option<Collect>,
-    held: Option<(Manifest, PerPart<Vec<u8>>)>,
+    held: Option<(Manifest, PerTable<Vec<u8>>)>,
 }
 
 impl Reader {
     fn step(&mut self, store: &Store, keys: &Keys, sets: &[Rc<Set>]) -> Result<(), String> {
         let held = &self.held;
-        let names = || PerPart::from_fn(|part| held.as_ref().map(|(held, _)| held.tables.get(part).blob));
+        let names = || PerTable::from_fn(|table| held.as_ref().map(|(held, _)| held.tables[table].blob));
         let collect = self.now.get_or_insert_with(|| Collect::new(names(), CHUNK));
         let Some(end) = collect.step(store, keys) else { return Ok(()) };
         self.now = None;
         self.left -= 1;
         let Collected::Set(published) = end else { return Ok(()) };
         let mut fresh = published.bytes.clone();
-        let tables = PerPart::from_fn(|part| {
-            let kept = || self.held.as_ref().map(|(_, tables)| tables.get(part).clone()).unwrap_or_default();
-            fresh.get_mut(part).take().unwrap_or_else(kept)
+        let tables = PerTable::from_fn(|table| {
+            let kept = || self.held.as_ref().map(|(_, tables)| tables[table].clone()).unwrap_or_default();
+            fresh[table].take().unwrap_or_else(kept)
         });
         // The hash that a VM verifies after it has collected: what does not fit
         // is not used.
         let named =
-            |part: &Part| BlobHash::of(tables.get(*part)) == published.manifest.tables.get(*part).blob.hash;
-        if !Part::ALL.iter().all(named) {
+            |table: &Table| BlobHash::of(&tables[*table]) == published.manifest.tables[*table].blob.hash;
+        if !Table::ALL.iter().all(named) {
             return Ok(());
         }
         let version = published.manifest.version;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tidegate::root_context::module;
 use tidegate_host_sim::{Fault, Feed, Request, Response, Root, Sim, Worker};
-use tidegate_policy::wire::sync::{SyncAnswer, WholeTable};
+use tidegate_policy::tables::Table;
+use tidegate_policy::wire::sync::SyncAnswer;
 
 const CONFIG: &str = r#"{"admin": {"cluster": "admin", "token": "secret"}}"#;
 const GATE: &str = "tidegate";
@@ -330,7 +331,7 @@ fn a_corrupt_answer_leaves_the_tables_and_is_asked_for_again() {
         assert_eq!(stage.statuses("1.1.1.1"), [403; 2]);
         // Wrong twice: the second is the answer to a poll for everything.
         stage.feed.faults.extend([fault, fault]);
-        stage.feed.set_whole(WholeTable::Routes, tidegate_host_sim::empty_routes());
+        stage.feed.set_whole(Table::Routes, tidegate_host_sim::empty_routes());
         stage.feed.ban("9.9.9.9");
         stage.feed.serve(&mut stage.sim);
         assert_eq!(stage.statuses("1.1.1.1"), [403; 2], "{fault:?}");

@@ -16,9 +16,10 @@ use tidegate_policy::address::Prefix;
 use tidegate_policy::check::PerCheck;
 use tidegate_policy::flags::Flags;
 use tidegate_policy::table::{AddressTable, Entry, EntryState};
+use tidegate_policy::tables::Table;
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::event::{EventPost, OpenEvent, Source, TrafficEvent};
-use tidegate_policy::wire::sync::{Ack, WholeTable};
+use tidegate_policy::wire::sync::Ack;
 
 use crate::world::CallId;
 use checks::Compiled;
@@ -98,7 +99,7 @@ pub struct Feed {
     /// The sequence number that the base was cut at.
     cut: u64,
     log: Vec<(u64, Prefix)>,
-    whole: BTreeMap<WholeTable, Vec<u8>>,
+    whole: BTreeMap<Table, Vec<u8>>,
     /// Faults to come, each once.
     pub faults: VecDeque<Fault>,
     /// Whether answers say that somebody waits.
@@ -262,7 +263,7 @@ impl Feed {
     }
 
     /// Replaces a whole table by these bytes.
-    pub fn set_whole(&mut self, table: WholeTable, bytes: Vec<u8>) {
+    pub fn set_whole(&mut self, table: Table, bytes: Vec<u8>) {
         self.whole.insert(table, bytes);
         self.seq += 1;
     }

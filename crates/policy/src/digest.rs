@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 /// The name of an immutable run of bytes: its XXH3-128. Guards against mixed and
 /// torn tables, not against a forger: whoever can write shared data or the
 /// admin service's answers is trusted.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 pub struct BlobHash(pub u128);
 
 impl BlobHash {

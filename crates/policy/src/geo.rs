@@ -8,7 +8,6 @@ mod countries;
 mod country;
 mod rules;
 
-#[cfg(test)]
 pub(crate) use countries::COUNTRIES_FORMAT;
 pub use countries::{CountryCheck, CountryRange, CountryTable};
 pub use country::{Country, NoCountry};

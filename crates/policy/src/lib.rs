@@ -31,6 +31,7 @@ pub mod limit;
 pub mod request;
 pub mod route;
 pub mod table;
+pub mod tables;
 pub mod version;
 pub mod wire;
 

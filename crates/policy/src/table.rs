@@ -15,6 +15,5 @@ pub use addresses::AddressTable;
 pub use check::TableCheck;
 pub use entry::{Entry, EntryState, entry_bytes};
 pub(crate) use layout::Shape;
-#[cfg(test)]
 pub(crate) use layout::TABLE_FORMAT;
 pub(crate) use write::Writer;

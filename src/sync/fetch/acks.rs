@@ -4,7 +4,7 @@ use tidegate_policy::version::Version;
 use tidegate_policy::wire::sync::Ack;
 
 use crate::sync::shared::slots::Slot;
-use crate::sync::snapshot::Loaded;
+use crate::sync::snapshot::Snapshot;
 
 /// The ack of this gateway, which never goes back within an epoch.
 #[derive(Debug, Default)]
@@ -50,7 +50,7 @@ impl Acks {
     /// VM that has claimed it and not yet loaded says version 0; it cannot have
     /// decided a request by an older set than was acked before (see
     /// [`Slot::serving`]), so the ack stays where it is.
-    pub fn count(&mut self, slots: &[(u16, Slot)], own: &Loaded, now_ns: u64) {
+    pub fn count(&mut self, slots: &[(u16, Slot)], own: &Snapshot, now_ns: u64) {
         let serving = || slots.iter().map(|(_, slot)| slot).filter(|slot| slot.serving);
         let live = || serving().filter(|slot| slot.is_live(now_ns));
         let stale = serving().filter(|slot| !slot.is_live(now_ns) && !slot.is_free(now_ns));
@@ -75,33 +75,16 @@ impl Acks {
 #[cfg(test)]
 mod tests {
     use std::rc::Rc;
-    use std::sync::Arc;
 
-    use tidegate_policy::bans::BanTable;
     use tidegate_policy::decide::Tables;
-    use tidegate_policy::digest::BlobHash;
-    use tidegate_policy::flags::Flags;
-    use tidegate_policy::geo::CountryTable;
-    use tidegate_policy::route::RouteTable;
-    use tidegate_policy::table::AddressTable;
-    use tidegate_policy::wire::sync::BlobRef;
+    use tidegate_policy::tables::{PerTable, TableSet};
 
     use super::*;
-    use crate::sync::shared::manifest::PerPart;
 
-    fn own(seq: u64) -> Loaded {
-        let tables = Tables {
-            version: Version { epoch: 1, seq },
-            flags: Flags::default(),
-            allow: AddressTable::empty(),
-            bans: BanTable::empty(),
-            countries: CountryTable::empty(),
-            geo: Arc::default(),
-            routes: Arc::new(RouteTable::empty()),
-            limits: Arc::default(),
-        };
-        let blobs = PerPart::from_fn(|_| BlobRef { hash: BlobHash(0), len: 0 });
-        Loaded { refresh: 0, clock_ms: 0, blobs, tables: Rc::new(tables) }
+    fn own(seq: u64) -> Snapshot {
+        let tables = Tables::new(Version { epoch: 1, seq }, TableSet::empty());
+        let blobs = PerTable::default();
+        Snapshot { refresh: 0, clock_ms: 0, blobs, tables: Rc::new(tables) }
     }
 
     fn slot(seq: u64, heartbeat_s: u64, serving: bool) -> (u16, Slot) {

@@ -4,19 +4,20 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use tidegate_policy::bans::{Apply, BanTable, Join};
+use tidegate_policy::bans::Apply;
 use tidegate_policy::codec::MAX_TABLE;
 use tidegate_policy::digest::SetDigest;
 use tidegate_policy::table::{AddressTable, Entry};
+use tidegate_policy::tables::{PerTable, STEP_ENTRIES, Table};
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::sync::{BansUpdate, BlobRef, MAX_PAGE, OverlayUpdate, SyncAnswer};
 
 use super::fold_bans::Refold;
-use crate::sync::load::decode_table::{ENTRIES, Intake, IntakeError, Table, name_of};
-use crate::sync::publish::{Bytes, Set};
-use crate::sync::shared::manifest::{Part, PerPart};
-use crate::sync::snapshot::{Loaded, Pieces};
+use crate::sync::load::decode_table::{DecodeError, DecodeTable};
+use crate::sync::publish::Set;
+use crate::sync::snapshot::{NextTables, Snapshot};
 
 /// Why an answer did not become a set of tables. Each is followed by a full
 /// load: no `since`, nothing held.
@@ -25,9 +26,9 @@ pub enum BuildError {
     /// A table is missing that is not held either.
     Incomplete,
     /// Bytes are not what their name says.
-    Hash(Part),
+    Hash(Table),
     /// A table does not decode.
-    Layout(Part),
+    Layout(Table),
     /// The bans are not what the admin service counts.
     Digest,
     /// A table is larger than any may be.
@@ -47,7 +48,7 @@ pub enum Progress {
 /// A set of tables, verified.
 pub struct Built {
     /// For this VM.
-    pub loaded: Rc<Loaded>,
+    pub loaded: Rc<Snapshot>,
     /// For shared data.
     pub set: Rc<Set>,
     /// Times that folding did not give the base that the service names.
@@ -61,20 +62,19 @@ pub struct Build {
     clock_ms: i64,
     digest: Option<SetDigest>,
     overlay: Vec<Entry>,
-    blobs: PerPart<Option<BlobRef>>,
-    bytes: PerPart<Option<Bytes>>,
-    pieces: Pieces,
+    blobs: PerTable<Option<BlobRef>>,
+    bytes: PerTable<Option<Arc<Vec<u8>>>>,
+    next: NextTables,
     todo: VecDeque<Todo>,
     misfolded: u64,
 }
 
 enum Todo {
-    Fetch { part: Part, blob: BlobRef, bytes: Vec<u8> },
-    Intake(Box<Intake>),
+    Fetch { table: Table, blob: BlobRef, bytes: Vec<u8> },
+    Decode(Box<DecodeTable>),
     Fold { fold: Box<Refold>, blob: BlobRef },
     Overlay { from_held: bool },
     Apply(Box<Apply>),
-    Join(Box<Join>),
 }
 
 impl Build {
@@ -83,22 +83,24 @@ impl Build {
     ///
     /// # Errors
     /// When the answer cannot become a set.
-    pub fn new(answer: SyncAnswer, wall_ms: u64, held: Option<&Loaded>) -> Result<Self, BuildError> {
+    pub fn new(answer: SyncAnswer, wall_ms: u64, held: Option<&Snapshot>) -> Result<Self, BuildError> {
         let mut build = Self {
             version: answer.version,
             refresh: answer.refresh,
             clock_ms: signed_difference(answer.server_time_ms, wall_ms),
             digest: None,
             overlay: Vec::new(),
-            blobs: PerPart::from_fn(|part| held.map(|held| *held.blobs.get(part))),
-            bytes: PerPart::default(),
-            pieces: Pieces::of(held),
+            blobs: PerTable::from_fn(|table| held.map(|held| held.blobs[table])),
+            bytes: PerTable::default(),
+            next: NextTables::new(held),
             todo: VecDeque::new(),
             misfolded: 0,
         };
         for whole in answer.whole {
-            let part = Part::from(whole.table);
-            build.want(part, whole.blob, whole.bytes)?;
+            if !whole.table.travels_whole() {
+                return Err(BuildError::Layout(whole.table));
+            }
+            build.want(whole.table, whole.blob, whole.bytes)?;
         }
         if let Some(bans) = answer.bans {
             build.want_bans(bans, held)?;
@@ -106,21 +108,23 @@ impl Build {
         Ok(build)
     }
 
-    fn want(&mut self, part: Part, blob: BlobRef, bytes: Option<Vec<u8>>) -> Result<(), BuildError> {
+    fn want(&mut self, table: Table, blob: BlobRef, bytes: Option<Vec<u8>>) -> Result<(), BuildError> {
         if blob.len > MAX_TABLE as u64 {
             return Err(BuildError::TooLong);
         }
-        *self.blobs.get_mut(part) = Some(blob);
+        self.blobs[table] = Some(blob);
         self.todo.push_back(match bytes {
-            Some(bytes) if bytes.len() <= MAX_PAGE => Todo::Intake(Box::new(Intake::new(part, blob, bytes))),
+            Some(bytes) if bytes.len() <= MAX_PAGE => {
+                Todo::Decode(Box::new(DecodeTable::new(table, Some(blob), bytes)))
+            }
             Some(_) => return Err(BuildError::TooLong),
-            None => Todo::Fetch { part, blob, bytes: Vec::new() },
+            None => Todo::Fetch { table, blob, bytes: Vec::new() },
         });
         Ok(())
     }
 
-    fn want_bans(&mut self, bans: BansUpdate, held: Option<&Loaded>) -> Result<(), BuildError> {
-        let has_base = held.is_some_and(|held| *held.blobs.get(Part::BanBase) == bans.base);
+    fn want_bans(&mut self, bans: BansUpdate, held: Option<&Snapshot>) -> Result<(), BuildError> {
+        let has_base = held.is_some_and(|held| held.blobs[Table::BanBase] == bans.base);
         let (from_held, changes) = match bans.overlay {
             OverlayUpdate::Delta(changes) => (true, changes),
             OverlayUpdate::Whole(changes) => (false, changes),
@@ -143,7 +147,7 @@ impl Build {
         &mut self,
         base: BlobRef,
         fold: Option<Vec<Entry>>,
-        held: Option<&Loaded>,
+        held: Option<&Snapshot>,
     ) -> Result<(), BuildError> {
         match fold.zip(held) {
             Some((changes, held)) if base.len <= MAX_TABLE as u64 => {
@@ -151,7 +155,7 @@ impl Build {
                 self.todo.push_back(Todo::Fold { fold, blob: base });
                 Ok(())
             }
-            _ => self.want(Part::BanBase, base, None),
+            _ => self.want(Table::BanBase, base, None),
         }
     }
 
@@ -162,22 +166,18 @@ impl Build {
     pub fn step(&mut self) -> Result<Progress, BuildError> {
         let Some(todo) = self.todo.pop_front() else { return self.put_together() };
         match todo {
-            Todo::Fetch { part, blob, bytes } if (bytes.len() as u64) < blob.len => {
+            Todo::Fetch { table, blob, bytes } if (bytes.len() as u64) < blob.len => {
                 let offset = bytes.len() as u64;
-                self.todo.push_front(Todo::Fetch { part, blob, bytes });
+                self.todo.push_front(Todo::Fetch { table, blob, bytes });
                 return Ok(Progress::Fetch(blob, offset));
             }
-            Todo::Fetch { part, blob, bytes } => {
-                self.todo.push_front(Todo::Intake(Box::new(Intake::new(part, blob, bytes))));
+            Todo::Fetch { table, blob, bytes } => {
+                self.todo.push_front(Todo::Decode(Box::new(DecodeTable::new(table, Some(blob), bytes))));
             }
-            Todo::Intake(intake) => self.take_in(intake)?,
+            Todo::Decode(decode) => self.decode(decode)?,
             Todo::Fold { fold, blob } => self.fold(fold, blob)?,
             Todo::Overlay { from_held } => self.begin_overlay(from_held),
             Todo::Apply(apply) => self.apply(apply)?,
-            Todo::Join(mut join) => match join.step(ENTRIES) {
-                Some(bans) => self.pieces.joined(bans),
-                None => self.todo.push_front(Todo::Join(join)),
-            },
         }
         Ok(Progress::More)
     }
@@ -187,103 +187,81 @@ impl Build {
     /// # Errors
     /// When it is empty, or more than the table has.
     pub fn page(&mut self, page: &[u8]) -> Result<(), BuildError> {
-        let Some(Todo::Fetch { part, blob, bytes }) = self.todo.front_mut() else { return Ok(()) };
+        let Some(Todo::Fetch { table, blob, bytes }) = self.todo.front_mut() else { return Ok(()) };
         let len = bytes.len().saturating_add(page.len());
         if page.is_empty() || len as u64 > blob.len || bytes.try_reserve(page.len()).is_err() {
-            return Err(BuildError::Hash(*part));
+            return Err(BuildError::Hash(*table));
         }
         bytes.extend_from_slice(page);
         Ok(())
     }
 
-    fn take_in(&mut self, mut intake: Box<Intake>) -> Result<(), BuildError> {
-        let part = intake.part();
-        match intake.step() {
-            Ok(None) => self.todo.push_front(Todo::Intake(intake)),
-            Ok(Some(table)) => {
-                *self.blobs.get_mut(part) = intake.name();
-                self.put(part, table);
+    fn decode(&mut self, mut decode: Box<DecodeTable>) -> Result<(), BuildError> {
+        let table = decode.table();
+        match self.next.decode(&mut decode) {
+            Ok(false) => self.todo.push_front(Todo::Decode(decode)),
+            Ok(true) => {
+                self.blobs[table] = decode.blob();
+                self.bytes[table] = Some(decode.bytes().clone());
             }
-            Err(IntakeError::Hash) => return Err(BuildError::Hash(part)),
-            Err(IntakeError::Layout(_)) => return Err(BuildError::Layout(part)),
+            Err(DecodeError::Hash) => return Err(BuildError::Hash(table)),
+            Err(DecodeError::Malformed(_)) => return Err(BuildError::Layout(table)),
         }
         Ok(())
-    }
-
-    fn put(&mut self, part: Part, table: Table) {
-        *self.bytes.get_mut(part) = Some(table.bytes());
-        self.pieces.put(part, table);
     }
 
     fn fold(&mut self, mut fold: Box<Refold>, blob: BlobRef) -> Result<(), BuildError> {
         match fold.step() {
             Ok(None) => self.todo.push_front(Todo::Fold { fold, blob }),
             Ok(Some((bytes, hash))) if hash == blob.hash && bytes.len() as u64 == blob.len => {
-                let intake = Intake::own(Part::BanBase, blob, bytes);
-                let intake = intake.map_err(|_| BuildError::Layout(Part::BanBase))?;
-                self.todo.push_front(Todo::Intake(Box::new(intake)));
+                let decode = DecodeTable::named(Table::BanBase, blob, bytes);
+                let decode = decode.map_err(|_| BuildError::Layout(Table::BanBase))?;
+                self.todo.push_front(Todo::Decode(Box::new(decode)));
             }
             // Something that was held is not what the service believes: its
             // bytes are right in any case.
             _ => {
                 self.misfolded = self.misfolded.saturating_add(1);
-                self.todo.push_front(Todo::Fetch { part: Part::BanBase, blob, bytes: Vec::new() });
+                self.todo.push_front(Todo::Fetch { table: Table::BanBase, blob, bytes: Vec::new() });
             }
         }
         Ok(())
     }
 
     fn begin_overlay(&mut self, from_held: bool) {
-        let held = self.pieces.overlay().filter(|_| from_held).cloned();
-        let from = held.unwrap_or_else(AddressTable::empty);
+        let from = if from_held { self.next.set().ban_overlay.clone() } else { AddressTable::empty() };
         let apply = Apply::new(&from, &std::mem::take(&mut self.overlay));
         self.todo.push_front(Todo::Apply(Box::new(apply)));
     }
 
     fn apply(&mut self, mut apply: Box<Apply>) -> Result<(), BuildError> {
-        let bytes = apply.step(ENTRIES).map_err(|_| BuildError::Layout(Part::BanOverlay))?;
+        let bytes = apply.step(STEP_ENTRIES).map_err(|_| BuildError::Layout(Table::BanOverlay))?;
         self.todo.push_front(match bytes {
             None => Todo::Apply(apply),
-            Some(bytes) => Todo::Intake(Box::new(Intake::unnamed(Part::BanOverlay, bytes))),
+            Some(bytes) => Todo::Decode(Box::new(DecodeTable::new(Table::BanOverlay, None, bytes))),
         });
         Ok(())
     }
 
     /// All tables are in: the bans are joined, and then counted.
     fn put_together(&mut self) -> Result<Progress, BuildError> {
-        if let Some(join) = self.pieces.join() {
-            self.todo.push_front(Todo::Join(Box::new(join)));
-            return Ok(Progress::More);
-        }
-        let digest = self.pieces.bans().map(BanTable::digest);
-        if self.digest.is_some_and(|expected| digest != Some(expected)) {
+        let Some(bans) = self.next.join() else { return Ok(Progress::More) };
+        if self.digest.is_some_and(|expected| bans.digest() != expected) {
             return Err(BuildError::Digest);
         }
         self.finish()
     }
 
     fn finish(&mut self) -> Result<Progress, BuildError> {
-        let names = self.blobs;
-        if Part::ALL.iter().any(|part| names.get(*part).is_none()) {
+        if self.blobs.iter().any(|(_, blob)| blob.is_none()) {
             return Err(BuildError::Incomplete);
         }
-        let empty = name_of(&[]);
-        let blobs = PerPart::from_fn(|part| names.get(part).unwrap_or(empty));
-        let pieces = std::mem::take(&mut self.pieces);
-        let tables = pieces.into_tables(self.version).ok_or(BuildError::Incomplete)?;
-        let mut bytes = std::mem::take(&mut self.bytes);
-        for (part, table) in [
-            (Part::BanBase, tables.bans.base()),
-            (Part::BanOverlay, tables.bans.overlay()),
-            (Part::Allow, &tables.allow),
-        ] {
-            // Costs a handle, and makes the set whole whatever is published.
-            bytes.get_mut(part).get_or_insert_with(|| Bytes::Table(table.clone()));
-        }
-        bytes.get_mut(Part::Countries).get_or_insert_with(|| Bytes::Countries(tables.countries.clone()));
+        let blobs = PerTable::from_fn(|table| self.blobs[table].unwrap_or_default());
+        let tables = Rc::new(self.next.finish(self.version).ok_or(BuildError::Incomplete)?);
+        let bytes = std::mem::take(&mut self.bytes);
         let (version, refresh, clock_ms) = (self.version, self.refresh, self.clock_ms);
         let set = Set { version, refresh, clock_ms, blobs, bytes };
-        let loaded = Loaded { refresh, clock_ms, blobs, tables: Rc::new(tables) };
+        let loaded = Snapshot { refresh, clock_ms, blobs, tables };
         Ok(Progress::Done(Box::new(Built {
             loaded: Rc::new(loaded),
             set: Rc::new(set),

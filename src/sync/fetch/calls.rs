@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidegate_policy::version::Version;
-use tidegate_policy::wire::formats::{FORMATS, FORMATS_HEADER};
+use tidegate_policy::wire::formats::{self, FORMATS_HEADER};
 use tidegate_policy::wire::sync::{ACK_HEADER, Ack, BlobRef, HELD_HEADER, Held};
 
 use crate::admin_client::{AdminClient, InFlight};
@@ -44,8 +44,9 @@ impl<H: Host> SyncCalls<'_, H> {
             Some(since) => format!("/api/data-plane/v1/sync?since={since}&wait={wait}s"),
             None => format!("/api/data-plane/v1/sync?wait={wait}s"),
         };
-        let (held, ack) = (held.to_string(), ack.to_string());
-        let headers = [(FORMATS_HEADER, FORMATS), (ACK_HEADER, ack.as_str()), (HELD_HEADER, held.as_str())];
+        let (formats, held, ack) = (formats::formats(), held.to_string(), ack.to_string());
+        let headers =
+            [(FORMATS_HEADER, formats.as_str()), (ACK_HEADER, ack.as_str()), (HELD_HEADER, held.as_str())];
         let headers = if held.is_empty() { headers.get(..2) } else { headers.get(..) };
         let call = self.client.get(&path, headers.unwrap_or_default(), WAIT.saturating_add(GRACE))?;
         Ok(self.of_root(call))

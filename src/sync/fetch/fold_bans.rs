@@ -5,9 +5,9 @@ use tidegate_policy::bans::{Apply, Fold, Join};
 use tidegate_policy::codec::FormatError;
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::table::{AddressTable, Entry, TableCheck};
+use tidegate_policy::tables::STEP_ENTRIES;
 
-use crate::sync::load::decode_table::ENTRIES;
-use crate::sync::snapshot::Loaded;
+use crate::sync::snapshot::Snapshot;
 
 /// A fold under way.
 pub struct Refold {
@@ -25,7 +25,7 @@ enum At {
 impl Refold {
     /// Begins to fold what `held` says once `changes` are applied.
     #[must_use]
-    pub fn new(held: &Loaded, changes: &[Entry]) -> Self {
+    pub fn new(held: &Snapshot, changes: &[Entry]) -> Self {
         let bans = &held.tables.bans;
         Self { base: bans.base().clone(), at: At::Apply(Apply::new(bans.overlay(), changes)) }
     }
@@ -37,14 +37,16 @@ impl Refold {
     /// When the outcome would be too large. The fold is over then.
     pub fn step(&mut self) -> Result<Option<(Vec<u8>, BlobHash)>, FormatError> {
         let next = match &mut self.at {
-            At::Apply(apply) => {
-                apply.step(ENTRIES)?.map(TableCheck::new).transpose()?.map(|check| At::Check(Box::new(check)))
-            }
+            At::Apply(apply) => apply
+                .step(STEP_ENTRIES)?
+                .map(TableCheck::new)
+                .transpose()?
+                .map(|check| At::Check(Box::new(check))),
             At::Check(check) => {
-                check.step(ENTRIES)?.map(|overlay| At::Join(Join::new(self.base.clone(), overlay)))
+                check.step(STEP_ENTRIES)?.map(|overlay| At::Join(Join::new(self.base.clone(), overlay)))
             }
-            At::Join(join) => join.step(ENTRIES).map(|bans| At::Fold(Box::new(Fold::new(&bans)))),
-            At::Fold(fold) => return fold.step(ENTRIES),
+            At::Join(join) => join.step(STEP_ENTRIES).map(|bans| At::Fold(Box::new(Fold::new(&bans)))),
+            At::Fold(fold) => return fold.step(STEP_ENTRIES),
         };
         if let Some(next) = next {
             self.at = next;

@@ -1,200 +1,102 @@
-//! A table's way from bytes that arrived to a table that is searched: its hash,
-//! then its layout, both in steps that do not hold up a worker.
+//! From a table's bytes to the table that is searched: first its hash, then its
+//! contents, both in steps that do not hold up a worker.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use tidegate_policy::codec::FormatError;
-use tidegate_policy::digest::{BlobHash, BlobHasher};
-use tidegate_policy::flags::Flags;
-use tidegate_policy::geo::{CountryCheck, CountryTable, GeoRules};
-use tidegate_policy::limit::Limits;
-use tidegate_policy::route::{RouteLoad, RouteTable};
-use tidegate_policy::table::{AddressTable, TableCheck};
+use tidegate_policy::digest::BlobHasher;
+use tidegate_policy::tables::{Table, TableDecoder, TableSet};
 use tidegate_policy::wire::sync::BlobRef;
 
-use crate::sync::publish::Bytes;
-use crate::sync::shared::manifest::{CHUNK, Part, piece};
-
-/// Entries checked, folded or joined in one step: 0.2 to 0.5 ms.
-pub const ENTRIES: usize = 4096;
-
-/// Bytes of regexes checked in one step.
-const REGEX_BYTES: usize = 128 << 10;
+use crate::sync::shared::manifest::{CHUNK, piece};
 
 /// Why bytes did not become a table.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum IntakeError {
+pub enum DecodeError {
     /// They are not the bytes that were named.
     Hash,
     /// They are, and are no table: reading them again would not help.
-    Layout(FormatError),
+    Malformed(FormatError),
 }
 
-/// A table, ready to be searched.
-#[derive(Clone)]
-pub enum Table {
-    /// Of addresses.
-    Addresses(AddressTable),
-    /// Of routes, and the bytes that it was made from.
-    Routes(Arc<RouteTable>, Rc<Vec<u8>>),
-    /// Of countries.
-    Countries(CountryTable),
-    /// The geo rules, and the bytes that they were made from.
-    Geo(Arc<GeoRules>, Rc<Vec<u8>>),
-    /// The limits, and the bytes that they were made from.
-    Limits(Arc<Limits>, Rc<Vec<u8>>),
-    /// The flags, and the bytes that they were made from.
-    Flags(Flags, Rc<Vec<u8>>),
-}
-
-impl Table {
-    /// Its bytes, to publish.
-    #[must_use]
-    pub fn bytes(&self) -> Bytes {
-        match self {
-            Self::Addresses(table) => Bytes::Table(table.clone()),
-            Self::Countries(table) => Bytes::Countries(table.clone()),
-            Self::Routes(_, bytes) | Self::Geo(_, bytes) | Self::Limits(_, bytes) | Self::Flags(_, bytes) => {
-                Bytes::Raw(bytes.clone())
-            }
-        }
+impl From<FormatError> for DecodeError {
+    fn from(error: FormatError) -> Self {
+        Self::Malformed(error)
     }
 }
 
 /// One table under way.
-pub struct Intake {
-    part: Part,
+pub struct DecodeTable {
+    table: Table,
+    bytes: Arc<Vec<u8>>,
     /// What the bytes should be, or turned out to be.
-    name: Option<BlobRef>,
-    at: At,
+    blob: Option<BlobRef>,
+    stage: Stage,
 }
 
-enum At {
-    Hash {
-        bytes: Vec<u8>,
-        hasher: Box<BlobHasher>,
-        next: usize,
-    },
-    Addresses(Box<TableCheck>),
-    Routes(Box<RouteLoad>, Rc<Vec<u8>>),
-    Countries(Box<CountryCheck>),
-    /// Small ones, which are made in one go.
-    Whole(Table),
-    Over,
+enum Stage {
+    Hash { hasher: Box<BlobHasher>, next: usize },
+    Decode(TableDecoder),
 }
 
-impl Intake {
-    /// `bytes`, which should be `blob`.
+impl DecodeTable {
+    /// `bytes`, whose name and size should be `blob`. `None`: they were made here
+    /// and have no name yet.
     #[must_use]
-    pub fn new(part: Part, blob: BlobRef, bytes: Vec<u8>) -> Self {
-        Self { part, name: Some(blob), at: At::Hash { bytes, hasher: Box::default(), next: 0 } }
-    }
-
-    /// `bytes` that were made here and have no name yet.
-    #[must_use]
-    pub fn unnamed(part: Part, bytes: Vec<u8>) -> Self {
-        Self { part, name: None, at: At::Hash { bytes, hasher: Box::default(), next: 0 } }
+    pub fn new(table: Table, blob: Option<BlobRef>, bytes: Vec<u8>) -> Self {
+        let stage = Stage::Hash { hasher: Box::default(), next: 0 };
+        Self { table, bytes: Arc::new(bytes), blob, stage }
     }
 
     /// `bytes` that were made here and are known to be `blob`.
     ///
     /// # Errors
     /// When they are no table.
-    pub fn own(part: Part, blob: BlobRef, bytes: Vec<u8>) -> Result<Self, IntakeError> {
-        Ok(Self { part, name: Some(blob), at: At::laid_out(part, bytes)? })
-    }
-
-    /// The name of the bytes; known by the time that the table is there.
-    #[must_use]
-    pub fn name(&self) -> Option<BlobRef> {
-        self.name
+    pub fn named(table: Table, blob: BlobRef, bytes: Vec<u8>) -> Result<Self, DecodeError> {
+        let bytes = Arc::new(bytes);
+        let stage = Stage::Decode(TableDecoder::new(table, &bytes)?);
+        Ok(Self { table, bytes, blob: Some(blob), stage })
     }
 
     /// Which table this becomes.
     #[must_use]
-    pub fn part(&self) -> Part {
-        self.part
+    pub fn table(&self) -> Table {
+        self.table
     }
 
-    /// Does a bounded piece of the work; the table when that was the last.
+    /// Name and size of the bytes; known once the table is there.
+    #[must_use]
+    pub fn blob(&self) -> Option<BlobRef> {
+        self.blob
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &Arc<Vec<u8>> {
+        &self.bytes
+    }
+
+    /// Does a bounded piece of the work. True when that was the last, and the table
+    /// is in `set`.
     ///
     /// # Errors
-    /// When the bytes are not what they should be. The intake is over then.
-    pub fn step(&mut self) -> Result<Option<Table>, IntakeError> {
-        match std::mem::replace(&mut self.at, At::Over) {
-            At::Hash { bytes, mut hasher, next } => {
-                hasher.update(piece(&bytes, next, CHUNK));
-                let next = next.saturating_add(1);
-                if next.saturating_mul(CHUNK) < bytes.len() {
-                    self.at = At::Hash { bytes, hasher, next };
-                    return Ok(None);
+    /// When the bytes are not what they should be. The decoding is over then.
+    pub fn step(&mut self, set: &mut TableSet) -> Result<bool, DecodeError> {
+        match &mut self.stage {
+            Stage::Hash { hasher, next } => {
+                hasher.update(piece(&self.bytes, *next, CHUNK));
+                *next = next.saturating_add(1);
+                if next.saturating_mul(CHUNK) < self.bytes.len() {
+                    return Ok(false);
                 }
-                let found = BlobRef { hash: hasher.finish(), len: bytes.len() as u64 };
-                if *self.name.get_or_insert(found) != found {
-                    return Err(IntakeError::Hash);
+                let found = BlobRef { hash: hasher.finish(), len: self.bytes.len() as u64 };
+                if *self.blob.get_or_insert(found) != found {
+                    return Err(DecodeError::Hash);
                 }
-                self.at = At::laid_out(self.part, bytes)?;
-                Ok(None)
+                self.stage = Stage::Decode(TableDecoder::new(self.table, &self.bytes)?);
+                Ok(false)
             }
-            At::Addresses(mut check) => {
-                let table = check.step(ENTRIES).map_err(IntakeError::Layout)?;
-                if table.is_none() {
-                    self.at = At::Addresses(check);
-                }
-                Ok(table.map(Table::Addresses))
-            }
-            At::Routes(mut load, bytes) => match load.step(REGEX_BYTES).map_err(IntakeError::Layout)? {
-                Some(table) => Ok(Some(Table::Routes(Arc::new(table), bytes))),
-                None => {
-                    self.at = At::Routes(load, bytes);
-                    Ok(None)
-                }
-            },
-            At::Countries(mut check) => {
-                let table = check.step(ENTRIES).map_err(IntakeError::Layout)?;
-                if table.is_none() {
-                    self.at = At::Countries(check);
-                }
-                Ok(table.map(Table::Countries))
-            }
-            At::Whole(table) => Ok(Some(table)),
-            At::Over => Err(IntakeError::Layout(FormatError::Malformed("taken in already"))),
+            Stage::Decode(decoder) => Ok(decoder.step(set)?),
         }
     }
-}
-
-impl At {
-    fn laid_out(part: Part, bytes: Vec<u8>) -> Result<Self, IntakeError> {
-        Ok(match part {
-            Part::Routes => {
-                let load = RouteLoad::new(&bytes).map_err(IntakeError::Layout)?;
-                Self::Routes(Box::new(load), Rc::new(bytes))
-            }
-            Part::Countries => {
-                Self::Countries(Box::new(CountryCheck::new(bytes).map_err(IntakeError::Layout)?))
-            }
-            Part::Geo => {
-                let rules = GeoRules::from_bytes(&bytes).map_err(IntakeError::Layout)?;
-                Self::Whole(Table::Geo(Arc::new(rules), Rc::new(bytes)))
-            }
-            Part::Limits => {
-                let limits = Limits::from_bytes(&bytes).map_err(IntakeError::Layout)?;
-                Self::Whole(Table::Limits(Arc::new(limits), Rc::new(bytes)))
-            }
-            Part::Flags => {
-                let flags = Flags::from_bytes(&bytes).map_err(IntakeError::Layout)?;
-                Self::Whole(Table::Flags(flags, Rc::new(bytes)))
-            }
-            Part::BanBase | Part::BanOverlay | Part::Allow => {
-                Self::Addresses(Box::new(TableCheck::new(bytes).map_err(IntakeError::Layout)?))
-            }
-        })
-    }
-}
-
-/// The name of `bytes` that were made here.
-#[must_use]
-pub fn name_of(bytes: &[u8]) -> BlobRef {
-    BlobRef { hash: BlobHash::of(bytes), len: bytes.len() as u64 }
 }

@@ -1,13 +1,14 @@
 //! Reading a set of tables out of shared data: the manifest, then the sides that
 //! changed, a piece a step. What does not fit the manifest is read again; a
-//! table's own hash is verified afterwards, by [`Intake`](super::decode_table::Intake).
+//! table's own hash is verified afterwards, by [`DecodeTable`](super::decode_table::DecodeTable).
 
 use tidegate_policy::digest::BlobHash;
+use tidegate_policy::tables::{PerTable, Table};
 use tidegate_policy::wire::sync::BlobRef;
 
 use crate::host::Cas;
 use crate::sync::shared::keys::Keys;
-use crate::sync::shared::manifest::{ChunkHead, Manifest, Part, PerPart, Placed, Shared};
+use crate::sync::shared::manifest::{ChunkHead, Manifest, Placed, Shared};
 
 /// How often a read begins anew before it waits for the next tick.
 const TRIES: u8 = 7;
@@ -33,14 +34,14 @@ pub struct Published {
     /// Its token, which every write changes.
     pub cas: Cas,
     /// The bytes of the tables that the reader did not hold.
-    pub bytes: PerPart<Option<Vec<u8>>>,
+    pub bytes: PerTable<Option<Vec<u8>>>,
 }
 
 /// A read under way.
 #[derive(Clone, Debug)]
 pub struct Collect {
-    held: PerPart<Option<BlobRef>>,
-    got: PerPart<Option<Partial>>,
+    held: PerTable<Option<BlobRef>>,
+    got: PerTable<Option<Partial>>,
     chunk: usize,
     tries: u8,
     manifest: Option<(Manifest, Cas)>,
@@ -57,8 +58,8 @@ struct Partial {
 impl Collect {
     /// A read that leaves out the tables `held`, in pieces of `chunk` bytes.
     #[must_use]
-    pub fn new(held: PerPart<Option<BlobRef>>, chunk: usize) -> Self {
-        Self { held, got: PerPart::default(), chunk: chunk.max(1), tries: 0, manifest: None }
+    pub fn new(held: PerTable<Option<BlobRef>>, chunk: usize) -> Self {
+        Self { held, got: PerTable::default(), chunk: chunk.max(1), tries: 0, manifest: None }
     }
 
     /// Makes the next host call; the outcome when that was the last.
@@ -66,9 +67,9 @@ impl Collect {
         match self.manifest.take() {
             None => self.read_manifest(shared, keys),
             Some((manifest, cas)) => match self.wanted(&manifest) {
-                Some((part, placed)) => {
+                Some((table, placed)) => {
                     self.manifest = Some((manifest, cas));
-                    self.read_piece(shared, keys, part, placed)
+                    self.read_piece(shared, keys, table, placed)
                 }
                 None => Some(self.finish(manifest, cas)),
             },
@@ -82,9 +83,8 @@ impl Collect {
             Err(_) => return Some(Collected::Later),
         };
         let Ok(manifest) = Manifest::from_bytes(&bytes) else { return Some(Collected::Unreadable(cas)) };
-        for part in Part::ALL {
-            let blob = manifest.tables.get(part).blob;
-            let got = self.got.get_mut(part);
+        for (table, placed) in manifest.tables.iter() {
+            let (blob, got) = (placed.blob, &mut self.got[table]);
             if got.as_ref().is_some_and(|got| got.blob != blob) {
                 *got = None;
             }
@@ -97,10 +97,10 @@ impl Collect {
     }
 
     /// The first table that is not complete.
-    fn wanted(&self, manifest: &Manifest) -> Option<(Part, Placed)> {
-        Part::ALL.into_iter().map(|part| (part, *manifest.tables.get(part))).find(|(part, placed)| {
-            let got = self.got.get(*part).as_ref().map_or(0, |got| got.bytes.len() as u64);
-            *self.held.get(*part) != Some(placed.blob) && got < placed.blob.len
+    fn wanted(&self, manifest: &Manifest) -> Option<(Table, Placed)> {
+        manifest.tables.iter().map(|(table, placed)| (table, *placed)).find(|(table, placed)| {
+            let got = self.got[*table].as_ref().map_or(0, |got| got.bytes.len() as u64);
+            self.held[*table] != Some(placed.blob) && got < placed.blob.len
         })
     }
 
@@ -108,16 +108,15 @@ impl Collect {
         &mut self,
         shared: &impl Shared,
         keys: &Keys,
-        part: Part,
+        table: Table,
         placed: Placed,
     ) -> Option<Collected> {
         let chunk = self.chunk;
-        let got = self.got.get_mut(part);
-        let got = got.get_or_insert_with(|| Partial { blob: placed.blob, bytes: Vec::new() });
+        let got = self.got[table].get_or_insert_with(|| Partial { blob: placed.blob, bytes: Vec::new() });
         let index = got.bytes.len().checked_div(chunk).unwrap_or_default();
         let len = usize::try_from(placed.blob.len).unwrap_or(usize::MAX);
         let want = len.saturating_sub(got.bytes.len()).min(chunk);
-        let Ok(found) = shared.get(&keys.chunk(part, placed.side, index)) else {
+        let Ok(found) = shared.get(&keys.chunk(table, placed.side, index)) else {
             return Some(Collected::Later);
         };
         let payload = found.as_ref().and_then(|(value, _)| fitting(value, placed.blob.hash, want));
@@ -140,9 +139,9 @@ impl Collect {
     fn finish(&mut self, manifest: Manifest, cas: Cas) -> Collected {
         let mut got = std::mem::take(&mut self.got);
         let held = self.held;
-        let bytes = PerPart::from_fn(|part| {
-            let is_held = *held.get(part) == Some(manifest.tables.get(part).blob);
-            let got = got.get_mut(part).take().map(|got| got.bytes);
+        let bytes = PerTable::from_fn(|table| {
+            let is_held = held[table] == Some(manifest.tables[table].blob);
+            let got = got[table].take().map(|got| got.bytes);
             (!is_held).then(|| got.unwrap_or_default())
         });
         Collected::Set(Box::new(Published { manifest, cas, bytes }))

@@ -4,20 +4,19 @@
 
 use std::rc::Rc;
 
-use tidegate_policy::bans::Join;
-use tidegate_policy::wire::sync::BlobRef;
+use tidegate_policy::tables::{PerTable, Table};
 
-use super::decode_table::{ENTRIES, Intake, IntakeError};
+use super::decode_table::{DecodeError, DecodeTable};
 use super::read_published::{Collect, Collected, Published};
 use crate::host::Cas;
 use crate::sync::shared::keys::Keys;
-use crate::sync::shared::manifest::{CHUNK, Manifest, Part, PerPart, Shared};
-use crate::sync::snapshot::{Loaded, Pieces};
+use crate::sync::shared::manifest::{CHUNK, Manifest, Shared};
+use crate::sync::snapshot::{NextTables, Snapshot};
 
 /// What a load came to.
 pub enum LoadEnd {
     /// A set that differs from the one before.
-    Set(Rc<Loaded>, Cas),
+    Set(Rc<Snapshot>, Cas),
     /// What is published is what is held.
     Same(Cas),
     /// Nothing is published yet.
@@ -31,7 +30,7 @@ pub enum LoadEnd {
 
 /// A load under way.
 pub struct Load {
-    held: Option<Rc<Loaded>>,
+    held: Option<Rc<Snapshot>>,
     at: At,
 }
 
@@ -43,23 +42,22 @@ enum At {
 struct Checking {
     manifest: Manifest,
     cas: Cas,
-    waiting: Vec<Intake>,
-    join: Option<Join>,
-    pieces: Pieces,
+    waiting: Vec<DecodeTable>,
+    next: NextTables,
 }
 
 impl Load {
     /// A load by a VM that holds `held`.
     #[must_use]
-    pub fn new(held: Option<Rc<Loaded>>) -> Self {
-        let names = PerPart::from_fn(|part| held.as_ref().map(|held| *held.blobs.get(part)));
+    pub fn new(held: Option<Rc<Snapshot>>) -> Self {
+        let names = PerTable::from_fn(|table| held.as_ref().map(|held| held.blobs[table]));
         Self { at: At::Collect(Box::new(Collect::new(names, CHUNK))), held }
     }
 
     /// Reads everything anew, whatever is held: a refresh was ordered.
     #[must_use]
-    pub fn anew(held: Option<Rc<Loaded>>) -> Self {
-        Self { at: At::Collect(Box::new(Collect::new(PerPart::default(), CHUNK))), held }
+    pub fn anew(held: Option<Rc<Snapshot>>) -> Self {
+        Self { at: At::Collect(Box::new(Collect::new(PerTable::default(), CHUNK))), held }
     }
 
     /// Makes one host call, or does one bounded piece of work.
@@ -81,56 +79,38 @@ impl Load {
         if held.as_ref().is_some_and(|held| held.is(&manifest)) {
             return Some(LoadEnd::Same(cas));
         }
-        let intake = |part| {
-            let blob: BlobRef = manifest.tables.get(part).blob;
-            Some(Intake::new(part, blob, bytes.get_mut(part).take()?))
-        };
-        let waiting: Vec<Intake> = Part::ALL.into_iter().rev().filter_map(intake).collect();
-        let pieces = Pieces::of(held.as_deref());
-        self.at = At::Check(Box::new(Checking { manifest, cas, waiting, join: None, pieces }));
+        let decode =
+            |table| Some(DecodeTable::new(table, Some(manifest.tables[table].blob), bytes[table].take()?));
+        let waiting = Table::ALL.into_iter().rev().filter_map(decode).collect();
+        let next = NextTables::new(held.as_deref());
+        self.at = At::Check(Box::new(Checking { manifest, cas, waiting, next }));
         None
     }
 }
 
 impl Checking {
     fn step(&mut self) -> Option<LoadEnd> {
-        let Some(intake) = self.waiting.last_mut() else { return self.put_together() };
-        match intake.step() {
-            Ok(None) => None,
-            Ok(Some(table)) => {
-                let part = intake.part();
+        let Some(decode) = self.waiting.last_mut() else { return self.finish() };
+        match self.next.decode(decode) {
+            Ok(false) => None,
+            Ok(true) => {
                 self.waiting.pop();
-                self.pieces.put(part, table);
                 None
             }
             // Overwritten under our eyes in a way that no piece showed.
-            Err(IntakeError::Hash) => Some(LoadEnd::Later),
-            Err(IntakeError::Layout(_)) => Some(LoadEnd::Undecodable(self.cas, intake.part().name())),
+            Err(DecodeError::Hash) => Some(LoadEnd::Later),
+            Err(DecodeError::Malformed(_)) => Some(LoadEnd::Undecodable(self.cas, decode.table().name())),
         }
     }
 
-    fn put_together(&mut self) -> Option<LoadEnd> {
-        if let Some(join) = &mut self.join {
-            self.pieces.joined(join.step(ENTRIES)?);
-            self.join = None;
-        }
-        self.join = self.pieces.join();
-        if self.join.is_none() { Some(self.finish()) } else { None }
-    }
-
-    fn finish(&mut self) -> LoadEnd {
-        let pieces = std::mem::take(&mut self.pieces);
-        match pieces.into_tables(self.manifest.version) {
-            Some(tables) => {
-                let loaded = Loaded {
-                    refresh: self.manifest.refresh,
-                    clock_ms: self.manifest.clock_ms,
-                    blobs: self.manifest.blobs(),
-                    tables: Rc::new(tables),
-                };
-                LoadEnd::Set(Rc::new(loaded), self.cas)
-            }
-            None => LoadEnd::Later,
-        }
+    fn finish(&mut self) -> Option<LoadEnd> {
+        self.next.join()?;
+        let snapshot = Snapshot {
+            refresh: self.manifest.refresh,
+            clock_ms: self.manifest.clock_ms,
+            blobs: self.manifest.blobs(),
+            tables: Rc::new(self.next.finish(self.manifest.version)?),
+        };
+        Some(LoadEnd::Set(Rc::new(snapshot), self.cas))
     }
 }

@@ -8,7 +8,7 @@ use super::snapshot_load::{Load, LoadEnd};
 use crate::host::{Cas, Host};
 use crate::sync::shared::keys::Keys;
 use crate::sync::shared::manifest::Manifest;
-use crate::sync::snapshot::Loaded;
+use crate::sync::snapshot::Snapshot;
 
 /// How often a look that must not wait for a tick begins anew.
 const TRIES: u8 = 3;
@@ -36,7 +36,7 @@ enum Seen {
 
 /// The tables that are enforced, and a load under way.
 pub struct Loader {
-    loaded: Option<Rc<Loaded>>,
+    loaded: Option<Rc<Snapshot>>,
     load: Option<Load>,
     seen: Seen,
     undecodable: bool,
@@ -58,7 +58,7 @@ impl Default for Loader {
 impl Loader {
     /// The set in force.
     #[must_use]
-    pub fn loaded(&self) -> Option<&Rc<Loaded>> {
+    pub fn loaded(&self) -> Option<&Rc<Snapshot>> {
         self.loaded.as_ref()
     }
 
@@ -93,7 +93,7 @@ impl Loader {
     }
 
     /// Takes a set that this VM has published itself.
-    pub fn enforce(&mut self, loaded: Rc<Loaded>) {
+    pub fn enforce(&mut self, loaded: Rc<Snapshot>) {
         self.load = None;
         self.loaded = Some(loaded);
         self.undecodable = false;

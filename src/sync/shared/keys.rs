@@ -1,10 +1,10 @@
 //! The names in shared data: a fixed set, because nothing there can be deleted.
 
-use super::manifest::Part;
+use tidegate_policy::tables::Table;
 
 /// Schema of everything below the prefix. Two versions of the filter may run on
 /// one `vm_id` for a while; with another number they do not see each other.
-const SCHEMA: u32 = 3;
+const SCHEMA: u32 = 4;
 
 /// Slots of a process. Envoy runs one VM per worker plus one or two on the main
 /// thread, so this is far over any machine's need.
@@ -80,8 +80,8 @@ impl Keys {
 
     /// A piece of a table on one of its two sides.
     #[must_use]
-    pub fn chunk(&self, part: Part, side: u8, index: usize) -> String {
-        self.name(format_args!("{}/{side}/{index}", part.name()))
+    pub fn chunk(&self, table: Table, side: u8, index: usize) -> String {
+        self.name(format_args!("{}/{side}/{index}", table.name()))
     }
 }
 
@@ -95,6 +95,6 @@ mod tests {
     /// drop as unreadable what the service would have taken.
     #[test]
     fn the_schema_moves_with_the_batches_in_the_queue() {
-        assert_eq!((SCHEMA, BATCH_FORMAT), (3, 3), "a new batch format needs a new SCHEMA as well");
+        assert_eq!((SCHEMA, BATCH_FORMAT), (4, 3), "a new batch format needs a new SCHEMA as well");
     }
 }

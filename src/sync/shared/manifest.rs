@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 use tidegate_policy::codec::{FormatError, MAX_TABLE, decode, encode};
 use tidegate_policy::digest::BlobHash;
+use tidegate_policy::tables::PerTable;
 use tidegate_policy::version::Version;
-use tidegate_policy::wire::sync::{BlobRef, WholeTable};
+use tidegate_policy::wire::sync::BlobRef;
 
 use crate::host::{Cas, Expect, Host, HostError};
 
@@ -12,7 +13,7 @@ use crate::host::{Cas, Expect, Host, HostError};
 /// of a process and every read copies under it, so a table is never read whole.
 pub const CHUNK: usize = 256 << 10;
 
-const MANIFEST_FORMAT: u8 = 3;
+const MANIFEST_FORMAT: u8 = 4;
 const MAX_MANIFEST: usize = 4096;
 
 /// Shared data, and nothing else of the host: what the step machines of publish
@@ -40,127 +41,6 @@ impl<H: Host> Shared for H {
     }
 }
 
-/// The tables, as they lie in shared data. The base comes first: it is the large
-/// one, and a reader that has to begin anew keeps what it has read.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Part {
-    /// The ban table's immutable bulk.
-    BanBase,
-    /// Where addresses are: as large, and as rarely new.
-    Countries,
-    /// What changed since the base was cut.
-    BanOverlay,
-    /// Addresses that skip bans and geo rules.
-    Allow,
-    /// The flags.
-    Flags,
-    /// Which countries may enter.
-    Geo,
-    /// Routes.
-    Routes,
-    /// How many requests may pass.
-    Limits,
-}
-
-impl Part {
-    /// All of them, in the order in which they are written and read.
-    pub const ALL: [Self; 8] = [
-        Self::BanBase,
-        Self::Countries,
-        Self::BanOverlay,
-        Self::Allow,
-        Self::Flags,
-        Self::Geo,
-        Self::Routes,
-        Self::Limits,
-    ];
-
-    /// The name in keys.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::BanBase => "base",
-            Self::Countries => "countries",
-            Self::BanOverlay => "overlay",
-            Self::Allow => "allow",
-            Self::Flags => "flags",
-            Self::Geo => "geo",
-            Self::Routes => "routes",
-            Self::Limits => "limits",
-        }
-    }
-}
-
-impl From<WholeTable> for Part {
-    fn from(table: WholeTable) -> Self {
-        match table {
-            WholeTable::Flags => Self::Flags,
-            WholeTable::Allow => Self::Allow,
-            WholeTable::Geo => Self::Geo,
-            WholeTable::Countries => Self::Countries,
-            WholeTable::Routes => Self::Routes,
-            WholeTable::Limits => Self::Limits,
-        }
-    }
-}
-
-/// One value per table.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
-pub struct PerPart<T> {
-    base: T,
-    countries: T,
-    overlay: T,
-    allow: T,
-    flags: T,
-    geo: T,
-    routes: T,
-    limits: T,
-}
-
-impl<T> PerPart<T> {
-    /// What `make` makes for each.
-    pub fn from_fn(mut make: impl FnMut(Part) -> T) -> Self {
-        Self {
-            base: make(Part::BanBase),
-            countries: make(Part::Countries),
-            overlay: make(Part::BanOverlay),
-            allow: make(Part::Allow),
-            flags: make(Part::Flags),
-            geo: make(Part::Geo),
-            routes: make(Part::Routes),
-            limits: make(Part::Limits),
-        }
-    }
-
-    /// The one of `part`.
-    pub fn get(&self, part: Part) -> &T {
-        match part {
-            Part::BanBase => &self.base,
-            Part::Countries => &self.countries,
-            Part::BanOverlay => &self.overlay,
-            Part::Allow => &self.allow,
-            Part::Flags => &self.flags,
-            Part::Geo => &self.geo,
-            Part::Routes => &self.routes,
-            Part::Limits => &self.limits,
-        }
-    }
-
-    /// The one of `part`, to change.
-    pub fn get_mut(&mut self, part: Part) -> &mut T {
-        match part {
-            Part::BanBase => &mut self.base,
-            Part::Countries => &mut self.countries,
-            Part::BanOverlay => &mut self.overlay,
-            Part::Allow => &mut self.allow,
-            Part::Flags => &mut self.flags,
-            Part::Geo => &mut self.geo,
-            Part::Routes => &mut self.routes,
-            Part::Limits => &mut self.limits,
-        }
-    }
-}
-
 /// Where a table lies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Placed {
@@ -184,7 +64,7 @@ pub struct Manifest {
     /// expire by the admin service's clock.
     pub clock_ms: i64,
     /// The tables.
-    pub tables: PerPart<Placed>,
+    pub tables: PerTable<Placed>,
 }
 
 impl Manifest {
@@ -202,8 +82,7 @@ impl Manifest {
     /// When the bytes are too long, malformed, or name an impossible table.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
         let manifest: Self = decode(MANIFEST_FORMAT, MAX_MANIFEST, bytes)?;
-        for part in Part::ALL {
-            let placed = manifest.tables.get(part);
+        for (_, placed) in manifest.tables.iter() {
             if placed.side > 1 || placed.blob.len > MAX_TABLE as u64 {
                 return Err(FormatError::Malformed("a table's side or length"));
             }
@@ -213,8 +92,8 @@ impl Manifest {
 
     /// The tables' names.
     #[must_use]
-    pub fn blobs(&self) -> PerPart<BlobRef> {
-        PerPart::from_fn(|part| self.tables.get(part).blob)
+    pub fn blobs(&self) -> PerTable<BlobRef> {
+        PerTable::from_fn(|table| self.tables[table].blob)
     }
 }
 

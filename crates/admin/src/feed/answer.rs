@@ -9,10 +9,11 @@ use bytes::Bytes;
 use tidegate_policy::address::Prefix;
 use tidegate_policy::codec::FormatError;
 use tidegate_policy::table::Entry;
+use tidegate_policy::tables::Table;
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::formats::Formats;
 use tidegate_policy::wire::sync::{
-    BansUpdate, Held, MAX_INLINE, MAX_PAGE, OverlayUpdate, SyncAnswer, WholeTable, WholeUpdate,
+    BansUpdate, Held, MAX_INLINE, MAX_PAGE, OverlayUpdate, SyncAnswer, WholeUpdate,
 };
 use tokio::time::Instant;
 
@@ -30,7 +31,7 @@ const MAX_CACHED: usize = 256;
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Plan {
     pub bans: BansPlan,
-    pub whole: Vec<WholeTable>,
+    pub whole: Vec<Table>,
     pub ack_wanted: bool,
 }
 
@@ -59,13 +60,14 @@ impl Plan {
         formats: &Formats,
         ack_wanted: bool,
     ) -> Self {
-        let missing = |table: &WholeTable| formats.reads(table.name()) && !state.is_held(*table, held);
+        let reads = |table: Table| formats.reads(table.name());
+        let missing = |table: &Table| reads(*table) && !state.is_held(*table, held);
         Self {
-            bans: match formats.reads("bans") {
+            bans: match reads(Table::BanBase) && reads(Table::BanOverlay) {
                 true => BansPlan::new(state, since, held),
                 false => BansPlan::Unchanged,
             },
-            whole: WholeTable::ALL.into_iter().filter(missing).collect(),
+            whole: Table::whole().filter(missing).collect(),
             ack_wanted,
         }
     }
@@ -73,7 +75,7 @@ impl Plan {
 
 impl BansPlan {
     fn new(state: &FeedState, since: Option<Version>, held: &Held) -> Self {
-        let Some(base) = held.base else { return Self::Whole };
+        let Some(base) = held.hashes[Table::BanBase] else { return Self::Whole };
         let on_our_base = base == state.base.blob.hash;
         let same_bans = held.bans == Some(state.snapshot.bans);
         if let Some(position) = since.and_then(|since| state.position_of(since)) {
@@ -118,7 +120,7 @@ impl FeedState {
     /// The number of a former process since which the bans would have to be
     /// guessed, or else fetched.
     pub fn to_guess(&self, plan: &Plan, since: Option<Version>, held: &Held) -> Option<u64> {
-        let fetches = plan.bans == BansPlan::Whole && held.base? != self.base.blob.hash;
+        let fetches = plan.bans == BansPlan::Whole && held.hashes[Table::BanBase]? != self.base.blob.hash;
         let since = since.filter(|since| self.position_of(*since).is_none())?;
         (fetches && since.epoch != self.version().epoch).then_some(since.seq)
     }
@@ -167,8 +169,8 @@ impl FeedState {
         bytes.unwrap_or_default().into()
     }
 
-    fn whole_update(&self, table: WholeTable) -> WholeUpdate {
-        let whole = self.whole(table);
+    fn whole_update(&self, table: Table) -> WholeUpdate {
+        let whole = &self.whole[table];
         let inline = whole.bytes.len() <= MAX_INLINE;
         WholeUpdate { table, blob: whole.blob, bytes: inline.then(|| whole.bytes.to_vec()) }
     }

@@ -9,13 +9,13 @@ use tidegate_policy::geo::GeoRule;
 use tidegate_policy::limit::Limit;
 use tidegate_policy::route::Target;
 use tidegate_policy::table::AddressTable;
+use tidegate_policy::tables::{PerTable, Table};
 use tidegate_policy::version::Version;
-use tidegate_policy::wire::sync::WholeTable;
 use tokio::task::spawn_blocking;
 
 use super::answer::Cache;
 use super::base::{Base, named};
-use super::blobs::{BlobKind, Blobs};
+use super::blobs::Blobs;
 use super::change_log::{ChangeLog, LogPosition};
 use super::ip_load::ParsedIpMonitor;
 use super::snapshot::{ChangedPrefixes, Snapshot};
@@ -31,27 +31,27 @@ pub(super) struct NextSnapshot {
     /// Prefixes whose ban changed.
     pub bans: Vec<Prefix>,
     /// The tables that may have changed.
-    pub whole: Vec<(WholeTable, Whole)>,
+    pub whole: Vec<(Table, Whole)>,
 }
 
 impl NextSnapshot {
     /// Makes `snapshot` what the rows of all tables say.
     pub fn reload(mut snapshot: Snapshot, stored: StoredRows) -> Result<Self, FormatError> {
         let changed = snapshot.replace(stored);
-        Self::lay_out(snapshot, changed.bans, &WholeTable::ALL)
+        Self::lay_out(snapshot, changed.bans, Table::whole())
     }
 
     /// Takes rows as they now stand.
     pub fn apply(mut snapshot: Snapshot, rows: ChangedRows) -> Result<Self, FormatError> {
         let prefixes = snapshot.apply_ips(rows.ips);
         let changed = [
-            (WholeTable::Flags, !rows.flags.is_empty()),
-            (WholeTable::Allow, prefixes.allow),
-            (WholeTable::Geo, !rows.documents.geo_rules.is_empty()),
-            (WholeTable::Countries, rows.countries.is_some()),
+            (Table::Flags, !rows.flags.is_empty()),
+            (Table::Allow, prefixes.allow),
+            (Table::Geo, !rows.documents.geo_rules.is_empty()),
+            (Table::Countries, rows.countries.is_some()),
             // What references of routes mean.
-            (WholeTable::Routes, !rows.documents.routes.is_empty() || !rows.documents.backends.is_empty()),
-            (WholeTable::Limits, !rows.documents.limits.is_empty()),
+            (Table::Routes, !rows.documents.routes.is_empty() || !rows.documents.backends.is_empty()),
+            (Table::Limits, !rows.documents.limits.is_empty()),
         ];
         snapshot.apply_flags(rows.flags);
         let PerDocumentKind { routes, geo_rules, backends, limits } = rows.documents;
@@ -62,17 +62,16 @@ impl NextSnapshot {
         if let Some(countries) = rows.countries {
             snapshot.apply_countries(countries);
         }
-        let changed: Vec<_> = changed.iter().filter(|(_, is)| *is).map(|(table, _)| *table).collect();
-        Self::lay_out(snapshot, prefixes.bans, &changed)
+        let changed = changed.into_iter().filter(|(_, is)| *is).map(|(table, _)| table);
+        Self::lay_out(snapshot, prefixes.bans, changed)
     }
 
     fn lay_out(
         mut snapshot: Snapshot,
         bans: Vec<Prefix>,
-        tables: &[WholeTable],
+        tables: impl Iterator<Item = Table>,
     ) -> Result<Self, FormatError> {
-        let whole =
-            tables.iter().map(|table| Ok((*table, snapshot.lay_out(*table)?))).collect::<Result<_, _>>()?;
+        let whole = tables.map(|table| Ok((table, snapshot.lay_out(table)?))).collect::<Result<_, _>>()?;
         Ok(Self { snapshot, bans, whole })
     }
 }
@@ -99,14 +98,15 @@ impl Snapshot {
 
     /// A table as gateways get it. What does not fit into one is left out, and
     /// quarantined.
-    fn lay_out(&mut self, table: WholeTable) -> Result<Whole, FormatError> {
+    fn lay_out(&mut self, table: Table) -> Result<Whole, FormatError> {
         let bytes = match table {
-            WholeTable::Flags => self.flags.to_bytes()?,
-            WholeTable::Allow => AddressTable::encode(self.allow_entries())?,
-            WholeTable::Geo => self.lay_out_geo_rules(),
-            WholeTable::Countries => return Ok(self.whole_countries()),
-            WholeTable::Routes => self.compile_routes(),
-            WholeTable::Limits => self.lay_out_limits(),
+            Table::Flags => self.flags.to_bytes()?,
+            Table::Allow => AddressTable::encode(self.allow_entries())?,
+            Table::Geo => self.lay_out_geo_rules(),
+            Table::Countries => return Ok(self.whole_countries()),
+            Table::Routes => self.compile_routes(),
+            Table::Limits => self.lay_out_limits(),
+            Table::BanBase | Table::BanOverlay => return Ok(Whole::default()),
         };
         named(bytes).map(|(blob, bytes)| Whole { blob, bytes })
     }
@@ -124,27 +124,26 @@ impl FeedState {
         snapshot.replace(stored);
         snapshot.version = Version { epoch, seq: position.seq };
         let (base, base_bytes) = Base::cut(&snapshot, position)?;
+        let mut whole = PerTable::<Whole>::default();
+        for table in Table::whole() {
+            whole[table] = snapshot.lay_out(table)?;
+        }
         let mut state = Self {
             position,
             past: Arc::default(),
             base: Arc::new(base),
             log: ChangeLog::new(position),
-            flags: snapshot.lay_out(WholeTable::Flags)?,
-            allow: snapshot.lay_out(WholeTable::Allow)?,
-            geo: snapshot.lay_out(WholeTable::Geo)?,
-            countries: snapshot.lay_out(WholeTable::Countries)?,
-            routes: snapshot.lay_out(WholeTable::Routes)?,
-            limits: snapshot.lay_out(WholeTable::Limits)?,
+            whole,
             snapshot: Arc::new(snapshot),
             refresh: 0,
             cache: Cache::default(),
         };
         let mut blobs = Blobs::default();
         let none = std::time::Duration::ZERO;
-        blobs.put(BlobKind::Base, state.base.blob, base_bytes, none);
-        for table in WholeTable::ALL {
-            let whole = state.whole(table);
-            blobs.put(BlobKind::Whole(table), whole.blob, whole.bytes.clone(), none);
+        blobs.put(Table::BanBase, state.base.blob, base_bytes, none);
+        for table in Table::whole() {
+            let whole = &state.whole[table];
+            blobs.put(table, whole.blob, whole.bytes.clone(), none);
         }
         state.fill_in_digests();
         Ok((state, blobs))

@@ -5,27 +5,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_policy::digest::BlobHash;
-use tidegate_policy::wire::sync::{BlobRef, MAX_PAGE, WholeTable};
+use tidegate_policy::tables::Table;
+use tidegate_policy::wire::sync::{BlobRef, MAX_PAGE};
 use tokio::time::Instant;
 
-/// Superseded blobs of one kind that are kept at most, however young: a table
+/// Superseded blobs of one table that are kept at most, however young: a table
 /// that changes all the time must not fill the memory. At least one stays.
 const MAX_SUPERSEDED: usize = 8;
 /// The same as bytes.
 const MAX_SUPERSEDED_BYTES: usize = 256 << 20;
 
-/// What a blob is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum BlobKind {
-    Base,
-    Whole(WholeTable),
-}
-
 #[derive(Default)]
 pub(super) struct Blobs(Vec<StoredBlob>);
 
 struct StoredBlob {
-    kind: BlobKind,
+    table: Table,
     hash: BlobHash,
     bytes: Bytes,
     /// `None`: in force.
@@ -33,15 +27,15 @@ struct StoredBlob {
 }
 
 impl Blobs {
-    /// `blob` is the one in force of its kind from now on.
-    pub fn put(&mut self, kind: BlobKind, blob: BlobRef, bytes: Bytes, keep: Duration) {
+    /// `blob` is the one in force of its table from now on.
+    pub fn put(&mut self, table: Table, blob: BlobRef, bytes: Bytes, keep: Duration) {
         let now = Instant::now();
-        self.0.retain(|stored| stored.kind != kind || stored.hash != blob.hash);
-        for stored in self.0.iter_mut().filter(|stored| stored.kind == kind) {
+        self.0.retain(|stored| stored.table != table || stored.hash != blob.hash);
+        for stored in self.0.iter_mut().filter(|stored| stored.table == table) {
             stored.superseded.get_or_insert(now);
         }
-        self.0.push(StoredBlob { kind, hash: blob.hash, bytes, superseded: None });
-        self.prune(kind, keep);
+        self.0.push(StoredBlob { table, hash: blob.hash, bytes, superseded: None });
+        self.prune(table, keep);
     }
 
     /// The page of `hash` from `offset` on; `None`: nobody needs it any more.
@@ -54,17 +48,16 @@ impl Blobs {
 
     /// Drops what is old, but never the last one that was superseded.
     pub fn prune_all(&mut self, keep: Duration) {
-        self.prune(BlobKind::Base, keep);
-        for table in WholeTable::ALL {
-            self.prune(BlobKind::Whole(table), keep);
+        for table in Table::ALL {
+            self.prune(table, keep);
         }
     }
 
-    fn prune(&mut self, kind: BlobKind, keep: Duration) {
+    fn prune(&mut self, table: Table, keep: Duration) {
         let mut superseded: Vec<(Instant, BlobHash, usize)> = self
             .0
             .iter()
-            .filter(|stored| stored.kind == kind)
+            .filter(|stored| stored.table == table)
             .filter_map(|stored| Some((stored.superseded?, stored.hash, stored.bytes.len())))
             .collect();
         // Newest first; the order of superseding is the order of the list.
@@ -78,7 +71,7 @@ impl Blobs {
                 gone.push(hash);
             }
         }
-        self.0.retain(|stored| stored.kind != kind || !gone.contains(&stored.hash));
+        self.0.retain(|stored| stored.table != table || !gone.contains(&stored.hash));
     }
 }
 
@@ -88,9 +81,9 @@ mod tests {
 
     const KEEP: Duration = Duration::from_secs(900);
 
-    fn put(blobs: &mut Blobs, kind: BlobKind, bytes: Vec<u8>) -> BlobRef {
-        let blob = BlobRef { hash: BlobHash::of(&bytes), len: bytes.len() as u64 };
-        blobs.put(kind, blob, bytes.into(), KEEP);
+    fn put(blobs: &mut Blobs, table: Table, bytes: Vec<u8>) -> BlobRef {
+        let blob = BlobRef::of(&bytes);
+        blobs.put(table, blob, bytes.into(), KEEP);
         blob
     }
 
@@ -98,7 +91,7 @@ mod tests {
     async fn a_large_blob_comes_in_pages() {
         let bytes: Vec<u8> = (0..2_500_000u32).flat_map(u32::to_le_bytes).collect();
         let mut blobs = Blobs::default();
-        let blob = put(&mut blobs, BlobKind::Base, bytes.clone());
+        let blob = put(&mut blobs, Table::BanBase, bytes.clone());
         let mut fetched = Vec::new();
         let mut pages = 0;
         while (fetched.len() as u64) < blob.len {
@@ -113,8 +106,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_in_force_stays_and_of_the_rest_the_young_and_the_last() {
         let mut blobs = Blobs::default();
-        let all: Vec<BlobRef> = (0..20u8).map(|n| put(&mut blobs, BlobKind::Base, vec![n; 9])).collect();
-        let allow = put(&mut blobs, BlobKind::Whole(WholeTable::Allow), vec![99]);
+        let all: Vec<BlobRef> = (0..20u8).map(|n| put(&mut blobs, Table::BanBase, vec![n; 9])).collect();
+        let allow = put(&mut blobs, Table::Allow, vec![99]);
         let there = |blobs: &Blobs| all.iter().filter(|blob| blobs.page(blob.hash, 0).is_some()).count();
         assert_eq!(there(&blobs), 1 + MAX_SUPERSEDED);
         tokio::time::sleep(KEEP * 2).await;
@@ -123,7 +116,7 @@ mod tests {
         assert!(blobs.page(all[18].hash, 0).is_some() && blobs.page(all[19].hash, 0).is_some());
         assert!(blobs.page(allow.hash, 0).is_some());
         // What was superseded and is in force again counts as in force.
-        put(&mut blobs, BlobKind::Base, vec![18; 9]);
+        put(&mut blobs, Table::BanBase, vec![18; 9]);
         blobs.prune_all(KEEP);
         assert!(blobs.page(all[18].hash, 0).is_some());
     }

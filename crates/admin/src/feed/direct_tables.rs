@@ -14,6 +14,7 @@ use tidegate_policy::geo::GeoRules;
 use tidegate_policy::limit::Limits;
 use tidegate_policy::route::RouteTable;
 use tidegate_policy::table::{AddressTable, Entry};
+use tidegate_policy::tables::{Table, TableSet};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -143,30 +144,33 @@ impl CompiledTables {
     }
 
     fn new(state: &FeedState, before: Option<&Self>) -> Result<Self, FormatError> {
-        let (allow, geo, routes) = (state.allow.blob.hash, state.geo.blob.hash, state.routes.blob.hash);
-        let limits = state.limits.blob.hash;
-        let tables = Tables {
-            version: state.version(),
+        let hash = |table| state.whole[table].blob.hash;
+        let (allow, geo, routes) = (hash(Table::Allow), hash(Table::Geo), hash(Table::Routes));
+        let limits = hash(Table::Limits);
+        let bans = compile_bans(state, before)?;
+        let set = TableSet {
+            ban_base: bans.base().clone(),
+            ban_overlay: bans.overlay().clone(),
             flags: state.snapshot.flags,
             allow: match before.filter(|before| before.allow == allow) {
                 Some(before) => before.tables.allow.clone(),
-                None => AddressTable::from_bytes(state.allow.bytes.to_vec())?,
+                None => AddressTable::from_bytes(state.whole[Table::Allow].bytes.to_vec())?,
             },
-            bans: compile_bans(state, before)?,
             countries: state.snapshot.country_table(),
             geo: match before.filter(|before| before.geo == geo) {
                 Some(before) => before.tables.geo.clone(),
-                None => Arc::new(GeoRules::from_bytes(&state.geo.bytes)?),
+                None => Arc::new(GeoRules::from_bytes(&state.whole[Table::Geo].bytes)?),
             },
             routes: match before.filter(|before| before.routes == routes) {
                 Some(before) => before.tables.routes.clone(),
-                None => Arc::new(RouteTable::from_bytes(&state.routes.bytes)?),
+                None => Arc::new(RouteTable::from_bytes(&state.whole[Table::Routes].bytes)?),
             },
             limits: match before.filter(|before| before.limits == limits) {
                 Some(before) => before.tables.limits.clone(),
-                None => Arc::new(Limits::from_bytes(&state.limits.bytes)?),
+                None => Arc::new(Limits::from_bytes(&state.whole[Table::Limits].bytes)?),
             },
         };
+        let tables = Tables { version: state.version(), bans, set };
         let (tables, base) = (Arc::new(tables), state.base.blob.hash);
         Ok(Self {
             tables,

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_policy::codec::FormatError;
+use tidegate_policy::tables::Table;
 use tidegate_policy::version::Version;
-use tidegate_policy::wire::sync::WholeTable;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::apply::{NextSnapshot, blocking, is_little, laid_out};
 use super::base::Base;
-use super::blobs::{BlobKind, Blobs};
+use super::blobs::Blobs;
 use super::change_log::{ChangeLog, ChangedKeys, LogPosition};
 use super::direct_tables::{DirectTables, TablesReply, tell};
 use super::snapshot::Snapshot;
@@ -212,7 +212,7 @@ impl Follower {
     }
 
     fn differs(&self, step: &NextSnapshot) -> bool {
-        let same = |(table, new): &(WholeTable, Whole)| new.blob == self.state.whole(*table).blob;
+        let same = |(table, new): &(Table, Whole)| new.blob == self.state.whole[*table].blob;
         !step.bans.is_empty() || !step.whole.iter().all(same)
     }
 
@@ -250,11 +250,11 @@ impl Follower {
         {
             let mut blobs = lock(&self.shared.blobs);
             if let Some((blob, bytes)) = base {
-                blobs.put(BlobKind::Base, blob, bytes, keep);
+                blobs.put(Table::BanBase, blob, bytes, keep);
             }
             for (table, whole) in step.whole {
-                blobs.put(BlobKind::Whole(table), whole.blob, whole.bytes.clone(), keep);
-                *state.whole_mut(table) = whole;
+                blobs.put(table, whole.blob, whole.bytes.clone(), keep);
+                state.whole[table] = whole;
             }
         }
         let new_epoch = epoch != self.state.version().epoch;
@@ -300,7 +300,7 @@ impl Follower {
         if base.cut <= self.state.base.cut {
             return;
         }
-        lock(&self.shared.blobs).put(BlobKind::Base, base.blob, bytes, self.shared.options.keep);
+        lock(&self.shared.blobs).put(Table::BanBase, base.blob, bytes, self.shared.options.keep);
         self.state.log.cut(at_cut, base.cut);
         self.state.base = Arc::new(base);
         self.forget_old();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_policy::address::Prefix;
+use tidegate_policy::tables::Table;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -51,7 +52,7 @@ pub(super) async fn run(shared: Arc<FeedInner>) {
 fn is_small(table: StoreTable, state: &FeedState) -> bool {
     match table {
         StoreTable::Ip => state.snapshot.entries.len() <= SMALL,
-        StoreTable::Countries => state.countries.bytes.len() <= SMALL_BYTES,
+        StoreTable::Countries => state.whole[Table::Countries].bytes.len() <= SMALL_BYTES,
         StoreTable::Flags | StoreTable::Documents(_) => true,
     }
 }

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tidegate_policy::tables::{PerTable, Table};
 use tidegate_policy::version::Version;
-use tidegate_policy::wire::sync::{BlobRef, Held, WholeTable};
+use tidegate_policy::wire::sync::{BlobRef, Held};
 
 use super::answer::Cache;
 use super::base::Base;
@@ -13,7 +14,7 @@ use super::change_log::{ChangeLog, LogPosition};
 use super::snapshot::{Snapshot, TableDigests};
 
 /// A table that travels whole.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(super) struct Whole {
     pub blob: BlobRef,
     pub bytes: Bytes,
@@ -28,12 +29,8 @@ pub(super) struct FeedState {
     pub snapshot: Arc<Snapshot>,
     pub base: Arc<Base>,
     pub log: ChangeLog,
-    pub flags: Whole,
-    pub allow: Whole,
-    pub geo: Whole,
-    pub countries: Whole,
-    pub routes: Whole,
-    pub limits: Whole,
+    /// The tables that travel whole; empty for those of the bans.
+    pub whole: PerTable<Whole>,
     pub refresh: u64,
     pub cache: Cache,
 }
@@ -50,52 +47,30 @@ impl FeedState {
         self.snapshot.version
     }
 
-    pub fn whole(&self, table: WholeTable) -> &Whole {
-        match table {
-            WholeTable::Flags => &self.flags,
-            WholeTable::Allow => &self.allow,
-            WholeTable::Geo => &self.geo,
-            WholeTable::Countries => &self.countries,
-            WholeTable::Routes => &self.routes,
-            WholeTable::Limits => &self.limits,
-        }
-    }
-
-    pub fn whole_mut(&mut self, table: WholeTable) -> &mut Whole {
-        match table {
-            WholeTable::Flags => &mut self.flags,
-            WholeTable::Allow => &mut self.allow,
-            WholeTable::Geo => &mut self.geo,
-            WholeTable::Countries => &mut self.countries,
-            WholeTable::Routes => &mut self.routes,
-            WholeTable::Limits => &mut self.limits,
-        }
-    }
-
     /// Whether a gateway holds `table` as it is now.
-    pub fn is_held(&self, table: WholeTable, held: &Held) -> bool {
-        held.whole.contains(&(table, self.whole(table).blob.hash))
+    pub fn is_held(&self, table: Table, held: &Held) -> bool {
+        held.hashes[table] == Some(self.whole[table].blob.hash)
     }
 
     /// Brings the digests of the snapshot's tables up to date.
     pub fn fill_in_digests(&mut self) {
         let countries = self.snapshot.countries.as_ref().map_or((0, 0), |info| (info.v4, info.v6));
         let figures = TableDigests {
-            flags: self.flags.blob.hash,
+            flags: self.whole[Table::Flags].blob.hash,
             bans: self.snapshot.bans,
             base: self.base.blob,
             overlay: self.log.current.len(),
             allow_entries: self.snapshot.allow.len(),
-            allow: self.allow.blob.hash,
+            allow: self.whole[Table::Allow].blob.hash,
             geo_entries: self.snapshot.geo_rules.in_force.len(),
-            geo: self.geo.blob.hash,
+            geo: self.whole[Table::Geo].blob.hash,
             countries_v4: countries.0,
             countries_v6: countries.1,
-            countries: self.countries.blob.hash,
+            countries: self.whole[Table::Countries].blob.hash,
             routes_entries: self.snapshot.routes.in_force.len(),
-            routes: self.routes.blob.hash,
+            routes: self.whole[Table::Routes].blob.hash,
             limits_entries: self.snapshot.limits.in_force.len(),
-            limits: self.limits.blob.hash,
+            limits: self.whole[Table::Limits].blob.hash,
         };
         if self.snapshot.tables != figures {
             Arc::make_mut(&mut self.snapshot).tables = figures;

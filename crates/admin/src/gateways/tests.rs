@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidegate_policy::version::Version;
-use tidegate_policy::wire::formats::{FORMATS, Formats};
+use tidegate_policy::wire::formats::{self, Formats};
 use tidegate_policy::wire::sync::{Ack, Gateway};
 use tokio::time::{Instant, sleep};
 
@@ -306,7 +306,7 @@ async fn what_was_made_before_a_gateway_came_or_in_another_epoch_does_not_count(
 async fn who_cannot_read_a_table_enforces_no_version() {
     let gateways = registry();
     let a = gateway("a", 1);
-    gateways.reads(&a, &FORMATS.replace("routes=", "routes=9").parse().unwrap());
+    gateways.reads(&a, &formats::formats().replace("routes=", "routes=9").parse().unwrap());
     let _poll = gateways.poll(&a);
     gateways.made(version(4));
     sleep(Duration::from_secs(2)).await;

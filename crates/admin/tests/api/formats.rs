@@ -4,10 +4,11 @@ use serde_json::json;
 use tidegate_policy::check::Check;
 use tidegate_policy::decide::CountrySource;
 use tidegate_policy::request::Facts;
+use tidegate_policy::tables::Table;
 use tidegate_policy::wire::check::{Question, path};
 use tidegate_policy::wire::event::OpenEvent;
-use tidegate_policy::wire::formats::{FORMATS, FORMATS_HEADER};
-use tidegate_policy::wire::sync::{SyncAnswer, WholeTable};
+use tidegate_policy::wire::formats::{FORMATS_HEADER, formats};
+use tidegate_policy::wire::sync::SyncAnswer;
 
 use crate::test_gateway::{EVENTS, SOURCE, TestGateway, event};
 use crate::test_service::{Answered, TestService, has};
@@ -38,12 +39,12 @@ async fn listed(service: &TestService) -> serde_json::Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_that_a_gateway_cannot_read_are_left_out_and_the_others_arrive() {
     let service = TestService::start().await;
-    let behind = FORMATS.replace("routes=3", "routes=2");
+    let behind = formats().replace("routes=3", "routes=2");
     let mut gateway = TestGateway::default();
     let answer = SyncAnswer::from_bytes(poll(&service, &gateway, &behind).await.binary()).unwrap();
-    let tables: Vec<WholeTable> = answer.whole.iter().map(|update| update.table).collect();
-    assert_eq!(tables.len(), WholeTable::ALL.len() - 1);
-    assert!(!tables.contains(&WholeTable::Routes) && answer.bans.is_some(), "{tables:?}");
+    let tables: Vec<Table> = answer.whole.iter().map(|update| update.table).collect();
+    assert_eq!(tables.len(), Table::whole().count() - 1);
+    assert!(!tables.contains(&Table::Routes) && answer.bans.is_some(), "{tables:?}");
     // It has nothing to ask for at once again.
     gateway.learn(&answer);
     assert_eq!(poll(&service, &gateway, &behind).await.status, 304);
@@ -61,8 +62,8 @@ async fn tables_that_a_gateway_cannot_read_are_left_out_and_the_others_arrive() 
     has(&waited, json!({"applied": {"gateways": 0, "of": 1}}));
 
     // Its successor reads them all.
-    let whole = poll(&service, &TestGateway::default(), FORMATS).await;
-    assert_eq!(SyncAnswer::from_bytes(whole.binary()).unwrap().whole.len(), WholeTable::ALL.len());
+    let whole = poll(&service, &TestGateway::default(), &formats()).await;
+    assert_eq!(SyncAnswer::from_bytes(whole.binary()).unwrap().whole.len(), Table::whole().count());
     has(&listed(&service).await, json!({"cannot_read": []}));
 }
 
@@ -70,9 +71,9 @@ async fn tables_that_a_gateway_cannot_read_are_left_out_and_the_others_arrive() 
 async fn a_gateway_that_cannot_read_the_answer_is_told_so_and_counted() {
     let service = TestService::start().await;
     let gateway = TestGateway::default();
-    for formats in [FORMATS.replace("sync=3", "sync=4"), "later=1".to_owned()] {
-        let problem = poll(&service, &gateway, &formats).await.problem(406, "format_unavailable");
-        assert!(problem["detail"].as_str().unwrap().contains(FORMATS), "{problem}");
+    for unread in [formats().replace("sync=4", "sync=5"), "later=1".to_owned()] {
+        let problem = poll(&service, &gateway, &unread).await.problem(406, "format_unavailable");
+        assert!(problem["detail"].as_str().unwrap().contains(&formats()), "{problem}");
     }
     let listed = listed(&service).await;
     has(&listed, json!({"lost": false}));

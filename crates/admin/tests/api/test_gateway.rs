@@ -1,6 +1,7 @@
 //! A gateway as the service sees one: its polls, acks and events.
 
 use reqwest::{Method, RequestBuilder};
+use tidegate_policy::tables::Table;
 use tidegate_policy::wire::event::{
     Batch, EventPost, OpenEvent, SealedBatch, Source, SourceReport, SourceState, TrafficEvent,
 };
@@ -25,11 +26,10 @@ impl TestGateway {
     pub fn learn(&mut self, answer: &SyncAnswer) {
         self.since = Some(answer.version.to_string());
         for WholeUpdate { table, blob, .. } in &answer.whole {
-            self.held.whole.retain(|(held, _)| held != table);
-            self.held.whole.push((*table, blob.hash));
+            self.held.hashes[*table] = Some(blob.hash);
         }
         if let Some(bans) = &answer.bans {
-            self.held.base = Some(bans.base.hash);
+            self.held.hashes[Table::BanBase] = Some(bans.base.hash);
             self.held.bans = Some(bans.digest);
         }
     }

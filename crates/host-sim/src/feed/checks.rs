@@ -3,16 +3,15 @@
 use std::sync::Arc;
 
 use tidegate_policy::UnixSeconds;
-use tidegate_policy::bans::BanTable;
 use tidegate_policy::check::Check;
 use tidegate_policy::decide::{GeoFinding, IpFinding, Tables};
 use tidegate_policy::geo::{CountryTable, GeoRules};
 use tidegate_policy::limit::Limits;
 use tidegate_policy::route::RouteTable;
 use tidegate_policy::table::{AddressTable, Entry, EntryState};
+use tidegate_policy::tables::{Table, TableSet};
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::check::{Answer, Found, GeoAnswer, MAX_ANSWER, Question, RouteAnswer};
-use tidegate_policy::wire::sync::WholeTable;
 
 use super::{Feed, Reply, Trouble};
 use crate::process::Sim;
@@ -59,16 +58,17 @@ impl Feed {
         let entries =
             entries.map(|(prefix, expires)| Entry { prefix: *prefix, state: EntryState::Present(*expires) });
         let bans = AddressTable::from_bytes(AddressTable::encode(entries).expect("bans")).expect("bans");
-        Tables {
-            version: self.version(),
+        let set = TableSet {
+            ban_base: bans,
             flags: self.flags(),
-            allow: AddressTable::from_bytes(whole(WholeTable::Allow).clone()).expect("a table"),
-            bans: BanTable::new(bans, AddressTable::empty()),
-            countries: CountryTable::from_bytes(whole(WholeTable::Countries).clone()).expect("countries"),
-            geo: Arc::new(GeoRules::from_bytes(whole(WholeTable::Geo)).expect("geo rules")),
-            routes: Arc::new(RouteTable::from_bytes(whole(WholeTable::Routes)).expect("routes")),
-            limits: Arc::new(Limits::from_bytes(whole(WholeTable::Limits)).expect("limits")),
-        }
+            allow: AddressTable::from_bytes(whole(Table::Allow).clone()).expect("a table"),
+            countries: CountryTable::from_bytes(whole(Table::Countries).clone()).expect("countries"),
+            geo: Arc::new(GeoRules::from_bytes(whole(Table::Geo)).expect("geo rules")),
+            routes: Arc::new(RouteTable::from_bytes(whole(Table::Routes)).expect("routes")),
+            limits: Arc::new(Limits::from_bytes(whole(Table::Limits)).expect("limits")),
+            ..TableSet::empty()
+        };
+        Tables::new(self.version(), set)
     }
 
     /// This service's clock, seconds.

@@ -4,10 +4,11 @@ use tidegate_policy::address::Prefix;
 use tidegate_policy::bans;
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::table::{AddressTable, Entry, EntryState};
+use tidegate_policy::tables::Table;
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::sync::{
     ACK_HEADER, Ack, BansUpdate, BlobRef, HELD_HEADER, Held, MAX_INLINE, MAX_PAGE, OverlayUpdate, SyncAnswer,
-    WholeTable, WholeUpdate,
+    WholeUpdate,
 };
 
 use super::{Fault, Feed, Reply};
@@ -44,9 +45,9 @@ impl Feed {
     }
 
     fn whole_updates(&self, held: &Held) -> Vec<WholeUpdate> {
-        let update = |(table, bytes): (&WholeTable, &Vec<u8>)| {
+        let update = |(table, bytes): (&Table, &Vec<u8>)| {
             let blob = name(bytes);
-            let is_held = held.whole.contains(&(*table, blob.hash));
+            let is_held = held.hashes[*table] == Some(blob.hash);
             let inline = (bytes.len() <= MAX_INLINE).then(|| bytes.clone());
             (!is_held).then_some(WholeUpdate { table: *table, blob, bytes: inline })
         };
@@ -63,10 +64,10 @@ impl Feed {
         let after = |seq: u64| self.log.iter().filter(move |(at, _)| *at > seq).map(|(_, prefix)| *prefix);
         let since = since.filter(|since| since.epoch == self.epoch).map(|since| since.seq);
         let (fold, overlay) = match since {
-            Some(since) if held.base == Some(base.hash) && since >= self.cut => {
+            Some(since) if held.hashes[Table::BanBase] == Some(base.hash) && since >= self.cut => {
                 (None, OverlayUpdate::Delta(after(since).map(state).collect()))
             }
-            Some(since) if held.base != Some(base.hash) && held.base.is_some() => {
+            Some(since) if held.hashes[Table::BanBase].is_some_and(|held| held != base.hash) => {
                 let at_cut = |prefix: Prefix| {
                     let state = self.base_entries.get(&prefix).unwrap_or(EntryState::Absent);
                     Entry { prefix, state }

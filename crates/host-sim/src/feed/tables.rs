@@ -9,7 +9,7 @@ use tidegate_policy::flags::{Flag, FlagState, Flags};
 use tidegate_policy::geo::{CountryRange, CountryTable, GeoRule, GeoRules};
 use tidegate_policy::limit::{Limit, Limits};
 use tidegate_policy::table::{AddressTable, Entry, EntryState};
-use tidegate_policy::wire::sync::WholeTable;
+use tidegate_policy::tables::Table;
 
 use super::Feed;
 
@@ -19,7 +19,7 @@ impl Feed {
     /// # Panics
     /// Never: flags have bytes.
     pub fn set_flags(&mut self, flags: Flags) {
-        self.set_whole(WholeTable::Flags, flags.to_bytes().expect("flags"));
+        self.set_whole(Table::Flags, flags.to_bytes().expect("flags"));
     }
 
     /// Sets one flag.
@@ -36,7 +36,7 @@ impl Feed {
     /// When they were set to other bytes.
     #[must_use]
     pub fn flags(&self) -> Flags {
-        Flags::from_bytes(&self.whole[&WholeTable::Flags]).expect("flags")
+        Flags::from_bytes(&self.whole[&Table::Flags]).expect("flags")
     }
 
     /// Replaces the geo rules.
@@ -44,7 +44,7 @@ impl Feed {
     /// # Panics
     /// When they are too large.
     pub fn set_geo(&mut self, rules: impl IntoIterator<Item = GeoRule>) {
-        self.set_whole(WholeTable::Geo, GeoRules::new(rules).to_bytes().expect("geo rules"));
+        self.set_whole(Table::Geo, GeoRules::new(rules).to_bytes().expect("geo rules"));
     }
 
     /// Replaces the country table.
@@ -52,7 +52,7 @@ impl Feed {
     /// # Panics
     /// When the ranges overlap or are out of order.
     pub fn set_countries(&mut self, ranges: impl Iterator<Item = CountryRange>) {
-        self.set_whole(WholeTable::Countries, CountryTable::encode(ranges).expect("countries"));
+        self.set_whole(Table::Countries, CountryTable::encode(ranges).expect("countries"));
     }
 
     /// Replaces the routes by these HTTPRoutes.
@@ -70,10 +70,7 @@ impl Feed {
     /// # Panics
     /// When they do not compile.
     pub fn set_route_list(&mut self, routes: &[author::Route]) {
-        self.set_whole(
-            WholeTable::Routes,
-            author::compile(routes, &author::Backends::new()).expect("routes"),
-        );
+        self.set_whole(Table::Routes, author::compile(routes, &author::Backends::new()).expect("routes"));
     }
 
     /// Replaces the limits.
@@ -81,7 +78,7 @@ impl Feed {
     /// # Panics
     /// When they are too large.
     pub fn set_limits(&mut self, limits: impl IntoIterator<Item = Limit>) {
-        self.set_whole(WholeTable::Limits, Limits::new(limits).to_bytes().expect("limits"));
+        self.set_whole(Table::Limits, Limits::new(limits).to_bytes().expect("limits"));
     }
 
     /// Replaces the allow list, each until a second of this service's clock.
@@ -94,6 +91,6 @@ impl Feed {
         };
         let entries: BTreeMap<_, _> = prefixes.iter().map(entry).collect();
         let entries = entries.iter().map(|(prefix, state)| Entry { prefix: *prefix, state: *state });
-        self.set_whole(WholeTable::Allow, AddressTable::encode(entries).expect("a table"));
+        self.set_whole(Table::Allow, AddressTable::encode(entries).expect("a table"));
     }
 }

@@ -9,14 +9,12 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::bans::BanTable;
 use crate::check::PerCheck;
-use crate::flags::Flags;
-use crate::geo::CountryTable;
-use crate::route::{RouteMatch, RouteTable, sample};
+use crate::route::{RouteMatch, sample};
+use crate::table::Entry;
 use crate::table::EntryState::{Absent, Present};
 use crate::table::tests::{any_address, any_entries, kept, table};
-use crate::table::{AddressTable, Entry};
+use crate::tables::TableSet;
 use crate::version::Version;
 
 const PASS: Settings = Settings {
@@ -30,16 +28,10 @@ fn entry(prefix: &str, expires: Option<UnixSeconds>) -> Entry {
 }
 
 fn tables(allow: &[Entry], bans: &[Entry]) -> Tables {
-    Tables {
-        version: Version::default(),
-        flags: Flags::default(),
-        allow: table(allow),
-        bans: BanTable::new(table(bans), AddressTable::empty()),
-        countries: CountryTable::empty(),
-        geo: Arc::default(),
-        routes: Arc::new(RouteTable::empty()),
-        limits: Arc::default(),
-    }
+    Tables::new(
+        Version::default(),
+        TableSet { allow: table(allow), ban_base: table(bans), ..TableSet::empty() },
+    )
 }
 
 fn from(client: &str) -> Facts<'static> {
@@ -125,7 +117,7 @@ fn what_no_route_matches_goes_where_the_operator_said() {
 fn bans_come_before_routes_and_routes_before_what_the_operator_said() {
     let routes = sample::table("shop", &[("/shop", &[], Some("shop")), ("/empty", &[], None)]);
     let mut tables = tables(&[], &[entry("10.0.0.0/8", None)]);
-    tables.routes = Arc::new(routes);
+    tables.set.routes = Arc::new(routes);
     let deny = Settings { on_no_route: OnNoRoute::Deny, ..PASS };
     let verdict = |client, path, settings| {
         let facts = Facts { path, ..from(client) };

@@ -9,6 +9,5 @@ mod tests;
 mod write;
 
 pub use check::CountryCheck;
-#[cfg(test)]
 pub(crate) use layout::COUNTRIES_FORMAT;
 pub use search::{CountryRange, CountryTable};

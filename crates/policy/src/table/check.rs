@@ -24,7 +24,7 @@ impl AddressTable {
 
 /// A check of a table's bytes in steps, so that 12 MB do not hold up a worker.
 pub struct TableCheck {
-    bytes: Vec<u8>,
+    bytes: Arc<Vec<u8>>,
     header: TableHeader,
     layout: TableLayout,
     v4: FamilyCheck<V4>,
@@ -43,7 +43,8 @@ impl TableCheck {
     ///
     /// # Errors
     /// When the header does not fit the bytes.
-    pub fn new(bytes: Vec<u8>) -> Result<Self, FormatError> {
+    pub fn new(bytes: impl Into<Arc<Vec<u8>>>) -> Result<Self, FormatError> {
+        let bytes = bytes.into();
         let header = TableHeader::read(&bytes)?;
         let layout = TableLayout::new(&header.shape)?;
         if layout.len != bytes.len() {
@@ -90,11 +91,12 @@ impl TableCheck {
         if self.digest.sum != self.header.sum {
             return Err(FormatError::Malformed("table digest"));
         }
-        if self.bytes.len() != self.layout.len {
-            return Err(FormatError::Malformed("the check has ended"));
-        }
-        let bytes = Arc::new(std::mem::take(&mut self.bytes));
-        Ok(AddressTable { bytes, shape, layout: self.layout.clone(), digest: self.digest })
+        Ok(AddressTable {
+            bytes: self.bytes.clone(),
+            shape,
+            layout: self.layout.clone(),
+            digest: self.digest,
+        })
     }
 }
 

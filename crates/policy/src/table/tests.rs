@@ -226,7 +226,6 @@ fn check(bytes: &[u8], entries: usize) -> Result<AddressTable, FormatError> {
     let mut check = TableCheck::new(bytes.to_vec())?;
     loop {
         if let Some(table) = check.step(entries)? {
-            assert!(check.step(entries).is_err(), "a check ends once");
             return Ok(table);
         }
     }

@@ -4,16 +4,24 @@
 
 use std::str::FromStr;
 
+use super::sync::SYNC_FORMAT;
 use crate::codec::FormatError;
+use crate::tables::Table;
 
 /// Header of the sync: the version of each format that the gateway reads,
 /// `<format>=<version>,...`. One without it comes from before the header, and is taken to
 /// read what the service writes.
 pub const FORMATS_HEADER: &str = "x-tidegate-formats";
 /// What this version reads, for that header: the answer itself
-/// ([`SYNC_FORMAT`](super::sync::SYNC_FORMAT)), the bans, and each table that travels
-/// whole, by its name.
-pub const FORMATS: &str = "sync=3,bans=1,flags=1,allow=1,geo=1,countries=1,routes=3,limits=1";
+/// ([`SYNC_FORMAT`]), and each table by its name.
+#[must_use]
+pub fn formats() -> String {
+    let mut formats = format!("sync={SYNC_FORMAT}");
+    for table in Table::ALL {
+        formats.push_str(&format!(",{}={}", table.name(), table.format()));
+    }
+    formats
+}
 
 /// What a gateway reads of that which this version writes. By default all of it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -28,7 +36,7 @@ impl Formats {
         !self.unread.contains(&name)
     }
 
-    /// What it does not read, in the order of [`FORMATS`].
+    /// What it does not read, in the order of [`formats`].
     #[must_use]
     pub fn unread(&self) -> &[&'static str] {
         &self.unread
@@ -46,10 +54,8 @@ impl FromStr for Formats {
             let (name, version) = part.split_once('=').ok_or_else(bad)?;
             theirs.push((name, version.parse::<u8>().map_err(|_| bad())?));
         }
-        let ours = FORMATS.split(',').filter_map(|part| {
-            let (name, version) = part.split_once('=')?;
-            Some((name, version.parse::<u8>().ok()?))
-        });
+        let tables = Table::ALL.map(|table| (table.name(), table.format()));
+        let ours = std::iter::once(("sync", SYNC_FORMAT)).chain(tables);
         Ok(Self { unread: ours.filter(|format| !theirs.contains(format)).map(|(name, _)| name).collect() })
     }
 }
@@ -57,38 +63,25 @@ impl FromStr for Formats {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flags::FLAGS_FORMAT;
-    use crate::geo::{COUNTRIES_FORMAT, GEO_FORMAT};
-    use crate::limit::LIMITS_FORMAT;
-    use crate::route::ROUTES_FORMAT;
-    use crate::table::TABLE_FORMAT;
-    use crate::wire::sync::{SYNC_FORMAT, WholeTable};
 
     #[test]
     fn the_header_says_what_the_readers_read() {
-        let version = |table: WholeTable| match table {
-            WholeTable::Flags => FLAGS_FORMAT,
-            WholeTable::Allow => TABLE_FORMAT,
-            WholeTable::Geo => GEO_FORMAT,
-            WholeTable::Countries => COUNTRIES_FORMAT,
-            WholeTable::Routes => ROUTES_FORMAT,
-            WholeTable::Limits => LIMITS_FORMAT,
-        };
-        let tables = WholeTable::ALL.map(|table| format!(",{}={}", table.name(), version(table)));
-        assert_eq!(FORMATS, format!("sync={SYNC_FORMAT},bans={TABLE_FORMAT}{}", tables.concat()));
+        let tables = "bans_base=1,countries=1,bans_overlay=1,allow=1,flags=1,geo=1,routes=3,limits=1";
+        assert_eq!(formats(), format!("sync=4,{tables}"));
     }
 
     #[test]
     fn what_is_of_another_version_or_not_named_is_not_read() {
+        let ours = formats();
         let formats = |text: &str| text.parse::<Formats>();
-        assert_eq!(formats(FORMATS), Ok(Formats::default()));
-        let more = format!("{FORMATS},later=9");
+        assert_eq!(formats(&ours), Ok(Formats::default()));
+        let more = format!("{ours},later=9");
         assert_eq!(formats(&more), Ok(Formats::default()));
-        let behind = FORMATS.replace("routes=3", "routes=2").replace(",limits=1", "");
+        let behind = ours.replace("routes=3", "routes=2").replace(",limits=1", "");
         let behind = formats(&behind).unwrap();
         assert_eq!(behind.unread(), ["routes", "limits"]);
-        assert!(behind.reads("bans") && behind.reads("sync") && !behind.reads("routes"));
-        for bad in ["", "sync", "sync=", "sync=x", "sync=256", "sync=3,,bans=1"] {
+        assert!(behind.reads("bans_base") && behind.reads("sync") && !behind.reads("routes"));
+        for bad in ["", "sync", "sync=", "sync=x", "sync=256", "sync=4,,allow=1"] {
             assert!(formats(bad).is_err(), "{bad}");
         }
     }

@@ -15,10 +15,11 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{FormatError, at_most, decode, encode};
 use crate::digest::{BlobHash, SetDigest};
 use crate::table::Entry;
+use crate::tables::{PerTable, Table};
 use crate::version::Version;
 
 /// Version of [`SyncAnswer`]'s bytes.
-pub const SYNC_FORMAT: u8 = 3;
+pub const SYNC_FORMAT: u8 = 4;
 /// Bytes of a page and of an answer: a callout's body is buffered whole by Envoy.
 pub const MAX_PAGE: usize = 4 << 20;
 /// A whole table up to this size travels inside the answer.
@@ -113,52 +114,13 @@ impl FromStr for Ack {
     }
 }
 
-/// The tables that travel whole whenever they change.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub enum WholeTable {
-    /// The flags: [`Flags`](crate::flags::Flags).
-    Flags,
-    /// Addresses that skip the ban list and the geo rules: an
-    /// [`AddressTable`](crate::table::AddressTable).
-    Allow,
-    /// Which countries may enter: [`GeoRules`](crate::geo::GeoRules).
-    Geo,
-    /// Where addresses are: a [`CountryTable`](crate::geo::CountryTable).
-    Countries,
-    /// The compiled routes: a [`RouteTable`](crate::route::RouteTable).
-    Routes,
-    /// How many requests may pass: [`Limits`](crate::limit::Limits).
-    Limits,
-}
-
-impl WholeTable {
-    /// All of them, in the order of the wire.
-    pub const ALL: [Self; 6] =
-        [Self::Flags, Self::Allow, Self::Geo, Self::Countries, Self::Routes, Self::Limits];
-
-    /// The name in headers, keys, metrics and health.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Flags => "flags",
-            Self::Allow => "allow",
-            Self::Geo => "geo",
-            Self::Countries => "countries",
-            Self::Routes => "routes",
-            Self::Limits => "limits",
-        }
-    }
-}
-
 /// What a gateway holds, so that what is equal is not sent again:
-/// `allow=<hash>,routes=<hash>,base=<hash>,bans=<count>-<sum>,refresh=<n>`; what it
-/// does not hold is left out.
+/// `allow=<hash>,routes=<hash>,bans=<count>-<sum>,refresh=<n>`, each table by its
+/// [`name`](Table::name); what it does not hold is left out.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Held {
-    /// Hash of each whole table.
-    pub whole: Vec<(WholeTable, BlobHash)>,
-    /// Hash of the base of the ban table.
-    pub base: Option<BlobHash>,
+    /// Hash of each table. That of the overlay of bans is never given: `bans` says more.
+    pub hashes: PerTable<Option<BlobHash>>,
     /// Digest of all bans: base and overlay together.
     pub bans: Option<SetDigest>,
     /// The newest refresh that it was told of. Without it a refresh ordered
@@ -168,21 +130,12 @@ pub struct Held {
 
 impl fmt::Display for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut comma = "";
-        for (table, hash) in &self.whole {
-            write!(f, "{comma}{}={hash}", table.name())?;
-            comma = ",";
-        }
-        if let Some(base) = self.base {
-            write!(f, "{comma}base={base}")?;
-            comma = ",";
-        }
-        if let Some(bans) = self.bans {
-            write!(f, "{comma}bans={bans}")?;
-            comma = ",";
-        }
-        if let Some(refresh) = self.refresh {
-            write!(f, "{comma}refresh={refresh}")?;
+        let hashes =
+            self.hashes.iter().filter_map(|(table, hash)| Some((table.name(), (*hash)?.to_string())));
+        let bans = self.bans.map(|bans| ("bans", bans.to_string()));
+        let refresh = self.refresh.map(|refresh| ("refresh", refresh.to_string()));
+        for (at, (name, value)) in hashes.chain(bans).chain(refresh).enumerate() {
+            write!(f, "{}{name}={value}", if at == 0 { "" } else { "," })?;
         }
         Ok(())
     }
@@ -197,7 +150,6 @@ impl FromStr for Held {
         for part in text.split(',').filter(|part| !part.is_empty()) {
             let (name, value) = part.split_once('=').ok_or_else(bad)?;
             match name {
-                "base" => held.base = Some(value.parse().map_err(|_| bad())?),
                 "refresh" => held.refresh = Some(value.parse().map_err(|_| bad())?),
                 "bans" => {
                     let (count, sum) = value.split_once('-').ok_or_else(bad)?;
@@ -206,8 +158,8 @@ impl FromStr for Held {
                     held.bans = Some(SetDigest { count, sum });
                 }
                 name => {
-                    if let Some(table) = WholeTable::ALL.into_iter().find(|table| table.name() == name) {
-                        held.whole.push((table, value.parse().map_err(|_| bad())?));
+                    if let Some(table) = Table::named(name) {
+                        held.hashes[table] = Some(value.parse().map_err(|_| bad())?);
                     }
                 }
             }
@@ -215,9 +167,6 @@ impl FromStr for Held {
         Ok(held)
     }
 }
-
-/// Each table that travels whole, once.
-const MAX_WHOLE: usize = WholeTable::ALL.len();
 
 /// What changed since the version that the gateway holds.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -233,7 +182,7 @@ pub struct SyncAnswer {
     /// Somebody waits to hear that this version is enforced: ack at once.
     pub ack_wanted: bool,
     /// The whole tables that changed.
-    #[serde(deserialize_with = "at_most::<MAX_WHOLE, _, _>")]
+    #[serde(deserialize_with = "at_most::<{ Table::COUNT }, _, _>")]
     pub whole: Vec<WholeUpdate>,
     /// The ban table, when it changed.
     pub bans: Option<BansUpdate>,
@@ -242,8 +191,8 @@ pub struct SyncAnswer {
 /// A table that travels whole.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct WholeUpdate {
-    /// Which one.
-    pub table: WholeTable,
+    /// Which one: one that [travels whole](Table::travels_whole).
+    pub table: Table,
     /// Its name and size.
     pub blob: BlobRef,
     /// Its bytes, unless they are over [`MAX_INLINE`]: then they are fetched by
@@ -253,12 +202,20 @@ pub struct WholeUpdate {
 }
 
 /// An immutable run of bytes that the admin service serves by pages.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct BlobRef {
     /// Its name.
     pub hash: BlobHash,
     /// Its size in bytes, at most [`MAX_TABLE`](crate::codec::MAX_TABLE).
     pub len: u64,
+}
+
+impl BlobRef {
+    /// The name and size of `bytes`.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self { hash: BlobHash::of(bytes), len: bytes.len() as u64 }
+    }
 }
 
 /// The ban table: an immutable base plus an overlay of what changed since.
@@ -315,12 +272,10 @@ mod tests {
         let ack = Ack { version, refresh: 3, live: 2, stale: 1 };
         assert_eq!(ack.to_string().parse(), Ok(ack));
         assert_eq!("00000000000000ab.7;refresh=3;later=x;live=2;stale=1".parse(), Ok(ack));
-        let held = Held {
-            whole: vec![(WholeTable::Routes, BlobHash(9))],
-            base: Some(BlobHash(1)),
-            bans: Some(SetDigest { count: 2, sum: 5 }),
-            refresh: Some(4),
-        };
+        let bans = Some(SetDigest { count: 2, sum: 5 });
+        let mut held = Held { bans, refresh: Some(4), ..Held::default() };
+        held.hashes[Table::Routes] = Some(BlobHash(9));
+        held.hashes[Table::BanBase] = Some(BlobHash(1));
         assert_eq!(held.to_string().parse(), Ok(held));
         assert_eq!("".parse(), Ok(Held::default()));
         let gateway = Gateway::new("node ü;1".as_bytes(), 77);

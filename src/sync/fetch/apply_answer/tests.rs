@@ -1,8 +1,8 @@
 use super::*;
-use crate::sync::fixtures::empty_whole;
+use crate::sync::fixtures::empty_bytes;
 use tidegate_policy::address::Prefix;
 use tidegate_policy::table::{Entry, EntryState};
-use tidegate_policy::wire::sync::{WholeTable, WholeUpdate};
+use tidegate_policy::wire::sync::WholeUpdate;
 
 const BANS: u32 = 50_000;
 
@@ -16,8 +16,8 @@ fn table(changes: &[Entry]) -> AddressTable {
     AddressTable::from_bytes(AddressTable::encode(entries).unwrap()).unwrap()
 }
 
-fn whole(table: WholeTable, bytes: Vec<u8>) -> WholeUpdate {
-    WholeUpdate { table, blob: name_of(&bytes), bytes: Some(bytes) }
+fn whole(table: Table, bytes: Vec<u8>) -> WholeUpdate {
+    WholeUpdate { table, blob: BlobRef::of(&bytes), bytes: Some(bytes) }
 }
 
 fn answer(seq: u64, bans: BansUpdate) -> SyncAnswer {
@@ -26,7 +26,7 @@ fn answer(seq: u64, bans: BansUpdate) -> SyncAnswer {
         refresh: 0,
         server_time_ms: 0,
         ack_wanted: false,
-        whole: WholeTable::ALL.map(|table| whole(table, empty_whole(table))).to_vec(),
+        whole: Table::whole().map(|table| whole(table, empty_bytes(table))).collect(),
         bans: Some(bans),
     }
 }
@@ -48,7 +48,7 @@ fn first(count: u32) -> (Built, usize) {
     let (base, changes) = (AddressTable::empty(), changes(count));
     let digest = table(&changes).digest();
     let overlay = OverlayUpdate::Whole(changes);
-    let bans = BansUpdate { base: name_of(base.as_bytes()), fold: None, overlay, digest };
+    let bans = BansUpdate { base: BlobRef::of(base.as_bytes()), fold: None, overlay, digest };
     build(Build::new(answer(1, bans), 0, None).unwrap(), &base)
 }
 
@@ -56,11 +56,11 @@ fn first(count: u32) -> (Built, usize) {
 fn a_large_overlay_is_applied_named_checked_and_joined_in_steps() {
     let (built, steps) = first(BANS);
     assert_eq!(built.loaded.tables.bans.overlay().len(), BANS as usize);
-    let name = name_of(built.loaded.tables.bans.overlay().as_bytes());
-    assert_eq!(*built.loaded.blobs.get(Part::BanOverlay), name);
+    let name = BlobRef::of(built.loaded.tables.bans.overlay().as_bytes());
+    assert_eq!(built.loaded.blobs[Table::BanOverlay], name);
     // A change counts twice where it is applied, and once each where the table
     // is checked and joined.
-    assert!(steps > BANS as usize * 4 / ENTRIES, "{steps}");
+    assert!(steps > BANS as usize * 4 / STEP_ENTRIES, "{steps}");
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_fold_takes_all_of_its_work_in_steps() {
     let (held, _) = first(BANS);
     let (digest, base) = (table(&changes(BANS)).digest(), table(&changes(BANS)));
     let overlay = OverlayUpdate::Whole(Vec::new());
-    let bans = BansUpdate { base: name_of(base.as_bytes()), fold: Some(Vec::new()), overlay, digest };
+    let bans = BansUpdate { base: BlobRef::of(base.as_bytes()), fold: Some(Vec::new()), overlay, digest };
     let folding = Build::new(answer(2, bans), 0, Some(&held.loaded)).unwrap();
     let (built, steps) = build(folding, &AddressTable::empty());
     assert_eq!(built.misfolded, 0);
@@ -76,5 +76,5 @@ fn a_fold_takes_all_of_its_work_in_steps() {
     assert_eq!(built.loaded.tables.bans.digest(), digest);
     // The overlay held: applied to, checked, joined, folded (twice each), and
     // the new base checked.
-    assert!(steps > BANS as usize * 6 / ENTRIES, "{steps}");
+    assert!(steps > BANS as usize * 6 / STEP_ENTRIES, "{steps}");
 }

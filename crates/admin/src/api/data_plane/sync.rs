@@ -13,7 +13,7 @@ use axum::routing::{get, post};
 use bytes::Bytes;
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::version::Version;
-use tidegate_policy::wire::formats::{FORMATS, FORMATS_HEADER, Formats};
+use tidegate_policy::wire::formats::{self, FORMATS_HEADER, Formats};
 use tidegate_policy::wire::sync::{ACK_HEADER, Ack, GATEWAY_HEADER, Gateway, HELD_HEADER, Held};
 
 use crate::api::app_state::AppState;
@@ -40,7 +40,7 @@ const MAX_WAIT: Duration = Duration::from_secs(30);
 pub async fn sync(State(app): State<AppState>, request: Request) -> ApiResult<Response> {
     let headers = request.headers();
     let gateway = gateway(headers)?;
-    let held = header::<Held>(headers, HELD_HEADER, "allow=<hash>,base=<hash>,...")?.unwrap_or_default();
+    let held = header::<Held>(headers, HELD_HEADER, "allow=<hash>,routes=<hash>,...")?.unwrap_or_default();
     let ack = ack_of(headers)?;
     let formats = header::<Formats>(headers, FORMATS_HEADER, "<format>=<version>,...")?.unwrap_or_default();
     let params = QueryParams::read(request.uri(), &["since", "wait"])?;
@@ -51,7 +51,7 @@ pub async fn sync(State(app): State<AppState>, request: Request) -> ApiResult<Re
         app.gateways.ack(&gateway, ack);
     }
     if !formats.reads("sync") {
-        let detail = format!("this service writes {FORMATS}, which the gateway does not read");
+        let detail = format!("this service writes {}, which the gateway does not read", formats::formats());
         return Err(Problem::new(ProblemCode::FormatUnavailable, detail));
     }
     tokio::select! {

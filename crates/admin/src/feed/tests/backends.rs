@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidegate_policy::request::Facts;
 use tidegate_policy::route::Target;
-use tidegate_policy::wire::sync::WholeTable;
+use tidegate_policy::tables::Table;
 use tokio::time::sleep;
 
 use super::gateway::SimGateway;
@@ -36,7 +36,7 @@ async fn a_change_of_a_backend_is_one_of_the_routes() {
         feed.current().await;
         sleep(Duration::from_millis(50)).await;
         gateway.poll(feed).await;
-        gateway.whole[&WholeTable::Routes].0
+        gateway.whole[&Table::Routes].0
     };
     let cluster = table(&feed).await;
     assert_eq!(target(&feed).await, None);

@@ -13,18 +13,17 @@ use tidegate_policy::flags::Flags;
 use tidegate_policy::geo::{CountryTable, GeoRules};
 use tidegate_policy::limit::Limits;
 use tidegate_policy::table::{AddressTable, EntryState};
+use tidegate_policy::tables::{PerTable, Table};
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::formats::Formats;
-use tidegate_policy::wire::sync::{
-    BansUpdate, BlobRef, Gateway, Held, OverlayUpdate, SyncAnswer, WholeTable,
-};
+use tidegate_policy::wire::sync::{BansUpdate, BlobRef, Gateway, Held, OverlayUpdate, SyncAnswer};
 
 use crate::feed::Feed;
 
 pub struct SimGateway {
     pub name: Gateway,
     pub since: Option<Version>,
-    pub whole: BTreeMap<WholeTable, (BlobHash, Vec<u8>)>,
+    pub whole: BTreeMap<Table, (BlobHash, Vec<u8>)>,
     pub bans: Option<(BlobHash, BanTable)>,
     pub refresh: Option<u64>,
     pub formats: Formats,
@@ -51,12 +50,10 @@ impl SimGateway {
     }
 
     pub fn held(&self) -> Held {
-        Held {
-            whole: self.whole.iter().map(|(table, (hash, _))| (*table, *hash)).collect(),
-            base: self.bans.as_ref().map(|(hash, _)| *hash),
-            bans: self.bans.as_ref().map(|(_, table)| table.digest()),
-            refresh: self.refresh,
-        }
+        let mut hashes = PerTable::from_fn(|table| self.whole.get(&table).map(|(hash, _)| *hash));
+        hashes[Table::BanBase] = self.bans.as_ref().map(|(hash, _)| *hash);
+        let bans = self.bans.as_ref().map(|(_, table)| table.digest());
+        Held { hashes, bans, refresh: self.refresh }
     }
 
     pub async fn ask(&self, feed: &Feed, wait: Duration) -> Option<Bytes> {
@@ -131,26 +128,26 @@ impl SimGateway {
     }
 
     pub fn allowed(&self) -> BTreeMap<Prefix, Option<UnixSeconds>> {
-        let table = AddressTable::from_bytes(self.whole[&WholeTable::Allow].1.clone()).unwrap();
+        let table = AddressTable::from_bytes(self.whole[&Table::Allow].1.clone()).unwrap();
         present(table.iter())
     }
 }
 
 impl SimGateway {
     pub fn flags(&self) -> Flags {
-        Flags::from_bytes(&self.whole[&WholeTable::Flags].1).unwrap()
+        Flags::from_bytes(&self.whole[&Table::Flags].1).unwrap()
     }
 
     pub fn geo(&self) -> GeoRules {
-        GeoRules::from_bytes(&self.whole[&WholeTable::Geo].1).unwrap()
+        GeoRules::from_bytes(&self.whole[&Table::Geo].1).unwrap()
     }
 
     pub fn limits(&self) -> Limits {
-        Limits::from_bytes(&self.whole[&WholeTable::Limits].1).unwrap()
+        Limits::from_bytes(&self.whole[&Table::Limits].1).unwrap()
     }
 
     pub fn countries(&self) -> CountryTable {
-        CountryTable::from_bytes(self.whole[&WholeTable::Countries].1.clone()).unwrap()
+        CountryTable::from_bytes(self.whole[&Table::Countries].1.clone()).unwrap()
     }
 }
 

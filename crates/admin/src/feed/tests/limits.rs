@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_policy::limit::MAX_LIMITS;
-use tidegate_policy::wire::sync::WholeTable;
+use tidegate_policy::tables::Table;
 use tokio::time::sleep;
 
 use super::gateway::SimGateway;
@@ -34,11 +34,11 @@ async fn gateways_hold_the_limits_of_the_rows() {
     feed.current().await;
     sleep(Duration::from_millis(50)).await;
     let answer = gateway.poll(&feed).await.unwrap();
-    let told: Vec<WholeTable> = answer.whole.iter().map(|update| update.table).collect();
-    assert_eq!((told, answer.bans.is_none()), (vec![WholeTable::Limits], true));
+    let told: Vec<Table> = answer.whole.iter().map(|update| update.table).collect();
+    assert_eq!((told, answer.bans.is_none()), (vec![Table::Limits], true));
     assert_eq!(gateway.limits().len(), 2);
     let figures = feed.snapshot().tables;
-    assert_eq!((figures.limits, figures.limits_entries), (gateway.whole[&WholeTable::Limits].0, 2));
+    assert_eq!((figures.limits, figures.limits_entries), (gateway.whole[&Table::Limits].0, 2));
     let first = feed.tables().await.unwrap();
     store.ban("192.0.2.1");
     assert!(Arc::ptr_eq(&feed.tables().await.unwrap().limits, &first.limits), "not made again");

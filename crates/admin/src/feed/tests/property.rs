@@ -14,7 +14,7 @@ use tidegate_policy::digest::BlobHash;
 use tidegate_policy::flags::{Flag, FlagState, Flags};
 use tidegate_policy::geo::{CountryTable, GeoRule, GeoRules};
 use tidegate_policy::limit::{Limit, Limits};
-use tidegate_policy::wire::sync::WholeTable;
+use tidegate_policy::tables::Table;
 
 use super::gateway::{self, SimGateway, present};
 use super::memory::{Memory, Rows, countries, document, one_run, row};
@@ -354,7 +354,7 @@ impl Run {
             assert!(gateway.poll(&self.feed).await.is_none(), "there is nothing more to say");
             assert_eq!(gateway.banned(), banned);
             assert_eq!(gateway.allowed(), allowed);
-            assert_eq!(gateway.whole[&WholeTable::Routes].0, routes);
+            assert_eq!(gateway.whole[&Table::Routes].0, routes);
             assert_eq!((gateway.flags(), gateway.geo()), (flags, geo.clone()));
             assert_eq!(gateway.limits(), Limits::new(self.limit.clone()));
             assert!(gateway.countries().as_bytes() == self.countries);

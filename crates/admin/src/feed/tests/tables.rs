@@ -9,7 +9,7 @@ use tidegate_policy::decide::{IpFinding, Tables};
 use tidegate_policy::flags::{Flag, FlagState, Flags};
 use tidegate_policy::geo::{CountryRange, CountryTable, GeoAction, MAX_GEO_RULES};
 use tidegate_policy::request::Facts;
-use tidegate_policy::wire::sync::WholeTable;
+use tidegate_policy::tables::Table;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -66,8 +66,8 @@ async fn flags_rules_and_countries_reach_a_gateway() {
     store.put_flag("enableAsyncRecording", r#"{"percent":25}"#);
     settle(&feed).await;
     let answer = gateway.poll(&feed).await.unwrap();
-    let told: Vec<WholeTable> = answer.whole.iter().map(|update| update.table).collect();
-    assert_eq!((told, answer.bans.is_none()), (vec![WholeTable::Flags], true));
+    let told: Vec<Table> = answer.whole.iter().map(|update| update.table).collect();
+    assert_eq!((told, answer.bans.is_none()), (vec![Table::Flags], true));
     let want = Flags::default()
         .with(Flag::RouteCache, FlagState::Shadow)
         .with(Flag::AsyncRecording, FlagState::Share(25));
@@ -84,11 +84,9 @@ async fn flags_rules_and_countries_reach_a_gateway() {
 
     let snapshot = feed.snapshot();
     let figures = &snapshot.tables;
-    for (table, hash) in [
-        (WholeTable::Flags, figures.flags),
-        (WholeTable::Geo, figures.geo),
-        (WholeTable::Countries, figures.countries),
-    ] {
+    for (table, hash) in
+        [(Table::Flags, figures.flags), (Table::Geo, figures.geo), (Table::Countries, figures.countries)]
+    {
         assert_eq!(gateway.whole[&table].0, hash);
     }
     assert_eq!((figures.geo_entries, figures.countries_v4, figures.countries_v6), (1, 1, 0));
@@ -114,16 +112,16 @@ async fn a_large_country_table_goes_by_pages_and_the_one_before_stays_for_a_whil
     let feed = start(&store, tiny()).await;
     let mut gateway = SimGateway::new("g");
     let answer = gateway.poll(&feed).await.unwrap();
-    let update = answer.whole.iter().find(|update| update.table == WholeTable::Countries).unwrap();
+    let update = answer.whole.iter().find(|update| update.table == Table::Countries).unwrap();
     assert!(update.bytes.is_none(), "{} bytes inside an answer", update.blob.len);
-    assert!(gateway.whole[&WholeTable::Countries].1 == first);
+    assert!(gateway.whole[&Table::Countries].1 == first);
 
     let second = many_runs(260_001);
     store.set_countries(Some(countries("second", second.clone())));
     settle(&feed).await;
     assert!(feed.blob(update.blob.hash, 0).is_some(), "kept for those that are fetching it");
     gateway.poll(&feed).await;
-    assert!(gateway.whole[&WholeTable::Countries].1 == second);
+    assert!(gateway.whole[&Table::Countries].1 == second);
     // One is always kept; the next one takes its place.
     sleep(Duration::from_secs(16 * 60)).await;
     store.set_countries(None);
@@ -376,7 +374,7 @@ async fn a_restore_brings_back_all_tables() {
     assert_eq!((tables.geo.rules().len(), country(&tables.countries, "10.0.0.1")), (1, Some("DE".into())));
     settle(&feed).await;
     gateway.poll(&feed).await;
-    assert_eq!(gateway.held().whole, first.whole);
+    assert_eq!(gateway.held().hashes, first.hashes);
 }
 
 #[tokio::test(start_paused = true)]

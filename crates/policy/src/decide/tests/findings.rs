@@ -9,7 +9,10 @@ use proptest::option;
 use proptest::sample::select;
 
 use super::*;
-use crate::geo::{Country, CountryRange, GeoAction, GeoMode, GeoRule, GeoRules, RuleVerdict, UnknownCountry};
+use crate::geo::{
+    Country, CountryRange, CountryTable, GeoAction, GeoMode, GeoRule, GeoRules, RuleVerdict, UnknownCountry,
+};
+use crate::route::RouteTable;
 use crate::wire::check::{Answer, Found, GeoAnswer, Question, RouteAnswer};
 
 const CODES: [&str; 3] = ["DE", "FR", "US"];
@@ -104,12 +107,14 @@ impl Case {
             })
         };
         let countries = CountryTable::encode(self.countries.iter().zip(lasts).filter_map(range)).unwrap();
-        Tables {
+        let tables = tables(&self.allow, &self.bans);
+        let set = TableSet {
             countries: CountryTable::from_bytes(countries).unwrap(),
             geo: Arc::new(GeoRules::new(self.rules.clone())),
             routes: ROUTES.clone(),
-            ..tables(&self.allow, &self.bans)
-        }
+            ..tables.set.clone()
+        };
+        Tables { set, ..tables }
     }
 
     fn facts(&self) -> Facts<'_> {

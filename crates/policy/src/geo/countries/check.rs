@@ -21,7 +21,7 @@ impl CountryTable {
 
 /// A check of a table's bytes in steps, so that 10 MB do not hold up a worker.
 pub struct CountryCheck {
-    bytes: Vec<u8>,
+    bytes: Arc<Vec<u8>>,
     header: CountryHeader,
     layout: CountryLayout,
     v4: BoundaryCheck,
@@ -45,7 +45,8 @@ impl CountryCheck {
     ///
     /// # Errors
     /// When the header does not fit the bytes, or a code is none.
-    pub fn new(bytes: Vec<u8>) -> Result<Self, FormatError> {
+    pub fn new(bytes: impl Into<Arc<Vec<u8>>>) -> Result<Self, FormatError> {
+        let bytes = bytes.into();
         let header = CountryHeader::read(&bytes)?;
         let layout = CountryLayout::new(&header)?;
         if layout.len != bytes.len() {
@@ -104,12 +105,8 @@ impl CountryCheck {
         if self.named.iter().any(|named| !named) {
             return Err(FormatError::Malformed("a country without addresses"));
         }
-        if self.bytes.len() != self.layout.len {
-            return Err(FormatError::Malformed("the check has ended"));
-        }
-        let bytes = Arc::new(std::mem::take(&mut self.bytes));
         let ranges = (self.v4.ranges, self.v6.ranges);
-        Ok(CountryTable { bytes, layout: self.layout.clone(), ranges })
+        Ok(CountryTable { bytes: self.bytes.clone(), layout: self.layout.clone(), ranges })
     }
 }
 

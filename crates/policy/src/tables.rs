@@ -1,0 +1,331 @@
+//! The tables that gateways hold: the one list of them, and what each kind can do.
+//! Feed, shared data, loading, gauges and headers all index this list.
+//! `CONTRIBUTING.md`, "Adding a table", says what else a new one needs.
+
+use std::ops::{Index, IndexMut};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::FormatError;
+use crate::flags::{FLAGS_FORMAT, Flags};
+use crate::geo::{COUNTRIES_FORMAT, CountryCheck, CountryTable, GEO_FORMAT, GeoRules};
+use crate::limit::{LIMITS_FORMAT, Limits};
+use crate::route::{ROUTES_FORMAT, RouteLoad, RouteTable};
+use crate::table::{AddressTable, TABLE_FORMAT, TableCheck};
+
+/// Entries checked in one step of decoding: 0.2 to 0.5 ms.
+pub const STEP_ENTRIES: usize = 4096;
+/// Bytes of regular expressions checked in one step of decoding.
+const STEP_REGEX_BYTES: usize = 128 << 10;
+
+/// What a table's contents can do, whichever table it is.
+pub trait TableData: Sized {
+    /// Version of its bytes' format: their first byte.
+    const FORMAT: u8;
+    /// Decoding under way.
+    type Decoder;
+
+    /// Begins to decode `bytes`. A table of bounded size is decoded here.
+    ///
+    /// # Errors
+    /// When the bytes are of another version, or already seen to be malformed.
+    fn decoder(bytes: &Arc<Vec<u8>>) -> Result<Self::Decoder, FormatError>;
+
+    /// Decodes and checks a bounded piece; the table when that was the last.
+    ///
+    /// # Errors
+    /// When the bytes are malformed. The decoding is over then.
+    fn step(decoder: &mut Self::Decoder) -> Result<Option<Self>, FormatError>;
+
+    /// A table that says nothing.
+    fn empty() -> Self;
+
+    /// How many entries it has; `None` when it is no list. Shown as a gauge.
+    fn entries(&self) -> Option<usize>;
+}
+
+macro_rules! tables {
+    ($($(#[$doc:meta])+ $table:ident = $name:literal, $field:ident: $data:ty;)+) => {
+        /// A table that gateways hold. Its number stands on the wire and in shared
+        /// data, so the order of this list is part of both formats.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+        pub enum Table {
+            $($(#[$doc])+ $table,)+
+        }
+
+        impl Table {
+            /// All of them, in the order in which they are published and read: the
+            /// large ones first, as a reader that must begin anew keeps what it has.
+            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$table),+];
+
+            /// The name in headers, keys of shared data, metrics and logs.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$table => $name,)+ }
+            }
+
+            /// Version of its bytes' format.
+            #[must_use]
+            pub const fn format(self) -> u8 {
+                match self { $(Self::$table => <$data as TableData>::FORMAT,)+ }
+            }
+        }
+
+        /// The contents of every table.
+        #[derive(Clone)]
+        pub struct TableSet {
+            $($(#[$doc])+ pub $field: $data,)+
+        }
+
+        impl TableSet {
+            /// Tables that all say nothing.
+            #[must_use]
+            pub fn empty() -> Self {
+                Self { $($field: TableData::empty(),)+ }
+            }
+
+            /// How many entries each has; see [`TableData::entries`].
+            #[must_use]
+            pub fn entries(&self) -> PerTable<Option<usize>> {
+                PerTable([$(self.$field.entries()),+])
+            }
+        }
+
+        /// The decoding of one table, in steps that do not hold up a worker.
+        pub enum TableDecoder {
+            $($(#[$doc])+ $table(<$data as TableData>::Decoder),)+
+        }
+
+        impl TableDecoder {
+            /// Begins to decode `bytes` as `table`.
+            ///
+            /// # Errors
+            /// See [`TableData::decoder`].
+            pub fn new(table: Table, bytes: &Arc<Vec<u8>>) -> Result<Self, FormatError> {
+                Ok(match table {
+                    $(Table::$table => Self::$table(<$data as TableData>::decoder(bytes)?),)+
+                })
+            }
+
+            /// Decodes a bounded piece. True once that was the last, and the table is in
+            /// its place in `set`.
+            ///
+            /// # Errors
+            /// See [`TableData::step`]. `set` is as before then.
+            pub fn step(&mut self, set: &mut TableSet) -> Result<bool, FormatError> {
+                match self {
+                    $(Self::$table(decoder) => {
+                        let data = <$data as TableData>::step(decoder)?;
+                        let is_done = data.is_some();
+                        if let Some(data) = data {
+                            set.$field = data;
+                        }
+                        Ok(is_done)
+                    })+
+                }
+            }
+        }
+    };
+}
+
+tables! {
+    /// Bans: the immutable bulk of them.
+    BanBase = "bans_base", ban_base: AddressTable;
+    /// Countries of addresses.
+    Countries = "countries", countries: CountryTable;
+    /// Bans: what changed since the base was cut.
+    BanOverlay = "bans_overlay", ban_overlay: AddressTable;
+    /// Addresses that skip bans and geo rules.
+    Allow = "allow", allow: AddressTable;
+    /// The flags: what is answered from the cache.
+    Flags = "flags", flags: Flags;
+    /// Geo rules: which countries may enter.
+    Geo = "geo", geo: Arc<GeoRules>;
+    /// The compiled routes.
+    Routes = "routes", routes: Arc<RouteTable>;
+    /// Limits: how many requests may pass.
+    Limits = "limits", limits: Arc<Limits>;
+}
+
+impl Table {
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The table of this [`name`](Self::name).
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|table| table.name() == name)
+    }
+
+    /// Whether it travels from the admin service whole whenever it changes. Bans do
+    /// not: they travel as changes to an overlay, and a base is fetched or folded.
+    #[must_use]
+    pub const fn travels_whole(self) -> bool {
+        !matches!(self, Self::BanBase | Self::BanOverlay)
+    }
+
+    /// Those that [travel whole](Self::travels_whole).
+    pub fn whole() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|table| table.travels_whole())
+    }
+}
+
+/// One value per table, indexed by [`Table`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct PerTable<T>([T; Table::COUNT]);
+
+impl<T> PerTable<T> {
+    /// What `make` makes for each.
+    pub fn from_fn(make: impl FnMut(Table) -> T) -> Self {
+        Self(Table::ALL.map(make))
+    }
+
+    /// All of them, in the order of [`Table::ALL`].
+    pub fn iter(&self) -> impl Iterator<Item = (Table, &T)> {
+        Table::ALL.into_iter().zip(&self.0)
+    }
+}
+
+#[expect(clippy::indexing_slicing, reason = "the number of a table is less than the number of tables")]
+impl<T> Index<Table> for PerTable<T> {
+    type Output = T;
+
+    fn index(&self, table: Table) -> &T {
+        &self.0[table as usize]
+    }
+}
+
+#[expect(clippy::indexing_slicing, reason = "the number of a table is less than the number of tables")]
+impl<T> IndexMut<Table> for PerTable<T> {
+    fn index_mut(&mut self, table: Table) -> &mut T {
+        &mut self.0[table as usize]
+    }
+}
+
+impl TableData for AddressTable {
+    const FORMAT: u8 = TABLE_FORMAT;
+    type Decoder = Box<TableCheck>;
+
+    fn decoder(bytes: &Arc<Vec<u8>>) -> Result<Self::Decoder, FormatError> {
+        TableCheck::new(bytes.clone()).map(Box::new)
+    }
+
+    fn step(decoder: &mut Self::Decoder) -> Result<Option<Self>, FormatError> {
+        decoder.step(STEP_ENTRIES)
+    }
+
+    fn empty() -> Self {
+        Self::empty()
+    }
+
+    fn entries(&self) -> Option<usize> {
+        Some(self.len())
+    }
+}
+
+impl TableData for CountryTable {
+    const FORMAT: u8 = COUNTRIES_FORMAT;
+    type Decoder = Box<CountryCheck>;
+
+    fn decoder(bytes: &Arc<Vec<u8>>) -> Result<Self::Decoder, FormatError> {
+        CountryCheck::new(bytes.clone()).map(Box::new)
+    }
+
+    fn step(decoder: &mut Self::Decoder) -> Result<Option<Self>, FormatError> {
+        decoder.step(STEP_ENTRIES)
+    }
+
+    fn empty() -> Self {
+        Self::empty()
+    }
+
+    fn entries(&self) -> Option<usize> {
+        let (v4, v6) = self.len();
+        Some(v4.saturating_add(v6))
+    }
+}
+
+impl TableData for Arc<RouteTable> {
+    const FORMAT: u8 = ROUTES_FORMAT;
+    type Decoder = Box<RouteLoad>;
+
+    fn decoder(bytes: &Arc<Vec<u8>>) -> Result<Self::Decoder, FormatError> {
+        RouteLoad::new(bytes).map(Box::new)
+    }
+
+    fn step(decoder: &mut Self::Decoder) -> Result<Option<Self>, FormatError> {
+        Ok(decoder.step(STEP_REGEX_BYTES)?.map(Arc::new))
+    }
+
+    fn empty() -> Self {
+        Arc::new(RouteTable::empty())
+    }
+
+    fn entries(&self) -> Option<usize> {
+        Some(self.len())
+    }
+}
+
+impl TableData for Flags {
+    const FORMAT: u8 = FLAGS_FORMAT;
+    type Decoder = Option<Self>;
+
+    fn decoder(bytes: &Arc<Vec<u8>>) -> Result<Self::Decoder, FormatError> {
+        Self::from_bytes(bytes).map(Some)
+    }
+
+    fn step(decoder: &mut Self::Decoder) -> Result<Option<Self>, FormatError> {
+        Ok(decoder.take())
+    }
+
+    fn empty() -> Self {
+        Self::default()
+    }
+
+    fn entries(&self) -> Option<usize> {
+        None
+    }
+}
+
+impl TableData for Arc<GeoRules> {
+    const FORMAT: u8 = GEO_FORMAT;
+    type Decoder = Option<Self>;
+
+    fn decoder(bytes: &Arc<Vec<u8>>) -> Result<Self::Decoder, FormatError> {
+        GeoRules::from_bytes(bytes).map(Arc::new).map(Some)
+    }
+
+    fn step(decoder: &mut Self::Decoder) -> Result<Option<Self>, FormatError> {
+        Ok(decoder.take())
+    }
+
+    fn empty() -> Self {
+        Self::default()
+    }
+
+    fn entries(&self) -> Option<usize> {
+        Some(self.rules().len())
+    }
+}
+
+impl TableData for Arc<Limits> {
+    const FORMAT: u8 = LIMITS_FORMAT;
+    type Decoder = Option<Self>;
+
+    fn decoder(bytes: &Arc<Vec<u8>>) -> Result<Self::Decoder, FormatError> {
+        Limits::from_bytes(bytes).map(Arc::new).map(Some)
+    }
+
+    fn step(decoder: &mut Self::Decoder) -> Result<Option<Self>, FormatError> {
+        Ok(decoder.take())
+    }
+
+    fn empty() -> Self {
+        Self::default()
+    }
+
+    fn entries(&self) -> Option<usize> {
+        Some(self.len())
+    }
+}
