@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use tidegate_policy::duration;
 
 /// Why a configuration is refused: where, and what would be right.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -122,12 +123,7 @@ impl<'v> Fields<'v> {
     /// When it is none, or out of range.
     pub fn duration(&self, name: &str, min_ms: u64) -> Result<Option<Duration>, ConfigError> {
         let Some(text) = self.text(name)? else { return Ok(None) };
-        let millis = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
-            (Some(number), _) => digits(number),
-            (None, Some(number)) => digits(number).and_then(|seconds| seconds.checked_mul(1_000)),
-            (None, None) => None,
-        };
-        match millis {
+        match duration::milliseconds(&text) {
             Some(millis) if (min_ms..=60_000).contains(&millis) => Ok(Some(Duration::from_millis(millis))),
             _ => {
                 let least = min_ms.to_string();
@@ -137,10 +133,6 @@ impl<'v> Fields<'v> {
             }
         }
     }
-}
-
-fn digits(text: &str) -> Option<u64> {
-    if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
 /// An error at `pointer`.

@@ -11,5 +11,4 @@ pub mod metrics;
 pub mod problem;
 pub mod serve;
 pub mod store;
-mod strict_json;
 pub mod time;

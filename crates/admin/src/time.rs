@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
-use tidegate_policy::UnixSeconds;
+use tidegate_policy::{UnixSeconds, duration};
 
 use crate::store::time_text;
 
@@ -18,21 +18,14 @@ pub const DURATION_FORM: &str =
 /// What a moment looks like, for messages.
 pub const TIMESTAMP_FORM: &str = "write 2026-11-23T18:00:00Z or `2026-11-23 18:00:00` (UTC)";
 
-/// Reads a span: a whole number with a unit, or without one in seconds. `None`
+/// Reads a span: whole numbers with a unit, or one without in seconds. `None`
 /// when it is none or over [`MAX_DURATION`].
 #[must_use]
 pub fn parse_duration(text: &str) -> Option<Duration> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().ok()?;
-    let seconds = |each: u64| number.checked_mul(each).map(Duration::from_secs);
-    let span = match unit {
-        "ms" => Duration::from_millis(number),
-        "" | "s" => seconds(1)?,
-        "m" => seconds(60)?,
-        "h" => seconds(3_600)?,
-        "d" => seconds(86_400)?,
-        _ => return None,
+    let (number, seconds) = text.strip_suffix('d').map_or((text, 1), |days| (days, 86_400));
+    let span = match number.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => Duration::from_secs(number.parse::<u64>().ok()?.checked_mul(seconds)?),
+        false => Duration::from_millis(duration::milliseconds(text)?),
     };
     (span <= MAX_DURATION).then_some(span)
 }

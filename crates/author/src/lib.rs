@@ -25,6 +25,7 @@ mod limit;
 mod names;
 mod pattern;
 mod reader;
+pub mod strict_json;
 mod template;
 mod warnings;
 

@@ -25,6 +25,7 @@ pub mod check;
 pub mod codec;
 pub mod decide;
 pub mod digest;
+pub mod duration;
 pub mod flags;
 pub mod geo;
 pub mod limit;

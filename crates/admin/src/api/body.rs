@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::problem::{ApiResult, Problem, ProblemCode};
-use crate::strict_json::{StrictValue, check_yaml_depth, without_byte_order_mark};
+use tidegate_author::strict_json::{StrictValue, check_yaml_depth, without_byte_order_mark};
 
 /// Bytes of a body on the people's listener.
 pub const MAX_PEOPLE_BODY: usize = 1 << 20;

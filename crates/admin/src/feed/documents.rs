@@ -13,7 +13,7 @@ use super::clock::{self, Millis};
 use super::fingerprint::how_many_fit;
 use super::snapshot::Snapshot;
 use crate::store::{DocumentKind, DocumentRow, StoreTable};
-use crate::strict_json::StrictValue;
+use tidegate_author::strict_json::StrictValue;
 
 /// A document that was understood.
 #[derive(Debug)]

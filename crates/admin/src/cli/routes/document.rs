@@ -79,7 +79,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::strict_json::StrictValue;
+    use tidegate_author::strict_json::StrictValue;
 
     #[test]
     fn what_only_kubernetes_writes_makes_no_difference() {

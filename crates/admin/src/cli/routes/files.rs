@@ -12,7 +12,7 @@ use serde_json::Value;
 use tidegate_author as author;
 
 use super::document::canonical;
-use crate::strict_json::{StrictValue, check_yaml_depth, without_byte_order_mark};
+use tidegate_author::strict_json::{StrictValue, check_yaml_depth, without_byte_order_mark};
 
 /// Of a directory, the files whose names end so.
 const EXTENSIONS: [&str; 3] = ["json", "yaml", "yml"];
