@@ -6,34 +6,37 @@
 
 mod answer;
 mod apply;
-mod backends;
 mod base;
 mod blobs;
+mod blocking;
 mod change_log;
 mod clock;
 mod countries;
 mod direct_tables;
 mod documents;
+mod events;
 mod fingerprint;
 mod flags;
 mod follower;
-mod geo_rules;
+mod inner;
 mod ip_load;
+mod ip_monitor;
 mod ip_rows;
-mod limits;
+mod plan;
 mod poll_pacing;
 mod reconcile;
+mod references;
 mod restart_guess;
-mod routes;
+mod row_index;
 mod snapshot;
 mod state;
+mod table_bytes;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_policy::decide::Tables;
@@ -46,90 +49,24 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::gateways::{Gateways, Goal};
-use crate::store::{Store, StoreError, StoreTable};
-use answer::{BansPlan, Plan};
-use blobs::Blobs;
+use crate::lock::locked;
+use crate::store::{StoreError, StoreTable, TableStore};
 use direct_tables::DirectTables;
-use follower::{Follower, FollowerEvent};
+use events::FollowerEvent;
+use follower::Follower;
+use inner::FeedInner;
+use plan::{BansPlan, Plan};
 use restart_guess::RestartGuesses;
-use state::FeedState;
 
-pub use backends::{BackendInfo, UnknownBackend};
 pub use countries::CountriesInfo;
 pub use direct_tables::CurrentTables;
 pub use documents::{Documents, ParsedDocument};
-pub use geo_rules::{GeoRuleInfo, MissingGeoRule};
+pub use inner::{FeedHealth, FeedOptions, Notice};
+pub use ip_monitor::ListedPrefix;
 pub use ip_rows::RowStatus;
-pub use limits::{LimitInfo, MissingRoute};
-pub use routes::RouteInfo;
-pub use snapshot::{ListedPrefix, Quarantined, Snapshot, TableDigests};
-
-/// Notices kept for health.
-const MAX_NOTICES: usize = 20;
-
-/// How the feed behaves. The defaults are those of `docs/ARCHITECTURE.md`.
-#[derive(Clone)]
-pub struct FeedOptions {
-    /// Who is told of new epochs, and asked whether somebody waits for acks.
-    pub gateways: Gateways,
-    /// A poll waits no longer, whatever it asks for.
-    pub max_wait: Duration,
-    /// A new base is cut when the overlay has more keys than this, and than ...
-    pub overlay_min: usize,
-    /// ... this fraction of the base (8: an eighth), ...
-    pub overlay_fraction: usize,
-    /// ... or than this in any case.
-    pub overlay_max: usize,
-    /// An overlay never grows beyond this: the change waits for the new base. At
-    /// 25 bytes per key at most it must stay under a page.
-    pub overlay_limit: usize,
-    /// How long superseded bases, and the log since them, are kept at least.
-    pub keep: Duration,
-    /// Polls are released no sooner than this after each other, ...
-    pub pace_min: Duration,
-    /// ... and than this for each of them.
-    pub pace_each: Duration,
-    /// How often small tables are compared with the store.
-    pub reconcile_small: Duration,
-    /// How often large ones are.
-    pub reconcile_large: Duration,
-}
-
-impl Default for FeedOptions {
-    fn default() -> Self {
-        Self {
-            gateways: Gateways::new(),
-            max_wait: Duration::from_secs(60),
-            overlay_min: 2_000,
-            overlay_fraction: 8,
-            overlay_max: 100_000,
-            overlay_limit: 140_000,
-            keep: Duration::from_secs(15 * 60),
-            pace_min: Duration::from_millis(2),
-            pace_each: Duration::from_micros(20),
-            reconcile_small: Duration::from_secs(60),
-            reconcile_large: Duration::from_secs(600),
-        }
-    }
-}
-
-/// Something that the feed found and mended, for health.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Notice {
-    /// When.
-    pub at: SystemTime,
-    /// What.
-    pub text: String,
-}
-
-/// How the feed itself is.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct FeedHealth {
-    /// What keeps it from following the store at this moment.
-    pub trouble: Option<String>,
-    /// What it found and mended, oldest first.
-    pub notices: Vec<Notice>,
-}
+pub use references::{MissingGeoRule, MissingRoute, UnknownBackend};
+pub use row_index::Quarantined;
+pub use snapshot::{Snapshot, TableDigest, TableDigests};
 
 /// The feed. A clone is another handle; its tasks end with the last one.
 #[derive(Clone)]
@@ -146,32 +83,12 @@ impl Drop for Handle {
     }
 }
 
-struct FeedInner {
-    options: FeedOptions,
-    store: Arc<dyn Store>,
-    guesses: RestartGuesses,
-    /// The newest state.
-    applied: watch::Sender<Arc<FeedState>>,
-    /// The newest state that polls are answered from.
-    released: watch::Sender<Arc<FeedState>>,
-    blobs: Mutex<Blobs>,
-    /// Polls that wait at this moment.
-    waiting: AtomicUsize,
-    /// The newest refresh that was ordered here or that a gateway spoke of.
-    refresh: AtomicU64,
-    /// Held by whoever orders one: they read all tables, one after the other.
-    refreshing: tokio::sync::Mutex<()>,
-    events: mpsc::UnboundedSender<FollowerEvent>,
-    trouble: Mutex<Option<String>>,
-    notices: Mutex<VecDeque<Notice>>,
-}
-
 impl Feed {
     /// Loads all tables, mints the epoch, and begins to follow the store.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn start(store: Arc<dyn Store>, options: FeedOptions) -> Result<Self, StoreError> {
+    pub async fn start(store: Arc<dyn TableStore>, options: FeedOptions) -> Result<Self, StoreError> {
         // Before the first read: what is committed after it is heard of.
         let hints = store.watch();
         let (events, inbox) = mpsc::unbounded_channel();
@@ -228,8 +145,8 @@ impl Feed {
     /// How the feed itself is.
     #[must_use]
     pub fn health(&self) -> FeedHealth {
-        let notices = lock(&self.shared().notices).iter().cloned().collect();
-        FeedHealth { trouble: lock(&self.shared().trouble).clone(), notices }
+        let notices = locked(&self.shared().notices).iter().cloned().collect();
+        FeedHealth { trouble: locked(&self.shared().trouble).clone(), notices }
     }
 
     /// The tables to answer a direct question from: the database as it stands,
@@ -282,11 +199,11 @@ impl Feed {
             if since != Some(version) || known_refresh < state.refresh || poll.misses_ack(&newest) {
                 let mut plan = Plan::new(&state, since, held, formats, poll.ack_wanted(newest));
                 if let Some(since) = state.to_guess(&plan, since, held)
-                    && let Some(guess) = shared.guesses.guess(&*shared.store, since, &state).await
+                    && let Some(guess) = shared.guesses.guess(&*shared.store, since, state.position).await
                 {
                     plan.bans = BansPlan::FoldGuess(guess);
                 }
-                return Some(state.answer(plan));
+                return Some(state.answer(&plan));
             }
             tokio::select! {
                 // An error would mean that the sender is gone, which `self` holds.
@@ -301,7 +218,7 @@ impl Feed {
     /// from `offset` on; `None` when nobody needs it any more: start again.
     #[must_use]
     pub fn blob(&self, hash: BlobHash, offset: u64) -> Option<Bytes> {
-        lock(&self.shared().blobs).page(hash, offset)
+        locked(&self.shared().blobs).page(hash, offset)
     }
 
     /// Waits until the feed includes `seq`: the version that does. `None` when it
@@ -344,28 +261,6 @@ impl Feed {
     }
 }
 
-impl FeedInner {
-    fn notice(&self, text: String) {
-        tracing::warn!("{text}");
-        let mut notices = lock(&self.notices);
-        if notices.len() >= MAX_NOTICES {
-            notices.pop_front();
-        }
-        notices.push_back(Notice { at: SystemTime::now(), text });
-    }
-
-    fn set_trouble(&self, trouble: Option<String>) {
-        let mut held = lock(&self.trouble);
-        if *held != trouble {
-            match &trouble {
-                Some(text) => tracing::error!("the feed stands still: {text}"),
-                None => tracing::info!("the feed goes on"),
-            }
-            *held = trouble;
-        }
-    }
-}
-
 /// Counts a poll as waiting while it lives.
 struct Waiting<'c>(&'c AtomicUsize);
 
@@ -380,8 +275,4 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

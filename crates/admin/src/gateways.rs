@@ -1,4 +1,4 @@
-//! The gateways: who is there, and what each enforces.
+//! Connected gateways: which are live, and which version each enforces.
 //!
 //! A gateway is (node, process). It is **live** while a poll of it is open or it
 //! was heard of within the last 3 s, **lost** after that, and forgotten a day later,
@@ -11,7 +11,7 @@ mod tests;
 mod wait;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use prometheus_client::metrics::histogram::Histogram;
@@ -20,6 +20,7 @@ use tidegate_policy::wire::formats::Formats;
 use tidegate_policy::wire::sync::{Ack, Gateway};
 use tokio::sync::watch;
 
+use crate::lock::locked;
 use registry::Registry;
 pub use wait::{Applied, Goal, Waiter};
 
@@ -30,9 +31,9 @@ pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// All gateways that this service has heard of. A clone shares the registry.
 #[derive(Clone)]
-pub struct Gateways(Arc<Shared>);
+pub struct Gateways(Arc<GatewaysInner>);
 
-struct Shared {
+struct GatewaysInner {
     registry: Mutex<Registry>,
     /// Seconds from a version to the ack of each gateway.
     enforced: Histogram,
@@ -65,10 +66,10 @@ pub struct GatewayStatus {
 }
 
 impl Gateways {
-    /// None yet.
+    /// A registry without gateways.
     #[must_use]
     pub fn new() -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(GatewaysInner {
             registry: Mutex::default(),
             enforced: Histogram::new(enforced::BUCKETS),
             waiters: AtomicUsize::new(0),
@@ -89,8 +90,8 @@ impl Gateways {
     }
 
     /// `gateway` is about to poll, and says which formats it reads.
-    pub fn reads(&self, gateway: &Gateway, formats: &Formats) {
-        if self.registry().reads(gateway, formats) {
+    pub fn note_formats(&self, gateway: &Gateway, formats: &Formats) {
+        if self.registry().note_formats(gateway, formats) {
             if !formats.unread().is_empty() {
                 let unread = formats.unread().join(", ");
                 tracing::warn!(%gateway, unread, "a gateway of another version cannot read all tables");
@@ -101,8 +102,8 @@ impl Gateways {
 
     /// `gateway` posted something: it serves, whatever it enforces. It counts from
     /// now on, also when this service started while it waits to poll again.
-    pub fn seen(&self, gateway: &Gateway) {
-        if self.registry().seen(gateway) {
+    pub fn note_post(&self, gateway: &Gateway) {
+        if self.registry().note_post(gateway) {
             self.note_move();
         }
     }
@@ -120,8 +121,8 @@ impl Gateways {
     }
 
     /// A change made `version`: from now on it counts how late it is enforced.
-    pub fn made(&self, version: Version) {
-        self.registry().made(version);
+    pub fn note_version(&self, version: Version) {
+        self.registry().note_version(version);
     }
 
     /// Seconds from each version to the moment at which a gateway said that all its
@@ -185,7 +186,7 @@ impl Gateways {
     }
 
     fn registry(&self) -> MutexGuard<'_, Registry> {
-        self.0.registry.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0.registry)
     }
 }
 

@@ -84,7 +84,7 @@ impl Service {
         let (stop, stopped) = watch::channel(false);
         let known = Gateways::new();
         let options = FeedOptions { gateways: known.clone(), ..FeedOptions::default() };
-        let feed = Feed::start(Arc::clone(&store), options).await.context("read the database")?;
+        let feed = Feed::start(store.clone(), options).await.context("read the database")?;
         let app = AppState {
             tokens: Arc::new(Tokens::new(Arc::clone(&store))),
             store,

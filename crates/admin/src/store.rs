@@ -2,10 +2,11 @@
 //! transaction, row or connection type leaves them.
 //!
 //! Contract of every implementation: the order of `seq` is the order of commits,
-//! whoever committed; what [`Store::snapshot`] and [`Store::changes_since`] say
+//! whoever committed; what [`TableStore::read_tables`] and [`TableStore::changes_since`] say
 //! was true at one moment, which the `seq` beside it names.
 
 pub mod sqlite;
+mod tables;
 pub mod time_text;
 
 use std::time::Duration;
@@ -15,6 +16,8 @@ use tidegate_policy::check::PerCheck;
 use tidegate_policy::wire::event::{OpenEvent, Source, SourceReport};
 use tidegate_policy::wire::sync::Gateway;
 use tokio::sync::watch;
+
+pub use tables::{DocumentKind, PerDocumentKind, StoreTable};
 
 /// A row of `ip_monitor` as it stands in the database, unchecked: people write
 /// such rows by hand.
@@ -70,131 +73,6 @@ pub struct CountriesRow {
     pub table: Vec<u8>,
 }
 
-/// What a document that has a name is. Each kind has a table of its own; they are
-/// all of one shape.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub enum DocumentKind {
-    /// An HTTPRoute.
-    Route,
-    /// Which countries may enter.
-    GeoRule,
-    /// Where requests go.
-    Backend,
-    /// How many requests may come.
-    Limit,
-}
-
-impl DocumentKind {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Route, Self::GeoRule, Self::Backend, Self::Limit];
-
-    /// The name in the audit.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Route => "route",
-            Self::GeoRule => "geo-rule",
-            Self::Backend => "backend",
-            Self::Limit => "limit",
-        }
-    }
-}
-
-/// One value per kind of documents.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct PerDocumentKind<T> {
-    /// Of routes.
-    pub routes: T,
-    /// Of geo rules.
-    pub geo_rules: T,
-    /// Of backends.
-    pub backends: T,
-    /// Of limits.
-    pub limits: T,
-}
-
-impl<T> PerDocumentKind<T> {
-    /// The one of `kind`.
-    pub fn get(&self, kind: DocumentKind) -> &T {
-        match kind {
-            DocumentKind::Route => &self.routes,
-            DocumentKind::GeoRule => &self.geo_rules,
-            DocumentKind::Backend => &self.backends,
-            DocumentKind::Limit => &self.limits,
-        }
-    }
-
-    /// The one of `kind`, to change.
-    pub fn get_mut(&mut self, kind: DocumentKind) -> &mut T {
-        match kind {
-            DocumentKind::Route => &mut self.routes,
-            DocumentKind::GeoRule => &mut self.geo_rules,
-            DocumentKind::Backend => &mut self.backends,
-            DocumentKind::Limit => &mut self.limits,
-        }
-    }
-}
-
-/// A table that gateways get, or that makes one that they get.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub enum StoreTable {
-    /// `ip_monitor`.
-    Ip,
-    /// `routes`, `geo_rules`, `backends`, `limits`.
-    Documents(DocumentKind),
-    /// `flags`.
-    Flags,
-    /// `geo_countries`: one row at most.
-    Countries,
-}
-
-impl StoreTable {
-    /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Ip,
-        Self::Documents(DocumentKind::Route),
-        Self::Documents(DocumentKind::GeoRule),
-        Self::Documents(DocumentKind::Backend),
-        Self::Documents(DocumentKind::Limit),
-        Self::Flags,
-        Self::Countries,
-    ];
-
-    /// The column of its only unique key.
-    #[must_use]
-    pub fn key_column(self) -> &'static str {
-        match self {
-            Self::Ip => "ip",
-            Self::Countries => "id",
-            Self::Flags | Self::Documents(_) => "name",
-        }
-    }
-
-    /// The name in the database.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ip => "ip_monitor",
-            Self::Flags => "flags",
-            Self::Countries => "geo_countries",
-            Self::Documents(DocumentKind::Route) => "routes",
-            Self::Documents(DocumentKind::GeoRule) => "geo_rules",
-            Self::Documents(DocumentKind::Backend) => "backends",
-            Self::Documents(DocumentKind::Limit) => "limits",
-        }
-    }
-}
-
-/// The raw key of a row that changed; the row is read again, never trusted from
-/// the log.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct ChangedKey {
-    /// Where.
-    pub table: StoreTable,
-    /// Which row, by its raw key.
-    pub key: String,
-}
-
 /// All rows of the tables asked for, at one `seq`.
 #[derive(Clone, Debug, Default)]
 pub struct StoredRows {
@@ -221,6 +99,19 @@ pub struct ChangedRows {
     pub countries: Option<Option<CountriesRow>>,
     /// Of the tables of documents.
     pub documents: PerDocumentKind<Vec<(String, Option<DocumentRow>)>>,
+}
+
+impl ChangedRows {
+    /// Whether a row of `table` is among them.
+    #[must_use]
+    pub fn has(&self, table: StoreTable) -> bool {
+        match table {
+            StoreTable::Ip => !self.ips.is_empty(),
+            StoreTable::Flags => !self.flags.is_empty(),
+            StoreTable::Countries => self.countries.is_some(),
+            StoreTable::Documents(kind) => !self.documents[kind].is_empty(),
+        }
+    }
 }
 
 /// What happened since a `seq`.
@@ -481,17 +372,22 @@ pub enum StoreError {
     Closed,
 }
 
-/// The database behind the service.
+/// The tables that people write, as the feed follows them.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait TableStore: Send + Sync + 'static {
     /// All rows of `tables` at one moment.
     async fn read_tables(&self, tables: &[StoreTable]) -> Result<StoredRows, StoreError>;
     /// Rows that changed after `seq`, as they now stand.
     async fn changes_since(&self, seq: u64) -> Result<Changes, StoreError>;
-    /// Writes durably, with its audit; answers once it is committed.
-    async fn commit(&self, change: Change, by: &str) -> Result<Committed, StoreError>;
     /// Changes whenever there may be something new, ours or foreign: a hint only.
     fn watch(&self) -> watch::Receiver<u64>;
+}
+
+/// The database behind the service.
+#[async_trait]
+pub trait Store: TableStore {
+    /// Writes durably, with its audit; answers once it is committed.
+    async fn commit(&self, change: Change, by: &str) -> Result<Committed, StoreError>;
     /// Stores batches exactly once, ledger and rows in one transaction.
     async fn append(&self, append: Append) -> Result<Appended, StoreError>;
     /// Stores an event whose response waits for it, unless the ledger has its

@@ -9,6 +9,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tidegate_policy::check::Check;
+use tidegate_policy::tables::Table;
 
 use super::admin::optimization::recording::{self, RecordingStats};
 use super::app_state::AppState;
@@ -56,21 +57,12 @@ fn feed(page: &mut MetricsPage, snapshot: &Snapshot, stopped: bool) {
     page.text(&declared::FEED_EPOCH, format!("{:016x}", snapshot.version.epoch));
     page.gauge(&declared::FEED_SEQ, snapshot.version.seq);
     page.whether(&declared::FEED_STOPPED, stopped);
-    let figures = &snapshot.tables;
-    let bans = usize::try_from(figures.bans.count).unwrap_or(usize::MAX);
-    page.gauges(
-        &declared::TABLE_ENTRIES,
-        [
-            ("allow", figures.allow_entries),
-            ("bans", bans),
-            ("bans_overlay", figures.overlay),
-            ("countries", figures.countries_v4.saturating_add(figures.countries_v6)),
-            ("geo", figures.geo_entries),
-            ("limits", figures.limits_entries),
-            ("routes", figures.routes_entries),
-            ("watched", snapshot.count(RowStatus::Watched)),
-        ],
-    );
+    let digests = &snapshot.tables;
+    let bans = usize::try_from(digests.bans.count).unwrap_or(usize::MAX);
+    let whole = Table::whole().filter_map(|table| Some((table.name(), digests.whole[table].entries?)));
+    let others =
+        [("bans", bans), ("bans_overlay", digests.overlay), ("watched", snapshot.count(RowStatus::Watched))];
+    page.gauges(&declared::TABLE_ENTRIES, whole.chain(others));
     page.gauges(
         &declared::QUARANTINED_ROWS,
         crate::store::StoreTable::ALL.map(|table| (table.name(), snapshot.quarantined(table))),

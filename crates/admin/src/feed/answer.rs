@@ -1,10 +1,6 @@
 //! What a gateway has to hear, given what it holds; encoded once for all that
 //! hold the same.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
-
 use bytes::Bytes;
 use tidegate_policy::address::Prefix;
 use tidegate_policy::codec::FormatError;
@@ -15,42 +11,11 @@ use tidegate_policy::wire::formats::Formats;
 use tidegate_policy::wire::sync::{
     BansUpdate, Held, MAX_INLINE, MAX_PAGE, OverlayUpdate, SyncAnswer, WholeUpdate,
 };
-use tokio::time::Instant;
 
 use super::change_log::LogPosition;
 use super::clock;
-use super::restart_guess::Guess;
+use super::plan::{BansPlan, Plan};
 use super::state::FeedState;
-
-/// An encoded answer is given out for this long: it says what time it is.
-const FRESH: Duration = Duration::from_millis(50);
-/// Different answers kept for one state.
-const MAX_CACHED: usize = 256;
-
-/// What an answer must contain. Gateways with one plan get the same bytes.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Plan {
-    pub bans: BansPlan,
-    pub whole: Vec<Table>,
-    pub ack_wanted: bool,
-}
-
-/// How the bans of a gateway become ours.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) enum BansPlan {
-    /// They are.
-    Unchanged,
-    /// It stands on our base and held our bans at this moment.
-    Delta(LogPosition),
-    /// It holds our base, or has to fetch it.
-    Whole,
-    /// It holds another base, and if the guess is right folds it.
-    FoldGuess(Guess),
-    /// It holds another base, and our bans as they were at this moment.
-    FoldSince(LogPosition),
-    /// It holds another base, and exactly what ours says.
-    FoldNothing,
-}
 
 impl Plan {
     pub fn new(
@@ -77,7 +42,7 @@ impl BansPlan {
     fn new(state: &FeedState, since: Option<Version>, held: &Held) -> Self {
         let Some(base) = held.hashes[Table::BanBase] else { return Self::Whole };
         let on_our_base = base == state.base.blob.hash;
-        let same_bans = held.bans == Some(state.snapshot.bans);
+        let same_bans = held.bans == Some(state.snapshot.ips.bans);
         if let Some(position) = since.and_then(|since| state.position_of(since)) {
             let same_epoch = position.era == state.position.era;
             let quiet = position >= state.base.cut && state.log.current.after(position).next().is_none();
@@ -103,19 +68,6 @@ impl BansPlan {
     }
 }
 
-/// Encoded answers of one state.
-#[derive(Default)]
-pub(super) struct Cache(Mutex<HashMap<Plan, (Instant, Shared)>>);
-
-type Shared = Arc<OnceLock<Bytes>>;
-
-impl Clone for Cache {
-    /// A copy of a state is about to become another one.
-    fn clone(&self) -> Self {
-        Self::default()
-    }
-}
-
 impl FeedState {
     /// The number of a former process since which the bans would have to be
     /// guessed, or else fetched.
@@ -125,21 +77,9 @@ impl FeedState {
         (fetches && since.epoch != self.version().epoch).then_some(since.seq)
     }
 
-    /// The bytes of the answer to `plan`; encoded by whoever comes first.
-    pub fn answer(&self, plan: Plan) -> Bytes {
-        let slot = {
-            let mut cache = self.cache.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if cache.len() >= MAX_CACHED && !cache.contains_key(&plan) {
-                cache.clear();
-            }
-            let now = Instant::now();
-            let (made, slot) = cache.entry(plan.clone()).or_insert_with(|| (now, Shared::default()));
-            if now.saturating_duration_since(*made) > FRESH {
-                (*made, *slot) = (now, Shared::default());
-            }
-            slot.clone()
-        };
-        slot.get_or_init(|| self.encode(&plan)).clone()
+    /// The bytes of the answer to `plan`.
+    pub fn answer(&self, plan: &Plan) -> Bytes {
+        self.answers.get_or_encode(plan, || self.encode(plan))
     }
 
     fn encode(&self, plan: &Plan) -> Bytes {
@@ -176,7 +116,7 @@ impl FeedState {
     }
 
     fn bans_update(&self, plan: &BansPlan) -> Option<BansUpdate> {
-        let changed = |prefix: Prefix| Entry { prefix, state: self.snapshot.ban(&prefix) };
+        let changed = |prefix: Prefix| Entry { prefix, state: self.snapshot.ips.ban(&prefix) };
         let whole = || OverlayUpdate::Whole(self.log.current.keys().map(changed).collect());
         let (fold, overlay) = match plan {
             BansPlan::Unchanged => return None,
@@ -191,7 +131,7 @@ impl FeedState {
             BansPlan::FoldSince(since) => (self.fold(*since, &[]), whole()),
             BansPlan::FoldGuess(guess) => (self.fold(guess.upto, &guess.keys), whole()),
         };
-        Some(BansUpdate { base: self.base.blob, fold, overlay, digest: self.snapshot.bans })
+        Some(BansUpdate { base: self.base.blob, fold, overlay, digest: self.snapshot.ips.bans })
     }
 
     /// What turns the bans of `since`, which may differ in `more`, into those of

@@ -3,14 +3,15 @@
 use bytes::Bytes;
 use imbl::OrdMap;
 use tidegate_policy::address::Prefix;
-use tidegate_policy::codec::{FormatError, MAX_TABLE};
-use tidegate_policy::digest::{BlobHash, SetDigest};
+use tidegate_policy::codec::FormatError;
+use tidegate_policy::digest::SetDigest;
 use tidegate_policy::table::{AddressTable, EntryState};
 use tidegate_policy::wire::sync::BlobRef;
 
 use super::change_log::LogPosition;
+use super::ip_monitor::IpMonitor;
 use super::ip_rows::{ParsedRows, PrefixStatus};
-use super::snapshot::Snapshot;
+use super::table_bytes::name;
 
 /// A base that overlays are relative to.
 #[derive(Clone)]
@@ -27,23 +28,23 @@ pub(super) struct Base {
 }
 
 /// A table's bytes, as gateways fetch them: not a copy.
-struct Shared(AddressTable);
+struct BaseBytes(AddressTable);
 
-impl AsRef<[u8]> for Shared {
+impl AsRef<[u8]> for BaseBytes {
     fn as_ref(&self) -> &[u8] {
         self.0.as_bytes()
     }
 }
 
 impl Base {
-    /// Lays out all bans of `snapshot`. Half a second per million: not for the
+    /// Lays out all bans of `ips`. Half a second per million: not for the
     /// async threads.
-    pub fn cut(snapshot: &Snapshot, cut: LogPosition) -> Result<(Self, Bytes), FormatError> {
-        let bytes = AddressTable::encode(snapshot.ban_entries())?;
+    pub fn cut(ips: &IpMonitor, cut: LogPosition) -> Result<(Self, Bytes), FormatError> {
+        let bytes = AddressTable::encode(ips.ban_entries())?;
         let blob = name(&bytes)?;
         let table = AddressTable::from_bytes(bytes)?;
-        let bytes = Bytes::from_owner(Shared(table.clone()));
-        Ok((Self { blob, cut, digest: snapshot.bans, table, entries: snapshot.entries.clone() }, bytes))
+        let bytes = Bytes::from_owner(BaseBytes(table.clone()));
+        Ok((Self { blob, cut, digest: ips.bans, table, entries: ips.entries.clone() }, bytes))
     }
 
     /// What the base says of `prefix`.
@@ -51,18 +52,5 @@ impl Base {
         let rows = self.entries.get(prefix);
         let status = rows.map_or(PrefixStatus::default(), |rows| PrefixStatus::of(rows));
         status.banned.map_or(EntryState::Absent, EntryState::Present)
-    }
-}
-
-/// A table's bytes with their name.
-pub(super) fn named(bytes: Vec<u8>) -> Result<(BlobRef, Bytes), FormatError> {
-    Ok((name(&bytes)?, bytes.into()))
-}
-
-/// The name of a table's bytes, unless they are too many for one.
-pub(super) fn name(bytes: &[u8]) -> Result<BlobRef, FormatError> {
-    match bytes.len() {
-        len if len > MAX_TABLE => Err(FormatError::TooLong { len, max: MAX_TABLE }),
-        len => Ok(BlobRef { hash: BlobHash::of(bytes), len: len as u64 }),
     }
 }

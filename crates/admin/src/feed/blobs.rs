@@ -1,5 +1,5 @@
-//! The blobs that gateways may be fetching: what is in force, and for a while
-//! what was.
+//! Blobs that gateways can fetch by hash: the current bytes of each table, and superseded
+//! ones for a while.
 
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ const MAX_SUPERSEDED: usize = 8;
 /// The same as bytes.
 const MAX_SUPERSEDED_BYTES: usize = 256 << 20;
 
+/// All blobs that can be fetched.
 #[derive(Default)]
 pub(super) struct Blobs(Vec<StoredBlob>);
 
@@ -82,7 +83,7 @@ mod tests {
     const KEEP: Duration = Duration::from_secs(900);
 
     fn put(blobs: &mut Blobs, table: Table, bytes: Vec<u8>) -> BlobRef {
-        let blob = BlobRef::of(&bytes);
+        let blob = BlobRef { hash: BlobHash::of(&bytes), len: bytes.len() as u64 };
         blobs.put(table, blob, bytes.into(), KEEP);
         blob
     }

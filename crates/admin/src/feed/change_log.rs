@@ -1,4 +1,5 @@
-//! Which bans changed when: what a gateway at some position still has to hear.
+//! Log of changed bans in memory: which prefixes a gateway at some earlier position has to be
+//! told of.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 use tidegate_policy::codec::FormatError;
-use tidegate_policy::digest::BlobHash;
 use tidegate_policy::geo::CountryTable;
 use tidegate_policy::wire::sync::BlobRef;
 
-use super::base;
 use super::clock::{self, Millis};
-use super::fingerprint::COUNTRIES_KEY;
-use super::snapshot::Snapshot;
-use super::state::Whole;
+use super::fingerprint::FingerprintedRow;
+use super::row_index::RowIndex;
+use super::table_bytes::{TableBytes, name};
 use crate::store::{CountriesRow, StoreTable};
+
+/// The key of the only row of `geo_countries`.
+pub(super) const COUNTRIES_KEY: &str = "countries";
 
 /// The country table that is in force.
 #[derive(Debug)]
@@ -45,7 +46,7 @@ impl CountriesInfo {
     }
 
     fn read(row: CountriesRow) -> Result<Self, FormatError> {
-        let blob = base::name(&row.table)?;
+        let blob = name(&row.table)?;
         let table = CountryTable::from_bytes(row.table)?;
         let (v4, v6) = table.len();
         let imported = row.imported_at.as_deref().and_then(clock::millis);
@@ -54,49 +55,54 @@ impl CountriesInfo {
 }
 
 /// A table's bytes, as gateways fetch them: not a copy.
-struct Shared(CountryTable);
+struct CountryBytes(CountryTable);
 
-impl AsRef<[u8]> for Shared {
+impl AsRef<[u8]> for CountryBytes {
     fn as_ref(&self) -> &[u8] {
         self.0.as_bytes()
     }
 }
 
-impl Snapshot {
-    /// Takes the country table as it now stands; `None`: there is none. One that
-    /// cannot be read leaves the one before it in force.
-    pub(super) fn apply_countries(&mut self, row: Option<CountriesRow>) {
-        if row.as_ref().is_some_and(|row| self.has_row(StoreTable::Countries, row)) {
-            return;
-        }
-        self.note_row(StoreTable::Countries, COUNTRIES_KEY, row.as_ref());
-        match row.map(CountriesInfo::read) {
-            None => self.countries = None,
-            Some(Ok(info)) => self.countries = Some(Arc::new(info)),
-            Some(Err(error)) => {
-                let instead = match &self.countries {
-                    Some(held) => format!("the one before it, of `{}`, stays in force", held.source),
-                    None => "no country is known until then".to_owned(),
-                };
-                let why = format!("not a country table ({error}): import it again; {instead}");
-                self.set_aside(StoreTable::Countries, COUNTRIES_KEY, why);
-            }
-        }
+impl FingerprintedRow for CountriesRow {
+    fn key(&self) -> &str {
+        COUNTRIES_KEY
     }
 
-    /// The country table in force.
-    pub(super) fn country_table(&self) -> CountryTable {
-        self.countries.as_ref().map_or_else(CountryTable::empty, |info| info.table.clone())
+    fn fields(&self) -> [Option<&[u8]>; 3] {
+        let imported_at = self.imported_at.as_deref().map(str::as_bytes);
+        [Some(&self.table), Some(self.source.as_bytes()), imported_at]
     }
+}
 
-    /// The same as gateways get it.
-    pub(super) fn whole_countries(&self) -> Whole {
-        let table = self.country_table();
-        let blob = self.countries.as_ref().map(|info| info.blob);
-        let blob = blob.unwrap_or_else(|| {
-            let bytes = table.as_bytes();
-            BlobRef { hash: BlobHash::of(bytes), len: bytes.len() as u64 }
-        });
-        Whole { blob, bytes: Bytes::from_owner(Shared(table)) }
+/// Takes the country table as it now stands; `None`: there is none. One that cannot be
+/// read leaves the one before it, `held`, in force.
+pub(super) fn apply(held: &mut Option<Arc<CountriesInfo>>, index: &mut RowIndex, row: Option<CountriesRow>) {
+    if row.as_ref().is_some_and(|row| index.has(StoreTable::Countries, row)) {
+        return;
     }
+    index.note(StoreTable::Countries, COUNTRIES_KEY, row.as_ref());
+    match row.map(CountriesInfo::read) {
+        None => *held = None,
+        Some(Ok(info)) => *held = Some(Arc::new(info)),
+        Some(Err(error)) => {
+            let instead = match held {
+                Some(held) => format!("the one before it, of `{}`, stays in force", held.source),
+                None => "no country is known until then".to_owned(),
+            };
+            let why = format!("not a country table ({error}): import it again; {instead}");
+            index.set_aside(StoreTable::Countries, COUNTRIES_KEY, why);
+        }
+    }
+}
+
+/// What `held` says; without one, nothing.
+pub(super) fn table(held: Option<&CountriesInfo>) -> CountryTable {
+    held.map_or_else(CountryTable::empty, |held| held.table.clone())
+}
+
+/// The table of `held` as gateways get it; without one, a table of nothing.
+pub(super) fn table_bytes(held: Option<&CountriesInfo>) -> Result<TableBytes, FormatError> {
+    let Some(held) = held else { return TableBytes::new(CountryTable::empty().as_bytes().to_vec(), Some(0)) };
+    let bytes = Bytes::from_owner(CountryBytes(held.table.clone()));
+    Ok(TableBytes { blob: held.blob, bytes, entries: Some(held.v4 + held.v6) })
 }

@@ -1,6 +1,5 @@
-//! What direct questions are answered from: the tables of the newest state,
-//! compiled when somebody asks, once for all who do, and from the compiled ones
-//! before them as far as these are still right.
+//! Compiled tables that direct questions are answered from. They are compiled from the newest
+//! state when somebody asks, once for all who do; tables that did not change are reused.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,19 +9,17 @@ use tidegate_policy::bans::{self, BanTable};
 use tidegate_policy::codec::FormatError;
 use tidegate_policy::decide::Tables;
 use tidegate_policy::digest::BlobHash;
-use tidegate_policy::geo::GeoRules;
-use tidegate_policy::limit::Limits;
-use tidegate_policy::route::RouteTable;
 use tidegate_policy::table::{AddressTable, Entry};
-use tidegate_policy::tables::{Table, TableSet};
+use tidegate_policy::tables::{PerTable, Table, TableDecoder, TableSet};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::apply::blocking;
+use super::blocking::blocking;
 use super::change_log::LogPosition;
-use super::lock;
+use super::countries;
 use super::snapshot::Snapshot;
 use super::state::FeedState;
+use crate::lock::locked;
 use crate::store::StoreError;
 
 /// Compiled tables that nobody asks for are kept this long.
@@ -65,10 +62,7 @@ struct CompiledTables {
     snapshot: Arc<Snapshot>,
     position: LogPosition,
     base: BlobHash,
-    allow: BlobHash,
-    geo: BlobHash,
-    routes: BlobHash,
-    limits: BlobHash,
+    hashes: PerTable<BlobHash>,
 }
 
 impl DirectTables {
@@ -82,7 +76,7 @@ impl DirectTables {
     /// Answers from `state`: at once when its tables are compiled.
     pub fn answer(&mut self, state: &Arc<FeedState>, askers: Vec<TablesReply>) {
         self.asked = Instant::now();
-        let compiled = lock(&self.compiled).clone();
+        let compiled = locked(&self.compiled).clone();
         match compiled.filter(|compiled| compiled.is_of(state)) {
             Some(compiled) => tell(askers, Ok(compiled.current_tables())),
             // Without a compiler the feed has ended, and they find that out.
@@ -93,7 +87,7 @@ impl DirectTables {
     /// Drops tables that nobody asks for any more.
     pub fn forget_unasked(&self) {
         if self.asked.elapsed() > KEPT_UNASKED {
-            *lock(&self.compiled) = None;
+            *locked(&self.compiled) = None;
         }
     }
 }
@@ -113,7 +107,7 @@ impl TableCompiler {
     }
 
     async fn compile(&self, state: Arc<FeedState>) -> Result<CurrentTables, StoreError> {
-        let before = lock(&self.compiled).clone();
+        let before = locked(&self.compiled).clone();
         let compiled = match before {
             Some(before) if before.is_of(&state) => return Ok(before.current_tables()),
             before => blocking(move || CompiledTables::new(&state, before.as_ref())).await?,
@@ -121,7 +115,7 @@ impl TableCompiler {
         let compiled = compiled
             .map_err(|error| StoreError::Failed(format!("the tables cannot be compiled: {error}")))?;
         let answer = compiled.current_tables();
-        *lock(&self.compiled) = Some(compiled);
+        *locked(&self.compiled) = Some(compiled);
         Ok(answer)
     }
 }
@@ -144,50 +138,35 @@ impl CompiledTables {
     }
 
     fn new(state: &FeedState, before: Option<&Self>) -> Result<Self, FormatError> {
-        let hash = |table| state.whole[table].blob.hash;
-        let (allow, geo, routes) = (hash(Table::Allow), hash(Table::Geo), hash(Table::Routes));
-        let limits = hash(Table::Limits);
+        let hashes = PerTable::from_fn(|table| state.whole[table].blob.hash);
         let bans = compile_bans(state, before)?;
-        let set = TableSet {
-            ban_base: bans.base().clone(),
-            ban_overlay: bans.overlay().clone(),
-            flags: state.snapshot.flags,
-            allow: match before.filter(|before| before.allow == allow) {
-                Some(before) => before.tables.allow.clone(),
-                None => AddressTable::from_bytes(state.whole[Table::Allow].bytes.to_vec())?,
-            },
-            countries: state.snapshot.country_table(),
-            geo: match before.filter(|before| before.geo == geo) {
-                Some(before) => before.tables.geo.clone(),
-                None => Arc::new(GeoRules::from_bytes(&state.whole[Table::Geo].bytes)?),
-            },
-            routes: match before.filter(|before| before.routes == routes) {
-                Some(before) => before.tables.routes.clone(),
-                None => Arc::new(RouteTable::from_bytes(&state.whole[Table::Routes].bytes)?),
-            },
-            limits: match before.filter(|before| before.limits == limits) {
-                Some(before) => before.tables.limits.clone(),
-                None => Arc::new(Limits::from_bytes(&state.whole[Table::Limits].bytes)?),
-            },
-        };
-        let tables = Tables { version: state.version(), bans, set };
-        let (tables, base) = (Arc::new(tables), state.base.blob.hash);
-        Ok(Self {
-            tables,
-            snapshot: state.snapshot.clone(),
-            position: state.position,
-            base,
-            allow,
-            geo,
-            routes,
-            limits,
-        })
+        let mut set = before.map_or_else(TableSet::empty, |before| before.tables.set.clone());
+        set.ban_base = bans.base().clone();
+        set.ban_overlay = bans.overlay().clone();
+        for table in Table::whole() {
+            let is_held = before.is_some_and(|before| before.hashes[table] == hashes[table]);
+            match table {
+                _ if is_held => {}
+                // Checked already, and its bytes are shared.
+                Table::Countries => set.countries = countries::table(state.snapshot.countries.as_deref()),
+                table => decode(table, &state.whole[table].bytes, &mut set)?,
+            }
+        }
+        let tables = Arc::new(Tables { version: state.version(), bans, set });
+        let base = state.base.blob.hash;
+        Ok(Self { tables, snapshot: state.snapshot.clone(), position: state.position, base, hashes })
     }
+}
+
+fn decode(table: Table, bytes: &[u8], set: &mut TableSet) -> Result<(), FormatError> {
+    let mut decoder = TableDecoder::new(table, &Arc::new(bytes.to_vec()))?;
+    while !decoder.step(set)? {}
+    Ok(())
 }
 
 /// The bans of `state`; never others: their digest is compared.
 fn compile_bans(state: &FeedState, before: Option<&CompiledTables>) -> Result<BanTable, FormatError> {
-    let wanted = state.snapshot.bans;
+    let wanted = state.snapshot.ips.bans;
     let is_right = |bans: &BanTable| bans.digest() == wanted;
     if let Some(before) = before {
         if is_right(&before.tables.bans) {
@@ -216,7 +195,7 @@ fn overlaid(
     overlay: &AddressTable,
     changed: impl Iterator<Item = Prefix>,
 ) -> Result<BanTable, FormatError> {
-    let change = |prefix| Entry { prefix, state: state.snapshot.ban(&prefix) };
+    let change = |prefix| Entry { prefix, state: state.snapshot.ips.ban(&prefix) };
     let changes: Vec<Entry> = changed.map(change).collect();
     let overlay = AddressTable::from_bytes(bans::apply(overlay, &changes)?)?;
     Ok(BanTable::new(state.base.table.clone(), overlay))

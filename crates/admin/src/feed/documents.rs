@@ -1,5 +1,4 @@
-//! Rows of documents that have names: each read by itself, all of a kind laid out
-//! together.
+//! Tables of named documents: each row parsed by itself, all of a kind laid out together.
 
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -8,10 +7,11 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use jiff::Timestamp;
 use serde_json::Value;
+use tidegate_author::DocumentError;
 
 use super::clock::{self, Millis};
-use super::fingerprint::how_many_fit;
-use super::snapshot::Snapshot;
+use super::fingerprint::FingerprintedRow;
+use super::row_index::RowIndex;
 use crate::store::{DocumentKind, DocumentRow, StoreTable};
 use tidegate_author::strict_json::StrictValue;
 
@@ -37,16 +37,24 @@ pub struct Documents<T> {
     left_out: OrdMap<Arc<str>, Arc<ParsedDocument<T>>>,
 }
 
-/// What a document of a kind says.
+/// What a document of one kind says.
 pub(super) trait NamedDocument: Clone {
     /// The kind.
     const KIND: DocumentKind;
 
     /// What `document`, that of `row`, says; or what is wrong with it.
     fn read(row: &DocumentRow, document: &Value) -> Result<Self, String>;
+}
 
-    /// The snapshot's documents of this kind.
-    fn of(snapshot: &mut Snapshot) -> &mut Documents<Self>;
+/// The documents of one kind, whatever they say.
+pub(super) trait DocumentTable {
+    /// Takes documents as they now stand; `None`: deleted. One that cannot be read
+    /// leaves the one before it in force: a slip in one that keeps requests out, or
+    /// leads some of them elsewhere, must not let them in.
+    fn apply(&mut self, index: &mut RowIndex, changes: Vec<(String, Option<DocumentRow>)>);
+
+    /// Takes these as all documents that there are.
+    fn replace(&mut self, index: &mut RowIndex, rows: Vec<DocumentRow>);
 }
 
 impl<T> Default for Documents<T> {
@@ -82,74 +90,112 @@ fn read<T: NamedDocument>(row: DocumentRow) -> Result<ParsedDocument<T>, String>
     })
 }
 
-impl Snapshot {
-    /// Takes documents as they now stand; `None`: deleted. One that cannot be read
-    /// leaves the one before it in force: a slip in one that keeps requests out, or
-    /// leads some of them elsewhere, must not let them in. Afterwards
-    /// [`Snapshot::lay_out_documents`].
-    pub(super) fn apply_documents<T: NamedDocument>(&mut self, changes: Vec<(String, Option<DocumentRow>)>) {
+impl FingerprintedRow for DocumentRow {
+    fn key(&self) -> &str {
+        &self.name
+    }
+
+    fn fields(&self) -> [Option<&[u8]>; 3] {
+        let [created_at, updated_at] =
+            [&self.created_at, &self.updated_at].map(|time| time.as_deref().map(str::as_bytes));
+        [Some(self.document.as_bytes()), created_at, updated_at]
+    }
+}
+
+impl<T: NamedDocument> DocumentTable for Documents<T> {
+    fn apply(&mut self, index: &mut RowIndex, changes: Vec<(String, Option<DocumentRow>)>) {
         let table = StoreTable::Documents(T::KIND);
         for (name, row) in changes {
-            self.note_row(table, &name, row.as_ref());
-            let documents = T::of(self);
-            let left_out = documents.left_out.remove(name.as_str());
-            let held = documents.in_force.remove(name.as_str()).or(left_out);
+            index.note(table, &name, row.as_ref());
+            let left_out = self.left_out.remove(name.as_str());
+            let held = self.in_force.remove(name.as_str()).or(left_out);
             match row.map(read) {
                 None => {}
-                Some(Ok(info)) => drop(documents.in_force.insert(info.name.clone(), Arc::new(info))),
+                Some(Ok(info)) => drop(self.in_force.insert(info.name.clone(), Arc::new(info))),
                 Some(Err(why)) => {
                     let instead = match held {
                         Some(_) => "the one before it stays in force until the service stops",
                         None => "it is not in force",
                     };
-                    documents.in_force.extend(held.map(|held| (held.name.clone(), held)));
-                    self.set_aside(table, &name, format!("{why}; {instead}"));
+                    self.in_force.extend(held.map(|held| (held.name.clone(), held)));
+                    index.set_aside(table, &name, format!("{why}; {instead}"));
                 }
             }
         }
     }
 
-    /// Takes these as all documents of their kind that there are.
-    pub(super) fn replace_documents<T: NamedDocument>(&mut self, rows: Vec<DocumentRow>) {
+    fn replace(&mut self, index: &mut RowIndex, rows: Vec<DocumentRow>) {
         let there: HashSet<String> = rows.iter().map(|row| row.name.clone()).collect();
-        let documents = T::of(self);
-        let held = documents.in_force.keys().chain(documents.left_out.keys());
+        let held = self.in_force.keys().chain(self.left_out.keys());
         let gone = held.filter(|name| !there.contains(&***name)).map(|name| (name.to_string(), None));
         let gone = gone.collect();
-        self.forget_rows(StoreTable::Documents(T::KIND));
-        self.apply_documents::<T>(gone);
-        self.apply_documents::<T>(rows.into_iter().map(|row| (row.name.clone(), Some(row))).collect());
+        index.forget(StoreTable::Documents(T::KIND));
+        self.apply(index, gone);
+        self.apply(index, rows.into_iter().map(|row| (row.name.clone(), Some(row))).collect());
     }
+}
 
-    /// The bytes that `lay_out` makes of all documents of a kind, the oldest first.
-    /// When it says that they are too many, the youngest by `created_at` are left out and
-    /// shown as quarantined, those without one before all others. The API lets no
-    /// document in that would be too many, so that it was somebody who writes SQL: a row
-    /// of theirs that says it is older than others takes the place of one in force.
-    pub(super) fn lay_out_documents<T: NamedDocument, E: Display>(
+impl<T> Documents<T> {
+    /// The bytes that `lay_out` makes of all documents, the oldest first, and how many
+    /// documents are in them. When it says that they are too many, the youngest by
+    /// `created_at` are left out and shown as quarantined, those without one before all
+    /// others. The API lets no document in that would be too many, so that it was somebody
+    /// who writes SQL: a row of theirs that says it is older than others takes the place of
+    /// one in force.
+    pub(super) fn lay_out<E: Display>(
         &mut self,
+        index: &mut RowIndex,
         lay_out: impl Fn(&[T]) -> Result<Vec<u8>, E>,
-    ) -> Vec<u8> {
+    ) -> (Vec<u8>, usize)
+    where
+        T: NamedDocument,
+    {
         let table = StoreTable::Documents(T::KIND);
-        for (name, info) in std::mem::take(&mut T::of(self).left_out) {
-            self.quarantine.remove(&(table, name.clone()));
-            T::of(self).in_force.insert(name, info);
+        for (name, info) in std::mem::take(&mut self.left_out) {
+            index.release(table, &name);
+            self.in_force.insert(name, info);
         }
-        let mut by_age: Vec<Arc<ParsedDocument<T>>> = T::of(self).in_force.values().cloned().collect();
+        let mut by_age: Vec<Arc<ParsedDocument<T>>> = self.in_force.values().cloned().collect();
         by_age.sort_by_key(|info| (info.created.is_none(), info.created));
         let all: Vec<T> = by_age.iter().map(|info| info.parsed.clone()).collect();
         let error = match lay_out(&all) {
-            Ok(bytes) => return bytes,
+            Ok(bytes) => return (bytes, all.len()),
             Err(error) => error,
         };
         // All of them do not fit.
         let fits = how_many_fit(all.len().saturating_sub(1), |count| lay_out(&all[..count]).is_ok());
         for info in by_age.drain(fits..) {
-            self.set_aside(table, &info.name, format!("left out, with every younger one: {error}"));
-            T::of(self).in_force.remove(&info.name);
-            T::of(self).left_out.insert(info.name.clone(), info);
+            index.set_aside(table, &info.name, format!("left out, with every younger one: {error}"));
+            self.in_force.remove(&info.name);
+            self.left_out.insert(info.name.clone(), info);
         }
         // None at all always fit.
-        lay_out(&all[..fits]).unwrap_or_default()
+        (lay_out(&all[..fits]).unwrap_or_default(), fits)
     }
+}
+
+/// The first problems of a document, for health.
+pub(super) fn describe(problems: &[DocumentError]) -> String {
+    let shown = problems.iter().take(3).map(|problem| match problem.pointer.as_str() {
+        "" => problem.message.clone(),
+        pointer => format!("{pointer}: {}", problem.message),
+    });
+    let mut text = shown.collect::<Vec<_>>().join("; ");
+    if let more @ 1.. = problems.len().saturating_sub(3) {
+        text.push_str(&format!("; and {more} more"));
+    }
+    text
+}
+
+/// How many of `all`, taken from the oldest on, fit together.
+fn how_many_fit(all: usize, fit: impl Fn(usize) -> bool) -> usize {
+    let (mut fits, mut too_many) = (0, all.saturating_add(1));
+    while too_many - fits > 1 {
+        let middle = fits.midpoint(too_many);
+        match fit(middle) {
+            true => fits = middle,
+            false => too_many = middle,
+        }
+    }
+    fits
 }

@@ -5,8 +5,9 @@ use serde_json::Value;
 use tidegate_author as author;
 use tidegate_policy::flags::{Flag, FlagState, Flags};
 
-use super::fingerprint::describe;
-use super::snapshot::Snapshot;
+use super::documents::describe;
+use super::fingerprint::FingerprintedRow;
+use super::row_index::RowIndex;
 use crate::store::{FlagRow, StoreTable};
 
 fn read(flag: Flag, row: &FlagRow) -> Result<FlagState, String> {
@@ -23,27 +24,35 @@ fn named(name: &str) -> Result<Flag, String> {
     })
 }
 
-impl Snapshot {
-    /// Takes flags as they now stand; `None`: deleted.
-    pub(super) fn apply_flags(&mut self, changes: Vec<(String, Option<FlagRow>)>) {
-        for (name, row) in changes {
-            self.note_row(StoreTable::Flags, &name, row.as_ref());
-            let flag = named(&name);
-            if let Ok(flag) = flag {
-                self.flags = self.flags.with(flag, FlagState::Off);
-            }
-            let Some(row) = row else { continue };
-            match flag.and_then(|flag| Ok((flag, read(flag, &row)?))) {
-                Ok((flag, state)) => self.flags = self.flags.with(flag, state),
-                Err(why) => self.set_aside(StoreTable::Flags, &name, why),
-            }
-        }
+impl FingerprintedRow for FlagRow {
+    fn key(&self) -> &str {
+        &self.name
     }
 
-    /// Forgets all flags and takes these.
-    pub(super) fn replace_flags(&mut self, rows: Vec<FlagRow>) {
-        self.flags = Flags::default();
-        self.forget_rows(StoreTable::Flags);
-        self.apply_flags(rows.into_iter().map(|row| (row.name.clone(), Some(row))).collect());
+    fn fields(&self) -> [Option<&[u8]>; 3] {
+        [Some(self.value.as_bytes()), self.updated_at.as_deref().map(str::as_bytes), None]
     }
+}
+
+/// Takes flags as they now stand; `None`: deleted.
+pub(super) fn apply(flags: &mut Flags, index: &mut RowIndex, changes: Vec<(String, Option<FlagRow>)>) {
+    for (name, row) in changes {
+        index.note(StoreTable::Flags, &name, row.as_ref());
+        let flag = named(&name);
+        if let Ok(flag) = flag {
+            *flags = flags.with(flag, FlagState::Off);
+        }
+        let Some(row) = row else { continue };
+        match flag.and_then(|flag| Ok((flag, read(flag, &row)?))) {
+            Ok((flag, state)) => *flags = flags.with(flag, state),
+            Err(why) => index.set_aside(StoreTable::Flags, &name, why),
+        }
+    }
+}
+
+/// Forgets all flags and takes these.
+pub(super) fn replace(flags: &mut Flags, index: &mut RowIndex, rows: Vec<FlagRow>) {
+    *flags = Flags::default();
+    index.forget(StoreTable::Flags);
+    apply(flags, index, rows.into_iter().map(|row| (row.name.clone(), Some(row))).collect());
 }

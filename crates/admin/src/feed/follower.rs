@@ -1,49 +1,32 @@
-//! Following the store: every change makes a new state.
+//! The task that follows the store: each change becomes a new state.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidegate_policy::codec::FormatError;
 use tidegate_policy::tables::Table;
 use tidegate_policy::version::Version;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::apply::{NextSnapshot, blocking, is_little, laid_out};
+use super::apply::{NextSnapshot, is_little};
 use super::base::Base;
 use super::blobs::Blobs;
+use super::blocking::{blocking, laid_out};
 use super::change_log::{ChangeLog, ChangedKeys, LogPosition};
-use super::direct_tables::{DirectTables, TablesReply, tell};
+use super::direct_tables::{DirectTables, tell};
+use super::events::FollowerEvent;
+use super::inner::FeedInner;
 use super::snapshot::Snapshot;
-use super::state::{FeedState, PastEpoch, Whole};
-use super::{FeedInner, lock};
-use crate::store::{ChangedRows, Changes, Store, StoreError, StoreTable};
+use super::state::{FeedState, PastEpoch};
+use super::table_bytes::TableBytes;
+use crate::lock::locked;
+use crate::store::{ChangedRows, Changes, StoreError, StoreTable, TableStore};
 
 /// The store is asked at least this often, hint or no hint.
 const BACKSTOP: Duration = Duration::from_secs(1);
-
-/// What else happens to the follower.
-pub(super) enum FollowerEvent {
-    /// A refresh was ordered.
-    Refresh {
-        id: u64,
-        /// What is not as the store says.
-        differs: Option<String>,
-        /// Gets the tables that gateways are to load.
-        done: oneshot::Sender<Result<Arc<Snapshot>, StoreError>>,
-    },
-    /// A base was cut in the background, when the log was as given.
-    Cut(Result<(Box<Base>, Bytes), FormatError>, ChangedKeys),
-    /// Somebody waits for what is committed by now.
-    CatchUp(oneshot::Sender<()>),
-    /// Somebody waits for the tables as they are by now.
-    Tables(TablesReply),
-    /// The snapshot is not what the store says.
-    Differs(String),
-}
 
 /// Follows the store.
 pub(super) struct Follower {
@@ -54,8 +37,9 @@ pub(super) struct Follower {
 }
 
 /// The state at the start.
-pub(super) async fn first_state(store: &dyn Store) -> Result<(FeedState, Blobs), StoreError> {
-    FeedState::first(store.read_tables(&StoreTable::ALL).await?, mint(&[])).await
+pub(super) async fn first_state(store: &dyn TableStore) -> Result<(FeedState, Blobs), StoreError> {
+    let stored = store.read_tables(&StoreTable::ALL).await?;
+    blocking(move || FeedState::first(stored, mint(&[]))).await?.map_err(laid_out)
 }
 
 impl Follower {
@@ -151,7 +135,7 @@ impl Follower {
 
     async fn refresh(&mut self, id: u64, differs: Option<String>) -> Result<Arc<Snapshot>, StoreError> {
         self.catch_up().await;
-        if let Some(trouble) = lock(&self.shared.trouble).clone() {
+        if let Some(trouble) = locked(&self.shared.trouble).clone() {
             return Err(StoreError::Failed(trouble));
         }
         if let Some(what) = differs {
@@ -212,7 +196,7 @@ impl Follower {
     }
 
     fn differs(&self, step: &NextSnapshot) -> bool {
-        let same = |(table, new): &(Table, Whole)| new.blob == self.state.whole[*table].blob;
+        let same = |(table, new): &(Table, TableBytes)| new.blob == self.state.whole[*table].blob;
         !step.bans.is_empty() || !step.whole.iter().all(same)
     }
 
@@ -236,7 +220,8 @@ impl Follower {
         }
         if bulk || state.log.current.len() > limit {
             let snapshot = state.snapshot.clone();
-            let (cut, bytes) = blocking(move || Base::cut(&snapshot, position)).await?.map_err(laid_out)?;
+            let (cut, bytes) =
+                blocking(move || Base::cut(&snapshot.ips, position)).await?.map_err(laid_out)?;
             base = Some((cut.blob, bytes));
             state.base = Arc::new(cut);
             if bulk {
@@ -248,7 +233,7 @@ impl Follower {
         }
         let keep = self.shared.options.keep;
         {
-            let mut blobs = lock(&self.shared.blobs);
+            let mut blobs = locked(&self.shared.blobs);
             if let Some((blob, bytes)) = base {
                 blobs.put(Table::BanBase, blob, bytes, keep);
             }
@@ -263,7 +248,7 @@ impl Follower {
             self.shared.options.gateways.set_epoch(epoch);
         }
         // Before anybody can ack it.
-        self.shared.options.gateways.made(self.state.version());
+        self.shared.options.gateways.note_version(self.state.version());
         self.publish();
         self.cut_if_due();
         Ok(())
@@ -289,7 +274,7 @@ impl Follower {
         let at_cut = self.state.log.current.clone();
         let events = self.shared.events.clone();
         spawn_blocking(move || {
-            let cut = Base::cut(&snapshot, position).map(|(base, bytes)| (Box::new(base), bytes));
+            let cut = Base::cut(&snapshot.ips, position).map(|(base, bytes)| (Box::new(base), bytes));
             // Nobody listens any more when the feed has ended meanwhile.
             let _ = events.send(FollowerEvent::Cut(cut, at_cut));
         });
@@ -300,7 +285,7 @@ impl Follower {
         if base.cut <= self.state.base.cut {
             return;
         }
-        lock(&self.shared.blobs).put(Table::BanBase, base.blob, bytes, self.shared.options.keep);
+        locked(&self.shared.blobs).put(Table::BanBase, base.blob, bytes, self.shared.options.keep);
         self.state.log.cut(at_cut, base.cut);
         self.state.base = Arc::new(base);
         self.forget_old();
@@ -310,7 +295,7 @@ impl Follower {
     fn forget_old(&mut self) {
         let options = &self.shared.options;
         self.state.log.prune(options.keep, options.overlay_limit.saturating_mul(8));
-        lock(&self.shared.blobs).prune_all(options.keep);
+        locked(&self.shared.blobs).prune_all(options.keep);
     }
 }
 

@@ -1,5 +1,5 @@
-//! A snapshot out of all rows at once: at the start, after a restore, and to find
-//! out whether the snapshot that was kept change by change is still the right one.
+//! All rows of `ip_monitor` at once: at the start, after a restore, and to find out whether
+//! what was kept change by change is still right.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use tidegate_policy::address::Prefix;
 
+use super::ip_monitor::{ChangedPrefixes, IpMonitor};
 use super::ip_rows::{ParsedRow, ParsedRows, ReasonInterner};
-use super::snapshot::{ChangedPrefixes, Snapshot};
+use super::row_index::RowIndex;
 use crate::store::{IpRow, StoreTable};
 
 /// All rows of `ip_monitor`, read: by prefix, and those that mean nothing.
@@ -43,15 +44,11 @@ impl ParsedIpMonitor {
         Self { prefixes, quarantine }
     }
 
-    /// How `snapshot` differs from these rows: what each prefix that differs should
+    /// How `ips` differs from these rows: what each prefix that differs should
     /// be. Prefixes of which `skip` says so are passed over.
-    pub fn differences(
-        &self,
-        snapshot: &Snapshot,
-        skip: impl Fn(&Prefix) -> bool,
-    ) -> Vec<(Prefix, ParsedRows)> {
+    pub fn differences(&self, ips: &IpMonitor, skip: impl Fn(&Prefix) -> bool) -> Vec<(Prefix, ParsedRows)> {
         let mut found = Vec::new();
-        let mut held = snapshot.entries.iter().peekable();
+        let mut held = ips.entries.iter().peekable();
         for (prefix, rows) in &self.prefixes {
             while let Some((gone, _)) = held.next_if(|(held, _)| *held < prefix) {
                 found.push((*gone, ParsedRows::from([])));
@@ -73,27 +70,23 @@ impl ParsedIpMonitor {
 
     /// A malformed row that only one side has, or has differently. Those in
     /// `moved` are passed over.
-    pub fn quarantine_differs(&self, snapshot: &Snapshot, moved: &HashSet<String>) -> Option<Arc<str>> {
-        let held: BTreeMap<&Arc<str>, &Arc<str>> = snapshot
-            .quarantine
-            .iter()
-            .filter(|((table, _), _)| *table == StoreTable::Ip)
-            .map(|((_, key), why)| (key, why))
-            .collect();
+    pub fn quarantine_differs(&self, index: &RowIndex, moved: &HashSet<String>) -> Option<Arc<str>> {
+        let held: BTreeMap<_, _> = index.quarantine_of(StoreTable::Ip).collect();
         let mine = self.quarantine.iter().filter(|(key, why)| held.get(key) != Some(why)).map(|(key, _)| key);
         let theirs = held.keys().copied().filter(|key| !self.quarantine.contains_key(*key));
         mine.chain(theirs).find(|key| !moved.contains(&***key)).cloned()
     }
 
-    /// Makes `snapshot` say what these rows say.
-    pub fn replace_all(self, snapshot: &mut Snapshot) -> ChangedPrefixes {
+    /// Makes `ips` and `index` say what these rows say.
+    pub fn replace_all(self, ips: &mut IpMonitor, index: &mut RowIndex) -> ChangedPrefixes {
         let mut changed = ChangedPrefixes::default();
-        for (prefix, rows) in self.differences(snapshot, |_| false) {
-            snapshot.replace_rows(prefix, rows, &mut changed);
+        for (prefix, rows) in self.differences(ips, |_| false) {
+            ips.replace_rows(prefix, rows, &mut changed);
         }
-        snapshot.forget_quarantine(StoreTable::Ip);
-        let quarantine = self.quarantine.into_iter().map(|(key, why)| ((StoreTable::Ip, key), why));
-        snapshot.quarantine.extend(quarantine);
+        index.forget(StoreTable::Ip);
+        for (key, why) in self.quarantine {
+            index.set_aside(StoreTable::Ip, &key, why.to_string());
+        }
         changed
     }
 }

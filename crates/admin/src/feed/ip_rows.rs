@@ -1,4 +1,4 @@
-//! Rows of `ip_monitor` as people write them, and what they mean.
+//! Parsing rows of `ip_monitor`, and merging the rows of one prefix.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,13 +1,12 @@
-//! When open polls are answered: the first change after a pause at once, those
-//! that follow together, so that many gateways do not answer each other's acks
-//! all the time.
+//! Pacing of poll answers: the first change after a pause is released at once, later ones
+//! together after max(2 ms, 20 us per waiting poll).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::time::sleep;
 
-use super::FeedInner;
+use super::inner::FeedInner;
 
 /// Releases each new state to the polls. Never returns.
 pub(super) async fn release(shared: Arc<FeedInner>) {

@@ -1,5 +1,5 @@
-//! Comparing the snapshot with the store now and then: what slips past triggers,
-//! log and hints is found and said.
+//! Periodic comparison of the snapshot with the store (small tables every 60 s, all every
+//! 10 min): a change that triggers, log and hints missed is taken over and reported.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use tidegate_policy::tables::Table;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::FeedInner;
-use super::fingerprint::COUNTRIES_KEY;
-use super::follower::FollowerEvent;
+use super::countries::COUNTRIES_KEY;
+use super::events::FollowerEvent;
+use super::inner::FeedInner;
 use super::ip_load::ParsedIpMonitor;
 use super::snapshot::Snapshot;
 use super::state::FeedState;
@@ -51,7 +51,7 @@ pub(super) async fn run(shared: Arc<FeedInner>) {
 
 fn is_small(table: StoreTable, state: &FeedState) -> bool {
     match table {
-        StoreTable::Ip => state.snapshot.entries.len() <= SMALL,
+        StoreTable::Ip => state.snapshot.ips.entries.len() <= SMALL,
         StoreTable::Countries => state.whole[Table::Countries].bytes.len() <= SMALL_BYTES,
         StoreTable::Flags | StoreTable::Documents(_) => true,
     }
@@ -79,10 +79,12 @@ pub(super) async fn compare(shared: &FeedInner, tables: &[StoreTable]) -> Result
         let snapshot = &state.snapshot;
         let differs = |table: &StoreTable| match table {
             StoreTable::Ip => None,
-            StoreTable::Flags => snapshot.row_that_differs(*table, &stored.flags, &moved),
-            StoreTable::Countries => snapshot.row_that_differs(*table, stored.countries.as_slice(), &moved),
+            StoreTable::Flags => snapshot.index.first_difference(*table, &stored.flags, &moved),
+            StoreTable::Countries => {
+                snapshot.index.first_difference(*table, stored.countries.as_slice(), &moved)
+            }
             StoreTable::Documents(kind) => {
-                snapshot.row_that_differs(*table, stored.documents.get(*kind), &moved)
+                snapshot.index.first_difference(*table, &stored.documents[*kind], &moved)
             }
         };
         let small = tables.iter().find_map(|table| {
@@ -101,20 +103,20 @@ fn moved(rows: &ChangedRows) -> HashSet<(StoreTable, String)> {
     let flags = rows.flags.iter().map(|(key, _)| (StoreTable::Flags, key.clone()));
     let countries = rows.countries.iter().map(|_| (StoreTable::Countries, COUNTRIES_KEY.to_owned()));
     let documents = DocumentKind::ALL.into_iter().flat_map(|kind| {
-        rows.documents.get(kind).iter().map(move |(key, _)| (StoreTable::Documents(kind), key.clone()))
+        rows.documents[kind].iter().map(move |(key, _)| (StoreTable::Documents(kind), key.clone()))
     });
     flags.chain(countries).chain(documents).collect()
 }
 
 fn ips_differ(snapshot: &Snapshot, loaded: ParsedIpMonitor, moved: &HashSet<String>) -> Option<String> {
     let prefixes: HashSet<Prefix> = moved.iter().filter_map(|key| key.parse().ok()).collect();
-    let found = loaded.differences(snapshot, |prefix| prefixes.contains(prefix));
+    let found = loaded.differences(&snapshot.ips, |prefix| prefixes.contains(prefix));
     if let Some((first, _)) = found.first() {
         return Some(format!(
             "ip_monitor differs from what was followed in {} entries, first {first}",
             found.len()
         ));
     }
-    let key = loaded.quarantine_differs(snapshot, moved)?;
+    let key = loaded.quarantine_differs(&snapshot.index, moved)?;
     Some(format!("ip_monitor differs from what was followed in the malformed row `{key}`"))
 }

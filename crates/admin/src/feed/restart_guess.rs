@@ -1,7 +1,7 @@
-//! Gateways that were fed by a former process of this service. Its versions mean
-//! nothing here, but the store's log may still tell what changed since: a guess
-//! that the gateway proves by the hash of what it folds. Without it, a restart
-//! with one ban in between would make every gateway fetch the whole base.
+//! Gateways that were fed by this service before it was started anew. Their versions mean
+//! nothing to the new process, but the store's log may still tell what changed since: a guess
+//! that the gateway proves by the hash of what it folds. Without it, a restart with one ban
+//! in between would make every gateway fetch the whole base.
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
@@ -11,8 +11,7 @@ use tidegate_policy::address::Prefix;
 use tokio::sync::Mutex;
 
 use super::change_log::LogPosition;
-use super::state::FeedState;
-use crate::store::{Changes, Store};
+use crate::store::{Changes, TableStore};
 
 /// Guesses kept: gateways of one former process are at few different versions.
 const MAX_GUESSES: usize = 64;
@@ -48,22 +47,22 @@ pub(super) struct RestartGuesses(Mutex<HashMap<u64, Option<Guess>>>);
 
 impl RestartGuesses {
     /// What changed since a former process gave out `since`.
-    pub async fn guess(&self, store: &dyn Store, since: u64, state: &FeedState) -> Option<Guess> {
-        if since > state.position.seq || state.position.seq - since > MAX_CHANGES {
+    pub async fn guess(&self, store: &dyn TableStore, since: u64, now: LogPosition) -> Option<Guess> {
+        if since > now.seq || now.seq - since > MAX_CHANGES {
             return None;
         }
         // Held while the store is asked: thousands ask the same at once.
         let mut guesses = self.0.lock().await;
         let known = guesses.get(&since);
         if let Some(known) =
-            known.filter(|guess| guess.as_ref().is_none_or(|guess| guess.upto.era == state.position.era))
+            known.filter(|guess| guess.as_ref().is_none_or(|guess| guess.upto.era == now.era))
         {
             return known.clone();
         }
         let guess = match store.changes_since(since).await {
             Ok(Changes::Rows { seq, rows }) => {
                 let keys = rows.ips.iter().filter_map(|(key, _)| key.parse().ok()).collect();
-                Some(Guess { since, upto: LogPosition { seq, ..state.position }, keys })
+                Some(Guess { since, upto: LogPosition { seq, ..now }, keys })
             }
             Ok(Changes::Reload { .. }) | Err(_) => None,
         };

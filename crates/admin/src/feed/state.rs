@@ -2,23 +2,20 @@
 //! to it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
+use tidegate_policy::codec::FormatError;
 use tidegate_policy::tables::{PerTable, Table};
 use tidegate_policy::version::Version;
-use tidegate_policy::wire::sync::{BlobRef, Held};
+use tidegate_policy::wire::sync::Held;
 
-use super::answer::Cache;
 use super::base::Base;
+use super::blobs::Blobs;
 use super::change_log::{ChangeLog, LogPosition};
-use super::snapshot::{Snapshot, TableDigests};
-
-/// A table that travels whole.
-#[derive(Clone, Default)]
-pub(super) struct Whole {
-    pub blob: BlobRef,
-    pub bytes: Bytes,
-}
+use super::plan::AnswerCache;
+use super::snapshot::{Snapshot, TableDigest, TableDigests};
+use super::table_bytes::TableBytes;
+use crate::store::StoredRows;
 
 /// A state; never changes once it is published. A copy shares nearly all.
 #[derive(Clone)]
@@ -29,10 +26,10 @@ pub(super) struct FeedState {
     pub snapshot: Arc<Snapshot>,
     pub base: Arc<Base>,
     pub log: ChangeLog,
-    /// The tables that travel whole; empty for those of the bans.
-    pub whole: PerTable<Whole>,
+    /// The tables that travel whole.
+    pub whole: PerTable<TableBytes>,
     pub refresh: u64,
-    pub cache: Cache,
+    pub answers: AnswerCache,
 }
 
 /// An epoch that is over.
@@ -43,6 +40,35 @@ pub(super) struct PastEpoch {
 }
 
 impl FeedState {
+    /// The state at the start, of an epoch of its own, with the blobs that gateways fetch.
+    pub fn first(stored: StoredRows, epoch: u64) -> Result<(Self, Blobs), FormatError> {
+        let position = LogPosition { era: 0, seq: stored.seq };
+        let mut snapshot = Snapshot::default();
+        snapshot.replace(stored);
+        snapshot.version = Version { epoch, seq: position.seq };
+        let (base, base_bytes) = Base::cut(&snapshot.ips, position)?;
+        let mut blobs = Blobs::default();
+        blobs.put(Table::BanBase, base.blob, base_bytes, Duration::ZERO);
+        let mut whole = PerTable::<TableBytes>::default();
+        for table in Table::whole() {
+            let bytes = snapshot.lay_out(table)?;
+            blobs.put(table, bytes.blob, bytes.bytes.clone(), Duration::ZERO);
+            whole[table] = bytes;
+        }
+        let mut state = Self {
+            position,
+            past: Arc::default(),
+            snapshot: Arc::new(snapshot),
+            base: Arc::new(base),
+            log: ChangeLog::new(position),
+            whole,
+            refresh: 0,
+            answers: AnswerCache::default(),
+        };
+        state.fill_in_digests();
+        Ok((state, blobs))
+    }
+
     pub fn version(&self) -> Version {
         self.snapshot.version
     }
@@ -54,26 +80,18 @@ impl FeedState {
 
     /// Brings the digests of the snapshot's tables up to date.
     pub fn fill_in_digests(&mut self) {
-        let countries = self.snapshot.countries.as_ref().map_or((0, 0), |info| (info.v4, info.v6));
-        let figures = TableDigests {
-            flags: self.whole[Table::Flags].blob.hash,
-            bans: self.snapshot.bans,
+        let digest = |table| {
+            let TableBytes { blob, entries, .. } = &self.whole[table];
+            TableDigest { hash: blob.hash, entries: *entries }
+        };
+        let digests = TableDigests {
+            bans: self.snapshot.ips.bans,
             base: self.base.blob,
             overlay: self.log.current.len(),
-            allow_entries: self.snapshot.allow.len(),
-            allow: self.whole[Table::Allow].blob.hash,
-            geo_entries: self.snapshot.geo_rules.in_force.len(),
-            geo: self.whole[Table::Geo].blob.hash,
-            countries_v4: countries.0,
-            countries_v6: countries.1,
-            countries: self.whole[Table::Countries].blob.hash,
-            routes_entries: self.snapshot.routes.in_force.len(),
-            routes: self.whole[Table::Routes].blob.hash,
-            limits_entries: self.snapshot.limits.in_force.len(),
-            limits: self.whole[Table::Limits].blob.hash,
+            whole: PerTable::from_fn(digest),
         };
-        if self.snapshot.tables != figures {
-            Arc::make_mut(&mut self.snapshot).tables = figures;
+        if self.snapshot.tables != digests {
+            Arc::make_mut(&mut self.snapshot).tables = digests;
         }
     }
 

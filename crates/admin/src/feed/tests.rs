@@ -1,13 +1,11 @@
 //! The feed against a store in memory and gateways that do what the filter does.
 
-mod backends;
 mod behaviour;
 mod direct;
+mod documents;
 mod gateway;
-mod limits;
 mod memory;
 mod property;
-mod sqlite;
 mod tables;
 
 use std::sync::Arc;

@@ -8,15 +8,15 @@ use tokio::time::Instant;
 pub(super) const BUCKETS: [f64; 14] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// Versions kept. A gateway that is further behind counts from the oldest of them.
+/// VersionTimes kept. A gateway that is further behind counts from the oldest of them.
 const KEPT: usize = 4_096;
 
-/// Versions of one epoch with the moment at which each was there, oldest first.
+/// VersionTimes of one epoch with the moment at which each was there, oldest first.
 #[derive(Default)]
-pub(super) struct Versions(VecDeque<(u64, Instant)>);
+pub(super) struct VersionTimes(VecDeque<(u64, Instant)>);
 
-impl Versions {
-    pub(super) fn made(&mut self, seq: u64, at: Instant) {
+impl VersionTimes {
+    pub(super) fn note(&mut self, seq: u64, at: Instant) {
         if seq <= self.newest() {
             return;
         }

@@ -1,4 +1,4 @@
-//! The book of gateways: what each said last, and who is lost.
+//! Registry of connected gateways: last ack, last seen, lost after 3 s.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tidegate_policy::wire::formats::Formats;
 use tidegate_policy::wire::sync::{Ack, Gateway};
 use tokio::time::Instant;
 
-use super::enforced::Versions;
+use super::enforced::VersionTimes;
 use super::{Applied, FORGOTTEN_AFTER, GatewayStatus, Goal, LOST_AFTER};
 
 /// A process that has stopped polling while a newer one of its node is there has
@@ -25,7 +25,7 @@ pub(super) struct Registry {
     /// The epoch that acks count in; 0: none yet.
     pub(super) epoch: u64,
     /// When the versions of the epoch were made.
-    versions: Versions,
+    versions: VersionTimes,
     /// By node, then in the order in which the processes appeared.
     nodes: BTreeMap<String, Vec<Process>>,
     /// Processes in `nodes`.
@@ -85,9 +85,9 @@ impl Process {
     }
 }
 
-/// What an ack said.
+/// What an ack changed.
 #[derive(Default)]
-pub(super) struct Heard {
+pub(super) struct AckOutcome {
     /// Whether it was anything new.
     pub(super) changed: bool,
     /// How long each version took that it is the first to say of.
@@ -95,7 +95,7 @@ pub(super) struct Heard {
 }
 
 /// What a waiter finds: the numbers, and when they may change by themselves.
-pub(super) struct Count {
+pub(super) struct LiveCount {
     pub(super) applied: Applied,
     pub(super) next_loss: Option<Instant>,
 }
@@ -140,7 +140,7 @@ impl Registry {
     }
 
     /// Whether anything changed.
-    pub(super) fn reads(&mut self, gateway: &Gateway, formats: &Formats) -> bool {
+    pub(super) fn note_formats(&mut self, gateway: &Gateway, formats: &Formats) -> bool {
         let now = Instant::now();
         if self.find(gateway).is_none() {
             // As if its poll had opened: it may be refused.
@@ -164,7 +164,7 @@ impl Registry {
     }
 
     /// It spoke of something else. Whether the set of gateways changed.
-    pub(super) fn seen(&mut self, gateway: &Gateway) -> bool {
+    pub(super) fn note_post(&mut self, gateway: &Gateway) -> bool {
         let now = Instant::now();
         let new = self.add_if_missing(gateway);
         let Some(process) = self.find(gateway) else { return new };
@@ -173,10 +173,10 @@ impl Registry {
         new || returned
     }
 
-    pub(super) fn ack(&mut self, gateway: &Gateway, ack: Ack) -> Heard {
+    pub(super) fn ack(&mut self, gateway: &Gateway, ack: Ack) -> AckOutcome {
         let (epoch, now) = (self.epoch, Instant::now());
         self.add_if_missing(gateway);
-        let Some(process) = find(&mut self.nodes, gateway) else { return Heard::default() };
+        let Some(process) = find(&mut self.nodes, gateway) else { return AckOutcome::default() };
         if process.polls == 0 {
             process.heard = now;
         }
@@ -188,7 +188,7 @@ impl Registry {
             }
         });
         if !newer || process.ack == Some(ack) {
-            return Heard::default();
+            return AckOutcome::default();
         }
         process.ack = Some(ack);
         let mut enforced = Vec::new();
@@ -200,19 +200,19 @@ impl Registry {
             enforced.extend(made.map(|made| now.saturating_duration_since(made)));
             process.enforced = ack.version.seq;
         }
-        Heard { changed: true, enforced }
+        AckOutcome { changed: true, enforced }
     }
 
     /// A new epoch: what was numbered before does not count.
     pub(super) fn set_epoch(&mut self, epoch: u64) {
         self.epoch = epoch;
-        self.versions = Versions::default();
+        self.versions = VersionTimes::default();
         self.nodes.values_mut().flatten().for_each(|process| process.enforced = 0);
     }
 
-    pub(super) fn made(&mut self, version: Version) {
+    pub(super) fn note_version(&mut self, version: Version) {
         if version.epoch == self.epoch {
-            self.versions.made(version.seq, Instant::now());
+            self.versions.note(version.seq, Instant::now());
         }
     }
 
@@ -247,7 +247,7 @@ impl Registry {
     }
 
     /// Who is there. `None`: the goal's epoch is over, nobody ever will be.
-    pub(super) fn count(&mut self, goal: &Goal) -> Option<Count> {
+    pub(super) fn count(&mut self, goal: &Goal) -> Option<LiveCount> {
         let now = Instant::now();
         self.prune_replaced(now);
         let version = goal.version;
@@ -269,7 +269,7 @@ impl Registry {
             }
         }
         let current = self.epoch == version.epoch;
-        Some(Count { applied, next_loss }).filter(|count| current || count.applied.of == 0)
+        Some(LiveCount { applied, next_loss }).filter(|count| current || count.applied.of == 0)
     }
 
     /// The numbers for a version whose epoch is over.

@@ -212,16 +212,16 @@ async fn a_poll_is_asked_for_the_ack_of_a_refresh() {
 async fn whoever_posts_events_counts_and_has_applied_nothing() {
     let gateways = registry();
     let name = gateway("a", 1);
-    gateways.seen(&name);
+    gateways.note_post(&name);
     assert_eq!(numbers(&gateways, 1).await, (0, 1, 0));
     sleep(Duration::from_secs(2)).await;
-    gateways.seen(&name);
+    gateways.note_post(&name);
     sleep(Duration::from_secs(3)).await;
     assert_eq!(numbers(&gateways, 1).await, (0, 1, 0));
     assert_eq!(gateways.list()[0].silent_for, Duration::from_secs(5), "since its last poll");
     sleep(Duration::from_millis(1)).await;
     assert_eq!(numbers(&gateways, 1).await, (0, 0, 1));
-    gateways.seen(&name);
+    gateways.note_post(&name);
     assert_eq!(numbers(&gateways, 1).await, (0, 1, 0));
     let poll = gateways.poll(&name);
     gateways.ack(&name, ack(1));
@@ -230,7 +230,7 @@ async fn whoever_posts_events_counts_and_has_applied_nothing() {
 
     // The last events of a process that was replaced do not bring it back.
     let _new = gateways.poll(&gateway("a", 2));
-    gateways.seen(&name);
+    gateways.note_post(&name);
     assert_eq!(numbers(&gateways, 1).await, (0, 1, 0));
     assert_eq!(gateways.list().len(), 1);
 }
@@ -248,9 +248,9 @@ async fn a_version_counts_from_its_making_to_the_ack_of_each_gateway() {
     let (a, b) = (gateway("a", 1), gateway("b", 1));
     let _polls = [&a, &b].map(|name| gateways.poll(name));
     assert_eq!(gateways.unenforced(), None);
-    gateways.made(version(4));
+    gateways.note_version(version(4));
     sleep(Duration::from_millis(30)).await;
-    gateways.made(version(5));
+    gateways.note_version(version(5));
     sleep(Duration::from_millis(10)).await;
     assert_eq!(gateways.unenforced(), Some(Duration::from_millis(40)));
     gateways.ack(&a, ack(5));
@@ -279,15 +279,15 @@ async fn a_version_counts_from_its_making_to_the_ack_of_each_gateway() {
 #[tokio::test(start_paused = true)]
 async fn what_was_made_before_a_gateway_came_or_in_another_epoch_does_not_count() {
     let gateways = registry();
-    gateways.made(version(3));
+    gateways.note_version(version(3));
     sleep(Duration::from_secs(60)).await;
     let a = gateway("a", 1);
     let poll = gateways.poll(&a);
     assert_eq!(gateways.unenforced(), None, "it fetches all of it, and holds nobody up");
     gateways.ack(&a, ack(3));
-    gateways.made(Version { epoch: 999, seq: 9 });
+    gateways.note_version(Version { epoch: 999, seq: 9 });
     assert_eq!(gateways.unenforced(), None);
-    gateways.made(version(4));
+    gateways.note_version(version(4));
     drop(poll);
     sleep(Duration::from_secs(2)).await;
     assert_eq!(gateways.unenforced(), Some(Duration::from_secs(2)));
@@ -306,9 +306,9 @@ async fn what_was_made_before_a_gateway_came_or_in_another_epoch_does_not_count(
 async fn who_cannot_read_a_table_enforces_no_version() {
     let gateways = registry();
     let a = gateway("a", 1);
-    gateways.reads(&a, &formats::formats().replace("routes=", "routes=9").parse().unwrap());
+    gateways.note_formats(&a, &formats::formats().replace("routes=", "routes=9").parse().unwrap());
     let _poll = gateways.poll(&a);
-    gateways.made(version(4));
+    gateways.note_version(version(4));
     sleep(Duration::from_secs(2)).await;
     gateways.ack(&a, ack(4));
     assert_eq!(numbers(&gateways, 4).await, (0, 1, 0));
@@ -318,8 +318,8 @@ async fn who_cannot_read_a_table_enforces_no_version() {
         "{}",
         enforced(&gateways)
     );
-    gateways.reads(&a, &Formats::default());
-    gateways.made(version(5));
+    gateways.note_formats(&a, &Formats::default());
+    gateways.note_version(version(5));
     gateways.ack(&a, ack(5));
     assert_eq!(gateways.unenforced(), None);
 }

@@ -53,7 +53,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
 
 use super::{
     AddressCount, Append, Appended, AuditRow, Change, Changes, CheckCounts, Committed, RecordingCounts,
-    Store, StoreError, StoreHealth, StoreTable, StoredRows, TokenRow, time_text,
+    Store, StoreError, StoreHealth, StoreTable, StoredRows, TableStore, TokenRow, time_text,
 };
 use append::AppendJob;
 use database::Database;
@@ -213,7 +213,7 @@ impl Drop for SqliteStore {
 }
 
 #[async_trait]
-impl Store for SqliteStore {
+impl TableStore for SqliteStore {
     async fn read_tables(&self, tables: &[StoreTable]) -> Result<StoredRows, StoreError> {
         let (tables, database) = (tables.to_vec(), Arc::clone(&self.database));
         self.readers.read(&self.database, move |conn| change_log::read_tables(conn, &database, &tables)).await
@@ -224,12 +224,15 @@ impl Store for SqliteStore {
         self.readers.read(&self.database, move |conn| change_log::changes(conn, &database, seq)).await
     }
 
-    async fn commit(&self, change: Change, by: &str) -> Result<Committed, StoreError> {
-        self.urgent(|reply| UrgentJob::Change(change, by.to_owned(), reply)).await
-    }
-
     fn watch(&self) -> watch::Receiver<u64> {
         self.database.subscribe()
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn commit(&self, change: Change, by: &str) -> Result<Committed, StoreError> {
+        self.urgent(|reply| UrgentJob::Change(change, by.to_owned(), reply)).await
     }
 
     async fn append(&self, append: Append) -> Result<Appended, StoreError> {

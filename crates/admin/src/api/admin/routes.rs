@@ -8,7 +8,7 @@ use tidegate_policy::route::Backend;
 
 use crate::api::app_state::AppState;
 use crate::api::named_documents::NamedDocument;
-use crate::feed::{Documents, MissingGeoRule, RouteInfo, Snapshot};
+use crate::feed::{Documents, MissingGeoRule, ParsedDocument, Snapshot};
 use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::store::{DocumentKind, StoreTable};
 
@@ -37,7 +37,7 @@ impl NamedDocument for Routes {
     }
 
     /// An HTTPRoute has its name in its metadata.
-    fn show(info: &RouteInfo) -> Value {
+    fn show(info: &ParsedDocument<author::Route>) -> Value {
         serde_json::from_str(&info.document).unwrap_or_default()
     }
 

@@ -48,7 +48,7 @@ pub struct PostResult {
 pub async fn record(State(app): State<AppState>, request: Request<Body>) -> ApiResult<Response> {
     let gateway = gateway(request.headers())?;
     let params = QueryParams::read(request.uri(), &["sync"])?;
-    app.gateways.seen(&gateway);
+    app.gateways.note_post(&gateway);
     match params.flag("sync")? {
         true => record_open(&app, gateway, request).await.map(IntoResponse::into_response),
         false => record_batches(&app, gateway, request).await.map(IntoResponse::into_response),

@@ -46,7 +46,7 @@ pub async fn sync(State(app): State<AppState>, request: Request) -> ApiResult<Re
     let params = QueryParams::read(request.uri(), &["since", "wait"])?;
     let since = params.parsed::<Version>("since", "a version is <epoch, 16 hex digits>.<seq>")?;
     let wait = params.duration("wait", time::MAX_DURATION)?.unwrap_or_default().min(MAX_WAIT);
-    app.gateways.reads(&gateway, &formats);
+    app.gateways.note_formats(&gateway, &formats);
     if let Some(ack) = ack {
         app.gateways.ack(&gateway, ack);
     }

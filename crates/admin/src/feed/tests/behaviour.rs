@@ -11,10 +11,10 @@ use tidegate_policy::wire::sync::{Ack, Gateway, OverlayUpdate, SyncAnswer};
 use tokio::time::{Instant, sleep};
 
 use super::gateway::SimGateway;
-use super::memory::{Memory, document, named, row};
+use super::memory::{Memory, document, row};
 use super::{start, tiny};
 use crate::feed::{Feed, FeedOptions, RowStatus};
-use crate::store::{DocumentKind, Store, StoreTable};
+use crate::store::{DocumentKind, StoreTable, TableStore};
 
 async fn settle(feed: &Feed) {
     feed.current().await;
@@ -322,7 +322,9 @@ async fn what_slips_past_everything_is_found_and_said() {
     store.put_document(DocumentKind::Route, "r", document("r", "demo"));
     settle(&feed).await;
     let before = feed.version();
-    store.change_unseen(|rows| rows.documents.routes.get_mut("r").unwrap().document = document("r", "other"));
+    store.change_unseen(|rows| {
+        rows.documents[DocumentKind::Route].get_mut("r").unwrap().document = document("r", "other");
+    });
     sleep(Duration::from_secs(70)).await;
     assert_ne!(feed.version().epoch, before.epoch);
 }
@@ -472,41 +474,4 @@ async fn tasks_end_with_the_last_handle() {
     drop(feed);
     sleep(Duration::from_secs(1)).await;
     assert_eq!(Arc::strong_count(&store), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn when_the_routes_do_not_fit_the_oldest_stay() {
-    let store = Arc::new(Memory::default());
-    let feed = start(&store, tiny()).await;
-    // Each makes an automaton of its own, and they are over the limit together.
-    let with_regex = |n: usize| {
-        let name = format!("r{n:03}");
-        let document = format!(
-            r#"{{"metadata":{{"name":"{name}"}},"spec":{{"rules":[{{"matches":[{{"path":
-                {{"type":"RegularExpression","value":"/r{n}/(a|b)*a(a|b){{10}}"}}}}]}}]}}}}"#
-        );
-        let mut row = named(&name, document);
-        row.created_at = Some(format!("2026-11-23 18:00:00.{n:03}"));
-        row
-    };
-    let mut count = 0;
-    while feed.current().await.quarantine().len() == 0 {
-        for n in count..count + 20 {
-            store.put_row(DocumentKind::Route, with_regex(n));
-        }
-        count += 20;
-        assert!(count < 200, "the limit is not reached with these: make them larger");
-    }
-    let snapshot = feed.snapshot();
-    let left_out: Vec<String> = snapshot.quarantine().map(|bad| bad.key.to_string()).collect();
-    let in_force: Vec<String> = snapshot.routes.in_force.keys().map(ToString::to_string).collect();
-    assert_eq!(in_force.len() + left_out.len(), count);
-    assert!(in_force.last() < left_out.first(), "{in_force:?} {left_out:?}");
-
-    // Room is made, and they are there.
-    for name in &in_force {
-        store.delete_document(DocumentKind::Route, name);
-    }
-    let snapshot = feed.current().await;
-    assert_eq!((snapshot.routes.in_force.len(), snapshot.quarantine().len()), (left_out.len(), 0));
 }

@@ -1,23 +1,27 @@
-//! Direct questions over the real store, while somebody else writes into the
-//! file: what is answered is what a plain SELECT says at that moment.
+//! The feed over the real store, while somebody else writes into the file: direct
+//! questions are answered as a plain SELECT says at that moment, and gateways end with
+//! what it says.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::Value;
 use tidegate_author as author;
+use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::Prefix;
 use tidegate_policy::decide::{CountrySource, GeoFinding, IpFinding, Tables};
 use tidegate_policy::flags::{Flag, Flags};
 use tidegate_policy::geo::CountryTable;
 use tidegate_policy::request::Facts;
+use tidegate_policy::wire::sync::SyncAnswer;
 
+use super::gateway::SimGateway;
 use super::memory::{document, one_run};
 use super::tiny;
 use crate::feed::{Feed, FeedOptions};
@@ -40,7 +44,7 @@ const KEYS: [&str; 9] = [
 const CLIENTS: [&str; 6] = ["9.9.9.9", "9.9.8.8", "10.0.0.3", "10.0.0.9", "2001:db8::1", "192.0.2.1"];
 const NAMES: [&str; 3] = ["a", "b", "c"];
 /// What people do with `sqlite3`; `{}` is one of the keys, `[]` one of the names.
-const FOREIGN: [&str; 24] = [
+const FOREIGN: [&str; 25] = [
     "INSERT OR REPLACE INTO ip_monitor (ip, status) VALUES ('{}', 'banned')",
     "INSERT OR REPLACE INTO ip_monitor (ip, status) VALUES ('{}', 'allowed')",
     "INSERT OR REPLACE INTO ip_monitor (ip, status, expires_at) VALUES ('{}', 'banned', '2030-01-01 00:00:00')",
@@ -48,6 +52,7 @@ const FOREIGN: [&str; 24] = [
     "INSERT OR REPLACE INTO ip_monitor (ip, status) VALUES ('{}', 'blocked')",
     "DELETE FROM ip_monitor WHERE ip = '{}'",
     "UPDATE OR REPLACE ip_monitor SET ip = '{}' WHERE status = 'banned' AND ip < '2'",
+    "UPDATE ip_monitor SET status = 'watched' WHERE ip = '{}'",
     "DELETE FROM ip_monitor",
     "DROP TRIGGER ip_monitor_inserted; INSERT OR REPLACE INTO ip_monitor (ip, status) VALUES ('{}', 'banned')",
     "BEGIN; INSERT OR REPLACE INTO ip_monitor (ip, status) VALUES ('{}', 'banned'); DELETE FROM routes; ROLLBACK",
@@ -83,6 +88,9 @@ enum Op {
     Route(usize, usize),
     Countries(&'static str, u8),
     Ban(usize),
+    Unban(usize),
+    Poll,
+    Restart,
     /// Somebody asks, and nobody waits for the answer.
     GoneAway,
 }
@@ -93,6 +101,9 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         4 => (0..NAMES.len(), 0..2usize).prop_map(|(name, backend)| Op::Route(name, backend)),
         2 => (prop_oneof![Just("DE"), Just("FR")], 2..6u8).prop_map(|(code, last)| Op::Countries(code, last)),
         3 => (0..KEYS.len()).prop_map(Op::Ban),
+        2 => (0..KEYS.len()).prop_map(Op::Unban),
+        4 => Just(Op::Poll),
+        1 => Just(Op::Restart),
         2 => Just(Op::GoneAway),
     ];
     proptest::collection::vec(op, 1..25)
@@ -189,12 +200,41 @@ fn check(tables: &Tables, conn: &Connection, kept: &Kept) {
     assert_eq!(tables.flags, naive_flags(conn));
 }
 
+/// All bans, ended ones included, with the only end that is written here.
+fn naive_bans(conn: &Connection) -> BTreeMap<Prefix, Option<UnixSeconds>> {
+    let rows = all(conn, "ip, coalesce(expires_at, '')", "ip_monitor WHERE status = 'banned'");
+    let mut set: BTreeMap<Prefix, Option<UnixSeconds>> = BTreeMap::new();
+    for (ip, expires) in rows {
+        let Ok(prefix) = ip.parse::<Prefix>() else { continue };
+        let end = (!expires.is_empty()).then_some(1_893_456_000);
+        let slot = set.entry(prefix).or_insert(end);
+        *slot = slot.and(end);
+    }
+    set
+}
+
+async fn ends_right(feed: &Feed, gateway: &mut SimGateway, conn: &Connection) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        feed.current().await;
+        if let Some(bytes) = gateway.ask(feed, Duration::from_millis(20)).await {
+            gateway.apply(feed, SyncAnswer::from_bytes(&bytes).unwrap());
+        }
+        let (got, want) = (gateway.banned(), naive_bans(conn));
+        if got == want {
+            return;
+        }
+        assert!(Instant::now() < deadline, "got {got:?}, want {want:?}, {:?}", feed.health());
+    }
+}
+
 async fn run(ops: Vec<Op>) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tidegate.db");
     let options = Options { look_every: Duration::from_millis(5), ..Options::default() };
     let store = Arc::new(SqliteStore::open(&path, options).unwrap());
-    let feed = Feed::start(store.clone(), tiny()).await.unwrap();
+    let mut feed = Feed::start(store.clone(), tiny()).await.unwrap();
+    let mut gateway = SimGateway::new("g");
     let foreign = open(&path);
     let mut in_force = Kept::default();
     for op in ops {
@@ -220,6 +260,16 @@ async fn run(ops: Vec<Op>) {
                     KEYS[key].parse().map_or("192.0.2.9".to_owned(), |prefix: Prefix| prefix.to_string());
                 store.commit(Change::Ban { ip, reason: None, expires_at: None }, "test").await.unwrap();
             }
+            Op::Unban(key) => {
+                store.commit(Change::Unban { keys: vec![KEYS[key].to_owned()] }, "test").await.unwrap();
+            }
+            // What is told meanwhile need not be all, but must fit its digest.
+            Op::Poll => drop(gateway.poll(&feed).await),
+            Op::Restart => {
+                feed = Feed::start(store.clone(), tiny()).await.unwrap();
+                // Nobody knows any more what a document said before somebody broke it.
+                in_force = Kept::default();
+            }
             Op::GoneAway => drop(tokio::time::timeout(Duration::ZERO, feed.tables()).await),
         }
         in_force = Kept {
@@ -228,6 +278,7 @@ async fn run(ops: Vec<Op>) {
         };
         check(&feed.tables().await.unwrap(), &foreign, &in_force);
     }
+    ends_right(&feed, &mut gateway, &foreign).await;
 }
 
 proptest! {

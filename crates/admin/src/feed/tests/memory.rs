@@ -6,16 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
-use tidegate_policy::check::PerCheck;
 use tidegate_policy::geo::{CountryRange, CountryTable};
-use tidegate_policy::wire::event::{OpenEvent, Source};
-use tidegate_policy::wire::sync::Gateway;
 use tokio::sync::watch;
 
 use crate::store::{
-    AddressCount, Append, Appended, AuditRow, Change, ChangedRows, Changes, CheckCounts, Committed,
-    CountriesRow, DocumentKind, DocumentRow, FlagRow, IpRow, PerDocumentKind, RecordingCounts, Store,
-    StoreError, StoreHealth, StoreTable, StoredRows, TokenRow,
+    ChangedRows, Changes, CountriesRow, DocumentKind, DocumentRow, FlagRow, IpRow, PerDocumentKind,
+    StoreError, StoreTable, StoredRows, TableStore,
 };
 
 #[derive(Clone, Default)]
@@ -116,13 +112,13 @@ impl Memory {
     pub fn put_row(&self, kind: DocumentKind, row: DocumentRow) -> u64 {
         self.change(|rows| {
             rows.note(StoreTable::Documents(kind), &row.name.clone());
-            rows.documents.get_mut(kind).insert(row.name.clone(), row);
+            rows.documents[kind].insert(row.name.clone(), row);
         })
     }
 
     pub fn delete_document(&self, kind: DocumentKind, name: &str) -> u64 {
         self.change(|rows| {
-            rows.documents.get_mut(kind).remove(name);
+            rows.documents[kind].remove(name);
             rows.note(StoreTable::Documents(kind), name);
         })
     }
@@ -204,7 +200,7 @@ impl Rows {
 }
 
 #[async_trait]
-impl Store for Memory {
+impl TableStore for Memory {
     async fn read_tables(&self, tables: &[StoreTable]) -> Result<StoredRows, StoreError> {
         self.check()?;
         let rows = self.rows();
@@ -218,7 +214,7 @@ impl Store for Memory {
         for kind in
             DocumentKind::ALL.into_iter().filter(|kind| tables.contains(&StoreTable::Documents(*kind)))
         {
-            *snapshot.documents.get_mut(kind) = rows.documents.get(kind).values().cloned().collect();
+            snapshot.documents[kind] = rows.documents[kind].values().cloned().collect();
         }
         if tables.contains(&StoreTable::Countries) {
             snapshot.countries = rows.countries.clone();
@@ -247,8 +243,8 @@ impl Store for Memory {
         };
         let mut documents = PerDocumentKind::default();
         for kind in DocumentKind::ALL {
-            let row = |key: String| (key.clone(), rows.documents.get(kind).get(&key).cloned());
-            *documents.get_mut(kind) = of(StoreTable::Documents(kind)).map(row).collect();
+            let row = |key: String| (key.clone(), rows.documents[kind].get(&key).cloned());
+            documents[kind] = of(StoreTable::Documents(kind)).map(row).collect();
         }
         let changed = ChangedRows {
             ips: of(StoreTable::Ip).map(|key| (key.clone(), rows.ips.get(&key).cloned())).collect(),
@@ -261,69 +257,5 @@ impl Store for Memory {
 
     fn watch(&self) -> watch::Receiver<u64> {
         self.hint.subscribe()
-    }
-
-    async fn commit(&self, _: Change, _: &str) -> Result<Committed, StoreError> {
-        Err(StoreError::Closed)
-    }
-
-    async fn append(&self, _: Append) -> Result<Appended, StoreError> {
-        Err(StoreError::Closed)
-    }
-
-    async fn open_event(&self, _: Gateway, _: OpenEvent) -> Result<(), StoreError> {
-        Err(StoreError::Closed)
-    }
-
-    async fn top_addresses(&self, _: usize) -> Result<Vec<AddressCount>, StoreError> {
-        Err(StoreError::Closed)
-    }
-
-    async fn address_count(&self, _: &str) -> Result<Option<AddressCount>, StoreError> {
-        Err(StoreError::Closed)
-    }
-
-    async fn audit(&self, _: Option<u64>, _: usize) -> Result<Vec<AuditRow>, StoreError> {
-        Err(StoreError::Closed)
-    }
-
-    async fn last_change(&self, _: &'static str, _: &str) -> Result<Option<AuditRow>, StoreError> {
-        Err(StoreError::Closed)
-    }
-
-    async fn checks(&self) -> Result<PerCheck<CheckCounts>, StoreError> {
-        Err(StoreError::Closed)
-    }
-
-    async fn note_malformed(&self, _: u64) -> Result<(), StoreError> {
-        Err(StoreError::Closed)
-    }
-
-    async fn close_sources_of(&self, _: Gateway) -> Result<(), StoreError> {
-        Err(StoreError::Closed)
-    }
-
-    async fn recording(&self) -> Result<RecordingCounts, StoreError> {
-        Err(StoreError::Closed)
-    }
-
-    async fn gateways_with_open_sources(&self) -> Result<Vec<Gateway>, StoreError> {
-        Err(StoreError::Closed)
-    }
-
-    async fn covers(&self, _: Source, _: u64) -> Result<bool, StoreError> {
-        Err(StoreError::Closed)
-    }
-
-    async fn add_token(&self, _: TokenRow) -> Result<(), StoreError> {
-        Err(StoreError::Closed)
-    }
-
-    async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
-        Err(StoreError::Closed)
-    }
-
-    fn health(&self) -> StoreHealth {
-        StoreHealth::default()
     }
 }

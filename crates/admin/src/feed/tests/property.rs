@@ -286,26 +286,28 @@ impl Run {
     /// feed can read them.
     fn note_kept(&mut self) {
         let rows = self.store.rows();
-        self.geo.retain(|name, _| rows.documents.geo_rules.contains_key(name));
-        for row in rows.documents.geo_rules.values().filter(|row| GEO.contains(&(&*row.document, true))) {
+        self.geo.retain(|name, _| rows.documents[DocumentKind::GeoRule].contains_key(name));
+        for row in
+            rows.documents[DocumentKind::GeoRule].values().filter(|row| GEO.contains(&(&*row.document, true)))
+        {
             let document = serde_json::from_str(&row.document).unwrap();
             let rule = author::read_geo_rule(&row.name, &document).unwrap();
             self.geo.insert(row.name.clone(), rule);
         }
-        self.routes.retain(|name, _| rows.documents.routes.contains_key(name));
-        for row in rows.documents.routes.values().filter(|row| row.document != "{") {
+        self.routes.retain(|name, _| rows.documents[DocumentKind::Route].contains_key(name));
+        for row in rows.documents[DocumentKind::Route].values().filter(|row| row.document != "{") {
             let document = serde_json::from_str(&row.document).unwrap();
             let route = author::read(&document).unwrap();
             let created = Some(1_795_456_800_000);
             self.routes.insert(row.name.clone(), author::Route { created, ..route });
         }
-        self.backends.retain(|name, _| rows.documents.backends.contains_key(name));
-        for row in rows.documents.backends.values().filter(|row| row.document != "{") {
+        self.backends.retain(|name, _| rows.documents[DocumentKind::Backend].contains_key(name));
+        for row in rows.documents[DocumentKind::Backend].values().filter(|row| row.document != "{") {
             let document = serde_json::from_str(&row.document).unwrap();
             let backend = author::read_backend(&row.name, &document).unwrap();
             self.backends.insert(row.name.clone(), backend);
         }
-        match rows.documents.limits.get("l") {
+        match rows.documents[DocumentKind::Limit].get("l") {
             None => self.limit = None,
             Some(row) => {
                 let document = serde_json::from_str(&row.document).unwrap();
@@ -387,11 +389,17 @@ impl Run {
             row.name == "enableroutecache" || FLAGS[4..].iter().any(|(text, _)| *text == row.value)
         };
         rows.ips.values().filter(bad_ip).count()
-            + rows.documents.routes.values().filter(|row| row.document == "{").count()
-            + rows.documents.backends.values().filter(|row| row.document == "{").count()
-            + rows.documents.limits.values().filter(|row| row.document.contains(r#""rate":0"#)).count()
+            + rows.documents[DocumentKind::Route].values().filter(|row| row.document == "{").count()
+            + rows.documents[DocumentKind::Backend].values().filter(|row| row.document == "{").count()
+            + rows.documents[DocumentKind::Limit]
+                .values()
+                .filter(|row| row.document.contains(r#""rate":0"#))
+                .count()
             + rows.flags.values().filter(bad_flag).count()
-            + rows.documents.geo_rules.values().filter(|row| GEO.contains(&(&*row.document, false))).count()
+            + rows.documents[DocumentKind::GeoRule]
+                .values()
+                .filter(|row| GEO.contains(&(&*row.document, false)))
+                .count()
             + rows.countries.iter().filter(|row| row.table == [0; 40]).count()
     }
 

@@ -1,4 +1,5 @@
-//! Rows of `ip_monitor` that mean the same address in other words.
+//! Keys of `ip_monitor` that mean the same prefix in different spelling: `9.9.9.9/32` is
+//! an alias of `9.9.9.9`.
 
 use std::collections::HashMap;
 

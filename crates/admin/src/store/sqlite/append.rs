@@ -1,5 +1,5 @@
-//! A post of events on its way into the database, a part per transaction if it is
-//! large: ledger and rows of each part are in the same one.
+//! Storing the batches of one post, in several transactions if it is large (2,000 rows or
+//! 3 ms each): ledger and rows of a part are written in the same one.
 
 use std::time::{Duration, Instant};
 
@@ -75,7 +75,7 @@ impl Progress {
     }
 }
 
-/// See the module.
+/// One post, and how far it was stored.
 pub(super) struct AppendJob {
     append: Append,
     gateway: String,

@@ -1,5 +1,5 @@
-//! Who changed what through us, from what to what. People at the file leave no
-//! name.
+//! The audit: changes through the API and the command line, with author, value before and
+//! value after. Changes by SQL are not in it.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::{Value, json};

@@ -30,7 +30,7 @@ pub(super) fn read_tables(
             StoreTable::Ip => snapshot.ips = all(conn, *table)?,
             StoreTable::Flags => snapshot.flags = all(conn, *table)?,
             StoreTable::Countries => snapshot.countries = all(conn, *table)?.pop(),
-            StoreTable::Documents(kind) => *snapshot.documents.get_mut(*kind) = all(conn, *table)?,
+            StoreTable::Documents(kind) => snapshot.documents[*kind] = all(conn, *table)?,
         }
     }
     Ok(snapshot)
@@ -59,7 +59,7 @@ pub(super) fn changes(conn: &Connection, database: &Database, since: u64) -> rus
 fn changed_rows(conn: &Connection, since: u64) -> rusqlite::Result<ChangedRows> {
     let mut documents = PerDocumentKind::default();
     for kind in DocumentKind::ALL {
-        *documents.get_mut(kind) = changed(conn, StoreTable::Documents(kind), since)?;
+        documents[kind] = changed(conn, StoreTable::Documents(kind), since)?;
     }
     Ok(ChangedRows {
         ips: changed(conn, StoreTable::Ip, since)?,

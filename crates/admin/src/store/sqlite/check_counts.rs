@@ -1,5 +1,5 @@
-//! How the checks of requests were answered, counted once per event: when the
-//! ledger takes its number.
+//! `check_counts`: per check, how often each of cache, service and fallback answered it. An
+//! event is counted when the ledger takes its number.
 
 use rusqlite::{Connection, params};
 use tidegate_policy::check::{Answered, Check, PerCheck};

@@ -1,5 +1,5 @@
-//! What one write transaction counts of the events that the ledger takes: each
-//! number once, whether it comes with its end or without.
+//! Counters of one write transaction over the events whose numbers the ledger takes in it:
+//! checks, client addresses, and events without their end. Each event counts once.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use super::integers::to_sql;
 use super::recording_stats;
 use super::top_addresses::TopAddresses;
 
-/// See the module.
+/// Counts of one transaction, not yet written.
 #[derive(Default)]
 pub(super) struct EventCounts {
     checks: CheckTotals,

@@ -1,4 +1,5 @@
-//! What the threads of one open database share.
+//! State of one open database that its threads share: path, options, the writer's queue,
+//! newest `seq` seen, schema cookie, lock and notices for health.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -24,7 +25,7 @@ const MAX_NOTICES: usize = 32;
 /// A lock held for longer is told in health.
 const LOCK_WORTH_TELLING: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// One open database.
 pub(super) struct Database {
     /// The database, without symbolic links.
     pub(super) path: PathBuf,

@@ -1,5 +1,5 @@
-//! The database as a file: who may read it, who holds it, and whether it is still
-//! the one that was opened.
+//! The database file: permissions (0600), the lock of the one service (`.lock` beside it),
+//! and its identity (device and inode).
 
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};

@@ -1,4 +1,5 @@
-//! What gateways said of themselves lately. It is about now, so it is not stored.
+//! Latest reports of gateways, in memory: which sources are alive (heard of within 10 s) and
+//! the state of each recorder's queue.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -17,7 +18,7 @@ const WAITING_FOR: Duration = Duration::from_secs(60);
 /// Sources or recorders that are remembered at most.
 const MAX_KNOWN: usize = 100_000;
 
-/// See the module.
+/// Reports by source and by gateway.
 #[derive(Default)]
 pub(super) struct GatewayReports(Mutex<Reports>);
 

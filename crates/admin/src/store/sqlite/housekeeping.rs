@@ -40,7 +40,7 @@ const SOURCES_STEP: usize = 50;
 /// up repeating after this time.
 const SILENT_FOR: Duration = Duration::from_secs(24 * 3600);
 
-/// See the module.
+/// The housekeeping thread.
 pub(super) struct Housekeeper {
     database: Arc<Database>,
     /// How far the log was, when.
@@ -67,7 +67,10 @@ impl Housekeeper {
         let tick = CHECKPOINT_EVERY.min(self.database.options.housekeeping_every);
         while self.database.sleep(tick) {
             if open.as_ref().is_none_or(|o| o.file != self.database.file()) {
-                open = self.open().inspect_err(|e| tracing::debug!("cannot keep house: {e}")).ok();
+                open = self
+                    .open()
+                    .inspect_err(|e| tracing::debug!("housekeeping cannot open the database: {e}"))
+                    .ok();
             }
             let Some(conns) = &mut open else { continue };
             let mut kept =

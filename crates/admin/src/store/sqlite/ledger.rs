@@ -1,5 +1,5 @@
-//! Which events of which source are here: what makes exactly-once storage out of
-//! at-least-once delivery, and the counts of `recording/stats`.
+//! Ledger of stored event numbers per source: turns at-least-once delivery into exactly-once
+//! storage, and gives the counts of `recording/stats`.
 //! `docs/ARCHITECTURE.md`, "An event".
 //!
 //! Per source: disjoint merged ranges of stored numbers, disjoint ranges of

@@ -1,4 +1,5 @@
-//! Events whose response waits for them: stored before they have ended.
+//! Open events: stored before their request has ended, because its response waits for that
+//! (`enableAsyncRecording` off).
 //!
 //! The row of an open event is in `events` like any other, but not complete; the
 //! ledger does not have its number. The completing event takes its place and

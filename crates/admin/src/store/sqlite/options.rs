@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// How long things are kept and waited for.
+/// Retention and timeouts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
     /// Bytes of the database in use from which on the oldest events are removed.

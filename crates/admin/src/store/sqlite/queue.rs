@@ -1,5 +1,5 @@
-//! What waits for the writer, and what goes first: bans and routes, then events
-//! whose response waits, other events and housekeeping by turns.
+//! Queue of the writer thread. Writes of the API go first; open events, batches of events
+//! and housekeeping take turns.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -17,7 +17,7 @@ use crate::store::{Appended, Change, Committed, StoreError, TokenRow};
 const MAX_URGENT: usize = 256;
 /// Events whose response waits that one transaction takes at most.
 const MAX_OPENS: usize = 500;
-/// The writer looks around when nothing has come for so long.
+/// The writer checks file and lock when nothing has come for this long.
 const IDLE_AFTER: Duration = Duration::from_millis(500);
 /// The same while somebody else holds the write lock.
 const IDLE_WHEN_LOCKED: Duration = Duration::from_millis(100);
@@ -141,7 +141,7 @@ pub(super) enum WriterTask {
     Idle,
 }
 
-/// See the module.
+/// All jobs that wait.
 pub(super) struct Queue {
     /// See [`Options::ingest_every`](super::Options::ingest_every).
     ingest_every: Duration,
@@ -226,7 +226,7 @@ impl Queue {
         Self { ingest_every, lanes: Mutex::default(), wake: Condvar::new() }
     }
 
-    /// Waits for work; never longer than it takes to look around.
+    /// Waits for work; [`WriterTask::Idle`] after 500 ms without any (100 ms while locked out).
     pub(super) fn next(&self, locked_out: bool) -> WriterTask {
         let idle_at = Instant::now() + if locked_out { IDLE_WHEN_LOCKED } else { IDLE_AFTER };
         let mut lanes = locked(&self.lanes);
@@ -334,7 +334,7 @@ impl Queue {
     }
 
     /// A transaction of events held the lock for so long: for half of that time it
-    /// is left free, or a heap of events would keep every other program out.
+    /// is left free, or a backlog of events would keep every other program out.
     pub(super) fn rest(&self, held: Duration) {
         locked(&self.lanes).rest_until = Some(Instant::now() + held / 2);
     }

@@ -1,4 +1,4 @@
-//! Runs of event numbers, both ends included.
+//! Ranges of event numbers, both ends included, and the tables that hold them.
 
 use rusqlite::{Connection, params};
 use tidegate_policy::wire::event::Source;

@@ -1,4 +1,5 @@
-//! Connections that read. They never wait for the writer, nor it for them.
+//! Pool of read connections (4 at most). Readers and the writer do not wait for each other:
+//! the database is in WAL mode.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ const READ_WAIT: Duration = Duration::from_secs(2);
 /// Pause before a connection is tried again while the file is being replaced.
 const RETRY: Duration = Duration::from_millis(5);
 
-/// See the module.
+/// The pool.
 pub(super) struct Readers {
     permits: Semaphore,
     /// Idle connections, each with the count of the file that it has open.

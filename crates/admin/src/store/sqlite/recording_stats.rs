@@ -1,5 +1,5 @@
 //! The counts of `recording/stats`, from the sums of the sources that are known
-//! and the totals of those that were folded.
+//! and the totals of those whose rows were removed after they ended.
 
 use rusqlite::{Connection, Row, params};
 use tidegate_policy::wire::event::{DropReason, Source};

@@ -8,5 +8,4 @@ mod housekeeping;
 mod ledger;
 mod locks;
 mod open_events;
-mod speed;
 mod support;

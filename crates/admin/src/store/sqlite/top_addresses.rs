@@ -27,7 +27,7 @@ const WRITE_EVERY: Duration = Duration::from_secs(5);
 /// Name in `meta`: the newest row of `events` that the table includes.
 const UPTO: &str = "seen.upto";
 
-/// See the module.
+/// Counts per address.
 pub(super) struct TopAddresses {
     /// Addresses that are kept at most.
     limit: usize,

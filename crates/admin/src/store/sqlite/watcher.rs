@@ -1,5 +1,5 @@
-//! Looks, twenty times a second, whether somebody else wrote: one read transaction
-//! and one `stat`.
+//! Watches for writes of other programs: every 50 ms one read transaction (schema cookie,
+//! newest `seq`) and one `stat`.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,5 @@
-//! The one thread that writes. It owns the write connection, and it alone decides
-//! what the database is: whether the file is still the one that was opened, whether
-//! triggers and log are as they were left, and what to do if not.
+//! The one writer thread. It owns the write connection, reopens a file that was replaced,
+//! and puts schema and triggers right.
 
 mod housekeeping;
 mod ingest;
@@ -30,7 +29,7 @@ const FOLLOW_STEP: usize = 5_000;
 /// Times that a transaction is begun anew because file, schema or log changed.
 const TRIES: usize = 5;
 
-/// See the module.
+/// The writer.
 pub(super) struct Writer {
     database: Arc<Database>,
     conn: Connection,

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::support::{ban, block_on, everything, put, remove, stores, unban};
+use super::support::{ban, everything, on_each_store, put, remove, unban};
 use crate::store::{Change, DocumentKind, Store};
 
 fn flags(flags: &[(&str, &str)]) -> Change {
@@ -25,97 +25,88 @@ async fn rows(store: &dyn Store) -> Vec<(String, String, Value, Value)> {
 
 #[test]
 fn flags_that_change_are_told_one_by_one() {
-    for fixture in stores() {
-        block_on(async {
-            let store = &*fixture.store;
-            let first = flags(&[("enableRouteCache", "true"), ("enableIpBlacklistCache", "false")]);
-            assert_eq!(store.commit(first.clone(), "alice").await.unwrap().rows, 1);
-            let again = store.commit(first, "alice").await.unwrap();
-            assert_eq!((again.rows, again.seq), (0, 1));
-            let share = r#"{"percent": 25}"#;
-            store.commit(flags(&[("enableRouteCache", share)]), "alice").await.unwrap();
-            let same = flags(&[("enableRouteCache", r#"{"percent":25}"#)]);
-            assert_eq!(store.commit(same, "alice").await.unwrap().rows, 0);
-            let name = "enableRouteCache".to_owned();
-            assert_eq!(
-                rows(store).await,
-                [
-                    ("flag".to_owned(), name.clone(), Value::Null, json!(true)),
-                    ("flag".to_owned(), name, json!(true), json!({ "percent": 25 })),
-                ]
-            );
-            assert_eq!(everything(store).await.flags[0].value, share);
-        });
-    }
+    on_each_store(async |store| {
+        let first = flags(&[("enableRouteCache", "true"), ("enableIpBlacklistCache", "false")]);
+        assert_eq!(store.commit(first.clone(), "alice").await.unwrap().rows, 1);
+        let again = store.commit(first, "alice").await.unwrap();
+        assert_eq!((again.rows, again.seq), (0, 1));
+        let share = r#"{"percent": 25}"#;
+        store.commit(flags(&[("enableRouteCache", share)]), "alice").await.unwrap();
+        let same = flags(&[("enableRouteCache", r#"{"percent":25}"#)]);
+        assert_eq!(store.commit(same, "alice").await.unwrap().rows, 0);
+        let name = "enableRouteCache".to_owned();
+        assert_eq!(
+            rows(store).await,
+            [
+                ("flag".to_owned(), name.clone(), Value::Null, json!(true)),
+                ("flag".to_owned(), name, json!(true), json!({ "percent": 25 })),
+            ]
+        );
+        assert_eq!(everything(store).await.flags[0].value, share);
+    });
 }
 
 #[test]
 fn every_other_change_is_told_with_what_was_before() {
-    for fixture in stores() {
-        block_on(async {
-            let store = &*fixture.store;
-            for change in [
-                ban("1.2.3.4"),
-                unban("1.2.3.4"),
-                unban("1.2.3.4"),
-                put(DocumentKind::GeoRule, "eu", "[1]"),
-                put(DocumentKind::GeoRule, "eu", "[1]"),
-                put(DocumentKind::GeoRule, "eu", "no JSON"),
-                remove(DocumentKind::GeoRule, "eu"),
-                remove(DocumentKind::GeoRule, "eu"),
-                put(DocumentKind::Route, "a", "{}"),
-                remove(DocumentKind::Route, "a"),
-                put(DocumentKind::Backend, "b", "{}"),
-                put(DocumentKind::Limit, "l", "{}"),
-                remove(DocumentKind::Limit, "l"),
-                countries("one.csv", b"123"),
-                countries("two.csv", b"12345"),
-            ] {
-                store.commit(change, "alice").await.unwrap();
-            }
-            let all = rows(store).await;
-            let told: Vec<_> = all.iter().map(|row| (row.0.as_str(), row.1.as_str())).collect();
-            assert_eq!(
-                told,
-                [
-                    ("ban", "1.2.3.4"),
-                    ("unban", "1.2.3.4"),
-                    ("geo-rule", "eu"),
-                    ("geo-rule", "eu"),
-                    ("geo-rule", "eu"),
-                    ("route", "a"),
-                    ("route", "a"),
-                    ("backend", "b"),
-                    ("limit", "l"),
-                    ("limit", "l"),
-                    ("countries", "one.csv"),
-                    ("countries", "two.csv"),
-                ]
-            );
-            assert_eq!((&all[0].2, &all[0].3["status"]), (&Value::Null, &json!("banned")));
-            assert_eq!((&all[1].2, &all[1].3), (&all[0].3, &Value::Null));
-            assert_eq!((&all[3].2, &all[3].3), (&json!([1]), &json!("no JSON")));
-            assert_eq!((&all[11].2["bytes"], &all[11].3["bytes"]), (&json!(3), &json!(5)));
-            assert_eq!(everything(store).await.countries.unwrap().table, b"12345");
-        });
-    }
+    on_each_store(async |store| {
+        for change in [
+            ban("1.2.3.4"),
+            unban("1.2.3.4"),
+            unban("1.2.3.4"),
+            put(DocumentKind::GeoRule, "eu", "[1]"),
+            put(DocumentKind::GeoRule, "eu", "[1]"),
+            put(DocumentKind::GeoRule, "eu", "no JSON"),
+            remove(DocumentKind::GeoRule, "eu"),
+            remove(DocumentKind::GeoRule, "eu"),
+            put(DocumentKind::Route, "a", "{}"),
+            remove(DocumentKind::Route, "a"),
+            put(DocumentKind::Backend, "b", "{}"),
+            put(DocumentKind::Limit, "l", "{}"),
+            remove(DocumentKind::Limit, "l"),
+            countries("one.csv", b"123"),
+            countries("two.csv", b"12345"),
+        ] {
+            store.commit(change, "alice").await.unwrap();
+        }
+        let all = rows(store).await;
+        let told: Vec<_> = all.iter().map(|row| (row.0.as_str(), row.1.as_str())).collect();
+        assert_eq!(
+            told,
+            [
+                ("ban", "1.2.3.4"),
+                ("unban", "1.2.3.4"),
+                ("geo-rule", "eu"),
+                ("geo-rule", "eu"),
+                ("geo-rule", "eu"),
+                ("route", "a"),
+                ("route", "a"),
+                ("backend", "b"),
+                ("limit", "l"),
+                ("limit", "l"),
+                ("countries", "one.csv"),
+                ("countries", "two.csv"),
+            ]
+        );
+        assert_eq!((&all[0].2, &all[0].3["status"]), (&Value::Null, &json!("banned")));
+        assert_eq!((&all[1].2, &all[1].3), (&all[0].3, &Value::Null));
+        assert_eq!((&all[3].2, &all[3].3), (&json!([1]), &json!("no JSON")));
+        assert_eq!((&all[11].2["bytes"], &all[11].3["bytes"]), (&json!(3), &json!(5)));
+        assert_eq!(everything(store).await.countries.unwrap().table, b"12345");
+    });
 }
 
 #[test]
 fn the_audit_is_read_backwards_in_pages() {
-    for fixture in stores() {
-        block_on(async {
-            let store = &*fixture.store;
-            for i in 0..5 {
-                store.commit(ban(&format!("10.0.0.{i}")), "alice").await.unwrap();
-            }
-            let ids = async |before, limit| {
-                let rows = store.audit(before, limit).await.unwrap();
-                rows.into_iter().map(|row| row.id).collect::<Vec<_>>()
-            };
-            assert_eq!(ids(None, 2).await, [5, 4]);
-            assert_eq!(ids(Some(4), 2).await, [3, 2]);
-            assert_eq!(ids(Some(1), 2).await, [0; 0]);
-        });
-    }
+    on_each_store(async |store| {
+        for i in 0..5 {
+            store.commit(ban(&format!("10.0.0.{i}")), "alice").await.unwrap();
+        }
+        let ids = async |before, limit| {
+            let rows = store.audit(before, limit).await.unwrap();
+            rows.into_iter().map(|row| row.id).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(None, 2).await, [5, 4]);
+        assert_eq!(ids(Some(4), 2).await, [3, 2]);
+        assert_eq!(ids(Some(1), 2).await, [0; 0]);
+    });
 }

@@ -1,6 +1,6 @@
 //! Tables, their log and their order.
 
-use super::support::{ban, block_on, everything, keys, put, remove, row, rows_since, stores, unban, until};
+use super::support::{ban, everything, keys, on_each_store, put, remove, row, rows_since, unban, until};
 use crate::store::{
     Change, Changes, DocumentKind, PerDocumentKind, StoreError, StoreTable, TokenRow, Unchanged,
 };
@@ -11,276 +11,242 @@ fn put_route(name: &str, document: &str) -> Change {
 
 #[test]
 fn a_change_is_in_the_snapshot_and_the_changes_of_its_seq() {
-    for fixture in stores() {
-        block_on(async {
-            let store = &*fixture.store;
-            let empty = everything(store).await;
-            assert!(empty.ips.is_empty() && empty.documents.routes.is_empty());
-            let first = store.commit(ban("1.2.3.4"), "test").await.unwrap();
-            let second = store.commit(put_route("a", "{}"), "test").await.unwrap();
-            assert_eq!((first.rows, second.rows), (1, 1));
-            assert!(empty.seq < first.seq && first.seq < second.seq);
+    on_each_store(async |store| {
+        let empty = everything(store).await;
+        assert!(empty.ips.is_empty() && empty.documents[DocumentKind::Route].is_empty());
+        let first = store.commit(ban("1.2.3.4"), "test").await.unwrap();
+        let second = store.commit(put_route("a", "{}"), "test").await.unwrap();
+        assert_eq!((first.rows, second.rows), (1, 1));
+        assert!(empty.seq < first.seq && first.seq < second.seq);
 
-            let all = everything(store).await;
-            assert_eq!((all.seq, all.ips.len(), all.documents.routes.len()), (second.seq, 1, 1));
-            assert_eq!((all.ips[0].ip.as_str(), all.ips[0].status.as_str()), ("1.2.3.4", "banned"));
-            let (seq, ips) = rows_since(store, empty.seq).await;
-            assert_eq!((seq, ips), (second.seq, vec![("1.2.3.4".to_owned(), Some(all.ips[0].clone()))]));
-            let (_, ips) = rows_since(store, first.seq).await;
-            assert_eq!(ips, []);
-            let only = store.read_tables(&[StoreTable::Documents(DocumentKind::Route)]).await.unwrap();
-            assert_eq!((only.ips.len(), only.documents.routes), (0, all.documents.routes));
-        });
-    }
+        let all = everything(store).await;
+        assert_eq!((all.seq, all.ips.len(), all.documents[DocumentKind::Route].len()), (second.seq, 1, 1));
+        assert_eq!((all.ips[0].ip.as_str(), all.ips[0].status.as_str()), ("1.2.3.4", "banned"));
+        let (seq, ips) = rows_since(store, empty.seq).await;
+        assert_eq!((seq, ips), (second.seq, vec![("1.2.3.4".to_owned(), Some(all.ips[0].clone()))]));
+        let (_, ips) = rows_since(store, first.seq).await;
+        assert_eq!(ips, []);
+        let only = store.read_tables(&[StoreTable::Documents(DocumentKind::Route)]).await.unwrap();
+        assert_eq!(
+            (only.ips.len(), &only.documents[DocumentKind::Route]),
+            (0, &all.documents[DocumentKind::Route])
+        );
+    });
 }
 
 #[test]
 fn what_is_gone_is_told_as_gone() {
-    for fixture in stores() {
-        block_on(async {
-            let store = &*fixture.store;
-            store.commit(ban("1.2.3.4"), "test").await.unwrap();
-            let before = store.commit(put_route("a", "{}"), "test").await.unwrap().seq;
-            store.commit(unban("1.2.3.4"), "test").await.unwrap();
-            let deleted = store.commit(remove(DocumentKind::Route, "a"), "test").await.unwrap();
-            let Changes::Rows { seq, rows } = store.changes_since(before).await.unwrap() else {
-                panic!("a reload")
-            };
-            assert_eq!(seq, deleted.seq);
-            assert_eq!(rows.ips, [("1.2.3.4".to_owned(), None)]);
-            assert_eq!(rows.documents.routes, [("a".to_owned(), None)]);
-        });
-    }
+    on_each_store(async |store| {
+        store.commit(ban("1.2.3.4"), "test").await.unwrap();
+        let before = store.commit(put_route("a", "{}"), "test").await.unwrap().seq;
+        store.commit(unban("1.2.3.4"), "test").await.unwrap();
+        let deleted = store.commit(remove(DocumentKind::Route, "a"), "test").await.unwrap();
+        let Changes::Rows { seq, rows } = store.changes_since(before).await.unwrap() else {
+            panic!("a reload")
+        };
+        assert_eq!(seq, deleted.seq);
+        assert_eq!(rows.ips, [("1.2.3.4".to_owned(), None)]);
+        assert_eq!(rows.documents[DocumentKind::Route], [("a".to_owned(), None)]);
+    });
 }
 
 #[test]
 fn every_table_is_told_and_only_what_changed_of_it() {
-    for fixture in stores() {
-        block_on(async {
-            let store = &*fixture.store;
-            let flag = |value: &str| Change::SetFlags { flags: vec![("f".to_owned(), value.to_owned())] };
-            let rule = put(DocumentKind::GeoRule, "g", "{}");
-            store.commit(flag("true"), "test").await.unwrap();
-            let before = store.commit(rule, "test").await.unwrap().seq;
-            let countries =
-                |table: &[u8]| Change::SetCountries { source: "s".to_owned(), table: table.to_vec() };
-            store.commit(countries(&[1; 100_000]), "test").await.unwrap();
-            store.commit(countries(&[2; 100_000]), "test").await.unwrap();
-            store.commit(flag("\"shadow\""), "test").await.unwrap();
-            store.commit(remove(DocumentKind::GeoRule, "g"), "test").await.unwrap();
-            let Changes::Rows { seq, rows } = store.changes_since(before).await.unwrap() else {
-                panic!("a reload")
-            };
-            let all = everything(store).await;
-            assert_eq!((seq, all.seq), (before + 4, before + 4));
-            assert_eq!((rows.ips, rows.documents.routes), (vec![], vec![]));
-            assert_eq!(rows.documents.geo_rules, [("g".to_owned(), None)]);
-            assert_eq!(rows.flags, [("f".to_owned(), Some(all.flags[0].clone()))]);
-            assert_eq!(all.flags[0].value, "\"shadow\"");
-            assert_eq!(rows.countries, Some(all.countries.clone()));
-            assert_eq!(all.countries.unwrap().table, vec![2; 100_000]);
-            assert!(all.documents.geo_rules.is_empty());
-            let Changes::Rows { rows, .. } = store.changes_since(seq - 1).await.unwrap() else {
-                panic!("a reload")
-            };
-            assert_eq!((rows.flags, rows.countries), (vec![], None));
-        });
-    }
+    on_each_store(async |store| {
+        let flag = |value: &str| Change::SetFlags { flags: vec![("f".to_owned(), value.to_owned())] };
+        let rule = put(DocumentKind::GeoRule, "g", "{}");
+        store.commit(flag("true"), "test").await.unwrap();
+        let before = store.commit(rule, "test").await.unwrap().seq;
+        let countries = |table: &[u8]| Change::SetCountries { source: "s".to_owned(), table: table.to_vec() };
+        store.commit(countries(&[1; 100_000]), "test").await.unwrap();
+        store.commit(countries(&[2; 100_000]), "test").await.unwrap();
+        store.commit(flag("\"shadow\""), "test").await.unwrap();
+        store.commit(remove(DocumentKind::GeoRule, "g"), "test").await.unwrap();
+        let Changes::Rows { seq, rows } = store.changes_since(before).await.unwrap() else {
+            panic!("a reload")
+        };
+        let all = everything(store).await;
+        assert_eq!((seq, all.seq), (before + 4, before + 4));
+        assert!(rows.ips.is_empty() && rows.documents[DocumentKind::Route].is_empty());
+        assert_eq!(rows.documents[DocumentKind::GeoRule], [("g".to_owned(), None)]);
+        assert_eq!(rows.flags, [("f".to_owned(), Some(all.flags[0].clone()))]);
+        assert_eq!(all.flags[0].value, "\"shadow\"");
+        assert_eq!(rows.countries, Some(all.countries.clone()));
+        assert_eq!(all.countries.unwrap().table, vec![2; 100_000]);
+        assert!(all.documents[DocumentKind::GeoRule].is_empty());
+        let Changes::Rows { rows, .. } = store.changes_since(seq - 1).await.unwrap() else {
+            panic!("a reload")
+        };
+        assert_eq!((rows.flags, rows.countries), (vec![], None));
+    });
 }
 
 #[test]
 fn nothing_to_do_takes_no_number() {
-    for fixture in stores() {
-        block_on(async {
-            let store = &*fixture.store;
-            let seq = store.commit(ban("1.2.3.4"), "test").await.unwrap().seq;
-            let nothing = store.commit(unban("5.6.7.8"), "test").await.unwrap();
-            assert_eq!((nothing.seq, nothing.rows), (seq, 0));
-            let nothing = store.commit(remove(DocumentKind::Route, "no"), "test").await.unwrap();
-            assert_eq!((nothing.seq, nothing.rows), (seq, 0));
-        });
-    }
+    on_each_store(async |store| {
+        let seq = store.commit(ban("1.2.3.4"), "test").await.unwrap().seq;
+        let nothing = store.commit(unban("5.6.7.8"), "test").await.unwrap();
+        assert_eq!((nothing.seq, nothing.rows), (seq, 0));
+        let nothing = store.commit(remove(DocumentKind::Route, "no"), "test").await.unwrap();
+        assert_eq!((nothing.seq, nothing.rows), (seq, 0));
+    });
 }
 
 #[test]
 fn a_second_ban_keeps_when_the_first_was() {
-    for fixture in stores() {
-        block_on(async {
-            let store = &*fixture.store;
-            store.commit(ban("1.2.3.4"), "test").await.unwrap();
-            let first = row(store, "1.2.3.4").await.unwrap();
-            until("the clock goes on", async || {
-                store
-                    .commit(
-                        Change::Ban {
-                            ip: "1.2.3.4".to_owned(),
-                            reason: Some("again".to_owned()),
-                            expires_at: Some("2030-01-01 00:00:00.000".to_owned()),
-                        },
-                        "test",
-                    )
-                    .await
-                    .unwrap();
-                let second = row(store, "1.2.3.4").await.unwrap();
-                assert_eq!(second.created_at, first.created_at);
-                assert_eq!(second.reason.as_deref(), Some("again"));
-                (second.updated_at > first.updated_at).then_some(())
-            })
-            .await;
-            store.commit(ban("1.2.3.4"), "test").await.unwrap();
-            let third = row(store, "1.2.3.4").await.unwrap();
-            assert_eq!((third.reason, third.expires_at), (None, None));
-        });
-    }
+    on_each_store(async |store| {
+        store.commit(ban("1.2.3.4"), "test").await.unwrap();
+        let first = row(store, "1.2.3.4").await.unwrap();
+        until("the clock goes on", async || {
+            store
+                .commit(
+                    Change::Ban {
+                        ip: "1.2.3.4".to_owned(),
+                        reason: Some("again".to_owned()),
+                        expires_at: Some("2030-01-01 00:00:00.000".to_owned()),
+                    },
+                    "test",
+                )
+                .await
+                .unwrap();
+            let second = row(store, "1.2.3.4").await.unwrap();
+            assert_eq!(second.created_at, first.created_at);
+            assert_eq!(second.reason.as_deref(), Some("again"));
+            (second.updated_at > first.updated_at).then_some(())
+        })
+        .await;
+        store.commit(ban("1.2.3.4"), "test").await.unwrap();
+        let third = row(store, "1.2.3.4").await.unwrap();
+        assert_eq!((third.reason, third.expires_at), (None, None));
+    });
 }
 
 #[test]
 fn a_route_keeps_when_it_was_made() {
-    for fixture in stores() {
-        block_on(async {
-            let store = &*fixture.store;
-            store.commit(put_route("a", "1"), "test").await.unwrap();
-            let first = everything(store).await.documents.routes.remove(0);
-            store.commit(put_route("a", "2"), "test").await.unwrap();
-            let second = everything(store).await.documents.routes.remove(0);
-            assert_eq!((second.document.as_str(), second.created_at), ("2", first.created_at));
-        });
-    }
+    on_each_store(async |store| {
+        store.commit(put_route("a", "1"), "test").await.unwrap();
+        let first = everything(store).await.documents[DocumentKind::Route].remove(0);
+        store.commit(put_route("a", "2"), "test").await.unwrap();
+        let second = everything(store).await.documents[DocumentKind::Route].remove(0);
+        assert_eq!((second.document.as_str(), second.created_at), ("2", first.created_at));
+    });
 }
 
 #[test]
 fn documents_of_one_name_are_one_of_each_kind() {
-    for fixture in stores() {
-        block_on(async {
-            let store = &*fixture.store;
-            let before = everything(store).await.seq;
-            for kind in DocumentKind::ALL {
-                store.commit(put(kind, "a", kind.name()), "test").await.unwrap();
-            }
-            let Changes::Rows { rows, .. } = store.changes_since(before).await.unwrap() else {
-                panic!("a reload")
-            };
-            let all = everything(store).await;
-            for kind in DocumentKind::ALL {
-                let row = all.documents.get(kind)[0].clone();
-                assert_eq!(row.document, kind.name());
-                assert_eq!(*rows.documents.get(kind), [("a".to_owned(), Some(row))]);
-                let only = store.read_tables(&[StoreTable::Documents(kind)]).await.unwrap();
-                let found =
-                    DocumentKind::ALL.into_iter().filter(|kind| !only.documents.get(*kind).is_empty());
-                assert_eq!(found.collect::<Vec<_>>(), [kind]);
-                store.commit(remove(kind, "a"), "test").await.unwrap();
-            }
-            assert_eq!(everything(store).await.documents, PerDocumentKind::default());
-        });
-    }
+    on_each_store(async |store| {
+        let before = everything(store).await.seq;
+        for kind in DocumentKind::ALL {
+            store.commit(put(kind, "a", kind.name()), "test").await.unwrap();
+        }
+        let Changes::Rows { rows, .. } = store.changes_since(before).await.unwrap() else {
+            panic!("a reload")
+        };
+        let all = everything(store).await;
+        for kind in DocumentKind::ALL {
+            let row = all.documents[kind][0].clone();
+            assert_eq!(row.document, kind.name());
+            assert_eq!(rows.documents[kind], [("a".to_owned(), Some(row))]);
+            let only = store.read_tables(&[StoreTable::Documents(kind)]).await.unwrap();
+            let found = DocumentKind::ALL.into_iter().filter(|kind| !only.documents[*kind].is_empty());
+            assert_eq!(found.collect::<Vec<_>>(), [kind]);
+            store.commit(remove(kind, "a"), "test").await.unwrap();
+        }
+        assert_eq!(everything(store).await.documents, PerDocumentKind::default());
+    });
 }
 
 #[test]
 fn a_write_may_hang_on_what_nobody_changed() {
-    for fixture in stores() {
-        block_on(async {
-            let store = &*fixture.store;
-            store.commit(put(DocumentKind::Backend, "b", "{}"), "test").await.unwrap();
-            let first = store.commit(put_route("a", "{}"), "test").await.unwrap().seq;
-            let second = store.commit(put_route("a", "[]"), "test").await.unwrap().seq;
-            let only_if = |since| {
-                const TABLES: &[StoreTable] = &[
-                    StoreTable::Documents(DocumentKind::GeoRule),
-                    StoreTable::Documents(DocumentKind::Route),
-                ];
-                Some(Unchanged { tables: TABLES, since })
-            };
-            let remove = async |since| {
-                let (name, only_if) = ("b".to_owned(), only_if(since));
-                let change = Change::DeleteDocument { kind: DocumentKind::Backend, name, only_if };
-                store.commit(change, "test").await.unwrap()
-            };
-            let put_again = async |since| {
-                let (name, document, only_if) = ("b".to_owned(), "[]".to_owned(), only_if(since));
-                let change = Change::PutDocument { kind: DocumentKind::Backend, name, document, only_if };
-                store.commit(change, "test").await.unwrap()
-            };
-            for since in [0, first, second + 1] {
-                for nothing in [remove(since).await, put_again(since).await] {
-                    assert_eq!((nothing.rows, nothing.seq), (0, second), "{since}");
-                }
+    on_each_store(async |store| {
+        store.commit(put(DocumentKind::Backend, "b", "{}"), "test").await.unwrap();
+        let first = store.commit(put_route("a", "{}"), "test").await.unwrap().seq;
+        let second = store.commit(put_route("a", "[]"), "test").await.unwrap().seq;
+        let only_if = |since| {
+            const TABLES: &[StoreTable] =
+                &[StoreTable::Documents(DocumentKind::GeoRule), StoreTable::Documents(DocumentKind::Route)];
+            Some(Unchanged { tables: TABLES, since })
+        };
+        let remove = async |since| {
+            let (name, only_if) = ("b".to_owned(), only_if(since));
+            let change = Change::DeleteDocument { kind: DocumentKind::Backend, name, only_if };
+            store.commit(change, "test").await.unwrap()
+        };
+        let put_again = async |since| {
+            let (name, document, only_if) = ("b".to_owned(), "[]".to_owned(), only_if(since));
+            let change = Change::PutDocument { kind: DocumentKind::Backend, name, document, only_if };
+            store.commit(change, "test").await.unwrap()
+        };
+        for since in [0, first, second + 1] {
+            for nothing in [remove(since).await, put_again(since).await] {
+                assert_eq!((nothing.rows, nothing.seq), (0, second), "{since}");
             }
-            assert_eq!(everything(store).await.documents.backends[0].document, "{}");
-            // What else changed is nothing to them.
-            store.commit(put(DocumentKind::Limit, "l", "{}"), "test").await.unwrap();
-            assert_eq!(put_again(second).await.rows, 1);
-            assert_eq!(everything(store).await.documents.backends[0].document, "[]");
-            assert_eq!(remove(second).await.rows, 1);
-            assert!(everything(store).await.documents.backends.is_empty());
-        });
-    }
+        }
+        assert_eq!(everything(store).await.documents[DocumentKind::Backend][0].document, "{}");
+        // What else changed is nothing to them.
+        store.commit(put(DocumentKind::Limit, "l", "{}"), "test").await.unwrap();
+        assert_eq!(put_again(second).await.rows, 1);
+        assert_eq!(everything(store).await.documents[DocumentKind::Backend][0].document, "[]");
+        assert_eq!(remove(second).await.rows, 1);
+        assert!(everything(store).await.documents[DocumentKind::Backend].is_empty());
+    });
 }
 
 #[test]
 fn concurrent_commits_have_numbers_in_their_order() {
-    for fixture in stores() {
-        block_on(async {
-            let store = &*fixture.store;
-            let one = async |k: u8| {
-                let mut seqs = Vec::new();
-                for i in 0..20 {
-                    let ip = format!("10.0.{k}.{i}");
-                    let seq = store.commit(ban(&ip), "test").await.unwrap().seq;
-                    // What is answered is there for everybody.
-                    let (_, since) = rows_since(store, seq - 1).await;
-                    assert!(since.iter().any(|(key, row)| *key == ip && row.is_some()), "{ip}");
-                    seqs.push(seq);
-                }
-                seqs
-            };
-            let (a, b, c) = tokio::join!(one(1), one(2), one(3));
-            assert!([&a, &b, &c].iter().all(|seqs| seqs.is_sorted()));
-            let mut all = [a, b, c].concat();
-            all.sort_unstable();
-            all.dedup();
-            assert_eq!(all.len(), 60);
-            assert_eq!(keys(store).await.len(), 60);
-        });
-    }
+    on_each_store(async |store| {
+        let one = async |k: u8| {
+            let mut seqs = Vec::new();
+            for i in 0..20 {
+                let ip = format!("10.0.{k}.{i}");
+                let seq = store.commit(ban(&ip), "test").await.unwrap().seq;
+                // What is answered is there for everybody.
+                let (_, since) = rows_since(store, seq - 1).await;
+                assert!(since.iter().any(|(key, row)| *key == ip && row.is_some()), "{ip}");
+                seqs.push(seq);
+            }
+            seqs
+        };
+        let (a, b, c) = tokio::join!(one(1), one(2), one(3));
+        assert!([&a, &b, &c].iter().all(|seqs| seqs.is_sorted()));
+        let mut all = [a, b, c].concat();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 60);
+        assert_eq!(keys(store).await.len(), 60);
+    });
 }
 
 #[test]
 fn who_watches_hears_of_a_commit() {
-    for fixture in stores() {
-        block_on(async {
-            let mut watch = fixture.store.watch();
-            watch.mark_unchanged();
-            fixture.store.commit(ban("1.2.3.4"), "test").await.unwrap();
-            tokio::time::timeout(std::time::Duration::from_secs(20), watch.changed()).await.unwrap().unwrap();
-        });
-    }
+    on_each_store(async |store| {
+        let mut watch = store.watch();
+        watch.mark_unchanged();
+        store.commit(ban("1.2.3.4"), "test").await.unwrap();
+        tokio::time::timeout(std::time::Duration::from_secs(20), watch.changed()).await.unwrap().unwrap();
+    });
 }
 
 #[test]
 fn a_seq_from_another_world_is_answered_with_a_new_epoch() {
-    for fixture in stores() {
-        block_on(async {
-            let seq = fixture.store.commit(ban("1.2.3.4"), "test").await.unwrap().seq;
-            let answer = fixture.store.changes_since(seq + 1000).await.unwrap();
-            assert!(matches!(answer, Changes::Reload { new_epoch: true, .. }), "{answer:?}");
-        });
-    }
+    on_each_store(async |store| {
+        let seq = store.commit(ban("1.2.3.4"), "test").await.unwrap().seq;
+        let answer = store.changes_since(seq + 1000).await.unwrap();
+        assert!(matches!(answer, Changes::Reload { new_epoch: true, .. }), "{answer:?}");
+    });
 }
 
 #[test]
 fn tokens_are_listed_as_added() {
-    for fixture in stores() {
-        block_on(async {
-            let token = |hash: &str| TokenRow {
-                hash: hash.to_owned(),
-                name: format!("name-{hash}"),
-                scope: "admin".to_owned(),
-            };
-            assert_eq!(fixture.store.tokens().await, Ok::<_, StoreError>(Vec::new()));
-            fixture.store.add_token(token("a")).await.unwrap();
-            fixture.store.add_token(token("b")).await.unwrap();
-            assert_eq!(fixture.store.tokens().await.unwrap(), [token("a"), token("b")]);
-        });
-    }
+    on_each_store(async |store| {
+        let token = |hash: &str| TokenRow {
+            hash: hash.to_owned(),
+            name: format!("name-{hash}"),
+            scope: "admin".to_owned(),
+        };
+        assert_eq!(store.tokens().await, Ok::<_, StoreError>(Vec::new()));
+        store.add_token(token("a")).await.unwrap();
+        store.add_token(token("b")).await.unwrap();
+        assert_eq!(store.tokens().await.unwrap(), [token("a"), token("b")]);
+    });
 }

@@ -12,17 +12,11 @@ use crate::store::{
     Append, Change, Changes, DocumentKind, IpRow, RecorderFigures, Store, StoreTable, StoredRows,
 };
 
-/// A store, and what must live as long as it.
-pub(crate) struct Fixture {
-    pub(crate) store: Box<dyn Store>,
-    _directory: tempfile::TempDir,
-}
-
-/// Every implementation, empty: each test of the contract runs on each.
-pub(crate) fn stores() -> Vec<Fixture> {
+/// Runs `test` on an empty store of every implementation.
+pub(crate) fn on_each_store(test: impl AsyncFn(&dyn Store)) {
     let directory = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(directory.path().join("tidegate.db"), Options::default()).unwrap();
-    vec![Fixture { store: Box::new(store), _directory: directory }]
+    let sqlite = SqliteStore::open(directory.path().join("tidegate.db"), Options::default()).unwrap();
+    block_on(test(&sqlite));
 }
 
 /// Runs a test to its end.
@@ -62,7 +56,7 @@ pub(crate) async fn everything(store: &dyn Store) -> StoredRows {
     let mut all = store.read_tables(&StoreTable::ALL).await.unwrap();
     all.ips.sort_by(|a, b| a.ip.cmp(&b.ip));
     for kind in DocumentKind::ALL {
-        all.documents.get_mut(kind).sort_by(|a, b| a.name.cmp(&b.name));
+        all.documents[kind].sort_by(|a, b| a.name.cmp(&b.name));
     }
     all
 }

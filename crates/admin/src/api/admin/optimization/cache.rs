@@ -1,6 +1,7 @@
 //! `POST cache/refresh` and `POST warmup`: whether every gateway has everything,
 //! with and without loading it anew.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use axum::extract::{Extension, State};
@@ -9,6 +10,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use serde::Serialize;
 use tidegate_policy::flags::Flag;
+use tidegate_policy::tables::Table;
 use tidegate_policy::version::Version;
 
 use crate::api::admin::gateways::GatewayInfo;
@@ -16,7 +18,7 @@ use crate::api::app_state::AppState;
 use crate::api::query::{MAX_WAIT_APPLIED, QueryParams};
 use crate::api::wait_applied::{version_as_text, wait_for_goal};
 use crate::auth::Caller;
-use crate::feed::TableDigests;
+use crate::feed::{TableDigest, TableDigests};
 use crate::gateways::{Applied, Goal};
 use crate::problem::ApiResult;
 
@@ -41,7 +43,7 @@ pub struct RefreshAnswer {
     /// The number of the refresh; each is higher than those before.
     refresh: u64,
     /// Which tables were loaded anew: always all of them.
-    refreshed: [&'static str; 7],
+    refreshed: Vec<&'static str>,
     #[serde(flatten)]
     progress: GatewayProgress,
 }
@@ -67,20 +69,15 @@ struct GatewayProgress {
     elapsed_ms: u64,
 }
 
-/// All tables, in the order of [`TableCounts`].
-const TABLE_NAMES: [&str; 7] = ["flags", "routes", "bans", "allow", "geo", "countries", "limits"];
-
-/// What every gateway holds that is up to date.
-#[derive(Serialize, Debug)]
-struct TableCounts {
-    flags: TableCount,
-    routes: TableCount,
-    bans: TableCount,
-    allow: TableCount,
-    geo: TableCount,
-    countries: TableCount,
-    limits: TableCount,
+/// All tables, in the order in which they are listed; bans are one.
+fn table_names() -> Vec<&'static str> {
+    const FIRST: [&str; 7] = ["flags", "routes", "bans", "allow", "geo", "countries", "limits"];
+    let others = Table::whole().map(Table::name).filter(|name| !FIRST.contains(name));
+    FIRST.into_iter().chain(others).collect()
 }
+
+/// What every gateway holds that is up to date, by table.
+type TableCounts = BTreeMap<&'static str, TableCount>;
 
 #[derive(Serialize, Debug)]
 struct TableCount {
@@ -88,19 +85,14 @@ struct TableCount {
     digest: String,
 }
 
-impl From<&TableDigests> for TableCounts {
-    fn from(figures: &TableDigests) -> Self {
-        let whole = |count: usize, digest: String| TableCount { count: count as u64, digest };
-        Self {
-            flags: whole(Flag::ALL.len(), figures.flags.to_string()),
-            routes: whole(figures.routes_entries, figures.routes.to_string()),
-            bans: TableCount { count: figures.bans.count, digest: figures.bans.to_string() },
-            allow: whole(figures.allow_entries, figures.allow.to_string()),
-            geo: whole(figures.geo_entries, figures.geo.to_string()),
-            countries: whole(figures.countries_v4 + figures.countries_v6, figures.countries.to_string()),
-            limits: whole(figures.limits_entries, figures.limits.to_string()),
-        }
-    }
+fn table_counts(digests: &TableDigests) -> TableCounts {
+    let whole = Table::whole().map(|table| {
+        let TableDigest { hash, entries } = digests.whole[table];
+        let count = entries.unwrap_or(Flag::ALL.len());
+        (table.name(), TableCount { count: count as u64, digest: hash.to_string() })
+    });
+    let bans = TableCount { count: digests.bans.count, digest: digests.bans.to_string() };
+    whole.chain([("bans", bans)]).collect()
 }
 
 /// Has every gateway load all tables anew from the database, and answers once all
@@ -122,7 +114,7 @@ pub async fn refresh(
     tracing::info!(by = %caller.name, refresh = goal.refresh, version = %goal.version, "refresh ordered");
     let applied = wait_for_goal(&app, waiter, goal, within).await;
     let progress = GatewayProgress::new(&app, &goal, &snapshot.tables, applied, started);
-    Ok(Json(RefreshAnswer { refresh: goal.refresh, refreshed: TABLE_NAMES, progress }))
+    Ok(Json(RefreshAnswer { refresh: goal.refresh, refreshed: table_names(), progress }))
 }
 
 /// Answers once every live gateway enforces what the database says now, or the
@@ -153,6 +145,6 @@ impl GatewayProgress {
             behind.extend(live.filter(|one| !there(one.ack)).map(|one| one.gateway.node));
         }
         let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Self { version: goal.version, tables: figures.into(), applied, behind, elapsed_ms }
+        Self { version: goal.version, tables: table_counts(figures), applied, behind, elapsed_ms }
     }
 }

@@ -3,6 +3,7 @@
 mod references;
 mod rollout;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -11,11 +12,12 @@ use axum::routing::get;
 use axum::{Json, Router};
 use jiff::Timestamp;
 use serde::Serialize;
+use tidegate_policy::tables::Table;
 
 use crate::api::admin::gateways::GatewayInfo;
 use crate::api::app_state::AppState;
 use crate::api::query::{QueryParams, shortened};
-use crate::feed::{self, FeedHealth, Quarantined, RowStatus, Snapshot};
+use crate::feed::{self, FeedHealth, Quarantined, RowStatus, Snapshot, TableDigest};
 use crate::gateways::LOST_AFTER;
 use crate::problem::ApiResult;
 use crate::store::StoreHealth;
@@ -59,19 +61,12 @@ struct Reason {
 
 #[derive(Serialize, Debug)]
 struct TablesHealth {
-    flags: DigestOnly,
     bans: BansHealth,
-    allow: TableHealth,
-    geo: TableHealth,
     countries: CountriesHealth,
-    routes: TableHealth,
-    limits: TableHealth,
+    /// The other tables that travel whole.
+    #[serde(flatten)]
+    others: BTreeMap<&'static str, TableHealth>,
     watched: usize,
-}
-
-#[derive(Serialize, Debug)]
-struct DigestOnly {
-    digest: String,
 }
 
 #[derive(Serialize, Debug)]
@@ -92,7 +87,9 @@ struct BansHealth {
 
 #[derive(Serialize, Debug)]
 struct TableHealth {
-    entries: usize,
+    /// Of the flags there are none: they are no list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entries: Option<usize>,
     digest: String,
 }
 
@@ -225,25 +222,22 @@ fn reasons(
 }
 
 fn tables(snapshot: &Snapshot) -> TablesHealth {
-    let figures = &snapshot.tables;
+    let digests = &snapshot.tables;
+    let others = Table::whole().filter(|table| *table != Table::Countries).map(|table| {
+        let TableDigest { hash, entries } = digests.whole[table];
+        (table.name(), TableHealth { entries, digest: hash.to_string() })
+    });
+    let (v4, v6) = snapshot.countries.as_ref().map_or((0, 0), |info| (info.v4, info.v6));
     TablesHealth {
-        flags: DigestOnly { digest: figures.flags.to_string() },
         bans: BansHealth {
-            entries: figures.bans.count,
-            digest: figures.bans.to_string(),
-            base: figures.base.hash.to_string(),
-            base_bytes: figures.base.len,
-            overlay: figures.overlay,
+            entries: digests.bans.count,
+            digest: digests.bans.to_string(),
+            base: digests.base.hash.to_string(),
+            base_bytes: digests.base.len,
+            overlay: digests.overlay,
         },
-        allow: TableHealth { entries: figures.allow_entries, digest: figures.allow.to_string() },
-        geo: TableHealth { entries: figures.geo_entries, digest: figures.geo.to_string() },
-        countries: CountriesHealth {
-            v4: figures.countries_v4,
-            v6: figures.countries_v6,
-            digest: figures.countries.to_string(),
-        },
-        routes: TableHealth { entries: figures.routes_entries, digest: figures.routes.to_string() },
-        limits: TableHealth { entries: figures.limits_entries, digest: figures.limits.to_string() },
+        countries: CountriesHealth { v4, v6, digest: digests.whole[Table::Countries].hash.to_string() },
+        others: others.collect(),
         watched: snapshot.count(RowStatus::Watched),
     }
 }

@@ -10,7 +10,7 @@ use super::support::{
 use crate::store::tests::support::{
     ban, batch_of, block_on, checked_event, keys, post_of, row, unban, until,
 };
-use crate::store::{Change, Store};
+use crate::store::{Change, Store, TableStore};
 
 /// How another program runs SQL.
 type Program = fn(&TestStore, &str) -> bool;
@@ -23,11 +23,62 @@ const PROGRAMS: [(&str, Program); 2] = [
     ("sqlite3", |home, sql| sqlite3_cli(&home.path, &[sql])),
 ];
 
-/// Runs `sql` by every program on a database of its own that has `before`, and
-/// hands what follows to `check`. The store must never need a reload for it.
-fn seen(before: &str, sql: &str, check: impl Fn(&TestFollower)) {
+/// What people do with SQL: what is there before, and what they run.
+const STATEMENTS: [(&str, &str); 12] = [
+    ("", "INSERT INTO ip_monitor (ip, status, updated_at) VALUES ('5.6.7.8','banned',datetime('now'))"),
+    (
+        "INSERT INTO ip_monitor (ip, reason) VALUES ('1.1.1.1', 'old'), ('2.2.2.2', 'old')",
+        "REPLACE INTO ip_monitor (ip, reason) VALUES ('1.1.1.1', 'new'), ('3.3.3.3', 'new')",
+    ),
+    (FLAGS_AND_RULES, "DELETE FROM flags; DELETE FROM geo_rules WHERE name = 'y'"),
+    (
+        FLAGS_AND_RULES,
+        "INSERT OR REPLACE INTO flags VALUES ('a', 'false', datetime('now'));
+         INSERT OR REPLACE INTO flags (name) VALUES ('b');
+         UPDATE flags SET name = 'd', value = '\"shadow\"' WHERE name = 'c';
+         UPDATE OR REPLACE geo_rules SET name = 'y' WHERE name = 'x';
+         REPLACE INTO geo_rules (name, document) VALUES ('z', '{}')",
+    ),
+    (COUNTRIES, "REPLACE INTO geo_countries (id, source, data) VALUES (1, 'new', x'02')"),
+    (COUNTRIES, "UPDATE geo_countries SET data = x'0303'"),
+    (COUNTRIES, "DELETE FROM geo_countries"),
+    ("", COUNTRIES),
+    (
+        "INSERT INTO ip_monitor (ip) VALUES ('1.1.1.1'), ('2.2.2.2');
+         INSERT INTO routes (name, document) VALUES ('a', '1'), ('b', '2')",
+        "UPDATE ip_monitor SET ip = '9.9.9.9' WHERE ip = '1.1.1.1';
+         UPDATE OR REPLACE routes SET name = 'b' WHERE name = 'a'",
+    ),
+    (
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
+         INSERT INTO ip_monitor (ip) SELECT '10.0.' || (i / 256) || '.' || (i % 256) FROM n;
+         INSERT INTO routes (name, document) VALUES ('a', '1')",
+        "DELETE FROM ip_monitor; DELETE FROM routes",
+    ),
+    (
+        "",
+        "BEGIN; INSERT INTO ip_monitor (ip) VALUES ('1.1.1.1'); ROLLBACK;
+         INSERT INTO ip_monitor (ip) VALUES ('2.2.2.2')",
+    ),
+    // Rows that make no sense pass as they are.
+    (
+        "",
+        "INSERT INTO ip_monitor (ip, status, reason, expires_at) VALUES
+           ('not an address', 'banned', NULL, NULL), ('', 'x', NULL, NULL),
+           (CAST(x'ff31' AS TEXT), 'banned', CAST(x'fe' AS TEXT), 'tomorrow'),
+           ('1.2.3.4/99', 7, x'00ff', 17), (12, 'banned', NULL, NULL);
+         INSERT INTO routes (name, document) VALUES ('a', x'80'), ('b', '{')",
+    ),
+];
+const FLAGS_AND_RULES: &str =
+    "INSERT INTO flags (name, value) VALUES ('a', 'true'), ('b', 'true'), ('c', 'true');
+    INSERT INTO geo_rules (name, document) VALUES ('x', '1'), ('y', '2')";
+const COUNTRIES: &str = "INSERT INTO geo_countries (source, data) VALUES ('old', x'01')";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_people_write_is_heard_of_and_read_as_a_select_has_it() {
     for (program, run) in PROGRAMS {
-        block_on(async {
+        for (before, sql) in STATEMENTS {
             let home = test_store();
             foreign_connection(&home.path).execute_batch(before).unwrap();
             let mut follower = TestFollower::new(&home.store).await;
@@ -39,143 +90,36 @@ fn seen(before: &str, sql: &str, check: impl Fn(&TestFollower)) {
             }
             watch.changed().await.unwrap();
             follower.settles(&home).await;
-            assert_eq!(follower.reloads, [], "{program}");
-            check(&follower);
-        });
+            assert_eq!(follower.reloads, [], "{program}: {sql}");
+        }
     }
 }
 
-fn ips(follower: &TestFollower) -> Vec<&str> {
-    follower.has.ips.keys().map(String::as_str).collect()
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_make_no_sense_are_read_as_text() {
+    let home = test_store();
+    foreign_connection(&home.path).execute_batch(STATEMENTS[11].1).unwrap();
+    let has = TestFollower::new(&home.store).await.has;
+    let keys: Vec<&str> = has.ips.keys().map(String::as_str).collect();
+    assert_eq!(keys, ["", "1.2.3.4/99", "12", "not an address", "\u{fffd}1"]);
+    let row = &has.ips["1.2.3.4/99"];
+    assert_eq!((row.status.as_str(), row.expires_at.as_deref()), ("7", Some("17")));
 }
 
-#[test]
-fn the_guides_insert_bans() {
-    let sql = "INSERT INTO ip_monitor (ip, status, updated_at) VALUES ('5.6.7.8','banned',datetime('now'))";
-    seen("", sql, |follower| {
-        let row = &follower.has.ips["5.6.7.8"];
-        assert_eq!(row.status, "banned");
-        assert!(crate::store::time_text::to_ms(row.created_at.as_ref().unwrap()).is_some());
-    });
-}
-
-#[test]
-fn replace() {
-    let before = "INSERT INTO ip_monitor (ip, reason) VALUES ('1.1.1.1', 'old'), ('2.2.2.2', 'old')";
-    let sql = "REPLACE INTO ip_monitor (ip, reason) VALUES ('1.1.1.1', 'new'), ('3.3.3.3', 'new')";
-    seen(before, sql, |follower| {
-        assert_eq!(follower.has.ips["1.1.1.1"].reason.as_deref(), Some("new"));
-        assert_eq!(ips(follower), ["1.1.1.1", "2.2.2.2", "3.3.3.3"]);
-    });
-}
-
-#[test]
-fn flags_and_geo_rules_are_people_s_too() {
-    let before = "INSERT INTO flags (name, value) VALUES ('a', 'true'), ('b', 'true'), ('c', 'true');
-                  INSERT INTO geo_rules (name, document) VALUES ('x', '1'), ('y', '2')";
-    let sql = "INSERT OR REPLACE INTO flags VALUES ('a', 'false', datetime('now'));
-               INSERT OR REPLACE INTO flags (name) VALUES ('b');
-               UPDATE flags SET name = 'd', value = '\"shadow\"' WHERE name = 'c';
-               UPDATE OR REPLACE geo_rules SET name = 'y' WHERE name = 'x';
-               REPLACE INTO geo_rules (name, document) VALUES ('z', '{}')";
-    seen(before, sql, |follower| {
-        let flags: Vec<_> =
-            follower.has.flags.values().map(|f| (f.name.as_str(), f.value.as_str())).collect();
-        assert_eq!(flags, [("a", "false"), ("b", "false"), ("d", "\"shadow\"")]);
-        assert!(follower.has.flags["b"].updated_at.is_some());
-        let rules: Vec<_> = follower
-            .has
-            .documents
-            .geo_rules
-            .values()
-            .map(|r| (r.name.as_str(), r.document.as_str()))
-            .collect();
-        assert_eq!(rules, [("y", "1"), ("z", "{}")]);
-    });
-    seen(before, "DELETE FROM flags; DELETE FROM geo_rules WHERE name = 'y'", |follower| {
-        assert!(follower.has.flags.is_empty());
-        assert_eq!(follower.has.documents.geo_rules.keys().collect::<Vec<_>>(), ["x"]);
-    });
-}
-
-#[test]
-fn there_is_one_country_table_whoever_writes_it() {
-    let before = "INSERT INTO geo_countries (source, data) VALUES ('old', x'01')";
-    let replace = "REPLACE INTO geo_countries (id, source, data) VALUES (1, 'new', x'02')";
-    seen(before, replace, |follower| {
-        let countries = follower.has.countries.as_ref().unwrap();
-        assert_eq!((countries.source.as_str(), countries.table.as_slice()), ("new", [2].as_slice()));
-    });
-    seen(before, "UPDATE geo_countries SET data = x'0303'", |follower| {
-        assert_eq!(follower.has.countries.as_ref().unwrap().table, [3, 3]);
-    });
-    seen(before, "DELETE FROM geo_countries", |follower| assert_eq!(follower.has.countries, None));
-    seen("", replace, |follower| assert!(follower.has.countries.is_some()));
-}
-
-#[test]
-fn a_dropped_trigger_of_flags_is_put_back_and_what_it_missed_is_read() {
-    block_on(async {
-        let home = test_store();
-        let mut follower = TestFollower::new(&home.store).await;
-        foreign_connection(&home.path)
-            .execute_batch(
-                "DROP TRIGGER flags_inserted; INSERT INTO flags (name, value) VALUES ('a', 'true')",
-            )
-            .unwrap();
-        noticed(&home.store, "put back: trigger flags_inserted").await;
-        follower.settles(&home).await;
-        assert_eq!(follower.has.flags["a"].value, "true");
-        foreign_connection(&home.path).execute_batch("DROP TABLE flags; DROP TABLE geo_countries").unwrap();
-        noticed(&home.store, "put back: flags, geo_countries").await;
-        follower.settles(&home).await;
-        assert!(follower.has.flags.is_empty());
-    });
-}
-
-#[test]
-fn another_key_by_update() {
-    let before = "INSERT INTO ip_monitor (ip) VALUES ('1.1.1.1'), ('2.2.2.2');
-                  INSERT INTO routes (name, document) VALUES ('a', '1'), ('b', '2')";
-    let sql = "UPDATE ip_monitor SET ip = '9.9.9.9' WHERE ip = '1.1.1.1';
-               UPDATE OR REPLACE routes SET name = 'b' WHERE name = 'a'";
-    seen(before, sql, |follower| {
-        assert_eq!(ips(follower), ["2.2.2.2", "9.9.9.9"]);
-        assert_eq!(follower.has.documents.routes.keys().collect::<Vec<_>>(), ["b"]);
-        assert_eq!(follower.has.documents.routes["b"].document, "1");
-    });
-}
-
-#[test]
-fn delete_of_all_rows() {
-    let before = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
-                  INSERT INTO ip_monitor (ip) SELECT '10.0.' || (i / 256) || '.' || (i % 256) FROM n;
-                  INSERT INTO routes (name, document) VALUES ('a', '1')";
-    seen(before, "DELETE FROM ip_monitor; DELETE FROM routes", |follower| {
-        assert!(follower.has.ips.is_empty() && follower.has.documents.routes.is_empty());
-    });
-}
-
-#[test]
-fn a_transaction_that_was_rolled_back_is_nothing() {
-    let sql = "BEGIN; INSERT INTO ip_monitor (ip) VALUES ('1.1.1.1'); ROLLBACK;
-               INSERT INTO ip_monitor (ip) VALUES ('2.2.2.2')";
-    seen("", sql, |follower| assert_eq!(ips(follower), ["2.2.2.2"]));
-}
-
-#[test]
-fn rows_that_make_no_sense_pass_as_they_are() {
-    let sql = "INSERT INTO ip_monitor (ip, status, reason, expires_at) VALUES
-                 ('not an address', 'banned', NULL, NULL), ('', 'x', NULL, NULL),
-                 (CAST(x'ff31' AS TEXT), 'banned', CAST(x'fe' AS TEXT), 'tomorrow'),
-                 ('1.2.3.4/99', 7, x'00ff', 17), (12, 'banned', NULL, NULL);
-               INSERT INTO routes (name, document) VALUES ('a', x'80'), ('b', '{')";
-    seen("", sql, |follower| {
-        assert_eq!(ips(follower), ["", "1.2.3.4/99", "12", "not an address", "\u{fffd}1"]);
-        assert_eq!(follower.has.ips["1.2.3.4/99"].status, "7");
-        assert_eq!(follower.has.ips["1.2.3.4/99"].expires_at.as_deref(), Some("17"));
-        assert_eq!(follower.has.documents.routes.len(), 2);
-    });
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_trigger_of_flags_is_put_back_and_what_it_missed_is_read() {
+    let home = test_store();
+    let mut follower = TestFollower::new(&home.store).await;
+    foreign_connection(&home.path)
+        .execute_batch("DROP TRIGGER flags_inserted; INSERT INTO flags (name, value) VALUES ('a', 'true')")
+        .unwrap();
+    noticed(&home.store, "put back: trigger flags_inserted").await;
+    follower.settles(&home).await;
+    assert_eq!(follower.has.flags["a"].value, "true");
+    foreign_connection(&home.path).execute_batch("DROP TABLE flags; DROP TABLE geo_countries").unwrap();
+    noticed(&home.store, "put back: flags, geo_countries").await;
+    follower.settles(&home).await;
+    assert!(follower.has.flags.is_empty());
 }
 
 #[test]
@@ -194,43 +138,39 @@ fn keys_that_no_trigger_could_tell_are_refused() {
     }
 }
 
-#[test]
-fn a_ban_replaces_every_spelling_and_keeps_the_oldest_date() {
-    block_on(async {
-        let home = test_store();
-        let insert = "INSERT OR REPLACE INTO ip_monitor (ip, status, created_at) VALUES
-             ('9.9.9.9/32', 'allowed', '2021-01-01 00:00:00'), ('::ffff:9.9.9.9', 'banned', '2020-01-01 00:00:00'),
-             ('::ffff:909:909/128', 'banned', '2022-01-01 00:00:00'), ('9.9.9.9/31', 'banned', NULL)";
-        foreign_connection(&home.path).execute_batch(insert).unwrap();
-        let done = home.store.commit(ban("9.9.9.9"), "test").await.unwrap();
-        assert_eq!(done.rows, 4);
-        assert_eq!(keys(&home.store).await, ["9.9.9.9", "9.9.9.9/31"]);
-        let row = row(&home.store, "9.9.9.9").await.unwrap();
-        assert_eq!(row.created_at.as_deref(), Some("2020-01-01 00:00:00"));
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ban_replaces_every_spelling_and_keeps_the_oldest_date() {
+    let home = test_store();
+    let insert = "INSERT OR REPLACE INTO ip_monitor (ip, status, created_at) VALUES
+         ('9.9.9.9/32', 'allowed', '2021-01-01 00:00:00'), ('::ffff:9.9.9.9', 'banned', '2020-01-01 00:00:00'),
+         ('::ffff:909:909/128', 'banned', '2022-01-01 00:00:00'), ('9.9.9.9/31', 'banned', NULL)";
+    foreign_connection(&home.path).execute_batch(insert).unwrap();
+    let done = home.store.commit(ban("9.9.9.9"), "test").await.unwrap();
+    assert_eq!(done.rows, 4);
+    assert_eq!(keys(&home.store).await, ["9.9.9.9", "9.9.9.9/31"]);
+    let row = row(&home.store, "9.9.9.9").await.unwrap();
+    assert_eq!(row.created_at.as_deref(), Some("2020-01-01 00:00:00"));
 
-        // A spelling that comes back later is found again.
-        foreign_connection(&home.path).execute_batch(insert).unwrap();
-        home.store.commit(ban("9.9.9.8/31"), "test").await.unwrap();
-        home.store.commit(ban("9.9.9.9"), "test").await.unwrap();
-        assert_eq!(keys(&home.store).await, ["9.9.9.8/31", "9.9.9.9"]);
-    });
+    // A spelling that comes back later is found again.
+    foreign_connection(&home.path).execute_batch(insert).unwrap();
+    home.store.commit(ban("9.9.9.8/31"), "test").await.unwrap();
+    home.store.commit(ban("9.9.9.9"), "test").await.unwrap();
+    assert_eq!(keys(&home.store).await, ["9.9.9.8/31", "9.9.9.9"]);
 }
 
-#[test]
-fn an_unban_removes_every_spelling_that_says_banned() {
-    block_on(async {
-        let home = test_store();
-        home.store.commit(ban("9.9.9.9"), "test").await.unwrap();
-        foreign_connection(&home.path)
-            .execute_batch(
-                "INSERT INTO ip_monitor (ip, status) VALUES ('9.9.9.9/32', 'allowed'), ('::ffff:9.9.9.9', 'Banned')",
-            )
-            .unwrap();
-        let done = home.store.commit(unban("9.9.9.9"), "test").await.unwrap();
-        assert_eq!((done.rows, keys(&home.store).await), (2, vec!["9.9.9.9/32".to_owned()]));
-        let raw = Change::Unban { keys: vec!["not an address".to_owned()] };
-        assert_eq!(home.store.commit(raw, "test").await.unwrap().rows, 0);
-    });
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unban_removes_every_spelling_that_says_banned() {
+    let home = test_store();
+    home.store.commit(ban("9.9.9.9"), "test").await.unwrap();
+    foreign_connection(&home.path)
+        .execute_batch(
+            "INSERT INTO ip_monitor (ip, status) VALUES ('9.9.9.9/32', 'allowed'), ('::ffff:9.9.9.9', 'Banned')",
+        )
+        .unwrap();
+    let done = home.store.commit(unban("9.9.9.9"), "test").await.unwrap();
+    assert_eq!((done.rows, keys(&home.store).await), (2, vec!["9.9.9.9/32".to_owned()]));
+    let raw = Change::Unban { keys: vec!["not an address".to_owned()] };
+    assert_eq!(home.store.commit(raw, "test").await.unwrap().rows, 0);
 }
 
 #[test]
@@ -246,7 +186,7 @@ fn a_dropped_trigger_is_put_back_and_what_it_missed_is_read() {
             noticed(&home.store, "put back: trigger ip_monitor_inserted").await;
             follower.settles(&home).await;
             assert!(!follower.reloads.is_empty() && follower.reloads.iter().all(|r| !r.0), "{program}");
-            assert_eq!(ips(&follower), ["1.1.1.1"]);
+            assert_eq!(follower.has.ips.keys().collect::<Vec<_>>(), ["1.1.1.1"]);
             let reloads = follower.reloads.len();
             run(&home, "INSERT INTO ip_monitor (ip) VALUES ('2.2.2.2')");
             follower.settles(&home).await;
@@ -255,73 +195,65 @@ fn a_dropped_trigger_is_put_back_and_what_it_missed_is_read() {
     }
 }
 
-#[test]
-fn a_trigger_dropped_and_left_between_two_commits_of_ours_is_seen_by_the_second() {
-    block_on(async {
-        let home = test_store();
-        let mut follower = TestFollower::new(&home.store).await;
-        for i in 0..20 {
-            foreign_connection(&home.path)
-                .execute_batch(&format!(
-                    "DROP TRIGGER ip_monitor_updated;
-                     INSERT INTO ip_monitor (ip, reason) VALUES ('1.1.1.1', '{i}')
-                     ON CONFLICT (ip) DO UPDATE SET reason = excluded.reason"
-                ))
-                .unwrap();
-            let seq = home.store.commit(ban("2.2.2.2"), "test").await.unwrap().seq;
-            // No look in between is needed: the commit itself has mended.
-            until("caught up", async || {
-                follower.catch_up(&home.store).await;
-                (follower.seq >= seq).then_some(())
-            })
-            .await;
-            assert_eq!(follower.has.ips["1.1.1.1"].reason, Some(i.to_string()));
-            follower.settles(&home).await;
-        }
-    });
-}
-
-#[test]
-fn dropped_counts_of_addresses_are_counted_again_from_the_events() {
-    block_on(async {
-        let home = test_store();
-        let events = (1..=3).map(|n| checked_event(n, "192.0.2.1", Modes::default()));
-        home.store.append(post_of(vec![batch_of(7, events.collect())])).await.unwrap();
-        foreign_connection(&home.path).execute_batch("DROP TABLE seen_addresses").unwrap();
-        noticed(&home.store, "put back: seen_addresses").await;
-        let seen = home.store.address_count("192.0.2.1").await.unwrap().unwrap();
-        assert_eq!((seen.count, seen.last_seen.as_str()), (3, "2026-11-23 18:00:01.003"));
-    });
-}
-
-#[test]
-fn dropped_tables_come_back_empty() {
-    block_on(async {
-        let home = test_store();
-        home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
-        let mut follower = TestFollower::new(&home.store).await;
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trigger_dropped_and_left_between_two_commits_of_ours_is_seen_by_the_second() {
+    let home = test_store();
+    let mut follower = TestFollower::new(&home.store).await;
+    for i in 0..20 {
         foreign_connection(&home.path)
-            .execute_batch("BEGIN; DROP TABLE ip_monitor; DROP TABLE change_log; COMMIT")
+            .execute_batch(&format!(
+                "DROP TRIGGER ip_monitor_updated;
+                 INSERT INTO ip_monitor (ip, reason) VALUES ('1.1.1.1', '{i}')
+                 ON CONFLICT (ip) DO UPDATE SET reason = excluded.reason"
+            ))
             .unwrap();
-        noticed(&home.store, "put back: ip_monitor, change_log").await;
+        let seq = home.store.commit(ban("2.2.2.2"), "test").await.unwrap().seq;
+        // No look in between is needed: the commit itself has mended.
+        until("caught up", async || {
+            follower.catch_up(&home.store).await;
+            (follower.seq >= seq).then_some(())
+        })
+        .await;
+        assert_eq!(follower.has.ips["1.1.1.1"].reason, Some(i.to_string()));
         follower.settles(&home).await;
-        assert!(follower.has.ips.is_empty());
-        home.store.commit(ban("2.2.2.2"), "test").await.unwrap();
-        follower.settles(&home).await;
-    });
+    }
 }
 
-#[test]
-fn an_emptied_log_is_another_world() {
-    block_on(async {
-        let home = test_store();
-        home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
-        let mut follower = TestFollower::new(&home.store).await;
-        foreign_connection(&home.path).execute_batch("DELETE FROM change_log").unwrap();
-        assert!(follower.reloads(&home).await.0);
-        let before = follower.seq;
-        assert!(home.store.commit(ban("2.2.2.2"), "test").await.unwrap().seq > before);
-    });
+#[tokio::test(flavor = "multi_thread")]
+async fn dropped_counts_of_addresses_are_counted_again_from_the_events() {
+    let home = test_store();
+    let events = (1..=3).map(|n| checked_event(n, "192.0.2.1", Modes::default()));
+    home.store.append(post_of(vec![batch_of(7, events.collect())])).await.unwrap();
+    foreign_connection(&home.path).execute_batch("DROP TABLE seen_addresses").unwrap();
+    noticed(&home.store, "put back: seen_addresses").await;
+    let seen = home.store.address_count("192.0.2.1").await.unwrap().unwrap();
+    assert_eq!((seen.count, seen.last_seen.as_str()), (3, "2026-11-23 18:00:01.003"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropped_tables_come_back_empty() {
+    let home = test_store();
+    home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
+    let mut follower = TestFollower::new(&home.store).await;
+    foreign_connection(&home.path)
+        .execute_batch("BEGIN; DROP TABLE ip_monitor; DROP TABLE change_log; COMMIT")
+        .unwrap();
+    noticed(&home.store, "put back: ip_monitor, change_log").await;
+    follower.settles(&home).await;
+    assert!(follower.has.ips.is_empty());
+    home.store.commit(ban("2.2.2.2"), "test").await.unwrap();
+    follower.settles(&home).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_emptied_log_is_another_world() {
+    let home = test_store();
+    home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
+    let mut follower = TestFollower::new(&home.store).await;
+    foreign_connection(&home.path).execute_batch("DELETE FROM change_log").unwrap();
+    assert!(follower.reloads(&home).await.0);
+    let before = follower.seq;
+    assert!(home.store.commit(ban("2.2.2.2"), "test").await.unwrap().seq > before);
 }
 
 #[test]
@@ -337,7 +269,7 @@ fn vacuum() {
             assert!(!follower.reloads(&home).await.0);
             home.store.commit(ban("2.2.2.2"), "test").await.unwrap();
             follower.settles(&home).await;
-            assert_eq!(ips(&follower), ["1.1.1.1", "2.2.2.2"]);
+            assert_eq!(follower.has.ips.keys().collect::<Vec<_>>(), ["1.1.1.1", "2.2.2.2"]);
         });
     }
 }

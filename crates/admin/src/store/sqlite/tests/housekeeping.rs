@@ -7,9 +7,9 @@ use tidegate_policy::wire::event::{DropReason, DroppedRange, Source, SourceRepor
 use super::support::{TestFollower, TestStore, foreign_connection, test_store, test_store_with};
 use crate::store::sqlite::Options;
 use crate::store::sqlite::events::bytes_in_use;
-use crate::store::tests::support::{ban, batch, block_on, gateway, open, post, post_of, report, until};
+use crate::store::tests::support::{ban, batch, gateway, open, post, post_of, report, until};
 use crate::store::time_text::{from_ms, now_ms};
-use crate::store::{Append, Changes, RecordingCounts, Store};
+use crate::store::{Append, Changes, RecordingCounts, Store, TableStore};
 
 const OFTEN: Duration = Duration::from_millis(20);
 
@@ -17,135 +17,123 @@ fn number(home: &TestStore, sql: &str) -> i64 {
     foreign_connection(&home.path).query_row(sql, [], |row| row.get(0)).unwrap()
 }
 
-#[test]
-fn bans_go_an_hour_after_they_ended_as_ordinary_changes() {
-    block_on(async {
-        let home = test_store_with(Options { housekeeping_every: OFTEN, ..Options::default() });
-        let ago = |minutes: i64| from_ms(now_ms() - minutes * 60_000);
-        let iso = ago(61).replacen(' ', "T", 1) + "Z";
-        let conn = foreign_connection(&home.path);
-        for i in 0..1_200 {
-            conn.execute(
-                "INSERT INTO ip_monitor (ip, expires_at) VALUES (?1, ?2)",
-                (format!("10.{}.{}.0", i / 250, i % 250), ago(61)),
-            )
-            .unwrap();
-        }
-        let mut follower = TestFollower::new(&home.store).await;
-        let keep = [
-            ("2.0.0.1", Some(ago(59))),
-            ("2.0.0.2", Some(ago(-10))),
-            ("2.0.0.3", None),
-            ("2.0.0.4", Some("2001-01-01".to_owned())),
-        ];
-        for (ip, expires_at) in &keep {
-            conn.execute("INSERT INTO ip_monitor (ip, expires_at) VALUES (?1, ?2)", (ip, expires_at))
-                .unwrap();
-        }
-        conn.execute("INSERT INTO ip_monitor (ip, expires_at) VALUES ('3.0.0.1', ?1)", (iso,)).unwrap();
-        until("only what must stay is there", async || {
-            follower.catch_up(&home.store).await;
-            (follower.has.ips.len() <= keep.len()).then_some(())
+#[tokio::test(flavor = "multi_thread")]
+async fn bans_go_an_hour_after_they_ended_as_ordinary_changes() {
+    let home = test_store_with(Options { housekeeping_every: OFTEN, ..Options::default() });
+    let ago = |minutes: i64| from_ms(now_ms() - minutes * 60_000);
+    let iso = ago(61).replacen(' ', "T", 1) + "Z";
+    let conn = foreign_connection(&home.path);
+    for i in 0..1_200 {
+        conn.execute(
+            "INSERT INTO ip_monitor (ip, expires_at) VALUES (?1, ?2)",
+            (format!("10.{}.{}.0", i / 250, i % 250), ago(61)),
+        )
+        .unwrap();
+    }
+    let mut follower = TestFollower::new(&home.store).await;
+    let keep = [
+        ("2.0.0.1", Some(ago(59))),
+        ("2.0.0.2", Some(ago(-10))),
+        ("2.0.0.3", None),
+        ("2.0.0.4", Some("2001-01-01".to_owned())),
+    ];
+    for (ip, expires_at) in &keep {
+        conn.execute("INSERT INTO ip_monitor (ip, expires_at) VALUES (?1, ?2)", (ip, expires_at)).unwrap();
+    }
+    conn.execute("INSERT INTO ip_monitor (ip, expires_at) VALUES ('3.0.0.1', ?1)", (iso,)).unwrap();
+    until("only what must stay is there", async || {
+        follower.catch_up(&home.store).await;
+        (follower.has.ips.len() <= keep.len()).then_some(())
+    })
+    .await;
+    assert!(keep.iter().all(|(ip, _)| follower.has.ips.contains_key(*ip)), "{follower:?}");
+    assert_eq!(follower.reloads, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_events_go_and_the_counts_stay() {
+    let home = test_store_with(Options {
+        housekeeping_every: OFTEN,
+        events_max_bytes: 1_000_000,
+        ..Options::default()
+    });
+    for i in 0..20 {
+        home.store.append(post_of(vec![batch(1, i * 2_000 + 1, (i + 1) * 2_000)])).await.unwrap();
+    }
+    let conn = foreign_connection(&home.path);
+    until("retention", async || (bytes_in_use(&conn).unwrap() <= 1_000_000).then_some(())).await;
+    let (oldest, newest, rows): (i64, i64, i64) = conn
+        .query_row("SELECT min(number), max(number), count(*) FROM traffic_events", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })
-        .await;
-        assert!(keep.iter().all(|(ip, _)| follower.has.ips.contains_key(*ip)), "{follower:?}");
-        assert_eq!(follower.reloads, []);
-    });
+        .unwrap();
+    assert!(oldest > 1 && newest == 40_000 && rows == newest - oldest + 1, "{oldest} {newest} {rows}");
+    let counts = home.store.recording().await.unwrap();
+    assert_eq!((counts.stored, counts.numbered, counts.lost), (40_000, 40_000, 0));
+    let again = home.store.append(post_of(vec![batch(1, 1, 2_000)])).await.unwrap();
+    assert_eq!((again.stored, again.duplicates), (0, 2_000));
 }
 
-#[test]
-fn the_oldest_events_go_and_the_counts_stay() {
-    block_on(async {
-        let home = test_store_with(Options {
-            housekeeping_every: OFTEN,
-            events_max_bytes: 1_000_000,
-            ..Options::default()
-        });
-        for i in 0..20 {
-            home.store.append(post_of(vec![batch(1, i * 2_000 + 1, (i + 1) * 2_000)])).await.unwrap();
-        }
-        let conn = foreign_connection(&home.path);
-        until("retention", async || (bytes_in_use(&conn).unwrap() <= 1_000_000).then_some(())).await;
-        let (oldest, newest, rows): (i64, i64, i64) = conn
-            .query_row("SELECT min(number), max(number), count(*) FROM traffic_events", [], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-            })
-            .unwrap();
-        assert!(oldest > 1 && newest == 40_000 && rows == newest - oldest + 1, "{oldest} {newest} {rows}");
-        let counts = home.store.recording().await.unwrap();
-        assert_eq!((counts.stored, counts.numbered, counts.lost), (40_000, 40_000, 0));
-        let again = home.store.append(post_of(vec![batch(1, 1, 2_000)])).await.unwrap();
-        assert_eq!((again.stored, again.duplicates), (0, 2_000));
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_may_still_end_are_kept_and_those_that_may_not_go_with_their_age() {
+    let home = test_store_with(Options {
+        housekeeping_every: OFTEN,
+        events_max_bytes: 1_000_000,
+        ..Options::default()
     });
+    home.store.open_event(gateway(1), open(1, 1)).await.unwrap();
+    home.store.open_event(gateway(1), open(2, 1)).await.unwrap();
+    home.store.append(report(2, 1, SourceState::Dead)).await.unwrap();
+    let rows = "SELECT count(*) FROM traffic_events WHERE NOT complete";
+    until("given up", async || (counts(&home).await.incomplete == 1).then_some(())).await;
+    assert_eq!(number(&home, rows), 2);
+    for i in 0..20 {
+        home.store.append(post_of(vec![batch(3, i * 2_000 + 1, (i + 1) * 2_000)])).await.unwrap();
+    }
+    let conn = foreign_connection(&home.path);
+    until("retention", async || (bytes_in_use(&conn).unwrap() <= 1_000_000).then_some(())).await;
+    assert_eq!(number(&home, rows), 1);
+    let now = counts(&home).await;
+    assert_eq!((now.open, now.incomplete, now.pending, now.lost), (1, 1, 1, 0));
+    assert_eq!((now.stored, now.numbered), (40_001, 40_002));
 }
 
-#[test]
-fn events_that_may_still_end_are_kept_and_those_that_may_not_go_with_their_age() {
-    block_on(async {
-        let home = test_store_with(Options {
-            housekeeping_every: OFTEN,
-            events_max_bytes: 1_000_000,
-            ..Options::default()
-        });
-        home.store.open_event(gateway(1), open(1, 1)).await.unwrap();
-        home.store.open_event(gateway(1), open(2, 1)).await.unwrap();
-        home.store.append(report(2, 1, SourceState::Dead)).await.unwrap();
-        let rows = "SELECT count(*) FROM traffic_events WHERE NOT complete";
-        until("given up", async || (counts(&home).await.incomplete == 1).then_some(())).await;
-        assert_eq!(number(&home, rows), 2);
-        for i in 0..20 {
-            home.store.append(post_of(vec![batch(3, i * 2_000 + 1, (i + 1) * 2_000)])).await.unwrap();
-        }
-        let conn = foreign_connection(&home.path);
-        until("retention", async || (bytes_in_use(&conn).unwrap() <= 1_000_000).then_some(())).await;
-        assert_eq!(number(&home, rows), 1);
-        let now = counts(&home).await;
-        assert_eq!((now.open, now.incomplete, now.pending, now.lost), (1, 1, 1, 0));
-        assert_eq!((now.stored, now.numbered), (40_001, 40_002));
-    });
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_keeps_its_newest_row_and_its_numbers() {
+    let options = Options {
+        housekeeping_every: OFTEN,
+        log_keep_rows: 10,
+        log_keep_for: Duration::ZERO,
+        ..Options::default()
+    };
+    let home = test_store_with(options);
+    let mut newest = 0;
+    for i in 0..60 {
+        newest = home.store.commit(ban(&format!("10.0.0.{i}")), "test").await.unwrap().seq;
+    }
+    let rows = "SELECT count(*) FROM change_log";
+    until("the log is short", async || (number(&home, rows) <= 11).then_some(())).await;
+    let answer = home.store.changes_since(newest - 30).await.unwrap();
+    assert!(matches!(answer, Changes::Reload { new_epoch: false, .. }), "{answer:?}");
+    let answer = home.store.changes_since(newest - 5).await.unwrap();
+    assert!(matches!(answer, Changes::Rows { ref rows, .. } if rows.ips.len() == 5), "{answer:?}");
+    assert_eq!(home.store.commit(ban("1.1.1.1"), "test").await.unwrap().seq, newest + 1);
 }
 
-#[test]
-fn the_log_keeps_its_newest_row_and_its_numbers() {
-    block_on(async {
-        let options = Options {
-            housekeeping_every: OFTEN,
-            log_keep_rows: 10,
-            log_keep_for: Duration::ZERO,
-            ..Options::default()
-        };
-        let home = test_store_with(options);
-        let mut newest = 0;
-        for i in 0..60 {
-            newest = home.store.commit(ban(&format!("10.0.0.{i}")), "test").await.unwrap().seq;
-        }
-        let rows = "SELECT count(*) FROM change_log";
-        until("the log is short", async || (number(&home, rows) <= 11).then_some(())).await;
-        let answer = home.store.changes_since(newest - 30).await.unwrap();
-        assert!(matches!(answer, Changes::Reload { new_epoch: false, .. }), "{answer:?}");
-        let answer = home.store.changes_since(newest - 5).await.unwrap();
-        assert!(matches!(answer, Changes::Rows { ref rows, .. } if rows.ips.len() == 5), "{answer:?}");
-        assert_eq!(home.store.commit(ban("1.1.1.1"), "test").await.unwrap().seq, newest + 1);
-    });
-}
-
-#[test]
-fn the_log_keeps_what_is_young() {
-    block_on(async {
-        let home =
-            test_store_with(Options { housekeeping_every: OFTEN, log_keep_rows: 1, ..Options::default() });
-        for i in 0..20 {
-            home.store.commit(ban(&format!("10.0.0.{i}")), "test").await.unwrap();
-        }
-        // Chores of a kind that leaves a trace have run meanwhile.
-        for (ip, expires_at) in [("2.0.0.1", from_ms(0)), ("2.0.0.2", from_ms(0))] {
-            let sql = "INSERT INTO ip_monitor (ip, expires_at) VALUES (?1, ?2)";
-            foreign_connection(&home.path).execute(sql, (ip, expires_at)).unwrap();
-            let gone = format!("SELECT count(*) FROM ip_monitor WHERE ip = '{ip}'");
-            until("a step", async || (number(&home, &gone) == 0).then_some(())).await;
-        }
-        assert_eq!(number(&home, "SELECT min(seq) FROM change_log"), 1);
-    });
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_keeps_what_is_young() {
+    let home = test_store_with(Options { housekeeping_every: OFTEN, log_keep_rows: 1, ..Options::default() });
+    for i in 0..20 {
+        home.store.commit(ban(&format!("10.0.0.{i}")), "test").await.unwrap();
+    }
+    // Chores of a kind that leaves a trace have run meanwhile.
+    for (ip, expires_at) in [("2.0.0.1", from_ms(0)), ("2.0.0.2", from_ms(0))] {
+        let sql = "INSERT INTO ip_monitor (ip, expires_at) VALUES (?1, ?2)";
+        foreign_connection(&home.path).execute(sql, (ip, expires_at)).unwrap();
+        let gone = format!("SELECT count(*) FROM ip_monitor WHERE ip = '{ip}'");
+        until("a step", async || (number(&home, &gone) == 0).then_some(())).await;
+    }
+    assert_eq!(number(&home, "SELECT min(seq) FROM change_log"), 1);
 }
 
 /// Counts that are stored, not heard.
@@ -157,89 +145,81 @@ fn said(source: u128, numbered_hi: u64, state: SourceState) -> SourceReport {
     SourceReport { source: Source(source), numbered_hi, state }
 }
 
-#[test]
-fn sources_that_ended_are_folded_and_the_counts_stay() {
-    block_on(async {
-        let home = test_store();
-        let dropped = DroppedRange { source: Source(1), first: 4, last: 5, reason: DropReason::BufferFull };
-        let mut closing = batch(2, 1, 3);
-        closing.closing = true;
-        let posts = Append {
-            sources: vec![said(1, 9, SourceState::Dead), said(3, 2, SourceState::Alive)],
-            dropped: vec![dropped],
-            batches: vec![batch(1, 1, 3), closing, batch(3, 1, 1), batch(1, 2, 3)],
-            ..post()
-        };
-        home.store.append(posts).await.unwrap();
-        home.store.note_malformed(4).await.unwrap();
-        let before = counts(&home).await;
-        assert_eq!((before.numbered, before.stored, before.pending, before.lost), (14, 7, 1, 4));
-        assert_eq!((before.unclosed, before.duplicates, before.malformed), (1, 2, 4));
-        assert_eq!(before.dropped, [("buffer_full", 2)]);
-        let path = home.path.clone();
-        drop(home.store);
-        let options = Options { housekeeping_every: OFTEN, fold_after: Duration::ZERO, ..Options::default() };
-        let store = crate::store::sqlite::SqliteStore::open(&path, options).unwrap();
-        let home = TestStore { store, path, directory: home.directory };
-        until("folded", async || (number(&home, "SELECT count(*) FROM sources") == 1).then_some(())).await;
-        assert_eq!(counts(&home).await, before);
-        assert_eq!(number(&home, "SELECT count(*) FROM ledger"), 1);
-        home.store.append(post_of(vec![batch(3, 2, 2)])).await.unwrap();
-        assert_eq!(counts(&home).await.pending, 0);
-    });
+#[tokio::test(flavor = "multi_thread")]
+async fn sources_that_ended_are_folded_and_the_counts_stay() {
+    let home = test_store();
+    let dropped = DroppedRange { source: Source(1), first: 4, last: 5, reason: DropReason::BufferFull };
+    let mut closing = batch(2, 1, 3);
+    closing.closing = true;
+    let posts = Append {
+        sources: vec![said(1, 9, SourceState::Dead), said(3, 2, SourceState::Alive)],
+        dropped: vec![dropped],
+        batches: vec![batch(1, 1, 3), closing, batch(3, 1, 1), batch(1, 2, 3)],
+        ..post()
+    };
+    home.store.append(posts).await.unwrap();
+    home.store.note_malformed(4).await.unwrap();
+    let before = counts(&home).await;
+    assert_eq!((before.numbered, before.stored, before.pending, before.lost), (14, 7, 1, 4));
+    assert_eq!((before.unclosed, before.duplicates, before.malformed), (1, 2, 4));
+    assert_eq!(before.dropped, [("buffer_full", 2)]);
+    let path = home.path.clone();
+    drop(home.store);
+    let options = Options { housekeeping_every: OFTEN, fold_after: Duration::ZERO, ..Options::default() };
+    let store = crate::store::sqlite::SqliteStore::open(&path, options).unwrap();
+    let home = TestStore { store, path, directory: home.directory };
+    until("folded", async || (number(&home, "SELECT count(*) FROM sources") == 1).then_some(())).await;
+    assert_eq!(counts(&home).await, before);
+    assert_eq!(number(&home, "SELECT count(*) FROM ledger"), 1);
+    home.store.append(post_of(vec![batch(3, 2, 2)])).await.unwrap();
+    assert_eq!(counts(&home).await.pending, 0);
 }
 
-#[test]
-fn a_gap_of_a_living_source_is_lost_once_it_is_old() {
-    block_on(async {
-        let home = test_store();
-        let alive = |hi| report(1, hi, SourceState::Alive);
-        home.store.append(post_of(vec![batch(1, 5, 6)])).await.unwrap();
-        home.store.append(alive(8)).await.unwrap();
-        let now = counts(&home).await;
-        assert_eq!((now.pending, now.lost), (6, 0));
-        let older = "UPDATE source_marks SET at = at - 16 * 60 * 1000";
-        foreign_connection(&home.path).execute_batch(older).unwrap();
-        // What had been numbered by then is lost; what came later is not.
-        home.store.append(alive(10)).await.unwrap();
-        let now = counts(&home).await;
-        assert_eq!((now.pending, now.lost), (4, 4));
-        foreign_connection(&home.path).execute_batch(older).unwrap();
-        let now = counts(&home).await;
-        assert_eq!((now.pending, now.lost), (0, 8));
-        home.store.append(post_of(vec![batch(1, 1, 4)])).await.unwrap();
-        let now = counts(&home).await;
-        assert_eq!((now.stored, now.pending, now.lost), (6, 0, 4));
-    });
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_of_a_living_source_is_lost_once_it_is_old() {
+    let home = test_store();
+    let alive = |hi| report(1, hi, SourceState::Alive);
+    home.store.append(post_of(vec![batch(1, 5, 6)])).await.unwrap();
+    home.store.append(alive(8)).await.unwrap();
+    let now = counts(&home).await;
+    assert_eq!((now.pending, now.lost), (6, 0));
+    let older = "UPDATE source_marks SET at = at - 16 * 60 * 1000";
+    foreign_connection(&home.path).execute_batch(older).unwrap();
+    // What had been numbered by then is lost; what came later is not.
+    home.store.append(alive(10)).await.unwrap();
+    let now = counts(&home).await;
+    assert_eq!((now.pending, now.lost), (4, 4));
+    foreign_connection(&home.path).execute_batch(older).unwrap();
+    let now = counts(&home).await;
+    assert_eq!((now.pending, now.lost), (0, 8));
+    home.store.append(post_of(vec![batch(1, 1, 4)])).await.unwrap();
+    let now = counts(&home).await;
+    assert_eq!((now.stored, now.pending, now.lost), (6, 0, 4));
 }
 
-#[test]
-fn a_source_that_nobody_speaks_of_is_dead_in_the_end() {
-    block_on(async {
-        let home = test_store_with(Options { housekeeping_every: OFTEN, ..Options::default() });
-        home.store.append(post_of(vec![batch(1, 1, 2), batch(2, 1, 2)])).await.unwrap();
-        let aged = "UPDATE sources SET heard_at = heard_at - 25 * 3600 * 1000 WHERE source = (SELECT min(source) FROM sources)";
-        foreign_connection(&home.path).execute_batch(aged).unwrap();
-        until("one of two is dead", async || (counts(&home).await.unclosed == 1).then_some(())).await;
-    });
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_nobody_speaks_of_is_dead_in_the_end() {
+    let home = test_store_with(Options { housekeeping_every: OFTEN, ..Options::default() });
+    home.store.append(post_of(vec![batch(1, 1, 2), batch(2, 1, 2)])).await.unwrap();
+    let aged = "UPDATE sources SET heard_at = heard_at - 25 * 3600 * 1000 WHERE source = (SELECT min(source) FROM sources)";
+    foreign_connection(&home.path).execute_batch(aged).unwrap();
+    until("one of two is dead", async || (counts(&home).await.unclosed == 1).then_some(())).await;
 }
 
-#[test]
-fn recorders_figures_are_the_last_that_they_said() {
-    block_on(async {
-        let home = test_store();
-        let said = |process, waiting_bytes, oldest_ms, retries| Append {
-            gateway: crate::store::tests::support::gateway(process),
-            recorder: crate::store::RecorderFigures { waiting_bytes, oldest_ms, retries },
-            ..post()
-        };
-        home.store.append(said(1, 900, 900, 1)).await.unwrap();
-        home.store.append(said(1, 10, 20, 3)).await.unwrap();
-        home.store.append(said(2, 5, 50, 2)).await.unwrap();
-        let recorder = home.store.recording().await.unwrap().recorder;
-        assert_eq!((recorder.waiting_bytes, recorder.oldest_ms, recorder.retries), (15, 50, 5));
-        home.store.close_sources_of(crate::store::tests::support::gateway(2)).await.unwrap();
-        let recorder = home.store.recording().await.unwrap().recorder;
-        assert_eq!((recorder.waiting_bytes, recorder.oldest_ms, recorder.retries), (10, 20, 5));
-    });
+#[tokio::test(flavor = "multi_thread")]
+async fn recorders_figures_are_the_last_that_they_said() {
+    let home = test_store();
+    let said = |process, waiting_bytes, oldest_ms, retries| Append {
+        gateway: crate::store::tests::support::gateway(process),
+        recorder: crate::store::RecorderFigures { waiting_bytes, oldest_ms, retries },
+        ..post()
+    };
+    home.store.append(said(1, 900, 900, 1)).await.unwrap();
+    home.store.append(said(1, 10, 20, 3)).await.unwrap();
+    home.store.append(said(2, 5, 50, 2)).await.unwrap();
+    let recorder = home.store.recording().await.unwrap().recorder;
+    assert_eq!((recorder.waiting_bytes, recorder.oldest_ms, recorder.retries), (15, 50, 5));
+    home.store.close_sources_of(crate::store::tests::support::gateway(2)).await.unwrap();
+    let recorder = home.store.recording().await.unwrap().recorder;
+    assert_eq!((recorder.waiting_bytes, recorder.oldest_ms, recorder.retries), (10, 20, 5));
 }

@@ -200,45 +200,40 @@ proptest! {
     }
 }
 
-#[test]
-fn numbers_that_cannot_be_are_not_believed() {
-    block_on(async {
-        let directory = tempfile::tempdir().unwrap();
-        let store = open(&directory.path().join("tidegate.db"));
-        let mut torn = batch(1, 1, 3);
-        torn.events[1].number = 9;
-        let mut huge = batch(1, 1, 2);
-        huge.first = u64::MAX - 1;
-        let appended = store.append(post_of(vec![torn, huge, batch(1, 1, 2)])).await.unwrap();
-        assert_eq!((appended.stored, appended.duplicates), (2, 0));
-        let dropped =
-            DroppedRange { source: Source(1), first: 5, last: u64::MAX, reason: DropReason::Expired };
-        let report = SourceReport { source: Source(1), numbered_hi: u64::MAX, state: SourceState::Alive };
-        store.append(Append { dropped: vec![dropped], sources: vec![report], ..post() }).await.unwrap();
-        let counts = store.recording().await.unwrap();
-        assert_eq!((counts.numbered, counts.stored, counts.malformed), (2, 2, 2));
-        assert_eq!(counts.dropped, []);
-    });
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_that_cannot_be_are_not_believed() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory.path().join("tidegate.db"));
+    let mut torn = batch(1, 1, 3);
+    torn.events[1].number = 9;
+    let mut huge = batch(1, 1, 2);
+    huge.first = u64::MAX - 1;
+    let appended = store.append(post_of(vec![torn, huge, batch(1, 1, 2)])).await.unwrap();
+    assert_eq!((appended.stored, appended.duplicates), (2, 0));
+    let dropped = DroppedRange { source: Source(1), first: 5, last: u64::MAX, reason: DropReason::Expired };
+    let report = SourceReport { source: Source(1), numbered_hi: u64::MAX, state: SourceState::Alive };
+    store.append(Append { dropped: vec![dropped], sources: vec![report], ..post() }).await.unwrap();
+    let counts = store.recording().await.unwrap();
+    assert_eq!((counts.numbered, counts.stored, counts.malformed), (2, 2, 2));
+    assert_eq!(counts.dropped, []);
 }
 
-#[test]
-fn a_gateway_has_open_sources_until_they_closed_or_died() {
-    block_on(async {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("t.db");
-        let store = open(&path);
-        let from = |process, source, closing| {
-            let mut batch = batch(source, 1, 3);
-            batch.closing = closing;
-            Append { gateway: gateway(process), ..post_of(vec![batch]) }
-        };
-        store.append(from(1, 1, false)).await.unwrap();
-        store.append(from(1, 2, true)).await.unwrap();
-        store.append(from(2, 3, true)).await.unwrap();
-        drop(store);
-        let store = open(&path);
-        assert_eq!(store.gateways_with_open_sources().await.unwrap(), [gateway(1)]);
-        store.close_sources_of(gateway(1)).await.unwrap();
-        assert_eq!(store.gateways_with_open_sources().await.unwrap(), []);
-    });
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_has_open_sources_until_they_closed_or_died() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("t.db");
+    let store = open(&path);
+    let from = |process, source, closing| {
+        let mut batch = batch(source, 1, 3);
+        batch.closing = closing;
+        Append { gateway: gateway(process), ..post_of(vec![batch]) }
+    };
+    store.append(from(1, 1, false)).await.unwrap();
+    store.append(from(1, 2, true)).await.unwrap();
+    store.append(from(2, 3, true)).await.unwrap();
+    drop(store);
+    let store = open(&path);
+    assert_eq!(store.gateways_with_open_sources().await.unwrap(), [gateway(1)]);
+    store.close_sources_of(gateway(1)).await.unwrap();
+    assert_eq!(store.gateways_with_open_sources().await.unwrap(), []);
 }

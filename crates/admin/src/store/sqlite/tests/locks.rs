@@ -4,109 +4,99 @@ use std::time::Duration;
 
 use super::support::{foreign_connection, test_store, test_store_with};
 use crate::store::sqlite::Options;
-use crate::store::tests::support::{ban, batch, block_on, keys, post, post_of, until};
+use crate::store::tests::support::{ban, batch, keys, post, post_of, until};
 use crate::store::{Store, StoreError};
 
-#[test]
-fn a_transaction_left_open_is_waited_for_then_said() {
-    block_on(async {
-        let home = test_store_with(Options { busy_for: Duration::from_millis(300), ..Options::default() });
-        let held = foreign_connection(&home.path);
-        held.execute_batch("BEGIN IMMEDIATE; INSERT INTO ip_monitor (ip) VALUES ('1.1.1.1')").unwrap();
-        let (a, b, c) = tokio::join!(
-            home.store.commit(ban("2.2.2.2"), "test"),
-            home.store.append(post_of(vec![batch(1, 1, 3)])),
-            home.store.note_malformed(1)
-        );
-        assert_eq!(
-            (a.err(), b.err(), c.err()),
-            (Some(StoreError::Busy), Some(StoreError::Busy), Some(StoreError::Busy))
-        );
-        // Reads go on.
-        assert_eq!(keys(&home.store).await, [] as [String; 0]);
-        // Health tells of it although nobody writes.
-        until("health names the lock", async || home.store.health().locked_for).await;
-        held.execute_batch("COMMIT").unwrap();
-        until("health is well again", async || home.store.health().locked_for.is_none().then_some(())).await;
-        home.store.commit(ban("2.2.2.2"), "test").await.unwrap();
-        assert_eq!(keys(&home.store).await, ["1.1.1.1", "2.2.2.2"]);
-        let counts = home.store.recording().await.unwrap();
-        assert_eq!((counts.numbered, counts.stored, counts.malformed), (0, 0, 0));
-    });
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_left_open_is_waited_for_then_said() {
+    let home = test_store_with(Options { busy_for: Duration::from_millis(300), ..Options::default() });
+    let held = foreign_connection(&home.path);
+    held.execute_batch("BEGIN IMMEDIATE; INSERT INTO ip_monitor (ip) VALUES ('1.1.1.1')").unwrap();
+    let (a, b, c) = tokio::join!(
+        home.store.commit(ban("2.2.2.2"), "test"),
+        home.store.append(post_of(vec![batch(1, 1, 3)])),
+        home.store.note_malformed(1)
+    );
+    assert_eq!(
+        (a.err(), b.err(), c.err()),
+        (Some(StoreError::Busy), Some(StoreError::Busy), Some(StoreError::Busy))
+    );
+    // Reads go on.
+    assert_eq!(keys(&home.store).await, [] as [String; 0]);
+    // Health tells of it although nobody writes.
+    until("health names the lock", async || home.store.health().locked_for).await;
+    held.execute_batch("COMMIT").unwrap();
+    until("health is well again", async || home.store.health().locked_for.is_none().then_some(())).await;
+    home.store.commit(ban("2.2.2.2"), "test").await.unwrap();
+    assert_eq!(keys(&home.store).await, ["1.1.1.1", "2.2.2.2"]);
+    let counts = home.store.recording().await.unwrap();
+    assert_eq!((counts.numbered, counts.stored, counts.malformed), (0, 0, 0));
 }
 
-#[test]
-fn a_short_foreign_transaction_only_delays() {
-    block_on(async {
-        let home = test_store();
-        let held = foreign_connection(&home.path);
-        held.execute_batch("BEGIN IMMEDIATE").unwrap();
-        let release = async {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            held.execute_batch("ROLLBACK").unwrap();
-        };
-        let (done, ()) = tokio::join!(home.store.commit(ban("1.1.1.1"), "test"), release);
-        done.unwrap();
-    });
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_foreign_transaction_only_delays() {
+    let home = test_store();
+    let held = foreign_connection(&home.path);
+    held.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let release = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        held.execute_batch("ROLLBACK").unwrap();
+    };
+    let (done, ()) = tokio::join!(home.store.commit(ban("1.1.1.1"), "test"), release);
+    done.unwrap();
 }
 
-#[test]
-fn a_ban_goes_before_a_heap_of_events() {
-    block_on(async {
-        let home = test_store();
-        let lane = async |lane: u128| {
-            let mut stored = 0;
-            for source in lane * 2..(lane + 1) * 2 {
-                stored += home.store.append(post_of(vec![batch(source, 1, 4_000)])).await.unwrap().stored;
-            }
-            stored
-        };
-        let posts = async {
-            let (a, b, c, d) = tokio::join!(lane(0), lane(1), lane(2), lane(3));
-            a + b + c + d
-        };
-        let bans = async {
-            for i in 0..20 {
-                home.store.commit(ban(&format!("10.0.0.{i}")), "test").await.unwrap();
-            }
-        };
-        let (stored, ()) = tokio::join!(posts, bans);
-        assert_eq!(stored, 32_000);
-        let counts = home.store.recording().await.unwrap();
-        assert_eq!((counts.stored, counts.numbered, counts.duplicates), (32_000, 32_000, 0));
-    });
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ban_goes_before_a_heap_of_events() {
+    let home = test_store();
+    let lane = async |lane: u128| {
+        let mut stored = 0;
+        for source in lane * 2..(lane + 1) * 2 {
+            stored += home.store.append(post_of(vec![batch(source, 1, 4_000)])).await.unwrap().stored;
+        }
+        stored
+    };
+    let posts = async {
+        let (a, b, c, d) = tokio::join!(lane(0), lane(1), lane(2), lane(3));
+        a + b + c + d
+    };
+    let bans = async {
+        for i in 0..20 {
+            home.store.commit(ban(&format!("10.0.0.{i}")), "test").await.unwrap();
+        }
+    };
+    let (stored, ()) = tokio::join!(posts, bans);
+    assert_eq!(stored, 32_000);
+    let counts = home.store.recording().await.unwrap();
+    assert_eq!((counts.stored, counts.numbered, counts.duplicates), (32_000, 32_000, 0));
 }
 
-#[test]
-fn a_post_that_changes_nothing_writes_nothing() {
-    block_on(async {
-        let home = test_store();
-        home.store.append(post_of(vec![batch(1, 1, 3)])).await.unwrap();
-        let conn = foreign_connection(&home.path);
-        let version = || conn.query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0)).unwrap();
-        let before = version();
-        home.store.append(post()).await.unwrap();
-        assert_eq!(version(), before);
-        home.store.append(post_of(vec![batch(1, 4, 4)])).await.unwrap();
-        assert_ne!(version(), before);
-    });
+#[tokio::test(flavor = "multi_thread")]
+async fn a_post_that_changes_nothing_writes_nothing() {
+    let home = test_store();
+    home.store.append(post_of(vec![batch(1, 1, 3)])).await.unwrap();
+    let conn = foreign_connection(&home.path);
+    let version = || conn.query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0)).unwrap();
+    let before = version();
+    home.store.append(post()).await.unwrap();
+    assert_eq!(version(), before);
+    home.store.append(post_of(vec![batch(1, 4, 4)])).await.unwrap();
+    assert_ne!(version(), before);
 }
 
-#[test]
-fn who_waits_when_the_store_ends_is_told() {
-    block_on(async {
-        let home = test_store();
-        let held = foreign_connection(&home.path);
-        held.execute_batch("BEGIN IMMEDIATE").unwrap();
-        let waiting = home
-            .store
-            .urgent(|reply| super::super::queue::UrgentJob::Change(ban("1.1.1.1"), "test".to_owned(), reply));
-        let stop = async {
-            tokio::task::yield_now().await;
-            home.store.database.stop();
-        };
-        let (answer, ()) = tokio::join!(waiting, stop);
-        assert!(matches!(answer, Err(StoreError::Closed | StoreError::Busy)), "{answer:?}");
-        assert_eq!(home.store.commit(ban("1.1.1.1"), "test").await, Err(StoreError::Closed));
-    });
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_when_the_store_ends_is_told() {
+    let home = test_store();
+    let held = foreign_connection(&home.path);
+    held.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let waiting = home
+        .store
+        .urgent(|reply| super::super::queue::UrgentJob::Change(ban("1.1.1.1"), "test".to_owned(), reply));
+    let stop = async {
+        tokio::task::yield_now().await;
+        home.store.database.stop();
+    };
+    let (answer, ()) = tokio::join!(waiting, stop);
+    assert!(matches!(answer, Err(StoreError::Closed | StoreError::Busy)), "{answer:?}");
+    assert_eq!(home.store.commit(ban("1.1.1.1"), "test").await, Err(StoreError::Closed));
 }

@@ -174,42 +174,38 @@ proptest! {
     }
 }
 
-#[test]
-fn an_open_event_stays_pending_however_old_it_is() {
-    block_on(async {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("tidegate.db");
-        let store = reopen(&path);
-        store.open_event(gateway(1), open(7, 3)).await.unwrap();
-        foreign_connection(&path).execute_batch("UPDATE source_marks SET at = at - 16 * 60 * 1000").unwrap();
-        let counts = store.recording().await.unwrap();
-        assert_eq!((counts.pending, counts.lost), (1, 2));
-    });
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_event_stays_pending_however_old_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tidegate.db");
+    let store = reopen(&path);
+    store.open_event(gateway(1), open(7, 3)).await.unwrap();
+    foreign_connection(&path).execute_batch("UPDATE source_marks SET at = at - 16 * 60 * 1000").unwrap();
+    let counts = store.recording().await.unwrap();
+    assert_eq!((counts.pending, counts.lost), (1, 2));
 }
 
-#[test]
-fn many_responses_may_wait_at_a_time() {
-    block_on(async {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("tidegate.db");
-        let store = std::sync::Arc::new(reopen(&path));
-        let lanes: Vec<_> = (0..40u64)
-            .map(|lane| {
-                let store = std::sync::Arc::clone(&store);
-                tokio::spawn(async move {
-                    for number in lane * 25 + 1..=lane * 25 + 25 {
-                        store.open_event(gateway(1), open(7, number)).await.unwrap();
-                        let event = checked_event(number, CLIENT, Modes::default());
-                        store.append(post_of(vec![batch_of(7, vec![event])])).await.unwrap();
-                    }
-                })
+#[tokio::test(flavor = "multi_thread")]
+async fn many_responses_may_wait_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tidegate.db");
+    let store = std::sync::Arc::new(reopen(&path));
+    let lanes: Vec<_> = (0..40u64)
+        .map(|lane| {
+            let store = std::sync::Arc::clone(&store);
+            tokio::spawn(async move {
+                for number in lane * 25 + 1..=lane * 25 + 25 {
+                    store.open_event(gateway(1), open(7, number)).await.unwrap();
+                    let event = checked_event(number, CLIENT, Modes::default());
+                    store.append(post_of(vec![batch_of(7, vec![event])])).await.unwrap();
+                }
             })
-            .collect();
-        for lane in lanes {
-            lane.await.unwrap();
-        }
-        let counts = store.recording().await.unwrap();
-        assert_eq!((counts.numbered, counts.stored, counts.open), (1_000, 1_000, 0));
-        assert!(rows(&path).iter().all(|row| row.1));
-    });
+        })
+        .collect();
+    for lane in lanes {
+        lane.await.unwrap();
+    }
+    let counts = store.recording().await.unwrap();
+    assert_eq!((counts.numbered, counts.stored, counts.open), (1_000, 1_000, 0));
+    assert!(rows(&path).iter().all(|row| row.1));
 }

@@ -85,7 +85,7 @@ pub(super) fn select_tables(path: &Path) -> SelectedTables {
     for kind in DocumentKind::ALL {
         let table = StoreTable::Documents(kind).name();
         let sql = format!("SELECT name, document, created_at, updated_at FROM {table}");
-        *documents.get_mut(kind) = all(&conn, &sql, |c| {
+        documents[kind] = all(&conn, &sql, |c| {
             let (name, document) = (text(&c[0]).unwrap(), text(&c[1]).unwrap());
             let [created_at, updated_at] = [2, 3].map(|i| text(&c[i]));
             (name.clone(), DocumentRow { name, document, created_at, updated_at })
@@ -149,8 +149,8 @@ impl TestFollower {
             documents: PerDocumentKind::default(),
         };
         for kind in DocumentKind::ALL {
-            let rows = all.documents.get(kind).iter().map(|row| (row.name.clone(), row.clone()));
-            *self.has.documents.get_mut(kind) = rows.collect();
+            let rows = all.documents[kind].iter().map(|row| (row.name.clone(), row.clone()));
+            self.has.documents[kind] = rows.collect();
         }
     }
 
@@ -162,8 +162,8 @@ impl TestFollower {
                 put(&mut self.has.ips, rows.ips);
                 put(&mut self.has.flags, rows.flags);
                 for kind in DocumentKind::ALL {
-                    let changed = std::mem::take(rows.documents.get_mut(kind));
-                    put(self.has.documents.get_mut(kind), changed);
+                    let changed = std::mem::take(&mut rows.documents[kind]);
+                    put(&mut self.has.documents[kind], changed);
                 }
                 if let Some(countries) = rows.countries {
                     self.has.countries = countries;

@@ -1,4 +1,4 @@
-//! Events that ended, and what is said of their sources.
+//! Writing batches of events and reports about their sources.
 
 use std::time::Instant;
 

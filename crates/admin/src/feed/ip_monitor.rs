@@ -1,0 +1,240 @@
+//! What the rows of `ip_monitor` say: who is banned, allowed and watched. A copy shares
+//! what it has in common with the original, so a view of a million bans costs nothing and
+//! a change costs one path of the trees.
+
+use std::net::IpAddr;
+use std::ops::Bound::{Excluded, Unbounded};
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+use jiff::Timestamp;
+use tidegate_policy::UnixSeconds;
+use tidegate_policy::address::{Prefix, canonical};
+use tidegate_policy::digest::SetDigest;
+use tidegate_policy::table::{Entry, EntryState, entry_bytes};
+
+use super::clock::Millis;
+use super::ip_rows::{ParsedRow, ParsedRows, PrefixStatus, ReasonInterner, RowStatus};
+use super::row_index::RowIndex;
+use crate::store::{IpRow, StoreTable};
+
+/// What rows of one status say of one prefix.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ListedPrefix {
+    /// Which prefix.
+    pub prefix: Prefix,
+    /// What they say.
+    pub status: RowStatus,
+    /// The reason of the row that was written last.
+    pub reason: Option<Arc<str>>,
+    /// When the oldest of the rows was made.
+    pub created: Option<Timestamp>,
+    /// When the newest of the rows was written.
+    pub updated: Option<Timestamp>,
+    /// The second at which it ends; `None`: never. It may have passed.
+    pub expires: Option<UnixSeconds>,
+    /// Raw keys of the rows.
+    pub keys: Vec<String>,
+}
+
+/// What a change moved.
+#[derive(Default)]
+pub(super) struct ChangedPrefixes {
+    /// Prefixes whose ban changed.
+    pub bans: Vec<Prefix>,
+    /// Whether the allow table changed.
+    pub allow: bool,
+}
+
+/// All rows that were understood, by prefix.
+#[derive(Clone, Default)]
+pub(super) struct IpMonitor {
+    pub entries: OrdMap<Prefix, ParsedRows>,
+    /// Digest of all bans, expired ones included.
+    pub bans: SetDigest,
+    allow: OrdMap<Prefix, Option<UnixSeconds>>,
+    watched: OrdSet<Prefix>,
+}
+
+impl IpMonitor {
+    /// What rows with `status` say of exactly this prefix.
+    #[must_use]
+    pub fn listed(&self, prefix: &Prefix, status: RowStatus) -> Option<ListedPrefix> {
+        list(prefix, self.entries.get(prefix)?, status)
+    }
+
+    /// Everything that rows say of prefixes that cover `address`: longest prefix
+    /// first; for one prefix, bans before allowances before what is watched.
+    pub fn covering(&self, address: IpAddr) -> impl Iterator<Item = ListedPrefix> + '_ {
+        let (bits, is_v4) = match canonical(address) {
+            IpAddr::V4(v4) => (u128::from(v4.to_bits()), true),
+            IpAddr::V6(v6) => (v6.to_bits(), false),
+        };
+        let around = move |len: u8| match is_v4 {
+            true => Prefix::v4(u32::try_from(bits).ok()?, len),
+            false => Prefix::v6(bits, len),
+        };
+        let longest = if is_v4 { 32 } else { 128 };
+        (0..=longest).rev().filter_map(around).flat_map(move |prefix| self.all_listed(prefix))
+    }
+
+    /// What rows say, in the order of the prefixes, from the first one after
+    /// `after`. With one status, or all.
+    pub fn list(
+        &self,
+        status: Option<RowStatus>,
+        after: Option<Prefix>,
+    ) -> impl Iterator<Item = ListedPrefix> + '_ {
+        let from = after.map_or(Unbounded, Excluded);
+        // The few keep a list of their own: they are not looked for among the many.
+        let few: Box<dyn Iterator<Item = Prefix> + Send + '_> = match status {
+            Some(RowStatus::Allowed) => {
+                Box::new(self.allow.range((from, Unbounded)).map(|(prefix, _)| *prefix))
+            }
+            Some(RowStatus::Watched) => Box::new(self.watched.range((from, Unbounded)).copied()),
+            Some(RowStatus::Banned) | None => {
+                Box::new(self.entries.range((from, Unbounded)).map(|(prefix, _)| *prefix))
+            }
+        };
+        few.flat_map(|prefix| self.all_listed(prefix))
+            .filter(move |listed| status.is_none_or(|status| listed.status == status))
+    }
+
+    /// Prefixes with a status, expired ones included.
+    #[must_use]
+    pub fn count(&self, status: RowStatus) -> usize {
+        match status {
+            RowStatus::Banned => usize::try_from(self.bans.count).unwrap_or(usize::MAX),
+            RowStatus::Allowed => self.allow.len(),
+            RowStatus::Watched => self.watched.len(),
+        }
+    }
+
+    fn all_listed(&self, prefix: Prefix) -> impl Iterator<Item = ListedPrefix> + use<> {
+        let rows = self.entries.get(&prefix).cloned();
+        [RowStatus::Banned, RowStatus::Allowed, RowStatus::Watched]
+            .into_iter()
+            .filter_map(move |status| list(&prefix, rows.as_ref()?, status))
+    }
+
+    /// What the ban table says of `prefix`.
+    pub fn ban(&self, prefix: &Prefix) -> EntryState {
+        ban_state(self.entries.get(prefix).map_or(&[], |rows| &rows[..]))
+    }
+
+    /// Takes rows as they now stand; `None`: deleted.
+    pub fn apply(&mut self, index: &mut RowIndex, changes: Vec<(String, Option<IpRow>)>) -> ChangedPrefixes {
+        let (mut changed, mut reasons) = (ChangedPrefixes::default(), ReasonInterner::default());
+        for (key, row) in changes {
+            self.apply_row(index, &key, row, &mut reasons, &mut changed);
+        }
+        changed
+    }
+
+    fn apply_row(
+        &mut self,
+        index: &mut RowIndex,
+        key: &str,
+        row: Option<IpRow>,
+        reasons: &mut ReasonInterner,
+        changed: &mut ChangedPrefixes,
+    ) {
+        let prefix = match key.parse::<Prefix>() {
+            Ok(prefix) => prefix,
+            Err(error) => {
+                set_quarantine(index, key, row.map(|_| error.to_string()));
+                return;
+            }
+        };
+        let (row, why) = match row.map(|row| ParsedRow::read(&prefix, &row, reasons)) {
+            None => (None, None),
+            Some(Ok(row)) => (Some(row), None),
+            Some(Err(why)) => (None, Some(why)),
+        };
+        set_quarantine(index, key, why);
+        let canonical = prefix.to_string();
+        let held = self.entries.get(&prefix).map_or(&[][..], |rows| rows);
+        let mut rows: Vec<ParsedRow> =
+            held.iter().filter(|held| !held.has_key(key, &canonical)).cloned().collect();
+        rows.extend(row);
+        rows.sort_by(ParsedRow::cmp_key);
+        self.replace_rows(prefix, rows.into(), changed);
+    }
+
+    pub fn replace_rows(&mut self, prefix: Prefix, rows: ParsedRows, changed: &mut ChangedPrefixes) {
+        let before = self.entries.get(&prefix).map_or(PrefixStatus::default(), |rows| PrefixStatus::of(rows));
+        let after = PrefixStatus::of(&rows);
+        if rows.is_empty() {
+            self.entries.remove(&prefix);
+        } else {
+            self.entries.insert(prefix, rows);
+        }
+        if before.banned != after.banned {
+            if let Some(expires) = before.banned {
+                self.bans.remove(&entry_bytes(&prefix, expires));
+            }
+            if let Some(expires) = after.banned {
+                self.bans.insert(&entry_bytes(&prefix, expires));
+            }
+            changed.bans.push(prefix);
+        }
+        if before.allowed != after.allowed {
+            match after.allowed {
+                Some(expires) => drop(self.allow.insert(prefix, expires)),
+                None => drop(self.allow.remove(&prefix)),
+            }
+            changed.allow = true;
+        }
+        match after.watched {
+            Some(_) => drop(self.watched.insert(prefix)),
+            None => drop(self.watched.remove(&prefix)),
+        }
+    }
+
+    /// The entries of the ban table, in order.
+    pub fn ban_entries(&self) -> impl Iterator<Item = Entry> + Clone + '_ {
+        self.entries.iter().filter_map(|(prefix, rows)| match ban_state(rows) {
+            EntryState::Absent => None,
+            state => Some(Entry { prefix: *prefix, state }),
+        })
+    }
+
+    /// The entries of the allow table, in order.
+    pub fn allow_entries(&self) -> impl Iterator<Item = Entry> + Clone + '_ {
+        let entry = |(prefix, expires): (&Prefix, &Option<UnixSeconds>)| Entry {
+            prefix: *prefix,
+            state: EntryState::Present(*expires),
+        };
+        self.allow.iter().map(entry)
+    }
+}
+
+fn set_quarantine(index: &mut RowIndex, key: &str, why: Option<String>) {
+    match why {
+        Some(why) => index.set_aside(StoreTable::Ip, key, why),
+        None => index.release(StoreTable::Ip, key),
+    }
+}
+
+fn ban_state(rows: &[ParsedRow]) -> EntryState {
+    PrefixStatus::of(rows).banned.map_or(EntryState::Absent, EntryState::Present)
+}
+
+fn list(prefix: &Prefix, rows: &[ParsedRow], status: RowStatus) -> Option<ListedPrefix> {
+    let expires = PrefixStatus::of(rows).get(status)?;
+    let mine = || rows.iter().filter(|row| row.status == status);
+    let newest = mine().max_by_key(|row| row.updated.or(row.created))?;
+    Some(ListedPrefix {
+        prefix: *prefix,
+        status,
+        reason: newest.reason.clone(),
+        created: mine().filter_map(|row| row.created).min().and_then(timestamp),
+        updated: mine().filter_map(|row| row.updated).max().and_then(timestamp),
+        expires,
+        keys: mine().map(|row| row.key(prefix)).collect(),
+    })
+}
+
+fn timestamp(millis: Millis) -> Option<Timestamp> {
+    Timestamp::from_millisecond(millis.get()).ok()
+}

@@ -1,0 +1,122 @@
+//! The tables that people write and gateways' tables are made from. A new kind of
+//! document is a variant of [`DocumentKind`] with its two names; SQL, change log and
+//! feed go through this list.
+
+use std::ops::{Index, IndexMut};
+
+/// What a document that has a name is. Each kind has a table of its own; they are
+/// all of one shape.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum DocumentKind {
+    /// An HTTPRoute.
+    Route,
+    /// Which countries may enter.
+    GeoRule,
+    /// Where requests go.
+    Backend,
+    /// How many requests may come.
+    Limit,
+}
+
+impl DocumentKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Route, Self::GeoRule, Self::Backend, Self::Limit];
+
+    /// The names in the audit and of the table.
+    const fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Route => ("route", "routes"),
+            Self::GeoRule => ("geo-rule", "geo_rules"),
+            Self::Backend => ("backend", "backends"),
+            Self::Limit => ("limit", "limits"),
+        }
+    }
+
+    /// The name in the audit.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.names().0
+    }
+}
+
+/// A table of the store.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum StoreTable {
+    /// `ip_monitor`.
+    Ip,
+    /// `routes`, `geo_rules`, `backends`, `limits`.
+    Documents(DocumentKind),
+    /// `flags`.
+    Flags,
+    /// `geo_countries`: one row at most.
+    Countries,
+}
+
+impl StoreTable {
+    /// How many there are.
+    pub const COUNT: usize = DocumentKind::ALL.len() + 3;
+
+    /// All of them.
+    pub const ALL: [Self; Self::COUNT] = {
+        let mut all = [Self::Ip; Self::COUNT];
+        let mut at = 0;
+        while at < DocumentKind::ALL.len() {
+            all[at + 1] = Self::Documents(DocumentKind::ALL[at]);
+            at += 1;
+        }
+        all[at + 1] = Self::Flags;
+        all[at + 2] = Self::Countries;
+        all
+    };
+
+    /// The name in the database.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ip => "ip_monitor",
+            Self::Flags => "flags",
+            Self::Countries => "geo_countries",
+            Self::Documents(kind) => kind.names().1,
+        }
+    }
+
+    /// The column of its only unique key.
+    #[must_use]
+    pub const fn key_column(self) -> &'static str {
+        match self {
+            Self::Ip => "ip",
+            Self::Countries => "id",
+            Self::Flags | Self::Documents(_) => "name",
+        }
+    }
+}
+
+/// One value per kind of documents, indexed by [`DocumentKind`].
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PerDocumentKind<T>([T; DocumentKind::ALL.len()]);
+
+impl<T> Index<DocumentKind> for PerDocumentKind<T> {
+    type Output = T;
+
+    fn index(&self, kind: DocumentKind) -> &T {
+        &self.0[kind as usize]
+    }
+}
+
+impl<T> IndexMut<DocumentKind> for PerDocumentKind<T> {
+    fn index_mut(&mut self, kind: DocumentKind) -> &mut T {
+        &mut self.0[kind as usize]
+    }
+}
+
+impl<T> IntoIterator for PerDocumentKind<T> {
+    type Item = (DocumentKind, T);
+    type IntoIter = std::iter::Zip<
+        std::array::IntoIter<DocumentKind, { DocumentKind::ALL.len() }>,
+        std::array::IntoIter<T, { DocumentKind::ALL.len() }>,
+    >;
+
+    fn into_iter(self) -> Self::IntoIter {
+        DocumentKind::ALL.into_iter().zip(self.0)
+    }
+}
