@@ -12,6 +12,7 @@ mod tests;
 use std::cell::Cell;
 
 use tidegate_policy::flags::{Flag, FlagState, Flags};
+use tidegate_policy::tables::{PerTable, Table};
 
 use crate::host::{Host, MetricId, MetricKind};
 
@@ -21,8 +22,13 @@ pub use figures::{COUNTS, Count, GAUGES, Gauge, QUEUE_BYTES};
 pub struct Metrics<H> {
     host: H,
     counts: [(Option<MetricId>, Cell<u64>); COUNTS.len()],
-    gauges: [(Option<MetricId>, Cell<Option<u64>>); GAUGES.len()],
+    gauges: [GaugeSlot; GAUGES.len()],
+    /// How many entries each table has; the flags are no list.
+    entries: PerTable<GaugeSlot>,
 }
+
+/// A gauge, if the host has it, and what this VM set it to last.
+type GaugeSlot = (Option<MetricId>, Cell<Option<u64>>);
 
 impl<H: Host> Metrics<H> {
     /// Defines all metrics, or finds them again. One that the host refuses is
@@ -31,7 +37,12 @@ impl<H: Host> Metrics<H> {
         let define = |kind, name| host.define_metric(kind, name).ok();
         let counts = COUNTS.map(|(_, name)| (define(MetricKind::Counter, name), Cell::new(0)));
         let gauges = GAUGES.map(|(_, name)| (define(MetricKind::Gauge, name), Cell::new(None)));
-        Self { host, counts, gauges }
+        // The flags are no list, and are shown one by one.
+        let tables = |table: Table| (table != Table::Flags).then(|| entries_name(table));
+        let entries = PerTable::from_fn(|table| {
+            (tables(table).and_then(|name| define(MetricKind::Gauge, &name)), Cell::new(None))
+        });
+        Self { host, counts, gauges, entries }
     }
 
     /// Counts one; Envoy sees it at the next [`flush`](Self::flush).
@@ -60,10 +71,25 @@ impl<H: Host> Metrics<H> {
 
     /// Sets a gauge, if it is not what this VM set last.
     pub fn set(&self, what: Gauge, value: u64) {
-        if let Some((Some(metric), last)) = self.gauges.get(what as usize)
+        if let Some(gauge) = self.gauges.get(what as usize) {
+            self.set_slot(gauge, value);
+        }
+    }
+
+    fn set_slot(&self, (metric, last): &GaugeSlot, value: u64) {
+        if let Some(metric) = metric
             && last.replace(Some(value)) != Some(value)
         {
             let _ = self.host.set_metric(*metric, value);
+        }
+    }
+
+    /// Shows how many entries each table has.
+    pub fn set_entries(&self, entries: &PerTable<Option<usize>>) {
+        for (table, entries) in entries.iter() {
+            if let Some(entries) = entries {
+                self.set_slot(&self.entries[table], *entries as u64);
+            }
         }
     }
 
@@ -86,4 +112,9 @@ impl<H: Host> Metrics<H> {
             let _ = self.host.set_metric(*metric, value);
         }
     }
+}
+
+/// The name of the gauge that shows how many entries a table has.
+fn entries_name(table: Table) -> String {
+    ["tidegate.tables.", table.name(), ".entries"].concat()
 }

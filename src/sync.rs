@@ -22,14 +22,13 @@ use std::time::Duration;
 
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::decide::Tables;
-use tidegate_policy::version::Version;
 use tidegate_policy::wire::event::{Source, SourceReport, SourceState};
-use tidegate_policy::wire::sync::Ack;
 
 use crate::admin_client::AdminClient;
 use crate::host::{CallToken, Expect, Host, QueueId};
+use crate::metrics::{Count, Gauge, Metrics};
 use fetch::calls::SyncCalls;
-use fetch::lease_holder::{Busy, Duty, Holder, HolderFigures};
+use fetch::lease_holder::{Busy, Duty, Holder};
 use load::table_loader::Loader;
 pub use shared::keys::Keys;
 use shared::lease::LeaseView;
@@ -51,42 +50,10 @@ const HEARTBEAT_NS: u64 = 200_000_000;
 /// decides: half of what makes its slot stale.
 const UNHEARD_NS: u64 = 1_000_000_000;
 
-/// What the sync did and knows. Counts are since the VM started.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct SyncFigures {
-    /// What is enforced.
-    pub version: Version,
-    /// The refresh that it carries out.
-    pub refresh: u64,
-    /// Sets of tables swapped in.
-    pub loads: u64,
-    /// Answers and published sets that do not decode, or are not what they say.
-    pub decode_failures: u64,
-    /// Polls made.
-    pub polls: u64,
-    /// Polls, pages and acks that failed.
-    pub poll_failures: u64,
-    /// Polls for everything.
-    pub full_loads: u64,
-    /// Folds that did not give the base that the service named.
-    pub misfolds: u64,
-    /// Versions published.
-    pub publishes: u64,
-    /// Leases given up because shared data named a higher fence.
-    pub outranked: u64,
-    /// Leases taken.
-    pub leases: u64,
-    /// Slots lost to another VM.
-    pub slots_lost: u64,
-    /// Milliseconds since a holder last heard from the admin service.
-    pub age_ms: Option<u64>,
-    /// What the process enforces, as the holder of the lease counts it.
-    pub ack: Option<Ack>,
-}
-
 /// The sync of one VM.
 pub struct Sync<H> {
     host: H,
+    metrics: Rc<Metrics<H>>,
     client: Rc<AdminClient<H>>,
     keys: Keys,
     source: Source,
@@ -96,14 +63,20 @@ pub struct Sync<H> {
     lease: LeaseView,
     loader: Loader,
     holder: Option<Holder>,
-    /// Figures of leases held before.
-    past: HolderFigures,
 }
 
 impl<H: Host> Sync<H> {
     /// The sync of the VM `source`. Makes no host call.
-    pub fn new(host: H, client: Rc<AdminClient<H>>, keys: Keys, role: Role, source: Source) -> Self {
+    pub fn new(
+        host: H,
+        metrics: Rc<Metrics<H>>,
+        client: Rc<AdminClient<H>>,
+        keys: Keys,
+        role: Role,
+        source: Source,
+    ) -> Self {
         Self {
+            metrics,
             client,
             keys,
             slot: OwnSlot::new(source),
@@ -112,7 +85,6 @@ impl<H: Host> Sync<H> {
             lease: LeaseView::new(source, role),
             loader: Loader::default(),
             holder: None,
-            past: HolderFigures::default(),
             host,
             source,
         }
@@ -121,7 +93,7 @@ impl<H: Host> Sync<H> {
     /// Loads what is published before it returns, and writes nothing: for
     /// `on_configure`, which the canary runs too.
     pub fn load_now(&mut self) {
-        self.loader.look_to_the_end(&self.host, &self.keys);
+        self.loader.look_to_the_end(&self.host, &self.keys, &self.metrics);
         if let Some(loaded) = self.loader.loaded() {
             self.slot.set_enforced(loaded.tables.version, loaded.refresh);
         }
@@ -189,7 +161,7 @@ impl<H: Host> Sync<H> {
     /// so it holds up no ack, and nobody need wait for its lease to run out.
     pub fn close(&mut self) {
         self.lease.give_up(&self.host, &self.keys);
-        self.replace_holder(None);
+        self.holder = None;
         self.slot.close(&self.host, &self.keys);
     }
 
@@ -224,8 +196,8 @@ impl<H: Host> Sync<H> {
     }
 
     fn catch_up(&mut self) {
-        self.slot.write(&self.host, &self.keys);
-        if self.loader.look_to_the_end(&self.host, &self.keys) {
+        self.slot.write(&self.host, &self.keys, &self.metrics);
+        if self.loader.look_to_the_end(&self.host, &self.keys, &self.metrics) {
             self.enforced();
         }
     }
@@ -287,33 +259,19 @@ impl<H: Host> Sync<H> {
         UnixSeconds::try_from(seconds).unwrap_or(UnixSeconds::MAX)
     }
 
-    /// What was done, and what is known.
-    #[must_use]
-    pub fn figures(&self) -> SyncFigures {
-        let mut holder = self.past;
-        if let Some(current) = &self.holder {
-            holder.add(&current.figures);
+    /// Shows what is known now: age and contents of the tables, and the lease.
+    pub fn show_gauges(&self) {
+        let heard_ns = self.lease.seen().map_or(0, |lease| lease.heard_ns);
+        let heard_ns = heard_ns.max(self.holder.as_ref().map_or(0, |holder| holder.heard_ns));
+        if heard_ns > 0 {
+            let age = Duration::from_nanos(self.host.monotonic_ns().saturating_sub(heard_ns));
+            self.metrics.set(Gauge::TablesAge, age.as_secs());
         }
-        let load = self.loader.figures();
-        let loaded = self.loader.loaded();
-        let heard = self.lease.seen().map_or(0, |lease| lease.heard_ns);
-        let heard = heard.max(self.holder.as_ref().map_or(0, |holder| holder.heard_ns));
-        let age_ns = (heard > 0).then(|| self.host.monotonic_ns().saturating_sub(heard));
-        SyncFigures {
-            version: loaded.map(|loaded| loaded.tables.version).unwrap_or_default(),
-            refresh: loaded.map_or(0, |loaded| loaded.refresh),
-            loads: load.loads,
-            decode_failures: load.undecodable.saturating_add(holder.bad_answers),
-            polls: holder.polls,
-            poll_failures: holder.poll_failures,
-            full_loads: holder.full_loads,
-            misfolds: holder.misfolds,
-            publishes: holder.publishes,
-            outranked: holder.outranked,
-            leases: self.lease.taken,
-            slots_lost: self.slot.taken,
-            age_ms: age_ns.and_then(|age| age.checked_div(1_000_000)),
-            ack: self.holder.as_ref().map(Holder::ack),
+        self.metrics.set(Gauge::LeaseAlive, u64::from(self.lease_alive()));
+        if let Some(tables) = self.tables() {
+            self.metrics.set(Gauge::TablesSeq, tables.version.seq);
+            self.metrics.set_entries(&tables.entries());
+            self.metrics.set_flags(&tables.flags);
         }
     }
 
@@ -337,30 +295,23 @@ impl<H: Host> Sync<H> {
     fn beat(&mut self) {
         let age = self.host.monotonic_ns().saturating_sub(self.slot.heartbeat_ns());
         if self.slot.index().is_none() || age >= HEARTBEAT_NS {
-            self.slot.write(&self.host, &self.keys);
+            self.slot.write(&self.host, &self.keys, &self.metrics);
         }
     }
 
     fn keep_lease(&mut self) {
         let outranked = self.holder.as_mut().and_then(|holder| holder.outranked.take());
         if let Some(fence) = outranked {
-            self.past.outranked = self.past.outranked.saturating_add(1);
+            self.metrics.count(Count::Outranked);
             self.lease.outranked(fence);
         }
         let heard = self.holder.as_ref().map_or(0, |holder| holder.heard_ns);
-        self.lease.tick(&self.host, &self.keys, self.slot.index(), heard);
+        self.lease.tick(&self.host, &self.keys, &self.metrics, self.slot.index(), heard);
         match (self.lease.fence(), &self.holder) {
             (Some(fence), Some(holder)) if holder.fence() == fence => {}
-            (Some(fence), _) => self.replace_holder(Some(Holder::new(fence))),
-            (None, Some(_)) => self.replace_holder(None),
-            (None, None) => {}
-        }
-    }
-
-    /// Calls of the holder before stay open; their answers are nobody's.
-    fn replace_holder(&mut self, holder: Option<Holder>) {
-        if let Some(before) = std::mem::replace(&mut self.holder, holder) {
-            self.past.add(&before.figures);
+            // Calls of the holder before stay open; their answers are nobody's.
+            (Some(fence), _) => self.holder = Some(Holder::new(fence)),
+            (None, _) => self.holder = None,
         }
     }
 
@@ -372,7 +323,7 @@ impl<H: Host> Sync<H> {
         let holder = self.holder.as_mut().filter(|_| self.client.is_identified())?;
         let calls = SyncCalls { host: &self.host, client: &self.client, root };
         let own = self.slot.index();
-        let mut duty = Duty { calls, keys: &self.keys, own, loader: &mut self.loader };
+        let mut duty = Duty { calls, keys: &self.keys, metrics: &self.metrics, own, loader: &mut self.loader };
         Some(act(holder, &mut duty))
     }
 
@@ -391,10 +342,10 @@ impl<H: Host> Sync<H> {
     }
 
     fn step(&mut self, root: u32) -> Busy {
-        let before = self.loader.figures().loads;
+        let before = self.loader.loaded().cloned();
         let mut busy = Busy::No;
         if self.loader.is_loading() {
-            if self.loader.step(&self.host, &self.keys) {
+            if self.loader.step(&self.host, &self.keys, &self.metrics) {
                 // Something newer may have been published meanwhile, and its
                 // wake-up call may have come while this one was loading.
                 self.loader.look(&self.host, &self.keys);
@@ -403,7 +354,7 @@ impl<H: Host> Sync<H> {
         } else if let Some(holder_busy) = self.with_holder(root, Holder::step) {
             busy = holder_busy;
         }
-        if self.loader.figures().loads != before {
+        if self.loader.loaded().map(Rc::as_ptr) != before.as_ref().map(Rc::as_ptr) {
             self.enforced();
         }
         busy
@@ -424,7 +375,7 @@ impl<H: Host> Sync<H> {
     fn enforced(&mut self) {
         let Some(loaded) = self.loader.loaded() else { return };
         self.slot.set_enforced(loaded.tables.version, loaded.refresh);
-        self.slot.write(&self.host, &self.keys);
+        self.slot.write(&self.host, &self.keys, &self.metrics);
         let holder = self.lease.seen().filter(|lease| lease.source != self.source);
         if let Some(slot) = holder.and_then(|lease| lease.slot) {
             self.waker.call(&self.host, &self.keys, slot);

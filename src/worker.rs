@@ -12,12 +12,12 @@ use tidegate_policy::wire::event::{Source, TrafficEvent};
 use crate::admin_client::AdminClient;
 use crate::config::{Admin, Config, EventLimits};
 use crate::host::{CallToken, Host, QueueId};
-use crate::metrics::{Count, Gauge, Metrics};
+use crate::metrics::Metrics;
 use crate::record::buffer::Record;
 use crate::record::queue::EventQueue;
 use crate::record::recorder::Recorder;
 use crate::request::limiter::Limiter;
-use crate::sync::{Keys, Role, Sync, SyncFigures};
+use crate::sync::{Keys, Role, Sync};
 
 /// How long an event waits for its batch at most.
 pub const FLUSH_EVERY: Duration = Duration::from_millis(50);
@@ -93,7 +93,6 @@ pub struct Instance<H: Host> {
     serving: Cell<bool>,
     dice: Cell<u64>,
     questions: Cell<u64>,
-    figures: Cell<SyncFigures>,
 }
 
 impl<H: Host> Instance<H> {
@@ -105,7 +104,7 @@ impl<H: Host> Instance<H> {
         let queue = Rc::new(queue);
         let node = host.property(&["xds", "node", "id"]).ok().flatten().unwrap_or_default();
         let client = Rc::new(AdminClient::new(host.clone(), key.admin.clone(), node));
-        let sync = Sync::new(host.clone(), client.clone(), Keys::new(instance), key.role, source);
+        let sync = Sync::new(host.clone(), metrics.clone(), client.clone(), Keys::new(instance), key.role, source);
         Self {
             sync: RefCell::new(sync),
             record: RefCell::new(Record::new(
@@ -123,7 +122,6 @@ impl<H: Host> Instance<H> {
             serving: Cell::new(false),
             dice: Cell::new(host.random_u64()),
             questions: Cell::new(host.random_u64()),
-            figures: Cell::new(SyncFigures::default()),
             host,
             metrics,
             source,
@@ -141,7 +139,7 @@ impl<H: Host> Instance<H> {
         let sources = sync.holds_lease().then(|| sync.sources());
         drop(sync);
         let wanted = self.recorder.borrow_mut().on_tick(root, sources.as_deref());
-        self.publish_figures();
+        self.sync.borrow().show_gauges();
         self.metrics.flush();
         // Stays at the short period until a tick finds nothing: a busy worker
         // does not set its timer twice per batch.
@@ -233,41 +231,6 @@ impl<H: Host> Instance<H> {
         let id = self.questions.get().wrapping_add(1);
         self.questions.set(id);
         id
-    }
-
-    fn publish_figures(&self) {
-        let sync = self.sync.borrow();
-        let new = sync.figures();
-        let old = self.figures.replace(new);
-        for (count, new, old) in [
-            (Count::DecodeFailures, new.decode_failures, old.decode_failures),
-            (Count::Polls, new.polls, old.polls),
-            (Count::PollFailures, new.poll_failures, old.poll_failures),
-            (Count::FullLoads, new.full_loads, old.full_loads),
-            (Count::Misfolds, new.misfolds, old.misfolds),
-            (Count::Publishes, new.publishes, old.publishes),
-            (Count::Loads, new.loads, old.loads),
-            (Count::Leases, new.leases, old.leases),
-            (Count::Outranked, new.outranked, old.outranked),
-            (Count::SlotsLost, new.slots_lost, old.slots_lost),
-        ] {
-            self.metrics.add(count, new.saturating_sub(old));
-        }
-        if let Some(age_ms) = new.age_ms {
-            self.metrics.set(Gauge::TablesAge, age_ms / 1_000);
-        }
-        self.metrics.set(Gauge::LeaseAlive, u64::from(sync.lease_alive()));
-        let Some(tables) = sync.tables() else { return };
-        self.metrics.set(Gauge::TablesSeq, tables.version.seq);
-        self.metrics.set(Gauge::AllowEntries, tables.allow.len() as u64);
-        self.metrics.set(Gauge::BanBaseEntries, tables.bans.base().len() as u64);
-        self.metrics.set(Gauge::BanOverlayEntries, tables.bans.overlay().len() as u64);
-        self.metrics.set(Gauge::Routes, tables.routes.len() as u64);
-        self.metrics.set(Gauge::GeoRules, tables.geo.rules().len() as u64);
-        self.metrics.set(Gauge::Limits, tables.limits.len() as u64);
-        let (v4, v6) = tables.countries.len();
-        self.metrics.set(Gauge::CountryEntries, v4.saturating_add(v6) as u64);
-        self.metrics.set_flags(&tables.flags);
     }
 }
 

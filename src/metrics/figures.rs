@@ -5,280 +5,195 @@ use tidegate_policy::decide::Reason;
 use tidegate_policy::flags::Flag;
 use tidegate_policy::wire::event::DropReason;
 
-/// Figures that only grow.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(usize)]
-pub enum Count {
+/// One line for each metric: what it says, what the code calls it, and its name.
+macro_rules! metrics {
+    ($all:ident $(#[$about:meta])+ $metric:ident $($(#[$help:meta])+ $variant:ident = $name:literal;)+) => {
+        $(#[$about])+
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(usize)]
+        pub enum $metric {
+            $($(#[$help])+ $variant,)+
+        }
+
+        /// All of them with their names, in the order of their numbers.
+        pub const $all: [($metric, &str); [$($name),+].len()] = [$(($metric::$variant, $name)),+];
+    };
+}
+
+metrics! {
+    COUNTS
+    /// Figures that only grow.
+    Count
+
     /// Requests that the gate let pass.
-    Allowed,
+    Allowed = "tidegate.requests.allow";
     /// Requests that a route redirected.
-    Redirected,
+    Redirected = "tidegate.requests.redirect";
     /// Browsers' preflight requests that a route's CORS filter answered.
-    Preflights,
+    Preflights = "tidegate.requests.preflight";
     /// Requests that Envoy had no cluster for: a route names a backend that there
     /// is not. They are among those that passed.
-    UnknownBackend,
+    UnknownBackend = "tidegate.requests.unknown_backend";
     /// Requests denied: the client's address is banned.
-    DeniedIpBanned,
+    DeniedIpBanned = "tidegate.requests.deny.ip_banned";
     /// Requests denied: the client's country may not enter.
-    DeniedGeo,
+    DeniedGeo = "tidegate.requests.deny.geo_denied";
     /// Requests denied: no route matches.
-    DeniedNoRoute,
+    DeniedNoRoute = "tidegate.requests.deny.no_route";
     /// Requests denied: the route's rule has no backend.
-    DeniedNoBackend,
+    DeniedNoBackend = "tidegate.requests.deny.no_backend";
     /// Requests denied: the route's rule names a geo rule that there is not.
-    DeniedNoGeoRule,
+    DeniedNoGeoRule = "tidegate.requests.deny.no_geo_rule";
     /// Requests denied: more than a limit lets pass.
-    DeniedRateLimited,
+    DeniedRateLimited = "tidegate.requests.deny.rate_limited";
     /// Requests denied: too long to find out which rule matches.
-    DeniedTooLong,
+    DeniedTooLong = "tidegate.requests.deny.request_too_long";
     /// Requests denied: a check could not be made.
-    DeniedCheckUnavailable,
+    DeniedCheckUnavailable = "tidegate.requests.deny.check_unavailable";
     /// Requests denied: the gate could not decide.
-    DeniedNotReady,
+    DeniedNotReady = "tidegate.requests.deny.not_ready";
     /// Requests that Envoy refused before the gate saw them.
-    Unseen,
+    Unseen = "tidegate.requests.unseen";
     /// Requests that ended while they were not decided: their questions were open
     /// when the client left, or when Envoy gave them up.
-    Undecided,
+    Undecided = "tidegate.requests.undecided";
     /// Requests without a client address: no ban can cover them.
-    NoClientAddress,
+    NoClientAddress = "tidegate.requests.no_client_address";
     /// Requests whose last `X-Forwarded-For` entry is no bare address, so that
     /// Envoy took the peer's address instead.
-    UnreadableForwardedFor,
+    UnreadableForwardedFor = "tidegate.requests.unreadable_forwarded_for";
     /// Checks of ban and allow list answered from the cache.
-    IpHit,
+    IpHit = "tidegate.check.ip.hit";
     /// Checks of ban and allow list answered by the admin service.
-    IpDirect,
+    IpDirect = "tidegate.check.ip.direct";
     /// Checks of ban and allow list answered from the cache because the admin service did not.
-    IpFallback,
+    IpFallback = "tidegate.check.ip.fallback";
     /// Checks of ban and allow list that nobody answered.
-    IpUnavailable,
+    IpUnavailable = "tidegate.check.ip.unavailable";
     /// Checks of country and geo rules answered from the cache.
-    GeoHit,
+    GeoHit = "tidegate.check.geo.hit";
     /// Checks of country and geo rules answered by the admin service.
-    GeoDirect,
+    GeoDirect = "tidegate.check.geo.direct";
     /// Checks of country and geo rules answered from the cache because the admin service did not.
-    GeoFallback,
+    GeoFallback = "tidegate.check.geo.fallback";
     /// Checks of country and geo rules that nobody answered.
-    GeoUnavailable,
+    GeoUnavailable = "tidegate.check.geo.unavailable";
     /// Checks of routes answered from the cache.
-    RouteHit,
+    RouteHit = "tidegate.check.route.hit";
     /// Checks of routes answered by the admin service.
-    RouteDirect,
+    RouteDirect = "tidegate.check.route.direct";
     /// Checks of routes answered from the cache because the admin service did not.
-    RouteFallback,
+    RouteFallback = "tidegate.check.route.fallback";
     /// Checks of routes that nobody answered.
-    RouteUnavailable,
+    RouteUnavailable = "tidegate.check.route.unavailable";
     /// Questions about ban and allow list that failed: not sent, no answer in time, or none that fits.
-    IpFailed,
+    IpFailed = "tidegate.direct.ip.failed";
     /// Questions about country and geo rules that failed: not sent, no answer in time, or none that fits.
-    GeoFailed,
+    GeoFailed = "tidegate.direct.geo.failed";
     /// Questions about routes that failed: not sent, no answer in time, or none that fits.
-    RouteFailed,
+    RouteFailed = "tidegate.direct.route.failed";
     /// Answers that came when their request no longer waited for them.
-    LateAnswers,
+    LateAnswers = "tidegate.direct.late";
     /// Checks of ban and allow list in shadow of which cache and database were compared.
-    IpCompared,
+    IpCompared = "tidegate.shadow.ip.compared";
     /// Those that differed.
-    IpMismatched,
+    IpMismatched = "tidegate.shadow.ip.mismatched";
     /// Checks of country and geo rules in shadow of which cache and database were compared.
-    GeoCompared,
+    GeoCompared = "tidegate.shadow.geo.compared";
     /// Those that differed.
-    GeoMismatched,
+    GeoMismatched = "tidegate.shadow.geo.mismatched";
     /// Checks of routes in shadow of which cache and database were compared.
-    RouteCompared,
+    RouteCompared = "tidegate.shadow.route.compared";
     /// Those that differed.
-    RouteMismatched,
+    RouteMismatched = "tidegate.shadow.route.mismatched";
     /// Looks at a limit that let a request pass, in shadow or not.
-    LimitsPassed,
+    LimitsPassed = "tidegate.limits.passed";
     /// Looks at a limit in shadow that would have denied a request.
-    LimitsShadowDenied,
+    LimitsShadowDenied = "tidegate.limits.shadow_denied";
     /// Looks at a limit that were made again because another worker was quicker.
-    LimitsRetries,
+    LimitsRetries = "tidegate.limits.retries";
     /// Looks at a limit given up after too many of these; the request passed.
-    LimitsGivenUp,
+    LimitsGivenUp = "tidegate.limits.given_up";
     /// Keys of limits forgotten before they were replenished: their bucket was full.
-    LimitsForgotten,
+    LimitsForgotten = "tidegate.limits.forgotten";
     /// Events that were stored while their response waited.
-    SyncStored,
+    SyncStored = "tidegate.recording.sync.stored";
     /// Events that were not, so that the response went on without.
-    SyncFailed,
+    SyncFailed = "tidegate.recording.sync.failed";
     /// Events numbered.
-    EventsNumbered,
+    EventsNumbered = "tidegate.events.numbered";
     /// Events handed to the queue.
-    EventsEnqueued,
+    EventsEnqueued = "tidegate.events.enqueued";
     /// Events given up: the worker's buffer was full.
-    DroppedBufferFull,
+    DroppedBufferFull = "tidegate.events.dropped.buffer_full";
     /// Events given up by the recorder.
-    DroppedRecorderFull,
+    DroppedRecorderFull = "tidegate.events.dropped.recorder_full";
     /// Events given up: not writable into their format, or refused as malformed.
-    DroppedUnencodable,
+    DroppedUnencodable = "tidegate.events.dropped.unencodable";
     /// Events given up: not taken for 24 hours.
-    DroppedExpired,
+    DroppedExpired = "tidegate.events.dropped.expired";
     /// Posts of events that the admin service took.
-    Posts,
+    Posts = "tidegate.recorder.posts";
     /// Posts of events that failed and were repeated.
-    PostRetries,
+    PostRetries = "tidegate.recorder.retries";
     /// Messages in the events queue that are no batch.
-    BatchesUnreadable,
+    BatchesUnreadable = "tidegate.recorder.unreadable";
     /// Tables and answers of the admin service that did not decode or whose
     /// digest was wrong.
-    DecodeFailures,
+    DecodeFailures = "tidegate.sync.decode_failures";
     /// Polls of the admin service.
-    Polls,
+    Polls = "tidegate.sync.polls";
     /// Polls, pages and acks that failed.
-    PollFailures,
+    PollFailures = "tidegate.sync.poll_failures";
     /// Polls for everything, because what is held is unknown or wrong.
-    FullLoads,
+    FullLoads = "tidegate.sync.full_loads";
     /// Folds that did not give the base that the admin service named.
-    Misfolds,
+    Misfolds = "tidegate.sync.misfolds";
     /// Versions published to the VMs of the process.
-    Publishes,
+    Publishes = "tidegate.sync.publishes";
     /// Sets of tables that a VM swapped in.
-    Loads,
+    Loads = "tidegate.sync.loads";
     /// Leases taken.
-    Leases,
+    Leases = "tidegate.lease.taken";
     /// Leases given up because another VM had taken over.
-    Outranked,
+    Outranked = "tidegate.lease.outranked";
     /// Slots lost to another VM: this one was not heard of for 10 s.
-    SlotsLost,
+    SlotsLost = "tidegate.slots.lost";
     /// Host calls that failed where none should.
-    HostErrors,
+    HostErrors = "tidegate.host_errors";
 }
 
-/// Figures that go up and down. Set by whichever VM of the process knows last,
-/// unless stated otherwise.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(usize)]
-pub enum Gauge {
+metrics! {
+    GAUGES
+    /// Figures that go up and down. Set by whichever VM of the process knows last,
+    /// unless stated otherwise.
+    Gauge
+
     /// Bytes that the recorder holds until they are acknowledged.
-    RecorderBytes,
+    RecorderBytes = "tidegate.recorder.bytes";
     /// Sequence number of the tables that are enforced.
-    TablesSeq,
+    TablesSeq = "tidegate.tables.seq";
     /// Seconds since the admin service last confirmed the tables.
-    TablesAge,
-    /// Entries of the allow list.
-    AllowEntries,
-    /// Entries of the ban table's base.
-    BanBaseEntries,
-    /// Entries of the ban table's overlay.
-    BanOverlayEntries,
-    /// HTTPRoutes.
-    Routes,
-    /// Geo rules.
-    GeoRules,
-    /// Limits.
-    Limits,
-    /// Ranges of the country table.
-    CountryEntries,
+    TablesAge = "tidegate.tables.age_seconds";
     /// Share of the clients for which each flag is on, in percent.
-    FlagRouteCache,
+    FlagRouteCache = "tidegate.flags.enableRouteCache.percent";
     /// As above.
-    FlagIpBlacklistCache,
+    FlagIpBlacklistCache = "tidegate.flags.enableIpBlacklistCache.percent";
     /// As above.
-    FlagGeoRulesCache,
+    FlagGeoRulesCache = "tidegate.flags.enableGeoRulesCache.percent";
     /// As above.
-    FlagParallelExecution,
+    FlagParallelExecution = "tidegate.flags.enableParallelExecution.percent";
     /// As above.
-    FlagAsyncRecording,
+    FlagAsyncRecording = "tidegate.flags.enableAsyncRecording.percent";
     /// 1 while some VM of the process keeps its lease alive.
-    LeaseAlive,
+    LeaseAlive = "tidegate.lease.alive";
 }
 
-/// In the order of [`Count`].
-pub const COUNTS: [(Count, &str); 66] = [
-    (Count::Allowed, "tidegate.requests.allow"),
-    (Count::Redirected, "tidegate.requests.redirect"),
-    (Count::Preflights, "tidegate.requests.preflight"),
-    (Count::UnknownBackend, "tidegate.requests.unknown_backend"),
-    (Count::DeniedIpBanned, "tidegate.requests.deny.ip_banned"),
-    (Count::DeniedGeo, "tidegate.requests.deny.geo_denied"),
-    (Count::DeniedNoRoute, "tidegate.requests.deny.no_route"),
-    (Count::DeniedNoBackend, "tidegate.requests.deny.no_backend"),
-    (Count::DeniedNoGeoRule, "tidegate.requests.deny.no_geo_rule"),
-    (Count::DeniedRateLimited, "tidegate.requests.deny.rate_limited"),
-    (Count::DeniedTooLong, "tidegate.requests.deny.request_too_long"),
-    (Count::DeniedCheckUnavailable, "tidegate.requests.deny.check_unavailable"),
-    (Count::DeniedNotReady, "tidegate.requests.deny.not_ready"),
-    (Count::Unseen, "tidegate.requests.unseen"),
-    (Count::Undecided, "tidegate.requests.undecided"),
-    (Count::NoClientAddress, "tidegate.requests.no_client_address"),
-    (Count::UnreadableForwardedFor, "tidegate.requests.unreadable_forwarded_for"),
-    (Count::IpHit, "tidegate.check.ip.hit"),
-    (Count::IpDirect, "tidegate.check.ip.direct"),
-    (Count::IpFallback, "tidegate.check.ip.fallback"),
-    (Count::IpUnavailable, "tidegate.check.ip.unavailable"),
-    (Count::GeoHit, "tidegate.check.geo.hit"),
-    (Count::GeoDirect, "tidegate.check.geo.direct"),
-    (Count::GeoFallback, "tidegate.check.geo.fallback"),
-    (Count::GeoUnavailable, "tidegate.check.geo.unavailable"),
-    (Count::RouteHit, "tidegate.check.route.hit"),
-    (Count::RouteDirect, "tidegate.check.route.direct"),
-    (Count::RouteFallback, "tidegate.check.route.fallback"),
-    (Count::RouteUnavailable, "tidegate.check.route.unavailable"),
-    (Count::IpFailed, "tidegate.direct.ip.failed"),
-    (Count::GeoFailed, "tidegate.direct.geo.failed"),
-    (Count::RouteFailed, "tidegate.direct.route.failed"),
-    (Count::LateAnswers, "tidegate.direct.late"),
-    (Count::IpCompared, "tidegate.shadow.ip.compared"),
-    (Count::IpMismatched, "tidegate.shadow.ip.mismatched"),
-    (Count::GeoCompared, "tidegate.shadow.geo.compared"),
-    (Count::GeoMismatched, "tidegate.shadow.geo.mismatched"),
-    (Count::RouteCompared, "tidegate.shadow.route.compared"),
-    (Count::RouteMismatched, "tidegate.shadow.route.mismatched"),
-    (Count::LimitsPassed, "tidegate.limits.passed"),
-    (Count::LimitsShadowDenied, "tidegate.limits.shadow_denied"),
-    (Count::LimitsRetries, "tidegate.limits.retries"),
-    (Count::LimitsGivenUp, "tidegate.limits.given_up"),
-    (Count::LimitsForgotten, "tidegate.limits.forgotten"),
-    (Count::SyncStored, "tidegate.recording.sync.stored"),
-    (Count::SyncFailed, "tidegate.recording.sync.failed"),
-    (Count::EventsNumbered, "tidegate.events.numbered"),
-    (Count::EventsEnqueued, "tidegate.events.enqueued"),
-    (Count::DroppedBufferFull, "tidegate.events.dropped.buffer_full"),
-    (Count::DroppedRecorderFull, "tidegate.events.dropped.recorder_full"),
-    (Count::DroppedUnencodable, "tidegate.events.dropped.unencodable"),
-    (Count::DroppedExpired, "tidegate.events.dropped.expired"),
-    (Count::Posts, "tidegate.recorder.posts"),
-    (Count::PostRetries, "tidegate.recorder.retries"),
-    (Count::BatchesUnreadable, "tidegate.recorder.unreadable"),
-    (Count::DecodeFailures, "tidegate.sync.decode_failures"),
-    (Count::Polls, "tidegate.sync.polls"),
-    (Count::PollFailures, "tidegate.sync.poll_failures"),
-    (Count::FullLoads, "tidegate.sync.full_loads"),
-    (Count::Misfolds, "tidegate.sync.misfolds"),
-    (Count::Publishes, "tidegate.sync.publishes"),
-    (Count::Loads, "tidegate.sync.loads"),
-    (Count::Leases, "tidegate.lease.taken"),
-    (Count::Outranked, "tidegate.lease.outranked"),
-    (Count::SlotsLost, "tidegate.slots.lost"),
-    (Count::HostErrors, "tidegate.host_errors"),
-];
 
 /// Bytes in an instance's events queue; its id follows. A gauge apart: see
 /// [`EventQueue`](crate::record::queue::EventQueue).
 pub const QUEUE_BYTES: &str = "tidegate.queue.bytes";
 
-/// In the order of [`Gauge`].
-pub const GAUGES: [(Gauge, &str); 16] = [
-    (Gauge::RecorderBytes, "tidegate.recorder.bytes"),
-    (Gauge::TablesSeq, "tidegate.tables.seq"),
-    (Gauge::TablesAge, "tidegate.tables.age_seconds"),
-    (Gauge::AllowEntries, "tidegate.tables.allow.entries"),
-    (Gauge::BanBaseEntries, "tidegate.tables.bans_base.entries"),
-    (Gauge::BanOverlayEntries, "tidegate.tables.bans_overlay.entries"),
-    (Gauge::Routes, "tidegate.tables.routes.entries"),
-    (Gauge::GeoRules, "tidegate.tables.geo.entries"),
-    (Gauge::Limits, "tidegate.tables.limits.entries"),
-    (Gauge::CountryEntries, "tidegate.tables.countries.entries"),
-    (Gauge::FlagRouteCache, "tidegate.flags.enableRouteCache.percent"),
-    (Gauge::FlagIpBlacklistCache, "tidegate.flags.enableIpBlacklistCache.percent"),
-    (Gauge::FlagGeoRulesCache, "tidegate.flags.enableGeoRulesCache.percent"),
-    (Gauge::FlagParallelExecution, "tidegate.flags.enableParallelExecution.percent"),
-    (Gauge::FlagAsyncRecording, "tidegate.flags.enableAsyncRecording.percent"),
-    (Gauge::LeaseAlive, "tidegate.lease.alive"),
-];
 
 impl Count {
     /// What counts a denial.

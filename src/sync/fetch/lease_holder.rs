@@ -10,6 +10,7 @@ use super::apply_answer::{Build, Built, Progress};
 use super::calls::{RootCall, SyncCalls};
 use crate::admin_client::{Backoff, InFlight};
 use crate::host::{CallToken, Host};
+use crate::metrics::{Count, Metrics};
 use crate::sync::load::table_loader::Loader;
 use crate::sync::publish::{Outcome, Publish};
 use crate::sync::shared::keys::Keys;
@@ -23,39 +24,6 @@ const POLL_GAP_NS: u64 = 50_000_000;
 /// The longest wait between tries. A service that came back does not know of a gateway
 /// before its next try, and would call a ban applied that this one has not heard of.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
-
-/// What the holder did, counted since the VM started.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct HolderFigures {
-    /// Polls made.
-    pub polls: u64,
-    /// Polls, pages and acks that failed.
-    pub poll_failures: u64,
-    /// Answers that do not decode, or name what they do not hold.
-    pub bad_answers: u64,
-    /// Polls for everything: the first, after a bad answer, for a refresh.
-    pub full_loads: u64,
-    /// Folds that did not give the base that the service named.
-    pub misfolds: u64,
-    /// Versions published.
-    pub publishes: u64,
-    /// Leases given up because shared data named a higher fence.
-    pub outranked: u64,
-}
-
-impl HolderFigures {
-    /// Adds what another holder did.
-    pub fn add(&mut self, other: &Self) {
-        let sum = |a: &mut u64, b: u64| *a = a.saturating_add(b);
-        sum(&mut self.polls, other.polls);
-        sum(&mut self.poll_failures, other.poll_failures);
-        sum(&mut self.bad_answers, other.bad_answers);
-        sum(&mut self.full_loads, other.full_loads);
-        sum(&mut self.misfolds, other.misfolds);
-        sum(&mut self.publishes, other.publishes);
-        sum(&mut self.outranked, other.outranked);
-    }
-}
 
 /// The holder of the lease.
 pub struct Holder {
@@ -74,8 +42,6 @@ pub struct Holder {
     pub outranked: Option<u64>,
     /// When the admin service last answered, monotonic nanoseconds.
     pub heard_ns: u64,
-    /// What was done so far.
-    pub figures: HolderFigures,
 }
 
 enum Stage {
@@ -107,6 +73,8 @@ pub struct Duty<'a, H> {
     pub calls: SyncCalls<'a, H>,
     /// Names in shared data.
     pub keys: &'a Keys,
+    /// Where it counts.
+    pub metrics: &'a Metrics<H>,
     /// This VM's slot.
     pub own: Option<u16>,
     /// This VM's tables.
@@ -130,7 +98,6 @@ impl Holder {
             waker: Waker::default(),
             outranked: None,
             heard_ns: 0,
-            figures: HolderFigures::default(),
         }
     }
 
@@ -138,12 +105,6 @@ impl Holder {
     #[must_use]
     pub fn fence(&self) -> u64 {
         self.fence
-    }
-
-    /// What the process enforces.
-    #[must_use]
-    pub fn ack(&self) -> Ack {
-        self.acks.now()
     }
 
     /// The root that made the call `token`, if it is one of ours.
@@ -242,9 +203,9 @@ impl Holder {
         let loaded = duty.loader.loaded().filter(|_| !self.full);
         let since = loaded.map(|loaded| loaded.tables.version);
         let held = loaded.map_or_else(Held::default, |loaded| loaded.held());
-        self.figures.polls = self.figures.polls.saturating_add(1);
+        duty.metrics.count(Count::Polls);
         if since.is_none() {
-            self.figures.full_loads = self.figures.full_loads.saturating_add(1);
+            duty.metrics.count(Count::FullLoads);
         }
         match duty.calls.poll(since, &held, &self.acks.now()) {
             Ok(made) => self.poll = Some(made),
@@ -382,7 +343,7 @@ impl Holder {
             Ok(Progress::More) => Busy::Yes,
             Ok(Progress::Fetch(blob, offset)) => self.fetch(&blob, offset, duty),
             Ok(Progress::Done(built)) => {
-                self.figures.misfolds = self.figures.misfolds.saturating_add(built.misfolded);
+                duty.metrics.add(Count::Misfolds, built.misfolded);
                 let publish = Publish::new(self.fence, built.set.clone(), CHUNK);
                 self.stage = Stage::Publish(Box::new(publish), built);
                 Busy::Yes
@@ -412,10 +373,10 @@ impl Holder {
         };
         match outcome {
             Outcome::Done(_) => {
-                self.figures.publishes = self.figures.publishes.saturating_add(1);
+                duty.metrics.count(Count::Publishes);
                 self.full = false;
                 self.backoff.worked();
-                duty.loader.enforce(built.loaded);
+                duty.loader.enforce(duty.metrics, built.loaded);
                 Busy::Yes
             }
             // An answer without news. Not to be asked for again at once.
@@ -443,7 +404,7 @@ impl Holder {
     /// An answer is wrong. What is enforced stays; the next poll asks for
     /// everything, at once unless this one had.
     fn bad_answer<H: Host>(&mut self, what: &str, was_full: bool, duty: &Duty<'_, H>) {
-        self.figures.bad_answers = self.figures.bad_answers.saturating_add(1);
+        duty.metrics.count(Count::DecodeFailures);
         let say = ["an answer of the admin service is wrong (", what, "); the tables before stay in force"];
         duty.calls.host.log(log::Level::Error, &say.concat());
         self.stage = Stage::Ready;
@@ -456,7 +417,7 @@ impl Holder {
     }
 
     fn failed<H: Host>(&mut self, duty: &Duty<'_, H>) {
-        self.figures.poll_failures = self.figures.poll_failures.saturating_add(1);
+        duty.metrics.count(Count::PollFailures);
         let host = duty.calls.host;
         self.backoff.failed(host.monotonic_ns(), host.random_u64());
         if !matches!(self.stage, Stage::Adopt(_) | Stage::Load | Stage::Publish(..)) {
@@ -465,7 +426,7 @@ impl Holder {
     }
 
     fn ack_failed<H: Host>(&mut self, duty: &Duty<'_, H>) {
-        self.figures.poll_failures = self.figures.poll_failures.saturating_add(1);
+        duty.metrics.count(Count::PollFailures);
         let host = duty.calls.host;
         self.ack_backoff.failed(host.monotonic_ns(), host.random_u64());
     }

@@ -6,21 +6,13 @@ use tidegate_policy::decide::Tables;
 
 use super::snapshot_load::{Load, LoadEnd};
 use crate::host::{Cas, Host};
+use crate::metrics::{Count, Metrics};
 use crate::sync::shared::keys::Keys;
 use crate::sync::shared::manifest::Manifest;
 use crate::sync::snapshot::Snapshot;
 
 /// How often a look that must not wait for a tick begins anew.
 const TRIES: u8 = 3;
-
-/// What the loader did, counted since the VM started.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct LoadFigures {
-    /// Sets swapped in.
-    pub loads: u64,
-    /// Published sets that do not decode, and were left aside.
-    pub undecodable: u64,
-}
 
 /// The manifest as last dealt with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,7 +32,6 @@ pub struct Loader {
     load: Option<Load>,
     seen: Seen,
     undecodable: bool,
-    figures: LoadFigures,
 }
 
 impl Default for Loader {
@@ -50,7 +41,6 @@ impl Default for Loader {
             load: None,
             seen: Seen::Never,
             undecodable: false,
-            figures: LoadFigures::default(),
         }
     }
 }
@@ -66,12 +56,6 @@ impl Loader {
     #[must_use]
     pub fn tables(&self) -> Option<Rc<Tables>> {
         self.loaded.as_ref().map(|loaded| loaded.tables.clone())
-    }
-
-    /// What was done so far.
-    #[must_use]
-    pub fn figures(&self) -> LoadFigures {
-        self.figures
     }
 
     /// Whether a load is under way.
@@ -93,12 +77,12 @@ impl Loader {
     }
 
     /// Takes a set that this VM has published itself.
-    pub fn enforce(&mut self, loaded: Rc<Snapshot>) {
+    pub fn enforce<H: Host>(&mut self, metrics: &Metrics<H>, loaded: Rc<Snapshot>) {
         self.load = None;
         self.loaded = Some(loaded);
         self.undecodable = false;
         self.seen = Seen::Never;
-        self.figures.loads = self.figures.loads.saturating_add(1);
+        metrics.count(Count::Loads);
     }
 
     /// Looks whether something else is published than last time, and begins to
@@ -123,7 +107,7 @@ impl Loader {
 
     /// Takes the load under way a step further. Answers whether other tables are
     /// in force than before.
-    pub fn step<H: Host>(&mut self, host: &H, keys: &Keys) -> bool {
+    pub fn step<H: Host>(&mut self, host: &H, keys: &Keys, metrics: &Metrics<H>) -> bool {
         let Some(end) = self.load.as_mut().and_then(|load| load.step(host, keys)) else { return false };
         self.load = None;
         match end {
@@ -131,7 +115,7 @@ impl Loader {
                 self.loaded = Some(loaded);
                 self.seen = Seen::Token(cas);
                 self.undecodable = false;
-                self.figures.loads = self.figures.loads.saturating_add(1);
+                metrics.count(Count::Loads);
                 return true;
             }
             LoadEnd::Same(cas) => {
@@ -142,7 +126,7 @@ impl Loader {
             LoadEnd::Undecodable(cas, what) => {
                 self.seen = Seen::Token(cas);
                 self.undecodable = true;
-                self.figures.undecodable = self.figures.undecodable.saturating_add(1);
+                metrics.count(Count::DecodeFailures);
                 let say = ["what is published does not decode (", what, "); the tables before stay in force"];
                 host.log(log::Level::Error, &say.concat());
             }
@@ -154,14 +138,14 @@ impl Loader {
     /// Brings the tables to what is published before it returns. For a VM that
     /// has no set yet, or has not looked for long: its next request must not be
     /// decided by what was true then. Answers whether tables changed.
-    pub fn look_to_the_end<H: Host>(&mut self, host: &H, keys: &Keys) -> bool {
+    pub fn look_to_the_end<H: Host>(&mut self, host: &H, keys: &Keys, metrics: &Metrics<H>) -> bool {
         // What was begun before may be older than what is published now.
         self.load = None;
         let mut changed = false;
         for _ in 0..TRIES {
             self.look(host, keys);
             while self.load.is_some() {
-                changed |= self.step(host, keys);
+                changed |= self.step(host, keys, metrics);
             }
             if self.is_settled() {
                 break;
@@ -181,13 +165,13 @@ mod tests {
     fn a_refresh_reads_everything_whatever_the_epoch() {
         for epoch in [1, 2] {
             let (host, keys) = (SimHost::alone(), Keys::new(7));
-            let mut loader = Loader::default();
+            let (mut loader, metrics) = (Loader::default(), Metrics::new(host.clone()));
             publish(&host, &keys, empty_set(1, 1, 0));
-            assert!(loader.look_to_the_end(&host, &keys));
+            assert!(loader.look_to_the_end(&host, &keys, &metrics));
             publish(&host, &keys, empty_set(epoch, 2, 1));
             let (manifest, _) = host.shared()[&keys.manifest()].clone();
             host.shared().retain(|key, _| *key == keys.manifest());
-            assert!(!loader.look_to_the_end(&host, &keys), "what it holds is not taken for what is there");
+            assert!(!loader.look_to_the_end(&host, &keys, &metrics), "what it holds is not taken for what is there");
             assert!(Manifest::from_bytes(&manifest).is_ok_and(|manifest| manifest.refresh == 1));
         }
     }

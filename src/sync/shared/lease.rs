@@ -6,6 +6,7 @@ use tidegate_policy::wire::event::Source;
 
 use super::keys::Keys;
 use crate::host::{Expect, Host};
+use crate::metrics::{Count, Metrics};
 
 const LEASE_FORMAT: u8 = 1;
 const MAX_LEASE: usize = 128;
@@ -61,15 +62,13 @@ pub struct LeaseView {
     mine: Option<u64>,
     /// A fence seen in shared data: the next one taken is above it.
     floor: u64,
-    /// Times that this VM took it.
-    pub taken: u64,
 }
 
 impl LeaseView {
     /// Not yet looked at.
     #[must_use]
     pub fn new(source: Source, role: Role) -> Self {
-        Self { source, role, seen: None, mine: None, floor: 0, taken: 0 }
+        Self { source, role, seen: None, mine: None, floor: 0 }
     }
 
     /// The fence, while this VM holds the lease.
@@ -111,7 +110,14 @@ impl LeaseView {
 
     /// Renews the lease, or takes it when it is nobody's. The recorder takes it
     /// from a worker: it is the one that no request ever disturbs.
-    pub fn tick<H: Host>(&mut self, host: &H, keys: &Keys, slot: Option<u16>, heard_ns: u64) {
+    pub fn tick<H: Host>(
+        &mut self,
+        host: &H,
+        keys: &Keys,
+        metrics: &Metrics<H>,
+        slot: Option<u16>,
+        heard_ns: u64,
+    ) {
         let now = host.monotonic_ns();
         let key = keys.lease();
         let (found, expect) = match host.shared_get(&key) {
@@ -147,7 +153,7 @@ impl LeaseView {
                     return;
                 }
                 self.mine = Some(fence);
-                self.taken = self.taken.saturating_add(1);
+                metrics.count(Count::Leases);
                 self.seen = Some(Lease { fence, ..next });
                 return;
             }

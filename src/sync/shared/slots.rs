@@ -7,6 +7,7 @@ use tidegate_policy::wire::event::Source;
 
 use super::keys::{Keys, SLOTS};
 use crate::host::{Expect, Host};
+use crate::metrics::{Count, Metrics};
 
 const SLOT_FORMAT: u8 = 1;
 const MAX_SLOT: usize = 256;
@@ -92,15 +93,13 @@ pub fn all<H: Host>(host: &H, keys: &Keys) -> Vec<(u16, Slot)> {
 pub struct OwnSlot {
     index: Option<u16>,
     content: Slot,
-    /// Times that the slot was lost to another VM.
-    pub taken: u64,
 }
 
 impl OwnSlot {
     /// Not yet claimed.
     #[must_use]
     pub fn new(source: Source) -> Self {
-        Self { index: None, content: Slot { source, ..Slot::default() }, taken: 0 }
+        Self { index: None, content: Slot { source, ..Slot::default() } }
     }
 
     /// Which slot it is, once claimed.
@@ -142,14 +141,14 @@ impl OwnSlot {
 
     /// Writes the slot, claiming one first if there is none or it was lost.
     /// Answers whether it stands in shared data now.
-    pub fn write<H: Host>(&mut self, host: &H, keys: &Keys) -> bool {
+    pub fn write<H: Host>(&mut self, host: &H, keys: &Keys, metrics: &Metrics<H>) -> bool {
         self.content.heartbeat_ns = host.monotonic_ns();
         if let Some(index) = self.index {
             if self.renew(host, keys, index) {
                 return true;
             }
             self.index = None;
-            self.taken = self.taken.saturating_add(1);
+            metrics.count(Count::SlotsLost);
         }
         self.claim(host, keys)
     }
