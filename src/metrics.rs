@@ -34,13 +34,13 @@ impl<H: Host> Metrics<H> {
     /// Defines all metrics, or finds them again. One that the host refuses is
     /// left out: counting is no reason not to serve.
     pub fn new(host: H) -> Self {
-        let define = |kind, name| host.define_metric(kind, name).ok();
+        let define = |kind, name: &str| host.define_metric(kind, name).ok();
         let counts = COUNTS.map(|(_, name)| (define(MetricKind::Counter, name), Cell::new(0)));
         let gauges = GAUGES.map(|(_, name)| (define(MetricKind::Gauge, name), Cell::new(None)));
         // The flags are no list, and are shown one by one.
-        let tables = |table: Table| (table != Table::Flags).then(|| entries_name(table));
-        let entries = PerTable::from_fn(|table| {
-            (tables(table).and_then(|name| define(MetricKind::Gauge, &name)), Cell::new(None))
+        let entries = PerTable::from_fn(|table| match table {
+            Table::Flags => (None, Cell::new(None)),
+            _ => (define(MetricKind::Gauge, &entries_name(table)), Cell::new(None)),
         });
         Self { host, counts, gauges, entries }
     }

@@ -28,8 +28,8 @@ use crate::admin_client::AdminClient;
 use crate::host::{CallToken, Expect, Host, QueueId};
 use crate::metrics::{Count, Gauge, Metrics};
 use fetch::calls::SyncCalls;
-use fetch::lease_holder::{Busy, Duty, Holder};
-use load::table_loader::Loader;
+use fetch::lease_holder::{HolderContext, LeaseHolder, Progress};
+use load::table_loader::TableLoader;
 pub use shared::keys::Keys;
 use shared::lease::LeaseView;
 pub use shared::lease::Role;
@@ -61,8 +61,8 @@ pub struct Sync<H> {
     queue: OwnQueue,
     waker: Waker,
     lease: LeaseView,
-    loader: Loader,
-    holder: Option<Holder>,
+    loader: TableLoader,
+    holder: Option<LeaseHolder>,
 }
 
 impl<H: Host> Sync<H> {
@@ -83,7 +83,7 @@ impl<H: Host> Sync<H> {
             queue: OwnQueue::default(),
             waker: Waker::default(),
             lease: LeaseView::new(source, role),
-            loader: Loader::default(),
+            loader: TableLoader::default(),
             holder: None,
             host,
             source,
@@ -113,13 +113,13 @@ impl<H: Host> Sync<H> {
         self.queue.drain(&self.host);
         self.keep_lease();
         self.loader.look(&self.host, &self.keys);
-        self.with_holder(root, |holder, duty| holder.watch(duty));
+        self.with_holder(root, |holder, context| holder.watch(context));
         let busy = self.work(root);
         self.next_tick(busy)
     }
 
-    fn next_tick(&self, busy: Busy) -> Duration {
-        if busy == Busy::Yes {
+    fn next_tick(&self, busy: Progress) -> Duration {
+        if busy == Progress::Pending {
             return HURRY;
         }
         let now = self.host.monotonic_ns();
@@ -143,7 +143,7 @@ impl<H: Host> Sync<H> {
     /// sync's.
     pub fn on_call_response(&mut self, token: CallToken) -> bool {
         let Some(root) = self.holder.as_ref().and_then(|holder| holder.root_of(token)) else { return false };
-        self.with_holder(root, |holder, duty| holder.answered(token, duty));
+        self.with_holder(root, |holder, context| holder.answered(token, context));
         self.work_and_go_on(root);
         true
     }
@@ -162,7 +162,7 @@ impl<H: Host> Sync<H> {
     pub fn close(&mut self) {
         self.lease.give_up(&self.host, &self.keys);
         self.holder = None;
-        self.slot.close(&self.host, &self.keys);
+        self.slot.close(&self.host, &self.keys, &self.metrics);
     }
 
     /// The VM's first request is about to be decided. The slot says so **before**
@@ -310,7 +310,7 @@ impl<H: Host> Sync<H> {
         match (self.lease.fence(), &self.holder) {
             (Some(fence), Some(holder)) if holder.fence() == fence => {}
             // Calls of the holder before stay open; their answers are nobody's.
-            (Some(fence), _) => self.holder = Some(Holder::new(fence)),
+            (Some(fence), _) => self.holder = Some(LeaseHolder::new(fence)),
             (None, _) => self.holder = None,
         }
     }
@@ -318,40 +318,41 @@ impl<H: Host> Sync<H> {
     fn with_holder<T>(
         &mut self,
         root: u32,
-        act: impl FnOnce(&mut Holder, &mut Duty<'_, H>) -> T,
+        act: impl FnOnce(&mut LeaseHolder, &mut HolderContext<'_, H>) -> T,
     ) -> Option<T> {
         let holder = self.holder.as_mut().filter(|_| self.client.is_identified())?;
         let calls = SyncCalls { host: &self.host, client: &self.client, root };
         let own = self.slot.index();
-        let mut duty = Duty { calls, keys: &self.keys, metrics: &self.metrics, own, loader: &mut self.loader };
-        Some(act(holder, &mut duty))
+        let mut context =
+            HolderContext { calls, keys: &self.keys, metrics: &self.metrics, own, loader: &mut self.loader };
+        Some(act(holder, &mut context))
     }
 
     /// What there is to do, as far as one callback may; then what the slots say.
-    fn work(&mut self, root: u32) -> Busy {
+    fn work(&mut self, root: u32) -> Progress {
         let until = self.host.monotonic_ns().saturating_add(BUDGET_NS);
-        let mut busy = Busy::Yes;
+        let mut busy = Progress::Pending;
         for _ in 0..BUDGET_STEPS {
             busy = self.step(root);
-            if busy == Busy::No || self.host.monotonic_ns() > until {
+            if busy == Progress::Waiting || self.host.monotonic_ns() > until {
                 break;
             }
         }
-        self.with_holder(root, |holder, duty| holder.settle(duty));
+        self.with_holder(root, |holder, context| holder.settle(context));
         busy
     }
 
-    fn step(&mut self, root: u32) -> Busy {
+    fn step(&mut self, root: u32) -> Progress {
         let before = self.loader.loaded().cloned();
-        let mut busy = Busy::No;
+        let mut busy = Progress::Waiting;
         if self.loader.is_loading() {
             if self.loader.step(&self.host, &self.keys, &self.metrics) {
                 // Something newer may have been published meanwhile, and its
                 // wake-up call may have come while this one was loading.
                 self.loader.look(&self.host, &self.keys);
             }
-            busy = Busy::Yes;
-        } else if let Some(holder_busy) = self.with_holder(root, Holder::step) {
+            busy = Progress::Pending;
+        } else if let Some(holder_busy) = self.with_holder(root, LeaseHolder::step) {
             busy = holder_busy;
         }
         if self.loader.loaded().map(Rc::as_ptr) != before.as_ref().map(Rc::as_ptr) {
@@ -363,7 +364,7 @@ impl<H: Host> Sync<H> {
     /// For callbacks that no tick follows soon: what is left to do goes on in
     /// the next round of this thread's events.
     fn work_and_go_on(&mut self, root: u32) {
-        if self.work(root) == Busy::Yes
+        if self.work(root) == Progress::Pending
             && let Some(own) = self.slot.index()
         {
             self.waker.call(&self.host, &self.keys, own);

@@ -13,7 +13,7 @@ use crate::admin_client::AdminClient;
 use crate::config::{Admin, Config, EventLimits};
 use crate::host::{CallToken, Host, QueueId};
 use crate::metrics::Metrics;
-use crate::record::buffer::Record;
+use crate::record::buffer::EventBuffer;
 use crate::record::queue::EventQueue;
 use crate::record::recorder::Recorder;
 use crate::request::limiter::Limiter;
@@ -86,7 +86,7 @@ pub struct Instance<H: Host> {
     pub limiter: Limiter<H>,
     /// The client of the admin service.
     pub client: Rc<AdminClient<H>>,
-    record: RefCell<Record<H>>,
+    record: RefCell<EventBuffer<H>>,
     recorder: RefCell<Recorder<H>>,
     roots: Cell<u32>,
     ticked: Cell<bool>,
@@ -104,10 +104,11 @@ impl<H: Host> Instance<H> {
         let queue = Rc::new(queue);
         let node = host.property(&["xds", "node", "id"]).ok().flatten().unwrap_or_default();
         let client = Rc::new(AdminClient::new(host.clone(), key.admin.clone(), node));
-        let sync = Sync::new(host.clone(), metrics.clone(), client.clone(), Keys::new(instance), key.role, source);
+        let sync =
+            Sync::new(host.clone(), metrics.clone(), client.clone(), Keys::new(instance), key.role, source);
         Self {
             sync: RefCell::new(sync),
-            record: RefCell::new(Record::new(
+            record: RefCell::new(EventBuffer::new(
                 host.clone(),
                 metrics.clone(),
                 source,

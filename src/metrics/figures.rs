@@ -189,11 +189,9 @@ metrics! {
     LeaseAlive = "tidegate.lease.alive";
 }
 
-
 /// Bytes in an instance's events queue; its id follows. A gauge apart: see
 /// [`EventQueue`](crate::record::queue::EventQueue).
 pub const QUEUE_BYTES: &str = "tidegate.queue.bytes";
-
 
 impl Count {
     /// What counts a denial.

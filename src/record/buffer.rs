@@ -42,7 +42,7 @@ const MAX_RANGES: usize = 1_000;
 const _: () = assert!(BATCH_BYTES < MAX_BATCH / 2);
 
 /// The events of one VM.
-pub struct Record<H> {
+pub struct EventBuffer<H> {
     host: H,
     metrics: Rc<Metrics<H>>,
     source: Source,
@@ -58,7 +58,7 @@ pub struct Record<H> {
     closed: bool,
 }
 
-impl<H: Host> Record<H> {
+impl<H: Host> EventBuffer<H> {
     /// An empty buffer of the VM `source`, whose batches go to `events`.
     pub fn new(
         host: H,

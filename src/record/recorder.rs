@@ -5,10 +5,10 @@
 //! Backpressure goes backwards: while what is unacknowledged is at its limit the
 //! queue is left alone, and workers stop filling it at a limit of their own.
 
-mod held;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod unacknowledged;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -20,8 +20,8 @@ use super::queue::EventQueue;
 use crate::admin_client::{AdminClient, Backoff, InFlight, nanos};
 use crate::host::{CallToken, Host, QueueId};
 use crate::metrics::{Count, Gauge, Metrics};
-use held::{GivenUp, Held};
 use sources::Sources;
+use unacknowledged::{GivenUp, Unacknowledged};
 
 /// Where events are posted.
 const PATH: &str = "/api/data-plane/v1/events";
@@ -62,7 +62,7 @@ pub struct Recorder<H> {
     events: Rc<EventQueue<H>>,
     /// The queue and the root that is notified of it.
     queue: Option<(QueueId, u32)>,
-    held: Held,
+    held: Unacknowledged,
     dropped: Vec<DroppedRange>,
     sources: Sources,
     in_flight: Option<PostInFlight>,
@@ -90,7 +90,7 @@ impl<H: Host> Recorder<H> {
             client,
             events,
             queue: None,
-            held: Held::default(),
+            held: Unacknowledged::default(),
             dropped: Vec::new(),
             sources: Sources::default(),
             in_flight: None,

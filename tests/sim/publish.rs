@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use tidegate::host::{Cas, Expect, HostError};
 use tidegate::sync::Keys;
-use tidegate::sync::load::read_published::{Collect, Collected};
+use tidegate::sync::load::read_published::{ReadEnd, ReadPublished};
 use tidegate::sync::publish::{Outcome, Publish, Set};
 use tidegate::sync::shared::manifest::{Manifest, Shared};
 use tidegate_policy::digest::BlobHash;
@@ -117,7 +117,7 @@ impl Publisher {
 #[derive(Clone, Debug)]
 struct Reader {
     left: u8,
-    now: Option<Collect>,
+    now: Option<ReadPublished>,
     held: Option<(Manifest, PerTable<Vec<u8>>)>,
 }
 
@@ -125,11 +125,11 @@ impl Reader {
     fn step(&mut self, store: &Store, keys: &Keys, sets: &[Rc<Set>]) -> Result<(), String> {
         let held = &self.held;
         let names = || PerTable::from_fn(|table| held.as_ref().map(|(held, _)| held.tables[table].blob));
-        let collect = self.now.get_or_insert_with(|| Collect::new(names(), CHUNK));
+        let collect = self.now.get_or_insert_with(|| ReadPublished::new(names(), CHUNK));
         let Some(end) = collect.step(store, keys) else { return Ok(()) };
         self.now = None;
         self.left -= 1;
-        let Collected::Set(published) = end else { return Ok(()) };
+        let ReadEnd::Set(published) = end else { return Ok(()) };
         let mut fresh = published.bytes.clone();
         let tables = PerTable::from_fn(|table| {
             let kept = || self.held.as_ref().map(|(_, tables)| tables[table].clone()).unwrap_or_default();

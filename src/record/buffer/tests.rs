@@ -12,12 +12,18 @@ const QUEUE: &str = "events";
 const BYTES: &str = "tidegate.queue.bytes.0000000000000007";
 const ME: Source = Source(9);
 
-fn record(limits: EventLimits) -> (SimHost, Record<SimHost>) {
+fn record(limits: EventLimits) -> (SimHost, EventBuffer<SimHost>) {
     let host = SimHost::alone();
     let metrics = Rc::new(Metrics::new(host.clone()));
     (
         host.clone(),
-        Record::new(host.clone(), metrics, ME, limits, Rc::new(EventQueue::new(host, QUEUE.to_owned(), 7))),
+        EventBuffer::new(
+            host.clone(),
+            metrics,
+            ME,
+            limits,
+            Rc::new(EventQueue::new(host, QUEUE.to_owned(), 7)),
+        ),
     )
 }
 
@@ -25,7 +31,7 @@ fn small() -> EventLimits {
     EventLimits { buffer_bytes: 10_000, queue_bytes: 10_000, batch_events: 10 }
 }
 
-fn push(record: &mut Record<SimHost>, events: u64) {
+fn push(record: &mut EventBuffer<SimHost>, events: u64) {
     for _ in 0..events {
         let path = Some(vec![b'a'; 100]);
         record.push(&mut TrafficEvent { path, ..TrafficEvent::default() });

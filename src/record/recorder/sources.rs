@@ -7,7 +7,7 @@ use tidegate_policy::wire::event::{Source, SourceReport, SourceState};
 /// VMs that are followed at once; a process has far fewer.
 const MAX_SOURCES: usize = 1_024;
 
-struct Known {
+struct KnownSource {
     report: SourceReport,
     /// The queue was empty at some time since the source is dead.
     drained: bool,
@@ -18,7 +18,7 @@ struct Known {
 /// The VMs of this process.
 #[derive(Default)]
 pub struct Sources {
-    known: Vec<Known>,
+    known: Vec<KnownSource>,
 }
 
 impl Sources {
@@ -36,7 +36,7 @@ impl Sources {
                     known.report = SourceReport { numbered_hi, ..*slot };
                 }
                 None if room => {
-                    self.known.push(Known { report: *slot, drained: false, said: None });
+                    self.known.push(KnownSource { report: *slot, drained: false, said: None });
                 }
                 None => {}
             }
@@ -63,7 +63,7 @@ impl Sources {
     /// What may be said now. `outstanding`: batches of this source are left here.
     #[must_use]
     pub fn due(&self, outstanding: impl Fn(Source) -> bool) -> Vec<SourceReport> {
-        let report = |known: &Known| {
+        let report = |known: &KnownSource| {
             let dead = known.report.state == SourceState::Dead;
             let settled = known.drained && !outstanding(known.report.source);
             let state = if dead && settled { SourceState::Dead } else { SourceState::Alive };

@@ -14,7 +14,7 @@ use tidegate_policy::tables::{PerTable, STEP_ENTRIES, Table};
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::sync::{BansUpdate, BlobRef, MAX_PAGE, OverlayUpdate, SyncAnswer};
 
-use super::fold_bans::Refold;
+use super::fold_bans::FoldBans;
 use crate::sync::load::decode_table::{DecodeError, DecodeTable};
 use crate::sync::publish::Set;
 use crate::sync::snapshot::{NextTables, Snapshot};
@@ -22,7 +22,7 @@ use crate::sync::snapshot::{NextTables, Snapshot};
 /// Why an answer did not become a set of tables. Each is followed by a full
 /// load: no `since`, nothing held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum BuildError {
+pub enum ApplyError {
     /// A table is missing that is not held either.
     Incomplete,
     /// Bytes are not what their name says.
@@ -36,17 +36,17 @@ pub enum BuildError {
 }
 
 /// What a step came to.
-pub enum Progress {
+pub enum ApplyStep {
     /// There is more to do.
     More,
     /// These bytes are needed, from this offset on.
     Fetch(BlobRef, u64),
     /// The set, to publish and then to enforce.
-    Done(Box<Built>),
+    Done(Box<Applied>),
 }
 
 /// A set of tables, verified.
-pub struct Built {
+pub struct Applied {
     /// For this VM.
     pub loaded: Rc<Snapshot>,
     /// For shared data.
@@ -56,7 +56,7 @@ pub struct Built {
 }
 
 /// A set under way.
-pub struct Build {
+pub struct ApplyAnswer {
     version: Version,
     refresh: u64,
     clock_ms: i64,
@@ -65,25 +65,25 @@ pub struct Build {
     blobs: PerTable<Option<BlobRef>>,
     bytes: PerTable<Option<Arc<Vec<u8>>>>,
     next: NextTables,
-    todo: VecDeque<Todo>,
+    pending: VecDeque<PendingWork>,
     misfolded: u64,
 }
 
-enum Todo {
+enum PendingWork {
     Fetch { table: Table, blob: BlobRef, bytes: Vec<u8> },
     Decode(Box<DecodeTable>),
-    Fold { fold: Box<Refold>, blob: BlobRef },
+    Fold { fold: Box<FoldBans>, blob: BlobRef },
     Overlay { from_held: bool },
     Apply(Box<Apply>),
 }
 
-impl Build {
+impl ApplyAnswer {
     /// Begins with `answer`, received when the wall clock said `wall_ms`, on top
     /// of `held`.
     ///
     /// # Errors
     /// When the answer cannot become a set.
-    pub fn new(answer: SyncAnswer, wall_ms: u64, held: Option<&Snapshot>) -> Result<Self, BuildError> {
+    pub fn new(answer: SyncAnswer, wall_ms: u64, held: Option<&Snapshot>) -> Result<Self, ApplyError> {
         let mut build = Self {
             version: answer.version,
             refresh: answer.refresh,
@@ -93,12 +93,12 @@ impl Build {
             blobs: PerTable::from_fn(|table| held.map(|held| held.blobs[table])),
             bytes: PerTable::default(),
             next: NextTables::new(held),
-            todo: VecDeque::new(),
+            pending: VecDeque::new(),
             misfolded: 0,
         };
         for whole in answer.whole {
             if !whole.table.travels_whole() {
-                return Err(BuildError::Layout(whole.table));
+                return Err(ApplyError::Layout(whole.table));
             }
             build.want(whole.table, whole.blob, whole.bytes)?;
         }
@@ -108,22 +108,22 @@ impl Build {
         Ok(build)
     }
 
-    fn want(&mut self, table: Table, blob: BlobRef, bytes: Option<Vec<u8>>) -> Result<(), BuildError> {
+    fn want(&mut self, table: Table, blob: BlobRef, bytes: Option<Vec<u8>>) -> Result<(), ApplyError> {
         if blob.len > MAX_TABLE as u64 {
-            return Err(BuildError::TooLong);
+            return Err(ApplyError::TooLong);
         }
         self.blobs[table] = Some(blob);
-        self.todo.push_back(match bytes {
+        self.pending.push_back(match bytes {
             Some(bytes) if bytes.len() <= MAX_PAGE => {
-                Todo::Decode(Box::new(DecodeTable::new(table, Some(blob), bytes)))
+                PendingWork::Decode(Box::new(DecodeTable::new(table, Some(blob), bytes)))
             }
-            Some(_) => return Err(BuildError::TooLong),
-            None => Todo::Fetch { table, blob, bytes: Vec::new() },
+            Some(_) => return Err(ApplyError::TooLong),
+            None => PendingWork::Fetch { table, blob, bytes: Vec::new() },
         });
         Ok(())
     }
 
-    fn want_bans(&mut self, bans: BansUpdate, held: Option<&Snapshot>) -> Result<(), BuildError> {
+    fn want_bans(&mut self, bans: BansUpdate, held: Option<&Snapshot>) -> Result<(), ApplyError> {
         let has_base = held.is_some_and(|held| held.blobs[Table::BanBase] == bans.base);
         let (from_held, changes) = match bans.overlay {
             OverlayUpdate::Delta(changes) => (true, changes),
@@ -131,14 +131,14 @@ impl Build {
         };
         if from_held && !has_base {
             // Changes to an overlay over a base that is not here.
-            return Err(BuildError::Incomplete);
+            return Err(ApplyError::Incomplete);
         }
         if !has_base {
             self.want_base(bans.base, bans.fold, held)?;
         }
         self.digest = Some(bans.digest);
         self.overlay = changes;
-        self.todo.push_back(Todo::Overlay { from_held });
+        self.pending.push_back(PendingWork::Overlay { from_held });
         Ok(())
     }
 
@@ -148,11 +148,11 @@ impl Build {
         base: BlobRef,
         fold: Option<Vec<Entry>>,
         held: Option<&Snapshot>,
-    ) -> Result<(), BuildError> {
+    ) -> Result<(), ApplyError> {
         match fold.zip(held) {
             Some((changes, held)) if base.len <= MAX_TABLE as u64 => {
-                let fold = Box::new(Refold::new(held, &changes));
-                self.todo.push_back(Todo::Fold { fold, blob: base });
+                let fold = Box::new(FoldBans::new(held, &changes));
+                self.pending.push_back(PendingWork::Fold { fold, blob: base });
                 Ok(())
             }
             _ => self.want(Table::BanBase, base, None),
@@ -163,66 +163,74 @@ impl Build {
     ///
     /// # Errors
     /// When the answer turns out wrong. The build is over then.
-    pub fn step(&mut self) -> Result<Progress, BuildError> {
-        let Some(todo) = self.todo.pop_front() else { return self.put_together() };
-        match todo {
-            Todo::Fetch { table, blob, bytes } if (bytes.len() as u64) < blob.len => {
+    pub fn step(&mut self) -> Result<ApplyStep, ApplyError> {
+        let Some(pending) = self.pending.pop_front() else { return self.put_together() };
+        match pending {
+            PendingWork::Fetch { table, blob, bytes } if (bytes.len() as u64) < blob.len => {
                 let offset = bytes.len() as u64;
-                self.todo.push_front(Todo::Fetch { table, blob, bytes });
-                return Ok(Progress::Fetch(blob, offset));
+                self.pending.push_front(PendingWork::Fetch { table, blob, bytes });
+                return Ok(ApplyStep::Fetch(blob, offset));
             }
-            Todo::Fetch { table, blob, bytes } => {
-                self.todo.push_front(Todo::Decode(Box::new(DecodeTable::new(table, Some(blob), bytes))));
+            PendingWork::Fetch { table, blob, bytes } => {
+                self.pending.push_front(PendingWork::Decode(Box::new(DecodeTable::new(
+                    table,
+                    Some(blob),
+                    bytes,
+                ))));
             }
-            Todo::Decode(decode) => self.decode(decode)?,
-            Todo::Fold { fold, blob } => self.fold(fold, blob)?,
-            Todo::Overlay { from_held } => self.begin_overlay(from_held),
-            Todo::Apply(apply) => self.apply(apply)?,
+            PendingWork::Decode(decode) => self.decode(decode)?,
+            PendingWork::Fold { fold, blob } => self.fold(fold, blob)?,
+            PendingWork::Overlay { from_held } => self.begin_overlay(from_held),
+            PendingWork::Apply(apply) => self.apply(apply)?,
         }
-        Ok(Progress::More)
+        Ok(ApplyStep::More)
     }
 
-    /// A page of the table that [`Progress::Fetch`] asked for.
+    /// A page of the table that [`ApplyStep::Fetch`] asked for.
     ///
     /// # Errors
     /// When it is empty, or more than the table has.
-    pub fn page(&mut self, page: &[u8]) -> Result<(), BuildError> {
-        let Some(Todo::Fetch { table, blob, bytes }) = self.todo.front_mut() else { return Ok(()) };
+    pub fn page(&mut self, page: &[u8]) -> Result<(), ApplyError> {
+        let Some(PendingWork::Fetch { table, blob, bytes }) = self.pending.front_mut() else { return Ok(()) };
         let len = bytes.len().saturating_add(page.len());
         if page.is_empty() || len as u64 > blob.len || bytes.try_reserve(page.len()).is_err() {
-            return Err(BuildError::Hash(*table));
+            return Err(ApplyError::Hash(*table));
         }
         bytes.extend_from_slice(page);
         Ok(())
     }
 
-    fn decode(&mut self, mut decode: Box<DecodeTable>) -> Result<(), BuildError> {
+    fn decode(&mut self, mut decode: Box<DecodeTable>) -> Result<(), ApplyError> {
         let table = decode.table();
         match self.next.decode(&mut decode) {
-            Ok(false) => self.todo.push_front(Todo::Decode(decode)),
+            Ok(false) => self.pending.push_front(PendingWork::Decode(decode)),
             Ok(true) => {
                 self.blobs[table] = decode.blob();
                 self.bytes[table] = Some(decode.bytes().clone());
             }
-            Err(DecodeError::Hash) => return Err(BuildError::Hash(table)),
-            Err(DecodeError::Malformed(_)) => return Err(BuildError::Layout(table)),
+            Err(DecodeError::Hash) => return Err(ApplyError::Hash(table)),
+            Err(DecodeError::Malformed(_)) => return Err(ApplyError::Layout(table)),
         }
         Ok(())
     }
 
-    fn fold(&mut self, mut fold: Box<Refold>, blob: BlobRef) -> Result<(), BuildError> {
+    fn fold(&mut self, mut fold: Box<FoldBans>, blob: BlobRef) -> Result<(), ApplyError> {
         match fold.step() {
-            Ok(None) => self.todo.push_front(Todo::Fold { fold, blob }),
+            Ok(None) => self.pending.push_front(PendingWork::Fold { fold, blob }),
             Ok(Some((bytes, hash))) if hash == blob.hash && bytes.len() as u64 == blob.len => {
                 let decode = DecodeTable::named(Table::BanBase, blob, bytes);
-                let decode = decode.map_err(|_| BuildError::Layout(Table::BanBase))?;
-                self.todo.push_front(Todo::Decode(Box::new(decode)));
+                let decode = decode.map_err(|_| ApplyError::Layout(Table::BanBase))?;
+                self.pending.push_front(PendingWork::Decode(Box::new(decode)));
             }
             // Something that was held is not what the service believes: its
             // bytes are right in any case.
             _ => {
                 self.misfolded = self.misfolded.saturating_add(1);
-                self.todo.push_front(Todo::Fetch { table: Table::BanBase, blob, bytes: Vec::new() });
+                self.pending.push_front(PendingWork::Fetch {
+                    table: Table::BanBase,
+                    blob,
+                    bytes: Vec::new(),
+                });
             }
         }
         Ok(())
@@ -231,38 +239,38 @@ impl Build {
     fn begin_overlay(&mut self, from_held: bool) {
         let from = if from_held { self.next.set().ban_overlay.clone() } else { AddressTable::empty() };
         let apply = Apply::new(&from, &std::mem::take(&mut self.overlay));
-        self.todo.push_front(Todo::Apply(Box::new(apply)));
+        self.pending.push_front(PendingWork::Apply(Box::new(apply)));
     }
 
-    fn apply(&mut self, mut apply: Box<Apply>) -> Result<(), BuildError> {
-        let bytes = apply.step(STEP_ENTRIES).map_err(|_| BuildError::Layout(Table::BanOverlay))?;
-        self.todo.push_front(match bytes {
-            None => Todo::Apply(apply),
-            Some(bytes) => Todo::Decode(Box::new(DecodeTable::new(Table::BanOverlay, None, bytes))),
+    fn apply(&mut self, mut apply: Box<Apply>) -> Result<(), ApplyError> {
+        let bytes = apply.step(STEP_ENTRIES).map_err(|_| ApplyError::Layout(Table::BanOverlay))?;
+        self.pending.push_front(match bytes {
+            None => PendingWork::Apply(apply),
+            Some(bytes) => PendingWork::Decode(Box::new(DecodeTable::new(Table::BanOverlay, None, bytes))),
         });
         Ok(())
     }
 
     /// All tables are in: the bans are joined, and then counted.
-    fn put_together(&mut self) -> Result<Progress, BuildError> {
-        let Some(bans) = self.next.join() else { return Ok(Progress::More) };
+    fn put_together(&mut self) -> Result<ApplyStep, ApplyError> {
+        let Some(bans) = self.next.join() else { return Ok(ApplyStep::More) };
         if self.digest.is_some_and(|expected| bans.digest() != expected) {
-            return Err(BuildError::Digest);
+            return Err(ApplyError::Digest);
         }
         self.finish()
     }
 
-    fn finish(&mut self) -> Result<Progress, BuildError> {
+    fn finish(&mut self) -> Result<ApplyStep, ApplyError> {
         if self.blobs.iter().any(|(_, blob)| blob.is_none()) {
-            return Err(BuildError::Incomplete);
+            return Err(ApplyError::Incomplete);
         }
         let blobs = PerTable::from_fn(|table| self.blobs[table].unwrap_or_default());
-        let tables = Rc::new(self.next.finish(self.version).ok_or(BuildError::Incomplete)?);
+        let tables = Rc::new(self.next.finish(self.version).ok_or(ApplyError::Incomplete)?);
         let bytes = std::mem::take(&mut self.bytes);
         let (version, refresh, clock_ms) = (self.version, self.refresh, self.clock_ms);
         let set = Set { version, refresh, clock_ms, blobs, bytes };
         let loaded = Snapshot { refresh, clock_ms, blobs, tables };
-        Ok(Progress::Done(Box::new(Built {
+        Ok(ApplyStep::Done(Box::new(Applied {
             loaded: Rc::new(loaded),
             set: Rc::new(set),
             misfolded: self.misfolded,

@@ -10,7 +10,7 @@ use tidegate_policy::tables::STEP_ENTRIES;
 use crate::sync::snapshot::Snapshot;
 
 /// A fold under way.
-pub struct Refold {
+pub struct FoldBans {
     base: AddressTable,
     at: At,
 }
@@ -22,7 +22,7 @@ enum At {
     Fold(Box<Fold>),
 }
 
-impl Refold {
+impl FoldBans {
     /// Begins to fold what `held` says once `changes` are applied.
     #[must_use]
     pub fn new(held: &Snapshot, changes: &[Entry]) -> Self {

@@ -6,12 +6,12 @@ use std::time::Duration;
 use tidegate_policy::wire::sync::{Ack, BlobRef, Held, MAX_PAGE, SyncAnswer};
 
 use super::acks::Acks;
-use super::apply_answer::{Build, Built, Progress};
+use super::apply_answer::{Applied, ApplyAnswer, ApplyError, ApplyStep};
 use super::calls::{RootCall, SyncCalls};
 use crate::admin_client::{Backoff, InFlight};
 use crate::host::{CallToken, Host};
 use crate::metrics::{Count, Metrics};
-use crate::sync::load::table_loader::Loader;
+use crate::sync::load::table_loader::TableLoader;
 use crate::sync::publish::{Outcome, Publish};
 use crate::sync::shared::keys::Keys;
 use crate::sync::shared::manifest::CHUNK;
@@ -26,7 +26,7 @@ const POLL_GAP_NS: u64 = 50_000_000;
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// The holder of the lease.
-pub struct Holder {
+pub struct LeaseHolder {
     fence: u64,
     stage: Stage,
     poll: Option<RootCall>,
@@ -53,22 +53,22 @@ enum Stage {
     /// A poll is open, or will be.
     Ready,
     /// Making a set out of an answer; whether it was asked for everything.
-    Build(Box<Build>, bool),
+    Apply(Box<ApplyAnswer>, bool),
     /// Publishing it.
-    Publish(Box<Publish>, Box<Built>),
+    Publish(Box<Publish>, Box<Applied>),
 }
 
 /// Whether there is more to do now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Busy {
+pub enum Progress {
     /// Call again.
-    Yes,
+    Pending,
     /// Something from outside must happen first.
-    No,
+    Waiting,
 }
 
 /// What a step needs beside the holder itself.
-pub struct Duty<'a, H> {
+pub struct HolderContext<'a, H> {
     /// Calls to the admin service, from the root that is running.
     pub calls: SyncCalls<'a, H>,
     /// Names in shared data.
@@ -78,10 +78,10 @@ pub struct Duty<'a, H> {
     /// This VM's slot.
     pub own: Option<u16>,
     /// This VM's tables.
-    pub loader: &'a mut Loader,
+    pub loader: &'a mut TableLoader,
 }
 
-impl Holder {
+impl LeaseHolder {
     /// The holder of a lease just taken.
     #[must_use]
     pub fn new(fence: u64) -> Self {
@@ -124,12 +124,12 @@ impl Holder {
     }
 
     /// At a tick: what will never be answered is given up.
-    pub fn watch<H: Host>(&mut self, duty: &Duty<'_, H>) {
-        let now = duty.calls.host.monotonic_ns();
+    pub fn watch<H: Host>(&mut self, context: &HolderContext<'_, H>) {
+        let now = context.calls.host.monotonic_ns();
         let lost = |made: &Option<RootCall>| made.is_some_and(|made| made.call.is_lost(now));
         if lost(&self.poll) || lost(&self.page) {
             (self.poll, self.page) = (None, None);
-            self.failed(duty);
+            self.failed(context);
         }
         if lost(&self.ack.as_ref().map(|(made, _)| *made)) {
             self.ack = None;
@@ -147,119 +147,119 @@ impl Holder {
     }
 
     /// Takes the work a step further: one host call, or a bounded piece of work.
-    pub fn step<H: Host>(&mut self, duty: &mut Duty<'_, H>) -> Busy {
+    pub fn step<H: Host>(&mut self, context: &mut HolderContext<'_, H>) -> Progress {
         match &mut self.stage {
             Stage::Adopt(publish) => {
-                let outcome = publish.step(duty.calls.host, duty.keys);
-                self.adopted(outcome, duty)
+                let outcome = publish.step(context.calls.host, context.keys);
+                self.adopted(outcome, context)
             }
-            Stage::Load if duty.loader.is_settled() => {
-                self.full |= duty.loader.is_undecodable();
-                if let Some(loaded) = duty.loader.loaded() {
+            Stage::Load if context.loader.is_settled() => {
+                self.full |= context.loader.is_undecodable();
+                if let Some(loaded) = context.loader.loaded() {
                     // The holder before may have owed somebody an ack.
                     self.acks.want(loaded.tables.version, loaded.refresh);
                 }
                 self.stage = Stage::Ready;
-                Busy::Yes
+                Progress::Pending
             }
-            Stage::Load => Busy::No,
+            Stage::Load => Progress::Waiting,
             Stage::Ready => {
-                self.open_poll(duty);
-                Busy::No
+                self.open_poll(context);
+                Progress::Waiting
             }
-            Stage::Build(build, full) => {
+            Stage::Apply(build, full) => {
                 if self.page.is_some() {
-                    return Busy::No;
+                    return Progress::Waiting;
                 }
                 let (progress, full) = (build.step(), *full);
-                self.built(progress, full, duty)
+                self.built(progress, full, context)
             }
             Stage::Publish(publish, _) => {
-                let outcome = publish.step(duty.calls.host, duty.keys);
-                self.published(outcome, duty)
+                let outcome = publish.step(context.calls.host, context.keys);
+                self.published(outcome, context)
             }
         }
     }
 
-    fn adopted<H: Host>(&mut self, outcome: Option<Outcome>, duty: &mut Duty<'_, H>) -> Busy {
+    fn adopted<H: Host>(&mut self, outcome: Option<Outcome>, context: &mut HolderContext<'_, H>) -> Progress {
         match outcome {
-            None => return Busy::Yes,
+            None => return Progress::Pending,
             Some(Outcome::Outranked(fence)) => self.outranked = Some(fence),
             Some(Outcome::Later) => self.stage = Stage::Adopt(Box::new(Publish::adopt(self.fence))),
             Some(_) => {
-                duty.loader.look(duty.calls.host, duty.keys);
+                context.loader.look(context.calls.host, context.keys);
                 self.stage = Stage::Load;
             }
         }
-        Busy::No
+        Progress::Waiting
     }
 
-    fn open_poll<H: Host>(&mut self, duty: &mut Duty<'_, H>) {
-        let now = duty.calls.host.monotonic_ns();
+    fn open_poll<H: Host>(&mut self, context: &mut HolderContext<'_, H>) {
+        let now = context.calls.host.monotonic_ns();
         if self.poll.is_some() || self.backoff.remaining_ns(now) > 0 {
             return;
         }
-        self.count(duty);
-        let loaded = duty.loader.loaded().filter(|_| !self.full);
+        self.count(context);
+        let loaded = context.loader.loaded().filter(|_| !self.full);
         let since = loaded.map(|loaded| loaded.tables.version);
         let held = loaded.map_or_else(Held::default, |loaded| loaded.held());
-        duty.metrics.count(Count::Polls);
+        context.metrics.count(Count::Polls);
         if since.is_none() {
-            duty.metrics.count(Count::FullLoads);
+            context.metrics.count(Count::FullLoads);
         }
-        match duty.calls.poll(since, &held, &self.acks.now()) {
+        match context.calls.poll(since, &held, &self.acks.now()) {
             Ok(made) => self.poll = Some(made),
-            Err(_) => self.failed(duty),
+            Err(_) => self.failed(context),
         }
     }
 
     /// Looks at the slots: wakes whom the newest set has not reached, and says
     /// what is enforced to whom it concerns.
-    pub fn settle<H: Host>(&mut self, duty: &Duty<'_, H>) {
-        self.count(duty);
-        let now = duty.calls.host.monotonic_ns();
+    pub fn settle<H: Host>(&mut self, context: &HolderContext<'_, H>) {
+        self.count(context);
+        let now = context.calls.host.monotonic_ns();
         let Some(ack) = self.acks.due() else { return };
         if self.ack.is_some() || self.ack_backoff.remaining_ns(now) > 0 {
             return;
         }
-        match duty.calls.ack(&ack) {
+        match context.calls.ack(&ack) {
             Ok(made) => self.ack = Some((made, ack)),
-            Err(_) => self.ack_failed(duty),
+            Err(_) => self.ack_failed(context),
         }
     }
 
-    fn count<H: Host>(&mut self, duty: &Duty<'_, H>) {
+    fn count<H: Host>(&mut self, context: &HolderContext<'_, H>) {
         // While a newer set is under way the own one is what is published.
-        let Some(loaded) = duty.loader.loaded() else { return };
-        let host = duty.calls.host;
-        let slots = slots::all(host, duty.keys);
+        let Some(loaded) = context.loader.loaded() else { return };
+        let host = context.calls.host;
+        let slots = slots::all(host, context.keys);
         let now = host.monotonic_ns();
         let version = (loaded.tables.version, loaded.refresh);
         let is_behind = |index: u16, slot: &Slot| {
-            duty.own != Some(index) && slot.is_live(now) && (slot.version, slot.refresh) != version
+            context.own != Some(index) && slot.is_live(now) && (slot.version, slot.refresh) != version
         };
         for (index, slot) in slots.iter().filter(|(index, slot)| is_behind(*index, slot)) {
-            self.waker.wake(host, duty.keys, *index, slot);
+            self.waker.wake(host, context.keys, *index, slot);
         }
         self.acks.count(&slots, loaded, now);
     }
 
     /// Whether the answer to one of our calls arrived, and what became of it.
     /// Runs inside the answer's callback.
-    pub fn answered<H: Host>(&mut self, token: CallToken, duty: &mut Duty<'_, H>) -> bool {
+    pub fn answered<H: Host>(&mut self, token: CallToken, context: &mut HolderContext<'_, H>) -> bool {
         let is = |made: &RootCall| made.call.token == token;
-        let status = duty.calls.client.status();
+        let status = context.calls.client.status();
         if let Some(poll) = self.poll.take_if(|made| is(made)) {
-            self.polled(status, poll.call, duty);
+            self.polled(status, poll.call, context);
         } else if self.page.take_if(|made| is(made)).is_some() {
-            self.paged(status, duty);
+            self.paged(status, context);
         } else if let Some((_, ack)) = self.ack.take_if(|(made, _)| is(made)) {
             match status {
                 Some(200..=299) => {
                     self.acks.accepted(ack);
                     self.ack_backoff.worked();
                 }
-                _ => self.ack_failed(duty),
+                _ => self.ack_failed(context),
             }
         } else {
             return false;
@@ -267,8 +267,8 @@ impl Holder {
         true
     }
 
-    fn polled<H: Host>(&mut self, status: Option<u16>, poll: InFlight, duty: &mut Duty<'_, H>) {
-        let now = duty.calls.host.monotonic_ns();
+    fn polled<H: Host>(&mut self, status: Option<u16>, poll: InFlight, context: &mut HolderContext<'_, H>) {
+        let now = context.calls.host.monotonic_ns();
         match status {
             Some(304) => {
                 self.heard_ns = now;
@@ -276,19 +276,19 @@ impl Holder {
             }
             Some(200) => {
                 self.heard_ns = now;
-                let body = duty.calls.host.call_body(MAX_PAGE);
+                let body = context.calls.host.call_body(MAX_PAGE);
                 match SyncAnswer::from_bytes(&body).ok() {
-                    Some(answer) => self.take(answer, poll, duty),
-                    None => self.bad_answer("does not decode", self.full, duty),
+                    Some(answer) => self.take(answer, poll, context),
+                    None => self.bad_answer("does not decode", self.full, context),
                 }
             }
-            _ => self.failed(duty),
+            _ => self.failed(context),
         }
     }
 
-    fn take<H: Host>(&mut self, answer: SyncAnswer, poll: InFlight, duty: &mut Duty<'_, H>) {
-        let full = self.full || duty.loader.loaded().is_none();
-        let held = duty.loader.loaded().filter(|_| !self.full).cloned();
+    fn take<H: Host>(&mut self, answer: SyncAnswer, poll: InFlight, context: &mut HolderContext<'_, H>) {
+        let full = self.full || context.loader.loaded().is_none();
+        let held = context.loader.loaded().filter(|_| !self.full).cloned();
         if answer.ack_wanted {
             self.acks.want(answer.version, answer.refresh);
         }
@@ -304,130 +304,134 @@ impl Holder {
             self.backoff.worked_but_wait(poll.since_ns.saturating_add(POLL_GAP_NS));
             return;
         }
-        let wall_ms = duty.calls.host.wall_us().checked_div(1000).unwrap_or_default();
-        match Build::new(answer, wall_ms, held.as_deref()) {
-            Ok(build) => self.stage = Stage::Build(Box::new(build), full),
-            Err(error) => self.bad_answer(&format!("{error:?}"), full, duty),
+        let wall_ms = context.calls.host.wall_us().checked_div(1000).unwrap_or_default();
+        match ApplyAnswer::new(answer, wall_ms, held.as_deref()) {
+            Ok(build) => self.stage = Stage::Apply(Box::new(build), full),
+            Err(error) => self.bad_answer(&format!("{error:?}"), full, context),
         }
     }
 
-    fn paged<H: Host>(&mut self, status: Option<u16>, duty: &mut Duty<'_, H>) {
-        let Stage::Build(build, full) = &mut self.stage else { return };
+    fn paged<H: Host>(&mut self, status: Option<u16>, context: &mut HolderContext<'_, H>) {
+        let Stage::Apply(build, full) = &mut self.stage else { return };
         let full = *full;
         let page = match status {
-            Some(200) => Some(duty.calls.host.call_body(MAX_PAGE)),
+            Some(200) => Some(context.calls.host.call_body(MAX_PAGE)),
             _ => None,
         };
         match page {
             Some(page) => {
                 if let Err(error) = build.page(&page) {
-                    self.bad_answer(&format!("{error:?}"), full, duty);
+                    self.bad_answer(&format!("{error:?}"), full, context);
                 }
             }
             // 410: nobody needs these bytes any more, there is something newer.
             // Anything else: the next poll names what is needed then.
             None => {
                 self.stage = Stage::Ready;
-                self.failed(duty);
+                self.failed(context);
             }
         }
     }
 
     fn built<H: Host>(
         &mut self,
-        progress: Result<Progress, super::apply_answer::BuildError>,
+        progress: Result<ApplyStep, ApplyError>,
         full: bool,
-        duty: &mut Duty<'_, H>,
-    ) -> Busy {
+        context: &mut HolderContext<'_, H>,
+    ) -> Progress {
         match progress {
-            Ok(Progress::More) => Busy::Yes,
-            Ok(Progress::Fetch(blob, offset)) => self.fetch(&blob, offset, duty),
-            Ok(Progress::Done(built)) => {
-                duty.metrics.add(Count::Misfolds, built.misfolded);
+            Ok(ApplyStep::More) => Progress::Pending,
+            Ok(ApplyStep::Fetch(blob, offset)) => self.fetch(&blob, offset, context),
+            Ok(ApplyStep::Done(built)) => {
+                context.metrics.add(Count::Misfolds, built.misfolded);
                 let publish = Publish::new(self.fence, built.set.clone(), CHUNK);
                 self.stage = Stage::Publish(Box::new(publish), built);
-                Busy::Yes
+                Progress::Pending
             }
             Err(error) => {
-                self.bad_answer(&format!("{error:?}"), full, duty);
-                Busy::Yes
+                self.bad_answer(&format!("{error:?}"), full, context);
+                Progress::Pending
             }
         }
     }
 
-    fn fetch<H: Host>(&mut self, blob: &BlobRef, offset: u64, duty: &Duty<'_, H>) -> Busy {
-        match duty.calls.page(blob, offset) {
+    fn fetch<H: Host>(&mut self, blob: &BlobRef, offset: u64, context: &HolderContext<'_, H>) -> Progress {
+        match context.calls.page(blob, offset) {
             Ok(made) => self.page = Some(made),
             Err(_) => {
                 self.stage = Stage::Ready;
-                self.failed(duty);
+                self.failed(context);
             }
         }
-        Busy::No
+        Progress::Waiting
     }
 
-    fn published<H: Host>(&mut self, outcome: Option<Outcome>, duty: &mut Duty<'_, H>) -> Busy {
-        let Some(outcome) = outcome else { return Busy::Yes };
+    fn published<H: Host>(
+        &mut self,
+        outcome: Option<Outcome>,
+        context: &mut HolderContext<'_, H>,
+    ) -> Progress {
+        let Some(outcome) = outcome else { return Progress::Pending };
         let Stage::Publish(_, built) = std::mem::replace(&mut self.stage, Stage::Ready) else {
-            return Busy::No;
+            return Progress::Waiting;
         };
         match outcome {
             Outcome::Done(_) => {
-                duty.metrics.count(Count::Publishes);
+                context.metrics.count(Count::Publishes);
                 self.full = false;
                 self.backoff.worked();
-                duty.loader.enforce(duty.metrics, built.loaded);
-                Busy::Yes
+                context.loader.enforce(context.metrics, built.loaded);
+                Progress::Pending
             }
             // An answer without news. Not to be asked for again at once.
             Outcome::NotNewer(_) | Outcome::Nothing => {
                 self.full = false;
-                self.failed(duty);
-                Busy::No
+                self.failed(context);
+                Progress::Waiting
             }
             Outcome::Outranked(fence) => {
                 self.outranked = Some(fence);
-                Busy::No
+                Progress::Waiting
             }
             Outcome::Incomplete => {
                 self.full = true;
-                Busy::Yes
+                Progress::Pending
             }
             Outcome::Later => {
                 let publish = Publish::new(self.fence, built.set.clone(), CHUNK);
                 self.stage = Stage::Publish(Box::new(publish), built);
-                Busy::No
+                Progress::Waiting
             }
         }
     }
 
     /// An answer is wrong. What is enforced stays; the next poll asks for
     /// everything, at once unless this one had.
-    fn bad_answer<H: Host>(&mut self, what: &str, was_full: bool, duty: &Duty<'_, H>) {
-        duty.metrics.count(Count::DecodeFailures);
+    fn bad_answer<H: Host>(&mut self, what: &str, was_full: bool, context: &HolderContext<'_, H>) {
+        context.metrics.count(Count::DecodeFailures);
         let say = ["an answer of the admin service is wrong (", what, "); the tables before stay in force"];
-        duty.calls.host.log(log::Level::Error, &say.concat());
+        context.calls.host.log(log::Level::Error, &say.concat());
         self.stage = Stage::Ready;
         self.full = true;
         if was_full {
-            self.failed(duty);
+            self.failed(context);
         } else {
             self.backoff.worked();
         }
     }
 
-    fn failed<H: Host>(&mut self, duty: &Duty<'_, H>) {
-        duty.metrics.count(Count::PollFailures);
-        let host = duty.calls.host;
+    fn failed<H: Host>(&mut self, context: &HolderContext<'_, H>) {
+        context.metrics.count(Count::PollFailures);
+        let host = context.calls.host;
         self.backoff.failed(host.monotonic_ns(), host.random_u64());
         if !matches!(self.stage, Stage::Adopt(_) | Stage::Load | Stage::Publish(..)) {
             self.stage = Stage::Ready;
         }
     }
 
-    fn ack_failed<H: Host>(&mut self, duty: &Duty<'_, H>) {
-        duty.metrics.count(Count::PollFailures);
-        let host = duty.calls.host;
+    fn ack_failed<H: Host>(&mut self, context: &HolderContext<'_, H>) {
+        context.metrics.count(Count::PollFailures);
+        let host = context.calls.host;
         self.ack_backoff.failed(host.monotonic_ns(), host.random_u64());
     }
 }

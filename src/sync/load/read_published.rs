@@ -15,7 +15,7 @@ const TRIES: u8 = 7;
 
 /// What a read came to.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Collected {
+pub enum ReadEnd {
     /// Nothing is published yet.
     Nothing,
     /// This is published.
@@ -39,7 +39,7 @@ pub struct Published {
 
 /// A read under way.
 #[derive(Clone, Debug)]
-pub struct Collect {
+pub struct ReadPublished {
     held: PerTable<Option<BlobRef>>,
     got: PerTable<Option<Partial>>,
     chunk: usize,
@@ -55,7 +55,7 @@ struct Partial {
     bytes: Vec<u8>,
 }
 
-impl Collect {
+impl ReadPublished {
     /// A read that leaves out the tables `held`, in pieces of `chunk` bytes.
     #[must_use]
     pub fn new(held: PerTable<Option<BlobRef>>, chunk: usize) -> Self {
@@ -63,7 +63,7 @@ impl Collect {
     }
 
     /// Makes the next host call; the outcome when that was the last.
-    pub fn step(&mut self, shared: &impl Shared, keys: &Keys) -> Option<Collected> {
+    pub fn step(&mut self, shared: &impl Shared, keys: &Keys) -> Option<ReadEnd> {
         match self.manifest.take() {
             None => self.read_manifest(shared, keys),
             Some((manifest, cas)) => match self.wanted(&manifest) {
@@ -76,13 +76,13 @@ impl Collect {
         }
     }
 
-    fn read_manifest(&mut self, shared: &impl Shared, keys: &Keys) -> Option<Collected> {
+    fn read_manifest(&mut self, shared: &impl Shared, keys: &Keys) -> Option<ReadEnd> {
         let (bytes, cas) = match shared.get(&keys.manifest()) {
             Ok(Some(found)) => found,
-            Ok(None) => return Some(Collected::Nothing),
-            Err(_) => return Some(Collected::Later),
+            Ok(None) => return Some(ReadEnd::Nothing),
+            Err(_) => return Some(ReadEnd::Later),
         };
-        let Ok(manifest) = Manifest::from_bytes(&bytes) else { return Some(Collected::Unreadable(cas)) };
+        let Ok(manifest) = Manifest::from_bytes(&bytes) else { return Some(ReadEnd::Unreadable(cas)) };
         for (table, placed) in manifest.tables.iter() {
             let (blob, got) = (placed.blob, &mut self.got[table]);
             if got.as_ref().is_some_and(|got| got.blob != blob) {
@@ -110,19 +110,19 @@ impl Collect {
         keys: &Keys,
         table: Table,
         placed: Placed,
-    ) -> Option<Collected> {
+    ) -> Option<ReadEnd> {
         let chunk = self.chunk;
         let got = self.got[table].get_or_insert_with(|| Partial { blob: placed.blob, bytes: Vec::new() });
         let index = got.bytes.len().checked_div(chunk).unwrap_or_default();
         let len = usize::try_from(placed.blob.len).unwrap_or(usize::MAX);
         let want = len.saturating_sub(got.bytes.len()).min(chunk);
         let Ok(found) = shared.get(&keys.chunk(table, placed.side, index)) else {
-            return Some(Collected::Later);
+            return Some(ReadEnd::Later);
         };
         let payload = found.as_ref().and_then(|(value, _)| fitting(value, placed.blob.hash, want));
         let Some(payload) = payload else { return self.again() };
         if got.bytes.is_empty() && got.bytes.try_reserve_exact(len).is_err() {
-            return Some(Collected::Later);
+            return Some(ReadEnd::Later);
         }
         got.bytes.extend_from_slice(payload);
         None
@@ -130,13 +130,13 @@ impl Collect {
 
     /// A piece does not fit the manifest: it has been overwritten, so there is a
     /// newer manifest.
-    fn again(&mut self) -> Option<Collected> {
+    fn again(&mut self) -> Option<ReadEnd> {
         self.manifest = None;
         self.tries = self.tries.saturating_add(1);
-        (self.tries >= TRIES).then_some(Collected::Later)
+        (self.tries >= TRIES).then_some(ReadEnd::Later)
     }
 
-    fn finish(&mut self, manifest: Manifest, cas: Cas) -> Collected {
+    fn finish(&mut self, manifest: Manifest, cas: Cas) -> ReadEnd {
         let mut got = std::mem::take(&mut self.got);
         let held = self.held;
         let bytes = PerTable::from_fn(|table| {
@@ -144,7 +144,7 @@ impl Collect {
             let got = got[table].take().map(|got| got.bytes);
             (!is_held).then(|| got.unwrap_or_default())
         });
-        Collected::Set(Box::new(Published { manifest, cas, bytes }))
+        ReadEnd::Set(Box::new(Published { manifest, cas, bytes }))
     }
 }
 

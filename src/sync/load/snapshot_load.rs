@@ -7,7 +7,7 @@ use std::rc::Rc;
 use tidegate_policy::tables::{PerTable, Table};
 
 use super::decode_table::{DecodeError, DecodeTable};
-use super::read_published::{Collect, Collected, Published};
+use super::read_published::{Published, ReadEnd, ReadPublished};
 use crate::host::Cas;
 use crate::sync::shared::keys::Keys;
 use crate::sync::shared::manifest::{CHUNK, Manifest, Shared};
@@ -29,13 +29,13 @@ pub enum LoadEnd {
 }
 
 /// A load under way.
-pub struct Load {
+pub struct SnapshotLoad {
     held: Option<Rc<Snapshot>>,
-    at: At,
+    stage: Stage,
 }
 
-enum At {
-    Collect(Box<Collect>),
+enum Stage {
+    ReadPublished(Box<ReadPublished>),
     Check(Box<Checking>),
 }
 
@@ -46,30 +46,30 @@ struct Checking {
     next: NextTables,
 }
 
-impl Load {
+impl SnapshotLoad {
     /// A load by a VM that holds `held`.
     #[must_use]
     pub fn new(held: Option<Rc<Snapshot>>) -> Self {
         let names = PerTable::from_fn(|table| held.as_ref().map(|held| held.blobs[table]));
-        Self { at: At::Collect(Box::new(Collect::new(names, CHUNK))), held }
+        Self { stage: Stage::ReadPublished(Box::new(ReadPublished::new(names, CHUNK))), held }
     }
 
     /// Reads everything anew, whatever is held: a refresh was ordered.
     #[must_use]
     pub fn anew(held: Option<Rc<Snapshot>>) -> Self {
-        Self { at: At::Collect(Box::new(Collect::new(PerTable::default(), CHUNK))), held }
+        Self { stage: Stage::ReadPublished(Box::new(ReadPublished::new(PerTable::default(), CHUNK))), held }
     }
 
     /// Makes one host call, or does one bounded piece of work.
     pub fn step(&mut self, shared: &impl Shared, keys: &Keys) -> Option<LoadEnd> {
-        match &mut self.at {
-            At::Collect(collect) => match collect.step(shared, keys)? {
-                Collected::Nothing => Some(LoadEnd::Nothing),
-                Collected::Later => Some(LoadEnd::Later),
-                Collected::Unreadable(cas) => Some(LoadEnd::Undecodable(cas, "the manifest")),
-                Collected::Set(published) => self.check(*published),
+        match &mut self.stage {
+            Stage::ReadPublished(collect) => match collect.step(shared, keys)? {
+                ReadEnd::Nothing => Some(LoadEnd::Nothing),
+                ReadEnd::Later => Some(LoadEnd::Later),
+                ReadEnd::Unreadable(cas) => Some(LoadEnd::Undecodable(cas, "the manifest")),
+                ReadEnd::Set(published) => self.check(*published),
             },
-            At::Check(checking) => checking.step(),
+            Stage::Check(checking) => checking.step(),
         }
     }
 
@@ -83,7 +83,7 @@ impl Load {
             |table| Some(DecodeTable::new(table, Some(manifest.tables[table].blob), bytes[table].take()?));
         let waiting = Table::ALL.into_iter().rev().filter_map(decode).collect();
         let next = NextTables::new(held.as_deref());
-        self.at = At::Check(Box::new(Checking { manifest, cas, waiting, next }));
+        self.stage = Stage::Check(Box::new(Checking { manifest, cas, waiting, next }));
         None
     }
 }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use tidegate_policy::decide::Tables;
 
-use super::snapshot_load::{Load, LoadEnd};
+use super::snapshot_load::{LoadEnd, SnapshotLoad};
 use crate::host::{Cas, Host};
 use crate::metrics::{Count, Metrics};
 use crate::sync::shared::keys::Keys;
@@ -16,7 +16,7 @@ const TRIES: u8 = 3;
 
 /// The manifest as last dealt with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Seen {
+enum ManifestSeen {
     /// Not yet, or it must be looked at again.
     Never,
     /// There was none.
@@ -27,25 +27,20 @@ enum Seen {
 }
 
 /// The tables that are enforced, and a load under way.
-pub struct Loader {
+pub struct TableLoader {
     loaded: Option<Rc<Snapshot>>,
-    load: Option<Load>,
-    seen: Seen,
+    load: Option<SnapshotLoad>,
+    seen: ManifestSeen,
     undecodable: bool,
 }
 
-impl Default for Loader {
+impl Default for TableLoader {
     fn default() -> Self {
-        Self {
-            loaded: None,
-            load: None,
-            seen: Seen::Never,
-            undecodable: false,
-        }
+        Self { loaded: None, load: None, seen: ManifestSeen::Never, undecodable: false }
     }
 }
 
-impl Loader {
+impl TableLoader {
     /// The set in force.
     #[must_use]
     pub fn loaded(&self) -> Option<&Rc<Snapshot>> {
@@ -67,7 +62,7 @@ impl Loader {
     /// Whether what is published has been dealt with, one way or the other.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.load.is_none() && self.seen != Seen::Never
+        self.load.is_none() && self.seen != ManifestSeen::Never
     }
 
     /// Whether what is published cannot be used.
@@ -81,7 +76,7 @@ impl Loader {
         self.load = None;
         self.loaded = Some(loaded);
         self.undecodable = false;
-        self.seen = Seen::Never;
+        self.seen = ManifestSeen::Never;
         metrics.count(Count::Loads);
     }
 
@@ -92,16 +87,16 @@ impl Loader {
             return;
         }
         match host.shared_get(&keys.manifest()) {
-            Ok(None) => self.seen = Seen::Nothing,
-            Ok(Some((_, cas))) if self.seen == Seen::Token(cas) => {}
+            Ok(None) => self.seen = ManifestSeen::Nothing,
+            Ok(Some((_, cas))) if self.seen == ManifestSeen::Token(cas) => {}
             Ok(Some((bytes, _))) => {
                 let refreshes = self.loaded.as_ref().zip(Manifest::from_bytes(&bytes).ok());
                 let is_refresh = refreshes.is_some_and(|(held, manifest)| held.refresh < manifest.refresh);
                 let held = self.loaded.clone();
-                self.seen = Seen::Never;
-                self.load = Some(if is_refresh { Load::anew(held) } else { Load::new(held) });
+                self.seen = ManifestSeen::Never;
+                self.load = Some(if is_refresh { SnapshotLoad::anew(held) } else { SnapshotLoad::new(held) });
             }
-            Err(_) => self.seen = Seen::Never,
+            Err(_) => self.seen = ManifestSeen::Never,
         }
     }
 
@@ -113,24 +108,24 @@ impl Loader {
         match end {
             LoadEnd::Set(loaded, cas) => {
                 self.loaded = Some(loaded);
-                self.seen = Seen::Token(cas);
+                self.seen = ManifestSeen::Token(cas);
                 self.undecodable = false;
                 metrics.count(Count::Loads);
                 return true;
             }
             LoadEnd::Same(cas) => {
-                self.seen = Seen::Token(cas);
+                self.seen = ManifestSeen::Token(cas);
                 self.undecodable = false;
             }
-            LoadEnd::Nothing => self.seen = Seen::Nothing,
+            LoadEnd::Nothing => self.seen = ManifestSeen::Nothing,
             LoadEnd::Undecodable(cas, what) => {
-                self.seen = Seen::Token(cas);
+                self.seen = ManifestSeen::Token(cas);
                 self.undecodable = true;
                 metrics.count(Count::DecodeFailures);
                 let say = ["what is published does not decode (", what, "); the tables before stay in force"];
                 host.log(log::Level::Error, &say.concat());
             }
-            LoadEnd::Later => self.seen = Seen::Never,
+            LoadEnd::Later => self.seen = ManifestSeen::Never,
         }
         false
     }
@@ -165,13 +160,16 @@ mod tests {
     fn a_refresh_reads_everything_whatever_the_epoch() {
         for epoch in [1, 2] {
             let (host, keys) = (SimHost::alone(), Keys::new(7));
-            let (mut loader, metrics) = (Loader::default(), Metrics::new(host.clone()));
+            let (mut loader, metrics) = (TableLoader::default(), Metrics::new(host.clone()));
             publish(&host, &keys, empty_set(1, 1, 0));
             assert!(loader.look_to_the_end(&host, &keys, &metrics));
             publish(&host, &keys, empty_set(epoch, 2, 1));
             let (manifest, _) = host.shared()[&keys.manifest()].clone();
             host.shared().retain(|key, _| *key == keys.manifest());
-            assert!(!loader.look_to_the_end(&host, &keys, &metrics), "what it holds is not taken for what is there");
+            assert!(
+                !loader.look_to_the_end(&host, &keys, &metrics),
+                "what it holds is not taken for what is there"
+            );
             assert!(Manifest::from_bytes(&manifest).is_ok_and(|manifest| manifest.refresh == 1));
         }
     }

@@ -121,10 +121,10 @@ impl OwnSlot {
 
     /// Writes that the slot counts in acks no more; its last word, unless
     /// requests come all the same.
-    pub fn close<H: Host>(&mut self, host: &H, keys: &Keys) {
+    pub fn close<H: Host>(&mut self, host: &H, keys: &Keys, metrics: &Metrics<H>) {
         self.content.serving = false;
         if self.index.is_some() {
-            self.write(host, keys);
+            self.write(host, keys, metrics);
         }
     }
 

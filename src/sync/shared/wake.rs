@@ -85,11 +85,11 @@ impl OwnQueue {
 /// Wakes others.
 #[derive(Debug, Default)]
 pub struct Waker {
-    known: Vec<Known>,
+    known: Vec<KnownQueue>,
 }
 
 #[derive(Debug)]
-struct Known {
+struct KnownQueue {
     slot: u16,
     queue: QueueId,
     /// The last wake-up that has shown no effect yet: what the slot said then.
@@ -132,7 +132,7 @@ impl Waker {
             return Some(known.queue);
         }
         let queue = host.queue_resolve(&keys.wake(index)).ok().flatten()?;
-        self.known.push(Known { slot: index, queue, outstanding: None });
+        self.known.push(KnownQueue { slot: index, queue, outstanding: None });
         Some(queue)
     }
 }

@@ -8,7 +8,7 @@ fn event(number: u64) -> TrafficEvent {
     TrafficEvent { number, time_ms: number, path: Some(vec![b'a'; 100]), ..TrafficEvent::default() }
 }
 
-fn complete(record: &mut Record<SimHost>, number: u64) {
+fn complete(record: &mut EventBuffer<SimHost>, number: u64) {
     record.push(&mut event(number));
 }
 
@@ -17,7 +17,7 @@ fn runs(host: &SimHost) -> Vec<(u64, u64)> {
     batches(host).iter().map(|batch| (batch.first, batch.first + batch.events.len() as u64 - 1)).collect()
 }
 
-fn drained() -> (SimHost, Record<SimHost>) {
+fn drained() -> (SimHost, EventBuffer<SimHost>) {
     let (host, record) = record(EventLimits::default());
     host.queue_register(QUEUE).unwrap();
     (host, record)
@@ -170,7 +170,7 @@ fn act() -> impl Strategy<Value = Act> {
 /// What a VM did, beside what reached the queue.
 struct Trace {
     host: SimHost,
-    record: Record<SimHost>,
+    record: EventBuffer<SimHost>,
     open: Vec<u64>,
     /// Batches of queues that are gone.
     seen: Vec<Batch>,

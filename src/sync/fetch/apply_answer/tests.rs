@@ -33,23 +33,23 @@ fn answer(seq: u64, bans: BansUpdate) -> SyncAnswer {
 
 /// Builds to the end; how many steps that took. Every page asked for is served
 /// out of `base`.
-fn build(mut build: Build, base: &AddressTable) -> (Built, usize) {
+fn build(mut build: ApplyAnswer, base: &AddressTable) -> (Applied, usize) {
     for steps in 1.. {
         match build.step().unwrap() {
-            Progress::More => {}
-            Progress::Fetch(..) => build.page(base.as_bytes()).unwrap(),
-            Progress::Done(built) => return (*built, steps),
+            ApplyStep::More => {}
+            ApplyStep::Fetch(..) => build.page(base.as_bytes()).unwrap(),
+            ApplyStep::Done(built) => return (*built, steps),
         }
     }
     unreachable!()
 }
 
-fn first(count: u32) -> (Built, usize) {
+fn first(count: u32) -> (Applied, usize) {
     let (base, changes) = (AddressTable::empty(), changes(count));
     let digest = table(&changes).digest();
     let overlay = OverlayUpdate::Whole(changes);
     let bans = BansUpdate { base: BlobRef::of(base.as_bytes()), fold: None, overlay, digest };
-    build(Build::new(answer(1, bans), 0, None).unwrap(), &base)
+    build(ApplyAnswer::new(answer(1, bans), 0, None).unwrap(), &base)
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn a_fold_takes_all_of_its_work_in_steps() {
     let (digest, base) = (table(&changes(BANS)).digest(), table(&changes(BANS)));
     let overlay = OverlayUpdate::Whole(Vec::new());
     let bans = BansUpdate { base: BlobRef::of(base.as_bytes()), fold: Some(Vec::new()), overlay, digest };
-    let folding = Build::new(answer(2, bans), 0, Some(&held.loaded)).unwrap();
+    let folding = ApplyAnswer::new(answer(2, bans), 0, Some(&held.loaded)).unwrap();
     let (built, steps) = build(folding, &AddressTable::empty());
     assert_eq!(built.misfolded, 0);
     assert_eq!(built.loaded.tables.bans.base().len(), BANS as usize);

@@ -11,7 +11,7 @@ const EXPIRES_NS: u64 = 24 * 3_600 * 1_000_000_000;
 const BATCH_COST: usize = 160;
 
 /// A sealed batch, and what must be known of it to give it up.
-pub struct HeldBatch {
+pub struct UnacknowledgedBatch {
     /// As it came.
     pub bytes: Vec<u8>,
     source: Source,
@@ -30,7 +30,7 @@ pub struct GivenUp {
     pub carried: Vec<DroppedRange>,
 }
 
-impl HeldBatch {
+impl UnacknowledgedBatch {
     /// The batch is given up.
     #[must_use]
     pub fn given_up(self, reason: DropReason) -> GivenUp {
@@ -43,16 +43,16 @@ impl HeldBatch {
 
 /// The batches held.
 #[derive(Default)]
-pub struct Held {
-    batches: VecDeque<HeldBatch>,
+pub struct Unacknowledged {
+    batches: VecDeque<UnacknowledgedBatch>,
     bytes: usize,
 }
 
-impl Held {
+impl Unacknowledged {
     /// Takes a batch at its end.
     pub fn push(&mut self, bytes: Vec<u8>, head: &BatchHead, count: u32, now_ns: u64) {
         self.bytes = self.bytes.saturating_add(bytes.len());
-        self.batches.push_back(HeldBatch {
+        self.batches.push_back(UnacknowledgedBatch {
             bytes,
             source: head.source,
             first: head.first,
@@ -124,14 +124,14 @@ impl Held {
     }
 
     /// Takes the oldest out.
-    pub fn take_front(&mut self) -> Option<HeldBatch> {
+    pub fn take_front(&mut self) -> Option<UnacknowledgedBatch> {
         let front = self.batches.pop_front()?;
         self.bytes = self.bytes.saturating_sub(front.bytes.len());
         Some(front)
     }
 
     /// Takes the oldest out, if it is too old to be kept.
-    pub fn take_expired(&mut self, now_ns: u64) -> Option<HeldBatch> {
+    pub fn take_expired(&mut self, now_ns: u64) -> Option<UnacknowledgedBatch> {
         if self.oldest_ns(now_ns) > EXPIRES_NS { self.take_front() } else { None }
     }
 
@@ -143,7 +143,7 @@ impl Held {
     }
 
     /// Takes all out.
-    pub fn take(&mut self) -> VecDeque<HeldBatch> {
+    pub fn take(&mut self) -> VecDeque<UnacknowledgedBatch> {
         self.bytes = 0;
         std::mem::take(&mut self.batches)
     }
