@@ -4,12 +4,13 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tidegate_policy::decide::Settings;
+use tidegate_policy::decide::{Reason, Settings};
 
 use crate::admin_client::CircuitBreaker;
 use crate::config::{Config, Performance};
 use crate::direct::DirectChecks;
-use crate::host::Host;
+use crate::host::{Host, HostError};
+use crate::metrics::Count;
 use crate::request::cluster_names::ClusterNames;
 use crate::worker::Instance;
 
@@ -64,6 +65,22 @@ impl<H: Host> Filter<H> {
         if self.tick.replace(period) != period {
             let _ = self.instance.host.set_tick(period);
         }
+    }
+
+    /// Counts a call that the host refused, and passes on whether it did.
+    pub fn counted(&self, done: Result<(), HostError>) -> Result<(), HostError> {
+        if done.is_err() {
+            self.instance.metrics.count(Count::HostErrors);
+        }
+        done
+    }
+
+    /// As [`counted`](Self::counted), of a call without which the request must not pass.
+    ///
+    /// # Errors
+    /// Why the request is to be denied.
+    pub fn required(&self, done: Result<(), HostError>) -> Result<(), Reason> {
+        self.counted(done).map_err(|_| Reason::NotReady)
     }
 
     /// Makes the next tick come within `period`.

@@ -25,7 +25,7 @@ use tidegate_policy::wire::event::{TrafficEvent, VerdictCode};
 use crate::admin_client::InFlight;
 use crate::filter::Filter;
 use crate::host::live::{Kind, Live};
-use crate::host::{CallToken, Host};
+use crate::host::{CallToken, Host, HostError};
 use crate::metrics::Count;
 use crate::request::actions::{self, Handled, ResponseEdits};
 use crate::request::evaluation::{Evaluated, Evaluation};
@@ -162,7 +162,7 @@ impl<H: Host> RequestContext<H> {
     fn on_request_headers(&mut self) -> Action {
         let Some(filter) = self.filter.clone() else {
             // Without a configuration nothing passes.
-            reply::deny(&self.host, Reason::NotReady, Reason::NotReady.status());
+            let _ = reply::deny(&self.host, Reason::NotReady, Reason::NotReady.status());
             return Action::Pause;
         };
         let (instance, monotonic_ns) = (&filter.instance, self.host.monotonic_ns());
@@ -217,10 +217,8 @@ impl<H: Host> RequestContext<H> {
         }
         let request = replace(&mut self.request, RequestState::Unseen);
         let RequestState::Evaluating { arrived, evaluation } = request else { return };
-        if self.evaluate(filter, arrived, *evaluation) == Action::Continue
-            && self.host.resume_request().is_err()
-        {
-            filter.instance.metrics.count(Count::HostErrors);
+        if self.evaluate(filter, arrived, *evaluation) == Action::Continue {
+            let _ = filter.counted(self.host.resume_request());
         }
     }
 
@@ -232,8 +230,8 @@ impl<H: Host> RequestContext<H> {
         let undecided = self.end_evaluation(&filter);
         let RequestState::Decided(request) = &mut self.request else { return Action::Continue };
         self.response = ResponseState::Sent { undecided };
-        if request.edits.take().is_some_and(|edits| edits.apply(&self.host).is_err()) {
-            filter.instance.metrics.count(Count::HostErrors);
+        if let Some(edits) = request.edits.take() {
+            let _ = filter.counted(edits.apply(&self.host));
         }
         let is_sync = request.event.modes.is_some_and(|modes| !modes.async_recording);
         // Where Envoy is about to close the connection, a held response never leaves.
@@ -257,9 +255,7 @@ impl<H: Host> RequestContext<H> {
             timing.recording = self.host.monotonic_ns().saturating_sub(post.since_ns);
         }
         self.pass_response(filter);
-        if self.host.resume_response().is_err() {
-            filter.instance.metrics.count(Count::HostErrors);
-        }
+        let _ = filter.counted(self.host.resume_response());
     }
 
     /// The response's headers are about to go on: writes what the request cost into them,
@@ -268,9 +264,8 @@ impl<H: Host> RequestContext<H> {
         let RequestState::Decided(request) = &mut self.request else { return };
         if let Some(timing) = &request.timing {
             let total_ns = self.host.monotonic_ns().saturating_sub(request.arrived_ns);
-            if performance::add_headers(&self.host, timing, &request.event.answered, total_ns).is_err() {
-                filter.instance.metrics.count(Count::HostErrors);
-            }
+            let answered = &request.event.answered;
+            let _ = filter.counted(performance::add_headers(&self.host, timing, answered, total_ns));
         }
         request.headers.response = self.host.response_headers_size();
     }
@@ -301,8 +296,8 @@ impl<H: Host> RequestContext<H> {
         if event.reason.as_deref() == Some(event::UNKNOWN_BACKEND) {
             metrics.count(Count::UnknownBackend);
         }
-        if filter.log_fields && access_log::set_fields(&self.host, &event).is_err() {
-            metrics.count(Count::HostErrors);
+        if filter.log_fields {
+            let _ = filter.counted(access_log::set_fields(&self.host, &event));
         }
         if filter.instance.record(&mut event) {
             filter.tick_within(FLUSH_EVERY);
@@ -406,18 +401,16 @@ fn deny<H: Host>(
     denied(filter, reason, reply::deny(&filter.instance.host, reason, status), outcome, edits)
 }
 
-/// Notes a denial. `replied`: the host took the answer.
+/// Notes a denial. `replied`: whether the host took the answer.
 fn denied<H: Host>(
     filter: &Filter<H>,
     reason: Reason,
-    replied: bool,
+    replied: Result<(), HostError>,
     outcome: Outcome,
     edits: Option<Box<ResponseEdits>>,
 ) -> Enforced {
     filter.instance.metrics.count(Count::denied(reason));
-    if !replied {
-        filter.instance.metrics.count(Count::HostErrors);
-    }
+    let _ = filter.counted(replied);
     let outcome = Outcome { verdict: VerdictCode::Deny, reason: Some(reason.code()), ..outcome };
     Enforced { action: Action::Pause, outcome, edits }
 }

@@ -12,7 +12,6 @@ use super::facts::RequestFacts;
 use super::{event, limits, reply, upstream};
 use crate::filter::Filter;
 use crate::host::{Host, HostError};
-use crate::metrics::Count;
 
 /// `x-envoy-retry-on`: connections that fail, and streams that end or take too long
 /// before there is an answer. Statuses are told apart.
@@ -62,7 +61,7 @@ pub fn carry_out<H: Host>(
     let lines = if found.cors().is_some() { facts.lines() } else { Vec::new() };
     match found.answerer(&facts.facts(&lines, dice)) {
         Answerer::Preflight(headers) => {
-            answered(filter, reply::preflight(&filter.instance.host, &headers))?;
+            filter.required(reply::preflight(&filter.instance.host, &headers))?;
             // The answer says all of CORS already.
             let edits = response.map(|edits| Box::new(ResponseEdits { cors: None, varies: false, ..*edits }));
             return Ok((Handled::Preflight, edits));
@@ -71,31 +70,20 @@ pub fn carry_out<H: Host>(
             let (https, host, target) = facts.arrival();
             let location =
                 redirect.location(&RequestUrl { https, host, port: listener_port(filter), target });
-            answered(filter, reply::redirect(&filter.instance.host, redirect.status, &location))?;
+            filter.required(reply::redirect(&filter.instance.host, redirect.status, &location))?;
             return Ok((Handled::Redirected, response));
         }
         Answerer::Backend(backend) => upstream::send(filter, backend)?,
         Answerer::Nobody => return Err(Reason::NoBackend),
     }
     for action in found.actions() {
-        edit_request(&filter.instance.host, action, facts).map_err(|_| {
-            // Half an action may be worse than none: a header that was to go.
-            filter.instance.metrics.count(Count::HostErrors);
-            Reason::NotReady
-        })?;
+        // Half an action may be worse than none: a header that it removes may be a secret.
+        filter.required(edit_request(&filter.instance.host, action, facts))?;
     }
     let mirrors = found.actions().flat_map(|action| &action.mirrors);
     let taken = (0u32..).zip(mirrors).filter(|(at, mirror)| mirror.takes(reroll(dice, *at)));
     upstream::mirror(filter, taken.map(|(_, mirror)| &mirror.backend));
     Ok((Handled::Forwarded, response))
-}
-
-fn answered<H: Host>(filter: &Filter<H>, answered: bool) -> Result<(), Reason> {
-    if answered {
-        return Ok(());
-    }
-    filter.instance.metrics.count(Count::HostErrors);
-    Err(Reason::NotReady)
 }
 
 /// The port that clients know the listener by: as configured, else where the

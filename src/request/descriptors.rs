@@ -8,7 +8,6 @@ use tidegate_policy::decide::Reason;
 
 use crate::filter::Filter;
 use crate::host::{Host, HostError};
-use crate::metrics::Count;
 
 /// The route's name.
 const ROUTE_HEADER: &str = "x-tidegate-route";
@@ -26,10 +25,7 @@ pub fn set<H: Host>(filter: &Filter<H>, route: Option<&str>, client: Option<IpAd
     if !filter.descriptor_headers {
         return Ok(());
     }
-    set_headers(&filter.instance.host, route, client).map_err(|_| {
-        filter.instance.metrics.count(Count::HostErrors);
-        Reason::NotReady
-    })
+    filter.required(set_headers(&filter.instance.host, route, client))
 }
 
 fn set_headers<H: Host>(host: &H, route: Option<&str>, client: Option<IpAddr>) -> Result<(), HostError> {

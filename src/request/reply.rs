@@ -1,34 +1,41 @@
-//! Answers of the filter's own: denials as RFC 9457 problem details, redirects, and
-//! what a browser asks before it asks.
+//! Answers of the filter's own: denials as RFC 9457 problem details, redirects, and CORS
+//! preflight answers.
 
 use tidegate_policy::decide::Reason;
 use tidegate_policy::route::action::CorsHeaders;
 
-use crate::host::{Host, LocalReply};
+use crate::host::{Host, HostError, LocalReply};
 
-/// Seconds after which a filter that could not decide is worth another try: tables
-/// are there within a second of the admin service's answer.
+/// `Retry-After` where a filter could not decide, seconds: tables are there within a second
+/// of the admin service's answer.
 const RETRY_AFTER: &[u8] = b"1";
 
-/// Sends a client elsewhere; false when the host refused. The details are
-/// `redirect`.
-pub fn redirect<H: Host>(host: &H, status: u16, location: &[u8]) -> bool {
+/// Answers with a redirect. `%RESPONSE_CODE_DETAILS%` is `redirect`.
+///
+/// # Errors
+/// When the host refuses.
+pub fn redirect<H: Host>(host: &H, status: u16, location: &[u8]) -> Result<(), HostError> {
     let headers = [("location", location)];
-    host.reply(LocalReply { status, details: "redirect", headers: &headers, body: b"" }).is_ok()
+    host.reply(LocalReply { status, details: "redirect", headers: &headers, body: b"" })
 }
 
-/// Answers a browser's preflight request; false when the host refused. The details
-/// are `cors_preflight`. Caches must not give one site's answer to another's page
+/// Answers a browser's preflight request. `%RESPONSE_CODE_DETAILS%` is `cors_preflight`. Caches must not give one site's answer to another's page
 /// (Fetch standard, "CORS protocol and HTTP caches").
-pub fn preflight<H: Host>(host: &H, headers: &CorsHeaders) -> bool {
+///
+/// # Errors
+/// When the host refuses.
+pub fn preflight<H: Host>(host: &H, headers: &CorsHeaders) -> Result<(), HostError> {
     let mut all: Vec<(&str, &[u8])> = vec![("vary", b"origin")];
     all.extend(headers.iter().map(|(name, value)| (*name, value.as_slice())));
-    host.reply(LocalReply { status: 204, details: "cors_preflight", headers: &all, body: b"" }).is_ok()
+    host.reply(LocalReply { status: 204, details: "cors_preflight", headers: &all, body: b"" })
 }
 
-/// Answers with a denial; false when the host refused. The reason is in the body
-/// and in `%RESPONSE_CODE_DETAILS%`. `status` is the reason's, or a rule's own.
-pub fn deny<H: Host>(host: &H, reason: Reason, status: u16) -> bool {
+/// Answers with a denial. The reason is in the body and in `%RESPONSE_CODE_DETAILS%`.
+/// `status` is the reason's, or a rule's own.
+///
+/// # Errors
+/// When the host refuses.
+pub fn deny<H: Host>(host: &H, reason: Reason, status: u16) -> Result<(), HostError> {
     match reason {
         Reason::NotReady | Reason::CheckUnavailable => {
             deny_with(host, reason, status, &[("retry-after", RETRY_AFTER)])
@@ -38,16 +45,19 @@ pub fn deny<H: Host>(host: &H, reason: Reason, status: u16) -> bool {
 }
 
 /// [`deny`], with these headers.
+///
+/// # Errors
+/// When the host refuses.
 pub fn deny_with<H: Host, V: AsRef<[u8]>>(
     host: &H,
     reason: Reason,
     status: u16,
     headers: &[(&str, V)],
-) -> bool {
+) -> Result<(), HostError> {
     let mut all: Vec<(&str, &[u8])> = vec![("content-type", b"application/problem+json")];
     all.extend(headers.iter().map(|(name, value)| (*name, value.as_ref())));
     let body = body(reason, status);
-    host.reply(LocalReply { status, details: reason.code(), headers: &all, body: body.as_bytes() }).is_ok()
+    host.reply(LocalReply { status, details: reason.code(), headers: &all, body: body.as_bytes() })
 }
 
 /// Put together without a JSON writer: every part is a constant that needs no

@@ -1,5 +1,5 @@
-//! Where a request goes, as Envoy is told: to a cluster of its configuration, or
-//! through its dynamic forward proxy to an upstream that it does not know.
+//! Tells Envoy where a request goes: to a cluster of its configuration, or through its
+//! dynamic forward proxy to an upstream that its configuration does not have.
 
 use tidegate_policy::decide::Reason;
 use tidegate_policy::route::action::MAX_MIRRORS;
@@ -7,7 +7,6 @@ use tidegate_policy::route::{Backend, RESERVED_CLUSTER_PREFIX, Target};
 
 use crate::filter::Filter;
 use crate::host::{Host, HostError};
-use crate::metrics::Count;
 
 /// The header that Envoy's `cluster_header` follows.
 pub const CLUSTER_HEADER: &str = "x-tidegate-cluster";
@@ -22,7 +21,8 @@ const PORT_STATE: &str = "envoy.upstream.dynamic_port";
 const SNI_STATE: &str = "envoy.network.upstream_server_name";
 const SAN_STATE: &str = "envoy.network.upstream_subject_alt_names";
 
-/// Who gets copies: Envoy's routes look for these, from the first without a hole.
+/// Names the clusters that get copies. Envoy's routes match on these, from the first
+/// without a gap.
 const MIRROR_HEADERS: [&str; MAX_MIRRORS] =
     ["x-tidegate-mirror-1", "x-tidegate-mirror-2", "x-tidegate-mirror-3", "x-tidegate-mirror-4"];
 
@@ -37,17 +37,13 @@ pub fn send<H: Host>(filter: &Filter<H>, backend: &Backend) -> Result<(), Reason
     let host = &filter.instance.host;
     let cluster = filter.clusters.of(backend);
     let told = match &backend.target {
-        // What a template makes of a name is not what was checked.
+        // The names of backends are checked for this, what the template makes of them is not.
         None if cluster.starts_with(RESERVED_CLUSTER_PREFIX) => return Err(Reason::NoBackend),
         None => Ok(()),
         Some(target) => aim(host, target),
     };
-    // Without the header a route of Envoy's own might take it to where nobody
-    // decided.
-    told.and_then(|()| host.set_request_header(CLUSTER_HEADER, cluster.as_bytes())).map_err(|_| {
-        filter.instance.metrics.count(Count::HostErrors);
-        Reason::NotReady
-    })
+    // Without the header a route of Envoy's own might take the request somewhere else.
+    filter.required(told.and_then(|()| host.set_request_header(CLUSTER_HEADER, cluster.as_bytes())))
 }
 
 fn aim<H: Host>(host: &H, target: &Target) -> Result<(), HostError> {
@@ -70,8 +66,7 @@ pub fn mirror<'b, H: Host>(filter: &Filter<H>, backends: impl Iterator<Item = &'
         .map(|backend| (filter.clusters.of(backend), backend))
         .filter(|(cluster, backend)| may_be_named(cluster, backend));
     for (header, (cluster, backend)) in MIRROR_HEADERS.into_iter().zip(named) {
-        if copy(&filter.instance.host, header, &cluster, backend).is_err() {
-            filter.instance.metrics.count(Count::HostErrors);
+        if filter.counted(copy(&filter.instance.host, header, &cluster, backend)).is_err() {
             return;
         }
     }
