@@ -12,10 +12,10 @@ use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use tidegate_policy::codec::{FormatError, MAX_TABLE};
+use anyhow::{anyhow, bail, ensure};
+use tidegate_policy::codec::MAX_TABLE;
 use tidegate_policy::geo::CountryTable;
 
-pub use ranges::Overlap;
 use ranges::RangeCollector;
 
 /// Bytes of a file at most. The largest country databases have a tenth of it.
@@ -50,48 +50,15 @@ pub struct Imported {
     pub skipped: BTreeMap<String, u64>,
 }
 
-/// Why nothing was imported.
-#[derive(Debug, thiserror::Error)]
-pub enum ImportError {
-    /// A file cannot be read.
-    #[error("{}: {error}", path.display())]
-    Unreadable {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        error: std::io::Error,
-    },
-    /// A file is not what it should be.
-    #[error("{}: {why}", path.display())]
-    Malformed {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong, and what would be right.
-        why: String,
-    },
-    /// Two ranges have an address in common.
-    #[error(transparent)]
-    Overlap(#[from] Overlap),
-    /// All files together say nothing.
-    #[error("no range of a country in {0}")]
-    Nothing(String),
-    /// They say more than a table holds.
-    #[error("too much for one table ({0})")]
-    TooLarge(FormatError),
-    /// The table is larger than a gateway takes.
-    #[error("the table has {0} bytes, gateways take up to {MAX_TABLE}")]
-    TooManyBytes(usize),
-}
-
 /// Reads `files`, which together are one table.
 ///
 /// # Errors
 /// When one cannot be read, is not what `format` says, or two ranges overlap.
-pub fn read(files: &[PathBuf], format: FileFormat) -> Result<Imported, ImportError> {
+pub fn read(files: &[PathBuf], format: FileFormat) -> anyhow::Result<Imported> {
     let mut ranges = RangeCollector::default();
     for path in files {
         let bytes = load(path, MAX_FILE)?;
-        let malformed = |why| ImportError::Malformed { path: path.clone(), why };
+        let malformed = |why| anyhow!("{}: {why}", path.display());
         let file = ranges.begin(path);
         match format.of(&bytes) {
             FileFormat::Mmdb => mmdb::read(bytes, file, &mut ranges),
@@ -102,18 +69,16 @@ pub fn read(files: &[PathBuf], format: FileFormat) -> Result<Imported, ImportErr
     let names: Vec<_> = files.iter().map(|path| name(path)).collect();
     let source = names.join(", ");
     let (joined, skipped) = ranges.join()?;
-    if joined.is_empty() {
-        return Err(ImportError::Nothing(source));
-    }
+    ensure!(!joined.is_empty(), "no range of a country in {source}");
     let v4 = joined.iter().filter(|range| range.first.is_ipv4()).count();
     let mut countries: Vec<_> = joined.iter().map(|range| range.country).collect();
     countries.sort_unstable();
     countries.dedup();
     let v6 = joined.len() - v4;
-    let table = CountryTable::encode(joined.into_iter()).map_err(ImportError::TooLarge)?;
-    if table.len() > MAX_TABLE {
-        return Err(ImportError::TooManyBytes(table.len()));
-    }
+    let table = CountryTable::encode(joined.into_iter())
+        .map_err(|error| anyhow!("too much for one table ({error})"))?;
+    let bytes = table.len();
+    ensure!(bytes <= MAX_TABLE, "the table has {bytes} bytes, gateways take up to {MAX_TABLE}");
     Ok(Imported { source, table, v4, v6, countries: countries.len(), skipped })
 }
 
@@ -130,16 +95,14 @@ impl FileFormat {
 }
 
 /// A file's bytes, `most` at most.
-fn load(path: &Path, most: u64) -> Result<Vec<u8>, ImportError> {
-    let unreadable = |error| ImportError::Unreadable { path: path.to_owned(), error };
+fn load(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
+    let shown = path.display();
+    let unreadable = |error| anyhow!("{shown}: {error}");
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
     // What is no file (a pipe, a device) does not say its size.
     file.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > most {
-        let why = format!("a country database has {} MiB at most", most >> 20);
-        return Err(ImportError::Malformed { path: path.to_owned(), why });
-    }
+    ensure!(bytes.len() as u64 <= most, "{shown}: a country database has {} MiB at most", most >> 20);
     let packed = [
         (&b"\x1f\x8b"[..], "gunzip"),
         (b"PK\x03\x04", "unzip"),
@@ -147,10 +110,7 @@ fn load(path: &Path, most: u64) -> Result<Vec<u8>, ImportError> {
         (b"\xfd7zXZ", "unxz"),
     ];
     match packed.iter().find(|(magic, _)| bytes.starts_with(magic)) {
-        Some((_, with)) => {
-            let why = format!("this is compressed: unpack it first, with {with}");
-            Err(ImportError::Malformed { path: path.to_owned(), why })
-        }
+        Some((_, with)) => bail!("{shown}: this is compressed: unpack it first, with {with}"),
         None => Ok(bytes),
     }
 }

@@ -28,16 +28,6 @@ pub(super) struct SourceRange {
     at: FileLine,
 }
 
-/// Two ranges have an address in common.
-#[derive(Debug, thiserror::Error)]
-#[error("{later} overlaps {earlier}: an address can be in one country only")]
-pub struct Overlap {
-    /// The range that begins first, with its place.
-    earlier: String,
-    /// The other one.
-    later: String,
-}
-
 /// Ranges of all files at most, those that are left out included: a small file can
 /// say more than any machine holds.
 const MAX_RANGES: usize = 1 << 24;
@@ -94,7 +84,7 @@ impl RangeCollector {
 
     /// All of them in order, neighbours of one country as one; and how many were
     /// left out, by code.
-    pub fn join(mut self) -> Result<(Vec<CountryRange>, BTreeMap<String, u64>), Overlap> {
+    pub fn join(mut self) -> anyhow::Result<(Vec<CountryRange>, BTreeMap<String, u64>)> {
         // Of two that begin at one address the one that was found first.
         self.found.sort_by_key(|found| found.range.first);
         let mut joined: Vec<CountryRange> = Vec::with_capacity(self.found.len());
@@ -102,7 +92,7 @@ impl RangeCollector {
         for found in &self.found {
             if let Some(before) = before.filter(|before| overlap(&before.range, &found.range)) {
                 let [earlier, later] = [before, found].map(|found| self.describe(found));
-                return Err(Overlap { earlier, later });
+                anyhow::bail!("{later} overlaps {earlier}: an address can be in one country only");
             }
             before = Some(found);
             match joined.last_mut() {
