@@ -15,7 +15,8 @@ struct Kind {
     table: Option<&'static str>,
     good: Value,
     other: Value,
-    /// Documents that are wrong, with the place and the code of what is.
+    /// Documents that are wrong, with the place and the code of what is. What else can be
+    /// wrong with one is tested where documents are read.
     wrong: Vec<(Value, &'static str, &'static str)>,
 }
 
@@ -34,7 +35,6 @@ fn routes() -> Kind {
     let matching =
         |regex: &str| rules(json!([{"matches": [{"path": {"type": "RegularExpression", "value": regex}}]}]));
     let regex_at = "/spec/rules/0/matches/0/path/value";
-    let spec = |name: &str| json!({"spec": {name: "red", "rules": []}});
     Kind {
         path: "/api/admin/routes",
         audited_as: "route",
@@ -43,10 +43,6 @@ fn routes() -> Kind {
         other: rules(json!([{"backendRefs": [{"name": "other"}]}])),
         wrong: vec![
             (with(&good, "metadata", json!({"name": "other"})), "/metadata/name", "name_mismatch"),
-            (with(&good, "kind", json!("Ingress")), "/kind", "invalid"),
-            (spec("colour"), "/spec/colour", "unknown_field"),
-            (rules(json!([{"filters": [{"type": "Teleport"}]}])), "/spec/rules/0/filters/0/type", "invalid"),
-            (matching("("), regex_at, "bad_regex"),
             (matching("(a{1,900}){1,900}"), regex_at, "bad_regex"),
             (json!([]), "", "wrong_type"),
             (json!("x"), "", "wrong_type"),
@@ -66,15 +62,7 @@ fn geo_rules() -> Kind {
         table: Some("geo"),
         other: json!({"mode": "allow", "countries": ["DE"], "global": false, "status": 451}),
         wrong: vec![
-            (json!({"mode": "deny"}), "/countries", "required"),
-            (json!({"countries": ["DE"]}), "/mode", "required"),
-            (with(&good, "mode", json!("block")), "/mode", "invalid"),
             (with(&good, "countries", json!(["DE", "QQ"])), "/countries/1", "invalid"),
-            (with(&good, "countries", json!(["Germany"])), "/countries/0", "invalid"),
-            (with(&good, "countries", json!("DE")), "/countries", "wrong_type"),
-            (with(&good, "status", json!(404)), "/status", "invalid"),
-            (with(&good, "name", json!("other")), "/name", "invalid"),
-            (with(&good, "country", json!("DE")), "/country", "unknown_field"),
             (json!([]), "", "wrong_type"),
         ],
         good,
@@ -82,7 +70,6 @@ fn geo_rules() -> Kind {
 }
 
 fn backends() -> Kind {
-    let to = |address: &str| json!({"address": address});
     Kind {
         path: "/api/admin/backends",
         audited_as: "backend",
@@ -91,15 +78,7 @@ fn backends() -> Kind {
         good: json!({"address": "api.example.com:443", "tls": {"trust": "own"}}),
         other: json!({"address": "127.0.0.1:80", "allow_private": true}),
         wrong: vec![
-            (json!({}), "/address", "required"),
-            (to("api.example.com"), "/address", "invalid"),
-            (to("169.254.169.254:80"), "/address", "private_address"),
-            (to("[::ffff:10.0.0.1]:80"), "/address", "private_address"),
-            (to("localhost:80"), "/address", "private_address"),
-            (with(&to("198.51.100.7:443"), "tls", json!({})), "/tls/sni", "required"),
-            (with(&to("a.test:443"), "tls", json!({"trust": "a b"})), "/tls/trust", "invalid"),
-            (with(&to("a.test:443"), "weight", json!(1)), "/weight", "unknown_field"),
-            (with(&to("a.test:443"), "name", json!("other")), "/name", "invalid"),
+            (json!({"address": "localhost:80"}), "/address", "private_address"),
             (json!([]), "", "wrong_type"),
         ],
     }
@@ -113,16 +92,7 @@ fn limits() -> Kind {
         not_found: "limit_not_found",
         table: Some("limits"),
         other: json!({"key": "global", "rate": 5, "per": "10s", "shadow": true}),
-        wrong: vec![
-            (json!({"key": "ip", "per": "minute"}), "/rate", "required"),
-            (with(&good, "rate", json!(0)), "/rate", "out_of_range"),
-            (with(&good, "per", json!("fortnight")), "/per", "invalid"),
-            (with(&good, "key", json!("cookie:a")), "/key", "invalid"),
-            (with(&good, "match", json!({"cidr": "10.0.0.0/33"})), "/match/cidr", "invalid"),
-            (with(&good, "shadow", json!("no")), "/shadow", "wrong_type"),
-            (with(&good, "colour", json!("red")), "/colour", "unknown_field"),
-            (json!([]), "", "wrong_type"),
-        ],
+        wrong: vec![(with(&good, "rate", json!(0)), "/rate", "out_of_range"), (json!([]), "", "wrong_type")],
         good,
     }
 }

@@ -38,13 +38,6 @@ fn wait(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// What became of a route.
-enum RouteChange {
-    Created,
-    Configured,
-    Unchanged,
-}
-
 /// What the service says of a route that was written.
 #[derive(Deserialize)]
 struct WriteReply {
@@ -112,12 +105,13 @@ async fn write_all(service: &ApiClient, wanted: &[RouteDocument]) -> anyhow::Res
     Ok(())
 }
 
-async fn write(service: &ApiClient, route: &RouteDocument) -> Result<RouteChange, RequestError> {
+/// Writes a route, and answers what became of it, in kubectl's words.
+async fn write(service: &ApiClient, route: &RouteDocument) -> Result<&'static str, RequestError> {
     let path = path(&route.name);
     let outcome = match service.get_if_exists(&path, "route_not_found").await?.map(canonical) {
-        Some(held) if held == route.document => return Ok(RouteChange::Unchanged),
-        Some(_) => RouteChange::Configured,
-        None => RouteChange::Created,
+        Some(held) if held == route.document => return Ok("unchanged"),
+        Some(_) => "configured",
+        None => "created",
     };
     let answer = service.request(Method::PUT, &path, Some(&route.document)).await?;
     let WriteReply { warnings } =
@@ -187,14 +181,4 @@ async fn dry_run(service: &ApiClient, wanted: &[RouteDocument]) -> anyhow::Resul
         "nothing was changed; would be created: {created}, configured: {configured}, unchanged: {unchanged}"
     ));
     Ok(if changes == 0 { CommandResult::Done } else { CommandResult::Different })
-}
-
-impl std::fmt::Display for RouteChange {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Created => "created",
-            Self::Configured => "configured",
-            Self::Unchanged => "unchanged",
-        })
-    }
 }
