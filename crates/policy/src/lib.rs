@@ -23,6 +23,7 @@ pub mod address;
 pub mod bans;
 pub mod check;
 pub mod codec;
+mod columns;
 pub mod decide;
 pub mod digest;
 pub mod duration;

@@ -21,10 +21,12 @@ use std::ops::Range;
 use super::entry::Entry;
 use crate::address::Prefix;
 use crate::codec::{FormatError, MAX_TABLE};
+use crate::columns::{TableFormat, column, number_at, put_number};
 
 /// Version of the layout.
 pub(crate) const TABLE_FORMAT: u8 = 1;
-const MAGIC: [u8; 3] = *b"tga";
+const FORMAT: TableFormat =
+    TableFormat { version: TABLE_FORMAT, magic: *b"tga", other: "not an address table" };
 /// Bytes of the header.
 pub(super) const HEADER: usize = 36;
 /// Entries per anchor.
@@ -83,30 +85,21 @@ impl TableHeader {
     pub(super) fn to_bytes(self) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
         let Shape { v4, v6 } = self.shape;
-        let fields = [TABLE_FORMAT]
-            .into_iter()
-            .chain(MAGIC)
-            .chain([v4.entries, v4.expiring, v6.entries, v6.expiring].into_iter().flat_map(u32::to_le_bytes))
-            .chain(self.sum.to_le_bytes());
-        bytes.iter_mut().zip(fields).for_each(|(byte, field)| *byte = field);
+        let start = FORMAT.header([v4.entries, v4.expiring, v6.entries, v6.expiring]);
+        bytes
+            .iter_mut()
+            .zip(start.into_iter().chain(self.sum.to_le_bytes()))
+            .for_each(|(to, byte)| *to = byte);
         bytes
     }
 
     /// Reads the header; says nothing of what follows it.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, FormatError> {
-        let &found = bytes.first().ok_or(FormatError::Malformed("empty"))?;
-        if found != TABLE_FORMAT {
-            return Err(FormatError::Version { found, known: TABLE_FORMAT });
-        }
-        if bytes.get(1..4) != Some(&MAGIC) {
-            return Err(FormatError::Malformed("not an address table"));
-        }
-        let fields = bytes.get(4..HEADER).ok_or(FormatError::Malformed("table header cut short"))?;
-        let number = |i| number_at(fields, i).unwrap_or(0);
-        let v4 = Count { entries: number(0), expiring: number(1) };
-        let v6 = Count { entries: number(2), expiring: number(3) };
-        let sum = fields.last_chunk().map_or(0, |sum| u128::from_le_bytes(*sum));
-        Ok(Self { shape: Shape { v4, v6 }, sum })
+        let ([v4_entries, v4_expiring, v6_entries, v6_expiring], rest) = FORMAT.read_header(bytes)?;
+        let sum = rest.first_chunk().ok_or(FormatError::Malformed("table header cut short"))?;
+        let v4 = Count { entries: v4_entries, expiring: v4_expiring };
+        let v6 = Count { entries: v6_entries, expiring: v6_expiring };
+        Ok(Self { shape: Shape { v4, v6 }, sum: u128::from_le_bytes(*sum) })
     }
 }
 
@@ -153,9 +146,6 @@ impl FamilyColumns {
     /// Saturates where the numbers are absurd, which [`TableLayout::new`] then refuses.
     fn after<F: Family>(start: usize, count: &Count) -> Self {
         let entries = count.entries as usize;
-        let column = |start: usize, count: usize, width: usize| {
-            start..start.saturating_add(count.saturating_mul(width))
-        };
         let addresses = column(start, entries, F::ADDRESS_BYTES);
         let anchors = column(addresses.end, entries.div_ceil(BLOCK), 4);
         let metas = column(anchors.end, entries, F::META_BYTES);
@@ -287,17 +277,6 @@ impl Family for V6 {
     fn prefix(address: u128, len: u8) -> Option<Prefix> {
         Prefix::v6(address, len).filter(|prefix| prefix.as_v6() == Some((address, len)))
     }
-}
-
-/// The `i`-th number of a column of them.
-pub(super) fn number_at(column: &[u8], i: usize) -> Option<u32> {
-    column.as_chunks().0.get(i).map(|bytes| u32::from_le_bytes(*bytes))
-}
-
-/// Writes the `i`-th number of a column of them.
-pub(super) fn put_number(column: &mut [u8], i: usize, number: u32) -> Option<()> {
-    *column.as_chunks_mut().0.get_mut(i)? = number.to_le_bytes();
-    Some(())
 }
 
 /// The entries that are open while a family is gone through in order: each

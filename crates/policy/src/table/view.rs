@@ -3,8 +3,9 @@
 use std::marker::PhantomData;
 
 use super::entry::{Entry, EntryState};
-use super::layout::{BLOCK, Family, Meta, NO_PARENT, TableLayout, number_at};
+use super::layout::{BLOCK, Family, Meta, NO_PARENT, TableLayout};
 use crate::UnixSeconds;
+use crate::columns::number_at;
 
 /// The columns of one family.
 #[derive(Clone, Copy)]

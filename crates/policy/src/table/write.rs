@@ -3,9 +3,10 @@
 use super::addresses::AddressTable;
 use super::entry::{Entry, EntryState, entry_bytes};
 use super::layout::{
-    BLOCK, Family, HEADER, Meta, NO_PARENT, Nesting, Shape, TableHeader, TableLayout, V4, V6, put_number,
+    BLOCK, Family, HEADER, Meta, NO_PARENT, Nesting, Shape, TableHeader, TableLayout, V4, V6,
 };
 use crate::codec::FormatError;
+use crate::columns::put_number;
 use crate::digest::SetDigest;
 
 impl AddressTable {

@@ -21,13 +21,15 @@ use std::ops::Range;
 
 use crate::codec::FormatError;
 use crate::codec::MAX_TABLE;
+use crate::columns::{HEADER_START, TableFormat, column};
 use crate::geo::country::Country;
 
 /// Version of the layout.
 pub(crate) const COUNTRIES_FORMAT: u8 = 1;
-const MAGIC: [u8; 3] = *b"tgc";
+const FORMAT: TableFormat =
+    TableFormat { version: COUNTRIES_FORMAT, magic: *b"tgc", other: "not a country table" };
 /// Bytes of the header.
-pub(super) const HEADER: usize = 20;
+pub(super) const HEADER: usize = HEADER_START;
 
 /// What the header says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -44,25 +46,13 @@ pub(super) struct CountryHeader {
 
 impl CountryHeader {
     pub(super) fn to_bytes(self) -> [u8; HEADER] {
-        let mut bytes = [0; HEADER];
-        let numbers = [self.v4, self.v6, self.fine, self.codes].into_iter().flat_map(u32::to_le_bytes);
-        let fields = [COUNTRIES_FORMAT].into_iter().chain(MAGIC).chain(numbers);
-        bytes.iter_mut().zip(fields).for_each(|(byte, field)| *byte = field);
-        bytes
+        FORMAT.header([self.v4, self.v6, self.fine, self.codes])
     }
 
     /// Reads the header; says nothing of what follows it.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, FormatError> {
-        let &found = bytes.first().ok_or(FormatError::Malformed("empty"))?;
-        if found != COUNTRIES_FORMAT {
-            return Err(FormatError::Version { found, known: COUNTRIES_FORMAT });
-        }
-        if bytes.get(1..4) != Some(&MAGIC) {
-            return Err(FormatError::Malformed("not a country table"));
-        }
-        let fields = bytes.get(4..HEADER).ok_or(FormatError::Malformed("table header cut short"))?;
-        let number = |i| number_at(fields, i).unwrap_or(0);
-        Ok(Self { v4: number(0), v6: number(1), fine: number(2), codes: number(3) })
+        let ([v4, v6, fine, codes], _) = FORMAT.read_header(bytes)?;
+        Ok(Self { v4, v6, fine, codes })
     }
 }
 
@@ -107,9 +97,7 @@ impl CountryLayout {
 
     /// Saturates where the numbers are absurd, which [`new`](Self::new) refuses.
     fn of(header: &CountryHeader) -> Self {
-        let column = |start: usize, count: u32, width: usize| {
-            start..start.saturating_add((count as usize).saturating_mul(width))
-        };
+        let column = |start: usize, count: u32, width: usize| column(start, count as usize, width);
         let place = if header.codes > u32::from(u8::MAX) { 2 } else { 1 };
         let family = |start: usize, count: u32, width: usize| {
             let firsts = column(start, count, width);
@@ -233,8 +221,4 @@ impl Places<'_> {
 /// An address's upper and lower half.
 pub(super) fn halves(address: u128) -> (u64, u64) {
     ((address >> 64) as u64, address as u64)
-}
-
-fn number_at(column: &[u8], i: usize) -> Option<u32> {
-    column.as_chunks().0.get(i).map(|bytes| u32::from_le_bytes(*bytes))
 }
