@@ -1,9 +1,8 @@
-//! Walking a JSON document, noting every problem by its place.
+//! Walks a JSON document and collects every error with its JSON pointer.
 
 use serde_json::{Map, Value};
 
-/// DocumentErrors noted of one document; what is wrong beyond them shows once these
-/// are mended.
+/// Errors reported of one document; further ones show once these are corrected.
 pub const MAX_PROBLEMS: usize = 64;
 
 /// What is wrong with a document.
@@ -19,14 +18,14 @@ pub struct DocumentError {
     pub message: String,
 }
 
-/// A value and its place in the document.
+/// A value in a document, with its JSON pointer.
 #[derive(Clone)]
 pub(super) struct DocumentNode<'d> {
     pub value: &'d Value,
     pointer: String,
 }
 
-/// The problems so far.
+/// The errors so far.
 #[derive(Default)]
 pub(super) struct DocumentErrors {
     found: Vec<DocumentError>,

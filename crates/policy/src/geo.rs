@@ -1,4 +1,4 @@
-//! Where a client is, and whether requests from there may pass.
+//! Country table and geo rules.
 //!
 //! A **country table** says the country of an address; **geo rules** say which
 //! countries may enter. A rule is global (it holds for every request) or is named

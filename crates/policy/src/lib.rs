@@ -4,6 +4,11 @@
 //! service both decide with this code, which is what makes an answer from the
 //! cache and an answer from the database the same answer.
 //!
+//! Imports go down, never up or in a circle: `address`, `codec`, `columns`, `digest`,
+//! `duration`, `version`, `request` and `check` on the ground; the tables (`table`,
+//! `bans`, `flags`, `geo`, `route`, `limit`) on them; `decide` on the tables; `wire`,
+//! what gateway and admin service send each other, on top.
+//!
 //! Nothing here may panic on any input: most of it runs inside Envoy, where a
 //! panic is an outage for every request on that worker.
 #![cfg_attr(

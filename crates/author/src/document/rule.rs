@@ -1,5 +1,5 @@
-//! One rule of a document: its matches here, its filters and backends in rooms of
-//! their own.
+//! Reads one rule of an HTTPRoute and its matches. Its filters, backends and times have
+//! files of their own.
 
 use std::collections::BTreeSet;
 

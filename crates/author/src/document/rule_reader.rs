@@ -1,4 +1,4 @@
-//! What reading the parts of a rule shares.
+//! State shared by the readers of a rule: errors so far, regexes compiled so far.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::super::reader::{DocumentErrors, DocumentNode};
 /// The group of what Tidegate itself keeps.
 pub(super) const GROUP: &str = "tidegate.dev";
 
-/// Whose filters they are.
+/// What a list of filters belongs to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum FilterOwner {
     Rule,

@@ -1,8 +1,8 @@
-//! Who has used up how much, many in one shared value. There is a fixed number
-//! of such values, so what is kept is bounded whoever comes: who was nearest to
-//! be replenished is forgotten, and has its whole burst again. Nobody is ever
-//! taken for somebody else: the keys are hashes of 128 bits, under a key that no
-//! client knows.
+//! GCRA times of up to [`KEYS_PER_BUCKET`] keys in one value of shared data. The number of
+//! such values is fixed, so memory is bounded: a full bucket evicts the key that is
+//! nearest to a full burst, which then has its whole burst again. Keys are 128-bit
+//! hashes, seeded with bytes that no client knows, so that no client can collide with
+//! another on purpose.
 
 use crate::codec::FormatError;
 
@@ -13,7 +13,7 @@ const BUCKET_FORMAT: u8 = 1;
 /// Hash and time, both little endian.
 const KEY_TIME_BYTES: usize = 24;
 
-/// Some keys and their times.
+/// Keys and their theoretical arrival times (ns).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Bucket {
     entries: [KeyTime; KEYS_PER_BUCKET],

@@ -6,7 +6,8 @@ use std::fmt::Write;
 use super::gcra::{Gcra, SECOND};
 use super::limits::Limit;
 
-/// Where somebody stands with one limit after a request.
+/// What one limit says of one key after a request: its rate, period and burst, and the
+/// key's theoretical arrival time.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LimitStatus {
     name: String,
@@ -17,7 +18,7 @@ pub struct LimitStatus {
 }
 
 impl LimitStatus {
-    /// Of somebody whose time under `limit` is `tat`. See [`Gcra`].
+    /// Of a key whose theoretical arrival time under `limit` is `tat` (ns). See [`Gcra`].
     #[must_use]
     pub fn new(limit: &Limit, tat: u64) -> Self {
         let Limit { rate, per_s, burst, .. } = *limit;

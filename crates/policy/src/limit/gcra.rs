@@ -15,7 +15,7 @@ pub struct Gcra {
     tolerance: u64,
 }
 
-/// What is left to somebody after a request.
+/// What is left to a key after a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Remaining {
     /// Requests that would pass at once.

@@ -1,4 +1,4 @@
-//! Who a request counts as under a limit, and where that is kept.
+//! The key that a request counts under for a limit, and the bucket that holds it.
 
 use std::borrow::Cow;
 use std::hash::Hasher;
@@ -18,7 +18,7 @@ pub const OPERATOR_BUCKETS: u16 = 256;
 /// All buckets of a process: with 16 keys each, 69,632 keys.
 pub const BUCKETS: u16 = CLIENT_BUCKETS + OPERATOR_BUCKETS;
 
-/// Who a request counts as.
+/// The value of a limit's key for one request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum KeyValue<'r> {
     /// The client's address, or the block that it is in.
@@ -84,7 +84,7 @@ fn header<'r>(lines: &[(&'r [u8], &'r [u8])], name: &[u8]) -> Option<KeyValue<'r
     Some(KeyValue::Header(joined))
 }
 
-/// Where the time of a key is kept.
+/// The bucket in shared data that holds the time of a key, and the key's hash in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct KeyLocation {
     /// The bucket, under [`BUCKETS`].

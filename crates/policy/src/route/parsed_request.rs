@@ -1,4 +1,4 @@
-//! A request, taken apart once for however many candidates there are.
+//! A request, parsed once for all candidates of a lookup.
 
 use std::borrow::Cow;
 use std::cell::{Cell, OnceCell};
