@@ -26,7 +26,7 @@ pub const FLUSH_EVERY: Duration = Duration::from_millis(50);
 pub struct Worker<H: Host> {
     host: H,
     metrics: RefCell<Option<Rc<Metrics<H>>>>,
-    vms: RefCell<Vec<(InstanceKey, Weak<Instance<H>>)>>,
+    instances: RefCell<Vec<(InstanceKey, Weak<Instance<H>>)>>,
 }
 
 /// What two roots must have in common to share tables and events. A new token or
@@ -39,10 +39,10 @@ struct InstanceKey {
 }
 
 impl<H: Host> Worker<H> {
-    /// An empty home. Makes no host call: Envoy traps a VM that makes one before
+    /// An empty worker. Makes no host call: Envoy traps a VM that makes one before
     /// its first root.
     pub fn new(host: H) -> Rc<Self> {
-        Rc::new(Self { host, metrics: RefCell::new(None), vms: RefCell::new(Vec::new()) })
+        Rc::new(Self { host, metrics: RefCell::new(None), instances: RefCell::new(Vec::new()) })
     }
 
     /// The host.
@@ -59,16 +59,17 @@ impl<H: Host> Worker<H> {
     /// The VM's part for this configuration, with one more root.
     pub fn join(&self, config: &Config, role: Role) -> Rc<Instance<H>> {
         let key = InstanceKey { admin: config.admin.clone(), events: config.events, role };
-        let mut vms = self.vms.borrow_mut();
-        vms.retain(|(_, vm)| vm.upgrade().is_some_and(|vm| vm.roots.get() > 0));
-        let found = vms.iter().find(|(other, _)| *other == key).and_then(|(_, vm)| vm.upgrade());
-        let vm = found.unwrap_or_else(|| {
-            let vm = Rc::new(Instance::new(self.host.clone(), self.metrics(), &key));
-            vms.push((key, Rc::downgrade(&vm)));
-            vm
+        let mut instances = self.instances.borrow_mut();
+        instances.retain(|(_, instance)| instance.upgrade().is_some_and(|instance| instance.roots.get() > 0));
+        let found =
+            instances.iter().find(|(other, _)| *other == key).and_then(|(_, instance)| instance.upgrade());
+        let instance = found.unwrap_or_else(|| {
+            let instance = Rc::new(Instance::new(self.host.clone(), self.metrics(), &key));
+            instances.push((key, Rc::downgrade(&instance)));
+            instance
         });
-        vm.roots.set(vm.roots.get().saturating_add(1));
-        vm
+        instance.roots.set(instance.roots.get().saturating_add(1));
+        instance
     }
 }
 
@@ -99,13 +100,12 @@ impl<H: Host> Instance<H> {
     fn new(host: H, metrics: Rc<Metrics<H>>, key: &InstanceKey) -> Self {
         let (high, low) = (host.random_u64(), host.random_u64());
         let source = Source((u128::from(high) << 64) | u128::from(low));
-        let instance = instance(&key.admin);
-        let queue = EventQueue::new(host.clone(), Keys::new(instance).events(), instance);
+        let id = instance_id(&key.admin);
+        let queue = EventQueue::new(host.clone(), Keys::new(id).events(), id);
         let queue = Rc::new(queue);
         let node = host.property(&["xds", "node", "id"]).ok().flatten().unwrap_or_default();
         let client = Rc::new(AdminClient::new(host.clone(), key.admin.clone(), node));
-        let sync =
-            Sync::new(host.clone(), metrics.clone(), client.clone(), Keys::new(instance), key.role, source);
+        let sync = Sync::new(host.clone(), metrics.clone(), client.clone(), Keys::new(id), key.role, source);
         Self {
             sync: RefCell::new(sync),
             record: RefCell::new(EventBuffer::new(
@@ -117,7 +117,7 @@ impl<H: Host> Instance<H> {
             )),
             recorder: RefCell::new(Recorder::new(host.clone(), metrics.clone(), client.clone(), queue)),
             client,
-            limiter: Limiter::new(host.clone(), metrics.clone(), Keys::new(instance)),
+            limiter: Limiter::new(host.clone(), metrics.clone(), Keys::new(id)),
             roots: Cell::new(0),
             ticked: Cell::new(false),
             serving: Cell::new(false),
@@ -236,7 +236,7 @@ impl<H: Host> Instance<H> {
 }
 
 /// The admin service's part of all names in shared data.
-pub(crate) fn instance(admin: &Admin) -> u64 {
+pub(crate) fn instance_id(admin: &Admin) -> u64 {
     let BlobHash(hash) =
         BlobHash::of(&[admin.cluster.as_bytes(), b"\0", admin.authority.as_bytes()].concat());
     u64::try_from(hash >> 64).unwrap_or_default()

@@ -35,7 +35,7 @@ fn filter(host: &SimHost, flags: Option<Flags>, more: &str) -> Rc<Filter<SimHost
         let bytes = flags.to_bytes().unwrap();
         set.blobs[Table::Flags] = BlobRef::of(&bytes);
         set.bytes[Table::Flags] = Some(Arc::new(bytes));
-        publish(host, &Keys::new(crate::worker::instance(&config.admin)), set);
+        publish(host, &Keys::new(crate::worker::instance_id(&config.admin)), set);
     }
     instance.sync.borrow_mut().load_now();
     Rc::new(Filter::new(instance, config, FLUSH_EVERY))

@@ -16,7 +16,7 @@ use tidegate_policy::limit::{Bucket, Gcra, KeyLocation, KeyValue, Limit};
 use crate::host::{Expect, Host, HostError};
 use crate::metrics::{Count, Metrics};
 use crate::sync::Keys;
-use crate::sync::shared::manifest::Shared;
+use crate::sync::shared::manifest::SharedData;
 
 /// How often a request asks anew because another worker was quicker. Each time
 /// that other has got something done, so it takes many workers at one limit to
@@ -103,7 +103,7 @@ struct TakeResult {
 
 /// Takes one request of the key with this hash, out of the bucket under `key`.
 fn take(
-    shared: &impl Shared,
+    shared: &impl SharedData,
     key: &str,
     hash: u128,
     gcra: Gcra,

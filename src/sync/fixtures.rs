@@ -12,7 +12,7 @@ use tidegate_policy::version::Version;
 use tidegate_policy::wire::sync::BlobRef;
 
 use super::Keys;
-use super::publish::{Outcome, Publish, Set};
+use super::publish::{Publish, PublishEnd, PublishSet};
 use super::shared::manifest::CHUNK;
 use tidegate_host_sim::SimHost;
 
@@ -28,9 +28,9 @@ pub fn empty_bytes(table: Table) -> Vec<u8> {
     }
 }
 
-pub fn empty_set(epoch: u64, seq: u64, refresh: u64) -> Set {
+pub fn empty_set(epoch: u64, seq: u64, refresh: u64) -> PublishSet {
     let bytes = PerTable::from_fn(|table| Some(Arc::new(empty_bytes(table))));
-    Set {
+    PublishSet {
         version: Version { epoch, seq },
         refresh,
         clock_ms: 0,
@@ -39,8 +39,8 @@ pub fn empty_set(epoch: u64, seq: u64, refresh: u64) -> Set {
     }
 }
 
-pub fn publish(host: &SimHost, keys: &Keys, set: Set) {
+pub fn publish(host: &SimHost, keys: &Keys, set: PublishSet) {
     let mut publish = Publish::new(1, Rc::new(set), CHUNK);
     let outcome = std::iter::from_fn(|| Some(publish.step(host, keys))).find_map(|outcome| outcome);
-    assert!(matches!(outcome, Some(Outcome::Done(_))), "{outcome:?}");
+    assert!(matches!(outcome, Some(PublishEnd::Done(_))), "{outcome:?}");
 }

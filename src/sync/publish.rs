@@ -24,7 +24,7 @@ use tidegate_policy::version::Version;
 use tidegate_policy::wire::sync::BlobRef;
 
 use super::shared::keys::Keys;
-use super::shared::manifest::{ChunkHead, Manifest, Placed, Shared, piece};
+use super::shared::manifest::{ChunkHead, Manifest, Placed, SharedData, piece};
 use crate::host::{Cas, Expect, HostError};
 
 /// How often a publish begins anew before it waits for the next tick.
@@ -32,7 +32,7 @@ const TRIES: u8 = 7;
 
 /// A set of tables to publish.
 #[derive(Clone, Debug)]
-pub struct Set {
+pub struct PublishSet {
     /// The version that they are.
     pub version: Version,
     /// The refresh that they carry out.
@@ -47,7 +47,7 @@ pub struct Set {
 
 /// How a publish ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Outcome {
+pub enum PublishEnd {
     /// The manifest is ours and says this.
     Done(Manifest),
     /// The manifest already says this, which is at least as new.
@@ -66,31 +66,31 @@ pub enum Outcome {
 #[derive(Clone, Debug)]
 pub struct Publish {
     fence: u64,
-    set: Option<Rc<Set>>,
+    set: Option<Rc<PublishSet>>,
     chunk: usize,
     tries: u8,
-    at: At,
+    stage: PublishStage,
 }
 
 #[derive(Clone, Debug)]
-enum At {
+enum PublishStage {
     Manifest,
     Adopt(Manifest, Cas),
-    Look(Plan, Piece),
-    Write(Plan, Piece, Expect),
-    Commit(Plan),
+    Look(PublishPlan, TablePiece),
+    Write(PublishPlan, TablePiece, Expect),
+    Commit(PublishPlan),
 }
 
 /// The manifest to be, and what the one that it replaces must be.
 #[derive(Clone, Debug)]
-struct Plan {
+struct PublishPlan {
     next: Manifest,
     expect: Expect,
     changed: PerTable<bool>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Piece {
+struct TablePiece {
     table: Table,
     index: usize,
 }
@@ -99,20 +99,26 @@ impl Publish {
     /// Makes the manifest ours and leaves its content.
     #[must_use]
     pub fn adopt(fence: u64) -> Self {
-        Self { fence, set: None, chunk: super::shared::manifest::CHUNK, tries: 0, at: At::Manifest }
+        Self {
+            fence,
+            set: None,
+            chunk: super::shared::manifest::CHUNK,
+            tries: 0,
+            stage: PublishStage::Manifest,
+        }
     }
 
     /// Publishes `set` in pieces of `chunk` bytes.
     #[must_use]
-    pub fn new(fence: u64, set: Rc<Set>, chunk: usize) -> Self {
-        Self { fence, set: Some(set), chunk: chunk.max(1), tries: 0, at: At::Manifest }
+    pub fn new(fence: u64, set: Rc<PublishSet>, chunk: usize) -> Self {
+        Self { fence, set: Some(set), chunk: chunk.max(1), tries: 0, stage: PublishStage::Manifest }
     }
 
     /// Makes the next host call; the outcome when that was the last.
-    pub fn step(&mut self, shared: &impl Shared, keys: &Keys) -> Option<Outcome> {
-        match std::mem::replace(&mut self.at, At::Manifest) {
-            At::Manifest => self.read_manifest(shared, keys),
-            At::Adopt(manifest, cas) => {
+    pub fn step(&mut self, shared: &impl SharedData, keys: &Keys) -> Option<PublishEnd> {
+        match std::mem::replace(&mut self.stage, PublishStage::Manifest) {
+            PublishStage::Manifest => self.read_manifest(shared, keys),
+            PublishStage::Adopt(manifest, cas) => {
                 let write = manifest
                     .to_bytes()
                     .map_err(|_| HostError::BadArgument)
@@ -120,18 +126,18 @@ impl Publish {
                 // Written or not, the next look tells: one road for both.
                 self.again_unless(write)
             }
-            At::Look(plan, piece) => self.look(shared, keys, plan, piece),
-            At::Write(plan, at, expect) => {
+            PublishStage::Look(plan, piece) => self.look(shared, keys, plan, piece),
+            PublishStage::Write(plan, at, expect) => {
                 let value = self.value(&plan, at);
                 match shared.set(&self.key(keys, &plan, at), &value, expect) {
                     Ok(()) => self.go_on(plan, at),
                     refused => self.again_unless(refused),
                 }
             }
-            At::Commit(plan) => {
-                let Ok(bytes) = plan.next.to_bytes() else { return Some(Outcome::Later) };
+            PublishStage::Commit(plan) => {
+                let Ok(bytes) = plan.next.to_bytes() else { return Some(PublishEnd::Later) };
                 match shared.set(&keys.manifest(), &bytes, plan.expect) {
-                    Ok(()) => Some(Outcome::Done(plan.next)),
+                    Ok(()) => Some(PublishEnd::Done(plan.next)),
                     refused => self.again_unless(refused),
                 }
             }
@@ -140,20 +146,20 @@ impl Publish {
 
     /// Back to the first step, up to [`TRIES`] times; at once `Later` when the
     /// host refused for another reason than a race.
-    fn again_unless(&mut self, written: Result<(), HostError>) -> Option<Outcome> {
+    fn again_unless(&mut self, written: Result<(), HostError>) -> Option<PublishEnd> {
         self.tries = self.tries.saturating_add(1);
         match written {
             Ok(()) | Err(HostError::CasMismatch) if self.tries < TRIES => {
-                self.at = At::Manifest;
+                self.stage = PublishStage::Manifest;
                 None
             }
-            _ => Some(Outcome::Later),
+            _ => Some(PublishEnd::Later),
         }
     }
 
-    fn read_manifest(&mut self, shared: &impl Shared, keys: &Keys) -> Option<Outcome> {
+    fn read_manifest(&mut self, shared: &impl SharedData, keys: &Keys) -> Option<PublishEnd> {
         let found = match shared.get(&keys.manifest()) {
-            Err(_) => return Some(Outcome::Later),
+            Err(_) => return Some(PublishEnd::Later),
             Ok(None) => None,
             // One that does not decode holds nothing that could be kept.
             Ok(Some((bytes, cas))) => Some((Manifest::from_bytes(&bytes).ok(), cas)),
@@ -162,24 +168,24 @@ impl Publish {
             None => self.plan(None, Expect::Absent),
             Some((None, cas)) => self.plan(None, Expect::Unchanged(cas)),
             Some((Some(manifest), _)) if manifest.fence > self.fence => {
-                Some(Outcome::Outranked(manifest.fence))
+                Some(PublishEnd::Outranked(manifest.fence))
             }
             Some((Some(manifest), cas)) if manifest.fence < self.fence => {
-                self.at = At::Adopt(Manifest { fence: self.fence, ..manifest }, cas);
+                self.stage = PublishStage::Adopt(Manifest { fence: self.fence, ..manifest }, cas);
                 None
             }
             Some((Some(manifest), cas)) => self.plan(Some(manifest), Expect::Unchanged(cas)),
         }
     }
 
-    fn plan(&mut self, current: Option<Manifest>, expect: Expect) -> Option<Outcome> {
+    fn plan(&mut self, current: Option<Manifest>, expect: Expect) -> Option<PublishEnd> {
         let Some(set) = self.set.clone() else {
-            return Some(current.map_or(Outcome::Nothing, Outcome::Done));
+            return Some(current.map_or(PublishEnd::Nothing, PublishEnd::Done));
         };
         if let Some(current) = &current
             && is_covered(&set, current)
         {
-            return Some(Outcome::NotNewer(current.clone()));
+            return Some(PublishEnd::NotNewer(current.clone()));
         }
         // A refresh is ordered because what lies in shared data is in doubt.
         let anew = current.as_ref().is_some_and(|current| is_refresh(&set, current));
@@ -203,80 +209,86 @@ impl Publish {
         });
         let missing = |table: &Table| changed[*table] && set.bytes[*table].is_none();
         if Table::ALL.iter().any(missing) {
-            return Some(Outcome::Incomplete);
+            return Some(PublishEnd::Incomplete);
         }
-        self.seek(Plan { next, expect, changed }, None)
+        self.seek(PublishPlan { next, expect, changed }, None)
     }
 
     /// Looks at a piece before writing it: for its fence, and for the token that
     /// the write needs.
-    fn look(&mut self, shared: &impl Shared, keys: &Keys, plan: Plan, at: Piece) -> Option<Outcome> {
+    fn look(
+        &mut self,
+        shared: &impl SharedData,
+        keys: &Keys,
+        plan: PublishPlan,
+        at: TablePiece,
+    ) -> Option<PublishEnd> {
         let found = match shared.get(&self.key(keys, &plan, at)) {
-            Err(_) => return Some(Outcome::Later),
+            Err(_) => return Some(PublishEnd::Later),
             Ok(found) => found,
         };
         let expect = match found {
             None => Expect::Absent,
             Some((value, cas)) => match ChunkHead::split(&value).map(|(head, _)| head) {
-                Some(head) if head.fence > self.fence => return Some(Outcome::Outranked(head.fence)),
+                Some(head) if head.fence > self.fence => return Some(PublishEnd::Outranked(head.fence)),
                 // Written by ourselves before we had to begin anew.
                 Some(head) if head == self.head(&plan, at.table) => return self.go_on(plan, at),
                 _ => Expect::Unchanged(cas),
             },
         };
-        self.at = At::Write(plan, at, expect);
+        self.stage = PublishStage::Write(plan, at, expect);
         None
     }
 
-    fn go_on(&mut self, plan: Plan, at: Piece) -> Option<Outcome> {
+    fn go_on(&mut self, plan: PublishPlan, at: TablePiece) -> Option<PublishEnd> {
         self.seek(plan, Some(at))
     }
 
     /// The piece after `done`, or the commit when that was the last.
-    fn seek(&mut self, plan: Plan, done: Option<Piece>) -> Option<Outcome> {
-        let next_in = |piece: Piece| Piece { index: piece.index.saturating_add(1), ..piece };
+    fn seek(&mut self, plan: PublishPlan, done: Option<TablePiece>) -> Option<PublishEnd> {
+        let next_in = |piece: TablePiece| TablePiece { index: piece.index.saturating_add(1), ..piece };
         let mut tables = Table::ALL.into_iter();
         let mut candidate = match done {
             Some(done) => {
                 tables.find(|table| *table == done.table);
                 Some(next_in(done))
             }
-            None => tables.next().map(|table| Piece { table, index: 0 }),
+            None => tables.next().map(|table| TablePiece { table, index: 0 }),
         };
         while let Some(piece) = candidate {
             let len = usize::try_from(plan.next.tables[piece.table].blob.len).unwrap_or(usize::MAX);
             if plan.changed[piece.table] && piece.index < len.div_ceil(self.chunk) {
-                self.at = At::Look(plan, piece);
+                self.stage = PublishStage::Look(plan, piece);
                 return None;
             }
-            candidate = tables.next().map(|table| Piece { table, index: 0 });
+            candidate = tables.next().map(|table| TablePiece { table, index: 0 });
         }
-        self.at = At::Commit(plan);
+        self.stage = PublishStage::Commit(plan);
         None
     }
 
-    fn head(&self, plan: &Plan, table: Table) -> ChunkHead {
+    fn head(&self, plan: &PublishPlan, table: Table) -> ChunkHead {
         ChunkHead { fence: self.fence, hash: plan.next.tables[table].blob.hash }
     }
 
-    fn key(&self, keys: &Keys, plan: &Plan, at: Piece) -> String {
+    fn key(&self, keys: &Keys, plan: &PublishPlan, at: TablePiece) -> String {
         keys.chunk(at.table, plan.next.tables[at.table].side, at.index)
     }
 
-    fn value(&self, plan: &Plan, at: Piece) -> Vec<u8> {
+    fn value(&self, plan: &PublishPlan, at: TablePiece) -> Vec<u8> {
         let bytes = self.set.as_ref().and_then(|set| set.bytes[at.table].as_deref());
         let bytes = bytes.map(Vec::as_slice).unwrap_or_default();
         self.head(plan, at.table).with(piece(bytes, at.index, self.chunk))
     }
 }
 
-fn is_refresh(set: &Set, current: &Manifest) -> bool {
+fn is_refresh(set: &PublishSet, current: &Manifest) -> bool {
     set.refresh > current.refresh
 }
 
 /// Whether `current` is newer than `set`, or the same to the last table. The
 /// same version with other tables is a repair, and is published.
-fn is_covered(set: &Set, current: &Manifest) -> bool {
+fn is_covered(set: &PublishSet, current: &Manifest) -> bool {
     if set.version.epoch != current.version.epoch {
         return false;
     }

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use tidegate::host::{Cas, Expect, HostError};
 use tidegate::sync::Keys;
 use tidegate::sync::load::read_published::{ReadEnd, ReadPublished};
-use tidegate::sync::publish::{Outcome, Publish, Set};
-use tidegate::sync::shared::manifest::{Manifest, Shared};
+use tidegate::sync::publish::{Publish, PublishEnd, PublishSet};
+use tidegate::sync::shared::manifest::{Manifest, SharedData};
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::tables::{PerTable, Table};
 use tidegate_policy::version::Version;
@@ -33,7 +33,7 @@ struct Store {
     careless: bool,
 }
 
-impl Shared for Store {
+impl SharedData for Store {
     fn get(&self, key: &str) -> Result<Option<(Vec<u8>, Cas)>, HostError> {
         Ok(self.values.borrow().get(key).cloned())
     }
@@ -61,7 +61,7 @@ fn content(table: Table, generation: u8) -> Vec<u8> {
 
 /// A set whose ban base, overlay, allow list and routes are of these generations;
 /// the others, which are published in the same way, are always of the first.
-fn set(seq: u64, [base, overlay, allow, routes]: [u8; 4]) -> Rc<Set> {
+fn set(seq: u64, [base, overlay, allow, routes]: [u8; 4]) -> Rc<PublishSet> {
     let of = |table: Table| {
         let generation = match table {
             Table::BanBase => base,
@@ -72,7 +72,7 @@ fn set(seq: u64, [base, overlay, allow, routes]: [u8; 4]) -> Rc<Set> {
         };
         content(table, generation)
     };
-    Rc::new(Set {
+    Rc::new(PublishSet {
         version: Version { epoch: EPOCH, seq },
         refresh: 0,
         clock_ms: 0,
@@ -85,12 +85,12 @@ fn set(seq: u64, [base, overlay, allow, routes]: [u8; 4]) -> Rc<Set> {
 struct Publisher {
     fence: u64,
     /// What it will publish, in order.
-    todo: Vec<Rc<Set>>,
+    todo: Vec<Rc<PublishSet>>,
     now: Option<Publish>,
 }
 
 impl Publisher {
-    fn new(fence: u64, todo: &[Rc<Set>]) -> Self {
+    fn new(fence: u64, todo: &[Rc<PublishSet>]) -> Self {
         Self { fence, todo: todo.to_vec(), now: None }
     }
 
@@ -102,9 +102,9 @@ impl Publisher {
         let publish = self.now.get_or_insert_with(|| Publish::new(self.fence, self.todo[0].clone(), CHUNK));
         match publish.step(store, keys) {
             None => {}
-            Some(Outcome::Outranked(_)) => (self.now, self.todo) = (None, Vec::new()),
-            Some(Outcome::Later) => self.now = None,
-            Some(Outcome::Done(_) | Outcome::NotNewer(_)) => {
+            Some(PublishEnd::Outranked(_)) => (self.now, self.todo) = (None, Vec::new()),
+            Some(PublishEnd::Later) => self.now = None,
+            Some(PublishEnd::Done(_) | PublishEnd::NotNewer(_)) => {
                 self.todo.remove(0);
                 self.now = None;
             }
@@ -122,14 +122,14 @@ struct Reader {
 }
 
 impl Reader {
-    fn step(&mut self, store: &Store, keys: &Keys, sets: &[Rc<Set>]) -> Result<(), String> {
+    fn step(&mut self, store: &Store, keys: &Keys, sets: &[Rc<PublishSet>]) -> Result<(), String> {
         let held = &self.held;
         let names = || PerTable::from_fn(|table| held.as_ref().map(|(held, _)| held.tables[table].blob));
         let collect = self.now.get_or_insert_with(|| ReadPublished::new(names(), CHUNK));
         let Some(end) = collect.step(store, keys) else { return Ok(()) };
         self.now = None;
         self.left -= 1;
-        let ReadEnd::Set(published) = end else { return Ok(()) };
+        let ReadEnd::Read(published) = end else { return Ok(()) };
         let mut fresh = published.bytes.clone();
         let tables = PerTable::from_fn(|table| {
             let kept = || self.held.as_ref().map(|(_, tables)| tables[table].clone()).unwrap_or_default();
@@ -163,7 +163,7 @@ struct World {
 
 struct Explorer {
     keys: Keys,
-    sets: Vec<Rc<Set>>,
+    sets: Vec<Rc<PublishSet>>,
     /// What may be published in the end.
     ends: Vec<u64>,
     seen: HashSet<u64>,
@@ -220,13 +220,13 @@ impl Explorer {
 }
 
 /// Shared data in which `set` was published under `fence`.
-fn published(set: &Rc<Set>, fence: u64, keys: &Keys) -> Store {
+fn published(set: &Rc<PublishSet>, fence: u64, keys: &Keys) -> Store {
     let store = Store::default();
     let mut publish = Publish::new(fence, set.clone(), CHUNK);
     loop {
         match publish.step(&store, keys) {
             None => {}
-            Some(Outcome::Done(_)) => return store,
+            Some(PublishEnd::Done(_)) => return store,
             Some(other) => panic!("{other:?}"),
         }
     }
@@ -235,9 +235,9 @@ fn published(set: &Rc<Set>, fence: u64, keys: &Keys) -> Store {
 /// Explores two publishers, the second of which has the newer lease, beside a
 /// reader that reads twice. `ends`: what may be published in the end.
 fn explore(
-    start: Option<Rc<Set>>,
-    first: &[Rc<Set>],
-    second: &[Rc<Set>],
+    start: Option<Rc<PublishSet>>,
+    first: &[Rc<PublishSet>],
+    second: &[Rc<PublishSet>],
     ends: &[u64],
     careless: bool,
 ) -> Result<(usize, usize), String> {

@@ -21,7 +21,7 @@ struct Values {
     last: Cas,
 }
 
-impl Shared for Process {
+impl SharedData for Process {
     fn get(&self, key: &str) -> Result<Option<(Vec<u8>, Cas)>, HostError> {
         Ok(self.0.lock().unwrap().values.get(key).cloned())
     }
@@ -75,7 +75,7 @@ struct Overtaken<'p> {
     overtakes: &'p dyn Fn(&Process),
 }
 
-impl Shared for Overtaken<'_> {
+impl SharedData for Overtaken<'_> {
     fn get(&self, key: &str) -> Result<Option<(Vec<u8>, Cas)>, HostError> {
         self.process.get(key)
     }

@@ -16,7 +16,7 @@ use tidegate_policy::wire::sync::{BansUpdate, BlobRef, MAX_PAGE, OverlayUpdate, 
 
 use super::fold_bans::FoldBans;
 use crate::sync::load::decode_table::{DecodeError, DecodeTable};
-use crate::sync::publish::Set;
+use crate::sync::publish::PublishSet;
 use crate::sync::snapshot::{NextTables, Snapshot};
 
 /// Why an answer did not become a set of tables. Each is followed by a full
@@ -50,7 +50,7 @@ pub struct Applied {
     /// For this VM.
     pub loaded: Rc<Snapshot>,
     /// For shared data.
-    pub set: Rc<Set>,
+    pub set: Rc<PublishSet>,
     /// Times that folding did not give the base that the service names.
     pub misfolded: u64,
 }
@@ -268,7 +268,7 @@ impl ApplyAnswer {
         let tables = Rc::new(self.next.finish(self.version).ok_or(ApplyError::Incomplete)?);
         let bytes = std::mem::take(&mut self.bytes);
         let (version, refresh, clock_ms) = (self.version, self.refresh, self.clock_ms);
-        let set = Set { version, refresh, clock_ms, blobs, bytes };
+        let set = PublishSet { version, refresh, clock_ms, blobs, bytes };
         let loaded = Snapshot { refresh, clock_ms, blobs, tables };
         Ok(ApplyStep::Done(Box::new(Applied {
             loaded: Rc::new(loaded),

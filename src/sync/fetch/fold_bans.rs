@@ -12,10 +12,10 @@ use crate::sync::snapshot::Snapshot;
 /// A fold under way.
 pub struct FoldBans {
     base: AddressTable,
-    at: At,
+    stage: FoldStage,
 }
 
-enum At {
+enum FoldStage {
     Apply(Apply),
     Check(Box<TableCheck>),
     Join(Join),
@@ -27,7 +27,7 @@ impl FoldBans {
     #[must_use]
     pub fn new(held: &Snapshot, changes: &[Entry]) -> Self {
         let bans = &held.tables.bans;
-        Self { base: bans.base().clone(), at: At::Apply(Apply::new(bans.overlay(), changes)) }
+        Self { base: bans.base().clone(), stage: FoldStage::Apply(Apply::new(bans.overlay(), changes)) }
     }
 
     /// Does a bounded piece of the work; the base's bytes and name when that was
@@ -36,20 +36,22 @@ impl FoldBans {
     /// # Errors
     /// When the outcome would be too large. The fold is over then.
     pub fn step(&mut self) -> Result<Option<(Vec<u8>, BlobHash)>, FormatError> {
-        let next = match &mut self.at {
-            At::Apply(apply) => apply
+        let next = match &mut self.stage {
+            FoldStage::Apply(apply) => apply
                 .step(STEP_ENTRIES)?
                 .map(TableCheck::new)
                 .transpose()?
-                .map(|check| At::Check(Box::new(check))),
-            At::Check(check) => {
-                check.step(STEP_ENTRIES)?.map(|overlay| At::Join(Join::new(self.base.clone(), overlay)))
+                .map(|check| FoldStage::Check(Box::new(check))),
+            FoldStage::Check(check) => check
+                .step(STEP_ENTRIES)?
+                .map(|overlay| FoldStage::Join(Join::new(self.base.clone(), overlay))),
+            FoldStage::Join(join) => {
+                join.step(STEP_ENTRIES).map(|bans| FoldStage::Fold(Box::new(Fold::new(&bans))))
             }
-            At::Join(join) => join.step(STEP_ENTRIES).map(|bans| At::Fold(Box::new(Fold::new(&bans)))),
-            At::Fold(fold) => return fold.step(STEP_ENTRIES),
+            FoldStage::Fold(fold) => return fold.step(STEP_ENTRIES),
         };
         if let Some(next) = next {
-            self.at = next;
+            self.stage = next;
         }
         Ok(None)
     }

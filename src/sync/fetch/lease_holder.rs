@@ -12,7 +12,7 @@ use crate::admin_client::{Backoff, InFlight};
 use crate::host::{CallToken, Host};
 use crate::metrics::{Count, Metrics};
 use crate::sync::load::table_loader::TableLoader;
-use crate::sync::publish::{Outcome, Publish};
+use crate::sync::publish::{Publish, PublishEnd};
 use crate::sync::shared::keys::Keys;
 use crate::sync::shared::manifest::CHUNK;
 use crate::sync::shared::slots::{self, Slot};
@@ -28,7 +28,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// The holder of the lease.
 pub struct LeaseHolder {
     fence: u64,
-    stage: Stage,
+    stage: HolderStage,
     poll: Option<RootCall>,
     page: Option<RootCall>,
     ack: Option<(RootCall, Ack)>,
@@ -44,7 +44,7 @@ pub struct LeaseHolder {
     pub heard_ns: u64,
 }
 
-enum Stage {
+enum HolderStage {
     /// Putting our fence on what is published: from then on nobody with a lower
     /// one can change it.
     Adopt(Box<Publish>),
@@ -87,7 +87,7 @@ impl LeaseHolder {
     pub fn new(fence: u64) -> Self {
         Self {
             fence,
-            stage: Stage::Adopt(Box::new(Publish::adopt(fence))),
+            stage: HolderStage::Adopt(Box::new(Publish::adopt(fence))),
             poll: None,
             page: None,
             ack: None,
@@ -149,46 +149,50 @@ impl LeaseHolder {
     /// Takes the work a step further: one host call, or a bounded piece of work.
     pub fn step<H: Host>(&mut self, context: &mut HolderContext<'_, H>) -> Progress {
         match &mut self.stage {
-            Stage::Adopt(publish) => {
+            HolderStage::Adopt(publish) => {
                 let outcome = publish.step(context.calls.host, context.keys);
                 self.adopted(outcome, context)
             }
-            Stage::Load if context.loader.is_settled() => {
+            HolderStage::Load if context.loader.is_settled() => {
                 self.full |= context.loader.is_undecodable();
                 if let Some(loaded) = context.loader.loaded() {
                     // The holder before may have owed somebody an ack.
                     self.acks.want(loaded.tables.version, loaded.refresh);
                 }
-                self.stage = Stage::Ready;
+                self.stage = HolderStage::Ready;
                 Progress::Pending
             }
-            Stage::Load => Progress::Waiting,
-            Stage::Ready => {
+            HolderStage::Load => Progress::Waiting,
+            HolderStage::Ready => {
                 self.open_poll(context);
                 Progress::Waiting
             }
-            Stage::Apply(build, full) => {
+            HolderStage::Apply(build, full) => {
                 if self.page.is_some() {
                     return Progress::Waiting;
                 }
                 let (progress, full) = (build.step(), *full);
                 self.built(progress, full, context)
             }
-            Stage::Publish(publish, _) => {
+            HolderStage::Publish(publish, _) => {
                 let outcome = publish.step(context.calls.host, context.keys);
                 self.published(outcome, context)
             }
         }
     }
 
-    fn adopted<H: Host>(&mut self, outcome: Option<Outcome>, context: &mut HolderContext<'_, H>) -> Progress {
+    fn adopted<H: Host>(
+        &mut self,
+        outcome: Option<PublishEnd>,
+        context: &mut HolderContext<'_, H>,
+    ) -> Progress {
         match outcome {
             None => return Progress::Pending,
-            Some(Outcome::Outranked(fence)) => self.outranked = Some(fence),
-            Some(Outcome::Later) => self.stage = Stage::Adopt(Box::new(Publish::adopt(self.fence))),
+            Some(PublishEnd::Outranked(fence)) => self.outranked = Some(fence),
+            Some(PublishEnd::Later) => self.stage = HolderStage::Adopt(Box::new(Publish::adopt(self.fence))),
             Some(_) => {
                 context.loader.look(context.calls.host, context.keys);
-                self.stage = Stage::Load;
+                self.stage = HolderStage::Load;
             }
         }
         Progress::Waiting
@@ -306,13 +310,13 @@ impl LeaseHolder {
         }
         let wall_ms = context.calls.host.wall_us().checked_div(1000).unwrap_or_default();
         match ApplyAnswer::new(answer, wall_ms, held.as_deref()) {
-            Ok(build) => self.stage = Stage::Apply(Box::new(build), full),
+            Ok(build) => self.stage = HolderStage::Apply(Box::new(build), full),
             Err(error) => self.bad_answer(&format!("{error:?}"), full, context),
         }
     }
 
     fn paged<H: Host>(&mut self, status: Option<u16>, context: &mut HolderContext<'_, H>) {
-        let Stage::Apply(build, full) = &mut self.stage else { return };
+        let HolderStage::Apply(build, full) = &mut self.stage else { return };
         let full = *full;
         let page = match status {
             Some(200) => Some(context.calls.host.call_body(MAX_PAGE)),
@@ -327,7 +331,7 @@ impl LeaseHolder {
             // 410: nobody needs these bytes any more, there is something newer.
             // Anything else: the next poll names what is needed then.
             None => {
-                self.stage = Stage::Ready;
+                self.stage = HolderStage::Ready;
                 self.failed(context);
             }
         }
@@ -345,7 +349,7 @@ impl LeaseHolder {
             Ok(ApplyStep::Done(built)) => {
                 context.metrics.add(Count::Misfolds, built.misfolded);
                 let publish = Publish::new(self.fence, built.set.clone(), CHUNK);
-                self.stage = Stage::Publish(Box::new(publish), built);
+                self.stage = HolderStage::Publish(Box::new(publish), built);
                 Progress::Pending
             }
             Err(error) => {
@@ -359,7 +363,7 @@ impl LeaseHolder {
         match context.calls.page(blob, offset) {
             Ok(made) => self.page = Some(made),
             Err(_) => {
-                self.stage = Stage::Ready;
+                self.stage = HolderStage::Ready;
                 self.failed(context);
             }
         }
@@ -368,15 +372,15 @@ impl LeaseHolder {
 
     fn published<H: Host>(
         &mut self,
-        outcome: Option<Outcome>,
+        outcome: Option<PublishEnd>,
         context: &mut HolderContext<'_, H>,
     ) -> Progress {
         let Some(outcome) = outcome else { return Progress::Pending };
-        let Stage::Publish(_, built) = std::mem::replace(&mut self.stage, Stage::Ready) else {
+        let HolderStage::Publish(_, built) = std::mem::replace(&mut self.stage, HolderStage::Ready) else {
             return Progress::Waiting;
         };
         match outcome {
-            Outcome::Done(_) => {
+            PublishEnd::Done(_) => {
                 context.metrics.count(Count::Publishes);
                 self.full = false;
                 self.backoff.worked();
@@ -384,22 +388,22 @@ impl LeaseHolder {
                 Progress::Pending
             }
             // An answer without news. Not to be asked for again at once.
-            Outcome::NotNewer(_) | Outcome::Nothing => {
+            PublishEnd::NotNewer(_) | PublishEnd::Nothing => {
                 self.full = false;
                 self.failed(context);
                 Progress::Waiting
             }
-            Outcome::Outranked(fence) => {
+            PublishEnd::Outranked(fence) => {
                 self.outranked = Some(fence);
                 Progress::Waiting
             }
-            Outcome::Incomplete => {
+            PublishEnd::Incomplete => {
                 self.full = true;
                 Progress::Pending
             }
-            Outcome::Later => {
+            PublishEnd::Later => {
                 let publish = Publish::new(self.fence, built.set.clone(), CHUNK);
-                self.stage = Stage::Publish(Box::new(publish), built);
+                self.stage = HolderStage::Publish(Box::new(publish), built);
                 Progress::Waiting
             }
         }
@@ -411,7 +415,7 @@ impl LeaseHolder {
         context.metrics.count(Count::DecodeFailures);
         let say = ["an answer of the admin service is wrong (", what, "); the tables before stay in force"];
         context.calls.host.log(log::Level::Error, &say.concat());
-        self.stage = Stage::Ready;
+        self.stage = HolderStage::Ready;
         self.full = true;
         if was_full {
             self.failed(context);
@@ -424,8 +428,8 @@ impl LeaseHolder {
         context.metrics.count(Count::PollFailures);
         let host = context.calls.host;
         self.backoff.failed(host.monotonic_ns(), host.random_u64());
-        if !matches!(self.stage, Stage::Adopt(_) | Stage::Load | Stage::Publish(..)) {
-            self.stage = Stage::Ready;
+        if !matches!(self.stage, HolderStage::Adopt(_) | HolderStage::Load | HolderStage::Publish(..)) {
+            self.stage = HolderStage::Ready;
         }
     }
 

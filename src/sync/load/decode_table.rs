@@ -31,10 +31,10 @@ pub struct DecodeTable {
     bytes: Arc<Vec<u8>>,
     /// What the bytes should be, or turned out to be.
     blob: Option<BlobRef>,
-    stage: Stage,
+    stage: DecodeStage,
 }
 
-enum Stage {
+enum DecodeStage {
     Hash { hasher: Box<BlobHasher>, next: usize },
     Decode(TableDecoder),
 }
@@ -44,7 +44,7 @@ impl DecodeTable {
     /// and have no name yet.
     #[must_use]
     pub fn new(table: Table, blob: Option<BlobRef>, bytes: Vec<u8>) -> Self {
-        let stage = Stage::Hash { hasher: Box::default(), next: 0 };
+        let stage = DecodeStage::Hash { hasher: Box::default(), next: 0 };
         Self { table, bytes: Arc::new(bytes), blob, stage }
     }
 
@@ -54,7 +54,7 @@ impl DecodeTable {
     /// When they are no table.
     pub fn named(table: Table, blob: BlobRef, bytes: Vec<u8>) -> Result<Self, DecodeError> {
         let bytes = Arc::new(bytes);
-        let stage = Stage::Decode(TableDecoder::new(table, &bytes)?);
+        let stage = DecodeStage::Decode(TableDecoder::new(table, &bytes)?);
         Ok(Self { table, bytes, blob: Some(blob), stage })
     }
 
@@ -83,7 +83,7 @@ impl DecodeTable {
     /// When the bytes are not what they should be. The decoding is over then.
     pub fn step(&mut self, set: &mut TableSet) -> Result<bool, DecodeError> {
         match &mut self.stage {
-            Stage::Hash { hasher, next } => {
+            DecodeStage::Hash { hasher, next } => {
                 hasher.update(piece(&self.bytes, *next, CHUNK));
                 *next = next.saturating_add(1);
                 if next.saturating_mul(CHUNK) < self.bytes.len() {
@@ -93,10 +93,10 @@ impl DecodeTable {
                 if *self.blob.get_or_insert(found) != found {
                     return Err(DecodeError::Hash);
                 }
-                self.stage = Stage::Decode(TableDecoder::new(self.table, &self.bytes)?);
+                self.stage = DecodeStage::Decode(TableDecoder::new(self.table, &self.bytes)?);
                 Ok(false)
             }
-            Stage::Decode(decoder) => Ok(decoder.step(set)?),
+            DecodeStage::Decode(decoder) => Ok(decoder.step(set)?),
         }
     }
 }

@@ -8,7 +8,7 @@ use tidegate_policy::wire::sync::BlobRef;
 
 use crate::host::Cas;
 use crate::sync::shared::keys::Keys;
-use crate::sync::shared::manifest::{ChunkHead, Manifest, Placed, Shared};
+use crate::sync::shared::manifest::{ChunkHead, Manifest, Placed, SharedData};
 
 /// How often a read begins anew before it waits for the next tick.
 const TRIES: u8 = 7;
@@ -19,7 +19,7 @@ pub enum ReadEnd {
     /// Nothing is published yet.
     Nothing,
     /// This is published.
-    Set(Box<Published>),
+    Read(Box<Published>),
     /// The manifest does not decode.
     Unreadable(Cas),
     /// Publishers were faster too often, or the host refused: later.
@@ -63,7 +63,7 @@ impl ReadPublished {
     }
 
     /// Makes the next host call; the outcome when that was the last.
-    pub fn step(&mut self, shared: &impl Shared, keys: &Keys) -> Option<ReadEnd> {
+    pub fn step(&mut self, shared: &impl SharedData, keys: &Keys) -> Option<ReadEnd> {
         match self.manifest.take() {
             None => self.read_manifest(shared, keys),
             Some((manifest, cas)) => match self.wanted(&manifest) {
@@ -76,7 +76,7 @@ impl ReadPublished {
         }
     }
 
-    fn read_manifest(&mut self, shared: &impl Shared, keys: &Keys) -> Option<ReadEnd> {
+    fn read_manifest(&mut self, shared: &impl SharedData, keys: &Keys) -> Option<ReadEnd> {
         let (bytes, cas) = match shared.get(&keys.manifest()) {
             Ok(Some(found)) => found,
             Ok(None) => return Some(ReadEnd::Nothing),
@@ -106,7 +106,7 @@ impl ReadPublished {
 
     fn read_piece(
         &mut self,
-        shared: &impl Shared,
+        shared: &impl SharedData,
         keys: &Keys,
         table: Table,
         placed: Placed,
@@ -144,7 +144,7 @@ impl ReadPublished {
             let got = got[table].take().map(|got| got.bytes);
             (!is_held).then(|| got.unwrap_or_default())
         });
-        ReadEnd::Set(Box::new(Published { manifest, cas, bytes }))
+        ReadEnd::Read(Box::new(Published { manifest, cas, bytes }))
     }
 }
 

@@ -10,13 +10,13 @@ use super::decode_table::{DecodeError, DecodeTable};
 use super::read_published::{Published, ReadEnd, ReadPublished};
 use crate::host::Cas;
 use crate::sync::shared::keys::Keys;
-use crate::sync::shared::manifest::{CHUNK, Manifest, Shared};
+use crate::sync::shared::manifest::{CHUNK, Manifest, SharedData};
 use crate::sync::snapshot::{NextTables, Snapshot};
 
 /// What a load came to.
 pub enum LoadEnd {
     /// A set that differs from the one before.
-    Set(Rc<Snapshot>, Cas),
+    Loaded(Rc<Snapshot>, Cas),
     /// What is published is what is held.
     Same(Cas),
     /// Nothing is published yet.
@@ -31,10 +31,10 @@ pub enum LoadEnd {
 /// A load under way.
 pub struct SnapshotLoad {
     held: Option<Rc<Snapshot>>,
-    stage: Stage,
+    stage: LoadStage,
 }
 
-enum Stage {
+enum LoadStage {
     ReadPublished(Box<ReadPublished>),
     Check(Box<Checking>),
 }
@@ -51,25 +51,28 @@ impl SnapshotLoad {
     #[must_use]
     pub fn new(held: Option<Rc<Snapshot>>) -> Self {
         let names = PerTable::from_fn(|table| held.as_ref().map(|held| held.blobs[table]));
-        Self { stage: Stage::ReadPublished(Box::new(ReadPublished::new(names, CHUNK))), held }
+        Self { stage: LoadStage::ReadPublished(Box::new(ReadPublished::new(names, CHUNK))), held }
     }
 
     /// Reads everything anew, whatever is held: a refresh was ordered.
     #[must_use]
     pub fn anew(held: Option<Rc<Snapshot>>) -> Self {
-        Self { stage: Stage::ReadPublished(Box::new(ReadPublished::new(PerTable::default(), CHUNK))), held }
+        Self {
+            stage: LoadStage::ReadPublished(Box::new(ReadPublished::new(PerTable::default(), CHUNK))),
+            held,
+        }
     }
 
     /// Makes one host call, or does one bounded piece of work.
-    pub fn step(&mut self, shared: &impl Shared, keys: &Keys) -> Option<LoadEnd> {
+    pub fn step(&mut self, shared: &impl SharedData, keys: &Keys) -> Option<LoadEnd> {
         match &mut self.stage {
-            Stage::ReadPublished(collect) => match collect.step(shared, keys)? {
+            LoadStage::ReadPublished(collect) => match collect.step(shared, keys)? {
                 ReadEnd::Nothing => Some(LoadEnd::Nothing),
                 ReadEnd::Later => Some(LoadEnd::Later),
                 ReadEnd::Unreadable(cas) => Some(LoadEnd::Undecodable(cas, "the manifest")),
-                ReadEnd::Set(published) => self.check(*published),
+                ReadEnd::Read(published) => self.check(*published),
             },
-            Stage::Check(checking) => checking.step(),
+            LoadStage::Check(checking) => checking.step(),
         }
     }
 
@@ -83,7 +86,7 @@ impl SnapshotLoad {
             |table| Some(DecodeTable::new(table, Some(manifest.tables[table].blob), bytes[table].take()?));
         let waiting = Table::ALL.into_iter().rev().filter_map(decode).collect();
         let next = NextTables::new(held.as_deref());
-        self.stage = Stage::Check(Box::new(Checking { manifest, cas, waiting, next }));
+        self.stage = LoadStage::Check(Box::new(Checking { manifest, cas, waiting, next }));
         None
     }
 }
@@ -111,6 +114,6 @@ impl Checking {
             blobs: self.manifest.blobs(),
             tables: Rc::new(self.next.finish(self.manifest.version)?),
         };
-        Some(LoadEnd::Set(Rc::new(snapshot), self.cas))
+        Some(LoadEnd::Loaded(Rc::new(snapshot), self.cas))
     }
 }

@@ -106,7 +106,7 @@ impl TableLoader {
         let Some(end) = self.load.as_mut().and_then(|load| load.step(host, keys)) else { return false };
         self.load = None;
         match end {
-            LoadEnd::Set(loaded, cas) => {
+            LoadEnd::Loaded(loaded, cas) => {
                 self.loaded = Some(loaded);
                 self.seen = ManifestSeen::Token(cas);
                 self.undecodable = false;

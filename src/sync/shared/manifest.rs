@@ -18,7 +18,7 @@ const MAX_MANIFEST: usize = 4096;
 
 /// Shared data, and nothing else of the host: what the step machines of publish
 /// and load need, and what the tests of their interleavings emulate.
-pub trait Shared {
+pub trait SharedData {
     /// See [`Host::shared_get`].
     ///
     /// # Errors
@@ -31,7 +31,7 @@ pub trait Shared {
     fn set(&self, key: &str, value: &[u8], expect: Expect) -> Result<(), HostError>;
 }
 
-impl<H: Host> Shared for H {
+impl<H: Host> SharedData for H {
     fn get(&self, key: &str) -> Result<Option<(Vec<u8>, Cas)>, HostError> {
         self.shared_get(key)
     }
