@@ -20,8 +20,11 @@ pub struct RequestFacts {
     host: Option<Vec<u8>>,
     path: Option<Vec<u8>>,
     https: bool,
+    /// Where the user agent is in `headers`.
     user_agent: Option<usize>,
+    /// Whether the client sent headers that only the filter may set.
     has_own: bool,
+    /// Whether the host did not show the headers.
     unreadable: bool,
     wants_performance: bool,
     country_source: CountrySource,
