@@ -14,10 +14,11 @@ use crate::trapping::{exported, replace, rewritten, trap, trap_now, trap_on_head
 
 /// Bytes of the recorder's VM configuration, by which its VM is known.
 const RECORDER_CONFIG: i32 = "recorder".len() as i32;
-/// The recorder's VM traps at this tick: about ten seconds after its start.
-const TRAP_TICK: i32 = 40;
+/// The recorder's VM traps at so many ticks in a row without a message: after about ten
+/// seconds in which nothing was to be recorded.
+const QUIET_TICKS: i32 = 40;
 
-/// The VM whose configuration is as long as the recorder's traps at a tick.
+/// The VM whose configuration is as long as the recorder's traps once nothing is under way.
 fn trap_recorder_on_tick(module: &mut Module) -> Result<()> {
     let zero = || ConstExpr::Value(Value::I32(0));
     let config = module.globals.add_local(ValType::I32, true, false, zero());
@@ -29,6 +30,19 @@ fn trap_recorder_on_tick(module: &mut Module) -> Result<()> {
     builder.func_body().local_get(locals[1]).global_set(config).const_(Value::I32(1));
     let on_start = builder.finish(locals.to_vec(), &mut module.funcs);
     module.exports.add("proxy_on_vm_start", on_start);
+
+    let on_queue_ready = exported(module, "proxy_on_queue_ready")?;
+    let locals = [(); 2].map(|()| module.locals.add(ValType::I32));
+    let mut builder = FunctionBuilder::new(&mut module.types, &[ValType::I32; 2], &[]);
+    builder
+        .func_body()
+        .const_(Value::I32(0))
+        .global_set(ticks)
+        .local_get(locals[0])
+        .local_get(locals[1])
+        .call(on_queue_ready);
+    let wrapper = builder.finish(locals.to_vec(), &mut module.funcs);
+    replace(module, "proxy_on_queue_ready", wrapper);
 
     let on_tick = exported(module, "proxy_on_tick")?;
     let context = module.locals.add(ValType::I32);
@@ -43,7 +57,7 @@ fn trap_recorder_on_tick(module: &mut Module) -> Result<()> {
         .const_(Value::I32(RECORDER_CONFIG))
         .binop(BinaryOp::I32Eq)
         .global_get(ticks)
-        .const_(Value::I32(TRAP_TICK))
+        .const_(Value::I32(QUIET_TICKS))
         .binop(BinaryOp::I32GeU)
         .binop(BinaryOp::I32And)
         .if_else(None, trap_now, |_| {})
