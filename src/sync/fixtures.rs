@@ -4,9 +4,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tidegate_policy::flags::Flags;
-use tidegate_policy::geo::{CountryTable, GeoRules};
-use tidegate_policy::limit::Limits;
-use tidegate_policy::table::AddressTable;
 use tidegate_policy::tables::{PerTable, Table};
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::sync::BlobRef;
@@ -19,12 +16,8 @@ use tidegate_host_sim::SimHost;
 /// A table that says nothing; the flags are all on.
 pub fn empty_bytes(table: Table) -> Vec<u8> {
     match table {
-        Table::BanBase | Table::BanOverlay | Table::Allow => AddressTable::empty().as_bytes().to_vec(),
         Table::Flags => Flags::all_on().to_bytes().unwrap(),
-        Table::Geo => GeoRules::default().to_bytes().unwrap(),
-        Table::Countries => CountryTable::encode(std::iter::empty()).unwrap(),
-        Table::Routes => tidegate_host_sim::empty_routes(),
-        Table::Limits => Limits::default().to_bytes().unwrap(),
+        table => table.empty_bytes().unwrap(),
     }
 }
 

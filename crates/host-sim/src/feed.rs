@@ -165,7 +165,7 @@ impl Feed {
             base_entries: empty.clone(),
             cut: 1,
             log: Vec::new(),
-            whole: BTreeMap::new(),
+            whole: Table::whole().map(|table| (table, table.empty_bytes().expect("a table"))).collect(),
             faults: VecDeque::new(),
             ack_wanted: false,
             acks: Vec::new(),
@@ -190,10 +190,6 @@ impl Feed {
             compiled: None,
         };
         feed.set_flags(Flags::all_on());
-        feed.allow(&[]);
-        feed.set_geo([]);
-        feed.set_limits([]);
-        feed.set_countries([].into_iter());
         feed.set_routes(&[document]);
         feed.seq = 1;
         feed

@@ -41,6 +41,12 @@ pub trait TableData: Sized {
     /// A table that says nothing.
     fn empty() -> Self;
 
+    /// Its bytes.
+    ///
+    /// # Errors
+    /// See [`encode`](crate::codec::encode): with the types of this crate never.
+    fn empty_bytes() -> Result<Vec<u8>, FormatError>;
+
     /// How many entries it has; `None` when it is no list. Shown as a gauge.
     fn entries(&self) -> Option<usize>;
 }
@@ -69,6 +75,14 @@ macro_rules! tables {
             #[must_use]
             pub const fn format(self) -> u8 {
                 match self { $(Self::$table => <$data as TableData>::FORMAT,)+ }
+            }
+
+            /// The bytes of this table when it says nothing.
+            ///
+            /// # Errors
+            /// See [`TableData::empty_bytes`].
+            pub fn empty_bytes(self) -> Result<Vec<u8>, FormatError> {
+                match self { $(Self::$table => <$data as TableData>::empty_bytes(),)+ }
             }
         }
 
@@ -219,6 +233,10 @@ impl TableData for AddressTable {
         Self::empty()
     }
 
+    fn empty_bytes() -> Result<Vec<u8>, FormatError> {
+        Ok(Self::empty().as_bytes().to_vec())
+    }
+
     fn entries(&self) -> Option<usize> {
         Some(self.len())
     }
@@ -238,6 +256,10 @@ impl TableData for CountryTable {
 
     fn empty() -> Self {
         Self::empty()
+    }
+
+    fn empty_bytes() -> Result<Vec<u8>, FormatError> {
+        Ok(Self::empty().as_bytes().to_vec())
     }
 
     fn entries(&self) -> Option<usize> {
@@ -262,6 +284,10 @@ impl TableData for Arc<RouteTable> {
         Arc::new(RouteTable::empty())
     }
 
+    fn empty_bytes() -> Result<Vec<u8>, FormatError> {
+        RouteTable::empty_bytes()
+    }
+
     fn entries(&self) -> Option<usize> {
         Some(self.len())
     }
@@ -281,6 +307,10 @@ impl TableData for Flags {
 
     fn empty() -> Self {
         Self::default()
+    }
+
+    fn empty_bytes() -> Result<Vec<u8>, FormatError> {
+        Self::default().to_bytes()
     }
 
     fn entries(&self) -> Option<usize> {
@@ -304,6 +334,10 @@ impl TableData for Arc<GeoRules> {
         Self::default()
     }
 
+    fn empty_bytes() -> Result<Vec<u8>, FormatError> {
+        GeoRules::default().to_bytes()
+    }
+
     fn entries(&self) -> Option<usize> {
         Some(self.rules().len())
     }
@@ -325,7 +359,28 @@ impl TableData for Arc<Limits> {
         Self::default()
     }
 
+    fn empty_bytes() -> Result<Vec<u8>, FormatError> {
+        Limits::default().to_bytes()
+    }
+
     fn entries(&self) -> Option<usize> {
         Some(self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_table_decodes_from_its_own_bytes_into_its_own_place() {
+        for table in Table::ALL {
+            let bytes = Arc::new(table.empty_bytes().unwrap());
+            assert_eq!(bytes.first(), Some(&table.format()), "{}", table.name());
+            let (mut set, mut decoder) = (TableSet::empty(), TableDecoder::new(table, &bytes).unwrap());
+            while !decoder.step(&mut set).unwrap() {}
+            assert!(matches!(set.entries()[table], None | Some(0)), "{}", table.name());
+            assert_eq!(Table::named(table.name()), Some(table));
+        }
     }
 }

@@ -5,11 +5,8 @@ use std::sync::Arc;
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::check::Check;
 use tidegate_policy::decide::{GeoFinding, IpFinding, Tables};
-use tidegate_policy::geo::{CountryTable, GeoRules};
-use tidegate_policy::limit::Limits;
-use tidegate_policy::route::RouteTable;
 use tidegate_policy::table::{AddressTable, Entry, EntryState};
-use tidegate_policy::tables::{Table, TableSet};
+use tidegate_policy::tables::{TableDecoder, TableSet};
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::check::{Answer, Found, GeoAnswer, MAX_ANSWER, Question, RouteAnswer};
 
@@ -53,21 +50,15 @@ impl Feed {
     }
 
     fn compile(&self) -> Tables {
-        let whole = |table| &self.whole[&table];
         let entries = self.bans.iter();
         let entries =
             entries.map(|(prefix, expires)| Entry { prefix: *prefix, state: EntryState::Present(*expires) });
         let bans = AddressTable::from_bytes(AddressTable::encode(entries).expect("bans")).expect("bans");
-        let set = TableSet {
-            ban_base: bans,
-            flags: self.flags(),
-            allow: AddressTable::from_bytes(whole(Table::Allow).clone()).expect("a table"),
-            countries: CountryTable::from_bytes(whole(Table::Countries).clone()).expect("countries"),
-            geo: Arc::new(GeoRules::from_bytes(whole(Table::Geo)).expect("geo rules")),
-            routes: Arc::new(RouteTable::from_bytes(whole(Table::Routes)).expect("routes")),
-            limits: Arc::new(Limits::from_bytes(whole(Table::Limits)).expect("limits")),
-            ..TableSet::empty()
-        };
+        let mut set = TableSet { ban_base: bans, ..TableSet::empty() };
+        for (table, bytes) in &self.whole {
+            let mut decoder = TableDecoder::new(*table, &Arc::new(bytes.clone())).expect("a table");
+            while !decoder.step(&mut set).expect("a table") {}
+        }
         Tables::new(self.version(), set)
     }
 

@@ -12,9 +12,17 @@ use super::layout::{
 use super::table::{Candidates, HostGroups, Match, RouteTable, Rule, Share, template_at};
 use super::template::Templates;
 use super::trie::{Row, Trie, slice};
-use crate::codec::{FormatError, decode};
+use crate::codec::{FormatError, decode, encode};
 
 impl RouteTable {
+    /// The bytes of a table without routes.
+    ///
+    /// # Errors
+    /// See [`encode`]: never.
+    pub fn empty_bytes() -> Result<Vec<u8>, FormatError> {
+        encode(ROUTES_FORMAT, &RouteLayout::default())
+    }
+
     /// Takes and checks what `author::compile` made, so that a search need not; in
     /// one go, see [`RouteLoad`].
     /// What it allocates is at most some 25 times the bytes, whatever they are, and
