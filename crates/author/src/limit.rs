@@ -203,7 +203,7 @@ fn cidr(node: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<Prefix> 
     let text = node.text(0, usize::MAX, errors)?;
     text.parse()
         .map_err(|error: tidegate_policy::address::PrefixError| {
-            node.note(errors, "invalid", error.to_string())
+            node.note(errors, "invalid", error.to_string());
         })
         .ok()
 }
