@@ -13,9 +13,10 @@ use crate::build::{self, Parts, Profile};
 use crate::command::{cargo, execute, idle_cargo, line};
 use crate::{dist, install};
 
-/// Scenarios on a real Envoy that print what they have measured: by themselves, when nothing
-/// else runs. All others wait for states, at most a minute.
-const ALONE: [&str; 2] = ["ban_latency::", "limits::"];
+/// Scenarios on a real Envoy that print what they have measured, and one in which a busy
+/// machine has events under way that must not be: by themselves, when nothing else runs. All
+/// others wait for states, at most a minute.
+const ALONE: [&str; 3] = ["ban_latency::", "limits::", "trap::a_trapped_recorder_is_replaced"];
 
 /// Options of `test`.
 #[derive(clap::Args)]
