@@ -123,7 +123,7 @@ impl<'v> Fields<'v> {
     /// When it is none, or out of range.
     pub fn duration(&self, name: &str, min_ms: u64) -> Result<Option<Duration>, ConfigError> {
         let Some(text) = self.text(name)? else { return Ok(None) };
-        match duration::milliseconds(&text) {
+        match duration::milliseconds(text) {
             Some(millis) if (min_ms..=60_000).contains(&millis) => Ok(Some(Duration::from_millis(millis))),
             _ => {
                 let least = min_ms.to_string();
