@@ -3,7 +3,8 @@
 //!
 //! Envoy makes the calls over the cluster of the configuration. A call belongs to the root
 //! or HTTP context whose callback made it: its answer comes to that context, and to nobody
-//! once the context is gone. A call cannot be taken back.
+//! once the context is gone. proxy-wasm has no way to take a call back, so that of a client
+//! that left stays open at the cluster until it is answered or times out.
 
 mod backoff;
 mod circuit_breaker;

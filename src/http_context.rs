@@ -103,7 +103,8 @@ enum ResponseState {
 enum End {
     /// By its log, in which the header maps are at hand once more, and counted.
     Logged,
-    /// By the context's end alone: the header maps are gone, and sizes are of bodies.
+    /// By the context's end alone: the header maps are gone, and `request.total_size` and
+    /// `response.total_size` are of bodies.
     NotLogged,
 }
 
@@ -143,8 +144,11 @@ impl<H: Host> Context for RequestContext<H> {
 
     /// The context ends. Over HTTP/3 this may be all that a filter hears of a request's
     /// end: since 1.40 Envoy logs such a request when its client has acknowledged the
-    /// response, and without filters, for they are gone by then. One that was reset is
-    /// logged first, as over HTTP/1.1 and HTTP/2.
+    /// response, and without filters, for they are gone by then. (Up to 1.39 it did with the
+    /// runtime flag `envoy.reloadable_features.quic_defer_logging_to_ack_listener`, off by
+    /// default; 1.40 has no other way.) One that was reset is logged first, as over HTTP/1.1
+    /// and HTTP/2. What Envoy answers over HTTP/3 before any filter reaches no callback at
+    /// all, and leaves no event.
     fn on_done(&mut self) -> bool {
         self.record(End::NotLogged);
         true

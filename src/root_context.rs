@@ -17,7 +17,7 @@ use crate::worker::Worker;
 /// `root_id` of the bootstrap singleton that pulls tables and posts events.
 pub const RECORDER_ROOT_ID: &str = "tidegate_recorder";
 /// Claims, queues and calls begin at a first tick right after the configuration,
-/// never in it: Envoy configures a throw-away VM first, which never ticks.
+/// never in it: Envoy configures a throw-away VM first (the canary), which never ticks.
 const FIRST_TICK: Duration = Duration::from_millis(1);
 
 /// One plugin configuration in one VM. Every `root_id` is served by it; the one of the

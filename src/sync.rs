@@ -40,7 +40,11 @@ use shared::wake::{OwnQueue, Waker};
 const TICK: Duration = Duration::from_millis(250);
 /// Between ticks while a load or a publish is under way.
 const HURRY: Duration = Duration::from_millis(1);
-/// Work in one callback, where a worker's requests wait for it.
+/// Work in one callback, where a worker's requests wait for it. Publishing, building and loading
+/// are step machines for that: a step is one host call or some 4,096 entries. Not cut into steps
+/// are the decoding of one answer (4 MiB at most), the sorting of its changes where they do not
+/// come in order, and of a route table the decoding and each of its lists (of 10,000 routes the
+/// longest step takes some 1 ms: `docs/PERFORMANCE.md`, "The matcher").
 const BUDGET_NS: u64 = 2_000_000;
 /// Steps of work in one callback, should the clock stand still.
 const BUDGET_STEPS: u32 = 32;
@@ -91,7 +95,8 @@ impl<H: Host> Sync<H> {
     }
 
     /// Loads what is published before it returns, and writes nothing: for
-    /// `on_configure`, which the canary runs too.
+    /// `on_configure`, which the canary runs too. A VM in the place of one that trapped thus
+    /// has tables at its first request.
     pub fn load_now(&mut self) {
         self.loader.look_to_the_end(&self.host, &self.keys, &self.metrics);
         if let Some(loaded) = self.loader.loaded() {
@@ -177,7 +182,8 @@ impl<H: Host> Sync<H> {
 
     /// A request is about to be decided, and the monotonic clock says `now_ns`.
     /// Costs nothing, unless this VM has not been heard of for a second: then
-    /// others may believe it dead.
+    /// others may believe it dead, and it looks at the manifest. The look is one host call; a
+    /// whole base is read only where one was published meanwhile.
     pub fn before_request(&mut self, now_ns: u64) {
         if now_ns.saturating_sub(self.slot.heartbeat_ns()) > UNHEARD_NS {
             self.catch_up();

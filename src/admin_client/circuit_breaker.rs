@@ -1,6 +1,7 @@
-//! Spares requests the wait for an admin service that hangs: each would otherwise have its
-//! whole time limit, although there may be tables to answer from. (One that is gone costs
-//! nothing: its calls fail at once.)
+//! Spares requests the wait for an admin service that hangs: each would otherwise wait its
+//! whole time limit (by the defaults 3 s for its questions, and 1 s more for its response while
+//! recording is synchronous), although there may be tables to answer from. (One that is gone
+//! costs nothing: its calls fail at once.)
 
 use std::cell::Cell;
 

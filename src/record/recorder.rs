@@ -25,7 +25,9 @@ use unacknowledged::{GivenUp, Unacknowledged};
 
 /// Where events are posted.
 const PATH: &str = "/api/data-plane/v1/events";
-/// Memory for batches that are not acknowledged.
+/// Memory for batches that are not acknowledged. A VM that traps takes these and one batch more
+/// with it. The ranges of given-up events that they carry go too; their numbers then show as lost
+/// instead of dropped, which is as true.
 const MAX_HELD: usize = 4 << 20;
 /// Bytes of batches in one post.
 const POST_BYTES: usize = 2 << 20;

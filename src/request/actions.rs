@@ -1,5 +1,16 @@
 //! What a matched route does with a request: Envoy is told of it by headers and filter
 //! state, and what is left to do with the response is kept in [`ResponseEdits`].
+//!
+//! Envoy connects, times out, retries and mirrors. None of the headers that tell it so reaches
+//! a backend.
+//!
+//! | what | how | carried out by |
+//! | --- | --- | --- |
+//! | the upstream | `x-tidegate-cluster` | the route's `cluster_header` |
+//! | an upstream that Envoy's file does not have | a cluster `tidegate-dynamic...`; host, port, SNI and certificate name in filter state | the dynamic forward proxy |
+//! | time limits | `x-envoy-upstream-rq-timeout-ms`, `x-envoy-upstream-rq-per-try-timeout-ms` | the router |
+//! | retries | `x-envoy-retry-on`, `x-envoy-max-retries`, `x-envoy-retriable-status-codes` | the router |
+//! | mirrors | `x-tidegate-mirror-1` to `-4`: a cluster; with `-host`, `-port`, `-sni` for `tidegate-dynamic...` | a route per number of mirrors, and the internal listener `mirrors`: `envoy/envoy.yaml` has the reason |
 
 use std::sync::Arc;
 
@@ -32,7 +43,7 @@ pub enum Handled {
 }
 
 /// Changes of the response's headers, decided with the request. Of the tables it keeps
-/// only the actions.
+/// only the actions, which are shared: the rest of a table can go while a response is awaited.
 #[derive(Default)]
 pub struct ResponseEdits {
     /// Actions with response header edits.

@@ -66,10 +66,12 @@ pub struct Evaluation {
 /// What the checks are decided by.
 struct Inputs {
     facts: RequestFacts,
-    /// The tables that the request began with; none before the first ones came.
+    /// The tables that the request began with; none before the first ones came. They and their
+    /// flags hold to the decision, also when others come into force while it waits.
     tables: Option<Rc<Tables>>,
     dice: u32,
-    /// What the admin service answered.
+    /// What the admin service answered, from its database as it was then: that may be newer
+    /// than the tables.
     answers: PerCheck<Option<Found>>,
 }
 

@@ -32,6 +32,10 @@ pub struct LimitDenial<'t> {
 /// Asks the limits that hold for a request, in the order of their names, up to the
 /// first that has nothing left. `route`: the one that matched.
 ///
+/// A limit is not a check: no other service could answer it, and whether it holds depends on
+/// what the checks found. So limits are asked once it is decided that the request may pass, of
+/// the tables that it began with. Where no limit holds there is no host call.
+///
 /// What the limits before the one that denies have counted stays counted: to take
 /// it back would need all of their buckets to be written at once.
 pub fn check<'t, H: Host>(

@@ -1,6 +1,12 @@
-//! Synchronous recording: a response is held until the admin service has stored its event.
-//! The event is *open* then. The one that completes it at the request's end has the same
-//! number and is recorded as all others are.
+//! Synchronous recording: a response is held until the admin service has stored its event,
+//! or could not. The event is numbered when the response's headers are seen, and is *open*: what
+//! became of the request is known at its end only. The event that completes it then has the
+//! same number and is recorded as all others are.
+//!
+//! Recorded without a wait, whatever the flag: a request that Envoy refuses before the filter
+//! (it has no response phase), one that Envoy gave up while it waited for its decision, and one
+//! that broke the protocol: Envoy is about to close the connection of such a request, and a
+//! response held back would never leave.
 
 use tidegate_policy::wire::event::{MAX_OPEN, TrafficEvent, open_bytes};
 

@@ -38,7 +38,8 @@ pub struct Lease {
     pub recorder: bool,
     /// The holder's slot, where it is woken.
     pub slot: Option<u16>,
-    /// Monotonic clock when the admin service last answered, nanoseconds.
+    /// Monotonic clock when the admin service last answered, nanoseconds. In the lease, so that
+    /// every VM knows the age of its tables, and the next holder goes on counting from there.
     pub heard_ns: u64,
 }
 

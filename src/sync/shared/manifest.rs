@@ -98,7 +98,10 @@ impl Manifest {
 }
 
 /// A piece of a table: who wrote it, and of which table it is a piece. With the
-/// fence on every piece, a publisher that slept finds out at its next write.
+/// fence on every piece, a publisher that slept finds out at its next write, whichever piece
+/// that is; with the hash, a reader knows at once whether the piece belongs to the manifest
+/// that it read. One header value per side instead would need a protocol of its own, as two
+/// keys cannot be written at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ChunkHead {
     /// Fence of the writer's lease.

@@ -38,7 +38,8 @@ pub struct Slot {
     /// The highest event number that it has given.
     pub numbered_hi: u64,
     /// The VM that had the slot before, and its highest event number: so that
-    /// the next holder of the lease hears of a VM that died.
+    /// the holder of the lease hears of a VM that died, also of one that was replaced between
+    /// two looks of the holder.
     pub before: Option<(Source, u64)>,
 }
 
