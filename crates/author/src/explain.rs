@@ -1,7 +1,7 @@
 //! Which matches take a request, and by what one of them wins: the specification,
 //! read aloud. Every match of every route is tried, one after the other, so this is
 //! slow; and it knows nothing of the table, so a test can hold the two against
-//! each other.
+//! each other. `GET /api/admin/explain` says from it why a match lost.
 
 use std::cmp::{Ordering, Reverse};
 

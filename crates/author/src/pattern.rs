@@ -1,4 +1,5 @@
-//! Regexes: compiled here, to tables that the filter searches in linear time.
+//! Regexes: compiled here to sparse DFAs, which the filter only searches, in linear time. Neither
+//! a regex parser nor a compiler is in the `.wasm`.
 
 use std::error::Error as _;
 use std::sync::Arc;

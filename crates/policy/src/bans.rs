@@ -1,4 +1,5 @@
-//! The ban table: an immutable base and a small overlay of what changed since.
+//! The ban table: an immutable base and a small overlay of what changed since, so that one ban
+//! among a million travels as a few bytes, and only the overlay is laid out anew.
 
 mod merge;
 

@@ -13,7 +13,8 @@ use super::rule_reader::{FilterOwner, GROUP, RuleReader};
 use tidegate_policy::route::action::{Action, MAX_MIRRORS};
 
 const MAX_FILTERS: usize = 16;
-/// What an `ExtensionRef` can name.
+/// What an `ExtensionRef` can name. It is the way that the Gateway API foresees for what is not in
+/// it; an annotation would be one per route and not per rule, and nobody checks its spelling.
 const GEO_RULE: &str = "GeoRule";
 
 /// A filter's type, and the field that has its settings.

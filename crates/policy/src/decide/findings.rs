@@ -1,6 +1,8 @@
 //! What each check found, wherever the answer came from, and what follows from
 //! all of it. [`Findings::step`] is the specification of a decision: direct mode,
-//! cached mode and every mixture of them go through it.
+//! cached mode and every mixture of them go through it. A finding (this ban covers the client;
+//! the country, and what each geo rule says of it; this rule of this route) is never a verdict:
+//! that is the gate's, with its own settings.
 
 use std::net::IpAddr;
 

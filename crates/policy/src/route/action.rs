@@ -1,6 +1,7 @@
 //! What a rule does with its requests besides choosing who answers them: the
 //! filters, timeouts and retries of an HTTPRoute. Held here and applied here, as
-//! far as that is a matter of bytes; telling Envoy is the filter's.
+//! far as that is a matter of bytes (the new path, a redirect's location, which origins may
+//! read), so that `explain` shows what this code does; telling Envoy is the filter's.
 //!
 //! A rule has one [`Action`], and a backendRef may have another for the requests
 //! that it gets: the rule's comes first.

@@ -16,7 +16,8 @@ pub struct Backend {
     /// Its port, where given.
     pub port: Option<u16>,
     /// Where it is, when it is a backend of the API; `None`: Envoy has a cluster
-    /// of it.
+    /// of it. Resolved when routes are compiled: a table of backends would have to be kept in
+    /// step with the routes', in every VM and in direct answers.
     pub target: Option<Target>,
 }
 

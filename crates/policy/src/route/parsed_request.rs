@@ -15,7 +15,8 @@ pub(super) const MAX_HOSTNAME: usize = 253;
 /// how often that is, whoever writes the routes decides.
 const SHORT: usize = 256;
 /// Bytes of longer values that may be searched, or put together of several lines,
-/// for one request: some 5 ms of work. How long a value is, its client decides.
+/// for one request: some 5 ms of work. How long a value is, its client decides; without this
+/// bound a path of 60 KiB against 1,024 expressions held a worker for 0.6 s.
 const MAX_SEARCHED: usize = 512 << 10;
 
 pub(super) struct ParsedRequest<'r> {

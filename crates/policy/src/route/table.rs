@@ -1,4 +1,8 @@
-//! Searching compiled routes.
+//! Searching compiled routes, which are tries: hostnames by label, paths and path templates by
+//! element. Literal children of a path are followed to the deepest, then the way back up
+//! (templates: `template.rs`). Only regular expressions are tried one by one, those whose
+//! literal beginning the path has. So the time depends on the path and on the matches that take
+//! it, not on the number of routes.
 
 use std::sync::Arc;
 

@@ -35,7 +35,9 @@ pub fn path(check: Check) -> &'static str {
     }
 }
 
-/// One check of one request. A question about an address leaves the rest empty.
+/// One check of one request. A question about an address leaves the rest empty; one about the
+/// route has all header lines, for any of them may decide. The admin service neither stores nor
+/// logs what it is asked.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Question<'q> {
     /// Comes back with the answer, so that an answer to another question is known

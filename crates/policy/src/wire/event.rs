@@ -118,7 +118,8 @@ pub struct Mismatch {
     pub cached: String,
     /// The database's sequence number with that answer.
     pub direct_seq: u64,
-    /// The cache's. When it is lower the cache was only behind.
+    /// The cache's. When it is lower the cache was only behind: during a change that is right for
+    /// some milliseconds, for longer it is a fault.
     pub cached_seq: u64,
 }
 
@@ -244,8 +245,8 @@ pub struct Batch {
     pub numbered_hi: u64,
     /// The source ends with this batch: there will be no higher number.
     pub closing: bool,
-    /// Events of this source that were given up, all since the last batch that
-    /// was handed over.
+    /// Events of this source that were given up, oldest first, all since the last batch that
+    /// was handed over. Each is said once: what the queue loses, it loses with this batch.
     pub dropped: Vec<DroppedRange>,
     /// The events, in order of their numbers.
     pub events: Vec<TrafficEvent>,

@@ -1,6 +1,11 @@
 //! Which formats a gateway reads, so that a service of another version sends it what it
-//! can read, leaves out what it cannot, and says who is behind. `docs/OPERATIONS.md`,
-//! "Upgrading".
+//! can read, leaves out what it cannot (bans go on arriving), and says who is behind.
+//! `docs/OPERATIONS.md`, "Upgrading".
+//!
+//! Everything that the two send each other begins with the version of its format, and a reader
+//! refuses any other by its number: nothing was released yet, so neither side reads an earlier
+//! version. Once there are releases, the service will have to read the formats of the last one,
+//! not the filter, each byte of which V8 compiles at every start of Envoy.
 
 use std::str::FromStr;
 

@@ -6,6 +6,11 @@
 //! `GET /api/data-plane/v1/sync/blob/<hash>?offset=<n>` answers up to
 //! [`MAX_PAGE`] bytes of a table, or 410 when nobody needs it any more;
 //! `POST /api/data-plane/v1/sync/ack` with the same headers and no body answers 204.
+//!
+//! What a gateway enforces and holds travels as headers, so that the poll is a GET without a
+//! body and the ack the same headers on a POST. Pages serve any table by its hash, as a route
+//! table can be larger than one answer just as a base of bans can: one way of paging for both.
+//! What a gateway holds already is compared by digest and not sent again.
 
 use std::fmt;
 use std::str::FromStr;
