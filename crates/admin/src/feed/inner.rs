@@ -18,7 +18,7 @@ use crate::store::TableStore;
 /// Notices kept for health.
 const MAX_NOTICES: usize = 20;
 
-/// How the feed behaves. The defaults are those of `docs/ARCHITECTURE.md`.
+/// How the feed behaves.
 #[derive(Clone)]
 pub struct FeedOptions {
     /// Who is told of new epochs, and asked whether somebody waits for acks.

@@ -5,8 +5,9 @@
 //! ledger does not have its number. The completing event takes its place and
 //! enters the ledger in one transaction. An open event whose end will not come
 //! (its source has ended, or gave the number up) enters the ledger as it stands:
-//! it is given up, and its row stays. Should the end come after all, it takes the
-//! row's place.
+//! it is given up, and its row stays. So completeness says how many requests are in the
+//! database, and `incomplete` of how many of them the end is not known. Should the end come
+//! after all, it takes the row's place and is no duplicate.
 
 use rusqlite::{Connection, OptionalExtension, params};
 use tidegate_policy::wire::event::{OpenEvent, Source, TrafficEvent};
