@@ -9,29 +9,9 @@ use std::time::Duration;
 use tidegate_host::{Cas, HeaderPairs, HostError};
 
 use crate::host::SimHost;
-use crate::stream::{Request, StreamId, StreamState, Waits};
-use crate::world::{CallEnd, CallView, Phase, VmState, World};
-
-/// What was done to the request at hand.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Done {
-    /// A request header was set.
-    Set(String, String),
-    /// A line was added to the request's headers.
-    Added(String, String),
-    /// A request header was removed.
-    Removed(String),
-    /// Filter state was set.
-    State(String, String),
-    /// An attribute was set.
-    Property(String, String),
-    /// The request was resumed.
-    Resumed,
-    /// The response was resumed.
-    ResponseResumed,
-    /// It was answered with this status and these details.
-    Replied(u16, String),
-}
+use crate::phase::{CallEnd, Phase};
+use crate::stream::{Done, Request, StreamId, StreamState, Waits};
+use crate::world::{CallView, VmState, World};
 
 /// The one request of a VM by itself.
 const REQUEST: StreamId = StreamId(1);

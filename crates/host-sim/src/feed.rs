@@ -14,6 +14,7 @@ use tidegate_author as author;
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::Prefix;
 use tidegate_policy::check::PerCheck;
+use tidegate_policy::decide::Tables;
 use tidegate_policy::flags::Flags;
 use tidegate_policy::table::{AddressTable, Entry, EntryState};
 use tidegate_policy::tables::Table;
@@ -22,7 +23,6 @@ use tidegate_policy::wire::event::{EventPost, OpenEvent, Source, TrafficEvent};
 use tidegate_policy::wire::sync::Ack;
 
 use crate::world::CallId;
-use checks::Compiled;
 
 /// What goes wrong with the next answer of its kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -140,7 +140,8 @@ pub struct Feed {
     /// When slow answers are due, monotonic nanoseconds.
     later: BTreeMap<CallId, u64>,
     seen: BTreeSet<CallId>,
-    compiled: Option<Compiled>,
+    /// The tables as of a version.
+    compiled: Option<(Version, Tables)>,
 }
 
 impl Feed {

@@ -8,9 +8,9 @@ use tidegate_host::{
     Call, CallToken, Cas, Expect, HeaderPairs, Host, HostError, LocalReply, MetricId, MetricKind, QueueId,
 };
 
-use crate::alone::Done;
-use crate::stream::{Reply, StreamState, Waits, size};
-use crate::world::{CallEnd, CallId, CallView, PendingCall, Phase, Post, Queue, VmId, VmState, World};
+use crate::phase::{CallEnd, Phase};
+use crate::stream::{Done, Reply, StreamState, Waits, size};
+use crate::world::{CallId, CallView, PendingCall, Post, Queue, VmId, VmState, World};
 
 /// The handle of one VM.
 #[derive(Clone)]

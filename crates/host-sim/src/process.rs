@@ -6,14 +6,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use proxy_wasm::traits::{Context, RootContext};
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
 
 use tidegate_host::HostError;
 
 use crate::host::{SimHost, Trap};
-use crate::requests::Live;
+use crate::phase::{CallEnd, Phase};
 use crate::stream::StreamId;
-use crate::world::{CallEnd, CallId, CallView, Phase, Post, VmId, VmState, World};
+use crate::world::{CallId, CallView, Post, VmId, VmState, World};
 
 /// A thread with one VM, which may die and be loaded anew.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -38,6 +38,14 @@ pub(crate) struct Thread {
     plugins: BTreeMap<u32, (String, String)>,
     stalled: bool,
     loaded_ns: u64,
+}
+
+/// A request that is not over.
+pub(crate) struct Live {
+    pub vm: VmId,
+    pub root: u32,
+    /// The guest's part; gone with its VM.
+    pub guest: Option<Box<dyn HttpContext>>,
 }
 
 /// One Envoy process.

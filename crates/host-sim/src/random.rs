@@ -7,6 +7,7 @@ use tidegate_policy::geo::{Country, CountryRange, GeoAction, GeoMode, GeoRule, U
 use crate::dice::Dice;
 use crate::feed::Feed;
 use crate::stream::Request;
+use routes::{RULES, VALUES};
 
 const CLIENTS: &[&str] = &[
     "10.0.0.1",
@@ -59,13 +60,11 @@ const RUNS: &[(&str, &str)] = &[
     ("2a00::", "2a00::ffff"),
 ];
 const COUNTRIES: &[&str] = &["DE", "FR", "US", "JP", "T1"];
-const RULES: &[&str] = &["americas", "eu", "law", "shop", "zone"];
 const HOSTS: &[&str] =
     &["a.example", "x.a.example:80", "y.x.a.example", "B.Example.", "c.example", "other", "[::1]:80", ""];
 const TARGETS: &[&str] =
     &["/", "/a", "/a/", "/a/b", "/a/b/c", "/b", "/ab", "/A/x", "//", "/c", "*", "/a\u{e9}"];
 const QUERIES: &[&str] = &["", "", "?p=1", "?p=2&p=1", "?p=1&q=1", "?q", "?token=secret"];
-const VALUES: &[&str] = &["1", "2", "11", "1,2"];
 const METHODS: &[&str] = &["GET", "GET", "HEAD", "POST", "OPTIONS", "PURGE"];
 const ORIGINS: &[&str] = &["https://a.example", "https://x.b.example", "https://c.example:8443"];
 

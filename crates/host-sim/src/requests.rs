@@ -6,20 +6,13 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 use tidegate_host::HeaderPairs;
 
-use crate::process::{Root, Sim, Worker};
+use crate::phase::Phase;
+use crate::process::{Live, Root, Sim, Worker};
 use crate::stream::{Request, Response, StreamId, StreamState, Waits, number};
-use crate::world::{Phase, VmId};
+use crate::world::VmId;
 
 /// Bytes of every upstream's body.
 const UPSTREAM_BODY: usize = 1_000;
-
-/// A request that is not over.
-pub(crate) struct Live {
-    vm: VmId,
-    root: u32,
-    /// The guest's part; gone with its VM.
-    guest: Option<Box<dyn HttpContext>>,
-}
 
 impl Sim {
     /// A request, from its headers to its log; see [`finish`](Self::finish).

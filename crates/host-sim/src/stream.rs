@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use tidegate_host::{HeaderPairs, HostError};
 use tidegate_policy::address::client_address;
 
-use crate::world::Phase;
+use crate::phase::Phase;
 
 /// A request that has begun.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -112,6 +112,27 @@ pub enum Waits {
     Response,
     /// Nobody: the response went out, only the log is left.
     Nobody,
+}
+
+/// What was done to the request at hand.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Done {
+    /// A request header was set.
+    Set(String, String),
+    /// A line was added to the request's headers.
+    Added(String, String),
+    /// A request header was removed.
+    Removed(String),
+    /// Filter state was set.
+    State(String, String),
+    /// An attribute was set.
+    Property(String, String),
+    /// The request was resumed.
+    Resumed,
+    /// The response was resumed.
+    ResponseResumed,
+    /// It was answered with this status and these details.
+    Replied(u16, String),
 }
 
 /// An answer that the gate gave in the upstream's place.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tidegate_host::{CallToken, Cas, HostError, MetricKind, QueueId};
 
-use crate::alone::Done;
-use crate::stream::{StreamId, StreamState};
+use crate::phase::{CallEnd, Phase};
+use crate::stream::{Done, StreamId, StreamState};
 
 /// A VM, numbered through all lives of all workers.
 pub(crate) type VmId = usize;
@@ -55,17 +55,6 @@ pub(crate) struct PendingCall {
     pub lost: bool,
 }
 
-/// How a callout ends.
-#[derive(Clone, Debug)]
-pub(crate) enum CallEnd {
-    Answer {
-        status: u16,
-        body: Vec<u8>,
-    },
-    /// Zero headers: getters answer `BadArgument`.
-    Failure,
-}
-
 /// What a dispatcher has still to run.
 pub(crate) enum Post {
     Queue { vm: VmId, root: u32, queue: QueueId },
@@ -86,19 +75,6 @@ pub(crate) struct Queue {
     pub messages: VecDeque<Vec<u8>>,
     /// The last root that registered; it alone is notified.
     pub registrant: Option<(VmId, u32)>,
-}
-
-/// Which callback a VM is in.
-#[derive(Clone, Debug, Default)]
-pub(crate) enum Phase {
-    #[default]
-    None,
-    Configure(Vec<u8>),
-    CallResponse(CallEnd),
-    RequestHeaders,
-    ResponseHeaders,
-    Log,
-    Done,
 }
 
 #[derive(Default)]

@@ -7,18 +7,11 @@ use tidegate_policy::check::Check;
 use tidegate_policy::decide::{GeoFinding, IpFinding, Tables};
 use tidegate_policy::table::{AddressTable, Entry, EntryState};
 use tidegate_policy::tables::{TableDecoder, TableSet};
-use tidegate_policy::version::Version;
 use tidegate_policy::wire::check::{Answer, Found, GeoAnswer, MAX_ANSWER, Question, RouteAnswer};
 
 use super::{Feed, Reply, Trouble};
 use crate::process::Sim;
 use crate::world::CallView;
-
-/// Tables, and what they were made of.
-pub(super) struct Compiled {
-    version: Version,
-    tables: Tables,
-}
 
 /// What the database says of one check: the code that the admin service runs.
 #[must_use]
@@ -43,10 +36,10 @@ impl Feed {
     /// When a table was set to bytes that are none.
     pub fn tables(&mut self) -> &Tables {
         let version = self.version();
-        if self.compiled.as_ref().is_none_or(|compiled| compiled.version != version) {
-            self.compiled = Some(Compiled { version, tables: self.compile() });
+        if self.compiled.as_ref().is_none_or(|(compiled, _)| *compiled != version) {
+            self.compiled = Some((version, self.compile()));
         }
-        &self.compiled.as_ref().expect("compiled").tables
+        &self.compiled.as_ref().expect("compiled").1
     }
 
     fn compile(&self) -> Tables {

@@ -3,9 +3,12 @@
 use serde_json::{Value, json};
 use tidegate_author::{self as author, Route};
 
-use super::{RULES, VALUES};
 use crate::dice::Dice;
 
+/// Names of geo rules.
+pub const RULES: &[&str] = &["americas", "eu", "law", "shop", "zone"];
+/// Values of headers and query parameters.
+pub const VALUES: &[&str] = &["1", "2", "11", "1,2"];
 const HOSTNAMES: &[&str] = &["a.example", "x.a.example", "b.example", "*.example", "*.a.example"];
 const PATHS: &[&str] = &["/", "/a", "/a/", "/a/b", "/b", "/ab"];
 const REGEXES: &[&str] = &["/a/.*", "/a", "(/[ab])+", "/[^/]*/b/?"];
