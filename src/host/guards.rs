@@ -1,6 +1,6 @@
 //! In front of four callbacks of proxy-wasm, for what Envoy does and the crate's dispatcher
 //! traps on, or has no word for. Each is an export under a name of its own; the step after
-//! the link (`xtask/src/dist/filter.rs`) gives it the callback's name and drops the
+//! the link (`xtask/src/filter.rs`) gives it the callback's name and drops the
 //! crate's. A module without that step works, unguarded.
 //!
 //! | Envoy | without the guard |

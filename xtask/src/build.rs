@@ -8,8 +8,7 @@ use tidegate_stack::Programs;
 use tidegate_stack::programs::repository;
 
 use crate::command::{cargo, execute, target_dir};
-use crate::dist::{filter, paths};
-use crate::install;
+use crate::{filter, install, remap};
 
 /// How the programs are compiled. The filter is always compiled as it ships.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,7 +68,7 @@ fn programs(profile: Profile) -> Result<()> {
         Profile::Dev => build.arg("--workspace"),
         Profile::Release => build
             .args(["--release", "-p", "tidegate-admin", "-p", "tidegate-backend"])
-            .env("CARGO_ENCODED_RUSTFLAGS", paths::flags(&paths::host()?)?),
+            .env("CARGO_ENCODED_RUSTFLAGS", remap::flags(&remap::host()?)?),
     };
     execute(build.args(bins))
 }

@@ -11,9 +11,7 @@
 //! The same sources and toolchain give the same bytes, whenever and wherever they
 //! are built: nothing here has a date, a random number or the name of a folder.
 
-pub mod filter;
 mod oci;
-pub mod paths;
 mod release;
 mod sbom;
 mod service;

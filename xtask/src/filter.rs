@@ -12,9 +12,7 @@ use tidegate_stack::programs::repository;
 use walrus::{ExportItem, ModuleConfig};
 
 use crate::command::{cargo, execute, target_dir};
-use crate::install;
-
-use super::paths;
+use crate::{install, remap};
 
 /// What the module exports, neither more nor less: what the host asks for, and the
 /// callbacks that the contexts implement.
@@ -84,7 +82,7 @@ pub struct Dist {
 pub fn build() -> Result<Dist> {
     let target = install::WASM_TARGET;
     let mut build = cargo(&["build", "-p", "tidegate", "--lib", "--target", target, "--profile", "filter"]);
-    let flags = [&[paths::flags(target)?], INLINING.map(str::to_owned).as_slice()].concat();
+    let flags = [&[remap::flags(target)?], INLINING.map(str::to_owned).as_slice()].concat();
     execute(build.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f")))?;
     let built = target_dir()?.join(install::WASM_TARGET).join("filter/tidegate.wasm");
     let bytes = std::fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
@@ -116,7 +114,7 @@ fn strip(bytes: &[u8]) -> Result<Vec<u8>> {
     for (id, name) in exports.into_iter().filter(|(_, name)| !EXPORTS.contains(&name.as_str())) {
         ensure!(
             dropped(&name) || !matches!(module.exports.get(id).item, ExportItem::Function(_)),
-            "the filter exports {name}, which xtask/src/dist/filter.rs does not know"
+            "the filter exports {name}, which xtask/src/filter.rs does not know"
         );
         module.exports.delete(id);
     }

@@ -11,7 +11,7 @@ use tidegate_stack::process;
 
 use crate::build::{self, Parts, Profile};
 use crate::command::{cargo, execute, idle_cargo, line};
-use crate::{dist, install};
+use crate::{dist, filter, install};
 
 /// Scenarios on a real Envoy that print what they have measured, and one in which a busy
 /// machine has events under way that must not be: by themselves, when nothing else runs. All
@@ -72,7 +72,7 @@ fn steps(args: &Args, report: &mut Report) -> Result<()> {
     // Beside the rest: what waits for the network, and the filter, of which the last stage
     // is one thread, in folders of cargo's of its own.
     let downloads = stacks.then(|| Beside::start(|| Ok(install::for_tests())));
-    let filter = stacks.then(|| Beside::start(|| Ok((dist::filter::build()?, build::other_filters()?))));
+    let filter = stacks.then(|| Beside::start(|| Ok((filter::build()?, build::other_filters()?))));
     if wanted(&[Step::Unit, Step::Sim, Step::Dist, Step::Envoy, Step::Compose]) {
         report.step("compiling programs and tests", compile)?;
     }
