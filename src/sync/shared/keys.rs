@@ -2,8 +2,9 @@
 
 use tidegate_policy::tables::Table;
 
-/// Schema of everything below the prefix. Two versions of the filter may run on
-/// one `vm_id` for a while; with another number they do not see each other.
+/// Schema of everything below the prefix. Two versions of the filter may run on one
+/// `vm_id` for a while; with other numbers they do not see each other. The number of
+/// tables stands beside it: the manifest has one entry per table.
 const SCHEMA: u32 = 4;
 
 /// Slots of a process. Envoy runs one VM per worker plus one or two on the main
@@ -22,7 +23,7 @@ impl Keys {
     /// Names for the instance, a hash of admin cluster and authority.
     #[must_use]
     pub fn new(instance: u64) -> Self {
-        Self { prefix: format!("tidegate/{SCHEMA}/{instance:016x}/") }
+        Self { prefix: format!("tidegate/{SCHEMA}.{}/{instance:016x}/", Table::COUNT) }
     }
 
     fn name(&self, rest: std::fmt::Arguments<'_>) -> String {
