@@ -1,9 +1,9 @@
-//! The seam to the database. Only the rooms under `store/` speak SQL: no
-//! transaction, row or connection type leaves them.
+//! Interface to the database. SQL is written only under `store/`: no transaction, row or
+//! connection type leaves it.
 //!
-//! Contract of every implementation: the order of `seq` is the order of commits,
-//! whoever committed; what [`TableStore::read_tables`] and [`TableStore::changes_since`] say
-//! was true at one moment, which the `seq` beside it names.
+//! Contract of every implementation: the order of `seq` is the order of commits, the service's
+//! and other programs'; [`TableStore::read_tables`] and [`TableStore::changes_since`] return the
+//! state at one moment, which the returned `seq` identifies.
 
 pub mod sqlite;
 mod tables;
@@ -23,12 +23,12 @@ pub use tables::{DocumentKind, PerDocumentKind, StoreTable};
 /// such rows by hand.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct IpRow {
-    /// The raw key: `9.9.9.9`, `9.9.9.9/32` and `::ffff:9.9.9.9` are three rows
-    /// and one address.
+    /// The key as written: `9.9.9.9`, `9.9.9.9/32` and `::ffff:9.9.9.9` are three rows and one
+    /// address.
     pub ip: String,
-    /// `banned`, `allowed`, `watched`, or what somebody wrote.
+    /// `banned`, `allowed`, `watched`, or any other text written by SQL.
     pub status: String,
-    /// Why, in the operator's words.
+    /// The operator's reason.
     pub reason: Option<String>,
     /// UTC, as text.
     pub created_at: Option<String>,
@@ -38,14 +38,14 @@ pub struct IpRow {
     pub expires_at: Option<String>,
 }
 
-/// A row of a table of documents that have names, unchecked.
+/// A row of a table of named documents, unchecked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DocumentRow {
     /// The document's name.
     pub name: String,
     /// The document as JSON.
     pub document: String,
-    /// UTC, as text; decides ties between routes.
+    /// UTC, as text; decides ties between routes: the older one wins.
     pub created_at: Option<String>,
     /// UTC, as text.
     pub updated_at: Option<String>,
@@ -65,7 +65,7 @@ pub struct FlagRow {
 /// The country table, as the last import laid it out.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CountriesRow {
-    /// What was imported, in the operator's words: a file's name.
+    /// What was imported, as the operator named it: a file's name.
     pub source: String,
     /// UTC, as text.
     pub imported_at: Option<String>,
@@ -76,7 +76,7 @@ pub struct CountriesRow {
 /// All rows of the tables asked for, at one `seq`.
 #[derive(Clone, Debug, Default)]
 pub struct StoredRows {
-    /// The moment.
+    /// Sequence number of that state.
     pub seq: u64,
     /// Rows of `ip_monitor`, if asked for.
     pub ips: Vec<IpRow>,
@@ -88,7 +88,7 @@ pub struct StoredRows {
     pub documents: PerDocumentKind<Vec<DocumentRow>>,
 }
 
-/// Changed rows as they now stand, each key once; `None`: deleted.
+/// Changed rows in their current state, each key once; `None`: deleted.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ChangedRows {
     /// Of `ip_monitor`.
@@ -119,68 +119,67 @@ impl ChangedRows {
 pub enum Changes {
     /// The rows that changed.
     Rows {
-        /// The moment.
+        /// Sequence number of that state.
         seq: u64,
-        /// As they now stand.
+        /// The rows, in their current state.
         rows: Box<ChangedRows>,
     },
-    /// The log does not reach back that far, went back (`.restore`), or the
-    /// triggers had been tampered with: take a snapshot. `new_epoch` when what
-    /// was numbered before no longer counts.
+    /// The changes cannot be listed, so all tables must be read again: the change log does not
+    /// reach back to that `seq`, the database was replaced or went back to an earlier state
+    /// (`.restore`), or its triggers had been changed.
     Reload {
-        /// Whether an epoch must be minted.
+        /// Whether earlier sequence numbers no longer count, so that a new epoch begins.
         new_epoch: bool,
-        /// What was found, for the log and for health.
+        /// The reason, for the log and for health.
         why: &'static str,
     },
 }
 
-/// That no row of some tables has changed after a `seq`, whoever would have changed it.
+/// Condition of a write: no row of `tables` was changed after `since`, by the service or by
+/// another program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Unchanged {
     /// The tables.
     pub tables: &'static [StoreTable],
-    /// The moment.
+    /// Sequence number of that state.
     pub since: u64,
 }
 
-/// A write of our own API.
+/// A write through the API or the command line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
-    /// Ban a prefix, given in canonical form; every other row that means the
-    /// same prefix is replaced by this one.
+    /// Ban a prefix. The new row replaces every other row that means the same prefix.
     Ban {
         /// Canonical text of the prefix.
         ip: String,
         /// Why.
         reason: Option<String>,
-        /// `YYYY-MM-DD HH:MM:SS.mmm`, UTC; `None`: for good.
+        /// `YYYY-MM-DD HH:MM:SS.mmm`, UTC; `None`: never.
         expires_at: Option<String>,
     },
-    /// Remove every row that means one of these prefixes, however it is spelled,
-    /// and says `banned`.
+    /// Remove every row with status `banned` that means one of these prefixes, in any spelling.
     Unban {
-        /// Keys of such rows, canonical or raw.
+        /// Keys of the prefixes, canonical or raw.
         keys: Vec<String>,
     },
     /// Insert or replace a document; `created_at` of an existing row stays.
     PutDocument {
-        /// What it is.
+        /// Its kind.
         kind: DocumentKind,
         /// Its name.
         name: String,
         /// The document as JSON.
         document: String,
-        /// The condition; while it does not hold, nothing is done.
+        /// Checked in the same transaction; if it does not hold, nothing is written.
         only_if: Option<Unchanged>,
     },
     /// Remove a document.
     DeleteDocument {
-        /// What it is.
+        /// Its kind.
         kind: DocumentKind,
         /// Its name.
         name: String,
-        /// The condition; while it does not hold, nothing is done.
+        /// Checked in the same transaction; if it does not hold, nothing is written.
         only_if: Option<Unchanged>,
     },
     /// Set these flags, and no others.
@@ -192,12 +191,12 @@ pub enum Change {
     SetCountries {
         /// What was imported.
         source: String,
-        /// Its bytes, checked.
+        /// Bytes of the table, already checked.
         table: Vec<u8>,
     },
 }
 
-/// What somebody changed through our API or command line: the audit.
+/// An entry of the audit: one change through the API or the command line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AuditRow {
     /// Counts up from 1.
@@ -206,44 +205,45 @@ pub struct AuditRow {
     pub at: String,
     /// The token's name, or `command line`.
     pub by: String,
-    /// `flag`, `ban`, `unban`, `countries`, or a document's [`DocumentKind::name`].
+    /// Kind of change: `flag`, `ban`, `unban`, `countries`, or a document's
+    /// [`DocumentKind::name`].
     pub what: String,
-    /// Which one: the flag's name, the prefix, the route's name.
+    /// What was changed: the flag's name, the prefix, the document's name.
     pub target: String,
-    /// What it was before, as JSON; `None`: not there.
+    /// Value before, as JSON; `None`: it did not exist.
     pub from: Option<String>,
-    /// What it is since, as JSON; `None`: not there any more.
+    /// Value after, as JSON; `None`: it was removed.
     pub to: Option<String>,
 }
 
-/// What a commit did.
+/// Result of a commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Committed {
-    /// The sequence number that includes it.
+    /// Sequence number of the state that includes it.
     pub seq: u64,
-    /// Rows written or removed; 0: there was nothing to do, or the condition did not hold.
+    /// Rows written or removed; 0 if nothing had to change or the condition did not hold.
     pub rows: u64,
 }
 
-/// A stored token: its secret is known as a hash only.
+/// A stored token, without its secret: only the hash is stored.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TokenRow {
     /// SHA-256 of the token, hexadecimal.
     pub hash: String,
-    /// What the operator called it.
+    /// The operator's name for it.
     pub name: String,
     /// `admin` or `gateway`.
     pub scope: String,
 }
 
-/// Decoded batches of one post, with what the recorder says of its sources.
+/// One post of a recorder: decoded batches, and reports about their sources.
 #[derive(Clone, Debug)]
 pub struct Append {
-    /// Who posted.
+    /// The gateway that posted.
     pub gateway: Gateway,
-    /// What it says of its VMs.
+    /// Reports about its sources (VMs).
     pub sources: Vec<SourceReport>,
-    /// Ranges that the recorder gave up.
+    /// Ranges of event numbers that the recorder gave up.
     pub dropped: Vec<tidegate_policy::wire::event::DroppedRange>,
     /// The batches.
     pub batches: Vec<tidegate_policy::wire::event::Batch>,
@@ -251,42 +251,42 @@ pub struct Append {
     pub recorder: RecorderFigures,
 }
 
-/// What a recorder says of itself.
+/// State of a recorder, as it reported it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct RecorderFigures {
     /// Bytes waiting in queue and recorder.
     pub waiting_bytes: u64,
-    /// Age of the oldest, milliseconds.
+    /// Age of the oldest of them, milliseconds.
     pub oldest_ms: u64,
     /// Posts repeated so far.
     pub retries: u64,
 }
 
-/// What became of an [`Append`].
+/// Result of an [`Append`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Appended {
     /// Events stored by this call.
     pub stored: u64,
-    /// Events that the ledger had already.
+    /// Events that were in the ledger already.
     pub duplicates: u64,
 }
 
-/// How often each check was answered, and by whom; counted once per event.
+/// Counts of how one check was answered. Each event is counted once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CheckCounts {
-    /// From the cache, as the flag says.
+    /// From the gateway's tables, as the flag says.
     pub cache: u64,
-    /// By the database.
+    /// By the admin service, from the database.
     pub direct: u64,
-    /// From the cache, because the admin service did not answer.
+    /// From the gateway's tables, because the admin service did not answer.
     pub fallback: u64,
-    /// By nobody.
+    /// Not at all.
     pub unavailable: u64,
-    /// In shadow: compared.
+    /// In shadow: direct answers that were compared with the gateway's tables.
     pub compared: u64,
-    /// In shadow: different.
+    /// In shadow: those that differed.
     pub mismatched: u64,
-    /// Of those, where the cache was only behind.
+    /// Of the differing ones, those where the gateway's tables had a lower `seq`.
     pub lagging: u64,
 }
 
@@ -299,39 +299,38 @@ pub struct AddressCount {
     pub ip: String,
     /// Requests.
     pub count: u64,
-    /// By how much that may be too high.
+    /// How much `count` may be too high.
     pub over: u64,
     /// UTC, as text.
     pub last_seen: String,
 }
 
-/// The counts of `recording/stats`: over all sources ever, folded ones included.
+/// The counts of `recording/stats`, over all sources there ever were.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct RecordingCounts {
     /// Sum of the sources' highest numbers.
     pub numbered: u64,
-    /// Rows that the ledger has.
+    /// Events in the ledger.
     pub stored: u64,
-    /// Numbered, not here, may still come.
+    /// Numbered, neither stored nor dropped, may still arrive.
     pub pending: u64,
-    /// Numbered, not here, will not come.
+    /// Numbered, neither stored nor dropped, will not arrive.
     pub lost: u64,
     /// Given up by worker or recorder, by reason.
     pub dropped: Vec<(&'static str, u64)>,
     /// Events received twice.
     pub duplicates: u64,
-    /// Sources that died without a closing record: while there are none,
-    /// completeness is exact, else an upper bound.
+    /// Sources that died without a closing record. Completeness is exact while there are none,
+    /// otherwise an upper bound.
     pub unclosed: u64,
     /// Sources heard of within the last 10 s.
     pub alive: u64,
     /// Batches that could not be read.
     pub malformed: u64,
-    /// Requests whose event was stored before their response, and whose end has
-    /// not come yet.
+    /// Open events: stored before the response, and their request has not ended yet.
     pub open: u64,
-    /// Of `stored`: those whose source ended, or gave them up, before their end
-    /// came. What is known of them is what was known when their response began.
+    /// Of `stored`: events whose source ended, or gave them up, before their request ended. They
+    /// hold what was known when the response began.
     pub incomplete: u64,
     /// How the checks were answered.
     pub checks: PerCheck<CheckCounts>,
@@ -339,32 +338,32 @@ pub struct RecordingCounts {
     pub recorder: RecorderFigures,
 }
 
-/// What the store itself has to say in health.
+/// State of the store, as health reports it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct StoreHealth {
-    /// Since when a foreign transaction has held the write lock, if over 1 s.
+    /// How long another program has held the write lock, if over 1 s.
     pub locked_for: Option<Duration>,
-    /// Why nothing can be written at all, while that is so: the database is gone,
-    /// or something that cannot be used is in its place.
+    /// Why nothing can be written, while that is so: the database file is gone, or the file in
+    /// its place cannot be used.
     pub unusable: Option<String>,
     /// Size of the database without its write-ahead log, bytes.
     pub db_bytes: u64,
     /// Size of the write-ahead log, bytes.
     pub wal_bytes: u64,
-    /// Times that a write had to wait because another program held the write lock,
-    /// since the service began.
+    /// Writes that had to wait because another program held the write lock, since the service
+    /// began.
     pub lock_waits: u64,
-    /// What was found and mended: triggers recreated, file replaced, restored.
+    /// What was found and repaired: triggers recreated, file replaced, database restored.
     pub notices: Vec<String>,
 }
 
-/// Why the store could not do it.
+/// Errors of the store.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum StoreError {
-    /// A foreign transaction held the write lock for over 2 s.
+    /// Another program held the write lock for over 2 s.
     #[error("another program has held the database's write lock for over 2 s")]
     Busy,
-    /// The database said something else.
+    /// Any other error of the database.
     #[error("database: {0}")]
     Failed(String),
     /// The service is stopping.
@@ -372,54 +371,54 @@ pub enum StoreError {
     Closed,
 }
 
-/// The tables that people write, as the feed follows them.
+/// The tables that people write, as the feed reads and follows them.
 #[async_trait]
 pub trait TableStore: Send + Sync + 'static {
     /// All rows of `tables` at one moment.
     async fn read_tables(&self, tables: &[StoreTable]) -> Result<StoredRows, StoreError>;
-    /// Rows that changed after `seq`, as they now stand.
+    /// Rows that changed after `seq`, in their current state.
     async fn changes_since(&self, seq: u64) -> Result<Changes, StoreError>;
-    /// Changes whenever there may be something new, ours or foreign: a hint only.
+    /// Changes whenever there may be new changes, by the service or another program. Its value is
+    /// only a hint.
     fn watch(&self) -> watch::Receiver<u64>;
 }
 
 /// The database behind the service.
 #[async_trait]
 pub trait Store: TableStore {
-    /// Writes durably, with its audit; answers once it is committed.
+    /// Writes a change with its entry of the audit, whose author is `by`. Returns once both are
+    /// durable.
     async fn commit(&self, change: Change, by: &str) -> Result<Committed, StoreError>;
     /// Stores batches exactly once, ledger and rows in one transaction.
     async fn append(&self, append: Append) -> Result<Appended, StoreError>;
-    /// Stores an event whose response waits for it, unless the ledger has its
-    /// number already. Twice is once.
+    /// Stores an open event, one whose response waits for this. Changes nothing if it is stored
+    /// already or its number is in the ledger.
     async fn open_event(&self, gateway: Gateway, open: OpenEvent) -> Result<(), StoreError>;
     /// Addresses that requests came from, most frequent first, at most `limit`.
     async fn top_addresses(&self, limit: usize) -> Result<Vec<AddressCount>, StoreError>;
-    /// What is known of requests from one address, in canonical form.
+    /// Requests from one address, in canonical form; `None`: not among those kept.
     async fn address_count(&self, ip: &str) -> Result<Option<AddressCount>, StoreError>;
-    /// The audit, newest first, from before the row `before`.
+    /// Entries of the audit with ids below `before`, newest first, at most `limit`.
     async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Vec<AuditRow>, StoreError>;
     /// The newest entry of the audit of `what` about `target`.
     async fn last_change(&self, what: &'static str, target: &str) -> Result<Option<AuditRow>, StoreError>;
-    /// How often each check was answered, and by whom: what [`Store::recording`] says of
-    /// them, without the rest.
+    /// How the checks were answered: [`RecordingCounts::checks`] without the rest.
     async fn checks(&self) -> Result<PerCheck<CheckCounts>, StoreError>;
     /// Counts batches that could not be read.
     async fn note_malformed(&self, batches: u64) -> Result<(), StoreError>;
-    /// A gateway is gone for good (its process ended): its sources are dead.
+    /// Marks all sources of a gateway as dead: its process has ended.
     async fn close_sources_of(&self, gateway: Gateway) -> Result<(), StoreError>;
     /// Gateways with sources that neither closed nor are dead, as far as is known.
     async fn gateways_with_open_sources(&self) -> Result<Vec<Gateway>, StoreError>;
     /// The counts of `recording/stats`.
     async fn recording(&self) -> Result<RecordingCounts, StoreError>;
-    /// Whether the ledger has this event: how the tests of every implementation see
-    /// it.
+    /// Whether the ledger has this event. For the tests of all implementations.
     async fn covers(&self, source: Source, number: u64) -> Result<bool, StoreError>;
     /// Adds a token.
     async fn add_token(&self, token: TokenRow) -> Result<(), StoreError>;
     /// All tokens.
     async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError>;
-    /// What the store has to say in health.
+    /// State of the store, for health.
     fn health(&self) -> StoreHealth;
 }
 

@@ -1,8 +1,9 @@
-//! The store in one SQLite file that people write, too, with `sqlite3`, while the
-//! service runs. `docs/ARCHITECTURE.md`, "A table change".
+//! The store in one SQLite file, which other programs (`sqlite3`) may write while the service
+//! runs. `docs/ARCHITECTURE.md`, "A table change".
 //!
-//! One thread writes (`writer`), reads have connections of their own (`readers`),
-//! one thread looks for what others wrote (`watcher`) and one removes what is no longer kept (`housekeeping`).
+//! One thread writes (`writer`), reads use a pool of connections (`readers`), one thread looks
+//! for what other programs wrote (`watcher`) and one removes what is no longer kept
+//! (`housekeeping`).
 
 mod aliases;
 mod append;
@@ -66,20 +67,20 @@ pub use options::Options;
 use top_addresses::TopAddresses;
 use writer::Writer;
 
-/// Events that wait for the writer at most; whoever brings more waits.
+/// Events that may wait for the writer; a post with more waits until there is room.
 const MAX_WAITING_EVENTS: usize = 100_000;
-/// The same for events whose response waits.
+/// The same for open events.
 const MAX_WAITING_OPENS: usize = 20_000;
 
-/// See the module. Dropping it ends its threads after the transaction that they
-/// are in; whoever still waits is told [`StoreError::Closed`].
+/// The store. Dropping it ends its threads after their current transaction; waiting jobs fail
+/// with [`StoreError::Closed`].
 pub struct SqliteStore {
     database: Arc<Database>,
     readers: Arc<Readers>,
     room: Semaphore,
     room_for_opens: Semaphore,
     threads: Vec<JoinHandle<()>>,
-    /// Given up last.
+    /// The last field, so released last.
     _lock: ServiceLock,
 }
 
@@ -134,11 +135,10 @@ impl SqliteStore {
         tokens::tokens(&conn).map_err(|e| sql_error(&e))
     }
 
-    /// Removes every token called `name` from the database at `path`, whether or
-    /// not a service has it open: how many there were.
+    /// Removes every token called `name` from the database at `path`, whether or not a service
+    /// has it open. Returns how many there were.
     ///
-    /// # Errors
-    /// When the database cannot be opened or written.
+    /// # Errors When the database cannot be opened or written.
     pub fn remove_tokens_beside(path: impl AsRef<Path>, name: &str) -> Result<usize, StoreError> {
         let path = file::create(path.as_ref()).map_err(failed)?;
         let (conn, ..) = Writer::open(&path, Duration::from_secs(5))?;
@@ -146,8 +146,8 @@ impl SqliteStore {
         tokens::remove_tokens(&conn, name).map_err(|e| sql_error(&e))
     }
 
-    /// Carries out `change`, of `by`, in the database at `path`, whether or not a
-    /// service has it open.
+    /// Applies `change`, by the author `by`, to the database at `path`, whether or not a service
+    /// has it open.
     ///
     /// # Errors
     /// When the database cannot be created, read or written; then nothing was changed.
@@ -169,13 +169,14 @@ impl SqliteStore {
         Ok(())
     }
 
-    /// Waits for room in front of the writer, as long as for its lock.
+    /// Waits for room in the writer's queue, at most [`Options::busy_for`].
     async fn enter<'a>(&self, room: &'a Semaphore, many: u32) -> Result<SemaphorePermit<'a>, StoreError> {
         let entry = tokio::time::timeout(self.database.options.busy_for, room.acquire_many(many));
         entry.await.map_err(|_| StoreError::Busy)?.map_err(|_| StoreError::Closed)
     }
 
-    /// The counts of addresses as the writer has them, or else as they are stored.
+    /// Runs `look` on the writer's counts of addresses or, if it has not loaded them, on the
+    /// stored ones.
     async fn look_at_top_addresses<T: Send + 'static>(
         &self,
         look: impl Fn(&TopAddresses) -> T + Send + 'static,

@@ -1,20 +1,18 @@
-//! The tables that people write and gateways' tables are made from. A new kind of
-//! document is a variant of [`DocumentKind`] with its two names; SQL, change log and
-//! feed go through this list.
+//! The tables that people write, from which gateways' tables are made. A new kind of document is
+//! a variant of [`DocumentKind`] with its two names; SQL, change log and feed use this list.
 
 use std::ops::{Index, IndexMut};
 
-/// What a document that has a name is. Each kind has a table of its own; they are
-/// all of one shape.
+/// Kind of a named document. Each has a table of its own; these tables have the same columns.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum DocumentKind {
     /// An HTTPRoute.
     Route,
-    /// Which countries may enter.
+    /// A geo rule: which countries are allowed.
     GeoRule,
-    /// Where requests go.
+    /// A backend: where requests are sent.
     Backend,
-    /// How many requests may come.
+    /// A limit: how many requests are allowed.
     Limit,
 }
 

@@ -1,5 +1,5 @@
-//! What every [`Store`](super::Store) must do, whichever database is behind it.
-//! Tests that need the file, or another program at it, are in `sqlite/tests`.
+//! Tests that every implementation of [`Store`](super::Store) must pass. Tests that need the
+//! file, or another program at it, are in `sqlite/tests`.
 
 mod audit;
 mod contract;

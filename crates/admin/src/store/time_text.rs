@@ -1,18 +1,18 @@
-//! Moments as text in the database: what SQLite's own `datetime()` writes and
-//! compares, in UTC, with milliseconds where we write them.
+//! Times as text in the database, in the format that SQLite's `datetime()` writes and compares:
+//! UTC, with milliseconds where we write them.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::civil::DateTime;
 use jiff::{SignedDuration, Timestamp};
 
-/// What a moment looks like, for messages.
+/// The accepted formats, for messages.
 pub const FORM: &str = "write `2026-11-23 18:00:00` (UTC) or 2026-11-23T18:00:00Z";
 
-/// The moment that milliseconds are counted from.
+/// The Unix epoch.
 const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
-/// 9999-12-31 23:59:59.999, the last moment with four digits of a year. Later ones
-/// are written as this one, so that text order stays time order.
+/// 9999-12-31 23:59:59.999, the last time with a year of four digits. Later ones are written as
+/// this one, so that text order stays time order.
 const LAST_MS: i64 = 253_402_300_799_999;
 /// 0000-01-01 00:00:00.000.
 const FIRST_MS: i64 = -62_167_219_200_000;
@@ -26,8 +26,8 @@ pub fn now_ms() -> i64 {
     }
 }
 
-/// `YYYY-MM-DD HH:MM:SS.mmm` of a moment in milliseconds since the Unix epoch.
-/// Moments outside the years 0 to 9999 become the nearest one inside.
+/// `YYYY-MM-DD HH:MM:SS.mmm` of a time in milliseconds since the Unix epoch. Times outside the
+/// years 0 to 9999 are clamped.
 #[must_use]
 pub fn from_ms(ms: i64) -> String {
     let since = SignedDuration::from_millis(ms.clamp(FIRST_MS, LAST_MS));
@@ -44,19 +44,19 @@ pub fn from_ms(ms: i64) -> String {
     )
 }
 
-/// Milliseconds since the Unix epoch of a moment as people and SQLite write it:
-/// `YYYY-MM-DD HH:MM[:SS[.fraction]]` in UTC, with `T` for the blank if they like,
-/// or RFC 3339 with `Z` or an offset. Fractions of a millisecond round up, so that
-/// no ban ends early. `None`: something else; [`FORM`] says what would be right.
+/// Milliseconds since the Unix epoch of a time as people and SQLite write it: `YYYY-MM-DD
+/// HH:MM[:SS[.fraction]]` in UTC, where `T` may replace the blank, or RFC 3339 with `Z` or an
+/// offset. Fractions of a millisecond are rounded up, so that no ban ends early. `None`: another
+/// format; [`FORM`] names those accepted.
 #[must_use]
 pub fn to_ms(text: &str) -> Option<i64> {
-    // jiff would also take dates alone, basic ISO forms and zones in brackets.
+    // jiff also accepts dates alone, basic ISO forms and zones in brackets.
     let dashes = text.as_bytes().get(4) == Some(&b'-') && text.as_bytes().get(7) == Some(&b'-');
     if !dashes || text.len() < 16 || text.contains('[') {
         return None;
     }
-    // Not by way of a `Timestamp` if it can be helped: those end a day before the
-    // year 9999 does, and "for good" is often written as its last day.
+    // Without an offset it is not parsed as `Timestamp`: its range ends a day before the year
+    // 9999 does, and people write that year's last day for "never".
     let utc = text.strip_suffix(['Z', 'z']).unwrap_or(text);
     let has_offset = utc.get(16..)?.contains(['+', '-']);
     let nanos = if has_offset {

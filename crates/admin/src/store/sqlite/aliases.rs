@@ -9,35 +9,35 @@ use tidegate_policy::address::Prefix;
 use super::integers::to_sql;
 use super::schema::read_state;
 
-/// The raw keys of `ip_monitor` that are not in canonical form, by what they
-/// mean: a ban replaces every spelling of its prefix without reading the table.
+/// Keys of `ip_monitor` that are not in canonical form, by the prefix that they mean. With it a
+/// ban replaces every spelling of its prefix without reading the table.
 #[derive(Default)]
 pub(super) struct AddressAliases {
     others: HashMap<Prefix, Vec<String>>,
-    /// The log has been followed up to here; `None`: not read yet.
+    /// The change log was read up to this `seq`; `None`: nothing was read yet.
     upto: Option<u64>,
 }
 
-/// What `key` means, if it is not in canonical form.
+/// The prefix that `key` means, if it is not in canonical form.
 fn unusual(key: &str) -> Option<Prefix> {
     let prefix: Prefix = key.parse().ok()?;
     (prefix.to_string() != key).then_some(prefix)
 }
 
 impl AddressAliases {
-    /// Forgets everything: the table is not what it was.
+    /// Drops everything: the table was changed in an unknown way.
     pub(super) fn reset(&mut self) {
         *self = Self::default();
     }
 
-    /// Where the log has been followed to.
+    /// The `seq` up to which the change log was read.
     pub(super) fn upto(&self) -> Option<u64> {
         self.upto
     }
 
-    /// Follows the log by at most `steps` rows, or reads the whole table the first
-    /// time. A spelling too many is harmless, one too few is not: whoever rolls
-    /// back a transaction in which this was called must [`Self::reset`].
+    /// Reads at most `steps` further rows of the change log or, the first time, the whole table.
+    /// An alias too many is harmless, one too few is not: whoever rolls back a transaction in
+    /// which this was called must [`Self::reset`].
     pub(super) fn follow(&mut self, conn: &Connection, steps: usize) -> rusqlite::Result<()> {
         let newest = read_state(conn)?.newest;
         let Some(upto) = self.upto else { return self.read_all(conn, newest) };
@@ -87,7 +87,7 @@ impl AddressAliases {
         Ok(())
     }
 
-    /// The aliases of `prefix` that may be there.
+    /// The aliases of `prefix`; rows of some may no longer exist.
     pub(super) fn of(&self, prefix: Option<Prefix>) -> Vec<String> {
         prefix.and_then(|p| self.others.get(&p)).cloned().unwrap_or_default()
     }

@@ -1,5 +1,5 @@
-//! Storing the batches of one post, in several transactions if it is large (2,000 rows or
-//! 3 ms each): ledger and rows of a part are written in the same one.
+//! Storing the batches of one post, in several transactions if it is large (2,000 rows or 3 ms
+//! each). Each writes rows and their ledger entries together.
 
 use std::time::{Duration, Instant};
 
@@ -14,14 +14,14 @@ use super::ranges::NumberRange;
 use super::recording_stats;
 use crate::store::{Append, Appended};
 
-/// Rows that one transaction of events takes at most.
+/// Rows per transaction of events, at most.
 pub(super) const MAX_ROWS: usize = 2_000;
-/// Time that one transaction of events takes at most, but for its commit.
+/// Time per transaction of events, at most, without its commit.
 const MAX_TIME: Duration = Duration::from_millis(3);
-/// Rows between two looks at the clock.
+/// Rows between two readings of the clock.
 const CHUNK: usize = 128;
 
-/// How much one transaction may still do.
+/// What is left of a transaction's rows and time.
 pub(super) struct Budget {
     rows: usize,
     until: Instant,
@@ -32,54 +32,54 @@ impl Budget {
         Self { rows: MAX_ROWS, until: Instant::now() + MAX_TIME }
     }
 
-    /// A transaction that was begun does something, however late it is.
+    /// Never before the first rows: every transaction makes progress, however late it is.
     fn is_spent(&self, stop: &dyn Fn() -> bool) -> bool {
         self.rows < MAX_ROWS && (self.rows == 0 || Instant::now() >= self.until || stop())
     }
 }
 
-/// What the posts of one transaction have in common.
+/// What the posts of one transaction share.
 pub(super) struct AppendTransaction<'a> {
     conn: &'a Connection,
     pub(super) ledger: Ledger<'a>,
     writer: EventWriter<'a>,
     budget: Budget,
-    /// What is to be counted once all of them have gone on.
+    /// Counts over all of them, written at the end.
     pub(super) counts: EventCounts,
 }
 
 impl<'a> AppendTransaction<'a> {
-    /// Of the transaction that `conn` is in.
+    /// For the transaction that `conn` is in.
     pub(super) fn new(conn: &'a Connection, ledger: Ledger<'a>, budget: Budget) -> rusqlite::Result<Self> {
         Ok(Self { conn, ledger, writer: EventWriter::new(conn)?, budget, counts: EventCounts::default() })
     }
 }
 
-/// How far a post has come. Only what a commit made durable is in it.
+/// How much of a post is stored durably.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Progress {
-    /// Batches that are entirely in.
+    /// Batches that are stored completely.
     batches: usize,
-    /// Events of the batch after those that are in.
+    /// Events of the next batch that are stored.
     events: usize,
-    /// The post is entirely in.
+    /// The post is stored completely.
     pub(super) done: bool,
-    /// What to answer.
+    /// The answer so far.
     pub(super) appended: Appended,
 }
 
 impl Progress {
-    /// There is nothing left to do.
+    /// Nothing is left to do.
     pub(super) fn done() -> Self {
         Self { done: true, ..Self::default() }
     }
 }
 
-/// One post, and how far it was stored.
+/// One post, and how much of it is stored.
 pub(super) struct AppendJob {
     append: Append,
     gateway: String,
-    /// How far it has come.
+    /// How much of it is stored.
     pub(super) progress: Progress,
 }
 
@@ -95,8 +95,9 @@ impl AppendJob {
         left.sum::<usize>().saturating_sub(self.progress.events)
     }
 
-    /// Goes on in the transaction of `step`, until the post is in, the budget is
-    /// spent or `stop` says so. What it answers counts once that is committed.
+    /// Stores more of the post in the transaction of `step`, until all is stored, the budget is
+    /// spent or `stop` returns true. The returned progress counts once the transaction is
+    /// committed.
     pub(super) fn run(
         &self,
         step: &mut AppendTransaction<'_>,
@@ -138,7 +139,8 @@ impl AppendJob {
         let first = batch.first + progress.events as u64;
         let range = NumberRange { first, last: first + count as u64 - 1 };
         let node = &self.append.gateway.node;
-        // Known before the rows are in, so that what follows is seen as pending.
+        // Set before the rows are stored, so that the batch's numbers still missing count as
+        // pending.
         step.ledger.reached(batch.source, &self.gateway, batch.numbered_hi)?;
         let new = step.ledger.enter(batch.source, &self.gateway, range)?;
         let mut stored = 0;
@@ -150,7 +152,7 @@ impl AppendJob {
         for closed in open_events::close(step.conn, batch.source, range)? {
             let is_new = new.iter().any(|part| part.has(closed.number));
             if closed.was_given_up && !is_new {
-                // It was counted when the ledger took it without its end.
+                // It was counted when the ledger took its number without its end.
                 let event = &events[(closed.number - first) as usize];
                 step.writer.insert(EventStage::Ended, node, batch.source, event)?;
                 step.ledger.completed(batch.source, &self.gateway)?;
@@ -166,8 +168,8 @@ impl AppendJob {
     }
 }
 
-/// Whether the batch's numbers are those that its head says. The codec has checked
-/// that already; the ledger must never be told another number than the row.
+/// Whether the batch's numbers are those that its head says. The codec has checked that already;
+/// the ledger must never get another number than the row.
 fn is_one_run(batch: &Batch) -> bool {
     let Some(last) = batch.first.checked_add(batch.events.len() as u64) else { return false };
     batch.events.is_empty()

@@ -1,5 +1,5 @@
-//! The audit: changes through the API and the command line, with author, value before and
-//! value after. Changes by SQL are not in it.
+//! The audit: changes through the API and the command line, with author, value before and value
+//! after. Changes by SQL are not in it.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::{Value, json};
@@ -9,9 +9,10 @@ use super::integers::{from_sql, to_sql};
 use super::rows::text;
 use crate::store::AuditRow;
 
-/// Rows that stay; the oldest go first.
+/// Rows that are kept; the oldest are removed first.
 const MAX_ROWS: i64 = 100_000;
-/// Longer values are told by their length and hash: this bounds the table.
+/// Bytes of a value, at most. Longer ones are replaced by their length and SHA-256, which bounds
+/// the table.
 const MAX_VALUE: usize = 16 << 10;
 
 /// Writes the audit of one change.
@@ -22,12 +23,12 @@ pub(super) struct Auditor<'a> {
 }
 
 impl<'a> Auditor<'a> {
-    /// Of changes of `by` at `now`, in the transaction that `conn` is in.
+    /// For changes by `by` at `now`, in the transaction that `conn` is in.
     pub(super) fn new(conn: &'a Connection, by: &'a str, now: &'a str) -> Self {
         Self { conn, by, now }
     }
 
-    /// Adds a row, unless nothing changed; both values are JSON, `None`: not there.
+    /// Adds a row, unless both values are the same. Values are JSON; `None`: not there.
     pub(super) fn write(
         &self,
         what: &str,
@@ -50,7 +51,7 @@ impl<'a> Auditor<'a> {
     }
 }
 
-/// A value as JSON: what somebody wrote by hand need not be any.
+/// `value` if it is JSON, else as a JSON string: rows written by SQL may hold any text.
 pub(super) fn as_json(value: &str) -> String {
     match serde_json::from_str::<Value>(value) {
         Ok(_) => value.to_owned(),
@@ -65,7 +66,7 @@ fn bounded(value: String) -> String {
     json!({ "bytes": value.len(), "sha256": hex::encode(Sha256::digest(&value)) }).to_string()
 }
 
-/// The newest rows, newest first, of those before the row `before`.
+/// Rows with ids below `before`, newest first, at most `limit`.
 pub(super) fn read(conn: &Connection, before: Option<u64>, limit: usize) -> rusqlite::Result<Vec<AuditRow>> {
     let before = before.and_then(|id| i64::try_from(id).ok()).unwrap_or(i64::MAX);
     let mut statement = conn.prepare_cached(&format!("{SELECT} WHERE id < ?1 ORDER BY id DESC LIMIT ?2"))?;

@@ -1,4 +1,4 @@
-//! The log of changes that triggers write, and what consumers are told from it.
+//! The log of changes that triggers write, and what readers get from it.
 
 use rusqlite::{Connection, params};
 
@@ -8,13 +8,13 @@ use super::rows::{KeyedRow, all, text};
 use super::schema::{EPOCH, RELOAD, read_state};
 use crate::store::{ChangedRows, Changes, DocumentKind, PerDocumentKind, StoreTable, StoredRows, Unchanged};
 
-/// Why consumers read everything anew: a mark in the log holds one of these.
+/// Reasons to read all tables again; a mark in the log holds one of these as its key.
 pub(super) const WHYS: [&str; 3] = [REPLACED, RESTORED, TAMPERED];
-/// Another file was moved to the database's place.
+/// Another file was moved to the database's path.
 pub(super) const REPLACED: &str = "the database file was replaced";
-/// The log is shorter than it was.
+/// The newest `seq` is lower than one seen before.
 pub(super) const RESTORED: &str = "the database went back to an earlier state";
-/// The schema cookie moved.
+/// The schema cookie changed.
 pub(super) const TAMPERED: &str = "another program changed the schema, or restored or vacuumed the database";
 
 /// All rows of `tables`, in the read transaction that `conn` is in.
@@ -69,7 +69,7 @@ fn changed_rows(conn: &Connection, since: u64) -> rusqlite::Result<ChangedRows> 
     })
 }
 
-/// Whether the log says so.
+/// Whether the condition holds, by the change log.
 pub(super) fn is_unchanged(conn: &Connection, unchanged: Unchanged) -> rusqlite::Result<bool> {
     let Unchanged { tables, since } = unchanged;
     if read_state(conn)?.newest < since || reason_to_reload(conn, since)?.is_some() {
@@ -85,7 +85,7 @@ pub(super) fn is_unchanged(conn: &Connection, unchanged: Unchanged) -> rusqlite:
     Ok(true)
 }
 
-/// A mark after `since`, or a log that does not reach back so far.
+/// Set if there is a mark after `since`, or the log does not reach back that far.
 fn reason_to_reload(conn: &Connection, since: u64) -> rusqlite::Result<Option<Changes>> {
     let since = to_sql(since);
     let oldest: i64 = conn
@@ -106,8 +106,8 @@ fn reason_to_reload(conn: &Connection, since: u64) -> rusqlite::Result<Option<Ch
         .then_some(Changes::Reload { new_epoch: false, why: "the log does not reach back that far" }))
 }
 
-/// Keys of `table` that changed, with their rows. The join is in SQL because a
-/// raw key need not be UTF-8.
+/// Keys of `table` that changed after `since`, with their rows. The join is in SQL because a raw
+/// key need not be UTF-8.
 fn changed<R: KeyedRow>(
     conn: &Connection,
     table: StoreTable,
@@ -125,11 +125,11 @@ fn changed<R: KeyedRow>(
     rows.collect()
 }
 
-/// Removes the oldest rows below `below`, at most `limit`; answers how many there were.
+/// Removes the oldest rows below `below`, at most `limit`; returns how many were removed.
 pub(super) fn trim(conn: &Connection, below: u64, limit: usize) -> rusqlite::Result<u64> {
     let below = to_sql(below);
     let limit = to_sql(limit as u64);
-    // Never the newest row: it says where the log is.
+    // Never the newest row, which holds the highest `seq`.
     let gone = conn
         .prepare_cached(
             "DELETE FROM change_log WHERE seq IN (SELECT seq FROM change_log WHERE seq < ?1

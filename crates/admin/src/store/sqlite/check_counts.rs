@@ -1,5 +1,6 @@
-//! `check_counts`: per check, how often each of cache, service and fallback answered it. An
-//! event is counted when the ledger takes its number.
+//! `check_counts`: per check, how often it was answered from the gateway's tables, by the
+//! service, and from the tables as fallback. An event is counted when the ledger takes its
+//! number.
 
 use rusqlite::{Connection, params};
 use tidegate_policy::check::{Answered, Check, PerCheck};
@@ -9,13 +10,13 @@ use tidegate_policy::wire::event::TrafficEvent;
 use super::integers::{from_sql, to_sql};
 use crate::store::CheckCounts;
 
-/// What one transaction counts.
+/// Counts of one transaction.
 #[derive(Default)]
 pub(super) struct CheckTotals(PerCheck<CheckCounts>);
 
 impl CheckTotals {
-    /// Counts the checks of an event. One that Envoy refused before the gate was
-    /// not checked.
+    /// Counts the checks of an event. Requests that Envoy refused before the filter were not
+    /// checked.
     pub(super) fn add(&mut self, event: &TrafficEvent) {
         let Some(modes) = event.modes else { return };
         for check in Check::ALL {
@@ -38,7 +39,7 @@ impl CheckTotals {
         }
     }
 
-    /// Adds it to what is stored.
+    /// Adds the counts to the stored ones.
     pub(super) fn write(&self, conn: &Connection) -> rusqlite::Result<()> {
         for check in Check::ALL {
             let counts = self.0.get(check);
@@ -77,7 +78,7 @@ fn mode(modes: &Modes, check: Check) -> Mode {
     }
 }
 
-/// What is stored.
+/// The stored counts.
 pub(super) fn read(conn: &Connection) -> rusqlite::Result<PerCheck<CheckCounts>> {
     let mut all = PerCheck::<CheckCounts>::default();
     let mut statement = conn.prepare_cached(

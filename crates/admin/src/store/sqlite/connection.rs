@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-/// A connection that writes. It never checkpoints on its own: that has a
-/// connection of its own.
+/// A connection that writes. It does not checkpoint: housekeeping has a connection for that.
 pub(super) fn connect(path: &Path, wait: Duration) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;

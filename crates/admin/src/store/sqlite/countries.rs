@@ -24,7 +24,7 @@ impl KeyedRow for CountriesRow {
     }
 }
 
-/// Replaces the table; answers the rows written.
+/// Replaces the table; returns the number of rows written.
 pub(super) fn set(audit: &Auditor<'_>, source: &str, table: &[u8]) -> rusqlite::Result<usize> {
     let conn = audit.conn;
     let was = audited(conn)?;
@@ -37,7 +37,7 @@ pub(super) fn set(audit: &Auditor<'_>, source: &str, table: &[u8]) -> rusqlite::
     Ok(rows)
 }
 
-/// What the audit says of the country table: not its bytes.
+/// The country table as the audit has it: without its bytes.
 fn audited(conn: &Connection) -> rusqlite::Result<Option<String>> {
     conn.prepare_cached("SELECT source, imported_at, length(data) FROM geo_countries")?
         .query_row([], |row| {

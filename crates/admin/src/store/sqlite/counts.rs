@@ -16,12 +16,12 @@ use super::top_addresses::TopAddresses;
 pub(super) struct EventCounts {
     checks: CheckTotals,
     addresses: Vec<(IpAddr, i64)>,
-    /// How many more events the ledger has without their end.
+    /// How many more (or, negative, fewer) events the ledger has without their end.
     incomplete: i64,
 }
 
 impl EventCounts {
-    /// The ledger has taken this event.
+    /// Counts an event that entered the ledger.
     pub(super) fn add(&mut self, event: &TrafficEvent) {
         self.checks.add(event);
         if let Some(address) = event.client {
@@ -29,27 +29,27 @@ impl EventCounts {
         }
     }
 
-    /// The ledger has taken this event without its end.
+    /// Counts an event that entered the ledger without its end.
     pub(super) fn add_incomplete(&mut self, event: &TrafficEvent) {
         self.add(event);
         self.incomplete += 1;
     }
 
-    /// The end of an event has come that was counted without it.
+    /// Counts the end of an event that was counted without it.
     pub(super) fn completed(&mut self) {
         self.incomplete -= 1;
     }
 
-    /// Writes it, before the transaction is committed. If it is not, `top` must be
-    /// loaded anew.
+    /// Writes the counts, before the transaction is committed. If it is not committed, `top` must
+    /// be loaded again.
     pub(super) fn write(self, conn: &Connection, top: &mut TopAddresses) -> rusqlite::Result<()> {
         self.checks.write(conn)?;
         for (address, time_ms) in self.addresses {
             top.note(address, time_ms);
         }
         recording_stats::add_incomplete(conn, self.incomplete)?;
-        // Of an event without its end, the rows of `events` do not tell whether it
-        // was counted.
+        // The rows of `events` do not show whether an event without its end was counted, so such
+        // counts of addresses are written at once.
         if top.is_due() || self.incomplete != 0 {
             top.write(conn)?;
         }

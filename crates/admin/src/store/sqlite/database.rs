@@ -18,40 +18,40 @@ use super::top_addresses::SharedTopAddresses;
 use crate::lock::locked;
 use crate::store::{StoreHealth, time_text};
 
-/// How long health tells of what was mended.
+/// How long health shows a notice.
 const NOTICE_FOR: Duration = Duration::from_secs(3600);
-/// Notices kept; the oldest go first.
+/// Notices that are kept; the oldest are removed first.
 const MAX_NOTICES: usize = 32;
-/// A lock held for longer is told in health.
+/// Health reports a lock of another program that is held for longer.
 const LOCK_WORTH_TELLING: Duration = Duration::from_secs(1);
 
 /// One open database.
 pub(super) struct Database {
-    /// The database, without symbolic links.
+    /// Path of the database, without symbolic links.
     pub(super) path: PathBuf,
-    /// As it was opened.
+    /// The options that it was opened with.
     pub(super) options: Options,
-    /// Work for the writer.
+    /// Jobs for the writer.
     pub(super) queue: Queue,
-    /// What the gateways said of themselves lately.
+    /// Latest reports of the gateways.
     pub(super) gateway_reports: GatewayReports,
     /// Addresses that requests came from.
     pub(super) top_addresses: SharedTopAddresses,
-    /// Moves whenever something may be new.
+    /// Changes whenever there may be new changes.
     hint: watch::Sender<u64>,
-    /// What those who watch were told last.
+    /// The `seq` that was last sent to `hint`.
     told: AtomicU64,
-    /// The highest `seq` that anybody here has seen.
+    /// The highest `seq` that any thread has seen.
     newest: AtomicU64,
     /// The schema cookie as the writer last left it.
     schema: AtomicI64,
-    /// Counts restores, replacements and repairs. It moves **before** the number
-    /// that marks one is chosen, so a reader that finds it unmoved after its read
-    /// has a number lower than the mark.
+    /// Counts restores, replacements and repairs. It is raised **before** the `seq` of the mark
+    /// is chosen. So if it is the same before and after a read, the `seq` that was read is lower
+    /// than the mark's.
     generation: AtomicU64,
     /// Counts the files that were opened at `path`.
     file: AtomicU64,
-    /// The one that is open.
+    /// The file that is open.
     file_id: Mutex<FileId>,
     locked_since: Mutex<Option<Instant>>,
     /// Writes that had to wait for the lock.
@@ -61,7 +61,7 @@ pub(super) struct Database {
     stopped: Condvar,
 }
 
-/// What was found, and when last.
+/// What was found, and when it was last found.
 struct Notice {
     since: Instant,
     at: i64,
@@ -96,7 +96,7 @@ impl Database {
         self.newest.load(Ordering::SeqCst)
     }
 
-    /// Somebody saw `seq`.
+    /// Raises the highest `seq` seen to `seq`.
     pub(super) fn saw(&self, seq: u64) {
         self.newest.fetch_max(seq, Ordering::SeqCst);
     }
@@ -106,12 +106,12 @@ impl Database {
         self.schema.load(Ordering::SeqCst)
     }
 
-    /// Whether `state` is not as the writer last left it.
+    /// Whether `look` is not as the writer left it.
     pub(super) fn has_moved(&self, look: DatabaseState) -> bool {
         look.schema != self.schema() || look.newest < self.newest()
     }
 
-    /// The schema is right again, and has this cookie.
+    /// Sets the schema cookie after a repair.
     pub(super) fn settled(&self, look: DatabaseState) {
         self.schema.store(look.schema, Ordering::SeqCst);
         self.saw(look.newest);
@@ -121,7 +121,7 @@ impl Database {
         self.generation.load(Ordering::SeqCst)
     }
 
-    /// See [`Self::generation`]: to be called before the mark's number is chosen.
+    /// Must be called before the mark's number is chosen: see the field `generation`.
     pub(super) fn next_generation(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
@@ -135,7 +135,7 @@ impl Database {
         FileId::of(&self.path).is_ok_and(|id| id == *locked(&self.file_id))
     }
 
-    /// Why the file that is open is not the database any more, and no other is.
+    /// Why nothing can be written: the file at `path` is gone, or is not the one that is open.
     fn unusable(&self) -> Option<String> {
         let path = self.path.display();
         match FileId::of(&self.path) {
@@ -147,20 +147,20 @@ impl Database {
         }
     }
 
-    /// Another file is the database now.
+    /// Another file was opened as the database.
     pub(super) fn next_file(&self, id: FileId) {
         *locked(&self.file_id) = id;
         self.file.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Tells those who watch that there may be something new.
+    /// Notifies watchers that there may be new changes.
     pub(super) fn notify(&self) {
         let newest = self.newest();
         self.told.store(newest, Ordering::SeqCst);
         self.hint.send_replace(newest);
     }
 
-    /// What those who watch were told last.
+    /// The `seq` that was last sent to `hint`.
     pub(super) fn told(&self) -> u64 {
         self.told.load(Ordering::SeqCst)
     }
@@ -169,12 +169,12 @@ impl Database {
         self.hint.subscribe()
     }
 
-    /// The write lock was held by somebody else just now.
+    /// Another program holds the write lock at this moment.
     pub(super) fn lock_refused(&self) {
         locked(&self.locked_since).get_or_insert_with(Instant::now);
     }
 
-    /// The write lock was free just now.
+    /// The write lock was free at this moment.
     pub(super) fn lock_granted(&self) {
         *locked(&self.locked_since) = None;
     }
@@ -184,15 +184,15 @@ impl Database {
         self.lock_waits.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether somebody else held the write lock when last tried.
+    /// Whether another program held the write lock at the last attempt.
     pub(super) fn is_locked(&self) -> bool {
         locked(&self.locked_since).is_some()
     }
 
-    /// Remembers what was found and mended, for health and log.
+    /// Keeps a notice of what was found and repaired, for health, and logs it.
     pub(super) fn notice(&self, text: &str) {
         let mut notices = locked(&self.notices);
-        // The same again, look after look, is told once.
+        // A notice that repeats is logged once.
         let known = notices.len();
         notices.retain(|notice| notice.text != text);
         if notices.len() == known {
@@ -223,14 +223,14 @@ impl Database {
         }
     }
 
-    /// Ends all threads, soon.
+    /// Makes all threads end.
     pub(super) fn stop(&self) {
         *locked(&self.stopping) = true;
         self.stopped.notify_all();
         self.queue.stop();
     }
 
-    /// Sleeps, but wakes up to stop. Answers whether to go on.
+    /// Sleeps for `span`, or until the store is closed. Returns whether to go on.
     pub(super) fn sleep(&self, span: Duration) -> bool {
         let stopping = locked(&self.stopping);
         let (stopping, _) = self

@@ -20,13 +20,13 @@ impl KeyedRow for DocumentRow {
     }
 }
 
-/// What the audit says of the document `name` of `kind`, as it stands.
+/// The document `name` of `kind` as the audit has it: its present JSON.
 fn audited(conn: &Connection, kind: DocumentKind, name: &str) -> rusqlite::Result<Option<String>> {
     let row: Option<DocumentRow> = rows::row(conn, StoreTable::Documents(kind), name)?;
     Ok(row.map(|row| as_json(&row.document)))
 }
 
-/// Inserts or replaces a document; answers the rows written.
+/// Inserts or replaces a document; returns the number of rows written.
 pub(super) fn put(
     audit: &Auditor<'_>,
     kind: DocumentKind,
@@ -46,7 +46,7 @@ pub(super) fn put(
     Ok(rows)
 }
 
-/// Removes a document; answers the rows removed.
+/// Removes a document; returns the number of rows removed.
 pub(super) fn delete(audit: &Auditor<'_>, kind: DocumentKind, name: &str) -> rusqlite::Result<usize> {
     let was = audited(audit.conn, kind, name)?;
     let sql = format!("DELETE FROM {} WHERE name = ?1", StoreTable::Documents(kind).name());

@@ -1,4 +1,4 @@
-//! Rows of events. Text columns hold UTF-8 only: what clients send need not be.
+//! Rows of `events`. Text columns hold valid UTF-8: invalid bytes that clients sent are replaced.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -16,12 +16,12 @@ fn lossy(bytes: Option<&Vec<u8>>) -> Option<Cow<'_, str>> {
     bytes.map(|b| String::from_utf8_lossy(b))
 }
 
-/// How far an event has come.
+/// Whether an event's request has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum EventStage {
-    /// It has ended.
+    /// The request has ended.
     Ended,
-    /// Its response waits.
+    /// The response waits until the event is stored.
     Open,
 }
 
@@ -31,7 +31,7 @@ const COLUMNS_AND_VALUES: &str = "(source, number, timestamp, node, method, host
  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
    ?22, ?23, ?24, ?25, ?26, ?27)";
 
-/// The text of the last value: most events of a transaction have the same one.
+/// Text of the last value: most events of a transaction have the same one.
 struct CachedText<K> {
     of: Option<K>,
     text: String,
@@ -58,7 +58,8 @@ pub(super) struct EventWriter<'a> {
 
 impl<'a> EventWriter<'a> {
     pub(super) fn new(conn: &'a Connection) -> rusqlite::Result<Self> {
-        // Held: to look a statement up by so long a text costs as much as to bind it.
+        // Prepared once: looking a statement up by such a long text costs as much as binding its
+        // values.
         Ok(Self {
             ended: conn.prepare_cached(&format!("INSERT INTO events {COLUMNS_AND_VALUES}"))?,
             open: conn.prepare_cached(&format!("INSERT OR IGNORE INTO events {COLUMNS_AND_VALUES}"))?,
@@ -67,8 +68,8 @@ impl<'a> EventWriter<'a> {
         })
     }
 
-    /// Writes one event; that it is the only one with its number is the ledger's
-    /// care. An open one that is there stays as it is.
+    /// Writes one event. The ledger ensures that no number is stored twice; an open event that is
+    /// stored already stays as it is.
     pub(super) fn insert(
         &mut self,
         stage: EventStage,
@@ -80,7 +81,7 @@ impl<'a> EventWriter<'a> {
             EventStage::Ended => &mut self.ended,
             EventStage::Open => &mut self.open,
         };
-        // An event that Envoy refused before the gate was not checked at all.
+        // A request that Envoy refused before the filter was not checked.
         let modes = event.modes.map(|modes| self.modes.say(modes, write_modes));
         let answered = event.modes.map(|_| self.answered.say(event.answered, write_answered));
         statement.execute(params![
@@ -164,7 +165,7 @@ fn read_modes(text: &str) -> Modes {
     }
 }
 
-/// A mismatch as an event's row says it.
+/// A mismatch in the column `mismatches`.
 #[derive(Serialize, Deserialize)]
 struct MismatchJson<'a> {
     check: Cow<'a, str>,
@@ -174,7 +175,7 @@ struct MismatchJson<'a> {
     cached_seq: u64,
 }
 
-/// A JSON array with an object for each; `None` when there are none.
+/// A JSON array with an object for each mismatch; `None` without any.
 fn write_mismatches(found: &[Mismatch]) -> Option<String> {
     if found.is_empty() {
         return None;
@@ -204,8 +205,8 @@ fn read_mismatches(text: &str) -> Vec<Mismatch> {
     said.into_iter().filter_map(read).collect()
 }
 
-/// What is counted of an event, from its row's columns `client_ip, timestamp,
-/// modes, answered, mismatches`.
+/// The fields of an event that are counted, from the columns `client_ip, timestamp, modes,
+/// answered, mismatches`.
 pub(super) fn counted(row: &Row<'_>) -> rusqlite::Result<TrafficEvent> {
     let text = |column| row.get::<_, Option<String>>(column);
     let time_ms = text(1)?.and_then(|text| time_text::to_ms(&text));
@@ -219,13 +220,13 @@ pub(super) fn counted(row: &Row<'_>) -> rusqlite::Result<TrafficEvent> {
     })
 }
 
-/// The newest event that has ended, as SQL. Numbers of later rows are higher as long
-/// as it stays; one that is open may be taken away and its row's number used again.
+/// SQL for the id of the newest event that has ended; 0: none. Later rows have higher ids as long
+/// as that row stays; the row of an open event may be removed and its id used again.
 pub(super) const NEWEST: &str =
     "coalesce((SELECT id FROM events WHERE complete = 1 ORDER BY id DESC LIMIT 1), 0)";
 
-/// Removes the oldest `count` events, but never the newest; answers how many there
-/// were. Those that may still end go only when nothing else is left.
+/// Removes the oldest `count` events, but never the newest; returns how many were removed. Open
+/// events are removed only when nothing else is left.
 pub(super) fn trim(conn: &Connection, count: usize) -> rusqlite::Result<u64> {
     let limit = i64::try_from(count).unwrap_or(i64::MAX);
     let ended = format!("complete = 1 AND id < {NEWEST} OR given_up_at IS NOT NULL");
@@ -242,8 +243,8 @@ pub(super) fn trim(conn: &Connection, count: usize) -> rusqlite::Result<u64> {
     Ok(0)
 }
 
-/// Bytes of the pages in use: what retention goes by. Pages of removed events are
-/// used again before the file grows.
+/// Bytes of the pages in use, by which retention goes. Pages of removed events are used again
+/// before the file grows.
 pub(super) fn bytes_in_use(conn: &Connection) -> rusqlite::Result<u64> {
     let pragma = |name: &str| conn.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
     let pages = pragma("page_count")? - pragma("freelist_count")?;

@@ -1,5 +1,5 @@
-//! The database file: permissions (0600), the lock of the one service (`.lock` beside it),
-//! and its identity (device and inode).
+//! The database file: permissions (0600), its identity (device and inode), and the lock file
+//! `.lock` beside it, which allows one service.
 
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -9,37 +9,36 @@ use std::path::{Path, PathBuf};
 
 use crate::store::StoreError;
 
-/// What makes a file this file: device and inode.
+/// Identity of a file: device and inode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct FileId(u64, u64);
 
 impl FileId {
-    /// Of what is at `path` now.
+    /// Of the file that is at `path` now.
     pub(super) fn of(path: &Path) -> io::Result<Self> {
         std::fs::metadata(path).map(|m| Self(m.dev(), m.ino()))
     }
 }
 
-/// The files of one database: the one that was opened, and those that SQLite puts
-/// beside it.
+/// The files of one database: the one that was opened, and SQLite's write-ahead log beside it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct FileSet {
     /// The database.
     pub(super) main: FileId,
-    /// Its write-ahead log, once there is one.
+    /// Its write-ahead log, if there was one.
     wal: Option<FileId>,
 }
 
 impl FileSet {
-    /// Of what is at `path` now.
+    /// Of the file that is at `path` now.
     pub(super) fn of(path: &Path) -> io::Result<Self> {
         Ok(Self { main: FileId::of(path)?, wal: FileId::of(&beside(path, "-wal")).ok() })
     }
 
-    /// Moves the write-ahead log aside that this set left at `path` when another
-    /// database was moved there: SQLite would replay it into the new one. A log
-    /// that came with the new one is not touched. Answers where it is now, if it
-    /// may hold something: the last changes of the file that was here.
+    /// Moves this set's write-ahead log aside when another database was moved to `path`: SQLite
+    /// would replay it into the new one. A log that came with the new database is not touched.
+    /// Returns where the log is now, if it is not empty: it holds the last changes of the
+    /// replaced database.
     pub(super) fn clear_leftovers(&self, path: &Path) -> io::Result<Option<PathBuf>> {
         let wal = beside(path, "-wal");
         if self.wal.is_none() || FileId::of(&wal).ok() != self.wal {
@@ -56,21 +55,21 @@ impl FileSet {
     }
 }
 
-/// `path` with `suffix` behind its name.
+/// `path` with `suffix` appended to the file name.
 pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path.as_os_str());
     name.push(suffix);
     PathBuf::from(name)
 }
 
-/// The right to be the one service on a database. It lies on a file beside it:
-/// closing any handle of the database itself would give up SQLite's own locks,
-/// and the file there stays when the database is replaced.
+/// Lock that only one service can hold on a database. It is taken on a file beside it: closing
+/// any handle of the database itself would release SQLite's own locks, and the lock file stays
+/// when the database is replaced.
 #[derive(Debug)]
 pub(super) struct ServiceLock(#[expect(dead_code, reason = "held, not read")] File);
 
 impl ServiceLock {
-    /// Takes it, or says who has it.
+    /// Takes the lock; the error names the process that has it.
     pub(super) fn take(path: &Path) -> Result<Self, StoreError> {
         let lock_path = beside(path, ".lock");
         let failed = |e: io::Error| StoreError::Failed(format!("{}: {e}", lock_path.display()));
@@ -101,14 +100,13 @@ impl ServiceLock {
     }
 }
 
-/// Creates what is missing at `path`: the directory for its owner only, and an
-/// empty file likewise. Answers the path without symbolic links, so that two names
-/// of one database meet at one lock.
+/// Creates the directory (0700) and an empty file (0600) at `path` if they are missing. Returns
+/// the path without symbolic links, so that two names of one database use the same lock.
 pub(super) fn create(path: &Path) -> io::Result<PathBuf> {
     if let Some(directory) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     }
-    // Opened and closed before SQLite has locks on it.
+    // Opened and closed before SQLite holds locks on it: closing releases them.
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
         _ => {}
@@ -116,7 +114,7 @@ pub(super) fn create(path: &Path) -> io::Result<PathBuf> {
     path.canonicalize()
 }
 
-/// Says in the log when others than the owner may read the database.
+/// Logs a warning if others than the owner may read the database.
 pub(super) fn warn_if_open_to_others(path: &Path) {
     let mode = std::fs::metadata(path).map_or(0, |m| m.mode() & 0o077);
     if mode != 0 {

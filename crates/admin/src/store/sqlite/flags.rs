@@ -17,8 +17,8 @@ impl KeyedRow for FlagRow {
     }
 }
 
-/// Sets flags. One that is set to what it is already stays untouched; one without
-/// a row is off.
+/// Sets flags; returns the number of rows written. A flag that has the value already is not
+/// written; a flag without a row is off.
 pub(super) fn set(audit: &Auditor<'_>, flags: &[(String, String)]) -> rusqlite::Result<usize> {
     let mut rows = 0;
     for (name, value) in flags {

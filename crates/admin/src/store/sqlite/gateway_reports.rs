@@ -11,11 +11,11 @@ use tidegate_policy::wire::sync::Gateway;
 use crate::lock::locked;
 use crate::store::{Append, RecorderFigures};
 
-/// A source is alive for this long after it was last heard of.
+/// A source counts as alive for this long after it was last heard of.
 const ALIVE_FOR: Duration = Duration::from_secs(10);
-/// What a recorder said of its queue counts for this long.
+/// A recorder's report of its queue counts for this long.
 const WAITING_FOR: Duration = Duration::from_secs(60);
-/// Sources or recorders that are remembered at most.
+/// Sources, and recorders, that are kept at most.
 const MAX_KNOWN: usize = 100_000;
 
 /// Reports by source and by gateway.
@@ -31,7 +31,7 @@ struct Reports {
 }
 
 impl GatewayReports {
-    /// Takes in what a post says.
+    /// Takes in the reports of a post.
     pub(super) fn note_post(&self, append: &Append) {
         let now = Instant::now();
         let mut reports = locked(&self.0);
@@ -47,7 +47,7 @@ impl GatewayReports {
         }
     }
 
-    /// A source spoke for itself.
+    /// Notes that `source` is alive.
     pub(super) fn note_source(&self, source: Source) {
         let now = Instant::now();
         let mut reports = locked(&self.0);
@@ -57,7 +57,7 @@ impl GatewayReports {
         }
     }
 
-    /// A gateway is gone for good.
+    /// Removes a gateway whose process has ended; its retries are kept.
     pub(super) fn forget_gateway(&self, gateway: &Gateway) {
         let mut reports = locked(&self.0);
         if let Some((_, figures)) = reports.recorders.remove(gateway) {
@@ -65,7 +65,7 @@ impl GatewayReports {
         }
     }
 
-    /// Sources alive, and the recorders' figures together.
+    /// Number of sources alive, and the sums of the recorders' reports.
     pub(super) fn totals(&self) -> (u64, RecorderFigures) {
         let now = Instant::now();
         let mut reports = locked(&self.0);

@@ -1,6 +1,6 @@
-//! Housekeeping: checkpoints, retention, expired bans, old sources, the log. It
-//! reads and checkpoints on connections of its own; what it removes goes through
-//! the writer in small steps.
+//! Housekeeping: checkpoints, retention of events, expired bans, old sources, the change log. It
+//! reads and checkpoints on connections of its own; the writer removes rows for it in small
+//! steps.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use super::queue::HousekeepingStep;
 use super::{ip_monitor, open_events};
 use crate::store::{StoreError, time_text};
 
-/// How often to look after the write-ahead log.
+/// How often the size of the write-ahead log is checked.
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(250);
-/// From this size on it is written back at every look.
+/// From this size on, bytes, it is written back at every check.
 const WAL_WORTH_WRITING_BACK: u64 = 4 << 20;
-/// From this size on writers wait a moment so that it can begin anew.
+/// From this size on, bytes, it is truncated, for which writers wait.
 const WAL_TOO_LARGE: u64 = 64 << 20;
-/// That moment.
+/// How long that may take.
 const CHECKPOINT_WAIT: Duration = Duration::from_millis(50);
 /// A small log is written back this often.
 const SMALL_WAL_EVERY: Duration = Duration::from_secs(60);
@@ -34,21 +34,20 @@ const STEP_PAUSE: Duration = Duration::from_millis(5);
 const EXPIRED_STEP: usize = 500;
 /// Open events that one step gives up.
 const OPENS_STEP: usize = 500;
-/// Sources that one step buries or folds.
+/// Sources that one step marks dead or adds to the totals.
 const SOURCES_STEP: usize = 50;
-/// Silence after which a source is dead, whatever was said of it: recorders give
-/// up repeating after this time.
+/// A source that was not heard of for this long is dead: recorders stop retrying after this time.
 const SILENT_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// The housekeeping thread.
 pub(super) struct Housekeeper {
     database: Arc<Database>,
-    /// How far the log was, when.
+    /// The newest `seq` at earlier times, oldest first.
     log_marks: VecDeque<(Instant, u64)>,
     last_checkpoint: Instant,
 }
 
-/// Two connections to one file, and the count of files when they were opened.
+/// Two connections to one file, and [`Database::file`] when they were opened.
 struct HousekeepingConnections {
     reader: Connection,
     checkpointer: Connection,
@@ -109,9 +108,9 @@ impl Housekeeper {
         if size < WAL_TOO_LARGE {
             return Ok(());
         }
-        // Writers wait for this one, so what came during the long one is written
-        // back first. A foreign reader that stays makes it fail: then the log
-        // grows, and health says so.
+        // Writers wait for TRUNCATE, so what was written during the first PASSIVE run is written
+        // back before it. It fails while another program keeps a read transaction open: then the
+        // log grows, and health says so.
         run("PASSIVE")?;
         run("TRUNCATE")
     }
@@ -140,8 +139,8 @@ impl Housekeeper {
         Ok(())
     }
 
-    /// Keeps the database to its size: what comes within a second is little beside
-    /// it.
+    /// Removes the oldest events while the database is larger than `events_max_bytes`. It is
+    /// checked at every tick: what is stored in between is little compared with the limit.
     fn trim_events(&self, reader: &mut Connection) -> rusqlite::Result<()> {
         while in_transaction(reader, bytes_in_use)? > self.database.options.events_max_bytes {
             if self.step(HousekeepingStep::TrimEvents) == 0 {
@@ -151,8 +150,8 @@ impl Housekeeper {
         Ok(())
     }
 
-    /// Removes bans that ended before `before`, as the ordinary changes that they
-    /// are.
+    /// Removes bans that ended before `before` (milliseconds). These are ordinary changes: the
+    /// change log has them.
     fn drop_expired(&self, reader: &mut Connection, before: i64) -> rusqlite::Result<()> {
         let rows = in_transaction(reader, |conn| ip_monitor::expired(conn, before))?;
         for rows in rows.chunks(EXPIRED_STEP) {
@@ -161,7 +160,8 @@ impl Housekeeper {
         Ok(())
     }
 
-    /// Below which number the log may go: so many rows, and so much time, stay.
+    /// Number below which rows of the change log may be removed: `log_keep_rows` rows, and those
+    /// of the last `log_keep_for`, stay.
     fn log_floor(&mut self) -> Option<u64> {
         let (now, newest) = (Instant::now(), self.database.newest());
         let options = &self.database.options;
@@ -175,8 +175,8 @@ impl Housekeeper {
         Some(by_time.min(by_rows)).filter(|&floor| floor > 0)
     }
 
-    /// Has the writer do one step; answers how many rows it took, 0 when it could
-    /// not be done now.
+    /// Has the writer do one step. Returns how many rows it changed; 0 if it could not be done
+    /// now.
     fn step(&self, step: HousekeepingStep) -> u64 {
         let (reply, answer) = oneshot::channel();
         let rows = match self.database.queue.put_housekeeping(step, reply) {

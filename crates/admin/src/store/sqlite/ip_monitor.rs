@@ -1,4 +1,4 @@
-//! Rows of `ip_monitor`: reading, bans and their end.
+//! Rows of `ip_monitor`: reading, banning, removing bans.
 
 use rusqlite::{Connection, Row, params};
 use serde_json::json;
@@ -25,14 +25,14 @@ impl KeyedRow for IpRow {
     }
 }
 
-/// What the audit says of a row of `ip_monitor`.
+/// A row of `ip_monitor` as the audit has it.
 fn audit_json(row: &IpRow) -> String {
     let IpRow { ip, status, reason, expires_at, .. } = row;
     json!({ "ip": ip, "status": status, "reason": reason, "expires_at": expires_at }).to_string()
 }
 
-/// Bans `ip`, in canonical form; every other row that means the same prefix goes.
-/// Answers the rows written or removed.
+/// Bans `ip`, which is in canonical form, and removes every other row that means the same prefix.
+/// Returns the number of rows written or removed.
 pub(super) fn ban(
     audit: &Auditor<'_>,
     aliases: &AddressAliases,
@@ -46,12 +46,12 @@ pub(super) fn ban(
     let mut rows = 0;
     for key in aliases.of(ip.parse().ok()).iter().filter(|key| *key != ip) {
         let other: Option<IpRow> = rows::row(conn, StoreTable::Ip, key)?;
-        // Text order is time order in all forms that we write ourselves.
+        // In all formats that we write ourselves, text order is time order.
         since = since.into_iter().chain(other.as_ref().and_then(|row| row.created_at.clone())).min();
         rows += conn.prepare_cached("DELETE FROM ip_monitor WHERE ip = ?1")?.execute([key])?;
         match was {
             None => was = other,
-            // What else audit_json something of it goes under its own name.
+            // Further spellings are audited under their own keys.
             Some(_) => audit.write("ban", key, other.as_ref().map(audit_json), None)?,
         }
     }
@@ -68,8 +68,8 @@ pub(super) fn ban(
     Ok(rows)
 }
 
-/// Removes the rows of `keys`, and of other spellings that came meanwhile, unless
-/// they say something else than a ban.
+/// Removes the rows of `keys`, and of other spellings of the same prefixes, if their status is
+/// `banned`.
 pub(super) fn unban(
     audit: &Auditor<'_>,
     aliases: &AddressAliases,
@@ -101,8 +101,8 @@ fn unban_row(audit: &Auditor<'_>, key: &str) -> rusqlite::Result<usize> {
 
 /// Keys and expiry of the bans that ended before `before`.
 pub(super) fn expired(conn: &Connection, before: i64) -> rusqlite::Result<Vec<(String, String)>> {
-    // Every form begins with the date, so text order tells most of it; an offset
-    // from UTC moves it by a day at most.
+    // Every format begins with the date, so text order finds most of them; an offset from UTC
+    // shifts the date by a day at most.
     let day_after = time_text::from_ms(before.saturating_add(2 * 86_400_000));
     let mut statement = conn.prepare_cached(
         "SELECT ip, expires_at FROM ip_monitor WHERE typeof(expires_at) = 'text' AND expires_at < ?1",
@@ -118,8 +118,8 @@ pub(super) fn expired(conn: &Connection, before: i64) -> rusqlite::Result<Vec<(S
     Ok(found)
 }
 
-/// Removes those of `rows` (key and expiry) that still expire at that moment; answers
-/// how many there were.
+/// Removes those of `rows` (key and expiry) that still expire at that time; returns how many were
+/// removed.
 pub(super) fn drop_expired(conn: &Connection, rows: &[(String, String)]) -> rusqlite::Result<u64> {
     let mut delete = conn.prepare_cached("DELETE FROM ip_monitor WHERE ip = ?1 AND expires_at = ?2")?;
     let mut gone = 0;

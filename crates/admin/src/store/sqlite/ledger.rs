@@ -17,13 +17,13 @@ use tidegate_policy::wire::sync::Gateway;
 use super::integers::{from_sql, to_sql};
 use super::ranges::{MAX_NUMBER, NumberRange, RangeTable, add_to_dropped, add_to_ledger, take_from_dropped};
 
-/// How often a live source is noted as heard, when nothing else changed.
+/// `heard_at` is updated at most this often, milliseconds.
 const HEARD_EVERY_MS: i64 = 10 * 60 * 1000;
-/// A source's progress is marked this often in the time that a gap may last, so a
-/// gap is called lost at most that much late.
+/// Marks of a source's progress per `pending_for`. A gap is counted as lost at most `pending_for
+/// / MARKS` late.
 const MARKS: u32 = 15;
 
-/// The sums of one source.
+/// The counts of one source, as in its row of `sources`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct SourceSums {
     gateway: String,
@@ -51,24 +51,23 @@ impl SourceSums {
         })
     }
 
-    /// Numbered, neither stored nor dropped.
+    /// Numbers that are neither stored nor dropped.
     fn missing(&self) -> u64 {
         self.numbered_hi.saturating_sub(self.stored).saturating_sub(self.dropped)
     }
 }
 
-/// The ledger inside one write transaction. Sums are kept here until
-/// [`Ledger::write`].
+/// The ledger within one write transaction. Counts are kept here until [`Ledger::write`].
 pub(super) struct Ledger<'a> {
     conn: &'a Connection,
     now: i64,
     pending_for: Duration,
-    /// Sums as they are now, and as they were read; `None`: the source is new.
+    /// Counts as they are now, and as they were read; `None`: the source is new.
     sources: HashMap<Source, (SourceSums, Option<SourceSums>)>,
 }
 
 impl<'a> Ledger<'a> {
-    /// In the transaction that `conn` is in, at `now` (milliseconds).
+    /// For the transaction that `conn` is in, at `now` (milliseconds since the Unix epoch).
     pub(super) fn new(conn: &'a Connection, now: i64, pending_for: Duration) -> Self {
         Self { conn, now, pending_for, sources: HashMap::new() }
     }
@@ -96,8 +95,9 @@ impl<'a> Ledger<'a> {
         Ok(sums)
     }
 
-    /// Enters `range` and answers the parts of it that were not there: their rows
-    /// must be stored in this transaction. What had been given up is no longer.
+    /// Enters `range` and returns the parts that were not in the ledger: their rows must be
+    /// stored in this transaction. Numbers of those parts that were counted as dropped no longer
+    /// are.
     pub(super) fn enter(
         &mut self,
         source: Source,
@@ -120,15 +120,16 @@ impl<'a> Ledger<'a> {
         Ok(new)
     }
 
-    /// A number of `source` that was entered without its end came with it: that was
-    /// no duplicate.
+    /// The completing event of a number that had been given up has arrived. [`Self::enter`]
+    /// counted it as a duplicate, which it is not.
     pub(super) fn completed(&mut self, source: Source, gateway: &str) -> rusqlite::Result<()> {
         let sums = self.sums(source, gateway)?;
         sums.duplicates = sums.duplicates.saturating_sub(1);
         Ok(())
     }
 
-    /// Takes in a batch's cumulative figures; its events are entered already.
+    /// Applies the head of a batch: highest number, dropped ranges, whether it closes the source.
+    /// Its events are entered already.
     pub(super) fn figures(&mut self, batch: &Batch, gateway: &str) -> rusqlite::Result<()> {
         self.reached(batch.source, gateway, batch.numbered_hi)?;
         for range in &batch.dropped {
@@ -141,7 +142,8 @@ impl<'a> Ledger<'a> {
         Ok(())
     }
 
-    /// `source` has given numbers up to `numbered_hi`.
+    /// Raises the highest number of `source` to `numbered_hi`. Values above [`MAX_NUMBER`] are
+    /// ignored.
     pub(super) fn reached(
         &mut self,
         source: Source,
@@ -155,8 +157,8 @@ impl<'a> Ledger<'a> {
         Ok(())
     }
 
-    /// Takes in that a range was given up. The first reason stays, a number that is
-    /// stored is not dropped, and the same range again changes nothing.
+    /// Enters a range that was given up. Numbers that are stored or dropped already are left as
+    /// they are, so the first reason stays and the same range again changes nothing.
     pub(super) fn dropped(&mut self, dropped: &DroppedRange, gateway: &str) -> rusqlite::Result<()> {
         let Some(range) = NumberRange::checked(dropped.first, dropped.last) else { return Ok(()) };
         let (conn, source) = (self.conn, dropped.source);
@@ -172,8 +174,8 @@ impl<'a> Ledger<'a> {
         Ok(())
     }
 
-    /// Takes in what a recorder says of a source. One that was called dead and is
-    /// heard of again lives.
+    /// Applies a recorder's report about a source. A dead source that is reported alive is alive
+    /// again.
     pub(super) fn report(&mut self, report: &SourceReport, gateway: &str) -> rusqlite::Result<()> {
         self.reached(report.source, gateway, report.numbered_hi)?;
         let now = self.now;
@@ -185,7 +187,7 @@ impl<'a> Ledger<'a> {
         Ok(())
     }
 
-    /// Writes the sums; to be called before the transaction is committed.
+    /// Writes the counts; must be called before the transaction is committed.
     pub(super) fn write(self) -> rusqlite::Result<()> {
         for (source, (sums, before)) in &self.sources {
             if before.as_ref() != Some(sums) {
@@ -219,7 +221,8 @@ impl<'a> Ledger<'a> {
         Ok(())
     }
 
-    /// Marks that all numbers up to `numbered_hi` have been given by now.
+    /// Stores a mark in `source_marks`: numbers up to `numbered_hi` were assigned by now. A
+    /// number that is missing `pending_for` after its mark is lost.
     fn mark(&self, source: Source, numbered_hi: u64) -> rusqlite::Result<()> {
         let key = source.0.to_be_bytes();
         let newest: Option<(i64, i64)> = self
@@ -239,7 +242,7 @@ impl<'a> Ledger<'a> {
                 "INSERT OR REPLACE INTO source_marks (source, at, numbered_hi) VALUES (?1, ?2, ?3)",
             )?
             .execute(params![key, self.now, hi])?;
-        // Of those old enough only the newest says anything.
+        // Of the marks older than `pending_for` only the newest is used.
         self.conn
             .prepare_cached(
                 "DELETE FROM source_marks WHERE source = ?1 AND at <
@@ -250,32 +253,32 @@ impl<'a> Ledger<'a> {
     }
 }
 
-/// Whole milliseconds of a span.
+/// `span` in whole milliseconds.
 pub(super) fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// All sources of `gateway` are dead from `now` on.
+/// Marks all sources of `gateway` as dead from `now` on; returns how many.
 pub(super) fn close_sources(conn: &Connection, gateway: &str, now: i64) -> rusqlite::Result<usize> {
     conn.prepare_cached("UPDATE sources SET dead_at = ?2 WHERE gateway = ?1 AND dead_at IS NULL")?
         .execute(params![gateway, now])
 }
 
-/// Gateways with sources that neither closed nor are dead.
+/// Gateways with sources that are neither closed nor dead.
 pub(super) fn gateways_with_open_sources(conn: &Connection) -> rusqlite::Result<Vec<Gateway>> {
     let mut statement = conn
         .prepare_cached("SELECT DISTINCT gateway FROM sources WHERE closed_at IS NULL AND dead_at IS NULL")?;
     let names = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
-    // A name that somebody made up by SQL is no gateway's.
+    // Names written by SQL may be invalid; they are left out.
     Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
 }
 
-/// Sources that live and that nobody has spoken of since `before`.
+/// Sources that are not dead and were not heard of since `before`.
 pub(super) fn silent(conn: &Connection, before: i64) -> rusqlite::Result<Vec<Source>> {
     sources(conn, "dead_at IS NULL AND heard_at < ?1", before)
 }
 
-/// Sources that ended before `before`.
+/// Sources that died or closed before `before`.
 pub(super) fn ended(conn: &Connection, before: i64) -> rusqlite::Result<Vec<Source>> {
     sources(conn, "coalesce(dead_at, closed_at) < ?1", before)
 }
@@ -286,7 +289,8 @@ fn sources(conn: &Connection, which: &str, before: i64) -> rusqlite::Result<Vec<
     rows.collect()
 }
 
-/// `source` is dead from `now` on, if nobody has spoken of it since `before`.
+/// Marks `source` as dead from `now` on, unless it was heard of since `before`. Returns whether
+/// it did.
 pub(super) fn mark_dead(conn: &Connection, source: Source, before: i64, now: i64) -> rusqlite::Result<bool> {
     let buried = conn
         .prepare_cached(
@@ -296,7 +300,7 @@ pub(super) fn mark_dead(conn: &Connection, source: Source, before: i64, now: i64
     Ok(buried > 0)
 }
 
-/// Whether the ledger has the event.
+/// Whether the ledger has the event `number` of `source`.
 pub(super) fn covers(conn: &Connection, source: Source, number: u64) -> rusqlite::Result<bool> {
     let Some(range) = NumberRange::checked(number, number) else { return Ok(false) };
     Ok(!RangeTable::Ledger.overlapping(conn, source, range)?.is_empty())

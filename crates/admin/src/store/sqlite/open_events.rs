@@ -1,13 +1,12 @@
 //! Open events: stored before their request has ended, because its response waits for that
 //! (`enableAsyncRecording` off).
 //!
-//! The row of an open event is in `events` like any other, but not complete; the
-//! ledger does not have its number. The completing event takes its place and
-//! enters the ledger in one transaction. An open event whose end will not come
-//! (its source has ended, or gave the number up) enters the ledger as it stands:
-//! it is given up, and its row stays. So completeness says how many requests are in the
-//! database, and `incomplete` of how many of them the end is not known. Should the end come
-//! after all, it takes the row's place and is no duplicate.
+//! An open event is a row of `events` with `complete = 0`; the ledger does not have its number.
+//! In one transaction the completing event replaces the row and enters the ledger. An open event
+//! whose end will not come (its source has ended, or gave the number up) is given up: its number
+//! enters the ledger and the row stays as it is. So completeness says how many requests are in
+//! the database, and `incomplete` of how many of them the end is not known. If the end comes
+//! after all, it replaces the row and is no duplicate.
 
 use rusqlite::{Connection, OptionalExtension, params};
 use tidegate_policy::wire::event::{OpenEvent, Source, TrafficEvent};
@@ -18,15 +17,15 @@ use super::ledger::{self, Ledger};
 use super::ranges::NumberRange;
 use crate::store::time_text;
 
-/// An open event that was taken away because its end has come.
+/// An open event whose row was removed because its end has come.
 pub(super) struct Closed {
     /// Its number.
     pub(super) number: u64,
-    /// The ledger had it already, without its end.
+    /// Its number was in the ledger already, without its end.
     pub(super) was_given_up: bool,
 }
 
-/// Stores an open event, unless it is there or the ledger has its number.
+/// Stores an open event, unless it is stored or its number is in the ledger.
 pub(super) fn insert(
     conn: &Connection,
     ledger: &mut Ledger<'_>,
@@ -35,7 +34,7 @@ pub(super) fn insert(
     open: &OpenEvent,
 ) -> rusqlite::Result<()> {
     let number = open.event.number;
-    // A number that cannot be is not believed, as in batches.
+    // Invalid numbers are ignored, as in batches.
     if NumberRange::checked(number, number).is_none() || ledger::covers(conn, open.source, number)? {
         return Ok(());
     }
@@ -45,7 +44,7 @@ pub(super) fn insert(
     Ok(())
 }
 
-/// Takes away the open events of these numbers: their ends have come.
+/// Removes the open events of these numbers, whose ends have come, and returns them.
 pub(super) fn close(conn: &Connection, source: Source, range: NumberRange) -> rusqlite::Result<Vec<Closed>> {
     let mut statement = conn.prepare_cached(
         "DELETE FROM events WHERE source = ?1 AND number BETWEEN ?2 AND ?3 AND complete = 0
@@ -61,10 +60,10 @@ pub(super) fn close(conn: &Connection, source: Source, range: NumberRange) -> ru
     rows.collect()
 }
 
-/// What makes a number of `events o` one that its source gave up.
+/// SQL condition: the source gave up the number of row `o` of `events`.
 const IS_DROPPED: &str = "EXISTS (SELECT 1 FROM dropped d WHERE d.source = o.source AND d.last >= o.number
   AND d.first = (SELECT max(first) FROM dropped WHERE source = o.source AND first <= o.number))";
-/// What makes the source of `events o` one that has not ended.
+/// SQL condition: the source of row `o` of `events` has not ended.
 const HAS_NOT_ENDED: &str = "EXISTS (SELECT 1 FROM sources s WHERE s.source = o.source
   AND s.dead_at IS NULL AND s.closed_at IS NULL)";
 
@@ -81,8 +80,8 @@ pub(super) fn abandoned(conn: &Connection) -> rusqlite::Result<Vec<(Source, u64)
     rows.collect()
 }
 
-/// Enters an open event into the ledger as it stands, if it is still one whose end
-/// will not come. Answers what there is to count of it.
+/// Enters an open event into the ledger without its end, if it is still certain that this will
+/// not come. Returns the fields of the event that are counted.
 pub(super) fn give_up(
     conn: &Connection,
     ledger: &mut Ledger<'_>,
@@ -106,8 +105,8 @@ pub(super) fn give_up(
     Ok(event)
 }
 
-/// How many events are open, and how many of those belong to sources that have
-/// ended and are not known to be given up: those may look lost, but are not.
+/// How many events are open, and how many of those belong to sources that have ended and have not
+/// given them up. The second ones would count as lost, but are not.
 pub(super) fn count(conn: &Connection) -> rusqlite::Result<(u64, u64)> {
     let counts: (i64, i64) = conn
         .prepare_cached(&format!(
@@ -118,8 +117,7 @@ pub(super) fn count(conn: &Connection) -> rusqlite::Result<(u64, u64)> {
     Ok((from_sql(counts.0), from_sql(counts.1)))
 }
 
-/// How many events of `source` with numbers of at most `upto` are open and not
-/// known to be given up.
+/// How many events of `source` with numbers up to `upto` are open and not given up by the source.
 pub(super) fn count_upto(conn: &Connection, source: Source, upto: u64) -> rusqlite::Result<u64> {
     let count: i64 = conn
         .prepare_cached(&format!(

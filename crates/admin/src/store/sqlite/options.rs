@@ -1,32 +1,30 @@
-//! How long the store keeps things and waits for things.
+//! Retention and timeouts of the store.
 
 use std::time::Duration;
 
 /// Retention and timeouts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
-    /// Bytes of the database in use from which on the oldest events are removed.
+    /// Bytes in use in the database from which on the oldest events are removed.
     pub events_max_bytes: u64,
     /// How long a write waits for a lock that another program holds.
     pub busy_for: Duration,
-    /// Without a backlog, transactions of events begin at most this often: each is a
-    /// moment at which a `sqlite3` without a timeout is refused. An answer to
-    /// events may take so long.
+    /// Without a backlog, transactions of events begin at most this often: during each, a
+    /// `sqlite3` without a timeout is refused. The answer to a post may take this long.
     pub ingest_every: Duration,
-    /// How often to look for what other programs wrote.
+    /// How often to look for changes by other programs.
     pub look_every: Duration,
     /// How often to remove what is no longer kept.
     pub housekeeping_every: Duration,
-    /// How long an expired ban stays in its table.
+    /// How long an expired ban is kept in `ip_monitor`.
     pub expired_keep_for: Duration,
-    /// Rows of the change log that stay in any case.
+    /// This many of the newest rows of the change log are always kept.
     pub log_keep_rows: u64,
-    /// Rows of the change log that are younger stay in any case.
+    /// Rows of the change log younger than this are always kept.
     pub log_keep_for: Duration,
-    /// How long a missing event of a living source may still come before it is
-    /// called lost.
+    /// How long a missing event of a living source is pending before it counts as lost.
     pub pending_for: Duration,
-    /// How long the ledger of a source that has ended is kept apart.
+    /// How long a source that has ended keeps its own rows before it is added to the totals.
     pub fold_after: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! Queue of the writer thread. Writes of the API go first; open events, batches of events
+//! Queue of the writer thread. Changes through the API go first; open events, batches of events
 //! and housekeeping take turns.
 
 use std::collections::VecDeque;
@@ -13,37 +13,38 @@ use super::append::{AppendJob, MAX_ROWS};
 use crate::lock::locked;
 use crate::store::{Appended, Change, Committed, StoreError, TokenRow};
 
-/// Writes of people that one transaction takes at most.
+/// Urgent jobs per transaction, at most.
 const MAX_URGENT: usize = 256;
-/// Events whose response waits that one transaction takes at most.
+/// Open events per transaction, at most.
 const MAX_OPENS: usize = 500;
-/// The writer checks file and lock when nothing has come for this long.
+/// After this long without a job the writer checks file and lock.
 const IDLE_AFTER: Duration = Duration::from_millis(500);
-/// The same while somebody else holds the write lock.
+/// The same while another program holds the write lock.
 const IDLE_WHEN_LOCKED: Duration = Duration::from_millis(100);
 
-/// Where the answer goes.
+/// Channel for the result of a job.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
-/// A job of ours or of the gateways.
+/// A waiting job.
 pub(super) struct Queued<T> {
-    /// When it came: it may wait for the lock so and so long.
+    /// When it was queued. It waits for the write lock until
+    /// [`Options::busy_for`](super::Options::busy_for) after this.
     pub(super) since: Instant,
-    /// What to do.
+    /// The job.
     pub(super) job: T,
 }
 
-/// What does not wait for events.
+/// A write that is done before waiting events.
 pub(super) enum UrgentJob {
-    /// A write of our API, and whose.
+    /// A change and its author.
     Change(Change, String, Reply<Committed>),
     /// A new token.
     Token(TokenRow, Reply<()>),
 }
 
-/// Something that waits for an answer.
+/// A job whose sender waits for its result.
 pub(super) trait Job {
-    /// Says that it cannot be done.
+    /// Sends an error as the result.
     fn fail(self, error: StoreError);
 }
 
@@ -56,13 +57,13 @@ impl Job for UrgentJob {
     }
 }
 
-/// An event whose response waits until it is stored.
+/// An open event: its response waits until it is stored.
 pub(super) struct OpenJob {
     pub(super) gateway: Gateway,
-    /// The gateway as rows say it.
+    /// The gateway as rows have it.
     pub(super) gateway_name: String,
     pub(super) open: OpenEvent,
-    /// Where the answer goes.
+    /// Channel for the result of a job.
     pub(super) reply: Reply<()>,
 }
 
@@ -78,13 +79,13 @@ impl Job for OpenJob {
     }
 }
 
-/// What events bring.
+/// Batches of events, and what else posts report.
 pub(super) enum IngestJob {
-    /// Batches of a post.
+    /// Store the batches of a post.
     Append(Box<AppendJob>, Reply<Appended>),
-    /// Batches that could not be read.
+    /// Count this many batches that could not be read.
     Malformed(u64, Reply<()>),
-    /// The sources of this gateway are dead.
+    /// Mark the sources of this gateway as dead.
     CloseSources(Gateway, Reply<()>),
 }
 
@@ -106,42 +107,44 @@ impl Job for IngestJob {
     }
 }
 
-/// A step of housekeeping, small enough to hold nobody up.
+/// A step of housekeeping: one short transaction.
 #[derive(Clone, Debug)]
 pub(super) enum HousekeepingStep {
-    /// Remove these bans, if they still expire at that moment.
+    /// Remove these bans (key and expiry), if they still expire at that time.
     DropExpired(Vec<(String, String)>),
     /// Remove the oldest events.
     TrimEvents,
-    /// Remove log rows below this number.
+    /// Remove rows of the change log below this number.
     TrimLog(u64),
-    /// Enter these open events into the ledger, if their end still will not come.
+    /// Enter these open events into the ledger, if it is still certain that their end will not
+    /// come.
     GiveUp(Vec<(Source, u64)>),
-    /// These sources are dead, if still nobody has spoken of them since.
+    /// Mark these sources as dead, unless they were heard of since this time (milliseconds).
     MarkDead(Vec<Source>, i64),
-    /// Add up what these sources left, if they had ended by then, and forget them.
+    /// Add these sources to the totals and remove their rows, if they had ended by this time
+    /// (milliseconds).
     AggregateSources(Vec<Source>, i64),
 }
 
-/// What the writer shall do next.
+/// The writer's next task.
 pub(super) enum WriterTask {
-    /// End.
+    /// End the thread.
     Stop,
-    /// Look whether file, schema and log are as we left them.
+    /// Check file, schema and change log, and repair them.
     Repair,
-    /// Commit these.
+    /// Commit these jobs.
     Urgent(Vec<Queued<UrgentJob>>),
-    /// Store these: responses wait for them.
+    /// Store these open events.
     Opens(Vec<Queued<OpenJob>>),
-    /// Store these.
+    /// Store these batches.
     Ingest(Vec<Queued<IngestJob>>),
-    /// Do this.
+    /// Do this step.
     Housekeeping(HousekeepingStep, Reply<u64>),
-    /// Nothing has come for a while.
+    /// No job for a while.
     Idle,
 }
 
-/// All jobs that wait.
+/// The waiting jobs.
 pub(super) struct Queue {
     /// See [`Options::ingest_every`](super::Options::ingest_every).
     ingest_every: Duration,
@@ -158,8 +161,8 @@ struct Lanes {
     ingest: VecDeque<Queued<IngestJob>>,
     ingest_rows: usize,
     housekeeping: VecDeque<(HousekeepingStep, Reply<u64>)>,
-    /// Who of opens, events and housekeeping is asked first: the one after the last that
-    /// had something to do.
+    /// Which of opens, ingest and housekeeping is looked at first (0, 1, 2; modulo 3): the one
+    /// after that which was served last.
     turn: usize,
     last_ingest: Option<Instant>,
     rest_until: Option<Instant>,
@@ -226,7 +229,7 @@ impl Queue {
         Self { ingest_every, lanes: Mutex::default(), wake: Condvar::new() }
     }
 
-    /// Waits for work; [`WriterTask::Idle`] after 500 ms without any (100 ms while locked out).
+    /// Waits for a task; [`WriterTask::Idle`] after 500 ms without any (100 ms if `locked_out`).
     pub(super) fn next(&self, locked_out: bool) -> WriterTask {
         let idle_at = Instant::now() + if locked_out { IDLE_WHEN_LOCKED } else { IDLE_AFTER };
         let mut lanes = locked(&self.lanes);
@@ -244,15 +247,15 @@ impl Queue {
         }
     }
 
-    /// Whether something waits that a transaction of events ends for before its time
-    /// is over. Not for events whose response waits: each of them brings one that has
-    /// ended, so those must not get less done than there are of these.
+    /// Whether something waits for which a transaction of events ends early. Open events do not
+    /// count: each is followed by a completing event, and if opens ended these transactions,
+    /// fewer completing events would be stored than opens.
     pub(super) fn is_urgent(&self) -> bool {
         let lanes = locked(&self.lanes);
         lanes.stopping || lanes.repair || !lanes.urgent.is_empty()
     }
 
-    /// Whether anything waits at all.
+    /// Whether any job waits.
     pub(super) fn is_waited_for(&self) -> bool {
         let lanes = locked(&self.lanes);
         let mends_or_stops = lanes.stopping || lanes.repair;
@@ -301,12 +304,12 @@ impl Queue {
         self.put(|lanes| lanes.housekeeping.push_back((step, reply)))
     }
 
-    /// Asks for a look whether the world is as we left it.
+    /// Requests [`WriterTask::Repair`].
     pub(super) fn put_repair(&self) {
         let _ = self.put(|lanes| lanes.repair = true);
     }
 
-    /// Puts back what could not be finished, in front, in its order.
+    /// Puts unfinished jobs back at the front, in their order.
     pub(super) fn return_urgent(&self, jobs: Vec<Queued<UrgentJob>>) {
         let mut lanes = locked(&self.lanes);
         for job in jobs.into_iter().rev() {
@@ -314,7 +317,7 @@ impl Queue {
         }
     }
 
-    /// Puts back what could not be finished, in front, in its order.
+    /// Puts unfinished jobs back at the front, in their order.
     pub(super) fn return_opens(&self, jobs: Vec<Queued<OpenJob>>) {
         let mut lanes = locked(&self.lanes);
         for job in jobs.into_iter().rev() {
@@ -322,30 +325,30 @@ impl Queue {
         }
     }
 
-    /// Puts back what could not be finished, in front, in its order.
+    /// Puts unfinished jobs back at the front, in their order.
     pub(super) fn return_ingest(&self, jobs: Vec<Queued<IngestJob>>) {
         let mut lanes = locked(&self.lanes);
         for waiting in jobs.into_iter().rev() {
             lanes.ingest_rows += waiting.job.rows();
             lanes.ingest.push_front(waiting);
-            // What is left over is a backlog: it goes on at once.
+            // Unfinished jobs are a backlog: they go on without the pause of `ingest_every`.
             lanes.last_ingest = None;
         }
     }
 
-    /// A transaction of events held the lock for so long: for half of that time it
-    /// is left free, or a backlog of events would keep every other program out.
+    /// Pauses transactions of events for half of `held`, the time that one held the write lock:
+    /// otherwise a backlog of events would lock out all other programs.
     pub(super) fn rest(&self, held: Duration) {
         locked(&self.lanes).rest_until = Some(Instant::now() + held / 2);
     }
 
-    /// Ends the writer; what waits is told that the store is closed.
+    /// Ends the writer; new and waiting jobs fail with [`StoreError::Closed`].
     pub(super) fn stop(&self) {
         locked(&self.lanes).stopping = true;
         self.wake.notify_all();
     }
 
-    /// Forgets what waits: whoever asked is told that the store is closed.
+    /// Fails all waiting jobs with [`StoreError::Closed`].
     pub(super) fn clear(&self) {
         let mut lanes = locked(&self.lanes);
         lanes.stopping = true;

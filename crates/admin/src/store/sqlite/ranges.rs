@@ -5,11 +5,11 @@ use tidegate_policy::wire::event::Source;
 
 use super::integers::{from_sql, to_sql};
 
-/// The highest number that a source can have. A busy gateway would need years for
-/// it, and sums over all sources stay far from the end of SQLite's integers.
+/// Highest event number of a source. A busy gateway would need years to reach it, and sums over
+/// all sources stay far below the end of SQLite's integers.
 pub(super) const MAX_NUMBER: u64 = 1 << 48;
 
-/// `first` to `last`, never empty.
+/// Event numbers `first` to `last`, never empty.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct NumberRange {
     pub(super) first: u64,
@@ -17,7 +17,7 @@ pub(super) struct NumberRange {
 }
 
 impl NumberRange {
-    /// A run of numbers that can be: 1 to [`MAX_NUMBER`], in order.
+    /// The range if it is valid: 1 <= `first` <= `last` <= [`MAX_NUMBER`].
     pub(super) fn checked(first: u64, last: u64) -> Option<Self> {
         (1 <= first && first <= last && last <= MAX_NUMBER).then_some(Self { first, last })
     }
@@ -32,18 +32,18 @@ impl NumberRange {
         (self.first..=self.last).contains(&number)
     }
 
-    /// Where it lies in `whole`, which it is a part of.
+    /// Its indices in `whole`, of which it must be a part.
     pub(super) fn within(self, whole: Self) -> std::ops::RangeInclusive<usize> {
         (self.first - whole.first) as usize..=(self.last - whole.first) as usize
     }
 
-    /// What both have.
+    /// The intersection.
     pub(super) fn common(self, other: Self) -> Option<Self> {
         let (first, last) = (self.first.max(other.first), self.last.min(other.last));
         (first <= last).then_some(Self { first, last })
     }
 
-    /// What is left of it without `taken`, which is in order and disjoint.
+    /// The parts of it that are not in `taken`, which must be sorted and disjoint.
     pub(super) fn without(self, taken: &[Self]) -> Vec<Self> {
         let mut left = Vec::new();
         let mut next = self.first;
@@ -77,14 +77,15 @@ impl RangeTable {
         }
     }
 
-    /// Its ranges of `source` that have a number in common with `range`, in order.
+    /// Its ranges of `source` that overlap `range`, in order.
     pub(super) fn overlapping(
         self,
         conn: &Connection,
         source: Source,
         range: NumberRange,
     ) -> rusqlite::Result<Vec<NumberRange>> {
-        // Disjoint ranges in order: only the last one that begins before can reach in.
+        // The ranges are disjoint: of those that begin before `range` only the last can overlap
+        // it.
         let mut statement = conn.prepare_cached(&format!(
             "SELECT first, last FROM {0} WHERE source = ?1 AND first <= ?3 AND first >= coalesce(
                (SELECT max(first) FROM {0} WHERE source = ?1 AND first <= ?2), 0) ORDER BY first",
@@ -98,7 +99,7 @@ impl RangeTable {
         Ok(found?.into_iter().filter(|r| r.common(range).is_some()).collect())
     }
 
-    /// How many of its numbers of `source` are at most `upto`.
+    /// How many numbers of `source` up to `upto` it has.
     pub(super) fn count_upto(self, conn: &Connection, source: Source, upto: u64) -> rusqlite::Result<u64> {
         let count: i64 = conn
             .prepare_cached(&format!(
@@ -110,8 +111,7 @@ impl RangeTable {
     }
 }
 
-/// Adds `range`, which has nothing in common with what the ledger has, and merges
-/// it with its neighbours.
+/// Adds `range`, which must not overlap what the ledger has, and merges it with its neighbours.
 pub(super) fn add_to_ledger(conn: &Connection, source: Source, range: NumberRange) -> rusqlite::Result<()> {
     let key = source.0.to_be_bytes();
     let after: Option<i64> = conn
@@ -133,7 +133,7 @@ pub(super) fn add_to_ledger(conn: &Connection, source: Source, range: NumberRang
     Ok(())
 }
 
-/// Adds `range`, which has nothing in common with what was dropped before.
+/// Adds `range`, which must not overlap what was dropped before.
 pub(super) fn add_to_dropped(
     conn: &Connection,
     source: Source,
@@ -154,8 +154,8 @@ pub(super) fn add_to_dropped(
     Ok(())
 }
 
-/// Takes `range` out of what was dropped: it came after all. Answers how many
-/// numbers had been in there.
+/// Removes `range` from the dropped ranges: its events arrived after all. Returns how many
+/// numbers were removed.
 pub(super) fn take_from_dropped(
     conn: &Connection,
     source: Source,

@@ -1,5 +1,5 @@
-//! Pool of read connections (4 at most). Readers and the writer do not wait for each other:
-//! the database is in WAL mode.
+//! Pool of read connections (4 at most). Readers and the writer do not wait for each other,
+//! because the database is in WAL mode.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,17 +13,17 @@ use super::error::{failed, sql_error};
 use crate::lock::locked;
 use crate::store::StoreError;
 
-/// Reads at the same time.
+/// Reads at the same time, at most.
 const MAX_READERS: usize = 4;
-/// How long a read waits in the few moments in which it must.
+/// How long a read waits for a lock, or for a replaced file, at most.
 const READ_WAIT: Duration = Duration::from_secs(2);
-/// Pause before a connection is tried again while the file is being replaced.
+/// Pause between attempts while the file is being replaced.
 const RETRY: Duration = Duration::from_millis(5);
 
-/// The pool.
+/// The pool of read connections.
 pub(super) struct Readers {
     permits: Semaphore,
-    /// Idle connections, each with the count of the file that it has open.
+    /// Idle connections, each with [`Database::file`] when it was opened.
     idle: Mutex<Vec<(u64, Connection)>>,
 }
 
@@ -32,8 +32,8 @@ impl Readers {
         Self { permits: Semaphore::new(MAX_READERS), idle: Mutex::new(Vec::new()) }
     }
 
-    /// Runs `read` in a read transaction of its own, off the async threads. It is
-    /// run again when the database was replaced or restored meanwhile, so it must only read.
+    /// Runs `read` in a read transaction, on a blocking thread. It is repeated if the database
+    /// was replaced or restored meanwhile, so it must only read.
     pub(super) async fn read<T, F>(
         self: &Arc<Self>,
         database: &Arc<Database>,
@@ -72,7 +72,8 @@ impl Readers {
         Err(failed(format_args!("{} is being replaced", database.path.display())))
     }
 
-    /// `None`: another file is at the path, and the writer has not seen it yet.
+    /// An idle or new connection; `None`: another file is at the path, and the writer has not
+    /// opened it yet.
     fn connection(&self, database: &Database) -> rusqlite::Result<Option<(u64, Connection)>> {
         let file = database.file();
         let idle = {

@@ -1,5 +1,5 @@
-//! The counts of `recording/stats`, from the sums of the sources that are known
-//! and the totals of those whose rows were removed after they ended.
+//! The counts of `recording/stats`, from the rows of the known sources and the totals of those
+//! whose rows were removed after they ended.
 
 use rusqlite::{Connection, Row, params};
 use tidegate_policy::wire::event::{DropReason, Source};
@@ -10,7 +10,7 @@ use super::open_events;
 use super::ranges::RangeTable;
 use crate::store::RecordingCounts;
 
-/// Why events were given up, as rows say it.
+/// Reasons to give events up, as in column `dropped.reason`.
 const REASONS: [DropReason; 4] =
     [DropReason::BufferFull, DropReason::RecorderFull, DropReason::Unencodable, DropReason::Expired];
 
@@ -20,7 +20,8 @@ const INCOMPLETE: &str = "recording.incomplete";
 const FOLDED: &str = "recording.folded.";
 const FOLDED_DROPPED: &str = "recording.folded.dropped.";
 
-/// Sums over all sources, and those that folded ones left, in one shape.
+/// Names of the sums over sources: in this order in [`SUM_COLUMNS`], and in `meta` after
+/// [`FOLDED`].
 const SUMS: [&str; 5] = ["numbered", "stored", "duplicates", "lost", "unclosed"];
 const SUM_COLUMNS: &str =
     "coalesce(sum(numbered_hi), 0), coalesce(sum(stored), 0), coalesce(sum(duplicates), 0),
@@ -53,14 +54,15 @@ pub(super) fn add_malformed(conn: &Connection, batches: u64) -> rusqlite::Result
     add_to_meta(conn, MALFORMED, to_sql(batches))
 }
 
-/// Counts events that the ledger has without their end; fewer, when ends came.
+/// Adds to the count of events that the ledger has without their end; `more` is negative when
+/// ends have come.
 pub(super) fn add_incomplete(conn: &Connection, more: i64) -> rusqlite::Result<()> {
     add_to_meta(conn, INCOMPLETE, more)
 }
 
-/// The counts at the moment of the read transaction that `conn` is in. Gaps that
-/// were there before `lost_before` (milliseconds) are lost. What is only known of
-/// now (`alive`, `recorder`) is left empty.
+/// The counts at the moment of the read transaction that `conn` is in. Gaps that existed before
+/// `lost_before` (milliseconds) are lost. `alive` and `recorder` are left empty: they are in
+/// memory only.
 pub(super) fn recording(conn: &Connection, lost_before: i64) -> rusqlite::Result<RecordingCounts> {
     let mut sums =
         conn.prepare_cached(&format!("SELECT {SUM_COLUMNS} FROM sources"))?.query_row([], sums_of)?;
@@ -86,8 +88,8 @@ pub(super) fn recording(conn: &Connection, lost_before: i64) -> rusqlite::Result
     })
 }
 
-/// What sources that have not ended miss, and how much of that was numbered before
-/// `lost_before`.
+/// How many numbers are missing of sources that have not ended, and how many of those were
+/// assigned before `lost_before`.
 fn gaps_of_the_living(conn: &Connection, lost_before: i64) -> rusqlite::Result<(u64, u64)> {
     let mut statement = conn.prepare_cached(
         "SELECT source, numbered_hi - stored - dropped, coalesce((SELECT max(m.numbered_hi) FROM source_marks m
@@ -126,8 +128,8 @@ fn dropped(conn: &Connection) -> rusqlite::Result<Vec<(&'static str, u64)>> {
     Ok(by_reason)
 }
 
-/// Adds what `source` left to the totals and forgets it, if it had ended before
-/// `before` (milliseconds) and none of its events is open. Answers whether it did.
+/// Adds `source` to the totals and removes its rows, if it had ended before `before`
+/// (milliseconds) and has no open events. Returns whether it did.
 pub(super) fn aggregate_source(conn: &Connection, source: Source, before: i64) -> rusqlite::Result<bool> {
     let key = source.0.to_be_bytes();
     let ended = "source = ?1 AND coalesce(dead_at, closed_at) < ?2";

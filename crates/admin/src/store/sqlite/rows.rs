@@ -1,4 +1,4 @@
-//! Reading rows of the tables that people write, too: whatever type a value has.
+//! Reading rows of the tables that people write, too: values may have any type.
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -10,19 +10,17 @@ pub(super) trait KeyedRow: Sized {
     /// The table's columns, the key first.
     const COLUMNS: &[&str];
 
-    /// The row whose columns begin at `from`; `None` when it has no key: there is
-    /// no such row.
+    /// The row whose columns begin at `from`; `None` when its key is NULL: there is no such row.
     fn read(row: &Row<'_>, from: usize) -> rusqlite::Result<Option<Self>>;
 
-    /// The columns as SQL, of the table called `t`.
+    /// The columns as SQL, of a table with the alias `t`.
     fn columns() -> String {
         let columns: Vec<String> = Self::COLUMNS.iter().map(|name| format!("t.{name}")).collect();
         columns.join(", ")
     }
 }
 
-/// A value as text, whatever type somebody gave it. What is no UTF-8 loses the
-/// bytes that are none.
+/// A value as text, whatever its type. Bytes that are not UTF-8 are replaced.
 pub(super) fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<String>> {
     Ok(match row.get_ref(column)? {
         ValueRef::Null => None,

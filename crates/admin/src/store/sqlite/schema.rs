@@ -1,5 +1,5 @@
-//! What the database looks like. Old `sqlite3` programs write it too, so nothing
-//! here, and nothing that runs in their connections, is newer than SQLite 3.31.
+//! The database's schema. Old `sqlite3` programs write the database too, so nothing here, and
+//! nothing that runs in their connections, needs more than SQLite 3.31.
 
 mod ddl;
 
@@ -7,19 +7,20 @@ use rusqlite::Connection;
 
 use super::integers::from_sql;
 
-/// `PRAGMA user_version` of a database that looks like this; 0 is an empty one.
+/// `PRAGMA user_version` of this schema; 0 is an empty database.
 const VERSION: i64 = 3;
 
-/// `change_log.tbl` of a row that says: what came before must be read anew.
+/// `change_log.tbl` of a mark: all tables must be read again.
 pub(super) const RELOAD: &str = "!reload";
-/// `change_log.tbl` of a row that says: nor do the numbers before it count.
+/// `change_log.tbl` of a mark: all tables must be read again, and earlier numbers no longer
+/// count.
 pub(super) const EPOCH: &str = "!epoch";
 
-/// Two numbers that say whether anything changed.
+/// Two numbers that show whether the database was changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct DatabaseState {
-    /// SQLite's schema cookie: moves with every change of the schema, and with
-    /// `.restore` and `VACUUM`.
+    /// SQLite's schema cookie: changes with every change of the schema, and with `.restore` and
+    /// `VACUUM`.
     pub(super) schema: i64,
     /// The newest `seq`; 0 when the log is empty.
     pub(super) newest: u64,
@@ -33,14 +34,15 @@ pub(super) fn read_state(conn: &Connection) -> rusqlite::Result<DatabaseState> {
         .and_then(|mut statement| statement.query_row([], |row| row.get::<_, i64>(0)));
     let newest = match newest {
         Ok(newest) => newest,
-        // Somebody dropped it: the schema has moved, which will be seen to.
+        // Another program dropped the table. The schema cookie has changed, which leads to a
+        // repair.
         Err(e) if e.to_string().contains("no such table") => 0,
         Err(e) => return Err(e),
     };
     Ok(DatabaseState { schema, newest: from_sql(newest) })
 }
 
-/// Why the schema could not be put right.
+/// Why the schema could not be repaired.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SchemaError {
     /// Another version of this program wrote it.
@@ -52,18 +54,17 @@ pub(super) enum SchemaError {
         /// `PRAGMA user_version`.
         found: i64,
     },
-    /// SQLite said no.
+    /// An error of SQLite.
     #[error(transparent)]
     Sql(#[from] rusqlite::Error),
 }
 
-/// Creates what is missing and puts the triggers right, in the write transaction that
-/// `conn` is in. Answers what had to be put back: nothing, in an empty database and in
-/// one that is as we left it.
+/// Creates what is missing and repairs the triggers, in the write transaction that `conn` is in.
+/// Returns what had to be put back: nothing in an empty database and in one that is as we left
+/// it.
 ///
 /// # Errors
-/// When the database has another schema version (it is left as it is), or SQLite
-/// refuses.
+/// When the database has another schema version (it is left as it is), or SQLite refuses.
 pub(super) fn ensure(conn: &Connection) -> Result<Vec<String>, SchemaError> {
     let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let is_new = found == 0;
@@ -84,7 +85,7 @@ pub(super) fn ensure(conn: &Connection) -> Result<Vec<String>, SchemaError> {
     Ok(put_back)
 }
 
-/// Objects of ours that somebody dropped.
+/// Our objects that another program dropped.
 fn missing_objects(conn: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut statement = conn.prepare("SELECT 1 FROM sqlite_master WHERE name = ?1")?;
     let mut missing = Vec::new();
@@ -96,7 +97,7 @@ fn missing_objects(conn: &Connection) -> rusqlite::Result<Vec<String>> {
     Ok(missing)
 }
 
-/// Triggers that are not there, or not as they should be.
+/// Triggers that are missing or differ from ours.
 fn wrong_triggers(conn: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
     let mut statement =
         conn.prepare("SELECT 1 FROM sqlite_master WHERE type = 'trigger' AND name = ?1 AND sql = ?2")?;

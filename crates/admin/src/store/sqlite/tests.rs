@@ -1,5 +1,5 @@
-//! The file and everybody who writes it: other programs, the disk, the clock, and
-//! the end of a process.
+//! Tests of the file: writes by other programs, a full disk, the clock, and the end of the
+//! process.
 
 mod crash;
 mod files;

@@ -1,10 +1,10 @@
-//! Tokens of people and gateways.
+//! Tokens of operators and gateways.
 
 use rusqlite::{Connection, params};
 
 use crate::store::TokenRow;
 
-/// Adds a token, or renames the one with this hash.
+/// Adds a token, or changes name and scope of the one with this hash.
 pub(super) fn add_token(conn: &Connection, token: &TokenRow) -> rusqlite::Result<()> {
     conn.prepare_cached(
         "INSERT INTO tokens (hash, name, scope) VALUES (?1, ?2, ?3)
@@ -14,7 +14,7 @@ pub(super) fn add_token(conn: &Connection, token: &TokenRow) -> rusqlite::Result
     Ok(())
 }
 
-/// Removes the tokens of this name: how many there were.
+/// Removes the tokens of this name; returns how many there were.
 pub(super) fn remove_tokens(conn: &Connection, name: &str) -> rusqlite::Result<usize> {
     conn.execute("DELETE FROM tokens WHERE name = ?1", [name])
 }

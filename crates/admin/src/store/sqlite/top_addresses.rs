@@ -1,10 +1,9 @@
-//! Addresses that requests came from: the most frequent ones, by the space-saving
-//! algorithm (Metwally, Agrawal, El Abbadi 2005).
+//! Addresses that requests came from: the most frequent ones, by the space-saving algorithm
+//! (Metwally, Agrawal, El Abbadi 2005).
 //!
-//! The counts live in memory and are written every few seconds, together with the
-//! number of the newest row of `events` that they include. Whoever loads them adds
-//! the rows after that one, so a crash loses nothing, and a transaction of events
-//! pays for a look-up per event instead of a write.
+//! The counts live in memory and are written every few seconds, together with the number of the
+//! newest row of `events` that they include. Loading adds the rows after that one, so a crash
+//! loses nothing, and a transaction of events costs a look-up per event instead of a write.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -19,12 +18,12 @@ use super::integers::{from_sql, to_sql};
 use crate::lock::locked;
 use crate::store::{AddressCount, time_text};
 
-/// Addresses that are kept. An address that makes more than this share of all
-/// requests is always among them.
+/// Addresses that are kept. An address with more than 1/10,000 of all requests is always among
+/// them.
 pub(super) const MAX_ADDRESSES: usize = 10_000;
 /// Counts are written this often, if they changed.
 const WRITE_EVERY: Duration = Duration::from_secs(5);
-/// Name in `meta`: the newest row of `events` that the table includes.
+/// Name in `meta` of the id of the newest row of `events` that the table includes.
 const UPTO: &str = "seen.upto";
 
 /// Counts per address.
@@ -33,10 +32,10 @@ pub(super) struct TopAddresses {
     limit: usize,
     places: Vec<TrackedAddress>,
     by_address: HashMap<IpAddr, usize>,
-    /// One item per place, with a count that it had once: the smallest is found by
-    /// putting right what lies on top.
+    /// Heap of one (count, place) per place, lowest count first. Counts in it may be out of date,
+    /// too low: the first one is corrected when the lowest is looked for.
     by_count: BinaryHeap<Reverse<(u64, usize)>>,
-    /// Places that the table does not have as they are.
+    /// Places that differ from their rows in the table.
     changed: Vec<usize>,
     written: Instant,
 }
@@ -72,7 +71,7 @@ impl TopAddresses {
         }
     }
 
-    /// What is stored, and what events say that came after it was.
+    /// The stored counts, and the events that were stored after them.
     pub(super) fn load(conn: &Connection) -> rusqlite::Result<Self> {
         let mut top = Self::empty(MAX_ADDRESSES);
         let mut table =
@@ -103,8 +102,7 @@ impl TopAddresses {
 
     fn put(&mut self, address: IpAddr, count: u64, over: u64, last_ms: i64) {
         let place = self.places.len();
-        // The table has one row per place, and each address once: somebody may have
-        // written another one.
+        // Another program may have written too many rows, or an address twice.
         if place >= self.limit || self.by_address.contains_key(&address) {
             return;
         }
@@ -133,7 +131,8 @@ impl TopAddresses {
         }
     }
 
-    /// Gives the place of the rarest address, and its count, to another.
+    /// Replaces the address with the lowest count by `address`, which takes over that count.
+    /// Returns its place.
     fn replace_rarest(&mut self, address: IpAddr, time_ms: i64) -> usize {
         while let Some(mut top) = self.by_count.peek_mut() {
             let Reverse((known, place)) = *top;
@@ -142,7 +141,7 @@ impl TopAddresses {
                 *top = Reverse((of.count, place));
                 continue;
             }
-            // It is about to be counted.
+            // The caller adds 1 to the count.
             *top = Reverse((of.count + 1, place));
             drop(top);
             self.by_address.remove(&of.address);
@@ -165,13 +164,13 @@ impl TopAddresses {
         self.by_address.get(&address.to_canonical()).map(|&place| self.places[place].row())
     }
 
-    /// Whether there is something to write, and it is time.
+    /// Whether there is something to write and `WRITE_EVERY` has passed.
     pub(super) fn is_due(&self) -> bool {
         !self.changed.is_empty() && self.written.elapsed() >= WRITE_EVERY
     }
 
-    /// Writes what changed, in the transaction of the newest events that it
-    /// includes. If that is not committed, this must be loaded anew.
+    /// Writes the changed places, in the transaction of the newest events that they include. If
+    /// that is not committed, the counts must be loaded again.
     pub(super) fn write(&mut self, conn: &Connection) -> rusqlite::Result<()> {
         let mut put = conn.prepare_cached(
             "INSERT OR REPLACE INTO seen_addresses (place, ip, count, over, last_seen)
@@ -197,14 +196,13 @@ impl TopAddresses {
     }
 }
 
-/// The counts, as the writer goes on with them and others look at them; nothing
-/// while they have not been loaded.
+/// The counts, shared by the writer and readers; `None` until they are loaded.
 #[derive(Default)]
 pub(super) struct SharedTopAddresses(Mutex<Option<TopAddresses>>);
 
 impl SharedTopAddresses {
-    /// Does something with the counts, loaded in the transaction that `conn` is in
-    /// if they are not there.
+    /// Runs `act` on the counts. If they are not loaded, they are read first, in the transaction
+    /// that `conn` is in.
     pub(super) fn with<T>(
         &self,
         conn: &Connection,
@@ -218,12 +216,12 @@ impl SharedTopAddresses {
         act(top)
     }
 
-    /// What `look` sees, if the counts are loaded.
+    /// Runs `look` on the counts, if they are loaded.
     pub(super) fn look<T>(&self, look: impl FnOnce(&TopAddresses) -> T) -> Option<T> {
         locked(&self.0).as_ref().map(look)
     }
 
-    /// They are not what the database says.
+    /// Drops the counts: they no longer match the database.
     pub(super) fn forget(&self) {
         *locked(&self.0) = None;
     }
@@ -233,13 +231,13 @@ impl SharedTopAddresses {
         self.look(|top| !top.changed.is_empty()).unwrap_or(false)
     }
 
-    /// Whether there is something to write, and it is time.
+    /// Whether there is something to write and `WRITE_EVERY` has passed.
     pub(super) fn is_due(&self) -> bool {
         self.look(TopAddresses::is_due).unwrap_or(false)
     }
 }
 
-/// Fills the table from the events that are there, if it is empty: somebody dropped or
+/// Fills the table from the stored events if it is empty because another program dropped or
 /// emptied it.
 pub(super) fn fill_if_empty(conn: &Connection) -> rusqlite::Result<()> {
     if conn.prepare("SELECT 1 FROM seen_addresses")?.exists([])? {

@@ -22,12 +22,12 @@ pub(super) fn run(database: &Arc<Database>) {
     }
 }
 
-/// A connection, and the count of files when it was opened.
+/// A connection, and [`Database::file`] when it was opened.
 type WatchConnection = (Connection, u64);
 
 fn one_look(database: &Database, open: &mut Option<WatchConnection>) -> rusqlite::Result<()> {
     if !database.is_in_place() {
-        // Only the writer decides what the database is.
+        // Only the writer opens another file as the database.
         database.queue.put_repair();
         return Ok(());
     }

@@ -1,5 +1,5 @@
-//! The one writer thread. It owns the write connection, reopens a file that was replaced,
-//! and puts schema and triggers right.
+//! The one writer thread. It owns the write connection, reopens a file that was replaced, and
+//! repairs schema and triggers.
 
 mod housekeeping;
 mod ingest;
@@ -24,9 +24,9 @@ use crate::store::StoreError;
 
 /// Pause between two tries for the write lock.
 const LOCK_RETRY: Duration = Duration::from_millis(3);
-/// Log rows that are followed at a time while nothing else is to do.
+/// Rows of the change log that are read ahead at a time while the writer is idle.
 const FOLLOW_STEP: usize = 5_000;
-/// Times that a transaction is begun anew because file, schema or log changed.
+/// Attempts to begin a transaction while file, schema or log keep changing.
 const TRIES: usize = 5;
 
 /// The writer.
@@ -34,18 +34,18 @@ pub(super) struct Writer {
     database: Arc<Database>,
     conn: Connection,
     files: FileSet,
-    /// Another file was opened, and the log does not say so yet.
+    /// Another file was opened, and its change log has no mark of that yet.
     replaced: bool,
     aliases: AddressAliases,
     /// The newest `seq` when the transaction began.
     newest_at_begin: u64,
 }
 
-/// How a transaction ended that was carried out in full.
+/// How a transaction ended whose statements all succeeded.
 enum TransactionEnd {
-    /// It is durable, or there was nothing to write.
+    /// It is durable, or had nothing to write.
     Durable,
-    /// The file was moved away meanwhile: it may have gone into the old one.
+    /// The file was moved away before the commit had ended: the changes may be in the old file.
     Lost,
 }
 
@@ -77,7 +77,7 @@ impl Writer {
         }
     }
 
-    /// Works until the queue says stop.
+    /// Runs until the store is closed.
     pub(super) fn run(mut self) {
         let database = Arc::clone(&self.database);
         loop {
@@ -99,7 +99,8 @@ impl Writer {
         database.queue.clear();
     }
 
-    /// Looks whether the lock is free, so that health knows before a ban does.
+    /// Writes the counts of addresses if that is due. Otherwise tries the write lock, so that
+    /// health reports another program's lock before a ban has to wait for it.
     fn idle(&mut self) {
         if self.database.top_addresses.is_due() {
             self.write_top_addresses();
@@ -108,8 +109,8 @@ impl Writer {
         }
     }
 
-    /// Reads ahead what the next ban needs, while nobody waits: others may have
-    /// written a million rows.
+    /// Follows the change log for `aliases` while no job waits. Other programs may have written a
+    /// million rows, which the next ban would have to read.
     fn read_ahead(&mut self) {
         while !self.database.queue.is_waited_for()
             && self.aliases.upto().is_none_or(|upto| upto < self.database.newest())
@@ -130,7 +131,7 @@ impl Writer {
 
     // -- transactions
 
-    /// Takes the write lock, until `deadline` if need be.
+    /// Takes the write lock; retries until `deadline`.
     fn lock_until(&mut self, deadline: Instant) -> Result<(), StoreError> {
         let mut waited = false;
         loop {
@@ -170,8 +171,8 @@ impl Writer {
         }
     }
 
-    /// Begins a write transaction in a database that is as we left it, mending it
-    /// first if it is not.
+    /// Begins a write transaction. If file, schema or change log are not as the writer left them,
+    /// it repairs them first.
     fn begin(&mut self, deadline: Instant) -> Result<(), StoreError> {
         for _ in 0..TRIES {
             self.follow_file(deadline)?;
@@ -193,7 +194,7 @@ impl Writer {
         Err(failed("the database is being changed again and again"))
     }
 
-    /// Commits, or rolls back what turned out to write nothing.
+    /// Commits, or rolls back if nothing was written.
     fn end(&mut self, changes_before: u64) -> Result<TransactionEnd, StoreError> {
         if self.conn.total_changes() == changes_before {
             self.rollback();
@@ -211,8 +212,8 @@ impl Writer {
         Ok(TransactionEnd::Durable)
     }
 
-    /// Forgets what was read: the database is not what it was, or a transaction
-    /// that it was read in was not committed.
+    /// Drops what is cached of the database: somebody else changed it, or the transaction in
+    /// which it was read was not committed.
     fn forget(&mut self) {
         self.aliases.reset();
         self.database.top_addresses.forget();
@@ -220,7 +221,7 @@ impl Writer {
 
     // -- the file and the schema
 
-    /// Opens the file that is at the path now, if it is another one.
+    /// Opens the file that is at the path now, if it is not the one that is open.
     fn follow_file(&mut self, deadline: Instant) -> Result<(), StoreError> {
         match FileId::of(&self.database.path) {
             Ok(now) if now == self.files.main => return Ok(()),
@@ -249,8 +250,8 @@ impl Writer {
         Ok(())
     }
 
-    /// In the write transaction: puts schema and triggers right, leaves a mark in
-    /// the log, numbered above everything that anybody saw, and commits.
+    /// In the write transaction: repairs schema and triggers, writes a mark into the change log
+    /// with a number above all that were seen so far, and commits.
     fn repair_and_commit(&mut self, found: DatabaseState) -> Result<(), StoreError> {
         let mended = self.repair_in_transaction(found);
         self.forget();
@@ -294,7 +295,7 @@ impl Writer {
         Ok((why, repaired, after))
     }
 
-    /// Somebody saw that file, schema or log changed.
+    /// Repairs file, schema and change log if needed: a reader or the watcher found them changed.
     fn repair(&mut self) {
         match self.begin(Instant::now()) {
             Ok(()) => self.rollback(),
@@ -303,8 +304,8 @@ impl Writer {
     }
 }
 
-/// Creates what is missing and puts the triggers right: see [`schema::ensure`]. Counts of
-/// addresses that came back empty are filled from the events that are there.
+/// Creates what is missing and repairs the triggers: see [`schema::ensure`]. If anything was put
+/// back and the counts of addresses are empty, they are filled from the stored events.
 fn ensure_schema(conn: &Connection) -> Result<Vec<String>, StoreError> {
     let put_back = schema::ensure(conn).map_err(failed)?;
     if !put_back.is_empty() {

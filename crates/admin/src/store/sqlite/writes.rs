@@ -1,5 +1,5 @@
-//! Our own writes to the tables that people write, too. Each is audited in its own
-//! transaction.
+//! Our own writes to the tables that people write, too. Each writes its entry of the audit in the
+//! same transaction.
 
 use rusqlite::Connection;
 
@@ -9,7 +9,7 @@ use super::schema::read_state;
 use super::{change_log, countries, documents, flags, ip_monitor};
 use crate::store::{Change, Committed, time_text};
 
-/// Carries out `change`, of `by`, in the write transaction that `conn` is in.
+/// Applies `change`, by the author `by`, in the write transaction that `conn` is in.
 pub(super) fn apply(
     conn: &Connection,
     aliases: &mut AddressAliases,

@@ -1,4 +1,4 @@
-//! Who changed what, in the transaction of the change.
+//! The audit: author and change, in the transaction of the change.
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ fn countries(source: &str, table: &[u8]) -> Change {
     Change::SetCountries { source: source.to_owned(), table: table.to_vec() }
 }
 
-/// What, which, from and to of all rows, oldest first.
+/// Columns `what`, `target`, `from`, `to` of all rows, oldest first.
 async fn rows(store: &dyn Store) -> Vec<(String, String, Value, Value)> {
     let json = |text: Option<String>| text.map_or(Value::Null, |text| serde_json::from_str(&text).unwrap());
     let mut rows = store.audit(None, 1_000).await.unwrap();

@@ -1,4 +1,4 @@
-//! Tables, their log and their order.
+//! Tables, the change log, and the order of `seq`.
 
 use super::support::{ban, everything, keys, on_each_store, put, remove, row, rows_since, unban, until};
 use crate::store::{
@@ -183,7 +183,7 @@ fn a_write_may_hang_on_what_nobody_changed() {
             }
         }
         assert_eq!(everything(store).await.documents[DocumentKind::Backend][0].document, "{}");
-        // What else changed is nothing to them.
+        // Changes of other tables do not matter to the condition.
         store.commit(put(DocumentKind::Limit, "l", "{}"), "test").await.unwrap();
         assert_eq!(put_again(second).await.rows, 1);
         assert_eq!(everything(store).await.documents[DocumentKind::Backend][0].document, "[]");
@@ -200,7 +200,7 @@ fn concurrent_commits_have_numbers_in_their_order() {
             for i in 0..20 {
                 let ip = format!("10.0.{k}.{i}");
                 let seq = store.commit(ban(&ip), "test").await.unwrap().seq;
-                // What is answered is there for everybody.
+                // Once a commit is answered, every reader sees it.
                 let (_, since) = rows_since(store, seq - 1).await;
                 assert!(since.iter().any(|(key, row)| *key == ip && row.is_some()), "{ip}");
                 seqs.push(seq);

@@ -1,4 +1,4 @@
-//! Events: stored once each, and counted.
+//! Events: each is stored and counted once.
 
 use tidegate_policy::check::{Answered, Check, PerCheck};
 use tidegate_policy::flags::{Mode, Modes};
@@ -61,7 +61,7 @@ fn an_open_event_waits_for_its_end_and_is_counted_with_it() {
         assert_eq!(counts.checks.ip.direct, 2);
         assert_eq!(store.address_count("192.0.2.1").await.unwrap().unwrap().count, 2);
 
-        // Late, or again: nothing changes.
+        // A post that is late or repeated changes nothing.
         store.open_event(gateway(1), open(7, 2)).await.unwrap();
         assert_eq!(store.append(whole()).await.unwrap(), Appended { stored: 0, duplicates: 2 });
         let after = store.recording().await.unwrap();

@@ -1,4 +1,4 @@
-//! Stores to test, and words for tests.
+//! Stores to test, and short forms for tests.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ pub(crate) fn block_on<T>(test: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(test)
 }
 
-/// Polls until `look` has found it.
+/// Polls `look` until it returns something.
 pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
@@ -96,7 +96,7 @@ pub(crate) fn post() -> Append {
     }
 }
 
-/// A batch of events `first` to `last` of `source`, the highest so far.
+/// A batch of events `first` to `last` of `source`; `last` is the highest number so far.
 pub(crate) fn batch(source: u128, first: u64, last: u64) -> Batch {
     let events = (first..=last)
         .map(|number| TrafficEvent { number, time_ms: 1_795_456_801_000 + number, ..TrafficEvent::default() })
@@ -121,7 +121,7 @@ pub(crate) fn checked_event(number: u64, client: &str, modes: Modes) -> TrafficE
     }
 }
 
-/// A batch of these events, the highest so far.
+/// A batch of these events; the last has the highest number so far.
 pub(crate) fn batch_of(source: u128, events: Vec<TrafficEvent>) -> Batch {
     let (first, last) = (events[0].number, events[events.len() - 1].number);
     Batch { source: Source(source), first, numbered_hi: last, events, ..Batch::default() }

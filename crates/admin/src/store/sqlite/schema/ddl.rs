@@ -2,11 +2,10 @@
 
 use crate::store::{DocumentKind, StoreTable};
 
-/// Tables that people write have exactly one unique key and no rowid: a REPLACE
-/// by rowid, or by a second key, would delete a row that no trigger sees.
-/// `geo_countries` is the exception: some ten megabytes in one row, whose rowid is
-/// its only unique key, so that a REPLACE can delete no row but the one whose key is
-/// logged, and the table's bytes lie in pages of their own.
+/// Tables that people write have exactly one unique key and no rowid: a REPLACE by rowid, or by a
+/// second key, would delete a row that no trigger sees. `geo_countries` is the exception: some
+/// ten megabytes in one row. Its rowid is its only unique key, so a REPLACE can only delete the
+/// row whose key is logged, and the bytes are in pages of their own.
 ///
 /// `change_log` holds the raw key; its `tbl` is a table's name or one of
 /// [`RELOAD`](super::RELOAD) and [`EPOCH`](super::EPOCH).
@@ -136,15 +135,14 @@ CREATE TABLE IF NOT EXISTS audit (
 CREATE INDEX IF NOT EXISTS audit_target ON audit (what, target);
 ";
 
-/// Finds the events that have not ended by their number: an index of those only.
-/// They lie in the table of all events because a view over two tables costs what
-/// the guide's questions cannot afford: a COUNT over its WHERE reads no index
-/// alone any more (0.9 s instead of 0.02 s CPU for 1.2 million rows), and an ORDER
-/// BY timestamp sorts everything first.
+/// Index of the open events by their number. They are in the table of all events because a view
+/// over two tables is too slow for the guide's queries: a COUNT over its WHERE no longer reads an
+/// index alone (0.9 s instead of 0.02 s CPU for 1.2 million rows), and an ORDER BY timestamp
+/// sorts everything first.
 const EVENTS_OPEN: &str =
     "CREATE UNIQUE INDEX IF NOT EXISTS events_open ON events (source, number) WHERE complete = 0;";
 
-/// Events as people ask for them; those that have not ended are not `complete`.
+/// The view that people query for events; those that have not ended have `complete = 0`.
 const VIEW: &str = "
 CREATE VIEW IF NOT EXISTS traffic_events AS SELECT
   lower(hex(source)) AS source, number, timestamp, node, method, host, path, route, template,
@@ -191,13 +189,13 @@ fn document_table(kind: DocumentKind) -> String {
     )
 }
 
-/// The names of all that [`create`] creates.
+/// The names of all objects that [`create`] creates.
 pub(super) fn objects() -> impl Iterator<Item = &'static str> {
     StoreTable::ALL.map(StoreTable::name).into_iter().chain(OTHER_OBJECTS)
 }
 
-/// The triggers that fill the log, as (name, text) in the form that SQLite keeps.
-/// They run in the connection of whoever writes, so they use built-in SQL only.
+/// The triggers that write the change log, as (name, text) in the form that SQLite keeps. They
+/// run in the connection of the program that writes, so they use built-in SQL only.
 pub(super) fn triggers() -> impl Iterator<Item = (String, String)> {
     StoreTable::ALL.into_iter().flat_map(|table| {
         let (name, key) = (table.name(), table.key_column());

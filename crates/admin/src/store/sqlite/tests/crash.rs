@@ -1,4 +1,4 @@
-//! A service that is killed in the middle of its work, again and again.
+//! A service that is killed in the middle of its work, many times.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -33,7 +33,7 @@ fn address(index: u64) -> String {
     format!("10.1.{}.{}", index / 250, index % 250)
 }
 
-/// A hundred of them.
+/// A hundred posts.
 fn client(number: u64) -> IpAddr {
     format!("192.0.2.{}", number % 100).parse().unwrap()
 }
@@ -47,7 +47,7 @@ async fn open_some(store: &SqliteStore, index: u64) {
     }
 }
 
-/// The service that is killed: it is this program again, told by its environment.
+/// The service that is killed: this program, started with environment variables.
 #[test]
 #[ignore = "run by the test below, in a process of its own"]
 fn service() {
@@ -66,8 +66,8 @@ fn service() {
     });
 }
 
-/// Starts the service at post `from` and kills it a moment after it has said so
-/// many times that it stored one. Answers the first post that was not acknowledged.
+/// Starts the service at post `from` and kills it shortly after it has reported that many stored
+/// posts. Returns the first post that was not acknowledged.
 fn serve_and_kill(path: &Path, from: u64, posts: usize, moment: Duration) -> u64 {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "store::sqlite::tests::crash::service", "--ignored", "--nocapture"])
@@ -98,7 +98,7 @@ fn nothing_is_lost_and_nothing_twice_when_the_service_is_killed() {
     let path = directory.path().join("tidegate.db");
     let (mut next, mut kills) = (0, 0u64);
     while next < POSTS {
-        // Any moments will do, so that they fall anywhere.
+        // Any moments will do: kills are spread over all of them.
         let moment = Duration::from_micros(kills * 7_919 % 9_000);
         let reached = serve_and_kill(&path, next, 1 + (kills % 13) as usize, moment);
         assert!(reached > next, "the service did nothing from {next} on");

@@ -58,7 +58,7 @@ fn a_restore_is_another_world_whose_numbers_go_on() {
             follower.settles(&home).await;
             assert_eq!(follower.has.ips.keys().collect::<Vec<_>>(), ["1.1.1.1"]);
             noticed(&home.store, "earlier state").await;
-            // Nothing that is numbered now was numbered before.
+            // Numbers of now were not used before.
             assert!(home.store.commit(ban("2.2.2.2"), "test").await.unwrap().seq > before);
             follower.settles(&home).await;
         });
@@ -74,13 +74,13 @@ async fn a_restore_with_as_many_changes_behind_it_is_seen_too() {
     home.store.commit(ban("2.2.2.2"), "test").await.unwrap();
     let mut follower = TestFollower::new(&home.store).await;
     restore_by_connection(&home, &saved);
-    // The log is as long as it was, maybe before anybody looked.
+    // The log is as long as before, maybe before the first look.
     foreign_connection(&home.path).execute_batch("INSERT INTO ip_monitor (ip) VALUES ('3.3.3.3')").unwrap();
     follower.reloads(&home).await;
     assert_eq!(follower.has.ips.keys().collect::<Vec<_>>(), ["1.1.1.1", "3.3.3.3"]);
 }
 
-/// Makes a database of its own at `path`, closed, with one ban in it.
+/// Makes a separate database at `path`, closed, with one ban in it.
 fn other_database(path: &Path, ip: &str) {
     block_on(async {
         let store = SqliteStore::open(path, Options::default()).unwrap();
@@ -115,7 +115,7 @@ async fn a_replaced_file_is_opened_and_the_old_one_left_alone() {
     let check: String =
         foreign_connection(&home.path).query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(check, "ok");
-    // And it is followed as the first one was.
+    // Its changes are followed as those of the first one were.
     foreign_connection(&home.path).execute_batch("INSERT INTO ip_monitor (ip) VALUES ('9.9.9.9')").unwrap();
     let reloads = follower.reloads.len();
     follower.settles(&home).await;
@@ -127,7 +127,7 @@ async fn what_the_old_log_held_goes_with_the_old_file() {
     let home = test_store();
     let (path, directory) = (home.path.clone(), home.directory);
     drop(home.store);
-    // This service never writes; the log is full all the same.
+    // This service never writes, but the write-ahead log grows all the same.
     let store = SqliteStore::open(&path, Options::default()).unwrap();
     let home = TestStore { store, path, directory };
     foreign_connection(&home.path).execute_batch("INSERT INTO ip_monitor (ip) VALUES ('6.6.6.6')").unwrap();

@@ -1,4 +1,4 @@
-//! SQL of other programs: seen, said where it must be, and the tables right
+//! SQL of other programs: it is seen, reported where it must be, and the tables are right
 //! afterwards.
 
 use proptest::prelude::*;
@@ -23,7 +23,7 @@ const PROGRAMS: [(&str, Program); 2] = [
     ("sqlite3", |home, sql| sqlite3_cli(&home.path, &[sql])),
 ];
 
-/// What people do with SQL: what is there before, and what they run.
+/// What people do with SQL: the rows before, and the statements.
 const STATEMENTS: [(&str, &str); 12] = [
     ("", "INSERT INTO ip_monitor (ip, status, updated_at) VALUES ('5.6.7.8','banned',datetime('now'))"),
     (
@@ -60,7 +60,7 @@ const STATEMENTS: [(&str, &str); 12] = [
         "BEGIN; INSERT INTO ip_monitor (ip) VALUES ('1.1.1.1'); ROLLBACK;
          INSERT INTO ip_monitor (ip) VALUES ('2.2.2.2')",
     ),
-    // Rows that make no sense pass as they are.
+    // Invalid rows are passed on as they are.
     (
         "",
         "INSERT INTO ip_monitor (ip, status, reason, expires_at) VALUES
@@ -208,7 +208,7 @@ async fn a_trigger_dropped_and_left_between_two_commits_of_ours_is_seen_by_the_s
             ))
             .unwrap();
         let seq = home.store.commit(ban("2.2.2.2"), "test").await.unwrap().seq;
-        // No look in between is needed: the commit itself has mended.
+        // No look in between is needed: the commit itself has repaired it.
         until("caught up", async || {
             follower.catch_up(&home.store).await;
             (follower.seq >= seq).then_some(())
@@ -274,7 +274,7 @@ fn vacuum() {
     }
 }
 
-/// One statement of somebody, in a small world of keys.
+/// One statement of another program, over a small set of keys.
 fn statement() -> impl Strategy<Value = String> {
     let key = prop::sample::select(vec!["1.1.1.1", "1.1.1.1/32", "::ffff:1.1.1.1", "2.2.2.2", "x"]);
     let status = prop::sample::select(vec!["banned", "allowed"]);

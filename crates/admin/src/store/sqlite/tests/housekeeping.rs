@@ -1,4 +1,4 @@
-//! What is removed in time, and what stays.
+//! What housekeeping removes, and what it keeps.
 
 use std::time::Duration;
 
@@ -126,7 +126,7 @@ async fn the_log_keeps_what_is_young() {
     for i in 0..20 {
         home.store.commit(ban(&format!("10.0.0.{i}")), "test").await.unwrap();
     }
-    // Chores of a kind that leaves a trace have run meanwhile.
+    // Two expired bans are added and removed one after the other, so housekeeping has run.
     for (ip, expires_at) in [("2.0.0.1", from_ms(0)), ("2.0.0.2", from_ms(0))] {
         let sql = "INSERT INTO ip_monitor (ip, expires_at) VALUES (?1, ?2)";
         foreign_connection(&home.path).execute(sql, (ip, expires_at)).unwrap();
@@ -136,7 +136,7 @@ async fn the_log_keeps_what_is_young() {
     assert_eq!(number(&home, "SELECT min(seq) FROM change_log"), 1);
 }
 
-/// Counts that are stored, not heard.
+/// Counts from the database, without those in memory.
 async fn counts(home: &TestStore) -> RecordingCounts {
     RecordingCounts { alive: 0, ..home.store.recording().await.unwrap() }
 }

@@ -1,4 +1,4 @@
-//! Exactly once, whatever the way there did to the batches: against a model that
+//! Storage exactly once, whatever happened to the batches on the way: compared with a model that
 //! keeps sets of numbers.
 
 use std::collections::{BTreeMap, BTreeSet};

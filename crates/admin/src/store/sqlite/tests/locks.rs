@@ -1,4 +1,4 @@
-//! Locks: a foreign transaction left open, and ours in the way of others.
+//! Locks: another program's transaction left open, and ours in the way of other programs.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ async fn a_transaction_left_open_is_waited_for_then_said() {
     );
     // Reads go on.
     assert_eq!(keys(&home.store).await, [] as [String; 0]);
-    // Health tells of it although nobody writes.
+    // Health reports it although nobody writes.
     until("health names the lock", async || home.store.health().locked_for).await;
     held.execute_batch("COMMIT").unwrap();
     until("health is well again", async || home.store.health().locked_for.is_none().then_some(())).await;

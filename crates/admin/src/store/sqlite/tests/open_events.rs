@@ -1,5 +1,5 @@
-//! Events that are stored before they end, in every order of what may happen to
-//! them: against a model that keeps a state per number.
+//! Open events, in every order of what may happen to them: compared with a model that keeps a
+//! state per number.
 
 use std::collections::BTreeSet;
 use std::path::Path;

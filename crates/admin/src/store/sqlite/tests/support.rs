@@ -1,4 +1,4 @@
-//! A database that others write, too, and a consumer that follows it.
+//! A database that other programs write, too, and a consumer that follows it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,15 +30,15 @@ pub(super) fn test_store_with(options: Options) -> TestStore {
     TestStore { store: SqliteStore::open(&path, options).unwrap(), path, directory }
 }
 
-/// A connection as another program would have it.
+/// A connection as another program would open it.
 pub(super) fn foreign_connection(path: &Path) -> Connection {
     let conn = Connection::open(path).unwrap();
     conn.busy_timeout(Duration::from_secs(5)).unwrap();
     conn
 }
 
-/// Runs `sql`, in which dot commands may be, with the `sqlite3` on PATH. Answers
-/// whether there is one.
+/// Runs `sql`, which may contain dot commands, with the `sqlite3` on PATH. Returns whether there
+/// is one.
 pub(super) fn sqlite3_cli(path: &Path, sql: &[&str]) -> bool {
     let mut command = Command::new("sqlite3");
     command.arg("-bail").args(["-cmd", ".timeout 5000"]).arg(path).args(sql).stdin(Stdio::null());
@@ -52,7 +52,7 @@ pub(super) fn sqlite3_cli(path: &Path, sql: &[&str]) -> bool {
     }
 }
 
-/// The tables that gateways get, by raw key.
+/// The tables from which gateways' tables are made, by raw key.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct SelectedTables {
     pub(super) ips: BTreeMap<String, IpRow>,
@@ -114,7 +114,8 @@ pub(super) fn select_tables(path: &Path) -> SelectedTables {
     }
 }
 
-/// What the feed does: a snapshot, then changes, and a snapshot whenever it is told.
+/// Follows the store as the feed does: a snapshot, then changes, and a snapshot after each
+/// reload.
 #[derive(Debug)]
 pub(super) struct TestFollower {
     pub(super) seq: u64,
@@ -186,7 +187,7 @@ impl TestFollower {
         .await;
     }
 
-    /// Follows until it was told to reload.
+    /// Follows until the store demands a reload.
     pub(super) async fn reloads(&mut self, home: &TestStore) -> (bool, &'static str) {
         let before = self.reloads.len();
         until("a reload", async || {
@@ -199,7 +200,7 @@ impl TestFollower {
     }
 }
 
-/// Waits until health tells of it.
+/// Waits until health reports it.
 pub(super) async fn noticed(store: &dyn Store, what: &str) {
     until(what, async || store.health().notices.iter().any(|n| n.contains(what)).then_some(())).await;
 }

@@ -1,4 +1,4 @@
-//! Housekeeping, a small step at a time.
+//! Housekeeping steps, each in a transaction of its own.
 
 use std::time::Instant;
 
@@ -18,7 +18,8 @@ use crate::store::sqlite::recording_stats;
 use crate::store::{StoreError, time_text};
 
 impl Writer {
-    /// Housekeeping does not wait for the lock: it is tried again.
+    /// Does one step; returns how many rows it changed. It does not wait for the write lock: the
+    /// step is tried again later.
     pub(super) fn housekeeping_step(&mut self, step: &HousekeepingStep) -> Result<u64, StoreError> {
         self.begin(Instant::now())?;
         let before = self.conn.total_changes();
@@ -47,7 +48,7 @@ impl Writer {
         }
     }
 
-    /// Enters open events into the ledger whose end will not come.
+    /// Enters open events whose end will not come into the ledger.
     fn give_up(&self, opens: &[(Source, u64)], now: i64) -> rusqlite::Result<u64> {
         self.database.top_addresses.with(&self.conn, |top| {
             let mut ledger = Ledger::new(&self.conn, now, self.database.options.pending_for);

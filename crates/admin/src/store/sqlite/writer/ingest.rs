@@ -32,12 +32,12 @@ impl Writer {
                 self.database.queue.return_ingest(rest);
             }
             Ok((TransactionEnd::Lost, _)) => self.database.queue.return_ingest(jobs),
-            // A recorder keeps what was not taken, and posts it again.
+            // The recorder keeps what was not stored, and posts it again.
             Err(e) => jobs.into_iter().for_each(|w| w.job.fail(e.clone())),
         }
     }
 
-    /// Answers how far each job has come; those that it did not reach are missing.
+    /// Returns the progress of each job; those that were not reached are missing.
     fn ingest_in_transaction(
         &mut self,
         jobs: &[Queued<IngestJob>],
@@ -48,8 +48,8 @@ impl Writer {
         Ok((self.end(before)?, progress))
     }
 
-    /// Writes the counts of addresses, if there is something to write: what could
-    /// not be written now is found again in the events.
+    /// Writes the counts of addresses if they changed. If that fails they are counted again from
+    /// the events later.
     pub(super) fn write_top_addresses(&mut self) {
         if !self.database.top_addresses.is_changed() || self.begin(Instant::now()).is_err() {
             return;
@@ -64,7 +64,7 @@ impl Writer {
     }
 }
 
-/// Answers what is done, and gives back the rest.
+/// Answers the finished jobs, and returns the others.
 fn answer_ingest(jobs: Vec<Queued<IngestJob>>, progress: Vec<Progress>) -> Vec<Queued<IngestJob>> {
     let mut progress = progress.into_iter();
     let mut rest = Vec::new();
@@ -91,7 +91,7 @@ fn store_jobs(
     database: &Database,
     jobs: &[Queued<IngestJob>],
 ) -> rusqlite::Result<Vec<Progress>> {
-    // Loaded before there are new events, or those would be counted twice.
+    // Loaded before new events are written, which would be counted twice otherwise.
     database.top_addresses.with(conn, |_| Ok(()))?;
     let now = time_text::now_ms();
     let ledger = || Ledger::new(conn, now, database.options.pending_for);
@@ -105,7 +105,7 @@ fn store_jobs(
                 Progress::done()
             }
             IngestJob::CloseSources(gateway, _) => {
-                // It reads the sums that the posts before it changed.
+                // Written first, because closing reads the counts that earlier posts changed.
                 std::mem::replace(&mut step.ledger, ledger()).write()?;
                 ledger::close_sources(conn, &gateway.to_string(), now)?;
                 Progress::done()

@@ -1,5 +1,4 @@
-//! Writes that do not wait for events: bans and their like, and events whose
-//! response waits for them.
+//! Writes that do not wait for batches of events: changes, tokens, and open events.
 
 use std::time::Instant;
 
@@ -25,8 +24,8 @@ impl Writer {
         self.database.queue.return_opens(left);
     }
 
-    /// Tries until `jobs` are durable, or cannot be done. Gives back those that may
-    /// still wait for the lock.
+    /// Repeats `once` until `jobs` are durable or have failed. Returns those that may wait longer
+    /// for the lock.
     fn until_durable<J: Job, R>(
         &mut self,
         mut jobs: Vec<Queued<J>>,
@@ -114,7 +113,7 @@ impl Writer {
         ledger.write()
     }
 
-    /// Whether a transaction is durable; rolls back what failed.
+    /// Whether a transaction is durable; rolls back one that failed.
     fn ended_durably(&mut self, ended: Result<TransactionEnd, StoreError>) -> Result<bool, StoreError> {
         match ended {
             Ok(TransactionEnd::Durable) => Ok(true),
@@ -130,7 +129,7 @@ impl Writer {
 
 fn answer_urgent(jobs: Vec<Queued<UrgentJob>>, results: Vec<Result<Committed, StoreError>>) {
     for (waiting, result) in jobs.into_iter().zip(results) {
-        // Whoever asked may have gone; the change stands.
+        // The caller may be gone; the change is committed.
         match waiting.job {
             UrgentJob::Change(_, _, reply) => drop(reply.send(result)),
             UrgentJob::Token(_, reply) => drop(reply.send(result.map(|_| ()))),
@@ -140,7 +139,7 @@ fn answer_urgent(jobs: Vec<Queued<UrgentJob>>, results: Vec<Result<Committed, St
 
 fn answer_opens(jobs: Vec<Queued<OpenJob>>, (): ()) {
     for waiting in jobs {
-        // Whoever asked may have gone; the event stands.
+        // The caller may be gone; the event is stored.
         drop(waiting.job.reply.send(Ok(())));
     }
 }
