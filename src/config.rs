@@ -1,5 +1,5 @@
-//! The plugin's configuration: read whole, or refused with the field and what
-//! would be right. `docs/CONFIGURATION.md` lists the fields for operators.
+//! The plugin's configuration: read whole, or refused with the wrong field and what it
+//! should be. `docs/CONFIGURATION.md` lists the fields for operators.
 //!
 //! Read by hand out of a JSON value instead of by derive: every message carries
 //! the JSON pointer of its field, and the `.wasm` holds one JSON reader.
@@ -22,31 +22,31 @@ use fields::{Fields, wrong};
 pub struct Config {
     /// How the admin service is reached.
     pub admin: Admin,
-    /// What is decided.
+    /// Settings of the decision.
     pub settings: Settings,
-    /// How a route's backend becomes the name of an Envoy cluster: `{name}`,
+    /// Template for the name of the Envoy cluster of a route's backend: `{name}`,
     /// `{namespace}` and `{port}` stand for the backendRef's.
     pub cluster_template: String,
-    /// The port that clients know the listener by, which redirects name; `None`:
-    /// the one that Envoy listens on.
+    /// The port that clients know the listener by, for redirects; `None`: the one
+    /// that Envoy listens on.
     pub listener_port: Option<u16>,
-    /// Whether Envoy's own rate limit filter after this one is told what a request
-    /// is.
+    /// Whether requests get the headers that Envoy's own rate limit filter, after this
+    /// one, makes descriptors of.
     pub descriptor_headers: bool,
-    /// Whether Envoy's access log is told a request's route and mismatches.
+    /// Whether route and mismatches are set as filter state, for Envoy's access log.
     pub log_fields: bool,
-    /// Bounds of what waits to be recorded.
+    /// Bounds of the events that wait to be recorded.
     pub events: EventLimits,
-    /// How long a response waits for its event to be stored, while recording is
-    /// synchronous: 10 ms to 60 s. It goes on then, whatever became of it.
+    /// With synchronous recording, how long a response waits for its event to be
+    /// stored: 10 ms to 60 s. After that the response is sent in any case.
     pub sync_timeout: Duration,
-    /// How long a request may wait for checks that are asked directly.
+    /// How long a request may wait for the admin service's answers to its checks.
     pub direct: DirectLimits,
-    /// Who is told what a request cost.
+    /// Which responses get performance headers.
     pub performance: Performance,
-    /// Where a client's country is to be read instead of looked up: the name, in
-    /// lower case, of a header that a trusted filter before this one sets or
-    /// removes. `None`: the country table is asked.
+    /// Name, in lower case, of the header with the client's country, which a trusted
+    /// filter before this one sets or removes. `None`: the country is looked up in
+    /// the country table.
     pub country_header: Option<String>,
 }
 
@@ -59,19 +59,20 @@ pub struct Admin {
     pub authority: String,
     /// Bearer token of scope `gateway`.
     pub token: String,
-    /// For a call that is not held open by the other side, 100 ms to 60 s.
+    /// Time limit of a call that the admin service does not hold open (as a long poll),
+    /// 100 ms to 60 s.
     pub timeout: Duration,
 }
 
-/// Bounds of what waits to be recorded.
+/// Bounds of the events that wait to be recorded.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct EventLimits {
-    /// Bytes that one worker keeps while nobody drains the queue.
+    /// Bytes that one worker keeps while the queue is not drained.
     pub buffer_bytes: usize,
-    /// Bytes in the shared queue, over all workers; beyond that workers keep
-    /// theirs.
+    /// Bytes in the shared queue, from all workers; beyond that each worker buffers
+    /// its own events.
     pub queue_bytes: usize,
-    /// Events of one batch.
+    /// The most events of one batch.
     pub batch_events: usize,
 }
 
@@ -82,7 +83,7 @@ impl Default for EventLimits {
     }
 }
 
-/// How long a request may wait for checks that are asked directly.
+/// How long a request may wait for the admin service's answers to its checks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DirectLimits {
     /// For one question, 10 ms to 60 s.
@@ -98,30 +99,30 @@ impl Default for DirectLimits {
     }
 }
 
-/// Who is told, in response headers, what a request cost.
+/// Which responses get performance headers: what the request cost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Performance {
-    /// Nobody.
+    /// None.
     #[default]
     Never,
-    /// Who asks for it with `x-performance: 1`.
+    /// Those of requests with `x-performance: 1`.
     OnRequest,
-    /// Everybody.
+    /// All.
     Always,
 }
 
-/// Headers with this prefix are the filter's to set: a client's are removed.
+/// Prefix of headers that only the filter sets: a client's are removed.
 pub const OWN_PREFIX: &[u8] = b"x-tidegate-";
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_SYNC_TIMEOUT: Duration = Duration::from_secs(1);
-/// Shortest time limit of a call that nobody waits for.
+/// Shortest time limit of a call that no request waits for.
 const MIN_TIMEOUT_MS: u64 = 100;
 /// Shortest time limit of a call that a request waits for.
 const MIN_WAIT_MS: u64 = 10;
 /// Longest name of a header, in bytes.
 const MAX_HEADER: usize = 64;
-/// All fields.
+/// All fields of the configuration's top level.
 const KNOWN: [&str; 12] = [
     "admin",
     "routing",
@@ -145,8 +146,8 @@ impl Config {
     /// Names the first field that is missing, unknown or wrong.
     pub fn parse(bytes: &[u8], environment: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let text = std::str::from_utf8(bytes).map_err(|_| wrong("", "is not UTF-8".to_owned()))?;
-        // Not `from_slice`, which is generic: this one is compiled with serde_json,
-        // and so for size.
+        // Not `from_slice`, which is generic: this one is compiled within serde_json,
+        // which is optimized for size.
         let value: Value = text
             .parse()
             .map_err(|error: serde_json::Error| wrong("", ["is not JSON: ", &error.to_string()].concat()))?;
@@ -238,7 +239,7 @@ fn listener_port(top: &Fields<'_>) -> Result<Option<u16>, ConfigError> {
     Ok(top.number("listener_port", 1, 65_535)?.and_then(|port| u16::try_from(port).ok()))
 }
 
-/// The bounds of what waits, and how long a response does.
+/// The bounds of the events that wait, and how long a response waits for its event.
 fn events(top: &Fields<'_>) -> Result<(EventLimits, Duration), ConfigError> {
     let mut limits = EventLimits::default();
     let Some(value) = top.get("events") else { return Ok((limits, DEFAULT_SYNC_TIMEOUT)) };

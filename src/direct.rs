@@ -1,5 +1,5 @@
-//! The questions that one request asks the admin service: sent, and matched with their
-//! answers. Which are asked, and when, stands in `request/evaluation.rs`.
+//! The questions about one request to the admin service: sent, and matched with their
+//! answers. `request/evaluation.rs` decides which are asked, and when.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ pub struct OpenQuestion {
     pub call: InFlight,
     /// What the answer must repeat.
     id: u64,
-    /// Whether it has the whole time of a question, and not what was left of the budget.
+    /// Whether its time limit is a question's full one, not the rest of the budget.
     has_full_time: bool,
 }
 
@@ -58,8 +58,8 @@ pub struct OpenQuestion {
 #[derive(Debug, Default)]
 pub struct Questions {
     states: PerCheck<QuestionState>,
-    /// When the budget of all of them is used up, monotonic nanoseconds; it begins with
-    /// the first.
+    /// When the budget of all of them ends, monotonic nanoseconds. It begins with the first
+    /// question.
     until_ns: Option<u64>,
 }
 
@@ -96,7 +96,7 @@ impl Questions {
         };
     }
 
-    /// The check whose question this call asks, while it is open.
+    /// The open question of the call `token`, and its check.
     #[must_use]
     pub fn of_call(&self, token: CallToken) -> Option<(Check, OpenQuestion)> {
         Check::ALL.into_iter().find_map(|check| match self.get(check) {
@@ -105,7 +105,7 @@ impl Questions {
         })
     }
 
-    /// Takes what came for an open question, inside its callback; `None`: it has failed.
+    /// Takes the answer to an open question, inside its callback; `None`: it has failed.
     pub fn take<H: Host>(
         &mut self,
         check: Check,
@@ -123,9 +123,9 @@ impl Questions {
     }
 }
 
-/// The answer at hand, if it is one to the question `id` about `check`.
+/// The answer in the callback that runs, if it is one to the question `id` about `check`.
 fn read<H: Host>(check: Check, id: u64, host: &H) -> Option<Answer> {
-    // A byte more than allowed, so that what is longer is seen to be.
+    // One byte more than allowed, so that a longer body does not decode.
     let body = host.call_body(MAX_ANSWER.saturating_add(1));
     Answer::from_bytes(&body).ok().filter(|answer| answer.id == id && answer.found.check() == check)
 }

@@ -18,21 +18,21 @@ use crate::worker::Instance;
 pub struct Filter<H: Host> {
     /// Tables and events.
     pub instance: Rc<Instance<H>>,
-    /// What is decided, as configured.
+    /// Settings of the decision.
     pub settings: Settings,
-    /// Limits of the questions to the admin service.
+    /// Time limits and circuit breakers of questions to the admin service.
     pub direct: DirectChecks,
-    /// Whether open events are worth posting.
+    /// Circuit breaker of synchronous recording.
     pub recording: CircuitBreaker,
     /// How long a response waits for its event to be stored.
     pub sync_timeout: Duration,
-    /// Who is told what a request cost.
+    /// Which responses get performance headers.
     pub performance: Performance,
     /// The header with the client's country, in lower case.
     pub country_header: Option<String>,
-    /// Whether Envoy's rate limit filter is told what a request is.
+    /// Whether requests get the headers that Envoy's rate limit filter makes descriptors of.
     pub descriptor_headers: bool,
-    /// Whether Envoy's access log is told the route and mismatches.
+    /// Whether route and mismatches are set as filter state, for Envoy's access log.
     pub log_fields: bool,
     /// The port that clients know the listener by, as configured.
     pub listener_port: Option<u16>,
@@ -60,14 +60,14 @@ impl<H: Host> Filter<H> {
         }
     }
 
-    /// Sets the root's timer, if it is not what it was.
+    /// Sets the period of the root context's tick, if it changes.
     pub fn set_tick(&self, period: Duration) {
         if self.tick.replace(period) != period {
             let _ = self.instance.host.set_tick(period);
         }
     }
 
-    /// Counts a call that the host refused, and passes on whether it did.
+    /// Counts a host call that failed, and returns its result.
     pub fn counted(&self, done: Result<(), HostError>) -> Result<(), HostError> {
         if done.is_err() {
             self.instance.metrics.count(Count::HostErrors);
@@ -75,7 +75,7 @@ impl<H: Host> Filter<H> {
         done
     }
 
-    /// As [`counted`](Self::counted), of a call without which the request must not pass.
+    /// As [`counted`](Self::counted), for a call without which the request must not pass.
     ///
     /// # Errors
     /// Why the request is to be denied.
@@ -83,7 +83,7 @@ impl<H: Host> Filter<H> {
         self.counted(done).map_err(|_| Reason::NotReady)
     }
 
-    /// Makes the next tick come within `period`.
+    /// Shortens the tick's period to `period`, if it is longer.
     pub fn tick_within(&self, period: Duration) {
         if self.tick.get() > period {
             self.set_tick(period);

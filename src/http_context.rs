@@ -5,7 +5,7 @@
 //! 2. `evaluate` finds the decision: allow list, ban list, geo rules, route. Each check is
 //!    looked up in the tables or asked of the admin service; while an answer is awaited,
 //!    Envoy holds the request, and `on_call_response` goes on.
-//! 3. `enforce` applies the limits and tells Envoy the verdict.
+//! 3. `enforce` applies the limits and carries out the verdict.
 //! 4. `on_response_headers` edits the response, and with synchronous recording holds it
 //!    until the event is stored.
 //! 5. `on_log` or `on_done`, whichever comes first, records one event.
@@ -80,9 +80,9 @@ struct DecidedRequest {
     /// Monotonic clock, nanoseconds.
     arrived_ns: u64,
     event: TrafficEvent,
-    /// As the filter last saw them, for an end at which Envoy does not count them.
+    /// Sizes of the headers as the filter last saw them, for [`End::NotLogged`].
     headers: HeaderBytes,
-    /// Where the request is measured.
+    /// `None` if the request is not measured.
     timing: Option<Timing>,
     edits: Option<Box<ResponseEdits>>,
 }
@@ -98,12 +98,12 @@ enum ResponseState {
     Sent { undecided: bool },
 }
 
-/// How Envoy tells of a request's end.
+/// The callback at a request's end.
 #[derive(Clone, Copy)]
 enum End {
-    /// By its log, in which the header maps are at hand once more, and counted.
+    /// `on_log`: the header maps can be read, and Envoy's sizes include them.
     Logged,
-    /// By the context's end alone: the header maps are gone, and `request.total_size` and
+    /// `on_done` alone: the header maps are gone, and `request.total_size` and
     /// `response.total_size` are of bodies.
     NotLogged,
 }
@@ -124,8 +124,8 @@ impl<H: Host> HttpContext for RequestContext<H> {
         self.on_response_headers()
     }
 
-    /// Envoy logs the request, whatever became of it. This may be the first that the
-    /// filter hears of it.
+    /// Envoy logs every request. For one that Envoy itself refused, this is the first
+    /// callback.
     fn on_log(&mut self) {
         self.record(End::Logged);
     }
@@ -142,13 +142,13 @@ impl<H: Host> Context for RequestContext<H> {
         self.on_call_response(token);
     }
 
-    /// The context ends. Over HTTP/3 this may be all that a filter hears of a request's
-    /// end: since 1.40 Envoy logs such a request when its client has acknowledged the
-    /// response, and without filters, for they are gone by then. (Up to 1.39 it did with the
-    /// runtime flag `envoy.reloadable_features.quic_defer_logging_to_ack_listener`, off by
-    /// default; 1.40 has no other way.) One that was reset is logged first, as over HTTP/1.1
-    /// and HTTP/2. What Envoy answers over HTTP/3 before any filter reaches no callback at
-    /// all, and leaves no event.
+    /// The context ends. Over HTTP/3 this may be the only callback at a request's end:
+    /// since 1.40 Envoy logs such a request when its client has acknowledged the response,
+    /// and without filters, which are gone by then. (Up to 1.39 it did with the runtime flag
+    /// `envoy.reloadable_features.quic_defer_logging_to_ack_listener`, off by default; 1.40
+    /// has no other way.) One that was reset is logged first, as over HTTP/1.1 and HTTP/2.
+    /// What Envoy answers over HTTP/3 before any filter reaches no callback at all, and
+    /// leaves no event.
     fn on_done(&mut self) -> bool {
         self.record(End::NotLogged);
         true
@@ -162,7 +162,7 @@ impl<H: Host> RequestContext<H> {
         Self { host, filter, request, response, _live: Live::new(number, Kind::Http) }
     }
 
-    /// Decides the request, or asks the admin service what it takes to decide it.
+    /// Decides the request, or asks the admin service what the decision needs.
     fn on_request_headers(&mut self) -> Action {
         let Some(filter) = self.filter.clone() else {
             // Without a configuration nothing passes.
@@ -178,7 +178,7 @@ impl<H: Host> RequestContext<H> {
         let tables = instance.sync.borrow().tables();
         let evaluation = Evaluation::new(facts, tables, instance.dice(), is_measured.then(Timing::default));
         if !own_headers_removed {
-            // Upstreams would take what a client wrote in them for the filter's word.
+            // Upstreams would take a client's values in them for the filter's.
             instance.metrics.count(Count::HostErrors);
             let Enforced { action, outcome, edits } =
                 deny(&filter, Reason::NotReady, Reason::NotReady.status(), Outcome::default(), None);
@@ -188,7 +188,7 @@ impl<H: Host> RequestContext<H> {
         self.evaluate(&filter, arrived, evaluation)
     }
 
-    /// Goes on with the checks as far as answers are there.
+    /// Evaluates the checks, as far as their answers have come.
     fn evaluate(&mut self, filter: &Filter<H>, arrived: Arrival, mut evaluation: Evaluation) -> Action {
         let Some(evaluated) = evaluation.evaluate(filter) else {
             self.request = RequestState::Evaluating { arrived, evaluation: Box::new(evaluation) };
@@ -205,16 +205,16 @@ impl<H: Host> RequestContext<H> {
         match self.response {
             ResponseState::Awaited => self.on_answer(&filter, token),
             ResponseState::Held(post) if post.token == token => self.on_stored(&filter, post),
-            // A verdict now would replace the answer that Envoy has given.
+            // A verdict now would replace the response that Envoy has sent.
             ResponseState::Sent { undecided: true } => filter.instance.metrics.count(Count::LateAnswers),
-            // An answer that the decision did not need any more.
+            // An answer that the decision no longer needed.
             ResponseState::Held(_) | ResponseState::Sent { .. } => {}
         }
     }
 
     /// An answer to a question about this request.
     fn on_answer(&mut self, filter: &Filter<H>, token: CallToken) {
-        // Otherwise it is decided already, without this answer.
+        // In any other state it was decided without this answer.
         let RequestState::Evaluating { evaluation, .. } = &mut self.request else { return };
         if !evaluation.take_answer(token, filter) {
             return;
@@ -226,7 +226,7 @@ impl<H: Host> RequestContext<H> {
         }
     }
 
-    /// The response's headers are there, of the upstream, of Envoy or of the filter.
+    /// The response's headers came: from the upstream, Envoy or the filter.
     fn on_response_headers(&mut self) -> Action {
         let (Some(filter), ResponseState::Awaited) = (self.filter.clone(), &self.response) else {
             return Action::Continue;
@@ -277,7 +277,7 @@ impl<H: Host> RequestContext<H> {
     /// Records the request's one event.
     fn record(&mut self, end: End) {
         let Some(filter) = self.filter.clone() else { return };
-        // Where it is not decided, the client left before.
+        // If it is not decided yet, the client has left.
         self.end_evaluation(&filter);
         let metrics = &filter.instance.metrics;
         let (mut event, headers) = match replace(&mut self.request, RequestState::Recorded) {
@@ -364,7 +364,7 @@ fn pass<H: Host>(
     let mut outcome = Outcome { rule, ..outcome }.on_route(route);
     let route_name = route.map(|route| route.route);
     let edits_of_denied = || route.and_then(|route| ResponseEdits::of_denied(route, facts));
-    // Who is on the allow list skips limits too.
+    // A client on the allow list skips limits too.
     let tables = tables.filter(|_| decision.allowed_by.is_none());
     let limits = tables.map(|tables| limits::check(&filter.instance, tables, route_name, facts));
     let limits = limits.unwrap_or_default();
@@ -405,7 +405,7 @@ fn deny<H: Host>(
     denied(filter, reason, reply::deny(&filter.instance.host, reason, status), outcome, edits)
 }
 
-/// Notes a denial. `replied`: whether the host took the answer.
+/// Counts a denial. `replied`: the host's result for the local reply.
 fn denied<H: Host>(
     filter: &Filter<H>,
     reason: Reason,

@@ -29,7 +29,7 @@ pub mod worker;
 mod entry {
     use crate::{host::Envoy, root_context::PluginRoot, worker::Worker};
 
-    // What all contexts of a VM share.
+    // Shared by all contexts of a VM.
     thread_local!(static WORKER: std::rc::Rc<Worker<Envoy>> = Worker::new(Envoy));
 
     proxy_wasm::main! {{

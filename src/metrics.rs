@@ -1,9 +1,9 @@
-//! What Envoy's statistics say of the gate. The names are an interface:
-//! `docs/METRICS.md` lists them, and a test keeps the two alike.
+//! The filter's metrics in Envoy's statistics. The names are an interface:
+//! `docs/METRICS.md` lists them, and a test compares the two.
 //!
 //! Counts of requests and events are added up in the VM and handed to Envoy at
-//! the next flush (50 ms at most): a host call per count would be the dearest
-//! part of counting.
+//! the next flush (after 50 ms at most): a host call per count would cost more
+//! than the rest of counting.
 
 mod figures;
 #[cfg(test)]
@@ -23,21 +23,21 @@ pub struct Metrics<H> {
     host: H,
     counts: [(Option<MetricId>, Cell<u64>); COUNTS.len()],
     gauges: [GaugeSlot; GAUGES.len()],
-    /// How many entries each table has; the flags are no list.
+    /// How many entries each table has. The flags have none.
     entries: PerTable<GaugeSlot>,
 }
 
-/// A gauge, if the host has it, and what this VM set it to last.
+/// A gauge, unless the host refused it, and the value that this VM set last.
 type GaugeSlot = (Option<MetricId>, Cell<Option<u64>>);
 
 impl<H: Host> Metrics<H> {
     /// Defines all metrics, or finds them again. One that the host refuses is
-    /// left out: counting is no reason not to serve.
+    /// left out: requests are served without it.
     pub fn new(host: H) -> Self {
         let define = |kind, name: &str| host.define_metric(kind, name).ok();
         let counts = COUNTS.map(|(_, name)| (define(MetricKind::Counter, name), Cell::new(0)));
         let gauges = GAUGES.map(|(_, name)| (define(MetricKind::Gauge, name), Cell::new(None)));
-        // The flags are no list, and are shown one by one.
+        // Each flag has a gauge of its own instead.
         let entries = PerTable::from_fn(|table| match table {
             Table::Flags => (None, Cell::new(None)),
             _ => (define(MetricKind::Gauge, &entries_name(table)), Cell::new(None)),
@@ -84,7 +84,7 @@ impl<H: Host> Metrics<H> {
         }
     }
 
-    /// Shows how many entries each table has.
+    /// Sets the gauges of the tables' entries.
     pub fn set_entries(&self, entries: &PerTable<Option<usize>>) {
         for (table, entries) in entries.iter() {
             if let Some(entries) = entries {
@@ -93,7 +93,7 @@ impl<H: Host> Metrics<H> {
         }
     }
 
-    /// Shows for which share of the clients each flag is on.
+    /// Sets the flags' gauges: the share of the clients for which each is on, in percent.
     pub fn set_flags(&self, flags: &Flags) {
         for flag in Flag::ALL {
             let percent = match flags.get(flag) {
@@ -105,7 +105,8 @@ impl<H: Host> Metrics<H> {
         }
     }
 
-    /// Sets a gauge, whatever this VM set last: another one may have since.
+    /// Sets a gauge even if this VM set the same value last: another VM may have set
+    /// another one since.
     pub fn reset(&self, what: Gauge, value: u64) {
         if let Some((Some(metric), last)) = self.gauges.get(what as usize) {
             last.set(Some(value));

@@ -1,5 +1,5 @@
-//! What one request goes through: facts, evaluation of the checks, the verdict and
-//! what Envoy is told of it, and the event. `http_context.rs` has the order.
+//! The parts of handling one request: facts, evaluation of the checks, limits, actions,
+//! replies, and the event. `http_context.rs` calls them in order.
 
 pub mod access_log;
 pub mod actions;

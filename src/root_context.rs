@@ -16,12 +16,12 @@ use crate::worker::Worker;
 
 /// `root_id` of the bootstrap singleton that pulls tables and posts events.
 pub const RECORDER_ROOT_ID: &str = "tidegate_recorder";
-/// Claims, queues and calls begin at a first tick right after the configuration,
-/// never in it: Envoy configures a throw-away VM first (the canary), which never ticks.
+/// Period of the first tick. Slot, lease, queues and calls begin there and not in
+/// `on_configure`: Envoy configures a throw-away VM first (the canary), which never ticks.
 const FIRST_TICK: Duration = Duration::from_millis(1);
 
-/// One plugin configuration in one VM. Every `root_id` is served by it; the one of the
-/// recorder says who takes the lease at once.
+/// One plugin configuration in one VM, for every `root_id`. With [`RECORDER_ROOT_ID`] its
+/// role is [`Role::Recorder`], which takes the lease from a worker.
 pub struct PluginRoot<H: Host> {
     worker: Rc<Worker<H>>,
     live: Live,
@@ -36,8 +36,8 @@ impl<H: Host> PluginRoot<H> {
 }
 
 impl<H: Host> RootContext for PluginRoot<H> {
-    /// Reads the configuration and, if shared data has tables, is warm when it
-    /// returns. False refuses the configuration; the log says why.
+    /// Reads the configuration, and loads the tables if shared data has any. False
+    /// refuses the configuration; the reason is logged.
     fn on_configure(&mut self, _len: usize) -> bool {
         let host = self.worker.host();
         let config = match read(host) {
@@ -55,7 +55,7 @@ impl<H: Host> RootContext for PluginRoot<H> {
         if let Some(before) = before {
             before.instance.leave(self.live.number());
         }
-        // Without a tick nothing would ever come.
+        // Everything else begins at a tick.
         host.set_tick(FIRST_TICK).is_ok()
     }
 
@@ -73,7 +73,7 @@ impl<H: Host> RootContext for PluginRoot<H> {
         }
     }
 
-    /// A request begins, or Envoy refused one that has no more than a log.
+    /// A request begins, or Envoy refused one: then only its end follows.
     fn create_http_context(&self, context: u32) -> Option<Box<dyn HttpContext>> {
         Some(Box::new(RequestContext::new(self.worker.host().clone(), self.filter.clone(), context)))
     }

@@ -1,6 +1,6 @@
-//! What one VM keeps, whatever roots come and go: tables, slot, boot id, event
-//! counter and sync state live here, once per admin service, and are driven by
-//! whichever root ticks. Several roots share a VM: one per plugin configuration.
+//! The state of one VM that outlives its root contexts: tables, slot, boot id, event
+//! counter and sync state, once per admin service. A VM has one root context per plugin
+//! configuration; a tick of any of them drives this state.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -19,10 +19,10 @@ use crate::record::recorder::Recorder;
 use crate::request::limiter::Limiter;
 use crate::sync::{Keys, Role, Sync};
 
-/// How long an event waits for its batch at most.
+/// The longest that an event waits for its batch.
 pub const FLUSH_EVERY: Duration = Duration::from_millis(50);
 
-/// A VM's statics: in Envoy one per thread, in tests one per simulated VM.
+/// The state of one VM: in Envoy one per thread, in tests one per simulated VM.
 pub struct Worker<H: Host> {
     host: H,
     metrics: RefCell<Option<Rc<Metrics<H>>>>,
@@ -50,13 +50,13 @@ impl<H: Host> Worker<H> {
         &self.host
     }
 
-    /// Defines the metrics at the first root, and finds them for the others.
+    /// The metrics, defined at the first root context.
     fn metrics(&self) -> Rc<Metrics<H>> {
         let mut metrics = self.metrics.borrow_mut();
         metrics.get_or_insert_with(|| Rc::new(Metrics::new(self.host.clone()))).clone()
     }
 
-    /// The VM's part for this configuration, with one more root.
+    /// The instance for this configuration, with one root context more.
     pub fn join(&self, config: &Config, role: Role) -> Rc<Instance<H>> {
         let key = InstanceKey { admin: config.admin.clone(), events: config.events, role };
         let mut instances = self.instances.borrow_mut();
@@ -79,11 +79,11 @@ pub struct Instance<H: Host> {
     pub host: H,
     /// Metrics of the process.
     pub metrics: Rc<Metrics<H>>,
-    /// The boot id: who numbers the events.
+    /// The boot id, under which events are numbered.
     pub source: Source,
-    /// Tables, and how they come.
+    /// Tables: fetched, published, loaded.
     pub sync: RefCell<Sync<H>>,
-    /// What is used of limits.
+    /// Usage of the limits.
     pub limiter: Limiter<H>,
     /// The client of the admin service.
     pub client: Rc<AdminClient<H>>,
@@ -129,11 +129,11 @@ impl<H: Host> Instance<H> {
         }
     }
 
-    /// Does what is due, driven by `root`; answers when it wants the next tick.
+    /// Does what is due, at a tick of `root`; returns the time until the next tick.
     pub fn on_tick(&self, root: u32) -> Duration {
         self.ticked.set(true);
         let busy = self.record.borrow().is_waiting();
-        // Before the sync's tick, which writes the highest number into the slot.
+        // Before the tick of `sync`, which writes the highest event number into the slot.
         self.flush();
         let mut sync = self.sync.borrow_mut();
         let next = sync.on_tick(root);
@@ -142,7 +142,7 @@ impl<H: Host> Instance<H> {
         let wanted = self.recorder.borrow_mut().on_tick(root, sources.as_deref());
         self.sync.borrow().show_gauges();
         self.metrics.flush();
-        // Stays at the short period until a tick finds nothing: a busy worker
+        // The period stays short until a tick finds no event: a busy worker
         // does not set its timer twice per batch.
         let flush = busy.then_some(FLUSH_EVERY);
         next.min(wanted.unwrap_or(next)).min(flush.unwrap_or(next))
@@ -162,14 +162,14 @@ impl<H: Host> Instance<H> {
         }
     }
 
-    /// `root` is gone; with the last one the events end.
+    /// `root` is gone. The last one closes the event buffer and releases slot and lease.
     pub fn leave(&self, root: u32) {
         self.roots.set(self.roots.get().saturating_sub(1));
         let last = self.roots.get() == 0;
         let mut recorder = self.recorder.borrow_mut();
         recorder.root_gone(root);
-        // A VM that never ticked nor served (the canary) told nobody that it was
-        // there.
+        // A VM that neither ticked nor served (the canary) has
+        // written nothing to shared data.
         if last && (self.ticked.get() || self.serving.get()) {
             recorder.hand_back();
             let mut record = self.record.borrow_mut();
@@ -177,7 +177,7 @@ impl<H: Host> Instance<H> {
             let mut sync = self.sync.borrow_mut();
             sync.note_numbered(record.numbered());
             sync.close();
-            // Should a request come all the same, it is the first again.
+            // A request that still comes counts as the first again.
             self.serving.set(false);
         }
         drop(recorder);
@@ -185,21 +185,21 @@ impl<H: Host> Instance<H> {
         self.metrics.flush();
     }
 
-    /// A request is about to be decided. `now_ns`: the monotonic clock.
+    /// To be called before each request is decided: the tables may have to be brought up to
+    /// date. `now_ns`: the monotonic clock.
     pub fn before_request(&self, now_ns: u64) {
         let mut sync = self.sync.borrow_mut();
         if self.serving.replace(true) { sync.before_request(now_ns) } else { sync.first_request() }
     }
 
-    /// Gives a number to an event that is sent ahead; its completion comes to
-    /// [`record`](Self::record) under it.
+    /// Reserves a number for an event that is posted before its request ends; the
+    /// completed event comes to [`record`](Self::record) with that number.
     pub fn reserve(&self) -> u64 {
         self.record.borrow_mut().reserve()
     }
 
-    /// Keeps an event, and numbers it unless it has a reserved number. True when
-    /// it is the first that waits: then somebody has to see to a tick within
-    /// [`FLUSH_EVERY`].
+    /// Buffers an event, and numbers it unless it has a reserved number. True when
+    /// the buffer was empty: then the caller sets a tick within [`FLUSH_EVERY`].
     pub fn record(&self, event: &mut TrafficEvent) -> bool {
         let mut record = self.record.borrow_mut();
         let first = !record.is_waiting();
@@ -218,7 +218,7 @@ impl<H: Host> Instance<H> {
         sync.note_numbered(record.numbered());
     }
 
-    /// Random enough to spread requests over backends, and free (SplitMix64).
+    /// Random bits to spread requests over backends, without a host call (SplitMix64).
     pub fn dice(&self) -> u32 {
         let state = self.dice.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.dice.set(state);
@@ -227,7 +227,8 @@ impl<H: Host> Instance<H> {
         u32::try_from(mixed >> 32).unwrap_or_default()
     }
 
-    /// An id that no other question of this VM has, and hardly one of another.
+    /// An id for a question to the admin service: unique in this VM, and counted from a
+    /// random start, so that another VM hardly has the same.
     pub fn question_id(&self) -> u64 {
         let id = self.questions.get().wrapping_add(1);
         self.questions.set(id);
@@ -235,7 +236,8 @@ impl<H: Host> Instance<H> {
     }
 }
 
-/// The admin service's part of all names in shared data.
+/// The part of all names in shared data that stands for the admin service: a hash of
+/// cluster and authority.
 pub(crate) fn instance_id(admin: &Admin) -> u64 {
     let BlobHash(hash) =
         BlobHash::of(&[admin.cluster.as_bytes(), b"\0", admin.authority.as_bytes()].concat());

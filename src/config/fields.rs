@@ -5,12 +5,12 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tidegate_policy::duration;
 
-/// Why a configuration is refused: where, and what would be right.
+/// Why a configuration is refused.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConfigError {
     /// JSON pointer of the field; empty for the whole.
     pub pointer: String,
-    /// What is wrong, and what would be right.
+    /// What is wrong, and what the value should be.
     pub message: String,
 }
 
@@ -57,7 +57,7 @@ impl<'v> Fields<'v> {
         wrong(&[self.pointer, "/", &name.replace('~', "~0").replace('/', "~1")].concat(), message.to_owned())
     }
 
-    /// The field, as it stands.
+    /// The field's value.
     pub fn get(&self, name: &str) -> Option<&'v Value> {
         self.map.get(name)
     }

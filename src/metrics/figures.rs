@@ -1,11 +1,11 @@
-//! What is counted, and by which name. The names are an interface.
+//! The metrics: meaning and name. The names are an interface.
 
 use tidegate_policy::check::{Answered, Check};
 use tidegate_policy::decide::Reason;
 use tidegate_policy::flags::Flag;
 use tidegate_policy::wire::event::DropReason;
 
-/// One line for each metric: what it says, what the code calls it, and its name.
+/// For each metric: its meaning, its variant and its name.
 macro_rules! metrics {
     ($all:ident $(#[$about:meta])+ $metric:ident $($(#[$help:meta])+ $variant:ident = $name:literal;)+) => {
         $(#[$about])+
@@ -22,7 +22,7 @@ macro_rules! metrics {
 
 metrics! {
     COUNTS
-    /// Figures that only grow.
+    /// Counters.
     Count
 
     /// Requests that the gate let pass.
@@ -31,8 +31,8 @@ metrics! {
     Redirected = "tidegate.requests.redirect";
     /// Browsers' preflight requests that a route's CORS filter answered.
     Preflights = "tidegate.requests.preflight";
-    /// Requests that Envoy had no cluster for: a route names a backend that there
-    /// is not. They are among those that passed.
+    /// Requests that Envoy had no cluster for: a route names a backend that does
+    /// not exist. They are among those that passed.
     UnknownBackend = "tidegate.requests.unknown_backend";
     /// Requests denied: the client's address is banned.
     DeniedIpBanned = "tidegate.requests.deny.ip_banned";
@@ -42,11 +42,11 @@ metrics! {
     DeniedNoRoute = "tidegate.requests.deny.no_route";
     /// Requests denied: the route's rule has no backend.
     DeniedNoBackend = "tidegate.requests.deny.no_backend";
-    /// Requests denied: the route's rule names a geo rule that there is not.
+    /// Requests denied: the route's rule names a geo rule that does not exist.
     DeniedNoGeoRule = "tidegate.requests.deny.no_geo_rule";
-    /// Requests denied: more than a limit lets pass.
+    /// Requests denied: a limit has nothing left.
     DeniedRateLimited = "tidegate.requests.deny.rate_limited";
-    /// Requests denied: too long to find out which rule matches.
+    /// Requests denied: too long to be matched against the rules.
     DeniedTooLong = "tidegate.requests.deny.request_too_long";
     /// Requests denied: a check could not be made.
     DeniedCheckUnavailable = "tidegate.requests.deny.check_unavailable";
@@ -54,8 +54,8 @@ metrics! {
     DeniedNotReady = "tidegate.requests.deny.not_ready";
     /// Requests that Envoy refused before the gate saw them.
     Unseen = "tidegate.requests.unseen";
-    /// Requests that ended while they were not decided: their questions were open
-    /// when the client left, or when Envoy gave them up.
+    /// Requests that ended undecided: questions about them were open when the client
+    /// left, or when Envoy gave the request up.
     Undecided = "tidegate.requests.undecided";
     /// Requests without a client address: no ban can cover them.
     NoClientAddress = "tidegate.requests.no_client_address";
@@ -68,7 +68,7 @@ metrics! {
     IpDirect = "tidegate.check.ip.direct";
     /// Checks of ban and allow list answered from the cache because the admin service did not.
     IpFallback = "tidegate.check.ip.fallback";
-    /// Checks of ban and allow list that nobody answered.
+    /// Checks of ban and allow list that neither cache nor admin service answered.
     IpUnavailable = "tidegate.check.ip.unavailable";
     /// Checks of country and geo rules answered from the cache.
     GeoHit = "tidegate.check.geo.hit";
@@ -76,7 +76,7 @@ metrics! {
     GeoDirect = "tidegate.check.geo.direct";
     /// Checks of country and geo rules answered from the cache because the admin service did not.
     GeoFallback = "tidegate.check.geo.fallback";
-    /// Checks of country and geo rules that nobody answered.
+    /// Checks of country and geo rules that neither cache nor admin service answered.
     GeoUnavailable = "tidegate.check.geo.unavailable";
     /// Checks of routes answered from the cache.
     RouteHit = "tidegate.check.route.hit";
@@ -84,7 +84,7 @@ metrics! {
     RouteDirect = "tidegate.check.route.direct";
     /// Checks of routes answered from the cache because the admin service did not.
     RouteFallback = "tidegate.check.route.fallback";
-    /// Checks of routes that nobody answered.
+    /// Checks of routes that neither cache nor admin service answered.
     RouteUnavailable = "tidegate.check.route.unavailable";
     /// Questions about ban and allow list that failed: not sent, no answer in time, or none that fits.
     IpFailed = "tidegate.direct.ip.failed";
@@ -94,15 +94,15 @@ metrics! {
     RouteFailed = "tidegate.direct.route.failed";
     /// Answers that came when their request no longer waited for them.
     LateAnswers = "tidegate.direct.late";
-    /// Checks of ban and allow list in shadow of which cache and database were compared.
+    /// Checks of ban and allow list in shadow: cache and database were compared.
     IpCompared = "tidegate.shadow.ip.compared";
     /// Those that differed.
     IpMismatched = "tidegate.shadow.ip.mismatched";
-    /// Checks of country and geo rules in shadow of which cache and database were compared.
+    /// Checks of country and geo rules in shadow: cache and database were compared.
     GeoCompared = "tidegate.shadow.geo.compared";
     /// Those that differed.
     GeoMismatched = "tidegate.shadow.geo.mismatched";
-    /// Checks of routes in shadow of which cache and database were compared.
+    /// Checks of routes in shadow: cache and database were compared.
     RouteCompared = "tidegate.shadow.route.compared";
     /// Those that differed.
     RouteMismatched = "tidegate.shadow.route.mismatched";
@@ -110,15 +110,15 @@ metrics! {
     LimitsPassed = "tidegate.limits.passed";
     /// Looks at a limit in shadow that would have denied a request.
     LimitsShadowDenied = "tidegate.limits.shadow_denied";
-    /// Looks at a limit that were made again because another worker was quicker.
+    /// Looks at a limit made again because another worker wrote its bucket first.
     LimitsRetries = "tidegate.limits.retries";
-    /// Looks at a limit given up after too many of these; the request passed.
+    /// Looks at a limit given up after 32 of these; the request passed.
     LimitsGivenUp = "tidegate.limits.given_up";
     /// Keys of limits forgotten before they were replenished: their bucket was full.
     LimitsForgotten = "tidegate.limits.forgotten";
     /// Events that were stored while their response waited.
     SyncStored = "tidegate.recording.sync.stored";
-    /// Events that were not, so that the response went on without.
+    /// Events that were not stored; the response was sent all the same.
     SyncFailed = "tidegate.recording.sync.failed";
     /// Events numbered.
     EventsNumbered = "tidegate.events.numbered";
@@ -128,9 +128,9 @@ metrics! {
     DroppedBufferFull = "tidegate.events.dropped.buffer_full";
     /// Events given up by the recorder.
     DroppedRecorderFull = "tidegate.events.dropped.recorder_full";
-    /// Events given up: not writable into their format, or refused as malformed.
+    /// Events given up: they could not be encoded, or were refused as malformed.
     DroppedUnencodable = "tidegate.events.dropped.unencodable";
-    /// Events given up: not taken for 24 hours.
+    /// Events given up: the admin service did not take them for 24 hours.
     DroppedExpired = "tidegate.events.dropped.expired";
     /// Posts of events that the admin service took.
     Posts = "tidegate.recorder.posts";
@@ -145,9 +145,11 @@ metrics! {
     Polls = "tidegate.sync.polls";
     /// Polls, pages and acks that failed.
     PollFailures = "tidegate.sync.poll_failures";
-    /// Polls for everything, because what is held is unknown or wrong.
+    /// Polls for all tables, because those held are unknown or wrong, or a refresh was
+    /// ordered.
     FullLoads = "tidegate.sync.full_loads";
-    /// Folds that did not give the base that the admin service named.
+    /// Folds of the ban overlay into the base that did not give the base that the admin
+    /// service named: it is downloaded then.
     Misfolds = "tidegate.sync.misfolds";
     /// Versions published to the VMs of the process.
     Publishes = "tidegate.sync.publishes";
@@ -157,16 +159,15 @@ metrics! {
     Leases = "tidegate.lease.taken";
     /// Leases given up because another VM had taken over.
     Outranked = "tidegate.lease.outranked";
-    /// Slots lost to another VM: this one was not heard of for 10 s.
+    /// Slots lost to another VM, after 10 s without a heartbeat.
     SlotsLost = "tidegate.slots.lost";
-    /// Host calls that failed where none should.
+    /// Host calls that failed and should not.
     HostErrors = "tidegate.host_errors";
 }
 
 metrics! {
     GAUGES
-    /// Figures that go up and down. Set by whichever VM of the process knows last,
-    /// unless stated otherwise.
+    /// Gauges of the process. The VM that sets one last counts, unless stated otherwise.
     Gauge
 
     /// Bytes that the recorder holds until they are acknowledged.
@@ -189,12 +190,12 @@ metrics! {
     LeaseAlive = "tidegate.lease.alive";
 }
 
-/// Bytes in an instance's events queue; its id follows. A gauge apart: see
-/// [`EventQueue`](crate::record::queue::EventQueue).
+/// Prefix of the gauge of the bytes in an instance's events queue; the instance's id
+/// follows. See [`EventQueue`](crate::record::queue::EventQueue).
 pub const QUEUE_BYTES: &str = "tidegate.queue.bytes";
 
 impl Count {
-    /// What counts a denial.
+    /// The counter of denials for `reason`.
     #[must_use]
     pub fn denied(reason: Reason) -> Self {
         match reason {
@@ -210,7 +211,7 @@ impl Count {
         }
     }
 
-    /// What counts who answered a check; nothing when nobody was asked.
+    /// The counter of checks answered `by`; `None` for a check that was not needed.
     #[must_use]
     pub fn answered(check: Check, by: Answered) -> Option<Self> {
         let [hit, direct, fallback, unavailable] = match check {
@@ -227,7 +228,7 @@ impl Count {
         }
     }
 
-    /// What counts questions that failed.
+    /// The counter of questions that failed.
     #[must_use]
     pub fn question_failed(check: Check) -> Self {
         match check {
@@ -237,7 +238,7 @@ impl Count {
         }
     }
 
-    /// What counts checks in shadow that were compared.
+    /// The counter of checks in shadow that were compared.
     #[must_use]
     pub fn compared(check: Check) -> Self {
         match check {
@@ -247,7 +248,7 @@ impl Count {
         }
     }
 
-    /// What counts those of the compared that differed.
+    /// The counter of checks in shadow that differed.
     #[must_use]
     pub fn mismatched(check: Check) -> Self {
         match check {
@@ -257,7 +258,7 @@ impl Count {
         }
     }
 
-    /// What counts events that were given up.
+    /// The counter of events that were given up for `reason`.
     #[must_use]
     pub fn dropped(reason: DropReason) -> Self {
         match reason {
@@ -270,7 +271,7 @@ impl Count {
 }
 
 impl Gauge {
-    /// What shows a flag's share.
+    /// The gauge of a flag's share.
     #[must_use]
     pub fn flag(flag: Flag) -> Self {
         match flag {

@@ -8,7 +8,7 @@ use crate::host::{Host, HostError};
 
 /// The route's name; Envoy's log has it as `%FILTER_STATE(wasm.tidegate.route:PLAIN)%`.
 const ROUTE: &str = "tidegate.route";
-/// What cache and database answered differently, of checks in shadow.
+/// The checks in shadow that cache and database answered differently.
 const MISMATCH: &str = "tidegate.mismatch";
 
 /// Sets the route, and the mismatches if there are any.

@@ -1,5 +1,5 @@
-//! What a matched route does with a request: Envoy is told of it by headers and filter
-//! state, and what is left to do with the response is kept in [`ResponseEdits`].
+//! Carries out what a matched route does with a request: sets headers and filter state
+//! for Envoy, and keeps the changes of the response in [`ResponseEdits`].
 //!
 //! Envoy connects, times out, retries and mirrors. None of the headers that tell it so reaches
 //! a backend.
@@ -24,21 +24,21 @@ use super::{event, limits, reply, upstream};
 use crate::filter::Filter;
 use crate::host::{Host, HostError};
 
-/// `x-envoy-retry-on`: connections that fail, and streams that end or take too long
-/// before there is an answer. Statuses are told apart.
+/// `x-envoy-retry-on`: connections that fail, streams that end or take too long before
+/// there is an answer, and the statuses in `x-envoy-retriable-status-codes`.
 const RETRY_ON: &str = "connect-failure,refused-stream,reset,retriable-status-codes";
 
 /// CORS headers of answers other than to preflight requests.
 const SIMPLE_CORS: [&str; 3] =
     ["access-control-allow-origin", "access-control-allow-credentials", "access-control-expose-headers"];
 
-/// Who answers a request that may pass.
+/// How a request that may pass is answered.
 pub enum Handled {
-    /// Its backend.
+    /// By its backend.
     Forwarded,
-    /// The filter did, with a redirect.
+    /// By the filter, with a redirect.
     Redirected,
-    /// The filter did, a browser's CORS preflight request.
+    /// By the filter: it is a browser's CORS preflight request.
     Preflight,
 }
 
@@ -50,14 +50,14 @@ pub struct ResponseEdits {
     actions: Vec<Arc<Action>>,
     /// CORS headers in place of the backend's; `None`: the route has no CORS filter.
     cors: Option<CorsHeaders>,
-    /// Whether `vary: origin` is due: other origins get other CORS headers.
+    /// Whether `vary: origin` is added: other origins get other CORS headers.
     varies: bool,
-    /// How much the client has used of the limits that tell it.
+    /// Usage of the limits that are shown in the `RateLimit` headers.
     usages: Vec<LimitStatus>,
 }
 
-/// Does what the route `found` says of the request at hand, and tells Envoy where it goes.
-/// `dice`: the request's random bits.
+/// Carries out the route `found` for the current request, and sets its upstream. `dice`:
+/// the request's random bits.
 ///
 /// # Errors
 /// Why the request is to be denied instead.
@@ -73,7 +73,7 @@ pub fn carry_out<H: Host>(
     match found.answerer(&facts.facts(&lines, dice)) {
         Answerer::Preflight(headers) => {
             filter.required(reply::preflight(&filter.instance.host, &headers))?;
-            // The answer says all of CORS already.
+            // The answer has all CORS headers already.
             let edits = response.map(|edits| Box::new(ResponseEdits { cors: None, varies: false, ..*edits }));
             return Ok((Handled::Preflight, edits));
         }
@@ -88,7 +88,7 @@ pub fn carry_out<H: Host>(
         Answerer::Nobody => return Err(Reason::NoBackend),
     }
     for action in found.actions() {
-        // Half an action may be worse than none: a header that it removes may be a secret.
+        // Not half an action: a header that it removes may be a secret.
         filter.required(edit_request(&filter.instance.host, action, facts))?;
     }
     let mirrors = found.actions().flat_map(|action| &action.mirrors);
@@ -97,15 +97,15 @@ pub fn carry_out<H: Host>(
     Ok((Handled::Forwarded, response))
 }
 
-/// The port that clients know the listener by: as configured, else where the
-/// request at hand arrived.
+/// The port that clients know the listener by: as configured, else the one at which
+/// the current request arrived.
 fn listener_port<H: Host>(filter: &Filter<H>) -> u16 {
     let arrived = || event::number(&filter.instance.host, &["destination", "port"]);
     let port = filter.listener_port.or_else(|| u16::try_from(arrived()?).ok());
     port.unwrap_or(80)
 }
 
-/// Changes the request as one action says.
+/// Changes the request's headers as `action` says.
 fn edit_request<H: Host>(host: &H, action: &Action, facts: &RequestFacts) -> Result<(), HostError> {
     edit(&action.request, |edit| match edit {
         HeaderEdit::Remove(name) => host.remove_request_header(name),
@@ -132,7 +132,7 @@ fn edit_request<H: Host>(host: &H, action: &Action, facts: &RequestFacts) -> Res
     action.retry.as_ref().map_or(Ok(()), |retry| try_again(host, retry))
 }
 
-/// Tells Envoy's router what to try again
+/// Sets the headers by which Envoy's router retries
 /// (`docs/root/configuration/http/http_filters/router_filter.rst`).
 fn try_again<H: Host>(host: &H, retry: &Retry) -> Result<(), HostError> {
     if retry.attempts == 0 {
@@ -154,8 +154,8 @@ fn edit(
     edits.iter().try_for_each(make)
 }
 
-/// Random bits for the mirror `at`, which say nothing of those that chose the
-/// backend (the finalizer of MurmurHash3).
+/// Random bits for the mirror `at`, independent of those that chose the backend
+/// (the finalizer of MurmurHash3).
 fn reroll(dice: u32, at: u32) -> u32 {
     let mut bits = dice.wrapping_add(at.wrapping_add(1).wrapping_mul(0x9e37_79b9));
     bits = (bits ^ (bits >> 16)).wrapping_mul(0x85eb_ca6b);
@@ -175,13 +175,13 @@ impl ResponseEdits {
     }
 
     /// The edits of a denial on the route `found`: only CORS, so that a page that may read
-    /// the route's answers may read why it got none.
+    /// the route's responses may read the denial.
     pub fn of_denied(found: &RouteMatch<'_>, facts: &RequestFacts) -> Option<Box<Self>> {
         let edits = Self::of(found, facts)?;
         edits.cors.is_some().then(|| Box::new(Self { actions: Vec::new(), ..*edits }))
     }
 
-    /// `None` where there are none.
+    /// The edits of a response on the route `found`; `None` if there are none.
     fn of(found: &RouteMatch<'_>, facts: &RequestFacts) -> Option<Box<Self>> {
         let mut edits = Self::default();
         for action in found.actions() {
@@ -190,8 +190,8 @@ impl ResponseEdits {
             }
             if let Some(cors) = &action.cors {
                 edits.varies = cors.varies();
-                // What every page is told is told to nobody in particular as well: a
-                // cache may have it for a page.
+                // Headers that are the same for all origins are set for a request
+                // without one too: a cache may serve the response to a page.
                 let origin = facts.origin().or((!edits.varies).then_some(b""));
                 edits.cors = Some(origin.map(|origin| cors.simple(origin)).unwrap_or_default());
             }
@@ -205,7 +205,7 @@ impl ResponseEdits {
     /// When the host refuses a change.
     pub fn apply<H: Host>(&self, host: &H) -> Result<(), HostError> {
         if let Some(cors) = &self.cors {
-            // The backend's go, also where the route has none for this origin.
+            // The backend's are removed even if the route has none for this origin.
             SIMPLE_CORS.iter().try_for_each(|name| host.remove_response_header(name))?;
             cors.iter().try_for_each(|(name, value)| host.set_response_header(name, value))?;
         }

@@ -1,23 +1,23 @@
-//! The name of the Envoy cluster that a route's backend stands for.
+//! The names of the Envoy clusters of routes' backends.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use tidegate_policy::route::{Backend, Target};
 
-/// Envoy's dynamic forward proxy, in the clear.
+/// The cluster of Envoy's dynamic forward proxy without TLS.
 const DYNAMIC: &str = "tidegate-dynamic";
-/// The one over TLS that trusts the system's roots; with `-<trust>` behind it one
-/// that trusts others.
+/// The one with TLS that trusts the system's root certificates; `-<trust>` is appended
+/// for one that trusts others.
 const DYNAMIC_TLS: &str = "tidegate-dynamic-tls";
 
-/// Backends whose clusters' names are kept; over that all are forgotten.
+/// The most backends whose clusters' names are kept; beyond that all are dropped.
 const MAX_CLUSTERS: usize = 10_000;
 
-/// Names by backend: each is put together once.
+/// Cache of cluster names by backend.
 pub struct ClusterNames {
     template: String,
-    /// In the order of the backends.
+    /// Sorted by backend.
     names: RefCell<Vec<(Backend, Rc<str>)>>,
 }
 

@@ -11,16 +11,16 @@ use crate::host::{Host, HostError};
 
 /// The route's name.
 const ROUTE_HEADER: &str = "x-tidegate-route";
-/// The client: an IPv4 address, or the /64 that an IPv6 address is in, for whoever
-/// has one address of it has them all.
+/// The client: an IPv4 address, or the /64 of an IPv6 address, because one client
+/// usually has all of it.
 const CLIENT_HEADER: &str = "x-tidegate-client";
 
-/// Sets the headers on the request at hand, where `descriptor_headers` is configured. What
-/// is not known of it gets no header: Envoy makes no descriptor that would need it.
+/// Sets the headers on the current request, if `descriptor_headers` is configured. A value
+/// that is not known gets no header: Envoy then makes no descriptor that needs it.
 ///
 /// # Errors
-/// Why the request is to be denied when the host refuses: no limit of that filter would
-/// hold.
+/// Why the request is to be denied when the host refuses: limits of that filter would
+/// not hold.
 pub fn set<H: Host>(filter: &Filter<H>, route: Option<&str>, client: Option<IpAddr>) -> Result<(), Reason> {
     if !filter.descriptor_headers {
         return Ok(());

@@ -1,6 +1,6 @@
-//! The checks of one request, and who answers each: the tables (the cache), the admin
-//! service, or one in the other's place. `Findings::step` of the policy says which check
-//! is needed next and when the decision is known; this gets it the findings.
+//! The checks of one request, each answered by the tables (the cache) or the admin
+//! service, or by the one in place of the other. `Findings::step` (crates/policy) returns
+//! the check that is needed next, or the decision; this file supplies the findings.
 
 use std::cell::OnceCell;
 use std::rc::Rc;
@@ -42,13 +42,13 @@ pub struct EvaluationRecord {
     pub facts: RequestFacts,
     /// The sequence number of the tables that the request began with, 0 without tables.
     pub tables_seq: u64,
-    /// What the flags meant for this request.
+    /// How each check is answered, by the flags for this client.
     pub modes: Modes,
     /// Who answered each check.
     pub answered: PerCheck<Answered>,
-    /// Checks in shadow of which the tables say something else.
+    /// Checks in shadow that the tables answer differently.
     pub mismatches: Vec<Mismatch>,
-    /// Where the request is measured.
+    /// `None` if the request is not measured.
     pub timing: Option<Timing>,
 }
 
@@ -59,7 +59,7 @@ pub struct Evaluation {
     questions: Questions,
     answered: PerCheck<Answered>,
     mismatches: Vec<Mismatch>,
-    /// Absent where the request is not measured.
+    /// `None` if the request is not measured.
     timing: Option<Timing>,
 }
 
@@ -76,8 +76,8 @@ struct Inputs {
 }
 
 impl Evaluation {
-    /// Begins to evaluate a request by these tables. `dice`: random bits. `timing`: where
-    /// the request is measured.
+    /// Begins to evaluate a request by these tables. `dice`: random bits. `timing`: `None`
+    /// if the request is not measured.
     pub fn new(facts: RequestFacts, tables: Option<Rc<Tables>>, dice: u32, timing: Option<Timing>) -> Self {
         // Without tables the flags are not known either: all off, as at the start of a
         // rollout.
@@ -92,10 +92,9 @@ impl Evaluation {
         }
     }
 
-    /// Goes on to the decision, or to questions to the admin service that are open
-    /// afterwards (`None`): one at a time, or with `enableParallelExecution` all that can
-    /// still matter. For that each open question is assumed to let the request pass, to
-    /// find which would come next.
+    /// Evaluates up to the decision, or until questions to the admin service are open
+    /// (`None`): one at a time, or with `enableParallelExecution` all that can still
+    /// matter. To find those, each open question is assumed to let the request pass.
     pub fn evaluate<H: Host>(&mut self, filter: &Filter<H>) -> Option<Evaluated<'_>> {
         let Self { inputs, modes, questions, answered, timing, .. } = self;
         let (instance, host) = (&filter.instance, &filter.instance.host);
@@ -143,8 +142,8 @@ impl Evaluation {
         }
     }
 
-    /// Takes the answer to a call, inside its callback; false when no question
-    /// of this request is open under that token.
+    /// Takes the answer to the call `token`, inside its callback; false if that is no open
+    /// question of this request.
     pub fn take_answer<H: Host>(&mut self, token: u32, filter: &Filter<H>) -> bool {
         let Some((check, open)) = self.questions.of_call(token) else { return false };
         let (instance, host) = (&filter.instance, &filter.instance.host);
@@ -172,7 +171,7 @@ impl Evaluation {
         true
     }
 
-    /// Ends it, decided or not.
+    /// Ends the evaluation, decided or not, and counts how each check was answered.
     pub fn finish<H: Host>(self, metrics: &Metrics<H>) -> EvaluationRecord {
         for check in Check::ALL {
             if let Some(count) = Count::answered(check, *self.answered.get(check)) {
@@ -186,7 +185,7 @@ impl Evaluation {
 }
 
 impl Inputs {
-    /// Writes what `by` answers to a check into the findings.
+    /// Writes the answer that `by` gives to a check into the findings.
     fn find<'k, H: Host>(
         &'k self,
         check: Check,
@@ -239,14 +238,14 @@ fn mode(modes: &Modes, check: Check) -> Mode {
     }
 }
 
-/// Writes a finding that denies nothing, in the place of one that is not there yet.
+/// Writes a finding that denies nothing, in place of one that has not come yet.
 fn assume_pass(check: Check, findings: &mut Findings<'_>) {
     match check {
         Check::Ip => findings.ip = Some(Finding::Found(IpFinding::Clear)),
         Check::Geo => {
             findings.geo = Some(Finding::Found(GeoFinding::Verdicts { country: None, verdicts: &[] }));
         }
-        // The last: whatever it found, there is no question after it.
+        // The last check: no question follows, whatever it finds.
         Check::Route => findings.route = Some(Finding::Found(Ok(None))),
     }
 }

@@ -1,6 +1,6 @@
-//! The one [`TrafficEvent`] of a request, put together here: at the decision out of
-//! what the steps before it found, and completed with what Envoy knows at the end. (A
-//! response can still turn into another after its headers were seen.)
+//! Makes the one [`TrafficEvent`] of a request: at the decision, out of what the steps
+//! before it found; completed with what Envoy knows at the end. (Envoy can still replace
+//! a response after its headers were seen.)
 
 use tidegate_policy::address::client_address;
 use tidegate_policy::wire::event::{
@@ -12,8 +12,8 @@ use super::facts::RecordedFacts;
 use super::outcome::Outcome;
 use crate::host::Host;
 
-/// The reason of a 500 that Envoy gives because it has no cluster of the name that
-/// a route's backend comes to.
+/// The reason of a request that Envoy answered with 500, because it has no cluster with
+/// the name that the route's backend has by the template.
 pub const UNKNOWN_BACKEND: &str = "unknown_backend";
 
 /// The event of a request that was decided, or ended before it was. `time_ms`: when it
@@ -39,7 +39,7 @@ pub fn of_decided(time_ms: u64, record: EvaluationRecord, outcome: Outcome) -> T
     }
 }
 
-/// What a request's headers say, each within its bounds.
+/// The event's fields from the request's headers, each within its bounds.
 fn of_facts(facts: RecordedFacts) -> TrafficEvent {
     TrafficEvent {
         tunnel: facts.method.as_deref() == Some(b"CONNECT"),
@@ -71,17 +71,17 @@ pub fn of_unseen<H: Host>(host: &H) -> TrafficEvent {
     }
 }
 
-/// Adds what the response's headers say. The end may say something else.
+/// Adds the status in the response's headers. The final one may differ.
 pub fn add_response_status<H: Host>(host: &H, event: &mut TrafficEvent) {
     let status = host.response_header(":status");
     event.status = status.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok());
     event.tunnel |= event.status == Some(101);
 }
 
-/// Whether the response at hand is Envoy's answer to a client that broke the
+/// Whether the current response is Envoy's answer to a client that broke the
 /// protocol in the middle of its request. Envoy closes the connection right
-/// after it, so what is held back then never leaves. Its details begin with the
-/// codec's name (`source/common/http/http1/codec_impl.cc`).
+/// after it, so a response that is held back is never sent. Its details begin with
+/// the codec's name (`source/common/http/http1/codec_impl.cc`).
 pub fn broke_the_codec<H: Host>(host: &H) -> bool {
     let details = host.property(&["response", "code_details"]).ok().flatten().unwrap_or_default();
     [b"http1.", b"http2.", b"http3."].iter().any(|codec| details.starts_with(*codec))
@@ -94,7 +94,7 @@ pub struct HeaderBytes {
     pub response: u64,
 }
 
-/// Adds what is known at the end only. `uncounted`: headers that are not in Envoy's sizes.
+/// Adds what is known only at the end. `uncounted`: headers that are not in Envoy's sizes.
 pub fn complete<H: Host>(host: &H, event: &mut TrafficEvent, uncounted: HeaderBytes) {
     let status = number(host, &["response", "code"]).and_then(|code| u16::try_from(code).ok());
     event.status = status.filter(|code| *code != 0);
@@ -105,7 +105,7 @@ pub fn complete<H: Host>(host: &H, event: &mut TrafficEvent, uncounted: HeaderBy
     if event.verdict == VerdictCode::Allow && status == Some(500) && is_unknown_backend(host) {
         event.reason = Some(UNKNOWN_BACKEND.to_owned());
     }
-    // What the filter answered has no upstream, and asking costs a microsecond.
+    // What the filter answered has no upstream, and the host call costs a microsecond.
     if !matches!(event.verdict, VerdictCode::Deny | VerdictCode::Redirect) {
         event.upstream_us = number(host, &["response", "backend_latency"]).map(|ns| ns / 1_000);
     }
@@ -119,13 +119,13 @@ fn is_unknown_backend<H: Host>(host: &H) -> bool {
 }
 
 /// An attribute that is a number, a time or a duration (both nanoseconds): 64
-/// bits, little endian. Negative ones mean nothing here.
+/// bits, little endian. `None` for negative ones.
 pub fn number<H: Host>(host: &H, path: &[&str]) -> Option<u64> {
     let bytes = host.property(path).ok().flatten()?;
     u64::try_from(i64::from_le_bytes(bytes.try_into().ok()?)).ok()
 }
 
-/// A path as it is recorded: queries carry secrets.
+/// A path as it is recorded: without query, which may have secrets in it.
 fn without_query(mut path: Vec<u8>) -> Vec<u8> {
     let end = path.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(path.len());
     path.truncate(end);

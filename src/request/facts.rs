@@ -24,7 +24,7 @@ pub struct RequestFacts {
     user_agent: Option<usize>,
     /// Whether the client sent headers that only the filter may set.
     has_own: bool,
-    /// Whether the host did not show the headers.
+    /// Whether the headers could not be read.
     unreadable: bool,
     wants_performance: bool,
     country_source: CountrySource,
@@ -33,7 +33,7 @@ pub struct RequestFacts {
     headers: HeaderPairs,
 }
 
-/// What of a request's headers an event says.
+/// The values of a request's headers that its event records.
 #[derive(PartialEq, Eq, Debug, Default)]
 pub struct RecordedFacts {
     /// `:method`.
@@ -47,9 +47,9 @@ pub struct RecordedFacts {
 }
 
 impl RequestFacts {
-    /// Reads the request at hand. `country_header`: the header, in lower case, in
-    /// which a trusted filter says the client's country. Without one no header
-    /// does, and what a client calls so is a header like any other.
+    /// Reads the current request. `country_header`: name, in lower case, of the header
+    /// with the client's country, which a trusted filter sets. `None`: no header is
+    /// trusted with it.
     pub fn read<H: Host>(host: &H, metrics: &Metrics<H>, country_header: Option<&str>) -> Self {
         let source_address = host.property(&["source", "address"]).ok().flatten();
         let client = source_address.as_deref().and_then(client_address);
@@ -57,7 +57,7 @@ impl RequestFacts {
             metrics.count(Count::NoClientAddress);
         }
         let pairs = host.request_headers();
-        // A request has headers: without any the host does not show them.
+        // Every request has headers: if there are none, they could not be read.
         let unreadable = pairs.is_empty();
         let request = Self { unreadable, ..Self::of(client, pairs, country_header) };
         if request.forwarded_for_is_unreadable() {
@@ -99,7 +99,7 @@ impl RequestFacts {
                     name.make_ascii_lowercase();
                     if country_header == Some(name.as_slice()) {
                         countries = countries.saturating_add(1);
-                        // Of two, one is not the trusted filter's.
+                        // Of two lines, one is not the trusted filter's: neither counts.
                         let one = Country::new(value.trim_ascii()).filter(|_| countries == 1);
                         request.country_source = CountrySource::Header(one);
                     }
@@ -115,7 +115,7 @@ impl RequestFacts {
         request
     }
 
-    /// The client, as Envoy's trusted-hop rules see it.
+    /// The client's address, by Envoy's trusted-hop rules.
     pub fn client(&self) -> Option<IpAddr> {
         self.client
     }
@@ -130,15 +130,15 @@ impl RequestFacts {
         self.header_bytes
     }
 
-    /// Whether the client asks what its request costs.
+    /// Whether the client asks for performance headers.
     pub fn wants_performance(&self) -> bool {
         self.wants_performance
     }
 
-    /// Whether Envoy passed over `X-Forwarded-For` and took the peer's address,
-    /// because an entry has a port or is junk: then a banned client behind the
-    /// proxy that wrote it passes. From the right, such an entry comes before the
-    /// client's, if that is there at all. (What a client itself wrote stands to
+    /// Whether Envoy ignored `X-Forwarded-For` and took the peer's address, because
+    /// an entry has a port or is no address: then a banned client behind the proxy
+    /// that wrote it passes. Read from the right, such an entry comes before the
+    /// client's, if that is there at all. (Entries that the client itself wrote are to
     /// the left of its address, and Envoy appends one of its own at the right.)
     fn forwarded_for_is_unreadable(&self) -> bool {
         let values = self.headers.iter().rev().filter(|(name, _)| name == b"x-forwarded-for");
@@ -153,8 +153,8 @@ impl RequestFacts {
         false
     }
 
-    /// Removes what only the filter may set; false when the host refused that, or
-    /// to show the headers at all.
+    /// Removes headers that only the filter may set; false when the host refused that,
+    /// or the headers could not be read.
     pub fn remove_own_headers<H: Host>(&self, host: &H) -> bool {
         if self.unreadable {
             return false;
@@ -165,7 +165,8 @@ impl RequestFacts {
             })
     }
 
-    /// The header lines that count in a decision.
+    /// The header lines that a decision looks at: all but those that only the filter
+    /// may set.
     pub fn lines(&self) -> Vec<(&[u8], &[u8])> {
         let not_own = |(name, _): &&(Vec<u8>, Vec<u8>)| !self.has_own || !name.starts_with(OWN_PREFIX);
         self.headers.iter().filter(not_own).map(|(name, value)| (name.as_slice(), value.as_slice())).collect()
@@ -189,12 +190,12 @@ impl RequestFacts {
         (self.https, self.host.as_deref().unwrap_or_default(), self.path.as_deref().unwrap_or_default())
     }
 
-    /// The page that a browser asks from, where it says one.
+    /// The `Origin` header: where the page is from that a browser makes the request for.
     pub fn origin(&self) -> Option<&[u8]> {
         self.headers.iter().find(|(name, _)| name == b"origin").map(|(_, value)| value.as_slice())
     }
 
-    /// What of it an event says, as it came.
+    /// The values that an event records, as they came.
     pub fn into_recorded(mut self) -> RecordedFacts {
         let agent = self.user_agent.and_then(|at| self.headers.get_mut(at));
         let user_agent = agent.map(|(_, value)| std::mem::take(value));
@@ -206,7 +207,7 @@ fn len(bytes: &[u8]) -> u64 {
     u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
-/// An entry of `X-Forwarded-For`, if it is what Envoy reads: a bare address.
+/// An entry of `X-Forwarded-For`, if Envoy can read it: a bare address.
 fn entry(entry: &[u8]) -> Option<IpAddr> {
     let address: IpAddr = std::str::from_utf8(entry.trim_ascii()).ok()?.parse().ok()?;
     Some(address.to_canonical())

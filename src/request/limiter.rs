@@ -1,9 +1,9 @@
-//! What clients have used of their limits, exact over all workers of a process.
+//! Usage of the limits, exact over all workers of a process.
 //!
-//! It lies in shared data, in a fixed number of buckets
-//! ([`Bucket`](tidegate_policy::limit::Bucket)): read, asked and written by
-//! compare-and-set, so that of two workers that ask for the last request of a
-//! limit one gets it. Who must wait changes nothing, and costs one read.
+//! It is kept in shared data, in a fixed number of buckets
+//! ([`Bucket`](tidegate_policy::limit::Bucket)), and written by compare-and-set, so
+//! that of two workers that take the last request of a limit one gets it. A request
+//! that must wait changes nothing and costs one read.
 
 #[cfg(test)]
 mod tests;
@@ -18,32 +18,31 @@ use crate::metrics::{Count, Metrics};
 use crate::sync::Keys;
 use crate::sync::shared::manifest::SharedData;
 
-/// How often a request asks anew because another worker was quicker. Each time
-/// that other has got something done, so it takes many workers at one limit to
-/// come to this.
+/// How often a bucket is read and written anew because another worker wrote it first.
+/// Each time one of them succeeds, so only many workers at one limit come to this.
 const TRIES: u32 = 32;
 
-/// What a limit says of a request.
+/// Whether a limit lets a request pass.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LimitAnswer {
-    /// It passes; the key's new time. See [`Gcra`](tidegate_policy::limit::Gcra).
+    /// It passes. For the times see [`Gcra`](tidegate_policy::limit::Gcra).
     Passes {
-        /// The key's new time.
+        /// The key's new theoretical arrival time.
         tat: u64,
     },
     /// It must wait.
     Waits {
-        /// The key's time, unchanged.
+        /// The key's theoretical arrival time, unchanged.
         tat: u64,
         /// Nanoseconds until a request passes.
         wait_ns: u64,
     },
-    /// Nobody knows: others were quicker too often, or the host refused. It passes;
-    /// a metric says that this happened.
+    /// Not known: other workers wrote the bucket first too often, or the host refused.
+    /// It passes, and is counted.
     Unknown,
 }
 
-/// One VM's way to what is used of limits.
+/// One VM's access to the usage of limits.
 pub struct Limiter<H> {
     host: H,
     metrics: Rc<Metrics<H>>,
@@ -52,12 +51,12 @@ pub struct Limiter<H> {
 }
 
 impl<H: Host> Limiter<H> {
-    /// Of the instance that `keys` are of. Makes no host call.
+    /// The limiter of the instance of `keys`. Makes no host call.
     pub fn new(host: H, metrics: Rc<Metrics<H>>, keys: Keys) -> Self {
         Self { host, metrics, keys, seed: Cell::new(None) }
     }
 
-    /// Takes one request of `value` out of `limit`, if it has one left.
+    /// Takes one request of the key `value` out of `limit`, if there is one left.
     pub fn ask(&self, limit: &Limit, value: &KeyValue<'_>) -> LimitAnswer {
         let took = self.seed().and_then(|seed| {
             let location = KeyLocation::of(limit, value, &seed);
@@ -76,14 +75,14 @@ impl<H: Host> Limiter<H> {
         asked
     }
 
-    /// Finds the key of the process's hashes, or mints it.
+    /// The seed of the process's hashes: read, or made if there is none.
     fn seed(&self) -> Result<[u8; 16], HostError> {
         if let Some(seed) = self.seed.get() {
             return Ok(seed);
         }
         let key = self.keys.limit_seed();
         let fresh = [self.host.random_u64().to_le_bytes(), self.host.random_u64().to_le_bytes()];
-        // Refused when there is one: then that counts.
+        // Refused if there is one, which is then read.
         let _ = self.host.shared_set(&key, fresh.as_flattened(), Expect::Absent);
         let found = self.host.shared_get(&key)?.ok_or(HostError::NotFound)?;
         let seed = <[u8; 16]>::try_from(found.0).map_err(|_| HostError::NotFound)?;
@@ -92,12 +91,12 @@ impl<H: Host> Limiter<H> {
     }
 }
 
-/// How it went to take one request.
+/// The result of [`take`].
 struct TakeResult {
     asked: LimitAnswer,
-    /// How often others were quicker.
+    /// How often other workers wrote the bucket first.
     retries: u32,
-    /// Another key had to be forgotten.
+    /// Another key had to be dropped from the full bucket.
     forgot: bool,
 }
 
@@ -112,10 +111,10 @@ fn take(
     for retries in 0..TRIES {
         let (mut bucket, expect) = match shared.get(key)? {
             None => (Bucket::default(), Expect::Absent),
-            // One that does not decode holds nothing that could be kept.
+            // A bucket that does not decode is replaced by an empty one.
             Some((bytes, cas)) => (Bucket::from_bytes(&bytes).unwrap_or_default(), Expect::Unchanged(cas)),
         };
-        // After the read: an older clock would be stricter than the limit.
+        // The clock is read after the bucket: an older time would be stricter than the limit.
         let (before, now_ns) = (bucket.tat(hash), now_ns());
         let tat = match gcra.ask(before, now_ns) {
             Ok(tat) => tat,

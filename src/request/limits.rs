@@ -1,5 +1,5 @@
-//! The limits that hold for a request which may pass otherwise, and what the client is
-//! told of them: `RateLimit-Policy`, `RateLimit` and `Retry-After`.
+//! The limits that hold for a request that no check denied, and their response headers:
+//! `RateLimit-Policy`, `RateLimit` and `Retry-After`.
 
 use tidegate_policy::decide::Tables;
 use tidegate_policy::limit::{Limit, LimitStatus, retry_after};
@@ -10,14 +10,14 @@ use crate::host::{Host, HostError};
 use crate::metrics::Count;
 use crate::worker::Instance;
 
-/// What the limits say of a request.
+/// The result of the limits for a request.
 #[derive(Default)]
 pub struct LimitCheck<'t> {
     /// The limit that has nothing left.
     pub denied: Option<LimitDenial<'t>>,
     /// Name of the first limit in shadow that has nothing left.
     pub shadow_denied: Option<String>,
-    /// How much the client has used of the limits that tell it also when it passes.
+    /// Usage of the limits that are shown also to a client whose request passes.
     pub usages: Vec<LimitStatus>,
 }
 
@@ -29,15 +29,15 @@ pub struct LimitDenial<'t> {
     pub headers: Vec<(&'static str, Vec<u8>)>,
 }
 
-/// Asks the limits that hold for a request, in the order of their names, up to the
-/// first that has nothing left. `route`: the one that matched.
+/// Takes the request out of the limits that hold for it, in the order of their names,
+/// up to the first that has nothing left. `route`: the one that matched.
 ///
 /// A limit is not a check: no other service could answer it, and whether it holds depends on
-/// what the checks found. So limits are asked once it is decided that the request may pass, of
+/// what the checks found. So limits come after the decision that the request may pass, from
 /// the tables that it began with. Where no limit holds there is no host call.
 ///
-/// What the limits before the one that denies have counted stays counted: to take
-/// it back would need all of their buckets to be written at once.
+/// What the limits before that one have counted stays counted: to take it back, all of
+/// their buckets would have to be written at once.
 pub fn check<'t, H: Host>(
     instance: &Instance<H>,
     tables: &'t Tables,
@@ -79,8 +79,8 @@ fn denial<'t>(limit: &'t Limit, usages: &[LimitStatus], wait_ns: u64, now_ns: u6
     LimitDenial { limit: &limit.name, headers }
 }
 
-/// Adds `RateLimit-Policy` and `RateLimit` to the response at hand. What the upstream
-/// says of limits of its own stays: both fields are lists.
+/// Adds `RateLimit-Policy` and `RateLimit` to the current response. The upstream's values
+/// of these headers stay: both are lists.
 ///
 /// # Errors
 /// When the host refuses.

@@ -1,4 +1,4 @@
-//! What was decided of a request, as its event tells it.
+//! What was decided about a request, as its event records it.
 
 use tidegate_policy::geo::Country;
 use tidegate_policy::route::RouteMatch;
@@ -17,7 +17,7 @@ pub struct Outcome {
     pub route: Option<String>,
     /// The route's path template that matched.
     pub template: Option<String>,
-    /// Where the client is, if the decision came to ask that and it is known.
+    /// The client's country, if the decision needed it and it is known.
     pub country: Option<Country>,
     /// Name of the first limit in shadow that would have denied.
     pub shadow_limit: Option<String>,

@@ -1,5 +1,5 @@
-//! What a request cost, in headers of its response: `x-performance-*` in milliseconds and
-//! `Server-Timing` (W3C). Only measured where they are wanted.
+//! Performance headers: how long the filter took for a request, as `x-performance-*` in
+//! milliseconds and `Server-Timing` (W3C). Measured only if they are wanted.
 
 use std::fmt::Write;
 
@@ -8,22 +8,22 @@ use tidegate_policy::check::{Answered, Check, PerCheck};
 use crate::config::Performance;
 use crate::host::{Host, HostError};
 
-/// With the value `1` a client asks for the headers.
+/// The request header by which a client asks for them, with the value `1`.
 pub const WANTED_HEADER: &[u8] = b"x-performance";
 
-/// The checks as the headers name them, in the order of the rollout.
+/// The checks and their headers, in the order of the rollout.
 const CHECKS: [(Check, &str); 3] = [
     (Check::Route, "x-performance-route"),
     (Check::Ip, "x-performance-ip"),
     (Check::Geo, "x-performance-geo"),
 ];
 
-/// What one request cost, nanoseconds.
+/// How long the filter took for one request, nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Timing {
-    /// Each check, waiting for its answer included.
+    /// Each check, with the wait for its answer.
     pub checks: PerCheck<u64>,
-    /// What the response waited for its event to be stored.
+    /// The response's wait for its event to be stored.
     pub recording: u64,
 }
 
@@ -38,10 +38,10 @@ pub fn is_wanted(mode: Performance, client_asks: bool) -> bool {
 }
 
 /// Writes the headers, in the phase of the response headers. `total_ns`: from the
-/// request's headers to now, so what the upstream took is in it.
+/// request's headers to now, so it includes the upstream's time.
 ///
-/// What an upstream wrote under the same names is replaced, so that what is there
-/// is the filter's word; its `Server-Timing` stays, beside a line of the filter's.
+/// An upstream's `x-performance-*` headers of the same names are replaced; its
+/// `Server-Timing` stays, and the filter adds a line.
 ///
 /// # Errors
 /// When the host refuses one of them.

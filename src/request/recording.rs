@@ -35,7 +35,7 @@ pub fn post<H: Host>(filter: &Filter<H>, event: &TrafficEvent) -> Option<InFligh
     sent
 }
 
-/// Counts what came of the post, inside its callback. The response goes on whatever it is.
+/// Counts the result of the post, inside its callback. The response is sent in any case.
 pub fn finish<H: Host>(filter: &Filter<H>) {
     let instance = &filter.instance;
     let status = instance.client.status();

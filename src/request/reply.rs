@@ -6,8 +6,8 @@ use tidegate_policy::route::action::CorsHeaders;
 
 use crate::host::{Host, HostError, LocalReply};
 
-/// `Retry-After` where a filter could not decide, seconds: tables are there within a second
-/// of the admin service's answer.
+/// `Retry-After` in seconds, if the filter could not decide: tables are there within a
+/// second of the admin service's answer.
 const RETRY_AFTER: &[u8] = b"1";
 
 /// Answers with a redirect. `%RESPONSE_CODE_DETAILS%` is `redirect`.
@@ -19,8 +19,9 @@ pub fn redirect<H: Host>(host: &H, status: u16, location: &[u8]) -> Result<(), H
     host.reply(LocalReply { status, details: "redirect", headers: &headers, body: b"" })
 }
 
-/// Answers a browser's preflight request. `%RESPONSE_CODE_DETAILS%` is `cors_preflight`. Caches must not give one site's answer to another's page
-/// (Fetch standard, "CORS protocol and HTTP caches").
+/// Answers a browser's preflight request. `%RESPONSE_CODE_DETAILS%` is `cors_preflight`.
+/// With `vary: origin`: caches must not give one site's answer to another's page (Fetch
+/// standard, "CORS protocol and HTTP caches").
 ///
 /// # Errors
 /// When the host refuses.
@@ -60,8 +61,8 @@ pub fn deny_with<H: Host, V: AsRef<[u8]>>(
     host.reply(LocalReply { status, details: reason.code(), headers: &all, body: body.as_bytes() })
 }
 
-/// Put together without a JSON writer: every part is a constant that needs no
-/// escapes, which a test checks.
+/// The problem document, written without a JSON library: every part is a constant that
+/// needs no escapes, which a test checks.
 fn body(reason: Reason, status: u16) -> String {
     let (code, title, status) = (reason.code(), reason.title(), status.to_string());
     [

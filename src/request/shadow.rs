@@ -1,5 +1,5 @@
-//! A check in shadow: the admin service's answer decides, and what the cache
-//! would have said is compared with it.
+//! Checks in shadow: the admin service's answer decides, and the cache's is compared
+//! with it.
 
 use std::fmt::Write;
 
@@ -11,8 +11,8 @@ use tidegate_policy::route::RouteMatch;
 use tidegate_policy::wire::check::{Answer, Found, GeoAnswer, RouteAnswer};
 use tidegate_policy::wire::event::{MAX_FOUND, Mismatch};
 
-/// Compares an answer with what the cache says of the same request; `None`: they
-/// say the same.
+/// Compares the admin service's answer with the cache's for the same request; `None` if
+/// they are equal.
 #[must_use]
 pub fn compare(
     answer: &Answer,
@@ -53,8 +53,8 @@ fn of_ip(found: IpFinding) -> String {
     }
 }
 
-/// The country, then every rule of which `other` says something else, with what
-/// it says: `DE: eu allows, law 451 globally`.
+/// The country, then every rule that differs in `other`, with its verdict:
+/// `DE: eu allows, law 451 globally`.
 fn of_geo(found: &GeoAnswer, other: &GeoAnswer) -> String {
     let differs = |rule: &&RuleVerdict| {
         // Both are in the order of names.
@@ -82,7 +82,7 @@ fn of_geo(found: &GeoAnswer, other: &GeoAnswer) -> String {
     text
 }
 
-/// Both answers, of which a person can see that they differ.
+/// Both answers as text. If the texts are the same, `, other filters` tells them apart.
 fn of_routes(
     direct: Option<Option<RouteMatch<'_>>>,
     cached: Option<Option<RouteMatch<'_>>>,

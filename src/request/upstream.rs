@@ -1,4 +1,4 @@
-//! Tells Envoy where a request goes: to a cluster of its configuration, or through its
+//! Sets where Envoy sends a request: to a cluster of its configuration, or through its
 //! dynamic forward proxy to an upstream that its configuration does not have.
 
 use tidegate_policy::decide::Reason;
@@ -16,28 +16,28 @@ pub const CLUSTER_HEADER: &str = "x-tidegate-cluster";
 const HOST_STATE: &str = "envoy.upstream.dynamic_host";
 const PORT_STATE: &str = "envoy.upstream.dynamic_port";
 /// Filter state that TLS to upstreams reads
-/// (`source/common/network/transport_socket_options_impl.cc`): the name that is
-/// asked for, and those of which the certificate must have one.
+/// (`source/common/network/transport_socket_options_impl.cc`): the SNI, and the names of
+/// which the certificate must have one.
 const SNI_STATE: &str = "envoy.network.upstream_server_name";
 const SAN_STATE: &str = "envoy.network.upstream_subject_alt_names";
 
-/// Names the clusters that get copies. Envoy's routes match on these, from the first
-/// without a gap.
+/// Headers with the clusters that get a copy of the request. Envoy's routes match on
+/// them, from the first without a gap.
 const MIRROR_HEADERS: [&str; MAX_MIRRORS] =
     ["x-tidegate-mirror-1", "x-tidegate-mirror-2", "x-tidegate-mirror-3", "x-tidegate-mirror-4"];
 
-/// Sends the request at hand to `backend`.
+/// Sends the current request to `backend`.
 ///
-/// Without its filter state the forward proxy would go where the client's `Host`
-/// says, so the cluster is named last, once all of that is set.
+/// The cluster's header is set last, after the filter state: without that the forward
+/// proxy would connect to the client's `Host`.
 ///
 /// # Errors
-/// Why it is to be denied, when Envoy could not be told.
+/// Why the request is to be denied, when the host refused.
 pub fn send<H: Host>(filter: &Filter<H>, backend: &Backend) -> Result<(), Reason> {
     let host = &filter.instance.host;
     let cluster = filter.clusters.of(backend);
     let told = match &backend.target {
-        // The names of backends are checked for this, what the template makes of them is not.
+        // Backends' names are checked for this prefix, the template's results are not.
         None if cluster.starts_with(RESERVED_CLUSTER_PREFIX) => return Err(Reason::NoBackend),
         None => Ok(()),
         Some(target) => aim(host, target),
@@ -56,8 +56,8 @@ fn aim<H: Host>(host: &H, target: &Target) -> Result<(), HostError> {
     Ok(())
 }
 
-/// Has the request at hand copied to these, of which [`MAX_MIRRORS`] count. A copy
-/// that Envoy cannot be told of is not made.
+/// Has the current request copied to the first [`MAX_MIRRORS`] of these backends. A copy
+/// whose headers the host refuses is not made.
 pub fn mirror<'b, H: Host>(filter: &Filter<H>, backends: impl Iterator<Item = &'b Backend>) {
     let may_be_named = |cluster: &str, backend: &Backend| {
         backend.target.is_some() || !cluster.starts_with(RESERVED_CLUSTER_PREFIX)
@@ -82,11 +82,11 @@ fn copy<H: Host>(host: &H, header: &str, cluster: &str, backend: &Backend) -> Re
             set("-sni", &tls.sni)?;
         }
     }
-    // Last: with this header the copy is made.
+    // Set last: this header makes Envoy copy the request.
     host.set_request_header(header, cluster.as_bytes())
 }
 
-/// A host as Envoy reads it from filter state: an IPv6 address in brackets.
+/// A host in the form that Envoy reads from filter state: an IPv6 address in brackets.
 fn literal(host: &str) -> String {
     if host.contains(':') { ["[", host, "]"].concat() } else { host.to_owned() }
 }
