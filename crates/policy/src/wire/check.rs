@@ -1,5 +1,5 @@
 //! Direct mode: a question about one request, and the admin service's answer from
-//! its database as it stands. `docs/ARCHITECTURE.md`, "A request asked directly".
+//! its database as it stands. `docs/ARCHITECTURE.md`, "A request".
 //!
 //! `POST /api/data-plane/v1/check/{ip,geo,route}` with a [`Question`] as its body
 //! answers 200 with an [`Answer`].
