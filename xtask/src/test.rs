@@ -71,7 +71,12 @@ fn steps(args: &Args, report: &mut Report) -> Result<()> {
     let stacks = wanted(&[Step::Dist, Step::Envoy, Step::Compose]);
     // Beside the rest: what waits for the network, and the filter, of which the last stage
     // is one thread, in folders of cargo's of its own.
-    let downloads = stacks.then(|| Beside::start(|| Ok(install::for_tests())));
+    let downloads = stacks.then(|| {
+        Beside::start(|| {
+            install::for_tests();
+            Ok(())
+        })
+    });
     let filter = stacks.then(|| Beside::start(|| Ok((filter::build()?, build::other_filters()?))));
     if wanted(&[Step::Unit, Step::Sim, Step::Dist, Step::Envoy, Step::Compose]) {
         report.step("compiling programs and tests", compile)?;
