@@ -1,5 +1,5 @@
-//! Events of requests, on their way to the admin service: each VM's buffer, the
-//! process's queue, and the recorder that drains the queue and posts.
+//! From a request's event to the admin service: each VM's buffer, the process's shared
+//! queue, and the recorder, which drains the queue and posts the events.
 
 pub mod buffer;
 pub mod queue;

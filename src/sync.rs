@@ -2,12 +2,12 @@
 //!
 //! One VM holds the **lease**: it polls the admin service, publishes to shared
 //! data, and wakes the others. Every VM has a **slot**, loads what is published
-//! into its own memory, and writes into its slot what it enforces; the holder
-//! tells the admin service the oldest of these. `docs/ARCHITECTURE.md`, "A table
-//! change".
+//! into its own memory, and writes the version that it enforces into its slot; the
+//! holder acks the oldest of these to the admin service. `docs/ARCHITECTURE.md`, "A
+//! table change".
 //!
-//! All of it hangs on a tick, and is made faster by wake-ups: nothing is lost
-//! when a wake-up, a callout or a root is.
+//! All work is done at ticks; wake-ups only make it faster. So nothing is lost
+//! with a lost wake-up, callout or root context.
 
 mod fetch;
 #[cfg(test)]
@@ -36,25 +36,25 @@ pub use shared::lease::Role;
 use shared::slots::{self, OwnSlot};
 use shared::wake::{OwnQueue, Waker};
 
-/// Between ticks while there is nothing to hurry.
+/// Time between ticks while no work is pending.
 const TICK: Duration = Duration::from_millis(250);
-/// Between ticks while a load or a publish is under way.
+/// Time between ticks while a load or a publish is under way.
 const HURRY: Duration = Duration::from_millis(1);
-/// Work in one callback, where a worker's requests wait for it. Publishing, building and loading
-/// are step machines for that: a step is one host call or some 4,096 entries. Not cut into steps
-/// are the decoding of one answer (4 MiB at most), the sorting of its changes where they do not
-/// come in order, and of a route table the decoding and each of its lists (of 10,000 routes the
-/// longest step takes some 1 ms: `docs/PERFORMANCE.md`, "The matcher").
+/// The longest work in one callback: the worker's requests wait for it. So publishing, applying
+/// an answer and loading are done in steps of one host call or some 4,096 entries. Not cut into
+/// steps are the decoding of one answer (4 MiB at most), the sorting of its changes if they do
+/// not come in order, and of a route table the decoding and each of its lists (with 10,000
+/// routes the longest step takes some 1 ms: `docs/PERFORMANCE.md`, "The matcher").
 const BUDGET_NS: u64 = 2_000_000;
-/// Steps of work in one callback, should the clock stand still.
+/// The most steps of work in one callback, in case the clock stands still.
 const BUDGET_STEPS: u32 = 32;
-/// Between two heartbeats of a slot: several roots of a VM tick.
+/// The least time between two heartbeats of a slot: several root contexts of a VM tick.
 const HEARTBEAT_NS: u64 = 200_000_000;
-/// A VM that has not ticked for this long looks at what is published before it
-/// decides: half of what makes its slot stale.
+/// A VM whose last heartbeat is older than this loads what is published before it
+/// decides: half of the age at which its slot is stale.
 const UNHEARD_NS: u64 = 1_000_000_000;
 
-/// The sync of one VM.
+/// One VM's part in fetching, publishing and loading tables.
 pub struct Sync<H> {
     host: H,
     metrics: Rc<Metrics<H>>,
@@ -70,7 +70,7 @@ pub struct Sync<H> {
 }
 
 impl<H: Host> Sync<H> {
-    /// The sync of the VM `source`. Makes no host call.
+    /// That of the VM `source`. Makes no host call.
     pub fn new(
         host: H,
         metrics: Rc<Metrics<H>>,
@@ -94,9 +94,9 @@ impl<H: Host> Sync<H> {
         }
     }
 
-    /// Loads what is published before it returns, and writes nothing: for
-    /// `on_configure`, which the canary runs too. A VM in the place of one that trapped thus
-    /// has tables at its first request.
+    /// Loads what is published before it returns, and writes nothing to shared data: for
+    /// `on_configure`, which the canary runs too. So a VM that replaces one that trapped has
+    /// tables at its first request.
     pub fn load_now(&mut self) {
         self.loader.look_to_the_end(&self.host, &self.keys, &self.metrics);
         if let Some(loaded) = self.loader.loaded() {
@@ -104,8 +104,7 @@ impl<H: Host> Sync<H> {
         }
     }
 
-    /// Does what is due, from the root that ticks; answers when it wants the next
-    /// tick.
+    /// Does what is due, at a tick of `root`; returns the time until the next tick.
     pub fn on_tick(&mut self, root: u32) -> Duration {
         self.come_back();
         self.identify();
@@ -132,7 +131,7 @@ impl<H: Host> Sync<H> {
         next.map_or(TICK, |next| Duration::from_nanos(next).clamp(HURRY, TICK))
     }
 
-    /// A message arrived in a queue. True when it is this VM's wake-up call.
+    /// A message arrived in `queue`. True when that is this VM's wake-up queue.
     pub fn on_queue_ready(&mut self, root: u32, queue: QueueId) -> bool {
         if !self.queue.is(queue) {
             return false;
@@ -144,8 +143,7 @@ impl<H: Host> Sync<H> {
         true
     }
 
-    /// A call was answered, or failed without an answer. True when it was one of the
-    /// sync's.
+    /// A call was answered, or failed without an answer. True when it was made here.
     pub fn on_call_response(&mut self, token: CallToken) -> bool {
         let Some(root) = self.holder.as_ref().and_then(|holder| holder.root_of(token)) else { return false };
         self.with_holder(root, |holder, context| holder.answered(token, context));
@@ -162,38 +160,38 @@ impl<H: Host> Sync<H> {
         }
     }
 
-    /// The VM's last root is gone: no request is decided by its tables any more,
-    /// so it holds up no ack, and nobody need wait for its lease to run out.
+    /// The VM's last root is gone: no request is decided by its tables any more, so
+    /// acks need not wait for it, nor the other VMs for its lease to end.
     pub fn close(&mut self) {
         self.lease.give_up(&self.host, &self.keys);
         self.holder = None;
         self.slot.close(&self.host, &self.keys, &self.metrics);
     }
 
-    /// The VM's first request is about to be decided. The slot says so **before**
-    /// the manifest is looked at: that is what makes an ack true (see
+    /// The VM's first request is about to be decided. The slot is marked as serving
+    /// **before** the manifest is read: acks are right only in this order (see
     /// [`slots::Slot::serving`]).
     pub fn first_request(&mut self) {
-        // The first request may come before the first tick, and have questions.
+        // The first request may come before the first tick, and questions to the admin
+        // service need the process's id.
         self.identify();
         self.slot.set_serving();
         self.catch_up();
     }
 
-    /// A request is about to be decided, and the monotonic clock says `now_ns`.
-    /// Costs nothing, unless this VM has not been heard of for a second: then
-    /// others may believe it dead, and it looks at the manifest. The look is one host call; a
-    /// whole base is read only where one was published meanwhile.
+    /// A request is about to be decided; `now_ns` is the monotonic clock. Makes no host call
+    /// unless this VM's last heartbeat is more than a second ago: acks may then no longer
+    /// wait for it, so it writes its slot and loads what is published. The look at the
+    /// manifest is one host call; a whole base is read only if one was published meanwhile.
     pub fn before_request(&mut self, now_ns: u64) {
         if now_ns.saturating_sub(self.slot.heartbeat_ns()) > UNHEARD_NS {
             self.catch_up();
         }
     }
 
-    /// A VM that was not heard of for long is about to be heard of again: versions
-    /// may have been acked without it, so it must have what is published before
-    /// this callback ends. Loading a step at a time it would meanwhile count as
-    /// alive, and decide by what was true before.
+    /// Before the first heartbeat after a pause: versions may have been acked without
+    /// this VM, so it loads what is published before this callback ends. If it loaded in
+    /// steps, it would count as alive meanwhile and decide by older tables.
     fn come_back(&mut self) {
         let silent_ns = self.host.monotonic_ns().saturating_sub(self.slot.heartbeat_ns());
         if self.slot.index().is_some() && silent_ns > UNHEARD_NS {
@@ -214,25 +212,25 @@ impl<H: Host> Sync<H> {
         self.loader.tables()
     }
 
-    /// Whether this VM pulls, publishes and drains.
+    /// Whether this VM holds the lease: polls, publishes, and drains the events queue.
     #[must_use]
     pub fn holds_lease(&self) -> bool {
         self.lease.fence().is_some()
     }
 
-    /// Whether some VM of the process does, as far as is known.
+    /// Whether some VM of the process holds the lease, when last looked at.
     #[must_use]
     pub fn lease_alive(&self) -> bool {
         self.lease.is_alive(self.host.monotonic_ns())
     }
 
-    /// Notes the highest event number; the slot says it from its next heartbeat on.
+    /// Notes the highest event number; the next heartbeat writes it to the slot.
     pub fn note_numbered(&mut self, hi: u64) {
         self.slot.note_numbered(hi);
     }
 
-    /// Every VM of the process, as its slot tells. `Dead`: not heard of for 10 s;
-    /// the caller drains the queue before it says so to anybody.
+    /// Every VM of the process, by its slot. `Dead`: no heartbeat for 10 s; the caller
+    /// drains the queue before it reports that.
     #[must_use]
     pub fn sources(&self) -> Vec<SourceReport> {
         let now = self.host.monotonic_ns();
@@ -247,7 +245,7 @@ impl<H: Host> Sync<H> {
             })
             .collect();
         for (source, hi) in slots.iter().filter_map(|(_, slot)| slot.before) {
-            // It may have claimed another slot after it lost that one.
+            // A VM may have claimed another slot after it lost this one.
             if !reports.iter().any(|report| report.source == source) {
                 reports.push(report(source, hi, SourceState::Dead));
             }
@@ -255,8 +253,8 @@ impl<H: Host> Sync<H> {
         reports
     }
 
-    /// The time by which entries expire: the admin service's clock, as of its
-    /// last answer.
+    /// The time by which entries expire: this machine's clock, corrected by its
+    /// difference to the admin service's clock at the last answer that was loaded.
     #[must_use]
     pub fn now(&self) -> UnixSeconds {
         let wall_ms = self.host.wall_us().checked_div(1000).unwrap_or_default();
@@ -265,7 +263,7 @@ impl<H: Host> Sync<H> {
         UnixSeconds::try_from(seconds).unwrap_or(UnixSeconds::MAX)
     }
 
-    /// Shows what is known now: age and contents of the tables, and the lease.
+    /// Sets the gauges of the tables' age and contents, and of the lease.
     pub fn show_gauges(&self) {
         let heard_ns = self.lease.seen().map_or(0, |lease| lease.heard_ns);
         let heard_ns = heard_ns.max(self.holder.as_ref().map_or(0, |holder| holder.heard_ns));
@@ -281,15 +279,15 @@ impl<H: Host> Sync<H> {
         }
     }
 
-    /// Finds the process's id or mints it, for the client to say who this gateway is.
+    /// Reads the process's id, or makes it, for the client's gateway header.
     fn identify(&self) {
         if self.client.is_identified() {
             return;
         }
         let key = self.keys.process();
-        // Zero would be an id like any other, but looks like a missing one.
+        // Zero would be a valid id, but looks like a missing one.
         let fresh = self.host.random_u64().max(1).to_le_bytes();
-        // Refused when there is one: then that counts.
+        // Refused if there is one, which is then read.
         let _ = self.host.shared_set(&key, &fresh, Expect::Absent);
         if let Ok(Some((bytes, _))) = self.host.shared_get(&key)
             && let Some(process) = bytes.first_chunk()
@@ -315,7 +313,7 @@ impl<H: Host> Sync<H> {
         self.lease.tick(&self.host, &self.keys, &self.metrics, self.slot.index(), heard);
         match (self.lease.fence(), &self.holder) {
             (Some(fence), Some(holder)) if holder.fence() == fence => {}
-            // Calls of the holder before stay open; their answers are nobody's.
+            // Calls of the previous holder stay open; their answers are ignored.
             (Some(fence), _) => self.holder = Some(LeaseHolder::new(fence)),
             (None, _) => self.holder = None,
         }
@@ -334,7 +332,8 @@ impl<H: Host> Sync<H> {
         Some(act(holder, &mut context))
     }
 
-    /// What there is to do, as far as one callback may; then what the slots say.
+    /// Does pending work within the bounds of one callback; then the holder looks at the
+    /// slots.
     fn work(&mut self, root: u32) -> Progress {
         let until = self.host.monotonic_ns().saturating_add(BUDGET_NS);
         let mut busy = Progress::Pending;
@@ -354,7 +353,7 @@ impl<H: Host> Sync<H> {
         if self.loader.is_loading() {
             if self.loader.step(&self.host, &self.keys, &self.metrics) {
                 // Something newer may have been published meanwhile, and its
-                // wake-up call may have come while this one was loading.
+                // wake-up may have come during this load.
                 self.loader.look(&self.host, &self.keys);
             }
             busy = Progress::Pending;
@@ -367,8 +366,8 @@ impl<H: Host> Sync<H> {
         busy
     }
 
-    /// For callbacks that no tick follows soon: what is left to do goes on in
-    /// the next round of this thread's events.
+    /// For callbacks that no tick follows soon: wakes this VM, so that the rest of the
+    /// work is done in the next turn of the thread's event loop.
     fn work_and_go_on(&mut self, root: u32) {
         if self.work(root) == Progress::Pending
             && let Some(own) = self.slot.index()
@@ -377,8 +376,8 @@ impl<H: Host> Sync<H> {
         }
     }
 
-    /// Other tables are in force: the slot says so, and the holder of the lease
-    /// hears of it.
+    /// Other tables are in force: writes that to the slot, and wakes the holder of the
+    /// lease.
     fn enforced(&mut self) {
         let Some(loaded) = self.loader.loaded() else { return };
         self.slot.set_enforced(loaded.tables.version, loaded.refresh);

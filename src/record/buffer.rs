@@ -1,14 +1,15 @@
-//! The events of one VM: numbered, kept as bytes, sealed into batches, and
-//! handed to the shared queue, one message per batch.
+//! The events of one VM: numbered, encoded, sealed into batches, and put into the
+//! shared queue, one message per batch.
 //!
-//! A number may be reserved while its request goes on, and complete hours later,
-//! after many that are higher. A batch is a run without holes, so what is there is
-//! cut at the numbers that are still open, and each run is a batch of its own.
+//! A number may be reserved while its request is still open, and its event may come
+//! hours later, after many with higher numbers. A batch has consecutive numbers only,
+//! so events are split into runs at the numbers that are still open, and each run is
+//! a batch of its own.
 //!
-//! The queue has no bound of its own, so a gauge counts the bytes in it. Over
-//! the limit, or while nobody drains, events stay here, and when this buffer is
-//! full too the oldest run is given up and reported as a range. A number that is
-//! still open is never part of such a range.
+//! The queue has no bound of its own, so a gauge counts the bytes in it. Over the
+//! limit, or while no VM drains the queue, events stay in this buffer. When that is
+//! full too, the oldest run is given up and reported as a range of numbers. A number
+//! that is still open is never part of such a range.
 
 mod runs;
 #[cfg(test)]
@@ -28,15 +29,15 @@ use runs::{Run, RunLimits, Runs};
 /// Bytes at which a batch is sealed: far under [`MAX_BATCH`], and small enough
 /// that the queue's lock is held for microseconds.
 const BATCH_BYTES: usize = 128 << 10;
-/// Bytes handed over in one callback, and a batch more: after an outage a
-/// worker may hold hundreds of megabytes. The rest goes with the next tick.
+/// Bytes enqueued in one callback, give or take a batch: after an outage a worker may
+/// hold hundreds of megabytes. The rest follows at the next tick.
 const FLUSH_BYTES: usize = 1 << 20;
-/// Messages handed over in one callback: with many open numbers runs are short,
-/// and each costs a call. The rest grows together while it waits, so this delays
-/// events but does not pile them up: there are no more runs than open numbers.
+/// Messages enqueued in one callback: with many open numbers runs are short, and each
+/// costs a host call. The other runs are merged while they wait, so this delays events
+/// but does not let them pile up: there are hardly more runs than open numbers.
 const FLUSH_MESSAGES: usize = 64;
-/// Ranges of events given up that are kept apart: they merge when adjacent, and
-/// only open numbers keep them apart as long as the queue takes nothing.
+/// The most ranges of events given up. Adjacent ranges are merged, and only open numbers
+/// separate them while the queue takes nothing.
 const MAX_RANGES: usize = 1_000;
 
 const _: () = assert!(BATCH_BYTES < MAX_BATCH / 2);
@@ -50,8 +51,8 @@ pub struct EventBuffer<H> {
     events: Rc<EventQueue<H>>,
     queue: Option<QueueId>,
     numbered: u64,
-    /// Numbers that are given but whose events are not here yet: one for each
-    /// request whose event was sent ahead.
+    /// Numbers that are reserved and whose events have not come, ascending: one for each
+    /// open request whose event was posted synchronously.
     reserved: VecDeque<u64>,
     runs: Runs,
     dropped: Vec<DroppedRange>,
@@ -89,23 +90,22 @@ impl<H: Host> EventBuffer<H> {
         self.numbered
     }
 
-    /// Whether something waits to be handed over. Open numbers do not: there is
-    /// nothing to hand over yet.
+    /// Whether events wait to be enqueued. Open numbers do not count.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         !self.runs.is_empty()
     }
 
-    /// Gives a number to an event that is not over yet. It must come to
-    /// [`push`](Self::push) with this number when it is; until then the number is
-    /// open, and counts as numbered.
+    /// Reserves a number for the event of a request that is still open. At its end the
+    /// event must come to [`push`](Self::push) with this number; until then the number
+    /// is open, and counts as numbered.
     pub fn reserve(&mut self) -> u64 {
         let number = self.next_number();
         self.reserved.push_back(number);
         number
     }
 
-    /// Takes a number out of those that are open; false when it is not.
+    /// Removes a number from the open ones; false if it is not open.
     fn was_reserved(&mut self, number: u64) -> bool {
         let found = self.reserved.binary_search(&number).ok();
         found.and_then(|at| self.reserved.remove(at)).is_some()
@@ -117,12 +117,12 @@ impl<H: Host> EventBuffer<H> {
         self.numbered
     }
 
-    /// Keeps `event`. One that has a reserved number is taken under it; any other
-    /// gets the next number. True when a batch is full, so that a
-    /// [`flush`](Self::flush) need not wait for the tick.
+    /// Buffers `event`. One with a reserved number keeps it; any other gets the next
+    /// number. True when a batch is full, so that [`flush`](Self::flush) need not wait
+    /// for the tick.
     pub fn push(&mut self, event: &mut TrafficEvent) -> bool {
-        // A number that is not open would be a second event of that number, and
-        // the ledger would drop it as a repetition.
+        // A second event with a number that is not open would be dropped by the ledger
+        // as a repetition.
         if event.number == 0 || !self.was_reserved(event.number) {
             event.number = self.next_number();
         }
@@ -143,8 +143,8 @@ impl<H: Host> EventBuffer<H> {
         merge(&mut self.dropped, DroppedRange { source: self.source, first, last, reason });
     }
 
-    /// Hands over what waits, up to a bound. `drained`: somebody drains the
-    /// queue; otherwise everything stays here.
+    /// Enqueues waiting events, up to a bound. `drained`: some VM drains the queue; if
+    /// not, all events stay in the buffer.
     pub fn flush(&mut self, drained: bool) {
         if self.closed {
             self.close();
@@ -167,8 +167,8 @@ impl<H: Host> EventBuffer<H> {
         }
     }
 
-    /// Hands over one run as a batch, and tells its length in bytes (0: it was
-    /// given up). `None` when the queue does not take it; then it stays here.
+    /// Enqueues one run as a batch, and returns its length in bytes (0: it was given
+    /// up). `None` if that fails; then the run stays in the buffer.
     fn hand_over(&mut self, run: Run, closing: bool) -> Option<usize> {
         let head = self.head(run.first, closing);
         let Ok(message) = head.seal(run.count, &run.events) else {
@@ -184,16 +184,15 @@ impl<H: Host> EventBuffer<H> {
         Some(message.len())
     }
 
-    /// Hands over everything whatever the limits, and says that no higher number
-    /// comes: the VM's last root is gone. Events that come all the same (a late
-    /// log) are closed again.
+    /// The VM's last root is gone: enqueues everything regardless of the limits, and
+    /// reports that no higher number comes. If events still come (a late log), they are
+    /// enqueued and the source is closed again.
     ///
-    /// Numbers that are still open are counted as numbered and stay open; they are
-    /// not reported as given up, because nobody has thrown anything away: their
-    /// requests may yet be logged, and their events may stand in the admin service
-    /// already, sent ahead. For its ledger the source has ended, so an event that
-    /// was sent ahead counts as stored as it stands (incomplete) and any other open
-    /// number as lost, until its end comes after all: that is still taken.
+    /// Numbers that are still open count as numbered and stay open. They are not
+    /// reported as given up: their requests may still be logged, and the admin service
+    /// may have stored their events already, posted synchronously. In its ledger the
+    /// source has ended, so such an event counts as stored as it is (incomplete) and any
+    /// other open number as lost; an event that still comes is taken.
     pub fn close(&mut self) {
         self.closed = true;
         loop {
@@ -209,7 +208,7 @@ impl<H: Host> EventBuffer<H> {
         }
     }
 
-    /// An empty batch for what is left to say.
+    /// Enqueues an empty batch, which reports the close and the ranges given up.
     fn say_closed(&mut self) {
         let head = self.head(self.numbered.saturating_add(1), true);
         if head.seal(0, &[]).is_ok_and(|message| self.enqueue(&message).is_ok()) {
@@ -247,11 +246,11 @@ impl<H: Host> EventBuffer<H> {
     }
 }
 
-/// Adds a range to those before it. Past [`MAX_RANGES`] a range is left out: its
-/// events then show as lost instead of dropped, which is as true.
+/// Adds a range to `ranges`, merged with an adjacent one. Beyond [`MAX_RANGES`] it is
+/// left out: its events then show as lost instead of dropped, which is as true.
 pub fn merge(ranges: &mut Vec<DroppedRange>, new: DroppedRange) {
     let of_its_kind = |range: &&mut DroppedRange| range.source == new.source && range.reason == new.reason;
-    // From the end: what is given up next to it was mostly given up just before.
+    // From the end: an adjacent range was mostly given up just before.
     for range in ranges.iter_mut().rev().filter(of_its_kind) {
         if range.last.checked_add(1) == Some(new.first) {
             range.last = new.last;

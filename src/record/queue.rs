@@ -1,13 +1,11 @@
-//! The queue that carries batches of events through a process, and the gauge
-//! that counts its bytes: the host's queue has no bound and does not tell its
-//! length.
+//! The shared queue of event batches in a process, and the gauge that counts its
+//! bytes: Envoy's shared queues have no bound and no length that can be read.
 
 use crate::host::{Host, HostError, MetricId, MetricKind, QueueId};
 use crate::metrics::QUEUE_BYTES;
 
-/// One instance's queue, as one VM knows it. The gauge is the instance's own, like
-/// the queue: who drains one of two queues must not set the count of the other
-/// one right.
+/// One instance's queue, as used by one VM. Each instance has a gauge of its own, as it
+/// has a queue: a drainer that resets its gauge must not change another queue's count.
 pub struct EventQueue<H> {
     host: H,
     name: String,
@@ -28,8 +26,8 @@ impl<H: Host> EventQueue<H> {
         &self.name
     }
 
-    /// Bytes in the queue. A VM may have taken before another has added: a sum
-    /// under zero counts as zero.
+    /// Bytes in the queue, by the gauge. A value under zero counts as zero: a VM may
+    /// have taken out a message before the one that enqueued it has added its bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         u64::try_from(self.signed_bytes()).unwrap_or(0)
@@ -45,7 +43,7 @@ impl<H: Host> EventQueue<H> {
         self.bytes.map_or(0, |metric| self.host.metric(metric).unwrap_or(0).cast_signed())
     }
 
-    /// Sets the gauge right: the queue has been seen empty for long.
+    /// Sets the gauge to zero: the queue has been empty for long.
     pub fn count_anew(&self) {
         if let Some(metric) = self.bytes {
             let _ = self.host.set_metric(metric, 0);
@@ -57,8 +55,8 @@ impl<H: Host> EventQueue<H> {
         self.change(i64::try_from(len).unwrap_or(i64::MAX).saturating_neg());
     }
 
-    /// Appends a message. The gauge first: the drainer may be faster than this
-    /// VM's next line.
+    /// Appends a message. The gauge is changed first, because the drainer may take the
+    /// message out at once.
     ///
     /// # Errors
     /// Those of the host; then the gauge is as before.

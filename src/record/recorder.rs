@@ -1,9 +1,8 @@
-//! The one drainer of a process: the VM that holds the lease takes batches out
-//! of the shared queue, posts them, and keeps each until the admin service has
-//! stored it.
+//! The one drainer of a process's events queue: the VM that holds the lease takes
+//! batches out, posts them, and keeps each until the admin service has stored it.
 //!
-//! Backpressure goes backwards: while what is unacknowledged is at its limit the
-//! queue is left alone, and workers stop filling it at a limit of their own.
+//! Backpressure: while unacknowledged batches are at their limit, nothing is taken out
+//! of the queue, and workers stop filling it at the queue's own limit.
 
 mod sources;
 #[cfg(test)]
@@ -35,16 +34,17 @@ const POST_BYTES: usize = 2 << 20;
 const DRAIN_BYTES: usize = 1 << 20;
 /// Messages taken out of the queue in one callback.
 const DRAIN_MESSAGES: usize = 256;
-/// The longest wait between tries.
+/// The longest wait between posts after failures.
 const LONGEST_WAIT: Duration = Duration::from_secs(4);
-/// Ticks wanted while batches are held; wake-ups and answers come sooner.
+/// The least time between ticks while batches are held; queue notifications and answers
+/// come sooner.
 const SOONEST: Duration = Duration::from_millis(50);
-/// Reports of sources alone, without batches, are posted at most this often.
+/// Least time between posts that carry only reports of sources, without batches.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// A gauge that says the queue has bytes while it is empty is set right after
-/// this long: a VM that trapped between gauge and queue leaves it wrong.
+/// A gauge that is not zero while the queue is empty is reset after this long: a VM that
+/// trapped between changing the gauge and the queue leaves it wrong.
 const GAUGE_REPAIR: Duration = Duration::from_secs(2);
-/// Answers that take a post; their bodies say nothing that is needed.
+/// Statuses of answers that accept a post; their bodies are not needed.
 const OK_STATUS: std::ops::RangeInclusive<u16> = 200..=299;
 
 /// A post that has not been answered.
@@ -71,15 +71,16 @@ pub struct Recorder<H> {
     backoff: Backoff,
     retries: u64,
     reported_ns: u64,
-    /// The last post that was stored said that something waits: itself.
+    /// The last post that was stored had batches, and reported their bytes as waiting: the
+    /// next report is due even if the sources do not change.
     said_waiting: bool,
-    /// After a refused post: one batch at a time, to find the one that is meant.
+    /// After a refused post: one batch per post, to find the one that is refused.
     singly: bool,
     gauge_wrong_since_ns: Option<u64>,
 }
 
 impl<H: Host> Recorder<H> {
-    /// Without duty, until a tick says that this VM holds the lease.
+    /// Does nothing until a tick at which this VM holds the lease.
     pub fn new(
         host: H,
         metrics: Rc<Metrics<H>>,
@@ -105,8 +106,9 @@ impl<H: Host> Recorder<H> {
         }
     }
 
-    /// Does what is due; answers when it wants the next tick, if soon. `sources`: what the
-    /// slots say of the VMs of this process, while this VM holds the lease.
+    /// Does what is due; returns the time until the next tick, if one is needed soon.
+    /// `sources`: the VMs of this process by their slots; `None` while this VM does not
+    /// hold the lease.
     pub fn on_tick(&mut self, root: u32, sources: Option<&[SourceReport]>) -> Option<Duration> {
         let Some(sources) = sources else {
             self.hand_back();
@@ -126,7 +128,7 @@ impl<H: Host> Recorder<H> {
         waiting.then(|| Duration::from_nanos(self.backoff.remaining_ns(now)).max(SOONEST))
     }
 
-    /// A message arrived in some queue. True when it was this one.
+    /// A message arrived in `queue`. True when that is the events queue.
     pub fn on_queue_ready(&mut self, root: u32, queue: QueueId) -> bool {
         if self.queue.is_none_or(|(mine, _)| mine != queue) {
             return false;
@@ -137,14 +139,14 @@ impl<H: Host> Recorder<H> {
         true
     }
 
-    /// An answer arrived, or a call failed without one. True when it was one of its posts.
+    /// A call was answered, or failed without an answer. True when it was the post.
     pub fn on_call_response(&mut self, root: u32, token: CallToken) -> bool {
         let Some(post) = self.in_flight.take_if(|post| post.call.token == token) else { return false };
         let status = self.client.status();
         let now = self.host.monotonic_ns();
         match status {
             Some(status) if OK_STATUS.contains(&status) => self.taken(post),
-            // The admin service understood the request and will not have it.
+            // The admin service refused the content: the same post would fail again.
             Some(400 | 413 | 415 | 422) => self.refused(&post, now),
             _ => self.failed(now),
         }
@@ -153,8 +155,8 @@ impl<H: Host> Recorder<H> {
         true
     }
 
-    /// A root is gone, and with it the notifications and calls that it owned; a
-    /// call of a dropped root ends without a callback.
+    /// A root is gone, with its queue notifications and its calls: a call of a root that
+    /// is gone ends without a callback.
     pub fn root_gone(&mut self, root: u32) {
         self.queue.take_if(|(_, owner)| *owner == root);
         if self.in_flight.take_if(|post| post.root == root).is_some() {
@@ -162,9 +164,9 @@ impl<H: Host> Recorder<H> {
         }
     }
 
-    /// Gives what it holds back to the queue, for the next holder of the lease.
-    /// A batch that was under way may then be stored twice over: the ledger
-    /// knows it by its numbers.
+    /// Puts what it holds back into the queue, for the next holder of the lease. A
+    /// batch in flight may then be posted twice: the ledger recognizes it by its
+    /// numbers.
     pub fn hand_back(&mut self) {
         let registered = self.queue.take().map(|(queue, _)| queue);
         if registered.is_none() && self.held.is_empty() && self.dropped.is_empty() {
@@ -180,7 +182,7 @@ impl<H: Host> Recorder<H> {
             }
         }
         self.metrics.reset(Gauge::RecorderBytes, 0);
-        // What it gave up itself travels as the figures of an empty batch.
+        // Ranges that were given up here go with an empty batch.
         let dropped = std::mem::take(&mut self.dropped);
         if let Some(first) = dropped.first() {
             let head = BatchHead { source: first.source, dropped, ..BatchHead::default() };
@@ -219,7 +221,7 @@ impl<H: Host> Recorder<H> {
         self.metrics.set(Gauge::RecorderBytes, self.held.bytes() as u64);
     }
 
-    /// The queue is empty; the gauge must say so too, sooner or later.
+    /// The queue is empty: resets the gauge if it is not zero for [`GAUGE_REPAIR`].
     fn repair_gauge(&mut self, now: u64) {
         if self.events.counts_nothing() {
             self.gauge_wrong_since_ns = None;
@@ -233,7 +235,7 @@ impl<H: Host> Recorder<H> {
     }
 
     fn expire(&mut self, now: u64) {
-        // Those under way are left until their answer is there.
+        // While a post is in flight its batches stay.
         while self.in_flight.is_none()
             && let Some(batch) = self.held.take_expired(now)
         {
@@ -314,8 +316,8 @@ impl<H: Host> Recorder<H> {
         self.metrics.set(Gauge::RecorderBytes, self.held.bytes() as u64);
     }
 
-    /// Refused for what it is: the next posts carry one batch each, and the one
-    /// that is refused alone is given up, so that it does not stop the others.
+    /// The content was refused: the next posts carry one batch each, and a batch that is
+    /// refused alone is given up, so that it does not block the others.
     fn refused(&mut self, post: &PostInFlight, now: u64) {
         if post.batches == 1
             && self.singly

@@ -1,5 +1,5 @@
-//! From the admin service to a snapshot that can be published: what the holder of
-//! the lease does beside what every VM does.
+//! From the admin service to a snapshot that can be published: the work of the holder
+//! of the lease.
 
 pub mod acks;
 pub mod apply_answer;

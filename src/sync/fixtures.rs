@@ -1,4 +1,4 @@
-//! What several tests publish: a set that bans nobody and routes nothing.
+//! What several tests publish: a set of empty tables.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::publish::{Publish, PublishEnd, PublishSet};
 use super::shared::manifest::CHUNK;
 use tidegate_host_sim::SimHost;
 
-/// A table that says nothing; the flags are all on.
+/// An empty table; of the flags, all on.
 pub fn empty_bytes(table: Table) -> Vec<u8> {
     match table {
         Table::Flags => Flags::all_on().to_bytes().unwrap(),

@@ -1,20 +1,20 @@
-//! Writing a set of tables into shared data, so that no reader ever sees a mix
-//! and no publisher that slept undoes a newer one's work.
+//! Writes a set of tables into shared data, so that no reader ever sees a mix of
+//! versions, and no publisher that was suspended overwrites a newer one's tables.
 //!
-//! A step machine with one host call a step. The order of the steps is the proof:
+//! A state machine with one host call per step. It is correct by the order of its steps:
 //!
-//! 1. Read the manifest. A higher fence: stop. A lower one: write the same
-//!    content under our fence, and begin again. From then on no publisher of a
-//!    lower fence can change the manifest.
-//! 2. The manifest's tables are of the same epoch and newer: stop.
-//! 3. Write each table that changed to its **inactive** side, piece by piece: a
-//!    piece of a higher fence: stop; somebody else wrote since we looked: begin
+//! 1. Read the manifest. If its fence is higher: stop. If it is lower: write the same
+//!    content with this publisher's fence, and begin again. From then on no publisher
+//!    with a lower fence can change the manifest.
+//! 2. If the manifest's tables are of the same epoch and newer: stop.
+//! 3. Write each table that changed to its **inactive** side, chunk by chunk. If a
+//!    chunk has a higher fence: stop. If another VM wrote it since it was read: begin
 //!    again.
-//! 4. Replace the manifest that was read in 1; somebody else did: begin again.
+//! 4. Replace the manifest that was read in 1. If another VM has: begin again.
 //!
-//! Readers verify every table against the manifest, so what is half written is
-//! never used. `tests/sim/publish.rs` runs all interleavings of two publishers
-//! and a reader through this code.
+//! Readers verify every table against the manifest, so a half-written one is never
+//! used. `tests/sim/publish.rs` runs all interleavings of two publishers and a reader
+//! through this code.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -33,13 +33,13 @@ const TRIES: u8 = 7;
 /// A set of tables to publish.
 #[derive(Clone, Debug)]
 pub struct PublishSet {
-    /// The version that they are.
+    /// The tables' version.
     pub version: Version,
     /// The refresh that they carry out.
     pub refresh: u64,
     /// See [`Manifest::clock_ms`].
     pub clock_ms: i64,
-    /// Their names.
+    /// Their hashes and lengths.
     pub blobs: PerTable<BlobRef>,
     /// Their bytes; those of a table that is already published may be missing.
     pub bytes: PerTable<Option<Arc<Vec<u8>>>>,
@@ -48,17 +48,18 @@ pub struct PublishSet {
 /// How a publish ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PublishEnd {
-    /// The manifest is ours and says this.
+    /// This is the manifest now, with this publisher's fence.
     Done(Manifest),
-    /// The manifest already says this, which is at least as new.
+    /// This manifest is published already, and at least as new.
     NotNewer(Manifest),
     /// There is no manifest, and there was nothing to publish.
     Nothing,
-    /// Somebody holds a lease with this higher fence.
+    /// Another VM has a lease with this higher fence.
     Outranked(u64),
-    /// Others were in the way too often, or the host refused: later.
+    /// Other VMs wrote first too often, or the host refused: to be tried again at the
+    /// next tick.
     Later,
-    /// A table changed whose bytes are not here: all of them must be loaded.
+    /// The set lacks the bytes of a table that changed: all tables must be fetched.
     Incomplete,
 }
 
@@ -81,7 +82,7 @@ enum PublishStage {
     Commit(PublishPlan),
 }
 
-/// The manifest to be, and what the one that it replaces must be.
+/// The manifest to write, and the expected state of the one that it replaces.
 #[derive(Clone, Debug)]
 struct PublishPlan {
     next: Manifest,
@@ -96,7 +97,7 @@ struct TablePiece {
 }
 
 impl Publish {
-    /// Makes the manifest ours and leaves its content.
+    /// Writes `fence` into the manifest and leaves its content.
     #[must_use]
     pub fn adopt(fence: u64) -> Self {
         Self {
@@ -108,13 +109,13 @@ impl Publish {
         }
     }
 
-    /// Publishes `set` in pieces of `chunk` bytes.
+    /// Publishes `set` in chunks of `chunk` bytes.
     #[must_use]
     pub fn new(fence: u64, set: Rc<PublishSet>, chunk: usize) -> Self {
         Self { fence, set: Some(set), chunk: chunk.max(1), tries: 0, stage: PublishStage::Manifest }
     }
 
-    /// Makes the next host call; the outcome when that was the last.
+    /// Makes the next host call; the result when that was the last.
     pub fn step(&mut self, shared: &impl SharedData, keys: &Keys) -> Option<PublishEnd> {
         match std::mem::replace(&mut self.stage, PublishStage::Manifest) {
             PublishStage::Manifest => self.read_manifest(shared, keys),
@@ -123,7 +124,7 @@ impl Publish {
                     .to_bytes()
                     .map_err(|_| HostError::BadArgument)
                     .and_then(|bytes| shared.set(&keys.manifest(), &bytes, Expect::Unchanged(cas)));
-                // Written or not, the next look tells: one road for both.
+                // Written or not, the manifest is read again.
                 self.again_unless(write)
             }
             PublishStage::Look(plan, piece) => self.look(shared, keys, plan, piece),
@@ -144,8 +145,8 @@ impl Publish {
         }
     }
 
-    /// Back to the first step, up to [`TRIES`] times; at once `Later` when the
-    /// host refused for another reason than a race.
+    /// Back to the first step, up to [`TRIES`] times; `Later` at once when the host
+    /// failed for another reason than a compare-and-set mismatch.
     fn again_unless(&mut self, written: Result<(), HostError>) -> Option<PublishEnd> {
         self.tries = self.tries.saturating_add(1);
         match written {
@@ -161,7 +162,7 @@ impl Publish {
         let found = match shared.get(&keys.manifest()) {
             Err(_) => return Some(PublishEnd::Later),
             Ok(None) => None,
-            // One that does not decode holds nothing that could be kept.
+            // A manifest that does not decode is replaced.
             Ok(Some((bytes, cas))) => Some((Manifest::from_bytes(&bytes).ok(), cas)),
         };
         match found {
@@ -187,7 +188,7 @@ impl Publish {
         {
             return Some(PublishEnd::NotNewer(current.clone()));
         }
-        // A refresh is ordered because what lies in shared data is in doubt.
+        // A refresh is ordered when shared data may be wrong: all tables are written.
         let anew = current.as_ref().is_some_and(|current| is_refresh(&set, current));
         let place = |table| {
             let blob = set.blobs[table];
@@ -214,8 +215,8 @@ impl Publish {
         self.seek(PublishPlan { next, expect, changed }, None)
     }
 
-    /// Looks at a piece before writing it: for its fence, and for the token that
-    /// the write needs.
+    /// Reads a chunk before it is written: for its fence, and for the compare-and-set
+    /// token of the write.
     fn look(
         &mut self,
         shared: &impl SharedData,
@@ -231,7 +232,7 @@ impl Publish {
             None => Expect::Absent,
             Some((value, cas)) => match ChunkHead::split(&value).map(|(head, _)| head) {
                 Some(head) if head.fence > self.fence => return Some(PublishEnd::Outranked(head.fence)),
-                // Written by ourselves before we had to begin anew.
+                // Written by this publish before it began anew.
                 Some(head) if head == self.head(&plan, at.table) => return self.go_on(plan, at),
                 _ => Expect::Unchanged(cas),
             },
@@ -244,7 +245,7 @@ impl Publish {
         self.seek(plan, Some(at))
     }
 
-    /// The piece after `done`, or the commit when that was the last.
+    /// Goes to the chunk after `done`, or to the commit when that was the last.
     fn seek(&mut self, plan: PublishPlan, done: Option<TablePiece>) -> Option<PublishEnd> {
         let next_in = |piece: TablePiece| TablePiece { index: piece.index.saturating_add(1), ..piece };
         let mut tables = Table::ALL.into_iter();
@@ -286,7 +287,7 @@ fn is_refresh(set: &PublishSet, current: &Manifest) -> bool {
     set.refresh > current.refresh
 }
 
-/// Whether `current` is newer than `set`, or the same to the last table. The
+/// Whether `current` is newer than `set`, or has the same version and tables. The
 /// same version with other tables is a repair, and is published.
 fn is_covered(set: &PublishSet, current: &Manifest) -> bool {
     if set.version.epoch != current.version.epoch {

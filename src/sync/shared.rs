@@ -1,5 +1,5 @@
-//! What the VMs of a process share, and where it lies in shared data: names,
-//! lease, slots, manifest and pieces of tables, wake-up queues.
+//! What the VMs of a process share, and its layout in shared data: keys, lease, slots,
+//! manifest and chunks of tables, wake-up queues.
 
 pub mod keys;
 pub mod lease;

@@ -1,4 +1,4 @@
-//! The set of tables that this VM enforces, and one in the making.
+//! The set of tables that this VM enforces, and the next one while it is made.
 
 use std::rc::Rc;
 
@@ -11,14 +11,14 @@ use tidegate_policy::wire::sync::{BlobRef, Held};
 use super::load::decode_table::{DecodeError, DecodeTable};
 use super::shared::manifest::Manifest;
 
-/// One consistent set of tables, verified, and the names of what it is made of.
+/// One consistent set of tables, verified, with their hashes.
 #[derive(Clone)]
 pub struct Snapshot {
     /// The refresh that it carries out.
     pub refresh: u64,
     /// See [`Manifest::clock_ms`].
     pub clock_ms: i64,
-    /// Names of the tables.
+    /// Hashes and lengths of the tables.
     pub blobs: PerTable<BlobRef>,
     /// The tables.
     pub tables: Rc<Tables>,
@@ -33,7 +33,7 @@ impl Snapshot {
             && self.blobs == manifest.blobs()
     }
 
-    /// What the admin service need not send again.
+    /// What this VM holds, so that the admin service need not send it again.
     #[must_use]
     pub fn held(&self) -> Held {
         let hash = |table| (table != Table::BanOverlay).then(|| self.blobs[table].hash);
@@ -45,7 +45,7 @@ impl Snapshot {
     }
 }
 
-/// The tables of a snapshot in the making: those that arrived, the others from the
+/// The tables of the next snapshot: those that arrived, the others from the
 /// snapshot before.
 pub struct NextTables {
     set: TableSet,
@@ -55,7 +55,7 @@ pub struct NextTables {
 }
 
 impl NextTables {
-    /// Begins with the tables of `held`, or with tables that say nothing.
+    /// Begins with the tables of `held`, or with empty ones.
     #[must_use]
     pub fn new(held: Option<&Snapshot>) -> Self {
         match held {
@@ -72,7 +72,7 @@ impl NextTables {
         &self.set
     }
 
-    /// Takes `decode` a step further. True once its table is here.
+    /// Makes a step of `decode`. True once its table is in the set.
     ///
     /// # Errors
     /// See [`DecodeTable::step`].
@@ -84,7 +84,7 @@ impl NextTables {
         Ok(is_done)
     }
 
-    /// Joins base and overlay of the bans a step further; the bans once joined.
+    /// Makes a step of joining base and overlay of the bans; the bans once joined.
     pub fn join(&mut self) -> Option<&BanTable> {
         if self.bans.is_none() {
             let (base, overlay) = (&self.set.ban_base, &self.set.ban_overlay);

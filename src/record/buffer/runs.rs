@@ -1,21 +1,20 @@
-//! Events that wait to be handed over, as bytes, in runs without holes.
+//! Encoded events that wait to be enqueued, in runs of consecutive numbers.
 //!
-//! Numbers complete out of order when they were reserved before the request was
-//! over. The run being written takes what comes in order, at the cost of appending
-//! to a buffer; the others wait in the order of their numbers, and grow together as
-//! the holes between them are filled. As every hole is a number that is still open,
-//! there are never many more runs than open numbers.
+//! Events come out of order if their numbers were reserved before the request's end.
+//! Events in order are appended to the current run; the other runs wait, sorted by
+//! number, and are merged as the gaps between them are filled. As every gap is a
+//! number that is still open, there are never many more runs than open numbers.
 
 use std::collections::VecDeque;
 
 use tidegate_policy::codec::FormatError;
 use tidegate_policy::wire::event::{TrafficEvent, append_event};
 
-/// What a run costs beside its events' bytes, about: its place in the line, and
-/// room that its buffer has not used.
+/// Memory of a run beside its events' bytes, about: its entry in the list, and unused
+/// capacity of its buffer.
 const RUN_COST: usize = 256;
 
-/// Events with numbers from `first` on, without holes.
+/// Events with consecutive numbers from `first` on.
 #[derive(Default)]
 pub struct Run {
     /// The first number.
@@ -49,10 +48,10 @@ impl Run {
     }
 }
 
-/// What is the most for one run.
+/// Bounds of one run.
 #[derive(Clone, Copy)]
 pub struct RunLimits {
-    /// Bytes of its events; the last may go beyond.
+    /// Bytes of its events; the last event may exceed them.
     pub bytes: usize,
     /// Events.
     pub events: usize,
@@ -63,7 +62,7 @@ impl RunLimits {
         run.events.len() >= self.bytes || usize::try_from(run.count).is_ok_and(|count| count >= self.events)
     }
 
-    /// Whether both together are one run that is not over the limits.
+    /// Whether both are adjacent and together within the limits.
     fn fit(&self, run: &Run, after: &Run) -> bool {
         let events = u64::from(run.count).saturating_add(u64::from(after.count));
         run.next() == after.first
@@ -77,14 +76,14 @@ pub struct Runs {
     limits: RunLimits,
     /// The one that is being written; empty when its count is zero.
     current: Run,
-    /// The others, in the order of their numbers. They never overlap.
+    /// The others, sorted by number. They never overlap.
     waiting: VecDeque<Run>,
-    /// What those cost.
+    /// Memory of those, about, in bytes.
     cost: usize,
 }
 
 impl Runs {
-    /// None yet.
+    /// Without runs.
     #[must_use]
     pub fn new(limits: RunLimits) -> Self {
         Self { limits, current: Run::default(), waiting: VecDeque::new(), cost: 0 }
@@ -96,16 +95,16 @@ impl Runs {
         self.current.count == 0 && self.waiting.is_empty()
     }
 
-    /// Bytes that all of them cost, about.
+    /// Memory of all runs, about, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.cost.saturating_add(self.current.events.len())
     }
 
-    /// Takes an event, whose number no other has. True when its run is full.
+    /// Adds an event, whose number no other has. True when its run is full.
     ///
     /// # Errors
-    /// When the event cannot be written; then nothing has changed.
+    /// When the event cannot be encoded; then nothing has changed.
     pub fn push(&mut self, event: &TrafficEvent) -> Result<bool, FormatError> {
         if self.current.count > 0 && event.number < self.current.first {
             return self.push_late(event);
@@ -122,7 +121,7 @@ impl Runs {
         Ok(full)
     }
 
-    /// Takes an event out of order: at the end of the run before it, if that has
+    /// Adds an event out of order: at the end of the run before it, if that has
     /// room, else as a run of its own.
     fn push_late(&mut self, event: &TrafficEvent) -> Result<bool, FormatError> {
         let before = self.place(event.number).checked_sub(1);
@@ -141,7 +140,7 @@ impl Runs {
         Ok(false)
     }
 
-    /// Ends the run that is being written: what comes next begins another, even if it is in order.
+    /// Ends the current run: the next event begins another, even if it is in order.
     fn seal(&mut self) {
         if self.current.count > 0 {
             let run = std::mem::take(&mut self.current);
@@ -149,7 +148,8 @@ impl Runs {
         }
     }
 
-    /// The run with the lowest numbers, and with it those right after it that fit.
+    /// Takes out the run with the lowest numbers, merged with the adjacent ones after it
+    /// that fit.
     pub fn take_first(&mut self) -> Option<Run> {
         self.seal();
         let mut run = self.pop_first()?;
@@ -162,20 +162,20 @@ impl Runs {
         Some(run)
     }
 
-    /// The oldest run that is over, to give it up.
+    /// Takes out the waiting run with the lowest numbers.
     pub fn pop_first(&mut self) -> Option<Run> {
         let run = self.waiting.pop_front()?;
         self.cost = self.cost.saturating_sub(run.cost());
         Some(run)
     }
 
-    /// Takes a run back.
+    /// Inserts a run among the waiting ones.
     pub fn put_back(&mut self, run: Run) {
         self.cost = self.cost.saturating_add(run.cost());
         self.waiting.insert(self.place(run.first), run);
     }
 
-    /// Where among those that wait a run belongs that begins with `first`.
+    /// The index among the waiting runs of one that begins with `first`.
     fn place(&self, first: u64) -> usize {
         self.waiting.partition_point(|run| run.first < first)
     }

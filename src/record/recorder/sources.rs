@@ -1,17 +1,17 @@
-//! What is known of the VMs of this process, and what the admin service has been
-//! told of them. A VM is reported dead only once the queue has been empty after
-//! its death was noticed: what is missing then will not come any more.
+//! The VMs of this process ("sources" of events), and what was reported about them to the
+//! admin service. A VM is reported dead only once the queue has been empty after its
+//! death was noticed: events that are missing then will not come any more.
 
 use tidegate_policy::wire::event::{Source, SourceReport, SourceState};
 
-/// VMs that are followed at once; a process has far fewer.
+/// The most VMs that are followed; a process has far fewer.
 const MAX_SOURCES: usize = 1_024;
 
 struct KnownSource {
     report: SourceReport,
-    /// The queue was empty at some time since the source is dead.
+    /// The queue was empty at some time after the source died.
     drained: bool,
-    /// What was last acknowledged.
+    /// The last report that the admin service acknowledged.
     said: Option<SourceReport>,
 }
 
@@ -22,8 +22,8 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Takes what the slots say now. A source that has no slot any more is dead:
-    /// it closed, or its slot was taken over.
+    /// Updates the sources from the slots. A source without a slot is dead: it closed,
+    /// or its slot was taken over.
     pub fn update(&mut self, slots: &[SourceReport]) {
         for slot in slots {
             let room = self.known.len() < MAX_SOURCES;
@@ -46,7 +46,7 @@ impl Sources {
                 known.report.state = SourceState::Dead;
             }
         }
-        // A dead source without a slot needs to be said once.
+        // A dead source without a slot is dropped once that is acknowledged.
         self.known.retain(|known| {
             let said_dead = known.said.is_some_and(|said| said.state == SourceState::Dead);
             !said_dead || slots.iter().any(|slot| slot.source == known.report.source)
@@ -60,7 +60,8 @@ impl Sources {
         }
     }
 
-    /// What may be said now. `outstanding`: batches of this source are left here.
+    /// The reports to post now. `outstanding`: whether batches of the source are held that
+    /// the post does not carry; it is reported alive then.
     #[must_use]
     pub fn due(&self, outstanding: impl Fn(Source) -> bool) -> Vec<SourceReport> {
         let report = |known: &KnownSource| {
@@ -72,7 +73,7 @@ impl Sources {
         self.known.iter().map(report).collect()
     }
 
-    /// Whether `reports` say something new.
+    /// Whether `reports` differ from what was acknowledged.
     #[must_use]
     pub fn differ(&self, reports: &[SourceReport]) -> bool {
         self.known.iter().zip(reports).any(|(known, report)| known.said != Some(*report))

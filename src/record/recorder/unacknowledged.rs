@@ -6,32 +6,32 @@ use tidegate_policy::wire::event::{BatchHead, DropReason, DroppedRange, SealedBa
 
 /// A batch older than this is given up.
 const EXPIRES_NS: u64 = 24 * 3_600 * 1_000_000_000;
-/// What a batch costs beside its bytes, about. Batches are as small as one event
-/// while many requests are open whose events were sent ahead.
+/// Memory of a batch beside its bytes, about. Batches are as small as one event while
+/// many requests are open whose events were posted synchronously.
 const BATCH_COST: usize = 160;
 
-/// A sealed batch, and what must be known of it to give it up.
+/// A sealed batch, with what is needed to report it as given up.
 pub struct UnacknowledgedBatch {
     /// As it came.
     pub bytes: Vec<u8>,
     source: Source,
     first: u64,
     count: u32,
-    /// Ranges that its worker gave up and that it carries.
+    /// Ranges that its worker gave up, reported in this batch.
     dropped: Vec<DroppedRange>,
     since_ns: u64,
 }
 
-/// What is said of a batch that is given up.
+/// What must be reported of a batch that is given up.
 pub struct GivenUp {
     /// Its events.
     pub events: Option<DroppedRange>,
-    /// What its worker gave up before, has counted, and reported with it.
+    /// Ranges that its worker gave up before, counted, and reported in it.
     pub carried: Vec<DroppedRange>,
 }
 
 impl UnacknowledgedBatch {
-    /// The batch is given up.
+    /// The report of this batch as given up.
     #[must_use]
     pub fn given_up(self, reason: DropReason) -> GivenUp {
         let (source, first) = (self.source, self.first);
@@ -49,7 +49,7 @@ pub struct Unacknowledged {
 }
 
 impl Unacknowledged {
-    /// Takes a batch at its end.
+    /// Appends a batch.
     pub fn push(&mut self, bytes: Vec<u8>, head: &BatchHead, count: u32, now_ns: u64) {
         self.bytes = self.bytes.saturating_add(bytes.len());
         self.batches.push_back(UnacknowledgedBatch {
@@ -68,7 +68,7 @@ impl Unacknowledged {
         self.bytes
     }
 
-    /// Memory that they take, about.
+    /// Memory of all batches, about, in bytes.
     #[must_use]
     pub fn cost(&self) -> usize {
         self.bytes.saturating_add(self.batches.len().saturating_mul(BATCH_COST))
@@ -130,12 +130,12 @@ impl Unacknowledged {
         Some(front)
     }
 
-    /// Takes the oldest out, if it is too old to be kept.
+    /// Takes the oldest out, if it is older than 24 hours.
     pub fn take_expired(&mut self, now_ns: u64) -> Option<UnacknowledgedBatch> {
         if self.oldest_ns(now_ns) > EXPIRES_NS { self.take_front() } else { None }
     }
 
-    /// Forgets the first `batches`: they are stored.
+    /// Drops the first `batches`: they are stored.
     pub fn forget(&mut self, batches: usize) {
         for _ in 0..batches {
             let _ = self.take_front();

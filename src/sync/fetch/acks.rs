@@ -1,4 +1,4 @@
-//! What the process as a whole enforces, out of the slots.
+//! The version that all VMs of the process enforce, from their slots.
 
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::sync::Ack;
@@ -11,18 +11,19 @@ use crate::sync::snapshot::Snapshot;
 pub struct Acks {
     now: Ack,
     accepted: Option<Ack>,
-    /// Somebody waits to hear of this version and refresh.
+    /// The admin service waits for an ack of this version and refresh.
     wanted: Option<(Version, u64)>,
 }
 
 impl Acks {
-    /// What is enforced now.
+    /// The ack as of now.
     #[must_use]
     pub fn now(&self) -> Ack {
         self.now
     }
 
-    /// Somebody waits to hear that `version` is enforced, and `refresh` carried out.
+    /// The admin service waits for an ack that `version` is enforced and `refresh`
+    /// carried out.
     pub fn want(&mut self, version: Version, refresh: u64) {
         self.wanted = Some((version, refresh));
     }
@@ -40,16 +41,16 @@ impl Acks {
     /// The admin service took `ack`.
     pub fn accepted(&mut self, ack: Ack) {
         self.accepted = Some(ack);
-        // A stale VM is not counted as applied: what becomes of it is news.
+        // With a stale VM the version does not count as applied: more acks must follow.
         if ack.stale == 0 && self.is_wanted(&ack) {
             self.wanted = None;
         }
     }
 
-    /// Counts the slots again, for a holder that enforces `own`. A slot of a
-    /// VM that has claimed it and not yet loaded says version 0; it cannot have
-    /// decided a request by an older set than was acked before (see
-    /// [`Slot::serving`]), so the ack stays where it is.
+    /// Computes the ack from the slots anew, for a holder that enforces `own`. A VM
+    /// that has claimed its slot and loaded nothing yet has version 0 there; it cannot
+    /// have decided a request by older tables than were acked before (see
+    /// [`Slot::serving`]), so the ack does not go back.
     pub fn count(&mut self, slots: &[(u16, Slot)], own: &Snapshot, now_ns: u64) {
         let serving = || slots.iter().map(|(_, slot)| slot).filter(|slot| slot.serving);
         let live = || serving().filter(|slot| slot.is_live(now_ns));

@@ -1,6 +1,6 @@
 //! From an answer of the admin service to a set of tables that can be
-//! published: fetch what is large, fold, apply the overlay's changes, verify. In
-//! steps; what is held stays in force until all of it is right.
+//! published: fetch large tables, fold, apply the overlay's changes, verify. In
+//! steps; the tables held stay in force until all of that has succeeded.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -19,27 +19,27 @@ use crate::sync::load::decode_table::{DecodeError, DecodeTable};
 use crate::sync::publish::PublishSet;
 use crate::sync::snapshot::{NextTables, Snapshot};
 
-/// Why an answer did not become a set of tables. Each is followed by a full
-/// load: no `since`, nothing held.
+/// Why an answer did not become a set of tables. A full load follows: a poll without
+/// `since` and without held tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ApplyError {
-    /// A table is missing that is not held either.
+    /// A table is missing in the answer and not held.
     Incomplete,
-    /// Bytes are not what their name says.
+    /// A table's bytes do not have the hash or length of its [`BlobRef`].
     Hash(Table),
     /// A table does not decode.
     Layout(Table),
-    /// The bans are not what the admin service counts.
+    /// The digest of the bans differs from the admin service's.
     Digest,
-    /// A table is larger than any may be.
+    /// A table is longer than [`MAX_TABLE`], or than [`MAX_PAGE`] within an answer.
     TooLong,
 }
 
-/// What a step came to.
+/// The result of a step.
 pub enum ApplyStep {
     /// There is more to do.
     More,
-    /// These bytes are needed, from this offset on.
+    /// A page of this table is needed, from this offset on.
     Fetch(BlobRef, u64),
     /// The set, to publish and then to enforce.
     Done(Box<Applied>),
@@ -51,7 +51,7 @@ pub struct Applied {
     pub loaded: Rc<Snapshot>,
     /// For shared data.
     pub set: Rc<PublishSet>,
-    /// Times that folding did not give the base that the service names.
+    /// How often folding did not give the base that the admin service named.
     pub misfolded: u64,
 }
 
@@ -78,8 +78,7 @@ enum PendingWork {
 }
 
 impl ApplyAnswer {
-    /// Begins with `answer`, received when the wall clock said `wall_ms`, on top
-    /// of `held`.
+    /// Begins to apply `answer`, received at `wall_ms` of the wall clock, to `held`.
     ///
     /// # Errors
     /// When the answer cannot become a set.
@@ -130,7 +129,7 @@ impl ApplyAnswer {
             OverlayUpdate::Whole(changes) => (false, changes),
         };
         if from_held && !has_base {
-            // Changes to an overlay over a base that is not here.
+            // Changes to an overlay whose base is not held.
             return Err(ApplyError::Incomplete);
         }
         if !has_base {
@@ -142,7 +141,8 @@ impl ApplyAnswer {
         Ok(())
     }
 
-    /// The base is new: fold it out of what is held, else fetch it.
+    /// The base is new: it is folded from the held bans if the answer says how, else
+    /// fetched.
     fn want_base(
         &mut self,
         base: BlobRef,
@@ -162,7 +162,7 @@ impl ApplyAnswer {
     /// Does a bounded piece of the work.
     ///
     /// # Errors
-    /// When the answer turns out wrong. The build is over then.
+    /// When the answer is wrong. There is no further step then.
     pub fn step(&mut self) -> Result<ApplyStep, ApplyError> {
         let Some(pending) = self.pending.pop_front() else { return self.put_together() };
         match pending {
@@ -222,8 +222,8 @@ impl ApplyAnswer {
                 let decode = decode.map_err(|_| ApplyError::Layout(Table::BanBase))?;
                 self.pending.push_front(PendingWork::Decode(Box::new(decode)));
             }
-            // Something that was held is not what the service believes: its
-            // bytes are right in any case.
+            // The held bans are not those that the admin service assumed: its base is
+            // downloaded instead.
             _ => {
                 self.misfolded = self.misfolded.saturating_add(1);
                 self.pending.push_front(PendingWork::Fetch {
@@ -251,7 +251,7 @@ impl ApplyAnswer {
         Ok(())
     }
 
-    /// All tables are in: the bans are joined, and then counted.
+    /// All tables are decoded: joins the bans and verifies their digest.
     fn put_together(&mut self) -> Result<ApplyStep, ApplyError> {
         let Some(bans) = self.next.join() else { return Ok(ApplyStep::More) };
         if self.digest.is_some_and(|expected| bans.digest() != expected) {

@@ -11,10 +11,10 @@ use crate::host::{Host, HostError};
 
 /// How long the admin service may hold a poll open.
 const WAIT: Duration = Duration::from_secs(25);
-/// What a poll may take beyond [`WAIT`].
+/// What a poll's time limit adds to [`WAIT`].
 const GRACE: Duration = Duration::from_secs(10);
 
-/// A call of a root that has not been answered. It dies with the root, without a callback.
+/// A call that has not been answered. It ends with its root, without a callback.
 #[derive(Clone, Copy, Debug)]
 pub struct RootCall {
     /// The root that made it.
@@ -23,18 +23,19 @@ pub struct RootCall {
     pub call: InFlight,
 }
 
-/// Makes the calls, from the root that is running.
+/// Makes the calls, from the root whose callback runs.
 pub struct SyncCalls<'a, H> {
     /// The host.
     pub host: &'a H,
     /// The client of the admin service.
     pub client: &'a AdminClient<H>,
-    /// The root that is running.
+    /// The root whose callback runs.
     pub root: u32,
 }
 
 impl<H: Host> SyncCalls<'_, H> {
-    /// Asks for what changed since `since`; all of it when that is `None`.
+    /// Asks for what changed after the version `since`; for all tables when that is
+    /// `None`.
     ///
     /// # Errors
     /// When the host refuses to make the call.
@@ -52,7 +53,7 @@ impl<H: Host> SyncCalls<'_, H> {
         Ok(self.of_root(call))
     }
 
-    /// Asks for a page of a table.
+    /// Asks for a page of a table, from the byte `offset` on.
     ///
     /// # Errors
     /// When the host refuses to make the call.
@@ -61,7 +62,7 @@ impl<H: Host> SyncCalls<'_, H> {
         Ok(self.of_root(self.client.get(&path, &[], self.client.timeout())?))
     }
 
-    /// Says what is enforced.
+    /// Posts an ack.
     ///
     /// # Errors
     /// When the host refuses to make the call.

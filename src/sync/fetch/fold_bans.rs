@@ -1,5 +1,5 @@
-//! A new base out of what is held: the changes that the answer names go into the
-//! overlay, and both into one table. In steps, from the first to the last.
+//! Makes a new ban base from the held bans: the answer's changes are applied to the
+//! overlay, and overlay and base are folded into one table. In steps.
 
 use tidegate_policy::bans::{Apply, Fold, Join};
 use tidegate_policy::codec::FormatError;
@@ -23,18 +23,17 @@ enum FoldStage {
 }
 
 impl FoldBans {
-    /// Begins to fold what `held` says once `changes` are applied.
+    /// Begins to fold the bans of `held`, with `changes` applied.
     #[must_use]
     pub fn new(held: &Snapshot, changes: &[Entry]) -> Self {
         let bans = &held.tables.bans;
         Self { base: bans.base().clone(), stage: FoldStage::Apply(Apply::new(bans.overlay(), changes)) }
     }
 
-    /// Does a bounded piece of the work; the base's bytes and name when that was
-    /// the last.
+    /// Does a bounded piece of the work; after the last, the base's bytes and hash.
     ///
     /// # Errors
-    /// When the outcome would be too large. The fold is over then.
+    /// When the base would be too large. There is no further step then.
     pub fn step(&mut self) -> Result<Option<(Vec<u8>, BlobHash)>, FormatError> {
         let next = match &mut self.stage {
             FoldStage::Apply(apply) => apply

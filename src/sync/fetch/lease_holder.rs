@@ -1,5 +1,5 @@
-//! What the holder of the lease does on top of what every VM does: asks the admin
-//! service, publishes, wakes, acks.
+//! What only the holder of the lease does: polls the admin service, publishes, wakes
+//! other VMs, acks.
 
 use std::time::Duration;
 
@@ -18,11 +18,12 @@ use crate::sync::shared::manifest::CHUNK;
 use crate::sync::shared::slots::{self, Slot};
 use crate::sync::shared::wake::Waker;
 
-/// A poll that is answered at once without news is not repeated before this.
+/// The least time between the beginnings of two polls, if the first had no news.
 const POLL_GAP_NS: u64 = 50_000_000;
 
-/// The longest wait between tries. A service that came back does not know of a gateway
-/// before its next try, and would call a ban applied that this one has not heard of.
+/// The longest wait between tries. An admin service that was restarted does not know of
+/// a gateway before its next try, and would report a ban as applied that this gateway
+/// does not have.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// The holder of the lease.
@@ -34,7 +35,7 @@ pub struct LeaseHolder {
     ack: Option<(RootCall, Ack)>,
     backoff: Backoff,
     ack_backoff: Backoff,
-    /// The next poll asks for everything.
+    /// The next poll asks for all tables.
     full: bool,
     acks: Acks,
     waker: Waker,
@@ -45,16 +46,17 @@ pub struct LeaseHolder {
 }
 
 enum HolderStage {
-    /// Putting our fence on what is published: from then on nobody with a lower
-    /// one can change it.
+    /// Writing this lease's fence into the manifest: after that no VM with a lower
+    /// fence can change it.
     Adopt(Box<Publish>),
-    /// Waiting until this VM has loaded what is published: polls go on from there.
+    /// Waiting until this VM has loaded what is published: polls continue from that
+    /// version.
     Load,
-    /// A poll is open, or will be.
+    /// A poll is open, or the next one waits for its time.
     Ready,
-    /// Making a set out of an answer; whether it was asked for everything.
+    /// Applying an answer; true if its poll asked for all tables.
     Apply(Box<ApplyAnswer>, bool),
-    /// Publishing it.
+    /// Publishing the result.
     Publish(Box<Publish>, Box<Applied>),
 }
 
@@ -63,17 +65,17 @@ enum HolderStage {
 pub enum Progress {
     /// Call again.
     Pending,
-    /// Something from outside must happen first.
+    /// A callback must come first.
     Waiting,
 }
 
 /// What a step needs beside the holder itself.
 pub struct HolderContext<'a, H> {
-    /// Calls to the admin service, from the root that is running.
+    /// Calls to the admin service, from the root whose callback runs.
     pub calls: SyncCalls<'a, H>,
     /// Names in shared data.
     pub keys: &'a Keys,
-    /// Where it counts.
+    /// Metrics.
     pub metrics: &'a Metrics<H>,
     /// This VM's slot.
     pub own: Option<u16>,
@@ -101,13 +103,13 @@ impl LeaseHolder {
         }
     }
 
-    /// The fence that it holds.
+    /// The fence of the lease.
     #[must_use]
     pub fn fence(&self) -> u64 {
         self.fence
     }
 
-    /// The root that made the call `token`, if it is one of ours.
+    /// The root that made the call `token`, if the call was made here.
     #[must_use]
     pub fn root_of(&self, token: CallToken) -> Option<u32> {
         let ack = self.ack.as_ref().map(|(call, _)| call);
@@ -123,7 +125,7 @@ impl LeaseHolder {
         self.ack = self.ack.take().filter(|(made, _)| other(made));
     }
 
-    /// At a tick: what will never be answered is given up.
+    /// At a tick: gives up calls that will not be answered any more.
     pub fn watch<H: Host>(&mut self, context: &HolderContext<'_, H>) {
         let now = context.calls.host.monotonic_ns();
         let lost = |made: &Option<RootCall>| made.is_some_and(|made| made.call.is_lost(now));
@@ -146,7 +148,7 @@ impl LeaseHolder {
         poll.into_iter().chain(ack).min()
     }
 
-    /// Takes the work a step further: one host call, or a bounded piece of work.
+    /// Makes one step: one host call, or a bounded piece of work.
     pub fn step<H: Host>(&mut self, context: &mut HolderContext<'_, H>) -> Progress {
         match &mut self.stage {
             HolderStage::Adopt(publish) => {
@@ -156,7 +158,8 @@ impl LeaseHolder {
             HolderStage::Load if context.loader.is_settled() => {
                 self.full |= context.loader.is_undecodable();
                 if let Some(loaded) = context.loader.loaded() {
-                    // The holder before may have owed somebody an ack.
+                    // The admin service may wait for an ack that the previous holder
+                    // did not post.
                     self.acks.want(loaded.tables.version, loaded.refresh);
                 }
                 self.stage = HolderStage::Ready;
@@ -217,8 +220,8 @@ impl LeaseHolder {
         }
     }
 
-    /// Looks at the slots: wakes whom the newest set has not reached, and says
-    /// what is enforced to whom it concerns.
+    /// Looks at the slots: wakes VMs that have not loaded the newest tables, and posts
+    /// an ack if one is due.
     pub fn settle<H: Host>(&mut self, context: &HolderContext<'_, H>) {
         self.count(context);
         let now = context.calls.host.monotonic_ns();
@@ -233,7 +236,7 @@ impl LeaseHolder {
     }
 
     fn count<H: Host>(&mut self, context: &HolderContext<'_, H>) {
-        // While a newer set is under way the own one is what is published.
+        // Until a newer set is published, this VM's own is the published one.
         let Some(loaded) = context.loader.loaded() else { return };
         let host = context.calls.host;
         let slots = slots::all(host, context.keys);
@@ -248,8 +251,8 @@ impl LeaseHolder {
         self.acks.count(&slots, loaded, now);
     }
 
-    /// Whether the answer to one of our calls arrived, and what became of it.
-    /// Runs inside the answer's callback.
+    /// Takes the answer to the call `token`, inside its callback. False if the call was
+    /// not made here.
     pub fn answered<H: Host>(&mut self, token: CallToken, context: &mut HolderContext<'_, H>) -> bool {
         let is = |made: &RootCall| made.call.token == token;
         let status = context.calls.client.status();
@@ -297,14 +300,14 @@ impl LeaseHolder {
             self.acks.want(answer.version, answer.refresh);
         }
         if held.as_ref().is_some_and(|held| held.refresh < answer.refresh) {
-            // Ordered: everything is to be loaded anew, whatever seems equal.
+            // A refresh was ordered: all tables are loaded anew, even equal ones.
             self.full = true;
             self.backoff.worked();
             return;
         }
         let is_news = !answer.whole.is_empty() || answer.bans.is_some();
         if !is_news && held.as_ref().is_some_and(|held| held.tables.version == answer.version) {
-            // Only an ack was asked for.
+            // The answer only asks for an ack.
             self.backoff.worked_but_wait(poll.since_ns.saturating_add(POLL_GAP_NS));
             return;
         }
@@ -328,8 +331,8 @@ impl LeaseHolder {
                     self.bad_answer(&format!("{error:?}"), full, context);
                 }
             }
-            // 410: nobody needs these bytes any more, there is something newer.
-            // Anything else: the next poll names what is needed then.
+            // 410: the table was replaced by a newer one. In this and any other case
+            // the next poll names what is needed.
             None => {
                 self.stage = HolderStage::Ready;
                 self.failed(context);
@@ -387,7 +390,7 @@ impl LeaseHolder {
                 context.loader.enforce(context.metrics, built.loaded);
                 Progress::Pending
             }
-            // An answer without news. Not to be asked for again at once.
+            // An answer without news: the next poll waits.
             PublishEnd::NotNewer(_) | PublishEnd::Nothing => {
                 self.full = false;
                 self.failed(context);
@@ -409,8 +412,8 @@ impl LeaseHolder {
         }
     }
 
-    /// An answer is wrong. What is enforced stays; the next poll asks for
-    /// everything, at once unless this one had.
+    /// An answer is wrong. The tables stay in force; the next poll asks for all tables,
+    /// at once unless this one did too (`was_full`).
     fn bad_answer<H: Host>(&mut self, what: &str, was_full: bool, context: &HolderContext<'_, H>) {
         context.metrics.count(Count::DecodeFailures);
         let say = ["an answer of the admin service is wrong (", what, "); the tables before stay in force"];

@@ -1,5 +1,5 @@
-//! From a table's bytes to the table that is searched: first its hash, then its
-//! contents, both in steps that do not hold up a worker.
+//! From a table's bytes to the table that is searched: verifies the hash, then decodes,
+//! both in steps so short that a worker's requests need not wait.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use crate::sync::shared::manifest::{CHUNK, piece};
 /// Why bytes did not become a table.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DecodeError {
-    /// They are not the bytes that were named.
+    /// Their hash or length is not the expected one.
     Hash,
-    /// They are, and are no table: reading them again would not help.
+    /// The hash is right, but they do not decode: to read them again would not help.
     Malformed(FormatError),
 }
 
@@ -29,7 +29,7 @@ impl From<FormatError> for DecodeError {
 pub struct DecodeTable {
     table: Table,
     bytes: Arc<Vec<u8>>,
-    /// What the bytes should be, or turned out to be.
+    /// The expected hash and length, or the ones that were computed.
     blob: Option<BlobRef>,
     stage: DecodeStage,
 }
@@ -40,18 +40,18 @@ enum DecodeStage {
 }
 
 impl DecodeTable {
-    /// `bytes`, whose name and size should be `blob`. `None`: they were made here
-    /// and have no name yet.
+    /// Decodes `bytes`, of which hash and length should be `blob`. `None`: they were
+    /// made in this VM, and the hash is to be computed.
     #[must_use]
     pub fn new(table: Table, blob: Option<BlobRef>, bytes: Vec<u8>) -> Self {
         let stage = DecodeStage::Hash { hasher: Box::default(), next: 0 };
         Self { table, bytes: Arc::new(bytes), blob, stage }
     }
 
-    /// `bytes` that were made here and are known to be `blob`.
+    /// Decodes `bytes` that were made in this VM, with known hash and length.
     ///
     /// # Errors
-    /// When they are no table.
+    /// When they do not decode.
     pub fn named(table: Table, blob: BlobRef, bytes: Vec<u8>) -> Result<Self, DecodeError> {
         let bytes = Arc::new(bytes);
         let stage = DecodeStage::Decode(TableDecoder::new(table, &bytes)?);
@@ -64,7 +64,7 @@ impl DecodeTable {
         self.table
     }
 
-    /// Name and size of the bytes; known once the table is there.
+    /// Hash and length of the bytes; `None` before they are computed.
     #[must_use]
     pub fn blob(&self) -> Option<BlobRef> {
         self.blob
@@ -80,7 +80,7 @@ impl DecodeTable {
     /// is in `set`.
     ///
     /// # Errors
-    /// When the bytes are not what they should be. The decoding is over then.
+    /// When the hash is wrong or the bytes do not decode. There is no further step then.
     pub fn step(&mut self, set: &mut TableSet) -> Result<bool, DecodeError> {
         match &mut self.stage {
             DecodeStage::Hash { hasher, next } => {

@@ -1,5 +1,5 @@
-//! Reading a set of tables out of shared data: the manifest, then the sides that
-//! changed, a piece a step. What does not fit the manifest is read again; a
+//! Reads a set of tables from shared data: the manifest, then the tables that changed,
+//! one chunk a step. If a chunk does not fit the manifest, the manifest is read again; a
 //! table's own hash is verified afterwards, by [`DecodeTable`](super::decode_table::DecodeTable).
 
 use tidegate_policy::digest::BlobHash;
@@ -13,7 +13,7 @@ use crate::sync::shared::manifest::{ChunkHead, Manifest, Placed, SharedData};
 /// How often a read begins anew before it waits for the next tick.
 const TRIES: u8 = 7;
 
-/// What a read came to.
+/// How a read ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ReadEnd {
     /// Nothing is published yet.
@@ -22,7 +22,8 @@ pub enum ReadEnd {
     Read(Box<Published>),
     /// The manifest does not decode.
     Unreadable(Cas),
-    /// Publishers were faster too often, or the host refused: later.
+    /// What was read was overwritten too often, or the host refused: to be tried again
+    /// at the next tick.
     Later,
 }
 
@@ -31,7 +32,7 @@ pub enum ReadEnd {
 pub struct Published {
     /// The manifest.
     pub manifest: Manifest,
-    /// Its token, which every write changes.
+    /// Its compare-and-set token, which every write changes.
     pub cas: Cas,
     /// The bytes of the tables that the reader did not hold.
     pub bytes: PerTable<Option<Vec<u8>>>,
@@ -47,8 +48,8 @@ pub struct ReadPublished {
     manifest: Option<(Manifest, Cas)>,
 }
 
-/// What is there of a table. Kept when the read begins anew: else a large base
-/// would never come to an end while bans arrive faster than it is read.
+/// The chunks of a table that were read. Kept when the read begins anew: else a large
+/// base would never be complete while bans arrive faster than it is read.
 #[derive(Clone, Debug)]
 struct Partial {
     blob: BlobRef,
@@ -56,13 +57,13 @@ struct Partial {
 }
 
 impl ReadPublished {
-    /// A read that leaves out the tables `held`, in pieces of `chunk` bytes.
+    /// A read that leaves out the tables `held`, in chunks of `chunk` bytes.
     #[must_use]
     pub fn new(held: PerTable<Option<BlobRef>>, chunk: usize) -> Self {
         Self { held, got: PerTable::default(), chunk: chunk.max(1), tries: 0, manifest: None }
     }
 
-    /// Makes the next host call; the outcome when that was the last.
+    /// Makes the next host call; the result when that was the last.
     pub fn step(&mut self, shared: &impl SharedData, keys: &Keys) -> Option<ReadEnd> {
         match self.manifest.take() {
             None => self.read_manifest(shared, keys),
@@ -128,8 +129,8 @@ impl ReadPublished {
         None
     }
 
-    /// A piece does not fit the manifest: it has been overwritten, so there is a
-    /// newer manifest.
+    /// A chunk does not fit the manifest: it was overwritten, so there is a newer
+    /// manifest.
     fn again(&mut self) -> Option<ReadEnd> {
         self.manifest = None;
         self.tries = self.tries.saturating_add(1);

@@ -1,6 +1,6 @@
-//! Bringing a VM's tables to what is published: collect, verify, swap. In steps,
-//! so that a base of a million entries does not hold up the worker's requests,
-//! which go on with the set before.
+//! Brings a VM's tables up to what is published: read, verify, swap. In steps, so
+//! that the worker's requests need not wait for a base of a million entries; they
+//! are decided by the previous tables meanwhile.
 
 use std::rc::Rc;
 
@@ -13,18 +13,19 @@ use crate::sync::shared::keys::Keys;
 use crate::sync::shared::manifest::{CHUNK, Manifest, SharedData};
 use crate::sync::snapshot::{NextTables, Snapshot};
 
-/// What a load came to.
+/// How a load ended.
 pub enum LoadEnd {
-    /// A set that differs from the one before.
+    /// A snapshot that differs from the one held.
     Loaded(Rc<Snapshot>, Cas),
     /// What is published is what is held.
     Same(Cas),
     /// Nothing is published yet.
     Nothing,
-    /// Verified bytes that are no table, or a manifest that does not decode. To
-    /// read this manifest again would not help.
+    /// A manifest, or a table with the right hash, that does not decode (which, is the
+    /// text). To read this manifest again would not help.
     Undecodable(Cas, &'static str),
-    /// Others were in the way: at the next tick.
+    /// Overwritten while it was read, or refused by the host: to be tried again at the
+    /// next tick.
     Later,
 }
 
@@ -54,7 +55,7 @@ impl SnapshotLoad {
         Self { stage: LoadStage::ReadPublished(Box::new(ReadPublished::new(names, CHUNK))), held }
     }
 
-    /// Reads everything anew, whatever is held: a refresh was ordered.
+    /// A load that reads all tables, also those held: a refresh was ordered.
     #[must_use]
     pub fn anew(held: Option<Rc<Snapshot>>) -> Self {
         Self {
@@ -100,7 +101,7 @@ impl Checking {
                 self.waiting.pop();
                 None
             }
-            // Overwritten under our eyes in a way that no piece showed.
+            // Overwritten while it was read, which no chunk's head showed.
             Err(DecodeError::Hash) => Some(LoadEnd::Later),
             Err(DecodeError::Malformed(_)) => Some(LoadEnd::Undecodable(self.cas, decode.table().name())),
         }

@@ -1,4 +1,4 @@
-//! What this VM enforces, and how it keeps up with what is published.
+//! The tables that this VM enforces, kept up to date with what is published.
 
 use std::rc::Rc;
 
@@ -11,18 +11,18 @@ use crate::sync::shared::keys::Keys;
 use crate::sync::shared::manifest::Manifest;
 use crate::sync::snapshot::Snapshot;
 
-/// How often a look that must not wait for a tick begins anew.
+/// How often [`TableLoader::look_to_the_end`] begins anew.
 const TRIES: u8 = 3;
 
-/// The manifest as last dealt with.
+/// The manifest that was last dealt with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum ManifestSeen {
-    /// Not yet, or it must be looked at again.
+    /// None yet, or it must be read again.
     Never,
     /// There was none.
     Nothing,
-    /// This one: loaded, or found undecodable. The token changes with every
-    /// write, so one that does not decode is not read again and again.
+    /// The one with this compare-and-set token: loaded, or found undecodable. The token
+    /// changes with every write, so a manifest that does not decode is read only once.
     Token(Cas),
 }
 
@@ -59,19 +59,19 @@ impl TableLoader {
         self.load.is_some()
     }
 
-    /// Whether what is published has been dealt with, one way or the other.
+    /// Whether what is published was loaded, or cannot be.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.load.is_none() && self.seen != ManifestSeen::Never
     }
 
-    /// Whether what is published cannot be used.
+    /// Whether what is published does not decode.
     #[must_use]
     pub fn is_undecodable(&self) -> bool {
         self.undecodable
     }
 
-    /// Takes a set that this VM has published itself.
+    /// Enforces a snapshot that this VM has published itself.
     pub fn enforce<H: Host>(&mut self, metrics: &Metrics<H>, loaded: Rc<Snapshot>) {
         self.load = None;
         self.loaded = Some(loaded);
@@ -80,8 +80,8 @@ impl TableLoader {
         metrics.count(Count::Loads);
     }
 
-    /// Looks whether something else is published than last time, and begins to
-    /// load it. One host call.
+    /// Begins to load what is published, if it changed since the last time. One host
+    /// call.
     pub fn look<H: Host>(&mut self, host: &H, keys: &Keys) {
         if self.load.is_some() {
             return;
@@ -100,8 +100,7 @@ impl TableLoader {
         }
     }
 
-    /// Takes the load under way a step further. Answers whether other tables are
-    /// in force than before.
+    /// Makes a step of the load under way. True if other tables are in force after it.
     pub fn step<H: Host>(&mut self, host: &H, keys: &Keys, metrics: &Metrics<H>) -> bool {
         let Some(end) = self.load.as_mut().and_then(|load| load.step(host, keys)) else { return false };
         self.load = None;
@@ -130,11 +129,11 @@ impl TableLoader {
         false
     }
 
-    /// Brings the tables to what is published before it returns. For a VM that
-    /// has no set yet, or has not looked for long: its next request must not be
-    /// decided by what was true then. Answers whether tables changed.
+    /// Loads what is published before it returns. For a VM that has no tables yet, or
+    /// has not looked for long: its next request must not be decided by old tables.
+    /// True if tables changed.
     pub fn look_to_the_end<H: Host>(&mut self, host: &H, keys: &Keys, metrics: &Metrics<H>) -> bool {
-        // What was begun before may be older than what is published now.
+        // A load that began before may be of something older.
         self.load = None;
         let mut changed = false;
         for _ in 0..TRIES {

@@ -1,14 +1,15 @@
-//! The names in shared data: a fixed set, because nothing there can be deleted.
+//! Names of keys in shared data and of shared queues: a fixed set, because neither can
+//! be deleted.
 
 use tidegate_policy::tables::Table;
 
-/// Schema of everything below the prefix. Two versions of the filter may run on one
-/// `vm_id` for a while; with other numbers they do not see each other. The number of
-/// tables stands beside it: the manifest has one entry per table.
+/// Version of everything under these keys, and part of them, with the number of tables
+/// (the manifest has one entry per table). Two versions of the filter may run on one
+/// `vm_id` for a while; if these numbers differ, they share nothing.
 const SCHEMA: u32 = 4;
 
 /// Slots of a process. Envoy runs one VM per worker plus one or two on the main
-/// thread, so this is far over any machine's need.
+/// thread, so this is far more than any machine needs.
 pub const SLOTS: u16 = 256;
 
 /// Names of the keys and queues of one instance: one admin service, as one
@@ -30,25 +31,25 @@ impl Keys {
         format!("{}{rest}", self.prefix)
     }
 
-    /// The queue that carries sealed batches of events to the holder of the lease.
+    /// The queue of sealed batches of events, for the holder of the lease.
     #[must_use]
     pub fn events(&self) -> String {
         self.name(format_args!("events"))
     }
 
-    /// The process id, minted once.
+    /// The process's id, a random number.
     #[must_use]
     pub fn process(&self) -> String {
         self.name(format_args!("process"))
     }
 
-    /// Who pulls, publishes and drains.
+    /// The lease.
     #[must_use]
     pub fn lease(&self) -> String {
         self.name(format_args!("lease"))
     }
 
-    /// What is published.
+    /// The manifest of the published tables.
     #[must_use]
     pub fn manifest(&self) -> String {
         self.name(format_args!("manifest"))
@@ -66,20 +67,20 @@ impl Keys {
         self.name(format_args!("wake/{slot}"))
     }
 
-    /// The key of the hashes under which limits are counted.
+    /// The seed of the hashes under which limits are counted.
     #[must_use]
     pub fn limit_seed(&self) -> String {
         self.name(format_args!("limit/seed"))
     }
 
-    /// A bucket of what is used of limits; under
+    /// A bucket with the usage of limits; below
     /// [`BUCKETS`](tidegate_policy::limit::BUCKETS).
     #[must_use]
     pub fn bucket(&self, bucket: u16) -> String {
         self.name(format_args!("limit/{bucket}"))
     }
 
-    /// A piece of a table on one of its two sides.
+    /// A chunk of a table on one of its two sides.
     #[must_use]
     pub fn chunk(&self, table: Table, side: u8, index: usize) -> String {
         self.name(format_args!("{}/{side}/{index}", table.name()))

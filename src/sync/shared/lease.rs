@@ -1,4 +1,5 @@
-//! The lease: which VM of the process pulls, publishes and drains.
+//! The lease: which VM of the process polls the admin service, publishes tables and
+//! drains the events queue.
 
 use serde::{Deserialize, Serialize};
 use tidegate_policy::codec::{FormatError, decode, encode};
@@ -17,7 +18,7 @@ pub const TERM_NS: u64 = 1_500_000_000;
 /// What a VM is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
-    /// Decides requests, and holds the lease when nobody else does.
+    /// Decides requests, and takes the lease when no VM holds it.
     Gate,
     /// The singleton of the bootstrap: decides nothing, and is preferred as the
     /// holder of the lease.
@@ -29,23 +30,22 @@ pub enum Role {
 pub struct Lease {
     /// The VM.
     pub source: Source,
-    /// Grows by one with each holder; whatever is written under a lower one is
-    /// refused.
+    /// Grows by one with each holder; a VM with a lower one stops writing.
     pub fence: u64,
-    /// Monotonic clock, nanoseconds.
+    /// When it ends unless renewed: monotonic clock, nanoseconds.
     pub deadline_ns: u64,
-    /// Held by the singleton recorder, which a worker does not push aside.
+    /// Held by the singleton recorder, from which a worker does not take it.
     pub recorder: bool,
-    /// The holder's slot, where it is woken.
+    /// The holder's slot, for waking it.
     pub slot: Option<u16>,
-    /// Monotonic clock when the admin service last answered, nanoseconds. In the lease, so that
-    /// every VM knows the age of its tables, and the next holder goes on counting from there.
+    /// When the admin service last answered: monotonic clock, nanoseconds. Kept in the lease
+    /// so that every VM knows the age of its tables, also after the holder changed.
     pub heard_ns: u64,
 }
 
 impl Lease {
-    /// Whether its time has not passed. A deadline more than twice the term
-    /// ahead cannot be right, and counts as past.
+    /// Whether the deadline is ahead. One more than twice the term ahead cannot be
+    /// right, and counts as past.
     #[must_use]
     pub fn is_alive(&self, now_ns: u64) -> bool {
         let ahead = self.deadline_ns.saturating_sub(now_ns);
@@ -59,7 +59,7 @@ pub struct LeaseView {
     source: Source,
     role: Role,
     seen: Option<Lease>,
-    /// Fence under which this VM holds it.
+    /// The fence, while this VM holds it.
     mine: Option<u64>,
     /// A fence seen in shared data: the next one taken is above it.
     floor: u64,
@@ -90,7 +90,7 @@ impl LeaseView {
         self.seen.as_ref()
     }
 
-    /// Gives it up without a word: shared data names a higher fence.
+    /// Gives it up without a write: shared data has a higher fence.
     pub fn outranked(&mut self, fence: u64) {
         self.mine = None;
         self.floor = self.floor.max(fence);
@@ -109,8 +109,8 @@ impl LeaseView {
         }
     }
 
-    /// Renews the lease, or takes it when it is nobody's. The recorder takes it
-    /// from a worker: it is the one that no request ever disturbs.
+    /// Renews the lease, or takes it when no VM holds it. The recorder takes it from a
+    /// worker: it has no requests to decide beside that work.
     pub fn tick<H: Host>(
         &mut self,
         host: &H,

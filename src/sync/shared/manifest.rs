@@ -1,4 +1,4 @@
-//! What is published, and how a table lies in shared data.
+//! The manifest of what is published, and the layout of tables in shared data.
 
 use serde::{Deserialize, Serialize};
 use tidegate_policy::codec::{FormatError, MAX_TABLE, decode, encode};
@@ -16,8 +16,8 @@ pub const CHUNK: usize = 256 << 10;
 const MANIFEST_FORMAT: u8 = 4;
 const MAX_MANIFEST: usize = 4096;
 
-/// Shared data, and nothing else of the host: what the step machines of publish
-/// and load need, and what the tests of their interleavings emulate.
+/// The host's shared data alone: all that publishing and loading need, and all that
+/// the tests of their interleavings emulate.
 pub trait SharedData {
     /// See [`Host::shared_get`].
     ///
@@ -41,12 +41,12 @@ impl<H: Host> SharedData for H {
     }
 }
 
-/// Where a table lies.
+/// Where a table is in shared data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Placed {
-    /// 0 or 1; the other side is free to be written.
+    /// 0 or 1; the other side may be written.
     pub side: u8,
-    /// Its name and length.
+    /// Its hash and length.
     pub blob: BlobRef,
 }
 
@@ -56,7 +56,7 @@ pub struct Placed {
 pub struct Manifest {
     /// Fence of the lease under which it was written or adopted.
     pub fence: u64,
-    /// The version that the tables are.
+    /// The tables' version.
     pub version: Version,
     /// The refresh that they carry out.
     pub refresh: u64,
@@ -90,23 +90,23 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The tables' names.
+    /// The tables' hashes and lengths.
     #[must_use]
     pub fn blobs(&self) -> PerTable<BlobRef> {
         PerTable::from_fn(|table| self.tables[table].blob)
     }
 }
 
-/// A piece of a table: who wrote it, and of which table it is a piece. With the
-/// fence on every piece, a publisher that slept finds out at its next write, whichever piece
-/// that is; with the hash, a reader knows at once whether the piece belongs to the manifest
-/// that it read. One header value per side instead would need a protocol of its own, as two
+/// Head of a chunk: who wrote it, and the table that it is a part of. With the fence in every
+/// chunk, a publisher that was suspended and lost the lease stops at its next write, whichever
+/// chunk that is; with the hash, a reader knows at once whether the chunk belongs to the
+/// manifest that it read. One head per side instead would need a protocol of its own, as two
 /// keys cannot be written at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ChunkHead {
     /// Fence of the writer's lease.
     pub fence: u64,
-    /// Name of the whole table.
+    /// Hash of the whole table.
     pub hash: BlobHash,
 }
 
@@ -133,7 +133,7 @@ impl ChunkHead {
     }
 }
 
-/// The bytes of a table that piece `index` holds.
+/// The bytes of a table in chunk `index`, of `chunk` bytes each.
 #[must_use]
 pub fn piece(bytes: &[u8], index: usize, chunk: usize) -> &[u8] {
     let start = index.saturating_mul(chunk).min(bytes.len());

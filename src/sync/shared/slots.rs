@@ -1,4 +1,5 @@
-//! A VM's slot: who it is, when it was last heard of, and what it enforces.
+//! A VM's slot in shared data: its id, its last heartbeat, and the version that it
+//! enforces.
 
 use serde::{Deserialize, Serialize};
 use tidegate_policy::codec::{FormatError, decode, encode};
@@ -12,9 +13,9 @@ use crate::metrics::{Count, Metrics};
 const SLOT_FORMAT: u8 = 1;
 const MAX_SLOT: usize = 256;
 
-/// A slot not heard of for this long says nothing of what its VM enforces.
+/// After this long without a heartbeat, what a slot says no longer counts.
 pub const STALE_NS: u64 = 2_000_000_000;
-/// A slot not heard of for this long may be taken.
+/// After this long without a heartbeat, a slot may be taken by another VM.
 pub const FREE_NS: u64 = 10_000_000_000;
 
 /// A slot's content.
@@ -22,14 +23,14 @@ pub const FREE_NS: u64 = 10_000_000_000;
 pub struct Slot {
     /// The VM.
     pub source: Source,
-    /// Monotonic clock of its last word, nanoseconds.
+    /// Last heartbeat: monotonic clock, nanoseconds.
     pub heartbeat_ns: u64,
     /// It has had a request. Only such slots count in an ack: a VM sets this
-    /// **before** it looks at the manifest for its first request. If the holder
-    /// computed an ack before that, it had published before, so the VM's look
-    /// sees that version or a newer one; if after, the slot is counted. So no
-    /// request is decided by an older set than the one acked, and a VM that
-    /// never serves (the main thread has one) holds nobody up.
+    /// **before** it reads the manifest for its first request. If the holder
+    /// computed an ack before that, it had published before, so the VM reads that
+    /// version or a newer one; if after, the slot is counted. So no request is
+    /// decided by older tables than were acked, and acks do not wait for a VM that
+    /// never serves (the main thread has one).
     pub serving: bool,
     /// What it enforces; the default while it has no tables.
     pub version: Version,
@@ -37,9 +38,8 @@ pub struct Slot {
     pub refresh: u64,
     /// The highest event number that it has given.
     pub numbered_hi: u64,
-    /// The VM that had the slot before, and its highest event number: so that
-    /// the holder of the lease hears of a VM that died, also of one that was replaced between
-    /// two looks of the holder.
+    /// The VM that had the slot before, and its highest event number: the holder of the
+    /// lease reports it as dead, also if it was replaced between two looks of the holder.
     pub before: Option<(Source, u64)>,
 }
 
@@ -52,7 +52,7 @@ impl Slot {
         encode(SLOT_FORMAT, &self)
     }
 
-    /// Nanoseconds since the VM was heard of.
+    /// Nanoseconds since the last heartbeat.
     #[must_use]
     pub fn age_ns(&self, now_ns: u64) -> u64 {
         now_ns.saturating_sub(self.heartbeat_ns)
@@ -64,15 +64,14 @@ impl Slot {
         self.age_ns(now_ns) > FREE_NS
     }
 
-    /// Whether what it says still counts.
+    /// Whether its content still counts.
     #[must_use]
     pub fn is_live(&self, now_ns: u64) -> bool {
         self.age_ns(now_ns) <= STALE_NS
     }
 }
 
-/// The slot in `index`, as it stands. A value that does not decode is one that
-/// may be taken.
+/// Reads the slot in `index`. One that does not decode may be taken.
 fn read<H: Host>(host: &H, keys: &Keys, index: u16) -> Option<(Slot, Expect)> {
     match host.shared_get(&keys.slot(index)) {
         Ok(Some((bytes, cas))) => {
@@ -120,8 +119,8 @@ impl OwnSlot {
         self.content.serving = true;
     }
 
-    /// Writes that the slot counts in acks no more; its last word, unless
-    /// requests come all the same.
+    /// Writes that the slot no longer counts in acks. The last write, unless requests
+    /// still come.
     pub fn close<H: Host>(&mut self, host: &H, keys: &Keys, metrics: &Metrics<H>) {
         self.content.serving = false;
         if self.index.is_some() {
@@ -140,8 +139,8 @@ impl OwnSlot {
         self.content.refresh = refresh;
     }
 
-    /// Writes the slot, claiming one first if there is none or it was lost.
-    /// Answers whether it stands in shared data now.
+    /// Writes the slot, and claims one first if there is none or it was lost.
+    /// True if it is in shared data now.
     pub fn write<H: Host>(&mut self, host: &H, keys: &Keys, metrics: &Metrics<H>) -> bool {
         self.content.heartbeat_ns = host.monotonic_ns();
         if let Some(index) = self.index {
@@ -196,8 +195,8 @@ impl OwnSlot {
     }
 }
 
-/// What remains of the VM that had the slot: one that never numbered an event
-/// is not worth a report, the one before it may be.
+/// What is kept of the VM that had the slot. One that never numbered an event need
+/// not be reported, but the one before it may have to be.
 fn before(slot: &Slot) -> Option<(Source, u64)> {
     match slot.numbered_hi {
         0 => slot.before,

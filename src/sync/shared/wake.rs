@@ -1,5 +1,5 @@
-//! Wake-up calls: each VM has a queue of its own, and whoever has news for it
-//! enqueues one byte. The tick is the backstop: nothing depends on a wake-up.
+//! Wake-ups: each VM has a shared queue of its own, and another VM enqueues one byte
+//! to wake it. The next tick does the same work, so nothing depends on a wake-up.
 
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::event::Source;
@@ -8,16 +8,16 @@ use super::keys::Keys;
 use super::slots::Slot;
 use crate::host::{Host, HostError, QueueId};
 
-/// A wake-up that has shown no effect for this long is taken for lost.
+/// A wake-up without effect for this long is repeated.
 const LOST_NS: u64 = 250_000_000;
 /// The root that owns the registration is taken for gone when it has not ticked
 /// for this long although another root of the VM has.
 const GONE_NS: u64 = 2_000_000_000;
-/// Messages taken out in one callback.
+/// The most messages taken out in one callback.
 const DRAIN: usize = 64;
 
-/// This VM's own queue, registered by one of its roots: a queue notifies its
-/// last registrant only, and nobody when that root is gone.
+/// This VM's own queue, registered by one of its roots: Envoy notifies only the root
+/// that registered last, and none when that is gone.
 #[derive(Debug, Default)]
 pub struct OwnQueue {
     registered: Option<Registered>,
@@ -44,8 +44,8 @@ impl OwnQueue {
         self.registered.as_ref().is_some_and(|registered| registered.queue == queue)
     }
 
-    /// At a tick of `root`: registers if nobody has, if the slot is another one
-    /// than then, or if the root that did is gone. Answers the root that is gone.
+    /// At a tick of `root`: registers the queue if no root has, if the slot changed
+    /// since, or if the root that did is gone. Returns the root that is gone.
     pub fn keep<H: Host>(&mut self, host: &H, keys: &Keys, root: u32, slot: u16) -> Option<u32> {
         let now = host.monotonic_ns();
         let mut gone = None;
@@ -71,7 +71,7 @@ impl OwnQueue {
         }
     }
 
-    /// Takes all messages out; they say nothing but "look".
+    /// Takes all messages out; they have no content.
     pub fn drain<H: Host>(&self, host: &H) {
         let Some(registered) = &self.registered else { return };
         for _ in 0..DRAIN {
@@ -82,7 +82,7 @@ impl OwnQueue {
     }
 }
 
-/// Wakes others.
+/// Wakes other VMs.
 #[derive(Debug, Default)]
 pub struct Waker {
     known: Vec<KnownQueue>,
@@ -92,13 +92,14 @@ pub struct Waker {
 struct KnownQueue {
     slot: u16,
     queue: QueueId,
-    /// The last wake-up that has shown no effect yet: what the slot said then.
+    /// The last wake-up, while it has had no effect: the slot's source, version and
+    /// refresh then, and when it was, monotonic nanoseconds.
     outstanding: Option<(Source, Version, u64, u64)>,
 }
 
 impl Waker {
-    /// Wakes the VM in `index` unless a call to it is still outstanding: what
-    /// it enforces has not changed since, and the call is not old.
+    /// Wakes the VM in `index`, unless the last wake-up is recent and what the VM
+    /// enforces has not changed since.
     pub fn wake<H: Host>(&mut self, host: &H, keys: &Keys, index: u16, slot: &Slot) {
         let now = host.monotonic_ns();
         if let Some(known) = self.known.iter_mut().find(|known| known.slot == index)
@@ -114,8 +115,8 @@ impl Waker {
         }
     }
 
-    /// One byte into the queue of the slot; a slot whose VM has not registered
-    /// yet looks by itself at its first tick.
+    /// Enqueues one byte into the queue of the slot. A VM that has not registered
+    /// yet looks at its first tick.
     pub fn call<H: Host>(&mut self, host: &H, keys: &Keys, index: u16) {
         let Some(queue) = self.queue(host, keys, index) else { return };
         if host.enqueue(queue, &[1]) == Err(HostError::NotFound) {
