@@ -1,8 +1,8 @@
-//! The feed: the tables as they stand, and what a gateway has to hear to hold
-//! the same. `docs/ARCHITECTURE.md`, "A table change".
+//! The feed: the current tables, and the updates that bring gateways to them.
+//! `docs/ARCHITECTURE.md`, "A table change".
 //!
-//! One task follows the store and makes one state after another; a second
-//! one releases them to open polls at a pace that the number of gateways allows.
+//! One task follows the store and makes a new state of each change; a second one releases states
+//! to open polls at a pace that depends on the number of polls.
 
 mod answer;
 mod apply;
@@ -89,7 +89,7 @@ impl Feed {
     /// # Errors
     /// When the store cannot be read.
     pub async fn start(store: Arc<dyn TableStore>, options: FeedOptions) -> Result<Self, StoreError> {
-        // Before the first read: what is committed after it is heard of.
+        // Subscribed before the first read, so that every later commit is noticed.
         let hints = store.watch();
         let (events, inbox) = mpsc::unbounded_channel();
         let (state, blobs) = follower::first_state(&*store).await?;
@@ -126,14 +126,14 @@ impl Feed {
         self.shared().applied.borrow().version()
     }
 
-    /// The canonical view at [`Feed::version`].
+    /// The snapshot at [`Feed::version`].
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.shared().applied.borrow().snapshot.clone()
     }
 
-    /// The canonical view with everything that was committed before the call,
-    /// whoever committed it; an older one when the store cannot be read.
+    /// The snapshot with everything that was committed before the call, by the service or another
+    /// program; an older one when the store cannot be read.
     pub async fn current(&self) -> Arc<Snapshot> {
         let (done, caught_up) = oneshot::channel();
         // Errors would mean that the follower is gone, which `self` holds.
@@ -142,19 +142,19 @@ impl Feed {
         self.snapshot()
     }
 
-    /// How the feed itself is.
+    /// State of the feed, for health.
     #[must_use]
     pub fn health(&self) -> FeedHealth {
         let notices = locked(&self.shared().notices).iter().cloned().collect();
         FeedHealth { trouble: locked(&self.shared().trouble).clone(), notices }
     }
 
-    /// The tables to answer a direct question from: the database as it stands,
-    /// with everything that was committed before the call, whoever committed it.
-    /// They are compiled already unless something changed.
+    /// The tables to answer a direct question from, with everything that was committed to the
+    /// database before the call, by the service or another program. They are compiled anew only
+    /// if something changed.
     ///
     /// # Errors
-    /// When the store cannot be read: an older answer would not be the truth.
+    /// When the store cannot be read: older tables would give outdated answers.
     pub async fn tables(&self) -> Result<Arc<Tables>, StoreError> {
         Ok(self.current_tables().await?.tables)
     }
@@ -169,13 +169,12 @@ impl Feed {
         caught_up.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Answers a poll: an encoded [`SyncAnswer`](tidegate_policy::wire::sync::SyncAnswer)
-    /// as soon as there is anything that a gateway at `since`, holding `held`,
-    /// has not got; `None` after `wait` without. An unknown `since` is answered
-    /// at once with what `held` lacks. Tables that the gateway does not read as
-    /// `formats` has it are left out.
+    /// Answers a poll: an encoded [`SyncAnswer`](tidegate_policy::wire::sync::SyncAnswer) as soon
+    /// as there is anything that a gateway at `since`, holding `held`, does not have; `None` if
+    /// there is nothing within `wait`. An unknown `since` is answered at once with what `held`
+    /// lacks. Tables that the gateway cannot read, by `formats`, are left out.
     ///
-    /// While the returned future lives, the gateway counts as there.
+    /// While the returned future lives, the gateway counts as live.
     pub async fn sync(
         &self,
         gateway: &Gateway,
@@ -214,14 +213,14 @@ impl Feed {
         }
     }
 
-    /// Up to [`MAX_PAGE`](tidegate_policy::wire::sync::MAX_PAGE) bytes of a table
-    /// from `offset` on; `None` when nobody needs it any more: start again.
+    /// Up to [`MAX_PAGE`](tidegate_policy::wire::sync::MAX_PAGE) bytes of a table from `offset`
+    /// on; `None` when the table is superseded and no longer kept: start again.
     #[must_use]
     pub fn blob(&self, hash: BlobHash, offset: u64) -> Option<Bytes> {
         locked(&self.shared().blobs).page(hash, offset)
     }
 
-    /// Waits until the feed includes `seq`: the version that does. `None` when it
+    /// Waits until the feed includes `seq`, and returns the version that does; `None` when it
     /// does not `within` that time.
     pub async fn reached(&self, seq: u64, within: Duration) -> Option<Version> {
         let mut applied = self.shared().applied.subscribe();
@@ -229,28 +228,28 @@ impl Feed {
         timeout(within, reached).await.ok()?.ok().map(|state| state.version())
     }
 
-    /// Compares every row with the database, takes over what differs, and orders
-    /// a refresh: gateways drop and load their tables anew, whatever seems equal.
-    /// What is to be found in acks once that is done, and the tables that it
-    /// names. Changes go on being followed meanwhile.
+    /// Compares every row with the database, takes over what differs, and orders a refresh:
+    /// gateways drop their tables and load them anew, even if equal. Returns the goal that acks
+    /// will show once that is done, and the tables that it is about. Changes are followed
+    /// meanwhile.
     ///
     /// # Errors
-    /// When the store cannot be read: then nothing is ordered.
+    /// When the store cannot be read: then no refresh is ordered.
     pub async fn refresh(&self) -> Result<(Goal, Arc<Snapshot>), StoreError> {
         let shared = self.shared();
         let _alone = shared.refreshing.lock().await;
         let differs = reconcile::compare(shared, &StoreTable::ALL).await?;
-        // Higher than what any gateway knows from before a restart, or it would
-        // be no news to it.
+        // Higher than any refresh that gateways know from before a restart; otherwise they would
+        // not carry it out.
         let id = shared.refresh.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
         let (done, ordered) = oneshot::channel();
-        // The follower ends with the last handle only.
+        // The follower ends only with the last handle.
         let _ = shared.events.send(FollowerEvent::Refresh { id, differs, done });
         let snapshot = ordered.await.map_err(|_| StoreError::Closed)??;
         Ok((Goal { version: snapshot.version, refresh: id }, snapshot))
     }
 
-    /// The gateways that this feed counts with.
+    /// The registry of gateways that this feed uses.
     #[must_use]
     pub fn gateways(&self) -> &Gateways {
         &self.shared().options.gateways
@@ -261,7 +260,7 @@ impl Feed {
     }
 }
 
-/// Counts a poll as waiting while it lives.
+/// Counts a poll as waiting until it is dropped.
 struct Waiting<'c>(&'c AtomicUsize);
 
 impl<'c> Waiting<'c> {

@@ -1,8 +1,8 @@
 //! Connected gateways: which are live, and which version each enforces.
 //!
-//! A gateway is (node, process). It is **live** while a poll of it is open or it
-//! was heard of within the last 3 s, **lost** after that, and forgotten a day later,
-//! or as soon as a newer process of its node has taken over.
+//! A gateway is identified by node and process. It is **live** while a poll of it is open or it
+//! was heard of within the last 3 s, and **lost** after that. It is removed a day later, or as
+//! soon as a newer process of its node has replaced it.
 
 mod enforced;
 mod registry;
@@ -24,7 +24,7 @@ use crate::lock::locked;
 use registry::Registry;
 pub use wait::{Applied, Goal, Waiter};
 
-/// A gateway without an open poll or another sign of life for longer than this is lost.
+/// A gateway without an open poll that was not heard of for longer than this is lost.
 pub const LOST_AFTER: Duration = Duration::from_secs(3);
 /// A lost gateway is counted for this long.
 pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -35,24 +35,24 @@ pub struct Gateways(Arc<GatewaysInner>);
 
 struct GatewaysInner {
     registry: Mutex<Registry>,
-    /// Seconds from a version to the ack of each gateway.
+    /// Seconds from a version's creation to the ack of each gateway.
     enforced: Histogram,
     /// Waiters that have not been answered.
     waiters: AtomicUsize,
-    /// Those of them who have waited so long that polls are asked for acks.
+    /// Those of them that have waited so long that open polls are answered to get acks.
     nudging: AtomicUsize,
-    /// Moves when an ack, a poll or the epoch may have changed an answer.
+    /// Changes when an ack, a poll or the epoch may have changed a waiter's result.
     moved: watch::Sender<u64>,
-    /// Moves when open polls should be asked for the ack that a waiter misses.
+    /// Changes when open polls should be answered to get an ack that a waiter misses.
     nudged: watch::Sender<u64>,
 }
 
-/// What is known of one gateway.
+/// State of one gateway.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GatewayStatus {
-    /// Who it is.
+    /// Its node and process.
     pub gateway: Gateway,
-    /// What it last said it enforces; `None`: it has not said yet.
+    /// Its last ack; `None`: none yet.
     pub ack: Option<Ack>,
     /// Whether it counts as lost.
     pub lost: bool,
@@ -60,8 +60,8 @@ pub struct GatewayStatus {
     pub known_for: Duration,
     /// Time since it last polled or acked; zero while a poll is open.
     pub silent_for: Duration,
-    /// Formats that it does not read as this service writes them: those tables stay as
-    /// they are there, so it counts as enforcing nothing.
+    /// Table formats that it does not read in the version that this service writes. It keeps the
+    /// tables that it has, so it counts as enforcing no version.
     pub unread: Vec<&'static str>,
 }
 
@@ -79,8 +79,8 @@ impl Gateways {
         }))
     }
 
-    /// A poll of `gateway` has opened; it closes when the guard is dropped, also
-    /// when the client went away and the handler was cancelled.
+    /// Registers an open poll of `gateway`. It ends when the guard is dropped, also when the
+    /// client disconnected and the handler was cancelled.
     #[must_use]
     pub fn poll(&self, gateway: &Gateway) -> Poll {
         if self.registry().poll_opened(gateway) {
@@ -89,7 +89,7 @@ impl Gateways {
         Poll { gateways: self.clone(), gateway: gateway.clone() }
     }
 
-    /// `gateway` is about to poll, and says which formats it reads.
+    /// Notes which formats `gateway` reads, before it polls.
     pub fn note_formats(&self, gateway: &Gateway, formats: &Formats) {
         if self.registry().note_formats(gateway, formats) {
             if !formats.unread().is_empty() {
@@ -100,16 +100,16 @@ impl Gateways {
         }
     }
 
-    /// `gateway` posted something: it serves, whatever it enforces. It counts from
-    /// now on, also when this service started while it waits to poll again.
+    /// Notes a post of `gateway`: it counts as live from now on, also when this service has just
+    /// started and the gateway still waits to poll again.
     pub fn note_post(&self, gateway: &Gateway) {
         if self.registry().note_post(gateway) {
             self.note_move();
         }
     }
 
-    /// `gateway` says what it enforces. What is older than what it said before,
-    /// in the same epoch, is a message that was overtaken, and ignored.
+    /// Notes an ack of `gateway`. One that is older than its last ack in the same epoch was
+    /// overtaken on the way and is ignored.
     pub fn ack(&self, gateway: &Gateway, ack: Ack) {
         let heard = self.registry().ack(gateway, ack);
         for took in heard.enforced {
@@ -120,27 +120,25 @@ impl Gateways {
         }
     }
 
-    /// A change made `version`: from now on it counts how late it is enforced.
+    /// Notes that `version` was created: the time until it is enforced counts from now.
     pub fn note_version(&self, version: Version) {
         self.registry().note_version(version);
     }
 
-    /// Seconds from each version to the moment at which a gateway said that all its
+    /// Histogram of the seconds from each version's creation until a gateway acked that all its
     /// VMs enforce it; one observation per version and gateway.
     #[must_use]
     pub fn enforced(&self) -> Histogram {
         self.0.enforced.clone()
     }
 
-    /// Age of the oldest version that some gateway that is there does not enforce yet
-    /// in all its VMs.
+    /// Age of the oldest version that some live gateway does not yet enforce in all its VMs.
     #[must_use]
     pub fn unenforced(&self) -> Option<Duration> {
         self.registry().unenforced()
     }
 
-    /// Removes `gateway` from the counts; it comes back with its next poll.
-    /// Whether it was known.
+    /// Removes `gateway`; its next poll adds it again. Returns whether it was known.
     pub fn forget(&self, gateway: &Gateway) -> bool {
         let known = self.registry().forget(gateway);
         if known {
@@ -149,15 +147,14 @@ impl Gateways {
         known
     }
 
-    /// Whether somebody waits for acks: gateways are told to ack at once.
+    /// Whether a waiter needs acks: answers then ask gateways to ack at once.
     #[must_use]
     pub fn want(&self) -> bool {
         self.0.waiters.load(Ordering::Acquire) > 0
     }
 
-    /// Announces that somebody will wait. Taken **before** the change is
-    /// committed, so that the very answer that carries the change also says that
-    /// an ack is wanted.
+    /// Announces a waiter. To be called **before** the change is committed, so that the first
+    /// answer that carries the change also says that an ack is wanted.
     #[must_use]
     pub fn waiter(&self) -> Waiter {
         Waiter::new(self.clone())
@@ -169,14 +166,14 @@ impl Gateways {
         self.registry().list()
     }
 
-    /// The epoch that acks count in. A new one answers every waiter: what was
-    /// numbered before can no longer be proven.
+    /// Sets the epoch that acks count in. A new one ends all waits: versions of the old epoch can
+    /// no longer be acked.
     pub fn set_epoch(&self, epoch: u64) {
         self.registry().set_epoch(epoch);
         self.note_move();
     }
 
-    /// Moves when open polls should look again whether their ack is missed.
+    /// Changes when open polls should check again whether their ack is missed.
     pub(crate) fn nudges(&self) -> watch::Receiver<u64> {
         self.0.nudged.subscribe()
     }
@@ -203,10 +200,9 @@ pub struct Poll {
 }
 
 impl Poll {
-    /// Whether the poll should be answered, though nothing changed, because
-    /// somebody has waited for a while for this gateway's word on `newest`. Asks
-    /// once for each: a gateway that cannot ack yet must not be answered in a
-    /// circle.
+    /// Whether the poll should be answered although nothing changed, because a waiter has missed
+    /// this gateway's ack of `newest` for a while. True once per goal: a gateway that cannot ack
+    /// yet would otherwise poll again and again at once.
     pub(crate) fn misses_ack(&self, newest: &Goal) -> bool {
         let nudging = self.gateways.0.nudging.load(Ordering::Acquire) > 0;
         nudging && self.gateways.registry().misses_ack(&self.gateway, newest)

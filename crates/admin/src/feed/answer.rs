@@ -1,5 +1,5 @@
-//! What a gateway has to hear, given what it holds; encoded once for all that
-//! hold the same.
+//! The update that a gateway needs, given what it holds; encoded once for all gateways that need
+//! the same.
 
 use bytes::Bytes;
 use tidegate_policy::address::Prefix;
@@ -46,7 +46,7 @@ impl BansPlan {
         if let Some(position) = since.and_then(|since| state.position_of(since)) {
             let same_epoch = position.era == state.position.era;
             let quiet = position >= state.base.cut && state.log.current.after(position).next().is_none();
-            // What it says of its bans, if anything, must fit what we think.
+            // The digest of its bans, if it sent one, must match.
             if same_epoch && quiet && (same_bans || held.bans.is_none()) {
                 return Self::Unchanged;
             }
@@ -69,8 +69,8 @@ impl BansPlan {
 }
 
 impl FeedState {
-    /// The number of a former process since which the bans would have to be
-    /// guessed, or else fetched.
+    /// The `seq` of a former process that a guess of the changed bans would begin at: set if the
+    /// gateway would otherwise fetch the whole base.
     pub fn to_guess(&self, plan: &Plan, since: Option<Version>, held: &Held) -> Option<u64> {
         let fetches = plan.bans == BansPlan::Whole && held.hashes[Table::BanBase]? != self.base.blob.hash;
         let since = since.filter(|since| self.position_of(*since).is_none())?;
@@ -95,7 +95,7 @@ impl FeedState {
             let bytes = answer.to_bytes();
             bytes.as_ref().map_or(true, |bytes| bytes.len() <= MAX_PAGE).then_some(bytes)
         };
-        // First what can be fetched by pages, then what saves fetching the base.
+        // Drops first what can be fetched by pages, then what saves fetching the base.
         let bytes = fits(&answer).or_else(|| {
             answer.whole.iter_mut().for_each(|update| update.bytes = None);
             fits(&answer)
@@ -104,8 +104,8 @@ impl FeedState {
             answer.bans.iter_mut().for_each(|bans| bans.fold = None);
             answer.to_bytes()
         });
-        // These types can always be encoded; were it otherwise, a gateway takes
-        // an empty answer as malformed and tries again.
+        // Encoding these types cannot fail. If it did, the gateway would treat the empty answer
+        // as malformed and poll again.
         bytes.unwrap_or_default().into()
     }
 
@@ -121,7 +121,7 @@ impl FeedState {
         let (fold, overlay) = match plan {
             BansPlan::Unchanged => return None,
             BansPlan::Delta(since) => {
-                // In order, so that the gateway need not sort.
+                // Sorted, so that the gateway need not sort.
                 let mut prefixes: Vec<Prefix> = self.log.current.after(*since).collect();
                 prefixes.sort_unstable();
                 (None, OverlayUpdate::Delta(prefixes.into_iter().map(changed).collect()))
@@ -134,8 +134,8 @@ impl FeedState {
         Some(BansUpdate { base: self.base.blob, fold, overlay, digest: self.snapshot.ips.bans })
     }
 
-    /// What turns the bans of `since`, which may differ in `more`, into those of
-    /// the base.
+    /// Entries that turn the bans of `since`, which may also differ in `more`, into those of the
+    /// base. `None`: the log does not reach back to `since`.
     fn fold(&self, since: LogPosition, more: &[Prefix]) -> Option<Vec<Entry>> {
         let mut keys = self.log.between(since, self.base.cut)?;
         keys.extend(more);

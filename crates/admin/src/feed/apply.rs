@@ -1,4 +1,4 @@
-//! From rows to the next snapshot, with the bytes of the tables that travel whole.
+//! From changed rows to the next snapshot, with the bytes of the tables that are sent whole.
 
 use tidegate_policy::address::Prefix;
 use tidegate_policy::codec::FormatError;
@@ -9,10 +9,10 @@ use super::snapshot::{Snapshot, made_from};
 use super::table_bytes::TableBytes;
 use crate::store::{ChangedRows, StoreTable, StoredRows};
 
-/// A change of more rows is worked on outside the async threads.
+/// A change of more rows is applied outside the async threads.
 const FEW: usize = 500;
 
-/// A snapshot with what changed in it.
+/// A snapshot, and what changed in it.
 pub(super) struct NextSnapshot {
     pub snapshot: Snapshot,
     /// Prefixes whose ban changed.
@@ -22,19 +22,19 @@ pub(super) struct NextSnapshot {
 }
 
 impl NextSnapshot {
-    /// Makes `snapshot` what the rows of all tables say.
+    /// Replaces the contents of `snapshot` by `stored`, the rows of all tables.
     pub fn reload(mut snapshot: Snapshot, stored: StoredRows) -> Result<Self, FormatError> {
         let prefixes = snapshot.replace(stored);
         Self::lay_out(snapshot, prefixes, Table::whole())
     }
 
-    /// Takes rows as they now stand.
+    /// Applies changed rows to `snapshot`.
     pub fn apply(mut snapshot: Snapshot, rows: ChangedRows) -> Result<Self, FormatError> {
         let sources: Vec<StoreTable> = StoreTable::ALL.into_iter().filter(|table| rows.has(*table)).collect();
         let prefixes = snapshot.apply(rows);
         let allow = prefixes.allow;
         let may_have_changed = |table: &Table| match table {
-            // Nearly all rows of its source are bans.
+            // Most changes of `ip_monitor` are bans, which do not change this table.
             Table::Allow => allow,
             table => made_from(*table).iter().any(|source| sources.contains(source)),
         };
@@ -51,7 +51,7 @@ impl NextSnapshot {
     }
 }
 
-/// Whether it takes so little to apply `rows` that it may happen on an async thread.
+/// Whether applying `rows` is quick enough for an async thread.
 pub(super) fn is_little(rows: &ChangedRows) -> bool {
     let is_small = |table| matches!(table, StoreTable::Ip | StoreTable::Flags);
     StoreTable::ALL.into_iter().all(|table| is_small(table) || !rows.has(table))

@@ -1,4 +1,4 @@
-//! Bases: all bans at one moment, as bytes that never change.
+//! Ban bases: all bans at one moment, as immutable bytes.
 
 use bytes::Bytes;
 use imbl::OrdMap;
@@ -17,17 +17,17 @@ use super::table_bytes::name;
 #[derive(Clone)]
 pub(super) struct Base {
     pub blob: BlobRef,
-    /// Where it was cut.
+    /// The position at which it was cut.
     pub cut: LogPosition,
     /// Digest of its entries.
     pub digest: SetDigest,
-    /// Its bytes, ready to be searched.
+    /// Its bytes as a table that can be searched.
     pub table: AddressTable,
-    /// The rows at that moment; shares what has not changed since.
+    /// The rows at that moment; unchanged ones are shared with the current snapshot.
     entries: OrdMap<Prefix, ParsedRows>,
 }
 
-/// A table's bytes, as gateways fetch them: not a copy.
+/// A table's bytes as a buffer, without copying them.
 struct BaseBytes(AddressTable);
 
 impl AsRef<[u8]> for BaseBytes {
@@ -37,8 +37,7 @@ impl AsRef<[u8]> for BaseBytes {
 }
 
 impl Base {
-    /// Lays out all bans of `ips`. Half a second per million: not for the
-    /// async threads.
+    /// Lays out all bans of `ips`. Takes half a second per million: not for the async threads.
     pub fn cut(ips: &IpMonitor, cut: LogPosition) -> Result<(Self, Bytes), FormatError> {
         let bytes = AddressTable::encode(ips.ban_entries())?;
         let blob = name(&bytes)?;
@@ -47,7 +46,7 @@ impl Base {
         Ok((Self { blob, cut, digest: ips.bans, table, entries: ips.entries.clone() }, bytes))
     }
 
-    /// What the base says of `prefix`.
+    /// The entry of `prefix` in the base.
     pub fn state(&self, prefix: &Prefix) -> EntryState {
         let rows = self.entries.get(prefix);
         let status = rows.map_or(PrefixStatus::default(), |rows| PrefixStatus::of(rows));

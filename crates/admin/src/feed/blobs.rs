@@ -1,5 +1,5 @@
-//! Blobs that gateways can fetch by hash: the current bytes of each table, and superseded
-//! ones for a while.
+//! Blobs that gateways can fetch by hash: the current bytes of each table, and superseded ones
+//! for some time.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use tidegate_policy::tables::Table;
 use tidegate_policy::wire::sync::{BlobRef, MAX_PAGE};
 use tokio::time::Instant;
 
-/// Superseded blobs of one table that are kept at most, however young: a table
-/// that changes all the time must not fill the memory. At least one stays.
+/// Superseded blobs of one table that are kept at most, however new, so that a table that changes
+/// all the time cannot fill the memory. At least one is kept.
 const MAX_SUPERSEDED: usize = 8;
-/// The same as bytes.
+/// Bytes of superseded blobs of one table that are kept at most.
 const MAX_SUPERSEDED_BYTES: usize = 256 << 20;
 
 /// All blobs that can be fetched.
@@ -23,12 +23,12 @@ struct StoredBlob {
     table: Table,
     hash: BlobHash,
     bytes: Bytes,
-    /// `None`: in force.
+    /// When it was superseded; `None`: it is the current one.
     superseded: Option<Instant>,
 }
 
 impl Blobs {
-    /// `blob` is the one in force of its table from now on.
+    /// Makes `blob` the current one of its table.
     pub fn put(&mut self, table: Table, blob: BlobRef, bytes: Bytes, keep: Duration) {
         let now = Instant::now();
         self.0.retain(|stored| stored.table != table || stored.hash != blob.hash);
@@ -39,7 +39,8 @@ impl Blobs {
         self.prune(table, keep);
     }
 
-    /// The page of `hash` from `offset` on; `None`: nobody needs it any more.
+    /// The page of `hash` from `offset` on, at most `MAX_PAGE` bytes; `None`: there is no such
+    /// blob, or it is no longer kept.
     pub fn page(&self, hash: BlobHash, offset: u64) -> Option<Bytes> {
         let stored = self.0.iter().find(|stored| stored.hash == hash)?;
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(stored.bytes.len());
@@ -47,7 +48,7 @@ impl Blobs {
         Some(stored.bytes.slice(from..to))
     }
 
-    /// Drops what is old, but never the last one that was superseded.
+    /// Removes superseded blobs older than `keep`, but never the last one that was superseded.
     pub fn prune_all(&mut self, keep: Duration) {
         for table in Table::ALL {
             self.prune(table, keep);
@@ -61,7 +62,7 @@ impl Blobs {
             .filter(|stored| stored.table == table)
             .filter_map(|stored| Some((stored.superseded?, stored.hash, stored.bytes.len())))
             .collect();
-        // Newest first; the order of superseding is the order of the list.
+        // Newest first; blobs are superseded in the order of the list.
         superseded.reverse();
         superseded.sort_by_key(|(at, ..)| std::cmp::Reverse(*at));
         let mut total = 0usize;
@@ -116,7 +117,7 @@ mod tests {
         assert_eq!(there(&blobs), 2);
         assert!(blobs.page(all[18].hash, 0).is_some() && blobs.page(all[19].hash, 0).is_some());
         assert!(blobs.page(allow.hash, 0).is_some());
-        // What was superseded and is in force again counts as in force.
+        // A superseded blob that becomes current again counts as current.
         put(&mut blobs, Table::BanBase, vec![18; 9]);
         blobs.prune_all(KEEP);
         assert!(blobs.page(all[18].hash, 0).is_some());

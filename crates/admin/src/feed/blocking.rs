@@ -5,17 +5,14 @@ use tokio::task::spawn_blocking;
 
 use crate::store::StoreError;
 
-/// Runs `work` on a thread of its own.
-///
-/// # Errors
-/// When it panicked.
+/// Runs `work` on a thread for blocking work.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, StoreError> {
     spawn_blocking(work).await.map_err(|error| StoreError::Failed(error.to_string()))
 }
 
-/// Tables that are too large to be laid out, as an error of the store that they are from.
+/// A table that is too large to be laid out, as an error of the store.
 pub(super) fn laid_out(error: FormatError) -> StoreError {
     StoreError::Failed(format!("the tables cannot be laid out: {error}"))
 }

@@ -1,5 +1,5 @@
-//! Log of changed bans in memory: which prefixes a gateway at some earlier position has to be
-//! told of.
+//! Log of changed bans in memory: the prefixes that changed since an earlier position of a
+//! gateway.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,15 +8,15 @@ use imbl::{OrdMap, OrdSet};
 use tidegate_policy::address::Prefix;
 use tokio::time::Instant;
 
-/// A position in the life of this process: `seq` counts within an epoch, `era`
-/// counts epochs, so that moments of a former epoch keep their place.
+/// A position in the sequence of states of this process: `seq` counts within an epoch, `era`
+/// counts epochs, so that positions of former epochs stay comparable.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub(super) struct LogPosition {
     pub era: u32,
     pub seq: u64,
 }
 
-/// Keys by the position of their last change.
+/// Prefixes by the position of their last change.
 #[derive(Clone, Default)]
 pub(super) struct ChangedKeys {
     at: OrdMap<Prefix, LogPosition>,
@@ -48,18 +48,18 @@ impl ChangedKeys {
     }
 }
 
-/// The changes since the base was cut, and those before it for as long as
-/// gateways may stand on an older base.
+/// The changes since the base was cut, and those before it while gateways may still have an older
+/// base.
 #[derive(Clone)]
 pub(super) struct ChangeLog {
-    /// Since the base was cut: the keys of the overlay.
+    /// Changes since the base was cut: the keys of the overlay.
     pub current: ChangedKeys,
     older: Vec<ClosedLog>,
-    /// Nothing is known of changes up to here.
+    /// Changes up to this position are not known.
     floor: LogPosition,
 }
 
-/// The changes between two cuts, as they stood at the later one.
+/// The changes between two cuts, as known at the later one.
 #[derive(Clone)]
 struct ClosedLog {
     changed: ChangedKeys,
@@ -68,7 +68,7 @@ struct ClosedLog {
 }
 
 impl ChangeLog {
-    /// Nothing changed since `floor`.
+    /// A log without changes since `floor`.
     pub fn new(floor: LogPosition) -> Self {
         Self { current: ChangedKeys::default(), older: Vec::new(), floor }
     }
@@ -79,7 +79,7 @@ impl ChangeLog {
         }
     }
 
-    /// A base was cut when the log was `at_cut`, at the position `cut`.
+    /// Notes that a base was cut at the position `cut`, when the current changes were `at_cut`.
     pub fn cut(&mut self, at_cut: ChangedKeys, cut: LogPosition) {
         let mut since = ChangedKeys::default();
         for prefix in self.current.after(cut) {
@@ -91,7 +91,7 @@ impl ChangeLog {
         self.older.push(ClosedLog { changed: at_cut, end: cut, ended: Instant::now() });
     }
 
-    /// Forgets what is older than `keep`, but not the last cut's.
+    /// Removes closed logs older than `keep` or beyond `max_keys` keys, but never the last one.
     pub fn prune(&mut self, keep: Duration, max_keys: usize) {
         let keys = |older: &[ClosedLog]| older.iter().map(|older| older.changed.len()).sum::<usize>();
         while self.older.len() > 1 && (self.older[0].ended.elapsed() > keep || keys(&self.older) > max_keys) {
@@ -99,8 +99,8 @@ impl ChangeLog {
         }
     }
 
-    /// The keys in which a gateway of `since` may differ from the base, which
-    /// was cut at `cut`, whichever of the two is the older; `None`: too long ago.
+    /// The prefixes in which the bans at `since` may differ from the base that was cut at `cut`,
+    /// whichever of the two is older; `None`: the log does not reach back to `since`.
     pub fn between(&self, since: LogPosition, cut: LogPosition) -> Option<BTreeSet<Prefix>> {
         if since < self.floor {
             return None;
@@ -125,7 +125,7 @@ mod tests {
         LogPosition { era: 0, seq: step as u64 + 1 }
     }
 
-    /// Whether each key is there, after each step.
+    /// Whether each key exists, after each step.
     fn history(flips: &[u8]) -> Vec<[bool; 6]> {
         let mut states = vec![[false; 6]];
         for key in flips {
@@ -142,8 +142,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a gateway missed, and wherever the base was cut meanwhile: the
-        /// keys that it is told of are all in which it can differ.
+        /// Whatever a gateway missed, and wherever the base was cut meanwhile: the keys that it
+        /// gets are all in which it can differ.
         #[test]
         fn what_differs_is_told(
             flips in proptest::collection::vec(0..6u8, 1..40),

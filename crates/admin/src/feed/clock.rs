@@ -1,4 +1,4 @@
-//! Times of the database in the units of the tables.
+//! Times of the database, in the units of the tables.
 
 use std::num::NonZeroI64;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,16 +7,16 @@ use tidegate_policy::UnixSeconds;
 
 use crate::store::time_text;
 
-/// Milliseconds since the Unix epoch; the epoch itself is kept as 1.
+/// Milliseconds since the Unix epoch; 0 is kept as 1.
 pub(super) type Millis = NonZeroI64;
 
-/// Reads a moment of the database.
+/// Reads a time as the database has it.
 pub(super) fn millis(text: &str) -> Option<Millis> {
     NonZeroI64::new(time_text::to_ms(text)?).or(NonZeroI64::new(1))
 }
 
-/// The second at which an entry ends: rounded up. An end before 1970 becomes the
-/// first second after it began; one that a table cannot hold (2106) is never.
+/// The second at which an entry expires, rounded up. A time before 1970 becomes second 1; one
+/// that a table cannot hold (2106 and later) becomes `None`, never.
 pub(super) fn expiry(moment: Millis) -> Option<UnixSeconds> {
     let seconds = moment.get().div_euclid(1_000) + i64::from(moment.get().rem_euclid(1_000) > 0);
     UnixSeconds::try_from(seconds.max(1)).ok()

@@ -1,4 +1,4 @@
-//! The row of `geo_countries`: a table that an import laid out.
+//! The row of `geo_countries`: the country table as an import laid it out.
 
 use std::sync::Arc;
 
@@ -20,13 +20,13 @@ pub(super) const COUNTRIES_KEY: &str = "countries";
 /// The country table that is in force.
 #[derive(Debug)]
 pub struct CountriesInfo {
-    /// What was imported, in the operator's words: a file's name.
+    /// What was imported, as the operator named it: a file's name.
     pub source: String,
     /// Runs of IPv4 addresses.
     pub v4: usize,
     /// Runs of IPv6 addresses.
     pub v6: usize,
-    /// Its name and size.
+    /// Its hash and size.
     pub blob: BlobRef,
     imported: Option<Millis>,
     table: CountryTable,
@@ -39,7 +39,7 @@ impl CountriesInfo {
         Timestamp::from_millisecond(self.imported?.get()).ok()
     }
 
-    /// What it says. A clone shares the bytes.
+    /// The table itself. A clone shares the bytes.
     #[must_use]
     pub fn table(&self) -> &CountryTable {
         &self.table
@@ -54,7 +54,7 @@ impl CountriesInfo {
     }
 }
 
-/// A table's bytes, as gateways fetch them: not a copy.
+/// A table's bytes as a buffer, without copying them.
 struct CountryBytes(CountryTable);
 
 impl AsRef<[u8]> for CountryBytes {
@@ -74,8 +74,8 @@ impl FingerprintedRow for CountriesRow {
     }
 }
 
-/// Takes the country table as it now stands; `None`: there is none. One that cannot be
-/// read leaves the one before it, `held`, in force.
+/// Applies the current row; `None`: there is none. If it cannot be read, the table before it,
+/// `held`, stays in force.
 pub(super) fn apply(held: &mut Option<Arc<CountriesInfo>>, index: &mut RowIndex, row: Option<CountriesRow>) {
     if row.as_ref().is_some_and(|row| index.has(StoreTable::Countries, row)) {
         return;
@@ -95,12 +95,12 @@ pub(super) fn apply(held: &mut Option<Arc<CountriesInfo>>, index: &mut RowIndex,
     }
 }
 
-/// What `held` says; without one, nothing.
+/// The table of `held`; an empty one without it.
 pub(super) fn table(held: Option<&CountriesInfo>) -> CountryTable {
     held.map_or_else(CountryTable::empty, |held| held.table.clone())
 }
 
-/// The table of `held` as gateways get it; without one, a table of nothing.
+/// The table of `held` as gateways get it; an empty one without it.
 pub(super) fn table_bytes(held: Option<&CountriesInfo>) -> Result<TableBytes, FormatError> {
     let Some(held) = held else { return TableBytes::new(CountryTable::empty().as_bytes().to_vec(), Some(0)) };
     let bytes = Bytes::from_owner(CountryBytes(held.table.clone()));

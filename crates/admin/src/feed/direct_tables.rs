@@ -1,5 +1,5 @@
 //! Compiled tables that direct questions are answered from. They are compiled from the newest
-//! state when somebody asks, once for all who do; tables that did not change are reused.
+//! state on request, once for all requests that wait; tables that did not change are reused.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,29 +22,29 @@ use super::state::FeedState;
 use crate::lock::locked;
 use crate::store::StoreError;
 
-/// Compiled tables that nobody asks for are kept this long.
+/// Compiled tables are dropped after this long without a request.
 const KEPT_UNASKED: Duration = Duration::from_secs(60);
 
-/// The database at one moment: what it says, and what requests are decided by.
+/// The database at one moment: its snapshot and its compiled tables.
 #[derive(Clone)]
 pub struct CurrentTables {
-    /// What requests are decided by.
+    /// The tables that requests are decided by.
     pub tables: Arc<Tables>,
-    /// What it says, at the same version.
+    /// The snapshot of the same version.
     pub snapshot: Arc<Snapshot>,
 }
 
-/// Somebody who waits for the tables.
+/// Channel to a caller that waits for the tables.
 pub(super) type TablesReply = oneshot::Sender<Result<CurrentTables, StoreError>>;
 
-/// The follower's end: it never waits here.
+/// The follower's side; it never blocks.
 pub(super) struct DirectTables {
     compiled: Arc<Mutex<Option<CompiledTables>>>,
     asked: Instant,
     orders: mpsc::UnboundedSender<CompileOrder>,
 }
 
-/// The compiler's end.
+/// The compiler's side.
 pub(super) struct TableCompiler {
     compiled: Arc<Mutex<Option<CompiledTables>>>,
     orders: mpsc::UnboundedReceiver<CompileOrder>,
@@ -55,7 +55,7 @@ struct CompileOrder {
     askers: Vec<TablesReply>,
 }
 
-/// Compiled tables, and the names of what they were made from.
+/// Compiled tables, and the hashes of what they were compiled from.
 #[derive(Clone)]
 struct CompiledTables {
     tables: Arc<Tables>,
@@ -73,18 +73,19 @@ impl DirectTables {
         (Self { compiled, asked: Instant::now(), orders }, compiler)
     }
 
-    /// Answers from `state`: at once when its tables are compiled.
+    /// Answers callers from `state`: at once if its tables are compiled, otherwise through the
+    /// compiler.
     pub fn answer(&mut self, state: &Arc<FeedState>, askers: Vec<TablesReply>) {
         self.asked = Instant::now();
         let compiled = locked(&self.compiled).clone();
         match compiled.filter(|compiled| compiled.is_of(state)) {
             Some(compiled) => tell(askers, Ok(compiled.current_tables())),
-            // Without a compiler the feed has ended, and they find that out.
+            // Without a compiler the feed has ended, and the dropped channels tell the callers.
             None => drop(self.orders.send(CompileOrder { state: state.clone(), askers })),
         }
     }
 
-    /// Drops tables that nobody asks for any more.
+    /// Drops compiled tables that were not requested for a minute.
     pub fn forget_unasked(&self) {
         if self.asked.elapsed() > KEPT_UNASKED {
             *locked(&self.compiled) = None;
@@ -93,10 +94,10 @@ impl DirectTables {
 }
 
 impl TableCompiler {
-    /// Compiles what is ordered, until the follower ends.
+    /// Compiles what is requested, until the follower ends.
     pub async fn run(mut self) {
         while let Some(mut order) = self.orders.recv().await {
-            // Who asked for an earlier state may have a later one.
+            // Callers that asked for an earlier state may get a later one.
             while let Ok(next) = self.orders.try_recv() {
                 order.state = next.state;
                 order.askers.extend(next.askers);
@@ -122,13 +123,13 @@ impl TableCompiler {
 
 pub(super) fn tell(askers: Vec<TablesReply>, answer: Result<CurrentTables, StoreError>) {
     for asker in askers {
-        // Whoever asked may have gone.
+        // The caller may be gone.
         let _ = asker.send(answer.clone());
     }
 }
 
 impl CompiledTables {
-    /// Whether these are the tables of `state`: a version says it all.
+    /// Whether these are the tables of `state`, which the version decides.
     fn is_of(&self, state: &FeedState) -> bool {
         self.tables.version == state.version()
     }
@@ -164,7 +165,7 @@ fn decode(table: Table, bytes: &[u8], set: &mut TableSet) -> Result<(), FormatEr
     Ok(())
 }
 
-/// The bans of `state`; never others: their digest is compared.
+/// The bans of `state`; their digest is checked.
 fn compile_bans(state: &FeedState, before: Option<&CompiledTables>) -> Result<BanTable, FormatError> {
     let wanted = state.snapshot.ips.bans;
     let is_right = |bans: &BanTable| bans.digest() == wanted;
@@ -172,7 +173,7 @@ fn compile_bans(state: &FeedState, before: Option<&CompiledTables>) -> Result<Ba
         if is_right(&before.tables.bans) {
             return Ok(before.tables.bans.clone());
         }
-        // On the same base, and everything since then is in the log.
+        // It has the same base, and the log has all changes since then.
         if before.base == state.base.blob.hash && before.position >= state.base.cut {
             let changed = state.log.current.after(before.position);
             let bans = overlaid(state, before.tables.bans.overlay(), changed)?;
@@ -188,8 +189,7 @@ fn compile_bans(state: &FeedState, before: Option<&CompiledTables>) -> Result<Ba
     }
 }
 
-/// The base, with the bans of `changed` in front of it as they are, and those of
-/// `overlay`.
+/// The base with an overlay: `overlay`, in which the prefixes `changed` get their current bans.
 fn overlaid(
     state: &FeedState,
     overlay: &AddressTable,

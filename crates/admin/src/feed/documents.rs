@@ -1,4 +1,5 @@
-//! Tables of named documents: each row parsed by itself, all of a kind laid out together.
+//! Tables of named documents: each row is parsed by itself, all documents of a kind are laid out
+//! together.
 
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -15,45 +16,45 @@ use super::row_index::RowIndex;
 use crate::store::{DocumentKind, DocumentRow, StoreTable};
 use tidegate_author::strict_json::StrictValue;
 
-/// A document that was understood.
+/// A valid document.
 #[derive(Debug)]
 pub struct ParsedDocument<T> {
     /// Its name.
     pub name: Arc<str>,
-    /// The document as JSON, as it stands in the database.
+    /// The document as JSON, as in the database.
     pub document: String,
-    /// What it says.
+    /// The parsed document.
     pub parsed: T,
     created: Option<Millis>,
     updated: Option<Millis>,
 }
 
-/// All documents of a kind that were understood.
+/// All valid documents of a kind.
 #[derive(Clone)]
 pub struct Documents<T> {
     /// Those in force, by name.
     pub in_force: OrdMap<Arc<str>, Arc<ParsedDocument<T>>>,
-    /// Those that did not fit into the table; quarantined as well.
+    /// Those that did not fit into the table; they are quarantined as well.
     left_out: OrdMap<Arc<str>, Arc<ParsedDocument<T>>>,
 }
 
-/// What a document of one kind says.
+/// The parsed form of one kind of document.
 pub(super) trait NamedDocument: Clone {
     /// The kind.
     const KIND: DocumentKind;
 
-    /// What `document`, that of `row`, says; or what is wrong with it.
+    /// Parses `document`, the JSON of `row`; the error says what is wrong with it.
     fn read(row: &DocumentRow, document: &Value) -> Result<Self, String>;
 }
 
-/// The documents of one kind, whatever they say.
+/// The documents of one kind, independent of their type.
 pub(super) trait DocumentTable {
-    /// Takes documents as they now stand; `None`: deleted. One that cannot be read
-    /// leaves the one before it in force: a slip in one that keeps requests out, or
-    /// leads some of them elsewhere, must not let them in.
+    /// Applies changed documents; `None`: deleted. An invalid document leaves the one before it
+    /// in force: a mistake in a document that denies requests, or sends some of them elsewhere,
+    /// must not let them through.
     fn apply(&mut self, index: &mut RowIndex, changes: Vec<(String, Option<DocumentRow>)>);
 
-    /// Takes these as all documents that there are.
+    /// Replaces all documents by these.
     fn replace(&mut self, index: &mut RowIndex, rows: Vec<DocumentRow>);
 }
 
@@ -64,7 +65,7 @@ impl<T> Default for Documents<T> {
 }
 
 impl<T> ParsedDocument<T> {
-    /// When the document was made.
+    /// When the document was created.
     #[must_use]
     pub fn created(&self) -> Option<Timestamp> {
         Timestamp::from_millisecond(self.created?.get()).ok()
@@ -136,12 +137,11 @@ impl<T: NamedDocument> DocumentTable for Documents<T> {
 }
 
 impl<T> Documents<T> {
-    /// The bytes that `lay_out` makes of all documents, the oldest first, and how many
-    /// documents are in them. When it says that they are too many, the youngest by
-    /// `created_at` are left out and shown as quarantined, those without one before all
-    /// others. The API lets no document in that would be too many, so that it was somebody
-    /// who writes SQL: a row of theirs that says it is older than others takes the place of
-    /// one in force.
+    /// The bytes that `lay_out` makes of all documents, the oldest first, and the number of
+    /// documents in them. If they are too many, the newest by `created_at` are left out and
+    /// quarantined; those without `created_at` are left out first. The API refuses documents that
+    /// would be too many, so this follows from writes by SQL: a row with an old `created_at` then
+    /// displaces one that is in force.
     pub(super) fn lay_out<E: Display>(
         &mut self,
         index: &mut RowIndex,
@@ -169,7 +169,7 @@ impl<T> Documents<T> {
             self.in_force.remove(&info.name);
             self.left_out.insert(info.name.clone(), info);
         }
-        // None at all always fit.
+        // An empty list always fits.
         (lay_out(&all[..fits]).unwrap_or_default(), fits)
     }
 }
@@ -187,7 +187,7 @@ pub(super) fn describe(problems: &[DocumentError]) -> String {
     text
 }
 
-/// How many of `all`, taken from the oldest on, fit together.
+/// How many of `all`, counted from the oldest, fit together.
 fn how_many_fit(all: usize, fit: impl Fn(usize) -> bool) -> usize {
     let (mut fits, mut too_many) = (0, all.saturating_add(1));
     while too_many - fits > 1 {

@@ -1,4 +1,4 @@
-//! What happens to the follower besides changes of the store.
+//! Messages to the follower besides changes of the store.
 
 use std::sync::Arc;
 
@@ -12,22 +12,22 @@ use super::direct_tables::TablesReply;
 use super::snapshot::Snapshot;
 use crate::store::StoreError;
 
-/// See the module.
+/// A message to the follower.
 pub(super) enum FollowerEvent {
     /// A refresh was ordered.
     Refresh {
         id: u64,
-        /// What is not as the store says.
+        /// Description of what differs from the store, if anything.
         differs: Option<String>,
-        /// Gets the tables that gateways are to load.
+        /// Receives the snapshot that gateways are to load.
         done: oneshot::Sender<Result<Arc<Snapshot>, StoreError>>,
     },
-    /// A base was cut in the background, when the log was as given.
+    /// A base was cut in the background, with the current changes at that moment.
     Cut(Result<(Box<Base>, Bytes), FormatError>, ChangedKeys),
-    /// Somebody waits for what is committed by now.
+    /// A caller waits until everything committed by now is applied.
     CatchUp(oneshot::Sender<()>),
-    /// Somebody waits for the tables as they are by now.
+    /// A caller waits for the current compiled tables.
     Tables(TablesReply),
-    /// The snapshot is not what the store says.
+    /// The snapshot differs from the store, as described.
     Differs(String),
 }

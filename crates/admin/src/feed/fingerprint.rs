@@ -1,4 +1,4 @@
-//! Fingerprints of rows: what tells a row from another one of the same key.
+//! Fingerprints of rows: hashes that differ when rows of one key differ.
 
 use tidegate_policy::digest::{BlobHash, BlobHasher};
 
@@ -7,14 +7,14 @@ pub(super) trait FingerprintedRow {
     /// Its raw key.
     fn key(&self) -> &str;
 
-    /// Everything else.
+    /// All other fields.
     fn fields(&self) -> [Option<&[u8]>; 3];
 
-    /// Tells it from another row of the same key.
+    /// Hash of all fields but the key.
     fn fingerprint(&self) -> BlobHash {
         let mut hasher = BlobHasher::default();
         for field in self.fields() {
-            // Its length first: what one field ends with is not what the next begins with.
+            // The length first, so that moving bytes from one field to the next changes the hash.
             let len = field.map_or(u64::MAX, |field| field.len() as u64);
             hasher.update(&len.to_le_bytes());
             hasher.update(field.unwrap_or_default());

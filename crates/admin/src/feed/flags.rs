@@ -1,5 +1,4 @@
-//! Rows of `flags`. A flag without a row, or with one that cannot be understood,
-//! is off.
+//! Rows of `flags`. A flag without a row, or with an invalid one, is off.
 
 use serde_json::Value;
 use tidegate_author as author;
@@ -34,7 +33,7 @@ impl FingerprintedRow for FlagRow {
     }
 }
 
-/// Takes flags as they now stand; `None`: deleted.
+/// Applies changed flags; `None`: deleted.
 pub(super) fn apply(flags: &mut Flags, index: &mut RowIndex, changes: Vec<(String, Option<FlagRow>)>) {
     for (name, row) in changes {
         index.note(StoreTable::Flags, &name, row.as_ref());
@@ -50,7 +49,7 @@ pub(super) fn apply(flags: &mut Flags, index: &mut RowIndex, changes: Vec<(Strin
     }
 }
 
-/// Forgets all flags and takes these.
+/// Replaces all flags by these.
 pub(super) fn replace(flags: &mut Flags, index: &mut RowIndex, rows: Vec<FlagRow>) {
     *flags = Flags::default();
     index.forget(StoreTable::Flags);

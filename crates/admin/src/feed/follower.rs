@@ -25,7 +25,7 @@ use super::table_bytes::TableBytes;
 use crate::lock::locked;
 use crate::store::{ChangedRows, Changes, StoreError, StoreTable, TableStore};
 
-/// The store is asked at least this often, hint or no hint.
+/// The store is read at least this often, with or without a hint.
 const BACKSTOP: Duration = Duration::from_secs(1);
 
 /// Follows the store.
@@ -47,7 +47,7 @@ impl Follower {
         Self { shared, state, direct_tables, cutting: false }
     }
 
-    /// Follows until the task is ended.
+    /// Runs until the task is aborted.
     pub async fn run(
         mut self,
         mut hints: watch::Receiver<u64>,
@@ -59,7 +59,7 @@ impl Follower {
         loop {
             tokio::select! {
                 hint = hints.changed(), if hinting => {
-                    // A store that is closing hints no more; the backstop says so.
+                    // A store that is closing sends no more hints; the backstop finds the error.
                     hinting = hint.is_ok();
                     self.catch_up().await;
                 }
@@ -79,7 +79,7 @@ impl Follower {
         }
     }
 
-    /// Everybody who came before the store is read is answered by that one read.
+    /// Handles messages. One read of the store answers all callers that came before it.
     async fn take_all(&mut self, events: Vec<FollowerEvent>) {
         let (mut waiting, mut askers, mut others) = (Vec::new(), Vec::new(), Vec::new());
         for event in events {
@@ -97,7 +97,7 @@ impl Follower {
                 Err(error) => tell(askers, Err(error)),
             }
             for done in waiting {
-                // Whoever asked may have gone.
+                // The caller may be gone.
                 let _ = done.send(());
             }
         }
@@ -110,7 +110,7 @@ impl Follower {
         match event {
             FollowerEvent::Refresh { id, differs, done } => {
                 let ordered = self.refresh(id, differs).await;
-                // Whoever asked may have gone.
+                // The caller may be gone.
                 let _ = done.send(ordered);
             }
             FollowerEvent::Cut(cut, at_cut) => {
@@ -146,14 +146,14 @@ impl Follower {
         Ok(self.state.snapshot.clone())
     }
 
-    /// Takes all changes that the store has. Those that come meanwhile have a hint of
-    /// their own: whoever asks is not kept waiting by somebody who writes and writes.
+    /// Applies all changes that the store has. Later ones come with hints of their own, so that a
+    /// caller does not wait while another program keeps writing.
     async fn catch_up(&mut self) {
         let read = self.read().await;
         self.shared.set_trouble(read.err().map(|error| error.to_string()));
     }
 
-    /// Reads the store once, and takes what changed.
+    /// Reads the store once, and applies what changed.
     async fn read(&mut self) -> Result<(), StoreError> {
         let seq = self.state.position.seq;
         match self.shared.store.changes_since(seq).await? {
@@ -172,9 +172,8 @@ impl Follower {
         self.advance(step.map_err(laid_out)?, LogPosition { seq, ..self.state.position }).await
     }
 
-    /// Reads everything again; what differs becomes an ordinary change. In a new
-    /// epoch when what was numbered before no longer counts, or when the number
-    /// did not move though the rows did.
+    /// Reads all tables again; what differs becomes an ordinary change. It begins a new epoch if
+    /// earlier numbers no longer count, or if rows changed and `seq` did not.
     async fn reload(&mut self, new_epoch: bool, why: &str) -> Result<(), StoreError> {
         self.shared.notice(format!("all tables are read again: {why}"));
         let stored = self.shared.store.read_tables(&StoreTable::ALL).await?;
@@ -183,7 +182,7 @@ impl Follower {
         let mut step = blocking(move || NextSnapshot::reload(snapshot, stored)).await?.map_err(laid_out)?;
         let mut position = LogPosition { seq, ..self.state.position };
         if !new_epoch && position == self.state.position && !self.differs(&step) {
-            // Gateways have all of it; people may see what they do not.
+            // Gateways have all of it, but what the API shows may differ.
             step.snapshot.version = self.state.version();
             self.state.snapshot = Arc::new(step.snapshot);
             self.publish();
@@ -213,7 +212,7 @@ impl Follower {
         (state.snapshot, state.position) = (Arc::new(step.snapshot), position);
         let limit = self.shared.options.overlay_limit;
         let mut base = None;
-        // So much at once: gateways fetch it rather than being told of each key.
+        // That many changes at once: gateways fetch a new base instead of getting each key.
         let bulk = step.bans.len() > limit;
         if !bulk {
             state.log.note(&step.bans, position);
@@ -247,7 +246,7 @@ impl Follower {
         if new_epoch {
             self.shared.options.gateways.set_epoch(epoch);
         }
-        // Before anybody can ack it.
+        // Before any gateway can ack it.
         self.shared.options.gateways.note_version(self.state.version());
         self.publish();
         self.cut_if_due();
@@ -255,7 +254,7 @@ impl Follower {
     }
 
     fn publish(&mut self) {
-        // A gateway may have spoken of a later refresh from before a restart.
+        // A gateway may have reported a later refresh from before a restart.
         self.shared.refresh.fetch_max(self.state.refresh, Ordering::AcqRel);
         self.state.fill_in_digests();
         self.shared.applied.send_replace(Arc::new(self.state.clone()));
@@ -275,12 +274,12 @@ impl Follower {
         let events = self.shared.events.clone();
         spawn_blocking(move || {
             let cut = Base::cut(&snapshot.ips, position).map(|(base, bytes)| (Box::new(base), bytes));
-            // Nobody listens any more when the feed has ended meanwhile.
+            // The feed may have ended meanwhile.
             let _ = events.send(FollowerEvent::Cut(cut, at_cut));
         });
     }
 
-    /// Puts a base that was cut in the background in its place.
+    /// Makes a base that was cut in the background the current one.
     fn install(&mut self, base: Base, bytes: Bytes, at_cut: ChangedKeys) {
         if base.cut <= self.state.base.cut {
             return;
@@ -303,8 +302,8 @@ impl Follower {
 fn mint(past: &[PastEpoch]) -> u64 {
     use std::hash::{BuildHasher, RandomState};
     loop {
-        // Without the system's randomness, the standard library's is still
-        // different at each start.
+        // If the system's random numbers fail: those of the standard library still differ at each
+        // start.
         let epoch = getrandom::u64().unwrap_or_else(|_| RandomState::new().hash_one(past.len()));
         if epoch != 0 && past.iter().all(|past| past.epoch != epoch) {
             return epoch;

@@ -1,4 +1,4 @@
-//! How the feed behaves, how it is, and what its tasks share.
+//! The feed's options, its health, and the state that its tasks share.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
@@ -18,31 +18,32 @@ use crate::store::TableStore;
 /// Notices kept for health.
 const MAX_NOTICES: usize = 20;
 
-/// How the feed behaves.
+/// Options of the feed.
 #[derive(Clone)]
 pub struct FeedOptions {
-    /// Who is told of new epochs, and asked whether somebody waits for acks.
+    /// The registry of gateways: gets new epochs, and knows whether a waiter needs acks.
     pub gateways: Gateways,
-    /// A poll waits no longer, whatever it asks for.
+    /// Longest wait of a poll, whatever it asks for.
     pub max_wait: Duration,
-    /// A new base is cut when the overlay has more keys than this, and than ...
+    /// A new base is cut when the overlay has more keys than this and than `1 / overlay_fraction`
+    /// of the base, or more than `overlay_max`.
     pub overlay_min: usize,
-    /// ... this fraction of the base (8: an eighth), ...
+    /// Divisor of the base's size, see `overlay_min`; 8: an eighth.
     pub overlay_fraction: usize,
-    /// ... or than this in any case.
+    /// See `overlay_min`.
     pub overlay_max: usize,
-    /// An overlay never grows beyond this: the change waits for the new base. At
-    /// 25 bytes per key at most it must stay under a page.
+    /// Keys of an overlay, at most: a change beyond it waits for the new base. At 25 bytes per
+    /// key at most, the overlay must be smaller than a page.
     pub overlay_limit: usize,
-    /// How long superseded bases, and the log since them, are kept at least.
+    /// How long superseded bases, and the log of changes since them, are kept at least.
     pub keep: Duration,
-    /// Polls are released no sooner than this after each other, ...
+    /// Least time between two releases of polls; see `pace_each`.
     pub pace_min: Duration,
-    /// ... and than this for each of them.
+    /// Least time between two releases of polls, per waiting poll; the longer of both counts.
     pub pace_each: Duration,
     /// How often small tables are compared with the store.
     pub reconcile_small: Duration,
-    /// How often large ones are.
+    /// How often all tables are.
     pub reconcile_large: Duration,
 }
 
@@ -64,21 +65,21 @@ impl Default for FeedOptions {
     }
 }
 
-/// Something that the feed found and mended, for health.
+/// Something that the feed found and repaired, for health.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Notice {
-    /// When.
+    /// When it was found.
     pub at: SystemTime,
-    /// What.
+    /// What was found.
     pub text: String,
 }
 
-/// How the feed itself is.
+/// State of the feed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct FeedHealth {
-    /// What keeps it from following the store at this moment.
+    /// The error that keeps it from following the store at this moment.
     pub trouble: Option<String>,
-    /// What it found and mended, oldest first.
+    /// What it found and repaired, oldest first.
     pub notices: Vec<Notice>,
 }
 
@@ -94,9 +95,9 @@ pub(super) struct FeedInner {
     pub blobs: Mutex<Blobs>,
     /// Polls that wait at this moment.
     pub waiting: AtomicUsize,
-    /// The newest refresh that was ordered here or that a gateway spoke of.
+    /// The newest refresh that was ordered here or that a gateway reported.
     pub refresh: AtomicU64,
-    /// Held by whoever orders one: they read all tables, one after the other.
+    /// Held while a refresh is ordered: each reads all tables, one after the other.
     pub refreshing: tokio::sync::Mutex<()>,
     pub events: mpsc::UnboundedSender<FollowerEvent>,
     pub trouble: Mutex<Option<String>>,

@@ -1,5 +1,5 @@
-//! All rows of `ip_monitor` at once: at the start, after a restore, and to find out whether
-//! what was kept change by change is still right.
+//! All rows of `ip_monitor` at once: at the start, after a restore, and to check what was kept
+//! change by change.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
@@ -12,14 +12,14 @@ use super::ip_rows::{ParsedRow, ParsedRows, ReasonInterner};
 use super::row_index::RowIndex;
 use crate::store::{IpRow, StoreTable};
 
-/// All rows of `ip_monitor`, read: by prefix, and those that mean nothing.
+/// All rows of `ip_monitor`, parsed: by prefix, and the invalid ones.
 pub(super) struct ParsedIpMonitor {
     prefixes: Vec<(Prefix, ParsedRows)>,
     quarantine: BTreeMap<Arc<str>, Arc<str>>,
 }
 
 impl ParsedIpMonitor {
-    /// Reads all rows. A second per million: not for the async threads.
+    /// Parses all rows. Takes a second per million: not for the async threads.
     pub fn read(rows: Vec<IpRow>) -> Self {
         let mut reasons = ReasonInterner::default();
         let mut quarantine = BTreeMap::new();
@@ -44,8 +44,8 @@ impl ParsedIpMonitor {
         Self { prefixes, quarantine }
     }
 
-    /// How `ips` differs from these rows: what each prefix that differs should
-    /// be. Prefixes of which `skip` says so are passed over.
+    /// The prefixes in which `ips` differs from these rows, with the rows that each should have.
+    /// Prefixes for which `skip` returns true are left out.
     pub fn differences(&self, ips: &IpMonitor, skip: impl Fn(&Prefix) -> bool) -> Vec<(Prefix, ParsedRows)> {
         let mut found = Vec::new();
         let mut held = ips.entries.iter().peekable();
@@ -68,8 +68,8 @@ impl ParsedIpMonitor {
         found
     }
 
-    /// A malformed row that only one side has, or has differently. Those in
-    /// `moved` are passed over.
+    /// The key of an invalid row that only one side has, or for another reason. Those in `moved`
+    /// are left out.
     pub fn quarantine_differs(&self, index: &RowIndex, moved: &HashSet<String>) -> Option<Arc<str>> {
         let held: BTreeMap<_, _> = index.quarantine_of(StoreTable::Ip).collect();
         let mine = self.quarantine.iter().filter(|(key, why)| held.get(key) != Some(why)).map(|(key, _)| key);
@@ -77,7 +77,7 @@ impl ParsedIpMonitor {
         mine.chain(theirs).find(|key| !moved.contains(&***key)).cloned()
     }
 
-    /// Makes `ips` and `index` say what these rows say.
+    /// Replaces the contents of `ips` and `index` by these rows.
     pub fn replace_all(self, ips: &mut IpMonitor, index: &mut RowIndex) -> ChangedPrefixes {
         let mut changed = ChangedPrefixes::default();
         for (prefix, rows) in self.differences(ips, |_| false) {

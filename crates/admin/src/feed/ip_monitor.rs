@@ -1,6 +1,6 @@
-//! What the rows of `ip_monitor` say: who is banned, allowed and watched. A copy shares
-//! what it has in common with the original, so a view of a million bans costs nothing and
-//! a change costs one path of the trees.
+//! The rows of `ip_monitor`: which prefixes are banned, allowed and watched. Copies share their
+//! common parts (persistent trees): a copy of a million bans costs nothing and a change costs one
+//! path of the trees.
 
 use std::net::IpAddr;
 use std::ops::Bound::{Excluded, Unbounded};
@@ -18,26 +18,26 @@ use super::ip_rows::{ParsedRow, ParsedRows, PrefixStatus, ReasonInterner, RowSta
 use super::row_index::RowIndex;
 use crate::store::{IpRow, StoreTable};
 
-/// What rows of one status say of one prefix.
+/// The rows of one prefix with one status, merged.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ListedPrefix {
-    /// Which prefix.
+    /// The prefix.
     pub prefix: Prefix,
-    /// What they say.
+    /// Their status.
     pub status: RowStatus,
     /// The reason of the row that was written last.
     pub reason: Option<Arc<str>>,
-    /// When the oldest of the rows was made.
+    /// When the oldest of the rows was created.
     pub created: Option<Timestamp>,
     /// When the newest of the rows was written.
     pub updated: Option<Timestamp>,
-    /// The second at which it ends; `None`: never. It may have passed.
+    /// The second at which it expires; `None`: never. It may have passed.
     pub expires: Option<UnixSeconds>,
     /// Raw keys of the rows.
     pub keys: Vec<String>,
 }
 
-/// What a change moved.
+/// What a change of rows changed in the tables.
 #[derive(Default)]
 pub(super) struct ChangedPrefixes {
     /// Prefixes whose ban changed.
@@ -46,7 +46,7 @@ pub(super) struct ChangedPrefixes {
     pub allow: bool,
 }
 
-/// All rows that were understood, by prefix.
+/// All valid rows, by prefix.
 #[derive(Clone, Default)]
 pub(super) struct IpMonitor {
     pub entries: OrdMap<Prefix, ParsedRows>,
@@ -57,14 +57,14 @@ pub(super) struct IpMonitor {
 }
 
 impl IpMonitor {
-    /// What rows with `status` say of exactly this prefix.
+    /// The rows of exactly this prefix with `status`, merged.
     #[must_use]
     pub fn listed(&self, prefix: &Prefix, status: RowStatus) -> Option<ListedPrefix> {
         list(prefix, self.entries.get(prefix)?, status)
     }
 
-    /// Everything that rows say of prefixes that cover `address`: longest prefix
-    /// first; for one prefix, bans before allowances before what is watched.
+    /// The entries of all prefixes that cover `address`: longest prefix first; for one prefix
+    /// banned, allowed, watched.
     pub fn covering(&self, address: IpAddr) -> impl Iterator<Item = ListedPrefix> + '_ {
         let (bits, is_v4) = match canonical(address) {
             IpAddr::V4(v4) => (u128::from(v4.to_bits()), true),
@@ -78,15 +78,16 @@ impl IpMonitor {
         (0..=longest).rev().filter_map(around).flat_map(move |prefix| self.all_listed(prefix))
     }
 
-    /// What rows say, in the order of the prefixes, from the first one after
-    /// `after`. With one status, or all.
+    /// The entries in the order of their prefixes, from the first prefix after `after`, with one
+    /// status or all.
     pub fn list(
         &self,
         status: Option<RowStatus>,
         after: Option<Prefix>,
     ) -> impl Iterator<Item = ListedPrefix> + '_ {
         let from = after.map_or(Unbounded, Excluded);
-        // The few keep a list of their own: they are not looked for among the many.
+        // Allowed and watched prefixes have indexes of their own, so that they need not be
+        // searched for among a million bans.
         let few: Box<dyn Iterator<Item = Prefix> + Send + '_> = match status {
             Some(RowStatus::Allowed) => {
                 Box::new(self.allow.range((from, Unbounded)).map(|(prefix, _)| *prefix))
@@ -100,7 +101,7 @@ impl IpMonitor {
             .filter(move |listed| status.is_none_or(|status| listed.status == status))
     }
 
-    /// Prefixes with a status, expired ones included.
+    /// Number of prefixes with `status`, expired ones included.
     #[must_use]
     pub fn count(&self, status: RowStatus) -> usize {
         match status {
@@ -117,12 +118,12 @@ impl IpMonitor {
             .filter_map(move |status| list(&prefix, rows.as_ref()?, status))
     }
 
-    /// What the ban table says of `prefix`.
+    /// The entry of `prefix` in the ban table.
     pub fn ban(&self, prefix: &Prefix) -> EntryState {
         ban_state(self.entries.get(prefix).map_or(&[], |rows| &rows[..]))
     }
 
-    /// Takes rows as they now stand; `None`: deleted.
+    /// Applies changed rows; `None`: deleted.
     pub fn apply(&mut self, index: &mut RowIndex, changes: Vec<(String, Option<IpRow>)>) -> ChangedPrefixes {
         let (mut changed, mut reasons) = (ChangedPrefixes::default(), ReasonInterner::default());
         for (key, row) in changes {

@@ -9,26 +9,26 @@ use tidegate_policy::address::Prefix;
 use super::clock::{self, Millis};
 use crate::store::{IpRow, time_text};
 
-/// What a row says of its prefix.
+/// Status of a row.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum RowStatus {
-    /// Refused.
+    /// Requests are denied.
     Banned,
-    /// Skips the ban list.
+    /// Requests skip the bans.
     Allowed,
-    /// Neither; shown to people.
+    /// No effect on requests; shown to operators.
     Watched,
 }
 
 impl RowStatus {
     const ALL: [Self; 3] = [Self::Banned, Self::Allowed, Self::Watched];
 
-    /// Reads the word in the database, in whatever case it was typed.
+    /// Reads the text in the database; case does not matter.
     fn read(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.name().eq_ignore_ascii_case(word))
     }
 
-    /// The word in the database.
+    /// The text in the database.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -39,7 +39,7 @@ impl RowStatus {
     }
 }
 
-/// A row that was understood. Kept small: there may be a million.
+/// A valid row. Kept small: there may be a million.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct ParsedRow {
     /// The raw key; `None`: it is the prefix in canonical form.
@@ -55,7 +55,7 @@ pub(super) struct ParsedRow {
 pub(super) type ParsedRows = Arc<[ParsedRow]>;
 
 impl ParsedRow {
-    /// Reads a row whose key is known to mean `prefix`; or why it means nothing.
+    /// Parses a row whose key means `prefix`; the error says what is wrong with it.
     pub fn read(prefix: &Prefix, row: &IpRow, reasons: &mut ReasonInterner) -> Result<Self, String> {
         let status = RowStatus::read(&row.status).ok_or_else(|| {
             let shown: String = row.status.chars().take(60).collect();
@@ -98,7 +98,7 @@ impl ParsedRow {
     }
 }
 
-/// Reasons that many rows share are kept once.
+/// Stores reasons that many rows share once.
 #[derive(Default)]
 pub(super) struct ReasonInterner(HashSet<Arc<str>>);
 
@@ -108,7 +108,7 @@ impl ReasonInterner {
             return known.clone();
         }
         let word: Arc<str> = Arc::from(word);
-        // Reasons that are all different are no use here.
+        // Bounded: it is of no use if all reasons differ.
         if self.0.len() < 10_000 {
             self.0.insert(word.clone());
         }
@@ -116,7 +116,8 @@ impl ReasonInterner {
     }
 }
 
-/// What the rows of a prefix come to. `Some(None)`: for good.
+/// The rows of a prefix, merged by status. `None`: no row with this status; `Some(None)`: never
+/// expires.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct PrefixStatus {
     pub banned: Option<Option<UnixSeconds>>,
@@ -125,7 +126,7 @@ pub(super) struct PrefixStatus {
 }
 
 impl PrefixStatus {
-    /// Several rows may mean one prefix: it is banned for as long as any says so.
+    /// Merges rows: a prefix has a status for as long as any of its rows does.
     pub fn of(rows: &[ParsedRow]) -> Self {
         let mut status = Self::default();
         for row in rows {

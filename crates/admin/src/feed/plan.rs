@@ -1,4 +1,4 @@
-//! What an answer to a poll must contain, and answers that were encoded already.
+//! What an answer to a poll must contain, and a cache of encoded answers.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -12,12 +12,12 @@ use super::change_log::LogPosition;
 use super::restart_guess::Guess;
 use crate::lock::locked;
 
-/// An encoded answer is given out for this long: it says what time it is.
+/// An encoded answer is reused for this long: it contains the server's time.
 const FRESH: Duration = Duration::from_millis(50);
-/// Different answers kept for one state.
+/// Answers cached per state, at most.
 const MAX_CACHED: usize = 256;
 
-/// What an answer must contain. Gateways with one plan get the same bytes.
+/// What an answer must contain. Gateways with the same plan get the same bytes.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Plan {
     pub bans: BansPlan,
@@ -25,20 +25,20 @@ pub(super) struct Plan {
     pub ack_wanted: bool,
 }
 
-/// How the bans of a gateway become ours.
+/// How the bans of a gateway are brought up to date.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) enum BansPlan {
-    /// They are.
+    /// They are up to date.
     Unchanged,
-    /// It stands on our base and held our bans at this moment.
+    /// It has the current base, and had our bans at this position: changes since then.
     Delta(LogPosition),
-    /// It holds our base, or has to fetch it.
+    /// It has the current base, or must fetch it: the whole overlay.
     Whole,
-    /// It holds another base, and if the guess is right folds it.
+    /// It has another base, which it folds if the guess is right.
     FoldGuess(Guess),
-    /// It holds another base, and our bans as they were at this moment.
+    /// It has another base, and had our bans at this position: it folds the changes since then.
     FoldSince(LogPosition),
-    /// It holds another base, and exactly what ours says.
+    /// It has another base, and its bans are exactly those of the current base.
     FoldNothing,
 }
 
@@ -49,14 +49,14 @@ pub(super) struct AnswerCache(Mutex<HashMap<Plan, (Instant, EncodedAnswer)>>);
 type EncodedAnswer = Arc<OnceLock<Bytes>>;
 
 impl Clone for AnswerCache {
-    /// A copy of a state is about to become another one.
+    /// A copy is empty: states are copied to become another state.
     fn clone(&self) -> Self {
         Self::default()
     }
 }
 
 impl AnswerCache {
-    /// The bytes of the answer to `plan`; encoded by whoever comes first.
+    /// The bytes of the answer to `plan`; the first caller encodes them.
     pub fn get_or_encode(&self, plan: &Plan, encode: impl FnOnce() -> Bytes) -> Bytes {
         let slot = {
             let mut cache = locked(&self.0);

@@ -11,7 +11,7 @@ use super::inner::FeedInner;
 /// Releases each new state to the polls. Never returns.
 pub(super) async fn release(shared: Arc<FeedInner>) {
     let mut applied = shared.applied.subscribe();
-    // Also what was applied before this task began.
+    // Includes states that were applied before this task began.
     applied.mark_changed();
     // An error would mean that the sender is gone, which `shared` holds.
     while applied.changed().await.is_ok() {

@@ -1,5 +1,5 @@
-//! Periodic comparison of the snapshot with the store (small tables every 60 s, all every
-//! 10 min): a change that triggers, log and hints missed is taken over and reported.
+//! Periodic comparison of the snapshot with the store (small tables every 60 s, all every 10
+//! min). A change that triggers, change log and hints missed is taken over and reported.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,9 +20,9 @@ use crate::store::{ChangedRows, Changes, DocumentKind, StoreError, StoreTable};
 
 /// `ip_monitor` counts as small up to this many prefixes.
 const SMALL: usize = 10_000;
-/// `geo_countries` does up to this many bytes.
+/// `geo_countries` counts as small up to this many bytes.
 const SMALL_BYTES: usize = 1 << 20;
-/// The feed follows the store well within this, or there is trouble anyway.
+/// The feed follows the store well within this; otherwise health reports the trouble anyway.
 const FOLLOWS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Compares at the options' intervals. Never returns.
@@ -57,7 +57,7 @@ fn is_small(table: StoreTable, state: &FeedState) -> bool {
     }
 }
 
-/// What differs, if anything does.
+/// Description of what differs, if anything does.
 pub(super) async fn compare(shared: &FeedInner, tables: &[StoreTable]) -> Result<Option<String>, StoreError> {
     let era = shared.applied.borrow().position.era;
     let stored = shared.store.read_tables(tables).await?;
@@ -67,8 +67,8 @@ pub(super) async fn compare(shared: &FeedInner, tables: &[StoreTable]) -> Result
     let Ok(Ok(state)) = reached.map(|state| state.map(|state| FeedState::clone(&state))) else {
         return Ok(None);
     };
-    // Asked after the state was taken: whatever the state has that the rows read
-    // has not is among these keys.
+    // Read after the state was taken: all that the state has and the rows read above do not have
+    // is among these keys.
     let Changes::Rows { rows, .. } = shared.store.changes_since(seq).await? else { return Ok(None) };
     if state.position.era != era {
         return Ok(None);

@@ -1,5 +1,5 @@
-//! References between documents, and those that lead nowhere: for health and for the
-//! answers to writes.
+//! References between documents that cannot be resolved: for health and for the answers to
+//! writes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,8 +17,7 @@ pub struct MissingGeoRule {
     pub rule: String,
 }
 
-/// A limit that is to hold for a route that there is not: for that one it holds for
-/// no request.
+/// A limit that names a route that does not exist: for that route it has no effect.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct MissingRoute {
     /// The limit.
@@ -27,17 +26,16 @@ pub struct MissingRoute {
     pub route: String,
 }
 
-/// A reference of a route to something that nobody knows: its requests get 500.
+/// A reference of a route to an unknown backend: its requests get 500.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct UnknownBackend {
     /// The route.
     pub route: Arc<str>,
-    /// The name that the reference gives, or the whole of it where it is of another
-    /// kind than can be carried out.
+    /// The name in the reference, or the whole reference if its kind is not supported.
     pub backend: String,
 }
 
-/// What a reference calls it.
+/// The name in a reference.
 fn called(to: &ObjectRef) -> &str {
     match to {
         ObjectRef::Service(backend) => &backend.name,
@@ -46,7 +44,7 @@ fn called(to: &ObjectRef) -> &str {
 }
 
 impl Snapshot {
-    /// Geo rules that routes name and that are not in force.
+    /// Geo rules that routes name but that are not in force.
     #[must_use]
     pub fn missing_geo_rules(&self) -> BTreeSet<MissingGeoRule> {
         let named = self.routes.in_force.values().flat_map(|info| {
@@ -56,7 +54,7 @@ impl Snapshot {
         named.filter(|named| !self.geo_rules.in_force.contains_key(named.rule.as_str())).collect()
     }
 
-    /// Routes that limits name and that are not in force.
+    /// Routes that limits name but that are not in force.
     #[must_use]
     pub fn missing_routes(&self) -> Vec<MissingRoute> {
         let named = self.limits.in_force.values().flat_map(|info| {
@@ -66,8 +64,8 @@ impl Snapshot {
         named.filter(|named| !self.routes.in_force.contains_key(named.route.as_str())).collect()
     }
 
-    /// References of routes that nobody answers. `clusters`: the names that Envoy knows
-    /// besides; empty: nobody said which.
+    /// References of routes that are neither a backend of the API nor in `clusters`, the clusters
+    /// of Envoy; empty `clusters`: they are not known, and any name is accepted.
     #[must_use]
     pub fn unknown_backends(&self, clusters: &BTreeSet<String>) -> BTreeSet<UnknownBackend> {
         let routes = self.routes.in_force.values();
@@ -92,8 +90,7 @@ impl Snapshot {
         })
     }
 
-    /// Routes whose requests have nobody else to go to than the backend of this name.
-    /// `clusters` as above.
+    /// Routes with references that only the backend of this name resolves. `clusters` as above.
     #[must_use]
     pub fn routes_that_need(&self, backend: &str, clusters: &BTreeSet<String>) -> Vec<Arc<str>> {
         let needs = |route: &Route| {

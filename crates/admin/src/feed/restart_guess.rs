@@ -1,7 +1,7 @@
-//! Gateways that were fed by this service before it was started anew. Their versions mean
-//! nothing to the new process, but the store's log may still tell what changed since: a guess
-//! that the gateway proves by the hash of what it folds. Without it, a restart with one ban
-//! in between would make every gateway fetch the whole base.
+//! Updates for gateways that were fed by a former process of this service. Their versions are of
+//! an epoch that this process does not know, but the store's change log may still have what
+//! changed since: a guess, which the gateway verifies by the hash of what it folds. Without it, a
+//! restart with one ban in between would make every gateway fetch the whole base.
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
@@ -13,13 +13,13 @@ use tokio::sync::Mutex;
 use super::change_log::LogPosition;
 use crate::store::{Changes, TableStore};
 
-/// Guesses kept: gateways of one former process are at few different versions.
+/// Guesses kept: the gateways of a former process are at few different versions.
 const MAX_GUESSES: usize = 64;
-/// Changes since then at most; beyond it the base is the better answer.
+/// Changes since then, at most; beyond it fetching the base is better.
 const MAX_CHANGES: u64 = 100_000;
 
-/// The keys that changed after `since`, a number of a former process, and up to a
-/// position of this one.
+/// The prefixes that changed after `since`, a number of a former process, up to a position of
+/// this one.
 #[derive(Clone, Debug)]
 pub(super) struct Guess {
     since: u64,
@@ -41,17 +41,17 @@ impl Hash for Guess {
     }
 }
 
-/// The guesses made so far, by number; `None`: the log does not tell.
+/// The guesses made so far, by number; `None`: the change log does not reach back.
 #[derive(Default)]
 pub(super) struct RestartGuesses(Mutex<HashMap<u64, Option<Guess>>>);
 
 impl RestartGuesses {
-    /// What changed since a former process gave out `since`.
+    /// The changes since a former process gave out `since`.
     pub async fn guess(&self, store: &dyn TableStore, since: u64, now: LogPosition) -> Option<Guess> {
         if since > now.seq || now.seq - since > MAX_CHANGES {
             return None;
         }
-        // Held while the store is asked: thousands ask the same at once.
+        // Held while the store is read: thousands of gateways need the same guess at once.
         let mut guesses = self.0.lock().await;
         let known = guesses.get(&since);
         if let Some(known) =

@@ -1,6 +1,5 @@
-//! What is known of rows besides what they say: which have no effect and why, and, of
-//! all tables but `ip_monitor`, a fingerprint of each row, so that one that changed
-//! unseen is found.
+//! Per row: quarantine (it has no effect, and why) and, for all tables but `ip_monitor`, a
+//! fingerprint, so that rows that changed unnoticed are found.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,10 +10,10 @@ use tidegate_policy::digest::BlobHash;
 use super::fingerprint::FingerprintedRow;
 use crate::store::StoreTable;
 
-/// A row that could not be understood, or has no effect for another reason.
+/// A row that is invalid, or has no effect for another reason.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Quarantined {
-    /// Where it stands.
+    /// Its table.
     pub table: StoreTable,
     /// Its raw key.
     pub key: Arc<str>,
@@ -22,17 +21,16 @@ pub struct Quarantined {
     pub why: Arc<str>,
 }
 
-/// See the module. A copy shares what it has in common with the original.
+/// Quarantine and fingerprints of rows. Copies share their common parts.
 #[derive(Clone, Default)]
 pub(super) struct RowIndex {
     quarantine: OrdMap<(StoreTable, Arc<str>), Arc<str>>,
-    /// Of malformed rows as well.
+    /// Of invalid rows as well.
     fingerprints: OrdMap<(StoreTable, Arc<str>), BlobHash>,
 }
 
 impl RowIndex {
-    /// Takes note of a row as it now stands (`None`: deleted), and forgets what was
-    /// wrong with it before.
+    /// Notes the current row (`None`: deleted), and takes it out of quarantine.
     pub fn note<R: FingerprintedRow>(&mut self, table: StoreTable, key: &str, row: Option<&R>) {
         let key = (table, Arc::from(key));
         self.quarantine.remove(&key);
@@ -47,17 +45,17 @@ impl RowIndex {
         self.fingerprints.get(&(table, Arc::from(row.key()))) == Some(&row.fingerprint())
     }
 
-    /// The row has no effect; `why` says what is wrong, and what would be right.
+    /// Puts a row into quarantine; `why` says what is wrong, and what would be right.
     pub fn set_aside(&mut self, table: StoreTable, key: &str, why: String) {
         self.quarantine.insert((table, Arc::from(key)), why.into());
     }
 
-    /// The row has an effect, or is gone.
+    /// Takes a row out of quarantine: it has an effect, or is deleted.
     pub fn release(&mut self, table: StoreTable, key: &str) {
         self.quarantine.remove(&(table, Arc::from(key)));
     }
 
-    /// Forgets the rows of a table, before it is read again.
+    /// Removes all rows of a table, before it is read again.
     pub fn forget(&mut self, table: StoreTable) {
         let others = self.fingerprints.iter().filter(|((of, _), _)| *of != table);
         self.fingerprints = others.map(|(key, hash)| (key.clone(), *hash)).collect();
@@ -65,8 +63,8 @@ impl RowIndex {
         self.quarantine = others.map(|(key, why)| (key.clone(), why.clone())).collect();
     }
 
-    /// The key of the first row in which this and `rows`, all that `table` has, differ.
-    /// Those in `moved` are passed over.
+    /// The key of the first row in which the index and `rows`, all rows of `table`, differ. Keys
+    /// in `moved` are left out.
     pub fn first_difference<R: FingerprintedRow>(
         &self,
         table: StoreTable,

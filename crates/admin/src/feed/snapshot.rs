@@ -1,5 +1,5 @@
-//! What the rows of all tables say, at one version. This file is the feed's list of
-//! tables: of each, what it is parsed to, from which rows it is made, and its bytes.
+//! The parsed rows of all tables at one version. This file is the feed's list of tables: what
+//! each is parsed to, from which rows it is made, and its bytes.
 
 use std::net::IpAddr;
 use std::num::NonZeroI64;
@@ -30,49 +30,48 @@ use super::row_index::{Quarantined, RowIndex};
 use super::table_bytes::TableBytes;
 use crate::store::{ChangedRows, DocumentKind, DocumentRow, StoreTable, StoredRows};
 
-/// What all rows say at one version. A copy shares what it has in common with the
-/// original.
+/// The parsed rows of all tables at one version. Copies share their common parts.
 #[derive(Clone, Default)]
 pub struct Snapshot {
-    /// Which version this is.
+    /// The version.
     pub version: Version,
-    /// The flags; one whose row cannot be understood is off.
+    /// The flags; one with an invalid row is off.
     pub flags: Flags,
     /// The routes.
     pub routes: Documents<Route>,
     /// The geo rules.
     pub geo_rules: Documents<GeoRule>,
-    /// What references of routes can mean besides clusters of Envoy's.
+    /// The backends: what references of routes can name besides clusters of Envoy.
     pub backends: Documents<Target>,
     /// The limits.
     pub limits: Documents<Limit>,
     /// The country table that is in force, if one was imported.
     pub countries: Option<Arc<CountriesInfo>>,
-    /// What gateways hold of it.
+    /// Digests of the tables that gateways load.
     pub tables: TableDigests,
     pub(super) ips: IpMonitor,
     pub(super) index: RowIndex,
 }
 
-/// Counts and names of what gateways hold when they are up to date.
+/// Counts and hashes of what gateways hold when they are up to date.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct TableDigests {
     /// All bans, expired ones included.
     pub bans: SetDigest,
-    /// The base that the ban table stands on.
+    /// The base of the ban table.
     pub base: BlobRef,
     /// Keys that changed since the base was cut.
     pub overlay: usize,
-    /// The tables that travel whole.
+    /// The tables that are sent whole.
     pub whole: PerTable<TableDigest>,
 }
 
-/// What is known of the bytes of one table.
+/// Hash and size of one table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct TableDigest {
-    /// Their name.
+    /// Hash of its bytes.
     pub hash: BlobHash,
-    /// Entries in them, expired ones included; `None`: they are no list.
+    /// Number of entries, expired ones included; `None`: the table is not a list.
     pub entries: Option<usize>,
 }
 
@@ -84,7 +83,7 @@ pub(super) fn made_from(table: Table) -> &'static [StoreTable] {
         Table::Flags => &[StoreTable::Flags],
         Table::Geo => &[Documents(DocumentKind::GeoRule)],
         Table::Countries => &[StoreTable::Countries],
-        // Backends are what references of routes mean.
+        // Routes contain the backends that they refer to.
         Table::Routes => &[Documents(DocumentKind::Route), Documents(DocumentKind::Backend)],
         Table::Limits => &[Documents(DocumentKind::Limit)],
     }
@@ -101,8 +100,8 @@ impl Snapshot {
         (documents, &mut self.index)
     }
 
-    /// The bytes of a table that travels whole. What does not fit into them is left out,
-    /// and quarantined.
+    /// The bytes of a table that is sent whole. What does not fit into them is left out and
+    /// quarantined.
     pub(super) fn lay_out(&mut self, table: Table) -> Result<TableBytes, FormatError> {
         let index = &mut self.index;
         let (bytes, entries) = match table {
@@ -117,13 +116,13 @@ impl Snapshot {
                 self.routes.lay_out(index, |routes| author::compile(routes, &backends))
             }
             Table::Limits => self.limits.lay_out(index, limit_bytes),
-            // Bans travel as changes to a base: see `base` and `answer`.
+            // Bans are sent as changes to a base: see `base` and `answer`.
             Table::BanBase | Table::BanOverlay => (Vec::new(), 0),
         };
         TableBytes::new(bytes, Some(entries))
     }
 
-    /// Takes rows as they now stand.
+    /// Applies changed rows.
     pub(super) fn apply(&mut self, rows: ChangedRows) -> ChangedPrefixes {
         flags::apply(&mut self.flags, &mut self.index, rows.flags);
         for (kind, changes) in rows.documents {
@@ -136,7 +135,7 @@ impl Snapshot {
         self.ips.apply(&mut self.index, rows.ips)
     }
 
-    /// Becomes what the rows of all tables say.
+    /// Replaces everything by these rows of all tables.
     pub(super) fn replace(&mut self, stored: StoredRows) -> ChangedPrefixes {
         flags::replace(&mut self.flags, &mut self.index, stored.flags);
         for (kind, rows) in stored.documents {
@@ -147,20 +146,20 @@ impl Snapshot {
         ParsedIpMonitor::read(stored.ips).replace_all(&mut self.ips, &mut self.index)
     }
 
-    /// What rows with `status` say of exactly this prefix.
+    /// The rows of exactly this prefix with `status`, merged.
     #[must_use]
     pub fn listed(&self, prefix: &Prefix, status: RowStatus) -> Option<ListedPrefix> {
         self.ips.listed(prefix, status)
     }
 
-    /// Everything that rows say of prefixes that cover `address`: longest prefix
-    /// first; for one prefix, bans before allowances before what is watched.
+    /// The entries of all prefixes that cover `address`: longest prefix first; for one prefix
+    /// banned, allowed, watched.
     pub fn covering(&self, address: IpAddr) -> impl Iterator<Item = ListedPrefix> + '_ {
         self.ips.covering(address)
     }
 
-    /// What rows say, in the order of the prefixes, from the first one after
-    /// `after`. With one status, or all.
+    /// The entries in the order of their prefixes, from the first prefix after `after`, with one
+    /// status or all.
     pub fn list(
         &self,
         status: Option<RowStatus>,
@@ -169,13 +168,13 @@ impl Snapshot {
         self.ips.list(status, after)
     }
 
-    /// Prefixes with a status, expired ones included.
+    /// Number of prefixes with `status`, expired ones included.
     #[must_use]
     pub fn count(&self, status: RowStatus) -> usize {
         self.ips.count(status)
     }
 
-    /// Rows that could not be understood.
+    /// The rows in quarantine.
     pub fn quarantine(&self) -> impl ExactSizeIterator<Item = Quarantined> + '_ {
         self.index.quarantine()
     }
@@ -186,7 +185,7 @@ impl Snapshot {
         self.index.quarantine_of(table).count()
     }
 
-    /// The backends that references of routes can mean.
+    /// The backends that references of routes can name.
     #[must_use]
     pub fn backends_by_name(&self) -> Backends {
         backends_by_name(&self.backends)
@@ -197,7 +196,7 @@ fn backends_by_name(backends: &Documents<Target>) -> Backends {
     backends.in_force.values().map(|info| (info.name.to_string(), info.parsed.clone())).collect()
 }
 
-/// The bytes of these rules; or how many there may be.
+/// The bytes of these rules; the error says how many there may be.
 fn geo_bytes(rules: &[GeoRule]) -> Result<Vec<u8>, String> {
     let bytes = GeoRules::new(rules.iter().cloned()).to_bytes().map_err(|error| error.to_string())?;
     match rules.len() <= MAX_GEO_RULES && bytes.len() <= MAX_GEO_RULES_BYTES {
@@ -206,7 +205,7 @@ fn geo_bytes(rules: &[GeoRule]) -> Result<Vec<u8>, String> {
     }
 }
 
-/// The bytes of these limits; or how many there may be.
+/// The bytes of these limits; the error says how many there may be.
 fn limit_bytes(limits: &[Limit]) -> Result<Vec<u8>, String> {
     if limits.len() > MAX_LIMITS {
         return Err(format!("there may be {MAX_LIMITS} limits"));

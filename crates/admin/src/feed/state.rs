@@ -1,5 +1,4 @@
-//! One state of the feed: a snapshot, and everything needed to bring any gateway
-//! to it.
+//! One state of the feed: a snapshot, and what is needed to bring any gateway to it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,22 +16,22 @@ use super::snapshot::{Snapshot, TableDigest, TableDigests};
 use super::table_bytes::TableBytes;
 use crate::store::StoredRows;
 
-/// A state; never changes once it is published. A copy shares nearly all.
+/// A state; immutable once it is published. Copies share nearly everything.
 #[derive(Clone)]
 pub(super) struct FeedState {
     pub position: LogPosition,
-    /// Epochs of this process that are over: their era is the index.
+    /// Former epochs of this process, indexed by era.
     pub past: Arc<Vec<PastEpoch>>,
     pub snapshot: Arc<Snapshot>,
     pub base: Arc<Base>,
     pub log: ChangeLog,
-    /// The tables that travel whole.
+    /// The tables that are sent whole.
     pub whole: PerTable<TableBytes>,
     pub refresh: u64,
     pub answers: AnswerCache,
 }
 
-/// An epoch that is over.
+/// A former epoch.
 #[derive(Clone, Copy)]
 pub(super) struct PastEpoch {
     pub epoch: u64,
@@ -40,7 +39,7 @@ pub(super) struct PastEpoch {
 }
 
 impl FeedState {
-    /// The state at the start, of an epoch of its own, with the blobs that gateways fetch.
+    /// The first state, at the start of `epoch`, and the blobs that gateways fetch.
     pub fn first(stored: StoredRows, epoch: u64) -> Result<(Self, Blobs), FormatError> {
         let position = LogPosition { era: 0, seq: stored.seq };
         let mut snapshot = Snapshot::default();
@@ -95,8 +94,8 @@ impl FeedState {
         }
     }
 
-    /// The position of a version that this process gave out; `None` for one of an
-    /// epoch that it never had, or from the future.
+    /// The position of a version that this process gave out; `None` for an unknown epoch or a
+    /// later `seq`.
     pub fn position_of(&self, version: Version) -> Option<LogPosition> {
         if version.epoch == self.version().epoch {
             return (version.seq <= self.position.seq)

@@ -1,4 +1,4 @@
-//! The feed against a store in memory and gateways that do what the filter does.
+//! The feed with a store in memory, and gateways that do what the filter does.
 
 mod behaviour;
 mod direct;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::{Feed, FeedOptions};
 use memory::Memory;
 
-/// Options under which a handful of rows goes through everything.
+/// Options with which a few rows are enough to reach every limit.
 fn tiny() -> FeedOptions {
     FeedOptions {
         overlay_min: 3,

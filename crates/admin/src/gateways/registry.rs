@@ -11,20 +11,20 @@ use tokio::time::Instant;
 use super::enforced::VersionTimes;
 use super::{Applied, FORGOTTEN_AFTER, GatewayStatus, Goal, LOST_AFTER};
 
-/// A process that has stopped polling while a newer one of its node is there has
-/// been replaced; a poll that was only answered is opened again well within this.
+/// A process without an open poll for longer than this, whose node has a newer process, has been
+/// replaced. Between two polls of a live process much less time passes.
 const REPLACED_AFTER: Duration = Duration::from_millis(500);
-/// The least that timers tell apart.
+/// Resolution of the timers.
 const TICK: Duration = Duration::from_millis(1);
-/// Gateways known at once: far over what one service feeds. Beyond it the lost
-/// ones go first, so that process ids out of nowhere cannot fill the memory.
+/// Gateways in the registry, at most; far more than one service feeds. If it is full, lost ones
+/// are removed first, so that made-up process ids cannot fill the memory.
 const MAX_GATEWAYS: usize = 50_000;
 
 #[derive(Default)]
 pub(super) struct Registry {
     /// The epoch that acks count in; 0: none yet.
     pub(super) epoch: u64,
-    /// When the versions of the epoch were made.
+    /// When the versions of the epoch were created.
     versions: VersionTimes,
     /// By node, then in the order in which the processes appeared.
     nodes: BTreeMap<String, Vec<Process>>,
@@ -39,14 +39,14 @@ struct Process {
     known_since: Instant,
     /// When it last opened or closed a poll, or acked.
     heard: Instant,
-    /// When it was last heard of in any way: posts of events count as well.
+    /// When it was last heard of otherwise: a post of events.
     seen: Instant,
-    /// What it was last asked to ack.
+    /// The goal that it was last asked to ack.
     asked: Goal,
-    /// The newest version of the epoch that all its VMs enforce, or that was there
-    /// before it.
+    /// The newest version of the epoch that all its VMs enforce, or that existed before it was
+    /// known.
     enforced: u64,
-    /// Formats that it does not read.
+    /// Table formats that it does not read.
     unread: Vec<&'static str>,
 }
 
@@ -70,12 +70,12 @@ impl Process {
         if self.polls > 0 { Duration::ZERO } else { now.saturating_duration_since(self.heard) }
     }
 
-    /// When it last gave a sign of life, if no poll is open.
+    /// When it was last heard of, if no poll is open.
     fn last_sign(&self) -> Instant {
         self.heard.max(self.seen)
     }
 
-    /// Time without a sign of life.
+    /// Time since it was last heard of; zero while a poll is open.
     fn silent_for(&self, now: Instant) -> Duration {
         if self.polls > 0 { Duration::ZERO } else { now.saturating_duration_since(self.last_sign()) }
     }
@@ -88,20 +88,21 @@ impl Process {
 /// What an ack changed.
 #[derive(Default)]
 pub(super) struct AckOutcome {
-    /// Whether it was anything new.
+    /// Whether the ack was newer than the last one.
     pub(super) changed: bool,
-    /// How long each version took that it is the first to say of.
+    /// For each version that the gateway now enforces for the first time: time since its
+    /// creation.
     pub(super) enforced: Vec<Duration>,
 }
 
-/// What a waiter finds: the numbers, and when they may change by themselves.
+/// Counts for a waiter, and when they may change without a new message.
 pub(super) struct LiveCount {
     pub(super) applied: Applied,
     pub(super) next_loss: Option<Instant>,
 }
 
 impl Registry {
-    /// Whether the set of gateways changed.
+    /// Notes an opened poll. Returns whether the set of gateways changed.
     pub(super) fn poll_opened(&mut self, gateway: &Gateway) -> bool {
         let now = Instant::now();
         let new = self.find(gateway).is_none();
@@ -124,9 +125,8 @@ impl Registry {
             return;
         }
         let processes = self.nodes.entry(gateway.node.clone()).or_default();
-        // Whoever polls at this moment lives, whatever its node is called: two
-        // gateways with one name both count, and so does an Envoy that drains
-        // while its successor is starting.
+        // A process with an open poll is live, whatever its node is called: two gateways with one
+        // name both count, and so does an Envoy that drains while its successor starts.
         processes.retain(|process| process.polls > 0);
         processes.push(Process::new(gateway.process, self.versions.newest(), now));
         self.count = self.nodes.values().map(Vec::len).sum();
@@ -139,11 +139,11 @@ impl Registry {
         }
     }
 
-    /// Whether anything changed.
+    /// Notes the formats that a gateway reads. Returns whether they changed.
     pub(super) fn note_formats(&mut self, gateway: &Gateway, formats: &Formats) -> bool {
         let now = Instant::now();
         if self.find(gateway).is_none() {
-            // As if its poll had opened: it may be refused.
+            // Added as if its poll had opened: the poll may be refused.
             self.add(gateway, now);
         }
         let Some(process) = self.find(gateway) else { return false };
@@ -153,8 +153,9 @@ impl Registry {
         changed
     }
 
-    /// One that speaks before its first poll here is there. The last word of a
-    /// process that has been replaced does not bring it back. Whether it is new.
+    /// Adds a gateway that posts or acks before its first poll here, if no process of its node is
+    /// known: a late message of a replaced process does not add it again. Returns whether the
+    /// node is new.
     fn add_if_missing(&mut self, gateway: &Gateway) -> bool {
         let new = !self.nodes.contains_key(&gateway.node);
         if new {
@@ -163,7 +164,7 @@ impl Registry {
         new
     }
 
-    /// It spoke of something else. Whether the set of gateways changed.
+    /// Notes a post of events. Returns whether the set of live gateways changed.
     pub(super) fn note_post(&mut self, gateway: &Gateway) -> bool {
         let now = Instant::now();
         let new = self.add_if_missing(gateway);
@@ -192,8 +193,8 @@ impl Registry {
         }
         process.ack = Some(ack);
         let mut enforced = Vec::new();
-        // A stale VM has not said that it enforces it, and a table that cannot be read is
-        // not enforced, whatever version it came with.
+        // Stale VMs have not acked it, and a table that cannot be read is not enforced, whatever
+        // its version.
         let all = ack.stale == 0 && process.unread.is_empty();
         if all && ack.version.epoch == epoch && ack.version.seq > process.enforced {
             let made = self.versions.within(process.enforced, ack.version.seq);
@@ -203,7 +204,7 @@ impl Registry {
         AckOutcome { changed: true, enforced }
     }
 
-    /// A new epoch: what was numbered before does not count.
+    /// Begins a new epoch: versions of earlier ones no longer count.
     pub(super) fn set_epoch(&mut self, epoch: u64) {
         self.epoch = epoch;
         self.versions = VersionTimes::default();
@@ -246,7 +247,8 @@ impl Registry {
         }
     }
 
-    /// Who is there. `None`: the goal's epoch is over, nobody ever will be.
+    /// Counts of the gateways that have reached `goal`. `None`: the goal's epoch is over and
+    /// there are live gateways, so it will not be reached.
     pub(super) fn count(&mut self, goal: &Goal) -> Option<LiveCount> {
         let now = Instant::now();
         self.prune_replaced(now);
@@ -262,7 +264,7 @@ impl Registry {
             if process.unread.is_empty() && process.ack.is_some_and(|ack| goal.is_met(&ack)) {
                 applied.gateways += 1;
             } else if process.polls == 0 {
-                // Just past the limits, which themselves are not over them.
+                // One tick later: at the limit itself it is not yet over.
                 let limits = [process.heard + REPLACED_AFTER + TICK, process.last_sign() + LOST_AFTER + TICK];
                 let next = limits.into_iter().filter(|limit| *limit > now);
                 next_loss = next_loss.into_iter().chain(next).min();
@@ -272,7 +274,7 @@ impl Registry {
         Some(LiveCount { applied, next_loss }).filter(|count| current || count.applied.of == 0)
     }
 
-    /// The numbers for a version whose epoch is over.
+    /// Counts for a version whose epoch is over.
     pub(super) fn count_of_old_epoch(&self, version: Version) -> Applied {
         let now = Instant::now();
         let (lost, live): (Vec<_>, Vec<_>) =
@@ -294,8 +296,8 @@ impl Registry {
         self.nodes.iter().flat_map(|(node, all)| all.iter().map(move |p| status(node, p))).collect()
     }
 
-    /// Drops processes that a newer one of their node has replaced, and those
-    /// that have been lost for too long.
+    /// Removes processes that a newer one of their node has replaced, and those that have been
+    /// lost for too long.
     fn prune_replaced(&mut self, now: Instant) {
         for processes in self.nodes.values_mut() {
             let Some(newest) = processes.last().map(|process| process.id) else { continue };

@@ -1,4 +1,4 @@
-//! Time is paused: it moves on only when everybody waits.
+//! Time is paused: it advances only when all tasks wait.
 
 use std::time::Duration;
 
@@ -117,7 +117,7 @@ async fn a_new_process_takes_its_nodes_place() {
     drop(gateways.poll(&gateway("a", 1)));
     let new = gateways.poll(&gateway("a", 2));
     assert_eq!(gateways.list().len(), 1);
-    // The old one's last words change nothing.
+    // The old one's last messages change nothing.
     gateways.ack(&gateway("a", 1), ack(9));
     assert_eq!(numbers(&gateways, 9).await, (0, 1, 0));
 
@@ -182,7 +182,7 @@ async fn a_refresh_is_waited_for_apart_from_the_version() {
     };
     let (applied, ()) = tokio::join!(gateways.waiter().reached(goal, Duration::from_secs(2)), acks);
     assert_eq!((applied.gateways, applied.of, applied.elapsed), (2, 2, Duration::from_millis(200)));
-    // A number that says more in another epoch is none.
+    // A higher number of another epoch does not count.
     let goal = Goal { version: version(8), refresh: 3 };
     assert_eq!(gateways.waiter().reached(goal, Duration::ZERO).await.gateways, 0);
     drop(polls);
@@ -235,7 +235,7 @@ async fn whoever_posts_events_counts_and_has_applied_nothing() {
     assert_eq!(gateways.list().len(), 1);
 }
 
-/// What the histogram of enforcement says.
+/// The histogram of enforcement, as metrics text.
 fn enforced(gateways: &Gateways) -> String {
     let mut page = crate::metrics::MetricsPage::default();
     page.metric(&crate::metrics::CHANGE_ENFORCED_SECONDS, gateways.enforced());

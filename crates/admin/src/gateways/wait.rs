@@ -10,20 +10,20 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Gateways;
 
-/// Polls that were answered before somebody waited are asked for their ack when
-/// nothing has been heard for this long: gateways that were told in the answer
-/// itself are usually quicker.
+/// After this long without the acks that a waiter needs, open polls are answered to get them:
+/// these are gateways that were answered before the waiter came. Those whose answer asked for an
+/// ack are usually quicker.
 const NUDGE_AFTER: Duration = Duration::from_millis(20);
-/// A look over all gateways is repeated no sooner than this per gateway: with
-/// thousands of them every ack would otherwise cost a look over all.
+/// Least time between two counts of all gateways, per gateway: with thousands of gateways every
+/// ack would otherwise cause a count of all.
 const LOOK_EVERY: Duration = Duration::from_micros(1);
 
-/// What gateways are waited for.
+/// What a waiter waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Goal {
-    /// The version that they are to enforce, or a later one.
+    /// The version that gateways must enforce, or a later one.
     pub version: Version,
-    /// The refresh that they are to have carried out, or a later one; 0: none.
+    /// The refresh that they must have carried out, or a later one; 0: none.
     pub refresh: u64,
 }
 
@@ -34,31 +34,31 @@ impl From<Version> for Goal {
 }
 
 impl Goal {
-    /// Whether whoever sent `ack` is there.
+    /// Whether the sender of `ack` has reached the goal.
     #[must_use]
     pub fn is_met(&self, ack: &Ack) -> bool {
         ack.stale == 0 && self.is_known(ack)
     }
 
-    /// Whether `ack` says of this all that can be said, stale VMs or not.
+    /// Whether `ack` has the goal's version and refresh, with stale VMs or without.
     pub(super) fn is_known(&self, ack: &Ack) -> bool {
         ack.version.covers(&self.version) && ack.refresh >= self.refresh
     }
 }
 
-/// How far a version has come.
+/// How many gateways enforce a version.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Applied {
     /// Live gateways that enforce it in all VMs that serve requests.
     pub gateways: usize,
     /// Live gateways.
     pub of: usize,
-    /// Gateways that were not heard of for over 3 s: nobody knows what they enforce.
+    /// Gateways that were not heard of for over 3 s; what they enforce is unknown.
     pub lost: usize,
-    /// Which version.
+    /// The version.
     #[serde(serialize_with = "as_text")]
     pub version: Version,
-    /// From the waiter's announcement to the answer.
+    /// Time from the waiter's announcement to the result.
     #[serde(skip)]
     pub elapsed: Duration,
 }
@@ -75,8 +75,7 @@ fn as_text<S: serde::Serializer>(version: &Version, serializer: S) -> Result<S::
     serializer.collect_str(version)
 }
 
-/// Somebody who waits for acks; as long as it lives, gateways are told to ack at
-/// once.
+/// A wait for acks. While it exists, answers to polls ask for an ack at once.
 pub struct Waiter {
     gateways: Gateways,
     since: Instant,
@@ -89,9 +88,9 @@ impl Waiter {
         Self { gateways, since: Instant::now(), nudging: false }
     }
 
-    /// Waits until every live gateway is at `goal`, at most `within` from now.
-    /// Answers at once when there is no gateway, and when the epoch of the version
-    /// is over or ends meanwhile; always with the numbers as they are.
+    /// Waits until every live gateway has reached `goal`, at most `within` from now. Returns at
+    /// once when there are no gateways, and when the version's epoch is over or ends meanwhile;
+    /// always with the counts at that moment.
     pub async fn reached(mut self, goal: impl Into<Goal>, within: Duration) -> Applied {
         let goal = goal.into();
         let deadline = Instant::now() + within;

@@ -1,5 +1,4 @@
-//! One property of the feed at a time. Time is paused: it moves on only when
-//! everybody waits.
+//! Single properties of the feed. Time is paused: it advances only when all tasks wait.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +60,7 @@ async fn a_gateway_folds_its_base_when_a_new_one_is_cut() {
     }
     assert!(follower.folded > 2, "{} folds", follower.folded);
     assert_eq!(follower.fetched, 1, "the first base only");
-    // Over several bases at once.
+    // Across several bases at once.
     laggard.poll(&feed).await;
     assert_eq!((laggard.folded, laggard.fetched), (1, 1));
     assert_eq!(laggard.banned(), follower.banned());
@@ -97,7 +96,7 @@ async fn after_a_restart_what_is_equal_is_not_sent() {
     banned(&store, &feed, 3..5).await;
     gateway.poll(&feed).await;
 
-    // Its base and overlay together are what the new base says.
+    // Its base and overlay together equal the new base.
     let restarted = start(&store, FeedOptions::default()).await;
     assert_ne!(restarted.version().epoch, feed.version().epoch);
     let answer = gateway.poll(&restarted).await.unwrap();
@@ -105,7 +104,7 @@ async fn after_a_restart_what_is_equal_is_not_sent() {
     assert_eq!(answer.bans.unwrap().fold, Some(vec![]));
     assert_eq!(gateway.banned().len(), 3);
 
-    // And now it holds that very base.
+    // Now it holds exactly that base.
     let again = start(&store, FeedOptions::default()).await;
     let answer = gateway.poll(&again).await.unwrap();
     assert_eq!((answer.whole, answer.bans), (vec![], None));
@@ -130,7 +129,7 @@ async fn after_a_restart_a_change_in_between_is_folded_not_fetched() {
         banned(&store, &restarted, last..last + 1).await;
     }
     gateways[1].poll(&restarted).await;
-    // What happened unseen while the service was down cannot be guessed.
+    // Changes that were not logged while the service was down cannot be guessed.
     store.change_unseen(|rows| drop(rows.ips.remove("192.0.2.8")));
     let again = start(&store, tiny()).await;
     for gateway in &mut gateways {
@@ -166,7 +165,7 @@ async fn the_first_change_goes_at_once_and_a_burst_goes_together() {
     let feed = start(&store, options).await;
     let mut gateway = SimGateway::new("g");
     gateway.poll(&feed).await;
-    // Others that wait make the pace: 100 polls, one answer in 20 ms.
+    // The number of waiting polls sets the pace: 100 polls, one answer in 20 ms.
     let crowd: Vec<_> = (0..100)
         .map(|n| {
             let (feed, mut other) = (feed.clone(), SimGateway::new(&format!("g{n}")));
@@ -218,7 +217,7 @@ async fn an_answer_is_encoded_once_for_all_who_hold_the_same() {
     let bytes = one.ask(&feed, Duration::ZERO).await.unwrap();
     let same = other.ask(&feed, Duration::ZERO).await.unwrap();
     assert_eq!(bytes.as_ptr(), same.as_ptr());
-    // But it says what time it is.
+    // But it contains the time.
     sleep(Duration::from_secs(1)).await;
     let later = other.ask(&feed, Duration::ZERO).await.unwrap();
     assert_ne!(bytes.as_ptr(), later.as_ptr());
@@ -263,7 +262,7 @@ async fn a_bad_row_is_shown_and_the_others_go_on() {
     assert!(snapshot.quarantine().any(|bad| bad.why.contains("rulez")));
     assert_eq!((snapshot.count(RowStatus::Banned), snapshot.routes.in_force.len()), (1, 1));
 
-    // Mended, moved to another status, deleted.
+    // Repaired, changed to another status, deleted.
     store.put([row("192.0.2.1", "banned", None), row("192.0.2.3", "allowed", None)]);
     store.delete("999.1.1.1");
     store.delete_document(DocumentKind::Route, "bad");
@@ -349,7 +348,7 @@ async fn a_refresh_reaches_every_gateway_once() {
     let feed = start(&store, tiny()).await;
     let mut between_polls = SimGateway::new("between");
     between_polls.poll(&feed).await;
-    // From before a restart of the service: still no news to it unless higher.
+    // From before a restart of the service: only a higher number is new to it.
     between_polls.refresh = Some(7);
     assert!(between_polls.poll(&feed).await.is_none());
     let mut silent = SimGateway::new("silent");
@@ -415,19 +414,19 @@ async fn an_answer_says_that_an_ack_is_wanted_and_one_that_came_before_is_follow
     let applied = waiter.reached(version, Duration::from_secs(2)).await;
     assert_eq!((applied.gateways, applied.of, applied.lost, applied.version), (1, 1, 0, version));
 
-    // It hears of the next change while nobody waits, and does not ack by itself.
+    // It gets the next change while no waiter exists, and does not ack by itself.
     store.ban("192.0.2.2");
     settle(&feed).await;
     assert!(!gateway.poll(&feed).await.unwrap().ack_wanted);
     let version = feed.version();
     let polling = async {
-        // A poll that opens while somebody has just begun to wait is left alone.
+        // A poll that opens just after a waiter came is not answered for it.
         assert!(feed.gateways().want());
         assert!(gateway.ask(&feed, Duration::from_millis(10)).await.is_none());
         let bytes = gateway.ask(&feed, Duration::from_secs(25)).await.unwrap();
         let answer = SyncAnswer::from_bytes(&bytes).unwrap();
         assert!(answer.ack_wanted && answer.bans.is_none() && answer.version == version);
-        // Once, not in a circle.
+        // Once, not again and again.
         assert!(gateway.ask(&feed, Duration::from_millis(500)).await.is_none());
         feed.gateways().ack(&name, Ack { version, live: 2, ..Ack::default() });
     };
@@ -457,7 +456,7 @@ async fn a_restore_mints_an_epoch_and_answers_those_who_wait() {
     assert!(started.elapsed() < Duration::from_secs(10));
     assert_eq!((applied.gateways, applied.of), (0, 1));
     assert_ne!(feed.version().epoch, before.epoch);
-    // What differs is told: no base is fetched for it.
+    // Only what differs is sent: no base is fetched for it.
     gateway.poll(&feed).await;
     assert_eq!((gateway.banned().len(), gateway.fetched), (1, 1));
 }

@@ -1,6 +1,5 @@
-//! The feed over the real store, while somebody else writes into the file: direct
-//! questions are answered as a plain SELECT says at that moment, and gateways end with
-//! what it says.
+//! The feed over the real store, while another program writes into the file: direct questions are
+//! answered as a plain SELECT would at that moment, and gateways end with the same.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -28,7 +27,7 @@ use crate::feed::{Feed, FeedOptions};
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::{Change, Store};
 
-/// 2026-11-23; every end that is written here is in 2030, or long past.
+/// 2026-11-23; every expiry that is written here is in 2030 or long past.
 const NOW: u32 = 1_795_456_800;
 const KEYS: [&str; 9] = [
     "9.9.9.9",
@@ -75,7 +74,7 @@ const FOREIGN: [&str; 25] = [
 /// Documents by name.
 type Documents = BTreeMap<String, String>;
 
-/// The documents in force, as they stand in the rows or stood before.
+/// The documents in force, as in their rows, or as before those became invalid.
 #[derive(Default)]
 struct Kept {
     rules: Documents,
@@ -91,7 +90,7 @@ enum Op {
     Unban(usize),
     Poll,
     Restart,
-    /// Somebody asks, and nobody waits for the answer.
+    /// A caller asks, and drops the request before the answer.
     GoneAway,
 }
 
@@ -121,7 +120,7 @@ fn all(conn: &Connection, columns: &str, from: &str) -> Vec<(String, String)> {
     rows.map(Result::unwrap).collect()
 }
 
-/// What the rows say of an address: each read by itself, the longest prefix wins.
+/// The rows' status of an address: each row is read by itself, the longest prefix wins.
 fn naive_ip(conn: &Connection, client: IpAddr) -> IpFinding {
     let in_force = "ip_monitor WHERE expires_at IS NULL OR expires_at > '2026-11-23'";
     let rows = all(conn, "ip, status", in_force);
@@ -146,8 +145,7 @@ fn naive_flags(conn: &Connection) -> Flags {
     })
 }
 
-/// The documents of a table as they are, and those that nobody understands as they
-/// were `before`.
+/// The current documents of a table, and the invalid ones as they were `before`.
 fn kept(conn: &Connection, table: &str, is_bad: impl Fn(&str) -> bool, before: &Documents) -> Documents {
     let rows = all(conn, "name, document", table).into_iter();
     let said = |(name, document): (String, String)| {
@@ -157,7 +155,7 @@ fn kept(conn: &Connection, table: &str, is_bad: impl Fn(&str) -> bool, before: &
     rows.filter_map(said).collect()
 }
 
-/// The global rules that deny somebody of this country, and whether each rule does.
+/// The global rules that deny a client of this country, and whether each rule does.
 fn naive_geo(rules: &Documents, country: Option<&str>) -> Vec<(String, bool, bool)> {
     let verdict = |(name, rule): (&String, &String)| match rule.contains("deny") {
         true => (name.clone(), true, country == Some("DE")),
@@ -200,7 +198,7 @@ fn check(tables: &Tables, conn: &Connection, kept: &Kept) {
     assert_eq!(tables.flags, naive_flags(conn));
 }
 
-/// All bans, ended ones included, with the only end that is written here.
+/// All bans, expired ones included, with the only expiry that is written here.
 fn naive_bans(conn: &Connection) -> BTreeMap<Prefix, Option<UnixSeconds>> {
     let rows = all(conn, "ip, coalesce(expires_at, '')", "ip_monitor WHERE status = 'banned'");
     let mut set: BTreeMap<Prefix, Option<UnixSeconds>> = BTreeMap::new();
@@ -241,7 +239,7 @@ async fn run(ops: Vec<Op>) {
         match op {
             Op::Foreign(what, key, name) => {
                 let sql = FOREIGN[what].replace("{}", KEYS[key]).replace("[]", NAMES[name]);
-                // A trigger that somebody dropped a moment ago is not there to be dropped.
+                // A trigger that was dropped a moment ago cannot be dropped again.
                 let _ = foreign.execute_batch(&sql);
             }
             Op::Route(name, backend) => {
@@ -263,11 +261,11 @@ async fn run(ops: Vec<Op>) {
             Op::Unban(key) => {
                 store.commit(Change::Unban { keys: vec![KEYS[key].to_owned()] }, "test").await.unwrap();
             }
-            // What is told meanwhile need not be all, but must fit its digest.
+            // What is sent meanwhile need not be complete, but must match its digest.
             Op::Poll => drop(gateway.poll(&feed).await),
             Op::Restart => {
                 feed = Feed::start(store.clone(), tiny()).await.unwrap();
-                // Nobody knows any more what a document said before somebody broke it.
+                // What a document contained before it became invalid is unknown.
                 in_force = Kept::default();
             }
             Op::GoneAway => drop(tokio::time::timeout(Duration::ZERO, feed.tables()).await),
@@ -290,8 +288,8 @@ proptest! {
     }
 }
 
-/// While somebody bans and lifts bans as fast as they can, and says what is
-/// committed: no answer is older than the question.
+/// While a client bans and unbans as fast as it can and notes what is committed: no answer is
+/// older than its question.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_answer_is_older_than_its_question() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Documents of every kind: in force, broken, too many, and named by others. Time is
+//! Documents of every kind: in force, invalid, too many, and referred to by others. Time is
 //! paused.
 
 use std::sync::Arc;
@@ -100,7 +100,7 @@ async fn a_limit_that_names_no_route_is_found() {
     assert_eq!(feed.current().await.missing_routes(), []);
 }
 
-/// Of a kind: a good document called `name`, and what nobody can read.
+/// For one kind: a valid document called `name`, and an invalid one.
 fn good_and_slips(kind: DocumentKind) -> (String, Vec<String>) {
     let (good, slips): (String, &[&str]) = match kind {
         DocumentKind::Route => {
@@ -140,8 +140,8 @@ fn in_force(snapshot: &Arc<Snapshot>, kind: DocumentKind) -> Vec<(String, String
     }
 }
 
-/// A slip in a document that keeps requests out, or leads some of them elsewhere, must not
-/// let them in: the one before it stays, also when all tables are read again.
+/// A mistake in a document that denies requests, or sends some of them elsewhere, must not let
+/// them through: the document before it stays in force, also when all tables are read again.
 #[tokio::test(start_paused = true)]
 async fn a_slip_leaves_the_document_before_it_in_force() {
     for kind in DocumentKind::ALL {
@@ -167,7 +167,7 @@ async fn a_slip_leaves_the_document_before_it_in_force() {
         store.ban("192.0.2.1");
         store.cut_log();
         assert_eq!(in_force(&feed.current().await, kind), want);
-        // Nobody knows what it said once the service has begun anew.
+        // After a restart its earlier content is unknown.
         let restarted = start(&store, tiny()).await.snapshot();
         let why = restarted.quarantine().last().unwrap().why.to_string();
         assert!(in_force(&restarted, kind).is_empty() && why.contains("not in force"), "{why}");
@@ -196,7 +196,7 @@ async fn of_too_many_documents_the_oldest_stay() {
         let left_out: Vec<String> = feed.snapshot().quarantine().map(|bad| bad.key.to_string()).collect();
         assert_eq!(left_out, [format!("n{max:04}"), format!("n{:04}", max + 1)]);
         assert_eq!(in_force(&feed.snapshot(), kind).len(), max);
-        // Room is made, and one of them is there.
+        // One is removed, and one of those left out is in force.
         store.delete_document(kind, "n0000");
         let snapshot = feed.current().await;
         let names: Vec<String> = in_force(&snapshot, kind).into_iter().map(|(name, _)| name).collect();
@@ -208,7 +208,7 @@ async fn of_too_many_documents_the_oldest_stay() {
 async fn when_the_routes_do_not_fit_the_oldest_stay() {
     let store = Arc::new(Memory::default());
     let feed = start(&store, tiny()).await;
-    // Each makes an automaton of its own, and they are over the limit together.
+    // Each needs an automaton of its own, and together they are over the limit.
     let with_regex = |n: usize| {
         let name = format!("r{n:03}");
         let document = format!(
@@ -233,7 +233,7 @@ async fn when_the_routes_do_not_fit_the_oldest_stay() {
     assert_eq!(in_force.len() + left_out.len(), count);
     assert!(in_force.last() < left_out.first(), "{in_force:?} {left_out:?}");
 
-    // Room is made, and they are there.
+    // Some are removed, and they are in force.
     for name in &in_force {
         store.delete_document(DocumentKind::Route, name);
     }

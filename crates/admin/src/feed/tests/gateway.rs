@@ -1,5 +1,5 @@
-//! A gateway as the filter is one: it keeps what it was told, and believes
-//! nothing that does not fit its digest.
+//! A gateway that behaves like the filter: it keeps what it gets, and refuses what does not match
+//! its digest.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,10 +27,10 @@ pub struct SimGateway {
     pub bans: Option<(BlobHash, BanTable)>,
     pub refresh: Option<u64>,
     pub formats: Formats,
-    /// Bases that it fetched, and that it folded by itself.
+    /// Bases that it fetched, and bases that it folded by itself.
     pub fetched: usize,
     pub folded: usize,
-    /// Bases that it folded in vain.
+    /// Bases that it folded without success.
     pub misfolded: usize,
 }
 
@@ -60,7 +60,7 @@ impl SimGateway {
         feed.sync(&self.name, self.since, &self.held(), &self.formats, wait).await
     }
 
-    /// Polls once without waiting; what it was told, if anything.
+    /// Polls once without waiting; returns what it got, if anything.
     pub async fn poll(&mut self, feed: &Feed) -> Option<SyncAnswer> {
         let bytes = self.ask(feed, Duration::ZERO).await?;
         let answer = SyncAnswer::from_bytes(&bytes).unwrap();
@@ -151,7 +151,7 @@ impl SimGateway {
     }
 }
 
-/// Entries that are there, expired or not.
+/// Entries that exist, expired or not.
 pub fn present(
     entries: impl Iterator<Item = tidegate_policy::table::Entry>,
 ) -> BTreeMap<Prefix, Option<UnixSeconds>> {

@@ -1,5 +1,5 @@
-//! A store in memory, with what a database may do to its readers: rows that
-//! change unseen, a log that is cut, a restore.
+//! A store in memory, with what a database can do to its readers: rows that change without a
+//! trigger, a log that is trimmed, a restore.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,9 +22,9 @@ pub struct Rows {
     pub countries: Option<CountriesRow>,
     pub documents: PerDocumentKind<BTreeMap<String, DocumentRow>>,
     log: Vec<(u64, StoreTable, String)>,
-    /// The log reaches back to here.
+    /// The log reaches back to this `seq`.
     floor: u64,
-    /// When something was brought back.
+    /// The `seq` of restores.
     restored: u64,
 }
 
@@ -32,9 +32,9 @@ pub struct Rows {
 pub struct Memory {
     rows: Mutex<Rows>,
     broken: Mutex<bool>,
-    /// Whoever reads finds that somebody has written again.
+    /// Every read finds a new change.
     restless: AtomicBool,
-    /// How often it was asked what changed.
+    /// Number of reads of changes.
     reads: AtomicUsize,
     hint: watch::Sender<u64>,
 }
@@ -89,7 +89,7 @@ impl Memory {
         self.rows.lock().unwrap()
     }
 
-    /// One transaction; every row counts.
+    /// One transaction; each row gets a number.
     pub fn put(&self, ips: impl IntoIterator<Item = IpRow>) -> u64 {
         self.change(|rows| ips.into_iter().for_each(|row| rows.put(row)))
     }
@@ -144,12 +144,12 @@ impl Memory {
         })
     }
 
-    /// What no trigger sees.
+    /// A change that no trigger logs.
     pub fn change_unseen(&self, change: impl FnOnce(&mut Rows)) {
         change(&mut self.rows());
     }
 
-    /// Brings back what was; the next reader is told.
+    /// Restores an earlier state; the next reader has to reload.
     pub fn restore(&self, to: Rows) {
         let mut rows = self.rows();
         let newest = rows.seq.max(to.seq) + 1;
@@ -158,7 +158,7 @@ impl Memory {
         self.hint.send_modify(|n| *n += 1);
     }
 
-    /// The log forgets everything.
+    /// Removes all rows of the log.
     pub fn cut_log(&self) {
         let mut rows = self.rows();
         rows.floor = rows.seq;

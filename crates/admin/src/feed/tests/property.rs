@@ -1,5 +1,5 @@
-//! Whatever happens, in whatever order: a gateway that polls ends with exactly
-//! what the rows say, and who asks for the tables gets that at once.
+//! Whatever happens, in any order: a gateway that polls ends with exactly what the rows say, and
+//! a request for the tables gets that at once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::{start, tiny};
 use crate::feed::Feed;
 use crate::store::DocumentKind;
 
-/// Keys as people write them: several are one prefix, some are none.
+/// Keys as people write them: several mean one prefix, some are invalid.
 const KEYS: [&str; 24] = [
     "9.9.9.9",
     "9.9.9.9/32",
@@ -50,7 +50,7 @@ const KEYS: [&str; 24] = [
     "",
 ];
 const STATUSES: [&str; 6] = ["banned", "banned", "banned", "allowed", "watched", "blocked"];
-/// Ends with what they come to; `None` in the middle: nobody can read that.
+/// Expiry times, with the parsed value; outer `None`: invalid.
 const ENDS: [(Option<&str>, Option<Option<UnixSeconds>>); 6] = [
     (None, Some(None)),
     (Some("2026-11-23 18:00:00"), Some(Some(1_795_456_800))),
@@ -60,7 +60,7 @@ const ENDS: [(Option<&str>, Option<Option<UnixSeconds>>); 6] = [
     (Some("whenever"), None),
 ];
 
-/// States as people write them, with what they come to.
+/// States as people write them, with the parsed value.
 const FLAGS: [(&str, FlagState); 6] = [
     ("true", FlagState::On),
     ("false", FlagState::Off),
@@ -74,7 +74,7 @@ const FLAG_NAMES: [(&str, Option<Flag>); 3] = [
     ("enableGeoRulesCache", Some(Flag::GeoRulesCache)),
     ("enableroutecache", None),
 ];
-/// Rules, and whether they are any.
+/// Rules, and whether they are valid.
 const GEO: [(&str, bool); 3] = [
     (r#"{"mode":"deny","countries":["DE"]}"#, true),
     (r#"{"mode":"allow","countries":["FR","DE"],"unknown":"allow"}"#, true),
@@ -87,19 +87,19 @@ enum Op {
     DeleteFlag(usize),
     PutGeoRule(usize, usize),
     DeleteGeoRule(usize),
-    /// `None`: removed; 0: nobody can read it.
+    /// `None`: removed; 0: invalid.
     SetCountries(Option<u8>),
     Ask,
     Put(Vec<(usize, usize, usize)>),
     Delete(usize),
     PutRoute(usize, bool),
     DeleteRoute(usize),
-    /// `None`: removed, 0: nobody can read it.
+    /// `None`: removed; 0: invalid.
     SetLimit(Option<u8>),
-    /// What the routes' references mean; `None`: removed, 0: nobody can read it.
+    /// The backend that the routes refer to; `None`: removed; 0: invalid.
     SetBackend(Option<u8>),
     Poll(usize),
-    /// The answer is lost on its way.
+    /// The answer is lost.
     LostPoll(usize),
     NewGateway(usize),
     Settle,
@@ -158,7 +158,7 @@ struct Run {
     backends: author::Backends,
     /// The same of the only limit.
     limit: Option<Limit>,
-    /// Something changed that only a comparison finds.
+    /// Something changed that only the comparison finds.
     unseen: bool,
 }
 
@@ -255,7 +255,7 @@ impl Run {
             Op::SetCountries(last) => {
                 let table = |last| if last == 0 { vec![0; 40] } else { one_run("DE", last) };
                 self.store.set_countries(last.map(|last| countries("some", table(last))));
-                // The one before a bad one is the one that the feed has seen.
+                // The document that stays in force is the last valid one that the feed has seen.
                 self.settle().await;
                 self.note_kept();
             }
@@ -282,8 +282,7 @@ impl Run {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
-    /// Takes note of the country table and the documents in the store, as far as the
-    /// feed can read them.
+    /// Notes the country table and the documents in the store, if the feed can read them.
     fn note_kept(&mut self) {
         let rows = self.store.rows();
         self.geo.retain(|name, _| rows.documents[DocumentKind::GeoRule].contains_key(name));
@@ -344,7 +343,7 @@ impl Run {
     }
 
     async fn check(&mut self) {
-        // Long enough for the comparison with the store.
+        // Long enough for a comparison with the store.
         tokio::time::sleep(Duration::from_secs(700)).await;
         self.settle().await;
         let (banned, allowed) = (self.naive("banned"), self.naive("allowed"));

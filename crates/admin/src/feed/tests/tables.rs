@@ -1,5 +1,5 @@
-//! Flags, geo rules and countries on their way, and the tables that direct
-//! questions are answered from. Time is paused.
+//! Flags, geo rules and countries on their way to gateways, and the tables that direct questions
+//! are answered from. Time is paused.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -121,7 +121,7 @@ async fn a_large_country_table_goes_by_pages_and_the_one_before_stays_for_a_whil
     assert!(feed.blob(update.blob.hash, 0).is_some(), "kept for those that are fetching it");
     gateway.poll(&feed).await;
     assert!(gateway.whole[&Table::Countries].1 == second);
-    // One is always kept; the next one takes its place.
+    // One superseded blob is always kept; the next one replaces it.
     sleep(Duration::from_secs(16 * 60)).await;
     store.set_countries(None);
     sleep(Duration::from_secs(2)).await;
@@ -178,13 +178,13 @@ async fn a_bad_row_of_any_table_has_no_effect_and_says_why() {
     assert_eq!((tables.flags, snapshot.geo_rules.in_force.len()), (Flags::default(), 0));
     assert_eq!(country(&tables.countries, "10.0.0.9"), Some("DE".to_owned()));
 
-    // Without one before it, it knows nothing.
+    // Without a table before it, no country is known.
     let restarted = start(&store, tiny()).await;
     assert!(restarted.tables().await.unwrap().countries.is_empty());
     let why = restarted.snapshot().quarantine().last().unwrap().why;
     assert!(why.contains("no country is known"), "{why}");
 
-    // Mended and removed.
+    // Repaired, then removed.
     store.put_flag("enableRouteCache", "true");
     for name in ["enableParallelExecution", "enableIpBlacklistCache", "enableEverything"] {
         store.delete_flag(name);
@@ -307,7 +307,7 @@ async fn tables_are_of_the_moment_and_what_did_not_change_is_not_made_again() {
     let first = feed.tables().await.unwrap();
     assert!(Arc::ptr_eq(&first, &feed.tables().await.unwrap()));
     for last in 0..40 {
-        // Through overlays, bases cut behind and bases cut at once.
+        // Through overlays, bases cut in the background, and bases cut at once.
         store.ban(&format!("192.0.2.{last}"));
         let tables = feed.tables().await.unwrap();
         let banned: IpAddr = [192, 0, 2, last].into();
@@ -366,7 +366,7 @@ async fn whoever_asks_does_not_wait_until_nobody_writes() {
     let store = Arc::new(Memory::default());
     let feed = start(&store, tiny()).await;
     store.set_restless(true);
-    // A hint: the feed reads, and would find something new each time that it reads again.
+    // A hint: the feed reads, and would find something new at every further read.
     store.ban("192.0.2.1");
     tokio::task::yield_now().await;
     let patience = async {
