@@ -1,6 +1,6 @@
-//! The HTTP API. One file per endpoint family, at the place that its URL has:
-//! `/api/admin/optimization/flags` is `api/admin/optimization/flags.rs`. The files
-//! directly in `api/` are what several of them use.
+//! The HTTP API. One file per endpoint family, at the place of its URL:
+//! `/api/admin/optimization/flags` is `api/admin/optimization/flags.rs`. Files directly in `api/`
+//! are shared by several.
 
 mod admin;
 pub mod app_state;
@@ -31,8 +31,8 @@ use crate::metrics::{Listener, Metrics};
 use crate::problem::{Problem, ProblemCode};
 use app_state::AppState;
 
-/// No answer takes longer: over the longest wait that a client may ask for, and
-/// what the store may take before it says that it is busy.
+/// No answer takes longer. It is more than the longest wait that a client may ask for plus the
+/// time after which the store reports that it is busy.
 const LONGEST_ANSWER: Duration = Duration::from_secs(60);
 
 /// The people's listener.
@@ -74,9 +74,9 @@ fn finish(
         .with_state(app)
 }
 
-/// Bounds every answer in time.
+/// Limits the time of every answer.
 fn in_time<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
-    // No handler answers 504.
+    // No handler answers 504 itself.
     let limit = TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, LONGEST_ANSWER);
     router.layer(limit).layer(map_response(async |response: Response| match response.status() {
         StatusCode::GATEWAY_TIMEOUT => {
@@ -101,8 +101,8 @@ async fn count(
     response
 }
 
-/// What the log says of a request: not who asked, and of the path only the pattern, for
-/// addresses stand in it.
+/// What is logged of a request: not the caller, and of the path only the pattern, because paths
+/// may contain addresses.
 fn span(request: &Request) -> Span {
     let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());

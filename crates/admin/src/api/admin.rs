@@ -1,4 +1,4 @@
-//! `/api/admin/...`: for people, on their listener.
+//! `/api/admin/...`: for operators, on the people's listener.
 
 mod audit;
 mod backends;

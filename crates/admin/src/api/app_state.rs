@@ -1,4 +1,4 @@
-//! What every handler works with.
+//! State that all handlers share.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use crate::gateways::Gateways;
 use crate::metrics::Metrics;
 use crate::store::Store;
 
-/// How long a read waits for the feed to catch up with the database; past it the
-/// answer comes from the older snapshot, and health gives the reason.
+/// How long a read waits for the feed to catch up with the database. After that the answer comes
+/// from the older snapshot, and health gives the reason.
 const CATCH_UP_TIME: Duration = Duration::from_secs(1);
 
-/// What every handler works with.
+/// State that all handlers share.
 #[derive(Clone)]
 pub struct AppState {
     /// The database.
@@ -32,7 +32,7 @@ pub struct AppState {
     pub stop: watch::Receiver<bool>,
     /// When the service started.
     pub started: Instant,
-    /// Whether gateways have countries from elsewhere than the country table.
+    /// Whether gateways get countries from a header instead of the country table.
     pub country_headers: CountryHeaders,
     /// Names of backendRefs that the gateways' Envoys have clusters for (`--cluster`);
     /// empty: not known.
@@ -44,21 +44,21 @@ pub struct AppState {
     pub metrics: Metrics,
 }
 
-/// Whether a gateway was seen to take its clients' countries from a header: then
-/// it is no trouble that there is no country table.
+/// Whether any gateway takes its clients' countries from a header: then a missing country table
+/// is not a fault.
 #[derive(Clone, Debug, Default)]
 pub struct CountryHeaders(Arc<AtomicBool>);
 
 impl CountryHeaders {
-    /// Notes that one was.
+    /// Notes that a gateway does.
     pub fn note(&self) {
-        // Read first: all gateways' threads would pass this line around otherwise.
+        // Read first: a store on every event would move this cache line between all threads.
         if !self.seen() {
             self.0.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Whether one was, since the service began.
+    /// Whether a gateway did so since the service began.
     #[must_use]
     pub fn seen(&self) -> bool {
         self.0.load(Ordering::Relaxed)
@@ -66,13 +66,13 @@ impl CountryHeaders {
 }
 
 impl AppState {
-    /// Returns once the service stops.
+    /// Returns when the service stops.
     pub async fn stopping(&self) {
         // An error means that the sender is gone, and with it the service.
         let _ = self.stop.clone().wait_for(|stop| *stop).await;
     }
 
-    /// The snapshot with every write in it that was committed before this was called.
+    /// The snapshot with every write that was committed before this call.
     pub async fn current(&self) -> Arc<Snapshot> {
         match tokio::time::timeout(CATCH_UP_TIME, self.feed.current()).await {
             Ok(snapshot) => snapshot,

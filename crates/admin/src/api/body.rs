@@ -1,5 +1,5 @@
-//! Reading bodies: bounded in bytes and time, and as JSON whatever Content-Type
-//! says (`curl -d` calls JSON a form), as YAML when it says so.
+//! Reading bodies, limited in bytes and time. They are read as YAML if Content-Type says so,
+//! otherwise as JSON whatever it says (`curl -d` calls JSON a form).
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use serde_json::Value;
 use crate::problem::{ApiResult, Problem, ProblemCode};
 use tidegate_author::strict_json::{StrictValue, check_yaml_depth, without_byte_order_mark};
 
-/// Bytes of a body on the people's listener.
+/// Bytes of a body on the people's listener, at most.
 pub const MAX_PEOPLE_BODY: usize = 1 << 20;
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(15);
-/// Of a body that is too large, this much is still read and thrown away: a
-/// client that writes before it reads would otherwise never see the answer.
+/// Bytes of a too large body that are still read and discarded: otherwise a client that writes
+/// before it reads would never see the answer.
 const MAX_DRAINED: usize = 8 << 20;
 
 /// The whole body of `request`, at most `max` bytes.
@@ -83,7 +83,7 @@ pub async fn json<T: DeserializeOwned>(request: Request<Body>) -> ApiResult<T> {
 pub async fn document(request: Request<Body>) -> ApiResult<Value> {
     let (headers, bytes) = bytes(request, MAX_PEOPLE_BODY).await?;
     match headers.get(CONTENT_TYPE) {
-        // Slower than JSON by far: not on the threads that answer others.
+        // Much slower than JSON, so not on the async threads.
         Some(kind) if is_yaml(kind.as_bytes()) => {
             tokio::task::spawn_blocking(move || from_yaml(without_byte_order_mark(&bytes)))
                 .await
@@ -101,7 +101,7 @@ fn is_yaml(content_type: &[u8]) -> bool {
         .is_some_and(|sub| sub == "yaml" || sub == "x-yaml" || sub.ends_with("+yaml"))
 }
 
-/// An object. serde would also take a list of its fields' values.
+/// A JSON object: serde alone would also accept a list of the fields' values.
 fn object<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
     if bytes.trim_ascii().first().is_some_and(|first| *first != b'{') {
         from_json::<serde::de::IgnoredAny>(bytes)?;
@@ -148,7 +148,7 @@ fn describe(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
     } else {
         "invalid"
     };
-    // A missing field has no place of its own: name it below its object.
+    // A missing field has no position of its own: it is named below its object.
     let mut pointer = pointer(error.path());
     if let ("required", Some(name)) = (code, text.split('`').nth(1)) {
         pointer.push('/');

@@ -1,4 +1,4 @@
-//! `GET /metrics`: the service's figures for Prometheus.
+//! `GET /metrics`: the service's metrics for Prometheus.
 
 use std::time::{Duration, SystemTime};
 
@@ -34,7 +34,7 @@ pub async fn metrics(State(app): State<AppState>, uri: Uri) -> ApiResult<Respons
     feed(&mut page, &app.feed.snapshot(), health.trouble.is_some());
     gateways(&mut page, &app);
     store(&mut page, &app.store.health());
-    // What the database does not tell is missing in the page.
+    // Metrics that the database does not give are missing on the page.
     let recorded = recording::read_counts(&app).await.ok();
     page.whether(&declared::STORE_READABLE, recorded.is_some());
     if let Some((counts, silent)) = recorded {

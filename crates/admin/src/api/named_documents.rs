@@ -1,5 +1,5 @@
-//! List, read, write and remove documents that have names: one implementation for
-//! routes, geo rules, backends and limits.
+//! List, read, write and remove named documents: one implementation for routes, geo rules,
+//! backends and limits.
 
 use std::ops::Bound;
 
@@ -21,14 +21,14 @@ use crate::feed::{Documents, ParsedDocument, Snapshot};
 use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::store::{Change, Committed, DocumentKind, StoreError, StoreTable, Unchanged};
 
-/// Documents of a page, unless asked otherwise.
+/// Documents per page by default.
 const DEFAULT_LIMIT: usize = 1_000;
-/// Documents of a page at most.
+/// Documents per page at most.
 const MAX_LIMIT: usize = 10_000;
 /// Attempts to commit a write when other writes come between its check and its commit.
 const TRIES: usize = 5;
 
-/// A kind of documents, as the API has it.
+/// A kind of named documents in the API.
 pub trait NamedDocument: Send + Sync + 'static {
     /// A document, parsed.
     type Content: Send + Sync + 'static;
@@ -46,15 +46,14 @@ pub trait NamedDocument: Send + Sync + 'static {
     /// What [`check_removal`](NamedDocument::check_removal) looks at: the same for a removal.
     const REMOVAL_READS: &'static [StoreTable] = &[];
 
-    /// All of them.
+    /// All documents of this kind.
     fn of(snapshot: &Snapshot) -> &Documents<Self::Content>;
 
-    /// The text that is stored for `document` and its content, if it is valid, also
-    /// together with all that `snapshot` has.
+    /// The text to store for `document`, and its content, if it is valid, also together with all
+    /// that `snapshot` has.
     fn check(name: &str, document: Value, snapshot: &Snapshot) -> ApiResult<(String, Self::Content)>;
 
-    /// The document as it is shown: with its name in it, which it may have and need
-    /// not.
+    /// The document as answers show it: with its name, which the stored document may lack.
     fn show(info: &ParsedDocument<Self::Content>) -> Value {
         let mut document = serde_json::from_str(&info.document).unwrap_or_default();
         if let Value::Object(fields) = &mut document {
@@ -63,15 +62,15 @@ pub trait NamedDocument: Send + Sync + 'static {
         document
     }
 
-    /// Warnings about a document that was written: what was likely not meant so.
+    /// Warnings about a written document: what was probably not intended.
     fn written(app: &AppState, snapshot: &Snapshot, name: &str, says: &Self::Content) -> Vec<String>;
 
-    /// Whether this one may be removed.
+    /// Whether the document may be removed.
     fn check_removal(_context: &AppState, _world: &Snapshot, _name: &str) -> ApiResult<()> {
         Ok(())
     }
 
-    /// Warnings after the removal of one.
+    /// Warnings after a removal.
     fn removed(_world: &Snapshot, _name: &str) -> Vec<String> {
         Vec::new()
     }
@@ -90,7 +89,7 @@ struct DocumentPage {
 struct WriteAnswer {
     /// The document's name.
     name: String,
-    /// What was carried out and was likely not meant so.
+    /// Warnings: what was stored but probably not intended.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
     #[serde(flatten)]
@@ -118,7 +117,7 @@ async fn list<R: NamedDocument>(State(app): State<AppState>, uri: Uri) -> ApiRes
     Ok(Json(DocumentPage { items: page.iter().map(|(_, info)| R::show(info)).collect(), next }))
 }
 
-/// Answers one, as it was written.
+/// Answers one document, as it was written.
 async fn one<R: NamedDocument>(
     State(app): State<AppState>,
     PathParam(name): PathParam,
@@ -131,7 +130,8 @@ async fn one<R: NamedDocument>(
     Ok(Json(R::show(info)))
 }
 
-/// Why there is no document of this name: its row is in quarantine, or there is none.
+/// The problem when there is no document of this name: its row is in quarantine, or there is
+/// none.
 fn not_found<R: NamedDocument>(snapshot: &Snapshot, name: &str) -> Problem {
     let is_row =
         snapshot.quarantine().any(|row| row.table == StoreTable::Documents(R::KIND) && *row.key == *name);
@@ -145,10 +145,10 @@ fn not_found<R: NamedDocument>(snapshot: &Snapshot, name: &str) -> Problem {
     Problem::new(R::NOT_FOUND, detail)
 }
 
-/// Makes or replaces one.
+/// Creates or replaces a document.
 ///
 /// # Errors
-/// When the document is not right; then nothing was changed.
+/// When the document is invalid; then nothing was changed.
 async fn put<R: NamedDocument>(
     State(app): State<AppState>,
     Extension(caller): Extension<Caller>,
@@ -165,11 +165,11 @@ async fn put<R: NamedDocument>(
     Ok(Json(WriteAnswer { name, warnings, written }))
 }
 
-/// Stores the document, if it is right beside those that are there when it is stored:
-/// of two that fit each, but not both, one is refused.
+/// Stores the document if it is valid together with those that exist when it is stored: of two
+/// documents that fit only without the other, one is refused.
 ///
 /// # Errors
-/// When it is not right, or rows are written by SQL all the time.
+/// When it is invalid, or other writes keep coming between check and commit.
 async fn checked_and_stored<R: NamedDocument>(
     app: &AppState,
     caller: &Caller,
@@ -192,7 +192,7 @@ async fn checked_and_stored<R: NamedDocument>(
     Err(StoreError::Busy.into())
 }
 
-/// Removes one.
+/// Removes a document.
 ///
 /// # Errors
 /// When there is none, or others need it; then nothing was changed.
@@ -211,7 +211,7 @@ async fn delete<R: NamedDocument>(
     Ok(Json(WriteAnswer { warnings, name, written }))
 }
 
-/// Removes it, if those that are there then let it go.
+/// Removes it, if the documents that exist at that moment allow it.
 async fn removed<R: NamedDocument>(app: &AppState, caller: &Caller, name: &str) -> ApiResult<Committed> {
     let _alone = app.documents.lock().await;
     for _ in 0..TRIES {

@@ -1,5 +1,5 @@
-//! The query of an address: known parameters, each once. An unknown one is
-//! an error, for it is likely misspelt.
+//! The query of a URL: known parameters, each at most once. An unknown one is an error, because
+//! it is probably misspelt.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -18,15 +18,15 @@ pub const MAX_WAIT_APPLIED: Duration = Duration::from_secs(30);
 pub struct QueryParams(Vec<(&'static str, String)>);
 
 impl QueryParams {
-    /// Reads the query of `uri`, in which only `known` parameters may stand.
+    /// Reads the query of `uri`, which may contain only `known` parameters.
     pub fn read(uri: &Uri, known: &'static [&'static str]) -> ApiResult<Self> {
         Self::read_with(uri, known, &[])
     }
 
-    /// Reads the query of `uri`; those of `repeatable` may stand in it several times.
+    /// Reads the query of `uri`; those in `repeatable` may occur several times.
     ///
     /// # Errors
-    /// When one is unknown, or is repeated and may not be.
+    /// When a parameter is unknown, or is repeated and may not be.
     pub fn read_with(
         uri: &Uri,
         known: &'static [&'static str],
@@ -56,7 +56,7 @@ impl QueryParams {
         self.0.iter().filter(move |(found, _)| *found == name).map(|(_, value)| value.as_str())
     }
 
-    /// A parameter as a `T`; `form` says what one looks like.
+    /// A parameter as a `T`; `form` describes the format, for the error.
     pub fn parsed<T: FromStr>(&self, name: &'static str, form: &str) -> ApiResult<Option<T>> {
         self.get(name)
             .map(|text| {
@@ -84,7 +84,7 @@ impl QueryParams {
         }
     }
 
-    /// A parameter that is 1, or 0 as when it is not there.
+    /// A parameter that is 1 or 0; 0 if it is absent.
     pub fn flag(&self, name: &'static str) -> ApiResult<bool> {
         match self.get(name) {
             Some("1") => Ok(true),
@@ -127,7 +127,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathParam {
     }
 }
 
-/// What a client wrote, short enough to be repeated to it.
+/// A client's text, shortened so that an answer can repeat it.
 #[must_use]
 pub fn shortened(text: &str) -> String {
     text.chars().take(60).collect()

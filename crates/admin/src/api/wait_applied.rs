@@ -1,5 +1,4 @@
-//! Writes, and `?wait_applied=`: an answer that comes once every gateway enforces
-//! what was written.
+//! Writes, and `?wait_applied=`: the answer comes once every gateway enforces what was written.
 
 use std::time::Duration;
 
@@ -16,19 +15,19 @@ use crate::store::{Change, Committed};
 /// The parameter.
 pub const WAIT_APPLIED: &str = "wait_applied";
 
-/// A write about to be made.
+/// A write that is about to be made.
 pub struct PendingWrite<'c> {
     app: &'c AppState,
     wait: Option<(Waiter, Duration)>,
 }
 
-/// What every write answers.
+/// The part that the answers of all writes have.
 #[derive(Serialize, Debug)]
 pub struct WriteResult {
-    /// The version that has it; gateways enforce it once they are there.
+    /// The version that includes the write.
     #[serde(serialize_with = "version_as_text")]
     pub version: Version,
-    /// How far it has come, if that was asked for.
+    /// How many gateways enforce it, if that was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub applied: Option<Applied>,
 }
@@ -37,22 +36,22 @@ impl<'c> PendingWrite<'c> {
     /// Announces the write, if its effect will be waited for.
     ///
     /// # Errors
-    /// When `wait_applied` is no duration or over 30 s.
+    /// When `wait_applied` is not a duration or over 30 s.
     pub fn prepare(app: &'c AppState, params: &QueryParams) -> ApiResult<Self> {
         let wait = params.duration(WAIT_APPLIED, MAX_WAIT_APPLIED)?;
         Ok(Self { app, wait: wait.map(|within| (app.gateways.waiter(), within)) })
     }
 
-    /// Commits `change` in the caller's name, and waits as long as was asked for.
+    /// Commits `change` with the caller as its author, and waits as long as was requested.
     ///
     /// # Errors
-    /// When the store cannot: then nothing was changed.
+    /// When the store fails: then nothing was changed.
     pub async fn commit(self, change: Change, caller: &Caller) -> ApiResult<(Committed, WriteResult)> {
         let committed = self.app.store.commit(change, &caller.name).await?;
         Ok((committed, self.written(committed).await))
     }
 
-    /// Waits as long as was asked for until what was `committed` is enforced.
+    /// Waits until what was `committed` is enforced, as long as was requested.
     pub async fn written(self, committed: Committed) -> WriteResult {
         let app = self.app;
         let version = Version { epoch: app.feed.version().epoch, seq: committed.seq };
@@ -64,7 +63,7 @@ impl<'c> PendingWrite<'c> {
     }
 }
 
-/// Waits for `goal`, at most `within`, and no longer than the service runs.
+/// Waits for `goal`, at most `within`, and at most until the service stops.
 pub async fn wait_for_goal(app: &AppState, waiter: Waiter, goal: Goal, within: Duration) -> Applied {
     tokio::select! {
         applied = waiter.reached(goal, within) => applied,

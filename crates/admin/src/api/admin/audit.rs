@@ -1,4 +1,4 @@
-//! `GET /api/admin/audit`: who changed what, through the API or the command line.
+//! `GET /api/admin/audit`: changes through the API or the command line, with their authors.
 
 use axum::extract::State;
 use axum::http::Uri;
@@ -19,12 +19,12 @@ pub fn routes() -> Router<AppState> {
     Router::new().route("/api/admin/audit", get(list))
 }
 
-/// Entries of a page, unless asked otherwise.
+/// Entries per page by default.
 const DEFAULT_LIMIT: usize = 100;
-/// Entries of a page at most.
+/// Entries per page at most.
 const MAX_LIMIT: usize = 1_000;
 
-/// An entry.
+/// An entry of the audit.
 #[derive(Serialize, Debug, PartialEq)]
 pub struct AuditEntry {
     id: u64,
@@ -50,7 +50,7 @@ impl From<AuditRow> for AuditEntry {
     }
 }
 
-/// The JSON that an entry holds; what is none is shown as the text that it is.
+/// The JSON value of an entry; a text that is not JSON is shown as a string.
 pub fn value(text: String) -> Value {
     serde_json::from_str(&text).unwrap_or(Value::String(text))
 }
@@ -71,7 +71,7 @@ pub async fn list(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<Audit
         Some(position) => Some(position.parse().map_err(|_| cursor::bad())?),
         None => None,
     };
-    // One more than asked for: whether there is a next page.
+    // One more than requested, to find out whether there is a next page.
     let mut rows = app.store.audit(before, limit + 1).await?;
     let next = (rows.len() > limit).then(|| {
         rows.truncate(limit);

@@ -1,4 +1,4 @@
-//! `/api/admin/backends`: where requests go that Envoy's configuration does not know.
+//! `/api/admin/backends`: upstreams that Envoy's configuration does not have.
 
 use serde_json::Value;
 use tidegate_author as author;
@@ -11,7 +11,7 @@ use crate::feed::{Documents, Snapshot};
 use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::store::{DocumentKind, StoreTable};
 
-/// Routes that are named in the problem when they need the backend that is to be removed.
+/// Routes that the problem names when they need the backend that is to be removed.
 const SHOWN_ROUTES: usize = 10;
 
 /// The backends.

@@ -1,6 +1,6 @@
-//! `GET /api/admin/explain`: what would become of a request, and why; none is sent.
-//! Decided as direct mode decides, by the policy's code on the tables of the
-//! database as it stands.
+//! `GET /api/admin/explain`: how a described request would be handled, and why. No request is
+//! sent. It is decided as in direct mode: by the policy's code, on the tables of the database at
+//! this moment.
 
 mod checks;
 mod matches;
@@ -29,7 +29,7 @@ use matches::Matches;
 use outcome::Outcome;
 use request::DescribedRequest;
 
-/// What a gateway does unless it is configured otherwise: only that is known here.
+/// A gateway's default settings: its own are not known here.
 const SETTINGS: Settings = Settings {
     routing: Routing::Tidegate,
     on_no_route: OnNoRoute::Deny,
@@ -41,7 +41,7 @@ pub fn routes() -> Router<AppState> {
     Router::new().route("/api/admin/explain", get(explain))
 }
 
-/// What would become of a request.
+/// How a request would be handled.
 #[derive(Serialize, Debug)]
 pub struct Explanation {
     version: String,
@@ -49,7 +49,7 @@ pub struct Explanation {
     checks: CheckResults,
 }
 
-/// The result of each check, also where an earlier one has decided.
+/// The result of each check, also of those after the one that decides.
 #[derive(Serialize, Debug)]
 struct CheckResults {
     ip: IpCheck,
@@ -58,28 +58,27 @@ struct CheckResults {
     limits: Vec<CountingLimit>,
 }
 
-/// Which rule takes the request.
+/// The rule that the request matches.
 #[derive(Serialize, Debug)]
 struct RouteCheck {
     #[serde(flatten)]
     matches: Matches,
-    /// What becomes of the request with each of the rule's backends, as far as the
-    /// other checks let it pass.
+    /// How the request is handled with each of the rule's backends, if the other checks allow it.
     backends: Vec<BackendShare>,
 }
 
-/// A backend's part of a rule's requests.
+/// A backend and its share of a rule's requests.
 #[derive(Serialize, Debug)]
 struct BackendShare {
     weight: u32,
     outcome: Outcome,
 }
 
-/// Answers what would become of a request.
+/// Answers how a request would be handled.
 pub async fn explain(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<Explanation>> {
     let request = DescribedRequest::read(&uri)?;
     let now = app.feed.current_tables().await.map_err(|error| Problem::unreadable(&error))?;
-    // Every match of every route is tried, for milliseconds where there are many.
+    // Every match of every route is tried, which takes milliseconds with many routes.
     let explained =
         tokio::task::spawn_blocking(move || Explanation::new(&request, &now, &app.clusters)).await;
     explained.map(Json).map_err(|_| Problem::stopping())
@@ -113,7 +112,7 @@ impl Explanation {
     }
 }
 
-/// What is decided when all checks have said what they say.
+/// The decision, given the results of all checks.
 fn outcome(
     request: &DescribedRequest,
     facts: &Facts<'_>,
@@ -129,7 +128,7 @@ fn outcome(
     };
     match findings.step(&SETTINGS) {
         Step::Decided(decision) => Outcome::new(&decision, facts, &request.arrival(), clusters),
-        // Nothing is left to ask.
+        // Cannot happen: all findings are given.
         Step::Ask(_) => Outcome::default(),
     }
 }

@@ -1,4 +1,4 @@
-//! `GET /api/admin/gateways`: who is there, and what each enforces.
+//! `GET /api/admin/gateways`: connected gateways, and what each enforces.
 
 use axum::extract::State;
 use axum::http::Uri;
@@ -22,19 +22,19 @@ pub struct GatewayInfo {
     /// Envoy's node id.
     pub node: String,
     process: String,
-    /// What it enforces in every VM that serves requests; `null`: it has not said yet.
+    /// The version that every VM that serves requests enforces; `null`: no ack yet.
     enforces: Option<String>,
     /// The newest refresh that it has carried out.
     refresh: u64,
     vms: u32,
     /// VMs that were not heard of for 2 s.
     pub stale_vms: u32,
-    /// Not heard of for over 3 s.
+    /// Whether it was not heard of for over 3 s.
     pub lost: bool,
     known_for_ms: u64,
-    /// Since its last poll or ack; 0 while a poll is open.
+    /// Time since its last poll or ack; 0 while a poll is open.
     pub silent_for_ms: u64,
-    /// Formats of tables that it does not read as this service writes them.
+    /// Tables whose format it does not read in the version that this service writes.
     cannot_read: Vec<&'static str>,
 }
 
@@ -56,7 +56,7 @@ impl From<GatewayStatus> for GatewayInfo {
     }
 }
 
-/// All of them.
+/// All gateways.
 #[derive(Serialize, Debug)]
 pub struct GatewayList {
     items: Vec<GatewayInfo>,

@@ -1,5 +1,4 @@
-//! `GET /api/admin/geo-countries`: where addresses are, as `tidegate geo import`
-//! said last.
+//! `GET /api/admin/geo-countries`: the country table that `tidegate geo import` imported last.
 
 use std::net::IpAddr;
 
@@ -31,14 +30,14 @@ pub struct CountryTableInfo {
     hash: Option<String>,
 }
 
-/// Runs of addresses of one country.
+/// Numbers of address ranges.
 #[derive(Serialize, Debug, Default)]
 struct RangeCounts {
     v4: usize,
     v6: usize,
 }
 
-/// Answers what the table is.
+/// Answers the description of the table.
 pub async fn table(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<CountryTableInfo>> {
     QueryParams::read(&uri, &[])?;
     let snapshot = app.current().await;
@@ -52,7 +51,7 @@ pub async fn table(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<Coun
     }))
 }
 
-/// Where an address is.
+/// The country of an address.
 #[derive(Serialize, Debug)]
 pub struct AddressCountry {
     ip: String,

@@ -1,4 +1,4 @@
-//! `/api/admin/geo-rules`: which countries may enter.
+//! `/api/admin/geo-rules`: geo rules, which say which countries are allowed.
 
 use serde_json::Value;
 use tidegate_author as author;
@@ -10,7 +10,7 @@ use crate::feed::{Documents, Snapshot};
 use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::store::{DocumentKind, StoreTable};
 
-/// The rules.
+/// The geo rules.
 pub enum Rules {}
 
 impl NamedDocument for Rules {
@@ -36,7 +36,7 @@ impl NamedDocument for Rules {
         Vec::new()
     }
 
-    /// Routes that name the rule are left as they are, and their requests get 500.
+    /// Routes that name the rule are not changed, and their requests get 500.
     fn removed(snapshot: &Snapshot, name: &str) -> Vec<String> {
         let missing = snapshot.missing_geo_rules();
         let say = |route| {
@@ -48,9 +48,9 @@ impl NamedDocument for Rules {
     }
 }
 
-/// Whether there is room for `rule` beside all the others.
+/// Whether `rule` fits into the table with all the others.
 fn fits(snapshot: &Snapshot, rule: GeoRule) -> ApiResult<()> {
-    // Of two with one name the later counts.
+    // Of two rules with one name the later one counts.
     let all =
         GeoRules::new(snapshot.geo_rules.in_force.values().map(|info| info.parsed.clone()).chain([rule]));
     let bytes = all.to_bytes().map_or(usize::MAX, |bytes| bytes.len());

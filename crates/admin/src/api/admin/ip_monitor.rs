@@ -1,5 +1,5 @@
-//! `GET ip-monitor`: which addresses are banned, allowed or watched, and why; and
-//! how many requests came from them.
+//! `GET ip-monitor`: which addresses are banned, allowed or watched, and why; and how many
+//! requests came from them.
 
 mod requests_seen;
 
@@ -28,16 +28,16 @@ use requests_seen::RequestsSeen;
 pub fn routes() -> Router<AppState> {
     Router::new()
         .route("/api/admin/ip-monitor", get(list))
-        // A block has a slash in it: 203.0.113.0/24.
+        // A block contains a slash: 203.0.113.0/24.
         .route("/api/admin/ip-monitor/{*ip}", get(one))
 }
 
-/// Entries of a page, unless asked otherwise.
+/// Entries per page by default.
 const DEFAULT_LIMIT: usize = 100;
-/// Entries of a page at most.
+/// Entries per page at most.
 const MAX_LIMIT: usize = 1_000;
 
-/// What holds for an address or a block.
+/// Status of an address or a block.
 #[derive(Serialize, Debug, PartialEq, Eq)]
 pub struct AddressStatus {
     /// In canonical form.
@@ -52,8 +52,8 @@ pub struct AddressStatus {
 }
 
 impl AddressStatus {
-    /// What `snapshot` says of `prefix` at `now`: an allow entry beats every ban, of
-    /// bans the longest decides, and what has expired does not count.
+    /// Status of `prefix` at `now`: an allow entry beats every ban, the longest ban decides, and
+    /// expired entries do not count.
     pub fn of(snapshot: &Snapshot, prefix: &Prefix, now: UnixSeconds) -> Self {
         let in_force: Vec<ListedPrefix> = snapshot
             .covering(first_address(prefix))
@@ -78,7 +78,7 @@ fn since(listed: &ListedPrefix) -> Option<String> {
     listed.created.or(listed.updated).map(time::rfc3339)
 }
 
-/// When an entry ends, as it is told.
+/// When an entry expires, as text for answers.
 pub fn until(listed: &ListedPrefix) -> Option<String> {
     Timestamp::from_second(listed.expires?.into()).ok().map(time::rfc3339)
 }
@@ -90,7 +90,7 @@ fn first_address(prefix: &Prefix) -> IpAddr {
     }
 }
 
-/// What holds for an address or a block, and how many requests came from there.
+/// Status of an address or a block, and how many requests came from there.
 #[derive(Serialize, Debug, PartialEq, Eq)]
 pub struct AddressReport {
     #[serde(flatten)]
@@ -98,7 +98,7 @@ pub struct AddressReport {
     requests_seen: Option<RequestsSeen>,
 }
 
-/// What holds for one address or block.
+/// Answers the status of one address or block.
 pub async fn one(
     State(app): State<AppState>,
     PathParam(ip): PathParam,
@@ -123,7 +123,7 @@ pub struct Entry {
     updated: Option<String>,
     until: Option<String>,
     expired: bool,
-    /// The rows that say so, by their keys: one address can be written in several ways.
+    /// Keys of its rows: one address can be written in several ways.
     rows: Vec<String>,
     requests_seen: Option<RequestsSeen>,
 }
@@ -152,8 +152,8 @@ pub struct IpMonitorPage {
     next: Option<String>,
 }
 
-/// Answers a page of all entries, expired ones included; with `seen=1` the
-/// addresses that most requests came from, whether there is an entry or not.
+/// Answers a page of all entries, expired ones included; with `seen=1` the addresses that most
+/// requests came from, with or without an entry.
 pub async fn list(State(app): State<AppState>, uri: Uri) -> ApiResult<Response> {
     let params = QueryParams::read(&uri, &["status", "limit", "cursor", "seen"])?;
     let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
@@ -180,8 +180,8 @@ fn status(word: &str) -> ApiResult<RowStatus> {
         .ok_or_else(|| Problem::parameter("status", "invalid", "`status` may be banned, allowed or watched"))
 }
 
-/// Where a page begins: behind a prefix, and behind so many entries of the next
-/// one, of which there may be one per status.
+/// Where a page begins: after a prefix, and after this many entries of the next one, which may
+/// have one per status.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Position {
     behind: Option<Prefix>,

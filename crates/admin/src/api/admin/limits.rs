@@ -1,4 +1,4 @@
-//! `/api/admin/limits`: how many requests may come.
+//! `/api/admin/limits`: limits, which say how many requests are allowed.
 
 use serde_json::Value;
 use tidegate_author as author;

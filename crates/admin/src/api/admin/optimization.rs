@@ -1,4 +1,4 @@
-//! `/api/admin/optimization/...`: the rollout and how it goes.
+//! `/api/admin/optimization/...`: the rollout and its state.
 
 mod cache;
 mod flags;

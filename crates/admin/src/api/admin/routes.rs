@@ -1,4 +1,4 @@
-//! `/api/admin/routes`: HTTPRoutes, read and written whole.
+//! `/api/admin/routes`: HTTPRoutes, read and written as whole documents.
 
 use std::collections::BTreeSet;
 
@@ -12,8 +12,8 @@ use crate::feed::{Documents, MissingGeoRule, ParsedDocument, Snapshot};
 use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::store::{DocumentKind, StoreTable};
 
-/// Documents of all routes up to this size make a table that fits, whatever they
-/// say without regular expressions: only past it is that looked into.
+/// Routes with documents of up to this many bytes together fit into the table, whatever they
+/// contain except regular expressions. Only beyond it is the table built to check.
 const SURELY_FITS: usize = 4 << 20;
 
 /// The routes.
@@ -36,7 +36,7 @@ impl NamedDocument for Routes {
         check(named(document, name)?, snapshot)
     }
 
-    /// An HTTPRoute has its name in its metadata.
+    /// An HTTPRoute has its name in its metadata already.
     fn show(info: &ParsedDocument<author::Route>) -> Value {
         serde_json::from_str(&info.document).unwrap_or_default()
     }
@@ -51,7 +51,7 @@ impl NamedDocument for Routes {
             .unknown_backends_of(route, &app.clusters)
             .filter_map(|to| match to {
                 ObjectRef::Service(Backend { name, .. }) | ObjectRef::Api(name) => Some(name.as_str()),
-                // Said above.
+                // Reported above.
                 ObjectRef::Foreign(_) => None,
             })
             .collect();
@@ -61,7 +61,7 @@ impl NamedDocument for Routes {
         warnings
     }
 
-    /// Limits that name the route are left as they are, and hold for nothing of it.
+    /// Limits that name the route are not changed; that name has no effect.
     fn removed(snapshot: &Snapshot, name: &str) -> Vec<String> {
         let missing = snapshot.missing_routes().into_iter().filter(|missing| missing.route == name);
         let say = |limit| {
@@ -71,13 +71,13 @@ impl NamedDocument for Routes {
     }
 }
 
-/// `document` with the name of the address, if it has none of its own.
+/// `document` with the name from the URL, if it has none of its own.
 fn named(mut document: Value, name: &str) -> ApiResult<Value> {
     let Value::Object(fields) = &mut document else {
         return Err(Problem::field("", "wrong_type", "the body must be an HTTPRoute, which is an object"));
     };
     let metadata = fields.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
-    // What else it may be is for the validation to say.
+    // Any other type is reported by the validation.
     if let Value::Object(metadata) = metadata {
         match metadata.get("name") {
             None | Some(Value::Null) => drop(metadata.insert("name".to_owned(), name.into())),
@@ -92,8 +92,8 @@ fn named(mut document: Value, name: &str) -> ApiResult<Value> {
     Ok(document)
 }
 
-/// The document's text, if it is a route that Tidegate can carry out, also
-/// together with all the others; and its content.
+/// The document's text and content, if it is a route that Tidegate supports, also together with
+/// all the others.
 fn check(document: Value, snapshot: &Snapshot) -> ApiResult<(String, author::Route)> {
     let route =
         author::read(&document).map_err(|problems| Problem::document(ProblemCode::InvalidField, problems))?;
@@ -102,8 +102,8 @@ fn check(document: Value, snapshot: &Snapshot) -> ApiResult<(String, author::Rou
     Ok((text, route))
 }
 
-/// Whether all routes, with `changed` as it is to be, and `backends` make a table.
-/// `more`: bytes of the document that is new.
+/// Whether all routes, with `changed` applied, and `backends` fit into a table. `more`: bytes of
+/// the new document.
 pub fn fit_together(
     snapshot: &Snapshot,
     changed: Option<&author::Route>,

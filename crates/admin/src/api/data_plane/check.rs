@@ -1,6 +1,5 @@
-//! `POST /api/data-plane/v1/check/{ip,geo,route}`: one check of one request,
-//! answered from the database as it stands. Every request of a gateway in direct
-//! mode comes past here, up to three times.
+//! `POST /api/data-plane/v1/check/{ip,geo,route}`: one check of one request, answered from the
+//! database at that moment. A gateway in direct mode calls it up to three times per request.
 
 use std::sync::Arc;
 
@@ -29,11 +28,11 @@ pub fn routes() -> Router<AppState> {
     })
 }
 
-/// 400 when the body is no question, 503 when the database cannot be read.
+/// Answers one check. 400 when the body is not a question, 503 when the database cannot be read.
 async fn answer(app: &AppState, request: Request<Body>, check: Check) -> ApiResult<Response> {
     let (_, bytes) = body::bytes(request, MAX_QUESTION).await?;
-    // Asked for after the question has arrived: what was committed before it was
-    // sent is in the answer.
+    // Read after the question has arrived, so that the answer includes what was committed before
+    // it was sent.
     let tables = app.feed.tables().await.map_err(|error| Problem::unreadable(&error))?;
     let question = Question::from_bytes(&bytes)
         .map_err(|error| Problem::new(ProblemCode::InvalidBody, format!("not a question: {error}")))?;
@@ -43,7 +42,7 @@ async fn answer(app: &AppState, request: Request<Body>, check: Check) -> ApiResu
     let found = find(check, &question, &tables);
     let answer = Answer { id: question.id, version: tables.version, found };
     let bytes = answer.to_bytes().map_err(|error| {
-        // The types of the answer can always be written.
+        // Encoding these types cannot fail.
         tracing::error!(%error, "an answer cannot be encoded");
         Problem::new(ProblemCode::StoreUnreadable, "the answer cannot be encoded; the service's log says why")
     })?;

@@ -1,5 +1,5 @@
-//! `POST /api/data-plane/v1/events`: what the gates recorded. With `sync=1` one
-//! event, whose response waits for the answer.
+//! `POST /api/data-plane/v1/events`: recorded events. With `sync=1` one open event, whose
+//! response waits for the answer.
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -23,16 +23,16 @@ pub fn routes() -> Router<AppState> {
     Router::new().route("/api/data-plane/v1/events", axum::routing::post(record))
 }
 
-/// Bytes of a post's body: the format's own limit is checked when it is read,
-/// and says more.
+/// Bytes of a post's body, at most. Slightly over the format's own limit, which is checked later
+/// with a better message.
 const MAX_BODY: usize = MAX_POST + (64 << 10);
-/// Posts over this size are decoded on a thread that may block.
+/// Posts over this many bytes are decoded on a blocking thread.
 const LARGE: usize = 64 << 10;
-/// Formats count up by one: what seems to be further ahead than this is no later version
-/// but rubbish, which no upgrade would make readable.
+/// Format versions count up by one. A version further ahead than this is taken for garbage, which
+/// no upgrade would make readable.
 const VERSIONS_AHEAD: u8 = 16;
 
-/// What became of a post.
+/// Result of a post.
 #[derive(Serialize)]
 pub struct PostResult {
     stored: u64,
@@ -40,11 +40,11 @@ pub struct PostResult {
     malformed: u64,
 }
 
-/// Takes a post, or with `sync=1` an open event.
+/// Stores a post, or with `sync=1` an open event.
 ///
 /// # Errors
-/// 400 when it cannot be read; 503 when the store is busy, or it is of a later version
-/// of its format: then whoever sent it keeps it and tries again.
+/// 400 when it cannot be read; 503 when the store is busy, or the post has a later version of its
+/// format: then the sender keeps it and tries again.
 pub async fn record(State(app): State<AppState>, request: Request<Body>) -> ApiResult<Response> {
     let gateway = gateway(request.headers())?;
     let params = QueryParams::read(request.uri(), &["sync"])?;
@@ -55,7 +55,7 @@ pub async fn record(State(app): State<AppState>, request: Request<Body>) -> ApiR
     }
 }
 
-/// Takes a post. Once this has answered 200, the recorder forgets it.
+/// Stores a post. After a 200 the recorder drops it.
 async fn record_batches(
     app: &AppState,
     gateway: Gateway,
@@ -73,8 +73,7 @@ async fn record_batches(
         Err(error) => return Err(unreadable(app, "not a post of events", &error).await?),
     };
     note_countries(app, append.batches.iter().flat_map(|batch| &batch.events));
-    // Counted once the rest is stored: a post that is refused comes again, and
-    // its malformed batches with it.
+    // Counted after the rest is stored: a refused post is sent again, with its malformed batches.
     let appended = app.store.append(append).await?;
     if malformed > 0 {
         tracing::warn!(malformed, "batches that could not be read were passed over");
@@ -83,7 +82,7 @@ async fn record_batches(
     Ok(Json(PostResult { stored: appended.stored, duplicates: appended.duplicates, malformed }))
 }
 
-/// Takes an event whose response waits. 204: it is committed, now or before.
+/// Stores an open event. 204: it is committed, now or before.
 async fn record_open(app: &AppState, gateway: Gateway, request: Request<Body>) -> ApiResult<StatusCode> {
     let (_, bytes) = body::bytes(request, MAX_OPEN).await?;
     let open = match OpenEvent::from_bytes(&bytes) {
@@ -95,9 +94,8 @@ async fn record_open(app: &AppState, gateway: Gateway, request: Request<Body>) -
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What to answer when a body, or a batch in it, is not understood. One that is only
-/// newer is not counted as malformed: it comes again, and will be understood once this
-/// service is of that version too.
+/// The problem when a body, or a batch in it, cannot be read. One of a later version is not
+/// counted as malformed: it is sent again, and will be read once this service has that version.
 async fn unreadable(app: &AppState, what: &str, error: &FormatError) -> ApiResult<Problem> {
     if is_newer(error) {
         tracing::warn!(%error, "a gateway of a later version keeps its events until this service is upgraded");
@@ -115,7 +113,7 @@ fn is_newer(error: &FormatError) -> bool {
     (1..=VERSIONS_AHEAD).contains(&found.saturating_sub(*known))
 }
 
-/// A country in an event, though there is no country table, came from a header.
+/// Notes a country in an event while there is no country table: it came from a header.
 fn note_countries<'e>(app: &AppState, events: impl IntoIterator<Item = &'e TrafficEvent>) {
     if app.country_headers.seen() || app.feed.snapshot().countries.is_some() {
         return;
@@ -125,11 +123,8 @@ fn note_countries<'e>(app: &AppState, events: impl IntoIterator<Item = &'e Traff
     }
 }
 
-/// The post with its batches opened, and how many could not be: those are passed
-/// over, for no repetition would make them readable.
-///
-/// # Errors
-/// When the post cannot be read, or a batch of it is of a later version.
+/// The post with its batches decoded, and the number of those that could not be decoded. Those
+/// are skipped: repeating them would not help.
 fn decode(gateway: Gateway, bytes: &[u8]) -> Result<(Append, u64), FormatError> {
     let post = EventPost::from_bytes(bytes)?;
     let mut malformed = 0u64;

@@ -1,5 +1,5 @@
-//! The feed as gateways ask for it: a long poll, pages of tables, acks. The
-//! formats stand in `tidegate_policy::wire::sync`.
+//! The feed for gateways: long poll, pages of tables, acks. The formats are in
+//! `tidegate_policy::wire::sync`.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -29,14 +29,15 @@ pub fn routes() -> Router<AppState> {
         .route("/api/data-plane/v1/sync/ack", post(ack))
 }
 
-/// A poll waits no longer, whatever it asks for.
+/// Longest wait of a poll, whatever it asks for.
 const MAX_WAIT: Duration = Duration::from_secs(30);
 
-/// Answers as soon as there is something that the gateway does not hold, or 304.
+/// Answers as soon as there is something that the gateway does not have; 304 if the wait ends
+/// without.
 ///
 /// # Errors
-/// When a header or parameter is not right, the gateway does not read this answer, or
-/// the service stops.
+/// When a header or parameter is invalid, the gateway does not read this answer's format, or the
+/// service stops.
 pub async fn sync(State(app): State<AppState>, request: Request) -> ApiResult<Response> {
     let headers = request.headers();
     let gateway = gateway(headers)?;
@@ -55,8 +56,8 @@ pub async fn sync(State(app): State<AppState>, request: Request) -> ApiResult<Re
         return Err(Problem::new(ProblemCode::FormatUnavailable, detail));
     }
     tokio::select! {
-        // The gateway counts as there until this future is dropped, which is
-        // also what happens when the client goes away.
+        // The gateway counts as live until this future is dropped, which also happens when the
+        // client disconnects.
         answer = app.feed.sync(&gateway, since, &held, &formats, wait) => Ok(match answer {
             Some(bytes) => binary(bytes),
             None => StatusCode::NOT_MODIFIED.into_response(),
@@ -82,7 +83,7 @@ pub async fn blob(
     })
 }
 
-/// Takes what a gateway enforces.
+/// Takes the ack of a gateway.
 pub async fn ack(State(app): State<AppState>, headers: HeaderMap) -> ApiResult<StatusCode> {
     let gateway = gateway(&headers)?;
     let ack = ack_of(&headers)?
@@ -91,7 +92,7 @@ pub async fn ack(State(app): State<AppState>, headers: HeaderMap) -> ApiResult<S
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// An answer in a format of its own.
+/// An answer in a binary format.
 pub fn binary(bytes: Bytes) -> Response {
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
@@ -100,10 +101,10 @@ pub fn binary(bytes: Bytes) -> Response {
     (headers, bytes).into_response()
 }
 
-/// Who asks.
+/// The gateway that sent the request.
 ///
 /// # Errors
-/// When the header is missing or not right.
+/// When the header is missing or invalid.
 pub fn gateway(headers: &HeaderMap) -> ApiResult<Gateway> {
     let form = "<node>;<process, 16 hex digits>";
     header(headers, GATEWAY_HEADER, form)?.ok_or_else(|| {

@@ -1,4 +1,4 @@
-//! What allow and ban list, geo rules and limits say.
+//! Results of allow list, bans, geo rules and limits.
 
 use serde::Serialize;
 use tidegate_policy::decide::{GeoFinding, IpFinding, Tables};
@@ -10,12 +10,12 @@ use tidegate_policy::route::RouteMatch;
 use crate::api::admin::ip_monitor;
 use crate::feed::{RowStatus, Snapshot};
 
-/// What allow and ban list say of the client.
+/// The client's status in the allow list and the bans.
 #[derive(Serialize, Debug)]
 pub struct IpCheck {
     /// `banned`, `allowed` or `clear`.
     says: &'static str,
-    /// The entry that says so.
+    /// The entry that decides.
     entry: Option<String>,
     reason: Option<String>,
     until: Option<String>,
@@ -38,13 +38,13 @@ impl IpCheck {
     }
 }
 
-/// Where the client is, and what each rule says of that.
+/// The client's country, and the result of each geo rule.
 #[derive(Serialize, Debug)]
 pub struct GeoCheck {
-    /// `null`: nobody knows.
+    /// `null`: unknown.
     country: Option<String>,
-    /// In the order in which they count: the global ones, those of the route, and
-    /// those that do not hold for this request.
+    /// In order of evaluation: global rules, rules of the route, then rules that do not apply to
+    /// this request.
     rules: Vec<GeoRuleResult>,
 }
 
@@ -52,11 +52,11 @@ pub struct GeoCheck {
 struct GeoRuleResult {
     name: String,
     global: bool,
-    /// Whether it holds for this request: global, or named by its route.
+    /// Whether it applies to this request: it is global, or its route names it.
     holds: bool,
-    /// `allow`, `deny`, or `missing`: the route names it and it is not there.
+    /// `allow`, `deny`, or `missing`: the route names it and it does not exist.
     says: &'static str,
-    /// Of the answer, where that is not `allow`.
+    /// Status of the answer, if the result is not `allow`.
     status: Option<u16>,
 }
 
@@ -84,8 +84,8 @@ impl GeoCheck {
     }
 }
 
-/// A limit that counts the request. Whether it would let it pass is known to each
-/// gateway only, for each counts its own.
+/// A limit that counts the request. Only each gateway knows whether it would let the request
+/// pass: each counts its own requests.
 #[derive(Serialize, Debug)]
 pub struct CountingLimit {
     name: String,

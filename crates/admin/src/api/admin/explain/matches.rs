@@ -1,4 +1,4 @@
-//! Which matches take the request, and by what one of them wins.
+//! The matches that fit the request, and why one of them wins.
 
 use serde::Serialize;
 use tidegate_author::explain::{self, Criterion, Taken};
@@ -8,15 +8,15 @@ use tidegate_policy::route::RouteMatch;
 
 use crate::feed::Snapshot;
 
-/// Matches that are told of.
+/// Matches that are listed.
 const MAX_MATCHES: usize = 100;
 
-/// The matches that take the request, in the order of precedence.
+/// The matches that fit the request, in the order of precedence.
 #[derive(Serialize, Debug)]
 pub struct Matches {
-    /// The first wins.
+    /// The first one wins.
     matches: Vec<Match>,
-    /// How many there are besides.
+    /// Number of further matches, which are not listed.
     more: usize,
 }
 
@@ -29,17 +29,17 @@ struct Match {
     /// Index of the match within the rule.
     r#match: usize,
     wins: bool,
-    /// By what it lost against the first.
+    /// The criterion by which it loses to the first.
     lost_by: Option<&'static str>,
-    /// The same in words.
+    /// The same as a sentence.
     why: Option<&'static str>,
-    /// Of the route's hostnames the one that takes the host; `null`: it has none.
+    /// The route's hostname that fits the host; `null`: the route has none.
     hostname: Option<String>,
     path: PathCondition,
     method: Option<&'static str>,
-    /// How many headers it asks for.
+    /// Number of headers that it requires.
     headers: usize,
-    /// How many query parameters it asks for.
+    /// Number of query parameters that it requires.
     query: usize,
 }
 
@@ -51,12 +51,12 @@ struct PathCondition {
 }
 
 impl Matches {
-    /// `found`: what the table says.
+    /// `found`: the match that the route table finds.
     pub fn new(snapshot: &Snapshot, facts: &Facts<'_>, found: Option<&RouteMatch<'_>>) -> Self {
         let taken = explain::taken(snapshot.routes.in_force.values().map(|info| &info.parsed), facts);
         let first = taken.first();
         if first.map(|first| (first.route.name.as_str(), first.rule)) != found.map(|it| (it.route, it.rule)) {
-            // A test holds the two against each other; here the table decides.
+            // A test compares the two; here the route table decides.
             tracing::error!("the route table and the routes that it was made of disagree about a request");
         }
         let wins =
@@ -78,7 +78,7 @@ impl Matches {
         let total: u64 = weights.clone().map(u64::from).sum();
         let mut before = 0u64;
         weights.filter(|weight| *weight > 0).map(move |weight| {
-            // The least of which `total` times is past what stands before.
+            // The least value that, multiplied by `total`, exceeds the weights before this one.
             let dice = (before << 32).div_ceil(total);
             before += u64::from(weight);
             (weight, u32::try_from(dice).unwrap_or(u32::MAX))

@@ -1,4 +1,4 @@
-//! What becomes of a request: who answers it, and what is done with it on the way.
+//! Outcome of a request: who answers it, and what is changed on the way.
 
 use std::collections::BTreeSet;
 
@@ -8,23 +8,22 @@ use tidegate_policy::request::Facts;
 use tidegate_policy::route::action::{Action, HeaderEdit, HeaderEdits, RequestUrl};
 use tidegate_policy::route::{Answerer, Backend, RouteMatch};
 
-/// What becomes of a request.
+/// Outcome of a request.
 #[derive(Serialize, Debug, Default)]
 pub struct Outcome {
     /// `allow`, `deny` or `redirect`.
     verdict: &'static str,
-    /// Of the answer that the gate gives, or Envoy in its place; `null`: the backend's.
+    /// Status of the answer by the filter, or by Envoy in its place; `null`: the backend answers.
     status: Option<u16>,
-    /// Why it is not the backend that answers.
+    /// Why the backend does not answer.
     reason: Option<&'static str>,
-    /// What decided: a ban's or an allowance's entry, a geo rule.
+    /// What decided: the entry of a ban or of the allow list, or a geo rule.
     rule: Option<String>,
     route: Option<String>,
-    /// The template that took the path.
+    /// The path template that matched.
     template: Option<String>,
     backend: Option<ChosenBackend>,
-    /// What is done with the request, where it reaches the backend, and with its
-    /// response.
+    /// Changes of the request, if it reaches the backend, and of its response.
     #[serde(skip_serializing_if = "Effects::is_nothing")]
     effects: Effects,
 }
@@ -41,7 +40,7 @@ struct ChosenBackend {
     known: Option<bool>,
 }
 
-/// What the filters of a rule, then those of its backend, come to.
+/// The combined effects of the filters of a rule, then of its backend.
 #[derive(Serialize, Debug, Default, PartialEq, Eq)]
 struct Effects {
     /// Where a redirect leads.
@@ -79,7 +78,7 @@ struct HeaderChange {
     value: Option<String>,
 }
 
-/// Who gets a copy, of how many of the requests.
+/// A mirror: the backend that gets copies, and of what share of the requests.
 #[derive(Serialize, Debug, PartialEq, Eq)]
 struct Mirror {
     name: String,
@@ -95,8 +94,8 @@ struct RetryPolicy {
     codes: Vec<u16>,
 }
 
-/// Whether anybody answers for a backend: it is one of the API, or one of `clusters`,
-/// which Envoy has. `None`: nobody said which those are.
+/// Whether a backend exists: in the API, or in `clusters`, the clusters of Envoy. `None`: those
+/// are not known.
 fn is_known(backend: &Backend, clusters: &BTreeSet<String>) -> Option<bool> {
     match &backend.target {
         Some(_) => Some(true),
@@ -105,7 +104,7 @@ fn is_known(backend: &Backend, clusters: &BTreeSet<String>) -> Option<bool> {
 }
 
 impl Outcome {
-    /// `clusters`: those that Envoy has; empty: nobody said which.
+    /// `clusters`: the clusters of Envoy; empty: not known.
     pub fn new(
         decision: &Decision<'_>,
         facts: &Facts<'_>,
@@ -132,7 +131,7 @@ impl Outcome {
         outcome
     }
 
-    /// Whether the request passes the checks: only such ones count under limits.
+    /// Whether the request passes the checks: limits count only such requests.
     pub fn passes(&self) -> bool {
         self.verdict != "deny"
     }
@@ -169,7 +168,7 @@ impl Outcome {
             self.effects.add(action, arrival.target, clusters);
         }
         if self.backend.as_ref().is_some_and(|backend| backend.known == Some(false)) {
-            // The gate lets it pass, and Envoy finds no cluster: as in events.
+            // The filter lets it pass and Envoy finds no cluster; events show the same.
             (self.status, self.reason) = (Some(500), Some("unknown_backend"));
         }
     }
@@ -194,7 +193,7 @@ impl Effects {
         *self == Self::default()
     }
 
-    /// What is done with the response, whoever gives it.
+    /// Changes of the response, whoever gives it.
     fn of_response(found: &RouteMatch<'_>, facts: &Facts<'_>) -> Self {
         let mut effects = Self::default();
         let origin = facts.headers.iter().find(|line| line.0 == b"origin").map(|line| line.1);
@@ -207,7 +206,8 @@ impl Effects {
         effects
     }
 
-    /// What is done with the request; a backend's word is added after its rule's.
+    /// Adds the changes of the request by `action`; those of a backend come after those of its
+    /// rule.
     fn add(&mut self, action: &Action, target: &[u8], clusters: &BTreeSet<String>) {
         self.request_headers.extend(edits(&action.request));
         if let Some(rewrite) = &action.rewrite {
@@ -240,7 +240,7 @@ fn edits(edits: &HeaderEdits) -> impl Iterator<Item = HeaderChange> {
     })
 }
 
-/// Bytes of a request are text here, for they came out of an address.
+/// Bytes as text: here they come from a URL, so they are UTF-8.
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

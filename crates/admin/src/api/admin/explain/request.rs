@@ -1,4 +1,4 @@
-//! The request that is asked about, out of the address's parameters.
+//! The described request, from the query of the URL.
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -25,7 +25,7 @@ const MAX_HEADERS: usize = 100;
 /// Longest value of a header, in bytes.
 const MAX_VALUE: usize = 8 << 10;
 
-/// A request as the gate would see it.
+/// A request as the filter would see it.
 pub struct DescribedRequest {
     method: String,
     host: String,
@@ -39,10 +39,10 @@ pub struct DescribedRequest {
 }
 
 impl DescribedRequest {
-    /// Reads it.
+    /// Reads the request from the query of `uri`.
     ///
     /// # Errors
-    /// When a parameter is not right: no request could be like that.
+    /// When a parameter is invalid: no request could be like that.
     pub fn read(uri: &Uri) -> ApiResult<Self> {
         let params = QueryParams::read_with(uri, KNOWN, &["header"])?;
         let https = match params.get("scheme") {
@@ -124,7 +124,7 @@ fn path(text: Option<&str>) -> ApiResult<String> {
         let detail = format!("`path` may be of {MAX_PATH} bytes");
         return Err(Problem::parameter("path", "too_long", detail));
     }
-    // What is decoded once more by the address's own encoding may be any UTF-8.
+    // A value that was percent-decoded may contain any UTF-8.
     let is_sent = |byte: u8| byte > b' ' && byte != 0x7f;
     if text.starts_with('/') && text.bytes().all(is_sent) {
         return Ok(text.to_owned());

@@ -1,5 +1,5 @@
-//! Requests seen per address: of the most frequent addresses only, so that no
-//! number of clients makes it large.
+//! Requests seen per address: only of the most frequent addresses, so that the number of clients
+//! does not make it large.
 
 use std::collections::HashMap;
 
@@ -12,13 +12,13 @@ use crate::problem::ApiResult;
 use crate::store::AddressCount;
 use crate::time;
 
-/// As many as the store may keep: all that it has.
+/// All that the store keeps.
 const ALL: usize = usize::MAX;
 
-/// Requests from an address, or from those of a block that are known.
+/// Requests from an address, or from the known addresses of a block.
 #[derive(Clone, Serialize, Debug, PartialEq, Eq)]
 pub struct RequestsSeen {
-    /// How many, too high by `over` at most.
+    /// Number of requests; too high by `over` at most.
     count: u64,
     over: u64,
     last_seen: String,
@@ -31,7 +31,7 @@ impl From<AddressCount> for RequestsSeen {
 }
 
 impl RequestsSeen {
-    /// Both together.
+    /// The sum of both.
     fn plus(self, other: Self) -> Self {
         Self {
             count: self.count.saturating_add(other.count),
@@ -40,7 +40,7 @@ impl RequestsSeen {
         }
     }
 
-    /// What is known of requests from `prefix`; `None`: nothing.
+    /// The known requests from `prefix`; `None`: none.
     pub async fn of(app: &AppState, prefix: &Prefix) -> ApiResult<Option<Self>> {
         if is_host(prefix) {
             return Ok(app.store.address_count(&prefix.to_string()).await?.map(Self::from));
@@ -55,8 +55,8 @@ fn is_host(prefix: &Prefix) -> bool {
     prefix.len() == if prefix.as_v4().is_some() { 32 } else { 128 }
 }
 
-/// Says of each entry what is known of requests from its very address; of blocks
-/// the single answer does.
+/// Fills in the requests of entries for single addresses; those of blocks are only in the answer
+/// for one block.
 pub async fn fill(app: &AppState, items: &mut [Entry]) -> ApiResult<()> {
     if items.is_empty() {
         return Ok(());

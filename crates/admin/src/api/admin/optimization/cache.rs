@@ -1,5 +1,5 @@
-//! `POST cache/refresh` and `POST warmup`: whether every gateway has everything,
-//! with and without loading it anew.
+//! `POST cache/refresh` and `POST warmup`: wait until every gateway has the current tables, with
+//! and without loading them anew.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ use crate::problem::ApiResult;
 /// The paths here.
 pub fn routes() -> Router<AppState> {
     Router::new()
-        // Gateways are told to load anew as a whole: every form does that.
+        // Gateways reload all tables at once, so every form does that.
         .route("/api/admin/optimization/cache/refresh", post(refresh))
         .route("/api/admin/optimization/cache/routes/refresh", post(refresh))
         .route("/api/admin/optimization/cache/ip/refresh", post(refresh))
@@ -34,21 +34,21 @@ pub fn routes() -> Router<AppState> {
         .route("/api/admin/optimization/warmup", post(warmup))
 }
 
-/// How long to wait for the gateways when nothing is said.
+/// How long to wait for the gateways by default.
 const DEFAULT_WAIT: Duration = Duration::from_secs(2);
 
-/// What `cache/refresh` answers.
+/// The answer of `cache/refresh`.
 #[derive(Serialize, Debug)]
 pub struct RefreshAnswer {
     /// The number of the refresh; each is higher than those before.
     refresh: u64,
-    /// Which tables were loaded anew: always all of them.
+    /// The tables that were loaded anew: always all of them.
     refreshed: Vec<&'static str>,
     #[serde(flatten)]
     progress: GatewayProgress,
 }
 
-/// What `warmup` answers.
+/// The answer of `warmup`.
 #[derive(Serialize, Debug)]
 pub struct WarmupAnswer {
     #[serde(flatten)]
@@ -57,26 +57,26 @@ pub struct WarmupAnswer {
     gateways: Vec<GatewayInfo>,
 }
 
-/// How far the gateways have come.
+/// How many gateways have the version.
 #[derive(Serialize, Debug)]
 struct GatewayProgress {
     #[serde(serialize_with = "version_as_text")]
     version: Version,
     tables: TableCounts,
     applied: Applied,
-    /// Nodes of live gateways that are not there yet.
+    /// Nodes of live gateways that do not have it yet.
     behind: Vec<String>,
     elapsed_ms: u64,
 }
 
-/// All tables, in the order in which they are listed; bans are one.
+/// Names of all tables, in the order of the list; bans are one.
 fn table_names() -> Vec<&'static str> {
     const FIRST: [&str; 7] = ["flags", "routes", "bans", "allow", "geo", "countries", "limits"];
     let others = Table::whole().map(Table::name).filter(|name| !FIRST.contains(name));
     FIRST.into_iter().chain(others).collect()
 }
 
-/// What every gateway holds that is up to date, by table.
+/// What an up-to-date gateway holds, by table.
 type TableCounts = BTreeMap<&'static str, TableCount>;
 
 #[derive(Serialize, Debug)]
@@ -95,12 +95,11 @@ fn table_counts(digests: &TableDigests) -> TableCounts {
     whole.chain([("bans", bans)]).collect()
 }
 
-/// Has every gateway load all tables anew from the database, and answers once all
-/// have, or the time is over.
+/// Makes every gateway load all tables anew from the database. Answers once all have done so, or
+/// the time is over.
 ///
 /// # Errors
-/// When a parameter is not right, or the database cannot be read; then nothing
-/// was ordered.
+/// When a parameter is invalid or the database cannot be read; then nothing was ordered.
 pub async fn refresh(
     State(app): State<AppState>,
     Extension(caller): Extension<Caller>,
@@ -108,7 +107,7 @@ pub async fn refresh(
 ) -> ApiResult<Json<RefreshAnswer>> {
     let started = Instant::now();
     let within = wait(&uri)?;
-    // Before the order: the answer that carries it asks for the ack.
+    // Before the order, so that the poll answer that carries it asks for the ack.
     let waiter = app.gateways.waiter();
     let (goal, snapshot) = app.feed.refresh().await?;
     tracing::info!(by = %caller.name, refresh = goal.refresh, version = %goal.version, "refresh ordered");
@@ -117,8 +116,7 @@ pub async fn refresh(
     Ok(Json(RefreshAnswer { refresh: goal.refresh, refreshed: table_names(), progress }))
 }
 
-/// Answers once every live gateway enforces what the database says now, or the
-/// time is over.
+/// Answers once every live gateway enforces what is in the database now, or the time is over.
 pub async fn warmup(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<WarmupAnswer>> {
     let started = Instant::now();
     let within = wait(&uri)?;

@@ -1,4 +1,4 @@
-//! `GET` and `PUT /api/admin/optimization/flags`: the rollout's switches.
+//! `GET` and `PUT /api/admin/optimization/flags`: the flags of the rollout.
 
 use std::collections::BTreeMap;
 
@@ -35,22 +35,22 @@ pub fn routes() -> Router<AppState> {
 pub struct FlagsAnswer {
     #[serde(flatten)]
     flags: Map<String, Value>,
-    /// If it was asked for.
+    /// Present if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<FlagsStatus>,
-    /// Of a write whose effect was waited for.
+    /// Result of a write that was waited for.
     #[serde(flatten)]
     written: Option<WriteResult>,
 }
 
-/// What the flags do.
+/// The effect of the flags.
 #[derive(Serialize, Debug)]
 struct FlagsStatus {
     #[serde(serialize_with = "version_as_text")]
     version: Version,
     checks: BTreeMap<&'static str, CheckStatus>,
-    /// Who changed each flag last, by the audit; `null`: nobody, or longer ago than
-    /// it goes back, or by SQL.
+    /// The last change of each flag, from the audit; `null`: none, longer ago than the audit goes
+    /// back, or by SQL.
     changed: BTreeMap<&'static str, Option<LastChange>>,
     gateways: Vec<GatewayInfo>,
 }
@@ -58,13 +58,13 @@ struct FlagsStatus {
 #[derive(Serialize, Debug)]
 struct CheckStatus {
     flag: &'static str,
-    /// How many of a hundred clients are answered in each way.
+    /// Share of the clients that are answered in each way, percent.
     clients: ClientShares,
     #[serde(flatten)]
     counts: CheckStats,
 }
 
-/// Percent; 100 together.
+/// Percentages; their sum is 100.
 #[derive(Serialize, Debug, PartialEq, Eq)]
 struct ClientShares {
     cached: u8,
@@ -99,7 +99,7 @@ impl From<AuditRow> for LastChange {
     }
 }
 
-/// Answers all flags, and with `status=1` what they do.
+/// Answers all flags, and with `status=1` their effect.
 pub async fn get(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<FlagsAnswer>> {
     let params = QueryParams::read(&uri, &["status"])?;
     let with_status = params.flag("status")?;
@@ -111,11 +111,10 @@ pub async fn get(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<FlagsA
     Ok(Json(FlagsAnswer { flags: author::write_flags(&snapshot.flags), status, written: None }))
 }
 
-/// Sets the flags that the body names, and answers all of them.
+/// Sets the flags that the body names, and answers all flags.
 ///
 /// # Errors
-/// 400 when the body names a flag that there is not, or a state that is none;
-/// then nothing was changed.
+/// 400 when the body names an unknown flag or an invalid state; then nothing was changed.
 pub async fn put(
     State(app): State<AppState>,
     Extension(caller): Extension<Caller>,
@@ -137,7 +136,7 @@ pub async fn put(
     Ok(Json(FlagsAnswer { flags: author::write_flags(&snapshot.flags), status: None, written }))
 }
 
-/// The flag that says how a check is answered.
+/// The flag that decides how a check is answered.
 pub fn flag_of_check(check: Check) -> Flag {
     match check {
         Check::Ip => Flag::IpBlacklistCache,
@@ -167,8 +166,8 @@ impl FlagsStatus {
     }
 }
 
-/// The newest entry of the audit for each flag, unless it was set by SQL since, as
-/// its being another than that entry says.
+/// The newest entry of the audit for each flag; none if the flag's state differs from that entry,
+/// because it was set by SQL since.
 async fn last_changes(
     app: &AppState,
     flags: &Flags,

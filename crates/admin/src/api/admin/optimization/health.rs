@@ -1,4 +1,4 @@
-//! `GET /api/admin/optimization/health`: whether all is well, and if not, what.
+//! `GET /api/admin/optimization/health`: whether anything is wrong, and what.
 
 mod references;
 mod rollout;
@@ -28,8 +28,8 @@ pub fn routes() -> Router<AppState> {
     Router::new().route("/api/admin/optimization/health", get(detailed))
 }
 
-/// A write-ahead log over this is worth telling: some reader keeps it from
-/// being folded into the database.
+/// Size of the write-ahead log, bytes, from which on health reports it: a long read keeps it from
+/// being written back into the database.
 const LARGE_WAL: u64 = 256 << 20;
 /// Rows in quarantine that are shown; all are counted.
 const SHOWN_QUARANTINE: usize = 100;
@@ -39,20 +39,20 @@ const SHOWN_QUARANTINE: usize = 100;
 pub struct Health {
     status: &'static str,
     reasons: Vec<Reason>,
-    /// What is worth knowing and no trouble.
+    /// Notes: worth knowing, but not a fault.
     notes: Vec<Reason>,
     version: String,
     uptime_ms: u64,
     tables: TablesHealth,
     quarantine: Quarantine,
-    /// References of routes that nobody answers.
+    /// References of routes to unknown backends.
     unknown_backends: Vec<references::UnknownReference>,
     gateways: Vec<GatewayInfo>,
     feed: FeedInfo,
     store: StoreInfo,
 }
 
-/// Why it is not all well.
+/// A reason why the service is degraded.
 #[derive(Serialize, Debug, PartialEq, Eq)]
 struct Reason {
     code: &'static str,
@@ -63,7 +63,7 @@ struct Reason {
 struct TablesHealth {
     bans: BansHealth,
     countries: CountriesHealth,
-    /// The other tables that travel whole.
+    /// The other tables that are sent whole.
     #[serde(flatten)]
     others: BTreeMap<&'static str, TableHealth>,
     watched: usize,
@@ -87,7 +87,7 @@ struct BansHealth {
 
 #[derive(Serialize, Debug)]
 struct TableHealth {
-    /// Of the flags there are none: they are no list.
+    /// Absent for the flags, which are not a list.
     #[serde(skip_serializing_if = "Option::is_none")]
     entries: Option<usize>,
     digest: String,
@@ -99,7 +99,7 @@ struct Quarantine {
     rows: Vec<QuarantinedRow>,
 }
 
-/// A row that nobody understands.
+/// A row in quarantine.
 #[derive(Serialize, Debug)]
 struct QuarantinedRow {
     table: &'static str,
@@ -109,7 +109,7 @@ struct QuarantinedRow {
 
 #[derive(Serialize, Debug)]
 struct FeedInfo {
-    /// What it found and mended lately.
+    /// What it found and repaired lately.
     notices: Vec<FeedNotice>,
 }
 
@@ -131,11 +131,11 @@ struct StoreInfo {
     /// How long another program has held the write lock, if over 1 s.
     locked_for_ms: Option<u64>,
     wal_bytes: u64,
-    /// What was found and mended lately.
+    /// What was found and repaired lately.
     notices: Vec<String>,
 }
 
-/// Answers what there is to say; 200 also when degraded.
+/// Answers the state of the service; status 200 also when degraded.
 pub async fn detailed(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<Health>> {
     QueryParams::read(&uri, &[])?;
     let snapshot = app.feed.snapshot();
@@ -147,7 +147,7 @@ pub async fn detailed(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<H
     rollout::geo(&snapshot, app.country_headers.seen(), &mut reasons, &mut notes);
     let unknown_backends = references::backends(&snapshot, &app.clusters, &mut reasons);
     references::routes(&snapshot, &mut reasons);
-    // What cannot be read is said by the reasons above.
+    // If this cannot be read, the reasons above say so.
     if rollout::is_any_in_shadow(&snapshot.flags)
         && let Ok(checks) = app.store.checks().await
     {

@@ -30,7 +30,7 @@ pub fn routes() -> Router<AppState> {
         .route("/api/admin/optimization/ip/unban", post(unban))
 }
 
-/// Bytes of a reason.
+/// Bytes of a reason, at most.
 const MAX_REASON: usize = 1_000;
 
 /// The body of `ip/ban`.
@@ -88,11 +88,10 @@ pub struct Banned {
     written: WriteResult,
 }
 
-/// Bans an address or a block. A ban of what is banned already replaces reason
-/// and end.
+/// Bans an address or a block. If it is banned already, reason and expiry are replaced.
 ///
 /// # Errors
-/// When the body is not right; then nothing was changed.
+/// When the body is invalid; then nothing was changed.
 pub async fn ban(
     State(app): State<AppState>,
     Extension(caller): Extension<Caller>,
@@ -118,8 +117,7 @@ pub async fn ban(
 }
 
 impl BanRequest {
-    /// The prefix in canonical form, and when the ban ends. All that is wrong is
-    /// said at once.
+    /// The prefix in canonical form, and when the ban expires. The error lists all that is wrong.
     fn check(&self) -> ApiResult<(Prefix, Option<Timestamp>)> {
         let mut errors = Vec::new();
         let prefix = parse_ip(&self.ip).map_err(|error| errors.push(error)).ok();
@@ -179,7 +177,7 @@ pub struct UnbanRequest {
 /// The answer of `ip/unban`.
 #[derive(Serialize, Debug)]
 pub struct Unbanned {
-    /// Rows that said so: one address can be written in several ways.
+    /// Rows that were removed: one address can be written in several ways.
     rows: u64,
     #[serde(flatten)]
     now: AddressStatus,
@@ -187,10 +185,10 @@ pub struct Unbanned {
     written: WriteResult,
 }
 
-/// Lifts the ban of exactly this address or block.
+/// Removes the ban of exactly this address or block.
 ///
 /// # Errors
-/// When the body is not right, or there is no such ban; then nothing was changed.
+/// When the body is invalid, or there is no such ban; then nothing was changed.
 pub async fn unban(
     State(app): State<AppState>,
     Extension(caller): Extension<Caller>,
@@ -206,7 +204,7 @@ pub async fn unban(
     };
     let (committed, written) = write.commit(Change::Unban { keys: ban.keys }, &caller).await?;
     if committed.rows == 0 {
-        // Another request has lifted it meanwhile.
+        // Another request has removed it meanwhile.
         return Err(not_banned(&AddressStatus::of(&*app.current().await, &prefix, time::now_seconds())));
     }
     tracing::info!(by = %caller.name, version = %written.version, "unbanned");

@@ -1,5 +1,4 @@
-//! `GET /api/admin/optimization/recording/stats`: whether everything that
-//! happened is in the database.
+//! `GET /api/admin/optimization/recording/stats`: whether all events are in the database.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -45,9 +44,9 @@ pub struct RecordingStats {
 /// How one check was answered, over all recorded requests.
 #[derive(Serialize, Debug, PartialEq)]
 pub(super) struct CheckStats {
-    /// By anybody or nobody: where the decision needed it.
+    /// Requests whose decision needed the check, answered or not.
     asked: u64,
-    /// From the cache as the flag says, of those; `null` while there are none.
+    /// Share of those answered from the gateway's tables as the flag says; `null` without any.
     hit_ratio: Option<f64>,
     cache: u64,
     direct: u64,
@@ -82,8 +81,8 @@ pub async fn stats(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<Reco
     Ok(Json(RecordingStats::new(counts, silent)))
 }
 
-/// The counts, and of how many gateways VMs have not ended as far as is known, though
-/// they are not heard of.
+/// The counts, and the number of silent gateways: those with VMs that have not ended, as far as
+/// is known, and that are not heard of.
 pub async fn read_counts(app: &AppState) -> Result<(RecordingCounts, usize), StoreError> {
     let open = app.store.gateways_with_open_sources().await?;
     let counts = app.store.recording().await?;
@@ -93,18 +92,18 @@ pub async fn read_counts(app: &AppState) -> Result<(RecordingCounts, usize), Sto
 }
 
 impl RecordingStats {
-    /// Stored by numbered events.
+    /// Stored events divided by numbered ones.
     pub fn completeness(&self) -> f64 {
         self.completeness
     }
 
-    /// Whether that is a figure and not a bound.
+    /// Whether completeness is exact; otherwise it is an upper bound.
     pub fn is_exact(&self) -> bool {
         self.exact
     }
 
-    /// `silent`: gateways whose VMs have not ended as far as is known, and that are
-    /// not heard of: what they numbered since their last post is not known either.
+    /// `silent`: gateways with VMs that have not ended, as far as is known, and that are not
+    /// heard of. What these numbered since their last post is unknown.
     #[expect(clippy::cast_precision_loss, reason = "a ratio; over 2^53 events its last digits do not matter")]
     pub fn new(counts: RecordingCounts, silent: usize) -> Self {
         let completeness = match counts.numbered {

@@ -1,4 +1,4 @@
-//! What health says of names that are given in vain.
+//! Health: references that cannot be resolved.
 
 use std::collections::BTreeSet;
 
@@ -9,10 +9,10 @@ use crate::feed::{Snapshot, UnknownBackend};
 
 /// References that are shown; all are counted.
 const SHOWN: usize = 100;
-/// Limits that name a route that there is not, of which are told by name.
+/// Limits with a missing route that are listed by name.
 const SHOWN_ROUTES: usize = 5;
 
-/// A reference of a route that nobody answers.
+/// A reference of a route to an unknown backend.
 #[derive(Serialize, Debug)]
 pub struct UnknownReference {
     route: String,
@@ -25,8 +25,8 @@ impl From<UnknownBackend> for UnknownReference {
     }
 }
 
-/// References of routes to backends that there are not. `clusters`: those that Envoy
-/// has; empty: nobody said which.
+/// References of routes to backends that do not exist. `clusters`: the clusters of Envoy; empty:
+/// not known.
 pub fn backends(
     snapshot: &Snapshot,
     clusters: &BTreeSet<String>,
@@ -43,7 +43,7 @@ pub fn backends(
     unknown.into_iter().take(SHOWN).map(UnknownReference::from).collect()
 }
 
-/// Routes that limits name and that there are not.
+/// Routes that limits name but that do not exist.
 pub fn routes(snapshot: &Snapshot, reasons: &mut Vec<Reason>) {
     let missing = snapshot.missing_routes();
     if missing.is_empty() {

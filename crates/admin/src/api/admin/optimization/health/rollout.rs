@@ -1,4 +1,4 @@
-//! What health says of shadows and of geo rules.
+//! Health: checks in shadow, and geo rules.
 
 use tidegate_policy::check::{Check, PerCheck};
 use tidegate_policy::flags::{FlagState, Flags};
@@ -8,17 +8,16 @@ use crate::api::admin::optimization::flags::flag_of_check;
 use crate::feed::Snapshot;
 use crate::store::CheckCounts;
 
-/// Routes that name a geo rule that there is not, of which are told by name; all
-/// are counted.
+/// Routes with a missing geo rule that are listed by name; all are counted.
 const SHOWN_MISSING: usize = 5;
 
-/// Whether there is something to compare at all.
+/// Whether any check is in shadow.
 pub fn is_any_in_shadow(flags: &Flags) -> bool {
     Check::ALL.into_iter().any(|check| flags.get(flag_of_check(check)) == FlagState::Shadow)
 }
 
-/// Checks in shadow that cache and database answered differently. Where the cache
-/// was only behind the database, that is no trouble.
+/// Mismatches of checks in shadow between gateways' tables and database. Those where the tables
+/// were only behind the database are not a fault.
 pub fn shadow(
     flags: &Flags,
     counts: &PerCheck<CheckCounts>,
@@ -50,8 +49,8 @@ pub fn shadow(
     }
 }
 
-/// Geo rules that routes name in vain, and geo rules without a country table.
-/// `by_header`: gateways know countries from elsewhere.
+/// Geo rules that routes name but that do not exist, and geo rules without a country table.
+/// `by_header`: gateways get countries from a header.
 pub fn geo(snapshot: &Snapshot, by_header: bool, reasons: &mut Vec<Reason>, notes: &mut Vec<Reason>) {
     let missing = snapshot.missing_geo_rules();
     if !missing.is_empty() {
