@@ -1,4 +1,4 @@
-//! Bearer tokens: made here, stored as hashes only, and compared in constant time.
+//! Bearer tokens: created here, stored as hashes only, and compared in constant time.
 
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
@@ -13,17 +13,17 @@ use subtle::ConstantTimeEq;
 use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::store::{Store, StoreError, TokenRow};
 
-/// What every token begins with, so that secret scanners can find leaked ones.
+/// Prefix of every token, by which secret scanners can find leaked ones.
 pub const TOKEN_PREFIX: &str = "tg_";
 /// Random bytes of a token.
 const TOKEN_BYTES: usize = 32;
-/// After this long the stored tokens are read again: a revoked one is good for
-/// no longer.
+/// After this long the stored tokens are read again: a revoked token stops working within this
+/// time.
 const STALE: Duration = Duration::from_secs(1);
-/// Unknown tokens make the stored ones be read again at most this often.
+/// An unknown token makes the stored ones be read again, at most this often.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// What a token may do.
+/// What a token allows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Scope {
     /// Everything on the people's listener.
@@ -43,7 +43,7 @@ impl Scope {
     }
 }
 
-/// A new token: its text, which is shown once and kept nowhere.
+/// A new token: its text, which is shown once and not stored.
 ///
 /// # Errors
 /// When the operating system gives no random bytes.
@@ -60,14 +60,14 @@ pub fn hash_token(token: &str) -> String {
     hex::encode(Sha256::digest(token.as_bytes()))
 }
 
-/// Whose token a request has; in the request's extensions.
+/// The owner of a request's token; in the request's extensions.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// What the operator called the token.
+    /// The token's name, given by the operator.
     pub name: Arc<str>,
 }
 
-/// The stored tokens, as they were at most a second ago.
+/// The stored tokens, at most a second old.
 pub struct Tokens {
     store: Arc<dyn Store>,
     known: RwLock<CachedTokens>,
@@ -80,8 +80,8 @@ struct CachedTokens {
     tokens: Arc<[Token]>,
 }
 
-/// A stored token, ready to be compared: every question of every gateway comes
-/// past here.
+/// A stored token in the form in which it is compared, which happens for every question of every
+/// gateway.
 struct Token {
     hash: [u8; 32],
     name: Arc<str>,
@@ -89,7 +89,7 @@ struct Token {
 }
 
 impl Token {
-    /// `None` for a row whose hash is none: no token has it.
+    /// `None` for a row with an invalid hash, which no token can have.
     fn read(row: TokenRow) -> Option<Self> {
         let mut hash = [0; 32];
         hex::decode_to_slice(&row.hash, &mut hash).ok()?;
@@ -104,13 +104,13 @@ impl CachedTokens {
 }
 
 impl Tokens {
-    /// Tokens of `store`, read when first asked for.
+    /// The tokens of `store`, read at the first use.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
         Self { store, known: RwLock::default(), reading: tokio::sync::Mutex::default() }
     }
 
-    /// Whose token this is, if it is known and of `scope`.
+    /// The owner of this token, if it is known and of `scope`.
     async fn find(&self, token: &str, scope: Scope) -> ApiResult<Caller> {
         let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         for age in [STALE, RETRY] {
@@ -127,8 +127,7 @@ impl Tokens {
         Err(Problem::new(ProblemCode::Unauthorized, detail))
     }
 
-    /// The tokens as they were at most `age` ago. Whoever comes while they are
-    /// being read waits for that one read.
+    /// The tokens, at most `age` old. Callers that come during a read wait for that read.
     async fn read(&self, age: Duration) -> Result<Arc<[Token]>, StoreError> {
         let known = self.known();
         if !known.is_older_than(age) {
@@ -150,7 +149,8 @@ impl Tokens {
     }
 }
 
-/// Compares with every token, and every byte of it, whatever the first ones say.
+/// Compares with every byte of every token, also after a match or difference, so that the time
+/// tells nothing.
 fn find_in<'t>(tokens: &'t [Token], hash: &[u8; 32]) -> Option<&'t Token> {
     let mut found = None;
     for token in tokens {
@@ -170,8 +170,7 @@ pub struct RequiredScope {
     pub scope: Scope,
 }
 
-/// Lets a request pass whose token has the required scope. Nothing of the body has
-/// been read when it does not.
+/// Lets a request pass if its token has the required scope. Nothing of the body was read before.
 ///
 /// # Errors
 /// 401 without a known token, 403 with one of another scope.

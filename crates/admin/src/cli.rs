@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Tidegate's admin service: bans, routes and recording for the gates.
+/// Tidegate's admin service: bans, routes and recording for Envoy gateways.
 #[derive(Parser, Debug)]
 #[command(name = "tidegate", version, propagate_version = true)]
 pub struct Cli {
@@ -24,8 +24,8 @@ pub struct Cli {
 enum Command {
     /// Run the service until SIGTERM or SIGINT.
     Serve(serve::ServeArgs),
-    /// End with 0 if a service answers and is alive, with 1 if not: for health checks
-    /// where there is no curl. No token is needed.
+    /// Exit with 0 if a service answers that it is alive, otherwise with 1: for health checks
+    /// without curl. Needs no token.
     Health(health::HealthArgs),
     /// Create, list and revoke API tokens.
     #[command(subcommand)]

@@ -1,6 +1,6 @@
-//! The country table, out of the files that people get: MaxMind's and DB-IP's
-//! country databases (mmdb) and lists of ranges (CSV). Read whole and checked
-//! before anything of it is used, so that a file that is broken changes nothing.
+//! The country table, from the files that providers offer: MaxMind's and DB-IP's country
+//! databases (mmdb), and lists of ranges (CSV). Files are read completely and checked before any
+//! of it is used, so a broken file changes nothing.
 
 mod country_codes;
 mod csv;
@@ -18,13 +18,13 @@ use tidegate_policy::geo::CountryTable;
 
 use ranges::RangeCollector;
 
-/// Bytes of a file at most. The largest country databases have a tenth of it.
+/// Bytes of a file, at most. The largest country databases have a tenth of it.
 const MAX_FILE: u64 = 512 << 20;
 
-/// What a file is.
+/// Format of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
 pub enum FileFormat {
-    /// Found out by looking at it.
+    /// Detected from its content.
     #[default]
     Auto,
     /// A country database of MaxMind or DB-IP.
@@ -33,7 +33,7 @@ pub enum FileFormat {
     Csv,
 }
 
-/// What was made of some files.
+/// The result of an import.
 #[derive(Debug)]
 pub struct Imported {
     /// The names of the files, without their folders.
@@ -46,7 +46,7 @@ pub struct Imported {
     pub v6: usize,
     /// Countries in it.
     pub countries: usize,
-    /// Ranges of the files that were left out, by the code that says why.
+    /// Ranges that were left out, by their code.
     pub skipped: BTreeMap<String, u64>,
 }
 
@@ -83,8 +83,8 @@ pub fn read(files: &[PathBuf], format: FileFormat) -> anyhow::Result<Imported> {
 }
 
 impl FileFormat {
-    /// What `bytes` are, unless it is known. Whatever is no mmdb is read as CSV,
-    /// which says what is wrong with it.
+    /// The format of `bytes`, unless it is given. What is not mmdb is read as CSV, whose errors
+    /// say what is wrong.
     fn of(self, bytes: &[u8]) -> Self {
         match self {
             Self::Auto if mmdb::is_one(bytes) => Self::Mmdb,
@@ -94,13 +94,13 @@ impl FileFormat {
     }
 }
 
-/// A file's bytes, `most` at most.
+/// A file's bytes; an error if there are more than `most`.
 fn load(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
     let shown = path.display();
     let unreadable = |error| anyhow!("{shown}: {error}");
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
-    // What is no file (a pipe, a device) does not say its size.
+    // Pipes and devices have no known size.
     file.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(unreadable)?;
     ensure!(bytes.len() as u64 <= most, "{shown}: a country database has {} MiB at most", most >> 20);
     let packed = [

@@ -1,9 +1,9 @@
-//! Mutexes whose value stays whole whatever a thread that held one did.
+//! Locking mutexes whose value stays consistent even if a thread panicked while holding one.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks `mutex`, also after a thread has panicked with it: every holder in this crate
-/// leaves the value whole at each step.
+/// Locks `mutex`, even if a thread panicked while holding it: every holder in this crate keeps
+/// the value consistent at each step.
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,5 @@
-//! The service's own metrics, each declared once, and the page that Prometheus reads
-//! (OpenMetrics 1.0). Nothing in it is made from what a client sends: labels have
-//! values of fixed sets.
+//! The service's own metrics, each declared once, and the page that Prometheus reads (OpenMetrics
+//! 1.0). Nothing that a client sends gets into it: all labels have fixed sets of values.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,16 +16,16 @@ use prometheus_client::registry::{Metric, Registry};
 /// The media type of a page.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What a metric is.
+/// Kind of a metric.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MetricKind {
-    /// Only grows; its exported name ends in `_total`.
+    /// Only increases; its exported name ends in `_total`.
     Counter,
-    /// Goes up and down.
+    /// Increases and decreases.
     Gauge,
     /// Counts observations by size.
     Histogram,
-    /// A text, as the label of a 1; its exported name ends in `_info`.
+    /// A text, as a label of the value 1; its exported name ends in `_info`.
     Info,
 }
 
@@ -35,11 +34,11 @@ pub enum MetricKind {
 pub struct MetricDeclaration {
     /// Its name, without the suffix of its kind.
     pub name: &'static str,
-    /// What it is.
+    /// Its kind.
     pub kind: MetricKind,
     /// Its labels, in the order in which their values are given.
     pub labels: &'static [&'static str],
-    /// What it says: `# HELP`, and its row in docs/METRICS.md.
+    /// Its description: `# HELP`, and its row in docs/METRICS.md.
     pub help: &'static str,
 }
 
@@ -152,24 +151,23 @@ impl MetricDeclaration {
 
 type Labels = Vec<(&'static str, Cow<'static, str>)>;
 
-/// Where a request came in.
+/// The listener of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Listener {
-    /// The people's.
+    /// The people's listener.
     People,
-    /// The gateways'.
+    /// The gateways' listener.
     Gateways,
 }
 
-/// What is counted as it happens. A clone counts into the same.
+/// Metrics that are counted when something happens. Clones share the counts.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     requests: Arc<Family<Labels, Counter>>,
 }
 
 impl Metrics {
-    /// A request was answered; `endpoint` is the pattern of its path, empty where there
-    /// is none.
+    /// Counts an answered request; `endpoint` is the pattern of its path, empty if there is none.
     pub fn answered(&self, listener: Listener, method: &Method, endpoint: &str, status: StatusCode) {
         let listener = match listener {
             Listener::People => "people",
@@ -187,13 +185,13 @@ impl Metrics {
         self.requests.get_or_create(&labels(&REQUESTS, values)).inc();
     }
 
-    /// Those counts.
+    /// The counts of requests.
     pub fn requests(&self) -> Family<Labels, Counter> {
         Family::clone(&self.requests)
     }
 }
 
-/// The method, if it is one that anything here takes: clients may make up others.
+/// The method, if any endpoint uses it: clients may invent others.
 fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -205,12 +203,12 @@ fn method_label(method: &Method) -> &'static str {
     }
 }
 
-/// Figures as they are at one moment.
+/// A page of metrics, as they are at one moment.
 #[derive(Default)]
 pub struct MetricsPage(Registry);
 
 impl MetricsPage {
-    /// Adds something that counts by itself.
+    /// Adds a metric that holds its own values.
     pub fn metric(&mut self, what: &MetricDeclaration, metric: impl Metric) {
         self.0.register(what.name, what.help, metric);
     }
@@ -239,12 +237,12 @@ impl MetricsPage {
         self.fraction(what, value as f64);
     }
 
-    /// Adds a gauge that need not be whole.
+    /// Adds a gauge with a fractional value.
     pub fn fraction(&mut self, what: &MetricDeclaration, value: f64) {
         self.metric(what, ConstGauge::new(value));
     }
 
-    /// Adds whether something is so.
+    /// Adds a gauge that is 1 if `value`, else 0.
     pub fn whether(&mut self, what: &MetricDeclaration, value: bool) {
         self.gauge(what, value.into());
     }
@@ -263,7 +261,7 @@ impl MetricsPage {
         self.metric(what, family);
     }
 
-    /// Adds a text.
+    /// Adds an info metric.
     pub fn text(&mut self, what: &MetricDeclaration, text: String) {
         self.metric(what, Info::new(labels(what, [Cow::Owned(text)])));
     }
@@ -272,7 +270,7 @@ impl MetricsPage {
     #[must_use]
     pub fn encode(&self) -> String {
         let mut page = String::new();
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = text::encode(&mut page, &self.0);
         page
     }

@@ -1,5 +1,5 @@
-//! Errors of the API are data: RFC 9457 problem+json with a stable `code`, and for
-//! each wrong field its place and what would be right.
+//! Errors of the API: RFC 9457 problem+json with a stable `code` and, for each wrong field, its
+//! place and what would be right.
 
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
@@ -12,7 +12,7 @@ use crate::store::StoreError;
 /// answered (its row in docs/API.md, in the order of the rows).
 macro_rules! problem_codes {
     ($($variant:ident = $name:literal, $status:ident, $title:literal, $when:literal;)*) => {
-        /// What went wrong. The name of each is part of the interface: programs decide by it.
+        /// Kind of an error. Its name is part of the interface: programs depend on it.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         pub enum ProblemCode {
             $(#[doc = $when] $variant,)*
@@ -34,7 +34,7 @@ macro_rules! problem_codes {
                 match self { $(Self::$variant => StatusCode::$status,)* }
             }
 
-            /// The same sentence for every problem of this code.
+            /// The title, the same for every problem of this code.
             #[must_use]
             pub fn title(self) -> &'static str {
                 match self { $(Self::$variant => $title,)* }
@@ -112,7 +112,7 @@ problem_codes! {
         "no answer within 60 s; `Retry-After`";
 }
 
-/// One thing that is wrong, and where.
+/// One error in a request, with its place.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct FieldError {
     /// JSON pointer into the body (RFC 6901); empty: the whole body.
@@ -124,7 +124,7 @@ pub struct FieldError {
     /// Name of a header.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub header: Option<&'static str>,
-    /// Stable name of what is wrong.
+    /// Stable code of this error.
     pub code: &'static str,
     /// What is wrong, and what would be right.
     pub detail: String,
@@ -142,7 +142,7 @@ impl FieldError {
     }
 }
 
-/// An error as the client gets it.
+/// An error in the form that the client gets.
 #[derive(Clone, Debug)]
 pub struct Problem {
     code: ProblemCode,
@@ -150,7 +150,7 @@ pub struct Problem {
     errors: Vec<FieldError>,
 }
 
-/// What a handler answers.
+/// Result of a handler.
 pub type ApiResult<T> = Result<T, Problem>;
 
 impl Problem {
@@ -160,22 +160,22 @@ impl Problem {
         Self { code, detail: detail.into(), errors: Vec::new() }
     }
 
-    /// Fields of the body that are not right; `errors` has one at least.
+    /// A problem about invalid fields of the body; `errors` must not be empty.
     #[must_use]
     pub fn fields(errors: Vec<FieldError>) -> Self {
         let detail = errors.first().map(|first| first.detail.clone()).unwrap_or_default();
         Self { code: ProblemCode::InvalidField, detail, errors }
     }
 
-    /// What is wrong with a document, as `code`.
+    /// A problem of `code` about a document.
     #[must_use]
     pub fn document(code: ProblemCode, problems: Vec<tidegate_author::DocumentError>) -> Self {
         let errors = problems.into_iter().map(|one| FieldError::field(one.pointer, one.code, one.message));
         Self { code, ..Self::fields(errors.collect()) }
     }
 
-    /// The database could not be read where an older answer would not do. Not for
-    /// the log at its usual level: thousands may ask in a second, and health says it.
+    /// A problem: the database could not be read, and an older answer would not do. It is not
+    /// logged at the usual level: thousands may occur per second, and health reports the cause.
     #[must_use]
     pub fn unreadable(error: &StoreError) -> Self {
         if *error == StoreError::Closed {
@@ -188,39 +188,39 @@ impl Problem {
         )
     }
 
-    /// A field of the body that is not right.
+    /// A problem about one invalid field of the body.
     #[must_use]
     pub fn field(pointer: impl Into<String>, code: &'static str, detail: impl Into<String>) -> Self {
         Self::fields(vec![FieldError::field(pointer, code, detail)])
     }
 
-    /// A parameter of the query or the path that is not right.
+    /// A problem about an invalid parameter of the query or the path.
     #[must_use]
     pub fn parameter(parameter: impl Into<String>, code: &'static str, detail: impl Into<String>) -> Self {
         let error = FieldError { parameter: Some(parameter.into()), ..FieldError::new(code, detail) };
         Self { code: ProblemCode::InvalidParameter, ..Self::fields(vec![error]) }
     }
 
-    /// A header that is not right.
+    /// A problem about an invalid header.
     #[must_use]
     pub fn header(header: &'static str, code: &'static str, detail: impl Into<String>) -> Self {
         let error = FieldError { header: Some(header), ..FieldError::new(code, detail) };
         Self { code: ProblemCode::InvalidHeader, ..Self::fields(vec![error]) }
     }
 
-    /// Whoever waits is sent away, for the service ends.
+    /// A problem for a waiting request: the service is stopping.
     #[must_use]
     pub fn stopping() -> Self {
         Self::new(ProblemCode::Stopping, "the service is stopping")
     }
 
-    /// What went wrong.
+    /// The kind of error.
     #[must_use]
     pub fn code(&self) -> ProblemCode {
         self.code
     }
 
-    /// What is wrong, each with its place.
+    /// The errors, each with its place.
     #[must_use]
     pub fn errors(&self) -> &[FieldError] {
         &self.errors
@@ -269,7 +269,7 @@ impl From<StoreError> for Problem {
                 Self::new(ProblemCode::StoreBusy, format!("{error}; nothing was changed, try again"))
             }
             StoreError::Closed => Self::stopping(),
-            // What the database says may quote rows: it belongs in the log.
+            // The database's message may quote rows: it belongs in the log.
             StoreError::Failed(why) => {
                 tracing::error!(error = %why, "the database failed");
                 Self::new(ProblemCode::StoreFailed, "the database failed; the service's log says why")

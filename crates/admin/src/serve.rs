@@ -1,5 +1,5 @@
-//! The service as a whole: store, feed and both listeners, started in this order
-//! and stopped in the other.
+//! The whole service: store, feed and both listeners, started in this order and stopped in
+//! reverse.
 
 mod listener;
 mod replaced_gateways;
@@ -25,27 +25,26 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::store::sqlite::{Options, SqliteStore};
 
-/// Connections of people at once.
+/// Open connections on the people's listener, at most.
 const MAX_PEOPLE: usize = 1_024;
-/// Connections of gateways at once: each thread of each Envoy has some.
+/// Open connections on the gateways' listener, at most: each thread of each Envoy has some.
 const MAX_GATEWAYS: usize = 32_768;
 
-/// What the service is started with.
+/// Configuration of the service.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The database.
     pub db: PathBuf,
-    /// Where people reach the API; port 0: any free one.
+    /// Address of the people's listener; port 0: any free one.
     pub people: SocketAddr,
-    /// Where gateways do.
+    /// Address of the gateways' listener.
     pub gateways: SocketAddr,
-    /// How the database is kept.
+    /// Options of the store.
     pub store: Options,
-    /// Names of backendRefs that the gateways' Envoys have clusters for; empty: it is
-    /// not known.
+    /// Names of backendRefs that the gateways' Envoys have clusters for; empty: it is not known.
     pub clusters: BTreeSet<String>,
-    /// A directory with files `admin-token` and `gateway-token` whose tokens are made
-    /// good, and which are made where they are missing.
+    /// A directory with the files `admin-token` and `gateway-token`, whose tokens are registered;
+    /// missing files are created.
     pub tokens: Option<PathBuf>,
 }
 
@@ -57,7 +56,8 @@ pub struct Service {
     listeners: [JoinHandle<()>; 2],
     departed: JoinHandle<()>,
     app: AppState,
-    /// While it lives gateways ack at once, so that it is known how late they are.
+    /// While it exists gateways ack at once, so that the delay until changes are enforced is
+    /// measured.
     _asks: Waiter,
 }
 
@@ -65,8 +65,8 @@ impl Service {
     /// Opens the database, reads it, and listens.
     ///
     /// # Errors
-    /// When an address is taken, the database cannot be opened or is in use by
-    /// another service, or a file of tokens is not as it must be.
+    /// When an address is taken, the database cannot be opened or is used by another service, or
+    /// a token file is invalid.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let bind = async |option: &str, address: SocketAddr| {
             TcpListener::bind(address)
@@ -114,29 +114,28 @@ impl Service {
         Ok(service)
     }
 
-    /// Where people reach the API.
+    /// Address of the people's listener.
     #[must_use]
     pub fn people(&self) -> SocketAddr {
         self.people
     }
 
-    /// Where gateways do.
+    /// Address of the gateways' listener.
     #[must_use]
     pub fn gateways(&self) -> SocketAddr {
         self.gateways
     }
 
-    /// What the handlers work with.
+    /// State of the handlers.
     #[must_use]
     pub fn app_state(&self) -> &AppState {
         &self.app
     }
 
-    /// Ends long polls and waits, lets every answer under way end, and closes the
-    /// database.
+    /// Ends long polls and waits, finishes all answers under way, and closes the database.
     ///
     /// # Errors
-    /// When a listener had ended before, which it never should.
+    /// When a listener had ended before, which should not happen.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.stop.send_replace(true);
         let [people, gateways] = self.listeners;

@@ -1,5 +1,5 @@
-//! Times as people write them: spans like `90m`, moments in RFC 3339 or as
-//! SQLite prints them.
+//! Times as people write them: durations like `90m`, and timestamps in RFC 3339 or as SQLite
+//! prints them.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,18 +8,18 @@ use tidegate_policy::{UnixSeconds, duration};
 
 use crate::store::time_text;
 
-/// The longest span: 100 years. Far over any use, far under what a table's
-/// expiry can hold.
+/// The longest duration: 100 years. Far above any use, and far below what the expiry of a table
+/// can hold.
 pub const MAX_DURATION: Duration = Duration::from_secs(100 * 366 * 86_400);
 
-/// What a span looks like, for messages.
+/// The accepted formats of durations, for messages.
 pub const DURATION_FORM: &str =
     "write a number with a unit: 500ms, 2s, 90m, 4h or 7d; or seconds as a number";
-/// What a moment looks like, for messages.
+/// The accepted formats of timestamps, for messages.
 pub const TIMESTAMP_FORM: &str = "write 2026-11-23T18:00:00Z or `2026-11-23 18:00:00` (UTC)";
 
-/// Reads a span: whole numbers with a unit, or one without in seconds. `None`
-/// when it is none or over [`MAX_DURATION`].
+/// Reads a duration: whole numbers with a unit, or one number in seconds. `None` when it is not
+/// one, or over [`MAX_DURATION`].
 #[must_use]
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let (number, seconds) = text.strip_suffix('d').map_or((text, 1), |days| (days, 86_400));
@@ -30,8 +30,8 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     (span <= MAX_DURATION).then_some(span)
 }
 
-/// Reads a moment: RFC 3339 with an offset, or `YYYY-MM-DD HH:MM:SS` in UTC with
-/// or without a fraction, which is rounded up to milliseconds.
+/// Reads a timestamp: RFC 3339 with an offset, or `YYYY-MM-DD HH:MM:SS` in UTC, with or without a
+/// fraction, which is rounded up to milliseconds.
 #[must_use]
 pub fn parse_timestamp(text: &str) -> Option<Timestamp> {
     Timestamp::from_millisecond(time_text::to_ms(text)?).ok()
@@ -43,7 +43,7 @@ pub fn now() -> Timestamp {
     Timestamp::try_from(SystemTime::now()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-/// Now, in the unit of expiry.
+/// Now, in seconds, the unit of expiry.
 #[must_use]
 pub fn now_seconds() -> UnixSeconds {
     UnixSeconds::try_from(now().as_second()).unwrap_or(UnixSeconds::MAX)
@@ -55,27 +55,26 @@ pub fn from_now(span: Duration) -> Option<Timestamp> {
     now().checked_add(SignedDuration::try_from(span).ok()?).ok()
 }
 
-/// As it stands in the database: `YYYY-MM-DD HH:MM:SS.mmm`, UTC.
+/// In the database's format: `YYYY-MM-DD HH:MM:SS.mmm`, UTC.
 #[must_use]
 pub fn to_sql(moment: Timestamp) -> String {
     time_text::from_ms(moment.as_millisecond())
 }
 
-/// As it stands in answers: RFC 3339 in UTC.
+/// In the format of answers: RFC 3339 in UTC.
 #[must_use]
 pub fn rfc3339(moment: Timestamp) -> String {
     moment.to_string()
 }
 
-/// A moment as the database has it, as it stands in answers; what is none stays
-/// as it is.
+/// A timestamp of the database in the format of answers; an invalid one is returned as it is.
 #[must_use]
 pub fn sql_to_rfc3339(text: String) -> String {
     parse_timestamp(&text).map_or(text, rfc3339)
 }
 
-/// The second in which an entry ends that was given this end: gateways count in
-/// seconds, rounded up.
+/// The second at which an entry with this expiry ends, rounded up, because gateways count in
+/// seconds.
 #[must_use]
 pub fn rounded_up(moment: Timestamp) -> String {
     let up = moment.round(TimestampRound::new().smallest(Unit::Second).mode(RoundMode::Ceil));

@@ -11,18 +11,19 @@ use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The token itself. No option: other people on the machine see command lines.
+/// Environment variable with the token. It is not an option, because other users of the machine
+/// can see command lines.
 const TOKEN: &str = "TIDEGATE_TOKEN";
-/// How long a connection may take to come about.
+/// How long connecting may take.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// How long an answer may take: the service itself gives up after 60 s.
 const ANSWER_TIME: Duration = Duration::from_secs(75);
-/// Bytes of an answer: over twice a page of documents as large as a body may be.
+/// Bytes of an answer, at most: over twice a page of documents of the largest size.
 const MAX_ANSWER: usize = 256 << 20;
 /// Characters of an unexpected answer that are printed.
 const MAX_REPEATED: usize = 120;
 
-/// Where the service is, and what opens it.
+/// Address of the service, and the token.
 #[derive(clap::Args, Debug)]
 pub struct AccessArgs {
     /// Where the service listens for people (`tidegate serve --listen`).
@@ -40,7 +41,7 @@ pub struct AccessArgs {
     token_file: Option<PathBuf>,
 }
 
-/// An address without its last slash.
+/// A URL without a trailing slash.
 pub fn server(text: &str) -> Result<String, String> {
     let wanted = "write http://HOST:PORT, like http://127.0.0.1:9070";
     let url: Url = text.parse().map_err(|_| wanted.to_owned())?;
@@ -62,7 +63,7 @@ pub struct ApiClient {
     authorization: HeaderValue,
 }
 
-/// A client that goes where it is sent, and nowhere else.
+/// A client without redirects and proxies.
 pub fn http_client(timeout: Duration) -> reqwest::Result<Client> {
     Client::builder()
         .connect_timeout(CONNECT_TIME)
@@ -72,13 +73,13 @@ pub fn http_client(timeout: Duration) -> reqwest::Result<Client> {
         .build()
 }
 
-/// Why there is no answer as it was wanted.
+/// Why a request had no usable answer.
 #[derive(thiserror::Error, Debug)]
 pub enum RequestError {
-    /// There is no asking: whatever else is asked fails as well.
+    /// No request can succeed: others would fail in the same way.
     #[error("{0}")]
     Unreachable(String),
-    /// This question was refused.
+    /// This request was refused.
     #[error("{0}")]
     Refused(ProblemReply),
 }
@@ -99,7 +100,7 @@ pub struct FieldProblem {
     /// JSON pointer into the document that was sent.
     #[serde(default)]
     pub pointer: Option<String>,
-    /// Stable name of what is wrong.
+    /// Stable code of the error.
     pub code: String,
     /// What is wrong, and what would be right.
     pub detail: String,
@@ -112,10 +113,10 @@ impl std::fmt::Display for ProblemReply {
 }
 
 impl ApiClient {
-    /// Reads the token; asks nothing yet.
+    /// Reads the token; sends no request yet.
     ///
     /// # Errors
-    /// There is no token, or it cannot be one.
+    /// When there is no token, or it is invalid.
     pub fn new(access: &AccessArgs) -> anyhow::Result<Self> {
         let token = token(access)?;
         let mut authorization = HeaderValue::try_from(format!("Bearer {token}"))
@@ -127,10 +128,10 @@ impl ApiClient {
         Ok(Self { client, server: access.server.clone(), authorization })
     }
 
-    /// Asks for `target`, a path with its query, and answers the JSON of a 200.
+    /// Requests `target`, a path with its query, and returns the JSON of a 200.
     ///
     /// # Errors
-    /// Anything else, and no answer at all.
+    /// When there is no answer, or any other one.
     pub async fn request(
         &self,
         method: Method,
@@ -151,8 +152,8 @@ impl ApiClient {
         Err(self.refusal(status, &bytes))
     }
 
-    /// As [`request`](Self::request) for a document that may be absent: `not_found` is the
-    /// code that says so.
+    /// As [`request`](Self::request) for a document that may be absent, in which case the problem
+    /// has the code `not_found`.
     pub async fn get_if_exists(&self, target: &str, not_found: &str) -> Result<Option<Value>, RequestError> {
         match self.request(Method::GET, target, None).await {
             Err(RequestError::Refused(refusal)) if refusal.code == not_found => Ok(None),
@@ -188,7 +189,7 @@ impl ApiClient {
         })
     }
 
-    /// The problem of the answer, or that the answer is not the service's.
+    /// The problem in the answer, or that the answer is not the service's.
     fn refusal(&self, status: StatusCode, bytes: &[u8]) -> RequestError {
         let Ok(refusal) = serde_json::from_slice::<ProblemReply>(bytes) else {
             return self.not_the_service(status, bytes);
@@ -203,7 +204,7 @@ impl ApiClient {
         }
     }
 
-    /// An answer of something else, such as a proxy before a service that is down.
+    /// An answer that is not the service's, such as that of a proxy in front of it.
     fn not_the_service(&self, status: StatusCode, bytes: &[u8]) -> RequestError {
         let text = String::from_utf8_lossy(bytes);
         let line: String = text.lines().next().unwrap_or_default().chars().take(MAX_REPEATED).collect();
@@ -226,7 +227,7 @@ fn token(access: &AccessArgs) -> anyhow::Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// The innermost cause of an error: the others only repeat what was tried.
+/// The innermost cause of an error: the outer ones only repeat what was tried.
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
@@ -259,7 +260,7 @@ mod tests {
         assert!(server("https://h:1").unwrap_err().contains("tunnel"));
     }
 
-    /// What the command line makes of an answer.
+    /// The error that the command line reads from an answer.
     async fn understood(answer: axum::response::Response) -> RequestError {
         let token = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(token.path(), "t").unwrap();

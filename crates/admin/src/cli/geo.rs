@@ -1,5 +1,5 @@
-//! `tidegate geo`: the country table. Works beside a running service, which sees
-//! the change at once.
+//! `tidegate geo`: the country table. Works beside a running service, which sees the change at
+//! once.
 
 use std::path::PathBuf;
 
@@ -10,27 +10,27 @@ use crate::geo::{self, FileFormat};
 use crate::store::Change;
 use crate::store::sqlite::SqliteStore;
 
-/// Who made the change, in the audit.
+/// The author in the audit.
 const BY: &str = "command line";
 
 /// What to do with the country table.
 #[derive(clap::Subcommand, Debug)]
 pub enum GeoCommand {
-    /// Replace the country table by what files say: mmdb of MaxMind or DB-IP, or
-    /// CSV of start,end,country. On any error the table stays as it is.
+    /// Replace the country table by files: mmdb of MaxMind or DB-IP, or CSV of start,end,country.
+    /// On any error the table stays as it is.
     Import {
-        /// The files, which together are the table: IPv4 and IPv6 may come apart.
+        /// The files, which together are the table: IPv4 and IPv6 may be separate.
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
         #[command(flatten)]
         db: DatabaseArg,
-        /// What the files are.
+        /// Format of the files.
         #[arg(long, value_enum, default_value_t)]
         format: FileFormat,
     },
 }
 
-/// Does it.
+/// Runs the command.
 pub fn run(command: GeoCommand) -> anyhow::Result<()> {
     let GeoCommand::Import { files, db, format } = command;
     let imported = geo::read(&files, format).context("nothing was changed")?;

@@ -7,7 +7,7 @@ use reqwest::StatusCode;
 
 use super::api_client;
 
-/// How long the whole of it may take: health checks come every few seconds.
+/// How long the command may take: health checks come every few seconds.
 const ANSWER_TIME: Duration = Duration::from_secs(4);
 
 /// Options of `tidegate health`.
@@ -24,10 +24,10 @@ pub struct HealthArgs {
     server: String,
 }
 
-/// Asks once.
+/// Sends one request.
 ///
 /// # Errors
-/// Nobody answers within 4 s, or something else than 200.
+/// When there is no answer within 4 s, or another status than 200.
 pub fn run(args: &HealthArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let uri = format!("{}/api/health", args.server);

@@ -1,18 +1,18 @@
-//! Where log lines go and what they look like.
+//! Destination and format of log lines.
 
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 
-/// The form of log lines.
+/// Format of log lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Sends log lines to standard error from here on.
+/// Starts logging to standard error.
 pub fn init(format: LogFormat, filter: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(filter)
         .with_context(|| format!("--log {filter}: write `info`, or `warn,tidegate_admin=debug`"))?;

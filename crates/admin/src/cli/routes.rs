@@ -9,30 +9,30 @@ use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
 
-/// What to do with routes. They end with 0 when all is done, with 1 when a dry run
-/// found differences, and with 2 when something went wrong.
+/// Commands for routes. They exit with 0 when all is done, with 1 when a dry run found
+/// differences, and with 2 on errors.
 #[derive(clap::Subcommand, Debug)]
 pub enum RoutesCommand {
-    /// Make or replace the HTTPRoutes of files: YAML or JSON, as kubectl takes it.
-    /// All are read and checked before the first is written.
+    /// Create or replace the HTTPRoutes of files: YAML or JSON, as for kubectl. All are read and
+    /// checked before the first is written.
     Apply(apply::ApplyArgs),
-    /// Print routes, in a form that `apply` takes back.
+    /// Print routes, in a form that `apply` accepts.
     Get(get::GetArgs),
 }
 
-/// How a command ended that did what it should.
+/// Result of a command that succeeded.
 enum CommandResult {
     Done,
     /// A dry run would have changed something.
     Different,
 }
 
-/// What a dry run that found differences ends with, as `diff` does.
+/// Exit status of a dry run that found differences, as of `diff`.
 const DIFFERENT: u8 = 1;
-/// What anything else ends with, as wrong arguments do.
+/// Exit status of every error, as of wrong arguments.
 const FAILED: u8 = 2;
 
-/// Does it.
+/// Runs the command.
 pub fn run(command: &RoutesCommand) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
@@ -53,23 +53,23 @@ pub fn run(command: &RoutesCommand) -> ExitCode {
     }
 }
 
-/// The address of a route.
+/// The URL path of a route.
 fn path(name: &str) -> String {
     format!("/api/admin/routes/{name}")
 }
 
-/// Prints `text`. A closed pipe (`| head`) must not end what
-/// is under way, as it would with a `print!` that panics.
+/// Prints `text`. A closed pipe (`| head`) must not end the command, as `print!` would, which
+/// panics.
 fn print_text(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-/// A line on standard output.
+/// Prints a line on standard output.
 fn print_line(line: impl Display) {
     print_text(&format!("{line}\n"));
 }
 
-/// A line on standard error, for a person.
+/// Prints a line on standard error.
 fn print_error_line(line: impl Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

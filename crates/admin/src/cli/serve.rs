@@ -13,31 +13,31 @@ use crate::store::sqlite::Options;
 /// Options of `tidegate serve`.
 #[derive(clap::Args, Debug)]
 pub struct ServeArgs {
-    /// The database, a SQLite file; it is made if there is none.
+    /// The database, a SQLite file; it is created if it does not exist.
     #[arg(long, env = "TIDEGATE_DB", value_name = "PATH", default_value = "tidegate.db")]
     db: PathBuf,
-    /// Where people reach the API (tokens of scope `admin`).
+    /// Address of the API for people (tokens of scope `admin`).
     #[arg(long, env = "TIDEGATE_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:9070")]
     listen: SocketAddr,
-    /// Where gateways fetch tables and post events (tokens of scope `gateway`).
+    /// Address for gateways: tables and events (tokens of scope `gateway`).
     #[arg(long, env = "TIDEGATE_GATEWAY_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:9071")]
     gateway_listen: SocketAddr,
-    /// Allow addresses other than loopback. There is no TLS: whoever can read
-    /// the network reads the tokens.
+    /// Allow addresses other than loopback. There is no TLS: whoever can read the network can
+    /// read the tokens.
     #[arg(long, env = "TIDEGATE_ALLOW_PUBLIC", value_parser = clap::builder::FalseyValueParser::new())]
     allow_public: bool,
-    /// Bytes of the database from which on the oldest events are removed.
+    /// Size of the database in bytes from which on the oldest events are removed.
     #[arg(long, env = "TIDEGATE_EVENTS_MAX_BYTES", value_name = "BYTES", default_value_t = Options::default().events_max_bytes)]
     events_max_bytes: u64,
-    /// A name that the gateways' Envoys have a cluster for, as backendRefs give it; may
-    /// be repeated. With at least one, routes that name another backend are warned of.
+    /// A name in backendRefs for which the gateways' Envoys have a cluster; may be repeated. With
+    /// at least one, routes that name another backend cause a warning.
     #[arg(long = "cluster", env = "TIDEGATE_CLUSTERS", value_name = "NAME", value_delimiter = ',')]
     clusters: Vec<String>,
-    /// A directory with the files `admin-token` and `gateway-token`, whose content is made
-    /// good for that scope. Where one is missing it is written with a new token.
+    /// A directory with the files `admin-token` and `gateway-token`, whose content becomes a
+    /// token of that scope. A missing file is written with a new token.
     #[arg(long, env = "TIDEGATE_TOKENS", value_name = "DIR")]
     tokens: Option<PathBuf>,
-    /// The form of log lines.
+    /// Format of log lines.
     #[arg(long, env = "TIDEGATE_LOG_FORMAT", value_enum, default_value_t = logging::LogFormat::Text)]
     log_format: logging::LogFormat,
     /// What is logged: a level, or directives like `warn,tidegate_admin=debug`.
@@ -45,11 +45,11 @@ pub struct ServeArgs {
     log: String,
 }
 
-/// Runs the service until it is told to stop.
+/// Runs the service until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When it cannot start: an address that is taken, a database that another
-/// service holds, a token that cannot be one.
+/// When it cannot start: an address is taken, another service has the database, a token is
+/// invalid.
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     logging::init(args.log_format, &args.log)?;
     for (option, address) in [("--listen", args.listen), ("--gateway-listen", args.gateway_listen)] {
@@ -69,8 +69,8 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        // The handlers stand before the service does: a signal during the start
-        // is a stop as well.
+        // The signal handlers are installed before the service starts: a signal during the start
+        // stops it, too.
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let service = tokio::select! {
             service = Service::start(config) => service?,

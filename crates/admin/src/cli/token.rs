@@ -9,17 +9,17 @@ use crate::auth::{self, Scope};
 use crate::store::TokenRow;
 use crate::store::sqlite::SqliteStore;
 
-/// What to do with tokens.
+/// Commands for tokens.
 #[derive(clap::Subcommand, Debug)]
 pub enum TokenCommand {
-    /// Make a token and print it, once: only its hash is stored.
+    /// Create a token and print it once: only its hash is stored.
     Create {
         #[command(flatten)]
         db: DatabaseArg,
-        /// What to call it.
+        /// Name of the token.
         #[arg(long, value_name = "NAME", value_parser = name)]
         name: String,
-        /// What it is good for.
+        /// What the token allows: its scope.
         #[arg(long, value_enum)]
         scope: Scope,
     },
@@ -28,20 +28,20 @@ pub enum TokenCommand {
         #[command(flatten)]
         db: DatabaseArg,
     },
-    /// Revoke every token of a name; a running service forgets it within a second.
+    /// Revoke every token of a name; a running service refuses it within a second.
     Revoke {
         #[command(flatten)]
         db: DatabaseArg,
-        /// What it is called.
+        /// Name of the tokens.
         #[arg(long, value_name = "NAME")]
         name: String,
     },
 }
 
-/// Which database.
+/// The database.
 #[derive(clap::Args, Debug)]
 pub struct DatabaseArg {
-    /// The database, a SQLite file; it is made if there is none.
+    /// The database, a SQLite file; it is created if it does not exist.
     #[arg(long = "db", env = "TIDEGATE_DB", value_name = "PATH", default_value = "tidegate.db")]
     pub path: PathBuf,
 }
@@ -51,7 +51,7 @@ fn name(text: &str) -> Result<String, String> {
     if fine { Ok(text.to_owned()) } else { Err("write 1 to 100 bytes without control characters".to_owned()) }
 }
 
-/// Does it.
+/// Runs the command.
 pub fn run(command: &TokenCommand) -> anyhow::Result<()> {
     match command {
         TokenCommand::Create { db, name, scope } => {
@@ -67,7 +67,8 @@ pub fn run(command: &TokenCommand) -> anyhow::Result<()> {
         }
         TokenCommand::List { db } => {
             for TokenRow { hash, name, scope } in SqliteStore::tokens_beside(&db.path)? {
-                // The hash's beginning tells tokens of one name apart, and opens nothing.
+                // The beginning of the hash distinguishes tokens of one name, and is not a
+                // secret.
                 println!("{}  {scope:8} {name}", hash.get(..8).unwrap_or(&hash));
             }
             Ok(())

@@ -1,11 +1,11 @@
-//! What the codes of country tables mean.
+//! Meaning of the codes in country tables.
 
 use tidegate_author::is_listed;
 use tidegate_policy::geo::Country;
 
-/// The country of a code, or what rules may name beside countries: `EU`, `AP` and `A1`
-/// are somewhere too. `None`: a client from there has no known country. That is also
-/// what a code means that no rule can name: real tables have a few.
+/// The country of a code. Rules may also name the codes `EU`, `AP` and `A1`, which are not
+/// countries. `None`: a client from there has no known country; that includes codes that no rule
+/// can name, of which real tables have a few.
 pub(super) fn country_of(code: &str) -> Result<Option<Country>, String> {
     if matches!(code, "" | "-" | "--" | "??" | "ZZ" | "XX" | "zz" | "xx") {
         return Ok(None);

@@ -1,9 +1,9 @@
-//! Lines of `start,end,country`: addresses or numbers, IPv4 or IPv6, as Tor's
-//! geoip files, ip-location-db, DB-IP Lite and IP2Location Lite write them.
+//! Lines of `start,end,country`: addresses or numbers, IPv4 or IPv6, as Tor's geoip files,
+//! ip-location-db, DB-IP Lite and IP2Location Lite write them.
 //!
-//! Empty lines and those that begin with `#` are passed over, and so is a first
-//! line without an address. Fields may be quoted. Further columns (a country's
-//! name) are passed over, except where they make doubtful what the third one is.
+//! Empty lines and those that begin with `#` are skipped, and so is a first line without an
+//! address. Fields may be quoted. Further columns (a country's name) are ignored, unless they
+//! make it doubtful what the third one is.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -26,7 +26,7 @@ pub(super) fn read(bytes: &[u8], file: FileIndex, ranges: &mut RangeCollector) -
     let (mut end, mut line_ends) = (0, 0);
     loop {
         let is_read = reader.read_record(&mut record);
-        // The reader's own line numbers are those of the lines that it passed over before.
+        // The reader's own line numbers are off: they do not count skipped lines.
         let begin = end;
         end = usize::try_from(reader.position().byte()).unwrap_or(end);
         line_ends += bytes[begin..end].iter().filter(|byte| **byte == b'\n').count();
@@ -39,7 +39,7 @@ pub(super) fn read(bytes: &[u8], file: FileIndex, ranges: &mut RangeCollector) -
             Ok(false) => return Ok(()),
             Err(_) => return Err(wrong("not UTF-8")),
         }
-        // The reader lets a quoted field go on in the next line.
+        // The reader would let a quoted field continue on the next line.
         if record.iter().any(|field| field.contains('\n')) {
             return Err(wrong("a quote is not closed"));
         }
@@ -54,7 +54,7 @@ pub(super) fn read(bytes: &[u8], file: FileIndex, ranges: &mut RangeCollector) -
     }
 }
 
-/// Whether the last line has a quote that nothing closes: the file was cut there.
+/// Whether the last line has an unclosed quote: the file was cut there.
 fn ends_within_quotes(bytes: &[u8]) -> bool {
     let last = bytes.trim_ascii_end().rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
     !last.starts_with(b"#") && last.iter().filter(|byte| **byte == b'"').count() % 2 == 1
@@ -69,7 +69,7 @@ fn range(fields: &StringRecord) -> Result<(IpAddr, IpAddr, &str), String> {
     let (Some(first), Some(last), Some(code)) = (fields.get(0), fields.get(1), fields.get(2)) else {
         return Err(format!("{} fields: write start,end,country", fields.len()));
     };
-    // DB-IP's larger files have the continent there: NA would become Namibia.
+    // DB-IP's larger files have the continent in this column: NA would become Namibia.
     if fields.get(3).is_some_and(|next| next.len() == 2 && next.bytes().all(|b| b.is_ascii_alphabetic())) {
         return Err("two fields look like a country: keep start,end,country only".to_owned());
     }
@@ -84,8 +84,8 @@ fn number(text: &str) -> Option<u128> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// Numbers do not say their family: those up to 2^32 - 1 are IPv4, for the IPv6
-/// addresses down there belong to nobody.
+/// Numbers have no address family: those up to 2^32 - 1 are IPv4, because the IPv6 addresses in
+/// that range are not assigned.
 fn numbers(first: u128, last: u128) -> (IpAddr, IpAddr) {
     match (u32::try_from(first), u32::try_from(last)) {
         (Ok(first), Ok(last)) => (Ipv4Addr::from_bits(first).into(), Ipv4Addr::from_bits(last).into()),

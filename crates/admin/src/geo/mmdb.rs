@@ -1,5 +1,5 @@
-//! Country databases in MaxMind's format: GeoIP2 and GeoLite2 Country (and City),
-//! those of DB-IP, and what follows either.
+//! Country databases in MaxMind's format (mmdb): GeoIP2 and GeoLite2 Country (and City), those of
+//! DB-IP, and others with the same records.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -9,17 +9,17 @@ use serde::Deserialize;
 
 use super::ranges::{FileIndex, FileLine, RangeCollector};
 
-/// Begins the metadata, which stands at the end of the file.
+/// Marker before the metadata, which is at the end of the file.
 const MARKER: &[u8] = b"\xab\xcd\xefMaxMind.com";
-/// The metadata has this many bytes at most.
+/// Bytes of the metadata, at most.
 const MAX_METADATA: usize = 128 << 10;
 
-/// Ways to a range at most: IPv4 may be reached by the addresses that stand for it in
-/// IPv6, too.
+/// Paths in the tree per range, at most: IPv4 ranges can also be reached through the IPv6
+/// addresses that stand for them.
 const WAYS_PER_RANGE: usize = 8;
 
-/// Whether `bytes` are such a database, or at least once were: one that was cut
-/// short has lost its metadata, and its search tree is no text.
+/// Whether `bytes` are such a database, or the beginning of one: a truncated file has lost its
+/// metadata, but its search tree is not text.
 pub(super) fn is_one(bytes: &[u8]) -> bool {
     let end = &bytes[bytes.len().saturating_sub(MAX_METADATA)..];
     end.windows(MARKER.len()).any(|window| window == MARKER)
@@ -29,7 +29,7 @@ pub(super) fn is_one(bytes: &[u8]) -> bool {
 /// Reads a database.
 ///
 /// # Errors
-/// When it is damaged, or says nothing of countries.
+/// When it is damaged, or contains no countries.
 pub(super) fn read(bytes: Vec<u8>, file: FileIndex, ranges: &mut RangeCollector) -> Result<(), String> {
     let damaged = |error: MaxMindDbError| match error {
         MaxMindDbError::Decoding { .. } => format!("not a database of countries: {error}"),
@@ -69,8 +69,8 @@ pub(super) fn read(bytes: Vec<u8>, file: FileIndex, ranges: &mut RangeCollector)
     if any { Ok(()) } else { Err(format!("a database of type `{kind}`, which names no countries")) }
 }
 
-/// The search tree, with which the file begins: nodes of two records each, which lead
-/// to another node, to data, or nowhere.
+/// The search tree at the beginning of the file: nodes of two records each, which point to
+/// another node, to data, or to nothing.
 struct Tree<'b> {
     bytes: &'b [u8],
     node_count: u64,
@@ -78,13 +78,13 @@ struct Tree<'b> {
 }
 
 impl Tree<'_> {
-    /// Whether there are at most `most` ways from the root to an end. Where branches
-    /// meet again there may be 2^128 of them, in a file of a few hundred bytes.
+    /// Whether there are at most `most` paths from the root to an end. Where branches join again
+    /// there may be 2^128 of them, in a file of a few hundred bytes.
     fn can_be_walked(&self, most: usize) -> bool {
         let most = most as u64;
         let mut ends = 0u64;
         let mut level: HashMap<u64, u64> = HashMap::from([(0, 1)]);
-        // An address has no more bits; a way that is longer is found by who walks it.
+        // An address has 128 bits; a longer path is found when the tree is walked.
         for _bit in 0..128 {
             let mut next: HashMap<u64, u64> = HashMap::with_capacity(level.len());
             let mut ways = 0u64;
@@ -106,7 +106,7 @@ impl Tree<'_> {
         true
     }
 
-    /// Both records of a node; `None`: they are not there.
+    /// Both records of a node; `None`: the file has no such node.
     fn records(&self, node: u64) -> Option<[u64; 2]> {
         let size = usize::from(self.record_size) / 4;
         let at = usize::try_from(node).ok()?.checked_mul(size)?;
@@ -114,7 +114,7 @@ impl Tree<'_> {
         let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
         let (left, right) = bytes.split_at(size / 2);
         match (self.record_size, right) {
-            // In the middle are four more bits of each.
+            // The byte in the middle has four more bits of each.
             (28, [middle, right @ ..]) => {
                 let (high, low) = (u64::from(middle >> 4), u64::from(middle & 15));
                 Some([high << 24 | number(left), low << 24 | number(right)])
@@ -124,13 +124,12 @@ impl Tree<'_> {
     }
 }
 
-/// A record, as far as it says a country: where the users are, else where the
-/// network is registered.
+/// The country in a record: where the users are, else where the network is registered.
 #[derive(Deserialize)]
 struct MmdbRecord {
     country: Option<MmdbCountry>,
     registered_country: Option<MmdbCountry>,
-    /// As ip-location-db has it.
+    /// The field of ip-location-db.
     country_code: Option<String>,
 }
 

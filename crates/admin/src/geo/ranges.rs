@@ -1,4 +1,4 @@
-//! Ranges as files say them, put in order and joined.
+//! Ranges from files, sorted and joined.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -8,28 +8,28 @@ use tidegate_policy::geo::CountryRange;
 
 use super::country_codes::country_of;
 
-/// One of the files.
+/// Index of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct FileIndex(u16);
 
-/// Where a range was found.
+/// The place of a range in the files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct FileLine {
-    /// In which file.
+    /// The file.
     pub file: FileIndex,
-    /// In which line of it, from 1; 0: a file without lines.
+    /// Its line, from 1; 0: a file without lines.
     pub line: u32,
 }
 
-/// A range as a file says it.
+/// A range from a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct SourceRange {
     range: CountryRange,
     at: FileLine,
 }
 
-/// Ranges of all files at most, those that are left out included: a small file can
-/// say more than any machine holds.
+/// Ranges of all files, at most, including those that are left out: a small file can describe
+/// more than fits into memory.
 const MAX_RANGES: usize = 1 << 24;
 
 /// All ranges of all files.
@@ -37,7 +37,7 @@ pub(super) struct RangeCollector {
     files: Vec<PathBuf>,
     found: Vec<SourceRange>,
     skipped: BTreeMap<String, u64>,
-    /// How many more there may be.
+    /// Number of further ranges that are accepted.
     pub room: usize,
 }
 
@@ -48,17 +48,17 @@ impl Default for RangeCollector {
 }
 
 impl RangeCollector {
-    /// The next file begins.
+    /// Begins the next file.
     pub fn begin(&mut self, path: &Path) -> FileIndex {
         self.files.push(path.to_owned());
         FileIndex(u16::try_from(self.files.len() - 1).unwrap_or(u16::MAX))
     }
 
-    /// Takes what a file says of a range: of one family, first and last included.
+    /// Adds a range of a file: of one address family, first and last included.
     ///
     /// # Errors
-    /// When the range is reversed or of two families, `code` is no code, or there are too
-    /// many.
+    /// When the range is reversed or of two families, `code` is not a code, or there are too many
+    /// ranges.
     pub fn add(&mut self, first: IpAddr, last: IpAddr, code: &str, at: FileLine) -> Result<(), String> {
         let too_many = || format!("over {MAX_RANGES} ranges: no country database has so many");
         self.room = self.room.checked_sub(1).ok_or_else(too_many)?;
@@ -82,10 +82,10 @@ impl RangeCollector {
         Ok(())
     }
 
-    /// All of them in order, neighbours of one country as one; and how many were
-    /// left out, by code.
+    /// All ranges in order, neighbours of one country joined; and how many were left out, by
+    /// code.
     pub fn join(mut self) -> anyhow::Result<(Vec<CountryRange>, BTreeMap<String, u64>)> {
-        // Of two that begin at one address the one that was found first.
+        // Of two that begin at the same address, the one found first comes first.
         self.found.sort_by_key(|found| found.range.first);
         let mut joined: Vec<CountryRange> = Vec::with_capacity(self.found.len());
         let mut before: Option<&SourceRange> = None;
@@ -115,7 +115,7 @@ impl RangeCollector {
     }
 }
 
-/// IPv4 that is written as IPv6 is IPv4: so it is looked up.
+/// IPv4 addresses written as IPv6 become IPv4: they are looked up as such.
 fn unmapped(first: Ipv6Addr, last: Ipv6Addr) -> (IpAddr, IpAddr) {
     match (first.to_ipv4_mapped(), last.to_ipv4_mapped()) {
         (Some(first), Some(last)) => (first.into(), last.into()),
@@ -123,8 +123,8 @@ fn unmapped(first: Ipv6Addr, last: Ipv6Addr) -> (IpAddr, IpAddr) {
     }
 }
 
-/// Whether `later`, which does not begin before `earlier`, has an address of it.
-/// Every IPv4 address comes before every IPv6 one.
+/// Whether `later`, which does not begin before `earlier`, overlaps it. Every IPv4 address is
+/// before every IPv6 address.
 fn overlap(earlier: &CountryRange, later: &CountryRange) -> bool {
     later.first <= earlier.last
 }

@@ -1,4 +1,4 @@
-//! Files as people get them, right and wrong.
+//! Valid and invalid files in the formats that providers use.
 
 mod mmdb;
 
@@ -23,7 +23,7 @@ impl Folder {
     }
 }
 
-/// What comes of one CSV file.
+/// Reads one CSV file.
 fn csv(content: &str) -> Result<Imported, String> {
     let folder = Folder::new();
     read(&[folder.file("list.csv", content)], FileFormat::Auto).map_err(|error| error.to_string())
@@ -130,7 +130,7 @@ fn other_files_are_named_for_what_they_are() {
     let latin =
         said(folder.file("x.csv", b"1.0.0.0,1.0.0.9,DE\n1.0.1.0,1.0.1.9,CI,C\xf4te\n"), FileFormat::Auto);
     assert!(latin.contains("line 2") && latin.contains("UTF-8"), "{latin}");
-    // What does not say its size is bounded all the same.
+    // A file without a known size is bounded as well.
     let endless = load(Path::new("/dev/zero"), 3 << 20).unwrap_err().to_string();
     assert!(endless.contains("/dev/zero: a country database has 3 MiB at most"), "{endless}");
     let missing = said(folder.0.path().join("nothing"), FileFormat::Auto);

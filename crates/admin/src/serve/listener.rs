@@ -1,5 +1,5 @@
-//! One listener: HTTP/1 and HTTP/2 (prior knowledge) on the same port, bounded
-//! in connections and header time, and stopped without cutting an answer off.
+//! One listener: HTTP/1 and HTTP/2 (prior knowledge) on the same port, with limits on connections
+//! and header time. It is stopped without cutting off answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,18 +12,18 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-/// How long a connection may take over the head of a request, the wait for a
-/// next one on it included.
+/// How long the head of a request may take, including the wait for a next request on the
+/// connection.
 const HEAD_TIME: Duration = Duration::from_secs(90);
-/// Requests at once on one HTTP/2 connection.
+/// Concurrent requests on one HTTP/2 connection, at most.
 const MAX_STREAMS: u32 = 1_000;
-/// Bytes of all headers of one request.
+/// Bytes of all headers of one request, at most.
 const MAX_HEADERS: u32 = 64 << 10;
 /// How long answers under way may take once the service stops.
 const DRAIN_TIME: Duration = Duration::from_secs(4);
 
-/// Serves `router` on `listener` until `stop` says true, then until every answer
-/// under way has been given, at most 4 s.
+/// Serves `router` on `listener` until `stop` is true, then finishes the answers under way, for
+/// at most 4 s.
 pub async fn listen(
     listener: TcpListener,
     router: Router,
@@ -40,8 +40,8 @@ pub async fn listen(
         };
         match accepted {
             Ok((stream, permit)) => connection(&server, &open, stream, permit, router.clone()),
-            // Out of descriptors, or a connection that was gone before it was
-            // taken: the next one may do, but not at once.
+            // No file descriptors left, or the connection was closed before it was accepted: the
+            // next attempt may succeed, but not at once.
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -60,7 +60,7 @@ async fn accept(
 ) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
     let permit = Arc::clone(permits).acquire_owned().await.map_err(std::io::Error::other)?;
     let (stream, _) = listener.accept().await?;
-    // Answers are small and waited for.
+    // Answers are small and urgent.
     stream.set_nodelay(true)?;
     Ok((stream, permit))
 }
@@ -72,10 +72,10 @@ fn server() -> auto::Builder<TokioExecutor> {
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
-        // A gateway takes its questions back when they were not answered in time. If
-        // this process stood still for a second, it finds as many of those as there
-        // may be streams, and hyper's default of 20 would end the connection with
-        // ENHANCE_YOUR_CALM, and with it the questions that can still be answered.
+        // A gateway resets its questions that were not answered in time. If this process was
+        // suspended for a second, it finds up to as many of those as there may be streams.
+        // hyper's default of 20 would end the connection with ENHANCE_YOUR_CALM, and with it the
+        // questions that can still be answered.
         .max_pending_accept_reset_streams(MAX_STREAMS as usize)
         .max_header_list_size(MAX_HEADERS)
         .keep_alive_interval(Duration::from_secs(30))
@@ -124,8 +124,8 @@ mod tests {
         frame(HEADERS, 0x5, stream, b"\x82\x86\x84\x41\x01a")
     }
 
-    /// The questions of a second in which this process stood still: all are taken
-    /// back but the last.
+    /// The questions of a second in which this process was suspended: all but the last were
+    /// reset.
     #[tokio::test]
     async fn questions_that_were_taken_back_do_not_end_the_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

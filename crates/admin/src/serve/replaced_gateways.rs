@@ -1,5 +1,5 @@
-//! Gateways that are gone for good: another process of their node has taken
-//! over. What their VMs numbered and did not deliver will not come any more.
+//! Gateways that have been replaced by another process of their node. What their VMs numbered and
+//! did not deliver will not arrive any more.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,22 +13,23 @@ use crate::store::Store;
 
 /// How often to look.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Two gateways with one node name drop out of the list by turns, so being
-/// absent for a moment says nothing.
+/// Two gateways with one node name replace each other in the list again and again, so a short
+/// absence means nothing.
 const GONE_AFTER: Duration = Duration::from_secs(10);
 
-/// Who was there.
+/// Gateways that were listed.
 #[derive(Default)]
 struct LastListed {
-    /// By when they were last in the list.
+    /// When each was last in the list.
     at: HashMap<Gateway, Instant>,
-    /// Those of before this service started: in the list once they, or another
+    /// Gateways from before this service started. They count as listed once they, or another
     /// process of their node, are heard of.
     before: Vec<Gateway>,
 }
 
 impl LastListed {
-    /// Takes what is listed `now`; answers who has not been for long, once.
+    /// Takes the gateways that are listed `now`. Returns, once each, those that have been absent
+    /// for longer than `GONE_AFTER`.
     fn update(&mut self, listed: impl IntoIterator<Item = Gateway>, now: Instant) -> Vec<Gateway> {
         for gateway in listed {
             for known in self.before.extract_if(.., |known| known.node == gateway.node) {
@@ -40,13 +41,13 @@ impl LastListed {
         self.at.extract_if(|_, at| gone(at)).map(|(gateway, _)| gateway).collect()
     }
 
-    /// Says `gateway` again with the next look.
+    /// Makes the next update return `gateway` again.
     fn retry(&mut self, gateway: Gateway, now: Instant) {
         self.at.insert(gateway, now.checked_sub(GONE_AFTER).unwrap_or(now));
     }
 }
 
-/// Closes the sources of gateways that are gone, until the task is ended.
+/// Closes the sources of gateways that are gone. Runs until the task is aborted.
 pub async fn follow(gateways: Gateways, store: Arc<dyn Store>) {
     let mut seen = LastListed::default();
     let mut look = interval(LOOK_EVERY);
@@ -55,7 +56,7 @@ pub async fn follow(gateways: Gateways, store: Arc<dyn Store>) {
     loop {
         let now = look.tick().await;
         if !asked {
-            // An Envoy may have been replaced while no service was there to see it.
+            // An Envoy may have been replaced while no service was running.
             match store.gateways_with_open_sources().await {
                 Ok(gateways) => (seen.before, asked) = (gateways, true),
                 Err(error) => tracing::warn!(%error, "cannot read which gateways there were"),

@@ -1,5 +1,5 @@
-//! Tokens that come as files: made by whoever runs the service (a mounted Secret), or
-//! here, at the first start, where a volume is all that the service has.
+//! Tokens in files: created by the operator (a mounted Secret), or here at the first start, if
+//! the service has only a volume.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -11,18 +11,18 @@ use anyhow::{Context, bail, ensure};
 use crate::auth::{self, Scope};
 use crate::store::{Store, TokenRow};
 
-/// Bytes that a token has at least: what a person can remember is not one.
+/// Bytes of a token, at least: what a person can remember is too weak.
 const MIN_TOKEN: usize = 32;
-/// Bytes that one has at most: it travels in a header.
+/// Bytes of a token, at most: it is sent in a header.
 const MAX_TOKEN: usize = 1_024;
 
-/// Makes `DIR/admin-token` and `DIR/gateway-token` good, each for the scope that its
-/// name says; a file that is not there is written with a new token. Doing it again
-/// changes nothing. A token that a file held before stays good until it is revoked.
+/// Registers the tokens in `DIR/admin-token` and `DIR/gateway-token`, each with the scope in its
+/// name; a missing file is written with a new token. Repeating it changes nothing. A token that a
+/// file held before stays valid until it is revoked.
 ///
 /// # Errors
-/// A file cannot be read, or be written where there is none; what it holds cannot be a
-/// token, or is one of the other scope already. The message names the file.
+/// When a file cannot be read, or created if it is missing; when its content is not a valid
+/// token, or is a token of the other scope. The message names the file.
 pub async fn register(dir: &Path, store: &dyn Store) -> anyhow::Result<()> {
     let mut tokens = Vec::new();
     for scope in [Scope::Admin, Scope::Gateway] {
@@ -60,8 +60,8 @@ fn file(dir: &Path, scope: Scope) -> PathBuf {
     dir.join(name(scope))
 }
 
-/// Who may read a file that is made here. The gateway's token is for a program that runs
-/// as somebody else, in the same group if need be; the operator's is for its owner.
+/// Permissions of a file that is created here. The gateway's token is for a program of another
+/// user, in the same group if need be; the operator's is for its owner.
 fn mode(scope: Scope) -> u32 {
     match scope {
         Scope::Admin => 0o600,
@@ -79,14 +79,14 @@ fn read_or_make(path: &Path, scope: Scope) -> anyhow::Result<String> {
             path.display()
         )
     })?;
-    // Another process may have been faster: what stands there is what others read.
+    // Another process may have created it first: its content counts.
     if made {
         tracing::info!(file = %path.display(), "made a token");
     }
     read(path)?.with_context(|| format!("{} is gone again", path.display()))
 }
 
-/// What the file holds, without the space around it; `None`: there is none.
+/// The file's content, without surrounding space; `None`: there is no file.
 fn read(path: &Path) -> anyhow::Result<Option<String>> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -107,7 +107,7 @@ fn read(path: &Path) -> anyhow::Result<Option<String>> {
     Ok(Some(token.to_owned()))
 }
 
-/// Writes a new token there, whole or not at all; `false`: there is one by now.
+/// Writes a file with a new token, completely or not at all; `false`: there is a file by now.
 fn make(path: &Path, scope: Scope) -> anyhow::Result<bool> {
     let token = auth::new_token()?;
     let new = path.with_extension(format!("new-{}", std::process::id()));
@@ -115,7 +115,7 @@ fn make(path: &Path, scope: Scope) -> anyhow::Result<bool> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode(scope)).open(&new)?;
         writeln!(file, "{token}")?;
         file.sync_all()?;
-        // Unlike a rename this does not take the place of a file.
+        // Unlike a rename this does not replace an existing file.
         std::fs::hard_link(&new, path)
     })();
     let _ = std::fs::remove_file(&new);
@@ -186,7 +186,7 @@ mod tests {
             "{known:?}"
         );
         assert_eq!(std::fs::read(file(&dir, Scope::Gateway)).unwrap(), format!(" {token}\r\n").as_bytes());
-        // Replaced: the new one is good, the old one until it is revoked.
+        // Replaced: the new one is valid, and the old one until it is revoked.
         std::fs::write(file(&dir, Scope::Gateway), format!("{token}!")).unwrap();
         register(&dir, &store).await.unwrap();
         assert_eq!(store.tokens().await.unwrap().len(), 3);
@@ -223,7 +223,7 @@ mod tests {
     async fn where_nothing_can_be_written_the_missing_file_is_named() {
         let (keep, store, dir) = new();
         refused(&keep.path().join("nowhere"), &store, "there is no file").await;
-        // Files of others: for root there are none.
+        // Files without permission; root has all permissions.
         std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o500)).unwrap();
         if std::fs::write(dir.join("probe"), "").is_err() {
             refused(&dir, &store, "admin-token, and it cannot be made").await;

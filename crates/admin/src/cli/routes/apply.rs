@@ -1,4 +1,4 @@
-//! `tidegate routes apply`: files to the service.
+//! `tidegate routes apply`: writes routes from files to the service.
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ pub struct ApplyArgs {
     from: Sources,
     #[command(flatten)]
     access: AccessArgs,
-    /// Show what would change, as a unified diff of YAML, and change nothing. Ends
-    /// with 1 if something would.
+    /// Show what would change, as a unified diff of YAML, and change nothing. Exits with 1 if
+    /// something would.
     #[arg(long)]
     dry_run: bool,
     /// How long to wait until every gateway enforces the routes, up to 30s; 0s:
@@ -38,14 +38,14 @@ fn wait(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// What the service says of a route that was written.
+/// The service's answer to a written route.
 #[derive(Deserialize)]
 struct WriteReply {
     #[serde(default)]
     warnings: Vec<String>,
 }
 
-/// What the service says of the gateways.
+/// The part of an answer about the gateways.
 #[derive(Deserialize)]
 struct WarmupReply {
     applied: AppliedGateways,
@@ -62,8 +62,8 @@ struct AppliedGateways {
 /// Applies the routes, or shows what that would change.
 ///
 /// # Errors
-/// A document is not right: nothing was changed. Or a route could not be written:
-/// what was, and what was not, has been said.
+/// When a document is invalid: then nothing was changed. Or when a route could not be written:
+/// which were written and which not was printed.
 pub async fn run(args: &ApplyArgs) -> anyhow::Result<CommandResult> {
     let wanted = files::read(&args.from)?;
     let service = ApiClient::new(&args.access)?;
@@ -77,8 +77,8 @@ pub async fn run(args: &ApplyArgs) -> anyhow::Result<CommandResult> {
     applied.map(|()| CommandResult::Done)
 }
 
-/// Writes one after the other. One that is refused does not keep the others from
-/// being written.
+/// Writes the routes one after the other. A refused route does not prevent the others from being
+/// written.
 async fn write_all(service: &ApiClient, wanted: &[RouteDocument]) -> anyhow::Result<()> {
     let mut missed: Vec<&str> = Vec::new();
     for (at, route) in wanted.iter().enumerate() {
@@ -90,7 +90,7 @@ async fn write_all(service: &ApiClient, wanted: &[RouteDocument]) -> anyhow::Res
             }
             Err(RequestError::Unreachable(why)) => {
                 print_error_line(format_args!("{}: {why}", route.location));
-                // Those after it would fare no better.
+                // Those after it would fail in the same way.
                 missed.extend(wanted.iter().skip(at).map(|route| route.name.as_str()));
                 break;
             }
@@ -105,7 +105,7 @@ async fn write_all(service: &ApiClient, wanted: &[RouteDocument]) -> anyhow::Res
     Ok(())
 }
 
-/// Writes a route, and answers what became of it, in kubectl's words.
+/// Writes a route, and returns what was done with it, in kubectl's words.
 async fn write(service: &ApiClient, route: &RouteDocument) -> Result<&'static str, RequestError> {
     let path = path(&route.name);
     let outcome = match service.get_if_exists(&path, "route_not_found").await?.map(canonical) {
@@ -139,7 +139,7 @@ fn refused(route: &RouteDocument, refusal: &ProblemReply) {
     }
 }
 
-/// Waits for the gateways, once for all routes, and says how far they have come.
+/// Waits for the gateways, once for all routes, and prints how many enforce them.
 async fn wait_for_gateways(service: &ApiClient, wait: Duration) -> anyhow::Result<()> {
     let target = format!("/api/admin/optimization/warmup?wait={}ms", wait.as_millis());
     let answer = service.request(Method::POST, &target, None).await;

@@ -1,9 +1,9 @@
-//! The one form in which routes are compared, shown and sent.
+//! The canonical form in which routes are compared, shown and sent.
 
 use serde_json::{Map, Value};
 use similar::TextDiff;
 
-/// What Kubernetes writes into a document's metadata, and nobody else.
+/// Fields of a document's metadata that only Kubernetes writes.
 const SET_BY_KUBERNETES: [&str; 8] = [
     "creationTimestamp",
     "deletionGracePeriodSeconds",
@@ -14,11 +14,11 @@ const SET_BY_KUBERNETES: [&str; 8] = [
     "selfLink",
     "uid",
 ];
-/// Where kubectl keeps the document as it was applied.
+/// The annotation in which kubectl keeps the document as it was applied.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// `document` with `apiVersion` and `kind`, and without what Kubernetes writes and
-/// what is null: two documents that mean the same route alike are equal then.
+/// `document` with `apiVersion` and `kind`, and without nulls and what Kubernetes writes, so that
+/// documents of equal meaning are equal.
 #[must_use]
 pub fn canonical(mut document: Value) -> Value {
     let Value::Object(fields) = &mut document else { return document };
@@ -42,7 +42,8 @@ fn without_last_applied(metadata: &mut Map<String, Value>) {
     }
 }
 
-/// A null is an absent field, but in a list it holds a place.
+/// Removes null fields, which mean absent ones; a null in a list stays, because it has a
+/// position.
 fn without_nulls(value: &mut Value) {
     match value {
         Value::Object(fields) => {
@@ -59,8 +60,8 @@ pub fn yaml(document: &Value) -> anyhow::Result<String> {
     Ok(yaml_serde::to_string(document)?)
 }
 
-/// What `wanted`, which stands at `location`, would change of the route `name` that
-/// the service holds: a unified diff, empty when nothing.
+/// What `wanted`, from `location`, would change in the route `name` that the service has: a
+/// unified diff, empty without changes.
 pub fn unified_diff(
     name: &str,
     held: Option<&Value>,

@@ -1,5 +1,5 @@
-//! Routes from files, directories and standard input, as kubectl takes them; all
-//! of them are read and checked before anything is done with one.
+//! Routes from files, directories and standard input, as kubectl takes them. All are read and
+//! checked before the first is used.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -14,17 +14,17 @@ use tidegate_author as author;
 use super::document::canonical;
 use tidegate_author::strict_json::{StrictValue, check_yaml_depth, without_byte_order_mark};
 
-/// Of a directory, the files whose names end so.
+/// Extensions of the files that are read in a directory.
 const EXTENSIONS: [&str; 3] = ["json", "yaml", "yml"];
 
-/// Where the routes are.
+/// Sources of routes.
 #[derive(clap::Args, Debug)]
 pub struct Sources {
     /// A file, a directory (its *.yaml, *.yml and *.json), or - for standard input;
     /// may be given several times.
     #[arg(short, long = "filename", required = true, value_name = "FILE|DIR|-")]
     filename: Vec<PathBuf>,
-    /// Also what is in the directories within a directory.
+    /// Also read the directories within a directory.
     #[arg(short = 'R', long)]
     recursive: bool,
 }
@@ -38,13 +38,13 @@ pub struct RouteDocument {
     pub document: Value,
 }
 
-/// Where a document stands.
+/// Location of a document.
 #[derive(Clone, Debug)]
 pub struct Location {
     file: Arc<str>,
-    /// Of its file, from 1 on.
+    /// Its number in the file, from 1.
     document: usize,
-    /// Within a list: the pointer of this item.
+    /// In a list: JSON pointer of this item.
     item: String,
 }
 
@@ -60,10 +60,10 @@ impl Location {
         Self { item: format!("/items/{at}"), ..self.clone() }
     }
 
-    /// What is wrong in this document at `pointer`, with its code.
+    /// An error in this document at `pointer`, with its code.
     #[must_use]
     pub fn problem_line(&self, pointer: &str, message: &str, code: &str) -> String {
-        // The pointer of an item goes on with the one within it.
+        // The pointer within an item continues the item's own.
         let between = if pointer.is_empty() || !self.item.is_empty() { "" } else { ": " };
         format!("{self}{between}{pointer}: {message} ({code})")
     }
@@ -73,16 +73,16 @@ impl Location {
 #[derive(Default)]
 struct RouteReader {
     wanted: Vec<RouteDocument>,
-    /// Where each name stands.
+    /// Location of each name.
     locations: BTreeMap<String, Location>,
     wrong: Vec<String>,
 }
 
-/// Reads and checks everything that `sources` names, in the order of the arguments,
-/// within a directory in that of the names.
+/// Reads and checks all routes of `sources`, in the order of the arguments and, within a
+/// directory, of the file names.
 ///
 /// # Errors
-/// Everything that is wrong, a line each; or nothing is there.
+/// All that is wrong, one line each; or that there are no routes.
 pub fn read(sources: &Sources) -> anyhow::Result<Vec<RouteDocument>> {
     let mut reader = RouteReader::default();
     for path in &sources.filename {
@@ -117,8 +117,8 @@ fn list(directory: &Path, recursive: bool, found: &mut Vec<PathBuf>) -> std::io:
     entries.sort_by_key(std::fs::DirEntry::file_name);
     for entry in entries {
         let path = entry.path();
-        // A link to a directory is not followed: in what Kubernetes mounts, links
-        // show every file twice.
+        // Links to directories are not followed: in volumes that Kubernetes mounts they show
+        // every file twice.
         if entry.file_type()?.is_dir() {
             if recursive {
                 list(&path, recursive, found)?;
@@ -137,7 +137,7 @@ impl RouteReader {
             let location =
                 Location { file: Arc::clone(&file), document: at.saturating_add(1), item: String::new() };
             match document {
-                // Nothing, or comments only, between two separators.
+                // Nothing, or only comments, between two separators.
                 Ok(Value::Null) => {}
                 Ok(document) => self.document(&location, document),
                 Err(error) => self.wrong.push(format!("{location}: {error}")),
@@ -149,8 +149,8 @@ impl RouteReader {
         match document["kind"].as_str() {
             Some("HTTPRoute") => self.route(location, document),
             Some(kind @ ("List" | "HTTPRouteList")) => {
-                // In a list of routes only, as the API server answers it, an item does
-                // not say again what it is.
+                // In a list of routes from the API server, items have no apiVersion and kind of
+                // their own.
                 let bare = kind == "HTTPRouteList";
                 match document["items"].take() {
                     Value::Array(items) => self.items(location, items, bare),
@@ -176,7 +176,7 @@ impl RouteReader {
         }
     }
 
-    /// A document that is no HTTPRoute: what it is, as far as it says so.
+    /// The error for a document that is not an HTTPRoute: its kind, if it has one.
     fn not_a_route(&mut self, location: &Location, document: &Value) {
         let name = document["metadata"]["name"].as_str().map(|name| format!(" ({name})")).unwrap_or_default();
         let is = match document {
@@ -223,8 +223,8 @@ impl RouteReader {
     }
 }
 
-/// The documents of a file up to the first that cannot be read. A file that begins
-/// with a brace is JSON, one document after the other, unless it is not.
+/// The documents of a file up to the first that cannot be read. A file that begins with a brace
+/// is read as JSON documents, or as YAML if it is not JSON.
 fn documents(bytes: &[u8]) -> Vec<Result<Value, String>> {
     let bytes = without_byte_order_mark(bytes);
     if bytes.trim_ascii_start().starts_with(b"{") {
@@ -248,13 +248,13 @@ fn yaml_documents(bytes: &[u8]) -> Vec<Result<Value, String>> {
         return vec![Err(wrong)];
     }
     let documents = yaml_serde::Deserializer::from_slice(bytes);
-    // A text without any document has one of its own, which is no value.
+    // For a text without documents the reader returns one without a value.
     let read =
         documents.map(|one| Option::<StrictValue>::deserialize(one).map_err(|error| error.to_string()));
     up_to_error(read.map(|one| one.map(|one| one.unwrap_or(StrictValue(Value::Null)))))
 }
 
-/// Both readers say the same error for ever.
+/// Up to the first error: both readers repeat it endlessly.
 fn up_to_error(documents: impl Iterator<Item = Result<StrictValue, String>>) -> Vec<Result<Value, String>> {
     let mut read = Vec::new();
     for document in documents {

@@ -1,4 +1,4 @@
-//! `tidegate routes get`: routes of the service, as `apply` takes them back.
+//! `tidegate routes get`: prints routes of the service, in a form that `apply` accepts.
 
 use reqwest::Method;
 use serde::Deserialize;
@@ -8,34 +8,34 @@ use super::document::{canonical, yaml};
 use super::{CommandResult, path, print_error_line, print_text};
 use crate::cli::api_client::{AccessArgs, ApiClient};
 
-/// Routes asked for at once.
+/// Routes per request.
 const PAGE: usize = 100;
 
 /// Options of `tidegate routes get`.
 #[derive(clap::Args, Debug)]
 pub struct GetArgs {
-    /// Which routes, all unless given.
+    /// Names of the routes; all routes if none is given.
     #[arg(value_name = "NAME", value_parser = name)]
     names: Vec<String>,
-    /// In which form.
+    /// Output format.
     #[arg(short, long, value_enum, default_value_t = OutputFormat::Yaml)]
     output: OutputFormat,
     #[command(flatten)]
     access: AccessArgs,
 }
 
-/// The form of the output.
+/// Format of the output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 enum OutputFormat {
-    /// A YAML document for each route.
+    /// One YAML document per route.
     Yaml,
     /// The route if one name is given, else a `kind: List`.
     Json,
-    /// A name a line.
+    /// One name per line.
     Name,
 }
 
-/// A name that can stand in a path as it is.
+/// A name that can be used in a URL path without encoding.
 fn name(text: &str) -> Result<String, String> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
     match !text.is_empty() && text.chars().all(plain) {
@@ -55,8 +55,7 @@ struct Page {
 /// Prints the routes.
 ///
 /// # Errors
-/// The service does not answer, or has none of a name; those that it has are
-/// printed.
+/// When the service does not answer, or has no route of a given name; the others are printed.
 pub async fn run(args: &GetArgs) -> anyhow::Result<CommandResult> {
     let service = ApiClient::new(&args.access)?;
     let (routes, missing) = match args.names.as_slice() {
@@ -86,7 +85,7 @@ async fn all(service: &ApiClient) -> anyhow::Result<Vec<Value>> {
     Ok(routes)
 }
 
-/// Those of these names, and the names of which there is none.
+/// The routes of these names, and the names of which there is none.
 async fn some<'n>(service: &ApiClient, names: &'n [String]) -> anyhow::Result<(Vec<Value>, Vec<&'n str>)> {
     let (mut routes, mut missing) = (Vec::new(), Vec::new());
     for name in names {

@@ -1,4 +1,4 @@
-//! Databases in MaxMind's format, made here.
+//! Databases in MaxMind's format, made by these tests.
 
 use super::*;
 
@@ -7,7 +7,7 @@ use super::*;
 enum Data {
     Text(&'static str),
     Map(Vec<(&'static str, Data)>),
-    /// A number, by the type that the format gives it: 5, 6 or 9.
+    /// A number of the format's type 5, 6 or 9.
     Number(u8, u64),
     List(Vec<Data>),
 }
@@ -73,7 +73,7 @@ impl MmdbFile {
         self
     }
 
-    /// `::ffff:0:0/96` leads to IPv4 as well, as in MaxMind's own.
+    /// Makes `::ffff:0:0/96` point to IPv4 as well, as in MaxMind's own databases.
     fn with_alias(mut self) -> Self {
         let v4 = self.node("::", 96);
         self.put("::ffff:0:0/96", Record::Node(v4));
@@ -209,7 +209,7 @@ fn a_damaged_database_is_refused_and_never_trusted() {
     let cut = folder.file("cut.mmdb", &whole[..whole.len() / 2]);
     let error = read(&[cut], FileFormat::Auto).unwrap_err().to_string();
     assert!(error.contains("not a whole MaxMind database"), "{error}");
-    // Whatever stands in it, it is read or refused.
+    // Whatever it contains, it is read or refused, without a panic.
     for at in 0..whole.len() {
         let mut bytes = whole.clone();
         bytes[at] ^= 0xff;
@@ -219,7 +219,7 @@ fn a_damaged_database_is_refused_and_never_trusted() {
     }
 }
 
-/// Both branches of each node lead to the next one: 2^100 ranges in a few hundred bytes.
+/// Both branches of each node point to the next node: 2^100 ranges in a few hundred bytes.
 #[test]
 fn a_search_tree_that_nobody_can_walk_is_refused() {
     for end in [Record::Nothing, Record::Data(0)] {

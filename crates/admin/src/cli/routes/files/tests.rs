@@ -1,4 +1,4 @@
-//! What is taken and what is refused, before any service is asked.
+//! What is accepted and what is refused, before any request to a service.
 
 use super::*;
 
@@ -15,7 +15,7 @@ fn names(text: &str) -> Vec<String> {
     wanted.into_iter().map(|route| route.name).collect()
 }
 
-/// All that is wrong with `text`, without the line that says so.
+/// All errors of `text`, without the first line.
 fn wrong(text: &str) -> Vec<String> {
     let mut reader = RouteReader::default();
     reader.file("routes", text.as_bytes());
@@ -115,7 +115,7 @@ fn a_directory_is_read_in_the_order_of_names_and_deeper_when_asked() {
     };
     assert_eq!(found(false), ["a.yaml", "b.json", "c.yml", "linked.yaml"]);
     assert_eq!(found(true), ["a.yaml", "b.json", "c.yml", "deep/a.yaml", "linked.yaml", "x.yaml/a.yaml"]);
-    // A file that is named is read whatever it is called.
+    // A file that is named as argument is read whatever its extension.
     assert_eq!(files(&dir.path().join("notes.txt"), false).unwrap().len(), 1);
     let empty = tempfile::tempdir().unwrap();
     assert!(files(empty.path(), true).unwrap_err().to_string().contains("there is no *.yaml"));
