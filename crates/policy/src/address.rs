@@ -1,5 +1,5 @@
-//! Addresses and prefixes in one canonical form: v4-mapped v6 is v4, host bits
-//! are zero, so that what means the same is the same value.
+//! Addresses and prefixes in one canonical form: v4-mapped v6 is v4, and host bits
+//! are zero, so that equal prefixes are equal values.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "RawPrefix", into = "RawPrefix")]
 pub struct Prefix(IpNet);
 
-/// Why a text is not a prefix. The message says what would be right.
+/// Why a text is not a prefix. The message gives the right form.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PrefixError {
     /// Neither an IPv4 nor an IPv6 address before the `/`.
@@ -122,7 +122,7 @@ pub fn canonical(address: IpAddr) -> IpAddr {
     address.to_canonical()
 }
 
-/// The client's address out of Envoy's `source.address` attribute: `1.2.3.4:567`,
+/// The client's address from Envoy's `source.address` attribute: `1.2.3.4:567`,
 /// `[2001:db8::1]:567`, or a bare address. `None` for anything else (a pipe, an
 /// internal listener).
 #[must_use]
@@ -165,7 +165,7 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// The form on the wire: family by variant, so an IPv4 entry costs six bytes.
+/// The encoded form. The variant is the family, so an IPv4 entry takes six bytes.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 enum RawPrefix {
     V4([u8; 4], u8),

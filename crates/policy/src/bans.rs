@@ -1,5 +1,5 @@
-//! The ban table: an immutable base and a small overlay of what changed since, so that one ban
-//! among a million travels as a few bytes, and only the overlay is laid out anew.
+//! The ban table: an immutable base and a small overlay with the changes since, so that one ban
+//! among a million is sent as a few bytes, and only the overlay is written anew.
 
 mod merge;
 
@@ -18,8 +18,8 @@ use crate::table::EntryState;
 use crate::table::{AddressTable, Entry, entry_bytes};
 use merge::{Merge, Tombstones};
 
-/// Base and overlay, searched together: an entry of the overlay stands in front
-/// of the base's entry for the same prefix. A clone shares the bytes of both.
+/// Base and overlay, searched together: an entry of the overlay replaces the base's
+/// entry for the same prefix. A clone shares the bytes of both.
 #[derive(Clone)]
 pub struct BanTable {
     base: AddressTable,
@@ -37,8 +37,8 @@ pub struct Ban {
 }
 
 impl BanTable {
-    /// Puts `overlay` in front of `base`. Takes time in proportion to the
-    /// overlay: see [`Join`] for doing it in steps.
+    /// Joins `overlay` and `base`. Takes time in proportion to the overlay: see
+    /// [`Join`] for doing it in steps.
     #[must_use]
     pub fn new(base: AddressTable, overlay: AddressTable) -> Self {
         let mut join = Join::new(base, overlay);
@@ -52,20 +52,20 @@ impl BanTable {
         Self::new(AddressTable::empty(), AddressTable::empty())
     }
 
-    /// The immutable bulk.
+    /// The immutable base.
     #[must_use]
     pub fn base(&self) -> &AddressTable {
         &self.base
     }
 
-    /// What changed since the base was cut.
+    /// The changes since the base was made.
     #[must_use]
     pub fn overlay(&self) -> &AddressTable {
         &self.overlay
     }
 
-    /// The longest ban on `address` that has not expired. `now` is asked at most
-    /// once, and only when an entry that expires covers the address.
+    /// The ban with the longest prefix that covers `address` and has not expired. `now`
+    /// is called at most once, and only if an entry with an expiry covers the address.
     pub fn covering(&self, address: IpAddr, now: impl FnOnce() -> UnixSeconds) -> Option<Ban> {
         let mut clock = Clock { ask: Some(now), told: 0 };
         let mut base = self.base.covering(address).peekable();
@@ -98,7 +98,7 @@ impl BanTable {
         state.filter(|state| *state != EntryState::Absent)
     }
 
-    /// The digest of base and overlay together. Known: costs nothing.
+    /// The digest of base and overlay together. Known already: not computed here.
     #[must_use]
     pub fn digest(&self) -> SetDigest {
         self.digest
@@ -120,10 +120,10 @@ impl<F: FnOnce() -> UnixSeconds> Clock<F> {
     }
 }
 
-/// Puts an overlay in front of a base in steps.
+/// Joins an overlay and a base in steps: computes the digest of both together.
 pub struct Join {
     table: BanTable,
-    /// Entries of the overlay that the digest has.
+    /// Entries of the overlay that are in the digest.
     joined: usize,
 }
 
@@ -141,7 +141,7 @@ impl Join {
         (0..entries.max(1)).any(|_| self.advance()).then(|| self.table.clone())
     }
 
-    /// Takes one entry of the overlay; whether none was left.
+    /// Takes one entry of the overlay; true if none was left.
     fn advance(&mut self) -> bool {
         let BanTable { base, overlay, digest } = &mut self.table;
         let Some(Entry { prefix, state }) = overlay.entry(self.joined) else { return true };
@@ -171,13 +171,13 @@ pub fn apply(overlay: &AddressTable, changes: &[Entry]) -> Result<Vec<u8>, Forma
 }
 
 /// Applies changes to an overlay, in steps. Of several changes to one prefix the
-/// last counts. What is absent stays noted, whether or not a base has it: the
+/// last counts. An absent entry is kept, whether or not a base has the prefix: the
 /// overlay does not depend on a base.
 pub struct Apply(Merge<Vec<Entry>>);
 
 impl Apply {
-    /// Begins. Changes that do not come in the order of their prefixes are sorted
-    /// first, which holds up the caller where there are many.
+    /// Begins. Changes that are not sorted by prefix are sorted first, in one go: that
+    /// takes long if there are many.
     #[must_use]
     pub fn new(overlay: &AddressTable, changes: &[Entry]) -> Self {
         let sorted = if changes.is_sorted_by(|one, next| one.prefix < next.prefix) {
@@ -198,8 +198,8 @@ impl Apply {
     }
 }
 
-/// The changes in the order of their prefixes; of several to one prefix the last. By
-/// a heap, the smallest of sorts: it is needed only where another side did not sort.
+/// The changes sorted by prefix; of several to one prefix the last. With a heap, whose
+/// code is smaller than a sort's: it is needed only if the sender did not sort.
 fn in_order(changes: &[Entry]) -> impl Iterator<Item = &Entry> {
     let places = changes.iter().enumerate().map(|(place, change)| (change.prefix, Reverse(place)));
     let mut places = places.collect::<BinaryHeap<_>>().into_sorted_vec();
@@ -210,8 +210,8 @@ fn in_order(changes: &[Entry]) -> impl Iterator<Item = &Entry> {
 /// Bytes that are hashed in about the time that an entry takes.
 const HASHED_PER_ENTRY: usize = 32;
 
-/// Folds base and overlay into a new base, in steps. Equal entries fold to equal
-/// bytes, wherever they came from: those of [`AddressTable::encode`].
+/// Folds base and overlay into a new base, in steps. Equal entries give equal bytes,
+/// whatever base and overlay they came from: those of [`AddressTable::encode`].
 pub struct Fold {
     merge: Merge<AddressTable>,
     merged: Vec<u8>,
@@ -231,8 +231,8 @@ impl Fold {
         }
     }
 
-    /// Takes up to `entries` more (at least one); the new base's bytes and name
-    /// once all are in. Every entry of both tables counts, changes twice, and so
+    /// Takes up to `entries` more (at least one); the new base's bytes and hash
+    /// once all are in. Every entry of both tables counts once, changes twice, and so
     /// does every 32 bytes that are hashed; beyond that a step at most allocates
     /// the result.
     ///

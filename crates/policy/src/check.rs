@@ -15,10 +15,10 @@ pub enum Check {
 }
 
 impl Check {
-    /// All of them, in the order of the decision, in which they are also asked: what an earlier
-    /// one denies, a later one does not change, so a denial saves the questions after it. To ask
-    /// for the route first would save two questions on a 404, but then a banned client would get
-    /// 404 or 403 depending on a flag.
+    /// All of them, in the order of the decision, in which the admin service is also asked: a
+    /// later check does not change an earlier one's denial, so a denial saves the questions after
+    /// it. To ask for the route first would save two questions on a 404, but then a banned client
+    /// would get 404 or 403 depending on a flag.
     pub const ALL: [Self; 3] = [Self::Ip, Self::Geo, Self::Route];
 
     /// The name in paths, rows, headers and metrics.
@@ -68,19 +68,19 @@ impl<T> PerCheck<T> {
     }
 }
 
-/// Who answered a check of one request.
+/// What answered a check of one request.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub enum Answered {
-    /// Nobody was asked: the decision did not need it.
+    /// Nothing: the decision did not need the check.
     #[default]
     Unneeded,
-    /// The cache, as its flag says.
+    /// The cache, because its flag is on for the client.
     Cache,
     /// The admin service, from its database.
     Direct,
     /// The cache, because the admin service did not answer.
     Fallback,
-    /// Nobody: the admin service did not answer, and there is no cache.
+    /// Nothing: the admin service did not answer, and there is no cache.
     Nobody,
 }
 

@@ -1,7 +1,6 @@
-//! Reading and writing the formats of this crate: a version byte, then postcard.
-//! Versioned, bounded, and read without trust: decoding any bytes is a value or a
-//! [`FormatError`], never a panic and never an allocation larger than a small multiple of
-//! the input.
+//! Reading and writing the formats of this crate: a version byte, then postcard. Input is
+//! not trusted: decoding any bytes gives a value or a [`FormatError`], never a panic, and
+//! allocates no more than a small multiple of the input.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,8 +8,8 @@ use std::marker::PhantomData;
 use serde::Serialize;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, SeqAccess, Visitor};
 
-/// Bytes of any one table: far over 1 M bans (12 MB), and so far under a VM's
-/// 1 GiB that base, overlay and allow list fit twice while new ones replace them.
+/// The most bytes of one table: far more than 1 M bans (12 MB), and so much less than a
+/// VM's 1 GiB that base, overlay and allow list fit twice while new ones replace them.
 pub const MAX_TABLE: usize = 64 << 20;
 
 /// Why bytes were not understood.
@@ -58,7 +57,7 @@ pub fn decode<T: DeserializeOwned>(version: u8, max: usize, bytes: &[u8]) -> Res
     }
 }
 
-/// Reads a value from the front of what [`encode`] wrote, whatever follows.
+/// Reads a value from the front of what [`encode`] wrote, and ignores the rest.
 pub(crate) fn decode_front<T: DeserializeOwned>(
     version: u8,
     max: usize,
@@ -70,7 +69,7 @@ pub(crate) fn decode_front<T: DeserializeOwned>(
     }
 }
 
-/// What follows the version, when it is the one given.
+/// The bytes after the version, if that is `version`.
 pub(crate) fn versioned(version: u8, max: usize, bytes: &[u8]) -> Result<&[u8], FormatError> {
     if bytes.len() > max {
         return Err(FormatError::TooLong { len: bytes.len(), max });
@@ -80,8 +79,8 @@ pub(crate) fn versioned(version: u8, max: usize, bytes: &[u8]) -> Result<&[u8], 
 }
 
 /// Reads a list of at most `N` items, and refuses a longer one before it is read.
-/// For items that are a byte or three on the wire and far more in memory, as empty
-/// texts are: without it 16 MiB of them would take half a gigabyte.
+/// For items that take one to three bytes encoded and far more in memory, as empty
+/// strings do: without it 16 MiB of them would take half a gigabyte.
 pub(crate) fn at_most<'de, const N: usize, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     T: Deserialize<'de>,

@@ -1,27 +1,27 @@
 //! Tables of columns: bytes that are checked once and then searched in place. A table
-//! begins with the version of its format, three bytes that say which table it is, and
-//! four counts; what else its header has and the columns follow without gaps. All
-//! numbers are little-endian.
+//! begins with the version of its format, three bytes that identify the kind of table, and
+//! four counts; the rest of its header and the columns follow without gaps. All numbers
+//! are little-endian.
 
 use std::ops::Range;
 
 use crate::codec::FormatError;
 
-/// Bytes of what every header begins with.
+/// Bytes of the part of the header that all kinds of tables have.
 pub(crate) const HEADER_START: usize = 20;
 
 /// A format of a table.
 pub(crate) struct TableFormat {
     /// Its version.
     pub version: u8,
-    /// Which table it is.
+    /// The kind of table.
     pub magic: [u8; 3],
-    /// What is wrong when these are other bytes.
+    /// The error for bytes of another kind.
     pub other: &'static str,
 }
 
 impl TableFormat {
-    /// What the header begins with.
+    /// The beginning of the header.
     pub fn header(&self, counts: [u32; 4]) -> [u8; HEADER_START] {
         let mut bytes = [0; HEADER_START];
         let counts = counts.into_iter().flat_map(u32::to_le_bytes);
@@ -30,7 +30,7 @@ impl TableFormat {
         bytes
     }
 
-    /// The counts, and what follows them.
+    /// The counts, and the bytes that follow them.
     ///
     /// # Errors
     /// When the bytes are another table's, of another version, or cut short.
@@ -49,18 +49,18 @@ impl TableFormat {
     }
 }
 
-/// Where a column stands that begins at `start`. Saturates where the numbers are
-/// absurd: such a table is too long.
+/// The range of a column that begins at `start`. Saturates on overflow: such a table is
+/// too long in any case.
 pub(crate) fn column(start: usize, count: usize, width: usize) -> Range<usize> {
     start..start.saturating_add(count.saturating_mul(width))
 }
 
-/// The `i`-th number of a column of them.
+/// The `i`-th number of a column of 32-bit numbers.
 pub(crate) fn number_at(column: &[u8], i: usize) -> Option<u32> {
     column.as_chunks().0.get(i).map(|bytes| u32::from_le_bytes(*bytes))
 }
 
-/// Writes the `i`-th number of a column of them.
+/// Writes the `i`-th number of a column of 32-bit numbers.
 pub(crate) fn put_number(column: &mut [u8], i: usize, number: u32) -> Option<()> {
     *column.as_chunks_mut().0.get_mut(i)? = number.to_le_bytes();
     Some(())

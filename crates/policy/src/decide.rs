@@ -1,4 +1,4 @@
-//! One request against what is known: the order of the checks is the specification.
+//! The decision about one request: allow list, bans, geo rules, route, in this order.
 
 mod findings;
 mod settings;
@@ -18,8 +18,8 @@ pub use settings::{OnNoRoute, Routing, Settings, Unavailable};
 pub use tables::Tables;
 pub use verdict::{Decision, Denial, Reason, RuleId, Verdict};
 
-/// Decides one request from the tables alone. `now` is asked at most once, and
-/// only when an entry that expires covers the client.
+/// Decides one request from the tables alone. `now` is called at most once, and only if
+/// an entry with an expiry covers the client.
 pub fn decide<'t>(
     facts: &Facts<'_>,
     country_source: CountrySource,

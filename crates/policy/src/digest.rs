@@ -1,4 +1,5 @@
-//! Names for bytes and for sets: how two sides find out that they hold the same.
+//! Hashes of bytes and digests of sets, by which gateway and admin service compare what
+//! they hold.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,14 +7,14 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-/// The name of an immutable run of bytes: its XXH3-128. Guards against mixed and
-/// torn tables, not against a forger: whoever can write shared data or the
-/// admin service's answers is trusted.
+/// The XXH3-128 of an immutable run of bytes, which also names it. Detects mixed and
+/// half-written tables, not forgery: whoever can write shared data or the admin service's
+/// answers is trusted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 pub struct BlobHash(pub u128);
 
 impl BlobHash {
-    /// The name of `bytes`.
+    /// The hash of `bytes`.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(xxh3_128(bytes))
@@ -45,7 +46,7 @@ impl BlobHasher {
         self.0.update(piece);
     }
 
-    /// The name of all pieces so far, in order.
+    /// The hash of all pieces so far, in order.
     #[must_use]
     pub fn finish(&self) -> BlobHash {
         BlobHash(self.0.digest128())
@@ -64,13 +65,13 @@ pub struct SetDigest {
 }
 
 impl SetDigest {
-    /// Counts an entry in; `entry` is its canonical bytes.
+    /// Adds an entry; `entry` is its canonical bytes.
     pub fn insert(&mut self, entry: &[u8]) {
         self.count = self.count.wrapping_add(1);
         self.sum = self.sum.wrapping_add(xxh3_128(entry));
     }
 
-    /// Takes an entry out that was counted in.
+    /// Removes an entry that was added.
     pub fn remove(&mut self, entry: &[u8]) {
         self.count = self.count.wrapping_sub(1);
         self.sum = self.sum.wrapping_sub(xxh3_128(entry));

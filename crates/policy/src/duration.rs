@@ -1,11 +1,11 @@
 //! Durations as people write them, in the filter's configuration, in documents and in
 //! the API: `500ms`, `1h30m` (Gateway API, GEP-2257).
 
-/// Each unit and its milliseconds; `ms` before `m`, which it begins with.
+/// Each unit and its milliseconds; `ms` before `m`, as it begins with `m`.
 const UNITS: [(&str, u64); 4] = [("ms", 1), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
 
 /// The milliseconds of one to four numbers, each with a unit of `h`, `m`, `s` or `ms`;
-/// `None` when `text` is anything else, or over what 64 bits hold.
+/// `None` when `text` is anything else, or more than fits in 64 bits.
 #[must_use]
 pub fn milliseconds(text: &str) -> Option<u64> {
     let (mut rest, mut sum) = (text, 0u64);

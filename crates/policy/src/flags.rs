@@ -1,7 +1,7 @@
-//! The five flags of the rollout, and what they mean for one client.
+//! The five flags of the rollout, and the mode of each check for one client.
 //!
-//! A flag is per request, not per process: a percentage moves a share of the
-//! clients, always the same ones, and each flag another share.
+//! A flag can be on for a percentage of the clients: always the same ones, and for each
+//! flag other ones.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ use crate::codec::{FormatError, decode, encode};
 
 /// Version of the bytes of [`Flags`].
 pub const FLAGS_FORMAT: u8 = 1;
-/// Longer bytes are no flags.
+/// The most bytes of [`Flags`].
 const MAX_FLAGS: usize = 64;
 
 /// A flag.
@@ -25,7 +25,7 @@ pub enum Flag {
     IpBlacklistCache,
     /// Countries and geo rules are looked up in the compiled tables.
     GeoRulesCache,
-    /// Questions that are asked directly are asked all at once.
+    /// Questions to the admin service about one request are asked all at once.
     ParallelExecution,
     /// Events go through buffer and queue; no response waits for them.
     AsyncRecording,
@@ -90,7 +90,7 @@ pub enum Mode {
     /// By the admin service, from its database.
     #[default]
     Direct,
-    /// By the admin service; what the cache says is compared.
+    /// By the admin service; the cache's answer is compared.
     Shadow,
     /// From the cache.
     Cached,
@@ -108,8 +108,8 @@ impl Mode {
     }
 }
 
-/// What the flags mean for one client. The default is what all flags off mean,
-/// and what holds while a gateway has no tables yet.
+/// The flags as they apply to one client. The default is all flags off, which also holds
+/// while a gateway has no tables yet.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Modes {
     /// Of the ban and allow list.
@@ -118,14 +118,14 @@ pub struct Modes {
     pub geo: Mode,
     /// Of routes.
     pub route: Mode,
-    /// Whether direct questions are asked all at once.
+    /// Whether questions to the admin service are asked all at once.
     pub parallel: bool,
     /// Whether no response waits for its event.
     pub async_recording: bool,
 }
 
 impl Flags {
-    /// All on: where the rollout ends.
+    /// All on: the end of the rollout.
     #[must_use]
     pub fn all_on() -> Self {
         Self([FlagState::On; 5])
@@ -158,7 +158,7 @@ impl Flags {
         self
     }
 
-    /// What they mean for `client`. A client without an address is one client.
+    /// The flags as they apply to `client`. All clients without an address count as one.
     #[must_use]
     pub fn modes(&self, client: Option<IpAddr>) -> Modes {
         let mode = |flag| match self.get(flag) {
@@ -212,10 +212,11 @@ fn is_on(flag: Flag, state: FlagState, client: Option<IpAddr>) -> bool {
     }
 }
 
-/// Where a client stands among a hundred: the same one always, and for each flag
-/// another. Integers only (`hash * weight >> 32`, as flagd does it), so that it is
-/// the same on every machine; the seed is the flag's place in [`Flag`], so those
-/// keep their order. Who is on at 10 percent is on at 20.
+/// A client's percentile, 0 to 99, by which shares are chosen: always the same for one
+/// client and flag, and different for each flag. A flag that is on for a client at 10
+/// percent is on for it at 20. Integers only (`hash * weight >> 32`, as flagd does it), so
+/// that it is the same on every machine. The seed is the flag's index in [`Flag`], whose
+/// order must therefore stay.
 fn place(flag: Flag, client: Option<IpAddr>) -> u64 {
     let bytes = client.map(|client| Prefix::host(client).to_bytes());
     let seed = flag as u64;

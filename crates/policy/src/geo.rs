@@ -1,8 +1,8 @@
 //! Country table and geo rules.
 //!
-//! A **country table** says the country of an address; **geo rules** say which
-//! countries may enter. A rule is global (it holds for every request) or is named
-//! by routes, with an `ExtensionRef` filter of kind `GeoRule`.
+//! A **country table** maps addresses to countries; **geo rules** allow or deny
+//! countries. A rule is global (it holds for every request) or is named by routes, with
+//! an `ExtensionRef` filter of kind `GeoRule`.
 
 mod countries;
 mod country;

@@ -1,13 +1,13 @@
-//! What Tidegate decides, and the bytes its parts exchange.
+//! Tidegate's decisions, and the formats that its parts exchange.
 //!
 //! Pure: no clock, no I/O, no globals. The filter inside Envoy and the admin
-//! service both decide with this code, which is what makes an answer from the
-//! cache and an answer from the database the same answer.
+//! service both decide with this code, so that an answer from the cache and an answer
+//! from the database are the same.
 //!
 //! Imports go down, never up or in a circle: `address`, `codec`, `columns`, `digest`,
-//! `duration`, `version`, `request` and `check` on the ground; the tables (`table`,
-//! `bans`, `flags`, `geo`, `route`, `limit`) on them; `decide` on the tables; `wire`,
-//! what gateway and admin service send each other, on top.
+//! `duration`, `version`, `request` and `check` at the bottom; the tables (`table`,
+//! `bans`, `flags`, `geo`, `route`, `limit`) above them; `decide` above the tables;
+//! `wire`, what gateway and admin service send each other, on top.
 //!
 //! Nothing here may panic on any input: most of it runs inside Envoy, where a
 //! panic is an outage for every request on that worker.
@@ -42,6 +42,6 @@ pub mod tables;
 pub mod version;
 pub mod wire;
 
-/// Seconds since the Unix epoch: the unit in which entries expire. An expiry
-/// with a fraction is rounded **up**, so that no ban ends early.
+/// Seconds since the Unix epoch: the unit of an entry's expiry. An expiry with a
+/// fraction is rounded **up**, so that no ban ends early.
 pub type UnixSeconds = u32;

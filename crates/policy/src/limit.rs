@@ -1,5 +1,5 @@
-//! Rate limits: which ones hold for a request, whom it counts as, and whether it
-//! may pass. Where the counts are kept is the filter's: `docs/LIMITS.md`.
+//! Rate limits: which ones hold for a request, the key that it is counted under, and
+//! whether it may pass. The filter keeps the counts: `docs/LIMITS.md`.
 
 mod bucket;
 mod fields;

@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-/// What is known of a request when it is decided. All of it came from a client:
-/// bytes, not text.
+/// What is known of a request when it is decided. It came from a client, so it is bytes,
+/// not text.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Facts<'r> {
-    /// The client, as Envoy's trusted-hop rules see it; `None` when there is no
-    /// address (a pipe): no ban can cover it.
+    /// The client's address, by Envoy's trusted-hop rules; `None` when there is none (a
+    /// pipe): no ban can cover it.
     pub client: Option<IpAddr>,
     /// Request method; empty when absent.
     pub method: &'r [u8],
@@ -17,6 +17,6 @@ pub struct Facts<'r> {
     pub path: &'r [u8],
     /// Header lines in order, names in lower case, pseudo-headers left out.
     pub headers: &'r [(&'r [u8], &'r [u8])],
-    /// Random bits: which backend of several weighted ones takes the request.
+    /// Random bits, by which one of several weighted backends is chosen.
     pub dice: u32,
 }

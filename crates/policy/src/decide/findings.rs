@@ -1,8 +1,8 @@
-//! What each check found, wherever the answer came from, and what follows from
-//! all of it. [`Findings::step`] is the specification of a decision: direct mode,
-//! cached mode and every mixture of them go through it. A finding (this ban covers the client;
-//! the country, and what each geo rule says of it; this rule of this route) is never a verdict:
-//! that is the gate's, with its own settings.
+//! What each check found, from the tables or the admin service, and the decision that
+//! follows. [`Findings::step`] is the specification of a decision: direct mode, cached mode
+//! and every mixture of them go through it. A finding (this ban covers the client; the
+//! country, and the verdict of each geo rule on it; this rule of this route) is never the
+//! request's verdict, which depends on the gate's settings.
 
 use std::net::IpAddr;
 
@@ -17,10 +17,10 @@ use crate::route::{RouteMatch, TooLong};
 
 use serde::{Deserialize, Serialize};
 
-/// What allow and ban list say of a client.
+/// What was found in allow and ban list for a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum IpFinding {
-    /// Nothing.
+    /// No entry.
     Clear,
     /// It skips bans and geo rules, by this entry.
     Allowed(Prefix),
@@ -29,8 +29,8 @@ pub enum IpFinding {
 }
 
 impl IpFinding {
-    /// Looks a client up. `now` is asked at most once per list, and only when an
-    /// entry that expires covers the client.
+    /// Looks a client up. `now` is called at most once per list, and only if an entry with
+    /// an expiry covers the client.
     pub fn look_up(client: Option<IpAddr>, tables: &Tables, now: impl Fn() -> UnixSeconds) -> Self {
         let Some(client) = client else { return Self::Clear };
         if let Some(entry) = tables.allow.covering(client).find(|entry| entry.is_in_force(&now)) {
@@ -43,21 +43,21 @@ impl IpFinding {
     }
 }
 
-/// Where a client is, and what each geo rule says of that.
+/// A client's country, and the verdict of each geo rule on it.
 #[derive(Clone, Copy, Debug)]
 pub enum GeoFinding<'t> {
-    /// To be worked out from the rules.
+    /// Verdicts are computed from the rules.
     Rules {
         /// The client's country, if known.
         country: Option<Country>,
         /// All rules.
         rules: &'t GeoRules,
     },
-    /// As the admin service answered.
+    /// Verdicts of the admin service.
     Verdicts {
         /// The client's country, if known.
         country: Option<Country>,
-        /// What every rule says of it.
+        /// Of every rule.
         verdicts: &'t [RuleVerdict],
     },
 }
@@ -97,7 +97,8 @@ impl<'t> GeoFinding<'t> {
         }
     }
 
-    /// What the rule of this name says; `None`: there is none.
+    /// The verdict of the rule of this name: how it denies, or `None` if it does not. The
+    /// outer `None`: there is no such rule.
     #[must_use]
     pub fn rule(&self, name: &str) -> Option<Option<GeoAction>> {
         match *self {
@@ -115,20 +116,20 @@ pub enum CountrySource {
     /// From the country table.
     #[default]
     Table,
-    /// From a header that a trusted filter set; `None`: it said none.
+    /// From a header that a trusted filter set; `None`: the header has no country.
     Header(Option<Country>),
 }
 
-/// What became of one check.
+/// The result of one check.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Finding<T> {
     /// It was answered.
     Found(T),
-    /// Nobody answered, and no cache could stand in.
+    /// The admin service did not answer, and there are no tables.
     Unavailable,
 }
 
-/// What is known so far of one request; `None`: not asked, or not answered yet.
+/// The results of one request's checks so far; `None`: not asked, or not answered yet.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Findings<'t> {
     /// Of allow and ban list.
@@ -144,14 +145,14 @@ pub struct Findings<'t> {
 pub enum Step<'t> {
     /// This check has to be answered.
     Ask(Check),
-    /// Nothing: what is still unanswered does not change the decision.
+    /// The decision: checks that are still unanswered do not change it.
     Decided(Decision<'t>),
 }
 
 impl<'t> Findings<'t> {
-    /// What follows from what is known. Checks count in the order of
-    /// [`Check::ALL`], whichever is answered first: so asking in turn and asking
-    /// all at once come to the same decision.
+    /// The decision, or the check that it needs next. Checks count in the order of
+    /// [`Check::ALL`], whichever is answered first: so asking in turn and asking all at
+    /// once give the same decision.
     #[must_use]
     pub fn step(&self, settings: &Settings) -> Step<'t> {
         self.decide(settings).map_or_else(Step::Ask, Step::Decided)
@@ -173,7 +174,7 @@ impl<'t> Findings<'t> {
             Finding::Found(IpFinding::Clear) | Finding::Unavailable => None,
         };
 
-        // Who is on the allow list skips all geo rules, those of its route too.
+        // A client on the allow list skips all geo rules, also those of its route.
         let geo = match allowed_by {
             Some(_) => None,
             None => match self.geo.ok_or(Check::Geo)? {

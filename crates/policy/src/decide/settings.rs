@@ -1,19 +1,19 @@
-//! What the plugin's configuration says of decisions.
+//! Settings of the decision, from the plugin's configuration.
 
 use crate::check::PerCheck;
 
-/// What the operator chose in the plugin's configuration.
+/// Settings of the decision, from the plugin's configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settings {
-    /// Whether routes choose the upstream at all, or Envoy's own route table does.
+    /// Whether Tidegate's routes or Envoy's own route table choose the upstream.
     pub routing: Routing,
     /// What becomes of a request that no route matches.
     pub on_no_route: OnNoRoute,
-    /// What becomes of a request of which a check cannot be answered.
+    /// What becomes of a request, by the check that cannot be answered.
     pub on_unavailable: PerCheck<Unavailable>,
 }
 
-/// What a check that nobody can answer comes to.
+/// What becomes of a request with a check that cannot be answered.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Unavailable {
     /// As if it had found nothing: no ban, no rule, Envoy's own route table.
@@ -28,7 +28,7 @@ pub enum Unavailable {
 pub enum Routing {
     /// Tidegate's routes.
     Tidegate,
-    /// Envoy's route table: the gate only guards.
+    /// Envoy's route table: the filter only denies or lets pass.
     Envoy,
 }
 

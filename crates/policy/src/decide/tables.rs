@@ -8,7 +8,7 @@ use crate::version::Version;
 
 /// One consistent set of tables. A request keeps the set it began with.
 pub struct Tables {
-    /// The version that they are.
+    /// The tables' version.
     pub version: Version,
     /// Banned addresses: base and overlay of `set` together.
     pub bans: BanTable,
@@ -17,7 +17,7 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// `set`, which is `version`. Takes time in proportion to the overlay of bans:
+    /// The tables of `set`, with their version. Takes time in proportion to the overlay of bans:
     /// [`Join`](crate::bans::Join) does that part in steps.
     #[must_use]
     pub fn new(version: Version, set: TableSet) -> Self {

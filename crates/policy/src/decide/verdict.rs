@@ -14,7 +14,7 @@ pub struct Decision<'t> {
     pub verdict: Verdict<'t>,
     /// The allow entry that made it skip bans and geo rules.
     pub allowed_by: Option<Prefix>,
-    /// Where the client is, if the decision came to ask that and it is known.
+    /// The client's country, if the decision needed it and it is known.
     pub country: Option<Country>,
 }
 
@@ -47,7 +47,7 @@ pub enum RuleId<'t> {
     Prefix(Prefix),
     /// The geo rule of this name.
     Geo(&'t str),
-    /// The check that nobody answered.
+    /// The check that could not be answered.
     Check(Check),
     /// The limit of this name.
     Limit(&'t str),
@@ -90,17 +90,17 @@ pub enum Reason {
     NoRoute,
     /// The rule that matches has no backend that could answer.
     NoBackend,
-    /// The rule that matches names a geo rule that there is not.
+    /// The rule that matches names a geo rule that does not exist.
     NoGeoRule,
-    /// The request is too long to find out which rule matches.
+    /// The request is too long to be matched against the rules.
     TooLong,
-    /// Too many requests came in too short a time. [`decide`](super::decide) does not say this: it
-    /// knows of no other request.
+    /// Too many requests in too short a time. Never a result of [`decide`](super::decide), which
+    /// looks at one request alone.
     RateLimited,
-    /// A check could not be answered, and the operator wants that denied.
+    /// A check could not be answered, and the settings deny that.
     CheckUnavailable,
-    /// The gate cannot decide: it has no configuration, or Envoy does not show
-    /// it the request.
+    /// The gate cannot decide: it has no configuration, or could not read or change the
+    /// request's headers.
     NotReady,
 }
 
@@ -148,7 +148,7 @@ impl Reason {
         }
     }
 
-    /// A sentence for the person who reads the body. It tells nothing that helps
+    /// A sentence for the person who reads the body. It has nothing in it that would help
     /// to get around the denial.
     #[must_use]
     pub fn title(self) -> &'static str {

@@ -1,5 +1,5 @@
-//! The country table: the bytes on the wire are the table in memory. Checked
-//! once, then searched in place.
+//! The country table. The bytes that the admin service sends are checked once, and then
+//! searched in place.
 
 mod check;
 mod layout;

@@ -5,22 +5,22 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A country, as its ISO 3166-1 alpha-2 code in capitals. Codes of the user's own
-/// (`XK`, `T1`, `A1`) are taken too where a table or a trusted header says them:
-/// two letters, or a letter and a digit.
+/// A country, as its ISO 3166-1 alpha-2 code in capitals. Other codes that a table or a
+/// trusted header uses (`XK`, `T1`, `A1`) are accepted too: two letters, or a letter and a
+/// digit.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(try_from = "[u8; 2]", into = "[u8; 2]")]
 pub struct Country([u8; 2]);
 
-/// What is not a country code.
+/// The text is not a country code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("a country is two characters: a letter, then a letter or digit")]
 pub struct NoCountry;
 
 impl Country {
-    /// The country of a code in either case; `None` when it is none. `ZZ`, `XX` and
-    /// `??`, which tables write for "nobody knows", are none. `UK`, which some write
-    /// beside the assigned `GB`, is `GB`: no list should have to name both.
+    /// The country of a code in either case; `None` when it is no country. `ZZ`, `XX` and
+    /// `??`, which tables use for "unknown", are none. `UK`, which some use for the
+    /// assigned `GB`, is `GB`, so that no list has to name both.
     #[must_use]
     pub fn new(code: &[u8]) -> Option<Self> {
         let code = <[u8; 2]>::try_from(code).ok()?.map(|byte| byte.to_ascii_uppercase());

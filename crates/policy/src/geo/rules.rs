@@ -7,11 +7,11 @@ use crate::codec::{FormatError, decode, encode};
 
 /// Version of the bytes of [`GeoRules`].
 pub const GEO_FORMAT: u8 = 1;
-/// Rules of a table.
+/// The most rules of a table.
 pub const MAX_GEO_RULES: usize = 1_000;
-/// Bytes of a table of rules.
+/// The most bytes of a table of rules.
 pub const MAX_GEO_RULES_BYTES: usize = 1 << 20;
-/// Bytes of a rule's name.
+/// The most bytes of a rule's name.
 const MAX_NAME: usize = 253;
 
 /// A rule.
@@ -25,9 +25,9 @@ pub struct GeoRule {
     pub mode: GeoMode,
     /// The list, sorted, each country once.
     pub countries: Vec<Country>,
-    /// What becomes of a client whose country nobody knows.
+    /// What becomes of a client whose country is not known.
     pub unknown: UnknownCountry,
-    /// The answer to those who may not enter.
+    /// The response to a client that may not enter.
     pub action: GeoAction,
 }
 
@@ -40,7 +40,7 @@ pub enum GeoMode {
     Deny,
 }
 
-/// What becomes of a client whose country nobody knows.
+/// What becomes of a client whose country is not known.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum UnknownCountry {
     /// It may enter.
@@ -49,7 +49,7 @@ pub enum UnknownCountry {
     Deny,
 }
 
-/// The answer to a client that may not enter.
+/// The response to a client that may not enter.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum GeoAction {
     /// 403 Forbidden.
@@ -70,7 +70,7 @@ impl GeoAction {
 }
 
 impl GeoRule {
-    /// The answer to a client from `country`, if it may not enter.
+    /// The response to a client from `country`, if it may not enter.
     #[must_use]
     pub fn denies(&self, country: Option<Country>) -> Option<GeoAction> {
         let denied = match (country, self.mode) {
@@ -82,14 +82,14 @@ impl GeoRule {
     }
 }
 
-/// What one rule says of one country.
+/// The verdict of one rule on one country.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RuleVerdict {
-    /// The rule.
+    /// The rule's name.
     pub name: String,
     /// Whether it holds for every request.
     pub global: bool,
-    /// The answer to the client, if it may not enter.
+    /// The response to the client, if it may not enter.
     pub denies: Option<GeoAction>,
 }
 
@@ -127,7 +127,7 @@ impl GeoRules {
         self.rules.get(at)
     }
 
-    /// What every rule says of `country`.
+    /// The verdict of every rule on `country`.
     #[must_use]
     pub fn verdicts(&self, country: Option<Country>) -> Vec<RuleVerdict> {
         let verdict = |rule: &GeoRule| RuleVerdict {

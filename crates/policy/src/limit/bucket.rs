@@ -27,16 +27,16 @@ struct KeyTime {
 }
 
 impl Bucket {
-    /// The time of a key; zero when nothing is known of it. See
+    /// The theoretical arrival time of a key; zero when it is not in the bucket. See
     /// [`Gcra`](super::Gcra).
     #[must_use]
     pub fn tat(&self, hash: u128) -> u64 {
         self.held().iter().find(|entry| entry.hash == hash).map_or(0, |entry| entry.tat)
     }
 
-    /// Keeps the time of a key. What is replenished by `now_ns` is as good as
-    /// unknown, and makes room. Answers whether a key had to be forgotten that was
-    /// not.
+    /// Keeps the theoretical arrival time of a key. Keys that are replenished by `now_ns`
+    /// are dropped, as if they had never been there. True if a key that is not replenished
+    /// had to be dropped.
     pub fn keep(&mut self, hash: u128, tat: u64, now_ns: u64) -> bool {
         let mut kept = Self::default();
         for entry in self.held().iter().filter(|entry| entry.hash != hash && entry.tat > now_ns) {

@@ -1,4 +1,4 @@
-//! What a client is told of its limits: `RateLimit-Policy` and `RateLimit`
+//! Response headers about limits: `RateLimit-Policy` and `RateLimit`
 //! (draft-ietf-httpapi-ratelimit-headers-10), and `Retry-After`.
 
 use std::fmt::Write;
@@ -6,8 +6,8 @@ use std::fmt::Write;
 use super::gcra::{Gcra, SECOND};
 use super::limits::Limit;
 
-/// What one limit says of one key after a request: its rate, period and burst, and the
-/// key's theoretical arrival time.
+/// The state of one key of one limit after a request: the limit's rate, period and burst,
+/// and the key's theoretical arrival time.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LimitStatus {
     name: String,
@@ -26,7 +26,7 @@ impl LimitStatus {
     }
 
     /// The `RateLimit-Policy` of these limits: each one's rate as quota and its
-    /// period as window, and its burst if that is another than the rate.
+    /// period as window, and its burst if that differs from the rate.
     #[must_use]
     pub fn policy(standings: &[Self]) -> String {
         let mut text = String::new();
@@ -42,7 +42,7 @@ impl LimitStatus {
     }
 
     /// The `RateLimit` of these limits at `now_ns`: how many requests would pass at
-    /// once, and after how many seconds one more would.
+    /// once, and the seconds until there is one more.
     #[must_use]
     pub fn limit(standings: &[Self], now_ns: u64) -> String {
         let mut text = String::new();
@@ -55,8 +55,7 @@ impl LimitStatus {
     }
 }
 
-/// The `Retry-After` of somebody who has to wait so long: whole seconds, at least
-/// one. Whoever comes by then is not too early.
+/// The `Retry-After` for a wait of `wait_ns`: whole seconds, rounded up, at least one.
 #[must_use]
 pub fn retry_after(wait_ns: u64) -> u64 {
     seconds(wait_ns).max(1)

@@ -6,9 +6,9 @@ pub(super) const SECOND: u64 = 1_000_000_000;
 
 /// A rate and its burst.
 ///
-/// All that is kept of who is limited is one time, the *theoretical arrival
-/// time*: when it would be replenished entirely. Up to then each request took one
-/// interval of it. Zero stands for somebody of whom nothing is known.
+/// Of a key only one time is kept, the *theoretical arrival time* (`tat`, ns): when its
+/// whole burst is replenished. Each request moves it one interval ahead. Zero stands for
+/// a key of which nothing is known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Gcra {
     interval: u64,
@@ -28,9 +28,9 @@ impl Gcra {
     /// `rate` requests in `per_s` seconds, `burst` of them at once; a zero counts
     /// as one.
     ///
-    /// The interval between two requests is rounded down to a nanosecond, so that
-    /// nobody is denied too early. At more than a million a second that shows: up
-    /// to a thousandth more pass, and at the highest rates up to twice as many.
+    /// The interval between two requests is rounded down to a nanosecond, so that no
+    /// request is denied too early. At more than a million a second that matters: up to a
+    /// thousandth more pass, and at the highest rates up to twice as many.
     #[must_use]
     pub fn new(rate: u32, per_s: u32, burst: u32) -> Self {
         let period = u64::from(per_s.max(1)).saturating_mul(SECOND);
@@ -38,10 +38,11 @@ impl Gcra {
         Self { interval, tolerance: interval.saturating_mul(u64::from(burst.max(1)).saturating_sub(1)) }
     }
 
-    /// A request at `now_ns` of somebody whose time is `tat`.
+    /// Takes a request at `now_ns` of a key whose theoretical arrival time is `tat`:
+    /// returns the new one.
     ///
     /// # Errors
-    /// It may not pass: nanoseconds until one may, at least one. Nothing changes.
+    /// The request may not pass: nanoseconds until one may, at least one. Nothing changes.
     pub fn ask(&self, tat: u64, now_ns: u64) -> Result<u64, u64> {
         let begin = tat.max(now_ns);
         match begin.saturating_sub(now_ns).checked_sub(self.tolerance) {
@@ -50,13 +51,13 @@ impl Gcra {
         }
     }
 
-    /// What is left at `now_ns` to somebody whose time is `tat`.
+    /// What is left at `now_ns` to a key whose theoretical arrival time is `tat`.
     #[must_use]
     pub fn left(&self, tat: u64, now_ns: u64) -> Remaining {
         let taken = tat.saturating_sub(now_ns);
         let most = self.tolerance.saturating_add(self.interval);
         let requests = most.saturating_sub(taken).checked_div(self.interval).unwrap_or_default();
-        // Over the most: a clock that ran backwards, or another limit's time.
+        // More than the most: the clock ran backwards, or the time is another limit's.
         let over = taken.saturating_sub(most);
         let part = taken.checked_sub(1).and_then(|part| part.checked_rem(self.interval));
         Remaining { requests, next_ns: over.saturating_add(part.map_or(0, |part| part.saturating_add(1))) }

@@ -13,7 +13,7 @@ use crate::request::Facts;
 /// Buckets of keys that clients choose: addresses and headers.
 pub const CLIENT_BUCKETS: u16 = 4096;
 /// Buckets of keys that the operator chooses: routes, and all requests together.
-/// They are apart, so that no number of addresses makes the gate forget them.
+/// They are apart, so that no number of client addresses can evict them.
 pub const OPERATOR_BUCKETS: u16 = 256;
 /// All buckets of a process: with 16 keys each, 69,632 keys.
 pub const BUCKETS: u16 = CLIENT_BUCKETS + OPERATOR_BUCKETS;
@@ -27,16 +27,15 @@ pub enum KeyValue<'r> {
     Header(Cow<'r, [u8]>),
     /// The route.
     Route(&'r str),
-    /// Everybody.
+    /// All requests together.
     Global,
 }
 
 impl<'r> KeyValue<'r> {
-    /// Whom the request counts as under `limit`; `route`: the one that matched.
-    /// `None`: the limit does not hold for it, because nobody knows its client or
-    /// its route. A header that is absent, or empty, or of which there is nothing
-    /// else, leaves the client's address: otherwise to leave it out would be to
-    /// share a limit with all who do.
+    /// The key value of the request under `limit`; `route`: the one that matched.
+    /// `None`: the limit does not hold for it, because its client or its route is not
+    /// known. If the limit's header is absent, or all its lines are empty, the client's
+    /// address counts: otherwise all clients without the header would share a limit.
     #[must_use]
     pub fn of(limit: &Limit, facts: &Facts<'r>, route: Option<&'r str>) -> Option<Self> {
         match &limit.key {
@@ -51,8 +50,8 @@ impl<'r> KeyValue<'r> {
 }
 
 impl Limits {
-    /// Those that hold for a request that `route` matched, and whom it counts as
-    /// under each.
+    /// The limits that hold for a request that `route` matched, with its key value under
+    /// each.
     pub fn of<'l, 'r>(
         &'l self,
         facts: &Facts<'r>,
@@ -94,10 +93,10 @@ pub struct KeyLocation {
 }
 
 impl KeyLocation {
-    /// The place of `value` under `limit`. `seed`: random, one for the process and
-    /// told to nobody, so that no client can choose a value that is taken for
-    /// another's. What a limit counts, it counts under its terms: with another
-    /// rate, or enforced and no longer in shadow, it begins anew.
+    /// The location of `value` under `limit`. `seed`: random, one for the process, and
+    /// secret, so that no client can choose a value whose hash is another's. Rate, period,
+    /// burst and shadow are part of the hash: if one of them changes, the limit begins
+    /// anew.
     #[must_use]
     pub fn of(limit: &Limit, value: &KeyValue<'_>, seed: &[u8; 16]) -> Self {
         let mut hasher = SipHasher13::new_with_key(seed);

@@ -1,4 +1,4 @@
-//! Limits as documents say them, and their table.
+//! Limits and their table.
 
 use std::net::IpAddr;
 
@@ -10,23 +10,23 @@ use crate::codec::{FormatError, at_most, decode, encode};
 
 /// Version of the bytes of [`Limits`].
 pub const LIMITS_FORMAT: u8 = 1;
-/// Limits of a table: a request looks at each.
+/// The most limits of a table: every request is compared with each.
 pub const MAX_LIMITS: usize = 256;
-/// Bytes of a table, over what [`MAX_LIMITS`] of the largest limits take.
+/// The most bytes of a table: more than [`MAX_LIMITS`] of the largest limits take.
 pub const MAX_LIMITS_BYTES: usize = 4 << 20;
-/// Routes, and address blocks, that one limit names.
+/// The most routes, and the most address blocks, that one limit names.
 pub const MAX_MATCHES: usize = 32;
 /// The highest rate and burst.
 pub const MAX_RATE: u32 = 1_000_000_000;
 /// The longest period, seconds: a day.
 pub const MAX_PER_S: u32 = 86_400;
-/// The longest that a whole burst may take to be replenished, seconds: a hundred
-/// years. Beyond that times would leave what 64 bits of nanoseconds hold.
+/// The longest time in which a whole burst is replenished, seconds: a hundred years.
+/// Longer times would overflow 64 bits of nanoseconds.
 pub const MAX_REFILL_S: u64 = 3_155_760_000;
-/// The leading bits by which IPv6 clients are told apart, unless a limit says
-/// others: what one subscriber gets.
+/// The leading bits by which IPv6 clients are told apart, unless a limit sets another
+/// number: the block that one subscriber gets.
 pub const V6_PREFIX: u8 = 64;
-/// Bytes of a limit's, a route's and a header's name.
+/// The most bytes of a limit's, a route's and a header's name.
 const MAX_NAME: usize = 253;
 
 /// A limit.
@@ -36,7 +36,7 @@ pub struct Limit {
     pub name: String,
     /// What requests are counted by.
     pub key: LimitKey,
-    /// Names of the routes that it holds for, sorted; none: whatever the route, and
+    /// Names of the routes that it holds for, sorted; none: all routes, and requests
     /// without one.
     #[serde(deserialize_with = "at_most::<MAX_MATCHES, _, _>")]
     pub routes: Vec<String>,
@@ -51,7 +51,7 @@ pub struct Limit {
     pub burst: u32,
     /// Whether it only counts, and denies nothing.
     pub shadow: bool,
-    /// Whether clients are told where they stand also when they pass.
+    /// Whether responses to requests that pass also have the `RateLimit` headers.
     pub headers: bool,
     /// The leading bits by which IPv6 clients are told apart, 1 to 128.
     pub v6_prefix: u8,
@@ -66,7 +66,7 @@ pub enum LimitKey {
     Header(String),
     /// The route.
     Route,
-    /// Nothing: all together.
+    /// All requests together.
     Global,
 }
 
@@ -176,8 +176,8 @@ impl Limits {
     }
 
     /// Those that hold for requests of this route and client, in the order of their
-    /// names. Whose client is on the allow list is exempt from all: that is the
-    /// caller's to know.
+    /// names. A client on the allow list is exempt from all limits, which the caller sees
+    /// to.
     pub fn applying(&self, route: Option<&str>, client: Option<IpAddr>) -> impl Iterator<Item = &Limit> {
         self.limits.iter().filter(move |limit| limit.applies(route, client))
     }

@@ -19,7 +19,7 @@ impl CountryTable {
     }
 }
 
-/// A check of a table's bytes in steps, so that 10 MB do not hold up a worker.
+/// A check of a table's bytes in steps, so that a worker's requests need not wait for 10 MB.
 pub struct CountryCheck {
     bytes: Arc<Vec<u8>>,
     header: CountryHeader,
@@ -69,8 +69,8 @@ impl CountryCheck {
         })
     }
 
-    /// Checks up to `entries` more (at least one, so that every call gets on);
-    /// the table once all are.
+    /// Checks up to `entries` more (at least one, so that every call makes progress);
+    /// the table once all are checked.
     ///
     /// # Errors
     /// When an entry is not what the layout says.

@@ -1,4 +1,4 @@
-//! Where what stands in a country table's bytes. All numbers are little-endian:
+//! The layout of a country table's bytes. All numbers are little-endian:
 //!
 //! ```text
 //! header   format u8, magic [u8; 3],
@@ -12,10 +12,10 @@
 //!          lower u64    that half
 //! ```
 //!
-//! A **boundary** is an address from which on another country counts, up to the
-//! next boundary: the place of its code among the codes counted from 1, or 0,
-//! where nobody knows. Of some 300,000 boundaries in a real IPv6 table one in
-//! forty is finer than a /64.
+//! A **boundary** is the first address of a run of one country, which ends at the next
+//! boundary. Its **place** is the position of the country's code among the codes, counted
+//! from 1, or 0 if the country is not known. A boundary is **fine** if it is not at the
+//! beginning of a /64: of some 300,000 boundaries in a real IPv6 table one in forty.
 
 use std::ops::Range;
 
@@ -31,7 +31,7 @@ const FORMAT: TableFormat =
 /// Bytes of the header.
 pub(super) const HEADER: usize = HEADER_START;
 
-/// What the header says.
+/// The header's counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct CountryHeader {
     /// Boundaries of IPv4.
@@ -49,14 +49,14 @@ impl CountryHeader {
         FORMAT.header([self.v4, self.v6, self.fine, self.codes])
     }
 
-    /// Reads the header; says nothing of what follows it.
+    /// Reads the header; does not check what follows it.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, FormatError> {
         let ([v4, v6, fine, codes], _) = FORMAT.read_header(bytes)?;
         Ok(Self { v4, v6, fine, codes })
     }
 }
 
-/// Where the columns stand.
+/// The ranges of the columns.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct CountryLayout {
     codes: Range<usize>,
@@ -70,7 +70,7 @@ pub(super) struct CountryLayout {
     pub(super) len: usize,
 }
 
-/// Where the columns of one family stand.
+/// The ranges of the columns of one family.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Columns {
     firsts: Range<usize>,
@@ -95,7 +95,7 @@ impl CountryLayout {
         Self::of(&CountryHeader::default())
     }
 
-    /// Saturates where the numbers are absurd, which [`new`](Self::new) refuses.
+    /// Saturates on overflow, which [`new`](Self::new) refuses.
     fn of(header: &CountryHeader) -> Self {
         let column = |start: usize, count: u32, width: usize| column(start, count as usize, width);
         let place = if header.codes > u32::from(u8::MAX) { 2 } else { 1 };
@@ -113,8 +113,8 @@ impl CountryLayout {
     }
 }
 
-/// The columns, to be read and searched in place. Whatever the bytes are, this
-/// reads within them; what it finds means something once they are checked.
+/// The columns, to be read and searched in place. Never reads outside of the bytes; what
+/// it finds is right only if they were checked.
 #[derive(Clone, Copy)]
 pub(super) struct CountryView<'t> {
     codes: &'t [[u8; 2]],
@@ -176,8 +176,8 @@ impl<'t> CountryView<'t> {
         if begun.last().is_none_or(|last| u64::from_le_bytes(*last) < upper) {
             return end;
         }
-        // The boundaries in the address's own /64: all but its first address are
-        // fine, so they stand one after the other in the fine columns, too.
+        // The boundaries in the address's own /64: all but one at its first address are
+        // fine, so they are adjacent in the fine columns too.
         let start = begun.partition_point(|first| u64::from_le_bytes(*first) < upper);
         let fine_before = |boundary| {
             self.fine_index.partition_point(|index| (u32::from_le_bytes(*index) as usize) < boundary)
@@ -202,7 +202,7 @@ impl<'t> CountryView<'t> {
         Some((u64::from_le_bytes(*self.v6_firsts.get(i)?), self.v6_places.get(i)?))
     }
 
-    /// The fine boundary `i`: which one of all it is, and its lower half.
+    /// The fine boundary `i`: its index among all IPv6 boundaries, and its lower half.
     pub(super) fn fine(&self, i: usize) -> Option<(u32, u64)> {
         let index = u32::from_le_bytes(*self.fine_index.get(i)?);
         Some((index, u64::from_le_bytes(*self.fine_lower.get(i)?)))

@@ -15,7 +15,7 @@ pub struct CountryRange {
     pub first: IpAddr,
     /// The last address.
     pub last: IpAddr,
-    /// Where they are.
+    /// Their country.
     pub country: Country,
 }
 
@@ -28,7 +28,7 @@ pub struct CountryTable {
 }
 
 impl CountryTable {
-    /// A table that knows no country.
+    /// A table without countries.
     #[must_use]
     pub fn empty() -> Self {
         let header = CountryHeader::default();
@@ -48,7 +48,7 @@ impl CountryTable {
         self.ranges
     }
 
-    /// Whether it knows no country.
+    /// Whether it has no countries.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == (0, 0)

@@ -1,4 +1,4 @@
-//! Laying out a country table.
+//! Writing a country table.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -8,16 +8,16 @@ use super::search::{CountryRange, CountryTable};
 use crate::codec::FormatError;
 use crate::geo::country::Country;
 
-/// Where another country begins, or where nobody knows.
+/// The first address of a run, and its country, if known.
 type Boundary = (u128, Option<Country>);
 
 impl CountryTable {
-    /// Lays out `ranges`, which come in the order of their first addresses, IPv4
-    /// before IPv6, without overlap; v4-mapped IPv6 addresses come as IPv4. The
-    /// same ranges always give the same bytes, and so do ranges that are cut
-    /// otherwise and say the same. A run of a country costs 5 bytes in IPv4, 9 in
-    /// IPv6, and so does each gap that nobody knows; an IPv6 boundary within a /64
-    /// costs 12 more. With over 255 countries each of them costs another byte.
+    /// Writes a table of `ranges`, which are sorted by first address, IPv4 before IPv6,
+    /// without overlap; v4-mapped IPv6 addresses are given as IPv4. Ranges that give all
+    /// addresses the same countries give the same bytes, however they are cut. A run of a
+    /// country takes 5 bytes in IPv4, 9 in IPv6, and so does each gap without a country;
+    /// an IPv6 boundary within a /64 takes 12 more. With over 255 countries each of them
+    /// takes another byte.
     ///
     /// # Errors
     /// When they are out of order, overlap, or are too many.
@@ -33,7 +33,7 @@ impl CountryTable {
                     v4.push(first.to_bits().into(), last.to_bits().into(), range.country)?;
                 }
                 (IpAddr::V6(first), IpAddr::V6(last)) => {
-                    // A lookup takes such an address for IPv4, and would never find it.
+                    // A lookup treats such an address as IPv4, and would never find it.
                     if first.to_ipv4_mapped().is_some() && last.to_ipv4_mapped().is_some() {
                         return Err(FormatError::Malformed("a v4-mapped range that is not written as IPv4"));
                     }
@@ -82,7 +82,7 @@ impl Runs {
         Ok(())
     }
 
-    /// Nobody knows from the address after `last` on, if there is one.
+    /// The country is unknown from the address after `last` on, if there is one.
     fn end_after(&mut self, last: u128) {
         if let Some(next) = last.checked_add(1).filter(|next| *next <= self.max) {
             self.boundaries.push((next, None));
@@ -120,7 +120,7 @@ fn lay_out(v4: &[Boundary], v6: &[Boundary]) -> Result<Vec<u8>, FormatError> {
     Ok(bytes)
 }
 
-/// Where each boundary's code stands, counted from 1.
+/// Appends the place of each boundary's code, counted from 1.
 fn put_places(bytes: &mut Vec<u8>, boundaries: &[Boundary], codes: &[Country]) {
     let narrow = codes.len() <= usize::from(u8::MAX);
     for (_, country) in boundaries {
