@@ -1,12 +1,12 @@
-//! Routes: Gateway API HTTPRoute semantics. `tidegate-author` reads,
-//! validates and compiles; what is here holds the compiled table and searches it.
+//! Routes: Gateway API HTTPRoute semantics. `tidegate-author` reads, validates and
+//! compiles documents; this module has the compiled table and its search.
 //!
-//! The specification leaves some points open. What is chosen here:
+//! The specification leaves some points open. The choices made here:
 //!
 //! - **Hosts** are compared without port, without one trailing dot and without
 //!   regard to case. A host that is absent, an IPv6 literal, longer than 253
 //!   bytes, or has an empty label or a port that is no number, has no name: only
-//!   routes without hostnames take it.
+//!   routes without hostnames match it.
 //! - **Hostname precedence is not exclusive**: when no rule of the exact hostname
 //!   matches, those of the longest wildcard are tried, then the shorter ones,
 //!   then the routes without hostnames.
@@ -15,15 +15,15 @@
 //!   them. Among each other they are equal: method, headers, query parameters,
 //!   age, name and order decide, never the length of the pattern.
 //! - **Template paths** are Tidegate's own, as `/repos/{owner}/{repo}`: a `{name}`
-//!   takes one element that is not empty, everything else is to the byte, and all
-//!   of the path must be taken. They come after `Exact` and before
-//!   `RegularExpression`. Of two that take a path the one with more literal elements
+//!   matches one element that is not empty, everything else is compared byte by byte,
+//!   and all of the path must match. They come after `Exact` and before
+//!   `RegularExpression`. Of two that match a path the one with more literal elements
 //!   comes first, then the one that is literal where they first differ; names do
 //!   not count.
 //! - A trailing `/` of a prefix does not count for its length.
 //! - **Paths** are the bytes before `?` or `#`, neither decoded nor normalised
-//!   (Envoy has done that, or was told not to). A target that does not begin with
-//!   `/` (CONNECT, `OPTIONS *`) is no path and matches nothing.
+//!   (Envoy does that, if it is configured). A target that does not begin with `/`
+//!   (CONNECT, `OPTIONS *`) is no path and matches nothing.
 //! - **Headers**: values of a repeated header are joined by `,`, as in RFC 9110
 //!   and in Envoy. A match on `host` sees the request's host.
 //! - **Query parameters** are cut at `&` and the first `=`, compared as bytes

@@ -1,5 +1,5 @@
-//! Address tables: the bytes on the wire are the table in memory. Checked once,
-//! then searched in place.
+//! Address tables. The bytes that the admin service sends are checked once, and then
+//! searched in place.
 
 mod addresses;
 mod check;

@@ -19,26 +19,26 @@ pub const STEP_ENTRIES: usize = 4096;
 /// Bytes of regular expressions checked in one step of decoding.
 const STEP_REGEX_BYTES: usize = 128 << 10;
 
-/// What a table's contents can do, whichever table it is.
+/// What the contents of every kind of table can do.
 pub trait TableData: Sized {
     /// Version of its bytes' format: their first byte.
     const FORMAT: u8;
     /// Decoding under way.
     type Decoder;
 
-    /// Begins to decode `bytes`. A table of bounded size is decoded here.
+    /// Begins to decode `bytes`. A small table is decoded here.
     ///
     /// # Errors
-    /// When the bytes are of another version, or already seen to be malformed.
+    /// When the bytes are of another version, or malformed as far as they are read.
     fn decoder(bytes: &Arc<Vec<u8>>) -> Result<Self::Decoder, FormatError>;
 
     /// Decodes and checks a bounded piece; the table when that was the last.
     ///
     /// # Errors
-    /// When the bytes are malformed. The decoding is over then.
+    /// When the bytes are malformed. There is no further step then.
     fn step(decoder: &mut Self::Decoder) -> Result<Option<Self>, FormatError>;
 
-    /// A table that says nothing.
+    /// A table without entries; of the flags, all off.
     fn empty() -> Self;
 
     /// Its bytes.
@@ -53,16 +53,16 @@ pub trait TableData: Sized {
 
 macro_rules! tables {
     ($($(#[$doc:meta])+ $table:ident = $name:literal, $field:ident: $data:ty;)+) => {
-        /// A table that gateways hold. Its number stands on the wire and in shared
-        /// data, so the order of this list is part of both formats.
+        /// A table that gateways hold. Its number is sent and kept in shared data, so the
+        /// order of this list is part of both formats.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
         pub enum Table {
             $($(#[$doc])+ $table,)+
         }
 
         impl Table {
-            /// All of them, in the order in which they are published and read: the
-            /// large ones first, as a reader that must begin anew keeps what it has.
+            /// All of them, in the order in which they are published and read: the large
+            /// ones first, because a reader that must begin anew keeps what it has read.
             pub const ALL: [Self; [$($name),+].len()] = [$(Self::$table),+];
 
             /// The name in headers, keys of shared data, metrics and logs.
@@ -77,7 +77,7 @@ macro_rules! tables {
                 match self { $(Self::$table => <$data as TableData>::FORMAT,)+ }
             }
 
-            /// The bytes of this table when it says nothing.
+            /// The bytes of this table without entries.
             ///
             /// # Errors
             /// See [`TableData::empty_bytes`].
@@ -93,7 +93,7 @@ macro_rules! tables {
         }
 
         impl TableSet {
-            /// Tables that all say nothing.
+            /// Tables without entries.
             #[must_use]
             pub fn empty() -> Self {
                 Self { $($field: TableData::empty(),)+ }
@@ -106,7 +106,8 @@ macro_rules! tables {
             }
         }
 
-        /// The decoding of one table, in steps that do not hold up a worker.
+        /// The decoding of one table, in steps so short that a worker's requests need not
+        /// wait.
         pub enum TableDecoder {
             $($(#[$doc])+ $table(<$data as TableData>::Decoder),)+
         }
@@ -122,8 +123,8 @@ macro_rules! tables {
                 })
             }
 
-            /// Decodes a bounded piece. True once that was the last, and the table is in
-            /// its place in `set`.
+            /// Decodes a bounded piece. True when that was the last, and the table is in
+            /// `set`.
             ///
             /// # Errors
             /// See [`TableData::step`]. `set` is as before then.
@@ -144,15 +145,15 @@ macro_rules! tables {
 }
 
 tables! {
-    /// Bans: the immutable bulk of them.
+    /// Bans: the immutable base.
     BanBase = "bans_base", ban_base: AddressTable;
     /// Countries of addresses.
     Countries = "countries", countries: CountryTable;
-    /// Bans: what changed since the base was cut.
+    /// Bans: the changes since the base was made.
     BanOverlay = "bans_overlay", ban_overlay: AddressTable;
     /// Addresses that skip bans and geo rules.
     Allow = "allow", allow: AddressTable;
-    /// The flags: what is answered from the cache.
+    /// The flags of the rollout.
     Flags = "flags", flags: Flags;
     /// Geo rules: which countries may enter.
     Geo = "geo", geo: Arc<GeoRules>;
@@ -172,14 +173,14 @@ impl Table {
         Self::ALL.into_iter().find(|table| table.name() == name)
     }
 
-    /// Whether it travels from the admin service whole whenever it changes. Bans do
-    /// not: they travel as changes to an overlay, and a base is fetched or folded.
+    /// Whether the admin service sends it whole whenever it changes. Bans are sent as
+    /// changes of an overlay, and a base is fetched or folded.
     #[must_use]
     pub const fn travels_whole(self) -> bool {
         !matches!(self, Self::BanBase | Self::BanOverlay)
     }
 
-    /// Those that [travel whole](Self::travels_whole).
+    /// Those that are [sent whole](Self::travels_whole).
     pub fn whole() -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(|table| table.travels_whole())
     }

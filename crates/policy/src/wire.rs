@@ -1,5 +1,5 @@
 //! What the filter and the admin service send each other. On top of everything else in
-//! this crate: nothing here imports it but it.
+//! this crate: no module outside of `wire` imports it.
 
 pub mod check;
 pub mod event;

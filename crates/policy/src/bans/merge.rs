@@ -1,16 +1,16 @@
-//! Merging changes into a table, in steps: count, then write every entry to its
-//! final place.
+//! Merging changes into an address table, in steps: count the result's entries, then
+//! write each to its final place.
 
 use crate::codec::FormatError;
 use crate::table::EntryState;
 use crate::table::{AddressTable, Entry, Shape, Writer};
 
-/// What becomes of the changes that say "absent".
+/// What becomes of changes to [`EntryState::Absent`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Tombstones {
     /// They become entries: the result is an overlay.
     Keep,
-    /// They only take out what stood there: the result is a base.
+    /// They only remove entries: the result is a base.
     Drop,
 }
 
@@ -37,21 +37,21 @@ pub(super) struct Merge<C> {
     under: AddressTable,
     over: C,
     tombstones: Tombstones,
-    /// What the result will hold, as far as it is counted.
+    /// Entries of the result, as far as they are counted.
     shape: Shape,
     /// Entries of `over` that are counted.
     counted: usize,
-    /// There once all are.
+    /// Present once all are counted.
     writer: Option<Writer>,
-    /// Entries of `under` and of `over` that are written or passed over.
+    /// Entries of `under` and of `over` that are written or skipped.
     taken: (usize, usize),
-    /// The result was handed out.
+    /// The result was returned.
     ended: bool,
 }
 
 impl<C: Changes> Merge<C> {
-    /// Begins to merge: for a prefix that both have, `over` counts. What is absent
-    /// in `under` stays so.
+    /// Begins to merge: for a prefix that both have, `over` counts. Entries of `under`
+    /// that are absent stay so.
     pub(super) fn new(under: AddressTable, over: C, tombstones: Tombstones) -> Self {
         let shape = under.shape();
         Self { under, over, tombstones, shape, counted: 0, writer: None, taken: (0, 0), ended: false }
@@ -78,7 +78,7 @@ impl<C: Changes> Merge<C> {
         change.state != EntryState::Absent || self.tombstones == Tombstones::Keep
     }
 
-    /// Counts one change; whether there was one left.
+    /// Counts one change; false if none was left.
     fn count(&mut self) -> bool {
         let Some(change) = self.over.change(self.counted) else { return false };
         if let Some(state) = self.under.get(&change.prefix) {
@@ -91,8 +91,7 @@ impl<C: Changes> Merge<C> {
         true
     }
 
-    /// Writes one entry, or passes over one that is taken out; whether there was
-    /// one left.
+    /// Writes one entry, or skips one that is removed; false if none was left.
     fn write(&mut self) -> Result<bool, FormatError> {
         let (under, over) = self.taken;
         let (below, change) = (self.under.entry(under), self.over.change(over));

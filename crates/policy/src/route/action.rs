@@ -1,7 +1,7 @@
-//! What a rule does with its requests besides choosing who answers them: the
-//! filters, timeouts and retries of an HTTPRoute. Held here and applied here, as
-//! far as that is a matter of bytes (the new path, a redirect's location, which origins may
-//! read), so that `explain` shows what this code does; telling Envoy is the filter's.
+//! What a rule does with its requests besides choosing their backend: the filters,
+//! timeouts and retries of an HTTPRoute. All that is computed (the new path, a redirect's
+//! location, whether an origin may read the response) is computed here, so that `explain`
+//! shows what the filter does. The filter (`src/request/actions.rs`) carries it out.
 //!
 //! A rule has one [`Action`], and a backendRef may have another for the requests
 //! that it gets: the rule's comes first.
@@ -22,7 +22,7 @@ pub use redirect::{Redirect, RequestUrl};
 use super::backend::Backend;
 use crate::codec::at_most;
 
-/// Mirrors of one rule, with those of a backendRef.
+/// The most mirrors of one rule, with those of a backendRef.
 pub const MAX_MIRRORS: usize = 4;
 
 /// What is done with a request, and with its response.
@@ -32,18 +32,18 @@ pub struct Action {
     pub request: HeaderEdits,
     /// Changes of the response's headers.
     pub response: HeaderEdits,
-    /// Answered with a redirect, and nobody else is asked.
+    /// The request is answered with a redirect instead of by a backend.
     pub redirect: Option<Redirect>,
     /// Host and path that the backend sees.
     pub rewrite: Option<Rewrite>,
-    /// Who gets a copy.
+    /// Backends that get a copy.
     #[serde(deserialize_with = "at_most::<MAX_MIRRORS, _, _>")]
     pub mirrors: Vec<Mirror>,
-    /// Which other sites' pages may read the answer.
+    /// Pages of which other sites may read the response.
     pub cors: Option<Cors>,
     /// How long it may take.
     pub timeouts: Timeouts,
-    /// What is tried again.
+    /// When it is tried again.
     pub retry: Option<Retry>,
 }
 
@@ -56,12 +56,12 @@ pub struct Rewrite {
     pub path: Option<PathEdit>,
 }
 
-/// Who gets a copy of requests; what it answers is thrown away.
+/// A backend that gets a copy of requests; its response is dropped.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Mirror {
-    /// Who.
+    /// The backend.
     pub backend: Backend,
-    /// Of `denominator` requests this many, chosen at random.
+    /// Copied are this many of `denominator` requests, chosen at random.
     pub numerator: u32,
     /// Never 0.
     pub denominator: u32,
@@ -85,13 +85,13 @@ pub struct Timeouts {
     pub backend_ms: u32,
 }
 
-/// What is tried again. Failed connections, resets and tries that took too long
-/// always are.
+/// When a request is tried again: always after failed connections, resets and tries that
+/// took too long, and after the statuses in `codes`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Retry {
     /// Tries after the first one.
     pub attempts: u32,
-    /// Statuses of the backend after which it is tried again.
+    /// Statuses of the backend after which the request is tried again.
     #[serde(deserialize_with = "at_most::<200, _, _>")]
     pub codes: Vec<u16>,
 }
@@ -103,8 +103,8 @@ impl Action {
         *self == Self::default()
     }
 
-    /// Whether it is what a document could say: headers travel as they are, and
-    /// nothing but a document may have brought them here.
+    /// Whether a document could have this action: its headers are set as they are, so bytes
+    /// that no document gives are refused.
     pub(crate) fn is_sound(&self) -> bool {
         self.request.is_sound()
             && self.response.is_sound()

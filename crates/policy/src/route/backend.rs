@@ -2,8 +2,8 @@
 
 /// Longest name of a route or of a geo rule, in bytes.
 pub const MAX_NAME: usize = 253;
-/// Longest path template, in bytes: it is a value in a document, and travels in
-/// answers and events.
+/// Longest path template, in bytes: it is a value in a document, and part of answers and
+/// events.
 pub const MAX_TEMPLATE: usize = 1_024;
 
 /// Where a rule sends its requests.
@@ -15,34 +15,34 @@ pub struct Backend {
     pub namespace: Option<String>,
     /// Its port, where given.
     pub port: Option<u16>,
-    /// Where it is, when it is a backend of the API; `None`: Envoy has a cluster
-    /// of it. Resolved when routes are compiled: a table of backends would have to be kept in
-    /// step with the routes', in every VM and in direct answers.
+    /// Its address, when it is a backend of the API; `None`: Envoy's configuration has a
+    /// cluster for it. Resolved when routes are compiled: a table of backends would have to be
+    /// kept consistent with the routes', in every VM and in direct answers.
     pub target: Option<Target>,
 }
 
-/// What the names of clusters begin with that are between the gate and Envoy. A
-/// route may not name one: some go wherever a request's host says.
+/// Prefix of the names of clusters that only the filter may choose. A route may not name
+/// one: some of them connect to whatever host a request has.
 pub const RESERVED_CLUSTER_PREFIX: &str = "tidegate-";
 
-/// An upstream that Envoy's configuration does not know.
+/// An upstream that Envoy's configuration does not have.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Target {
     /// A DNS name, or an address (v6 without brackets).
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// How it is spoken to over TLS; `None`: in the clear.
+    /// TLS settings; `None`: without TLS.
     pub tls: Option<TargetTls>,
 }
 
-/// How a backend is spoken to over TLS. Its certificate is always verified.
+/// TLS settings of a backend. Its certificate is always verified.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize)]
 pub struct TargetTls {
-    /// The name that is asked for and that the certificate must have.
+    /// The SNI, which the certificate must also have as a name.
     pub sni: String,
-    /// Whose certificates are trusted: Envoy's cluster `tidegate-dynamic-tls-<trust>`
-    /// knows; `None`: the system's roots.
+    /// Which root certificates are trusted: those configured in Envoy's cluster
+    /// `tidegate-dynamic-tls-<trust>`; `None`: the system's.
     pub trust: Option<String>,
 }
 
@@ -56,8 +56,8 @@ impl Target {
 }
 
 impl Backend {
-    /// Whether a cluster can be called by it: the names travel in a header, in
-    /// answers and in events.
+    /// Whether its parts can be in a cluster's name: names are sent in a header, in answers
+    /// and in events.
     #[must_use]
     pub(crate) fn is_sound(&self) -> bool {
         let is_part = |name: &str| is_name(name) && name.bytes().all(|byte| byte.is_ascii_graphic());
@@ -67,13 +67,13 @@ impl Backend {
     }
 }
 
-/// Whether this can be the name of a route or a geo rule: names travel in answers
-/// and events, which are bounded.
+/// Whether this can be the name of a route or a geo rule: names are part of answers and
+/// events, which are bounded.
 pub(crate) fn is_name(name: &str) -> bool {
     (1..=MAX_NAME).contains(&name.len())
 }
 
-/// Whether this can be the pattern of a template: it travels in answers and events.
+/// Whether this can be the pattern of a template: it is part of answers and events.
 pub(crate) fn is_template(pattern: &str) -> bool {
     (1..=MAX_TEMPLATE).contains(&pattern.len())
 }

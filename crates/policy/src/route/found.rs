@@ -1,4 +1,4 @@
-//! The rule that a request found, and who answers the request then.
+//! The rule that matches a request, and how the request is answered.
 
 use std::sync::Arc;
 
@@ -13,50 +13,48 @@ pub struct RouteMatch<'t> {
     pub route: &'t str,
     /// Index of the rule within it.
     pub rule: usize,
-    /// The template that took the path, as written, if one did: a name for all the
-    /// paths that it takes.
+    /// The path template that matched, as written, if one did.
     pub template: Option<&'t str>,
-    /// Which backend takes the request; `None`: the rule has none that could (500).
+    /// The backend chosen for the request; `None`: the rule has none that could answer (500).
     pub backend: Option<&'t Backend>,
-    /// Names of the geo rules that it must pass, in the rule's order.
+    /// Names of the geo rules that the request must pass, in the rule's order.
     pub geo: &'t [String],
-    /// What else the rule does with it.
+    /// The rule's action.
     pub action: Option<&'t Arc<Action>>,
-    /// What the backend that was chosen has done with it besides.
+    /// The action of the chosen backendRef.
     pub backend_action: Option<&'t Arc<Action>>,
 }
 
-/// A request's path or headers are so long, and there are so many regular
-/// expressions for them, that the rule which wins was not found out.
+/// A request's path or headers are so long, and there are so many regular expressions
+/// for them, that the search for its rule was given up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error, serde::Serialize, serde::Deserialize)]
 #[error("the request is too long for as many regular expressions")]
 pub struct TooLong;
 
-/// Who answers a request that a rule took.
+/// How a request that a rule matched is answered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answerer<'t> {
-    /// The gate: a browser's preflight request, with these headers.
+    /// By the filter: a browser's preflight request, with these headers.
     Preflight(CorsHeaders),
-    /// The gate, which sends the client elsewhere.
+    /// By the filter, with a redirect.
     Redirect(&'t Redirect),
-    /// This backend.
+    /// By this backend.
     Backend(&'t Backend),
-    /// Nobody could: 500.
+    /// By the filter, with 500: the rule has no backend that could answer.
     Nobody,
 }
 
 impl<'t> RouteMatch<'t> {
-    /// Which pages may read the answer; a backend's word counts before its rule's.
+    /// The CORS filter: the backendRef's, else the rule's.
     #[must_use]
     pub fn cors(&self) -> Option<&'t Cors> {
         self.actions().filter_map(|action| action.cors.as_ref()).last()
     }
 
-    /// Who answers the request.
+    /// How the request is answered.
     #[must_use]
     pub fn answerer(&self, facts: &Facts<'_>) -> Answerer<'t> {
-        // Before a redirect, and without a backend too: browsers take nothing else
-        // for an answer.
+        // Before a redirect, and without a backend too: browsers accept no other response.
         if let Some(headers) = self.cors().and_then(|cors| cors.preflight(facts)) {
             return Answerer::Preflight(headers);
         }
@@ -67,18 +65,18 @@ impl<'t> RouteMatch<'t> {
         }
     }
 
-    /// Whether nobody answers it, whatever it asks for.
+    /// Whether every request is answered with 500: no backend, redirect or CORS filter.
     #[must_use]
     pub fn is_dead_end(&self) -> bool {
         self.backend.is_none() && self.redirect().is_none() && self.cors().is_none()
     }
 
-    /// What is done with the request: of the rule, then of the backend.
+    /// The actions: the rule's, then the backendRef's.
     pub fn actions(&self) -> impl Iterator<Item = &'t Arc<Action>> + use<'t> {
         self.action.into_iter().chain(self.backend_action)
     }
 
-    /// Where the request is sent instead of to a backend.
+    /// The redirect that answers the request, if any.
     #[must_use]
     pub fn redirect(&self) -> Option<&'t Redirect> {
         self.actions().find_map(|action| action.redirect.as_ref())

@@ -1,7 +1,7 @@
-//! The bytes of a route table. Lists that belong to a row (a rule's shares, a
-//! node's children) stand one after the other in the order of their owners, so
-//! only their lengths are written: whatever the lengths say, two lists cannot
-//! overlap, and the reader checks only that the sum fits.
+//! The encoded form of a route table. Lists that belong to a row (a rule's shares, a
+//! node's children) follow each other in the order of their owners, so only their
+//! lengths are written: whatever the lengths are, two lists cannot overlap, and the
+//! reader checks only their sum.
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -13,20 +13,20 @@ use crate::codec::at_most;
 
 /// Version of a route table's bytes.
 pub const ROUTES_FORMAT: u8 = 3;
-/// Bytes of a route table. 10,000 prefix routes take under 0.5 MB.
+/// The most bytes of a route table. 10,000 prefix routes take under 0.5 MB.
 pub const MAX_ROUTE_TABLE: usize = 16 << 20;
-/// Elements of a path template.
+/// The most elements of a path template.
 pub const MAX_ELEMENTS: usize = 32;
-/// Geo rules that one rule of a route may name.
+/// The most geo rules that one rule of a route names.
 pub const MAX_GEO_NAMES: usize = 16;
-/// Routes, backends, names of geo rules, names of query parameters, regexes: each
-/// is an allocation, whatever few bytes it takes here.
+/// The most routes, backends, names of geo rules, names of query parameters, and regexes:
+/// each is an allocation, however few bytes it takes here.
 pub const MAX_LIST: usize = 100_000;
 
 /// All of a table.
 #[derive(Serialize, Deserialize, Default)]
 pub struct RouteLayout {
-    /// Names of the HTTPRoutes, the first to win first.
+    /// Names of the HTTPRoutes, in the order of precedence.
     #[serde(deserialize_with = "at_most::<MAX_LIST, _, _>")]
     pub routes: Vec<String>,
     /// Rules of all routes, in the order of the routes.
@@ -39,13 +39,13 @@ pub struct RouteLayout {
     /// Backends, each once.
     #[serde(deserialize_with = "at_most::<MAX_LIST, _, _>")]
     pub backends: Vec<Backend>,
-    /// What is done with requests, each different one once.
+    /// Actions, each different one once.
     #[serde(deserialize_with = "at_most::<MAX_LIST, _, _>")]
     pub actions: Vec<Action>,
-    /// Matches of all rules, the first to win first as far as anything but the
-    /// path decides: a match's index is its rank.
+    /// Matches of all rules, in the order of precedence apart from their paths: a match's
+    /// index is its rank, and a lower one wins.
     pub matches: Vec<MatchRow>,
-    /// The matches' conditions: of each its headers, then its query parameters.
+    /// The matches' conditions: each match's headers, then its query parameters.
     pub conditions: Vec<ConditionRow>,
     /// Names of query parameters that conditions name, sorted.
     #[serde(deserialize_with = "at_most::<MAX_LIST, _, _>")]
@@ -68,12 +68,12 @@ pub struct RouteLayout {
     /// Sparse DFAs, little-endian, anchored at both ends.
     #[serde(deserialize_with = "at_most::<MAX_LIST, _, _>")]
     pub regexes: Vec<ByteBuf>,
-    /// What spans point into.
+    /// The bytes that spans refer to.
     pub text: ByteBuf,
 }
 
 impl RouteLayout {
-    /// Whether every list is as short as it must be to be read again.
+    /// Whether every list is short enough to be read again.
     #[must_use]
     pub fn can_be_read(&self) -> bool {
         let Self { routes, geo, backends, actions, query_names, regexes, .. } = self;
@@ -86,9 +86,9 @@ impl RouteLayout {
 /// A run of bytes in [`RouteLayout::text`], or of rows in a list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Span {
-    /// Where it begins.
+    /// Index of the first.
     pub start: u32,
-    /// How long it is.
+    /// Number of bytes or rows.
     pub len: u32,
 }
 
@@ -103,7 +103,7 @@ pub struct RuleRow {
     pub shares: u32,
     /// Number of the geo rules that it names.
     pub geo: u32,
-    /// What is done with its requests.
+    /// Index of its action.
     pub action: Option<u32>,
 }
 
@@ -112,7 +112,7 @@ pub struct RuleRow {
 pub struct ShareRow {
     /// The backend; `None`: one that cannot answer keeps its share.
     pub backend: Option<u32>,
-    /// What is done with the requests that it gets.
+    /// Index of the backendRef's action.
     pub action: Option<u32>,
     /// Its weight, never 0.
     pub weight: u32,
@@ -125,20 +125,20 @@ pub struct MatchRow {
     pub rule: u32,
     /// The method it wants.
     pub method: Option<Method>,
-    /// What is to be said of its path once that is found.
+    /// What is left to test of its path, once its node is found.
     pub path: PathTest,
     /// Number of its conditions.
     pub conditions: u32,
 }
 
-/// What the place of a match in the tries leaves open of its path.
+/// What is left to test of a match's path, after its node in the tries was found.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub enum PathTest {
     /// Nothing.
     Known,
     /// The whole path must match this regex.
     Regex(u32),
-    /// Nothing; it is this template, as written.
+    /// Nothing; the match is this template, as written.
     Template(Span),
 }
 
@@ -151,7 +151,7 @@ pub enum ConditionRow {
     Query(u32, ValueTest),
 }
 
-/// What a value must be like.
+/// What a value must be.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub enum ValueTest {
     /// These bytes.

@@ -1,4 +1,5 @@
-//! From a table's bytes to what is searched: every index is checked here, once.
+//! From a route table's bytes to the table that is searched: every index is checked here,
+//! once.
 
 use std::sync::Arc;
 
@@ -23,10 +24,9 @@ impl RouteTable {
         encode(ROUTES_FORMAT, &RouteLayout::default())
     }
 
-    /// Takes and checks what `author::compile` made, so that a search need not; in
-    /// one go, see [`RouteLoad`].
-    /// What it allocates is at most some 25 times the bytes, whatever they are, and
-    /// 20 MB for names; of real tables it is twice.
+    /// Reads and checks what `author::compile` made, so that a search need not check it;
+    /// in one go, see [`RouteLoad`]. Allocates at most some 25 times the bytes, whatever
+    /// they are, and 20 MB for names; for real tables twice the bytes.
     ///
     /// # Errors
     /// When the bytes are over [`MAX_ROUTE_TABLE`] or not a route table.
@@ -40,8 +40,8 @@ impl RouteTable {
     }
 }
 
-/// A table that is being made of its bytes, in steps: a worker's requests go on
-/// between two.
+/// A table that is read from its bytes in steps: a worker's requests are served between
+/// two.
 pub struct RouteLoad {
     at: At,
 }
@@ -52,7 +52,7 @@ enum At {
     Over,
 }
 
-/// What is made so far.
+/// The parts of the table that are read so far.
 struct Rows {
     layout: RouteLayout,
     rules: Vec<Rule>,
@@ -63,8 +63,7 @@ struct Rows {
 }
 
 impl RouteLoad {
-    /// Begins with what `author::compile` made: decodes it, which is the largest
-    /// piece of the work.
+    /// Begins by decoding what `author::compile` made, which is the largest step.
     ///
     /// # Errors
     /// When the bytes are over [`MAX_ROUTE_TABLE`] or not a route table.
@@ -73,12 +72,12 @@ impl RouteLoad {
         Ok(Self { at: At::RouteLayout(Box::new(layout)) })
     }
 
-    /// Does a piece of the work; the table when that was the last. The rules with
-    /// their matches are a piece, the hostnames are one, the paths and templates are
-    /// one, and so are `budget` bytes of regexes, rounded up to a whole regex.
+    /// Makes one step; the table when that was the last. The rules with their matches are
+    /// one step, the hostnames are one, the paths and templates are one, and so are
+    /// `budget` bytes of regexes, rounded up to a whole regex.
     ///
     /// # Errors
-    /// When it is not a route table. The load is over then.
+    /// When the bytes are not a route table. There is no further step then.
     pub fn step(&mut self, budget: usize) -> Result<Option<RouteTable>, FormatError> {
         self.at = match std::mem::replace(&mut self.at, At::Over) {
             At::RouteLayout(layout) => At::Rows(Box::new(Rows::new(*layout)?)),
@@ -288,7 +287,7 @@ fn check_text(layout: &RouteLayout, span: Span) -> Result<(), FormatError> {
     check(slice(&layout.text, span).is_some(), "a span outside of the text")
 }
 
-/// Lists that stand one after the other and of which only the lengths are known.
+/// Lists that follow each other and of which only the lengths are written.
 struct Lists {
     next: u32,
     len: u32,

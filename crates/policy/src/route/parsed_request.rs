@@ -11,12 +11,12 @@ use crate::request::Facts;
 /// Longest hostname in bytes, as in HTTPRoute and DNS.
 pub(super) const MAX_HOSTNAME: usize = 253;
 
-/// Values up to this many bytes may be searched as often as the routes ask for:
-/// how often that is, whoever writes the routes decides.
+/// Values up to this many bytes may be searched without a bound: how often, is decided by
+/// the routes, which the operator writes.
 const SHORT: usize = 256;
-/// Bytes of longer values that may be searched, or put together of several lines,
-/// for one request: some 5 ms of work. How long a value is, its client decides; without this
-/// bound a path of 60 KiB against 1,024 expressions held a worker for 0.6 s.
+/// The most bytes of longer values that are searched, or joined from several lines, for one
+/// request: some 5 ms of work. The client decides how long a value is; without this bound a
+/// path of 60 KiB against 1,024 expressions blocked a worker for 0.6 s.
 const MAX_SEARCHED: usize = 512 << 10;
 
 pub(super) struct ParsedRequest<'r> {
@@ -29,7 +29,7 @@ pub(super) struct ParsedRequest<'r> {
     query: &'r [u8],
     /// The value of each query parameter that some match names.
     parameters: OnceCell<Vec<Option<&'r [u8]>>>,
-    /// Bytes that may still be searched; `None`: there were not enough.
+    /// Bytes that may still be searched; `None`: more would have been needed.
     left: Cell<Option<usize>>,
 }
 
@@ -51,20 +51,20 @@ impl<'r> ParsedRequest<'r> {
         })
     }
 
-    /// Takes the work of searching so many bytes; false when there was too much of
-    /// it, and then for good.
+    /// Takes so many bytes from the bound; false if they are not left, and from then on
+    /// always.
     pub fn spend(&self, bytes: usize) -> bool {
         let bytes = if bytes > SHORT { bytes } else { 0 };
         self.left.set(self.left.get().and_then(|left| left.checked_sub(bytes)));
         !self.is_exhausted()
     }
 
-    /// Whether something was not searched because there was too much of it.
+    /// Whether the bound was reached, so that something was not searched.
     pub fn is_exhausted(&self) -> bool {
         self.left.get().is_none()
     }
 
-    /// The path's elements: of `/` one empty one.
+    /// The path's elements; `/` has one empty element.
     pub fn elements(&self) -> impl Iterator<Item = &'r [u8]> {
         self.path.get(1..).unwrap_or_default().split(|&b| b == b'/')
     }

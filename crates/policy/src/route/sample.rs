@@ -1,5 +1,5 @@
-//! Route tables for this crate's tests, laid out by hand: what compiles documents
-//! is a crate above this one.
+//! Route tables for this crate's tests, laid out by hand, because the compiler of
+//! documents is in a crate that depends on this one.
 
 use super::layout::{MatchRow, PathRow, PathTest, RouteLayout, RuleRow, ShareRow, Span, TemplateRow};
 use super::{Backend, ROUTES_FORMAT, RouteTable};

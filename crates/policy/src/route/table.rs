@@ -1,8 +1,8 @@
 //! Searching compiled routes, which are tries: hostnames by label, paths and path templates by
-//! element. Literal children of a path are followed to the deepest, then the way back up
-//! (templates: `template.rs`). Only regular expressions are tried one by one, those whose
-//! literal beginning the path has. So the time depends on the path and on the matches that take
-//! it, not on the number of routes.
+//! element. A path's elements are followed to the deepest node, then the nodes are tried from
+//! there up to the root (templates: `template.rs`). Only regular expressions are tried one by
+//! one, those whose literal beginning the path has. So the time depends on the path and on its
+//! candidates, not on the number of routes.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use super::template::Templates;
 use super::trie::{Trie, slice};
 use crate::request::Facts;
 
-/// Compiled routes, searched without regard to how many there are.
+/// Compiled routes. The time of a search does not depend on how many there are.
 pub struct RouteTable {
     pub(super) routes: Vec<String>,
     pub(super) rules: Vec<Rule>,
@@ -50,7 +50,7 @@ pub(super) struct Rule {
 pub(super) struct Share {
     pub(super) backend: Option<usize>,
     pub(super) action: Option<u32>,
-    /// Weights of this and the rule's earlier shares together.
+    /// Sum of the weights of this and the rule's earlier shares.
     pub(super) up_to: u32,
 }
 
@@ -132,12 +132,12 @@ impl RouteTable {
         &self.backends
     }
 
-    /// The rule that wins, by the precedence of the Gateway API specification; none
-    /// does: no route matches.
+    /// The rule that wins, by the precedence of the Gateway API specification; `None`:
+    /// no route matches.
     ///
     /// # Errors
-    /// When the request is so long that finding out would take too long: another
-    /// rule than the right one must not have it.
+    /// When the request is so long that the search would take too long: the request must
+    /// not go to another rule than the right one.
     pub fn find(&self, facts: &Facts<'_>) -> Result<Option<RouteMatch<'_>>, TooLong> {
         let Some(request) = ParsedRequest::new(facts) else { return Ok(None) };
         let named = HostName::new(facts.host).and_then(|name| self.find_by_host(&name, &request));
@@ -160,8 +160,8 @@ impl RouteTable {
         }
         let whole = labels.peek().is_none();
         let exact = self.hosts.payload(node).filter(|_| whole).and_then(|groups| groups.exact);
-        // A wildcard stands for at least one label, so that of the last node
-        // does not cover a name that ends there.
+        // A wildcard stands for at least one label, so the last node's does not cover a
+        // name that ends at this node.
         let wildcards =
             self.hosts.upwards(node).skip(usize::from(whole)).filter_map(|groups| groups.wildcard);
         exact.into_iter().chain(wildcards).find_map(|group| self.find_in(group, request))
@@ -189,7 +189,7 @@ impl RouteTable {
             })
     }
 
-    /// The best regex among those whose literal beginning the path shares.
+    /// The best regex among those whose literal beginning the path has.
     fn find_regex(&self, node: u32, request: &ParsedRequest<'_>) -> Option<u32> {
         self.paths
             .upwards(node)

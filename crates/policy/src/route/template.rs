@@ -1,11 +1,11 @@
-//! Path templates: which of them take a path, and which of those comes first.
+//! Path templates: which of them match a path, and which of those comes first.
 
 use super::layout::{MAX_ELEMENTS, Span};
 use super::trie::Trie;
 
 /// The templates of all groups of hostnames.
 pub(super) struct Templates {
-    /// By element; of each node the matches on the template that ends there.
+    /// By element; each node has the matches on the template that ends there.
     trie: Trie<Span>,
 }
 
@@ -14,12 +14,13 @@ impl Templates {
         Self { trie }
     }
 
-    /// What `take` says of the first template of `group` that takes a path of
-    /// these elements and of which it says anything.
+    /// The result of `take` for the first template of `group` that matches a path of these
+    /// elements and for which `take` has one.
     ///
-    /// The work grows with the number of templates whose beginning takes that of
-    /// the path, by [`MAX_ELEMENTS`] at most; neither with the path's length, nor with the
-    /// number of the others.
+    /// Both the literal child and the one for any element are followed, by at most
+    /// [`MAX_ELEMENTS`] elements, as long as they can precede the best so far. So the work
+    /// grows with the number of templates whose beginning matches the path's, and neither
+    /// with the path's length nor with the number of other templates.
     pub fn find<'p>(
         &self,
         group: u32,
@@ -41,8 +42,8 @@ impl Templates {
     }
 }
 
-/// Which elements of a template are literal: a bit for each, the first element's
-/// the highest. They say for one path which of its templates it is.
+/// Which elements of a template are literal: a bit for each, the first element's the
+/// highest. Among the templates that match one path, these bits identify a template.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Literals(u64);
 
@@ -58,7 +59,7 @@ impl Literals {
         Self(shift(self.0) | shift(1).saturating_sub(1))
     }
 
-    /// The higher comes first, among templates that take one path.
+    /// The higher comes first, among templates that match one path.
     fn precedence(self) -> (u32, u64) {
         (self.0.count_ones(), self.0)
     }
@@ -72,8 +73,8 @@ struct Search<'s, F> {
 }
 
 impl<F: FnMut(Span) -> Option<u32>> Search<'_, F> {
-    /// Looks at `node` and below for templates that take what is left of the path
-    /// and come before the best so far. `above`: the elements that lead to `node`.
+    /// Searches `node` and below for templates that match the rest of the path and precede
+    /// the best so far. `above`: the elements that lead to `node`.
     fn descend(&mut self, node: u32, path: &[&[u8]], above: Literals) {
         let most = above.at_most(path.len()).precedence();
         if self.best.is_some_and(|(best, _)| best.precedence() >= most) {

@@ -19,24 +19,24 @@ struct Node<P> {
     payload: P,
 }
 
-/// A node as it is written.
+/// A node in its encoded form.
 pub(super) struct Row<P> {
     pub label: Span,
     /// How many children it has.
     pub children: u32,
-    /// Whether the first of them is for any label, whatever its own is.
+    /// Whether the first of them matches any label.
     pub any: bool,
     pub payload: P,
 }
 
 impl<P> Trie<P> {
-    /// No trie at all.
+    /// Without nodes.
     pub fn empty() -> Self {
         Self { nodes: Vec::new() }
     }
 
-    /// Lays the nodes out. Each node but the first `roots` must be the child of
-    /// exactly one earlier node, so a way up or down always ends.
+    /// Builds the tries from their rows. Each node but the first `roots` must be the child
+    /// of exactly one earlier node, so a walk up or down always ends.
     pub fn load(rows: impl ExactSizeIterator<Item = Row<P>>, roots: u32) -> Result<Self, FormatError> {
         let bad = FormatError::Malformed("a trie's nodes do not add up");
         let len = u32::try_from(rows.len()).map_err(|_| bad.clone())?;
@@ -64,12 +64,12 @@ impl<P> Trie<P> {
         self.nodes.get(usize::try_from(at).ok()?)
     }
 
-    /// What `at` holds.
+    /// The payload of the node `at`.
     pub fn payload(&self, at: u32) -> Option<&P> {
         self.node(at).map(|node| &node.payload)
     }
 
-    /// Whether nothing is below `at`.
+    /// Whether the node `at` has no children.
     pub fn is_leaf(&self, at: u32) -> bool {
         self.node(at).is_none_or(|node| node.children == 0)
     }
@@ -102,7 +102,7 @@ impl<P> Trie<P> {
     }
 }
 
-/// What a span covers.
+/// The items of `list` that `span` covers.
 pub(super) fn slice<T>(list: &[T], span: Span) -> Option<&[T]> {
     let start = usize::try_from(span.start).ok()?;
     let len = usize::try_from(span.len).ok()?;

@@ -51,7 +51,7 @@ impl AddressTable {
         self.len() == 0
     }
 
-    /// Digest of the entries that are present. Known since the check: costs nothing.
+    /// Digest of the entries that are present, computed by the check.
     #[must_use]
     pub fn digest(&self) -> SetDigest {
         self.digest
@@ -103,7 +103,7 @@ impl AddressTable {
     }
 }
 
-/// [`AddressTable::covering`] in one family or the other.
+/// [`AddressTable::covering`] of IPv4 or IPv6.
 enum Covering<'t> {
     V4(Walk<'t, V4>),
     V6(Walk<'t, V6>),

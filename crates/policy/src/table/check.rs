@@ -22,7 +22,7 @@ impl AddressTable {
     }
 }
 
-/// A check of a table's bytes in steps, so that 12 MB do not hold up a worker.
+/// A check of a table's bytes in steps, so that a worker's requests need not wait for 12 MB.
 pub struct TableCheck {
     bytes: Arc<Vec<u8>>,
     header: TableHeader,
@@ -60,8 +60,8 @@ impl TableCheck {
         })
     }
 
-    /// Checks up to `entries` more (at least one, so that every call gets on);
-    /// the table once all are.
+    /// Checks up to `entries` more (at least one, so that every call makes progress);
+    /// the table once all are checked.
     ///
     /// # Errors
     /// When an entry is not what the layout says.

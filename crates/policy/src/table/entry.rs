@@ -6,18 +6,18 @@ use crate::UnixSeconds;
 use crate::address::Prefix;
 
 /// One entry of a table. In a base or allow table its state is always
-/// [`EntryState::Present`]; an overlay also says [`EntryState::Absent`].
+/// [`EntryState::Present`]; an overlay also has [`EntryState::Absent`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Entry {
-    /// What it covers.
+    /// The addresses that it covers.
     pub prefix: Prefix,
-    /// What it says.
+    /// Whether it is present, and until when.
     pub state: EntryState,
 }
 
 impl Entry {
-    /// Whether the entry is there and has not expired. `now` is asked only when
-    /// it has an expiry.
+    /// Whether the entry is present and has not expired. `now` is called only if it has an
+    /// expiry.
     pub fn is_in_force(&self, now: impl FnOnce() -> UnixSeconds) -> bool {
         match self.state {
             EntryState::Present(None) => true,
@@ -30,9 +30,9 @@ impl Entry {
 /// An entry, or its absence.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum EntryState {
-    /// There is an entry; it ends at the second given, if any.
+    /// There is an entry; it expires at this time, if any.
     Present(Option<UnixSeconds>),
-    /// There is none, whatever the base says.
+    /// There is none, even if the base has one.
     Absent,
 }
 
@@ -47,8 +47,8 @@ impl EntryState {
     }
 }
 
-/// The digest of one present entry, as it enters a [`SetDigest`]. An expiry at
-/// second 0 counts as one at second 1, as in the table.
+/// The canonical bytes of one present entry, for a set digest. An expiry at second 0
+/// counts as one at second 1, as in the table.
 #[must_use]
 pub fn entry_bytes(prefix: &Prefix, expires: Option<UnixSeconds>) -> [u8; 22] {
     let mut bytes = [0; 22];

@@ -1,4 +1,4 @@
-//! Where what stands in a table's bytes. All numbers are little-endian:
+//! The layout of an address table's bytes. All numbers are little-endian:
 //!
 //! ```text
 //! header   format u8, magic [u8; 3],
@@ -10,11 +10,11 @@
 //!          expiries          u32              one per entry, only when some entry expires
 //! ```
 //!
-//! v4, then v6. In this order an entry comes right before what it covers, so all
-//! that covers an entry stands before it, and "the entry before, until one covers
-//! nothing" finds them longest first. The anchor of a block names the entry that
-//! covers the block's first one most closely, which keeps that walk to a few
-//! blocks. Per v4 entry this costs 5.25 bytes, 9.25 with an expiry.
+//! v4, then v6. In this order an entry comes right before the entries that it covers. So
+//! all entries that cover another one come before it, and a walk backwards, up to one that
+//! no entry covers, finds them longest first. The anchor of a block is the index of the
+//! entry that covers the block's first one most closely, which keeps that walk to a few
+//! blocks. A v4 entry takes 5.25 bytes, 9.25 with an expiry.
 
 use std::ops::Range;
 
@@ -31,10 +31,10 @@ const FORMAT: TableFormat =
 pub(super) const HEADER: usize = 36;
 /// Entries per anchor.
 pub(super) const BLOCK: usize = 16;
-/// The anchor of a block whose first entry nothing covers.
+/// The anchor of a block whose first entry no other covers.
 pub(super) const NO_PARENT: u32 = u32::MAX;
 
-/// How many entries there are: what sizes the columns.
+/// How many entries there are, which gives the columns' sizes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Shape {
     pub(super) v4: Count,
@@ -56,7 +56,7 @@ impl Shape {
         count.expiring = count.expiring.saturating_add(u32::from(entry.state.expiry_column() != 0));
     }
 
-    /// Takes `entry` out that was counted in.
+    /// Counts `entry` out.
     pub(crate) fn remove(&mut self, entry: &Entry) {
         let count = self.family(&entry.prefix);
         count.entries = count.entries.saturating_sub(1);
@@ -73,7 +73,7 @@ impl Shape {
     }
 }
 
-/// What the header says.
+/// The header's content.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct TableHeader {
     pub(super) shape: Shape,
@@ -93,7 +93,7 @@ impl TableHeader {
         bytes
     }
 
-    /// Reads the header; says nothing of what follows it.
+    /// Reads the header; does not check what follows it.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, FormatError> {
         let ([v4_entries, v4_expiring, v6_entries, v6_expiring], rest) = FORMAT.read_header(bytes)?;
         let sum = rest.first_chunk().ok_or(FormatError::Malformed("table header cut short"))?;
@@ -103,7 +103,7 @@ impl TableHeader {
     }
 }
 
-/// Where the columns of both families stand.
+/// The ranges of the columns of both families.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct TableLayout {
     pub(super) v4: FamilyColumns,
@@ -112,7 +112,7 @@ pub(super) struct TableLayout {
     pub(super) len: usize,
 }
 
-/// Where the columns of one family stand.
+/// The ranges of the columns of one family.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct FamilyColumns {
     pub(super) addresses: Range<usize>,
@@ -143,7 +143,7 @@ impl FamilyColumns {
         Self { addresses: at..at, anchors: at..at, metas: at..at, expiries: at..at }
     }
 
-    /// Saturates where the numbers are absurd, which [`TableLayout::new`] then refuses.
+    /// Saturates on overflow, which [`TableLayout::new`] refuses.
     fn after<F: Family>(start: usize, count: &Count) -> Self {
         let entries = count.entries as usize;
         let addresses = column(start, entries, F::ADDRESS_BYTES);
@@ -154,7 +154,7 @@ impl FamilyColumns {
     }
 }
 
-/// What the meta column says of an entry.
+/// The meta column of one entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Meta {
     pub(super) len: u8,
@@ -168,15 +168,15 @@ pub(super) trait Family: Copy {
     type Address: Copy + Ord;
     const ADDRESS_BYTES: usize;
     const META_BYTES: usize;
-    /// Where the family's columns stand.
+    /// The ranges of the family's columns.
     fn columns(layout: &TableLayout) -> &FamilyColumns;
     /// The first address of entry `i`.
     fn address(column: &[u8], i: usize) -> Option<Self::Address>;
-    /// Writes the first address of entry `i`; `None` when there is no such place.
+    /// Writes the first address of entry `i`; `None` if the column is too short.
     fn put_address(column: &mut [u8], i: usize, address: Self::Address) -> Option<()>;
-    /// What is known of entry `i`; `None` also when unknown bits are set.
+    /// Length and flags of entry `i`; `None` also when unknown bits are set.
     fn meta(column: &[u8], i: usize) -> Option<Meta>;
-    /// Writes what is known of entry `i`.
+    /// Writes length and flags of entry `i`.
     fn put_meta(column: &mut [u8], i: usize, meta: Meta) -> Option<()>;
     /// How many entries begin at or before `address`.
     fn up_to(column: &[u8], address: Self::Address) -> usize;
@@ -279,10 +279,10 @@ impl Family for V6 {
     }
 }
 
-/// The entries that are open while a family is gone through in order: each
-/// covers the next one and the entry at hand.
+/// The entries that cover the current one, while a family's entries are read in order.
 pub(super) struct Nesting<F: Family> {
-    /// At most one per prefix length. The last is the entry before.
+    /// First address, length and index of each: each covers the next. At most one per
+    /// prefix length. The last is the entry before.
     open: Vec<(F::Address, u8, u32)>,
     /// Entries so far.
     pub(super) entered: u32,

@@ -31,7 +31,7 @@ impl<'t, F: Family> FamilyView<'t, F> {
         }
     }
 
-    /// First address of entry `i` and what the meta column says of it.
+    /// First address and meta column of entry `i`.
     pub(super) fn raw(&self, i: usize) -> Option<(F::Address, Meta)> {
         Some((F::address(self.addresses, i)?, F::meta(self.metas, i)?))
     }
@@ -60,8 +60,8 @@ impl<'t, F: Family> FamilyView<'t, F> {
         }
     }
 
-    /// The state of exactly this prefix. Entries that begin at one address stand
-    /// side by side, at most one per length.
+    /// The state of exactly this prefix. Entries with the same first address are adjacent,
+    /// at most one per length.
     pub(super) fn find(&self, address: F::Address, len: u8) -> Option<EntryState> {
         let end = F::up_to(self.addresses, address);
         for i in (0..end).rev() {
@@ -83,8 +83,8 @@ impl<'t, F: Family> FamilyView<'t, F> {
     }
 }
 
-/// The way from the last entry that begins at or before an address up to
-/// everything that covers it.
+/// The walk backwards from the last entry that begins at or before an address, to all
+/// that cover the address.
 pub(super) struct Walk<'t, F: Family> {
     view: FamilyView<'t, F>,
     address: F::Address,
@@ -98,9 +98,9 @@ impl<F: Family> Iterator for Walk<'_, F> {
         loop {
             let i = self.at?;
             let (first, meta) = self.view.raw(i)?;
-            // Whatever else covers the address also covers entry `i`: it is the
-            // entry before or stands further up. An anchor is below its block
-            // (checked), so the walk ends.
+            // Any other entry that covers the address also covers entry `i`, so it
+            // comes before `i`. An anchor is before its block (checked), so the walk
+            // ends.
             self.at = match meta.nested {
                 false => None,
                 true if i.is_multiple_of(BLOCK) => {

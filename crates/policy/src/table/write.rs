@@ -1,4 +1,4 @@
-//! Laying out a table, entry by entry, straight into its final bytes.
+//! Writing a table, entry by entry, straight into its final bytes.
 
 use super::addresses::AddressTable;
 use super::entry::{Entry, EntryState, entry_bytes};
@@ -10,10 +10,10 @@ use crate::columns::put_number;
 use crate::digest::SetDigest;
 
 impl AddressTable {
-    /// Lays out `entries`, which come in the order of [`Prefix`](crate::address::Prefix) without repeats.
-    /// The same entries always give the same bytes: 5.25 bytes per IPv4 entry
-    /// and 18.25 per IPv6 entry, and 4 more each when any of the family expires.
-    /// An expiry at second 0 is kept as one at second 1.
+    /// Writes a table of `entries`, which are in the order of
+    /// [`Prefix`](crate::address::Prefix) without repeats. The same entries always give the
+    /// same bytes: 5.25 bytes per IPv4 entry and 18.25 per IPv6 entry, and 4 more each if
+    /// any of the family expires. An expiry at second 0 is kept as one at second 1.
     ///
     /// # Errors
     /// When they are out of order, repeated, or too many.
@@ -28,7 +28,7 @@ impl AddressTable {
     }
 }
 
-/// A table of known shape that is being written. Same entries, same bytes.
+/// A table of known shape that is being written.
 pub(crate) struct Writer {
     bytes: Vec<u8>,
     shape: Shape,

@@ -1,5 +1,5 @@
-//! Direct mode: a question about one request, and the admin service's answer from
-//! its database as it stands. `docs/ARCHITECTURE.md`, "A request".
+//! Direct mode: a question about one request, and the admin service's answer from the
+//! current state of its database. `docs/ARCHITECTURE.md`, "A request".
 //!
 //! `POST /api/data-plane/v1/check/{ip,geo,route}` with a [`Question`] as its body
 //! answers 200 with an [`Answer`].
@@ -20,9 +20,9 @@ use crate::version::Version;
 
 /// Version of the bytes of questions and answers.
 pub const CHECK_FORMAT: u8 = 2;
-/// Bytes of a question: all headers that Envoy lets through, and then some.
+/// The most bytes of a question: more than all headers that Envoy lets through.
 pub const MAX_QUESTION: usize = 256 << 10;
-/// Bytes of an answer.
+/// The most bytes of an answer.
 pub const MAX_ANSWER: usize = 1 << 20;
 
 /// The path that answers a check.
@@ -35,13 +35,12 @@ pub fn path(check: Check) -> &'static str {
     }
 }
 
-/// One check of one request. A question about an address leaves the rest empty; one about the
-/// route has all header lines, for any of them may decide. The admin service neither stores nor
-/// logs what it is asked.
+/// One check of one request. A question for the ip or geo check has only the client, and for geo
+/// the source of its country; one for the route check has all header lines, because any of them
+/// may decide. The admin service neither stores nor logs questions.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Question<'q> {
-    /// Comes back with the answer, so that an answer to another question is known
-    /// for one.
+    /// The answer repeats it, so that an answer to another question is recognized.
     pub id: u64,
     /// As in [`Facts`].
     pub client: Option<IpAddr>,
@@ -61,7 +60,7 @@ pub struct Question<'q> {
 }
 
 impl<'q> Question<'q> {
-    /// What `check` needs to know of a request.
+    /// The question with what `check` needs of a request.
     #[must_use]
     pub fn new(check: Check, id: u64, facts: &Facts<'q>, country_source: CountrySource) -> Self {
         let about = Self { id, client: facts.client, ..Self::default() };
@@ -79,7 +78,7 @@ impl<'q> Question<'q> {
         }
     }
 
-    /// The facts that it tells.
+    /// The facts in it.
     #[must_use]
     pub fn facts(&self) -> Facts<'_> {
         Facts {
@@ -100,7 +99,7 @@ impl<'q> Question<'q> {
         encode(CHECK_FORMAT, self)
     }
 
-    /// Reads a question out of its bytes, which it borrows.
+    /// Reads a question; it borrows `bytes`.
     ///
     /// # Errors
     /// When the bytes are over [`MAX_QUESTION`], of another version or malformed.
@@ -116,9 +115,9 @@ impl<'q> Question<'q> {
 /// The answer to a [`Question`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Answer {
-    /// The question's.
+    /// The question's id.
     pub id: u64,
-    /// The version of the tables that answered: the database's at that moment.
+    /// The version of the database from which the answer was made.
     pub version: Version,
     /// What was found; its kind is the check's.
     pub found: Found,
@@ -135,7 +134,7 @@ pub enum Found {
     Route(Result<Option<RouteAnswer>, TooLong>),
 }
 
-/// Where a client is, and what each rule says of that.
+/// A client's country, and the verdict of each geo rule on it.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct GeoAnswer {
     /// The country, if known.
@@ -176,8 +175,8 @@ impl Found {
         }
     }
 
-    /// Whether it could come from tables that were loaded, which are checked for
-    /// the same: what a tunnel keeps of it, and its event, have bounds.
+    /// Whether it could come from loaded tables, which are checked for the same: events, and
+    /// what is kept for a tunnel, have bounds.
     fn is_sound(&self) -> bool {
         match self {
             Self::Ip(_) | Self::Route(Ok(None) | Err(TooLong)) => true,
@@ -198,7 +197,7 @@ impl Found {
 }
 
 impl GeoAnswer {
-    /// As a finding.
+    /// The finding with this answer.
     #[must_use]
     pub fn finding(&self) -> GeoFinding<'_> {
         GeoFinding::Verdicts { country: self.country, verdicts: &self.verdicts }
@@ -206,7 +205,7 @@ impl GeoAnswer {
 }
 
 impl RouteAnswer {
-    /// The answer that says `found`.
+    /// The answer with the match `found`.
     #[must_use]
     pub fn new(found: &RouteMatch<'_>) -> Self {
         Self {
@@ -220,15 +219,15 @@ impl RouteAnswer {
         }
     }
 
-    /// What [`Found::Route`] holds, as a finding.
+    /// The content of [`Found::Route`] as a finding.
     ///
     /// # Errors
-    /// When that is what was found.
+    /// [`TooLong`], when that is the answer.
     pub fn found(answer: &Result<Option<Self>, TooLong>) -> Result<Option<RouteMatch<'_>>, TooLong> {
         answer.as_ref().map(|found| found.as_ref().map(Self::finding)).map_err(|too_long| *too_long)
     }
 
-    /// As a finding.
+    /// The finding with this answer.
     #[must_use]
     pub fn finding(&self) -> RouteMatch<'_> {
         RouteMatch {
@@ -255,8 +254,8 @@ impl Answer {
     /// Reads an answer.
     ///
     /// # Errors
-    /// When the bytes are over [`MAX_ANSWER`], of another version or malformed, or
-    /// say what no tables could say.
+    /// When the bytes are over [`MAX_ANSWER`], of another version or malformed, or have
+    /// an answer that no tables could give.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
         let answer: Self = decode(CHECK_FORMAT, MAX_ANSWER, bytes)?;
         if answer.found.is_sound() { Ok(answer) } else { Err(FormatError::Malformed("an impossible answer")) }

@@ -1,6 +1,6 @@
-//! What happened to a request, and how it reaches the admin service: events are
-//! numbered in the VM that saw them, sealed into batches, and posted until they
-//! are acknowledged. `docs/ARCHITECTURE.md`, "An event".
+//! Events of requests, and how they are sent to the admin service: numbered by the VM
+//! of the request, sealed into batches, and posted until they are acknowledged.
+//! `docs/ARCHITECTURE.md`, "An event".
 
 use std::net::IpAddr;
 
@@ -17,11 +17,11 @@ pub const BATCH_FORMAT: u8 = 3;
 pub const POST_FORMAT: u8 = 1;
 /// Version of an [`OpenEvent`]'s bytes.
 pub const OPEN_FORMAT: u8 = 2;
-/// Bytes of one sealed batch.
+/// The most bytes of one sealed batch.
 pub const MAX_BATCH: usize = 1 << 20;
-/// Bytes of one post.
+/// The most bytes of one post.
 pub const MAX_POST: usize = 4 << 20;
-/// Bytes of one open event.
+/// The most bytes of one open event.
 pub const MAX_OPEN: usize = 16 << 10;
 
 /// Longest method that is recorded, in bytes; longer ones are cut.
@@ -35,7 +35,7 @@ pub const MAX_FOUND: usize = 256;
 /// Longest user agent that is recorded, in bytes.
 pub const MAX_USER_AGENT: usize = 256;
 
-/// A VM, as a source of events: random, minted when the VM starts.
+/// The id of a VM as a source of events: a random number of its start.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 pub struct Source(pub u128);
 
@@ -45,12 +45,11 @@ impl std::fmt::Display for Source {
     }
 }
 
-/// One request, as it ended. `(source, number)` is its identity. What Envoy did
-/// not tell is `None`: a request that it refused before the filter has neither
-/// host nor path.
+/// One request, as it ended. `(source, number)` is its identity. `None` is what Envoy
+/// does not have: a request that it refused before the filter has neither host nor path.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct TrafficEvent {
-    /// Position among the source's events, from 1, without holes.
+    /// Number among the source's events, from 1, without gaps.
     pub number: u64,
     /// When the request arrived, milliseconds since the Unix epoch, UTC.
     pub time_ms: u64,
@@ -60,21 +59,21 @@ pub struct TrafficEvent {
     /// Host as sent, port included.
     #[serde(with = "serde_bytes")]
     pub host: Option<Vec<u8>>,
-    /// Path without its query: queries carry secrets.
+    /// Path without its query, which may have secrets in it.
     #[serde(with = "serde_bytes")]
     pub path: Option<Vec<u8>>,
-    /// The client, as Envoy's trusted-hop rules see it.
+    /// The client's address, by Envoy's trusted-hop rules.
     pub client: Option<IpAddr>,
     /// What was decided.
     pub verdict: VerdictCode,
-    /// Machine-readable reason of a denial, `ip_banned` and its like.
+    /// Machine-readable reason of a denial, like `ip_banned`.
     pub reason: Option<String>,
     /// What decided: the ban's prefix, for example.
     pub rule: Option<String>,
     /// Name of the route that matched.
     pub route: Option<String>,
-    /// The path template that matched, as its route writes it: of few values, where
-    /// paths are of many.
+    /// The path template that matched, as written in its route: it has few values, where
+    /// paths have many.
     pub template: Option<String>,
     /// Name of the first limit in shadow that would have denied.
     pub shadow_limit: Option<String>,
@@ -91,19 +90,19 @@ pub struct TrafficEvent {
     /// User agent, as sent.
     #[serde(with = "serde_bytes")]
     pub user_agent: Option<Vec<u8>>,
-    /// A tunnel (101 or CONNECT): its duration says nothing about latency.
+    /// A tunnel (101 or CONNECT): its duration is no measure of latency.
     pub tunnel: bool,
     /// The sequence number of the tables that the request began with, 0 when
     /// there were none.
     pub tables_seq: u64,
-    /// Where the client is, if the decision came to ask that and it is known.
+    /// The client's country, if the decision needed it and it is known.
     pub country: Option<Country>,
-    /// What the flags meant for this request; `None`: Envoy refused it before the
-    /// gate.
+    /// The flags as they applied to this client; `None`: Envoy refused the request before
+    /// the filter.
     pub modes: Option<Modes>,
-    /// Who answered each check.
+    /// What answered each check.
     pub answered: PerCheck<Answered>,
-    /// Checks in shadow of which the cache would have said something else.
+    /// Checks in shadow that the cache answered differently.
     pub mismatches: Vec<Mismatch>,
 }
 
@@ -112,25 +111,25 @@ pub struct TrafficEvent {
 pub struct Mismatch {
     /// Which.
     pub check: Check,
-    /// What the database said, for a person to read.
+    /// The database's answer, as text for people.
     pub direct: String,
-    /// What the cache said.
+    /// The cache's answer.
     pub cached: String,
     /// The database's sequence number with that answer.
     pub direct_seq: u64,
-    /// The cache's. When it is lower the cache was only behind: during a change that is right for
-    /// some milliseconds, for longer it is a fault.
+    /// The cache's sequence number. If it is lower, the cache was only behind: during a change
+    /// that is right for some milliseconds; for longer it is a fault.
     pub cached_seq: u64,
 }
 
-/// An event whose response waits for it to be stored: what
-/// `POST /api/data-plane/v1/events?sync=1` takes. The completing event has the
-/// same number and comes as all others do.
+/// An event that a response waits for (synchronous recording): the body of
+/// `POST /api/data-plane/v1/events?sync=1`. The completed event has the same number and
+/// is sent as all others are.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct OpenEvent {
     /// The VM that numbered it.
     pub source: Source,
-    /// The event so far: the status is what the response headers said.
+    /// The event so far: its status is that of the response's headers.
     pub event: TrafficEvent,
 }
 
@@ -154,25 +153,25 @@ impl OpenEvent {
     }
 }
 
-/// The bytes of the [`OpenEvent`] that these make. The event is written as in a
+/// The bytes of the [`OpenEvent`] of `source` and `event`. The event is encoded as in a
 /// batch, by the same code.
 ///
 /// # Errors
-/// When the event cannot be written.
+/// When the event cannot be encoded.
 pub fn open_bytes(source: Source, event: &TrafficEvent) -> Result<Vec<u8>, FormatError> {
     let mut bytes = encode(OPEN_FORMAT, &source)?;
     append_event(&mut bytes, event)?;
     Ok(bytes)
 }
 
-/// What became of a request, as far as the gate is concerned.
+/// What the gate did with a request.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub enum VerdictCode {
     /// The gate let it pass.
     Allow,
     /// The gate denied it.
     Deny,
-    /// The gate let it pass, and its route sent it elsewhere.
+    /// The gate let it pass, and its route answered it with a redirect.
     Redirect,
     /// The gate decided nothing. Envoy refused the request before the filter; or,
     /// where the event has [`modes`](TrafficEvent::modes), it ended while the
@@ -197,11 +196,11 @@ impl VerdictCode {
 /// Why events were given up.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub enum DropReason {
-    /// The worker's own buffer was full: nobody drained for too long.
+    /// The worker's own buffer was full: the queue was not drained for too long.
     BufferFull,
-    /// The recorder held its limit of unacknowledged batches.
+    /// The recorder had as many unacknowledged batches as it may.
     RecorderFull,
-    /// The batch could not be written into its format.
+    /// The batch could not be encoded.
     Unencodable,
     /// The admin service did not take the batch for 24 hours.
     Expired,
@@ -234,7 +233,7 @@ pub struct DroppedRange {
 }
 
 /// A sealed run of events of one source, numbered `first` to `first + events.len() - 1`
-/// without holes. Nobody cuts it again. An empty one carries its figures only.
+/// without gaps. It is not split again. An empty one carries only the other fields.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Batch {
     /// The VM that numbered the events.
@@ -246,7 +245,8 @@ pub struct Batch {
     /// The source ends with this batch: there will be no higher number.
     pub closing: bool,
     /// Events of this source that were given up, oldest first, all since the last batch that
-    /// was handed over. Each is said once: what the queue loses, it loses with this batch.
+    /// was enqueued. Each range is in one batch only: if the queue loses that, the range is
+    /// lost with it.
     pub dropped: Vec<DroppedRange>,
     /// The events, in order of their numbers.
     pub events: Vec<TrafficEvent>,
@@ -282,8 +282,8 @@ impl Batch {
     }
 }
 
-/// The figures in front of a [`Batch`]'s events: what a VM writes once the
-/// events are encoded, and all that the recorder needs to read.
+/// The fields in front of a [`Batch`]'s events: a VM writes them once the events are
+/// encoded, and the recorder reads nothing else.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct BatchHead {
     /// As in [`Batch`].
@@ -299,8 +299,8 @@ pub struct BatchHead {
 }
 
 impl BatchHead {
-    /// The bytes of the batch that these figures and `count` events make;
-    /// `events` is what [`append_event`] wrote for each, in order.
+    /// The bytes of the batch of these fields and `count` events; `events` is what
+    /// [`append_event`] wrote for each, in order.
     ///
     /// # Errors
     /// See [`encode`].
@@ -310,7 +310,7 @@ impl BatchHead {
         Ok(bytes)
     }
 
-    /// The figures of a batch and the number of its events, which stay unread.
+    /// The fields of a batch and the number of its events, which are not read.
     ///
     /// # Errors
     /// When the bytes are over [`MAX_BATCH`], of another version, or malformed as
@@ -320,11 +320,11 @@ impl BatchHead {
     }
 }
 
-/// Appends an event's bytes as they stand in a batch, so that a VM holds events
-/// as bytes and knows what they cost.
+/// Appends an event's bytes as they are in a batch, so that a VM keeps events encoded and
+/// knows their size.
 ///
 /// # Errors
-/// When the event cannot be written; then nothing is appended.
+/// When the event cannot be encoded; then nothing is appended.
 pub fn append_event(bytes: &mut Vec<u8>, event: &TrafficEvent) -> Result<(), FormatError> {
     let before = bytes.len();
     postcard::to_extend(event, Appending(bytes)).map(drop).map_err(|_| {
@@ -333,7 +333,7 @@ pub fn append_event(bytes: &mut Vec<u8>, event: &TrafficEvent) -> Result<(), For
     })
 }
 
-/// postcard takes its output by value and loses it on an error.
+/// Output for postcard, which takes its output by value and drops it on an error.
 struct Appending<'b>(&'b mut Vec<u8>);
 
 impl Extend<u8> for Appending<'_> {
@@ -342,8 +342,8 @@ impl Extend<u8> for Appending<'_> {
     }
 }
 
-/// What the recorder posts to `POST /api/data-plane/v1/events`; 200 takes all of
-/// it, and only then is it forgotten. The headers are those of the sync.
+/// The body of `POST /api/data-plane/v1/events`; 200 acknowledges all of it, and the
+/// recorder keeps it until then. The headers are those of the sync.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct EventPost {
     /// Every VM of this gateway that the recorder knows of, whether it has
@@ -371,18 +371,18 @@ pub struct SealedBatch(#[serde(with = "serde_bytes")] pub Vec<u8>);
 pub struct SourceReport {
     /// The VM.
     pub source: Source,
-    /// The highest number that it was known to have given.
+    /// The highest number that it is known to have given.
     pub numbered_hi: u64,
-    /// Whether it still lives.
+    /// Whether it is alive.
     pub state: SourceState,
 }
 
 /// Whether a VM still numbers events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum SourceState {
-    /// Heard of within the last 10 s.
+    /// Its last heartbeat is at most 10 s ago.
     Alive,
-    /// Not heard of for 10 s, and the queue has been drained since: what is
+    /// No heartbeat for 10 s, and the queue has been drained since: events that are
     /// missing will not come any more.
     Dead,
 }

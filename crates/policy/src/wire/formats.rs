@@ -1,11 +1,11 @@
-//! Which formats a gateway reads, so that a service of another version sends it what it
-//! can read, leaves out what it cannot (bans go on arriving), and says who is behind.
-//! `docs/OPERATIONS.md`, "Upgrading".
+//! Which formats a gateway reads, so that an admin service of another version sends it what
+//! it can read, leaves out what it cannot (bans still arrive), and reports which gateways
+//! are behind. `docs/OPERATIONS.md`, "Upgrading".
 //!
 //! Everything that the two send each other begins with the version of its format, and a reader
-//! refuses any other by its number: nothing was released yet, so neither side reads an earlier
-//! version. Once there are releases, the service will have to read the formats of the last one,
-//! not the filter, each byte of which V8 compiles at every start of Envoy.
+//! refuses any other version: nothing was released yet, so neither side reads an earlier one.
+//! Once there are releases, the admin service will have to read the formats of the last one;
+//! not the filter, because V8 compiles all of its module at every start of Envoy.
 
 use std::str::FromStr;
 
@@ -14,11 +14,11 @@ use crate::codec::FormatError;
 use crate::tables::Table;
 
 /// Header of the sync: the version of each format that the gateway reads,
-/// `<format>=<version>,...`. One without it comes from before the header, and is taken to
-/// read what the service writes.
+/// `<format>=<version>,...`. A gateway without the header is taken to read what the admin
+/// service writes.
 pub const FORMATS_HEADER: &str = "x-tidegate-formats";
-/// What this version reads, for that header: the answer itself
-/// ([`SYNC_FORMAT`]), and each table by its name.
+/// That header's value for this version: the answer itself ([`SYNC_FORMAT`]), and each
+/// table by its name.
 #[must_use]
 pub fn formats() -> String {
     let mut formats = format!("sync={SYNC_FORMAT}");
@@ -28,7 +28,7 @@ pub fn formats() -> String {
     formats
 }
 
-/// What a gateway reads of that which this version writes. By default all of it.
+/// Which of the formats that this version writes a gateway reads. By default all.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Formats {
     unread: Vec<&'static str>,
@@ -41,7 +41,7 @@ impl Formats {
         !self.unread.contains(&name)
     }
 
-    /// What it does not read, in the order of [`formats`].
+    /// The formats that it does not read, in the order of [`formats`].
     #[must_use]
     pub fn unread(&self) -> &[&'static str] {
         &self.unread
@@ -51,7 +51,7 @@ impl Formats {
 impl FromStr for Formats {
     type Err = FormatError;
 
-    /// Formats that this version does not know are passed over: nothing is sent in them.
+    /// Formats that this version does not know are ignored: nothing is sent in them.
     fn from_str(text: &str) -> Result<Self, FormatError> {
         let bad = || FormatError::Malformed("formats are a list of <format>=<version>");
         let mut theirs = Vec::new();

@@ -1,16 +1,16 @@
-//! The feed: how tables come from the admin service to a gateway, and how a
-//! gateway says what it enforces. `docs/ARCHITECTURE.md`, "A table change".
+//! The feed: how the admin service sends tables to a gateway, and how a gateway acks
+//! what it enforces. `docs/ARCHITECTURE.md`, "A table change".
 //!
 //! `GET /api/data-plane/v1/sync?since=<epoch>.<seq>&wait=<seconds>` with the
 //! headers below answers 304, or 200 with a [`SyncAnswer`];
 //! `GET /api/data-plane/v1/sync/blob/<hash>?offset=<n>` answers up to
-//! [`MAX_PAGE`] bytes of a table, or 410 when nobody needs it any more;
+//! [`MAX_PAGE`] bytes of a table, or 410 if the service no longer keeps it;
 //! `POST /api/data-plane/v1/sync/ack` with the same headers and no body answers 204.
 //!
-//! What a gateway enforces and holds travels as headers, so that the poll is a GET without a
-//! body and the ack the same headers on a POST. Pages serve any table by its hash, as a route
-//! table can be larger than one answer just as a base of bans can: one way of paging for both.
-//! What a gateway holds already is compared by digest and not sent again.
+//! What a gateway enforces and holds is sent in headers, so that the poll is a GET without a
+//! body, and the ack a POST with the same headers. Pages serve any table by its hash, because a
+//! route table can be larger than one answer just as a base of bans can. What a gateway holds
+//! already is recognized by hash or digest and not sent again.
 
 use std::fmt;
 use std::str::FromStr;
@@ -25,11 +25,11 @@ use crate::version::Version;
 
 /// Version of [`SyncAnswer`]'s bytes.
 pub const SYNC_FORMAT: u8 = 4;
-/// Bytes of a page and of an answer: a callout's body is buffered whole by Envoy.
+/// The most bytes of a page and of an answer: Envoy buffers a callout's whole body.
 pub const MAX_PAGE: usize = 4 << 20;
-/// A whole table up to this size travels inside the answer.
+/// A whole table up to this size, in bytes, is sent inside the answer.
 pub const MAX_INLINE: usize = 1 << 20;
-/// Header of sync and ack: who asks, as [`Gateway`].
+/// Header of sync and ack: the gateway, as [`Gateway`].
 pub const GATEWAY_HEADER: &str = "x-tidegate-gateway";
 /// Header of sync and ack: what the gateway enforces, as [`Ack`].
 pub const ACK_HEADER: &str = "x-tidegate-ack";
@@ -40,9 +40,9 @@ pub const HELD_HEADER: &str = "x-tidegate-held";
 /// name is cut to 200 characters out of `[A-Za-z0-9._~:/@-]`, others become `_`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Gateway {
-    /// Envoy's node id: stays over restarts.
+    /// Envoy's node id: the same after a restart.
     pub node: String,
-    /// Minted once per process.
+    /// A random number of the process.
     pub process: u64,
 }
 
@@ -78,17 +78,17 @@ impl FromStr for Gateway {
 }
 
 /// What a gateway enforces in **all** VMs that serve requests:
-/// `<version>;refresh=<n>;live=<n>;stale=<n>`. `stale` VMs have not been heard of
-/// for 2 s, so the version says nothing of them.
+/// `<version>;refresh=<n>;live=<n>;stale=<n>`. `stale` VMs had no heartbeat for 2 s, so
+/// the version does not hold for them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Ack {
     /// The oldest version that a live VM enforces.
     pub version: Version,
     /// The newest refresh that every live VM has carried out.
     pub refresh: u64,
-    /// VMs that serve requests and were heard of within 2 s.
+    /// VMs that serve requests, with a heartbeat within 2 s.
     pub live: u32,
-    /// VMs that serve requests and were not.
+    /// VMs that serve requests, without one.
     pub stale: u32,
 }
 
@@ -106,8 +106,7 @@ impl FromStr for Ack {
         let mut parts = text.split(';');
         let mut ack = Self { version: parts.next().ok_or_else(bad)?.parse()?, ..Self::default() };
         for part in parts {
-            // A name of a later version is passed over: the older side still
-            // understands what it knows.
+            // A name of a later version is ignored: the older side reads the others.
             match part.split_once('=').ok_or_else(bad)? {
                 ("refresh", n) => ack.refresh = n.parse().map_err(|_| bad())?,
                 ("live", n) => ack.live = n.parse().map_err(|_| bad())?,
@@ -124,12 +123,12 @@ impl FromStr for Ack {
 /// [`name`](Table::name); what it does not hold is left out.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Held {
-    /// Hash of each table. That of the overlay of bans is never given: `bans` says more.
+    /// Hash of each table. Never that of the overlay of bans, which `bans` covers.
     pub hashes: PerTable<Option<BlobHash>>,
     /// Digest of all bans: base and overlay together.
     pub bans: Option<SetDigest>,
-    /// The newest refresh that it was told of. Without it a refresh ordered
-    /// between two polls would reach the gateway with the next change only.
+    /// The newest refresh that it has received. Without this, a refresh ordered between
+    /// two polls would reach the gateway only with the next change.
     pub refresh: Option<u64>,
 }
 
@@ -178,13 +177,13 @@ impl FromStr for Held {
 pub struct SyncAnswer {
     /// The version that the gateway holds once it has applied this answer.
     pub version: Version,
-    /// Counts the refreshes ordered so far; a higher one than the gateway knows
-    /// means: drop and load these tables anew, even if nothing seems changed.
+    /// Number of refreshes ordered so far. If it is higher than the gateway's, the gateway
+    /// loads all tables anew, even if nothing seems changed.
     pub refresh: u64,
-    /// The admin service's clock, milliseconds since the Unix epoch: gateways
-    /// judge expiry by it.
+    /// The admin service's clock, milliseconds since the Unix epoch: entries expire by
+    /// this clock in gateways.
     pub server_time_ms: u64,
-    /// Somebody waits to hear that this version is enforced: ack at once.
+    /// A caller of the API waits for this version to be enforced: ack at once.
     pub ack_wanted: bool,
     /// The whole tables that changed.
     #[serde(deserialize_with = "at_most::<{ Table::COUNT }, _, _>")]
@@ -193,45 +192,45 @@ pub struct SyncAnswer {
     pub bans: Option<BansUpdate>,
 }
 
-/// A table that travels whole.
+/// A table that is sent whole.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct WholeUpdate {
-    /// Which one: one that [travels whole](Table::travels_whole).
+    /// Which one: one that is [sent whole](Table::travels_whole).
     pub table: Table,
-    /// Its name and size.
+    /// Its hash and length.
     pub blob: BlobRef,
-    /// Its bytes, unless they are over [`MAX_INLINE`]: then they are fetched by
+    /// Its bytes, unless there are more than [`MAX_INLINE`]: then they are fetched in
     /// pages.
     #[serde(with = "serde_bytes")]
     pub bytes: Option<Vec<u8>>,
 }
 
-/// An immutable run of bytes that the admin service serves by pages.
+/// An immutable run of bytes that the admin service serves in pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct BlobRef {
-    /// Its name.
+    /// Its hash, by which it is requested.
     pub hash: BlobHash,
     /// Its size in bytes, at most [`MAX_TABLE`](crate::codec::MAX_TABLE).
     pub len: u64,
 }
 
 impl BlobRef {
-    /// The name and size of `bytes`.
+    /// Hash and length of `bytes`.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self { hash: BlobHash::of(bytes), len: bytes.len() as u64 }
     }
 }
 
-/// The ban table: an immutable base plus an overlay of what changed since.
+/// An update of the ban table: an immutable base, and an overlay with the changes since.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct BansUpdate {
     /// The base that `overlay` is relative to; an
     /// [`AddressTable`](crate::table::AddressTable).
     pub base: BlobRef,
-    /// For a gateway whose base is another one that the service knows: applied to
-    /// the gateway's overlay, these changes make it say what `base` says, so it
-    /// can fold its own base and overlay and download only if the hash differs.
+    /// For a gateway with another base that the service knows: with these changes applied
+    /// to its overlay, the gateway's base and overlay have the entries of `base`. So the
+    /// gateway folds them, and downloads `base` only if the hash differs.
     pub fold: Option<Vec<Entry>>,
     /// How the overlay changes.
     pub overlay: OverlayUpdate,

@@ -1,5 +1,5 @@
-//! Which other sites' pages may read an answer: the Fetch standard's CORS protocol,
-//! answered as HTTPRoute's CORS filter says (`HTTPCORSFilter`).
+//! Pages of which other sites may read a response: the Fetch standard's CORS protocol,
+//! as in HTTPRoute's CORS filter (`HTTPCORSFilter`).
 
 use serde::{Deserialize, Serialize};
 
@@ -7,21 +7,21 @@ use super::headers::{is_value, is_visible};
 use crate::codec::at_most;
 use crate::request::Facts;
 
-/// Members that one list of a CORS filter may have, as in the CRD.
+/// The most members of one list of a CORS filter, as in the CRD.
 pub const MAX_CORS: usize = 64;
 /// Stands for everything in a list.
 const ANY: &str = "*";
 /// Longest origin in bytes that is compared with patterns: scheme, a DNS name's 253
-/// bytes and a port are less. What a client writes may be longer by far, and there
-/// may be many patterns.
+/// bytes and a port are less. A client's header may be far longer, and there may be many
+/// patterns.
 const MAX_ORIGIN: usize = 512;
 
-/// Which other sites' pages may read the answer.
+/// A CORS filter: pages of which other sites may read the response.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Cors {
-    /// Origins in lower case, `https://a.example:8443`. `*` in the place of a host's
-    /// beginning stands for anything, dots included; alone it is every origin. A
-    /// scheme's well-known port is left out.
+    /// Origins in lower case, like `https://a.example:8443`. `*` in place of a host's
+    /// beginning stands for anything, dots included; alone it is every origin. A scheme's
+    /// well-known port is left out.
     #[serde(deserialize_with = "at_most::<MAX_CORS, _, _>")]
     pub origins: Vec<String>,
     /// Whether pages may send cookies and the like.
@@ -43,9 +43,9 @@ pub struct Cors {
 pub type CorsHeaders = Vec<(&'static str, Vec<u8>)>;
 
 impl Cors {
-    /// What to answer a preflight request with; `None`: it is none, and goes its
-    /// way. A strange origin is answered too, without a header that would let it
-    /// go on.
+    /// The headers of the response to a preflight request; `None`: it is no preflight
+    /// request. A preflight request from an origin that is not listed is answered too,
+    /// without headers: the browser then does not send the request.
     #[must_use]
     pub fn preflight(&self, facts: &Facts<'_>) -> Option<CorsHeaders> {
         let (origin, method) = (header(facts, b"origin")?, header(facts, b"access-control-request-method")?);
@@ -67,8 +67,8 @@ impl Cors {
         Some(headers)
     }
 
-    /// What to tell with the answer to a request from a page of `origin`; nothing:
-    /// it is a stranger, and the browser keeps the answer from the page.
+    /// The headers of the response to a request from a page of `origin`. None if the
+    /// origin is not listed: the browser then does not let the page read the response.
     #[must_use]
     pub fn simple(&self, origin: &[u8]) -> CorsHeaders {
         let any = self.origins.iter().any(|pattern| pattern == ANY);
@@ -94,14 +94,14 @@ impl Cors {
         self.origins.iter().any(|pattern| takes(pattern, origin))
     }
 
-    /// Whether the answer depends on the page that asks.
+    /// Whether the headers depend on the origin.
     #[must_use]
     pub fn varies(&self) -> bool {
         self.credentials || !self.origins.iter().any(|pattern| pattern == ANY)
     }
 
-    /// A list as a header's value. `*` cannot be said beside credentials: then it
-    /// is what was asked for, and the rest of the list where nothing was.
+    /// A list as a header's value. With credentials a browser does not accept `*`: then the
+    /// value is what was asked for, or without that the rest of the list.
     fn listed(&self, list: &[String], asked: Option<&[u8]>) -> Option<Vec<u8>> {
         let has_any = list.iter().any(|member| member == ANY);
         if self.credentials && has_any && asked.is_some() {
@@ -118,7 +118,7 @@ impl Cors {
     }
 }
 
-/// The only line of a header; of several it is none.
+/// The only line of a header; `None` if there are several.
 fn header<'r>(facts: &Facts<'r>, name: &[u8]) -> Option<&'r [u8]> {
     let mut lines = facts.headers.iter().filter(|line| line.0 == name);
     let first = lines.next()?;
@@ -130,7 +130,7 @@ fn header<'r>(facts: &Facts<'r>, name: &[u8]) -> Option<&'r [u8]> {
 fn takes(pattern: &str, origin: &[u8]) -> bool {
     let Some((before, after)) = pattern.split_once('*') else { return pattern.as_bytes() == origin };
     let inside = origin.strip_prefix(before.as_bytes()).and_then(|rest| rest.strip_suffix(after.as_bytes()));
-    // What the star stands for is of the host: the port counts.
+    // The star stands for a part of the host only, not for a port.
     inside.is_some_and(|inside| !inside.is_empty() && !inside.contains(&b':') && !inside.contains(&b'/'))
 }
 

@@ -4,18 +4,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::at_most;
 
-/// Lines that one list of a header modifier may have, as in the CRD.
+/// The most entries of one list of a header modifier, as in the CRD.
 pub const MAX_EDITS: usize = 16;
 
-/// Changes of a message's headers; all names are in lower case. What is removed is
-/// removed first, then what is set is set, then what is added is added: so a name
-/// that is set and added has both values, whatever the message had.
+/// Changes of a message's headers; all names are in lower case. Made in the order remove,
+/// set, add: so a name that is set and added has both values, whatever the message had.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct HeaderEdits {
     /// Names of which every line is removed.
     #[serde(deserialize_with = "at_most::<MAX_EDITS, _, _>")]
     pub remove: Vec<String>,
-    /// Names and the only value that they have then.
+    /// Names, and the only value that each has afterwards.
     #[serde(deserialize_with = "at_most::<MAX_EDITS, _, _>")]
     pub set: Vec<(String, String)>,
     /// Names and values of further lines.
@@ -59,9 +58,9 @@ impl HeaderEdits {
     }
 }
 
-/// Whether a route may change the header of this name, in lower case. The host is
-/// rewritten by a rewrite; the message's framing is Envoy's; and what the gate
-/// tells Envoy, or Envoy its neighbours, is not a route's to say.
+/// Whether a route may change the header of this name, in lower case. Not `host`, which a
+/// rewrite changes; not the message's framing, which is Envoy's; and not the headers
+/// between filter and Envoy, or between Envoy and its neighbours.
 #[must_use]
 pub fn is_editable(name: &str) -> bool {
     const FRAMING: [&str; 8] = [
@@ -88,7 +87,7 @@ pub fn is_value(value: &str) -> bool {
     value.len() <= 4 * 4096 && !value.bytes().any(is_control) && value.trim_matches([' ', '\t']) == value
 }
 
-/// Whether a header can carry it as one word.
+/// Whether it can be a header's value without spaces: ASCII, at most 4,096 bytes.
 pub(super) fn is_visible(text: &str) -> bool {
     text.len() <= 4096 && text.bytes().all(|byte| byte.is_ascii_graphic())
 }

@@ -1,4 +1,4 @@
-//! Another path in the place of a request's.
+//! Rewriting a request's path.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,21 +7,21 @@ use super::headers::is_visible;
 /// How the path changes. The query stays as it is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum PathEdit {
-    /// This path, whatever it was.
+    /// This path in place of any other.
     Full(String),
-    /// `with` in the place of the elements of `matched`, which is the prefix that
-    /// the rule matches.
+    /// `with` in place of the elements of `matched`, which is the prefix that the rule
+    /// matches.
     Prefix {
         /// The prefix, as the rule's match has it.
         matched: String,
-        /// What takes its place; empty is as `/`.
+        /// The replacement; empty is the same as `/`.
         with: String,
     },
 }
 
 impl PathEdit {
-    /// `target` (a path and perhaps a query) with another path. It begins with `/`
-    /// and with no more than one.
+    /// `target` (a path, perhaps with a query) with the path changed. The result begins
+    /// with `/`.
     #[must_use]
     pub fn apply(&self, target: &[u8]) -> Vec<u8> {
         let end = target.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(target.len());
@@ -49,7 +49,7 @@ impl PathEdit {
 /// elements are replaced, and where old and new meet there is one `/`.
 fn replace_prefix(path: &[u8], matched: &[u8], with: &[u8]) -> Vec<u8> {
     let matched = matched.strip_suffix(b"/").unwrap_or(matched);
-    // A path that does not begin so was not matched by it, and stays.
+    // A path without the prefix was not matched by it, and stays.
     let Some(rest) = path.strip_prefix(matched) else { return path.to_vec() };
     let slashes = rest.iter().take_while(|byte| **byte == b'/').count();
     let rest = rest.get(slashes.saturating_sub(1)..).unwrap_or_default();

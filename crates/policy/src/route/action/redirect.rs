@@ -1,12 +1,11 @@
-//! Sending a client elsewhere.
+//! Redirects.
 
 use serde::{Deserialize, Serialize};
 
 use super::headers::is_visible;
 use super::path::PathEdit;
 
-/// An answer that says where else to ask. What is `None` stays as the request has
-/// it.
+/// A redirect. What is `None` stays as in the request.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Redirect {
     /// Whether the new location is `https`.
@@ -15,13 +14,13 @@ pub struct Redirect {
     pub hostname: Option<String>,
     /// The path.
     pub path: Option<PathEdit>,
-    /// The port; where neither it nor a scheme is given it is the listener's.
+    /// The port; if neither it nor a scheme is given, the listener's.
     pub port: Option<u16>,
     /// The status: 301, 302, 303, 307 or 308.
     pub status: u16,
 }
 
-/// Where a request arrived.
+/// A request's URL, and the port at which it arrived.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestUrl<'r> {
     /// Whether it came over TLS, as far as Envoy knows.
@@ -35,12 +34,11 @@ pub struct RequestUrl<'r> {
 }
 
 impl Redirect {
-    /// The `Location` of the answer: an absolute URL, except where a request
-    /// without a host leaves nothing to name.
+    /// The `Location` of the response: an absolute URL, or a path if there is no host.
     ///
-    /// Ports are shown as the specification says (`HTTPRequestRedirectFilter.port`):
-    /// one that is given; else with a scheme that is given its well-known one; else
-    /// the listener's. 80 with http and 443 with https are not shown.
+    /// The port is, as in the specification (`HTTPRequestRedirectFilter.port`): the given
+    /// one; else, if a scheme is given, its well-known one; else the listener's. 80 with
+    /// http and 443 with https are left out.
     #[must_use]
     pub fn location(&self, url: &RequestUrl<'_>) -> Vec<u8> {
         let path = match &self.path {
