@@ -47,7 +47,7 @@ pub(super) struct Housekeeper {
     last_checkpoint: Instant,
 }
 
-/// Two connections to one file, and [`Database::file`] when they were opened.
+/// Two connections to one file, and [`Database::file()`] when they were opened.
 struct HousekeepingConnections {
     reader: Connection,
     checkpointer: Connection,

@@ -23,7 +23,7 @@ const RETRY: Duration = Duration::from_millis(5);
 /// The pool of read connections.
 pub(super) struct Readers {
     permits: Semaphore,
-    /// Idle connections, each with [`Database::file`] when it was opened.
+    /// Idle connections, each with [`Database::file()`] when it was opened.
     idle: Mutex<Vec<(u64, Connection)>>,
 }
 

@@ -22,7 +22,7 @@ pub(super) fn run(database: &Arc<Database>) {
     }
 }
 
-/// A connection, and [`Database::file`] when it was opened.
+/// A connection, and [`Database::file()`] when it was opened.
 type WatchConnection = (Connection, u64);
 
 fn one_look(database: &Database, open: &mut Option<WatchConnection>) -> rusqlite::Result<()> {
