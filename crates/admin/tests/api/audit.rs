@@ -1,4 +1,4 @@
-//! Who changed what.
+//! The audit.
 
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ async fn every_change_is_there_with_who_made_it_and_what_was_before() {
     service.put("/api/admin/geo-rules/eu", r#"{"mode": "deny", "countries": ["DE"]}"#).await.ok();
     service.delete("/api/admin/geo-rules/eu").await.ok();
     service.put(flags, r#"{"enableRouteCache": "shadow"}"#).await.ok();
-    // What was set already is no change, and what is refused is none either.
+    // Setting what is set already is not a change, and neither is a refused write.
     service.put(flags, r#"{"enableRouteCache": "shadow"}"#).await.ok();
     service.put(flags, r#"{"enableRouteCache": 1}"#).await.problem(400, "invalid_flag");
     let all = entries(&service).await;

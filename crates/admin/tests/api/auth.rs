@@ -1,4 +1,4 @@
-//! Who may ask what.
+//! Tokens and scopes.
 
 use reqwest::Method;
 use tidegate_admin::auth;
@@ -33,9 +33,9 @@ async fn each_listener_takes_its_own_scope_only() {
         answer.problem(401, "unauthorized");
         assert!(answer.headers["www-authenticate"].to_str().unwrap().starts_with("Bearer"));
     }
-    // What is there is nobody's business without a token.
+    // Without a token not even the existence of paths is shown.
     get(&service.people("/api/admin/nothing"), None).await.problem(401, "unauthorized");
-    // Health is open on both.
+    // Health needs no token on either listener.
     for url in [service.people("/api/health"), service.gateways("/api/health")] {
         assert_eq!(get(&url, None).await.ok(), serde_json::json!({ "status": "ok" }));
     }

@@ -1,4 +1,4 @@
-//! What is special to backends among the named documents: routes need them.
+//! What is special to backends: routes need them.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ async fn put_orders(service: &TestService) {
     service.put_json(ORDERS, &json!({"address": "a.test:80"})).await.ok();
 }
 
-/// Puts a route with this rule; what it is warned of.
+/// Puts a route with this rule; returns the warnings.
 async fn put_rule(service: &TestService, name: &str, rule: Value) -> Vec<String> {
     let document = json!({"spec": {"rules": [rule]}});
     let written = service.put_json(&format!("/api/admin/routes/{name}"), &document).await.ok();
@@ -20,7 +20,7 @@ async fn put_rule(service: &TestService, name: &str, rule: Value) -> Vec<String>
     }
 }
 
-/// Puts a route with these `backendRefs`; what it is warned of.
+/// Puts a route with these `backendRefs`; returns the warnings.
 async fn route(service: &TestService, name: &str, references: Value) -> Vec<String> {
     put_rule(service, name, json!({"backendRefs": references})).await
 }
@@ -29,7 +29,7 @@ fn of_api(name: &str) -> Value {
     json!([{"group": "tidegate.dev", "kind": "Backend", "name": name}])
 }
 
-/// References that nobody answers: whether they are a reason in health, and which.
+/// References to unknown backends: whether they are a reason in health, and which they are.
 async fn unknown(service: &TestService) -> (bool, Value) {
     let codes = service.health_codes("reasons").await;
     (codes.iter().any(|code| code == "unknown_backend"), service.health().await["unknown_backends"].clone())
@@ -47,7 +47,7 @@ async fn a_backend_that_routes_need_stays() {
     let problem = service.delete(ORDERS).await.problem(409, "backend_in_use");
     assert!(problem["detail"].as_str().unwrap().ends_with("`by-kind`, `by-name`"), "{problem}");
     assert_eq!(service.tables().await, before);
-    // Written beside us, and seen.
+    // Written by another program, and noticed.
     service.sql("DELETE FROM routes WHERE name = 'by-name'");
     route(&service, "by-kind", json!([{"name": "demo"}])).await;
     service.delete(ORDERS).await.ok();
@@ -62,7 +62,7 @@ async fn a_removal_and_a_route_that_needs_it_are_one_after_the_other() {
         let (warnings, deleted) =
             tokio::join!(route(&service, "r", of_api("orders")), service.delete(ORDERS));
         match deleted.status.as_u16() {
-            // Then the route came after it, and was told.
+            // Then the route was put after the removal, and got a warning.
             200 => assert_eq!(warnings.len(), 1, "{round}"),
             409 => assert!(service.get(ORDERS).await.status == 200 && warnings.is_empty(), "{round}"),
             _ => panic!("{:?}", deleted.json()),
@@ -74,7 +74,7 @@ async fn a_removal_and_a_route_that_needs_it_are_one_after_the_other() {
 async fn references_that_nobody_answers_are_warned_of() {
     let service = TestService::start().await;
     assert_eq!(unknown(&service).await, (false, json!([])));
-    // Nobody said which clusters there are.
+    // The clusters are not known.
     assert!(route(&service, "any", json!([{"name": "some-cluster"}])).await.is_empty());
     let warnings = route(&service, "api", of_api("orders")).await;
     assert!(warnings[0].contains("`orders`") && warnings.len() == 1, "{warnings:?}");
@@ -102,7 +102,7 @@ async fn with_clusters_that_are_known_every_other_name_is_warned_of() {
     assert!(put_rule(&service, "mirrored", rule).await[0].contains("`copy`"));
     let shown = json!([{"route": "mirrored", "backend": "copy"}, {"route": "unknown", "backend": "dmeo"}]);
     assert_eq!(unknown(&service).await, (true, shown));
-    // Where a cluster takes over, a backend of the API may go.
+    // A backend of the API may be removed if a cluster has its name.
     put_orders(&service).await;
     route(&service, "known", json!([{"name": "orders"}])).await;
     service.delete(ORDERS).await.ok();

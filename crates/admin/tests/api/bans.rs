@@ -1,4 +1,4 @@
-//! Bans, and what the monitor says of them.
+//! Bans, and the IP monitor.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::test_service::{TestService, has, until};
 const BAN: &str = "/api/admin/optimization/ip/ban";
 const UNBAN: &str = "/api/admin/optimization/ip/unban";
 
-/// What holds for an address.
+/// The status of an address.
 async fn status(service: &TestService, ip: &str) -> Value {
     service.get(&format!("/api/admin/ip-monitor/{ip}")).await.ok()
 }
@@ -22,7 +22,7 @@ async fn a_ban_is_seen_and_lifted() {
     let seen = status(&service, "1.2.3.4").await;
     has(&seen, json!({"status": "banned", "entry": "1.2.3.4", "reason": "scraper", "until": null}));
     assert!(seen["since"].is_string(), "{seen}");
-    // The shorter address of the same.
+    // The shorter URL of the same.
     has(
         &service.post("/api/admin/ip/unban", r#"{"ip": "1.2.3.4"}"#).await.ok(),
         json!({"status": "none", "rows": 1}),

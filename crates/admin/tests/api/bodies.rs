@@ -1,4 +1,4 @@
-//! How bodies are read, how large they may be, and what an early end does.
+//! How bodies are read, how large they may be, and what happens if they end early.
 
 use reqwest::Method;
 use serde_json::json;

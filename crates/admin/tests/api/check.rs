@@ -1,4 +1,4 @@
-//! Direct questions: answered from the database as it stands.
+//! Direct questions: answered from the current state of the database.
 
 use std::net::IpAddr;
 
@@ -21,7 +21,7 @@ async fn ask(service: &TestService, check: Check, question: &Question<'_>) -> An
     service.post_as_gateway(path(check), question.to_bytes().unwrap()).await
 }
 
-/// What a check found, which must be an answer to `question`.
+/// The finding of a check; its answer must be to `question`.
 async fn checked(service: &TestService, check: Check, question: &Question<'_>) -> Found {
     let answer = Answer::from_bytes(ask(service, check, question).await.binary()).unwrap();
     assert_eq!((answer.id, answer.found.check()), (question.id, check));
@@ -73,7 +73,7 @@ async fn an_answer_has_what_anybody_committed_before_the_question() {
     let answer = Answer::from_bytes(answer.binary()).unwrap();
     assert!(matches!(answer.found, Found::Ip(IpFinding::Banned(_))), "{answer:?}");
     assert_eq!(json!(answer.version.to_string()), banned["version"]);
-    // A client without an address is nobody's.
+    // A client without an address has no ban.
     assert_eq!(checked(&service, Check::Ip, &Question::default()).await, Found::Ip(IpFinding::Clear));
 }
 
@@ -136,7 +136,7 @@ async fn a_geo_answer_has_the_country_and_what_every_rule_says_of_it() {
         let wanted = vec![("a".to_owned(), true, a), ("b".to_owned(), false, b)];
         assert_eq!((answer.country, verdicts(&answer)), (country, wanted), "{client}");
     }
-    // What a trusted header says beats the table.
+    // The country of a trusted header wins over the table.
     let given = Question { country_source: CountrySource::Header(country("FR")), ..about(3, "10.1.2.3") };
     assert_eq!(geo(&service, &given).await.country, country("FR"));
     let given = Question { country_source: CountrySource::Header(None), ..about(3, "10.1.2.3") };
@@ -154,7 +154,7 @@ async fn what_is_no_question_and_who_may_not_ask_are_refused() {
         }
         let large = vec![1; MAX_QUESTION + 1];
         service.post_as_gateway(path(check), large).await.problem(413, "body_too_large");
-        // A question needs no more than the token.
+        // A question needs only the token.
         let anybody =
             || service.as_nobody(Method::POST, service.gateways(path(check))).body(question.clone());
         Answered::to(anybody()).await.problem(401, "unauthorized");
@@ -162,7 +162,7 @@ async fn what_is_no_question_and_who_may_not_ask_are_refused() {
         Answered::to(anybody().bearer_auth(&service.gateway)).await.binary();
         let get = service.as_gateway(Method::GET, path(check));
         Answered::to(get).await.problem(405, "method_not_allowed");
-        // Nothing of it is on the people's listener.
+        // The people's listener does not have this path.
         service.post(path(check), question.clone()).await.problem(404, "not_found");
     }
 }
@@ -172,7 +172,7 @@ async fn without_a_database_there_is_no_answer_rather_than_an_old_one() {
     let service = TestService::start().await;
     service.post("/api/admin/ip/ban", r#"{"ip": "9.9.9.9"}"#).await.ok();
     assert!(matches!(ip(&service, "9.9.9.9").await, IpFinding::Banned(_)));
-    // Somebody at the file took the table away.
+    // Another program dropped the table.
     service.sql("ALTER TABLE ip_monitor RENAME TO elsewhere; CREATE TABLE ip_monitor (address)");
     let refused = until("the question is refused", async || {
         let answered = ask(&service, Check::Ip, &about(1, "9.9.9.9")).await;

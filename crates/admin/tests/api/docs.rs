@@ -1,11 +1,11 @@
-//! `docs/API.md` tells the truth: its examples, run as they stand.
+//! Runs the examples of `docs/API.md` as they are.
 
 use std::process::Command;
 
 use crate::test_service::{TestService, db};
 
-/// The shell examples in order, the addresses and files of the local stack
-/// replaced by those of this service.
+/// The shell examples in order; addresses and files of the local stack are replaced by those of
+/// this service.
 fn script(service: &TestService) -> String {
     let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/API.md")).unwrap();
     let examples: Vec<&str> =
@@ -17,9 +17,9 @@ fn script(service: &TestService) -> String {
         .replace("127.0.0.1:9070", &service.running.people().to_string())
         .replace("target/up/tidegate.db", &db(&service.dir).display().to_string())
         .replace("target/up/token", &token.display().to_string());
-    // Behind each answer a line with its status.
+    // After each answer a line with its status.
     let curl = r#"curl() { command curl -w '\nstatus %{http_code}\n' "$@"; }"#;
-    // Where there is no sqlite3, Python has one.
+    // Without sqlite3, Python's is used.
     let sqlite3 = r#"command -v sqlite3 >/dev/null || sqlite3() {
         python3 -c 'import sqlite3, sys; sqlite3.connect(sys.argv[3], timeout=5).executescript(sys.argv[4])' "$@"; }"#;
     format!("{curl}\n{sqlite3}\nset -eu\n{script}")

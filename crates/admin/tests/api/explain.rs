@@ -1,4 +1,4 @@
-//! What would become of a request, asked without sending it.
+//! `explain`: how a request would be handled, without sending it.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ async fn put_route(service: &TestService, name: &str, rules: Value) {
     service.put_json(&format!("/api/admin/routes/{name}"), &document).await.ok();
 }
 
-/// Asks with these parameters, which are encoded here.
+/// Requests an explanation with these parameters, which are encoded here.
 async fn explain(service: &TestService, params: &[(&str, &str)]) -> Value {
     let path = service.people("/api/admin/explain");
     let url = reqwest::Url::parse_with_params(&path, params).unwrap();
@@ -170,7 +170,7 @@ async fn a_backend_that_nobody_knows_is_told_of() {
     let backends = json!([{"name": "nocluster"}, {"name": "demo"}]);
     put_route(&service, "r", json!([{"filters": [mirror], "backendRefs": backends}])).await;
     let said = explain(&service, &[("path", "/")]).await;
-    // As the event of such a request.
+    // As in the event of such a request.
     has(
         &said["decision"],
         json!({"verdict": "allow", "status": 500, "reason": "unknown_backend", "backend": {"known": false}}),
@@ -185,7 +185,7 @@ async fn a_backend_that_nobody_knows_is_told_of() {
     let anybody = TestService::start().await;
     put_route(&anybody, "r", json!([{"backendRefs": [{"name": "nocluster"}]}])).await;
     let said = explain(&anybody, &[("path", "/")]).await;
-    // Nobody said which clusters there are.
+    // The clusters are not known.
     has(&said["decision"], json!({"status": null, "backend": {"known": null}}));
 }
 

@@ -1,4 +1,4 @@
-//! The rollout's switches: set, merged, refused, and what they are seen to do.
+//! The flags of the rollout: set, merged, refused, and their effect.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -35,7 +35,7 @@ async fn all_are_off_at_first_and_a_put_changes_those_it_names() {
     let service = TestService::start().await;
     assert_eq!(get(&service).await, all(&json!(false)));
     let mut wanted = all(&json!(false));
-    // The steps of a rollout, and some on the way.
+    // The steps of a rollout, and some in between.
     for (name, state) in [
         ("enableRouteCache", json!("shadow")),
         ("enableRouteCache", json!({"percent": 25})),
@@ -50,7 +50,7 @@ async fn all_are_off_at_first_and_a_put_changes_those_it_names() {
         assert_eq!(put(&service, &json!({ name: state })).await.ok(), wanted);
         assert_eq!(get(&service).await, wanted);
     }
-    // What a GET says can be put back, also onto what has changed meanwhile.
+    // The answer of a GET can be put back, also after other changes.
     put(&service, &all(&json!(true))).await.ok();
     assert_eq!(put(&service, &wanted).await.ok(), wanted);
     assert_eq!(put(&service, &json!({})).await.ok(), wanted);
@@ -61,7 +61,7 @@ async fn what_is_no_flag_or_no_state_is_named_and_nothing_changes() {
     let service = TestService::start().await;
     put(&service, &json!({"enableIpBlacklistCache": true})).await.ok();
     let before = service.tables().await;
-    // The good half of a body is not carried out either.
+    // The valid part of a refused body is not applied either.
     let body = json!({"enableAsyncRecording": true, "enableRouteCache": {"percent": 101}});
     let percent = "/enableRouteCache/percent";
     put(&service, &body).await.wrong_field(400, "invalid_flag", percent, "out_of_range");
@@ -98,7 +98,7 @@ async fn flags_written_by_hand_count_and_malformed_ones_are_off() {
     let health = service.health().await;
     has(&health["reasons"][0], json!({"code": "rows_quarantined"}));
     assert_eq!(each(&health["quarantine"]["rows"], |row| &row["table"]), ["flags"; 3]);
-    // Setting it puts it right.
+    // Setting the flag repairs its row.
     put(&service, &json!({"enableIpBlacklistCache": false, "enableGeoRulesCache": true})).await.ok();
     assert_eq!(service.health().await["quarantine"]["count"], 1);
 }
@@ -155,7 +155,7 @@ async fn status_tells_what_the_flags_do_and_health_what_a_shadow_found() {
         json!({"enableRouteCache": {"by": "admin", "to": "shadow"}, "enableAsyncRecording": null}),
     );
     has(&first["gateways"][0], json!({"node": "node-1"}));
-    // However much was changed since.
+    // Even after many other changes.
     service.sql(
         "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000)
          INSERT INTO audit (at, who, what, target) SELECT datetime('now'), 'x', 'route', 'r' FROM n",
@@ -163,13 +163,13 @@ async fn status_tells_what_the_flags_do_and_health_what_a_shadow_found() {
     has(&status().await, json!({"changed": {"enableRouteCache": {"by": "admin"}}}));
     let checks = json!({"ip": {"hit_ratio": 1.0}, "route": {"hit_ratio": 0.0}, "geo": {"fallback": 1, "hit_ratio": 0.0}});
     has(&service.recording_stats().await, json!({"checks": checks}));
-    // The cache was behind: worth a note.
+    // The gateway's tables were behind: a note.
     shadowed(&service, 2, Some((9, 8))).await;
     let codes = async |list| service.health_codes(list).await;
     let mismatch = "shadow_mismatch".to_owned();
     assert!(codes("notes").await.contains(&"shadow_lagging".to_owned()));
     assert!(!codes("reasons").await.contains(&mismatch));
-    // It was not.
+    // They were not behind: a reason.
     shadowed(&service, 3, Some((9, 9))).await;
     assert!(codes("reasons").await.contains(&mismatch));
     has(&status().await, json!({"checks": {"route": {"compared": 3, "mismatched": 2, "lagging": 1}}}));

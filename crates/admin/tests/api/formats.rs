@@ -31,7 +31,7 @@ async fn poll(service: &TestService, gateway: &TestGateway, formats: &str) -> An
     Answered::to(gateway.poll(service, "0s").header(FORMATS_HEADER, formats)).await
 }
 
-/// What the service lists of the gateway.
+/// The gateway in the service's list.
 async fn listed(service: &TestService) -> serde_json::Value {
     service.get("/api/admin/gateways").await.ok()["items"][0].clone()
 }
@@ -45,7 +45,7 @@ async fn tables_that_a_gateway_cannot_read_are_left_out_and_the_others_arrive() 
     let tables: Vec<Table> = answer.whole.iter().map(|update| update.table).collect();
     assert_eq!(tables.len(), Table::whole().count() - 1);
     assert!(!tables.contains(&Table::Routes) && answer.bans.is_some(), "{tables:?}");
-    // It has nothing to ask for at once again.
+    // It has no reason to poll again at once.
     gateway.learn(&answer);
     assert_eq!(poll(&service, &gateway, &behind).await.status, 304);
 
@@ -54,14 +54,14 @@ async fn tables_that_a_gateway_cannot_read_are_left_out_and_the_others_arrive() 
     assert_eq!(json!(news.version.to_string()), banned["version"]);
     assert!(news.bans.is_some() && news.whole.is_empty(), "{news:?}");
 
-    // It is known to be behind, and what it says it enforces is not taken for all.
+    // It is known to be behind: its ack does not count as enforcing everything.
     gateway.learn(&news);
     poll(&service, &gateway, &behind).await;
     has(&listed(&service).await, json!({"cannot_read": ["routes"]}));
     let waited = service.post("/api/admin/ip/ban?wait_applied=50ms", r#"{"ip": "9.8.7.7"}"#).await.ok();
     has(&waited, json!({"applied": {"gateways": 0, "of": 1}}));
 
-    // Its successor reads them all.
+    // The process that replaces it reads them all.
     let whole = poll(&service, &TestGateway::default(), &formats()).await;
     assert_eq!(SyncAnswer::from_bytes(whole.binary()).unwrap().whole.len(), Table::whole().count());
     has(&listed(&service).await, json!({"cannot_read": []}));

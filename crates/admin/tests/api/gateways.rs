@@ -40,7 +40,7 @@ async fn a_long_poll_is_answered_by_a_ban_and_the_ban_by_the_ack() {
         answer
     };
     let ban = async {
-        // The gateway counts from its first poll on.
+        // The gateway counts as live from its first poll on.
         until("the poll is open", async || (listed(&service).await["silent_for_ms"] == 0).then_some(()))
             .await;
         ban(&service, "15s").await
@@ -119,19 +119,20 @@ async fn events_are_stored_once_and_counted() {
     let taken = service.post_as_gateway(EVENTS, bytes.clone()).await.ok();
     assert_eq!(taken, json!({"stored": 15, "duplicates": 0, "malformed": 0}));
     has(&service.post_as_gateway(EVENTS, bytes).await.ok(), json!({"stored": 0}));
-    // Whoever posts serves, whether it has polled yet or not.
+    // A gateway that posts counts as live, whether it has polled yet or not.
     has(&ban(&service, "50ms").await, json!({"applied": {"gateways": 0, "of": 1}}));
     has(
         &service.recording_stats().await,
         json!({"numbered": 20, "stored": 15, "pending": 5, "completeness": 0.75, "duplicates": 15,
             "alive": 1, "queue": {"waiting_bytes": 12}}),
     );
-    // Over 64 KiB: decoded elsewhere.
+    // Over 64 KiB: decoded on a blocking thread.
     let large = alive(vec![events(16, 5_000)], 5_015);
     assert!(large.len() > 64 << 10);
     has(&service.post_as_gateway(EVENTS, large).await.ok(), json!({"stored": 5_000}));
     has(&service.recording_stats().await, json!({"completeness": 1.0, "exact": true, "silent": 0}));
-    // It ended, or cannot reach us: it may have seen more than it told.
+    // The gateway ended or cannot reach the service: it may have numbered more events than it
+    // reported.
     until("the gateway is missed", async || {
         let seen = service.recording_stats().await;
         (seen["silent"] == 1 && seen["exact"] == false).then_some(())

@@ -76,7 +76,7 @@ async fn an_import_beside_the_running_service_counts_at_once() {
     for bad in ["10.0.0.0%2f8", "nowhere", "10.0.0.256"] {
         service.get(&format!("{COUNTRIES}/{bad}")).await.problem(400, "invalid_parameter");
     }
-    // A table replaces the one before it, whole.
+    // A table replaces the one before it completely.
     service.import_countries("next.csv", "10.0.0.0,10.0.0.255,US\n").await;
     assert_eq!(country(&service, "10.0.0.1").await, "US");
     assert_eq!(country(&service, "10.0.1.1").await, Value::Null);
@@ -93,7 +93,7 @@ async fn a_file_that_is_wrong_leaves_the_table_as_it_is() {
     let service = TestService::start().await;
     service.import_countries(LIST.0, LIST.1).await;
     let before = (service.tables().await, country(&service, "10.0.0.1").await);
-    // What else can be wrong with a file is tested where files are read.
+    // Other errors in files are tested where files are read.
     for (name, content, wanted) in [
         ("overlap.csv", &b"10.0.0.0,10.0.0.9,DE\n10.0.0.9,10.0.0.20,FR\n"[..], "overlap.csv:2"),
         ("cut.mmdb", b"\x00\x00\x01\x00\x00\x02\xab\xcd\xefMaxMind.com\xe9\x5bbinary", "not a whole MaxMind"),

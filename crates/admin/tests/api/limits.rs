@@ -11,7 +11,7 @@ async fn put(service: &TestService, name: &str) -> Answered {
     service.put_json(&format!("{LIMITS}/{name}"), &per_client).await
 }
 
-/// Makes the limits l1 to `l<count>`.
+/// Creates the limits l1 to `l<count>`.
 fn make(service: &TestService, count: usize) {
     service.sql(&format!(
         r#"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})

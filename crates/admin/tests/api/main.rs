@@ -1,5 +1,5 @@
-//! The service as its clients see it: both listeners on free ports, a database of
-//! its own in a temporary directory, and nothing in between that is made up.
+//! The service through its API: both listeners on free ports, and a database of its own in a
+//! temporary directory. Nothing is replaced by a double.
 
 mod audit;
 mod auth;

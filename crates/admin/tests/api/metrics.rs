@@ -5,7 +5,7 @@ use tidegate_admin::metrics::{ALL, EVENTS_DROPPED};
 
 use crate::test_service::{Answered, TestService, until};
 
-/// The page as whoever has no token sees it.
+/// The page, requested without a token.
 async fn page(service: &TestService) -> String {
     let answer = Answered::to(service.as_nobody(Method::GET, service.people("/metrics"))).await;
     assert_eq!(answer.status, 200);
@@ -16,7 +16,7 @@ async fn page(service: &TestService) -> String {
     text
 }
 
-/// A figure by its name with its labels.
+/// A value by its name with its labels.
 fn figure(page: &str, series: &str) -> Option<f64> {
     page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
@@ -76,7 +76,7 @@ async fn the_page_has_every_metric_that_is_declared() {
     let service = TestService::start().await;
     service.get("/api/health").await.ok();
     let page = page(&service).await;
-    // There is none of it here: nothing was dropped.
+    // Absent here: nothing was dropped.
     for metric in ALL.iter().filter(|metric| metric.name != EVENTS_DROPPED.name) {
         let kind = format!("{:?}", metric.kind).to_lowercase();
         assert!(page.contains(&format!("# TYPE {} {kind}\n", metric.name)), "{}\n{page}", metric.name);

@@ -1,11 +1,11 @@
-//! What holds for every kind of documents that have names: written, read back, listed,
-//! refused, removed, audited. What is special to a kind is tested in its own file.
+//! Tests for every kind of named documents: written, read back, listed, refused, removed,
+//! audited. What is special to a kind is tested in its own file.
 
 use serde_json::{Value, json};
 
 use crate::test_service::{TestService, each, has};
 
-/// A kind of documents.
+/// A kind of named documents.
 struct Kind {
     path: &'static str,
     /// Its name in the audit.
@@ -15,8 +15,8 @@ struct Kind {
     table: Option<&'static str>,
     good: Value,
     other: Value,
-    /// Documents that are wrong, with the place and the code of what is. What else can be
-    /// wrong with one is tested where documents are read.
+    /// Invalid documents, with place and code of the error. Other errors are tested where
+    /// documents are read.
     wrong: Vec<(Value, &'static str, &'static str)>,
 }
 
@@ -106,7 +106,7 @@ impl Kind {
         format!("{}/{name}", self.path)
     }
 
-    /// A document as it is shown: with its name, an HTTPRoute's in its metadata.
+    /// A document as answers show it: with its name, an HTTPRoute's in its metadata.
     fn shown(&self, document: &Value, name: &str) -> Value {
         match self.audited_as {
             "route" => with(document, "metadata", json!({"name": name})),
@@ -125,7 +125,7 @@ async fn a_document_is_read_back_as_it_was_written_until_it_is_removed() {
         assert!(written["name"] == "one" && written["version"].is_string(), "{written}");
         let shown = kind.shown(&kind.good, "one");
         assert_eq!(service.get(&one).await.ok(), shown);
-        // What is shown can be put back.
+        // What an answer shows can be put back.
         service.put_json(&one, &shown).await.ok();
         assert_eq!(service.get(&one).await.ok(), shown);
         service.put_json(&one, &kind.other).await.ok();

@@ -15,8 +15,7 @@ const WARMUP: &str = "/api/admin/optimization/warmup";
 /// The tables that gateways get.
 const ALL: [&str; 7] = ["flags", "routes", "bans", "allow", "geo", "countries", "limits"];
 
-/// What `ask` finds while a gateway polls that takes every answer for carried out, and
-/// says so if it `acks`.
+/// Runs `ask` while a gateway polls, which treats every answer as applied and acks it if `acks`.
 async fn beside_a_gateway(service: &TestService, acks: bool, ask: impl AsyncFnOnce()) {
     let over = AtomicBool::new(false);
     let polling = async {
@@ -56,7 +55,7 @@ async fn post(service: &TestService, path: &str, wait: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refresh_answers_once_every_gateway_has_loaded_anew() {
     let service = TestService::start().await;
-    // Written by hand just before: it is in it.
+    // A row written by SQL just before is included.
     service.sql("INSERT INTO ip_monitor (ip, status) VALUES ('9.8.7.6', 'banned')");
     let alone = service.post(REFRESH, "").await.ok();
     has(&alone, json!({"applied": {"gateways": 0, "of": 0}, "tables": {"bans": {"count": 1}}}));
@@ -71,7 +70,7 @@ async fn a_refresh_answers_once_every_gateway_has_loaded_anew() {
         }
         assert_eq!(first["version"], health["version"]);
         assert!(first["elapsed_ms"].is_u64());
-        // Nothing has changed, and all is loaded again; of one table as well.
+        // Nothing has changed, and all tables are loaded again, also if one is named.
         let mut last = first["refresh"].as_u64().unwrap();
         for table in ["routes", "ip", "geo", "limits"] {
             let path = format!("/api/admin/optimization/cache/{table}/refresh");
@@ -128,7 +127,7 @@ async fn what_is_asked_wrongly_is_refused() {
         let stranger = service.as_nobody(Method::POST, service.people(path));
         Answered::to(stranger).await.problem(401, "unauthorized");
     }
-    // Backends are no table of the gateways': the routes' has them.
+    // Backends are not a table of gateways: the route table contains them.
     let backends = service.post("/api/admin/optimization/cache/backends/refresh", "").await;
     backends.problem(404, "not_found");
     assert_eq!(service.health().await["status"], "ok");

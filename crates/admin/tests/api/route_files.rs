@@ -9,7 +9,7 @@ use tokio::process::Command;
 
 use crate::test_service::TestService;
 
-/// What the program printed, and what it ended with.
+/// The output and exit status of the program.
 #[derive(Debug)]
 struct Said {
     code: Option<i32>,
@@ -18,14 +18,14 @@ struct Said {
 }
 
 impl Said {
-    /// What a success printed.
+    /// The output of a success.
     #[track_caller]
     fn done(self) -> String {
         assert_eq!(self.code, Some(0), "{self:?}");
         self.out
     }
 
-    /// What went wrong.
+    /// The error output of a failure.
     #[track_caller]
     fn failed(self) -> String {
         assert_eq!(self.code, Some(2), "{self:?}");
@@ -33,7 +33,7 @@ impl Said {
     }
 }
 
-/// Files, and the program as one types it, with the token in a file.
+/// Files, and the program as on a command line, with the token in a file.
 struct Desk<'r> {
     service: &'r TestService,
     dir: tempfile::TempDir,
@@ -85,7 +85,7 @@ fn program(dir: &Path) -> Command {
 
 async fn run(mut command: Command, input: &str) -> Said {
     let mut process = command.spawn().unwrap();
-    // One that reads nothing may have ended before.
+    // A program that does not read its input may have ended before.
     let _ = process.stdin.take().unwrap().write_all(input.as_bytes()).await;
     let output = process.wait_with_output().await.unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -110,7 +110,7 @@ spec:
     )
 }
 
-/// What is asked, held whole by the service.
+/// The route `name` as the service has it.
 async fn held(service: &TestService, name: &str) -> Value {
     service.get(&format!("/api/admin/routes/{name}")).await.ok()
 }
@@ -184,8 +184,8 @@ async fn a_document_that_is_not_right_keeps_all_of_them_from_being_applied() {
 async fn what_get_prints_is_taken_back_unchanged() {
     let service = TestService::start().await;
     let desk = Desk::new(&service);
-    // As other programs wrote them: without kind, with nulls, with texts that look
-    // like something else.
+    // As other programs write them: without kind, with nulls, with texts that look like other
+    // types.
     for (name, spec) in [
         ("plain", json!({"rules": [{"backendRefs": [{"name": "demo", "port": null}]}]})),
         ("empty", json!({})),
@@ -233,7 +233,7 @@ async fn get_prints_all_routes_or_those_of_some_names() {
 async fn get_goes_through_all_pages() {
     let service = TestService::start().await;
     let desk = Desk::new(&service);
-    // Pages are of 100.
+    // Pages have 100 routes.
     let names: Vec<String> = (0..201).map(|i| format!("r{i:03}")).collect();
     let row = |name: &String| {
         let document = json!({"metadata": {"name": name}, "spec": {}});
@@ -278,7 +278,7 @@ async fn a_dry_run_shows_the_difference_and_changes_nothing() {
 async fn what_the_service_refuses_is_named_and_the_others_are_applied() {
     let service = TestService::start().await;
     let desk = Desk::new(&service);
-    // Right by itself, and larger than a body may be.
+    // Valid, but larger than a body may be.
     let large = format!("{}  hostnames: [b.example]\n", route("b", "/b"))
         .replace("metadata:\n", &format!("metadata:\n  annotations: {{x: {}}}\n", "y".repeat(1 << 20)));
     let with_rule = route("c", "/c").replace(
@@ -336,7 +336,7 @@ async fn address_and_token_may_come_from_the_environment() {
     };
     run(ask("TIDEGATE_TOKEN", &service.admin), "").await.done();
     run(ask("TIDEGATE_TOKEN_FILE", "token"), "").await.done();
-    // The gateways' token opens the other listener only.
+    // The gateways' token is valid on the other listener only.
     let err = run(ask("TIDEGATE_TOKEN", &service.gateway), "").await.failed();
     assert!(err.contains("403 wrong_scope"), "{err}");
 }

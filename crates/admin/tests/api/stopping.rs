@@ -1,4 +1,4 @@
-//! Ends: asked for, and not.
+//! The end of the service: by SIGTERM, by a kill; and the command line beside it.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -25,7 +25,7 @@ async fn a_stop_answers_whoever_waits() {
     let TestService { running, dir, .. } = service;
     tokio::time::timeout(DEADLINE, running.stop()).await.expect("no end within the deadline").unwrap();
     poll.await.unwrap().problem(503, "stopping");
-    // The database is free for the next one.
+    // The database is free for the next service.
     until("the database is free", async || SqliteStore::open(db(&dir), Options::default()).ok()).await;
 }
 
@@ -33,7 +33,7 @@ async fn a_stop_answers_whoever_waits() {
 struct Process {
     child: Child,
     people: String,
-    /// Good on the people's listener.
+    /// A token for the people's listener.
     token: String,
 }
 
@@ -134,7 +134,7 @@ async fn sigterm_ends_it_with_success_while_a_connection_is_idle() {
     let dir = tempfile::tempdir().unwrap();
     let mut process = Process::start(dir.path()).await;
     process.ban("1.2.3.4").await;
-    // A connection that is kept open holds nothing up.
+    // A connection that is kept open does not delay the end.
     let _idle = TcpStream::connect(process.people.trim_start_matches("http://")).await.unwrap();
     process.signal("-TERM");
     let ended = process.end().await;

@@ -30,16 +30,16 @@ async fn an_open_event_is_a_row_when_it_is_answered_and_one_row_when_it_ends() {
         assert_eq!((answer.status.as_u16(), answer.bytes.len()), (204, 0));
         assert_eq!(rows(&service).len() as u64, number);
     }
-    // Twice is once.
+    // A repeated event is stored once.
     assert_eq!(open(&service, answered(3, 200)).await.status, 204);
     assert_eq!(rows(&service), [200, 200, 200]);
     has(&service.recording_stats().await, json!({"open": 3}));
-    // A status that changed after the headers counts as it ended.
+    // A status that changed after the headers: the final one counts.
     let taken = record(&service, 1, vec![answered(1, 200), answered(2, 504), answered(3, 200)]).await;
     assert_eq!(taken, json!({"stored": 3, "duplicates": 0, "malformed": 0}));
     assert_eq!(rows(&service), [200, 200, 504]);
     has(&service.recording_stats().await, json!({"open": 0, "stored": 3, "completeness": 1.0}));
-    // Late: its end was here first.
+    // Late: its completing event was stored first.
     assert_eq!(open(&service, answered(2, 200)).await.status, 204);
     assert_eq!(rows(&service), [200, 200, 504]);
     has(&service.recording_stats().await, json!({"open": 0}));
@@ -58,7 +58,7 @@ async fn what_has_no_end_is_stored_and_said_to_be_incomplete() {
     })
     .await;
     has(&given_up, json!({"stored": 1, "incomplete": 1, "completeness": 1.0}));
-    // Its end comes after all.
+    // Its completing event arrives after all.
     record(&service, 1, vec![answered(1, 504)]).await;
     let ended = json!({"stored": 1, "open": 0, "incomplete": 0, "duplicates": 0});
     has(&service.recording_stats().await, ended);
@@ -79,7 +79,7 @@ async fn what_is_no_open_event_is_refused_and_counted() {
         let answer = service.post_as_gateway(&format!("{EVENTS}?{query}"), bytes.clone()).await;
         answer.problem(400, "invalid_parameter");
     }
-    // Without the parameter it is no post: its first byte could be a later version's.
+    // Without the parameter it is not a post: its first byte could be a later version's.
     service.post_as_gateway(EVENTS, bytes).await.problem(503, "newer_format");
     has(&service.recording_stats().await, json!({"malformed": 4, "open": 0}));
     assert!(rows(&service).is_empty());
@@ -141,7 +141,7 @@ async fn the_addresses_that_most_requests_came_from_are_listed() {
     );
     let one = service.get("/api/admin/ip-monitor?seen=1&limit=1").await.ok();
     assert_eq!(one["items"], json!([top["items"][0]]));
-    // A block: those of its addresses that are known.
+    // A block: the sum of its known addresses.
     let block = service.get("/api/admin/ip-monitor/203.0.113.0/24").await.ok();
     has(&block, json!({"requests_seen": {"count": 4}, "entry": "203.0.113.0/24"}));
     let nobody = service.get("/api/admin/ip-monitor/192.0.2.1").await.ok();

@@ -1,4 +1,4 @@
-//! A gateway as the service sees one: its polls, acks and events.
+//! A gateway for tests: its polls, acks and events.
 
 use reqwest::{Method, RequestBuilder};
 use tidegate_policy::tables::Table;
@@ -14,7 +14,7 @@ pub const EVENTS: &str = "/api/data-plane/v1/events";
 /// The VM that numbers the events here.
 pub const SOURCE: Source = Source(7);
 
-/// What a gateway holds.
+/// The state of a gateway.
 #[derive(Clone, Default)]
 pub struct TestGateway {
     pub since: Option<String>,
@@ -22,7 +22,7 @@ pub struct TestGateway {
 }
 
 impl TestGateway {
-    /// Takes over what an answer has.
+    /// Applies an answer.
     pub fn learn(&mut self, answer: &SyncAnswer) {
         self.since = Some(answer.version.to_string());
         for WholeUpdate { table, blob, .. } in &answer.whole {
@@ -34,7 +34,7 @@ impl TestGateway {
         }
     }
 
-    /// A poll that waits so long, and says what is held and enforced.
+    /// A poll that waits for this time, with the gateway's state and ack.
     pub fn poll(&self, service: &TestService, wait: &str) -> RequestBuilder {
         let since = self.since.as_ref().map(|since| format!("&since={since}")).unwrap_or_default();
         let mut request = service.as_gateway(Method::GET, &format!("{SYNC}?wait={wait}{since}"));
@@ -44,7 +44,7 @@ impl TestGateway {
         request.header("x-tidegate-held", self.held.to_string())
     }
 
-    /// Polls, and takes over what comes.
+    /// Polls, and applies the answer.
     pub async fn sync(&mut self, service: &TestService, wait: &str) -> SyncAnswer {
         let answer = SyncAnswer::from_bytes(Answered::to(self.poll(service, wait)).await.binary()).unwrap();
         self.learn(&answer);
@@ -52,7 +52,7 @@ impl TestGateway {
     }
 }
 
-/// Says that two VMs enforce what `answer` brought.
+/// Acks, for two VMs, the version of `answer`.
 pub async fn ack(service: &TestService, answer: &SyncAnswer) {
     let ack = format!("{};refresh={};live=2;stale=0", answer.version, answer.refresh);
     let request = service.as_gateway(Method::POST, &format!("{SYNC}/ack")).header("x-tidegate-ack", ack);
@@ -77,14 +77,14 @@ pub fn post(batches: impl IntoIterator<Item = Vec<u8>>, numbered_hi: u64, state:
     EventPost { sources, batches, waiting_bytes: 12, ..EventPost::default() }.to_bytes().unwrap()
 }
 
-/// Posts these events, and answers what the service says of them.
+/// Posts these events, and returns the service's answer.
 pub async fn record(service: &TestService, first: u64, events: Vec<TrafficEvent>) -> serde_json::Value {
     let numbered_hi = first + events.len() as u64 - 1;
     let bytes = post([batch(first, events)], numbered_hi, SourceState::Alive);
     service.post_as_gateway(EVENTS, bytes).await.ok()
 }
 
-/// Posts an event whose response waits.
+/// Posts an open event.
 pub async fn open(service: &TestService, event: TrafficEvent) -> Answered {
     let open = OpenEvent { source: SOURCE, event };
     service.post_as_gateway(&format!("{EVENTS}?sync=1"), open.to_bytes().unwrap()).await

@@ -1,4 +1,4 @@
-//! A running service on free ports, a client of it, and what its answers must be.
+//! A running service on free ports, a client of it, and checks of its answers.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use tidegate_admin::serve::{Config, Service};
 use tidegate_admin::store::sqlite::{Options, SqliteStore};
 use tidegate_admin::store::{StoreTable, StoredRows, TokenRow};
 
-/// Nothing here takes longer, unless it hangs.
+/// Longest time of any request here; beyond it something hangs.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A service on free ports.
@@ -24,7 +24,7 @@ pub struct TestService {
     client: Client,
 }
 
-/// An answer, read whole.
+/// A complete answer.
 #[derive(Debug)]
 pub struct Answered {
     pub status: StatusCode,
@@ -60,7 +60,7 @@ impl Answered {
         &self.bytes
     }
 
-    /// The body of an error: problem+json whose parts agree with each other.
+    /// The body of an error: problem+json with consistent fields.
     #[track_caller]
     pub fn problem(&self, status: u16, code: &str) -> Value {
         let problem = self.json();
@@ -87,7 +87,7 @@ impl Answered {
     }
 }
 
-/// That `found` has the fields of `wanted` with these values, whatever else it has.
+/// Asserts that `found` has the fields of `wanted` with these values, whatever else it has.
 #[track_caller]
 pub fn has(found: &Value, wanted: Value) {
     fn differs(found: &Value, wanted: &Value, at: &str) -> Option<String> {
@@ -113,7 +113,7 @@ impl TestService {
         Self::start_with(Options::default(), &[]).await
     }
 
-    /// Started with this store, and with the clusters that Envoy has.
+    /// Starts a service with this store, and with the clusters that Envoy has.
     pub async fn start_with(store: Options, clusters: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let token = |scope: &str| {
@@ -156,7 +156,7 @@ impl TestService {
         request.header("x-tidegate-gateway", "node-1;00000000000000aa")
     }
 
-    /// Asks the people's listener, as the operator.
+    /// Sends a request to the people's listener, as the operator.
     pub async fn ask(&self, method: Method, path: &str, body: impl Into<Body>) -> Answered {
         Answered::to(self.as_operator(method, path).body(body)).await
     }
@@ -177,7 +177,7 @@ impl TestService {
         self.put(path, document.to_string()).await
     }
 
-    /// Sends a body that is called `content_type`.
+    /// Sends a body with this `content_type`.
     pub async fn send(
         &self,
         method: Method,
@@ -197,18 +197,18 @@ impl TestService {
         Answered::to(self.as_gateway(Method::POST, path).body(body)).await
     }
 
-    /// What health says.
+    /// The answer of health.
     pub async fn health(&self) -> Value {
         self.get("/api/admin/optimization/health").await.ok()
     }
 
-    /// The codes of what health lists as `reasons` or `notes`, once the feed is up to date.
+    /// The codes that health lists as `reasons` or `notes`, once the feed is up to date.
     pub async fn health_codes(&self, list: &str) -> Vec<String> {
         self.get("/api/admin/ip-monitor").await.ok();
         each(&self.health().await[list], |reason| reason["code"].as_str().unwrap().to_owned())
     }
 
-    /// What the recording's statistics say.
+    /// The answer of `recording/stats`.
     pub async fn recording_stats(&self) -> Value {
         self.get("/api/admin/optimization/recording/stats").await.ok()
     }
@@ -228,8 +228,8 @@ impl TestService {
         }
     }
 
-    /// Runs the command line on this service's database: whether it succeeded, and
-    /// what it printed.
+    /// Runs the command line on this service's database; returns whether it succeeded, and its
+    /// output.
     pub async fn tidegate(&self, args: &[&str]) -> (bool, String) {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
         let output = command.args(args).arg("--db").arg(db(&self.dir)).output().await.unwrap();
@@ -244,7 +244,7 @@ impl TestService {
         self.tidegate(&["geo", "import", path.to_str().unwrap()]).await
     }
 
-    /// The tables of people, and where the sequence is.
+    /// The tables that people write, and the newest `seq`.
     pub async fn tables(&self) -> String {
         let store = &self.running.app_state().store;
         let mut tables: StoredRows = store.read_tables(&StoreTable::ALL).await.unwrap();
@@ -252,14 +252,14 @@ impl TestService {
         format!("{tables:?}")
     }
 
-    /// A connection to the database, as another program has one.
+    /// A connection to the database, as of another program.
     pub fn connect(&self) -> rusqlite::Connection {
         let connection = rusqlite::Connection::open(db(&self.dir)).unwrap();
         connection.busy_timeout(Duration::from_secs(5)).unwrap();
         connection
     }
 
-    /// Runs SQL as a person would, with a connection of its own.
+    /// Runs SQL with a connection of its own.
     pub fn sql(&self, text: &str) {
         self.connect().execute_batch(text).unwrap();
     }
@@ -272,7 +272,7 @@ impl TestService {
     }
 }
 
-/// A client that gives up at the deadline.
+/// A client with the deadline as its timeout.
 pub fn client() -> Client {
     Client::builder().timeout(DEADLINE).no_proxy().build().unwrap()
 }
@@ -281,7 +281,7 @@ pub fn db(dir: &tempfile::TempDir) -> PathBuf {
     dir.path().join("tidegate.db")
 }
 
-/// Asks `look` again and again until it says something.
+/// Repeats `look` until it returns something.
 pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = tokio::time::Instant::now() + DEADLINE;
     loop {
