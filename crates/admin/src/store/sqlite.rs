@@ -138,7 +138,8 @@ impl SqliteStore {
     /// Removes every token called `name` from the database at `path`, whether or not a service
     /// has it open. Returns how many there were.
     ///
-    /// # Errors When the database cannot be opened or written.
+    /// # Errors
+    /// When the database cannot be opened or written.
     pub fn remove_tokens_beside(path: impl AsRef<Path>, name: &str) -> Result<usize, StoreError> {
         let path = file::create(path.as_ref()).map_err(failed)?;
         let (conn, ..) = Writer::open(&path, Duration::from_secs(5))?;

@@ -44,10 +44,10 @@ pub fn from_ms(ms: i64) -> String {
     )
 }
 
-/// Milliseconds since the Unix epoch of a time as people and SQLite write it: `YYYY-MM-DD
-/// HH:MM[:SS[.fraction]]` in UTC, where `T` may replace the blank, or RFC 3339 with `Z` or an
-/// offset. Fractions of a millisecond are rounded up, so that no ban ends early. `None`: another
-/// format; [`FORM`] names those accepted.
+/// Milliseconds since the Unix epoch of a time as people and SQLite write it:
+/// `YYYY-MM-DD HH:MM[:SS[.fraction]]` in UTC, where `T` may replace the blank, or RFC 3339 with `Z`
+/// or an offset. Fractions of a millisecond are rounded up, so that no ban ends early. `None`:
+/// another format; [`FORM`] names those accepted.
 #[must_use]
 pub fn to_ms(text: &str) -> Option<i64> {
     // jiff also accepts dates alone, basic ISO forms and zones in brackets.

@@ -205,8 +205,8 @@ fn read_mismatches(text: &str) -> Vec<Mismatch> {
     said.into_iter().filter_map(read).collect()
 }
 
-/// The fields of an event that are counted, from the columns `client_ip, timestamp, modes,
-/// answered, mismatches`.
+/// The fields of an event that are counted, from the columns
+/// `client_ip, timestamp, modes, answered, mismatches`.
 pub(super) fn counted(row: &Row<'_>) -> rusqlite::Result<TrafficEvent> {
     let text = |column| row.get::<_, Option<String>>(column);
     let time_ms = text(1)?.and_then(|text| time_text::to_ms(&text));

@@ -19,8 +19,8 @@ use super::ranges::{MAX_NUMBER, NumberRange, RangeTable, add_to_dropped, add_to_
 
 /// `heard_at` is updated at most this often, milliseconds.
 const HEARD_EVERY_MS: i64 = 10 * 60 * 1000;
-/// Marks of a source's progress per `pending_for`. A gap is counted as lost at most `pending_for
-/// / MARKS` late.
+/// Marks of a source's progress per `pending_for`. A gap is counted as lost at most
+/// `pending_for / MARKS` late.
 const MARKS: u32 = 15;
 
 /// The counts of one source, as in its row of `sources`.
