@@ -1,4 +1,4 @@
-//! From a document to a [`Target`].
+//! Reads the document of a backend into a [`Target`].
 //!
 //! ```json
 //! {"address": "api.example.com:443", "tls": {"enabled": true, "sni": "api.example.com", "trust": "internal"},
@@ -17,24 +17,23 @@ use tidegate_policy::address::canonical;
 use tidegate_policy::route::{Target, TargetTls};
 
 const FIELDS: &[&str] = &["name", "address", "tls", "allow_private"];
-/// The longest DNS name, a colon and a port.
+/// Longest address, in characters: the longest DNS name, a colon and a port.
 const MAX_ADDRESS: usize = 253 + 1 + 5;
-/// It becomes part of a cluster's name.
+/// Longest `trust`, in characters: it becomes part of a cluster's name.
 const MAX_TRUST: usize = 63;
 
-/// Reads the backend of this name. `address` must be given: `host:port`, the host a
-/// DNS name, an IPv4 address, or an IPv6 address in brackets. Without `tls` it is
-/// spoken to in the clear; within it `enabled` is true unless given, and `sni` the
-/// host, which an address does not serve as. A `name` in the document must be this
-/// one.
+/// Reads the backend of this name. `address` is required: `host:port`, the host a
+/// DNS name, an IPv4 address, or an IPv6 address in brackets. Without `tls` requests are
+/// sent without TLS; in `tls`, `enabled` is true by default, and `sni` is the host by
+/// default, unless that is an address. A `name` in the document must be this one.
 ///
-/// An address that is not one of the public internet, or a name that always means
-/// such a one, needs `"allow_private": true`, else it is a `private_address`. What
-/// another name is resolved to is seen by Envoy only.
+/// An address outside of the public internet, or a name that always means such an address,
+/// needs `"allow_private": true`, else it is a `private_address`. The addresses of other
+/// names are not checked: only Envoy resolves them.
 ///
 /// # Errors
 /// All problems of the document, up to [`MAX_PROBLEMS`](super::MAX_PROBLEMS).
-/// What is wrong with `name` itself has the pointer `/name`.
+/// A problem with `name` itself has the pointer `/name`.
 pub fn read_backend(name: &str, document: &Value) -> Result<Target, Vec<DocumentError>> {
     let mut errors = DocumentErrors::default();
     if !is_subdomain(name) {
@@ -70,7 +69,7 @@ fn target(name: &str, document: &DocumentNode<'_>, errors: &mut DocumentErrors) 
     Some(Target { host: host.text(), port, tls: tls? })
 }
 
-/// Where an upstream is.
+/// An upstream's host.
 enum Host {
     Name(String),
     Ip(IpAddr),
@@ -84,7 +83,7 @@ impl Host {
         }
     }
 
-    /// What it is, if nobody reaches it over the public internet.
+    /// What kind of host it is, if it cannot be reached over the public internet.
     fn private(&self) -> Option<String> {
         match self {
             Self::Name(name) => private::is_name(name).then(|| name.clone()),
@@ -104,7 +103,7 @@ fn address(node: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<(Host
     }
 }
 
-/// Host and port of an address, the brackets still around the host.
+/// Host and port of an address; an IPv6 host keeps its brackets.
 fn split(text: &str) -> Result<(&str, &str), &'static str> {
     let (host, port) = text.rsplit_once(':').ok_or("must be host:port, as in api.example.com:443")?;
     let is_v6 = host.contains(':');
@@ -142,7 +141,7 @@ fn read_host(text: &str) -> Result<Host, &'static str> {
     }
 }
 
-/// What `tls` says. The outer `None`: it is not right.
+/// The value of `tls`. The outer `None`: it has a problem.
 fn tls(
     node: &DocumentNode<'_>,
     host: Option<&Host>,
@@ -153,7 +152,7 @@ fn tls(
     let sni = match (fields.get("sni"), host) {
         (Some(node), _) => sni(&node, errors),
         (None, Some(Host::Name(name))) => Some(name.clone()),
-        // Its certificate must have some name.
+        // The certificate must have a name to be verified.
         (None, Some(Host::Ip(_))) if enabled == Some(true) => {
             fields.require("sni", errors);
             None

@@ -1,4 +1,4 @@
-//! From routes to the bytes of a [`RouteTable`](tidegate_policy::route::RouteTable).
+//! Compiles routes to the bytes of a [`RouteTable`](tidegate_policy::route::RouteTable).
 
 mod candidates;
 mod error;
@@ -22,9 +22,9 @@ use tidegate_policy::route::{Backend, MAX_ROUTE_TABLE, ROUTES_FORMAT, Target};
 /// The backends of the API, by name.
 pub type Backends = BTreeMap<String, Target>;
 
-/// The table of these routes. The order in which they come does not matter: the
-/// same routes always make the same bytes. `backends`: those that their references
-/// can name besides clusters of Envoy's.
+/// Compiles these routes to a table. Their order does not matter: the same routes always
+/// give the same bytes. `backends`: those that references can name besides Envoy's
+/// clusters.
 ///
 /// # Errors
 /// See [`CompileError`].
@@ -42,7 +42,7 @@ pub fn compile(routes: &[Route], backends: &Backends) -> Result<Vec<u8>, Compile
     if bytes.len() > MAX_ROUTE_TABLE { Err(CompileError::TooLarge) } else { Ok(bytes) }
 }
 
-/// The routes, those that win ties first: the older, then by
+/// The routes in the order in which ties are resolved: the older first, then by
 /// `{namespace}/{name}` as one string.
 fn by_precedence(routes: &[Route]) -> Result<Vec<&Route>, CompileError> {
     let full_name =
@@ -54,7 +54,7 @@ fn by_precedence(routes: &[Route]) -> Result<Vec<&Route>, CompileError> {
             return Err(CompileError::Duplicate(one.0.clone()));
         }
     }
-    // Stable: names decide where the age does not.
+    // Stable: at the same age the order by name stays.
     named.sort_by_key(|(_, route)| (route.created.is_none(), route.created));
     Ok(named.into_iter().map(|(_, route)| route).collect())
 }
@@ -82,7 +82,7 @@ fn lay_out_matches<'r>(
             matches.extend(rule.matches.iter().map(|wanted| (row, position, wanted)));
         }
     }
-    // Stable: on ties the older route, its name, the rule's and the match's place.
+    // Stable: on ties the order by route (age, name), rule and match stays.
     matches.sort_by_key(|(_, _, wanted)| {
         (wanted.method.is_none(), Reverse(wanted.headers.len()), Reverse(wanted.query.len()))
     });
@@ -103,7 +103,8 @@ fn lay_out_matches<'r>(
     Ok(ranks)
 }
 
-/// A rule's shares. What cannot be resolved keeps its share, and nobody answers it.
+/// A rule's shares. A backend that cannot be resolved keeps its share, which is answered
+/// with 500.
 fn lay_out_shares(
     route: &Route,
     rule: &Rule,
@@ -132,7 +133,7 @@ fn with_mirrors(action: &Action, mirrors: &[MirrorRef], route: &Route, backends:
     Action { mirrors: mirrors.iter().filter_map(mirror).collect(), ..action.clone() }
 }
 
-/// Who a reference names; one without a namespace is in its route's.
+/// The backend that a reference names; without a namespace it is in its route's.
 fn resolve(to: &ObjectRef, route: &Route, backends: &Backends) -> Option<Backend> {
     let of_api = route.backend_of_api(to).and_then(|name| {
         let target = Some(backends.get(name)?.clone());

@@ -1,4 +1,4 @@
-//! From a document to a [`Route`], by the rules of the CRD.
+//! Reads the document of an HTTPRoute into a [`Route`], by the rules of the CRD.
 
 mod backends;
 mod filters;
@@ -22,10 +22,10 @@ const API_VERSION: &str = "gateway.networking.k8s.io/v1";
 const MAX_HOSTNAMES: usize = 16;
 const MAX_PARENTS: usize = 32;
 const MAX_RULES: usize = 16;
-/// Matches of all rules of a route together.
+/// The most matches of all rules of a route together.
 const MAX_MATCHES: usize = 128;
 
-/// What `metav1.ObjectMeta` has.
+/// The fields of `metav1.ObjectMeta`.
 const METADATA: &[&str] = &[
     "name",
     "namespace",
@@ -47,9 +47,8 @@ const METADATA: &[&str] = &[
 /// Reads a document. `apiVersion` and `kind` may be left out. A null is an
 /// absent field.
 ///
-/// A backendRef's `port` may be left out, other than in Kubernetes: whether one
-/// is needed depends on how the gateway makes a cluster's name of a backendRef,
-/// and by default it takes the name alone.
+/// Unlike in Kubernetes, a backendRef's `port` may be left out: it is needed only if the
+/// gateway's `cluster_template` has it, and by default that has only the name.
 ///
 /// # Errors
 /// All problems of the document, up to [`MAX_PROBLEMS`](super::MAX_PROBLEMS).
@@ -130,8 +129,7 @@ fn hostnames(list: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Vec<String
     names
 }
 
-/// A rule without backends that takes everything: what the CRD fills in when
-/// there are no rules.
+/// A rule without backends that matches everything: the CRD's default for no rules.
 fn default_rule() -> Rule {
     Rule {
         name: None,

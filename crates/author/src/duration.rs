@@ -4,7 +4,7 @@ use tidegate_policy::duration;
 
 use super::reader::{DocumentErrors, DocumentNode};
 
-/// A duration in milliseconds, if the place has a good one.
+/// A duration in milliseconds; `None` if it has a problem.
 pub(super) fn milliseconds(node: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<u32> {
     let text = node.text(0, usize::MAX, errors)?;
     let Some(ms) = parse(text) else {

@@ -1,14 +1,14 @@
-//! Which matches take a request, and by what one of them wins: the specification,
-//! read aloud. Every match of every route is tried, one after the other, so this is
-//! slow; and it knows nothing of the table, so a test can hold the two against
-//! each other. `GET /api/admin/explain` says from it why a match lost.
+//! Which matches a request satisfies, and by which criterion one of them wins: the
+//! specification, written out plainly. Every match of every route is tried, one after the
+//! other, so this is slow. It does not use the compiled table, so that a test can compare
+//! the two. `GET /api/admin/explain` shows from it why a match lost.
 
 use std::cmp::{Ordering, Reverse};
 
 use super::{Condition, Element, Match, PathMatch, Route, Template, ValueMatch};
 use tidegate_policy::request::Facts;
 
-/// A match that takes a request.
+/// A match that a request satisfies.
 #[derive(Clone, Copy, Debug)]
 pub struct Taken<'r> {
     /// Its route.
@@ -24,8 +24,8 @@ pub struct Taken<'r> {
     pub wanted: &'r Match,
 }
 
-/// What decides between two matches that take a request, in the order in which
-/// they are looked at.
+/// What decides between two matches that a request satisfies, in the order in which the
+/// criteria are compared.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Criterion {
     /// An exact hostname, a longer wildcard, a shorter one, none.
@@ -37,7 +37,7 @@ pub enum Criterion {
     /// Of two templates the one with more literal elements, then the one that is
     /// literal where they first differ.
     Literals,
-    /// One that asks for a method.
+    /// One with a method.
     Method,
     /// The one with more conditions on headers.
     Headers,
@@ -82,7 +82,7 @@ impl Criterion {
         }
     }
 
-    /// Why the one that lost by this did, for a person to read.
+    /// Why a match lost by this criterion, as text for people.
     #[must_use]
     pub fn says(self) -> &'static str {
         match self {
@@ -104,7 +104,7 @@ impl Criterion {
     }
 }
 
-/// All matches of these routes that take a request, in the order of precedence: the
+/// All matches of these routes that a request satisfies, in the order of precedence: the
 /// first wins.
 pub fn taken<'r>(routes: impl IntoIterator<Item = &'r Route>, facts: &Facts<'_>) -> Vec<Taken<'r>> {
     let mut taken = Vec::new();
@@ -134,7 +134,7 @@ fn taken_of<'r>(route: &'r Route, host: Option<&str>, facts: &Facts<'_>, taken: 
     }
 }
 
-/// How two matches that take one request compare, and by what; `Less`: the first
+/// How two matches that a request satisfies compare, and by which criterion; `Less`: `one`
 /// comes first.
 #[must_use]
 pub fn precedence(one: &Taken<'_>, other: &Taken<'_>) -> (Ordering, Criterion) {
@@ -187,7 +187,7 @@ fn prefix_length(path: &PathMatch) -> usize {
     }
 }
 
-/// How many elements of a template are open, then which.
+/// How many elements of a template are not literal, then which.
 fn openings(path: &PathMatch) -> (usize, Vec<bool>) {
     match path {
         PathMatch::Template(template) => {
@@ -202,7 +202,7 @@ fn full_name(route: &Route) -> String {
     format!("{}/{}", route.namespace.as_deref().unwrap_or("default"), route.name)
 }
 
-/// The name in lower case; none for what has none.
+/// The host's name in lower case; `None` if it has none.
 fn host_name(host: &[u8]) -> Option<String> {
     let host = std::str::from_utf8(host).ok()?.to_ascii_lowercase();
     let name = match host.split_once(':') {
@@ -230,7 +230,7 @@ fn holds(wanted: &Match, facts: &Facts<'_>) -> bool {
         && wanted.query.iter().all(|condition| query_holds(condition, query))
 }
 
-/// What stands before the first `mark` and what behind it.
+/// The bytes before the first `mark`, and those after it.
 fn before(bytes: &[u8], mark: u8) -> (&[u8], &[u8]) {
     let mut parts = bytes.splitn(2, |&b| b == mark);
     (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
@@ -249,7 +249,7 @@ fn path_holds(wanted: &PathMatch, path: &[u8]) -> bool {
 }
 
 fn template_holds(template: &Template, path: &[u8]) -> bool {
-    // Before the first `/` there is nothing.
+    // The part before the first `/` is empty.
     let mut elements = path.split(|&b| b == b'/').skip(1);
     let all = template.elements().all(|wanted| match (wanted, elements.next()) {
         (_, None) => false,

@@ -1,5 +1,5 @@
-//! Flags in JSON: `false`, `true`, `"shadow"` or `{"percent": 25}`, as the API
-//! takes and shows them and as rows hold them.
+//! Flags in JSON: `false`, `true`, `"shadow"` or `{"percent": 25}`, in the API and in
+//! rows.
 
 use serde_json::{Map, Value, json};
 
@@ -18,7 +18,7 @@ const NAMES: &[&str] = &[
 /// `{"percent": 25.0}` are refused.
 ///
 /// # Errors
-/// What is wrong; the pointer begins with the flag's name.
+/// The problem; its pointer begins with the flag's name.
 pub fn read_flag(flag: Flag, value: &Value) -> Result<FlagState, DocumentError> {
     let mut errors = DocumentErrors::default();
     let node = DocumentNode::at(format!("/{}", flag.name()), value);
@@ -26,11 +26,11 @@ pub fn read_flag(flag: Flag, value: &Value) -> Result<FlagState, DocumentError> 
     errors.into_first(state)
 }
 
-/// Reads flags to be set: an object of flags by their names; those it does not
-/// name stay as they are. In the order of [`Flag::ALL`].
+/// Reads flags to be set: an object of states by flag name. In the order of
+/// [`Flag::ALL`].
 ///
 /// # Errors
-/// All problems: names that no flag has, and states that are none.
+/// All problems: unknown names and invalid states.
 pub fn read_flags(document: &Value) -> Result<Vec<(Flag, FlagState)>, Vec<DocumentError>> {
     let mut errors = DocumentErrors::default();
     let node = DocumentNode::root(document);
@@ -93,7 +93,7 @@ fn state(flag: Flag, node: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Op
     }
 }
 
-/// What would be right.
+/// The states that a flag may have, as text for people.
 fn right(flag: Flag) -> &'static str {
     if flag.has_shadow() {
         "false, true, \"shadow\" or {\"percent\": n} with n from 0 to 100"

@@ -1,4 +1,4 @@
-//! From a document to a [`GeoRule`].
+//! Reads the document of a geo rule into a [`GeoRule`].
 //!
 //! ```json
 //! {"mode": "deny", "countries": ["KP", "RU"], "global": true, "unknown": "allow", "status": 403}
@@ -24,25 +24,24 @@ const ASSIGNED: &str = "\
     SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO TR TT TV TW TZ UA UG \
     UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW";
 
-/// Codes that are not assigned and that country tables and trusted headers say
-/// all the same, so a rule must be able to name them: Kosovo; "somewhere in"
-/// Europe and Asia-Pacific; anonymous proxies, satellites, other and Tor; and
-/// two that were withdrawn (Netherlands Antilles, Serbia and Montenegro).
+/// Codes that are not assigned but used by country tables and trusted headers, so rules
+/// can name them: Kosovo; "somewhere in" Europe and Asia-Pacific; anonymous proxies,
+/// satellites, other and Tor; and two that were withdrawn (Netherlands Antilles, Serbia
+/// and Montenegro).
 const IN_USE: &str = "XK EU AP A1 A2 O1 T1 AN CS";
 
-/// Reads the rule of this name. `mode` and `countries` must be given; `global` is
-/// true unless given, `status` 403, and `unknown` what the mode suggests: who is
-/// from nobody knows where is not on a list, so a deny-list lets it in and an
-/// allow-list does not. Codes may be in either case and repeated; `UK` is `GB`.
-/// A `name` in the document must be this one.
+/// Reads the rule of this name. `mode` and `countries` are required; by default `global`
+/// is true, `status` 403, and `unknown` follows from the mode: a client of unknown country
+/// is on no list, so a deny-list allows it and an allow-list denies it. Codes may be in
+/// either case and repeated; `UK` is `GB`. A `name` in the document must be this one.
 ///
-/// An empty list is refused where it would deny everybody (an allow-list) or
-/// nobody. It is taken of a deny-list with `"unknown": "deny"`, which denies those
-/// whose country nobody knows.
+/// An empty list is refused if it would deny all clients (an allow-list) or none. It is
+/// accepted in a deny-list with `"unknown": "deny"`, which denies clients of unknown
+/// country.
 ///
 /// # Errors
 /// All problems of the document, up to [`MAX_PROBLEMS`](super::MAX_PROBLEMS).
-/// What is wrong with `name` itself has the pointer `/name`.
+/// A problem with `name` itself has the pointer `/name`.
 pub fn read_geo_rule(name: &str, document: &Value) -> Result<GeoRule, Vec<DocumentError>> {
     let mut errors = DocumentErrors::default();
     if let Some(problem) = name_problem(name) {
@@ -52,7 +51,7 @@ pub fn read_geo_rule(name: &str, document: &Value) -> Result<GeoRule, Vec<Docume
     errors.into_result(rule)
 }
 
-/// What is wrong with a geo rule's name, and what would be right.
+/// The problem of a geo rule's name, if it has one.
 pub(super) fn name_problem(name: &str) -> Option<&'static str> {
     (!is_subdomain(name))
         .then_some("a geo rule's name must be labels of a-z, 0-9 and - with dots between, as in no-embargo")
@@ -104,8 +103,8 @@ fn status(node: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<GeoAct
     action
 }
 
-/// The list, sorted and each country once; `how`: the rule's mode and what it
-/// does with the unknown, as far as they could be read.
+/// The list, sorted and each country once; `how`: the rule's mode and its treatment of
+/// unknown countries, as far as they could be read.
 fn countries(
     fields: &Object<'_>,
     how: Option<(GeoMode, UnknownCountry)>,
@@ -131,7 +130,7 @@ fn countries(
     Some(countries)
 }
 
-/// Whether a rule can name `country`: its code is assigned, or in use all the same.
+/// Whether a rule can name `country`: its code is assigned or otherwise in use.
 #[must_use]
 pub fn is_listed(country: Country) -> bool {
     let code = country.to_string();

@@ -1,4 +1,4 @@
-//! An HTTPRoute, as far as it matters for requests: what a document says, read.
+//! An HTTPRoute read from its document, as far as it matters for requests.
 
 use crate::pattern::Regex;
 use crate::template::Template;
@@ -21,12 +21,12 @@ pub struct Route {
     pub rules: Vec<Rule>,
 }
 
-/// A rule: what it takes, and where to.
+/// A rule: which requests it matches, and what is done with them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rule {
     /// Its name.
     pub name: Option<String>,
-    /// It takes what any of these takes; [`read`](crate::read) fills in the default.
+    /// It matches what any of these matches; [`read`](crate::read) fills in the default.
     pub matches: Vec<Match>,
     /// Where its requests go.
     pub backends: Vec<BackendRef>,
@@ -36,12 +36,12 @@ pub struct Rule {
     /// Its other filters, its timeouts and retries; mirrors are filled in by
     /// [`compile`](crate::compile).
     pub action: Action,
-    /// Who gets a copy of its requests.
+    /// Backends that get a copy of its requests.
     pub mirrors: Vec<MirrorRef>,
 }
 
 impl Route {
-    /// All that it refers to: where requests go, and who gets copies.
+    /// All references to backends, those of mirrors included.
     pub fn references(&self) -> impl Iterator<Item = &ObjectRef> {
         self.rules.iter().flat_map(|rule| {
             let backends = rule.backends.iter();
@@ -50,8 +50,8 @@ impl Route {
         })
     }
 
-    /// The name of the backend of the API that one of its references means, if there
-    /// is one of that name.
+    /// The name of the backend of the API that the reference `to` means, if there is a
+    /// backend of that name; `None` if it cannot mean one.
     #[must_use]
     pub fn backend_of_api<'r>(&self, to: &'r ObjectRef) -> Option<&'r str> {
         match to {
@@ -65,23 +65,23 @@ impl Route {
 /// One of the backends of a rule.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BackendRef {
-    /// Who that is.
+    /// The reference.
     pub to: ObjectRef,
     /// Its part of the requests, from 0 to 1,000,000.
     pub weight: u32,
     /// The filters for the requests that it gets; mirrors are filled in by
     /// [`compile`](crate::compile).
     pub action: Action,
-    /// Who gets a copy of the requests that it gets.
+    /// Backends that get a copy of the requests that it gets.
     pub mirrors: Vec<MirrorRef>,
 }
 
-/// Somebody who gets a copy of requests. One that cannot be resolved gets none.
+/// A backend that gets a copy of requests. One that cannot be resolved gets none.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MirrorRef {
-    /// Who that is.
+    /// The reference.
     pub to: ObjectRef,
-    /// Of `denominator` requests this many.
+    /// Copied are this many of `denominator` requests.
     pub numerator: u32,
     /// Never 0.
     pub denominator: u32,
@@ -95,46 +95,46 @@ pub enum ObjectRef {
     Service(Backend),
     /// A backend of the API: kind `Backend` of group `tidegate.dev`.
     Api(String),
-    /// Something of another kind, in words: its share is answered with 500.
+    /// An object of another kind, as text: its share is answered with 500.
     Foreign(String),
 }
 
 /// One way to match: everything in it must hold.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Match {
-    /// What the path must be like.
+    /// The condition on the path.
     pub path: PathMatch,
-    /// The method, if only one will do.
+    /// The method; `None`: any.
     pub method: Option<Method>,
-    /// Conditions on headers, names in lower case and different.
+    /// Conditions on headers; names in lower case, each once.
     pub headers: Vec<Condition>,
-    /// Conditions on query parameters, names different.
+    /// Conditions on query parameters; names each once.
     pub query: Vec<Condition>,
 }
 
 impl Default for Match {
-    /// Takes every path: what the CRD fills in.
+    /// Matches every path: the CRD's default.
     fn default() -> Self {
         let path = PathMatch::Prefix("/".to_owned());
         Self { path, method: None, headers: Vec::new(), query: Vec::new() }
     }
 }
 
-/// What a path must be like.
+/// A condition on a path.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PathMatch {
-    /// This, to the byte.
+    /// Exactly these bytes.
     Exact(String),
-    /// These elements, of which some are open. Tidegate's own: HTTPRoute has no
-    /// such type.
+    /// These elements, of which some may be any. Tidegate's own: HTTPRoute has no such
+    /// type.
     Template(Template),
-    /// These elements first; a trailing `/` says nothing.
+    /// It begins with these elements; a trailing `/` has no effect.
     Prefix(String),
-    /// As a whole like this.
+    /// The regex matches all of it.
     Regex(Regex),
 }
 
-/// What a header or a query parameter must be like.
+/// A condition on a header or a query parameter.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Condition {
     /// Its name.
@@ -143,11 +143,11 @@ pub struct Condition {
     pub value: ValueMatch,
 }
 
-/// What a value must be like.
+/// A condition on a value.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ValueMatch {
-    /// This, to the byte.
+    /// Exactly these bytes.
     Exact(String),
-    /// As a whole like this.
+    /// The regex matches all of it.
     Regex(Regex),
 }

@@ -1,12 +1,12 @@
 //! Reads, checks, compiles and explains the documents of the API: HTTPRoutes, their
-//! backends, geo rules, limits and flags. The admin service's half of
-//! [`tidegate_policy`]; none of it is in the filter.
+//! backends, geo rules, limits and flags. The admin service uses it; none of it is in the
+//! filter, which has only [`tidegate_policy`].
 //!
 //! A route's document is a `gateway.networking.k8s.io/v1` HTTPRoute. What Kubernetes adds
-//! to it (`status`, `metadata.uid` and the like) is passed over; a field that
-//! HTTPRoute does not have is refused; a field that it has and that Tidegate
-//! cannot carry out is refused too, never ignored. `spec.parentRefs` is checked
-//! and has no effect: every route holds on every listener that the filter is on.
+//! to it (`status`, `metadata.uid` and the like) is ignored; a field that HTTPRoute does
+//! not have is refused; a field that it has and that Tidegate does not support is refused
+//! too, never ignored. `spec.parentRefs` is checked and has no effect: every route holds on
+//! every listener with the filter.
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)

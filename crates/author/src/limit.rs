@@ -1,4 +1,4 @@
-//! From a document to a [`Limit`].
+//! Reads the document of a limit into a [`Limit`].
 //!
 //! ```json
 //! {"key": "ip", "match": {"route": "login", "cidr": ["0.0.0.0/0"]}, "rate": 100, "per": "minute",
@@ -14,20 +14,20 @@ use tidegate_policy::address::Prefix;
 use tidegate_policy::limit::{Limit, LimitKey, MAX_MATCHES, MAX_PER_S, MAX_RATE, MAX_REFILL_S, V6_PREFIX};
 
 const FIELDS: &[&str] = &["name", "key", "match", "rate", "per", "burst", "shadow", "headers", "v6_prefix"];
-/// Headers of these prefixes are the gate's and Envoy's: a client's are removed.
+/// Prefixes of the filter's and Envoy's own headers: a client's are removed.
 const OWN_PREFIXES: [&str; 2] = ["x-tidegate-", "x-envoy-"];
-/// Headers that say how a message or a connection is framed (RFC 9110 7.6.1, RFC 9112
-/// 6): of who sends it they say nothing, and Envoy removes or rewrites most of them.
+/// Headers of the framing of a message or a connection (RFC 9110 7.6.1, RFC 9112 6): they
+/// do not identify a client, and Envoy removes or rewrites most of them.
 const FRAMING: [&str; 7] =
     ["connection", "content-length", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
 
-/// Reads the limit of this name. `key`, `rate` and `per` must be given; `match` is
-/// all requests unless given, `burst` the rate, `shadow` and `headers` false, and
-/// `v6_prefix` 64. A `name` in the document must be this one.
+/// Reads the limit of this name. `key`, `rate` and `per` are required; by default `match`
+/// is all requests, `burst` the rate, `shadow` and `headers` false, and `v6_prefix` 64. A
+/// `name` in the document must be this one.
 ///
 /// # Errors
 /// All problems of the document, up to [`MAX_PROBLEMS`](super::MAX_PROBLEMS).
-/// What is wrong with `name` itself has the pointer `/name`.
+/// A problem with `name` itself has the pointer `/name`.
 pub fn read_limit(name: &str, document: &Value) -> Result<Limit, Vec<DocumentError>> {
     let mut errors = DocumentErrors::default();
     if !is_subdomain(name) {
@@ -149,7 +149,7 @@ fn period(node: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<u32> {
     in_range
 }
 
-/// What a limit holds for; empty: everything.
+/// The requests that a limit holds for; empty: all.
 #[derive(Default)]
 struct Matches {
     routes: Vec<String>,

@@ -13,7 +13,7 @@ pub(super) fn is_subdomain(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_label)
 }
 
-/// What is wrong with a hostname, and what would be right.
+/// The problem of a hostname, if it has one.
 pub(super) fn hostname_problem(text: &str) -> Option<&'static str> {
     let name = text.strip_prefix("*.").unwrap_or(text);
     if is_subdomain(name) {
@@ -38,7 +38,7 @@ pub(super) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(inside)
 }
 
-/// What is wrong with the path of an Exact or PathPrefix match.
+/// The problem of the path of an Exact or PathPrefix match, if it has one.
 pub(super) fn path_problem(path: &str) -> Option<String> {
     if !path.starts_with('/') {
         return Some("must begin with /".to_owned());

@@ -1,5 +1,5 @@
-//! Regexes: compiled here to sparse DFAs, which the filter only searches, in linear time. Neither
-//! a regex parser nor a compiler is in the `.wasm`.
+//! Regexes, compiled here to sparse DFAs, with which the filter only searches, in linear time. The
+//! `.wasm` has neither a regex parser nor a compiler.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -12,21 +12,20 @@ use regex_syntax::ParserBuilder;
 use regex_syntax::hir::literal::Extractor;
 use regex_syntax::hir::{Hir, Look};
 
-/// Bytes of one compiled regex. Usual ones take 1 to 3 KB.
+/// The most bytes of one compiled regex. Usual ones take 1 to 3 KB.
 pub const MAX_AUTOMATON: usize = 256 << 10;
 
-/// Memory in bytes that compiling one regex may take, per stage: what explodes
-/// is refused after some 30 ms.
+/// Memory in bytes that compiling one regex may take, per stage: one that needs more is
+/// refused after some 30 ms.
 const MAX_BUILD: usize = 2 << 20;
 
 /// A compiled regex. It matches a value as a whole, as in Envoy.
 ///
-/// The syntax is that of the `regex` crate, which is near RE2's: no
-/// back-references and no look-around. It works on bytes: `.` is any byte but a
-/// line feed, `\d`, `\w`, `\s`, `\b` and `(?i)` know ASCII only, as in RE2. A
-/// character outside of ASCII is its bytes in UTF-8; in a class like `[é]` it
-/// needs `(?u)` in front, as `\p{..}` does, which makes all of these Unicode and
-/// the table many times larger.
+/// The syntax is that of the `regex` crate, which is similar to RE2's: no
+/// back-references and no look-around. It matches bytes: `.` is any byte but a line feed,
+/// and `\d`, `\w`, `\s`, `\b` and `(?i)` are ASCII only, as in RE2. A character outside of
+/// ASCII is its bytes in UTF-8; in a class like `[é]` it needs `(?u)` in front, as `\p{..}`
+/// does, which makes all of these Unicode and the table many times larger.
 #[derive(Clone)]
 pub struct Regex {
     pattern: Arc<str>,
@@ -90,7 +89,7 @@ impl Regex {
         dfa.is_ok_and(|(dfa, _)| matches!(dfa.try_search_fwd(&input), Ok(Some(_))))
     }
 
-    /// What everything that it matches begins with.
+    /// Its literal beginning: every value that it matches begins with these bytes.
     #[must_use]
     pub fn literal(&self) -> &[u8] {
         &self.literal
@@ -103,7 +102,7 @@ impl Regex {
     }
 }
 
-/// The pattern alone, before anything is put around it: `a)|(b` must be an error.
+/// Parses the pattern alone, before it is wrapped in a group: `a)|(b` must be an error.
 fn parse(pattern: &str) -> Result<Hir, RegexError> {
     let mut parser = ParserBuilder::new().unicode(false).utf8(false).build();
     let says = match parser.parse(pattern) {

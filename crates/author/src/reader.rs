@@ -2,19 +2,19 @@
 
 use serde_json::{Map, Value};
 
-/// Errors reported of one document; further ones show once these are corrected.
+/// The most errors reported of one document; others show once these are corrected.
 pub const MAX_PROBLEMS: usize = 64;
 
 /// What is wrong with a document.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct DocumentError {
-    /// Where: a JSON pointer (RFC 6901), `/spec/rules/0/matches/1/path/value`.
+    /// JSON pointer (RFC 6901) of the value, like `/spec/rules/0/matches/1/path/value`.
     pub pointer: String,
-    /// What kind of problem: `unknown_field`, `not_supported`, `required`,
+    /// The kind of problem: `unknown_field`, `not_supported`, `required`,
     /// `wrong_type`, `too_many`, `too_long`, `out_of_range`, `invalid`, `conflict`,
     /// `reserved`, `bad_regex` or `private_address`. Stable.
     pub code: &'static str,
-    /// What is wrong, and what would be right.
+    /// What is wrong, and what the value should be.
     pub message: String,
 }
 
@@ -45,8 +45,8 @@ impl DocumentErrors {
         }
     }
 
-    /// As [`into_result`](Self::into_result), with the first problem only. No value
-    /// without a problem does not happen; it would be one of no certain place.
+    /// As [`into_result`](Self::into_result), with the first problem only. Neither a value
+    /// nor a problem does not happen; it would give a problem without a pointer.
     pub fn into_first<T>(self, value: Option<T>) -> Result<T, DocumentError> {
         let nowhere = || DocumentError {
             pointer: String::new(),
@@ -62,7 +62,7 @@ impl<'d> DocumentNode<'d> {
         Self { value, pointer: String::new() }
     }
 
-    /// A value that stands at `pointer` of something else.
+    /// A value at `pointer` of another document.
     pub fn at(pointer: String, value: &'d Value) -> Self {
         Self { value, pointer }
     }
@@ -71,7 +71,7 @@ impl<'d> DocumentNode<'d> {
         errors.note(&self.pointer, code, message);
     }
 
-    /// The fields of an object. Those not in `known` are noted.
+    /// The fields of an object. Those not in `known` are added to the errors.
     pub fn object(&self, known: &'static [&'static str], errors: &mut DocumentErrors) -> Option<Object<'d>> {
         let Value::Object(fields) = self.value else {
             self.wrong_type("an object", errors);

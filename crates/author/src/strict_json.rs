@@ -1,15 +1,15 @@
-//! Documents as people write them, in JSON and YAML: read alike wherever they come
-//! from. Every name stands once in its object: of two of one name serde keeps the
-//! last, so that what the other said would be heard by nobody.
+//! Documents in JSON and YAML, read strictly and in the same way everywhere. A name that
+//! an object has twice is refused: serde would keep the last value and silently drop the
+//! other.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// What editors on Windows write at the front of a file, and neither format takes.
+/// Some editors on Windows write this at the beginning of a file; neither format allows it.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
-/// Brackets of a YAML text within each other.
+/// The deepest nesting of brackets in a YAML text.
 const MAX_YAML_DEPTH: usize = 128;
 
 /// The text without the byte order mark that it may begin with.
@@ -18,12 +18,12 @@ pub fn without_byte_order_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
 }
 
-/// That brackets of a YAML text do not nest too deeply to be read: the scanner's
-/// time grows with the square of their depth. Those in strings count as well; so many
-/// that never close within a document are in none that anything here takes.
+/// Refuses a YAML text with brackets nested over 128 deep: the scanner's
+/// time grows with the square of their depth. Brackets in strings count as well; no valid
+/// document has so many unclosed ones.
 ///
 /// # Errors
-/// What is wrong, in words.
+/// What is wrong, as text.
 pub fn check_yaml_depth(yaml: &[u8]) -> Result<(), String> {
     let mut depth = 0usize;
     for line in yaml.split(|byte| *byte == b'\n') {
@@ -44,7 +44,7 @@ pub fn check_yaml_depth(yaml: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// A JSON value in which every name stands once.
+/// A JSON value in which no object has a name twice.
 pub struct StrictValue(pub Value);
 
 impl<'de> Deserialize<'de> for StrictValue {

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::names::path_problem;
 use tidegate_policy::route::MAX_ELEMENTS;
 
-/// A path of which some elements are open. It matches a path as a whole, element
-/// by element: a trailing `/` is an element more, an empty one.
+/// A path of which some elements may be any. It matches all of a path, element by
+/// element: a trailing `/` adds an empty element.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Template {
     pattern: String,
@@ -15,17 +15,16 @@ pub struct Template {
 /// An element of a template.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Element<'t> {
-    /// This, to the byte.
+    /// Exactly these bytes.
     Literal(&'t str),
-    /// Any that is not empty. Its name is for people: nothing is done with what
-    /// stands there.
+    /// Any that is not empty. The name is for people only: the value in a path is not used.
     Any(&'t str),
 }
 
 /// Why a template is refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum TemplateError {
-    /// Its literal parts are no path, for this reason.
+    /// Its literal parts are not a valid path, for this reason.
     #[error("{0}")]
     Path(String),
     /// A brace in an element that is not a name in braces.
@@ -49,7 +48,7 @@ impl Template {
     /// See [`TemplateError`].
     pub fn parse(pattern: &str) -> Result<Self, TemplateError> {
         let mut names = BTreeSet::new();
-        // What the literal parts must obey is said of paths, so names stand aside.
+        // The literal parts are checked as a path, with the names left out.
         let mut path = Vec::new();
         for element in pattern.split('/') {
             match name_of(element) {
@@ -77,7 +76,7 @@ impl Template {
         &self.pattern
     }
 
-    /// Its elements; of `/` one, which is empty.
+    /// Its elements; `/` has one empty element.
     pub fn elements(&self) -> impl Iterator<Item = Element<'_>> {
         let below = self.pattern.strip_prefix('/').unwrap_or(&self.pattern);
         below.split('/').map(|element| name_of(element).map_or(Element::Literal(element), Element::Any))

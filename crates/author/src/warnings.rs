@@ -1,10 +1,10 @@
-//! What a document asks for, is carried out, and is likely not what was meant. Of
-//! the document alone: what is known of backends is the admin service's to add.
+//! Warnings about a route that is valid, but probably not what its author meant. They
+//! look at the document alone; the admin service adds warnings about backends.
 
 use super::{MirrorRef, ObjectRef, PathMatch, Route, Rule};
 use tidegate_policy::route::action::{Action, PathEdit};
 
-/// What there is to say of a route, each as a sentence with its place.
+/// The warnings about a route, each a sentence with the place in the document.
 #[must_use]
 pub fn warnings(route: &Route) -> Vec<String> {
     let mut found = Vec::new();
@@ -24,7 +24,7 @@ pub fn warnings(route: &Route) -> Vec<String> {
     found
 }
 
-/// References of kinds that nobody here can resolve.
+/// Warns of references to kinds that Tidegate cannot resolve.
 fn strangers(rule: &Rule, place: &str, found: &mut Vec<String>) {
     for (index, reference) in rule.backends.iter().enumerate() {
         if let ObjectRef::Foreign(what) = &reference.to {
@@ -44,13 +44,13 @@ fn strangers(rule: &Rule, place: &str, found: &mut Vec<String>) {
     }
 }
 
-/// Paths that no request has, once Envoy has normalised it.
+/// Warns of paths that no request has after Envoy has normalised its path.
 fn never_seen(rule: &Rule, place: &str, found: &mut Vec<String>) {
     for (index, wanted) in rule.matches.iter().enumerate() {
         let path = match &wanted.path {
             PathMatch::Exact(path) | PathMatch::Prefix(path) => path,
             PathMatch::Template(template) => template.pattern(),
-            // What an expression takes besides is not seen from its text.
+            // The text of an expression does not show what else it matches.
             PathMatch::Regex(_) => continue,
         };
         if let Some((escape, stands_for)) = needlessly_encoded(path) {
@@ -62,7 +62,7 @@ fn never_seen(rule: &Rule, place: &str, found: &mut Vec<String>) {
     }
 }
 
-/// The first percent-encoded character of a path that need not be (RFC 3986, 2.3):
+/// The first character of a path that is percent-encoded and need not be (RFC 3986, 2.3):
 /// as it is written, and decoded.
 fn needlessly_encoded(path: &str) -> Option<(String, char)> {
     let hex = |byte: u8| char::from(byte).to_digit(16);
@@ -75,8 +75,8 @@ fn needlessly_encoded(path: &str) -> Option<(String, char)> {
     })
 }
 
-/// Whether every redirect of this action is a request for the same rule. A scheme
-/// or port may lead to another listener; what a client does there is not known.
+/// Whether every redirect of this action leads to the same rule again. False if it has a
+/// scheme or port, which may lead to another listener.
 fn goes_nowhere_else(action: &Action, rule: &Rule, route: &Route) -> bool {
     let Some(redirect) = &action.redirect else { return false };
     if redirect.https.is_some() || redirect.port.is_some() {
@@ -89,7 +89,7 @@ fn goes_nowhere_else(action: &Action, rule: &Rule, route: &Route) -> bool {
     same_host && redirect.path.as_ref().is_none_or(|path| stays(path, rule))
 }
 
-/// Whether the new path is one that the rule takes, whatever the old one was.
+/// Whether the rule matches the new path, whatever the old one was.
 fn stays(edit: &PathEdit, rule: &Rule) -> bool {
     let bare = |path: &str| path.trim_end_matches('/').to_owned();
     let is_below = |path: &str, prefix: &str| {

@@ -1,6 +1,6 @@
-//! Hosts that nobody reaches over the public internet: who may write backends is not
-//! always who may reach the gateway's own network, and the metadata services of
-//! clouds hand out credentials.
+//! Hosts that cannot be reached over the public internet. Not everybody who may write
+//! backends may also reach the gateway's own network, and the metadata services of clouds
+//! return credentials.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -41,7 +41,7 @@ fn is_v4(ip: Ipv4Addr) -> bool {
         [0, ..] | [192, 0, 0, _] | [198, 18 | 19, ..] | [224..=255, ..] => true,
         // Shared address space.
         [100, 64..=127, ..] => true,
-        // Azure's wire server: an address of the public internet by its looks only.
+        // Azure's wire server: in a public range, but only reachable within Azure.
         [168, 63, 129, 16] => true,
         _ => ip.is_private() || ip.is_loopback() || ip.is_link_local(),
     }

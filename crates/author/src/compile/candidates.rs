@@ -3,12 +3,12 @@
 /// A match at a node of its path.
 pub(super) struct Candidate {
     pub rank: u32,
-    /// The path alone is enough.
+    /// It has no condition besides the path.
     pub is_certain: bool,
 }
 
-/// The candidates in the order of rank, up to the first that asks for nothing
-/// but the path: behind it none can win.
+/// The candidates in the order of rank, up to the first without a condition besides the
+/// path: those after it can never win.
 pub(super) fn reachable(candidates: &mut Vec<Candidate>) -> &[Candidate] {
     candidates.sort_by_key(|candidate| candidate.rank);
     if let Some(last) = candidates.iter().position(|candidate| candidate.is_certain) {

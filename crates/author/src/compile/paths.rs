@@ -58,7 +58,7 @@ impl<'r> Paths<'r> {
                 root.descend(elements).prefixes.push(candidate(is_plain));
             }
             PathMatch::Regex(regex) => {
-                // The last element of a literal beginning may go on.
+                // The last element of a literal beginning may be incomplete.
                 let mut elements = elements(regex.literal()).collect::<Vec<_>>();
                 elements.pop();
                 root.descend(elements.into_iter()).regexes.push(candidate(false));

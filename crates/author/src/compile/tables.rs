@@ -1,4 +1,4 @@
-//! What rows point to, each thing once: texts, backends, actions, regexes, names.
+//! The lists that rows refer to, without repeats: texts, backends, actions, regexes, names.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use tidegate_policy::route::Backend;
 use tidegate_policy::route::action::Action;
 use tidegate_policy::route::layout::{ConditionRow, RouteLayout, Span, ValueTest};
 
-/// Interned values, in the order in which they were first asked for.
+/// Interned values, in the order of their first use.
 pub(super) struct Tables {
     text: Vec<u8>,
     spans: HashMap<Vec<u8>, Span>,
     backends: HashMap<Backend, u32>,
-    /// By their bytes.
+    /// Index by encoded action.
     actions: HashMap<Vec<u8>, u32>,
     automata: Vec<ByteBuf>,
     regexes: HashMap<Arc<[u8]>, u32>,
@@ -63,7 +63,7 @@ impl Tables {
         Ok(index)
     }
 
-    /// `None` where there is nothing to do.
+    /// The action's index; `None` if the action does nothing.
     pub fn action(&mut self, action: Action, layout: &mut RouteLayout) -> Result<Option<u32>, CompileError> {
         if action.is_nothing() {
             return Ok(None);

@@ -29,7 +29,7 @@ impl RuleReader<'_> {
         Some(BackendRef { to: to?, weight: weight?, action: filters.action, mirrors: filters.mirrors })
     }
 
-    /// Who a mirror goes to.
+    /// The backend of a mirror.
     pub(super) fn mirrored(&mut self, node: &DocumentNode<'_>) -> Option<ObjectRef> {
         let fields = node.object(REFERENCE, self.errors)?;
         self.referent(&fields)
@@ -53,7 +53,7 @@ impl RuleReader<'_> {
         })
     }
 
-    /// The name becomes part of a cluster's name, which travels in a header.
+    /// The name, which becomes part of a cluster's name in a header.
     fn backend_name(&mut self, node: &DocumentNode<'_>) -> Option<String> {
         let name = node.text(1, 253, self.errors)?;
         if !name.bytes().all(|b| b.is_ascii_graphic()) {

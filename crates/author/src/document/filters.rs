@@ -13,8 +13,9 @@ use super::rule_reader::{FilterOwner, GROUP, RuleReader};
 use tidegate_policy::route::action::{Action, MAX_MIRRORS};
 
 const MAX_FILTERS: usize = 16;
-/// What an `ExtensionRef` can name. It is the way that the Gateway API foresees for what is not in
-/// it; an annotation would be one per route and not per rule, and nobody checks its spelling.
+/// The kind that an `ExtensionRef` can name. The Gateway API provides `ExtensionRef` for what it
+/// does not have itself; an annotation would hold for a route and not a rule, and its spelling
+/// would not be checked.
 const GEO_RULE: &str = "GeoRule";
 
 /// A filter's type, and the field that has its settings.
@@ -39,10 +40,10 @@ const FIELDS: &[&str] = &[
     "externalAuth",
     "extensionRef",
 ];
-/// Those that a list may have more than one of.
+/// The types that a list may have more than once.
 const REPEATABLE: [&str; 2] = ["RequestMirror", "ExtensionRef"];
 
-/// What a list of filters comes to.
+/// A list of filters, read.
 #[derive(Default)]
 pub(super) struct Filters {
     pub action: Action,
@@ -71,7 +72,7 @@ impl RuleReader<'_> {
         filters
     }
 
-    /// Its type and its fields, of which there is that of its type and no other.
+    /// A filter's type and its fields: the settings of its type and no others.
     fn filter_type<'d>(&mut self, node: &DocumentNode<'d>) -> Option<(&'static str, Object<'d>)> {
         let fields = node.object(FIELDS, self.errors)?;
         let kind = fields.require("type", self.errors)?.one_of(&TYPES.map(|(kind, _)| kind), self.errors)?;
@@ -189,8 +190,8 @@ impl RuleReader<'_> {
     }
 }
 
-/// The prefix that `ReplacePrefixMatch` replaces: the rule's only match must be
-/// one on a prefix.
+/// The prefix that `ReplacePrefixMatch` replaces: the rule must have one match, of a
+/// prefix.
 fn only_prefix(matches: &[Match]) -> Option<&str> {
     match matches {
         [Match { path: PathMatch::Prefix(prefix), .. }] => Some(prefix),

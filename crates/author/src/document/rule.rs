@@ -12,13 +12,13 @@ use super::rule_reader::{FilterOwner, RuleReader};
 use tidegate_policy::route::Method;
 use tidegate_policy::route::action::{MAX_MIRRORS, is_value};
 
-/// Bytes that the compiled regexes of one route may take together.
+/// The most bytes of the compiled regexes of one route together.
 pub const MAX_ROUTE_AUTOMATA: usize = 1 << 20;
 
 const MAX_MATCHES: usize = 64;
 const MAX_CONDITIONS: usize = 16;
-/// Regexes of one document that may be refused before the rest is not tried any
-/// more: finding out that one explodes takes some 30 ms.
+/// After this many refused regexes of one document the others are not tried: one that is
+/// too large takes some 30 ms.
 const MAX_BAD_REGEXES: usize = 8;
 
 const RULE: &[&str] =
@@ -173,7 +173,7 @@ impl RuleReader<'_> {
         }
     }
 
-    /// Conditions, of equal names the first only. All are checked.
+    /// Conditions; of several with one name only the first. All are checked.
     fn conditions(&mut self, list: Option<DocumentNode<'_>>, kind: Kind) -> Vec<Condition> {
         let mut conditions = Vec::new();
         let mut names = BTreeSet::new();

@@ -6,7 +6,7 @@ use super::super::names::is_label;
 use super::super::pattern::Regex;
 use super::super::reader::{DocumentErrors, DocumentNode};
 
-/// The group of what Tidegate itself keeps.
+/// The API group of Tidegate's own kinds.
 pub(super) const GROUP: &str = "tidegate.dev";
 
 /// What a list of filters belongs to.

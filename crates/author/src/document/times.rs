@@ -7,7 +7,7 @@ use tidegate_policy::route::action::{Retry, Timeouts};
 
 const MAX_CODES: usize = 200;
 const MAX_ATTEMPTS: u32 = 100;
-/// Tries after the first where `attempts` is left out: Envoy's default.
+/// Tries after the first if `attempts` is left out: Envoy's default.
 const ATTEMPTS: u32 = 1;
 
 impl RuleReader<'_> {
@@ -44,8 +44,8 @@ impl RuleReader<'_> {
         Some(Retry { attempts: attempts?, codes })
     }
 
-    /// Which host of a cluster takes a request is chosen by Envoy's load balancer,
-    /// to which a filter cannot speak.
+    /// Refuses `sessionPersistence`: Envoy's load balancer chooses the host of a cluster,
+    /// and a filter cannot influence it.
     pub(super) fn refuse_persistence(&mut self, node: Option<DocumentNode<'_>>) {
         let known = &["sessionName", "absoluteTimeout", "idleTimeout", "type", "cookieConfig"];
         let Some(node) = node else { return };
@@ -59,7 +59,7 @@ impl RuleReader<'_> {
     }
 }
 
-/// A duration in milliseconds; 0 where there is none.
+/// A duration in milliseconds; 0 if there is none.
 fn time(fields: &Object<'_>, name: &str, errors: &mut DocumentErrors) -> u32 {
     fields.get(name).and_then(|node| duration::milliseconds(&node, errors)).unwrap_or_default()
 }

@@ -6,7 +6,7 @@ use super::super::rule_reader::RuleReader;
 use tidegate_policy::route::Method;
 use tidegate_policy::route::action::{Cors, MAX_CORS, without_well_known_port};
 
-/// Seconds for which a preflight's answer is kept where nothing is said.
+/// Default of `maxAge`: seconds for which a browser keeps the response to a preflight.
 const MAX_AGE: u32 = 5;
 const ANY: &str = "*";
 
@@ -29,7 +29,7 @@ impl RuleReader<'_> {
         })
     }
 
-    /// The members of a list; `*` stands alone.
+    /// The members of a list; `*` must be the only one.
     fn members(
         &mut self,
         fields: &Object<'_>,
@@ -47,7 +47,7 @@ impl RuleReader<'_> {
                 Err(problem) => node.note(self.errors, "invalid", problem),
             }
         }
-        // The CRD has that rule for all lists but this one.
+        // The CRD has this rule for all lists but `exposeHeaders`.
         if field != "exposeHeaders" && members.len() > 1 && members.iter().any(|member| member == ANY) {
             list.note(self.errors, "conflict", "`*` stands for all: give it alone");
         }

@@ -43,7 +43,7 @@ fn line(
     Some((name?, value.to_owned()))
 }
 
-/// A name in lower case, of which the modifier says one thing only.
+/// A name in lower case, which the list has only once.
 fn name(
     node: &DocumentNode<'_>,
     names: &mut BTreeSet<String>,

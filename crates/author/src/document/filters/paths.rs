@@ -70,7 +70,7 @@ impl RuleReader<'_> {
         Some(PathEdit::Prefix { matched: matched.to_owned(), with })
     }
 
-    /// The new path, or part of one. An empty one is `/`.
+    /// The new path or prefix. An empty one is `/`.
     fn replacement(&mut self, fields: &Object<'_>, field: &str) -> Option<String> {
         let node = fields.require(field, self.errors)?;
         let text = node.text(0, 1024, self.errors)?;
