@@ -1,5 +1,5 @@
-//! A VM by itself, for unit tests: the test is the process around it. It says which request
-//! is at hand and in which phase, and sees what was done to it.
+//! A single VM, for unit tests. The test sets the current request and its phase, and reads
+//! what was done to it.
 
 use std::cell::{RefCell, RefMut};
 use std::collections::BTreeMap;
@@ -13,11 +13,11 @@ use crate::phase::{CallEnd, Phase};
 use crate::stream::{Done, Request, StreamId, StreamState, Waits};
 use crate::world::{CallView, VmState, World};
 
-/// The one request of a VM by itself.
+/// The one request of a single VM.
 const REQUEST: StreamId = StreamId(1);
 
 impl SimHost {
-    /// The host of a VM by itself.
+    /// The host of a single VM.
     #[must_use]
     pub fn alone() -> Self {
         let mut world = World::new();
@@ -38,7 +38,7 @@ impl SimHost {
         });
     }
 
-    /// A new request is at hand, in the phase of its headers.
+    /// Begins a new request, in the phase of its headers.
     pub fn begin(&self, request: Request) {
         self.set(|world| {
             let state = StreamState::new(request, world.now_ns, world.wall_us);
@@ -48,7 +48,7 @@ impl SimHost {
         });
     }
 
-    /// The request at hand has a response, in the phase of its headers.
+    /// Gives the current request a response, in the phase of its headers.
     pub fn respond(&self, headers: HeaderPairs) {
         if self.world.borrow().streams.is_empty() {
             self.begin(Request::default());
@@ -68,7 +68,7 @@ impl SimHost {
         world.streams.get(&REQUEST).map(|stream| stream.response.clone()).unwrap_or_default()
     }
 
-    /// Headers of the answer that was given in the upstream's place.
+    /// Headers of the local reply.
     #[must_use]
     pub fn reply_headers(&self) -> HeaderPairs {
         let world = self.world.borrow();
@@ -76,13 +76,13 @@ impl SimHost {
         reply.map(|reply| reply.headers.clone()).unwrap_or_default()
     }
 
-    /// The answer of a callout is at hand; `None`: it failed without one.
+    /// Gives a callout's answer, in the phase of its callback; `None`: it failed without one.
     pub fn answer(&self, status: Option<u16>, body: Vec<u8>) {
         let end = status.map_or(CallEnd::Failure, |status| CallEnd::Answer { status, body });
         self.set(|world| world.vm(0).phase = Phase::CallResponse(end));
     }
 
-    /// What was done to the request at hand since the last time, in order.
+    /// What was done to the current request since the last time, in order.
     #[must_use]
     pub fn take_done(&self) -> Vec<Done> {
         self.world.borrow_mut().done.replace(Vec::new()).unwrap_or_default()
@@ -94,7 +94,7 @@ impl SimHost {
         self.world.borrow_mut().calls.drain(..).map(|call| call.view).collect()
     }
 
-    /// Why callouts are refused from now on, if they are.
+    /// Refuses callouts from now on, for this reason; `None`: no longer.
     pub fn refuse_calls(&self, why: Option<HostError>) {
         self.set(|world| world.refuses_calls = why);
     }
@@ -131,7 +131,7 @@ impl SimHost {
         found.map(|queue| queue.messages.iter().cloned().collect()).unwrap_or_default()
     }
 
-    /// All queues go, as they do with the last VM of their `vm_id`.
+    /// Removes all queues, as Envoy does with the last VM of their `vm_id`.
     pub fn forget_queues(&self) {
         self.set(|world| world.queues.iter_mut().for_each(|queue| queue.name.clear()));
     }

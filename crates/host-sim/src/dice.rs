@@ -1,6 +1,6 @@
-//! Repeatable choices.
+//! Repeatable random choices.
 
-/// A sequence out of a seed (SplitMix64).
+/// A random sequence from a seed (SplitMix64).
 #[derive(Clone, Debug)]
 pub struct Dice(u64);
 

@@ -1,5 +1,5 @@
-//! The admin service as a gateway sees it, out of a script: real wire formats,
-//! a world of tables in memory, and faults on demand.
+//! An emulation of the admin service: real formats, tables in memory, and faults on
+//! demand.
 
 mod checks;
 mod record;
@@ -29,32 +29,32 @@ use crate::world::CallId;
 pub enum Fault {
     /// The answer's bytes are cut off.
     Truncated,
-    /// A whole table's bytes are not what their name says.
+    /// A whole table's bytes do not have their hash.
     WholeTable,
-    /// A whole table is what its name says, and no table.
+    /// A whole table's bytes have their hash and do not decode.
     NoTable,
     /// The bans' digest is of another set.
     Digest,
-    /// A page of a base is spoilt.
+    /// A page of a base has wrong bytes.
     Page,
-    /// Nobody needs the base any more: 410.
+    /// The base was replaced: 410.
     Gone,
-    /// The fold that the answer tells does not give the base that it names.
+    /// The answer's fold does not give the base that it names.
     Fold,
 }
 
 /// What is wrong with every answer of one kind, for as long as it is set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trouble {
-    /// 200, and bytes that are no answer.
+    /// 200, and bytes that do not decode.
     Garbage,
     /// 200, and no bytes.
     Empty,
-    /// The right bytes, and then some.
+    /// The right bytes, and a few more.
     Trailing,
-    /// The right bytes, and then more than any answer has.
+    /// The right bytes, and more than any answer may have.
     Long,
-    /// The right bytes in a version of the format that nobody knows.
+    /// The right bytes in an unknown version of the format.
     Version,
     /// The right bytes under this status.
     Status(u16),
@@ -64,7 +64,7 @@ pub enum Trouble {
     OtherCheck,
     /// The right answer, so much later.
     Slow(Duration),
-    /// Nothing is heard but the time-out.
+    /// No answer: the call times out.
     Never,
     /// The connection breaks.
     Reset,
@@ -77,11 +77,11 @@ pub enum Order {
     Asked,
     /// The last first.
     Reversed,
-    /// Any, out of this seed; it moves on.
+    /// Random, from this seed, which changes with each choice.
     Random(u64),
 }
 
-/// An answer on its way.
+/// How a callout is answered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Reply {
     Answer(u16, Vec<u8>),
@@ -96,13 +96,13 @@ pub struct Feed {
     bans: BTreeMap<Prefix, Option<UnixSeconds>>,
     base: Vec<u8>,
     base_entries: AddressTable,
-    /// The sequence number that the base was cut at.
+    /// The sequence number at which the base was made.
     cut: u64,
     log: Vec<(u64, Prefix)>,
     whole: BTreeMap<Table, Vec<u8>>,
     /// Faults to come, each once.
     pub faults: VecDeque<Fault>,
-    /// Whether answers say that somebody waits.
+    /// Whether answers ask for an ack.
     pub ack_wanted: bool,
     /// Acks that came by POST.
     pub acks: Vec<Ack>,
@@ -123,24 +123,24 @@ pub struct Feed {
     pub clock_ahead_ms: u64,
     /// Requests by what they were for.
     pub served: BTreeMap<&'static str, u64>,
-    /// No poll is answered: gateways keep the tables that they have.
+    /// Whether polls stay unanswered, so that gateways keep the tables that they have.
     pub frozen: bool,
     /// What is wrong with answers to questions.
     pub trouble: PerCheck<Option<Trouble>>,
-    /// What is wrong with answers to events that a response waits for.
+    /// What is wrong with answers to open events.
     pub open_trouble: Option<Trouble>,
     /// In which order questions are answered.
     pub order: Order,
     /// Questions that came, each once.
     pub asked: PerCheck<u64>,
-    /// Events that a response waited for, as they came, each once.
+    /// Open events, as they came, each once.
     pub opened: Vec<OpenEvent>,
-    /// Of those the ones that have not been completed.
+    /// The open events that have not been completed.
     pub open: BTreeMap<(Source, u64), TrafficEvent>,
     /// When slow answers are due, monotonic nanoseconds.
     later: BTreeMap<CallId, u64>,
     seen: BTreeSet<CallId>,
-    /// The tables as of a version.
+    /// The tables of a version.
     compiled: Option<(Version, Tables)>,
 }
 
@@ -196,7 +196,7 @@ impl Feed {
         feed
     }
 
-    /// What it is at.
+    /// The current version.
     #[must_use]
     pub fn version(&self) -> Version {
         Version { epoch: self.epoch, seq: self.seq }
@@ -210,7 +210,7 @@ impl Feed {
         self.ban_until(prefix, None);
     }
 
-    /// Bans a prefix until a second of this service's clock.
+    /// Bans a prefix until a time of this service's clock, in seconds.
     ///
     /// # Panics
     /// When the text is no prefix.
@@ -220,7 +220,7 @@ impl Feed {
         self.changed(prefix);
     }
 
-    /// Takes a ban back.
+    /// Removes a ban.
     ///
     /// # Panics
     /// When the text is no prefix.
@@ -246,7 +246,7 @@ impl Feed {
         self.cut_base();
     }
 
-    /// Cuts a new base out of what is banned now.
+    /// Makes a new base of the current bans.
     ///
     /// # Panics
     /// When it would be too large.
@@ -265,12 +265,12 @@ impl Feed {
         self.seq += 1;
     }
 
-    /// Orders everybody to load anew.
+    /// Orders a refresh: all gateways load all tables anew.
     pub fn order_refresh(&mut self) {
         self.refresh += 1;
     }
 
-    /// The service was started again: another epoch, no memory of changes.
+    /// Restarts the service: another epoch, and an empty change log.
     pub fn restart(&mut self) {
         self.epoch += 0x100;
         self.seq = 1;

@@ -19,11 +19,11 @@ pub struct SimHost {
     pub(crate) vm: VmId,
 }
 
-/// A trap: unwinds out of the guest without a word on stderr.
+/// A trap: unwinds out of the guest without a message on stderr.
 pub(crate) struct Trap;
 
 impl SimHost {
-    /// A host call: burns fuel, and traps when there is none left.
+    /// Makes a host call: counts it, and traps if the test has set that for this call.
     fn enter<T>(&self, call: impl FnOnce(&mut World) -> T) -> T {
         let mut world = self.world.borrow_mut();
         let vm = world.vm(self.vm);
@@ -42,7 +42,7 @@ impl SimHost {
         self.enter(|world| call(world.vm(self.vm)))
     }
 
-    /// Something done to the request at hand; `BadArgument` when there is none.
+    /// Does something to the current request; `BadArgument` when there is none.
     fn with_stream<T>(
         &self,
         call: impl FnOnce(&mut StreamState, &Phase) -> Result<T, HostError>,
@@ -54,7 +54,8 @@ impl SimHost {
         })
     }
 
-    /// Lets the request at hand go on, where Envoy would take that well.
+    /// Resumes the current request or its response; an offence where Envoy would not
+    /// tolerate that.
     fn resume(&self, what: Waits) -> Result<(), HostError> {
         self.enter(|world| {
             let phase = world.vm(self.vm).phase.clone();
@@ -65,7 +66,7 @@ impl SimHost {
             };
             let again = std::mem::replace(resumed, true);
             let is_held = stream.waits == what && stream.reply.is_none();
-            // Envoy lets go of the request headers at once, whatever it resumes.
+            // Envoy drops the request headers at once, whichever of the two it resumes.
             stream.mutable = false;
             if again || !is_held || !matches!(phase, Phase::CallResponse(_)) {
                 let waits = stream.waits;
@@ -75,7 +76,7 @@ impl SimHost {
         })
     }
 
-    /// Changes the headers of the request at hand, where Envoy would.
+    /// Changes the headers of the current request, where Envoy would.
     fn change_request(&self, change: impl FnOnce(&mut HeaderPairs)) -> Result<(), HostError> {
         if self.world.borrow().refuses_headers {
             return Err(HostError::BadArgument);
@@ -153,8 +154,8 @@ impl Host for SimHost {
         self.enter(|world| {
             let found = world.queue(queue)?;
             found.messages.push_back(message.to_vec());
-            // One notification a message, on the registrant's thread, later; Ok
-            // whether or not the registrant still lives.
+            // One notification per message, on the registrant's thread, later; Ok even if
+            // the registrant is gone.
             if let Some((vm, root)) = found.registrant {
                 world.posts.push_back(Post::Queue { vm, root, queue });
             }
@@ -278,7 +279,7 @@ impl Host for SimHost {
     }
 
     fn set_property(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
-        // Who comes later is the access log, and there is none here.
+        // Only the access log would read it, and there is none here.
         self.note(|| Done::Property(name.to_owned(), text(value)))
     }
 

@@ -1,6 +1,6 @@
-//! What proxy-wasm imports from a host. The default methods of its traits name all of it,
-//! so a native program with a context in it links only if somebody defines it. Nobody calls
-//! it: contexts under test have [`SimHost`](crate::SimHost).
+//! Definitions of what proxy-wasm imports from a host. The default methods of its traits
+//! refer to all of it, so a native program with a context links only if it is defined. It
+//! is never called: contexts under test have [`SimHost`](crate::SimHost).
 
 macro_rules! imports {
     ($($name:ident)*) => {

@@ -1,15 +1,15 @@
 //! A stateful emulator of the proxy-wasm host: several VMs of one Envoy process
 //! that share data, queues and metrics, driven by a test that moves the clock.
 //!
-//! It does what Envoy will not do on demand: it stalls a worker, lets a callout
-//! fail or vanish, drops a root during its poll, traps a VM at a given host call.
-//! What it emulates are facts seen on Envoy 1.40, each noted where it matters;
-//! the scenarios that count run on a real Envoy as well.
+//! It does what Envoy will not do on demand: it stalls a worker, lets a callout fail or
+//! get lost, drops a root context during its poll, traps a VM at a given host call. It
+//! emulates behaviour seen on Envoy 1.40, noted where it matters; the important scenarios
+//! run on a real Envoy as well.
 //!
 //! * [`Sim`] is the process: workers, roots, time, requests, callouts. It drives the
 //!   contexts of a [`Module`], as proxy-wasm's dispatcher does.
-//! * [`SimHost`] is what a VM sees of it; [`SimHost::alone`] one VM for unit tests.
-//! * [`Feed`] answers callouts as the admin service does, from a script.
+//! * [`SimHost`] is the host of one VM in it; [`SimHost::alone`] a single VM for unit tests.
+//! * [`Feed`] emulates the admin service and answers callouts.
 //! * [`Stage`] is a process with gates and such a service.
 //!
 //! Nothing happens by itself: [`Sim::settle`] delivers what is due now,

@@ -1,4 +1,4 @@
-//! What a test may know of the process that no VM would tell it.
+//! What a test can read of the process from outside of its VMs.
 
 use std::rc::Rc;
 
@@ -32,7 +32,7 @@ impl Sim {
         world.shared.iter().find(|(key, _)| key.ends_with(key_end)).map(|(_, (value, _))| value.clone())
     }
 
-    /// Overwrites a shared value, as a fault of somebody else's would.
+    /// Overwrites a shared value, to emulate corruption.
     pub fn overwrite(&mut self, key_end: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let mut world = self.world.borrow_mut();
         let found = world.shared.iter().find(|(key, _)| key.ends_with(key_end));
@@ -56,8 +56,8 @@ impl Sim {
         self.world.borrow().vms[self.threads[worker.0].vm].host_calls
     }
 
-    /// A metric's value, 0 when there is none of that name; of those that have one
-    /// for each instance, the sum.
+    /// A metric's value, 0 when there is none of that name; the sum for metrics with one
+    /// per instance.
     #[must_use]
     pub fn metric(&self, name: &str) -> u64 {
         self.world
@@ -70,7 +70,7 @@ impl Sim {
             .fold(0, |sum, (_, _, value)| sum.wrapping_add(*value))
     }
 
-    /// Messages in the queue whose name ends so.
+    /// Number of messages in the queue whose name ends with `name_end`.
     #[must_use]
     pub fn queued(&self, name_end: &str) -> usize {
         let world = self.world.borrow();
@@ -82,7 +82,7 @@ impl Sim {
             .sum()
     }
 
-    /// What the VMs said, at error level.
+    /// What the VMs logged at error level.
     #[must_use]
     pub fn errors(&self) -> Vec<String> {
         let world = self.world.borrow();
@@ -90,15 +90,15 @@ impl Sim {
         errors.map(|(_, message)| message.clone()).collect()
     }
 
-    /// What VMs did that Envoy does not forgive: resumed what was not held,
-    /// replied after response headers were seen.
+    /// What VMs did that Envoy does not tolerate: resumed what was not held, or replied
+    /// after response headers were seen.
     #[must_use]
     pub fn offences(&self) -> Vec<String> {
         self.world.borrow().offences.clone()
     }
 
-    /// Handles of the host that are alive: the roots' and the requests'. What a
-    /// request that is over leaves behind in the guest shows here.
+    /// Number of handles of the host: those of root contexts and requests. Shows what a
+    /// request that has ended leaves behind in the guest.
     #[must_use]
     pub fn handles(&self) -> usize {
         Rc::strong_count(&self.world)
@@ -117,7 +117,7 @@ impl Sim {
         self.calls().into_iter().filter(|call| call.stream == Some(stream)).collect()
     }
 
-    /// Requests that the gate holds, and that no callout will ever wake.
+    /// Requests that the gate holds and that no callout can resume.
     #[must_use]
     pub fn stuck(&self) -> Vec<StreamId> {
         let world = self.world.borrow();

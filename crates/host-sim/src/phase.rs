@@ -1,4 +1,4 @@
-//! Which callback of a VM runs: what the host shows and takes depends on it.
+//! Which callback of a VM runs: what the host returns and accepts depends on it.
 
 /// How a callout ends.
 #[derive(Clone, Debug)]

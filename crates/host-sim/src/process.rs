@@ -1,4 +1,4 @@
-//! The process as the test sees it: workers and their roots, time, requests.
+//! The emulated Envoy process: workers and their root contexts, time, callouts.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use crate::phase::{CallEnd, Phase};
 use crate::stream::StreamId;
 use crate::world::{CallId, CallView, Post, VmId, VmState, World};
 
-/// A thread with one VM, which may die and be loaded anew.
+/// A thread with one VM, which may trap and be loaded anew.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Worker(pub(crate) usize);
 
@@ -34,7 +34,7 @@ pub(crate) struct Thread {
     pub vm: VmId,
     pub new_root: NewRoot,
     pub roots: BTreeMap<u32, Box<dyn RootContext>>,
-    /// Root id and configuration of each root, for a reload.
+    /// Root id and configuration of each root context, for a reload.
     plugins: BTreeMap<u32, (String, String)>,
     stalled: bool,
     loaded_ns: u64,
@@ -44,7 +44,7 @@ pub(crate) struct Thread {
 pub(crate) struct Live {
     pub vm: VmId,
     pub root: u32,
-    /// The guest's part; gone with its VM.
+    /// The HTTP context; gone with its VM.
     pub guest: Option<Box<dyn HttpContext>>,
 }
 
@@ -76,8 +76,8 @@ impl Sim {
         (vm, (self.module)(SimHost { world: self.world.clone(), vm }))
     }
 
-    /// A thread with a VM that has no root yet. The main thread is one like any
-    /// other that never gets a request.
+    /// Adds a thread with a VM that has no root context yet. The main thread is one that
+    /// never gets a request.
     pub fn worker(&mut self) -> Worker {
         let (vm, new_root) = self.new_vm();
         let loaded_ns = self.world.borrow().now_ns;
@@ -107,8 +107,8 @@ impl Sim {
         accepted.unwrap_or(false)
     }
 
-    /// A throw-away VM on which a configuration is tried; it never ticks and
-    /// gets no farewell.
+    /// Tries a configuration in a canary, a VM that Envoy throws away; it never ticks, and
+    /// ends without a callback.
     pub fn canary(&mut self, root_id: &str, configuration: &str) -> bool {
         let worker = self.worker();
         let (root, accepted) = self.root(worker, root_id, configuration);
@@ -122,8 +122,8 @@ impl Sim {
         accepted
     }
 
-    /// The configuration of a root is gone: `on_done`, and its calls end without
-    /// a callback. What it registered stays registered to nobody.
+    /// Removes the configuration of a root context: `on_done`, and its calls end without a
+    /// callback. Its queues stay registered to it, so no root is notified of them.
     pub fn drop_root(&mut self, worker: Worker, root: Root) {
         let vm = self.threads[worker.0].vm;
         self.threads[worker.0].plugins.remove(&root.0);
@@ -135,19 +135,18 @@ impl Sim {
         world.cancel_calls(vm, Some(root.0));
     }
 
-    /// The VM of a worker dies: no callback ever reaches it again. Shared data
-    /// and queues stay.
+    /// Kills the VM of a worker: it gets no further callback. Shared data and queues stay.
     pub fn trap(&mut self, worker: Worker) {
         self.kill(self.threads[worker.0].vm);
     }
 
-    /// The VM traps at its `calls`th host call from now.
+    /// Makes the VM trap at its `calls`th host call from now.
     pub fn trap_after(&mut self, worker: Worker, calls: u64) {
         let vm = self.threads[worker.0].vm;
         self.world.borrow_mut().vm(vm).fuel = Some(calls);
     }
 
-    /// Takes a trap back that has not sprung.
+    /// Takes back a [`trap_after`](Self::trap_after) that has not happened yet.
     pub fn spare(&mut self, worker: Worker) {
         let vm = self.threads[worker.0].vm;
         self.world.borrow_mut().vm(vm).fuel = None;
@@ -169,17 +168,17 @@ impl Sim {
         self.world.borrow().vms[self.threads[worker.0].vm].trapped
     }
 
-    /// The thread does nothing until it is resumed; what happens meanwhile waits.
+    /// Stalls the thread until it is resumed; its callbacks wait.
     pub fn stall(&mut self, worker: Worker) {
         self.threads[worker.0].stalled = true;
     }
 
-    /// The thread goes on.
+    /// Resumes a stalled thread.
     pub fn resume(&mut self, worker: Worker) {
         self.threads[worker.0].stalled = false;
     }
 
-    /// Runs a callback of a VM; `None` when the VM is dead, or dies in it.
+    /// Runs a callback of a VM; `None` when the VM is dead, or traps in it.
     pub(crate) fn callback<T>(
         &mut self,
         vm: VmId,
@@ -216,8 +215,8 @@ impl Sim {
         self.thread_of(vm).is_some_and(|thread| self.threads[thread].stalled)
     }
 
-    /// Delivers what is due now, in order, until nothing is left; answers how
-    /// many callbacks ran.
+    /// Delivers what is due now, in order, until nothing is left; returns how many
+    /// callbacks ran.
     ///
     /// # Panics
     /// When it never ends: VMs that wake each other in circles.
@@ -271,13 +270,13 @@ impl Sim {
         phase: Phase,
         call: impl FnOnce(&mut dyn RootContext),
     ) {
-        // A root that is gone loses what is on its way to it.
+        // What is on its way to a root context that is gone is dropped.
         let Some(mut context) = self.threads[thread].roots.remove(&root) else { return };
         self.callback(vm, root, phase, || call(&mut *context));
         self.threads[thread].roots.insert(root, context);
     }
 
-    /// Moves the clock, firing timers and timeouts in their order on the way.
+    /// Moves the clock, and fires timers and timeouts in their order.
     pub fn advance(&mut self, by: Duration) {
         let target = self.world.borrow().now_ns + by.as_nanos() as u64;
         self.settle();
@@ -317,7 +316,7 @@ impl Sim {
             world.calls.iter().find(|call| !call.lost && call.deadline_ns <= now).map(|call| call.view.id)
         };
         while let Some(id) = { late(&self.world.borrow()) } {
-            // A timeout is an ordinary answer.
+            // Envoy reports a timeout as an ordinary answer.
             self.world.borrow_mut().end_call(id, CallEnd::Answer { status: 504, body: Vec::new() });
         }
         for thread in 0..self.threads.len() {
@@ -330,7 +329,7 @@ impl Sim {
             let due = if self.threads[thread].stalled { Vec::new() } else { due };
             for root in due {
                 self.in_root(thread, vm, root, Phase::None, |context| context.on_tick());
-                // Armed anew after the callback, with the period as it is then.
+                // Set anew after the callback, with the period of that moment.
                 if let Some((period, due)) = self.world.borrow_mut().vm(vm).timers.get_mut(&root) {
                     *due = now + period.as_nanos() as u64;
                 }
@@ -344,18 +343,18 @@ impl Sim {
         self.world.borrow().calls.iter().filter(|call| !call.lost).map(|call| call.view.clone()).collect()
     }
 
-    /// Answers a callout; false when nobody waits for it any more.
+    /// Answers a callout; false when it has ended.
     pub fn answer(&mut self, call: CallId, status: u16, body: &[u8]) -> bool {
         let end = CallEnd::Answer { status, body: body.to_vec() };
         self.world.borrow_mut().end_call(call, end)
     }
 
-    /// A callout fails without an answer: zero headers.
+    /// Lets a callout fail without an answer: zero headers.
     pub fn fail(&mut self, call: CallId) -> bool {
         self.world.borrow_mut().end_call(call, CallEnd::Failure)
     }
 
-    /// Nothing is ever heard of a callout again, not even its timeout.
+    /// Loses a callout: it gets neither an answer nor a timeout.
     pub fn lose(&mut self, call: CallId) {
         for pending in &mut self.world.borrow_mut().calls {
             pending.lost |= pending.view.id == call;
@@ -382,7 +381,7 @@ impl Sim {
         };
     }
 
-    /// Revives the root that a request came for, and no other.
+    /// Loads a dead VM anew, with the root context that a request came for and no other.
     pub(crate) fn reload_if_dead(&mut self, thread: usize, root: u32) {
         let now = self.world.borrow().now_ns;
         let dead = self.world.borrow().vms[self.threads[thread].vm].trapped;
@@ -393,7 +392,7 @@ impl Sim {
         let thread_state = &mut self.threads[thread];
         (thread_state.vm, thread_state.new_root, thread_state.loaded_ns) = (vm, new_root, now);
         for (_, context) in std::mem::take(&mut thread_state.roots) {
-            // The guest's memory is gone; nothing of it runs again.
+            // The guest's memory is gone: no destructor of it may run.
             std::mem::forget(context);
         }
         self.configure(thread, root);

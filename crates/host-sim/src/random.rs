@@ -1,4 +1,4 @@
-//! Random tables, and random requests that meet what is in them.
+//! Random tables, and random requests that match their entries.
 
 mod routes;
 
@@ -83,7 +83,7 @@ pub fn fill(feed: &mut Feed, dice: &mut Dice, now: u32, span: u32) {
     feed.set_route_list(&routes);
 }
 
-/// Nothing, the past, or some second within the span.
+/// No expiry, one in the past, or one within the span.
 fn expiry(dice: &mut Dice, now: u32, span: u32) -> Option<u32> {
     match dice.below(4) {
         0 => Some(now - 1 - dice.below(100) as u32),
@@ -119,8 +119,8 @@ fn geo_rule(dice: &mut Dice, name: &str) -> GeoRule {
     }
 }
 
-/// A request that may meet any of it. `country_header`: what a trusted filter
-/// would have set.
+/// A request that may match any of these entries. `country_header`: the header that a
+/// trusted filter would set.
 #[must_use]
 pub fn request(dice: &mut Dice, country_header: Option<&str>) -> Request {
     let client = (!dice.percent(4)).then(|| dice.pick(CLIENTS));

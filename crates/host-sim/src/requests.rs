@@ -1,4 +1,4 @@
-//! Requests on their way through Envoy: held, let go, answered, logged.
+//! Requests in the emulated Envoy: held, resumed, answered, logged.
 
 use std::mem::forget;
 
@@ -15,7 +15,7 @@ use crate::world::VmId;
 const UPSTREAM_BODY: usize = 1_000;
 
 impl Sim {
-    /// A request, from its headers to its log; see [`finish`](Self::finish).
+    /// Runs a request from its headers to its log; see [`finish`](Self::finish).
     pub fn request(&mut self, worker: Worker, root: Root, request: Request) -> Response {
         let stream = self.begin(worker, root, request);
         self.finish(stream)
@@ -33,7 +33,7 @@ impl Sim {
         id
     }
 
-    /// A request's context comes into being.
+    /// Makes a request's context.
     fn enter(&mut self, worker: Worker, root: Root, request: Request) -> StreamId {
         let thread = &self.threads[worker.0];
         let mut world = self.world.borrow_mut();
@@ -65,8 +65,8 @@ impl Sim {
         self.respond(stream, status, "via_upstream", headers, UPSTREAM_BODY);
     }
 
-    /// Envoy answers by itself, whatever the gate or the upstream are about: its
-    /// time-outs (408, 504), a cluster that there is not.
+    /// Envoy answers by itself, whatever the gate or the upstream are doing: its time-outs
+    /// (408, 504), a cluster that does not exist.
     ///
     /// # Panics
     /// When response headers were seen already.
@@ -75,8 +75,8 @@ impl Sim {
         self.respond(stream, status, details, Vec::new(), 0);
     }
 
-    /// A response turns into another after its headers were seen: the gate hears
-    /// of that in the log only.
+    /// Envoy replaces a response after its headers were seen: the gate can read that only
+    /// in the log.
     ///
     /// # Panics
     /// When response headers were not seen.
@@ -108,7 +108,7 @@ impl Sim {
         self.after(stream, action);
     }
 
-    /// A callout of a request is answered; nothing, when the request is over.
+    /// Answers a callout of a request; does nothing if the request has ended.
     pub(crate) fn answer_stream(
         &mut self,
         stream: StreamId,
@@ -119,8 +119,7 @@ impl Sim {
         self.after(stream, done.map(|()| Action::Pause));
     }
 
-    /// Runs a callback of a request's; `None` when there is no request or no VM any
-    /// more.
+    /// Runs a callback of a request's context; `None` if the request or its VM is gone.
     fn in_stream<T>(
         &mut self,
         id: StreamId,
@@ -136,7 +135,7 @@ impl Sim {
         match (&result, self.streams.get_mut(&id)) {
             (Some(_), Some(live)) => live.guest = Some(guest),
             _ => {
-                // The guest's memory is gone; nothing of it runs again.
+                // The guest's memory is gone: no destructor of it may run.
                 forget(guest);
                 self.fail_streams(vm);
             }
@@ -144,7 +143,7 @@ impl Sim {
         result
     }
 
-    /// Does what a callback asked for, now that it is over.
+    /// Does what a callback asked for, after it has returned.
     fn after(&mut self, id: StreamId, action: Option<Action>) {
         let reply = {
             let mut world = self.world.borrow_mut();
@@ -170,7 +169,7 @@ impl Sim {
         }
     }
 
-    /// A VM has died: Envoy answers 503 to all that it held.
+    /// A VM has died: Envoy answers 503 to all requests that it held.
     pub(crate) fn fail_streams(&mut self, vm: VmId) {
         let mut world = self.world.borrow_mut();
         for (id, live) in self.streams.iter_mut().filter(|(_, live)| live.vm == vm) {
@@ -186,12 +185,11 @@ impl Sim {
         }
     }
 
-    /// What becomes of a request: an upstream that was asked answers 200, a request
-    /// or response that the gate still holds runs into Envoy's time-out (504). Then
-    /// it is logged, and gone.
+    /// Ends a request: its upstream answers 200, or, if the gate still holds it or its
+    /// response, Envoy's time-out answers 504. Then it is logged and removed.
     ///
     /// # Panics
-    /// When it is over already.
+    /// When it has ended already.
     pub fn finish(&mut self, stream: StreamId) -> Response {
         match self.waits(stream).expect("ends once") {
             Waits::Request => self.answer_early(stream, 504, "stream_idle_timeout"),
@@ -208,11 +206,11 @@ impl Sim {
         self.end(stream)
     }
 
-    /// The client goes away. Its request is logged, without a status unless the
-    /// response went out, and gone.
+    /// The client leaves. Its request is logged, without a status unless the response was
+    /// sent, and removed.
     ///
     /// # Panics
-    /// When it is over already.
+    /// When it has ended already.
     pub fn leave(&mut self, stream: StreamId) -> Response {
         if let Some(state) = self.world.borrow_mut().streams.get_mut(&stream)
             && state.waits != Waits::Nobody
@@ -224,7 +222,7 @@ impl Sim {
         self.end(stream)
     }
 
-    /// Envoy refuses a request before the gate: its log and its end are all that happens.
+    /// Envoy refuses a request before the gate: only `on_log` and the context's end follow.
     pub fn refuse(&mut self, worker: Worker, root: Root) {
         let id = self.enter(worker, root, Request::default());
         if let Some(state) = self.world.borrow_mut().streams.get_mut(&id) {

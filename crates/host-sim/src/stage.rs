@@ -1,5 +1,4 @@
-//! A process with gates and the service that they ask: what most scenarios begin
-//! with.
+//! A process with gates and an admin service, with which most scenarios begin.
 
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use crate::feed::Feed;
 use crate::process::{Module, Root, Sim, Worker};
 use crate::stream::{Request, Response, StreamId, Waits};
 
-/// The least configuration that is enough.
+/// The smallest valid configuration.
 pub const CONFIG: &str = r#"{"admin": {"cluster": "admin", "token": "secret"}}"#;
 
 /// A process, its gates, and its admin service.
@@ -24,7 +23,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// A process of so many workers and a service, at rest: tables are there.
+    /// A process of so many workers and a service, with tables loaded.
     ///
     /// # Panics
     /// When the configuration is refused.
@@ -43,8 +42,8 @@ impl Stage {
         Self::new(module, workers, config, feed)
     }
 
-    /// A process that was configured at this moment: nothing has ticked, nobody
-    /// was asked.
+    /// A process that was just configured: no root context has ticked, and there was no
+    /// callout.
     ///
     /// # Panics
     /// When the configuration is refused.
@@ -61,7 +60,7 @@ impl Stage {
         Self { sim, feed, gates }
     }
 
-    /// Lets time pass, serving whatever is asked.
+    /// Lets time pass, and answers callouts.
     pub fn run(&mut self, time: Duration) {
         self.feed.run(&mut self.sim, time);
     }
@@ -72,7 +71,7 @@ impl Stage {
         self.sim.begin(worker, root, request)
     }
 
-    /// A request from its headers to its log, served in all that it asks.
+    /// Runs a request from its headers to its log, with its questions answered.
     pub fn request(&mut self, gate: usize, request: Request) -> Response {
         let (worker, root) = self.gates[gate];
         self.feed.request(&mut self.sim, worker, root, request)
@@ -89,8 +88,8 @@ impl Stage {
         self.request(gate, Request::get("/x", client))
     }
 
-    /// `GET /x` from this address without that anything else happens: it must not
-    /// ask.
+    /// `GET /x` from this address, without anything else happening: it must be decided
+    /// without a callout.
     ///
     /// # Panics
     /// When it is held.
@@ -100,8 +99,8 @@ impl Stage {
         self.sim.finish(stream)
     }
 
-    /// The events that were stored so far, once all of them are, in the order of
-    /// their numbers; of one gate only, as each has its own.
+    /// All events in the order of their numbers, once all are stored; for one gate only, as
+    /// each gate has numbers of its own.
     ///
     /// # Panics
     /// When there are several gates.
@@ -119,8 +118,8 @@ impl Stage {
         self.sim.metric(name)
     }
 
-    /// What must hold whatever happened: nothing that Envoy does not forgive was
-    /// done, and nobody is held for ever.
+    /// Checks what must hold in any case: nothing was done that Envoy does not tolerate, and
+    /// no request is held forever.
     ///
     /// # Panics
     /// When it does not hold.

@@ -1,4 +1,5 @@
-//! A request as Envoy has it, and which of its parts a VM may touch when.
+//! A request in the emulated Envoy, and which of its parts a VM may read or change in
+//! which phase.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,7 +9,7 @@ use tidegate_policy::address::client_address;
 
 use crate::phase::Phase;
 
-/// A request that has begun.
+/// Id of a request that has begun.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct StreamId(pub(crate) u32);
 
@@ -61,7 +62,7 @@ impl Request {
         &self.headers
     }
 
-    /// Where it comes from, as the gate is told.
+    /// The client's address, as the gate reads it.
     #[must_use]
     pub fn client(&self) -> Option<IpAddr> {
         client_address(self.source.as_ref()?.as_bytes())
@@ -75,20 +76,20 @@ impl Request {
     }
 }
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Response {
-    /// What the client got; 0 when it left before.
+    /// Status that the client got; 0 if it left before.
     pub status: u16,
     /// `%RESPONSE_CODE_DETAILS%`.
     pub details: String,
-    /// Where the gate sent it.
+    /// The cluster that the gate sent it to.
     pub cluster: Option<String>,
     /// The request's headers as the upstream sees them.
     pub request: HeaderPairs,
-    /// What the gate told Envoy's own parts.
+    /// Filter state that the gate set for Envoy's own filters and clusters.
     pub filter_state: Vec<(String, String)>,
-    /// Response headers, once the gate has let them go.
+    /// Response headers, after the gate.
     pub headers: HeaderPairs,
 }
 
@@ -101,20 +102,20 @@ impl Response {
     }
 }
 
-/// Who has to do something before a request gets on.
+/// What a request waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Waits {
-    /// The gate: the request is held at its headers.
+    /// The gate, which holds the request at its headers.
     Request,
-    /// The upstream: the gate has let the request go.
+    /// The upstream: the gate has let the request pass.
     Upstream,
-    /// The gate: the response is held at its headers.
+    /// The gate, which holds the response at its headers.
     Response,
-    /// Nobody: the response went out, only the log is left.
+    /// Nothing: the response was sent, only the log is left.
     Nobody,
 }
 
-/// What was done to the request at hand.
+/// What was done to the current request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Done {
     /// A request header was set.
@@ -135,7 +136,7 @@ pub enum Done {
     Replied(u16, String),
 }
 
-/// An answer that the gate gave in the upstream's place.
+/// A local reply of the gate.
 #[derive(Clone, Debug)]
 pub(crate) struct Reply {
     pub status: u16,
@@ -144,7 +145,7 @@ pub(crate) struct Reply {
     pub len: usize,
 }
 
-/// What a request is to Envoy.
+/// State of a request in the emulated Envoy.
 #[derive(Clone, Debug)]
 pub(crate) struct StreamState {
     pub waits: Waits,
@@ -152,13 +153,13 @@ pub(crate) struct StreamState {
     pub request: HeaderPairs,
     pub response: HeaderPairs,
     pub properties: HashMap<String, Vec<u8>>,
-    /// What Envoy's own parts read, in the order in which it was set.
+    /// Filter state for Envoy's own filters and clusters, in the order in which it was set.
     pub filter_state: Vec<(String, String)>,
     /// Whether request headers can still be changed.
     pub mutable: bool,
     /// Whether response headers were seen, on their way to the client.
     pub seen_response: bool,
-    /// What the callback asked for, to be done when it is over.
+    /// The local reply that the callback asked for, to be done after it has returned.
     pub reply: Option<Reply>,
     pub resumes_request: bool,
     pub resumes_response: bool,
@@ -199,8 +200,8 @@ impl StreamState {
         }
     }
 
-    /// The request headers, in a phase that has them. They are back in the log,
-    /// where they cannot be changed.
+    /// The request headers, in a phase that has them. The log has them too, but they
+    /// cannot be changed there.
     pub fn request(&mut self, phase: &Phase, change: bool) -> Result<&mut HeaderPairs, HostError> {
         let at_hand = match phase {
             Phase::RequestHeaders | Phase::CallResponse(_) => self.mutable && self.waits == Waits::Request,
@@ -221,7 +222,7 @@ impl StreamState {
         if at_hand { Ok(&mut self.response) } else { Err(HostError::BadArgument) }
     }
 
-    /// A response without a body comes about.
+    /// Sets a response without a body.
     pub fn respond(&mut self, status: u16, details: &str, headers: HeaderPairs) {
         (self.status, self.body) = (status, 0);
         details.clone_into(&mut self.details);
@@ -231,7 +232,7 @@ impl StreamState {
         self.mutable = false;
     }
 
-    /// The request goes to its upstream.
+    /// Sends the request to its upstream.
     pub fn forward(&mut self, now_ns: u64) {
         let cluster = self.request.iter().find(|(name, _)| name == b"x-tidegate-cluster");
         self.cluster = cluster.map(|(_, value)| String::from_utf8_lossy(value).into_owned());
@@ -240,8 +241,8 @@ impl StreamState {
         self.waits = Waits::Upstream;
     }
 
-    /// What is known at the end only. The log has headers, and sizes with them, and
-    /// what comes after it has not.
+    /// Sets the properties that are known only at the end. In the log sizes include the
+    /// headers; after it they do not.
     pub fn complete(&mut self, now_ns: u64, phase: &Phase) {
         let len = |headers: &HeaderPairs| if matches!(phase, Phase::Log) { size(headers) } else { 0 };
         let (sent, received) = (len(&self.response), len(&self.request));

@@ -1,4 +1,4 @@
-//! What the VMs of a process share, and what the host keeps of each VM.
+//! State of the emulated host: what the VMs of a process share, and the state of each VM.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -8,19 +8,19 @@ use tidegate_host::{CallToken, Cas, HostError, MetricKind, QueueId};
 use crate::phase::{CallEnd, Phase};
 use crate::stream::{Done, StreamId, StreamState};
 
-/// A VM, numbered through all lives of all workers.
+/// Number of a VM in the process; a reload makes a new one.
 pub(crate) type VmId = usize;
 
-/// A callout, numbered through the process.
+/// Number of a callout in the process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct CallId(pub(crate) u64);
 
 /// A callout that has not been answered.
 #[derive(Clone, Debug)]
 pub struct CallView {
-    /// Names it.
+    /// Its number in the process.
     pub id: CallId,
-    /// What its VM knows it by.
+    /// Its token in its VM.
     pub token: CallToken,
     /// `:method`.
     pub method: String,
@@ -34,7 +34,7 @@ pub struct CallView {
     pub root: u32,
     /// The request that made it, if it was not the root itself.
     pub stream: Option<StreamId>,
-    /// How long it may take; 0 for ever.
+    /// Its time limit; 0: none.
     pub timeout: Duration,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct PendingCall {
     pub lost: bool,
 }
 
-/// What a dispatcher has still to run.
+/// A callback that is due on a thread.
 pub(crate) enum Post {
     Queue { vm: VmId, root: u32, queue: QueueId },
     Call { vm: VmId, root: u32, stream: Option<StreamId>, token: CallToken, end: CallEnd },
@@ -70,7 +70,7 @@ impl Post {
 }
 
 pub(crate) struct Queue {
-    /// Empty once it is gone.
+    /// Empty once the queue is removed.
     pub name: String,
     pub messages: VecDeque<Vec<u8>>,
     /// The last root that registered; it alone is notified.
@@ -106,18 +106,18 @@ pub(crate) struct World {
     pub calls: Vec<PendingCall>,
     pub next_call: u64,
     pub clusters: HashSet<String>,
-    /// Why callouts are refused, if they are.
+    /// If set, callouts are refused with this error.
     pub refuses_calls: Option<HostError>,
     /// Changes of request headers and of filter state are refused.
     pub refuses_headers: bool,
     /// The cluster's circuit breaker: callouts at once, over all workers.
     pub max_calls: usize,
     pub streams: BTreeMap<StreamId, StreamState>,
-    /// Of roots and requests alike, and of all VMs: in Envoy each VM numbers its own.
+    /// For root contexts and requests of all VMs. In Envoy each VM has numbers of its own.
     pub next_context: u32,
-    /// What was done to requests, where a test wants to know.
+    /// What was done to requests, if a test records that.
     pub done: Option<Vec<Done>>,
-    /// What a VM did that Envoy does not forgive.
+    /// What VMs did that Envoy does not tolerate.
     pub offences: Vec<String>,
     pub metrics: Vec<(String, MetricKind, u64)>,
     pub log: Vec<(log::Level, String)>,
@@ -181,13 +181,13 @@ impl World {
         true
     }
 
-    /// A queue that there is.
+    /// The queue with this id, unless it is removed.
     pub fn queue(&mut self, queue: QueueId) -> Result<&mut Queue, HostError> {
         let found = self.queues.get_mut(queue as usize).filter(|queue| !queue.name.is_empty());
         found.ok_or(HostError::NotFound)
     }
 
-    /// Notes what was done to a request, where a test wants to know.
+    /// Notes what was done to a request, if a test records that.
     pub fn note(&mut self, done: impl FnOnce() -> Done) {
         if let Some(all) = &mut self.done {
             all.push(done());
@@ -203,15 +203,15 @@ impl World {
         true
     }
 
-    /// The request at hand in a VM's callback.
+    /// The current request in a VM's callback.
     pub fn stream_at_hand(&mut self, vm: VmId) -> Option<&mut StreamState> {
         let stream = self.vms.get(vm)?.stream?;
         self.streams.get_mut(&stream)
     }
 
-    /// Calls of a root that is gone end without a callback; so do answers that
-    /// are on their way. A request keeps its root alive, so its calls go on; with
-    /// the VM all end.
+    /// Ends the calls of a root context that is gone, without a callback, also those whose
+    /// answers are on their way. A request keeps its root context alive, so its calls stay;
+    /// without a root (`None`) all calls of the VM end.
     pub fn cancel_calls(&mut self, vm: VmId, root: Option<u32>) {
         let is_gone = |other_vm: VmId, other_root: u32, stream: Option<StreamId>| {
             other_vm == vm && root.is_none_or(|root| root == other_root && stream.is_none())

@@ -7,25 +7,25 @@
 
 use std::time::Duration;
 
-/// A callout's token, unique within a VM.
+/// Token of a callout, unique within a VM.
 pub type CallToken = u32;
-/// A shared queue, for the whole process.
+/// Id of a shared queue, the same in the whole process.
 pub type QueueId = u32;
-/// A metric, for the whole process.
+/// Id of a metric, the same in the whole process.
 pub type MetricId = u32;
 /// The compare-and-set token of a shared value; never 0.
 pub type Cas = u32;
 
-/// Why a host call did not do what was asked. Errors are data here: what is not
-/// available in this phase, or gone, is an ordinary answer.
+/// Why a host call failed. Errors are data here: a value that is not available in this
+/// phase, or gone, is an ordinary result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HostError {
-    /// There is no such thing (`NotFound`).
+    /// There is no such key, queue or object (`NotFound`).
     NotFound,
     /// Not in this phase, or bad arguments (`BadArgument`): a change of headers outside
     /// their phase, an unknown cluster.
     BadArgument,
-    /// Somebody else wrote since (`CasMismatch`).
+    /// The value was written since it was read (`CasMismatch`).
     CasMismatch,
     /// The host refused for reasons of its own (`InternalFailure`): a cluster
     /// without a healthy host, an open circuit breaker.
@@ -34,8 +34,8 @@ pub enum HostError {
     Other(u32),
 }
 
-/// What a shared value must be for a write to happen. There is no unconditional
-/// write: two VMs race for every key.
+/// The expected state of a shared value, without which a write fails. There is no
+/// unconditional write, because VMs race for every key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expect {
     /// There must be no value yet.
@@ -55,11 +55,11 @@ pub enum MetricKind {
     Histogram,
 }
 
-/// Header names and values, as bytes: clients and upstreams send anything.
+/// Header names and values, as bytes: what clients and upstreams send need not be UTF-8.
 pub type HeaderPairs = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// A callout to make. Its answer comes to the root or the request that made it;
-/// to a request that is over by then it does not come at all.
+/// A callout to make. Its answer comes to the root context or request that made it, and
+/// is dropped if that has ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
     /// Envoy cluster.
@@ -68,11 +68,11 @@ pub struct Call<'a> {
     pub headers: &'a [(&'a str, &'a str)],
     /// Body; may be empty.
     pub body: &'a [u8],
-    /// After this Envoy answers 504 in the upstream's place.
+    /// After this Envoy gives 504 as the answer.
     pub timeout: Duration,
 }
 
-/// An answer that the gate gives in the upstream's place.
+/// A response that the filter sends instead of the upstream's.
 #[derive(Clone, Copy, Debug)]
 pub struct LocalReply<'a> {
     /// Status, 200 to 599.
@@ -85,10 +85,10 @@ pub struct LocalReply<'a> {
     pub body: &'a [u8],
 }
 
-/// What Envoy does for a VM. Implementations are cheap to clone: a handle.
+/// What Envoy does for a VM. Implementations are handles, cheap to clone.
 ///
-/// Prices on this host, for the reader who adds a call to the request path: a
-/// call that returns bytes costs about 1 us, one that returns a number 0.1 us.
+/// A call that returns bytes takes about 1 us, one that returns a number 0.1 us: mind
+/// this on the request path.
 pub trait Host: Clone + 'static {
     /// Wall clock, microseconds since the Unix epoch.
     fn wall_us(&self) -> u64;
@@ -97,31 +97,33 @@ pub trait Host: Clone + 'static {
     /// Random bytes.
     fn random_u64(&self) -> u64;
 
-    /// Reads a shared value; an empty one is `Some` of no bytes.
+    /// Reads a shared value with its token; `None` if there is no such key. An empty value
+    /// is `Some` of no bytes.
     fn shared_get(&self, key: &str) -> Result<Option<(Vec<u8>, Cas)>, HostError>;
-    /// Writes a shared value if it is what is expected.
+    /// Writes a shared value if it is in the expected state.
     fn shared_set(&self, key: &str, value: &[u8], expect: Expect) -> Result<(), HostError>;
 
-    /// Makes the calling root the one that is notified of this queue.
+    /// Registers a queue, so that the calling root context is notified of its messages, in
+    /// place of any other.
     fn queue_register(&self, name: &str) -> Result<QueueId, HostError>;
-    /// Finds a queue that somebody of the same `vm_id` registered.
+    /// Finds a queue that a VM of the same `vm_id` registered.
     fn queue_resolve(&self, name: &str) -> Result<Option<QueueId>, HostError>;
     /// Appends a message. The queue has no bound of its own.
     fn enqueue(&self, queue: QueueId, message: &[u8]) -> Result<(), HostError>;
     /// Takes the oldest message.
     fn dequeue(&self, queue: QueueId) -> Result<Option<Vec<u8>>, HostError>;
 
-    /// Starts a callout from the calling root or request.
+    /// Starts a callout from the calling root context or request.
     fn call(&self, call: Call<'_>) -> Result<CallToken, HostError>;
     /// `:status` of the callout's answer, inside its callback. `None` when the
     /// call failed without an answer.
     fn call_status(&self) -> Option<u16>;
-    /// The first `max` bytes of the callout's answer, inside its callback; none
+    /// The first `max` bytes of the callout's answer, inside its callback; empty
     /// when the call failed without an answer.
     fn call_body(&self, max: usize) -> Vec<u8>;
 
-    /// All request headers in one call. Outside their phase there are none: Envoy
-    /// answers such a read with an empty map, and only a change with `BadArgument`.
+    /// All request headers in one call. Empty outside of their phase: there Envoy returns
+    /// an empty map, and `BadArgument` only for a change.
     fn request_headers(&self) -> HeaderPairs;
     /// Replaces every line of a request header by one.
     fn set_request_header(&self, name: &str, value: &[u8]) -> Result<(), HostError>;
@@ -141,27 +143,27 @@ pub trait Host: Clone + 'static {
     fn add_response_header(&self, name: &str, value: &[u8]) -> Result<(), HostError>;
     /// Removes a response header, in the phase of the response headers.
     fn remove_response_header(&self, name: &str) -> Result<(), HostError>;
-    /// Sets filter state of the request that Envoy's own filters and clusters
-    /// read, by an object of the kind that Envoy registers under this name;
-    /// `NotFound` when it has none.
+    /// Sets filter state of the request that Envoy's own filters and clusters read: an
+    /// object of the type that Envoy registers under this name; `NotFound` if there is no
+    /// such type.
     fn set_filter_state(&self, name: &str, value: &str) -> Result<(), HostError>;
-    /// Lets a request go on that stopped at its headers. Takes effect after the
-    /// callback; request headers cannot be changed any more then.
+    /// Resumes a request that stopped at its headers. Takes effect after the callback;
+    /// request headers cannot be changed after this call.
     fn resume_request(&self) -> Result<(), HostError>;
-    /// Lets a response go on that stopped at its headers.
+    /// Resumes a response that stopped at its headers.
     fn resume_response(&self) -> Result<(), HostError>;
-    /// Answers in the upstream's place. Takes effect after the callback, which
+    /// Sends a response instead of the upstream's. Takes effect after the callback, which
     /// must stop the request.
     fn reply(&self, reply: LocalReply<'_>) -> Result<(), HostError>;
-    /// Sets an attribute of the request for whoever comes later: filter state
-    /// `wasm.<name>`. Once per request.
+    /// Sets the filter state `wasm.<name>` of the request, for later filters and the access
+    /// log. Once per request.
     fn set_property(&self, name: &str, value: &[u8]) -> Result<(), HostError>;
     /// An attribute of the request, connection or node, raw; `None` when absent.
     fn property(&self, path: &[&str]) -> Result<Option<Vec<u8>>, HostError>;
 
     /// The plugin's configuration; only while it is being configured.
     fn plugin_configuration(&self) -> Result<Vec<u8>, HostError>;
-    /// Sets the calling root's timer.
+    /// Sets the period of the calling root context's tick.
     fn set_tick(&self, period: Duration) -> Result<(), HostError>;
     /// Defines a metric, or finds it again by its name.
     fn define_metric(&self, kind: MetricKind, name: &str) -> Result<MetricId, HostError>;

@@ -1,4 +1,4 @@
-//! Questions about single requests, answered from the tables as they stand.
+//! Questions about single requests, answered from the current tables.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::{Feed, Reply, Trouble};
 use crate::process::Sim;
 use crate::world::CallView;
 
-/// What the database says of one check: the code that the admin service runs.
+/// The answer to one check, by the code that the admin service runs.
 #[must_use]
 pub fn find(check: Check, question: &Question<'_>, tables: &Tables, now: UnixSeconds) -> Found {
     match check {
@@ -30,10 +30,10 @@ pub fn find(check: Check, question: &Question<'_>, tables: &Tables, now: UnixSec
 }
 
 impl Feed {
-    /// The tables as they stand.
+    /// The current tables.
     ///
     /// # Panics
-    /// When a table was set to bytes that are none.
+    /// When a table was set to bytes that do not decode.
     pub fn tables(&mut self) -> &Tables {
         let version = self.version();
         if self.compiled.as_ref().is_none_or(|(compiled, _)| *compiled != version) {

@@ -1,4 +1,4 @@
-//! Events: batches of them, and those that a response waits for.
+//! Events: batches, and open events.
 
 use tidegate_policy::wire::event::{Batch, EventPost, OpenEvent};
 
@@ -7,8 +7,8 @@ use crate::process::Sim;
 use crate::world::CallView;
 
 impl Feed {
-    /// Stores what is new: a number is stored once, however often it comes, and
-    /// completes the event that was open.
+    /// Stores the events that are new: each number is stored once, however often it
+    /// comes, and completes the open event of that number.
     pub(super) fn take_events(&mut self, body: &[u8]) -> Reply {
         let refused = Reply::Answer(400, Vec::new());
         let Ok(post) = EventPost::from_bytes(body) else { return refused };
@@ -28,8 +28,8 @@ impl Feed {
         Reply::Answer(200, Vec::new())
     }
 
-    /// Stores an event that is not over, unless it is known to be. With a slow
-    /// answer it is the answer that is late; without one the row may be there.
+    /// Stores an open event, unless its completed one was stored already. It is stored also
+    /// if the answer is slow or missing, but not if that is a reset or a status from 400 on.
     pub(super) fn take_open(&mut self, call: &CallView, sim: &Sim) -> Option<Reply> {
         let trouble = self.open_trouble;
         let stores = !matches!(trouble, Some(Trouble::Status(400..) | Trouble::Reset));

@@ -1,4 +1,4 @@
-//! Callouts and the answers to them, in whatever order.
+//! Answers callouts, in a given or random order.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::process::{Root, Sim, Worker};
 use crate::stream::{Request, Response, StreamId, Waits};
 use crate::world::{CallId, CallView};
 
-/// For longer nobody holds a request: no time limit is as long.
+/// Longer than a request can be held: no time limit is as long.
 const HELD_AT_MOST: Duration = Duration::from_secs(60);
 
 fn hand_over(sim: &mut Sim, call: CallId, reply: &Reply) {
@@ -70,8 +70,7 @@ impl Feed {
         }
     }
 
-    /// The service dies with all that it was asked; it does not answer until it is
-    /// up again.
+    /// Stops the service: open callouts fail, and it does not answer until it is up again.
     pub fn die(&mut self, sim: &mut Sim) {
         self.up = false;
         for call in sim.calls() {
@@ -79,8 +78,8 @@ impl Feed {
         }
     }
 
-    /// A request from its headers to its log, served in all that it asks; an
-    /// upstream that is asked answers 200.
+    /// Runs a request from its headers to its log, with its questions answered; its
+    /// upstream answers 200.
     ///
     /// # Panics
     /// See [`carry`](Self::carry).
@@ -90,11 +89,10 @@ impl Feed {
         sim.finish(stream)
     }
 
-    /// Serves a request until its response has gone out; only its log is left
-    /// then.
+    /// Serves a request until its response has been sent and only its log is left.
     ///
     /// # Panics
-    /// When it is held for ever, or without a callout that could wake it.
+    /// When it is held forever, or without a callout that could resume it.
     pub fn carry(&mut self, sim: &mut Sim, stream: StreamId) {
         self.carry_until(sim, stream, Waits::Nobody);
     }
@@ -118,27 +116,27 @@ impl Feed {
         }
     }
 
-    /// Moves the clock to whatever is due next, here or there.
+    /// Moves the clock to what is due next, in the service or the process.
     fn step_time(&mut self, sim: &mut Sim) {
         let by = self.due(sim).expect("something is due").saturating_sub(sim.now_ns());
         sim.advance(Duration::from_nanos(by));
     }
 
-    /// Lets time pass, serving whatever is asked.
+    /// Lets time pass, and answers callouts.
     pub fn run(&mut self, sim: &mut Sim, time: Duration) {
         let until = sim.now_ns() + time.as_nanos() as u64;
         self.serve(sim);
         while sim.now_ns() < until {
-            // Between two of these nothing happens, so nobody asks.
+            // Between two due times nothing happens, so there are no new callouts.
             let due = self.due(sim).unwrap_or(until).clamp(sim.now_ns(), until);
             sim.advance(Duration::from_nanos(due - sim.now_ns()));
             self.serve(sim);
         }
     }
 
-    /// When something is due next, here or there, monotonic nanoseconds.
+    /// When something is due next, in the service or the process, monotonic nanoseconds.
     fn due(&self, sim: &Sim) -> Option<u64> {
-        // What is due for a callout that is over is never taken.
+        // A due answer whose callout has ended is never removed.
         self.later.values().copied().chain(sim.next_due()).filter(|due| *due > sim.now_ns()).min()
     }
 
@@ -166,7 +164,7 @@ impl Feed {
         Some(reply)
     }
 
-    /// Whether an answer that is slow has to wait on.
+    /// Whether a slow answer is not due yet.
     pub(super) fn waits(&mut self, trouble: Option<Trouble>, call: &CallView, sim: &Sim) -> bool {
         match trouble {
             Some(Trouble::Never) => true,

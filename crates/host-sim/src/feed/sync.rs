@@ -1,4 +1,4 @@
-//! The poll and its pages: tables on their way to a gateway.
+//! Answers of polls and pages, which carry tables to a gateway.
 
 use tidegate_policy::address::Prefix;
 use tidegate_policy::bans;
@@ -117,7 +117,7 @@ fn name(bytes: &[u8]) -> BlobRef {
     BlobRef { hash: BlobHash::of(bytes), len: bytes.len() as u64 }
 }
 
-/// Spoils an answer, if this fault is one that this answer can have.
+/// Makes an answer wrong, if the fault applies to it; false if it does not.
 fn spoil(answer: &mut SyncAnswer, fault: Fault) -> bool {
     match fault {
         Fault::WholeTable => {

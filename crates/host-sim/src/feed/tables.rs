@@ -1,4 +1,4 @@
-//! What the tables hold, besides bans.
+//! Setting the tables other than bans.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ impl Feed {
         self.set_flags(self.flags().with(flag, state));
     }
 
-    /// What the flags are set to.
+    /// The flags.
     ///
     /// # Panics
     /// When they were set to other bytes.
@@ -81,7 +81,8 @@ impl Feed {
         self.set_whole(Table::Limits, Limits::new(limits).to_bytes().expect("limits"));
     }
 
-    /// Replaces the allow list, each until a second of this service's clock.
+    /// Replaces the allow list; each entry expires at a time of this service's clock, in
+    /// seconds, if any.
     ///
     /// # Panics
     /// When a text is no prefix.

@@ -1,4 +1,4 @@
-//! Random routes, with everything that a route can say.
+//! Random routes, with all features of a route.
 
 use serde_json::{Value, json};
 use tidegate_author::{self as author, Route};
@@ -46,7 +46,7 @@ fn rule(dice: &mut Dice) -> Value {
     json!({"matches": matches, "backendRefs": backends, "filters": filters, "timeouts": timeouts, "retry": retry})
 }
 
-/// Filters that go together; a rule without backends may redirect.
+/// Filters that may be combined; a rule without backends may redirect.
 fn filters(dice: &mut Dice, may_redirect: bool) -> Vec<Value> {
     let edits = |dice: &mut Dice| json!({"set": [{"name": "x", "value": dice.pick(VALUES)}], "add": [{"name": "y", "value": "1"}], "remove": ["z"]});
     let path = json!({"type": "ReplaceFullPath", "replaceFullPath": "/full"});
