@@ -1,10 +1,10 @@
-//! Calls to the admin service, whoever makes them: headers and token, which call an answer
-//! belongs to, when an answer is not to be expected any more, and when to try again.
+//! Calls to the admin service, for all parts of the filter: headers and token, which call an
+//! answer belongs to, when an answer will not come any more, and when to try again.
 //!
 //! Envoy makes the calls over the cluster of the configuration. A call belongs to the root
-//! or HTTP context whose callback made it: its answer comes to that context, and to nobody
-//! once the context is gone. proxy-wasm has no way to take a call back, so that of a client
-//! that left stays open at the cluster until it is answered or times out.
+//! or HTTP context whose callback made it: its answer comes to that context, and is dropped
+//! once the context is gone. proxy-wasm has no way to cancel a call, so after a client has
+//! left its call stays open at the cluster until it is answered or times out.
 
 mod backoff;
 mod circuit_breaker;
@@ -135,8 +135,8 @@ impl<H: Host> AdminClient<H> {
         Ok(InFlight { token, since_ns, lost_ns })
     }
 
-    /// The status of the answer at hand, inside its callback; `None` when the call failed
-    /// without one. 504 is Envoy's own: the call timed out.
+    /// The status of the answer, inside its callback; `None` when the call failed without
+    /// one. 504 is Envoy's own: the call timed out.
     pub fn status(&self) -> Option<u16> {
         self.host.call_status()
     }

@@ -24,8 +24,8 @@ use unacknowledged::{GivenUp, Unacknowledged};
 
 /// Where events are posted.
 const PATH: &str = "/api/data-plane/v1/events";
-/// Memory for batches that are not acknowledged. A VM that traps takes these and one batch more
-/// with it. The ranges of given-up events that they carry go too; their numbers then show as lost
+/// The most memory for batches that are not acknowledged. If the VM traps, these and one batch
+/// more are lost, with the ranges of given-up events in them, whose numbers then show as lost
 /// instead of dropped, which is as true.
 const MAX_HELD: usize = 4 << 20;
 /// Bytes of batches in one post.

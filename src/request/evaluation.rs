@@ -67,11 +67,11 @@ pub struct Evaluation {
 struct Inputs {
     facts: RequestFacts,
     /// The tables that the request began with; none before the first ones came. They and their
-    /// flags hold to the decision, also when others come into force while it waits.
+    /// flags are used up to the decision, also if others come into force while it waits.
     tables: Option<Rc<Tables>>,
     dice: u32,
-    /// What the admin service answered, from its database as it was then: that may be newer
-    /// than the tables.
+    /// The admin service's answers, from its database at that moment, which may be newer than
+    /// the tables.
     answers: PerCheck<Option<Found>>,
 }
 

@@ -1,12 +1,12 @@
 //! Synchronous recording: a response is held until the admin service has stored its event,
-//! or could not. The event is numbered when the response's headers are seen, and is *open*: what
-//! became of the request is known at its end only. The event that completes it then has the
-//! same number and is recorded as all others are.
+//! or could not. The event is numbered when the response's headers come, and is *open*: how the
+//! request ends is not known yet. The event that completes it at the end has the same number and
+//! is recorded as all others are.
 //!
-//! Recorded without a wait, whatever the flag: a request that Envoy refuses before the filter
-//! (it has no response phase), one that Envoy gave up while it waited for its decision, and one
-//! that broke the protocol: Envoy is about to close the connection of such a request, and a
-//! response held back would never leave.
+//! Three kinds of requests are recorded without a wait, also while recording is synchronous: one
+//! that Envoy refuses before the filter (it has no response phase), one that Envoy gave up while
+//! it waited for its decision, and one that broke the protocol: Envoy is about to close its
+//! connection, so a response that is held back would never be sent.
 
 use tidegate_policy::wire::event::{MAX_OPEN, TrafficEvent, open_bytes};
 

@@ -164,7 +164,7 @@ mod tests {
 
     use super::*;
 
-    /// A rule that is right, with one field changed.
+    /// A valid rule, with one field changed.
     fn with(field: &str, value: Value) -> Value {
         let mut document = json!({"mode": "deny", "countries": ["KP"]});
         document[field] = value;

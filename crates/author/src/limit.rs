@@ -215,7 +215,7 @@ mod tests {
     use super::*;
     use tidegate_policy::limit::Limits;
 
-    /// A limit that is right, with one field changed.
+    /// A valid limit, with one field changed.
     fn with(field: &str, value: Value) -> Value {
         let mut document = json!({"key": "ip", "rate": 100, "per": "minute"});
         document[field] = value;

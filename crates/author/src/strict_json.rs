@@ -117,7 +117,7 @@ mod tests {
 
     use super::*;
 
-    /// What both readers say of `text`: a value, or an error that both have.
+    /// The result of both readers for `text`: a value, or an error that both have.
     fn read(text: &str) -> Result<Value, String> {
         let from_json = serde_json::from_str::<StrictValue>(text);
         let from_yaml = yaml_serde::from_str::<StrictValue>(text);

@@ -275,8 +275,8 @@ mod tests {
             let v4 = Ipv4Addr::from_bits(bits.wrapping_mul(2_654_435_761));
             assert_eq!(flags.modes(Some(v4.into())), flags.modes(Some(v4.to_ipv6_mapped().into())));
         }
-        // The place is part of no format, but a gateway that was updated and one that
-        // was not must agree on it.
+        // The percentile is not part of a format, but gateways of different versions must
+        // agree on it.
         let places = Flag::ALL.map(|flag| place(flag, Some(Ipv4Addr::new(192, 0, 2, 1).into())));
         assert_eq!(places, [55, 43, 29, 7, 36]);
     }

@@ -1,4 +1,4 @@
-//! What a route says to do with a request, as Envoy is told.
+//! What Envoy is made to do with a request that a route matched.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ fn found(backend: Option<Backend>, action: Action) -> Found {
     })))
 }
 
-/// A request that the admin service has routed so.
+/// A request with this route in the admin service's answer.
 fn routed(host: &SimHost, headers: &[(&str, &[u8])], found: Found) -> RequestContext<SimHost> {
     let filter = filter(host, Some(Flags::all_on().with(Flag::RouteCache, FlagState::Off)), "");
     let (mut stream, _) = begin_with(host, &filter, headers);

@@ -27,7 +27,7 @@ fn a_request_whose_route_envoy_is_not_told_does_not_pass() {
     assert_eq!(host.metric_value("tidegate.requests.allow"), 0);
 }
 
-/// What one check comes to.
+/// The result of one check.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fate {
     Passes,
@@ -85,9 +85,9 @@ fn expected(fates: &PerCheck<Fate>, tables: Option<&Tables>, settings: &Settings
     }
 }
 
-/// Asks and answers until nothing is asked any more, in the order of `rank`.
+/// Answers questions, in the order of `rank`, until none is open.
 fn play(host: &SimHost, filter: &Rc<Filter<SimHost>>, fates: &PerCheck<Fate>, rank: [usize; 3]) -> Vec<Done> {
-    // The cases before this one may have worn out the filter's patience.
+    // Earlier cases may have opened the filter's circuit breakers.
     host.advance(Duration::from_secs(2));
     let (mut stream, _) = begin(host, filter);
     let mut open = host.take_calls();

@@ -85,7 +85,7 @@ fn a_full_queue_is_left_alone_until_it_is_drained() {
     record.flush(true);
     assert_eq!(host.messages(QUEUE).len(), 0);
     assert!(record.is_waiting());
-    // A sum under zero, seen between another VM's two steps, is no full queue.
+    // A gauge under zero, read between another VM's two steps, is not a full queue.
     host.set_metric_value(BYTES, -5);
     record.flush(true);
     let len = host.messages(QUEUE)[0].len();
@@ -102,7 +102,7 @@ fn without_a_queue_events_stay_and_the_gauge_is_as_before() {
     host.queue_register(QUEUE).unwrap();
     record.flush(true);
     assert_eq!(batches(&host).len(), 1);
-    // The queue is gone and there is a new one: the old number is no use.
+    // The queue is gone and there is a new one: the old id is not valid.
     host.forget_queues();
     host.queue_register(QUEUE).unwrap();
     push(&mut record, 1);
@@ -171,7 +171,7 @@ fn the_last_batch_closes() {
     let said: Vec<(u64, usize, bool)> =
         batches(&host).iter().map(|batch| (batch.first, batch.events.len(), batch.closing)).collect();
     assert_eq!(said, [(1, 10, false), (11, 2, true)]);
-    // A late log is closed again, with the higher figure.
+    // After a late log the source is closed again, with the higher number.
     assert!(record.push(&mut TrafficEvent::default()), "must be flushed now");
     record.flush(false);
     let last = batches(&host).pop().unwrap();
@@ -188,8 +188,8 @@ fn without_events_the_closing_batch_is_empty() {
 }
 
 proptest! {
-    /// Whatever happens to queue and drainer, every number is in exactly one
-    /// batch or one dropped range once all is flushed.
+    /// With any faults of queue and drainer, every number is in exactly one batch or
+    /// one dropped range once all is flushed.
     #[test]
     fn every_number_is_accounted_for(steps in proptest::collection::vec((0u64..40, any::<bool>(), any::<bool>()), 1..30)) {
         let (host, mut record) = record(small());

@@ -1,4 +1,4 @@
-//! Many at one limit: what passes, whoever is quicker.
+//! Many workers at one limit: how many requests pass, in any order.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -52,8 +52,8 @@ fn of_many_that_ask_at_the_same_time_as_many_pass_as_the_limit_says() {
             let (process, passed, gave_up) = (&process, &passed, &gave_up);
             scope.spawn(move || {
                 for _ in 0..300 {
-                    // The same instant for all: nothing is replenished. Others in the
-                    // same bucket are in the way, too.
+                    // The same time for all: nothing is replenished. Keys in the same
+                    // bucket cause retries, too.
                     take(process, "bucket", worker + 10, gcra, || 1).unwrap();
                     match take(process, "bucket", 1, gcra, || 1).unwrap().asked {
                         LimitAnswer::Passes { .. } => passed.fetch_add(1, Ordering::Relaxed),
@@ -64,11 +64,11 @@ fn of_many_that_ask_at_the_same_time_as_many_pass_as_the_limit_says() {
             });
         }
     });
-    // Who was overtaken 32 times by three others passed too, and was counted.
+    // A request that lost 32 races to three others passed too, and was counted.
     assert_eq!(passed.into_inner(), 500, "{gave_up:?} gave up");
 }
 
-/// Shared data in which somebody else writes right before each write.
+/// Shared data in which another worker writes right before each write.
 struct Overtaken<'p> {
     process: &'p Process,
     times: Cell<u32>,

@@ -1,4 +1,4 @@
-//! Whatever the bytes are: a table or an error, and what loads can be searched.
+//! Any bytes give a table or an error, and a table that loads can be searched.
 
 use std::sync::LazyLock;
 
@@ -10,7 +10,7 @@ use tidegate_policy::route::{ROUTES_FORMAT, RouteLoad, RouteTable};
 
 use super::{document, found, read};
 
-/// A table that has something of everything.
+/// A table that has every kind of row.
 static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let rules = json!([
         {"matches": [

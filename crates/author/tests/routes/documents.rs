@@ -1,4 +1,4 @@
-//! Documents: what is taken, and what is refused by which pointer.
+//! Documents: what is accepted, and what is refused with which pointer.
 
 use serde_json::{Value, json};
 use tidegate_author::{
@@ -9,7 +9,7 @@ fn problems(document: &Value) -> Vec<DocumentError> {
     author::read(document).err().unwrap_or_default()
 }
 
-/// A document that is right, with one change.
+/// A valid document, with one change.
 fn with(pointer: &str, value: Value) -> Value {
     let mut document = json!({
         "apiVersion": "gateway.networking.k8s.io/v1",

@@ -1,4 +1,4 @@
-//! By what a match comes before another.
+//! The criterion by which a match comes before another.
 
 use serde_json::{Value, json};
 use tidegate_author::explain::{self, Criterion};
@@ -14,7 +14,7 @@ fn route(name: &str, hostnames: &[&str], wanted: &Value) -> Route {
     read(&document(name, hostnames, json!([{"matches": [wanted]}])))
 }
 
-/// What decides between two routes, which take the request in this order.
+/// The criterion between two routes, of which the first comes before the second.
 fn between(first: &Route, second: &Route) -> Criterion {
     let path = b"/a/b?q=1";
     let facts = Facts { method: b"GET", host: b"x.a.example", path, headers: HEADERS, ..Facts::default() };

@@ -1,5 +1,5 @@
-//! Filters, timeouts and retries: what is taken, what is refused by which pointer,
-//! and what of it reaches the rule that wins.
+//! Filters, timeouts and retries: what is accepted, what is refused with which pointer,
+//! and the actions of the rule that wins.
 
 use serde_json::{Value, json};
 use tidegate_author as author;
@@ -37,7 +37,7 @@ fn one_filter(kind: &str, field: &str, settings: Value) -> String {
     problem(json!({"filters": [filter(kind, field, settings)]}))
 }
 
-/// What the table says to do with a request to `/a`.
+/// The action in the table for a request to `/a`.
 fn action_of(fields: Value) -> Action {
     let table = table_of(&[read(&of_rule(fields))]);
     let facts = Facts { path: b"/a", ..Facts::default() };

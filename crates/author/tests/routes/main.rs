@@ -13,7 +13,7 @@ use tidegate_author::{self as author, Route};
 use tidegate_policy::request::Facts;
 use tidegate_policy::route::{RouteMatch, RouteTable};
 
-/// The route of a document that must be right.
+/// The route of a document that must be valid.
 fn read(document: &Value) -> Route {
     author::read(document).unwrap_or_else(|problems| panic!("{document}: {problems:?}"))
 }
@@ -36,11 +36,10 @@ fn found<'t>(table: &'t RouteTable, facts: &Facts<'_>) -> Option<RouteMatch<'t>>
     table.find(facts).unwrap()
 }
 
-/// What wins: route, rule, the template that took the path, and the name of the
-/// backend.
+/// What wins: route, rule, the template that matched, and the name of the backend.
 type Winner = (String, usize, Option<String>, Option<String>);
 
-/// What a table answers.
+/// The result of a search.
 fn winner(table: &RouteTable, facts: &Facts<'_>) -> Option<Winner> {
     let found = found(table, facts)?;
     let backend = found.backend.map(|backend| backend.name.clone());

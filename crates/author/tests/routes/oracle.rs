@@ -1,4 +1,4 @@
-//! Random routes and requests: the table against the specification read aloud.
+//! Random routes and requests: the table against the specification as `explain` has it.
 
 use proptest::collection::vec;
 use proptest::option;

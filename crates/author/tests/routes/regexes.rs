@@ -198,8 +198,8 @@ proptest! {
 }
 
 proptest! {
-    /// Whatever is given: a regex or an error, in bounded time; and it means
-    /// what another engine says.
+    /// Any pattern gives a regex or an error, in bounded time, and the regex matches as
+    /// in another engine.
     #[test]
     fn any_pattern_is_a_regex_or_an_error(
         pattern in "(/|a|b|\\.|\\*|\\+|\\?|\\(|\\)|\\[|\\]|\\^|\\$|\\||\\{1,3\\}|\\\\[dwsbB]|-){0,12}",

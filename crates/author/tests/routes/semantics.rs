@@ -11,7 +11,7 @@ use super::{compile, document, found, read, table_of, winner};
 #[derive(Clone, Copy)]
 struct Get<'r>(&'r str, &'r str, &'r [(&'r str, &'r str)]);
 
-/// Route and rule that take a request, as `route/rule`.
+/// Route and rule that match a request, as `route/rule`.
 fn taken_by(table: &RouteTable, method: &str, Get(host, path, headers): Get<'_>) -> Option<String> {
     let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
     let facts = Facts {
@@ -176,7 +176,7 @@ fn a_template_has_32_elements_and_a_longer_path_is_none_of_its() {
 
 #[test]
 fn many_templates_that_take_one_path_are_ordered_right() {
-    // Every choice of open elements, the worst to search: each takes the path.
+    // Every choice of open elements, the slowest to search: each matches the path.
     const LEN: u32 = 6;
     let open = |choice: u32| {
         (0..LEN).map(|i| if choice >> i & 1 == 1 { format!("/{{e{i}}}") } else { "/a".to_owned() }).collect()

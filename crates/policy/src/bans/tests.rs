@@ -1,4 +1,4 @@
-//! Base and overlay against a list of what they say together.
+//! Base and overlay against a list of their entries together.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ fn bans(base: &[Entry], overlay: &[Entry]) -> BanTable {
     BanTable::new(table(base), table(overlay))
 }
 
-/// What base and overlay say together: entry by entry.
+/// The entries of base and overlay together.
 fn merged(base: &[Entry], overlay: &[Entry]) -> Vec<Entry> {
     let all = base.iter().chain(overlay).map(|entry| (entry.prefix, entry.state));
     let map: BTreeMap<_, _> = all.collect();
@@ -31,7 +31,7 @@ fn merged(base: &[Entry], overlay: &[Entry]) -> Vec<Entry> {
         .collect()
 }
 
-/// The ban that covers the address, and whether finding it takes a clock.
+/// The ban that covers the address, and whether finding it reads the clock.
 fn naive(entries: &[Entry], address: IpAddr, now: UnixSeconds) -> (Option<Ban>, bool) {
     let mut covering: Vec<_> = entries.iter().filter(|entry| entry.prefix.contains(address)).collect();
     covering.sort_by_key(|entry| std::cmp::Reverse(entry.prefix.len()));

@@ -1,4 +1,4 @@
-//! Which limits hold for which requests, and whom these count as.
+//! Which limits hold for which requests, and under which key values.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};

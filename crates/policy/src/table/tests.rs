@@ -81,7 +81,7 @@ pub(crate) fn table(entries: &[Entry]) -> AddressTable {
     AddressTable::from_bytes(AddressTable::encode(entries.iter().copied()).unwrap()).unwrap()
 }
 
-/// What the entries say, as the table keeps it.
+/// The entries, as the table keeps them.
 pub(crate) fn kept(entries: &[Entry]) -> Vec<Entry> {
     let keep = |entry: &Entry| match entry.state {
         Present(Some(0)) => Entry { state: Present(Some(1)), ..*entry },
@@ -221,7 +221,7 @@ fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// What checking says, in steps of `entries`.
+/// The result of the check, in steps of `entries`.
 fn check(bytes: &[u8], entries: usize) -> Result<AddressTable, FormatError> {
     let mut check = TableCheck::new(bytes.to_vec())?;
     loop {
@@ -314,7 +314,7 @@ fn absurd_counts_cost_nothing() {
     assert!(AddressTable::from_bytes(Vec::new()).is_err());
 }
 
-/// What happens to a table on its way.
+/// How a table's bytes are corrupted.
 #[derive(Clone, Debug)]
 enum Harm {
     Flip(prop::sample::Index, u8),
@@ -355,8 +355,8 @@ fn harmed(mut bytes: Vec<u8>, harm: &Harm) -> Vec<u8> {
     bytes
 }
 
-/// Whatever is accepted is exactly the encoding of what it says, and is searched
-/// accordingly.
+/// Bytes that are accepted are exactly the encoding of their entries, and the search
+/// finds these.
 fn assert_sound(bytes: &[u8], addresses: &[IpAddr], step: usize) -> Result<bool, TestCaseError> {
     let whole = AddressTable::from_bytes(bytes.to_vec());
     let stepwise = check(bytes, step);

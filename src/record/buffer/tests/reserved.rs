@@ -1,4 +1,4 @@
-//! Numbers that complete out of order.
+//! Reserved numbers whose events come out of order.
 
 use std::collections::BTreeSet;
 
@@ -229,8 +229,8 @@ impl Trace {
 }
 
 proptest! {
-    /// Whatever happens, every number is sent once, given up once, or still open;
-    /// and once the open ones have come, even after the end, none is left.
+    /// With any faults, every number is sent once, given up once, or still open; and
+    /// once the open ones have come, even after the end, none is left.
     #[test]
     fn every_number_is_sent_or_given_up_once_or_still_open(
         acts in proptest::collection::vec(act(), 1..60),

@@ -1,5 +1,5 @@
-//! Findings, whichever is first and wherever they come from, against what the
-//! raw rows say.
+//! Decisions from findings, in any order and from tables or answers, against a decision
+//! from the raw rows.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -31,7 +31,7 @@ const PATHS: [(&str, &[&str], Option<&str>); 6] = [
 
 static ROUTES: LazyLock<Arc<RouteTable>> = LazyLock::new(|| Arc::new(sample::table("r", &PATHS)));
 
-/// A request, what there is to know of it, and how the gate is set.
+/// A request, the rows that concern it, and the gate's settings.
 #[derive(Clone, Debug)]
 struct Case {
     allow: Vec<Entry>,
@@ -131,7 +131,7 @@ impl Case {
         }
     }
 
-    /// What the rule of this name says; the last of those with one name counts.
+    /// The verdict of the rule of this name; the last of those with one name counts.
     fn rule(&self, name: &str) -> Option<Option<GeoAction>> {
         let rule = self.rules.iter().rfind(|rule| rule.name == name)?;
         let listed = |country| rule.countries.contains(&country);
@@ -186,7 +186,7 @@ fn all<'t>(case: &Case, tables: &'t Tables) -> Findings<'t> {
     }
 }
 
-/// `findings`, of which those of some checks could not be had.
+/// `findings`, with some checks unavailable.
 fn without<'t>(findings: &Findings<'t>, unavailable: &[Check]) -> Findings<'t> {
     let mut findings = *findings;
     for check in unavailable {
@@ -207,7 +207,7 @@ fn take<'t>(known: &mut Findings<'t>, check: Check, from: &Findings<'t>) {
     }
 }
 
-/// Asks for one after the other; the decision, and what was asked for.
+/// Takes one step after the other; the decision, and the checks that it needed.
 fn in_turn<'t>(answers: &Findings<'t>, settings: &Settings) -> (Decision<'t>, Vec<Check>) {
     let (mut known, mut asked) = (Findings::default(), Vec::new());
     loop {

@@ -1,4 +1,4 @@
-//! The table against a list that is gone through, and against bytes of any kind.
+//! The table against a list that is searched range by range, and against random bytes.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -33,7 +33,7 @@ fn find(table: &CountryTable, address: &str) -> Option<String> {
     table.find(address.parse().unwrap()).map(|country| country.to_string())
 }
 
-/// What a table must say: the range that holds the address.
+/// What a table must find: the range with the address.
 fn linear(ranges: &[CountryRange], address: IpAddr) -> Option<Country> {
     let address = address.to_canonical();
     let holds = |range: &&CountryRange| {
@@ -171,8 +171,7 @@ fn a_header_that_promises_too_much_allocates_nothing() {
     assert!(matches!(CountryCheck::new(other), Err(FormatError::Version { found: 2, .. })));
 }
 
-/// Asks for everything that could go wrong: at, before and after what stands in
-/// any column.
+/// Looks up addresses at, before and after the values of every column.
 fn search(table: &CountryTable) {
     for window in table.as_bytes().windows(16).step_by(2) {
         let bits = u128::from_le_bytes(*window.first_chunk().unwrap());
@@ -183,8 +182,8 @@ fn search(table: &CountryTable) {
     }
 }
 
-/// The ranges that a table says, found by asking for every boundary that the
-/// bytes could hold. Laid out again they must be the same bytes.
+/// The ranges of a table, found by looking up every boundary that the bytes could have.
+/// Written again they must give the same bytes.
 fn laid_out_again(table: &CountryTable) -> Vec<u8> {
     let view = CountryView::new(&table.bytes, &table.layout);
     let mut fine = (0..).map_while(|i| view.fine(i)).peekable();
