@@ -251,7 +251,7 @@ impl<H: Host> RequestContext<H> {
         Action::Continue
     }
 
-    /// The event is stored, or could not be: the response goes on either way.
+    /// The event is stored, or could not be: the response is resumed either way.
     fn on_stored(&mut self, filter: &Filter<H>, post: InFlight) {
         self.response = ResponseState::Sent { undecided: false };
         recording::finish(filter);

@@ -168,8 +168,8 @@ impl<H: Host> Instance<H> {
         let last = self.roots.get() == 0;
         let mut recorder = self.recorder.borrow_mut();
         recorder.root_gone(root);
-        // A VM that neither ticked nor served (the canary) has
-        // written nothing to shared data.
+        // A VM that neither ticked nor served (the canary) has written nothing to shared
+        // data.
         if last && (self.ticked.get() || self.serving.get()) {
             recorder.hand_back();
             let mut record = self.record.borrow_mut();

@@ -26,8 +26,8 @@ impl<H: Host> EventQueue<H> {
         &self.name
     }
 
-    /// Bytes in the queue, by the gauge. A value under zero counts as zero: a VM may
-    /// have taken out a message before the one that enqueued it has added its bytes.
+    /// Bytes in the queue, by the gauge. A value under zero, seen between the changes of
+    /// two VMs, counts as zero.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         u64::try_from(self.signed_bytes()).unwrap_or(0)

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::FormatError;
 
-/// A version of all tables together: one sequence, in the order of commits. Ordered within an
-/// epoch only. An epoch is minted at each start of the admin service and whenever its numbers do
-/// not count any more, so that no restored database has the version of another state.
+/// A version of all tables together: one sequence, in the order of commits. Ordered only within an
+/// epoch. The admin service makes a new epoch at each start and whenever its numbers are no longer
+/// valid, so that a restored database never has the version of another state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Version {
     /// Random, never zero in a real version.

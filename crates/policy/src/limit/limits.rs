@@ -117,7 +117,7 @@ impl Limit {
             LimitKey::Header(name) => is_name(name) && !name.bytes().any(|byte| byte.is_ascii_uppercase()),
             LimitKey::Ip | LimitKey::Route | LimitKey::Global => true,
         };
-        // The name stands in a structured string of a response header.
+        // The name is sent as a structured string in a response header.
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
         is_name(&self.name)
             && self.name.bytes().all(is_plain)
