@@ -56,6 +56,10 @@ pub(super) trait DocumentTable {
 
     /// Replaces all documents by these.
     fn replace(&mut self, index: &mut RowIndex, rows: Vec<DocumentRow>);
+
+    /// Name and text of each document in force.
+    #[cfg(test)]
+    fn texts_in_force(&self) -> Vec<(String, String)>;
 }
 
 impl<T> Default for Documents<T> {
@@ -133,6 +137,11 @@ impl<T: NamedDocument> DocumentTable for Documents<T> {
         index.forget(StoreTable::Documents(T::KIND));
         self.apply(index, gone);
         self.apply(index, rows.into_iter().map(|row| (row.name.clone(), Some(row))).collect());
+    }
+
+    #[cfg(test)]
+    fn texts_in_force(&self) -> Vec<(String, String)> {
+        self.in_force.values().map(|info| (info.name.to_string(), info.document.clone())).collect()
     }
 }
 

@@ -90,7 +90,7 @@ pub(super) fn made_from(table: Table) -> &'static [StoreTable] {
 }
 
 impl Snapshot {
-    fn documents(&mut self, kind: DocumentKind) -> (&mut dyn DocumentTable, &mut RowIndex) {
+    pub(super) fn documents(&mut self, kind: DocumentKind) -> (&mut dyn DocumentTable, &mut RowIndex) {
         let documents: &mut dyn DocumentTable = match kind {
             DocumentKind::Route => &mut self.routes,
             DocumentKind::GeoRule => &mut self.geo_rules,

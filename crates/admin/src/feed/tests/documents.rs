@@ -100,52 +100,41 @@ async fn a_limit_that_names_no_route_is_found() {
     assert_eq!(feed.current().await.missing_routes(), []);
 }
 
-/// For one kind: a valid document called `name`, and an invalid one.
-fn good_and_slips(kind: DocumentKind) -> (String, Vec<String>) {
-    let (good, slips): (String, &[&str]) = match kind {
-        DocumentKind::Route => {
-            (document("name", "one"), &[r#"{"metadata":{"name":"name"},"spec":{"rulez":[]}}"#])
-        }
-        DocumentKind::GeoRule => (DENY_DE.to_owned(), &[r#"{"mode":"deny","countries":["Germany"]}"#]),
-        DocumentKind::Backend => (
+/// Of each kind: a valid document called `name`, and invalid ones.
+fn good_and_slips() -> [(DocumentKind, String, Vec<String>); 4] {
+    let owned = |slips: &[&str]| slips.iter().map(|slip| (*slip).to_owned()).collect();
+    let no_rules = r#"{"metadata":{"name":"name"},"spec":{"rulez":[]}}"#.to_owned();
+    [
+        (DocumentKind::Route, document("name", "one"), vec![no_rules, document("other", "one")]),
+        (DocumentKind::GeoRule, DENY_DE.to_owned(), owned(&[r#"{"mode":"deny","countries":["Germany"]}"#])),
+        (
+            DocumentKind::Backend,
             r#"{"address":"a.test:80"}"#.to_owned(),
-            &[r#"{"address":"a.test"}"#, r#"{"address":"127.0.0.1:80"}"#],
+            owned(&[r#"{"address":"a.test"}"#, r#"{"address":"127.0.0.1:80"}"#]),
         ),
-        DocumentKind::Limit => (
+        (
+            DocumentKind::Limit,
             limit(5),
-            &[
+            owned(&[
                 r#"{"key":"ip","rate":0,"per":"minute"}"#,
                 r#"{"key":"header:te","rate":9,"per":"minute"}"#,
                 r#"{"key":"ip","rate":9,"rate":8,"per":"minute"}"#,
-            ],
+            ]),
         ),
-    };
-    let mut slips: Vec<String> = slips.iter().map(|slip| (*slip).to_owned()).collect();
-    slips.push("{".to_owned());
-    if kind == DocumentKind::Route {
-        slips.push(document("other", "one"));
-    }
-    (good, slips)
+    ]
 }
 
+/// Name and text of each document in force.
 fn in_force(snapshot: &Arc<Snapshot>, kind: DocumentKind) -> Vec<(String, String)> {
-    fn of<T>(documents: &crate::feed::Documents<T>) -> Vec<(String, String)> {
-        documents.in_force.values().map(|info| (info.name.to_string(), info.document.clone())).collect()
-    }
-    match kind {
-        DocumentKind::Route => of(&snapshot.routes),
-        DocumentKind::GeoRule => of(&snapshot.geo_rules),
-        DocumentKind::Backend => of(&snapshot.backends),
-        DocumentKind::Limit => of(&snapshot.limits),
-    }
+    Snapshot::clone(snapshot).documents(kind).0.texts_in_force()
 }
 
 /// A mistake in a document that denies requests, or sends some of them elsewhere, must not let
 /// them through: the document before it stays in force, also when all tables are read again.
 #[tokio::test(start_paused = true)]
 async fn a_slip_leaves_the_document_before_it_in_force() {
-    for kind in DocumentKind::ALL {
-        let (good, slips) = good_and_slips(kind);
+    for (kind, good, mut slips) in good_and_slips() {
+        slips.push("{".to_owned());
         let store = Arc::new(Memory::default());
         store.put_document(kind, "name", good.as_str());
         let feed = start(&store, tiny()).await;
