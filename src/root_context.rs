@@ -24,14 +24,16 @@ const FIRST_TICK: Duration = Duration::from_millis(1);
 /// role is [`Role::Recorder`], which takes the lease from a worker.
 pub struct PluginRoot<H: Host> {
     worker: Rc<Worker<H>>,
-    live: Live,
+    /// The context's number.
+    id: u32,
+    _live: Live,
     filter: Option<Rc<Filter<H>>>,
 }
 
 impl<H: Host> PluginRoot<H> {
     /// A root that is not configured yet; `context` is its number.
     pub fn new(worker: Rc<Worker<H>>, context: u32) -> Self {
-        Self { worker, live: Live::new(context, Kind::Root), filter: None }
+        Self { worker, id: context, _live: Live::new(context, Kind::Root), filter: None }
     }
 }
 
@@ -53,7 +55,7 @@ impl<H: Host> RootContext for PluginRoot<H> {
         instance.sync.borrow_mut().load_now();
         let before = self.filter.replace(Rc::new(Filter::new(instance, config, FIRST_TICK)));
         if let Some(before) = before {
-            before.instance.leave(self.live.number());
+            before.instance.leave(self.id);
         }
         // Everything else begins at a tick.
         host.set_tick(FIRST_TICK).is_ok()
@@ -61,7 +63,7 @@ impl<H: Host> RootContext for PluginRoot<H> {
 
     fn on_tick(&mut self) {
         if let Some(filter) = &self.filter {
-            let next = filter.instance.on_tick(self.live.number());
+            let next = filter.instance.on_tick(self.id);
             filter.set_tick(next);
         }
     }
@@ -69,7 +71,7 @@ impl<H: Host> RootContext for PluginRoot<H> {
     /// A message arrived in a queue that this root registered.
     fn on_queue_ready(&mut self, queue: QueueId) {
         if let Some(filter) = &self.filter {
-            filter.instance.on_queue_ready(self.live.number(), queue);
+            filter.instance.on_queue_ready(self.id, queue);
         }
     }
 
@@ -93,14 +95,14 @@ impl<H: Host> Context for PluginRoot<H> {
         _trailers: usize,
     ) {
         if let Some(filter) = &self.filter {
-            filter.instance.on_call_response(self.live.number(), token);
+            filter.instance.on_call_response(self.id, token);
         }
     }
 
     /// The configuration is gone, and nothing uses it any more. True: it can be deleted.
     fn on_done(&mut self) -> bool {
         if let Some(filter) = self.filter.take() {
-            filter.instance.leave(self.live.number());
+            filter.instance.leave(self.id);
         }
         true
     }

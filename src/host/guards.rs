@@ -84,7 +84,10 @@ mod tests {
     const UNGUARDED: &str = "TIDEGATE_TEST_UNGUARDED";
 
     /// A context that pauses whatever comes.
-    struct Pauses(Live);
+    struct Pauses {
+        id: u32,
+        _live: Live,
+    }
     impl Context for Pauses {}
     impl HttpContext for Pauses {
         fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
@@ -101,14 +104,16 @@ mod tests {
         }
 
         fn create_http_context(&self, context: u32) -> Option<Box<dyn HttpContext>> {
-            assert_eq!(self.0.number(), ROOT);
-            Some(Box::new(Pauses(Live::new(context, Kind::Http))))
+            assert_eq!(self.id, ROOT);
+            Some(Box::new(Pauses { id: context, _live: Live::new(context, Kind::Http) }))
         }
     }
 
     /// This thread's VM has a root and a request; another request is over.
     fn contexts() {
-        proxy_wasm::set_root_context(|root| Box::new(Pauses(Live::new(root, Kind::Root))));
+        proxy_wasm::set_root_context(|root| {
+            Box::new(Pauses { id: root, _live: Live::new(root, Kind::Root) })
+        });
         proxy_on_context_create(ROOT, 0);
         for request in [REQUEST, GONE] {
             proxy_on_context_create(request, ROOT);
