@@ -11,7 +11,7 @@ use tidegate_policy::wire::check::{Answer, MAX_ANSWER, MAX_QUESTION, Question, p
 use crate::admin_client::{CircuitBreaker, InFlight, nanos};
 use crate::config::DirectLimits;
 use crate::host::{CallToken, Host};
-use crate::worker::Instance;
+use crate::worker::AdminInstance;
 
 /// Shortest time limit of a call: Envoy counts in milliseconds.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -77,7 +77,7 @@ impl Questions {
         facts: &Facts<'_>,
         country_source: CountrySource,
         direct: &DirectChecks,
-        instance: &Instance<H>,
+        instance: &AdminInstance<H>,
     ) {
         let (id, now_ns) = (instance.question_id(), instance.host.monotonic_ns());
         let DirectLimits { timeout, budget } = direct.limits;
@@ -111,7 +111,7 @@ impl Questions {
         check: Check,
         open: OpenQuestion,
         direct: &DirectChecks,
-        instance: &Instance<H>,
+        instance: &AdminInstance<H>,
     ) -> Option<Answer> {
         let status = instance.client.status();
         let now_ns = instance.host.monotonic_ns();

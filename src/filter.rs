@@ -12,12 +12,12 @@ use crate::direct::DirectChecks;
 use crate::host::{Host, HostError};
 use crate::metrics::Count;
 use crate::request::cluster_names::ClusterNames;
-use crate::worker::Instance;
+use crate::worker::AdminInstance;
 
 /// One plugin configuration at work in one VM: what all its requests share.
 pub struct Filter<H: Host> {
     /// Tables and events.
-    pub instance: Rc<Instance<H>>,
+    pub instance: Rc<AdminInstance<H>>,
     /// Settings of the decision.
     pub settings: Settings,
     /// Time limits and circuit breakers of questions to the admin service.
@@ -43,7 +43,7 @@ pub struct Filter<H: Host> {
 
 impl<H: Host> Filter<H> {
     /// A configuration at work; `tick` is the timer's period so far.
-    pub fn new(instance: Rc<Instance<H>>, config: Config, tick: Duration) -> Self {
+    pub fn new(instance: Rc<AdminInstance<H>>, config: Config, tick: Duration) -> Self {
         Self {
             instance,
             direct: DirectChecks::new(config.direct),

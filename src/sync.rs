@@ -55,7 +55,7 @@ const HEARTBEAT_NS: u64 = 200_000_000;
 const UNHEARD_NS: u64 = 1_000_000_000;
 
 /// One VM's part in fetching, publishing and loading tables.
-pub struct Sync<H> {
+pub struct TableSync<H> {
     host: H,
     metrics: Rc<Metrics<H>>,
     client: Rc<AdminClient<H>>,
@@ -69,7 +69,7 @@ pub struct Sync<H> {
     holder: Option<LeaseHolder>,
 }
 
-impl<H: Host> Sync<H> {
+impl<H: Host> TableSync<H> {
     /// That of the VM `source`. Makes no host call.
     pub fn new(
         host: H,

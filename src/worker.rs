@@ -17,7 +17,7 @@ use crate::record::buffer::EventBuffer;
 use crate::record::queue::EventQueue;
 use crate::record::recorder::Recorder;
 use crate::request::limiter::Limiter;
-use crate::sync::{Keys, Role, Sync};
+use crate::sync::{Keys, Role, TableSync};
 
 /// The longest that an event waits for its batch.
 pub const FLUSH_EVERY: Duration = Duration::from_millis(50);
@@ -26,11 +26,11 @@ pub const FLUSH_EVERY: Duration = Duration::from_millis(50);
 pub struct Worker<H: Host> {
     host: H,
     metrics: RefCell<Option<Rc<Metrics<H>>>>,
-    instances: RefCell<Vec<(InstanceKey, Weak<Instance<H>>)>>,
+    instances: RefCell<Vec<(InstanceKey, Weak<AdminInstance<H>>)>>,
 }
 
 /// What two roots must have in common to share tables and events. A new token or
-/// timeout makes a new [`Instance`] beside the old one, which ends with its last root.
+/// timeout makes a new [`AdminInstance`] beside the old one, which ends with its last root.
 #[derive(Clone, PartialEq, Eq)]
 struct InstanceKey {
     admin: Admin,
@@ -57,14 +57,14 @@ impl<H: Host> Worker<H> {
     }
 
     /// The instance for this configuration, with one root context more.
-    pub fn join(&self, config: &Config, role: Role) -> Rc<Instance<H>> {
+    pub fn join(&self, config: &Config, role: Role) -> Rc<AdminInstance<H>> {
         let key = InstanceKey { admin: config.admin.clone(), events: config.events, role };
         let mut instances = self.instances.borrow_mut();
         instances.retain(|(_, instance)| instance.upgrade().is_some_and(|instance| instance.roots.get() > 0));
         let found =
             instances.iter().find(|(other, _)| *other == key).and_then(|(_, instance)| instance.upgrade());
         let instance = found.unwrap_or_else(|| {
-            let instance = Rc::new(Instance::new(self.host.clone(), self.metrics(), &key));
+            let instance = Rc::new(AdminInstance::new(self.host.clone(), self.metrics(), &key));
             instances.push((key, Rc::downgrade(&instance)));
             instance
         });
@@ -74,7 +74,7 @@ impl<H: Host> Worker<H> {
 }
 
 /// One admin service's tables and events in one VM.
-pub struct Instance<H: Host> {
+pub struct AdminInstance<H: Host> {
     /// The host.
     pub host: H,
     /// Metrics of the process.
@@ -82,7 +82,7 @@ pub struct Instance<H: Host> {
     /// The boot id, under which events are numbered.
     pub source: Source,
     /// Tables: fetched, published, loaded.
-    pub sync: RefCell<Sync<H>>,
+    pub sync: RefCell<TableSync<H>>,
     /// Usage of the limits.
     pub limiter: Limiter<H>,
     /// The client of the admin service.
@@ -96,7 +96,7 @@ pub struct Instance<H: Host> {
     questions: Cell<u64>,
 }
 
-impl<H: Host> Instance<H> {
+impl<H: Host> AdminInstance<H> {
     fn new(host: H, metrics: Rc<Metrics<H>>, key: &InstanceKey) -> Self {
         let (high, low) = (host.random_u64(), host.random_u64());
         let source = Source((u128::from(high) << 64) | u128::from(low));
@@ -105,7 +105,8 @@ impl<H: Host> Instance<H> {
         let queue = Rc::new(queue);
         let node = host.property(&["xds", "node", "id"]).ok().flatten().unwrap_or_default();
         let client = Rc::new(AdminClient::new(host.clone(), key.admin.clone(), node));
-        let sync = Sync::new(host.clone(), metrics.clone(), client.clone(), Keys::new(id), key.role, source);
+        let sync =
+            TableSync::new(host.clone(), metrics.clone(), client.clone(), Keys::new(id), key.role, source);
         Self {
             sync: RefCell::new(sync),
             record: RefCell::new(EventBuffer::new(

@@ -22,7 +22,7 @@ use crate::direct::{QuestionState, Questions};
 use crate::filter::Filter;
 use crate::host::Host;
 use crate::metrics::{Count, Metrics};
-use crate::worker::Instance;
+use crate::worker::AdminInstance;
 
 /// A request whose checks came to a decision.
 pub struct Evaluated<'e> {
@@ -193,7 +193,7 @@ impl Inputs {
         facts: &Facts<'_>,
         country_source: CountrySource,
         findings: &mut Findings<'k>,
-        instance: &Instance<H>,
+        instance: &AdminInstance<H>,
     ) {
         let direct = self.answers.get(check).as_ref().filter(|_| by == Answered::Direct);
         let cache = self.tables.as_deref().filter(|_| matches!(by, Answered::Cache | Answered::Fallback));

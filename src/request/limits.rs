@@ -8,7 +8,7 @@ use super::facts::RequestFacts;
 use super::limiter::LimitAnswer;
 use crate::host::{Host, HostError};
 use crate::metrics::Count;
-use crate::worker::Instance;
+use crate::worker::AdminInstance;
 
 /// The result of the limits for a request.
 #[derive(Default)]
@@ -39,7 +39,7 @@ pub struct LimitDenial<'t> {
 /// What the limits before that one have counted stays counted: to take it back, all of
 /// their buckets would have to be written at once.
 pub fn check<'t, H: Host>(
-    instance: &Instance<H>,
+    instance: &AdminInstance<H>,
     tables: &'t Tables,
     route: Option<&str>,
     facts: &RequestFacts,
