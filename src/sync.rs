@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::decide::Tables;
-use tidegate_policy::wire::event::{Source, SourceReport, SourceState};
+use tidegate_policy::wire::event::{SourceReport, SourceState, VmId};
 
 use crate::admin_client::AdminClient;
 use crate::host::{CallToken, Expect, Host, QueueId};
@@ -60,7 +60,7 @@ pub struct TableSync<H> {
     metrics: Rc<Metrics<H>>,
     client: Rc<AdminClient<H>>,
     keys: Keys,
-    source: Source,
+    source: VmId,
     slot: OwnSlot,
     queue: OwnQueue,
     waker: Waker,
@@ -77,7 +77,7 @@ impl<H: Host> TableSync<H> {
         client: Rc<AdminClient<H>>,
         keys: Keys,
         role: Role,
-        source: Source,
+        source: VmId,
     ) -> Self {
         Self {
             metrics,
@@ -238,7 +238,7 @@ impl<H: Host> TableSync<H> {
         let report = |source, numbered_hi, state| SourceReport { source, numbered_hi, state };
         let mut reports: Vec<SourceReport> = slots
             .iter()
-            .filter(|(_, slot)| slot.source != Source::default())
+            .filter(|(_, slot)| slot.source != VmId::default())
             .map(|(_, slot)| match slot.is_free(now) {
                 true => report(slot.source, slot.numbered_hi, SourceState::Dead),
                 false => report(slot.source, slot.numbered_hi, SourceState::Alive),

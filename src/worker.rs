@@ -7,7 +7,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use tidegate_policy::digest::BlobHash;
-use tidegate_policy::wire::event::{Source, TrafficEvent};
+use tidegate_policy::wire::event::{TrafficEvent, VmId};
 
 use crate::admin_client::AdminClient;
 use crate::config::{Admin, Config, EventLimits};
@@ -80,7 +80,7 @@ pub struct AdminInstance<H: Host> {
     /// Metrics of the process.
     pub metrics: Rc<Metrics<H>>,
     /// The boot id, under which events are numbered.
-    pub source: Source,
+    pub source: VmId,
     /// Tables: fetched, published, loaded.
     pub sync: RefCell<TableSync<H>>,
     /// Usage of the limits.
@@ -99,7 +99,7 @@ pub struct AdminInstance<H: Host> {
 impl<H: Host> AdminInstance<H> {
     fn new(host: H, metrics: Rc<Metrics<H>>, key: &InstanceKey) -> Self {
         let (high, low) = (host.random_u64(), host.random_u64());
-        let source = Source((u128::from(high) << 64) | u128::from(low));
+        let source = VmId((u128::from(high) << 64) | u128::from(low));
         let id = instance_id(&key.admin);
         let queue = EventQueue::new(host.clone(), Keys::new(id).events(), id);
         let queue = Rc::new(queue);

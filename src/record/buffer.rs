@@ -18,7 +18,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use tidegate_policy::wire::event::{BatchHead, DropReason, DroppedRange, MAX_BATCH, Source, TrafficEvent};
+use tidegate_policy::wire::event::{BatchHead, DropReason, DroppedRange, MAX_BATCH, TrafficEvent, VmId};
 
 use super::queue::EventQueue;
 use crate::config::EventLimits;
@@ -46,7 +46,7 @@ const _: () = assert!(BATCH_BYTES < MAX_BATCH / 2);
 pub struct EventBuffer<H> {
     host: H,
     metrics: Rc<Metrics<H>>,
-    source: Source,
+    source: VmId,
     limits: EventLimits,
     events: Rc<EventQueue<H>>,
     queue: Option<QueueId>,
@@ -64,7 +64,7 @@ impl<H: Host> EventBuffer<H> {
     pub fn new(
         host: H,
         metrics: Rc<Metrics<H>>,
-        source: Source,
+        source: VmId,
         limits: EventLimits,
         events: Rc<EventQueue<H>>,
     ) -> Self {

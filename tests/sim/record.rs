@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidegate::root_context::module;
 use tidegate_host_sim::{Feed, Request, Root, Sim, StreamId, Trouble, Waits, Worker};
 use tidegate_policy::flags::{Flag, FlagState};
-use tidegate_policy::wire::event::{BatchHead, Source, SourceState, TrafficEvent, VerdictCode};
+use tidegate_policy::wire::event::{BatchHead, SourceState, TrafficEvent, VerdictCode, VmId};
 
 const CONFIG: &str = r#"{"admin": {"cluster": "admin", "token": "secret"}}"#;
 /// Another plugin configuration of the same admin service: it shares the VM's part.
@@ -56,12 +56,12 @@ impl Stage {
     }
 
     /// The numbers stored of each source, which must be one run from 1.
-    fn stored(&self) -> BTreeMap<Source, u64> {
-        let mut numbers: BTreeMap<Source, BTreeSet<u64>> = BTreeMap::new();
+    fn stored(&self) -> BTreeMap<VmId, u64> {
+        let mut numbers: BTreeMap<VmId, BTreeSet<u64>> = BTreeMap::new();
         for (source, event) in &self.feed.events {
             numbers.entry(*source).or_default().insert(event.number);
         }
-        let count = |(source, numbers): (Source, BTreeSet<u64>)| {
+        let count = |(source, numbers): (VmId, BTreeSet<u64>)| {
             assert_eq!(
                 numbers.last().copied(),
                 Some(numbers.len() as u64),
@@ -76,7 +76,7 @@ impl Stage {
         self.stored().values().sum()
     }
 
-    fn last_state(&self, source: Source) -> Option<SourceState> {
+    fn last_state(&self, source: VmId) -> Option<SourceState> {
         let mut reports = self.feed.posts.iter().rev().flat_map(|post| &post.sources);
         reports.find(|report| report.source == source).map(|report| report.state)
     }
@@ -125,7 +125,7 @@ fn a_request_over_http3_is_one_event_too() {
     stage.sim.leave(left);
     stage.run(SECOND);
     assert_eq!(stage.total(), 41);
-    let denied = |(_, e): &&(Source, TrafficEvent)| e.verdict == VerdictCode::Deny && e.status == Some(403);
+    let denied = |(_, e): &&(VmId, TrafficEvent)| e.verdict == VerdictCode::Deny && e.status == Some(403);
     let denied: Vec<_> = stage.feed.events.iter().filter(denied).collect();
     let sizes: BTreeSet<_> = denied.iter().map(|(_, e)| (e.bytes_in, e.bytes_out)).collect();
     assert_eq!((denied.len(), sizes.len()), (40, 1), "headers count over HTTP/3 too: {sizes:?}");
@@ -168,12 +168,12 @@ fn a_drainer_that_traps_takes_with_it_only_what_it_held() {
     assert_eq!(stage.total(), 30);
     let holder = stage.holder();
     let (worker, _) = stage.gates.remove(holder);
-    let alive: BTreeSet<Source> = stage.stored().into_keys().collect();
+    let alive: BTreeSet<VmId> = stage.stored().into_keys().collect();
     stage.sim.trap(worker);
     stage.requests(40);
     stage.run(15 * SECOND);
     assert_eq!(stage.total(), 70, "it held nothing, and the next holder drains");
-    let dead = |source: &&Source| stage.last_state(**source) == Some(SourceState::Dead);
+    let dead = |source: &&VmId| stage.last_state(**source) == Some(SourceState::Dead);
     assert_eq!(alive.iter().filter(dead).count(), 1, "the one that trapped is reported");
 }
 
@@ -206,7 +206,7 @@ fn a_vm_closes_with_its_last_root() {
     assert_eq!(stage.total(), 20, "the other worker drains what it handed back");
     let batches = stage.feed.posts.iter().flat_map(|post| &post.batches);
     let heads = batches.map(|batch| BatchHead::read(&batch.0).unwrap().0);
-    let closing: Vec<(Source, u64)> =
+    let closing: Vec<(VmId, u64)> =
         heads.filter(|head| head.closing).map(|head| (head.source, head.numbered_hi)).collect();
     assert_eq!(closing.len(), 1);
     assert_eq!(stage.stored().get(&closing[0].0), Some(&closing[0].1), "its last figure is right");
@@ -306,7 +306,7 @@ impl Stage {
             bytes_out: None,
             ..event.clone()
         };
-        let complete: BTreeMap<(Source, u64), &TrafficEvent> =
+        let complete: BTreeMap<(VmId, u64), &TrafficEvent> =
             self.feed.events.iter().map(|(source, event)| ((*source, event.number), event)).collect();
         let mut turned = 0;
         for ahead in &self.feed.opened {

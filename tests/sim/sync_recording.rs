@@ -8,7 +8,7 @@ use std::time::Duration;
 use tidegate::root_context::module;
 use tidegate_host_sim::{CONFIG, Dice, Feed, Order, Request, Stage, StreamId, Trouble, Waits, random};
 use tidegate_policy::flags::{Flag, FlagState, Flags};
-use tidegate_policy::wire::event::{DropReason, Source, TrafficEvent, VerdictCode};
+use tidegate_policy::wire::event::{DropReason, TrafficEvent, VerdictCode, VmId};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
@@ -29,13 +29,13 @@ fn content(event: &TrafficEvent) -> TrafficEvent {
 }
 
 /// Numbers that were stored, each exactly once and without holes.
-fn check_numbers(feed: &Feed) -> BTreeMap<Source, u64> {
-    let mut numbers: BTreeMap<Source, BTreeSet<u64>> = BTreeMap::new();
+fn check_numbers(feed: &Feed) -> BTreeMap<VmId, u64> {
+    let mut numbers: BTreeMap<VmId, BTreeSet<u64>> = BTreeMap::new();
     for (source, event) in &feed.events {
         assert!(numbers.entry(*source).or_default().insert(event.number), "{} twice", event.number);
     }
     assert_eq!(feed.duplicates, 0);
-    let count = |(source, numbers): (Source, BTreeSet<u64>)| {
+    let count = |(source, numbers): (VmId, BTreeSet<u64>)| {
         assert_eq!(numbers.last().copied(), Some(numbers.len() as u64), "{source} has holes: {numbers:?}");
         (source, numbers.len() as u64)
     };

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tidegate_policy::check::PerCheck;
-use tidegate_policy::wire::event::{OpenEvent, Source, SourceReport};
+use tidegate_policy::wire::event::{OpenEvent, SourceReport, VmId};
 use tidegate_policy::wire::sync::Gateway;
 use tokio::sync::watch;
 
@@ -413,7 +413,7 @@ pub trait Store: TableStore {
     /// The counts of `recording/stats`.
     async fn recording(&self) -> Result<RecordingCounts, StoreError>;
     /// Whether the ledger has this event. For the tests of all implementations.
-    async fn covers(&self, source: Source, number: u64) -> Result<bool, StoreError>;
+    async fn covers(&self, source: VmId, number: u64) -> Result<bool, StoreError>;
     /// Adds a token.
     async fn add_token(&self, token: TokenRow) -> Result<(), StoreError>;
     /// All tokens.

@@ -19,7 +19,7 @@ use tidegate_policy::flags::Flags;
 use tidegate_policy::table::{AddressTable, Entry, EntryState};
 use tidegate_policy::tables::Table;
 use tidegate_policy::version::Version;
-use tidegate_policy::wire::event::{EventPost, OpenEvent, Source, TrafficEvent};
+use tidegate_policy::wire::event::{EventPost, OpenEvent, TrafficEvent, VmId};
 use tidegate_policy::wire::sync::Ack;
 
 use crate::world::CallId;
@@ -109,10 +109,10 @@ pub struct Feed {
     /// Acks that came with polls.
     pub polled_acks: Vec<Ack>,
     /// Events, each once, in the order in which they were stored.
-    pub events: Vec<(Source, TrafficEvent)>,
+    pub events: Vec<(VmId, TrafficEvent)>,
     /// Events that came again.
     pub duplicates: u64,
-    stored: BTreeSet<(Source, u64)>,
+    stored: BTreeSet<(VmId, u64)>,
     /// Posts of events, as they came.
     pub posts: Vec<EventPost>,
     /// Whether it answers at all.
@@ -136,7 +136,7 @@ pub struct Feed {
     /// Open events, as they came, each once.
     pub opened: Vec<OpenEvent>,
     /// The open events that have not been completed.
-    pub open: BTreeMap<(Source, u64), TrafficEvent>,
+    pub open: BTreeMap<(VmId, u64), TrafficEvent>,
     /// When slow answers are due, monotonic nanoseconds.
     later: BTreeMap<CallId, u64>,
     seen: BTreeSet<CallId>,

@@ -10,13 +10,13 @@ use tidegate_host::{
 
 use crate::phase::{CallEnd, Phase};
 use crate::stream::{Done, Reply, StreamState, Waits, size};
-use crate::world::{CallId, CallView, PendingCall, Post, Queue, VmId, VmState, World};
+use crate::world::{CallId, CallView, PendingCall, Post, Queue, VmIndex, VmState, World};
 
 /// The handle of one VM.
 #[derive(Clone)]
 pub struct SimHost {
     pub(crate) world: Rc<RefCell<World>>,
-    pub(crate) vm: VmId,
+    pub(crate) vm: VmIndex,
 }
 
 /// A trap: unwinds out of the guest without a message on stderr.

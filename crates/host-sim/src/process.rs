@@ -13,7 +13,7 @@ use tidegate_host::HostError;
 use crate::host::{SimHost, Trap};
 use crate::phase::{CallEnd, Phase};
 use crate::stream::StreamId;
-use crate::world::{CallId, CallView, Post, VmId, VmState, World};
+use crate::world::{CallId, CallView, Post, VmIndex, VmState, World};
 
 /// A thread with one VM, which may trap and be loaded anew.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -31,7 +31,7 @@ pub type Module = fn(SimHost) -> NewRoot;
 pub type NewRoot = Box<dyn Fn(u32) -> Box<dyn RootContext>>;
 
 pub(crate) struct Thread {
-    pub vm: VmId,
+    pub vm: VmIndex,
     pub new_root: NewRoot,
     pub roots: BTreeMap<u32, Box<dyn RootContext>>,
     /// Root id and configuration of each root context, for a reload.
@@ -42,7 +42,7 @@ pub(crate) struct Thread {
 
 /// A request that is not over.
 pub(crate) struct Live {
-    pub vm: VmId,
+    pub vm: VmIndex,
     pub root: u32,
     /// The HTTP context; gone with its VM.
     pub guest: Option<Box<dyn HttpContext>>,
@@ -67,7 +67,7 @@ impl Sim {
         Self { world, threads: Vec::new(), streams: BTreeMap::new(), module }
     }
 
-    fn new_vm(&self) -> (VmId, NewRoot) {
+    fn new_vm(&self) -> (VmIndex, NewRoot) {
         let vm = {
             let mut world = self.world.borrow_mut();
             world.vms.push(VmState::default());
@@ -152,7 +152,7 @@ impl Sim {
         self.world.borrow_mut().vm(vm).fuel = None;
     }
 
-    fn kill(&mut self, vm: VmId) {
+    fn kill(&mut self, vm: VmIndex) {
         {
             let mut world = self.world.borrow_mut();
             world.vm(vm).trapped = true;
@@ -181,7 +181,7 @@ impl Sim {
     /// Runs a callback of a VM; `None` when the VM is dead, or traps in it.
     pub(crate) fn callback<T>(
         &mut self,
-        vm: VmId,
+        vm: VmIndex,
         root: u32,
         phase: Phase,
         call: impl FnOnce() -> T,
@@ -207,11 +207,11 @@ impl Sim {
         }
     }
 
-    fn thread_of(&self, vm: VmId) -> Option<usize> {
+    fn thread_of(&self, vm: VmIndex) -> Option<usize> {
         self.threads.iter().position(|thread| thread.vm == vm)
     }
 
-    fn is_stalled(&self, vm: VmId) -> bool {
+    fn is_stalled(&self, vm: VmIndex) -> bool {
         self.thread_of(vm).is_some_and(|thread| self.threads[thread].stalled)
     }
 
@@ -265,7 +265,7 @@ impl Sim {
     fn in_root(
         &mut self,
         thread: usize,
-        vm: VmId,
+        vm: VmIndex,
         root: u32,
         phase: Phase,
         call: impl FnOnce(&mut dyn RootContext),

@@ -9,7 +9,7 @@ use tidegate_host::HeaderPairs;
 use crate::phase::Phase;
 use crate::process::{Live, Root, Sim, Worker};
 use crate::stream::{Request, Response, StreamId, StreamState, Waits, number};
-use crate::world::VmId;
+use crate::world::VmIndex;
 
 /// Bytes of every upstream's body.
 const UPSTREAM_BODY: usize = 1_000;
@@ -170,7 +170,7 @@ impl Sim {
     }
 
     /// A VM has died: Envoy answers 503 to all requests that it held.
-    pub(crate) fn fail_streams(&mut self, vm: VmId) {
+    pub(crate) fn fail_streams(&mut self, vm: VmIndex) {
         let mut world = self.world.borrow_mut();
         for (id, live) in self.streams.iter_mut().filter(|(_, live)| live.vm == vm) {
             if let Some(guest) = live.guest.take() {

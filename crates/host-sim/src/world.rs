@@ -9,7 +9,7 @@ use crate::phase::{CallEnd, Phase};
 use crate::stream::{Done, StreamId, StreamState};
 
 /// Number of a VM in the process; a reload makes a new one.
-pub(crate) type VmId = usize;
+pub(crate) type VmIndex = usize;
 
 /// Number of a callout in the process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -49,7 +49,7 @@ impl CallView {
 
 pub(crate) struct PendingCall {
     pub view: CallView,
-    pub vm: VmId,
+    pub vm: VmIndex,
     pub deadline_ns: u64,
     /// Neither an answer nor a timeout will come.
     pub lost: bool,
@@ -57,12 +57,12 @@ pub(crate) struct PendingCall {
 
 /// A callback that is due on a thread.
 pub(crate) enum Post {
-    Queue { vm: VmId, root: u32, queue: QueueId },
-    Call { vm: VmId, root: u32, stream: Option<StreamId>, token: CallToken, end: CallEnd },
+    Queue { vm: VmIndex, root: u32, queue: QueueId },
+    Call { vm: VmIndex, root: u32, stream: Option<StreamId>, token: CallToken, end: CallEnd },
 }
 
 impl Post {
-    pub fn vm(&self) -> VmId {
+    pub fn vm(&self) -> VmIndex {
         match self {
             Self::Queue { vm, .. } | Self::Call { vm, .. } => *vm,
         }
@@ -74,7 +74,7 @@ pub(crate) struct Queue {
     pub name: String,
     pub messages: VecDeque<Vec<u8>>,
     /// The last root that registered; it alone is notified.
-    pub registrant: Option<(VmId, u32)>,
+    pub registrant: Option<(VmIndex, u32)>,
 }
 
 #[derive(Default)]
@@ -159,7 +159,7 @@ impl World {
         mixed ^ (mixed >> 31)
     }
 
-    pub fn vm(&mut self, vm: VmId) -> &mut VmState {
+    pub fn vm(&mut self, vm: VmIndex) -> &mut VmState {
         &mut self.vms[vm]
     }
 
@@ -204,7 +204,7 @@ impl World {
     }
 
     /// The current request in a VM's callback.
-    pub fn stream_at_hand(&mut self, vm: VmId) -> Option<&mut StreamState> {
+    pub fn stream_at_hand(&mut self, vm: VmIndex) -> Option<&mut StreamState> {
         let stream = self.vms.get(vm)?.stream?;
         self.streams.get_mut(&stream)
     }
@@ -212,8 +212,8 @@ impl World {
     /// Ends the calls of a root context that is gone, without a callback, also those whose
     /// answers are on their way. A request keeps its root context alive, so its calls stay;
     /// without a root (`None`) all calls of the VM end.
-    pub fn cancel_calls(&mut self, vm: VmId, root: Option<u32>) {
-        let is_gone = |other_vm: VmId, other_root: u32, stream: Option<StreamId>| {
+    pub fn cancel_calls(&mut self, vm: VmIndex, root: Option<u32>) {
+        let is_gone = |other_vm: VmIndex, other_root: u32, stream: Option<StreamId>| {
             other_vm == vm && root.is_none_or(|root| root == other_root && stream.is_none())
         };
         self.calls.retain(|call| !is_gone(call.vm, call.view.root, call.view.stream));

@@ -10,7 +10,7 @@ use tidegate_policy::wire::event::{
 
 const QUEUE: &str = "events";
 const BYTES: &str = "tidegate.queue.bytes.0000000000000007";
-const ME: Source = Source(9);
+const ME: VmId = VmId(9);
 
 fn record(limits: EventLimits) -> (SimHost, EventBuffer<SimHost>) {
     let host = SimHost::alone();

@@ -2,7 +2,7 @@
 //! admin service. A VM is reported dead only once the queue has been empty after its
 //! death was noticed: events that are missing then will not come any more.
 
-use tidegate_policy::wire::event::{Source, SourceReport, SourceState};
+use tidegate_policy::wire::event::{SourceReport, SourceState, VmId};
 
 /// The most VMs that are followed; a process has far fewer.
 const MAX_SOURCES: usize = 1_024;
@@ -63,7 +63,7 @@ impl Sources {
     /// The reports to post now. `outstanding`: whether batches of the source are held that
     /// the post does not carry; it is reported alive then.
     #[must_use]
-    pub fn due(&self, outstanding: impl Fn(Source) -> bool) -> Vec<SourceReport> {
+    pub fn due(&self, outstanding: impl Fn(VmId) -> bool) -> Vec<SourceReport> {
         let report = |known: &KnownSource| {
             let dead = known.report.state == SourceState::Dead;
             let settled = known.drained && !outstanding(known.report.source);
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     fn slot(source: u128, numbered_hi: u64, state: SourceState) -> SourceReport {
-        SourceReport { source: Source(source), numbered_hi, state }
+        SourceReport { source: VmId(source), numbered_hi, state }
     }
 
     fn states(sources: &Sources) -> Vec<SourceState> {

@@ -2,7 +2,7 @@ use super::*;
 use crate::config::Admin;
 use crate::host::HostError;
 use tidegate_host_sim::{CallView, SimHost};
-use tidegate_policy::wire::event::{DropReason, Source, SourceState, TrafficEvent, append_event};
+use tidegate_policy::wire::event::{DropReason, SourceState, TrafficEvent, VmId, append_event};
 
 const QUEUE: &str = "events";
 const BYTES: &str = "tidegate.queue.bytes.0000000000000007";
@@ -39,7 +39,7 @@ impl Bench {
             append_event(&mut events, &TrafficEvent { number, ..TrafficEvent::default() }).unwrap();
         }
         let numbered_hi = first + u64::from(count) - 1;
-        let head = BatchHead { source: Source(source), first, numbered_hi, ..BatchHead::default() };
+        let head = BatchHead { source: VmId(source), first, numbered_hi, ..BatchHead::default() };
         let queue = self.host.queue_resolve(QUEUE).unwrap().unwrap();
         self.recorder.events.enqueue(queue, &head.seal(count, &events).unwrap()).unwrap();
     }
@@ -147,7 +147,7 @@ fn a_batch_that_is_refused_alone_does_not_stop_the_others() {
     let next = bench.next_post();
     assert_eq!(firsts(&next), [4]);
     let post = EventPost::from_bytes(&next.body).unwrap();
-    let range = DroppedRange { source: Source(7), first: 1, last: 3, reason: DropReason::Unencodable };
+    let range = DroppedRange { source: VmId(7), first: 1, last: 3, reason: DropReason::Unencodable };
     assert_eq!(post.dropped, [range]);
     bench.answer(&next, Some(200));
     assert!(bench.recorder.dropped.is_empty(), "said and acknowledged");
@@ -169,7 +169,7 @@ fn without_the_lease_all_goes_back_into_the_queue() {
 #[test]
 fn what_was_given_up_is_not_forgotten_with_the_lease() {
     let mut bench = Bench::new();
-    let range = DroppedRange { source: Source(3), first: 1, last: 9, reason: DropReason::Expired };
+    let range = DroppedRange { source: VmId(3), first: 1, last: 9, reason: DropReason::Expired };
     bench.tick();
     bench.recorder.give_up(GivenUp { events: Some(range), carried: Vec::new() });
     bench.tick_as(ROOT, false);
@@ -243,7 +243,7 @@ fn a_batch_of_yesterday_is_given_up() {
     bench.host.refuse_calls(None);
     let post = EventPost::from_bytes(&bench.next_post().body).unwrap();
     assert_eq!(post.batches, []);
-    let range = DroppedRange { source: Source(7), first: 1, last: 3, reason: DropReason::Expired };
+    let range = DroppedRange { source: VmId(7), first: 1, last: 3, reason: DropReason::Expired };
     assert_eq!(post.dropped, [range]);
 }
 
@@ -251,14 +251,9 @@ fn a_batch_of_yesterday_is_given_up() {
 fn what_a_worker_counted_is_not_counted_again_with_its_batch() {
     let mut bench = Bench::new();
     bench.host.refuse_calls(Some(HostError::Refused));
-    let carried = DroppedRange { source: Source(7), first: 1, last: 5, reason: DropReason::BufferFull };
-    let head = BatchHead {
-        source: Source(7),
-        first: 6,
-        numbered_hi: 6,
-        dropped: vec![carried],
-        ..Default::default()
-    };
+    let carried = DroppedRange { source: VmId(7), first: 1, last: 5, reason: DropReason::BufferFull };
+    let head =
+        BatchHead { source: VmId(7), first: 6, numbered_hi: 6, dropped: vec![carried], ..Default::default() };
     let mut event = Vec::new();
     append_event(&mut event, &TrafficEvent { number: 6, ..TrafficEvent::default() }).unwrap();
     let queue = bench.host.queue_resolve(QUEUE).unwrap().unwrap();
@@ -267,7 +262,7 @@ fn what_a_worker_counted_is_not_counted_again_with_its_batch() {
     bench.host.advance(Duration::from_secs(25 * 3_600));
     bench.host.refuse_calls(None);
     let post = EventPost::from_bytes(&bench.next_post().body).unwrap();
-    let own = DroppedRange { source: Source(7), first: 6, last: 6, reason: DropReason::Expired };
+    let own = DroppedRange { source: VmId(7), first: 6, last: 6, reason: DropReason::Expired };
     assert_eq!(post.dropped, [carried, own], "the report goes on");
     bench.recorder.metrics.flush();
     assert_eq!(bench.host.metric_value("tidegate.events.dropped.expired"), 1);
@@ -313,7 +308,7 @@ fn the_gauge_of_another_instance_is_left_alone() {
 #[test]
 fn news_of_sources_is_posted_without_batches_once_a_second_at_most() {
     let mut bench = Bench::new();
-    let report = |numbered_hi, state| SourceReport { source: Source(1), numbered_hi, state };
+    let report = |numbered_hi, state| SourceReport { source: VmId(1), numbered_hi, state };
     bench.host.advance(Duration::from_secs(5));
     bench.sources = vec![report(5, SourceState::Alive)];
     let post = bench.next_post();

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tidegate_policy::wire::event::{BatchHead, DropReason, DroppedRange, SealedBatch, Source};
+use tidegate_policy::wire::event::{BatchHead, DropReason, DroppedRange, SealedBatch, VmId};
 
 /// A batch older than this is given up.
 const EXPIRES_NS: u64 = 24 * 3_600 * 1_000_000_000;
@@ -14,7 +14,7 @@ const BATCH_COST: usize = 160;
 pub struct UnacknowledgedBatch {
     /// As it came.
     pub bytes: Vec<u8>,
-    source: Source,
+    source: VmId,
     first: u64,
     count: u32,
     /// Ranges that its worker gave up, reported in this batch.
@@ -100,7 +100,7 @@ impl Unacknowledged {
 
     /// Whether a batch of `source` is behind the first `batches`.
     #[must_use]
-    pub fn has_after(&self, batches: usize, source: Source) -> bool {
+    pub fn has_after(&self, batches: usize, source: VmId) -> bool {
         self.batches.iter().skip(batches).any(|batch| batch.source == source)
     }
 

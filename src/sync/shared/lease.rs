@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use tidegate_policy::codec::{FormatError, decode, encode};
-use tidegate_policy::wire::event::Source;
+use tidegate_policy::wire::event::VmId;
 
 use super::keys::Keys;
 use crate::host::{Expect, Host};
@@ -29,7 +29,7 @@ pub enum Role {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Lease {
     /// The VM.
-    pub source: Source,
+    pub source: VmId,
     /// Grows by one with each holder; a VM with a lower one stops writing.
     pub fence: u64,
     /// When it ends unless renewed: monotonic clock, nanoseconds.
@@ -56,7 +56,7 @@ impl Lease {
 /// The lease as this VM last saw it.
 #[derive(Debug)]
 pub struct LeaseView {
-    source: Source,
+    source: VmId,
     role: Role,
     seen: Option<Lease>,
     /// The fence, while this VM holds it.
@@ -68,7 +68,7 @@ pub struct LeaseView {
 impl LeaseView {
     /// Not yet looked at.
     #[must_use]
-    pub fn new(source: Source, role: Role) -> Self {
+    pub fn new(source: VmId, role: Role) -> Self {
         Self { source, role, seen: None, mine: None, floor: 0 }
     }
 

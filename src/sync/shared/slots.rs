@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use tidegate_policy::codec::{FormatError, decode, encode};
 use tidegate_policy::version::Version;
-use tidegate_policy::wire::event::Source;
+use tidegate_policy::wire::event::VmId;
 
 use super::keys::{Keys, SLOTS};
 use crate::host::{Expect, Host};
@@ -22,7 +22,7 @@ pub const FREE_NS: u64 = 10_000_000_000;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Slot {
     /// The VM.
-    pub source: Source,
+    pub source: VmId,
     /// Last heartbeat: monotonic clock, nanoseconds.
     pub heartbeat_ns: u64,
     /// It has had a request. Only such slots count in an ack: a VM sets this
@@ -40,7 +40,7 @@ pub struct Slot {
     pub numbered_hi: u64,
     /// The VM that had the slot before, and its highest event number: the holder of the
     /// lease reports it as dead, also if it was replaced between two looks of the holder.
-    pub before: Option<(Source, u64)>,
+    pub before: Option<(VmId, u64)>,
 }
 
 impl Slot {
@@ -98,7 +98,7 @@ pub struct OwnSlot {
 impl OwnSlot {
     /// Not yet claimed.
     #[must_use]
-    pub fn new(source: Source) -> Self {
+    pub fn new(source: VmId) -> Self {
         Self { index: None, content: Slot { source, ..Slot::default() } }
     }
 
@@ -197,7 +197,7 @@ impl OwnSlot {
 
 /// What is kept of the VM that had the slot. One that never numbered an event need
 /// not be reported, but the one before it may have to be.
-fn before(slot: &Slot) -> Option<(Source, u64)> {
+fn before(slot: &Slot) -> Option<(VmId, u64)> {
     match slot.numbered_hi {
         0 => slot.before,
         hi => Some((slot.source, hi)),

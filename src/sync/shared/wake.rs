@@ -2,7 +2,7 @@
 //! to wake it. The next tick does the same work, so nothing depends on a wake-up.
 
 use tidegate_policy::version::Version;
-use tidegate_policy::wire::event::Source;
+use tidegate_policy::wire::event::VmId;
 
 use super::keys::Keys;
 use super::slots::Slot;
@@ -94,7 +94,7 @@ struct KnownQueue {
     queue: QueueId,
     /// The last wake-up, while it has had no effect: the slot's source, version and
     /// refresh then, and when it was, monotonic nanoseconds.
-    outstanding: Option<(Source, Version, u64, u64)>,
+    outstanding: Option<(VmId, Version, u64, u64)>,
 }
 
 impl Waker {

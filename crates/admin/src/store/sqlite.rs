@@ -48,7 +48,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::Connection;
 use tidegate_policy::check::PerCheck;
-use tidegate_policy::wire::event::{OpenEvent, Source};
+use tidegate_policy::wire::event::{OpenEvent, VmId};
 use tidegate_policy::wire::sync::Gateway;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
 
@@ -299,7 +299,7 @@ impl Store for SqliteStore {
         Ok(RecordingCounts { alive, recorder, ..counts })
     }
 
-    async fn covers(&self, source: Source, number: u64) -> Result<bool, StoreError> {
+    async fn covers(&self, source: VmId, number: u64) -> Result<bool, StoreError> {
         self.readers.read(&self.database, move |conn| ledger::covers(conn, source, number)).await
     }
 

@@ -3,7 +3,7 @@
 use reqwest::{Method, RequestBuilder};
 use tidegate_policy::tables::Table;
 use tidegate_policy::wire::event::{
-    Batch, EventPost, OpenEvent, SealedBatch, Source, SourceReport, SourceState, TrafficEvent,
+    Batch, EventPost, OpenEvent, SealedBatch, SourceReport, SourceState, TrafficEvent, VmId,
 };
 use tidegate_policy::wire::sync::{Held, SyncAnswer, WholeUpdate};
 
@@ -12,7 +12,7 @@ use crate::test_service::{Answered, TestService};
 pub const SYNC: &str = "/api/data-plane/v1/sync";
 pub const EVENTS: &str = "/api/data-plane/v1/events";
 /// The VM that numbers the events here.
-pub const SOURCE: Source = Source(7);
+pub const SOURCE: VmId = VmId(7);
 
 /// The state of a gateway.
 #[derive(Clone, Default)]

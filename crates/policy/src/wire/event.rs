@@ -35,11 +35,11 @@ pub const MAX_FOUND: usize = 256;
 /// Longest user agent that is recorded, in bytes.
 pub const MAX_USER_AGENT: usize = 256;
 
-/// The id of a VM as a source of events: a random number of its start.
+/// The id of a VM, as the source of events and in shared data: a random number of its start.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
-pub struct Source(pub u128);
+pub struct VmId(pub u128);
 
-impl std::fmt::Display for Source {
+impl std::fmt::Display for VmId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:032x}", self.0)
     }
@@ -128,7 +128,7 @@ pub struct Mismatch {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct OpenEvent {
     /// The VM that numbered it.
-    pub source: Source,
+    pub source: VmId,
     /// The event so far: its status is that of the response's headers.
     pub event: TrafficEvent,
 }
@@ -158,7 +158,7 @@ impl OpenEvent {
 ///
 /// # Errors
 /// When the event cannot be encoded.
-pub fn open_bytes(source: Source, event: &TrafficEvent) -> Result<Vec<u8>, FormatError> {
+pub fn open_bytes(source: VmId, event: &TrafficEvent) -> Result<Vec<u8>, FormatError> {
     let mut bytes = encode(OPEN_FORMAT, &source)?;
     append_event(&mut bytes, event)?;
     Ok(bytes)
@@ -223,7 +223,7 @@ impl DropReason {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct DroppedRange {
     /// The VM that numbered them.
-    pub source: Source,
+    pub source: VmId,
     /// First number, included.
     pub first: u64,
     /// Last number, included.
@@ -237,7 +237,7 @@ pub struct DroppedRange {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Batch {
     /// The VM that numbered the events.
-    pub source: Source,
+    pub source: VmId,
     /// The number of the first event.
     pub first: u64,
     /// The highest number given so far: cumulative, merged by maximum.
@@ -287,7 +287,7 @@ impl Batch {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct BatchHead {
     /// As in [`Batch`].
-    pub source: Source,
+    pub source: VmId,
     /// As in [`Batch`].
     pub first: u64,
     /// As in [`Batch`].
@@ -370,7 +370,7 @@ pub struct SealedBatch(#[serde(with = "serde_bytes")] pub Vec<u8>);
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SourceReport {
     /// The VM.
-    pub source: Source,
+    pub source: VmId,
     /// The highest number that it is known to have given.
     pub numbered_hi: u64,
     /// Whether it is alive.
@@ -426,7 +426,7 @@ mod tests {
                 ..TrafficEvent::default()
             })
             .collect();
-        Batch { source: Source(7), first, numbered_hi, events, ..Batch::default() }
+        Batch { source: VmId(7), first, numbered_hi, events, ..Batch::default() }
     }
 
     #[test]
@@ -443,7 +443,7 @@ mod tests {
     fn a_batch_written_in_parts_is_the_same_batch() {
         let mut whole = batch(3, &[3, 4, 5], 9);
         whole.dropped =
-            vec![DroppedRange { source: Source(7), first: 1, last: 2, reason: DropReason::BufferFull }];
+            vec![DroppedRange { source: VmId(7), first: 1, last: 2, reason: DropReason::BufferFull }];
         let mut events = Vec::new();
         for event in &whole.events {
             append_event(&mut events, event).unwrap();
@@ -463,7 +463,7 @@ mod tests {
     #[test]
     fn an_open_event_is_read_as_it_was_written() {
         let event = batch(1, &[1], 1).events.remove(0);
-        let open = OpenEvent { source: Source(u128::MAX), event };
+        let open = OpenEvent { source: VmId(u128::MAX), event };
         assert_eq!(OpenEvent::from_bytes(&open.to_bytes().unwrap()).as_ref(), Ok(&open));
         let unnumbered = TrafficEvent { number: 0, ..open.event };
         assert!(OpenEvent::from_bytes(&open_bytes(open.source, &unnumbered).unwrap()).is_err());

@@ -7,7 +7,7 @@ use rusqlite::{CachedStatement, Connection, Row, params};
 use serde::{Deserialize, Serialize};
 use tidegate_policy::check::{Answered, Check, PerCheck};
 use tidegate_policy::flags::{Mode, Modes};
-use tidegate_policy::wire::event::{Mismatch, Source, TrafficEvent};
+use tidegate_policy::wire::event::{Mismatch, TrafficEvent, VmId};
 
 use super::integers::{from_sql, to_sql};
 use crate::store::time_text;
@@ -74,7 +74,7 @@ impl<'a> EventWriter<'a> {
         &mut self,
         stage: EventStage,
         node: &str,
-        source: Source,
+        source: VmId,
         event: &TrafficEvent,
     ) -> rusqlite::Result<()> {
         let statement = match stage {

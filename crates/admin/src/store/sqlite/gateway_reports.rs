@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use tidegate_policy::wire::event::{Source, SourceState};
+use tidegate_policy::wire::event::{SourceState, VmId};
 use tidegate_policy::wire::sync::Gateway;
 
 use crate::lock::locked;
@@ -24,7 +24,7 @@ pub(super) struct GatewayReports(Mutex<Reports>);
 
 #[derive(Default)]
 struct Reports {
-    sources: HashMap<Source, Instant>,
+    sources: HashMap<VmId, Instant>,
     recorders: HashMap<Gateway, (Instant, RecorderFigures)>,
     /// Retries of recorders that are gone.
     past_retries: u64,
@@ -48,7 +48,7 @@ impl GatewayReports {
     }
 
     /// Notes that `source` is alive.
-    pub(super) fn note_source(&self, source: Source) {
+    pub(super) fn note_source(&self, source: VmId) {
         let now = Instant::now();
         let mut reports = locked(&self.0);
         reports.sources.insert(source, now);

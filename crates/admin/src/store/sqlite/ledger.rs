@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use tidegate_policy::wire::event::{Batch, DroppedRange, Source, SourceReport, SourceState};
+use tidegate_policy::wire::event::{Batch, DroppedRange, SourceReport, SourceState, VmId};
 use tidegate_policy::wire::sync::Gateway;
 
 use super::integers::{from_sql, to_sql};
@@ -63,7 +63,7 @@ pub(super) struct Ledger<'a> {
     now: i64,
     pending_for: Duration,
     /// Counts as they are now, and as they were read; `None`: the source is new.
-    sources: HashMap<Source, (SourceSums, Option<SourceSums>)>,
+    sources: HashMap<VmId, (SourceSums, Option<SourceSums>)>,
 }
 
 impl<'a> Ledger<'a> {
@@ -72,7 +72,7 @@ impl<'a> Ledger<'a> {
         Self { conn, now, pending_for, sources: HashMap::new() }
     }
 
-    fn sums(&mut self, source: Source, gateway: &str) -> rusqlite::Result<&mut SourceSums> {
+    fn sums(&mut self, source: VmId, gateway: &str) -> rusqlite::Result<&mut SourceSums> {
         if !self.sources.contains_key(&source) {
             let known = self
                 .conn
@@ -100,7 +100,7 @@ impl<'a> Ledger<'a> {
     /// are.
     pub(super) fn enter(
         &mut self,
-        source: Source,
+        source: VmId,
         gateway: &str,
         range: NumberRange,
     ) -> rusqlite::Result<Vec<NumberRange>> {
@@ -122,7 +122,7 @@ impl<'a> Ledger<'a> {
 
     /// The completing event of a number that had been given up has arrived. [`Self::enter`]
     /// counted it as a duplicate, which it is not.
-    pub(super) fn completed(&mut self, source: Source, gateway: &str) -> rusqlite::Result<()> {
+    pub(super) fn completed(&mut self, source: VmId, gateway: &str) -> rusqlite::Result<()> {
         let sums = self.sums(source, gateway)?;
         sums.duplicates = sums.duplicates.saturating_sub(1);
         Ok(())
@@ -144,12 +144,7 @@ impl<'a> Ledger<'a> {
 
     /// Raises the highest number of `source` to `numbered_hi`. Values above [`MAX_NUMBER`] are
     /// ignored.
-    pub(super) fn reached(
-        &mut self,
-        source: Source,
-        gateway: &str,
-        numbered_hi: u64,
-    ) -> rusqlite::Result<()> {
+    pub(super) fn reached(&mut self, source: VmId, gateway: &str, numbered_hi: u64) -> rusqlite::Result<()> {
         let sums = self.sums(source, gateway)?;
         if numbered_hi <= MAX_NUMBER {
             sums.numbered_hi = sums.numbered_hi.max(numbered_hi);
@@ -200,7 +195,7 @@ impl<'a> Ledger<'a> {
         Ok(())
     }
 
-    fn write_sums(&self, source: Source, sums: &SourceSums) -> rusqlite::Result<()> {
+    fn write_sums(&self, source: VmId, sums: &SourceSums) -> rusqlite::Result<()> {
         self.conn
             .prepare_cached(
                 "INSERT OR REPLACE INTO sources
@@ -223,7 +218,7 @@ impl<'a> Ledger<'a> {
 
     /// Stores a mark in `source_marks`: numbers up to `numbered_hi` were assigned by now. A
     /// number that is missing `pending_for` after its mark is lost.
-    fn mark(&self, source: Source, numbered_hi: u64) -> rusqlite::Result<()> {
+    fn mark(&self, source: VmId, numbered_hi: u64) -> rusqlite::Result<()> {
         let key = source.0.to_be_bytes();
         let newest: Option<(i64, i64)> = self
             .conn
@@ -274,24 +269,24 @@ pub(super) fn gateways_with_open_sources(conn: &Connection) -> rusqlite::Result<
 }
 
 /// Sources that are not dead and were not heard of since `before`.
-pub(super) fn silent(conn: &Connection, before: i64) -> rusqlite::Result<Vec<Source>> {
+pub(super) fn silent(conn: &Connection, before: i64) -> rusqlite::Result<Vec<VmId>> {
     sources(conn, "dead_at IS NULL AND heard_at < ?1", before)
 }
 
 /// Sources that died or closed before `before`.
-pub(super) fn ended(conn: &Connection, before: i64) -> rusqlite::Result<Vec<Source>> {
+pub(super) fn ended(conn: &Connection, before: i64) -> rusqlite::Result<Vec<VmId>> {
     sources(conn, "coalesce(dead_at, closed_at) < ?1", before)
 }
 
-fn sources(conn: &Connection, which: &str, before: i64) -> rusqlite::Result<Vec<Source>> {
+fn sources(conn: &Connection, which: &str, before: i64) -> rusqlite::Result<Vec<VmId>> {
     let mut statement = conn.prepare_cached(&format!("SELECT source FROM sources WHERE {which}"))?;
-    let rows = statement.query_map([before], |row| Ok(Source(u128::from_be_bytes(row.get(0)?))))?;
+    let rows = statement.query_map([before], |row| Ok(VmId(u128::from_be_bytes(row.get(0)?))))?;
     rows.collect()
 }
 
 /// Marks `source` as dead from `now` on, unless it was heard of since `before`. Returns whether
 /// it did.
-pub(super) fn mark_dead(conn: &Connection, source: Source, before: i64, now: i64) -> rusqlite::Result<bool> {
+pub(super) fn mark_dead(conn: &Connection, source: VmId, before: i64, now: i64) -> rusqlite::Result<bool> {
     let buried = conn
         .prepare_cached(
             "UPDATE sources SET dead_at = ?3 WHERE source = ?1 AND heard_at < ?2 AND dead_at IS NULL",
@@ -301,7 +296,7 @@ pub(super) fn mark_dead(conn: &Connection, source: Source, before: i64, now: i64
 }
 
 /// Whether the ledger has the event `number` of `source`.
-pub(super) fn covers(conn: &Connection, source: Source, number: u64) -> rusqlite::Result<bool> {
+pub(super) fn covers(conn: &Connection, source: VmId, number: u64) -> rusqlite::Result<bool> {
     let Some(range) = NumberRange::checked(number, number) else { return Ok(false) };
     Ok(!RangeTable::Ledger.overlapping(conn, source, range)?.is_empty())
 }
@@ -326,7 +321,7 @@ mod tests {
     }
 
     fn enter(ledger: &mut Ledger<'_>, first: u64, last: u64) -> Vec<(u64, u64)> {
-        let new = ledger.enter(Source(5), "g", NumberRange { first, last }).unwrap();
+        let new = ledger.enter(VmId(5), "g", NumberRange { first, last }).unwrap();
         new.iter().map(|r| (r.first, r.last)).collect()
     }
 
@@ -341,9 +336,9 @@ mod tests {
         assert_eq!(ranges(&conn, "ledger"), [(1, 9)]);
         assert_eq!(enter(&mut ledger, 1, 9), []);
         ledger.write().unwrap();
-        assert!(covers(&conn, Source(5), 9).unwrap());
-        assert!(!covers(&conn, Source(5), 10).unwrap());
-        assert!(!covers(&conn, Source(6), 9).unwrap());
+        assert!(covers(&conn, VmId(5), 9).unwrap());
+        assert!(!covers(&conn, VmId(5), 10).unwrap());
+        assert!(!covers(&conn, VmId(6), 9).unwrap());
     }
 
     #[test]
@@ -351,7 +346,7 @@ mod tests {
         use tidegate_policy::wire::event::DropReason;
         let conn = open();
         let mut ledger = Ledger::new(&conn, 0, Duration::ZERO);
-        let drop = |first, last, reason| DroppedRange { source: Source(5), first, last, reason };
+        let drop = |first, last, reason| DroppedRange { source: VmId(5), first, last, reason };
         ledger.dropped(&drop(5, 20, DropReason::BufferFull), "g").unwrap();
         ledger.dropped(&drop(1, 30, DropReason::RecorderFull), "g").unwrap();
         assert_eq!(ranges(&conn, "dropped"), [(1, 4), (5, 20), (21, 30)]);
@@ -359,7 +354,7 @@ mod tests {
         assert_eq!(ranges(&conn, "dropped"), [(1, 4), (5, 7), (23, 30)]);
         ledger.dropped(&drop(1, 30, DropReason::BufferFull), "g").unwrap();
         assert_eq!(ranges(&conn, "dropped"), [(1, 4), (5, 7), (23, 30)]);
-        let (sums, _) = &ledger.sources[&Source(5)];
+        let (sums, _) = &ledger.sources[&VmId(5)];
         assert_eq!((sums.numbered_hi, sums.stored, sums.dropped, sums.missing()), (30, 15, 15, 0));
     }
 }

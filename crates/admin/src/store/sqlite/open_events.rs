@@ -9,7 +9,7 @@
 //! after all, it replaces the row and is no duplicate.
 
 use rusqlite::{Connection, OptionalExtension, params};
-use tidegate_policy::wire::event::{OpenEvent, Source, TrafficEvent};
+use tidegate_policy::wire::event::{OpenEvent, TrafficEvent, VmId};
 
 use super::events::{self, EventStage, EventWriter};
 use super::integers::{from_sql, to_sql};
@@ -45,7 +45,7 @@ pub(super) fn insert(
 }
 
 /// Removes the open events of these numbers, whose ends have come, and returns them.
-pub(super) fn close(conn: &Connection, source: Source, range: NumberRange) -> rusqlite::Result<Vec<Closed>> {
+pub(super) fn close(conn: &Connection, source: VmId, range: NumberRange) -> rusqlite::Result<Vec<Closed>> {
     let mut statement = conn.prepare_cached(
         "DELETE FROM events WHERE source = ?1 AND number BETWEEN ?2 AND ?3 AND complete = 0
          RETURNING number, given_up_at IS NOT NULL",
@@ -68,14 +68,14 @@ const HAS_NOT_ENDED: &str = "EXISTS (SELECT 1 FROM sources s WHERE s.source = o.
   AND s.dead_at IS NULL AND s.closed_at IS NULL)";
 
 /// Open events whose end will not come.
-pub(super) fn abandoned(conn: &Connection) -> rusqlite::Result<Vec<(Source, u64)>> {
+pub(super) fn abandoned(conn: &Connection) -> rusqlite::Result<Vec<(VmId, u64)>> {
     let mut statement = conn.prepare_cached(&format!(
         "SELECT o.source, o.number FROM events o INDEXED BY events_open
          WHERE o.complete = 0 AND o.given_up_at IS NULL AND (NOT {HAS_NOT_ENDED} OR {IS_DROPPED})"
     ))?;
     let rows = statement.query_map([], |row| {
         let number = from_sql(row.get::<_, i64>(1)?);
-        Ok((Source(u128::from_be_bytes(row.get(0)?)), number))
+        Ok((VmId(u128::from_be_bytes(row.get(0)?)), number))
     })?;
     rows.collect()
 }
@@ -85,7 +85,7 @@ pub(super) fn abandoned(conn: &Connection) -> rusqlite::Result<Vec<(Source, u64)
 pub(super) fn give_up(
     conn: &Connection,
     ledger: &mut Ledger<'_>,
-    (source, number): (Source, u64),
+    (source, number): (VmId, u64),
     now: i64,
 ) -> rusqlite::Result<Option<TrafficEvent>> {
     let event = conn
@@ -118,7 +118,7 @@ pub(super) fn count(conn: &Connection) -> rusqlite::Result<(u64, u64)> {
 }
 
 /// How many events of `source` with numbers up to `upto` are open and not given up by the source.
-pub(super) fn count_upto(conn: &Connection, source: Source, upto: u64) -> rusqlite::Result<u64> {
+pub(super) fn count_upto(conn: &Connection, source: VmId, upto: u64) -> rusqlite::Result<u64> {
     let count: i64 = conn
         .prepare_cached(&format!(
             "SELECT count(*) FROM events o INDEXED BY events_open
@@ -129,7 +129,7 @@ pub(super) fn count_upto(conn: &Connection, source: Source, upto: u64) -> rusqli
 }
 
 /// Whether `source` has open events.
-pub(super) fn any_of(conn: &Connection, source: Source) -> rusqlite::Result<bool> {
+pub(super) fn any_of(conn: &Connection, source: VmId) -> rusqlite::Result<bool> {
     conn.prepare_cached("SELECT 1 FROM events WHERE source = ?1 AND complete = 0 AND given_up_at IS NULL")?
         .exists([source.0.to_be_bytes()])
 }

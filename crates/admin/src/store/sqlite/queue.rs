@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tidegate_policy::wire::event::{OpenEvent, Source};
+use tidegate_policy::wire::event::{OpenEvent, VmId};
 use tidegate_policy::wire::sync::Gateway;
 use tokio::sync::oneshot;
 
@@ -118,12 +118,12 @@ pub(super) enum HousekeepingStep {
     TrimLog(u64),
     /// Enter these open events into the ledger, if it is still certain that their end will not
     /// come.
-    GiveUp(Vec<(Source, u64)>),
+    GiveUp(Vec<(VmId, u64)>),
     /// Mark these sources as dead, unless they were heard of since this time (milliseconds).
-    MarkDead(Vec<Source>, i64),
+    MarkDead(Vec<VmId>, i64),
     /// Add these sources to the totals and remove their rows, if they had ended by this time
     /// (milliseconds).
-    AggregateSources(Vec<Source>, i64),
+    AggregateSources(Vec<VmId>, i64),
 }
 
 /// The writer's next task.
@@ -376,7 +376,7 @@ mod tests {
     fn a_ban_ends_a_transaction_of_events_and_a_waiting_response_does_not() {
         let queue = Queue::new(Duration::ZERO);
         let gateway: Gateway = "node;00000000000000aa".parse().unwrap();
-        let event = OpenEvent { source: Source(1), event: TrafficEvent::default() };
+        let event = OpenEvent { source: VmId(1), event: TrafficEvent::default() };
         let open = || OpenJob::new(gateway.clone(), event.clone(), oneshot::channel().0);
         (0..MAX_OPENS).for_each(|_| queue.put_open(open()).unwrap());
         assert!(queue.is_waited_for() && !queue.is_urgent());

@@ -1,7 +1,7 @@
 //! Ranges of event numbers, both ends included, and the tables that hold them.
 
 use rusqlite::{Connection, params};
-use tidegate_policy::wire::event::Source;
+use tidegate_policy::wire::event::VmId;
 
 use super::integers::{from_sql, to_sql};
 
@@ -81,7 +81,7 @@ impl RangeTable {
     pub(super) fn overlapping(
         self,
         conn: &Connection,
-        source: Source,
+        source: VmId,
         range: NumberRange,
     ) -> rusqlite::Result<Vec<NumberRange>> {
         // The ranges are disjoint: of those that begin before `range` only the last can overlap
@@ -100,7 +100,7 @@ impl RangeTable {
     }
 
     /// How many numbers of `source` up to `upto` it has.
-    pub(super) fn count_upto(self, conn: &Connection, source: Source, upto: u64) -> rusqlite::Result<u64> {
+    pub(super) fn count_upto(self, conn: &Connection, source: VmId, upto: u64) -> rusqlite::Result<u64> {
         let count: i64 = conn
             .prepare_cached(&format!(
                 "SELECT coalesce(sum(min(last, ?2) - first + 1), 0) FROM {} WHERE source = ?1 AND first <= ?2",
@@ -112,7 +112,7 @@ impl RangeTable {
 }
 
 /// Adds `range`, which must not overlap what the ledger has, and merges it with its neighbours.
-pub(super) fn add_to_ledger(conn: &Connection, source: Source, range: NumberRange) -> rusqlite::Result<()> {
+pub(super) fn add_to_ledger(conn: &Connection, source: VmId, range: NumberRange) -> rusqlite::Result<()> {
     let key = source.0.to_be_bytes();
     let after: Option<i64> = conn
         .prepare_cached("DELETE FROM ledger WHERE source = ?1 AND first = ?2 RETURNING last")?
@@ -136,7 +136,7 @@ pub(super) fn add_to_ledger(conn: &Connection, source: Source, range: NumberRang
 /// Adds `range`, which must not overlap what was dropped before.
 pub(super) fn add_to_dropped(
     conn: &Connection,
-    source: Source,
+    source: VmId,
     range: NumberRange,
     reason: &str,
 ) -> rusqlite::Result<()> {
@@ -158,7 +158,7 @@ pub(super) fn add_to_dropped(
 /// numbers were removed.
 pub(super) fn take_from_dropped(
     conn: &Connection,
-    source: Source,
+    source: VmId,
     range: NumberRange,
 ) -> rusqlite::Result<u64> {
     let key = source.0.to_be_bytes();

@@ -2,7 +2,7 @@
 //! whose rows were removed after they ended.
 
 use rusqlite::{Connection, Row, params};
-use tidegate_policy::wire::event::{DropReason, Source};
+use tidegate_policy::wire::event::{DropReason, VmId};
 
 use super::check_counts;
 use super::integers::{from_sql, to_sql};
@@ -100,7 +100,7 @@ fn gaps_of_the_living(conn: &Connection, lost_before: i64) -> rusqlite::Result<(
     let mut rows = statement.query([lost_before])?;
     let (mut missing, mut too_old) = (0u64, 0u64);
     while let Some(row) = rows.next()? {
-        let source = Source(u128::from_be_bytes(row.get(0)?));
+        let source = VmId(u128::from_be_bytes(row.get(0)?));
         missing += from_sql(row.get(1)?);
         let marked = from_sql(row.get(2)?);
         if marked > 0 {
@@ -130,7 +130,7 @@ fn dropped(conn: &Connection) -> rusqlite::Result<Vec<(&'static str, u64)>> {
 
 /// Adds `source` to the totals and removes its rows, if it had ended before `before`
 /// (milliseconds) and has no open events. Returns whether it did.
-pub(super) fn aggregate_source(conn: &Connection, source: Source, before: i64) -> rusqlite::Result<bool> {
+pub(super) fn aggregate_source(conn: &Connection, source: VmId, before: i64) -> rusqlite::Result<bool> {
     let key = source.0.to_be_bytes();
     let ended = "source = ?1 AND coalesce(dead_at, closed_at) < ?2";
     if !conn.prepare_cached(&format!("SELECT 1 FROM sources WHERE {ended}"))?.exists(params![key, before])?

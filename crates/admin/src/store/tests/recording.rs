@@ -2,7 +2,7 @@
 
 use tidegate_policy::check::{Answered, Check, PerCheck};
 use tidegate_policy::flags::{Mode, Modes};
-use tidegate_policy::wire::event::{Mismatch, Source, SourceState};
+use tidegate_policy::wire::event::{Mismatch, SourceState, VmId};
 
 use super::support::{batch, batch_of, checked_event, gateway, on_each_store, open, post_of, report};
 use crate::store::{Appended, CheckCounts};
@@ -14,8 +14,8 @@ fn a_batch_is_stored_once() {
         assert_eq!(first, Appended { stored: 5, duplicates: 0 });
         let again = store.append(post_of(vec![batch(7, 3, 8)])).await.unwrap();
         assert_eq!(again, Appended { stored: 3, duplicates: 3 });
-        assert!(store.covers(Source(7), 8).await.unwrap());
-        assert!(!store.covers(Source(7), 9).await.unwrap());
+        assert!(store.covers(VmId(7), 8).await.unwrap());
+        assert!(!store.covers(VmId(7), 9).await.unwrap());
         let counts = store.recording().await.unwrap();
         assert_eq!((counts.numbered, counts.stored, counts.duplicates), (8, 8, 3));
         assert_eq!((counts.pending, counts.lost, counts.unclosed), (0, 0, 0));

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tidegate_policy::check::{Answered, PerCheck};
 use tidegate_policy::flags::Modes;
-use tidegate_policy::wire::event::{Batch, OpenEvent, Source, SourceReport, SourceState, TrafficEvent};
+use tidegate_policy::wire::event::{Batch, OpenEvent, SourceReport, SourceState, TrafficEvent, VmId};
 use tidegate_policy::wire::sync::Gateway;
 
 use crate::store::sqlite::{Options, SqliteStore};
@@ -101,7 +101,7 @@ pub(crate) fn batch(source: u128, first: u64, last: u64) -> Batch {
     let events = (first..=last)
         .map(|number| TrafficEvent { number, time_ms: 1_795_456_801_000 + number, ..TrafficEvent::default() })
         .collect();
-    Batch { source: Source(source), first, numbered_hi: last, events, ..Batch::default() }
+    Batch { source: VmId(source), first, numbered_hi: last, events, ..Batch::default() }
 }
 
 /// A post of these batches.
@@ -124,14 +124,14 @@ pub(crate) fn checked_event(number: u64, client: &str, modes: Modes) -> TrafficE
 /// A batch of these events; the last has the highest number so far.
 pub(crate) fn batch_of(source: u128, events: Vec<TrafficEvent>) -> Batch {
     let (first, last) = (events[0].number, events[events.len() - 1].number);
-    Batch { source: Source(source), first, numbered_hi: last, events, ..Batch::default() }
+    Batch { source: VmId(source), first, numbered_hi: last, events, ..Batch::default() }
 }
 
 /// The open event of `number` of `source`, from a client of its own.
 pub(crate) fn open(source: u128, number: u64) -> OpenEvent {
-    OpenEvent { source: Source(source), event: checked_event(number, "192.0.2.1", Modes::default()) }
+    OpenEvent { source: VmId(source), event: checked_event(number, "192.0.2.1", Modes::default()) }
 }
 
 pub(crate) fn report(source: u128, numbered_hi: u64, state: SourceState) -> Append {
-    Append { sources: vec![SourceReport { source: Source(source), numbered_hi, state }], ..post() }
+    Append { sources: vec![SourceReport { source: VmId(source), numbered_hi, state }], ..post() }
 }

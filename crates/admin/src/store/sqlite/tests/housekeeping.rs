@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidegate_policy::wire::event::{DropReason, DroppedRange, Source, SourceReport, SourceState};
+use tidegate_policy::wire::event::{DropReason, DroppedRange, SourceReport, SourceState, VmId};
 
 use super::support::{TestFollower, TestStore, foreign_connection, test_store, test_store_with};
 use crate::store::sqlite::Options;
@@ -142,13 +142,13 @@ async fn counts(home: &TestStore) -> RecordingCounts {
 }
 
 fn said(source: u128, numbered_hi: u64, state: SourceState) -> SourceReport {
-    SourceReport { source: Source(source), numbered_hi, state }
+    SourceReport { source: VmId(source), numbered_hi, state }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sources_that_ended_are_folded_and_the_counts_stay() {
     let home = test_store();
-    let dropped = DroppedRange { source: Source(1), first: 4, last: 5, reason: DropReason::BufferFull };
+    let dropped = DroppedRange { source: VmId(1), first: 4, last: 5, reason: DropReason::BufferFull };
     let mut closing = batch(2, 1, 3);
     closing.closing = true;
     let posts = Append {

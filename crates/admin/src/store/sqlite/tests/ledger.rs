@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tidegate_policy::wire::event::{DropReason, DroppedRange, Source, SourceReport, SourceState};
+use tidegate_policy::wire::event::{DropReason, DroppedRange, SourceReport, SourceState, VmId};
 
 use super::support::foreign_connection;
 use crate::store::sqlite::{Options, SqliteStore};
@@ -144,14 +144,14 @@ async fn take(store: SqliteStore, path: &Path, model: &mut Model, step: Step) ->
         }
         Step::Drop(source, first, len, reason) => {
             model.drop_range(source, first, len, reason);
-            let range = DroppedRange { source: Source(source), first, last: first + len - 1, reason };
+            let range = DroppedRange { source: VmId(source), first, last: first + len - 1, reason };
             store.append(Append { dropped: vec![range], ..post() }).await.unwrap();
         }
         Step::Report(source, numbered_hi, state) => {
             let of = model.source(source);
             of.hi = of.hi.max(numbered_hi);
             of.dead = state == SourceState::Dead;
-            let report = SourceReport { source: Source(source), numbered_hi, state };
+            let report = SourceReport { source: VmId(source), numbered_hi, state };
             store.append(Append { sources: vec![report], ..post() }).await.unwrap();
         }
         Step::GatewayGone => {
@@ -192,7 +192,7 @@ proptest! {
             assert_eq!(stored_rows(&path), want);
             for (&source, of) in &model.sources {
                 for number in 0..MAX + 30 {
-                    let covered = store.covers(Source(source), number).await.unwrap();
+                    let covered = store.covers(VmId(source), number).await.unwrap();
                     assert_eq!(covered, of.stored.contains(&number), "{source} {number}");
                 }
             }
@@ -210,8 +210,8 @@ async fn numbers_that_cannot_be_are_not_believed() {
     huge.first = u64::MAX - 1;
     let appended = store.append(post_of(vec![torn, huge, batch(1, 1, 2)])).await.unwrap();
     assert_eq!((appended.stored, appended.duplicates), (2, 0));
-    let dropped = DroppedRange { source: Source(1), first: 5, last: u64::MAX, reason: DropReason::Expired };
-    let report = SourceReport { source: Source(1), numbered_hi: u64::MAX, state: SourceState::Alive };
+    let dropped = DroppedRange { source: VmId(1), first: 5, last: u64::MAX, reason: DropReason::Expired };
+    let report = SourceReport { source: VmId(1), numbered_hi: u64::MAX, state: SourceState::Alive };
     store.append(Append { dropped: vec![dropped], sources: vec![report], ..post() }).await.unwrap();
     let counts = store.recording().await.unwrap();
     assert_eq!((counts.numbered, counts.stored, counts.malformed), (2, 2, 2));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tidegate_policy::flags::Modes;
-use tidegate_policy::wire::event::{DropReason, DroppedRange, Source, SourceState};
+use tidegate_policy::wire::event::{DropReason, DroppedRange, SourceState, VmId};
 use tokio::sync::oneshot;
 
 use super::support::foreign_connection;
@@ -109,7 +109,7 @@ async fn take(store: SqliteStore, path: &Path, step: &Step) -> SqliteStore {
         }
         Step::Drop(number) => {
             let reason = DropReason::BufferFull;
-            let range = DroppedRange { source: Source(7), first: number, last: number, reason };
+            let range = DroppedRange { source: VmId(7), first: number, last: number, reason };
             store.append(Append { dropped: vec![range], ..post() }).await.unwrap();
         }
         Step::Report(state) => drop(store.append(report(7, 0, state)).await.unwrap()),

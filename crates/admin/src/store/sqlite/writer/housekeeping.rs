@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use tidegate_policy::wire::event::Source;
+use tidegate_policy::wire::event::VmId;
 
 use super::{TransactionEnd, Writer};
 use crate::store::sqlite::append::MAX_ROWS;
@@ -49,7 +49,7 @@ impl Writer {
     }
 
     /// Enters open events whose end will not come into the ledger.
-    fn give_up(&self, opens: &[(Source, u64)], now: i64) -> rusqlite::Result<u64> {
+    fn give_up(&self, opens: &[(VmId, u64)], now: i64) -> rusqlite::Result<u64> {
         self.database.top_addresses.with(&self.conn, |top| {
             let mut ledger = Ledger::new(&self.conn, now, self.database.options.pending_for);
             let mut counts = EventCounts::default();
