@@ -176,7 +176,8 @@ impl<H: Host> RequestContext<H> {
         let own_headers_removed = facts.remove_own_headers(&self.host);
         let is_measured = performance::is_wanted(filter.performance, facts.wants_performance());
         let tables = instance.sync.borrow().tables();
-        let evaluation = Evaluation::new(facts, tables, instance.dice(), is_measured.then(Timing::default));
+        let evaluation =
+            Evaluation::new(facts, tables, instance.random_bits(), is_measured.then(Timing::default));
         if !own_headers_removed {
             // Upstreams would take a client's values in them for the filter's.
             instance.metrics.count(Count::HostErrors);
@@ -359,7 +360,7 @@ fn pass<H: Host>(
     route: Option<&RouteMatch<'_>>,
     outcome: Outcome,
 ) -> Enforced {
-    let Evaluated { decision, facts, tables, dice } = evaluated;
+    let Evaluated { decision, facts, tables, random_bits } = evaluated;
     let rule = decision.allowed_by.map(|prefix| prefix.to_string());
     let mut outcome = Outcome { rule, ..outcome }.on_route(route);
     let route_name = route.map(|route| route.route);
@@ -377,7 +378,7 @@ fn pass<H: Host>(
     }
     let described = descriptors::set(filter, route_name, facts.client());
     let handled = described.and_then(|()| match route {
-        Some(route) => actions::carry_out(filter, route, facts, *dice),
+        Some(route) => actions::carry_out(filter, route, facts, *random_bits),
         None => Ok((Handled::Forwarded, None)),
     });
     let (handled, edits) = match handled {

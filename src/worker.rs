@@ -92,7 +92,7 @@ pub struct AdminInstance<H: Host> {
     roots: Cell<u32>,
     ticked: Cell<bool>,
     serving: Cell<bool>,
-    dice: Cell<u64>,
+    random_state: Cell<u64>,
     questions: Cell<u64>,
 }
 
@@ -122,7 +122,7 @@ impl<H: Host> AdminInstance<H> {
             roots: Cell::new(0),
             ticked: Cell::new(false),
             serving: Cell::new(false),
-            dice: Cell::new(host.random_u64()),
+            random_state: Cell::new(host.random_u64()),
             questions: Cell::new(host.random_u64()),
             host,
             metrics,
@@ -220,9 +220,9 @@ impl<H: Host> AdminInstance<H> {
     }
 
     /// Random bits to spread requests over backends, without a host call (SplitMix64).
-    pub fn dice(&self) -> u32 {
-        let state = self.dice.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-        self.dice.set(state);
+    pub fn random_bits(&self) -> u32 {
+        let state = self.random_state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.random_state.set(state);
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         u32::try_from(mixed >> 32).unwrap_or_default()

@@ -56,7 +56,7 @@ pub struct ResponseEdits {
     usages: Vec<LimitStatus>,
 }
 
-/// Carries out the route `found` for the current request, and sets its upstream. `dice`:
+/// Carries out the route `found` for the current request, and sets its upstream. `random_bits`:
 /// the request's random bits.
 ///
 /// # Errors
@@ -65,12 +65,12 @@ pub fn carry_out<H: Host>(
     filter: &Filter<H>,
     found: &RouteMatch<'_>,
     facts: &RequestFacts,
-    dice: u32,
+    random_bits: u32,
 ) -> Result<(Handled, Option<Box<ResponseEdits>>), Reason> {
     let response = ResponseEdits::of(found, facts);
     // Only CORS looks at headers.
     let lines = if found.cors().is_some() { facts.lines() } else { Vec::new() };
-    match found.answerer(&facts.facts(&lines, dice)) {
+    match found.answerer(&facts.facts(&lines, random_bits)) {
         Answerer::Preflight(headers) => {
             filter.required(reply::preflight(&filter.instance.host, &headers))?;
             // The answer has all CORS headers already.
@@ -92,7 +92,7 @@ pub fn carry_out<H: Host>(
         filter.required(edit_request(&filter.instance.host, action, facts))?;
     }
     let mirrors = found.actions().flat_map(|action| &action.mirrors);
-    let taken = (0u32..).zip(mirrors).filter(|(at, mirror)| mirror.takes(reroll(dice, *at)));
+    let taken = (0u32..).zip(mirrors).filter(|(at, mirror)| mirror.takes(reroll(random_bits, *at)));
     upstream::mirror(filter, taken.map(|(_, mirror)| &mirror.backend));
     Ok((Handled::Forwarded, response))
 }
@@ -156,8 +156,8 @@ fn edit(
 
 /// Random bits for the mirror `at`, independent of those that chose the backend
 /// (the finalizer of MurmurHash3).
-fn reroll(dice: u32, at: u32) -> u32 {
-    let mut bits = dice.wrapping_add(at.wrapping_add(1).wrapping_mul(0x9e37_79b9));
+fn reroll(random_bits: u32, at: u32) -> u32 {
+    let mut bits = random_bits.wrapping_add(at.wrapping_add(1).wrapping_mul(0x9e37_79b9));
     bits = (bits ^ (bits >> 16)).wrapping_mul(0x85eb_ca6b);
     bits = (bits ^ (bits >> 13)).wrapping_mul(0xc2b2_ae35);
     bits ^ (bits >> 16)

@@ -33,7 +33,7 @@ pub struct Evaluated<'e> {
     /// The tables that the request began with; none before the first ones came.
     pub tables: Option<&'e Tables>,
     /// The request's random bits.
-    pub dice: u32,
+    pub random_bits: u32,
 }
 
 /// What an evaluation leaves for the request's event and response.
@@ -69,21 +69,26 @@ struct Inputs {
     /// The tables that the request began with; none before the first ones came. They and their
     /// flags are used up to the decision, also if others come into force while it waits.
     tables: Option<Rc<Tables>>,
-    dice: u32,
+    random_bits: u32,
     /// The admin service's answers, from its database at that moment, which may be newer than
     /// the tables.
     answers: PerCheck<Option<Found>>,
 }
 
 impl Evaluation {
-    /// Begins to evaluate a request by these tables. `dice`: random bits. `timing`: `None`
+    /// Begins to evaluate a request by these tables. `random_bits`: random bits. `timing`: `None`
     /// if the request is not measured.
-    pub fn new(facts: RequestFacts, tables: Option<Rc<Tables>>, dice: u32, timing: Option<Timing>) -> Self {
+    pub fn new(
+        facts: RequestFacts,
+        tables: Option<Rc<Tables>>,
+        random_bits: u32,
+        timing: Option<Timing>,
+    ) -> Self {
         // Without tables the flags are not known either: all off, as at the start of a
         // rollout.
         let modes = tables.as_ref().map_or_else(Modes::default, |tables| tables.flags.modes(facts.client()));
         Self {
-            inputs: Inputs { facts, tables, dice, answers: PerCheck::default() },
+            inputs: Inputs { facts, tables, random_bits, answers: PerCheck::default() },
             modes,
             questions: Questions::default(),
             answered: PerCheck::default(),
@@ -99,7 +104,7 @@ impl Evaluation {
         let Self { inputs, modes, questions, answered, timing, .. } = self;
         let (instance, host) = (&filter.instance, &filter.instance.host);
         let lines = inputs.facts.lines();
-        let facts = inputs.facts.facts(&lines, inputs.dice);
+        let facts = inputs.facts.facts(&lines, inputs.random_bits);
         let country_source = inputs.facts.country_source();
         let mut findings = Findings::default();
         let mut assuming = false;
@@ -108,8 +113,13 @@ impl Evaluation {
                 Step::Ask(check) => check,
                 Step::Decided(_) if assuming => return None,
                 Step::Decided(decision) => {
-                    let Inputs { facts, tables, dice, .. } = &*inputs;
-                    return Some(Evaluated { decision, facts, tables: tables.as_deref(), dice: *dice });
+                    let Inputs { facts, tables, random_bits, .. } = &*inputs;
+                    return Some(Evaluated {
+                        decision,
+                        facts,
+                        tables: tables.as_deref(),
+                        random_bits: *random_bits,
+                    });
                 }
             };
             let is_cached = mode(modes, check) == Mode::Cached;
@@ -158,7 +168,7 @@ impl Evaluation {
             && let Some(tables) = &self.inputs.tables
         {
             let lines = self.inputs.facts.lines();
-            let facts = self.inputs.facts.facts(&lines, self.inputs.dice);
+            let facts = self.inputs.facts.facts(&lines, self.inputs.random_bits);
             let now = || instance.sync.borrow().now();
             let mismatch = shadow::compare(&answer, &facts, self.inputs.facts.country_source(), tables, now);
             instance.metrics.count(Count::compared(check));

@@ -173,14 +173,14 @@ impl RequestFacts {
     }
 
     /// The facts, over the lines of [`lines`](Self::lines).
-    pub fn facts<'r>(&'r self, lines: &'r [(&'r [u8], &'r [u8])], dice: u32) -> Facts<'r> {
+    pub fn facts<'r>(&'r self, lines: &'r [(&'r [u8], &'r [u8])], random_bits: u32) -> Facts<'r> {
         Facts {
             client: self.client,
             method: self.method.as_deref().unwrap_or_default(),
             host: self.host.as_deref().unwrap_or_default(),
             path: self.path.as_deref().unwrap_or_default(),
             headers: lines,
-            dice,
+            random_bits,
         }
     }
 

@@ -215,7 +215,7 @@ impl Ask {
             host: self.host.as_bytes(),
             path: self.target.as_bytes(),
             headers: if self.kind.is_empty() { &[] } else { lines },
-            dice: 0,
+            random_bits: 0,
         };
         let deny = Unavailable::Deny;
         let settings = Settings {

@@ -83,14 +83,14 @@ impl World {
         // No rule's weights add up to more than 9.
         let throws = (0..36u64).map(|at| u32::try_from((at << 32) / 36 + 1).unwrap());
         throws
-            .map(|dice| {
+            .map(|random_bits| {
                 let facts = Facts {
                     client: request.client(),
                     method: value(":method"),
                     host: value(":authority"),
                     path: value(":path"),
                     headers: &lines,
-                    dice,
+                    random_bits,
                 };
                 Outcome::of(
                     &decide(&facts, country_source, self.cached.feed.tables(), &self.settings, || now)

@@ -98,7 +98,7 @@ pub(crate) struct VmState {
 pub(crate) struct World {
     pub now_ns: u64,
     pub wall_us: u64,
-    pub dice: u64,
+    pub random_state: u64,
     pub shared: BTreeMap<String, (Vec<u8>, Cas)>,
     pub next_cas: Cas,
     pub queues: Vec<Queue>,
@@ -130,7 +130,7 @@ impl World {
             // Some hours after boot, on the day this was written.
             now_ns: 10_000_000_000_000,
             wall_us: 1_795_400_000_000_000,
-            dice: 0x1234_5678_9abc_def1,
+            random_state: 0x1234_5678_9abc_def1,
             shared: BTreeMap::new(),
             next_cas: 1,
             queues: Vec::new(),
@@ -153,8 +153,8 @@ impl World {
 
     /// Repeatable randomness (SplitMix64).
     pub fn random(&mut self) -> u64 {
-        self.dice = self.dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.dice ^ (self.dice >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        self.random_state = self.random_state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.random_state ^ (self.random_state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
     }

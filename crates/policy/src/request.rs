@@ -18,5 +18,5 @@ pub struct Facts<'r> {
     /// Header lines in order, names in lower case, pseudo-headers left out.
     pub headers: &'r [(&'r [u8], &'r [u8])],
     /// Random bits, by which one of several weighted backends is chosen.
-    pub dice: u32,
+    pub random_bits: u32,
 }

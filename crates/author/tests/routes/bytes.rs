@@ -52,7 +52,8 @@ fn search(table: &RouteTable) {
             b"/",
         ] {
             for (method, headers) in [(&b"GET"[..], headers), (b"PUT", &[])] {
-                let _ = found(table, &Facts { client: None, method, host, path, headers, dice: 1 << 31 });
+                let _ =
+                    found(table, &Facts { client: None, method, host, path, headers, random_bits: 1 << 31 });
             }
         }
     }

@@ -327,7 +327,8 @@ fn mirrors_are_resolved_as_backends_are_and_strangers_get_nothing() {
 fn a_backend_that_cannot_answer_keeps_its_share() {
     let backends = json!([{"name": "a", "weight": 1}, {"kind": "Strange", "name": "b", "weight": 1}]);
     let table = table_of(&[read(&of_rule(json!({"backendRefs": backends})))]);
-    let at = |dice| found(&table, &Facts { path: b"/a", dice, ..Facts::default() }).unwrap().backend;
+    let at =
+        |random_bits| found(&table, &Facts { path: b"/a", random_bits, ..Facts::default() }).unwrap().backend;
     assert!(at(0).is_some() && at(u32::MAX / 2 - 1).is_some());
     assert!(at(u32::MAX / 2 + 1).is_none() && at(u32::MAX).is_none());
 }
@@ -340,8 +341,8 @@ fn filters_of_a_backend_come_after_the_rules() {
     };
     let backends = json!([{"name": "a", "filters": set("backend")}, {"name": "b"}]);
     let table = table_of(&[read(&of_rule(json!({"filters": set("rule"), "backendRefs": backends})))]);
-    let at = |dice| {
-        let found = found(&table, &Facts { path: b"/a", dice, ..Facts::default() }).unwrap();
+    let at = |random_bits| {
+        let found = found(&table, &Facts { path: b"/a", random_bits, ..Facts::default() }).unwrap();
         found.actions().map(|action| action.request.set[0].1.clone()).collect::<Vec<_>>()
     };
     assert_eq!(at(0), ["rule", "backend"]);

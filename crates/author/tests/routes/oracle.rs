@@ -120,7 +120,7 @@ struct Request {
     host: &'static str,
     target: String,
     headers: Vec<(&'static str, &'static str)>,
-    dice: u32,
+    random_bits: u32,
 }
 
 prop_compose! {
@@ -130,9 +130,9 @@ prop_compose! {
         path in select(TARGETS),
         query in select(QUERIES),
         headers in vec((select(&["x", "y", "z"][..]), select(VALUES)), 0..4),
-        dice: u32,
+        random_bits: u32,
     ) -> Request {
-        Request { method, host, target: format!("{path}{query}"), headers, dice }
+        Request { method, host, target: format!("{path}{query}"), headers, random_bits }
     }
 }
 
@@ -142,13 +142,13 @@ fn expected(routes: &[Route], facts: &Facts<'_>) -> Option<Winner> {
         PathMatch::Template(template) => Some(template.pattern().to_owned()),
         _ => None,
     };
-    let backend = backend(&first.route.rules[first.rule], facts.dice);
+    let backend = backend(&first.route.rules[first.rule], facts.random_bits);
     Some((first.route.name.clone(), first.rule, template, backend))
 }
 
-fn backend(rule: &Rule, dice: u32) -> Option<String> {
+fn backend(rule: &Rule, random_bits: u32) -> Option<String> {
     let total: u64 = rule.backends.iter().map(|reference| u64::from(reference.weight)).sum();
-    let mut point = (u64::from(dice) * total) >> 32;
+    let mut point = (u64::from(random_bits) * total) >> 32;
     for reference in &rule.backends {
         match (point.checked_sub(u64::from(reference.weight)), &reference.to) {
             (Some(rest), _) => point = rest,
@@ -173,7 +173,7 @@ proptest! {
                 host: request.host.as_bytes(),
                 path: request.target.as_bytes(),
                 headers: &headers,
-                dice: request.dice,
+                random_bits: request.random_bits,
             };
             prop_assert_eq!(winner(&table, &facts), expected(&routes, &facts), "{:?}", request);
             if let Some(found) = found(&table, &facts) {

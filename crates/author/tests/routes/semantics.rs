@@ -506,12 +506,12 @@ fn no_rule_is_no_route() {
     assert!(table.is_empty() && found(&table, &Facts { path: b"/", ..Facts::default() }).is_none());
 }
 
-fn backend_for(backends: Value, dice: u32) -> Option<String> {
+fn backend_for(backends: Value, random_bits: u32) -> Option<String> {
     let table = table_of(&[
         read(&document("r", &[], json!([{"matches": [{"method": "GET"}], "backendRefs": backends}]))),
         read(&document("other", &[], json!([{"backendRefs": [{"name": "never"}]}]))),
     ]);
-    let facts = Facts { path: b"/", method: b"GET", dice, ..Facts::default() };
+    let facts = Facts { path: b"/", method: b"GET", random_bits, ..Facts::default() };
     let (route, _, _, backend) = winner(&table, &facts).unwrap();
     assert_eq!(route, "r", "a rule that cannot answer still wins");
     backend
@@ -532,7 +532,7 @@ fn backends_are_chosen_by_weight() {
         {"name": "three", "weight": 3},
         {"name": "none", "weight": 0},
     ]);
-    let name = |dice| backend_for(refs.clone(), dice).unwrap();
+    let name = |random_bits| backend_for(refs.clone(), random_bits).unwrap();
     let quarter = 1u32 << 30;
     assert_eq!(name(0), "one");
     assert_eq!(name(quarter - 1), "one");

@@ -70,8 +70,8 @@ pub struct Mirror {
 impl Mirror {
     /// Whether a request with these random bits is one of those that are copied.
     #[must_use]
-    pub fn takes(&self, dice: u32) -> bool {
-        let point = u64::from(dice).saturating_mul(u64::from(self.denominator)) >> 32;
+    pub fn takes(&self, random_bits: u32) -> bool {
+        let point = u64::from(random_bits).saturating_mul(u64::from(self.denominator)) >> 32;
         point < u64::from(self.numerator)
     }
 }

@@ -144,7 +144,7 @@ impl RouteTable {
         let won = named.or_else(|| self.find_in(self.any_host?, &request));
         match request.is_exhausted() {
             true => Err(TooLong),
-            false => Ok(won.and_then(|won| self.outcome(won, facts.dice))),
+            false => Ok(won.and_then(|won| self.outcome(won, facts.random_bits))),
         }
     }
 
@@ -241,12 +241,12 @@ impl RouteTable {
         at(&self.regexes, regex).is_some_and(|dfa| matches!(dfa.try_search_fwd(&input), Ok(Some(_))))
     }
 
-    fn outcome(&self, won: u32, dice: u32) -> Option<RouteMatch<'_>> {
+    fn outcome(&self, won: u32, random_bits: u32) -> Option<RouteMatch<'_>> {
         let won = at(&self.matches, won)?;
         let rule = at(&self.rules, won.rule)?;
         let shares = slice(&self.shares, rule.shares)?;
         let total = shares.last().map_or(0, |share| share.up_to);
-        let point = u64::from(dice).saturating_mul(u64::from(total)) >> 32;
+        let point = u64::from(random_bits).saturating_mul(u64::from(total)) >> 32;
         let chosen = shares.get(shares.partition_point(|share| u64::from(share.up_to) <= point));
         let backend = chosen.and_then(|share| self.backends.get(share.backend?));
         let template = match won.path {

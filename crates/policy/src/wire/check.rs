@@ -56,7 +56,7 @@ pub struct Question<'q> {
     #[serde(borrow)]
     pub headers: Vec<(&'q [u8], &'q [u8])>,
     /// As in [`Facts`]: so the backend is the one that the cache would choose.
-    pub dice: u32,
+    pub random_bits: u32,
 }
 
 impl<'q> Question<'q> {
@@ -72,7 +72,7 @@ impl<'q> Question<'q> {
                 host: facts.host,
                 path: facts.path,
                 headers: facts.headers.to_vec(),
-                dice: facts.dice,
+                random_bits: facts.random_bits,
                 ..about
             },
         }
@@ -87,7 +87,7 @@ impl<'q> Question<'q> {
             host: self.host,
             path: self.path,
             headers: &self.headers,
-            dice: self.dice,
+            random_bits: self.random_bits,
         }
     }
 
@@ -276,12 +276,12 @@ mod tests {
             host: b"h",
             path: b"/p?q",
             headers: &headers,
-            dice: 7,
+            random_bits: 7,
         };
         let bytes = Question::new(Check::Route, 3, &facts, CountrySource::Table).to_bytes().unwrap();
         let read = Question::from_bytes(&bytes).unwrap();
         assert_eq!(
-            (read.id, read.path, read.headers.as_slice(), read.dice),
+            (read.id, read.path, read.headers.as_slice(), read.random_bits),
             (3, facts.path, &headers[..], 7)
         );
         let geo = Question::new(Check::Geo, 4, &facts, CountrySource::Header(None));

@@ -90,10 +90,10 @@ impl Explanation {
         let facts = request.facts(&lines);
         let ip = IpFinding::look_up(facts.client, &now.tables, time::now_seconds);
         let geo = GeoFinding::look_up(facts.client, request.country_source(), &now.tables);
-        let decide = |dice| outcome(request, &Facts { dice, ..facts }, ip, geo, now, clusters);
+        let decide = |random_bits| outcome(request, &Facts { random_bits, ..facts }, ip, geo, now, clusters);
         let found = now.tables.routes.find(&facts).ok().flatten();
         let matches = Matches::new(&now.snapshot, &facts, found.as_ref());
-        let share = |(weight, dice)| BackendShare { weight, outcome: decide(dice) };
+        let share = |(weight, random_bits)| BackendShare { weight, outcome: decide(random_bits) };
         let backends: Vec<_> = matches.shares(&now.snapshot).map(share).collect();
         let decision = decide(0);
         let passes = decision.passes() || backends.iter().any(|share| share.outcome.passes());

@@ -118,7 +118,13 @@ impl Case {
     }
 
     fn facts(&self) -> Facts<'_> {
-        Facts { client: self.client, method: b"GET", path: self.path.as_bytes(), dice: 7, ..Facts::default() }
+        Facts {
+            client: self.client,
+            method: b"GET",
+            path: self.path.as_bytes(),
+            random_bits: 7,
+            ..Facts::default()
+        }
     }
 
     fn country(&self) -> Option<Country> {

@@ -79,9 +79,9 @@ impl Matches {
         let mut before = 0u64;
         weights.filter(|weight| *weight > 0).map(move |weight| {
             // The least value that, multiplied by `total`, exceeds the weights before this one.
-            let dice = (before << 32).div_ceil(total);
+            let random_bits = (before << 32).div_ceil(total);
             before += u64::from(weight);
-            (weight, u32::try_from(dice).unwrap_or(u32::MAX))
+            (weight, u32::try_from(random_bits).unwrap_or(u32::MAX))
         })
     }
 }

@@ -79,7 +79,7 @@ impl DescribedRequest {
             host: self.host.as_bytes(),
             path: self.path.as_bytes(),
             headers: lines,
-            dice: 0,
+            random_bits: 0,
         }
     }
 
