@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tidegate_author as author;
 use tidegate_backend::InProcess;
-use tidegate_host_sim::Dice;
+use tidegate_host_sim::TestRng;
 use tidegate_policy::check::PerCheck;
 use tidegate_policy::decide::{
     CountrySource, OnNoRoute, Routing, Settings, Tables, Unavailable, Verdict, decide,
@@ -189,13 +189,13 @@ struct Ask {
 }
 
 impl Ask {
-    fn random(dice: &mut Dice) -> Self {
+    fn random(rng: &mut TestRng) -> Self {
         Self {
-            client: dice.pick(&CLIENTS).parse().expect("an address"),
-            method: METHODS[dice.below(METHODS.len())].clone(),
-            host: dice.pick(&HOSTS),
-            target: dice.pick(&TARGETS),
-            kind: dice.pick(&KINDS),
+            client: rng.pick(&CLIENTS).parse().expect("an address"),
+            method: METHODS[rng.below(METHODS.len())].clone(),
+            host: rng.pick(&HOSTS),
+            target: rng.pick(&TARGETS),
+            kind: rng.pick(&KINDS),
         }
     }
 
@@ -296,7 +296,7 @@ fn modes(flags: &Flags) -> String {
 
 fn compare(stack: &Stack, workers: &mut [Connection], tables: &Tables, bits: usize) -> Result<()> {
     stack.flags(&Value::Object(author::write_flags(&flags(bits))))?;
-    let (mut common, mut own) = (Dice::new(7), Dice::new(1_000 + bits as u64));
+    let (mut common, mut own) = (TestRng::new(7), TestRng::new(1_000 + bits as u64));
     for at in 0..REQUESTS {
         let ask = Ask::random(if at < COMMON { &mut common } else { &mut own });
         let count = workers.len();
@@ -349,10 +349,10 @@ fn every_combination_of_flags_decides_as_the_policy_does() {
 #[test]
 fn the_requests_meet_every_outcome() {
     let tables = tables().unwrap();
-    let mut dice = Dice::new(7);
+    let mut rng = TestRng::new(7);
     let mut seen: Vec<_> = (0..2_000)
         .map(|_| {
-            let outcome = Ask::random(&mut dice).expected(&tables);
+            let outcome = Ask::random(&mut rng).expected(&tables);
             format!("{} {}", outcome.status, outcome.code.or(outcome.backend).unwrap_or_default())
         })
         .collect();

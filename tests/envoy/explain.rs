@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tidegate_backend::InProcess;
-use tidegate_host_sim::Dice;
+use tidegate_host_sim::TestRng;
 use tidegate_stack::http::{Connection, Method, Request, Response};
 use tidegate_stack::ports::local;
 use tidegate_stack::{NamedBackend, Options, Stack};
@@ -52,72 +52,72 @@ fn geo_rules() -> [(&'static str, Value); 3] {
     ]
 }
 
-fn route(dice: &mut Dice, name: &str) -> Value {
-    let rules: Vec<_> = (0..1 + dice.below(3)).map(|index| rule(dice, &format!("{name}/{index}"))).collect();
-    json!({ "spec": { "hostnames": dice.some(&HOSTNAMES, 2), "rules": rules } })
+fn route(rng: &mut TestRng, name: &str) -> Value {
+    let rules: Vec<_> = (0..1 + rng.below(3)).map(|index| rule(rng, &format!("{name}/{index}"))).collect();
+    json!({ "spec": { "hostnames": rng.some(&HOSTNAMES, 2), "rules": rules } })
 }
 
 /// A rule that says in the answers which it is.
-fn rule(dice: &mut Dice, tag: &str) -> Value {
-    let matches: Vec<_> = (0..1 + dice.below(2)).map(|_| one_match(dice)).collect();
+fn rule(rng: &mut TestRng, tag: &str) -> Value {
+    let matches: Vec<_> = (0..1 + rng.below(2)).map(|_| one_match(rng)).collect();
     let set = |name: &str| json!({ "set": [{ "name": name, "value": tag }] });
     let mut filters =
         vec![json!({ "type": "ResponseHeaderModifier", "responseHeaderModifier": set("x-rule") })];
-    if dice.percent(30) {
-        let name = dice.pick(&["dach", "law", "lost"]);
+    if rng.percent(30) {
+        let name = rng.pick(&["dach", "law", "lost"]);
         filters.push(json!({ "type": "ExtensionRef",
             "extensionRef": { "group": "tidegate.dev", "kind": "GeoRule", "name": name } }));
     }
-    if dice.percent(15) {
-        let path = replacement(dice, &matches);
+    if rng.percent(15) {
+        let path = replacement(rng, &matches);
         filters.push(json!({ "type": "RequestRedirect",
-            "requestRedirect": { "statusCode": dice.pick(&[301, 302]), "path": path } }));
+            "requestRedirect": { "statusCode": rng.pick(&[301, 302]), "path": path } }));
         return json!({ "matches": matches, "filters": filters });
     }
-    if dice.percent(30) {
+    if rng.percent(30) {
         filters.push(json!({ "type": "URLRewrite",
-            "urlRewrite": { "hostname": "in.example", "path": replacement(dice, &matches) } }));
+            "urlRewrite": { "hostname": "in.example", "path": replacement(rng, &matches) } }));
     }
-    if dice.percent(40) {
+    if rng.percent(40) {
         filters.push(json!({ "type": "RequestHeaderModifier", "requestHeaderModifier": set("x-by") }));
     }
-    json!({ "matches": matches, "filters": filters, "backendRefs": backends(dice) })
+    json!({ "matches": matches, "filters": filters, "backendRefs": backends(rng) })
 }
 
 /// Another path; of a prefix only where that is what the rule matches.
-fn replacement(dice: &mut Dice, matches: &[Value]) -> Value {
+fn replacement(rng: &mut TestRng, matches: &[Value]) -> Value {
     match matches {
         [one] if one["path"]["type"] == "PathPrefix" => {
-            json!({ "type": "ReplacePrefixMatch", "replacePrefixMatch": dice.pick(&["/", "/new", "/new/"]) })
+            json!({ "type": "ReplacePrefixMatch", "replacePrefixMatch": rng.pick(&["/", "/new", "/new/"]) })
         }
         _ => json!({ "type": "ReplaceFullPath", "replaceFullPath": "/full" }),
     }
 }
 
-fn backends(dice: &mut Dice) -> Vec<Value> {
+fn backends(rng: &mut TestRng) -> Vec<Value> {
     let all = [
         json!({ "name": "demo" }),
         json!({ "name": "second" }),
         json!({ "name": "missing", "kind": "Backend", "group": "tidegate.dev" }),
     ];
-    let mut some = if dice.percent(50) { vec![all[0].clone()] } else { dice.some(&all, 3) };
-    some.iter_mut().for_each(|backend| backend["weight"] = dice.below(4).into());
+    let mut some = if rng.percent(50) { vec![all[0].clone()] } else { rng.some(&all, 3) };
+    some.iter_mut().for_each(|backend| backend["weight"] = rng.below(4).into());
     some
 }
 
-fn one_match(dice: &mut Dice) -> Value {
-    let (kind, value) = match dice.below(10) {
-        0 => ("RegularExpression", dice.pick(&REGEXES)),
-        1..4 => ("Template", dice.pick(&TEMPLATES)),
-        4..6 => ("Exact", dice.pick(&PATHS)),
-        _ => ("PathPrefix", dice.pick(&PATHS)),
+fn one_match(rng: &mut TestRng) -> Value {
+    let (kind, value) = match rng.below(10) {
+        0 => ("RegularExpression", rng.pick(&REGEXES)),
+        1..4 => ("Template", rng.pick(&TEMPLATES)),
+        4..6 => ("Exact", rng.pick(&PATHS)),
+        _ => ("PathPrefix", rng.pick(&PATHS)),
     };
-    let method = if dice.percent(25) { json!(dice.pick(&["GET", "POST"])) } else { Value::Null };
-    let condition = |name: &str, percent: usize, dice: &mut Dice| match dice.percent(percent) {
-        true => json!([{ "name": name, "value": dice.pick(&["1", "2"]) }]),
+    let method = if rng.percent(25) { json!(rng.pick(&["GET", "POST"])) } else { Value::Null };
+    let condition = |name: &str, percent: usize, rng: &mut TestRng| match rng.percent(percent) {
+        true => json!([{ "name": name, "value": rng.pick(&["1", "2"]) }]),
         false => json!([]),
     };
-    let (headers, query) = (condition("X-Kind", 25, dice), condition("p", 20, dice));
+    let (headers, query) = (condition("X-Kind", 25, rng), condition("p", 20, rng));
     json!({ "path": { "type": kind, "value": value }, "method": method, "headers": headers, "queryParams": query })
 }
 
@@ -133,14 +133,14 @@ struct Ask {
 }
 
 impl Ask {
-    fn random(dice: &mut Dice, agent: String) -> Self {
+    fn random(rng: &mut TestRng, agent: String) -> Self {
         Self {
             agent,
-            client: dice.pick(&CLIENTS),
-            method: METHODS[dice.below(METHODS.len())].clone(),
-            host: dice.pick(&HOSTS),
-            target: [dice.pick(&TARGETS), dice.pick(&QUERIES)].concat(),
-            kind: dice.pick(&["", "1", "2"]),
+            client: rng.pick(&CLIENTS),
+            method: METHODS[rng.below(METHODS.len())].clone(),
+            host: rng.pick(&HOSTS),
+            target: [rng.pick(&TARGETS), rng.pick(&QUERIES)].concat(),
+            kind: rng.pick(&["", "1", "2"]),
         }
     }
 
@@ -275,15 +275,15 @@ fn what_is_explained_is_what_the_gate_does() {
     assert_eq!(workers.len(), 2);
     let (mut rows, mut lost) = (Vec::new(), 0);
     for world in 0..WORLDS {
-        let mut dice = Dice::new(0xe4 + world);
+        let mut rng = TestRng::new(0xe4 + world);
         for at in 0..ROUTES {
             let name = format!("r{at}");
-            let route = route(&mut dice, &name);
+            let route = route(&mut rng, &name);
             let path = format!("/api/admin/routes/{name}?wait_applied=30s");
             stack.api_ok(Method::PUT, &path, Some(&route)).unwrap();
         }
         for at in 0..REQUESTS {
-            let ask = Ask::random(&mut dice, format!("explain/{world}/{at}"));
+            let ask = Ask::random(&mut rng, format!("explain/{world}/{at}"));
             let worker = &mut workers[usize::try_from(at % 2).unwrap()];
             rows.push((ask.agent.clone(), compare(&stack, worker, &ask).unwrap()));
             let more = ask.explained(&stack).unwrap()["checks"]["route"]["matches"][1].is_object();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tidegate_author as author;
-use tidegate_host_sim::Dice;
+use tidegate_host_sim::TestRng;
 use tidegate_policy::flags::{Flag, FlagState, Flags, Mode};
 use tidegate_policy::version::Version;
 use tidegate_stack::http::{Connection, Method, PATIENCE, Request};
@@ -30,21 +30,21 @@ fn client(number: u64) -> String {
     format!("192.0.2.{}", number % 40)
 }
 
-fn state(flag: Flag, dice: &mut Dice) -> FlagState {
-    match dice.below(5) {
+fn state(flag: Flag, rng: &mut TestRng) -> FlagState {
+    match rng.below(5) {
         0 | 1 => FlagState::On,
-        2 => FlagState::Share(u8::try_from(dice.below(101)).expect("a percentage")),
+        2 => FlagState::Share(u8::try_from(rng.below(101)).expect("a percentage")),
         3 if flag.has_shadow() => FlagState::Shadow,
         _ => FlagState::Off,
     }
 }
 
 /// Sets some of the flags; which ones hold from which sequence number on.
-fn set_some(stack: &Stack, dice: &mut Dice) -> Result<(u64, Flags)> {
+fn set_some(stack: &Stack, rng: &mut TestRng) -> Result<(u64, Flags)> {
     let mut body = serde_json::Map::new();
     for flag in Flag::ALL {
-        if body.is_empty() || dice.percent(60) {
-            body.insert(flag.name().to_owned(), author::write_state(state(flag, dice)));
+        if body.is_empty() || rng.percent(60) {
+            body.insert(flag.name().to_owned(), author::write_state(state(flag, rng)));
         }
     }
     // The version is told to those who ask how far it has come; nobody waits here.
@@ -74,8 +74,8 @@ fn modes(flags: &Flags, client: IpAddr) -> String {
 fn flipped_under_load(name: &str, recorder: bool, how_long: Duration) -> Result<()> {
     let stack = start(name, recorder)?;
     let before = stack.recorded(PATIENCE)?;
-    let mut dice = Dice::new(4);
-    let mut in_force = BTreeMap::from([set_some(&stack, &mut dice)?]);
+    let mut rng = TestRng::new(4);
+    let mut in_force = BTreeMap::from([set_some(&stack, &mut rng)?]);
     stack.api_ok(Method::POST, "/api/admin/optimization/warmup?wait=30s", None)?;
     let load = Load::start(stack.gate(), 8, None, |number| {
         std::thread::sleep(Duration::from_millis(5));
@@ -84,7 +84,7 @@ fn flipped_under_load(name: &str, recorder: bool, how_long: Duration) -> Result<
     let began = Instant::now();
     let mut changes = 0;
     while began.elapsed() < how_long {
-        in_force.extend([set_some(&stack, &mut dice)?]);
+        in_force.extend([set_some(&stack, &mut rng)?]);
         changes += 1;
         std::thread::sleep(PAUSE);
     }

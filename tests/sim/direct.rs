@@ -8,7 +8,7 @@ mod failures;
 use std::time::Duration;
 
 use tidegate::root_context::module;
-use tidegate_host_sim::{CONFIG, Dice, Feed, Order, Request, Response, Stage, Trouble, Waits};
+use tidegate_host_sim::{CONFIG, Feed, Order, Request, Response, Stage, TestRng, Trouble, Waits};
 use tidegate_policy::check::{Answered, Check, PerCheck};
 use tidegate_policy::flags::{Flag, FlagState, Flags, Mode, Modes};
 
@@ -181,23 +181,23 @@ fn before_the_first_tables_everything_is_asked_directly_and_recorded_at_once() {
 
 #[test]
 fn flags_that_change_while_a_request_waits_are_not_its_flags() {
-    let mut dice = Dice::new(7);
+    let mut rng = TestRng::new(7);
     let mut stage = direct(false);
     stage.feed.order = Order::Random(11);
     let mut held = Vec::new();
     let mut begun = 0;
     for _ in 0..400 {
-        match dice.below(5) {
+        match rng.below(5) {
             0 => {
                 let states = [FlagState::Off, FlagState::On, FlagState::Shadow, FlagState::Share(50)];
-                let flag = dice.pick(&Flag::ALL);
-                let state = dice.pick(&states);
+                let flag = rng.pick(&Flag::ALL);
+                let state = rng.pick(&states);
                 if flag.has_shadow() || state != FlagState::Shadow {
                     stage.feed.set_flag(flag, state);
                 }
             }
             1 | 2 => {
-                let client = format!("10.0.0.{}", dice.below(20));
+                let client = format!("10.0.0.{}", rng.below(20));
                 let flags = stage.feed.flags();
                 // What is in force has reached the gate.
                 stage.feed.serve(&mut stage.sim);
@@ -206,10 +206,10 @@ fn flags_that_change_while_a_request_waits_are_not_its_flags() {
                 held.push((stream, flags.modes(Some(client.parse().unwrap()))));
             }
             3 if !held.is_empty() => {
-                let (stream, _) = held.remove(dice.below(held.len()));
+                let (stream, _) = held.remove(rng.below(held.len()));
                 assert_eq!(stage.finish(stream).status, 200);
             }
-            _ => stage.run(Duration::from_millis(dice.bits() % 50)),
+            _ => stage.run(Duration::from_millis(rng.bits() % 50)),
         }
     }
     for (stream, _) in held {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tidegate::root_context::module;
-use tidegate_host_sim::{CONFIG, Dice, Feed, Order, Request, Response, Stage, random};
+use tidegate_host_sim::{CONFIG, Feed, Order, Request, Response, Stage, TestRng, random};
 use tidegate_policy::check::{Answered, Check, PerCheck};
 use tidegate_policy::decide::{CountrySource, OnNoRoute, Routing, Settings, Unavailable, Verdict, decide};
 use tidegate_policy::flags::{Flag, FlagState, Flags, Mode, Modes};
@@ -33,9 +33,9 @@ struct World {
 impl World {
     /// The same tables twice: under these flags, and with all of them on.
     fn new(seed: u64, flags: Flags) -> Self {
-        let mut dice = Dice::new(seed);
-        let (routing, on_no_route) = (dice.percent(25), dice.percent(30));
-        let country_header = dice.percent(25).then_some(COUNTRY_HEADER);
+        let mut rng = TestRng::new(seed);
+        let (routing, on_no_route) = (rng.percent(25), rng.percent(30));
+        let country_header = rng.percent(25).then_some(COUNTRY_HEADER);
         let settings = Settings {
             routing: if routing { Routing::Envoy } else { Routing::Tidegate },
             on_no_route: if on_no_route { OnNoRoute::Pass } else { OnNoRoute::Deny },
@@ -53,7 +53,7 @@ impl World {
         }
         let stage = |flags| {
             let mut feed = Feed::new();
-            random::fill(&mut feed, &mut dice.clone(), NOW, SPAN);
+            random::fill(&mut feed, &mut rng.clone(), NOW, SPAN);
             feed.set_flags(flags);
             Stage::new(module, 1, &config.to_string(), feed)
         };
@@ -81,24 +81,22 @@ impl World {
             None => CountrySource::Table,
         };
         // No rule's weights add up to more than 9.
-        let throws = (0..36u64).map(|at| u32::try_from((at << 32) / 36 + 1).unwrap());
-        throws
-            .map(|random_bits| {
-                let facts = Facts {
-                    client: request.client(),
-                    method: value(":method"),
-                    host: value(":authority"),
-                    path: value(":path"),
-                    headers: &lines,
-                    random_bits,
-                };
-                Outcome::of(
-                    &decide(&facts, country_source, self.cached.feed.tables(), &self.settings, || now)
-                        .verdict,
-                    &facts,
-                )
-            })
-            .collect()
+        let bits = (0..36u64).map(|at| u32::try_from((at << 32) / 36 + 1).unwrap());
+        bits.map(|random_bits| {
+            let facts = Facts {
+                client: request.client(),
+                method: value(":method"),
+                host: value(":authority"),
+                path: value(":path"),
+                headers: &lines,
+                random_bits,
+            };
+            Outcome::of(
+                &decide(&facts, country_source, self.cached.feed.tables(), &self.settings, || now).verdict,
+                &facts,
+            )
+        })
+        .collect()
     }
 }
 
@@ -156,9 +154,9 @@ fn mode(modes: Modes, check: Check) -> Mode {
 }
 
 /// Runs requests through both; the first difference, if there is one.
-fn compare(world: &mut World, dice: &mut Dice, requests: usize) -> Result<(), String> {
+fn compare(world: &mut World, rng: &mut TestRng, requests: usize) -> Result<(), String> {
     for at in 0..requests {
-        let request = random::request(dice, world.country_header);
+        let request = random::request(rng, world.country_header);
         let allowed = world.outcomes(&request);
         let before = world.direct.feed.asked;
         // Whole: what upstream, mirrors, Envoy's own parts and the client were told.
@@ -178,8 +176,8 @@ fn compare(world: &mut World, dice: &mut Dice, requests: usize) -> Result<(), St
                 return Err(format!("request {at}: {count} questions about {check:?}"));
             }
         }
-        if dice.percent(10) {
-            let pause = Duration::from_millis(1 + dice.bits() % 4_000);
+        if rng.percent(10) {
+            let pause = Duration::from_millis(1 + rng.bits() % 4_000);
             world.direct.run(pause);
             world.cached.run(pause);
         }
@@ -240,7 +238,7 @@ fn run(combinations: impl Iterator<Item = usize>) {
             let off = if at % 2 == 0 { FlagState::Off } else { FlagState::Shadow };
             let flags = flags(bits, off);
             let mut world = World::new(seed, flags);
-            if let Err(difference) = compare(&mut world, &mut Dice::new(!seed), REQUESTS) {
+            if let Err(difference) = compare(&mut world, &mut TestRng::new(!seed), REQUESTS) {
                 panic!("world {at} of combination {bits:05b} ({flags:?}): {difference}");
             }
             let mismatched = ["ip", "geo", "route"]
@@ -279,9 +277,9 @@ fn the_worlds_show_every_kind_of_outcome() {
     let (mut ruled, mut placed) = (0, 0);
     for seed in 0..30 {
         let mut world = World::new(seed, Flags::all_on());
-        let mut dice = Dice::new(!seed);
+        let mut rng = TestRng::new(!seed);
         for _ in 0..50 {
-            let request = random::request(&mut dice, world.country_header);
+            let request = random::request(&mut rng, world.country_header);
             let response = world.cached.request(0, request);
             seen.insert(format!("{} {}", response.status, response.details));
             clusters.extend(response.cluster);
@@ -321,7 +319,7 @@ fn a_difference_between_the_tables_is_found() {
             let mut world = World::new(seed, Flags::default().with(Flag::AsyncRecording, FlagState::On));
             world.direct.feed.frozen = true;
             change(&mut world.direct.feed);
-            compare(&mut world, &mut Dice::new(!seed), 60).is_err()
+            compare(&mut world, &mut TestRng::new(!seed), 60).is_err()
         });
         assert!(found, "{what}: nothing was noticed");
     }
@@ -330,13 +328,13 @@ fn a_difference_between_the_tables_is_found() {
 #[test]
 fn a_percentage_that_splits_the_clients_changes_no_decision() {
     for seed in 0..8 {
-        let share = |dice: &mut Dice| FlagState::Share(u8::try_from(10 + dice.below(80)).unwrap());
-        let mut dice = Dice::new(seed ^ 0x5a5a);
+        let share = |rng: &mut TestRng| FlagState::Share(u8::try_from(10 + rng.below(80)).unwrap());
+        let mut rng = TestRng::new(seed ^ 0x5a5a);
         let flags =
-            Flag::ALL.into_iter().fold(Flags::default(), |flags, flag| flags.with(flag, share(&mut dice)));
+            Flag::ALL.into_iter().fold(Flags::default(), |flags, flag| flags.with(flag, share(&mut rng)));
         let mut world = World::new(seed, flags);
         for at in 0..200 {
-            let request = random::request(&mut dice, world.country_header);
+            let request = random::request(&mut rng, world.country_header);
             let direct = Outcome::seen(&world.direct.request(0, request.clone()));
             let cached = Outcome::seen(&world.cached.request(0, request.clone()));
             assert_eq!(direct, cached, "request {at}: {request:?}");

@@ -217,7 +217,7 @@ fn a_vm_closes_with_its_last_root() {
 /// others, with another status than their headers had, or with a client gone.
 #[test]
 fn events_are_exact_while_the_way_of_recording_changes_under_load() {
-    let mut dice = Dice(0x1dea);
+    let mut rng = TestRng(0x1dea);
     let mut stage = Stage::new(3);
     stage.feed.ban("9.9.9.0/24");
     stage.run(SECOND);
@@ -227,20 +227,20 @@ fn events_are_exact_while_the_way_of_recording_changes_under_load() {
     let requests = 2_000;
     for at in 0..requests {
         if at % 50 == 0 {
-            stage.feed.set_flag(Flag::AsyncRecording, dice.choice(&states));
-            stage.feed.open_trouble = dice.choice(&troubles);
+            stage.feed.set_flag(Flag::AsyncRecording, rng.choice(&states));
+            stage.feed.open_trouble = rng.choice(&troubles);
             stage.run(Duration::from_millis(5));
         }
-        let (worker, root) = dice.choice(&stage.gates);
-        let client = dice.choice(&["9.9.9.9", "1.1.1.1", "2.2.2.2", "3.3.3.3", "4.4.4.4"]);
+        let (worker, root) = rng.choice(&stage.gates);
+        let client = rng.choice(&["9.9.9.9", "1.1.1.1", "2.2.2.2", "3.3.3.3", "4.4.4.4"]);
         open.push(stage.sim.begin(worker, root, Request::get("/x", client)));
-        for _ in 0..dice.below(4) {
+        for _ in 0..rng.below(4) {
             if !open.is_empty() {
-                let stream = open.swap_remove(dice.below(open.len()));
-                stage.go_on(stream, &mut dice, &mut open);
+                let stream = open.swap_remove(rng.below(open.len()));
+                stage.go_on(stream, &mut rng, &mut open);
             }
         }
-        if dice.below(8) == 0 {
+        if rng.below(8) == 0 {
             stage.run(Duration::from_millis(60));
         }
     }
@@ -262,9 +262,9 @@ fn events_are_exact_while_the_way_of_recording_changes_under_load() {
 }
 
 /// xorshift64: a run is the same every time.
-struct Dice(u64);
+struct TestRng(u64);
 
-impl Dice {
+impl TestRng {
     fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -279,8 +279,8 @@ impl Dice {
 
 impl Stage {
     /// What may happen next to a request; back into `open` unless it is over.
-    fn go_on(&mut self, stream: StreamId, dice: &mut Dice, open: &mut Vec<StreamId>) {
-        match (self.sim.waits(stream), dice.below(10)) {
+    fn go_on(&mut self, stream: StreamId, rng: &mut TestRng, open: &mut Vec<StreamId>) {
+        match (self.sim.waits(stream), rng.below(10)) {
             (_, 0) => drop(self.sim.leave(stream)),
             (Some(Waits::Nobody), 1) => {
                 self.sim.turn(stream, 504, "upstream_response_timeout");

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tidegate::root_context::module;
-use tidegate_host_sim::{CONFIG, Dice, Feed, Order, Request, Stage, Trouble, random};
+use tidegate_host_sim::{CONFIG, Feed, Order, Request, Stage, TestRng, Trouble, random};
 use tidegate_policy::check::{Answered, Check, PerCheck};
 use tidegate_policy::flags::{Flag, FlagState, Flags};
 use tidegate_policy::wire::event::{MAX_FOUND, Mismatch};
@@ -27,16 +27,16 @@ fn counts(stage: &Stage, what: &str) -> PerCheck<u64> {
 fn equal_tables_never_mismatch() {
     let mut compared = 0;
     for seed in 0..50 {
-        let mut dice = Dice::new(seed);
+        let mut rng = TestRng::new(seed);
         let mut feed = Feed::new();
-        random::fill(&mut feed, &mut dice, NOW, 60);
+        random::fill(&mut feed, &mut rng, NOW, 60);
         feed.set_flags(shadow(seed % 2 == 0));
         feed.order = Order::Random(seed + 1);
         let mut stage = Stage::new(module, 1, CONFIG, feed);
         for _ in 0..200 {
-            stage.request(0, random::request(&mut dice, None));
-            if dice.percent(5) {
-                stage.run(Duration::from_millis(dice.bits() % 3_000));
+            stage.request(0, random::request(&mut rng, None));
+            if rng.percent(5) {
+                stage.run(Duration::from_millis(rng.bits() % 3_000));
             }
         }
         let events = stage.events();

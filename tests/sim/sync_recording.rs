@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tidegate::root_context::module;
-use tidegate_host_sim::{CONFIG, Dice, Feed, Order, Request, Stage, StreamId, Trouble, Waits, random};
+use tidegate_host_sim::{CONFIG, Feed, Order, Request, Stage, StreamId, TestRng, Trouble, Waits, random};
 use tidegate_policy::flags::{Flag, FlagState, Flags};
 use tidegate_policy::wire::event::{DropReason, TrafficEvent, VerdictCode, VmId};
 
@@ -85,15 +85,15 @@ fn a_denial_waits_as_well() {
 fn events_of_both_modes_are_the_same_apart_from_the_mode() {
     for seed in 0..12 {
         let stages = [Flags::all_on(), sync()].map(|flags| {
-            let mut dice = Dice::new(seed);
+            let mut rng = TestRng::new(seed);
             let mut feed = Feed::new();
-            random::fill(&mut feed, &mut dice, NOW, 60);
+            random::fill(&mut feed, &mut rng, NOW, 60);
             feed.set_flags(flags);
             let mut stage = Stage::new(module, 1, CONFIG, feed);
             for _ in 0..150 {
-                let request = random::request(&mut dice, None);
+                let request = random::request(&mut rng, None);
                 let stream = stage.begin(0, request);
-                end_somehow(&mut stage, stream, &mut dice);
+                end_somehow(&mut stage, stream, &mut rng);
             }
             stage.check();
             stage
@@ -122,8 +122,8 @@ fn events_of_both_modes_are_the_same_apart_from_the_mode() {
 
 /// However a request may end, chance choosing; the same chances whether its
 /// response waits or not.
-fn end_somehow(stage: &mut Stage, stream: StreamId, dice: &mut Dice) {
-    let (how, takes) = (dice.below(8), Duration::from_millis(dice.bits() % 40));
+fn end_somehow(stage: &mut Stage, stream: StreamId, rng: &mut TestRng) {
+    let (how, takes) = (rng.below(8), Duration::from_millis(rng.bits() % 40));
     if stage.sim.waits(stream) != Some(Waits::Upstream) {
         stage.finish(stream);
         return;
@@ -307,34 +307,34 @@ fn a_number_that_is_open_for_long_holds_up_no_other() {
 #[test]
 fn a_mode_switched_under_load_costs_no_number() {
     for seed in 0..6 {
-        let mut dice = Dice::new(seed);
+        let mut rng = TestRng::new(seed);
         let mut feed = Feed::new();
         feed.order = Order::Random(seed + 1);
         let mut stage = Stage::new(module, 3, CONFIG, feed);
         let mut held: Vec<StreamId> = Vec::new();
         let mut begun = 0;
         for _ in 0..900 {
-            match dice.below(10) {
+            match rng.below(10) {
                 0 => {
                     let flag =
-                        dice.pick(&[Flag::AsyncRecording, Flag::AsyncRecording, Flag::IpBlacklistCache]);
-                    let state = dice.pick(&[FlagState::Off, FlagState::On, FlagState::Share(50)]);
+                        rng.pick(&[Flag::AsyncRecording, Flag::AsyncRecording, Flag::IpBlacklistCache]);
+                    let state = rng.pick(&[FlagState::Off, FlagState::On, FlagState::Share(50)]);
                     stage.feed.set_flag(flag, state);
                 }
                 1..=4 => {
-                    let client = format!("10.0.0.{}", dice.below(30));
-                    held.push(stage.begin(dice.below(3), Request::get("/x", &client)));
+                    let client = format!("10.0.0.{}", rng.below(30));
+                    held.push(stage.begin(rng.below(3), Request::get("/x", &client)));
                     begun += 1;
                 }
                 5..=7 if !held.is_empty() => {
-                    let stream = held.swap_remove(dice.below(held.len()));
-                    end_somehow(&mut stage, stream, &mut dice);
+                    let stream = held.swap_remove(rng.below(held.len()));
+                    end_somehow(&mut stage, stream, &mut rng);
                 }
                 8 => {
                     let troubles = [None, None, Some(Trouble::Status(500)), Some(Trouble::Slow(30 * MS))];
-                    stage.feed.open_trouble = dice.pick(&troubles);
+                    stage.feed.open_trouble = rng.pick(&troubles);
                 }
-                _ => stage.run(Duration::from_millis(dice.bits() % 80)),
+                _ => stage.run(Duration::from_millis(rng.bits() % 80)),
             }
         }
         stage.feed.open_trouble = None;

@@ -16,7 +16,6 @@
 //! [`Sim::advance`] moves the clock. Time stands still inside a callback.
 
 mod alone;
-mod dice;
 mod feed;
 mod host;
 mod imports;
@@ -25,14 +24,15 @@ mod phase;
 mod process;
 pub mod random;
 mod requests;
+mod rng;
 mod stage;
 mod stream;
 mod world;
 
-pub use dice::Dice;
 pub use feed::{Fault, Feed, Order, Trouble, empty_routes};
 pub use host::SimHost;
 pub use process::{Module, NewRoot, Root, Sim, Worker};
+pub use rng::TestRng;
 pub use stage::{CONFIG, Stage};
 pub use stream::{Done, Request, Response, StreamId, Waits};
 pub use world::{CallId, CallView};

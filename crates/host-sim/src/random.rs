@@ -4,8 +4,8 @@ mod routes;
 
 use tidegate_policy::geo::{Country, CountryRange, GeoAction, GeoMode, GeoRule, UnknownCountry};
 
-use crate::dice::Dice;
 use crate::feed::Feed;
+use crate::rng::TestRng;
 use crate::stream::Request;
 use routes::{RULES, VALUES};
 
@@ -69,37 +69,37 @@ const METHODS: &[&str] = &["GET", "GET", "HEAD", "POST", "OPTIONS", "PURGE"];
 const ORIGINS: &[&str] = &["https://a.example", "https://x.b.example", "https://c.example:8443"];
 
 /// Fills a service with random tables. Expiries are within `span` seconds of now.
-pub fn fill(feed: &mut Feed, dice: &mut Dice, now: u32, span: u32) {
-    for prefix in dice.some(PREFIXES, 6) {
-        feed.ban_until(prefix, expiry(dice, now, span));
+pub fn fill(feed: &mut Feed, rng: &mut TestRng, now: u32, span: u32) {
+    for prefix in rng.some(PREFIXES, 6) {
+        feed.ban_until(prefix, expiry(rng, now, span));
     }
     let allowed: Vec<_> =
-        dice.some(PREFIXES, 3).into_iter().map(|prefix| (prefix, expiry(dice, now, span))).collect();
+        rng.some(PREFIXES, 3).into_iter().map(|prefix| (prefix, expiry(rng, now, span))).collect();
     feed.allow(&allowed);
-    feed.set_countries(countries(dice).into_iter());
-    let rules = dice.some(RULES, 4);
-    feed.set_geo(rules.iter().map(|name| geo_rule(dice, name)).collect::<Vec<_>>());
-    let routes: Vec<_> = (0..dice.below(6)).map(|at| routes::route(dice, at)).collect();
+    feed.set_countries(countries(rng).into_iter());
+    let rules = rng.some(RULES, 4);
+    feed.set_geo(rules.iter().map(|name| geo_rule(rng, name)).collect::<Vec<_>>());
+    let routes: Vec<_> = (0..rng.below(6)).map(|at| routes::route(rng, at)).collect();
     feed.set_route_list(&routes);
 }
 
 /// No expiry, one in the past, or one within the span.
-fn expiry(dice: &mut Dice, now: u32, span: u32) -> Option<u32> {
-    match dice.below(4) {
-        0 => Some(now - 1 - dice.below(100) as u32),
-        1 => Some(now + 1 + dice.below(span as usize) as u32),
+fn expiry(rng: &mut TestRng, now: u32, span: u32) -> Option<u32> {
+    match rng.below(4) {
+        0 => Some(now - 1 - rng.below(100) as u32),
+        1 => Some(now + 1 + rng.below(span as usize) as u32),
         _ => None,
     }
 }
 
-fn countries(dice: &mut Dice) -> Vec<CountryRange> {
-    let runs = dice.some(RUNS, RUNS.len());
+fn countries(rng: &mut TestRng) -> Vec<CountryRange> {
+    let runs = rng.some(RUNS, RUNS.len());
     let address = |text: &str| text.parse().expect("an address");
     runs.into_iter()
         .map(|(first, last)| CountryRange {
             first: address(first),
             last: address(last),
-            country: country(dice.pick(COUNTRIES)),
+            country: country(rng.pick(COUNTRIES)),
         })
         .collect()
 }
@@ -108,39 +108,39 @@ fn country(code: &str) -> Country {
     code.parse().expect("a country")
 }
 
-fn geo_rule(dice: &mut Dice, name: &str) -> GeoRule {
+fn geo_rule(rng: &mut TestRng, name: &str) -> GeoRule {
     GeoRule {
         name: name.to_owned(),
-        global: dice.percent(25),
-        mode: if dice.percent(70) { GeoMode::Deny } else { GeoMode::Allow },
-        countries: dice.some(COUNTRIES, 3).into_iter().map(country).collect(),
-        unknown: if dice.percent(75) { UnknownCountry::Allow } else { UnknownCountry::Deny },
-        action: if dice.percent(50) { GeoAction::Forbidden } else { GeoAction::LegalReasons },
+        global: rng.percent(25),
+        mode: if rng.percent(70) { GeoMode::Deny } else { GeoMode::Allow },
+        countries: rng.some(COUNTRIES, 3).into_iter().map(country).collect(),
+        unknown: if rng.percent(75) { UnknownCountry::Allow } else { UnknownCountry::Deny },
+        action: if rng.percent(50) { GeoAction::Forbidden } else { GeoAction::LegalReasons },
     }
 }
 
 /// A request that may match any of these entries. `country_header`: the header that a
 /// trusted filter would set.
 #[must_use]
-pub fn request(dice: &mut Dice, country_header: Option<&str>) -> Request {
-    let client = (!dice.percent(4)).then(|| dice.pick(CLIENTS));
-    let target = format!("{}{}", dice.pick(TARGETS), dice.pick(QUERIES));
-    let method = dice.pick(METHODS);
-    let mut request = Request::new(method, dice.pick(HOSTS), &target, client);
-    for _ in 0..dice.below(3) {
-        request = request.header(dice.pick(&["x", "y", "z"]).as_bytes(), dice.pick(VALUES).as_bytes());
+pub fn request(rng: &mut TestRng, country_header: Option<&str>) -> Request {
+    let client = (!rng.percent(4)).then(|| rng.pick(CLIENTS));
+    let target = format!("{}{}", rng.pick(TARGETS), rng.pick(QUERIES));
+    let method = rng.pick(METHODS);
+    let mut request = Request::new(method, rng.pick(HOSTS), &target, client);
+    for _ in 0..rng.below(3) {
+        request = request.header(rng.pick(&["x", "y", "z"]).as_bytes(), rng.pick(VALUES).as_bytes());
     }
-    if dice.percent(5) {
+    if rng.percent(5) {
         request = request.header(b"x-tidegate-cluster", b"internal");
     }
-    if method == "OPTIONS" || dice.percent(25) {
-        request = request.header(b"origin", dice.pick(ORIGINS).as_bytes());
+    if method == "OPTIONS" || rng.percent(25) {
+        request = request.header(b"origin", rng.pick(ORIGINS).as_bytes());
     }
-    if dice.percent(75) {
+    if rng.percent(75) {
         request = request.header(b"access-control-request-method", b"PUT");
     }
-    if let Some(name) = country_header.filter(|_| !dice.percent(20)) {
-        let code = dice.pick(&["DE", "fr", "US", "JP", "ZZ", "nonsense", ""]);
+    if let Some(name) = country_header.filter(|_| !rng.percent(20)) {
+        let code = rng.pick(&["DE", "fr", "US", "JP", "ZZ", "nonsense", ""]);
         request = request.header(name.as_bytes(), code.as_bytes());
     }
     request

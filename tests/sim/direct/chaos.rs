@@ -5,7 +5,7 @@ use super::*;
 /// A world in which anything happens to requests, answers and the service.
 struct Chaos {
     stage: Stage,
-    dice: Dice,
+    rng: TestRng,
     /// Requests under way; whether their client was banned before they began.
     held: Vec<(tidegate_host_sim::StreamId, bool)>,
     begun: u64,
@@ -19,23 +19,23 @@ impl Chaos {
         stage.feed.ban("9.9.9.0/24");
         stage.feed.order = Order::Random(seed | 1);
         stage.run(2 * SECOND);
-        Self { stage, dice: Dice::new(seed), held: Vec::new(), begun: 0 }
+        Self { stage, rng: TestRng::new(seed), held: Vec::new(), begun: 0 }
     }
 
     fn trouble(&mut self) -> Option<Trouble> {
-        let slow = Trouble::Slow(Duration::from_millis(self.dice.bits() % 1_500));
-        match self.dice.below(4) {
-            0 => Some(self.dice.pick(&BAD)),
-            1 => Some(self.dice.pick(&[slow, Trouble::Never])),
+        let slow = Trouble::Slow(Duration::from_millis(self.rng.bits() % 1_500));
+        match self.rng.below(4) {
+            0 => Some(self.rng.pick(&BAD)),
+            1 => Some(self.rng.pick(&[slow, Trouble::Never])),
             _ => None,
         }
     }
 
     fn happen(&mut self) {
-        match self.dice.below(24) {
+        match self.rng.below(24) {
             0 => {
-                let flag = self.dice.pick(&Flag::ALL);
-                let state = self.dice.pick(&[
+                let flag = self.rng.pick(&Flag::ALL);
+                let state = self.rng.pick(&[
                     FlagState::Off,
                     FlagState::Off,
                     FlagState::On,
@@ -52,25 +52,25 @@ impl Chaos {
             }
             2 => self.stage.feed.die(&mut self.stage.sim),
             3 => self.stage.feed.up = true,
-            4 => self.stage.sim.refuse_calls(self.dice.percent(30)),
-            5 => self.stage.sim.limit_calls(if self.dice.percent(30) { 4 } else { usize::MAX }),
+            4 => self.stage.sim.refuse_calls(self.rng.percent(30)),
+            5 => self.stage.sim.limit_calls(if self.rng.percent(30) { 4 } else { usize::MAX }),
             6 => drop(self.stage.feed.answer_all(&mut self.stage.sim)),
             7..=11 => {
-                let banned = self.dice.percent(40);
+                let banned = self.rng.percent(40);
                 let client = if banned { "9.9.9.9" } else { "1.1.1.1" };
-                let gate = self.dice.below(GATES);
+                let gate = self.rng.below(GATES);
                 self.held.push((self.stage.begin(gate, Request::get("/x", client)), banned));
                 self.begun += 1;
             }
             12..=14 => {
                 let calls = self.stage.sim.calls();
                 if !calls.is_empty() {
-                    let call = calls[self.dice.below(calls.len())].id;
+                    let call = calls[self.rng.below(calls.len())].id;
                     answer_one(&mut self.stage, call);
                 }
             }
             15..=19 => self.end_one(),
-            _ => self.stage.run(Duration::from_millis(self.dice.bits() % 300)),
+            _ => self.stage.run(Duration::from_millis(self.rng.bits() % 300)),
         }
         assert!(self.stage.sim.stuck().is_empty());
     }
@@ -80,11 +80,11 @@ impl Chaos {
         if self.held.is_empty() {
             return;
         }
-        let at = self.dice.below(self.held.len());
+        let at = self.rng.below(self.held.len());
         let (stream, banned) = self.held[at];
         let waits = self.stage.sim.waits(stream).unwrap();
         assert!(!(banned && waits == Waits::Upstream), "a banned client passes");
-        let how = self.dice.below(5);
+        let how = self.rng.below(5);
         match (waits, how) {
             (Waits::Upstream, 0 | 1) => self.stage.sim.upstream(stream, 200, &[]),
             (Waits::Request | Waits::Upstream, 2) => self.stage.sim.answer_early(stream, 504, "timeout"),

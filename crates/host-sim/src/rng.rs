@@ -2,9 +2,9 @@
 
 /// A random sequence from a seed (SplitMix64).
 #[derive(Clone, Debug)]
-pub struct Dice(u64);
+pub struct TestRng(u64);
 
-impl Dice {
+impl TestRng {
     /// The sequence of this seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
