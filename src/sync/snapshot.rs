@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use tidegate_policy::bans::{BanTable, Join};
+use tidegate_policy::bans::{BanTable, JoinDigest};
 use tidegate_policy::decide::Tables;
 use tidegate_policy::tables::{PerTable, STEP_ENTRIES, Table, TableSet};
 use tidegate_policy::version::Version;
@@ -51,7 +51,7 @@ pub struct NextTables {
     set: TableSet,
     /// Base and overlay together; `None` as soon as one of them is replaced.
     bans: Option<BanTable>,
-    join: Option<Join>,
+    join: Option<JoinDigest>,
 }
 
 impl NextTables {
@@ -88,7 +88,7 @@ impl NextTables {
     pub fn join(&mut self) -> Option<&BanTable> {
         if self.bans.is_none() {
             let (base, overlay) = (&self.set.ban_base, &self.set.ban_overlay);
-            let join = self.join.get_or_insert_with(|| Join::new(base.clone(), overlay.clone()));
+            let join = self.join.get_or_insert_with(|| JoinDigest::new(base.clone(), overlay.clone()));
             self.bans = join.step(STEP_ENTRIES);
         }
         self.bans.as_ref()

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use divan::{Bencher, black_box};
 use tidegate_policy::address::Prefix;
-use tidegate_policy::bans::{BanTable, Fold, Join, apply};
+use tidegate_policy::bans::{BanTable, FoldBase, JoinDigest, apply};
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::table::{AddressTable, Entry, EntryState, TableCheck};
 
@@ -162,7 +162,7 @@ fn join_largest_overlay() -> BanTable {
 
 #[divan::bench(sample_count = 20)]
 fn join_step(bencher: Bencher<'_, '_>) {
-    let join = || Join::new(PLAIN.clone(), LARGE_OVERLAY.clone());
+    let join = || JoinDigest::new(PLAIN.clone(), LARGE_OVERLAY.clone());
     bencher.with_inputs(join).bench_refs(|join| assert!(join.step(STEP).is_none()));
 }
 
@@ -189,10 +189,10 @@ fn apply_largest_overlay_whole() -> Vec<u8> {
 #[divan::bench(sample_count = 20)]
 fn fold_whole(bencher: Bencher<'_, '_>) {
     let table = BanTable::new(EXPIRING.clone(), LARGE_OVERLAY.clone());
-    bencher.bench_local(|| fold(&mut Fold::new(&table), usize::MAX));
+    bencher.bench_local(|| fold(&mut FoldBase::new(&table), usize::MAX));
 }
 
-fn fold(fold: &mut Fold, entries: usize) -> (Vec<u8>, BlobHash) {
+fn fold(fold: &mut FoldBase, entries: usize) -> (Vec<u8>, BlobHash) {
     loop {
         if let Some(done) = fold.step(entries).unwrap() {
             return done;
@@ -205,7 +205,7 @@ fn fold(fold: &mut Fold, entries: usize) -> (Vec<u8>, BlobHash) {
 fn fold_slowest_step(bencher: Bencher<'_, '_>) {
     let table = BanTable::new(EXPIRING.clone(), LARGE_OVERLAY.clone());
     bencher.bench_local(|| {
-        let mut fold = Fold::new(&table);
+        let mut fold = FoldBase::new(&table);
         let mut slowest = std::time::Duration::ZERO;
         loop {
             let begun = std::time::Instant::now();

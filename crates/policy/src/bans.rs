@@ -38,10 +38,10 @@ pub struct Ban {
 
 impl BanTable {
     /// Joins `overlay` and `base`. Takes time in proportion to the overlay: see
-    /// [`Join`] for doing it in steps.
+    /// [`JoinDigest`] for doing it in steps.
     #[must_use]
     pub fn new(base: AddressTable, overlay: AddressTable) -> Self {
-        let mut join = Join::new(base, overlay);
+        let mut join = JoinDigest::new(base, overlay);
         while !join.advance() {}
         join.table
     }
@@ -121,13 +121,13 @@ impl<F: FnOnce() -> UnixSeconds> Clock<F> {
 }
 
 /// Joins an overlay and a base in steps: computes the digest of both together.
-pub struct Join {
+pub struct JoinDigest {
     table: BanTable,
     /// Entries of the overlay that are in the digest.
     joined: usize,
 }
 
-impl Join {
+impl JoinDigest {
     /// Begins.
     #[must_use]
     pub fn new(base: AddressTable, overlay: AddressTable) -> Self {
@@ -157,12 +157,12 @@ impl Join {
 }
 
 /// `overlay` with `changes` applied, as the bytes of a new overlay table, in one
-/// go; see [`Apply`].
+/// go; see [`ApplyChanges`].
 ///
 /// # Errors
 /// When the result would be too large.
 pub fn apply(overlay: &AddressTable, changes: &[Entry]) -> Result<Vec<u8>, FormatError> {
-    let mut apply = Apply::new(overlay, changes);
+    let mut apply = ApplyChanges::new(overlay, changes);
     loop {
         if let Some(bytes) = apply.step(usize::MAX)? {
             return Ok(bytes);
@@ -173,9 +173,9 @@ pub fn apply(overlay: &AddressTable, changes: &[Entry]) -> Result<Vec<u8>, Forma
 /// Applies changes to an overlay, in steps. Of several changes to one prefix the
 /// last counts. An absent entry is kept, whether or not a base has the prefix: the
 /// overlay does not depend on a base.
-pub struct Apply(Merge<Vec<Entry>>);
+pub struct ApplyChanges(Merge<Vec<Entry>>);
 
-impl Apply {
+impl ApplyChanges {
     /// Begins. Changes that are not sorted by prefix are sorted first, in one go: that
     /// takes long if there are many.
     #[must_use]
@@ -212,14 +212,14 @@ const HASHED_PER_ENTRY: usize = 32;
 
 /// Folds base and overlay into a new base, in steps. Equal entries give equal bytes,
 /// whatever base and overlay they came from: those of [`AddressTable::encode`].
-pub struct Fold {
+pub struct FoldBase {
     merge: Merge<AddressTable>,
     merged: Vec<u8>,
     hashed: usize,
     hasher: BlobHasher,
 }
 
-impl Fold {
+impl FoldBase {
     /// Begins to fold `table`.
     #[must_use]
     pub fn new(table: &BanTable) -> Self {

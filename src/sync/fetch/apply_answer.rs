@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tidegate_policy::bans::Apply;
+use tidegate_policy::bans::ApplyChanges;
 use tidegate_policy::codec::MAX_TABLE;
 use tidegate_policy::digest::SetDigest;
 use tidegate_policy::table::{AddressTable, Entry};
@@ -74,7 +74,7 @@ enum PendingWork {
     Decode(Box<DecodeTable>),
     Fold { fold: Box<FoldBans>, blob: BlobRef },
     Overlay { from_held: bool },
-    Apply(Box<Apply>),
+    Apply(Box<ApplyChanges>),
 }
 
 impl ApplyAnswer {
@@ -238,11 +238,11 @@ impl ApplyAnswer {
 
     fn begin_overlay(&mut self, from_held: bool) {
         let from = if from_held { self.next.set().ban_overlay.clone() } else { AddressTable::empty() };
-        let apply = Apply::new(&from, &std::mem::take(&mut self.overlay));
+        let apply = ApplyChanges::new(&from, &std::mem::take(&mut self.overlay));
         self.pending.push_front(PendingWork::Apply(Box::new(apply)));
     }
 
-    fn apply(&mut self, mut apply: Box<Apply>) -> Result<(), ApplyError> {
+    fn apply(&mut self, mut apply: Box<ApplyChanges>) -> Result<(), ApplyError> {
         let bytes = apply.step(STEP_ENTRIES).map_err(|_| ApplyError::Layout(Table::BanOverlay))?;
         self.pending.push_front(match bytes {
             None => PendingWork::Apply(apply),

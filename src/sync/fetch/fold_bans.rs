@@ -1,7 +1,7 @@
 //! Makes a new ban base from the held bans: the answer's changes are applied to the
 //! overlay, and overlay and base are folded into one table. In steps.
 
-use tidegate_policy::bans::{Apply, Fold, Join};
+use tidegate_policy::bans::{ApplyChanges, FoldBase, JoinDigest};
 use tidegate_policy::codec::FormatError;
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::table::{AddressTable, Entry, TableCheck};
@@ -16,10 +16,10 @@ pub struct FoldBans {
 }
 
 enum FoldStage {
-    Apply(Apply),
+    Apply(ApplyChanges),
     Check(Box<TableCheck>),
-    Join(Join),
-    Fold(Box<Fold>),
+    Join(JoinDigest),
+    Fold(Box<FoldBase>),
 }
 
 impl FoldBans {
@@ -27,7 +27,10 @@ impl FoldBans {
     #[must_use]
     pub fn new(held: &Snapshot, changes: &[Entry]) -> Self {
         let bans = &held.tables.bans;
-        Self { base: bans.base().clone(), stage: FoldStage::Apply(Apply::new(bans.overlay(), changes)) }
+        Self {
+            base: bans.base().clone(),
+            stage: FoldStage::Apply(ApplyChanges::new(bans.overlay(), changes)),
+        }
     }
 
     /// Does a bounded piece of the work; after the last, the base's bytes and hash.
@@ -43,9 +46,9 @@ impl FoldBans {
                 .map(|check| FoldStage::Check(Box::new(check))),
             FoldStage::Check(check) => check
                 .step(STEP_ENTRIES)?
-                .map(|overlay| FoldStage::Join(Join::new(self.base.clone(), overlay))),
+                .map(|overlay| FoldStage::Join(JoinDigest::new(self.base.clone(), overlay))),
             FoldStage::Join(join) => {
-                join.step(STEP_ENTRIES).map(|bans| FoldStage::Fold(Box::new(Fold::new(&bans))))
+                join.step(STEP_ENTRIES).map(|bans| FoldStage::Fold(Box::new(FoldBase::new(&bans))))
             }
             FoldStage::Fold(fold) => return fold.step(STEP_ENTRIES),
         };

@@ -47,7 +47,7 @@ fn naive(entries: &[Entry], address: IpAddr, now: UnixSeconds) -> (Option<Ban>, 
 }
 
 fn fold(table: &BanTable, entries: usize) -> (Vec<u8>, BlobHash) {
-    let mut fold = Fold::new(table);
+    let mut fold = FoldBase::new(table);
     loop {
         if let Some(done) = fold.step(entries).unwrap() {
             assert!(fold.step(entries).is_err(), "a fold ends once");
@@ -194,7 +194,7 @@ proptest! {
         want.retain(|_, state| *state != Absent);
         let want: Vec<_> = want.into_iter().map(|(prefix, state)| Entry { prefix, state }).collect();
 
-        let mut join = Join::new(base.clone(), at_once.clone());
+        let mut join = JoinDigest::new(base.clone(), at_once.clone());
         let joined = loop {
             if let Some(joined) = join.step(step) { break joined; }
         };
@@ -212,7 +212,7 @@ proptest! {
         }),
         step in 0usize..20,
     ) {
-        let mut apply = Apply::new(&table(&overlay), &changes);
+        let mut apply = ApplyChanges::new(&table(&overlay), &changes);
         let bytes = loop {
             if let Some(bytes) = apply.step(step).unwrap() { break bytes; }
         };

@@ -18,7 +18,7 @@ pub struct Tables {
 
 impl Tables {
     /// The tables of `set`, with their version. Takes time in proportion to the overlay of bans:
-    /// [`Join`](crate::bans::Join) does that part in steps.
+    /// [`JoinDigest`](crate::bans::JoinDigest) does that part in steps.
     #[must_use]
     pub fn new(version: Version, set: TableSet) -> Self {
         Self { version, bans: BanTable::new(set.ban_base.clone(), set.ban_overlay.clone()), set }

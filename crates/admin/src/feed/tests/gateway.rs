@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::Prefix;
-use tidegate_policy::bans::{self, BanTable, Fold};
+use tidegate_policy::bans::{self, BanTable, FoldBase};
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::flags::Flags;
 use tidegate_policy::geo::{CountryTable, GeoRules};
@@ -103,7 +103,7 @@ impl SimGateway {
         let Some(fold) = &update.fold else { return self.fetched_base(feed, update.base) };
         let overlay = AddressTable::from_bytes(bans::apply(table.overlay(), fold).unwrap()).unwrap();
         let folded = BanTable::new(table.base().clone(), overlay);
-        let mut fold = Fold::new(&folded);
+        let mut fold = FoldBase::new(&folded);
         let (bytes, hash) = loop {
             if let Some(done) = fold.step(1_000_000).unwrap() {
                 break done;
