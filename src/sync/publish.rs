@@ -24,7 +24,7 @@ use tidegate_policy::version::Version;
 use tidegate_policy::wire::sync::BlobRef;
 
 use super::shared::keys::Keys;
-use super::shared::manifest::{ChunkHead, Manifest, Placed, SharedData, piece};
+use super::shared::manifest::{ChunkHead, Manifest, SharedData, TableLocation, chunk_bytes};
 use crate::host::{Cas, Expect, HostError};
 
 /// How often a publish begins anew before it waits for the next tick.
@@ -58,7 +58,7 @@ pub enum PublishEnd {
     Outranked(u64),
     /// Other VMs wrote first too often, or the host refused: to be tried again at the
     /// next tick.
-    Later,
+    Retry,
     /// The set lacks the bytes of a table that changed: all tables must be fetched.
     Incomplete,
 }
@@ -77,8 +77,8 @@ pub struct Publish {
 enum PublishStage {
     Manifest,
     Adopt(Manifest, Cas),
-    Look(PublishPlan, TablePiece),
-    Write(PublishPlan, TablePiece, Expect),
+    ReadChunk(PublishPlan, ChunkIndex),
+    WriteChunk(PublishPlan, ChunkIndex, Expect),
     Commit(PublishPlan),
 }
 
@@ -91,7 +91,7 @@ struct PublishPlan {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct TablePiece {
+struct ChunkIndex {
     table: Table,
     index: usize,
 }
@@ -127,16 +127,16 @@ impl Publish {
                 // Written or not, the manifest is read again.
                 self.again_unless(write)
             }
-            PublishStage::Look(plan, piece) => self.look(shared, keys, plan, piece),
-            PublishStage::Write(plan, at, expect) => {
+            PublishStage::ReadChunk(plan, at) => self.read_chunk(shared, keys, plan, at),
+            PublishStage::WriteChunk(plan, at, expect) => {
                 let value = self.value(&plan, at);
                 match shared.set(&self.key(keys, &plan, at), &value, expect) {
-                    Ok(()) => self.go_on(plan, at),
+                    Ok(()) => self.next_chunk(plan, at),
                     refused => self.again_unless(refused),
                 }
             }
             PublishStage::Commit(plan) => {
-                let Ok(bytes) = plan.next.to_bytes() else { return Some(PublishEnd::Later) };
+                let Ok(bytes) = plan.next.to_bytes() else { return Some(PublishEnd::Retry) };
                 match shared.set(&keys.manifest(), &bytes, plan.expect) {
                     Ok(()) => Some(PublishEnd::Done(plan.next)),
                     refused => self.again_unless(refused),
@@ -145,7 +145,7 @@ impl Publish {
         }
     }
 
-    /// Back to the first step, up to [`TRIES`] times; `Later` at once when the host
+    /// Back to the first step, up to [`TRIES`] times; `Retry` at once when the host
     /// failed for another reason than a compare-and-set mismatch.
     fn again_unless(&mut self, written: Result<(), HostError>) -> Option<PublishEnd> {
         self.tries = self.tries.saturating_add(1);
@@ -154,13 +154,13 @@ impl Publish {
                 self.stage = PublishStage::Manifest;
                 None
             }
-            _ => Some(PublishEnd::Later),
+            _ => Some(PublishEnd::Retry),
         }
     }
 
     fn read_manifest(&mut self, shared: &impl SharedData, keys: &Keys) -> Option<PublishEnd> {
         let found = match shared.get(&keys.manifest()) {
-            Err(_) => return Some(PublishEnd::Later),
+            Err(_) => return Some(PublishEnd::Retry),
             Ok(None) => None,
             // A manifest that does not decode is replaced.
             Ok(Some((bytes, cas))) => Some((Manifest::from_bytes(&bytes).ok(), cas)),
@@ -193,9 +193,9 @@ impl Publish {
         let place = |table| {
             let blob = set.blobs[table];
             match current.as_ref().map(|current| &current.tables[table]) {
-                Some(placed) if placed.blob == blob && !anew => *placed,
-                Some(placed) => Placed { side: 1u8.saturating_sub(placed.side), blob },
-                None => Placed { side: 0, blob },
+                Some(location) if location.blob == blob && !anew => *location,
+                Some(location) => TableLocation { side: 1u8.saturating_sub(location.side), blob },
+                None => TableLocation { side: 0, blob },
             }
         };
         let next = Manifest {
@@ -217,15 +217,15 @@ impl Publish {
 
     /// Reads a chunk before it is written: for its fence, and for the compare-and-set
     /// token of the write.
-    fn look(
+    fn read_chunk(
         &mut self,
         shared: &impl SharedData,
         keys: &Keys,
         plan: PublishPlan,
-        at: TablePiece,
+        at: ChunkIndex,
     ) -> Option<PublishEnd> {
         let found = match shared.get(&self.key(keys, &plan, at)) {
-            Err(_) => return Some(PublishEnd::Later),
+            Err(_) => return Some(PublishEnd::Retry),
             Ok(found) => found,
         };
         let expect = match found {
@@ -233,36 +233,36 @@ impl Publish {
             Some((value, cas)) => match ChunkHead::split(&value).map(|(head, _)| head) {
                 Some(head) if head.fence > self.fence => return Some(PublishEnd::Outranked(head.fence)),
                 // Written by this publish before it began anew.
-                Some(head) if head == self.head(&plan, at.table) => return self.go_on(plan, at),
+                Some(head) if head == self.head(&plan, at.table) => return self.next_chunk(plan, at),
                 _ => Expect::Unchanged(cas),
             },
         };
-        self.stage = PublishStage::Write(plan, at, expect);
+        self.stage = PublishStage::WriteChunk(plan, at, expect);
         None
     }
 
-    fn go_on(&mut self, plan: PublishPlan, at: TablePiece) -> Option<PublishEnd> {
+    fn next_chunk(&mut self, plan: PublishPlan, at: ChunkIndex) -> Option<PublishEnd> {
         self.seek(plan, Some(at))
     }
 
     /// Goes to the chunk after `done`, or to the commit when that was the last.
-    fn seek(&mut self, plan: PublishPlan, done: Option<TablePiece>) -> Option<PublishEnd> {
-        let next_in = |piece: TablePiece| TablePiece { index: piece.index.saturating_add(1), ..piece };
+    fn seek(&mut self, plan: PublishPlan, done: Option<ChunkIndex>) -> Option<PublishEnd> {
+        let next_in = |at: ChunkIndex| ChunkIndex { index: at.index.saturating_add(1), ..at };
         let mut tables = Table::ALL.into_iter();
         let mut candidate = match done {
             Some(done) => {
                 tables.find(|table| *table == done.table);
                 Some(next_in(done))
             }
-            None => tables.next().map(|table| TablePiece { table, index: 0 }),
+            None => tables.next().map(|table| ChunkIndex { table, index: 0 }),
         };
-        while let Some(piece) = candidate {
-            let len = usize::try_from(plan.next.tables[piece.table].blob.len).unwrap_or(usize::MAX);
-            if plan.changed[piece.table] && piece.index < len.div_ceil(self.chunk) {
-                self.stage = PublishStage::Look(plan, piece);
+        while let Some(at) = candidate {
+            let len = usize::try_from(plan.next.tables[at.table].blob.len).unwrap_or(usize::MAX);
+            if plan.changed[at.table] && at.index < len.div_ceil(self.chunk) {
+                self.stage = PublishStage::ReadChunk(plan, at);
                 return None;
             }
-            candidate = tables.next().map(|table| TablePiece { table, index: 0 });
+            candidate = tables.next().map(|table| ChunkIndex { table, index: 0 });
         }
         self.stage = PublishStage::Commit(plan);
         None
@@ -272,14 +272,14 @@ impl Publish {
         ChunkHead { fence: self.fence, hash: plan.next.tables[table].blob.hash }
     }
 
-    fn key(&self, keys: &Keys, plan: &PublishPlan, at: TablePiece) -> String {
+    fn key(&self, keys: &Keys, plan: &PublishPlan, at: ChunkIndex) -> String {
         keys.chunk(at.table, plan.next.tables[at.table].side, at.index)
     }
 
-    fn value(&self, plan: &PublishPlan, at: TablePiece) -> Vec<u8> {
+    fn value(&self, plan: &PublishPlan, at: ChunkIndex) -> Vec<u8> {
         let bytes = self.set.as_ref().and_then(|set| set.bytes[at.table].as_deref());
         let bytes = bytes.map(Vec::as_slice).unwrap_or_default();
-        self.head(plan, at.table).with(piece(bytes, at.index, self.chunk))
+        self.head(plan, at.table).with(chunk_bytes(bytes, at.index, self.chunk))
     }
 }
 

@@ -103,7 +103,7 @@ impl Publisher {
         match publish.step(store, keys) {
             None => {}
             Some(PublishEnd::Outranked(_)) => (self.now, self.todo) = (None, Vec::new()),
-            Some(PublishEnd::Later) => self.now = None,
+            Some(PublishEnd::Retry) => self.now = None,
             Some(PublishEnd::Done(_) | PublishEnd::NotNewer(_)) => {
                 self.todo.remove(0);
                 self.now = None;

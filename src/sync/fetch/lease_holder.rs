@@ -192,7 +192,7 @@ impl LeaseHolder {
         match outcome {
             None => return Progress::Pending,
             Some(PublishEnd::Outranked(fence)) => self.outranked = Some(fence),
-            Some(PublishEnd::Later) => self.stage = HolderStage::Adopt(Box::new(Publish::adopt(self.fence))),
+            Some(PublishEnd::Retry) => self.stage = HolderStage::Adopt(Box::new(Publish::adopt(self.fence))),
             Some(_) => {
                 context.loader.look(context.calls.host, context.keys);
                 self.stage = HolderStage::Load;
@@ -404,7 +404,7 @@ impl LeaseHolder {
                 self.full = true;
                 Progress::Pending
             }
-            PublishEnd::Later => {
+            PublishEnd::Retry => {
                 let publish = Publish::new(self.fence, built.set.clone(), CHUNK);
                 self.stage = HolderStage::Publish(Box::new(publish), built);
                 Progress::Waiting

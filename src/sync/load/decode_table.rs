@@ -8,7 +8,7 @@ use tidegate_policy::digest::BlobHasher;
 use tidegate_policy::tables::{Table, TableDecoder, TableSet};
 use tidegate_policy::wire::sync::BlobRef;
 
-use crate::sync::shared::manifest::{CHUNK, piece};
+use crate::sync::shared::manifest::{CHUNK, chunk_bytes};
 
 /// Why bytes did not become a table.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -84,7 +84,7 @@ impl DecodeTable {
     pub fn step(&mut self, set: &mut TableSet) -> Result<bool, DecodeError> {
         match &mut self.stage {
             DecodeStage::Hash { hasher, next } => {
-                hasher.update(piece(&self.bytes, *next, CHUNK));
+                hasher.update(chunk_bytes(&self.bytes, *next, CHUNK));
                 *next = next.saturating_add(1);
                 if next.saturating_mul(CHUNK) < self.bytes.len() {
                     return Ok(false);

@@ -8,7 +8,7 @@ use tidegate_policy::wire::sync::BlobRef;
 
 use crate::host::Cas;
 use crate::sync::shared::keys::Keys;
-use crate::sync::shared::manifest::{ChunkHead, Manifest, Placed, SharedData};
+use crate::sync::shared::manifest::{ChunkHead, Manifest, SharedData, TableLocation};
 
 /// How often a read begins anew before it waits for the next tick.
 const TRIES: u8 = 7;
@@ -24,7 +24,7 @@ pub enum ReadEnd {
     Unreadable(Cas),
     /// What was read was overwritten too often, or the host refused: to be tried again
     /// at the next tick.
-    Later,
+    Retry,
 }
 
 /// What is published.
@@ -67,10 +67,10 @@ impl ReadPublished {
     pub fn step(&mut self, shared: &impl SharedData, keys: &Keys) -> Option<ReadEnd> {
         match self.manifest.take() {
             None => self.read_manifest(shared, keys),
-            Some((manifest, cas)) => match self.wanted(&manifest) {
-                Some((table, placed)) => {
+            Some((manifest, cas)) => match self.first_incomplete(&manifest) {
+                Some((table, location)) => {
                     self.manifest = Some((manifest, cas));
-                    self.read_piece(shared, keys, table, placed)
+                    self.read_chunk(shared, keys, table, location)
                 }
                 None => Some(self.finish(manifest, cas)),
             },
@@ -81,16 +81,16 @@ impl ReadPublished {
         let (bytes, cas) = match shared.get(&keys.manifest()) {
             Ok(Some(found)) => found,
             Ok(None) => return Some(ReadEnd::Nothing),
-            Err(_) => return Some(ReadEnd::Later),
+            Err(_) => return Some(ReadEnd::Retry),
         };
         let Ok(manifest) = Manifest::from_bytes(&bytes) else { return Some(ReadEnd::Unreadable(cas)) };
-        for (table, placed) in manifest.tables.iter() {
-            let (blob, got) = (placed.blob, &mut self.got[table]);
+        for (table, location) in manifest.tables.iter() {
+            let (blob, got) = (location.blob, &mut self.got[table]);
             if got.as_ref().is_some_and(|got| got.blob != blob) {
                 *got = None;
             }
         }
-        if self.wanted(&manifest).is_none() {
+        if self.first_incomplete(&manifest).is_none() {
             return Some(self.finish(manifest, cas));
         }
         self.manifest = Some((manifest, cas));
@@ -98,32 +98,32 @@ impl ReadPublished {
     }
 
     /// The first table that is not complete.
-    fn wanted(&self, manifest: &Manifest) -> Option<(Table, Placed)> {
-        manifest.tables.iter().map(|(table, placed)| (table, *placed)).find(|(table, placed)| {
+    fn first_incomplete(&self, manifest: &Manifest) -> Option<(Table, TableLocation)> {
+        manifest.tables.iter().map(|(table, location)| (table, *location)).find(|(table, location)| {
             let got = self.got[*table].as_ref().map_or(0, |got| got.bytes.len() as u64);
-            self.held[*table] != Some(placed.blob) && got < placed.blob.len
+            self.held[*table] != Some(location.blob) && got < location.blob.len
         })
     }
 
-    fn read_piece(
+    fn read_chunk(
         &mut self,
         shared: &impl SharedData,
         keys: &Keys,
         table: Table,
-        placed: Placed,
+        location: TableLocation,
     ) -> Option<ReadEnd> {
         let chunk = self.chunk;
-        let got = self.got[table].get_or_insert_with(|| Partial { blob: placed.blob, bytes: Vec::new() });
+        let got = self.got[table].get_or_insert_with(|| Partial { blob: location.blob, bytes: Vec::new() });
         let index = got.bytes.len().checked_div(chunk).unwrap_or_default();
-        let len = usize::try_from(placed.blob.len).unwrap_or(usize::MAX);
+        let len = usize::try_from(location.blob.len).unwrap_or(usize::MAX);
         let want = len.saturating_sub(got.bytes.len()).min(chunk);
-        let Ok(found) = shared.get(&keys.chunk(table, placed.side, index)) else {
-            return Some(ReadEnd::Later);
+        let Ok(found) = shared.get(&keys.chunk(table, location.side, index)) else {
+            return Some(ReadEnd::Retry);
         };
-        let payload = found.as_ref().and_then(|(value, _)| fitting(value, placed.blob.hash, want));
+        let payload = found.as_ref().and_then(|(value, _)| fitting(value, location.blob.hash, want));
         let Some(payload) = payload else { return self.again() };
         if got.bytes.is_empty() && got.bytes.try_reserve_exact(len).is_err() {
-            return Some(ReadEnd::Later);
+            return Some(ReadEnd::Retry);
         }
         got.bytes.extend_from_slice(payload);
         None
@@ -134,7 +134,7 @@ impl ReadPublished {
     fn again(&mut self) -> Option<ReadEnd> {
         self.manifest = None;
         self.tries = self.tries.saturating_add(1);
-        (self.tries >= TRIES).then_some(ReadEnd::Later)
+        (self.tries >= TRIES).then_some(ReadEnd::Retry)
     }
 
     fn finish(&mut self, manifest: Manifest, cas: Cas) -> ReadEnd {

@@ -26,7 +26,7 @@ pub enum LoadEnd {
     Undecodable(Cas, &'static str),
     /// Overwritten while it was read, or refused by the host: to be tried again at the
     /// next tick.
-    Later,
+    Retry,
 }
 
 /// A load under way.
@@ -69,7 +69,7 @@ impl SnapshotLoad {
         match &mut self.stage {
             LoadStage::ReadPublished(collect) => match collect.step(shared, keys)? {
                 ReadEnd::Nothing => Some(LoadEnd::Nothing),
-                ReadEnd::Later => Some(LoadEnd::Later),
+                ReadEnd::Retry => Some(LoadEnd::Retry),
                 ReadEnd::Unreadable(cas) => Some(LoadEnd::Undecodable(cas, "the manifest")),
                 ReadEnd::Read(published) => self.check(*published),
             },
@@ -102,7 +102,7 @@ impl Checking {
                 None
             }
             // Overwritten while it was read, which no chunk's head showed.
-            Err(DecodeError::Hash) => Some(LoadEnd::Later),
+            Err(DecodeError::Hash) => Some(LoadEnd::Retry),
             Err(DecodeError::Malformed(_)) => Some(LoadEnd::Undecodable(self.cas, decode.table().name())),
         }
     }

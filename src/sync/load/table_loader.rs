@@ -124,7 +124,7 @@ impl TableLoader {
                 let say = ["what is published does not decode (", what, "); the tables before stay in force"];
                 host.log(log::Level::Error, &say.concat());
             }
-            LoadEnd::Later => self.seen = ManifestSeen::Never,
+            LoadEnd::Retry => self.seen = ManifestSeen::Never,
         }
         false
     }

@@ -43,7 +43,7 @@ impl<H: Host> SharedData for H {
 
 /// Where a table is in shared data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Placed {
+pub struct TableLocation {
     /// 0 or 1; the other side may be written.
     pub side: u8,
     /// Its hash and length.
@@ -64,7 +64,7 @@ pub struct Manifest {
     /// expire by the admin service's clock.
     pub clock_ms: i64,
     /// The tables.
-    pub tables: PerTable<Placed>,
+    pub tables: PerTable<TableLocation>,
 }
 
 impl Manifest {
@@ -82,8 +82,8 @@ impl Manifest {
     /// When the bytes are too long, malformed, or name an impossible table.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
         let manifest: Self = decode(MANIFEST_FORMAT, MAX_MANIFEST, bytes)?;
-        for (_, placed) in manifest.tables.iter() {
-            if placed.side > 1 || placed.blob.len > MAX_TABLE as u64 {
+        for (_, location) in manifest.tables.iter() {
+            if location.side > 1 || location.blob.len > MAX_TABLE as u64 {
                 return Err(FormatError::Malformed("a table's side or length"));
             }
         }
@@ -135,7 +135,7 @@ impl ChunkHead {
 
 /// The bytes of a table in chunk `index`, of `chunk` bytes each.
 #[must_use]
-pub fn piece(bytes: &[u8], index: usize, chunk: usize) -> &[u8] {
+pub fn chunk_bytes(bytes: &[u8], index: usize, chunk: usize) -> &[u8] {
     let start = index.saturating_mul(chunk).min(bytes.len());
     let end = start.saturating_add(chunk).min(bytes.len());
     bytes.get(start..end).unwrap_or_default()
