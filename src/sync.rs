@@ -98,7 +98,7 @@ impl<H: Host> TableSync<H> {
     /// `on_configure`, which the canary runs too. So a VM that replaces one that trapped has
     /// tables at its first request.
     pub fn load_now(&mut self) {
-        self.loader.look_to_the_end(&self.host, &self.keys, &self.metrics);
+        self.loader.load_published_now(&self.host, &self.keys, &self.metrics);
         if let Some(loaded) = self.loader.loaded() {
             self.slot.set_enforced(loaded.tables.version, loaded.refresh);
         }
@@ -106,9 +106,9 @@ impl<H: Host> TableSync<H> {
 
     /// Does what is due, at a tick of `root`; returns the time until the next tick.
     pub fn on_tick(&mut self, root: u32) -> Duration {
-        self.come_back();
-        self.identify();
-        self.beat();
+        self.catch_up_after_pause();
+        self.read_process_id();
+        self.write_heartbeat();
         if let Some(slot) = self.slot.index()
             && let Some(gone) = self.queue.keep(&self.host, &self.keys, root, slot)
         {
@@ -116,8 +116,8 @@ impl<H: Host> TableSync<H> {
         }
         self.queue.drain(&self.host);
         self.keep_lease();
-        self.loader.look(&self.host, &self.keys);
-        self.with_holder(root, |holder, context| holder.watch(context));
+        self.loader.check_manifest(&self.host, &self.keys);
+        self.with_holder(root, |holder, context| holder.expire_calls(context));
         let busy = self.work(root);
         self.next_tick(busy)
     }
@@ -137,17 +137,17 @@ impl<H: Host> TableSync<H> {
             return false;
         }
         self.queue.drain(&self.host);
-        self.come_back();
-        self.loader.look(&self.host, &self.keys);
-        self.work_and_go_on(root);
+        self.catch_up_after_pause();
+        self.loader.check_manifest(&self.host, &self.keys);
+        self.work_and_wake_self(root);
         true
     }
 
     /// A call was answered, or failed without an answer. True when it was made here.
     pub fn on_call_response(&mut self, token: CallToken) -> bool {
         let Some(root) = self.holder.as_ref().and_then(|holder| holder.root_of(token)) else { return false };
-        self.with_holder(root, |holder, context| holder.answered(token, context));
-        self.work_and_go_on(root);
+        self.with_holder(root, |holder, context| holder.on_call_response(token, context));
+        self.work_and_wake_self(root);
         true
     }
 
@@ -174,7 +174,7 @@ impl<H: Host> TableSync<H> {
     pub fn first_request(&mut self) {
         // The first request may come before the first tick, and questions to the admin
         // service need the process's id.
-        self.identify();
+        self.read_process_id();
         self.slot.set_serving();
         self.catch_up();
     }
@@ -192,7 +192,7 @@ impl<H: Host> TableSync<H> {
     /// Before the first heartbeat after a pause: versions may have been acked without
     /// this VM, so it loads what is published before this callback ends. If it loaded in
     /// steps, it would count as alive meanwhile and decide by older tables.
-    fn come_back(&mut self) {
+    fn catch_up_after_pause(&mut self) {
         let silent_ns = self.host.monotonic_ns().saturating_sub(self.slot.heartbeat_ns());
         if self.slot.index().is_some() && silent_ns > UNHEARD_NS {
             self.catch_up();
@@ -201,8 +201,8 @@ impl<H: Host> TableSync<H> {
 
     fn catch_up(&mut self) {
         self.slot.write(&self.host, &self.keys, &self.metrics);
-        if self.loader.look_to_the_end(&self.host, &self.keys, &self.metrics) {
-            self.enforced();
+        if self.loader.load_published_now(&self.host, &self.keys, &self.metrics) {
+            self.on_tables_changed();
         }
     }
 
@@ -280,7 +280,7 @@ impl<H: Host> TableSync<H> {
     }
 
     /// Reads the process's id, or makes it, for the client's gateway header.
-    fn identify(&self) {
+    fn read_process_id(&self) {
         if self.client.is_identified() {
             return;
         }
@@ -296,7 +296,7 @@ impl<H: Host> TableSync<H> {
         }
     }
 
-    fn beat(&mut self) {
+    fn write_heartbeat(&mut self) {
         let age = self.host.monotonic_ns().saturating_sub(self.slot.heartbeat_ns());
         if self.slot.index().is_none() || age >= HEARTBEAT_NS {
             self.slot.write(&self.host, &self.keys, &self.metrics);
@@ -304,10 +304,10 @@ impl<H: Host> TableSync<H> {
     }
 
     fn keep_lease(&mut self) {
-        let outranked = self.holder.as_mut().and_then(|holder| holder.outranked.take());
-        if let Some(fence) = outranked {
+        let higher_fence = self.holder.as_mut().and_then(|holder| holder.higher_fence.take());
+        if let Some(fence) = higher_fence {
             self.metrics.count(Count::Outranked);
-            self.lease.outranked(fence);
+            self.lease.lose_to(fence);
         }
         let heard = self.holder.as_ref().map_or(0, |holder| holder.heard_ns);
         self.lease.tick(&self.host, &self.keys, &self.metrics, self.slot.index(), heard);
@@ -343,7 +343,7 @@ impl<H: Host> TableSync<H> {
                 break;
             }
         }
-        self.with_holder(root, |holder, context| holder.settle(context));
+        self.with_holder(root, |holder, context| holder.wake_and_ack(context));
         busy
     }
 
@@ -354,21 +354,21 @@ impl<H: Host> TableSync<H> {
             if self.loader.step(&self.host, &self.keys, &self.metrics) {
                 // Something newer may have been published meanwhile, and its
                 // wake-up may have come during this load.
-                self.loader.look(&self.host, &self.keys);
+                self.loader.check_manifest(&self.host, &self.keys);
             }
             busy = Progress::Pending;
         } else if let Some(holder_busy) = self.with_holder(root, LeaseHolder::step) {
             busy = holder_busy;
         }
         if self.loader.loaded().map(Rc::as_ptr) != before.as_ref().map(Rc::as_ptr) {
-            self.enforced();
+            self.on_tables_changed();
         }
         busy
     }
 
     /// For callbacks that no tick follows soon: wakes this VM, so that the rest of the
     /// work is done in the next turn of the thread's event loop.
-    fn work_and_go_on(&mut self, root: u32) {
+    fn work_and_wake_self(&mut self, root: u32) {
         if self.work(root) == Progress::Pending
             && let Some(own) = self.slot.index()
         {
@@ -378,7 +378,7 @@ impl<H: Host> TableSync<H> {
 
     /// Other tables are in force: writes that to the slot, and wakes the holder of the
     /// lease.
-    fn enforced(&mut self) {
+    fn on_tables_changed(&mut self) {
         let Some(loaded) = self.loader.loaded() else { return };
         self.slot.set_enforced(loaded.tables.version, loaded.refresh);
         self.slot.write(&self.host, &self.keys, &self.metrics);

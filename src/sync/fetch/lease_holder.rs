@@ -40,7 +40,7 @@ pub struct LeaseHolder {
     acks: Acks,
     waker: Waker,
     /// A higher fence that was seen: the lease is lost.
-    pub outranked: Option<u64>,
+    pub higher_fence: Option<u64>,
     /// When the admin service last answered, monotonic nanoseconds.
     pub heard_ns: u64,
 }
@@ -98,7 +98,7 @@ impl LeaseHolder {
             full: false,
             acks: Acks::default(),
             waker: Waker::default(),
-            outranked: None,
+            higher_fence: None,
             heard_ns: 0,
         }
     }
@@ -126,12 +126,12 @@ impl LeaseHolder {
     }
 
     /// At a tick: gives up calls that will not be answered any more.
-    pub fn watch<H: Host>(&mut self, context: &HolderContext<'_, H>) {
+    pub fn expire_calls<H: Host>(&mut self, context: &HolderContext<'_, H>) {
         let now = context.calls.host.monotonic_ns();
         let lost = |made: &Option<RootCall>| made.is_some_and(|made| made.call.is_lost(now));
         if lost(&self.poll) || lost(&self.page) {
             (self.poll, self.page) = (None, None);
-            self.failed(context);
+            self.poll_failed(context);
         }
         if lost(&self.ack.as_ref().map(|(made, _)| *made)) {
             self.ack = None;
@@ -153,7 +153,7 @@ impl LeaseHolder {
         match &mut self.stage {
             HolderStage::Adopt(publish) => {
                 let outcome = publish.step(context.calls.host, context.keys);
-                self.adopted(outcome, context)
+                self.on_adopt_step(outcome, context)
             }
             HolderStage::Load if context.loader.is_settled() => {
                 self.full |= context.loader.is_undecodable();
@@ -170,31 +170,31 @@ impl LeaseHolder {
                 self.open_poll(context);
                 Progress::Waiting
             }
-            HolderStage::Apply(build, full) => {
+            HolderStage::Apply(apply, full) => {
                 if self.page.is_some() {
                     return Progress::Waiting;
                 }
-                let (progress, full) = (build.step(), *full);
-                self.built(progress, full, context)
+                let (progress, full) = (apply.step(), *full);
+                self.on_apply_step(progress, full, context)
             }
             HolderStage::Publish(publish, _) => {
                 let outcome = publish.step(context.calls.host, context.keys);
-                self.published(outcome, context)
+                self.on_publish_step(outcome, context)
             }
         }
     }
 
-    fn adopted<H: Host>(
+    fn on_adopt_step<H: Host>(
         &mut self,
         outcome: Option<PublishEnd>,
         context: &mut HolderContext<'_, H>,
     ) -> Progress {
         match outcome {
             None => return Progress::Pending,
-            Some(PublishEnd::Outranked(fence)) => self.outranked = Some(fence),
+            Some(PublishEnd::Outranked(fence)) => self.higher_fence = Some(fence),
             Some(PublishEnd::Retry) => self.stage = HolderStage::Adopt(Box::new(Publish::adopt(self.fence))),
             Some(_) => {
-                context.loader.look(context.calls.host, context.keys);
+                context.loader.check_manifest(context.calls.host, context.keys);
                 self.stage = HolderStage::Load;
             }
         }
@@ -206,7 +206,7 @@ impl LeaseHolder {
         if self.poll.is_some() || self.backoff.remaining_ns(now) > 0 {
             return;
         }
-        self.count(context);
+        self.check_slots(context);
         let loaded = context.loader.loaded().filter(|_| !self.full);
         let since = loaded.map(|loaded| loaded.tables.version);
         let held = loaded.map_or_else(Held::default, |loaded| loaded.held());
@@ -216,14 +216,14 @@ impl LeaseHolder {
         }
         match context.calls.poll(since, &held, &self.acks.now()) {
             Ok(made) => self.poll = Some(made),
-            Err(_) => self.failed(context),
+            Err(_) => self.poll_failed(context),
         }
     }
 
     /// Looks at the slots: wakes VMs that have not loaded the newest tables, and posts
     /// an ack if one is due.
-    pub fn settle<H: Host>(&mut self, context: &HolderContext<'_, H>) {
-        self.count(context);
+    pub fn wake_and_ack<H: Host>(&mut self, context: &HolderContext<'_, H>) {
+        self.check_slots(context);
         let now = context.calls.host.monotonic_ns();
         let Some(ack) = self.acks.due() else { return };
         if self.ack.is_some() || self.ack_backoff.remaining_ns(now) > 0 {
@@ -235,7 +235,7 @@ impl LeaseHolder {
         }
     }
 
-    fn count<H: Host>(&mut self, context: &HolderContext<'_, H>) {
+    fn check_slots<H: Host>(&mut self, context: &HolderContext<'_, H>) {
         // Until a newer set is published, this VM's own is the published one.
         let Some(loaded) = context.loader.loaded() else { return };
         let host = context.calls.host;
@@ -253,13 +253,17 @@ impl LeaseHolder {
 
     /// Takes the answer to the call `token`, inside its callback. False if the call was
     /// not made here.
-    pub fn answered<H: Host>(&mut self, token: CallToken, context: &mut HolderContext<'_, H>) -> bool {
+    pub fn on_call_response<H: Host>(
+        &mut self,
+        token: CallToken,
+        context: &mut HolderContext<'_, H>,
+    ) -> bool {
         let is = |made: &RootCall| made.call.token == token;
         let status = context.calls.client.status();
         if let Some(poll) = self.poll.take_if(|made| is(made)) {
-            self.polled(status, poll.call, context);
+            self.on_poll_response(status, poll.call, context);
         } else if self.page.take_if(|made| is(made)).is_some() {
-            self.paged(status, context);
+            self.on_page_response(status, context);
         } else if let Some((_, ack)) = self.ack.take_if(|(made, _)| is(made)) {
             match status {
                 Some(200..=299) => {
@@ -274,7 +278,12 @@ impl LeaseHolder {
         true
     }
 
-    fn polled<H: Host>(&mut self, status: Option<u16>, poll: InFlight, context: &mut HolderContext<'_, H>) {
+    fn on_poll_response<H: Host>(
+        &mut self,
+        status: Option<u16>,
+        poll: InFlight,
+        context: &mut HolderContext<'_, H>,
+    ) {
         let now = context.calls.host.monotonic_ns();
         match status {
             Some(304) => {
@@ -285,15 +294,15 @@ impl LeaseHolder {
                 self.heard_ns = now;
                 let body = context.calls.host.call_body(MAX_PAGE);
                 match SyncAnswer::from_bytes(&body).ok() {
-                    Some(answer) => self.take(answer, poll, context),
+                    Some(answer) => self.on_answer(answer, poll, context),
                     None => self.bad_answer("does not decode", self.full, context),
                 }
             }
-            _ => self.failed(context),
+            _ => self.poll_failed(context),
         }
     }
 
-    fn take<H: Host>(&mut self, answer: SyncAnswer, poll: InFlight, context: &mut HolderContext<'_, H>) {
+    fn on_answer<H: Host>(&mut self, answer: SyncAnswer, poll: InFlight, context: &mut HolderContext<'_, H>) {
         let full = self.full || context.loader.loaded().is_none();
         let held = context.loader.loaded().filter(|_| !self.full).cloned();
         if answer.ack_wanted {
@@ -313,13 +322,13 @@ impl LeaseHolder {
         }
         let wall_ms = context.calls.host.wall_us().checked_div(1000).unwrap_or_default();
         match ApplyAnswer::new(answer, wall_ms, held.as_deref()) {
-            Ok(build) => self.stage = HolderStage::Apply(Box::new(build), full),
+            Ok(apply) => self.stage = HolderStage::Apply(Box::new(apply), full),
             Err(error) => self.bad_answer(&format!("{error:?}"), full, context),
         }
     }
 
-    fn paged<H: Host>(&mut self, status: Option<u16>, context: &mut HolderContext<'_, H>) {
-        let HolderStage::Apply(build, full) = &mut self.stage else { return };
+    fn on_page_response<H: Host>(&mut self, status: Option<u16>, context: &mut HolderContext<'_, H>) {
+        let HolderStage::Apply(apply, full) = &mut self.stage else { return };
         let full = *full;
         let page = match status {
             Some(200) => Some(context.calls.host.call_body(MAX_PAGE)),
@@ -327,7 +336,7 @@ impl LeaseHolder {
         };
         match page {
             Some(page) => {
-                if let Err(error) = build.page(&page) {
+                if let Err(error) = apply.page(&page) {
                     self.bad_answer(&format!("{error:?}"), full, context);
                 }
             }
@@ -335,12 +344,12 @@ impl LeaseHolder {
             // the next poll names what is needed.
             None => {
                 self.stage = HolderStage::Ready;
-                self.failed(context);
+                self.poll_failed(context);
             }
         }
     }
 
-    fn built<H: Host>(
+    fn on_apply_step<H: Host>(
         &mut self,
         progress: Result<ApplyStep, ApplyError>,
         full: bool,
@@ -367,13 +376,13 @@ impl LeaseHolder {
             Ok(made) => self.page = Some(made),
             Err(_) => {
                 self.stage = HolderStage::Ready;
-                self.failed(context);
+                self.poll_failed(context);
             }
         }
         Progress::Waiting
     }
 
-    fn published<H: Host>(
+    fn on_publish_step<H: Host>(
         &mut self,
         outcome: Option<PublishEnd>,
         context: &mut HolderContext<'_, H>,
@@ -393,11 +402,11 @@ impl LeaseHolder {
             // An answer without news: the next poll waits.
             PublishEnd::NotNewer(_) | PublishEnd::Nothing => {
                 self.full = false;
-                self.failed(context);
+                self.poll_failed(context);
                 Progress::Waiting
             }
             PublishEnd::Outranked(fence) => {
-                self.outranked = Some(fence);
+                self.higher_fence = Some(fence);
                 Progress::Waiting
             }
             PublishEnd::Incomplete => {
@@ -421,13 +430,13 @@ impl LeaseHolder {
         self.stage = HolderStage::Ready;
         self.full = true;
         if was_full {
-            self.failed(context);
+            self.poll_failed(context);
         } else {
             self.backoff.worked();
         }
     }
 
-    fn failed<H: Host>(&mut self, context: &HolderContext<'_, H>) {
+    fn poll_failed<H: Host>(&mut self, context: &HolderContext<'_, H>) {
         context.metrics.count(Count::PollFailures);
         let host = context.calls.host;
         self.backoff.failed(host.monotonic_ns(), host.random_u64());

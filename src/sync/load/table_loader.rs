@@ -11,7 +11,7 @@ use crate::sync::shared::keys::Keys;
 use crate::sync::shared::manifest::Manifest;
 use crate::sync::snapshot::Snapshot;
 
-/// How often [`TableLoader::look_to_the_end`] begins anew.
+/// How often [`TableLoader::load_published_now`] begins anew.
 const TRIES: u8 = 3;
 
 /// The manifest that was last dealt with.
@@ -82,7 +82,7 @@ impl TableLoader {
 
     /// Begins to load what is published, if it changed since the last time. One host
     /// call.
-    pub fn look<H: Host>(&mut self, host: &H, keys: &Keys) {
+    pub fn check_manifest<H: Host>(&mut self, host: &H, keys: &Keys) {
         if self.load.is_some() {
             return;
         }
@@ -132,12 +132,12 @@ impl TableLoader {
     /// Loads what is published before it returns. For a VM that has no tables yet, or
     /// has not looked for long: its next request must not be decided by old tables.
     /// True if tables changed.
-    pub fn look_to_the_end<H: Host>(&mut self, host: &H, keys: &Keys, metrics: &Metrics<H>) -> bool {
+    pub fn load_published_now<H: Host>(&mut self, host: &H, keys: &Keys, metrics: &Metrics<H>) -> bool {
         // A load that began before may be of something older.
         self.load = None;
         let mut changed = false;
         for _ in 0..TRIES {
-            self.look(host, keys);
+            self.check_manifest(host, keys);
             while self.load.is_some() {
                 changed |= self.step(host, keys, metrics);
             }
@@ -161,12 +161,12 @@ mod tests {
             let (host, keys) = (SimHost::alone(), Keys::new(7));
             let (mut loader, metrics) = (TableLoader::default(), Metrics::new(host.clone()));
             publish(&host, &keys, empty_set(1, 1, 0));
-            assert!(loader.look_to_the_end(&host, &keys, &metrics));
+            assert!(loader.load_published_now(&host, &keys, &metrics));
             publish(&host, &keys, empty_set(epoch, 2, 1));
             let (manifest, _) = host.shared()[&keys.manifest()].clone();
             host.shared().retain(|key, _| *key == keys.manifest());
             assert!(
-                !loader.look_to_the_end(&host, &keys, &metrics),
+                !loader.load_published_now(&host, &keys, &metrics),
                 "what it holds is not taken for what is there"
             );
             assert!(Manifest::from_bytes(&manifest).is_ok_and(|manifest| manifest.refresh == 1));

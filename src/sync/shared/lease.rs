@@ -91,7 +91,7 @@ impl LeaseView {
     }
 
     /// Gives it up without a write: shared data has a higher fence.
-    pub fn outranked(&mut self, fence: u64) {
+    pub fn lose_to(&mut self, fence: u64) {
         self.mine = None;
         self.floor = self.floor.max(fence);
     }
@@ -143,7 +143,7 @@ impl LeaseView {
                     return;
                 }
             }
-            Some(lease) if lease.is_alive(now) && !self.pushes_aside(&lease) => {
+            Some(lease) if lease.is_alive(now) && !self.takes_over(&lease) => {
                 self.mine = None;
                 return;
             }
@@ -163,8 +163,8 @@ impl LeaseView {
     }
 
     /// Whether this VM takes `lease` although it is alive: from a worker if this
-    /// is the recorder; from itself, when shared data outranked it.
-    fn pushes_aside(&self, lease: &Lease) -> bool {
+    /// is the recorder; from itself, when shared data has a higher fence.
+    fn takes_over(&self, lease: &Lease) -> bool {
         lease.source == self.source || (self.role == Role::Recorder && !lease.recorder)
     }
 }
