@@ -172,7 +172,7 @@ impl<H: Host> AdminInstance<H> {
         // A VM that neither ticked nor served (the canary) has written nothing to shared
         // data.
         if last && (self.ticked.get() || self.serving.get()) {
-            recorder.hand_back();
+            recorder.return_to_queue();
             let mut record = self.record.borrow_mut();
             record.close();
             let mut sync = self.sync.borrow_mut();

@@ -35,7 +35,7 @@ impl<H: Host> EventQueue<H> {
 
     /// Whether the gauge says that the queue is empty.
     #[must_use]
-    pub fn counts_nothing(&self) -> bool {
+    pub fn gauge_is_zero(&self) -> bool {
         self.signed_bytes() == 0
     }
 
@@ -44,14 +44,14 @@ impl<H: Host> EventQueue<H> {
     }
 
     /// Sets the gauge to zero: the queue has been empty for long.
-    pub fn count_anew(&self) {
+    pub fn reset_gauge(&self) {
         if let Some(metric) = self.bytes {
             let _ = self.host.set_metric(metric, 0);
         }
     }
 
     /// A message of this length was taken out.
-    pub fn took(&self, len: usize) {
+    pub fn count_dequeued(&self, len: usize) {
         self.change(i64::try_from(len).unwrap_or(i64::MAX).saturating_neg());
     }
 
@@ -64,7 +64,7 @@ impl<H: Host> EventQueue<H> {
         self.change(i64::try_from(message.len()).unwrap_or(i64::MAX));
         let result = self.host.enqueue(queue, message);
         if result.is_err() {
-            self.took(message.len());
+            self.count_dequeued(message.len());
         }
         result
     }

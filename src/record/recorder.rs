@@ -73,9 +73,9 @@ pub struct Recorder<H> {
     reported_ns: u64,
     /// The last post that was stored had batches, and reported their bytes as waiting: the
     /// next report is due even if the sources do not change.
-    said_waiting: bool,
+    reported_waiting: bool,
     /// After a refused post: one batch per post, to find the one that is refused.
-    singly: bool,
+    one_by_one: bool,
     gauge_wrong_since_ns: Option<u64>,
 }
 
@@ -100,8 +100,8 @@ impl<H: Host> Recorder<H> {
             backoff: Backoff::new(LONGEST_WAIT),
             retries: 0,
             reported_ns: 0,
-            said_waiting: false,
-            singly: false,
+            reported_waiting: false,
+            one_by_one: false,
             gauge_wrong_since_ns: None,
         }
     }
@@ -111,7 +111,7 @@ impl<H: Host> Recorder<H> {
     /// hold the lease.
     pub fn on_tick(&mut self, root: u32, sources: Option<&[SourceReport]>) -> Option<Duration> {
         let Some(sources) = sources else {
-            self.hand_back();
+            self.return_to_queue();
             return None;
         };
         if self.queue.is_none() {
@@ -145,10 +145,10 @@ impl<H: Host> Recorder<H> {
         let status = self.client.status();
         let now = self.host.monotonic_ns();
         match status {
-            Some(status) if OK_STATUS.contains(&status) => self.taken(post),
+            Some(status) if OK_STATUS.contains(&status) => self.on_post_stored(post),
             // The admin service refused the content: the same post would fail again.
-            Some(400 | 413 | 415 | 422) => self.refused(&post, now),
-            _ => self.failed(now),
+            Some(400 | 413 | 415 | 422) => self.on_post_refused(&post, now),
+            _ => self.on_post_failed(now),
         }
         self.drain();
         self.post(root, now);
@@ -167,7 +167,7 @@ impl<H: Host> Recorder<H> {
     /// Puts what it holds back into the queue, for the next holder of the lease. A
     /// batch in flight may then be posted twice: the ledger recognizes it by its
     /// numbers.
-    pub fn hand_back(&mut self) {
+    pub fn return_to_queue(&mut self) {
         let registered = self.queue.take().map(|(queue, _)| queue);
         if registered.is_none() && self.held.is_empty() && self.dropped.is_empty() {
             return;
@@ -201,7 +201,7 @@ impl<H: Host> Recorder<H> {
             let message = match self.host.dequeue(queue) {
                 Ok(Some(message)) => message,
                 Ok(None) => {
-                    self.sources.drained();
+                    self.sources.on_queue_empty();
                     self.repair_gauge(now);
                     break;
                 }
@@ -212,7 +212,7 @@ impl<H: Host> Recorder<H> {
             };
             messages = messages.saturating_add(1);
             bytes = bytes.saturating_add(message.len());
-            self.events.took(message.len());
+            self.events.count_dequeued(message.len());
             match BatchHead::read(&message) {
                 Ok((head, count)) => self.held.push(message, &head, count, now),
                 Err(_) => self.metrics.count(Count::BatchesUnreadable),
@@ -223,13 +223,13 @@ impl<H: Host> Recorder<H> {
 
     /// The queue is empty: resets the gauge if it is not zero for [`GAUGE_REPAIR`].
     fn repair_gauge(&mut self, now: u64) {
-        if self.events.counts_nothing() {
+        if self.events.gauge_is_zero() {
             self.gauge_wrong_since_ns = None;
             return;
         }
         let since = *self.gauge_wrong_since_ns.get_or_insert(now);
         if now.saturating_sub(since) > nanos(GAUGE_REPAIR) {
-            self.events.count_anew();
+            self.events.reset_gauge();
             self.gauge_wrong_since_ns = None;
         }
     }
@@ -255,7 +255,7 @@ impl<H: Host> Recorder<H> {
 
     fn give_up_lost_post(&mut self, now: u64) {
         if self.in_flight.take_if(|post| post.call.is_lost(now)).is_some() {
-            self.failed(now);
+            self.on_post_failed(now);
         }
     }
 
@@ -266,10 +266,10 @@ impl<H: Host> Recorder<H> {
         if self.backoff.remaining_ns(now) > 0 {
             return;
         }
-        let batches = if self.singly { 1 } else { self.held.fitting(POST_BYTES) };
+        let batches = if self.one_by_one { 1 } else { self.held.fitting(POST_BYTES) };
         let reports = self.sources.due(|source| self.held.has_after(batches, source));
         let report_due = now.saturating_sub(self.reported_ns) >= nanos(REPORT_EVERY);
-        let news = report_due && (self.said_waiting || self.sources.differ(&reports));
+        let news = report_due && (self.reported_waiting || self.sources.differ(&reports));
         if self.held.is_empty() && self.dropped.is_empty() && !news {
             return;
         }
@@ -282,7 +282,7 @@ impl<H: Host> Recorder<H> {
                 let ranges = self.dropped.len();
                 self.in_flight = Some(PostInFlight { call, root, batches, ranges, reports });
             }
-            Err(_) => self.failed(now),
+            Err(_) => self.on_post_failed(now),
         }
     }
 
@@ -305,31 +305,31 @@ impl<H: Host> Recorder<H> {
         bytes.ok()
     }
 
-    fn taken(&mut self, post: PostInFlight) {
+    fn on_post_stored(&mut self, post: PostInFlight) {
         self.metrics.count(Count::Posts);
         self.held.forget(post.batches);
         self.dropped.drain(..post.ranges.min(self.dropped.len()));
-        self.sources.said(post.reports);
-        self.said_waiting = post.batches > 0;
+        self.sources.on_reported(post.reports);
+        self.reported_waiting = post.batches > 0;
         self.backoff.worked();
-        self.singly = false;
+        self.one_by_one = false;
         self.metrics.set(Gauge::RecorderBytes, self.held.bytes() as u64);
     }
 
     /// The content was refused: the next posts carry one batch each, and a batch that is
     /// refused alone is given up, so that it does not block the others.
-    fn refused(&mut self, post: &PostInFlight, now: u64) {
+    fn on_post_refused(&mut self, post: &PostInFlight, now: u64) {
         if post.batches == 1
-            && self.singly
+            && self.one_by_one
             && let Some(batch) = self.held.take_front()
         {
             self.give_up(batch.given_up(DropReason::Unencodable));
         }
-        self.singly = true;
-        self.failed(now);
+        self.one_by_one = true;
+        self.on_post_failed(now);
     }
 
-    fn failed(&mut self, now: u64) {
+    fn on_post_failed(&mut self, now: u64) {
         self.metrics.count(Count::PostRetries);
         self.retries = self.retries.saturating_add(1);
         self.backoff.failed(now, self.host.random_u64());

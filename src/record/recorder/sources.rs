@@ -12,7 +12,7 @@ struct KnownSource {
     /// The queue was empty at some time after the source died.
     drained: bool,
     /// The last report that the admin service acknowledged.
-    said: Option<SourceReport>,
+    reported: Option<SourceReport>,
 }
 
 /// The VMs of this process.
@@ -36,7 +36,7 @@ impl Sources {
                     known.report = SourceReport { numbered_hi, ..*slot };
                 }
                 None if room => {
-                    self.known.push(KnownSource { report: *slot, drained: false, said: None });
+                    self.known.push(KnownSource { report: *slot, drained: false, reported: None });
                 }
                 None => {}
             }
@@ -48,13 +48,13 @@ impl Sources {
         }
         // A dead source without a slot is dropped once that is acknowledged.
         self.known.retain(|known| {
-            let said_dead = known.said.is_some_and(|said| said.state == SourceState::Dead);
-            !said_dead || slots.iter().any(|slot| slot.source == known.report.source)
+            let dead_reported = known.reported.is_some_and(|report| report.state == SourceState::Dead);
+            !dead_reported || slots.iter().any(|slot| slot.source == known.report.source)
         });
     }
 
     /// The queue is empty.
-    pub fn drained(&mut self) {
+    pub fn on_queue_empty(&mut self) {
         for known in &mut self.known {
             known.drained |= known.report.state == SourceState::Dead;
         }
@@ -76,14 +76,14 @@ impl Sources {
     /// Whether `reports` differ from what was acknowledged.
     #[must_use]
     pub fn differ(&self, reports: &[SourceReport]) -> bool {
-        self.known.iter().zip(reports).any(|(known, report)| known.said != Some(*report))
+        self.known.iter().zip(reports).any(|(known, report)| known.reported != Some(*report))
     }
 
     /// These were acknowledged.
-    pub fn said(&mut self, reports: Vec<SourceReport>) {
+    pub fn on_reported(&mut self, reports: Vec<SourceReport>) {
         for report in reports {
             if let Some(known) = self.known.iter_mut().find(|known| known.report.source == report.source) {
-                known.said = Some(report);
+                known.reported = Some(report);
             }
         }
     }
@@ -105,10 +105,10 @@ mod tests {
     fn a_death_is_said_once_the_queue_was_empty_after_it() {
         let mut sources = Sources::default();
         sources.update(&[slot(1, 5, SourceState::Alive)]);
-        sources.drained();
+        sources.on_queue_empty();
         sources.update(&[slot(1, 7, SourceState::Dead)]);
         assert_eq!(states(&sources), [SourceState::Alive], "empty before it died says nothing");
-        sources.drained();
+        sources.on_queue_empty();
         assert_eq!(states(&sources), [SourceState::Dead]);
         assert_eq!(sources.due(|_| true)[0].state, SourceState::Alive, "its batches are still here");
     }
@@ -118,11 +118,11 @@ mod tests {
         let mut sources = Sources::default();
         sources.update(&[slot(1, 5, SourceState::Alive), slot(2, 1, SourceState::Alive)]);
         sources.update(&[slot(2, 1, SourceState::Alive)]);
-        sources.drained();
+        sources.on_queue_empty();
         let reports = sources.due(|_| false);
         assert_eq!(reports[0], slot(1, 5, SourceState::Dead));
         assert!(sources.differ(&reports));
-        sources.said(reports);
+        sources.on_reported(reports);
         sources.update(&[slot(2, 1, SourceState::Alive)]);
         assert_eq!(sources.due(|_| false), [slot(2, 1, SourceState::Alive)]);
         assert!(!sources.differ(&sources.due(|_| false)));
