@@ -57,22 +57,28 @@ impl<H: Host> Limiter<H> {
     }
 
     /// Takes one request of the key `value` out of `limit`, if there is one left.
-    pub fn ask(&self, limit: &Limit, value: &KeyValue<'_>) -> LimitAnswer {
+    pub fn take(&self, limit: &Limit, value: &KeyValue<'_>) -> LimitAnswer {
         let took = self.seed().and_then(|seed| {
             let location = KeyLocation::of(limit, value, &seed);
             let now_ns = || self.host.monotonic_ns();
-            take(&self.host, &self.keys.bucket(location.bucket), location.hash, limit.gcra(), now_ns)
+            take_from_bucket(
+                &self.host,
+                &self.keys.bucket(location.bucket),
+                location.hash,
+                limit.gcra(),
+                now_ns,
+            )
         });
-        let Ok(TakeResult { asked, retries, forgot }) = took else {
+        let Ok(TakeResult { answer, retries, forgot }) = took else {
             self.metrics.count(Count::HostErrors);
             return LimitAnswer::Unknown;
         };
         self.metrics.add(Count::LimitsRetries, u64::from(retries));
         self.metrics.add(Count::LimitsForgotten, u64::from(forgot));
-        if asked == LimitAnswer::Unknown {
+        if answer == LimitAnswer::Unknown {
             self.metrics.count(Count::LimitsGivenUp);
         }
-        asked
+        answer
     }
 
     /// The seed of the process's hashes: read, or made if there is none.
@@ -91,9 +97,9 @@ impl<H: Host> Limiter<H> {
     }
 }
 
-/// The result of [`take`].
+/// The result of [`take_from_bucket`].
 struct TakeResult {
-    asked: LimitAnswer,
+    answer: LimitAnswer,
     /// How often other workers wrote the bucket first.
     retries: u32,
     /// Another key had to be dropped from the full bucket.
@@ -101,7 +107,7 @@ struct TakeResult {
 }
 
 /// Takes one request of the key with this hash, out of the bucket under `key`.
-fn take(
+fn take_from_bucket(
     shared: &impl SharedData,
     key: &str,
     hash: u128,
@@ -116,19 +122,19 @@ fn take(
         };
         // The clock is read after the bucket: an older time would be stricter than the limit.
         let (before, now_ns) = (bucket.tat(hash), now_ns());
-        let tat = match gcra.ask(before, now_ns) {
+        let tat = match gcra.take(before, now_ns) {
             Ok(tat) => tat,
             Err(wait_ns) => {
-                let asked = LimitAnswer::Waits { tat: before, wait_ns };
-                return Ok(TakeResult { asked, retries, forgot: false });
+                let answer = LimitAnswer::Waits { tat: before, wait_ns };
+                return Ok(TakeResult { answer, retries, forgot: false });
             }
         };
         let forgot = bucket.keep(hash, tat, now_ns);
         match shared.set(key, &bucket.to_bytes(), expect) {
-            Ok(()) => return Ok(TakeResult { asked: LimitAnswer::Passes { tat }, retries, forgot }),
+            Ok(()) => return Ok(TakeResult { answer: LimitAnswer::Passes { tat }, retries, forgot }),
             Err(HostError::CasMismatch) => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(TakeResult { asked: LimitAnswer::Unknown, retries: TRIES, forgot: false })
+    Ok(TakeResult { answer: LimitAnswer::Unknown, retries: TRIES, forgot: false })
 }

@@ -51,7 +51,7 @@ pub fn check<'t, H: Host>(
     let metrics = &instance.metrics;
     let lines = facts.lines();
     for (limit, value) in tables.limits.of(&facts.facts(&lines, 0), route) {
-        match instance.limiter.ask(limit, &value) {
+        match instance.limiter.take(limit, &value) {
             LimitAnswer::Passes { tat } => {
                 metrics.count(Count::LimitsPassed);
                 if limit.headers && !limit.shadow {

@@ -54,8 +54,8 @@ fn of_many_that_ask_at_the_same_time_as_many_pass_as_the_limit_says() {
                 for _ in 0..300 {
                     // The same time for all: nothing is replenished. Keys in the same
                     // bucket cause retries, too.
-                    take(process, "bucket", worker + 10, gcra, || 1).unwrap();
-                    match take(process, "bucket", 1, gcra, || 1).unwrap().asked {
+                    take_from_bucket(process, "bucket", worker + 10, gcra, || 1).unwrap();
+                    match take_from_bucket(process, "bucket", 1, gcra, || 1).unwrap().answer {
                         LimitAnswer::Passes { .. } => passed.fetch_add(1, Ordering::Relaxed),
                         LimitAnswer::Waits { .. } => continue,
                         LimitAnswer::Unknown => gave_up.fetch_add(1, Ordering::Relaxed),
@@ -93,14 +93,14 @@ impl SharedData for Overtaken<'_> {
 fn who_is_overtaken_asks_anew_and_finds_what_is_left() {
     let gcra = Gcra::new(1, 1, 3);
     let overtakes = |process: &Process| {
-        take(process, "b", 1, gcra, || 7).unwrap();
+        take_from_bucket(process, "b", 1, gcra, || 7).unwrap();
     };
     for (times, passes) in [(0, true), (1, true), (2, true), (3, false)] {
         let process = Process::default();
         let shared = Overtaken { process: &process, times: Cell::new(times), overtakes: &overtakes };
-        let took = take(&shared, "b", 1, gcra, || 7).unwrap();
-        assert_eq!((took.retries, matches!(took.asked, LimitAnswer::Passes { .. })), (times, passes));
-        let left = std::iter::from_fn(|| match take(&process, "b", 1, gcra, || 7).unwrap().asked {
+        let took = take_from_bucket(&shared, "b", 1, gcra, || 7).unwrap();
+        assert_eq!((took.retries, matches!(took.answer, LimitAnswer::Passes { .. })), (times, passes));
+        let left = std::iter::from_fn(|| match take_from_bucket(&process, "b", 1, gcra, || 7).unwrap().answer {
             LimitAnswer::Passes { .. } => Some(()),
             _ => None,
         });
@@ -113,11 +113,11 @@ fn who_is_overtaken_again_and_again_passes_and_is_counted() {
     let process = Process::default();
     let gcra = Gcra::new(1, 1, 1_000);
     let overtakes = |process: &Process| {
-        take(process, "b", 2, gcra, || 7).unwrap();
+        take_from_bucket(process, "b", 2, gcra, || 7).unwrap();
     };
     let shared = Overtaken { process: &process, times: Cell::new(u32::MAX), overtakes: &overtakes };
-    let took = take(&shared, "b", 1, gcra, || 7).unwrap();
-    assert_eq!((took.asked, took.retries), (LimitAnswer::Unknown, TRIES));
+    let took = take_from_bucket(&shared, "b", 1, gcra, || 7).unwrap();
+    assert_eq!((took.answer, took.retries), (LimitAnswer::Unknown, TRIES));
 }
 
 fn limiter(host: &SimHost) -> Limiter<SimHost> {
@@ -135,7 +135,7 @@ fn vms_of_a_process_count_together_and_find_the_same_seed() {
     let client = KeyValue::Client("1.2.3.4".parse().unwrap());
     let stranger = KeyValue::Client("1.2.3.5".parse().unwrap());
     let passes = |limiter: &Limiter<SimHost>, value| {
-        matches!(limiter.ask(&limit(2), value), LimitAnswer::Passes { .. })
+        matches!(limiter.take(&limit(2), value), LimitAnswer::Passes { .. })
     };
     assert!(passes(&one, &client) && passes(&other, &client));
     assert!(!passes(&one, &client) && !passes(&other, &client));
@@ -149,15 +149,15 @@ fn bytes_that_are_no_bucket_hold_nothing_and_are_replaced() {
     let host = SimHost::alone();
     let client = KeyValue::Client("1.2.3.4".parse().unwrap());
     let limiter = limiter(&host);
-    assert!(matches!(limiter.ask(&limit(1), &client), LimitAnswer::Passes { .. }));
+    assert!(matches!(limiter.take(&limit(1), &client), LimitAnswer::Passes { .. }));
     for bytes in [&b""[..], b"\xffjunk", &[1; 30]] {
         for (key, (value, _)) in host.shared().iter_mut() {
             if !key.ends_with("seed") {
                 *value = bytes.to_vec();
             }
         }
-        assert!(matches!(limiter.ask(&limit(1), &client), LimitAnswer::Passes { .. }), "{bytes:?}");
-        assert!(matches!(limiter.ask(&limit(1), &client), LimitAnswer::Waits { .. }), "{bytes:?}");
+        assert!(matches!(limiter.take(&limit(1), &client), LimitAnswer::Passes { .. }), "{bytes:?}");
+        assert!(matches!(limiter.take(&limit(1), &client), LimitAnswer::Waits { .. }), "{bytes:?}");
     }
 }
 
@@ -170,8 +170,8 @@ fn however_many_clients_come_the_keys_are_a_fixed_set() {
     for bits in 0..200_000u32 {
         let client = KeyValue::Client(tidegate_policy::address::Prefix::v4(bits, 32).unwrap());
         let location = KeyLocation::of(&limit, &client, &seed);
-        let took = take(&process, &keys.bucket(location.bucket), location.hash, limit.gcra(), || 5).unwrap();
-        assert!(matches!(took.asked, LimitAnswer::Passes { .. }), "a stranger is never denied");
+        let took = take_from_bucket(&process, &keys.bucket(location.bucket), location.hash, limit.gcra(), || 5).unwrap();
+        assert!(matches!(took.answer, LimitAnswer::Passes { .. }), "a stranger is never denied");
         forgotten += usize::from(took.forgot);
     }
     let values = &process.0.lock().unwrap().values;

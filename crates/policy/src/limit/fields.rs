@@ -92,11 +92,11 @@ mod tests {
             let limit = limit("a", rate, per_s, 1);
             let gcra = Gcra::new(rate, per_s, 1);
             let now = 12_345;
-            let tat = gcra.ask(0, now).unwrap();
-            let wait = gcra.ask(tat, now).unwrap_err();
+            let tat = gcra.take(0, now).unwrap();
+            let wait = gcra.take(tat, now).unwrap_err();
             let seconds = retry_after(wait);
-            assert!(gcra.ask(tat, now + seconds * SECOND).is_ok());
-            assert!(seconds == 1 || gcra.ask(tat, now + (seconds - 1) * SECOND).is_err());
+            assert!(gcra.take(tat, now + seconds * SECOND).is_ok());
+            assert!(seconds == 1 || gcra.take(tat, now + (seconds - 1) * SECOND).is_err());
             // "Retry-After SHOULD NOT be earlier than the reset parameter."
             assert_eq!(
                 LimitStatus::limit(&[LimitStatus::new(&limit, tat)], now),

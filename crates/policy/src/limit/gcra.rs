@@ -43,7 +43,7 @@ impl Gcra {
     ///
     /// # Errors
     /// The request may not pass: nanoseconds until one may, at least one. Nothing changes.
-    pub fn ask(&self, tat: u64, now_ns: u64) -> Result<u64, u64> {
+    pub fn take(&self, tat: u64, now_ns: u64) -> Result<u64, u64> {
         let begin = tat.max(now_ns);
         match begin.saturating_sub(now_ns).checked_sub(self.tolerance) {
             None | Some(0) => Ok(begin.saturating_add(self.interval)),
@@ -103,7 +103,7 @@ mod tests {
             let (mut now, mut tat, mut passed) = (begin, 0, Vec::new());
             for (intervals, part) in steps {
                 now = now.saturating_add(intervals * gcra.interval / 2).saturating_add(part);
-                let asked = gcra.ask(tat, now);
+                let asked = gcra.take(tat, now);
                 prop_assert_eq!(asked.is_ok(), may_pass(&passed, now, (gcra.interval, 1), burst));
                 match asked {
                     Ok(next) => {
@@ -113,8 +113,8 @@ mod tests {
                     Err(wait) => {
                         let exact = (u64::from(per) * SECOND, u64::from(rate));
                         prop_assert!(!may_pass(&passed, now, exact, burst), "denied too early");
-                        prop_assert!(gcra.ask(tat, now + wait).is_ok(), "told to come too early");
-                        prop_assert!(gcra.ask(tat, now + wait - 1).is_err(), "told to come too late");
+                        prop_assert!(gcra.take(tat, now + wait).is_ok(), "told to come too early");
+                        prop_assert!(gcra.take(tat, now + wait - 1).is_err(), "told to come too late");
                     }
                 }
             }
@@ -125,12 +125,12 @@ mod tests {
             let gcra = Gcra::new(rate, per, burst);
             let (mut now, mut tat) = (1_000, 0);
             for _ in 0..used {
-                tat = gcra.ask(tat, now).unwrap_or(tat);
+                tat = gcra.take(tat, now).unwrap_or(tat);
             }
             now += gcra.interval * part / 7;
             let left = gcra.left(tat, now);
             prop_assert!(left.requests <= u64::from(burst));
-            prop_assert_eq!(left.requests == 0, gcra.ask(tat, now).is_err());
+            prop_assert_eq!(left.requests == 0, gcra.take(tat, now).is_err());
             if left.requests < u64::from(burst) {
                 let (soon, later) = (gcra.left(tat, now + left.next_ns - 1), gcra.left(tat, now + left.next_ns));
                 prop_assert_eq!((soon.requests, later.requests), (left.requests, left.requests + 1));
@@ -139,7 +139,7 @@ mod tests {
             }
             let most = left.requests.min(50);
             for _ in 0..most {
-                tat = gcra.ask(tat, now).unwrap();
+                tat = gcra.take(tat, now).unwrap();
             }
             prop_assert_eq!(gcra.left(tat, now).requests, left.requests - most);
         }
@@ -147,7 +147,7 @@ mod tests {
         #[test]
         fn no_numbers_are_too_large(rate: u32, per: u32, burst: u32, tat: u64, now: u64) {
             let gcra = Gcra::new(rate, per, burst);
-            let _ = (gcra.ask(tat, now), gcra.left(tat, now));
+            let _ = (gcra.take(tat, now), gcra.left(tat, now));
         }
     }
 
@@ -156,12 +156,12 @@ mod tests {
         let gcra = Gcra::new(100, 60, 3);
         let mut tat = 0;
         for _ in 0..3 {
-            tat = gcra.ask(tat, 5).unwrap();
+            tat = gcra.take(tat, 5).unwrap();
         }
-        assert_eq!(gcra.ask(tat, 5), Err(600_000_000));
+        assert_eq!(gcra.take(tat, 5), Err(600_000_000));
         assert_eq!(gcra.left(tat, 5), Remaining { requests: 0, next_ns: 600_000_000 });
-        tat = gcra.ask(tat, 600_000_005).unwrap();
-        assert_eq!(gcra.ask(tat, 600_000_006), Err(599_999_999));
+        tat = gcra.take(tat, 600_000_005).unwrap();
+        assert_eq!(gcra.take(tat, 600_000_006), Err(599_999_999));
         assert_eq!(gcra.left(tat, 10_000_000_000), Remaining { requests: 3, next_ns: 0 });
     }
 }
