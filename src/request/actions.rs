@@ -17,7 +17,7 @@ use std::sync::Arc;
 use tidegate_policy::decide::Reason;
 use tidegate_policy::limit::LimitStatus;
 use tidegate_policy::route::action::{Action, CorsHeaders, HeaderEdit, HeaderEdits, RequestUrl, Retry};
-use tidegate_policy::route::{Answerer, RouteMatch};
+use tidegate_policy::route::{ResponseFrom, RouteMatch};
 
 use super::facts::RequestFacts;
 use super::{event, limits, reply, upstream};
@@ -70,22 +70,22 @@ pub fn carry_out<H: Host>(
     let response = ResponseEdits::of(found, facts);
     // Only CORS looks at headers.
     let lines = if found.cors().is_some() { facts.lines() } else { Vec::new() };
-    match found.answerer(&facts.facts(&lines, random_bits)) {
-        Answerer::Preflight(headers) => {
+    match found.response_from(&facts.facts(&lines, random_bits)) {
+        ResponseFrom::Preflight(headers) => {
             filter.required(reply::preflight(&filter.instance.host, &headers))?;
             // The answer has all CORS headers already.
             let edits = response.map(|edits| Box::new(ResponseEdits { cors: None, varies: false, ..*edits }));
             return Ok((Handled::Preflight, edits));
         }
-        Answerer::Redirect(redirect) => {
+        ResponseFrom::Redirect(redirect) => {
             let (https, host, target) = facts.arrival();
             let location =
                 redirect.location(&RequestUrl { https, host, port: listener_port(filter), target });
             filter.required(reply::redirect(&filter.instance.host, redirect.status, &location))?;
             return Ok((Handled::Redirected, response));
         }
-        Answerer::Backend(backend) => upstream::send(filter, backend)?,
-        Answerer::Nobody => return Err(Reason::NoBackend),
+        ResponseFrom::Backend(backend) => upstream::send(filter, backend)?,
+        ResponseFrom::NoBackend => return Err(Reason::NoBackend),
     }
     for action in found.actions() {
         // Not half an action: a header that it removes may be a secret.

@@ -12,7 +12,7 @@ use tidegate_policy::decide::{CountrySource, OnNoRoute, Routing, Settings, Unava
 use tidegate_policy::flags::{Flag, FlagState, Flags, Mode, Modes};
 use tidegate_policy::geo::Country;
 use tidegate_policy::request::Facts;
-use tidegate_policy::route::{Answerer, RouteMatch};
+use tidegate_policy::route::{ResponseFrom, RouteMatch};
 use tidegate_policy::wire::event::TrafficEvent;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -125,11 +125,11 @@ impl Outcome {
 
     fn passed(found: Option<&RouteMatch<'_>>, facts: &Facts<'_>) -> Self {
         let answer = |status, details: &str| Self { status, details: details.to_owned(), cluster: None };
-        let cluster = match found.map(|found| found.answerer(facts)) {
-            Some(Answerer::Preflight(_)) => return answer(204, "cors_preflight"),
-            Some(Answerer::Redirect(redirect)) => return answer(redirect.status, "redirect"),
-            Some(Answerer::Nobody) => return answer(500, "no_backend"),
-            Some(Answerer::Backend(backend)) => Some(backend.name.clone()),
+        let cluster = match found.map(|found| found.response_from(facts)) {
+            Some(ResponseFrom::Preflight(_)) => return answer(204, "cors_preflight"),
+            Some(ResponseFrom::Redirect(redirect)) => return answer(redirect.status, "redirect"),
+            Some(ResponseFrom::NoBackend) => return answer(500, "no_backend"),
+            Some(ResponseFrom::Backend(backend)) => Some(backend.name.clone()),
             None => None,
         };
         Self { status: 200, details: "via_upstream".to_owned(), cluster }

@@ -49,7 +49,7 @@ mod trie;
 
 pub use backend::{Backend, RESERVED_CLUSTER_PREFIX, Target, TargetTls};
 pub(crate) use backend::{is_name, is_template};
-pub use found::{Answerer, RouteMatch, TooLong};
+pub use found::{ResponseFrom, RouteMatch, TooLong};
 pub(crate) use layout::MAX_GEO_NAMES;
 pub use layout::{MAX_ELEMENTS, MAX_ROUTE_TABLE, ROUTES_FORMAT};
 pub use load::RouteLoad;

@@ -100,10 +100,11 @@ fn who_is_overtaken_asks_anew_and_finds_what_is_left() {
         let shared = Overtaken { process: &process, times: Cell::new(times), overtakes: &overtakes };
         let took = take_from_bucket(&shared, "b", 1, gcra, || 7).unwrap();
         assert_eq!((took.retries, matches!(took.answer, LimitAnswer::Passes { .. })), (times, passes));
-        let left = std::iter::from_fn(|| match take_from_bucket(&process, "b", 1, gcra, || 7).unwrap().answer {
-            LimitAnswer::Passes { .. } => Some(()),
-            _ => None,
-        });
+        let left =
+            std::iter::from_fn(|| match take_from_bucket(&process, "b", 1, gcra, || 7).unwrap().answer {
+                LimitAnswer::Passes { .. } => Some(()),
+                _ => None,
+            });
         assert_eq!(left.count() as u32, 3 - times - u32::from(passes));
     }
 }
@@ -170,7 +171,9 @@ fn however_many_clients_come_the_keys_are_a_fixed_set() {
     for bits in 0..200_000u32 {
         let client = KeyValue::Client(tidegate_policy::address::Prefix::v4(bits, 32).unwrap());
         let location = KeyLocation::of(&limit, &client, &seed);
-        let took = take_from_bucket(&process, &keys.bucket(location.bucket), location.hash, limit.gcra(), || 5).unwrap();
+        let took =
+            take_from_bucket(&process, &keys.bucket(location.bucket), location.hash, limit.gcra(), || 5)
+                .unwrap();
         assert!(matches!(took.answer, LimitAnswer::Passes { .. }), "a stranger is never denied");
         forgotten += usize::from(took.forgot);
     }

@@ -111,7 +111,7 @@ impl Limit {
     }
 
     /// Whether all of it is in range and in order.
-    pub(super) fn is_sound(&self) -> bool {
+    pub(super) fn is_valid(&self) -> bool {
         let is_name = |name: &str| (1..=MAX_NAME).contains(&name.len());
         let is_key = match &self.key {
             LimitKey::Header(name) => is_name(name) && !name.bytes().any(|byte| byte.is_ascii_uppercase()),
@@ -197,7 +197,7 @@ impl Limits {
     /// over [`MAX_LIMITS`] or out of order, or one of them is out of range.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
         let limits: Self = decode(LIMITS_FORMAT, MAX_LIMITS_BYTES, bytes)?;
-        if !limits.limits.is_sorted_by(|a, b| a.name < b.name) || !limits.limits.iter().all(Limit::is_sound) {
+        if !limits.limits.is_sorted_by(|a, b| a.name < b.name) || !limits.limits.iter().all(Limit::is_valid) {
             return Err(FormatError::Malformed("limits out of order, or out of range"));
         }
         Ok(limits)

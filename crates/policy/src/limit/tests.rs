@@ -229,7 +229,7 @@ proptest! {
             bytes.truncate(cut.index(bytes.len()));
         }
         if let Ok(limits) = Limits::from_bytes(&bytes) {
-            prop_assert!(limits.limits().iter().all(Limit::is_sound));
+            prop_assert!(limits.limits().iter().all(Limit::is_valid));
         }
     }
 

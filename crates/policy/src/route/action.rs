@@ -105,19 +105,19 @@ impl Action {
 
     /// Whether a document could have this action: its headers are set as they are, so bytes
     /// that no document gives are refused.
-    pub(crate) fn is_sound(&self) -> bool {
-        self.request.is_sound()
-            && self.response.is_sound()
-            && self.redirect.as_ref().is_none_or(Redirect::is_sound)
-            && self.rewrite.as_ref().is_none_or(Rewrite::is_sound)
-            && self.mirrors.iter().all(|mirror| mirror.backend.is_sound() && mirror.denominator > 0)
-            && self.cors.as_ref().is_none_or(Cors::is_sound)
+    pub(crate) fn is_valid(&self) -> bool {
+        self.request.is_valid()
+            && self.response.is_valid()
+            && self.redirect.as_ref().is_none_or(Redirect::is_valid)
+            && self.rewrite.as_ref().is_none_or(Rewrite::is_valid)
+            && self.mirrors.iter().all(|mirror| mirror.backend.is_valid() && mirror.denominator > 0)
+            && self.cors.as_ref().is_none_or(Cors::is_valid)
     }
 }
 
 impl Rewrite {
-    fn is_sound(&self) -> bool {
-        self.hostname.as_deref().is_none_or(is_visible) && self.path.as_ref().is_none_or(PathEdit::is_sound)
+    fn is_valid(&self) -> bool {
+        self.hostname.as_deref().is_none_or(is_visible) && self.path.as_ref().is_none_or(PathEdit::is_valid)
     }
 }
 

@@ -47,7 +47,7 @@ pub struct TargetTls {
 }
 
 impl Target {
-    fn is_sound(&self) -> bool {
+    fn is_valid(&self) -> bool {
         let is_word = |text: &str| is_name(text) && text.bytes().all(|byte| byte.is_ascii_graphic());
         let tls = self.tls.as_ref();
         is_word(&self.host)
@@ -59,11 +59,11 @@ impl Backend {
     /// Whether its parts can be in a cluster's name: names are sent in a header, in answers
     /// and in events.
     #[must_use]
-    pub(crate) fn is_sound(&self) -> bool {
+    pub(crate) fn is_valid(&self) -> bool {
         let is_part = |name: &str| is_name(name) && name.bytes().all(|byte| byte.is_ascii_graphic());
         is_part(&self.name)
             && self.namespace.as_deref().is_none_or(is_part)
-            && self.target.as_ref().is_none_or(Target::is_sound)
+            && self.target.as_ref().is_none_or(Target::is_valid)
     }
 }
 

@@ -33,7 +33,7 @@ pub struct TooLong;
 
 /// How a request that a rule matched is answered.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Answerer<'t> {
+pub enum ResponseFrom<'t> {
     /// By the filter: a browser's preflight request, with these headers.
     Preflight(CorsHeaders),
     /// By the filter, with a redirect.
@@ -41,7 +41,7 @@ pub enum Answerer<'t> {
     /// By this backend.
     Backend(&'t Backend),
     /// By the filter, with 500: the rule has no backend that could answer.
-    Nobody,
+    NoBackend,
 }
 
 impl<'t> RouteMatch<'t> {
@@ -53,15 +53,15 @@ impl<'t> RouteMatch<'t> {
 
     /// How the request is answered.
     #[must_use]
-    pub fn answerer(&self, facts: &Facts<'_>) -> Answerer<'t> {
+    pub fn response_from(&self, facts: &Facts<'_>) -> ResponseFrom<'t> {
         // Before a redirect, and without a backend too: browsers accept no other response.
         if let Some(headers) = self.cors().and_then(|cors| cors.preflight(facts)) {
-            return Answerer::Preflight(headers);
+            return ResponseFrom::Preflight(headers);
         }
         match (self.redirect(), self.backend) {
-            (Some(redirect), _) => Answerer::Redirect(redirect),
-            (None, Some(backend)) => Answerer::Backend(backend),
-            (None, None) => Answerer::Nobody,
+            (Some(redirect), _) => ResponseFrom::Redirect(redirect),
+            (None, Some(backend)) => ResponseFrom::Backend(backend),
+            (None, None) => ResponseFrom::NoBackend,
         }
     }
 

@@ -100,8 +100,8 @@ impl RouteLoad {
 impl Rows {
     fn new(layout: RouteLayout) -> Result<Self, FormatError> {
         check(layout.routes.iter().chain(&layout.geo).all(|name| is_name(name)), "the length of a name")?;
-        check(layout.backends.iter().all(Backend::is_sound), "a backend that no cluster can be")?;
-        check(layout.actions.iter().all(Action::is_sound), "what no document can ask for")?;
+        check(layout.backends.iter().all(Backend::is_valid), "a backend that no cluster can be")?;
+        check(layout.actions.iter().all(Action::is_valid), "what no document can ask for")?;
         let rules = rules(&layout)?;
         let shares = shares(&layout, &rules)?;
         let matches = matches(&layout)?;

@@ -177,7 +177,7 @@ impl Found {
 
     /// Whether it could come from loaded tables, which are checked for the same: events, and
     /// what is kept for a tunnel, have bounds.
-    fn is_sound(&self) -> bool {
+    fn is_valid(&self) -> bool {
         match self {
             Self::Ip(_) | Self::Route(Ok(None) | Err(TooLong)) => true,
             Self::Geo(GeoAnswer { verdicts, .. }) => {
@@ -189,8 +189,8 @@ impl Found {
                 is_name(route)
                     && template.as_deref().is_none_or(is_template)
                     && geo.iter().all(|name| is_name(name))
-                    && backend.as_ref().is_none_or(Backend::is_sound)
-                    && action.iter().chain(backend_action).all(|action| action.is_sound())
+                    && backend.as_ref().is_none_or(Backend::is_valid)
+                    && action.iter().chain(backend_action).all(|action| action.is_valid())
             }
         }
     }
@@ -258,7 +258,7 @@ impl Answer {
     /// an answer that no tables could give.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
         let answer: Self = decode(CHECK_FORMAT, MAX_ANSWER, bytes)?;
-        if answer.found.is_sound() { Ok(answer) } else { Err(FormatError::Malformed("an impossible answer")) }
+        if answer.found.is_valid() { Ok(answer) } else { Err(FormatError::Malformed("an impossible answer")) }
     }
 }
 

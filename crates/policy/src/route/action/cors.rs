@@ -112,7 +112,7 @@ impl Cors {
         (!list.is_empty()).then(|| list.join(", ").into_bytes())
     }
 
-    pub(super) fn is_sound(&self) -> bool {
+    pub(super) fn is_valid(&self) -> bool {
         self.origins.iter().all(|origin| is_visible(origin))
             && [&self.methods, &self.headers, &self.expose].into_iter().flatten().all(|text| is_value(text))
     }

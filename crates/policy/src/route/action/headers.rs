@@ -48,7 +48,7 @@ impl HeaderEdits {
         remove.chain(set).chain(add)
     }
 
-    pub(super) fn is_sound(&self) -> bool {
+    pub(super) fn is_valid(&self) -> bool {
         self.iter().all(|edit| match edit {
             HeaderEdit::Remove(name) => is_editable(name),
             HeaderEdit::Set(name, value) | HeaderEdit::Add(name, value) => {
@@ -105,7 +105,7 @@ mod tests {
         };
         let all: Vec<_> = edits.iter().collect();
         assert_eq!(all, [HeaderEdit::Remove("a"), HeaderEdit::Set("a", "1"), HeaderEdit::Add("a", "2")]);
-        assert!(edits.is_sound() && !edits.is_empty() && HeaderEdits::default().is_empty());
+        assert!(edits.is_valid() && !edits.is_empty() && HeaderEdits::default().is_empty());
     }
 
     #[test]

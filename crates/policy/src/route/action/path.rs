@@ -37,7 +37,7 @@ impl PathEdit {
         edited
     }
 
-    pub(super) fn is_sound(&self) -> bool {
+    pub(super) fn is_valid(&self) -> bool {
         match self {
             Self::Full(full) => is_visible(full),
             Self::Prefix { matched, with } => is_visible(matched) && is_visible(with),

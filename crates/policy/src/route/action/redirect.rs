@@ -57,9 +57,9 @@ impl Redirect {
         [scheme, host, shown.as_bytes(), &path].concat()
     }
 
-    pub(super) fn is_sound(&self) -> bool {
+    pub(super) fn is_valid(&self) -> bool {
         self.hostname.as_deref().is_none_or(is_visible)
-            && self.path.as_ref().is_none_or(PathEdit::is_sound)
+            && self.path.as_ref().is_none_or(PathEdit::is_valid)
             && (300..400).contains(&self.status)
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use tidegate_policy::decide::{Decision, Denial, Reason, Verdict};
 use tidegate_policy::request::Facts;
 use tidegate_policy::route::action::{Action, HeaderEdit, HeaderEdits, RequestUrl};
-use tidegate_policy::route::{Answerer, Backend, RouteMatch};
+use tidegate_policy::route::{Backend, ResponseFrom, RouteMatch};
 
 /// Outcome of a request.
 #[derive(Serialize, Debug, Default)]
@@ -144,25 +144,25 @@ impl Outcome {
         clusters: &BTreeSet<String>,
     ) {
         self.effects = Effects::of_response(found, facts);
-        match found.answerer(facts) {
-            Answerer::Preflight(_) => {
+        match found.response_from(facts) {
+            ResponseFrom::Preflight(_) => {
                 (self.status, self.reason) = (Some(204), Some("cors_preflight"));
                 return;
             }
-            Answerer::Redirect(redirect) => {
+            ResponseFrom::Redirect(redirect) => {
                 (self.verdict, self.status, self.reason) =
                     ("redirect", Some(redirect.status), Some("redirect"));
                 self.effects.location = Some(text(&redirect.location(arrival)));
                 return;
             }
-            Answerer::Nobody => {
+            ResponseFrom::NoBackend => {
                 let reason = Reason::NoBackend;
                 (self.verdict, self.status, self.reason) =
                     ("deny", Some(reason.status()), Some(reason.code()));
                 self.effects = Effects::default();
                 return;
             }
-            Answerer::Backend(backend) => self.backend = Some(ChosenBackend::new(backend, clusters)),
+            ResponseFrom::Backend(backend) => self.backend = Some(ChosenBackend::new(backend, clusters)),
         }
         for action in found.actions() {
             self.effects.add(action, arrival.target, clusters);
