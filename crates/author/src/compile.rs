@@ -16,7 +16,9 @@ use paths::Paths;
 use tables::Tables;
 use tidegate_policy::codec::encode;
 use tidegate_policy::route::action::{Action, Mirror};
-use tidegate_policy::route::layout::{HostRow, MatchRow, PathTest, RouteLayout, RuleRow, ShareRow, Span};
+use tidegate_policy::route::layout::{
+    HostRow, MatchRow, PathTest, RouteLayout, RuleRow, Span, WeightedBackendRow,
+};
 use tidegate_policy::route::{Backend, MAX_ROUTE_TABLE, ROUTES_FORMAT, Target};
 
 /// The backends of the API, by name.
@@ -73,12 +75,12 @@ fn lay_out_matches<'r>(
         layout.routes.push(route.name.clone());
         for (index, rule) in route.rules.iter().enumerate() {
             let row = index_of(layout.rules.len())?;
-            let shares = lay_out_shares(route, rule, backends, tables, layout)?;
+            let weighted_backends = lay_out_backends(route, rule, backends, tables, layout)?;
             let geo = index_of(rule.geo.len())?;
             layout.geo.extend(rule.geo.iter().cloned());
             let action = tables.action(with_mirrors(&rule.action, &rule.mirrors, route, backends), layout)?;
             let (route, index) = (index_of(position)?, index_of(index)?);
-            layout.rules.push(RuleRow { route, index, shares, geo, action });
+            layout.rules.push(RuleRow { route, index, weighted_backends, geo, action });
             matches.extend(rule.matches.iter().map(|wanted| (row, position, wanted)));
         }
     }
@@ -103,24 +105,24 @@ fn lay_out_matches<'r>(
     Ok(ranks)
 }
 
-/// A rule's shares. A backend that cannot be resolved keeps its share, which is answered
+/// A rule's weighted backends. A backend that cannot be resolved keeps its share, which is answered
 /// with 500.
-fn lay_out_shares(
+fn lay_out_backends(
     route: &Route,
     rule: &Rule,
     backends: &Backends,
     tables: &mut Tables,
     layout: &mut RouteLayout,
 ) -> Result<u32, CompileError> {
-    let before = layout.shares.len();
+    let before = layout.weighted_backends.len();
     for reference in rule.backends.iter().filter(|reference| reference.weight > 0) {
         let backend = resolve(&reference.to, route, backends);
         let backend = backend.map(|backend| tables.backend(backend, layout)).transpose()?;
         let action = with_mirrors(&reference.action, &reference.mirrors, route, backends);
         let action = tables.action(action, layout)?;
-        layout.shares.push(ShareRow { backend, action, weight: reference.weight });
+        layout.weighted_backends.push(WeightedBackendRow { backend, action, weight: reference.weight });
     }
-    index_of(layout.shares.len().saturating_sub(before))
+    index_of(layout.weighted_backends.len().saturating_sub(before))
 }
 
 /// An action with those of its mirrors that can be resolved.

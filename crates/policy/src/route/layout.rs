@@ -1,4 +1,4 @@
-//! The encoded form of a route table. Lists that belong to a row (a rule's shares, a
+//! The encoded form of a route table. Lists that belong to a row (a rule's weighted backends, a
 //! node's children) follow each other in the order of their owners, so only their
 //! lengths are written: whatever the lengths are, two lists cannot overlap, and the
 //! reader checks only their sum.
@@ -34,8 +34,8 @@ pub struct RouteLayout {
     /// Names of the geo rules that the rules' requests must pass.
     #[serde(deserialize_with = "at_most::<MAX_LIST, _, _>")]
     pub geo: Vec<String>,
-    /// The rules' shares.
-    pub shares: Vec<ShareRow>,
+    /// The rules' weighted backends.
+    pub weighted_backends: Vec<WeightedBackendRow>,
     /// Backends, each once.
     #[serde(deserialize_with = "at_most::<MAX_LIST, _, _>")]
     pub backends: Vec<Backend>,
@@ -99,8 +99,8 @@ pub struct RuleRow {
     pub route: u32,
     /// Its index within the route.
     pub index: u32,
-    /// Number of its shares.
-    pub shares: u32,
+    /// Number of its weighted backends.
+    pub weighted_backends: u32,
     /// Number of the geo rules that it names.
     pub geo: u32,
     /// Index of its action.
@@ -109,7 +109,7 @@ pub struct RuleRow {
 
 /// A backend's part of a rule's requests.
 #[derive(Serialize, Deserialize)]
-pub struct ShareRow {
+pub struct WeightedBackendRow {
     /// The backend; `None`: one that cannot answer keeps its share.
     pub backend: Option<u32>,
     /// Index of the backendRef's action.

@@ -10,7 +10,7 @@ use super::backend::{Backend, is_name, is_template};
 use super::layout::{
     ConditionRow, MAX_GEO_NAMES, MAX_ROUTE_TABLE, PathTest, ROUTES_FORMAT, RouteLayout, Span, ValueTest,
 };
-use super::table::{Candidates, HostGroups, Match, RouteTable, Rule, Share, template_at};
+use super::table::{Candidates, HostGroups, Match, RouteTable, Rule, WeightedBackend, template_at};
 use super::template::Templates;
 use super::trie::{Row, Trie, slice};
 use crate::codec::{FormatError, decode, encode};
@@ -56,7 +56,7 @@ enum At {
 struct Rows {
     layout: RouteLayout,
     rules: Vec<Rule>,
-    shares: Vec<Share>,
+    weighted_backends: Vec<WeightedBackend>,
     matches: Vec<Match>,
     regexes: Vec<sparse::DFA<Vec<u8>>>,
     hosts: Option<Trie<HostGroups>>,
@@ -103,14 +103,14 @@ impl Rows {
         check(layout.backends.iter().all(Backend::is_valid), "a backend that no cluster can be")?;
         check(layout.actions.iter().all(Action::is_valid), "what no document can ask for")?;
         let rules = rules(&layout)?;
-        let shares = shares(&layout, &rules)?;
+        let weighted_backends = weighted_backends(&layout, &rules)?;
         let matches = matches(&layout)?;
         if layout.query_names.windows(2).any(|pair| pair.first() >= pair.get(1)) {
             return Err(FormatError::Malformed("query names are not sorted"));
         }
         check_candidates(&layout)?;
         check_group(&layout, layout.any_host)?;
-        Ok(Self { rules, shares, matches, regexes: Vec::new(), hosts: None, layout })
+        Ok(Self { rules, weighted_backends, matches, regexes: Vec::new(), hosts: None, layout })
     }
 
     fn take_regexes(&mut self, budget: usize) -> Result<(), FormatError> {
@@ -126,13 +126,13 @@ impl Rows {
     }
 
     fn finish(self) -> Result<RouteTable, FormatError> {
-        let Self { layout, rules, shares, matches, regexes, hosts } = self;
+        let Self { layout, rules, weighted_backends, matches, regexes, hosts } = self;
         let mut lists = Lists::of(layout.candidates.len())?;
         let (paths, templates) = (paths(&layout, &mut lists)?, templates(&layout, &mut lists)?);
         lists.end()?;
         Ok(RouteTable {
             rules,
-            shares,
+            weighted_backends,
             matches,
             hosts: hosts.unwrap_or_else(Trie::empty),
             paths,
@@ -172,7 +172,7 @@ fn hosts(layout: &RouteLayout) -> Result<Trie<HostGroups>, FormatError> {
 }
 
 fn rules(layout: &RouteLayout) -> Result<Vec<Rule>, FormatError> {
-    let mut shares = Lists::of(layout.shares.len())?;
+    let mut weighted_backends = Lists::of(layout.weighted_backends.len())?;
     let mut geo = Lists::of(layout.geo.len())?;
     let mut rules = Vec::with_capacity(layout.rules.len());
     for row in &layout.rules {
@@ -180,30 +180,30 @@ fn rules(layout: &RouteLayout) -> Result<Vec<Rule>, FormatError> {
         let index = usize::try_from(row.index).map_err(|_| FormatError::Malformed("no such rule"))?;
         check(row.geo as usize <= MAX_GEO_NAMES, "too many geo rules")?;
         check_action(layout, row.action)?;
-        let (shares, geo) = (shares.next(row.shares)?, geo.next(row.geo)?);
-        rules.push(Rule { route: row.route, index, shares, geo, action: row.action });
+        let (weighted_backends, geo) = (weighted_backends.next(row.weighted_backends)?, geo.next(row.geo)?);
+        rules.push(Rule { route: row.route, index, weighted_backends, geo, action: row.action });
     }
-    shares.end()?;
+    weighted_backends.end()?;
     geo.end()?;
     Ok(rules)
 }
 
-fn shares(layout: &RouteLayout, rules: &[Rule]) -> Result<Vec<Share>, FormatError> {
-    let bad = FormatError::Malformed("no such share");
-    let mut shares = Vec::with_capacity(layout.shares.len());
+fn weighted_backends(layout: &RouteLayout, rules: &[Rule]) -> Result<Vec<WeightedBackend>, FormatError> {
+    let bad = FormatError::Malformed("no such backend weight");
+    let mut weighted_backends = Vec::with_capacity(layout.weighted_backends.len());
     for rule in rules {
         let mut up_to = 0u32;
-        for row in slice(&layout.shares, rule.shares).ok_or_else(|| bad.clone())? {
+        for row in slice(&layout.weighted_backends, rule.weighted_backends).ok_or_else(|| bad.clone())? {
             if let Some(backend) = row.backend {
                 check_index(backend, layout.backends.len(), "no such backend")?;
             }
             up_to = up_to.checked_add(row.weight).ok_or_else(|| bad.clone())?;
             check_action(layout, row.action)?;
             let backend = row.backend.and_then(|backend| usize::try_from(backend).ok());
-            shares.push(Share { backend, action: row.action, up_to });
+            weighted_backends.push(WeightedBackend { backend, action: row.action, up_to });
         }
     }
-    Ok(shares)
+    Ok(weighted_backends)
 }
 
 fn matches(layout: &RouteLayout) -> Result<Vec<Match>, FormatError> {
@@ -321,7 +321,7 @@ mod tests {
     use crate::route::layout::{MAX_LIST, RuleRow};
 
     fn load(routes: &[String], geo: &[String], of_rule: u32) -> Result<RouteTable, FormatError> {
-        let rule = RuleRow { route: 0, index: 0, shares: 0, geo: of_rule, action: None };
+        let rule = RuleRow { route: 0, index: 0, weighted_backends: 0, geo: of_rule, action: None };
         let (routes, geo) = (routes.to_vec(), geo.to_vec());
         let layout = RouteLayout { routes, geo, rules: vec![rule], ..RouteLayout::default() };
         RouteTable::from_bytes(&encode(ROUTES_FORMAT, &layout).unwrap())

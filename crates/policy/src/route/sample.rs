@@ -1,7 +1,9 @@
 //! Route tables for this crate's tests, laid out by hand, because the compiler of
 //! documents is in a crate that depends on this one.
 
-use super::layout::{MatchRow, PathRow, PathTest, RouteLayout, RuleRow, ShareRow, Span, TemplateRow};
+use super::layout::{
+    MatchRow, PathRow, PathTest, RouteLayout, RuleRow, Span, TemplateRow, WeightedBackendRow,
+};
 use super::{Backend, ROUTES_FORMAT, RouteTable};
 use crate::codec::encode;
 
@@ -32,10 +34,16 @@ pub(crate) fn table(route: &str, rules: &[(&str, &[&str], Option<&str>)]) -> Rou
             let number = Some(layout.backends.len() as u32);
             let name = (*name).to_owned();
             layout.backends.push(Backend { name, namespace: None, port: Some(80), target: None });
-            layout.shares.push(ShareRow { backend: number, action: None, weight: 1 });
+            layout.weighted_backends.push(WeightedBackendRow { backend: number, action: None, weight: 1 });
         }
-        let shares = u32::from(backend.is_some());
-        layout.rules.push(RuleRow { route: 0, index, shares, geo: geo.len() as u32, action: None });
+        let weighted_backends = u32::from(backend.is_some());
+        layout.rules.push(RuleRow {
+            route: 0,
+            index,
+            weighted_backends,
+            geo: geo.len() as u32,
+            action: None,
+        });
         layout.matches.push(MatchRow { rule: index, method: None, path: PathTest::Known, conditions: 0 });
     }
     RouteTable::from_bytes(&encode(ROUTES_FORMAT, &layout).unwrap()).unwrap()

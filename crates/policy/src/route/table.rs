@@ -24,7 +24,7 @@ pub struct RouteTable {
     pub(super) routes: Vec<String>,
     pub(super) rules: Vec<Rule>,
     pub(super) geo: Vec<String>,
-    pub(super) shares: Vec<Share>,
+    pub(super) weighted_backends: Vec<WeightedBackend>,
     pub(super) backends: Vec<Backend>,
     pub(super) actions: Vec<Arc<Action>>,
     pub(super) matches: Vec<Match>,
@@ -42,15 +42,15 @@ pub struct RouteTable {
 pub(super) struct Rule {
     pub(super) route: u32,
     pub(super) index: usize,
-    pub(super) shares: Span,
+    pub(super) weighted_backends: Span,
     pub(super) geo: Span,
     pub(super) action: Option<u32>,
 }
 
-pub(super) struct Share {
+pub(super) struct WeightedBackend {
     pub(super) backend: Option<usize>,
     pub(super) action: Option<u32>,
-    /// Sum of the weights of this and the rule's earlier shares.
+    /// Sum of the weights of this and the rule's earlier backends.
     pub(super) up_to: u32,
 }
 
@@ -80,7 +80,7 @@ impl RouteTable {
             routes: Vec::new(),
             rules: Vec::new(),
             geo: Vec::new(),
-            shares: Vec::new(),
+            weighted_backends: Vec::new(),
             backends: Vec::new(),
             actions: Vec::new(),
             matches: Vec::new(),
@@ -244,10 +244,11 @@ impl RouteTable {
     fn outcome(&self, won: u32, random_bits: u32) -> Option<RouteMatch<'_>> {
         let won = at(&self.matches, won)?;
         let rule = at(&self.rules, won.rule)?;
-        let shares = slice(&self.shares, rule.shares)?;
-        let total = shares.last().map_or(0, |share| share.up_to);
+        let weighted_backends = slice(&self.weighted_backends, rule.weighted_backends)?;
+        let total = weighted_backends.last().map_or(0, |backend| backend.up_to);
         let point = u64::from(random_bits).saturating_mul(u64::from(total)) >> 32;
-        let chosen = shares.get(shares.partition_point(|share| u64::from(share.up_to) <= point));
+        let chosen = weighted_backends
+            .get(weighted_backends.partition_point(|backend| u64::from(backend.up_to) <= point));
         let backend = chosen.and_then(|share| self.backends.get(share.backend?));
         let template = match won.path {
             PathTest::Template(pattern) => template_at(&self.text, pattern),
