@@ -15,13 +15,13 @@ const MS: Duration = Duration::from_millis(1);
 const V4: u32 = 400_000;
 const V6: u32 = 280_000;
 
-struct Stage {
+struct Testbed {
     sim: Sim,
     feed: Feed,
     gates: Vec<(Worker, Root)>,
 }
 
-impl Stage {
+impl Testbed {
     fn new(workers: usize) -> Self {
         let mut sim = Sim::new(module);
         let gate = |sim: &mut Sim| {
@@ -31,9 +31,9 @@ impl Stage {
             (worker, root)
         };
         let gates = (0..workers).map(|_| gate(&mut sim)).collect();
-        let mut stage = Self { sim, feed: Feed::new(), gates };
-        stage.run(SECOND);
-        stage
+        let mut testbed = Self { sim, feed: Feed::new(), gates };
+        testbed.run(SECOND);
+        testbed
     }
 
     fn run(&mut self, time: Duration) {
@@ -92,85 +92,85 @@ fn deny(code: &str) -> GeoRule {
 
 #[test]
 fn a_table_of_the_whole_world_loads_in_steps_and_never_with_other_rules() {
-    let mut stage = Stage::new(2);
+    let mut testbed = Testbed::new(2);
     // Here is DE, and FR may not enter.
-    stage.feed.set_countries(world("DE"));
-    stage.feed.set_geo([deny("FR")]);
-    stage.run(5 * SECOND);
-    assert_eq!(stage.all("10.0.0.2"), [200; 2]);
-    assert_eq!(stage.all("2001:db8::1"), [200; 2]);
+    testbed.feed.set_countries(world("DE"));
+    testbed.feed.set_geo([deny("FR")]);
+    testbed.run(5 * SECOND);
+    assert_eq!(testbed.all("10.0.0.2"), [200; 2]);
+    assert_eq!(testbed.all("2001:db8::1"), [200; 2]);
     // Here is FR, and DE may not enter: half of it would stop everybody here.
-    stage.feed.set_countries(world("FR"));
-    stage.feed.set_geo([deny("DE")]);
-    stage.feed.ban("9.9.9.9");
+    testbed.feed.set_countries(world("FR"));
+    testbed.feed.set_geo([deny("DE")]);
+    testbed.feed.ban("9.9.9.9");
     let mut rounds = 0;
     let mut left: Vec<usize> = (0..2).collect();
     while !left.is_empty() {
         for gate in 0..2 {
-            assert_eq!(stage.get(gate, "10.0.0.2"), (200, "via_upstream".into()), "half of two worlds");
-            assert_eq!(stage.get(gate, "2001:db8::1").0, 200);
+            assert_eq!(testbed.get(gate, "10.0.0.2"), (200, "via_upstream".into()), "half of two worlds");
+            assert_eq!(testbed.get(gate, "2001:db8::1").0, 200);
         }
-        left.retain(|gate| stage.get(*gate, "9.9.9.9").0 == 200);
+        left.retain(|gate| testbed.get(*gate, "9.9.9.9").0 == 200);
         rounds += 1;
         assert!(rounds < 5_000, "never loads");
         // A callback at a time, as a worker gets to its requests between two.
-        if !stage.sim.deliver() && !stage.feed.answer_all(&mut stage.sim) {
-            stage.sim.advance(MS);
+        if !testbed.sim.deliver() && !testbed.feed.answer_all(&mut testbed.sim) {
+            testbed.sim.advance(MS);
         }
     }
     // 166 steps of the check alone, 32 of them in a callback at most.
     assert!(rounds > 20, "{rounds}");
-    stage.feed.set_geo([deny("FR")]);
-    stage.run(SECOND);
+    testbed.feed.set_geo([deny("FR")]);
+    testbed.run(SECOND);
     for client in ["10.0.0.2", "2001:db8::1"] {
-        assert_eq!(stage.get(0, client), (403, "geo_denied".into()), "the new world is in force");
+        assert_eq!(testbed.get(0, client), (403, "geo_denied".into()), "the new world is in force");
     }
-    assert!(stage.sim.errors().is_empty(), "{:?}", stage.sim.errors());
+    assert!(testbed.sim.errors().is_empty(), "{:?}", testbed.sim.errors());
 }
 
 #[test]
 fn what_did_not_change_is_neither_fetched_nor_read_again() {
-    let mut stage = Stage::new(3);
-    stage.feed.set_countries(world("DE"));
-    stage.feed.set_geo([deny("DE")]);
-    stage.run(5 * SECOND);
-    assert_eq!(stage.all("10.0.0.2"), [403; 3]);
-    let pages = stage.feed.served["page"];
+    let mut testbed = Testbed::new(3);
+    testbed.feed.set_countries(world("DE"));
+    testbed.feed.set_geo([deny("DE")]);
+    testbed.run(5 * SECOND);
+    assert_eq!(testbed.all("10.0.0.2"), [403; 3]);
+    let pages = testbed.feed.served["page"];
     // Who reads a piece of it again cannot use it, and enforces nothing new.
     for side in ["countries/0/0", "countries/1/0"] {
-        stage.sim.overwrite(side, |value| value.iter_mut().for_each(|byte| *byte = !*byte));
+        testbed.sim.overwrite(side, |value| value.iter_mut().for_each(|byte| *byte = !*byte));
     }
     for ban in ["9.9.9.1", "9.9.9.2", "9.9.9.3"] {
-        stage.feed.ban(ban);
-        stage.feed.serve(&mut stage.sim);
-        assert_eq!(stage.all(ban), [403; 3], "at once");
+        testbed.feed.ban(ban);
+        testbed.feed.serve(&mut testbed.sim);
+        assert_eq!(testbed.all(ban), [403; 3], "at once");
     }
-    assert_eq!(stage.feed.served["page"], pages);
-    assert_eq!(stage.all("10.0.0.2"), [403; 3], "and the countries are still known");
+    assert_eq!(testbed.feed.served["page"], pages);
+    assert_eq!(testbed.all("10.0.0.2"), [403; 3], "and the countries are still known");
     // A new table is read, of course, and mends what lay there.
-    stage.feed.set_countries(world("FR"));
-    stage.run(5 * SECOND);
-    assert_eq!(stage.all("10.0.0.2"), [200; 3]);
+    testbed.feed.set_countries(world("FR"));
+    testbed.run(5 * SECOND);
+    assert_eq!(testbed.all("10.0.0.2"), [200; 3]);
 }
 
 #[test]
 fn a_table_that_is_spoilt_on_its_way_leaves_the_one_before_in_force() {
-    let mut stage = Stage::new(2);
-    stage.feed.set_countries(world("DE"));
-    stage.feed.set_geo([deny("DE")]);
-    stage.run(5 * SECOND);
+    let mut testbed = Testbed::new(2);
+    testbed.feed.set_countries(world("DE"));
+    testbed.feed.set_geo([deny("DE")]);
+    testbed.run(5 * SECOND);
     for (fault, here, before, after) in [(Fault::Page, "FR", 403, 200), (Fault::Gone, "DE", 200, 403)] {
-        stage.feed.faults.push_back(fault);
-        stage.feed.set_countries(world(here));
-        while !stage.feed.faults.is_empty() {
-            assert_eq!(stage.all("2001:db8::1"), [before; 2]);
-            if !stage.sim.deliver() && !stage.feed.answer_all(&mut stage.sim) {
-                stage.sim.advance(MS);
+        testbed.feed.faults.push_back(fault);
+        testbed.feed.set_countries(world(here));
+        while !testbed.feed.faults.is_empty() {
+            assert_eq!(testbed.all("2001:db8::1"), [before; 2]);
+            if !testbed.sim.deliver() && !testbed.feed.answer_all(&mut testbed.sim) {
+                testbed.sim.advance(MS);
             }
         }
-        stage.sim.deliver();
-        assert_eq!(stage.all("2001:db8::1"), [before; 2], "{fault:?} changes nothing");
-        stage.run(8 * SECOND);
-        assert_eq!(stage.all("2001:db8::1"), [after; 2], "and it is asked for again");
+        testbed.sim.deliver();
+        assert_eq!(testbed.all("2001:db8::1"), [before; 2], "{fault:?} changes nothing");
+        testbed.run(8 * SECOND);
+        assert_eq!(testbed.all("2001:db8::1"), [after; 2], "and it is asked for again");
     }
 }

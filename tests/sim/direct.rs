@@ -8,7 +8,7 @@ mod failures;
 use std::time::Duration;
 
 use tidegate::root_context::module;
-use tidegate_host_sim::{CONFIG, Feed, Order, Request, Response, Stage, TestRng, Trouble, Waits};
+use tidegate_host_sim::{CONFIG, Feed, LastingFault, Order, Request, Response, TestRng, Testbed, Waits};
 use tidegate_policy::check::{Answered, Check, PerCheck};
 use tidegate_policy::flags::{Flag, FlagState, Flags, Mode, Modes};
 
@@ -18,18 +18,18 @@ const MS: Duration = Duration::from_millis(1);
 const ASYNC: [(Flag, FlagState); 1] = [(Flag::AsyncRecording, FlagState::On)];
 
 /// What is no answer, and what comes of it at once.
-const BAD: [Trouble; 11] = [
-    Trouble::Garbage,
-    Trouble::Long,
-    Trouble::Empty,
-    Trouble::Trailing,
-    Trouble::Version,
-    Trouble::Status(500),
-    Trouble::Status(404),
-    Trouble::Status(204),
-    Trouble::OtherQuestion,
-    Trouble::OtherCheck,
-    Trouble::Reset,
+const BAD: [LastingFault; 11] = [
+    LastingFault::Garbage,
+    LastingFault::Long,
+    LastingFault::Empty,
+    LastingFault::Trailing,
+    LastingFault::Version,
+    LastingFault::Status(500),
+    LastingFault::Status(404),
+    LastingFault::Status(204),
+    LastingFault::OtherQuestion,
+    LastingFault::OtherCheck,
+    LastingFault::Reset,
 ];
 
 fn flags(parallel: bool) -> Flags {
@@ -38,8 +38,8 @@ fn flags(parallel: bool) -> Flags {
 }
 
 /// Everything asked directly, recorded asynchronously.
-fn direct(parallel: bool) -> Stage {
-    Stage::with_flags(module, 1, CONFIG, flags(parallel))
+fn direct(parallel: bool) -> Testbed {
+    Testbed::with_flags(module, 1, CONFIG, flags(parallel))
 }
 
 /// A configuration in which these checks let pass when nobody answers.
@@ -54,83 +54,84 @@ fn lenient(checks: &[Check]) -> String {
 
 /// A process that has no tables and will get none, because polls stay open:
 /// everything is asked, and nothing can stand in.
-fn without_tables(config: &str) -> Stage {
+fn without_tables(config: &str) -> Testbed {
     let mut feed = Feed::new();
     feed.frozen = true;
-    Stage::new(module, 1, config, feed)
+    Testbed::new(module, 1, config, feed)
 }
 
 fn told(response: &Response) -> (u16, &str) {
     (response.status, &response.details)
 }
 
-fn failed(stage: &Stage, check: Check) -> u64 {
-    stage.metric(&format!("tidegate.direct.{}.failed", check.name()))
+fn failed(testbed: &Testbed, check: Check) -> u64 {
+    testbed.metric(&format!("tidegate.direct.{}.failed", check.name()))
 }
 
-fn all_troubled(trouble: Trouble) -> PerCheck<Option<Trouble>> {
-    PerCheck::from_fn(|_| Some(trouble))
+fn all_faulty(fault: LastingFault) -> PerCheck<Option<LastingFault>> {
+    PerCheck::from_fn(|_| Some(fault))
 }
 
 /// Answers one callout as the service would.
-fn answer_one(stage: &mut Stage, call: tidegate_host_sim::CallId) {
-    stage.feed.answer_one(&mut stage.sim, call);
-    stage.sim.settle();
+fn answer_one(testbed: &mut Testbed, call: tidegate_host_sim::CallId) {
+    testbed.feed.answer_one(&mut testbed.sim, call);
+    testbed.sim.settle();
 }
 
 #[test]
 fn everything_is_asked_in_turn_and_a_denial_saves_the_rest() {
-    let mut stage = direct(false);
-    stage.feed.ban("9.9.9.9");
-    let response = stage.get(0, "1.1.1.1");
+    let mut testbed = direct(false);
+    testbed.feed.ban("9.9.9.9");
+    let response = testbed.get(0, "1.1.1.1");
     assert_eq!((response.status, response.cluster.as_deref()), (200, Some("demo")));
-    assert_eq!(stage.feed.asked, PerCheck { ip: 1, geo: 1, route: 1 });
-    let stream = stage.begin(0, Request::get("/x", "1.1.1.1"));
-    assert_eq!(stage.sim.calls_of(stream).len(), 1, "one at a time");
-    stage.finish(stream);
-    assert_eq!(told(&stage.get(0, "9.9.9.9")), (403, "ip_banned"));
-    assert_eq!(stage.feed.asked, PerCheck { ip: 3, geo: 2, route: 2 });
-    stage.check();
+    assert_eq!(testbed.feed.asked, PerCheck { ip: 1, geo: 1, route: 1 });
+    let stream = testbed.begin(0, Request::get("/x", "1.1.1.1"));
+    assert_eq!(testbed.sim.calls_of(stream).len(), 1, "one at a time");
+    testbed.finish(stream);
+    assert_eq!(told(&testbed.get(0, "9.9.9.9")), (403, "ip_banned"));
+    assert_eq!(testbed.feed.asked, PerCheck { ip: 3, geo: 2, route: 2 });
+    testbed.check();
 }
 
 #[test]
 fn in_parallel_all_are_asked_at_once_and_the_first_denial_decides() {
-    let mut stage = direct(true);
-    stage.feed.ban("9.9.9.9");
-    let stream = stage.begin(0, Request::get("/x", "9.9.9.9"));
-    let calls = stage.sim.calls_of(stream);
+    let mut testbed = direct(true);
+    testbed.feed.ban("9.9.9.9");
+    let stream = testbed.begin(0, Request::get("/x", "9.9.9.9"));
+    let calls = testbed.sim.calls_of(stream);
     assert_eq!(calls.len(), 3);
     // Only the ban's answer comes.
-    stage.feed.trouble = PerCheck { ip: None, geo: Some(Trouble::Never), route: Some(Trouble::Never) };
-    let began = stage.sim.now_ns();
-    assert_eq!(told(&stage.finish(stream)), (403, "ip_banned"));
-    assert_eq!(stage.sim.now_ns(), began, "without waiting for the others");
+    testbed.feed.check_faults =
+        PerCheck { ip: None, geo: Some(LastingFault::Never), route: Some(LastingFault::Never) };
+    let began = testbed.sim.now_ns();
+    assert_eq!(told(&testbed.finish(stream)), (403, "ip_banned"));
+    assert_eq!(testbed.sim.now_ns(), began, "without waiting for the others");
     // Those run into their time limit, and nobody minds.
-    stage.run(5 * SECOND);
-    assert_eq!(Check::ALL.map(|check| failed(&stage, check)), [0; 3]);
-    stage.check();
+    testbed.run(5 * SECOND);
+    assert_eq!(Check::ALL.map(|check| failed(&testbed, check)), [0; 3]);
+    testbed.check();
 }
 
 #[test]
 fn a_denial_of_a_later_check_waits_for_the_earlier_ones() {
-    let mut stage = direct(true);
-    stage.feed.set_route_list(&[]);
-    stage.feed.ban("9.9.9.9");
-    stage.feed.trouble.ip = Some(Trouble::Slow(300 * MS));
+    let mut testbed = direct(true);
+    testbed.feed.set_route_list(&[]);
+    testbed.feed.ban("9.9.9.9");
+    testbed.feed.check_faults.ip = Some(LastingFault::Slow(300 * MS));
     // A route's 404 must not hide a ban.
-    assert_eq!(told(&stage.get(0, "9.9.9.9")), (403, "ip_banned"));
-    assert_eq!(told(&stage.get(0, "1.1.1.1")), (404, "no_route"));
+    assert_eq!(told(&testbed.get(0, "9.9.9.9")), (403, "ip_banned"));
+    assert_eq!(told(&testbed.get(0, "1.1.1.1")), (404, "no_route"));
 }
 
 #[test]
 fn in_parallel_nothing_is_asked_that_cannot_matter() {
     let asked = |config: &str, flags: Flags, client: &str| {
-        let mut stage = Stage::with_flags(module, 1, config, flags);
-        stage.feed.ban("9.9.9.9");
-        stage.run(SECOND);
-        stage.get(0, client);
-        stage.check();
-        stage.feed.asked
+        let mut testbed = Testbed::with_flags(module, 1, config, flags);
+        testbed.feed.ban("9.9.9.9");
+        testbed.run(SECOND);
+        testbed.get(0, client);
+        testbed.check();
+        testbed.feed.asked
     };
     let ip_cached = flags(true).with(Flag::IpBlacklistCache, FlagState::On);
     assert_eq!(asked(CONFIG, ip_cached, "9.9.9.9"), PerCheck::default(), "the cache knows the ban");
@@ -141,49 +142,49 @@ fn in_parallel_nothing_is_asked_that_cannot_matter() {
 
 #[test]
 fn a_request_that_is_too_large_for_a_question_is_not_asked_about() {
-    let mut stage = direct(false);
+    let mut testbed = direct(false);
     let request = Request::get("/x", "1.1.1.1").header(b"x-large", &[b'a'; 300 << 10]);
-    assert_eq!(stage.request(0, request).status, 200);
-    let answered = stage.events()[0].answered;
+    assert_eq!(testbed.request(0, request).status, 200);
+    let answered = testbed.events()[0].answered;
     let expected = PerCheck { ip: Answered::Direct, geo: Answered::Direct, route: Answered::Fallback };
     assert_eq!(answered, expected);
-    assert_eq!(stage.feed.asked, PerCheck { ip: 1, geo: 1, route: 0 });
+    assert_eq!(testbed.feed.asked, PerCheck { ip: 1, geo: 1, route: 0 });
 }
 
 #[test]
 fn one_ban_in_the_database_is_enforced_before_any_gateway_knows() {
-    let mut stage = direct(false);
-    stage.feed.frozen = true;
-    stage.feed.ban("9.9.9.9");
-    assert_eq!(told(&stage.get(0, "9.9.9.9")), (403, "ip_banned"));
-    stage.feed.unban("9.9.9.9");
-    assert_eq!(stage.get(0, "9.9.9.9").status, 200);
+    let mut testbed = direct(false);
+    testbed.feed.frozen = true;
+    testbed.feed.ban("9.9.9.9");
+    assert_eq!(told(&testbed.get(0, "9.9.9.9")), (403, "ip_banned"));
+    testbed.feed.unban("9.9.9.9");
+    assert_eq!(testbed.get(0, "9.9.9.9").status, 200);
 }
 
 #[test]
 fn before_the_first_tables_everything_is_asked_directly_and_recorded_at_once() {
-    let mut stage = without_tables(CONFIG);
-    stage.feed.ban("9.9.9.9");
-    assert_eq!(told(&stage.get(0, "1.1.1.1")), (200, "via_upstream"));
-    assert_eq!(told(&stage.get(0, "9.9.9.9")), (403, "ip_banned"));
-    assert_eq!(stage.feed.opened.len(), 2);
-    let events = stage.events();
+    let mut testbed = without_tables(CONFIG);
+    testbed.feed.ban("9.9.9.9");
+    assert_eq!(told(&testbed.get(0, "1.1.1.1")), (200, "via_upstream"));
+    assert_eq!(told(&testbed.get(0, "9.9.9.9")), (403, "ip_banned"));
+    assert_eq!(testbed.feed.opened.len(), 2);
+    let events = testbed.events();
     assert!(events.iter().all(|event| event.modes == Some(Modes::default()) && event.tables_seq == 0));
     // With the first tables come the flags.
-    stage.feed.frozen = false;
-    stage.run(40 * SECOND);
-    assert_eq!(stage.get(0, "1.1.1.1").status, 200);
-    let last = stage.events().pop().unwrap();
+    testbed.feed.frozen = false;
+    testbed.run(40 * SECOND);
+    assert_eq!(testbed.get(0, "1.1.1.1").status, 200);
+    let last = testbed.events().pop().unwrap();
     assert_eq!(last.modes, Some(Flags::all_on().modes(last.client)));
-    assert_eq!(stage.feed.opened.len(), 2);
-    stage.check();
+    assert_eq!(testbed.feed.opened.len(), 2);
+    testbed.check();
 }
 
 #[test]
 fn flags_that_change_while_a_request_waits_are_not_its_flags() {
     let mut rng = TestRng::new(7);
-    let mut stage = direct(false);
-    stage.feed.order = Order::Random(11);
+    let mut testbed = direct(false);
+    testbed.feed.order = Order::Random(11);
     let mut held = Vec::new();
     let mut begun = 0;
     for _ in 0..400 {
@@ -193,29 +194,29 @@ fn flags_that_change_while_a_request_waits_are_not_its_flags() {
                 let flag = rng.pick(&Flag::ALL);
                 let state = rng.pick(&states);
                 if flag.has_shadow() || state != FlagState::Shadow {
-                    stage.feed.set_flag(flag, state);
+                    testbed.feed.set_flag(flag, state);
                 }
             }
             1 | 2 => {
                 let client = format!("10.0.0.{}", rng.below(20));
-                let flags = stage.feed.flags();
+                let flags = testbed.feed.flags();
                 // What is in force has reached the gate.
-                stage.feed.serve(&mut stage.sim);
-                let stream = stage.begin(0, Request::get("/x", &client));
+                testbed.feed.serve(&mut testbed.sim);
+                let stream = testbed.begin(0, Request::get("/x", &client));
                 begun += 1;
                 held.push((stream, flags.modes(Some(client.parse().unwrap()))));
             }
             3 if !held.is_empty() => {
                 let (stream, _) = held.remove(rng.below(held.len()));
-                assert_eq!(stage.finish(stream).status, 200);
+                assert_eq!(testbed.finish(stream).status, 200);
             }
-            _ => stage.run(Duration::from_millis(rng.bits() % 50)),
+            _ => testbed.run(Duration::from_millis(rng.bits() % 50)),
         }
     }
     for (stream, _) in held {
-        assert_eq!(stage.finish(stream).status, 200);
+        assert_eq!(testbed.finish(stream).status, 200);
     }
-    let events = stage.events();
+    let events = testbed.events();
     assert_eq!(events.len(), begun);
     for event in &events {
         let modes = event.modes.unwrap();
@@ -231,12 +232,12 @@ fn flags_that_change_while_a_request_waits_are_not_its_flags() {
         assert!(event.mismatches.is_empty());
     }
     // The numbers of those that were recorded at once are those that were opened.
-    let opened = stage.feed.opened.iter().map(|open| open.event.number);
+    let opened = testbed.feed.opened.iter().map(|open| open.event.number);
     let sync = events.iter().filter(|event| !event.modes.unwrap().async_recording).map(|event| event.number);
     let (opened, sync): (std::collections::BTreeSet<_>, std::collections::BTreeSet<_>) =
         (opened.collect(), sync.collect());
     assert_eq!(opened, sync);
-    stage.check();
+    testbed.check();
 }
 
 #[test]
@@ -247,18 +248,18 @@ fn a_share_of_the_clients_is_the_same_clients_in_every_vm() {
             .with(Flag::RouteCache, FlagState::Share(30))
             .with(Flag::AsyncRecording, FlagState::On),
     );
-    let mut stage = Stage::new(module, 3, CONFIG, feed);
-    let flags = stage.feed.flags();
+    let mut testbed = Testbed::new(module, 3, CONFIG, feed);
+    let flags = testbed.feed.flags();
     for client in 0..200 {
         let client = format!("10.0.7.{client}");
         for gate in 0..3 {
-            assert_eq!(stage.get(gate, &client).status, 200);
+            assert_eq!(testbed.get(gate, &client).status, 200);
         }
     }
-    stage.run(SECOND);
-    assert_eq!(stage.feed.events.len(), 600);
+    testbed.run(SECOND);
+    assert_eq!(testbed.feed.events.len(), 600);
     let mut cached = 0;
-    for (_, event) in &stage.feed.events {
+    for (_, event) in &testbed.feed.events {
         assert_eq!(event.modes, Some(flags.modes(event.client)));
         cached += u32::from(event.answered.route == Answered::Cache);
     }
@@ -270,12 +271,16 @@ fn a_share_of_the_clients_is_the_same_clients_in_every_vm() {
 fn a_request_is_told_what_each_question_cost() {
     let config = CONFIG.replacen('{', r#"{"performance_headers": "on_request", "#, 1);
     for (parallel, total) in [(false, "600.000"), (true, "300.000")] {
-        let mut stage =
-            Stage::with_flags(module, 1, &config, flags(parallel).with(Flag::AsyncRecording, FlagState::Off));
-        let slow = |ms: u32| Some(Trouble::Slow(ms * MS));
-        stage.feed.trouble = PerCheck { ip: slow(100), geo: slow(200), route: slow(300) };
-        stage.feed.open_trouble = slow(40);
-        let response = stage.request(0, Request::get("/x", "1.1.1.1").header(b"x-performance", b"1"));
+        let mut testbed = Testbed::with_flags(
+            module,
+            1,
+            &config,
+            flags(parallel).with(Flag::AsyncRecording, FlagState::Off),
+        );
+        let slow = |ms: u32| Some(LastingFault::Slow(ms * MS));
+        testbed.feed.check_faults = PerCheck { ip: slow(100), geo: slow(200), route: slow(300) };
+        testbed.feed.open_fault = slow(40);
+        let response = testbed.request(0, Request::get("/x", "1.1.1.1").header(b"x-performance", b"1"));
         let told = |name: &str| response.header(&format!("x-performance-{name}")).unwrap_or_default();
         assert_eq!([told("ip"), told("geo"), told("route")], ["100.000", "200.000", "300.000"]);
         assert_eq!(told("recording"), "40.000");
@@ -283,31 +288,31 @@ fn a_request_is_told_what_each_question_cost() {
         let with_recording = total.replacen("00.", "40.", 1);
         assert_eq!(told("total"), with_recording);
         assert!(response.header("server-timing").unwrap().contains("ip;dur=100.000"));
-        let silent = stage.get(0, "1.1.1.1");
+        let silent = testbed.get(0, "1.1.1.1");
         assert!(silent.header("server-timing").is_none() && silent.header("x-performance-total").is_none());
-        stage.check();
+        testbed.check();
     }
 }
 
 #[test]
 fn a_reloaded_vm_asks_from_its_first_request_on() {
-    let mut stage = direct(false);
-    stage.get(0, "1.1.1.1");
-    stage.run(2 * SECOND);
-    let (worker, _) = stage.gates[0];
-    stage.sim.trap(worker);
+    let mut testbed = direct(false);
+    testbed.get(0, "1.1.1.1");
+    testbed.run(2 * SECOND);
+    let (worker, _) = testbed.gates[0];
+    testbed.sim.trap(worker);
     // Loaded by the request itself: it has not ticked.
-    assert_eq!(stage.get(0, "1.1.1.1").status, 200);
-    stage.run(15 * SECOND);
-    let last = stage.feed.events.last().unwrap().1.clone();
+    assert_eq!(testbed.get(0, "1.1.1.1").status, 200);
+    testbed.run(15 * SECOND);
+    let last = testbed.feed.events.last().unwrap().1.clone();
     assert_eq!(last.answered, PerCheck::from_fn(|_| Answered::Direct));
 }
 
 #[test]
 fn a_request_before_the_first_tick_is_asked_about_as_well() {
-    let mut stage = Stage::cold(module, 1, CONFIG, Feed::new());
-    stage.feed.ban("9.9.9.9");
-    assert_eq!(stage.get(0, "1.1.1.1").status, 200);
-    assert_eq!(told(&stage.get(0, "9.9.9.9")), (403, "ip_banned"));
-    stage.check();
+    let mut testbed = Testbed::cold(module, 1, CONFIG, Feed::new());
+    testbed.feed.ban("9.9.9.9");
+    assert_eq!(testbed.get(0, "1.1.1.1").status, 200);
+    assert_eq!(told(&testbed.get(0, "9.9.9.9")), (403, "ip_banned"));
+    testbed.check();
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tidegate::root_context::module;
-use tidegate_host_sim::{CONFIG, Feed, Order, Request, Response, Stage, TestRng, random};
+use tidegate_host_sim::{CONFIG, Feed, Order, Request, Response, TestRng, Testbed, random};
 use tidegate_policy::check::{Answered, Check, PerCheck};
 use tidegate_policy::decide::{CountrySource, OnNoRoute, Routing, Settings, Unavailable, Verdict, decide};
 use tidegate_policy::flags::{Flag, FlagState, Flags, Mode, Modes};
@@ -26,8 +26,8 @@ const REQUESTS: usize = 125;
 struct World {
     settings: Settings,
     country_header: Option<&'static str>,
-    direct: Stage,
-    cached: Stage,
+    direct: Testbed,
+    cached: Testbed,
 }
 
 impl World {
@@ -51,13 +51,13 @@ impl World {
         if let Some(header) = country_header {
             config["geo"] = serde_json::json!({"country_header": header});
         }
-        let stage = |flags| {
+        let testbed = |flags| {
             let mut feed = Feed::new();
             random::fill(&mut feed, &mut rng.clone(), NOW, SPAN);
             feed.set_flags(flags);
-            Stage::new(module, 1, &config.to_string(), feed)
+            Testbed::new(module, 1, &config.to_string(), feed)
         };
-        let (mut direct, cached) = (stage(flags), stage(Flags::all_on()));
+        let (mut direct, cached) = (testbed(flags), testbed(Flags::all_on()));
         direct.feed.order = Order::Random(seed | 1);
         Self { settings, country_header, direct, cached }
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tidegate::root_context::module;
-use tidegate_host_sim::{Feed, Request, Root, Sim, StreamId, Trouble, Waits, Worker};
+use tidegate_host_sim::{Feed, LastingFault, Request, Root, Sim, StreamId, Waits, Worker};
 use tidegate_policy::flags::{Flag, FlagState};
 use tidegate_policy::wire::event::{BatchHead, SourceState, TrafficEvent, VerdictCode, VmId};
 
@@ -16,20 +16,20 @@ const GATE: &str = "tidegate";
 const RECORDER: &str = "tidegate_recorder";
 const SECOND: Duration = Duration::from_secs(1);
 
-struct Stage {
+struct Testbed {
     sim: Sim,
     feed: Feed,
     gates: Vec<(Worker, Root)>,
 }
 
-impl Stage {
+impl Testbed {
     fn new(workers: usize) -> Self {
-        let mut stage = Self { sim: Sim::new(module), feed: Feed::new(), gates: Vec::new() };
+        let mut testbed = Self { sim: Sim::new(module), feed: Feed::new(), gates: Vec::new() };
         for _ in 0..workers {
-            stage.worker(GATE);
+            testbed.worker(GATE);
         }
-        stage.run(SECOND);
-        stage
+        testbed.run(SECOND);
+        testbed
     }
 
     fn worker(&mut self, root_id: &str) -> (Worker, Root) {
@@ -91,125 +91,125 @@ impl Stage {
 
 #[test]
 fn every_request_is_one_event_with_what_became_of_it() {
-    let mut stage = Stage::new(3);
-    stage.feed.ban("9.9.9.9");
-    stage.run(SECOND);
-    stage.requests(30);
-    let (worker, root) = stage.gates[0];
-    stage.sim.request(worker, root, Request::get("/y", "8.8.8.8"));
-    stage.sim.refuse(worker, root);
-    stage.run(SECOND);
-    assert_eq!(stage.total(), 32);
-    let count = |verdict| stage.feed.events.iter().filter(|(_, event)| event.verdict == verdict).count();
+    let mut testbed = Testbed::new(3);
+    testbed.feed.ban("9.9.9.9");
+    testbed.run(SECOND);
+    testbed.requests(30);
+    let (worker, root) = testbed.gates[0];
+    testbed.sim.request(worker, root, Request::get("/y", "8.8.8.8"));
+    testbed.sim.refuse(worker, root);
+    testbed.run(SECOND);
+    assert_eq!(testbed.total(), 32);
+    let count = |verdict| testbed.feed.events.iter().filter(|(_, event)| event.verdict == verdict).count();
     assert_eq!([VerdictCode::Deny, VerdictCode::Allow, VerdictCode::Unseen].map(count), [30, 1, 1]);
-    let (_, denied) = stage.feed.events.iter().find(|(_, e)| e.verdict == VerdictCode::Deny).unwrap();
+    let (_, denied) = testbed.feed.events.iter().find(|(_, e)| e.verdict == VerdictCode::Deny).unwrap();
     assert_eq!(denied.reason.as_deref(), Some("ip_banned"));
     assert_eq!(denied.rule.as_deref(), Some("9.9.9.9"));
     assert_eq!(denied.path.as_deref(), Some(&b"/x"[..]), "without its query");
-    assert_eq!(stage.sim.metric("tidegate.events.numbered"), 32);
-    assert_eq!(stage.sim.metric("tidegate.queue.bytes"), 0);
+    assert_eq!(testbed.sim.metric("tidegate.events.numbered"), 32);
+    assert_eq!(testbed.sim.metric("tidegate.queue.bytes"), 0);
 }
 
 #[test]
 fn a_request_over_http3_is_one_event_too() {
-    let mut stage = Stage::new(2);
-    stage.feed.ban("9.9.9.9");
-    stage.run(SECOND);
-    let (worker, root) = stage.gates[0];
+    let mut testbed = Testbed::new(2);
+    testbed.feed.ban("9.9.9.9");
+    testbed.run(SECOND);
+    let (worker, root) = testbed.gates[0];
     let http3 = |client| Request::get("/x?secret", client).over_http3();
     for _ in 0..20 {
-        stage.sim.request(worker, root, http3("9.9.9.9"));
-        stage.sim.request(worker, root, Request::get("/x?secret", "9.9.9.9"));
+        testbed.sim.request(worker, root, http3("9.9.9.9"));
+        testbed.sim.request(worker, root, Request::get("/x?secret", "9.9.9.9"));
     }
-    let left = stage.sim.begin(worker, root, http3("8.8.8.8"));
-    stage.sim.leave(left);
-    stage.run(SECOND);
-    assert_eq!(stage.total(), 41);
+    let left = testbed.sim.begin(worker, root, http3("8.8.8.8"));
+    testbed.sim.leave(left);
+    testbed.run(SECOND);
+    assert_eq!(testbed.total(), 41);
     let denied = |(_, e): &&(VmId, TrafficEvent)| e.verdict == VerdictCode::Deny && e.status == Some(403);
-    let denied: Vec<_> = stage.feed.events.iter().filter(denied).collect();
+    let denied: Vec<_> = testbed.feed.events.iter().filter(denied).collect();
     let sizes: BTreeSet<_> = denied.iter().map(|(_, e)| (e.bytes_in, e.bytes_out)).collect();
     assert_eq!((denied.len(), sizes.len()), (40, 1), "headers count over HTTP/3 too: {sizes:?}");
-    let (_, left) = stage.feed.events.iter().find(|(_, e)| e.verdict == VerdictCode::Allow).unwrap();
+    let (_, left) = testbed.feed.events.iter().find(|(_, e)| e.verdict == VerdictCode::Allow).unwrap();
     assert_eq!((left.status, left.path.as_deref()), (None, Some(&b"/x"[..])), "reset by its client");
 }
 
 #[test]
 fn an_admin_service_that_is_away_costs_no_event() {
-    let mut stage = Stage::new(2);
-    stage.requests(20);
-    stage.feed.up = false;
-    stage.requests(200);
-    stage.run(20 * SECOND);
-    stage.requests(50);
-    stage.feed.up = true;
-    stage.run(10 * SECOND);
-    assert_eq!(stage.total(), 270);
-    assert_eq!(stage.feed.duplicates, 0);
-    assert!(stage.feed.posts.iter().all(|post| post.dropped.is_empty()));
+    let mut testbed = Testbed::new(2);
+    testbed.requests(20);
+    testbed.feed.up = false;
+    testbed.requests(200);
+    testbed.run(20 * SECOND);
+    testbed.requests(50);
+    testbed.feed.up = true;
+    testbed.run(10 * SECOND);
+    assert_eq!(testbed.total(), 270);
+    assert_eq!(testbed.feed.duplicates, 0);
+    assert!(testbed.feed.posts.iter().all(|post| post.dropped.is_empty()));
 }
 
 #[test]
 fn the_singleton_takes_over_from_a_worker_that_has_its_hands_full() {
-    let mut stage = Stage::new(2);
-    stage.feed.takes_events = false;
-    stage.requests(100);
-    stage.worker(RECORDER);
-    stage.requests(20);
-    stage.feed.takes_events = true;
-    stage.run(10 * SECOND);
-    assert_eq!(stage.total(), 120, "what the worker held went back into the queue");
+    let mut testbed = Testbed::new(2);
+    testbed.feed.takes_events = false;
+    testbed.requests(100);
+    testbed.worker(RECORDER);
+    testbed.requests(20);
+    testbed.feed.takes_events = true;
+    testbed.run(10 * SECOND);
+    assert_eq!(testbed.total(), 120, "what the worker held went back into the queue");
 }
 
 #[test]
 fn a_drainer_that_traps_takes_with_it_only_what_it_held() {
-    let mut stage = Stage::new(3);
-    stage.requests(30);
-    stage.run(SECOND);
-    assert_eq!(stage.total(), 30);
-    let holder = stage.holder();
-    let (worker, _) = stage.gates.remove(holder);
-    let alive: BTreeSet<VmId> = stage.stored().into_keys().collect();
-    stage.sim.trap(worker);
-    stage.requests(40);
-    stage.run(15 * SECOND);
-    assert_eq!(stage.total(), 70, "it held nothing, and the next holder drains");
-    let dead = |source: &&VmId| stage.last_state(**source) == Some(SourceState::Dead);
+    let mut testbed = Testbed::new(3);
+    testbed.requests(30);
+    testbed.run(SECOND);
+    assert_eq!(testbed.total(), 30);
+    let holder = testbed.holder();
+    let (worker, _) = testbed.gates.remove(holder);
+    let alive: BTreeSet<VmId> = testbed.stored().into_keys().collect();
+    testbed.sim.trap(worker);
+    testbed.requests(40);
+    testbed.run(15 * SECOND);
+    assert_eq!(testbed.total(), 70, "it held nothing, and the next holder drains");
+    let dead = |source: &&VmId| testbed.last_state(**source) == Some(SourceState::Dead);
     assert_eq!(alive.iter().filter(dead).count(), 1, "the one that trapped is reported");
 }
 
 #[test]
 fn the_number_goes_on_when_one_of_two_roots_goes() {
-    let mut stage = Stage::new(1);
-    let (worker, first) = stage.gates[0];
-    let (second, accepted) = stage.sim.root(worker, GATE, ENVOY_ROUTES);
+    let mut testbed = Testbed::new(1);
+    let (worker, first) = testbed.gates[0];
+    let (second, accepted) = testbed.sim.root(worker, GATE, ENVOY_ROUTES);
     assert!(accepted);
-    stage.requests(10);
-    stage.sim.drop_root(worker, first);
-    stage.gates[0] = (worker, second);
-    stage.requests(10);
-    stage.run(10 * SECOND);
-    assert_eq!(stage.stored().into_values().collect::<Vec<_>>(), [20], "one source, no holes");
+    testbed.requests(10);
+    testbed.sim.drop_root(worker, first);
+    testbed.gates[0] = (worker, second);
+    testbed.requests(10);
+    testbed.run(10 * SECOND);
+    assert_eq!(testbed.stored().into_values().collect::<Vec<_>>(), [20], "one source, no holes");
 }
 
 #[test]
 fn a_vm_closes_with_its_last_root() {
-    let mut stage = Stage::new(2);
-    stage.requests(10);
-    let holder = stage.holder();
+    let mut testbed = Testbed::new(2);
+    testbed.requests(10);
+    let holder = testbed.holder();
     // The drainer itself goes, in the middle of a post that nobody answers.
-    stage.feed.up = false;
-    stage.requests(10);
-    let (worker, root) = stage.gates.remove(holder);
-    stage.sim.drop_root(worker, root);
-    stage.feed.up = true;
-    stage.run(15 * SECOND);
-    assert_eq!(stage.total(), 20, "the other worker drains what it handed back");
-    let batches = stage.feed.posts.iter().flat_map(|post| &post.batches);
+    testbed.feed.up = false;
+    testbed.requests(10);
+    let (worker, root) = testbed.gates.remove(holder);
+    testbed.sim.drop_root(worker, root);
+    testbed.feed.up = true;
+    testbed.run(15 * SECOND);
+    assert_eq!(testbed.total(), 20, "the other worker drains what it handed back");
+    let batches = testbed.feed.posts.iter().flat_map(|post| &post.batches);
     let heads = batches.map(|batch| BatchHead::read(&batch.0).unwrap().0);
     let closing: Vec<(VmId, u64)> =
         heads.filter(|head| head.closing).map(|head| (head.source, head.numbered_hi)).collect();
     assert_eq!(closing.len(), 1);
-    assert_eq!(stage.stored().get(&closing[0].0), Some(&closing[0].1), "its last figure is right");
+    assert_eq!(testbed.stored().get(&closing[0].0), Some(&closing[0].1), "its last figure is right");
 }
 
 /// Flips the way of recording under load: responses wait or not, are answered,
@@ -218,47 +218,48 @@ fn a_vm_closes_with_its_last_root() {
 #[test]
 fn events_are_exact_while_the_way_of_recording_changes_under_load() {
     let mut rng = TestRng(0x1dea);
-    let mut stage = Stage::new(3);
-    stage.feed.ban("9.9.9.0/24");
-    stage.run(SECOND);
+    let mut testbed = Testbed::new(3);
+    testbed.feed.ban("9.9.9.0/24");
+    testbed.run(SECOND);
     let states = [FlagState::On, FlagState::Off, FlagState::Share(50)];
-    let troubles = [None, None, Some(Trouble::Status(503)), Some(Trouble::Never), Some(Trouble::Reset)];
+    let faults =
+        [None, None, Some(LastingFault::Status(503)), Some(LastingFault::Never), Some(LastingFault::Reset)];
     let mut open: Vec<StreamId> = Vec::new();
     let requests = 2_000;
     for at in 0..requests {
         if at % 50 == 0 {
-            stage.feed.set_flag(Flag::AsyncRecording, rng.choice(&states));
-            stage.feed.open_trouble = rng.choice(&troubles);
-            stage.run(Duration::from_millis(5));
+            testbed.feed.set_flag(Flag::AsyncRecording, rng.choice(&states));
+            testbed.feed.open_fault = rng.choice(&faults);
+            testbed.run(Duration::from_millis(5));
         }
-        let (worker, root) = rng.choice(&stage.gates);
+        let (worker, root) = rng.choice(&testbed.gates);
         let client = rng.choice(&["9.9.9.9", "1.1.1.1", "2.2.2.2", "3.3.3.3", "4.4.4.4"]);
-        open.push(stage.sim.begin(worker, root, Request::get("/x", client)));
+        open.push(testbed.sim.begin(worker, root, Request::get("/x", client)));
         for _ in 0..rng.below(4) {
             if !open.is_empty() {
                 let stream = open.swap_remove(rng.below(open.len()));
-                stage.go_on(stream, &mut rng, &mut open);
+                testbed.go_on(stream, &mut rng, &mut open);
             }
         }
         if rng.below(8) == 0 {
-            stage.run(Duration::from_millis(60));
+            testbed.run(Duration::from_millis(60));
         }
     }
-    stage.feed.open_trouble = None;
-    stage.run(5 * SECOND);
+    testbed.feed.open_fault = None;
+    testbed.run(5 * SECOND);
     for stream in open {
-        stage.sim.finish(stream);
+        testbed.sim.finish(stream);
     }
-    stage.run(10 * SECOND);
+    testbed.run(10 * SECOND);
 
-    assert_eq!(stage.total(), requests as u64, "one event for each request");
-    assert_eq!(stage.sim.metric("tidegate.events.numbered"), requests as u64);
-    assert_eq!(stage.feed.duplicates, 0);
-    assert!(stage.feed.open.is_empty(), "every event that was sent ahead was completed");
-    assert!(stage.feed.posts.iter().all(|post| post.dropped.is_empty()));
-    assert!(stage.sim.metric("tidegate.recording.sync.stored") > 50);
-    assert!(stage.sim.metric("tidegate.recording.sync.failed") > 50);
-    stage.compare_with_those_sent_ahead();
+    assert_eq!(testbed.total(), requests as u64, "one event for each request");
+    assert_eq!(testbed.sim.metric("tidegate.events.numbered"), requests as u64);
+    assert_eq!(testbed.feed.duplicates, 0);
+    assert!(testbed.feed.open.is_empty(), "every event that was sent ahead was completed");
+    assert!(testbed.feed.posts.iter().all(|post| post.dropped.is_empty()));
+    assert!(testbed.sim.metric("tidegate.recording.sync.stored") > 50);
+    assert!(testbed.sim.metric("tidegate.recording.sync.failed") > 50);
+    testbed.compare_with_those_sent_ahead();
 }
 
 /// xorshift64: a run is the same every time.
@@ -277,7 +278,7 @@ impl TestRng {
     }
 }
 
-impl Stage {
+impl Testbed {
     /// What may happen next to a request; back into `open` unless it is over.
     fn go_on(&mut self, stream: StreamId, rng: &mut TestRng, open: &mut Vec<StreamId>) {
         match (self.sim.waits(stream), rng.below(10)) {

@@ -12,14 +12,14 @@ const CONFIG: &str = r#"{"admin": {"cluster": "admin", "token": "secret"}}"#;
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
 
-struct Stage {
+struct Testbed {
     sim: Sim,
     feed: Feed,
     recorder: Option<(Worker, Root)>,
     gates: Vec<(Worker, Root)>,
 }
 
-impl Stage {
+impl Testbed {
     fn new(recorder: bool, workers: usize) -> Self {
         let mut sim = Sim::new(module);
         let mut start = |root_id: &str| {
@@ -30,9 +30,9 @@ impl Stage {
         };
         let recorder = recorder.then(|| start("tidegate_recorder"));
         let gates = (0..workers).map(|_| start("tidegate")).collect();
-        let mut stage = Self { sim, feed: Feed::new(), recorder, gates };
-        stage.run(SECOND);
-        stage
+        let mut testbed = Self { sim, feed: Feed::new(), recorder, gates };
+        testbed.run(SECOND);
+        testbed
     }
 
     fn run(&mut self, time: Duration) {
@@ -72,101 +72,101 @@ impl Stage {
 #[test]
 fn every_event_is_stored_once_with_and_without_a_recorder() {
     for recorder in [true, false] {
-        let mut stage = Stage::new(recorder, 2);
-        stage.requests(700);
-        stage.run(2 * SECOND);
-        assert_eq!(stage.feed.events.len(), 1_400, "recorder: {recorder}");
-        assert_eq!(stage.feed.duplicates, 0);
-        assert_eq!(stage.numbered(), 1_400);
-        assert_eq!(stage.sim.queued("/events"), 0);
-        assert!(stage.feed.events.iter().all(|(_, event)| event.path.as_deref() == Some(b"/x")));
+        let mut testbed = Testbed::new(recorder, 2);
+        testbed.requests(700);
+        testbed.run(2 * SECOND);
+        assert_eq!(testbed.feed.events.len(), 1_400, "recorder: {recorder}");
+        assert_eq!(testbed.feed.duplicates, 0);
+        assert_eq!(testbed.numbered(), 1_400);
+        assert_eq!(testbed.sim.queued("/events"), 0);
+        assert!(testbed.feed.events.iter().all(|(_, event)| event.path.as_deref() == Some(b"/x")));
     }
 }
 
 #[test]
 fn the_recorder_takes_the_lease_from_a_worker_and_keeps_it() {
-    let mut stage = Stage::new(false, 2);
-    assert!(stage.gates.iter().any(|gate| stage.is_polling(*gate)));
-    let worker = stage.sim.worker();
-    let (root, _) = stage.sim.root(worker, "tidegate_recorder", CONFIG);
-    stage.requests(10);
-    stage.run(SECOND);
+    let mut testbed = Testbed::new(false, 2);
+    assert!(testbed.gates.iter().any(|gate| testbed.is_polling(*gate)));
+    let worker = testbed.sim.worker();
+    let (root, _) = testbed.sim.root(worker, "tidegate_recorder", CONFIG);
+    testbed.requests(10);
+    testbed.run(SECOND);
     // The worker's poll cannot be taken back: its answer is nobody's.
-    stage.feed.ban("9.9.9.9");
-    stage.run(SECOND);
-    assert!(stage.is_polling((worker, root)));
-    for gate in stage.gates.clone() {
-        assert_eq!(stage.sim.request(gate.0, gate.1, Request::get("/", "9.9.9.9")).status, 403);
+    testbed.feed.ban("9.9.9.9");
+    testbed.run(SECOND);
+    assert!(testbed.is_polling((worker, root)));
+    for gate in testbed.gates.clone() {
+        assert_eq!(testbed.sim.request(gate.0, gate.1, Request::get("/", "9.9.9.9")).status, 403);
     }
-    stage.run(10 * SECOND);
-    assert!(stage.is_polling((worker, root)));
-    assert_eq!(stage.feed.events.len(), 22);
+    testbed.run(10 * SECOND);
+    assert!(testbed.is_polling((worker, root)));
+    assert_eq!(testbed.feed.events.len(), 22);
 }
 
 #[test]
 fn a_recorder_that_traps_with_events_queued_is_replaced_by_a_worker() {
-    let mut stage = Stage::new(true, 2);
-    let recorder = stage.recorder.unwrap();
-    assert!(stage.is_polling(recorder));
-    stage.requests(20);
-    stage.sim.stall(recorder.0);
+    let mut testbed = Testbed::new(true, 2);
+    let recorder = testbed.recorder.unwrap();
+    assert!(testbed.is_polling(recorder));
+    testbed.requests(20);
+    testbed.sim.stall(recorder.0);
     // Within the lease's term: workers go on handing over.
-    stage.run(200 * MS);
-    stage.requests(20);
-    stage.run(200 * MS);
-    assert!(stage.sim.queued("/events") > 0);
-    stage.sim.trap(recorder.0);
-    stage.requests(20);
-    stage.run(4 * SECOND);
-    assert!(stage.gates.iter().any(|gate| stage.is_polling(*gate)));
-    assert_eq!(stage.feed.events.len(), 120, "what was queued, and what came after");
-    assert_eq!(stage.sim.queued("/events"), 0);
-    stage.feed.ban("9.9.9.9");
-    stage.run(MS);
-    for gate in stage.gates.clone() {
-        assert_eq!(stage.sim.request(gate.0, gate.1, Request::get("/", "9.9.9.9")).status, 403);
+    testbed.run(200 * MS);
+    testbed.requests(20);
+    testbed.run(200 * MS);
+    assert!(testbed.sim.queued("/events") > 0);
+    testbed.sim.trap(recorder.0);
+    testbed.requests(20);
+    testbed.run(4 * SECOND);
+    assert!(testbed.gates.iter().any(|gate| testbed.is_polling(*gate)));
+    assert_eq!(testbed.feed.events.len(), 120, "what was queued, and what came after");
+    assert_eq!(testbed.sim.queued("/events"), 0);
+    testbed.feed.ban("9.9.9.9");
+    testbed.run(MS);
+    for gate in testbed.gates.clone() {
+        assert_eq!(testbed.sim.request(gate.0, gate.1, Request::get("/", "9.9.9.9")).status, 403);
     }
 }
 
 #[test]
 fn a_recorder_that_traps_at_any_host_call_loses_at_most_what_it_held() {
     for calls in (0..80).step_by(3) {
-        let mut stage = Stage::new(true, 2);
-        stage.requests(10);
-        stage.sim.trap_after(stage.recorder.unwrap().0, calls);
-        stage.run(10 * SECOND);
-        stage.requests(10);
-        stage.run(5 * SECOND);
-        let stored = stage.feed.events.len();
+        let mut testbed = Testbed::new(true, 2);
+        testbed.requests(10);
+        testbed.sim.trap_after(testbed.recorder.unwrap().0, calls);
+        testbed.run(10 * SECOND);
+        testbed.requests(10);
+        testbed.run(5 * SECOND);
+        let stored = testbed.feed.events.len();
         assert!((20..=40).contains(&stored), "after {calls} host calls: {stored}");
-        assert_eq!(stage.numbered(), 40, "after {calls} host calls: what is lost shows");
-        assert_eq!(stage.sim.queued("/events"), 0);
+        assert_eq!(testbed.numbered(), 40, "after {calls} host calls: what is lost shows");
+        assert_eq!(testbed.sim.queued("/events"), 0);
     }
 }
 
 #[test]
 fn events_wait_while_the_admin_service_does_not_store() {
-    let mut stage = Stage::new(true, 2);
-    stage.feed.takes_events = false;
-    stage.requests(300);
-    stage.run(20 * SECOND);
-    assert!(stage.feed.events.is_empty());
-    stage.feed.takes_events = true;
-    stage.run(10 * SECOND);
-    assert_eq!(stage.feed.events.len(), 600);
-    assert_eq!(stage.numbered(), 600);
+    let mut testbed = Testbed::new(true, 2);
+    testbed.feed.takes_events = false;
+    testbed.requests(300);
+    testbed.run(20 * SECOND);
+    assert!(testbed.feed.events.is_empty());
+    testbed.feed.takes_events = true;
+    testbed.run(10 * SECOND);
+    assert_eq!(testbed.feed.events.len(), 600);
+    assert_eq!(testbed.numbered(), 600);
 }
 
 #[test]
 fn a_worker_that_died_is_reported_with_its_last_number() {
-    let mut stage = Stage::new(true, 2);
-    stage.requests(30);
-    stage.run(2 * SECOND);
-    let sources: BTreeSet<_> = stage.feed.events.iter().map(|(source, _)| *source).collect();
+    let mut testbed = Testbed::new(true, 2);
+    testbed.requests(30);
+    testbed.run(2 * SECOND);
+    let sources: BTreeSet<_> = testbed.feed.events.iter().map(|(source, _)| *source).collect();
     assert_eq!(sources.len(), 2);
-    stage.sim.trap(stage.gates[0].0);
-    stage.run(15 * SECOND);
-    let dead: BTreeSet<_> = stage
+    testbed.sim.trap(testbed.gates[0].0);
+    testbed.run(15 * SECOND);
+    let dead: BTreeSet<_> = testbed
         .feed
         .posts
         .iter()
@@ -182,48 +182,48 @@ fn a_worker_that_died_is_reported_with_its_last_number() {
 
 #[test]
 fn what_envoy_refused_before_the_gate_has_its_event() {
-    let mut stage = Stage::new(true, 1);
-    let (worker, root) = stage.gates[0];
-    stage.sim.refuse(worker, root);
-    stage.run(SECOND);
-    assert_eq!(stage.feed.events.len(), 1);
-    let event = &stage.feed.events[0].1;
+    let mut testbed = Testbed::new(true, 1);
+    let (worker, root) = testbed.gates[0];
+    testbed.sim.refuse(worker, root);
+    testbed.run(SECOND);
+    assert_eq!(testbed.feed.events.len(), 1);
+    let event = &testbed.feed.events[0].1;
     assert_eq!((event.path.as_ref(), event.verdict.name()), (None, "unseen"));
 }
 
 #[test]
 fn a_new_token_takes_over_without_losing_an_event_or_a_ban() {
-    let mut stage = Stage::new(false, 2);
-    stage.requests(300);
+    let mut testbed = Testbed::new(false, 2);
+    testbed.requests(300);
     let new = CONFIG.replace("secret", "new");
-    let old = std::mem::take(&mut stage.gates);
+    let old = std::mem::take(&mut testbed.gates);
     for (worker, _) in &old {
-        let (root, accepted) = stage.sim.root(*worker, "tidegate", &new);
+        let (root, accepted) = testbed.sim.root(*worker, "tidegate", &new);
         assert!(accepted);
-        stage.gates.push((*worker, root));
+        testbed.gates.push((*worker, root));
     }
-    stage.requests(100);
-    stage.run(20 * MS);
+    testbed.requests(100);
+    testbed.run(20 * MS);
     for (worker, root) in old {
-        stage.sim.request(worker, root, Request::get("/x", "192.0.2.1"));
-        stage.sim.drop_root(worker, root);
+        testbed.sim.request(worker, root, Request::get("/x", "192.0.2.1"));
+        testbed.sim.drop_root(worker, root);
     }
-    stage.requests(100);
-    stage.feed.ack_wanted = true;
-    stage.feed.ban("9.9.9.9");
-    stage.run(2 * SECOND);
-    assert_eq!(stage.feed.events.len(), 2 * (300 + 100 + 1 + 100));
-    assert_eq!(stage.sim.queued("/events"), 0);
-    for (worker, root) in stage.gates.clone() {
-        assert_eq!(stage.sim.request(worker, root, Request::get("/x", "9.9.9.9")).status, 403);
+    testbed.requests(100);
+    testbed.feed.ack_wanted = true;
+    testbed.feed.ban("9.9.9.9");
+    testbed.run(2 * SECOND);
+    assert_eq!(testbed.feed.events.len(), 2 * (300 + 100 + 1 + 100));
+    assert_eq!(testbed.sim.queued("/events"), 0);
+    for (worker, root) in testbed.gates.clone() {
+        assert_eq!(testbed.sim.request(worker, root, Request::get("/x", "9.9.9.9")).status, 403);
     }
-    let ack = stage.feed.acks.last().unwrap();
-    assert_eq!((ack.version, ack.live, ack.stale), (stage.feed.version(), 2, 0));
-    let tokens: Vec<_> = stage.sim.calls().iter().filter_map(|call| call.header("authorization")).collect();
+    let ack = testbed.feed.acks.last().unwrap();
+    assert_eq!((ack.version, ack.live, ack.stale), (testbed.feed.version(), 2, 0));
+    let tokens: Vec<_> = testbed.sim.calls().iter().filter_map(|call| call.header("authorization")).collect();
     assert!(tokens.iter().all(|token| token == "Bearer new"), "{tokens:?}");
     // The sources that ended are reported once nothing of theirs can come.
-    stage.run(12 * SECOND);
-    let reports = stage.feed.posts.iter().flat_map(|post| &post.sources);
+    testbed.run(12 * SECOND);
+    let reports = testbed.feed.posts.iter().flat_map(|post| &post.sources);
     let dead: BTreeSet<_> =
         reports.filter(|report| report.state == SourceState::Dead).map(|report| report.source).collect();
     assert_eq!(dead.len(), 2);

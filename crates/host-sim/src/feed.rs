@@ -45,7 +45,7 @@ pub enum Fault {
 
 /// What is wrong with every answer of one kind, for as long as it is set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Trouble {
+pub enum LastingFault {
     /// 200, and bytes that do not decode.
     Garbage,
     /// 200, and no bytes.
@@ -126,9 +126,9 @@ pub struct Feed {
     /// Whether polls stay unanswered, so that gateways keep the tables that they have.
     pub frozen: bool,
     /// What is wrong with answers to questions.
-    pub trouble: PerCheck<Option<Trouble>>,
+    pub check_faults: PerCheck<Option<LastingFault>>,
     /// What is wrong with answers to open events.
-    pub open_trouble: Option<Trouble>,
+    pub open_fault: Option<LastingFault>,
     /// In which order questions are answered.
     pub order: Order,
     /// Questions that came, each once.
@@ -180,8 +180,8 @@ impl Feed {
             clock_ahead_ms: 0,
             served: BTreeMap::new(),
             frozen: false,
-            trouble: PerCheck::default(),
-            open_trouble: None,
+            check_faults: PerCheck::default(),
+            open_fault: None,
             order: Order::Asked,
             asked: PerCheck::default(),
             opened: Vec::new(),

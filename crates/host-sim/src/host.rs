@@ -70,7 +70,9 @@ impl SimHost {
             stream.mutable = false;
             if again || !is_held || !matches!(phase, Phase::CallResponse(_)) {
                 let waits = stream.waits;
-                world.offences.push(format!("resumes {what:?} of one that waits for {waits:?} in {phase:?}"));
+                world
+                    .violations
+                    .push(format!("resumes {what:?} of one that waits for {waits:?} in {phase:?}"));
             }
             Ok(())
         })
@@ -307,7 +309,7 @@ impl Host for SimHost {
             });
             if !fits || !matches!(phase, Phase::RequestHeaders | Phase::CallResponse(_)) {
                 let waits = stream.waits;
-                world.offences.push(format!("replies to one that waits for {waits:?} in {phase:?}"));
+                world.violations.push(format!("replies to one that waits for {waits:?} in {phase:?}"));
             }
             world.note(|| Done::Replied(reply.status, reply.details.to_owned()));
             Ok(())

@@ -10,7 +10,7 @@
 //!   contexts of a [`Module`], as proxy-wasm's dispatcher does.
 //! * [`SimHost`] is the host of one VM in it; [`SimHost::alone`] a single VM for unit tests.
 //! * [`Feed`] emulates the admin service and answers callouts.
-//! * [`Stage`] is a process with gates and such a service.
+//! * [`Testbed`] is a process with gates and such a service.
 //!
 //! Nothing happens by itself: [`Sim::settle`] delivers what is due now,
 //! [`Sim::advance`] moves the clock. Time stands still inside a callback.
@@ -25,14 +25,14 @@ mod process;
 pub mod random;
 mod requests;
 mod rng;
-mod stage;
 mod stream;
+mod testbed;
 mod world;
 
-pub use feed::{Fault, Feed, Order, Trouble, empty_routes};
+pub use feed::{Fault, Feed, LastingFault, Order, empty_routes};
 pub use host::SimHost;
 pub use process::{Module, NewRoot, Root, Sim, Worker};
 pub use rng::TestRng;
-pub use stage::{CONFIG, Stage};
 pub use stream::{Done, Request, Response, StreamId, Waits};
+pub use testbed::{CONFIG, Testbed};
 pub use world::{CallId, CallView};

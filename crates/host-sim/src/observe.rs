@@ -93,8 +93,8 @@ impl Sim {
     /// What VMs did that Envoy does not tolerate: resumed what was not held, or replied
     /// after response headers were seen.
     #[must_use]
-    pub fn offences(&self) -> Vec<String> {
-        self.world.borrow().offences.clone()
+    pub fn violations(&self) -> Vec<String> {
+        self.world.borrow().violations.clone()
     }
 
     /// Number of handles of the host: those of root contexts and requests. Shows what a

@@ -160,7 +160,7 @@ impl Sim {
                 state.waits = Waits::Nobody;
             }
             if reply.is_some() && action == Some(Action::Continue) {
-                world.offences.push("replies, and lets the request go on".to_owned());
+                world.violations.push("replies, and lets the request go on".to_owned());
             }
             reply
         };

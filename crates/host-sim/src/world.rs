@@ -118,7 +118,7 @@ pub(crate) struct World {
     /// What was done to requests, if a test records that.
     pub done: Option<Vec<Done>>,
     /// What VMs did that Envoy does not tolerate.
-    pub offences: Vec<String>,
+    pub violations: Vec<String>,
     pub metrics: Vec<(String, MetricKind, u64)>,
     pub log: Vec<(log::Level, String)>,
     pub vms: Vec<VmState>,
@@ -144,7 +144,7 @@ impl World {
             max_calls: usize::MAX,
             streams: BTreeMap::new(),
             next_context: 1,
-            offences: Vec::new(),
+            violations: Vec::new(),
             metrics: Vec::new(),
             log: Vec::new(),
             vms: Vec::new(),

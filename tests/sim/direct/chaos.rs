@@ -4,7 +4,7 @@ use super::*;
 
 /// A world in which anything happens to requests, answers and the service.
 struct Chaos {
-    stage: Stage,
+    testbed: Testbed,
     rng: TestRng,
     /// Requests under way; whether their client was banned before they began.
     held: Vec<(tidegate_host_sim::StreamId, bool)>,
@@ -15,18 +15,18 @@ const GATES: usize = 2;
 
 impl Chaos {
     fn new(seed: u64) -> Self {
-        let mut stage = Stage::new(module, GATES, CONFIG, Feed::new());
-        stage.feed.ban("9.9.9.0/24");
-        stage.feed.order = Order::Random(seed | 1);
-        stage.run(2 * SECOND);
-        Self { stage, rng: TestRng::new(seed), held: Vec::new(), begun: 0 }
+        let mut testbed = Testbed::new(module, GATES, CONFIG, Feed::new());
+        testbed.feed.ban("9.9.9.0/24");
+        testbed.feed.order = Order::Random(seed | 1);
+        testbed.run(2 * SECOND);
+        Self { testbed, rng: TestRng::new(seed), held: Vec::new(), begun: 0 }
     }
 
-    fn trouble(&mut self) -> Option<Trouble> {
-        let slow = Trouble::Slow(Duration::from_millis(self.rng.bits() % 1_500));
+    fn random_fault(&mut self) -> Option<LastingFault> {
+        let slow = LastingFault::Slow(Duration::from_millis(self.rng.bits() % 1_500));
         match self.rng.below(4) {
             0 => Some(self.rng.pick(&BAD)),
-            1 => Some(self.rng.pick(&[slow, Trouble::Never])),
+            1 => Some(self.rng.pick(&[slow, LastingFault::Never])),
             _ => None,
         }
     }
@@ -43,36 +43,36 @@ impl Chaos {
                     FlagState::Share(40),
                 ]);
                 if flag.has_shadow() || state != FlagState::Shadow {
-                    self.stage.feed.set_flag(flag, state);
+                    self.testbed.feed.set_flag(flag, state);
                 }
             }
             1 => {
-                self.stage.feed.trouble = PerCheck::from_fn(|_| self.trouble());
-                self.stage.feed.open_trouble = self.trouble();
+                self.testbed.feed.check_faults = PerCheck::from_fn(|_| self.random_fault());
+                self.testbed.feed.open_fault = self.random_fault();
             }
-            2 => self.stage.feed.die(&mut self.stage.sim),
-            3 => self.stage.feed.up = true,
-            4 => self.stage.sim.refuse_calls(self.rng.percent(30)),
-            5 => self.stage.sim.limit_calls(if self.rng.percent(30) { 4 } else { usize::MAX }),
-            6 => drop(self.stage.feed.answer_all(&mut self.stage.sim)),
+            2 => self.testbed.feed.die(&mut self.testbed.sim),
+            3 => self.testbed.feed.up = true,
+            4 => self.testbed.sim.refuse_calls(self.rng.percent(30)),
+            5 => self.testbed.sim.limit_calls(if self.rng.percent(30) { 4 } else { usize::MAX }),
+            6 => drop(self.testbed.feed.answer_all(&mut self.testbed.sim)),
             7..=11 => {
                 let banned = self.rng.percent(40);
                 let client = if banned { "9.9.9.9" } else { "1.1.1.1" };
                 let gate = self.rng.below(GATES);
-                self.held.push((self.stage.begin(gate, Request::get("/x", client)), banned));
+                self.held.push((self.testbed.begin(gate, Request::get("/x", client)), banned));
                 self.begun += 1;
             }
             12..=14 => {
-                let calls = self.stage.sim.calls();
+                let calls = self.testbed.sim.calls();
                 if !calls.is_empty() {
                     let call = calls[self.rng.below(calls.len())].id;
-                    answer_one(&mut self.stage, call);
+                    answer_one(&mut self.testbed, call);
                 }
             }
             15..=19 => self.end_one(),
-            _ => self.stage.run(Duration::from_millis(self.rng.bits() % 300)),
+            _ => self.testbed.run(Duration::from_millis(self.rng.bits() % 300)),
         }
-        assert!(self.stage.sim.stuck().is_empty());
+        assert!(self.testbed.sim.stuck().is_empty());
     }
 
     /// One that is under way comes to some end, or a step nearer.
@@ -82,24 +82,24 @@ impl Chaos {
         }
         let at = self.rng.below(self.held.len());
         let (stream, banned) = self.held[at];
-        let waits = self.stage.sim.waits(stream).unwrap();
+        let waits = self.testbed.sim.waits(stream).unwrap();
         assert!(!(banned && waits == Waits::Upstream), "a banned client passes");
         let how = self.rng.below(5);
         match (waits, how) {
-            (Waits::Upstream, 0 | 1) => self.stage.sim.upstream(stream, 200, &[]),
-            (Waits::Request | Waits::Upstream, 2) => self.stage.sim.answer_early(stream, 504, "timeout"),
+            (Waits::Upstream, 0 | 1) => self.testbed.sim.upstream(stream, 200, &[]),
+            (Waits::Request | Waits::Upstream, 2) => self.testbed.sim.answer_early(stream, 504, "timeout"),
             (_, 3) => {
                 self.held.swap_remove(at);
-                self.stage.sim.leave(stream);
+                self.testbed.sim.leave(stream);
             }
             (Waits::Response, 4) => {
                 self.held.swap_remove(at);
-                self.stage.sim.turn(stream, 502, "upstream_reset");
-                self.stage.sim.finish(stream);
+                self.testbed.sim.turn(stream, 502, "upstream_reset");
+                self.testbed.sim.finish(stream);
             }
             (Waits::Nobody, _) => {
                 self.held.swap_remove(at);
-                self.stage.sim.finish(stream);
+                self.testbed.sim.finish(stream);
             }
             _ => {}
         }
@@ -107,18 +107,18 @@ impl Chaos {
 
     /// All is well again: whoever is still held gets on.
     fn end(&mut self) {
-        let Self { stage, .. } = self;
-        (stage.feed.up, stage.feed.open_trouble) = (true, None);
-        stage.feed.trouble = PerCheck::default();
-        stage.sim.refuse_calls(false);
-        stage.sim.limit_calls(usize::MAX);
+        let Self { testbed, .. } = self;
+        (testbed.feed.up, testbed.feed.open_fault) = (true, None);
+        testbed.feed.check_faults = PerCheck::default();
+        testbed.sim.refuse_calls(false);
+        testbed.sim.limit_calls(usize::MAX);
         for (stream, banned) in self.held.drain(..) {
-            let overtaken = stage.sim.waits(stream) == Some(Waits::Nobody);
-            let status = stage.finish(stream).status;
+            let overtaken = testbed.sim.waits(stream) == Some(Waits::Nobody);
+            let status = testbed.finish(stream).status;
             assert!(!banned || status != 200, "a banned client passes");
             assert!(matches!(status, 200 | 403) || overtaken || status == 504, "{status}");
         }
-        stage.run(15 * SECOND);
+        testbed.run(15 * SECOND);
     }
 }
 
@@ -126,18 +126,18 @@ impl Chaos {
 fn whatever_happens_every_request_ends_once_and_no_banned_client_passes() {
     for seed in 0..60 {
         let mut chaos = Chaos::new(seed);
-        let handles = chaos.stage.sim.handles();
+        let handles = chaos.testbed.sim.handles();
         for _ in 0..250 {
             chaos.happen();
         }
         chaos.end();
-        let stage = &chaos.stage;
-        stage.check();
-        assert_eq!(stage.sim.handles(), handles, "seed {seed}: nothing is left in the VMs");
-        assert_eq!(stage.feed.events.len() as u64, chaos.begun, "seed {seed}: one event each");
-        assert_eq!(stage.feed.duplicates, 0);
-        assert!(stage.feed.open.is_empty(), "seed {seed}: all that was opened is completed");
-        assert_eq!(stage.metric("tidegate.host_errors"), 0, "seed {seed}");
-        assert!(stage.sim.errors().is_empty());
+        let testbed = &chaos.testbed;
+        testbed.check();
+        assert_eq!(testbed.sim.handles(), handles, "seed {seed}: nothing is left in the VMs");
+        assert_eq!(testbed.feed.events.len() as u64, chaos.begun, "seed {seed}: one event each");
+        assert_eq!(testbed.feed.duplicates, 0);
+        assert!(testbed.feed.open.is_empty(), "seed {seed}: all that was opened is completed");
+        assert_eq!(testbed.metric("tidegate.host_errors"), 0, "seed {seed}");
+        assert!(testbed.sim.errors().is_empty());
     }
 }

@@ -6,23 +6,23 @@ use super::*;
 fn what_is_no_answer_is_a_failed_question_and_the_cache_stands_in() {
     for parallel in [false, true] {
         for bad in BAD {
-            let mut stage = direct(parallel);
-            stage.feed.ban("9.9.9.9");
-            stage.run(SECOND);
-            stage.feed.trouble = all_troubled(bad);
-            assert_eq!(told(&stage.get(0, "1.1.1.1")), (200, "via_upstream"), "{bad:?}");
-            assert_eq!(told(&stage.get(0, "9.9.9.9")), (403, "ip_banned"), "{bad:?}, from the cache");
-            let events = stage.events();
+            let mut testbed = direct(parallel);
+            testbed.feed.ban("9.9.9.9");
+            testbed.run(SECOND);
+            testbed.feed.check_faults = all_faulty(bad);
+            assert_eq!(told(&testbed.get(0, "1.1.1.1")), (200, "via_upstream"), "{bad:?}");
+            assert_eq!(told(&testbed.get(0, "9.9.9.9")), (403, "ip_banned"), "{bad:?}, from the cache");
+            let events = testbed.events();
             assert_eq!(events[0].answered, PerCheck::from_fn(|_| Answered::Fallback), "{bad:?}");
             assert_eq!(events[1].answered.ip, Answered::Fallback, "{bad:?}");
-            assert!(Check::ALL.iter().all(|check| failed(&stage, *check) > 0), "{bad:?}");
-            assert_eq!(stage.metric("tidegate.requests.deny.ip_banned"), 1);
-            assert_eq!(stage.metric("tidegate.requests.deny.check_unavailable"), 0);
+            assert!(Check::ALL.iter().all(|check| failed(&testbed, *check) > 0), "{bad:?}");
+            assert_eq!(testbed.metric("tidegate.requests.deny.ip_banned"), 1);
+            assert_eq!(testbed.metric("tidegate.requests.deny.check_unavailable"), 0);
             // It comes back.
-            stage.feed.trouble = PerCheck::default();
-            assert_eq!(told(&stage.get(0, "9.9.9.9")), (403, "ip_banned"));
-            assert_eq!(stage.events()[2].answered.ip, Answered::Direct, "{bad:?}");
-            stage.check();
+            testbed.feed.check_faults = PerCheck::default();
+            assert_eq!(told(&testbed.get(0, "9.9.9.9")), (403, "ip_banned"));
+            assert_eq!(testbed.events()[2].answered.ip, Answered::Direct, "{bad:?}");
+            testbed.check();
         }
     }
 }
@@ -32,20 +32,20 @@ fn without_a_cache_each_check_does_as_the_operator_chose() {
     for bad in BAD {
         for check in Check::ALL {
             for allows in [false, true] {
-                let mut stage = without_tables(&if allows { lenient(&[check]) } else { lenient(&[]) });
-                *stage.feed.trouble.get_mut(check) = Some(bad);
-                let response = stage.get(0, "1.1.1.1");
+                let mut testbed = without_tables(&if allows { lenient(&[check]) } else { lenient(&[]) });
+                *testbed.feed.check_faults.get_mut(check) = Some(bad);
+                let response = testbed.get(0, "1.1.1.1");
                 let expected = if allows { (200, "via_upstream") } else { (503, "check_unavailable") };
                 assert_eq!(told(&response), expected, "{bad:?} of {check:?}");
                 let is_routed = allows && check != Check::Route;
                 assert_eq!(response.cluster.is_some(), is_routed, "else by Envoy's own route table");
-                stage.run(SECOND);
-                assert_eq!(failed(&stage, check), 1, "{bad:?} of {check:?}");
-                let denied = stage.metric("tidegate.requests.deny.check_unavailable");
+                testbed.run(SECOND);
+                assert_eq!(failed(&testbed, check), 1, "{bad:?} of {check:?}");
+                let denied = testbed.metric("tidegate.requests.deny.check_unavailable");
                 assert_eq!(denied, u64::from(!allows), "denied and failed are counted apart");
-                let unavailable = stage.metric(&format!("tidegate.check.{}.unavailable", check.name()));
+                let unavailable = testbed.metric(&format!("tidegate.check.{}.unavailable", check.name()));
                 assert_eq!(unavailable, 1);
-                stage.check();
+                testbed.check();
             }
         }
     }
@@ -53,13 +53,13 @@ fn without_a_cache_each_check_does_as_the_operator_chose() {
 
 #[test]
 fn a_denial_for_want_of_an_answer_says_so() {
-    let mut stage = without_tables(CONFIG);
-    stage.feed.trouble.geo = Some(Trouble::Status(503));
-    let response = stage.get(0, "1.1.1.1");
+    let mut testbed = without_tables(CONFIG);
+    testbed.feed.check_faults.geo = Some(LastingFault::Status(503));
+    let response = testbed.get(0, "1.1.1.1");
     assert_eq!(response.header("retry-after").as_deref(), Some("1"));
     assert_eq!(response.header("content-type").as_deref(), Some("application/problem+json"));
-    stage.run(SECOND);
-    let event = &stage.feed.events[0].1;
+    testbed.run(SECOND);
+    let event = &testbed.feed.events[0].1;
     assert_eq!(event.reason.as_deref(), Some("check_unavailable"));
     assert_eq!(event.rule.as_deref(), Some("geo"));
     assert_eq!(
@@ -73,98 +73,98 @@ fn nobody_waits_longer_than_the_limits_say() {
     let mut config: serde_json::Value = serde_json::from_str(CONFIG).unwrap();
     config["direct"] = serde_json::json!({"timeout": "400ms", "budget": "1s"});
     for (parallel, took) in [(false, 1_000), (true, 400)] {
-        let mut stage = Stage::with_flags(module, 1, &config.to_string(), flags(parallel));
-        stage.feed.trouble = all_troubled(Trouble::Never);
-        let began = stage.sim.now_ns();
+        let mut testbed = Testbed::with_flags(module, 1, &config.to_string(), flags(parallel));
+        testbed.feed.check_faults = all_faulty(LastingFault::Never);
+        let began = testbed.sim.now_ns();
         // In turn: 400 ms, 400 ms, and what is left of the second.
-        assert_eq!(stage.get(0, "1.1.1.1").status, 200, "from the cache");
-        assert_eq!((stage.sim.now_ns() - began) / 1_000_000, took, "parallel: {parallel}");
-        assert_eq!(stage.events()[0].duration_us, Some(took * 1_000));
-        stage.check();
+        assert_eq!(testbed.get(0, "1.1.1.1").status, 200, "from the cache");
+        assert_eq!((testbed.sim.now_ns() - began) / 1_000_000, took, "parallel: {parallel}");
+        assert_eq!(testbed.events()[0].duration_us, Some(took * 1_000));
+        testbed.check();
     }
     // The budget may be over before all were asked.
     config["direct"] = serde_json::json!({"timeout": "400ms", "budget": "400ms"});
-    let mut stage = Stage::with_flags(module, 1, &config.to_string(), flags(false));
-    stage.feed.trouble = all_troubled(Trouble::Never);
-    let began = stage.sim.now_ns();
-    assert_eq!(stage.get(0, "1.1.1.1").status, 200);
-    assert_eq!((stage.sim.now_ns() - began) / 1_000_000, 400);
-    assert_eq!(stage.feed.asked, PerCheck { ip: 1, geo: 0, route: 0 }, "nothing is asked in no time");
-    stage.run(SECOND);
-    assert_eq!(Check::ALL.map(|check| failed(&stage, check)), [1; 3]);
+    let mut testbed = Testbed::with_flags(module, 1, &config.to_string(), flags(false));
+    testbed.feed.check_faults = all_faulty(LastingFault::Never);
+    let began = testbed.sim.now_ns();
+    assert_eq!(testbed.get(0, "1.1.1.1").status, 200);
+    assert_eq!((testbed.sim.now_ns() - began) / 1_000_000, 400);
+    assert_eq!(testbed.feed.asked, PerCheck { ip: 1, geo: 0, route: 0 }, "nothing is asked in no time");
+    testbed.run(SECOND);
+    assert_eq!(Check::ALL.map(|check| failed(&testbed, check)), [1; 3]);
 }
 
 #[test]
 fn a_service_that_hangs_is_waited_for_once_a_second_and_not_by_all() {
-    let mut stage = direct(true);
-    stage.feed.trouble = all_troubled(Trouble::Never);
-    let began = stage.sim.now_ns();
+    let mut testbed = direct(true);
+    testbed.feed.check_faults = all_faulty(LastingFault::Never);
+    let began = testbed.sim.now_ns();
     for _ in 0..3 {
-        assert_eq!(stage.get(0, "1.1.1.1").status, 200, "from the cache");
+        assert_eq!(testbed.get(0, "1.1.1.1").status, 200, "from the cache");
     }
-    assert_eq!((stage.sim.now_ns() - began) / 1_000_000, 3_000, "each waits for its whole time");
+    assert_eq!((testbed.sim.now_ns() - began) / 1_000_000, 3_000, "each waits for its whole time");
     for _ in 0..100 {
-        assert_eq!(stage.get_now(0, "1.1.1.1").status, 200, "and these for nothing");
+        assert_eq!(testbed.get_now(0, "1.1.1.1").status, 200, "and these for nothing");
     }
-    assert_eq!(stage.feed.asked, PerCheck { ip: 3, geo: 3, route: 3 });
-    stage.run(SECOND);
-    let began = stage.sim.now_ns();
-    assert_eq!(stage.get(0, "1.1.1.1").status, 200);
-    assert_eq!((stage.sim.now_ns() - began) / 1_000_000, 1_000, "one finds out whether it still hangs");
-    assert_eq!(stage.get_now(0, "1.1.1.1").status, 200);
-    assert_eq!(stage.feed.asked, PerCheck { ip: 4, geo: 4, route: 4 });
+    assert_eq!(testbed.feed.asked, PerCheck { ip: 3, geo: 3, route: 3 });
+    testbed.run(SECOND);
+    let began = testbed.sim.now_ns();
+    assert_eq!(testbed.get(0, "1.1.1.1").status, 200);
+    assert_eq!((testbed.sim.now_ns() - began) / 1_000_000, 1_000, "one finds out whether it still hangs");
+    assert_eq!(testbed.get_now(0, "1.1.1.1").status, 200);
+    assert_eq!(testbed.feed.asked, PerCheck { ip: 4, geo: 4, route: 4 });
     // It goes on: the next that finds out is answered, and so are all after it.
-    stage.feed.trouble = PerCheck::default();
-    stage.run(SECOND);
-    let before = stage.events().len();
+    testbed.feed.check_faults = PerCheck::default();
+    testbed.run(SECOND);
+    let before = testbed.events().len();
     for _ in 0..2 {
-        stage.get(0, "1.1.1.1");
+        testbed.get(0, "1.1.1.1");
     }
-    let answered = stage.events()[before..].iter().map(|event| event.answered).collect::<Vec<_>>();
+    let answered = testbed.events()[before..].iter().map(|event| event.answered).collect::<Vec<_>>();
     assert_eq!(answered, [PerCheck::from_fn(|_| Answered::Direct); 2]);
-    assert_eq!(failed(&stage, Check::Ip), 105, "not asking counts as a failed question");
-    stage.check();
+    assert_eq!(failed(&testbed, Check::Ip), 105, "not asking counts as a failed question");
+    testbed.check();
 }
 
 #[test]
 fn an_answer_in_time_is_waited_for() {
     for parallel in [false, true] {
-        let mut stage = direct(parallel);
-        stage.feed.trouble = all_troubled(Trouble::Slow(900 * MS));
-        let began = stage.sim.now_ns();
-        assert_eq!(stage.get(0, "1.1.1.1").status, 200);
-        let took = (stage.sim.now_ns() - began) / 1_000_000;
+        let mut testbed = direct(parallel);
+        testbed.feed.check_faults = all_faulty(LastingFault::Slow(900 * MS));
+        let began = testbed.sim.now_ns();
+        assert_eq!(testbed.get(0, "1.1.1.1").status, 200);
+        let took = (testbed.sim.now_ns() - began) / 1_000_000;
         assert_eq!(took, if parallel { 900 } else { 2_700 });
-        assert_eq!(stage.events()[0].answered, PerCheck::from_fn(|_| Answered::Direct));
-        assert_eq!(Check::ALL.map(|check| failed(&stage, check)), [0; 3]);
+        assert_eq!(testbed.events()[0].answered, PerCheck::from_fn(|_| Answered::Direct));
+        assert_eq!(Check::ALL.map(|check| failed(&testbed, check)), [0; 3]);
     }
 }
 
 #[test]
 fn a_question_that_cannot_be_sent_is_not_waited_for() {
-    type Fault = fn(&mut Stage, bool);
+    type Fault = fn(&mut Testbed, bool);
     let faults: [(&str, Fault); 3] = [
-        ("no healthy host", |stage, on| stage.sim.refuse_calls(on)),
-        ("an unknown cluster", |stage, on| stage.sim.know_cluster(!on)),
-        ("an open circuit breaker", |stage, on| stage.sim.limit_calls(if on { 1 } else { usize::MAX })),
+        ("no healthy host", |testbed, on| testbed.sim.refuse_calls(on)),
+        ("an unknown cluster", |testbed, on| testbed.sim.know_cluster(!on)),
+        ("an open circuit breaker", |testbed, on| testbed.sim.limit_calls(if on { 1 } else { usize::MAX })),
     ];
     for parallel in [false, true] {
         for (what, fault) in faults {
-            let mut stage = direct(parallel);
-            fault(&mut stage, true);
-            let stream = stage.begin(0, Request::get("/x", "1.1.1.1"));
+            let mut testbed = direct(parallel);
+            fault(&mut testbed, true);
+            let stream = testbed.begin(0, Request::get("/x", "1.1.1.1"));
             assert_eq!(
-                stage.sim.waits(stream),
+                testbed.sim.waits(stream),
                 Some(Waits::Upstream),
                 "{what}: decided at once by the cache"
             );
-            stage.finish(stream);
-            fault(&mut stage, false);
-            stage.get(0, "1.1.1.1");
-            let events = stage.events();
+            testbed.finish(stream);
+            fault(&mut testbed, false);
+            testbed.get(0, "1.1.1.1");
+            let events = testbed.events();
             assert_eq!(events[0].answered, PerCheck::from_fn(|_| Answered::Fallback), "{what}");
             assert_eq!(events[1].answered, PerCheck::from_fn(|_| Answered::Direct), "{what}");
-            stage.check();
+            testbed.check();
         }
     }
 }
@@ -173,45 +173,45 @@ fn a_question_that_cannot_be_sent_is_not_waited_for() {
 fn of_questions_asked_at_once_some_may_be_refused() {
     // The poll is one callout; so many questions fit beside it.
     for fits in 0..=3 {
-        let mut stage = direct(true);
-        stage.sim.limit_calls(1 + fits);
-        assert_eq!(stage.get(0, "1.1.1.1").status, 200);
-        stage.sim.limit_calls(usize::MAX);
-        let answered = stage.events()[0].answered;
+        let mut testbed = direct(true);
+        testbed.sim.limit_calls(1 + fits);
+        assert_eq!(testbed.get(0, "1.1.1.1").status, 200);
+        testbed.sim.limit_calls(usize::MAX);
+        let answered = testbed.events()[0].answered;
         let expected =
             Check::ALL.map(|check| match Check::ALL.iter().position(|c| *c == check).unwrap() < fits {
                 true => Answered::Direct,
                 false => Answered::Fallback,
             });
         assert_eq!(Check::ALL.map(|check| *answered.get(check)), expected);
-        stage.check();
+        testbed.check();
     }
     // Refused and denied for it, while the others are open: nobody waits for them.
-    let mut stage = without_tables(CONFIG);
-    stage.sim.limit_calls(1);
-    let stream = stage.begin(0, Request::get("/x", "1.1.1.1"));
-    assert_eq!(stage.sim.waits(stream), Some(Waits::Nobody));
-    assert_eq!(told(&stage.finish(stream)), (503, "check_unavailable"));
-    stage.check();
+    let mut testbed = without_tables(CONFIG);
+    testbed.sim.limit_calls(1);
+    let stream = testbed.begin(0, Request::get("/x", "1.1.1.1"));
+    assert_eq!(testbed.sim.waits(stream), Some(Waits::Nobody));
+    assert_eq!(told(&testbed.finish(stream)), (503, "check_unavailable"));
+    testbed.check();
 }
 
 #[test]
 fn a_service_that_dies_between_question_and_answer_and_comes_back() {
     for parallel in [false, true] {
-        let mut stage = direct(parallel);
-        let open: Vec<_> = (0..20).map(|_| stage.begin(0, Request::get("/x", "1.1.1.1"))).collect();
-        stage.feed.die(&mut stage.sim);
+        let mut testbed = direct(parallel);
+        let open: Vec<_> = (0..20).map(|_| testbed.begin(0, Request::get("/x", "1.1.1.1"))).collect();
+        testbed.feed.die(&mut testbed.sim);
         for stream in open {
-            assert_eq!(stage.finish(stream).status, 200, "from the cache");
+            assert_eq!(testbed.finish(stream).status, 200, "from the cache");
         }
-        assert_eq!(stage.get(0, "1.1.1.1").status, 200);
-        stage.feed.up = true;
-        stage.feed.restart();
-        assert_eq!(stage.get(0, "1.1.1.1").status, 200);
-        stage.run(5 * SECOND);
-        assert_eq!(stage.events().last().unwrap().answered.ip, Answered::Direct);
-        assert_eq!(stage.events().len(), 22);
-        stage.check();
+        assert_eq!(testbed.get(0, "1.1.1.1").status, 200);
+        testbed.feed.up = true;
+        testbed.feed.restart();
+        assert_eq!(testbed.get(0, "1.1.1.1").status, 200);
+        testbed.run(5 * SECOND);
+        assert_eq!(testbed.events().last().unwrap().answered.ip, Answered::Direct);
+        assert_eq!(testbed.events().len(), 22);
+        testbed.check();
     }
 }
 
@@ -220,17 +220,17 @@ fn a_service_that_is_gone_while_everything_is_direct() {
     for (config, without) in
         [(CONFIG.to_owned(), (503, "check_unavailable")), (lenient(&Check::ALL), (200, "via_upstream"))]
     {
-        let mut stage = without_tables(&config);
-        stage.feed.die(&mut stage.sim);
-        assert_eq!(told(&stage.get(0, "9.9.9.9")), without);
-        let mut stage = Stage::with_flags(module, 1, &config, Flags::default());
-        stage.feed.ban("9.9.9.9");
-        stage.run(SECOND);
-        stage.feed.die(&mut stage.sim);
-        let began = stage.sim.now_ns();
-        assert_eq!(told(&stage.get(0, "9.9.9.9")), (403, "ip_banned"), "with a cache the cache answers");
-        assert_eq!(stage.get(0, "1.1.1.1").status, 200);
-        assert_eq!(stage.sim.now_ns(), began, "a refused connection is no wait");
-        stage.check();
+        let mut testbed = without_tables(&config);
+        testbed.feed.die(&mut testbed.sim);
+        assert_eq!(told(&testbed.get(0, "9.9.9.9")), without);
+        let mut testbed = Testbed::with_flags(module, 1, &config, Flags::default());
+        testbed.feed.ban("9.9.9.9");
+        testbed.run(SECOND);
+        testbed.feed.die(&mut testbed.sim);
+        let began = testbed.sim.now_ns();
+        assert_eq!(told(&testbed.get(0, "9.9.9.9")), (403, "ip_banned"), "with a cache the cache answers");
+        assert_eq!(testbed.get(0, "1.1.1.1").status, 200);
+        assert_eq!(testbed.sim.now_ns(), began, "a refused connection is no wait");
+        testbed.check();
     }
 }

@@ -9,7 +9,7 @@ use tidegate_policy::table::{AddressTable, Entry, EntryState};
 use tidegate_policy::tables::{TableDecoder, TableSet};
 use tidegate_policy::wire::check::{Answer, Found, GeoAnswer, MAX_ANSWER, Question, RouteAnswer};
 
-use super::{Feed, Reply, Trouble};
+use super::{Feed, LastingFault, Reply};
 use crate::process::Sim;
 use crate::world::CallView;
 
@@ -65,11 +65,11 @@ impl Feed {
     }
 
     pub(super) fn check(&mut self, check: Check, call: &CallView, sim: &Sim) -> Option<Reply> {
-        let trouble = *self.trouble.get(check);
+        let fault = *self.check_faults.get(check);
         if self.seen.insert(call.id) {
             *self.asked.get_mut(check) += 1;
         }
-        if self.waits(trouble, call, sim) {
+        if self.waits(fault, call, sim) {
             return None;
         }
         let bad = Some(Reply::Answer(400, Vec::new()));
@@ -80,24 +80,24 @@ impl Feed {
         let now = self.now(sim);
         let version = self.version();
         let other = Check::ALL.into_iter().find(|other| *other != check).unwrap_or(check);
-        let about = if trouble == Some(Trouble::OtherCheck) { other } else { check };
+        let about = if fault == Some(LastingFault::OtherCheck) { other } else { check };
         let found = find(about, &question, self.tables(), now);
-        let id = if trouble == Some(Trouble::OtherQuestion) { question.id ^ 1 } else { question.id };
+        let id = if fault == Some(LastingFault::OtherQuestion) { question.id ^ 1 } else { question.id };
         let mut bytes = Answer { id, version, found }.to_bytes().ok()?;
-        Some(match trouble {
-            Some(Trouble::Garbage) => Reply::Answer(200, b"<html>".to_vec()),
-            Some(Trouble::Empty) => Reply::Answer(200, Vec::new()),
-            Some(Trouble::Status(status)) => Reply::Answer(status, bytes),
-            Some(Trouble::Reset) => Reply::Reset,
-            Some(Trouble::Trailing) => {
+        Some(match fault {
+            Some(LastingFault::Garbage) => Reply::Answer(200, b"<html>".to_vec()),
+            Some(LastingFault::Empty) => Reply::Answer(200, Vec::new()),
+            Some(LastingFault::Status(status)) => Reply::Answer(status, bytes),
+            Some(LastingFault::Reset) => Reply::Reset,
+            Some(LastingFault::Trailing) => {
                 bytes.push(0);
                 Reply::Answer(200, bytes)
             }
-            Some(Trouble::Long) => {
+            Some(LastingFault::Long) => {
                 bytes.resize(2 * MAX_ANSWER, 0);
                 Reply::Answer(200, bytes)
             }
-            Some(Trouble::Version) => {
+            Some(LastingFault::Version) => {
                 bytes[0] ^= 0x80;
                 Reply::Answer(200, bytes)
             }

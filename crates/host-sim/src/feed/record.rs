@@ -2,7 +2,7 @@
 
 use tidegate_policy::wire::event::{Batch, EventPost, OpenEvent};
 
-use super::{Feed, Reply, Trouble};
+use super::{Feed, LastingFault, Reply};
 use crate::process::Sim;
 use crate::world::CallView;
 
@@ -31,8 +31,8 @@ impl Feed {
     /// Stores an open event, unless its completed one was stored already. It is stored also
     /// if the answer is slow or missing, but not if that is a reset or a status from 400 on.
     pub(super) fn take_open(&mut self, call: &CallView, sim: &Sim) -> Option<Reply> {
-        let trouble = self.open_trouble;
-        let stores = !matches!(trouble, Some(Trouble::Status(400..) | Trouble::Reset));
+        let fault = self.open_fault;
+        let stores = !matches!(fault, Some(LastingFault::Status(400..) | LastingFault::Reset));
         if stores && self.seen.insert(call.id) {
             let Ok(open) = OpenEvent::from_bytes(&call.body) else {
                 return Some(Reply::Answer(400, Vec::new()));
@@ -43,13 +43,13 @@ impl Feed {
             }
             self.opened.push(open);
         }
-        if self.waits(trouble, call, sim) {
+        if self.waits(fault, call, sim) {
             return None;
         }
-        Some(match trouble {
-            Some(Trouble::Status(status)) => Reply::Answer(status, Vec::new()),
-            Some(Trouble::Reset) => Reply::Reset,
-            Some(Trouble::Garbage) => Reply::Answer(200, b"\xff no answer".to_vec()),
+        Some(match fault {
+            Some(LastingFault::Status(status)) => Reply::Answer(status, Vec::new()),
+            Some(LastingFault::Reset) => Reply::Reset,
+            Some(LastingFault::Garbage) => Reply::Answer(200, b"\xff no answer".to_vec()),
             _ => Reply::Answer(200, Vec::new()),
         })
     }

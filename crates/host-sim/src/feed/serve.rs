@@ -6,7 +6,7 @@ use tidegate_policy::check::Check;
 use tidegate_policy::wire::check;
 use tidegate_policy::wire::sync::{ACK_HEADER, Ack};
 
-use super::{Feed, Order, Reply, Trouble};
+use super::{Feed, LastingFault, Order, Reply};
 use crate::process::{Root, Sim, Worker};
 use crate::stream::{Request, Response, StreamId, Waits};
 use crate::world::{CallId, CallView};
@@ -165,10 +165,10 @@ impl Feed {
     }
 
     /// Whether a slow answer is not due yet.
-    pub(super) fn waits(&mut self, trouble: Option<Trouble>, call: &CallView, sim: &Sim) -> bool {
-        match trouble {
-            Some(Trouble::Never) => true,
-            Some(Trouble::Slow(time)) => {
+    pub(super) fn waits(&mut self, fault: Option<LastingFault>, call: &CallView, sim: &Sim) -> bool {
+        match fault {
+            Some(LastingFault::Never) => true,
+            Some(LastingFault::Slow(time)) => {
                 let due = *self.later.entry(call.id).or_insert(sim.now_ns() + time.as_nanos() as u64);
                 let waits = sim.now_ns() < due;
                 if !waits {

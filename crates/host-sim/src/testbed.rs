@@ -13,7 +13,7 @@ use crate::stream::{Request, Response, StreamId, Waits};
 pub const CONFIG: &str = r#"{"admin": {"cluster": "admin", "token": "secret"}}"#;
 
 /// A process, its gates, and its admin service.
-pub struct Stage {
+pub struct Testbed {
     /// The process.
     pub sim: Sim,
     /// The service.
@@ -22,16 +22,16 @@ pub struct Stage {
     pub gates: Vec<(Worker, Root)>,
 }
 
-impl Stage {
+impl Testbed {
     /// A process of so many workers and a service, with tables loaded.
     ///
     /// # Panics
     /// When the configuration is refused.
     #[must_use]
     pub fn new(module: Module, workers: usize, config: &str, feed: Feed) -> Self {
-        let mut stage = Self::cold(module, workers, config, feed);
-        stage.run(Duration::from_secs(1));
-        stage
+        let mut testbed = Self::cold(module, workers, config, feed);
+        testbed.run(Duration::from_secs(1));
+        testbed
     }
 
     /// As [`new`](Self::new), with these flags.
@@ -124,7 +124,7 @@ impl Stage {
     /// # Panics
     /// When it does not hold.
     pub fn check(&self) {
-        assert!(self.sim.offences().is_empty(), "{:?}", self.sim.offences());
+        assert!(self.sim.violations().is_empty(), "{:?}", self.sim.violations());
         assert!(self.sim.stuck().is_empty(), "held, and nothing will wake them");
     }
 }
