@@ -9,7 +9,7 @@ use super::schema::{EPOCH, RELOAD, read_state};
 use crate::store::{ChangedRows, Changes, DocumentKind, PerDocumentKind, StoreTable, StoredRows, Unchanged};
 
 /// Reasons to read all tables again; a mark in the log holds one of these as its key.
-pub(super) const WHYS: [&str; 3] = [REPLACED, RESTORED, TAMPERED];
+pub(super) const RELOAD_REASONS: [&str; 3] = [REPLACED, RESTORED, TAMPERED];
 /// Another file was moved to the database's path.
 pub(super) const REPLACED: &str = "the database file was replaced";
 /// The newest `seq` is lower than one seen before.
@@ -98,7 +98,7 @@ fn reason_to_reload(conn: &Connection, since: u64) -> rusqlite::Result<Option<Ch
     if let Some(mark) = marks.next()? {
         let new_epoch = text(mark, 0)?.as_deref() == Some(EPOCH);
         let said = text(mark, 1)?;
-        let why = WHYS.into_iter().find(|&why| said.as_deref() == Some(why)).unwrap_or(TAMPERED);
+        let why = RELOAD_REASONS.into_iter().find(|&why| said.as_deref() == Some(why)).unwrap_or(TAMPERED);
         return Ok(Some(Changes::Reload { new_epoch, why }));
     }
     let reaches = oldest <= since.saturating_add(1);

@@ -33,16 +33,16 @@ const COLUMNS_AND_VALUES: &str = "(source, number, timestamp, node, method, host
 
 /// Text of the last value: most events of a transaction have the same one.
 struct CachedText<K> {
-    of: Option<K>,
+    value: Option<K>,
     text: String,
 }
 
 impl<K: PartialEq> CachedText<K> {
-    fn say(&mut self, value: K, write: impl FnOnce(&K, &mut String)) -> &str {
-        if self.of.as_ref() != Some(&value) {
+    fn text_of(&mut self, value: K, write: impl FnOnce(&K, &mut String)) -> &str {
+        if self.value.as_ref() != Some(&value) {
             self.text.clear();
             write(&value, &mut self.text);
-            self.of = Some(value);
+            self.value = Some(value);
         }
         &self.text
     }
@@ -63,8 +63,8 @@ impl<'a> EventWriter<'a> {
         Ok(Self {
             ended: conn.prepare_cached(&format!("INSERT INTO events {COLUMNS_AND_VALUES}"))?,
             open: conn.prepare_cached(&format!("INSERT OR IGNORE INTO events {COLUMNS_AND_VALUES}"))?,
-            modes: CachedText { of: None, text: String::new() },
-            answered: CachedText { of: None, text: String::new() },
+            modes: CachedText { value: None, text: String::new() },
+            answered: CachedText { value: None, text: String::new() },
         })
     }
 
@@ -82,8 +82,8 @@ impl<'a> EventWriter<'a> {
             EventStage::Open => &mut self.open,
         };
         // A request that Envoy refused before the filter was not checked.
-        let modes = event.modes.map(|modes| self.modes.say(modes, write_modes));
-        let answered = event.modes.map(|_| self.answered.say(event.answered, write_answered));
+        let modes = event.modes.map(|modes| self.modes.text_of(modes, write_modes));
+        let answered = event.modes.map(|_| self.answered.text_of(event.answered, write_answered));
         statement.execute(params![
             source.0.to_be_bytes(),
             to_sql(event.number),

@@ -287,12 +287,12 @@ fn sources(conn: &Connection, which: &str, before: i64) -> rusqlite::Result<Vec<
 /// Marks `source` as dead from `now` on, unless it was heard of since `before`. Returns whether
 /// it did.
 pub(super) fn mark_dead(conn: &Connection, source: VmId, before: i64, now: i64) -> rusqlite::Result<bool> {
-    let buried = conn
+    let marked = conn
         .prepare_cached(
             "UPDATE sources SET dead_at = ?3 WHERE source = ?1 AND heard_at < ?2 AND dead_at IS NULL",
         )?
         .execute(params![source.0.to_be_bytes(), before, now])?;
-    Ok(buried > 0)
+    Ok(marked > 0)
 }
 
 /// Whether the ledger has the event `number` of `source`.

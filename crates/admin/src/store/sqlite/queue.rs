@@ -165,7 +165,7 @@ struct Lanes {
     /// after that which was served last.
     turn: usize,
     last_ingest: Option<Instant>,
-    rest_until: Option<Instant>,
+    ingest_paused_until: Option<Instant>,
 }
 
 impl Lanes {
@@ -174,7 +174,7 @@ impl Lanes {
             return None;
         }
         let paced = self.last_ingest.filter(|_| self.ingest_rows < MAX_ROWS).map(|last| last + every);
-        let due = paced.max(self.rest_until).unwrap_or(now);
+        let due = paced.max(self.ingest_paused_until).unwrap_or(now);
         Some(due.saturating_duration_since(now))
     }
 
@@ -338,8 +338,8 @@ impl Queue {
 
     /// Pauses transactions of events for half of `held`, the time that one held the write lock:
     /// otherwise a backlog of events would lock out all other programs.
-    pub(super) fn rest(&self, held: Duration) {
-        locked(&self.lanes).rest_until = Some(Instant::now() + held / 2);
+    pub(super) fn pause_ingest(&self, held: Duration) {
+        locked(&self.lanes).ingest_paused_until = Some(Instant::now() + held / 2);
     }
 
     /// Ends the writer; new and waiting jobs fail with [`StoreError::Closed`].

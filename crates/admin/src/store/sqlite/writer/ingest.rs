@@ -23,7 +23,7 @@ impl Writer {
             if !matches!(outcome, Ok((TransactionEnd::Durable, _))) {
                 self.forget();
             }
-            self.database.queue.rest(begun.elapsed());
+            self.database.queue.pause_ingest(begun.elapsed());
             outcome
         });
         match outcome {
