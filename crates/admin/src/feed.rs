@@ -200,7 +200,7 @@ impl Feed {
                 if let Some(since) = state.to_guess(&plan, since, held)
                     && let Some(guess) = shared.guesses.guess(&*shared.store, since, state.position).await
                 {
-                    plan.bans = BansPlan::FoldGuess(guess);
+                    plan.bans = BansPlan::FoldRestartGuess(guess);
                 }
                 return Some(state.answer(&plan));
             }

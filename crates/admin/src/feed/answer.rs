@@ -44,7 +44,7 @@ impl BansPlan {
         let on_our_base = base == state.base.blob.hash;
         let same_bans = held.bans == Some(state.snapshot.ips.bans);
         if let Some(position) = since.and_then(|since| state.position_of(since)) {
-            let same_epoch = position.era == state.position.era;
+            let same_epoch = position.epoch_index == state.position.epoch_index;
             let quiet = position >= state.base.cut && state.log.current.after(position).next().is_none();
             // The digest of its bans, if it sent one, must match.
             if same_epoch && quiet && (same_bans || held.bans.is_none()) {
@@ -129,7 +129,7 @@ impl FeedState {
             BansPlan::Whole => (None, whole()),
             BansPlan::FoldNothing => (Some(Vec::new()), whole()),
             BansPlan::FoldSince(since) => (self.fold(*since, &[]), whole()),
-            BansPlan::FoldGuess(guess) => (self.fold(guess.upto, &guess.keys), whole()),
+            BansPlan::FoldRestartGuess(guess) => (self.fold(guess.upto, &guess.keys), whole()),
         };
         Some(BansUpdate { base: self.base.blob, fold, overlay, digest: self.snapshot.ips.bans })
     }

@@ -8,11 +8,11 @@ use imbl::{OrdMap, OrdSet};
 use tidegate_policy::address::Prefix;
 use tokio::time::Instant;
 
-/// A position in the sequence of states of this process: `seq` counts within an epoch, `era`
-/// counts epochs, so that positions of former epochs stay comparable.
+/// A position in the sequence of states of this process: `seq` counts within an epoch, and
+/// `epoch_index` counts epochs, so that positions of former epochs stay comparable.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub(super) struct LogPosition {
-    pub era: u32,
+    pub epoch_index: u32,
     pub seq: u64,
 }
 
@@ -122,7 +122,7 @@ mod tests {
     }
 
     fn position(step: usize) -> LogPosition {
-        LogPosition { era: 0, seq: step as u64 + 1 }
+        LogPosition { epoch_index: 0, seq: step as u64 + 1 }
     }
 
     /// Whether each key exists, after each step.

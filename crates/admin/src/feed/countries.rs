@@ -90,7 +90,7 @@ pub(super) fn apply(held: &mut Option<Arc<CountriesInfo>>, index: &mut RowIndex,
                 None => "no country is known until then".to_owned(),
             };
             let why = format!("not a country table ({error}): import it again; {instead}");
-            index.set_aside(StoreTable::Countries, COUNTRIES_KEY, why);
+            index.quarantine(StoreTable::Countries, COUNTRIES_KEY, why);
         }
     }
 }

@@ -39,7 +39,7 @@ pub struct Documents<T> {
 }
 
 /// The parsed form of one kind of document.
-pub(super) trait NamedDocument: Clone {
+pub(super) trait DocumentContent: Clone {
     /// The kind.
     const KIND: DocumentKind;
 
@@ -82,7 +82,7 @@ impl<T> ParsedDocument<T> {
     }
 }
 
-fn read<T: NamedDocument>(row: DocumentRow) -> Result<ParsedDocument<T>, String> {
+fn read<T: DocumentContent>(row: DocumentRow) -> Result<ParsedDocument<T>, String> {
     let StrictValue(document) = serde_json::from_str(&row.document)
         .map_err(|error| format!("not JSON in which every name stands once in its object: {error}"))?;
     let says = T::read(&row, &document)?;
@@ -107,7 +107,7 @@ impl FingerprintedRow for DocumentRow {
     }
 }
 
-impl<T: NamedDocument> DocumentTable for Documents<T> {
+impl<T: DocumentContent> DocumentTable for Documents<T> {
     fn apply(&mut self, index: &mut RowIndex, changes: Vec<(String, Option<DocumentRow>)>) {
         let table = StoreTable::Documents(T::KIND);
         for (name, row) in changes {
@@ -123,7 +123,7 @@ impl<T: NamedDocument> DocumentTable for Documents<T> {
                         None => "it is not in force",
                     };
                     self.in_force.extend(held.map(|held| (held.name.clone(), held)));
-                    index.set_aside(table, &name, format!("{why}; {instead}"));
+                    index.quarantine(table, &name, format!("{why}; {instead}"));
                 }
             }
         }
@@ -157,11 +157,11 @@ impl<T> Documents<T> {
         lay_out: impl Fn(&[T]) -> Result<Vec<u8>, E>,
     ) -> (Vec<u8>, usize)
     where
-        T: NamedDocument,
+        T: DocumentContent,
     {
         let table = StoreTable::Documents(T::KIND);
         for (name, info) in std::mem::take(&mut self.left_out) {
-            index.release(table, &name);
+            index.unquarantine(table, &name);
             self.in_force.insert(name, info);
         }
         let mut by_age: Vec<Arc<ParsedDocument<T>>> = self.in_force.values().cloned().collect();
@@ -174,7 +174,7 @@ impl<T> Documents<T> {
         // All of them do not fit.
         let fits = how_many_fit(all.len().saturating_sub(1), |count| lay_out(&all[..count]).is_ok());
         for info in by_age.drain(fits..) {
-            index.set_aside(table, &info.name, format!("left out, with every younger one: {error}"));
+            index.quarantine(table, &info.name, format!("left out, with every younger one: {error}"));
             self.in_force.remove(&info.name);
             self.left_out.insert(info.name.clone(), info);
         }

@@ -44,7 +44,7 @@ pub(super) fn apply(flags: &mut Flags, index: &mut RowIndex, changes: Vec<(Strin
         let Some(row) = row else { continue };
         match flag.and_then(|flag| Ok((flag, read(flag, &row)?))) {
             Ok((flag, state)) => *flags = flags.with(flag, state),
-            Err(why) => index.set_aside(StoreTable::Flags, &name, why),
+            Err(why) => index.quarantine(StoreTable::Flags, &name, why),
         }
     }
 }

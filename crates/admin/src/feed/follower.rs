@@ -189,7 +189,7 @@ impl Follower {
             return Ok(());
         }
         if new_epoch || position <= self.state.position {
-            position.era = position.era.saturating_add(1);
+            position.epoch_index = position.epoch_index.saturating_add(1);
         }
         self.advance(step, position).await
     }
@@ -203,7 +203,7 @@ impl Follower {
     async fn advance(&mut self, mut step: NextSnapshot, position: LogPosition) -> Result<(), StoreError> {
         let mut state = self.state.clone();
         let mut epoch = state.version().epoch;
-        if position.era != state.position.era {
+        if position.epoch_index != state.position.epoch_index {
             let past = PastEpoch { epoch, last_seq: state.position.seq };
             Arc::make_mut(&mut state.past).push(past);
             epoch = mint(&state.past);

@@ -85,7 +85,7 @@ impl ParsedIpMonitor {
         }
         index.forget(StoreTable::Ip);
         for (key, why) in self.quarantine {
-            index.set_aside(StoreTable::Ip, &key, why.to_string());
+            index.quarantine(StoreTable::Ip, &key, why.to_string());
         }
         changed
     }

@@ -212,8 +212,8 @@ impl IpMonitor {
 
 fn set_quarantine(index: &mut RowIndex, key: &str, why: Option<String>) {
     match why {
-        Some(why) => index.set_aside(StoreTable::Ip, key, why),
-        None => index.release(StoreTable::Ip, key),
+        Some(why) => index.quarantine(StoreTable::Ip, key, why),
+        None => index.unquarantine(StoreTable::Ip, key),
     }
 }
 

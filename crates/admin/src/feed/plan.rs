@@ -9,7 +9,7 @@ use tidegate_policy::tables::Table;
 use tokio::time::Instant;
 
 use super::change_log::LogPosition;
-use super::restart_guess::Guess;
+use super::restart_guess::RestartGuess;
 use crate::lock::locked;
 
 /// An encoded answer is reused for this long: it contains the server's time.
@@ -35,7 +35,7 @@ pub(super) enum BansPlan {
     /// It has the current base, or must fetch it: the whole overlay.
     Whole,
     /// It has another base, which it folds if the guess is right.
-    FoldGuess(Guess),
+    FoldRestartGuess(RestartGuess),
     /// It has another base, and had our bans at this position: it folds the changes since then.
     FoldSince(LogPosition),
     /// It has another base, and its bans are exactly those of the current base.

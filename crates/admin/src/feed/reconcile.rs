@@ -59,7 +59,7 @@ fn is_small(table: StoreTable, state: &FeedState) -> bool {
 
 /// Description of what differs, if anything does.
 pub(super) async fn compare(shared: &FeedInner, tables: &[StoreTable]) -> Result<Option<String>, StoreError> {
-    let era = shared.applied.borrow().position.era;
+    let epoch_index = shared.applied.borrow().position.epoch_index;
     let stored = shared.store.read_tables(tables).await?;
     let seq = stored.seq;
     let mut applied = shared.applied.subscribe();
@@ -70,7 +70,7 @@ pub(super) async fn compare(shared: &FeedInner, tables: &[StoreTable]) -> Result
     // Read after the state was taken: all that the state has and the rows read above do not have
     // is among these keys.
     let Changes::Rows { rows, .. } = shared.store.changes_since(seq).await? else { return Ok(None) };
-    if state.position.era != era {
+    if state.position.epoch_index != epoch_index {
         return Ok(None);
     }
     let tables = tables.to_vec();

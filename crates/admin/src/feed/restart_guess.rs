@@ -21,21 +21,21 @@ const MAX_CHANGES: u64 = 100_000;
 /// The prefixes that changed after `since`, a number of a former process, up to a position of
 /// this one.
 #[derive(Clone, Debug)]
-pub(super) struct Guess {
+pub(super) struct RestartGuess {
     since: u64,
     pub upto: LogPosition,
     pub keys: Arc<[Prefix]>,
 }
 
-impl PartialEq for Guess {
+impl PartialEq for RestartGuess {
     fn eq(&self, other: &Self) -> bool {
         (self.since, self.upto) == (other.since, other.upto)
     }
 }
 
-impl Eq for Guess {}
+impl Eq for RestartGuess {}
 
-impl Hash for Guess {
+impl Hash for RestartGuess {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (self.since, self.upto).hash(state);
     }
@@ -43,11 +43,11 @@ impl Hash for Guess {
 
 /// The guesses made so far, by number; `None`: the change log does not reach back.
 #[derive(Default)]
-pub(super) struct RestartGuesses(Mutex<HashMap<u64, Option<Guess>>>);
+pub(super) struct RestartGuesses(Mutex<HashMap<u64, Option<RestartGuess>>>);
 
 impl RestartGuesses {
     /// The changes since a former process gave out `since`.
-    pub async fn guess(&self, store: &dyn TableStore, since: u64, now: LogPosition) -> Option<Guess> {
+    pub async fn guess(&self, store: &dyn TableStore, since: u64, now: LogPosition) -> Option<RestartGuess> {
         if since > now.seq || now.seq - since > MAX_CHANGES {
             return None;
         }
@@ -55,14 +55,14 @@ impl RestartGuesses {
         let mut guesses = self.0.lock().await;
         let known = guesses.get(&since);
         if let Some(known) =
-            known.filter(|guess| guess.as_ref().is_none_or(|guess| guess.upto.era == now.era))
+            known.filter(|guess| guess.as_ref().is_none_or(|guess| guess.upto.epoch_index == now.epoch_index))
         {
             return known.clone();
         }
         let guess = match store.changes_since(since).await {
             Ok(Changes::Rows { seq, rows }) => {
                 let keys = rows.ips.iter().filter_map(|(key, _)| key.parse().ok()).collect();
-                Some(Guess { since, upto: LogPosition { seq, ..now }, keys })
+                Some(RestartGuess { since, upto: LogPosition { seq, ..now }, keys })
             }
             Ok(Changes::Reload { .. }) | Err(_) => None,
         };

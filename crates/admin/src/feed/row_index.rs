@@ -46,12 +46,12 @@ impl RowIndex {
     }
 
     /// Puts a row into quarantine; `why` says what is wrong, and what would be right.
-    pub fn set_aside(&mut self, table: StoreTable, key: &str, why: String) {
+    pub fn quarantine(&mut self, table: StoreTable, key: &str, why: String) {
         self.quarantine.insert((table, Arc::from(key)), why.into());
     }
 
     /// Takes a row out of quarantine: it has an effect, or is deleted.
-    pub fn release(&mut self, table: StoreTable, key: &str) {
+    pub fn unquarantine(&mut self, table: StoreTable, key: &str) {
         self.quarantine.remove(&(table, Arc::from(key)));
     }
 
@@ -80,7 +80,7 @@ impl RowIndex {
     }
 
     /// Rows in quarantine, by table and key.
-    pub fn quarantine(&self) -> impl ExactSizeIterator<Item = Quarantined> + '_ {
+    pub fn quarantined(&self) -> impl ExactSizeIterator<Item = Quarantined> + '_ {
         self.quarantine.iter().map(|((table, key), why)| Quarantined {
             table: *table,
             key: key.clone(),

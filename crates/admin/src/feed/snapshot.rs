@@ -21,7 +21,7 @@ use tidegate_policy::wire::sync::BlobRef;
 
 use super::clock;
 use super::countries::{self, CountriesInfo};
-use super::documents::{DocumentTable, Documents, NamedDocument, describe};
+use super::documents::{DocumentContent, DocumentTable, Documents, describe};
 use super::flags;
 use super::ip_load::ParsedIpMonitor;
 use super::ip_monitor::{ChangedPrefixes, IpMonitor, ListedPrefix};
@@ -176,7 +176,7 @@ impl Snapshot {
 
     /// The rows in quarantine.
     pub fn quarantine(&self) -> impl ExactSizeIterator<Item = Quarantined> + '_ {
-        self.index.quarantine()
+        self.index.quarantined()
     }
 
     /// How many rows of a table are in quarantine.
@@ -213,7 +213,7 @@ fn limit_bytes(limits: &[Limit]) -> Result<Vec<u8>, String> {
     Limits::new(limits.iter().cloned()).to_bytes().map_err(|error| error.to_string())
 }
 
-impl NamedDocument for Route {
+impl DocumentContent for Route {
     const KIND: DocumentKind = DocumentKind::Route;
 
     fn read(row: &DocumentRow, document: &Value) -> Result<Self, String> {
@@ -229,7 +229,7 @@ impl NamedDocument for Route {
     }
 }
 
-impl NamedDocument for GeoRule {
+impl DocumentContent for GeoRule {
     const KIND: DocumentKind = DocumentKind::GeoRule;
 
     fn read(row: &DocumentRow, document: &Value) -> Result<Self, String> {
@@ -237,7 +237,7 @@ impl NamedDocument for GeoRule {
     }
 }
 
-impl NamedDocument for Target {
+impl DocumentContent for Target {
     const KIND: DocumentKind = DocumentKind::Backend;
 
     fn read(row: &DocumentRow, document: &Value) -> Result<Self, String> {
@@ -245,7 +245,7 @@ impl NamedDocument for Target {
     }
 }
 
-impl NamedDocument for Limit {
+impl DocumentContent for Limit {
     const KIND: DocumentKind = DocumentKind::Limit;
 
     fn read(row: &DocumentRow, document: &Value) -> Result<Self, String> {

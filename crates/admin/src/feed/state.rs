@@ -20,7 +20,7 @@ use crate::store::StoredRows;
 #[derive(Clone)]
 pub(super) struct FeedState {
     pub position: LogPosition,
-    /// Former epochs of this process, indexed by era.
+    /// Former epochs of this process, by their index in positions.
     pub past: Arc<Vec<PastEpoch>>,
     pub snapshot: Arc<Snapshot>,
     pub base: Arc<Base>,
@@ -41,7 +41,7 @@ pub(super) struct PastEpoch {
 impl FeedState {
     /// The first state, at the start of `epoch`, and the blobs that gateways fetch.
     pub fn first(stored: StoredRows, epoch: u64) -> Result<(Self, Blobs), FormatError> {
-        let position = LogPosition { era: 0, seq: stored.seq };
+        let position = LogPosition { epoch_index: 0, seq: stored.seq };
         let mut snapshot = Snapshot::default();
         snapshot.replace(stored);
         snapshot.version = Version { epoch, seq: position.seq };
@@ -101,8 +101,8 @@ impl FeedState {
             return (version.seq <= self.position.seq)
                 .then_some(LogPosition { seq: version.seq, ..self.position });
         }
-        let era = self.past.iter().position(|past| past.epoch == version.epoch)?;
-        let known = version.seq <= self.past.get(era)?.last_seq;
-        known.then_some(LogPosition { era: u32::try_from(era).ok()?, seq: version.seq })
+        let epoch_index = self.past.iter().position(|past| past.epoch == version.epoch)?;
+        let known = version.seq <= self.past.get(epoch_index)?.last_seq;
+        known.then_some(LogPosition { epoch_index: u32::try_from(epoch_index).ok()?, seq: version.seq })
     }
 }
