@@ -38,9 +38,9 @@ struct Process {
     polls: u32,
     known_since: Instant,
     /// When it last opened or closed a poll, or acked.
-    heard: Instant,
-    /// When it was last heard of otherwise: a post of events.
-    seen: Instant,
+    last_poll: Instant,
+    /// When it last posted events.
+    last_post: Instant,
     /// The goal that it was last asked to ack.
     asked: Goal,
     /// The newest version of the epoch that all its VMs enforce, or that existed before it was
@@ -57,8 +57,8 @@ impl Process {
             ack: None,
             polls: 0,
             known_since: now,
-            heard: now,
-            seen: now,
+            last_poll: now,
+            last_post: now,
             asked: Goal::default(),
             enforced,
             unread: Vec::new(),
@@ -67,17 +67,17 @@ impl Process {
 
     /// Time without an open poll.
     fn closed_for(&self, now: Instant) -> Duration {
-        if self.polls > 0 { Duration::ZERO } else { now.saturating_duration_since(self.heard) }
+        if self.polls > 0 { Duration::ZERO } else { now.saturating_duration_since(self.last_poll) }
     }
 
     /// When it was last heard of, if no poll is open.
-    fn last_sign(&self) -> Instant {
-        self.heard.max(self.seen)
+    fn last_heard(&self) -> Instant {
+        self.last_poll.max(self.last_post)
     }
 
     /// Time since it was last heard of; zero while a poll is open.
     fn silent_for(&self, now: Instant) -> Duration {
-        if self.polls > 0 { Duration::ZERO } else { now.saturating_duration_since(self.last_sign()) }
+        if self.polls > 0 { Duration::ZERO } else { now.saturating_duration_since(self.last_heard()) }
     }
 
     fn is_lost(&self, now: Instant) -> bool {
@@ -111,7 +111,7 @@ impl Registry {
         }
         if let Some(process) = self.find(gateway) {
             process.polls = process.polls.saturating_add(1);
-            process.heard = now;
+            process.last_poll = now;
         }
         new
     }
@@ -135,7 +135,7 @@ impl Registry {
     pub(super) fn poll_closed(&mut self, gateway: &Gateway) {
         if let Some(process) = self.find(gateway) {
             process.polls = process.polls.saturating_sub(1);
-            process.heard = Instant::now();
+            process.last_poll = Instant::now();
         }
     }
 
@@ -147,7 +147,7 @@ impl Registry {
             self.add(gateway, now);
         }
         let Some(process) = self.find(gateway) else { return false };
-        process.heard = now;
+        process.last_poll = now;
         let changed = process.unread != formats.unread();
         process.unread = formats.unread().to_vec();
         changed
@@ -170,7 +170,7 @@ impl Registry {
         let new = self.add_if_missing(gateway);
         let Some(process) = self.find(gateway) else { return new };
         let returned = process.is_lost(now);
-        process.seen = now;
+        process.last_post = now;
         new || returned
     }
 
@@ -179,7 +179,7 @@ impl Registry {
         self.add_if_missing(gateway);
         let Some(process) = find(&mut self.nodes, gateway) else { return AckOutcome::default() };
         if process.polls == 0 {
-            process.heard = now;
+            process.last_poll = now;
         }
         let newer = process.ack.is_none_or(|held| {
             if held.version.epoch == ack.version.epoch {
@@ -265,7 +265,8 @@ impl Registry {
                 applied.gateways += 1;
             } else if process.polls == 0 {
                 // One tick later: at the limit itself it is not yet over.
-                let limits = [process.heard + REPLACED_AFTER + TICK, process.last_sign() + LOST_AFTER + TICK];
+                let limits =
+                    [process.last_poll + REPLACED_AFTER + TICK, process.last_heard() + LOST_AFTER + TICK];
                 let next = limits.into_iter().filter(|limit| *limit > now);
                 next_loss = next_loss.into_iter().chain(next).min();
             }
