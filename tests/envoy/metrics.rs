@@ -14,7 +14,7 @@ use tidegate_stack::faults::Faults;
 use tidegate_stack::http::{self, Method, PATIENCE, Request};
 use tidegate_stack::ports::{ReservedPorts, local};
 use tidegate_stack::programs::repository;
-use tidegate_stack::prometheus::{Programs, Prometheus};
+use tidegate_stack::prometheus::{Prometheus, PrometheusBinaries};
 use tidegate_stack::{Options, Stack, wait};
 
 use self::scraped::Scraped;
@@ -208,7 +208,7 @@ fn configure(stack: &Stack) -> Result<PathBuf> {
 
 #[test]
 fn prometheus_takes_the_files_and_every_panel_has_data() {
-    let Some(programs) = Programs::find() else {
+    let Some(programs) = PrometheusBinaries::find() else {
         println!(
             "SKIPPED: there is no Prometheus: neither $PROMETHEUS, nor on the PATH, nor in target/tools, where \
              `cargo xtask test` puts Debian's package"

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use tidegate_stack::programs::{ENVOY_VERSION, installed_envoy, on_path, repository};
-use tidegate_stack::prometheus::{Programs, installed};
+use tidegate_stack::prometheus::{PrometheusBinaries, installed};
 
 use crate::command::execute;
 
@@ -66,7 +66,7 @@ pub fn envoy() -> Result<PathBuf> {
 /// Debian's package, fetched and unpacked once, which takes no root. Where there is no
 /// such package either, the tests that need them say so and are skipped.
 pub fn prometheus() -> Result<()> {
-    if Programs::find().is_some() {
+    if PrometheusBinaries::find().is_some() {
         return Ok(());
     }
     let target = installed();

@@ -28,11 +28,11 @@ struct Cli {
 enum Sub {
     /// Build what is missing, start everything on this machine, wait until the
     /// gate answers, and say what to try.
-    Up(up::Args),
+    Up(up::UpArgs),
     /// End what `up --detach` started.
     Down,
     /// Formatting, lints, and every test, the ones on a real Envoy included.
-    Test(test::Args),
+    Test(test::TestArgs),
     /// Build what scenarios on a real Envoy start: filter, admin service, demo backend.
     Parts,
     /// Build the filter alone, as it ships, and copy it there: what the Dockerfile does.

@@ -20,7 +20,7 @@ const ALONE: [&str; 3] = ["ban_latency::", "limits::", "trap::a_trapped_recorder
 
 /// Options of `test`.
 #[derive(clap::Args)]
-pub struct Args {
+pub struct TestArgs {
     /// These steps only, and what they need; may be given several times.
     #[arg(long, value_name = "STEP")]
     only: Vec<Step>,
@@ -50,7 +50,7 @@ enum Step {
 }
 
 /// Runs the steps, stops at the first that fails, and says what ran.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &TestArgs) -> Result<()> {
     let mut report = Report { lines: Vec::new() };
     // Cargo has become this process.
     report.add("building xtask", "", process::age().unwrap_or_default());
@@ -62,7 +62,7 @@ pub fn run(args: &Args) -> Result<()> {
     ended
 }
 
-fn steps(args: &Args, report: &mut Report) -> Result<()> {
+fn steps(args: &TestArgs, report: &mut Report) -> Result<()> {
     let wanted = |steps: &[Step]| args.only.is_empty() || steps.iter().any(|step| args.only.contains(step));
     if wanted(&[Step::Format]) {
         report.step("formatting", || quiet(&["fmt", "--all", "--check"]))?;
@@ -130,7 +130,7 @@ impl Scene {
 }
 
 fn with_parts(
-    args: &Args,
+    args: &TestArgs,
     wanted: &impl Fn(&[Step]) -> bool,
     report: &mut Report,
     scene: &Scene,

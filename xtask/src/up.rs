@@ -12,7 +12,7 @@ use crate::report;
 
 /// Options of `up`.
 #[derive(clap::Args)]
-pub struct Args {
+pub struct UpArgs {
     /// Return once everything is ready, and leave it running until `down`.
     #[arg(long)]
     detach: bool,
@@ -63,7 +63,7 @@ fn parse_trust(text: &str) -> Result<Trust, String> {
 }
 
 /// `cargo xtask up`.
-pub fn up(args: &Args) -> Result<()> {
+pub fn up(args: &UpArgs) -> Result<()> {
     wait::catch_signals()?;
     let dir = dir();
     let running = read_state(&dir)?;
@@ -123,7 +123,7 @@ pub fn down() -> Result<()> {
     end_all(&dir, &known)
 }
 
-fn options(args: &Args, parts: Parts, dir: &Path) -> Options {
+fn options(args: &UpArgs, parts: Parts, dir: &Path) -> Options {
     Options {
         workers: args.workers,
         backends: args.backends.clone(),

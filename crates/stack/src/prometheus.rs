@@ -19,14 +19,14 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// Prometheus and the tool that checks its files.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Programs {
+pub struct PrometheusBinaries {
     /// The server.
     pub prometheus: PathBuf,
     /// The tool.
     pub promtool: PathBuf,
 }
 
-impl Programs {
+impl PrometheusBinaries {
     /// `$PROMETHEUS` with `promtool` beside it, else both on the PATH, else where `xtask`
     /// puts them; `None`: this machine has neither.
     #[must_use]
@@ -73,7 +73,7 @@ impl Prometheus {
     ///
     /// # Errors
     /// It ends, or is not ready in time.
-    pub fn start(programs: &Programs, config: &Path, address: SocketAddr) -> Result<Self> {
+    pub fn start(programs: &PrometheusBinaries, config: &Path, address: SocketAddr) -> Result<Self> {
         let dir = config.parent().context("a configuration without a directory")?;
         let mut command = Command::new(&programs.prometheus);
         command

@@ -27,7 +27,7 @@ const SETTLE: Duration = Duration::from_millis(300);
 
 /// Options of `bench gate`.
 #[derive(clap::Args)]
-pub struct Args {
+pub struct GateArgs {
     /// Rounds; each measures every case once.
     #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
@@ -54,7 +54,7 @@ struct Case {
 }
 
 /// Runs it.
-pub fn run(args: &Args, programs: &Programs) -> Result<()> {
+pub fn run(args: &GateArgs, programs: &Programs) -> Result<()> {
     let others = std::env::var_os("TIDEGATE_OTHER_FILTERS").context("run `cargo xtask bench`")?;
     let noop = PathBuf::from(others).join("tidegate_noop_filter.wasm");
     pin_rest()?;
@@ -118,7 +118,7 @@ fn start_limited(options: Options) -> Result<Stack> {
 
 /// Every case once, in another order each time, between two measurements of the
 /// bare Envoy: what the machine does meanwhile meets both.
-fn measure_round(args: &Args, bare: &mut Case, cases: &mut [Case]) -> Result<()> {
+fn measure_round(args: &GateArgs, bare: &mut Case, cases: &mut [Case]) -> Result<()> {
     let mut order: Vec<usize> = (0..cases.len()).collect();
     shuffle(&mut order);
     let mut earlier = bare.measure(args)?;
@@ -139,7 +139,7 @@ impl Case {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "some ten thousand requests")]
-    fn measure(&mut self, args: &Args) -> Result<f64> {
+    fn measure(&mut self, args: &GateArgs) -> Result<f64> {
         go_on()?;
         let plan = Plan {
             address: self.gate,
@@ -159,7 +159,7 @@ impl Case {
     }
 }
 
-fn print(args: &Args, bare: &Case, cases: &[Case]) {
+fn print(args: &GateArgs, bare: &Case, cases: &[Case]) {
     let mut table =
         Table::new(&["case", "CPU per request, µs", "over bare, µs: median", "range", "requests/s"]);
     let one = |values: &[f64]| format!("{:.1}", spread(values)[0]);

@@ -18,7 +18,7 @@ const HOT: &str = "hot";
 
 /// Options of `bench limits`.
 #[derive(clap::Args)]
-pub struct Args {
+pub struct LimitsArgs {
     /// Rounds; each measures every case once.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
@@ -37,7 +37,7 @@ struct Case {
 }
 
 /// Runs it.
-pub fn run(args: &Args, programs: &Programs) -> Result<()> {
+pub fn run(args: &LimitsArgs, programs: &Programs) -> Result<()> {
     let mut table = Table::new(&["workers, limit", "requests/s", "range", "looked again, per request"]);
     let mut gave_up = 0;
     for workers in WORKERS {
@@ -75,7 +75,7 @@ impl Case {
         Self { limited, rates: Vec::new(), looks: 0, again: 0 }
     }
 
-    fn measure(&mut self, args: &Args, stack: &Stack) -> Result<()> {
+    fn measure(&mut self, args: &LimitsArgs, stack: &Stack) -> Result<()> {
         go_on()?;
         if self.limited {
             stack.put_limit(HOT, &json!({ "key": "global", "rate": 1_000_000_000, "per": "second" }))?;

@@ -34,16 +34,16 @@ enum Bench {
     /// What the gate costs: Envoy's processor time per request without a filter,
     /// with a filter of the proxy-wasm SDK that does nothing, and with ours, all
     /// cached and recorded, without and with a limit. About three minutes.
-    Gate(gate::Args),
+    Gate(gate::GateArgs),
     /// All workers under one limit: requests per second with 1, 2 and 4 of them, and how
     /// often one finds another quicker. About two minutes.
-    Limits(limits::Args),
+    Limits(limits::LimitsArgs),
     /// The rollout, phase by phase: latency, success, hit ratios and completeness
     /// from all flags off to all on and back, with an admin service made as slow as
     /// the database that the rollout starts from. Under a minute; `--long` for the record.
-    Phases(phases::Args),
+    Phases(phases::PhasesArgs),
     /// The gate against its backend asked directly: latency and throughput.
-    ProxyVsDirect(pair::Args),
+    ProxyVsDirect(pair::PairArgs),
     /// Sends what standard input says, and writes what became of it: the load of all others.
     #[command(hide = true)]
     Load,

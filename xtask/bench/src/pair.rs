@@ -17,7 +17,7 @@ const QUANTILES: [f64; 3] = [0.5, 0.95, 0.99];
 
 /// Options of `bench proxy-vs-direct`.
 #[derive(clap::Args)]
-pub struct Args {
+pub struct PairArgs {
     /// Rounds; each asks both once.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
@@ -34,7 +34,7 @@ struct Side {
 }
 
 /// Runs it.
-pub fn run(args: &Args, programs: &Programs) -> Result<()> {
+pub fn run(args: &PairArgs, programs: &Programs) -> Result<()> {
     let mut options = scene::options("proxy-vs-direct", programs)?;
     options.flags = FlagsAtStart::AllOn;
     options.plugin = json!({ "performance_headers": null });

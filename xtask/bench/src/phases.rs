@@ -24,7 +24,7 @@ const RECORDED: Duration = Duration::from_secs(30);
 
 /// Options of `bench phases`.
 #[derive(clap::Args)]
-pub struct Args {
+pub struct PhasesArgs {
     /// A minute of load per phase instead of six seconds.
     #[arg(long)]
     long: bool,
@@ -76,7 +76,7 @@ fn off() -> Value {
 }
 
 /// Runs it.
-pub fn run(args: &Args, programs: &Programs) -> Result<()> {
+pub fn run(args: &PhasesArgs, programs: &Programs) -> Result<()> {
     let seconds = if args.long { LONG } else { SHORT };
     let mut options = scene::options("phases", programs)?;
     options.faults = Some(Faults { delays: delays::all(), ..Faults::default() });
