@@ -20,9 +20,10 @@ use tidegate_stack::{NamedBackend, Options, Stack, wait};
 use istio::{Istio, Plugin};
 
 use crate::guards::pause_the_headers_only;
-use crate::trapping::rewritten;
+use crate::rewritten_module::rewritten;
 use crate::updates::{
-    BANNED, LIMIT, WELCOME, assert_answered, assert_bans_hold, assert_tells, assert_unnoticed, go_on, load,
+    BANNED, LIMIT, WELCOME, assert_answered, assert_bans_hold, assert_performance_headers, assert_unnoticed,
+    load, wait_for_more_requests,
 };
 
 /// As it ships.
@@ -111,7 +112,7 @@ fn envoy_routes_and_the_gate_guards() {
 
     let before = mesh.stack.recorded(LIMIT).unwrap();
     let load = load(&mesh.stack);
-    go_on(&load).unwrap();
+    wait_for_more_requests(&load).unwrap();
     assert_unnoticed(&mesh.stack, load, &before).unwrap();
     mesh.assert_strangers_undisturbed().unwrap();
 }
@@ -121,23 +122,23 @@ fn a_new_configuration_and_new_code_are_taken_under_load() {
     let mut mesh = Mesh::start("istio-updates").unwrap();
     let before = mesh.stack.recorded(LIMIT).unwrap();
     let load = load(&mesh.stack);
-    go_on(&load).unwrap();
+    wait_for_more_requests(&load).unwrap();
     for round in 0..2 {
         // The configuration only: other roots in the same VMs.
         let headers = if round % 2 == 0 { "always" } else { "never" };
         mesh.plugin = mesh.plugin.told(&json!({ "performance_headers": headers })).unwrap();
         mesh.istio.deliver(&mesh.stack, &mesh.plugin).unwrap();
-        go_on(&load).unwrap();
-        assert_tells(&mesh.stack, headers == "always").unwrap();
+        wait_for_more_requests(&load).unwrap();
+        assert_performance_headers(&mesh.stack, headers == "always").unwrap();
         // The code only: other VMs beside the old ones.
         mesh.plugin.code = mesh.release(&format!("code {round}")).unwrap();
         mesh.istio.deliver(&mesh.stack, &mesh.plugin).unwrap();
-        go_on(&load).unwrap();
+        wait_for_more_requests(&load).unwrap();
         // Both, and what decides who shares tables and events within a VM.
         mesh.plugin = mesh.plugin.told(&json!({ "events": { "batch_events": 100 + round } })).unwrap();
         mesh.plugin.code = mesh.release(&format!("both {round}")).unwrap();
         mesh.istio.deliver(&mesh.stack, &mesh.plugin).unwrap();
-        go_on(&load).unwrap();
+        wait_for_more_requests(&load).unwrap();
         mesh.stack.ban(&format!("192.0.2.{}", 30 + round)).unwrap();
     }
     // One after the other, each right after a ban, seen by connections that stay open.
@@ -152,7 +153,7 @@ fn a_new_configuration_and_new_code_are_taken_under_load() {
             assert_eq!(worker.send(&Request::get("/").from(&banned)).unwrap().status, 403);
         }
     }
-    go_on(&load).unwrap();
+    wait_for_more_requests(&load).unwrap();
     assert_unnoticed(&mesh.stack, load, &before).unwrap();
     assert_bans_hold(&mesh.stack, "192.0.2.15").unwrap();
     mesh.assert_strangers_undisturbed().unwrap();
@@ -166,14 +167,14 @@ fn requests_that_wait_meanwhile_are_answered() {
     mesh.stack.all_flags(false).unwrap();
     let before = mesh.stack.recorded(LIMIT).unwrap();
     let load = load(&mesh.stack);
-    go_on(&load).unwrap();
+    wait_for_more_requests(&load).unwrap();
     for round in 0..2 {
         mesh.plugin = mesh.plugin.told(&json!({ "events": { "batch_events": 300 + round } })).unwrap();
         mesh.istio.deliver(&mesh.stack, &mesh.plugin).unwrap();
-        go_on(&load).unwrap();
+        wait_for_more_requests(&load).unwrap();
         mesh.plugin.code = mesh.release(&format!("waiting {round}")).unwrap();
         mesh.istio.deliver(&mesh.stack, &mesh.plugin).unwrap();
-        go_on(&load).unwrap();
+        wait_for_more_requests(&load).unwrap();
     }
     let after = assert_answered(&mesh.stack, load).unwrap();
     assert!(after.checks.ip.direct > before.checks.ip.direct, "{after:?}");
@@ -185,14 +186,14 @@ fn a_new_token_is_taken_under_load() {
     let mut mesh = Mesh::start("istio-token").unwrap();
     let before = mesh.stack.recorded(LIMIT).unwrap();
     let load = load(&mesh.stack);
-    go_on(&load).unwrap();
+    wait_for_more_requests(&load).unwrap();
     let token = mesh.stack.create_gateway_token("second").unwrap();
     let admin = json!({ "token": token, "token_env": null });
     mesh.plugin = mesh.plugin.told(&json!({ "admin": admin })).unwrap();
     mesh.istio.deliver(&mesh.stack, &mesh.plugin).unwrap();
-    go_on(&load).unwrap();
+    wait_for_more_requests(&load).unwrap();
     mesh.stack.revoke_first_gateway_token().unwrap();
-    go_on(&load).unwrap();
+    wait_for_more_requests(&load).unwrap();
     assert_unnoticed(&mesh.stack, load, &before).unwrap();
     assert_bans_hold(&mesh.stack, "192.0.2.15").unwrap();
 }
@@ -222,22 +223,22 @@ fn what_is_refused_changes_nothing() {
     let mut mesh = Mesh::start("istio-refused").unwrap();
     let before = mesh.stack.recorded(LIMIT).unwrap();
     let load = load(&mesh.stack);
-    go_on(&load).unwrap();
+    wait_for_more_requests(&load).unwrap();
     // Misspelt; and misspelt in new code, whose VMs are made and thrown away again.
     let misspelt = mesh.plugin.told(&json!({ "performance_header": "always" })).unwrap();
     mesh.istio.deliver_refused(&mesh.stack, &misspelt).unwrap();
-    go_on(&load).unwrap();
+    wait_for_more_requests(&load).unwrap();
     let code = mesh.release("refused").unwrap();
     mesh.istio.deliver_refused(&mesh.stack, &Plugin { code: code.clone(), ..misspelt }).unwrap();
-    go_on(&load).unwrap();
+    wait_for_more_requests(&load).unwrap();
     let log = String::from_utf8_lossy(&std::fs::read(mesh.stack.log("envoy")).unwrap()).into_owned();
     assert!(log.contains("/performance_header"), "the log names the field");
     // The next right one is taken.
     let right = mesh.plugin.told(&json!({ "performance_headers": "always" })).unwrap();
     mesh.plugin = Plugin { code, ..right };
     mesh.istio.deliver(&mesh.stack, &mesh.plugin).unwrap();
-    go_on(&load).unwrap();
-    assert_tells(&mesh.stack, true).unwrap();
+    wait_for_more_requests(&load).unwrap();
+    assert_performance_headers(&mesh.stack, true).unwrap();
     assert_unnoticed(&mesh.stack, load, &before).unwrap();
     assert_bans_hold(&mesh.stack, "192.0.2.15").unwrap();
 }

@@ -17,8 +17,11 @@ use tidegate_stack::{Options, Stack, wait};
 
 use proxy::{CodeServer, EnvoyGateway};
 
-use crate::trapping::{rewritten, trap, trap_on_headers};
-use crate::updates::{BANNED, LIMIT, WELCOME, assert_bans_hold, assert_tells, assert_unnoticed, go_on, load};
+use crate::rewritten_module::{rewritten, trap, trap_on_headers};
+use crate::updates::{
+    BANNED, LIMIT, WELCOME, assert_bans_hold, assert_performance_headers, assert_unnoticed, load,
+    wait_for_more_requests,
+};
 
 /// As they ship.
 const POLICY: &str = include_str!("../../envoy/envoy-gateway/extension-policy.yaml");
@@ -71,16 +74,16 @@ fn a_new_configuration_and_new_code_are_taken_under_load() {
     let vms = proxy.vms().unwrap();
     let before = proxy.stack.recorded(LIMIT).unwrap();
     let load = load(&proxy.stack);
-    go_on(&load).unwrap();
+    wait_for_more_requests(&load).unwrap();
     for round in 0..2 {
         let headers = if round % 2 == 0 { "always" } else { "never" };
         proxy.gateway = proxy.gateway.told(&json!({ "performance_headers": headers })).unwrap();
         proxy.gateway.deliver(&proxy.stack).unwrap();
-        go_on(&load).unwrap();
-        assert_tells(&proxy.stack, headers == "always").unwrap();
+        wait_for_more_requests(&load).unwrap();
+        assert_performance_headers(&proxy.stack, headers == "always").unwrap();
         proxy.gateway.code = proxy.release(&format!("code {round}")).unwrap();
         proxy.gateway.deliver(&proxy.stack).unwrap();
-        go_on(&load).unwrap();
+        wait_for_more_requests(&load).unwrap();
         let banned = format!("192.0.2.{}", 40 + round);
         proxy.stack.ban(&banned).unwrap();
         let events = json!({ "events": { "batch_events": 100 + round } });
@@ -91,7 +94,7 @@ fn a_new_configuration_and_new_code_are_taken_under_load() {
             assert_eq!(worker.send(&Request::get("/").from(&banned)).unwrap().status, 403);
         }
     }
-    go_on(&load).unwrap();
+    wait_for_more_requests(&load).unwrap();
     assert_unnoticed(&proxy.stack, load, &before).unwrap();
     assert_bans_hold(&proxy.stack, "192.0.2.15").unwrap();
     wait::until("the VMs before are gone", LIMIT, || Ok((proxy.vms()? == vms).then_some(()))).unwrap();
@@ -104,14 +107,14 @@ fn what_is_refused_changes_nothing() {
     let mut proxy = Proxy::start("eg-refused", false, None).unwrap();
     let before = proxy.stack.recorded(LIMIT).unwrap();
     let load = load(&proxy.stack);
-    go_on(&load).unwrap();
+    wait_for_more_requests(&load).unwrap();
     let misspelt = proxy.gateway.told(&json!({ "performance_header": "always" })).unwrap();
     misspelt.deliver_refused(&proxy.stack).unwrap();
-    go_on(&load).unwrap();
+    wait_for_more_requests(&load).unwrap();
     proxy.gateway = proxy.gateway.told(&json!({ "performance_headers": "always" })).unwrap();
     proxy.gateway.deliver(&proxy.stack).unwrap();
-    go_on(&load).unwrap();
-    assert_tells(&proxy.stack, true).unwrap();
+    wait_for_more_requests(&load).unwrap();
+    assert_performance_headers(&proxy.stack, true).unwrap();
     assert_unnoticed(&proxy.stack, load, &before).unwrap();
     assert_bans_hold(&proxy.stack, "192.0.2.15").unwrap();
 }

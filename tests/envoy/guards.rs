@@ -11,7 +11,7 @@ use tidegate_stack::{Options, Stack};
 use walrus::ir::{BinaryOp, Value};
 use walrus::{FunctionBuilder, Module, ValType};
 
-use crate::trapping::{exported, replace, rewritten};
+use crate::rewritten_module::{exported, replace, rewritten};
 
 /// Whenever a request's context is deleted, Envoy seems to go on as if it were not: to show
 /// it response headers, to log it, and to have a message for it as for a root.

@@ -1,7 +1,7 @@
 //! CORS of HTTPRoutes on a real Envoy: what pages of other sites are told, of a
 //! backend that has ideas of its own.
 
-use crate::verbatim::Verbatim;
+use crate::raw_backend::RawBackend;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tidegate_stack::http::{Connection, Method, PATIENCE, Request, Response};
@@ -30,7 +30,7 @@ fn put_routes(stack: &Stack) -> Result<()> {
         let name = host.split('.').next().unwrap_or(host);
         stack.put_spec(name, &json!({ "hostnames": [host], "rules": [rule] }))
     };
-    let verbatim = || json!([{ "name": "verbatim" }]);
+    let raw = || json!([{ "name": "raw" }]);
     let listed = json!({
         "allowOrigins": ["https://a.test", "https://*.bar.com", "http://a.test:8080"],
         "allowMethods": ["PUT", "GET"],
@@ -38,24 +38,24 @@ fn put_routes(stack: &Stack) -> Result<()> {
         "exposeHeaders": ["X-Three", "x-four"],
         "maxAge": 60,
     });
-    put(LISTED, json!([filter(&listed)]), verbatim())?;
+    put(LISTED, json!([filter(&listed)]), raw())?;
     let mut private = listed;
     private["allowCredentials"] = json!(true);
-    put(PRIVATE, json!([filter(&private)]), verbatim())?;
+    put(PRIVATE, json!([filter(&private)]), raw())?;
     let any = |credentials: bool| {
         json!({
             "allowOrigins": ["*"], "allowMethods": ["*"], "allowHeaders": ["*"], "exposeHeaders": ["*"],
             "allowCredentials": credentials,
         })
     };
-    put(OPEN, json!([filter(&any(false))]), verbatim())?;
-    put(OPEN_PRIVATE, json!([filter(&any(true))]), verbatim())?;
-    put(BARE, json!([filter(&json!({ "allowOrigins": ["https://a.test"] }))]), verbatim())?;
+    put(OPEN, json!([filter(&any(false))]), raw())?;
+    put(OPEN_PRIVATE, json!([filter(&any(true))]), raw())?;
+    put(BARE, json!([filter(&json!({ "allowOrigins": ["https://a.test"] }))]), raw())?;
     let redirect = json!({ "type": "RequestRedirect", "requestRedirect": { "hostname": "b.example" } });
     put(ELSEWHERE, json!([redirect, filter(&any(false))]), json!([]))?;
-    let of_backend = json!([{ "name": "verbatim", "filters": [filter(&any(false))] }]);
+    let of_backend = json!([{ "name": "raw", "filters": [filter(&any(false))] }]);
     put(BACKEND, json!([filter(&private)]), of_backend)?;
-    put(NONE, json!([]), verbatim())
+    put(NONE, json!([]), raw())
 }
 
 /// A preflight request of a page from `origin`, for PUT.
@@ -233,7 +233,7 @@ const ORIGINS: [(&str, bool); 14] = [
     ("null", false),
 ];
 
-fn check_preflights(worker: &mut Connection, verbatim: &Verbatim, at: &str) -> Result<()> {
+fn check_preflights(worker: &mut Connection, raw: &RawBackend, at: &str) -> Result<()> {
     for (what, request, told) in answers() {
         let answer = worker.send(&request).context(what)?;
         assert_eq!(answer.status, 204, "{what} ({at})");
@@ -247,14 +247,14 @@ fn check_preflights(worker: &mut Connection, verbatim: &Verbatim, at: &str) -> R
         let echoed = answer.header("access-control-allow-origin");
         assert_eq!(echoed, taken.then_some(origin), "{at}");
     }
-    assert_eq!(verbatim.take_seen(), [], "no backend hears of a preflight request ({at})");
+    assert_eq!(raw.take_seen(), [], "no backend hears of a preflight request ({at})");
     Ok(())
 }
 
-fn check_simple(worker: &mut Connection, verbatim: &Verbatim, at: &str) -> Result<()> {
+fn check_simple(worker: &mut Connection, raw: &RawBackend, at: &str) -> Result<()> {
     for (what, request, told) in simple_answers() {
         let answer = worker.send(&request).context(what)?;
-        assert_eq!((answer.status, verbatim.take_seen().len()), (200, 1), "{what}: forwarded ({at})");
+        assert_eq!((answer.status, raw.take_seen().len()), (200, 1), "{what}: forwarded ({at})");
         assert_eq!(cors(&answer), told, "{what} ({at})");
         assert_eq!(answer.header("x-secret"), Some("1"), "{what} ({at})");
     }
@@ -268,21 +268,21 @@ fn check_simple(worker: &mut Connection, verbatim: &Verbatim, at: &str) -> Resul
     assert_eq!(vary(&open), "accept", "the same for all ({at})");
     let redirected = worker.send(&simple(ELSEWHERE, "https://b.test"))?;
     assert_eq!((redirected.status, cors(&redirected)[0].as_str()), (302, "allow-origin: *"), "{at}");
-    verbatim.take_seen();
+    raw.take_seen();
     Ok(())
 }
 
 #[test]
 fn pages_of_other_sites_may_what_the_route_says() {
-    let verbatim = Verbatim::start(BACKENDS_OWN).unwrap();
+    let raw = RawBackend::start(BACKENDS_OWN).unwrap();
     let mut options = Options::for_test("http-cors").unwrap();
-    options.backends.push(NamedBackend::at("verbatim", verbatim.address()));
+    options.backends.push(NamedBackend::at("raw", raw.address()));
     let stack = Stack::start(options).unwrap();
     put_routes(&stack).unwrap();
     stack
         .everywhere(|worker, at| {
-            check_preflights(worker, &verbatim, at)?;
-            check_simple(worker, &verbatim, at)
+            check_preflights(worker, &raw, at)?;
+            check_simple(worker, &raw, at)
         })
         .unwrap();
     stack.recorded(PATIENCE).unwrap();

@@ -1,7 +1,7 @@
 //! Header modifiers of HTTPRoutes on a real Envoy, to the byte, and the headers that
 //! are between the gate and Envoy: nobody else says them, and nobody else sees them.
 
-use crate::verbatim::{Head, Verbatim};
+use crate::raw_backend::{Head, RawBackend};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tidegate_backend::InProcess;
@@ -20,18 +20,18 @@ const ASKED: &[u8] = b"X-Gone: 1\r\nx-gone: 2\r\nX-GONE: 3\r\nX-Set: 1\r\nx-SET:
 struct Fixture {
     stack: Stack,
     /// Where routes send requests.
-    verbatim: Verbatim,
+    raw: RawBackend,
     /// Where clients would like to send them.
     other: InProcess,
 }
 
 fn start(name: &str) -> Result<Fixture> {
-    let (verbatim, other) = (Verbatim::start(ANSWERED)?, InProcess::start("other", local(0))?);
+    let (raw, other) = (RawBackend::start(ANSWERED)?, InProcess::start("other", local(0))?);
     let mut options = Options::for_test(name)?;
     options.plugin = json!({ "performance_headers": "never" });
-    options.backends.push(NamedBackend::at("verbatim", verbatim.address()));
+    options.backends.push(NamedBackend::at("raw", raw.address()));
     options.backends.push(NamedBackend::at("other", other.address()));
-    Ok(Fixture { stack: Stack::start(options)?, verbatim, other })
+    Ok(Fixture { stack: Stack::start(options)?, raw, other })
 }
 
 impl Fixture {
@@ -40,7 +40,7 @@ impl Fixture {
         let begin = format!("GET {path} HTTP/1.1\r\nhost: a.example\r\nconnection: close\r\n");
         let answer = raw(self.stack.gate(), &[begin.as_bytes(), lines, b"\r\n"].concat(), PATIENCE, 1 << 20)?;
         let answer = Head::read(&mut answer.as_slice()).context("no whole answer")?;
-        let mut seen = self.verbatim.take_seen();
+        let mut seen = self.raw.take_seen();
         anyhow::ensure!(seen.len() == 1, "{path}: {answer:?}, after {seen:?}");
         Ok((seen.remove(0), answer))
     }
@@ -81,7 +81,7 @@ fn put_modifiers(stack: &Stack) -> Result<()> {
     let rule = json!({
         "filters": modifiers(&of_rule),
         "backendRefs": [
-            { "name": "verbatim", "filters": modifiers(&of_backend) },
+            { "name": "raw", "filters": modifiers(&of_backend) },
             { "name": "other", "weight": 0, "filters": modifiers(&json!({ "set": lines(&[("x-kept", "no")]) })) },
         ],
     });
@@ -149,8 +149,8 @@ fn put_steered(stack: &Stack) -> Result<()> {
         "retry": { "attempts": 1, "codes": [503] },
     });
     let rules = json!([
-        rule("/steered", "verbatim", steered),
-        rule("/plain", "verbatim", json!({})),
+        rule("/steered", "raw", steered),
+        rule("/plain", "raw", json!({})),
         rule("/", "demo", json!({})),
         rule("/status", "other", json!({})),
     ]);
@@ -192,7 +192,7 @@ fn what_steers_envoy_is_said_by_the_gate_alone_and_seen_by_nobody() {
 /// The problem of a route with these changes of requests or responses.
 fn refusal(stack: &Stack, kind: &str, field: &str, changes: &Value) -> Result<Vec<(String, String)>> {
     let filter = json!({ "type": kind, field: changes });
-    let rule = json!({ "filters": [filter], "backendRefs": [{ "name": "verbatim" }] });
+    let rule = json!({ "filters": [filter], "backendRefs": [{ "name": "raw" }] });
     let route = json!({ "metadata": { "name": "modified" }, "spec": { "rules": [rule] } });
     let answer = stack.api(Method::PUT, "/api/admin/routes/modified", Some(&route))?;
     assert_eq!(answer.status, 422, "{changes}: {}", answer.text());

@@ -1,8 +1,8 @@
 //! Mirrors on a real Envoy: who gets a copy, what is in it, and that nobody else sees
 //! anything of that.
 
-use crate::chance::likely;
-use crate::hasty::Hasty;
+use crate::binomial::likely_range;
+use crate::hang_up_backend::HangUpBackend;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tidegate_backend::{Authority, InProcess};
@@ -21,7 +21,7 @@ struct Scene {
     /// Backends of the API, one in the clear and one with TLS.
     shadow: InProcess,
     vault: InProcess,
-    _bad: (Silent, Refusing, Hasty),
+    _bad: (Silent, Refusing, HangUpBackend),
 }
 
 /// A rule for requests of this case, that go to the demo backend.
@@ -84,7 +84,7 @@ fn rules() -> Value {
         rule("rewritten", &[rewrite, set, all_to("first")]),
         rule("api", &[mirror(&of_api("shadow"), &Value::Null), mirror(&of_api("vault"), &Value::Null)]),
         rule("refusing", &[all_to("refusing")]),
-        rule("hasty", &[all_to("hasty")]),
+        rule("hangs-up", &[all_to("hangs-up")]),
         rule("unknown", &[all_to("no-such-cluster"), all_to("first")]),
         slow,
         chosen,
@@ -103,14 +103,15 @@ impl Scene {
         let copies: [InProcess; 4] = copies.try_into().ok().context("not four copies")?;
         let shadow = InProcess::start("shadow", local(0))?;
         let vault = InProcess::start_tls("vault", &authority, &["vault.test"])?;
-        let (silent, refusing, hasty) = (Silent::new()?, Refusing::new()?, Hasty::start(u32::MAX)?);
+        let (silent, refusing, hangs_up) =
+            (Silent::new()?, Refusing::new()?, HangUpBackend::start(u32::MAX)?);
         let addresses = copies.iter().map(InProcess::address).chain([
             demo.address(),
             silent.address()?,
             refusing.address(),
-            hasty.address(),
+            hangs_up.address(),
         ]);
-        let names = COPIES.into_iter().chain(["demo", "silent", "refusing", "hasty"]);
+        let names = COPIES.into_iter().chain(["demo", "silent", "refusing", "hangs-up"]);
         options.backends.extend(names.zip(addresses).map(|(name, address)| NamedBackend::at(name, address)));
         let stack = Stack::start_serving(options)?;
         let document =
@@ -120,7 +121,7 @@ impl Scene {
         with_tls["tls"] = json!({ "sni": "vault.test", "trust": "lab" });
         stack.put_backend("vault", &with_tls)?;
         stack.put_spec("mirrors", &json!({ "rules": rules() }))?;
-        Ok(Self { stack, demo, copies, shadow, vault, _bad: (silent, refusing, hasty) })
+        Ok(Self { stack, demo, copies, shadow, vault, _bad: (silent, refusing, hangs_up) })
     }
 
     /// Sends it, and answers with who answered, which must be with 200.
@@ -222,14 +223,14 @@ fn a_part_is_as_large_as_it_says(scene: &Scene, key: &str) -> Result<()> {
     let path = format!("/part-{key}?");
     let [quarter, third, none, all] = scene.counts(&path);
     assert_eq!((none, all), (0, COUNT));
-    assert!(likely(COUNT, 0.25).contains(&quarter), "{quarter} of {COUNT}");
-    assert!(likely(COUNT, 1.0 / 3.0).contains(&third), "{third} of {COUNT}");
+    assert!(likely_range(COUNT, 0.25).contains(&quarter), "{quarter} of {COUNT}");
+    assert!(likely_range(COUNT, 1.0 / 3.0).contains(&third), "{third} of {COUNT}");
     // Whether one gets a request says nothing of the other.
     let firsts = seen(&scene.copies[0], &path);
     let paths: Vec<_> = firsts.iter().map(|seen| &seen["path"]).collect();
     let both = seen(&scene.copies[1], &path).iter().filter(|seen| paths.contains(&&seen["path"])).count();
     let both = u32::try_from(both)?;
-    assert!(likely(COUNT, 1.0 / 12.0).contains(&both), "{both} of {COUNT} to both");
+    assert!(likely_range(COUNT, 1.0 / 12.0).contains(&both), "{both} of {COUNT} to both");
     Ok(())
 }
 
@@ -260,7 +261,7 @@ fn what_a_mirror_answers_never_shows(scene: &Scene, key: &str) -> Result<()> {
     let before = failures()?;
     assert_eq!(scene.send("one", Request::get(&target))?, "demo");
     wait::until("the mirror fails", PATIENCE, || Ok((failures()? == before + 1).then_some(())))?;
-    for case in ["refusing", "hasty", "silent", "unknown"] {
+    for case in ["refusing", "hangs-up", "silent", "unknown"] {
         let mut connection = Connection::open(scene.stack.gate())?;
         for _ in 0..5 {
             let request = Request::get(&format!("/bad?key={case}-{key}")).header("x-case", case);

@@ -1,7 +1,7 @@
 //! Retries on a real Envoy: what is tried again, how often, and what comes of it at the
 //! end. Tries are counted where they arrive.
 
-use crate::hasty::Hasty;
+use crate::hang_up_backend::HangUpBackend;
 use anyhow::Result;
 use serde_json::{Value, json};
 use tidegate_backend::InProcess;
@@ -14,7 +14,7 @@ use tidegate_stack::{NamedBackend, Options, Stack};
 struct Scene {
     stack: Stack,
     demo: InProcess,
-    hasty: [(&'static str, Hasty); 4],
+    hangs_up: [(&'static str, HangUpBackend); 4],
     _refusing: Refusing,
 }
 
@@ -30,17 +30,19 @@ fn rule(case: &str, backend: &str, retry: Value) -> Value {
 impl Scene {
     fn start() -> Result<Self> {
         let (demo, refusing) = (InProcess::start("demo", local(0))?, Refusing::new()?);
-        let hasty = [
+        let hangs_up = [
             // Answers the third try; the second one of each has no such luck.
-            ("hasty", Hasty::start(2)?),
-            ("hasty-direct", Hasty::start(2)?),
-            ("hopeless", Hasty::start(u32::MAX)?),
-            ("hopeless-direct", Hasty::start(u32::MAX)?),
+            ("hangs-up", HangUpBackend::start(2)?),
+            ("hangs-up-direct", HangUpBackend::start(2)?),
+            ("hopeless", HangUpBackend::start(u32::MAX)?),
+            ("hopeless-direct", HangUpBackend::start(u32::MAX)?),
         ];
         let mut options = Options::for_test("http-retries")?;
         options.backends.push(NamedBackend::at("demo", demo.address()));
         options.backends.push(NamedBackend::at("refusing", refusing.address()));
-        options.backends.extend(hasty.iter().map(|(name, hasty)| NamedBackend::at(name, hasty.address())));
+        options
+            .backends
+            .extend(hangs_up.iter().map(|(name, hangs_up)| NamedBackend::at(name, hangs_up.address())));
         let stack = Stack::start_serving(options)?;
         let twice = json!({ "attempts": 2 });
         let mut limited = rule("limited", "demo", twice.clone());
@@ -58,11 +60,11 @@ impl Scene {
         let mut of_api = rule("of the api", "far", json!({ "codes": [503] }));
         of_api["backendRefs"] = json!([{ "group": "tidegate.dev", "kind": "Backend", "name": "far" }]);
         rules.push(of_api);
-        rules.extend(hasty.iter().map(|(name, _)| rule(name, name, twice.clone())));
+        rules.extend(hangs_up.iter().map(|(name, _)| rule(name, name, twice.clone())));
         let far = json!({ "address": demo.address().to_string(), "allow_private": true });
         stack.put_backend("far", &far)?;
         stack.put_spec("retries", &json!({ "rules": rules }))?;
-        Ok(Self { stack, demo, hasty, _refusing: refusing })
+        Ok(Self { stack, demo, hangs_up, _refusing: refusing })
     }
 
     /// What the client gets at the end.
@@ -84,7 +86,7 @@ impl Scene {
     }
 
     fn taken(&self, name: &str) -> u32 {
-        self.hasty.iter().find(|(other, _)| *other == name).map_or(0, |(_, hasty)| hasty.taken())
+        self.hangs_up.iter().find(|(other, _)| *other == name).map_or(0, |(_, hangs_up)| hangs_up.taken())
     }
 
     /// Connections to the backend that refuses them, by Envoy's count: nobody else sees
@@ -137,10 +139,10 @@ fn every_try_is_the_whole_request(scene: &Scene, key: &str) -> Result<()> {
     Ok(())
 }
 
-fn connections_that_fail_are_tried_again(scene: &Scene, hasty: &str, hopeless: &str) -> Result<()> {
+fn connections_that_fail_are_tried_again(scene: &Scene, hangs_up: &str, hopeless: &str) -> Result<()> {
     let get = || Request::get("/");
     // They end before there is an answer.
-    assert_eq!((scene.status(get(), hasty)?, scene.taken(hasty)), (200, 3));
+    assert_eq!((scene.status(get(), hangs_up)?, scene.taken(hangs_up)), (200, 3));
     assert_eq!((scene.status(get(), hopeless)?, scene.taken(hopeless)), (503, 3));
     let before = scene.taken("hopeless");
     assert_eq!((scene.status(get(), "hopeless, once")?, scene.taken("hopeless")), (503, before + 1));
@@ -175,13 +177,13 @@ fn retries_do_not_crowd_each_other_out(scene: &Scene) -> Result<()> {
 #[test]
 fn what_fails_is_tried_again_as_the_route_says() {
     let scene = Scene::start().unwrap();
-    for (key, on, hasty, hopeless) in
-        [("cached", true, "hasty", "hopeless"), ("direct", false, "hasty-direct", "hopeless-direct")]
+    for (key, on, hangs_up, hopeless) in
+        [("cached", true, "hangs-up", "hopeless"), ("direct", false, "hangs-up-direct", "hopeless-direct")]
     {
         scene.stack.all_flags(on).unwrap();
         statuses_are_tried_again_where_they_are_listed(&scene, key).unwrap();
         every_try_is_the_whole_request(&scene, key).unwrap();
-        connections_that_fail_are_tried_again(&scene, hasty, hopeless).unwrap();
+        connections_that_fail_are_tried_again(&scene, hangs_up, hopeless).unwrap();
         tries_that_take_too_long_are_tried_again(&scene, key).unwrap();
     }
     scene.stack.all_flags(true).unwrap();

@@ -5,7 +5,7 @@ use std::io::{BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::verbatim::Head;
+use crate::raw_backend::Head;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tidegate_backend::InProcess;

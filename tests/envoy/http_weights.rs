@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::chance::likely;
+use crate::binomial::likely_range;
 use anyhow::Result;
 use serde_json::{Value, json};
 use tidegate_backend::InProcess;
@@ -69,7 +69,7 @@ fn assert_share(
     let answers = answers(workers, path, count)?;
     let of = |who: &str| answers.get(who).copied().unwrap_or_default();
     assert_eq!(of(first.0) + of(other), count, "{path}: {answers:?}");
-    let range = likely(count, first.1);
+    let range = likely_range(count, first.1);
     assert!(range.contains(&of(first.0)), "{path}: {answers:?}, not {range:?} of {}", first.0);
     Ok(())
 }

@@ -1,13 +1,13 @@
 //! Scenarios on a real Envoy with the released filter and the real admin service.
 //! `cargo xtask test` sets where those are; see `tidegate_stack::Programs::find`.
 
-mod asked;
 mod backends;
 mod ban_latency;
 mod bans;
+mod binomial;
 mod bootstraps;
-mod chance;
 mod direct;
+mod direct_responses;
 mod ecds_istio;
 mod envoy_gateway;
 mod equality;
@@ -17,7 +17,7 @@ mod flags;
 mod geo;
 mod global_limit;
 mod guards;
-mod hasty;
+mod hang_up_backend;
 mod http2;
 mod http3;
 mod http_cors;
@@ -37,16 +37,16 @@ mod module;
 mod odd_input;
 mod outage;
 mod pages;
+mod raw_backend;
 mod refresh;
 mod restart;
+mod rewritten_module;
 mod rolling;
 mod routes;
 mod shadow;
 mod sync_events;
 mod trap;
-mod trapping;
 mod unavailable;
 mod updates;
 mod upgrade;
-mod verbatim;
 mod xds;

@@ -52,7 +52,7 @@ fn load(balancer: &Balancer) -> Load {
     )
 }
 
-fn go_on(load: &Load) -> Result<()> {
+fn wait_for_more_requests(load: &Load) -> Result<()> {
     let target = load.sent() + 400;
     wait::until("the load goes on", LIMIT, || Ok((load.sent() >= target).then_some(())))
 }
@@ -71,7 +71,7 @@ fn replaced_under_load(name: &str, recorder: bool, restart_admin: bool) -> Resul
     let mut stack = Stack::start_serving(options)?;
     let balancer = Balancer::new(stack.gate());
     let load = load(&balancer);
-    go_on(&load)?;
+    wait_for_more_requests(&load)?;
 
     let old = stack.start_successor()?;
     stack.wait_gate_ready()?;
@@ -88,13 +88,13 @@ fn replaced_under_load(name: &str, recorder: bool, restart_admin: bool) -> Resul
     old.fail_health_checks()?;
     if restart_admin {
         stack.stop_admin();
-        go_on(&load)?;
+        wait_for_more_requests(&load)?;
         stack.start_admin()?;
     }
     wait_drained(&old)?;
     let seen_by_old = old.stats()?.get("wasmcustom.tidegate.events.numbered").unwrap_or(0);
     old.terminate();
-    go_on(&load)?;
+    wait_for_more_requests(&load)?;
 
     let tally = load.stop();
     assert_eq!(tally.failed, 0, "{:?}", tally.failures);

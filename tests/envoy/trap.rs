@@ -10,7 +10,7 @@ use tidegate_stack::{Options, Stack, wait};
 use walrus::ir::{BinaryOp, Value};
 use walrus::{ConstExpr, FunctionBuilder, Module, ValType};
 
-use crate::trapping::{exported, replace, rewritten, trap, trap_now, trap_on_headers};
+use crate::rewritten_module::{exported, replace, rewritten, trap, trap_now, trap_on_headers};
 
 /// Bytes of the recorder's VM configuration, by which its VM is known.
 const RECORDER_CONFIG: i32 = "recorder".len() as i32;

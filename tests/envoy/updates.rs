@@ -27,7 +27,7 @@ pub fn load(stack: &Stack) -> Load {
 }
 
 /// Lets the load go on for some hundred requests.
-pub fn go_on(load: &Load) -> Result<()> {
+pub fn wait_for_more_requests(load: &Load) -> Result<()> {
     let target = load.sent() + 400;
     wait::until("the load goes on", LIMIT, || Ok((load.sent() >= target).then_some(())))
 }
@@ -75,12 +75,13 @@ pub fn assert_bans_hold(stack: &Stack, late: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether every worker goes by what was last delivered.
-pub fn assert_tells(stack: &Stack, tells: bool) -> Result<()> {
+/// Every worker goes by the configuration that was last delivered: its responses have
+/// `X-Performance-*` headers, or have none.
+pub fn assert_performance_headers(stack: &Stack, expected: bool) -> Result<()> {
     for (at, worker) in stack.connection_per_worker()?.iter_mut().enumerate() {
         let answer = worker.send(&Request::get("/").from(WELCOME))?;
-        let told = answer.headers.keys().any(|name| name.as_str().starts_with("x-performance-"));
-        ensure!(told == tells, "worker {at}: {:?}", answer.headers);
+        let found = answer.headers.keys().any(|name| name.as_str().starts_with("x-performance-"));
+        ensure!(found == expected, "worker {at}: {:?}", answer.headers);
     }
     Ok(())
 }

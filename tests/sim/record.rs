@@ -238,7 +238,7 @@ fn events_are_exact_while_the_way_of_recording_changes_under_load() {
         for _ in 0..rng.below(4) {
             if !open.is_empty() {
                 let stream = open.swap_remove(rng.below(open.len()));
-                testbed.go_on(stream, &mut rng, &mut open);
+                testbed.advance(stream, &mut rng, &mut open);
             }
         }
         if rng.below(8) == 0 {
@@ -280,7 +280,7 @@ impl TestRng {
 
 impl Testbed {
     /// What may happen next to a request; back into `open` unless it is over.
-    fn go_on(&mut self, stream: StreamId, rng: &mut TestRng, open: &mut Vec<StreamId>) {
+    fn advance(&mut self, stream: StreamId, rng: &mut TestRng, open: &mut Vec<StreamId>) {
         match (self.sim.waits(stream), rng.below(10)) {
             (_, 0) => drop(self.sim.leave(stream)),
             (Some(Waits::Nobody), 1) => {

@@ -13,7 +13,7 @@ use tidegate_stack::process::Identity;
 use tidegate_stack::{FlagsAtStart, Options, Programs, Stack, Upstream};
 
 use crate::measure::Plan;
-use crate::rounds::{go_on, say, shuffle, spread};
+use crate::rounds::{ensure_not_interrupted, say, shuffle, spread};
 use crate::scene;
 use crate::table::Table;
 
@@ -140,7 +140,7 @@ impl Case {
 
     #[expect(clippy::cast_precision_loss, reason = "some ten thousand requests")]
     fn measure(&mut self, args: &GateArgs) -> Result<f64> {
-        go_on()?;
+        ensure_not_interrupted()?;
         let plan = Plan {
             address: self.gate,
             connections: CONNECTIONS,

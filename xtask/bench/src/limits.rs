@@ -5,7 +5,7 @@ use serde_json::json;
 use tidegate_stack::{FlagsAtStart, Programs, Stack, Upstream};
 
 use crate::measure::Plan;
-use crate::rounds::{go_on, say, shuffle, spread};
+use crate::rounds::{ensure_not_interrupted, say, shuffle, spread};
 use crate::scene;
 use crate::table::Table;
 
@@ -76,7 +76,7 @@ impl Case {
     }
 
     fn measure(&mut self, args: &LimitsArgs, stack: &Stack) -> Result<()> {
-        go_on()?;
+        ensure_not_interrupted()?;
         if self.limited {
             stack.put_limit(HOT, &json!({ "key": "global", "rate": 1_000_000_000, "per": "second" }))?;
         }

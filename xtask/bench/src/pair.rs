@@ -7,7 +7,7 @@ use serde_json::json;
 use tidegate_stack::{FlagsAtStart, Programs, Stack};
 
 use crate::measure::{Outcome, Plan};
-use crate::rounds::{go_on, say, shuffle, spread};
+use crate::rounds::{ensure_not_interrupted, say, shuffle, spread};
 use crate::scene;
 use crate::table::Table;
 
@@ -51,7 +51,7 @@ pub fn run(args: &PairArgs, programs: &Programs) -> Result<()> {
             let mut order = [0, 1];
             shuffle(&mut order);
             for index in order {
-                go_on()?;
+                ensure_not_interrupted()?;
                 let side = &mut sides[index];
                 let plan = Plan {
                     address: side.address,

@@ -12,7 +12,7 @@ use tidegate_stack::{Programs, Stack};
 
 use self::result::{Measured, Targets};
 use crate::measure::Plan;
-use crate::rounds::{go_on, say};
+use crate::rounds::{ensure_not_interrupted, say};
 use crate::{chart, scene};
 
 /// Seconds of load per phase, short and long.
@@ -90,7 +90,7 @@ pub fn run(args: &PhasesArgs, programs: &Programs) -> Result<()> {
     };
     let mut measured = Vec::new();
     for phase in phases() {
-        go_on()?;
+        ensure_not_interrupted()?;
         say(format_args!("{}: {seconds} s", phase.name));
         measured.push(measure(&stack, &plan, phase)?);
     }

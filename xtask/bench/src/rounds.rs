@@ -13,7 +13,7 @@ pub fn say(line: impl Display) {
 }
 
 /// Ends a measurement that somebody interrupts: what was started is ended.
-pub fn go_on() -> Result<()> {
+pub fn ensure_not_interrupted() -> Result<()> {
     ensure!(!wait::is_interrupted(), "interrupted");
     Ok(())
 }

@@ -16,12 +16,12 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: clos
 /// A server on a port of 127.0.0.1 that reads a request and hangs up, so many times,
 /// and then answers 200.
 #[derive(Debug)]
-pub struct Hasty {
+pub struct HangUpBackend {
     served: Served,
     taken: Arc<AtomicU32>,
 }
 
-impl Hasty {
+impl HangUpBackend {
     /// Starts one that hangs up on its first `times` requests.
     ///
     /// # Errors
@@ -73,9 +73,9 @@ mod tests {
 
     #[test]
     fn it_hangs_up_so_many_times() {
-        let hasty = Hasty::start(2).unwrap();
-        let asked = [(); 3].map(|()| http::send(hasty.address(), &Request::get("/")).is_ok());
+        let hangs_up = HangUpBackend::start(2).unwrap();
+        let asked = [(); 3].map(|()| http::send(hangs_up.address(), &Request::get("/")).is_ok());
         assert_eq!(asked, [false, false, true]);
-        assert_eq!(hasty.taken(), 3);
+        assert_eq!(hangs_up.taken(), 3);
     }
 }

@@ -9,7 +9,7 @@ const TAIL: f64 = 4e-8;
 /// How many of `trials` may succeed when each does with this `probability` (above 0,
 /// below 1), whatever the others do: the exact binomial distribution without its tails.
 #[must_use]
-pub fn likely(trials: u32, probability: f64) -> RangeInclusive<u32> {
+pub fn likely_range(trials: u32, probability: f64) -> RangeInclusive<u32> {
     lowest(trials, probability)..=trials.saturating_sub(lowest(trials, 1.0 - probability))
 }
 
@@ -36,17 +36,17 @@ mod tests {
     #[test]
     fn the_range_is_that_of_the_binomial_distribution() {
         // Coins: with 24 all are heads once in 16 million times, with 25 once in 33.
-        assert_eq!(likely(24, 0.5), 0..=24);
-        assert_eq!(likely(25, 0.5), 1..=24);
+        assert_eq!(likely_range(24, 0.5), 0..=24);
+        assert_eq!(likely_range(25, 0.5), 1..=24);
         // Certain to be near, and near to be certain.
-        assert_eq!(likely(1, 1e-9), 0..=0);
-        assert_eq!(likely(1, 1.0 - 1e-9), 1..=1);
+        assert_eq!(likely_range(1, 1e-9), 0..=0);
+        assert_eq!(likely_range(1, 1.0 - 1e-9), 1..=1);
         // 5.4 times the standard deviation, and a little more on the side of the long tail.
-        let tenth = likely(2_000, 0.1);
+        let tenth = likely_range(2_000, 0.1);
         assert!((200 - 5 * 14..=200 - 4 * 14).contains(tenth.start()), "{tenth:?}");
         assert!((200 + 5 * 14..=200 + 6 * 14).contains(tenth.end()), "{tenth:?}");
-        let rest = likely(2_000, 0.9);
+        let rest = likely_range(2_000, 0.9);
         assert_eq!((2_000 - rest.end(), 2_000 - rest.start()), (*tenth.start(), *tenth.end()));
-        assert!(likely(100_000, 0.01).contains(&1_000));
+        assert!(likely_range(100_000, 0.01).contains(&1_000));
     }
 }

@@ -68,7 +68,7 @@ fn line(from: &mut impl BufRead) -> Option<Vec<u8>> {
 
 /// The backend, ended when dropped. Requests must be without body.
 #[derive(Debug)]
-pub struct Verbatim {
+pub struct RawBackend {
     address: SocketAddr,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -81,7 +81,7 @@ struct Shared {
     ends: AtomicBool,
 }
 
-impl Verbatim {
+impl RawBackend {
     /// Starts one on a free port of 127.0.0.1, which answers 200 with these header
     /// lines, each ended by CR and LF.
     ///
@@ -131,7 +131,7 @@ fn serve(mut stream: &TcpStream, shared: &Shared) {
     }
 }
 
-impl Drop for Verbatim {
+impl Drop for RawBackend {
     fn drop(&mut self) {
         self.shared.ends.store(true, Ordering::Relaxed);
         // Wakes it up.
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn what_came_is_kept_as_it_came() {
-        let backend = Verbatim::start(b"X-Two: \xff\r\nx-two: b\r\n").unwrap();
+        let backend = RawBackend::start(b"X-Two: \xff\r\nx-two: b\r\n").unwrap();
         let request = b"GET /a?b HTTP/1.1\r\nHost: A\r\nX-One: caf\xe9\r\nx-ONE:b\r\n\r\n";
         let answer = raw(backend.address(), request, Duration::from_secs(5), 60).unwrap();
         let answer = Head::read(&mut answer.as_slice()).unwrap();

@@ -36,7 +36,7 @@ fn rows(stack: &Stack, path: &str) -> Result<u64> {
 }
 
 fn all_off() -> Result<()> {
-    let stack = start("asked", json!({ "performance_headers": "always" }))?;
+    let stack = start("direct-responses", json!({ "performance_headers": "always" }))?;
     for parallel in [false, true] {
         stack.flags(&json!({ "enableParallelExecution": parallel }))?;
         let path = format!("/direct/{parallel}");
