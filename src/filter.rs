@@ -68,19 +68,19 @@ impl<H: Host> Filter<H> {
     }
 
     /// Counts a host call that failed, and returns its result.
-    pub fn counted(&self, done: Result<(), HostError>) -> Result<(), HostError> {
+    pub fn count_error(&self, done: Result<(), HostError>) -> Result<(), HostError> {
         if done.is_err() {
             self.instance.metrics.count(Count::HostErrors);
         }
         done
     }
 
-    /// As [`counted`](Self::counted), for a call without which the request must not pass.
+    /// As [`count_error`](Self::count_error), for a call without which the request must not pass.
     ///
     /// # Errors
     /// Why the request is to be denied.
-    pub fn required(&self, done: Result<(), HostError>) -> Result<(), Reason> {
-        self.counted(done).map_err(|_| Reason::NotReady)
+    pub fn require(&self, done: Result<(), HostError>) -> Result<(), Reason> {
+        self.count_error(done).map_err(|_| Reason::NotReady)
     }
 
     /// Shortens the tick's period to `period`, if it is longer.

@@ -223,7 +223,7 @@ impl<H: Host> RequestContext<H> {
         let request = replace(&mut self.request, RequestState::Unseen);
         let RequestState::Evaluating { arrived, evaluation } = request else { return };
         if self.evaluate(filter, arrived, *evaluation) == Action::Continue {
-            let _ = filter.counted(self.host.resume_request());
+            let _ = filter.count_error(self.host.resume_request());
         }
     }
 
@@ -236,11 +236,11 @@ impl<H: Host> RequestContext<H> {
         let RequestState::Decided(request) = &mut self.request else { return Action::Continue };
         self.response = ResponseState::Sent { undecided };
         if let Some(edits) = request.edits.take() {
-            let _ = filter.counted(edits.apply(&self.host));
+            let _ = filter.count_error(edits.apply(&self.host));
         }
         let is_sync = request.event.modes.is_some_and(|modes| !modes.async_recording);
         // Where Envoy is about to close the connection, a held response never leaves.
-        if is_sync && !undecided && !event::broke_the_codec(&self.host) {
+        if is_sync && !undecided && !event::is_codec_error(&self.host) {
             event::add_response_status(&self.host, &mut request.event);
             request.event.number = filter.instance.reserve();
             if let Some(post) = recording::post(&filter, &request.event) {
@@ -260,7 +260,7 @@ impl<H: Host> RequestContext<H> {
             timing.recording = self.host.monotonic_ns().saturating_sub(post.since_ns);
         }
         self.pass_response(filter);
-        let _ = filter.counted(self.host.resume_response());
+        let _ = filter.count_error(self.host.resume_response());
     }
 
     /// The response's headers are about to go on: writes what the request cost into them,
@@ -270,7 +270,7 @@ impl<H: Host> RequestContext<H> {
         if let Some(timing) = &request.timing {
             let total_ns = self.host.monotonic_ns().saturating_sub(request.arrived_ns);
             let answered = &request.event.answered;
-            let _ = filter.counted(performance::add_headers(&self.host, timing, answered, total_ns));
+            let _ = filter.count_error(performance::add_headers(&self.host, timing, answered, total_ns));
         }
         request.headers.response = self.host.response_headers_size();
     }
@@ -302,7 +302,7 @@ impl<H: Host> RequestContext<H> {
             metrics.count(Count::UnknownBackend);
         }
         if filter.log_fields {
-            let _ = filter.counted(access_log::set_fields(&self.host, &event));
+            let _ = filter.count_error(access_log::set_fields(&self.host, &event));
         }
         if filter.instance.record(&mut event) {
             filter.tick_within(FLUSH_EVERY);
@@ -415,7 +415,7 @@ fn denied<H: Host>(
     edits: Option<Box<ResponseEdits>>,
 ) -> Enforced {
     filter.instance.metrics.count(Count::denied(reason));
-    let _ = filter.counted(replied);
+    let _ = filter.count_error(replied);
     let outcome = Outcome { verdict: VerdictCode::Deny, reason: Some(reason.code()), ..outcome };
     Enforced { action: Action::Pause, outcome, edits }
 }

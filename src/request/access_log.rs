@@ -20,14 +20,14 @@ pub fn set_fields<H: Host>(host: &H, event: &TrafficEvent) -> Result<(), HostErr
         host.set_property(ROUTE, route.as_bytes())?;
     }
     if !event.mismatches.is_empty() {
-        let all: Vec<String> = event.mismatches.iter().map(words).collect();
+        let all: Vec<String> = event.mismatches.iter().map(mismatch_text).collect();
         host.set_property(MISMATCH, all.join("; ").as_bytes())?;
     }
     Ok(())
 }
 
 /// `ip: banned by 10.0.0.2 at 12, cached clear at 10`.
-fn words(mismatch: &Mismatch) -> String {
+fn mismatch_text(mismatch: &Mismatch) -> String {
     let Mismatch { check, direct, cached, direct_seq, cached_seq } = mismatch;
     let (direct_seq, cached_seq) = (direct_seq.to_string(), cached_seq.to_string());
     [check.name(), ": ", direct, " at ", &direct_seq, ", cached ", cached, " at ", &cached_seq].concat()

@@ -72,16 +72,16 @@ pub fn carry_out<H: Host>(
     let lines = if found.cors().is_some() { facts.lines() } else { Vec::new() };
     match found.response_from(&facts.facts(&lines, random_bits)) {
         ResponseFrom::Preflight(headers) => {
-            filter.required(reply::preflight(&filter.instance.host, &headers))?;
+            filter.require(reply::preflight(&filter.instance.host, &headers))?;
             // The answer has all CORS headers already.
             let edits = response.map(|edits| Box::new(ResponseEdits { cors: None, varies: false, ..*edits }));
             return Ok((Handled::Preflight, edits));
         }
         ResponseFrom::Redirect(redirect) => {
-            let (https, host, target) = facts.arrival();
+            let (https, host, target) = facts.url_parts();
             let location =
                 redirect.location(&RequestUrl { https, host, port: listener_port(filter), target });
-            filter.required(reply::redirect(&filter.instance.host, redirect.status, &location))?;
+            filter.require(reply::redirect(&filter.instance.host, redirect.status, &location))?;
             return Ok((Handled::Redirected, response));
         }
         ResponseFrom::Backend(backend) => upstream::send(filter, backend)?,
@@ -89,10 +89,10 @@ pub fn carry_out<H: Host>(
     }
     for action in found.actions() {
         // Not half an action: a header that it removes may be a secret.
-        filter.required(edit_request(&filter.instance.host, action, facts))?;
+        filter.require(edit_request(&filter.instance.host, action, facts))?;
     }
     let mirrors = found.actions().flat_map(|action| &action.mirrors);
-    let taken = (0u32..).zip(mirrors).filter(|(at, mirror)| mirror.takes(reroll(random_bits, *at)));
+    let taken = (0u32..).zip(mirrors).filter(|(at, mirror)| mirror.is_sampled(mirror_bits(random_bits, *at)));
     upstream::mirror(filter, taken.map(|(_, mirror)| &mirror.backend));
     Ok((Handled::Forwarded, response))
 }
@@ -117,7 +117,7 @@ fn edit_request<H: Host>(host: &H, action: &Action, facts: &RequestFacts) -> Res
             host.set_request_header(":authority", hostname.as_bytes())?;
         }
         if let Some(path) = &rewrite.path {
-            let (_, _, target) = facts.arrival();
+            let (_, _, target) = facts.url_parts();
             host.set_request_header(":path", &path.apply(target))?;
         }
     }
@@ -129,12 +129,12 @@ fn edit_request<H: Host>(host: &H, action: &Action, facts: &RequestFacts) -> Res
             host.set_request_header(name, ms.to_string().as_bytes())?;
         }
     }
-    action.retry.as_ref().map_or(Ok(()), |retry| try_again(host, retry))
+    action.retry.as_ref().map_or(Ok(()), |retry| set_retry_headers(host, retry))
 }
 
 /// Sets the headers by which Envoy's router retries
 /// (`docs/root/configuration/http/http_filters/router_filter.rst`).
-fn try_again<H: Host>(host: &H, retry: &Retry) -> Result<(), HostError> {
+fn set_retry_headers<H: Host>(host: &H, retry: &Retry) -> Result<(), HostError> {
     if retry.attempts == 0 {
         return Ok(());
     }
@@ -156,7 +156,7 @@ fn edit(
 
 /// Random bits for the mirror `at`, independent of those that chose the backend
 /// (the finalizer of MurmurHash3).
-fn reroll(random_bits: u32, at: u32) -> u32 {
+fn mirror_bits(random_bits: u32, at: u32) -> u32 {
     let mut bits = random_bits.wrapping_add(at.wrapping_add(1).wrapping_mul(0x9e37_79b9));
     bits = (bits ^ (bits >> 16)).wrapping_mul(0x85eb_ca6b);
     bits = (bits ^ (bits >> 13)).wrapping_mul(0xc2b2_ae35);

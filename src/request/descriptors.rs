@@ -25,7 +25,7 @@ pub fn set<H: Host>(filter: &Filter<H>, route: Option<&str>, client: Option<IpAd
     if !filter.descriptor_headers {
         return Ok(());
     }
-    filter.required(set_headers(&filter.instance.host, route, client))
+    filter.require(set_headers(&filter.instance.host, route, client))
 }
 
 fn set_headers<H: Host>(host: &H, route: Option<&str>, client: Option<IpAddr>) -> Result<(), HostError> {

@@ -82,7 +82,7 @@ pub fn add_response_status<H: Host>(host: &H, event: &mut TrafficEvent) {
 /// protocol in the middle of its request. Envoy closes the connection right
 /// after it, so a response that is held back is never sent. Its details begin with
 /// the codec's name (`source/common/http/http1/codec_impl.cc`).
-pub fn broke_the_codec<H: Host>(host: &H) -> bool {
+pub fn is_codec_error<H: Host>(host: &H) -> bool {
     let details = host.property(&["response", "code_details"]).ok().flatten().unwrap_or_default();
     [b"http1.", b"http2.", b"http3."].iter().any(|codec| details.starts_with(*codec))
 }

@@ -186,7 +186,7 @@ impl RequestFacts {
 
     /// Whether it came over TLS as far as Envoy knows, the host as sent, and the
     /// path with its query.
-    pub fn arrival(&self) -> (bool, &[u8], &[u8]) {
+    pub fn url_parts(&self) -> (bool, &[u8], &[u8]) {
         (self.https, self.host.as_deref().unwrap_or_default(), self.path.as_deref().unwrap_or_default())
     }
 

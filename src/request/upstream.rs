@@ -36,18 +36,18 @@ const MIRROR_HEADERS: [&str; MAX_MIRRORS] =
 pub fn send<H: Host>(filter: &Filter<H>, backend: &Backend) -> Result<(), Reason> {
     let host = &filter.instance.host;
     let cluster = filter.clusters.of(backend);
-    let told = match &backend.target {
+    let target_set = match &backend.target {
         // Backends' names are checked for this prefix, the template's results are not.
         None if cluster.starts_with(RESERVED_CLUSTER_PREFIX) => return Err(Reason::NoBackend),
         None => Ok(()),
-        Some(target) => aim(host, target),
+        Some(target) => set_dynamic_target(host, target),
     };
     // Without the header a route of Envoy's own might take the request somewhere else.
-    filter.required(told.and_then(|()| host.set_request_header(CLUSTER_HEADER, cluster.as_bytes())))
+    filter.require(target_set.and_then(|()| host.set_request_header(CLUSTER_HEADER, cluster.as_bytes())))
 }
 
-fn aim<H: Host>(host: &H, target: &Target) -> Result<(), HostError> {
-    host.set_filter_state(HOST_STATE, &literal(&target.host))?;
+fn set_dynamic_target<H: Host>(host: &H, target: &Target) -> Result<(), HostError> {
+    host.set_filter_state(HOST_STATE, &bracketed(&target.host))?;
     host.set_filter_state(PORT_STATE, &target.port.to_string())?;
     if let Some(tls) = &target.tls {
         host.set_filter_state(SNI_STATE, &tls.sni)?;
@@ -66,17 +66,17 @@ pub fn mirror<'b, H: Host>(filter: &Filter<H>, backends: impl Iterator<Item = &'
         .map(|backend| (filter.clusters.of(backend), backend))
         .filter(|(cluster, backend)| may_be_named(cluster, backend));
     for (header, (cluster, backend)) in MIRROR_HEADERS.into_iter().zip(named) {
-        if filter.counted(copy(&filter.instance.host, header, &cluster, backend)).is_err() {
+        if filter.count_error(set_mirror(&filter.instance.host, header, &cluster, backend)).is_err() {
             return;
         }
     }
 }
 
-fn copy<H: Host>(host: &H, header: &str, cluster: &str, backend: &Backend) -> Result<(), HostError> {
+fn set_mirror<H: Host>(host: &H, header: &str, cluster: &str, backend: &Backend) -> Result<(), HostError> {
     if let Some(target) = &backend.target {
         let set =
             |part: &str, value: &str| host.set_request_header(&[header, part].concat(), value.as_bytes());
-        set("-host", &literal(&target.host))?;
+        set("-host", &bracketed(&target.host))?;
         set("-port", &target.port.to_string())?;
         if let Some(tls) = &target.tls {
             set("-sni", &tls.sni)?;
@@ -87,6 +87,6 @@ fn copy<H: Host>(host: &H, header: &str, cluster: &str, backend: &Backend) -> Re
 }
 
 /// A host in the form that Envoy reads from filter state: an IPv6 address in brackets.
-fn literal(host: &str) -> String {
+fn bracketed(host: &str) -> String {
     if host.contains(':') { ["[", host, "]"].concat() } else { host.to_owned() }
 }

@@ -70,7 +70,7 @@ pub struct Mirror {
 impl Mirror {
     /// Whether a request with these random bits is one of those that are copied.
     #[must_use]
-    pub fn takes(&self, random_bits: u32) -> bool {
+    pub fn is_sampled(&self, random_bits: u32) -> bool {
         let point = u64::from(random_bits).saturating_mul(u64::from(self.denominator)) >> 32;
         point < u64::from(self.numerator)
     }
@@ -131,10 +131,10 @@ mod tests {
         let of = |numerator, denominator| {
             let mirror = Mirror { backend: backend.clone(), numerator, denominator };
             (0..1_000u64)
-                .filter(|i| mirror.takes(u32::try_from(((2 * i + 1) << 32) / 2_000).unwrap()))
+                .filter(|i| mirror.is_sampled(u32::try_from(((2 * i + 1) << 32) / 2_000).unwrap()))
                 .count()
         };
         assert_eq!((of(0, 100), of(100, 100), of(25, 50), of(1, 1_000)), (0, 1_000, 500, 1));
-        assert!(Mirror { backend, numerator: 1, denominator: 1 }.takes(u32::MAX));
+        assert!(Mirror { backend, numerator: 1, denominator: 1 }.is_sampled(u32::MAX));
     }
 }
