@@ -39,7 +39,7 @@ use shared::wake::{OwnQueue, Waker};
 /// Time between ticks while no work is pending.
 const TICK: Duration = Duration::from_millis(250);
 /// Time between ticks while a load or a publish is under way.
-const HURRY: Duration = Duration::from_millis(1);
+const BUSY_TICK: Duration = Duration::from_millis(1);
 /// The longest work in one callback: the worker's requests wait for it. So publishing, applying
 /// an answer and loading are done in steps of one host call or some 4,096 entries. Not cut into
 /// steps are the decoding of one answer (4 MiB at most), the sorting of its changes if they do
@@ -52,7 +52,7 @@ const BUDGET_STEPS: u32 = 32;
 const HEARTBEAT_NS: u64 = 200_000_000;
 /// A VM whose last heartbeat is older than this loads what is published before it
 /// decides: half of the age at which its slot is stale.
-const UNHEARD_NS: u64 = 1_000_000_000;
+const CATCH_UP_AFTER_NS: u64 = 1_000_000_000;
 
 /// One VM's part in fetching, publishing and loading tables.
 pub struct TableSync<H> {
@@ -110,7 +110,7 @@ impl<H: Host> TableSync<H> {
         self.read_process_id();
         self.write_heartbeat();
         if let Some(slot) = self.slot.index()
-            && let Some(gone) = self.queue.keep(&self.host, &self.keys, root, slot)
+            && let Some(gone) = self.queue.register_if_needed(&self.host, &self.keys, root, slot)
         {
             self.root_gone(gone);
         }
@@ -124,11 +124,11 @@ impl<H: Host> TableSync<H> {
 
     fn next_tick(&self, busy: Progress) -> Duration {
         if busy == Progress::Pending {
-            return HURRY;
+            return BUSY_TICK;
         }
         let now = self.host.monotonic_ns();
         let next = self.holder.as_ref().and_then(|holder| holder.next_try_ns(now));
-        next.map_or(TICK, |next| Duration::from_nanos(next).clamp(HURRY, TICK))
+        next.map_or(TICK, |next| Duration::from_nanos(next).clamp(BUSY_TICK, TICK))
     }
 
     /// A message arrived in `queue`. True when that is this VM's wake-up queue.
@@ -184,7 +184,7 @@ impl<H: Host> TableSync<H> {
     /// wait for it, so it writes its slot and loads what is published. The look at the
     /// manifest is one host call; a whole base is read only if one was published meanwhile.
     pub fn before_request(&mut self, now_ns: u64) {
-        if now_ns.saturating_sub(self.slot.heartbeat_ns()) > UNHEARD_NS {
+        if now_ns.saturating_sub(self.slot.heartbeat_ns()) > CATCH_UP_AFTER_NS {
             self.catch_up();
         }
     }
@@ -194,7 +194,7 @@ impl<H: Host> TableSync<H> {
     /// steps, it would count as alive meanwhile and decide by older tables.
     fn catch_up_after_pause(&mut self) {
         let silent_ns = self.host.monotonic_ns().saturating_sub(self.slot.heartbeat_ns());
-        if self.slot.index().is_some() && silent_ns > UNHEARD_NS {
+        if self.slot.index().is_some() && silent_ns > CATCH_UP_AFTER_NS {
             self.catch_up();
         }
     }
@@ -265,10 +265,11 @@ impl<H: Host> TableSync<H> {
 
     /// Sets the gauges of the tables' age and contents, and of the lease.
     pub fn show_gauges(&self) {
-        let heard_ns = self.lease.seen().map_or(0, |lease| lease.heard_ns);
-        let heard_ns = heard_ns.max(self.holder.as_ref().map_or(0, |holder| holder.heard_ns));
-        if heard_ns > 0 {
-            let age = Duration::from_nanos(self.host.monotonic_ns().saturating_sub(heard_ns));
+        let last_answer_ns = self.lease.seen().map_or(0, |lease| lease.last_answer_ns);
+        let last_answer_ns =
+            last_answer_ns.max(self.holder.as_ref().map_or(0, |holder| holder.last_answer_ns));
+        if last_answer_ns > 0 {
+            let age = Duration::from_nanos(self.host.monotonic_ns().saturating_sub(last_answer_ns));
             self.metrics.set(Gauge::TablesAge, age.as_secs());
         }
         self.metrics.set(Gauge::LeaseAlive, u64::from(self.lease_alive()));
@@ -309,8 +310,8 @@ impl<H: Host> TableSync<H> {
             self.metrics.count(Count::Outranked);
             self.lease.lose_to(fence);
         }
-        let heard = self.holder.as_ref().map_or(0, |holder| holder.heard_ns);
-        self.lease.tick(&self.host, &self.keys, &self.metrics, self.slot.index(), heard);
+        let last_answer_ns = self.holder.as_ref().map_or(0, |holder| holder.last_answer_ns);
+        self.lease.tick(&self.host, &self.keys, &self.metrics, self.slot.index(), last_answer_ns);
         match (self.lease.fence(), &self.holder) {
             (Some(fence), Some(holder)) if holder.fence() == fence => {}
             // Calls of the previous holder stay open; their answers are ignored.
@@ -372,7 +373,7 @@ impl<H: Host> TableSync<H> {
         if self.work(root) == Progress::Pending
             && let Some(own) = self.slot.index()
         {
-            self.waker.call(&self.host, &self.keys, own);
+            self.waker.wake_always(&self.host, &self.keys, own);
         }
     }
 
@@ -384,7 +385,7 @@ impl<H: Host> TableSync<H> {
         self.slot.write(&self.host, &self.keys, &self.metrics);
         let holder = self.lease.seen().filter(|lease| lease.source != self.source);
         if let Some(slot) = holder.and_then(|lease| lease.slot) {
-            self.waker.call(&self.host, &self.keys, slot);
+            self.waker.wake_always(&self.host, &self.keys, slot);
         }
     }
 }

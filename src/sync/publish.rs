@@ -125,21 +125,21 @@ impl Publish {
                     .map_err(|_| HostError::BadArgument)
                     .and_then(|bytes| shared.set(&keys.manifest(), &bytes, Expect::Unchanged(cas)));
                 // Written or not, the manifest is read again.
-                self.again_unless(write)
+                self.start_over_unless(write)
             }
             PublishStage::ReadChunk(plan, at) => self.read_chunk(shared, keys, plan, at),
             PublishStage::WriteChunk(plan, at, expect) => {
                 let value = self.value(&plan, at);
                 match shared.set(&self.key(keys, &plan, at), &value, expect) {
                     Ok(()) => self.next_chunk(plan, at),
-                    refused => self.again_unless(refused),
+                    refused => self.start_over_unless(refused),
                 }
             }
             PublishStage::Commit(plan) => {
                 let Ok(bytes) = plan.next.to_bytes() else { return Some(PublishEnd::Retry) };
                 match shared.set(&keys.manifest(), &bytes, plan.expect) {
                     Ok(()) => Some(PublishEnd::Done(plan.next)),
-                    refused => self.again_unless(refused),
+                    refused => self.start_over_unless(refused),
                 }
             }
         }
@@ -147,7 +147,7 @@ impl Publish {
 
     /// Back to the first step, up to [`TRIES`] times; `Retry` at once when the host
     /// failed for another reason than a compare-and-set mismatch.
-    fn again_unless(&mut self, written: Result<(), HostError>) -> Option<PublishEnd> {
+    fn start_over_unless(&mut self, written: Result<(), HostError>) -> Option<PublishEnd> {
         self.tries = self.tries.saturating_add(1);
         match written {
             Ok(()) | Err(HostError::CasMismatch) if self.tries < TRIES => {
@@ -212,7 +212,7 @@ impl Publish {
         if Table::ALL.iter().any(missing) {
             return Some(PublishEnd::Incomplete);
         }
-        self.seek(PublishPlan { next, expect, changed }, None)
+        self.go_to_chunk_after(PublishPlan { next, expect, changed }, None)
     }
 
     /// Reads a chunk before it is written: for its fence, and for the compare-and-set
@@ -242,11 +242,11 @@ impl Publish {
     }
 
     fn next_chunk(&mut self, plan: PublishPlan, at: ChunkIndex) -> Option<PublishEnd> {
-        self.seek(plan, Some(at))
+        self.go_to_chunk_after(plan, Some(at))
     }
 
     /// Goes to the chunk after `done`, or to the commit when that was the last.
-    fn seek(&mut self, plan: PublishPlan, done: Option<ChunkIndex>) -> Option<PublishEnd> {
+    fn go_to_chunk_after(&mut self, plan: PublishPlan, done: Option<ChunkIndex>) -> Option<PublishEnd> {
         let next_in = |at: ChunkIndex| ChunkIndex { index: at.index.saturating_add(1), ..at };
         let mut tables = Table::ALL.into_iter();
         let mut candidate = match done {

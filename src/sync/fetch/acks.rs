@@ -9,22 +9,22 @@ use crate::sync::snapshot::Snapshot;
 /// The ack of this gateway, which never goes back within an epoch.
 #[derive(Debug, Default)]
 pub struct Acks {
-    now: Ack,
+    current: Ack,
     accepted: Option<Ack>,
     /// The admin service waits for an ack of this version and refresh.
     wanted: Option<(Version, u64)>,
 }
 
 impl Acks {
-    /// The ack as of now.
+    /// The ack, as last computed.
     #[must_use]
-    pub fn now(&self) -> Ack {
-        self.now
+    pub fn current(&self) -> Ack {
+        self.current
     }
 
     /// The admin service waits for an ack that `version` is enforced and `refresh`
     /// carried out.
-    pub fn want(&mut self, version: Version, refresh: u64) {
+    pub fn note_wanted(&mut self, version: Version, refresh: u64) {
         self.wanted = Some((version, refresh));
     }
 
@@ -35,7 +35,7 @@ impl Acks {
     /// The ack that should be posted, if any.
     #[must_use]
     pub fn due(&self) -> Option<Ack> {
-        (self.is_wanted(&self.now) && self.accepted != Some(self.now)).then_some(self.now)
+        (self.is_wanted(&self.current) && self.accepted != Some(self.current)).then_some(self.current)
     }
 
     /// The admin service took `ack`.
@@ -51,12 +51,12 @@ impl Acks {
     /// that has claimed its slot and loaded nothing yet has version 0 there; it cannot
     /// have decided a request by older tables than were acked before (see
     /// [`Slot::serving`]), so the ack does not go back.
-    pub fn count(&mut self, slots: &[(u16, Slot)], own: &Snapshot, now_ns: u64) {
+    pub fn update(&mut self, slots: &[(u16, Slot)], own: &Snapshot, now_ns: u64) {
         let serving = || slots.iter().map(|(_, slot)| slot).filter(|slot| slot.serving);
         let live = || serving().filter(|slot| slot.is_live(now_ns));
         let stale = serving().filter(|slot| !slot.is_live(now_ns) && !slot.is_free(now_ns));
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        (self.now.live, self.now.stale) = (number(live().count()), number(stale.count()));
+        (self.current.live, self.current.stale) = (number(live().count()), number(stale.count()));
         let target = own.tables.version;
         if live().any(|slot| slot.version.epoch != target.epoch) {
             return;
@@ -64,11 +64,11 @@ impl Acks {
         let seq = live().map(|slot| slot.version.seq).min().unwrap_or(target.seq).min(target.seq);
         let refresh = live().map(|slot| slot.refresh).min().unwrap_or(own.refresh).min(own.refresh);
         let version = Version { seq, ..target };
-        if self.now.version.epoch != target.epoch {
-            (self.now.version, self.now.refresh) = (version, refresh);
-        } else if version.covers(&self.now.version) {
-            self.now.version = version;
-            self.now.refresh = self.now.refresh.max(refresh);
+        if self.current.version.epoch != target.epoch {
+            (self.current.version, self.current.refresh) = (version, refresh);
+        } else if version.covers(&self.current.version) {
+            self.current.version = version;
+            self.current.refresh = self.current.refresh.max(refresh);
         }
     }
 }
@@ -98,16 +98,22 @@ mod tests {
     fn the_slowest_live_vm_that_serves_decides() {
         let mut acks = Acks::default();
         let now = 20_000_000_000;
-        acks.count(&[slot(7, 20, true), slot(9, 20, true), slot(0, 20, false)], &own(9), now);
-        assert_eq!(acks.now(), Ack { version: Version { epoch: 1, seq: 7 }, refresh: 0, live: 2, stale: 0 });
-        acks.want(Version { epoch: 1, seq: 9 }, 0);
+        acks.update(&[slot(7, 20, true), slot(9, 20, true), slot(0, 20, false)], &own(9), now);
+        assert_eq!(
+            acks.current(),
+            Ack { version: Version { epoch: 1, seq: 7 }, refresh: 0, live: 2, stale: 0 }
+        );
+        acks.note_wanted(Version { epoch: 1, seq: 9 }, 0);
         assert_eq!(acks.due(), None);
-        acks.count(&[slot(7, 15, true), slot(9, 20, true), slot(1, 5, true)], &own(9), now);
-        assert_eq!(acks.now(), Ack { version: Version { epoch: 1, seq: 9 }, refresh: 0, live: 1, stale: 1 });
+        acks.update(&[slot(7, 15, true), slot(9, 20, true), slot(1, 5, true)], &own(9), now);
+        assert_eq!(
+            acks.current(),
+            Ack { version: Version { epoch: 1, seq: 9 }, refresh: 0, live: 1, stale: 1 }
+        );
         let due = acks.due().unwrap();
         acks.accepted(due);
         assert_eq!(acks.due(), None, "not twice");
-        acks.count(&[slot(9, 20, true), slot(9, 20, true)], &own(9), now);
+        acks.update(&[slot(9, 20, true), slot(9, 20, true)], &own(9), now);
         assert_eq!(acks.due().map(|ack| ack.stale), Some(0), "the stale one came back");
     }
 
@@ -115,12 +121,12 @@ mod tests {
     fn a_new_vm_does_not_take_an_ack_back_and_an_old_epoch_holds_it_up() {
         let mut acks = Acks::default();
         let now = 1_000_000_000;
-        acks.count(&[], &own(9), now);
-        assert_eq!(acks.now().version.seq, 9, "nobody serves: nothing could decide by older tables");
-        acks.count(&[slot(0, 1, true)], &own(9), now);
-        assert_eq!(acks.now().version.seq, 9);
+        acks.update(&[], &own(9), now);
+        assert_eq!(acks.current().version.seq, 9, "nobody serves: nothing could decide by older tables");
+        acks.update(&[slot(0, 1, true)], &own(9), now);
+        assert_eq!(acks.current().version.seq, 9);
         let old = Slot { serving: true, heartbeat_ns: now, ..Slot::default() };
-        acks.count(&[(0, old)], &own(12), now);
-        assert_eq!(acks.now().version.seq, 9);
+        acks.update(&[(0, old)], &own(12), now);
+        assert_eq!(acks.current().version.seq, 9);
     }
 }

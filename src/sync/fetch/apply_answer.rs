@@ -83,7 +83,7 @@ impl ApplyAnswer {
     /// # Errors
     /// When the answer cannot become a set.
     pub fn new(answer: SyncAnswer, wall_ms: u64, held: Option<&Snapshot>) -> Result<Self, ApplyError> {
-        let mut build = Self {
+        let mut apply = Self {
             version: answer.version,
             refresh: answer.refresh,
             clock_ms: signed_difference(answer.server_time_ms, wall_ms),
@@ -99,15 +99,15 @@ impl ApplyAnswer {
             if !whole.table.travels_whole() {
                 return Err(ApplyError::Layout(whole.table));
             }
-            build.want(whole.table, whole.blob, whole.bytes)?;
+            apply.queue_table(whole.table, whole.blob, whole.bytes)?;
         }
         if let Some(bans) = answer.bans {
-            build.want_bans(bans, held)?;
+            apply.queue_bans(bans, held)?;
         }
-        Ok(build)
+        Ok(apply)
     }
 
-    fn want(&mut self, table: Table, blob: BlobRef, bytes: Option<Vec<u8>>) -> Result<(), ApplyError> {
+    fn queue_table(&mut self, table: Table, blob: BlobRef, bytes: Option<Vec<u8>>) -> Result<(), ApplyError> {
         if blob.len > MAX_TABLE as u64 {
             return Err(ApplyError::TooLong);
         }
@@ -122,7 +122,7 @@ impl ApplyAnswer {
         Ok(())
     }
 
-    fn want_bans(&mut self, bans: BansUpdate, held: Option<&Snapshot>) -> Result<(), ApplyError> {
+    fn queue_bans(&mut self, bans: BansUpdate, held: Option<&Snapshot>) -> Result<(), ApplyError> {
         let has_base = held.is_some_and(|held| held.blobs[Table::BanBase] == bans.base);
         let (from_held, changes) = match bans.overlay {
             OverlayUpdate::Delta(changes) => (true, changes),
@@ -133,7 +133,7 @@ impl ApplyAnswer {
             return Err(ApplyError::Incomplete);
         }
         if !has_base {
-            self.want_base(bans.base, bans.fold, held)?;
+            self.queue_base(bans.base, bans.fold, held)?;
         }
         self.digest = Some(bans.digest);
         self.overlay = changes;
@@ -143,7 +143,7 @@ impl ApplyAnswer {
 
     /// The base is new: it is folded from the held bans if the answer says how, else
     /// fetched.
-    fn want_base(
+    fn queue_base(
         &mut self,
         base: BlobRef,
         fold: Option<Vec<Entry>>,
@@ -155,7 +155,7 @@ impl ApplyAnswer {
                 self.pending.push_back(PendingWork::Fold { fold, blob: base });
                 Ok(())
             }
-            _ => self.want(Table::BanBase, base, None),
+            _ => self.queue_table(Table::BanBase, base, None),
         }
     }
 
@@ -164,7 +164,7 @@ impl ApplyAnswer {
     /// # Errors
     /// When the answer is wrong. There is no further step then.
     pub fn step(&mut self) -> Result<ApplyStep, ApplyError> {
-        let Some(pending) = self.pending.pop_front() else { return self.put_together() };
+        let Some(pending) = self.pending.pop_front() else { return self.verify_digest() };
         match pending {
             PendingWork::Fetch { table, blob, bytes } if (bytes.len() as u64) < blob.len => {
                 let offset = bytes.len() as u64;
@@ -190,7 +190,7 @@ impl ApplyAnswer {
     ///
     /// # Errors
     /// When it is empty, or more than the table has.
-    pub fn page(&mut self, page: &[u8]) -> Result<(), ApplyError> {
+    pub fn add_page(&mut self, page: &[u8]) -> Result<(), ApplyError> {
         let Some(PendingWork::Fetch { table, blob, bytes }) = self.pending.front_mut() else { return Ok(()) };
         let len = bytes.len().saturating_add(page.len());
         if page.is_empty() || len as u64 > blob.len || bytes.try_reserve(page.len()).is_err() {
@@ -252,7 +252,7 @@ impl ApplyAnswer {
     }
 
     /// All tables are decoded: joins the bans and verifies their digest.
-    fn put_together(&mut self) -> Result<ApplyStep, ApplyError> {
+    fn verify_digest(&mut self) -> Result<ApplyStep, ApplyError> {
         let Some(bans) = self.next.join() else { return Ok(ApplyStep::More) };
         if self.digest.is_some_and(|expected| bans.digest() != expected) {
             return Err(ApplyError::Digest);

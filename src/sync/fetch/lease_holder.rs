@@ -42,7 +42,7 @@ pub struct LeaseHolder {
     /// A higher fence that was seen: the lease is lost.
     pub higher_fence: Option<u64>,
     /// When the admin service last answered, monotonic nanoseconds.
-    pub heard_ns: u64,
+    pub last_answer_ns: u64,
 }
 
 enum HolderStage {
@@ -99,7 +99,7 @@ impl LeaseHolder {
             acks: Acks::default(),
             waker: Waker::default(),
             higher_fence: None,
-            heard_ns: 0,
+            last_answer_ns: 0,
         }
     }
 
@@ -160,7 +160,7 @@ impl LeaseHolder {
                 if let Some(loaded) = context.loader.loaded() {
                     // The admin service may wait for an ack that the previous holder
                     // did not post.
-                    self.acks.want(loaded.tables.version, loaded.refresh);
+                    self.acks.note_wanted(loaded.tables.version, loaded.refresh);
                 }
                 self.stage = HolderStage::Ready;
                 Progress::Pending
@@ -214,7 +214,7 @@ impl LeaseHolder {
         if since.is_none() {
             context.metrics.count(Count::FullLoads);
         }
-        match context.calls.poll(since, &held, &self.acks.now()) {
+        match context.calls.poll(since, &held, &self.acks.current()) {
             Ok(made) => self.poll = Some(made),
             Err(_) => self.poll_failed(context),
         }
@@ -248,7 +248,7 @@ impl LeaseHolder {
         for (index, slot) in slots.iter().filter(|(index, slot)| is_behind(*index, slot)) {
             self.waker.wake(host, context.keys, *index, slot);
         }
-        self.acks.count(&slots, loaded, now);
+        self.acks.update(&slots, loaded, now);
     }
 
     /// Takes the answer to the call `token`, inside its callback. False if the call was
@@ -287,11 +287,11 @@ impl LeaseHolder {
         let now = context.calls.host.monotonic_ns();
         match status {
             Some(304) => {
-                self.heard_ns = now;
+                self.last_answer_ns = now;
                 self.backoff.worked_but_wait(poll.since_ns.saturating_add(POLL_GAP_NS));
             }
             Some(200) => {
-                self.heard_ns = now;
+                self.last_answer_ns = now;
                 let body = context.calls.host.call_body(MAX_PAGE);
                 match SyncAnswer::from_bytes(&body).ok() {
                     Some(answer) => self.on_answer(answer, poll, context),
@@ -306,7 +306,7 @@ impl LeaseHolder {
         let full = self.full || context.loader.loaded().is_none();
         let held = context.loader.loaded().filter(|_| !self.full).cloned();
         if answer.ack_wanted {
-            self.acks.want(answer.version, answer.refresh);
+            self.acks.note_wanted(answer.version, answer.refresh);
         }
         if held.as_ref().is_some_and(|held| held.refresh < answer.refresh) {
             // A refresh was ordered: all tables are loaded anew, even equal ones.
@@ -336,7 +336,7 @@ impl LeaseHolder {
         };
         match page {
             Some(page) => {
-                if let Err(error) = apply.page(&page) {
+                if let Err(error) = apply.add_page(&page) {
                     self.bad_answer(&format!("{error:?}"), full, context);
                 }
             }

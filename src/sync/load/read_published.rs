@@ -120,8 +120,8 @@ impl ReadPublished {
         let Ok(found) = shared.get(&keys.chunk(table, location.side, index)) else {
             return Some(ReadEnd::Retry);
         };
-        let payload = found.as_ref().and_then(|(value, _)| fitting(value, location.blob.hash, want));
-        let Some(payload) = payload else { return self.again() };
+        let payload = found.as_ref().and_then(|(value, _)| verified_payload(value, location.blob.hash, want));
+        let Some(payload) = payload else { return self.start_over() };
         if got.bytes.is_empty() && got.bytes.try_reserve_exact(len).is_err() {
             return Some(ReadEnd::Retry);
         }
@@ -131,7 +131,7 @@ impl ReadPublished {
 
     /// A chunk does not fit the manifest: it was overwritten, so there is a newer
     /// manifest.
-    fn again(&mut self) -> Option<ReadEnd> {
+    fn start_over(&mut self) -> Option<ReadEnd> {
         self.manifest = None;
         self.tries = self.tries.saturating_add(1);
         (self.tries >= TRIES).then_some(ReadEnd::Retry)
@@ -149,7 +149,7 @@ impl ReadPublished {
     }
 }
 
-fn fitting(value: &[u8], hash: BlobHash, len: usize) -> Option<&[u8]> {
+fn verified_payload(value: &[u8], hash: BlobHash, len: usize) -> Option<&[u8]> {
     let (head, payload) = ChunkHead::split(value)?;
     (head.hash == hash && payload.len() == len).then_some(payload)
 }

@@ -37,10 +37,10 @@ pub struct SnapshotLoad {
 
 enum LoadStage {
     ReadPublished(Box<ReadPublished>),
-    Check(Box<Checking>),
+    Decode(Box<DecodePublished>),
 }
 
-struct Checking {
+struct DecodePublished {
     manifest: Manifest,
     cas: Cas,
     waiting: Vec<DecodeTable>,
@@ -57,7 +57,7 @@ impl SnapshotLoad {
 
     /// A load that reads all tables, also those held: a refresh was ordered.
     #[must_use]
-    pub fn anew(held: Option<Rc<Snapshot>>) -> Self {
+    pub fn of_all_tables(held: Option<Rc<Snapshot>>) -> Self {
         Self {
             stage: LoadStage::ReadPublished(Box::new(ReadPublished::new(PerTable::default(), CHUNK))),
             held,
@@ -67,17 +67,17 @@ impl SnapshotLoad {
     /// Makes one host call, or does one bounded piece of work.
     pub fn step(&mut self, shared: &impl SharedData, keys: &Keys) -> Option<LoadEnd> {
         match &mut self.stage {
-            LoadStage::ReadPublished(collect) => match collect.step(shared, keys)? {
+            LoadStage::ReadPublished(read) => match read.step(shared, keys)? {
                 ReadEnd::Nothing => Some(LoadEnd::Nothing),
                 ReadEnd::Retry => Some(LoadEnd::Retry),
                 ReadEnd::Unreadable(cas) => Some(LoadEnd::Undecodable(cas, "the manifest")),
-                ReadEnd::Read(published) => self.check(*published),
+                ReadEnd::Read(published) => self.begin_decode(*published),
             },
-            LoadStage::Check(checking) => checking.step(),
+            LoadStage::Decode(decode) => decode.step(),
         }
     }
 
-    fn check(&mut self, published: Published) -> Option<LoadEnd> {
+    fn begin_decode(&mut self, published: Published) -> Option<LoadEnd> {
         let Published { manifest, cas, mut bytes } = published;
         let held = self.held.take();
         if held.as_ref().is_some_and(|held| held.is(&manifest)) {
@@ -87,12 +87,12 @@ impl SnapshotLoad {
             |table| Some(DecodeTable::new(table, Some(manifest.tables[table].blob), bytes[table].take()?));
         let waiting = Table::ALL.into_iter().rev().filter_map(decode).collect();
         let next = NextTables::new(held.as_deref());
-        self.stage = LoadStage::Check(Box::new(Checking { manifest, cas, waiting, next }));
+        self.stage = LoadStage::Decode(Box::new(DecodePublished { manifest, cas, waiting, next }));
         None
     }
 }
 
-impl Checking {
+impl DecodePublished {
     fn step(&mut self) -> Option<LoadEnd> {
         let Some(decode) = self.waiting.last_mut() else { return self.finish() };
         match self.next.decode(decode) {

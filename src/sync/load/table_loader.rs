@@ -94,7 +94,11 @@ impl TableLoader {
                 let is_refresh = refreshes.is_some_and(|(held, manifest)| held.refresh < manifest.refresh);
                 let held = self.loaded.clone();
                 self.seen = ManifestSeen::Never;
-                self.load = Some(if is_refresh { SnapshotLoad::anew(held) } else { SnapshotLoad::new(held) });
+                self.load = Some(if is_refresh {
+                    SnapshotLoad::of_all_tables(held)
+                } else {
+                    SnapshotLoad::new(held)
+                });
             }
             Err(_) => self.seen = ManifestSeen::Never,
         }

@@ -40,7 +40,7 @@ pub struct Lease {
     pub slot: Option<u16>,
     /// When the admin service last answered: monotonic clock, nanoseconds. Kept in the lease
     /// so that every VM knows the age of its tables, also after the holder changed.
-    pub heard_ns: u64,
+    pub last_answer_ns: u64,
 }
 
 impl Lease {
@@ -60,22 +60,22 @@ pub struct LeaseView {
     role: Role,
     seen: Option<Lease>,
     /// The fence, while this VM holds it.
-    mine: Option<u64>,
+    held_fence: Option<u64>,
     /// A fence seen in shared data: the next one taken is above it.
-    floor: u64,
+    highest_fence: u64,
 }
 
 impl LeaseView {
     /// Not yet looked at.
     #[must_use]
     pub fn new(source: VmId, role: Role) -> Self {
-        Self { source, role, seen: None, mine: None, floor: 0 }
+        Self { source, role, seen: None, held_fence: None, highest_fence: 0 }
     }
 
     /// The fence, while this VM holds the lease.
     #[must_use]
     pub fn fence(&self) -> Option<u64> {
-        self.mine
+        self.held_fence
     }
 
     /// Whether some VM held it, when last looked at.
@@ -92,13 +92,13 @@ impl LeaseView {
 
     /// Gives it up without a write: shared data has a higher fence.
     pub fn lose_to(&mut self, fence: u64) {
-        self.mine = None;
-        self.floor = self.floor.max(fence);
+        self.held_fence = None;
+        self.highest_fence = self.highest_fence.max(fence);
     }
 
     /// Ends the lease, if this VM holds it: the next tick of any VM takes it.
     pub fn give_up<H: Host>(&mut self, host: &H, keys: &Keys) {
-        let Some(fence) = self.mine.take() else { return };
+        let Some(fence) = self.held_fence.take() else { return };
         let key = keys.lease();
         if let Ok(Some((bytes, cas))) = host.shared_get(&key)
             && let Ok(lease) = read(&bytes)
@@ -117,7 +117,7 @@ impl LeaseView {
         keys: &Keys,
         metrics: &Metrics<H>,
         slot: Option<u16>,
-        heard_ns: u64,
+        last_answer_ns: u64,
     ) {
         let now = host.monotonic_ns();
         let key = keys.lease();
@@ -134,26 +134,26 @@ impl LeaseView {
             deadline_ns: now.saturating_add(TERM_NS),
             recorder: self.role == Role::Recorder,
             slot,
-            heard_ns: heard_ns.max(found.map_or(0, |lease| lease.heard_ns)),
+            last_answer_ns: last_answer_ns.max(found.map_or(0, |lease| lease.last_answer_ns)),
         };
         match found {
-            Some(lease) if lease.source == self.source && self.mine == Some(lease.fence) => {
+            Some(lease) if lease.source == self.source && self.held_fence == Some(lease.fence) => {
                 if !write(host, &key, &next, expect) {
-                    self.mine = None;
+                    self.held_fence = None;
                     return;
                 }
             }
             Some(lease) if lease.is_alive(now) && !self.takes_over(&lease) => {
-                self.mine = None;
+                self.held_fence = None;
                 return;
             }
             _ => {
-                self.mine = None;
-                let fence = current.max(self.floor).saturating_add(1);
+                self.held_fence = None;
+                let fence = current.max(self.highest_fence).saturating_add(1);
                 if !write(host, &key, &Lease { fence, ..next }, expect) {
                     return;
                 }
-                self.mine = Some(fence);
+                self.held_fence = Some(fence);
                 metrics.count(Count::Leases);
                 self.seen = Some(Lease { fence, ..next });
                 return;

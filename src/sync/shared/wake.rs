@@ -46,7 +46,13 @@ impl OwnQueue {
 
     /// At a tick of `root`: registers the queue if no root has, if the slot changed
     /// since, or if the root that did is gone. Returns the root that is gone.
-    pub fn keep<H: Host>(&mut self, host: &H, keys: &Keys, root: u32, slot: u16) -> Option<u32> {
+    pub fn register_if_needed<H: Host>(
+        &mut self,
+        host: &H,
+        keys: &Keys,
+        root: u32,
+        slot: u16,
+    ) -> Option<u32> {
         let now = host.monotonic_ns();
         let mut gone = None;
         if let Some(registered) = &mut self.registered {
@@ -109,7 +115,7 @@ impl Waker {
         {
             return;
         }
-        self.call(host, keys, index);
+        self.wake_always(host, keys, index);
         if let Some(known) = self.known.iter_mut().find(|known| known.slot == index) {
             known.outstanding = Some((slot.source, slot.version, slot.refresh, now));
         }
@@ -117,7 +123,7 @@ impl Waker {
 
     /// Enqueues one byte into the queue of the slot. A VM that has not registered
     /// yet looks at its first tick.
-    pub fn call<H: Host>(&mut self, host: &H, keys: &Keys, index: u16) {
+    pub fn wake_always<H: Host>(&mut self, host: &H, keys: &Keys, index: u16) {
         let Some(queue) = self.queue(host, keys, index) else { return };
         if host.enqueue(queue, &[1]) == Err(HostError::NotFound) {
             self.known.retain(|known| known.slot != index);

@@ -37,7 +37,7 @@ fn build(mut build: ApplyAnswer, base: &AddressTable) -> (Applied, usize) {
     for steps in 1.. {
         match build.step().unwrap() {
             ApplyStep::More => {}
-            ApplyStep::Fetch(..) => build.page(base.as_bytes()).unwrap(),
+            ApplyStep::Fetch(..) => build.add_page(base.as_bytes()).unwrap(),
             ApplyStep::Done(built) => return (*built, steps),
         }
     }
