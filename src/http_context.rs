@@ -24,7 +24,7 @@ use tidegate_policy::wire::event::{TrafficEvent, VerdictCode};
 
 use crate::admin_client::InFlight;
 use crate::filter::Filter;
-use crate::host::live::{Kind, Live};
+use crate::host::live::{ContextKind, LiveContext};
 use crate::host::{CallToken, Host, HostError};
 use crate::metrics::Count;
 use crate::request::actions::{self, Handled, ResponseEdits};
@@ -43,7 +43,7 @@ pub struct RequestContext<H: Host> {
     filter: Option<Rc<Filter<H>>>,
     request: RequestState,
     response: ResponseState,
-    _live: Live,
+    _live: LiveContext,
 }
 
 /// How far the request is.
@@ -159,7 +159,7 @@ impl<H: Host> RequestContext<H> {
     /// The context of a request whose headers have not come; `number` is the context's.
     pub fn new(host: H, filter: Option<Rc<Filter<H>>>, number: u32) -> Self {
         let (request, response) = (RequestState::Unseen, ResponseState::Awaited);
-        Self { host, filter, request, response, _live: Live::new(number, Kind::Http) }
+        Self { host, filter, request, response, _live: LiveContext::new(number, ContextKind::Http) }
     }
 
     /// Decides the request, or asks the admin service what the decision needs.

@@ -8,7 +8,7 @@ use proxy_wasm::types::ContextType;
 
 use crate::config::{Config, ConfigError};
 use crate::filter::Filter;
-use crate::host::live::{Kind, Live};
+use crate::host::live::{ContextKind, LiveContext};
 use crate::host::{CallToken, Host, HostError, QueueId};
 use crate::http_context::RequestContext;
 use crate::sync::Role;
@@ -26,14 +26,14 @@ pub struct PluginRoot<H: Host> {
     worker: Rc<Worker<H>>,
     /// The context's number.
     id: u32,
-    _live: Live,
+    _live: LiveContext,
     filter: Option<Rc<Filter<H>>>,
 }
 
 impl<H: Host> PluginRoot<H> {
     /// A root that is not configured yet; `context` is its number.
     pub fn new(worker: Rc<Worker<H>>, context: u32) -> Self {
-        Self { worker, id: context, _live: Live::new(context, Kind::Root), filter: None }
+        Self { worker, id: context, _live: LiveContext::new(context, ContextKind::Root), filter: None }
     }
 }
 

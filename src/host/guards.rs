@@ -17,7 +17,7 @@
 
 use proxy_wasm::types::Action;
 
-use super::live::{Kind, is_live};
+use super::live::{ContextKind, is_live};
 
 /// Envoy's `StopAllIterationAndWatermark`.
 const STOP_ALL: u32 = 4;
@@ -32,14 +32,14 @@ unsafe extern "C" {
 
 #[unsafe(no_mangle)]
 extern "C" fn guarded_on_log(context: u32) {
-    if is_live(context, Kind::Http) {
+    if is_live(context, ContextKind::Http) {
         proxy_on_log(context);
     }
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn guarded_on_queue_ready(root: u32, queue: u32) {
-    if is_live(root, Kind::Root) {
+    if is_live(root, ContextKind::Root) {
         proxy_on_queue_ready(root, queue);
     }
 }
@@ -47,13 +47,13 @@ extern "C" fn guarded_on_queue_ready(root: u32, queue: u32) {
 /// A request without a context does not pass.
 #[unsafe(no_mangle)]
 extern "C" fn guarded_on_request_headers(context: u32, headers: usize, end: bool) -> u32 {
-    let is_live = is_live(context, Kind::Http);
+    let is_live = is_live(context, ContextKind::Http);
     if is_live { status(proxy_on_request_headers(context, headers, end)) } else { STOP_ALL }
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn guarded_on_response_headers(context: u32, headers: usize, end: bool) -> u32 {
-    let is_live = is_live(context, Kind::Http);
+    let is_live = is_live(context, ContextKind::Http);
     status(if is_live { proxy_on_response_headers(context, headers, end) } else { Action::Continue })
 }
 
@@ -68,7 +68,7 @@ mod tests {
     use proxy_wasm::traits::{Context, HttpContext, RootContext};
     use proxy_wasm::types::ContextType;
 
-    use super::super::live::Live;
+    use super::super::live::LiveContext;
     use super::*;
 
     unsafe extern "C" {
@@ -86,7 +86,7 @@ mod tests {
     /// A context that pauses whatever comes.
     struct Pauses {
         id: u32,
-        _live: Live,
+        _live: LiveContext,
     }
     impl Context for Pauses {}
     impl HttpContext for Pauses {
@@ -105,14 +105,14 @@ mod tests {
 
         fn create_http_context(&self, context: u32) -> Option<Box<dyn HttpContext>> {
             assert_eq!(self.id, ROOT);
-            Some(Box::new(Pauses { id: context, _live: Live::new(context, Kind::Http) }))
+            Some(Box::new(Pauses { id: context, _live: LiveContext::new(context, ContextKind::Http) }))
         }
     }
 
     /// This thread's VM has a root and a request; another request is over.
     fn contexts() {
         proxy_wasm::set_root_context(|root| {
-            Box::new(Pauses { id: root, _live: Live::new(root, Kind::Root) })
+            Box::new(Pauses { id: root, _live: LiveContext::new(root, ContextKind::Root) })
         });
         proxy_on_context_create(ROOT, 0);
         for request in [REQUEST, GONE] {

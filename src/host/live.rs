@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 /// What a context is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum ContextKind {
     /// A plugin configuration.
     Root,
     /// A request.
@@ -14,22 +14,22 @@ pub enum Kind {
 }
 
 thread_local! {
-    static LIVE: RefCell<BTreeMap<u32, Kind>> = const { RefCell::new(BTreeMap::new()) };
+    static LIVE: RefCell<BTreeMap<u32, ContextKind>> = const { RefCell::new(BTreeMap::new()) };
 }
 
 /// Held by a context: it is alive until this is dropped, which the dispatcher does in
 /// `proxy_on_delete`.
-pub struct Live(u32);
+pub struct LiveContext(u32);
 
-impl Live {
+impl LiveContext {
     /// The context of this number begins.
-    pub fn new(context: u32, kind: Kind) -> Self {
+    pub fn new(context: u32, kind: ContextKind) -> Self {
         LIVE.with_borrow_mut(|live| live.insert(context, kind));
         Self(context)
     }
 }
 
-impl Drop for Live {
+impl Drop for LiveContext {
     fn drop(&mut self) {
         // Natively the thread, and its statics with it, may be ending.
         let _ = LIVE.try_with(|live| live.borrow_mut().remove(&self.0));
@@ -37,6 +37,6 @@ impl Drop for Live {
 }
 
 /// Whether there is such a context now.
-pub fn is_live(context: u32, kind: Kind) -> bool {
+pub fn is_live(context: u32, kind: ContextKind) -> bool {
     LIVE.with_borrow(|live| live.get(&context) == Some(&kind))
 }

@@ -106,7 +106,7 @@ impl<H: Host> EventBuffer<H> {
     }
 
     /// Removes a number from the open ones; false if it is not open.
-    fn was_reserved(&mut self, number: u64) -> bool {
+    fn take_reserved(&mut self, number: u64) -> bool {
         let found = self.reserved.binary_search(&number).ok();
         found.and_then(|at| self.reserved.remove(at)).is_some()
     }
@@ -123,7 +123,7 @@ impl<H: Host> EventBuffer<H> {
     pub fn push(&mut self, event: &mut TrafficEvent) -> bool {
         // A second event with a number that is not open would be dropped by the ledger
         // as a repetition.
-        if event.number == 0 || !self.was_reserved(event.number) {
+        if event.number == 0 || !self.take_reserved(event.number) {
             event.number = self.next_number();
         }
         let Ok(full) = self.runs.push(event) else {
@@ -160,7 +160,7 @@ impl<H: Host> EventBuffer<H> {
             && messages < FLUSH_MESSAGES
             && let Some(run) = self.runs.take_first()
         {
-            let Some(sent) = self.hand_over(run, false) else { return };
+            let Some(sent) = self.enqueue_run(run, false) else { return };
             in_queue = in_queue.saturating_add(sent as u64);
             bytes = bytes.saturating_add(sent);
             messages = messages.saturating_add(1);
@@ -169,7 +169,7 @@ impl<H: Host> EventBuffer<H> {
 
     /// Enqueues one run as a batch, and returns its length in bytes (0: it was given
     /// up). `None` if that fails; then the run stays in the buffer.
-    fn hand_over(&mut self, run: Run, closing: bool) -> Option<usize> {
+    fn enqueue_run(&mut self, run: Run, closing: bool) -> Option<usize> {
         let head = self.head(run.first, closing);
         let Ok(message) = head.seal(run.count, &run.events) else {
             self.give_up(run.first, run.last(), DropReason::Unencodable);
@@ -199,17 +199,17 @@ impl<H: Host> EventBuffer<H> {
             match self.runs.take_first() {
                 Some(run) => {
                     let is_last = self.runs.is_empty();
-                    if self.hand_over(run, is_last).is_none() || is_last {
+                    if self.enqueue_run(run, is_last).is_none() || is_last {
                         return;
                     }
                 }
-                None => return self.say_closed(),
+                None => return self.enqueue_close(),
             }
         }
     }
 
     /// Enqueues an empty batch, which reports the close and the ranges given up.
-    fn say_closed(&mut self) {
+    fn enqueue_close(&mut self) {
         let head = self.head(self.numbered.saturating_add(1), true);
         if head.seal(0, &[]).is_ok_and(|message| self.enqueue(&message).is_ok()) {
             self.dropped.clear();

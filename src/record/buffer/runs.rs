@@ -63,7 +63,7 @@ impl RunLimits {
     }
 
     /// Whether both are adjacent and together within the limits.
-    fn fit(&self, run: &Run, after: &Run) -> bool {
+    fn may_merge(&self, run: &Run, after: &Run) -> bool {
         let events = u64::from(run.count).saturating_add(u64::from(after.count));
         run.next() == after.first
             && run.events.len().saturating_add(after.events.len()) <= self.bytes
@@ -107,7 +107,7 @@ impl Runs {
     /// When the event cannot be encoded; then nothing has changed.
     pub fn push(&mut self, event: &TrafficEvent) -> Result<bool, FormatError> {
         if self.current.count > 0 && event.number < self.current.first {
-            return self.push_late(event);
+            return self.push_out_of_order(event);
         }
         if self.current.next() != event.number {
             self.seal();
@@ -123,8 +123,8 @@ impl Runs {
 
     /// Adds an event out of order: at the end of the run before it, if that has
     /// room, else as a run of its own.
-    fn push_late(&mut self, event: &TrafficEvent) -> Result<bool, FormatError> {
-        let before = self.place(event.number).checked_sub(1);
+    fn push_out_of_order(&mut self, event: &TrafficEvent) -> Result<bool, FormatError> {
+        let before = self.index_of(event.number).checked_sub(1);
         if let Some(run) = before.and_then(|at| self.waiting.get_mut(at))
             && run.next() == event.number
             && !self.limits.is_reached(run)
@@ -153,7 +153,7 @@ impl Runs {
     pub fn take_first(&mut self) -> Option<Run> {
         self.seal();
         let mut run = self.pop_first()?;
-        while self.waiting.front().is_some_and(|after| self.limits.fit(&run, after))
+        while self.waiting.front().is_some_and(|after| self.limits.may_merge(&run, after))
             && let Some(after) = self.pop_first()
         {
             run.events.extend_from_slice(&after.events);
@@ -172,11 +172,11 @@ impl Runs {
     /// Inserts a run among the waiting ones.
     pub fn put_back(&mut self, run: Run) {
         self.cost = self.cost.saturating_add(run.cost());
-        self.waiting.insert(self.place(run.first), run);
+        self.waiting.insert(self.index_of(run.first), run);
     }
 
     /// The index among the waiting runs of one that begins with `first`.
-    fn place(&self, first: u64) -> usize {
+    fn index_of(&self, first: u64) -> usize {
         self.waiting.partition_point(|run| run.first < first)
     }
 }
