@@ -129,7 +129,7 @@ fn take_from_bucket(
                 return Ok(TakeResult { answer, retries, forgot: false });
             }
         };
-        let forgot = bucket.keep(hash, tat, now_ns);
+        let forgot = bucket.insert(hash, tat, now_ns);
         match shared.set(key, &bucket.to_bytes(), expect) {
             Ok(()) => return Ok(TakeResult { answer: LimitAnswer::Passes { tat }, retries, forgot }),
             Err(HostError::CasMismatch) => {}

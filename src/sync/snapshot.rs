@@ -78,7 +78,7 @@ impl NextTables {
     /// See [`DecodeTable::step`].
     pub fn decode(&mut self, decode: &mut DecodeTable) -> Result<bool, DecodeError> {
         let is_done = decode.step(&mut self.set)?;
-        if is_done && !decode.table().travels_whole() {
+        if is_done && !decode.table().is_sent_whole() {
             (self.bans, self.join) = (None, None);
         }
         Ok(is_done)

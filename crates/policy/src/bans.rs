@@ -67,7 +67,7 @@ impl BanTable {
     /// The ban with the longest prefix that covers `address` and has not expired. `now`
     /// is called at most once, and only if an entry with an expiry covers the address.
     pub fn covering(&self, address: IpAddr, now: impl FnOnce() -> UnixSeconds) -> Option<Ban> {
-        let mut clock = Clock { ask: Some(now), told: 0 };
+        let mut clock = Clock { read: Some(now), now: 0 };
         let mut base = self.base.covering(address).peekable();
         let mut overlay = self.overlay.covering(address).peekable();
         loop {
@@ -107,16 +107,16 @@ impl BanTable {
 
 /// A clock that is read once.
 struct Clock<F> {
-    ask: Option<F>,
-    told: UnixSeconds,
+    read: Option<F>,
+    now: UnixSeconds,
 }
 
 impl<F: FnOnce() -> UnixSeconds> Clock<F> {
     fn now(&mut self) -> UnixSeconds {
-        if let Some(ask) = self.ask.take() {
-            self.told = ask();
+        if let Some(read) = self.read.take() {
+            self.now = read();
         }
-        self.told
+        self.now
     }
 }
 

@@ -176,13 +176,13 @@ impl Table {
     /// Whether the admin service sends it whole whenever it changes. Bans are sent as
     /// changes of an overlay, and a base is fetched or folded.
     #[must_use]
-    pub const fn travels_whole(self) -> bool {
+    pub const fn is_sent_whole(self) -> bool {
         !matches!(self, Self::BanBase | Self::BanOverlay)
     }
 
-    /// Those that are [sent whole](Self::travels_whole).
+    /// Those that are [sent whole](Self::is_sent_whole).
     pub fn whole() -> impl Iterator<Item = Self> {
-        Self::ALL.into_iter().filter(|table| table.travels_whole())
+        Self::ALL.into_iter().filter(|table| table.is_sent_whole())
     }
 }
 

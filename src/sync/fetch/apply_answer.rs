@@ -96,7 +96,7 @@ impl ApplyAnswer {
             misfolded: 0,
         };
         for whole in answer.whole {
-            if !whole.table.travels_whole() {
+            if !whole.table.is_sent_whole() {
                 return Err(ApplyError::Layout(whole.table));
             }
             apply.queue_table(whole.table, whole.blob, whole.bytes)?;

@@ -31,15 +31,15 @@ impl Bucket {
     /// [`Gcra`](super::Gcra).
     #[must_use]
     pub fn tat(&self, hash: u128) -> u64 {
-        self.held().iter().find(|entry| entry.hash == hash).map_or(0, |entry| entry.tat)
+        self.entries().iter().find(|entry| entry.hash == hash).map_or(0, |entry| entry.tat)
     }
 
-    /// Keeps the theoretical arrival time of a key. Keys that are replenished by `now_ns`
+    /// Notes the theoretical arrival time of a key. Keys that are replenished by `now_ns`
     /// are dropped, as if they had never been there. True if a key that is not replenished
     /// had to be dropped.
-    pub fn keep(&mut self, hash: u128, tat: u64, now_ns: u64) -> bool {
+    pub fn insert(&mut self, hash: u128, tat: u64, now_ns: u64) -> bool {
         let mut kept = Self::default();
-        for entry in self.held().iter().filter(|entry| entry.hash != hash && entry.tat > now_ns) {
+        for entry in self.entries().iter().filter(|entry| entry.hash != hash && entry.tat > now_ns) {
             kept.push(*entry);
         }
         let evicts = kept.len == KEYS_PER_BUCKET;
@@ -51,7 +51,7 @@ impl Bucket {
         evicts
     }
 
-    fn held(&self) -> &[KeyTime] {
+    fn entries(&self) -> &[KeyTime] {
         self.entries.get(..self.len).unwrap_or_default()
     }
 
@@ -67,7 +67,7 @@ impl Bucket {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.len.saturating_mul(KEY_TIME_BYTES).saturating_add(1));
         bytes.push(BUCKET_FORMAT);
-        for entry in self.held() {
+        for entry in self.entries() {
             bytes.extend_from_slice(&entry.hash.to_le_bytes());
             bytes.extend_from_slice(&entry.tat.to_le_bytes());
         }
@@ -127,13 +127,13 @@ mod tests {
                     let nearest = *map.values().min().unwrap();
                     let candidates: Vec<u128> =
                         map.iter().filter(|(_, tat)| **tat == nearest).map(|(hash, _)| *hash).collect();
-                    prop_assert!(bucket.keep(hash, tat, now));
+                    prop_assert!(bucket.insert(hash, tat, now));
                     let gone: Vec<u128> = map.keys().copied().filter(|hash| bucket.tat(*hash) == 0).collect();
                     prop_assert_eq!(gone.len(), 1);
                     prop_assert!(candidates.contains(&gone[0]));
                     map.remove(&gone[0]);
                 } else {
-                    prop_assert!(!bucket.keep(hash, tat, now));
+                    prop_assert!(!bucket.insert(hash, tat, now));
                 }
                 map.insert(hash, tat);
                 for hash in 0..40 {
@@ -152,7 +152,7 @@ mod tests {
             }
             if let Ok(mut bucket) = Bucket::from_bytes(&bytes) {
                 prop_assert_eq!(bucket.to_bytes(), bytes);
-                bucket.keep(1, 2, 1);
+                bucket.insert(1, 2, 1);
                 prop_assert_eq!(bucket.tat(1), 2);
             }
         }

@@ -47,7 +47,7 @@ impl LimitStatus {
     pub fn limit(standings: &[Self], now_ns: u64) -> String {
         let mut text = String::new();
         for Self { name, rate, per_s, burst, tat } in standings {
-            let left = Gcra::new(*rate, *per_s, *burst).left(*tat, now_ns);
+            let left = Gcra::new(*rate, *per_s, *burst).remaining(*tat, now_ns);
             let comma = if text.is_empty() { "" } else { ", " };
             let _ = write!(text, r#"{comma}"{name}";r={};t={}"#, left.requests, seconds(left.next_ns));
         }

@@ -53,7 +53,7 @@ impl Gcra {
 
     /// What is left at `now_ns` to a key whose theoretical arrival time is `tat`.
     #[must_use]
-    pub fn left(&self, tat: u64, now_ns: u64) -> Remaining {
+    pub fn remaining(&self, tat: u64, now_ns: u64) -> Remaining {
         let taken = tat.saturating_sub(now_ns);
         let most = self.tolerance.saturating_add(self.interval);
         let requests = most.saturating_sub(taken).checked_div(self.interval).unwrap_or_default();
@@ -128,11 +128,11 @@ mod tests {
                 tat = gcra.take(tat, now).unwrap_or(tat);
             }
             now += gcra.interval * part / 7;
-            let left = gcra.left(tat, now);
+            let left = gcra.remaining(tat, now);
             prop_assert!(left.requests <= u64::from(burst));
             prop_assert_eq!(left.requests == 0, gcra.take(tat, now).is_err());
             if left.requests < u64::from(burst) {
-                let (soon, later) = (gcra.left(tat, now + left.next_ns - 1), gcra.left(tat, now + left.next_ns));
+                let (soon, later) = (gcra.remaining(tat, now + left.next_ns - 1), gcra.remaining(tat, now + left.next_ns));
                 prop_assert_eq!((soon.requests, later.requests), (left.requests, left.requests + 1));
             } else {
                 prop_assert_eq!(left.next_ns, 0);
@@ -141,13 +141,13 @@ mod tests {
             for _ in 0..most {
                 tat = gcra.take(tat, now).unwrap();
             }
-            prop_assert_eq!(gcra.left(tat, now).requests, left.requests - most);
+            prop_assert_eq!(gcra.remaining(tat, now).requests, left.requests - most);
         }
 
         #[test]
         fn no_numbers_are_too_large(rate: u32, per: u32, burst: u32, tat: u64, now: u64) {
             let gcra = Gcra::new(rate, per, burst);
-            let _ = (gcra.take(tat, now), gcra.left(tat, now));
+            let _ = (gcra.take(tat, now), gcra.remaining(tat, now));
         }
     }
 
@@ -159,9 +159,9 @@ mod tests {
             tat = gcra.take(tat, 5).unwrap();
         }
         assert_eq!(gcra.take(tat, 5), Err(600_000_000));
-        assert_eq!(gcra.left(tat, 5), Remaining { requests: 0, next_ns: 600_000_000 });
+        assert_eq!(gcra.remaining(tat, 5), Remaining { requests: 0, next_ns: 600_000_000 });
         tat = gcra.take(tat, 600_000_005).unwrap();
         assert_eq!(gcra.take(tat, 600_000_006), Err(599_999_999));
-        assert_eq!(gcra.left(tat, 10_000_000_000), Remaining { requests: 3, next_ns: 0 });
+        assert_eq!(gcra.remaining(tat, 10_000_000_000), Remaining { requests: 3, next_ns: 0 });
     }
 }

@@ -43,10 +43,10 @@ impl RouteTable {
 /// A table that is read from its bytes in steps: a worker's requests are served between
 /// two.
 pub struct RouteLoad {
-    at: At,
+    stage: LoadStage,
 }
 
-enum At {
+enum LoadStage {
     RouteLayout(Box<RouteLayout>),
     Rows(Box<Rows>),
     Over,
@@ -69,7 +69,7 @@ impl RouteLoad {
     /// When the bytes are over [`MAX_ROUTE_TABLE`] or not a route table.
     pub fn new(bytes: &[u8]) -> Result<Self, FormatError> {
         let layout = decode::<RouteLayout>(ROUTES_FORMAT, MAX_ROUTE_TABLE, bytes)?;
-        Ok(Self { at: At::RouteLayout(Box::new(layout)) })
+        Ok(Self { stage: LoadStage::RouteLayout(Box::new(layout)) })
     }
 
     /// Makes one step; the table when that was the last. The rules with their matches are
@@ -79,9 +79,9 @@ impl RouteLoad {
     /// # Errors
     /// When the bytes are not a route table. There is no further step then.
     pub fn step(&mut self, budget: usize) -> Result<Option<RouteTable>, FormatError> {
-        self.at = match std::mem::replace(&mut self.at, At::Over) {
-            At::RouteLayout(layout) => At::Rows(Box::new(Rows::new(*layout)?)),
-            At::Rows(mut rows) => {
+        self.stage = match std::mem::replace(&mut self.stage, LoadStage::Over) {
+            LoadStage::RouteLayout(layout) => LoadStage::Rows(Box::new(Rows::new(*layout)?)),
+            LoadStage::Rows(mut rows) => {
                 if rows.layout.regexes.len() > rows.regexes.len() {
                     rows.take_regexes(budget)?;
                 } else if rows.hosts.is_none() {
@@ -89,9 +89,9 @@ impl RouteLoad {
                 } else {
                     return rows.finish().map(Some);
                 }
-                At::Rows(rows)
+                LoadStage::Rows(rows)
             }
-            At::Over => return Err(FormatError::Malformed("loaded already")),
+            LoadStage::Over => return Err(FormatError::Malformed("loaded already")),
         };
         Ok(None)
     }

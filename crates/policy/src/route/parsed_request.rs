@@ -13,7 +13,7 @@ pub(super) const MAX_HOSTNAME: usize = 253;
 
 /// Values up to this many bytes may be searched without a bound: how often, is decided by
 /// the routes, which the operator writes.
-const SHORT: usize = 256;
+const FREE_BYTES: usize = 256;
 /// The most bytes of longer values that are searched, or joined from several lines, for one
 /// request: some 5 ms of work. The client decides how long a value is; without this bound a
 /// path of 60 KiB against 1,024 expressions blocked a worker for 0.6 s.
@@ -54,7 +54,7 @@ impl<'r> ParsedRequest<'r> {
     /// Takes so many bytes from the bound; false if they are not left, and from then on
     /// always.
     pub fn spend(&self, bytes: usize) -> bool {
-        let bytes = if bytes > SHORT { bytes } else { 0 };
+        let bytes = if bytes > FREE_BYTES { bytes } else { 0 };
         self.left.set(self.left.get().and_then(|left| left.checked_sub(bytes)));
         !self.is_exhausted()
     }

@@ -144,7 +144,7 @@ impl RouteTable {
         let won = named.or_else(|| self.find_in(self.any_host?, &request));
         match request.is_exhausted() {
             true => Err(TooLong),
-            false => Ok(won.and_then(|won| self.outcome(won, facts.random_bits))),
+            false => Ok(won.and_then(|won| self.route_match(won, facts.random_bits))),
         }
     }
 
@@ -241,7 +241,7 @@ impl RouteTable {
         at(&self.regexes, regex).is_some_and(|dfa| matches!(dfa.try_search_fwd(&input), Ok(Some(_))))
     }
 
-    fn outcome(&self, won: u32, random_bits: u32) -> Option<RouteMatch<'_>> {
+    fn route_match(&self, won: u32, random_bits: u32) -> Option<RouteMatch<'_>> {
         let won = at(&self.matches, won)?;
         let rule = at(&self.rules, won.rule)?;
         let weighted_backends = slice(&self.weighted_backends, rule.weighted_backends)?;

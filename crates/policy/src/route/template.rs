@@ -14,8 +14,8 @@ impl Templates {
         Self { trie }
     }
 
-    /// The result of `take` for the first template of `group` that matches a path of these
-    /// elements and for which `take` has one.
+    /// The result of `first_match` for the first template of `group` that matches a path of these
+    /// elements and for which `first_match` has one.
     ///
     /// Both the literal child and the one for any element are followed, by at most
     /// [`MAX_ELEMENTS`] elements, as long as they can precede the best so far. So the work
@@ -26,7 +26,7 @@ impl Templates {
         group: u32,
         mut elements: impl Iterator<Item = &'p [u8]>,
         text: &[u8],
-        take: impl FnMut(Span) -> Option<u32>,
+        first_match: impl FnMut(Span) -> Option<u32>,
     ) -> Option<u32> {
         if self.trie.is_leaf(group) {
             return None;
@@ -36,7 +36,7 @@ impl Templates {
         if elements.next().is_some() {
             return None;
         }
-        let mut search = Search { trie: &self.trie, text, take, best: None };
+        let mut search = Search { trie: &self.trie, text, first_match, best: None };
         search.descend(group, path.get(..len)?, Literals(0));
         Some(search.best?.1)
     }
@@ -49,12 +49,12 @@ struct Literals(u64);
 
 impl Literals {
     /// With another element.
-    fn and(self, is_literal: bool) -> Self {
+    fn with(self, is_literal: bool) -> Self {
         Self(self.0.saturating_mul(2) | u64::from(is_literal))
     }
 
     /// With `left` other elements, all literal.
-    fn at_most(self, left: usize) -> Self {
+    fn with_literals(self, left: usize) -> Self {
         let shift = |bits: u64| u32::try_from(left).ok().and_then(|left| bits.checked_shl(left)).unwrap_or(0);
         Self(shift(self.0) | shift(1).saturating_sub(1))
     }
@@ -68,7 +68,7 @@ impl Literals {
 struct Search<'s, F> {
     trie: &'s Trie<Span>,
     text: &'s [u8],
-    take: F,
+    first_match: F,
     best: Option<(Literals, u32)>,
 }
 
@@ -76,20 +76,20 @@ impl<F: FnMut(Span) -> Option<u32>> Search<'_, F> {
     /// Searches `node` and below for templates that match the rest of the path and precede
     /// the best so far. `above`: the elements that lead to `node`.
     fn descend(&mut self, node: u32, path: &[&[u8]], above: Literals) {
-        let most = above.at_most(path.len()).precedence();
+        let most = above.with_literals(path.len()).precedence();
         if self.best.is_some_and(|(best, _)| best.precedence() >= most) {
             return;
         }
         let Some((element, below)) = path.split_first() else {
-            let found = self.trie.payload(node).and_then(|ends| (self.take)(*ends));
+            let found = self.trie.payload(node).and_then(|ends| (self.first_match)(*ends));
             self.best = found.map(|found| (above, found)).or(self.best);
             return;
         };
         if let Some(child) = self.trie.child(node, element, self.text) {
-            self.descend(child, below, above.and(true));
+            self.descend(child, below, above.with(true));
         }
         if let Some(child) = self.trie.any_child(node).filter(|_| !element.is_empty()) {
-            self.descend(child, below, above.and(false));
+            self.descend(child, below, above.with(false));
         }
     }
 }

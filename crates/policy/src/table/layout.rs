@@ -179,7 +179,7 @@ pub(super) trait Family: Copy {
     /// Writes length and flags of entry `i`.
     fn put_meta(column: &mut [u8], i: usize, meta: Meta) -> Option<()>;
     /// How many entries begin at or before `address`.
-    fn up_to(column: &[u8], address: Self::Address) -> usize;
+    fn count_upto(column: &[u8], address: Self::Address) -> usize;
     /// `address` without what follows its first `len` bits.
     fn network(address: Self::Address, len: u8) -> Self::Address;
     /// The prefix, when `address` and `len` are its canonical form.
@@ -222,7 +222,7 @@ impl Family for V4 {
         Some(())
     }
 
-    fn up_to(column: &[u8], address: u32) -> usize {
+    fn count_upto(column: &[u8], address: u32) -> usize {
         column.as_chunks().0.partition_point(|first| u32::from_le_bytes(*first) <= address)
     }
 
@@ -265,7 +265,7 @@ impl Family for V6 {
         Some(())
     }
 
-    fn up_to(column: &[u8], address: u128) -> usize {
+    fn count_upto(column: &[u8], address: u128) -> usize {
         column.as_chunks().0.partition_point(|first| u128::from_le_bytes(*first) <= address)
     }
 

@@ -63,7 +63,7 @@ impl<'t, F: Family> FamilyView<'t, F> {
     /// The state of exactly this prefix. Entries with the same first address are adjacent,
     /// at most one per length.
     pub(super) fn find(&self, address: F::Address, len: u8) -> Option<EntryState> {
-        let end = F::up_to(self.addresses, address);
+        let end = F::count_upto(self.addresses, address);
         for i in (0..end).rev() {
             let (first, meta) = self.raw(i)?;
             if first != address || meta.len < len {
@@ -78,7 +78,7 @@ impl<'t, F: Family> FamilyView<'t, F> {
 
     /// The entries that cover `address`, longest first.
     pub(super) fn covering(self, address: F::Address) -> Walk<'t, F> {
-        let at = F::up_to(self.addresses, address).checked_sub(1);
+        let at = F::count_upto(self.addresses, address).checked_sub(1);
         Walk { view: self, address, at }
     }
 }

@@ -195,7 +195,7 @@ pub struct SyncAnswer {
 /// A table that is sent whole.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct WholeUpdate {
-    /// Which one: one that is [sent whole](Table::travels_whole).
+    /// Which one: one that is [sent whole](Table::is_sent_whole).
     pub table: Table,
     /// Its hash and length.
     pub blob: BlobRef,

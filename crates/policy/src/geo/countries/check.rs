@@ -78,7 +78,7 @@ impl CountryCheck {
         let view = CountryView::new(&self.bytes, &self.layout);
         for _ in 0..entries.max(1) {
             if let Some((first, place)) = view.v4(self.v4.boundaries) {
-                self.v4.enter(first, place, &mut self.named)?;
+                self.v4.check_next(first, place, &mut self.named)?;
             } else if let Some((upper, place)) = view.v6(self.v6.boundaries) {
                 let lower = match view.fine(self.fine) {
                     Some((index, lower)) if index as usize == self.v6.boundaries => {
@@ -90,7 +90,7 @@ impl CountryCheck {
                     }
                     _ => 0,
                 };
-                self.v6.enter(u128::from(upper) << 64 | u128::from(lower), place, &mut self.named)?;
+                self.v6.check_next(u128::from(upper) << 64 | u128::from(lower), place, &mut self.named)?;
             } else {
                 return self.finish().map(Some);
             }
@@ -111,7 +111,7 @@ impl CountryCheck {
 }
 
 impl BoundaryCheck {
-    fn enter(&mut self, first: u128, place: u16, named: &mut [bool]) -> Result<(), FormatError> {
+    fn check_next(&mut self, first: u128, place: u16, named: &mut [bool]) -> Result<(), FormatError> {
         if self.last.is_some_and(|last| last >= first) {
             return Err(FormatError::Malformed("boundaries out of order"));
         }

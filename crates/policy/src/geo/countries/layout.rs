@@ -165,11 +165,11 @@ impl<'t> CountryView<'t> {
 
     /// The country of an IPv6 address.
     pub(super) fn find_v6(&self, address: u128) -> Option<Country> {
-        self.country(self.v6_places.get(self.begun_v6(address).checked_sub(1)?)?)
+        self.country(self.v6_places.get(self.boundaries_upto_v6(address).checked_sub(1)?)?)
     }
 
     /// How many IPv6 boundaries are at or before `address`.
-    fn begun_v6(&self, address: u128) -> usize {
+    fn boundaries_upto_v6(&self, address: u128) -> usize {
         let (upper, lower) = halves(address);
         let end = self.v6_firsts.partition_point(|first| u64::from_le_bytes(*first) <= upper);
         let begun = self.v6_firsts.get(..end).unwrap_or_default();
