@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tidegate::root_context::module;
-use tidegate_host_sim::{Feed, LastingFault, Request, Root, Sim, StreamId, Waits, Worker};
+use tidegate_host_sim::{Feed, LastingFault, Request, Root, Sim, StreamId, TestRng, Waits, Worker};
 use tidegate_policy::flags::{Flag, FlagState};
 use tidegate_policy::wire::event::{BatchHead, SourceState, TrafficEvent, VerdictCode, VmId};
 
@@ -217,7 +217,7 @@ fn a_vm_closes_with_its_last_root() {
 /// others, with another status than their headers had, or with a client gone.
 #[test]
 fn events_are_exact_while_the_way_of_recording_changes_under_load() {
-    let mut rng = TestRng(0x1dea);
+    let mut rng = TestRng::new(0x1dea);
     let mut testbed = Testbed::new(3);
     testbed.feed.ban("9.9.9.0/24");
     testbed.run(SECOND);
@@ -228,12 +228,12 @@ fn events_are_exact_while_the_way_of_recording_changes_under_load() {
     let requests = 2_000;
     for at in 0..requests {
         if at % 50 == 0 {
-            testbed.feed.set_flag(Flag::AsyncRecording, rng.choice(&states));
-            testbed.feed.open_fault = rng.choice(&faults);
+            testbed.feed.set_flag(Flag::AsyncRecording, rng.pick(&states));
+            testbed.feed.open_fault = rng.pick(&faults);
             testbed.run(Duration::from_millis(5));
         }
-        let (worker, root) = rng.choice(&testbed.gates);
-        let client = rng.choice(&["9.9.9.9", "1.1.1.1", "2.2.2.2", "3.3.3.3", "4.4.4.4"]);
+        let (worker, root) = rng.pick(&testbed.gates);
+        let client = rng.pick(&["9.9.9.9", "1.1.1.1", "2.2.2.2", "3.3.3.3", "4.4.4.4"]);
         open.push(testbed.sim.begin(worker, root, Request::get("/x", client)));
         for _ in 0..rng.below(4) {
             if !open.is_empty() {
@@ -260,22 +260,6 @@ fn events_are_exact_while_the_way_of_recording_changes_under_load() {
     assert!(testbed.sim.metric("tidegate.recording.sync.stored") > 50);
     assert!(testbed.sim.metric("tidegate.recording.sync.failed") > 50);
     testbed.compare_with_those_sent_ahead();
-}
-
-/// xorshift64: a run is the same every time.
-struct TestRng(u64);
-
-impl TestRng {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
-    }
-
-    fn choice<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len())]
-    }
 }
 
 impl Testbed {
