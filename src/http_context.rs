@@ -166,7 +166,8 @@ impl<H: Host> RequestContext<H> {
     fn on_request_headers(&mut self) -> Action {
         let Some(filter) = self.filter.clone() else {
             // Without a configuration nothing passes.
-            let _ = reply::deny(&self.host, Reason::NotReady, Reason::NotReady.status());
+            let facts = RequestFacts::of(None, self.host.request_headers(), None);
+            let _ = reply::deny(&self.host, &facts, Reason::NotReady, Reason::NotReady.status(), &[]);
             return Action::Pause;
         };
         let (instance, monotonic_ns) = (&filter.instance, self.host.monotonic_ns());
@@ -176,13 +177,14 @@ impl<H: Host> RequestContext<H> {
         let own_headers_removed = facts.remove_own_headers(&self.host);
         let is_measured = performance::is_wanted(filter.performance, facts.wants_performance());
         let tables = instance.sync.borrow().tables();
-        let evaluation =
-            Evaluation::new(facts, tables, instance.random_bits(), is_measured.then(Timing::default));
-        if !own_headers_removed {
+        let denied = (!own_headers_removed).then(|| {
             // Upstreams would take a client's values in them for the filter's.
             instance.metrics.count(Count::HostErrors);
-            let Enforced { action, outcome, edits } =
-                deny(&filter, Reason::NotReady, Reason::NotReady.status(), Outcome::default(), None);
+            deny(&filter, &facts, Reason::NotReady, Reason::NotReady.status(), Outcome::default(), None)
+        });
+        let evaluation =
+            Evaluation::new(facts, tables, instance.random_bits(), is_measured.then(Timing::default));
+        if let Some(Enforced { action, outcome, edits }) = denied {
             self.request = RequestState::Decided(decided(&filter, arrived, evaluation, outcome, edits));
             return action;
         }
@@ -347,7 +349,7 @@ fn enforce<H: Host>(filter: &Filter<H>, evaluated: Evaluated<'_>) -> Enforced {
             let outcome = Outcome { rule: rule.map(|rule| rule.to_string()), ..outcome };
             let outcome = outcome.on_route(route.as_ref());
             let edits = route.as_ref().and_then(|route| ResponseEdits::of_denied(route, evaluated.facts));
-            deny(filter, *reason, *status, outcome, edits)
+            deny(filter, evaluated.facts, *reason, *status, outcome, edits)
         }
     }
 }
@@ -373,7 +375,7 @@ fn pass<H: Host>(
     if let Some(limited) = limits.denied {
         outcome.rule = Some(RuleId::Limit(limited.limit).to_string());
         let (reason, status) = (Reason::RateLimited, Reason::RateLimited.status());
-        let replied = reply::deny_with(&filter.instance.host, reason, status, &limited.headers);
+        let replied = reply::deny(&filter.instance.host, facts, reason, status, &limited.headers);
         return denied(filter, reason, replied, outcome, edits_of_denied());
     }
     let described = descriptors::set(filter, route_name, facts.client());
@@ -383,7 +385,7 @@ fn pass<H: Host>(
     });
     let (handled, edits) = match handled {
         Ok(handled) => handled,
-        Err(reason) => return deny(filter, reason, reason.status(), outcome, edits_of_denied()),
+        Err(reason) => return deny(filter, facts, reason, reason.status(), outcome, edits_of_denied()),
     };
     let (verdict, reason, count, action) = match handled {
         Handled::Forwarded => (VerdictCode::Allow, None, Count::Allowed, Action::Continue),
@@ -398,12 +400,14 @@ fn pass<H: Host>(
 /// Answers the request with a denial.
 fn deny<H: Host>(
     filter: &Filter<H>,
+    facts: &RequestFacts,
     reason: Reason,
     status: u16,
     outcome: Outcome,
     edits: Option<Box<ResponseEdits>>,
 ) -> Enforced {
-    denied(filter, reason, reply::deny(&filter.instance.host, reason, status), outcome, edits)
+    let replied = reply::deny(&filter.instance.host, facts, reason, status, &[]);
+    denied(filter, reason, replied, outcome, edits)
 }
 
 /// Counts a denial. `replied`: the host's result for the local reply.

@@ -1,6 +1,7 @@
 //! The parts of handling one request: facts, evaluation of the checks, limits, actions,
 //! replies, and the event. `http_context.rs` calls them in order.
 
+pub mod accept;
 pub mod access_log;
 pub mod actions;
 pub mod cluster_names;

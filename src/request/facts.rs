@@ -13,6 +13,9 @@ use crate::config::OWN_PREFIX;
 use crate::host::{HeaderPairs, Host};
 use crate::metrics::{Count, Metrics};
 
+/// The longest `x-request-id` that is shown.
+const MAX_REQUEST_ID: usize = 128;
+
 /// A request's headers and client.
 pub struct RequestFacts {
     client: Option<IpAddr>,
@@ -66,7 +69,8 @@ impl RequestFacts {
         request
     }
 
-    fn of(client: Option<IpAddr>, pairs: HeaderPairs, country_header: Option<&str>) -> Self {
+    /// What its headers say.
+    pub fn of(client: Option<IpAddr>, pairs: HeaderPairs, country_header: Option<&str>) -> Self {
         let country_header = country_header.map(str::as_bytes);
         let mut countries = 0usize;
         let mut request = Self {
@@ -192,7 +196,20 @@ impl RequestFacts {
 
     /// The `Origin` header: where the page is from that a browser makes the request for.
     pub fn origin(&self) -> Option<&[u8]> {
-        self.headers.iter().find(|(name, _)| name == b"origin").map(|(_, value)| value.as_slice())
+        self.values(b"origin").next()
+    }
+
+    /// The values of a header's lines. `name` in lower case.
+    pub fn values(&self, name: &'static [u8]) -> impl Iterator<Item = &[u8]> + Clone {
+        self.headers.iter().filter(move |(other, _)| other == name).map(|(_, value)| value.as_slice())
+    }
+
+    /// The `x-request-id`, if it is of 1 to [`MAX_REQUEST_ID`] characters that are visible ASCII, and
+    /// no quote or backslash. Envoy sets a UUID, but may be configured to keep what a client sends.
+    pub fn request_id(&self) -> Option<&[u8]> {
+        let plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\');
+        let id = self.values(b"x-request-id").next()?;
+        ((1..=MAX_REQUEST_ID).contains(&id.len()) && id.iter().all(plain)).then_some(id)
     }
 
     /// The values that an event records, as they came.

@@ -76,6 +76,14 @@ impl SimHost {
         reply.map(|reply| reply.headers.clone()).unwrap_or_default()
     }
 
+    /// Body of the local reply.
+    #[must_use]
+    pub fn reply_body(&self) -> Vec<u8> {
+        let world = self.world.borrow();
+        let reply = world.streams.get(&REQUEST).and_then(|stream| stream.reply.as_ref());
+        reply.map(|reply| reply.body.clone()).unwrap_or_default()
+    }
+
     /// Gives a callout's answer, in the phase of its callback; `None`: it failed without one.
     pub fn answer(&self, status: Option<u16>, body: Vec<u8>) {
         let end = status.map_or(CallEnd::Failure, |status| CallEnd::Answer { status, body });

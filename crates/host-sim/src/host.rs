@@ -305,7 +305,7 @@ impl Host for SimHost {
                 status: reply.status,
                 details: reply.details.replace(' ', "_"),
                 headers: reply.headers.iter().map(pair).collect(),
-                len: reply.body.len(),
+                body: reply.body.to_vec(),
             });
             if !fits || !matches!(phase, Phase::RequestHeaders | Phase::CallResponse(_)) {
                 let waits = stream.waits;

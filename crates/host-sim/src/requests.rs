@@ -165,7 +165,7 @@ impl Sim {
             reply
         };
         if let Some(reply) = reply {
-            self.respond(id, reply.status, &reply.details, reply.headers, reply.len);
+            self.respond(id, reply.status, &reply.details, reply.headers, reply.body.len());
         }
     }
 

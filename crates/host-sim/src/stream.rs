@@ -142,7 +142,7 @@ pub(crate) struct Reply {
     pub status: u16,
     pub details: String,
     pub headers: HeaderPairs,
-    pub len: usize,
+    pub body: Vec<u8>,
 }
 
 /// State of a request in the emulated Envoy.

@@ -6,7 +6,7 @@
 //!
 //! Imports go down, never up or in a circle: `address`, `codec`, `columns`, `digest`,
 //! `duration`, `version`, `request` and `check` at the bottom; the tables (`table`,
-//! `bans`, `flags`, `geo`, `route`, `limit`) above them; `decide` above the tables;
+//! `bans`, `flags`, `geo`, `route`, `limit`, `pages`) above them; `decide` above the tables;
 //! `wire`, what gateway and admin service send each other, on top.
 //!
 //! Nothing here may panic on any input: most of it runs inside Envoy, where a
@@ -35,6 +35,7 @@ pub mod duration;
 pub mod flags;
 pub mod geo;
 pub mod limit;
+pub mod pages;
 pub mod request;
 pub mod route;
 pub mod table;
