@@ -1,10 +1,13 @@
-//! The country table, from the files that providers offer: MaxMind's and DB-IP's country
-//! databases (mmdb), and lists of ranges (CSV). Files are read completely and checked before any
-//! of it is used, so a broken file changes nothing.
+//! The country table, from the files that providers offer: country databases (mmdb) of MaxMind,
+//! DB-IP and ipinfo, and lists of ranges or blocks (CSV), alone, in a folder or in a zip archive.
+//! Files are read completely and checked before any of it is used, so a broken file changes nothing.
 
+mod archive;
+mod columns;
 mod country_codes;
 mod csv;
 mod mmdb;
+mod places;
 mod ranges;
 
 use std::collections::BTreeMap;
@@ -16,6 +19,8 @@ use anyhow::{anyhow, bail, ensure};
 use tidegate_policy::codec::MAX_TABLE;
 use tidegate_policy::geo::CountryTable;
 
+use archive::Archive;
+use places::Places;
 use ranges::RangeCollector;
 
 /// Bytes of a file, at most. The largest country databases have a tenth of it.
@@ -27,9 +32,9 @@ pub enum FileFormat {
     /// Detected from its content.
     #[default]
     Auto,
-    /// A country database of MaxMind or DB-IP.
+    /// A country database of MaxMind, DB-IP or ipinfo.
     Mmdb,
-    /// Lines of `start,end,country`.
+    /// Lines of `start,end,country` or `block,country`.
     Csv,
 }
 
@@ -50,24 +55,94 @@ pub struct Imported {
     pub skipped: BTreeMap<String, u64>,
 }
 
-/// Reads `files`, which together are one table.
+/// Reads `files`, which together are one table. A folder stands for the lists and databases in it,
+/// and so does a zip archive.
 ///
 /// # Errors
 /// When one cannot be read, is not what `format` says, or two ranges overlap.
 pub fn read(files: &[PathBuf], format: FileFormat) -> anyhow::Result<Imported> {
-    let mut ranges = RangeCollector::default();
+    let mut reading = Reading { format, ranges: RangeCollector::default(), places: Places::default() };
+    let mut paths = Vec::new();
     for path in files {
-        let bytes = load(path, MAX_FILE)?;
-        let malformed = |why| anyhow!("{}: {why}", path.display());
-        let file = ranges.begin(path);
-        match format.of(&bytes) {
-            FileFormat::Mmdb => mmdb::read(bytes, file, &mut ranges),
-            FileFormat::Csv | FileFormat::Auto => csv::read(&bytes, file, &mut ranges),
+        match path.is_dir() {
+            true => paths.append(&mut in_folder(path)?),
+            false => paths.push(path.clone()),
         }
-        .map_err(malformed)?;
     }
+    paths.sort_by_key(|path| !has_places(&name(path)));
+    paths.iter().try_for_each(|path| reading.file(path))?;
     let names: Vec<_> = files.iter().map(|path| name(path)).collect();
-    let source = names.join(", ");
+    table(names.join(", "), reading.ranges)
+}
+
+/// Files as far as they were read.
+struct Reading {
+    format: FileFormat,
+    ranges: RangeCollector,
+    places: Places,
+}
+
+impl Reading {
+    fn file(&mut self, path: &Path) -> anyhow::Result<()> {
+        let bytes = load(path, MAX_FILE)?;
+        if !archive::is_one(&bytes) {
+            return self.bytes(path, bytes);
+        }
+        let wrong = |why| anyhow!("{}: {why}", path.display());
+        let archive = Archive::open(&bytes).map_err(wrong)?;
+        let mut members = archive.members().map_err(wrong)?;
+        ensure!(!members.is_empty(), wrong(NOTHING.to_owned()));
+        members.sort_by_key(|member| !has_places(&member.name));
+        for member in members {
+            let path = path.join(&member.name);
+            let bytes =
+                archive.unpack(&member, MAX_FILE).map_err(|why| anyhow!("{}: {why}", path.display()))?;
+            self.bytes(&path, bytes)?;
+        }
+        Ok(())
+    }
+
+    fn bytes(&mut self, path: &Path, bytes: Vec<u8>) -> anyhow::Result<()> {
+        let file = self.ranges.begin(path);
+        match self.format.of(&bytes) {
+            FileFormat::Mmdb => mmdb::read(bytes, file, &mut self.ranges),
+            FileFormat::Csv | FileFormat::Auto => csv::read(&bytes, file, &mut self.ranges, &mut self.places),
+        }
+        .map_err(|why| anyhow!("{}: {why}", path.display()))
+    }
+}
+
+/// What is wrong with a folder or an archive of something else.
+const NOTHING: &str = "there is no file *.csv or *.mmdb in it";
+
+/// Whether a file of this name is read where it is one of many. Hidden ones are not: macOS puts
+/// `._NAME` into archives.
+fn may_be_read(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    !name.starts_with('.') && (name.ends_with(".csv") || name.ends_with(".mmdb"))
+}
+
+/// Whether a file of this name has the places that other files name: it is read before them.
+fn has_places(name: &str) -> bool {
+    name.contains("-Locations-")
+}
+
+fn in_folder(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let unreadable = |error| anyhow!("{}: {error}", folder.display());
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if may_be_read(&name(&path)) {
+            paths.push(path);
+        }
+    }
+    ensure!(!paths.is_empty(), "{}: {NOTHING}", folder.display());
+    paths.sort();
+    Ok(paths)
+}
+
+/// The table of these ranges.
+fn table(source: String, ranges: RangeCollector) -> anyhow::Result<Imported> {
     let (joined, skipped) = ranges.join()?;
     ensure!(!joined.is_empty(), "no range of a country in {source}");
     let v4 = joined.iter().filter(|range| range.first.is_ipv4()).count();
@@ -94,7 +169,8 @@ impl FileFormat {
     }
 }
 
-/// A file's bytes; an error if there are more than `most`.
+/// A file's bytes; an error if there are more than `most`, or it is compressed otherwise than as a
+/// zip archive.
 fn load(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
     let shown = path.display();
     let unreadable = |error| anyhow!("{shown}: {error}");
@@ -102,17 +178,17 @@ fn load(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     // Pipes and devices have no known size.
     file.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(unreadable)?;
-    ensure!(bytes.len() as u64 <= most, "{shown}: a country database has {} MiB at most", most >> 20);
-    let packed = [
-        (&b"\x1f\x8b"[..], "gunzip"),
-        (b"PK\x03\x04", "unzip"),
-        (b"7z\xbc\xaf", "7z x"),
-        (b"\xfd7zXZ", "unxz"),
-    ];
+    ensure!(bytes.len() as u64 <= most, "{shown}: {}", too_large(most));
+    let packed = [(&b"\x1f\x8b"[..], "gunzip"), (b"7z\xbc\xaf", "7z x"), (b"\xfd7zXZ", "unxz")];
     match packed.iter().find(|(magic, _)| bytes.starts_with(magic)) {
         Some((_, with)) => bail!("{shown}: this is compressed: unpack it first, with {with}"),
         None => Ok(bytes),
     }
+}
+
+/// What is wrong with a file of over `most` bytes.
+fn too_large(most: u64) -> String {
+    format!("a country database has {} MiB at most", most >> 20)
 }
 
 fn name(path: &Path) -> String {

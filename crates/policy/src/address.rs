@@ -82,6 +82,12 @@ impl Prefix {
         }
     }
 
+    /// The first and the last address.
+    #[must_use]
+    pub fn ends(&self) -> (IpAddr, IpAddr) {
+        (self.0.network(), self.0.broadcast())
+    }
+
     /// The number of leading bits that are fixed: 0 to 32 or 0 to 128.
     #[must_use]
     pub fn len(&self) -> u8 {

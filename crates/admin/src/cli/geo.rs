@@ -16,10 +16,10 @@ const BY: &str = "command line";
 /// What to do with the country table.
 #[derive(clap::Subcommand, Debug)]
 pub enum GeoCommand {
-    /// Replace the country table by files: mmdb of MaxMind or DB-IP, or CSV of start,end,country.
-    /// On any error the table stays as it is.
+    /// Replace the country table by files: mmdb of MaxMind, DB-IP or ipinfo, CSV of start,end,country or
+    /// block,country, or MaxMind's CSV. On any error the table stays as it is.
     Import {
-        /// The files, which together are the table: IPv4 and IPv6 may be separate.
+        /// The files, folders and zip archives, which together are the table: IPv4 and IPv6 may be separate.
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
         #[command(flatten)]

@@ -1,28 +1,37 @@
-//! Lines of `start,end,country`: addresses or numbers, IPv4 or IPv6, as Tor's geoip files,
-//! ip-location-db, DB-IP Lite and IP2Location Lite write them.
+//! Lists of ranges and of blocks: `start,end,country`, with addresses or numbers, as Tor's geoip
+//! files, ip-location-db, DB-IP Lite and IP2Location Lite write them; `block,country`, as ipinfo does;
+//! and MaxMind's blocks with places.
 //!
-//! Empty lines and those that begin with `#` are skipped, and so is a first line without an
-//! address. Fields may be quoted. Further columns (a country's name) are ignored, unless they
-//! make it doubtful what the third one is.
+//! Empty lines and those that begin with `#` are skipped. The first line may name the columns
+//! ([`Columns`]). Fields may be quoted. Further columns (a country's name) are ignored, unless they
+//! make it doubtful which one is the country.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use csv::{ReaderBuilder, StringRecord};
+use tidegate_policy::address::Prefix;
 
+use super::columns::Columns;
+use super::places::Places;
 use super::ranges::{FileIndex, FileLine, RangeCollector};
 
-/// Reads a file.
+/// Reads a file: of places into `places`, any other into `ranges`.
 ///
 /// # Errors
 /// The line, what is wrong with it, and what would be right.
-pub(super) fn read(bytes: &[u8], file: FileIndex, ranges: &mut RangeCollector) -> Result<(), String> {
+pub(super) fn read(
+    bytes: &[u8],
+    file: FileIndex,
+    ranges: &mut RangeCollector,
+    places: &mut Places,
+) -> Result<(), String> {
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     if bytes.iter().take(1_024).any(|byte| *byte == 0) {
-        return Err("neither a country database nor CSV: write lines of start,end,country".to_owned());
+        return Err(format!("neither a country database nor CSV: write lines of {FORMS}"));
     }
     let mut reader =
         ReaderBuilder::new().has_headers(false).flexible(true).comment(Some(b'#')).from_reader(bytes);
-    let (mut record, mut is_first) = (StringRecord::new(), true);
+    let (mut record, mut columns) = (StringRecord::new(), None);
     let (mut end, mut line_ends) = (0, 0);
     loop {
         let is_read = reader.read_record(&mut record);
@@ -46,11 +55,22 @@ pub(super) fn read(bytes: &[u8], file: FileIndex, ranges: &mut RangeCollector) -
         record.trim();
         let is_empty =
             record.iter().all(str::is_empty) || record.get(0).is_some_and(|it| it.starts_with('#'));
-        if is_empty || (std::mem::take(&mut is_first) && is_header(&record)) {
+        if is_empty {
             continue;
         }
-        let (first, last, code) = range(&record).map_err(|why| wrong(&why))?;
-        ranges.add(first, last, code, FileLine { file, line }).map_err(|why| wrong(&why))?;
+        let known = match columns {
+            Some(known) => known,
+            None => {
+                let header = Columns::of_header(&record).map_err(|why| wrong(&why))?;
+                columns = Some(header.unwrap_or(Columns::Unnamed));
+                if header.is_some() {
+                    continue;
+                }
+                Columns::Unnamed
+            }
+        };
+        let at = FileLine { file, line };
+        row(&record, known, at, ranges, places).map_err(|why| wrong(&why))?;
     }
 }
 
@@ -60,24 +80,54 @@ fn ends_within_quotes(bytes: &[u8]) -> bool {
     !last.starts_with(b"#") && last.iter().filter(|byte| **byte == b'"').count() % 2 == 1
 }
 
-fn is_header(fields: &StringRecord) -> bool {
-    let is_name = |field: &str| !field.contains(|c: char| c.is_ascii_digit() || c == ':');
-    fields.len() >= 3 && fields.iter().take(2).all(is_name)
+/// What a line may be.
+const FORMS: &str = "start,end,country or block,country";
+
+/// Reads a line's fields.
+fn row(
+    fields: &StringRecord,
+    columns: Columns,
+    at: FileLine,
+    ranges: &mut RangeCollector,
+    places: &mut Places,
+) -> Result<(), String> {
+    let missing = || format!("{} fields: write {FORMS}", fields.len());
+    let field = |at: usize| fields.get(at).ok_or_else(missing);
+    let ((first, last), code) = match columns {
+        Columns::Place { number, country } => return places.add(field(number)?, field(country)?),
+        Columns::BlockOfPlace { network, places: [users, registered] } => {
+            (block(field(network)?)?, places.code(&[field(users)?, field(registered)?])?)
+        }
+        Columns::Block { network, country } => (block(field(network)?)?, field(country)?),
+        Columns::Range { country } => (range(field(0)?, field(1)?)?, field(country)?),
+        Columns::Unnamed => {
+            let is_block = field(0)?.contains('/') || looks_like_a_country(field(1)?);
+            let country = if is_block { 1 } else { 2 };
+            let code = field(country)?;
+            // DB-IP's larger files have the continent in this column: NA would become Namibia.
+            if fields.get(country + 1).is_some_and(looks_like_a_country) {
+                return Err(format!("two fields look like a country: keep {FORMS} only"));
+            }
+            (if is_block { block(field(0)?)? } else { range(field(0)?, field(1)?)? }, code)
+        }
+    };
+    ranges.add(first, last, code, at)
 }
 
-fn range(fields: &StringRecord) -> Result<(IpAddr, IpAddr, &str), String> {
-    let (Some(first), Some(last), Some(code)) = (fields.get(0), fields.get(1), fields.get(2)) else {
-        return Err(format!("{} fields: write start,end,country", fields.len()));
-    };
-    // DB-IP's larger files have the continent in this column: NA would become Namibia.
-    if fields.get(3).is_some_and(|next| next.len() == 2 && next.bytes().all(|b| b.is_ascii_alphabetic())) {
-        return Err("two fields look like a country: keep start,end,country only".to_owned());
+fn looks_like_a_country(text: &str) -> bool {
+    text.len() == 2 && text.bytes().all(|b| b.is_ascii_alphabetic())
+}
+
+fn block(text: &str) -> Result<(IpAddr, IpAddr), String> {
+    let block: Prefix = text.parse().map_err(|error| format!("{error}"))?;
+    Ok(block.ends())
+}
+
+fn range(first: &str, last: &str) -> Result<(IpAddr, IpAddr), String> {
+    match (number(first), number(last)) {
+        (Some(first), Some(last)) => Ok(numbers(first, last)),
+        _ => Ok((address(first)?, address(last)?)),
     }
-    let (first, last) = match (number(first), number(last)) {
-        (Some(first), Some(last)) => numbers(first, last),
-        _ => (address(first)?, address(last)?),
-    };
-    Ok((first, last, code))
 }
 
 fn number(text: &str) -> Option<u128> {

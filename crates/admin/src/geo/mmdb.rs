@@ -1,5 +1,5 @@
 //! Country databases in MaxMind's format (mmdb): GeoIP2 and GeoLite2 Country (and City), those of
-//! DB-IP, and others with the same records.
+//! DB-IP, ipinfo, and others with the same records.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -129,7 +129,7 @@ impl Tree<'_> {
 struct MmdbRecord {
     country: Option<MmdbCountry>,
     registered_country: Option<MmdbCountry>,
-    /// The field of ip-location-db.
+    /// The field of ip-location-db and of ipinfo, whose `country` is the name.
     country_code: Option<String>,
 }
 
@@ -147,7 +147,7 @@ impl MmdbRecord {
             MmdbCountry::Code(code) => Some(code),
             MmdbCountry::Object { iso_code } => iso_code,
         };
-        let country = self.country.and_then(of);
-        country.or_else(|| self.registered_country.and_then(of)).or(self.country_code)
+        let country = self.country_code.or_else(|| self.country.and_then(of));
+        country.or_else(|| self.registered_country.and_then(of))
     }
 }

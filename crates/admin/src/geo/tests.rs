@@ -1,5 +1,6 @@
 //! Valid and invalid files in the formats that providers use.
 
+mod maxmind;
 mod mmdb;
 
 use std::net::IpAddr;
@@ -58,6 +59,30 @@ fn lists_of_all_kinds_are_read() {
 }
 
 #[test]
+fn blocks_are_lines_too() {
+    let lists = [
+        "1.0.0.0/24,AU\n1.0.1.0/24,CN\n1.0.2.0/23,CN\n2001:200::/32,JP\n1.0.4.1,FR\n",
+        "cidr,country\n1.0.0.0/24,AU\n1.0.1.0/24,CN\n::ffff:1.0.2.0/119,CN\n2001:200::/32,JP\n1.0.4.1/32,FR\n",
+        "Country_Code,Network\nAU,1.0.0.0/24\nCN,1.0.1.0/24\ncn,1.0.2.0/23\nJP,2001:200::/32\nFR,1.0.4.1\n",
+        "network,country,country_code,continent,continent_code,asn,as_name,as_domain\n\
+         1.0.0.0/24,Australia,AU,Oceania,OC,AS13335,\"Cloudflare, Inc.\",cloudflare.com\n\
+         1.0.1.0/24,China,CN,Asia,AS,,,\n1.0.2.0/23,China,CN,Asia,AS,,,\n2001:200::/32,Japan,JP,Asia,AS,,,\n\
+         1.0.4.1,France,FR,Europe,EU,,,\n",
+        "start_ip,end_ip,country,country_name,continent,continent_name\n1.0.0.0,1.0.0.255,AU,Australia,OC,Oceania\n\
+         1.0.1.0,1.0.3.255,CN,China,AS,Asia\n2001:200::,2001:200:ffff:ffff:ffff:ffff:ffff:ffff,JP,Japan,AS,Asia\n\
+         1.0.4.1,1.0.4.1,FR,France,EU,Europe\n",
+    ];
+    for list in lists {
+        let imported = csv(list).unwrap();
+        assert_eq!((imported.v4, imported.v6, imported.countries), (3, 1, 4), "{list}");
+        let all = ["1.0.0.255", "1.0.1.0", "1.0.3.255", "2001:200:ffff::", "1.0.4.0", "1.0.4.1", "1.0.4.2"];
+        let found = all.map(|ip| country(&imported, ip));
+        let wanted = [Some("AU"), Some("CN"), Some("CN"), Some("JP"), None, Some("FR"), None];
+        assert_eq!(found, wanted.map(|code| code.map(str::to_owned)), "{list}");
+    }
+}
+
+#[test]
 fn several_files_are_one_table_and_neighbours_are_joined() {
     let folder = Folder::new();
     let v6 = folder
@@ -91,7 +116,14 @@ fn errors_name_file_and_line() {
         ("1.0.0.0,1.0.0.9,Germany\n", "line 1", "`Germany` is no country"),
         ("1.0.0.0,1.0.0.9,DEU\n", "line 1", "no country"),
         ("1.0.0.0,1.0.0.9\n", "line 1", "start,end,country"),
-        ("1.0.0.0/24,DE\n", "line 1", "start,end,country"),
+        ("1.0.0.0/24\n", "line 1", "block,country"),
+        ("1.0.0.0/33,DE\n", "line 1", "0 to 32"),
+        ("1.0.0.0/24,DE\nx/24,DE\n", "line 2", "`x/24` is not"),
+        ("1.0.0.0/24,Germany\n", "line 1", "`Germany` is no country"),
+        ("1.0.0.0/24,EU,DE\n", "line 1", "two fields look like a country"),
+        ("1.0.0.0/24,DE\n1.0.0.0,1.0.0.9,DE\n", "list.csv:2", "list.csv:1"),
+        ("network,autonomous_system_number\n1.0.0.0/24,13335\n", "line 1", "no column has countries"),
+        ("network,country_code\n1.0.0.0/24\n", "line 2", "1 fields"),
         ("1.0.0.0,1.0.0.9,\"DE\n", "line 1", "quote"),
         ("1.0.0.0,1.0.0.9,EU,DE\n", "line 1", "two fields look like a country"),
         ("340282366920938463463374607431768211456,1,DE\n", "line 1", "no address"),
@@ -135,6 +167,6 @@ fn other_files_are_named_for_what_they_are() {
     assert!(endless.contains("/dev/zero: a country database has 3 MiB at most"), "{endless}");
     let missing = said(folder.0.path().join("nothing"), FileFormat::Auto);
     assert!(missing.contains("nothing"), "{missing}");
-    let folder_itself = said(folder.0.path().to_owned(), FileFormat::Auto);
-    assert!(folder_itself.contains("directory"), "{folder_itself}");
+    let empty = said(Folder::new().0.path().to_owned(), FileFormat::Auto);
+    assert!(empty.contains("no file *.csv or *.mmdb"), "{empty}");
 }

@@ -150,12 +150,19 @@ fn iso(field: &'static str, code: &'static str) -> Data {
     ])
 }
 
+/// As in ipinfo_lite.mmdb, where `country` is the name.
+fn ipinfo() -> Data {
+    let fields = [("asn", "AS1"), ("continent_code", "EU"), ("country", "Austria"), ("country_code", "AT")];
+    Data::Map(fields.map(|(name, value)| (name, Data::Text(value))).to_vec())
+}
+
 fn sample() -> MmdbFile {
     MmdbFile::new()
         .with("1.0.0.0/24", &iso("country", "AU"))
         .with("1.0.1.0/24", &iso("country", "AU"))
         .with("1.0.2.0/23", &iso("registered_country", "CN"))
         .with("1.0.4.0/22", &Data::Map(vec![("country_code", Data::Text("JP"))]))
+        .with("1.2.0.0/16", &ipinfo())
         .with("1.0.8.0/21", &Data::Map(vec![("country", Data::Text("TH"))]))
         .with("1.1.0.0/16", &Data::Map(vec![("continent", Data::Map(vec![("code", Data::Text("AS"))]))]))
         .with("2001:db8::/32", &iso("country", "DE"))
@@ -167,7 +174,7 @@ fn a_database_of_countries_is_read() {
     let folder = Folder::new();
     for format in [FileFormat::Auto, FileFormat::Mmdb] {
         let imported = read(&[folder.file("x.mmdb", sample().bytes())], format).unwrap();
-        assert_eq!((imported.v4, imported.v6, imported.countries), (4, 1, 5));
+        assert_eq!((imported.v4, imported.v6, imported.countries), (5, 1, 6));
         assert_eq!(imported.skipped.get("none"), Some(&1));
         let cases = [
             ("1.0.0.0", Some("AU")),
@@ -176,6 +183,7 @@ fn a_database_of_countries_is_read() {
             ("::ffff:1.0.4.1", Some("JP")),
             ("1.0.15.255", Some("TH")),
             ("1.1.0.1", None),
+            ("1.2.3.4", Some("AT")),
             ("2001:db8:ffff::", Some("DE")),
             ("2001:db9::", None),
         ];
@@ -191,7 +199,7 @@ fn it_may_stand_beside_a_list_but_not_over_it() {
     let database = folder.file("x.mmdb", sample().bytes());
     let beside = folder.file("beside.csv", "9.9.9.0,9.9.9.255,FR\n");
     let imported = read(&[database.clone(), beside], FileFormat::Auto).unwrap();
-    assert_eq!((imported.v4, imported.v6), (5, 1));
+    assert_eq!((imported.v4, imported.v6), (6, 1));
     let over = folder.file("over.csv", "1.0.0.9,1.0.0.9,FR\n");
     let error = read(&[database, over], FileFormat::Auto).unwrap_err().to_string();
     assert!(error.contains("over.csv:1") && error.contains("x.mmdb (1.0.0.0 to 1.0.0.255, AU)"), "{error}");
