@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde_json::Value;
 
-use super::names::{hostname_problem, is_subdomain};
+use super::names::{hostname_problem, is_host};
 use super::reader::{DocumentError, DocumentErrors, DocumentNode};
 use tidegate_policy::address::canonical;
 use tidegate_policy::route::{Target, TargetTls};
@@ -36,8 +36,9 @@ const MAX_TRUST: usize = 63;
 /// A problem with `name` itself has the pointer `/name`.
 pub fn read_backend(name: &str, document: &Value) -> Result<Target, Vec<DocumentError>> {
     let mut errors = DocumentErrors::default();
-    if !is_subdomain(name) {
-        let message = "a backend's name must be labels of a-z, 0-9 and - with dots between, as in orders-v2";
+    if !is_host(name) {
+        let message =
+            "a backend's name must be labels of a-z, 0-9, - and _ with dots between, as in orders-v2";
         errors.note("/name", "invalid", message);
     }
     let target = target(name, &DocumentNode::root(document), &mut errors);
@@ -134,9 +135,9 @@ fn read_host(text: &str) -> Result<Host, &'static str> {
     if !last.is_empty() && (hex || last.bytes().all(|b| b.is_ascii_digit())) {
         return Err("the host ends in a number and is no IPv4 address of four decimal numbers");
     }
-    match is_subdomain(&name) {
+    match is_host(&name) {
         true => Ok(Host::Name(name)),
-        false => Err("the host must be a DNS name (labels of a-z, 0-9 and - with dots between), \
+        false => Err("the host must be a DNS name (labels of a-z, 0-9, - and _ with dots between), \
                       an IPv4 address, or an IPv6 address in brackets"),
     }
 }
@@ -168,6 +169,7 @@ fn sni(node: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<String> {
     let name = node.text(1, 253, errors)?.to_ascii_lowercase();
     let problem = match name.starts_with("*.") {
         true => Some("must be one name: a certificate may have a wildcard, what is asked for may not"),
+        false if name.contains('_') && is_host(&name) => None,
         false => hostname_problem(&name),
     };
     if let Some(problem) = problem {
@@ -213,6 +215,8 @@ mod tests {
             ("api.example.com:443", "api.example.com", 443),
             ("API.Example.com:1", "api.example.com", 1),
             ("backend:65535", "backend", 65_535),
+            ("my_app:8080", "my_app", 8080),
+            ("My_App_1.project_default:80", "my_app_1.project_default", 80),
             ("192.0.2.1:8080", "192.0.2.1", 8080),
             ("[2001:DB8::1]:80", "2001:db8::1", 80),
             ("[::ffff:192.0.2.1]:80", "192.0.2.1", 80),
@@ -229,7 +233,6 @@ mod tests {
             "a:+80",
             "a:http",
             "a b:80",
-            "a_b:80",
             "a.:80",
             "*.example.com:80",
             "http://a:80",
@@ -277,6 +280,8 @@ mod tests {
         };
         assert_eq!(tls("Example.com:443", json!({})), named("example.com", None));
         assert_eq!(tls("example.com:443", json!({"sni": "A.test"})), named("a.test", None));
+        assert_eq!(tls("my_app:443", json!({})), named("my_app", None));
+        assert_eq!(tls("198.51.100.7:443", json!({"sni": "my_app"})), named("my_app", None));
         assert_eq!(
             tls("198.51.100.7:443", json!({"sni": "a.test", "trust": "own-1"})),
             named("a.test", Some("own-1"))

@@ -1,4 +1,4 @@
-//! The syntax of names, as the HTTPRoute CRD has it.
+//! The syntax of names: as the HTTPRoute CRD has it, but for hosts that are reached.
 
 use std::net::Ipv4Addr;
 
@@ -11,6 +11,12 @@ pub(super) fn is_label(text: &str) -> bool {
 /// A DNS-1123 subdomain: labels with dots between.
 pub(super) fn is_subdomain(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_label)
+}
+
+/// A host that is reached: a subdomain whose labels may also have underscores, as names of Compose's
+/// services and of private zones do.
+pub(super) fn is_host(text: &str) -> bool {
+    is_subdomain(&text.replace('_', "x"))
 }
 
 /// The problem of a hostname, if it has one.
