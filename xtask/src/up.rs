@@ -1,5 +1,6 @@
 //! `cargo xtask up` and `down`: the local stack.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -152,19 +153,29 @@ fn state_file(dir: &Path) -> PathBuf {
     dir.join("processes.json")
 }
 
-/// The processes of the last `up`, running or not.
+/// Device and inode of the folder, which a copy of it does not have.
+fn identity(dir: &Path) -> Result<(u64, u64)> {
+    let metadata = std::fs::metadata(dir)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// The processes of the last `up` in this folder, running or not. What a copied checkout says is
+/// of the original.
 fn read_state(dir: &Path) -> Result<Vec<Started>> {
     let path = state_file(dir);
-    match std::fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .with_context(|| format!("{} cannot be read; if nothing runs, remove it", path.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => bail!("cannot read {}: {error}", path.display()),
-    }
+    };
+    let (folder, processes): ((u64, u64), Vec<Started>) = serde_json::from_slice(&bytes)
+        .with_context(|| format!("{} cannot be read; if nothing runs, remove it", path.display()))?;
+    Ok(if folder == identity(dir)? { processes } else { Vec::new() })
 }
 
 fn write_state(dir: &Path, processes: &[Started]) -> Result<()> {
-    Ok(std::fs::write(state_file(dir), serde_json::to_vec_pretty(processes)?)?)
+    let state = serde_json::to_vec_pretty(&(identity(dir)?, processes))?;
+    Ok(std::fs::write(state_file(dir), state)?)
 }
 
 /// Ends those that are still ours; a pid that another process has by now is left.
@@ -211,6 +222,19 @@ mod tests {
         ] {
             assert!(parse_backend(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_copy_has_nothing_of_what_the_original_started() {
+        let dir = repository().join("target/tests/up-state");
+        let copy = dir.join("copy");
+        std::fs::create_dir_all(&copy).unwrap();
+        let started = Started { name: "envoy".into(), pid: 1, started: 1 };
+        write_state(&dir, std::slice::from_ref(&started)).unwrap();
+        std::fs::copy(state_file(&dir), state_file(&copy)).unwrap();
+        assert_eq!(read_state(&dir).unwrap(), [started]);
+        assert_eq!(read_state(&copy).unwrap(), []);
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

@@ -82,13 +82,83 @@ pub fn on_path(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|dir| dir.join(program)).find(|candidate| candidate.is_file())
 }
 
-/// The root of the repository that this crate was built in.
+/// The root of the checkout that this program belongs to. It is found when the program runs: a
+/// checkout may be copied with all that was built in it, and cargo takes that for the copy's own.
+/// Cargo says whose package it runs; what was started without it is in the checkout's `target/`,
+/// or runs in the checkout.
 #[must_use]
 pub fn repository() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors().nth(2).unwrap_or(here).to_owned()
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let places = [package, std::env::current_exe().ok(), std::env::current_dir().ok()];
+    let is_checkout = |dir: &&Path| dir.join("envoy/envoy.yaml").is_file() && dir.join("crates").is_dir();
+    let found = places.iter().flatten().find_map(|place| place.ancestors().find(is_checkout));
+    found.unwrap_or(Path::new(".")).to_owned()
 }
 
 fn from_env(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::process::Command;
+
+    use super::*;
+
+    /// The copy's root, for this test in a process that belongs to it.
+    const WANTED: &str = "TIDEGATE_TEST_CHECKOUT";
+
+    #[test]
+    fn a_program_belongs_to_the_checkout_that_it_was_copied_to() {
+        if let Some(wanted) = std::env::var_os(WANTED) {
+            assert_eq!(repository(), PathBuf::from(wanted));
+            return;
+        }
+        let here = std::env::current_exe().unwrap();
+        let root = repository().join("target/tests/copied-checkout");
+        let copied = root.join("target/debug/program");
+        for dir in ["envoy", "crates/stack", "target/debug"] {
+            fs::create_dir_all(root.join(dir)).unwrap();
+        }
+        fs::write(root.join("envoy/envoy.yaml"), "").unwrap();
+        fs::copy(&here, &copied).unwrap();
+        for (program, package) in [(&here, Some("crates/stack")), (&copied, None)] {
+            let mut command = Command::new(program);
+            command.args([
+                "--exact",
+                "programs::tests::a_program_belongs_to_the_checkout_that_it_was_copied_to",
+            ]);
+            command.env(WANTED, &root).env_remove("CARGO_MANIFEST_DIR").current_dir("/");
+            command.envs(package.map(|package| ("CARGO_MANIFEST_DIR", root.join(package))));
+            let output = command.output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        }
+        fs::remove_dir_all(&root).unwrap();
+    }
+
+    /// What the compiler is told of paths is the original's in a copy.
+    #[test]
+    fn no_path_is_built_in() {
+        let mut folders: Vec<PathBuf> =
+            ["src", "crates", "tests", "xtask"].iter().map(|dir| repository().join(dir)).collect();
+        let mut files = 0;
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    files += 1;
+                    let text = fs::read_to_string(&path).unwrap();
+                    for read in text.split(concat!("env", "!(")).skip(1) {
+                        let says = "read variables with paths when the program runs: std::env::var_os";
+                        assert!(read.starts_with("\"CARGO_PKG_VERSION\")"), "{}: {says}", path.display());
+                    }
+                }
+            }
+        }
+        assert!(files > 300, "{files}");
+    }
 }

@@ -7,7 +7,7 @@ use crate::test_service::{TestService, db};
 /// The shell examples in order; addresses and files of the local stack are replaced by those of
 /// this service.
 fn script(service: &TestService) -> String {
-    let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/API.md")).unwrap();
+    let docs = include_str!("../../../../docs/API.md");
     let examples: Vec<&str> =
         docs.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     let token = service.dir.path().join("token");

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use crate::test_service::TestService;
+use crate::test_service::{TestService, binary};
 
 /// The output and exit status of the program.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl<'r> Desk<'r> {
 }
 
 fn program(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    let mut command = Command::new(binary());
     for name in ["TIDEGATE_SERVER", "TIDEGATE_TOKEN", "TIDEGATE_TOKEN_FILE"] {
         command.env_remove(name);
     }

@@ -9,7 +9,7 @@ use tidegate_admin::store::sqlite::{Options, SqliteStore};
 use tokio::net::TcpStream;
 
 use crate::test_gateway::TestGateway;
-use crate::test_service::{Answered, DEADLINE, TestService, client, db, until};
+use crate::test_service::{Answered, DEADLINE, TestService, binary, client, db, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_answers_whoever_waits() {
@@ -39,7 +39,7 @@ struct Process {
 
 /// The program with these arguments, on the database in `dir`.
 fn tidegate(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    let mut command = Command::new(binary());
     command.args(args).arg("--db").arg(dir.join("tidegate.db")).stdin(Stdio::null());
     command
 }

@@ -12,6 +12,11 @@ use tidegate_admin::serve::{Config, Service};
 use tidegate_admin::store::sqlite::{Options, SqliteStore};
 use tidegate_admin::store::{StoreTable, StoredRows, TokenRow};
 
+/// The program under test, where cargo has it at this moment.
+pub fn binary() -> std::ffi::OsString {
+    std::env::var_os("CARGO_BIN_EXE_tidegate").expect("cargo sets it for tests")
+}
+
 /// Longest time of any request here; beyond it something hangs.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -231,7 +236,7 @@ impl TestService {
     /// Runs the command line on this service's database; returns whether it succeeded, and its
     /// output.
     pub async fn tidegate(&self, args: &[&str]) -> (bool, String) {
-        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        let mut command = tokio::process::Command::new(binary());
         let output = command.args(args).arg("--db").arg(db(&self.dir)).output().await.unwrap();
         let printed = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8(printed).unwrap())
