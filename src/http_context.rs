@@ -29,7 +29,6 @@ use crate::host::{CallToken, Host, HostError};
 use crate::metrics::Count;
 use crate::request::actions::{self, Handled, ResponseEdits};
 use crate::request::evaluation::{Evaluated, Evaluation};
-use crate::request::event::HeaderBytes;
 use crate::request::facts::RequestFacts;
 use crate::request::outcome::Outcome;
 use crate::request::performance::{self, Timing};
@@ -80,8 +79,8 @@ struct DecidedRequest {
     /// Monotonic clock, nanoseconds.
     arrived_ns: u64,
     event: TrafficEvent,
-    /// Sizes of the headers as the filter last saw them, for [`End::NotLogged`].
-    headers: HeaderBytes,
+    /// Whether it has a `content-length`.
+    declares_length: bool,
     /// `None` if the request is not measured.
     timing: Option<Timing>,
     edits: Option<Box<ResponseEdits>>,
@@ -96,16 +95,6 @@ enum ResponseState {
     /// It is on its way to the client. `undecided`: it came before the decision, so
     /// Envoy gave the request up (a timeout, for example).
     Sent { undecided: bool },
-}
-
-/// The callback at a request's end.
-#[derive(Clone, Copy)]
-enum End {
-    /// `on_log`: the header maps can be read, and Envoy's sizes include them.
-    Logged,
-    /// `on_done` alone: the header maps are gone, and `request.total_size` and
-    /// `response.total_size` are of bodies.
-    NotLogged,
 }
 
 /// How a decision was carried out.
@@ -127,7 +116,7 @@ impl<H: Host> HttpContext for RequestContext<H> {
     /// Envoy logs every request. For one that Envoy itself refused, this is the first
     /// callback.
     fn on_log(&mut self) {
-        self.record(End::Logged);
+        self.record();
     }
 }
 
@@ -150,7 +139,7 @@ impl<H: Host> Context for RequestContext<H> {
     /// What Envoy answers over HTTP/3 before any filter reaches no callback at all, and
     /// leaves no event.
     fn on_done(&mut self) -> bool {
-        self.record(End::NotLogged);
+        self.record();
         true
     }
 }
@@ -274,32 +263,27 @@ impl<H: Host> RequestContext<H> {
             let answered = &request.event.answered;
             let _ = filter.count_error(performance::add_headers(&self.host, timing, answered, total_ns));
         }
-        request.headers.response = self.host.response_headers_size();
     }
 
     /// Records the request's one event.
-    fn record(&mut self, end: End) {
+    fn record(&mut self) {
         let Some(filter) = self.filter.clone() else { return };
         // If it is not decided yet, the client has left.
         self.end_evaluation(&filter);
         let metrics = &filter.instance.metrics;
-        let (mut event, headers) = match replace(&mut self.request, RequestState::Recorded) {
-            RequestState::Decided(DecidedRequest { arrived_ns, mut event, headers, .. }) => {
+        let (mut event, declares_length) = match replace(&mut self.request, RequestState::Recorded) {
+            RequestState::Decided(DecidedRequest { arrived_ns, mut event, declares_length, .. }) => {
                 let took_ns = self.host.monotonic_ns().saturating_sub(arrived_ns);
                 event.duration_us = Some(took_ns / 1_000);
-                (event, headers)
+                (event, declares_length)
             }
             RequestState::Unseen => {
                 metrics.count(Count::Unseen);
-                (event::of_unseen(&self.host), HeaderBytes::default())
+                (event::of_unseen(&self.host), true)
             }
             RequestState::Evaluating { .. } | RequestState::Recorded => return,
         };
-        let uncounted = match end {
-            End::Logged => HeaderBytes::default(),
-            End::NotLogged => headers,
-        };
-        event::complete(&self.host, &mut event, uncounted);
+        event::complete(&self.host, &mut event, declares_length);
         if event.reason.as_deref() == Some(event::UNKNOWN_BACKEND) {
             metrics.count(Count::UnknownBackend);
         }
@@ -334,10 +318,9 @@ fn decided<H: Host>(
     edits: Option<Box<ResponseEdits>>,
 ) -> DecidedRequest {
     let found = evaluation.finish(&filter.instance.metrics);
-    let timing = found.timing;
-    let headers = HeaderBytes { request: found.facts.header_bytes(), response: 0 };
+    let (timing, declares_length) = (found.timing, found.facts.declares_length());
     let event = event::of_decided(arrived.wall_ms, found, outcome);
-    DecidedRequest { arrived_ns: arrived.monotonic_ns, event, headers, timing, edits }
+    DecidedRequest { arrived_ns: arrived.monotonic_ns, event, declares_length, timing, edits }
 }
 
 /// Carries out a decision, in the phase of the request's headers.

@@ -116,10 +116,6 @@ impl Host for Envoy {
         value_of(headers, name)
     }
 
-    fn response_headers_size(&self) -> u64 {
-        imports::header_map_size(MapType::HttpResponseHeaders).map_or(0, u64::from)
-    }
-
     fn set_response_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
         set_header(MapType::HttpResponseHeaders, name, value)
     }

@@ -3,7 +3,6 @@
 //! * the local response: the crate passes no details, and no header value that is not text;
 //! * changes of headers: the crate panics on `BadArgument`, Envoy's answer outside a map's
 //!   phase, and which phase a request is in when a callout ends is for Envoy to say;
-//! * the size of a header map: a number, which the crate does not ask for;
 //! * attributes: the crate panics on `BadArgument`, Envoy's answer when another filter of
 //!   the chain, or another plugin configuration of this one, has set the attribute;
 //! * the monotonic clock: WASI's, whose number `std::time::Instant` keeps to itself. All
@@ -26,7 +25,6 @@ unsafe extern "C" {
         value_len: usize,
     ) -> u32;
     fn proxy_remove_header_map_value(map: u32, name: Bytes, len: usize) -> u32;
-    fn proxy_get_header_map_size(map: u32, size: *mut u32) -> u32;
     fn proxy_set_property(path: Bytes, len: usize, value: Bytes, value_len: usize) -> u32;
     fn proxy_send_local_response(
         status: u32,
@@ -79,14 +77,6 @@ pub(super) fn set_header(map: MapType, name: &str, value: &[u8]) -> Result<(), H
 pub(super) fn remove_header(map: MapType, name: &str) -> Result<(), HostError> {
     // SAFETY: Envoy reads the slice, and only during the call.
     check(unsafe { proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len()) })
-}
-
-/// Bytes of names and values.
-pub(super) fn header_map_size(map: MapType) -> Result<u32, HostError> {
-    let mut size = 0;
-    // SAFETY: Envoy writes the number, and only during the call.
-    check(unsafe { proxy_get_header_map_size(map as u32, &raw mut size) })?;
-    Ok(size)
 }
 
 pub(super) fn set_property(path: &str, value: &[u8]) -> Result<(), HostError> {

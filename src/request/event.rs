@@ -87,21 +87,13 @@ pub fn is_codec_error<H: Host>(host: &H) -> bool {
     [b"http1.", b"http2.", b"http3."].iter().any(|codec| details.starts_with(*codec))
 }
 
-/// Bytes of names and values of a request's headers and of its response's.
-#[derive(Clone, Copy, Default)]
-pub struct HeaderBytes {
-    pub request: u64,
-    pub response: u64,
-}
-
-/// Adds what is known only at the end. `uncounted`: headers that are not in Envoy's sizes.
-pub fn complete<H: Host>(host: &H, event: &mut TrafficEvent, uncounted: HeaderBytes) {
+/// Adds what is known only at the end. `declares_length`: the request has a `content-length`.
+pub fn complete<H: Host>(host: &H, event: &mut TrafficEvent, declares_length: bool) {
     let status = number(host, &["response", "code"]).and_then(|code| u16::try_from(code).ok());
     event.status = status.filter(|code| *code != 0);
     event.tunnel |= status == Some(101);
-    let size = |of: &str, uncounted| Some(number(host, &[of, "total_size"])?.saturating_add(uncounted));
-    event.bytes_in = size("request", uncounted.request);
-    event.bytes_out = size("response", uncounted.response);
+    event.bytes_in = if declares_length { received(host) } else { number(host, &["request", "size"]) };
+    event.bytes_out = number(host, &["response", "size"]);
     if event.verdict == VerdictCode::Allow && status == Some(500) && is_unknown_backend(host) {
         event.reason = Some(UNKNOWN_BACKEND.to_owned());
     }
@@ -109,6 +101,16 @@ pub fn complete<H: Host>(host: &H, event: &mut TrafficEvent, uncounted: HeaderBy
     if !matches!(event.verdict, VerdictCode::Deny | VerdictCode::Redirect) {
         event.upstream_us = number(host, &["response", "backend_latency"]).map(|ns| ns / 1_000);
     }
+}
+
+/// Bytes of the request's body that came, where `request.size` is the `content-length`. The
+/// headers that `request.total_size` counts are those that a filter can read at that moment, none
+/// after the log (`source/extensions/common/wasm/context.cc`).
+fn received<H: Host>(host: &H) -> Option<u64> {
+    let headers = host.request_headers();
+    let len = |(name, value): &(Vec<u8>, Vec<u8>)| name.len().saturating_add(value.len()) as u64;
+    let headers = headers.iter().map(len).fold(0, u64::saturating_add);
+    Some(number(host, &["request", "total_size"])?.saturating_sub(headers))
 }
 
 /// Whether Envoy had no cluster to send the request to

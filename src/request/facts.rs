@@ -31,7 +31,7 @@ pub struct RequestFacts {
     unreadable: bool,
     wants_performance: bool,
     country_source: CountrySource,
-    header_bytes: u64,
+    declares_length: bool,
     /// Without pseudo-headers; names in lower case.
     headers: HeaderPairs,
 }
@@ -88,7 +88,7 @@ impl RequestFacts {
             } else {
                 CountrySource::Table
             },
-            header_bytes: pairs.iter().map(|(name, value)| len(name).saturating_add(len(value))).sum(),
+            declares_length: false,
             headers: Vec::with_capacity(pairs.len()),
         };
         for (mut name, value) in pairs {
@@ -109,6 +109,7 @@ impl RequestFacts {
                     }
                     match name.as_slice() {
                         b"user-agent" => request.user_agent = Some(request.headers.len()),
+                        b"content-length" => request.declares_length = true,
                         performance::WANTED_HEADER => request.wants_performance |= value == b"1",
                         name => request.has_own |= name.starts_with(OWN_PREFIX),
                     }
@@ -129,9 +130,9 @@ impl RequestFacts {
         self.country_source
     }
 
-    /// Bytes of all names and values, as Envoy counts a header map.
-    pub fn header_bytes(&self) -> u64 {
-        self.header_bytes
+    /// Whether there is a `content-length`.
+    pub fn declares_length(&self) -> bool {
+        self.declares_length
     }
 
     /// Whether the client asks for performance headers.
@@ -218,10 +219,6 @@ impl RequestFacts {
         let user_agent = agent.map(|(_, value)| std::mem::take(value));
         RecordedFacts { method: self.method, host: self.host, path: self.path, user_agent }
     }
-}
-
-fn len(bytes: &[u8]) -> u64 {
-    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
 /// An entry of `X-Forwarded-For`, if Envoy can read it: a bare address.

@@ -49,6 +49,8 @@ fn a_line_says_what_the_gate_knows() {
         |client: &str, path: &str| http::send(stack.gate(), &Request::get(path).from(client)).unwrap().status;
     assert_eq!(ask("192.0.2.1", "/allowed"), 200);
     assert_eq!(ask("192.0.2.13", "/banned"), 403);
+    let post = Request::new(Method::POST, "/long").body("text/plain", vec![b'b'; 3_000]).from("192.0.2.1");
+    let long = http::send(stack.gate(), &post).unwrap().body.len();
     stack.delete_route("all").unwrap();
     assert_eq!(ask("192.0.2.1", "/lost"), 404);
     // Envoy writes its lines every ten seconds.
@@ -59,6 +61,10 @@ fn a_line_says_what_the_gate_knows() {
     let line = logged(&stack, "/allowed").unwrap();
     assert_eq!((&line["route"], &line["envoy_route"]), (&json!("all"), &json!("tidegate")), "{line}");
     assert_eq!((&line["mismatch"], &line["trace"]), (&Value::Null, &Value::Null), "{line}");
+    let line = logged(&stack, "/long").unwrap();
+    let row = "SELECT bytes_in, bytes_out FROM traffic_events WHERE path = '/long'";
+    assert_eq!(stack.sql().unwrap().run(row).unwrap(), [format!("3000|{long}")]);
+    assert_eq!((&line["bytes_in"], &line["bytes_out"]), (&json!(3_000), &json!(long)), "{line}");
 }
 
 #[test]

@@ -117,19 +117,29 @@ fn a_request_over_http3_is_one_event_too() {
     testbed.run(SECOND);
     let (worker, root) = testbed.gates[0];
     let http3 = |client| Request::get("/x?secret", client).over_http3();
+    // Denied before all of the body that they declare has come.
+    let declared = |request: Request| request.header(b"content-length", b"5000").body(1_200);
     for _ in 0..20 {
-        testbed.sim.request(worker, root, http3("9.9.9.9"));
-        testbed.sim.request(worker, root, Request::get("/x?secret", "9.9.9.9"));
+        testbed.sim.request(worker, root, declared(http3("9.9.9.9")));
+        testbed.sim.request(worker, root, declared(Request::get("/x?secret", "9.9.9.9")));
+    }
+    for request in [http3("8.8.4.4"), Request::get("/y", "8.8.4.4")] {
+        testbed.sim.request(worker, root, request.body(300));
     }
     let left = testbed.sim.begin(worker, root, http3("8.8.8.8"));
     testbed.sim.leave(left);
     testbed.run(SECOND);
-    assert_eq!(testbed.total(), 41);
+    assert_eq!(testbed.total(), 43);
     let denied = |(_, e): &&(VmId, TrafficEvent)| e.verdict == VerdictCode::Deny && e.status == Some(403);
     let denied: Vec<_> = testbed.feed.events.iter().filter(denied).collect();
     let sizes: BTreeSet<_> = denied.iter().map(|(_, e)| (e.bytes_in, e.bytes_out)).collect();
-    assert_eq!((denied.len(), sizes.len()), (40, 1), "headers count over HTTP/3 too: {sizes:?}");
-    let (_, left) = testbed.feed.events.iter().find(|(_, e)| e.verdict == VerdictCode::Allow).unwrap();
+    assert_eq!((denied.len(), sizes.len()), (40, 1), "{sizes:?}");
+    assert!(sizes.iter().all(|(received, _)| *received == Some(1_200)), "{sizes:?}");
+    let of = |ip: [u8; 4]| testbed.feed.events.iter().filter(move |(_, e)| e.client == Some(ip.into()));
+    for (_, event) in of([8, 8, 4, 4]) {
+        assert_eq!((event.bytes_in, event.bytes_out), (Some(300), Some(1_000)), "bodies alone");
+    }
+    let (_, left) = of([8, 8, 8, 8]).next().unwrap();
     assert_eq!((left.status, left.path.as_deref()), (None, Some(&b"/x"[..])), "reset by its client");
 }
 

@@ -9,7 +9,7 @@ use tidegate_host::{
 };
 
 use crate::phase::{CallEnd, Phase};
-use crate::stream::{Done, Reply, StreamState, Waits, size};
+use crate::stream::{Done, Reply, StreamState, Waits};
 use crate::world::{CallId, CallView, PendingCall, Post, Queue, VmIndex, VmState, World};
 
 /// The handle of one VM.
@@ -243,11 +243,6 @@ impl Host for SimHost {
     fn response_header(&self, name: &str) -> Option<Vec<u8>> {
         let headers = self.with_stream(|stream, phase| stream.response(phase, false).cloned()).ok()?;
         headers.into_iter().find(|(other, _)| other == name.as_bytes()).map(|(_, value)| value)
-    }
-
-    fn response_headers_size(&self) -> u64 {
-        self.with_stream(|stream, phase| stream.response(phase, false).map(|headers| size(headers)))
-            .unwrap_or(0)
     }
 
     fn set_response_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {

@@ -19,6 +19,7 @@ pub struct Request {
     pub(crate) headers: HeaderPairs,
     pub(crate) source: Option<String>,
     pub(crate) is_http3: bool,
+    pub(crate) body: u64,
 }
 
 impl Request {
@@ -40,7 +41,15 @@ impl Request {
                 false => format!("{client}:0"),
             }),
             is_http3: false,
+            body: 0,
         }
+    }
+
+    /// With so many bytes of a body that come.
+    #[must_use]
+    pub fn body(mut self, bytes: u64) -> Self {
+        self.body = bytes;
+        self
     }
 
     /// Over HTTP/3: Envoy does not call `on_log`, unless the client resets it.
@@ -53,7 +62,7 @@ impl Request {
     /// These header lines, pseudo-headers included, from an address and port.
     #[must_use]
     pub fn of(headers: HeaderPairs, source: &str) -> Self {
-        Self { headers, source: Some(source.to_owned()), is_http3: false }
+        Self { headers, source: Some(source.to_owned()), is_http3: false, body: 0 }
     }
 
     /// All header lines, pseudo-headers included.
@@ -166,6 +175,8 @@ pub(crate) struct StreamState {
     pub status: u16,
     pub details: String,
     pub cluster: Option<String>,
+    /// Bytes of the request's body.
+    pub received: u64,
     /// Bytes of the response's body.
     pub body: usize,
     pub began_ns: u64,
@@ -194,6 +205,7 @@ impl StreamState {
             status: 0,
             details: String::new(),
             cluster: None,
+            received: request.body,
             body: 0,
             began_ns: now_ns,
             forwarded_ns: None,
@@ -241,14 +253,18 @@ impl StreamState {
         self.waits = Waits::Upstream;
     }
 
-    /// Sets the properties that are known only at the end. In the log sizes include the
-    /// headers; after it they do not.
+    /// Sets the properties that are known only at the end. In the log Envoy has the request's
+    /// headers: `request.total_size` includes them, and `request.size` is what they declare. After
+    /// it there are none.
     pub fn complete(&mut self, now_ns: u64, phase: &Phase) {
-        let len = |headers: &HeaderPairs| if matches!(phase, Phase::Log) { size(headers) } else { 0 };
-        let (sent, received) = (len(&self.response), len(&self.request));
+        let is_log = matches!(phase, Phase::Log);
+        let headers = if is_log { size(&self.request) } else { 0 };
+        let length = self.request.iter().find(|(name, _)| is_log && name == b"content-length");
+        let length = length.and_then(|(_, value)| std::str::from_utf8(value).ok()?.parse().ok());
         self.properties.insert("request.duration".to_owned(), number(now_ns - self.began_ns));
-        self.properties.insert("request.total_size".to_owned(), number(received));
-        self.properties.insert("response.total_size".to_owned(), number(sent + self.body as u64));
+        self.properties.insert("request.total_size".to_owned(), number(headers + self.received));
+        self.properties.insert("request.size".to_owned(), number(length.unwrap_or(self.received)));
+        self.properties.insert("response.size".to_owned(), number(self.body as u64));
         if self.status != 0 {
             self.properties.insert("response.code".to_owned(), number(self.status.into()));
         }
@@ -267,7 +283,7 @@ impl StreamState {
 }
 
 /// Bytes of names and values.
-pub(crate) fn size(headers: &HeaderPairs) -> u64 {
+fn size(headers: &HeaderPairs) -> u64 {
     headers.iter().map(|(name, value)| (name.len() + value.len()) as u64).sum()
 }
 

@@ -134,8 +134,6 @@ pub trait Host: Clone + 'static {
     /// One response header's first value; `None` when absent, or outside the phase of
     /// the response headers.
     fn response_header(&self, name: &str) -> Option<Vec<u8>>;
-    /// Bytes of the names and values of all response headers, in their phase; 0 outside.
-    fn response_headers_size(&self) -> u64;
     /// Replaces every line of a response header by one, in the phase of the
     /// response headers.
     fn set_response_header(&self, name: &str, value: &[u8]) -> Result<(), HostError>;

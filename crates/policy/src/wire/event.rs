@@ -83,9 +83,11 @@ pub struct TrafficEvent {
     pub duration_us: Option<u64>,
     /// Time that the upstream took, microseconds.
     pub upstream_us: Option<u64>,
-    /// Bytes received from the client, headers included.
+    /// Bytes of the request's body that came: what [`Self::bytes_out`] is of the response's.
     pub bytes_in: Option<u64>,
-    /// Bytes sent to the client, headers included.
+    /// Bytes of the body that were sent to the client, by whoever answered: as in its encoding
+    /// (`content-encoding`), without headers, trailers and the framing of HTTP. A tunnel's are all
+    /// that went through it.
     pub bytes_out: Option<u64>,
     /// User agent, as sent.
     #[serde(with = "serde_bytes")]

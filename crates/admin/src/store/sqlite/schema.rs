@@ -151,6 +151,20 @@ mod tests {
 
     #[test]
     fn another_schema_version_is_refused_with_what_to_do() {
+    #[test]
+    fn every_column_of_the_events_is_described() {
+        let conn = Connection::open_in_memory().unwrap();
+        ensure(&conn).unwrap();
+        let mut columns = conn.prepare("SELECT name FROM pragma_table_info('traffic_events')").unwrap();
+        let columns: Vec<String> =
+            columns.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        let docs = include_str!("../../../../../docs/API.md");
+        let (_, section) = docs.split_once("### The table `traffic_events`").unwrap();
+        let section = section.split("\n## ").next().unwrap();
+        let described = section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        assert_eq!(columns, described.collect::<Vec<_>>());
+    }
+
         for other in [1, 2, 99] {
             let conn = Connection::open_in_memory().unwrap();
             conn.execute_batch(&format!("PRAGMA user_version = {other}")).unwrap();
