@@ -123,9 +123,10 @@ impl<'v> Fields<'v> {
     /// When it is none, or out of range.
     pub fn duration(&self, name: &str, min_ms: u64) -> Result<Option<Duration>, ConfigError> {
         let Some(text) = self.text(name)? else { return Ok(None) };
-        match duration::milliseconds(text) {
-            Some(millis) if (min_ms..=60_000).contains(&millis) => Ok(Some(Duration::from_millis(millis))),
-            _ => {
+        let range = Duration::from_millis(min_ms)..=Duration::from_secs(60);
+        match duration::parse(text).filter(|span| range.contains(span)) {
+            Some(span) => Ok(Some(span)),
+            None => {
                 let least = min_ms.to_string();
                 let says =
                     ["must be a duration from ", &least, "ms to 60s, like \"250ms\" or \"5s\""].concat();

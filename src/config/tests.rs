@@ -30,7 +30,7 @@ fn every_field_is_taken() {
             "routing": "envoy", "on_no_route": "pass",
             "cluster_template": "outbound|{port}||{name}.{namespace}.svc.cluster.local",
             "on_unavailable": {"ip": "allow", "geo": "deny", "route": "allow"},
-            "direct": {"timeout": "10ms", "budget": "1s"},
+            "direct": {"timeout": "10ms", "budget": "0.5s500ms"},
             "performance_headers": "on_request",
             "descriptor_headers": true,
             "log_fields": true,

@@ -19,10 +19,14 @@ pub(super) fn milliseconds(node: &DocumentNode<'_>, errors: &mut DocumentErrors)
     fits
 }
 
-/// `^([0-9]{1,5}(h|m|s|ms)){1,4}$`, in milliseconds.
-pub(super) fn parse(text: &str) -> Option<u64> {
-    let has_long_number = text.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() > 5);
-    if has_long_number { None } else { duration::milliseconds(text) }
+/// `^([0-9]{1,5}(h|m|s|ms)){1,4}$`, in milliseconds: of the spans that are taken elsewhere,
+/// those that the standard has.
+fn parse(text: &str) -> Option<u128> {
+    let has_other = text.bytes().any(|byte| !byte.is_ascii_digit() && !b"hms".contains(&byte));
+    let numbers = text.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
+    let (count, longest) =
+        numbers.fold((0, 0), |(count, longest), digits| (count + 1, digits.len().max(longest)));
+    if has_other || count > 4 || longest > 5 { None } else { Some(duration::parse(text)?.as_millis()) }
 }
 
 #[cfg(test)]
@@ -30,10 +34,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_have_five_digits_at_most() {
-        assert_eq!(
-            (parse("99999h1ms"), parse("100000s"), parse("1s000001ms")),
-            (Some(359_996_400_001), None, None)
-        );
+    fn the_standard_has_four_numbers_of_five_digits() {
+        for (text, ms) in [
+            ("99999h1ms", Some(359_996_400_001)),
+            ("1h1m1s1ms", Some(3_661_001)),
+            ("1m30s", Some(90_000)),
+            ("100000s", None),
+            ("1s000001ms", None),
+            ("1s1s1s1s1s", None),
+            ("1.5s", None),
+            ("1d", None),
+            ("1us", None),
+            ("1ns", None),
+            ("90", None),
+            ("", None),
+        ] {
+            assert_eq!(parse(text), ms, "{text}");
+        }
     }
 }

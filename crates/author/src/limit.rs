@@ -7,10 +7,10 @@
 
 use serde_json::Value;
 
-use super::duration;
 use super::names::{is_subdomain, is_token};
 use super::reader::{DocumentError, DocumentErrors, DocumentNode, Object};
 use tidegate_policy::address::Prefix;
+use tidegate_policy::duration;
 use tidegate_policy::limit::{Limit, LimitKey, MAX_MATCHES, MAX_PER_S, MAX_RATE, MAX_REFILL_S, V6_PREFIX};
 
 const FIELDS: &[&str] = &["name", "key", "match", "rate", "per", "burst", "shadow", "headers", "v6_prefix"];
@@ -130,13 +130,13 @@ fn period(node: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<u32> {
         "hour" => Some(3_600),
         "day" => Some(86_400),
         _ => match duration::parse(text) {
-            Some(ms) if ms.is_multiple_of(1_000) => u32::try_from(ms / 1_000).ok(),
+            Some(span) if span.subsec_nanos() == 0 => u32::try_from(span.as_secs()).ok(),
             Some(_) => {
                 node.note(errors, "out_of_range", format!("{text}: only whole seconds are allowed"));
                 return None;
             }
             None => {
-                let message = "must be second, minute, hour, day, or a duration, as in 10s, 5m or 1h30m";
+                let message = "must be second, minute, hour, day, or a span, as in 10s, 5m or 1h30m";
                 node.note(errors, "invalid", message);
                 return None;
             }
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn periods_are_named_or_durations_of_whole_seconds() {
+    fn periods_are_named_or_spans_of_whole_seconds() {
         for (text, seconds) in [
             ("second", 1),
             ("minute", 60),
@@ -273,6 +273,8 @@ mod tests {
             ("24h", 86_400),
             ("1h30m", 5_400),
             ("1000ms", 1),
+            ("1.5m", 90),
+            ("1d", 86_400),
         ] {
             assert_eq!(read(&with("per", json!(text))).per_s, seconds);
         }
@@ -283,11 +285,11 @@ mod tests {
             ("24h1s", "out_of_range"),
             ("500ms", "out_of_range"),
             ("1s500ms", "out_of_range"),
-            ("999999s", "invalid"),
+            ("999999s", "out_of_range"),
             ("week", "invalid"),
             ("s", "invalid"),
             ("-1s", "invalid"),
-            ("1.5s", "invalid"),
+            ("1.5s", "out_of_range"),
             ("10", "invalid"),
             ("", "invalid"),
         ] {

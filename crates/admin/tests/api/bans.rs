@@ -73,7 +73,11 @@ async fn a_ban_ends_by_itself() {
         assert!(banned["until"].is_string(), "{banned}");
         assert_eq!(status(&service, banned["ip"].as_str().unwrap()).await["status"], "banned");
     }
-    assert_eq!(status(&service, "1.1.1.3").await["until"], "2100-01-01T00:00:00Z");
+    for ip in ["1.1.1.3", "1.1.1.5", "1.1.1.6", "1.1.1.7"] {
+        assert_eq!(status(&service, ip).await["until"], "2100-01-01T00:00:00Z", "{ip}");
+    }
+    let never = service.post(BAN, r#"{"ip": "1.1.1.9", "expires_at": ""}"#).await.ok();
+    assert_eq!(never["until"], Value::Null);
     service.post(BAN, r#"{"ip": "1.1.1.9", "ttl": "1s"}"#).await.ok();
     assert_eq!(status(&service, "1.1.1.9").await["status"], "banned");
     until("the ban is over", async || (status(&service, "1.1.1.9").await["status"] == "none").then_some(()))
@@ -81,12 +85,16 @@ async fn a_ban_ends_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+        r#"{"ip": "1.1.1.5", "expires_at": "2100-01-01"}"#,
+        r#"{"ip": "1.1.1.6", "expires_at": 4102444800}"#,
+        r#"{"ip": "1.1.1.7", "expires_at": "4102444799.5"}"#,
+        r#"{"ip": "1.1.1.8", "ttl": "3h59m46.15s"}"#,
 async fn what_is_wrong_with_a_ban_is_named_and_nothing_changes() {
     let service = TestService::start().await;
     service.post(BAN, r#"{"ip": "7.7.7.7"}"#).await.ok();
     let before = service.tables().await;
     let long = format!(r#"{{"ip": "1.1.1.1", "reason": "{}"}}"#, "x".repeat(1_001));
-    let cases: [(&str, &str, &str); 20] = [
+    let cases: [(&str, &str, &str); 22] = [
         (r#"{"ip": "999.1.1.1"}"#, "/ip", "invalid_ip"),
         (r#"{"ip": "1.2.3.4/33"}"#, "/ip", "invalid_ip"),
         (r#"{"ip": ""}"#, "/ip", "invalid_ip"),
@@ -118,6 +126,8 @@ async fn what_is_wrong_with_a_ban_is_named_and_nothing_changes() {
         service.post(UNBAN, body).await.problem(400, code);
     }
     service.post(UNBAN, r#"{"ip": "7.7.7.7", "force": true}"#).await.problem(422, "invalid_field");
+        (r#"{"ip": "1.1.1.1", "expires_at": 3600}"#, "/expires_at", "invalid"),
+        (r#"{"ip": "1.1.1.1", "expires_at": true}"#, "/expires_at", "wrong_type"),
     service.post(UNBAN, r#"{"ip": 7}"#).await.problem(422, "invalid_field");
     let wait = service.post(&format!("{BAN}?wait_applied=soon"), r#"{"ip": "1.1.1.1"}"#).await;
     assert_eq!(wait.problem(400, "invalid_parameter")["errors"][0]["parameter"], "wait_applied");

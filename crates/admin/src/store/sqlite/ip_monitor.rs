@@ -101,11 +101,12 @@ fn unban_row(audit: &Auditor<'_>, key: &str) -> rusqlite::Result<usize> {
 
 /// Keys and expiry of the bans that ended before `before`.
 pub(super) fn expired(conn: &Connection, before: i64) -> rusqlite::Result<Vec<(String, String)>> {
-    // Every format begins with the date, so text order finds most of them; an offset from UTC
-    // shifts the date by a day at most.
+    // All formats but Unix seconds begin with the date, so text order finds most of them; an offset
+    // from UTC shifts the date by a day at most.
     let day_after = time_text::from_ms(before.saturating_add(2 * 86_400_000));
     let mut statement = conn.prepare_cached(
-        "SELECT ip, expires_at FROM ip_monitor WHERE typeof(expires_at) = 'text' AND expires_at < ?1",
+        "SELECT ip, expires_at FROM ip_monitor
+         WHERE typeof(expires_at) = 'text' AND (expires_at < ?1 OR expires_at NOT GLOB '*-*')",
     )?;
     let mut rows = statement.query([day_after])?;
     let mut found = Vec::new();

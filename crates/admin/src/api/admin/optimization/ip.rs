@@ -20,7 +20,7 @@ use crate::api::wait_applied::{PendingWrite, WAIT_APPLIED, WriteResult};
 use crate::auth::Caller;
 use crate::feed::RowStatus;
 use crate::problem::{ApiResult, FieldError, Problem, ProblemCode};
-use crate::store::Change;
+use crate::store::{Change, time_text};
 use crate::time;
 
 /// The paths here.
@@ -40,7 +40,7 @@ pub struct BanRequest {
     ip: String,
     reason: Option<String>,
     ttl: Option<Ttl>,
-    expires_at: Option<String>,
+    expires_at: Option<Expiry>,
 }
 
 /// A duration as a text with a unit, or a number of seconds.
@@ -71,6 +71,36 @@ impl<'de> Deserialize<'de> for Ttl {
                 let span =
                     Duration::try_from_secs_f64(seconds).ok().filter(|span| *span <= time::MAX_DURATION);
                 span.map(Ttl).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Float(seconds), &self))
+            }
+        }
+        deserializer.deserialize_any(Form)
+    }
+}
+
+/// A time as people write it: a text, or a number of Unix seconds.
+#[derive(PartialEq, Debug)]
+struct Expiry(String);
+
+impl<'de> Deserialize<'de> for Expiry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Form;
+        impl Visitor<'_> for Form {
+            type Value = Expiry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a time: {}", time_text::FORM)
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Expiry, E> {
+                Ok(Expiry(text.to_owned()))
+            }
+
+            fn visit_u64<E: Error>(self, seconds: u64) -> Result<Expiry, E> {
+                Ok(Expiry(seconds.to_string()))
+            }
+
+            fn visit_f64<E: Error>(self, seconds: f64) -> Result<Expiry, E> {
+                Ok(Expiry(seconds.to_string()))
             }
         }
         deserializer.deserialize_any(Form)
@@ -136,8 +166,8 @@ impl BanRequest {
         let past = |pointer| {
             FieldError::field(pointer, "in_the_past", "the ban would be over already: give an end to come")
         };
-        match (self.ttl, self.expires_at.as_deref()) {
-            (None, None) => Ok(None),
+        match (self.ttl, self.expires_at.as_ref().map(|Expiry(text)| text.as_str())) {
+            (None, None | Some("")) => Ok(None),
             (Some(_), Some(_)) => {
                 let detail = "give `ttl` or `expires_at`, not both";
                 Err(FieldError::field("/expires_at", "conflict", detail))
@@ -146,7 +176,7 @@ impl BanRequest {
             (Some(ttl), None) => time::from_now(ttl.0).map(Some).ok_or_else(|| past("/ttl")),
             (None, Some(text)) => {
                 let until = time::parse_timestamp(text).ok_or_else(|| {
-                    let detail = format!("this is no timestamp: {}", time::TIMESTAMP_FORM);
+                    let detail = format!("this is no timestamp: {}", time_text::FORM);
                     FieldError::field("/expires_at", "invalid", detail)
                 })?;
                 if until <= time::now() {

@@ -35,12 +35,15 @@ async fn bans_go_an_hour_after_they_ended_as_ordinary_changes() {
         ("2.0.0.1", Some(ago(59))),
         ("2.0.0.2", Some(ago(-10))),
         ("2.0.0.3", None),
-        ("2.0.0.4", Some("2001-01-01".to_owned())),
+        ("2.0.0.4", Some("2001-01".to_owned())),
+        ("2.0.0.5", Some(String::new())),
     ];
     for (ip, expires_at) in &keep {
         conn.execute("INSERT INTO ip_monitor (ip, expires_at) VALUES (?1, ?2)", (ip, expires_at)).unwrap();
     }
-    conn.execute("INSERT INTO ip_monitor (ip, expires_at) VALUES ('3.0.0.1', ?1)", (iso,)).unwrap();
+    let over = "INSERT INTO ip_monitor (ip, expires_at) VALUES ('3.0.0.1', ?1), ('3.0.0.2', '2001-01-01'),
+                ('3.0.0.3', 999999999), ('3.0.0.4', 1700000000.5)";
+    conn.execute(over, (iso,)).unwrap();
     until("only what must stay is there", async || {
         follower.catch_up(&home.store).await;
         (follower.has.ips.len() <= keep.len()).then_some(())
