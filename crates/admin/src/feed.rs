@@ -18,6 +18,7 @@ mod events;
 mod fingerprint;
 mod flags;
 mod follower;
+mod former_rows;
 mod inner;
 mod ip_load;
 mod ip_monitor;
@@ -116,6 +117,7 @@ impl Feed {
             tokio::spawn(compiler.run()),
             tokio::spawn(poll_pacing::release(shared.clone())),
             tokio::spawn(reconcile::run(shared.clone())),
+            tokio::spawn(former_rows::run(shared.clone())),
         ];
         Ok(Self(Arc::new(Handle { shared, tasks })))
     }

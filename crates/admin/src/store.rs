@@ -9,9 +9,11 @@ pub mod sqlite;
 mod tables;
 pub mod time_text;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use tidegate_policy::check::PerCheck;
 use tidegate_policy::wire::event::{OpenEvent, SourceReport, VmId};
 use tidegate_policy::wire::sync::Gateway;
@@ -21,7 +23,7 @@ pub use tables::{DocumentKind, PerDocumentKind, StoreTable};
 
 /// A row of `ip_monitor` as it stands in the database, unchecked: people write
 /// such rows by hand.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct IpRow {
     /// The key as written: `9.9.9.9`, `9.9.9.9/32` and `::ffff:9.9.9.9` are three rows and one
     /// address.
@@ -39,7 +41,7 @@ pub struct IpRow {
 }
 
 /// A row of a table of named documents, unchecked.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct DocumentRow {
     /// The document's name.
     pub name: String,
@@ -63,15 +65,31 @@ pub struct FlagRow {
 }
 
 /// The country table, as the last import laid it out.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CountriesRow {
     /// What was imported, as the operator named it: a file's name.
     pub source: String,
     /// UTC, as text.
     pub imported_at: Option<String>,
     /// A [`CountryTable`](tidegate_policy::geo::CountryTable)'s bytes, unchecked.
+    #[serde(with = "hex")]
     pub table: Vec<u8>,
 }
+
+/// A row as it was when it could be read, kept while it cannot.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum FormerRow {
+    /// Of `ip_monitor`.
+    Ip(IpRow),
+    /// Of a table of documents.
+    Document(DocumentRow),
+    /// Of `geo_countries`.
+    Countries(CountriesRow),
+}
+
+/// Former rows, by the table and key of the rows that cannot be read.
+pub type FormerRows = BTreeMap<(StoreTable, String), FormerRow>;
 
 /// All rows of the tables asked for, at one `seq`.
 #[derive(Clone, Debug, Default)]
@@ -86,6 +104,8 @@ pub struct StoredRows {
     pub countries: Option<CountriesRow>,
     /// Rows of the tables of documents that were asked for.
     pub documents: PerDocumentKind<Vec<DocumentRow>>,
+    /// What [`TableStore::keep_former`] kept.
+    pub former: FormerRows,
 }
 
 /// Changed rows in their current state, each key once; `None`: deleted.
@@ -99,6 +119,8 @@ pub struct ChangedRows {
     pub countries: Option<Option<CountriesRow>>,
     /// Of the tables of documents.
     pub documents: PerDocumentKind<Vec<(String, Option<DocumentRow>)>>,
+    /// Keys that were changed, in that order: table, former key, new key. Both are among the rows.
+    pub moves: Vec<(StoreTable, String, String)>,
 }
 
 impl ChangedRows {
@@ -378,6 +400,8 @@ pub trait TableStore: Send + Sync + 'static {
     async fn read_tables(&self, tables: &[StoreTable]) -> Result<StoredRows, StoreError>;
     /// Rows that changed after `seq`, in their current state.
     async fn changes_since(&self, seq: u64) -> Result<Changes, StoreError>;
+    /// Keeps these former rows, and no others.
+    async fn keep_former(&self, rows: FormerRows) -> Result<(), StoreError>;
     /// Changes whenever there may be new changes, by the service or another program. Its value is
     /// only a hint.
     fn watch(&self) -> watch::Receiver<u64>;

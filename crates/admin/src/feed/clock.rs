@@ -15,6 +15,21 @@ pub(super) fn millis(text: &str) -> Option<Millis> {
     NonZeroI64::new(time_text::to_ms(text)?).or(NonZeroI64::new(1))
 }
 
+/// A time as the database has it.
+pub(super) fn text(moment: Millis) -> String {
+    time_text::from_ms(moment.get())
+}
+
+/// A column with a time that may be left out: NULL and an empty text are none. The error says what
+/// is wrong with another text.
+pub(super) fn optional(text: Option<&str>) -> Result<Option<Millis>, String> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    millis(text).map(Some).ok_or_else(|| {
+        let shown: String = text.chars().take(60).collect();
+        format!("`{shown}` is not a time: {}, or NULL", time_text::FORM)
+    })
+}
+
 /// The second at which an entry expires, rounded up. A time before 1970 becomes second 1; one
 /// that a table cannot hold (2106 and later) becomes `None`, never.
 pub(super) fn expiry(moment: Millis) -> Option<UnixSeconds> {

@@ -45,6 +45,15 @@ impl CountriesInfo {
         &self.table
     }
 
+    /// The row that it was read from.
+    pub(super) fn to_row(&self) -> CountriesRow {
+        CountriesRow {
+            source: self.source.clone(),
+            imported_at: self.imported.map(clock::text),
+            table: self.table.as_bytes().to_vec(),
+        }
+    }
+
     fn read(row: CountriesRow) -> Result<Self, FormatError> {
         let blob = name(&row.table)?;
         let table = CountryTable::from_bytes(row.table)?;

@@ -12,7 +12,7 @@ use tidegate_author::DocumentError;
 
 use super::clock::{self, Millis};
 use super::fingerprint::FingerprintedRow;
-use super::row_index::RowIndex;
+use super::row_index::{RowIndex, UnreadableRow};
 use crate::store::{DocumentKind, DocumentRow, StoreTable};
 use tidegate_author::strict_json::StrictValue;
 
@@ -57,6 +57,9 @@ pub(super) trait DocumentTable {
     /// Replaces all documents by these.
     fn replace(&mut self, index: &mut RowIndex, rows: Vec<DocumentRow>);
 
+    /// The row that the document in force with this name was read from.
+    fn row(&self, name: &str) -> Option<DocumentRow>;
+
     /// Name and text of each document in force.
     #[cfg(test)]
     fn texts_in_force(&self) -> Vec<(String, String)>;
@@ -82,17 +85,26 @@ impl<T> ParsedDocument<T> {
     }
 }
 
-fn read<T: DocumentContent>(row: DocumentRow) -> Result<ParsedDocument<T>, String> {
-    let StrictValue(document) = serde_json::from_str(&row.document)
-        .map_err(|error| format!("not JSON in which every name stands once in its object: {error}"))?;
-    let says = T::read(&row, &document)?;
-    Ok(ParsedDocument {
+/// Reads a row. `created_at` decides which of two routes wins, so one that cannot be read is a
+/// mistake like any other; without a document before it, this one holds as the youngest.
+fn read<T: DocumentContent>(row: DocumentRow) -> Result<ParsedDocument<T>, UnreadableRow<ParsedDocument<T>>> {
+    let unreadable = |why| UnreadableRow { why, kept: None };
+    let StrictValue(document) = serde_json::from_str(&row.document).map_err(|error| {
+        unreadable(format!("not JSON in which every name stands once in its object: {error}"))
+    })?;
+    let parsed = T::read(&row, &document).map_err(unreadable)?;
+    let created = clock::optional(row.created_at.as_deref());
+    let document = ParsedDocument {
         name: row.name.into(),
         document: row.document,
-        parsed: says,
-        created: row.created_at.as_deref().and_then(clock::millis),
+        parsed,
+        created: created.as_ref().copied().ok().flatten(),
         updated: row.updated_at.as_deref().and_then(clock::millis),
-    })
+    };
+    match created {
+        Ok(_) => Ok(document),
+        Err(why) => Err(UnreadableRow { why: format!("created_at {why}"), kept: Some(document) }),
+    }
 }
 
 impl FingerprintedRow for DocumentRow {
@@ -108,35 +120,55 @@ impl FingerprintedRow for DocumentRow {
 }
 
 impl<T: DocumentContent> DocumentTable for Documents<T> {
-    fn apply(&mut self, index: &mut RowIndex, changes: Vec<(String, Option<DocumentRow>)>) {
+    fn apply(&mut self, index: &mut RowIndex, mut changes: Vec<(String, Option<DocumentRow>)>) {
         let table = StoreTable::Documents(T::KIND);
+        // A document is still held under a name that it had when its new one is read.
+        changes.sort_by_key(|(_, row)| row.is_none());
         for (name, row) in changes {
             index.note(table, &name, row.as_ref());
-            let left_out = self.left_out.remove(name.as_str());
-            let held = self.in_force.remove(name.as_str()).or(left_out);
+            if row.is_some() {
+                index.replace_origin(table, &name);
+            }
+            let kept_for_another = row.is_none() && index.is_origin(table, &name);
+            let own = if kept_for_another { None } else { self.take(&name) };
             match row.map(read) {
                 None => {}
                 Some(Ok(info)) => drop(self.in_force.insert(info.name.clone(), Arc::new(info))),
-                Some(Err(why)) => {
-                    let instead = match held {
-                        Some(_) => "the one before it stays in force until the service stops",
-                        None => "it is not in force",
+                Some(Err(UnreadableRow { why, kept })) => {
+                    let origin = index.origin(table, &name);
+                    let held = if *origin == *name { own } else { self.take(&origin) };
+                    let instead = match (&held, &kept) {
+                        (Some(_), _) => "the one before it stays in force",
+                        (None, Some(_)) => "until it has one that can be read it is the youngest",
+                        (None, None) => "it is not in force",
                     };
-                    self.in_force.extend(held.map(|held| (held.name.clone(), held)));
+                    let kept = held.or(kept.map(Arc::new));
+                    self.in_force.extend(kept.map(|kept| (kept.name.clone(), kept)));
                     index.quarantine(table, &name, format!("{why}; {instead}"));
+                    continue;
                 }
+            }
+            if let Some(origin) = index.take_origin(table, &name) {
+                self.take(&origin);
             }
         }
     }
 
     fn replace(&mut self, index: &mut RowIndex, rows: Vec<DocumentRow>) {
         let there: HashSet<String> = rows.iter().map(|row| row.name.clone()).collect();
-        let held = self.in_force.keys().chain(self.left_out.keys());
-        let gone = held.filter(|name| !there.contains(&***name)).map(|name| (name.to_string(), None));
+        let table = StoreTable::Documents(T::KIND);
+        let held = self.in_force.keys().chain(self.left_out.keys()).cloned().chain(index.moved(table));
+        let gone = held.filter(|name| !there.contains(&**name)).map(|name| (name.to_string(), None));
         let gone = gone.collect();
-        index.forget(StoreTable::Documents(T::KIND));
+        index.forget(table);
         self.apply(index, gone);
         self.apply(index, rows.into_iter().map(|row| (row.name.clone(), Some(row))).collect());
+    }
+
+    fn row(&self, name: &str) -> Option<DocumentRow> {
+        let held = self.in_force.get(name)?;
+        let [created_at, updated_at] = [held.created, held.updated].map(|at| at.map(clock::text));
+        Some(DocumentRow { name: name.to_owned(), document: held.document.clone(), created_at, updated_at })
     }
 
     #[cfg(test)]
@@ -146,6 +178,11 @@ impl<T: DocumentContent> DocumentTable for Documents<T> {
 }
 
 impl<T> Documents<T> {
+    fn take(&mut self, name: &str) -> Option<Arc<ParsedDocument<T>>> {
+        let left_out = self.left_out.remove(name);
+        self.in_force.remove(name).or(left_out)
+    }
+
     /// The bytes that `lay_out` makes of all documents, the oldest first, and the number of
     /// documents in them. If they are too many, the newest by `created_at` are left out and
     /// quarantined; those without `created_at` are left out first. The API refuses documents that

@@ -9,7 +9,7 @@ use tidegate_policy::address::Prefix;
 
 use super::ip_monitor::{ChangedPrefixes, IpMonitor};
 use super::ip_rows::{ParsedRow, ParsedRows, ReasonInterner};
-use super::row_index::RowIndex;
+use super::row_index::{RowIndex, UnreadableRow};
 use crate::store::{IpRow, StoreTable};
 
 /// All rows of `ip_monitor`, parsed: by prefix, and the invalid ones.
@@ -19,16 +19,19 @@ pub(super) struct ParsedIpMonitor {
 }
 
 impl ParsedIpMonitor {
-    /// Parses all rows. Takes a second per million: not for the async threads.
-    pub fn read(rows: Vec<IpRow>) -> Self {
+    /// Parses all rows; those that cannot be read mean what they do in `held`. Takes a second per
+    /// million: not for the async threads.
+    pub fn read(rows: Vec<IpRow>, held: &IpMonitor, index: &RowIndex) -> Self {
         let mut reasons = ReasonInterner::default();
         let mut quarantine = BTreeMap::new();
         let mut read: Vec<(Prefix, ParsedRow)> = Vec::with_capacity(rows.len());
         for row in rows {
-            let understood = row.ip.parse::<Prefix>().map_err(|error| error.to_string());
-            match understood.and_then(|prefix| Ok((prefix, ParsedRow::read(&prefix, &row, &mut reasons)?))) {
-                Ok(understood) => read.push(understood),
-                Err(why) => drop(quarantine.insert(row.ip.into(), why.into())),
+            match held.read(index, &row, &mut reasons) {
+                Ok(parsed) => read.push(parsed),
+                Err(UnreadableRow { why, kept }) => {
+                    read.extend(kept);
+                    quarantine.insert(row.ip.into(), why.into());
+                }
             }
         }
         read.sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one.cmp_key(other)));
@@ -84,6 +87,11 @@ impl ParsedIpMonitor {
             ips.replace_rows(prefix, rows, &mut changed);
         }
         index.forget(StoreTable::Ip);
+        for key in index.moved(StoreTable::Ip) {
+            if !self.quarantine.contains_key(&key) {
+                index.take_origin(StoreTable::Ip, &key);
+            }
+        }
         for (key, why) in self.quarantine {
             index.quarantine(StoreTable::Ip, &key, why.to_string());
         }

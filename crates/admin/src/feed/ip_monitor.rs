@@ -15,7 +15,7 @@ use tidegate_policy::table::{Entry, EntryState, entry_bytes};
 
 use super::clock::Millis;
 use super::ip_rows::{ParsedRow, ParsedRows, PrefixStatus, ReasonInterner, RowStatus};
-use super::row_index::RowIndex;
+use super::row_index::{RowIndex, UnreadableRow};
 use crate::store::{IpRow, StoreTable};
 
 /// The rows of one prefix with one status, merged.
@@ -123,36 +123,80 @@ impl IpMonitor {
         ban_state(self.entries.get(prefix).map_or(&[], |rows| &rows[..]))
     }
 
+    /// The row of `prefix` with the raw key `key`.
+    pub fn row(&self, prefix: &Prefix, key: &str) -> Option<&ParsedRow> {
+        let canonical = prefix.to_string();
+        self.entries.get(prefix)?.iter().find(|row| row.has_key(key, &canonical))
+    }
+
+    /// Reads a row. One that cannot be read keeps the meaning that it had: a mistake must not let
+    /// anybody in. `index` has the rows that could not be read before.
+    pub fn read(
+        &self,
+        index: &RowIndex,
+        row: &IpRow,
+        reasons: &mut ReasonInterner,
+    ) -> Result<(Prefix, ParsedRow), UnreadableRow<(Prefix, ParsedRow)>> {
+        let read = match row.ip.parse::<Prefix>() {
+            Ok(prefix) => ParsedRow::read(&prefix, row, reasons)
+                .map(|row| (prefix, row))
+                .map_err(|bad| UnreadableRow { why: bad.why, kept: bad.kept.map(|row| (prefix, row)) }),
+            Err(error) => Err(UnreadableRow { why: error.to_string(), kept: None }),
+        };
+        read.map_err(|UnreadableRow { why, kept }| {
+            let key = index.origin(StoreTable::Ip, &row.ip);
+            let held = key.parse().ok().and_then(|prefix| Some((prefix, self.row(&prefix, &key)?.clone())));
+            let instead = match (&held, &kept) {
+                (Some(_), _) => "what it said before stays in force",
+                (None, Some(_)) => "until it has one that can be read it is a ban without end",
+                (None, None) => "it has no effect",
+            };
+            // Read once more, it is held as what it was taken for the first time.
+            let before = index.why(StoreTable::Ip, &row.ip).filter(|before| before.starts_with(&why));
+            let why = before.map_or_else(|| format!("{why}; {instead}"), |before| before.to_string());
+            UnreadableRow { why, kept: held.or(kept) }
+        })
+    }
+
     /// Applies changed rows; `None`: deleted.
-    pub fn apply(&mut self, index: &mut RowIndex, changes: Vec<(String, Option<IpRow>)>) -> ChangedPrefixes {
+    pub fn apply(
+        &mut self,
+        index: &mut RowIndex,
+        mut changes: Vec<(String, Option<IpRow>)>,
+    ) -> ChangedPrefixes {
         let (mut changed, mut reasons) = (ChangedPrefixes::default(), ReasonInterner::default());
+        // A row is still held under a key that it had when its new one is read.
+        changes.sort_by_key(|(_, row)| row.is_none());
         for (key, row) in changes {
-            self.apply_row(index, &key, row, &mut reasons, &mut changed);
+            if row.is_some() {
+                index.replace_origin(StoreTable::Ip, &key);
+            }
+            let read = row.map(|row| self.read(index, &row, &mut reasons));
+            let why = match &read {
+                Some(Err(bad)) => Some(bad.why.clone()),
+                _ => None,
+            };
+            set_quarantine(index, &key, why);
+            match read {
+                None if index.is_origin(StoreTable::Ip, &key) => {}
+                Some(Err(UnreadableRow { kept, .. })) => {
+                    let own = kept.filter(|(prefix, row)| row.has_key(&key, &prefix.to_string()));
+                    self.set_row(&key, own.map(|(_, row)| row), &mut changed);
+                    continue;
+                }
+                Some(Ok((_, row))) => self.set_row(&key, Some(row), &mut changed),
+                None => self.set_row(&key, None, &mut changed),
+            }
+            if let Some(origin) = index.take_origin(StoreTable::Ip, &key) {
+                self.set_row(&origin, None, &mut changed);
+            }
         }
         changed
     }
 
-    fn apply_row(
-        &mut self,
-        index: &mut RowIndex,
-        key: &str,
-        row: Option<IpRow>,
-        reasons: &mut ReasonInterner,
-        changed: &mut ChangedPrefixes,
-    ) {
-        let prefix = match key.parse::<Prefix>() {
-            Ok(prefix) => prefix,
-            Err(error) => {
-                set_quarantine(index, key, row.map(|_| error.to_string()));
-                return;
-            }
-        };
-        let (row, why) = match row.map(|row| ParsedRow::read(&prefix, &row, reasons)) {
-            None => (None, None),
-            Some(Ok(row)) => (Some(row), None),
-            Some(Err(why)) => (None, Some(why)),
-        };
-        set_quarantine(index, key, why);
+    /// Makes `row` the row with the raw key `key`.
+    fn set_row(&mut self, key: &str, row: Option<ParsedRow>, changed: &mut ChangedPrefixes) {
+        let Ok(prefix) = key.parse::<Prefix>() else { return };
         let canonical = prefix.to_string();
         let held = self.entries.get(&prefix).map_or(&[][..], |rows| rows);
         let mut rows: Vec<ParsedRow> =

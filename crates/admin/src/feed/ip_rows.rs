@@ -7,6 +7,7 @@ use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::Prefix;
 
 use super::clock::{self, Millis};
+use super::row_index::UnreadableRow;
 use crate::store::{IpRow, time_text};
 
 /// Status of a row.
@@ -55,31 +56,47 @@ pub(super) struct ParsedRow {
 pub(super) type ParsedRows = Arc<[ParsedRow]>;
 
 impl ParsedRow {
-    /// Parses a row whose key means `prefix`; the error says what is wrong with it.
-    pub fn read(prefix: &Prefix, row: &IpRow, reasons: &mut ReasonInterner) -> Result<Self, String> {
+    /// Parses a row whose key means `prefix`. A ban whose end cannot be read is at least a ban
+    /// without end.
+    pub fn read(
+        prefix: &Prefix,
+        row: &IpRow,
+        reasons: &mut ReasonInterner,
+    ) -> Result<Self, UnreadableRow<Self>> {
         let status = RowStatus::read(&row.status).ok_or_else(|| {
             let shown: String = row.status.chars().take(60).collect();
-            format!("status `{shown}` is unknown: write banned, allowed or watched")
+            let why = format!("status `{shown}` is unknown: write banned, allowed or watched");
+            UnreadableRow { why, kept: None }
         })?;
-        let expires = match &row.expires_at {
-            None => None,
-            Some(text) => {
-                let moment = clock::millis(text).ok_or_else(|| {
-                    let shown: String = text.chars().take(60).collect();
-                    format!("expires_at `{shown}` is not a time: {}, or NULL", time_text::FORM)
-                })?;
-                clock::expiry(moment)
-            }
-        };
+        let end = clock::optional(row.expires_at.as_deref());
         let key = (prefix.to_string() != row.ip).then(|| Arc::from(row.ip.as_str()));
-        Ok(Self {
+        let parsed = Self {
             key,
             status,
             reason: row.reason.as_deref().map(|reason| reasons.share(reason)),
             created: row.created_at.as_deref().and_then(clock::millis),
             updated: row.updated_at.as_deref().and_then(clock::millis),
-            expires,
-        })
+            expires: end.as_ref().copied().ok().flatten().and_then(clock::expiry),
+        };
+        match end {
+            Ok(_) => Ok(parsed),
+            Err(why) => Err(UnreadableRow {
+                why: format!("expires_at {why}"),
+                kept: (status == RowStatus::Banned).then_some(parsed),
+            }),
+        }
+    }
+
+    /// The row of `prefix` as a row of the database.
+    pub fn to_row(&self, prefix: &Prefix) -> IpRow {
+        IpRow {
+            ip: self.key(prefix),
+            status: self.status.name().to_owned(),
+            reason: self.reason.as_deref().map(str::to_owned),
+            created_at: self.created.map(clock::text),
+            updated_at: self.updated.map(clock::text),
+            expires_at: self.expires.map(|second| time_text::from_ms(i64::from(second) * 1_000)),
+        }
     }
 
     /// The raw key.
@@ -167,7 +184,7 @@ mod tests {
         }
     }
 
-    fn read(row: &IpRow) -> Result<ParsedRow, String> {
+    fn read(row: &IpRow) -> Result<ParsedRow, UnreadableRow<ParsedRow>> {
         ParsedRow::read(&row.ip.parse().unwrap(), row, &mut ReasonInterner::default())
     }
 
@@ -198,8 +215,35 @@ mod tests {
     #[test]
     fn what_cannot_be_read_says_what_would_be_right() {
         let status = read(&row("9.9.9.9", "blocked", None)).unwrap_err();
-        assert!(status.contains("`blocked`") && status.contains("banned, allowed or watched"), "{status}");
-        let expiry = read(&row("9.9.9.9", "banned", Some("soon"))).unwrap_err();
-        assert!(expiry.contains("`soon`") && expiry.contains("2026-11-23 18:00:00"), "{expiry}");
+        assert!(status.why.contains("`blocked`") && status.why.contains("banned, allowed or watched"));
+        assert_eq!(status.kept, None);
+        let end = read(&row("9.9.9.9", "banned", Some("soon"))).unwrap_err();
+        assert!(end.why.contains("`soon`") && end.why.contains("2026-11-23 18:00:00"), "{}", end.why);
+        assert_eq!(end.kept, read(&row("9.9.9.9", "banned", None)).ok());
+        assert_eq!(read(&row("9.9.9.9", "allowed", Some("soon"))).unwrap_err().kept, None);
+    }
+
+    #[test]
+    fn a_row_is_written_as_it_was_read() {
+        for expires in [None, Some("2026-11-23 18:00:00.000")] {
+            for ip in ["9.9.9.9", "9.9.9.9/32"] {
+                let created_at = Some("2026-11-20 18:00:00.123".to_owned());
+                let row = IpRow { created_at, reason: Some("r".into()), ..row(ip, "banned", expires) };
+                assert_eq!(read(&row).unwrap().to_row(&ip.parse().unwrap()), row);
+            }
+        }
+    }
+
+    #[test]
+    fn an_end_may_be_a_date_or_unix_seconds_and_an_empty_one_is_never() {
+        for (text, end) in [
+            ("", None),
+            ("2026-11-23", Some(1_795_392_000)),
+            ("1795456800", Some(1_795_456_800)),
+            ("1795456800.5", Some(1_795_456_801)),
+            ("2099-12-31", Some(4_102_358_400)),
+        ] {
+            assert_eq!(read(&row("9.9.9.9", "banned", Some(text))).unwrap().expires, end, "{text}");
+        }
     }
 }

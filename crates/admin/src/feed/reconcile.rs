@@ -93,7 +93,11 @@ pub(super) async fn compare(shared: &FeedInner, tables: &[StoreTable]) -> Result
         });
         let moved: HashSet<String> = rows.ips.into_iter().map(|(key, _)| key).collect();
         let with_ips = tables.contains(&StoreTable::Ip);
-        small.or_else(|| with_ips.then(|| ips_differ(snapshot, ParsedIpMonitor::read(stored.ips), &moved))?)
+        small.or_else(|| {
+            let loaded =
+                with_ips.then(|| ParsedIpMonitor::read(stored.ips, &snapshot.ips, &snapshot.index))?;
+            ips_differ(snapshot, &loaded, &moved)
+        })
     };
     spawn_blocking(work).await.map_err(|error| StoreError::Failed(error.to_string()))
 }
@@ -108,7 +112,7 @@ fn moved(rows: &ChangedRows) -> HashSet<(StoreTable, String)> {
     flags.chain(countries).chain(documents).collect()
 }
 
-fn ips_differ(snapshot: &Snapshot, loaded: ParsedIpMonitor, moved: &HashSet<String>) -> Option<String> {
+fn ips_differ(snapshot: &Snapshot, loaded: &ParsedIpMonitor, moved: &HashSet<String>) -> Option<String> {
     let prefixes: HashSet<Prefix> = moved.iter().filter_map(|key| key.parse().ok()).collect();
     let found = loaded.differences(&snapshot.ips, |prefix| prefixes.contains(prefix));
     if let Some((first, _)) = found.first() {

@@ -28,7 +28,7 @@ use super::ip_monitor::{ChangedPrefixes, IpMonitor, ListedPrefix};
 use super::ip_rows::RowStatus;
 use super::row_index::{Quarantined, RowIndex};
 use super::table_bytes::TableBytes;
-use crate::store::{ChangedRows, DocumentKind, DocumentRow, StoreTable, StoredRows};
+use crate::store::{ChangedRows, DocumentKind, DocumentRow, FormerRow, FormerRows, StoreTable, StoredRows};
 
 /// The parsed rows of all tables at one version. Copies share their common parts.
 #[derive(Clone, Default)]
@@ -124,6 +124,11 @@ impl Snapshot {
 
     /// Applies changed rows.
     pub(super) fn apply(&mut self, rows: ChangedRows) -> ChangedPrefixes {
+        for (table, from, to) in &rows.moves {
+            if matches!(table, StoreTable::Ip | StoreTable::Documents(_)) {
+                self.index.note_move(*table, from, to);
+            }
+        }
         flags::apply(&mut self.flags, &mut self.index, rows.flags);
         for (kind, changes) in rows.documents {
             let (documents, index) = self.documents(kind);
@@ -135,21 +140,89 @@ impl Snapshot {
         self.ips.apply(&mut self.index, rows.ips)
     }
 
+    /// What the rows that cannot be read said before, as far as it is in force.
+    pub(super) fn former_rows(&mut self) -> FormerRows {
+        let unreadable: Vec<Quarantined> = self.index.quarantined().collect();
+        let former = |Quarantined { table, key, .. }: Quarantined| {
+            let origin = self.index.origin(table, &key);
+            let row = match table {
+                StoreTable::Ip => {
+                    let prefix: Prefix = origin.parse().ok()?;
+                    FormerRow::Ip(self.ips.row(&prefix, &origin)?.to_row(&prefix))
+                }
+                StoreTable::Documents(kind) => FormerRow::Document(self.documents(kind).0.row(&origin)?),
+                StoreTable::Countries => FormerRow::Countries(self.countries.as_ref()?.to_row()),
+                StoreTable::Flags => return None,
+            };
+            Some(((table, key.to_string()), row))
+        };
+        unreadable.into_iter().filter_map(former).collect()
+    }
+
+    /// Takes over what rows that cannot be read said before, where it is not known already.
+    fn remember(&mut self, former: FormerRows) -> ChangedPrefixes {
+        let (mut ips, mut moves) = (Vec::new(), Vec::new());
+        for ((table, key), row) in former {
+            // The key that it had: see `RowIndex::origin`.
+            let origin = match &row {
+                FormerRow::Ip(row) => row.ip.clone(),
+                FormerRow::Document(row) => row.name.clone(),
+                FormerRow::Countries(_) => key.clone(),
+            };
+            match (table, row) {
+                (StoreTable::Ip, FormerRow::Ip(row)) => {
+                    let is_held = |prefix| self.ips.row(&prefix, &origin).is_some();
+                    if !origin.parse().is_ok_and(is_held) {
+                        ips.push((origin.clone(), Some(row)));
+                    }
+                }
+                (StoreTable::Documents(kind), FormerRow::Document(row)) => {
+                    let (documents, index) = self.documents(kind);
+                    if documents.row(&origin).is_none() {
+                        documents.apply(index, vec![(origin.clone(), Some(row))]);
+                    }
+                }
+                (StoreTable::Countries, FormerRow::Countries(row)) if self.countries.is_none() => {
+                    countries::apply(&mut self.countries, &mut self.index, Some(row));
+                }
+                _ => continue,
+            }
+            if origin != key {
+                moves.push((table, origin, key));
+            }
+        }
+        let changed = self.ips.apply(&mut self.index, ips);
+        for (table, origin, key) in moves {
+            self.index.note_move(table, &origin, &key);
+        }
+        changed
+    }
+
     /// Replaces everything by these rows of all tables.
     pub(super) fn replace(&mut self, stored: StoredRows) -> ChangedPrefixes {
+        let mut changed = self.remember(stored.former);
         flags::replace(&mut self.flags, &mut self.index, stored.flags);
         for (kind, rows) in stored.documents {
             let (documents, index) = self.documents(kind);
             documents.replace(index, rows);
         }
         countries::apply(&mut self.countries, &mut self.index, stored.countries);
-        ParsedIpMonitor::read(stored.ips).replace_all(&mut self.ips, &mut self.index)
+        let ips = ParsedIpMonitor::read(stored.ips, &self.ips, &self.index);
+        let replaced = ips.replace_all(&mut self.ips, &mut self.index);
+        changed.bans.extend(replaced.bans);
+        ChangedPrefixes { allow: changed.allow || replaced.allow, ..changed }
     }
 
     /// The rows of exactly this prefix with `status`, merged.
     #[must_use]
     pub fn listed(&self, prefix: &Prefix, status: RowStatus) -> Option<ListedPrefix> {
-        self.ips.listed(prefix, status)
+        let mut listed = self.ips.listed(prefix, status)?;
+        for key in &mut listed.keys {
+            if let Some(now) = self.index.moved_from(StoreTable::Ip, key) {
+                *key = now.to_string();
+            }
+        }
+        Some(listed)
     }
 
     /// The entries of all prefixes that cover `address`: longest prefix first; for one prefix

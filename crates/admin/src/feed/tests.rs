@@ -6,6 +6,7 @@ mod documents;
 mod gateway;
 mod memory;
 mod property;
+mod slips;
 mod tables;
 
 use std::sync::Arc;

@@ -19,6 +19,7 @@ mod error;
 mod events;
 mod file;
 mod flags;
+mod former_rows;
 mod gateway_reports;
 mod housekeeping;
 mod integers;
@@ -53,14 +54,14 @@ use tidegate_policy::wire::sync::Gateway;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
 
 use super::{
-    AddressCount, Append, Appended, AuditRow, Change, Changes, CheckCounts, Committed, RecordingCounts,
-    Store, StoreError, StoreHealth, StoreTable, StoredRows, TableStore, TokenRow, time_text,
+    AddressCount, Append, Appended, AuditRow, Change, Changes, CheckCounts, Committed, FormerRows,
+    RecordingCounts, Store, StoreError, StoreHealth, StoreTable, StoredRows, TableStore, TokenRow, time_text,
 };
 use append::AppendJob;
 use database::Database;
 use error::{failed, sql_error};
 use file::ServiceLock;
-use queue::{IngestJob, OpenJob, Reply, UrgentJob};
+use queue::{HousekeepingStep, IngestJob, OpenJob, Reply, UrgentJob};
 use readers::Readers;
 
 pub use options::Options;
@@ -71,6 +72,8 @@ use writer::Writer;
 const MAX_WAITING_EVENTS: usize = 100_000;
 /// The same for open events.
 const MAX_WAITING_OPENS: usize = 20_000;
+/// Former rows that one transaction writes.
+const FORMER_STEP: usize = 500;
 
 /// The store. Dropping it ends its threads after their current transaction; waiting jobs fail
 /// with [`StoreError::Closed`].
@@ -224,6 +227,17 @@ impl TableStore for SqliteStore {
     async fn changes_since(&self, seq: u64) -> Result<Changes, StoreError> {
         let database = Arc::clone(&self.database);
         self.readers.read(&self.database, move |conn| change_log::changes(conn, &database, seq)).await
+    }
+
+    async fn keep_former(&self, rows: FormerRows) -> Result<(), StoreError> {
+        let kept = self.readers.read(&self.database, former_rows::read).await?;
+        for changes in former_rows::changes(&kept, &rows).chunks(FORMER_STEP) {
+            let (reply, answer) = oneshot::channel();
+            let step = HousekeepingStep::KeepFormer(changes.to_vec());
+            self.database.queue.put_housekeeping(step, reply)?;
+            answer.await.unwrap_or(Err(StoreError::Closed))?;
+        }
+        Ok(())
     }
 
     fn watch(&self) -> watch::Receiver<u64> {

@@ -10,8 +10,8 @@ use tidegate_policy::geo::{CountryRange, CountryTable};
 use tokio::sync::watch;
 
 use crate::store::{
-    ChangedRows, Changes, CountriesRow, DocumentKind, DocumentRow, FlagRow, IpRow, PerDocumentKind,
-    StoreError, StoreTable, StoredRows, TableStore,
+    ChangedRows, Changes, CountriesRow, DocumentKind, DocumentRow, FlagRow, FormerRows, IpRow,
+    PerDocumentKind, StoreError, StoreTable, StoredRows, TableStore,
 };
 
 #[derive(Clone, Default)]
@@ -21,7 +21,9 @@ pub struct Rows {
     pub flags: BTreeMap<String, FlagRow>,
     pub countries: Option<CountriesRow>,
     pub documents: PerDocumentKind<BTreeMap<String, DocumentRow>>,
+    pub former: FormerRows,
     log: Vec<(u64, StoreTable, String)>,
+    moves: Vec<(u64, (StoreTable, String, String))>,
     /// The log reaches back to this `seq`.
     floor: u64,
     /// The `seq` of restores.
@@ -123,6 +125,26 @@ impl Memory {
         })
     }
 
+    /// Changes the key of a row.
+    pub fn rename(&self, table: StoreTable, from: &str, to: &str) {
+        self.change(|rows| {
+            match table {
+                StoreTable::Documents(kind) => {
+                    let row = rows.documents[kind].remove(from).unwrap();
+                    rows.documents[kind].insert(to.to_owned(), DocumentRow { name: to.to_owned(), ..row });
+                }
+                _ => {
+                    let row = rows.ips.remove(from).unwrap();
+                    rows.ips.insert(to.to_owned(), IpRow { ip: to.to_owned(), ..row });
+                }
+            }
+            rows.note(table, from);
+            rows.note(table, to);
+            let seq = rows.seq;
+            rows.moves.push((seq, (table, from.to_owned(), to.to_owned())));
+        });
+    }
+
     pub fn put_flag(&self, name: &str, value: &str) -> u64 {
         self.change(|rows| {
             rows.note(StoreTable::Flags, name);
@@ -204,7 +226,8 @@ impl TableStore for Memory {
     async fn read_tables(&self, tables: &[StoreTable]) -> Result<StoredRows, StoreError> {
         self.check()?;
         let rows = self.rows();
-        let mut snapshot = StoredRows { seq: rows.seq, ..StoredRows::default() };
+        let former = rows.former.clone();
+        let mut snapshot = StoredRows { seq: rows.seq, former, ..StoredRows::default() };
         if tables.contains(&StoreTable::Ip) {
             snapshot.ips = rows.ips.values().cloned().collect();
         }
@@ -251,8 +274,15 @@ impl TableStore for Memory {
             flags: of(StoreTable::Flags).map(|key| (key.clone(), rows.flags.get(&key).cloned())).collect(),
             countries: of(StoreTable::Countries).next().map(|_| rows.countries.clone()),
             documents,
+            moves: rows.moves.iter().filter(|(at, _)| *at > seq).map(|(_, moved)| moved.clone()).collect(),
         };
         Ok(Changes::Rows { seq: rows.seq, rows: Box::new(changed) })
+    }
+
+    async fn keep_former(&self, former: FormerRows) -> Result<(), StoreError> {
+        self.check()?;
+        self.rows().former = former;
+        Ok(())
     }
 
     fn watch(&self) -> watch::Receiver<u64> {

@@ -20,10 +20,11 @@ use super::gateway::{self, SimGateway, present};
 use super::memory::{Memory, Rows, countries, document, one_run, row};
 use super::{start, tiny};
 use crate::feed::Feed;
-use crate::store::DocumentKind;
+use crate::store::{DocumentKind, IpRow};
 
-/// Keys as people write them: several mean one prefix, some are invalid.
-const KEYS: [&str; 24] = [
+/// Keys as people write them: several mean one prefix, some are invalid. Rows with the last ones
+/// are always invalid: see [`put`].
+const KEYS: [&str; 27] = [
     "9.9.9.9",
     "9.9.9.9/32",
     "::ffff:9.9.9.9",
@@ -48,16 +49,20 @@ const KEYS: [&str; 24] = [
     "1.2.3.4/33",
     " 9.9.9.9",
     "",
+    "192.0.2.2/32",
+    "198.51.100.1",
+    "10.1.2.3/32",
 ];
-const STATUSES: [&str; 6] = ["banned", "banned", "banned", "allowed", "watched", "blocked"];
-/// Expiry times, with the parsed value; outer `None`: invalid.
-const ENDS: [(Option<&str>, Option<Option<UnixSeconds>>); 6] = [
-    (None, Some(None)),
-    (Some("2026-11-23 18:00:00"), Some(Some(1_795_456_800))),
-    (Some("2026-11-23T18:00:00.001Z"), Some(Some(1_795_456_801))),
-    (Some("1960-01-01 00:00:00"), Some(Some(1))),
-    (Some("2200-01-01 00:00:00"), Some(None)),
-    (Some("whenever"), None),
+const STATUSES: [&str; 5] = ["banned", "banned", "banned", "allowed", "watched"];
+/// Expiry times, with the parsed value.
+const ENDS: [(Option<&str>, Option<UnixSeconds>); 7] = [
+    (None, None),
+    (Some("2026-11-23 18:00:00"), Some(1_795_456_800)),
+    (Some("2026-11-23T18:00:00.001Z"), Some(1_795_456_801)),
+    (Some("1795456802"), Some(1_795_456_802)),
+    (Some("1960-01-01"), Some(1)),
+    (Some("2200-01-01 00:00:00"), None),
+    (Some(""), None),
 ];
 
 /// States as people write them, with the parsed value.
@@ -80,6 +85,16 @@ const GEO: [(&str, bool); 3] = [
     (r#"{"mode":"allow","countries":["FR","DE"],"unknown":"allow"}"#, true),
     (r#"{"mode":"allow","countries":[]}"#, false),
 ];
+
+/// A row as people write it.
+fn put(key: usize, status: usize, end: usize) -> IpRow {
+    match KEYS[key] {
+        key @ "192.0.2.2/32" => row(key, "banned", Some("whenever")),
+        key @ "198.51.100.1" => row(key, "blocked", None),
+        key @ "10.1.2.3/32" => row(key, "allowed", Some("whenever")),
+        key => row(key, STATUSES[status], ENDS[end].0),
+    }
+}
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -187,9 +202,7 @@ impl Run {
     async fn step(&mut self, op: Op) {
         match op {
             Op::Put(rows) => {
-                self.store.put(
-                    rows.into_iter().map(|(key, status, end)| row(KEYS[key], STATUSES[status], ENDS[end].0)),
-                );
+                self.store.put(rows.into_iter().map(|(key, status, end)| put(key, status, end)));
             }
             Op::Delete(key) => drop(self.store.delete(KEYS[key])),
             Op::PutRoute(name, good) => {
@@ -233,11 +246,7 @@ impl Run {
             Op::Settle => self.settle().await,
             Op::Restart => {
                 self.feed = start(&self.store, tiny()).await;
-                (self.unseen, self.countries) = (false, CountryTable::empty().as_bytes().to_vec());
-                self.geo.clear();
-                self.routes.clear();
-                self.backends.clear();
-                self.limit = None;
+                self.unseen = false;
                 self.note_kept();
             }
             Op::PutFlag(name, value) => drop(self.store.put_flag(FLAG_NAMES[name].0, FLAGS[value].0)),
@@ -261,7 +270,19 @@ impl Run {
             }
             Op::Ask if self.unseen => {}
             Op::Ask => self.check_tables(&self.feed.tables().await.unwrap()),
-            Op::Remember => self.remembered = self.store.rows().clone(),
+            Op::Remember => {
+                // Without documents that are invalid: what is restored need not be what was kept.
+                self.remembered = self.store.rows().clone();
+                self.remembered.former.clear();
+                for kind in DocumentKind::ALL {
+                    self.remembered.documents[kind].retain(|_, row| {
+                        row.document != "{"
+                            && !row.document.contains(r#""rate":0"#)
+                            && !GEO.contains(&(&*row.document, false))
+                    });
+                }
+                self.remembered.countries.take_if(|row| row.table == [0; 40]);
+            }
             Op::Restore => {
                 self.store.restore(self.remembered.clone());
                 self.settle().await;
@@ -369,7 +390,11 @@ impl Run {
         let mut set: BTreeMap<Prefix, Option<UnixSeconds>> = BTreeMap::new();
         for row in self.store.rows().ips.values().filter(|row| row.status == status) {
             let Ok(prefix) = row.ip.parse::<Prefix>() else { continue };
-            let Some(end) = end_of(row.expires_at.as_deref()) else { continue };
+            let end = match row.expires_at.as_deref() {
+                Some("whenever") if status == "allowed" => continue,
+                Some("whenever") => None,
+                end => ENDS.iter().find(|(written, _)| *written == end).unwrap().1,
+            };
             let rank = |end: Option<UnixSeconds>| end.unwrap_or(UnixSeconds::MAX);
             let slot = set.entry(prefix).or_insert(end);
             *slot = if rank(end) > rank(*slot) { end } else { *slot };
@@ -382,7 +407,7 @@ impl Run {
         let bad_ip = |row: &&crate::store::IpRow| {
             row.ip.parse::<Prefix>().is_err()
                 || row.status == "blocked"
-                || end_of(row.expires_at.as_deref()).is_none()
+                || row.expires_at.as_deref() == Some("whenever")
         };
         let bad_flag = |row: &&crate::store::FlagRow| {
             row.name == "enableroutecache" || FLAGS[4..].iter().any(|(text, _)| *text == row.value)
@@ -406,10 +431,6 @@ impl Run {
         let routes: Vec<_> = self.routes.values().cloned().collect();
         BlobHash::of(&author::compile(&routes, &self.backends).unwrap())
     }
-}
-
-fn end_of(text: Option<&str>) -> Option<Option<UnixSeconds>> {
-    ENDS.iter().find(|(written, _)| *written == text).unwrap().1
 }
 
 fn run(ops: Vec<Op>) {

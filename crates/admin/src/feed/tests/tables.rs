@@ -178,7 +178,11 @@ async fn a_bad_row_of_any_table_has_no_effect_and_says_why() {
     assert_eq!((tables.flags, snapshot.geo_rules.in_force.len()), (Flags::default(), 0));
     assert_eq!(country(&tables.countries, "10.0.0.9"), Some("DE".to_owned()));
 
-    // Without a table before it, no country is known.
+    // The same after a restart. Without a table before it, no country is known.
+    settle(&feed).await;
+    let restarted = start(&store, tiny()).await;
+    assert_eq!(country(&restarted.tables().await.unwrap().countries, "10.0.0.9"), Some("DE".to_owned()));
+    store.change_unseen(|rows| rows.former.clear());
     let restarted = start(&store, tiny()).await;
     assert!(restarted.tables().await.unwrap().countries.is_empty());
     let why = restarted.snapshot().quarantine().last().unwrap().why;

@@ -3,9 +3,10 @@
 use rusqlite::{Connection, params};
 
 use super::database::Database;
+use super::former_rows;
 use super::integers::to_sql;
 use super::rows::{KeyedRow, all, text};
-use super::schema::{EPOCH, RELOAD, read_state};
+use super::schema::{EPOCH, MOVED, RELOAD, read_state};
 use crate::store::{ChangedRows, Changes, DocumentKind, PerDocumentKind, StoreTable, StoredRows, Unchanged};
 
 /// Reasons to read all tables again; a mark in the log holds one of these as its key.
@@ -33,6 +34,7 @@ pub(super) fn read_tables(
             StoreTable::Documents(kind) => snapshot.documents[*kind] = all(conn, *table)?,
         }
     }
+    snapshot.former = former_rows::read(conn)?;
     Ok(snapshot)
 }
 
@@ -66,7 +68,27 @@ fn changed_rows(conn: &Connection, since: u64) -> rusqlite::Result<ChangedRows> 
         flags: changed(conn, StoreTable::Flags, since)?,
         countries: changed(conn, StoreTable::Countries, since)?.pop().map(|(_, row)| row),
         documents,
+        moves: moves(conn, since)?,
     })
+}
+
+/// Keys that were changed after `since`.
+fn moves(conn: &Connection, since: u64) -> rusqlite::Result<Vec<(StoreTable, String, String)>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT m.tbl, m.key, n.key FROM change_log m JOIN change_log n ON n.seq = m.seq + 1
+         WHERE m.seq > ?1 AND substr(m.tbl, 1, 1) = ?2 ORDER BY m.seq",
+    )?;
+    let mut rows = statement.query(params![to_sql(since), MOVED])?;
+    let mut moves = Vec::new();
+    while let Some(row) = rows.next()? {
+        let [table, from, to] = [0, 1, 2].map(|column| text(row, column));
+        let table = table?.unwrap_or_default();
+        let table = StoreTable::ALL.into_iter().find(|known| table.strip_prefix(MOVED) == Some(known.name()));
+        if let (Some(table), Some(from), Some(to)) = (table, from?, to?) {
+            moves.push((table, from, to));
+        }
+    }
+    Ok(moves)
 }
 
 /// Whether the condition holds, by the change log.

@@ -68,8 +68,8 @@ pub(super) fn ban(
     Ok(rows)
 }
 
-/// Removes the rows of `keys`, and of other spellings of the same prefixes, if their status is
-/// `banned`.
+/// Removes the rows of `keys`, and of other spellings of the same prefixes, if they are bans, or
+/// cannot be read: those may be bans that stay in force.
 pub(super) fn unban(
     audit: &Auditor<'_>,
     aliases: &AddressAliases,
@@ -88,14 +88,14 @@ pub(super) fn unban(
 }
 
 fn unban_row(audit: &Auditor<'_>, key: &str) -> rusqlite::Result<usize> {
-    let was: Option<IpRow> = rows::row(audit.conn, StoreTable::Ip, key)?;
-    let gone = audit
-        .conn
-        .prepare_cached("DELETE FROM ip_monitor WHERE ip = ?1 AND status = 'banned' COLLATE NOCASE")?
-        .execute([key])?;
-    if gone > 0 {
-        audit.write("unban", key, was.as_ref().map(audit_json), None)?;
+    let Some(was) = rows::row::<IpRow>(audit.conn, StoreTable::Ip, key)? else { return Ok(0) };
+    let has_end =
+        was.expires_at.as_deref().is_none_or(|end| end.is_empty() || time_text::to_ms(end).is_some());
+    if has_end && ["allowed", "watched"].iter().any(|other| was.status.eq_ignore_ascii_case(other)) {
+        return Ok(0);
     }
+    let gone = audit.conn.prepare_cached("DELETE FROM ip_monitor WHERE ip = ?1")?.execute([key])?;
+    audit.write("unban", key, Some(audit_json(&was)), None)?;
     Ok(gone)
 }
 

@@ -10,6 +10,7 @@ use tidegate_policy::wire::sync::Gateway;
 use tokio::sync::oneshot;
 
 use super::append::{AppendJob, MAX_ROWS};
+use super::former_rows::FormerChange;
 use crate::lock::locked;
 use crate::store::{Appended, Change, Committed, StoreError, TokenRow};
 
@@ -112,6 +113,8 @@ impl Job for IngestJob {
 pub(super) enum HousekeepingStep {
     /// Remove these bans (key and expiry), if they still expire at that time.
     DropExpired(Vec<(String, String)>),
+    /// Change former rows.
+    KeepFormer(Vec<FormerChange>),
     /// Remove the oldest events.
     TrimEvents,
     /// Remove rows of the change log below this number.

@@ -15,6 +15,8 @@ pub(super) const RELOAD: &str = "!reload";
 /// `change_log.tbl` of a mark: all tables must be read again, and earlier numbers no longer
 /// count.
 pub(super) const EPOCH: &str = "!epoch";
+/// In front of a table's name in `change_log.tbl`: this key became the next row's.
+pub(super) const MOVED: &str = ">";
 
 /// Two numbers that show whether the database was changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -150,8 +152,6 @@ mod tests {
     }
 
     #[test]
-    fn another_schema_version_is_refused_with_what_to_do() {
-    #[test]
     fn every_column_of_the_events_is_described() {
         let conn = Connection::open_in_memory().unwrap();
         ensure(&conn).unwrap();
@@ -165,6 +165,8 @@ mod tests {
         assert_eq!(columns, described.collect::<Vec<_>>());
     }
 
+    #[test]
+    fn another_schema_version_is_refused_with_what_to_do() {
         for other in [1, 2, 99] {
             let conn = Connection::open_in_memory().unwrap();
             conn.execute_batch(&format!("PRAGMA user_version = {other}")).unwrap();

@@ -4,6 +4,7 @@
 mod crash;
 mod files;
 mod foreign;
+mod former_rows;
 mod housekeeping;
 mod ledger;
 mod locks;

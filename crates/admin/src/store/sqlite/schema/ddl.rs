@@ -1,5 +1,6 @@
 //! The database's objects as SQL.
 
+use super::MOVED;
 use crate::store::{DocumentKind, StoreTable};
 
 /// Tables that people write have exactly one unique key and no rowid: a REPLACE by rowid, or by a
@@ -7,8 +8,9 @@ use crate::store::{DocumentKind, StoreTable};
 /// ten megabytes in one row. Its rowid is its only unique key, so a REPLACE can only delete the
 /// row whose key is logged, and the bytes are in pages of their own.
 ///
-/// `change_log` holds the raw key; its `tbl` is a table's name or one of
-/// [`RELOAD`](super::RELOAD) and [`EPOCH`](super::EPOCH).
+/// `change_log` holds the raw key; its `tbl` is a table's name, with [`MOVED`] in front where the
+/// next row has another key of the same row, or one of [`RELOAD`](super::RELOAD) and
+/// [`EPOCH`](super::EPOCH).
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS ip_monitor (
   ip TEXT PRIMARY KEY NOT NULL CHECK (typeof(ip) = 'text'),
@@ -34,6 +36,12 @@ CREATE TABLE IF NOT EXISTS change_log (
   tbl TEXT NOT NULL,
   key NOT NULL
 );
+CREATE TABLE IF NOT EXISTS former_rows (
+  tbl TEXT NOT NULL,
+  key TEXT NOT NULL,
+  row TEXT NOT NULL,
+  PRIMARY KEY (tbl, key)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS tokens (
   hash TEXT PRIMARY KEY NOT NULL,
   name TEXT NOT NULL,
@@ -153,8 +161,9 @@ FROM events;
 ";
 
 /// Tables, indexes and views besides those of [`StoreTable`].
-const OTHER_OBJECTS: [&str; 15] = [
+const OTHER_OBJECTS: [&str; 16] = [
     "change_log",
+    "former_rows",
     "tokens",
     "meta",
     "sources",
@@ -200,12 +209,15 @@ pub(super) fn triggers() -> impl Iterator<Item = (String, String)> {
     StoreTable::ALL.into_iter().flat_map(|table| {
         let (name, key) = (table.name(), table.key_column());
         let log = |row: &str| format!("INSERT INTO change_log (tbl, key) VALUES ('{name}', {row}.{key});");
-        let moved = format!(
-            "INSERT INTO change_log (tbl, key) SELECT '{name}', OLD.{key} WHERE OLD.{key} IS NOT NEW.{key};"
-        );
+        // A key that was changed is followed by a mark and by the new key.
+        let moved = ["", MOVED].map(|mark| {
+            format!(
+                "INSERT INTO change_log (tbl, key) SELECT '{mark}{name}', OLD.{key} WHERE OLD.{key} IS NOT NEW.{key};"
+            )
+        });
         [
             ("inserted", "INSERT", log("NEW")),
-            ("updated", "UPDATE", format!("{moved} {}", log("NEW"))),
+            ("updated", "UPDATE", format!("{} {}", moved.join(" "), log("NEW"))),
             ("deleted", "DELETE", log("OLD")),
         ]
         .map(|(suffix, event, body)| {

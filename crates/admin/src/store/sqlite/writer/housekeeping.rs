@@ -10,6 +10,7 @@ use crate::store::sqlite::change_log;
 use crate::store::sqlite::counts::EventCounts;
 use crate::store::sqlite::error::sql_error;
 use crate::store::sqlite::events;
+use crate::store::sqlite::former_rows;
 use crate::store::sqlite::ip_monitor;
 use crate::store::sqlite::ledger::{self, Ledger};
 use crate::store::sqlite::open_events;
@@ -36,6 +37,7 @@ impl Writer {
         let (conn, now) = (&self.conn, time_text::now_ms());
         match step {
             HousekeepingStep::DropExpired(rows) => ip_monitor::drop_expired(conn, rows),
+            HousekeepingStep::KeepFormer(changes) => former_rows::write(conn, changes),
             HousekeepingStep::TrimEvents => events::trim(conn, MAX_ROWS / 2),
             HousekeepingStep::TrimLog(below) => change_log::trim(conn, *below, MAX_ROWS),
             HousekeepingStep::GiveUp(opens) => self.give_up(opens, now),
