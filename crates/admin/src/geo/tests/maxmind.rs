@@ -84,7 +84,7 @@ fn blocks_without_their_places_are_refused_with_what_is_missing() {
         read(&[folder.0.path().to_owned()], FileFormat::Auto).unwrap_err().to_string()
     };
     let [_, v4, _, de, en] = release();
-    let missing = said(&[v4.clone()]);
+    let missing = said(std::slice::from_ref(&v4));
     assert!(
         missing.contains("Blocks-IPv4.csv: line 2: ") && missing.contains("...-Locations-en.csv"),
         "{missing}"
