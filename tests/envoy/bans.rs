@@ -138,6 +138,13 @@ fn bans_by_sql(name: &str, recorder: bool) -> Result<()> {
     all_answer("6.6.6.6", 200)?;
     let health = stack.api_ok(Method::GET, "/api/admin/optimization/health", None)?;
     assert!(health["quarantine"].to_string().contains("999.1.1.1"), "{health}");
+    // One that is made unreadable bans as before.
+    sql.run("UPDATE ip_monitor SET status = 'bannd', expires_at = 'soon' WHERE ip = '7.7.7.7'")?;
+    wait::until("the slip is noticed", Duration::from_secs(10), || {
+        let health = stack.api_ok(Method::GET, "/api/admin/optimization/health", None)?;
+        Ok(health["quarantine"].to_string().contains("7.7.7.7").then_some(()))
+    })?;
+    assert!(all_banned(&stack, "7.7.7.7")?);
     sql.run("DELETE FROM ip_monitor")?;
     all_answer("7.7.7.7", 200)?;
     assert!(!all_banned(&stack, "5.6.7.8")?);
