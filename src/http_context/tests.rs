@@ -165,6 +165,33 @@ fn a_request_whose_headers_cannot_be_read_does_not_pass() {
 }
 
 #[test]
+fn a_host_that_cannot_be_read_is_denied_before_anybody_is_asked() {
+    let host = SimHost::alone();
+    let filter = filter(&host, Some(Flags::default()), r#", "routing": "envoy""#);
+    let of = |hosts: &[(&str, &'static [u8])]| {
+        let mut headers: Vec<(&str, &[u8])> = vec![(":path", b"/"), (":method", b"GET")];
+        headers.extend(hosts);
+        begin_with(&host, &filter, &headers).0
+    };
+    let denied = [Done::Replied(400, "bad_host".to_owned())];
+    let stream = of(&[(":authority", b"closed.example:abc")]);
+    assert_eq!((host.take_done().as_slice(), host.take_calls().len()), (&denied[..], 0));
+    let event = event(&stream);
+    assert_eq!((event.verdict, event.reason.as_deref()), (VerdictCode::Deny, Some("bad_host")));
+    assert_eq!(event.host.as_deref(), Some(&b"closed.example:abc"[..]), "as it came");
+    for several in [[":authority", ":authority"], [":authority", "host"]] {
+        let _ = of(&several.map(|name| (name, &b"h"[..])));
+        assert_eq!(host.take_done(), denied, "{several:?}");
+    }
+    let _ = of(&[]);
+    assert_eq!(host.take_done(), denied, "none at all");
+    filter.instance.metrics.flush();
+    assert_eq!(host.metric_value("tidegate.requests.deny.bad_host"), 4);
+    let _ = of(&[("host", b"[::1]:80")]);
+    assert_eq!((host.take_done().len(), host.take_calls().len()), (0, 1), "an address is a host");
+}
+
+#[test]
 fn a_gate_without_configuration_lets_nothing_pass() {
     let host = SimHost::alone();
     host.begin(Request::default());

@@ -34,6 +34,8 @@ metrics! {
     /// Requests that Envoy had no cluster for: a route names a backend that does
     /// not exist. They are among those that passed.
     UnknownBackend = "tidegate.requests.unknown_backend";
+    /// Requests denied: their host is no `host` or `host:port`.
+    DeniedBadHost = "tidegate.requests.deny.bad_host";
     /// Requests denied: the client's address is banned.
     DeniedIpBanned = "tidegate.requests.deny.ip_banned";
     /// Requests denied: the client's country may not enter.
@@ -199,6 +201,7 @@ impl Count {
     #[must_use]
     pub fn denied(reason: Reason) -> Self {
         match reason {
+            Reason::BadHost => Self::DeniedBadHost,
             Reason::IpBanned => Self::DeniedIpBanned,
             Reason::GeoDenied => Self::DeniedGeo,
             Reason::NoGeoRule => Self::DeniedNoGeoRule,

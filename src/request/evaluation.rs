@@ -109,7 +109,7 @@ impl Evaluation {
         let mut findings = Findings::default();
         let mut assuming = false;
         loop {
-            let check = match findings.step(&filter.settings) {
+            let check = match findings.step(&facts, &filter.settings) {
                 Step::Ask(check) => check,
                 Step::Decided(_) if assuming => return None,
                 Step::Decided(decision) => {

@@ -94,7 +94,13 @@ impl RequestFacts {
         for (mut name, value) in pairs {
             match name.as_slice() {
                 b":method" => request.method = Some(value),
-                b":authority" => request.host = Some(value),
+                b":authority" | b"host" => {
+                    // Of several none is the host: as when Envoy joins them.
+                    request.host = Some(match request.host.take() {
+                        None => value,
+                        Some(before) => [before, value].join(&b','),
+                    });
+                }
                 b":path" => request.path = Some(value),
                 b":scheme" => request.https = value == b"https",
                 [b':', ..] => {}

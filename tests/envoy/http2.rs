@@ -61,6 +61,14 @@ fn each_stream_is_decided_and_recorded() {
     each_stream_is_decided(&stack, true, "/cached").unwrap();
     // Each waits for questions, and its answer for its event.
     each_stream_is_decided(&stack, false, "/asked").unwrap();
+    let connection = Connection::open(stack.gate()).unwrap();
+    let hosts = ["a.example:x", "a.example,b.example", "[::1]:80"];
+    let requests = hosts.map(|host| Request::get("/host").header("host", host));
+    assert_eq!(statuses(&connection, &requests).unwrap(), [400, 400, 200]);
+    stack.recorded(LIMIT).unwrap();
+    let rows = "SELECT host, reason FROM traffic_events WHERE path = '/host' ORDER BY host";
+    let rows = stack.sql().unwrap().run(rows).unwrap();
+    assert_eq!(rows, ["[::1]:80|", "a.example,b.example|bad_host", "a.example:x|bad_host"]);
 }
 
 #[test]

@@ -293,6 +293,7 @@ fn the_worlds_show_every_kind_of_outcome() {
         "200 via_upstream",
         "204 cors_preflight",
         "302 redirect",
+        "400 bad_host",
         "403 geo_denied",
         "403 ip_banned",
         "404 no_route",

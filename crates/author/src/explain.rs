@@ -4,6 +4,7 @@
 //! the two. `GET /api/admin/explain` shows from it why a match lost.
 
 use std::cmp::{Ordering, Reverse};
+use std::net::Ipv6Addr;
 
 use super::{Condition, Element, Match, PathMatch, Route, Template, ValueMatch};
 use tidegate_policy::request::Facts;
@@ -109,17 +110,17 @@ impl Criterion {
 pub fn taken<'r>(routes: impl IntoIterator<Item = &'r Route>, facts: &Facts<'_>) -> Vec<Taken<'r>> {
     let mut taken = Vec::new();
     if facts.path.starts_with(b"/") {
-        let host = host_name(facts.host);
+        let Some(host) = host_name(facts.host) else { return taken };
         for route in routes {
-            taken_of(route, host.as_deref(), facts, &mut taken);
+            taken_of(route, &host, facts, &mut taken);
         }
     }
     taken.sort_by(|one, other| precedence(one, other).0);
     taken
 }
 
-fn taken_of<'r>(route: &'r Route, host: Option<&str>, facts: &Facts<'_>, taken: &mut Vec<Taken<'r>>) {
-    let covers = |name: &&str| host.is_some_and(|host| hostname_holds(name, host));
+fn taken_of<'r>(route: &'r Route, host: &str, facts: &Facts<'_>, taken: &mut Vec<Taken<'r>>) {
+    let covers = |name: &&str| hostname_holds(name, host);
     let names = route.hostnames.iter().map(String::as_str);
     let hostname = names.filter(covers).max_by_key(|name| specificity(Some(name)));
     if hostname.is_none() && !route.hostnames.is_empty() {
@@ -202,16 +203,24 @@ fn full_name(route: &Route) -> String {
     format!("{}/{}", route.namespace.as_deref().unwrap_or("default"), route.name)
 }
 
-/// The host's name in lower case; `None` if it has none.
+/// The host's name in lower case, empty where there is none (an address, or no host at all);
+/// `None`: it is neither `host` nor `host:port`.
 fn host_name(host: &[u8]) -> Option<String> {
     let host = std::str::from_utf8(host).ok()?.to_ascii_lowercase();
-    let name = match host.split_once(':') {
-        Some((name, port)) if port.chars().all(|c| c.is_ascii_digit()) => name.to_owned(),
-        Some(_) => return None,
-        None => host,
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, port),
+        _ => (host.as_str(), ""),
     };
-    let name = name.strip_suffix('.').unwrap_or(&name).to_owned();
-    (!name.is_empty() && name.split('.').all(|label| !label.is_empty())).then_some(name)
+    let is_port = port.is_empty() || port.chars().all(|c| c.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    let name = match address {
+        Some(address) => return (is_port && address.parse::<Ipv6Addr>().is_ok()).then(String::new),
+        None => name.strip_suffix('.').unwrap_or(name),
+    };
+    let is_inside = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let is_name =
+        name.len() <= 253 && name.split('.').all(|label| !label.is_empty() && label.chars().all(is_inside));
+    (host.is_empty() || is_port && is_name).then(|| name.to_owned())
 }
 
 fn hostname_holds(name: &str, host: &str) -> bool {

@@ -60,8 +60,16 @@ const RUNS: &[(&str, &str)] = &[
     ("2a00::", "2a00::ffff"),
 ];
 const COUNTRIES: &[&str] = &["DE", "FR", "US", "JP", "T1"];
-const HOSTS: &[&str] =
-    &["a.example", "x.a.example:80", "y.x.a.example", "B.Example.", "c.example", "other", "[::1]:80", ""];
+const HOSTS: &[&str] = &[
+    "a.example",
+    "x.a.example:80",
+    "y.x.a.example",
+    "B.Example.",
+    "c.example",
+    "other",
+    "[::1]:80",
+    "a.example:x",
+];
 const TARGETS: &[&str] =
     &["/", "/a", "/a/", "/a/b", "/a/b/c", "/b", "/ab", "/A/x", "//", "/c", "*", "/a\u{e9}"];
 const QUERIES: &[&str] = &["", "", "?p=1", "?p=2&p=1", "?p=1&q=1", "?q", "?token=secret"];

@@ -1,4 +1,4 @@
-//! The decision about one request: allow list, bans, geo rules, route, in this order.
+//! The decision about one request: host, allow list, bans, geo rules, route, in this order.
 
 mod findings;
 mod settings;
@@ -30,7 +30,7 @@ pub fn decide<'t>(
     let read = OnceCell::new();
     let mut findings = Findings::default();
     loop {
-        match findings.step(settings) {
+        match findings.step(facts, settings) {
             Step::Ask(Check::Ip) => {
                 let found = IpFinding::look_up(facts.client, tables, || *read.get_or_init(&now));
                 findings.ip = Some(Finding::Found(found));

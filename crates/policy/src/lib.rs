@@ -5,7 +5,7 @@
 //! from the database are the same.
 //!
 //! Imports go down, never up or in a circle: `address`, `codec`, `columns`, `digest`,
-//! `duration`, `version`, `request` and `check` at the bottom; the tables (`table`,
+//! `duration`, `version`, `host`, `request` and `check` at the bottom; the tables (`table`,
 //! `bans`, `flags`, `geo`, `route`, `limit`, `pages`) above them; `decide` above the tables;
 //! `wire`, what gateway and admin service send each other, on top.
 //!
@@ -34,6 +34,7 @@ pub mod digest;
 pub mod duration;
 pub mod flags;
 pub mod geo;
+pub mod host;
 pub mod limit;
 pub mod pages;
 pub mod request;

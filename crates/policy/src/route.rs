@@ -4,9 +4,9 @@
 //! The specification leaves some points open. The choices made here:
 //!
 //! - **Hosts** are compared without port, without one trailing dot and without
-//!   regard to case. A host that is absent, an IPv6 literal, longer than 253
-//!   bytes, or has an empty label or a port that is no number, has no name: only
-//!   routes without hostnames match it.
+//!   regard to case. One that is absent or an IPv6 address has no name: only routes
+//!   without hostnames match it. One that [cannot be read](crate::host::RequestHost::read)
+//!   matches nothing, so that it does not get around the routes of a hostname.
 //! - **Hostname precedence is not exclusive**: when no rule of the exact hostname
 //!   matches, those of the longest wildcard are tried, then the shorter ones,
 //!   then the routes without hostnames.

@@ -78,17 +78,23 @@ impl Request {
         self.body("application/json", body.to_string())
     }
 
-    /// As HTTP/2 has it: whom it is for stands in the target, and not in a header.
+    /// As HTTP/2 has it: whom it is for, `host` or else the address, stands in the target, and not in
+    /// a header.
     ///
     /// # Errors
     /// The target is none.
     pub fn build_http2(&self, address: SocketAddr) -> Result<hyper::Request<Full<Bytes>>> {
+        let mut headers = self.headers.clone();
+        let host = match headers.remove(HOST) {
+            Some(host) => host.to_str()?.to_owned(),
+            None => address.to_string(),
+        };
         let mut request = hyper::Request::builder()
             .method(self.method.clone())
-            .uri(format!("http://{address}{}", self.target))
+            .uri(format!("http://{host}{}", self.target))
             .body(Full::new(self.body.clone()))
             .with_context(|| format!("not a request target: {}", self.target))?;
-        request.headers_mut().clone_from(&self.headers);
+        *request.headers_mut() = headers;
         Ok(request)
     }
 

@@ -27,8 +27,11 @@ fn found(backend: Option<Backend>, action: Action) -> Found {
     })))
 }
 
-/// A request with this route in the admin service's answer.
+/// A request with this route in the admin service's answer, to `h` unless it says another host.
 fn routed(host: &SimHost, headers: &[(&str, &[u8])], found: Found) -> RequestContext<SimHost> {
+    let has_host = headers.iter().any(|(name, _)| *name == ":authority");
+    let own: &[(&str, &[u8])] = if has_host { &[] } else { &[(":authority", b"h")] };
+    let headers = &[headers, own].concat();
     let filter = filter(host, Some(Flags::all_on().with(Flag::RouteCache, FlagState::Off)), "");
     let (mut stream, _) = begin_with(host, &filter, headers);
     let route = host.take_calls().remove(0);

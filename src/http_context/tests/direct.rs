@@ -57,7 +57,7 @@ fn found(check: Check, fate: Fate) -> Option<Found> {
 /// The decision by the specification alone.
 fn expected(fates: &PerCheck<Fate>, tables: Option<&Tables>, settings: &Settings) -> Vec<Done> {
     let answers = PerCheck::from_fn(|check| found(check, *fates.get(check)));
-    let facts = Facts { client: Some("192.0.2.1".parse().unwrap()), ..Facts::default() };
+    let facts = Facts { client: Some("192.0.2.1".parse().unwrap()), host: b"h", ..Facts::default() };
     let ip = match (&answers.ip, tables) {
         (Some(Found::Ip(found)), _) => Finding::Found(*found),
         (_, Some(tables)) => Finding::Found(IpFinding::look_up(facts.client, tables, || 0)),
@@ -74,7 +74,8 @@ fn expected(fates: &PerCheck<Fate>, tables: Option<&Tables>, settings: &Settings
         _ => Finding::Unavailable,
     };
     let findings = Findings { ip: Some(ip), geo: Some(geo), route: Some(route) };
-    let Step::Decided(Decision { verdict, .. }) = findings.step(settings) else { panic!("all is known") };
+    let step = findings.step(&facts, settings);
+    let Step::Decided(Decision { verdict, .. }) = step else { panic!("all is known") };
     match verdict {
         Verdict::Allow(Some(_)) => passed("shop").to_vec(),
         Verdict::Allow(None) => vec![Done::Resumed],

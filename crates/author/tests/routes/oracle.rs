@@ -23,6 +23,13 @@ const HOSTS: &[&str] = &[
     "[::1]:80",
     "",
     "a..example",
+    "a.example:abc",
+    "a.example:65536",
+    "a.example,b.example",
+    "u@a.example",
+    "[::1",
+    "[::1]x",
+    "::1",
 ];
 const PATHS: &[&str] = &["/", "/a", "/a/", "/a/b", "/a/b/", "/b", "/ab", "/a/b/c"];
 const REGEXES: &[&str] =

@@ -13,6 +13,8 @@ use crate::UnixSeconds;
 use crate::address::Prefix;
 use crate::check::Check;
 use crate::geo::{Country, GeoAction, GeoRules, RuleVerdict};
+use crate::host::RequestHost;
+use crate::request::Facts;
 use crate::route::{RouteMatch, TooLong};
 
 use serde::{Deserialize, Serialize};
@@ -152,16 +154,19 @@ pub enum Step<'t> {
 impl<'t> Findings<'t> {
     /// The decision, or the check that it needs next. Checks count in the order of
     /// [`Check::ALL`], whichever is answered first: so asking in turn and asking all at
-    /// once give the same decision.
+    /// once give the same decision. A host that cannot be read is denied before any.
     #[must_use]
-    pub fn step(&self, settings: &Settings) -> Step<'t> {
-        self.decide(settings).map_or_else(Step::Ask, Step::Decided)
+    pub fn step(&self, facts: &Facts<'_>, settings: &Settings) -> Step<'t> {
+        self.decide(facts, settings).map_or_else(Step::Ask, Step::Decided)
     }
 
     /// The decision, or the check without which there is none.
-    fn decide(&self, settings: &Settings) -> Result<Decision<'t>, Check> {
+    fn decide(&self, facts: &Facts<'_>, settings: &Settings) -> Result<Decision<'t>, Check> {
         let denied = |denial| Decision { verdict: Verdict::Deny(denial), allowed_by: None, country: None };
         let unavailable = settings.on_unavailable;
+        if RequestHost::read(facts.host).is_none() {
+            return Ok(denied(Denial::new(Reason::BadHost, None, None)));
+        }
 
         let allowed_by = match self.ip.ok_or(Check::Ip)? {
             Finding::Found(IpFinding::Banned(prefix)) => {

@@ -35,7 +35,13 @@ fn tables(allow: &[Entry], bans: &[Entry]) -> Tables {
 }
 
 fn from(client: &str) -> Facts<'static> {
-    Facts { client: Some(client.parse().unwrap()), method: b"GET", path: b"/", ..Facts::default() }
+    Facts {
+        client: Some(client.parse().unwrap()),
+        method: b"GET",
+        host: b"h",
+        path: b"/",
+        ..Facts::default()
+    }
 }
 
 /// The reason of the denial, what decided, and the allow entry.
@@ -97,7 +103,7 @@ fn one_decision_is_made_at_one_time() {
 fn what_no_route_matches_goes_where_the_operator_said() {
     let tables = tables(&[], &[entry("0.0.0.0/0", None), entry("::/0", None)]);
     // A client without an address: no ban can cover it.
-    let facts = Facts { method: b"GET", path: b"/", ..Facts::default() };
+    let facts = Facts { method: b"GET", host: b"h", path: b"/", ..Facts::default() };
     let reason = |routing, on_no_route| {
         short(&decide(
             &facts,
@@ -151,6 +157,27 @@ fn bans_come_before_routes_and_routes_before_what_the_operator_said() {
 }
 
 #[test]
+fn a_host_that_cannot_be_read_is_denied_before_all_else_and_not_left_to_a_wider_rule() {
+    let mut tables = tables(&[entry("10.0.0.0/8", None)], &[entry("11.0.0.0/8", None)]);
+    tables.set.routes = Arc::new(sample::table("all", &[("/shop", &[], Some("shop"))]));
+    for routing in [Routing::Tidegate, Routing::Envoy] {
+        for client in ["10.0.0.1", "11.0.0.1", "12.0.0.1"] {
+            let at = |host| {
+                let facts = Facts { host, path: b"/shop", ..from(client) };
+                let settings = Settings { routing, ..PASS };
+                short(&decide(&facts, CountrySource::Table, &tables, &settings, || 0)).0
+            };
+            for host in [&b"h:abc"[..], b"h,h", b"u@h", b"", b"\xff"] {
+                assert_eq!(at(host), Some(Reason::BadHost), "{host:?}");
+            }
+            assert_eq!(at(b"h:80"), (client == "11.0.0.1").then_some(Reason::IpBanned));
+        }
+    }
+    let find = |host| tables.routes.find(&Facts { host, path: b"/shop", ..from("10.0.0.1") }).unwrap();
+    assert!(find(b"h:abc").is_none() && find(b"h").is_some() && find(b"[::1]:80").is_some());
+}
+
+#[test]
 fn reasons_have_a_name_and_an_error_status_each() {
     let codes: std::collections::BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
     assert_eq!(codes.len(), Reason::ALL.len());
@@ -182,7 +209,7 @@ proptest! {
         let (allow, bans) = (kept(&allow), kept(&bans));
         let reads = Cell::new(0);
         let clock = || { reads.set(reads.get() + 1); now };
-        let facts = Facts { client: Some(client), ..Facts::default() };
+        let facts = Facts { client: Some(client), host: b"h", ..Facts::default() };
         let (reason, ban, allowed_by) = short(&decide(&facts, CountrySource::Table, &tables, &PASS, clock));
         let allowed = covered(&allow, client, now);
         let banned = !allowed && covered(&bans, client, now);

@@ -82,6 +82,8 @@ impl<'t> Denial<'t> {
 /// The stable, machine-readable reasons of a denial.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Reason {
+    /// The request's host is no `host` or `host:port`.
+    BadHost,
     /// The client's address is banned.
     IpBanned,
     /// The client's country may not enter.
@@ -106,7 +108,8 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, for metrics that are defined at the start.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
+        Self::BadHost,
         Self::IpBanned,
         Self::GeoDenied,
         Self::NoRoute,
@@ -122,6 +125,7 @@ impl Reason {
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
+            Self::BadHost => "bad_host",
             Self::IpBanned => "ip_banned",
             Self::GeoDenied => "geo_denied",
             Self::NoRoute => "no_route",
@@ -138,6 +142,8 @@ impl Reason {
     #[must_use]
     pub fn status(self) -> u16 {
         match self {
+            // RFC 9112, 3.2.
+            Self::BadHost => 400,
             Self::IpBanned | Self::GeoDenied => 403,
             Self::NoRoute => 404,
             Self::NoBackend | Self::NoGeoRule => 500,
@@ -153,6 +159,7 @@ impl Reason {
     #[must_use]
     pub fn title(self) -> &'static str {
         match self {
+            Self::BadHost => "The host of the request cannot be read",
             Self::IpBanned => "This address may not use this service",
             Self::GeoDenied => "This service is not available in this country",
             Self::NoRoute => "No route matches this request",

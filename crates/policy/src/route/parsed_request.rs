@@ -8,9 +8,6 @@ use serde_bytes::ByteBuf;
 use super::method::Method;
 use crate::request::Facts;
 
-/// Longest hostname in bytes, as in HTTPRoute and DNS.
-pub(super) const MAX_HOSTNAME: usize = 253;
-
 /// Values up to this many bytes may be searched without a bound: how often, is decided by
 /// the routes, which the operator writes.
 const FREE_BYTES: usize = 256;
@@ -105,56 +102,9 @@ impl<'r> ParsedRequest<'r> {
     }
 }
 
-/// A host's name in lower case, without port and trailing dot; see the choices
-/// at the top of [`super`].
-pub(super) struct HostName {
-    bytes: [u8; MAX_HOSTNAME],
-    len: usize,
-}
-
-impl HostName {
-    /// `None` when the host has no name.
-    pub fn new(host: &[u8]) -> Option<Self> {
-        let name = host.split(|&b| b == b':').next().unwrap_or(host);
-        let port = host.get(name.len().saturating_add(1)..).unwrap_or_default();
-        let name = name.strip_suffix(b".").unwrap_or(name);
-        let mut bytes = [0; MAX_HOSTNAME];
-        let copy = bytes.get_mut(..name.len())?;
-        copy.copy_from_slice(name);
-        copy.make_ascii_lowercase();
-        let has_labels = name.split(|&b| b == b'.').all(|label| !label.is_empty());
-        (has_labels && port.iter().all(u8::is_ascii_digit)).then_some(Self { bytes, len: name.len() })
-    }
-
-    /// The labels, the last one first.
-    pub fn labels(&self) -> impl Iterator<Item = &[u8]> {
-        self.bytes.get(..self.len).unwrap_or_default().rsplit(|&b| b == b'.')
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn labels(host: &str) -> Option<Vec<String>> {
-        let name = HostName::new(host.as_bytes())?;
-        Some(name.labels().map(|label| String::from_utf8_lossy(label).into_owned()).collect())
-    }
-
-    #[test]
-    fn a_host_has_a_name_or_none() {
-        let expected = Some(vec!["example".to_owned(), "a".to_owned()]);
-        for host in ["a.example", "A.Example", "a.example:8080", "a.example.", "a.example.:80", "a.example:"]
-        {
-            assert_eq!(labels(host), expected, "{host}");
-        }
-        let long = format!("{}.example", "a".repeat(250));
-        for host in
-            ["", ".", "a..example", ".example", "[::1]", "[::1]:80", "::1", "a.example:80:80", "a:b", &long]
-        {
-            assert_eq!(labels(host), None, "{host}");
-        }
-    }
 
     #[test]
     fn a_target_is_path_and_query() {

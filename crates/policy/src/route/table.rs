@@ -14,9 +14,10 @@ use super::backend::Backend;
 use super::found::{RouteMatch, TooLong};
 use super::layout::{ConditionRow, PathTest, Span, ValueTest};
 use super::method::Method;
-use super::parsed_request::{HostName, ParsedRequest};
+use super::parsed_request::ParsedRequest;
 use super::template::Templates;
 use super::trie::{Trie, slice};
+use crate::host::RequestHost;
 use crate::request::Facts;
 
 /// Compiled routes. The time of a search does not depend on how many there are.
@@ -140,7 +141,11 @@ impl RouteTable {
     /// not go to another rule than the right one.
     pub fn find(&self, facts: &Facts<'_>) -> Result<Option<RouteMatch<'_>>, TooLong> {
         let Some(request) = ParsedRequest::new(facts) else { return Ok(None) };
-        let named = HostName::new(facts.host).and_then(|name| self.find_by_host(&name, &request));
+        let host = RequestHost::read(facts.host);
+        if host.is_none() && !facts.host.is_empty() {
+            return Ok(None);
+        }
+        let named = host.and_then(|host| self.find_by_host(&host, &request));
         let won = named.or_else(|| self.find_in(self.any_host?, &request));
         match request.is_exhausted() {
             true => Err(TooLong),
@@ -150,8 +155,8 @@ impl RouteTable {
 
     /// The best match under the exact hostname, else under the longest wildcard,
     /// else under the next.
-    fn find_by_host(&self, name: &HostName, request: &ParsedRequest<'_>) -> Option<u32> {
-        let mut labels = name.labels().peekable();
+    fn find_by_host(&self, host: &RequestHost, request: &ParsedRequest<'_>) -> Option<u32> {
+        let mut labels = host.labels().peekable();
         let mut node = 0;
         while let Some(label) = labels.peek() {
             let Some(child) = self.hosts.child(node, label, &self.text) else { break };

@@ -126,7 +126,7 @@ fn outcome(
         geo: Some(Finding::Found(geo)),
         route: Some(Finding::Found(now.tables.routes.find(facts))),
     };
-    match findings.step(&SETTINGS) {
+    match findings.step(facts, &SETTINGS) {
         Step::Decided(decision) => Outcome::new(&decision, facts, &request.arrival(), clusters),
         // Cannot happen: all findings are given.
         Step::Ask(_) => Outcome::default(),

@@ -121,6 +121,7 @@ impl Case {
         Facts {
             client: self.client,
             method: b"GET",
+            host: b"h",
             path: self.path.as_bytes(),
             random_bits: 7,
             ..Facts::default()
@@ -213,11 +214,15 @@ fn take<'t>(known: &mut Findings<'t>, check: Check, from: &Findings<'t>) {
     }
 }
 
+/// A request that has nothing for a step to look at.
+const PLAIN: Facts<'static> =
+    Facts { client: None, method: b"GET", host: b"h", path: b"/", headers: &[], random_bits: 0 };
+
 /// Takes one step after the other; the decision, and the checks that it needed.
 fn in_turn<'t>(answers: &Findings<'t>, settings: &Settings) -> (Decision<'t>, Vec<Check>) {
     let (mut known, mut asked) = (Findings::default(), Vec::new());
     loop {
-        match known.step(settings) {
+        match known.step(&PLAIN, settings) {
             Step::Decided(decision) => return (decision, asked),
             Step::Ask(check) => {
                 assert!(!asked.contains(&check), "{check:?} is asked for twice");
@@ -229,7 +234,7 @@ fn in_turn<'t>(answers: &Findings<'t>, settings: &Settings) -> (Decision<'t>, Ve
 }
 
 fn decided<'t>(answers: &Findings<'t>, settings: &Settings) -> Decision<'t> {
-    match answers.step(settings) {
+    match answers.step(&PLAIN, settings) {
         Step::Decided(decision) => decision,
         Step::Ask(check) => panic!("{check:?} is asked for though everything is known"),
     }
@@ -312,7 +317,7 @@ proptest! {
         let mut known = Findings::default();
         for check in order {
             take(&mut known, check, &answers);
-            if let Step::Decided(early) = known.step(&case.settings) {
+            if let Step::Decided(early) = known.step(&PLAIN, &case.settings) {
                 prop_assert_eq!(&early, &decision, "all at once, in the order {:?}", order);
             }
         }

@@ -18,6 +18,8 @@ const KNOWN: &[&str] = &["method", "host", "path", "ip", "header", "country", "s
 const MAX_PATH: usize = 8 << 10;
 /// Longest host, in bytes: a name, a dot, a port.
 const MAX_HOST: usize = 260;
+/// The host of a request that is described without one: an address, which no route names.
+const NO_NAME: &str = "127.0.0.1";
 /// Longest method, in bytes.
 const MAX_METHOD: usize = 32;
 /// Header lines.
@@ -55,7 +57,7 @@ impl DescribedRequest {
         let country: Option<Country> = params.parsed("country", "write a code of ISO 3166-1, as DE")?;
         Ok(Self {
             method: method(params.get("method").unwrap_or("GET"))?,
-            host: host(params.get("host").unwrap_or_default())?,
+            host: host(params.get("host").unwrap_or(NO_NAME))?,
             path: path(params.get("path"))?,
             client: client.map(canonical),
             headers: headers(&params)?,
