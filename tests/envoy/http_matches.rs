@@ -122,6 +122,7 @@ fn put_conditions(stack: &Stack) -> Result<()> {
             json!({ "headers": [{ "type": "RegularExpression", "name": "x-n", "value": "[0-9]+" }] })
         ),
         prefix("query", "/q", json!({ "queryParams": [header("q", "1"), header("q", "2")] })),
+        prefix("decoded", "/d", json!({ "queryParams": [header("q", "a b")] })),
         prefix(
             "all",
             "/all",
@@ -157,6 +158,9 @@ fn conditions() -> Vec<Case> {
         at("names have a case", "GET /q?Q=1", &[], None),
         at("a value is whole", "GET /q?q=11", &[], None),
         at("without a value it is empty", "GET /q?q", &[], None),
+        at("a query is compared decoded", "GET /d?q=a%20b", &[], Some("decoded")),
+        at("a plus is a space", "GET /d?x&%71=a+b", &[], Some("decoded")),
+        at("once", "GET /d?q=a%2520b", &[], None),
         at("all of a match", "PUT /all?b=2", &[("x-a", "1")], Some("all")),
         at("without the method", "GET /all?b=2", &[("x-a", "1")], None),
         at("without the header", "PUT /all?b=2", &[], None),

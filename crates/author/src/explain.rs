@@ -6,6 +6,8 @@
 use std::cmp::{Ordering, Reverse};
 use std::net::Ipv6Addr;
 
+use percent_encoding::percent_decode;
+
 use super::{Condition, Element, Match, PathMatch, Route, Template, ValueMatch};
 use tidegate_policy::request::Facts;
 
@@ -274,13 +276,20 @@ fn header_holds(wanted: &Condition, facts: &Facts<'_>) -> bool {
     }
     let of_name = |line: &&(&[u8], &[u8])| line.0.eq_ignore_ascii_case(wanted.name.as_bytes());
     let lines: Vec<&[u8]> = facts.headers.iter().filter(of_name).map(|line| line.1).collect();
-    !lines.is_empty() && value_holds(&wanted.value, &lines.join(&b','))
+    let between = if wanted.name == "cookie" { &b"; "[..] } else { b"," };
+    !lines.is_empty() && value_holds(&wanted.value, &lines.join(between))
 }
 
 fn query_holds(wanted: &Condition, query: &[u8]) -> bool {
     let mut pairs = query.split(|&b| b == b'&').map(|pair| before(pair, b'='));
-    let first = pairs.find(|pair| pair.0 == wanted.name.as_bytes());
-    first.is_some_and(|pair| value_holds(&wanted.value, pair.1))
+    let first = pairs.find(|pair| decoded(pair.0) == wanted.name.as_bytes());
+    first.is_some_and(|pair| value_holds(&wanted.value, &decoded(pair.1)))
+}
+
+/// A name or value of a query, as HTML forms encode them.
+fn decoded(text: &[u8]) -> Vec<u8> {
+    let spaced: Vec<u8> = text.iter().map(|&b| if b == b'+' { b' ' } else { b }).collect();
+    percent_decode(&spaced).collect()
 }
 
 fn value_holds(wanted: &ValueMatch, value: &[u8]) -> bool {

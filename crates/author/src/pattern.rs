@@ -1,6 +1,7 @@
 //! Regexes, compiled here to sparse DFAs, with which the filter only searches, in linear time. The
 //! `.wasm` has neither a regex parser nor a compiler.
 
+use std::collections::{BTreeMap, HashSet};
 use std::error::Error as _;
 use std::sync::Arc;
 
@@ -31,7 +32,30 @@ pub struct Regex {
     pattern: Arc<str>,
     automaton: Arc<[u8]>,
     literal: Arc<[u8]>,
-    takes_paths: bool,
+    /// The kinds of values of which it matches any.
+    takes: Vec<ValueKind>,
+}
+
+/// What a regex is searched in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ValueKind {
+    /// A path, without its query: it begins with `/`.
+    Path,
+    /// A header's value.
+    Header,
+    /// A query parameter's value, decoded: any bytes.
+    Query,
+}
+
+impl ValueKind {
+    /// Whether a value of this kind can have this byte.
+    fn has(self, byte: u8) -> bool {
+        match self {
+            Self::Path => byte > b' ' && !b"?#\x7f".contains(&byte),
+            Self::Header => byte == b'\t' || !byte.is_ascii_control(),
+            Self::Query => true,
+        }
+    }
 }
 
 /// Why a regex is refused.
@@ -60,12 +84,13 @@ impl Regex {
         let literal = Extractor::new().extract(&hir);
         let literal = literal.longest_common_prefix().unwrap_or_default().into();
         let dfa = determinize(&hir)?;
-        let takes_paths = takes_paths(&dfa);
+        let kinds = [ValueKind::Path, ValueKind::Header, ValueKind::Query];
+        let takes = kinds.into_iter().filter(|kind| matches_any(&dfa, *kind)).collect();
         let automaton = dfa.to_sparse().map_err(too_large)?.to_bytes_little_endian();
         if automaton.len() > MAX_AUTOMATON {
             return Err(RegexError::TooLarge);
         }
-        Ok(Self { pattern: pattern.into(), automaton: automaton.into(), literal, takes_paths })
+        Ok(Self { pattern: pattern.into(), automaton: automaton.into(), literal, takes })
     }
 
     /// The pattern, as written.
@@ -95,10 +120,10 @@ impl Regex {
         &self.literal
     }
 
-    /// Whether it matches anything that begins with `/`.
+    /// Whether it matches any value of this kind.
     #[must_use]
-    pub fn takes_paths(&self) -> bool {
-        self.takes_paths
+    pub fn takes(&self, kind: ValueKind) -> bool {
+        self.takes.contains(&kind)
     }
 }
 
@@ -146,9 +171,22 @@ fn too_large(error: dense::BuildError) -> RegexError {
     RegexError::Syntax(format!("{error}{source}"))
 }
 
-fn takes_paths(dfa: &dense::DFA<Vec<u32>>) -> bool {
-    let start = dfa.start_state(&start::Config::new().anchored(Anchored::Yes));
-    start.is_ok_and(|start| !dfa.is_dead_state(dfa.next_state(start, b'/')))
+/// Whether the end of a match can be reached with bytes that a value of this kind can have.
+fn matches_any(dfa: &dense::DFA<Vec<u32>>, kind: ValueKind) -> bool {
+    let Ok(start) = dfa.start_state(&start::Config::new().anchored(Anchored::Yes)) else { return false };
+    let first = if kind == ValueKind::Path { dfa.next_state(start, b'/') } else { start };
+    // Bytes of one class lead to the same states.
+    let bytes = (0..=u8::MAX).filter(|byte| kind.has(*byte));
+    let classes: BTreeMap<u8, u8> = bytes.map(|byte| (dfa.byte_classes().get(byte), byte)).collect();
+    let (mut seen, mut left) = (HashSet::from([first]), vec![first]);
+    while let Some(state) = left.pop() {
+        if dfa.is_match_state(dfa.next_eoi_state(state)) {
+            return true;
+        }
+        let nexts = classes.values().map(|byte| dfa.next_state(state, *byte));
+        left.extend(nexts.filter(|next| !dfa.is_dead_state(*next) && seen.insert(*next)));
+    }
+    false
 }
 
 impl PartialEq for Regex {

@@ -1,7 +1,8 @@
 //! Warnings about a route that is valid, but probably not what its author meant. They
 //! look at the document alone; the admin service adds warnings about backends.
 
-use super::{MirrorRef, ObjectRef, PathMatch, Route, Rule};
+use super::{Condition, Match, MirrorRef, ObjectRef, PathMatch, Route, Rule, ValueMatch};
+use tidegate_policy::route::Method;
 use tidegate_policy::route::action::{Action, PathEdit};
 
 /// The warnings about a route, each a sentence with the place in the document.
@@ -12,6 +13,9 @@ pub fn warnings(route: &Route) -> Vec<String> {
         let place = format!("/spec/rules/{index}");
         strangers(rule, &place, &mut found);
         never_seen(rule, &place, &mut found);
+        never_decoded(rule, &place, &mut found);
+        never_reached(route, index, &mut found);
+        found.extend(without_preflight(rule, route).map(|why| format!("{place}{why}")));
         let of_backends = rule.backends.iter().map(|reference| &reference.action);
         for action in std::iter::once(&rule.action).chain(of_backends) {
             if goes_nowhere_else(action, rule, route) {
@@ -62,6 +66,135 @@ fn never_seen(rule: &Rule, place: &str, found: &mut Vec<String>) {
     }
 }
 
+/// Warns of queries that are written as in a URL: they are compared decoded.
+fn never_decoded(rule: &Rule, place: &str, found: &mut Vec<String>) {
+    for (index, wanted) in rule.matches.iter().enumerate() {
+        for Condition { name, value } in &wanted.query {
+            let ValueMatch::Exact(value) = value else { continue };
+            let is_escape =
+                |three: &[u8]| matches!(three, [b'%', a, b] if [a, b].iter().all(|d| d.is_ascii_hexdigit()));
+            let says = if [name, value].iter().any(|text| text.as_bytes().windows(3).any(is_escape)) {
+                "a character, and not its percent-encoding"
+            } else if value.contains('+') {
+                "a space where one is meant: `+` is one that requests encode, as %2B"
+            } else {
+                continue;
+            };
+            found.push(format!(
+                "{place}/matches/{index}/queryParams: `{name}` and `{value}` are compared with what the query \
+                 says decoded: write {says}"
+            ));
+        }
+    }
+}
+
+/// Warns of matches that get no request: of a method that has no path, and those that an earlier
+/// rule has, too.
+fn never_reached(route: &Route, rule: usize, found: &mut Vec<String>) {
+    let (earlier, later) = route.rules.split_at(rule);
+    let matches = later.first().map_or(&[][..], |rule| &rule.matches);
+    for (index, wanted) in matches.iter().enumerate() {
+        let place = format!("/spec/rules/{rule}/matches/{index}");
+        if wanted.method == Some(Method::Connect) {
+            found.push(format!("{place}/method: CONNECT has no path, so that no request matches"));
+        }
+        if let Some(first) =
+            earlier.iter().position(|rule| rule.matches.iter().any(|it| are_same(it, wanted)))
+        {
+            found.push(format!(
+                "{place}: rule {first} has the same match and comes first: no request gets here"
+            ));
+        }
+    }
+}
+
+fn are_same(one: &Match, other: &Match) -> bool {
+    let same_path = match (&one.path, &other.path) {
+        (PathMatch::Prefix(one), PathMatch::Prefix(other)) => bare(one) == bare(other),
+        (one, other) => one == other,
+    };
+    same_path && (one.method, &one.headers, &one.query) == (other.method, &other.headers, &other.query)
+}
+
+/// The first match of a rule with CORS whose preflight requests no rule with CORS takes, and why.
+fn without_preflight(rule: &Rule, route: &Route) -> Option<String> {
+    let has_cors = |rule: &&Rule| {
+        let of_backends = rule.backends.iter().map(|reference| &reference.action);
+        std::iter::once(&rule.action).chain(of_backends).any(|action| action.cors.is_some())
+    };
+    has_cors(&rule).then_some(())?;
+    let answers = |wanted: &Match| {
+        let takes = |it: &&Match| {
+            keeps_preflights_out(it).is_none()
+                && covers(&it.path, &wanted.path)
+                && it.query.iter().all(|condition| wanted.query.contains(condition))
+        };
+        route.rules.iter().filter(has_cors).flat_map(|rule| &rule.matches).any(|it| takes(&it))
+    };
+    rule.matches.iter().enumerate().filter(|(_, wanted)| !answers(wanted)).find_map(|(index, wanted)| {
+        let why = keeps_preflights_out(wanted)?;
+        Some(format!(
+            "/matches/{index}: no preflight request matches, so that browsers let pages make simple requests \
+             only: {why}"
+        ))
+    })
+}
+
+/// Why a match takes no preflight request, and what would be right.
+fn keeps_preflights_out(wanted: &Match) -> Option<String> {
+    if let Some(method) = wanted.method.filter(|method| *method != Method::Options) {
+        let method = method.name();
+        return Some(format!(
+            "their method is OPTIONS, not {method}: leave method out, or add a match of OPTIONS"
+        ));
+    }
+    let strange = wanted.headers.iter().find(|condition| !is_of_preflights(&condition.name))?;
+    let name = &strange.name;
+    Some(format!("browsers send them without `{name}`: add a match of OPTIONS that does not ask for it"))
+}
+
+/// Whether browsers, or proxies on the way, set this header on preflight requests (Fetch,
+/// "CORS-preflight fetch").
+fn is_of_preflights(name: &str) -> bool {
+    const SENT: [&str; 12] = [
+        "accept",
+        "accept-encoding",
+        "accept-language",
+        "cache-control",
+        "forwarded",
+        "host",
+        "origin",
+        "pragma",
+        "referer",
+        "user-agent",
+        "via",
+        "x-real-ip",
+    ];
+    SENT.contains(&name)
+        || ["access-control-request-", "sec-", "x-forwarded-"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Whether the first takes every path that the second does, as far as that is plain to see.
+fn covers(wide: &PathMatch, narrow: &PathMatch) -> bool {
+    match (wide, narrow) {
+        (PathMatch::Prefix(prefix), PathMatch::Exact(path) | PathMatch::Prefix(path)) => {
+            is_below(path, prefix)
+        }
+        (PathMatch::Prefix(prefix), PathMatch::Template(template)) => is_below(template.pattern(), prefix),
+        (PathMatch::Prefix(prefix), PathMatch::Regex(_)) => bare(prefix).is_empty(),
+        (wide, narrow) => wide == narrow,
+    }
+}
+
+/// A prefix without its trailing `/`, which does not count.
+fn bare(prefix: &str) -> &str {
+    prefix.trim_end_matches('/')
+}
+
+fn is_below(path: &str, prefix: &str) -> bool {
+    bare(path).strip_prefix(bare(prefix)).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// The first character of a path that is percent-encoded and need not be (RFC 3986, 2.3):
 /// as it is written, and decoded.
 fn needlessly_encoded(path: &str) -> Option<(String, char)> {
@@ -91,11 +224,6 @@ fn goes_nowhere_else(action: &Action, rule: &Rule, route: &Route) -> bool {
 
 /// Whether the rule matches the new path, whatever the old one was.
 fn stays(edit: &PathEdit, rule: &Rule) -> bool {
-    let bare = |path: &str| path.trim_end_matches('/').to_owned();
-    let is_below = |path: &str, prefix: &str| {
-        let (path, prefix) = (bare(path), bare(prefix));
-        path.strip_prefix(&prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
     match edit {
         PathEdit::Full(path) => {
             !rule.matches.is_empty()
@@ -165,6 +293,73 @@ mod tests {
         ] {
             assert_eq!(of(kind, value), [""; 0], "{value}");
         }
+    }
+
+    #[test]
+    fn a_query_that_is_written_encoded_is_told() {
+        let of = |name: &str, value: &str| {
+            said(&[], &json!({"matches": [{"queryParams": [{"name": name, "value": value}]}]})).concat()
+        };
+        assert!(of("q", "a%20b").ends_with("not its percent-encoding"), "{}", of("q", "a%20b"));
+        assert!(of("q%5B%5D", "a").ends_with("not its percent-encoding"));
+        assert!(of("q", "a+b").starts_with("/spec/rules/0/matches/0/queryParams: `q` and `a+b` "));
+        for value in ["a b", "50%", "%zz", "\u{e9}&="] {
+            assert_eq!(of("q", value), "", "{value}");
+        }
+    }
+
+    #[test]
+    fn a_match_that_gets_no_request_is_told() {
+        let rule = |matches: Value| json!({"matches": matches, "backendRefs": [{"name": "b"}]});
+        let of = |rules: Value| {
+            let route = json!({"metadata": {"name": "r"}, "spec": {"rules": rules}});
+            warnings(&read(&route).unwrap()).concat()
+        };
+        let prefix = |path: &str, method: &str| json!({"path": {"value": path}, "method": method});
+        let lost = of(json!([
+            rule(json!([prefix("/a", "GET")])),
+            rule(json!([prefix("/b", "GET"), prefix("/a/", "GET")]))
+        ]));
+        assert!(lost.starts_with("/spec/rules/1/matches/1: rule 0 has the same match"), "{lost}");
+        assert_eq!(
+            of(json!([
+                rule(json!([prefix("/a", "GET"), prefix("/a", "GET")])),
+                rule(json!([prefix("/a", "PUT")]))
+            ])),
+            ""
+        );
+        assert!(of(json!([rule(json!([prefix("/a", "CONNECT")]))])).contains("/matches/0/method: CONNECT"));
+    }
+
+    #[test]
+    fn cors_whose_preflight_requests_go_elsewhere_is_told() {
+        let cors = || json!([{"type": "CORS", "cors": {"allowOrigins": ["*"]}}]);
+        let rule =
+            |wanted: Value| json!({"matches": [wanted], "filters": cors(), "backendRefs": [{"name": "b"}]});
+        let of = |rules: &[Value]| {
+            let route = json!({"metadata": {"name": "r"}, "spec": {"rules": rules}});
+            warnings(&read(&route).unwrap())
+        };
+        let get = || json!({"path": {"value": "/a"}, "method": "GET"});
+        let said = of(&[rule(get())]);
+        let [method] = said.as_slice() else { panic!("{said:?}") };
+        assert!(method.starts_with("/spec/rules/0/matches/0: no preflight request matches"), "{method}");
+        assert!(method.contains("OPTIONS, not GET"), "{method}");
+        let with = |name: &str| rule(json!({"headers": [{"name": name, "value": "v"}]}));
+        assert!(of(&[with("X-Tenant")]).concat().contains("without `x-tenant`"));
+        assert_eq!(of(&[with("Origin")]), [""; 0]);
+        let mut of_backend = json!({"matches": [get()], "backendRefs": [{"name": "b", "filters": cors()}]});
+        assert_eq!(of(&[of_backend.take()]).len(), 1);
+        for answers in [
+            json!({"path": {"value": "/a"}}),
+            json!({"path": {"value": "/a"}, "method": "OPTIONS"}),
+            json!({"path": {"value": "/"}, "method": "OPTIONS"}),
+        ] {
+            assert_eq!(of(&[rule(get()), rule(answers)]), [""; 0]);
+        }
+        let elsewhere = json!({"path": {"value": "/b"}, "method": "OPTIONS"});
+        let plain = json!({"matches": [{"path": {"value": "/a"}}], "backendRefs": [{"name": "b"}]});
+        assert_eq!(of(&[rule(get()), rule(elsewhere), plain]).len(), 1);
     }
 
     #[test]

@@ -72,7 +72,7 @@ const HOSTS: &[&str] = &[
 ];
 const TARGETS: &[&str] =
     &["/", "/a", "/a/", "/a/b", "/a/b/c", "/b", "/ab", "/A/x", "//", "/c", "*", "/a\u{e9}"];
-const QUERIES: &[&str] = &["", "", "?p=1", "?p=2&p=1", "?p=1&q=1", "?q", "?token=secret"];
+const QUERIES: &[&str] = &["", "", "?p=1", "?p=2&p=1", "?p=1&q=1", "?%70=%31", "?q", "?token=secret"];
 const METHODS: &[&str] = &["GET", "GET", "HEAD", "POST", "OPTIONS", "PURGE"];
 const ORIGINS: &[&str] = &["https://a.example", "https://x.b.example", "https://c.example:8443"];
 

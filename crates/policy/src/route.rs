@@ -25,10 +25,10 @@
 //!   (Envoy does that, if it is configured). A target that does not begin with `/`
 //!   (CONNECT, `OPTIONS *`) is no path and matches nothing.
 //! - **Headers**: values of a repeated header are joined by `,`, as in RFC 9110
-//!   and in Envoy. A match on `host` sees the request's host.
-//! - **Query parameters** are cut at `&` and the first `=`, compared as bytes
-//!   without decoding; the first of a repeated one counts; one without `=` is
-//!   empty.
+//!   and in Envoy, those of `cookie` by `; `. A match on `host` sees the request's host.
+//! - **Query parameters** are cut at `&` and the first `=`, then names and values are
+//!   decoded once, `%20` and `+` both to a space; the first of a repeated one counts;
+//!   one without `=` is empty.
 //! - Of several conditions on one name in a match the first counts, also for the
 //!   number of conditions that decides precedence.
 //! - Routes of unknown age are younger than all others. A route without

@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 
 use super::super::names::{is_subdomain, is_token, path_problem};
-use super::super::pattern::Regex;
+use super::super::pattern::{Regex, ValueKind};
 use super::super::reader::DocumentNode;
 use super::super::template::Template;
 use super::super::{Condition, Match, PathMatch, Rule, ValueMatch};
 use super::rule_reader::{FilterOwner, RuleReader};
+use tidegate_policy::host::RequestHost;
 use tidegate_policy::route::Method;
 use tidegate_policy::route::action::{MAX_MIRRORS, is_value};
 
@@ -25,13 +26,6 @@ const RULE: &[&str] =
     &["name", "matches", "filters", "backendRefs", "timeouts", "retry", "sessionPersistence"];
 /// The types of a path; `Template` is Tidegate's own.
 const PATH_TYPES: &[&str] = &["Exact", "PathPrefix", "RegularExpression", "Template"];
-
-/// Headers, or query parameters.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Header,
-    Query,
-}
 
 impl RuleReader<'_> {
     pub fn rule(&mut self, node: &DocumentNode<'_>) -> Option<Rule> {
@@ -91,8 +85,8 @@ impl RuleReader<'_> {
             let name = node.one_of(&Method::ALL.map(Method::name), self.errors)?;
             Method::from_name(name.as_bytes())
         });
-        let headers = self.conditions(fields.get("headers"), Kind::Header);
-        let query = self.conditions(fields.get("queryParams"), Kind::Query);
+        let headers = self.conditions(fields.get("headers"), ValueKind::Header);
+        let query = self.conditions(fields.get("queryParams"), ValueKind::Query);
         Some(Match { path, method, headers, query })
     }
 
@@ -137,8 +131,9 @@ impl RuleReader<'_> {
 
     fn path_regex(&mut self, node: &DocumentNode<'_>, pattern: &str) -> Option<Regex> {
         let regex = self.regex(node, pattern)?;
-        if !regex.takes_paths() {
-            let message = "matches no path: a regex must match the whole path, from its first /";
+        if !regex.takes(ValueKind::Path) {
+            let message = "matches no path: a regex must match the whole path, from its first /, without the \
+                           query, which queryParams match";
             node.note(self.errors, "invalid", message);
             return None;
         }
@@ -174,7 +169,7 @@ impl RuleReader<'_> {
     }
 
     /// Conditions; of several with one name only the first. All are checked.
-    fn conditions(&mut self, list: Option<DocumentNode<'_>>, kind: Kind) -> Vec<Condition> {
+    fn conditions(&mut self, list: Option<DocumentNode<'_>>, kind: ValueKind) -> Vec<Condition> {
         let mut conditions = Vec::new();
         let mut names = BTreeSet::new();
         for node in list.map(|list| list.list(MAX_CONDITIONS, self.errors)).unwrap_or_default() {
@@ -187,7 +182,7 @@ impl RuleReader<'_> {
         conditions
     }
 
-    fn condition(&mut self, node: &DocumentNode<'_>, kind: Kind) -> Option<Condition> {
+    fn condition(&mut self, node: &DocumentNode<'_>, kind: ValueKind) -> Option<Condition> {
         let fields = node.object(&["type", "name", "value"], self.errors)?;
         let is_regex = match fields.get("type") {
             Some(node) => node.one_of(&["Exact", "RegularExpression"], self.errors)? == "RegularExpression",
@@ -195,25 +190,52 @@ impl RuleReader<'_> {
         };
         let name = fields.require("name", self.errors).and_then(|node| {
             let name = node.text(1, 256, self.errors)?;
-            if is_token(name) {
-                return Some(name);
-            }
-            node.note(self.errors, "invalid", "must be letters, digits and !#$%&'*+-.^_`|~ only");
+            // A query's names are compared decoded, so that they can have any character. The CRD allows
+            // those of headers only.
+            let problem =
+                (kind == ValueKind::Header).then(|| never_matched(&name.to_ascii_lowercase())).flatten();
+            let Some(problem) = problem else { return Some(name) };
+            node.note(self.errors, "invalid", problem);
             None
         });
         let node = fields.require("value", self.errors)?;
-        let value = node.text(1, if kind == Kind::Header { 4096 } else { 1024 }, self.errors)?;
+        let value = node.text(1, if kind == ValueKind::Header { 4096 } else { 1024 }, self.errors)?;
         let value = if is_regex {
-            ValueMatch::Regex(self.regex(&node, value)?)
+            let regex = self.regex(&node, value)?;
+            if !regex.takes(kind) {
+                node.note(self.errors, "invalid", "matches no value: a regex must match the whole value");
+            }
+            ValueMatch::Regex(regex)
         } else {
-            if kind == Kind::Header && !is_value(value) {
+            if kind == ValueKind::Header && !is_value(value) {
                 let message =
                     "no header has this value: control characters, and spaces at its ends, do not arrive";
+                node.note(self.errors, "invalid", message);
+            } else if kind == ValueKind::Header
+                && name.is_some_and(|name| name.eq_ignore_ascii_case("host"))
+                && RequestHost::read(value.as_bytes()).is_none()
+            {
+                let message = "no request has this host: one whose host cannot be read gets 400 bad_host";
                 node.note(self.errors, "invalid", message);
             }
             ValueMatch::Exact(value.to_owned())
         };
-        let name = if kind == Kind::Header { name?.to_ascii_lowercase() } else { name?.to_owned() };
+        let name = if kind == ValueKind::Header { name?.to_ascii_lowercase() } else { name?.to_owned() };
         Some(Condition { name, value })
+    }
+}
+
+/// Why no request has the header of this name, in lower case, when routes are matched.
+fn never_matched(name: &str) -> Option<&'static str> {
+    // `source/common/http/conn_manager_utility.cc`, `mutateRequestHeaders`.
+    const REMOVED: [&str; 3] = ["keep-alive", "proxy-connection", "transfer-encoding"];
+    if !is_token(name) {
+        Some("must be letters, digits and !#$%&'*+-.^_`|~ only")
+    } else if name.starts_with("x-tidegate-") {
+        Some("headers that begin with x-tidegate- are the gate's: a client's are removed before routes")
+    } else if REMOVED.contains(&name) {
+        Some("Envoy removes this header, which says how the message is framed, before routes are matched")
+    } else {
+        None
     }
 }

@@ -54,9 +54,24 @@ const TARGETS: &[&str] = &[
     "/", "/a", "/a/", "/a/b", "/a/b/", "/a/b/c", "/a/b/c/", "/x/b/c", "/x//c", "/a/x/x", "/b", "/b/b", "/ab",
     "/A/x", "//", "/a//b", "/c", "", "*", "/a\u{e9}",
 ];
-const QUERIES: &[&str] = &["", "?", "?p=1", "?p=2&p=1", "?p=1&q=1", "?q=1&p=1#x", "?q", "?p=11", "#?p=1"];
-const VALUES: &[&str] = &["1", "2", "11", "1,2"];
-const VALUE_REGEXES: &[&str] = &["1+", ".*", "[12],2", "1|2"];
+const QUERIES: &[&str] = &[
+    "",
+    "?",
+    "?p=1",
+    "?p=2&p=1",
+    "?p=1&q=1",
+    "?q=1&p=1#x",
+    "?q",
+    "?p=11",
+    "#?p=1",
+    "?%70=%31&q=1+2",
+    "?q=1%2C2&p=%2",
+    "?q=%31%20%32&%71=2",
+    "?p=1%2b2",
+    "?p=%251",
+];
+const VALUES: &[&str] = &["1", "2", "11", "1,2", "1 2", "1+2", "%2", "%251", "%1"];
+const VALUE_REGEXES: &[&str] = &["1+", ".*", "[12],2", "1|2", "1[ +]2"];
 
 fn condition(names: &'static [&'static str]) -> impl Strategy<Value = Value> {
     let exact =

@@ -82,6 +82,9 @@ fn a_bad_regex_is_a_problem_at_its_place() {
         ("", "matches no path"),
         ("[^/]+", "matches no path"),
         (r"\d+/.*", "matches no path"),
+        (r"/search\?q=.*", "matches no path"),
+        ("/a b|/a#b|/[\t]", "matches no path"),
+        ("/a$b", "matches no path"),
         ("/{owner}", "repetition"),
     ] {
         let problems = author::read(&document("r", &[], path_rules(&["/ok", pattern]))).unwrap_err();
@@ -89,6 +92,32 @@ fn a_bad_regex_is_a_problem_at_its_place() {
         assert_eq!(problems[0].pointer, "/spec/rules/1/matches/0/path/value");
         assert!(problems[0].message.contains(says), "{pattern}: {}", problems[0].message);
     }
+}
+
+#[test]
+fn a_regex_that_no_value_has_is_refused() {
+    let of = |kind: &str, name: &str, pattern: &str| {
+        let condition = json!({"type": "RegularExpression", "name": name, "value": pattern});
+        let read = author::read(&document("r", &[], json!([{"matches": [{kind: [condition]}]}])));
+        read.err().map(|problems| problems[0].message.clone())
+    };
+    for (kind, pattern) in
+        [("headers", "a\r\nb"), ("headers", "a$b"), ("queryParams", "a^b"), ("queryParams", "[^\\s\\S]")]
+    {
+        let said = of(kind, "x", pattern).unwrap_or_default();
+        assert!(said.starts_with("matches no value"), "{kind} {pattern:?}: {said}");
+    }
+    for (kind, pattern) in
+        [("headers", "^$"), ("headers", "a\tb"), ("headers", "(?s).*"), ("queryParams", "a\r\nb")]
+    {
+        let said = of(kind, "x", pattern);
+        assert!(said.is_none(), "{kind} {pattern:?}: {said:?}");
+    }
+    let host = |value: &str| {
+        let rule = json!([{"matches": [{"headers": [{"name": "Host", "value": value}]}]}]);
+        author::read(&document("r", &[], rule)).is_ok()
+    };
+    assert!(host("a.example:80") && host("[::1]") && !host("a.example:x") && !host("a,b"));
 }
 
 #[test]

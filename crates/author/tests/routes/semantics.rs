@@ -392,11 +392,35 @@ fn query_parameters_have_case_and_the_first_counts() {
             ("/?Animal=whale#x", Some("0")),
             ("/#?Animal=whale", None),
             ("/?Animal=whale=", None),
-            ("/?Animal=wh%61le", None),
-            ("/?Anima%6C=whale", None),
+            ("/?Animal=wh%61le", Some("0")),
+            ("/?Anima%6C=whale", Some("0")),
+            ("/?Animal=wh%2561le", None),
             ("/?xAnimal=whale", None),
         ],
     );
+    let table = rules(&[
+        json!({"queryParams": [{"name": "q", "value": "a b"}]}),
+        json!({"queryParams": [{"name": "a[]", "value": "1+1=2&\u{e9}"}]}),
+        json!({"queryParams": [{"name": "r", "type": "RegularExpression", "value": "x [0-9]+"}]}),
+    ]);
+    check_paths(
+        &table,
+        &[
+            ("/?q=a%20b", Some("0")),
+            ("/?q=a+b", Some("0")),
+            ("/?q=a%2Bb", None),
+            ("/?a%5B%5d=1%2B1=2%26%C3%A9", Some("1")),
+            ("/?a[]=1%2B1%3D2%26%c3%a9", Some("1")),
+            ("/?r=x+12", Some("2")),
+        ],
+    );
+}
+
+#[test]
+fn cookies_that_come_in_several_lines_are_one_value() {
+    let table = rules(&[json!({"headers": [{"name": "Cookie", "value": "a=1; b=2"}]})]);
+    assert!(taken_by(&table, "GET", Get("h", "/", &[("cookie", "a=1"), ("cookie", "b=2")])).is_some());
+    assert!(taken_by(&table, "GET", Get("h", "/", &[("cookie", "a=1,b=2")])).is_none());
 }
 
 #[test]

@@ -24,8 +24,8 @@ pub(super) struct ParsedRequest<'r> {
     host: &'r [u8],
     headers: &'r [(&'r [u8], &'r [u8])],
     query: &'r [u8],
-    /// The value of each query parameter that some match names.
-    parameters: OnceCell<Vec<Option<&'r [u8]>>>,
+    /// The value of each query parameter that some match names, decoded.
+    parameters: OnceCell<Vec<Option<Cow<'r, [u8]>>>>,
     /// Bytes that may still be searched; `None`: more would have been needed.
     left: Cell<Option<usize>>,
 }
@@ -66,8 +66,8 @@ impl<'r> ParsedRequest<'r> {
         self.path.get(1..).unwrap_or_default().split(|&b| b == b'/')
     }
 
-    /// The value of a header, all its lines joined by `,`. `name` is in lower
-    /// case.
+    /// The value of a header, all its lines joined by `,`, those of `cookie` by `; ` (RFC 9113,
+    /// 8.2.3). `name` is in lower case.
     pub fn header(&self, name: &[u8]) -> Option<Cow<'r, [u8]>> {
         if name == b"host" {
             // Envoy turns it into `:authority`.
@@ -75,36 +75,87 @@ impl<'r> ParsedRequest<'r> {
         }
         let mut lines = self.headers.iter().filter(|line| line.0 == name).map(|line| line.1);
         let mut value = Cow::Borrowed(lines.next()?);
+        let between: &[u8] = if name == b"cookie" { b"; " } else { b"," };
         for line in lines {
             let joined = value.to_mut();
-            joined.push(b',');
+            joined.extend_from_slice(between);
             joined.extend_from_slice(line);
         }
         let is_free = matches!(value, Cow::Borrowed(_));
         (is_free || self.spend(value.len())).then_some(value)
     }
 
-    /// The value of the query parameter `names[index]`. The query is read once:
-    /// it may be long and have many parameters, few of which any match names.
-    pub fn parameter(&self, index: u32, names: &[ByteBuf]) -> Option<&'r [u8]> {
+    /// The value of the query parameter `names[index]`; names and values are decoded. The query is
+    /// read once: it may be long and have many parameters, few of which any match names.
+    pub fn parameter(&self, index: u32, names: &[ByteBuf]) -> Option<&[u8]> {
         let read = || {
             let mut values = vec![None; names.len()];
             for parameter in self.query.split(|&b| b == b'&') {
                 let name = parameter.split(|&b| b == b'=').next().unwrap_or(parameter);
-                let known = names.binary_search_by(|known| known.as_slice().cmp(name));
+                let value = parameter.get(name.len().saturating_add(1)..).unwrap_or_default();
+                let name = decoded(name);
+                let known = names.binary_search_by(|known| known.as_slice().cmp(&name));
                 if let Some(first @ None) = known.ok().and_then(|known| values.get_mut(known)) {
-                    *first = Some(parameter.get(name.len().saturating_add(1)..).unwrap_or_default());
+                    *first = Some(decoded(value));
                 }
             }
             values
         };
-        *self.parameters.get_or_init(read).get(usize::try_from(index).ok()?)?
+        self.parameters.get_or_init(read).get(usize::try_from(index).ok()?)?.as_deref()
     }
+}
+
+/// A name or value of a query as forms write them (WHATWG URL, "application/x-www-form-urlencoded
+/// parsing"): `+` is a space, `%` and two hexadecimal digits a byte; another `%` is itself.
+fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
+    if !text.iter().any(|byte| b"+%".contains(byte)) {
+        return Cow::Borrowed(text);
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, after)) = rest.split_first() {
+        let escaped = after.split_at_checked(2).filter(|_| byte == b'%');
+        let escaped = escaped.and_then(|(digits, after)| Some((hexadecimal(digits)?, after)));
+        let plain = (if byte == b'+' { b' ' } else { byte }, after);
+        let (byte, after) = escaped.unwrap_or(plain);
+        bytes.push(byte);
+        rest = after;
+    }
+    Cow::Owned(bytes)
+}
+
+fn hexadecimal(digits: &[u8]) -> Option<u8> {
+    let value = |value: u32, digit: &u8| Some(value << 4 | char::from(*digit).to_digit(16)?);
+    digits.iter().try_fold(0, value).and_then(|value| u8::try_from(value).ok())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_query_is_decoded_once() {
+        for (text, expected) in [
+            ("a", &b"a"[..]),
+            ("a+b%20c", b"a b c"),
+            ("%2B%2b%2526%26", b"++%26&"),
+            ("%C3%A9%ff%00", b"\xc3\xa9\xff\0"),
+            ("%", b"%"),
+            ("%4", b"%4"),
+            ("%4g%g4%+1%%41", b"%4g%g4% 1%A"),
+            ("%2", b"%2"),
+        ] {
+            assert_eq!(*decoded(text.as_bytes()), *expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn lines_of_a_header_are_joined_as_its_syntax_has_it() {
+        let lines = [(&b"cookie"[..], &b"a=1"[..]), (b"x", b"1"), (b"cookie", b"b=2"), (b"x", b"2")];
+        let request = ParsedRequest::new(&Facts { path: b"/", headers: &lines, ..Facts::default() }).unwrap();
+        assert_eq!(request.header(b"cookie").as_deref(), Some(&b"a=1; b=2"[..]));
+        assert_eq!(request.header(b"x").as_deref(), Some(&b"1,2"[..]));
+    }
 
     #[test]
     fn a_target_is_path_and_query() {
