@@ -331,7 +331,7 @@ fn enforce<H: Host>(filter: &Filter<H>, evaluated: Evaluated<'_>) -> Enforced {
         Verdict::Deny(Denial { reason, status, rule, route }) => {
             let outcome = Outcome { rule: rule.map(|rule| rule.to_string()), ..outcome };
             let outcome = outcome.on_route(route.as_ref());
-            let edits = route.as_ref().and_then(|route| ResponseEdits::of_denied(route, evaluated.facts));
+            let edits = route.as_ref().and_then(|route| ResponseEdits::of(route, evaluated.facts, None));
             deny(filter, evaluated.facts, *reason, *status, outcome, edits)
         }
     }
@@ -349,17 +349,19 @@ fn pass<H: Host>(
     let rule = decision.allowed_by.map(|prefix| prefix.to_string());
     let mut outcome = Outcome { rule, ..outcome }.on_route(route);
     let route_name = route.map(|route| route.route);
-    let edits_of_denied = || route.and_then(|route| ResponseEdits::of_denied(route, facts));
+    let edits_of_denied = || route.and_then(|route| ResponseEdits::of(route, facts, None));
     // A client on the allow list skips limits too.
     let tables = tables.filter(|_| decision.allowed_by.is_none());
-    let limits = tables.map(|tables| limits::check(&filter.instance, tables, route_name, facts));
+    let limits = tables.map(|tables| limits::check(&filter.instance, tables, route, facts));
     let limits = limits.unwrap_or_default();
     outcome.shadow_limit = limits.shadow_denied;
     if let Some(limited) = limits.denied {
         outcome.rule = Some(RuleId::Limit(limited.limit).to_string());
         let (reason, status) = (Reason::RateLimited, Reason::RateLimited.status());
-        let replied = reply::deny(&filter.instance.host, facts, reason, status, &limited.headers);
-        return denied(filter, reason, replied, outcome, edits_of_denied());
+        let headers = [("retry-after", limited.retry_after_s.to_string().into_bytes())];
+        let replied = reply::deny(&filter.instance.host, facts, reason, status, &headers);
+        let edits = ResponseEdits::with_limits(edits_of_denied(), limits.usages);
+        return denied(filter, reason, replied, outcome, edits);
     }
     let described = descriptors::set(filter, route_name, facts.client());
     let handled = described.and_then(|()| match route {

@@ -67,15 +67,14 @@ pub fn carry_out<H: Host>(
     facts: &RequestFacts,
     random_bits: u32,
 ) -> Result<(Handled, Option<Box<ResponseEdits>>), Reason> {
-    let response = ResponseEdits::of(found, facts);
     // Only CORS looks at headers.
     let lines = if found.cors().is_some() { facts.lines() } else { Vec::new() };
-    match found.response_from(&facts.facts(&lines, random_bits)) {
+    let from = found.response_from(&facts.facts(&lines, random_bits));
+    let response = ResponseEdits::of(found, facts, Some(&from));
+    match from {
         ResponseFrom::Preflight(headers) => {
             filter.require(reply::preflight(&filter.instance.host, &headers))?;
-            // The answer has all CORS headers already.
-            let edits = response.map(|edits| Box::new(ResponseEdits { cors: None, varies: false, ..*edits }));
-            return Ok((Handled::Preflight, edits));
+            return Ok((Handled::Preflight, response));
         }
         ResponseFrom::Redirect(redirect) => {
             let (https, host, target) = facts.url_parts();
@@ -174,27 +173,22 @@ impl ResponseEdits {
         Some(edits)
     }
 
-    /// The edits of a denial on the route `found`: only CORS, so that a page that may read
-    /// the route's responses may read the denial.
-    pub fn of_denied(found: &RouteMatch<'_>, facts: &RequestFacts) -> Option<Box<Self>> {
-        let edits = Self::of(found, facts)?;
-        edits.cors.is_some().then(|| Box::new(Self { actions: Vec::new(), ..*edits }))
-    }
-
-    /// The edits of a response on the route `found`; `None` if there are none.
-    fn of(found: &RouteMatch<'_>, facts: &RequestFacts) -> Option<Box<Self>> {
-        let mut edits = Self::default();
-        for action in found.actions() {
-            if !action.response.is_empty() {
-                edits.actions.push(action.clone());
-            }
-            if let Some(cors) = &action.cors {
-                edits.varies = cors.varies();
-                // Headers that are the same for all origins are set for a request
-                // without one too: a cache may serve the response to a page.
-                let origin = facts.origin().or((!edits.varies).then_some(b""));
-                edits.cors = Some(origin.map(|origin| cors.simple(origin)).unwrap_or_default());
-            }
+    /// The edits of a response on the route `found`; `None` if there are none. `from`: `None` for
+    /// a denial, which a page that may read the route's responses may read, too.
+    pub fn of(
+        found: &RouteMatch<'_>,
+        facts: &RequestFacts,
+        from: Option<&ResponseFrom<'_>>,
+    ) -> Option<Box<Self>> {
+        let actions = found.response_actions(from).filter(|action| !action.response.is_empty());
+        let mut edits = Self { actions: actions.cloned().collect(), ..Self::default() };
+        // The answer to a preflight request has all CORS headers already.
+        if let Some(cors) = found.cors().filter(|_| !matches!(from, Some(ResponseFrom::Preflight(_)))) {
+            edits.varies = cors.varies();
+            // Headers that are the same for all origins are set for a request
+            // without one too: a cache may serve the response to a page.
+            let origin = facts.origin().or((!edits.varies).then_some(b""));
+            edits.cors = Some(origin.map(|origin| cors.simple(origin)).unwrap_or_default());
         }
         (edits.cors.is_some() || !edits.actions.is_empty()).then(|| Box::new(edits))
     }

@@ -2,7 +2,8 @@
 //! `RateLimit-Policy`, `RateLimit` and `Retry-After`.
 
 use tidegate_policy::decide::Tables;
-use tidegate_policy::limit::{Limit, LimitStatus, retry_after};
+use tidegate_policy::limit::{LimitStatus, retry_after};
+use tidegate_policy::route::RouteMatch;
 
 use super::facts::RequestFacts;
 use super::limiter::LimitAnswer;
@@ -17,7 +18,8 @@ pub struct LimitCheck<'t> {
     pub denied: Option<LimitDenial<'t>>,
     /// Name of the first limit in shadow that has nothing left.
     pub shadow_denied: Option<String>,
-    /// Usage of the limits that are shown also to a client whose request passes.
+    /// Usage of the limits that are shown: the one that denies, and those that are shown also to a
+    /// client whose request passes.
     pub usages: Vec<LimitStatus>,
 }
 
@@ -25,8 +27,8 @@ pub struct LimitCheck<'t> {
 pub struct LimitDenial<'t> {
     /// The limit's name.
     pub limit: &'t str,
-    /// Headers of the answer.
-    pub headers: Vec<(&'static str, Vec<u8>)>,
+    /// Seconds after which the client may try again, for `Retry-After`.
+    pub retry_after_s: u64,
 }
 
 /// Takes the request out of the limits that hold for it, in the order of their names,
@@ -41,7 +43,7 @@ pub struct LimitDenial<'t> {
 pub fn check<'t, H: Host>(
     instance: &AdminInstance<H>,
     tables: &'t Tables,
-    route: Option<&str>,
+    route: Option<&RouteMatch<'_>>,
     facts: &RequestFacts,
 ) -> LimitCheck<'t> {
     let mut found = LimitCheck::default();
@@ -64,19 +66,13 @@ pub fn check<'t, H: Host>(
             }
             LimitAnswer::Waits { tat, wait_ns } => {
                 found.usages.push(LimitStatus::new(limit, tat));
-                found.denied = Some(denial(limit, &found.usages, wait_ns, instance.host.monotonic_ns()));
+                found.denied = Some(LimitDenial { limit: &limit.name, retry_after_s: retry_after(wait_ns) });
                 return found;
             }
             LimitAnswer::Unknown => {}
         }
     }
     found
-}
-
-fn denial<'t>(limit: &'t Limit, usages: &[LimitStatus], wait_ns: u64, now_ns: u64) -> LimitDenial<'t> {
-    let mut headers = fields(usages, now_ns).to_vec();
-    headers.push(("retry-after", retry_after(wait_ns).to_string().into_bytes()));
-    LimitDenial { limit: &limit.name, headers }
 }
 
 /// Adds `RateLimit-Policy` and `RateLimit` to the current response. The upstream's values
@@ -88,13 +84,6 @@ pub fn add_headers<H: Host>(host: &H, usages: &[LimitStatus]) -> Result<(), Host
     if usages.is_empty() {
         return Ok(());
     }
-    let fields = fields(usages, host.monotonic_ns());
-    fields.iter().try_for_each(|(name, value)| host.add_response_header(name, value))
-}
-
-fn fields(usages: &[LimitStatus], now_ns: u64) -> [(&'static str, Vec<u8>); 2] {
-    [
-        ("ratelimit-policy", LimitStatus::policy(usages).into_bytes()),
-        ("ratelimit", LimitStatus::limit(usages, now_ns).into_bytes()),
-    ]
+    host.add_response_header("ratelimit-policy", LimitStatus::policy(usages).as_bytes())?;
+    host.add_response_header("ratelimit", LimitStatus::limit(usages, host.monotonic_ns()).as_bytes())
 }

@@ -19,6 +19,7 @@ const BARE: &str = "bare.example";
 const ELSEWHERE: &str = "elsewhere.example";
 const BACKEND: &str = "backend.example";
 const NONE: &str = "none.example";
+const LIMITED: &str = "limited.example";
 
 fn filter(cors: &Value) -> Value {
     json!({ "type": "CORS", "cors": cors })
@@ -272,6 +273,29 @@ fn check_simple(worker: &mut Connection, raw: &RawBackend, at: &str) -> Result<(
     Ok(())
 }
 
+/// The browser's questions use up no limit, and a page can read that it is over one; the response
+/// headers of the route stand on every answer.
+fn check_limit(stack: &Stack) -> Result<()> {
+    let set = json!({ "set": [{ "name": "strict-transport-security", "value": "max-age=1" }] });
+    let edit = json!({ "type": "ResponseHeaderModifier", "responseHeaderModifier": set });
+    let cors = filter(&json!({ "allowOrigins": ["https://a.test"], "allowMethods": ["PUT"] }));
+    let rule = json!({ "filters": [cors, edit], "backendRefs": [{ "name": "raw" }] });
+    stack.put_spec("limited", &json!({ "hostnames": [LIMITED], "rules": [rule] }))?;
+    let limit = json!({ "key": "global", "match": { "route": "limited" }, "rate": 2, "per": "day" });
+    stack.put_limit("limited", &limit)?;
+    let mut gate = Connection::open(stack.gate())?;
+    let put = Request::new(Method::PUT, "/a").header("host", LIMITED).header("origin", "https://a.test");
+    for allowed in [200, 200, 429, 429] {
+        for (request, status) in [(preflight(LIMITED, "https://a.test"), 204), (put.clone(), allowed)] {
+            let answer = gate.send(&request)?;
+            assert_eq!(answer.status, status);
+            assert_eq!(answer.header("access-control-allow-origin"), Some("https://a.test"), "{status}");
+            assert_eq!(answer.header("strict-transport-security"), Some("max-age=1"), "{status}");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn pages_of_other_sites_may_what_the_route_says() {
     let raw = RawBackend::start(BACKENDS_OWN).unwrap();
@@ -285,6 +309,7 @@ fn pages_of_other_sites_may_what_the_route_says() {
             check_simple(worker, &raw, at)
         })
         .unwrap();
+    check_limit(&stack).unwrap();
     stack.recorded(PATIENCE).unwrap();
     let rows = "SELECT DISTINCT verdict, reason, status FROM traffic_events WHERE method = 'OPTIONS' \
                 AND route = 'listed' ORDER BY status";

@@ -239,31 +239,67 @@ fn limits_without_a_route_hold_where_envoy_routes() {
     assert_eq!(passed(&mut testbed, 10, |_| Request::get("/x", "1.2.3.4")), 2);
 }
 
-#[test]
-fn redirects_and_preflights_are_requests_of_their_route() {
+/// A service with a route that redirects below `/old`, and else lets pages of `a.example` in; its
+/// responses have a header of its own.
+fn with_cors(limits: impl IntoIterator<Item = Limit>) -> Testbed {
     let redirect = json!({"type": "RequestRedirect", "requestRedirect": {"hostname": "other.example"}});
     let cors = json!({"type": "CORS", "cors": {"allowOrigins": ["https://a.example"]}});
+    let set = json!({"set": [{"name": "x-route", "value": "1"}], "remove": ["ratelimit", "retry-after"]});
+    let edit = json!({"type": "ResponseHeaderModifier", "responseHeaderModifier": set});
     let document = json!({"metadata": {"name": "all"}, "spec": {"rules": [
         {"matches": [{"path": {"value": "/old"}}], "filters": [redirect]},
-        {"filters": [cors], "backendRefs": [{"name": "demo", "port": 80}]},
+        {"filters": [cors, edit], "backendRefs": [{"name": "demo", "port": 80}]},
     ]}});
     let mut feed = Feed::new();
     feed.set_routes(&[document]);
-    let told = json!({"key": "ip", "rate": 2, "per": "minute", "headers": true});
-    feed.set_limits([limit("l", &told)]);
-    let mut testbed = Testbed::new(module, 1, CONFIG, feed);
-    let preflight = Request::new("OPTIONS", "example.org", "/x", Some("1.2.3.4"))
+    feed.set_limits(limits);
+    Testbed::new(module, 1, CONFIG, feed)
+}
+
+fn of_page(method: &str) -> Request {
+    Request::new(method, "example.org", "/x", Some("1.2.3.4"))
         .header(b"origin", b"https://a.example")
-        .header(b"access-control-request-method", b"GET");
+        .header(b"access-control-request-method", b"PUT")
+}
+
+#[test]
+fn redirects_are_requests_of_their_route() {
+    let shown = json!({"key": "ip", "rate": 2, "per": "minute", "headers": true});
+    let mut testbed = with_cors([limit("l", &shown)]);
     let old = |testbed: &mut Testbed| testbed.request(0, Request::get("/old", "1.2.3.4"));
     let redirected = old(&mut testbed);
     assert_eq!(
         (redirected.status, redirected.header("ratelimit").as_deref()),
         (302, Some(r#""l";r=1;t=30"#))
     );
-    let asked = testbed.request(0, preflight);
-    assert_eq!((asked.status, asked.header("ratelimit").as_deref()), (204, Some(r#""l";r=0;t=30"#)));
-    assert_eq!(old(&mut testbed).status, 429);
+    assert_eq!((old(&mut testbed).status, old(&mut testbed).status), (302, 429));
+}
+
+#[test]
+fn what_a_browser_asks_before_a_page_s_request_counts_only_where_a_limit_says_so() {
+    let statuses = |more: Value| {
+        let mut document = json!({"key": "ip", "rate": 4, "per": "minute"});
+        document.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let mut testbed = with_cors([limit("l", &document)]);
+        let pairs =
+            (0..5).map(|_| ["OPTIONS", "PUT"].map(|method| testbed.request(0, of_page(method)).status));
+        pairs.collect::<Vec<_>>()
+    };
+    assert_eq!(statuses(json!({})), [[204, 200], [204, 200], [204, 200], [204, 200], [204, 429]]);
+    let counted = statuses(json!({"count_preflights": true}));
+    assert_eq!(counted, [[204, 200], [204, 200], [429, 429], [429, 429], [429, 429]]);
+}
+
+#[test]
+fn a_denial_has_the_headers_of_its_route_and_those_of_the_limit() {
+    let mut testbed = with_cors([per_client(1)]);
+    assert_eq!(testbed.request(0, of_page("PUT")).header("x-route").as_deref(), Some("1"));
+    let denied = testbed.request(0, of_page("PUT"));
+    let header = |name| denied.header(name);
+    assert_eq!((denied.status, header("x-route").as_deref()), (429, Some("1")));
+    assert_eq!(header("access-control-allow-origin").as_deref(), Some("https://a.example"));
+    assert_eq!(header("retry-after"), None, "which the route removes");
+    assert_eq!(header("ratelimit").as_deref(), Some(r#""per-client";r=0;t=60"#), "which the gate adds last");
 }
 
 #[test]

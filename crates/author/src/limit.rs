@@ -2,7 +2,7 @@
 //!
 //! ```json
 //! {"key": "ip", "match": {"route": "login", "cidr": ["0.0.0.0/0"]}, "rate": 100, "per": "minute",
-//!  "burst": 20, "shadow": false, "headers": true, "v6_prefix": 64}
+//!  "burst": 20, "shadow": false, "headers": true, "v6_prefix": 64, "count_preflights": false}
 //! ```
 
 use serde_json::Value;
@@ -13,7 +13,8 @@ use tidegate_policy::address::Prefix;
 use tidegate_policy::duration;
 use tidegate_policy::limit::{Limit, LimitKey, MAX_MATCHES, MAX_PER_S, MAX_RATE, MAX_REFILL_S, V6_PREFIX};
 
-const FIELDS: &[&str] = &["name", "key", "match", "rate", "per", "burst", "shadow", "headers", "v6_prefix"];
+const FIELDS: &[&str] =
+    &["name", "key", "match", "rate", "per", "burst", "shadow", "headers", "v6_prefix", "count_preflights"];
 /// Prefixes of the filter's and Envoy's own headers: a client's are removed.
 const OWN_PREFIXES: [&str; 2] = ["x-tidegate-", "x-envoy-"];
 /// Headers of the framing of a message or a connection (RFC 9110 7.6.1, RFC 9112 6): they
@@ -22,7 +23,7 @@ const FRAMING: [&str; 7] =
     ["connection", "content-length", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
 
 /// Reads the limit of this name. `key`, `rate` and `per` are required; by default `match`
-/// is all requests, `burst` the rate, `shadow` and `headers` false, and `v6_prefix` 64. A
+/// is all requests, `burst` the rate, `shadow`, `headers` and `count_preflights` false, and `v6_prefix` 64. A
 /// `name` in the document must be this one.
 ///
 /// # Errors
@@ -55,6 +56,7 @@ fn limit(name: &str, document: &DocumentNode<'_>, errors: &mut DocumentErrors) -
     };
     let shadow = flag(&fields, "shadow", errors);
     let headers = flag(&fields, "headers", errors);
+    let count_preflights = flag(&fields, "count_preflights", errors);
     let v6_prefix = match fields.get("v6_prefix") {
         Some(node) => node.integer(1, 128, errors).and_then(|len| u8::try_from(len).ok()),
         None => Some(V6_PREFIX),
@@ -71,6 +73,7 @@ fn limit(name: &str, document: &DocumentNode<'_>, errors: &mut DocumentErrors) -
         shadow: shadow?,
         headers: headers?,
         v6_prefix: v6_prefix?,
+        count_preflights: count_preflights?,
     };
     if limit.refill_s() > MAX_REFILL_S {
         let message = "at this rate it would take over a hundred years until the whole burst is there again: \
@@ -242,7 +245,7 @@ mod tests {
         assert_eq!(read(&with("match", json!({}))), wanted);
         let full = json!({"name": "l", "key": "header:X-API-Key", "rate": 5, "per": "10s", "burst": 7,
             "match": {"route": ["b", "a", "b"], "cidr": "10.1.2.3/8"}, "shadow": true, "headers": true,
-            "v6_prefix": 48});
+            "v6_prefix": 48, "count_preflights": true});
         let wanted = Limit {
             name: "l".into(),
             key: LimitKey::Header("x-api-key".into()),
@@ -254,6 +257,7 @@ mod tests {
             shadow: true,
             headers: true,
             v6_prefix: 48,
+            count_preflights: true,
         };
         assert_eq!(read(&full), wanted);
         let both = read(&with("match", json!({"route": "a.b", "cidr": ["::/0", "0.0.0.0/0"]})));
@@ -329,6 +333,7 @@ mod tests {
             ("burst", json!(0.5), "/burst", "wrong_type"),
             ("shadow", json!("yes"), "/shadow", "wrong_type"),
             ("headers", json!(1), "/headers", "wrong_type"),
+            ("count_preflights", json!("no"), "/count_preflights", "wrong_type"),
             ("v6_prefix", json!(0), "/v6_prefix", "out_of_range"),
             ("v6_prefix", json!(129), "/v6_prefix", "out_of_range"),
             ("window", json!(5), "/window", "unknown_field"),

@@ -266,21 +266,59 @@ fn a_request_that_is_too_long_to_place_is_denied() {
     assert_eq!(event(&stream).reason.as_deref(), Some("request_too_long"));
 }
 
+/// An answer's headers, that is `:status` and what the route's actions add to it.
+fn edited(method: &'static str, backend: Option<Backend>, action: Action, of_backend: Action) -> HeaderPairs {
+    let host = SimHost::alone();
+    let from = [
+        (":method", method.as_bytes()),
+        (":path", b"/"),
+        ("origin", b"https://a.example"),
+        ("access-control-request-method", b"PUT"),
+    ];
+    let mut found = found(backend, action);
+    if let Found::Route(Ok(Some(answer))) = &mut found {
+        answer.backend_action = Some(Arc::new(of_backend));
+    }
+    let mut stream = routed(&host, &from, found);
+    let status = match host.take_done().last() {
+        Some(Done::Replied(status, _)) => status.to_string(),
+        _ => "200".to_owned(),
+    };
+    host.respond(pairs(&[(":status", status.as_bytes())]));
+    assert_eq!(stream.on_http_response_headers(3, true), proxy_wasm::types::Action::Continue);
+    host.response()
+}
+
+#[test]
+fn a_rule_s_response_headers_stand_on_every_answer_and_a_backendref_s_where_it_is_asked() {
+    let set = |name: &str| HeaderEdits { set: lines(&[(name, "1")]), ..HeaderEdits::default() };
+    let of = |name: &str| Action { response: set(name), ..Action::default() };
+    let redirect = || Redirect { https: Some(true), hostname: None, path: None, port: None, status: 301 };
+    let (rule, both) = (vec!["x-rule"], vec!["x-rule", "x-backend"]);
+    let shop = || Some(backend("shop", None));
+    let own = |headers: HeaderPairs| {
+        let names = headers.into_iter().map(|(name, _)| String::from_utf8(name).unwrap());
+        names.filter(|name| name.starts_with("x-")).collect::<Vec<_>>()
+    };
+    let with_cors = |name: &str| Action { response: set(name), ..cors() };
+    assert_eq!(own(edited("GET", shop(), of("x-rule"), of("x-backend"))), both);
+    assert_eq!(own(edited("GET", None, of("x-rule"), of("x-backend"))), rule, "500: nobody is asked");
+    let redirects = Action { redirect: Some(redirect()), ..of("x-backend") };
+    assert_eq!(own(edited("GET", None, of("x-rule"), redirects)), both, "its own filters answer");
+    assert_eq!(own(edited("OPTIONS", shop(), with_cors("x-rule"), of("x-backend"))), rule);
+    assert_eq!(own(edited("OPTIONS", shop(), of("x-rule"), with_cors("x-backend"))), both);
+}
+
 #[test]
 fn a_page_that_may_read_answers_may_read_a_denial() {
-    let host = SimHost::alone();
-    let from = [(":method", &b"GET"[..]), (":path", b"/"), ("origin", b"https://a.example")];
     let response = HeaderEdits { set: lines(&[("x-set", "1")]), ..HeaderEdits::default() };
-    let mut stream = routed(&host, &from, found(None, Action { response, ..cors() }));
-    assert_eq!(host.take_done(), [Done::Replied(500, "no_backend".to_owned())]);
-    host.respond(pairs(&[(":status", b"500")]));
-    assert_eq!(stream.on_http_response_headers(3, true), proxy_wasm::types::Action::Continue);
     assert_eq!(
-        host.response(),
+        edited("GET", None, Action { response, ..cors() }, Action::default()),
         pairs(&[
             (":status", b"500"),
             ("access-control-allow-origin", b"https://a.example"),
             ("vary", b"origin"),
+            ("x-set", b"1"),
         ])
     );
 }

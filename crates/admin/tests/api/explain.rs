@@ -230,6 +230,54 @@ async fn limits_are_told_of_where_they_count_and_backends_with_their_addresses()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_browsers_are_answered_is_told_and_why_they_are_not() {
+    let service = TestService::start().await;
+    let cors = json!({"type": "CORS", "cors": {"allowOrigins": ["https://a.example"]}});
+    let edit = json!({"type": "ResponseHeaderModifier", "responseHeaderModifier":
+        {"set": [{"name": "x-a", "value": "1"}]}});
+    let law = json!({"type": "ExtensionRef", "extensionRef":
+        {"group": "tidegate.dev", "kind": "GeoRule", "name": "law"}});
+    let rule = |wanted: Value| json!({"matches": [wanted], "filters": [cors, edit, law], "backendRefs": [{"name": "b"}]});
+    put_route(&service, "r", json!([rule(path("PathPrefix", "/a"))])).await;
+    let get = json!({"path": {"value": "/get"}, "method": "GET"});
+    let told = service.put_json("/api/admin/routes/get", &json!({"spec": {"rules": [rule(get)]}})).await.ok();
+    assert!(told["warnings"][0].as_str().unwrap().contains("OPTIONS, not GET"), "{told}");
+    service
+        .put_json("/api/admin/geo-rules/law", &json!({"mode": "deny", "countries": ["DE"], "global": false}))
+        .await
+        .ok();
+    service.put_json("/api/admin/limits/l", &json!({"key": "global", "rate": 5, "per": "10s"})).await.ok();
+
+    let of = async |method: &str, path: &str| {
+        let headers = ["origin: https://a.example", "access-control-request-method: GET"];
+        let asked = [
+            ("path", path),
+            ("method", method),
+            ("country", "DE"),
+            ("header", headers[0]),
+            ("header", headers[1]),
+        ];
+        explain(&service, &asked).await
+    };
+    let preflight = of("OPTIONS", "/a").await;
+    let effects = json!({"response_headers": [{"action": "set", "name": "x-a", "value": "1"}], "cors": true});
+    has(&preflight["decision"], json!({"status": 204, "reason": "cors_preflight", "effects": effects}));
+    assert_eq!(
+        (&preflight["checks"]["limits"], &preflight["checks"]["geo"]["rules"][0]["holds"]),
+        (&json!([]), &json!(false))
+    );
+    let denied = of("GET", "/a").await;
+    has(&denied["decision"], json!({"status": 403, "reason": "geo_denied", "effects": effects}));
+    for method in ["GET", "OPTIONS"] {
+        let told = of(method, "/get").await;
+        let warning = told["checks"]["route"]["warnings"][0].as_str().unwrap_or_default().to_owned();
+        assert!(warning.starts_with("get: /spec/rules/0/matches/0: no preflight request matches"), "{told}");
+    }
+    let told = explain(&service, &[("path", "/a"), ("host", "a.example:x")]).await;
+    has(&told["decision"], json!({"verdict": "deny", "status": 400, "reason": "bad_host", "route": null}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_parameter_that_no_request_could_have_is_named() {
     let service = TestService::start().await;
     for (query, parameter, code) in [

@@ -197,7 +197,7 @@ impl<'t> Findings<'t> {
 
         let verdict = match settings.routing {
             Routing::Envoy => Verdict::Allow(None),
-            Routing::Tidegate => routed(self.route.ok_or(Check::Route)?, geo, settings),
+            Routing::Tidegate => routed(self.route.ok_or(Check::Route)?, geo, facts, settings),
         };
         Ok(Decision { verdict, allowed_by, country })
     }
@@ -206,6 +206,7 @@ impl<'t> Findings<'t> {
 fn routed<'t>(
     route: Finding<Result<Option<RouteMatch<'t>>, TooLong>>,
     geo: Option<GeoFinding<'t>>,
+    facts: &Facts<'_>,
     settings: &Settings,
 ) -> Verdict<'t> {
     let found = match route {
@@ -222,6 +223,9 @@ fn routed<'t>(
             OnNoRoute::Deny => Verdict::Deny(Denial::new(Reason::NoRoute, None, None)),
         };
     };
+    // A browser shows its page nothing of a preflight request that is denied. The request after it
+    // is checked, and its denial can be read.
+    let geo = geo.filter(|_| found.geo.is_empty() || found.preflight(facts).is_none());
     for name in found.geo.iter().filter(|_| geo.is_some()) {
         match geo.and_then(|geo| geo.rule(name)) {
             Some(None) => {}

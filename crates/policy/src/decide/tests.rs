@@ -10,6 +10,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::check::PerCheck;
+use crate::geo::{GeoAction, RuleVerdict};
+use crate::route::action::{Action, Cors};
 use crate::route::{RouteMatch, sample};
 use crate::table::Entry;
 use crate::table::EntryState::{Absent, Present};
@@ -175,6 +177,44 @@ fn a_host_that_cannot_be_read_is_denied_before_all_else_and_not_left_to_a_wider_
     }
     let find = |host| tables.routes.find(&Facts { host, path: b"/shop", ..from("10.0.0.1") }).unwrap();
     assert!(find(b"h:abc").is_none() && find(b"h").is_some() && find(b"[::1]:80").is_some());
+}
+
+#[test]
+fn a_preflight_request_passes_the_geo_rules_of_its_route_and_the_request_after_it_does_not() {
+    let cors = Cors { origins: vec!["*".to_owned()], ..Cors::default() };
+    let action = Arc::new(Action { cors: Some(cors), ..Action::default() });
+    let names = ["law".to_owned(), "lost".to_owned()];
+    let found = RouteMatch {
+        route: "r",
+        rule: 0,
+        template: None,
+        backend: None,
+        geo: &names,
+        action: Some(&action),
+        backend_action: None,
+    };
+    let verdict = |global: bool, cors: bool, method| {
+        let denies = Some(GeoAction::LegalReasons);
+        let verdicts = [RuleVerdict { name: "law".to_owned(), global, denies }];
+        let geo = GeoFinding::Verdicts { country: None, verdicts: &verdicts };
+        let found = RouteMatch { action: found.action.filter(|_| cors), ..found };
+        let findings = Findings {
+            ip: Some(Finding::Found(IpFinding::Clear)),
+            geo: Some(Finding::Found(geo)),
+            route: Some(Finding::Found(Ok(Some(found)))),
+        };
+        let headers = [(&b"origin"[..], &b"https://a"[..]), (b"access-control-request-method", b"PUT")];
+        let facts = Facts { method, headers: &headers, ..from("10.0.0.1") };
+        match findings.step(&facts, &PASS) {
+            Step::Decided(Decision { verdict: Verdict::Deny(denial), .. }) => Some(denial.reason),
+            Step::Decided(_) => None,
+            Step::Ask(check) => panic!("{check:?} is known"),
+        }
+    };
+    assert_eq!(verdict(false, true, b"OPTIONS"), None);
+    assert_eq!(verdict(false, true, b"PUT"), Some(Reason::GeoDenied));
+    assert_eq!(verdict(false, false, b"OPTIONS"), Some(Reason::GeoDenied), "which no filter answers");
+    assert_eq!(verdict(true, true, b"OPTIONS"), Some(Reason::GeoDenied), "which comes before routes");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use super::limits::{Limit, LimitKey, Limits};
 use crate::address::{Prefix, canonical};
 use crate::request::Facts;
+use crate::route::RouteMatch;
 
 /// Buckets of keys that clients choose: addresses and headers.
 pub const CLIENT_BUCKETS: u16 = 4096;
@@ -51,14 +52,18 @@ impl<'r> KeyValue<'r> {
 
 impl Limits {
     /// The limits that hold for a request that `route` matched, with its key value under
-    /// each.
+    /// each. A page's user does not ask for the browser's preflight requests, and a page cannot
+    /// read that one was denied: they count where the limit says so.
     pub fn of<'l, 'r>(
         &'l self,
         facts: &Facts<'r>,
-        route: Option<&'r str>,
+        route: Option<&RouteMatch<'r>>,
     ) -> impl Iterator<Item = (&'l Limit, KeyValue<'r>)> {
         let facts = *facts;
+        let is_preflight = route.is_some_and(|route| route.preflight(&facts).is_some());
+        let route = route.map(|route| route.route);
         self.applying(route, facts.client)
+            .filter(move |limit| limit.count_preflights || !is_preflight)
             .filter_map(move |limit| Some((limit, KeyValue::of(limit, &facts, route)?)))
     }
 }

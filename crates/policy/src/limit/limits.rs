@@ -9,7 +9,7 @@ use crate::address::Prefix;
 use crate::codec::{FormatError, at_most, decode, encode};
 
 /// Version of the bytes of [`Limits`].
-pub const LIMITS_FORMAT: u8 = 1;
+pub const LIMITS_FORMAT: u8 = 2;
 /// The most limits of a table: every request is compared with each.
 pub const MAX_LIMITS: usize = 256;
 /// The most bytes of a table: more than [`MAX_LIMITS`] of the largest limits take.
@@ -55,6 +55,8 @@ pub struct Limit {
     pub headers: bool,
     /// The leading bits by which IPv6 clients are told apart, 1 to 128.
     pub v6_prefix: u8,
+    /// Whether browsers' preflight requests that a route's CORS filter answers count, too.
+    pub count_preflights: bool,
 }
 
 /// What requests are counted by.
@@ -85,6 +87,7 @@ impl Limit {
             shadow: false,
             headers: false,
             v6_prefix: V6_PREFIX,
+            count_preflights: false,
         }
     }
 

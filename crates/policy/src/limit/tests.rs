@@ -192,18 +192,21 @@ fn any_limit() -> impl Strategy<Value = Limit> {
     ];
     let block = (any::<u128>(), 0u8..=128).prop_map(|(bits, len)| Prefix::v6(bits, len).unwrap());
     let terms = (1..=MAX_RATE, 1..=MAX_PER_S, 1u32..1000, 1u8..=128);
-    ("[a-c]{1,3}", key, vec("[a-c]", 0..4), vec(block, 0..4), terms, any::<[bool; 2]>()).prop_map(
-        |(name, key, routes, cidrs, (rate, per_s, burst, v6_prefix), [shadow, headers])| Limit {
-            name,
-            key,
-            routes,
-            cidrs,
-            rate,
-            per_s,
-            burst,
-            shadow,
-            headers,
-            v6_prefix,
+    ("[a-c]{1,3}", key, vec("[a-c]", 0..4), vec(block, 0..4), terms, any::<[bool; 3]>()).prop_map(
+        |(name, key, routes, cidrs, (rate, per_s, burst, v6_prefix), [shadow, headers, count_preflights])| {
+            Limit {
+                name,
+                key,
+                routes,
+                cidrs,
+                rate,
+                per_s,
+                burst,
+                shadow,
+                headers,
+                v6_prefix,
+                count_preflights,
+            }
         },
     )
 }

@@ -51,11 +51,17 @@ impl<'t> RouteMatch<'t> {
         self.actions().filter_map(|action| action.cors.as_ref()).last()
     }
 
+    /// The headers of the filter's answer, if the request is a browser's preflight request.
+    #[must_use]
+    pub fn preflight(&self, facts: &Facts<'_>) -> Option<CorsHeaders> {
+        self.cors()?.preflight(facts)
+    }
+
     /// How the request is answered.
     #[must_use]
     pub fn response_from(&self, facts: &Facts<'_>) -> ResponseFrom<'t> {
         // Before a redirect, and without a backend too: browsers accept no other response.
-        if let Some(headers) = self.cors().and_then(|cors| cors.preflight(facts)) {
+        if let Some(headers) = self.preflight(facts) {
             return ResponseFrom::Preflight(headers);
         }
         match (self.redirect(), self.backend) {
@@ -63,6 +69,22 @@ impl<'t> RouteMatch<'t> {
             (None, Some(backend)) => ResponseFrom::Backend(backend),
             (None, None) => ResponseFrom::NoBackend,
         }
+    }
+
+    /// The actions whose response edits stand on an answer; `from`: `None` for a denial. The rule's
+    /// stand on every answer. The backendRef's are "executed if and only if the request is being
+    /// forwarded to the backend" (Gateway API, `HTTPBackendRef.filters`), or one of them answers.
+    pub fn response_actions(
+        &self,
+        from: Option<&ResponseFrom<'_>>,
+    ) -> impl Iterator<Item = &'t Arc<Action>> + use<'t> {
+        let has_cors = |action: &Arc<Action>| action.cors.is_some();
+        let of_backend = match from {
+            Some(ResponseFrom::Backend(_) | ResponseFrom::Redirect(_)) => true,
+            Some(ResponseFrom::Preflight(_)) => self.backend_action.is_some_and(has_cors),
+            Some(ResponseFrom::NoBackend) | None => false,
+        };
+        self.action.into_iter().chain(self.backend_action.filter(|_| of_backend))
     }
 
     /// Whether every request is answered with 500: no backend, redirect or CORS filter.

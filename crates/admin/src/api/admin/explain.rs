@@ -14,11 +14,13 @@ use axum::http::Uri;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
+use tidegate_author as author;
 use tidegate_policy::check::PerCheck;
 use tidegate_policy::decide::{
     Finding, Findings, GeoFinding, IpFinding, OnNoRoute, Routing, Settings, Step, Unavailable,
 };
 use tidegate_policy::request::Facts;
+use tidegate_policy::route::RouteMatch;
 
 use crate::api::app_state::AppState;
 use crate::feed::CurrentTables;
@@ -65,6 +67,8 @@ struct RouteCheck {
     matches: Matches,
     /// How the request is handled with each of the rule's backends, if the other checks allow it.
     backends: Vec<BackendShare>,
+    /// Warnings about its route, and about that of the request that a preflight request is for.
+    warnings: Vec<String>,
 }
 
 /// A backend and its share of a rule's requests.
@@ -97,19 +101,37 @@ impl Explanation {
         let backends: Vec<_> = matches.shares(&now.snapshot).map(share).collect();
         let decision = decide(0);
         let passes = decision.passes() || backends.iter().any(|share| share.outcome.passes());
-        let route = found.as_ref().map(|found| found.route);
-        let limits = if passes { checks::limits(&now.tables, &facts, route, ip) } else { Vec::new() };
+        let limits =
+            if passes { checks::limits(&now.tables, &facts, found.as_ref(), ip) } else { Vec::new() };
         Self {
             version: now.tables.version.to_string(),
             checks: CheckResults {
                 ip: IpCheck::new(&now.snapshot, ip),
-                geo: GeoCheck::new(&geo, &now.tables, found.as_ref()),
-                route: RouteCheck { matches, backends },
+                // A preflight request passes those of its route.
+                geo: GeoCheck::new(
+                    &geo,
+                    &now.tables,
+                    found.filter(|found| found.preflight(&facts).is_none()),
+                ),
+                route: RouteCheck { matches, backends, warnings: warnings(&facts, found, now) },
                 limits,
             },
             decision,
         }
     }
+}
+
+fn warnings(facts: &Facts<'_>, found: Option<RouteMatch<'_>>, now: &CurrentTables) -> Vec<String> {
+    let asks = facts.headers.iter().find(|line| line.0 == b"access-control-request-method");
+    let later = asks.filter(|_| facts.method == b"OPTIONS").map(|(_, method)| Facts { method, ..*facts });
+    let later = later.and_then(|facts| now.tables.routes.find(&facts).ok().flatten());
+    let names: BTreeSet<_> = found.into_iter().chain(later).map(|found| found.route).collect();
+    let routes = names.into_iter().filter_map(|name| now.snapshot.routes.in_force.get(name));
+    routes
+        .flat_map(|info| {
+            author::warnings(&info.parsed).into_iter().map(|says| format!("{}: {says}", info.name))
+        })
+        .collect()
 }
 
 /// The decision, given the results of all checks.

@@ -61,7 +61,7 @@ struct GeoRuleResult {
 }
 
 impl GeoCheck {
-    pub fn new(found: &GeoFinding<'_>, tables: &Tables, route: Option<&RouteMatch<'_>>) -> Self {
+    pub fn new(found: &GeoFinding<'_>, tables: &Tables, route: Option<RouteMatch<'_>>) -> Self {
         let named = route.map_or(&[][..], |route| route.geo);
         let rule = |name: &str, global, holds| {
             let (says, status) = match found.rule(name) {
@@ -111,7 +111,12 @@ impl CountingLimit {
 }
 
 /// The limits that count the request. Clients on the allow list are exempt.
-pub fn limits(tables: &Tables, facts: &Facts<'_>, route: Option<&str>, ip: IpFinding) -> Vec<CountingLimit> {
+pub fn limits(
+    tables: &Tables,
+    facts: &Facts<'_>,
+    route: Option<&RouteMatch<'_>>,
+    ip: IpFinding,
+) -> Vec<CountingLimit> {
     if matches!(ip, IpFinding::Allowed(_)) {
         return Vec::new();
     }

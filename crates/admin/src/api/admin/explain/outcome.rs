@@ -127,6 +127,8 @@ impl Outcome {
         outcome.template = found.template.map(str::to_owned);
         if outcome.verdict == "allow" {
             outcome.carry_out(&found, facts, arrival, clusters);
+        } else {
+            outcome.effects = Effects::of_response(&found, facts, None);
         }
         outcome
     }
@@ -143,8 +145,9 @@ impl Outcome {
         arrival: &RequestUrl<'_>,
         clusters: &BTreeSet<String>,
     ) {
-        self.effects = Effects::of_response(found, facts);
-        match found.response_from(facts) {
+        let from = found.response_from(facts);
+        self.effects = Effects::of_response(found, facts, Some(&from));
+        match from {
             ResponseFrom::Preflight(_) => {
                 (self.status, self.reason) = (Some(204), Some("cors_preflight"));
                 return;
@@ -159,7 +162,6 @@ impl Outcome {
                 let reason = Reason::NoBackend;
                 (self.verdict, self.status, self.reason) =
                     ("deny", Some(reason.status()), Some(reason.code()));
-                self.effects = Effects::default();
                 return;
             }
             ResponseFrom::Backend(backend) => self.backend = Some(ChosenBackend::new(backend, clusters)),
@@ -193,17 +195,16 @@ impl Effects {
         *self == Self::default()
     }
 
-    /// Changes of the response, whoever gives it.
-    fn of_response(found: &RouteMatch<'_>, facts: &Facts<'_>) -> Self {
-        let mut effects = Self::default();
+    /// Changes of the response; `from`: `None` for a denial.
+    fn of_response(found: &RouteMatch<'_>, facts: &Facts<'_>, from: Option<&ResponseFrom<'_>>) -> Self {
         let origin = facts.headers.iter().find(|line| line.0 == b"origin").map(|line| line.1);
-        for action in found.actions() {
-            effects.response_headers.extend(edits(&action.response));
-            if let (Some(cors), Some(origin)) = (&action.cors, origin) {
-                effects.cors = Some(!cors.simple(origin).is_empty());
-            }
+        let may_read = |origin| Some(!found.cors()?.simple(origin).is_empty());
+        let actions = found.response_actions(from);
+        Self {
+            response_headers: actions.flat_map(|action| edits(&action.response)).collect(),
+            cors: origin.and_then(may_read),
+            ..Self::default()
         }
-        effects
     }
 
     /// Adds the changes of the request by `action`; those of a backend come after those of its
