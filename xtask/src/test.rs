@@ -291,13 +291,42 @@ impl std::fmt::Display for Counts {
     }
 }
 
+/// The messages of the panics in what a harness prints: whoever sees the end of a log only
+/// must see why a test failed, and backtraces are long.
+#[derive(Default)]
+struct Panics {
+    messages: Vec<String>,
+    /// Lines of the last message that may still come.
+    open: usize,
+}
+
+impl Panics {
+    /// Lines of a message that are kept.
+    const KEPT: usize = 12;
+
+    fn take(&mut self, line: &str) {
+        if line.starts_with("thread '") && line.contains(" panicked at ") {
+            self.messages.push(line.to_owned());
+            self.open = Self::KEPT;
+        } else if line.starts_with("stack backtrace:") || line.starts_with("Stack backtrace:") {
+            self.open = 0;
+        } else if let Some(message) = self.messages.last_mut()
+            && self.open > 0
+        {
+            self.open -= 1;
+            message.push('\n');
+            message.push_str(line);
+        }
+    }
+}
+
 /// Runs tests with their output shown, and counts them on the way; `compiled` is called when
 /// the first of them run.
 fn tests(mut command: Command, compiled: impl FnOnce()) -> Result<Counts> {
     let line = line(&command);
     let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run {line}"))?;
     let output = child.stdout.take().context("no pipe")?;
-    let (mut counts, mut compiled) = (Counts::default(), Some(compiled));
+    let (mut counts, mut panics, mut compiled) = (Counts::default(), Panics::default(), Some(compiled));
     for said in BufReader::new(output).lines() {
         let said = said?;
         if said.starts_with("running ")
@@ -307,9 +336,10 @@ fn tests(mut command: Command, compiled: impl FnOnce()) -> Result<Counts> {
         }
         println!("{said}");
         counts = counts.and(Counts::of(&said).unwrap_or_default());
+        panics.take(&said);
     }
     let status = child.wait()?;
-    ensure!(status.success(), "{line}: {status}");
+    ensure!(status.success(), "{line}: {status}\n\n{}", panics.messages.join("\n\n"));
     ensure!(counts.passed > 0, "{line}: no test ran");
     Ok(counts)
 }
@@ -326,5 +356,15 @@ mod tests {
         let line = "test result: FAILED. 1 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s";
         assert_eq!(Counts::of(line), Some(Counts { passed: 1, failed: 3, ignored: 0 }));
         assert_eq!(Counts::of("test a_name ... ok"), None);
+    }
+
+    #[test]
+    fn a_panic_is_kept_without_its_backtrace() {
+        let mut panics = Panics::default();
+        let log = "thread 'a' (7) panicked at src/a.rs:1:2:\nno answer\n\nCaused by:\n    0: reset\n\n\
+                   Stack backtrace:\n   0: main\ntest b ... ok";
+        log.lines().for_each(|line| panics.take(line));
+        assert_eq!(panics.messages.len(), 1);
+        assert!(panics.messages[0].ends_with("    0: reset\n"), "{:?}", panics.messages);
     }
 }
