@@ -44,6 +44,38 @@ pub fn check_yaml_depth(yaml: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
+/// Carries out the merge keys of a document that was read from YAML (<https://yaml.org/type/merge.html>):
+/// an object gets the fields of the object that its `<<` has as value, or of all in a list, unless it
+/// has them itself; of several that have a field the first counts.
+///
+/// # Errors
+/// A `<<` that has another value.
+pub fn carry_out_merges(value: &mut Value) -> Result<(), String> {
+    match value {
+        Value::Array(members) => members.iter_mut().try_for_each(carry_out_merges),
+        Value::Object(fields) => {
+            fields.values_mut().try_for_each(carry_out_merges)?;
+            let sources = match fields.remove("<<") {
+                None => return Ok(()),
+                Some(Value::Array(sources)) => sources,
+                Some(source) => vec![source],
+            };
+            for source in sources {
+                let Value::Object(source) = source else {
+                    return Err(
+                        "the value of a merge key (<<) must be an object, or a list of objects".to_owned()
+                    );
+                };
+                for (name, value) in source {
+                    fields.entry(name).or_insert(value);
+                }
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A JSON value in which no object has a name twice.
 pub struct StrictValue(pub Value);
 
@@ -162,6 +194,23 @@ mod tests {
         assert_eq!(without_byte_order_mark(b"\xef\xbb\xbf{}"), b"{}");
         assert_eq!(without_byte_order_mark(b"{}\xef\xbb\xbf"), b"{}\xef\xbb\xbf");
         assert_eq!(without_byte_order_mark(b"\xef\xbb"), b"\xef\xbb");
+    }
+
+    #[test]
+    fn merge_keys_give_what_an_object_does_not_have_itself() {
+        let merged = |yaml: &str| {
+            let StrictValue(mut value) = yaml_serde::from_str(yaml).unwrap();
+            carry_out_merges(&mut value).map(|()| value)
+        };
+        let base = "base: &base {a: 1, b: {c: 1, d: 1}}\n";
+        let of = |rest: &str| merged(&format!("{base}x: {rest}\n")).map(|value| value["x"].clone());
+        assert_eq!(of("{<<: *base, a: 2}"), Ok(json!({"a": 2, "b": {"c": 1, "d": 1}})));
+        assert_eq!(of("{b: {}, !!merge <<: *base}"), Ok(json!({"a": 1, "b": {}})));
+        assert_eq!(of("[{<<: [{a: 3}, *base]}]"), Ok(json!([{"a": 3, "b": {"c": 1, "d": 1}}])));
+        assert_eq!(of("{<<: {<<: *base, e: 1}, b: 0}"), Ok(json!({"a": 1, "b": 0, "e": 1})));
+        for bad in ["{<<: 1}", "{<<: null}", "{<<: [[]]}"] {
+            assert!(of(bad).unwrap_err().contains("merge key"), "{bad}");
+        }
     }
 
     #[test]

@@ -11,7 +11,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::problem::{ApiResult, Problem, ProblemCode};
-use tidegate_author::strict_json::{StrictValue, check_yaml_depth, without_byte_order_mark};
+use tidegate_author::strict_json::{
+    StrictValue, carry_out_merges, check_yaml_depth, without_byte_order_mark,
+};
 
 /// Bytes of a body on the people's listener, at most.
 pub const MAX_PEOPLE_BODY: usize = 1 << 20;
@@ -177,9 +179,11 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
 fn from_yaml(bytes: &[u8]) -> ApiResult<Value> {
     not_empty(bytes, "a YAML document")?;
     check_yaml_depth(bytes).map_err(|wrong| Problem::new(ProblemCode::InvalidYaml, wrong))?;
-    yaml_serde::from_slice(bytes)
-        .map(|StrictValue(document)| document)
-        .map_err(|error| Problem::new(ProblemCode::InvalidYaml, error.to_string()))
+    let invalid = |error: String| Problem::new(ProblemCode::InvalidYaml, error);
+    let StrictValue(mut document) =
+        yaml_serde::from_slice(bytes).map_err(|error| invalid(error.to_string()))?;
+    carry_out_merges(&mut document).map_err(invalid)?;
+    Ok(document)
 }
 
 #[cfg(test)]

@@ -22,6 +22,11 @@ spec:
         "matches": [{"path": {"type": "PathPrefix", "value": "/hello"}}], "backendRefs": [{"name": "demo"}]
     }]});
     assert_eq!(service.get(HELLO).await.ok(), json!({"metadata": {"name": "hello"}, "spec": spec}));
+    let merged = "x: &x {rules: [{}]}\nspec: {<<: *x}\n";
+    send(merged).await.wrong_field(422, "invalid_field", "/x", "unknown_field");
+    send("spec: {rules: [&x {backendRefs: [{name: demo}]}, {<<: *x, name: second}]}").await.ok();
+    let second = json!({"backendRefs": [{"name": "demo"}], "name": "second"});
+    assert_eq!(service.get(HELLO).await.ok()["spec"]["rules"][1], second);
     send("spec: [").await.problem(400, "invalid_yaml");
     send(" ").await.problem(400, "empty_body");
     send(&"[".repeat(500_000)).await.problem(400, "invalid_yaml");

@@ -12,7 +12,9 @@ use serde_json::Value;
 use tidegate_author as author;
 
 use super::document::canonical;
-use tidegate_author::strict_json::{StrictValue, check_yaml_depth, without_byte_order_mark};
+use tidegate_author::strict_json::{
+    StrictValue, carry_out_merges, check_yaml_depth, without_byte_order_mark,
+};
 
 /// Extensions of the files that are read in a directory.
 const EXTENSIONS: [&str; 3] = ["json", "yaml", "yml"];
@@ -249,9 +251,12 @@ fn yaml_documents(bytes: &[u8]) -> Vec<Result<Value, String>> {
     }
     let documents = yaml_serde::Deserializer::from_slice(bytes);
     // For a text without documents the reader returns one without a value.
-    let read =
-        documents.map(|one| Option::<StrictValue>::deserialize(one).map_err(|error| error.to_string()));
-    up_to_error(read.map(|one| one.map(|one| one.unwrap_or(StrictValue(Value::Null)))))
+    up_to_error(documents.map(|one| {
+        let read = Option::<StrictValue>::deserialize(one).map_err(|error| error.to_string())?;
+        let StrictValue(mut document) = read.unwrap_or(StrictValue(Value::Null));
+        carry_out_merges(&mut document)?;
+        Ok(StrictValue(document))
+    }))
 }
 
 /// Up to the first error: both readers repeat it endlessly.

@@ -123,6 +123,20 @@ fn a_directory_is_read_in_the_order_of_names_and_deeper_when_asked() {
 }
 
 #[test]
+fn merge_keys_are_carried_out() {
+    let text = "kind: HTTPRoute\nmetadata: {name: a}\nspec:\n  rules:\n  - &first {backendRefs: [{name: b}]}\n\
+                \x20 - <<: *first\n    matches: [{path: {value: /a}}]\n";
+    let mut reader = RouteReader::default();
+    reader.file("routes", text.as_bytes());
+    let [route] = &reader.finish().unwrap()[..] else { panic!("one route") };
+    assert_eq!(
+        route.document["spec"]["rules"][1]["backendRefs"],
+        route.document["spec"]["rules"][0]["backendRefs"]
+    );
+    assert!(wrong("kind: HTTPRoute\nmetadata: {<<: 5}\n")[0].contains("merge key"));
+}
+
+#[test]
 fn a_byte_order_mark_is_passed_over() {
     let json = r#"{"kind": "HTTPRoute", "metadata": {"name": "a"}, "spec": {}}"#;
     for text in [route("a"), json.to_owned()] {
