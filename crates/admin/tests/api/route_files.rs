@@ -166,8 +166,9 @@ async fn a_document_that_is_not_right_keeps_all_of_them_from_being_applied() {
         "dir/2.yaml",
         &format!("{}---\n{bad}---\nkind: Secret\nmetadata: {{name: s}}\n", route("c", "/c")),
     );
-    for args in [&["apply", "-f", "dir"][..], &["apply", "--dry-run", "-f", "dir"]] {
-        let said = desk.routes(args).await;
+    for more in [&[][..], &["--dry-run"]] {
+        let args = [&["apply", "-f", "dir", "--other-kinds", "error"], more].concat();
+        let said = desk.routes(&args).await;
         assert_eq!(said.out, "");
         let err = said.failed();
         assert!(err.contains("nothing was changed"), "{err}");
@@ -175,6 +176,10 @@ async fn a_document_that_is_not_right_keeps_all_of_them_from_being_applied() {
         assert!(err.contains("dir/2.yaml: document 3: is of kind Secret (s): "), "{err}");
     }
     assert_eq!(service.tables().await, before);
+    desk.file("dir/2.yaml", "kind: Secret\nmetadata: {name: s}\n");
+    let said = desk.routes(&["apply", "-f", "dir"]).await;
+    assert!(said.err.contains("passed over, for they are no HTTPRoutes: Secret 1\n"), "{said:?}");
+    assert_eq!(said.done(), "a created\n");
     let err = desk.routes(&["apply", "-f", "gone.yaml"]).await.failed();
     assert!(err.contains("gone.yaml"), "{err}");
     assert_eq!(desk.routes(&["apply"]).await.code, Some(2));

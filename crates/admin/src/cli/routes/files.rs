@@ -12,6 +12,7 @@ use serde_json::Value;
 use tidegate_author as author;
 
 use super::document::canonical;
+use super::print_error_line;
 use tidegate_author::strict_json::{
     StrictValue, carry_out_merges, check_yaml_depth, without_byte_order_mark,
 };
@@ -29,6 +30,18 @@ pub struct Sources {
     /// Also read the directories within a directory.
     #[arg(short = 'R', long)]
     recursive: bool,
+    /// What to do with documents that are no HTTPRoutes (Gateways, Secrets, kustomization.yaml): pass
+    /// over them, with a count of each kind, or refuse everything. Unless given, those of a directory
+    /// are passed over, and those of a file that is named or of standard input are refused.
+    #[arg(long, value_enum)]
+    other_kinds: Option<OtherKinds>,
+}
+
+/// What is done with documents that are no HTTPRoutes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum OtherKinds {
+    Skip,
+    Error,
 }
 
 /// A route that has been checked.
@@ -59,7 +72,7 @@ impl std::fmt::Display for Location {
 
 impl Location {
     fn item(&self, at: usize) -> Self {
-        Self { item: format!("/items/{at}"), ..self.clone() }
+        Self { item: format!("{}/items/{at}", self.item), ..self.clone() }
     }
 
     /// An error in this document at `pointer`, with its code.
@@ -78,6 +91,10 @@ struct RouteReader {
     /// Location of each name.
     locations: BTreeMap<String, Location>,
     wrong: Vec<String>,
+    /// Whether documents that are no HTTPRoutes are passed over.
+    skips_others: bool,
+    /// How many were, by their kind.
+    passed_over: BTreeMap<String, usize>,
 }
 
 /// Reads and checks all routes of `sources`, in the order of the arguments and, within a
@@ -86,8 +103,17 @@ struct RouteReader {
 /// # Errors
 /// All that is wrong, one line each; or that there are no routes.
 pub fn read(sources: &Sources) -> anyhow::Result<Vec<RouteDocument>> {
+    let reader = read_all(sources)?;
+    if let Some(line) = reader.passed_over() {
+        print_error_line(line);
+    }
+    reader.finish()
+}
+
+fn read_all(sources: &Sources) -> anyhow::Result<RouteReader> {
     let mut reader = RouteReader::default();
     for path in &sources.filename {
+        reader.skips_others = sources.other_kinds.map_or(path.is_dir(), |kinds| kinds == OtherKinds::Skip);
         if path == Path::new("-") {
             let mut bytes = Vec::new();
             std::io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;
@@ -99,7 +125,7 @@ pub fn read(sources: &Sources) -> anyhow::Result<Vec<RouteDocument>> {
             reader.file(&file.display().to_string(), &bytes);
         }
     }
-    reader.finish()
+    Ok(reader)
 }
 
 /// The file `path`, or those of the directory.
@@ -141,45 +167,41 @@ impl RouteReader {
             match document {
                 // Nothing, or only comments, between two separators.
                 Ok(Value::Null) => {}
-                Ok(document) => self.document(&location, document),
+                Ok(document) => self.document(&location, document, false),
                 Err(error) => self.wrong.push(format!("{location}: {error}")),
             }
         }
     }
 
-    fn document(&mut self, location: &Location, mut document: Value) {
+    /// `bare`: an item of a list of routes from the API server, where items have no apiVersion and
+    /// kind of their own.
+    fn document(&mut self, location: &Location, mut document: Value, bare: bool) {
         match document["kind"].as_str() {
             Some("HTTPRoute") => self.route(location, document),
+            None if bare && document.is_object() && document["kind"].is_null() => {
+                self.route(location, document);
+            }
             Some(kind @ ("List" | "HTTPRouteList")) => {
-                // In a list of routes from the API server, items have no apiVersion and kind of
-                // their own.
                 let bare = kind == "HTTPRouteList";
-                match document["items"].take() {
-                    Value::Array(items) => self.items(location, items, bare),
-                    _ => self.wrong.push(location.problem_line(
-                        "/items",
-                        "must be a list of HTTPRoutes",
-                        "wrong_type",
-                    )),
+                let Value::Array(items) = document["items"].take() else {
+                    let message = "must be a list of HTTPRoutes";
+                    return self.wrong.push(location.problem_line("/items", message, "wrong_type"));
+                };
+                for (at, item) in items.into_iter().enumerate() {
+                    self.document(&location.item(at), item, bare);
                 }
             }
             _ => self.not_a_route(location, &document),
         }
     }
 
-    fn items(&mut self, location: &Location, items: Vec<Value>, bare: bool) {
-        for (at, item) in items.into_iter().enumerate() {
-            let location = location.item(at);
-            match item["kind"].as_str() {
-                Some("HTTPRoute") => self.route(&location, item),
-                None if bare && item.is_object() && item["kind"].is_null() => self.route(&location, item),
-                _ => self.not_a_route(&location, &item),
-            }
-        }
-    }
-
-    /// The error for a document that is not an HTTPRoute: its kind, if it has one.
+    /// Passes over a document that is not an HTTPRoute, or notes what it is as an error.
     fn not_a_route(&mut self, location: &Location, document: &Value) {
+        if self.skips_others {
+            let kind = document["kind"].as_str().unwrap_or("no kind").to_owned();
+            *self.passed_over.entry(kind).or_default() += 1;
+            return;
+        }
         let name = document["metadata"]["name"].as_str().map(|name| format!(" ({name})")).unwrap_or_default();
         let is = match document {
             Value::Object(_) => match &document["kind"] {
@@ -189,11 +211,14 @@ impl RouteReader {
             },
             _ => "is no object".to_owned(),
         };
-        self.wrong.push(location.problem_line(
-            "",
-            &format!("{is}: only HTTPRoutes are taken"),
-            "not_supported",
-        ));
+        let message = format!("{is}: only HTTPRoutes are taken; --other-kinds skip passes over others");
+        self.wrong.push(location.problem_line("", &message, "not_supported"));
+    }
+
+    /// How many documents of each kind were passed over; `None`: none was.
+    fn passed_over(&self) -> Option<String> {
+        let kinds: Vec<_> = self.passed_over.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+        (!kinds.is_empty()).then(|| format!("passed over, for they are no HTTPRoutes: {}", kinds.join(", ")))
     }
 
     fn route(&mut self, location: &Location, document: Value) {
@@ -220,7 +245,7 @@ impl RouteReader {
             "nothing was changed, for not everything is right:\n{}",
             self.wrong.join("\n")
         );
-        anyhow::ensure!(!self.wanted.is_empty(), "there is no document in what was given");
+        anyhow::ensure!(!self.wanted.is_empty(), "there is no HTTPRoute in what was given");
         Ok(self.wanted)
     }
 }

@@ -50,10 +50,11 @@ fn everything_wrong_is_named_with_its_document_and_place() {
     let found = wrong(&text);
     assert_eq!(
         found[0],
-        "routes: document 2: is of kind Service (web): only HTTPRoutes are taken (not_supported)"
+        "routes: document 2: is of kind Service (web): only HTTPRoutes are taken; \
+         --other-kinds skip passes over others (not_supported)"
     );
-    assert_eq!(found[1], "routes: document 3: has no kind: only HTTPRoutes are taken (not_supported)");
-    assert_eq!(found[2], "routes: document 4: is no object: only HTTPRoutes are taken (not_supported)");
+    assert!(found[1].starts_with("routes: document 3: has no kind: "), "{found:?}");
+    assert!(found[2].starts_with("routes: document 4: is no object: "), "{found:?}");
     assert!(found[3].starts_with("routes: document 5: /spec/colour: "), "{found:?}");
     assert!(found[3].ends_with("(unknown_field)"), "{found:?}");
     assert_eq!(found.len(), 4, "{found:?}");
@@ -61,12 +62,12 @@ fn everything_wrong_is_named_with_its_document_and_place() {
 
 #[test]
 fn a_place_in_a_list_is_a_pointer_from_the_list_on() {
-    let text = "kind: List\nitems:\n- {kind: HTTPRoute, metadata: {name: a}, spec: {colour: red}}\n- {kind: Secret}\n- {metadata: {name: b}, spec: {}}\n- {kind: List, items: []}\n";
+    let text = "kind: List\nitems:\n- {kind: HTTPRoute, metadata: {name: a}, spec: {colour: red}}\n- {kind: Secret}\n- {metadata: {name: b}, spec: {}}\n- {kind: List, items: [{kind: Gateway}]}\n";
     let found = wrong(text);
     assert!(found[0].starts_with("routes: document 1: /items/0/spec/colour: "), "{found:?}");
     assert!(found[1].starts_with("routes: document 1: /items/1: is of kind Secret: "), "{found:?}");
     assert!(found[2].starts_with("routes: document 1: /items/2: has no kind (b): "), "{found:?}");
-    assert!(found[3].starts_with("routes: document 1: /items/3: is of kind List: "), "{found:?}");
+    assert!(found[3].starts_with("routes: document 1: /items/3/items/0: is of kind Gateway: "), "{found:?}");
     assert_eq!(
         wrong("kind: List"),
         ["routes: document 1: /items: must be a list of HTTPRoutes (wrong_type)"]
@@ -92,7 +93,7 @@ fn a_text_that_cannot_be_read_says_where_it_breaks() {
     for nothing in ["", "# nothing\n", "---\n---\n"] {
         let mut reader = RouteReader::default();
         reader.file("routes", nothing.as_bytes());
-        assert!(reader.finish().unwrap_err().to_string().contains("there is no document"), "{nothing:?}");
+        assert!(reader.finish().unwrap_err().to_string().contains("there is no HTTPRoute"), "{nothing:?}");
     }
 }
 
@@ -120,6 +121,39 @@ fn a_directory_is_read_in_the_order_of_names_and_deeper_when_asked() {
     let empty = tempfile::tempdir().unwrap();
     assert!(files(empty.path(), true).unwrap_err().to_string().contains("there is no *.yaml"));
     assert!(files(&dir.path().join("gone"), true).is_err());
+}
+
+/// What is read of `sources`, and the line about what was passed over.
+fn read_of(other_kinds: Option<OtherKinds>, filename: Vec<PathBuf>) -> (Vec<String>, Vec<String>) {
+    let sources = Sources { filename, recursive: false, other_kinds };
+    let reader = read_all(&sources).unwrap();
+    (reader.wanted.iter().map(|route| route.name.clone()).chain(reader.passed_over()).collect(), reader.wrong)
+}
+
+#[test]
+fn what_is_beside_routes_in_a_directory_is_passed_over_unless_it_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let put = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    put("kustomization.yaml", "resources: [routes.yaml]\n");
+    put("gateway.yaml", "kind: Gateway\n---\nkind: Secret\ndata: {1: x}\n---\nkind: Gateway\n");
+    put("list.json", "[1, 2]");
+    let item = "{kind: HTTPRoute, metadata: {name: b}, spec: {}}";
+    put("routes.yaml", &format!("{}---\nkind: List\nitems: [{{kind: Secret}}, {item}]\n", route("a")));
+    let all = || vec![dir.path().to_owned()];
+    let told = "passed over, for they are no HTTPRoutes: Gateway 2, Secret 2, no kind 2";
+    let named = || vec![dir.path().join("gateway.yaml"), dir.path().join("routes.yaml")];
+    for (other_kinds, from) in [(None, all()), (Some(OtherKinds::Skip), all())] {
+        assert_eq!(read_of(other_kinds, from), (vec!["a".into(), "b".into(), told.into()], Vec::new()));
+    }
+    for (other_kinds, from, wrong) in [(Some(OtherKinds::Error), all(), 6), (None, named(), 4)] {
+        let (taken, found) = read_of(other_kinds, from);
+        assert_eq!((taken, found.len()), (vec!["a".to_owned(), "b".to_owned()], wrong), "{found:?}");
+    }
+    let (_, found) = read_of(None, [named(), all()].concat());
+    assert!(found.iter().any(|line| line.contains("gateway.yaml: document 1")), "each by how it was given");
+    // A slip in a route is one in a directory, too.
+    put("bad.yaml", "kind: HTTPRoute\nmetadata: {name: c}\nspec: {colour: red}\n");
+    assert_eq!(read_of(None, all()).1.len(), 1);
 }
 
 #[test]
