@@ -18,7 +18,10 @@ use tidegate_policy::route::action::Action;
 pub use rule::MAX_ROUTE_AUTOMATA;
 use rule_reader::{RuleReader, namespace};
 
-const API_VERSION: &str = "gateway.networking.k8s.io/v1";
+/// The `apiVersion` of routes.
+pub const API_VERSION: &str = "gateway.networking.k8s.io/v1";
+/// An older one with the same schema, which clusters still serve.
+const OLDER_API_VERSION: &str = "gateway.networking.k8s.io/v1beta1";
 const MAX_HOSTNAMES: usize = 16;
 const MAX_PARENTS: usize = 32;
 const MAX_RULES: usize = 16;
@@ -61,7 +64,7 @@ pub fn read(document: &Value) -> Result<Route, Vec<DocumentError>> {
 fn route(document: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<Route> {
     let fields = document.object(&["apiVersion", "kind", "metadata", "spec", "status"], errors)?;
     if let Some(version) = fields.get("apiVersion") {
-        version.one_of(&[API_VERSION], errors);
+        version.one_of(&[API_VERSION, OLDER_API_VERSION], errors);
     }
     if let Some(kind) = fields.get("kind") {
         kind.one_of(&["HTTPRoute"], errors);

@@ -2,8 +2,8 @@
 //! backends, geo rules, limits and flags. The admin service uses it; none of it is in the
 //! filter, which has only [`tidegate_policy`].
 //!
-//! A route's document is a `gateway.networking.k8s.io/v1` HTTPRoute. What Kubernetes adds
-//! to it (`status`, `metadata.uid` and the like) is ignored; a field that HTTPRoute does
+//! A route's document is a `gateway.networking.k8s.io/v1` HTTPRoute (or `v1beta1`, which has the
+//! same schema). What Kubernetes adds to it (`status`, `metadata.uid` and the like) is ignored; a field that HTTPRoute does
 //! not have is refused; a field that it has and that Tidegate does not support is refused
 //! too, never ignored. `spec.parentRefs` is checked and has no effect: every route holds on
 //! every listener with the filter.
@@ -31,7 +31,7 @@ mod warnings;
 
 pub use backend::read_backend;
 pub use compile::{Backends, CompileError, MAX_AUTOMATA, compile};
-pub use document::{MAX_ROUTE_AUTOMATA, read};
+pub use document::{API_VERSION, MAX_ROUTE_AUTOMATA, read};
 pub use flags::{read_flag, read_flags, write_flags, write_state};
 pub use geo::{is_listed, read_geo_rule};
 pub use httproute::{BackendRef, Condition, Match, MirrorRef, ObjectRef, PathMatch, Route, Rule, ValueMatch};

@@ -34,6 +34,19 @@ spec:
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_as_v1beta1_is_shown_as_v1() {
+    let service = TestService::start().await;
+    let (old, new) = ("gateway.networking.k8s.io/v1beta1", "gateway.networking.k8s.io/v1");
+    let document = json!({"apiVersion": old, "kind": "HTTPRoute", "metadata": {"name": "row"}, "spec": {}});
+    service.sql(&format!("INSERT INTO routes (name, document) VALUES ('row', '{document}')"));
+    service.put_json(HELLO, &json!({"apiVersion": old, "spec": {}})).await.ok();
+    let all = service.get("/api/admin/routes").await.ok();
+    assert_eq!(each(&all["items"], |route| &route["apiVersion"]), [new; 2]);
+    let audit = service.get("/api/admin/audit").await.ok();
+    assert_eq!(audit["items"][0]["to"]["apiVersion"], new);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_route_that_is_likely_not_meant_so_is_warned_of() {
     let service = TestService::start().await;
     let redirect = json!({"type": "RequestRedirect", "requestRedirect": {"statusCode": 301}});

@@ -46,7 +46,7 @@ fn each_bad_field_is_named_with_its_reason() {
     let (one, of_rule) = ("/spec/rules/0/matches/0", "/spec/rules/0");
     let long = |len| json!("a".repeat(len));
     let cases = [
-        ("/apiVersion".into(), json!("gateway.networking.k8s.io/v1beta1"), "invalid"),
+        ("/apiVersion".into(), json!("gateway.networking.k8s.io/v1alpha2"), "invalid"),
         ("/kind".into(), json!("GRPCRoute"), "invalid"),
         ("/other".into(), json!(1), "unknown_field"),
         ("/metadata".into(), json!(null), "required"),
@@ -145,7 +145,10 @@ fn each_bad_field_is_named_with_its_reason() {
         let found: Vec<_> = found.iter().map(|problem| (problem.pointer.as_str(), problem.code)).collect();
         assert_eq!(found, [(pointer.as_str(), code)], "{value}");
     }
-    assert_eq!(problems(&with("/kind", json!("HTTPRoute"))), [], "the document is right without a change");
+    for version in ["v1", "v1beta1"] {
+        let version = json!(format!("gateway.networking.k8s.io/{version}"));
+        assert_eq!(problems(&with("/apiVersion", version)), [], "the document is right without a change");
+    }
 }
 
 #[test]

@@ -38,7 +38,7 @@ impl NamedDocument for Routes {
 
     /// An HTTPRoute has its name in its metadata already.
     fn show(info: &ParsedDocument<author::Route>) -> Value {
-        serde_json::from_str(&info.document).unwrap_or_default()
+        of_this_version(serde_json::from_str(&info.document).unwrap_or_default())
     }
 
     fn written(app: &AppState, snapshot: &Snapshot, name: &str, route: &author::Route) -> Vec<String> {
@@ -71,6 +71,14 @@ impl NamedDocument for Routes {
     }
 }
 
+/// A route that has an `apiVersion`, with the one that this service writes.
+fn of_this_version(mut route: Value) -> Value {
+    if let Some(version @ Value::String(_)) = route.get_mut("apiVersion") {
+        *version = author::API_VERSION.into();
+    }
+    route
+}
+
 /// `document` with the name from the URL, if it has none of its own.
 fn named(mut document: Value, name: &str) -> ApiResult<Value> {
     let Value::Object(fields) = &mut document else {
@@ -97,7 +105,7 @@ fn named(mut document: Value, name: &str) -> ApiResult<Value> {
 fn check(document: Value, snapshot: &Snapshot) -> ApiResult<(String, author::Route)> {
     let route =
         author::read(&document).map_err(|problems| Problem::document(ProblemCode::InvalidField, problems))?;
-    let text = document.to_string();
+    let text = of_this_version(document).to_string();
     fit_together(snapshot, Some(&route), &snapshot.backends_by_name(), text.len())?;
     Ok((text, route))
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 use similar::TextDiff;
+use tidegate_author::API_VERSION;
 
 /// Fields of a document's metadata that only Kubernetes writes.
 const SET_BY_KUBERNETES: [&str; 8] = [
@@ -17,8 +18,8 @@ const SET_BY_KUBERNETES: [&str; 8] = [
 /// The annotation in which kubectl keeps the document as it was applied.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// `document` with `apiVersion` and `kind`, and without nulls and what Kubernetes writes, so that
-/// documents of equal meaning are equal.
+/// The valid `document` with the `apiVersion` and `kind` of routes, and without nulls and what Kubernetes
+/// writes, so that documents of equal meaning are equal.
 #[must_use]
 pub fn canonical(mut document: Value) -> Value {
     let Value::Object(fields) = &mut document else { return document };
@@ -29,8 +30,8 @@ pub fn canonical(mut document: Value) -> Value {
     }
     without_nulls(&mut document);
     if let Value::Object(fields) = &mut document {
-        fields.entry("apiVersion").or_insert_with(|| "gateway.networking.k8s.io/v1".into());
-        fields.entry("kind").or_insert_with(|| "HTTPRoute".into());
+        fields.insert("apiVersion".to_owned(), API_VERSION.into());
+        fields.insert("kind".to_owned(), "HTTPRoute".into());
     }
     document
 }
@@ -90,7 +91,7 @@ mod tests {
             "metadata": {"name": "a", "labels": {"team": "x"}}, "spec": spec,
         });
         let of_a_cluster = json!({
-            "kind": "HTTPRoute",
+            "apiVersion": "gateway.networking.k8s.io/v1beta1", "kind": "HTTPRoute",
             "metadata": {
                 "name": "a", "labels": {"team": "x"}, "uid": "1", "resourceVersion": "7", "generation": 2,
                 "creationTimestamp": null, "managedFields": [{}], "annotations": {LAST_APPLIED: "{}"},
