@@ -1,9 +1,11 @@
 //! Which rule of which HTTPRoute takes a request, on a real Envoy: the cases of the
 //! specification's comments, with the caches and directly, on every worker.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use tidegate_stack::http::{Method, Request};
+use tidegate_stack::http::Request;
 use tidegate_stack::{Options, Stack};
 
 /// A rule of this name, which its answers have in `x-rule`: `HEAD` has no body that
@@ -230,16 +232,14 @@ fn precedence() -> Vec<Case> {
     ]
 }
 
-/// Routes of one age: their namespaces and names decide.
+/// Routes of one age: their namespaces and names decide. Two have the same name.
 fn put_ties(stack: &Stack) -> Result<()> {
     let host = "ties.example";
     put(stack, "tie-b", Some(host), json!([prefix("b", "/", json!({}))]))?;
     put(stack, "tie-c", Some(host), json!([prefix("c", "/a-namespace", json!({}))]))?;
     put(stack, "tie-a", Some(host), json!([prefix("a", "/", json!({}))]))?;
-    let spec = json!({ "hostnames": [host], "rules": [prefix("namespace", "/a-namespace", json!({}))] });
-    let route = json!({ "metadata": { "name": "tie-z", "namespace": "a-namespace" }, "spec": spec });
-    stack.api_ok(Method::PUT, "/api/admin/routes/tie-z", Some(&route))?;
-    let same = "UPDATE routes SET created_at = '2026-01-01 00:00:00.000' WHERE name LIKE 'tie-%'";
+    put(stack, "a-namespace/tie-c", Some(host), json!([prefix("namespace", "/a-namespace", json!({}))]))?;
+    let same = "UPDATE routes SET created_at = '2026-01-01 00:00:00.000' WHERE name LIKE '%tie-%'";
     stack.sql()?.run(same)?;
     Ok(())
 }
@@ -310,4 +310,7 @@ fn the_rule_that_the_specification_says_takes_a_request() {
             Ok(())
         })
         .unwrap();
+    stack.recorded(Duration::from_secs(20)).unwrap();
+    let routes = "SELECT DISTINCT route FROM traffic_events WHERE host = 'ties.example' ORDER BY 1";
+    assert_eq!(stack.sql().unwrap().run(routes).unwrap(), ["a-namespace/tie-c", "tie-a"]);
 }

@@ -47,9 +47,7 @@ pub fn compile(routes: &[Route], backends: &Backends) -> Result<Vec<u8>, Compile
 /// The routes in the order in which ties are resolved: the older first, then by
 /// `{namespace}/{name}` as one string.
 fn by_precedence(routes: &[Route]) -> Result<Vec<&Route>, CompileError> {
-    let full_name =
-        |route: &Route| format!("{}/{}", route.namespace.as_deref().unwrap_or("default"), route.name);
-    let mut named: Vec<_> = routes.iter().map(|route| (full_name(route), route)).collect();
+    let mut named: Vec<_> = routes.iter().map(|route| (route.full_name(), route)).collect();
     named.sort_by(|one, other| one.0.cmp(&other.0));
     for (one, other) in named.iter().zip(named.iter().skip(1)) {
         if one.0 == other.0 {
@@ -72,7 +70,7 @@ fn lay_out_matches<'r>(
 ) -> Result<Ranks<'r>, CompileError> {
     let mut matches = Vec::new();
     for (position, route) in routes.iter().enumerate() {
-        layout.routes.push(route.name.clone());
+        layout.routes.push(route.id());
         for (index, rule) in route.rules.iter().enumerate() {
             let row = index_of(layout.rules.len())?;
             let weighted_backends = lay_out_backends(route, rule, backends, tables, layout)?;

@@ -159,7 +159,7 @@ fn by_criterion(by: Criterion, one: &Taken<'_>, other: &Taken<'_>) -> Ordering {
         Criterion::Headers => key(one, other, |taken| Reverse(taken.wanted.headers.len())),
         Criterion::Query => key(one, other, |taken| Reverse(taken.wanted.query.len())),
         Criterion::Age => key(one, other, |taken| (taken.route.created.is_none(), taken.route.created)),
-        Criterion::Name => key(one, other, |taken| full_name(taken.route)),
+        Criterion::Name => key(one, other, |taken| taken.route.full_name()),
         Criterion::Order => key(one, other, |taken| (taken.rule, taken.place)),
     }
 }
@@ -199,10 +199,6 @@ fn openings(path: &PathMatch) -> (usize, Vec<bool>) {
         }
         PathMatch::Exact(_) | PathMatch::Prefix(_) | PathMatch::Regex(_) => (0, Vec::new()),
     }
-}
-
-fn full_name(route: &Route) -> String {
-    format!("{}/{}", route.namespace.as_deref().unwrap_or("default"), route.name)
 }
 
 /// The host's name in lower case, empty where there is none (an address, or no host at all);

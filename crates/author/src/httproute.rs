@@ -1,6 +1,7 @@
 //! An HTTPRoute read from its document, as far as it matters for requests.
 
 use crate::pattern::Regex;
+use crate::route_id::DEFAULT_NAMESPACE;
 use crate::template::Template;
 use tidegate_policy::route::action::Action;
 use tidegate_policy::route::{Backend, Method};
@@ -10,7 +11,7 @@ use tidegate_policy::route::{Backend, Method};
 pub struct Route {
     /// `metadata.name`.
     pub name: String,
-    /// `metadata.namespace`.
+    /// `metadata.namespace`; `None`: `default`.
     pub namespace: Option<String>,
     /// When the route was created, milliseconds since the Unix epoch. Not from
     /// the document: [`read`](crate::read) leaves `None`, which counts as younger than all.
@@ -55,7 +56,11 @@ impl Route {
     #[must_use]
     pub fn backend_of_api<'r>(&self, to: &'r ObjectRef) -> Option<&'r str> {
         match to {
-            ObjectRef::Service(to) if to.namespace.is_none() && self.namespace.is_none() => Some(&to.name),
+            ObjectRef::Service(to)
+                if to.namespace.as_deref().unwrap_or(self.namespace()) == DEFAULT_NAMESPACE =>
+            {
+                Some(&to.name)
+            }
             ObjectRef::Api(name) => Some(name),
             ObjectRef::Service(_) | ObjectRef::Foreign(_) => None,
         }
@@ -90,8 +95,8 @@ pub struct MirrorRef {
 /// What a backendRef names.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ObjectRef {
-    /// A Service: a backend of the API if that has one of this name and neither
-    /// the reference nor its route gives a namespace; else a cluster of Envoy's.
+    /// A Service, of its route's namespace unless it gives one: in namespace `default` a backend of
+    /// the API if that has one of this name; else a cluster of Envoy's.
     Service(Backend),
     /// A backend of the API: kind `Backend` of group `tidegate.dev`.
     Api(String),

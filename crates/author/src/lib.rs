@@ -3,7 +3,8 @@
 //! filter, which has only [`tidegate_policy`].
 //!
 //! A route's document is a `gateway.networking.k8s.io/v1` HTTPRoute (or `v1beta1`, which has the
-//! same schema). What Kubernetes adds to it (`status`, `metadata.uid` and the like) is ignored; a field that HTTPRoute does
+//! same schema). What Kubernetes adds
+//! to it (`status`, `metadata.uid` and the like) is ignored; a field that HTTPRoute does
 //! not have is refused; a field that it has and that Tidegate does not support is refused
 //! too, never ignored. `spec.parentRefs` is checked and has no effect: every route holds on
 //! every listener with the filter.
@@ -25,6 +26,7 @@ mod limit;
 mod names;
 mod pattern;
 mod reader;
+mod route_id;
 pub mod strict_json;
 mod template;
 mod warnings;
@@ -38,6 +40,7 @@ pub use httproute::{BackendRef, Condition, Match, MirrorRef, ObjectRef, PathMatc
 pub use limit::read_limit;
 pub use pattern::{MAX_AUTOMATON, Regex, RegexError};
 pub use reader::{DocumentError, MAX_PROBLEMS};
+pub use route_id::{DEFAULT_NAMESPACE, ROUTE_ID_FORM, read_route_id, route_id};
 pub use template::{Element, Template, TemplateError};
 pub use tidegate_policy::route::Method;
 pub use warnings::warnings;

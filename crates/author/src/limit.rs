@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::names::{is_subdomain, is_token};
 use super::reader::{DocumentError, DocumentErrors, DocumentNode, Object};
+use super::route_id::{ROUTE_ID_FORM, read_route_id};
 use tidegate_policy::address::Prefix;
 use tidegate_policy::duration;
 use tidegate_policy::limit::{Limit, LimitKey, MAX_MATCHES, MAX_PER_S, MAX_RATE, MAX_REFILL_S, V6_PREFIX};
@@ -193,13 +194,11 @@ fn one_or_more<T: Ord>(
 }
 
 fn route(node: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<String> {
-    let name = node.text(0, usize::MAX, errors)?;
-    if !is_subdomain(name) {
-        let message = "must be a route's name: labels of a-z, 0-9 and - with dots between, as in orders";
-        node.note(errors, "invalid", message);
-        return None;
+    let id = read_route_id(node.text(0, usize::MAX, errors)?);
+    if id.is_none() {
+        node.note(errors, "invalid", ROUTE_ID_FORM);
     }
-    Some(name.to_owned())
+    id
 }
 
 fn cidr(node: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<Prefix> {
@@ -260,8 +259,9 @@ mod tests {
             count_preflights: true,
         };
         assert_eq!(read(&full), wanted);
-        let both = read(&with("match", json!({"route": "a.b", "cidr": ["::/0", "0.0.0.0/0"]})));
-        assert_eq!((both.routes, both.cidrs.len()), (vec!["a.b".to_owned()], 2));
+        let both = json!({"route": ["team-a/a.b", "default/b", "b"], "cidr": ["::/0", "0.0.0.0/0"]});
+        let both = read(&with("match", both));
+        assert_eq!((both.routes, both.cidrs.len()), (vec!["b".to_owned(), "team-a/a.b".to_owned()], 2));
     }
 
     #[test]
@@ -341,6 +341,7 @@ mod tests {
             ("match", json!("all"), "/match", "wrong_type"),
             ("match", json!({"path": "/"}), "/match/path", "unknown_field"),
             ("match", json!({"route": "A"}), "/match/route", "invalid"),
+            ("match", json!({"route": "a/b/c"}), "/match/route", "invalid"),
             ("match", json!({"route": 5}), "/match/route", "wrong_type"),
             ("match", json!({"route": []}), "/match/route", "invalid"),
             ("match", json!({"route": ["a", ""]}), "/match/route/1", "invalid"),

@@ -144,14 +144,13 @@ impl Stack {
         self.put_spec(name, &json!({ "rules": [rule] }))
     }
 
-    /// Makes or replaces a route with a `spec` of one's own, and waits until every
-    /// gateway goes by it.
+    /// Makes or replaces a route (`NAME` or `NAMESPACE/NAME`) with a `spec` of one's own, and waits
+    /// until every gateway goes by it.
     ///
     /// # Errors
     /// Refused, or not applied in time.
-    pub fn put_spec(&self, name: &str, spec: &Value) -> Result<()> {
-        let route = json!({ "metadata": { "name": name }, "spec": spec });
-        self.applied(Method::PUT, &format!("/api/admin/routes/{name}"), Some(&route))
+    pub fn put_spec(&self, id: &str, spec: &Value) -> Result<()> {
+        self.applied(Method::PUT, &format!("/api/admin/routes/{id}"), Some(&json!({ "spec": spec })))
     }
 
     /// Removes a route, and waits until every gateway knows.

@@ -38,6 +38,8 @@ pub trait NamedDocument: Send + Sync + 'static {
     const NOUN: &str;
     /// The path of the list.
     const PATH: &str;
+    /// Whether an address may have a namespace before the name.
+    const HAS_NAMESPACES: bool = false;
     /// The problem when there is no document of a name.
     const NOT_FOUND: ProblemCode;
     /// What [`check`](NamedDocument::check) looks at besides the document: it must be the same
@@ -45,6 +47,11 @@ pub trait NamedDocument: Send + Sync + 'static {
     const CHECK_READS: &'static [StoreTable];
     /// What [`check_removal`](NamedDocument::check_removal) looks at: the same for a removal.
     const REMOVAL_READS: &'static [StoreTable] = &[];
+
+    /// The key of the document that an address names: `name`, or `namespace/name`.
+    fn key(address: String) -> String {
+        address
+    }
 
     /// All documents of this kind.
     fn of(snapshot: &Snapshot) -> &Documents<Self::Content>;
@@ -87,7 +94,7 @@ struct DocumentPage {
 /// The answer of a write.
 #[derive(Serialize, Debug)]
 struct WriteAnswer {
-    /// The document's name.
+    /// The document's name; of a route its id.
     name: String,
     /// Warnings: what was stored but probably not intended.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -98,9 +105,13 @@ struct WriteAnswer {
 
 /// The paths of one kind.
 pub fn routes<R: NamedDocument>() -> Router<AppState> {
-    Router::new()
-        .route(R::PATH, get(list::<R>))
-        .route(&format!("{}/{{name}}", R::PATH), get(one::<R>).put(put::<R>).delete(delete::<R>))
+    let methods = || get(one::<R>).put(put::<R>).delete(delete::<R>);
+    let paths =
+        Router::new().route(R::PATH, get(list::<R>)).route(&format!("{}/{{name}}", R::PATH), methods());
+    match R::HAS_NAMESPACES {
+        true => paths.route(&format!("{}/{{namespace}}/{{name}}", R::PATH), methods()),
+        false => paths,
+    }
 }
 
 /// Answers a page, in the order of names.
@@ -124,6 +135,7 @@ async fn one<R: NamedDocument>(
     uri: Uri,
 ) -> ApiResult<Json<Value>> {
     QueryParams::read(&uri, &[])?;
+    let name = R::key(name);
     let snapshot = app.current().await;
     let info =
         R::of(&snapshot).in_force.get(name.as_str()).ok_or_else(|| not_found::<R>(&snapshot, &name))?;
@@ -157,6 +169,7 @@ async fn put<R: NamedDocument>(
 ) -> ApiResult<Json<WriteAnswer>> {
     let params = QueryParams::read(request.uri(), &[WAIT_APPLIED])?;
     let write = PendingWrite::prepare(&app, &params)?;
+    let name = R::key(name);
     let document = body::document(request).await?;
     let (committed, says) = checked_and_stored::<R>(&app, &caller, &name, document).await?;
     tracing::info!(by = %caller.name, kind = R::NOUN, name, seq = committed.seq, "written");
@@ -202,6 +215,7 @@ async fn delete<R: NamedDocument>(
     PathParam(name): PathParam,
     uri: Uri,
 ) -> ApiResult<Json<WriteAnswer>> {
+    let name = R::key(name);
     let params = QueryParams::read(&uri, &[WAIT_APPLIED])?;
     let write = PendingWrite::prepare(&app, &params)?;
     let committed = removed::<R>(&app, &caller, &name).await?;

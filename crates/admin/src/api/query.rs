@@ -111,15 +111,17 @@ fn unknown(name: &str, known: &[&str]) -> Problem {
     Problem::parameter(shortened(name), "unknown_parameter", detail)
 }
 
-/// The one parameter of a path, decoded.
+/// The parameters of a path, decoded, with `/` between them.
 pub struct PathParam(pub String);
 
 impl<S: Send + Sync> FromRequestParts<S> for PathParam {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> ApiResult<Self> {
-        match Path::<String>::from_request_parts(parts, state).await {
-            Ok(Path(text)) => Ok(Self(text)),
+        match Path::<Vec<(String, String)>>::from_request_parts(parts, state).await {
+            Ok(Path(params)) => {
+                Ok(Self(params.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join("/")))
+            }
             Err(_) => {
                 Err(Problem::new(ProblemCode::InvalidParameter, "the path has bytes that are no UTF-8"))
             }

@@ -53,9 +53,9 @@ pub fn run(command: &RoutesCommand) -> ExitCode {
     }
 }
 
-/// The URL path of a route.
-fn path(name: &str) -> String {
-    format!("/api/admin/routes/{name}")
+/// The URL path of a route, by its id.
+fn path(id: &str) -> String {
+    format!("/api/admin/routes/{id}")
 }
 
 /// Prints `text`. A closed pipe (`| head`) must not end the command, as `print!` would, which

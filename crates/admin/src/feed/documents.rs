@@ -19,7 +19,7 @@ use tidegate_author::strict_json::StrictValue;
 /// A valid document.
 #[derive(Debug)]
 pub struct ParsedDocument<T> {
-    /// Its name.
+    /// Its name; of a route its id.
     pub name: Arc<str>,
     /// The document as JSON, as in the database.
     pub document: String,

@@ -291,10 +291,10 @@ impl DocumentContent for Route {
 
     fn read(row: &DocumentRow, document: &Value) -> Result<Self, String> {
         let route = author::read(document).map_err(|problems| describe(&problems))?;
-        if route.name != row.name {
+        if route.id() != row.name {
             return Err(format!(
-                "/metadata/name: the document is called `{}`, its row differently: both must be the same",
-                route.name
+                "/metadata: the document is the route `{}`, its row has another name: both must be the same",
+                route.id()
             ));
         }
         let created = row.created_at.as_deref().and_then(clock::millis);

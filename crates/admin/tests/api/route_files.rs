@@ -134,6 +134,27 @@ async fn routes_of_a_file_are_created_then_unchanged_then_configured() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn routes_of_one_name_in_several_namespaces_stand_beside_each_other() {
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
+    let of = |namespace: &str, path: &str| {
+        route("http", path).replace("  name: http\n", &format!("  name: http\n  namespace: {namespace}\n"))
+    };
+    desk.file("a.yaml", &format!("{}---\n{}", of("team-a", "/a"), of("default", "/d")));
+    let said = desk.routes(&["apply", "-f", "a.yaml"]).await;
+    assert_eq!(said.done(), "team-a/http created\nhttp created\n");
+    desk.file("b.yaml", &of("team-b", "/b"));
+    assert_eq!(desk.routes(&["apply", "-f", "b.yaml"]).await.done(), "team-b/http created\n");
+    assert_eq!(held(&service, "team-a/http").await["spec"]["rules"][0]["matches"][0]["path"]["value"], "/a");
+    assert_eq!(desk.routes(&["get", "-o", "name"]).await.done(), "http\nteam-a/http\nteam-b/http\n");
+    assert_eq!(desk.routes(&["get", "team-b/http"]).await.done(), of("team-b", "/b"));
+    assert_eq!(desk.routes(&["get", "default/http", "http"]).await.done().matches("/d").count(), 2);
+    let printed = desk.routes(&["get"]).await.done();
+    let back = desk.routes_fed(&["apply", "-f", "-"], &printed).await.done();
+    assert_eq!(back, "http unchanged\nteam-a/http unchanged\nteam-b/http unchanged\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_list_of_a_cluster_comes_through_standard_input() {
     let service = TestService::start().await;
     let desk = Desk::new(&service);

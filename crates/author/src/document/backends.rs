@@ -1,6 +1,7 @@
 //! A rule's `backendRefs`.
 
 use super::super::reader::{DocumentNode, Object};
+use super::super::route_id::DEFAULT_NAMESPACE;
 use super::super::{BackendRef, Match, ObjectRef};
 use super::rule_reader::{FilterOwner, GROUP, RuleReader, namespace};
 use tidegate_policy::route::{Backend, RESERVED_CLUSTER_PREFIX};
@@ -42,13 +43,25 @@ impl RuleReader<'_> {
         };
         let (group, kind) = (word("group", "")?, word("kind", "Service")?);
         let name = fields.require("name", self.errors).and_then(|node| self.backend_name(&node));
-        let namespace = fields.get("namespace").and_then(|node| namespace(&node, self.errors));
+        let namespace_node = fields.get("namespace");
+        let namespace = namespace_node.as_ref().and_then(|node| namespace(node, self.errors));
         let port = fields.get("port").and_then(|node| node.integer(1, 65_535, self.errors));
         let port = port.and_then(|port| u16::try_from(port).ok());
         let name = name?;
         Some(match (group, kind) {
             ("", "Service") => ObjectRef::Service(Backend { name, namespace, port, target: None }),
-            (GROUP, BACKEND) => ObjectRef::Api(name),
+            (GROUP, BACKEND) => {
+                if let Some(node) = namespace_node
+                    && namespace.is_some_and(|name| name != DEFAULT_NAMESPACE)
+                {
+                    node.note(
+                        self.errors,
+                        "not_supported",
+                        "backends of the API have no namespace: leave it out",
+                    );
+                }
+                ObjectRef::Api(name)
+            }
             _ => ObjectRef::Foreign([group, "/", kind, " ", &name].concat()),
         })
     }

@@ -294,8 +294,24 @@ fn a_reference_names_a_backend_of_the_api_or_a_cluster() {
         "a Service of a namespace"
     );
     assert_eq!(backend_of(json!({"name": "shop", "namespace": "n"}), None), named("shop", None));
+    // What gives no namespace is in `default`.
+    assert_eq!(backend_of(json!({"name": "shop"}), Some("default")), named("shop", Some(8080)));
+    assert_eq!(
+        backend_of(json!({"name": "shop", "namespace": "default"}), Some("n")),
+        named("shop", Some(8080))
+    );
     let api = |name: &str| json!({"group": "tidegate.dev", "kind": "Backend", "name": name});
     assert_eq!(backend_of(api("shop"), Some("n")), named("shop", Some(8080)));
+    let of = |namespace: &str| {
+        of_rule(json!({"backendRefs": [{
+        "group": "tidegate.dev", "kind": "Backend", "name": "shop", "namespace": namespace}]}))
+    };
+    let refused = author::read(&of("n")).unwrap_err();
+    assert_eq!(
+        (refused[0].pointer.as_str(), refused[0].code),
+        ("/spec/rules/0/backendRefs/0/namespace", "not_supported")
+    );
+    assert!(author::read(&of("default")).is_ok());
     assert_eq!(backend_of(api("none"), None), None);
     assert_eq!(backend_of(json!({"kind": "ServiceImport", "name": "shop"}), None), None);
 }

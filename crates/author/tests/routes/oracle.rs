@@ -1,5 +1,7 @@
 //! Random routes and requests: the table against the specification as `explain` has it.
 
+use std::collections::BTreeSet;
+
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -127,11 +129,13 @@ prop_compose! {
     }
 }
 
-/// Up to six routes, names in an order of their own.
+/// Up to six routes, names in an order of their own, one name in several namespaces.
 fn routes() -> impl Strategy<Value = Vec<Route>> {
-    let names = Just(vec!["r1", "r2", "r-3", "r4", "a", "z"]).prop_shuffle();
+    let names = Just(vec!["r1", "r1", "r-3", "r4", "a", "z"]).prop_shuffle();
     (vec(route(), 0..7), names).prop_map(|(mut routes, names)| {
         routes.iter_mut().zip(names).for_each(|(route, name)| name.clone_into(&mut route.name));
+        let mut ids = BTreeSet::new();
+        routes.retain(|route| ids.insert(route.id()));
         routes
     })
 }
@@ -165,7 +169,7 @@ fn expected(routes: &[Route], facts: &Facts<'_>) -> Option<Winner> {
         _ => None,
     };
     let backend = backend(&first.route.rules[first.rule], facts.random_bits);
-    Some((first.route.name.clone(), first.rule, template, backend))
+    Some((first.route.id(), first.rule, template, backend))
 }
 
 fn backend(rule: &Rule, random_bits: u32) -> Option<String> {
@@ -199,7 +203,7 @@ proptest! {
             };
             prop_assert_eq!(winner(&table, &facts), expected(&routes, &facts), "{:?}", request);
             if let Some(found) = found(&table, &facts) {
-                let route = routes.iter().find(|route| route.name == found.route);
+                let route = routes.iter().find(|route| route.id() == found.route);
                 prop_assert_eq!(route.map(|route| route.rules[found.rule].geo.as_slice()), Some(found.geo));
             }
         }

@@ -256,9 +256,9 @@ fn ties_go_to_the_older_route_then_to_the_name_then_to_the_earlier_rule() {
     assert_eq!(first(&[route("b", None, Some(1)), route("a", None, Some(1))]), "a/0");
     assert_eq!(first(&[route("b", None, Some(1)), route("a", None, None)]), "b/0");
     assert_eq!(first(&[route("b", None, None), route("a", None, None)]), "a/0");
-    assert_eq!(first(&[route("a", Some("n2"), None), route("b", Some("n1"), None)]), "b/0");
+    assert_eq!(first(&[route("a", Some("n2"), None), route("b", Some("n1"), None)]), "n1/b/0");
     // "n-1/b" sorts before "n/a", because - comes before /.
-    assert_eq!(first(&[route("a", Some("n"), None), route("b", Some("n-1"), None)]), "b/0");
+    assert_eq!(first(&[route("a", Some("n"), None), route("b", Some("n-1"), None)]), "n-1/b/0");
     assert_eq!(first(&[route("b", None, Some(-5)), route("a", None, Some(0))]), "b/0");
 }
 
@@ -266,7 +266,12 @@ fn ties_go_to_the_older_route_then_to_the_name_then_to_the_earlier_rule() {
 fn one_name_twice_is_an_error() {
     let twice = [route("a", None, Some(1)), route("a", Some("default"), Some(2))];
     assert_eq!(compile(&twice), Err(author::CompileError::Duplicate("default/a".to_owned())));
-    assert!(compile(&[route("a", Some("n"), None), route("a", Some("m"), None)]).is_ok());
+    let apart = [route("a", None, None), route("a", Some("n"), None), route("a", Some("m"), Some(1))];
+    let first = |routes: &[Route]| taken_by(&table_of(routes), "GET", Get("h", "/", &[])).unwrap();
+    assert_eq!(
+        (first(&apart), first(&apart[1..2]), first(&apart[..2])),
+        ("m/a/0".into(), "n/a/0".into(), "a/0".into())
+    );
 }
 
 #[test]

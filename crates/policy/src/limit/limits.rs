@@ -26,8 +26,9 @@ pub const MAX_REFILL_S: u64 = 3_155_760_000;
 /// The leading bits by which IPv6 clients are told apart, unless a limit sets another
 /// number: the block that one subscriber gets.
 pub const V6_PREFIX: u8 = 64;
-/// The most bytes of a limit's, a route's and a header's name.
-const MAX_NAME: usize = 253;
+/// The most bytes of a limit's and a header's name, and of a route's id: a namespace (63), `/` and a
+/// name (253).
+const MAX_NAME: usize = 317;
 
 /// A limit.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -124,12 +124,12 @@ fn keys_spread_over_all_buckets() {
 
 #[test]
 fn the_largest_table_fits_and_one_limit_more_does_not() {
-    let routes: Vec<String> = (0..MAX_MATCHES).map(|i| format!("{i:0253}")).collect();
+    let routes: Vec<String> = (0..MAX_MATCHES).map(|i| format!("{i:0317}")).collect();
     let block = |i: u128| Prefix::v6(i << 64, 128).unwrap();
     let cidrs: Vec<Prefix> = (1..=MAX_MATCHES as u128).map(block).collect();
     let largest = |i: usize| Limit {
-        name: format!("{i:0253}"),
-        key: LimitKey::Header("h".repeat(253)),
+        name: format!("{i:0317}"),
+        key: LimitKey::Header("h".repeat(317)),
         routes: routes.clone(),
         cidrs: cidrs.clone(),
         rate: MAX_RATE,
@@ -151,7 +151,7 @@ fn bytes_that_are_out_of_order_or_out_of_range_are_refused() {
     let bad = [
         Limit { name: String::new(), ..good.clone() },
         Limit { name: "a\"b".into(), ..good.clone() },
-        Limit { name: "a".repeat(254), ..good.clone() },
+        Limit { name: "a".repeat(318), ..good.clone() },
         Limit { key: LimitKey::Header("X".into()), ..good.clone() },
         Limit { key: LimitKey::Header(String::new()), ..good.clone() },
         Limit { routes: routes(&["b", "a"]), ..good.clone() },

@@ -1,7 +1,8 @@
 //! Backends, and the bounds of names.
 
-/// Longest name of a route or of a geo rule, in bytes.
-pub const MAX_NAME: usize = 253;
+/// Longest name of a backend or of a geo rule, and longest id of a route, in bytes: an id has a
+/// namespace (63) and `/` before a name (253).
+pub const MAX_NAME: usize = 317;
 /// Longest path template, in bytes: it is a value in a document, and part of answers and
 /// events.
 pub const MAX_TEMPLATE: usize = 1_024;

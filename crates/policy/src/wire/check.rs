@@ -300,25 +300,25 @@ mod tests {
         let name = |len: usize| "a".repeat(len);
         let backend = |name: String, namespace| Backend { name, namespace, port: Some(80), target: None };
         let good = RouteAnswer {
-            route: name(253),
+            route: name(317),
             rule: 0,
             template: Some(name(1_024)),
-            backend: Some(backend(name(253), Some(name(1)))),
-            geo: vec![name(253); 16],
+            backend: Some(backend(name(317), Some(name(1)))),
+            geo: vec![name(317); 16],
             action: None,
             backend_action: None,
         };
         assert!(is_read(Found::Route(Ok(Some(good.clone())))));
         for bad in [
-            RouteAnswer { route: name(254), ..good.clone() },
+            RouteAnswer { route: name(318), ..good.clone() },
             RouteAnswer { route: name(0), ..good.clone() },
             RouteAnswer { template: Some(name(1_025)), ..good.clone() },
             RouteAnswer { template: Some(name(0)), ..good.clone() },
-            RouteAnswer { geo: vec![name(254)], ..good.clone() },
+            RouteAnswer { geo: vec![name(318)], ..good.clone() },
             RouteAnswer { geo: vec![name(1); 17], ..good.clone() },
-            RouteAnswer { backend: Some(backend(name(254), None)), ..good.clone() },
+            RouteAnswer { backend: Some(backend(name(318), None)), ..good.clone() },
             RouteAnswer { backend: Some(backend("a\r\nb: c".to_owned(), None)), ..good.clone() },
-            RouteAnswer { backend: Some(backend(name(1), Some(name(254)))), ..good },
+            RouteAnswer { backend: Some(backend(name(1), Some(name(318)))), ..good },
         ] {
             assert!(!is_read(Found::Route(Ok(Some(bad.clone())))), "{bad:?}");
         }
@@ -329,7 +329,7 @@ mod tests {
         let many = |len: usize| (0..len).map(|i| format!("r{i:04}")).collect::<Vec<_>>();
         assert!(is_read(rules(&many(1_000))));
         assert!(!is_read(rules(&many(1_001))));
-        assert!(!is_read(rules(&[name(254)])) && !is_read(rules(&[name(0)])));
+        assert!(!is_read(rules(&[name(318)])) && !is_read(rules(&[name(0)])));
         assert!(!is_read(rules(&["b".to_owned(), "a".to_owned()])), "out of order");
         assert!(!is_read(rules(&["a".to_owned(), "a".to_owned()])), "two of one name");
     }

@@ -70,7 +70,7 @@ pub struct TrafficEvent {
     pub reason: Option<String>,
     /// What decided: the ban's prefix, for example.
     pub rule: Option<String>,
-    /// Name of the route that matched.
+    /// The route that matched: `NAME`, or `NAMESPACE/NAME` if its namespace is not `default`.
     pub route: Option<String>,
     /// The path template that matched, as written in its route: it has few values, where
     /// paths have many.

@@ -24,16 +24,22 @@ impl NamedDocument for Routes {
     const KIND: DocumentKind = DocumentKind::Route;
     const NOUN: &str = "route";
     const PATH: &str = "/api/admin/routes";
+    const HAS_NAMESPACES: bool = true;
     const NOT_FOUND: ProblemCode = ProblemCode::RouteNotFound;
     const CHECK_READS: &'static [StoreTable] =
         &[StoreTable::Documents(DocumentKind::Route), StoreTable::Documents(DocumentKind::Backend)];
+
+    /// A route's id.
+    fn key(address: String) -> String {
+        author::read_route_id(&address).unwrap_or(address)
+    }
 
     fn of(snapshot: &Snapshot) -> &Documents<author::Route> {
         &snapshot.routes
     }
 
-    fn check(name: &str, document: Value, snapshot: &Snapshot) -> ApiResult<(String, author::Route)> {
-        check(named(document, name)?, snapshot)
+    fn check(id: &str, document: Value, snapshot: &Snapshot) -> ApiResult<(String, author::Route)> {
+        check(named(document, id)?, snapshot)
     }
 
     /// An HTTPRoute has its name in its metadata already.
@@ -79,20 +85,27 @@ fn of_this_version(mut route: Value) -> Value {
     route
 }
 
-/// `document` with the name from the URL, if it has none of its own.
-fn named(mut document: Value, name: &str) -> ApiResult<Value> {
+/// `document` with name and namespace of the URL, where it does not have its own.
+fn named(mut document: Value, id: &str) -> ApiResult<Value> {
     let Value::Object(fields) = &mut document else {
         return Err(Problem::field("", "wrong_type", "the body must be an HTTPRoute, which is an object"));
     };
     let metadata = fields.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
     // Any other type is reported by the validation.
-    if let Value::Object(metadata) = metadata {
-        match metadata.get("name") {
-            None | Some(Value::Null) => drop(metadata.insert("name".to_owned(), name.into())),
-            Some(Value::String(own)) if own != name => {
-                let detail =
-                    format!("the address names the route `{name}`: write that, or leave the name out");
-                return Err(Problem::field("/metadata/name", "name_mismatch", detail));
+    let Value::Object(metadata) = metadata else { return Ok(document) };
+    let (namespace, name) = id.split_once('/').unwrap_or((author::DEFAULT_NAMESPACE, id));
+    for (field, wanted) in [("name", name), ("namespace", namespace)] {
+        match metadata.get(field) {
+            // What the document leaves out is this namespace already.
+            None | Some(Value::Null) if wanted == author::DEFAULT_NAMESPACE && field == "namespace" => {}
+            None | Some(Value::Null) => drop(metadata.insert(field.to_owned(), wanted.into())),
+            Some(Value::String(own)) if own != wanted => {
+                let detail = format!(
+                    "the address names the route `{name}` of namespace `{namespace}`: write `{wanted}`, \
+                     leave the {field} out, or send the route to {}/NAMESPACE/NAME",
+                    Routes::PATH
+                );
+                return Err(Problem::field(format!("/metadata/{field}"), "name_mismatch", detail));
             }
             Some(_) => {}
         }
@@ -118,8 +131,9 @@ pub fn fit_together(
     backends: &author::Backends,
     more: usize,
 ) -> ApiResult<()> {
-    let is_other = |name: &str| changed.is_none_or(|changed| *name != *changed.name);
-    let others = || snapshot.routes.in_force.values().filter(|info| is_other(&info.name));
+    let changed_id = changed.map(author::Route::id);
+    let others =
+        || snapshot.routes.in_force.values().filter(|info| changed_id.as_deref() != Some(&*info.name));
     let documents = others().map(|info| &info.document);
     let documents = documents.chain(snapshot.backends.in_force.values().map(|info| &info.document));
     let size = documents.fold(more, |sum, document| sum.saturating_add(document.len()));

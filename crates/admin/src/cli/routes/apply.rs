@@ -83,15 +83,15 @@ async fn write_all(service: &ApiClient, wanted: &[RouteDocument]) -> anyhow::Res
     let mut missed: Vec<&str> = Vec::new();
     for (at, route) in wanted.iter().enumerate() {
         match write(service, route).await {
-            Ok(outcome) => print_line(format_args!("{} {outcome}", route.name)),
+            Ok(outcome) => print_line(format_args!("{} {outcome}", route.id)),
             Err(RequestError::Refused(refusal)) => {
                 refused(route, &refusal);
-                missed.push(&route.name);
+                missed.push(&route.id);
             }
             Err(RequestError::Unreachable(why)) => {
                 print_error_line(format_args!("{}: {why}", route.location));
                 // Those after it would fail in the same way.
-                missed.extend(wanted.iter().skip(at).map(|route| route.name.as_str()));
+                missed.extend(wanted.iter().skip(at).map(|route| route.id.as_str()));
                 break;
             }
         }
@@ -107,7 +107,7 @@ async fn write_all(service: &ApiClient, wanted: &[RouteDocument]) -> anyhow::Res
 
 /// Writes a route, and returns what was done with it, in kubectl's words.
 async fn write(service: &ApiClient, route: &RouteDocument) -> Result<&'static str, RequestError> {
-    let path = path(&route.name);
+    let path = path(&route.id);
     let outcome = match service.get_if_exists(&path, "route_not_found").await?.map(canonical) {
         Some(held) if held == route.document => return Ok("unchanged"),
         Some(_) => "configured",
@@ -165,7 +165,7 @@ async fn wait_for_gateways(service: &ApiClient, wait: Duration) -> anyhow::Resul
 async fn dry_run(service: &ApiClient, wanted: &[RouteDocument]) -> anyhow::Result<CommandResult> {
     let (mut created, mut configured) = (0usize, 0usize);
     for route in wanted {
-        let held = service.get_if_exists(&path(&route.name), "route_not_found").await;
+        let held = service.get_if_exists(&path(&route.id), "route_not_found").await;
         let held = held.with_context(|| route.location.to_string())?.map(canonical);
         match &held {
             Some(held) if *held == route.document => continue,
@@ -173,7 +173,7 @@ async fn dry_run(service: &ApiClient, wanted: &[RouteDocument]) -> anyhow::Resul
             None => created = created.saturating_add(1),
         }
         let location = route.location.to_string();
-        super::print_text(&unified_diff(&route.name, held.as_ref(), &location, &route.document)?);
+        super::print_text(&unified_diff(&route.id, held.as_ref(), &location, &route.document)?);
     }
     let changes = created.saturating_add(configured);
     let unchanged = wanted.len().saturating_sub(changes);

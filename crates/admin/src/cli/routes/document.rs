@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 use similar::TextDiff;
-use tidegate_author::API_VERSION;
+use tidegate_author::{API_VERSION, DEFAULT_NAMESPACE};
 
 /// Fields of a document's metadata that only Kubernetes writes.
 const SET_BY_KUBERNETES: [&str; 8] = [
@@ -18,14 +18,17 @@ const SET_BY_KUBERNETES: [&str; 8] = [
 /// The annotation in which kubectl keeps the document as it was applied.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// The valid `document` with the `apiVersion` and `kind` of routes, and without nulls and what Kubernetes
-/// writes, so that documents of equal meaning are equal.
+/// The valid `document` with the `apiVersion` and `kind` of routes, and without the namespace `default`,
+/// nulls, and what Kubernetes writes, so that documents of equal meaning are equal.
 #[must_use]
 pub fn canonical(mut document: Value) -> Value {
     let Value::Object(fields) = &mut document else { return document };
     fields.remove("status");
     if let Some(Value::Object(metadata)) = fields.get_mut("metadata") {
-        metadata.retain(|name, _| !SET_BY_KUBERNETES.contains(&name.as_str()));
+        metadata.retain(|name, value| match name.as_str() {
+            "namespace" => value != DEFAULT_NAMESPACE,
+            name => !SET_BY_KUBERNETES.contains(&name),
+        });
         without_last_applied(metadata);
     }
     without_nulls(&mut document);
@@ -61,17 +64,17 @@ pub fn yaml(document: &Value) -> anyhow::Result<String> {
     Ok(yaml_serde::to_string(document)?)
 }
 
-/// What `wanted`, from `location`, would change in the route `name` that the service has: a
+/// What `wanted`, from `location`, would change in the route `id` that the service has: a
 /// unified diff, empty without changes.
 pub fn unified_diff(
-    name: &str,
+    id: &str,
     held: Option<&Value>,
     location: &str,
     wanted: &Value,
 ) -> anyhow::Result<String> {
     let (old, new) = (held.map(yaml).transpose()?.unwrap_or_default(), yaml(wanted)?);
-    let from = held.map_or_else(|| "/dev/null".to_owned(), |_| format!("{name} (the service)"));
-    let to = format!("{name} ({location})");
+    let from = held.map_or_else(|| "/dev/null".to_owned(), |_| format!("{id} (the service)"));
+    let to = format!("{id} ({location})");
     Ok(TextDiff::from_lines(&old, &new).unified_diff().header(&from, &to).to_string())
 }
 
@@ -91,9 +94,9 @@ mod tests {
             "metadata": {"name": "a", "labels": {"team": "x"}}, "spec": spec,
         });
         let of_a_cluster = json!({
-            "apiVersion": "gateway.networking.k8s.io/v1beta1", "kind": "HTTPRoute",
+            "kind": "HTTPRoute",
             "metadata": {
-                "name": "a", "labels": {"team": "x"}, "uid": "1", "resourceVersion": "7", "generation": 2,
+                "name": "a", "namespace": "default", "labels": {"team": "x"}, "uid": "1", "resourceVersion": "7", "generation": 2,
                 "creationTimestamp": null, "managedFields": [{}], "annotations": {LAST_APPLIED: "{}"},
             },
             "spec": {"hostnames": null, "rules": spec["rules"]},

@@ -47,7 +47,8 @@ enum OtherKinds {
 /// A route that has been checked.
 #[derive(Debug)]
 pub struct RouteDocument {
-    pub name: String,
+    /// Its [id](author::Route::id).
+    pub id: String,
     pub location: Location,
     /// In its canonical form.
     pub document: Value,
@@ -88,7 +89,7 @@ impl Location {
 #[derive(Default)]
 struct RouteReader {
     wanted: Vec<RouteDocument>,
-    /// Location of each name.
+    /// Location of each route, by its id.
     locations: BTreeMap<String, Location>,
     wrong: Vec<String>,
     /// Whether documents that are no HTTPRoutes are passed over.
@@ -222,21 +223,19 @@ impl RouteReader {
     }
 
     fn route(&mut self, location: &Location, document: Value) {
-        let name = match author::read(&document) {
-            Ok(route) => route.name,
+        let id = match author::read(&document) {
+            Ok(route) => route.id(),
             Err(problems) => {
                 let lines =
                     problems.iter().map(|one| location.problem_line(&one.pointer, &one.message, one.code));
                 return self.wrong.extend(lines);
             }
         };
-        if let Some(other) = self.locations.insert(name.clone(), location.clone()) {
-            let message = format!(
-                "{other} is called {name} as well, and a name stands for one route, whatever its namespace"
-            );
+        if let Some(other) = self.locations.insert(id.clone(), location.clone()) {
+            let message = format!("{other} is the route {id} as well");
             return self.wrong.push(location.problem_line("/metadata/name", &message, "conflict"));
         }
-        self.wanted.push(RouteDocument { name, location: location.clone(), document: canonical(document) });
+        self.wanted.push(RouteDocument { id, location: location.clone(), document: canonical(document) });
     }
 
     fn finish(self) -> anyhow::Result<Vec<RouteDocument>> {

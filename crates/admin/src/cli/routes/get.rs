@@ -3,6 +3,7 @@
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tidegate_author as author;
 
 use super::document::{canonical, yaml};
 use super::{CommandResult, path, print_error_line, print_text};
@@ -14,7 +15,8 @@ const PAGE: usize = 100;
 /// Options of `tidegate routes get`.
 #[derive(clap::Args, Debug)]
 pub struct GetArgs {
-    /// Names of the routes; all routes if none is given.
+    /// Names of the routes, with their namespace if it is not `default`: shop, or team-a/shop; all
+    /// routes if none is given.
     #[arg(value_name = "NAME", value_parser = name)]
     names: Vec<String>,
     /// Output format.
@@ -35,13 +37,15 @@ enum OutputFormat {
     Name,
 }
 
-/// A name that can be used in a URL path without encoding.
+/// The id of a route, which can be used in a URL path without encoding.
 fn name(text: &str) -> Result<String, String> {
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
-    match !text.is_empty() && text.chars().all(plain) {
-        true => Ok(text.to_owned()),
-        false => Err("the name of a route is of a-z, 0-9, - and dots".to_owned()),
-    }
+    author::read_route_id(text).ok_or_else(|| author::ROUTE_ID_FORM.to_owned())
+}
+
+/// The id of the route that a valid document is.
+fn id(route: &Value) -> String {
+    let of = |field| route["metadata"][field].as_str();
+    author::route_id(of("namespace"), of("name").unwrap_or_default())
 }
 
 /// A page of the list.
@@ -100,10 +104,7 @@ async fn some<'n>(service: &ApiClient, names: &'n [String]) -> anyhow::Result<(V
 fn shown(mut routes: Vec<Value>, form: OutputFormat, single: bool) -> anyhow::Result<String> {
     Ok(match form {
         OutputFormat::Yaml => routes.iter().map(yaml).collect::<Result<Vec<_>, _>>()?.join("---\n"),
-        OutputFormat::Name => {
-            let name = |route: &Value| route["metadata"]["name"].as_str().map(|name| format!("{name}\n"));
-            routes.iter().filter_map(name).collect()
-        }
+        OutputFormat::Name => routes.iter().map(|route| format!("{}\n", id(route))).collect(),
         OutputFormat::Json => {
             let document = match (single, routes.pop()) {
                 (true, None) => return Ok(String::new()),

@@ -55,12 +55,12 @@ impl Matches {
     pub fn new(snapshot: &Snapshot, facts: &Facts<'_>, found: Option<&RouteMatch<'_>>) -> Self {
         let taken = explain::taken(snapshot.routes.in_force.values().map(|info| &info.parsed), facts);
         let first = taken.first();
-        if first.map(|first| (first.route.name.as_str(), first.rule)) != found.map(|it| (it.route, it.rule)) {
+        let wins =
+            |one: &Taken<'_>| found.is_some_and(|it| it.route == one.route.id() && it.rule == one.rule);
+        if first.is_some() != found.is_some() || first.is_some_and(|first| !wins(first)) {
             // A test compares the two; here the route table decides.
             tracing::error!("the route table and the routes that it was made of disagree about a request");
         }
-        let wins =
-            |one: &Taken<'_>| found.is_some_and(|it| it.route == one.route.name && it.rule == one.rule);
         let shown = taken.iter().take(MAX_MATCHES).enumerate();
         Self {
             matches: shown.map(|(at, one)| Match::new(one, first, at == 0 && wins(one))).collect(),
@@ -91,7 +91,7 @@ impl Match {
         let lost = first.filter(|_| !wins).map(|first| explain::precedence(first, taken).1);
         let wanted = taken.wanted;
         Self {
-            route: taken.route.name.clone(),
+            route: taken.route.id(),
             rule: taken.rule,
             rule_name: taken.route.rules.get(taken.rule).and_then(|rule| rule.name.clone()),
             r#match: taken.place,

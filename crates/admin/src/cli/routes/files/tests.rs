@@ -12,7 +12,7 @@ fn names(text: &str) -> Vec<String> {
     let mut reader = RouteReader::default();
     reader.file("routes", text.as_bytes());
     let wanted = reader.finish().unwrap_or_else(|error| panic!("{error:#}\n{text}"));
-    wanted.into_iter().map(|route| route.name).collect()
+    wanted.into_iter().map(|route| route.id).collect()
 }
 
 /// All errors of `text`, without the first line.
@@ -78,9 +78,14 @@ fn a_place_in_a_list_is_a_pointer_from_the_list_on() {
 fn of_two_documents_for_one_name_neither_is_taken() {
     let found = wrong(&format!("{}---\n{}", route("a"), route("a")));
     assert!(
-        found[0].starts_with("routes: document 2: /metadata/name: routes: document 1 is called a as well"),
+        found[0].starts_with("routes: document 2: /metadata/name: routes: document 1 is the route a as well"),
         "{found:?}"
     );
+    let of =
+        |namespace: &str| route("a").replace("{name: a}", &format!("{{name: a, namespace: {namespace}}}"));
+    let several = [route("a"), of("team-a"), of("team-b")].join("---\n");
+    assert_eq!(names(&several), ["a", "team-a/a", "team-b/a"]);
+    assert_eq!(wrong(&format!("{several}---\n{}---\n{}", of("team-a"), of("default"))).len(), 2);
     assert!(wrong("kind: HTTPRoute\nkind: HTTPRoute\n")[0].contains("`kind` stands twice"));
 }
 
@@ -127,7 +132,7 @@ fn a_directory_is_read_in_the_order_of_names_and_deeper_when_asked() {
 fn read_of(other_kinds: Option<OtherKinds>, filename: Vec<PathBuf>) -> (Vec<String>, Vec<String>) {
     let sources = Sources { filename, recursive: false, other_kinds };
     let reader = read_all(&sources).unwrap();
-    (reader.wanted.iter().map(|route| route.name.clone()).chain(reader.passed_over()).collect(), reader.wrong)
+    (reader.wanted.iter().map(|route| route.id.clone()).chain(reader.passed_over()).collect(), reader.wrong)
 }
 
 #[test]
