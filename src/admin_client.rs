@@ -8,6 +8,7 @@
 
 mod backoff;
 mod circuit_breaker;
+mod failed_calls;
 
 use std::cell::OnceCell;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::config::Admin;
 use crate::host::{Call, CallToken, Host, HostError};
 pub use backoff::{Backoff, nanos};
 pub use circuit_breaker::CircuitBreaker;
+pub use failed_calls::{CallMaker, FailedCall, FailedCalls, has_failed};
 
 /// A call without a callback this long after its time is over is lost.
 const LOST_AFTER: Duration = Duration::from_secs(2);

@@ -105,15 +105,16 @@ impl Questions {
         })
     }
 
-    /// Takes the answer to an open question, inside its callback; `None`: it has failed.
+    /// Takes the answer to an open question, inside its callback unless it has failed: then
+    /// there is `None`.
     pub fn take<H: Host>(
         &mut self,
         check: Check,
         open: OpenQuestion,
+        status: Option<u16>,
         direct: &DirectChecks,
         instance: &AdminInstance<H>,
     ) -> Option<Answer> {
-        let status = instance.client.status();
         let now_ns = instance.host.monotonic_ns();
         direct.breakers.get(check).note(status, open.has_full_time, now_ns);
         let answer = if status == Some(200) { read(check, open.id, &instance.host) } else { None };

@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use tidegate_policy::decide::{Reason, Settings};
 
-use crate::admin_client::CircuitBreaker;
+use crate::admin_client::{CallMaker, CircuitBreaker, FailedCall, has_failed};
 use crate::config::{Config, Performance};
 use crate::direct::DirectChecks;
-use crate::host::{Host, HostError};
+use crate::host::{CallToken, Host, HostError};
 use crate::metrics::Count;
 use crate::request::cluster_names::ClusterNames;
 use crate::worker::AdminInstance;
+
+/// Time to a tick that stands in for a wake-up.
+const SOON: Duration = Duration::from_millis(1);
 
 /// One plugin configuration at work in one VM: what all its requests share.
 pub struct Filter<H: Host> {
@@ -64,6 +67,42 @@ impl<H: Host> Filter<H> {
     pub fn set_tick(&self, period: Duration) {
         if self.tick.replace(period) != period {
             let _ = self.instance.host.set_tick(period);
+        }
+    }
+
+    /// The status of a call's answer, in its callback. `None`: it failed. Who made it is told
+    /// in a later callback ([`FailedCalls`] has the reason), and must do nothing in this one.
+    pub fn answered(&self, token: CallToken, maker: CallMaker) -> Option<u16> {
+        let status = self.instance.client.status();
+        if !has_failed(status) {
+            return status;
+        }
+        if self.instance.failed.push(FailedCall { maker, token, status }) {
+            self.wake();
+        }
+        None
+    }
+
+    /// Tells the maker of the oldest call that failed. `root` is the root whose callback
+    /// runs, which must do nothing after this: a request may have the host's attention then.
+    pub fn tell_of_failure(&self, root: u32) {
+        let Some((FailedCall { maker, token, status }, is_last)) = self.instance.failed.pop() else { return };
+        if !is_last {
+            // One in each callback, as Envoy does it: what one asks for is done after it.
+            self.wake();
+        }
+        match maker {
+            CallMaker::Root => self.instance.on_call_response(root, token, status),
+            CallMaker::Request(context) => {
+                self.instance.host.notify_request(context, token, status.unwrap_or_default());
+            }
+        }
+    }
+
+    /// Has one of the instance's roots called back soon.
+    fn wake(&self) {
+        if !self.instance.sync.borrow().wake_itself() {
+            self.tick_within(SOON);
         }
     }
 

@@ -22,7 +22,7 @@ use tidegate_policy::decide::{Denial, Reason, RuleId, Verdict};
 use tidegate_policy::route::RouteMatch;
 use tidegate_policy::wire::event::{TrafficEvent, VerdictCode};
 
-use crate::admin_client::InFlight;
+use crate::admin_client::{CallMaker, InFlight};
 use crate::filter::Filter;
 use crate::host::live::{ContextKind, LiveContext};
 use crate::host::{CallToken, Host, HostError};
@@ -42,7 +42,7 @@ pub struct RequestContext<H: Host> {
     filter: Option<Rc<Filter<H>>>,
     request: RequestState,
     response: ResponseState,
-    _live: LiveContext,
+    live: LiveContext,
 }
 
 /// How far the request is.
@@ -128,7 +128,19 @@ impl<H: Host> Context for RequestContext<H> {
         _body: usize,
         _trailers: usize,
     ) {
-        self.on_call_response(token);
+        if let Some(filter) = self.filter.clone()
+            && let Some(status) = filter.answered(token, CallMaker::Request(self.live.number()))
+        {
+            self.on_call_response(&filter, token, Some(status));
+        }
+    }
+
+    /// A call of this request failed some callbacks ago ([`Host::notify_request`]).
+    fn on_foreign_function(&mut self, token: CallToken, status: usize) {
+        if let Some(filter) = self.filter.clone() {
+            let status = u16::try_from(status).ok().filter(|status| *status != 0);
+            self.on_call_response(&filter, token, status);
+        }
     }
 
     /// The context ends. Over HTTP/3 this may be the only callback at a request's end:
@@ -148,7 +160,7 @@ impl<H: Host> RequestContext<H> {
     /// The context of a request whose headers have not come; `number` is the context's.
     pub fn new(host: H, filter: Option<Rc<Filter<H>>>, number: u32) -> Self {
         let (request, response) = (RequestState::Unseen, ResponseState::Awaited);
-        Self { host, filter, request, response, _live: LiveContext::new(number, ContextKind::Http) }
+        Self { host, filter, request, response, live: LiveContext::new(number, ContextKind::Http) }
     }
 
     /// Decides the request, or asks the admin service what the decision needs.
@@ -191,12 +203,11 @@ impl<H: Host> RequestContext<H> {
         action
     }
 
-    /// A call that this request made was answered, or failed without an answer.
-    fn on_call_response(&mut self, token: CallToken) {
-        let Some(filter) = self.filter.clone() else { return };
+    /// A call that this request made ended, with this status.
+    fn on_call_response(&mut self, filter: &Filter<H>, token: CallToken, status: Option<u16>) {
         match self.response {
-            ResponseState::Awaited => self.on_answer(&filter, token),
-            ResponseState::Held(post) if post.token == token => self.on_stored(&filter, post),
+            ResponseState::Awaited => self.on_answer(filter, token, status),
+            ResponseState::Held(post) if post.token == token => self.on_stored(filter, post, status),
             // A verdict now would replace the response that Envoy has sent.
             ResponseState::Sent { undecided: true } => filter.instance.metrics.count(Count::LateAnswers),
             // An answer that the decision no longer needed.
@@ -205,10 +216,10 @@ impl<H: Host> RequestContext<H> {
     }
 
     /// An answer to a question about this request.
-    fn on_answer(&mut self, filter: &Filter<H>, token: CallToken) {
+    fn on_answer(&mut self, filter: &Filter<H>, token: CallToken, status: Option<u16>) {
         // In any other state it was decided without this answer.
         let RequestState::Evaluating { evaluation, .. } = &mut self.request else { return };
-        if !evaluation.take_answer(token, filter) {
+        if !evaluation.take_answer(token, status, filter) {
             return;
         }
         let request = replace(&mut self.request, RequestState::Unseen);
@@ -244,9 +255,9 @@ impl<H: Host> RequestContext<H> {
     }
 
     /// The event is stored, or could not be: the response is resumed either way.
-    fn on_stored(&mut self, filter: &Filter<H>, post: InFlight) {
+    fn on_stored(&mut self, filter: &Filter<H>, post: InFlight, status: Option<u16>) {
         self.response = ResponseState::Sent { undecided: false };
-        recording::finish(filter);
+        recording::finish(filter, status);
         if let RequestState::Decided(DecidedRequest { timing: Some(timing), .. }) = &mut self.request {
             timing.recording = self.host.monotonic_ns().saturating_sub(post.since_ns);
         }

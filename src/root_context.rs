@@ -6,6 +6,7 @@ use std::time::Duration;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 
+use crate::admin_client::CallMaker;
 use crate::config::{Config, ConfigError};
 use crate::filter::Filter;
 use crate::host::live::{ContextKind, LiveContext};
@@ -65,6 +66,7 @@ impl<H: Host> RootContext for PluginRoot<H> {
         if let Some(filter) = &self.filter {
             let next = filter.instance.on_tick(self.id);
             filter.set_tick(next);
+            filter.tell_of_failure(self.id);
         }
     }
 
@@ -72,6 +74,7 @@ impl<H: Host> RootContext for PluginRoot<H> {
     fn on_queue_ready(&mut self, queue: QueueId) {
         if let Some(filter) = &self.filter {
             filter.instance.on_queue_ready(self.id, queue);
+            filter.tell_of_failure(self.id);
         }
     }
 
@@ -86,7 +89,7 @@ impl<H: Host> RootContext for PluginRoot<H> {
 }
 
 impl<H: Host> Context for PluginRoot<H> {
-    /// A call that this root made was answered, or failed without an answer.
+    /// A call that this root made was answered, or failed.
     fn on_http_call_response(
         &mut self,
         token: CallToken,
@@ -94,8 +97,10 @@ impl<H: Host> Context for PluginRoot<H> {
         _body: usize,
         _trailers: usize,
     ) {
-        if let Some(filter) = &self.filter {
-            filter.instance.on_call_response(self.id, token);
+        if let Some(filter) = &self.filter
+            && let Some(status) = filter.answered(token, CallMaker::Root)
+        {
+            filter.instance.on_call_response(self.id, token, Some(status));
         }
     }
 

@@ -143,10 +143,21 @@ impl<H: Host> TableSync<H> {
         true
     }
 
-    /// A call was answered, or failed without an answer. True when it was made here.
-    pub fn on_call_response(&mut self, token: CallToken) -> bool {
-        let Some(root) = self.holder.as_ref().and_then(|holder| holder.root_of(token)) else { return false };
-        self.with_holder(root, |holder, context| holder.on_call_response(token, context));
+    /// Wakes this VM itself, in a later turn of the thread's event loop. False: it is woken by
+    /// nothing but its next tick.
+    pub fn wake_itself(&self) -> bool {
+        self.queue.wake_itself(&self.host)
+    }
+
+    /// A call ended, with this status; `root` is the root whose callback runs. True when it
+    /// was made here.
+    pub fn on_call_response(&mut self, root: u32, token: CallToken, status: Option<u16>) -> bool {
+        let is_ours = self
+            .with_holder(root, |holder, context| holder.on_call_response(token, status, context))
+            .unwrap_or_default();
+        if !is_ours {
+            return false;
+        }
         self.work_and_wake_self(root);
         true
     }

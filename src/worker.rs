@@ -9,7 +9,7 @@ use std::time::Duration;
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::wire::event::{TrafficEvent, VmId};
 
-use crate::admin_client::AdminClient;
+use crate::admin_client::{AdminClient, FailedCalls};
 use crate::config::{Admin, Config, EventLimits};
 use crate::host::{CallToken, Host, QueueId};
 use crate::metrics::Metrics;
@@ -87,6 +87,8 @@ pub struct AdminInstance<H: Host> {
     pub limiter: Limiter<H>,
     /// The client of the admin service.
     pub client: Rc<AdminClient<H>>,
+    /// Calls that failed, until who made them is told.
+    pub failed: FailedCalls,
     record: RefCell<EventBuffer<H>>,
     recorder: RefCell<Recorder<H>>,
     roots: Cell<u32>,
@@ -118,6 +120,7 @@ impl<H: Host> AdminInstance<H> {
             )),
             recorder: RefCell::new(Recorder::new(host.clone(), metrics.clone(), client.clone(), queue)),
             client,
+            failed: FailedCalls::default(),
             limiter: Limiter::new(host.clone(), metrics.clone(), Keys::new(id)),
             roots: Cell::new(0),
             ticked: Cell::new(false),
@@ -156,10 +159,10 @@ impl<H: Host> AdminInstance<H> {
         }
     }
 
-    /// A call that `root` made was answered, or failed without an answer.
-    pub fn on_call_response(&self, root: u32, token: CallToken) {
-        if !self.sync.borrow_mut().on_call_response(token) {
-            self.recorder.borrow_mut().on_call_response(root, token);
+    /// A call of a root's ended, with this status; `root` is the root whose callback runs.
+    pub fn on_call_response(&self, root: u32, token: CallToken, status: Option<u16>) {
+        if !self.sync.borrow_mut().on_call_response(root, token, status) {
+            self.recorder.borrow_mut().on_call_response(root, token, status);
         }
     }
 

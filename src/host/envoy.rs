@@ -10,6 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType, Status};
 
+use super::guards::notify_request;
 use super::header_map::map_bytes;
 use super::imports::{self, add_header, error, remove_header, set_header};
 use super::{
@@ -80,6 +81,10 @@ impl Host for Envoy {
         let Call { cluster, headers, body, .. } = call;
         hostcalls::dispatch_http_call(cluster, headers.to_vec(), Some(body), Vec::new(), timeout)
             .map_err(host_error)
+    }
+
+    fn notify_request(&self, context: u32, token: CallToken, status: u16) {
+        notify_request(context, token, status.into());
     }
 
     fn call_status(&self) -> Option<u16> {

@@ -28,6 +28,8 @@ unsafe extern "C" {
     safe fn proxy_on_queue_ready(root: u32, queue: u32);
     safe fn proxy_on_request_headers(context: u32, headers: usize, end: bool) -> Action;
     safe fn proxy_on_response_headers(context: u32, headers: usize, end: bool) -> Action;
+    #[cfg(target_arch = "wasm32")]
+    safe fn proxy_on_foreign_function(context: u32, function: u32, len: usize);
 }
 
 #[unsafe(no_mangle)]
@@ -55,6 +57,17 @@ extern "C" fn guarded_on_request_headers(context: u32, headers: usize, end: bool
 extern "C" fn guarded_on_response_headers(context: u32, headers: usize, end: bool) -> u32 {
     let is_live = is_live(context, ContextKind::Http);
     status(if is_live { proxy_on_response_headers(context, headers, end) } else { Action::Continue })
+}
+
+/// The dispatcher's way to a request from another context's callback: it makes the host calls
+/// that follow those of the request, and knows afterwards who made a call. Envoy itself never
+/// calls this (`xtask/src/filter.rs` drops the export). Of a request that is gone the
+/// dispatcher would look among the roots, one of which is in its callback: a trap.
+#[cfg(target_arch = "wasm32")]
+pub(super) fn notify_request(context: u32, function: u32, len: usize) {
+    if is_live(context, ContextKind::Http) {
+        proxy_on_foreign_function(context, function, len);
+    }
 }
 
 fn status(action: Action) -> u32 {

@@ -27,6 +27,11 @@ impl LiveContext {
         LIVE.with_borrow_mut(|live| live.insert(context, kind));
         Self(context)
     }
+
+    /// The context's number.
+    pub fn number(&self) -> u32 {
+        self.0
+    }
 }
 
 impl Drop for LiveContext {

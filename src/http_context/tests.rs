@@ -77,6 +77,15 @@ fn deliver(
 ) {
     host.answer(Some(status), body);
     stream.on_http_call_response(made.token, 3, 0, 0);
+    tell_of_failure(host, stream);
+}
+
+/// A request is told of a call of its that failed, if one did.
+fn tell_of_failure(host: &SimHost, stream: &mut RequestContext<SimHost>) {
+    stream.filter.clone().unwrap().tell_of_failure(1);
+    if let Some((token, status)) = host.notified() {
+        stream.on_foreign_function(token, status.into());
+    }
 }
 
 /// What the admin service finds of a check that lets a request pass.

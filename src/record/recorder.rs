@@ -139,10 +139,10 @@ impl<H: Host> Recorder<H> {
         true
     }
 
-    /// A call was answered, or failed without an answer. True when it was the post.
-    pub fn on_call_response(&mut self, root: u32, token: CallToken) -> bool {
+    /// A call ended, with this status; `root` is the root whose callback runs. True when it
+    /// was the post.
+    pub fn on_call_response(&mut self, root: u32, token: CallToken, status: Option<u16>) -> bool {
         let Some(post) = self.in_flight.take_if(|post| post.call.token == token) else { return false };
-        let status = self.client.status();
         let now = self.host.monotonic_ns();
         match status {
             Some(status) if OK_STATUS.contains(&status) => self.on_post_stored(post),

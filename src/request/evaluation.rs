@@ -152,15 +152,15 @@ impl Evaluation {
         }
     }
 
-    /// Takes the answer to the call `token`, inside its callback; false if that is no open
-    /// question of this request.
-    pub fn take_answer<H: Host>(&mut self, token: u32, filter: &Filter<H>) -> bool {
+    /// Takes what came of the call `token`, its status first: a body can only be had inside
+    /// its callback. False if that is no open question of this request.
+    pub fn take_answer<H: Host>(&mut self, token: u32, status: Option<u16>, filter: &Filter<H>) -> bool {
         let Some((check, open)) = self.questions.of_call(token) else { return false };
         let (instance, host) = (&filter.instance, &filter.instance.host);
         if let Some(timing) = &mut self.timing {
             *timing.checks.get_mut(check) = host.monotonic_ns().saturating_sub(open.call.since_ns);
         }
-        let Some(answer) = self.questions.take(check, open, &filter.direct, instance) else {
+        let Some(answer) = self.questions.take(check, open, status, &filter.direct, instance) else {
             instance.metrics.count(Count::question_failed(check));
             return true;
         };

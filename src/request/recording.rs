@@ -35,10 +35,9 @@ pub fn post<H: Host>(filter: &Filter<H>, event: &TrafficEvent) -> Option<InFligh
     sent
 }
 
-/// Counts the result of the post, inside its callback. The response is sent in any case.
-pub fn finish<H: Host>(filter: &Filter<H>) {
+/// Counts the result of the post. The response is sent in any case.
+pub fn finish<H: Host>(filter: &Filter<H>, status: Option<u16>) {
     let instance = &filter.instance;
-    let status = instance.client.status();
     filter.recording.note(status, true, instance.host.monotonic_ns());
     let count = if matches!(status, Some(200..=299)) { Count::SyncStored } else { Count::SyncFailed };
     instance.metrics.count(count);

@@ -4,6 +4,7 @@
 mod chaos;
 mod endings;
 mod failures;
+mod told_later;
 
 use std::time::Duration;
 

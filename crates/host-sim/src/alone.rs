@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tidegate_host::{Cas, HeaderPairs, HostError};
+use tidegate_host::{CallToken, Cas, HeaderPairs, HostError};
 
 use crate::host::SimHost;
 use crate::phase::{CallEnd, Phase};
 use crate::stream::{Done, Request, StreamId, StreamState, Waits};
-use crate::world::{CallView, VmState, World};
+use crate::world::{CallView, Post, VmState, World};
 
 /// The one request of a single VM.
 const REQUEST: StreamId = StreamId(1);
@@ -88,6 +88,19 @@ impl SimHost {
     pub fn answer(&self, status: Option<u16>, body: Vec<u8>) {
         let end = status.map_or(CallEnd::Failure, |status| CallEnd::Answer { status, body });
         self.set(|world| world.vm(0).phase = Phase::CallResponse(end));
+    }
+
+    /// The call and the status of which the request is notified, in the phase of that callback.
+    #[must_use]
+    pub fn notified(&self) -> Option<(CallToken, u16)> {
+        let mut world = self.world.borrow_mut();
+        let found = world.posts.iter().find_map(|post| match post {
+            Post::Notify { token, status, .. } => Some((*token, *status)),
+            _ => None,
+        })?;
+        world.posts.clear();
+        world.vm(0).phase = Phase::Notified;
+        Some(found)
     }
 
     /// What was done to the current request since the last time, in order.

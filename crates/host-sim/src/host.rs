@@ -9,7 +9,7 @@ use tidegate_host::{
 };
 
 use crate::phase::{CallEnd, Phase};
-use crate::stream::{Done, Reply, StreamState, Waits};
+use crate::stream::{Done, Reply, StreamId, StreamState, Waits};
 use crate::world::{CallId, CallView, PendingCall, Post, Queue, VmIndex, VmState, World};
 
 /// The handle of one VM.
@@ -57,6 +57,7 @@ impl SimHost {
     /// Resumes the current request or its response; an offence where Envoy would not
     /// tolerate that.
     fn resume(&self, what: Waits) -> Result<(), HostError> {
+        self.act("resumes");
         self.enter(|world| {
             let phase = world.vm(self.vm).phase.clone();
             let stream = world.stream_at_hand(self.vm).ok_or(HostError::BadArgument)?;
@@ -68,7 +69,7 @@ impl SimHost {
             let is_held = stream.waits == what && stream.reply.is_none();
             // Envoy drops the request headers at once, whichever of the two it resumes.
             stream.mutable = false;
-            if again || !is_held || !matches!(phase, Phase::CallResponse(_)) {
+            if again || !is_held || !matches!(phase, Phase::CallResponse(_) | Phase::Notified) {
                 let waits = stream.waits;
                 world
                     .violations
@@ -87,6 +88,15 @@ impl SimHost {
             change(stream.request(phase, true)?);
             Ok(())
         })
+    }
+
+    /// A violation where Envoy may be in the middle of what has failed.
+    fn act(&self, what: &str) {
+        let mut world = self.world.borrow_mut();
+        let phase = world.vm(self.vm).phase.clone();
+        if phase.is_of_failure() {
+            world.violations.push(format!("{what} in {phase:?}"));
+        }
     }
 
     fn note(&self, done: impl FnOnce() -> Done) -> Result<(), HostError> {
@@ -170,6 +180,7 @@ impl Host for SimHost {
     }
 
     fn call(&self, call: Call<'_>) -> Result<CallToken, HostError> {
+        self.act("calls");
         self.enter(|world| {
             let header = |name: &str| {
                 let found = call.headers.iter().find(|(other, _)| *other == name);
@@ -205,6 +216,12 @@ impl Host for SimHost {
             world.calls.push(PendingCall { view, vm: self.vm, deadline_ns, lost: false });
             Ok(token)
         })
+    }
+
+    fn notify_request(&self, context: u32, token: CallToken, status: u16) {
+        // In Envoy before the calling callback ends, which does nothing more.
+        let post = Post::Notify { vm: self.vm, stream: StreamId(context), token, status };
+        self.enter(|world| world.posts.push_front(post));
     }
 
     fn call_status(&self) -> Option<u16> {
@@ -291,6 +308,7 @@ impl Host for SimHost {
     }
 
     fn reply(&self, reply: LocalReply<'_>) -> Result<(), HostError> {
+        self.act("replies");
         self.enter(|world| {
             let phase = world.vm(self.vm).phase.clone();
             let stream = world.stream_at_hand(self.vm).ok_or(HostError::BadArgument)?;
@@ -302,7 +320,7 @@ impl Host for SimHost {
                 headers: reply.headers.iter().map(pair).collect(),
                 body: reply.body.to_vec(),
             });
-            if !fits || !matches!(phase, Phase::RequestHeaders | Phase::CallResponse(_)) {
+            if !fits || !matches!(phase, Phase::RequestHeaders | Phase::CallResponse(_) | Phase::Notified) {
                 let waits = stream.waits;
                 world.violations.push(format!("replies to one that waits for {waits:?} in {phase:?}"));
             }

@@ -123,10 +123,11 @@ impl Sim {
         let world = self.world.borrow();
         let has_call = |id: &StreamId| {
             world.calls.iter().any(|call| call.view.stream == Some(*id))
-                || world
-                    .posts
-                    .iter()
-                    .any(|post| matches!(post, Post::Call { stream, .. } if *stream == Some(*id)))
+                || world.posts.iter().any(|post| match post {
+                    Post::Call { stream, .. } => *stream == Some(*id),
+                    Post::Notify { stream, .. } => stream == id,
+                    Post::Queue { .. } => false,
+                })
         };
         let held = world.streams.iter().filter(|(_, s)| matches!(s.waits, Waits::Request | Waits::Response));
         held.map(|(id, _)| *id).filter(|id| !has_call(id)).collect()

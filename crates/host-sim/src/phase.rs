@@ -18,8 +18,18 @@ pub(crate) enum Phase {
     None,
     Configure(Vec<u8>),
     CallResponse(CallEnd),
+    /// A request's, from within a root context's.
+    Notified,
     RequestHeaders,
     ResponseHeaders,
     Log,
     Done,
+}
+
+impl Phase {
+    /// Whether Envoy may be in the middle of what has failed: it does not tolerate that a call is
+    /// made then, nor what leads to one.
+    pub fn is_of_failure(&self) -> bool {
+        matches!(self, Self::CallResponse(CallEnd::Failure | CallEnd::Answer { status: 500.., .. }))
+    }
 }

@@ -244,6 +244,11 @@ impl Sim {
             Post::Queue { root, queue, .. } => {
                 self.in_root(thread, vm, root, Phase::None, |context| context.on_queue_ready(queue));
             }
+            Post::Notify { stream, token, status, .. } => {
+                self.answer_stream(stream, Phase::Notified, |context| {
+                    context.on_foreign_function(token, status.into());
+                });
+            }
             Post::Call { root, stream, token, end, .. } => {
                 let (headers, body) = match &end {
                     CallEnd::Answer { body, .. } => (3, body.len()),

@@ -216,7 +216,9 @@ impl StreamState {
     /// cannot be changed there.
     pub fn request(&mut self, phase: &Phase, change: bool) -> Result<&mut HeaderPairs, HostError> {
         let at_hand = match phase {
-            Phase::RequestHeaders | Phase::CallResponse(_) => self.mutable && self.waits == Waits::Request,
+            Phase::RequestHeaders | Phase::CallResponse(_) | Phase::Notified => {
+                self.mutable && self.waits == Waits::Request
+            }
             Phase::Log => !change,
             _ => false,
         };
@@ -227,7 +229,9 @@ impl StreamState {
     pub fn response(&mut self, phase: &Phase, change: bool) -> Result<&mut HeaderPairs, HostError> {
         let at_hand = match phase {
             Phase::ResponseHeaders => true,
-            Phase::CallResponse(_) => self.waits == Waits::Response && !self.resumes_response,
+            Phase::CallResponse(_) | Phase::Notified => {
+                self.waits == Waits::Response && !self.resumes_response
+            }
             Phase::Log => !change,
             _ => false,
         };

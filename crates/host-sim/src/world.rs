@@ -57,14 +57,31 @@ pub(crate) struct PendingCall {
 
 /// A callback that is due on a thread.
 pub(crate) enum Post {
-    Queue { vm: VmIndex, root: u32, queue: QueueId },
-    Call { vm: VmIndex, root: u32, stream: Option<StreamId>, token: CallToken, end: CallEnd },
+    Queue {
+        vm: VmIndex,
+        root: u32,
+        queue: QueueId,
+    },
+    Call {
+        vm: VmIndex,
+        root: u32,
+        stream: Option<StreamId>,
+        token: CallToken,
+        end: CallEnd,
+    },
+    /// To a request, by [`Host::notify_request`](tidegate_host::Host::notify_request).
+    Notify {
+        vm: VmIndex,
+        stream: StreamId,
+        token: CallToken,
+        status: u16,
+    },
 }
 
 impl Post {
     pub fn vm(&self) -> VmIndex {
         match self {
-            Self::Queue { vm, .. } | Self::Call { vm, .. } => *vm,
+            Self::Queue { vm, .. } | Self::Call { vm, .. } | Self::Notify { vm, .. } => *vm,
         }
     }
 }
@@ -219,7 +236,7 @@ impl World {
         self.calls.retain(|call| !is_gone(call.vm, call.view.root, call.view.stream));
         self.posts.retain(|post| match post {
             Post::Call { vm, root, stream, .. } => !is_gone(*vm, *root, *stream),
-            Post::Queue { .. } => true,
+            Post::Queue { .. } | Post::Notify { .. } => true,
         });
     }
 }

@@ -115,6 +115,10 @@ pub trait Host: Clone + 'static {
 
     /// Starts a callout from the calling root context or request.
     fn call(&self, call: Call<'_>) -> Result<CallToken, HostError>;
+    /// Calls back the request `context` of this VM, if there is one: a call of its failed, with
+    /// this status (0: without an answer). Its host calls are then those of a callback of its own.
+    /// The calling callback must do nothing more.
+    fn notify_request(&self, context: u32, token: CallToken, status: u16);
     /// `:status` of the callout's answer, inside its callback. `None` when the
     /// call failed without an answer.
     fn call_status(&self) -> Option<u16>;

@@ -109,14 +109,6 @@ impl LeaseHolder {
         self.fence
     }
 
-    /// The root that made the call `token`, if the call was made here.
-    #[must_use]
-    pub fn root_of(&self, token: CallToken) -> Option<u32> {
-        let ack = self.ack.as_ref().map(|(call, _)| call);
-        let calls = [self.poll.as_ref(), self.page.as_ref(), ack];
-        calls.into_iter().flatten().find(|made| made.call.token == token).map(|made| made.root)
-    }
-
     /// The root that made the calls is gone, and the calls with it.
     pub fn root_gone(&mut self, root: u32) {
         let other = |made: &RootCall| made.root != root;
@@ -251,15 +243,14 @@ impl LeaseHolder {
         self.acks.update(&slots, loaded, now);
     }
 
-    /// Takes the answer to the call `token`, inside its callback. False if the call was
-    /// not made here.
+    /// The call `token` ended, with this status. False if it was not made here.
     pub fn on_call_response<H: Host>(
         &mut self,
         token: CallToken,
+        status: Option<u16>,
         context: &mut HolderContext<'_, H>,
     ) -> bool {
         let is = |made: &RootCall| made.call.token == token;
-        let status = context.calls.client.status();
         if let Some(poll) = self.poll.take_if(|made| is(made)) {
             self.on_poll_response(status, poll.call, context);
         } else if self.page.take_if(|made| is(made)).is_some() {

@@ -77,6 +77,12 @@ impl OwnQueue {
         }
     }
 
+    /// Wakes this VM itself, in a later turn of the thread's event loop. False: nobody would
+    /// be notified.
+    pub fn wake_itself<H: Host>(&self, host: &H) -> bool {
+        self.registered.as_ref().is_some_and(|registered| host.enqueue(registered.queue, &[1]).is_ok())
+    }
+
     /// Takes all messages out; they have no content.
     pub fn drain<H: Host>(&self, host: &H) {
         let Some(registered) = &self.registered else { return };
