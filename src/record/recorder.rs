@@ -12,7 +12,7 @@ mod unacknowledged;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tidegate_policy::wire::event::{BatchHead, DropReason, DroppedRange, EventPost, SourceReport};
+use tidegate_policy::wire::event::{BatchHead, DropReason, DroppedRange, EventPost, RECEIPT, SourceReport};
 
 use super::buffer::merge;
 use super::queue::EventQueue;
@@ -44,8 +44,6 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// A gauge that is not zero while the queue is empty is reset after this long: a VM that
 /// trapped between changing the gauge and the queue leaves it wrong.
 const GAUGE_REPAIR: Duration = Duration::from_secs(2);
-/// Statuses of answers that accept a post; their bodies are not needed.
-const OK_STATUS: std::ops::RangeInclusive<u16> = 200..=299;
 
 /// A post that has not been answered.
 struct PostInFlight {
@@ -145,7 +143,7 @@ impl<H: Host> Recorder<H> {
         let Some(post) = self.in_flight.take_if(|post| post.call.token == token) else { return false };
         let now = self.host.monotonic_ns();
         match status {
-            Some(status) if OK_STATUS.contains(&status) => self.on_post_stored(post),
+            Some(200) if self.host.call_body(RECEIPT.len()) == RECEIPT => self.on_post_stored(post),
             // The admin service refused the content: the same post would fail again.
             Some(400 | 413 | 415 | 422) => self.on_post_refused(&post, now),
             _ => self.on_post_failed(now),

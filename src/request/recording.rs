@@ -39,6 +39,6 @@ pub fn post<H: Host>(filter: &Filter<H>, event: &TrafficEvent) -> Option<InFligh
 pub fn finish<H: Host>(filter: &Filter<H>, status: Option<u16>) {
     let instance = &filter.instance;
     filter.recording.note(status, true, instance.host.monotonic_ns());
-    let count = if matches!(status, Some(200..=299)) { Count::SyncStored } else { Count::SyncFailed };
+    let count = if status == Some(204) { Count::SyncStored } else { Count::SyncFailed };
     instance.metrics.count(count);
 }

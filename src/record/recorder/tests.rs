@@ -2,7 +2,7 @@ use super::*;
 use crate::config::Admin;
 use crate::host::HostError;
 use tidegate_host_sim::{CallView, SimHost};
-use tidegate_policy::wire::event::{DropReason, SourceState, TrafficEvent, VmId, append_event};
+use tidegate_policy::wire::event::{DropReason, RECEIPT, SourceState, TrafficEvent, VmId, append_event};
 
 const QUEUE: &str = "events";
 const BYTES: &str = "tidegate.queue.bytes.0000000000000007";
@@ -61,6 +61,11 @@ impl Bench {
     }
 
     fn answer(&mut self, post: &CallView, status: Option<u16>) {
+        self.answer_with(post, status, RECEIPT);
+    }
+
+    fn answer_with(&mut self, post: &CallView, status: Option<u16>, body: &[u8]) {
+        self.host.answer(status, body.to_vec());
         assert!(self.recorder.on_call_response(ROOT, post.token, status));
     }
 }
@@ -80,16 +85,24 @@ fn batches_are_kept_until_they_are_stored() {
     assert_eq!(post.path, "/api/data-plane/v1/events");
     assert_eq!(firsts(&post), [1, 4]);
     assert_eq!(bench.host.metric_value(BYTES), 0);
-    for status in [None, Some(503), Some(401), Some(504)] {
+    let not_stored: [(Option<u16>, &[u8]); 6] = [
+        (None, b""),
+        (Some(503), b""),
+        (Some(401), b""),
+        (Some(504), RECEIPT),
+        (Some(204), b""),
+        (Some(200), b"<html>of something in between"),
+    ];
+    for (status, body) in not_stored {
         bench.batch(7, 100, 1);
         let last = post.clone();
         let again = if status.is_none() { last } else { bench.next_post() };
-        bench.answer(&again, status);
+        bench.answer_with(&again, status, body);
         assert_eq!(bench.host.take_calls().len(), 0, "not at once after {status:?}");
     }
     let post = bench.next_post();
     assert_eq!(&firsts(&post)[..2], [1, 4], "in order");
-    assert_eq!(EventPost::from_bytes(&post.body).unwrap().retries, 4);
+    assert_eq!(EventPost::from_bytes(&post.body).unwrap().retries, 6);
     bench.answer(&post, Some(200));
     assert!(bench.recorder.held.is_empty());
     let post = bench.next_post();

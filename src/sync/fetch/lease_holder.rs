@@ -257,7 +257,7 @@ impl LeaseHolder {
             self.on_page_response(status, context);
         } else if let Some((_, ack)) = self.ack.take_if(|(made, _)| is(made)) {
             match status {
-                Some(200..=299) => {
+                Some(204) => {
                     self.acks.accepted(ack);
                     self.ack_backoff.worked();
                 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::{Client, Method};
 use serde_json::json;
 use tidegate_policy::table::EntryState;
-use tidegate_policy::wire::event::SourceState;
+use tidegate_policy::wire::event::{RECEIPT, SourceState};
 use tidegate_policy::wire::sync::OverlayUpdate;
 
 use crate::test_gateway::{EVENTS, SYNC, TestGateway, ack, batch, event, post};
@@ -116,8 +116,9 @@ async fn events_are_stored_once_and_counted() {
     let events = |first: u64, count: u64| batch(first, (first..first + count).map(event).collect());
     let alive = |batches: Vec<Vec<u8>>, numbered_hi| post(batches, numbered_hi, SourceState::Alive);
     let bytes = alive(vec![events(1, 10), events(11, 5)], 20);
-    let taken = service.post_as_gateway(EVENTS, bytes.clone()).await.ok();
-    assert_eq!(taken, json!({"stored": 15, "duplicates": 0, "malformed": 0}));
+    let taken = service.post_as_gateway(EVENTS, bytes.clone()).await;
+    assert!(taken.bytes.starts_with(RECEIPT), "gateways look for it");
+    assert_eq!(taken.ok(), json!({"stored": 15, "duplicates": 0, "malformed": 0}));
     has(&service.post_as_gateway(EVENTS, bytes).await.ok(), json!({"stored": 0}));
     // A gateway that posts counts as live, whether it has polled yet or not.
     has(&ban(&service, "50ms").await, json!({"applied": {"gateways": 0, "of": 1}}));

@@ -1,6 +1,6 @@
 //! Events: batches, and open events.
 
-use tidegate_policy::wire::event::{Batch, EventPost, OpenEvent};
+use tidegate_policy::wire::event::{Batch, EventPost, OpenEvent, RECEIPT};
 
 use super::{Feed, LastingFault, Reply};
 use crate::process::Sim;
@@ -25,7 +25,7 @@ impl Feed {
             }
         }
         self.posts.push(post);
-        Reply::Answer(200, Vec::new())
+        Reply::Answer(200, RECEIPT.to_vec())
     }
 
     /// Stores an open event, unless its completed one was stored already. It is stored also
@@ -50,7 +50,7 @@ impl Feed {
             Some(LastingFault::Status(status)) => Reply::Answer(status, Vec::new()),
             Some(LastingFault::Reset) => Reply::Reset,
             Some(LastingFault::Garbage) => Reply::Answer(200, b"\xff no answer".to_vec()),
-            _ => Reply::Answer(200, Vec::new()),
+            _ => Reply::Answer(204, Vec::new()),
         })
     }
 }

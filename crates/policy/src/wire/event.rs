@@ -344,7 +344,11 @@ impl Extend<u8> for Appending<'_> {
     }
 }
 
-/// The body of `POST /api/data-plane/v1/events`; 200 acknowledges all of it, and the
+/// How the answer to a post that is stored begins, after status 200. What else says 200 is not the
+/// admin service: a page of something in between.
+pub const RECEIPT: &[u8] = br#"{"stored":"#;
+
+/// The body of `POST /api/data-plane/v1/events`; a [`RECEIPT`] acknowledges all of it, and the
 /// recorder keeps it until then. The headers are those of the sync.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct EventPost {
