@@ -49,4 +49,5 @@ mod trap;
 mod unavailable;
 mod updates;
 mod upgrade;
+mod wrong_answers;
 mod xds;
