@@ -27,8 +27,11 @@ pub struct Config {
     /// Template for the name of the Envoy cluster of a route's backend: `{name}`,
     /// `{namespace}` and `{port}` stand for the backendRef's.
     pub cluster_template: String,
-    /// The port that clients know the listener by, for redirects; `None`: the one
-    /// that Envoy listens on.
+    /// Whether clients use TLS, for routes that are held to a listener; `None`: as the
+    /// connection is, or as a trusted hop says.
+    pub listener_https: Option<bool>,
+    /// The port that clients know the listener by, for redirects and for routes that are
+    /// held to a listener; `None`: the one that Envoy listens on.
     pub listener_port: Option<u16>,
     /// Whether requests get the headers that Envoy's own rate limit filter, after this
     /// one, makes descriptors of.
@@ -123,12 +126,13 @@ const MIN_WAIT_MS: u64 = 10;
 /// Longest name of a header, in bytes.
 const MAX_HEADER: usize = 64;
 /// All fields of the configuration's top level.
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 13] = [
     "admin",
     "routing",
     "on_no_route",
     "on_unavailable",
     "cluster_template",
+    "listener_scheme",
     "listener_port",
     "descriptor_headers",
     "log_fields",
@@ -169,6 +173,7 @@ impl Config {
                 on_unavailable: on_unavailable(&top)?,
             },
             cluster_template: cluster_template(&top)?,
+            listener_https: listener_https(&top)?,
             listener_port: listener_port(&top)?,
             descriptor_headers: top.flag("descriptor_headers")?.unwrap_or(false),
             log_fields: top.flag("log_fields")?.unwrap_or(false),
@@ -233,6 +238,16 @@ fn cluster_template(top: &Fields<'_>) -> Result<String, ConfigError> {
         return Err(top.wrong(name, "has characters that a header cannot carry"));
     }
     Ok(template.to_owned())
+}
+
+fn listener_https(top: &Fields<'_>) -> Result<Option<bool>, ConfigError> {
+    let name = "listener_scheme";
+    match top.text(name)? {
+        None => Ok(None),
+        Some("http") => Ok(Some(false)),
+        Some("https") => Ok(Some(true)),
+        Some(_) => Err(top.wrong(name, "must be http or https")),
+    }
 }
 
 fn listener_port(top: &Fields<'_>) -> Result<Option<u16>, ConfigError> {

@@ -37,6 +37,8 @@ pub struct Filter<H: Host> {
     pub descriptor_headers: bool,
     /// Whether route and mismatches are set as filter state, for Envoy's access log.
     pub log_fields: bool,
+    /// Whether clients use TLS, as configured.
+    pub listener_https: Option<bool>,
     /// The port that clients know the listener by, as configured.
     pub listener_port: Option<u16>,
     /// The names of backends' clusters.
@@ -57,6 +59,7 @@ impl<H: Host> Filter<H> {
             country_header: config.country_header,
             descriptor_headers: config.descriptor_headers,
             log_fields: config.log_fields,
+            listener_https: config.listener_https,
             listener_port: config.listener_port,
             clusters: ClusterNames::new(config.cluster_template),
             tick: Cell::new(tick),

@@ -183,8 +183,13 @@ impl<H: Host> RequestContext<H> {
             instance.metrics.count(Count::HostErrors);
             deny(&filter, &facts, Reason::NotReady, Reason::NotReady.status(), Outcome::default(), None)
         });
-        let evaluation =
-            Evaluation::new(facts, tables, instance.random_bits(), is_measured.then(Timing::default));
+        let evaluation = Evaluation::new(
+            &filter,
+            facts,
+            tables,
+            instance.random_bits(),
+            is_measured.then(Timing::default),
+        );
         if let Some(Enforced { action, outcome, edits }) = denied {
             self.request = RequestState::Decided(decided(&filter, arrived, evaluation, outcome, edits));
             return action;

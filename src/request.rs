@@ -11,6 +11,7 @@ pub mod event;
 pub mod facts;
 pub mod limiter;
 pub mod limits;
+pub mod listener;
 pub mod outcome;
 pub mod performance;
 pub mod recording;

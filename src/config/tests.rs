@@ -111,6 +111,7 @@ fn what_is_wrong_is_named_with_what_would_be_right() {
             "/performance_headers",
             "never, on_request, always",
         ),
+        (&format!(r#"{{{admin}, "listener_scheme": "tls"}}"#), "/listener_scheme", "http or https"),
         (&format!(r#"{{{admin}, "descriptor_headers": "yes"}}"#), "/descriptor_headers", "true or false"),
         (&format!(r#"{{{admin}, "geo": {{"header": "x"}}}}"#), "/geo/header", "country_header"),
         (&format!(r#"{{{admin}, "geo": {{"country_header": ":path"}}}}"#), "/geo/country_header", "name"),

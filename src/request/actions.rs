@@ -20,7 +20,7 @@ use tidegate_policy::route::action::{Action, CorsHeaders, HeaderEdit, HeaderEdit
 use tidegate_policy::route::{ResponseFrom, RouteMatch};
 
 use super::facts::RequestFacts;
-use super::{event, limits, reply, upstream};
+use super::{limits, listener, reply, upstream};
 use crate::filter::Filter;
 use crate::host::{Host, HostError};
 
@@ -79,7 +79,7 @@ pub fn carry_out<H: Host>(
         ResponseFrom::Redirect(redirect) => {
             let (https, host, target) = facts.url_parts();
             let location =
-                redirect.location(&RequestUrl { https, host, port: listener_port(filter), target });
+                redirect.location(&RequestUrl { https, host, port: listener::port(filter), target });
             filter.require(reply::redirect(&filter.instance.host, redirect.status, &location))?;
             return Ok((Handled::Redirected, response));
         }
@@ -94,14 +94,6 @@ pub fn carry_out<H: Host>(
     let taken = (0u32..).zip(mirrors).filter(|(at, mirror)| mirror.is_sampled(mirror_bits(random_bits, *at)));
     upstream::mirror(filter, taken.map(|(_, mirror)| &mirror.backend));
     Ok((Handled::Forwarded, response))
-}
-
-/// The port that clients know the listener by: as configured, else the one at which
-/// the current request arrived.
-fn listener_port<H: Host>(filter: &Filter<H>) -> u16 {
-    let arrived = || event::number(&filter.instance.host, &["destination", "port"]);
-    let port = filter.listener_port.or_else(|| u16::try_from(arrived()?).ok());
-    port.unwrap_or(80)
 }
 
 /// Changes the request's headers as `action` says.

@@ -16,6 +16,7 @@ use tidegate_policy::wire::check::{Found, RouteAnswer};
 use tidegate_policy::wire::event::Mismatch;
 
 use super::facts::RequestFacts;
+use super::listener::CameBy;
 use super::performance::Timing;
 use super::shadow;
 use crate::direct::{QuestionState, Questions};
@@ -66,6 +67,7 @@ pub struct Evaluation {
 /// What the checks are decided by.
 struct Inputs {
     facts: RequestFacts,
+    came_by: CameBy,
     /// The tables that the request began with; none before the first ones came. They and their
     /// flags are used up to the decision, also if others come into force while it waits.
     tables: Option<Rc<Tables>>,
@@ -78,7 +80,8 @@ struct Inputs {
 impl Evaluation {
     /// Begins to evaluate a request by these tables. `random_bits`: random bits. `timing`: `None`
     /// if the request is not measured.
-    pub fn new(
+    pub fn new<H: Host>(
+        filter: &Filter<H>,
         facts: RequestFacts,
         tables: Option<Rc<Tables>>,
         random_bits: u32,
@@ -87,8 +90,10 @@ impl Evaluation {
         // Without tables the flags are not known either: all off, as at the start of a
         // rollout.
         let modes = tables.as_ref().map_or_else(Modes::default, |tables| tables.flags.modes(facts.client()));
+        let routes = tables.as_ref().filter(|_| modes.route == Mode::Cached).map(|tables| &*tables.routes);
+        let came_by = CameBy::read(filter, &facts, routes);
         Self {
-            inputs: Inputs { facts, tables, random_bits, answers: PerCheck::default() },
+            inputs: Inputs { facts, came_by, tables, random_bits, answers: PerCheck::default() },
             modes,
             questions: Questions::default(),
             answered: PerCheck::default(),
@@ -104,7 +109,7 @@ impl Evaluation {
         let Self { inputs, modes, questions, answered, timing, .. } = self;
         let (instance, host) = (&filter.instance, &filter.instance.host);
         let lines = inputs.facts.lines();
-        let facts = inputs.facts.facts(&lines, inputs.random_bits);
+        let facts = inputs.facts(&lines);
         let country_source = inputs.facts.country_source();
         let mut findings = Findings::default();
         let mut assuming = false;
@@ -168,7 +173,7 @@ impl Evaluation {
             && let Some(tables) = &self.inputs.tables
         {
             let lines = self.inputs.facts.lines();
-            let facts = self.inputs.facts.facts(&lines, self.inputs.random_bits);
+            let facts = self.inputs.facts(&lines);
             let now = || instance.sync.borrow().now();
             let mismatch = shadow::compare(&answer, &facts, self.inputs.facts.country_source(), tables, now);
             instance.metrics.count(Count::compared(check));
@@ -195,6 +200,12 @@ impl Evaluation {
 }
 
 impl Inputs {
+    /// The facts that are decided by, over the lines of the request.
+    fn facts<'r>(&'r self, lines: &'r [(&'r [u8], &'r [u8])]) -> Facts<'r> {
+        let CameBy { https, port } = self.came_by;
+        Facts { https, port, ..self.facts.facts(lines, self.random_bits) }
+    }
+
     /// Writes the answer that `by` gives to a check into the findings.
     fn find<'k, H: Host>(
         &'k self,

@@ -25,6 +25,8 @@ pub struct RequestFacts {
     https: bool,
     /// Where the user agent is in `headers`.
     user_agent: Option<usize>,
+    /// Whether the peer's word on the client counts.
+    has_trusted_hop: bool,
     /// Whether the client sent headers that only the filter may set.
     has_own: bool,
     /// Whether the headers could not be read.
@@ -62,7 +64,8 @@ impl RequestFacts {
         let pairs = host.request_headers();
         // Every request has headers: if there are none, they could not be read.
         let unreadable = pairs.is_empty();
-        let request = Self { unreadable, ..Self::of(client, pairs, country_header) };
+        let has_trusted_hop = is_trusted_hop(source_address.as_deref().unwrap_or_default(), client);
+        let request = Self { unreadable, has_trusted_hop, ..Self::of(client, pairs, country_header) };
         if request.forwarded_for_is_unreadable() {
             metrics.count(Count::UnreadableForwardedFor);
         }
@@ -80,6 +83,7 @@ impl RequestFacts {
             path: None,
             https: false,
             user_agent: None,
+            has_trusted_hop: false,
             has_own: false,
             unreadable: false,
             wants_performance: false,
@@ -192,6 +196,7 @@ impl RequestFacts {
             path: self.path.as_deref().unwrap_or_default(),
             headers: lines,
             random_bits,
+            ..Facts::default()
         }
     }
 
@@ -199,6 +204,13 @@ impl RequestFacts {
     /// path with its query.
     pub fn url_parts(&self) -> (bool, &[u8], &[u8]) {
         (self.https, self.host.as_deref().unwrap_or_default(), self.path.as_deref().unwrap_or_default())
+    }
+
+    /// `X-Forwarded-Proto`, if a hop sent it whose word counts: Envoy itself takes it from
+    /// anybody where trusted addresses are listed (`xff_trusted_cidrs`).
+    pub fn forwarded_proto(&self) -> Option<&[u8]> {
+        let line = self.headers.iter().find(|(name, _)| name == b"x-forwarded-proto");
+        line.filter(|_| self.has_trusted_hop).map(|(_, value)| value.as_slice())
     }
 
     /// The `Origin` header: where the page is from that a browser makes the request for.
@@ -225,6 +237,12 @@ impl RequestFacts {
         let user_agent = agent.map(|(_, value)| std::mem::take(value));
         RecordedFacts { method: self.method, host: self.host, path: self.path, user_agent }
     }
+}
+
+/// Whether the peer's `X-Forwarded-Proto` counts: Envoy has taken the client's address from
+/// its `X-Forwarded-For`, and so written port 0, or the peer is on this machine.
+fn is_trusted_hop(source_address: &[u8], client: Option<IpAddr>) -> bool {
+    source_address.ends_with(b":0") || client.is_some_and(|client| client.is_loopback())
 }
 
 /// An entry of `X-Forwarded-For`, if Envoy can read it: a bare address.
@@ -271,6 +289,26 @@ mod tests {
         assert!(!request.wants_performance());
         request = trusting(header, &[("X-Performance", b"1")]);
         assert!(request.wants_performance());
+    }
+
+    #[test]
+    fn the_scheme_is_what_a_trusted_hop_says() {
+        for (source, is_trusted) in [
+            ("192.0.2.1:0", true),
+            ("[2001:db8::1]:0", true),
+            ("127.0.0.1:40000", true),
+            ("[::1]:40000", true),
+            ("[::ffff:127.0.0.1]:40000", true),
+            ("192.0.2.1:40000", false),
+            ("[2001:db8::1]:40000", false),
+            ("/a/pipe", false),
+        ] {
+            let client = client_address(source.as_bytes());
+            let mut request = request(&[("x-forwarded-proto", b"https")]);
+            request.has_trusted_hop = is_trusted_hop(source.as_bytes(), client);
+            let said = request.forwarded_proto();
+            assert_eq!(said, is_trusted.then_some(&b"https"[..]), "{source}");
+        }
     }
 
     #[test]

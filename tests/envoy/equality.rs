@@ -155,7 +155,11 @@ fn tables() -> Result<Tables> {
         allow: entries(&ALLOWED)?,
         countries: CountryTable::from_bytes(CountryTable::encode(ranges.into_iter())?)?,
         geo: Arc::new(GeoRules::new(rules)),
-        routes: Arc::new(RouteTable::from_bytes(&author::compile(&routes, &author::Backends::new())?)?),
+        routes: Arc::new(RouteTable::from_bytes(&author::compile(
+            &routes,
+            &author::Backends::new(),
+            &author::Listeners::new(),
+        )?)?),
         ..TableSet::empty()
     };
     Ok(Tables::new(Version::default(), set))
@@ -215,7 +219,7 @@ impl Ask {
             host: self.host.as_bytes(),
             path: self.target.as_bytes(),
             headers: if self.kind.is_empty() { &[] } else { lines },
-            random_bits: 0,
+            ..Facts::default()
         };
         let deny = Unavailable::Deny;
         let settings = Settings {

@@ -143,6 +143,12 @@ fn bans_limits_and_routes_hold() {
     })
     .unwrap();
     stack.put_route("shop", "/shop", "shop").unwrap();
+    let held = |section: &str| {
+        let rule =
+            json!({ "matches": [{ "path": { "value": "/held" } }], "backendRefs": [{ "name": "shop" }] });
+        json!({ "parentRefs": [{ "name": "g", "sectionName": section }], "rules": [rule] })
+    };
+    stack.put_spec("held", &held("https")).unwrap();
     for flags in [true, false] {
         stack.all_flags(flags).unwrap();
         let mut connection = http::Connection::open(client.address()).unwrap();
@@ -151,6 +157,11 @@ fn bans_limits_and_routes_hold() {
         };
         assert_eq!(ask("/shop/1", WELCOME).json().unwrap()["backend"], "shop");
         assert_eq!(ask("/other", WELCOME).json().unwrap()["backend"], "demo");
+        // No hop says the scheme, so the connection does.
+        for (address, backend) in [(client.address(), "shop"), (stack.gate(), "demo")] {
+            let request = Request::get("/held").header("x-forwarded-proto", "-").from(WELCOME);
+            assert_eq!(http::send(address, &request).unwrap().json().unwrap()["backend"], backend);
+        }
 
         let late = "192.0.2.15";
         assert_eq!(ask("/", late).status, 200);

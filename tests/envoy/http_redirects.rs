@@ -132,6 +132,35 @@ fn check_backends(stack: &Stack, second: &InProcess) -> Result<()> {
     Ok(())
 }
 
+/// The Gateway API's guide: on `http` everybody is sent to https, on `https` there is a
+/// backend. The scheme is what the hop says that Envoy trusts.
+fn check_the_guide(stack: &Stack) -> Result<()> {
+    let put = |name: &str, section: &str, rule: Value| {
+        let parents = json!([{ "name": "redirect-gateway", "sectionName": section }]);
+        let spec = json!({ "parentRefs": parents, "hostnames": ["redirect.example"], "rules": [rule] });
+        stack.put_spec(name, &spec)
+    };
+    let redirect = json!({ "scheme": "https", "statusCode": 301 });
+    let filters = json!([{ "type": "RequestRedirect", "requestRedirect": redirect }]);
+    put("http-filter-redirect", "http", json!({ "filters": filters }))?;
+    put("https-route", "https", json!({ "backendRefs": [{ "name": "demo" }] }))?;
+    stack.everywhere(|worker, at| {
+        let ask = || Request::get("/x").header("host", "redirect.example");
+        let https = || ask().header("x-forwarded-proto", "https");
+        for (request, location) in [
+            (ask(), Some("https://redirect.example/x")),
+            (ask().header("x-forwarded-proto", "http").from("192.0.2.1"), Some("https://redirect.example/x")),
+            (https(), None),
+            (https().from("192.0.2.1"), None),
+        ] {
+            let answer = worker.send(&request)?;
+            let status = if location.is_some() { 301 } else { 200 };
+            assert_eq!((answer.status, answer.header("location")), (status, location), "{at}: {request:?}");
+        }
+        Ok(())
+    })
+}
+
 #[test]
 fn clients_are_sent_where_the_specification_says() {
     let second = InProcess::start("second", local(0)).unwrap();
@@ -168,6 +197,7 @@ fn clients_are_sent_where_the_specification_says() {
         ["redirect|redirect|302|/a/b|case-0|1|12", "redirect|redirect|302|/foo/bar|case-18|1|4"]
     );
     check_backends(&stack, &second).unwrap();
+    check_the_guide(&stack).unwrap();
 }
 
 /// The port that clients know is another one than Envoy's, as behind a load balancer.
@@ -181,4 +211,12 @@ fn the_configured_port_counts_for_the_listeners() {
     let request = Request::get(case.target).header("host", "case-0.example:99");
     let answer = http::send(stack.gate(), &request).unwrap();
     assert_eq!(answer.header("location"), Some(location(&case, 0, 8443).as_str()));
+    for (port, status) in [(8443, 200), (stack.gate().port(), 404)] {
+        let parents = json!([{ "name": "g", "sectionName": "http", "port": port }]);
+        let rules = json!([{ "backendRefs": [{ "name": "demo" }] }]);
+        let spec = json!({ "parentRefs": parents, "hostnames": ["port.example"], "rules": rules });
+        stack.put_spec("port", &spec).unwrap();
+        let request = Request::get("/").header("host", "port.example");
+        assert_eq!(http::send(stack.gate(), &request).unwrap().status, status, "{port}");
+    }
 }

@@ -90,6 +90,7 @@ impl World {
                 path: value(":path"),
                 headers: &lines,
                 random_bits,
+                ..Facts::default()
             };
             Outcome::of(
                 &decide(&facts, country_source, self.cached.feed.tables(), &self.settings, || now).verdict,

@@ -7,6 +7,7 @@ mod direct;
 mod equality;
 mod geo;
 mod limits;
+mod listeners;
 mod publish;
 mod record;
 mod recorder;

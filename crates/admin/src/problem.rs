@@ -82,6 +82,8 @@ problem_codes! {
         "there is no backend of this name";
     LimitNotFound = "limit_not_found", NOT_FOUND, "There is no limit of this name",
         "there is no limit of this name";
+    ListenerNotFound = "listener_not_found", NOT_FOUND, "There is no listener of this name",
+        "there is no listener of this name";
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "This path does not take this method",
         "the path does not take this method; `Allow` says which";
     FormatUnavailable = "format_unavailable", NOT_ACCEPTABLE, "The answer cannot be given in the version of the format that is read",
@@ -90,6 +92,8 @@ problem_codes! {
         "the body took over 15 s";
     BackendInUse = "backend_in_use", CONFLICT, "Routes need this backend",
         "routes need this backend; `detail` names them";
+    ListenerInUse = "listener_in_use", CONFLICT, "Routes need this listener",
+        "routes are held to this listener and could not be any more; `detail` names them";
     BlobGone = "blob_gone", GONE, "This table is gone",
         "gateways' listener: nobody needs this table any more, sync again";
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "The body is too large",

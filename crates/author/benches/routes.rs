@@ -134,7 +134,7 @@ impl Routes {
 }
 
 fn compile(routes: &[Route]) -> Result<Vec<u8>, author::CompileError> {
-    author::compile(routes, &author::Backends::new())
+    author::compile(routes, &author::Backends::new(), &author::Listeners::new())
 }
 
 fn host(i: usize) -> String {
@@ -189,7 +189,8 @@ fn find_1024(bencher: Bencher<'_, '_>, routes: &Routes) {
 fn find_by_trying_all(bencher: Bencher<'_, '_>, routes: &Routes) {
     let (read, requests) = (routes.read(), routes.requests());
     let facts = requests[1].facts();
-    bencher.bench_local(|| explain::taken(black_box(&read), black_box(&facts)).len());
+    bencher
+        .bench_local(|| explain::taken(black_box(&read), &author::Listeners::new(), black_box(&facts)).len());
 }
 
 /// A path that begins like many and is nobody's.

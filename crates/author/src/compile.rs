@@ -2,23 +2,22 @@
 
 mod candidates;
 mod error;
+mod hosts;
 mod paths;
 mod tables;
 mod templates;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use super::{Match, MirrorRef, ObjectRef, PathMatch, Route, Rule};
+use super::{Listener, Listeners, MirrorRef, ObjectRef, PathMatch, Route, Rule};
 use error::index_of;
 pub use error::{CompileError, MAX_AUTOMATA};
-use paths::Paths;
+use hosts::Ranks;
 use tables::Tables;
 use tidegate_policy::codec::encode;
 use tidegate_policy::route::action::{Action, Mirror};
-use tidegate_policy::route::layout::{
-    HostRow, MatchRow, PathTest, RouteLayout, RuleRow, Span, WeightedBackendRow,
-};
+use tidegate_policy::route::layout::{MatchRow, PathTest, RouteLayout, RuleRow, WeightedBackendRow};
 use tidegate_policy::route::{Backend, MAX_ROUTE_TABLE, ROUTES_FORMAT, Target};
 
 /// The backends of the API, by name.
@@ -26,16 +25,23 @@ pub type Backends = BTreeMap<String, Target>;
 
 /// Compiles these routes to a table. Their order does not matter: the same routes always
 /// give the same bytes. `backends`: those that references can name besides Envoy's
-/// clusters.
+/// clusters. `listeners`: those that `parentRefs` can name; a route that names another is
+/// closed where none of its others holds: what it would take gets 500, and goes to no other
+/// route.
 ///
 /// # Errors
 /// See [`CompileError`].
-pub fn compile(routes: &[Route], backends: &Backends) -> Result<Vec<u8>, CompileError> {
+pub fn compile(
+    routes: &[Route],
+    backends: &Backends,
+    listeners: &Listeners,
+) -> Result<Vec<u8>, CompileError> {
     let routes = by_precedence(routes)?;
     let mut layout = RouteLayout::default();
     let mut tables = Tables::new(&routes);
-    let ranks = lay_out_matches(&routes, backends, &mut tables, &mut layout)?;
-    lay_out_hosts(&routes, &ranks, &mut tables, &mut layout)?;
+    let entries: Vec<_> = routes.iter().flat_map(|route| Entry::of(route, listeners)).collect();
+    let ranks = lay_out_matches(&entries, backends, &mut tables, &mut layout)?;
+    hosts::lay_out(&entries, &ranks, &mut tables, &mut layout)?;
     tables.finish(&mut layout);
     if !layout.can_be_read() {
         return Err(CompileError::TooLarge);
@@ -59,26 +65,57 @@ fn by_precedence(routes: &[Route]) -> Result<Vec<&Route>, CompileError> {
     Ok(named.into_iter().map(|(_, route)| route).collect())
 }
 
-/// For each route its matches' ranks, with the matches.
-type Ranks<'r> = Vec<Vec<(u32, &'r Match)>>;
+/// A route in the table, or what is closed of it.
+struct Entry<'r> {
+    route: &'r Route,
+    /// The listeners by which its requests come.
+    by: Vec<Listener>,
+    /// Whether these requests get 500, because a listener that the route names is not known.
+    is_closed: bool,
+}
+
+impl<'r> Entry<'r> {
+    /// What is closed comes after what is not: the same matches of the latter win.
+    fn of(route: &'r Route, listeners: &Listeners) -> impl Iterator<Item = Self> + use<'r> {
+        let holds = route.holds(listeners);
+        let closed =
+            holds.has_unknown.then(|| Self { route, by: vec![Listener::default()], is_closed: true });
+        std::iter::once(Self { route, by: holds.by, is_closed: false }).chain(closed)
+    }
+}
 
 fn lay_out_matches<'r>(
-    routes: &[&'r Route],
+    entries: &[Entry<'r>],
     backends: &Backends,
     tables: &mut Tables,
     layout: &mut RouteLayout,
 ) -> Result<Ranks<'r>, CompileError> {
     let mut matches = Vec::new();
-    for (position, route) in routes.iter().enumerate() {
-        layout.routes.push(route.id());
+    for (position, Entry { route, is_closed, .. }) in entries.iter().enumerate() {
+        if !is_closed {
+            layout.routes.push(route.id());
+        }
+        let number = index_of(layout.routes.len().saturating_sub(1))?;
         for (index, rule) in route.rules.iter().enumerate() {
             let row = index_of(layout.rules.len())?;
-            let weighted_backends = lay_out_backends(route, rule, backends, tables, layout)?;
-            let geo = index_of(rule.geo.len())?;
-            layout.geo.extend(rule.geo.iter().cloned());
-            let action = tables.action(with_mirrors(&rule.action, &rule.mirrors, route, backends), layout)?;
-            let (route, index) = (index_of(position)?, index_of(index)?);
-            layout.rules.push(RuleRow { route, index, weighted_backends, geo, action });
+            let empty = RuleRow {
+                route: number,
+                index: index_of(index)?,
+                weighted_backends: 0,
+                geo: 0,
+                action: None,
+            };
+            let filled = match is_closed {
+                true => empty,
+                false => {
+                    let weighted_backends = lay_out_backends(route, rule, backends, tables, layout)?;
+                    let geo = index_of(rule.geo.len())?;
+                    layout.geo.extend(rule.geo.iter().cloned());
+                    let action = with_mirrors(&rule.action, &rule.mirrors, route, backends);
+                    RuleRow { weighted_backends, geo, action: tables.action(action, layout)?, ..empty }
+                }
+            };
+            layout.rules.push(filled);
             matches.extend(rule.matches.iter().map(|wanted| (row, position, wanted)));
         }
     }
@@ -86,7 +123,7 @@ fn lay_out_matches<'r>(
     matches.sort_by_key(|(_, _, wanted)| {
         (wanted.method.is_none(), Reverse(wanted.headers.len()), Reverse(wanted.query.len()))
     });
-    let mut ranks = vec![Vec::new(); routes.len()];
+    let mut ranks = vec![Vec::new(); entries.len()];
     for (rank, (rule, position, wanted)) in matches.into_iter().enumerate() {
         let path = match &wanted.path {
             PathMatch::Regex(regex) => PathTest::Regex(tables.regex(regex)?),
@@ -146,81 +183,4 @@ fn resolve(to: &ObjectRef, route: &Route, backends: &Backends) -> Option<Backend
         }
         ObjectRef::Api(_) | ObjectRef::Foreign(_) => None,
     })
-}
-
-/// A node of the hostnames' trie.
-#[derive(Default)]
-struct Host {
-    children: BTreeMap<Vec<u8>, Host>,
-    exact: Option<u32>,
-    wildcard: Option<u32>,
-}
-
-fn lay_out_hosts(
-    routes: &[&Route],
-    ranks: &Ranks<'_>,
-    tables: &mut Tables,
-    layout: &mut RouteLayout,
-) -> Result<(), CompileError> {
-    let mut by_host: BTreeMap<Option<&str>, Vec<usize>> = BTreeMap::new();
-    for (position, route) in routes.iter().enumerate() {
-        let hosts: Vec<_> = match route.hostnames.as_slice() {
-            [] => vec![None],
-            names => names.iter().map(|name| Some(name.as_str())).collect(),
-        };
-        for host in hosts {
-            let positions = by_host.entry(host).or_default();
-            if positions.last() != Some(&position) {
-                positions.push(position);
-            }
-        }
-    }
-    // Hostnames with the same routes share their paths.
-    let mut groups: HashMap<Vec<usize>, u32> = HashMap::new();
-    let mut paths = Paths::default();
-    let mut root = Host::default();
-    for (host, positions) in by_host {
-        let group = match groups.get(&positions) {
-            Some(&group) => group,
-            None => {
-                let group = paths.group()?;
-                for (rank, wanted) in positions.iter().filter_map(|&position| ranks.get(position)).flatten() {
-                    paths.insert(group, *rank, wanted)?;
-                }
-                groups.insert(positions, group);
-                group
-            }
-        };
-        match host {
-            None => layout.any_host = Some(group),
-            Some(name) => hang(&mut root, name, group),
-        }
-    }
-    flatten_hosts(&root, tables, layout)?;
-    paths.lay_out(tables, layout)
-}
-
-fn hang(root: &mut Host, name: &str, group: u32) {
-    let (name, is_wildcard) = name.strip_prefix("*.").map_or((name, false), |name| (name, true));
-    let mut node = root;
-    for label in name.rsplit('.') {
-        node = node.children.entry(label.as_bytes().to_vec()).or_default();
-    }
-    *(if is_wildcard { &mut node.wildcard } else { &mut node.exact }) = Some(group);
-}
-
-fn flatten_hosts(root: &Host, tables: &mut Tables, layout: &mut RouteLayout) -> Result<(), CompileError> {
-    let mut level = vec![(Span::default(), root)];
-    while !level.is_empty() {
-        let mut next = Vec::new();
-        for (label, node) in level {
-            let children = index_of(node.children.len())?;
-            layout.hosts.push(HostRow { label, children, exact: node.exact, wildcard: node.wildcard });
-            for (label, child) in &node.children {
-                next.push((tables.text(label)?, child));
-            }
-        }
-        level = next;
-    }
-    Ok(())
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::names::{hostname_problem, is_subdomain};
 use super::reader::{DocumentError, DocumentErrors, DocumentNode, Object};
-use super::{Match, Route, Rule};
+use super::{Match, Parent, Route, Rule};
 use tidegate_policy::route::action::Action;
 
 pub use rule::MAX_ROUTE_AUTOMATA;
@@ -22,6 +22,8 @@ use rule_reader::{RuleReader, namespace};
 pub const API_VERSION: &str = "gateway.networking.k8s.io/v1";
 /// An older one with the same schema, which clusters still serve.
 const OLDER_API_VERSION: &str = "gateway.networking.k8s.io/v1beta1";
+/// The group of a Gateway.
+const GROUP: &str = "gateway.networking.k8s.io";
 const MAX_HOSTNAMES: usize = 16;
 const MAX_PARENTS: usize = 32;
 const MAX_RULES: usize = 16;
@@ -77,12 +79,15 @@ fn route(document: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<Rou
     if let Some(node) = spec.get("useDefaultGateways") {
         node.note(errors, "not_supported", "useDefaultGateways is not supported: leave it out");
     }
-    if let Some(parents) = spec.get("parentRefs") {
-        parents.list(MAX_PARENTS, errors).iter().for_each(|parent| parent_ref(parent, errors));
-    }
+    let own = namespace.as_deref().unwrap_or("default");
+    let parents = spec.get("parentRefs").map(|list| {
+        let list = list.list(MAX_PARENTS, errors);
+        list.iter().filter_map(|parent| parent_ref(parent, own, errors)).collect()
+    });
+    let parents = parents.unwrap_or_default();
     let hostnames = spec.get("hostnames").map(|node| hostnames(&node, errors)).unwrap_or_default();
     let rules = rules(spec.get("rules"), errors);
-    Some(Route { name: name?, namespace, created: None, hostnames, rules })
+    Some(Route { name: name?, namespace, created: None, parents, hostnames, rules })
 }
 
 fn metadata_of(metadata: &Object<'_>, errors: &mut DocumentErrors) -> (Option<String>, Option<String>) {
@@ -101,23 +106,43 @@ fn metadata_of(metadata: &Object<'_>, errors: &mut DocumentErrors) -> (Option<St
     (name, namespace)
 }
 
-fn parent_ref(parent: &DocumentNode<'_>, errors: &mut DocumentErrors) {
+/// `own`: the route's namespace.
+fn parent_ref(parent: &DocumentNode<'_>, own: &str, errors: &mut DocumentErrors) -> Option<Parent> {
     let known = &["group", "kind", "name", "namespace", "port", "sectionName"];
-    let Some(fields) = parent.object(known, errors) else { return };
-    if let Some(name) = fields.require("name", errors) {
-        name.text(1, 253, errors);
+    let fields = parent.object(known, errors)?;
+    let name = fields.require("name", errors).and_then(|node| node.text(1, 253, errors));
+    let group = fields.get("group").map_or(Some(GROUP), |node| node.text(0, 253, errors));
+    let kind = fields.get("kind").map_or(Some("Gateway"), |node| node.text(1, 63, errors));
+    if let (Some(group), Some(kind)) = (group, kind)
+        && (group, kind) != (GROUP, "Gateway")
+    {
+        let says = match kind {
+            "Service" => {
+                "a Service as the parent makes a route of a mesh, for requests between its workloads: \
+                          the gate takes routes of a Gateway"
+                    .to_owned()
+            }
+            _ => format!(
+                "{group}/{kind}: a parent may be a Gateway of group {GROUP}, one of its listeners by sectionName"
+            ),
+        };
+        let place = fields.get("kind").filter(|_| kind != "Gateway").or_else(|| fields.get("group"));
+        place.as_ref().unwrap_or(parent).note(errors, "not_supported", says);
     }
-    for (field, max) in [("group", 253), ("kind", 63), ("sectionName", 253)] {
-        if let Some(node) = fields.get(field) {
-            node.text(0, max, errors);
+    let section = fields.get("sectionName").map_or(Some(None), |node| {
+        let name = node.text(1, 253, errors)?;
+        if !is_subdomain(name) {
+            let says = "must be a listener's name: labels of a-z, 0-9 and - with dots between, as in https";
+            node.note(errors, "invalid", says);
         }
-    }
-    if let Some(node) = fields.get("namespace") {
-        namespace(&node, errors);
-    }
-    if let Some(node) = fields.get("port") {
-        node.integer(1, 65_535, errors);
-    }
+        Some(Some(name.to_owned()))
+    });
+    let namespace = fields.get("namespace").map_or(Some(own.to_owned()), |node| namespace(&node, errors));
+    let port = fields.get("port").map_or(Some(None), |node| {
+        let port = node.integer(1, 65_535, errors)?;
+        u16::try_from(port).ok().map(Some)
+    });
+    Some(Parent { gateway: format!("{}/{}", namespace?, name?), section: section?, port: port? })
 }
 
 fn hostnames(list: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Vec<String> {

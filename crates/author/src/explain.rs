@@ -8,11 +8,12 @@ use std::net::Ipv6Addr;
 
 use percent_encoding::percent_decode;
 
-use super::{Condition, Element, Match, PathMatch, Route, Template, ValueMatch};
+use super::names::{covers, intersection};
+use super::{Condition, Element, Listener, Listeners, Match, PathMatch, Route, Template, ValueMatch};
 use tidegate_policy::request::Facts;
 
 /// A match that a request satisfies.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Taken<'r> {
     /// Its route.
     pub route: &'r Route,
@@ -20,9 +21,11 @@ pub struct Taken<'r> {
     pub rule: usize,
     /// Its index within the rule.
     pub place: usize,
-    /// Of the route's hostnames the most specific that the request has; `None`: the
-    /// route has none.
-    pub hostname: Option<&'r str>,
+    /// The most specific hostname that route and listener have in common and that the
+    /// request has; `None`: neither has one.
+    pub hostname: Option<String>,
+    /// Whether it is answered with 500, because a listener that its route names is not known.
+    pub is_closed: bool,
     /// The match.
     pub wanted: &'r Match,
 }
@@ -107,31 +110,57 @@ impl Criterion {
     }
 }
 
+/// The names of the listeners by which a request came.
+pub fn came_by<'l>(listeners: &'l Listeners, facts: &Facts<'_>) -> impl Iterator<Item = &'l str> {
+    let host = host_name(facts.host);
+    let came_by = move |listener: &Listener, https, port| {
+        let holds = |host: &String| hostname_holds(listener.hostname.as_deref(), host);
+        listener.admits(https, port) && host.as_ref().is_some_and(holds)
+    };
+    let (https, port) = (facts.https, facts.port);
+    listeners.iter().filter(move |one| came_by(one.1, https, port)).map(|one| one.0.as_str())
+}
+
 /// All matches of these routes that a request satisfies, in the order of precedence: the
 /// first wins.
-pub fn taken<'r>(routes: impl IntoIterator<Item = &'r Route>, facts: &Facts<'_>) -> Vec<Taken<'r>> {
+pub fn taken<'r>(
+    routes: impl IntoIterator<Item = &'r Route>,
+    listeners: &Listeners,
+    facts: &Facts<'_>,
+) -> Vec<Taken<'r>> {
     let mut taken = Vec::new();
     if facts.path.starts_with(b"/") {
         let Some(host) = host_name(facts.host) else { return taken };
         for route in routes {
-            taken_of(route, &host, facts, &mut taken);
+            taken_of(route, listeners, &host, facts, &mut taken);
         }
     }
     taken.sort_by(|one, other| precedence(one, other).0);
     taken
 }
 
-fn taken_of<'r>(route: &'r Route, host: &str, facts: &Facts<'_>, taken: &mut Vec<Taken<'r>>) {
-    let covers = |name: &&str| hostname_holds(name, host);
-    let names = route.hostnames.iter().map(String::as_str);
-    let hostname = names.filter(covers).max_by_key(|name| specificity(Some(name)));
-    if hostname.is_none() && !route.hostnames.is_empty() {
-        return;
-    }
+fn taken_of<'r>(
+    route: &'r Route,
+    listeners: &Listeners,
+    host: &str,
+    facts: &Facts<'_>,
+    taken: &mut Vec<Taken<'r>>,
+) {
+    let most_specific = |listener: &Listener| -> Option<Option<String>> {
+        let shared = |name| intersection(name, listener.hostname.as_deref());
+        let names = route.hosts().filter_map(shared).filter(|name| hostname_holds(*name, host));
+        names.max_by_key(|name| specificity(*name)).map(|name| name.map(str::to_owned))
+    };
+    let held = route.holds(listeners);
+    let by = held.by.iter().filter(|listener| listener.admits(facts.https, facts.port));
+    let open = by.filter_map(most_specific).max_by_key(|name| specificity(name.as_deref()));
+    let is_closed = open.is_none();
+    let closed = || most_specific(&Listener::default()).filter(|_| held.has_unknown);
+    let Some(hostname) = open.or_else(closed) else { return };
     for (rule, of_rule) in route.rules.iter().enumerate() {
         for (place, wanted) in of_rule.matches.iter().enumerate() {
             if holds(wanted, facts) {
-                taken.push(Taken { route, rule, place, hostname, wanted });
+                taken.push(Taken { route, rule, place, hostname: hostname.clone(), is_closed, wanted });
             }
         }
     }
@@ -151,7 +180,7 @@ fn by_criterion(by: Criterion, one: &Taken<'_>, other: &Taken<'_>) -> Ordering {
         key(one).cmp(&key(other))
     }
     match by {
-        Criterion::Hostname => key(one, other, |taken| Reverse(specificity(taken.hostname))),
+        Criterion::Hostname => key(one, other, |taken| Reverse(specificity(taken.hostname.as_deref()))),
         Criterion::PathType => key(one, other, |taken| path_type(&taken.wanted.path)),
         Criterion::PathLength => key(one, other, |taken| Reverse(prefix_length(&taken.wanted.path))),
         Criterion::Literals => key(one, other, |taken| openings(&taken.wanted.path)),
@@ -221,11 +250,10 @@ fn host_name(host: &[u8]) -> Option<String> {
     (host.is_empty() || is_port && is_name).then(|| name.to_owned())
 }
 
-fn hostname_holds(name: &str, host: &str) -> bool {
-    match name.strip_prefix('*') {
-        Some(suffix) => host.ends_with(suffix) && host.len() > suffix.len(),
-        None => name == host,
-    }
+/// Whether a host is among those that a hostname stands for; `None`: any host, and one without a
+/// name.
+fn hostname_holds(name: Option<&str>, host: &str) -> bool {
+    name.is_none_or(|name| covers(name, host))
 }
 
 fn holds(wanted: &Match, facts: &Facts<'_>) -> bool {

@@ -16,10 +16,23 @@ pub struct Route {
     /// When the route was created, milliseconds since the Unix epoch. Not from
     /// the document: [`read`](crate::read) leaves `None`, which counts as younger than all.
     pub created: Option<i64>,
+    /// Its `parentRefs`, which are alternatives; none: it holds on every listener.
+    pub parents: Vec<Parent>,
     /// Hostnames, in lower case; none: every host.
     pub hostnames: Vec<String>,
     /// Rules, in order.
     pub rules: Vec<Rule>,
+}
+
+/// A Gateway, or one of its listeners, that a route is for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Parent {
+    /// The Gateway, as `{namespace}/{name}`. It does not tell requests apart.
+    pub gateway: String,
+    /// `sectionName`: the listener's name.
+    pub section: Option<String>,
+    /// The listener's port.
+    pub port: Option<u16>,
 }
 
 /// A rule: which requests it matches, and what is done with them.

@@ -6,8 +6,8 @@
 //! same schema). What Kubernetes adds
 //! to it (`status`, `metadata.uid` and the like) is ignored; a field that HTTPRoute does
 //! not have is refused; a field that it has and that Tidegate does not support is refused
-//! too, never ignored. `spec.parentRefs` is checked and has no effect: every route holds on
-//! every listener with the filter.
+//! too, never ignored. `spec.parentRefs` holds a route to listeners, which are documents of
+//! their own.
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
@@ -23,6 +23,7 @@ mod flags;
 mod geo;
 mod httproute;
 mod limit;
+mod listener;
 mod names;
 mod pattern;
 mod reader;
@@ -36,8 +37,11 @@ pub use compile::{Backends, CompileError, MAX_AUTOMATA, compile};
 pub use document::{API_VERSION, MAX_ROUTE_AUTOMATA, read};
 pub use flags::{read_flag, read_flags, write_flags, write_state};
 pub use geo::{is_listed, read_geo_rule};
-pub use httproute::{BackendRef, Condition, Match, MirrorRef, ObjectRef, PathMatch, Route, Rule, ValueMatch};
+pub use httproute::{
+    BackendRef, Condition, Match, MirrorRef, ObjectRef, Parent, PathMatch, Route, Rule, ValueMatch,
+};
 pub use limit::read_limit;
+pub use listener::{FIRST_LISTENERS, Listener, Listeners, UNKNOWN_LISTENER, read_listener};
 pub use pattern::{MAX_AUTOMATON, Regex, RegexError};
 pub use reader::{DocumentError, MAX_PROBLEMS};
 pub use route_id::{DEFAULT_NAMESPACE, ROUTE_ID_FORM, read_route_id, route_id};

@@ -38,6 +38,23 @@ pub(super) fn hostname_problem(text: &str) -> Option<&'static str> {
     })
 }
 
+/// Whether the hostname `wide` stands for all that `narrow`, a hostname or the name of a
+/// host, stands for.
+pub(super) fn covers(wide: &str, narrow: &str) -> bool {
+    wide == narrow
+        || wide.strip_prefix('*').is_some_and(|end| narrow.ends_with(end) && narrow.len() > end.len())
+}
+
+/// What two hostnames both stand for, which is one of them; `None` is any hostname. The
+/// outer `None`: they have nothing in common.
+pub(super) fn intersection<'n>(one: Option<&'n str>, other: Option<&'n str>) -> Option<Option<&'n str>> {
+    match (one, other) {
+        (None, name) | (name, None) => Some(name),
+        (Some(one), Some(other)) if covers(one, other) => Some(Some(other)),
+        (Some(one), Some(other)) => covers(other, one).then_some(Some(one)),
+    }
+}
+
 /// A token of RFC 9110: header names, and by the CRD query parameters' names.
 pub(super) fn is_token(text: &str) -> bool {
     let inside = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);

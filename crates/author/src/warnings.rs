@@ -1,13 +1,13 @@
 //! Warnings about a route that is valid, but probably not what its author meant. They
-//! look at the document alone; the admin service adds warnings about backends.
+//! look at the document and its listeners; the admin service adds warnings about others.
 
-use super::{Condition, Match, MirrorRef, ObjectRef, PathMatch, Route, Rule, ValueMatch};
+use super::{Condition, Listeners, Match, MirrorRef, ObjectRef, PathMatch, Route, Rule, ValueMatch};
 use tidegate_policy::route::Method;
-use tidegate_policy::route::action::{Action, PathEdit};
+use tidegate_policy::route::action::{PathEdit, Redirect};
 
 /// The warnings about a route, each a sentence with the place in the document.
 #[must_use]
-pub fn warnings(route: &Route) -> Vec<String> {
+pub fn warnings(route: &Route, listeners: &Listeners) -> Vec<String> {
     let mut found = Vec::new();
     for (index, rule) in route.rules.iter().enumerate() {
         let place = format!("/spec/rules/{index}");
@@ -18,9 +18,15 @@ pub fn warnings(route: &Route) -> Vec<String> {
         found.extend(without_preflight(rule, route).map(|why| format!("{place}{why}")));
         let of_backends = rule.backends.iter().map(|reference| &reference.action);
         for action in std::iter::once(&rule.action).chain(of_backends) {
-            if goes_nowhere_else(action, rule, route) {
+            let Some(redirect) = &action.redirect else { continue };
+            if leads_back(redirect, rule, route, listeners) {
+                let (who, how) = match redirect.https {
+                    None => ("a client", ""),
+                    Some(true) => ("a client that uses https", ": hold the route to http by sectionName"),
+                    Some(false) => ("a client that uses http", ": hold the route to https by sectionName"),
+                };
                 found.push(format!(
-                    "{place}: the redirect leads to the same rule again, where a client goes round in circles"
+                    "{place}: the redirect leads to the same rule again, where {who} goes round in circles{how}"
                 ));
             }
         }
@@ -208,11 +214,15 @@ fn needlessly_encoded(path: &str) -> Option<(String, char)> {
     })
 }
 
-/// Whether every redirect of this action leads to the same rule again. False if it has a
-/// scheme or port, which may lead to another listener.
-fn goes_nowhere_else(action: &Action, rule: &Rule, route: &Route) -> bool {
-    let Some(redirect) = &action.redirect else { return false };
-    if redirect.https.is_some() || redirect.port.is_some() {
+/// Whether the redirect always leads to the same rule again; one with a scheme leads the
+/// clients there that use it already. False if it has another port than its scheme has, which
+/// may lead to another listener.
+fn leads_back(redirect: &Redirect, rule: &Rule, route: &Route, listeners: &Listeners) -> bool {
+    let well_known = |https: bool| if https { 443 } else { 80 };
+    let comes_back =
+        |https| route.holds(listeners).by.iter().any(|listener| listener.admits(https, well_known(https)));
+    let is_usual = |port| redirect.https.is_some_and(|https| port == well_known(https));
+    if !redirect.port.is_none_or(is_usual) || !redirect.https.is_none_or(comes_back) {
         return false;
     }
     let same_host = match &redirect.hostname {
@@ -242,11 +252,17 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::read;
+    use crate::{Listener, read};
 
     fn said(hostnames: &[&str], rule: &Value) -> Vec<String> {
-        let spec = json!({"hostnames": hostnames, "rules": [rule]});
-        warnings(&read(&json!({"metadata": {"name": "r"}, "spec": spec})).unwrap())
+        said_on(json!([]), hostnames, rule)
+    }
+
+    fn said_on(parents: Value, hostnames: &[&str], rule: &Value) -> Vec<String> {
+        let spec = json!({"parentRefs": parents, "hostnames": hostnames, "rules": [rule]});
+        let listener = |https| Listener { https: Some(https), ..Listener::default() };
+        let listeners = [("http".to_owned(), listener(false)), ("https".to_owned(), listener(true))];
+        warnings(&read(&json!({"metadata": {"name": "r"}, "spec": spec})).unwrap(), &listeners.into())
     }
 
     fn loops(hostnames: &[&str], path: &str, redirect: &Value) -> bool {
@@ -265,8 +281,22 @@ mod tests {
         assert!(loops(&[], "/a", &prefix("/a")) && loops(&[], "/a", &prefix("/a/b")));
         assert!(loops(&[], "/", &full("/x")));
         assert!(!loops(&["a.example"], "/a", &json!({"hostname": "b.example"})));
-        assert!(!loops(&[], "/a", &json!({"scheme": "https"})) && !loops(&[], "/a", &json!({"port": 8080})));
+        assert!(!loops(&[], "/a", &json!({"port": 8080})));
+        assert!(!loops(&["a.example"], "/a", &json!({"scheme": "https", "hostname": "b.example"})));
         assert!(!loops(&[], "/a", &prefix("/ab")) && !loops(&[], "/a", &full("/b")));
+    }
+
+    #[test]
+    fn a_redirect_to_https_is_for_http_alone() {
+        let filter = json!({"type": "RequestRedirect", "requestRedirect": {"scheme": "https"}});
+        let rule = json!({"filters": [filter]});
+        assert!(loops(&[], "/", &json!({"scheme": "https", "port": 443})));
+        assert!(!loops(&[], "/", &json!({"scheme": "https", "port": 8443})));
+        let on = |section: &str| said_on(json!([{"name": "g", "sectionName": section}]), &[], &rule);
+        assert_eq!(on("http"), [""; 0]);
+        for said in [on("https"), said(&[], &rule)] {
+            assert!(said[0].contains("uses https") && said[0].contains("sectionName"), "{said:?}");
+        }
     }
 
     #[test]
@@ -313,7 +343,7 @@ mod tests {
         let rule = |matches: Value| json!({"matches": matches, "backendRefs": [{"name": "b"}]});
         let of = |rules: Value| {
             let route = json!({"metadata": {"name": "r"}, "spec": {"rules": rules}});
-            warnings(&read(&route).unwrap()).concat()
+            warnings(&read(&route).unwrap(), &Listeners::new()).concat()
         };
         let prefix = |path: &str, method: &str| json!({"path": {"value": path}, "method": method});
         let lost = of(json!([
@@ -338,7 +368,7 @@ mod tests {
             |wanted: Value| json!({"matches": [wanted], "filters": cors(), "backendRefs": [{"name": "b"}]});
         let of = |rules: &[Value]| {
             let route = json!({"metadata": {"name": "r"}, "spec": {"rules": rules}});
-            warnings(&read(&route).unwrap())
+            warnings(&read(&route).unwrap(), &Listeners::new())
         };
         let get = || json!({"path": {"value": "/a"}, "method": "GET"});
         let said = of(&[rule(get())]);

@@ -292,5 +292,5 @@ impl Default for Feed {
 /// Never: nothing is left to refuse.
 #[must_use]
 pub fn empty_routes() -> Vec<u8> {
-    author::compile(&[], &author::Backends::new()).expect("no routes compile")
+    author::compile(&[], &author::Backends::new(), &author::Listeners::new()).expect("no routes compile")
 }

@@ -18,6 +18,7 @@ pub struct StreamId(pub(crate) u32);
 pub struct Request {
     pub(crate) headers: HeaderPairs,
     pub(crate) source: Option<String>,
+    pub(crate) port: Option<u16>,
     pub(crate) is_http3: bool,
     pub(crate) body: u64,
 }
@@ -40,6 +41,7 @@ impl Request {
                 true => format!("[{client}]:0"),
                 false => format!("{client}:0"),
             }),
+            port: None,
             is_http3: false,
             body: 0,
         }
@@ -49,6 +51,13 @@ impl Request {
     #[must_use]
     pub fn body(mut self, bytes: u64) -> Self {
         self.body = bytes;
+        self
+    }
+
+    /// At this port of Envoy's.
+    #[must_use]
+    pub fn at_port(mut self, port: u16) -> Self {
+        self.port = Some(port);
         self
     }
 
@@ -62,7 +71,7 @@ impl Request {
     /// These header lines, pseudo-headers included, from an address and port.
     #[must_use]
     pub fn of(headers: HeaderPairs, source: &str) -> Self {
-        Self { headers, source: Some(source.to_owned()), is_http3: false, body: 0 }
+        Self { headers, source: Some(source.to_owned()), ..Self::default() }
     }
 
     /// All header lines, pseudo-headers included.
@@ -188,6 +197,12 @@ impl StreamState {
         let mut properties = HashMap::new();
         if let Some(source) = request.source {
             properties.insert("source.address".to_owned(), source.into_bytes());
+        }
+        if let Some(port) = request.port {
+            properties.insert("destination.port".to_owned(), number(port.into()));
+        }
+        if request.is_http3 {
+            properties.insert("connection.tls_version".to_owned(), b"TLSv1.3".to_vec());
         }
         properties.insert("request.time".to_owned(), number(wall_us * 1_000));
         Self {

@@ -8,6 +8,7 @@ mod geo_countries;
 mod geo_rules;
 mod ip_monitor;
 mod limits;
+mod listeners;
 pub mod optimization;
 mod routes;
 
@@ -31,5 +32,6 @@ pub fn routes() -> Router<AppState> {
         .merge(named_documents::routes::<backends::Backends>())
         .merge(named_documents::routes::<geo_rules::Rules>())
         .merge(named_documents::routes::<limits::Limits>())
+        .merge(named_documents::routes::<listeners::DeclaredListeners>())
         .merge(named_documents::routes::<routes::Routes>())
 }

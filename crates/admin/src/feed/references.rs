@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tidegate_author::{ObjectRef, Route};
+use tidegate_author::{self as author, DocumentError, ObjectRef, Route};
 
 use super::snapshot::Snapshot;
 
@@ -62,6 +62,29 @@ impl Snapshot {
             routes.map(|route| MissingRoute { limit: info.name.clone(), route: route.clone() })
         });
         named.filter(|named| !self.routes.in_force.contains_key(named.route.as_str())).collect()
+    }
+
+    /// Routes with a `parentRef` to a listener that is not declared: there they are closed.
+    pub fn closed_routes(&self) -> impl Iterator<Item = (Arc<str>, DocumentError)> {
+        let listeners = self.listeners_by_name();
+        self.routes.in_force.values().filter_map(move |info| {
+            let problems = info.parsed.listener_problems(&listeners);
+            let problem = problems.into_iter().find(|problem| problem.code == author::UNKNOWN_LISTENER)?;
+            Some((info.name.clone(), problem))
+        })
+    }
+
+    /// A route that may take requests of `route` and names other Gateways only.
+    #[must_use]
+    pub fn route_of_other_gateway(&self, route: &Route) -> Option<Arc<str>> {
+        let is_other = |other: &Route| {
+            let names = |gateway: &str| route.parents.iter().any(|parent| parent.gateway == gateway);
+            !route.parents.is_empty()
+                && !other.parents.is_empty()
+                && !other.parents.iter().any(|parent| names(&parent.gateway))
+                && route.shares_hosts_with(other)
+        };
+        self.routes.in_force.values().find(|info| is_other(&info.parsed)).map(|info| info.name.clone())
     }
 
     /// References of routes that are neither a backend of the API nor in `clusters`, the clusters

@@ -1,12 +1,13 @@
 //! The parsed rows of all tables at one version. This file is the feed's list of tables: what
 //! each is parsed to, from which rows it is made, and its bytes.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroI64;
 use std::sync::Arc;
 
 use serde_json::Value;
-use tidegate_author::{self as author, Backends, Route};
+use tidegate_author::{self as author, Backends, Listener, Listeners, Route};
 use tidegate_policy::address::Prefix;
 use tidegate_policy::codec::FormatError;
 use tidegate_policy::digest::{BlobHash, SetDigest};
@@ -45,6 +46,8 @@ pub struct Snapshot {
     pub backends: Documents<Target>,
     /// The limits.
     pub limits: Documents<Limit>,
+    /// The listeners: what routes can be held to.
+    pub listeners: Documents<Listener>,
     /// The country table that is in force, if one was imported.
     pub countries: Option<Arc<CountriesInfo>>,
     /// Digests of the tables that gateways load.
@@ -83,8 +86,12 @@ pub(super) fn made_from(table: Table) -> &'static [StoreTable] {
         Table::Flags => &[StoreTable::Flags],
         Table::Geo => &[Documents(DocumentKind::GeoRule)],
         Table::Countries => &[StoreTable::Countries],
-        // Routes contain the backends that they refer to.
-        Table::Routes => &[Documents(DocumentKind::Route), Documents(DocumentKind::Backend)],
+        // Routes contain the backends and listeners that they refer to.
+        Table::Routes => &[
+            Documents(DocumentKind::Route),
+            Documents(DocumentKind::Backend),
+            Documents(DocumentKind::Listener),
+        ],
         Table::Limits => &[Documents(DocumentKind::Limit)],
     }
 }
@@ -96,6 +103,7 @@ impl Snapshot {
             DocumentKind::GeoRule => &mut self.geo_rules,
             DocumentKind::Backend => &mut self.backends,
             DocumentKind::Limit => &mut self.limits,
+            DocumentKind::Listener => &mut self.listeners,
         };
         (documents, &mut self.index)
     }
@@ -112,8 +120,8 @@ impl Snapshot {
             Table::Geo => self.geo_rules.lay_out(index, geo_bytes),
             Table::Countries => return countries::table_bytes(self.countries.as_deref()),
             Table::Routes => {
-                let backends = backends_by_name(&self.backends);
-                self.routes.lay_out(index, |routes| author::compile(routes, &backends))
+                let (backends, listeners) = (by_name(&self.backends), by_name(&self.listeners));
+                self.routes.lay_out(index, |routes| author::compile(routes, &backends, &listeners))
             }
             Table::Limits => self.limits.lay_out(index, limit_bytes),
             // Bans are sent as changes to a base: see `base` and `answer`.
@@ -261,12 +269,18 @@ impl Snapshot {
     /// The backends that references of routes can name.
     #[must_use]
     pub fn backends_by_name(&self) -> Backends {
-        backends_by_name(&self.backends)
+        by_name(&self.backends)
+    }
+
+    /// The listeners that routes can be held to.
+    #[must_use]
+    pub fn listeners_by_name(&self) -> Listeners {
+        by_name(&self.listeners)
     }
 }
 
-fn backends_by_name(backends: &Documents<Target>) -> Backends {
-    backends.in_force.values().map(|info| (info.name.to_string(), info.parsed.clone())).collect()
+fn by_name<T: Clone>(documents: &Documents<T>) -> BTreeMap<String, T> {
+    documents.in_force.values().map(|info| (info.name.to_string(), info.parsed.clone())).collect()
 }
 
 /// The bytes of these rules; the error says how many there may be.
@@ -315,6 +329,14 @@ impl DocumentContent for Target {
 
     fn read(row: &DocumentRow, document: &Value) -> Result<Self, String> {
         author::read_backend(&row.name, document).map_err(|problems| describe(&problems))
+    }
+}
+
+impl DocumentContent for Listener {
+    const KIND: DocumentKind = DocumentKind::Listener;
+
+    fn read(row: &DocumentRow, document: &Value) -> Result<Self, String> {
+        author::read_listener(&row.name, document).map_err(|problems| describe(&problems))
     }
 }
 

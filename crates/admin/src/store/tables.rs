@@ -14,11 +14,13 @@ pub enum DocumentKind {
     Backend,
     /// A limit: how many requests are allowed.
     Limit,
+    /// A listener: how requests arrive.
+    Listener,
 }
 
 impl DocumentKind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Route, Self::GeoRule, Self::Backend, Self::Limit];
+    pub const ALL: [Self; 5] = [Self::Route, Self::GeoRule, Self::Backend, Self::Limit, Self::Listener];
 
     /// The names in the audit and of the table.
     const fn names(self) -> (&'static str, &'static str) {
@@ -27,6 +29,7 @@ impl DocumentKind {
             Self::GeoRule => ("geo-rule", "geo_rules"),
             Self::Backend => ("backend", "backends"),
             Self::Limit => ("limit", "limits"),
+            Self::Listener => ("listener", "listeners"),
         }
     }
 
@@ -42,7 +45,7 @@ impl DocumentKind {
 pub enum StoreTable {
     /// `ip_monitor`.
     Ip,
-    /// `routes`, `geo_rules`, `backends`, `limits`.
+    /// `routes`, `geo_rules`, `backends`, `limits`, `listeners`.
     Documents(DocumentKind),
     /// `flags`.
     Flags,

@@ -15,6 +15,7 @@ mod gateways;
 mod geo;
 mod health;
 mod limits;
+mod listeners;
 mod metrics;
 mod named_documents;
 mod refresh;

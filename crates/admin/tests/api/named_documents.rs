@@ -97,8 +97,29 @@ fn limits() -> Kind {
     }
 }
 
-fn kinds() -> [Kind; 4] {
-    [routes(), geo_rules(), backends(), limits()]
+fn listeners() -> Kind {
+    Kind {
+        path: "/api/admin/listeners",
+        audited_as: "listener",
+        not_found: "listener_not_found",
+        table: None,
+        good: json!({"scheme": "https", "port": 8443, "hostname": "*.a.example"}),
+        other: json!({"port": 8080}),
+        wrong: vec![(json!({"scheme": "tcp"}), "/scheme", "invalid"), (json!([]), "", "wrong_type")],
+    }
+}
+
+fn kinds() -> [Kind; 5] {
+    [routes(), geo_rules(), backends(), limits(), listeners()]
+}
+
+/// A service without the documents that are there from the start.
+async fn start() -> TestService {
+    let service = TestService::start().await;
+    for name in ["http", "https"] {
+        service.delete(&format!("/api/admin/listeners/{name}")).await.ok();
+    }
+    service
 }
 
 impl Kind {
@@ -117,7 +138,7 @@ impl Kind {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_document_is_read_back_as_it_was_written_until_it_is_removed() {
-    let service = TestService::start().await;
+    let service = start().await;
     for kind in kinds() {
         let (path, one) = (kind.path, kind.at("one"));
         assert_eq!(service.get(path).await.ok(), json!({"items": []}), "{path}");
@@ -146,7 +167,7 @@ async fn a_document_is_read_back_as_it_was_written_until_it_is_removed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_is_named_and_nothing_changes() {
-    let service = TestService::start().await;
+    let service = start().await;
     for kind in kinds() {
         let kept = kind.at("kept");
         service.put_json(&kept, &kind.good).await.ok();
@@ -168,7 +189,7 @@ async fn what_is_wrong_is_named_and_nothing_changes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_has_pages_in_the_order_of_names() {
-    let service = TestService::start().await;
+    let service = start().await;
     for kind in kinds() {
         let names = ["d0", "d1", "d2", "d3", "d4"];
         for name in names.iter().rev() {

@@ -27,11 +27,12 @@ static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
         ]},
     ]);
     let hosts = ["a.example", "*.example", "*.a.example"];
-    let routes = [
-        read(&document("a", &hosts, rules.clone())),
-        read(&document("b", &[], rules.clone())),
-        read(&document("c", &hosts[..1], rules)),
-    ];
+    let mut held = document("b", &[], rules.clone());
+    held["spec"]["parentRefs"] = json!([
+        {"name": "g", "sectionName": "http"}, {"name": "g", "port": 8080}, {"name": "g", "sectionName": "gone"}
+    ]);
+    let routes =
+        [read(&document("a", &hosts, rules.clone())), read(&held), read(&document("c", &hosts[..1], rules))];
     super::compile(&routes).unwrap()
 });
 
@@ -52,8 +53,9 @@ fn search(table: &RouteTable) {
             b"/",
         ] {
             for (method, headers) in [(&b"GET"[..], headers), (b"PUT", &[])] {
-                let _ =
-                    found(table, &Facts { client: None, method, host, path, headers, random_bits: 1 << 31 });
+                let facts = Facts { method, host, path, headers, random_bits: 1 << 31, ..Facts::default() };
+                let _ = found(table, &facts);
+                let _ = found(table, &Facts { https: true, port: 8080, ..facts });
             }
         }
     }

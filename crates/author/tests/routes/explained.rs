@@ -18,7 +18,7 @@ fn route(name: &str, hostnames: &[&str], wanted: &Value) -> Route {
 fn between(first: &Route, second: &Route) -> Criterion {
     let path = b"/a/b?q=1";
     let facts = Facts { method: b"GET", host: b"x.a.example", path, headers: HEADERS, ..Facts::default() };
-    let taken = explain::taken([second, first], &facts);
+    let taken = explain::taken([second, first], &super::listeners(), &facts);
     let [one, other] = &taken[..] else { panic!("{taken:?}") };
     assert_eq!((&one.route.name, &other.route.name), (&first.name, &second.name));
     explain::precedence(one, other).1
@@ -59,7 +59,7 @@ fn each_criterion_decides_where_those_before_it_do_not() {
 fn within_a_route_the_order_decides() {
     let rules = json!([{"matches": [{"method": "PUT"}, {}]}, {}]);
     let route = read(&document("r", &[], rules));
-    let taken = explain::taken([&route], &Facts { path: b"/", ..Facts::default() });
+    let taken = explain::taken([&route], &super::listeners(), &Facts { path: b"/", ..Facts::default() });
     assert_eq!(taken.iter().map(|one| (one.rule, one.place)).collect::<Vec<_>>(), [(0, 1), (1, 0)]);
     assert_eq!(explain::precedence(&taken[0], &taken[1]).1, Criterion::Order);
     assert!(matches!(&taken[0].wanted.path, PathMatch::Prefix(prefix) if prefix == "/"));

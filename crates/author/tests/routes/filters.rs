@@ -276,7 +276,7 @@ fn backend_of(reference: Value, namespace: Option<&str>) -> Option<(String, Opti
     document["metadata"]["namespace"] = json!(namespace);
     let target = Target { host: "10.0.0.1".to_owned(), port: 8080, tls: None };
     let backends = [("shop".to_owned(), target)].into();
-    let table = author::compile(&[read(&document)], &backends).unwrap();
+    let table = author::compile(&[read(&document)], &backends, &super::listeners()).unwrap();
     let table = RouteTable::from_bytes(&table).unwrap();
     let found = found(&table, &Facts { path: b"/a", ..Facts::default() }).unwrap();
     let backend = found.backend?;
@@ -325,7 +325,9 @@ fn mirrors_are_resolved_as_backends_are_and_strangers_get_nothing() {
     let mut document = of_rule(json!({"filters": filters, "backendRefs": [{"name": "b"}]}));
     document["metadata"]["namespace"] = json!("n");
     let target = Target { host: "10.0.0.1".to_owned(), port: 8080, tls: None };
-    let table = author::compile(&[read(&document)], &[("shop".to_owned(), target)].into()).unwrap();
+    let table =
+        author::compile(&[read(&document)], &[("shop".to_owned(), target)].into(), &super::listeners())
+            .unwrap();
     let table = RouteTable::from_bytes(&table).unwrap();
     let found = found(&table, &Facts { path: b"/a", ..Facts::default() }).unwrap();
     let mirrors = &found.action.unwrap().mirrors;

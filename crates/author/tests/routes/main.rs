@@ -4,12 +4,13 @@ mod bytes;
 mod documents;
 mod explained;
 mod filters;
+mod listeners;
 mod oracle;
 mod regexes;
 mod semantics;
 
 use serde_json::{Value, json};
-use tidegate_author::{self as author, Route};
+use tidegate_author::{self as author, Backends, Listeners, Route};
 use tidegate_policy::request::Facts;
 use tidegate_policy::route::{RouteMatch, RouteTable};
 
@@ -18,8 +19,22 @@ fn read(document: &Value) -> Route {
     author::read(document).unwrap_or_else(|problems| panic!("{document}: {problems:?}"))
 }
 
+/// Those that every service has from the start, and three more.
+fn listeners() -> Listeners {
+    let documents = [
+        ("http", json!({"scheme": "http"})),
+        ("https", json!({"scheme": "https"})),
+        ("alt", json!({"port": 8080})),
+        ("wide", json!({"scheme": "https", "hostname": "*.a.example"})),
+        ("one", json!({"port": 8080, "hostname": "a.example"})),
+    ];
+    let read =
+        |(name, document): (&str, Value)| (name.to_owned(), author::read_listener(name, &document).unwrap());
+    documents.into_iter().map(read).collect()
+}
+
 fn compile(routes: &[Route]) -> Result<Vec<u8>, author::CompileError> {
-    author::compile(routes, &author::Backends::new())
+    author::compile(routes, &Backends::new(), &listeners())
 }
 
 fn table_of(routes: &[Route]) -> RouteTable {

@@ -70,7 +70,13 @@ impl Feed {
     /// # Panics
     /// When they do not compile.
     pub fn set_route_list(&mut self, routes: &[author::Route]) {
-        self.set_whole(Table::Routes, author::compile(routes, &author::Backends::new()).expect("routes"));
+        let read = |(name, document): (&str, &str)| {
+            let document = serde_json::from_str(document).expect("JSON");
+            (name.to_owned(), author::read_listener(name, &document).expect("a listener"))
+        };
+        let listeners = author::FIRST_LISTENERS.map(read).into();
+        let bytes = author::compile(routes, &author::Backends::new(), &listeners);
+        self.set_whole(Table::Routes, bytes.expect("routes"));
     }
 
     /// Replaces the limits.

@@ -12,7 +12,7 @@ use super::method::Method;
 use crate::codec::at_most;
 
 /// Version of a route table's bytes.
-pub const ROUTES_FORMAT: u8 = 3;
+pub const ROUTES_FORMAT: u8 = 4;
 /// The most bytes of a route table. 10,000 prefix routes take under 0.5 MB.
 pub const MAX_ROUTE_TABLE: usize = 16 << 20;
 /// The most elements of a path template.
@@ -50,10 +50,16 @@ pub struct RouteLayout {
     /// Names of query parameters that conditions name, sorted.
     #[serde(deserialize_with = "at_most::<MAX_LIST, _, _>")]
     pub query_names: Vec<ByteBuf>,
-    /// Hostnames by label, the last label first; node 0 is the root.
+    /// Hostnames by label, the last label first. The first nodes are the roots of tries: of one
+    /// for each of the ways in which requests arrive that routes tell apart.
     pub hosts: Vec<HostRow>,
-    /// The group of the routes without hostnames.
-    pub any_host: Option<u32>,
+    /// How many roots there are.
+    pub roots: u32,
+    /// The ports that routes are held to, ascending.
+    pub ports: Vec<u32>,
+    /// The root for requests at any other port, with http and with https, then for those at
+    /// each of `ports` the same. Empty if no route is held to a listener: it is root 0 for all.
+    pub arrivals: Vec<u32>,
     /// Groups: hostnames with the same routes share one. The first nodes of
     /// `paths` are their roots.
     pub groups: u32,
@@ -169,7 +175,8 @@ pub struct HostRow {
     pub children: u32,
     /// The group of the hostname that ends here.
     pub exact: Option<u32>,
-    /// The group of the wildcard that covers what is below.
+    /// The group of the wildcard that covers what is below; of a root the group of the routes
+    /// without hostnames.
     pub wildcard: Option<u32>,
 }
 

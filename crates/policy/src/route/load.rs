@@ -109,7 +109,7 @@ impl Rows {
             return Err(FormatError::Malformed("query names are not sorted"));
         }
         check_candidates(&layout)?;
-        check_group(&layout, layout.any_host)?;
+        check_arrivals(&layout)?;
         Ok(Self { rules, weighted_backends, matches, regexes: Vec::new(), hosts: None, layout })
     }
 
@@ -138,7 +138,8 @@ impl Rows {
             paths,
             templates,
             regexes,
-            any_host: layout.any_host,
+            ports: layout.ports,
+            arrivals: layout.arrivals,
             routes: layout.routes,
             geo: layout.geo,
             backends: layout.backends,
@@ -159,6 +160,14 @@ fn check_group(layout: &RouteLayout, group: Option<u32>) -> Result<(), FormatErr
     check(group.is_none_or(|group| group < layout.groups), "no such group")
 }
 
+fn check_arrivals(layout: &RouteLayout) -> Result<(), FormatError> {
+    let wanted = layout.ports.len().saturating_add(1).saturating_mul(2);
+    let is_plain = layout.ports.is_empty() && layout.arrivals.is_empty();
+    check(is_plain || layout.arrivals.len() == wanted, "ports and arrivals do not add up")?;
+    check(layout.ports.is_sorted_by(|one, other| one < other), "ports are not sorted")?;
+    check(layout.arrivals.iter().all(|root| *root < layout.roots), "no such root")
+}
+
 fn hosts(layout: &RouteLayout) -> Result<Trie<HostGroups>, FormatError> {
     let mut rows = Vec::with_capacity(layout.hosts.len());
     for row in &layout.hosts {
@@ -168,7 +177,7 @@ fn hosts(layout: &RouteLayout) -> Result<Trie<HostGroups>, FormatError> {
         let payload = HostGroups { exact: row.exact, wildcard: row.wildcard };
         rows.push(Row { label: row.label, children: row.children, any: false, payload });
     }
-    Trie::load(rows.into_iter(), u32::from(!layout.hosts.is_empty()))
+    Trie::load(rows.into_iter(), layout.roots)
 }
 
 fn rules(layout: &RouteLayout) -> Result<Vec<Rule>, FormatError> {

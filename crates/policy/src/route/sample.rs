@@ -2,7 +2,7 @@
 //! documents is in a crate that depends on this one.
 
 use super::layout::{
-    MatchRow, PathRow, PathTest, RouteLayout, RuleRow, Span, TemplateRow, WeightedBackendRow,
+    HostRow, MatchRow, PathRow, PathTest, RouteLayout, RuleRow, Span, TemplateRow, WeightedBackendRow,
 };
 use super::{Backend, ROUTES_FORMAT, RouteTable};
 use crate::codec::encode;
@@ -12,7 +12,8 @@ use crate::codec::encode;
 pub(crate) fn table(route: &str, rules: &[(&str, &[&str], Option<&str>)]) -> RouteTable {
     let mut layout = RouteLayout {
         routes: vec![route.to_owned()],
-        any_host: Some(0),
+        hosts: vec![HostRow { label: Span::default(), children: 0, exact: None, wildcard: Some(0) }],
+        roots: 1,
         groups: 1,
         ..RouteLayout::default()
     };

@@ -32,7 +32,8 @@ pub struct RouteTable {
     pub(super) conditions: Vec<ConditionRow>,
     pub(super) query_names: Vec<serde_bytes::ByteBuf>,
     pub(super) hosts: Trie<HostGroups>,
-    pub(super) any_host: Option<u32>,
+    pub(super) ports: Vec<u32>,
+    pub(super) arrivals: Vec<u32>,
     pub(super) paths: Trie<Candidates>,
     pub(super) templates: Templates,
     pub(super) candidates: Vec<u32>,
@@ -88,7 +89,8 @@ impl RouteTable {
             conditions: Vec::new(),
             query_names: Vec::new(),
             hosts: Trie::empty(),
-            any_host: None,
+            ports: Vec::new(),
+            arrivals: Vec::new(),
             paths: Trie::empty(),
             templates: Templates::new(Trie::empty()),
             candidates: Vec::new(),
@@ -133,6 +135,18 @@ impl RouteTable {
         &self.backends
     }
 
+    /// Whether [`Facts::https`] matters.
+    #[must_use]
+    pub fn asks_scheme(&self) -> bool {
+        !self.arrivals.is_empty()
+    }
+
+    /// Whether [`Facts::port`] matters.
+    #[must_use]
+    pub fn asks_port(&self) -> bool {
+        !self.ports.is_empty()
+    }
+
     /// The rule that wins, by the precedence of the Gateway API specification; `None`:
     /// no route matches.
     ///
@@ -145,19 +159,29 @@ impl RouteTable {
         if host.is_none() && !facts.host.is_empty() {
             return Ok(None);
         }
-        let named = host.and_then(|host| self.find_by_host(&host, &request));
-        let won = named.or_else(|| self.find_in(self.any_host?, &request));
+        let root = self.root_for(facts);
+        let won = match host {
+            Some(host) => self.find_by_host(root, &host, &request),
+            None => self.hosts.payload(root).and_then(|any| self.find_in(any.wildcard?, &request)),
+        };
         match request.is_exhausted() {
             true => Err(TooLong),
             false => Ok(won.and_then(|won| self.route_match(won, facts.random_bits))),
         }
     }
 
+    /// The root of the hostnames of the routes that take requests which arrive like this.
+    fn root_for(&self, facts: &Facts<'_>) -> u32 {
+        let place = self.ports.binary_search(&facts.port.into()).map_or(0, |at| at.saturating_add(1));
+        let at = place.saturating_mul(2).saturating_add(usize::from(facts.https));
+        self.arrivals.get(at).copied().unwrap_or(0)
+    }
+
     /// The best match under the exact hostname, else under the longest wildcard,
-    /// else under the next.
-    fn find_by_host(&self, host: &RequestHost, request: &ParsedRequest<'_>) -> Option<u32> {
+    /// else under the next, at last among the routes without hostnames.
+    fn find_by_host(&self, root: u32, host: &RequestHost, request: &ParsedRequest<'_>) -> Option<u32> {
         let mut labels = host.labels().peekable();
-        let mut node = 0;
+        let mut node = root;
         while let Some(label) = labels.peek() {
             let Some(child) = self.hosts.child(node, label, &self.text) else { break };
             node = child;
@@ -167,8 +191,11 @@ impl RouteTable {
         let exact = self.hosts.payload(node).filter(|_| whole).and_then(|groups| groups.exact);
         // A wildcard stands for at least one label, so the last node's does not cover a
         // name that ends at this node.
-        let wildcards =
-            self.hosts.upwards(node).skip(usize::from(whole)).filter_map(|groups| groups.wildcard);
+        let wildcards = self
+            .hosts
+            .upwards(node)
+            .skip(usize::from(whole && node != root))
+            .filter_map(|groups| groups.wildcard);
         exact.into_iter().chain(wildcards).find_map(|group| self.find_in(group, request))
     }
 

@@ -19,7 +19,7 @@ use crate::route::{Backend, MAX_GEO_NAMES, RouteMatch, TooLong, is_name, is_temp
 use crate::version::Version;
 
 /// Version of the bytes of questions and answers.
-pub const CHECK_FORMAT: u8 = 2;
+pub const CHECK_FORMAT: u8 = 3;
 /// The most bytes of a question: more than all headers that Envoy lets through.
 pub const MAX_QUESTION: usize = 256 << 10;
 /// The most bytes of an answer.
@@ -53,6 +53,10 @@ pub struct Question<'q> {
     /// As in [`Facts`].
     pub path: &'q [u8],
     /// As in [`Facts`].
+    pub https: bool,
+    /// As in [`Facts`].
+    pub port: u16,
+    /// As in [`Facts`].
     #[serde(borrow)]
     pub headers: Vec<(&'q [u8], &'q [u8])>,
     /// As in [`Facts`]: so the backend is the one that the cache would choose.
@@ -71,6 +75,8 @@ impl<'q> Question<'q> {
                 method: facts.method,
                 host: facts.host,
                 path: facts.path,
+                https: facts.https,
+                port: facts.port,
                 headers: facts.headers.to_vec(),
                 random_bits: facts.random_bits,
                 ..about
@@ -86,6 +92,8 @@ impl<'q> Question<'q> {
             method: self.method,
             host: self.host,
             path: self.path,
+            https: self.https,
+            port: self.port,
             headers: &self.headers,
             random_bits: self.random_bits,
         }
@@ -275,14 +283,16 @@ mod tests {
             method: b"GET",
             host: b"h",
             path: b"/p?q",
+            https: true,
+            port: 8443,
             headers: &headers,
             random_bits: 7,
         };
         let bytes = Question::new(Check::Route, 3, &facts, CountrySource::Table).to_bytes().unwrap();
         let read = Question::from_bytes(&bytes).unwrap();
         assert_eq!(
-            (read.id, read.path, read.headers.as_slice(), read.random_bits),
-            (3, facts.path, &headers[..], 7)
+            (read.id, read.path, read.headers.as_slice(), read.random_bits, read.https, read.port),
+            (3, facts.path, &headers[..], 7, true, 8443)
         );
         let geo = Question::new(Check::Geo, 4, &facts, CountrySource::Header(None));
         assert_eq!(

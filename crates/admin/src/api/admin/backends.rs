@@ -4,7 +4,7 @@ use serde_json::Value;
 use tidegate_author as author;
 use tidegate_policy::route::Target;
 
-use super::routes::fit_together;
+use super::routes::{ROUTE_TABLE_READS, fit_together};
 use crate::api::app_state::AppState;
 use crate::api::named_documents::NamedDocument;
 use crate::feed::{Documents, Snapshot};
@@ -23,8 +23,7 @@ impl NamedDocument for Backends {
     const NOUN: &str = "backend";
     const PATH: &str = "/api/admin/backends";
     const NOT_FOUND: ProblemCode = ProblemCode::BackendNotFound;
-    const CHECK_READS: &'static [StoreTable] =
-        &[StoreTable::Documents(DocumentKind::Route), StoreTable::Documents(DocumentKind::Backend)];
+    const CHECK_READS: &'static [StoreTable] = ROUTE_TABLE_READS;
     const REMOVAL_READS: &'static [StoreTable] = &[StoreTable::Documents(DocumentKind::Route)];
 
     fn of(snapshot: &Snapshot) -> &Documents<Target> {
@@ -37,7 +36,7 @@ impl NamedDocument for Backends {
         let text = document.to_string();
         let mut backends = snapshot.backends_by_name();
         backends.insert(name.to_owned(), target.clone());
-        fit_together(snapshot, None, &backends, text.len())?;
+        fit_together(snapshot, None, &backends, &snapshot.listeners_by_name(), text.len())?;
         Ok((text, target))
     }
 

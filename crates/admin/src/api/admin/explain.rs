@@ -15,6 +15,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 use tidegate_author as author;
+use tidegate_author::explain::came_by;
 use tidegate_policy::check::PerCheck;
 use tidegate_policy::decide::{
     Finding, Findings, GeoFinding, IpFinding, OnNoRoute, Routing, Settings, Step, Unavailable,
@@ -63,6 +64,8 @@ struct CheckResults {
 /// The rule that the request matches.
 #[derive(Serialize, Debug)]
 struct RouteCheck {
+    /// The listeners by which the request comes.
+    listeners: Vec<String>,
     #[serde(flatten)]
     matches: Matches,
     /// How the request is handled with each of the rule's backends, if the other checks allow it.
@@ -83,6 +86,7 @@ pub async fn explain(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<Ex
     let request = DescribedRequest::read(&uri)?;
     let now = app.feed.current_tables().await.map_err(|error| Problem::unreadable(&error))?;
     // Every match of every route is tried, which takes milliseconds with many routes.
+    let request = request.at_listener(&now.snapshot.listeners_by_name())?;
     let explained =
         tokio::task::spawn_blocking(move || Explanation::new(&request, &now, &app.clusters)).await;
     explained.map(Json).map_err(|_| Problem::stopping())
@@ -96,7 +100,9 @@ impl Explanation {
         let geo = GeoFinding::look_up(facts.client, request.country_source(), &now.tables);
         let decide = |random_bits| outcome(request, &Facts { random_bits, ..facts }, ip, geo, now, clusters);
         let found = now.tables.routes.find(&facts).ok().flatten();
-        let matches = Matches::new(&now.snapshot, &facts, found.as_ref());
+        let listeners = now.snapshot.listeners_by_name();
+        let matches = Matches::new(&now.snapshot, &listeners, &facts, found.as_ref());
+        let listeners = came_by(&listeners, &facts).map(str::to_owned).collect();
         let share = |(weight, random_bits)| BackendShare { weight, outcome: decide(random_bits) };
         let backends: Vec<_> = matches.shares(&now.snapshot).map(share).collect();
         let decision = decide(0);
@@ -113,7 +119,7 @@ impl Explanation {
                     &now.tables,
                     found.filter(|found| found.preflight(&facts).is_none()),
                 ),
-                route: RouteCheck { matches, backends, warnings: warnings(&facts, found, now) },
+                route: RouteCheck { listeners, matches, backends, warnings: warnings(&facts, found, now) },
                 limits,
             },
             decision,
@@ -127,9 +133,12 @@ fn warnings(facts: &Facts<'_>, found: Option<RouteMatch<'_>>, now: &CurrentTable
     let later = later.and_then(|facts| now.tables.routes.find(&facts).ok().flatten());
     let names: BTreeSet<_> = found.into_iter().chain(later).map(|found| found.route).collect();
     let routes = names.into_iter().filter_map(|name| now.snapshot.routes.in_force.get(name));
+    let listeners = now.snapshot.listeners_by_name();
     routes
         .flat_map(|info| {
-            author::warnings(&info.parsed).into_iter().map(|says| format!("{}: {says}", info.name))
+            author::warnings(&info.parsed, &listeners)
+                .into_iter()
+                .map(|says| format!("{}: {says}", info.name))
         })
         .collect()
 }

@@ -16,6 +16,13 @@ use crate::store::{DocumentKind, StoreTable};
 /// contain except regular expressions. Only beyond it is the table built to check.
 const SURELY_FITS: usize = 4 << 20;
 
+/// What the table of routes is made from.
+pub const ROUTE_TABLE_READS: &[StoreTable] = &[
+    StoreTable::Documents(DocumentKind::Route),
+    StoreTable::Documents(DocumentKind::Backend),
+    StoreTable::Documents(DocumentKind::Listener),
+];
+
 /// The routes.
 pub enum Routes {}
 
@@ -26,8 +33,7 @@ impl NamedDocument for Routes {
     const PATH: &str = "/api/admin/routes";
     const HAS_NAMESPACES: bool = true;
     const NOT_FOUND: ProblemCode = ProblemCode::RouteNotFound;
-    const CHECK_READS: &'static [StoreTable] =
-        &[StoreTable::Documents(DocumentKind::Route), StoreTable::Documents(DocumentKind::Backend)];
+    const CHECK_READS: &'static [StoreTable] = ROUTE_TABLE_READS;
 
     /// A route's id.
     fn key(address: String) -> String {
@@ -48,7 +54,14 @@ impl NamedDocument for Routes {
     }
 
     fn written(app: &AppState, snapshot: &Snapshot, name: &str, route: &author::Route) -> Vec<String> {
-        let mut warnings = author::warnings(route);
+        let mut warnings = author::warnings(route, &snapshot.listeners_by_name());
+        warnings.extend(snapshot.route_of_other_gateway(route).map(|other| {
+            format!(
+                "/spec/parentRefs: the route `{other}` is for another Gateway and has hostnames of this one: \
+                 this gate does not tell Gateways apart, and both hold on all of its listeners unless \
+                 sectionName or port says which"
+            )
+        }));
         let missing = snapshot.missing_geo_rules().into_iter().filter(|missing| *missing.route == *name);
         warnings.extend(missing.map(|MissingGeoRule { rule, .. }| {
             format!("there is no geo rule `{rule}`: requests that need it get 500 no_geo_rule until there is")
@@ -118,17 +131,23 @@ fn named(mut document: Value, id: &str) -> ApiResult<Value> {
 fn check(document: Value, snapshot: &Snapshot) -> ApiResult<(String, author::Route)> {
     let route =
         author::read(&document).map_err(|problems| Problem::document(ProblemCode::InvalidField, problems))?;
+    let listeners = snapshot.listeners_by_name();
+    let problems = route.listener_problems(&listeners);
+    if !problems.is_empty() {
+        return Err(Problem::document(ProblemCode::InvalidField, problems));
+    }
     let text = of_this_version(document).to_string();
-    fit_together(snapshot, Some(&route), &snapshot.backends_by_name(), text.len())?;
+    fit_together(snapshot, Some(&route), &snapshot.backends_by_name(), &listeners, text.len())?;
     Ok((text, route))
 }
 
-/// Whether all routes, with `changed` applied, and `backends` fit into a table. `more`: bytes of
-/// the new document.
+/// Whether all routes, with `changed` applied, and `backends` and `listeners` fit into a table.
+/// `more`: bytes of the new document.
 pub fn fit_together(
     snapshot: &Snapshot,
     changed: Option<&author::Route>,
     backends: &author::Backends,
+    listeners: &author::Listeners,
     more: usize,
 ) -> ApiResult<()> {
     let changed_id = changed.map(author::Route::id);
@@ -137,12 +156,15 @@ pub fn fit_together(
     let documents = others().map(|info| &info.document);
     let documents = documents.chain(snapshot.backends.in_force.values().map(|info| &info.document));
     let size = documents.fold(more, |sum, document| sum.saturating_add(document.len()));
+    // The table has the hostnames once for http and https of each port.
+    let ports = listeners.values().filter(|listener| listener.port.is_some()).count();
+    let size = size.saturating_mul(ports.saturating_add(1));
     if size <= SURELY_FITS && !changed.is_some_and(has_regex) {
         return Ok(());
     }
     let mut all: Vec<author::Route> = others().map(|info| info.parsed.clone()).collect();
     all.extend(changed.cloned());
-    author::compile(&all, backends).map(drop).map_err(|error| {
+    author::compile(&all, backends, listeners).map(drop).map_err(|error| {
         Problem::field("", "too_many", format!("with this one, {error}; remove others first"))
     })
 }

@@ -429,7 +429,7 @@ impl Run {
 
     fn compiled(&self) -> BlobHash {
         let routes: Vec<_> = self.routes.values().cloned().collect();
-        BlobHash::of(&author::compile(&routes, &self.backends).unwrap())
+        BlobHash::of(&author::compile(&routes, &self.backends, &author::Listeners::new()).unwrap())
     }
 }
 

@@ -76,6 +76,9 @@ pub(super) fn ensure(conn: &Connection) -> Result<Vec<String>, SchemaError> {
     let mut put_back = if is_new { Vec::new() } else { missing_objects(conn)? };
     if is_new || !put_back.is_empty() {
         conn.execute_batch(&ddl::create())?;
+        if is_new || put_back.iter().any(|name| *name == ddl::LISTENERS) {
+            conn.execute_batch(&ddl::first_listeners())?;
+        }
         conn.execute_batch(&format!("PRAGMA user_version = {VERSION}"))?;
     }
     for (name, text) in wrong_triggers(conn)? {
@@ -134,6 +137,24 @@ mod tests {
         );
         assert!(put_back.contains("trigger routes_updated"), "{put_back}");
         assert!(ensure(&conn).unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_first_listeners_come_with_their_table_and_not_again() {
+        let conn = Connection::open_in_memory().unwrap();
+        let names = || {
+            let mut names = conn.prepare("SELECT group_concat(name) FROM listeners").unwrap();
+            names.query_row([], |row| row.get::<_, Option<String>>(0)).unwrap()
+        };
+        ensure(&conn).unwrap();
+        assert_eq!(names().as_deref(), Some("http,https"));
+        conn.execute_batch("DELETE FROM listeners").unwrap();
+        ensure(&conn).unwrap();
+        assert_eq!(names(), None);
+        // A database of a version that had no listeners.
+        conn.execute_batch("DROP TABLE listeners").unwrap();
+        ensure(&conn).unwrap();
+        assert_eq!(names().as_deref(), Some("http,https"));
     }
 
     #[test]

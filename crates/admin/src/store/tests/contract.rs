@@ -135,6 +135,9 @@ fn a_route_keeps_when_it_was_made() {
 #[test]
 fn documents_of_one_name_are_one_of_each_kind() {
     on_each_store(async |store| {
+        for name in ["http", "https"] {
+            store.commit(remove(DocumentKind::Listener, name), "test").await.unwrap();
+        }
         let before = everything(store).await.seq;
         for kind in DocumentKind::ALL {
             store.commit(put(kind, "a", kind.name()), "test").await.unwrap();

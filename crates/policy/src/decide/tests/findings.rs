@@ -215,8 +215,16 @@ fn take<'t>(known: &mut Findings<'t>, check: Check, from: &Findings<'t>) {
 }
 
 /// A request that has nothing for a step to look at.
-const PLAIN: Facts<'static> =
-    Facts { client: None, method: b"GET", host: b"h", path: b"/", headers: &[], random_bits: 0 };
+const PLAIN: Facts<'static> = Facts {
+    client: None,
+    method: b"GET",
+    host: b"h",
+    path: b"/",
+    https: false,
+    port: 0,
+    headers: &[],
+    random_bits: 0,
+};
 
 /// Takes one step after the other; the decision, and the checks that it needed.
 fn in_turn<'t>(answers: &Findings<'t>, settings: &Settings) -> (Decision<'t>, Vec<Check>) {

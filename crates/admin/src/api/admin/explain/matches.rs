@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use tidegate_author::explain::{self, Criterion, Taken};
-use tidegate_author::{Method, PathMatch};
+use tidegate_author::{Listeners, Method, PathMatch};
 use tidegate_policy::request::Facts;
 use tidegate_policy::route::RouteMatch;
 
@@ -33,8 +33,11 @@ struct Match {
     lost_by: Option<&'static str>,
     /// The same as a sentence.
     why: Option<&'static str>,
-    /// The route's hostname that fits the host; `null`: the route has none.
+    /// The hostname of route and listener that fits the host; `null`: they have none.
     hostname: Option<String>,
+    /// Whether it is answered with 500, because a listener that the route names is not known.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    closed: bool,
     path: PathCondition,
     method: Option<&'static str>,
     /// Number of headers that it requires.
@@ -52,8 +55,14 @@ struct PathCondition {
 
 impl Matches {
     /// `found`: the match that the route table finds.
-    pub fn new(snapshot: &Snapshot, facts: &Facts<'_>, found: Option<&RouteMatch<'_>>) -> Self {
-        let taken = explain::taken(snapshot.routes.in_force.values().map(|info| &info.parsed), facts);
+    pub fn new(
+        snapshot: &Snapshot,
+        listeners: &Listeners,
+        facts: &Facts<'_>,
+        found: Option<&RouteMatch<'_>>,
+    ) -> Self {
+        let routes = snapshot.routes.in_force.values().map(|info| &info.parsed);
+        let taken = explain::taken(routes, listeners, facts);
         let first = taken.first();
         let wins =
             |one: &Taken<'_>| found.is_some_and(|it| it.route == one.route.id() && it.rule == one.rule);
@@ -98,7 +107,8 @@ impl Match {
             wins,
             lost_by: lost.map(Criterion::code),
             why: lost.map(Criterion::says),
-            hostname: taken.hostname.map(str::to_owned),
+            hostname: taken.hostname.clone(),
+            closed: taken.is_closed,
             path: PathCondition::new(&wanted.path),
             method: wanted.method.map(Method::name),
             headers: wanted.headers.len(),

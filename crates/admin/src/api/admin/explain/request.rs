@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use axum::http::Uri;
+use tidegate_author::Listeners;
+use tidegate_author::explain::came_by;
 use tidegate_policy::address::canonical;
 use tidegate_policy::decide::CountrySource;
 use tidegate_policy::geo::Country;
@@ -13,7 +15,7 @@ use tidegate_policy::route::action::RequestUrl;
 use crate::api::query::{QueryParams, shortened};
 use crate::problem::{ApiResult, Problem};
 
-const KNOWN: &[&str] = &["method", "host", "path", "ip", "header", "country", "scheme", "port"];
+const KNOWN: &[&str] = &["method", "host", "path", "ip", "header", "country", "listener", "scheme", "port"];
 /// Longest path with its query, in bytes.
 const MAX_PATH: usize = 8 << 10;
 /// Longest host, in bytes: a name, a dot, a port.
@@ -36,8 +38,10 @@ pub struct DescribedRequest {
     /// Names in lower case.
     headers: Vec<(String, String)>,
     country_source: CountrySource,
-    https: bool,
-    port: u16,
+    listener: Option<String>,
+    /// As given, until [`at_listener`](Self::at_listener) has filled it in.
+    https: Option<bool>,
+    port: Option<u16>,
 }
 
 impl DescribedRequest {
@@ -48,8 +52,9 @@ impl DescribedRequest {
     pub fn read(uri: &Uri) -> ApiResult<Self> {
         let params = QueryParams::read_with(uri, KNOWN, &["header"])?;
         let https = match params.get("scheme") {
-            None | Some("http") => false,
-            Some("https") => true,
+            None => None,
+            Some("http") => Some(false),
+            Some("https") => Some(true),
             Some(_) => return Err(Problem::parameter("scheme", "invalid", "`scheme` may be http or https")),
         };
         let client: Option<IpAddr> = params.parsed("ip", "write an IPv4 or IPv6 address")?;
@@ -63,9 +68,36 @@ impl DescribedRequest {
             headers: headers(&params)?,
             country_source: country
                 .map_or(CountrySource::Table, |country| CountrySource::Header(Some(country))),
+            listener: params.get("listener").map(str::to_owned),
             https,
-            port: port.map_or(if https { 443 } else { 80 }, NonZeroU16::get),
+            port: port.map(NonZeroU16::get),
         })
+    }
+
+    /// The request as it comes by its listener, one of `listeners`, if it names one.
+    ///
+    /// # Errors
+    /// When there is no such listener, or no such request comes by it.
+    pub fn at_listener(mut self, listeners: &Listeners) -> ApiResult<Self> {
+        let Some(name) = self.listener.clone() else { return Ok(self) };
+        let listener = listeners.get(&name).ok_or_else(|| {
+            let detail = format!(
+                "there is no listener `{}`: GET /api/admin/listeners lists them, and PUT declares one",
+                shortened(&name)
+            );
+            Problem::parameter("listener", "unknown_listener", detail)
+        })?;
+        self.https = self.https.or(listener.https);
+        self.port = self.port.or(listener.port);
+        let comes_by_it = came_by(listeners, &self.facts(&[])).any(|other| other == name);
+        if !comes_by_it {
+            let detail = format!(
+                "no request with this scheme, port and host comes by `{name}`: leave out scheme and port, \
+                 and give a host that the listener has requests for"
+            );
+            return Err(Problem::parameter("listener", "conflict", detail));
+        }
+        Ok(self)
     }
 
     /// The header lines.
@@ -80,6 +112,8 @@ impl DescribedRequest {
             method: self.method.as_bytes(),
             host: self.host.as_bytes(),
             path: self.path.as_bytes(),
+            https: self.https(),
+            port: self.port(),
             headers: lines,
             random_bits: 0,
         }
@@ -93,11 +127,19 @@ impl DescribedRequest {
     /// Where the request would arrive.
     pub fn arrival(&self) -> RequestUrl<'_> {
         RequestUrl {
-            https: self.https,
+            https: self.https(),
             host: self.host.as_bytes(),
-            port: self.port,
+            port: self.port(),
             target: self.path.as_bytes(),
         }
+    }
+
+    fn https(&self) -> bool {
+        self.https.unwrap_or(false)
+    }
+
+    fn port(&self) -> u16 {
+        self.port.unwrap_or(if self.https() { 443 } else { 80 })
     }
 }
 

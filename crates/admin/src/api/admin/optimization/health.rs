@@ -146,6 +146,7 @@ pub async fn detailed(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<H
     let mut notes = Vec::new();
     rollout::geo(&snapshot, app.country_headers.seen(), &mut reasons, &mut notes);
     let unknown_backends = references::backends(&snapshot, &app.clusters, &mut reasons);
+    references::listeners(&snapshot, &mut reasons);
     references::routes(&snapshot, &mut reasons);
     // If this cannot be read, the reasons above say so.
     if rollout::is_any_in_shadow(&snapshot.flags)

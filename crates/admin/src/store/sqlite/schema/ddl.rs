@@ -1,5 +1,7 @@
 //! The database's objects as SQL.
 
+use tidegate_author::FIRST_LISTENERS;
+
 use super::MOVED;
 use crate::store::{DocumentKind, StoreTable};
 
@@ -159,6 +161,16 @@ CREATE VIEW IF NOT EXISTS traffic_events AS SELECT
   bytes_in, bytes_out, user_agent, tunnel, tables_seq, modes, answered, mismatches, complete
 FROM events;
 ";
+
+/// The table of listeners.
+pub(super) const LISTENERS: &str = StoreTable::Documents(DocumentKind::Listener).name();
+/// Inserts the listeners that are there from the start.
+pub(super) fn first_listeners() -> String {
+    let insert = |(name, document)| {
+        format!("INSERT OR IGNORE INTO {LISTENERS} (name, document) VALUES ('{name}', '{document}');")
+    };
+    FIRST_LISTENERS.map(insert).concat()
+}
 
 /// Tables, indexes and views besides those of [`StoreTable`].
 const OTHER_OBJECTS: [&str; 16] = [

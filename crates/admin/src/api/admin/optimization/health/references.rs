@@ -43,6 +43,24 @@ pub fn backends(
     unknown.into_iter().take(SHOWN).map(UnknownReference::from).collect()
 }
 
+/// Routes with a listener that is not declared.
+pub fn listeners(snapshot: &Snapshot, reasons: &mut Vec<Reason>) {
+    let closed: Vec<_> = snapshot.closed_routes().collect();
+    if closed.is_empty() {
+        return;
+    }
+    let named = closed.iter().take(SHOWN_ROUTES);
+    let named: Vec<_> = named
+        .map(|(route, problem)| format!("`{route}`, {}: {}", problem.pointer, problem.message))
+        .collect();
+    let detail = format!(
+        "routes that are held to listeners that are not there: {}; what they would take by these gets 500: {}",
+        closed.len(),
+        named.join("; ")
+    );
+    reasons.push(Reason { code: "unknown_listener", detail });
+}
+
 /// Routes that limits name but that do not exist.
 pub fn routes(snapshot: &Snapshot, reasons: &mut Vec<Reason>) {
     let missing = snapshot.missing_routes();
