@@ -32,6 +32,7 @@ use crate::request::evaluation::{Evaluated, Evaluation};
 use crate::request::facts::RequestFacts;
 use crate::request::outcome::Outcome;
 use crate::request::performance::{self, Timing};
+use crate::request::reply::Denied;
 use crate::request::{access_log, descriptors, event, limits, recording, reply};
 use crate::worker::FLUSH_EVERY;
 
@@ -168,7 +169,8 @@ impl<H: Host> RequestContext<H> {
         let Some(filter) = self.filter.clone() else {
             // Without a configuration nothing passes.
             let facts = RequestFacts::of(None, self.host.request_headers(), None);
-            let _ = reply::deny(&self.host, &facts, Reason::NotReady, Reason::NotReady.status(), &[]);
+            let (denied, reason) = (Denied { facts: &facts, pages: None }, Reason::NotReady);
+            let _ = reply::deny(&self.host, denied, reason, reason.status(), &[]);
             return Action::Pause;
         };
         let (instance, monotonic_ns) = (&filter.instance, self.host.monotonic_ns());
@@ -181,7 +183,8 @@ impl<H: Host> RequestContext<H> {
         let denied = (!own_headers_removed).then(|| {
             // Upstreams would take a client's values in them for the filter's.
             instance.metrics.count(Count::HostErrors);
-            deny(&filter, &facts, Reason::NotReady, Reason::NotReady.status(), Outcome::default(), None)
+            let denied = Denied { facts: &facts, pages: tables.as_deref().map(|tables| &*tables.pages) };
+            deny(&filter, denied, Reason::NotReady, Reason::NotReady.status(), Outcome::default(), None)
         });
         let evaluation = Evaluation::new(
             &filter,
@@ -348,7 +351,7 @@ fn enforce<H: Host>(filter: &Filter<H>, evaluated: Evaluated<'_>) -> Enforced {
             let outcome = Outcome { rule: rule.map(|rule| rule.to_string()), ..outcome };
             let outcome = outcome.on_route(route.as_ref());
             let edits = route.as_ref().and_then(|route| ResponseEdits::of(route, evaluated.facts, None));
-            deny(filter, evaluated.facts, *reason, *status, outcome, edits)
+            deny(filter, denied_by(&evaluated), *reason, *status, outcome, edits)
         }
     }
 }
@@ -375,9 +378,9 @@ fn pass<H: Host>(
         outcome.rule = Some(RuleId::Limit(limited.limit).to_string());
         let (reason, status) = (Reason::RateLimited, Reason::RateLimited.status());
         let headers = [("retry-after", limited.retry_after_s.to_string().into_bytes())];
-        let replied = reply::deny(&filter.instance.host, facts, reason, status, &headers);
+        let replied = reply::deny(&filter.instance.host, denied_by(evaluated), reason, status, &headers);
         let edits = ResponseEdits::with_limits(edits_of_denied(), limits.usages);
-        return denied(filter, reason, replied, outcome, edits);
+        return count_denial(filter, reason, replied, outcome, edits);
     }
     let described = descriptors::set(filter, route_name, facts.client());
     let handled = described.and_then(|()| match route {
@@ -386,7 +389,9 @@ fn pass<H: Host>(
     });
     let (handled, edits) = match handled {
         Ok(handled) => handled,
-        Err(reason) => return deny(filter, facts, reason, reason.status(), outcome, edits_of_denied()),
+        Err(reason) => {
+            return deny(filter, denied_by(evaluated), reason, reason.status(), outcome, edits_of_denied());
+        }
     };
     let (verdict, reason, count, action) = match handled {
         Handled::Forwarded => (VerdictCode::Allow, None, Count::Allowed, Action::Continue),
@@ -398,21 +403,26 @@ fn pass<H: Host>(
     Enforced { action, outcome, edits: ResponseEdits::with_limits(edits, limits.usages) }
 }
 
+/// The request, and the pages for its denial.
+fn denied_by<'e>(evaluated: &Evaluated<'e>) -> Denied<'e> {
+    Denied { facts: evaluated.facts, pages: evaluated.tables.map(|tables| &*tables.pages) }
+}
+
 /// Answers the request with a denial.
 fn deny<H: Host>(
     filter: &Filter<H>,
-    facts: &RequestFacts,
+    denied: Denied<'_>,
     reason: Reason,
     status: u16,
     outcome: Outcome,
     edits: Option<Box<ResponseEdits>>,
 ) -> Enforced {
-    let replied = reply::deny(&filter.instance.host, facts, reason, status, &[]);
-    denied(filter, reason, replied, outcome, edits)
+    let replied = reply::deny(&filter.instance.host, denied, reason, status, &[]);
+    count_denial(filter, reason, replied, outcome, edits)
 }
 
 /// Counts a denial. `replied`: the host's result for the local reply.
-fn denied<H: Host>(
+fn count_denial<H: Host>(
     filter: &Filter<H>,
     reason: Reason,
     replied: Result<(), HostError>,

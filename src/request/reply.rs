@@ -2,7 +2,7 @@
 //! preflight answers.
 
 use tidegate_policy::decide::Reason;
-use tidegate_policy::pages::{BUILT_IN, Placeholder, render};
+use tidegate_policy::pages::{BUILT_IN, Pages, Placeholder, render};
 use tidegate_policy::route::action::CorsHeaders;
 
 use super::accept::prefers_html;
@@ -12,6 +12,15 @@ use crate::host::{Host, HostError, LocalReply};
 /// `Retry-After` in seconds, if the filter could not decide: tables are there within a
 /// second of the admin service's answer.
 const RETRY_AFTER: &[u8] = b"1";
+
+/// A request that is denied, and the pages for it.
+#[derive(Clone, Copy)]
+pub struct Denied<'r> {
+    /// The request.
+    pub facts: &'r RequestFacts,
+    /// Those that replace the built-in one; `None` before the first tables came.
+    pub pages: Option<&'r Pages>,
+}
 
 /// Answers with a redirect. `%RESPONSE_CODE_DETAILS%` is `redirect`.
 ///
@@ -46,7 +55,7 @@ pub fn preflight<H: Host>(host: &H, headers: &CorsHeaders) -> Result<(), HostErr
 /// When the host refuses.
 pub fn deny<H: Host>(
     host: &H,
-    facts: &RequestFacts,
+    denied: Denied<'_>,
     reason: Reason,
     status: u16,
     headers: &[(&str, Vec<u8>)],
@@ -55,9 +64,10 @@ pub fn deny<H: Host>(
     if matches!(reason, Reason::NotReady | Reason::CheckUnavailable) {
         all.push(("retry-after", RETRY_AFTER));
     }
+    let facts = denied.facts;
     let is_grpc = facts.values(b"content-type").any(|kind| kind.starts_with(b"application/grpc"));
     let is_html = !is_grpc && prefers_html(facts.values(b"accept"));
-    let body = if is_html { page(facts, reason, status, &all) } else { problem(facts, reason, status) };
+    let body = if is_html { page(denied, reason, status, &all) } else { problem(facts, reason, status) };
     let kind: &[u8] = if is_html { b"text/html; charset=utf-8" } else { b"application/problem+json" };
     all.push(("content-type", kind));
     if !is_grpc {
@@ -66,9 +76,11 @@ pub fn deny<H: Host>(
     host.reply(LocalReply { status, details: reason.code(), headers: &all, body: body.as_bytes() })
 }
 
-fn page(facts: &RequestFacts, reason: Reason, status: u16, headers: &[(&str, &[u8])]) -> String {
+fn page(denied: Denied<'_>, reason: Reason, status: u16, headers: &[(&str, &[u8])]) -> String {
+    let Denied { facts, pages } = denied;
+    let html = pages.and_then(|pages| pages.get(reason.code())).unwrap_or(BUILT_IN);
     let (status, client) = (status.to_string(), facts.client().map(|client| client.to_string()));
-    render(BUILT_IN, |placeholder| match placeholder {
+    render(html, |placeholder| match placeholder {
         Placeholder::RequestId => facts.request_id(),
         Placeholder::Status => Some(status.as_bytes()),
         Placeholder::Reason => Some(reason.code().as_bytes()),
@@ -106,8 +118,12 @@ fn problem(facts: &RequestFacts, reason: Reason, status: u16) -> String {
 mod tests {
     use serde_json::Value;
     use tidegate_host_sim::{Request, SimHost};
+    use tidegate_policy::pages::Page;
 
     use super::*;
+
+    /// The page for `no_backend`.
+    const PAGE: &str = "{{status}} {{reason}} {{title}} {{request_id}} {{client_ip}} {{retry_after}}";
 
     /// The answer to a request with these headers: its headers and body.
     fn answer(reason: Reason, status: u16, headers: &[(&str, &[u8])]) -> (Vec<(String, String)>, String) {
@@ -115,7 +131,9 @@ mod tests {
         host.begin(Request::default());
         let pairs = headers.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.to_vec())).collect();
         let facts = RequestFacts::of(Some("192.0.2.1".parse().unwrap()), pairs, None);
-        deny(&host, &facts, reason, status, &[]).unwrap();
+        let pages = Pages::new(vec![Page { reason: "no_backend".to_owned(), html: PAGE.to_owned() }]);
+        let denied = Denied { facts: &facts, pages: Some(&pages) };
+        deny(&host, denied, reason, status, &[("retry-after", b"7".to_vec())]).unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         let pair = |(name, value)| (text(name), text(value));
         (host.reply_headers().into_iter().map(pair).collect(), text(host.reply_body()))
@@ -174,13 +192,23 @@ mod tests {
         assert!(!is_html(&answer(Reason::GeoDenied, 451, &[("accept", b"*/*")])));
         assert!(!is_html(&answer(Reason::GeoDenied, 451, &[])));
         for headers in [&[browser][..], &[]] {
-            let (headers, _) = answer(Reason::NotReady, 503, headers);
-            for (name, value) in [("vary", "accept"), ("cache-control", "no-store"), ("retry-after", "1")] {
+            let (headers, _) = answer(Reason::NoRoute, 404, headers);
+            for (name, value) in [("vary", "accept"), ("cache-control", "no-store"), ("retry-after", "7")] {
                 assert!(headers.contains(&(name.to_owned(), value.to_owned())), "{headers:?}");
             }
         }
         let grpc = answer(Reason::GeoDenied, 451, &[browser, ("content-type", b"application/grpc+proto")]);
-        assert_eq!(grpc.0, [("content-type".to_owned(), "application/problem+json".to_owned())]);
+        let today = [("retry-after", "7"), ("content-type", "application/problem+json")];
+        assert_eq!(grpc.0, today.map(|(name, value)| (name.to_owned(), value.to_owned())));
         assert!(serde_json::from_str::<Value>(&grpc.1).is_ok());
+    }
+
+    #[test]
+    fn a_reason_has_its_own_page_where_there_is_one() {
+        let headers = [("accept", &b"text/html"[..]), ("x-request-id", b"<7>")];
+        let (_, page) = answer(Reason::NoBackend, 500, &headers);
+        let title = Reason::NoBackend.title();
+        assert_eq!(page, format!("500 no_backend {title} &lt;7&gt; 192.0.2.1 7"));
+        assert!(answer(Reason::NoRoute, 404, &headers).1.starts_with("<!doctype html>"));
     }
 }

@@ -18,6 +18,8 @@ const TRACE: [(&str, &str); 4] = [
     ("x-b3-traceid", "80f198ee56343ba864fe8b2a57d3eff7"),
 ];
 
+const HTML: &str = "text/html; charset=utf-8";
+
 /// Lines of JSON so far.
 fn lines(path: &Path) -> Result<Vec<Value>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -48,9 +50,17 @@ fn a_line_says_what_the_gate_knows() {
     let ask =
         |client: &str, path: &str| http::send(stack.gate(), &Request::get(path).from(client)).unwrap().status;
     assert_eq!(ask("192.0.2.1", "/allowed"), 200);
-    assert_eq!(ask("192.0.2.13", "/banned"), 403);
     let post = Request::new(Method::POST, "/long").body("text/plain", vec![b'b'; 3_000]).from("192.0.2.1");
     let long = http::send(stack.gate(), &post).unwrap().body.len();
+    let banned = |method| Request::new(method, "/banned").from("192.0.2.13").header("accept", "text/html");
+    let built_in = http::send(stack.gate(), &banned(Method::HEAD)).unwrap();
+    let kind = |answer: &http::Response| answer.headers["content-type"].to_str().unwrap().to_owned();
+    assert_eq!((built_in.status, kind(&built_in), built_in.text()), (403, HTML.to_owned(), String::new()));
+    let page = json!({"html": "<p>{{request_id}}</p>"});
+    stack.api_ok(Method::PUT, "/api/admin/pages/ip_banned?wait_applied=10s", Some(&page)).unwrap();
+    let page = http::send(stack.gate(), &banned(Method::GET)).unwrap();
+    assert_eq!((page.status, kind(&page)), (403, HTML.to_owned()));
+    assert_eq!([&page.headers["vary"], &page.headers["cache-control"]], ["accept", "no-store"]);
     stack.delete_route("all").unwrap();
     assert_eq!(ask("192.0.2.1", "/lost"), 404);
     // Envoy writes its lines every ten seconds.
@@ -58,6 +68,9 @@ fn a_line_says_what_the_gate_knows() {
     assert_eq!((&line["reason"], &line["route"]), (&json!("no_route"), &Value::Null), "{line}");
     let line = logged(&stack, "/banned").unwrap();
     assert_eq!((&line["reason"], &line["route"]), (&json!("ip_banned"), &Value::Null), "{line}");
+    let quoted = page.text().replace("<p>", "").replace("</p>", "");
+    let is_quoted = |line: &Value| line["request_id"] == quoted && line["method"] == "GET";
+    assert!(lines(&stack.log("access")).unwrap().iter().any(is_quoted), "{quoted}");
     let line = logged(&stack, "/allowed").unwrap();
     assert_eq!((&line["route"], &line["envoy_route"]), (&json!("all"), &json!("tidegate")), "{line}");
     assert_eq!((&line["mismatch"], &line["trace"]), (&Value::Null, &Value::Null), "{line}");

@@ -4,6 +4,7 @@ mod api_client;
 mod geo;
 mod health;
 mod logging;
+mod pages;
 mod routes;
 mod serve;
 mod token;
@@ -36,6 +37,9 @@ enum Command {
     /// Apply HTTPRoutes from files to a running service, and print those that it has.
     #[command(subcommand)]
     Routes(routes::RoutesCommand),
+    /// Set, print and remove the HTML pages that people see whose request was denied.
+    #[command(subcommand)]
+    Pages(pages::PagesCommand),
 }
 
 impl Cli {
@@ -47,6 +51,7 @@ impl Cli {
             Command::Health(args) => health::run(&args),
             Command::Token(command) => token::run(&command),
             Command::Geo(command) => geo::run(command),
+            Command::Pages(command) => pages::run(&command),
             Command::Routes(command) => return routes::run(&command),
         };
         match done {

@@ -84,6 +84,8 @@ problem_codes! {
         "there is no limit of this name";
     ListenerNotFound = "listener_not_found", NOT_FOUND, "There is no listener of this name",
         "there is no listener of this name";
+    PageNotFound = "page_not_found", NOT_FOUND, "There is no page for this reason",
+        "there is no page for this reason";
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "This path does not take this method",
         "the path does not take this method; `Allow` says which";
     FormatUnavailable = "format_unavailable", NOT_ACCEPTABLE, "The answer cannot be given in the version of the format that is read",

@@ -25,6 +25,7 @@ mod httproute;
 mod limit;
 mod listener;
 mod names;
+mod page;
 mod pattern;
 mod reader;
 mod route_id;
@@ -42,6 +43,7 @@ pub use httproute::{
 };
 pub use limit::read_limit;
 pub use listener::{FIRST_LISTENERS, Listener, Listeners, UNKNOWN_LISTENER, read_listener};
+pub use page::read_page;
 pub use pattern::{MAX_AUTOMATON, Regex, RegexError};
 pub use reader::{DocumentError, MAX_PROBLEMS};
 pub use route_id::{DEFAULT_NAMESPACE, ROUTE_ID_FORM, read_route_id, route_id};

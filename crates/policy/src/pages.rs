@@ -79,7 +79,8 @@ pub struct Pages {
 impl Pages {
     /// These pages, of which no two are for one reason.
     #[must_use]
-    pub fn new(pages: Vec<Page>) -> Self {
+    pub fn new(mut pages: Vec<Page>) -> Self {
+        pages.sort_by(|a, b| a.reason.cmp(&b.reason));
         Self { pages }
     }
 

@@ -11,6 +11,7 @@ use crate::codec::FormatError;
 use crate::flags::{FLAGS_FORMAT, Flags};
 use crate::geo::{COUNTRIES_FORMAT, CountryCheck, CountryTable, GEO_FORMAT, GeoRules};
 use crate::limit::{LIMITS_FORMAT, Limits};
+use crate::pages::{PAGES_FORMAT, Pages};
 use crate::route::{ROUTES_FORMAT, RouteLoad, RouteTable};
 use crate::table::{AddressTable, TABLE_FORMAT, TableCheck};
 
@@ -161,6 +162,8 @@ tables! {
     Routes = "routes", routes: Arc<RouteTable>;
     /// Limits: how many requests may pass.
     Limits = "limits", limits: Arc<Limits>;
+    /// HTML pages of denials.
+    Pages = "pages", pages: Arc<Pages>;
 }
 
 impl Table {
@@ -319,54 +322,40 @@ impl TableData for Flags {
     }
 }
 
-impl TableData for Arc<GeoRules> {
-    const FORMAT: u8 = GEO_FORMAT;
-    type Decoder = Option<Self>;
+/// Small tables, each decoded in one step.
+macro_rules! small_tables {
+    ($($data:ident, $format:ident;)+) => {$(
+        impl TableData for Arc<$data> {
+            const FORMAT: u8 = $format;
+            type Decoder = Option<Self>;
 
-    fn decoder(bytes: &Arc<Vec<u8>>) -> Result<Self::Decoder, FormatError> {
-        GeoRules::from_bytes(bytes).map(Arc::new).map(Some)
-    }
+            fn decoder(bytes: &Arc<Vec<u8>>) -> Result<Self::Decoder, FormatError> {
+                $data::from_bytes(bytes).map(Arc::new).map(Some)
+            }
 
-    fn step(decoder: &mut Self::Decoder) -> Result<Option<Self>, FormatError> {
-        Ok(decoder.take())
-    }
+            fn step(decoder: &mut Self::Decoder) -> Result<Option<Self>, FormatError> {
+                Ok(decoder.take())
+            }
 
-    fn empty() -> Self {
-        Self::default()
-    }
+            fn empty() -> Self {
+                Self::default()
+            }
 
-    fn empty_bytes() -> Result<Vec<u8>, FormatError> {
-        GeoRules::default().to_bytes()
-    }
+            fn empty_bytes() -> Result<Vec<u8>, FormatError> {
+                $data::default().to_bytes()
+            }
 
-    fn entries(&self) -> Option<usize> {
-        Some(self.rules().len())
-    }
+            fn entries(&self) -> Option<usize> {
+                Some(self.len())
+            }
+        }
+    )+};
 }
 
-impl TableData for Arc<Limits> {
-    const FORMAT: u8 = LIMITS_FORMAT;
-    type Decoder = Option<Self>;
-
-    fn decoder(bytes: &Arc<Vec<u8>>) -> Result<Self::Decoder, FormatError> {
-        Limits::from_bytes(bytes).map(Arc::new).map(Some)
-    }
-
-    fn step(decoder: &mut Self::Decoder) -> Result<Option<Self>, FormatError> {
-        Ok(decoder.take())
-    }
-
-    fn empty() -> Self {
-        Self::default()
-    }
-
-    fn empty_bytes() -> Result<Vec<u8>, FormatError> {
-        Limits::default().to_bytes()
-    }
-
-    fn entries(&self) -> Option<usize> {
-        Some(self.len())
-    }
+small_tables! {
+    GeoRules, GEO_FORMAT;
+    Limits, LIMITS_FORMAT;
+    Pages, PAGES_FORMAT;
 }
 
 #[cfg(test)]

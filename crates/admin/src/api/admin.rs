@@ -10,6 +10,7 @@ mod ip_monitor;
 mod limits;
 mod listeners;
 pub mod optimization;
+mod pages;
 mod routes;
 
 use axum::Router;
@@ -33,5 +34,6 @@ pub fn routes() -> Router<AppState> {
         .merge(named_documents::routes::<geo_rules::Rules>())
         .merge(named_documents::routes::<limits::Limits>())
         .merge(named_documents::routes::<listeners::DeclaredListeners>())
+        .merge(named_documents::routes::<pages::Pages>())
         .merge(named_documents::routes::<routes::Routes>())
 }

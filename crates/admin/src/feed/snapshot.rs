@@ -14,6 +14,7 @@ use tidegate_policy::digest::{BlobHash, SetDigest};
 use tidegate_policy::flags::Flags;
 use tidegate_policy::geo::{GeoRule, GeoRules, MAX_GEO_RULES, MAX_GEO_RULES_BYTES};
 use tidegate_policy::limit::{Limit, Limits, MAX_LIMITS};
+use tidegate_policy::pages::{Page, Pages};
 use tidegate_policy::route::Target;
 use tidegate_policy::table::AddressTable;
 use tidegate_policy::tables::{PerTable, Table};
@@ -48,6 +49,8 @@ pub struct Snapshot {
     pub limits: Documents<Limit>,
     /// The listeners: what routes can be held to.
     pub listeners: Documents<Listener>,
+    /// The pages of denials.
+    pub pages: Documents<Page>,
     /// The country table that is in force, if one was imported.
     pub countries: Option<Arc<CountriesInfo>>,
     /// Digests of the tables that gateways load.
@@ -93,6 +96,7 @@ pub(super) fn made_from(table: Table) -> &'static [StoreTable] {
             Documents(DocumentKind::Listener),
         ],
         Table::Limits => &[Documents(DocumentKind::Limit)],
+        Table::Pages => &[Documents(DocumentKind::Page)],
     }
 }
 
@@ -104,6 +108,7 @@ impl Snapshot {
             DocumentKind::Backend => &mut self.backends,
             DocumentKind::Limit => &mut self.limits,
             DocumentKind::Listener => &mut self.listeners,
+            DocumentKind::Page => &mut self.pages,
         };
         (documents, &mut self.index)
     }
@@ -124,6 +129,7 @@ impl Snapshot {
                 self.routes.lay_out(index, |routes| author::compile(routes, &backends, &listeners))
             }
             Table::Limits => self.limits.lay_out(index, limit_bytes),
+            Table::Pages => self.pages.lay_out(index, |pages| Pages::new(pages.to_vec()).to_bytes()),
             // Bans are sent as changes to a base: see `base` and `answer`.
             Table::BanBase | Table::BanOverlay => (Vec::new(), 0),
         };
@@ -345,5 +351,13 @@ impl DocumentContent for Limit {
 
     fn read(row: &DocumentRow, document: &Value) -> Result<Self, String> {
         author::read_limit(&row.name, document).map_err(|problems| describe(&problems))
+    }
+}
+
+impl DocumentContent for Page {
+    const KIND: DocumentKind = DocumentKind::Page;
+
+    fn read(row: &DocumentRow, document: &Value) -> Result<Self, String> {
+        author::read_page(&row.name, document).map_err(|problems| describe(&problems))
     }
 }

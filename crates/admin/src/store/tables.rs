@@ -16,11 +16,14 @@ pub enum DocumentKind {
     Limit,
     /// A listener: how requests arrive.
     Listener,
+    /// An HTML page of denials.
+    Page,
 }
 
 impl DocumentKind {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Route, Self::GeoRule, Self::Backend, Self::Limit, Self::Listener];
+    pub const ALL: [Self; 6] =
+        [Self::Route, Self::GeoRule, Self::Backend, Self::Limit, Self::Listener, Self::Page];
 
     /// The names in the audit and of the table.
     const fn names(self) -> (&'static str, &'static str) {
@@ -30,6 +33,7 @@ impl DocumentKind {
             Self::Backend => ("backend", "backends"),
             Self::Limit => ("limit", "limits"),
             Self::Listener => ("listener", "listeners"),
+            Self::Page => ("page", "pages"),
         }
     }
 
@@ -45,7 +49,7 @@ impl DocumentKind {
 pub enum StoreTable {
     /// `ip_monitor`.
     Ip,
-    /// `routes`, `geo_rules`, `backends`, `limits`, `listeners`.
+    /// `routes`, `geo_rules`, `backends`, `limits`, `listeners`, `pages`.
     Documents(DocumentKind),
     /// `flags`.
     Flags,

@@ -18,7 +18,11 @@ struct Kind {
     /// Invalid documents, with place and code of the error. Other errors are tested where
     /// documents are read.
     wrong: Vec<(Value, &'static str, &'static str)>,
+    /// Names of documents, in order.
+    names: [&'static str; 5],
 }
+
+const NAMES: [&str; 5] = ["d0", "d1", "d2", "d3", "d4"];
 
 /// `document` with `value` as its field `name`.
 fn with(document: &Value, name: &str, value: Value) -> Value {
@@ -36,6 +40,7 @@ fn routes() -> Kind {
         |regex: &str| rules(json!([{"matches": [{"path": {"type": "RegularExpression", "value": regex}}]}]));
     let regex_at = "/spec/rules/0/matches/0/path/value";
     Kind {
+        names: NAMES,
         path: "/api/admin/routes",
         audited_as: "route",
         not_found: "route_not_found",
@@ -56,6 +61,7 @@ fn routes() -> Kind {
 fn geo_rules() -> Kind {
     let good = json!({"mode": "deny", "countries": ["DE", "FR"]});
     Kind {
+        names: NAMES,
         path: "/api/admin/geo-rules",
         audited_as: "geo-rule",
         not_found: "geo_rule_not_found",
@@ -71,6 +77,7 @@ fn geo_rules() -> Kind {
 
 fn backends() -> Kind {
     Kind {
+        names: NAMES,
         path: "/api/admin/backends",
         audited_as: "backend",
         not_found: "backend_not_found",
@@ -87,6 +94,7 @@ fn backends() -> Kind {
 fn limits() -> Kind {
     let good = json!({"key": "ip", "rate": 100, "per": "minute"});
     Kind {
+        names: NAMES,
         path: "/api/admin/limits",
         audited_as: "limit",
         not_found: "limit_not_found",
@@ -99,6 +107,7 @@ fn limits() -> Kind {
 
 fn listeners() -> Kind {
     Kind {
+        names: NAMES,
         path: "/api/admin/listeners",
         audited_as: "listener",
         not_found: "listener_not_found",
@@ -109,8 +118,26 @@ fn listeners() -> Kind {
     }
 }
 
-fn kinds() -> [Kind; 5] {
-    [routes(), geo_rules(), backends(), limits(), listeners()]
+fn pages() -> Kind {
+    let good = json!({"html": "<p>{{request_id}}"});
+    Kind {
+        path: "/api/admin/pages",
+        audited_as: "page",
+        not_found: "page_not_found",
+        table: Some("pages"),
+        other: json!({"html": "<h1>{{title}}</h1>"}),
+        wrong: vec![
+            (with(&good, "html", json!("<p>{{id}}")), "/html", "invalid"),
+            (with(&good, "html", json!("x".repeat((64 << 10) + 1))), "/html", "too_long"),
+            (json!([]), "", "wrong_type"),
+        ],
+        names: ["check_unavailable", "geo_denied", "ip_banned", "no_backend", "no_route"],
+        good,
+    }
+}
+
+fn kinds() -> [Kind; 6] {
+    [routes(), geo_rules(), backends(), limits(), listeners(), pages()]
 }
 
 /// A service without the documents that are there from the start.
@@ -140,27 +167,28 @@ impl Kind {
 async fn a_document_is_read_back_as_it_was_written_until_it_is_removed() {
     let service = start().await;
     for kind in kinds() {
-        let (path, one) = (kind.path, kind.at("one"));
+        let (path, name) = (kind.path, kind.names[0]);
+        let one = kind.at(name);
         assert_eq!(service.get(path).await.ok(), json!({"items": []}), "{path}");
         let written = service.put_json(&one, &kind.good).await.ok();
-        assert!(written["name"] == "one" && written["version"].is_string(), "{written}");
-        let shown = kind.shown(&kind.good, "one");
+        assert!(written["name"] == name && written["version"].is_string(), "{written}");
+        let shown = kind.shown(&kind.good, name);
         assert_eq!(service.get(&one).await.ok(), shown);
         // What an answer shows can be put back.
         service.put_json(&one, &shown).await.ok();
         assert_eq!(service.get(&one).await.ok(), shown);
         service.put_json(&one, &kind.other).await.ok();
-        assert_eq!(service.get(path).await.ok(), json!({"items": [kind.shown(&kind.other, "one")]}));
+        assert_eq!(service.get(path).await.ok(), json!({"items": [kind.shown(&kind.other, name)]}));
         if let Some(table) = kind.table {
             has(&service.health().await["tables"][table], json!({"entries": 1}));
         }
         let removed = service.delete(&format!("{one}?wait_applied=5s")).await.ok();
-        has(&removed, json!({"name": "one", "applied": {"of": 0}}));
+        has(&removed, json!({"name": name, "applied": {"of": 0}}));
         service.get(&one).await.problem(404, kind.not_found);
         service.delete(&one).await.problem(404, kind.not_found);
         let audit = service.get("/api/admin/audit").await.ok();
         let newest = &audit["items"][0];
-        has(newest, json!({"what": kind.audited_as, "target": "one", "by": "admin", "to": null}));
+        has(newest, json!({"what": kind.audited_as, "target": name, "by": "admin", "to": null}));
         assert!(newest["from"].is_object(), "{audit}");
     }
 }
@@ -169,7 +197,7 @@ async fn a_document_is_read_back_as_it_was_written_until_it_is_removed() {
 async fn what_is_wrong_is_named_and_nothing_changes() {
     let service = start().await;
     for kind in kinds() {
-        let kept = kind.at("kept");
+        let kept = kind.at(kind.names[0]);
         service.put_json(&kept, &kind.good).await.ok();
         let before = service.tables().await;
         for (document, pointer, code) in &kind.wrong {
@@ -191,12 +219,11 @@ async fn what_is_wrong_is_named_and_nothing_changes() {
 async fn a_list_has_pages_in_the_order_of_names() {
     let service = start().await;
     for kind in kinds() {
-        let names = ["d0", "d1", "d2", "d3", "d4"];
-        for name in names.iter().rev() {
+        for name in kind.names.iter().rev() {
             service.put_json(&kind.at(name), &kind.good).await.ok();
         }
         let whole = service.get(kind.path).await.ok();
-        let shown: Vec<_> = names.iter().map(|name| kind.shown(&kind.good, name)).collect();
+        let shown: Vec<_> = kind.names.iter().map(|name| kind.shown(&kind.good, name)).collect();
         assert_eq!(each(&whole["items"], Value::clone), shown);
         for limit in [1, 2, 5] {
             assert_eq!(service.pages(kind.path, limit).await, shown, "{limit}");

@@ -120,6 +120,18 @@ impl GeoRules {
         &self.rules
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
     /// The rule of this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&GeoRule> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tidegate_policy::geo::MAX_GEO_RULES;
 use tidegate_policy::limit::MAX_LIMITS;
+use tidegate_policy::pages::Pages;
 use tidegate_policy::request::Facts;
 use tidegate_policy::route::Target;
 use tidegate_policy::tables::Table;
@@ -90,6 +91,23 @@ async fn gateways_hold_the_limits_of_the_rows() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn gateways_hold_the_pages_of_the_rows() {
+    let store = Arc::new(Memory::default());
+    let feed = start(&store, tiny()).await;
+    let mut gateway = SimGateway::new("g");
+    store.put_document(DocumentKind::Page, "ip_banned", r#"{"html":"<p>{{request_id}}"}"#);
+    store.put_document(DocumentKind::Page, "ip_baned", r#"{"html":"<p>"}"#);
+    feed.current().await;
+    sleep(Duration::from_millis(50)).await;
+    gateway.poll(&feed).await;
+    let pages = Pages::from_bytes(&gateway.whole[&Table::Pages].1).unwrap();
+    assert_eq!((pages.get("ip_banned"), pages.len()), (Some("<p>{{request_id}}"), 1));
+    assert_eq!(feed.tables().await.unwrap().pages.get("ip_banned"), Some("<p>{{request_id}}"));
+    let why = feed.snapshot().quarantine().last().unwrap().why.to_string();
+    assert!(why.contains("ip_banned, geo_denied"), "{why}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_limit_that_names_no_route_is_found() {
     let store = Arc::new(Memory::default());
     store.put_document(DocumentKind::Limit, "a", limit(5));
@@ -100,8 +118,13 @@ async fn a_limit_that_names_no_route_is_found() {
     assert_eq!(feed.current().await.missing_routes(), []);
 }
 
-/// Of each kind: a valid document called `name`, and invalid ones.
-fn good_and_slips() -> [(DocumentKind, String, Vec<String>); 4] {
+/// The names of two documents of a kind.
+fn two_names(kind: DocumentKind) -> [&'static str; 2] {
+    if kind == DocumentKind::Page { ["ip_banned", "no_route"] } else { ["name", "gone"] }
+}
+
+/// Of each kind: a valid document called as the first of [`two_names`], and invalid ones.
+fn good_and_slips() -> [(DocumentKind, String, Vec<String>); 5] {
     let owned = |slips: &[&str]| slips.iter().map(|slip| (*slip).to_owned()).collect();
     let no_rules = r#"{"metadata":{"name":"name"},"spec":{"rulez":[]}}"#.to_owned();
     [
@@ -121,6 +144,11 @@ fn good_and_slips() -> [(DocumentKind, String, Vec<String>); 4] {
                 r#"{"key":"ip","rate":9,"rate":8,"per":"minute"}"#,
             ]),
         ),
+        (
+            DocumentKind::Page,
+            r#"{"html":"<p>{{request_id}}"}"#.to_owned(),
+            owned(&[r#"{"html":"<p>{{id}}"}"#, r#"{"html":"<p>","name":"no_route"}"#]),
+        ),
     ]
 }
 
@@ -135,24 +163,25 @@ fn in_force(snapshot: &Arc<Snapshot>, kind: DocumentKind) -> Vec<(String, String
 async fn a_slip_leaves_the_document_before_it_in_force() {
     for (kind, good, mut slips) in good_and_slips() {
         slips.push("{".to_owned());
+        let [name, gone] = two_names(kind);
         let store = Arc::new(Memory::default());
-        store.put_document(kind, "name", good.as_str());
+        store.put_document(kind, name, good.as_str());
         let feed = start(&store, tiny()).await;
         let held = feed.tables().await.unwrap();
-        let want = [("name".to_owned(), good.clone())];
+        let want = [(name.to_owned(), good.clone())];
         for slip in slips {
-            store.put_document(kind, "name", slip.as_str());
+            store.put_document(kind, name, slip.as_str());
             let tables = feed.tables().await.unwrap();
             assert_eq!(in_force(&feed.snapshot(), kind), want, "{slip}");
             assert!(tables.routes.len() == held.routes.len() && tables.limits == held.limits);
             assert_eq!(tables.geo, held.geo, "{slip}");
             let bad = feed.snapshot().quarantine().last().unwrap();
-            assert_eq!((bad.table, &*bad.key), (StoreTable::Documents(kind), "name"));
+            assert_eq!((bad.table, &*bad.key), (StoreTable::Documents(kind), name));
             assert!(bad.why.contains("stays in force"), "{}", bad.why);
         }
-        store.put_document(kind, "gone", good.replace("\"name\"", "\"gone\""));
+        store.put_document(kind, gone, good.replace("\"name\"", "\"gone\""));
         feed.current().await;
-        store.change_unseen(|rows| drop(rows.documents[kind].remove("gone")));
+        store.change_unseen(|rows| drop(rows.documents[kind].remove(gone)));
         store.ban("192.0.2.1");
         store.cut_log();
         assert_eq!(in_force(&feed.current().await, kind), want);
@@ -163,10 +192,10 @@ async fn a_slip_leaves_the_document_before_it_in_force() {
         let restarted = start(&store, tiny()).await.snapshot();
         let why = restarted.quarantine().last().unwrap().why.to_string();
         assert!(in_force(&restarted, kind).is_empty() && why.contains("not in force"), "{why}");
-        store.put_document(kind, "name", good.as_str());
+        store.put_document(kind, name, good.as_str());
         assert_eq!(feed.current().await.quarantine().len(), 0);
-        store.put_document(kind, "name", "{");
-        store.delete_document(kind, "name");
+        store.put_document(kind, name, "{");
+        store.delete_document(kind, name);
         let snapshot = feed.current().await;
         assert_eq!((in_force(&snapshot, kind).len(), snapshot.quarantine().len()), (0, 0));
     }

@@ -1,4 +1,4 @@
-//! Rows of the tables of documents: routes, geo rules, backends, limits.
+//! Rows of the tables of documents: routes, geo rules, backends, limits, pages.
 
 use rusqlite::{Connection, Row, params};
 
