@@ -1,4 +1,4 @@
-//! `tidegate routes`: files to the service and back, by the program itself.
+//! `tidegate routes` and `tidegate pages`: files to the service and back, by the program itself.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -53,10 +53,10 @@ impl<'r> Desk<'r> {
         path
     }
 
-    /// `tidegate routes`, in the directory of the files.
-    fn command(&self, args: &[&str]) -> Command {
+    /// `tidegate <noun>`, in the directory of the files.
+    fn command(&self, noun: &str, args: &[&str]) -> Command {
         let mut command = program(self.dir.path());
-        command.arg("routes").args(args);
+        command.arg(noun).args(args);
         command.args(["--server", &self.service.people(""), "--token-file", "token"]);
         command
     }
@@ -66,7 +66,7 @@ impl<'r> Desk<'r> {
     }
 
     async fn routes_fed(&self, args: &[&str], input: &str) -> Said {
-        let said = run(self.command(args), input).await;
+        let said = run(self.command("routes", args), input).await;
         for text in [&said.out, &said.err] {
             assert!(!text.contains(&self.service.admin), "the token was printed: {text}");
         }
@@ -365,4 +365,26 @@ async fn address_and_token_may_come_from_the_environment() {
     // The gateways' token is valid on the other listener only.
     let err = run(ask("TIDEGATE_TOKEN", &service.gateway), "").await.failed();
     assert!(err.contains("403 wrong_scope"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_goes_there_and_comes_back_until_it_is_deleted() {
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
+    let pages = async |args: &[&str], input: &str| run(desk.command("pages", args), input).await;
+    let built_in = pages(&["get", "ip_banned"], "").await.done();
+    desk.file("page.html", &built_in);
+    assert_eq!(pages(&["set", "ip_banned", "page.html"], "").await.done(), "");
+    assert_eq!(service.get("/api/admin/pages/ip_banned").await.ok()["html"], built_in);
+    let warned = pages(&["set", "ip_banned", "-"], "<p>No.\n").await;
+    assert!(warned.err.contains("has no {{request_id}}"), "{warned:?}");
+    assert_eq!(pages(&["get", "ip_banned"], "").await.done(), "<p>No.\n");
+    let refused = pages(&["set", "ip_banned", "-"], "{{id}}").await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.err.contains("nothing was changed"), "{refused:?}");
+    assert!(refused.err.contains("{{request_id}}"), "{refused:?}");
+    assert!(pages(&["get", "ip_baned"], "").await.failed().contains("geo_denied"), "the reasons are listed");
+    assert_eq!(pages(&["delete", "ip_banned"], "").await.done(), "");
+    assert_eq!(pages(&["get", "ip_banned"], "").await.done(), built_in);
+    assert!(pages(&["delete", "ip_banned"], "").await.err.contains("page_not_found"));
 }
