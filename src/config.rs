@@ -7,6 +7,7 @@
 mod fields;
 #[cfg(test)]
 mod tests;
+mod trusted_hops;
 
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tidegate_policy::decide::{OnNoRoute, Routing, Settings, Unavailable};
 
 pub use fields::ConfigError;
 use fields::{Fields, wrong};
+pub use trusted_hops::TrustedHops;
 
 /// All that an operator sets on the filter and on the singleton recorder.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,6 +53,9 @@ pub struct Config {
     /// filter before this one sets or removes. `None`: the country is looked up in
     /// the country table.
     pub country_header: Option<String>,
+    /// Who may say in `X-Forwarded-For` who the client is, where Envoy passed over an entry with a port or
+    /// brackets. `None`: what Envoy says stands.
+    pub forwarded_for: Option<TrustedHops>,
 }
 
 /// How the admin service is reached.
@@ -126,7 +131,7 @@ const MIN_WAIT_MS: u64 = 10;
 /// Longest name of a header, in bytes.
 const MAX_HEADER: usize = 64;
 /// All fields of the configuration's top level.
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 14] = [
     "admin",
     "routing",
     "on_no_route",
@@ -140,6 +145,7 @@ const KNOWN: [&str; 13] = [
     "direct",
     "performance_headers",
     "geo",
+    "forwarded_for",
 ];
 
 impl Config {
@@ -182,6 +188,7 @@ impl Config {
             direct: direct(&top)?,
             performance: top.one_of("performance_headers", &performance)?.unwrap_or_default(),
             country_header: country_header(&top)?,
+            forwarded_for: trusted_hops::read(&top)?,
         })
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidegate_policy::decide::{Reason, Settings};
 
 use crate::admin_client::{CallMaker, CircuitBreaker, FailedCall, has_failed};
-use crate::config::{Config, Performance};
+use crate::config::{Config, Performance, TrustedHops};
 use crate::direct::DirectChecks;
 use crate::host::{CallToken, Host, HostError};
 use crate::metrics::Count;
@@ -33,6 +33,8 @@ pub struct Filter<H: Host> {
     pub performance: Performance,
     /// The header with the client's country, in lower case.
     pub country_header: Option<String>,
+    /// Who may say in `X-Forwarded-For` who the client is, where Envoy passed over that.
+    pub forwarded_for: Option<TrustedHops>,
     /// Whether requests get the headers that Envoy's rate limit filter makes descriptors of.
     pub descriptor_headers: bool,
     /// Whether route and mismatches are set as filter state, for Envoy's access log.
@@ -57,6 +59,7 @@ impl<H: Host> Filter<H> {
             sync_timeout: config.sync_timeout,
             performance: config.performance,
             country_header: config.country_header,
+            forwarded_for: config.forwarded_for,
             descriptor_headers: config.descriptor_headers,
             log_fields: config.log_fields,
             listener_https: config.listener_https,

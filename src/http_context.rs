@@ -175,7 +175,9 @@ impl<H: Host> RequestContext<H> {
         };
         let (instance, monotonic_ns) = (&filter.instance, self.host.monotonic_ns());
         instance.before_request(monotonic_ns);
-        let facts = RequestFacts::read(&self.host, &instance.metrics, filter.country_header.as_deref());
+        let country_header = filter.country_header.as_deref();
+        let hops = filter.forwarded_for.as_ref();
+        let facts = RequestFacts::read(&self.host, &instance.metrics, country_header, hops);
         let arrived = Arrival { monotonic_ns, wall_ms: self.host.wall_us() / 1_000 };
         let own_headers_removed = facts.remove_own_headers(&self.host);
         let is_measured = performance::is_wanted(filter.performance, facts.wants_performance());

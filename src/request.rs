@@ -9,6 +9,7 @@ pub mod descriptors;
 pub mod evaluation;
 pub mod event;
 pub mod facts;
+mod forwarded_for;
 pub mod limiter;
 pub mod limits;
 pub mod listener;

@@ -20,7 +20,7 @@ fn the_least_that_is_enough() {
     assert_eq!(config.direct, direct);
     assert_eq!(config.performance, Performance::Never);
     assert!(!config.descriptor_headers && !config.log_fields);
-    assert_eq!(config.country_header, None);
+    assert_eq!((config.country_header, config.forwarded_for), (None, None));
 }
 
 #[test]
@@ -125,6 +125,32 @@ fn what_is_wrong_is_named_with_what_would_be_right() {
             &format!(r#"{{{admin}, "geo": {{"country_header": "X-Tidegate-Country"}}}}"#),
             "/geo/country_header",
             "x-tidegate-",
+        ),
+        (&format!(r#"{{{admin}, "forwarded_for": true}}"#), "/forwarded_for", "object"),
+        (
+            &format!(r#"{{{admin}, "forwarded_for": {{"parse": 1}}}}"#),
+            "/forwarded_for/parse",
+            "true or false",
+        ),
+        (
+            &format!(r#"{{{admin}, "forwarded_for": {{"num_trusted_hops": 101}}}}"#),
+            "/forwarded_for/num_trusted_hops",
+            "0 to 100",
+        ),
+        (
+            &format!(r#"{{{admin}, "forwarded_for": {{"num_trusted_hops": 1, "trusted_cidrs": ["::1"]}}}}"#),
+            "/forwarded_for/trusted_cidrs",
+            "both",
+        ),
+        (
+            &format!(r#"{{{admin}, "forwarded_for": {{"trusted_cidrs": ["::1", "10.0.0.0/33"]}}}}"#),
+            "/forwarded_for/trusted_cidrs",
+            "list of 1 to 100 blocks",
+        ),
+        (
+            &format!(r#"{{{admin}, "forwarded_for": {{"trusted_cidrs": []}}}}"#),
+            "/forwarded_for/trusted_cidrs",
+            "list of 1 to 100 blocks",
         ),
         (&format!(r#"{{{admin}, "a/b~": 1}}"#), "/a~1b~0", "known are admin"),
     ];

@@ -8,8 +8,8 @@ use tidegate_policy::decide::CountrySource;
 use tidegate_policy::geo::Country;
 use tidegate_policy::request::Facts;
 
-use super::performance;
-use crate::config::OWN_PREFIX;
+use super::{forwarded_for, performance};
+use crate::config::{OWN_PREFIX, TrustedHops};
 use crate::host::{HeaderPairs, Host};
 use crate::metrics::{Count, Metrics};
 
@@ -54,20 +54,31 @@ pub struct RecordedFacts {
 impl RequestFacts {
     /// Reads the current request. `country_header`: name, in lower case, of the header
     /// with the client's country, which a trusted filter sets. `None`: no header is
-    /// trusted with it.
-    pub fn read<H: Host>(host: &H, metrics: &Metrics<H>, country_header: Option<&str>) -> Self {
+    /// trusted with it. `hops`: who may say in `X-Forwarded-For` who the client is, where Envoy passed
+    /// over that; `None`: nobody.
+    pub fn read<H: Host>(
+        host: &H,
+        metrics: &Metrics<H>,
+        country_header: Option<&str>,
+        hops: Option<&TrustedHops>,
+    ) -> Self {
         let source_address = host.property(&["source", "address"]).ok().flatten();
         let client = source_address.as_deref().and_then(client_address);
-        if client.is_none() {
-            metrics.count(Count::NoClientAddress);
-        }
         let pairs = host.request_headers();
         // Every request has headers: if there are none, they could not be read.
         let unreadable = pairs.is_empty();
         let has_trusted_hop = is_trusted_hop(source_address.as_deref().unwrap_or_default(), client);
-        let request = Self { unreadable, has_trusted_hop, ..Self::of(client, pairs, country_header) };
-        if request.forwarded_for_is_unreadable() {
+        let mut request = Self { unreadable, has_trusted_hop, ..Self::of(client, pairs, country_header) };
+        let forwarded =
+            hops.and_then(|hops| forwarded_for::client(hops, client, &mut request.forwarded_for()));
+        if forwarded.is_some() {
+            request.client = forwarded;
+            request.has_trusted_hop = true;
+        } else if forwarded_for::is_unreadable(client, &mut request.forwarded_for()) {
             metrics.count(Count::UnreadableForwardedFor);
+        }
+        if request.client.is_none() {
+            metrics.count(Count::NoClientAddress);
         }
         request
     }
@@ -130,7 +141,8 @@ impl RequestFacts {
         request
     }
 
-    /// The client's address, by Envoy's trusted-hop rules.
+    /// The client's address, by Envoy's trusted-hop rules, or by the same rules where it passed over an
+    /// entry.
     pub fn client(&self) -> Option<IpAddr> {
         self.client
     }
@@ -150,22 +162,10 @@ impl RequestFacts {
         self.wants_performance
     }
 
-    /// Whether Envoy ignored `X-Forwarded-For` and took the peer's address, because
-    /// an entry has a port or is no address: then a banned client behind the proxy
-    /// that wrote it passes. Read from the right, such an entry comes before the
-    /// client's, if that is there at all. (Entries that the client itself wrote are to
-    /// the left of its address, and Envoy appends one of its own at the right.)
-    fn forwarded_for_is_unreadable(&self) -> bool {
-        let values = self.headers.iter().rev().filter(|(name, _)| name == b"x-forwarded-for");
-        let entries = values.flat_map(|(_, value)| value.rsplit(|byte| *byte == b','));
-        for entry in entries.map(entry) {
-            match entry {
-                Some(address) if Some(address) == self.client => return false,
-                Some(_) => {}
-                None => return true,
-            }
-        }
-        false
+    /// The entries of `X-Forwarded-For`, from the right.
+    fn forwarded_for(&self) -> impl Iterator<Item = &[u8]> {
+        let lines = self.headers.iter().filter(|(name, _)| name == forwarded_for::HEADER);
+        forwarded_for::entries(lines.map(|(_, value)| value.as_slice()))
     }
 
     /// Removes headers that only the filter may set; false when the host refused that,
@@ -243,12 +243,6 @@ impl RequestFacts {
 /// its `X-Forwarded-For`, and so written port 0, or the peer is on this machine.
 fn is_trusted_hop(source_address: &[u8], client: Option<IpAddr>) -> bool {
     source_address.ends_with(b":0") || client.is_some_and(|client| client.is_loopback())
-}
-
-/// An entry of `X-Forwarded-For`, if Envoy can read it: a bare address.
-fn entry(entry: &[u8]) -> Option<IpAddr> {
-    let address: IpAddr = std::str::from_utf8(entry.trim_ascii()).ok()?.parse().ok()?;
-    Some(address.to_canonical())
 }
 
 #[cfg(test)]
@@ -338,27 +332,5 @@ mod tests {
         let facts = request.facts(&[], 0);
         assert_eq!((facts.method, facts.host, facts.path), (&b""[..], &b""[..], &b""[..]));
         assert_eq!(request.into_recorded(), RecordedFacts::default());
-    }
-
-    #[test]
-    fn an_unreadable_forwarded_for_is_seen() {
-        for (client, value, unreadable) in [
-            ("1.2.3.4", "1.2.3.4", false),
-            ("1.2.3.4", "junk, 1.2.3.4,192.0.2.2", false),
-            ("1.2.3.4", "2001:db8::1 , ::ffff:1.2.3.4", false),
-            ("127.0.0.1", "1.2.3.4:80,192.0.2.2", true),
-            ("127.0.0.1", "1.2.3.4:80", true),
-            ("127.0.0.1", "1.2.3.4, unknown", true),
-            ("127.0.0.1", "", true),
-        ] {
-            let mut request = request(&[("x-forwarded-for", value.as_bytes())]);
-            request.client = Some(client.parse().unwrap());
-            assert_eq!(request.forwarded_for_is_unreadable(), unreadable, "{value}");
-        }
-        let two = [("x-forwarded-for", &b"1.2.3.4:80"[..]), ("x-forwarded-for", b"192.0.2.2")];
-        let mut request = request(&two);
-        assert!(request.forwarded_for_is_unreadable());
-        request.headers.clear();
-        assert!(!request.forwarded_for_is_unreadable());
     }
 }

@@ -14,6 +14,7 @@ mod equality;
 mod events;
 mod explain;
 mod flags;
+mod forwarded_for;
 mod geo;
 mod global_limit;
 mod guards;

@@ -158,7 +158,11 @@ pub fn merge_plugin(config: &mut Value, patch: &Value) -> Result<()> {
     }
 }
 
-fn patch_plugin(plugin: &mut Value, patch: &Value) -> Result<()> {
+/// Merges into what one plugin is told.
+///
+/// # Errors
+/// It is told nothing, or no JSON.
+pub fn patch_plugin(plugin: &mut Value, patch: &Value) -> Result<()> {
     let text = at(plugin, "/configuration/value")?;
     let configured = text.as_str().context("the plugin's configuration is not a text")?;
     let mut configured =
