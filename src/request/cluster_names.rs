@@ -7,6 +7,8 @@ use tidegate_policy::route::{Backend, Target};
 
 /// The cluster of Envoy's dynamic forward proxy without TLS.
 const DYNAMIC: &str = "tidegate-dynamic";
+/// The one that speaks HTTP/2 without TLS.
+const DYNAMIC_H2C: &str = "tidegate-dynamic-h2c";
 /// The one with TLS that trusts the system's root certificates; `-<trust>` is appended
 /// for one that trusts others.
 const DYNAMIC_TLS: &str = "tidegate-dynamic-tls";
@@ -52,6 +54,7 @@ impl ClusterNames {
 /// The name of the forward proxy's cluster for a target.
 fn dynamic_cluster(target: &Target) -> String {
     match &target.tls {
+        None if target.h2c => DYNAMIC_H2C.to_owned(),
         None => DYNAMIC.to_owned(),
         Some(tls) => match &tls.trust {
             None => DYNAMIC_TLS.to_owned(),

@@ -4,9 +4,10 @@
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
+use crate::grpc;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use tidegate_backend::{Authority, InProcess};
+use tidegate_backend::{Authority, InProcess, Served};
 use tidegate_stack::http::{self, Connection, Method, PATIENCE, Request, Response};
 use tidegate_stack::load::Load;
 use tidegate_stack::ports::{Refusing, local};
@@ -26,6 +27,8 @@ struct Scene {
     impostor: InProcess,
     /// With a good one, for `bank.test`, whoever is asked for.
     bank: InProcess,
+    /// Speaks HTTP/2 without TLS, and nothing else.
+    grpc: Served,
 }
 
 impl Scene {
@@ -41,6 +44,7 @@ impl Scene {
             vault: InProcess::start_tls("vault", &lab, &["vault.test", "bank.test"])?,
             impostor: InProcess::start_tls("impostor", &other, &["vault.test"])?,
             bank: InProcess::start_tls_as("bank", &lab, "bank.test")?,
+            grpc: grpc::start_server()?,
         })
     }
 
@@ -189,6 +193,48 @@ fn names_and_v6_are_addresses_too(scene: &Scene) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// Whatever the client speaks, and a copy of its request too.
+fn a_backend_is_spoken_to_in_its_protocol(scene: &Scene) -> Result<()> {
+    let h2c = |backend: &InProcess| json!({ "address": backend.address().to_string(), "protocol": "h2c", "allow_private": true });
+    scene.put("far", scene.far.address(), None)?;
+    assert_eq!(scene.assert_reaches("/far", "far")?["protocol"], "HTTP/1.1");
+    scene.put_document("far", &h2c(&scene.far))?;
+    assert_eq!(scene.assert_reaches("/far", "far")?["protocol"], "HTTP/2.0");
+    scene.stack.put_backend("copied", &h2c(&scene.near))?;
+    let mirror = json!({ "type": "RequestMirror", "requestMirror": { "backendRef": of_api("copied") } });
+    let path = json!({ "type": "PathPrefix", "value": "/copied" });
+    let rule = json!({ "matches": [{ "path": path }], "filters": [mirror], "backendRefs": [of_api("far")] });
+    scene.stack.put_spec("copied", &json!({ "rules": [rule] }))?;
+    let target = format!("/copied/{}", scene.near.seen().len());
+    assert_eq!(http::send(scene.stack.gate(), &Request::get(&target))?.json()?["backend"], "far");
+    let copies = scene.near.wait_seen(1, |seen| seen["path"] == *target)?;
+    assert_eq!(copies[0]["protocol"], "HTTP/2.0", "{}", copies[0]);
+    scene.delete("copied")
+}
+
+fn grpc_goes_both_ways(scene: &Scene) -> Result<()> {
+    let address = scene.grpc.address().to_string();
+    let document = json!({ "address": address, "appProtocol": "kubernetes.io/h2c", "allow_private": true });
+    scene.stack.put_backend("grpc", &document)?;
+    let path = json!({ "type": "PathPrefix", "value": "/test.Echo" });
+    let rule = json!({ "matches": [{ "path": path }], "backendRefs": [of_api("grpc")] });
+    scene.stack.put_spec("grpc", &json!({ "rules": [rule] }))?;
+    let client = grpc::Client::open(scene.stack.gate())?;
+    for message in [vec![], b"one".to_vec(), vec![7; 300_000]] {
+        assert_eq!(client.unary("/test.Echo/Once", &message)?, message);
+    }
+    let messages: Vec<_> = (0u8..20).map(|at| vec![at; usize::from(at) * 4_000]).collect();
+    client.both_ways("/test.Echo/Stream", &messages)?;
+    assert_eq!(client.status("/test.Echo/Fail", "192.0.2.1")?, "5", "the backend's");
+    scene.stack.ban("192.0.2.77")?;
+    assert_eq!(
+        client.status("/test.Echo/Once", "192.0.2.77")?,
+        "7",
+        "the gate's 403 as Envoy says it in gRPC"
+    );
+    Ok(())
 }
 
 fn only_who_is_trusted_by_that_name_is_reached(scene: &Scene) -> Result<()> {
@@ -346,6 +392,8 @@ fn requests_reach_backends_that_envoys_configuration_does_not_know() {
     a_name_means_the_backend_of_the_api(&scene).unwrap();
     a_private_address_must_be_allowed(&scene).unwrap();
     names_and_v6_are_addresses_too(&scene).unwrap();
+    a_backend_is_spoken_to_in_its_protocol(&scene).unwrap();
+    grpc_goes_both_ways(&scene).unwrap();
     only_who_is_trusted_by_that_name_is_reached(&scene).unwrap();
     requests_of_a_connection_are_apart(&scene).unwrap();
     bodies_arrive_whole(&scene).unwrap();
@@ -356,6 +404,8 @@ fn requests_reach_backends_that_envoys_configuration_does_not_know() {
     scene.stack.all_flags(false).unwrap();
     a_backend_takes_requests_while_it_is_there(&scene).unwrap();
     names_and_v6_are_addresses_too(&scene).unwrap();
+    a_backend_is_spoken_to_in_its_protocol(&scene).unwrap();
+    grpc_goes_both_ways(&scene).unwrap();
     only_who_is_trusted_by_that_name_is_reached(&scene).unwrap();
     bodies_arrive_whole(&scene).unwrap();
     let whole = scene.stack.recorded(PATIENCE).unwrap();

@@ -17,6 +17,7 @@ mod flags;
 mod forwarded_for;
 mod geo;
 mod global_limit;
+mod grpc;
 mod guards;
 mod hang_up_backend;
 mod http2;

@@ -3,6 +3,7 @@
 //! ```json
 //! {"address": "api.example.com:443", "tls": {"enabled": true, "sni": "api.example.com", "trust": "internal"},
 //!  "allow_private": false}
+//! {"address": "my_app:50051", "protocol": "h2c"}
 //! ```
 
 mod private;
@@ -12,11 +13,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use serde_json::Value;
 
 use super::names::{hostname_problem, is_host};
-use super::reader::{DocumentError, DocumentErrors, DocumentNode};
+use super::reader::{DocumentError, DocumentErrors, DocumentNode, Object};
 use tidegate_policy::address::canonical;
 use tidegate_policy::route::{Target, TargetTls};
 
-const FIELDS: &[&str] = &["name", "address", "tls", "allow_private"];
+const FIELDS: &[&str] = &["name", "address", "protocol", "appProtocol", "tls", "allow_private"];
 /// Longest address, in characters: the longest DNS name, a colon and a port.
 const MAX_ADDRESS: usize = 253 + 1 + 5;
 /// Longest `trust`, in characters: it becomes part of a cluster's name.
@@ -25,7 +26,8 @@ const MAX_TRUST: usize = 63;
 /// Reads the backend of this name. `address` is required: `host:port`, the host a
 /// DNS name, an IPv4 address, or an IPv6 address in brackets. Without `tls` requests are
 /// sent without TLS; in `tls`, `enabled` is true by default, and `sni` is the host by
-/// default, unless that is an address. A `name` in the document must be this one.
+/// default, unless that is an address. A `name` in the document must be this one. `protocol` is `http`
+/// (HTTP/1.1) by default, or `h2c`; `appProtocol` says the same as the port of a Service does.
 ///
 /// An address outside of the public internet, or a name that always means such an address,
 /// needs `"allow_private": true`, else it is a `private_address`. The addresses of other
@@ -66,8 +68,27 @@ fn target(name: &str, document: &DocumentNode<'_>, errors: &mut DocumentErrors) 
     }
     let host = address.as_ref().map(|(host, _)| host);
     let tls = fields.get("tls").map_or(Some(None), |node| tls(&node, host, errors));
+    let h2c = speaks_h2c(&fields, matches!(tls, Some(Some(_))), errors);
     let (host, port) = address?;
-    Some(Target { host: host.text(), port, tls: tls? })
+    Some(Target { host: host.text(), port, h2c: h2c?, tls: tls? })
+}
+
+/// Whether it speaks HTTP/2 without TLS. `None`: what says so has a problem.
+fn speaks_h2c(fields: &Object<'_>, has_tls: bool, errors: &mut DocumentErrors) -> Option<bool> {
+    let (node, names) = match (fields.get("protocol"), fields.get("appProtocol")) {
+        (None, None) => return Some(false),
+        (Some(_), Some(node)) => {
+            node.note(errors, "conflict", "says what protocol says: give one of them");
+            return None;
+        }
+        (Some(node), None) => (node, &["h2c", "http"][..]),
+        (None, Some(node)) => (node, &["kubernetes.io/h2c", "kubernetes.io/ws", "http"][..]),
+    };
+    let is_h2c = node.one_of(names, errors)?.ends_with("h2c");
+    if is_h2c && has_tls {
+        node.note(errors, "conflict", "h2c is HTTP/2 without TLS: leave out this or tls");
+    }
+    Some(is_h2c)
 }
 
 /// An upstream's host.
@@ -222,7 +243,11 @@ mod tests {
             ("[::ffff:192.0.2.1]:80", "192.0.2.1", 80),
         ];
         for (text, host, port) in cases {
-            assert_eq!(read(&address(text)), Target { host: host.into(), port, tls: None }, "{text}");
+            assert_eq!(
+                read(&address(text)),
+                Target { host: host.into(), port, h2c: false, tls: None },
+                "{text}"
+            );
         }
         let no_addresses = [
             "api.example.com",
@@ -270,6 +295,28 @@ mod tests {
         }
         read(&json!({"address": "198.51.100.7:80"}));
         read(&json!({"address": "10.example.com:80"}));
+    }
+
+    #[test]
+    fn a_protocol_is_said_in_either_way() {
+        let h2c = |field: &str, protocol: &str| read(&json!({"address": "a.test:80", field: protocol})).h2c;
+        assert!(h2c("protocol", "h2c") && h2c("appProtocol", "kubernetes.io/h2c"));
+        for (field, protocol) in
+            [("protocol", "http"), ("appProtocol", "http"), ("appProtocol", "kubernetes.io/ws")]
+        {
+            assert!(!h2c(field, protocol), "{field} {protocol}");
+        }
+        for (fields, pointer, code) in [
+            (json!({"protocol": "h2"}), "/protocol", "invalid"),
+            (json!({"appProtocol": "kubernetes.io/wss"}), "/appProtocol", "invalid"),
+            (json!({"protocol": "h2c", "appProtocol": "kubernetes.io/h2c"}), "/appProtocol", "conflict"),
+            (json!({"protocol": "h2c", "tls": {}}), "/protocol", "conflict"),
+        ] {
+            let mut document = fields.clone();
+            document["address"] = json!("a.test:443");
+            assert_eq!(refused(&document), [(pointer.to_owned(), code)], "{fields}");
+        }
+        assert!(read(&json!({"address": "a.test:80", "protocol": "h2c", "tls": {"enabled": false}})).h2c);
     }
 
     #[test]

@@ -85,11 +85,14 @@ async fn look(State(known): State<Arc<Known>>, request: Request, next: Next) -> 
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
     let host = parts.headers.get("host").map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    // Over HTTP/2 it is in the target.
+    let host = host.or_else(|| parts.uri.authority().map(ToString::to_string));
     let sni = parts.extensions.get::<ConnectInfo<Sni>>().and_then(|ConnectInfo(Sni(name))| name.clone());
     let seen = Arc::new(json!({
         "backend": known.name,
         "method": parts.method.as_str(),
-        "path": parts.uri.to_string(),
+        "protocol": format!("{:?}", parts.version),
+        "path": parts.uri.path_and_query().map(ToString::to_string),
         "host": host,
         "sni": sni,
         "headers": all_headers(&parts.headers),

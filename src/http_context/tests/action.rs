@@ -106,7 +106,7 @@ fn a_backend_of_the_api_is_aimed_at_before_its_cluster_is_named() {
         host.take_done()
     };
     let host = SimHost::alone();
-    let plain = Target { host: "::1".to_owned(), port: 8080, tls: None };
+    let plain = Target { host: "::1".to_owned(), port: 8080, h2c: false, tls: None };
     assert_eq!(
         sent(&host, plain.clone()),
         [
@@ -117,7 +117,7 @@ fn a_backend_of_the_api_is_aimed_at_before_its_cluster_is_named() {
         ]
     );
     let host = SimHost::alone();
-    let secure = Target { host: "10.0.0.1".to_owned(), port: 443, tls: tls(Some("lab")) };
+    let secure = Target { host: "10.0.0.1".to_owned(), port: 443, h2c: false, tls: tls(Some("lab")) };
     assert_eq!(
         sent(&host, secure)[2..5],
         [
@@ -126,6 +126,9 @@ fn a_backend_of_the_api_is_aimed_at_before_its_cluster_is_named() {
             set(CLUSTER_HEADER, "tidegate-dynamic-tls-lab"),
         ]
     );
+    let host = SimHost::alone();
+    let h2c = Target { h2c: true, ..plain.clone() };
+    assert_eq!(sent(&host, h2c)[2..3], [set(CLUSTER_HEADER, "tidegate-dynamic-h2c")]);
     let host = SimHost::alone();
     host.refuse_headers(true);
     assert_eq!(sent(&host, plain), [Done::Replied(503, "not_ready".to_owned())], "never where `Host` says");
@@ -147,7 +150,7 @@ fn a_cluster_between_gate_and_envoy_is_no_backend() {
 fn a_mirror_of_the_api_is_named_after_where_it_is() {
     let host = SimHost::alone();
     let tls = Some(TargetTls { sni: "m.example".to_owned(), trust: None });
-    let target = Target { host: "m.example".to_owned(), port: 443, tls };
+    let target = Target { host: "m.example".to_owned(), port: 443, h2c: false, tls };
     let mirrors = vec![Mirror { backend: backend("m", Some(target)), numerator: 1, denominator: 1 }];
     routed(&host, &GET, found(Some(backend("shop", None)), Action { mirrors, ..Action::default() }));
     assert_eq!(

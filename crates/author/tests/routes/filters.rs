@@ -274,7 +274,7 @@ fn cors_is_read_with_its_defaults() {
 fn backend_of(reference: Value, namespace: Option<&str>) -> Option<(String, Option<u16>)> {
     let mut document = of_rule(json!({"backendRefs": [reference]}));
     document["metadata"]["namespace"] = json!(namespace);
-    let target = Target { host: "10.0.0.1".to_owned(), port: 8080, tls: None };
+    let target = Target { host: "10.0.0.1".to_owned(), port: 8080, h2c: false, tls: None };
     let backends = [("shop".to_owned(), target)].into();
     let table = author::compile(&[read(&document)], &backends, &super::listeners()).unwrap();
     let table = RouteTable::from_bytes(&table).unwrap();
@@ -324,7 +324,7 @@ fn mirrors_are_resolved_as_backends_are_and_strangers_get_nothing() {
         json!([mirror(api), mirror(json!({"name": "m"})), mirror(json!({"kind": "Strange", "name": "x"}))]);
     let mut document = of_rule(json!({"filters": filters, "backendRefs": [{"name": "b"}]}));
     document["metadata"]["namespace"] = json!("n");
-    let target = Target { host: "10.0.0.1".to_owned(), port: 8080, tls: None };
+    let target = Target { host: "10.0.0.1".to_owned(), port: 8080, h2c: false, tls: None };
     let table =
         author::compile(&[read(&document)], &[("shop".to_owned(), target)].into(), &super::listeners())
             .unwrap();

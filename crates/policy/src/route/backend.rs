@@ -33,6 +33,8 @@ pub struct Target {
     pub host: String,
     /// Its port.
     pub port: u16,
+    /// Whether it is spoken to in HTTP/2, without `tls`; else in HTTP/1.1.
+    pub h2c: bool,
     /// TLS settings; `None`: without TLS.
     pub tls: Option<TargetTls>,
 }

@@ -84,7 +84,7 @@ mod tests {
         assert_eq!(formats(&ours), Ok(Formats::default()));
         let more = format!("{ours},later=9");
         assert_eq!(formats(&more), Ok(Formats::default()));
-        let behind = ours.replace("routes=4", "routes=2").replace(",limits=2", "");
+        let behind = ours.replace("routes=4", "routes=3").replace(",limits=2", "");
         let behind = formats(&behind).unwrap();
         assert_eq!(behind.unread(), ["routes", "limits"]);
         assert!(behind.reads("bans_base") && behind.reads("sync") && !behind.reads("routes"));

@@ -39,7 +39,7 @@ async fn target(feed: &Feed) -> Option<Target> {
 }
 
 fn at(host: &str) -> Option<Target> {
-    Some(Target { host: host.to_owned(), port: 80, tls: None })
+    Some(Target { host: host.to_owned(), port: 80, h2c: false, tls: None })
 }
 
 #[tokio::test(start_paused = true)]
