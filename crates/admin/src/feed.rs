@@ -32,6 +32,7 @@ mod row_index;
 mod snapshot;
 mod state;
 mod table_bytes;
+mod table_room;
 #[cfg(test)]
 mod tests;
 
@@ -93,7 +94,7 @@ impl Feed {
         // Subscribed before the first read, so that every later commit is noticed.
         let hints = store.watch();
         let (events, inbox) = mpsc::unbounded_channel();
-        let (state, blobs) = follower::first_state(&*store).await?;
+        let (state, blobs) = follower::first_state(&*store, options.table_limit).await?;
         options.gateways.set_epoch(state.version().epoch);
         let first = Arc::new(state.clone());
         let shared = Arc::new(FeedInner {

@@ -76,6 +76,8 @@ metrics! {
         "entries of each table: `bans` and, of them, `bans_overlay`, `allow`, `watched`, `routes`, `geo`, `countries`, `limits`";
     QUARANTINED_ROWS: Gauge "tidegate_admin_quarantined_rows" ["table"]
         "rows that cannot be read, or have no effect for another reason";
+    TABLE_LEFT_OUT: Gauge "tidegate_admin_table_left_out" ["table"]
+        "of these, entries that have no effect because their table is full: `bans`, `allow`";
     GATEWAYS: Gauge "tidegate_admin_gateways" ["state"]
         "gateways: `live`; `stale`, live but with VMs not heard of for 2 s; `lost`, not heard of for 3 s, and forgotten a day later or when a new process of their node appears";
     GATEWAY_VMS: Gauge "tidegate_admin_gateway_vms" ["state"]

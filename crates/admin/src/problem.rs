@@ -96,6 +96,8 @@ problem_codes! {
         "routes need this backend; `detail` names them";
     ListenerInUse = "listener_in_use", CONFLICT, "Routes need this listener",
         "routes are held to this listener and could not be any more; `detail` names them";
+    TableFull = "table_full", CONFLICT, "The table is full",
+        "ban: the table of bans has no room for this one";
     BlobGone = "blob_gone", GONE, "This table is gone",
         "gateways' listener: nobody needs this table any more, sync again";
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "The body is too large",

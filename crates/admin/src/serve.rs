@@ -46,6 +46,8 @@ pub struct Config {
     /// A directory with the files `admin-token` and `gateway-token`, whose tokens are registered;
     /// missing files are created.
     pub tokens: Option<PathBuf>,
+    /// Bytes of a table of addresses, at most; entries beyond it have no effect.
+    pub table_limit: usize,
 }
 
 /// A running service.
@@ -83,7 +85,11 @@ impl Service {
         }
         let (stop, stopped) = watch::channel(false);
         let known = Gateways::new();
-        let options = FeedOptions { gateways: known.clone(), ..FeedOptions::default() };
+        let options = FeedOptions {
+            gateways: known.clone(),
+            table_limit: config.table_limit,
+            ..FeedOptions::default()
+        };
         let feed = Feed::start(store.clone(), options).await.context("read the database")?;
         let app = AppState {
             tokens: Arc::new(Tokens::new(Arc::clone(&store))),

@@ -1,7 +1,6 @@
 //! Ban bases: all bans at one moment, as immutable bytes.
 
 use bytes::Bytes;
-use imbl::OrdMap;
 use tidegate_policy::address::Prefix;
 use tidegate_policy::codec::FormatError;
 use tidegate_policy::digest::SetDigest;
@@ -10,7 +9,6 @@ use tidegate_policy::wire::sync::BlobRef;
 
 use super::change_log::LogPosition;
 use super::ip_monitor::IpMonitor;
-use super::ip_rows::{ParsedRows, PrefixStatus};
 use super::table_bytes::name;
 
 /// A base that overlays are relative to.
@@ -24,7 +22,7 @@ pub(super) struct Base {
     /// Its bytes as a table that can be searched.
     pub table: AddressTable,
     /// The rows at that moment; unchanged ones are shared with the current snapshot.
-    entries: OrdMap<Prefix, ParsedRows>,
+    ips: IpMonitor,
 }
 
 /// A table's bytes as a buffer, without copying them.
@@ -43,13 +41,11 @@ impl Base {
         let blob = name(&bytes)?;
         let table = AddressTable::from_bytes(bytes)?;
         let bytes = Bytes::from_owner(BaseBytes(table.clone()));
-        Ok((Self { blob, cut, digest: ips.bans, table, entries: ips.entries.clone() }, bytes))
+        Ok((Self { blob, cut, digest: ips.bans, table, ips: ips.clone() }, bytes))
     }
 
     /// The entry of `prefix` in the base.
     pub fn state(&self, prefix: &Prefix) -> EntryState {
-        let rows = self.entries.get(prefix);
-        let status = rows.map_or(PrefixStatus::default(), |rows| PrefixStatus::of(rows));
-        status.banned.map_or(EntryState::Absent, EntryState::Present)
+        self.ips.ban(prefix)
     }
 }

@@ -37,9 +37,12 @@ pub(super) struct Follower {
 }
 
 /// The state at the start.
-pub(super) async fn first_state(store: &dyn TableStore) -> Result<(FeedState, Blobs), StoreError> {
+pub(super) async fn first_state(
+    store: &dyn TableStore,
+    table_limit: usize,
+) -> Result<(FeedState, Blobs), StoreError> {
     let stored = store.read_tables(&StoreTable::ALL).await?;
-    blocking(move || FeedState::first(stored, mint(&[]))).await?.map_err(laid_out)
+    blocking(move || FeedState::first(stored, mint(&[]), table_limit)).await?.map_err(laid_out)
 }
 
 impl Follower {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use tidegate_policy::codec::MAX_TABLE;
 use tokio::sync::{mpsc, watch};
 
 use super::blobs::Blobs;
@@ -35,6 +36,9 @@ pub struct FeedOptions {
     /// Keys of an overlay, at most: a change beyond it waits for the new base. At 25 bytes per
     /// key at most, the overlay must be smaller than a page.
     pub overlay_limit: usize,
+    /// Bytes of a table of addresses, at most. Entries beyond it are left out: see
+    /// [`TableRoom`](super::table_room::TableRoom).
+    pub table_limit: usize,
     /// How long superseded bases, and the log of changes since them, are kept at least.
     pub keep: Duration,
     /// Least time between two releases of polls; see `pace_each`.
@@ -56,6 +60,7 @@ impl Default for FeedOptions {
             overlay_fraction: 8,
             overlay_max: 100_000,
             overlay_limit: 140_000,
+            table_limit: MAX_TABLE,
             keep: Duration::from_secs(15 * 60),
             pace_min: Duration::from_millis(2),
             pace_each: Duration::from_micros(20),

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use tidegate_policy::address::Prefix;
 
 use super::ip_monitor::{ChangedPrefixes, IpMonitor};
-use super::ip_rows::{ParsedRow, ParsedRows, ReasonInterner};
+use super::ip_rows::{ParsedRow, ParsedRows, ReasonInterner, RowStatus};
 use super::row_index::{RowIndex, UnreadableRow};
+use super::table_room::arrival;
 use crate::store::{IpRow, StoreTable};
 
 /// All rows of `ip_monitor`, parsed: by prefix, and the invalid ones.
@@ -83,9 +84,17 @@ impl ParsedIpMonitor {
     /// Replaces the contents of `ips` and `index` by these rows.
     pub fn replace_all(self, ips: &mut IpMonitor, index: &mut RowIndex) -> ChangedPrefixes {
         let mut changed = ChangedPrefixes::default();
-        for (prefix, rows) in self.differences(ips, |_| false) {
+        let mut differences = self.differences(ips, |_| false);
+        if !ips.has_room_for(differences.len()) {
+            // Those that came first are to be in.
+            differences.sort_by_key(|(_, rows)| {
+                arrival(rows, RowStatus::Banned).max(arrival(rows, RowStatus::Allowed))
+            });
+        }
+        for (prefix, rows) in differences {
             ips.replace_rows(prefix, rows, &mut changed);
         }
+        ips.let_in(&mut changed);
         index.forget(StoreTable::Ip);
         for key in index.moved(StoreTable::Ip) {
             if !self.quarantine.contains_key(&key) {

@@ -13,9 +13,10 @@ use tidegate_policy::address::{Prefix, canonical};
 use tidegate_policy::digest::SetDigest;
 use tidegate_policy::table::{Entry, EntryState, entry_bytes};
 
-use super::clock::Millis;
+use super::clock::{self, Millis};
 use super::ip_rows::{ParsedRow, ParsedRows, PrefixStatus, ReasonInterner, RowStatus};
 use super::row_index::{RowIndex, UnreadableRow};
+use super::table_room::{Arrival, TableRoom, arrival};
 use crate::store::{IpRow, StoreTable};
 
 /// The rows of one prefix with one status, merged.
@@ -35,6 +36,8 @@ pub struct ListedPrefix {
     pub expires: Option<UnixSeconds>,
     /// Raw keys of the rows.
     pub keys: Vec<String>,
+    /// It has no effect: it does not fit into its table.
+    pub left_out: bool,
 }
 
 /// What a change of rows changed in the tables.
@@ -47,20 +50,45 @@ pub(super) struct ChangedPrefixes {
 }
 
 /// All valid rows, by prefix.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct IpMonitor {
     pub entries: OrdMap<Prefix, ParsedRows>,
-    /// Digest of all bans, expired ones included.
+    /// Digest of all bans in the table, expired ones included.
     pub bans: SetDigest,
+    ban_room: TableRoom,
     allow: OrdMap<Prefix, Option<UnixSeconds>>,
+    allow_room: TableRoom,
     watched: OrdSet<Prefix>,
 }
 
 impl IpMonitor {
+    /// Without rows; each table has `limit` bytes at most.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            entries: OrdMap::new(),
+            bans: SetDigest::default(),
+            ban_room: TableRoom::new(limit),
+            allow: OrdMap::new(),
+            allow_room: TableRoom::new(limit),
+            watched: OrdSet::new(),
+        }
+    }
+
+    /// The room of the table that entries with `status` are in; `None`: they are in none.
+    pub fn room(&self, status: RowStatus) -> Option<&TableRoom> {
+        match status {
+            RowStatus::Banned => Some(&self.ban_room),
+            RowStatus::Allowed => Some(&self.allow_room),
+            RowStatus::Watched => None,
+        }
+    }
+
     /// The rows of exactly this prefix with `status`, merged.
     #[must_use]
     pub fn listed(&self, prefix: &Prefix, status: RowStatus) -> Option<ListedPrefix> {
-        list(prefix, self.entries.get(prefix)?, status)
+        let listed = list(prefix, self.entries.get(prefix)?, status)?;
+        let left_out = self.room(status).is_some_and(|room| room.is_left_out(prefix));
+        Some(ListedPrefix { left_out, ..listed })
     }
 
     /// The entries of all prefixes that cover `address`: longest prefix first; for one prefix
@@ -111,16 +139,18 @@ impl IpMonitor {
         }
     }
 
-    fn all_listed(&self, prefix: Prefix) -> impl Iterator<Item = ListedPrefix> + use<> {
-        let rows = self.entries.get(&prefix).cloned();
+    fn all_listed(&self, prefix: Prefix) -> impl Iterator<Item = ListedPrefix> + '_ {
         [RowStatus::Banned, RowStatus::Allowed, RowStatus::Watched]
             .into_iter()
-            .filter_map(move |status| list(&prefix, rows.as_ref()?, status))
+            .filter_map(move |status| self.listed(&prefix, status))
     }
 
     /// The entry of `prefix` in the ban table.
     pub fn ban(&self, prefix: &Prefix) -> EntryState {
-        ban_state(self.entries.get(prefix).map_or(&[], |rows| &rows[..]))
+        match self.ban_room.is_left_out(prefix) {
+            true => EntryState::Absent,
+            false => ban_state(self.entries.get(prefix).map_or(&[], |rows| &rows[..])),
+        }
     }
 
     /// The row of `prefix` with the raw key `key`.
@@ -166,7 +196,14 @@ impl IpMonitor {
     ) -> ChangedPrefixes {
         let (mut changed, mut reasons) = (ChangedPrefixes::default(), ReasonInterner::default());
         // A row is still held under a key that it had when its new one is read.
-        changes.sort_by_key(|(_, row)| row.is_none());
+        match self.has_room_for(changes.len()) {
+            true => changes.sort_by_key(|(_, row)| row.is_none()),
+            // Those that came first are to be in.
+            false => changes.sort_by_cached_key(|(_, row)| {
+                let created = row.as_ref().and_then(|row| clock::millis(row.created_at.as_deref()?));
+                (row.is_none(), created.map_or(Arrival::MAX, clock::Millis::get))
+            }),
+        }
         for (key, row) in changes {
             if row.is_some() {
                 index.replace_origin(StoreTable::Ip, &key);
@@ -191,7 +228,31 @@ impl IpMonitor {
                 self.set_row(&origin, None, &mut changed);
             }
         }
+        self.let_in(&mut changed);
         changed
+    }
+
+    /// Whether that many more entries fit into any of the tables.
+    pub fn has_room_for(&self, entries: usize) -> bool {
+        self.ban_room.has_room_for(entries) && self.allow_room.has_room_for(entries)
+    }
+
+    /// Takes entries that were left out into the tables, as far as there is room now.
+    pub fn let_in(&mut self, changed: &mut ChangedPrefixes) {
+        while let Some(prefix) = self.ban_room.next() {
+            let status = self.entries.get(&prefix).map(|rows| PrefixStatus::of(rows));
+            if let Some(expires) = status.and_then(|status| status.banned) {
+                self.bans.insert(&entry_bytes(&prefix, expires));
+                changed.bans.push(prefix);
+            }
+        }
+        while let Some(prefix) = self.allow_room.next() {
+            let status = self.entries.get(&prefix).map(|rows| PrefixStatus::of(rows));
+            if let Some(expires) = status.and_then(|status| status.allowed) {
+                self.allow.insert(prefix, expires);
+                changed.allow = true;
+            }
+        }
     }
 
     /// Makes `row` the row with the raw key `key`.
@@ -206,25 +267,32 @@ impl IpMonitor {
         self.replace_rows(prefix, rows.into(), changed);
     }
 
+    /// Makes `rows` the rows of `prefix`. Entries that others made room for come in by
+    /// [`Self::let_in`].
     pub fn replace_rows(&mut self, prefix: Prefix, rows: ParsedRows, changed: &mut ChangedPrefixes) {
         let before = self.entries.get(&prefix).map_or(PrefixStatus::default(), |rows| PrefixStatus::of(rows));
         let after = PrefixStatus::of(&rows);
+        let came = |status| arrival(&rows, status);
+        let (was_banned, is_banned) =
+            self.ban_room.change(prefix, before.banned, after.banned, came(RowStatus::Banned));
+        let (was_allowed, is_allowed) =
+            self.allow_room.change(prefix, before.allowed, after.allowed, came(RowStatus::Allowed));
         if rows.is_empty() {
             self.entries.remove(&prefix);
         } else {
             self.entries.insert(prefix, rows);
         }
-        if before.banned != after.banned {
-            if let Some(expires) = before.banned {
+        if was_banned != is_banned {
+            if let Some(expires) = was_banned {
                 self.bans.remove(&entry_bytes(&prefix, expires));
             }
-            if let Some(expires) = after.banned {
+            if let Some(expires) = is_banned {
                 self.bans.insert(&entry_bytes(&prefix, expires));
             }
             changed.bans.push(prefix);
         }
-        if before.allowed != after.allowed {
-            match after.allowed {
+        if was_allowed != is_allowed {
+            match is_allowed {
                 Some(expires) => drop(self.allow.insert(prefix, expires)),
                 None => drop(self.allow.remove(&prefix)),
             }
@@ -240,6 +308,7 @@ impl IpMonitor {
     pub fn ban_entries(&self) -> impl Iterator<Item = Entry> + Clone + '_ {
         self.entries.iter().filter_map(|(prefix, rows)| match ban_state(rows) {
             EntryState::Absent => None,
+            _ if self.ban_room.is_left_out(prefix) => None,
             state => Some(Entry { prefix: *prefix, state }),
         })
     }
@@ -277,6 +346,7 @@ fn list(prefix: &Prefix, rows: &[ParsedRow], status: RowStatus) -> Option<Listed
         updated: mine().filter_map(|row| row.updated).max().and_then(timestamp),
         expires,
         keys: mine().map(|row| row.key(prefix)).collect(),
+        left_out: false,
     })
 }
 

@@ -16,7 +16,7 @@ use tidegate_policy::geo::{GeoRule, GeoRules, MAX_GEO_RULES, MAX_GEO_RULES_BYTES
 use tidegate_policy::limit::{Limit, Limits, MAX_LIMITS};
 use tidegate_policy::pages::{Page, Pages};
 use tidegate_policy::route::Target;
-use tidegate_policy::table::AddressTable;
+use tidegate_policy::table::{AddressTable, EntryState};
 use tidegate_policy::tables::{PerTable, Table};
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::sync::BlobRef;
@@ -30,10 +30,11 @@ use super::ip_monitor::{ChangedPrefixes, IpMonitor, ListedPrefix};
 use super::ip_rows::RowStatus;
 use super::row_index::{Quarantined, RowIndex};
 use super::table_bytes::TableBytes;
+use super::table_room::TableRoom;
 use crate::store::{ChangedRows, DocumentKind, DocumentRow, FormerRow, FormerRows, StoreTable, StoredRows};
 
 /// The parsed rows of all tables at one version. Copies share their common parts.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Snapshot {
     /// The version.
     pub version: Version,
@@ -101,6 +102,24 @@ pub(super) fn made_from(table: Table) -> &'static [StoreTable] {
 }
 
 impl Snapshot {
+    /// Without rows; tables of addresses have `limit` bytes at most.
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            version: Version::default(),
+            flags: Flags::default(),
+            routes: Documents::default(),
+            geo_rules: Documents::default(),
+            backends: Documents::default(),
+            limits: Documents::default(),
+            listeners: Documents::default(),
+            pages: Documents::default(),
+            countries: None,
+            tables: TableDigests::default(),
+            ips: IpMonitor::new(limit),
+            index: RowIndex::default(),
+        }
+    }
+
     pub(super) fn documents(&mut self, kind: DocumentKind) -> (&mut dyn DocumentTable, &mut RowIndex) {
         let documents: &mut dyn DocumentTable = match kind {
             DocumentKind::Route => &mut self.routes,
@@ -261,15 +280,38 @@ impl Snapshot {
         self.ips.count(status)
     }
 
+    /// The entries with `status` that have no effect because they do not fit into their table,
+    /// by when they came.
+    pub fn left_out(&self, status: RowStatus) -> impl Iterator<Item = Prefix> + '_ {
+        self.ips.room(status).into_iter().flat_map(TableRoom::left_out)
+    }
+
+    /// How many [`Self::left_out`] has.
+    #[must_use]
+    pub fn left_out_count(&self, status: RowStatus) -> usize {
+        self.ips.room(status).map_or(0, |room| room.left_out().len())
+    }
+
+    /// Whether the API may ban `prefix`: it is banned already, or fits into the table.
+    #[must_use]
+    pub fn has_room_for_ban(&self, prefix: &Prefix) -> bool {
+        let may_be_added = self.ips.room(RowStatus::Banned).is_none_or(|room| room.may_be_added(prefix));
+        may_be_added || self.ips.ban(prefix) != EntryState::Absent
+    }
+
     /// The rows in quarantine.
     pub fn quarantine(&self) -> impl ExactSizeIterator<Item = Quarantined> + '_ {
         self.index.quarantined()
     }
 
-    /// How many rows of a table are in quarantine.
+    /// How many rows of a table are in quarantine, with those that are [left out](Self::left_out).
     #[must_use]
     pub fn quarantined(&self, table: StoreTable) -> usize {
-        self.index.quarantine_of(table).count()
+        let left_out = match table {
+            StoreTable::Ip => [RowStatus::Banned, RowStatus::Allowed].map(|of| self.left_out_count(of)),
+            _ => [0; 2],
+        };
+        left_out.into_iter().fold(self.index.quarantine_of(table).count(), usize::saturating_add)
     }
 
     /// The backends that references of routes can name.

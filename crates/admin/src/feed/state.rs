@@ -39,10 +39,11 @@ pub(super) struct PastEpoch {
 }
 
 impl FeedState {
-    /// The first state, at the start of `epoch`, and the blobs that gateways fetch.
-    pub fn first(stored: StoredRows, epoch: u64) -> Result<(Self, Blobs), FormatError> {
+    /// The first state, at the start of `epoch`, and the blobs that gateways fetch. Tables of
+    /// addresses have `table_limit` bytes at most.
+    pub fn first(stored: StoredRows, epoch: u64, table_limit: usize) -> Result<(Self, Blobs), FormatError> {
         let position = LogPosition { epoch_index: 0, seq: stored.seq };
-        let mut snapshot = Snapshot::default();
+        let mut snapshot = Snapshot::new(table_limit);
         snapshot.replace(stored);
         snapshot.version = Version { epoch, seq: position.seq };
         let (base, base_bytes) = Base::cut(&snapshot.ips, position)?;

@@ -3,6 +3,7 @@
 mod behaviour;
 mod direct;
 mod documents;
+mod full_table;
 mod gateway;
 mod memory;
 mod property;

@@ -1,6 +1,8 @@
 //! Bans, and the IP monitor.
 
 use serde_json::{Value, json};
+use tidegate_admin::store::sqlite::Options;
+use tidegate_policy::table::AddressTable;
 
 use crate::test_service::{TestService, has, until};
 
@@ -170,4 +172,38 @@ async fn the_list_comes_in_pages_without_gaps_or_repeats() {
     for bad in ["status=Banned", "limit=0", "limit=1001", "cursor=xyz"] {
         service.get(&format!("/api/admin/ip-monitor?{bad}")).await.problem(400, "invalid_parameter");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ban_for_which_there_is_no_room_is_refused_and_one_by_sql_is_said() {
+    let limit = AddressTable::most_bytes(3, 0);
+    let service = TestService::start_bounded(Options::default(), &[], limit).await;
+    for last in 1..=3 {
+        service.post(BAN, format!(r#"{{"ip": "192.0.2.{last}"}}"#)).await.ok();
+        until("the feed has it", async || {
+            (status(&service, &format!("192.0.2.{last}")).await["status"] == "banned").then_some(())
+        })
+        .await;
+    }
+    let before = service.tables().await;
+    service.post(BAN, r#"{"ip": "192.0.2.4"}"#).await.problem(409, "table_full");
+    assert_eq!(service.tables().await, before, "nothing was committed");
+    service.post(BAN, r#"{"ip": "192.0.2.3", "ttl": "1h"}"#).await.ok();
+    assert_eq!(service.health_codes("reasons").await, Vec::<String>::new());
+
+    service.sql("INSERT INTO ip_monitor (ip, status) VALUES ('192.0.2.5', 'banned')");
+    has(&status(&service, "192.0.2.5").await, json!({"status": "none"}));
+    assert_eq!(service.health_codes("reasons").await, ["table_full"]);
+    let health = service.health().await;
+    has(&health["quarantine"], json!({"count": 1, "left_out": {"bans": 1, "allow": 0}}));
+    assert_eq!(health["quarantine"]["rows"][0]["key"], "192.0.2.5");
+    let metrics = String::from_utf8(service.get("/metrics").await.bytes).unwrap();
+    assert!(metrics.contains("tidegate_admin_table_left_out{table=\"bans\"} 1\n"), "{metrics}");
+    let listed = service.pages("/api/admin/ip-monitor", 10).await;
+    assert_eq!(listed.iter().filter(|entry| entry["left_out"] == true).count(), 1, "{listed:?}");
+
+    // It can be removed; and what leaves makes room.
+    service.post(UNBAN, r#"{"ip": "192.0.2.1"}"#).await.ok();
+    has(&status(&service, "192.0.2.5").await, json!({"status": "banned"}));
+    assert_eq!(service.health_codes("reasons").await, Vec::<String>::new());
 }

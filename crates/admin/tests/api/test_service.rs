@@ -11,6 +11,7 @@ use tidegate_admin::auth;
 use tidegate_admin::serve::{Config, Service};
 use tidegate_admin::store::sqlite::{Options, SqliteStore};
 use tidegate_admin::store::{StoreTable, StoredRows, TokenRow};
+use tidegate_policy::codec::MAX_TABLE;
 
 /// The program under test, where cargo has it at this moment.
 pub fn binary() -> std::ffi::OsString {
@@ -120,6 +121,11 @@ impl TestService {
 
     /// Starts a service with this store, and with the clusters that Envoy has.
     pub async fn start_with(store: Options, clusters: &[&str]) -> Self {
+        Self::start_bounded(store, clusters, MAX_TABLE).await
+    }
+
+    /// Starts a service whose tables of addresses have `table_limit` bytes at most.
+    pub async fn start_bounded(store: Options, clusters: &[&str], table_limit: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let token = |scope: &str| {
             let token = auth::new_token().unwrap();
@@ -130,7 +136,8 @@ impl TestService {
         let (admin, gateway) = (token("admin"), token("gateway"));
         let any = "127.0.0.1:0".parse().unwrap();
         let clusters: BTreeSet<String> = clusters.iter().map(|name| (*name).to_owned()).collect();
-        let config = Config { db: db(&dir), people: any, gateways: any, store, clusters, tokens: None };
+        let config =
+            Config { db: db(&dir), people: any, gateways: any, store, clusters, tokens: None, table_limit };
         let running = Service::start(config).await.unwrap();
         Self { dir, running, admin, gateway, client: client() }
     }

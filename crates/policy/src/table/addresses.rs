@@ -39,6 +39,13 @@ impl AddressTable {
         &self.bytes
     }
 
+    /// Bytes that a table of that many entries takes at most: whatever of them expire. So
+    /// whether a further entry fits does not depend on what becomes of the others' ends.
+    #[must_use]
+    pub fn most_bytes(v4: usize, v6: usize) -> usize {
+        TableLayout::unbounded(&Shape::expiring(v4, v6)).len
+    }
+
     /// Entries, expired and absent ones included.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -63,6 +63,12 @@ impl Shape {
         count.expiring = count.expiring.saturating_sub(u32::from(entry.state.expiry_column() != 0));
     }
 
+    /// That many entries of each family, of which some expire.
+    pub(super) fn expiring(v4: usize, v6: usize) -> Self {
+        let count = |entries| Count { entries: u32::try_from(entries).unwrap_or(u32::MAX), expiring: 1 };
+        Self { v4: count(v4), v6: count(v6) }
+    }
+
     /// Entries of both families.
     pub(super) fn entries(&self) -> usize {
         (self.v4.entries as usize).saturating_add(self.v6.entries as usize)
@@ -127,13 +133,19 @@ impl TableLayout {
     /// # Errors
     /// When it would be longer than [`MAX_TABLE`].
     pub(super) fn new(shape: &Shape) -> Result<Self, FormatError> {
+        let layout = Self::unbounded(shape);
+        match layout.len {
+            len if len > MAX_TABLE => Err(FormatError::TooLong { len, max: MAX_TABLE }),
+            _ => Ok(layout),
+        }
+    }
+
+    /// The layout of a table of this shape, however long.
+    pub(super) fn unbounded(shape: &Shape) -> Self {
         let v4 = FamilyColumns::after::<V4>(HEADER, &shape.v4);
         let v6 = FamilyColumns::after::<V6>(v4.expiries.end, &shape.v6);
         let len = v6.expiries.end;
-        if len > MAX_TABLE {
-            return Err(FormatError::TooLong { len, max: MAX_TABLE });
-        }
-        Ok(Self { v4, v6, len })
+        Self { v4, v6, len }
     }
 }
 

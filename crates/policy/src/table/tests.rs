@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::UnixSeconds;
 use crate::address::Prefix;
-use crate::codec::FormatError;
+use crate::codec::{FormatError, MAX_TABLE};
 use crate::digest::SetDigest;
 use crate::table::EntryState::{Absent, Present};
 use layout::{HEADER, TableLayout};
@@ -180,6 +180,17 @@ fn bytes_per_entry_are_what_the_layout_promises() {
     assert_eq!(bans(16_000, None), HEADER + 16_000 * 21 / 4);
     assert_eq!(bans(16_000, Some(9)), HEADER + 16_000 * 37 / 4);
     assert_eq!(AddressTable::encode(std::iter::empty()).unwrap(), AddressTable::empty().as_bytes());
+    assert_eq!(bans(16_000, Some(9)), AddressTable::most_bytes(16_000, 0));
+    assert!(AddressTable::most_bytes(usize::MAX, usize::MAX) > MAX_TABLE);
+}
+
+proptest! {
+    #[test]
+    fn no_table_is_longer_than_was_said(entries in any_entries(true, 60)) {
+        let v4 = entries.iter().filter(|entry| entry.prefix.as_v4().is_some()).count();
+        let most = AddressTable::most_bytes(v4, entries.len() - v4);
+        prop_assert!(table(&entries).as_bytes().len() <= most);
+    }
 }
 
 #[test]

@@ -57,7 +57,7 @@ impl AddressStatus {
     pub fn of(snapshot: &Snapshot, prefix: &Prefix, now: UnixSeconds) -> Self {
         let in_force: Vec<ListedPrefix> = snapshot
             .covering(first_address(prefix))
-            .filter(|listed| listed.prefix.len() <= prefix.len())
+            .filter(|listed| listed.prefix.len() <= prefix.len() && !listed.left_out)
             .filter(|listed| listed.expires.is_none_or(|expires| now < expires))
             .collect();
         let decides = [RowStatus::Allowed, RowStatus::Banned, RowStatus::Watched]
@@ -123,6 +123,9 @@ pub struct Entry {
     updated: Option<String>,
     until: Option<String>,
     expired: bool,
+    /// It has no effect: its table is full.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    left_out: bool,
     /// Keys of its rows: one address can be written in several ways.
     rows: Vec<String>,
     requests_seen: Option<RequestsSeen>,
@@ -137,6 +140,7 @@ impl Entry {
             until: until(&listed),
             updated: listed.updated.map(time::rfc3339),
             expired: listed.expires.is_some_and(|expires| expires <= now),
+            left_out: listed.left_out,
             reason: listed.reason.as_deref().map(str::to_owned),
             rows: listed.keys,
             requests_seen: None,

@@ -20,7 +20,7 @@ use crate::api::query::{QueryParams, shortened};
 use crate::feed::{self, FeedHealth, Quarantined, RowStatus, Snapshot, TableDigest};
 use crate::gateways::LOST_AFTER;
 use crate::problem::ApiResult;
-use crate::store::StoreHealth;
+use crate::store::{StoreHealth, StoreTable};
 use crate::time;
 
 /// The paths here.
@@ -31,6 +31,9 @@ pub fn routes() -> Router<AppState> {
 /// Size of the write-ahead log, bytes, from which on health reports it: a long read keeps it from
 /// being written back into the database.
 const LARGE_WAL: u64 = 256 << 20;
+/// The tables of addresses, which have a limit of bytes.
+const ADDRESS_TABLES: [(&str, RowStatus); 2] =
+    [("bans", RowStatus::Banned), ("allowed addresses", RowStatus::Allowed)];
 /// Rows in quarantine that are shown; all are counted.
 const SHOWN_QUARANTINE: usize = 100;
 
@@ -95,8 +98,17 @@ struct TableHealth {
 
 #[derive(Serialize, Debug)]
 struct Quarantine {
+    /// All of them, with those that are left out.
     count: usize,
+    /// Entries that do not fit into their table.
+    left_out: LeftOut,
     rows: Vec<QuarantinedRow>,
+}
+
+#[derive(Serialize, Debug)]
+struct LeftOut {
+    bans: usize,
+    allow: usize,
 }
 
 /// A row in quarantine.
@@ -205,6 +217,16 @@ fn reasons(
             format!("{rows} rows cannot be read; `quarantine` says why, and what holds instead"),
         );
     }
+    for (table, status) in ADDRESS_TABLES {
+        if let entries @ 1.. = snapshot.left_out_count(status) {
+            say(
+                "table_full",
+                format!(
+                    "{entries} entries of the table of {table} do not fit into it and have no effect; those that came first are in"
+                ),
+            );
+        }
+    }
     for gateway in gateways {
         let node = &gateway.node;
         if gateway.lost {
@@ -249,6 +271,19 @@ fn quarantine(snapshot: &Snapshot) -> Quarantine {
         key: shortened(&row.key),
         detail: row.why.to_string(),
     };
+    let left_out = ADDRESS_TABLES.into_iter().flat_map(|(table, status)| {
+        snapshot.left_out(status).map(move |prefix| QuarantinedRow {
+            table: StoreTable::Ip.name(),
+            key: prefix.to_string(),
+            detail: format!("left out: the table of {table} is full; it has no effect until there is room"),
+        })
+    });
+    let bans = snapshot.left_out_count(RowStatus::Banned);
+    let allow = snapshot.left_out_count(RowStatus::Allowed);
     let rows = snapshot.quarantine();
-    Quarantine { count: rows.len(), rows: rows.take(SHOWN_QUARANTINE).map(row).collect() }
+    Quarantine {
+        count: rows.len().saturating_add(bans).saturating_add(allow),
+        left_out: LeftOut { bans, allow },
+        rows: rows.map(row).chain(left_out).take(SHOWN_QUARANTINE).collect(),
+    }
 }

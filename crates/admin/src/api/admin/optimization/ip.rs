@@ -121,7 +121,7 @@ pub struct Banned {
 /// Bans an address or a block. If it is banned already, reason and expiry are replaced.
 ///
 /// # Errors
-/// When the body is invalid; then nothing was changed.
+/// When the body is invalid, or the table of bans is full; then nothing was changed.
 pub async fn ban(
     State(app): State<AppState>,
     Extension(caller): Extension<Caller>,
@@ -131,6 +131,9 @@ pub async fn ban(
     let write = PendingWrite::prepare(&app, &params)?;
     let asked: BanRequest = body::json(request).await?;
     let (prefix, until) = asked.check()?;
+    if !app.feed.snapshot().has_room_for_ban(&prefix) {
+        return Err(no_room(&prefix));
+    }
     let ip = prefix.to_string();
     let change =
         Change::Ban { ip: ip.clone(), reason: asked.reason.clone(), expires_at: until.map(time::to_sql) };
@@ -144,6 +147,13 @@ pub async fn ban(
         until: until.map(time::rounded_up),
         written,
     }))
+}
+
+fn no_room(prefix: &Prefix) -> Problem {
+    let detail = format!(
+        "the table of bans is full, so {prefix} was not banned: remove bans that are not needed, or ban blocks instead of single addresses"
+    );
+    Problem::new(ProblemCode::TableFull, detail)
 }
 
 impl BanRequest {
