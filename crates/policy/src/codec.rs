@@ -8,9 +8,12 @@ use std::marker::PhantomData;
 use serde::Serialize;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, SeqAccess, Visitor};
 
-/// The most bytes of one table: far more than 1 M bans (12 MB), and so much less than a
-/// VM's 1 GiB that base, overlay and allow list fit twice while new ones replace them.
+/// The most bytes of one table, except the base of bans.
 pub const MAX_TABLE: usize = 64 << 20;
+/// The most bytes of the base of bans: 10 million of IPv4 and 5 million of IPv6 with ends are
+/// 204 MB. Two fit into a VM's 1 GiB, while one replaces the other, with twice all other tables of
+/// common sizes.
+pub const MAX_BAN_BASE: usize = 208 << 20;
 
 /// Why bytes were not understood.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::FormatError;
+use crate::codec::{FormatError, MAX_BAN_BASE, MAX_TABLE};
 use crate::flags::{FLAGS_FORMAT, Flags};
 use crate::geo::{COUNTRIES_FORMAT, CountryCheck, CountryTable, GEO_FORMAT, GeoRules};
 use crate::limit::{LIMITS_FORMAT, Limits};
@@ -181,6 +181,15 @@ impl Table {
     #[must_use]
     pub const fn is_sent_whole(self) -> bool {
         !matches!(self, Self::BanBase | Self::BanOverlay)
+    }
+
+    /// The most bytes that it may have.
+    #[must_use]
+    pub const fn max_bytes(self) -> usize {
+        match self {
+            Self::BanBase => MAX_BAN_BASE,
+            _ => MAX_TABLE,
+        }
     }
 
     /// Those that are [sent whole](Self::is_sent_whole).

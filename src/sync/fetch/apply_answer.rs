@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tidegate_policy::bans::ApplyChanges;
-use tidegate_policy::codec::MAX_TABLE;
 use tidegate_policy::digest::SetDigest;
 use tidegate_policy::table::{AddressTable, Entry};
 use tidegate_policy::tables::{PerTable, STEP_ENTRIES, Table};
@@ -31,7 +30,7 @@ pub enum ApplyError {
     Layout(Table),
     /// The digest of the bans differs from the admin service's.
     Digest,
-    /// A table is longer than [`MAX_TABLE`], or than [`MAX_PAGE`] within an answer.
+    /// A table is longer than [`Table::max_bytes`], or than [`MAX_PAGE`] within an answer.
     TooLong,
 }
 
@@ -108,7 +107,7 @@ impl ApplyAnswer {
     }
 
     fn queue_table(&mut self, table: Table, blob: BlobRef, bytes: Option<Vec<u8>>) -> Result<(), ApplyError> {
-        if blob.len > MAX_TABLE as u64 {
+        if blob.len > table.max_bytes() as u64 {
             return Err(ApplyError::TooLong);
         }
         self.blobs[table] = Some(blob);
@@ -150,7 +149,7 @@ impl ApplyAnswer {
         held: Option<&Snapshot>,
     ) -> Result<(), ApplyError> {
         match fold.zip(held) {
-            Some((changes, held)) if base.len <= MAX_TABLE as u64 => {
+            Some((changes, held)) if base.len <= Table::BanBase.max_bytes() as u64 => {
                 let fold = Box::new(FoldBans::new(held, &changes));
                 self.pending.push_back(PendingWork::Fold { fold, blob: base });
                 Ok(())
@@ -193,7 +192,9 @@ impl ApplyAnswer {
     pub fn add_page(&mut self, page: &[u8]) -> Result<(), ApplyError> {
         let Some(PendingWork::Fetch { table, blob, bytes }) = self.pending.front_mut() else { return Ok(()) };
         let len = bytes.len().saturating_add(page.len());
-        if page.is_empty() || len as u64 > blob.len || bytes.try_reserve(page.len()).is_err() {
+        // All at once: a vector that grows has a table of 200 MB twice.
+        let rest = usize::try_from(blob.len).unwrap_or(usize::MAX).saturating_sub(bytes.len());
+        if page.is_empty() || len as u64 > blob.len || bytes.try_reserve_exact(rest).is_err() {
             return Err(ApplyError::Hash(*table));
         }
         bytes.extend_from_slice(page);

@@ -1,7 +1,7 @@
 //! The manifest of what is published, and the layout of tables in shared data.
 
 use serde::{Deserialize, Serialize};
-use tidegate_policy::codec::{FormatError, MAX_TABLE, decode, encode};
+use tidegate_policy::codec::{FormatError, decode, encode};
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::tables::PerTable;
 use tidegate_policy::version::Version;
@@ -82,8 +82,8 @@ impl Manifest {
     /// When the bytes are too long, malformed, or name an impossible table.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
         let manifest: Self = decode(MANIFEST_FORMAT, MAX_MANIFEST, bytes)?;
-        for (_, location) in manifest.tables.iter() {
-            if location.side > 1 || location.blob.len > MAX_TABLE as u64 {
+        for (table, location) in manifest.tables.iter() {
+            if location.side > 1 || location.blob.len > table.max_bytes() as u64 {
                 return Err(FormatError::Malformed("a table's side or length"));
             }
         }

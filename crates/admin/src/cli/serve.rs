@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use tidegate_policy::codec::MAX_TABLE;
+use tidegate_policy::codec::MAX_BAN_BASE;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::logging;
@@ -67,7 +67,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         store: Options { events_max_bytes: args.events_max_bytes, ..Options::default() },
         clusters: args.clusters.iter().cloned().collect(),
         tokens: args.tokens.clone(),
-        table_limit: MAX_TABLE,
+        table_limit: MAX_BAN_BASE,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use tidegate_policy::address::Prefix;
-use tidegate_policy::codec::FormatError;
+use tidegate_policy::codec::{FormatError, MAX_BAN_BASE};
 use tidegate_policy::digest::SetDigest;
 use tidegate_policy::table::{AddressTable, EntryState};
 use tidegate_policy::wire::sync::BlobRef;
@@ -38,7 +38,7 @@ impl Base {
     /// Lays out all bans of `ips`. Takes half a second per million: not for the async threads.
     pub fn cut(ips: &IpMonitor, cut: LogPosition) -> Result<(Self, Bytes), FormatError> {
         let bytes = AddressTable::encode(ips.ban_entries())?;
-        let blob = name(&bytes)?;
+        let blob = name(&bytes, MAX_BAN_BASE)?;
         let table = AddressTable::from_bytes(bytes)?;
         let bytes = Bytes::from_owner(BaseBytes(table.clone()));
         Ok((Self { blob, cut, digest: ips.bans, table, ips: ips.clone() }, bytes))

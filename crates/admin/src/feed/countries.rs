@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tidegate_policy::codec::FormatError;
+use tidegate_policy::codec::{FormatError, MAX_TABLE};
 use tidegate_policy::geo::CountryTable;
 use tidegate_policy::wire::sync::BlobRef;
 
@@ -55,7 +55,7 @@ impl CountriesInfo {
     }
 
     fn read(row: CountriesRow) -> Result<Self, FormatError> {
-        let blob = name(&row.table)?;
+        let blob = name(&row.table, MAX_TABLE)?;
         let table = CountryTable::from_bytes(row.table)?;
         let (v4, v6) = table.len();
         let imported = row.imported_at.as_deref().and_then(clock::millis);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use tidegate_policy::codec::MAX_TABLE;
+use tidegate_policy::codec::MAX_BAN_BASE;
 use tokio::sync::{mpsc, watch};
 
 use super::blobs::Blobs;
@@ -60,7 +60,7 @@ impl Default for FeedOptions {
             overlay_fraction: 8,
             overlay_max: 100_000,
             overlay_limit: 140_000,
-            table_limit: MAX_TABLE,
+            table_limit: MAX_BAN_BASE,
             keep: Duration::from_secs(15 * 60),
             pace_min: Duration::from_millis(2),
             pace_each: Duration::from_micros(20),

@@ -12,6 +12,7 @@ use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::{Prefix, canonical};
 use tidegate_policy::digest::SetDigest;
 use tidegate_policy::table::{Entry, EntryState, entry_bytes};
+use tidegate_policy::tables::Table;
 
 use super::clock::{self, Millis};
 use super::ip_rows::{ParsedRow, ParsedRows, PrefixStatus, ReasonInterner, RowStatus};
@@ -62,14 +63,15 @@ pub(super) struct IpMonitor {
 }
 
 impl IpMonitor {
-    /// Without rows; each table has `limit` bytes at most.
+    /// Without rows; the base of bans has `limit` bytes at most, and so has the table of allowed
+    /// addresses, unless that may have fewer.
     pub fn new(limit: usize) -> Self {
         Self {
             entries: OrdMap::new(),
             bans: SetDigest::default(),
             ban_room: TableRoom::new(limit),
             allow: OrdMap::new(),
-            allow_room: TableRoom::new(limit),
+            allow_room: TableRoom::new(limit.min(Table::Allow.max_bytes())),
             watched: OrdSet::new(),
         }
     }

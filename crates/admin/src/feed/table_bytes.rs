@@ -18,14 +18,14 @@ pub(super) struct TableBytes {
 impl TableBytes {
     /// Hashes `bytes`; an error if they are too many for a table.
     pub fn new(bytes: Vec<u8>, entries: Option<usize>) -> Result<Self, FormatError> {
-        Ok(Self { blob: name(&bytes)?, bytes: bytes.into(), entries })
+        Ok(Self { blob: name(&bytes, MAX_TABLE)?, bytes: bytes.into(), entries })
     }
 }
 
-/// Hash and length of a table's bytes; an error if they are too many for one.
-pub(super) fn name(bytes: &[u8]) -> Result<BlobRef, FormatError> {
+/// Hash and length of a table's bytes; an error if they are more than `max`.
+pub(super) fn name(bytes: &[u8], max: usize) -> Result<BlobRef, FormatError> {
     match bytes.len() {
-        len if len > MAX_TABLE => Err(FormatError::TooLong { len, max: MAX_TABLE }),
+        len if len > max => Err(FormatError::TooLong { len, max }),
         len => Ok(BlobRef { hash: BlobHash::of(bytes), len: len as u64 }),
     }
 }

@@ -11,7 +11,7 @@ use tidegate_admin::auth;
 use tidegate_admin::serve::{Config, Service};
 use tidegate_admin::store::sqlite::{Options, SqliteStore};
 use tidegate_admin::store::{StoreTable, StoredRows, TokenRow};
-use tidegate_policy::codec::MAX_TABLE;
+use tidegate_policy::codec::MAX_BAN_BASE;
 
 /// The program under test, where cargo has it at this moment.
 pub fn binary() -> std::ffi::OsString {
@@ -121,7 +121,7 @@ impl TestService {
 
     /// Starts a service with this store, and with the clusters that Envoy has.
     pub async fn start_with(store: Options, clusters: &[&str]) -> Self {
-        Self::start_bounded(store, clusters, MAX_TABLE).await
+        Self::start_bounded(store, clusters, MAX_BAN_BASE).await
     }
 
     /// Starts a service whose tables of addresses have `table_limit` bytes at most.

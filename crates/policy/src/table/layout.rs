@@ -20,7 +20,7 @@ use std::ops::Range;
 
 use super::entry::Entry;
 use crate::address::Prefix;
-use crate::codec::{FormatError, MAX_TABLE};
+use crate::codec::{FormatError, MAX_BAN_BASE};
 use crate::columns::{TableFormat, column, number_at, put_number};
 
 /// Version of the layout.
@@ -131,11 +131,11 @@ impl TableLayout {
     /// The layout of a table of this shape.
     ///
     /// # Errors
-    /// When it would be longer than [`MAX_TABLE`].
+    /// When it would be longer than [`MAX_BAN_BASE`], the longest table of addresses.
     pub(super) fn new(shape: &Shape) -> Result<Self, FormatError> {
         let layout = Self::unbounded(shape);
         match layout.len {
-            len if len > MAX_TABLE => Err(FormatError::TooLong { len, max: MAX_TABLE }),
+            len if len > MAX_BAN_BASE => Err(FormatError::TooLong { len, max: MAX_BAN_BASE }),
             _ => Ok(layout),
         }
     }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::UnixSeconds;
 use crate::address::Prefix;
-use crate::codec::{FormatError, MAX_TABLE};
+use crate::codec::{FormatError, MAX_BAN_BASE};
 use crate::digest::SetDigest;
 use crate::table::EntryState::{Absent, Present};
 use layout::{HEADER, TableLayout};
@@ -181,7 +181,8 @@ fn bytes_per_entry_are_what_the_layout_promises() {
     assert_eq!(bans(16_000, Some(9)), HEADER + 16_000 * 37 / 4);
     assert_eq!(AddressTable::encode(std::iter::empty()).unwrap(), AddressTable::empty().as_bytes());
     assert_eq!(bans(16_000, Some(9)), AddressTable::most_bytes(16_000, 0));
-    assert!(AddressTable::most_bytes(usize::MAX, usize::MAX) > MAX_TABLE);
+    assert!(AddressTable::most_bytes(usize::MAX, usize::MAX) > MAX_BAN_BASE);
+    assert!(AddressTable::most_bytes(10_000_000, 5_000_000) <= MAX_BAN_BASE);
 }
 
 proptest! {

@@ -210,7 +210,7 @@ pub struct WholeUpdate {
 pub struct BlobRef {
     /// Its hash, by which it is requested.
     pub hash: BlobHash,
-    /// Its size in bytes, at most [`MAX_TABLE`](crate::codec::MAX_TABLE).
+    /// Its size in bytes, at most [`Table::max_bytes`].
     pub len: u64,
 }
 
