@@ -12,6 +12,7 @@ mod blocking;
 mod change_log;
 mod clock;
 mod countries;
+mod direct_rows;
 mod direct_tables;
 mod documents;
 mod events;
@@ -36,6 +37,7 @@ mod table_room;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -53,6 +55,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::gateways::{Gateways, Goal};
 use crate::lock::locked;
 use crate::store::{StoreError, StoreTable, TableStore};
+use direct_rows::Lateness;
 use direct_tables::DirectTables;
 use events::FollowerEvent;
 use follower::Follower;
@@ -69,6 +72,10 @@ pub use ip_rows::RowStatus;
 pub use references::{MissingGeoRule, MissingRoute, UnknownBackend};
 pub use row_index::Quarantined;
 pub use snapshot::{Snapshot, TableDigest, TableDigests};
+
+/// How long a direct question waits for the newest tables, before it is answered by those before
+/// and by the rows. Most take under a millisecond; gateways wait a second.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// The feed. A clone is another handle; its tasks end with the last one.
 #[derive(Clone)]
@@ -97,6 +104,7 @@ impl Feed {
         let (state, blobs) = follower::first_state(&*store, options.table_limit).await?;
         options.gateways.set_epoch(state.version().epoch);
         let first = Arc::new(state.clone());
+        let (direct_tables, compiler) = DirectTables::new();
         let shared = Arc::new(FeedInner {
             options,
             store,
@@ -110,8 +118,10 @@ impl Feed {
             events,
             trouble: Mutex::default(),
             notices: Mutex::default(),
+            compiled: direct_tables.compiled(),
+            compiling: tokio::sync::Mutex::default(),
+            lateness: Lateness::default(),
         });
-        let (direct_tables, compiler) = DirectTables::new();
         let follower = Follower::new(shared.clone(), state, direct_tables);
         let tasks = vec![
             tokio::spawn(follower.run(hints, inbox)),
@@ -160,6 +170,30 @@ impl Feed {
     /// When the store cannot be read: older tables would give outdated answers.
     pub async fn tables(&self) -> Result<Arc<Tables>, StoreError> {
         Ok(self.current_tables().await?.tables)
+    }
+
+    /// The tables to answer a direct question about `client` from: those of [`Feed::tables`]. When
+    /// these take long, as after a restore or an import, the tables before, in which nothing is
+    /// banned and allowed but what the database's rows say of `client` at this moment.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn tables_about(&self, client: Option<IpAddr>) -> Result<Arc<Tables>, StoreError> {
+        let lateness = &self.shared().lateness;
+        if !lateness.is_late() {
+            if let Ok(current) = timeout(PATIENCE, self.tables()).await {
+                return current;
+            }
+            if lateness.note_late() {
+                let feed = self.clone();
+                tokio::spawn(async move {
+                    // Whatever comes, the next question finds out.
+                    let _ = feed.tables().await;
+                    feed.shared().lateness.note_there();
+                });
+            }
+        }
+        direct_rows::tables(self.shared(), client).await
     }
 
     /// The tables of [`Feed::tables`], with what they were made from.

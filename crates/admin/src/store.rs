@@ -400,6 +400,8 @@ pub trait TableStore: Send + Sync + 'static {
     async fn read_tables(&self, tables: &[StoreTable]) -> Result<StoredRows, StoreError>;
     /// Rows that changed after `seq`, in their current state.
     async fn changes_since(&self, seq: u64) -> Result<Changes, StoreError>;
+    /// The rows of `ip_monitor` with these keys at one moment, and the newest `seq` then.
+    async fn ip_rows(&self, keys: Vec<String>) -> Result<(u64, Vec<IpRow>), StoreError>;
     /// Keeps these former rows, and no others.
     async fn keep_former(&self, rows: FormerRows) -> Result<(), StoreError>;
     /// Changes whenever there may be new changes, by the service or another program. Its value is

@@ -57,7 +57,7 @@ struct CompileOrder {
 
 /// Compiled tables, and the hashes of what they were compiled from.
 #[derive(Clone)]
-struct CompiledTables {
+pub(super) struct CompiledTables {
     tables: Arc<Tables>,
     snapshot: Arc<Snapshot>,
     position: LogPosition,
@@ -71,6 +71,11 @@ impl DirectTables {
         let (orders, inbox) = mpsc::unbounded_channel();
         let compiler = TableCompiler { compiled: compiled.clone(), orders: inbox };
         (Self { compiled, asked: Instant::now(), orders }, compiler)
+    }
+
+    /// The tables that were compiled last.
+    pub fn compiled(&self) -> Arc<Mutex<Option<CompiledTables>>> {
+        self.compiled.clone()
     }
 
     /// Answers callers from `state`: at once if its tables are compiled, otherwise through the
@@ -134,11 +139,15 @@ impl CompiledTables {
         self.tables.version == state.version()
     }
 
-    fn current_tables(&self) -> CurrentTables {
+    pub fn current_tables(&self) -> CurrentTables {
         CurrentTables { tables: self.tables.clone(), snapshot: self.snapshot.clone() }
     }
 
-    fn new(state: &FeedState, before: Option<&Self>) -> Result<Self, FormatError> {
+    /// Compiles the tables of `state`; those that are as `before` are shared.
+    ///
+    /// # Errors
+    /// When one does not decode, or the bans are not those of the snapshot.
+    pub fn new(state: &FeedState, before: Option<&Self>) -> Result<Self, FormatError> {
         let hashes = PerTable::from_fn(|table| state.whole[table].blob.hash);
         let bans = compile_bans(state, before)?;
         let mut set = before.map_or_else(TableSet::empty, |before| before.tables.set.clone());

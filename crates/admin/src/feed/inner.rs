@@ -9,6 +9,8 @@ use tidegate_policy::codec::MAX_BAN_BASE;
 use tokio::sync::{mpsc, watch};
 
 use super::blobs::Blobs;
+use super::direct_rows::Lateness;
+use super::direct_tables::CompiledTables;
 use super::events::FollowerEvent;
 use super::restart_guess::RestartGuesses;
 use super::state::FeedState;
@@ -107,6 +109,11 @@ pub(super) struct FeedInner {
     pub events: mpsc::UnboundedSender<FollowerEvent>,
     pub trouble: Mutex<Option<String>>,
     pub notices: Mutex<VecDeque<Notice>>,
+    /// The tables that direct questions were last answered from.
+    pub compiled: Arc<Mutex<Option<CompiledTables>>>,
+    /// Held while they are compiled by who asks, and not by the compiler.
+    pub compiling: tokio::sync::Mutex<()>,
+    pub lateness: Lateness,
 }
 
 impl FeedInner {

@@ -96,16 +96,7 @@ impl IpMonitor {
     /// The entries of all prefixes that cover `address`: longest prefix first; for one prefix
     /// banned, allowed, watched.
     pub fn covering(&self, address: IpAddr) -> impl Iterator<Item = ListedPrefix> + '_ {
-        let (bits, is_v4) = match canonical(address) {
-            IpAddr::V4(v4) => (u128::from(v4.to_bits()), true),
-            IpAddr::V6(v6) => (v6.to_bits(), false),
-        };
-        let around = move |len: u8| match is_v4 {
-            true => Prefix::v4(u32::try_from(bits).ok()?, len),
-            false => Prefix::v6(bits, len),
-        };
-        let longest = if is_v4 { 32 } else { 128 };
-        (0..=longest).rev().filter_map(around).flat_map(move |prefix| self.all_listed(prefix))
+        prefixes_around(address).flat_map(move |prefix| self.all_listed(prefix))
     }
 
     /// The entries in the order of their prefixes, from the first prefix after `after`, with one
@@ -323,6 +314,20 @@ impl IpMonitor {
         };
         self.allow.iter().map(entry)
     }
+}
+
+/// All prefixes that cover `address`, longest first.
+pub(super) fn prefixes_around(address: IpAddr) -> impl Iterator<Item = Prefix> {
+    let (bits, is_v4) = match canonical(address) {
+        IpAddr::V4(v4) => (u128::from(v4.to_bits()), true),
+        IpAddr::V6(v6) => (v6.to_bits(), false),
+    };
+    let around = move |len: u8| match is_v4 {
+        true => Prefix::v4(u32::try_from(bits).ok()?, len),
+        false => Prefix::v6(bits, len),
+    };
+    let longest = if is_v4 { 32 } else { 128 };
+    (0..=longest).rev().filter_map(around)
 }
 
 fn set_quarantine(index: &mut RowIndex, key: &str, why: Option<String>) {

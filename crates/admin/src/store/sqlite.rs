@@ -54,7 +54,7 @@ use tidegate_policy::wire::sync::Gateway;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
 
 use super::{
-    AddressCount, Append, Appended, AuditRow, Change, Changes, CheckCounts, Committed, FormerRows,
+    AddressCount, Append, Appended, AuditRow, Change, Changes, CheckCounts, Committed, FormerRows, IpRow,
     RecordingCounts, Store, StoreError, StoreHealth, StoreTable, StoredRows, TableStore, TokenRow, time_text,
 };
 use append::AppendJob;
@@ -227,6 +227,10 @@ impl TableStore for SqliteStore {
     async fn changes_since(&self, seq: u64) -> Result<Changes, StoreError> {
         let database = Arc::clone(&self.database);
         self.readers.read(&self.database, move |conn| change_log::changes(conn, &database, seq)).await
+    }
+
+    async fn ip_rows(&self, keys: Vec<String>) -> Result<(u64, Vec<IpRow>), StoreError> {
+        self.readers.read(&self.database, move |conn| ip_monitor::rows(conn, &keys)).await
     }
 
     async fn keep_former(&self, rows: FormerRows) -> Result<(), StoreError> {

@@ -31,11 +31,12 @@ pub fn routes() -> Router<AppState> {
 /// Answers one check. 400 when the body is not a question, 503 when the database cannot be read.
 async fn answer(app: &AppState, request: Request<Body>, check: Check) -> ApiResult<Response> {
     let (_, bytes) = body::bytes(request, MAX_QUESTION).await?;
-    // Read after the question has arrived, so that the answer includes what was committed before
-    // it was sent.
-    let tables = app.feed.tables().await.map_err(|error| Problem::unreadable(&error))?;
     let question = Question::from_bytes(&bytes)
         .map_err(|error| Problem::new(ProblemCode::InvalidBody, format!("not a question: {error}")))?;
+    // Read after the question has arrived, so that the answer includes what was committed before
+    // it was sent.
+    let client = question.client.filter(|_| check == Check::Ip);
+    let tables = app.feed.tables_about(client).await.map_err(|error| Problem::unreadable(&error))?;
     if check == Check::Geo && matches!(question.country_source, CountrySource::Header(_)) {
         app.country_headers.note();
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_policy::address::Prefix;
+use tidegate_policy::decide::IpFinding;
 use tidegate_policy::tables::Table;
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::sync::{Ack, Gateway, OverlayUpdate, SyncAnswer};
@@ -473,4 +474,43 @@ async fn tasks_end_with_the_last_handle() {
     drop(feed);
     sleep(Duration::from_secs(1)).await;
     assert_eq!(Arc::strong_count(&store), 1);
+}
+
+/// After a restore, or while an import is applied, which takes seconds.
+#[tokio::test(start_paused = true)]
+async fn while_all_tables_are_read_again_direct_questions_are_answered_by_those_before_and_the_rows() {
+    let store = Arc::new(Memory::default());
+    store.ban("192.0.2.1");
+    store.put_document(DocumentKind::Route, "r", document("r", "demo"));
+    let feed = start(&store, FeedOptions::default()).await;
+    let is_banned = async |feed: &Feed, ip: &str| {
+        let tables = feed.tables_about(Some(ip.parse().unwrap())).await.unwrap();
+        assert_eq!(tables.routes.len(), 1);
+        (IpFinding::look_up(Some(ip.parse().unwrap()), &tables, || 0) != IpFinding::Clear, tables.version)
+    };
+    let before = feed.version();
+    assert_eq!(is_banned(&feed, "192.0.2.1").await, (true, before));
+    let mut restored = store.rows().clone();
+    restored.ips.clear();
+    store.set_slow(true);
+    store.restore(restored);
+    store.put([row("192.0.2.2", "banned", None), row("192.0.2.0/28", "banned", None)]);
+    store.put([row("192.0.2.3/32", "allowed", None)]);
+    let began = Instant::now();
+    for _ in 0..100 {
+        for (ip, banned) in [("192.0.2.1", true), ("192.0.2.2", true), ("192.0.2.77", false)] {
+            let (is_banned, version) = is_banned(&feed, ip).await;
+            assert_eq!((is_banned, version.epoch), (banned, before.epoch), "{ip}");
+        }
+    }
+    assert!(began.elapsed() < Duration::from_secs(1), "only the first waits");
+    let allowed = feed.tables_about(Some("192.0.2.3".parse().unwrap())).await.unwrap();
+    assert!(!allowed.allow.is_empty());
+    assert_eq!(feed.version(), before);
+
+    store.set_slow(false);
+    settle(&feed).await;
+    let (is_banned, version) = is_banned(&feed, "192.0.2.2").await;
+    assert_eq!((is_banned, version), (true, feed.version()));
+    assert_ne!(version.epoch, before.epoch);
 }

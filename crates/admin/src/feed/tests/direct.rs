@@ -23,7 +23,7 @@ use tidegate_policy::wire::sync::SyncAnswer;
 use super::gateway::SimGateway;
 use super::memory::{document, one_run};
 use super::tiny;
-use crate::feed::{Feed, FeedOptions, Snapshot};
+use crate::feed::{Feed, FeedOptions, Snapshot, direct_rows};
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::{Change, Store, TableStore};
 
@@ -215,6 +215,15 @@ fn check(tables: &Tables, conn: &Connection, kept: &Kept) {
     assert_eq!(tables.flags, naive_flags(conn));
 }
 
+/// What is answered while the newest tables are not there yet.
+async fn check_rows(feed: &Feed, kept: &Kept) {
+    for client in CLIENTS.map(|client| client.parse::<IpAddr>().unwrap()) {
+        let tables = direct_rows::tables(feed.shared(), Some(client)).await.unwrap();
+        let found = IpFinding::look_up(Some(client), &tables, || NOW);
+        assert_eq!(found, naive_ip(kept, client), "{client}");
+    }
+}
+
 /// All bans, expired ones included, with the only expiry that is written here.
 fn naive_bans(kept: &Kept) -> BTreeMap<Prefix, Option<UnixSeconds>> {
     let mut set: BTreeMap<Prefix, Option<UnixSeconds>> = BTreeMap::new();
@@ -293,6 +302,7 @@ async fn run(ops: Vec<Op>) {
             Op::GoneAway => drop(tokio::time::timeout(Duration::ZERO, feed.tables()).await),
         }
         in_force = in_force.after(&foreign);
+        check_rows(&feed, &in_force).await;
         check(&feed.tables().await.unwrap(), &foreign, &in_force);
     }
     ends_right(&feed, &mut gateway, &in_force).await;

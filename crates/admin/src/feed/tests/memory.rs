@@ -36,6 +36,8 @@ pub struct Memory {
     broken: Mutex<bool>,
     /// Every read finds a new change.
     restless: AtomicBool,
+    /// Reading whole tables does not end while this is true.
+    slow: watch::Sender<bool>,
     /// Number of reads of changes.
     reads: AtomicUsize,
     hint: watch::Sender<u64>,
@@ -191,6 +193,10 @@ impl Memory {
         *self.broken.lock().unwrap() = broken;
     }
 
+    pub fn set_slow(&self, slow: bool) {
+        self.slow.send_replace(slow);
+    }
+
     pub fn set_restless(&self, restless: bool) {
         self.restless.store(restless, Ordering::Relaxed);
     }
@@ -225,6 +231,8 @@ impl Rows {
 impl TableStore for Memory {
     async fn read_tables(&self, tables: &[StoreTable]) -> Result<StoredRows, StoreError> {
         self.check()?;
+        // An error would mean that the sender is gone, which `self` has.
+        let _ = self.slow.subscribe().wait_for(|slow| !slow).await;
         let rows = self.rows();
         let former = rows.former.clone();
         let mut snapshot = StoredRows { seq: rows.seq, former, ..StoredRows::default() };
@@ -277,6 +285,12 @@ impl TableStore for Memory {
             moves: rows.moves.iter().filter(|(at, _)| *at > seq).map(|(_, moved)| moved.clone()).collect(),
         };
         Ok(Changes::Rows { seq: rows.seq, rows: Box::new(changed) })
+    }
+
+    async fn ip_rows(&self, keys: Vec<String>) -> Result<(u64, Vec<IpRow>), StoreError> {
+        self.check()?;
+        let rows = self.rows();
+        Ok((rows.seq, keys.iter().filter_map(|key| rows.ips.get(key).cloned()).collect()))
     }
 
     async fn keep_former(&self, former: FormerRows) -> Result<(), StoreError> {

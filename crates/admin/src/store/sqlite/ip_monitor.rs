@@ -7,6 +7,7 @@ use tidegate_policy::address::Prefix;
 use super::aliases::AddressAliases;
 use super::audit::Auditor;
 use super::rows::{self, KeyedRow, text};
+use super::schema::read_state;
 use crate::store::{IpRow, StoreTable, time_text};
 
 impl KeyedRow for IpRow {
@@ -23,6 +24,12 @@ impl KeyedRow for IpRow {
             expires_at: text(row, from + 5)?,
         }))
     }
+}
+
+/// The newest `seq`, and the rows with these keys, in the read transaction that `conn` is in.
+pub(super) fn rows(conn: &Connection, keys: &[String]) -> rusqlite::Result<(u64, Vec<IpRow>)> {
+    let found = keys.iter().filter_map(|key| rows::row(conn, StoreTable::Ip, key).transpose());
+    Ok((read_state(conn)?.newest, found.collect::<rusqlite::Result<_>>()?))
 }
 
 /// A row of `ip_monitor` as the audit has it.

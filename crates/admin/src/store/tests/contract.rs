@@ -26,6 +26,8 @@ fn a_change_is_in_the_snapshot_and_the_changes_of_its_seq() {
         assert_eq!((seq, ips), (second.seq, vec![("1.2.3.4".to_owned(), Some(all.ips[0].clone()))]));
         let (_, ips) = rows_since(store, first.seq).await;
         assert_eq!(ips, []);
+        let of_keys = store.ip_rows(vec!["1.2.3.4".to_owned(), "9.9.9.9".to_owned()]).await.unwrap();
+        assert_eq!(of_keys, (second.seq, all.ips.clone()));
         let only = store.read_tables(&[StoreTable::Documents(DocumentKind::Route)]).await.unwrap();
         assert_eq!(
             (only.ips.len(), &only.documents[DocumentKind::Route]),
