@@ -35,7 +35,7 @@ pub struct TestArgs {
 enum Step {
     /// rustfmt.
     Format,
-    /// Unit and property tests of all crates, and the manifests.
+    /// Unit and property tests of all crates, inputs of the fuzz targets, and the manifests.
     Unit,
     /// Scenarios on the emulated host.
     Sim,
@@ -83,7 +83,7 @@ fn steps(args: &TestArgs, report: &mut Report) -> Result<()> {
     }
     if wanted(&[Step::Unit]) {
         report.step("unit and property tests", || {
-            let targets = ["--lib", "--bins", "--test", "api", "--test", "routes", "--test", "manifests"];
+            let targets = ["--lib", "--bins", "--test", "api", "--test", "routes", "--test", "inputs", "--test", "manifests"];
             tests(workspace_tests(&targets), || {})
         })?;
     }

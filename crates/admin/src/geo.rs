@@ -70,9 +70,19 @@ pub fn read(files: &[PathBuf], format: FileFormat) -> anyhow::Result<Imported> {
         }
     }
     paths.sort_by_key(|path| !has_places(&name(path)));
-    paths.iter().try_for_each(|path| reading.file(path))?;
+    paths.iter().try_for_each(|path| reading.loaded(path, load(path, MAX_FILE)?))?;
     let names: Vec<_> = files.iter().map(|path| name(path)).collect();
     table(names.join(", "), reading.ranges)
+}
+
+/// Reads one file that is at hand already, `path` only naming it; an archive gives all of its members.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_bytes(path: &Path, bytes: Vec<u8>, format: FileFormat) -> anyhow::Result<Imported> {
+    let mut reading = Reading { format, ranges: RangeCollector::default(), places: Places::default() };
+    reading.loaded(path, bytes)?;
+    table(name(path), reading.ranges)
 }
 
 /// Files as far as they were read.
@@ -83,8 +93,7 @@ struct Reading {
 }
 
 impl Reading {
-    fn file(&mut self, path: &Path) -> anyhow::Result<()> {
-        let bytes = load(path, MAX_FILE)?;
+    fn loaded(&mut self, path: &Path, bytes: Vec<u8>) -> anyhow::Result<()> {
         if !archive::is_one(&bytes) {
             return self.bytes(path, bytes);
         }

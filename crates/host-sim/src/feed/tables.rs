@@ -14,6 +14,19 @@ use tidegate_policy::tables::Table;
 use super::Feed;
 
 impl Feed {
+    /// A table's bytes; the overlay of bans is empty here, as right after a cut of the base.
+    ///
+    /// # Panics
+    /// Never: every table that is sent whole is there from the start.
+    #[must_use]
+    pub fn bytes(&self, table: Table) -> Vec<u8> {
+        match table {
+            Table::BanBase => self.base.clone(),
+            Table::BanOverlay => table.empty_bytes().expect("a table"),
+            table => self.whole[&table].clone(),
+        }
+    }
+
     /// Sets all flags.
     ///
     /// # Panics
