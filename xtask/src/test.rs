@@ -83,7 +83,18 @@ fn steps(args: &TestArgs, report: &mut Report) -> Result<()> {
     }
     if wanted(&[Step::Unit]) {
         report.step("unit and property tests", || {
-            let targets = ["--lib", "--bins", "--test", "api", "--test", "routes", "--test", "inputs", "--test", "manifests"];
+            let targets = [
+                "--lib",
+                "--bins",
+                "--test",
+                "api",
+                "--test",
+                "routes",
+                "--test",
+                "inputs",
+                "--test",
+                "manifests",
+            ];
             tests(workspace_tests(&targets), || {})
         })?;
     }

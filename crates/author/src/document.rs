@@ -106,6 +106,9 @@ fn metadata_of(metadata: &Object<'_>, errors: &mut DocumentErrors) -> (Option<St
     (name, namespace)
 }
 
+/// Kinds of parents that have listeners.
+const PARENTS: [&str; 2] = ["Gateway", "ListenerSet"];
+
 /// `own`: the route's namespace.
 fn parent_ref(parent: &DocumentNode<'_>, own: &str, errors: &mut DocumentErrors) -> Option<Parent> {
     let known = &["group", "kind", "name", "namespace", "port", "sectionName"];
@@ -114,7 +117,7 @@ fn parent_ref(parent: &DocumentNode<'_>, own: &str, errors: &mut DocumentErrors)
     let group = fields.get("group").map_or(Some(GROUP), |node| node.text(0, 253, errors));
     let kind = fields.get("kind").map_or(Some("Gateway"), |node| node.text(1, 63, errors));
     if let (Some(group), Some(kind)) = (group, kind)
-        && (group, kind) != (GROUP, "Gateway")
+        && (group != GROUP || !PARENTS.contains(&kind))
     {
         let says = match kind {
             "Service" => {
@@ -123,10 +126,10 @@ fn parent_ref(parent: &DocumentNode<'_>, own: &str, errors: &mut DocumentErrors)
                     .to_owned()
             }
             _ => format!(
-                "{group}/{kind}: a parent may be a Gateway of group {GROUP}, one of its listeners by sectionName"
+                "{group}/{kind}: a parent may be a Gateway or a ListenerSet of group {GROUP}, one of its listeners by sectionName"
             ),
         };
-        let place = fields.get("kind").filter(|_| kind != "Gateway").or_else(|| fields.get("group"));
+        let place = fields.get("kind").filter(|_| !PARENTS.contains(&kind)).or_else(|| fields.get("group"));
         place.as_ref().unwrap_or(parent).note(errors, "not_supported", says);
     }
     let section = fields.get("sectionName").map_or(Some(None), |node| {

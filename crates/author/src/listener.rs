@@ -81,35 +81,49 @@ impl Route {
     }
 
     /// Why it cannot be held to the listeners that its `parentRefs` name, with the pointer of
-    /// each that is not declared, or that none of its hostnames comes by.
+    /// each that is not declared; and if none of its hostnames comes by any of them, of each.
     #[must_use]
     pub fn listener_problems(&self, listeners: &Listeners) -> Vec<DocumentError> {
-        let problem = |(index, parent): (usize, &Parent)| {
-            let field = if parent.section.is_some() { "sectionName" } else { "port" };
-            let pointer = format!("/spec/parentRefs/{index}/{field}");
-            let (code, message) = self.problem(parent, listeners)?;
-            Some(DocumentError { pointer, code, message })
+        let named: Vec<_> = self.parents.iter().map(|parent| parent.listeners(listeners)).collect();
+        let is_reached = named.iter().flatten().any(|listener| self.comes_by(listener));
+        let unknown = |parent: &Parent| Some(parent.unknown(listeners));
+        let problem = |((index, parent), named): ((usize, &Parent), &Vec<Listener>)| {
+            let (code, message) = match named.is_empty() {
+                true => unknown(parent)?,
+                false => ("conflict", self.not_reached(named).filter(|_| !is_reached)?),
+            };
+            Some(DocumentError { pointer: parent.pointer(index), code, message })
         };
-        self.parents.iter().enumerate().filter_map(problem).collect()
+        self.parents.iter().enumerate().zip(&named).filter_map(problem).collect()
     }
 
-    fn problem(&self, parent: &Parent, listeners: &Listeners) -> Option<(&'static str, String)> {
-        let named = parent.listeners(listeners);
-        if named.is_empty() {
-            return Some(parent.unknown(listeners));
-        }
-        let is_reached = |listener: &Listener| {
-            self.hosts().any(|host| intersection(host, listener.hostname.as_deref()).is_some())
+    /// Of a route that others of its `parentRefs` hold: those by which none of its hostnames comes, as
+    /// sentences with the place in the document.
+    pub(super) fn idle_parents(&self, listeners: &Listeners) -> Vec<String> {
+        let idle = |(index, parent): (usize, &Parent)| {
+            let message = self.not_reached(&parent.listeners(listeners))?;
+            Some(format!("{}: {message}", parent.pointer(index)))
         };
+        let found: Vec<_> = self.parents.iter().enumerate().filter_map(idle).collect();
+        if found.len() < self.parents.len() { found } else { Vec::new() }
+    }
+
+    /// Whether requests for one of its hostnames come by this listener.
+    fn comes_by(&self, listener: &Listener) -> bool {
+        self.hosts().any(|host| intersection(host, listener.hostname.as_deref()).is_some())
+    }
+
+    /// What is wrong with listeners by which none of its hostnames comes.
+    fn not_reached(&self, named: &[Listener]) -> Option<String> {
+        if named.is_empty() || named.iter().any(|listener| self.comes_by(listener)) {
+            return None;
+        }
         let names = named.iter().filter_map(|listener| listener.hostname.as_deref()).collect::<Vec<_>>();
-        (!named.iter().any(is_reached)).then(|| {
-            let message = format!(
-                "the listener has requests for {} only, and the route is for none of these: \
-                 change the route's hostnames or the listener's",
-                names.join(", ")
-            );
-            ("conflict", message)
-        })
+        Some(format!(
+            "the listener has requests for {} only, and the route is for none of these: \
+             change the route's hostnames or the listener's",
+            names.join(", ")
+        ))
     }
 
     /// Whether there are requests that this route and `other` both could take by their
@@ -121,6 +135,12 @@ impl Route {
 }
 
 impl Parent {
+    /// Where it says by which listener, as a JSON pointer.
+    fn pointer(&self, index: usize) -> String {
+        let field = if self.section.is_some() { "sectionName" } else { "port" };
+        format!("/spec/parentRefs/{index}/{field}")
+    }
+
     /// The listeners that it names: alternatives; none if they are not declared.
     fn listeners(&self, listeners: &Listeners) -> Vec<Listener> {
         let at_port = |listener: &Listener| self.port.is_none_or(|port| listener.port == Some(port));
@@ -139,7 +159,6 @@ impl Parent {
 
     /// Why it names no listener, and how one is declared.
     fn unknown(&self, listeners: &Listeners) -> (&'static str, String) {
-        let is_https = |name: &str| name.contains("https") || name.contains("tls");
         let known: Vec<_> = listeners.keys().map(|name| format!("`{name}`")).collect();
         let known =
             format!("there are {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") });
@@ -149,13 +168,18 @@ impl Parent {
         let section = self.section.as_deref();
         let of_name = section.and_then(|name| listeners.get(name));
         match (section, of_name.and_then(|listener| listener.port), self.port) {
-            (Some(name), Some(own), Some(port)) => {
-                ("conflict", format!("the listener `{name}` has the port {own}, and not {port}"))
-            }
+            (Some(name), Some(own), Some(port)) => (
+                "conflict",
+                format!(
+                    "the listener `{name}` has the port {own}, and not {port}: change one of them, or declare another listener"
+                ),
+            ),
             (Some(name), _, port) => {
-                let listener = Listener { https: Some(is_https(name)), port, hostname: None };
-                let how = declare(name, &listener);
-                (UNKNOWN_LISTENER, format!("there is no listener `{name}`: {how}; {known}"))
+                let https = sounds_https(name, port);
+                let how =
+                    declare(name, &Listener { https: Some(https.unwrap_or(true)), port, hostname: None });
+                let or = if https.is_none() { " (or \"http\", if its clients use no TLS)" } else { "" };
+                (UNKNOWN_LISTENER, format!("there is no listener `{name}`: {how}{or}; {known}"))
             }
             (None, _, port) => {
                 let listener = Listener { https: None, port, hostname: None };
@@ -164,6 +188,17 @@ impl Parent {
                 (UNKNOWN_LISTENER, format!("there is no listener with the port {port}: {how}; {known}"))
             }
         }
+    }
+}
+
+/// Whether clients of a listener use TLS, by what its name and port say to a reader; `None`: nothing.
+fn sounds_https(name: &str, port: Option<u16>) -> Option<bool> {
+    let has = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
+    match port {
+        _ if has(&["https", "tls", "ssl", "secure"]) => Some(true),
+        Some(443 | 8443) => Some(true),
+        Some(80 | 8080) => Some(false),
+        _ => has(&["http"]).then_some(false),
     }
 }
 

@@ -25,7 +25,9 @@ pub(super) fn hostname_problem(text: &str) -> Option<&'static str> {
     if is_subdomain(name) {
         return name.parse::<Ipv4Addr>().is_ok().then_some("must be a hostname, not an IP address");
     }
-    Some(if text.contains(':') {
+    Some(if text.contains(['$', '{', '<']) {
+        "has a placeholder that nothing has replaced yet"
+    } else if text.contains(':') {
         "must be a hostname without a port, and not an IP address"
     } else if text.bytes().any(|b| b.is_ascii_uppercase()) {
         "must be in lower case"
@@ -85,7 +87,9 @@ pub(super) fn path_problem(path: &str) -> Option<String> {
                 }
             }
             b'?' => {
-                return Some("must not contain ?: query parameters are matched by queryParams".to_owned());
+                return Some(
+                    "must not contain ?: a path has no query here, matches have queryParams".to_owned(),
+                );
             }
             b'#' => return Some("must not contain #: a fragment is never sent".to_owned()),
             b if b.is_ascii_alphanumeric() || b"-/._~!$&'()*+,;=:@".contains(&b) => {}

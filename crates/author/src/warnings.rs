@@ -8,7 +8,7 @@ use tidegate_policy::route::action::{PathEdit, Redirect};
 /// The warnings about a route, each a sentence with the place in the document.
 #[must_use]
 pub fn warnings(route: &Route, listeners: &Listeners) -> Vec<String> {
-    let mut found = Vec::new();
+    let mut found = route.idle_parents(listeners);
     for (index, rule) in route.rules.iter().enumerate() {
         let place = format!("/spec/rules/{index}");
         strangers(rule, &place, &mut found);

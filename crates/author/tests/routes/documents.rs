@@ -69,7 +69,7 @@ fn each_bad_field_is_named_with_its_reason() {
         ("/spec/parentRefs/0/sectionName".into(), json!(""), "invalid"),
         ("/spec/parentRefs/0/sectionName".into(), json!("Web"), "invalid"),
         ("/spec/parentRefs/0/kind".into(), json!("Service"), "not_supported"),
-        ("/spec/parentRefs/0/kind".into(), json!("ListenerSet"), "not_supported"),
+        ("/spec/parentRefs/0/kind".into(), json!("Mesh"), "not_supported"),
         ("/spec/parentRefs/0/group".into(), json!("networking.istio.io"), "not_supported"),
         ("/spec/hostnames".into(), json!(vec!["a"; 17]), "too_many"),
         ("/spec/hostnames/0".into(), json!(5), "wrong_type"),
@@ -305,6 +305,7 @@ fn what_kubectl_shows_is_taken() {
             "parentRefs": [
                 {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "gate", "namespace": "infra",
                  "sectionName": "https", "port": 443},
+                {"kind": "ListenerSet", "name": "more"},
             ],
             "hostnames": ["shop.example", "*.shop.example"],
             "rules": [

@@ -173,6 +173,22 @@ fn a_reference_that_holds_to_nothing_is_named_and_what_would_help() {
     };
     let all = json!([at("http"), {"name": "g", "port": 8080}, {"name": "g"}, at("wide")]);
     assert_eq!(problems(all, &["x.a.example"]), []);
+    // Each is judged by itself, and one that holds is enough.
+    let (one, wide) =
+        (json!([at("one"), at("wide")]), held("r", json!([at("one"), at("wide")]), &["a.example"]));
+    assert_eq!(problems(one.clone(), &["a.example"]), []);
+    let warnings = author::warnings(&wide, &listeners());
+    assert!(
+        matches!(&warnings[..], [one] if one.starts_with("/spec/parentRefs/1/sectionName: ")),
+        "{warnings:?}"
+    );
+    let neither = problems(one, &["b.example"]);
+    assert!(
+        neither
+            .iter()
+            .map(|(pointer, ..)| pointer.as_str())
+            .eq(["/spec/parentRefs/0/sectionName", "/spec/parentRefs/1/sectionName"])
+    );
     let port =
         |section: Option<&str>, port: u16| json!([{"name": "g", "sectionName": section, "port": port}]);
     for (parents, hostnames, field, code, says) in [
@@ -181,12 +197,14 @@ fn a_reference_that_holds_to_nothing_is_named_and_what_would_help() {
             &[][..],
             "sectionName",
             "unknown_listener",
-            r#"listeners/web {"scheme": "http"}"#,
+            r#"listeners/web {"scheme": "https"} (or "http", if its clients use no TLS)"#,
         ),
+        (json!([at("websecure")]), &[], "sectionName", "unknown_listener", r#"{"scheme": "https"}; there"#),
+        (json!([at("http-1")]), &[], "sectionName", "unknown_listener", r#"{"scheme": "http"}; there"#),
         (json!([at("tls-1")]), &[], "sectionName", "unknown_listener", r#"{"scheme": "https"}"#),
-        (port(Some("web"), 81), &[], "sectionName", "unknown_listener", r#"{"scheme": "http", "port": 81}"#),
+        (port(Some("web"), 80), &[], "sectionName", "unknown_listener", r#"{"scheme": "http", "port": 80}"#),
         (port(None, 81), &[], "port", "unknown_listener", r#"listeners/NAME {"port": 81}"#),
-        (port(Some("alt"), 81), &[], "sectionName", "conflict", "has the port 8080, and not 81"),
+        (port(Some("alt"), 81), &[], "sectionName", "conflict", "has the port 8080, and not 81: change"),
         (json!([at("wide")]), &["a.example", "*.b.example"], "sectionName", "conflict", "*.a.example only"),
     ] {
         let found = problems(parents.clone(), hostnames);

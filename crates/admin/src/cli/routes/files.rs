@@ -169,6 +169,10 @@ impl RouteReader {
                 // Nothing, or only comments, between two separators.
                 Ok(Value::Null) => {}
                 Ok(document) => self.document(&location, document, false),
+                // Tags of one program, templates of another: of no use to kubectl either.
+                Err(_) if self.skips_others && !mentions_routes(bytes) => {
+                    *self.passed_over.entry("unreadable".to_owned()).or_default() += 1;
+                }
                 Err(error) => self.wrong.push(format!("{location}: {error}")),
             }
         }
@@ -247,6 +251,11 @@ impl RouteReader {
         anyhow::ensure!(!self.wanted.is_empty(), "there is no HTTPRoute in what was given");
         Ok(self.wanted)
     }
+}
+
+/// Whether there may be a route in a file that cannot be read.
+fn mentions_routes(bytes: &[u8]) -> bool {
+    bytes.windows(b"HTTPRoute".len()).any(|window| window == b"HTTPRoute")
 }
 
 /// The documents of a file up to the first that cannot be read. A file that begins with a brace

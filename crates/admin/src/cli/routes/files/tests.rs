@@ -142,15 +142,17 @@ fn what_is_beside_routes_in_a_directory_is_passed_over_unless_it_is_named() {
     put("kustomization.yaml", "resources: [routes.yaml]\n");
     put("gateway.yaml", "kind: Gateway\n---\nkind: Secret\ndata: {1: x}\n---\nkind: Gateway\n");
     put("list.json", "[1, 2]");
+    put("recyclarr.yml", "sonarr: {api_key: !env_var X}");
+    put("chart.yaml", "{{- if .Values.on }}\nkind: Deployment\n{{- end }}\n");
     let item = "{kind: HTTPRoute, metadata: {name: b}, spec: {}}";
     put("routes.yaml", &format!("{}---\nkind: List\nitems: [{{kind: Secret}}, {item}]\n", route("a")));
     let all = || vec![dir.path().to_owned()];
-    let told = "passed over, for they are no HTTPRoutes: Gateway 2, Secret 2, no kind 2";
+    let told = "passed over, for they are no HTTPRoutes: Gateway 2, Secret 2, no kind 2, unreadable 2";
     let named = || vec![dir.path().join("gateway.yaml"), dir.path().join("routes.yaml")];
     for (other_kinds, from) in [(None, all()), (Some(OtherKinds::Skip), all())] {
         assert_eq!(read_of(other_kinds, from), (vec!["a".into(), "b".into(), told.into()], Vec::new()));
     }
-    for (other_kinds, from, wrong) in [(Some(OtherKinds::Error), all(), 6), (None, named(), 4)] {
+    for (other_kinds, from, wrong) in [(Some(OtherKinds::Error), all(), 8), (None, named(), 4)] {
         let (taken, found) = read_of(other_kinds, from);
         assert_eq!((taken, found.len()), (vec!["a".to_owned(), "b".to_owned()], wrong), "{found:?}");
     }
@@ -158,7 +160,8 @@ fn what_is_beside_routes_in_a_directory_is_passed_over_unless_it_is_named() {
     assert!(found.iter().any(|line| line.contains("gateway.yaml: document 1")), "each by how it was given");
     // A slip in a route is one in a directory, too.
     put("bad.yaml", "kind: HTTPRoute\nmetadata: {name: c}\nspec: {colour: red}\n");
-    assert_eq!(read_of(None, all()).1.len(), 1);
+    put("template.yaml", "{{- if .Values.on }}\nkind: HTTPRoute\n{{- end }}\n");
+    assert_eq!(read_of(None, all()).1.len(), 2);
 }
 
 #[test]
