@@ -28,7 +28,12 @@ async fn a_question_and_an_open_event_of_an_earlier_version_are_refused_by_its_n
 
 /// A poll of a gateway that reads these formats.
 async fn poll(service: &TestService, gateway: &TestGateway, formats: &str) -> Answered {
-    Answered::to(gateway.poll(service, "0s").header(FORMATS_HEADER, formats)).await
+    poll_for(service, gateway, formats, "0s").await
+}
+
+/// The same, which waits so long for a change that was committed and is not read yet.
+async fn poll_for(service: &TestService, gateway: &TestGateway, formats: &str, wait: &str) -> Answered {
+    Answered::to(gateway.poll(service, wait).header(FORMATS_HEADER, formats)).await
 }
 
 /// The gateway in the service's list.
@@ -50,7 +55,8 @@ async fn tables_that_a_gateway_cannot_read_are_left_out_and_the_others_arrive() 
     assert_eq!(poll(&service, &gateway, &behind).await.status, 304);
 
     let banned = service.post("/api/admin/ip/ban", r#"{"ip": "9.8.7.6"}"#).await.ok();
-    let news = SyncAnswer::from_bytes(poll(&service, &gateway, &behind).await.binary()).unwrap();
+    let news = poll_for(&service, &gateway, &behind, "10s").await;
+    let news = SyncAnswer::from_bytes(news.binary()).unwrap();
     assert_eq!(json!(news.version.to_string()), banned["version"]);
     assert!(news.bans.is_some() && news.whole.is_empty(), "{news:?}");
 
