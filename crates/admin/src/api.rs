@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::StatusCode;
-use axum::middleware::{Next, from_fn_with_state, map_response};
+use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -28,7 +28,8 @@ use tracing::Span;
 
 use crate::auth::{RequiredScope, Scope, require_scope};
 use crate::metrics::{Listener, Metrics};
-use crate::problem::{Problem, ProblemCode};
+use crate::problem::{ApiResult, Problem, ProblemCode};
+use crate::serve::connections::OpenConnection;
 use app_state::AppState;
 
 /// No answer takes longer. It is more than the longest wait that a client may ask for plus the
@@ -58,7 +59,8 @@ fn finish(
     let guarded = guarded
         .fallback(nothing_here)
         .method_not_allowed_fallback(not_this_method)
-        .layer(from_fn_with_state(scope, require_scope));
+        .layer(from_fn_with_state(scope, require_scope))
+        .layer(from_fn(require_room));
     let all = open.method_not_allowed_fallback(not_this_method).merge(guarded);
     in_time(all)
         .layer(from_fn_with_state((listener, app.metrics.clone()), count))
@@ -72,6 +74,16 @@ fn finish(
         )
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
         .with_state(app)
+}
+
+/// Refuses what comes by a connection of the listener's reserve.
+async fn require_room(request: Request, next: Next) -> ApiResult<Response> {
+    let connection = request.extensions().get::<Arc<OpenConnection>>();
+    if connection.is_some_and(|connection| connection.is_reserve()) {
+        let detail = "the listener has all the connections that it may have, and all are in use; try again";
+        return Err(Problem::new(ProblemCode::TooManyConnections, detail));
+    }
+    Ok(next.run(request).await)
 }
 
 /// Limits the time of every answer.
@@ -114,8 +126,19 @@ fn log_answer(response: &Response, took: Duration, _: &Span) {
     tracing::debug!(status = response.status().as_u16(), took_us, "answered");
 }
 
-async fn alive() -> Response {
-    Json(serde_json::json!({ "status": "ok" })).into_response()
+/// Answers whether the service can do its work; 200 also if it cannot, for a restart would not
+/// help. Whoever has no token is told codes only: details name files.
+async fn alive(State(app): State<AppState>) -> Response {
+    let reasons =
+        admin::optimization::health::own_reasons(&app.feed.health(), &app.store.health(), &app.connections);
+    let body = match reasons.is_empty() {
+        true => serde_json::json!({ "status": "ok" }),
+        false => {
+            let codes: Vec<_> = reasons.iter().map(|reason| reason.code).collect();
+            serde_json::json!({ "status": "degraded", "reasons": codes })
+        }
+    };
+    Json(body).into_response()
 }
 
 async fn nothing_here() -> Problem {

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::problem::{ApiResult, Problem, ProblemCode};
+use crate::serve::connections::OpenConnection;
 use crate::store::{Store, StoreError, TokenRow};
 
 /// Prefix of every token, by which secret scanners can find leaked ones.
@@ -180,6 +181,9 @@ pub async fn require_scope(
     next: Next,
 ) -> ApiResult<Response> {
     let caller = required.tokens.find(bearer(&request)?, required.scope).await?;
+    if let Some(connection) = request.extensions().get::<Arc<OpenConnection>>() {
+        connection.note_token();
+    }
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
 }

@@ -66,6 +66,10 @@ metrics! {
         "when it began, in seconds since 1970";
     REQUESTS: Counter "tidegate_admin_requests" ["listener", "method", "endpoint", "class"]
         "requests of both listeners that were answered. `endpoint` is a pattern of the API (`/api/admin/routes/{name}`) or `none`, `class` `2xx`, `4xx`, ..., a made-up method is `other`";
+    CONNECTIONS: Gauge "tidegate_admin_connections" ["listener"]
+        "open connections; `people` at most 1,024, `gateways` at most 32,768, both fewer if the process may open fewer files";
+    CONNECTIONS_CLOSED: Counter "tidegate_admin_connections_closed" ["listener", "reason"]
+        "connections that the service closed: `silent`, without a whole request within 10 s; `displaced`, idle and in the place of a new one; `refused`, when there was no room and none could be made";
     FEED_EPOCH: Info "tidegate_admin_feed_epoch" ["epoch"]
         "epoch of the tables: another one after each start, and after the database was restored";
     FEED_SEQ: Gauge "tidegate_admin_feed_seq" []
@@ -94,6 +98,8 @@ metrics! {
         "since when another program holds it, if over 1 s";
     STORE_USABLE: Gauge "tidegate_admin_store_usable" []
         "0 while the database is gone, or something else in its place";
+    STORE_FAILING: Gauge "tidegate_admin_store_failing" ["operation"]
+        "kinds of `write`, `read` or `checkpoint` (writing the write-ahead log back) whose last try failed: the disk is full, the file damaged. Without anything to write, a write is tried every 10 s";
     STORE_READABLE: Gauge "tidegate_admin_store_readable" []
         "0 while the figures below could not be read: they are missing then";
     EVENTS_NUMBERED: Counter "tidegate_admin_events_numbered" []

@@ -116,6 +116,8 @@ problem_codes! {
         "gateways' listener: events of a gateway of a later version, which keeps them; `Retry-After`";
     Stopping = "stopping", SERVICE_UNAVAILABLE, "The service is stopping",
         "the service is stopping; `Retry-After`";
+    TooManyConnections = "too_many_connections", SERVICE_UNAVAILABLE, "There are too many connections",
+        "the listener has as many connections as it may have, none of which can be closed; `Retry-After`";
     Timeout = "timeout", SERVICE_UNAVAILABLE, "The answer took too long",
         "no answer within 60 s; `Retry-After`";
 }
@@ -278,7 +280,7 @@ impl From<StoreError> for Problem {
             }
             StoreError::Closed => Self::stopping(),
             // The database's message may quote rows: it belongs in the log.
-            StoreError::Failed(why) => {
+            StoreError::Failed(why) | StoreError::Damaged(why) => {
                 tracing::error!(error = %why, "the database failed");
                 Self::new(ProblemCode::StoreFailed, "the database failed; the service's log says why")
             }

@@ -1,6 +1,8 @@
 //! The whole service: store, feed and both listeners, started in this order and stopped in
 //! reverse.
 
+pub mod connections;
+pub mod limits;
 mod listener;
 mod replaced_gateways;
 mod token_files;
@@ -17,18 +19,15 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::api;
-use crate::api::app_state::{AppState, CountryHeaders};
+use crate::api::app_state::{AppState, CountryHeaders, PerListener};
 use crate::auth::Tokens;
 use crate::feed::{Feed, FeedOptions};
 use crate::gateways::{Gateways, Waiter};
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::store::sqlite::{Options, SqliteStore};
-
-/// Open connections on the people's listener, at most.
-const MAX_PEOPLE: usize = 1_024;
-/// Open connections on the gateways' listener, at most: each thread of each Envoy has some.
-const MAX_GATEWAYS: usize = 32_768;
+use connections::Connections;
+use limits::ConnectionLimits;
 
 /// Configuration of the service.
 #[derive(Clone, Debug)]
@@ -83,6 +82,7 @@ impl Service {
         if let Some(dir) = &config.tokens {
             token_files::register(dir, &*store).await?;
         }
+        let limits = ConnectionLimits::of_this_process();
         let (stop, stopped) = watch::channel(false);
         let known = Gateways::new();
         let options = FeedOptions {
@@ -102,6 +102,10 @@ impl Service {
             clusters: Arc::new(config.clusters),
             documents: Arc::default(),
             metrics: Metrics::default(),
+            connections: PerListener {
+                people: Connections::new(limits.people),
+                gateways: Connections::new(limits.gateways),
+            },
         };
         let asks = app.gateways.waiter();
         let service = Self {
@@ -109,8 +113,18 @@ impl Service {
             gateways: gateways.local_addr()?,
             stop,
             listeners: [
-                tokio::spawn(listener::listen(people, api::people(app.clone()), MAX_PEOPLE, stopped.clone())),
-                tokio::spawn(listener::listen(gateways, api::data_plane(app.clone()), MAX_GATEWAYS, stopped)),
+                tokio::spawn(listener::listen(
+                    people,
+                    api::people(app.clone()),
+                    Arc::clone(&app.connections.people),
+                    stopped.clone(),
+                )),
+                tokio::spawn(listener::listen(
+                    gateways,
+                    api::data_plane(app.clone()),
+                    Arc::clone(&app.connections.gateways),
+                    stopped,
+                )),
             ],
             departed: tokio::spawn(replaced_gateways::follow(app.gateways.clone(), Arc::clone(&app.store))),
             app,

@@ -360,6 +360,45 @@ pub struct RecordingCounts {
     pub recorder: RecorderFigures,
 }
 
+/// What the store does with the database, as health reports it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum StoreOperation {
+    /// Committing a transaction.
+    Write,
+    /// Reading.
+    Read,
+    /// Writing the write-ahead log back into the database.
+    Checkpoint,
+}
+
+impl StoreOperation {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Write, Self::Read, Self::Checkpoint];
+
+    /// The name in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Write => "write",
+            Self::Read => "read",
+            Self::Checkpoint => "checkpoint",
+        }
+    }
+}
+
+/// Something that the store tried, and that has failed since.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoreFault {
+    /// The kind of work.
+    pub operation: StoreOperation,
+    /// What it was about: `changes`, `events`.
+    pub what: &'static str,
+    /// Time since it failed first.
+    pub since: Duration,
+    /// The error at the last attempt.
+    pub why: String,
+}
+
 /// State of the store, as health reports it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct StoreHealth {
@@ -368,6 +407,8 @@ pub struct StoreHealth {
     /// Why nothing can be written, while that is so: the database file is gone, or the file in
     /// its place cannot be used.
     pub unusable: Option<String>,
+    /// What fails at this moment.
+    pub faults: Vec<StoreFault>,
     /// Size of the database without its write-ahead log, bytes.
     pub db_bytes: u64,
     /// Size of the write-ahead log, bytes.
@@ -388,6 +429,9 @@ pub enum StoreError {
     /// Any other error of the database.
     #[error("database: {0}")]
     Failed(String),
+    /// A part of the database's file cannot be read, or makes no sense.
+    #[error("database: {0}")]
+    Damaged(String),
     /// The service is stopping.
     #[error("the store is closed")]
     Closed,

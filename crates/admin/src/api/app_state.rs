@@ -11,6 +11,7 @@ use crate::auth::Tokens;
 use crate::feed::{Feed, Snapshot};
 use crate::gateways::Gateways;
 use crate::metrics::Metrics;
+use crate::serve::connections::Connections;
 use crate::store::Store;
 
 /// How long a read waits for the feed to catch up with the database. After that the answer comes
@@ -42,6 +43,24 @@ pub struct AppState {
     pub documents: Arc<tokio::sync::Mutex<()>>,
     /// The service's own metrics.
     pub metrics: Metrics,
+    /// The open connections of both listeners.
+    pub connections: PerListener<Arc<Connections>>,
+}
+
+/// Something of each listener.
+#[derive(Clone, Debug)]
+pub struct PerListener<T> {
+    /// Of the people's listener.
+    pub people: T,
+    /// Of the gateways' listener.
+    pub gateways: T,
+}
+
+impl<T> PerListener<T> {
+    /// Both, with the listener's name in metrics.
+    pub fn named(&self) -> [(&'static str, &T); 2] {
+        [("people", &self.people), ("gateways", &self.gateways)]
+    }
 }
 
 /// Whether any gateway takes its clients' countries from a header: then a missing country table

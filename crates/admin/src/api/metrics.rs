@@ -18,7 +18,8 @@ use crate::feed::{RowStatus, Snapshot};
 use crate::gateways::GatewayStatus;
 use crate::metrics::{self as declared, MetricsPage};
 use crate::problem::ApiResult;
-use crate::store::{RecordingCounts, StoreHealth};
+use crate::serve::connections::Closed;
+use crate::store::{RecordingCounts, StoreHealth, StoreOperation};
 
 /// The paths here.
 pub fn routes() -> Router<AppState> {
@@ -51,6 +52,10 @@ fn service(page: &mut MetricsPage, app: &AppState) {
     let since_1970 = started.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
     page.fraction(&declared::START_TIME_SECONDS, since_1970.unwrap_or_default().as_secs_f64());
     page.metric(&declared::REQUESTS, app.metrics.requests());
+    let listeners = app.connections.named();
+    page.gauges(&declared::CONNECTIONS, listeners.map(|(name, of)| (name, of.open())));
+    let closed = |why: Closed| listeners.map(|(name, of)| ([name, why.name()], of.closed(why)));
+    page.counters(&declared::CONNECTIONS_CLOSED, Closed::ALL.into_iter().flat_map(closed));
 }
 
 fn feed(page: &mut MetricsPage, snapshot: &Snapshot, stopped: bool) {
@@ -110,6 +115,8 @@ fn store(page: &mut MetricsPage, health: &StoreHealth) {
     page.counter(&declared::STORE_LOCK_WAITS, health.lock_waits);
     page.fraction(&declared::STORE_LOCKED_SECONDS, health.locked_for.unwrap_or_default().as_secs_f64());
     page.whether(&declared::STORE_USABLE, health.unusable.is_none());
+    let failing = |operation| health.faults.iter().filter(|fault| fault.operation == operation).count();
+    page.gauges(&declared::STORE_FAILING, StoreOperation::ALL.map(|it| (it.name(), failing(it))));
 }
 
 fn events(page: &mut MetricsPage, counts: &RecordingCounts, silent: usize) {

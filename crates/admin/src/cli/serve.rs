@@ -8,7 +8,7 @@ use tidegate_policy::codec::MAX_BAN_BASE;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::logging;
-use crate::serve::{Config, Service};
+use crate::serve::{Config, Service, limits};
 use crate::store::sqlite::Options;
 
 /// Options of `tidegate serve`.
@@ -69,11 +69,15 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         tokens: args.tokens.clone(),
         table_limit: MAX_BAN_BASE,
     };
+    limits::raise_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         // The signal handlers are installed before the service starts: a signal during the start
         // stops it, too.
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        // At a limit on the size of files a write fails, which health says. Without a handler the
+        // signal would end the process.
+        let _file_size = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
         let service = tokio::select! {
             service = Service::start(config) => service?,
             _ = term.recv() => return Ok(()),

@@ -1,19 +1,23 @@
 //! One listener: HTTP/1 and HTTP/2 (prior knowledge) on the same port, with limits on connections
-//! and header time. It is stopped without cutting off answers.
+//! ([`Connections`]) and header time. It is stopped without cutting off answers.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 
-/// How long the head of a request may take, including the wait for a next request on the
-/// connection.
+use super::connections::{Closed, Connections, Place};
+
+/// How long the head of a later request may take, including the wait for it.
 const HEAD_TIME: Duration = Duration::from_secs(90);
 /// Concurrent requests on one HTTP/2 connection, at most.
 const MAX_STREAMS: u32 = 1_000;
@@ -27,19 +31,19 @@ const DRAIN_TIME: Duration = Duration::from_secs(4);
 pub async fn listen(
     listener: TcpListener,
     router: Router,
-    max_connections: usize,
+    connections: Arc<Connections>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let permits = Arc::new(Semaphore::new(max_connections));
     let open = GracefulShutdown::new();
     let server = server();
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &permits) => accepted,
+            accepted = accept(&listener, &connections) => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
         };
         match accepted {
-            Ok((stream, permit)) => connection(&server, &open, stream, permit, router.clone()),
+            Ok(Some((stream, place))) => connection(&server, &open, stream, place, router.clone()),
+            Ok(None) => {}
             // No file descriptors left, or the connection was closed before it was accepted: the
             // next attempt may succeed, but not at once.
             Err(error) => {
@@ -54,15 +58,16 @@ pub async fn listen(
     }
 }
 
+/// The next connection; `None`: there was no place for it, and it is closed.
 async fn accept(
     listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(permits).acquire_owned().await.map_err(std::io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
+    connections: &Arc<Connections>,
+) -> std::io::Result<Option<(TcpStream, Place)>> {
+    let (stream, from) = listener.accept().await?;
+    let Some(place) = connections.place(from.ip()) else { return Ok(None) };
     // Answers are small and urgent.
     stream.set_nodelay(true)?;
-    Ok((stream, permit))
+    Ok(Some((stream, place)))
 }
 
 fn server() -> auto::Builder<TokioExecutor> {
@@ -87,17 +92,33 @@ fn connection(
     server: &auto::Builder<TokioExecutor>,
     open: &GracefulShutdown,
     stream: TcpStream,
-    permit: OwnedSemaphorePermit,
+    place: Place,
     router: Router,
 ) {
-    let connection =
-        server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).into_owned();
+    let router = TowerToHyperService::new(router);
+    let this = Arc::clone(&place.connection);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let guard = this.request();
+        request.extensions_mut().insert(Arc::clone(&this));
+        let answer = router.call(request);
+        async move {
+            let answer = answer.await;
+            drop(guard);
+            answer
+        }
+    });
+    let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
     let watched = open.watch(connection);
     tokio::spawn(async move {
-        if let Err(error) = watched.await {
-            tracing::debug!(%error, "a connection ended badly");
+        tokio::select! {
+            ended = watched => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended badly");
+                }
+            }
+            () = place.connection.displaced() => {}
+            () = place.is_silent() => place.count(Closed::Silent),
         }
-        drop(permit);
     });
 }
 
@@ -124,6 +145,36 @@ mod tests {
         frame(HEADERS, 0x5, stream, b"\x82\x86\x84\x41\x01a")
     }
 
+    #[tokio::test]
+    async fn who_sends_no_whole_head_is_closed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (_keep, stop) = watch::channel(false);
+        let router = Router::new().route("/", get(|| async { "here" }));
+        let connections = Connections::with_head_time(9, Duration::from_millis(500));
+        tokio::spawn(listen(listener, router, Arc::clone(&connections), stop));
+        let connect = async |sent: &[u8]| {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(sent).await.unwrap();
+            stream
+        };
+        let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(SETTINGS, 0, 0, &[])[..]].concat();
+        let mut kept = connect(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        let mut answer = [0; 15];
+        kept.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+        let mut silent = Vec::new();
+        for sent in [&b""[..], b"GET / HTTP/1.1\r\nhost:", &preface] {
+            silent.push(connect(sent).await);
+        }
+        for mut stream in silent {
+            // Ends when the other side has closed.
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+        assert_eq!(connections.closed(Closed::Silent), 3);
+        assert_eq!(connections.open(), 1, "one that has asked may wait before it asks again");
+    }
+
     /// The questions of a second in which this process was suspended: all but the last were
     /// reset.
     #[tokio::test]
@@ -142,7 +193,7 @@ mod tests {
 
         let (_keep, stop) = watch::channel(false);
         let router = Router::new().route("/", get(|| async { "here" }));
-        tokio::spawn(listen(listener, router, 1, stop));
+        tokio::spawn(listen(listener, router, Connections::new(1), stop));
         let answered = async {
             loop {
                 let mut head = [0; 9];

@@ -17,6 +17,7 @@ mod database;
 mod documents;
 mod error;
 mod events;
+mod faults;
 mod file;
 mod flags;
 mod former_rows;
@@ -25,6 +26,7 @@ mod housekeeping;
 mod integers;
 mod ip_monitor;
 mod ledger;
+mod meta;
 mod open_events;
 mod options;
 mod queue;
@@ -190,7 +192,7 @@ impl SqliteStore {
             Some(found) => Ok(found),
             None => TopAddresses::load(conn).map(|top| look(&top)),
         };
-        self.readers.read(&self.database, look).await
+        self.readers.read(&self.database, "addresses", look).await
     }
 
     async fn urgent<T>(&self, job: impl FnOnce(Reply<T>) -> UrgentJob) -> Result<T, StoreError> {
@@ -221,20 +223,24 @@ impl Drop for SqliteStore {
 impl TableStore for SqliteStore {
     async fn read_tables(&self, tables: &[StoreTable]) -> Result<StoredRows, StoreError> {
         let (tables, database) = (tables.to_vec(), Arc::clone(&self.database));
-        self.readers.read(&self.database, move |conn| change_log::read_tables(conn, &database, &tables)).await
+        self.readers
+            .read(&self.database, "tables", move |conn| change_log::read_tables(conn, &database, &tables))
+            .await
     }
 
     async fn changes_since(&self, seq: u64) -> Result<Changes, StoreError> {
         let database = Arc::clone(&self.database);
-        self.readers.read(&self.database, move |conn| change_log::changes(conn, &database, seq)).await
+        self.readers
+            .read(&self.database, "changes of tables", move |conn| change_log::changes(conn, &database, seq))
+            .await
     }
 
     async fn ip_rows(&self, keys: Vec<String>) -> Result<(u64, Vec<IpRow>), StoreError> {
-        self.readers.read(&self.database, move |conn| ip_monitor::rows(conn, &keys)).await
+        self.readers.read(&self.database, "rows of addresses", move |conn| ip_monitor::rows(conn, &keys)).await
     }
 
     async fn keep_former(&self, rows: FormerRows) -> Result<(), StoreError> {
-        let kept = self.readers.read(&self.database, former_rows::read).await?;
+        let kept = self.readers.read(&self.database, "former rows", former_rows::read).await?;
         for changes in former_rows::changes(&kept, &rows).chunks(FORMER_STEP) {
             let (reply, answer) = oneshot::channel();
             let step = HousekeepingStep::KeepFormer(changes.to_vec());
@@ -281,16 +287,16 @@ impl Store for SqliteStore {
     }
 
     async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Vec<AuditRow>, StoreError> {
-        self.readers.read(&self.database, move |conn| audit::read(conn, before, limit)).await
+        self.readers.read(&self.database, "audit", move |conn| audit::read(conn, before, limit)).await
     }
 
     async fn last_change(&self, what: &'static str, target: &str) -> Result<Option<AuditRow>, StoreError> {
         let target = target.to_owned();
-        self.readers.read(&self.database, move |conn| audit::newest(conn, what, &target)).await
+        self.readers.read(&self.database, "audit", move |conn| audit::newest(conn, what, &target)).await
     }
 
     async fn checks(&self) -> Result<PerCheck<CheckCounts>, StoreError> {
-        self.readers.read(&self.database, check_counts::read).await
+        self.readers.read(&self.database, "counts of checks", check_counts::read).await
     }
 
     async fn note_malformed(&self, batches: u64) -> Result<(), StoreError> {
@@ -303,7 +309,7 @@ impl Store for SqliteStore {
     }
 
     async fn gateways_with_open_sources(&self) -> Result<Vec<Gateway>, StoreError> {
-        self.readers.read(&self.database, ledger::gateways_with_open_sources).await
+        self.readers.read(&self.database, "sources", ledger::gateways_with_open_sources).await
     }
 
     async fn recording(&self) -> Result<RecordingCounts, StoreError> {
@@ -311,14 +317,16 @@ impl Store for SqliteStore {
             time_text::now_ms().saturating_sub(ledger::millis(self.database.options.pending_for));
         let counts = self
             .readers
-            .read(&self.database, move |conn| recording_stats::recording(conn, lost_before))
+            .read(&self.database, "counts of events", move |conn| {
+                recording_stats::recording(conn, lost_before)
+            })
             .await?;
         let (alive, recorder) = self.database.gateway_reports.totals();
         Ok(RecordingCounts { alive, recorder, ..counts })
     }
 
     async fn covers(&self, source: VmId, number: u64) -> Result<bool, StoreError> {
-        self.readers.read(&self.database, move |conn| ledger::covers(conn, source, number)).await
+        self.readers.read(&self.database, "ledger", move |conn| ledger::covers(conn, source, number)).await
     }
 
     async fn add_token(&self, token: TokenRow) -> Result<(), StoreError> {
@@ -326,7 +334,7 @@ impl Store for SqliteStore {
     }
 
     async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
-        self.readers.read(&self.database, tokens::tokens).await
+        self.readers.read(&self.database, "tokens", tokens::tokens).await
     }
 
     fn health(&self) -> StoreHealth {

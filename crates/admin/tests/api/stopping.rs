@@ -1,15 +1,14 @@
 //! The end of the service: by SIGTERM, by a kill; and the command line beside it.
 
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use serde_json::json;
 use tidegate_admin::store::sqlite::{Options, SqliteStore};
 use tokio::net::TcpStream;
 
 use crate::test_gateway::TestGateway;
-use crate::test_service::{Answered, DEADLINE, TestService, binary, client, db, until};
+use crate::test_process::{Process, printed, tidegate, token};
+use crate::test_service::{Answered, DEADLINE, TestService, db, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_answers_whoever_waits() {
@@ -27,73 +26,6 @@ async fn a_stop_answers_whoever_waits() {
     poll.await.unwrap().problem(503, "stopping");
     // The database is free for the next service.
     until("the database is free", async || SqliteStore::open(db(&dir), Options::default()).ok()).await;
-}
-
-/// The binary itself, on ports that were free a moment ago.
-struct Process {
-    child: Child,
-    people: String,
-    /// A token for the people's listener.
-    token: String,
-}
-
-/// The program with these arguments, on the database in `dir`.
-fn tidegate(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(binary());
-    command.args(args).arg("--db").arg(dir.join("tidegate.db")).stdin(Stdio::null());
-    command
-}
-
-fn printed(output: &Output) -> String {
-    String::from_utf8([&output.stdout[..], &output.stderr].concat()).unwrap()
-}
-
-fn token(dir: &Path, scope: &str) -> String {
-    let args = ["token", "create", "--name", "test", "--scope", scope];
-    let made = tidegate(dir, &args).output().unwrap();
-    assert!(made.status.success(), "{}", printed(&made));
-    printed(&made).trim().to_owned()
-}
-
-impl Process {
-    async fn start(dir: &Path) -> Self {
-        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let (people, gateways) = (free(), free());
-        let [people, gateways] = [people, gateways].map(|it| it.local_addr().unwrap().to_string());
-        let token = token(dir, "admin");
-        let args = ["serve", "--log", "warn", "--listen", &people, "--gateway-listen", &gateways];
-        let child = tidegate(dir, &args).spawn().unwrap();
-        let process = Self { child, people: format!("http://{people}"), token };
-        let health = || client().get(format!("{}/api/health", process.people)).send();
-        until("the service answers", async || health().await.ok()).await;
-        process
-    }
-
-    async fn ban(&self, ip: &str) {
-        let request = client().post(format!("{}/api/admin/ip/ban", self.people)).bearer_auth(&self.token);
-        Answered::to(request.body(json!({"ip": ip}).to_string())).await.ok();
-    }
-
-    async fn status(&self, ip: &str) -> serde_json::Value {
-        let request = client().get(format!("{}/api/admin/ip-monitor/{ip}", self.people));
-        Answered::to(request.bearer_auth(&self.token)).await.ok()["status"].clone()
-    }
-
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
-    }
-
-    async fn end(&mut self) -> ExitStatus {
-        until("the process ends", async || self.child.try_wait().unwrap()).await
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod cache;
 mod flags;
-mod health;
+pub mod health;
 pub mod ip;
 pub mod recording;
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::faults::{Faults, Work};
 use super::file::{FileId, beside};
 use super::gateway_reports::GatewayReports;
 use super::options::Options;
@@ -16,7 +17,7 @@ use super::queue::Queue;
 use super::schema::DatabaseState;
 use super::top_addresses::SharedTopAddresses;
 use crate::lock::locked;
-use crate::store::{StoreHealth, time_text};
+use crate::store::{StoreHealth, StoreOperation, time_text};
 
 /// How long health shows a notice.
 const NOTICE_FOR: Duration = Duration::from_secs(3600);
@@ -56,6 +57,10 @@ pub(super) struct Database {
     locked_since: Mutex<Option<Instant>>,
     /// Writes that had to wait for the lock.
     lock_waits: AtomicU64,
+    /// What fails at this moment.
+    pub(super) faults: Faults,
+    /// When a transaction was last committed.
+    last_write: Mutex<Instant>,
     notices: Mutex<VecDeque<Notice>>,
     stopping: Mutex<bool>,
     stopped: Condvar,
@@ -85,6 +90,8 @@ impl Database {
             file_id: Mutex::new(file),
             locked_since: Mutex::new(None),
             lock_waits: AtomicU64::new(0),
+            faults: Faults::default(),
+            last_write: Mutex::new(Instant::now()),
             notices: Mutex::new(VecDeque::new()),
             stopping: Mutex::new(false),
             stopped: Condvar::new(),
@@ -189,6 +196,19 @@ impl Database {
         locked(&self.locked_since).is_some()
     }
 
+    /// A transaction of this name was committed.
+    pub(super) fn wrote(&self, name: &'static str) {
+        *locked(&self.last_write) = Instant::now();
+        self.faults.worked(Work::Write(name));
+    }
+
+    /// Whether it is time to try whether the database can be written: nothing was written for
+    /// [`Options::try_write_after`], or the last write failed.
+    pub(super) fn is_write_to_be_tried(&self) -> bool {
+        self.faults.has(StoreOperation::Write)
+            || locked(&self.last_write).elapsed() >= self.options.try_write_after
+    }
+
     /// Keeps a notice of what was found and repaired, for health, and logs it.
     pub(super) fn notice(&self, text: &str) {
         let mut notices = locked(&self.notices);
@@ -216,6 +236,7 @@ impl Database {
         StoreHealth {
             locked_for: locked(&self.locked_since).map(|at| at.elapsed()).filter(|&d| d > LOCK_WORTH_TELLING),
             unusable: self.unusable(),
+            faults: self.faults.list(),
             db_bytes: std::fs::metadata(&self.path).map_or(0, |m| m.len()),
             wal_bytes: self.wal_bytes(),
             lock_waits: self.lock_waits.load(Ordering::Relaxed),

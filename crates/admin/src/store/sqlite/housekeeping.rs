@@ -12,11 +12,13 @@ use tokio::sync::oneshot;
 use super::append::MAX_ROWS;
 use super::connection::{connect, connect_reader, in_transaction};
 use super::database::Database;
+use super::error::sql_error;
 use super::events::bytes_in_use;
+use super::faults::Work;
 use super::ledger::{self, millis};
 use super::queue::HousekeepingStep;
 use super::{ip_monitor, open_events};
-use crate::store::{StoreError, time_text};
+use crate::store::{StoreError, StoreOperation, time_text};
 
 /// How often the size of the write-ahead log is checked.
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(250);
@@ -28,6 +30,8 @@ const WAL_TOO_LARGE: u64 = 64 << 20;
 const CHECKPOINT_WAIT: Duration = Duration::from_millis(50);
 /// A small log is written back this often.
 const SMALL_WAL_EVERY: Duration = Duration::from_secs(60);
+/// One that failed is tried again this often.
+const RETRY_CHECKPOINT: Duration = Duration::from_secs(1);
 /// Pause between two steps.
 const STEP_PAUSE: Duration = Duration::from_millis(5);
 /// Bans that one step removes.
@@ -72,8 +76,8 @@ impl Housekeeper {
                     .ok();
             }
             let Some(conns) = &mut open else { continue };
-            let mut kept =
-                self.checkpoint(&conns.checkpointer).and_then(|()| self.trim_events(&mut conns.reader));
+            let checkpointed = self.checkpoint(&conns.checkpointer);
+            let mut kept = self.trim_events(&mut conns.reader).and(checkpointed);
             if kept.is_ok() && Instant::now() >= next_chores {
                 kept = self.housekeeping(&mut conns.reader);
                 next_chores = Instant::now() + self.database.options.housekeeping_every;
@@ -95,14 +99,22 @@ impl Housekeeper {
         })
     }
 
+    /// Writes the write-ahead log back if it is due.
     fn checkpoint(&mut self, conn: &Connection) -> rusqlite::Result<()> {
-        let size = self.database.wal_bytes();
-        let due =
-            size >= WAL_WORTH_WRITING_BACK || size > 0 && self.last_checkpoint.elapsed() >= SMALL_WAL_EVERY;
+        let (size, since_last) = (self.database.wal_bytes(), self.last_checkpoint.elapsed());
+        let failed = self.database.faults.has(StoreOperation::Checkpoint);
+        let every = if failed { RETRY_CHECKPOINT } else { SMALL_WAL_EVERY };
+        let due = size >= WAL_WORTH_WRITING_BACK || size > 0 && since_last >= every;
         if !due {
             return Ok(());
         }
         self.last_checkpoint = Instant::now();
+        let done = Self::write_back(conn, size);
+        self.database.faults.note(Work::Checkpoint, &done.as_ref().map_err(sql_error));
+        done
+    }
+
+    fn write_back(conn: &Connection, size: u64) -> rusqlite::Result<()> {
         let run = |mode: &str| conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));
         run("PASSIVE")?;
         if size < WAL_TOO_LARGE {

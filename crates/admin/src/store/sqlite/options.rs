@@ -12,6 +12,8 @@ pub struct Options {
     /// Without a backlog, transactions of events begin at most this often: during each, a
     /// `sqlite3` without a timeout is refused. The answer to a post may take this long.
     pub ingest_every: Duration,
+    /// After this long without a write one is tried, so that health knows whether it works.
+    pub try_write_after: Duration,
     /// How often to look for changes by other programs.
     pub look_every: Duration,
     /// How often to remove what is no longer kept.
@@ -34,6 +36,7 @@ impl Default for Options {
             events_max_bytes: 2_000_000_000,
             busy_for: Duration::from_secs(2),
             ingest_every: Duration::from_millis(250),
+            try_write_after: Duration::from_secs(10),
             look_every: Duration::from_millis(50),
             housekeeping_every: Duration::from_secs(60),
             expired_keep_for: Duration::from_secs(3_600),

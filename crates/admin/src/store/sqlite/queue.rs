@@ -147,6 +147,20 @@ pub(super) enum WriterTask {
     Idle,
 }
 
+impl WriterTask {
+    /// How health calls it if it fails.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Stop | Self::Repair => "repair",
+            Self::Urgent(_) => "changes",
+            Self::Opens(_) => "open events",
+            Self::Ingest(_) => "events",
+            Self::Housekeeping(..) => "housekeeping",
+            Self::Idle => "a trial",
+        }
+    }
+}
+
 /// The waiting jobs.
 pub(super) struct Queue {
     /// See [`Options::ingest_every`](super::Options::ingest_every).

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use super::connection::{connect_reader, in_transaction};
 use super::database::Database;
 use super::error::{failed, sql_error};
+use super::faults::Work;
 use crate::lock::locked;
 use crate::store::StoreError;
 
@@ -33,10 +34,12 @@ impl Readers {
     }
 
     /// Runs `read` in a read transaction, on a blocking thread. It is repeated if the database
-    /// was replaced or restored meanwhile, so it must only read.
+    /// was replaced or restored meanwhile, so it must only read. `name` is how health calls it if
+    /// it fails.
     pub(super) async fn read<T, F>(
         self: &Arc<Self>,
         database: &Arc<Database>,
+        name: &'static str,
         read: F,
     ) -> Result<T, StoreError>
     where
@@ -45,7 +48,12 @@ impl Readers {
     {
         let _permit = self.permits.acquire().await.map_err(|_| StoreError::Closed)?;
         let (readers, database) = (Arc::clone(self), Arc::clone(database));
-        tokio::task::spawn_blocking(move || readers.read_now(&database, &read))
+        let work = move || {
+            let value = readers.read_now(&database, &read);
+            database.faults.note(Work::Read(name), &value);
+            value
+        };
+        tokio::task::spawn_blocking(work)
             .await
             .map_err(|e| failed(format_args!("a read ended early: {e}")))?
     }

@@ -6,6 +6,7 @@ use tidegate_policy::wire::event::{DropReason, VmId};
 
 use super::check_counts;
 use super::integers::{from_sql, to_sql};
+use super::meta;
 use super::open_events;
 use super::ranges::RangeTable;
 use crate::store::RecordingCounts;
@@ -33,31 +34,15 @@ fn sums_of(row: &Row<'_>) -> rusqlite::Result<[i64; 5]> {
     Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?])
 }
 
-fn meta(conn: &Connection, name: &str) -> rusqlite::Result<i64> {
-    conn.prepare_cached("SELECT coalesce((SELECT value FROM meta WHERE name = ?1), 0)")?
-        .query_row([name], |row| row.get(0))
-}
-
-fn add_to_meta(conn: &Connection, name: &str, more: i64) -> rusqlite::Result<()> {
-    if more != 0 {
-        conn.prepare_cached(
-            "INSERT INTO meta (name, value) VALUES (?1, ?2)
-             ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
-        )?
-        .execute(params![name, more])?;
-    }
-    Ok(())
-}
-
 /// Counts batches that could not be read.
 pub(super) fn add_malformed(conn: &Connection, batches: u64) -> rusqlite::Result<()> {
-    add_to_meta(conn, MALFORMED, to_sql(batches))
+    meta::add(conn, MALFORMED, to_sql(batches))
 }
 
 /// Adds to the count of events that the ledger has without their end; `more` is negative when
 /// ends have come.
 pub(super) fn add_incomplete(conn: &Connection, more: i64) -> rusqlite::Result<()> {
-    add_to_meta(conn, INCOMPLETE, more)
+    meta::add(conn, INCOMPLETE, more)
 }
 
 /// The counts at the moment of the read transaction that `conn` is in. Gaps that existed before
@@ -67,7 +52,7 @@ pub(super) fn recording(conn: &Connection, lost_before: i64) -> rusqlite::Result
     let mut sums =
         conn.prepare_cached(&format!("SELECT {SUM_COLUMNS} FROM sources"))?.query_row([], sums_of)?;
     for (sum, name) in sums.iter_mut().zip(SUMS) {
-        *sum = sum.saturating_add(meta(conn, &format!("{FOLDED}{name}"))?);
+        *sum = sum.saturating_add(meta::get(conn, &format!("{FOLDED}{name}"))?);
     }
     let [numbered, stored, duplicates, lost_with_source, unclosed] = sums.map(from_sql);
     let (missing, too_old) = gaps_of_the_living(conn, lost_before)?;
@@ -80,9 +65,9 @@ pub(super) fn recording(conn: &Connection, lost_before: i64) -> rusqlite::Result
         pending: missing.saturating_sub(too_old) + open_of_the_ended,
         lost: lost_with_source.saturating_sub(open_of_the_ended) + too_old,
         dropped: dropped(conn)?,
-        malformed: from_sql(meta(conn, MALFORMED)?),
+        malformed: from_sql(meta::get(conn, MALFORMED)?),
         open,
-        incomplete: from_sql(meta(conn, INCOMPLETE)?),
+        incomplete: from_sql(meta::get(conn, INCOMPLETE)?),
         checks: check_counts::read(conn)?,
         ..RecordingCounts::default()
     })
@@ -120,7 +105,7 @@ fn dropped(conn: &Connection) -> rusqlite::Result<Vec<(&'static str, u64)>> {
         let known: i64 = conn
             .prepare_cached("SELECT coalesce(sum(last - first + 1), 0) FROM dropped WHERE reason = ?1")?
             .query_row([name], |row| row.get(0))?;
-        let total = known.saturating_add(meta(conn, &format!("{FOLDED_DROPPED}{name}"))?);
+        let total = known.saturating_add(meta::get(conn, &format!("{FOLDED_DROPPED}{name}"))?);
         if total > 0 {
             by_reason.push((name, from_sql(total)));
         }
@@ -142,14 +127,14 @@ pub(super) fn aggregate_source(conn: &Connection, source: VmId, before: i64) -> 
         .prepare_cached(&format!("SELECT {SUM_COLUMNS} FROM sources WHERE {ended}"))?
         .query_row(params![key, before], sums_of)?;
     for (sum, name) in sums.into_iter().zip(SUMS) {
-        add_to_meta(conn, &format!("{FOLDED}{name}"), sum)?;
+        meta::add(conn, &format!("{FOLDED}{name}"), sum)?;
     }
     let mut by_reason = conn.prepare_cached(
         "SELECT reason, sum(last - first + 1) FROM dropped WHERE source = ?1 GROUP BY reason",
     )?;
     let mut rows = by_reason.query([key])?;
     while let Some(row) = rows.next()? {
-        add_to_meta(conn, &format!("{FOLDED_DROPPED}{}", row.get::<_, String>(0)?), row.get(1)?)?;
+        meta::add(conn, &format!("{FOLDED_DROPPED}{}", row.get::<_, String>(0)?), row.get(1)?)?;
     }
     for table in ["ledger", "dropped", "source_marks", "sources"] {
         conn.prepare_cached(&format!("DELETE FROM {table} WHERE source = ?1"))?.execute([key])?;

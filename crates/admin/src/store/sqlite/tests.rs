@@ -2,6 +2,7 @@
 //! process.
 
 mod crash;
+mod damage;
 mod files;
 mod foreign;
 mod former_rows;

@@ -8,13 +8,17 @@ use rusqlite::Connection;
 
 use super::connection::{connect_reader, in_transaction};
 use super::database::Database;
+use super::error::sql_error;
+use super::faults::Work;
 use super::schema::read_state;
 
 /// Runs until the store is closed.
 pub(super) fn run(database: &Arc<Database>) {
     let mut open = None;
     while database.sleep(database.options.look_every) {
-        if let Err(e) = one_look(database, &mut open) {
+        let looked = one_look(database, &mut open);
+        database.faults.note(Work::Read("watching"), &looked.as_ref().map_err(sql_error));
+        if let Err(e) = looked {
             tracing::debug!("cannot look at the database: {e}");
             open = None;
             database.queue.put_repair();

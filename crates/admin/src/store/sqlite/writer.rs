@@ -15,12 +15,14 @@ use super::change_log::{REPLACED, RESTORED, TAMPERED};
 use super::connection::connect;
 use super::database::Database;
 use super::error::{failed, sql_error};
+use super::faults::Work;
 use super::file::{FileId, FileSet, warn_if_open_to_others};
+use super::meta;
 use super::queue::WriterTask;
 use super::schema::{self, DatabaseState, EPOCH, RELOAD, read_state};
 use super::top_addresses;
 
-use crate::store::StoreError;
+use crate::store::{StoreError, time_text};
 
 /// Pause between two tries for the write lock.
 const LOCK_RETRY: Duration = Duration::from_millis(3);
@@ -39,6 +41,8 @@ pub(super) struct Writer {
     aliases: AddressAliases,
     /// The newest `seq` when the transaction began.
     newest_at_begin: u64,
+    /// What it does at this moment, as health calls it if that fails.
+    doing: &'static str,
 }
 
 /// How a transaction ended whose statements all succeeded.
@@ -74,6 +78,7 @@ impl Writer {
             replaced: false,
             aliases: AddressAliases::default(),
             newest_at_begin: 0,
+            doing: "",
         }
     }
 
@@ -82,7 +87,9 @@ impl Writer {
         let database = Arc::clone(&self.database);
         loop {
             self.read_ahead();
-            match database.queue.next(database.is_locked()) {
+            let task = database.queue.next(database.is_locked());
+            self.doing = task.name();
+            match task {
                 WriterTask::Stop => break,
                 WriterTask::Repair => self.repair(),
                 WriterTask::Urgent(jobs) => self.urgent(jobs),
@@ -99,13 +106,36 @@ impl Writer {
         database.queue.clear();
     }
 
-    /// Writes the counts of addresses if that is due. Otherwise tries the write lock, so that
-    /// health reports another program's lock before a ban has to wait for it.
+    /// Writes the counts of addresses if that is due. Otherwise tries to write, or only the write
+    /// lock, so that health reports a full disk or another program's lock before a ban needs it.
     fn idle(&mut self) {
         if self.database.top_addresses.is_due() {
             self.write_top_addresses();
+        } else if self.database.is_write_to_be_tried() {
+            self.try_write();
         } else if self.try_lock().is_ok() {
             self.rollback();
+        }
+    }
+
+    /// Commits a transaction that changes nothing but a time.
+    fn try_write(&mut self) {
+        let written = self.begin(Instant::now()).and_then(|()| {
+            let before = self.conn.total_changes();
+            meta::set(&self.conn, meta::WRITTEN_AT, time_text::now_ms()).map_err(|e| sql_error(&e))?;
+            self.end(before)
+        });
+        if !matches!(written, Ok(TransactionEnd::Durable)) {
+            self.rollback();
+            self.forget();
+        }
+        self.note_failure(&written);
+    }
+
+    /// Notes for health if what is done has failed. A success is noted where it is committed.
+    fn note_failure<T>(&self, result: &Result<T, StoreError>) {
+        if let Err(error) = result {
+            self.database.faults.note(Work::Write(self.doing), &Err::<(), _>(error.clone()));
         }
     }
 
@@ -205,6 +235,7 @@ impl Writer {
         if !self.database.is_in_place() {
             return Ok(TransactionEnd::Lost);
         }
+        self.database.wrote(self.doing);
         self.database.saw(newest);
         if newest > self.newest_at_begin {
             self.database.notify();

@@ -4,6 +4,7 @@ mod references;
 mod rollout;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -15,12 +16,13 @@ use serde::Serialize;
 use tidegate_policy::tables::Table;
 
 use crate::api::admin::gateways::GatewayInfo;
-use crate::api::app_state::AppState;
+use crate::api::app_state::{AppState, PerListener};
 use crate::api::query::{QueryParams, shortened};
 use crate::feed::{self, FeedHealth, Quarantined, RowStatus, Snapshot, TableDigest};
 use crate::gateways::LOST_AFTER;
 use crate::problem::ApiResult;
-use crate::store::{StoreHealth, StoreTable};
+use crate::serve::connections::Connections;
+use crate::store::{StoreHealth, StoreOperation, StoreTable};
 use crate::time;
 
 /// The paths here.
@@ -57,9 +59,11 @@ pub struct Health {
 
 /// A reason why the service is degraded.
 #[derive(Serialize, Debug, PartialEq, Eq)]
-struct Reason {
-    code: &'static str,
-    detail: String,
+pub struct Reason {
+    /// Stable code.
+    pub code: &'static str,
+    /// A sentence for people.
+    pub detail: String,
 }
 
 #[derive(Serialize, Debug)]
@@ -154,7 +158,8 @@ pub async fn detailed(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<H
     let store = app.store.health();
     let gateways: Vec<GatewayInfo> = app.gateways.list().into_iter().map(GatewayInfo::from).collect();
     let feed = app.feed.health();
-    let mut reasons = reasons(&snapshot, &feed, &store, &gateways);
+    let mut reasons = own_reasons(&feed, &store, &app.connections);
+    reasons.extend(table_and_gateway_reasons(&snapshot, &gateways));
     let mut notes = Vec::new();
     rollout::geo(&snapshot, app.country_headers.seen(), &mut reasons, &mut notes);
     let unknown_backends = references::backends(&snapshot, &app.clusters, &mut reasons);
@@ -189,11 +194,12 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn reasons(
-    snapshot: &Snapshot,
+/// What keeps the service from its work, by itself: apart from what rows, gateways and their
+/// operators do.
+pub fn own_reasons(
     feed: &FeedHealth,
     store: &StoreHealth,
-    gateways: &[GatewayInfo],
+    connections: &PerListener<Arc<Connections>>,
 ) -> Vec<Reason> {
     let mut reasons = Vec::new();
     let mut say = |code, detail| reasons.push(Reason { code, detail });
@@ -211,6 +217,39 @@ fn reasons(
         let size = store.wal_bytes >> 20;
         say("wal_large", format!("the write-ahead log has {size} MiB: some reader has not ended for long"));
     }
+    for operation in StoreOperation::ALL {
+        let of_it = store.faults.iter().filter(|fault| fault.operation == operation);
+        let details: Vec<_> = of_it
+            .map(|fault| format!("{}, for {} s: {}", fault.what, fault.since.as_secs(), fault.why))
+            .collect();
+        if !details.is_empty() {
+            let (code, what) = match operation {
+                StoreOperation::Write => ("store_write_failed", "writing to the database fails"),
+                StoreOperation::Read => ("store_read_failed", "reading the database fails"),
+                StoreOperation::Checkpoint => (
+                    "store_checkpoint_failed",
+                    "the write-ahead log cannot be written back into the database",
+                ),
+            };
+            say(code, format!("{what}: {}", details.join("; ")));
+        }
+    }
+    for (listener, of) in connections.named() {
+        if of.was_full() {
+            let (open, limit) = (of.open(), of.limit());
+            let detail = format!(
+                "the listener for {listener} had no room within the last minute: {open} of {limit} connections, and \
+                 idle ones were closed for new ones"
+            );
+            say("connections_full", detail);
+        }
+    }
+    reasons
+}
+
+fn table_and_gateway_reasons(snapshot: &Snapshot, gateways: &[GatewayInfo]) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    let mut say = |code, detail| reasons.push(Reason { code, detail });
     if let rows @ 1.. = snapshot.quarantine().len() {
         say(
             "rows_quarantined",

@@ -30,6 +30,7 @@ impl Writer {
             self.rollback();
             self.forget();
         }
+        self.note_failure(&ended);
         ended.map(|(rows, _)| rows)
     }
 

@@ -26,6 +26,7 @@ impl Writer {
             self.database.queue.pause_ingest(begun.elapsed());
             outcome
         });
+        self.note_failure(&outcome);
         match outcome {
             Ok((TransactionEnd::Durable, progress)) => {
                 let rest = answer_ingest(jobs, progress);
@@ -61,6 +62,7 @@ impl Writer {
             self.rollback();
             self.forget();
         }
+        self.note_failure(&ended);
     }
 }
 

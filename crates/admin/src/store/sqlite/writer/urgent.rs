@@ -35,7 +35,9 @@ impl Writer {
         while !jobs.is_empty() {
             let oldest = jobs.iter().map(|w| w.since).min().unwrap_or_else(Instant::now);
             let deadline = oldest + self.database.options.busy_for;
-            match once(self, &jobs, deadline) {
+            let outcome = once(self, &jobs, deadline);
+            self.note_failure(&outcome);
+            match outcome {
                 Ok(Some(results)) => {
                     answer(jobs, results);
                     return Vec::new();
@@ -67,7 +69,9 @@ impl Writer {
         let before = self.conn.total_changes();
         let mut results = Vec::with_capacity(jobs.len());
         for waiting in jobs {
-            results.push(self.one_urgent(&waiting.job));
+            let result = self.one_urgent(&waiting.job);
+            self.note_failure(&result);
+            results.push(result);
         }
         let ended = self.end(before);
         Ok(self.ended_durably(ended)?.then_some(results))

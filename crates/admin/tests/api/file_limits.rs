@@ -1,0 +1,59 @@
+//! The program at the limits that its system gives it.
+
+use rusqlite::Connection;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use serde_json::Value;
+
+use crate::test_process::Process;
+use crate::test_service::{each, until};
+
+/// Largest size of a file that `process` may write; `None`: any.
+fn limit_files(process: &Process, bytes: Option<u64>) {
+    let pid = Pid::from_child(&process.child);
+    prlimit(Some(pid), Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
+}
+
+fn codes(health: &Value) -> Vec<String> {
+    each(&health["reasons"], |reason| reason["code"].as_str().unwrap().to_owned())
+}
+
+/// A limit on the size of files stands for a full disk; by default it also ends a process that
+/// meets it (SIGXFSZ).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_outlived_and_said_until_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = Process::start(dir.path()).await;
+    process.ban("1.2.3.4").await;
+    assert_eq!(process.get("/api/health").await.ok(), serde_json::json!({"status": "ok"}));
+    limit_files(&process, Some(1 << 20));
+    // Another program, which has no limit, fills the write-ahead log beyond it.
+    let other = Connection::open(dir.path().join("tidegate.db")).unwrap();
+    other
+        .execute_batch(
+            "PRAGMA wal_autocheckpoint = 0; CREATE TABLE filler (bytes);
+             INSERT INTO filler VALUES (zeroblob(6000000));",
+        )
+        .unwrap();
+    process.try_ban("1.2.3.5").await.problem(500, "store_failed");
+    until("health says what fails", async || {
+        let said = codes(&process.get("/api/admin/optimization/health").await.ok());
+        let wanted = ["store_write_failed", "store_checkpoint_failed"];
+        wanted.iter().all(|code| said.iter().any(|said| said == code)).then_some(())
+    })
+    .await;
+    let open = process.get("/api/health").await.ok();
+    assert_eq!(open["status"], "degraded");
+    assert!(each(&open["reasons"], Value::clone).contains(&"store_write_failed".into()), "{open}");
+    let page = String::from_utf8(process.get("/metrics").await.bytes).unwrap();
+    assert!(page.contains("tidegate_admin_store_failing{operation=\"checkpoint\"} 1\n"), "{page}");
+    // What is stored is still read.
+    assert_eq!(process.status("1.2.3.4").await, "banned");
+
+    limit_files(&process, None);
+    until("all is well again, though nobody writes", async || {
+        (process.get("/api/health").await.ok()["status"] == "ok").then_some(())
+    })
+    .await;
+    process.ban("1.2.3.5").await;
+    assert_eq!(process.status("1.2.3.5").await, "banned");
+}
