@@ -52,7 +52,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::gateways::{Gateways, Goal};
+use crate::gateways::{Gateways, Goal, refresh_id};
 use crate::lock::locked;
 use crate::store::{StoreError, StoreTable, TableStore};
 use direct_rows::Lateness;
@@ -225,7 +225,8 @@ impl Feed {
         let deadline = Instant::now() + wait.min(shared.options.max_wait);
         let mut released = shared.released.subscribe();
         let mut nudges = shared.options.gateways.nudges();
-        let known_refresh = held.refresh.unwrap_or_else(|| released.borrow().refresh);
+        let claimed = held.refresh.filter(|refresh| *refresh <= refresh_id::highest_believed());
+        let known_refresh = claimed.unwrap_or_else(|| released.borrow().refresh);
         shared.refresh.fetch_max(known_refresh, Ordering::AcqRel);
         let _waiting = Waiting::new(&shared.waiting);
         loop {
@@ -278,7 +279,7 @@ impl Feed {
         let differs = reconcile::compare(shared, &StoreTable::ALL).await?;
         // Higher than any refresh that gateways know from before a restart; otherwise they would
         // not carry it out.
-        let id = shared.refresh.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
+        let id = shared.refresh.fetch_add(1, Ordering::AcqRel).saturating_add(1);
         let (done, ordered) = oneshot::channel();
         // The follower ends only with the last handle.
         let _ = shared.events.send(FollowerEvent::Refresh { id, differs, done });

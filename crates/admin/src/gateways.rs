@@ -5,6 +5,7 @@
 //! soon as a newer process of its node has replaced it.
 
 mod enforced;
+pub(crate) mod refresh_id;
 mod registry;
 #[cfg(test)]
 mod tests;
@@ -110,7 +111,10 @@ impl Gateways {
 
     /// Notes an ack of `gateway`. One that is older than its last ack in the same epoch was
     /// overtaken on the way and is ignored.
-    pub fn ack(&self, gateway: &Gateway, ack: Ack) {
+    pub fn ack(&self, gateway: &Gateway, mut ack: Ack) {
+        if ack.refresh > refresh_id::highest_believed() {
+            ack.refresh = 0;
+        }
         let heard = self.registry().ack(gateway, ack);
         for took in heard.enforced {
             self.0.enforced.observe(took.as_secs_f64());

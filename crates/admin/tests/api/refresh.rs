@@ -8,7 +8,7 @@ use tidegate_policy::wire::event::EventPost;
 use tidegate_policy::wire::sync::SyncAnswer;
 
 use crate::test_gateway::{EVENTS, TestGateway, ack};
-use crate::test_service::{Answered, TestService, has, until};
+use crate::test_service::{Answered, TestService, each, has, until};
 
 const REFRESH: &str = "/api/admin/optimization/cache/refresh";
 const WARMUP: &str = "/api/admin/optimization/warmup";
@@ -83,6 +83,34 @@ async fn a_refresh_answers_once_every_gateway_has_loaded_anew() {
         }
         let list = service.get("/api/admin/gateways").await.ok();
         assert_eq!(list["items"][0]["refresh"], last, "{list}");
+    })
+    .await;
+}
+
+/// A gateway says that it has carried out the highest refresh that there can be.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_claim_of_a_gateway_makes_a_refresh_do_nothing() {
+    let service = TestService::start().await;
+    let sync = format!("{}?wait=0s", crate::test_gateway::SYNC);
+    let liar =
+        || service.as_gateway(Method::GET, &sync).header("x-tidegate-gateway", "liar;00000000000000bb");
+    for claimed in [u64::MAX, u64::MAX - 1, 1 << 60] {
+        let polled = liar().header("x-tidegate-held", format!("refresh={claimed}"));
+        let answer = SyncAnswer::from_bytes(Answered::to(polled).await.binary()).unwrap();
+        let ack = format!("{};refresh={claimed};live=1;stale=0", answer.version);
+        let acked = service.as_gateway(Method::POST, &format!("{}/ack", crate::test_gateway::SYNC));
+        assert_eq!(Answered::to(acked.header("x-tidegate-ack", ack)).await.status, 204);
+    }
+    beside_a_gateway(&service, true, async || {
+        let mut last = 0;
+        for _ in 0..3 {
+            let refreshed = post(&service, REFRESH, "15s").await;
+            let refresh = refreshed["refresh"].as_u64().unwrap();
+            assert!(refresh > last, "{refreshed}");
+            let behind = each(&refreshed["behind"], |node| node.as_str().unwrap().to_owned());
+            assert!(!behind.contains(&"node-1".to_owned()), "{refreshed}");
+            last = refresh;
+        }
     })
     .await;
 }
