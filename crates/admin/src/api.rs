@@ -2,6 +2,7 @@
 //! `/api/admin/optimization/flags` is `api/admin/optimization/flags.rs`. Files directly in `api/`
 //! are shared by several.
 
+pub mod address_limits;
 mod admin;
 pub mod app_state;
 mod body;
@@ -30,6 +31,7 @@ use crate::auth::{RequiredScope, Scope, require_scope};
 use crate::metrics::{Listener, Metrics};
 use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::serve::connections::OpenConnection;
+use address_limits::{AddressLimits, TooMany};
 use app_state::AppState;
 
 /// No answer takes longer. It is more than the longest wait that a client may ask for plus the
@@ -38,14 +40,34 @@ const LONGEST_ANSWER: Duration = Duration::from_secs(60);
 
 /// The people's listener.
 pub fn people(app: AppState) -> Router {
-    let open = Router::new().route("/api/health", get(alive)).merge(metrics::routes());
+    let open = open(&app).merge(limited(metrics::routes(), &app));
     finish(Listener::People, Scope::Admin, open, admin::routes(), app)
 }
 
 /// The gateways' listener.
 pub fn data_plane(app: AppState) -> Router {
-    let open = Router::new().route("/api/health", get(alive));
+    let open = open(&app);
     finish(Listener::Gateways, Scope::Gateway, open, data_plane::routes(), app)
+}
+
+/// What both listeners answer without a token.
+fn open(app: &AppState) -> Router<AppState> {
+    limited(Router::new().route("/api/health", get(alive)), app)
+}
+
+/// Limits the rate of requests by address.
+fn limited(router: Router<AppState>, app: &AppState) -> Router<AppState> {
+    router.layer(from_fn_with_state(app.limits.clone(), limit_address))
+}
+
+async fn limit_address(
+    State(limits): State<AddressLimits>,
+    request: Request,
+    next: Next,
+) -> Result<Response, TooMany> {
+    let connection = request.extensions().get::<Arc<OpenConnection>>().cloned();
+    limits.wait(connection.as_ref()).await?;
+    Ok(next.run(request).await)
 }
 
 fn finish(
@@ -55,7 +77,7 @@ fn finish(
     guarded: Router<AppState>,
     app: AppState,
 ) -> Router {
-    let scope = RequiredScope { tokens: Arc::clone(&app.tokens), scope };
+    let scope = RequiredScope { tokens: Arc::clone(&app.tokens), scope, limits: app.limits.clone() };
     let guarded = guarded
         .fallback(nothing_here)
         .method_not_allowed_fallback(not_this_method)

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::api::address_limits::{AddressLimits, TooMany};
 use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::serve::connections::OpenConnection;
 use crate::store::{Store, StoreError, TokenRow};
@@ -169,23 +170,38 @@ pub struct RequiredScope {
     pub tokens: Arc<Tokens>,
     /// The scope that a token needs here.
     pub scope: Scope,
+    /// How often an address may try without one.
+    pub limits: AddressLimits,
 }
 
-/// Lets a request pass if its token has the required scope. Nothing of the body was read before.
+/// Lets a request pass if its token has the required scope. Nothing of the body was read before. A
+/// refusal is late, or another one, where an address has had many.
 ///
 /// # Errors
-/// 401 without a known token, 403 with one of another scope.
+/// 401 without a known token, 403 with one of another scope, 429 after too many of these.
 pub async fn require_scope(
     State(required): State<RequiredScope>,
     mut request: Request,
     next: Next,
-) -> ApiResult<Response> {
-    let caller = required.tokens.find(bearer(&request)?, required.scope).await?;
-    if let Some(connection) = request.extensions().get::<Arc<OpenConnection>>() {
-        connection.note_token();
+) -> Result<Response, TooMany> {
+    let connection = request.extensions().get::<Arc<OpenConnection>>().cloned();
+    let found = match bearer(&request) {
+        Ok(token) => required.tokens.find(token, required.scope).await,
+        Err(missing) => Err(missing),
+    };
+    match found {
+        Ok(caller) => {
+            connection.iter().for_each(|connection| connection.note_token());
+            request.extensions_mut().insert(caller);
+            Ok(next.run(request).await)
+        }
+        Err(refusal) => {
+            if matches!(refusal.code(), ProblemCode::Unauthorized | ProblemCode::WrongScope) {
+                required.limits.wait(connection.as_ref()).await?;
+            }
+            Ok(refusal.into_response())
+        }
     }
-    request.extensions_mut().insert(caller);
-    Ok(next.run(request).await)
 }
 
 fn bearer(request: &Request) -> ApiResult<&str> {

@@ -66,6 +66,8 @@ metrics! {
         "when it began, in seconds since 1970";
     REQUESTS: Counter "tidegate_admin_requests" ["listener", "method", "endpoint", "class"]
         "requests of both listeners that were answered. `endpoint` is a pattern of the API (`/api/admin/routes/{name}`) or `none`, `class` `2xx`, `4xx`, ..., a made-up method is `other`";
+    LIMITED: Counter "tidegate_admin_requests_limited" ["how"]
+        "requests without a known token, `/api/health` and `/metrics` included, beyond 20 a second of one address: `delayed` for a second, `refused` with 429";
     CONNECTIONS: Gauge "tidegate_admin_connections" ["listener"]
         "open connections; `people` at most 1,024, `gateways` at most 32,768, both fewer if the process may open fewer files";
     CONNECTIONS_CLOSED: Counter "tidegate_admin_connections_closed" ["listener", "reason"]

@@ -106,6 +106,8 @@ problem_codes! {
         "a compressed body";
     InvalidField = "invalid_field", UNPROCESSABLE_ENTITY, "A field of the body is not right",
         "`errors` names the fields";
+    TooManyRequests = "too_many_requests", TOO_MANY_REQUESTS, "Too many requests without a token",
+        "an address has sent over 20 requests a second without a known token, and 128 of them wait already; `Retry-After`";
     StoreFailed = "store_failed", INTERNAL_SERVER_ERROR, "The database failed",
         "the database failed; the service's log says how";
     StoreBusy = "store_busy", SERVICE_UNAVAILABLE, "The database is locked by another program",
@@ -265,7 +267,7 @@ impl IntoResponse for Problem {
         if self.code == ProblemCode::Unauthorized {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tidegate\""));
         }
-        if self.code.status() == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(self.code.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response

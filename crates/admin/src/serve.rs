@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::api;
+use crate::api::address_limits::AddressLimits;
 use crate::api::app_state::{AppState, CountryHeaders, PerListener};
 use crate::auth::Tokens;
 use crate::feed::{Feed, FeedOptions};
@@ -102,6 +103,8 @@ impl Service {
             clusters: Arc::new(config.clusters),
             documents: Arc::default(),
             metrics: Metrics::default(),
+            limits: AddressLimits::default(),
+            metrics_page: Arc::default(),
             connections: PerListener {
                 people: Connections::new(limits.people),
                 gateways: Connections::new(limits.gateways),

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::address_limits::AddressLimits;
+use super::metrics::CachedPage;
 use crate::auth::Tokens;
 use crate::feed::{Feed, Snapshot};
 use crate::gateways::Gateways;
@@ -43,6 +45,10 @@ pub struct AppState {
     pub documents: Arc<tokio::sync::Mutex<()>>,
     /// The service's own metrics.
     pub metrics: Metrics,
+    /// The rates of callers without a token.
+    pub limits: AddressLimits,
+    /// The page of metrics as it was last made.
+    pub metrics_page: Arc<tokio::sync::Mutex<Option<CachedPage>>>,
     /// The open connections of both listeners.
     pub connections: PerListener<Arc<Connections>>,
 }

@@ -1,6 +1,6 @@
 //! `GET /metrics`: the service's metrics for Prometheus.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
 use axum::extract::State;
@@ -8,6 +8,7 @@ use axum::http::Uri;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use bytes::Bytes;
 use tidegate_policy::check::Check;
 use tidegate_policy::tables::Table;
 
@@ -26,24 +27,48 @@ pub fn routes() -> Router<AppState> {
     Router::new().route("/metrics", get(metrics))
 }
 
-/// Answers the page.
+/// A page is given out for this long: making it reads sums over whole tables, and anybody may ask
+/// for it.
+const PAGE_TIME: Duration = Duration::from_secs(1);
+
+/// A page, and when it was made.
+pub struct CachedPage {
+    made: Instant,
+    text: Bytes,
+}
+
+/// Answers the page, at most a second old. Whoever comes while it is made waits for it.
 pub async fn metrics(State(app): State<AppState>, uri: Uri) -> ApiResult<Response> {
     QueryParams::read(&uri, &[])?;
+    let mut cached = app.metrics_page.lock().await;
+    let text = match &*cached {
+        Some(page) if page.made.elapsed() < PAGE_TIME => page.text.clone(),
+        _ => {
+            let text = Bytes::from(make_page(&app).await);
+            *cached = Some(CachedPage { made: Instant::now(), text: text.clone() });
+            text
+        }
+    };
+    drop(cached);
+    let headers = [(CONTENT_TYPE, declared::CONTENT_TYPE), (CACHE_CONTROL, "no-store")];
+    Ok((headers, text).into_response())
+}
+
+async fn make_page(app: &AppState) -> String {
     let mut page = MetricsPage::default();
-    service(&mut page, &app);
+    service(&mut page, app);
     let health = app.feed.health();
     feed(&mut page, &app.feed.snapshot(), health.trouble.is_some());
-    gateways(&mut page, &app);
+    gateways(&mut page, app);
     store(&mut page, &app.store.health());
     // Metrics that the database does not give are missing on the page.
-    let recorded = recording::read_counts(&app).await.ok();
+    let recorded = recording::read_counts(app).await.ok();
     page.whether(&declared::STORE_READABLE, recorded.is_some());
     if let Some((counts, silent)) = recorded {
         events(&mut page, &counts, silent);
         checks(&mut page, &counts);
     }
-    let headers = [(CONTENT_TYPE, declared::CONTENT_TYPE), (CACHE_CONTROL, "no-store")];
-    Ok((headers, page.encode()).into_response())
+    page.encode()
 }
 
 fn service(page: &mut MetricsPage, app: &AppState) {
@@ -52,6 +77,7 @@ fn service(page: &mut MetricsPage, app: &AppState) {
     let since_1970 = started.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
     page.fraction(&declared::START_TIME_SECONDS, since_1970.unwrap_or_default().as_secs_f64());
     page.metric(&declared::REQUESTS, app.metrics.requests());
+    page.counters(&declared::LIMITED, app.limits.counts().map(|(how, count)| ([how], count)));
     let listeners = app.connections.named();
     page.gauges(&declared::CONNECTIONS, listeners.map(|(name, of)| (name, of.open())));
     let closed = |why: Closed| listeners.map(|(name, of)| ([name, why.name()], of.closed(why)));

@@ -72,6 +72,54 @@ async fn a_lock_that_a_write_waits_for_is_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn strangers_are_slowed_down_by_address_and_operators_are_not() {
+    let service = TestService::start().await;
+    let mut flood = tokio::task::JoinSet::new();
+    for at in 0..280 {
+        let path = if at % 2 == 0 { "/metrics" } else { "/api/admin/routes" };
+        flood.spawn(Answered::to(service.as_nobody(Method::GET, service.people(path))));
+    }
+    // At the same time, from the same address.
+    service.post("/api/admin/ip/ban", r#"{"ip": "1.2.3.4"}"#).await.ok();
+    let (mut answered, mut refused) = (0, 0);
+    while let Some(answer) = flood.join_next().await {
+        let answer = answer.unwrap();
+        match answer.status.as_u16() {
+            200 | 401 => answered += 1,
+            _ => {
+                answer.problem(429, "too_many_requests");
+                refused += 1;
+            }
+        }
+    }
+    assert!(answered >= 200 && refused > 0, "{answered} {refused}");
+    let page = until("the page says so", async || {
+        let page = page(&service).await;
+        figure(&page, r#"tidegate_admin_requests_limited_total{how="refused"}"#)
+            .filter(|count| *count > 0.0)
+            .map(|_| page)
+    })
+    .await;
+    assert!(
+        figure(&page, r#"tidegate_admin_requests_limited_total{how="delayed"}"#).unwrap() >= 100.0,
+        "{page}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_is_made_once_a_second_at_most() {
+    let service = TestService::start().await;
+    let first = page(&service).await;
+    let mut pages = tokio::task::JoinSet::new();
+    for _ in 0..40 {
+        pages.spawn(Answered::to(service.as_nobody(Method::GET, service.people("/metrics"))));
+    }
+    let pages: std::collections::HashSet<_> =
+        pages.join_all().await.into_iter().map(|answer| String::from_utf8(answer.bytes).unwrap()).collect();
+    assert!(pages.len() <= 2, "{} different pages beside {first}", pages.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_page_has_every_metric_that_is_declared() {
     let service = TestService::start().await;
     service.get("/api/health").await.ok();

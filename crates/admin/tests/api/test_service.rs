@@ -75,7 +75,7 @@ impl Answered {
         assert_eq!(problem["status"], status);
         assert_eq!(problem["type"], format!("urn:tidegate:problem:{code}"));
         assert!(problem["title"].is_string() && problem["detail"].as_str().is_some_and(|d| !d.is_empty()));
-        assert_eq!(self.headers.contains_key("retry-after"), status == 503);
+        assert_eq!(self.headers.contains_key("retry-after"), matches!(status, 429 | 503));
         problem
     }
 
