@@ -102,6 +102,8 @@ metrics! {
         "0 while the database is gone, or something else in its place";
     STORE_FAILING: Gauge "tidegate_admin_store_failing" ["operation"]
         "kinds of `write`, `read` or `checkpoint` (writing the write-ahead log back) whose last try failed: the disk is full, the file damaged. Without anything to write, a write is tried every 10 s";
+    EVENT_BYTES: Gauge "tidegate_admin_event_bytes" ["of"]
+        "what events may take in the database with their indexes (`limit`), and take (`taken`; while the whole database is under the limit, all of it)";
     STORE_READABLE: Gauge "tidegate_admin_store_readable" []
         "0 while the figures below could not be read: they are missing then";
     EVENTS_NUMBERED: Counter "tidegate_admin_events_numbered" []
@@ -112,6 +114,10 @@ metrics! {
         "came again, and were not stored twice";
     EVENTS_MALFORMED: Counter "tidegate_admin_events_malformed" []
         "batches that could not be read";
+    EVENTS_REFUSED: Counter "tidegate_admin_event_claims_refused" []
+        "batches, reports of VMs and dropped ranges with a number that no VM can have reached: `last_refused` in recording/stats names one";
+    EVENTS_REMOVED: Counter "tidegate_admin_events_removed" []
+        "stored events whose rows retention has removed";
     EVENTS_DROPPED: Counter "tidegate_admin_events_dropped" ["reason"]
         "given up by gates; a reason is there once it has happened";
     EVENTS_PENDING: Gauge "tidegate_admin_events_pending" []

@@ -102,10 +102,14 @@ problem_codes! {
         "gateways' listener: nobody needs this table any more, sync again";
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "The body is too large",
         "over the limit above";
+    PostTooLarge = "post_too_large", PAYLOAD_TOO_LARGE, "The post carries too much",
+        "gateways' listener: more sources, dropped ranges or batches in one post than a gateway can have";
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "The body is in a form that is not understood",
         "a compressed body";
     InvalidField = "invalid_field", UNPROCESSABLE_ENTITY, "A field of the body is not right",
         "`errors` names the fields";
+    ImpossibleClaim = "impossible_claim", UNPROCESSABLE_ENTITY, "No VM can have numbered so many events",
+        "gateways' listener: an event's number, or all that a post says, is higher than its VM can have reached";
     TooManyRequests = "too_many_requests", TOO_MANY_REQUESTS, "Too many requests without a token",
         "an address has sent over 20 requests a second without a known token, and 128 of them wait already; `Retry-After`";
     StoreFailed = "store_failed", INTERNAL_SERVER_ERROR, "The database failed",

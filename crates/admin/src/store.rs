@@ -273,6 +273,13 @@ pub struct Append {
     pub recorder: RecorderFigures,
 }
 
+/// Bytes that a process can hold, at most.
+const MOST_WAITING_BYTES: u64 = 1 << 40;
+/// Milliseconds that a batch can wait, at most.
+const MOST_WAITING_MS: u64 = 30 * 86_400 * 1_000;
+/// Posts that a recorder can repeat, at most.
+const MOST_RETRIES: u64 = 1 << 32;
+
 /// State of a recorder, as it reported it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct RecorderFigures {
@@ -284,6 +291,19 @@ pub struct RecorderFigures {
     pub retries: u64,
 }
 
+impl RecorderFigures {
+    /// The same, no higher than any recorder can mean.
+    #[must_use]
+    pub fn bounded(self) -> Self {
+        const { assert!(MOST_WAITING_MS > 24 * 3_600 * 1_000, "recorders give up after a day") };
+        Self {
+            waiting_bytes: self.waiting_bytes.min(MOST_WAITING_BYTES),
+            oldest_ms: self.oldest_ms.min(MOST_WAITING_MS),
+            retries: self.retries.min(MOST_RETRIES),
+        }
+    }
+}
+
 /// Result of an [`Append`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Appended {
@@ -291,6 +311,37 @@ pub struct Appended {
     pub stored: u64,
     /// Events that were in the ledger already.
     pub duplicates: u64,
+    /// Claims of sources that are not possible: batches, reports and dropped ranges that were passed
+    /// over.
+    pub refused: u64,
+}
+
+/// A number of events that a source was said to have reached, and cannot have.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RefusedClaim {
+    /// The source.
+    pub source: VmId,
+    /// The gateway that said so, as rows have it.
+    pub gateway: String,
+    /// The number.
+    pub number: u64,
+    /// When, milliseconds since the Unix epoch.
+    pub at_ms: i64,
+}
+
+/// A source of which numbers are neither stored nor dropped.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SourceGap {
+    /// The source.
+    pub source: VmId,
+    /// Its gateway, as rows have it.
+    pub gateway: String,
+    /// Its highest number.
+    pub numbered: u64,
+    /// Of these, stored.
+    pub stored: u64,
+    /// Of these, dropped.
+    pub dropped: u64,
 }
 
 /// Counts of how one check was answered. Each event is counted once.
@@ -349,6 +400,14 @@ pub struct RecordingCounts {
     pub alive: u64,
     /// Batches that could not be read.
     pub malformed: u64,
+    /// Claims of sources that are not possible, and were not believed.
+    pub refused: u64,
+    /// The last of them since the service began.
+    pub last_refused: Option<RefusedClaim>,
+    /// The sources of which most is missing.
+    pub gaps: Vec<SourceGap>,
+    /// Stored events whose rows retention has removed since.
+    pub removed: u64,
     /// Open events: stored before the response, and their request has not ended yet.
     pub open: u64,
     /// Of `stored`: events whose source ended, or gave them up, before their request ended. They
@@ -409,6 +468,13 @@ pub struct StoreHealth {
     pub unusable: Option<String>,
     /// What fails at this moment.
     pub faults: Vec<StoreFault>,
+    /// Bytes that events take with their indexes, as retention last saw it; while the whole database
+    /// is under their limit, all of it.
+    pub event_bytes: u64,
+    /// Bytes that they may take.
+    pub event_limit: u64,
+    /// Whether they have taken more for a minute.
+    pub events_over_limit: bool,
     /// Size of the database without its write-ahead log, bytes.
     pub db_bytes: u64,
     /// Size of the write-ahead log, bytes.
@@ -462,8 +528,9 @@ pub trait Store: TableStore {
     /// Stores batches exactly once, ledger and rows in one transaction.
     async fn append(&self, append: Append) -> Result<Appended, StoreError>;
     /// Stores an open event, one whose response waits for this. Changes nothing if it is stored
-    /// already or its number is in the ledger.
-    async fn open_event(&self, gateway: Gateway, open: OpenEvent) -> Result<(), StoreError>;
+    /// already or its number is in the ledger. Returns false, and stores nothing, if the source
+    /// cannot have reached its number.
+    async fn open_event(&self, gateway: Gateway, open: OpenEvent) -> Result<bool, StoreError>;
     /// Addresses that requests came from, most frequent first, at most `limit`.
     async fn top_addresses(&self, limit: usize) -> Result<Vec<AddressCount>, StoreError>;
     /// Requests from one address, in canonical form; `None`: not among those kept.
@@ -478,6 +545,8 @@ pub trait Store: TableStore {
     async fn note_malformed(&self, batches: u64) -> Result<(), StoreError>;
     /// Marks all sources of a gateway as dead: its process has ended.
     async fn close_sources_of(&self, gateway: Gateway) -> Result<(), StoreError>;
+    /// Notes gateways that were heard of: their sources are not dead though they are quiet.
+    fn note_gateways(&self, gateways: &[Gateway]);
     /// Gateways with sources that neither closed nor are dead, as far as is known.
     async fn gateways_with_open_sources(&self) -> Result<Vec<Gateway>, StoreError>;
     /// The counts of `recording/stats`.

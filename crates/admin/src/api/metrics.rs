@@ -141,6 +141,10 @@ fn store(page: &mut MetricsPage, health: &StoreHealth) {
     page.counter(&declared::STORE_LOCK_WAITS, health.lock_waits);
     page.fraction(&declared::STORE_LOCKED_SECONDS, health.locked_for.unwrap_or_default().as_secs_f64());
     page.whether(&declared::STORE_USABLE, health.unusable.is_none());
+    page.gauges(
+        &declared::EVENT_BYTES,
+        [("taken", bytes(health.event_bytes)), ("limit", bytes(health.event_limit))],
+    );
     let failing = |operation| health.faults.iter().filter(|fault| fault.operation == operation).count();
     page.gauges(&declared::STORE_FAILING, StoreOperation::ALL.map(|it| (it.name(), failing(it))));
 }
@@ -151,6 +155,8 @@ fn events(page: &mut MetricsPage, counts: &RecordingCounts, silent: usize) {
     page.counter(&declared::EVENTS_STORED, counts.stored);
     page.counter(&declared::EVENTS_DUPLICATES, counts.duplicates);
     page.counter(&declared::EVENTS_MALFORMED, counts.malformed);
+    page.counter(&declared::EVENTS_REFUSED, counts.refused);
+    page.counter(&declared::EVENTS_REMOVED, counts.removed);
     page.counters(
         &declared::EVENTS_DROPPED,
         counts.dropped.iter().map(|(reason, count)| ([*reason], *count)),

@@ -27,7 +27,8 @@ pub struct ServeArgs {
     /// read the tokens.
     #[arg(long, env = "TIDEGATE_ALLOW_PUBLIC", value_parser = clap::builder::FalseyValueParser::new())]
     allow_public: bool,
-    /// Size of the database in bytes from which on the oldest events are removed.
+    /// Bytes that events may take in the database; beyond that the oldest are removed. Bans, routes
+    /// and the log of their changes come on top.
     #[arg(long, env = "TIDEGATE_EVENTS_MAX_BYTES", value_name = "BYTES", default_value_t = Options::default().events_max_bytes)]
     events_max_bytes: u64,
     /// A name in backendRefs for which the gateways' Envoys have a cluster; may be repeated. With

@@ -62,7 +62,11 @@ pub async fn follow(gateways: Gateways, store: Arc<dyn Store>) {
                 Err(error) => tracing::warn!(%error, "cannot read which gateways there were"),
             }
         }
-        for gateway in seen.update(gateways.list().into_iter().map(|status| status.gateway), now) {
+        let listed = gateways.list();
+        let heard: Vec<_> =
+            listed.iter().filter(|status| !status.lost).map(|status| status.gateway.clone()).collect();
+        store.note_gateways(&heard);
+        for gateway in seen.update(listed.into_iter().map(|status| status.gateway), now) {
             match store.close_sources_of(gateway.clone()).await {
                 Ok(()) => tracing::info!(%gateway, "gone: another process of its node has taken over"),
                 Err(error) => {

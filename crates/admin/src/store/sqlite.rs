@@ -70,8 +70,9 @@ pub use options::Options;
 use top_addresses::TopAddresses;
 use writer::Writer;
 
-/// Events that may wait for the writer; a post with more waits until there is room.
-const MAX_WAITING_EVENTS: usize = 100_000;
+/// Events, and work like theirs, that may wait for the writer; a post with more waits until there is
+/// room.
+const MAX_WAITING_WORK: usize = 100_000;
 /// The same for open events.
 const MAX_WAITING_OPENS: usize = 20_000;
 /// Former rows that one transaction writes.
@@ -105,7 +106,7 @@ impl SqliteStore {
         let mut store = Self {
             database: Arc::clone(&database),
             readers: Arc::new(Readers::new()),
-            room: Semaphore::new(MAX_WAITING_EVENTS),
+            room: Semaphore::new(MAX_WAITING_WORK),
             room_for_opens: Semaphore::new(MAX_WAITING_OPENS),
             threads: Vec::new(),
             _lock: lock,
@@ -236,7 +237,9 @@ impl TableStore for SqliteStore {
     }
 
     async fn ip_rows(&self, keys: Vec<String>) -> Result<(u64, Vec<IpRow>), StoreError> {
-        self.readers.read(&self.database, "rows of addresses", move |conn| ip_monitor::rows(conn, &keys)).await
+        self.readers
+            .read(&self.database, "rows of addresses", move |conn| ip_monitor::rows(conn, &keys))
+            .await
     }
 
     async fn keep_former(&self, rows: FormerRows) -> Result<(), StoreError> {
@@ -263,13 +266,13 @@ impl Store for SqliteStore {
 
     async fn append(&self, append: Append) -> Result<Appended, StoreError> {
         self.database.gateway_reports.note_post(&append);
-        let rows: usize = append.batches.iter().map(|b| b.events.len()).sum();
-        let room = u32::try_from(rows.clamp(1, MAX_WAITING_EVENTS)).unwrap_or(u32::MAX);
+        let job = AppendJob::new(append);
+        let room = u32::try_from(job.work_left().min(MAX_WAITING_WORK)).unwrap_or(u32::MAX);
         let _room = self.enter(&self.room, room).await?;
-        self.ingest(|reply| IngestJob::Append(Box::new(AppendJob::new(append)), reply)).await
+        self.ingest(|reply| IngestJob::Append(Box::new(job), reply)).await
     }
 
-    async fn open_event(&self, gateway: Gateway, open: OpenEvent) -> Result<(), StoreError> {
+    async fn open_event(&self, gateway: Gateway, open: OpenEvent) -> Result<bool, StoreError> {
         self.database.gateway_reports.note_source(open.source);
         let _room = self.enter(&self.room_for_opens, 1).await?;
         let (reply, answer) = oneshot::channel();
@@ -308,6 +311,10 @@ impl Store for SqliteStore {
         self.ingest(|reply| IngestJob::CloseSources(gateway, reply)).await
     }
 
+    fn note_gateways(&self, gateways: &[Gateway]) {
+        self.database.gateway_reports.note_gateways(gateways);
+    }
+
     async fn gateways_with_open_sources(&self) -> Result<Vec<Gateway>, StoreError> {
         self.readers.read(&self.database, "sources", ledger::gateways_with_open_sources).await
     }
@@ -322,7 +329,8 @@ impl Store for SqliteStore {
             })
             .await?;
         let (alive, recorder) = self.database.gateway_reports.totals();
-        Ok(RecordingCounts { alive, recorder, ..counts })
+        let last_refused = self.database.gateway_reports.refused();
+        Ok(RecordingCounts { alive, recorder, last_refused, ..counts })
     }
 
     async fn covers(&self, source: VmId, number: u64) -> Result<bool, StoreError> {

@@ -20,6 +20,7 @@ mod limits;
 mod listeners;
 mod metrics;
 mod named_documents;
+mod recording;
 mod refresh;
 mod route_files;
 mod routes;

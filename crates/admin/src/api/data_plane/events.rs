@@ -16,7 +16,7 @@ use crate::api::app_state::AppState;
 use crate::api::body;
 use crate::api::query::QueryParams;
 use crate::problem::{ApiResult, Problem, ProblemCode};
-use crate::store::{Append, RecorderFigures};
+use crate::store::{Append, Appended, RecorderFigures};
 
 /// The paths here.
 pub fn routes() -> Router<AppState> {
@@ -32,12 +32,24 @@ const LARGE: usize = 64 << 10;
 /// no upgrade would make readable.
 const VERSIONS_AHEAD: u8 = 16;
 
+/// What one post may carry: several times what a recorder that works puts into one. It says so much
+/// of at most 1,024 VMs, gives up at most 1,000 ranges at a time, and holds 4 MiB of batches.
+const MAX_SOURCES: usize = 4_096;
+/// Dropped ranges, its own and those of its batches.
+const MAX_RANGES: usize = 20_000;
+/// Batches.
+const MAX_BATCHES: usize = 40_000;
+
 /// Result of a post.
 #[derive(Serialize)]
 pub struct PostResult {
     stored: u64,
     duplicates: u64,
     malformed: u64,
+    /// Batches, reports and dropped ranges with a number that their source cannot have reached;
+    /// absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<u64>,
 }
 
 /// Stores a post, or with `sync=1` an open event.
@@ -72,6 +84,7 @@ async fn record_batches(
         Ok(decoded) => decoded,
         Err(error) => return Err(unreadable(app, "not a post of events", &error).await?),
     };
+    check_size(&append)?;
     note_countries(app, append.batches.iter().flat_map(|batch| &batch.events));
     // Counted after the rest is stored: a refused post is sent again, with its malformed batches.
     let appended = app.store.append(append).await?;
@@ -79,7 +92,34 @@ async fn record_batches(
         tracing::warn!(malformed, "batches that could not be read were passed over");
         app.store.note_malformed(malformed).await?;
     }
-    Ok(Json(PostResult { stored: appended.stored, duplicates: appended.duplicates, malformed }))
+    let Appended { stored, duplicates, refused } = appended;
+    if refused > 0 && stored == 0 && duplicates == 0 {
+        return Err(impossible(&format!("{refused} claims in this post, and no event that could be stored")));
+    }
+    let refused = (refused > 0).then_some(refused);
+    Ok(Json(PostResult { stored, duplicates, malformed, refused }))
+}
+
+/// Refuses a post that is more work than its size says. A recorder that did send so much gets rid of
+/// it batch by batch.
+fn check_size(append: &Append) -> ApiResult<()> {
+    let ranges = append.batches.iter().map(|batch| batch.dropped.len()).sum::<usize>() + append.dropped.len();
+    for (what, count, most) in [
+        ("sources", append.sources.len(), MAX_SOURCES),
+        ("dropped ranges", ranges, MAX_RANGES),
+        ("batches", append.batches.len(), MAX_BATCHES),
+    ] {
+        if count > most {
+            let detail = format!("{count} {what} in one post, at most {most}: send them in several");
+            return Err(Problem::new(ProblemCode::PostTooLarge, detail));
+        }
+    }
+    Ok(())
+}
+
+fn impossible(what: &str) -> Problem {
+    let detail = format!("{what}: a number that no VM can have reached since it was last heard of");
+    Problem::new(ProblemCode::ImpossibleClaim, detail)
 }
 
 /// Stores an open event. 204: it is committed, now or before.
@@ -90,8 +130,11 @@ async fn record_open(app: &AppState, gateway: Gateway, request: Request<Body>) -
         Err(error) => return Err(unreadable(app, "not an open event", &error).await?),
     };
     note_countries(app, [&open.event]);
-    app.store.open_event(gateway, open).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let number = open.event.number;
+    match app.store.open_event(gateway, open).await? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(impossible(&format!("event {number}"))),
+    }
 }
 
 /// The problem when a body, or a batch in it, cannot be read. One of a later version is not

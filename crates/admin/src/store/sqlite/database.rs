@@ -23,6 +23,8 @@ use crate::store::{StoreHealth, StoreOperation, time_text};
 const NOTICE_FOR: Duration = Duration::from_secs(3600);
 /// Notices that are kept; the oldest are removed first.
 const MAX_NOTICES: usize = 32;
+/// Bytes of events that are stored between two looks at their limit, and more.
+const EVENTS_BETWEEN_LOOKS: u64 = 1 << 20;
 /// Health reports a lock of another program that is held for longer.
 const LOCK_WORTH_TELLING: Duration = Duration::from_secs(1);
 
@@ -61,6 +63,8 @@ pub(super) struct Database {
     pub(super) faults: Faults,
     /// When a transaction was last committed.
     last_write: Mutex<Instant>,
+    /// Bytes that events take, and since when they have been over their limit.
+    event_bytes: Mutex<(u64, Option<Instant>)>,
     notices: Mutex<VecDeque<Notice>>,
     stopping: Mutex<bool>,
     stopped: Condvar,
@@ -92,6 +96,7 @@ impl Database {
             lock_waits: AtomicU64::new(0),
             faults: Faults::default(),
             last_write: Mutex::new(Instant::now()),
+            event_bytes: Mutex::default(),
             notices: Mutex::new(VecDeque::new()),
             stopping: Mutex::new(false),
             stopped: Condvar::new(),
@@ -202,6 +207,16 @@ impl Database {
         self.faults.worked(Work::Write(name));
     }
 
+    /// Notes how many bytes events take after retention had its turn.
+    pub(super) fn events_take(&self, bytes: u64) {
+        let limit = self.options.events_max_bytes;
+        // What comes between two looks is no fault.
+        let is_over = bytes > limit.saturating_add(limit / 10).saturating_add(EVENTS_BETWEEN_LOOKS);
+        let mut known = locked(&self.event_bytes);
+        let since = known.1.filter(|_| is_over).or_else(|| is_over.then(Instant::now));
+        *known = (bytes, since);
+    }
+
     /// Whether it is time to try whether the database can be written: nothing was written for
     /// [`Options::try_write_after`], or the last write failed.
     pub(super) fn is_write_to_be_tried(&self) -> bool {
@@ -232,11 +247,15 @@ impl Database {
     pub(super) fn health(&self) -> StoreHealth {
         let mut notices = locked(&self.notices);
         notices.retain(|notice| notice.since.elapsed() < NOTICE_FOR);
+        let (event_bytes, over_since) = *locked(&self.event_bytes);
         let told = |n: &Notice| format!("{} {}", time_text::from_ms(n.at), n.text);
         StoreHealth {
             locked_for: locked(&self.locked_since).map(|at| at.elapsed()).filter(|&d| d > LOCK_WORTH_TELLING),
             unusable: self.unusable(),
             faults: self.faults.list(),
+            event_bytes,
+            event_limit: self.options.events_max_bytes,
+            events_over_limit: over_since.is_some_and(|at| at.elapsed() >= self.options.over_limit_for),
             db_bytes: std::fs::metadata(&self.path).map_or(0, |m| m.len()),
             wal_bytes: self.wal_bytes(),
             lock_waits: self.lock_waits.load(Ordering::Relaxed),

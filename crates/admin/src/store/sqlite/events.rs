@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use rusqlite::{CachedStatement, Connection, Row, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use tidegate_policy::check::{Answered, Check, PerCheck};
 use tidegate_policy::flags::{Mode, Modes};
 use tidegate_policy::wire::event::{Mismatch, TrafficEvent, VmId};
 
 use super::integers::{from_sql, to_sql};
+use super::recording_stats;
 use crate::store::time_text;
 
 fn lossy(bytes: Option<&Vec<u8>>) -> Option<Cow<'_, str>> {
@@ -226,25 +227,47 @@ pub(super) const NEWEST: &str =
     "coalesce((SELECT id FROM events WHERE complete = 1 ORDER BY id DESC LIMIT 1), 0)";
 
 /// Removes the oldest `count` events, but never the newest; returns how many were removed. Open
-/// events are removed only when nothing else is left.
+/// events are removed only when nothing else is left, and are not counted as stored.
 pub(super) fn trim(conn: &Connection, count: usize) -> rusqlite::Result<u64> {
     let limit = i64::try_from(count).unwrap_or(i64::MAX);
     let ended = format!("complete = 1 AND id < {NEWEST} OR given_up_at IS NOT NULL");
-    for which in [ended.as_str(), "complete = 0"] {
+    for (which, was_stored) in [(ended.as_str(), true), ("complete = 0", false)] {
         let gone = conn
             .prepare_cached(&format!(
                 "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE {which} ORDER BY id LIMIT ?1)"
             ))?
             .execute([limit])?;
         if gone > 0 {
+            if was_stored {
+                recording_stats::add_removed(conn, gone as u64)?;
+            }
             return Ok(gone as u64);
         }
     }
     Ok(0)
 }
 
-/// Bytes of the pages in use, by which retention goes. Pages of removed events are used again
-/// before the file grows.
+/// The table of events and its indexes.
+const OBJECTS: [&str; 3] = ["events", "events_timestamp", "events_open"];
+
+/// Bytes of the pages in use that are not the events'. Reads all of these pages.
+pub(super) fn other_bytes(conn: &Connection) -> rusqlite::Result<u64> {
+    let mut objects = conn.prepare_cached("SELECT name FROM sqlite_master WHERE rootpage > 0")?;
+    // One by one: the sum over all of them would read the events, too.
+    let mut size = conn.prepare_cached("SELECT pgsize FROM dbstat WHERE aggregate = TRUE AND name = ?1")?;
+    let mut bytes = 0u64;
+    let mut names = objects.query([])?;
+    while let Some(row) = names.next()? {
+        let name: String = row.get(0)?;
+        if !OBJECTS.contains(&name.as_str()) {
+            let of_it: Option<i64> = size.query_row([&name], |row| row.get(0)).optional()?.flatten();
+            bytes = bytes.saturating_add(from_sql(of_it.unwrap_or(0)));
+        }
+    }
+    Ok(bytes)
+}
+
+/// Bytes of the pages in use. Pages of removed events are used again before the file grows.
 pub(super) fn bytes_in_use(conn: &Connection) -> rusqlite::Result<u64> {
     let pragma = |name: &str| conn.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
     let pages = pragma("page_count")? - pragma("freelist_count")?;

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use tidegate_policy::wire::event::{SourceState, VmId};
 use tidegate_policy::wire::sync::Gateway;
 
+use super::ledger::SILENT_FOR;
 use crate::lock::locked;
-use crate::store::{Append, RecorderFigures};
+use crate::store::{Append, RecorderFigures, RefusedClaim};
 
 /// A source counts as alive for this long after it was last heard of.
 const ALIVE_FOR: Duration = Duration::from_secs(10);
@@ -26,6 +27,10 @@ pub(super) struct GatewayReports(Mutex<Reports>);
 struct Reports {
     sources: HashMap<VmId, Instant>,
     recorders: HashMap<Gateway, (Instant, RecorderFigures)>,
+    /// When each gateway, as rows have it, was last heard of, by polls or posts.
+    gateways: HashMap<String, Instant>,
+    /// The last claim that was refused because it is not possible.
+    refused: Option<RefusedClaim>,
     /// Retries of recorders that are gone.
     past_retries: u64,
 }
@@ -41,10 +46,41 @@ impl GatewayReports {
                 SourceState::Dead => reports.sources.remove(&report.source),
             };
         }
-        reports.recorders.insert(append.gateway.clone(), (now, append.recorder));
+        reports.recorders.insert(append.gateway.clone(), (now, append.recorder.bounded()));
+        reports.gateways.insert(append.gateway.to_string(), now);
         if reports.sources.len() > MAX_KNOWN || reports.recorders.len() > MAX_KNOWN {
             reports.forget_silent(now);
         }
+    }
+
+    /// Notes gateways that were heard of.
+    pub(super) fn note_gateways(&self, gateways: &[Gateway]) {
+        let now = Instant::now();
+        let mut reports = locked(&self.0);
+        reports.gateways.retain(|_, at| now.duration_since(*at) < SILENT_FOR);
+        reports.gateways.extend(gateways.iter().map(|gateway| (gateway.to_string(), now)));
+    }
+
+    /// Whether a gateway, as rows have it, was heard of within the time after which its sources
+    /// would be dead. One that is quiet is not.
+    pub(super) fn is_heard_of(&self, gateway: &str) -> bool {
+        locked(&self.0).gateways.get(gateway).is_some_and(|at| at.elapsed() < SILENT_FOR)
+    }
+
+    /// Notes a claim that was refused because it is not possible.
+    pub(super) fn note_refused(&self, claim: RefusedClaim) {
+        let mut reports = locked(&self.0);
+        let known = reports.refused.as_ref().is_some_and(|last| last.source == claim.source);
+        if !known {
+            let RefusedClaim { source, gateway, number, .. } = &claim;
+            tracing::warn!(%source, gateway, number, "a source cannot have numbered so many events: not believed");
+        }
+        reports.refused = Some(claim);
+    }
+
+    /// The last claim that was refused.
+    pub(super) fn refused(&self) -> Option<RefusedClaim> {
+        locked(&self.0).refused.clone()
     }
 
     /// Notes that `source` is alive.
@@ -60,6 +96,7 @@ impl GatewayReports {
     /// Removes a gateway whose process has ended; its retries are kept.
     pub(super) fn forget_gateway(&self, gateway: &Gateway) {
         let mut reports = locked(&self.0);
+        reports.gateways.remove(&gateway.to_string());
         if let Some((_, figures)) = reports.recorders.remove(gateway) {
             reports.past_retries = reports.past_retries.saturating_add(figures.retries);
         }

@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
+use tidegate_policy::wire::event::VmId;
 use tokio::sync::oneshot;
 
 use super::append::MAX_ROWS;
 use super::connection::{connect, connect_reader, in_transaction};
 use super::database::Database;
 use super::error::sql_error;
-use super::events::bytes_in_use;
+use super::events::{bytes_in_use, other_bytes};
 use super::faults::Work;
-use super::ledger::{self, millis};
+use super::ledger::{self, SILENT_FOR, millis};
 use super::queue::HousekeepingStep;
 use super::{ip_monitor, open_events};
 use crate::store::{StoreError, StoreOperation, time_text};
@@ -24,8 +25,9 @@ use crate::store::{StoreError, StoreOperation, time_text};
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(250);
 /// From this size on, bytes, it is written back at every check.
 const WAL_WORTH_WRITING_BACK: u64 = 4 << 20;
-/// From this size on, bytes, it is truncated, for which writers wait.
-const WAL_TOO_LARGE: u64 = 64 << 20;
+/// From this size on, bytes, it is truncated, for which writers wait: well under 64 MiB, for it
+/// grows until that is done.
+const WAL_TOO_LARGE: u64 = 32 << 20;
 /// How long that may take.
 const CHECKPOINT_WAIT: Duration = Duration::from_millis(50);
 /// A small log is written back this often.
@@ -40,8 +42,13 @@ const EXPIRED_STEP: usize = 500;
 const OPENS_STEP: usize = 500;
 /// Sources that one step marks dead or adds to the totals.
 const SOURCES_STEP: usize = 50;
-/// A source that was not heard of for this long is dead: recorders stop retrying after this time.
-const SILENT_FOR: Duration = Duration::from_secs(24 * 3600);
+/// How long events are removed before other housekeeping has its turn.
+const TRIM_TIME: Duration = Duration::from_secs(2);
+/// What the tables beside the events take is measured again after this time, which costs a read of
+/// all of it,
+const OTHERS_EVERY: Duration = Duration::from_secs(60);
+/// or after so many changes of tables.
+const OTHERS_CHANGES: u64 = 10_000;
 
 /// The housekeeping thread.
 pub(super) struct Housekeeper {
@@ -49,6 +56,8 @@ pub(super) struct Housekeeper {
     /// The newest `seq` at earlier times, oldest first.
     log_marks: VecDeque<(Instant, u64)>,
     last_checkpoint: Instant,
+    /// What the tables beside the events take, when that was measured, and the newest `seq` then.
+    others: Option<(u64, Instant, u64)>,
 }
 
 /// Two connections to one file, and [`Database::file()`] when they were opened.
@@ -60,7 +69,7 @@ struct HousekeepingConnections {
 
 impl Housekeeper {
     pub(super) fn new(database: Arc<Database>) -> Self {
-        Self { database, log_marks: VecDeque::new(), last_checkpoint: Instant::now() }
+        Self { database, log_marks: VecDeque::new(), last_checkpoint: Instant::now(), others: None }
     }
 
     /// Runs until the store is closed.
@@ -77,9 +86,9 @@ impl Housekeeper {
             }
             let Some(conns) = &mut open else { continue };
             let checkpointed = self.checkpoint(&conns.checkpointer);
-            let mut kept = self.trim_events(&mut conns.reader).and(checkpointed);
+            let mut kept = self.trim_events(conns).and(checkpointed);
             if kept.is_ok() && Instant::now() >= next_chores {
-                kept = self.housekeeping(&mut conns.reader);
+                kept = self.housekeeping(conns);
                 next_chores = Instant::now() + self.database.options.housekeeping_every;
             }
             if let Err(e) = kept {
@@ -127,47 +136,96 @@ impl Housekeeper {
         run("TRUNCATE")
     }
 
-    fn housekeeping(&mut self, reader: &mut Connection) -> rusqlite::Result<()> {
+    fn housekeeping(&mut self, conns: &mut HousekeepingConnections) -> rusqlite::Result<()> {
         let options = self.database.options.clone();
         let now = time_text::now_ms();
-        self.drop_expired(reader, now - millis(options.expired_keep_for))?;
+        self.drop_expired(conns, now - millis(options.expired_keep_for))?;
         if let Some(below) = self.log_floor() {
-            while self.step(HousekeepingStep::TrimLog(below)) == MAX_ROWS as u64 {}
+            while self.step(conns, HousekeepingStep::TrimLog(below)) == MAX_ROWS as u64 {}
         }
-        let silent_since = now - millis(SILENT_FOR);
-        let silent = in_transaction(reader, |conn| ledger::silent(conn, silent_since))?;
-        for sources in silent.chunks(SOURCES_STEP) {
-            self.step(HousekeepingStep::MarkDead(sources.to_vec(), silent_since));
-        }
-        let abandoned = in_transaction(reader, open_events::abandoned)?;
+        self.look_after_silent(conns, now - millis(SILENT_FOR))?;
+        let abandoned = in_transaction(&mut conns.reader, open_events::abandoned)?;
         for opens in abandoned.chunks(OPENS_STEP) {
-            self.step(HousekeepingStep::GiveUp(opens.to_vec()));
+            self.step(conns, HousekeepingStep::GiveUp(opens.to_vec()));
         }
-        let ended_by = now - millis(options.fold_after);
-        let ended = in_transaction(reader, |conn| ledger::ended(conn, ended_by))?;
+        let (closed_by, dead_by) =
+            (now - millis(options.fold_after), now - millis(options.fold_unclosed_after));
+        let ended = in_transaction(&mut conns.reader, |conn| ledger::ended(conn, closed_by, dead_by))?;
         for sources in ended.chunks(SOURCES_STEP) {
-            self.step(HousekeepingStep::AggregateSources(sources.to_vec(), ended_by));
+            let step = || HousekeepingStep::AggregateSources(sources.to_vec(), closed_by, dead_by);
+            while self.step(conns, step()) == MAX_ROWS as u64 {}
         }
         Ok(())
     }
 
-    /// Removes the oldest events while the database is larger than `events_max_bytes`. It is
-    /// checked at every tick: what is stored in between is little compared with the limit.
-    fn trim_events(&self, reader: &mut Connection) -> rusqlite::Result<()> {
-        while in_transaction(reader, bytes_in_use)? > self.database.options.events_max_bytes {
-            if self.step(HousekeepingStep::TrimEvents) == 0 {
-                break;
-            }
+    /// Marks sources as dead that were not heard of since `before`, unless their gateway was: then
+    /// they are quiet, and those that were marked before are no longer.
+    fn look_after_silent(
+        &mut self,
+        conns: &mut HousekeepingConnections,
+        before: i64,
+    ) -> rusqlite::Result<()> {
+        let silent = in_transaction(&mut conns.reader, |conn| ledger::silent(conn, before))?;
+        let reports = &self.database.gateway_reports;
+        let (quiet, dead): (Vec<_>, Vec<_>) =
+            silent.into_iter().partition(|(_, gateway)| reports.is_heard_of(gateway));
+        let sources =
+            |list: Vec<(VmId, String)>| list.into_iter().map(|(source, _)| source).collect::<Vec<_>>();
+        for sources in sources(quiet).chunks(SOURCES_STEP) {
+            self.step(conns, HousekeepingStep::StillThere(sources.to_vec()));
+        }
+        for sources in sources(dead).chunks(SOURCES_STEP) {
+            self.step(conns, HousekeepingStep::MarkDead(sources.to_vec(), before));
         }
         Ok(())
+    }
+
+    /// Removes the oldest events while they take more than `events_max_bytes`. It is checked at
+    /// every tick: what is stored in between is little compared with the limit.
+    fn trim_events(&mut self, conns: &mut HousekeepingConnections) -> rusqlite::Result<()> {
+        let limit = self.database.options.events_max_bytes;
+        let until = Instant::now() + TRIM_TIME;
+        loop {
+            let bytes = self.event_bytes(&mut conns.reader)?;
+            if bytes <= limit || Instant::now() >= until {
+                self.database.events_take(bytes);
+                return Ok(());
+            }
+            if self.step(conns, HousekeepingStep::TrimEvents) == 0 {
+                self.database.events_take(bytes);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Bytes that the events take, with their indexes. The whole database is an upper bound, and
+    /// nearly always under the limit; what else is in it is measured only if it is not.
+    fn event_bytes(&mut self, reader: &mut Connection) -> rusqlite::Result<u64> {
+        let used = in_transaction(reader, bytes_in_use)?;
+        if used <= self.database.options.events_max_bytes {
+            return Ok(used);
+        }
+        let newest = self.database.newest();
+        let is_new = |(_, at, seq): &(u64, Instant, u64)| {
+            at.elapsed() < OTHERS_EVERY && newest.abs_diff(*seq) < OTHERS_CHANGES
+        };
+        let others = match self.others.filter(is_new) {
+            Some((others, ..)) => others,
+            None => {
+                let others = in_transaction(reader, other_bytes)?;
+                self.others = Some((others, Instant::now(), newest));
+                others
+            }
+        };
+        Ok(used.saturating_sub(others))
     }
 
     /// Removes bans that ended before `before` (milliseconds). These are ordinary changes: the
     /// change log has them.
-    fn drop_expired(&self, reader: &mut Connection, before: i64) -> rusqlite::Result<()> {
-        let rows = in_transaction(reader, |conn| ip_monitor::expired(conn, before))?;
+    fn drop_expired(&mut self, conns: &mut HousekeepingConnections, before: i64) -> rusqlite::Result<()> {
+        let rows = in_transaction(&mut conns.reader, |conn| ip_monitor::expired(conn, before))?;
         for rows in rows.chunks(EXPIRED_STEP) {
-            self.step(HousekeepingStep::DropExpired(rows.to_vec()));
+            self.step(conns, HousekeepingStep::DropExpired(rows.to_vec()));
         }
         Ok(())
     }
@@ -187,14 +245,18 @@ impl Housekeeper {
         Some(by_time.min(by_rows)).filter(|&floor| floor > 0)
     }
 
-    /// Has the writer do one step. Returns how many rows it changed; 0 if it could not be done
+    /// Has the writer do one step, and writes the write-ahead log back if it has grown: a thousand
+    /// steps would fill a disk with it. Returns how many rows it changed; 0 if it could not be done
     /// now.
-    fn step(&self, step: HousekeepingStep) -> u64 {
+    fn step(&mut self, conns: &HousekeepingConnections, step: HousekeepingStep) -> u64 {
         let (reply, answer) = oneshot::channel();
         let rows = match self.database.queue.put_housekeeping(step, reply) {
             Ok(()) => answer.blocking_recv().unwrap_or(Err(StoreError::Closed)),
             Err(e) => Err(e),
         };
+        if let Err(e) = self.checkpoint(&conns.checkpointer) {
+            tracing::debug!("the write-ahead log could not be written back: {e}");
+        }
         match rows {
             Ok(rows) if self.database.sleep(STEP_PAUSE) => rows,
             Ok(_) => 0,

@@ -11,14 +11,26 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use tidegate_policy::wire::event::{Batch, DroppedRange, SourceReport, SourceState, VmId};
+use tidegate_policy::wire::event::{DroppedRange, SourceReport, SourceState, VmId};
 use tidegate_policy::wire::sync::Gateway;
 
 use super::integers::{from_sql, to_sql};
 use super::ranges::{MAX_NUMBER, NumberRange, RangeTable, add_to_dropped, add_to_ledger, take_from_dropped};
+use crate::store::RefusedClaim;
 
 /// `heard_at` is updated at most this often, milliseconds.
 const HEARD_EVERY_MS: i64 = 10 * 60 * 1000;
+/// A source that was not heard of for this long is dead, as far as is known: recorders stop
+/// retrying after this time.
+pub(super) const SILENT_FOR: Duration = Duration::from_secs(24 * 3600);
+/// Requests that one thread of Envoy ends in a second, at most: some 20,000 were measured, without
+/// anything to do for each.
+const MOST_PER_SECOND: u64 = 100_000;
+/// For so long, milliseconds, a source may have numbered events at that rate before it is heard of,
+/// or beside what the clock says: the service may have been away, or its clock wrong.
+const UNHEARD_MS: i64 = 30 * 86_400 * 1000;
+/// Parts of a dropped range that are entered at a time.
+pub(super) const MAX_PARTS: usize = 64;
 /// Marks of a source's progress per `pending_for`. A gap is counted as lost at most
 /// `pending_for / MARKS` late.
 const MARKS: u32 = 15;
@@ -51,6 +63,19 @@ impl SourceSums {
         })
     }
 
+    /// The highest number that the source can have reached at `now`.
+    fn possible(&self, now: i64) -> u64 {
+        let heard_at = if self.heard_at == 0 { now } else { self.heard_at };
+        let since = now.saturating_sub(heard_at).max(0).saturating_add(UNHEARD_MS);
+        let more = from_sql(since / 1000).saturating_mul(MOST_PER_SECOND);
+        self.numbered_hi.saturating_add(more).min(MAX_NUMBER)
+    }
+
+    /// Whether it is dead only because it was not heard of for [`SILENT_FOR`].
+    fn is_buried(&self) -> bool {
+        self.dead_at.is_some_and(|dead_at| dead_at.saturating_sub(self.heard_at) >= millis(SILENT_FOR))
+    }
+
     /// Numbers that are neither stored nor dropped.
     fn missing(&self) -> u64 {
         self.numbered_hi.saturating_sub(self.stored).saturating_sub(self.dropped)
@@ -64,15 +89,26 @@ pub(super) struct Ledger<'a> {
     pending_for: Duration,
     /// Counts as they are now, and as they were read; `None`: the source is new.
     sources: HashMap<VmId, (SourceSums, Option<SourceSums>)>,
+    refused: RefusedClaims,
+}
+
+/// Claims that were refused because no source can have numbered so many events.
+#[derive(Debug, Default)]
+pub(super) struct RefusedClaims {
+    /// How many.
+    pub(super) count: u64,
+    /// The last of them.
+    pub(super) last: Option<RefusedClaim>,
 }
 
 impl<'a> Ledger<'a> {
     /// For the transaction that `conn` is in, at `now` (milliseconds since the Unix epoch).
     pub(super) fn new(conn: &'a Connection, now: i64, pending_for: Duration) -> Self {
-        Self { conn, now, pending_for, sources: HashMap::new() }
+        Self { conn, now, pending_for, sources: HashMap::new(), refused: RefusedClaims::default() }
     }
 
-    fn sums(&mut self, source: VmId, gateway: &str) -> rusqlite::Result<&mut SourceSums> {
+    /// The counts of `source`, as now and as read.
+    fn load(&mut self, source: VmId) -> rusqlite::Result<&mut (SourceSums, Option<SourceSums>)> {
         if !self.sources.contains_key(&source) {
             let known = self
                 .conn
@@ -85,28 +121,52 @@ impl<'a> Ledger<'a> {
             let sums = known.clone().unwrap_or_default();
             self.sources.insert(source, (sums, known));
         }
-        let (sums, _) = self.sources.entry(source).or_default();
+        Ok(self.sources.entry(source).or_default())
+    }
+
+    /// The counts of `source`, which was heard of now.
+    fn sums(&mut self, source: VmId, gateway: &str) -> rusqlite::Result<&mut SourceSums> {
+        let now = self.now;
+        let (sums, _) = self.load(source)?;
         if sums.gateway.is_empty() {
             gateway.clone_into(&mut sums.gateway);
         }
-        if self.now - sums.heard_at >= HEARD_EVERY_MS {
-            sums.heard_at = self.now;
+        if sums.is_buried() {
+            sums.dead_at = None;
+        }
+        if !(0..HEARD_EVERY_MS).contains(&(now - sums.heard_at)) {
+            sums.heard_at = now;
         }
         Ok(sums)
     }
 
+    /// Whether `source` can have reached `number`. If not, the claim is counted, and the source is
+    /// not heard of by it.
+    pub(super) fn is_possible(&mut self, source: VmId, gateway: &str, number: u64) -> rusqlite::Result<bool> {
+        let now = self.now;
+        // By what was stored before this transaction: claims in it cannot build on each other.
+        let (_, known) = self.load(source)?;
+        let possible =
+            known.as_ref().map_or_else(|| SourceSums::default().possible(now), |sums| sums.possible(now));
+        if number > possible {
+            let claim = RefusedClaim { source, gateway: gateway.to_owned(), number, at_ms: now };
+            self.refused = RefusedClaims { count: self.refused.count.saturating_add(1), last: Some(claim) };
+        }
+        Ok(number <= possible)
+    }
+
+    /// Claims that were refused so far.
+    pub(super) fn refused(&self) -> u64 {
+        self.refused.count
+    }
+
     /// Enters `range` and returns the parts that were not in the ledger: their rows must be
     /// stored in this transaction. Numbers of those parts that were counted as dropped no longer
-    /// are.
-    pub(super) fn enter(
-        &mut self,
-        source: VmId,
-        gateway: &str,
-        range: NumberRange,
-    ) -> rusqlite::Result<Vec<NumberRange>> {
+    /// are. The source is not heard of by that: what it sent is noted by [`Self::reached`].
+    pub(super) fn enter(&mut self, source: VmId, range: NumberRange) -> rusqlite::Result<Vec<NumberRange>> {
         let conn = self.conn;
-        let new = range.without(&RangeTable::Ledger.overlapping(conn, source, range)?);
-        let sums = self.sums(source, gateway)?;
+        let new = range.without(&RangeTable::Ledger.overlapping(conn, source, range, usize::MAX)?);
+        let (sums, _) = self.load(source)?;
         sums.numbered_hi = sums.numbered_hi.max(range.last);
         for part in &new {
             add_to_ledger(conn, source, *part)?;
@@ -128,51 +188,73 @@ impl<'a> Ledger<'a> {
         Ok(())
     }
 
-    /// Applies the head of a batch: highest number, dropped ranges, whether it closes the source.
-    /// Its events are entered already.
-    pub(super) fn figures(&mut self, batch: &Batch, gateway: &str) -> rusqlite::Result<()> {
-        self.reached(batch.source, gateway, batch.numbered_hi)?;
-        for range in &batch.dropped {
-            self.dropped(range, gateway)?;
-        }
-        if batch.closing {
-            let now = self.now;
-            self.sums(batch.source, gateway)?.closed_at.get_or_insert(now);
-        }
+    /// Notes that a batch closes `source`: there will be no higher number.
+    pub(super) fn closed(&mut self, source: VmId, gateway: &str) -> rusqlite::Result<()> {
+        let now = self.now;
+        self.sums(source, gateway)?.closed_at.get_or_insert(now);
         Ok(())
     }
 
-    /// Raises the highest number of `source` to `numbered_hi`. Values above [`MAX_NUMBER`] are
-    /// ignored.
-    pub(super) fn reached(&mut self, source: VmId, gateway: &str, numbered_hi: u64) -> rusqlite::Result<()> {
+    /// Raises the highest number of `source` to `numbered_hi`. Returns false if that is not
+    /// possible; then nothing is changed.
+    pub(super) fn reached(
+        &mut self,
+        source: VmId,
+        gateway: &str,
+        numbered_hi: u64,
+    ) -> rusqlite::Result<bool> {
+        if !self.is_possible(source, gateway, numbered_hi)? {
+            return Ok(false);
+        }
         let sums = self.sums(source, gateway)?;
-        if numbered_hi <= MAX_NUMBER {
-            sums.numbered_hi = sums.numbered_hi.max(numbered_hi);
-        }
-        Ok(())
+        sums.numbered_hi = sums.numbered_hi.max(numbered_hi);
+        Ok(true)
     }
 
-    /// Enters a range that was given up. Numbers that are stored or dropped already are left as
-    /// they are, so the first reason stays and the same range again changes nothing.
-    pub(super) fn dropped(&mut self, dropped: &DroppedRange, gateway: &str) -> rusqlite::Result<()> {
-        let Some(range) = NumberRange::checked(dropped.first, dropped.last) else { return Ok(()) };
+    /// Enters a range that was given up, from its number `from` on. Numbers that are stored or
+    /// dropped already are left as they are, so the first reason stays and the same range again
+    /// changes nothing. Returns the number from which on it must be called again, if the range
+    /// overlaps so many others that it is not yet entered to its end.
+    pub(super) fn dropped(
+        &mut self,
+        dropped: &DroppedRange,
+        from: u64,
+        gateway: &str,
+    ) -> rusqlite::Result<Option<u64>> {
         let (conn, source) = (self.conn, dropped.source);
-        let mut taken = RangeTable::Ledger.overlapping(conn, source, range)?;
-        taken.extend(RangeTable::Dropped.overlapping(conn, source, range)?);
+        let Some(mut range) = NumberRange::checked(dropped.first.max(from), dropped.last) else {
+            return Ok(None);
+        };
+        if !self.reached(source, gateway, range.last)? {
+            return Ok(None);
+        }
+        let mut taken = Vec::new();
+        let mut rest = None;
+        for table in [RangeTable::Ledger, RangeTable::Dropped] {
+            let found = table.overlapping(conn, source, range, MAX_PARTS)?;
+            // Beyond the last of so many it is not known what the table has.
+            if let Some(last) = found.get(MAX_PARTS - 1).map(|part| part.last)
+                && last < range.last
+            {
+                (range.last, rest) = (last, Some(last + 1));
+            }
+            taken.extend(found);
+        }
         taken.sort_unstable();
         let sums = self.sums(source, gateway)?;
-        sums.numbered_hi = sums.numbered_hi.max(range.last);
         for part in range.without(&taken) {
             add_to_dropped(conn, source, part, dropped.reason.name())?;
             sums.dropped += part.len();
         }
-        Ok(())
+        Ok(rest)
     }
 
     /// Applies a recorder's report about a source. A dead source that is reported alive is alive
     /// again.
     pub(super) fn report(&mut self, report: &SourceReport, gateway: &str) -> rusqlite::Result<()> {
-        self.reached(report.source, gateway, report.numbered_hi)?;
+        if !self.reached(report.source, gateway, report.numbered_hi)? {
+            return Ok(());
+        }
         let now = self.now;
         let sums = self.sums(report.source, gateway)?;
         match report.state {
@@ -182,17 +264,18 @@ impl<'a> Ledger<'a> {
         Ok(())
     }
 
-    /// Writes the counts; must be called before the transaction is committed.
-    pub(super) fn write(self) -> rusqlite::Result<()> {
+    /// Writes the counts; must be called before the transaction is committed. Returns the claims that
+    /// were refused, which are not written.
+    pub(super) fn write(self) -> rusqlite::Result<RefusedClaims> {
         for (source, (sums, before)) in &self.sources {
-            if before.as_ref() != Some(sums) {
+            if before.as_ref().unwrap_or(&SourceSums::default()) != sums {
                 self.write_sums(*source, sums)?;
             }
             if sums.missing() > 0 && sums.dead_at.is_none() && sums.closed_at.is_none() {
                 self.mark(*source, sums.numbered_hi)?;
             }
         }
-        Ok(())
+        Ok(self.refused)
     }
 
     fn write_sums(&self, source: VmId, sums: &SourceSums) -> rusqlite::Result<()> {
@@ -229,9 +312,13 @@ impl<'a> Ledger<'a> {
             .optional()?;
         let hi = to_sql(numbered_hi);
         let every = millis(self.pending_for / MARKS);
-        if newest.is_some_and(|(at, marked)| marked >= hi || self.now - at < every) {
+        // A mark of the future was made by a clock that was wrong.
+        if newest.is_some_and(|(at, marked)| marked >= hi || (0..every).contains(&(self.now - at))) {
             return Ok(());
         }
+        self.conn
+            .prepare_cached("DELETE FROM source_marks WHERE source = ?1 AND at > ?2")?
+            .execute(params![key, self.now])?;
         self.conn
             .prepare_cached(
                 "INSERT OR REPLACE INTO source_marks (source, at, numbered_hi) VALUES (?1, ?2, ?3)",
@@ -253,10 +340,19 @@ pub(super) fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Marks all sources of `gateway` as dead from `now` on; returns how many.
-pub(super) fn close_sources(conn: &Connection, gateway: &str, now: i64) -> rusqlite::Result<usize> {
-    conn.prepare_cached("UPDATE sources SET dead_at = ?2 WHERE gateway = ?1 AND dead_at IS NULL")?
-        .execute(params![gateway, now])
+/// Marks sources of `gateway` as dead from `now` on, at most `most`; returns how many. Of their end
+/// the service has heard: they are not [buried](SourceSums::is_buried).
+pub(super) fn close_sources(
+    conn: &Connection,
+    gateway: &str,
+    now: i64,
+    most: usize,
+) -> rusqlite::Result<usize> {
+    conn.prepare_cached(
+        "UPDATE sources SET dead_at = ?2, heard_at = max(heard_at, ?2) WHERE source IN
+           (SELECT source FROM sources WHERE gateway = ?1 AND dead_at IS NULL LIMIT ?3)",
+    )?
+    .execute(params![gateway, now, to_sql(most as u64)])
 }
 
 /// Gateways with sources that are neither closed nor dead.
@@ -268,20 +364,41 @@ pub(super) fn gateways_with_open_sources(conn: &Connection) -> rusqlite::Result<
     Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
 }
 
-/// Sources that are not dead and were not heard of since `before`.
-pub(super) fn silent(conn: &Connection, before: i64) -> rusqlite::Result<Vec<VmId>> {
-    sources(conn, "dead_at IS NULL AND heard_at < ?1", before)
-}
-
-/// Sources that died or closed before `before`.
-pub(super) fn ended(conn: &Connection, before: i64) -> rusqlite::Result<Vec<VmId>> {
-    sources(conn, "coalesce(dead_at, closed_at) < ?1", before)
-}
-
-fn sources(conn: &Connection, which: &str, before: i64) -> rusqlite::Result<Vec<VmId>> {
-    let mut statement = conn.prepare_cached(&format!("SELECT source FROM sources WHERE {which}"))?;
-    let rows = statement.query_map([before], |row| Ok(VmId(u128::from_be_bytes(row.get(0)?))))?;
+/// Sources that were not heard of since `before`, with their gateways: those that are not dead, and
+/// those that are only [buried](SourceSums::is_buried).
+pub(super) fn silent(conn: &Connection, before: i64) -> rusqlite::Result<Vec<(VmId, String)>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT source, gateway FROM sources
+         WHERE heard_at < ?1 AND closed_at IS NULL AND (dead_at IS NULL OR dead_at - heard_at >= ?2)",
+    )?;
+    let rows = statement.query_map(params![before, millis(SILENT_FOR)], |row| {
+        Ok((VmId(u128::from_be_bytes(row.get(0)?)), row.get(1)?))
+    })?;
     rows.collect()
+}
+
+/// SQL condition: the source closed, or died after that, before ?1; or it died without closing
+/// before ?2.
+pub(super) const HAS_ENDED: &str = "CASE WHEN closed_at IS NULL THEN dead_at < ?2
+  ELSE max(closed_at, coalesce(dead_at, closed_at)) < ?1 END";
+
+/// Sources that closed before `closed_by`, or died without that before `dead_by`.
+pub(super) fn ended(conn: &Connection, closed_by: i64, dead_by: i64) -> rusqlite::Result<Vec<VmId>> {
+    let mut statement = conn.prepare_cached(&format!("SELECT source FROM sources WHERE {HAS_ENDED}"))?;
+    let rows = statement.query_map([closed_by, dead_by], |row| Ok(VmId(u128::from_be_bytes(row.get(0)?))))?;
+    rows.collect()
+}
+
+/// Notes that `source`, which said nothing, is still there: its gateway was heard of. Returns
+/// whether that changed anything.
+pub(super) fn still_there(conn: &Connection, source: VmId, now: i64) -> rusqlite::Result<bool> {
+    let changed = conn
+        .prepare_cached(
+            "UPDATE sources SET dead_at = NULL, heard_at = ?2
+             WHERE source = ?1 AND closed_at IS NULL AND (dead_at IS NULL OR dead_at - heard_at >= ?3)",
+        )?
+        .execute(params![source.0.to_be_bytes(), now, millis(SILENT_FOR)])?;
+    Ok(changed > 0)
 }
 
 /// Marks `source` as dead from `now` on, unless it was heard of since `before`. Returns whether
@@ -298,7 +415,7 @@ pub(super) fn mark_dead(conn: &Connection, source: VmId, before: i64, now: i64) 
 /// Whether the ledger has the event `number` of `source`.
 pub(super) fn covers(conn: &Connection, source: VmId, number: u64) -> rusqlite::Result<bool> {
     let Some(range) = NumberRange::checked(number, number) else { return Ok(false) };
-    Ok(!RangeTable::Ledger.overlapping(conn, source, range)?.is_empty())
+    Ok(!RangeTable::Ledger.overlapping(conn, source, range, 1)?.is_empty())
 }
 
 #[cfg(test)]
@@ -321,7 +438,7 @@ mod tests {
     }
 
     fn enter(ledger: &mut Ledger<'_>, first: u64, last: u64) -> Vec<(u64, u64)> {
-        let new = ledger.enter(VmId(5), "g", NumberRange { first, last }).unwrap();
+        let new = ledger.enter(VmId(5), NumberRange { first, last }).unwrap();
         new.iter().map(|r| (r.first, r.last)).collect()
     }
 
@@ -347,12 +464,12 @@ mod tests {
         let conn = open();
         let mut ledger = Ledger::new(&conn, 0, Duration::ZERO);
         let drop = |first, last, reason| DroppedRange { source: VmId(5), first, last, reason };
-        ledger.dropped(&drop(5, 20, DropReason::BufferFull), "g").unwrap();
-        ledger.dropped(&drop(1, 30, DropReason::RecorderFull), "g").unwrap();
+        ledger.dropped(&drop(5, 20, DropReason::BufferFull), 0, "g").unwrap();
+        ledger.dropped(&drop(1, 30, DropReason::RecorderFull), 0, "g").unwrap();
         assert_eq!(ranges(&conn, "dropped"), [(1, 4), (5, 20), (21, 30)]);
         enter(&mut ledger, 8, 22);
         assert_eq!(ranges(&conn, "dropped"), [(1, 4), (5, 7), (23, 30)]);
-        ledger.dropped(&drop(1, 30, DropReason::BufferFull), "g").unwrap();
+        ledger.dropped(&drop(1, 30, DropReason::BufferFull), 0, "g").unwrap();
         assert_eq!(ranges(&conn, "dropped"), [(1, 4), (5, 7), (23, 30)]);
         let (sums, _) = &ledger.sources[&VmId(5)];
         assert_eq!((sums.numbered_hi, sums.stored, sums.dropped, sums.missing()), (30, 15, 15, 0));

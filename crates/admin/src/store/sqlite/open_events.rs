@@ -25,23 +25,25 @@ pub(super) struct Closed {
     pub(super) was_given_up: bool,
 }
 
-/// Stores an open event, unless it is stored or its number is in the ledger.
+/// Stores an open event, unless it is stored or its number is in the ledger. Returns false if its
+/// source cannot have that number.
 pub(super) fn insert(
     conn: &Connection,
     ledger: &mut Ledger<'_>,
     writer: &mut EventWriter<'_>,
     gateway: (&str, &str),
     open: &OpenEvent,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<bool> {
     let number = open.event.number;
-    // Invalid numbers are ignored, as in batches.
-    if NumberRange::checked(number, number).is_none() || ledger::covers(conn, open.source, number)? {
-        return Ok(());
+    if ledger::covers(conn, open.source, number)? {
+        return Ok(true);
     }
     let (name, node) = gateway;
-    ledger.reached(open.source, name, number)?;
-    writer.insert(EventStage::Open, node, open.source, &open.event)?;
-    Ok(())
+    let possible = number > 0 && ledger.reached(open.source, name, number)?;
+    if possible {
+        writer.insert(EventStage::Open, node, open.source, &open.event)?;
+    }
+    Ok(possible)
 }
 
 /// Removes the open events of these numbers, whose ends have come, and returns them.
@@ -100,7 +102,7 @@ pub(super) fn give_up(
     if event.is_some()
         && let Some(range) = NumberRange::checked(number, number)
     {
-        ledger.enter(source, "", range)?;
+        ledger.enter(source, range)?;
     }
     Ok(event)
 }

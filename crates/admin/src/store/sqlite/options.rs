@@ -5,8 +5,11 @@ use std::time::Duration;
 /// Retention and timeouts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
-    /// Bytes in use in the database from which on the oldest events are removed.
+    /// Bytes that events may take in the database, with their indexes; the oldest are removed beyond
+    /// that. What else is in it does not count.
     pub events_max_bytes: u64,
+    /// Events that take more than that for so long are a fault: retention cannot keep the limit.
+    pub over_limit_for: Duration,
     /// How long a write waits for a lock that another program holds.
     pub busy_for: Duration,
     /// Without a backlog, transactions of events begin at most this often: during each, a
@@ -26,14 +29,18 @@ pub struct Options {
     pub log_keep_for: Duration,
     /// How long a missing event of a living source is pending before it counts as lost.
     pub pending_for: Duration,
-    /// How long a source that has ended keeps its own rows before it is added to the totals.
+    /// How long a source that has closed keeps its own rows before it is added to the totals.
     pub fold_after: Duration,
+    /// The same for one that is dead without having closed: it may come back, and is told by its
+    /// rows.
+    pub fold_unclosed_after: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             events_max_bytes: 2_000_000_000,
+            over_limit_for: Duration::from_secs(60),
             busy_for: Duration::from_secs(2),
             ingest_every: Duration::from_millis(250),
             try_write_after: Duration::from_secs(10),
@@ -44,6 +51,7 @@ impl Default for Options {
             log_keep_for: Duration::from_secs(20 * 60),
             pending_for: Duration::from_secs(15 * 60),
             fold_after: Duration::from_secs(7 * 86_400),
+            fold_unclosed_after: Duration::from_secs(90 * 86_400),
         }
     }
 }

@@ -65,11 +65,11 @@ pub(super) struct OpenJob {
     pub(super) gateway_name: String,
     pub(super) open: OpenEvent,
     /// Channel for the result of a job.
-    pub(super) reply: Reply<()>,
+    pub(super) reply: Reply<bool>,
 }
 
 impl OpenJob {
-    pub(super) fn new(gateway: Gateway, open: OpenEvent, reply: Reply<()>) -> Self {
+    pub(super) fn new(gateway: Gateway, open: OpenEvent, reply: Reply<bool>) -> Self {
         Self { gateway_name: gateway.to_string(), gateway, open, reply }
     }
 }
@@ -91,10 +91,10 @@ pub(super) enum IngestJob {
 }
 
 impl IngestJob {
-    fn rows(&self) -> usize {
+    fn work(&self) -> usize {
         match self {
-            Self::Append(job, _) => job.rows_left(),
-            Self::Malformed(..) | Self::CloseSources(..) => 0,
+            Self::Append(job, _) => job.work_left(),
+            Self::Malformed(..) | Self::CloseSources(..) => 1,
         }
     }
 }
@@ -124,9 +124,11 @@ pub(super) enum HousekeepingStep {
     GiveUp(Vec<(VmId, u64)>),
     /// Mark these sources as dead, unless they were heard of since this time (milliseconds).
     MarkDead(Vec<VmId>, i64),
-    /// Add these sources to the totals and remove their rows, if they had ended by this time
-    /// (milliseconds).
-    AggregateSources(Vec<VmId>, i64),
+    /// Note that these sources, which said nothing for long, are still there.
+    StillThere(Vec<VmId>),
+    /// Add these sources to the totals and remove their rows, if they had closed by the first time,
+    /// or died without that by the second (milliseconds).
+    AggregateSources(Vec<VmId>, i64, i64),
 }
 
 /// The writer's next task.
@@ -176,7 +178,7 @@ struct Lanes {
     urgent: VecDeque<Queued<UrgentJob>>,
     opens: VecDeque<Queued<OpenJob>>,
     ingest: VecDeque<Queued<IngestJob>>,
-    ingest_rows: usize,
+    ingest_work: usize,
     housekeeping: VecDeque<(HousekeepingStep, Reply<u64>)>,
     /// Which of opens, ingest and housekeeping is looked at first (0, 1, 2; modulo 3): the one
     /// after that which was served last.
@@ -190,7 +192,7 @@ impl Lanes {
         if self.ingest.is_empty() {
             return None;
         }
-        let paced = self.last_ingest.filter(|_| self.ingest_rows < MAX_ROWS).map(|last| last + every);
+        let paced = self.last_ingest.filter(|_| self.ingest_work < MAX_ROWS).map(|last| last + every);
         let due = paced.max(self.ingest_paused_until).unwrap_or(now);
         Some(due.saturating_duration_since(now))
     }
@@ -229,13 +231,13 @@ impl Lanes {
 
     fn take_ingest(&mut self, now: Instant) -> WriterTask {
         let mut taken = Vec::new();
-        let mut rows = 0;
-        while rows < MAX_ROWS {
+        let mut work = 0;
+        while work < MAX_ROWS {
             let Some(waiting) = self.ingest.pop_front() else { break };
-            rows += waiting.job.rows();
+            work += waiting.job.work();
             taken.push(waiting);
         }
-        self.ingest_rows -= rows;
+        self.ingest_work -= work;
         self.last_ingest = Some(now);
         WriterTask::Ingest(taken)
     }
@@ -308,7 +310,7 @@ impl Queue {
 
     pub(super) fn put_ingest(&self, job: IngestJob) -> Result<(), StoreError> {
         self.put(|lanes| {
-            lanes.ingest_rows += job.rows();
+            lanes.ingest_work += job.work();
             lanes.ingest.push_back(Queued { since: Instant::now(), job });
         })
     }
@@ -346,7 +348,7 @@ impl Queue {
     pub(super) fn return_ingest(&self, jobs: Vec<Queued<IngestJob>>) {
         let mut lanes = locked(&self.lanes);
         for waiting in jobs.into_iter().rev() {
-            lanes.ingest_rows += waiting.job.rows();
+            lanes.ingest_work += waiting.job.work();
             lanes.ingest.push_front(waiting);
             // Unfinished jobs are a backlog: they go on without the pause of `ingest_every`.
             lanes.last_ingest = None;

@@ -5,8 +5,7 @@ use tidegate_policy::wire::event::VmId;
 
 use super::integers::{from_sql, to_sql};
 
-/// Highest event number of a source. A busy gateway would need years to reach it, and sums over
-/// all sources stay far below the end of SQLite's integers.
+/// Highest event number of a source, whatever it says. A busy gateway would need years to reach it.
 pub(super) const MAX_NUMBER: u64 = 1 << 48;
 
 /// Event numbers `first` to `last`, never empty.
@@ -77,26 +76,30 @@ impl RangeTable {
         }
     }
 
-    /// Its ranges of `source` that overlap `range`, in order.
+    /// Its ranges of `source` that overlap `range`, in order; the first `most` of them.
     pub(super) fn overlapping(
         self,
         conn: &Connection,
         source: VmId,
         range: NumberRange,
+        most: usize,
     ) -> rusqlite::Result<Vec<NumberRange>> {
         // The ranges are disjoint: of those that begin before `range` only the last can overlap
         // it.
         let mut statement = conn.prepare_cached(&format!(
             "SELECT first, last FROM {0} WHERE source = ?1 AND first <= ?3 AND first >= coalesce(
-               (SELECT max(first) FROM {0} WHERE source = ?1 AND first <= ?2), 0) ORDER BY first",
+               (SELECT max(first) FROM {0} WHERE source = ?1 AND first <= ?2), 0) ORDER BY first LIMIT ?4",
             self.name()
         ))?;
         let key = source.0.to_be_bytes();
-        let rows = statement.query_map(params![key, to_sql(range.first), to_sql(range.last)], |row| {
-            Ok(NumberRange { first: from_sql(row.get(0)?), last: from_sql(row.get(1)?) })
-        })?;
+        // The first one may end before `range` begins.
+        let limit = to_sql(most as u64).saturating_add(1);
+        let rows = statement
+            .query_map(params![key, to_sql(range.first), to_sql(range.last), limit], |row| {
+                Ok(NumberRange { first: from_sql(row.get(0)?), last: from_sql(row.get(1)?) })
+            })?;
         let found: Result<Vec<NumberRange>, _> = rows.collect();
-        Ok(found?.into_iter().filter(|r| r.common(range).is_some()).collect())
+        Ok(found?.into_iter().filter(|r| r.common(range).is_some()).take(most).collect())
     }
 
     /// How many numbers of `source` up to `upto` it has.
@@ -163,7 +166,7 @@ pub(super) fn take_from_dropped(
 ) -> rusqlite::Result<u64> {
     let key = source.0.to_be_bytes();
     let mut taken = 0;
-    for old in RangeTable::Dropped.overlapping(conn, source, range)? {
+    for old in RangeTable::Dropped.overlapping(conn, source, range, usize::MAX)? {
         let reason: String = conn
             .prepare_cached("DELETE FROM dropped WHERE source = ?1 AND first = ?2 RETURNING reason")?
             .query_row(params![key, to_sql(old.first)], |row| row.get(0))?;

@@ -2,7 +2,7 @@
 
 use tidegate_policy::check::{Answered, Check, PerCheck};
 use tidegate_policy::flags::{Mode, Modes};
-use tidegate_policy::wire::event::{Mismatch, SourceState, VmId};
+use tidegate_policy::wire::event::{DropReason, DroppedRange, Mismatch, SourceState, VmId};
 
 use super::support::{batch, batch_of, checked_event, gateway, on_each_store, open, post_of, report};
 use crate::store::{Appended, CheckCounts};
@@ -11,9 +11,9 @@ use crate::store::{Appended, CheckCounts};
 fn a_batch_is_stored_once() {
     on_each_store(async |store| {
         let first = store.append(post_of(vec![batch(7, 1, 5)])).await.unwrap();
-        assert_eq!(first, Appended { stored: 5, duplicates: 0 });
+        assert_eq!(first, Appended { stored: 5, duplicates: 0, refused: 0 });
         let again = store.append(post_of(vec![batch(7, 3, 8)])).await.unwrap();
-        assert_eq!(again, Appended { stored: 3, duplicates: 3 });
+        assert_eq!(again, Appended { stored: 3, duplicates: 3, refused: 0 });
         assert!(store.covers(VmId(7), 8).await.unwrap());
         assert!(!store.covers(VmId(7), 9).await.unwrap());
         let counts = store.recording().await.unwrap();
@@ -55,7 +55,7 @@ fn an_open_event_waits_for_its_end_and_is_counted_with_it() {
         let events = || vec![1, 2].into_iter().map(|n| checked_event(n, "192.0.2.1", Modes::default()));
         let whole = || post_of(vec![batch_of(7, events().collect())]);
         let appended = store.append(whole()).await.unwrap();
-        assert_eq!(appended, Appended { stored: 2, duplicates: 0 });
+        assert_eq!(appended, Appended { stored: 2, duplicates: 0, refused: 0 });
         let counts = store.recording().await.unwrap();
         assert_eq!((counts.numbered, counts.stored, counts.open, counts.pending), (2, 2, 0, 0));
         assert_eq!(counts.checks.ip.direct, 2);
@@ -63,7 +63,7 @@ fn an_open_event_waits_for_its_end_and_is_counted_with_it() {
 
         // A post that is late or repeated changes nothing.
         store.open_event(gateway(1), open(7, 2)).await.unwrap();
-        assert_eq!(store.append(whole()).await.unwrap(), Appended { stored: 0, duplicates: 2 });
+        assert_eq!(store.append(whole()).await.unwrap(), Appended { stored: 0, duplicates: 2, refused: 0 });
         let after = store.recording().await.unwrap();
         assert_eq!((after.checks, after.open, after.stored), (counts.checks, 0, 2));
         assert_eq!(store.address_count("::ffff:192.0.2.1").await.unwrap().unwrap().count, 2);
@@ -122,5 +122,39 @@ fn addresses_are_listed_by_how_often_they_were_seen() {
         for unknown in ["192.0.2.9", "nobody"] {
             assert_eq!(store.address_count(unknown).await.unwrap(), None);
         }
+    });
+}
+
+#[test]
+fn what_no_source_can_have_numbered_is_refused_and_named() {
+    on_each_store(async |store| {
+        store.append(post_of(vec![batch(7, 1, 5)])).await.unwrap();
+        let too_many = 1 << 45;
+        let mut wrong = batch(8, 1, 3);
+        wrong.numbered_hi = too_many;
+        let range = DroppedRange { source: VmId(9), first: 5, last: too_many, reason: DropReason::Expired };
+        let mut post = report(7, too_many, SourceState::Alive);
+        post.batches = vec![wrong, batch(7, 6, 9)];
+        post.dropped = vec![range];
+        let appended = store.append(post).await.unwrap();
+        assert_eq!(appended, Appended { stored: 4, duplicates: 0, refused: 3 });
+        assert!(!store.open_event(gateway(1), open(7, too_many)).await.unwrap());
+        let counts = store.recording().await.unwrap();
+        assert_eq!((counts.numbered, counts.stored, counts.refused, counts.gaps), (9, 9, 4, vec![]));
+        let last = counts.last_refused.unwrap();
+        assert_eq!(
+            (last.source, last.gateway.as_str(), last.number),
+            (VmId(7), "node-1;0000000000000001", too_many)
+        );
+
+        // What is possible is believed, and named.
+        let possible = 100_000 * 30 * 86_400;
+        store.append(report(7, possible, SourceState::Alive)).await.unwrap();
+        let counts = store.recording().await.unwrap();
+        assert_eq!((counts.numbered, counts.refused), (possible, 4));
+        assert_eq!(
+            (counts.gaps[0].source, counts.gaps[0].numbered, counts.gaps[0].stored),
+            (VmId(7), possible, 9)
+        );
     });
 }

@@ -234,6 +234,14 @@ pub fn own_reasons(
             say(code, format!("{what}: {}", details.join("; ")));
         }
     }
+    if store.events_over_limit {
+        let detail = format!(
+            "events take {} MB, and may take {} MB: retention has not kept the limit for a minute",
+            store.event_bytes / 1_000_000,
+            store.event_limit / 1_000_000
+        );
+        say("events_over_limit", detail);
+    }
     for (listener, of) in connections.named() {
         if of.was_full() {
             let (open, limit) = (of.open(), of.limit());

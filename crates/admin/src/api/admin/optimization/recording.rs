@@ -13,7 +13,8 @@ use tidegate_policy::wire::sync::Gateway;
 use crate::api::app_state::AppState;
 use crate::api::query::QueryParams;
 use crate::problem::ApiResult;
-use crate::store::{CheckCounts, RecordingCounts, StoreError};
+use crate::store::{CheckCounts, RecordingCounts, RefusedClaim, SourceGap, StoreError, time_text};
+use crate::time;
 
 /// The paths here.
 pub fn routes() -> Router<AppState> {
@@ -34,11 +35,49 @@ pub struct RecordingStats {
     dropped: BTreeMap<&'static str, u64>,
     duplicates: u64,
     malformed: u64,
+    removed: u64,
+    gaps: Vec<GapOfSource>,
+    refused: u64,
+    last_refused: Option<Refused>,
     alive: u64,
     open: u64,
     incomplete: u64,
     checks: BTreeMap<&'static str, CheckStats>,
     queue: QueueStats,
+}
+
+/// A VM of which numbers are neither stored nor dropped.
+#[derive(Serialize, Debug, PartialEq)]
+struct GapOfSource {
+    source: String,
+    gateway: String,
+    numbered: u64,
+    stored: u64,
+    dropped: u64,
+}
+
+impl From<SourceGap> for GapOfSource {
+    fn from(gap: SourceGap) -> Self {
+        let SourceGap { source, gateway, numbered, stored, dropped } = gap;
+        Self { source: source.to_string(), gateway, numbered, stored, dropped }
+    }
+}
+
+/// A claim that was not believed.
+#[derive(Serialize, Debug, PartialEq)]
+struct Refused {
+    source: String,
+    gateway: String,
+    numbered: u64,
+    at: String,
+}
+
+impl From<RefusedClaim> for Refused {
+    fn from(claim: RefusedClaim) -> Self {
+        let RefusedClaim { source, gateway, number, at_ms } = claim;
+        let at = time::sql_to_rfc3339(time_text::from_ms(at_ms));
+        Self { source: source.to_string(), gateway, numbered: number, at }
+    }
 }
 
 /// How one check was answered, over all recorded requests.
@@ -122,6 +161,10 @@ impl RecordingStats {
             dropped: counts.dropped.into_iter().collect(),
             duplicates: counts.duplicates,
             malformed: counts.malformed,
+            removed: counts.removed,
+            gaps: counts.gaps.into_iter().map(GapOfSource::from).collect(),
+            refused: counts.refused,
+            last_refused: counts.last_refused.map(Refused::from),
             alive: counts.alive,
             open: counts.open,
             incomplete: counts.incomplete,

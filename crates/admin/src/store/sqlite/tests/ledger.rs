@@ -8,9 +8,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tidegate_policy::wire::event::{DropReason, DroppedRange, SourceReport, SourceState, VmId};
 
-use super::support::foreign_connection;
+use super::support::{foreign_connection, test_store};
 use crate::store::sqlite::{Options, SqliteStore};
-use crate::store::tests::support::{batch, block_on, gateway, post, post_of};
+use crate::store::tests::support::{batch, block_on, gateway, post, post_of, until};
 use crate::store::{Append, RecordingCounts, Store};
 
 const MAX: u64 = 60;
@@ -168,7 +168,7 @@ async fn take(store: SqliteStore, path: &Path, model: &mut Model, step: Step) ->
 
 fn durable(counts: RecordingCounts, model: &Model) -> RecordingCounts {
     let duplicates = if model.unsure { model.duplicates } else { counts.duplicates };
-    RecordingCounts { alive: 0, duplicates, ..counts }
+    RecordingCounts { alive: 0, duplicates, gaps: Vec::new(), ..counts }
 }
 
 proptest! {
@@ -236,4 +236,37 @@ async fn a_gateway_has_open_sources_until_they_closed_or_died() {
     assert_eq!(store.gateways_with_open_sources().await.unwrap(), [gateway(1)]);
     store.close_sources_of(gateway(1)).await.unwrap();
     assert_eq!(store.gateways_with_open_sources().await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_sum_of_claims_overflows() {
+    let home = test_store();
+    let conn = foreign_connection(&home.path);
+    for source in 1..=8u128 {
+        let key = source.to_be_bytes();
+        let sql = "INSERT INTO sources (source, gateway, numbered_hi, heard_at, dead_at) VALUES (?1, 'n;1', 1 << 61, 0, 0)";
+        conn.execute(sql, [&key[..]]).unwrap();
+        let sql = "INSERT INTO dropped (source, first, last, reason) VALUES (?1, 1, 1 << 61, 'expired')";
+        conn.execute(sql, [&key[..]]).unwrap();
+    }
+    let most = i64::MAX as u64;
+    let counts = home.store.recording().await.unwrap();
+    assert_eq!((counts.numbered, counts.lost, counts.unclosed), (most, most, 8));
+    assert_eq!(counts.dropped, [("expired", most)]);
+    let path = home.path.clone();
+    drop(home.store);
+    let options = Options {
+        housekeeping_every: Duration::from_millis(20),
+        fold_unclosed_after: Duration::ZERO,
+        ..Options::default()
+    };
+    let store = SqliteStore::open(&path, options).unwrap();
+    until("they are added up", async || {
+        let left: i64 = conn.query_row("SELECT count(*) FROM sources", [], |row| row.get(0)).unwrap();
+        (left == 0).then_some(())
+    })
+    .await;
+    let counts = store.recording().await.unwrap();
+    assert_eq!((counts.numbered, counts.lost, counts.unclosed), (most, most, 8));
+    assert_eq!(counts.dropped, [("expired", most)]);
 }

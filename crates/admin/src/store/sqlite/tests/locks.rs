@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use tidegate_policy::wire::event::{DropReason, DroppedRange, VmId};
+
 use super::support::{foreign_connection, test_store, test_store_with};
 use crate::store::sqlite::Options;
 use crate::store::tests::support::{ban, batch, keys, post, post_of, until};
-use crate::store::{Store, StoreError};
+use crate::store::{Append, Store, StoreError};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_left_open_is_waited_for_then_said() {
@@ -69,6 +71,33 @@ async fn a_ban_goes_before_a_heap_of_events() {
     assert_eq!(stored, 32_000);
     let counts = home.store.recording().await.unwrap();
     assert_eq!((counts.stored, counts.numbered, counts.duplicates), (32_000, 32_000, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ban_goes_before_a_heap_of_ranges() {
+    let home = test_store();
+    let range = |at: u64| DroppedRange {
+        source: VmId(1),
+        first: at * 2 + 1,
+        last: at * 2 + 1,
+        reason: DropReason::Expired,
+    };
+    let heap = Append { dropped: (0..20_000).map(range).collect(), ..post() };
+    let posted = home.store.append(heap);
+    let bans = async {
+        let mut took = Vec::new();
+        for i in 0..50 {
+            let begun = std::time::Instant::now();
+            home.store.commit(ban(&format!("10.0.0.{i}")), "test").await.unwrap();
+            took.push(begun.elapsed());
+        }
+        took
+    };
+    let (posted, mut took) = tokio::join!(posted, bans);
+    posted.unwrap();
+    took.sort_unstable();
+    println!("50 bans beside a post of 20,000 dropped ranges: p50 {:?}, longest {:?}", took[25], took[49]);
+    assert_eq!(home.store.recording().await.unwrap().dropped, [("expired", 20_000)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -102,7 +102,7 @@ fn reopen(path: &Path) -> SqliteStore {
 
 async fn take(store: SqliteStore, path: &Path, step: &Step) -> SqliteStore {
     match *step {
-        Step::Open(number) => store.open_event(gateway(1), open(7, number)).await.unwrap(),
+        Step::Open(number) => assert!(store.open_event(gateway(1), open(7, number)).await.unwrap()),
         Step::Complete(first, len) => {
             let events = (first..first + len).map(|n| checked_event(n, CLIENT, Modes::default()));
             store.append(post_of(vec![batch_of(7, events.collect())])).await.unwrap();

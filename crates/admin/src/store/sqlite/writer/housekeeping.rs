@@ -45,8 +45,11 @@ impl Writer {
             HousekeepingStep::MarkDead(sources, before) => {
                 count_true(sources, |&s| ledger::mark_dead(conn, s, *before, now))
             }
-            HousekeepingStep::AggregateSources(sources, before) => {
-                count_true(sources, |&s| recording_stats::aggregate_source(conn, s, *before))
+            HousekeepingStep::StillThere(sources) => {
+                count_true(sources, |&s| ledger::still_there(conn, s, now))
+            }
+            HousekeepingStep::AggregateSources(sources, closed_by, dead_by) => {
+                recording_stats::aggregate(conn, sources, *closed_by, *dead_by, MAX_ROWS)
             }
         }
     }

@@ -8,10 +8,13 @@ use super::{TransactionEnd, Writer};
 use crate::store::sqlite::append::{AppendTransaction, Budget, Progress};
 use crate::store::sqlite::database::Database;
 use crate::store::sqlite::error::sql_error;
-use crate::store::sqlite::ledger::{self, Ledger};
+use crate::store::sqlite::ledger::{self, Ledger, RefusedClaims};
 use crate::store::sqlite::queue::{IngestJob, Job, Queued};
 use crate::store::sqlite::recording_stats;
 use crate::store::{StoreError, time_text};
+
+/// Sources that are closed at a time.
+const CLOSED_STEP: usize = 500;
 
 impl Writer {
     pub(super) fn ingest(&mut self, jobs: Vec<Queued<IngestJob>>) {
@@ -82,6 +85,7 @@ fn answer_ingest(jobs: Vec<Queued<IngestJob>>, progress: Vec<Progress>) -> Vec<Q
                 waiting.job = IngestJob::Append(job, reply);
                 rest.push(waiting);
             }
+            IngestJob::CloseSources(..) if !reached.done => rest.push(waiting),
             IngestJob::Malformed(_, reply) | IngestJob::CloseSources(_, reply) => drop(reply.send(Ok(()))),
         }
     }
@@ -96,21 +100,32 @@ fn store_jobs(
     // Loaded before new events are written, which would be counted twice otherwise.
     database.top_addresses.with(conn, |_| Ok(()))?;
     let now = time_text::now_ms();
+    let count_refused = |claims: RefusedClaims| -> rusqlite::Result<()> {
+        recording_stats::add_refused(conn, claims.count)?;
+        claims.last.into_iter().for_each(|claim| database.gateway_reports.note_refused(claim));
+        Ok(())
+    };
     let ledger = || Ledger::new(conn, now, database.options.pending_for);
     let mut step = AppendTransaction::new(conn, ledger(), Budget::new())?;
     let mut progress = Vec::with_capacity(jobs.len());
+    let stop = || database.queue.is_urgent();
     for waiting in jobs {
+        if step.budget.is_spent(&stop) {
+            break;
+        }
         let reached = match &waiting.job {
-            IngestJob::Append(job, _) => job.run(&mut step, &|| database.queue.is_urgent())?,
+            IngestJob::Append(job, _) => job.run(&mut step, &stop)?,
             IngestJob::Malformed(batches, _) => {
                 recording_stats::add_malformed(conn, *batches)?;
-                Progress::done()
+                step.budget.spend(1);
+                Progress::whole(true)
             }
             IngestJob::CloseSources(gateway, _) => {
                 // Written first, because closing reads the counts that earlier posts changed.
-                std::mem::replace(&mut step.ledger, ledger()).write()?;
-                ledger::close_sources(conn, &gateway.to_string(), now)?;
-                Progress::done()
+                count_refused(std::mem::replace(&mut step.ledger, ledger()).write()?)?;
+                let closed = ledger::close_sources(conn, &gateway.to_string(), now, CLOSED_STEP)?;
+                step.budget.spend(closed);
+                Progress::whole(closed < CLOSED_STEP)
             }
         };
         progress.push(reached);
@@ -118,7 +133,7 @@ fn store_jobs(
             break;
         }
     }
-    step.ledger.write()?;
+    count_refused(step.ledger.write()?)?;
     database.top_addresses.with(conn, |top| step.counts.write(conn, top))?;
     Ok(progress)
 }

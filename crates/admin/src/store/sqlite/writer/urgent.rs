@@ -8,6 +8,7 @@ use crate::store::sqlite::events::EventWriter;
 use crate::store::sqlite::ledger::Ledger;
 use crate::store::sqlite::open_events;
 use crate::store::sqlite::queue::{Job, OpenJob, Queued, UrgentJob};
+use crate::store::sqlite::recording_stats;
 use crate::store::sqlite::schema::read_state;
 use crate::store::sqlite::tokens;
 use crate::store::sqlite::writes;
@@ -99,22 +100,35 @@ impl Writer {
     }
 
     /// All of `jobs` in one transaction. `None`: the file was moved away meanwhile.
-    fn opens_once(&mut self, jobs: &[Queued<OpenJob>], deadline: Instant) -> Result<Option<()>, StoreError> {
+    fn opens_once(
+        &mut self,
+        jobs: &[Queued<OpenJob>],
+        deadline: Instant,
+    ) -> Result<Option<Vec<bool>>, StoreError> {
         self.begin(deadline)?;
         let before = self.conn.total_changes();
         let stored = self.store_opens(jobs).map_err(|e| sql_error(&e));
-        let ended = stored.and_then(|()| self.end(before));
-        Ok(self.ended_durably(ended)?.then_some(()))
+        let ended = stored.and_then(|possible| Ok((self.end(before)?, possible)));
+        let (ended, possible) = match ended {
+            Ok((ended, possible)) => (Ok(ended), possible),
+            Err(error) => (Err(error), Vec::new()),
+        };
+        Ok(self.ended_durably(ended)?.then_some(possible))
     }
 
-    fn store_opens(&self, jobs: &[Queued<OpenJob>]) -> rusqlite::Result<()> {
+    /// Stores what is possible; returns which are.
+    fn store_opens(&self, jobs: &[Queued<OpenJob>]) -> rusqlite::Result<Vec<bool>> {
         let mut ledger = Ledger::new(&self.conn, time_text::now_ms(), self.database.options.pending_for);
         let mut writer = EventWriter::new(&self.conn)?;
+        let mut possible = Vec::with_capacity(jobs.len());
         for Queued { job, .. } in jobs {
             let gateway = (job.gateway_name.as_str(), job.gateway.node.as_str());
-            open_events::insert(&self.conn, &mut ledger, &mut writer, gateway, &job.open)?;
+            possible.push(open_events::insert(&self.conn, &mut ledger, &mut writer, gateway, &job.open)?);
         }
-        ledger.write()
+        let refused = ledger.write()?;
+        recording_stats::add_refused(&self.conn, refused.count)?;
+        refused.last.into_iter().for_each(|claim| self.database.gateway_reports.note_refused(claim));
+        Ok(possible)
     }
 
     /// Whether a transaction is durable; rolls back one that failed.
@@ -141,9 +155,9 @@ fn answer_urgent(jobs: Vec<Queued<UrgentJob>>, results: Vec<Result<Committed, St
     }
 }
 
-fn answer_opens(jobs: Vec<Queued<OpenJob>>, (): ()) {
-    for waiting in jobs {
+fn answer_opens(jobs: Vec<Queued<OpenJob>>, possible: Vec<bool>) {
+    for (waiting, possible) in jobs.into_iter().zip(possible) {
         // The caller may be gone; the event is stored.
-        drop(waiting.job.reply.send(Ok(())));
+        drop(waiting.job.reply.send(Ok(possible)));
     }
 }
