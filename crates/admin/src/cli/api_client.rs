@@ -112,6 +112,17 @@ impl std::fmt::Display for ProblemReply {
     }
 }
 
+/// Items per request of a list.
+const PAGE: usize = 100;
+
+/// A page of a list.
+#[derive(Deserialize)]
+struct Page {
+    items: Vec<Value>,
+    #[serde(default)]
+    next: Option<String>,
+}
+
 impl ApiClient {
     /// Reads the token; sends no request yet.
     ///
@@ -158,6 +169,23 @@ impl ApiClient {
         match self.request(Method::GET, target, None).await {
             Err(RequestError::Refused(refusal)) if refusal.code == not_found => Ok(None),
             answered => answered.map(Some),
+        }
+    }
+
+    /// All items of a list that is given in pages.
+    ///
+    /// # Errors
+    /// When a page is not answered, or is none.
+    pub async fn list(&self, path: &str) -> anyhow::Result<Vec<Value>> {
+        let mut items = Vec::new();
+        let mut query = format!("limit={PAGE}");
+        loop {
+            let answer = self.request(Method::GET, &format!("{path}?{query}"), None).await?;
+            let page = Page::deserialize(answer)?;
+            items.extend(page.items);
+            let Some(next) = page.next else { return Ok(items) };
+            let mut pairs = form_urlencoded::Serializer::new(String::new());
+            query = pairs.append_pair("limit", &PAGE.to_string()).append_pair("cursor", &next).finish();
         }
     }
 

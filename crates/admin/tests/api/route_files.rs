@@ -297,6 +297,11 @@ async fn a_dry_run_shows_the_difference_and_changes_nothing() {
 ";
     assert!(said.out.starts_with(changed), "{}", said.out);
     assert!(said.err.contains("would be created: 1, configured: 1, unchanged: 1"), "{}", said.err);
+    let held = route("d", "/d").replace("spec:", "spec:\n  parentRefs: [{name: g, sectionName: web}]");
+    desk.file("r.yaml", &held);
+    let refused = desk.routes(&dry_run).await;
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.err.contains("r.yaml: document 1: /spec/parentRefs/0/sectionName: "), "{refused:?}");
     assert_eq!(service.tables().await, before);
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 use anyhow::Context;
 use reqwest::Method;
 use serde::Deserialize;
+use serde_json::Value;
+use tidegate_author::{self as author, DocumentError, Listeners};
 
 use super::document::{canonical, unified_diff};
 use super::files::{self, RouteDocument, Sources};
@@ -162,7 +164,11 @@ async fn wait_for_gateways(service: &ApiClient, wait: Duration) -> anyhow::Resul
 }
 
 /// Shows what would change.
+///
+/// # Errors
+/// When the service would refuse one of the routes.
 async fn dry_run(service: &ApiClient, wanted: &[RouteDocument]) -> anyhow::Result<CommandResult> {
+    let refused = not_held(wanted, &listeners(service).await?);
     let (mut created, mut configured) = (0usize, 0usize);
     for route in wanted {
         let held = service.get_if_exists(&path(&route.id), "route_not_found").await;
@@ -180,5 +186,27 @@ async fn dry_run(service: &ApiClient, wanted: &[RouteDocument]) -> anyhow::Resul
     print_error_line(format_args!(
         "nothing was changed; would be created: {created}, configured: {configured}, unchanged: {unchanged}"
     ));
+    anyhow::ensure!(refused.is_empty(), "would be refused:\n{}", refused.join("\n"));
     Ok(if changes == 0 { CommandResult::Done } else { CommandResult::Different })
+}
+
+/// The listeners of the service.
+async fn listeners(service: &ApiClient) -> anyhow::Result<Listeners> {
+    let documents = service.list("/api/admin/listeners").await?;
+    let read = |document: Value| {
+        let name = document["name"].as_str().unwrap_or_default().to_owned();
+        let listener = author::read_listener(&name, &document).ok()?;
+        Some((name, listener))
+    };
+    Ok(documents.into_iter().filter_map(read).collect())
+}
+
+/// What the service would say of routes that cannot be held to their listeners, a line each.
+fn not_held(wanted: &[RouteDocument], listeners: &Listeners) -> Vec<String> {
+    let problems = |route: &RouteDocument| {
+        let read = author::read(&route.document).ok()?;
+        let line = |one: DocumentError| route.location.problem_line(&one.pointer, &one.message, one.code);
+        Some(read.listener_problems(listeners).into_iter().map(line).collect::<Vec<_>>())
+    };
+    wanted.iter().filter_map(problems).flatten().collect()
 }

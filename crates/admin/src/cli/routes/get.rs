@@ -1,16 +1,11 @@
 //! `tidegate routes get`: prints routes of the service, in a form that `apply` accepts.
 
-use reqwest::Method;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tidegate_author as author;
 
 use super::document::{canonical, yaml};
 use super::{CommandResult, path, print_error_line, print_text};
 use crate::cli::api_client::{AccessArgs, ApiClient};
-
-/// Routes per request.
-const PAGE: usize = 100;
 
 /// Options of `tidegate routes get`.
 #[derive(clap::Args, Debug)]
@@ -48,14 +43,6 @@ fn id(route: &Value) -> String {
     author::route_id(of("namespace"), of("name").unwrap_or_default())
 }
 
-/// A page of the list.
-#[derive(Deserialize)]
-struct Page {
-    items: Vec<Value>,
-    #[serde(default)]
-    next: Option<String>,
-}
-
 /// Prints the routes.
 ///
 /// # Errors
@@ -73,16 +60,7 @@ pub async fn run(args: &GetArgs) -> anyhow::Result<CommandResult> {
 }
 
 async fn all(service: &ApiClient) -> anyhow::Result<Vec<Value>> {
-    let mut routes = Vec::new();
-    let mut query = format!("limit={PAGE}");
-    loop {
-        let answer = service.request(Method::GET, &format!("/api/admin/routes?{query}"), None).await?;
-        let page = Page::deserialize(answer)?;
-        routes.extend(page.items);
-        let Some(next) = page.next else { break };
-        let mut pairs = form_urlencoded::Serializer::new(String::new());
-        query = pairs.append_pair("limit", &PAGE.to_string()).append_pair("cursor", &next).finish();
-    }
+    let routes = service.list("/api/admin/routes").await?;
     if routes.is_empty() {
         print_error_line("the service has no routes");
     }
