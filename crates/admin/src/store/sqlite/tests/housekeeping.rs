@@ -135,13 +135,13 @@ async fn the_write_ahead_log_stays_small_while_many_events_are_removed() {
         ..Options::default()
     });
     let conn = foreign_connection(&home.path);
-    // 120 MB, of which the service hears at once.
+    // 90 MB, of which the service hears at once.
     conn.execute_batch(
         "PRAGMA wal_autocheckpoint = 0; BEGIN IMMEDIATE;
-         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 400000)
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 70000)
          INSERT INTO events (source, number, timestamp, node, path, verdict, tunnel, tables_seq)
            SELECT zeroblob(16), i, strftime('%Y-%m-%d %H:%M:%f', 1795456800 + i / 100.0, 'unixepoch'), 'node-1',
-             printf('%.*c', 200, '/'), 'allow', 0, 0 FROM n;
+             printf('%.*c', 1100, '/'), 'allow', 0, 0 FROM n;
          COMMIT",
     )
     .unwrap();
@@ -149,7 +149,7 @@ async fn the_write_ahead_log_stays_small_while_many_events_are_removed() {
     let size = || std::fs::metadata(&wal).map_or(0, |file| file.len());
     until("what was written is in the database", async || (size() < 8 << 20).then_some(())).await;
     let (mut largest, mut bans) = (0, Vec::new());
-    let left = "SELECT count(*) FROM events WHERE id > (SELECT max(id) FROM events) - 20000";
+    let left = "SELECT count(*) FROM events WHERE id > (SELECT max(id) FROM events) - 6000";
     until("the events are removed", async || {
         let begun = std::time::Instant::now();
         home.store
@@ -158,18 +158,19 @@ async fn the_write_ahead_log_stays_small_while_many_events_are_removed() {
             .unwrap();
         bans.push(begun.elapsed());
         largest = largest.max(size());
-        (number(&home, left) < 20_000).then_some(())
+        (number(&home, left) < 6_000).then_some(())
     })
     .await;
     bans.sort_unstable();
     println!(
-        "400,000 events removed: write-ahead log {:.1} MB at most; {} bans meanwhile, p50 {:?}, p99 {:?}",
+        "70,000 events of 1 KB removed: write-ahead log {:.1} MB at most; {} bans meanwhile, p50 {:?}, p99 {:?}",
         largest as f64 / 1e6,
         bans.len(),
         bans[bans.len() / 2],
         bans[bans.len() * 99 / 100]
     );
-    assert!(largest < 64 << 20, "{largest}");
+    // It is truncated at 32 MiB. Without write-backs between the steps it has 51 MB in the end.
+    assert!(largest < 40 << 20, "{largest}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
