@@ -13,12 +13,12 @@ mod failed_calls;
 use std::cell::OnceCell;
 use std::time::Duration;
 
-use tidegate_policy::wire::sync::{GATEWAY_HEADER, Gateway};
+use tidegate_policy::wire::sync::{GATEWAY_HEADER, Gateway, TIME_HEADER};
 
 use crate::config::Admin;
 use crate::host::{Call, CallToken, Host, HostError};
 pub use backoff::{Backoff, nanos};
-pub use circuit_breaker::CircuitBreaker;
+pub use circuit_breaker::{CircuitBreaker, Probes};
 pub use failed_calls::{CallMaker, FailedCall, FailedCalls, has_failed};
 
 /// A call without a callback this long after its time is over is lost.
@@ -137,9 +137,22 @@ impl<H: Host> AdminClient<H> {
         Ok(InFlight { token, since_ns, lost_ns })
     }
 
-    /// The status of the answer, inside its callback; `None` when the call failed without
-    /// one. 504 is Envoy's own: the call timed out.
+    /// The status of the answer, inside its callback; `None` when the call failed: without an
+    /// answer, or with one from 500 on that is not the admin service's. Envoy answers 503 and 504
+    /// itself when a host cannot be reached or a call's time is over.
     pub fn status(&self) -> Option<u16> {
-        self.host.call_status()
+        self.host.call_status().filter(|status| *status < 500 || self.service_ms().is_some())
+    }
+
+    /// The admin service's clock when it gave this answer, inside its callback, milliseconds since
+    /// the Unix epoch; `None` for an answer of Envoy's own or of something in between.
+    pub fn service_ms(&self) -> Option<u64> {
+        std::str::from_utf8(&self.host.call_header(TIME_HEADER)?).ok()?.parse().ok()
+    }
+
+    /// Whether the admin service itself refused the call, with this status; inside the call's
+    /// callback for a status below 500.
+    pub fn has_refused(&self, status: Option<u16>) -> bool {
+        status.is_some_and(|status| status >= 500 || status >= 400 && self.service_ms().is_some())
     }
 }

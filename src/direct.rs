@@ -1,6 +1,7 @@
 //! The questions about one request to the admin service: sent, and matched with their
 //! answers. `request/evaluation.rs` decides which are asked, and when.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use tidegate_policy::check::{Check, PerCheck};
@@ -8,7 +9,7 @@ use tidegate_policy::decide::CountrySource;
 use tidegate_policy::request::Facts;
 use tidegate_policy::wire::check::{Answer, MAX_ANSWER, MAX_QUESTION, Question, path};
 
-use crate::admin_client::{CircuitBreaker, InFlight, nanos};
+use crate::admin_client::{CircuitBreaker, InFlight, Probes, nanos};
 use crate::config::DirectLimits;
 use crate::host::{CallToken, Host};
 use crate::worker::AdminInstance;
@@ -24,8 +25,8 @@ pub struct DirectChecks {
 
 impl DirectChecks {
     /// With these time limits.
-    pub fn new(limits: DirectLimits) -> Self {
-        Self { limits, breakers: PerCheck::default() }
+    pub fn new(limits: DirectLimits, probes: &Rc<Probes>) -> Self {
+        Self { limits, breakers: PerCheck::from_fn(|_| CircuitBreaker::new(probes)) }
     }
 }
 
@@ -50,8 +51,8 @@ pub struct OpenQuestion {
     pub call: InFlight,
     /// What the answer must repeat.
     id: u64,
-    /// Whether its time limit is a question's full one, not the rest of the budget.
-    has_full_time: bool,
+    /// Whether its time limit is at least half a question's full one, not the end of the budget.
+    has_time: bool,
 }
 
 /// The questions of one request.
@@ -91,7 +92,9 @@ impl Questions {
             _ => None,
         };
         *self.states.get_mut(check) = match sent {
-            Some(call) => QuestionState::Open(OpenQuestion { call, id, has_full_time: left >= timeout }),
+            Some(call) => {
+                QuestionState::Open(OpenQuestion { call, id, has_time: left.saturating_mul(2) >= timeout })
+            }
             None => QuestionState::Failed,
         };
     }
@@ -116,8 +119,9 @@ impl Questions {
         instance: &AdminInstance<H>,
     ) -> Option<Answer> {
         let now_ns = instance.host.monotonic_ns();
-        direct.breakers.get(check).note(status, open.has_full_time, now_ns);
         let answer = if status == Some(200) { read(check, open.id, &instance.host) } else { None };
+        let is_heard = answer.is_some() || instance.client.has_refused(status);
+        direct.breakers.get(check).note(is_heard, open.call.since_ns, open.has_time, now_ns);
         *self.states.get_mut(check) =
             if answer.is_some() { QuestionState::Answered } else { QuestionState::Failed };
         answer

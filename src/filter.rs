@@ -51,10 +51,11 @@ pub struct Filter<H: Host> {
 impl<H: Host> Filter<H> {
     /// A configuration at work; `tick` is the timer's period so far.
     pub fn new(instance: Rc<AdminInstance<H>>, config: Config, tick: Duration) -> Self {
+        let probes = Rc::default();
         Self {
             instance,
-            direct: DirectChecks::new(config.direct),
-            recording: CircuitBreaker::default(),
+            direct: DirectChecks::new(config.direct, &probes),
+            recording: CircuitBreaker::new(&probes),
             settings: config.settings,
             sync_timeout: config.sync_timeout,
             performance: config.performance,

@@ -267,7 +267,7 @@ impl<H: Host> RequestContext<H> {
     /// The event is stored, or could not be: the response is resumed either way.
     fn on_stored(&mut self, filter: &Filter<H>, post: InFlight, status: Option<u16>) {
         self.response = ResponseState::Sent { undecided: false };
-        recording::finish(filter, status);
+        recording::finish(filter, &post, status);
         if let RequestState::Decided(DecidedRequest { timing: Some(timing), .. }) = &mut self.request {
             timing.recording = self.host.monotonic_ns().saturating_sub(post.since_ns);
         }

@@ -33,6 +33,7 @@ use load::table_loader::TableLoader;
 pub use shared::keys::Keys;
 use shared::lease::LeaseView;
 pub use shared::lease::Role;
+use shared::service_clock::ServiceClock;
 use shared::slots::{self, OwnSlot};
 use shared::wake::{OwnQueue, Waker};
 
@@ -264,23 +265,32 @@ impl<H: Host> TableSync<H> {
         reports
     }
 
-    /// The time by which entries expire: this machine's clock, corrected by its
-    /// difference to the admin service's clock at the last answer that was loaded.
+    /// The time by which entries expire: the admin service's clock at its last answer, and what
+    /// this machine's monotonic clock has counted since. This machine's own time only before the
+    /// first answer, when there is no entry.
     #[must_use]
     pub fn now(&self) -> UnixSeconds {
-        let wall_ms = self.host.wall_us().checked_div(1000).unwrap_or_default();
-        let offset = self.loader.loaded().map_or(0, |loaded| loaded.clock_ms);
-        let seconds = wall_ms.saturating_add_signed(offset).checked_div(1000).unwrap_or_default();
-        UnixSeconds::try_from(seconds).unwrap_or(UnixSeconds::MAX)
+        let now_ns = self.host.monotonic_ns();
+        let ms = self.clock(now_ns).at(now_ns).unwrap_or_else(|| self.host.wall_us() / 1_000);
+        UnixSeconds::try_from(ms / 1_000).unwrap_or(UnixSeconds::MAX)
+    }
+
+    /// The last that this VM knows of the admin service's clock. One that was heard in the future
+    /// was not written by a gate.
+    fn clock(&self, now_ns: u64) -> ServiceClock {
+        let loaded = self.loader.loaded().map(|loaded| loaded.clock);
+        let (lease, holder) = (self.lease.seen(), self.holder.as_ref());
+        let known =
+            loaded.into_iter().chain(lease.map(|lease| lease.clock)).chain(holder.map(|holder| holder.clock));
+        known.filter(|clock| clock.heard_ns <= now_ns).fold(ServiceClock::default(), ServiceClock::newer)
     }
 
     /// Sets the gauges of the tables' age and contents, and of the lease.
     pub fn show_gauges(&self) {
-        let last_answer_ns = self.lease.seen().map_or(0, |lease| lease.last_answer_ns);
-        let last_answer_ns =
-            last_answer_ns.max(self.holder.as_ref().map_or(0, |holder| holder.last_answer_ns));
-        if last_answer_ns > 0 {
-            let age = Duration::from_nanos(self.host.monotonic_ns().saturating_sub(last_answer_ns));
+        let now_ns = self.host.monotonic_ns();
+        let heard_ns = self.clock(now_ns).heard_ns;
+        if heard_ns > 0 {
+            let age = Duration::from_nanos(now_ns.saturating_sub(heard_ns));
             self.metrics.set(Gauge::TablesAge, age.as_secs());
         }
         self.metrics.set(Gauge::LeaseAlive, u64::from(self.lease_alive()));
@@ -321,8 +331,8 @@ impl<H: Host> TableSync<H> {
             self.metrics.count(Count::Outranked);
             self.lease.lose_to(fence);
         }
-        let last_answer_ns = self.holder.as_ref().map_or(0, |holder| holder.last_answer_ns);
-        self.lease.tick(&self.host, &self.keys, &self.metrics, self.slot.index(), last_answer_ns);
+        let clock = self.holder.as_ref().map_or_else(ServiceClock::default, |holder| holder.clock);
+        self.lease.tick(&self.host, &self.keys, &self.metrics, self.slot.index(), clock);
         match (self.lease.fence(), &self.holder) {
             (Some(fence), Some(holder)) if holder.fence() == fence => {}
             // Calls of the previous holder stay open; their answers are ignored.

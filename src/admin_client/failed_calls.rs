@@ -16,9 +16,9 @@ use std::collections::VecDeque;
 
 use crate::host::CallToken;
 
-/// Whether a call failed: without an answer, or with one that may be Envoy's own. When a
-/// connection breaks or a stream is reset before headers came, Envoy answers with 503 or 502
-/// from the middle of that.
+/// Whether a call failed: without an answer, or with a status from 500 on. When a connection
+/// breaks or a stream is reset before headers came, Envoy answers with 503 or 502 from the middle
+/// of that.
 #[must_use]
 pub fn has_failed(status: Option<u16>) -> bool {
     status.is_none_or(|status| status >= 500)

@@ -88,10 +88,13 @@ impl Host for Envoy {
     }
 
     fn call_status(&self) -> Option<u16> {
+        std::str::from_utf8(&self.call_header(":status")?).ok()?.parse().ok()
+    }
+
+    fn call_header(&self, name: &str) -> Option<Vec<u8>> {
         // Not the one header's value: of a call that failed there is no map, on which
         // the crate panics, while all of none are none.
-        let headers = hostcalls::get_map_bytes(MapType::HttpCallResponseHeaders).ok()?;
-        std::str::from_utf8(&value_of(headers, ":status")?).ok()?.parse().ok()
+        value_of(hostcalls::get_map_bytes(MapType::HttpCallResponseHeaders).ok()?, name)
     }
 
     fn call_body(&self, max: usize) -> Vec<u8> {

@@ -12,7 +12,9 @@ mod unacknowledged;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tidegate_policy::wire::event::{BatchHead, DropReason, DroppedRange, EventPost, RECEIPT, SourceReport};
+use tidegate_policy::wire::event::{
+    BatchHead, DropReason, DroppedRange, EventPost, RECEIPT, REFUSALS, SourceReport,
+};
 
 use super::buffer::merge;
 use super::queue::EventQueue;
@@ -41,6 +43,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(4);
 const SOONEST: Duration = Duration::from_millis(50);
 /// Least time between posts that carry only reports of sources, without batches.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// No beginning of a refusal is longer.
+const MAX_REFUSAL: usize = 64;
 /// A gauge that is not zero while the queue is empty is reset after this long: a VM that
 /// trapped between changing the gauge and the queue leaves it wrong.
 const GAUGE_REPAIR: Duration = Duration::from_secs(2);
@@ -72,8 +76,9 @@ pub struct Recorder<H> {
     /// The last post that was stored had batches, and reported their bytes as waiting: the
     /// next report is due even if the sources do not change.
     reported_waiting: bool,
-    /// After a refused post: one batch per post, to find the one that is refused.
-    one_by_one: bool,
+    /// Batches in a post, at most: fewer after a refusal, to find the batch that is refused, or a
+    /// size that passes.
+    at_most: usize,
     gauge_wrong_since_ns: Option<u64>,
 }
 
@@ -99,7 +104,7 @@ impl<H: Host> Recorder<H> {
             retries: 0,
             reported_ns: 0,
             reported_waiting: false,
-            one_by_one: false,
+            at_most: usize::MAX,
             gauge_wrong_since_ns: None,
         }
     }
@@ -144,8 +149,8 @@ impl<H: Host> Recorder<H> {
         let now = self.host.monotonic_ns();
         match status {
             Some(200) if self.host.call_body(RECEIPT.len()) == RECEIPT => self.on_post_stored(post),
-            // The admin service refused the content: the same post would fail again.
-            Some(400 | 413 | 415 | 422) => self.on_post_refused(&post, now),
+            Some(400..=499) if self.is_refused_for_good() => self.on_post_refused(&post, now),
+            Some(400..=499) if self.client.service_ms().is_none() => self.on_post_stopped(&post, now),
             _ => self.on_post_failed(now),
         }
         self.drain();
@@ -264,7 +269,7 @@ impl<H: Host> Recorder<H> {
         if self.backoff.remaining_ns(now) > 0 {
             return;
         }
-        let batches = if self.one_by_one { 1 } else { self.held.fitting(POST_BYTES) };
+        let batches = self.held.fitting(POST_BYTES).min(self.at_most);
         let reports = self.sources.due(|source| self.held.has_after(batches, source));
         let report_due = now.saturating_sub(self.reported_ns) >= nanos(REPORT_EVERY);
         let news = report_due && (self.reported_waiting || self.sources.differ(&reports));
@@ -310,21 +315,42 @@ impl<H: Host> Recorder<H> {
         self.sources.on_reported(post.reports);
         self.reported_waiting = post.batches > 0;
         self.backoff.worked();
-        self.one_by_one = false;
+        self.at_most = self.at_most.saturating_add(1);
         self.metrics.set(Gauge::RecorderBytes, self.held.bytes() as u64);
     }
 
-    /// The content was refused: the next posts carry one batch each, and a batch that is
-    /// refused alone is given up, so that it does not block the others.
+    /// Whether the admin service itself says, in the callback that runs, that it will never take
+    /// this content.
+    fn is_refused_for_good(&self) -> bool {
+        let problem = self.host.call_body(MAX_REFUSAL);
+        REFUSALS.iter().any(|refusal| problem.starts_with(refusal))
+    }
+
+    /// The admin service refused the content: a batch that is refused alone is given up, so that
+    /// it does not block the others.
     fn on_post_refused(&mut self, post: &PostInFlight, now: u64) {
         if post.batches == 1
-            && self.one_by_one
             && let Some(batch) = self.held.take_front()
         {
             self.give_up(batch.given_up(DropReason::Unencodable));
         }
-        self.one_by_one = true;
+        self.halve(post);
         self.on_post_failed(now);
+    }
+
+    /// Something in between refused the post, for its size or its content. Nothing is given up: a
+    /// batch that is refused alone goes to the end, behind the others, and is tried again.
+    fn on_post_stopped(&mut self, post: &PostInFlight, now: u64) {
+        if post.batches == 1 {
+            self.held.put_front_last();
+        }
+        self.halve(post);
+        self.on_post_failed(now);
+    }
+
+    /// The next post has half as many batches as one that was refused.
+    fn halve(&mut self, post: &PostInFlight) {
+        self.at_most = (post.batches / 2).max(1);
     }
 
     fn on_post_failed(&mut self, now: u64) {

@@ -36,9 +36,11 @@ pub fn post<H: Host>(filter: &Filter<H>, event: &TrafficEvent) -> Option<InFligh
 }
 
 /// Counts the result of the post. The response is sent in any case.
-pub fn finish<H: Host>(filter: &Filter<H>, status: Option<u16>) {
+pub fn finish<H: Host>(filter: &Filter<H>, post: &InFlight, status: Option<u16>) {
     let instance = &filter.instance;
-    filter.recording.note(status, true, instance.host.monotonic_ns());
-    let count = if status == Some(204) { Count::SyncStored } else { Count::SyncFailed };
+    let is_stored = status == Some(204);
+    let is_heard = is_stored || instance.client.has_refused(status);
+    filter.recording.note(is_heard, post.since_ns, true, instance.host.monotonic_ns());
+    let count = if is_stored { Count::SyncStored } else { Count::SyncFailed };
     instance.metrics.count(count);
 }

@@ -11,6 +11,7 @@ use tidegate_policy::wire::sync::BlobRef;
 use super::Keys;
 use super::publish::{Publish, PublishEnd, PublishSet};
 use super::shared::manifest::CHUNK;
+use super::shared::service_clock::ServiceClock;
 use tidegate_host_sim::SimHost;
 
 /// An empty table; of the flags, all on.
@@ -26,7 +27,7 @@ pub fn empty_set(epoch: u64, seq: u64, refresh: u64) -> PublishSet {
     PublishSet {
         version: Version { epoch, seq },
         refresh,
-        clock_ms: 0,
+        clock: ServiceClock::default(),
         blobs: PerTable::from_fn(|table| BlobRef::of(&empty_bytes(table))),
         bytes,
     }

@@ -25,6 +25,7 @@ use tidegate_policy::wire::sync::BlobRef;
 
 use super::shared::keys::Keys;
 use super::shared::manifest::{ChunkHead, Manifest, SharedData, TableLocation, chunk_bytes};
+use super::shared::service_clock::ServiceClock;
 use crate::host::{Cas, Expect, HostError};
 
 /// How often a publish begins anew before it waits for the next tick.
@@ -37,8 +38,8 @@ pub struct PublishSet {
     pub version: Version,
     /// The refresh that they carry out.
     pub refresh: u64,
-    /// See [`Manifest::clock_ms`].
-    pub clock_ms: i64,
+    /// See [`Manifest::clock`].
+    pub clock: ServiceClock,
     /// Their hashes and lengths.
     pub blobs: PerTable<BlobRef>,
     /// Their bytes; those of a table that is already published may be missing.
@@ -202,7 +203,7 @@ impl Publish {
             fence: self.fence,
             version: set.version,
             refresh: set.refresh,
-            clock_ms: set.clock_ms,
+            clock: set.clock,
             tables: PerTable::from_fn(place),
         };
         let changed = PerTable::from_fn(|table| {

@@ -4,5 +4,6 @@
 pub mod keys;
 pub mod lease;
 pub mod manifest;
+pub mod service_clock;
 pub mod slots;
 pub mod wake;

@@ -10,14 +10,15 @@ use tidegate_policy::wire::sync::{BlobRef, Held};
 
 use super::load::decode_table::{DecodeError, DecodeTable};
 use super::shared::manifest::Manifest;
+use super::shared::service_clock::ServiceClock;
 
 /// One consistent set of tables, verified, with their hashes.
 #[derive(Clone)]
 pub struct Snapshot {
     /// The refresh that it carries out.
     pub refresh: u64,
-    /// See [`Manifest::clock_ms`].
-    pub clock_ms: i64,
+    /// See [`Manifest::clock`].
+    pub clock: ServiceClock,
     /// Hashes and lengths of the tables.
     pub blobs: PerTable<BlobRef>,
     /// The tables.

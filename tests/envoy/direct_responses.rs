@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::asked_again::asked_again;
 use anyhow::{Context, Result};
 use serde_json::json;
 use tidegate_stack::faults::{Call, Faults};
@@ -100,6 +101,7 @@ fn unanswered() -> Result<()> {
             let response = get(&stack)?;
             assert_eq!((response.status, cache(&response)), (200, cached), "too late");
             stack.delay_calls(call, Duration::ZERO)?;
+            asked_again(&stack, &["ip=direct", "geo=direct", "route=direct"])?;
         }
     }
     stack.abort_calls(Call::OpenEvent, 100, 500)?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use tidegate_stack::http::{Method, PATIENCE, Request};
+use tidegate_stack::http::{self, Method, PATIENCE, Request};
 use tidegate_stack::load::Load;
 use tidegate_stack::{FlagsAtStart, Options, Stack, wait};
 
@@ -54,6 +54,15 @@ impl Wrong {
         Ok(())
     }
 
+    /// What breaks connections may make the gate ask no more for a while.
+    fn is_asked_again(&self) -> Result<()> {
+        wait::until("the service is asked again", PATIENCE, || {
+            let answer = http::send(self.stack.gate(), &Request::get("/asked-again").from(WELCOME))?;
+            let told = answer.header("x-performance-cache").unwrap_or_default();
+            Ok((!told.contains("fallback")).then_some(()))
+        })
+    }
+
     fn check_events(&self) -> Result<()> {
         let whole = self.stack.recorded(PATIENCE)?;
         ensure!(whole.is_whole(), "{whole:?}");
@@ -81,6 +90,7 @@ fn about_requests(wrong: &mut Wrong) -> Result<()> {
                 wrong.service.answer_wrongly(&[Call::Check, Call::Open], *kind);
                 wrong.requests(requests).with_context(|| format!("{}; {flags}", kind.name))?;
                 *given.entry(kind.name).or_default() += wrong.service.answer_rightly();
+                wrong.is_asked_again().context(kind.name)?;
             }
         }
         wrong.check_events().with_context(|| flags.to_string())?;

@@ -16,6 +16,7 @@ use tidegate::sync::Keys;
 use tidegate::sync::load::read_published::{ReadEnd, ReadPublished};
 use tidegate::sync::publish::{Publish, PublishEnd, PublishSet};
 use tidegate::sync::shared::manifest::{Manifest, SharedData};
+use tidegate::sync::shared::service_clock::ServiceClock;
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::tables::{PerTable, Table};
 use tidegate_policy::version::Version;
@@ -75,7 +76,7 @@ fn set(seq: u64, [base, overlay, allow, routes]: [u8; 4]) -> Rc<PublishSet> {
     Rc::new(PublishSet {
         version: Version { epoch: EPOCH, seq },
         refresh: 0,
-        clock_ms: 0,
+        clock: ServiceClock::default(),
         blobs: PerTable::from_fn(|table| BlobRef::of(&of(table))),
         bytes: PerTable::from_fn(|table| Some(Arc::new(of(table)))),
     })

@@ -577,24 +577,76 @@ fn entries_expire_by_the_admin_services_clock() {
     assert_eq!(testbed.get(0, "8.8.8.8").status, 200, "over by the clock that counts");
 }
 
+const DAY_MS: i64 = 24 * 3_600_000;
+
+/// Longer than a poll without news takes.
+const A_POLL: Duration = Duration::from_secs(11);
+
 #[test]
-fn before_the_first_tables_the_service_is_asked_about_each_request() {
-    let mut sim = Sim::new(module);
-    let first = gate(&mut sim);
-    let mut testbed = Testbed { sim, feed: Feed::new(), gates: vec![first] };
-    testbed.feed.up = false;
+fn bans_neither_lapse_nor_stay_after_the_services_clock_was_set() {
+    for wrong_ms in [DAY_MS, -DAY_MS] {
+        let mut testbed = Testbed::new(2);
+        let now = u32::try_from(testbed.sim.wall_ms() / 1000).unwrap();
+        testbed.feed.ban_until("9.9.9.9", Some(now + 60));
+        // While its clock is wrong, the tables change.
+        testbed.feed.clock_ahead_ms = wrong_ms;
+        testbed.feed.ban("8.8.8.8");
+        testbed.run(SECOND);
+        let by_wrong_clock = if wrong_ms > 0 { 200 } else { 403 };
+        assert_eq!(testbed.statuses("9.9.9.9"), [by_wrong_clock; 2], "as the service itself would say");
+        // It is put right, and nothing changes.
+        testbed.feed.clock_ahead_ms = 0;
+        testbed.run(A_POLL);
+        assert_eq!(testbed.statuses("9.9.9.9"), [403; 2], "{wrong_ms}: for the rest of its minute");
+        testbed.run(50 * SECOND);
+        assert_eq!(testbed.statuses("9.9.9.9"), [200; 2], "{wrong_ms}: and no longer");
+    }
+}
+
+#[test]
+fn bans_neither_lapse_nor_stay_after_the_gateways_clock_was_set() {
+    for wrong_ms in [DAY_MS, -DAY_MS] {
+        let mut testbed = Testbed::new(2);
+        testbed.sim.set_clock_ahead(wrong_ms);
+        let now = u32::try_from(testbed.sim.wall_ms() / 1000).unwrap();
+        testbed.feed.ban_until("9.9.9.9", Some(now + 60));
+        testbed.run(SECOND);
+        assert_eq!(testbed.statuses("9.9.9.9"), [403; 2]);
+        // The clock is put right while the service is away.
+        testbed.feed.up = false;
+        testbed.sim.set_clock_ahead(0);
+        testbed.run(58 * SECOND);
+        assert_eq!(testbed.statuses("9.9.9.9"), [403; 2], "{wrong_ms}");
+        testbed.run(2 * SECOND);
+        assert_eq!(testbed.statuses("9.9.9.9"), [200; 2], "{wrong_ms}");
+    }
+}
+
+#[test]
+fn a_poll_that_is_never_answered_holds_tables_up_for_seconds() {
+    let mut testbed = Testbed::new(2);
+    testbed.run(A_POLL);
+    let poll = testbed.sim.calls().into_iter().find(|call| call.path.contains("/sync?")).unwrap();
+    testbed.feed.deaf_to.insert(poll.id);
     testbed.feed.ban("9.9.9.9");
+    let began = testbed.sim.now_ns();
+    while testbed.statuses("9.9.9.9") != [403; 2] {
+        testbed.run(100 * MS);
+    }
+    let took = Duration::from_nanos(testbed.sim.now_ns() - began);
+    assert!(took < 14 * SECOND, "{took:?}");
+}
+
+#[test]
+fn what_something_in_between_answers_to_a_poll_is_not_heard() {
+    let mut testbed = Testbed::new(1);
+    for _ in 0..3 {
+        testbed.run(SECOND);
+        let poll = testbed.sim.calls().into_iter().find(|call| call.path.contains("/sync?")).unwrap();
+        testbed.feed.deaf_to.insert(poll.id);
+        testbed.sim.answer(poll.id, 304, b"");
+        testbed.sim.settle();
+    }
     testbed.run(SECOND);
-    let (worker, root) = first;
-    let ask = |testbed: &mut Testbed, client| {
-        let response = testbed.feed.request(&mut testbed.sim, worker, root, Request::get("/x", client));
-        (response.status, response.details)
-    };
-    assert_eq!(ask(&mut testbed, "1.1.1.1"), (503, "check_unavailable".into()));
-    testbed.feed.up = true;
-    assert_eq!(ask(&mut testbed, "9.9.9.9"), (403, "ip_banned".into()));
-    assert_eq!(testbed.feed.served.get("poll"), None, "not yet polled, so there is no table");
-    testbed.run(6 * SECOND);
-    assert_eq!(testbed.get(0, "1.1.1.1").status, 200, "and now there are tables");
-    assert_eq!(testbed.get(0, "9.9.9.9").status, 403);
+    assert_eq!(testbed.sim.metric("tidegate.sync.poll_failures"), 3);
 }

@@ -22,6 +22,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use tidegate_policy::wire::sync::TIME_HEADER;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
@@ -31,6 +32,7 @@ use crate::auth::{RequiredScope, Scope, require_scope};
 use crate::metrics::{Listener, Metrics};
 use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::serve::connections::OpenConnection;
+use crate::store::time_text;
 use address_limits::{AddressLimits, TooMany};
 use app_state::AppState;
 
@@ -47,7 +49,13 @@ pub fn people(app: AppState) -> Router {
 /// The gateways' listener.
 pub fn data_plane(app: AppState) -> Router {
     let open = open(&app);
-    finish(Listener::Gateways, Scope::Gateway, open, data_plane::routes(), app)
+    let router = finish(Listener::Gateways, Scope::Gateway, open, data_plane::routes(), app);
+    router.layer(map_response(async |mut response: Response| {
+        // By it a gateway tells this service's answers from Envoy's own, and the time by which
+        // entries expire.
+        response.headers_mut().insert(TIME_HEADER, time_text::now_ms().into());
+        response
+    }))
 }
 
 /// What both listeners answer without a token.

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tidegate_host::{CallToken, Cas, HeaderPairs, HostError};
+use tidegate_policy::wire::sync::TIME_HEADER;
 
 use crate::host::SimHost;
 use crate::phase::{CallEnd, Phase};
@@ -84,9 +85,21 @@ impl SimHost {
         reply.map(|reply| reply.body.clone()).unwrap_or_default()
     }
 
-    /// Gives a callout's answer, in the phase of its callback; `None`: it failed without one.
+    /// Gives the admin service's answer to a callout, in the phase of its callback; `None`: it
+    /// failed without one.
     pub fn answer(&self, status: Option<u16>, body: Vec<u8>) {
-        let end = status.map_or(CallEnd::Failure, |status| CallEnd::Answer { status, body });
+        let time = self.world.borrow().wall_us / 1_000;
+        self.answer_with(status, vec![(TIME_HEADER.to_owned(), time.to_string())], body);
+    }
+
+    /// As [`answer`](Self::answer), by something in the service's place.
+    pub fn answer_in_place(&self, status: u16, body: Vec<u8>) {
+        self.answer_with(Some(status), Vec::new(), body);
+    }
+
+    fn answer_with(&self, status: Option<u16>, headers: Vec<(String, String)>, body: Vec<u8>) {
+        let answer = |status| CallEnd::Answer { status, headers, body };
+        let end = status.map_or(CallEnd::Failure, answer);
         self.set(|world| world.vm(0).phase = Phase::CallResponse(end));
     }
 

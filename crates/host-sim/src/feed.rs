@@ -58,6 +58,8 @@ pub enum LastingFault {
     Version,
     /// The right bytes under this status.
     Status(u16),
+    /// An answer of this status that Envoy, or something in between, gives in the service's place.
+    InPlace(u16),
     /// The right answer to another question of the same check.
     OtherQuestion,
     /// An answer with the question's id, of another check.
@@ -84,7 +86,10 @@ pub enum Order {
 /// How a callout is answered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Reply {
+    /// The service's.
     Answer(u16, Vec<u8>),
+    /// Envoy's, or of something in between.
+    InPlace(u16),
     Reset,
 }
 
@@ -119,8 +124,8 @@ pub struct Feed {
     pub up: bool,
     /// Whether it stores events.
     pub takes_events: bool,
-    /// By how much its clock is ahead of the gateway's, milliseconds.
-    pub clock_ahead_ms: u64,
+    /// By how much its clock is ahead of true time, milliseconds.
+    pub clock_ahead_ms: i64,
     /// Requests by what they were for.
     pub served: BTreeMap<&'static str, u64>,
     /// Whether polls stay unanswered, so that gateways keep the tables that they have.
@@ -131,6 +136,8 @@ pub struct Feed {
     pub open_fault: Option<LastingFault>,
     /// In which order questions are answered.
     pub order: Order,
+    /// Callouts that it never answers.
+    pub deaf_to: BTreeSet<CallId>,
     /// Questions that came, each once.
     pub asked: PerCheck<u64>,
     /// Open events, as they came, each once.
@@ -183,6 +190,7 @@ impl Feed {
             check_faults: PerCheck::default(),
             open_fault: None,
             order: Order::Asked,
+            deaf_to: BTreeSet::new(),
             asked: PerCheck::default(),
             opened: Vec::new(),
             open: BTreeMap::new(),

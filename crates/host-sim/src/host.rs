@@ -114,7 +114,7 @@ impl SimHost {
 
 impl Host for SimHost {
     fn wall_us(&self) -> u64 {
-        self.enter(|world| world.wall_us)
+        self.enter(|world| world.wall_us.saturating_add_signed(world.clock_ahead_us))
     }
 
     fn monotonic_ns(&self) -> u64 {
@@ -227,6 +227,16 @@ impl Host for SimHost {
     fn call_status(&self) -> Option<u16> {
         self.with_vm(|vm| match &vm.phase {
             Phase::CallResponse(CallEnd::Answer { status, .. }) => Some(*status),
+            _ => None,
+        })
+    }
+
+    fn call_header(&self, name: &str) -> Option<Vec<u8>> {
+        self.with_vm(|vm| match &vm.phase {
+            Phase::CallResponse(CallEnd::Answer { headers, .. }) => {
+                let found = headers.iter().find(|(other, _)| other == name);
+                found.map(|(_, value)| value.clone().into_bytes())
+            }
             _ => None,
         })
     }

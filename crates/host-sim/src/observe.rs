@@ -13,7 +13,7 @@ impl Sim {
         self.world.borrow().now_ns
     }
 
-    /// Milliseconds since the Unix epoch.
+    /// True time, milliseconds since the Unix epoch.
     #[must_use]
     pub fn wall_ms(&self) -> u64 {
         self.world.borrow().wall_us / 1_000

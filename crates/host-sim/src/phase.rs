@@ -5,10 +5,19 @@
 pub(crate) enum CallEnd {
     Answer {
         status: u16,
+        /// Beside `:status`.
+        headers: Vec<(String, String)>,
         body: Vec<u8>,
     },
     /// Zero headers: getters answer `BadArgument`.
     Failure,
+}
+
+impl CallEnd {
+    /// An answer of Envoy's own.
+    pub fn own(status: u16) -> Self {
+        Self::Answer { status, headers: Vec::new(), body: Vec::new() }
+    }
 }
 
 /// Which callback a VM is in.

@@ -306,6 +306,12 @@ impl Sim {
         world.wall_us += by / 1_000;
     }
 
+    /// Sets the machine's wall clock so many milliseconds ahead of true time, or behind it. Its
+    /// monotonic clock goes on.
+    pub fn set_clock_ahead(&mut self, ms: i64) {
+        self.world.borrow_mut().clock_ahead_us = ms * 1_000;
+    }
+
     /// When something is due next, monotonic nanoseconds.
     pub(crate) fn next_due(&self) -> Option<u64> {
         let world = self.world.borrow();
@@ -322,7 +328,7 @@ impl Sim {
         };
         while let Some(id) = { late(&self.world.borrow()) } {
             // Envoy reports a timeout as an ordinary answer.
-            self.world.borrow_mut().end_call(id, CallEnd::Answer { status: 504, body: Vec::new() });
+            self.world.borrow_mut().end_call(id, CallEnd::own(504));
         }
         for thread in 0..self.threads.len() {
             let vm = self.threads[thread].vm;
@@ -348,9 +354,21 @@ impl Sim {
         self.world.borrow().calls.iter().filter(|call| !call.lost).map(|call| call.view.clone()).collect()
     }
 
-    /// Answers a callout; false when it has ended.
+    /// Answers a callout without a header that only the admin service sets, as Envoy and others
+    /// do in its place; false when it has ended.
     pub fn answer(&mut self, call: CallId, status: u16, body: &[u8]) -> bool {
-        let end = CallEnd::Answer { status, body: body.to_vec() };
+        self.answer_with(call, status, &[], body)
+    }
+
+    /// Answers a callout with headers; false when it has ended.
+    pub fn answer_with(
+        &mut self,
+        call: CallId,
+        status: u16,
+        headers: &[(String, String)],
+        body: &[u8],
+    ) -> bool {
+        let end = CallEnd::Answer { status, headers: headers.to_vec(), body: body.to_vec() };
         self.world.borrow_mut().end_call(call, end)
     }
 

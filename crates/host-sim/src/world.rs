@@ -114,7 +114,10 @@ pub(crate) struct VmState {
 /// The process.
 pub(crate) struct World {
     pub now_ns: u64,
+    /// True time.
     pub wall_us: u64,
+    /// By how much the machine's clock is ahead of it.
+    pub clock_ahead_us: i64,
     pub random_state: u64,
     pub shared: BTreeMap<String, (Vec<u8>, Cas)>,
     pub next_cas: Cas,
@@ -147,6 +150,7 @@ impl World {
             // Some hours after boot, on the day this was written.
             now_ns: 10_000_000_000_000,
             wall_us: 1_795_400_000_000_000,
+            clock_ahead_us: 0,
             random_state: 0x1234_5678_9abc_def1,
             shared: BTreeMap::new(),
             next_cas: 1,

@@ -122,6 +122,8 @@ pub trait Host: Clone + 'static {
     /// `:status` of the callout's answer, inside its callback. `None` when the
     /// call failed without an answer.
     fn call_status(&self) -> Option<u16>;
+    /// A header's first value in the callout's answer, inside its callback; `None` when absent.
+    fn call_header(&self, name: &str) -> Option<Vec<u8>>;
     /// The first `max` bytes of the callout's answer, inside its callback; empty
     /// when the call failed without an answer.
     fn call_body(&self, max: usize) -> Vec<u8>;

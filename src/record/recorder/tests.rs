@@ -2,7 +2,9 @@ use super::*;
 use crate::config::Admin;
 use crate::host::HostError;
 use tidegate_host_sim::{CallView, SimHost};
-use tidegate_policy::wire::event::{DropReason, RECEIPT, SourceState, TrafficEvent, VmId, append_event};
+use tidegate_policy::wire::event::{
+    DropReason, RECEIPT, REFUSALS, SourceState, TrafficEvent, VmId, append_event,
+};
 
 const QUEUE: &str = "events";
 const BYTES: &str = "tidegate.queue.bytes.0000000000000007";
@@ -151,10 +153,10 @@ fn a_batch_that_is_refused_alone_does_not_stop_the_others() {
     bench.batch(7, 1, 3);
     bench.batch(7, 4, 2);
     let both = bench.next_post();
-    bench.answer(&both, Some(400));
+    bench.answer_with(&both, Some(400), REFUSALS[0]);
     let alone = bench.next_post();
     assert_eq!(firsts(&alone), [1]);
-    bench.answer(&alone, Some(400));
+    bench.answer_with(&alone, Some(400), REFUSALS[0]);
     let next = bench.next_post();
     assert_eq!(firsts(&next), [4]);
     let post = EventPost::from_bytes(&next.body).unwrap();
@@ -162,6 +164,58 @@ fn a_batch_that_is_refused_alone_does_not_stop_the_others() {
     assert_eq!(post.dropped, [range]);
     bench.answer(&next, Some(200));
     assert!(bench.recorder.dropped.is_empty(), "said and acknowledged");
+}
+
+/// Posts until all is stored, past something in between that refuses a post with this status if
+/// it has more than `passes` batches or this one; how many posts that took.
+fn posts_past(bench: &mut Bench, status: u16, passes: usize, never: Option<u64>) -> usize {
+    for posts in 0..100 {
+        if bench.recorder.held.is_empty() && posts > 0 {
+            return posts;
+        }
+        let post = bench.next_post();
+        let firsts = firsts(&post);
+        if firsts.len() <= passes && never.is_none_or(|never| !firsts.contains(&never)) {
+            bench.answer(&post, Some(200));
+        } else if never.is_some() && bench.recorder.held.len() == 1 {
+            return posts;
+        } else {
+            bench.host.answer_in_place(status, b"<html>no".to_vec());
+            assert!(bench.recorder.on_call_response(ROOT, post.token, Some(status)));
+        }
+    }
+    panic!("never stored");
+}
+
+#[test]
+fn what_something_in_between_refuses_is_kept_and_sent_in_smaller_posts() {
+    for status in [400, 403, 413] {
+        let mut bench = Bench::new();
+        (0..20).for_each(|first| bench.batch(7, 1 + first * 3, 3));
+        // 20, 10, 5, 2, 1 and from there on one more each time, until three are too many again.
+        assert!(posts_past(&mut bench, status, 2, None) < 30);
+        assert!(bench.recorder.dropped.is_empty());
+        // One that never passes is tried last, and does not hold up the others.
+        (20..40).for_each(|first| bench.batch(7, 1 + first * 3, 3));
+        assert!(posts_past(&mut bench, status, usize::MAX, Some(61)) < 50);
+        assert_eq!(bench.recorder.held.len(), 1, "this one is left");
+        assert!(bench.recorder.dropped.is_empty());
+        assert!(posts_past(&mut bench, status, usize::MAX, None) < 3, "and is stored as soon as it passes");
+    }
+}
+
+#[test]
+fn a_refusal_that_says_nothing_of_the_content_gives_nothing_up() {
+    let mut bench = Bench::new();
+    bench.batch(7, 1, 3);
+    for body in [&br#"{"type":"urn:tidegate:problem:invalid_header""#[..], b"", b"{}"] {
+        for _ in 0..3 {
+            let post = bench.next_post();
+            assert_eq!(firsts(&post), [1]);
+            bench.answer_with(&post, Some(400), body);
+        }
+    }
+    assert!(bench.recorder.dropped.is_empty());
 }
 
 #[test]

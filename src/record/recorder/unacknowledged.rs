@@ -104,7 +104,7 @@ impl Unacknowledged {
         self.batches.iter().skip(batches).any(|batch| batch.source == source)
     }
 
-    /// Nanoseconds that the oldest has waited here; 0 when there is none.
+    /// Nanoseconds that the first has waited here; 0 when there is none.
     #[must_use]
     pub fn oldest_ns(&self, now_ns: u64) -> u64 {
         self.batches.front().map_or(0, |batch| now_ns.saturating_sub(batch.since_ns))
@@ -128,6 +128,13 @@ impl Unacknowledged {
         let front = self.batches.pop_front()?;
         self.bytes = self.bytes.saturating_sub(front.bytes.len());
         Some(front)
+    }
+
+    /// Puts the oldest behind all others.
+    pub fn put_front_last(&mut self) {
+        if !self.batches.is_empty() {
+            self.batches.rotate_left(1);
+        }
     }
 
     /// Takes the oldest out, if it is older than 24 hours.

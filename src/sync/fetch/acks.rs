@@ -81,11 +81,12 @@ mod tests {
     use tidegate_policy::tables::{PerTable, TableSet};
 
     use super::*;
+    use crate::sync::shared::service_clock::ServiceClock;
 
     fn own(seq: u64) -> Snapshot {
         let tables = Tables::new(Version { epoch: 1, seq }, TableSet::empty());
         let blobs = PerTable::default();
-        Snapshot { refresh: 0, clock_ms: 0, blobs, tables: Rc::new(tables) }
+        Snapshot { refresh: 0, clock: ServiceClock::default(), blobs, tables: Rc::new(tables) }
     }
 
     fn slot(seq: u64, heartbeat_s: u64, serving: bool) -> (u16, Slot) {

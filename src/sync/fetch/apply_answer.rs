@@ -16,6 +16,7 @@ use tidegate_policy::wire::sync::{BansUpdate, BlobRef, MAX_PAGE, OverlayUpdate, 
 use super::fold_bans::FoldBans;
 use crate::sync::load::decode_table::{DecodeError, DecodeTable};
 use crate::sync::publish::PublishSet;
+use crate::sync::shared::service_clock::ServiceClock;
 use crate::sync::snapshot::{NextTables, Snapshot};
 
 /// Why an answer did not become a set of tables. A full load follows: a poll without
@@ -58,7 +59,7 @@ pub struct Applied {
 pub struct ApplyAnswer {
     version: Version,
     refresh: u64,
-    clock_ms: i64,
+    clock: ServiceClock,
     digest: Option<SetDigest>,
     overlay: Vec<Entry>,
     blobs: PerTable<Option<BlobRef>>,
@@ -77,15 +78,15 @@ enum PendingWork {
 }
 
 impl ApplyAnswer {
-    /// Begins to apply `answer`, received at `wall_ms` of the wall clock, to `held`.
+    /// Begins to apply `answer`, received at `now_ns` of the monotonic clock, to `held`.
     ///
     /// # Errors
     /// When the answer cannot become a set.
-    pub fn new(answer: SyncAnswer, wall_ms: u64, held: Option<&Snapshot>) -> Result<Self, ApplyError> {
+    pub fn new(answer: SyncAnswer, now_ns: u64, held: Option<&Snapshot>) -> Result<Self, ApplyError> {
         let mut apply = Self {
             version: answer.version,
             refresh: answer.refresh,
-            clock_ms: signed_difference(answer.server_time_ms, wall_ms),
+            clock: ServiceClock { heard_ns: now_ns, said_ms: answer.server_time_ms },
             digest: None,
             overlay: Vec::new(),
             blobs: PerTable::from_fn(|table| held.map(|held| held.blobs[table])),
@@ -268,20 +269,15 @@ impl ApplyAnswer {
         let blobs = PerTable::from_fn(|table| self.blobs[table].unwrap_or_default());
         let tables = Rc::new(self.next.finish(self.version).ok_or(ApplyError::Incomplete)?);
         let bytes = std::mem::take(&mut self.bytes);
-        let (version, refresh, clock_ms) = (self.version, self.refresh, self.clock_ms);
-        let set = PublishSet { version, refresh, clock_ms, blobs, bytes };
-        let loaded = Snapshot { refresh, clock_ms, blobs, tables };
+        let (version, refresh, clock) = (self.version, self.refresh, self.clock);
+        let set = PublishSet { version, refresh, clock, blobs, bytes };
+        let loaded = Snapshot { refresh, clock, blobs, tables };
         Ok(ApplyStep::Done(Box::new(Applied {
             loaded: Rc::new(loaded),
             set: Rc::new(set),
             misfolded: self.misfolded,
         })))
     }
-}
-
-fn signed_difference(a: u64, b: u64) -> i64 {
-    let magnitude = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-    if a >= b { magnitude(a.abs_diff(b)) } else { magnitude(a.abs_diff(b)).saturating_neg() }
 }
 
 #[cfg(test)]

@@ -9,10 +9,12 @@ use tidegate_policy::wire::sync::{ACK_HEADER, Ack, BlobRef, HELD_HEADER, Held};
 use crate::admin_client::{AdminClient, InFlight};
 use crate::host::{Host, HostError};
 
-/// How long the admin service may hold a poll open.
-const WAIT: Duration = Duration::from_secs(25);
+/// How long the admin service may hold a poll open. A poll that it will never answer holds tables
+/// up for this long and [`GRACE`], and each answer corrects the clock; each costs the service some
+/// 50 us.
+const WAIT: Duration = Duration::from_secs(10);
 /// What a poll's time limit adds to [`WAIT`].
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(3);
 
 /// A call that has not been answered. It ends with its root, without a callback.
 #[derive(Clone, Copy, Debug)]

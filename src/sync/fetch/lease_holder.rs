@@ -15,6 +15,7 @@ use crate::sync::load::table_loader::TableLoader;
 use crate::sync::publish::{Publish, PublishEnd};
 use crate::sync::shared::keys::Keys;
 use crate::sync::shared::manifest::CHUNK;
+use crate::sync::shared::service_clock::ServiceClock;
 use crate::sync::shared::slots::{self, Slot};
 use crate::sync::shared::wake::Waker;
 
@@ -41,8 +42,8 @@ pub struct LeaseHolder {
     waker: Waker,
     /// A higher fence that was seen: the lease is lost.
     pub higher_fence: Option<u64>,
-    /// When the admin service last answered, monotonic nanoseconds.
-    pub last_answer_ns: u64,
+    /// The admin service's clock at its last answer to a poll.
+    pub clock: ServiceClock,
 }
 
 enum HolderStage {
@@ -99,7 +100,7 @@ impl LeaseHolder {
             acks: Acks::default(),
             waker: Waker::default(),
             higher_fence: None,
-            last_answer_ns: 0,
+            clock: ServiceClock::default(),
         }
     }
 
@@ -278,14 +279,20 @@ impl LeaseHolder {
         let now = context.calls.host.monotonic_ns();
         match status {
             Some(304) => {
-                self.last_answer_ns = now;
+                // Without the header it is of something in between, and nothing was heard.
+                let Some(said_ms) = context.calls.client.service_ms() else {
+                    return self.poll_failed(context);
+                };
+                self.clock = ServiceClock { heard_ns: now, said_ms };
                 self.backoff.worked_but_wait(poll.since_ns.saturating_add(POLL_GAP_NS));
             }
             Some(200) => {
-                self.last_answer_ns = now;
                 let body = context.calls.host.call_body(MAX_PAGE);
                 match SyncAnswer::from_bytes(&body).ok() {
-                    Some(answer) => self.on_answer(answer, poll, context),
+                    Some(answer) => {
+                        self.clock = ServiceClock { heard_ns: now, said_ms: answer.server_time_ms };
+                        self.on_answer(answer, poll, context);
+                    }
                     None => self.bad_answer("does not decode", self.full, context),
                 }
             }
@@ -311,8 +318,7 @@ impl LeaseHolder {
             self.backoff.worked_but_wait(poll.since_ns.saturating_add(POLL_GAP_NS));
             return;
         }
-        let wall_ms = context.calls.host.wall_us().checked_div(1000).unwrap_or_default();
-        match ApplyAnswer::new(answer, wall_ms, held.as_deref()) {
+        match ApplyAnswer::new(answer, self.clock.heard_ns, held.as_deref()) {
             Ok(apply) => self.stage = HolderStage::Apply(Box::new(apply), full),
             Err(error) => self.bad_answer(&format!("{error:?}"), full, context),
         }

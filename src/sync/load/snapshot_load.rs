@@ -111,7 +111,7 @@ impl DecodePublished {
         self.next.join()?;
         let snapshot = Snapshot {
             refresh: self.manifest.refresh,
-            clock_ms: self.manifest.clock_ms,
+            clock: self.manifest.clock,
             blobs: self.manifest.blobs(),
             tables: Rc::new(self.next.finish(self.manifest.version)?),
         };

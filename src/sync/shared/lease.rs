@@ -6,10 +6,11 @@ use tidegate_policy::codec::{FormatError, decode, encode};
 use tidegate_policy::wire::event::VmId;
 
 use super::keys::Keys;
+use super::service_clock::ServiceClock;
 use crate::host::{Expect, Host};
 use crate::metrics::{Count, Metrics};
 
-const LEASE_FORMAT: u8 = 1;
+const LEASE_FORMAT: u8 = 2;
 const MAX_LEASE: usize = 128;
 
 /// How long a lease lasts without being renewed; renewed at every tick.
@@ -38,9 +39,9 @@ pub struct Lease {
     pub recorder: bool,
     /// The holder's slot, for waking it.
     pub slot: Option<u16>,
-    /// When the admin service last answered: monotonic clock, nanoseconds. Kept in the lease
-    /// so that every VM knows the age of its tables, also after the holder changed.
-    pub last_answer_ns: u64,
+    /// The last answer of the admin service. Kept in the lease so that every VM knows that clock
+    /// and the age of its tables, also after the holder changed.
+    pub clock: ServiceClock,
 }
 
 impl Lease {
@@ -117,7 +118,7 @@ impl LeaseView {
         keys: &Keys,
         metrics: &Metrics<H>,
         slot: Option<u16>,
-        last_answer_ns: u64,
+        clock: ServiceClock,
     ) {
         let now = host.monotonic_ns();
         let key = keys.lease();
@@ -134,7 +135,7 @@ impl LeaseView {
             deadline_ns: now.saturating_add(TERM_NS),
             recorder: self.role == Role::Recorder,
             slot,
-            last_answer_ns: last_answer_ns.max(found.map_or(0, |lease| lease.last_answer_ns)),
+            clock: found.map_or(clock, |lease| clock.newer(lease.clock)),
         };
         match found {
             Some(lease) if lease.source == self.source && self.held_fence == Some(lease.fence) => {

@@ -7,13 +7,14 @@ use tidegate_policy::tables::PerTable;
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::sync::BlobRef;
 
+use super::service_clock::ServiceClock;
 use crate::host::{Cas, Expect, Host, HostError};
 
 /// Bytes of a table in one shared value. There is one lock for all shared data
 /// of a process and every read copies under it, so a table is never read whole.
 pub const CHUNK: usize = 256 << 10;
 
-const MANIFEST_FORMAT: u8 = 4;
+const MANIFEST_FORMAT: u8 = 5;
 const MAX_MANIFEST: usize = 4096;
 
 /// The host's shared data alone: all that publishing and loading need, and all that
@@ -60,9 +61,8 @@ pub struct Manifest {
     pub version: Version,
     /// The refresh that they carry out.
     pub refresh: u64,
-    /// The admin service's clock minus this machine's, milliseconds: entries
-    /// expire by the admin service's clock.
-    pub clock_ms: i64,
+    /// The admin service's clock when it sent them, for a VM that has not looked at the lease yet.
+    pub clock: ServiceClock,
     /// The tables.
     pub tables: PerTable<TableLocation>,
 }

@@ -13,6 +13,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tidegate_backend::Served;
+use tidegate_policy::wire::sync::TIME_HEADER;
 use tidegate_stack::ports::{Ports, local};
 use tidegate_stack::render::{at, named};
 use tidegate_stack::{Control, Options};
@@ -79,8 +80,8 @@ struct Wrong {
     kind: Kind,
 }
 
-/// Of questions and open events one in so many: after some wrong answers in a row a gate asks
-/// no more.
+/// Of questions and open events one in so many of each kind: after some wrong answers in a row a
+/// gate asks no more.
 const ONE_IN: u64 = 3;
 
 /// The service, ended when the last handle is dropped.
@@ -96,9 +97,23 @@ struct Shared {
     /// The real one.
     to: OnceLock<SocketAddr>,
     wrong: watch::Sender<Option<Wrong>>,
-    asked: AtomicU64,
+    /// Questions and open events, each kind by itself.
+    asked: [AtomicU64; 4],
     /// Wrong answers.
     given: AtomicU64,
+}
+
+impl Shared {
+    /// How many questions there were of this kind, or open events.
+    fn asked_like(&self, path: &str) -> &AtomicU64 {
+        let [ip, geo, route, open] = &self.asked;
+        match path.rsplit('/').next() {
+            Some("ip") => ip,
+            Some("geo") => geo,
+            Some("route") => route,
+            _ => open,
+        }
+    }
 }
 
 impl fmt::Debug for Service {
@@ -115,7 +130,7 @@ impl Service {
     /// There is no free port.
     pub fn start() -> Result<Self> {
         let (to, wrong) = (OnceLock::new(), watch::Sender::new(None));
-        let shared = Arc::new(Shared { to, wrong, asked: AtomicU64::new(0), given: AtomicU64::new(0) });
+        let shared = Arc::new(Shared { to, wrong, asked: Default::default(), given: AtomicU64::new(0) });
         let accepting = Arc::clone(&shared);
         let served = Served::start(local(0), |listener| accept(listener, accepting))?;
         Ok(Self(Arc::new(Inner { shared, served })))
@@ -272,7 +287,7 @@ async fn answer(
     let call = Call::of(asked.header(":path")?).context("a call of no gate")?;
     let mut wrong = shared.wrong.subscribe();
     let is_spared = matches!(call, Call::Check | Call::Open)
-        && !shared.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(ONE_IN);
+        && !shared.asked_like(asked.header(":path")?).fetch_add(1, Ordering::Relaxed).is_multiple_of(ONE_IN);
     let applies =
         |wrong: &Option<Wrong>| !is_spared && wrong.is_some_and(|wrong| wrong.calls.contains(&call));
     let was_wrong = applies(&wrong.borrow_and_update());
@@ -281,8 +296,8 @@ async fn answer(
         biased;
         wrong = begins => wrong.context("nothing is wrong")?.kind,
         answer = pass(shared, asked) => {
-            let (status, body) = answer.unwrap_or((503, Bytes::new()));
-            return send(writer, &whole(stream, status, &body)).await;
+            let answer = answer.unwrap_or_else(|_| Answer { status: 503, time: None, body: Bytes::new() });
+            return send(writer, &whole(stream, &answer)).await;
         }
     };
     let number = shared.given.fetch_add(1, Ordering::Relaxed);
@@ -304,14 +319,22 @@ async fn answer(
 }
 
 /// A right answer.
-fn whole(stream: u32, status: u16, body: &[u8]) -> Vec<u8> {
+struct Answer {
+    status: u16,
+    /// The header by which a gate knows the service.
+    time: Option<Vec<u8>>,
+    body: Bytes,
+}
+
+fn whole(stream: u32, Answer { status, time, body }: &Answer) -> Vec<u8> {
     let fields = [
         literal(b":status", status.to_string().as_bytes()),
         literal(b"content-length", body.len().to_string().as_bytes()),
+        time.as_ref().map(|time| literal(TIME_HEADER.as_bytes(), time)).unwrap_or_default(),
     ];
     let end = if body.is_empty() { END_STREAM } else { 0 };
     let mut bytes = frame(HEADERS, END_HEADERS | end, stream, &fields.concat());
-    let mut left = body;
+    let mut left = &body[..];
     while let Some((chunk, rest)) =
         left.split_at_checked(left.len().min(MAX_FRAME)).filter(|_| !left.is_empty())
     {
@@ -322,7 +345,7 @@ fn whole(stream: u32, status: u16, body: &[u8]) -> Vec<u8> {
 }
 
 /// What the real service answers, over HTTP/1.1.
-async fn pass(shared: &Shared, asked: &Asked) -> Result<(u16, Bytes)> {
+async fn pass(shared: &Shared, asked: &Asked) -> Result<Answer> {
     let mut request = hyper::Request::builder().method(asked.header(":method")?).uri(asked.header(":path")?);
     for (name, value) in asked.headers.iter().filter(|(name, _)| !name.starts_with(':')) {
         request = request.header(name, value);
@@ -336,5 +359,6 @@ async fn pass(shared: &Shared, asked: &Asked) -> Result<(u16, Bytes)> {
     connections.spawn(connection);
     let (head, body) =
         sender.send_request(request.body(Full::new(Bytes::from(asked.body.clone())))?).await?.into_parts();
-    Ok((head.status.as_u16(), body.collect().await?.to_bytes()))
+    let time = head.headers.get(TIME_HEADER).map(|time| time.as_bytes().to_vec());
+    Ok(Answer { status: head.status.as_u16(), time, body: body.collect().await?.to_bytes() })
 }

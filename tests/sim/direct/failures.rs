@@ -112,18 +112,70 @@ fn a_service_that_hangs_is_waited_for_once_a_second_and_not_by_all() {
     assert_eq!(testbed.get(0, "1.1.1.1").status, 200);
     assert_eq!((testbed.sim.now_ns() - began) / 1_000_000, 1_000, "one finds out whether it still hangs");
     assert_eq!(testbed.get_now(0, "1.1.1.1").status, 200);
-    assert_eq!(testbed.feed.asked, PerCheck { ip: 4, geo: 4, route: 4 });
+    assert_eq!(testbed.feed.asked, PerCheck { ip: 3, geo: 4, route: 3 }, "they take turns");
     // It goes on: the next that finds out is answered, and so are all after it.
     testbed.feed.check_faults = PerCheck::default();
     testbed.run(SECOND);
+    (0..3).for_each(|_| drop(testbed.get(0, "1.1.1.1")));
     let before = testbed.events().len();
     for _ in 0..2 {
         testbed.get(0, "1.1.1.1");
     }
     let answered = testbed.events()[before..].iter().map(|event| event.answered).collect::<Vec<_>>();
     assert_eq!(answered, [PerCheck::from_fn(|_| Answered::Direct); 2]);
-    assert_eq!(failed(&testbed, Check::Ip), 105, "not asking counts as a failed question");
+    assert_eq!(failed(&testbed, Check::Ip), 106, "not asking counts as a failed question");
     testbed.check();
+}
+
+#[test]
+fn what_is_said_in_the_services_place_is_no_sign_of_it() {
+    let in_place = [503, 504, 502, 404, 302].map(LastingFault::InPlace);
+    for fault in in_place.into_iter().chain([LastingFault::Reset, LastingFault::Long, LastingFault::Garbage])
+    {
+        let mut testbed = direct(true);
+        testbed.feed.check_faults = all_faulty(fault);
+        for _ in 0..3 {
+            assert_eq!(testbed.get(0, "1.1.1.1").status, 200, "{fault:?}: from the cache");
+        }
+        for _ in 0..100 {
+            assert_eq!(testbed.get_now(0, "1.1.1.1").status, 200, "{fault:?}: without a question");
+        }
+        assert_eq!(testbed.feed.asked, PerCheck { ip: 3, geo: 3, route: 3 }, "{fault:?}");
+        testbed.run(SECOND);
+        testbed.get(0, "1.1.1.1");
+        testbed.get_now(0, "1.1.1.1");
+        assert_eq!(testbed.feed.asked, PerCheck { ip: 3, geo: 4, route: 3 }, "{fault:?}: one finds out");
+        testbed.check();
+    }
+    // What the service itself refuses it is asked again.
+    for status in [503, 401] {
+        let mut testbed = direct(true);
+        testbed.feed.check_faults = all_faulty(LastingFault::Status(status));
+        (0..10).for_each(|_| drop(testbed.get(0, "1.1.1.1")));
+        assert_eq!(testbed.feed.asked, PerCheck { ip: 10, geo: 10, route: 10 }, "{status}");
+    }
+}
+
+#[test]
+fn whoever_finds_out_asks_one_question() {
+    let mut testbed = direct(false);
+    testbed.feed.check_faults = all_faulty(LastingFault::Never);
+    let waited = |testbed: &mut Testbed| {
+        let began = testbed.sim.now_ns();
+        testbed.get(0, "1.1.1.1");
+        (testbed.sim.now_ns() - began) / 1_000_000
+    };
+    assert_eq!([(); 4].map(|()| waited(&mut testbed)), [3_000, 3_000, 3_000, 0], "in turn");
+    testbed.run(SECOND);
+    assert_eq!([(); 3].map(|()| waited(&mut testbed)), [1_000, 0, 0]);
+    // The service is back: the next finds out, and all that come after it are answered by it.
+    testbed.feed.check_faults = PerCheck::default();
+    testbed.run(SECOND);
+    assert_eq!([(); 3].map(|()| waited(&mut testbed)), [0; 3]);
+    let events = testbed.events();
+    for event in &events[events.len() - 2..] {
+        assert_eq!(event.answered, PerCheck::from_fn(|_| Answered::Direct));
+    }
 }
 
 #[test]
@@ -207,10 +259,11 @@ fn a_service_that_dies_between_question_and_answer_and_comes_back() {
         assert_eq!(testbed.get(0, "1.1.1.1").status, 200);
         testbed.feed.up = true;
         testbed.feed.restart();
-        assert_eq!(testbed.get(0, "1.1.1.1").status, 200);
+        testbed.run(SECOND);
+        (0..3).for_each(|_| assert_eq!(testbed.get(0, "1.1.1.1").status, 200));
         testbed.run(5 * SECOND);
         assert_eq!(testbed.events().last().unwrap().answered.ip, Answered::Direct);
-        assert_eq!(testbed.events().len(), 22);
+        assert_eq!(testbed.events().len(), 24);
         testbed.check();
     }
 }

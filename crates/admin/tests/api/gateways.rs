@@ -5,8 +5,8 @@ use std::time::Duration;
 use reqwest::{Client, Method};
 use serde_json::json;
 use tidegate_policy::table::EntryState;
-use tidegate_policy::wire::event::{RECEIPT, SourceState};
-use tidegate_policy::wire::sync::OverlayUpdate;
+use tidegate_policy::wire::event::{RECEIPT, REFUSALS, SourceState};
+use tidegate_policy::wire::sync::{OverlayUpdate, TIME_HEADER};
 
 use crate::test_gateway::{EVENTS, SYNC, TestGateway, ack, batch, event, post};
 use crate::test_service::{Answered, TestService, has, until};
@@ -49,6 +49,35 @@ async fn a_long_poll_is_answered_by_a_ban_and_the_ban_by_the_ack() {
     let version = json!(answer.version.to_string());
     assert_eq!(banned["applied"], json!({"gateways": 1, "of": 1, "lost": 0, "version": version}));
     has(&listed(&service).await, json!({"enforces": version, "vms": 2}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_to_gateways_has_the_services_time() {
+    let service = TestService::start().await;
+    let mut gateway = TestGateway::default();
+    gateway.sync(&service, "0s").await;
+    let strange = crate::test_service::client().get(service.gateways(SYNC));
+    let requests = [
+        (200, service.as_gateway(Method::GET, &format!("{SYNC}?wait=0s"))),
+        (304, gateway.poll(&service, "10ms")),
+        (400, service.as_gateway(Method::POST, EVENTS).body("nothing")),
+        (413, service.as_gateway(Method::POST, EVENTS).body(vec![0; 5 << 20])),
+        (401, strange),
+        (404, service.as_gateway(Method::GET, "/nothing")),
+        (405, service.as_gateway(Method::PUT, EVENTS)),
+    ];
+    for (status, request) in requests {
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), status);
+        let said: u64 = response.headers()[TIME_HEADER].to_str().unwrap().parse().unwrap();
+        assert!(said > 1_700_000_000_000, "{said}");
+        if [400, 413].contains(&status) {
+            let problem = response.bytes().await.unwrap();
+            assert!(REFUSALS.iter().any(|refusal| problem.starts_with(refusal)), "gateways look for it");
+        }
+    }
+    let response = crate::test_service::client().get(service.people("/api/health")).send().await.unwrap();
+    assert!(!response.headers().contains_key(TIME_HEADER), "people have clocks");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -55,13 +55,19 @@ impl Feed {
         Tables::new(self.version(), set)
     }
 
+    /// This service's clock, milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn clock_ms(&self, sim: &Sim) -> u64 {
+        sim.wall_ms().saturating_add_signed(self.clock_ahead_ms)
+    }
+
     /// This service's clock, seconds.
     ///
     /// # Panics
     /// After the year 2106.
     #[must_use]
     pub fn now(&self, sim: &Sim) -> UnixSeconds {
-        UnixSeconds::try_from((sim.wall_ms() + self.clock_ahead_ms) / 1_000).expect("a date")
+        UnixSeconds::try_from(self.clock_ms(sim) / 1_000).expect("a date")
     }
 
     pub(super) fn check(&mut self, check: Check, call: &CallView, sim: &Sim) -> Option<Reply> {
@@ -88,6 +94,7 @@ impl Feed {
             Some(LastingFault::Garbage) => Reply::Answer(200, b"<html>".to_vec()),
             Some(LastingFault::Empty) => Reply::Answer(200, Vec::new()),
             Some(LastingFault::Status(status)) => Reply::Answer(status, bytes),
+            Some(LastingFault::InPlace(status)) => Reply::InPlace(status),
             Some(LastingFault::Reset) => Reply::Reset,
             Some(LastingFault::Trailing) => {
                 bytes.push(0);

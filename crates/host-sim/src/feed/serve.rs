@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidegate_policy::check::Check;
 use tidegate_policy::wire::check;
-use tidegate_policy::wire::sync::{ACK_HEADER, Ack};
+use tidegate_policy::wire::sync::{ACK_HEADER, Ack, TIME_HEADER};
 
 use super::{Feed, LastingFault, Order, Reply};
 use crate::process::{Root, Sim, Worker};
@@ -14,14 +14,18 @@ use crate::world::{CallId, CallView};
 /// Longer than a request can be held: no time limit is as long.
 const HELD_AT_MOST: Duration = Duration::from_secs(60);
 
-fn hand_over(sim: &mut Sim, call: CallId, reply: &Reply) {
-    match reply {
-        Reply::Answer(status, body) => sim.answer(call, *status, body),
-        Reply::Reset => sim.fail(call),
-    };
-}
-
 impl Feed {
+    fn hand_over(&self, sim: &mut Sim, call: CallId, reply: &Reply) {
+        match reply {
+            Reply::Answer(status, body) => {
+                let headers = [(TIME_HEADER.to_owned(), self.clock_ms(sim).to_string())];
+                sim.answer_with(call, *status, &headers, body)
+            }
+            Reply::InPlace(status) => sim.answer(call, *status, b"<html>"),
+            Reply::Reset => sim.fail(call),
+        };
+    }
+
     /// Answers all callouts that have an answer now; a poll without news stays
     /// open.
     pub fn serve(&mut self, sim: &mut Sim) {
@@ -43,7 +47,7 @@ impl Feed {
             answers.extend(self.answer(&call, sim).map(|reply| (call.id, reply)));
         }
         for (id, reply) in &answers {
-            hand_over(sim, *id, reply);
+            self.hand_over(sim, *id, reply);
         }
         !answers.is_empty()
     }
@@ -52,7 +56,7 @@ impl Feed {
     pub fn answer_one(&mut self, sim: &mut Sim, id: CallId) {
         let call = sim.calls().into_iter().find(|call| call.id == id);
         if let Some(reply) = call.and_then(|call| self.answer(&call, sim)) {
-            hand_over(sim, id, &reply);
+            self.hand_over(sim, id, &reply);
         }
     }
 
@@ -142,8 +146,11 @@ impl Feed {
 
     /// The answer to one callout; `None`: it waits.
     fn answer(&mut self, call: &CallView, sim: &Sim) -> Option<Reply> {
+        if self.deaf_to.contains(&call.id) {
+            return None;
+        }
         if !self.up {
-            return Some(Reply::Answer(503, Vec::new()));
+            return Some(Reply::InPlace(503));
         }
         let (path, query) = call.path.split_once('?').unwrap_or((&call.path, ""));
         if let Some(check) = Check::ALL.into_iter().find(|check| check::path(*check) == path) {

@@ -1,5 +1,7 @@
 //! Answers of polls and pages, which carry tables to a gateway.
 
+use std::time::Duration;
+
 use tidegate_policy::address::Prefix;
 use tidegate_policy::bans;
 use tidegate_policy::digest::BlobHash;
@@ -11,7 +13,7 @@ use tidegate_policy::wire::sync::{
     WholeUpdate,
 };
 
-use super::{Fault, Feed, Reply};
+use super::{Fault, Feed, LastingFault, Reply};
 use crate::process::Sim;
 use crate::world::CallView;
 
@@ -20,14 +22,18 @@ impl Feed {
         let since = query.split('&').find_map(|pair| pair.strip_prefix("since=")?.parse::<Version>().ok());
         let held: Held = call.header(HELD_HEADER).unwrap_or_default().parse().unwrap_or_default();
         let refreshed = held.refresh.is_some_and(|refresh| refresh < self.refresh);
-        if self.frozen || (since == Some(self.version()) && !refreshed) {
+        if self.frozen {
             return None;
+        }
+        if since == Some(self.version()) && !refreshed {
+            let waits = self.waits(Some(LastingFault::Slow(wait(query))), call, sim);
+            return (!waits).then(|| Reply::Answer(304, Vec::new()));
         }
         self.polled_acks.extend(call.header(ACK_HEADER).and_then(|ack| ack.parse::<Ack>().ok()));
         let mut answer = SyncAnswer {
             version: self.version(),
             refresh: self.refresh,
-            server_time_ms: sim.wall_ms() + self.clock_ahead_ms,
+            server_time_ms: self.clock_ms(sim),
             ack_wanted: self.ack_wanted,
             whole: self.whole_updates(&held),
             bans: Some(self.bans_update(since, &held)),
@@ -111,6 +117,13 @@ impl Feed {
             (_, None) => Reply::Answer(410, Vec::new()),
         }
     }
+}
+
+/// How long a poll may be held.
+fn wait(query: &str) -> Duration {
+    let seconds =
+        query.split('&').find_map(|pair| pair.strip_prefix("wait=")?.strip_suffix('s')?.parse().ok());
+    Duration::from_secs(seconds.unwrap_or_default())
 }
 
 fn name(bytes: &[u8]) -> BlobRef {

@@ -348,6 +348,15 @@ impl Extend<u8> for Appending<'_> {
 /// admin service: a page of something in between.
 pub const RECEIPT: &[u8] = br#"{"stored":"#;
 
+/// How the answers to a post begin whose content the admin service will never take. What else
+/// refuses a post is something in between, and the post is kept.
+pub const REFUSALS: [&[u8]; 4] = [
+    br#"{"type":"urn:tidegate:problem:invalid_body""#,
+    br#"{"type":"urn:tidegate:problem:body_too_large""#,
+    br#"{"type":"urn:tidegate:problem:post_too_large""#,
+    br#"{"type":"urn:tidegate:problem:impossible_claim""#,
+];
+
 /// The body of `POST /api/data-plane/v1/events`; a [`RECEIPT`] acknowledges all of it, and the
 /// recorder keeps it until then. The headers are those of the sync.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

@@ -35,6 +35,10 @@ pub const GATEWAY_HEADER: &str = "x-tidegate-gateway";
 pub const ACK_HEADER: &str = "x-tidegate-ack";
 /// Header of sync: what the gateway holds, as [`Held`].
 pub const HELD_HEADER: &str = "x-tidegate-held";
+/// Header of every answer on the gateways' listener, refusals included: the service's clock,
+/// milliseconds since the Unix epoch. What Envoy answers in the service's place, and what
+/// something in between does, lacks it.
+pub const TIME_HEADER: &str = "x-tidegate-time";
 
 /// A gateway: one process of Envoy. `<node>;<process, 16 hex digits>`; the node's
 /// name is cut to 200 characters out of `[A-Za-z0-9._~:/@-]`, others become `_`.
