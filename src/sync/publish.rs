@@ -71,6 +71,8 @@ pub struct Publish {
     set: Option<Rc<PublishSet>>,
     chunk: usize,
     tries: u8,
+    /// Whether all tables are written, also those that the manifest has already.
+    anew: bool,
     stage: PublishStage,
 }
 
@@ -106,6 +108,7 @@ impl Publish {
             set: None,
             chunk: super::shared::manifest::CHUNK,
             tries: 0,
+            anew: false,
             stage: PublishStage::Manifest,
         }
     }
@@ -113,7 +116,13 @@ impl Publish {
     /// Publishes `set` in chunks of `chunk` bytes.
     #[must_use]
     pub fn new(fence: u64, set: Rc<PublishSet>, chunk: usize) -> Self {
-        Self { fence, set: Some(set), chunk: chunk.max(1), tries: 0, stage: PublishStage::Manifest }
+        Self { set: Some(set), chunk: chunk.max(1), ..Self::adopt(fence) }
+    }
+
+    /// Writes all tables if `anew`, whatever the manifest says: it cannot be loaded.
+    #[must_use]
+    pub fn anew(self, anew: bool) -> Self {
+        Self { anew, ..self }
     }
 
     /// Makes the next host call; the result when that was the last.
@@ -185,12 +194,13 @@ impl Publish {
             return Some(current.map_or(PublishEnd::Nothing, PublishEnd::Done));
         };
         if let Some(current) = &current
+            && !self.anew
             && is_covered(&set, current)
         {
             return Some(PublishEnd::NotNewer(current.clone()));
         }
         // A refresh is ordered when shared data may be wrong: all tables are written.
-        let anew = current.as_ref().is_some_and(|current| is_refresh(&set, current));
+        let anew = self.anew || current.as_ref().is_some_and(|current| is_refresh(&set, current));
         let place = |table| {
             let blob = set.blobs[table];
             match current.as_ref().map(|current| &current.tables[table]) {

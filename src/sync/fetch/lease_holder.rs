@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use tidegate_policy::version::Version;
 use tidegate_policy::wire::sync::{Ack, BlobRef, Held, MAX_PAGE, SyncAnswer};
 
 use super::acks::Acks;
@@ -22,6 +23,10 @@ use crate::sync::shared::wake::Waker;
 /// The least time between the beginnings of two polls, if the first had no news.
 const POLL_GAP_NS: u64 = 50_000_000;
 
+/// A VM that lives and has not loaded what is published after this long cannot: something else has
+/// overwritten it, and it is fetched and written anew. A base of ten million takes some seconds.
+const BEHIND_NS: u64 = 30_000_000_000;
+
 /// The longest wait between tries. An admin service that was restarted does not know of
 /// a gateway before its next try, and would report a ban as applied that this gateway
 /// does not have.
@@ -38,12 +43,26 @@ pub struct LeaseHolder {
     ack_backoff: Backoff,
     /// The next poll asks for all tables.
     full: bool,
+    /// All tables are to be written, because what is published cannot be loaded.
+    anew: bool,
+    /// A VM that may not be able to load what is published.
+    suspect: Option<Suspect>,
     acks: Acks,
     waker: Waker,
     /// A higher fence that was seen: the lease is lost.
     pub higher_fence: Option<u64>,
     /// The admin service's clock at its last answer to a poll.
     pub clock: ServiceClock,
+}
+
+/// A live VM that has not loaded what is published.
+#[derive(Clone, Copy)]
+struct Suspect {
+    slot: u16,
+    /// What it has instead.
+    version: Version,
+    /// Since when, monotonic nanoseconds.
+    since_ns: u64,
 }
 
 enum HolderStage {
@@ -97,6 +116,8 @@ impl LeaseHolder {
             backoff: Backoff::new(LONGEST_WAIT),
             ack_backoff: Backoff::new(LONGEST_WAIT),
             full: false,
+            anew: false,
+            suspect: None,
             acks: Acks::default(),
             waker: Waker::default(),
             higher_fence: None,
@@ -149,7 +170,8 @@ impl LeaseHolder {
                 self.on_adopt_step(outcome, context)
             }
             HolderStage::Load if context.loader.is_settled() => {
-                self.full |= context.loader.is_undecodable();
+                self.anew |= context.loader.is_undecodable();
+                self.full |= self.anew;
                 if let Some(loaded) = context.loader.loaded() {
                     // The admin service may wait for an ack that the previous holder
                     // did not post.
@@ -238,8 +260,22 @@ impl LeaseHolder {
         let is_behind = |index: u16, slot: &Slot| {
             context.own != Some(index) && slot.is_live(now) && (slot.version, slot.refresh) != version
         };
-        for (index, slot) in slots.iter().filter(|(index, slot)| is_behind(*index, slot)) {
+        let behind = || slots.iter().filter(|(index, slot)| is_behind(*index, slot));
+        for (index, slot) in behind() {
             self.waker.wake(host, context.keys, *index, slot);
+        }
+        let before = self.suspect.filter(|suspect| {
+            behind().any(|(index, slot)| (*index, slot.version) == (suspect.slot, suspect.version))
+        });
+        let first = behind().next();
+        let first = first.map(|(slot, Slot { version, .. })| Suspect {
+            slot: *slot,
+            version: *version,
+            since_ns: now,
+        });
+        self.suspect = before.or(first);
+        if self.suspect.take_if(|suspect| now.saturating_sub(suspect.since_ns) > BEHIND_NS).is_some() {
+            (self.full, self.anew) = (true, true);
         }
         self.acks.update(&slots, loaded, now);
     }
@@ -357,8 +393,7 @@ impl LeaseHolder {
             Ok(ApplyStep::Fetch(blob, offset)) => self.fetch(&blob, offset, context),
             Ok(ApplyStep::Done(built)) => {
                 context.metrics.add(Count::Misfolds, built.misfolded);
-                let publish = Publish::new(self.fence, built.set.clone(), CHUNK);
-                self.stage = HolderStage::Publish(Box::new(publish), built);
+                self.publish(built);
                 Progress::Pending
             }
             Err(error) => {
@@ -366,6 +401,11 @@ impl LeaseHolder {
                 Progress::Pending
             }
         }
+    }
+
+    fn publish(&mut self, built: Box<Applied>) {
+        let publish = Publish::new(self.fence, built.set.clone(), CHUNK).anew(self.anew);
+        self.stage = HolderStage::Publish(Box::new(publish), built);
     }
 
     fn fetch<H: Host>(&mut self, blob: &BlobRef, offset: u64, context: &HolderContext<'_, H>) -> Progress {
@@ -391,7 +431,7 @@ impl LeaseHolder {
         match outcome {
             PublishEnd::Done(_) => {
                 context.metrics.count(Count::Publishes);
-                self.full = false;
+                (self.full, self.anew) = (false, false);
                 self.backoff.worked();
                 context.loader.enforce(context.metrics, built.loaded);
                 Progress::Pending
@@ -411,8 +451,7 @@ impl LeaseHolder {
                 Progress::Pending
             }
             PublishEnd::Retry => {
-                let publish = Publish::new(self.fence, built.set.clone(), CHUNK);
-                self.stage = HolderStage::Publish(Box::new(publish), built);
+                self.publish(built);
                 Progress::Waiting
             }
         }

@@ -14,6 +14,10 @@ use crate::sync::snapshot::Snapshot;
 /// How often [`TableLoader::load_published_now`] begins anew.
 const TRIES: u8 = 3;
 
+/// Loads that fail for a manifest that stays as it is, before it is taken for one that cannot be
+/// loaded: something else than a publish has overwritten its tables.
+const FUTILE_LOADS: u8 = 3;
+
 /// The manifest that was last dealt with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum ManifestSeen {
@@ -32,11 +36,13 @@ pub struct TableLoader {
     load: Option<SnapshotLoad>,
     seen: ManifestSeen,
     undecodable: bool,
+    /// The manifest that was last begun to load, and how often that failed.
+    tried: Option<(Cas, u8)>,
 }
 
 impl Default for TableLoader {
     fn default() -> Self {
-        Self { loaded: None, load: None, seen: ManifestSeen::Never, undecodable: false }
+        Self { loaded: None, load: None, seen: ManifestSeen::Never, undecodable: false, tried: None }
     }
 }
 
@@ -89,7 +95,10 @@ impl TableLoader {
         match host.shared_get(&keys.manifest()) {
             Ok(None) => self.seen = ManifestSeen::Nothing,
             Ok(Some((_, cas))) if self.seen == ManifestSeen::Token(cas) => {}
-            Ok(Some((bytes, _))) => {
+            Ok(Some((bytes, cas))) => {
+                if self.tried.is_none_or(|(tried, _)| tried != cas) {
+                    self.tried = Some((cas, 0));
+                }
                 let refreshes = self.loaded.as_ref().zip(Manifest::from_bytes(&bytes).ok());
                 let is_refresh = refreshes.is_some_and(|(held, manifest)| held.refresh < manifest.refresh);
                 let held = self.loaded.clone();
@@ -121,16 +130,28 @@ impl TableLoader {
                 self.undecodable = false;
             }
             LoadEnd::Nothing => self.seen = ManifestSeen::Nothing,
-            LoadEnd::Undecodable(cas, what) => {
-                self.seen = ManifestSeen::Token(cas);
-                self.undecodable = true;
-                metrics.count(Count::DecodeFailures);
-                let say = ["what is published does not decode (", what, "); the tables before stay in force"];
-                host.log(log::Level::Error, &say.concat());
+            LoadEnd::Undecodable(cas, what) => self.give_up(host, metrics, cas, what),
+            LoadEnd::Retry => {
+                self.seen = ManifestSeen::Never;
+                if let Some((cas, failures)) = &mut self.tried {
+                    *failures = failures.saturating_add(1);
+                    let cas = *cas;
+                    if *failures >= FUTILE_LOADS {
+                        self.give_up(host, metrics, cas, "tables that are not the manifest's");
+                    }
+                }
             }
-            LoadEnd::Retry => self.seen = ManifestSeen::Never,
         }
         false
+    }
+
+    /// Leaves the manifest `cas` aside. `what` of it is wrong.
+    fn give_up<H: Host>(&mut self, host: &H, metrics: &Metrics<H>, cas: Cas, what: &str) {
+        self.seen = ManifestSeen::Token(cas);
+        self.undecodable = true;
+        metrics.count(Count::DecodeFailures);
+        let say = ["what is published does not decode (", what, "); the tables before stay in force"];
+        host.log(log::Level::Error, &say.concat());
     }
 
     /// Loads what is published before it returns. For a VM that has no tables yet, or
