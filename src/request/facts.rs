@@ -67,14 +67,20 @@ impl RequestFacts {
         let pairs = host.request_headers();
         // Every request has headers: if there are none, they could not be read.
         let unreadable = pairs.is_empty();
-        let has_trusted_hop = is_trusted_hop(source_address.as_deref().unwrap_or_default(), client);
+        let source = source_address.as_deref().unwrap_or_default();
+        let has_trusted_hop = is_trusted_hop(source, client);
         let mut request = Self { unreadable, has_trusted_hop, ..Self::of(client, pairs, country_header) };
         let forwarded =
             hops.and_then(|hops| forwarded_for::client(hops, client, &mut request.forwarded_for()));
         if forwarded.is_some() {
             request.client = forwarded;
             request.has_trusted_hop = true;
-        } else if forwarded_for::is_unreadable(client, &mut request.forwarded_for()) {
+        } else if forwarded_for::is_unreadable(
+            hops,
+            client,
+            is_from_header(source),
+            &mut request.forwarded_for(),
+        ) {
             metrics.count(Count::UnreadableForwardedFor);
         }
         if request.client.is_none() {
@@ -240,9 +246,14 @@ impl RequestFacts {
 }
 
 /// Whether the peer's `X-Forwarded-Proto` counts: Envoy has taken the client's address from
-/// its `X-Forwarded-For`, and so written port 0, or the peer is on this machine.
+/// its `X-Forwarded-For`, or the peer is on this machine.
 fn is_trusted_hop(source_address: &[u8], client: Option<IpAddr>) -> bool {
-    source_address.ends_with(b":0") || client.is_some_and(|client| client.is_loopback())
+    is_from_header(source_address) || client.is_some_and(|client| client.is_loopback())
+}
+
+/// Whether Envoy has this address from `X-Forwarded-For`: then it has written port 0.
+fn is_from_header(source_address: &[u8]) -> bool {
+    source_address.ends_with(b":0")
 }
 
 #[cfg(test)]

@@ -62,17 +62,51 @@ fn beyond_trusted(
 
 /// Whether Envoy ignored the header and took the peer's address, because an entry has a port or is no
 /// address: then a banned client behind the proxy that wrote it passes. Read from the right, such an
-/// entry comes before the client's, if that is there at all. (Entries that the client itself wrote are to
-/// the left of its address, and Envoy appends one of its own at the right.)
-pub fn is_unreadable(client: Option<IpAddr>, entries: &mut dyn Iterator<Item = &[u8]>) -> bool {
+/// entry comes before the client's, if that is there at all; entries that the client itself wrote are to
+/// the left of its address. `read_by_envoy`: Envoy has the client's address from the header.
+///
+/// An Envoy that appends the peer's address, as the shipped configuration has it, has written the client's
+/// at the right where it took the peer for the client. What that peer wrote before it is what Envoy passed
+/// over, if it believes the peer; what `hops` do not say of that is guessed by the address, for a stranger
+/// may write anything.
+pub fn is_unreadable(
+    hops: Option<&TrustedHops>,
+    client: Option<IpAddr>,
+    read_by_envoy: bool,
+    entries: &mut dyn Iterator<Item = &[u8]>,
+) -> bool {
+    let mut is_appended = !read_by_envoy;
     for entry in entries.map(bare) {
         match entry {
-            Some(address) if Some(address) == client => return false,
-            Some(_) => {}
+            Some(address) if Some(address) == client && !may_be_hop(hops, address, is_appended) => {
+                return false;
+            }
+            Some(_) => is_appended = false,
             None => return true,
         }
     }
     false
+}
+
+/// Whether an address that Envoy takes for the client's may be a hop's. `is_appended`: it is the peer's.
+fn may_be_hop(hops: Option<&TrustedHops>, address: IpAddr, is_appended: bool) -> bool {
+    match hops {
+        Some(TrustedHops::Blocks(blocks)) => blocks.iter().any(|block| block.contains(address)),
+        Some(TrustedHops::Count(_)) => is_appended,
+        // This machine is nobody's client.
+        None => address.is_loopback() || is_appended && is_private(address),
+    }
+}
+
+/// Whether an address is of no public network, as those of proxies mostly are.
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            let is_shared = address.octets().first_chunk().is_some_and(|[a, b]| *a == 100 && b & 0xc0 == 64);
+            address.is_private() || address.is_link_local() || is_shared
+        }
+        IpAddr::V6(address) => address.is_unique_local() || address.is_unicast_link_local(),
+    }
 }
 
 /// The entries of the header's lines, from the right.
@@ -184,20 +218,52 @@ mod tests {
 
     #[test]
     fn an_unreadable_header_is_seen() {
-        for (client, value, unreadable) in [
-            ("1.2.3.4", "1.2.3.4", false),
-            ("1.2.3.4", "junk, 1.2.3.4,192.0.2.2", false),
-            ("1.2.3.4", "2001:db8::1 , ::ffff:1.2.3.4", false),
-            ("127.0.0.1", "1.2.3.4:80,192.0.2.2", true),
-            ("127.0.0.1", "1.2.3.4:80", true),
-            ("127.0.0.1", "1.2.3.4, unknown", true),
-            ("127.0.0.1", "", true),
+        for (client, read_by_envoy, value, unreadable) in [
+            ("1.2.3.4", true, "1.2.3.4", false),
+            ("1.2.3.4", true, "junk, 1.2.3.4,192.0.2.2", false),
+            ("1.2.3.4", true, "2001:db8::1 , ::ffff:1.2.3.4", false),
+            ("10.2.3.4", true, "junk, 10.2.3.4", false),
+            ("127.0.0.1", false, "1.2.3.4:80,192.0.2.2", true),
+            ("127.0.0.1", false, "1.2.3.4:80", true),
+            ("127.0.0.1", false, "1.2.3.4, unknown", true),
+            ("127.0.0.1", false, "", true),
+            // Envoy appended its peer.
+            ("127.0.0.1", false, "1.2.3.4:80,127.0.0.1", true),
+            ("127.0.0.1", true, "1.2.3.4:80,127.0.0.1,127.0.0.1", true),
+            ("127.0.0.1", false, "1.2.3.4, unknown,127.0.0.1", true),
+            ("10.0.0.7", false, "[2001:db8::1]:80,10.0.0.7", true),
+            ("100.64.0.7", false, "_hidden,100.64.0.7", true),
+            ("fd00::7", false, "1.2.3.4:80,fd00::7", true),
+            ("fe80::7", false, "1.2.3.4:80,fe80::7", true),
+            ("127.0.0.1", false, "127.0.0.1", false),
+            // A stranger may write what it likes.
+            ("203.0.113.7", false, "1.2.3.4:80,203.0.113.7", false),
+            ("100.128.0.7", false, "unknown,100.128.0.7", false),
         ] {
             let mut entries = entries([value.as_bytes()].into_iter());
-            assert_eq!(is_unreadable(Some(address(client)), &mut entries), unreadable, "{value}");
+            let said = is_unreadable(None, Some(address(client)), read_by_envoy, &mut entries);
+            assert_eq!(said, unreadable, "{client}: {value}");
+        }
+        // Where the hops are known, they say who is believed.
+        let blocks = r#"{"admin": {"cluster": "a", "token": "t"},
+            "forwarded_for": {"parse": true, "trusted_cidrs": ["203.0.113.0/24"]}}"#;
+        let blocks = Config::parse(blocks.as_bytes(), |_| None).unwrap().forwarded_for.unwrap();
+        for (hops, client, unreadable) in [
+            (&blocks, "203.0.113.7", true),
+            (&blocks, "127.0.0.9", false),
+            (&TrustedHops::Count(1), "198.51.100.7", true),
+        ] {
+            let line = format!("unknown,{client}");
+            let said = is_unreadable(
+                Some(hops),
+                Some(address(client)),
+                false,
+                &mut entries([line.as_bytes()].into_iter()),
+            );
+            assert_eq!(said, unreadable, "{client}");
         }
         let two = [&b"1.2.3.4:80"[..], b"192.0.2.2"];
-        assert!(is_unreadable(None, &mut entries(two.into_iter())));
-        assert!(!is_unreadable(None, &mut entries([].into_iter())));
+        assert!(is_unreadable(None, None, false, &mut entries(two.into_iter())));
+        assert!(!is_unreadable(None, None, false, &mut entries([].into_iter())));
     }
 }

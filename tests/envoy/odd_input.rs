@@ -166,7 +166,40 @@ fn odd_requests_are_answered_and_recorded() {
             assert_eq!(*new, format!("{verdict}|{path}|{status}"), "{}", input.what);
         }
     }
+    unreadable_forwarded_for_is_counted(&stack).unwrap();
     assert_no_trap(&stack).unwrap();
+}
+
+/// Each form, with Envoy's own entry behind it, as the shipped configuration has it.
+fn unreadable_forwarded_for_is_counted(stack: &Stack) -> Result<()> {
+    let counted = || -> Result<u64> {
+        Ok(stack.stats()?.sum(|name| name.ends_with("requests.unreadable_forwarded_for")))
+    };
+    for (lines, unreadable) in [
+        (&["1.2.3.4:80"][..], 1),
+        (&["1.2.3.4, unknown"], 1),
+        (&["[2001:db8::1]:443"], 1),
+        (&["\u{e9}"], 1),
+        (&["192.0.2.2", "1.2.3.4:80"], 1),
+        (&["1.2.3.4:80, 127.0.0.1"], 1),
+        (&["1.2.3.4"], 0),
+        (&["junk, 1.2.3.4"], 0),
+        (&["1.2.3.4:80,192.0.2.2"], 0),
+        // Envoy makes of it what it makes of none.
+        (&[""], 0),
+        (&[], 0),
+    ] {
+        let before = counted()?;
+        let more: String = lines.iter().map(|line| format!("x-forwarded-for: {line}\r\n")).collect();
+        raw(stack.gate(), &get("/odd/xff", more.as_bytes()), Duration::from_secs(5), 1 << 20)?;
+        // With the event's number goes what else was counted of the request.
+        stack.recorded(Duration::from_secs(20))?;
+        let expected = before + unreadable;
+        wait::until(&format!("{lines:?} is counted or not"), Duration::from_secs(5), || {
+            Ok((counted()? == expected).then_some(()))
+        })?;
+    }
+    Ok(())
 }
 
 #[test]
