@@ -56,6 +56,8 @@ pub struct Config {
     /// Who may say in `X-Forwarded-For` who the client is, where Envoy passed over an entry with a port or
     /// brackets. `None`: what Envoy says stands.
     pub forwarded_for: Option<TrustedHops>,
+    /// Whether paths are matched without parameters (`;x=1`).
+    pub strip_path_parameters: bool,
 }
 
 /// How the admin service is reached.
@@ -131,7 +133,7 @@ const MIN_WAIT_MS: u64 = 10;
 /// Longest name of a header, in bytes.
 const MAX_HEADER: usize = 64;
 /// All fields of the configuration's top level.
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 15] = [
     "admin",
     "routing",
     "on_no_route",
@@ -146,6 +148,7 @@ const KNOWN: [&str; 14] = [
     "performance_headers",
     "geo",
     "forwarded_for",
+    "strip_path_parameters",
 ];
 
 impl Config {
@@ -189,6 +192,7 @@ impl Config {
             performance: top.one_of("performance_headers", &performance)?.unwrap_or_default(),
             country_header: country_header(&top)?,
             forwarded_for: trusted_hops::read(&top)?,
+            strip_path_parameters: top.flag("strip_path_parameters")?.unwrap_or(false),
         })
     }
 }

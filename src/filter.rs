@@ -35,6 +35,8 @@ pub struct Filter<H: Host> {
     pub country_header: Option<String>,
     /// Who may say in `X-Forwarded-For` who the client is, where Envoy passed over that.
     pub forwarded_for: Option<TrustedHops>,
+    /// Whether paths are matched without parameters.
+    pub strip_path_parameters: bool,
     /// Whether requests get the headers that Envoy's rate limit filter makes descriptors of.
     pub descriptor_headers: bool,
     /// Whether route and mismatches are set as filter state, for Envoy's access log.
@@ -61,6 +63,7 @@ impl<H: Host> Filter<H> {
             performance: config.performance,
             country_header: config.country_header,
             forwarded_for: config.forwarded_for,
+            strip_path_parameters: config.strip_path_parameters,
             descriptor_headers: config.descriptor_headers,
             log_fields: config.log_fields,
             listener_https: config.listener_https,

@@ -177,16 +177,24 @@ impl<H: Host> RequestContext<H> {
         instance.before_request(monotonic_ns);
         let country_header = filter.country_header.as_deref();
         let hops = filter.forwarded_for.as_ref();
-        let facts = RequestFacts::read(&self.host, &instance.metrics, country_header, hops);
+        let mut facts = RequestFacts::read(&self.host, &instance.metrics, country_header, hops);
+        if filter.strip_path_parameters {
+            facts.strip_path_parameters();
+        }
         let arrived = Arrival { monotonic_ns, wall_ms: self.host.wall_us() / 1_000 };
         let own_headers_removed = facts.remove_own_headers(&self.host);
         let is_measured = performance::is_wanted(filter.performance, facts.wants_performance());
         let tables = instance.sync.borrow().tables();
-        let denied = (!own_headers_removed).then(|| {
+        let reason = if !own_headers_removed {
             // Upstreams would take a client's values in them for the filter's.
             instance.metrics.count(Count::HostErrors);
+            Some(Reason::NotReady)
+        } else {
+            facts.goes_in_circles().then_some(Reason::LoopDetected)
+        };
+        let denied = reason.map(|reason| {
             let denied = Denied { facts: &facts, pages: tables.as_deref().map(|tables| &*tables.pages) };
-            deny(&filter, denied, Reason::NotReady, Reason::NotReady.status(), Outcome::default(), None)
+            deny(&filter, denied, reason, reason.status(), Outcome::default(), None)
         });
         let evaluation = Evaluation::new(
             &filter,

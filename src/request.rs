@@ -14,6 +14,8 @@ pub mod limiter;
 pub mod limits;
 pub mod listener;
 pub mod outcome;
+pub mod passes;
+pub mod path_parameters;
 pub mod performance;
 pub mod recording;
 pub mod reply;

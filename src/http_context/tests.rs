@@ -201,6 +201,43 @@ fn a_host_that_cannot_be_read_is_denied_before_anybody_is_asked() {
 }
 
 #[test]
+fn a_request_that_comes_back_again_and_again_is_denied() {
+    let host = SimHost::alone();
+    let filter = filter(&host, Some(Flags::all_on()), r#", "routing": "envoy""#);
+    let path: (&str, &[u8]) = (":path", b"/");
+    let first: [(&str, &[u8]); 4] =
+        [path, (":method", b"GET"), (":authority", b"h"), ("cdn-loop", b"tidegate,x")];
+    let (_, flow) =
+        begin_with(&host, &filter, &[&first[..], &[("cdn-loop", b"tidegate, tidegate")]].concat());
+    assert_eq!(flow, Action::Continue);
+    let last: [(&str, &[u8]); 2] = [("cdn-loop", b"tidegate, tidegate"), ("cdn-loop", b"tidegate")];
+    let (stream, flow) = begin_with(&host, &filter, &[&first[..], &last].concat());
+    assert_eq!(flow, Action::Pause);
+    assert_eq!(host.take_done(), [Done::Replied(508, "loop_detected".to_owned())]);
+    let event = event(&stream);
+    assert_eq!((event.verdict, event.reason.as_deref()), (VerdictCode::Deny, Some("loop_detected")));
+    filter.instance.metrics.flush();
+    assert_eq!(host.metric_value("tidegate.requests.deny.loop_detected"), 1);
+}
+
+#[test]
+fn a_path_is_asked_about_without_parameters_where_that_is_configured() {
+    for (more, path) in
+        [("", &b"/x/;/secret;y=1?q"[..]), (r#", "strip_path_parameters": true"#, b"/x/secret?q")]
+    {
+        let host = SimHost::alone();
+        let filter = filter(&host, Some(Flags::all_on().with(Flag::RouteCache, FlagState::Off)), more);
+        let headers: [(&str, &[u8]); 3] =
+            [(":path", b"/x/;/secret;y=1?q"), (":method", b"GET"), (":authority", b"h")];
+        let (stream, _) = begin_with(&host, &filter, &headers);
+        let asked = host.take_calls().remove(0);
+        assert_eq!(Question::from_bytes(&asked.body).unwrap().path, path);
+        assert_eq!(host.take_done(), [], "backends get the path as it came");
+        drop(stream);
+    }
+}
+
+#[test]
 fn a_gate_without_configuration_lets_nothing_pass() {
     let host = SimHost::alone();
     host.begin(Request::default());

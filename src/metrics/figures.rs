@@ -50,6 +50,8 @@ metrics! {
     DeniedRateLimited = "tidegate.requests.deny.rate_limited";
     /// Requests denied: too long to be matched against the rules.
     DeniedTooLong = "tidegate.requests.deny.request_too_long";
+    /// Requests denied: a route leads back to the gate.
+    DeniedLoopDetected = "tidegate.requests.deny.loop_detected";
     /// Requests denied: a check could not be made.
     DeniedCheckUnavailable = "tidegate.requests.deny.check_unavailable";
     /// Requests denied: the gate could not decide.
@@ -207,6 +209,7 @@ impl Count {
             Reason::NoGeoRule => Self::DeniedNoGeoRule,
             Reason::RateLimited => Self::DeniedRateLimited,
             Reason::TooLong => Self::DeniedTooLong,
+            Reason::LoopDetected => Self::DeniedLoopDetected,
             Reason::CheckUnavailable => Self::DeniedCheckUnavailable,
             Reason::NoRoute => Self::DeniedNoRoute,
             Reason::NoBackend => Self::DeniedNoBackend,

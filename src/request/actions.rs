@@ -20,7 +20,7 @@ use tidegate_policy::route::action::{Action, CorsHeaders, HeaderEdit, HeaderEdit
 use tidegate_policy::route::{ResponseFrom, RouteMatch};
 
 use super::facts::RequestFacts;
-use super::{limits, listener, reply, upstream};
+use super::{limits, listener, passes, reply, upstream};
 use crate::filter::Filter;
 use crate::host::{Host, HostError};
 
@@ -90,6 +90,7 @@ pub fn carry_out<H: Host>(
         // Not half an action: a header that it removes may be a secret.
         filter.require(edit_request(&filter.instance.host, action, facts))?;
     }
+    filter.require(passes::add(&filter.instance.host))?;
     let mirrors = found.actions().flat_map(|action| &action.mirrors);
     let taken = (0u32..).zip(mirrors).filter(|(at, mirror)| mirror.is_sampled(mirror_bits(random_bits, *at)));
     upstream::mirror(filter, taken.map(|(_, mirror)| &mirror.backend));

@@ -8,7 +8,7 @@ use tidegate_policy::decide::CountrySource;
 use tidegate_policy::geo::Country;
 use tidegate_policy::request::Facts;
 
-use super::{forwarded_for, performance};
+use super::{forwarded_for, passes, path_parameters, performance};
 use crate::config::{OWN_PREFIX, TrustedHops};
 use crate::host::{HeaderPairs, Host};
 use crate::metrics::{Count, Metrics};
@@ -34,6 +34,10 @@ pub struct RequestFacts {
     wants_performance: bool,
     country_source: CountrySource,
     declares_length: bool,
+    /// Passes through gates that it tells of.
+    passes: usize,
+    /// The path without parameters, with its query, if it has some and they do not count.
+    matched_path: Option<Vec<u8>>,
     /// Without pseudo-headers; names in lower case.
     headers: HeaderPairs,
 }
@@ -110,6 +114,8 @@ impl RequestFacts {
                 CountrySource::Table
             },
             declares_length: false,
+            passes: 0,
+            matched_path: None,
             headers: Vec::with_capacity(pairs.len()),
         };
         for (mut name, value) in pairs {
@@ -137,6 +143,9 @@ impl RequestFacts {
                     match name.as_slice() {
                         b"user-agent" => request.user_agent = Some(request.headers.len()),
                         b"content-length" => request.declares_length = true,
+                        name if name == passes::HEADER.as_bytes() => {
+                            request.passes = request.passes.saturating_add(passes::told_in(&value));
+                        }
                         performance::WANTED_HEADER => request.wants_performance |= value == b"1",
                         name => request.has_own |= name.starts_with(OWN_PREFIX),
                     }
@@ -156,6 +165,16 @@ impl RequestFacts {
     /// Where the client's country comes from.
     pub fn country_source(&self) -> CountrySource {
         self.country_source
+    }
+
+    /// Whether it has passed so many gates that it goes in circles.
+    pub fn goes_in_circles(&self) -> bool {
+        self.passes >= passes::MOST
+    }
+
+    /// From now on the request is matched, redirected and rewritten by its path without parameters.
+    pub fn strip_path_parameters(&mut self) {
+        self.matched_path = self.path.as_deref().and_then(path_parameters::without);
     }
 
     /// Whether there is a `content-length`.
@@ -199,7 +218,7 @@ impl RequestFacts {
             client: self.client,
             method: self.method.as_deref().unwrap_or_default(),
             host: self.host.as_deref().unwrap_or_default(),
-            path: self.path.as_deref().unwrap_or_default(),
+            path: self.target(),
             headers: lines,
             random_bits,
             ..Facts::default()
@@ -209,7 +228,12 @@ impl RequestFacts {
     /// Whether it came over TLS as far as Envoy knows, the host as sent, and the
     /// path with its query.
     pub fn url_parts(&self) -> (bool, &[u8], &[u8]) {
-        (self.https, self.host.as_deref().unwrap_or_default(), self.path.as_deref().unwrap_or_default())
+        (self.https, self.host.as_deref().unwrap_or_default(), self.target())
+    }
+
+    /// The path that is decided by, with its query.
+    fn target(&self) -> &[u8] {
+        self.matched_path.as_ref().or(self.path.as_ref()).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// `X-Forwarded-Proto`, if a hop sent it whose word counts: Envoy itself takes it from

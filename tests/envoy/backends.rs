@@ -178,6 +178,22 @@ fn a_private_address_must_be_allowed(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
+/// A route to the gate itself: the request comes back, and not for long.
+fn a_request_does_not_go_in_circles(scene: &Scene) -> Result<()> {
+    scene.put("circle", scene.stack.gate(), None)?;
+    let denied = || {
+        Ok::<_, anyhow::Error>(scene.stack.stats()?.sum(|name| name.ends_with("requests.deny.loop_detected")))
+    };
+    let before = denied()?;
+    let answer = http::send(scene.stack.gate(), &Request::get("/circle"))?;
+    assert_eq!((answer.status, answer.json()?["code"].as_str()), (508, Some("loop_detected")));
+    let rows = "SELECT status, coalesce(reason, ''), count(*) FROM traffic_events WHERE path = '/circle' GROUP BY 1, 2 ORDER BY 3";
+    scene.stack.recorded(PATIENCE)?;
+    assert_eq!(scene.stack.sql()?.run(rows)?, ["508|loop_detected|1", "508||4"]);
+    wait::until("it is counted", PATIENCE, || Ok((denied()? == before + 1).then_some(())))?;
+    scene.delete("circle")
+}
+
 fn names_and_v6_are_addresses_too(scene: &Scene) -> Result<()> {
     let port = scene.far.address().port();
     scene.put_document("named", &document(&format!("LocalHost:{port}"), None))?;
@@ -391,6 +407,7 @@ fn requests_reach_backends_that_envoys_configuration_does_not_know() {
     a_backend_takes_requests_while_it_is_there(&scene).unwrap();
     a_name_means_the_backend_of_the_api(&scene).unwrap();
     a_private_address_must_be_allowed(&scene).unwrap();
+    a_request_does_not_go_in_circles(&scene).unwrap();
     names_and_v6_are_addresses_too(&scene).unwrap();
     a_backend_is_spoken_to_in_its_protocol(&scene).unwrap();
     grpc_goes_both_ways(&scene).unwrap();

@@ -46,6 +46,11 @@ fn set(name: &str, value: &str) -> Done {
     Done::Set(name.to_owned(), value.to_owned())
 }
 
+/// The pass that is added.
+fn passed() -> Done {
+    Done::Added("cdn-loop".to_owned(), "tidegate".to_owned())
+}
+
 fn lines(lines: &[(&str, &str)]) -> Vec<(String, String)> {
     lines.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
@@ -87,6 +92,7 @@ fn everything_that_a_route_says_of_a_request_is_told() {
             set("x-envoy-retry-on", "connect-failure,refused-stream,reset,retriable-status-codes"),
             set("x-envoy-max-retries", "2"),
             set("x-envoy-retriable-status-codes", "500,503"),
+            passed(),
             set("x-tidegate-mirror-1", "all"),
             set("x-tidegate-mirror-2", "both"),
             Done::Resumed,
@@ -113,6 +119,7 @@ fn a_backend_of_the_api_is_aimed_at_before_its_cluster_is_named() {
             state("envoy.upstream.dynamic_host", "[::1]"),
             state("envoy.upstream.dynamic_port", "8080"),
             set(CLUSTER_HEADER, "tidegate-dynamic"),
+            passed(),
             Done::Resumed,
         ]
     );
@@ -143,7 +150,7 @@ fn a_cluster_between_gate_and_envoy_is_no_backend() {
     let host = SimHost::alone();
     let mirrors = vec![Mirror { backend: dynamic(), numerator: 1, denominator: 1 }];
     routed(&host, &GET, found(Some(backend("shop", None)), Action { mirrors, ..Action::default() }));
-    assert_eq!(host.take_done(), [set(CLUSTER_HEADER, "shop"), Done::Resumed]);
+    assert_eq!(host.take_done(), [set(CLUSTER_HEADER, "shop"), passed(), Done::Resumed]);
 }
 
 #[test]
@@ -154,7 +161,7 @@ fn a_mirror_of_the_api_is_named_after_where_it_is() {
     let mirrors = vec![Mirror { backend: backend("m", Some(target)), numerator: 1, denominator: 1 }];
     routed(&host, &GET, found(Some(backend("shop", None)), Action { mirrors, ..Action::default() }));
     assert_eq!(
-        host.take_done()[1..5],
+        host.take_done()[2..6],
         [
             set("x-tidegate-mirror-1-host", "m.example"),
             set("x-tidegate-mirror-1-port", "443"),

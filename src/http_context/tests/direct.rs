@@ -7,8 +7,12 @@ use tidegate_policy::request::Facts;
 
 use super::*;
 
-fn passed(cluster: &str) -> [Done; 2] {
-    [Done::Set(CLUSTER_HEADER.to_owned(), cluster.to_owned()), Done::Resumed]
+fn passed(cluster: &str) -> [Done; 3] {
+    [
+        Done::Set(CLUSTER_HEADER.to_owned(), cluster.to_owned()),
+        Done::Added("cdn-loop".to_owned(), "tidegate".to_owned()),
+        Done::Resumed,
+    ]
 }
 
 #[test]

@@ -99,6 +99,9 @@ pub enum Reason {
     /// Too many requests in too short a time. Never a result of [`decide`](super::decide), which
     /// looks at one request alone.
     RateLimited,
+    /// The request came back to the gate that sent it on, again and again. Never a result of
+    /// [`decide`](super::decide), as above.
+    LoopDetected,
     /// A check could not be answered, and the settings deny that.
     CheckUnavailable,
     /// The gate cannot decide: it has no configuration, or could not read or change the
@@ -108,7 +111,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, for metrics that are defined at the start.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::BadHost,
         Self::IpBanned,
         Self::GeoDenied,
@@ -117,6 +120,7 @@ impl Reason {
         Self::NoGeoRule,
         Self::TooLong,
         Self::RateLimited,
+        Self::LoopDetected,
         Self::CheckUnavailable,
         Self::NotReady,
     ];
@@ -133,6 +137,7 @@ impl Reason {
             Self::NoGeoRule => "no_geo_rule",
             Self::TooLong => "request_too_long",
             Self::RateLimited => "rate_limited",
+            Self::LoopDetected => "loop_detected",
             Self::CheckUnavailable => "check_unavailable",
             Self::NotReady => "not_ready",
         }
@@ -148,6 +153,8 @@ impl Reason {
             Self::NoRoute => 404,
             Self::NoBackend | Self::NoGeoRule => 500,
             Self::RateLimited => 429,
+            // RFC 5842, 7.2.
+            Self::LoopDetected => 508,
             // As Envoy answers a request that is too long for itself (RFC 6585).
             Self::TooLong => 431,
             Self::CheckUnavailable | Self::NotReady => 503,
@@ -167,6 +174,7 @@ impl Reason {
             Self::TooLong => "The path or a header is too long",
             Self::NoGeoRule => "The route that matches names a rule that does not exist",
             Self::RateLimited => "Too many requests",
+            Self::LoopDetected => "The request goes in circles",
             Self::CheckUnavailable => "A check of this request could not be made",
             Self::NotReady => "The gate cannot decide yet",
         }
