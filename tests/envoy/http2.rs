@@ -2,6 +2,7 @@
 //! decided by itself, and each a row.
 
 pub mod connection;
+mod resets;
 
 use std::time::Duration;
 
@@ -55,12 +56,35 @@ fn each_stream_is_decided(stack: &Stack, flags: bool, path: &str) -> Result<()> 
     Ok(())
 }
 
+/// While every check is asked: else each would leave questions that nobody waits for.
+fn what_is_reset_at_once_is_not_asked_about(stack: &Stack) -> Result<()> {
+    const RESETS: u32 = 200;
+    let figures = || -> Result<[u64; 2]> {
+        let stats = stack.stats()?;
+        let names = ["http.gate.downstream_rq_rx_reset", "cluster.tidegate-admin.upstream_rq_total"];
+        Ok(names.map(|name| stats.get(name).unwrap_or_default()))
+    };
+    let [reset_before, asked_before] = figures()?;
+    let connection = resets::reset(stack.gate(), "/reset", RESETS)?;
+    let asked = wait::until("all are reset", LIMIT, || {
+        let [reset, asked] = figures()?;
+        Ok((reset >= reset_before + u64::from(RESETS)).then_some(asked - asked_before))
+    })?;
+    drop(connection);
+    // Polls and posts of events are among them.
+    assert!(asked < 50, "{asked} calls for {RESETS} streams that were reset");
+    let after = stack.recorded(LIMIT)?;
+    assert!(after.is_whole(), "{after:?}");
+    Ok(())
+}
+
 #[test]
 fn each_stream_is_decided_and_recorded() {
     let stack = Stack::start_serving(Options::for_test("http2").unwrap()).unwrap();
     each_stream_is_decided(&stack, true, "/cached").unwrap();
     // Each waits for questions, and its answer for its event.
     each_stream_is_decided(&stack, false, "/asked").unwrap();
+    what_is_reset_at_once_is_not_asked_about(&stack).unwrap();
     let connection = Connection::open(stack.gate()).unwrap();
     let hosts = ["a.example:x", "a.example,b.example", "[::1]:80"];
     let requests = hosts.map(|host| Request::get("/host").header("host", host));
