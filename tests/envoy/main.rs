@@ -52,5 +52,6 @@ mod trap;
 mod unavailable;
 mod updates;
 mod upgrade;
+mod uploads;
 mod wrong_answers;
 mod xds;

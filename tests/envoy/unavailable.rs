@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::asked_again::asked_again;
+use crate::uploads;
 use anyhow::Result;
 use serde_json::{Value, json};
 use tidegate_stack::faults::{Call, Delay, Faults};
@@ -212,6 +213,9 @@ fn nonsense_is_no_answer() {
     options.faults = Some(Faults::default());
     options.plugin = json!({ "direct": { "timeout": "30s", "budget": "60s" } });
     let stack = Stack::start_serving(options).unwrap();
+    stack.delay_calls(Call::Ip, NEVER).unwrap();
+    uploads::take_little(&stack).unwrap();
+    stack.delay_calls(Call::Ip, Duration::ZERO).unwrap();
     for (at, status) in [200, 204, 302, 404, 503].into_iter().enumerate() {
         for parallel in [false, true] {
             stack.flags(&json!({ "enableParallelExecution": parallel })).unwrap();
