@@ -37,7 +37,10 @@ impl Snapshot {
     /// What this VM holds, so that the admin service need not send it again.
     #[must_use]
     pub fn held(&self) -> Held {
-        let hash = |table| (table != Table::BanOverlay).then(|| self.blobs[table].hash);
+        let hash = |table: Table| {
+            let is_told = table.is_sent_whole() || table == Table::BanBase;
+            is_told.then(|| self.blobs[table].hash)
+        };
         Held {
             hashes: PerTable::from_fn(hash),
             bans: Some(self.tables.bans.digest()),
@@ -50,8 +53,11 @@ impl Snapshot {
 /// snapshot before.
 pub struct NextTables {
     set: TableSet,
-    /// Base and overlay together; `None` as soon as one of them is replaced.
+    /// All levels of the bans together; `None` as soon as one of them is replaced.
     bans: Option<BanTable>,
+    /// Base and overlay together, with another recent level; `None` as soon as one of these two is
+    /// replaced.
+    settled: Option<BanTable>,
     join: Option<JoinDigest>,
 }
 
@@ -61,9 +67,10 @@ impl NextTables {
     pub fn new(held: Option<&Snapshot>) -> Self {
         match held {
             Some(held) => {
-                Self { set: held.tables.set.clone(), bans: Some(held.tables.bans.clone()), join: None }
+                let bans = Some(held.tables.bans.clone());
+                Self { set: held.tables.set.clone(), settled: bans.clone(), bans, join: None }
             }
-            None => Self { set: TableSet::empty(), bans: None, join: None },
+            None => Self { set: TableSet::empty(), bans: None, settled: None, join: None },
         }
     }
 
@@ -81,15 +88,22 @@ impl NextTables {
         let is_done = decode.step(&mut self.set)?;
         if is_done && !decode.table().is_sent_whole() {
             (self.bans, self.join) = (None, None);
+            if decode.table() != Table::BanRecent {
+                self.settled = None;
+            }
         }
         Ok(is_done)
     }
 
-    /// Makes a step of joining base and overlay of the bans; the bans once joined.
+    /// Makes a step of joining the levels of the bans; the bans once joined.
     pub fn join(&mut self) -> Option<&BanTable> {
         if self.bans.is_none() {
-            let (base, overlay) = (&self.set.ban_base, &self.set.ban_overlay);
-            let join = self.join.get_or_insert_with(|| JoinDigest::new(base.clone(), overlay.clone()));
+            let TableSet { ban_base, ban_overlay, ban_recent, .. } = &self.set;
+            let settled = &self.settled;
+            let join = self.join.get_or_insert_with(|| match settled {
+                Some(settled) => JoinDigest::with_recent(settled, ban_recent.clone()),
+                None => JoinDigest::new(ban_base.clone(), ban_overlay.clone(), ban_recent.clone()),
+            });
             self.bans = join.step(STEP_ENTRIES);
         }
         self.bans.as_ref()

@@ -453,6 +453,39 @@ fn a_new_base_is_folded_and_fetched_only_if_the_fold_differs() {
 }
 
 #[test]
+fn recent_bans_become_the_overlay_in_every_vm_and_so_a_base() {
+    let mut testbed = Testbed::new(3);
+    testbed.feed.ack_wanted = true;
+    assert_eq!(testbed.statuses("9.9.0.7"), [200; 3]);
+    let entries =
+        |testbed: &Testbed, level: &str| testbed.sim.metric(&format!("tidegate.tables.bans_{level}.entries"));
+    for i in 0..600 {
+        testbed.feed.ban(&format!("9.9.{}.{}", i / 250, i % 250));
+    }
+    testbed.feed.serve(&mut testbed.sim);
+    assert_eq!(testbed.statuses("9.9.0.7"), [403; 3], "before anything is folded");
+    testbed.run(2 * SECOND);
+    assert_eq!((entries(&testbed, "overlay"), entries(&testbed, "recent")), (600, 0));
+    let publishes = testbed.sim.metric("tidegate.sync.publishes");
+    testbed.run(SECOND);
+    assert_eq!(testbed.sim.metric("tidegate.sync.publishes"), publishes, "and then there is peace");
+
+    testbed.feed.unban("9.9.0.7");
+    testbed.feed.ban("1.1.1.1");
+    testbed.run(SECOND);
+    assert_eq!((entries(&testbed, "overlay"), entries(&testbed, "recent")), (600, 2));
+    assert_eq!((testbed.statuses("9.9.0.7"), testbed.statuses("1.1.1.1")), (vec![200; 3], vec![403; 3]));
+    testbed.feed.cut_base();
+    testbed.feed.ban("2.2.2.2");
+    testbed.run(SECOND);
+    assert_eq!((entries(&testbed, "base"), entries(&testbed, "recent")), (600, 0));
+    assert_eq!((testbed.statuses("9.9.0.7"), testbed.statuses("9.9.2.7")), (vec![200; 3], vec![403; 3]));
+    assert_eq!(testbed.sim.metric("tidegate.sync.misfolds"), 0);
+    let acked = testbed.feed.acks.last().unwrap().version;
+    assert_eq!(acked, testbed.feed.version());
+}
+
+#[test]
 fn a_page_that_is_spoilt_or_gone_is_asked_for_again() {
     for fault in [Fault::Page, Fault::Gone] {
         let mut testbed = Testbed::new(2);

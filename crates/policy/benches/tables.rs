@@ -162,7 +162,7 @@ fn join_largest_overlay() -> BanTable {
 
 #[divan::bench(sample_count = 20)]
 fn join_step(bencher: Bencher<'_, '_>) {
-    let join = || JoinDigest::new(PLAIN.clone(), LARGE_OVERLAY.clone());
+    let join = || JoinDigest::new(PLAIN.clone(), LARGE_OVERLAY.clone(), AddressTable::empty());
     bencher.with_inputs(join).bench_refs(|join| assert!(join.step(STEP).is_none()));
 }
 
@@ -180,6 +180,13 @@ fn apply_to_largest_overlay() -> Vec<u8> {
     apply(&LARGE_OVERLAY, &one_change()).unwrap()
 }
 
+/// One ban over a base of a million and an overlay of the largest size.
+#[divan::bench(sample_count = 100)]
+fn one_ban_over_largest_overlay(bencher: Bencher<'_, '_>) {
+    let table = BanTable::new(PLAIN.clone(), LARGE_OVERLAY.clone());
+    bencher.bench_local(|| table.with_changes(&one_change()).unwrap());
+}
+
 #[divan::bench(sample_count = 20)]
 fn apply_largest_overlay_whole() -> Vec<u8> {
     let changes: Vec<_> = LARGE_OVERLAY.iter().collect();
@@ -188,8 +195,7 @@ fn apply_largest_overlay_whole() -> Vec<u8> {
 
 #[divan::bench(sample_count = 20)]
 fn fold_whole(bencher: Bencher<'_, '_>) {
-    let table = BanTable::new(EXPIRING.clone(), LARGE_OVERLAY.clone());
-    bencher.bench_local(|| fold(&mut FoldBase::new(&table), usize::MAX));
+    bencher.bench_local(|| fold(&mut FoldBase::new(&EXPIRING, &LARGE_OVERLAY), usize::MAX));
 }
 
 fn fold(fold: &mut FoldBase, entries: usize) -> (Vec<u8>, BlobHash) {
@@ -203,9 +209,8 @@ fn fold(fold: &mut FoldBase, entries: usize) -> (Vec<u8>, BlobHash) {
 /// One sample is a whole fold: the slowest step of each is what is shown.
 #[divan::bench(sample_count = 1, sample_size = 1)]
 fn fold_slowest_step(bencher: Bencher<'_, '_>) {
-    let table = BanTable::new(EXPIRING.clone(), LARGE_OVERLAY.clone());
     bencher.bench_local(|| {
-        let mut fold = FoldBase::new(&table);
+        let mut fold = FoldBase::new(&EXPIRING, &LARGE_OVERLAY);
         let mut slowest = std::time::Duration::ZERO;
         loop {
             let begun = std::time::Instant::now();

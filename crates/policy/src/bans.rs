@@ -1,5 +1,7 @@
-//! The ban table: an immutable base and a small overlay with the changes since, so that one ban
-//! among a million is sent as a few bytes, and only the overlay is written anew.
+//! The ban table, in three levels: an immutable base, an overlay with the changes since, and the
+//! recent ones of these in a level of their own. So one ban among a million is sent as a few bytes,
+//! and only the recent level, which has at most some thousand entries, is written and loaded anew.
+//! It is folded into the overlay when it has grown, and the overlay into a new base.
 
 mod merge;
 
@@ -18,12 +20,22 @@ use crate::table::EntryState;
 use crate::table::{AddressTable, Entry, entry_bytes};
 use merge::{Merge, Tombstones};
 
-/// Base and overlay, searched together: an entry of the overlay replaces the base's
-/// entry for the same prefix. A clone shares the bytes of both.
+/// Entries of the recent level, at least, before it is folded into the overlay.
+const RECENT_MIN: usize = if cfg!(test) { 8 } else { 512 };
+/// It is folded when it has more entries than this part of the overlay, too: a change costs what
+/// the recent level has, and its share of a fold what the overlay has.
+const RECENT_DIVISOR: usize = 64;
+
+/// Base, overlay and recent changes, searched together: an entry of a later level replaces
+/// those of the earlier ones for the same prefix. A clone shares the bytes of all.
 #[derive(Clone)]
 pub struct BanTable {
     base: AddressTable,
     overlay: AddressTable,
+    recent: AddressTable,
+    /// Of base and overlay together.
+    settled: SetDigest,
+    /// Of all levels together.
     digest: SetDigest,
 }
 
@@ -37,13 +49,29 @@ pub struct Ban {
 }
 
 impl BanTable {
-    /// Joins `overlay` and `base`. Takes time in proportion to the overlay: see
+    /// Joins `base` and `overlay`. Takes time in proportion to the overlay: see
     /// [`JoinDigest`] for doing it in steps.
     #[must_use]
     pub fn new(base: AddressTable, overlay: AddressTable) -> Self {
-        let mut join = JoinDigest::new(base, overlay);
-        while !join.advance() {}
-        join.table
+        JoinDigest::new(base, overlay, AddressTable::empty()).finish()
+    }
+
+    /// The table with `changes`, in one go; see [`ApplyChanges`] and [`FoldRecent`] for doing it
+    /// in steps. Takes time in proportion to the recent level, and seldom to the overlay.
+    ///
+    /// # Errors
+    /// When the result would be too large.
+    pub fn with_changes(&self, changes: &[Entry]) -> Result<Self, FormatError> {
+        let recent = AddressTable::from_bytes(apply(&self.recent, changes)?)?;
+        if is_recent(&recent, &self.overlay) {
+            return Ok(JoinDigest::with_recent(self, recent).finish());
+        }
+        let mut fold = FoldRecent::new(&self.overlay, &recent);
+        loop {
+            if let Some(bytes) = fold.step(usize::MAX)? {
+                return Ok(Self::new(self.base.clone(), AddressTable::from_bytes(bytes)?));
+            }
+        }
     }
 
     /// A table without bans.
@@ -58,31 +86,33 @@ impl BanTable {
         &self.base
     }
 
-    /// The changes since the base was made.
+    /// The changes since the base was made, without the recent ones.
     #[must_use]
     pub fn overlay(&self) -> &AddressTable {
         &self.overlay
+    }
+
+    /// The changes since the overlay was made.
+    #[must_use]
+    pub fn recent(&self) -> &AddressTable {
+        &self.recent
     }
 
     /// The ban with the longest prefix that covers `address` and has not expired. `now`
     /// is called at most once, and only if an entry with an expiry covers the address.
     pub fn covering(&self, address: IpAddr, now: impl FnOnce() -> UnixSeconds) -> Option<Ban> {
         let mut clock = Clock { read: Some(now), now: 0 };
-        let mut base = self.base.covering(address).peekable();
-        let mut overlay = self.overlay.covering(address).peekable();
+        let levels = [&self.recent, &self.overlay, &self.base];
+        let mut levels = levels.map(|level| level.covering(address).peekable());
         loop {
-            // Both cover the address, so equal length is the same prefix.
-            let from_base = base.next_if(|entry| {
-                overlay.peek().is_none_or(|change| change.prefix.len() < entry.prefix.len())
-            });
-            let entry = match from_base {
-                Some(entry) => entry,
-                None => {
-                    let change = overlay.next()?;
-                    base.next_if(|entry| entry.prefix == change.prefix);
-                    change
-                }
-            };
+            // All cover the address, so equal length is the same prefix: the latest level's counts.
+            let longest = levels.iter_mut().filter_map(|level| Some(level.peek()?.prefix.len())).max()?;
+            let mut entry = None;
+            for level in &mut levels {
+                let same = level.next_if(|next| next.prefix.len() == longest);
+                entry = entry.or(same);
+            }
+            let entry = entry?;
             if let EntryState::Present(expires) = entry.state
                 && entry.is_in_force(|| clock.now())
             {
@@ -94,11 +124,16 @@ impl BanTable {
     /// The entry for exactly this prefix, expired or not.
     #[must_use]
     pub fn get(&self, prefix: &Prefix) -> Option<EntryState> {
-        let state = self.overlay.get(prefix).or_else(|| self.base.get(prefix));
+        let state = self.recent.get(prefix).or_else(|| self.settled_state(prefix));
         state.filter(|state| *state != EntryState::Absent)
     }
 
-    /// The digest of base and overlay together. Known already: not computed here.
+    /// What base and overlay say of this prefix.
+    fn settled_state(&self, prefix: &Prefix) -> Option<EntryState> {
+        self.overlay.get(prefix).or_else(|| self.base.get(prefix))
+    }
+
+    /// The digest of all levels together. Known already: not computed here.
     #[must_use]
     pub fn digest(&self) -> SetDigest {
         self.digest
@@ -120,36 +155,78 @@ impl<F: FnOnce() -> UnixSeconds> Clock<F> {
     }
 }
 
-/// Joins an overlay and a base in steps: computes the digest of both together.
+/// Whether `recent` is so small that it stays a level of its own over `overlay`.
+#[must_use]
+pub fn is_recent(recent: &AddressTable, overlay: &AddressTable) -> bool {
+    recent.len() <= most_recent(overlay)
+}
+
+/// Whether `recent` has grown so far that it is folded before anything else.
+#[must_use]
+pub fn is_overgrown(recent: &AddressTable, overlay: &AddressTable) -> bool {
+    recent.len() > most_recent(overlay).saturating_mul(4)
+}
+
+fn most_recent(overlay: &AddressTable) -> usize {
+    overlay.len().checked_div(RECENT_DIVISOR).unwrap_or_default().max(RECENT_MIN)
+}
+
+/// Joins the levels in steps: computes the digest of all together.
 pub struct JoinDigest {
     table: BanTable,
-    /// Entries of the overlay that are in the digest.
+    /// The overlay is joined.
+    is_settled: bool,
+    /// Entries of the level that is joined now that are in the digest.
     joined: usize,
 }
 
 impl JoinDigest {
     /// Begins.
     #[must_use]
-    pub fn new(base: AddressTable, overlay: AddressTable) -> Self {
+    pub fn new(base: AddressTable, overlay: AddressTable, recent: AddressTable) -> Self {
         let digest = base.digest();
-        Self { table: BanTable { base, overlay, digest }, joined: 0 }
+        let table = BanTable { base, overlay, recent, settled: digest, digest };
+        Self { table, is_settled: false, joined: 0 }
     }
 
-    /// Takes up to `entries` more of the overlay (at least one); the table once
-    /// all are in.
+    /// Begins to join `recent`, in place of that level of `table`, to base and overlay, which are
+    /// joined there.
+    #[must_use]
+    pub fn with_recent(table: &BanTable, recent: AddressTable) -> Self {
+        let table = BanTable { recent, digest: table.settled, ..table.clone() };
+        Self { table, is_settled: true, joined: 0 }
+    }
+
+    /// Takes up to `entries` more of overlay and recent level (at least one); the table
+    /// once all are in.
     pub fn step(&mut self, entries: usize) -> Option<BanTable> {
         (0..entries.max(1)).any(|_| self.advance()).then(|| self.table.clone())
     }
 
-    /// Takes one entry of the overlay; true if none was left.
+    /// Takes all that is left.
+    #[must_use]
+    pub fn finish(mut self) -> BanTable {
+        while !self.advance() {}
+        self.table
+    }
+
+    /// Takes one entry; true if none was left.
     fn advance(&mut self) -> bool {
-        let BanTable { base, overlay, digest } = &mut self.table;
-        let Some(Entry { prefix, state }) = overlay.entry(self.joined) else { return true };
-        if let Some(EntryState::Present(expires)) = base.get(&prefix) {
-            digest.remove(&entry_bytes(&prefix, expires));
+        let table = &mut self.table;
+        let level = if self.is_settled { &table.recent } else { &table.overlay };
+        let Some(Entry { prefix, state }) = level.entry(self.joined) else {
+            if self.is_settled {
+                return true;
+            }
+            (self.is_settled, self.joined, table.settled) = (true, 0, table.digest);
+            return false;
+        };
+        let below = if self.is_settled { table.settled_state(&prefix) } else { table.base.get(&prefix) };
+        if let Some(EntryState::Present(expires)) = below {
+            table.digest.remove(&entry_bytes(&prefix, expires));
         }
         if let EntryState::Present(expires) = state {
-            digest.insert(&entry_bytes(&prefix, expires));
+            table.digest.insert(&entry_bytes(&prefix, expires));
         }
         self.joined = self.joined.saturating_add(1);
         false
@@ -198,6 +275,27 @@ impl ApplyChanges {
     }
 }
 
+/// Folds recent changes into the overlay, in steps. An absent entry is kept, whether or not a
+/// base has the prefix.
+pub struct FoldRecent(Merge<AddressTable>);
+
+impl FoldRecent {
+    /// Begins.
+    #[must_use]
+    pub fn new(overlay: &AddressTable, recent: &AddressTable) -> Self {
+        Self(Merge::new(overlay.clone(), recent.clone(), Tombstones::Keep))
+    }
+
+    /// Takes up to `entries` more (at least one), where every entry of the overlay counts once
+    /// and every recent one twice; the new overlay's bytes once all are in.
+    ///
+    /// # Errors
+    /// When the result would be too large, or was handed out already.
+    pub fn step(&mut self, entries: usize) -> Result<Option<Vec<u8>>, FormatError> {
+        self.0.step(entries)
+    }
+}
+
 /// The changes sorted by prefix; of several to one prefix the last. With a heap, whose
 /// code is smaller than a sort's: it is needed only if the sender did not sort.
 fn in_order(changes: &[Entry]) -> impl Iterator<Item = &Entry> {
@@ -220,11 +318,12 @@ pub struct FoldBase {
 }
 
 impl FoldBase {
-    /// Begins to fold `table`.
+    /// Begins to fold `overlay` into `base`. Recent changes must be folded into `overlay` before:
+    /// see [`FoldRecent`].
     #[must_use]
-    pub fn new(table: &BanTable) -> Self {
+    pub fn new(base: &AddressTable, overlay: &AddressTable) -> Self {
         Self {
-            merge: Merge::new(table.base.clone(), table.overlay.clone(), Tombstones::Drop),
+            merge: Merge::new(base.clone(), overlay.clone(), Tombstones::Drop),
             merged: Vec::new(),
             hashed: 0,
             hasher: BlobHasher::default(),

@@ -164,6 +164,8 @@ tables! {
     Limits = "limits", limits: Arc<Limits>;
     /// HTML pages of denials.
     Pages = "pages", pages: Arc<Pages>;
+    /// Bans: the changes since the overlay was made. Only gateways have this level.
+    BanRecent = "bans_recent", ban_recent: AddressTable;
 }
 
 impl Table {
@@ -180,7 +182,7 @@ impl Table {
     /// changes of an overlay, and a base is fetched or folded.
     #[must_use]
     pub const fn is_sent_whole(self) -> bool {
-        !matches!(self, Self::BanBase | Self::BanOverlay)
+        !matches!(self, Self::BanBase | Self::BanOverlay | Self::BanRecent)
     }
 
     /// The most bytes that it may have.
@@ -190,6 +192,12 @@ impl Table {
             Self::BanBase => MAX_BAN_BASE,
             _ => MAX_TABLE,
         }
+    }
+
+    /// Whether the admin service has it.
+    #[must_use]
+    pub const fn is_sent(self) -> bool {
+        !matches!(self, Self::BanRecent)
     }
 
     /// Those that are [sent whole](Self::is_sent_whole).

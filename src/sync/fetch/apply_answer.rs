@@ -6,10 +6,10 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tidegate_policy::bans::ApplyChanges;
+use tidegate_policy::bans::{ApplyChanges, FoldRecent, is_overgrown, is_recent};
 use tidegate_policy::digest::SetDigest;
 use tidegate_policy::table::{AddressTable, Entry};
-use tidegate_policy::tables::{PerTable, STEP_ENTRIES, Table};
+use tidegate_policy::tables::{PerTable, STEP_ENTRIES, Table, TableSet};
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::sync::{BansUpdate, BlobRef, MAX_PAGE, OverlayUpdate, SyncAnswer};
 
@@ -74,7 +74,8 @@ enum PendingWork {
     Decode(Box<DecodeTable>),
     Fold { fold: Box<FoldBans>, blob: BlobRef },
     Overlay { from_held: bool },
-    Apply(Box<ApplyChanges>),
+    Apply(Table, Box<ApplyChanges>),
+    FoldRecent(Box<FoldRecent>),
 }
 
 impl ApplyAnswer {
@@ -83,18 +84,8 @@ impl ApplyAnswer {
     /// # Errors
     /// When the answer cannot become a set.
     pub fn new(answer: SyncAnswer, now_ns: u64, held: Option<&Snapshot>) -> Result<Self, ApplyError> {
-        let mut apply = Self {
-            version: answer.version,
-            refresh: answer.refresh,
-            clock: ServiceClock { heard_ns: now_ns, said_ms: answer.server_time_ms },
-            digest: None,
-            overlay: Vec::new(),
-            blobs: PerTable::from_fn(|table| held.map(|held| held.blobs[table])),
-            bytes: PerTable::default(),
-            next: NextTables::new(held),
-            pending: VecDeque::new(),
-            misfolded: 0,
-        };
+        let clock = ServiceClock { heard_ns: now_ns, said_ms: answer.server_time_ms };
+        let mut apply = Self::begin(answer.version, answer.refresh, clock, held);
         for whole in answer.whole {
             if !whole.table.is_sent_whole() {
                 return Err(ApplyError::Layout(whole.table));
@@ -105,6 +96,42 @@ impl ApplyAnswer {
             apply.queue_bans(bans, held)?;
         }
         Ok(apply)
+    }
+
+    /// Begins to fold the recent bans of `held` into the overlay; `None` while they are few.
+    /// The result has the version of `held`, and takes its place in shared data.
+    #[must_use]
+    pub fn fold_of(held: &Snapshot) -> Option<Self> {
+        let TableSet { ban_overlay, ban_recent, .. } = &held.tables.set;
+        if is_recent(ban_recent, ban_overlay) {
+            return None;
+        }
+        let mut apply = Self::begin(held.tables.version, held.refresh, held.clock, Some(held));
+        apply.digest = Some(held.tables.bans.digest());
+        apply.queue_fold();
+        Some(apply)
+    }
+
+    fn begin(version: Version, refresh: u64, clock: ServiceClock, held: Option<&Snapshot>) -> Self {
+        Self {
+            version,
+            refresh,
+            clock,
+            digest: None,
+            overlay: Vec::new(),
+            blobs: PerTable::from_fn(|table| held.map(|held| held.blobs[table])),
+            bytes: PerTable::default(),
+            next: NextTables::new(held),
+            pending: VecDeque::new(),
+            misfolded: 0,
+        }
+    }
+
+    /// Folds the recent bans as they are now into the overlay, after all else.
+    fn queue_fold(&mut self) {
+        let TableSet { ban_overlay, ban_recent, .. } = self.next.set();
+        let fold = Box::new(FoldRecent::new(ban_overlay, ban_recent));
+        self.pending.push_back(PendingWork::FoldRecent(fold));
     }
 
     fn queue_table(&mut self, table: Table, blob: BlobRef, bytes: Option<Vec<u8>>) -> Result<(), ApplyError> {
@@ -181,7 +208,8 @@ impl ApplyAnswer {
             PendingWork::Decode(decode) => self.decode(decode)?,
             PendingWork::Fold { fold, blob } => self.fold(fold, blob)?,
             PendingWork::Overlay { from_held } => self.begin_overlay(from_held),
-            PendingWork::Apply(apply) => self.apply(apply)?,
+            PendingWork::Apply(table, apply) => self.apply(table, apply)?,
+            PendingWork::FoldRecent(fold) => self.fold_recent(fold)?,
         }
         Ok(ApplyStep::More)
     }
@@ -238,23 +266,51 @@ impl ApplyAnswer {
         Ok(())
     }
 
+    /// Changes to the overlay held become recent ones; a whole overlay has none beside it.
     fn begin_overlay(&mut self, from_held: bool) {
-        let from = if from_held { self.next.set().ban_overlay.clone() } else { AddressTable::empty() };
-        let apply = ApplyChanges::new(&from, &std::mem::take(&mut self.overlay));
-        self.pending.push_front(PendingWork::Apply(Box::new(apply)));
+        let changes = std::mem::take(&mut self.overlay);
+        let (table, apply) = match from_held {
+            true => (Table::BanRecent, ApplyChanges::new(&self.next.set().ban_recent, &changes)),
+            false => {
+                self.decode_first(Table::BanRecent, AddressTable::empty().as_bytes().to_vec());
+                (Table::BanOverlay, ApplyChanges::new(&AddressTable::empty(), &changes))
+            }
+        };
+        self.pending.push_front(PendingWork::Apply(table, Box::new(apply)));
     }
 
-    fn apply(&mut self, mut apply: Box<ApplyChanges>) -> Result<(), ApplyError> {
-        let bytes = apply.step(STEP_ENTRIES).map_err(|_| ApplyError::Layout(Table::BanOverlay))?;
-        self.pending.push_front(match bytes {
-            None => PendingWork::Apply(apply),
-            Some(bytes) => PendingWork::Decode(Box::new(DecodeTable::new(Table::BanOverlay, None, bytes))),
-        });
+    fn apply(&mut self, table: Table, mut apply: Box<ApplyChanges>) -> Result<(), ApplyError> {
+        match apply.step(STEP_ENTRIES).map_err(|_| ApplyError::Layout(table))? {
+            None => self.pending.push_front(PendingWork::Apply(table, apply)),
+            Some(bytes) => self.decode_first(table, bytes),
+        }
+        Ok(())
+    }
+
+    /// Decodes, before anything else, a table that was made here.
+    fn decode_first(&mut self, table: Table, bytes: Vec<u8>) {
+        self.pending.push_front(PendingWork::Decode(Box::new(DecodeTable::new(table, None, bytes))));
+    }
+
+    fn fold_recent(&mut self, mut fold: Box<FoldRecent>) -> Result<(), ApplyError> {
+        let bytes = fold.step(STEP_ENTRIES).map_err(|_| ApplyError::Layout(Table::BanOverlay))?;
+        match bytes {
+            None => self.pending.push_front(PendingWork::FoldRecent(fold)),
+            Some(bytes) => {
+                self.decode_first(Table::BanRecent, AddressTable::empty().as_bytes().to_vec());
+                self.decode_first(Table::BanOverlay, bytes);
+            }
+        }
         Ok(())
     }
 
     /// All tables are decoded: joins the bans and verifies their digest.
     fn verify_digest(&mut self) -> Result<ApplyStep, ApplyError> {
+        let TableSet { ban_overlay, ban_recent, .. } = self.next.set();
+        if is_overgrown(ban_recent, ban_overlay) {
+            self.queue_fold();
+            return Ok(ApplyStep::More);
+        }
         let Some(bans) = self.next.join() else { return Ok(ApplyStep::More) };
         if self.digest.is_some_and(|expected| bans.digest() != expected) {
             return Err(ApplyError::Digest);

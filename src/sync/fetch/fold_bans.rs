@@ -1,7 +1,7 @@
 //! Makes a new ban base from the held bans: the answer's changes are applied to the
-//! overlay, and overlay and base are folded into one table. In steps.
+//! recent ones, these to the overlay, and overlay and base are folded into one table. In steps.
 
-use tidegate_policy::bans::{ApplyChanges, FoldBase, JoinDigest};
+use tidegate_policy::bans::{ApplyChanges, FoldBase, FoldRecent};
 use tidegate_policy::codec::FormatError;
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::table::{AddressTable, Entry, TableCheck};
@@ -12,14 +12,20 @@ use crate::sync::snapshot::Snapshot;
 /// A fold under way.
 pub struct FoldBans {
     base: AddressTable,
+    overlay: AddressTable,
     stage: FoldStage,
 }
 
 enum FoldStage {
     Apply(ApplyChanges),
-    Check(Box<TableCheck>),
-    Join(JoinDigest),
+    CheckRecent(Box<TableCheck>),
+    FoldRecent(FoldRecent),
+    CheckOverlay(Box<TableCheck>),
     Fold(Box<FoldBase>),
+}
+
+fn check(bytes: Vec<u8>) -> Result<Box<TableCheck>, FormatError> {
+    TableCheck::new(bytes).map(Box::new)
 }
 
 impl FoldBans {
@@ -29,7 +35,8 @@ impl FoldBans {
         let bans = &held.tables.bans;
         Self {
             base: bans.base().clone(),
-            stage: FoldStage::Apply(ApplyChanges::new(bans.overlay(), changes)),
+            overlay: bans.overlay().clone(),
+            stage: FoldStage::Apply(ApplyChanges::new(bans.recent(), changes)),
         }
     }
 
@@ -39,17 +46,18 @@ impl FoldBans {
     /// When the base would be too large. There is no further step then.
     pub fn step(&mut self) -> Result<Option<(Vec<u8>, BlobHash)>, FormatError> {
         let next = match &mut self.stage {
-            FoldStage::Apply(apply) => apply
-                .step(STEP_ENTRIES)?
-                .map(TableCheck::new)
-                .transpose()?
-                .map(|check| FoldStage::Check(Box::new(check))),
-            FoldStage::Check(check) => check
-                .step(STEP_ENTRIES)?
-                .map(|overlay| FoldStage::Join(JoinDigest::new(self.base.clone(), overlay))),
-            FoldStage::Join(join) => {
-                join.step(STEP_ENTRIES).map(|bans| FoldStage::Fold(Box::new(FoldBase::new(&bans))))
+            FoldStage::Apply(apply) => {
+                apply.step(STEP_ENTRIES)?.map(check).transpose()?.map(FoldStage::CheckRecent)
             }
+            FoldStage::CheckRecent(check) => check
+                .step(STEP_ENTRIES)?
+                .map(|recent| FoldStage::FoldRecent(FoldRecent::new(&self.overlay, &recent))),
+            FoldStage::FoldRecent(fold) => {
+                fold.step(STEP_ENTRIES)?.map(check).transpose()?.map(FoldStage::CheckOverlay)
+            }
+            FoldStage::CheckOverlay(check) => check
+                .step(STEP_ENTRIES)?
+                .map(|overlay| FoldStage::Fold(Box::new(FoldBase::new(&self.base, &overlay)))),
             FoldStage::Fold(fold) => return fold.step(STEP_ENTRIES),
         };
         if let Some(next) = next {

@@ -183,7 +183,7 @@ impl LeaseHolder {
             HolderStage::Load => Progress::Waiting,
             HolderStage::Ready => {
                 self.open_poll(context);
-                Progress::Waiting
+                self.fold_recent(context)
             }
             HolderStage::Apply(apply, full) => {
                 if self.page.is_some() {
@@ -233,6 +233,15 @@ impl LeaseHolder {
             Ok(made) => self.poll = Some(made),
             Err(_) => self.poll_failed(context),
         }
+    }
+
+    /// Folds recent bans into the overlay once they are many. Meanwhile the poll is open: an answer
+    /// takes precedence, and the fold begins anew after it.
+    fn fold_recent<H: Host>(&mut self, context: &HolderContext<'_, H>) -> Progress {
+        let held = context.loader.loaded().filter(|_| !self.full && self.poll.is_some());
+        let Some(fold) = held.and_then(|held| ApplyAnswer::fold_of(held)) else { return Progress::Waiting };
+        self.stage = HolderStage::Apply(Box::new(fold), false);
+        Progress::Pending
     }
 
     /// Looks at the slots: wakes VMs that have not loaded the newest tables, and posts
@@ -337,6 +346,10 @@ impl LeaseHolder {
     }
 
     fn on_answer<H: Host>(&mut self, answer: SyncAnswer, poll: InFlight, context: &mut HolderContext<'_, H>) {
+        if matches!(self.stage, HolderStage::Apply(..) | HolderStage::Publish(..)) {
+            // Recent bans were being folded; what came is more urgent.
+            self.stage = HolderStage::Ready;
+        }
         let full = self.full || context.loader.loaded().is_none();
         let held = context.loader.loaded().filter(|_| !self.full).cloned();
         if answer.ack_wanted {

@@ -110,6 +110,7 @@ fn with_rows(before: &Tables, snapshot: &Snapshot, seq: u64, rows: &[IpRow]) -> 
     let set = TableSet {
         ban_base: bans.base().clone(),
         ban_overlay: bans.overlay().clone(),
+        ban_recent: bans.recent().clone(),
         allow: table(|status| status.allowed)?,
         ..before.set.clone()
     };

@@ -153,6 +153,7 @@ impl CompiledTables {
         let mut set = before.map_or_else(TableSet::empty, |before| before.tables.set.clone());
         set.ban_base = bans.base().clone();
         set.ban_overlay = bans.overlay().clone();
+        set.ban_recent = bans.recent().clone();
         for table in Table::whole() {
             let is_held = before.is_some_and(|before| before.hashes[table] == hashes[table]);
             match table {
@@ -184,28 +185,23 @@ fn compile_bans(state: &FeedState, before: Option<&CompiledTables>) -> Result<Ba
         }
         // It has the same base, and the log has all changes since then.
         if before.base == state.base.blob.hash && before.position >= state.base.cut {
-            let changed = state.log.current.after(before.position);
-            let bans = overlaid(state, before.tables.bans.overlay(), changed)?;
+            let changed = changes(state, state.log.current.after(before.position));
+            let bans = before.tables.bans.with_changes(&changed)?;
             if is_right(&bans) {
                 return Ok(bans);
             }
         }
     }
-    let bans = overlaid(state, &AddressTable::empty(), state.log.current.keys())?;
+    let overlay = bans::apply(&AddressTable::empty(), &changes(state, state.log.current.keys()))?;
+    let bans = BanTable::new(state.base.table.clone(), AddressTable::from_bytes(overlay)?);
     match is_right(&bans) {
         true => Ok(bans),
         false => Err(FormatError::Malformed("base and overlay are not the bans that were followed")),
     }
 }
 
-/// The base with an overlay: `overlay`, in which the prefixes `changed` get their current bans.
-fn overlaid(
-    state: &FeedState,
-    overlay: &AddressTable,
-    changed: impl Iterator<Item = Prefix>,
-) -> Result<BanTable, FormatError> {
+/// The current bans of the prefixes that `changed`.
+fn changes(state: &FeedState, changed: impl Iterator<Item = Prefix>) -> Vec<Entry> {
     let change = |prefix| Entry { prefix, state: state.snapshot.ips.ban(&prefix) };
-    let changes: Vec<Entry> = changed.map(change).collect();
-    let overlay = AddressTable::from_bytes(bans::apply(overlay, &changes)?)?;
-    Ok(BanTable::new(state.base.table.clone(), overlay))
+    changed.map(change).collect()
 }

@@ -86,7 +86,7 @@ pub struct TableDigest {
 pub(super) fn made_from(table: Table) -> &'static [StoreTable] {
     use StoreTable::Documents;
     match table {
-        Table::BanBase | Table::BanOverlay | Table::Allow => &[StoreTable::Ip],
+        Table::BanBase | Table::BanOverlay | Table::BanRecent | Table::Allow => &[StoreTable::Ip],
         Table::Flags => &[StoreTable::Flags],
         Table::Geo => &[Documents(DocumentKind::GeoRule)],
         Table::Countries => &[StoreTable::Countries],
@@ -150,7 +150,7 @@ impl Snapshot {
             Table::Limits => self.limits.lay_out(index, limit_bytes),
             Table::Pages => self.pages.lay_out(index, |pages| Pages::new(pages.to_vec()).to_bytes()),
             // Bans are sent as changes to a base: see `base` and `answer`.
-            Table::BanBase | Table::BanOverlay => (Vec::new(), 0),
+            Table::BanBase | Table::BanOverlay | Table::BanRecent => (Vec::new(), 0),
         };
         TableBytes::new(bytes, Some(entries))
     }

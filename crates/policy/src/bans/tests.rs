@@ -1,4 +1,4 @@
-//! Base and overlay against a list of their entries together.
+//! The levels of the ban table against a list of their entries together.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -21,9 +21,9 @@ fn bans(base: &[Entry], overlay: &[Entry]) -> BanTable {
     BanTable::new(table(base), table(overlay))
 }
 
-/// The entries of base and overlay together.
-fn merged(base: &[Entry], overlay: &[Entry]) -> Vec<Entry> {
-    let all = base.iter().chain(overlay).map(|entry| (entry.prefix, entry.state));
+/// The entries of all levels together.
+fn merged(levels: &[&[Entry]]) -> Vec<Entry> {
+    let all = levels.iter().copied().flatten().map(|entry| (entry.prefix, entry.state));
     let map: BTreeMap<_, _> = all.collect();
     map.into_iter()
         .filter(|(_, state)| *state != Absent)
@@ -47,7 +47,8 @@ fn naive(entries: &[Entry], address: IpAddr, now: UnixSeconds) -> (Option<Ban>, 
 }
 
 fn fold(table: &BanTable, entries: usize) -> (Vec<u8>, BlobHash) {
-    let mut fold = FoldBase::new(table);
+    assert!(table.recent().is_empty());
+    let mut fold = FoldBase::new(table.base(), table.overlay());
     loop {
         if let Some(done) = fold.step(entries).unwrap() {
             assert!(fold.step(entries).is_err(), "a fold ends once");
@@ -66,6 +67,18 @@ fn base_and_overlay() -> impl Strategy<Value = (Vec<Entry>, Vec<Entry>)> {
             let mut overlay: BTreeMap<_, _> = repeated.into_iter().zip(states).collect();
             overlay.extend(other.into_iter().map(|entry| (entry.prefix, entry.state)));
             (base, overlay.into_iter().map(|(prefix, state)| Entry { prefix, state }).collect())
+        })
+    })
+}
+
+/// As [`base_and_overlay`], and recent changes that repeat some prefixes of both.
+fn three_levels() -> impl Strategy<Value = [Vec<Entry>; 3]> {
+    base_and_overlay().prop_flat_map(|(base, overlay)| {
+        let known = base.iter().chain(&overlay).map(|entry| entry.prefix).collect();
+        (Just(base), Just(overlay), any_changes(known)).prop_map(|(base, overlay, changes)| {
+            let recent: BTreeMap<_, _> = changes.iter().map(|entry| (entry.prefix, entry.state)).collect();
+            let recent = recent.into_iter().map(|(prefix, state)| Entry { prefix, state }).collect();
+            [base, overlay, recent]
         })
     })
 }
@@ -141,15 +154,20 @@ fn nothing_folds_to_nothing() {
 
 proptest! {
     #[test]
-    fn base_and_overlay_say_what_the_list_says(
-        ((base, overlay), addresses) in base_and_overlay().prop_flat_map(|(base, overlay)| {
-            let all = [base.clone(), overlay.clone()].concat();
-            (Just((base, overlay)), prop::collection::vec(any_address(&all), 20))
+    fn the_levels_say_what_the_list_says(
+        (levels, addresses) in three_levels().prop_flat_map(|levels| {
+            let all = levels.concat();
+            (Just(levels), prop::collection::vec(any_address(&all), 20))
         }),
         now in 97u32..104,
+        step in 0usize..20,
     ) {
-        let bans = bans(&base, &overlay);
-        let together = kept(&merged(&base, &overlay));
+        let [base, overlay, recent] = &levels;
+        let mut join = JoinDigest::new(table(base), table(overlay), table(recent));
+        let bans = loop {
+            if let Some(joined) = join.step(step) { break joined; }
+        };
+        let together = kept(&merged(&[base, overlay, recent]));
         for address in addresses {
             let reads = Cell::new(0);
             let found = bans.covering(address, || { reads.set(reads.get() + 1); now });
@@ -157,16 +175,52 @@ proptest! {
             prop_assert_eq!(found, want, "{}", address);
             prop_assert_eq!(reads.get(), u32::from(asked), "{}", address);
         }
-        for Entry { prefix, .. } in base.iter().chain(&overlay) {
-            let want = together.iter().find(|entry| entry.prefix == *prefix).map(|entry| entry.state);
-            prop_assert_eq!(bans.get(prefix), want, "{}", prefix);
+        for Entry { prefix, .. } in levels.concat() {
+            let want = together.iter().find(|entry| entry.prefix == prefix).map(|entry| entry.state);
+            prop_assert_eq!(bans.get(&prefix), want, "{}", prefix);
+        }
+        prop_assert_eq!(bans.digest(), table(&together).digest());
+        let over = JoinDigest::with_recent(&BanTable::new(table(base), table(overlay)), table(recent));
+        prop_assert_eq!(over.finish().digest(), bans.digest());
+        let without = JoinDigest::with_recent(&bans, AddressTable::empty()).finish();
+        prop_assert_eq!(without.digest(), table(&merged(&[base, overlay])).digest());
+    }
+
+    #[test]
+    fn recent_changes_are_folded_into_the_overlay([base, overlay, recent] in three_levels(), step in 0usize..20) {
+        let mut fold = FoldRecent::new(&table(&overlay), &table(&recent));
+        let bytes = loop {
+            if let Some(bytes) = fold.step(step).unwrap() { break bytes; }
+        };
+        prop_assert_eq!(&bytes, &apply(&table(&overlay), &recent).unwrap());
+        let folded = BanTable::new(table(&base), AddressTable::from_bytes(bytes).unwrap());
+        prop_assert_eq!(folded.digest(), table(&merged(&[&base, &overlay, &recent])).digest());
+    }
+
+    #[test]
+    fn change_by_change_it_is_the_map_with_the_changes(
+        (base, changes) in base_and_overlay().prop_flat_map(|(base, other)| {
+            let known = base.iter().chain(&other).map(|entry| entry.prefix).collect::<Vec<_>>();
+            (Just(base), prop::collection::vec(any_changes(known), 1..8))
+        }),
+    ) {
+        let mut bans = BanTable::new(table(&base), AddressTable::empty());
+        let mut want = base.clone();
+        for changes in changes {
+            bans = bans.with_changes(&changes).unwrap();
+            want = merged(&[&want, &changes]);
+            prop_assert_eq!(bans.digest(), table(&want).digest());
+            prop_assert!(is_recent(bans.recent(), bans.overlay()));
+        }
+        for Entry { prefix, state } in kept(&want) {
+            prop_assert_eq!(bans.get(&prefix), Some(state));
         }
     }
 
     #[test]
     fn a_fold_is_the_encoding_of_what_both_say((base, overlay) in base_and_overlay(), step in 0usize..50) {
         let bans = bans(&base, &overlay);
-        let together = table(&merged(&base, &overlay));
+        let together = table(&merged(&[&base, &overlay]));
         let (bytes, hash) = fold(&bans, step);
         prop_assert_eq!(&bytes, together.as_bytes());
         prop_assert_eq!(hash, BlobHash::of(&bytes));
@@ -194,7 +248,7 @@ proptest! {
         want.retain(|_, state| *state != Absent);
         let want: Vec<_> = want.into_iter().map(|(prefix, state)| Entry { prefix, state }).collect();
 
-        let mut join = JoinDigest::new(base.clone(), at_once.clone());
+        let mut join = JoinDigest::new(base.clone(), at_once.clone(), AddressTable::empty());
         let joined = loop {
             if let Some(joined) = join.step(step) { break joined; }
         };

@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use crate::bans::BanTable;
+use crate::bans::{BanTable, JoinDigest};
 use crate::tables::TableSet;
 use crate::version::Version;
 
@@ -10,7 +10,7 @@ use crate::version::Version;
 pub struct Tables {
     /// The tables' version.
     pub version: Version,
-    /// Banned addresses: base and overlay of `set` together.
+    /// Banned addresses: base, overlay and recent changes of `set` together.
     pub bans: BanTable,
     /// The tables as they were published.
     pub set: TableSet,
@@ -18,10 +18,12 @@ pub struct Tables {
 
 impl Tables {
     /// The tables of `set`, with their version. Takes time in proportion to the overlay of bans:
-    /// [`JoinDigest`](crate::bans::JoinDigest) does that part in steps.
+    /// [`JoinDigest`] does that part in steps.
     #[must_use]
     pub fn new(version: Version, set: TableSet) -> Self {
-        Self { version, bans: BanTable::new(set.ban_base.clone(), set.ban_overlay.clone()), set }
+        let (base, overlay, recent) = (&set.ban_base, &set.ban_overlay, &set.ban_recent);
+        let bans = JoinDigest::new(base.clone(), overlay.clone(), recent.clone()).finish();
+        Self { version, bans, set }
     }
 }
 

@@ -103,7 +103,7 @@ impl SimGateway {
         let Some(fold) = &update.fold else { return self.fetched_base(feed, update.base) };
         let overlay = AddressTable::from_bytes(bans::apply(table.overlay(), fold).unwrap()).unwrap();
         let folded = BanTable::new(table.base().clone(), overlay);
-        let mut fold = FoldBase::new(&folded);
+        let mut fold = FoldBase::new(folded.base(), folded.overlay());
         let (bytes, hash) = loop {
             if let Some(done) = fold.step(1_000_000).unwrap() {
                 break done;
@@ -164,8 +164,10 @@ pub fn present(
 
 /// The bans of a table, expired or not.
 pub fn banned(table: &BanTable) -> BTreeMap<Prefix, Option<UnixSeconds>> {
-    let overlaid = table.base().iter().filter(|entry| table.overlay().get(&entry.prefix).is_none());
-    present(overlaid.chain(table.overlay().iter()))
+    let levels = [table.base(), table.overlay(), table.recent()];
+    let entries = levels.into_iter().flat_map(AddressTable::iter);
+    let last: BTreeMap<_, _> = entries.map(|entry| (entry.prefix, entry)).collect();
+    present(last.into_values())
 }
 
 /// All pages of a blob.
