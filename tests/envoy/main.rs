@@ -3,6 +3,7 @@
 
 mod asked_again;
 mod backends;
+mod bad_answers;
 mod ban_latency;
 mod bans;
 mod binomial;
@@ -53,5 +54,4 @@ mod unavailable;
 mod updates;
 mod upgrade;
 mod uploads;
-mod wrong_answers;
 mod xds;
