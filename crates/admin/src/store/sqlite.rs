@@ -46,7 +46,7 @@ mod writes;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rusqlite::Connection;
@@ -63,6 +63,7 @@ use append::AppendJob;
 use database::Database;
 use error::{failed, sql_error};
 use file::ServiceLock;
+use former_rows::FormerChange;
 use queue::{HousekeepingStep, IngestJob, OpenJob, Reply, UrgentJob};
 use readers::Readers;
 
@@ -77,6 +78,8 @@ const MAX_WAITING_WORK: usize = 100_000;
 const MAX_WAITING_OPENS: usize = 20_000;
 /// Former rows that one transaction writes.
 const FORMER_STEP: usize = 500;
+/// Pause before former rows are written again, while another program has the write lock.
+const FORMER_RETRY: Duration = Duration::from_millis(10);
 
 /// The store. Dropping it ends its threads after their current transaction; waiting jobs fail
 /// with [`StoreError::Closed`].
@@ -202,6 +205,21 @@ impl SqliteStore {
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
+    /// Keeps these former rows. Waits for the write lock, at most [`Options::busy_for`]: whoever has just
+    /// made a row unreadable may still be writing, and a service that ends has forgotten what is not kept.
+    async fn keep_some(&self, changes: &[FormerChange]) -> Result<(), StoreError> {
+        let deadline = Instant::now() + self.database.options.busy_for;
+        loop {
+            let (reply, answer) = oneshot::channel();
+            let step = HousekeepingStep::KeepFormer(changes.to_vec());
+            self.database.queue.put_housekeeping(step, reply)?;
+            match answer.await.unwrap_or(Err(StoreError::Closed)) {
+                Err(StoreError::Busy) if Instant::now() < deadline => tokio::time::sleep(FORMER_RETRY).await,
+                done => return done.map(|_| ()),
+            }
+        }
+    }
+
     async fn ingest<T>(&self, job: impl FnOnce(Reply<T>) -> IngestJob) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.database.queue.put_ingest(job(reply))?;
@@ -245,10 +263,7 @@ impl TableStore for SqliteStore {
     async fn keep_former(&self, rows: FormerRows) -> Result<(), StoreError> {
         let kept = self.readers.read(&self.database, "former rows", former_rows::read).await?;
         for changes in former_rows::changes(&kept, &rows).chunks(FORMER_STEP) {
-            let (reply, answer) = oneshot::channel();
-            let step = HousekeepingStep::KeepFormer(changes.to_vec());
-            self.database.queue.put_housekeeping(step, reply)?;
-            answer.await.unwrap_or(Err(StoreError::Closed))?;
+            self.keep_some(changes).await?;
         }
         Ok(())
     }

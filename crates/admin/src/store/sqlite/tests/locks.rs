@@ -7,7 +7,9 @@ use tidegate_policy::wire::event::{DropReason, DroppedRange, VmId};
 use super::support::{foreign_connection, test_store, test_store_with};
 use crate::store::sqlite::Options;
 use crate::store::tests::support::{ban, batch, keys, post, post_of, until};
-use crate::store::{Append, Store, StoreError};
+use crate::store::{
+    Append, DocumentKind, DocumentRow, FormerRow, FormerRows, Store, StoreError, StoreTable, TableStore,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_left_open_is_waited_for_then_said() {
@@ -46,6 +48,23 @@ async fn a_short_foreign_transaction_only_delays() {
     };
     let (done, ()) = tokio::join!(home.store.commit(ban("1.1.1.1"), "test"), release);
     done.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_row_said_is_kept_though_its_writer_goes_on_writing() {
+    let home = test_store();
+    let held = foreign_connection(&home.path);
+    held.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let release = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        held.execute_batch("ROLLBACK").unwrap();
+    };
+    let row = DocumentRow { name: "r".into(), document: "{}".into(), created_at: None, updated_at: None };
+    let key = (StoreTable::Documents(DocumentKind::Route), "r".to_owned());
+    let rows = FormerRows::from([(key, FormerRow::Document(row))]);
+    let (done, ()) = tokio::join!(home.store.keep_former(rows.clone()), release);
+    done.unwrap();
+    assert_eq!(home.store.read_tables(&[]).await.unwrap().former, rows);
 }
 
 #[tokio::test(flavor = "multi_thread")]
