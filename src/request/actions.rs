@@ -32,6 +32,10 @@ const RETRY_ON: &str = "connect-failure,refused-stream,reset,retriable-status-co
 const SIMPLE_CORS: [&str; 3] =
     ["access-control-allow-origin", "access-control-allow-credentials", "access-control-expose-headers"];
 
+/// What a denial is, and that no cache may keep it, which a route does not change: its word on its
+/// backend's answers would give one client's denial to all.
+const OF_DENIALS: [&str; 2] = ["cache-control", "content-type"];
+
 /// How a request that may pass is answered.
 pub enum Handled {
     /// By its backend.
@@ -52,6 +56,8 @@ pub struct ResponseEdits {
     cors: Option<CorsHeaders>,
     /// Whether `vary: origin` is added: other origins get other CORS headers.
     varies: bool,
+    /// Whether the filter denies the request.
+    is_denial: bool,
     /// Usage of the limits that are shown in the `RateLimit` headers.
     usages: Vec<LimitStatus>,
 }
@@ -174,7 +180,8 @@ impl ResponseEdits {
         from: Option<&ResponseFrom<'_>>,
     ) -> Option<Box<Self>> {
         let actions = found.response_actions(from).filter(|action| !action.response.is_empty());
-        let mut edits = Self { actions: actions.cloned().collect(), ..Self::default() };
+        let mut edits =
+            Self { actions: actions.cloned().collect(), is_denial: from.is_none(), ..Self::default() };
         // The answer to a preflight request has all CORS headers already.
         if let Some(cors) = found.cors().filter(|_| !matches!(from, Some(ResponseFrom::Preflight(_)))) {
             edits.varies = cors.varies();
@@ -201,6 +208,11 @@ impl ResponseEdits {
         }
         for action in &self.actions {
             edit(&action.response, |edit| match edit {
+                HeaderEdit::Remove(name) | HeaderEdit::Set(name, _) | HeaderEdit::Add(name, _)
+                    if self.is_denial && OF_DENIALS.contains(&name) =>
+                {
+                    Ok(())
+                }
                 HeaderEdit::Remove(name) => host.remove_response_header(name),
                 HeaderEdit::Set(name, value) => host.set_response_header(name, value.as_bytes()),
                 HeaderEdit::Add(name, value) => host.add_response_header(name, value.as_bytes()),

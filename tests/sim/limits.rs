@@ -244,7 +244,8 @@ fn limits_without_a_route_hold_where_envoy_routes() {
 fn with_cors(limits: impl IntoIterator<Item = Limit>) -> Testbed {
     let redirect = json!({"type": "RequestRedirect", "requestRedirect": {"hostname": "other.example"}});
     let cors = json!({"type": "CORS", "cors": {"allowOrigins": ["https://a.example"]}});
-    let set = json!({"set": [{"name": "x-route", "value": "1"}], "remove": ["ratelimit", "retry-after"]});
+    let own = json!([{"name": "x-route", "value": "1"}, {"name": "Cache-Control", "value": "public"}]);
+    let set = json!({"set": own, "remove": ["ratelimit", "retry-after", "content-type"]});
     let edit = json!({"type": "ResponseHeaderModifier", "responseHeaderModifier": set});
     let document = json!({"metadata": {"name": "all"}, "spec": {"rules": [
         {"matches": [{"path": {"value": "/old"}}], "filters": [redirect]},
@@ -293,12 +294,17 @@ fn what_a_browser_asks_before_a_page_s_request_counts_only_where_a_limit_says_so
 #[test]
 fn a_denial_has_the_headers_of_its_route_and_those_of_the_limit() {
     let mut testbed = with_cors([per_client(1)]);
-    assert_eq!(testbed.request(0, of_page("PUT")).header("x-route").as_deref(), Some("1"));
+    let passed = testbed.request(0, of_page("PUT"));
+    let own = |answer: &str| passed.header(answer);
+    assert_eq!(own("x-route").as_deref(), Some("1"));
+    assert_eq!(own("cache-control").as_deref(), Some("public"));
     let denied = testbed.request(0, of_page("PUT"));
     let header = |name| denied.header(name);
     assert_eq!((denied.status, header("x-route").as_deref()), (429, Some("1")));
     assert_eq!(header("access-control-allow-origin").as_deref(), Some("https://a.example"));
     assert_eq!(header("retry-after"), None, "which the route removes");
+    assert_eq!(header("cache-control").as_deref(), Some("no-store"), "whatever the route says of backends");
+    assert_eq!(header("content-type").as_deref(), Some("application/problem+json"));
     assert_eq!(header("ratelimit").as_deref(), Some(r#""per-client";r=0;t=60"#), "which the gate adds last");
 }
 

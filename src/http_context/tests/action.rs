@@ -334,6 +334,23 @@ fn a_page_that_may_read_answers_may_read_a_denial() {
 }
 
 #[test]
+fn no_route_says_what_a_denial_is_or_lets_a_cache_keep_it() {
+    let response = HeaderEdits {
+        set: lines(&[("cache-control", "public, max-age=3600"), ("x-set", "1")]),
+        add: lines(&[("content-type", "text/html")]),
+        ..HeaderEdits::default()
+    };
+    let names = |backend| {
+        let action = Action { response: response.clone(), ..Action::default() };
+        let headers = edited("GET", backend, action, Action::default());
+        headers.into_iter().map(|(name, _)| String::from_utf8(name).unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(None), [":status", "x-set"]);
+    let shop = Some(backend("shop", None));
+    assert_eq!(names(shop), [":status", "cache-control", "x-set", "content-type"]);
+}
+
+#[test]
 fn a_response_is_edited_and_says_who_may_read_it() {
     let host = SimHost::alone();
     let from = [(":method", &b"GET"[..]), (":path", b"/"), ("origin", b"https://a.example")];
