@@ -1,6 +1,6 @@
 //! Every target takes its samples, its corpus, and changes of both.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use tidegate_fuzz::mutate::mutated;
 use tidegate_fuzz::{TARGETS, Target};
@@ -8,7 +8,9 @@ use tidegate_host_sim::TestRng;
 
 /// What is in the target's folder of the corpus, in the order of the names, and its samples.
 fn known(target: &Target) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target.name);
+    // As it is when the test runs: a checkout may be copied with all that was built in it.
+    let package = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap());
+    let folder = package.join("corpus").join(target.name);
     let mut files: Vec<_> =
         std::fs::read_dir(folder).into_iter().flatten().map(|file| file.unwrap().path()).collect();
     files.sort();
