@@ -39,7 +39,7 @@ fn page(reason: &str, document: &DocumentNode<'_>, errors: &mut DocumentErrors) 
         node.note(errors, "invalid", format!("the page is for {reason}: leave name out, or write that"));
     }
     let node = fields.require("html", errors)?;
-    let html = node.text(1, usize::MAX, errors)?;
+    let html = node.text(1, MAX_PAGE, errors)?;
     if html.len() > MAX_PAGE {
         node.note(errors, "too_long", format!("{} bytes, at most {MAX_PAGE} are allowed", html.len()));
         return None;

@@ -97,7 +97,7 @@ async fn a_ban_ends_by_itself() {
     }
     let never = service.post(BAN, r#"{"ip": "1.1.1.9", "expires_at": ""}"#).await.ok();
     assert_eq!(never["until"], Value::Null);
-    service.post(BAN, r#"{"ip": "1.1.1.9", "ttl": "1s"}"#).await.ok();
+    service.post(BAN, r#"{"ip": "1.1.1.9", "ttl": "1s", "expires_at": ""}"#).await.ok();
     assert_eq!(status(&service, "1.1.1.9").await["status"], "banned");
     until("the ban is over", async || (status(&service, "1.1.1.9").await["status"] == "none").then_some(()))
         .await;

@@ -14,16 +14,18 @@ use tidegate_policy::tables::Table;
 use super::Feed;
 
 impl Feed {
-    /// A table's bytes; the overlay of bans is empty here, as right after a cut of the base.
+    /// A table's bytes; bans since the base are empty here, as right after a cut of the base.
     ///
     /// # Panics
-    /// Never: every table that is sent whole is there from the start.
+    /// Never: every table has bytes without entries.
     #[must_use]
     pub fn bytes(&self, table: Table) -> Vec<u8> {
         match table {
             Table::BanBase => self.base.clone(),
-            Table::BanOverlay => table.empty_bytes().expect("a table"),
-            table => self.whole[&table].clone(),
+            table => match self.whole.get(&table) {
+                Some(bytes) => bytes.clone(),
+                None => table.empty_bytes().expect("a table"),
+            },
         }
     }
 

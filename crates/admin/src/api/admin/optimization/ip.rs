@@ -176,8 +176,9 @@ impl BanRequest {
         let past = |pointer| {
             FieldError::field(pointer, "in_the_past", "the ban would be over already: give an end to come")
         };
-        match (self.ttl, self.expires_at.as_ref().map(|Expiry(text)| text.as_str())) {
-            (None, None | Some("")) => Ok(None),
+        let text = self.expires_at.as_ref().map(|Expiry(text)| text.as_str());
+        match (self.ttl, text.filter(|text| !text.is_empty())) {
+            (None, None) => Ok(None),
             (Some(_), Some(_)) => {
                 let detail = "give `ttl` or `expires_at`, not both";
                 Err(FieldError::field("/expires_at", "conflict", detail))
