@@ -1,6 +1,10 @@
 //! Scenarios of the sync over the simulated host: what Envoy will not do on
 //! demand.
 
+mod bases;
+mod clocks;
+mod overwritten;
+
 use std::time::Duration;
 
 use tidegate::root_context::module;
@@ -398,107 +402,6 @@ fn a_dead_vms_slot_is_taken_by_the_next() {
 }
 
 #[test]
-fn a_base_of_a_million_loads_in_steps_while_requests_go_on() {
-    let mut testbed = Testbed::new(2);
-    testbed.feed.ban("1.1.1.1");
-    testbed.run(MS);
-    let other = 1 - testbed.holder();
-    testbed.feed.ban_many(1_000_000);
-    let mut rounds = 0;
-    while testbed.get(other, "10.0.0.2").status == 200 {
-        assert_eq!(testbed.get(other, "1.1.1.1").status, 403, "the set before");
-        rounds += 1;
-        assert!(rounds < 2_000, "never loads");
-        // A callback at a time, as a worker gets to its requests between two.
-        if !testbed.sim.deliver() && !testbed.feed.answer_all(&mut testbed.sim) {
-            testbed.sim.advance(MS);
-        }
-    }
-    assert!(rounds > 20, "{rounds}");
-    assert_eq!(testbed.get(other, "10.0.0.3").status, 200);
-    testbed.run(SECOND);
-    assert_eq!(testbed.statuses("10.0.0.2"), [403; 2]);
-    // One more among a million costs no more than a page of the base.
-    let pages = testbed.feed.served["page"];
-    testbed.feed.ban("2.2.2.2");
-    testbed.feed.serve(&mut testbed.sim);
-    assert_eq!(testbed.statuses("2.2.2.2"), [403; 2]);
-    assert_eq!(testbed.feed.served["page"], pages);
-}
-
-#[test]
-fn a_new_base_is_folded_and_fetched_only_if_the_fold_differs() {
-    let mut testbed = Testbed::new(2);
-    for i in 0..50 {
-        testbed.feed.ban(&format!("9.9.0.{i}"));
-    }
-    testbed.run(MS);
-    testbed.feed.unban("9.9.0.7");
-    testbed.feed.cut_base();
-    testbed.feed.ban("1.1.1.1");
-    testbed.run(SECOND);
-    assert_eq!(testbed.statuses("1.1.1.1"), [403; 2]);
-    assert_eq!(testbed.statuses("9.9.0.8"), [403; 2]);
-    assert_eq!(testbed.statuses("9.9.0.7"), [200; 2]);
-    assert_eq!(testbed.sim.metric("tidegate.sync.misfolds"), 0);
-    let pages = testbed.feed.served.get("page").copied();
-    testbed.feed.faults.push_back(Fault::Fold);
-    testbed.feed.ban("2.2.2.2");
-    testbed.feed.cut_base();
-    testbed.run(SECOND);
-    assert_eq!(testbed.statuses("2.2.2.2"), [403; 2]);
-    assert_eq!(testbed.statuses("192.0.2.77"), [200; 2]);
-    assert_eq!(testbed.sim.metric("tidegate.sync.misfolds"), 1);
-    assert!(testbed.feed.served.get("page").copied() > pages);
-}
-
-#[test]
-fn recent_bans_become_the_overlay_in_every_vm_and_so_a_base() {
-    let mut testbed = Testbed::new(3);
-    testbed.feed.ack_wanted = true;
-    assert_eq!(testbed.statuses("9.9.0.7"), [200; 3]);
-    let entries =
-        |testbed: &Testbed, level: &str| testbed.sim.metric(&format!("tidegate.tables.bans_{level}.entries"));
-    for i in 0..600 {
-        testbed.feed.ban(&format!("9.9.{}.{}", i / 250, i % 250));
-    }
-    testbed.feed.serve(&mut testbed.sim);
-    assert_eq!(testbed.statuses("9.9.0.7"), [403; 3], "before anything is folded");
-    testbed.run(2 * SECOND);
-    assert_eq!((entries(&testbed, "overlay"), entries(&testbed, "recent")), (600, 0));
-    let publishes = testbed.sim.metric("tidegate.sync.publishes");
-    testbed.run(SECOND);
-    assert_eq!(testbed.sim.metric("tidegate.sync.publishes"), publishes, "and then there is peace");
-
-    testbed.feed.unban("9.9.0.7");
-    testbed.feed.ban("1.1.1.1");
-    testbed.run(SECOND);
-    assert_eq!((entries(&testbed, "overlay"), entries(&testbed, "recent")), (600, 2));
-    assert_eq!((testbed.statuses("9.9.0.7"), testbed.statuses("1.1.1.1")), (vec![200; 3], vec![403; 3]));
-    testbed.feed.cut_base();
-    testbed.feed.ban("2.2.2.2");
-    testbed.run(SECOND);
-    assert_eq!((entries(&testbed, "base"), entries(&testbed, "recent")), (600, 0));
-    assert_eq!((testbed.statuses("9.9.0.7"), testbed.statuses("9.9.2.7")), (vec![200; 3], vec![403; 3]));
-    assert_eq!(testbed.sim.metric("tidegate.sync.misfolds"), 0);
-    let acked = testbed.feed.acks.last().unwrap().version;
-    assert_eq!(acked, testbed.feed.version());
-}
-
-#[test]
-fn a_page_that_is_spoilt_or_gone_is_asked_for_again() {
-    for fault in [Fault::Page, Fault::Gone] {
-        let mut testbed = Testbed::new(2);
-        testbed.feed.faults.push_back(fault);
-        testbed.feed.ban_many(500_000);
-        testbed.run(8 * SECOND);
-        assert_eq!(testbed.statuses("10.0.0.2"), [403; 2], "{fault:?}");
-        assert_eq!(testbed.statuses("10.0.0.3"), [200; 2], "{fault:?}");
-        assert!(testbed.feed.faults.is_empty());
-    }
-}
-
-#[test]
 fn a_refresh_loads_everything_anew() {
     let mut testbed = Testbed::new(2);
     testbed.feed.ban_many(10);
@@ -593,67 +496,8 @@ fn a_request_keeps_the_tables_that_it_began_with() {
     assert_eq!(seqs, [seq + 1, seq], "the one that ended first came first");
 }
 
-#[test]
-fn entries_expire_by_the_admin_services_clock() {
-    let mut testbed = Testbed::new(1);
-    let now = u32::try_from(testbed.sim.wall_ms() / 1000).unwrap();
-    testbed.feed.ban_until("9.9.9.9", Some(now + 5));
-    testbed.run(MS);
-    assert_eq!(testbed.get(0, "9.9.9.9").status, 403);
-    testbed.run(3 * SECOND);
-    assert_eq!(testbed.get(0, "9.9.9.9").status, 403);
-    testbed.run(2 * SECOND);
-    assert_eq!(testbed.get(0, "9.9.9.9").status, 200);
-    testbed.feed.clock_ahead_ms = 60_000;
-    testbed.feed.ban_until("8.8.8.8", Some(now + 30));
-    testbed.run(MS);
-    assert_eq!(testbed.get(0, "8.8.8.8").status, 200, "over by the clock that counts");
-}
-
-const DAY_MS: i64 = 24 * 3_600_000;
-
 /// Longer than a poll without news takes.
 const A_POLL: Duration = Duration::from_secs(11);
-
-#[test]
-fn bans_neither_lapse_nor_stay_after_the_services_clock_was_set() {
-    for wrong_ms in [DAY_MS, -DAY_MS] {
-        let mut testbed = Testbed::new(2);
-        let now = u32::try_from(testbed.sim.wall_ms() / 1000).unwrap();
-        testbed.feed.ban_until("9.9.9.9", Some(now + 60));
-        // While its clock is wrong, the tables change.
-        testbed.feed.clock_ahead_ms = wrong_ms;
-        testbed.feed.ban("8.8.8.8");
-        testbed.run(SECOND);
-        let by_wrong_clock = if wrong_ms > 0 { 200 } else { 403 };
-        assert_eq!(testbed.statuses("9.9.9.9"), [by_wrong_clock; 2], "as the service itself would say");
-        // It is put right, and nothing changes.
-        testbed.feed.clock_ahead_ms = 0;
-        testbed.run(A_POLL);
-        assert_eq!(testbed.statuses("9.9.9.9"), [403; 2], "{wrong_ms}: for the rest of its minute");
-        testbed.run(50 * SECOND);
-        assert_eq!(testbed.statuses("9.9.9.9"), [200; 2], "{wrong_ms}: and no longer");
-    }
-}
-
-#[test]
-fn bans_neither_lapse_nor_stay_after_the_gateways_clock_was_set() {
-    for wrong_ms in [DAY_MS, -DAY_MS] {
-        let mut testbed = Testbed::new(2);
-        testbed.sim.set_clock_ahead(wrong_ms);
-        let now = u32::try_from(testbed.sim.wall_ms() / 1000).unwrap();
-        testbed.feed.ban_until("9.9.9.9", Some(now + 60));
-        testbed.run(SECOND);
-        assert_eq!(testbed.statuses("9.9.9.9"), [403; 2]);
-        // The clock is put right while the service is away.
-        testbed.feed.up = false;
-        testbed.sim.set_clock_ahead(0);
-        testbed.run(58 * SECOND);
-        assert_eq!(testbed.statuses("9.9.9.9"), [403; 2], "{wrong_ms}");
-        testbed.run(2 * SECOND);
-        assert_eq!(testbed.statuses("9.9.9.9"), [200; 2], "{wrong_ms}");
-    }
-}
 
 #[test]
 fn a_poll_that_is_never_answered_holds_tables_up_for_seconds() {
@@ -682,49 +526,6 @@ fn what_something_in_between_answers_to_a_poll_is_not_heard() {
     }
     testbed.run(SECOND);
     assert_eq!(testbed.sim.metric("tidegate.sync.poll_failures"), 3);
-}
-
-#[test]
-fn what_another_plugin_overwrote_is_loaded_anew_by_the_next_holder() {
-    // A chunk of a table, which no manifest will come for that names another.
-    for spoil in
-        [|value: &mut Vec<u8>| value.clear(), |value: &mut Vec<u8>| value.iter_mut().for_each(|b| *b ^= 1)]
-    {
-        let mut testbed = Testbed::new(1);
-        testbed.feed.ban("9.9.9.9");
-        testbed.run(SECOND);
-        testbed.sim.overwrite("/routes/0/0", spoil);
-        let (worker, root) = testbed.gates[0];
-        testbed.sim.trap(worker);
-        testbed.run(2 * SECOND);
-        let asked = testbed.feed.request(&mut testbed.sim, worker, root, Request::get("/x", "9.9.9.9"));
-        assert_eq!(asked.status, 403, "without tables the service is asked");
-        testbed.run(5 * SECOND);
-        assert_eq!(testbed.get(0, "9.9.9.9").status, 403, "by the tables");
-        let given_up = testbed.sim.metric("tidegate.sync.decode_failures");
-        assert_eq!(given_up, 2, "as it stood, and as the new holder adopted it");
-        let polls = testbed.feed.served["poll"];
-        testbed.run(5 * SECOND);
-        assert_eq!(testbed.feed.served["poll"], polls, "and then there is peace");
-    }
-}
-
-#[test]
-fn a_vm_that_cannot_load_what_another_plugin_overwrote_gets_it_again() {
-    let mut testbed = Testbed::new(2);
-    testbed.feed.ban("9.9.9.9");
-    testbed.run(SECOND);
-    testbed.sim.overwrite("/routes/0/0", Vec::clear);
-    let other = 1 - testbed.holder();
-    let (worker, root) = testbed.gates[other];
-    testbed.sim.trap(worker);
-    testbed.run(2 * SECOND);
-    testbed.feed.request(&mut testbed.sim, worker, root, Request::get("/x", "9.9.9.9"));
-    testbed.run(45 * SECOND);
-    assert_eq!(testbed.statuses("9.9.9.9"), [403; 2], "by the tables");
-    let full = testbed.sim.metric("tidegate.sync.full_loads");
-    testbed.run(60 * SECOND);
-    assert_eq!(testbed.sim.metric("tidegate.sync.full_loads"), full, "and then there is peace");
 }
 
 #[test]

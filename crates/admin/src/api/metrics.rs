@@ -19,7 +19,7 @@ use crate::feed::{RowStatus, Snapshot};
 use crate::gateways::GatewayStatus;
 use crate::metrics::{self as declared, MetricsPage};
 use crate::problem::ApiResult;
-use crate::serve::connections::Closed;
+use crate::serve::connections::CloseReason;
 use crate::store::{RecordingCounts, StoreHealth, StoreOperation};
 
 /// The paths here.
@@ -80,8 +80,8 @@ fn service(page: &mut MetricsPage, app: &AppState) {
     page.counters(&declared::LIMITED, app.limits.counts().map(|(how, count)| ([how], count)));
     let listeners = app.connections.named();
     page.gauges(&declared::CONNECTIONS, listeners.map(|(name, of)| (name, of.open())));
-    let closed = |why: Closed| listeners.map(|(name, of)| ([name, why.name()], of.closed(why)));
-    page.counters(&declared::CONNECTIONS_CLOSED, Closed::ALL.into_iter().flat_map(closed));
+    let closed = |why: CloseReason| listeners.map(|(name, of)| ([name, why.name()], of.closed(why)));
+    page.counters(&declared::CONNECTIONS_CLOSED, CloseReason::ALL.into_iter().flat_map(closed));
 }
 
 fn feed(page: &mut MetricsPage, snapshot: &Snapshot, stopped: bool) {

@@ -109,7 +109,7 @@ impl Drop for RequestGuard {
 
 /// Why a connection was closed by the listener.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Closed {
+pub enum CloseReason {
     /// It had sent no whole request head within the time for that.
     Silent,
     /// Another one needed its place.
@@ -118,7 +118,7 @@ pub enum Closed {
     Refused,
 }
 
-impl Closed {
+impl CloseReason {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Silent, Self::Displaced, Self::Refused];
 
@@ -139,7 +139,7 @@ pub struct Connections {
     limit: usize,
     first_head_time: Duration,
     open: Mutex<OpenSet>,
-    closed: [AtomicU64; Closed::ALL.len()],
+    closed: [AtomicU64; CloseReason::ALL.len()],
     /// When there was last no room.
     full_at: Mutex<Option<Instant>>,
 }
@@ -168,7 +168,7 @@ impl Place {
     }
 
     /// Counts this connection as closed by the listener.
-    pub fn count(&self, why: Closed) {
+    pub fn count(&self, why: CloseReason) {
         self.of.count(why);
     }
 }
@@ -209,11 +209,11 @@ impl Connections {
             && let Some(connection) = open.all.remove(&number)
         {
             connection.close.notify_one();
-            self.count(Closed::Displaced);
+            self.count(CloseReason::Displaced);
         }
         let is_reserve = open.all.len() >= self.limit;
         if open.all.len() >= self.limit + RESERVE {
-            self.count(Closed::Refused);
+            self.count(CloseReason::Refused);
             return None;
         }
         let connection = Arc::new(OpenConnection {
@@ -233,16 +233,16 @@ impl Connections {
     }
 
     /// Counts a connection that the listener closed.
-    pub fn count(&self, why: Closed) {
+    pub fn count(&self, why: CloseReason) {
         self.closed[why as usize].fetch_add(1, Ordering::Relaxed);
-        if why != Closed::Silent {
+        if why != CloseReason::Silent {
             *locked(&self.full_at) = Some(Instant::now());
         }
     }
 
     /// Connections closed so far, for this reason.
     #[must_use]
-    pub fn closed(&self, why: Closed) -> u64 {
+    pub fn closed(&self, why: CloseReason) -> u64 {
         self.closed[why as usize].load(Ordering::Relaxed)
     }
 
@@ -306,7 +306,7 @@ mod tests {
         let _silent = [of.place(from(1)), of.place(from(2)), of.place(from(2)), of.place(from(2))];
         let _new = of.place(from(3)).unwrap();
         assert_eq!(numbers(&of), [0, 2, 3, 4], "the oldest of 192.0.2.2");
-        assert_eq!((of.closed(Closed::Displaced), of.was_full()), (1, true));
+        assert_eq!((of.closed(CloseReason::Displaced), of.was_full()), (1, true));
         let near = [1, 2]
             .map(|end| AddressBlock::from(IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, end, 0, 0, end))));
         assert_eq!(near[0], near[1]);
@@ -329,7 +329,7 @@ mod tests {
         };
         let reserve: Vec<_> = (0..RESERVE).map(in_reserve).collect();
         assert!(of.place(from(9)).is_none());
-        assert_eq!(of.closed(Closed::Refused), 1);
+        assert_eq!(of.closed(CloseReason::Refused), 1);
         drop((reserve, busy, guard));
         assert!(of.place(from(4)).is_some_and(|place| !place.connection.is_reserve()));
     }

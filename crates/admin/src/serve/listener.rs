@@ -15,7 +15,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::connections::{Closed, Connections, Place};
+use super::connections::{CloseReason, Connections, Place};
 
 /// How long the head of a later request may take, including the wait for it.
 const HEAD_TIME: Duration = Duration::from_secs(90);
@@ -117,7 +117,7 @@ fn connection(
                 }
             }
             () = place.connection.displaced() => {}
-            () = place.is_silent() => place.count(Closed::Silent),
+            () = place.is_silent() => place.count(CloseReason::Silent),
         }
     });
 }
@@ -171,7 +171,7 @@ mod tests {
             // Ends when the other side has closed.
             let _ = stream.read_to_end(&mut Vec::new()).await;
         }
-        assert_eq!(connections.closed(Closed::Silent), 3);
+        assert_eq!(connections.closed(CloseReason::Silent), 3);
         assert_eq!(connections.open(), 1, "one that has asked may wait before it asks again");
     }
 
