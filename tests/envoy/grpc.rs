@@ -156,16 +156,9 @@ impl Client {
     /// Begins a call; with a message it is the only one.
     async fn call(&self, method: &str, client: &str, only: Option<&[u8]>) -> Result<Call> {
         let (messages, frames) = unbounded_channel();
-        let request = hyper::Request::post(format!("http://grpc.example{method}"))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .header("x-forwarded-for", client)
-            .body(Frames(frames))?;
-        let mut sender = self.sender.clone();
-        sender.ready().await?;
-        let answer = sender.send_request(request);
         let messages = match only {
             Some(message) => {
+                // Before the request begins: an answer may come first, and end it.
                 messages.send(Frame::data(framed(message)))?;
                 // Ends the request.
                 drop(messages);
@@ -173,7 +166,14 @@ impl Client {
             }
             None => messages,
         };
-        let answer = answer.await?;
+        let request = hyper::Request::post(format!("http://grpc.example{method}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("x-forwarded-for", client)
+            .body(Frames(frames))?;
+        let mut sender = self.sender.clone();
+        sender.ready().await?;
+        let answer = sender.send_request(request).await?;
         ensure!(answer.status() == 200, "{answer:?}");
         Ok(Call { messages, answer, came: BytesMut::new() })
     }
