@@ -370,7 +370,7 @@ fn there_may_be_many(scene: &Scene) -> Result<()> {
         sql.run(&format!("INSERT INTO routes (name, document) VALUES ('{name}', '{document}')"))?;
     }
     sql.run("COMMIT")?;
-    scene.stack.api_ok(Method::POST, "/api/admin/optimization/warmup?wait=30s", None)?;
+    scene.stack.wait_enforced()?;
     let mut worker = Connection::open(scene.stack.gate())?;
     for (route, rule) in (0..ROUTES).flat_map(|route| (0..RULES).map(move |rule| (route, rule))) {
         let answer = worker.send(&Request::get(&format!("/many-{route}-{rule}")))?;

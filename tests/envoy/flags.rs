@@ -76,7 +76,7 @@ fn flipped_under_load(name: &str, recorder: bool, how_long: Duration) -> Result<
     let before = stack.recorded(PATIENCE)?;
     let mut rng = TestRng::new(4);
     let mut in_force = BTreeMap::from([set_some(&stack, &mut rng)?]);
-    stack.api_ok(Method::POST, "/api/admin/optimization/warmup?wait=30s", None)?;
+    stack.wait_enforced()?;
     let load = Load::start(stack.gate(), 8, None, |number| {
         std::thread::sleep(Duration::from_millis(5));
         Request::get("/flipped").from(&client(number))

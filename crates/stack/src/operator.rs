@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::Options;
-use crate::http::{Connection, Method, Request};
+use crate::http::{Connection, Method, PATIENCE, Request};
 use crate::stack::Stack;
 use crate::wait;
 
@@ -237,6 +237,19 @@ impl Stack {
         let warm = self.api_ok(Method::POST, "/api/admin/optimization/warmup?wait=30s", None)?;
         ensure!(warm["applied"]["gateways"] == warm["applied"]["of"], "not every gateway has it: {warm}");
         Ok(said)
+    }
+
+    /// Waits until the gateway enforces what the database says now.
+    ///
+    /// # Errors
+    /// It does not within the time, or there are several.
+    pub fn wait_enforced(&self) -> Result<()> {
+        let mut last = Value::Null;
+        wait::until("the gateway enforces what the database says", PATIENCE, || {
+            last = self.api_ok(Method::POST, "/api/admin/optimization/warmup?wait=5s", None)?;
+            Ok((last["applied"]["gateways"] == 1 && last["applied"]["of"] == 1).then_some(()))
+        })
+        .with_context(|| last.to_string())
     }
 
     /// Makes or replaces a limit, and waits until every gateway enforces it.
