@@ -58,7 +58,7 @@ const EDITS: [Edit; 11] = [
         "                          - { address_prefix: 10.90.70.1, prefix_len: 32 }\n",
     ),
     ("  clusters:\n    # The first backend.", 1, STATISTICS),
-    ("\noverload_manager:\n", 1, STATISTICS_CLUSTER),
+    ("\nlayered_runtime:\n", 1, STATISTICS_CLUSTER),
 ];
 
 const ACCESS_LOG: &str = r#"                  - name: envoy.access_loggers.file
@@ -119,7 +119,7 @@ const STATISTICS_CLUSTER: &str = "
           - lb_endpoints:
               - endpoint: { address: { socket_address: { address: 127.0.0.1, port_value: 9900 } } }
 
-overload_manager:
+layered_runtime:
 ";
 
 /// Clusters that go to another container: by name, so that its address may change.
@@ -195,6 +195,17 @@ mod tests {
         let ports: Vec<_> = services.filter_map(|service| service["ports"].as_array()).flatten().collect();
         let on_loopback = |port: &&Value| port.as_str().is_some_and(|port| port.starts_with("127.0.0.1:"));
         assert!(ports.len() >= 4 && ports.iter().all(on_loopback), "{ports:?}");
+    }
+
+    #[test]
+    fn what_is_added_stands_where_envoy_looks_for_it() {
+        let [source, made] = [SOURCE.to_owned(), render(SOURCE).unwrap()]
+            .map(|text| yaml_serde::from_str::<Value>(&text).unwrap());
+        let names = |of: &Value| of.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(&made), names(&source));
+        let clusters = |of: &Value| of["static_resources"]["clusters"].as_array().unwrap().clone();
+        let added: Vec<_> = clusters(&made).into_iter().skip(clusters(&source).len()).collect();
+        assert!(matches!(&added[..], [one] if one["name"] == "envoy-admin"), "{added:?}");
     }
 
     #[test]
