@@ -1,3 +1,4 @@
+//! The target `country_files` for libFuzzer.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

@@ -1,3 +1,4 @@
+//! The target `documents` for libFuzzer.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

@@ -1,3 +1,4 @@
+//! The target `wire` for libFuzzer.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
