@@ -1,5 +1,6 @@
 //! Locks: another program's transaction left open, and ours in the way of other programs.
 
+use std::path::Path;
 use std::time::Duration;
 
 use tidegate_policy::wire::event::{DropReason, DroppedRange, VmId};
@@ -37,32 +38,32 @@ async fn a_transaction_left_open_is_waited_for_then_said() {
     assert_eq!((counts.numbered, counts.stored, counts.malformed), (0, 0, 0));
 }
 
+/// Another program takes the write lock now, and gives it back a while after this is first awaited.
+fn locked_for_a_while(path: &Path) -> impl Future<Output = ()> {
+    let held = foreign_connection(path);
+    held.execute_batch("BEGIN IMMEDIATE").unwrap();
+    async move {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        held.execute_batch("ROLLBACK").unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_foreign_transaction_only_delays() {
     let home = test_store();
-    let held = foreign_connection(&home.path);
-    held.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let release = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        held.execute_batch("ROLLBACK").unwrap();
-    };
-    let (done, ()) = tokio::join!(home.store.commit(ban("1.1.1.1"), "test"), release);
+    let released = locked_for_a_while(&home.path);
+    let (done, ()) = tokio::join!(home.store.commit(ban("1.1.1.1"), "test"), released);
     done.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_row_said_is_kept_though_its_writer_goes_on_writing() {
     let home = test_store();
-    let held = foreign_connection(&home.path);
-    held.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let release = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        held.execute_batch("ROLLBACK").unwrap();
-    };
     let row = DocumentRow { name: "r".into(), document: "{}".into(), created_at: None, updated_at: None };
     let key = (StoreTable::Documents(DocumentKind::Route), "r".to_owned());
     let rows = FormerRows::from([(key, FormerRow::Document(row))]);
-    let (done, ()) = tokio::join!(home.store.keep_former(rows.clone()), release);
+    let released = locked_for_a_while(&home.path);
+    let (done, ()) = tokio::join!(home.store.keep_former(rows.clone()), released);
     done.unwrap();
     assert_eq!(home.store.read_tables(&[]).await.unwrap().former, rows);
 }
