@@ -8,6 +8,7 @@ pub mod app_state;
 mod body;
 mod cursor;
 mod data_plane;
+mod entry_fields;
 mod metrics;
 mod named_documents;
 pub(crate) mod query;

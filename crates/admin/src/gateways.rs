@@ -11,6 +11,7 @@ mod registry;
 mod tests;
 mod wait;
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -53,6 +54,8 @@ struct GatewaysInner {
 pub struct GatewayStatus {
     /// Its node and process.
     pub gateway: Gateway,
+    /// Where its polls come from; `None`: it has not polled yet.
+    pub address: Option<IpAddr>,
     /// Its last ack; `None`: none yet.
     pub ack: Option<Ack>,
     /// Whether it counts as lost.
@@ -99,6 +102,17 @@ impl Gateways {
             }
             self.note_move();
         }
+    }
+
+    /// Notes the address that `gateway` polls from.
+    pub fn note_address(&self, gateway: &Gateway, address: IpAddr) {
+        self.registry().note_address(gateway, address);
+    }
+
+    /// The addresses that live gateways poll from, with their nodes.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<(IpAddr, String)> {
+        self.registry().addresses()
     }
 
     /// Notes a post of `gateway`: it counts as live from now on, also when this service has just

@@ -9,6 +9,7 @@ pub mod geo;
 mod lock;
 pub mod metrics;
 pub mod problem;
+pub mod protected_networks;
 pub mod serve;
 pub mod store;
 pub mod time;

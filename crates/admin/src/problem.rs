@@ -74,6 +74,8 @@ problem_codes! {
         "no such path";
     NotBanned = "not_banned", NOT_FOUND, "This is not banned",
         "unban: there is no ban of exactly this address or block";
+    NotOnAllowList = "not_on_allow_list", NOT_FOUND, "This is not on the allow list",
+        "there is no entry of exactly this address or block on the allow list";
     RouteNotFound = "route_not_found", NOT_FOUND, "There is no route of this name",
         "there is no route of this name";
     GeoRuleNotFound = "geo_rule_not_found", NOT_FOUND, "There is no geo rule of this name",
@@ -96,8 +98,12 @@ problem_codes! {
         "routes need this backend; `detail` names them";
     ListenerInUse = "listener_in_use", CONFLICT, "Routes need this listener",
         "routes are held to this listener and could not be any more; `detail` names them";
+    ProtectedNetwork = "protected_network", CONFLICT, "This network is protected from bans",
+        "ban: the block has addresses of a protected network; `detail` names it; `force` bans it all the same";
+    AddressAllowed = "address_allowed", CONFLICT, "This is on the allow list",
+        "ban: an entry of the allow list, which `detail` names, covers it; `force` writes the ban all the same";
     TableFull = "table_full", CONFLICT, "The table is full",
-        "ban: the table of bans has no room for this one";
+        "ban, allow list: the table has no room for this entry";
     BlobGone = "blob_gone", GONE, "This table is gone",
         "gateways' listener: nobody needs this table any more, sync again";
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "The body is too large",

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use tidegate_policy::address::Prefix;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -25,6 +26,7 @@ use crate::auth::Tokens;
 use crate::feed::{Feed, FeedOptions};
 use crate::gateways::{Gateways, Waiter};
 use crate::metrics::Metrics;
+use crate::protected_networks::ProtectedNetworks;
 use crate::store::Store;
 use crate::store::sqlite::{Options, SqliteStore};
 use connections::Connections;
@@ -43,6 +45,8 @@ pub struct Config {
     pub store: Options,
     /// Names of backendRefs that the gateways' Envoys have clusters for; empty: it is not known.
     pub clusters: BTreeSet<String>,
+    /// Networks that a ban needs `force` for, besides those that always are protected.
+    pub protect: Vec<Prefix>,
     /// A directory with the files `admin-token` and `gateway-token`, whose tokens are registered;
     /// missing files are created.
     pub tokens: Option<PathBuf>,
@@ -101,6 +105,7 @@ impl Service {
             started: Instant::now(),
             country_headers: CountryHeaders::default(),
             clusters: Arc::new(config.clusters),
+            protected: ProtectedNetworks::new(&config.protect),
             documents: Arc::default(),
             metrics: Metrics::default(),
             limits: AddressLimits::default(),

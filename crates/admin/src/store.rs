@@ -178,9 +178,26 @@ pub enum Change {
         reason: Option<String>,
         /// `YYYY-MM-DD HH:MM:SS.mmm`, UTC; `None`: never.
         expires_at: Option<String>,
+        /// Write nothing if a row allows exactly this prefix.
+        unless_allowed: bool,
     },
     /// Remove every row with status `banned` that means one of these prefixes, in any spelling.
     Unban {
+        /// Keys of the prefixes, canonical or raw.
+        keys: Vec<String>,
+    },
+    /// Put a prefix on the allow list. The new row replaces every other row that means the same
+    /// prefix, a ban as well.
+    Allow {
+        /// Canonical text of the prefix.
+        ip: String,
+        /// Why.
+        reason: Option<String>,
+        /// `YYYY-MM-DD HH:MM:SS.mmm`, UTC; `None`: never.
+        expires_at: Option<String>,
+    },
+    /// Remove every row with status `allowed` that means one of these prefixes, in any spelling.
+    Disallow {
         /// Keys of the prefixes, canonical or raw.
         keys: Vec<String>,
     },
@@ -227,7 +244,7 @@ pub struct AuditRow {
     pub at: String,
     /// The token's name, or `command line`.
     pub by: String,
-    /// Kind of change: `flag`, `ban`, `unban`, `countries`, or a document's
+    /// Kind of change: `flag`, `ban`, `unban`, `allow`, `disallow`, `countries`, or a document's
     /// [`DocumentKind::name`].
     pub what: String,
     /// What was changed: the flag's name, the prefix, the document's name.

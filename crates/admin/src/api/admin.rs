@@ -1,5 +1,6 @@
 //! `/api/admin/...`: for operators, on the people's listener.
 
+mod allow_list;
 mod audit;
 mod backends;
 mod explain;
@@ -11,6 +12,7 @@ mod limits;
 mod listeners;
 pub mod optimization;
 mod pages;
+mod protected_networks;
 mod routes;
 
 use axum::Router;
@@ -25,6 +27,7 @@ pub fn routes() -> Router<AppState> {
         .merge(optimization::routes())
         .route("/api/admin/ip/ban", post(optimization::ip::ban))
         .route("/api/admin/ip/unban", post(optimization::ip::unban))
+        .merge(allow_list::routes())
         .merge(audit::routes())
         .merge(explain::routes())
         .merge(gateways::routes())
@@ -36,4 +39,5 @@ pub fn routes() -> Router<AppState> {
         .merge(named_documents::routes::<listeners::DeclaredListeners>())
         .merge(named_documents::routes::<pages::Pages>())
         .merge(named_documents::routes::<routes::Routes>())
+        .merge(protected_networks::routes())
 }

@@ -13,6 +13,7 @@ use crate::auth::Tokens;
 use crate::feed::{Feed, Snapshot};
 use crate::gateways::Gateways;
 use crate::metrics::Metrics;
+use crate::protected_networks::ProtectedNetworks;
 use crate::serve::connections::Connections;
 use crate::store::Store;
 
@@ -40,6 +41,8 @@ pub struct AppState {
     /// Names of backendRefs that the gateways' Envoys have clusters for (`--cluster`);
     /// empty: not known.
     pub clusters: Arc<BTreeSet<String>>,
+    /// What a ban needs `force` for.
+    pub protected: ProtectedNetworks,
     /// Held while a document is checked against the others and committed. Without it,
     /// concurrent writes would make each other's checks out of date, again and again.
     pub documents: Arc<tokio::sync::Mutex<()>>,

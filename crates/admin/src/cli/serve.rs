@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
+use tidegate_policy::address::Prefix;
 use tidegate_policy::codec::MAX_BAN_BASE;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -35,6 +36,10 @@ pub struct ServeArgs {
     /// at least one, routes that name another backend cause a warning.
     #[arg(long = "cluster", env = "TIDEGATE_CLUSTERS", value_name = "NAME", value_delimiter = ',')]
     clusters: Vec<String>,
+    /// A network that bans by the API spare unless they say `force`, besides loopback and the
+    /// addresses that gateways connect from; may be repeated.
+    #[arg(long, env = "TIDEGATE_PROTECT", value_name = "CIDR", value_delimiter = ',')]
+    protect: Vec<Prefix>,
     /// A directory with the files `admin-token` and `gateway-token`, whose content becomes a
     /// token of that scope. A missing file is written with a new token.
     #[arg(long, env = "TIDEGATE_TOKENS", value_name = "DIR")]
@@ -67,6 +72,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         gateways: args.gateway_listen,
         store: Options { events_max_bytes: args.events_max_bytes, ..Options::default() },
         clusters: args.clusters.iter().cloned().collect(),
+        protect: args.protect.clone(),
         tokens: args.tokens.clone(),
         table_limit: MAX_BAN_BASE,
     };

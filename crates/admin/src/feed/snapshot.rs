@@ -16,7 +16,7 @@ use tidegate_policy::geo::{GeoRule, GeoRules, MAX_GEO_RULES, MAX_GEO_RULES_BYTES
 use tidegate_policy::limit::{Limit, Limits, MAX_LIMITS};
 use tidegate_policy::pages::{Page, Pages};
 use tidegate_policy::route::Target;
-use tidegate_policy::table::{AddressTable, EntryState};
+use tidegate_policy::table::AddressTable;
 use tidegate_policy::tables::{PerTable, Table};
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::sync::BlobRef;
@@ -292,11 +292,11 @@ impl Snapshot {
         self.ips.room(status).map_or(0, |room| room.left_out().len())
     }
 
-    /// Whether the API may ban `prefix`: it is banned already, or fits into the table.
+    /// Whether the API may give `prefix` this status: it has it already, or fits into the table.
     #[must_use]
-    pub fn has_room_for_ban(&self, prefix: &Prefix) -> bool {
-        let may_be_added = self.ips.room(RowStatus::Banned).is_none_or(|room| room.may_be_added(prefix));
-        may_be_added || self.ips.ban(prefix) != EntryState::Absent
+    pub fn has_room_for(&self, status: RowStatus, prefix: &Prefix) -> bool {
+        let may_be_added = self.ips.room(status).is_none_or(|room| room.may_be_added(prefix));
+        may_be_added || self.ips.listed(prefix, status).is_some_and(|listed| !listed.left_out)
     }
 
     /// The rows in quarantine.

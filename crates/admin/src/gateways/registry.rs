@@ -1,6 +1,7 @@
 //! Registry of connected gateways: last ack, last seen, lost after 3 s.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tidegate_policy::version::Version;
@@ -34,6 +35,7 @@ pub(super) struct Registry {
 
 struct Process {
     id: u64,
+    address: Option<IpAddr>,
     ack: Option<Ack>,
     polls: u32,
     known_since: Instant,
@@ -54,6 +56,7 @@ impl Process {
     fn new(id: u64, enforced: u64, now: Instant) -> Self {
         Self {
             id,
+            address: None,
             ack: None,
             polls: 0,
             known_since: now,
@@ -151,6 +154,22 @@ impl Registry {
         let changed = process.unread != formats.unread();
         process.unread = formats.unread().to_vec();
         changed
+    }
+
+    /// Notes the address that a known gateway polls from.
+    pub(super) fn note_address(&mut self, gateway: &Gateway, address: IpAddr) {
+        if let Some(process) = self.find(gateway) {
+            process.address = Some(address);
+        }
+    }
+
+    /// The addresses of the gateways that are not lost, with their nodes.
+    pub(super) fn addresses(&self) -> Vec<(IpAddr, String)> {
+        let now = Instant::now();
+        let all = self.nodes.iter().flat_map(|(node, all)| all.iter().map(move |process| (node, process)));
+        all.filter(|(_, process)| !process.is_lost(now))
+            .filter_map(|(node, process)| Some((process.address?, node.clone())))
+            .collect()
     }
 
     /// Adds a gateway that posts or acks before its first poll here, if no process of its node is
@@ -288,6 +307,7 @@ impl Registry {
         self.prune_replaced(now);
         let status = |node: &String, process: &Process| GatewayStatus {
             gateway: Gateway { node: node.clone(), process: process.id },
+            address: process.address,
             ack: process.ack,
             lost: process.is_lost(now),
             known_for: now.saturating_duration_since(process.known_since),

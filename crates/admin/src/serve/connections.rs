@@ -39,6 +39,7 @@ impl From<IpAddr> for AddressBlock {
 /// One open connection. Requests have it among their extensions.
 #[derive(Debug)]
 pub struct OpenConnection {
+    peer: IpAddr,
     from: AddressBlock,
     opened: Instant,
     /// It was accepted beyond the limit.
@@ -56,7 +57,13 @@ pub struct OpenConnection {
 }
 
 impl OpenConnection {
-    /// Who is at the other end.
+    /// The address at the other end, an IPv4 address as such.
+    #[must_use]
+    pub fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
+    /// The block of the address at the other end.
     #[must_use]
     pub fn from(&self) -> AddressBlock {
         self.from
@@ -217,6 +224,7 @@ impl Connections {
             return None;
         }
         let connection = Arc::new(OpenConnection {
+            peer: from.to_canonical(),
             from: from.into(),
             opened: now,
             is_reserve,

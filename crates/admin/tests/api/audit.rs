@@ -58,7 +58,7 @@ async fn it_comes_in_pages_newest_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ban_that_replaces_other_spellings_says_what_they_said() {
     let service = TestService::start().await;
-    let ban = async || service.post("/api/admin/ip/ban", r#"{"ip": "9.9.9.9"}"#).await.ok();
+    let ban = async || service.post("/api/admin/ip/ban", r#"{"ip": "9.9.9.9", "force": true}"#).await.ok();
     ban().await;
     service.sql("INSERT INTO ip_monitor (ip, status) VALUES ('::ffff:9.9.9.9', 'allowed')");
     ban().await;

@@ -1,6 +1,7 @@
 //! The service through its API: both listeners on free ports, and a database of its own in a
 //! temporary directory. Nothing is replaced by a double.
 
+mod allow_list;
 mod audit;
 mod auth;
 mod backends;

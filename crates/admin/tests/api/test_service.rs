@@ -136,8 +136,16 @@ impl TestService {
         let (admin, gateway) = (token("admin"), token("gateway"));
         let any = "127.0.0.1:0".parse().unwrap();
         let clusters: BTreeSet<String> = clusters.iter().map(|name| (*name).to_owned()).collect();
-        let config =
-            Config { db: db(&dir), people: any, gateways: any, store, clusters, tokens: None, table_limit };
+        let config = Config {
+            db: db(&dir),
+            people: any,
+            gateways: any,
+            store,
+            clusters,
+            protect: vec!["198.51.100.0/28".parse().unwrap()],
+            tokens: None,
+            table_limit,
+        };
         let running = Service::start(config).await.unwrap();
         Self { dir, running, admin, gateway, client: client() }
     }

@@ -1,5 +1,7 @@
 //! `GET /api/admin/gateways`: connected gateways, and what each enforces.
 
+use std::net::IpAddr;
+
 use axum::extract::State;
 use axum::http::Uri;
 use axum::routing::get;
@@ -22,6 +24,8 @@ pub struct GatewayInfo {
     /// Envoy's node id.
     pub node: String,
     process: String,
+    /// Where its polls come from; `null`: it has not polled yet.
+    address: Option<IpAddr>,
     /// The version that every VM that serves requests enforces; `null`: no ack yet.
     enforces: Option<String>,
     /// The newest refresh that it has carried out.
@@ -44,6 +48,7 @@ impl From<GatewayStatus> for GatewayInfo {
         Self {
             node: status.gateway.node,
             process: format!("{:016x}", status.gateway.process),
+            address: status.address,
             enforces: status.ack.map(|ack| ack.version.to_string()),
             refresh: status.ack.map_or(0, |ack| ack.refresh),
             vms: status.ack.map_or(0, |ack| ack.live),

@@ -132,7 +132,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn new(listed: ListedPrefix, now: UnixSeconds) -> Self {
+    /// What is `listed`, at `now`, without the requests from there.
+    pub fn new(listed: ListedPrefix, now: UnixSeconds) -> Self {
         Self {
             ip: listed.prefix.to_string(),
             status: listed.status.name(),
@@ -171,10 +172,20 @@ pub async fn list(State(app): State<AppState>, uri: Uri) -> ApiResult<Response> 
         return Ok(Json(requests_seen::top(&app, limit).await?).into_response());
     }
     let status = params.get("status").map(status).transpose()?;
+    Ok(Json(entries(&app, &params, status).await?).into_response())
+}
+
+/// The page of entries that `limit` and `cursor` of `params` ask for, with one status or all.
+pub async fn entries(
+    app: &AppState,
+    params: &QueryParams,
+    status: Option<RowStatus>,
+) -> ApiResult<IpMonitorPage> {
+    let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
     let from = params.get("cursor").map(Position::read).transpose()?.unwrap_or_default();
     let mut page = page(&*app.current().await, status, limit, from, time::now_seconds());
-    requests_seen::fill(&app, &mut page.items).await?;
-    Ok(Json(page).into_response())
+    requests_seen::fill(app, &mut page.items).await?;
+    Ok(page)
 }
 
 fn status(word: &str) -> ApiResult<RowStatus> {

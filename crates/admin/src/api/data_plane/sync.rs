@@ -2,6 +2,7 @@
 //! `tidegate_policy::wire::sync`.
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -19,6 +20,7 @@ use tidegate_policy::wire::sync::{ACK_HEADER, Ack, GATEWAY_HEADER, Gateway, HELD
 use crate::api::app_state::AppState;
 use crate::api::query::{PathParam, QueryParams, shortened};
 use crate::problem::{ApiResult, Problem, ProblemCode};
+use crate::serve::connections::OpenConnection;
 use crate::time;
 
 /// The paths here.
@@ -48,6 +50,9 @@ pub async fn sync(State(app): State<AppState>, request: Request) -> ApiResult<Re
     let since = params.parsed::<Version>("since", "a version is <epoch, 16 hex digits>.<seq>")?;
     let wait = params.duration("wait", time::MAX_DURATION)?.unwrap_or_default().min(MAX_WAIT);
     app.gateways.note_formats(&gateway, &formats);
+    if let Some(connection) = request.extensions().get::<Arc<OpenConnection>>() {
+        app.gateways.note_address(&gateway, connection.peer());
+    }
     if let Some(ack) = ack {
         app.gateways.ack(&gateway, ack);
     }

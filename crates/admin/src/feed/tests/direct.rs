@@ -283,7 +283,10 @@ async fn run(ops: Vec<Op>) {
             Op::Ban(key) => {
                 let ip =
                     KEYS[key].parse().map_or("192.0.2.9".to_owned(), |prefix: Prefix| prefix.to_string());
-                store.commit(Change::Ban { ip, reason: None, expires_at: None }, "test").await.unwrap();
+                store
+                    .commit(Change::Ban { ip, reason: None, expires_at: None, unless_allowed: false }, "test")
+                    .await
+                    .unwrap();
             }
             Op::Unban(key) => {
                 store.commit(Change::Unban { keys: vec![KEYS[key].to_owned()] }, "test").await.unwrap();

@@ -63,7 +63,11 @@ async fn the_first_are_in_and_the_others_wait_while_all_other_tables_flow() {
     let listed: Vec<_> = listed.map(|listed| (listed.prefix.to_string(), listed.left_out)).collect();
     assert_eq!(listed.iter().filter(|(_, left_out)| *left_out).count(), 1, "{listed:?}");
     for (prefix, may_be_banned) in [("192.0.2.1", true), ("192.0.2.2", false), ("10.0.0.1", false)] {
-        assert_eq!(snapshot.has_room_for_ban(&prefix.parse().unwrap()), may_be_banned, "{prefix}");
+        assert_eq!(
+            snapshot.has_room_for(RowStatus::Banned, &prefix.parse().unwrap()),
+            may_be_banned,
+            "{prefix}"
+        );
     }
 
     // One that came earlier does not put out what is in; and flags flow.

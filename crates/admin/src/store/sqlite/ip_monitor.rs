@@ -1,4 +1,4 @@
-//! Rows of `ip_monitor`: reading, banning, removing bans.
+//! Rows of `ip_monitor`: reading, and the bans and allowed addresses that the API writes and removes.
 
 use rusqlite::{Connection, Row, params};
 use serde_json::json;
@@ -38,16 +38,67 @@ fn audit_json(row: &IpRow) -> String {
     json!({ "ip": ip, "status": status, "reason": reason, "expires_at": expires_at }).to_string()
 }
 
-/// Bans `ip`, which is in canonical form, and removes every other row that means the same prefix.
-/// Returns the number of rows written or removed.
-pub(super) fn ban(
+/// The lists of addresses that the API writes.
+#[derive(Clone, Copy)]
+pub(super) enum List {
+    Bans,
+    Allowed,
+}
+
+impl List {
+    /// The status of its rows.
+    fn status(self) -> &'static str {
+        match self {
+            Self::Bans => "banned",
+            Self::Allowed => "allowed",
+        }
+    }
+
+    /// Statuses of rows that are certainly not on it.
+    fn others(self) -> [&'static str; 2] {
+        match self {
+            Self::Bans => ["allowed", "watched"],
+            Self::Allowed => ["banned", "watched"],
+        }
+    }
+
+    /// What the audit calls an entry that was written, and one that was removed.
+    fn audit_kinds(self) -> [&'static str; 2] {
+        match self {
+            Self::Bans => ["ban", "unban"],
+            Self::Allowed => ["allow", "disallow"],
+        }
+    }
+}
+
+/// Whether a row that means `ip`, in whatever spelling, allows it at `now`.
+pub(super) fn is_allowed(
+    conn: &Connection,
+    aliases: &AddressAliases,
+    ip: &str,
+    now: i64,
+) -> rusqlite::Result<bool> {
+    for key in [ip.to_owned()].into_iter().chain(aliases.of(ip.parse().ok())) {
+        let Some(row) = rows::row::<IpRow>(conn, StoreTable::Ip, &key)? else { continue };
+        let end = row.expires_at.as_deref().and_then(time_text::to_ms);
+        if row.status.eq_ignore_ascii_case(List::Allowed.status()) && end.is_none_or(|end| now < end) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Puts `ip`, which is in canonical form, on `list`, and removes every other row that means the same
+/// prefix. Returns the number of rows written or removed.
+pub(super) fn put(
     audit: &Auditor<'_>,
     aliases: &AddressAliases,
+    list: List,
     ip: &str,
     reason: Option<&str>,
     expires_at: Option<&str>,
 ) -> rusqlite::Result<usize> {
-    let (conn, now) = (audit.conn, audit.now);
+    let (conn, now, [kind, _]) = (audit.conn, audit.now, list.audit_kinds());
     let mut was: Option<IpRow> = rows::row(conn, StoreTable::Ip, ip)?;
     let mut since: Option<String> = None;
     let mut rows = 0;
@@ -59,50 +110,52 @@ pub(super) fn ban(
         match was {
             None => was = other,
             // Further spellings are audited under their own keys.
-            Some(_) => audit.write("ban", key, other.as_ref().map(audit_json), None)?,
+            Some(_) => audit.write(kind, key, other.as_ref().map(audit_json), None)?,
         }
     }
     rows += conn
         .prepare_cached(
             "INSERT INTO ip_monitor (ip, status, reason, created_at, updated_at, expires_at)
-             VALUES (?1, 'banned', ?2, ?3, ?4, ?5)
-             ON CONFLICT (ip) DO UPDATE SET status = 'banned', reason = excluded.reason,
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (ip) DO UPDATE SET status = excluded.status, reason = excluded.reason,
                updated_at = excluded.updated_at, expires_at = excluded.expires_at",
         )?
-        .execute(params![ip, reason, since.as_deref().unwrap_or(now), now, expires_at])?;
+        .execute(params![ip, list.status(), reason, since.as_deref().unwrap_or(now), now, expires_at])?;
     let is: Option<IpRow> = rows::row(conn, StoreTable::Ip, ip)?;
-    audit.write("ban", ip, was.as_ref().map(audit_json), is.as_ref().map(audit_json))?;
+    audit.write(kind, ip, was.as_ref().map(audit_json), is.as_ref().map(audit_json))?;
     Ok(rows)
 }
 
-/// Removes the rows of `keys`, and of other spellings of the same prefixes, if they are bans, or
-/// cannot be read: those may be bans that stay in force.
-pub(super) fn unban(
+/// Removes the rows of `keys`, and of other spellings of the same prefixes, if they are on `list`, or
+/// cannot be read: those may be entries that stay in force.
+pub(super) fn remove(
     audit: &Auditor<'_>,
     aliases: &AddressAliases,
+    list: List,
     keys: &[String],
 ) -> rusqlite::Result<usize> {
     let mut rows = 0;
     for key in keys {
-        rows += unban_row(audit, key)?;
+        rows += remove_row(audit, list, key)?;
         let Ok(prefix) = key.parse::<Prefix>() else { continue };
-        rows += unban_row(audit, &prefix.to_string())?;
+        rows += remove_row(audit, list, &prefix.to_string())?;
         for other in aliases.of(Some(prefix)) {
-            rows += unban_row(audit, &other)?;
+            rows += remove_row(audit, list, &other)?;
         }
     }
     Ok(rows)
 }
 
-fn unban_row(audit: &Auditor<'_>, key: &str) -> rusqlite::Result<usize> {
+fn remove_row(audit: &Auditor<'_>, list: List, key: &str) -> rusqlite::Result<usize> {
     let Some(was) = rows::row::<IpRow>(audit.conn, StoreTable::Ip, key)? else { return Ok(0) };
     let has_end =
         was.expires_at.as_deref().is_none_or(|end| end.is_empty() || time_text::to_ms(end).is_some());
-    if has_end && ["allowed", "watched"].iter().any(|other| was.status.eq_ignore_ascii_case(other)) {
+    if has_end && list.others().iter().any(|other| was.status.eq_ignore_ascii_case(other)) {
         return Ok(0);
     }
     let gone = audit.conn.prepare_cached("DELETE FROM ip_monitor WHERE ip = ?1")?.execute([key])?;
-    audit.write("unban", key, Some(audit_json(&was)), None)?;
+    let [_, kind] = list.audit_kinds();
+    audit.write(kind, key, Some(audit_json(&was)), None)?;
     Ok(gone)
 }
 

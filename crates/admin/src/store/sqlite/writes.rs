@@ -5,6 +5,7 @@ use rusqlite::Connection;
 
 use super::aliases::AddressAliases;
 use super::audit::Auditor;
+use super::ip_monitor::List;
 use super::schema::read_state;
 use super::{change_log, countries, documents, flags, ip_monitor};
 use crate::store::{Change, Committed, time_text};
@@ -16,16 +17,28 @@ pub(super) fn apply(
     change: &Change,
     by: &str,
 ) -> rusqlite::Result<Committed> {
-    let now = time_text::from_ms(time_text::now_ms());
+    let now_ms = time_text::now_ms();
+    let now = time_text::from_ms(now_ms);
     let audit = Auditor::new(conn, by, &now);
     let rows = match change {
-        Change::Ban { ip, reason, expires_at } => {
+        Change::Ban { ip, reason, expires_at, unless_allowed } => {
             aliases.follow(conn, usize::MAX)?;
-            ip_monitor::ban(&audit, aliases, ip, reason.as_deref(), expires_at.as_deref())?
+            if *unless_allowed && ip_monitor::is_allowed(conn, aliases, ip, now_ms)? {
+                return Ok(Committed { seq: read_state(conn)?.newest, rows: 0 });
+            }
+            ip_monitor::put(&audit, aliases, List::Bans, ip, reason.as_deref(), expires_at.as_deref())?
+        }
+        Change::Allow { ip, reason, expires_at } => {
+            aliases.follow(conn, usize::MAX)?;
+            ip_monitor::put(&audit, aliases, List::Allowed, ip, reason.as_deref(), expires_at.as_deref())?
         }
         Change::Unban { keys } => {
             aliases.follow(conn, usize::MAX)?;
-            ip_monitor::unban(&audit, aliases, keys)?
+            ip_monitor::remove(&audit, aliases, List::Bans, keys)?
+        }
+        Change::Disallow { keys } => {
+            aliases.follow(conn, usize::MAX)?;
+            ip_monitor::remove(&audit, aliases, List::Allowed, keys)?
         }
         Change::SetFlags { flags: states } => flags::set(&audit, states)?,
         Change::PutDocument { only_if: Some(only_if), .. }

@@ -53,6 +53,8 @@ fn every_other_change_is_told_with_what_was_before() {
             ban("1.2.3.4"),
             unban("1.2.3.4"),
             unban("1.2.3.4"),
+            Change::Allow { ip: "5.6.7.8".to_owned(), reason: None, expires_at: None },
+            Change::Disallow { keys: vec!["5.6.7.8".to_owned()] },
             put(DocumentKind::GeoRule, "eu", "[1]"),
             put(DocumentKind::GeoRule, "eu", "[1]"),
             put(DocumentKind::GeoRule, "eu", "no JSON"),
@@ -75,6 +77,8 @@ fn every_other_change_is_told_with_what_was_before() {
             [
                 ("ban", "1.2.3.4"),
                 ("unban", "1.2.3.4"),
+                ("allow", "5.6.7.8"),
+                ("disallow", "5.6.7.8"),
                 ("geo-rule", "eu"),
                 ("geo-rule", "eu"),
                 ("geo-rule", "eu"),
@@ -89,8 +93,8 @@ fn every_other_change_is_told_with_what_was_before() {
         );
         assert_eq!((&all[0].2, &all[0].3["status"]), (&Value::Null, &json!("banned")));
         assert_eq!((&all[1].2, &all[1].3), (&all[0].3, &Value::Null));
-        assert_eq!((&all[3].2, &all[3].3), (&json!([1]), &json!("no JSON")));
-        assert_eq!((&all[11].2["bytes"], &all[11].3["bytes"]), (&json!(3), &json!(5)));
+        assert_eq!((&all[5].2, &all[5].3), (&json!([1]), &json!("no JSON")));
+        assert_eq!((&all[13].2["bytes"], &all[13].3["bytes"]), (&json!(3), &json!(5)));
         assert_eq!(everything(store).await.countries.unwrap().table, b"12345");
     });
 }

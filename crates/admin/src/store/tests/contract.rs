@@ -95,6 +95,31 @@ fn nothing_to_do_takes_no_number() {
 }
 
 #[test]
+fn a_ban_spares_what_is_allowed_at_that_moment() {
+    on_each_store(async |store| {
+        let allow = |ip: &str, end: Option<&str>| Change::Allow {
+            ip: ip.to_owned(),
+            reason: None,
+            expires_at: end.map(str::to_owned),
+        };
+        let ban = |ip: &str, unless_allowed| Change::Ban {
+            ip: ip.to_owned(),
+            reason: None,
+            expires_at: None,
+            unless_allowed,
+        };
+        store.commit(allow("1.2.3.4", Some("2100-01-01 00:00:00.000")), "test").await.unwrap();
+        store.commit(allow("1.2.3.5", Some("2020-01-01 00:00:00.000")), "test").await.unwrap();
+        let rows = async |change| store.commit(change, "test").await.unwrap().rows;
+        assert_eq!(rows(ban("1.2.3.4", true)).await, 0);
+        assert_eq!(row(store, "1.2.3.4").await.unwrap().status, "allowed");
+        assert_eq!(rows(ban("1.2.3.5", true)).await, 1, "its allowance is over");
+        assert_eq!(rows(ban("1.2.3.4", false)).await, 1);
+        assert_eq!(row(store, "1.2.3.4").await.unwrap().status, "banned");
+    });
+}
+
+#[test]
 fn a_second_ban_keeps_when_the_first_was() {
     on_each_store(async |store| {
         store.commit(ban("1.2.3.4"), "test").await.unwrap();
@@ -106,6 +131,7 @@ fn a_second_ban_keeps_when_the_first_was() {
                         ip: "1.2.3.4".to_owned(),
                         reason: Some("again".to_owned()),
                         expires_at: Some("2030-01-01 00:00:00.000".to_owned()),
+                        unless_allowed: false,
                     },
                     "test",
                 )

@@ -37,7 +37,7 @@ pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T
 }
 
 pub(crate) fn ban(ip: &str) -> Change {
-    Change::Ban { ip: ip.to_owned(), reason: None, expires_at: None }
+    Change::Ban { ip: ip.to_owned(), reason: None, expires_at: None, unless_allowed: false }
 }
 
 pub(crate) fn unban(key: &str) -> Change {

@@ -1,26 +1,23 @@
 //! `POST ip/ban` and `POST ip/unban`.
 
-use std::fmt;
-use std::time::Duration;
-
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use axum::routing::post;
 use axum::{Json, Router};
 use jiff::Timestamp;
-use serde::de::{Error, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use tidegate_policy::address::Prefix;
 
 use crate::api::admin::ip_monitor::AddressStatus;
 use crate::api::app_state::AppState;
 use crate::api::body;
+use crate::api::entry_fields::{self, Expiry, Ttl};
 use crate::api::query::QueryParams;
 use crate::api::wait_applied::{PendingWrite, WAIT_APPLIED, WriteResult};
 use crate::auth::Caller;
 use crate::feed::RowStatus;
 use crate::problem::{ApiResult, FieldError, Problem, ProblemCode};
-use crate::store::{Change, time_text};
+use crate::store::Change;
 use crate::time;
 
 /// The paths here.
@@ -30,9 +27,6 @@ pub fn routes() -> Router<AppState> {
         .route("/api/admin/optimization/ip/unban", post(unban))
 }
 
-/// Bytes of a reason, at most.
-const MAX_REASON: usize = 1_000;
-
 /// The body of `ip/ban`.
 #[derive(Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
@@ -41,70 +35,9 @@ pub struct BanRequest {
     reason: Option<String>,
     ttl: Option<Ttl>,
     expires_at: Option<Expiry>,
-}
-
-/// A duration as a text with a unit, or a number of seconds.
-#[derive(Clone, Copy, PartialEq, Debug)]
-struct Ttl(Duration);
-
-impl<'de> Deserialize<'de> for Ttl {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Form;
-        impl Visitor<'_> for Form {
-            type Value = Ttl;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "a duration of up to 100 years: {}", time::DURATION_FORM)
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Ttl, E> {
-                let span = time::parse_duration(text);
-                span.map(Ttl).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
-            }
-
-            fn visit_u64<E: Error>(self, seconds: u64) -> Result<Ttl, E> {
-                let span = Some(Duration::from_secs(seconds)).filter(|span| *span <= time::MAX_DURATION);
-                span.map(Ttl).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Unsigned(seconds), &self))
-            }
-
-            fn visit_f64<E: Error>(self, seconds: f64) -> Result<Ttl, E> {
-                let span =
-                    Duration::try_from_secs_f64(seconds).ok().filter(|span| *span <= time::MAX_DURATION);
-                span.map(Ttl).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Float(seconds), &self))
-            }
-        }
-        deserializer.deserialize_any(Form)
-    }
-}
-
-/// A time as people write it: a text, or a number of Unix seconds.
-#[derive(PartialEq, Debug)]
-struct Expiry(String);
-
-impl<'de> Deserialize<'de> for Expiry {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Form;
-        impl Visitor<'_> for Form {
-            type Value = Expiry;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "a time: {}", time_text::FORM)
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Expiry, E> {
-                Ok(Expiry(text.to_owned()))
-            }
-
-            fn visit_u64<E: Error>(self, seconds: u64) -> Result<Expiry, E> {
-                Ok(Expiry(seconds.to_string()))
-            }
-
-            fn visit_f64<E: Error>(self, seconds: f64) -> Result<Expiry, E> {
-                Ok(Expiry(seconds.to_string()))
-            }
-        }
-        deserializer.deserialize_any(Form)
-    }
+    /// Ban it although its network is protected, or it is on the allow list.
+    #[serde(default)]
+    force: bool,
 }
 
 /// The answer of `ip/ban`.
@@ -121,7 +54,8 @@ pub struct Banned {
 /// Bans an address or a block. If it is banned already, reason and expiry are replaced.
 ///
 /// # Errors
-/// When the body is invalid, or the table of bans is full; then nothing was changed.
+/// When the body is invalid, the address is protected or allowed and `force` is not given, or the
+/// table of bans is full; then nothing was changed.
 pub async fn ban(
     State(app): State<AppState>,
     Extension(caller): Extension<Caller>,
@@ -131,13 +65,24 @@ pub async fn ban(
     let write = PendingWrite::prepare(&app, &params)?;
     let asked: BanRequest = body::json(request).await?;
     let (prefix, until) = asked.check()?;
-    if !app.feed.snapshot().has_room_for_ban(&prefix) {
+    if !asked.force {
+        check_unprotected(&app, &prefix)?;
+    }
+    if !app.feed.snapshot().has_room_for(RowStatus::Banned, &prefix) {
         return Err(no_room(&prefix));
     }
     let ip = prefix.to_string();
-    let change =
-        Change::Ban { ip: ip.clone(), reason: asked.reason.clone(), expires_at: until.map(time::to_sql) };
-    let (_, written) = write.commit(change, &caller).await?;
+    let change = Change::Ban {
+        ip: ip.clone(),
+        reason: asked.reason.clone(),
+        expires_at: until.map(time::to_sql),
+        unless_allowed: !asked.force,
+    };
+    let (committed, written) = write.commit(change, &caller).await?;
+    if committed.rows == 0 {
+        // Another request has allowed it meanwhile.
+        return Err(allowed(&prefix, &ip));
+    }
     tracing::info!(by = %caller.name, version = %written.version, "banned");
     tracing::debug!(ip, "what was banned");
     Ok(Json(Banned {
@@ -147,6 +92,28 @@ pub async fn ban(
         until: until.map(time::rounded_up),
         written,
     }))
+}
+
+/// Refuses a ban of what nobody should ban by mistake, or of what is allowed, where it would have no
+/// effect.
+fn check_unprotected(app: &AppState, prefix: &Prefix) -> ApiResult<()> {
+    if let Some(protected) = app.protected.overlapping(prefix, &app.gateways) {
+        let detail =
+            format!("{prefix} has addresses of {protected}: ban smaller blocks, or send \"force\": true");
+        return Err(Problem::new(ProblemCode::ProtectedNetwork, detail));
+    }
+    let now = AddressStatus::of(&app.feed.snapshot(), prefix, time::now_seconds());
+    match now.entry {
+        Some(entry) if now.status == "allowed" => Err(allowed(prefix, &entry)),
+        _ => Ok(()),
+    }
+}
+
+fn allowed(prefix: &Prefix, entry: &str) -> Problem {
+    let detail = format!(
+        "{entry} is on the allow list, which beats every ban, so {prefix} was not banned: remove that entry first; with \"force\": true the ban is written, in the place of an entry of exactly this prefix"
+    );
+    Problem::new(ProblemCode::AddressAllowed, detail)
 }
 
 fn no_room(prefix: &Prefix) -> Problem {
@@ -161,45 +128,12 @@ impl BanRequest {
     fn check(&self) -> ApiResult<(Prefix, Option<Timestamp>)> {
         let mut errors = Vec::new();
         let prefix = parse_ip(&self.ip).map_err(|error| errors.push(error)).ok();
-        let until = self.until().map_err(|error| errors.push(error)).ok();
-        if self.reason.as_ref().is_some_and(|reason| reason.len() > MAX_REASON) {
-            let detail = format!("a reason may have {MAX_REASON} bytes");
-            errors.push(FieldError::field("/reason", "too_long", detail));
-        }
+        let until = entry_fields::end(self.ttl, self.expires_at.as_ref());
+        let until = until.map_err(|error| errors.push(error)).ok();
+        errors.extend(entry_fields::check_reason(self.reason.as_deref()).err());
         match (prefix, until) {
             (Some(prefix), Some(until)) if errors.is_empty() => Ok((prefix, until)),
             _ => Err(Problem::fields(errors)),
-        }
-    }
-
-    fn until(&self) -> Result<Option<Timestamp>, FieldError> {
-        let past = |pointer| {
-            FieldError::field(pointer, "in_the_past", "the ban would be over already: give an end to come")
-        };
-        let text = self.expires_at.as_ref().map(|Expiry(text)| text.as_str());
-        match (self.ttl, text.filter(|text| !text.is_empty())) {
-            (None, None) => Ok(None),
-            (Some(_), Some(_)) => {
-                let detail = "give `ttl` or `expires_at`, not both";
-                Err(FieldError::field("/expires_at", "conflict", detail))
-            }
-            (Some(ttl), None) if ttl.0.is_zero() => Err(past("/ttl")),
-            (Some(ttl), None) => time::from_now(ttl.0).map(Some).ok_or_else(|| past("/ttl")),
-            (None, Some(text)) => {
-                let until = time::parse_timestamp(text).ok_or_else(|| {
-                    let detail = format!("this is no timestamp: {}", time_text::FORM);
-                    FieldError::field("/expires_at", "invalid", detail)
-                })?;
-                if until <= time::now() {
-                    return Err(past("/expires_at"));
-                }
-                let last = time::from_now(time::MAX_DURATION);
-                if last.is_some_and(|last| until > last) {
-                    let detail = "a ban may last 100 years; leave the end out for one that stays";
-                    return Err(FieldError::field("/expires_at", "out_of_range", detail));
-                }
-                Ok(Some(until))
-            }
         }
     }
 }

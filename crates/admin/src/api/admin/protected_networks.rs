@@ -1,0 +1,52 @@
+//! `GET /api/admin/protected-networks`: what a ban needs `force` for.
+
+use axum::extract::State;
+use axum::http::Uri;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+
+use crate::api::app_state::AppState;
+use crate::api::query::QueryParams;
+use crate::problem::ApiResult;
+use crate::protected_networks::{ProtectedNetwork, Protection};
+
+/// The paths here.
+pub fn routes() -> Router<AppState> {
+    Router::new().route("/api/admin/protected-networks", get(list))
+}
+
+/// A protected network.
+#[derive(Serialize, Debug)]
+pub struct ProtectedNetworkInfo {
+    block: String,
+    /// `loopback`, `gateway` or `added`.
+    why: &'static str,
+    /// The node of the gateway that connects from there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
+}
+
+impl From<ProtectedNetwork> for ProtectedNetworkInfo {
+    fn from(network: ProtectedNetwork) -> Self {
+        let (why, node) = match network.why {
+            Protection::Loopback => ("loopback", None),
+            Protection::Gateway(node) => ("gateway", Some(node)),
+            Protection::Added => ("added", None),
+        };
+        Self { block: network.block.to_string(), why, node }
+    }
+}
+
+/// All protected networks.
+#[derive(Serialize, Debug)]
+pub struct ProtectedNetworkList {
+    items: Vec<ProtectedNetworkInfo>,
+}
+
+/// Answers the list.
+pub async fn list(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<ProtectedNetworkList>> {
+    QueryParams::read(&uri, &[])?;
+    let items = app.protected.list(&app.gateways).into_iter().map(Into::into).collect();
+    Ok(Json(ProtectedNetworkList { items }))
+}

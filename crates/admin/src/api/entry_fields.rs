@@ -1,0 +1,123 @@
+//! Fields of a ban and of an entry of the allow list: `reason`; `ttl` or `expires_at`.
+
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use crate::problem::FieldError;
+use crate::store::time_text;
+use crate::time;
+
+/// Bytes of a reason, at most.
+const MAX_REASON: usize = 1_000;
+
+/// A duration as a text with a unit, or a number of seconds.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Ttl(Duration);
+
+impl<'de> Deserialize<'de> for Ttl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Form;
+        impl Visitor<'_> for Form {
+            type Value = Ttl;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a duration of up to 100 years: {}", time::DURATION_FORM)
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Ttl, E> {
+                let span = time::parse_duration(text);
+                span.map(Ttl).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
+            }
+
+            fn visit_u64<E: Error>(self, seconds: u64) -> Result<Ttl, E> {
+                let span = Some(Duration::from_secs(seconds)).filter(|span| *span <= time::MAX_DURATION);
+                span.map(Ttl).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Unsigned(seconds), &self))
+            }
+
+            fn visit_f64<E: Error>(self, seconds: f64) -> Result<Ttl, E> {
+                let span =
+                    Duration::try_from_secs_f64(seconds).ok().filter(|span| *span <= time::MAX_DURATION);
+                span.map(Ttl).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Float(seconds), &self))
+            }
+        }
+        deserializer.deserialize_any(Form)
+    }
+}
+
+/// A time as people write it: a text, or a number of Unix seconds.
+#[derive(PartialEq, Debug)]
+pub struct Expiry(String);
+
+impl<'de> Deserialize<'de> for Expiry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Form;
+        impl Visitor<'_> for Form {
+            type Value = Expiry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a time: {}", time_text::FORM)
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Expiry, E> {
+                Ok(Expiry(text.to_owned()))
+            }
+
+            fn visit_u64<E: Error>(self, seconds: u64) -> Result<Expiry, E> {
+                Ok(Expiry(seconds.to_string()))
+            }
+
+            fn visit_f64<E: Error>(self, seconds: f64) -> Result<Expiry, E> {
+                Ok(Expiry(seconds.to_string()))
+            }
+        }
+        deserializer.deserialize_any(Form)
+    }
+}
+
+/// When an entry with these fields ends; `None`: never.
+///
+/// # Errors
+/// When both are given, or the end is no time, past, or over 100 years away.
+pub fn end(ttl: Option<Ttl>, expires_at: Option<&Expiry>) -> Result<Option<Timestamp>, FieldError> {
+    let past = |pointer| {
+        FieldError::field(pointer, "in_the_past", "the entry would be over already: give an end to come")
+    };
+    let text = expires_at.map(|Expiry(text)| text.as_str()).filter(|text| !text.is_empty());
+    match (ttl, text) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => {
+            let detail = "give `ttl` or `expires_at`, not both";
+            Err(FieldError::field("/expires_at", "conflict", detail))
+        }
+        (Some(ttl), None) if ttl.0.is_zero() => Err(past("/ttl")),
+        (Some(ttl), None) => time::from_now(ttl.0).map(Some).ok_or_else(|| past("/ttl")),
+        (None, Some(text)) => {
+            let until = time::parse_timestamp(text).ok_or_else(|| {
+                let detail = format!("this is no timestamp: {}", time_text::FORM);
+                FieldError::field("/expires_at", "invalid", detail)
+            })?;
+            if until <= time::now() {
+                return Err(past("/expires_at"));
+            }
+            if time::from_now(time::MAX_DURATION).is_some_and(|last| until > last) {
+                let detail = "an entry may last 100 years; leave the end out for one that stays";
+                return Err(FieldError::field("/expires_at", "out_of_range", detail));
+            }
+            Ok(Some(until))
+        }
+    }
+}
+
+/// # Errors
+/// When `reason` is too long.
+pub fn check_reason(reason: Option<&str>) -> Result<(), FieldError> {
+    if reason.is_some_and(|reason| reason.len() > MAX_REASON) {
+        let detail = format!("a reason may have {MAX_REASON} bytes");
+        return Err(FieldError::field("/reason", "too_long", detail));
+    }
+    Ok(())
+}
