@@ -5,7 +5,7 @@ use serde_json::json;
 use tidegate_stack::{FlagsAtStart, Programs, Stack, Upstream};
 
 use crate::measure::Plan;
-use crate::rounds::{ensure_not_interrupted, say, shuffle, spread};
+use crate::rounds::{ensure_not_interrupted, say, spread};
 use crate::scene;
 use crate::table::Table;
 
@@ -51,7 +51,7 @@ pub fn run(args: &LimitsArgs, programs: &Programs) -> Result<()> {
         scene::fill(&stack)?;
         let mut cases = [false, true].map(Case::new);
         for _ in 0..args.rounds {
-            shuffle(&mut cases);
+            fastrand::shuffle(&mut cases);
             for case in &mut cases {
                 case.measure(args, &stack)?;
             }

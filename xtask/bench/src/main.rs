@@ -5,6 +5,7 @@
 
 mod chart;
 mod gate;
+mod intervals;
 mod limits;
 mod measure;
 mod pair;
@@ -15,7 +16,7 @@ mod table;
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
 use tidegate_stack::{Programs, wait};
 
@@ -33,7 +34,8 @@ struct Cli {
 enum Bench {
     /// What the gate costs: Envoy's processor time per request without a filter,
     /// with a filter of the proxy-wasm SDK that does nothing, and with ours, all
-    /// cached and recorded, without and with a limit. About three minutes.
+    /// cached and recorded, without and with a limit. `--wasm NAME=FILE` sets another build of the
+    /// filter beside this one. About three minutes.
     Gate(gate::GateArgs),
     /// All workers under one limit: requests per second with 1, 2 and 4 of them, and how
     /// often one finds another quicker. About two minutes.
@@ -44,9 +46,9 @@ enum Bench {
     Phases(phases::PhasesArgs),
     /// The gate against its backend asked directly: latency and throughput.
     ProxyVsDirect(pair::PairArgs),
-    /// Sends what standard input says, and writes what became of it: the load of all others.
+    /// Sends what each line of standard input says, and writes what became of it: the load of all others.
     #[command(hide = true)]
-    Load,
+    Send,
 }
 
 fn main() -> ExitCode {
@@ -60,10 +62,8 @@ fn main() -> ExitCode {
 }
 
 fn run(bench: &Bench) -> Result<()> {
-    if let Bench::Load = bench {
-        let plan: measure::Plan =
-            serde_json::from_reader(std::io::stdin().lock()).context("no plan on standard input")?;
-        return Ok(serde_json::to_writer(std::io::stdout().lock(), &plan.run()?)?);
+    if let Bench::Send = bench {
+        return measure::Sender::serve();
     }
     wait::catch_signals()?;
     // What `cargo xtask bench` has built.
@@ -73,6 +73,6 @@ fn run(bench: &Bench) -> Result<()> {
         Bench::Limits(args) => limits::run(args, &programs),
         Bench::Phases(args) => phases::run(args, &programs),
         Bench::ProxyVsDirect(args) => pair::run(args, &programs),
-        Bench::Load => Ok(()),
+        Bench::Send => Ok(()),
     }
 }

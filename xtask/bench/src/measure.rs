@@ -1,13 +1,13 @@
 //! A load that is measured: one thread, a number of kept connections, each sending
 //! its next request when the last is answered, and the time of every request.
 //!
-//! It runs in a process of its own (`bench load`), tied to a processor if asked to, so that
+//! It runs in a process of its own (`bench send`), tied to a processor if asked to, so that
 //! what it costs is not in the figures.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -115,6 +115,23 @@ impl Plan {
     /// # Errors
     /// It cannot be run, or refuses.
     pub fn run_in(&self, cpu: Option<u32>) -> Result<Outcome> {
+        Sender::start(cpu)?.run(self)
+    }
+}
+
+/// A process that runs plans, one after the other.
+pub struct Sender {
+    child: Child,
+    plans: ChildStdin,
+    outcomes: BufReader<ChildStdout>,
+}
+
+impl Sender {
+    /// Starts it, on one processor only if `cpu` says so.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(cpu: Option<u32>) -> Result<Self> {
         let program = std::env::current_exe()?;
         let mut command = match cpu {
             Some(cpu) => {
@@ -125,18 +142,50 @@ impl Plan {
             None => Command::new(&program),
         };
         let mut child = command
-            .arg("load")
+            .arg("send")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot run {}", program.display()))?;
-        let mut input = child.stdin.take().context("a program without input")?;
-        let written = input.write_all(&serde_json::to_vec(self)?);
-        drop(input);
-        let output = child.wait_with_output()?;
-        ensure!(output.status.success(), "{}: {}", program.display(), output.status);
-        written?;
-        Ok(serde_json::from_slice(&output.stdout)?)
+        let plans = child.stdin.take().context("a program without input")?;
+        let outcomes = BufReader::new(child.stdout.take().context("a program without output")?);
+        Ok(Self { child, plans, outcomes })
+    }
+
+    /// Runs a plan and waits for its end.
+    ///
+    /// # Errors
+    /// The process refuses the plan (and says why on standard error), or has ended.
+    pub fn run(&mut self, plan: &Plan) -> Result<Outcome> {
+        let mut line = serde_json::to_vec(plan)?;
+        line.push(b'\n');
+        self.plans.write_all(&line).context("the process that sends has ended")?;
+        let mut answer = String::new();
+        self.outcomes.read_line(&mut answer)?;
+        ensure!(!answer.is_empty(), "the process that sends has ended");
+        Ok(serde_json::from_str(&answer)?)
+    }
+
+    /// What that process does: a plan from each line of standard input, its outcome as a line of standard
+    /// output.
+    ///
+    /// # Errors
+    /// A plan cannot be read or run.
+    pub fn serve() -> Result<()> {
+        for line in std::io::stdin().lock().lines() {
+            let plan: Plan = serde_json::from_str(&line?).context("not a plan")?;
+            let mut outcome = serde_json::to_vec(&plan.run()?)?;
+            outcome.push(b'\n');
+            std::io::stdout().lock().write_all(&outcome)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

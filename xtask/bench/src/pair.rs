@@ -7,7 +7,7 @@ use serde_json::json;
 use tidegate_stack::{FlagsAtStart, Programs, Stack};
 
 use crate::measure::{Outcome, Plan};
-use crate::rounds::{ensure_not_interrupted, say, shuffle, spread};
+use crate::rounds::{ensure_not_interrupted, say, spread};
 use crate::scene;
 use crate::table::Table;
 
@@ -49,7 +49,7 @@ pub fn run(args: &PairArgs, programs: &Programs) -> Result<()> {
         for round in 1..=args.rounds {
             say(format_args!("connections: {connections}, round {round} of {}", args.rounds));
             let mut order = [0, 1];
-            shuffle(&mut order);
+            fastrand::shuffle(&mut order);
             for index in order {
                 ensure_not_interrupted()?;
                 let side = &mut sides[index];
