@@ -1,12 +1,19 @@
 //! The command line. Every option of `serve` can also be an environment variable.
 
+mod addresses;
+mod api_args;
 mod api_client;
+mod explain;
+mod flags;
+mod gateways;
 mod geo;
 mod health;
 mod logging;
+mod output;
 mod pages;
 mod routes;
 mod serve;
+mod status;
 mod token;
 
 use std::process::ExitCode;
@@ -28,6 +35,35 @@ enum Command {
     /// Exit with 0 if a service answers that it is alive, otherwise with 1: for health checks
     /// without curl. Needs no token.
     Health(health::HealthArgs),
+    /// Print whether anything is wrong with a service and its gateways; exit with 1 if so.
+    Status(api_args::ApiArgs),
+    /// Print how complete the record of requests is.
+    Recording(api_args::ApiArgs),
+    /// Print, set and watch the flags of the rollout.
+    #[command(subcommand)]
+    Flags(flags::FlagsCommand),
+    /// Ban addresses or blocks.
+    Ban(addresses::BanArgs),
+    /// Remove the bans of exactly these addresses or blocks.
+    Unban(addresses::RemoveArgs),
+    /// Print the bans.
+    #[command(subcommand)]
+    Bans(addresses::ListCommand),
+    /// Put addresses or blocks on the allow list: they skip bans and geo rules.
+    Allow(addresses::EntryArgs),
+    /// Remove exactly these addresses or blocks from the allow list.
+    Disallow(addresses::RemoveArgs),
+    /// Print the allow list.
+    #[command(subcommand)]
+    AllowList(addresses::ListCommand),
+    /// Print what would become of a request, and why.
+    Explain(explain::ExplainArgs),
+    /// Print the connected gateways, and what each enforces.
+    Gateways(api_args::ApiArgs),
+    /// Make every gateway load all tables anew.
+    Refresh(gateways::ProgressArgs),
+    /// Wait until every gateway enforces what is in the database.
+    Warmup(gateways::ProgressArgs),
     /// Create, list and revoke API tokens.
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -47,6 +83,19 @@ impl Cli {
     #[must_use]
     pub fn run(self) -> ExitCode {
         let done = match self.command {
+            Command::Status(api) => block_on(status::status(&api)),
+            Command::Recording(api) => block_on(status::recording(&api)),
+            Command::Flags(command) => block_on(flags::run(&command)),
+            Command::Ban(args) => block_on(addresses::ban(&args)),
+            Command::Unban(args) => block_on(addresses::unban(&args)),
+            Command::Bans(command) => block_on(addresses::list(&command, "banned")),
+            Command::Allow(args) => block_on(addresses::allow(&args)),
+            Command::Disallow(args) => block_on(addresses::disallow(&args)),
+            Command::AllowList(command) => block_on(addresses::list(&command, "allowed")),
+            Command::Explain(args) => block_on(explain::run(&args)),
+            Command::Gateways(api) => block_on(gateways::list(&api)),
+            Command::Refresh(args) => block_on(gateways::refresh(&args)),
+            Command::Warmup(args) => block_on(gateways::warmup(&args)),
             Command::Serve(args) => serve::run(&args),
             Command::Health(args) => health::run(&args),
             Command::Token(command) => token::run(&command),
@@ -62,6 +111,11 @@ impl Cli {
             }
         }
     }
+}
+
+/// Runs a command that asks a service.
+fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ pub enum RequestError {
     #[error("{0}")]
     Unreachable(String),
     /// This request was refused.
-    #[error("{0}")]
+    #[error("{}", .0.explained())]
     Refused(ProblemReply),
 }
 
@@ -109,6 +109,19 @@ pub struct FieldProblem {
 impl std::fmt::Display for ProblemReply {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} ({} {})", self.detail, self.status, self.code)
+    }
+}
+
+impl ProblemReply {
+    /// All that is wrong: the detail, and in a line each the fields' where it does not say them.
+    #[must_use]
+    pub fn explained(&self) -> String {
+        let others = self.errors.iter().filter(|error| error.detail != self.detail);
+        let lines = others.map(|error| match error.pointer.as_deref().unwrap_or_default() {
+            "" => format!("\n{}", error.detail),
+            pointer => format!("\n{pointer}: {}", error.detail),
+        });
+        format!("{self}{}", lines.collect::<String>())
     }
 }
 
@@ -172,20 +185,24 @@ impl ApiClient {
         }
     }
 
-    /// All items of a list that is given in pages.
+    /// All items of a list that is given in pages; `filter`: further parameters.
     ///
     /// # Errors
     /// When a page is not answered, or is none.
-    pub async fn list(&self, path: &str) -> anyhow::Result<Vec<Value>> {
+    pub async fn list(&self, path: &str, filter: &[(&str, &str)]) -> anyhow::Result<Vec<Value>> {
         let mut items = Vec::new();
-        let mut query = format!("limit={PAGE}");
+        let query = |cursor: Option<&str>| {
+            let mut pairs = form_urlencoded::Serializer::new(String::new());
+            pairs.append_pair("limit", &PAGE.to_string()).extend_pairs(filter);
+            pairs.extend_pairs(cursor.map(|cursor| ("cursor", cursor))).finish()
+        };
+        let mut target = query(None);
         loop {
-            let answer = self.request(Method::GET, &format!("{path}?{query}"), None).await?;
+            let answer = self.request(Method::GET, &format!("{path}?{target}"), None).await?;
             let page = Page::deserialize(answer)?;
             items.extend(page.items);
             let Some(next) = page.next else { return Ok(items) };
-            let mut pairs = form_urlencoded::Serializer::new(String::new());
-            query = pairs.append_pair("limit", &PAGE.to_string()).append_pair("cursor", &next).finish();
+            target = query(Some(&next));
         }
     }
 

@@ -81,8 +81,7 @@ impl PageArgs {
         let answer = ApiClient::new(&self.access)?.request(method, &self.path(), body).await;
         answer.map_err(|error| match error {
             RequestError::Refused(refusal) => {
-                let wrong = refusal.errors.iter().map(|one| format!("\n{}", one.detail)).collect::<String>();
-                anyhow::anyhow!("nothing was changed: {refusal}{wrong}")
+                anyhow::anyhow!("nothing was changed: {}", refusal.explained())
             }
             other => other.into(),
         })

@@ -5,9 +5,9 @@ mod document;
 mod files;
 mod get;
 
-use std::fmt::Display;
-use std::io::Write;
 use std::process::ExitCode;
+
+use super::output::print_error_line;
 
 /// Commands for routes. They exit with 0 when all is done, with 1 when a dry run found
 /// differences, and with 2 on errors.
@@ -56,20 +56,4 @@ pub fn run(command: &RoutesCommand) -> ExitCode {
 /// The URL path of a route, by its id.
 fn path(id: &str) -> String {
     format!("/api/admin/routes/{id}")
-}
-
-/// Prints `text`. A closed pipe (`| head`) must not end the command, as `print!` would, which
-/// panics.
-fn print_text(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
-}
-
-/// Prints a line on standard output.
-fn print_line(line: impl Display) {
-    print_text(&format!("{line}\n"));
-}
-
-/// Prints a line on standard error.
-fn print_error_line(line: impl Display) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -8,6 +8,8 @@ mod backends;
 mod bans;
 mod bodies;
 mod check;
+mod command_line;
+mod commands;
 mod connections;
 mod docs;
 mod explain;

@@ -1,96 +1,9 @@
 //! `tidegate routes` and `tidegate pages`: files to the service and back, by the program itself.
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
-
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
 
-use crate::test_service::{TestService, binary};
-
-/// The output and exit status of the program.
-#[derive(Debug)]
-struct Said {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Said {
-    /// The output of a success.
-    #[track_caller]
-    fn done(self) -> String {
-        assert_eq!(self.code, Some(0), "{self:?}");
-        self.out
-    }
-
-    /// The error output of a failure.
-    #[track_caller]
-    fn failed(self) -> String {
-        assert_eq!(self.code, Some(2), "{self:?}");
-        self.err
-    }
-}
-
-/// Files, and the program as on a command line, with the token in a file.
-struct Desk<'r> {
-    service: &'r TestService,
-    dir: tempfile::TempDir,
-}
-
-impl<'r> Desk<'r> {
-    fn new(service: &'r TestService) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("token"), format!("{}\n", service.admin)).unwrap();
-        Self { service, dir }
-    }
-
-    fn file(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.dir.path().join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, text).unwrap();
-        path
-    }
-
-    /// `tidegate <noun>`, in the directory of the files.
-    fn command(&self, noun: &str, args: &[&str]) -> Command {
-        let mut command = program(self.dir.path());
-        command.arg(noun).args(args);
-        command.args(["--server", &self.service.people(""), "--token-file", "token"]);
-        command
-    }
-
-    async fn routes(&self, args: &[&str]) -> Said {
-        self.routes_fed(args, "").await
-    }
-
-    async fn routes_fed(&self, args: &[&str], input: &str) -> Said {
-        let said = run(self.command("routes", args), input).await;
-        for text in [&said.out, &said.err] {
-            assert!(!text.contains(&self.service.admin), "the token was printed: {text}");
-        }
-        said
-    }
-}
-
-fn program(dir: &Path) -> Command {
-    let mut command = Command::new(binary());
-    for name in ["TIDEGATE_SERVER", "TIDEGATE_TOKEN", "TIDEGATE_TOKEN_FILE"] {
-        command.env_remove(name);
-    }
-    command.current_dir(dir).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-async fn run(mut command: Command, input: &str) -> Said {
-    let mut process = command.spawn().unwrap();
-    // A program that does not read its input may have ended before.
-    let _ = process.stdin.take().unwrap().write_all(input.as_bytes()).await;
-    let output = process.wait_with_output().await.unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
-}
+use crate::command_line::{Desk, program, run};
+use crate::test_service::TestService;
 
 fn route(name: &str, path: &str) -> String {
     format!(

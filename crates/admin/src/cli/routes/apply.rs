@@ -10,9 +10,10 @@ use tidegate_author::{self as author, DocumentError, Listeners};
 
 use super::document::{canonical, unified_diff};
 use super::files::{self, RouteDocument, Sources};
-use super::{CommandResult, path, print_error_line, print_line};
+use super::{CommandResult, path};
 use crate::api::query::MAX_WAIT_APPLIED;
 use crate::cli::api_client::{AccessArgs, ApiClient, ProblemReply, RequestError};
+use crate::cli::output::{print_error_line, print_line, print_text};
 use crate::time;
 
 /// Options of `tidegate routes apply`.
@@ -179,7 +180,7 @@ async fn dry_run(service: &ApiClient, wanted: &[RouteDocument]) -> anyhow::Resul
             None => created = created.saturating_add(1),
         }
         let location = route.location.to_string();
-        super::print_text(&unified_diff(&route.id, held.as_ref(), &location, &route.document)?);
+        print_text(&unified_diff(&route.id, held.as_ref(), &location, &route.document)?);
     }
     let changes = created.saturating_add(configured);
     let unchanged = wanted.len().saturating_sub(changes);
@@ -192,7 +193,7 @@ async fn dry_run(service: &ApiClient, wanted: &[RouteDocument]) -> anyhow::Resul
 
 /// The listeners of the service.
 async fn listeners(service: &ApiClient) -> anyhow::Result<Listeners> {
-    let documents = service.list("/api/admin/listeners").await?;
+    let documents = service.list("/api/admin/listeners", &[]).await?;
     let read = |document: Value| {
         let name = document["name"].as_str().unwrap_or_default().to_owned();
         let listener = author::read_listener(&name, &document).ok()?;

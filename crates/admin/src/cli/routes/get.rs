@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 use tidegate_author as author;
 
 use super::document::{canonical, yaml};
-use super::{CommandResult, path, print_error_line, print_text};
+use super::{CommandResult, path};
 use crate::cli::api_client::{AccessArgs, ApiClient};
+use crate::cli::output::{print_error_line, print_text};
 
 /// Options of `tidegate routes get`.
 #[derive(clap::Args, Debug)]
@@ -60,7 +61,7 @@ pub async fn run(args: &GetArgs) -> anyhow::Result<CommandResult> {
 }
 
 async fn all(service: &ApiClient) -> anyhow::Result<Vec<Value>> {
-    let routes = service.list("/api/admin/routes").await?;
+    let routes = service.list("/api/admin/routes", &[]).await?;
     if routes.is_empty() {
         print_error_line("the service has no routes");
     }

@@ -1,0 +1,196 @@
+//! `tidegate ban`, `unban`, `bans`, `allow`, `disallow` and `allow-list`.
+
+use anyhow::ensure;
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+use tidegate_policy::address::Prefix;
+
+use super::api_args::{ApiArgs, ChangeArgs};
+use super::api_client::RequestError;
+use super::output::{applied, cell, items, print_error_line, table};
+
+/// Options of `tidegate ban` and `tidegate allow`.
+#[derive(clap::Args, Debug)]
+pub struct EntryArgs {
+    /// Addresses, or blocks: 203.0.113.7, 203.0.113.0/24, 2001:db8::/32.
+    #[arg(required = true, value_name = "ADDRESS")]
+    addresses: Vec<Prefix>,
+    /// Why.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// For how long: 90m, 4h, 1h30m. Without it and --until: for ever.
+    #[arg(long, value_name = "SPAN", conflicts_with = "until")]
+    ttl: Option<String>,
+    /// Until when: 2027-01-31, or 2027-01-31T12:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+/// Options of `tidegate ban`.
+#[derive(clap::Args, Debug)]
+pub struct BanArgs {
+    #[command(flatten)]
+    entry: EntryArgs,
+    /// Ban it although its network is protected, or on the allow list.
+    #[arg(long)]
+    force: bool,
+}
+
+/// Options of `tidegate unban` and `tidegate disallow`.
+#[derive(clap::Args, Debug)]
+pub struct RemoveArgs {
+    /// The addresses or blocks of the entries.
+    #[arg(required = true, value_name = "ADDRESS")]
+    addresses: Vec<Prefix>,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+/// Commands for a list of addresses.
+#[derive(clap::Subcommand, Debug)]
+pub enum ListCommand {
+    /// Print all entries, expired ones included until they are removed.
+    List(ApiArgs),
+}
+
+/// Bans addresses.
+///
+/// # Errors
+/// When one was refused; the others are banned.
+pub async fn ban(args: &BanArgs) -> anyhow::Result<()> {
+    let BanArgs { entry, force } = args;
+    let requests = entry.addresses.iter().map(|address| {
+        let mut body = entry.fields();
+        body.insert("ip".to_owned(), address.to_string().into());
+        if *force {
+            body.insert("force".to_owned(), true.into());
+        }
+        Request {
+            address,
+            method: Method::POST,
+            path: "/api/admin/ip/ban".to_owned(),
+            body: Some(body.into()),
+        }
+    });
+    send(requests, &entry.change).await
+}
+
+/// Removes bans.
+///
+/// # Errors
+/// When there is no such ban; the others are removed.
+pub async fn unban(args: &RemoveArgs) -> anyhow::Result<()> {
+    let requests = args.addresses.iter().map(|address| Request {
+        address,
+        method: Method::POST,
+        path: "/api/admin/ip/unban".to_owned(),
+        body: Some(json!({ "ip": address.to_string() })),
+    });
+    send(requests, &args.change).await
+}
+
+/// Puts addresses on the allow list.
+///
+/// # Errors
+/// When one was refused; the others are on it.
+pub async fn allow(args: &EntryArgs) -> anyhow::Result<()> {
+    let requests = args.addresses.iter().map(|address| Request {
+        address,
+        method: Method::PUT,
+        path: format!("/api/admin/allow-list/{address}"),
+        body: Some(args.fields().into()),
+    });
+    send(requests, &args.change).await
+}
+
+/// Removes addresses from the allow list.
+///
+/// # Errors
+/// When one is not on it; the others are removed.
+pub async fn disallow(args: &RemoveArgs) -> anyhow::Result<()> {
+    let requests = args.addresses.iter().map(|address| Request {
+        address,
+        method: Method::DELETE,
+        path: format!("/api/admin/allow-list/{address}"),
+        body: None,
+    });
+    send(requests, &args.change).await
+}
+
+/// Prints all entries with this status, `banned` or `allowed`.
+///
+/// # Errors
+/// When the service does not answer.
+pub async fn list(command: &ListCommand, status: &str) -> anyhow::Result<()> {
+    let ListCommand::List(api) = command;
+    let filter = [("status", status)];
+    let answer = json!({ "items": api.client()?.list("/api/admin/ip-monitor", &filter).await? });
+    let rows = items(&answer).map(|entry| {
+        let until = match &entry["until"] {
+            Value::Null => "for ever".to_owned(),
+            end if entry["expired"] == true => format!("{} (over)", cell(end)),
+            end => cell(end),
+        };
+        let seen = &entry["requests_seen"]["count"];
+        [cell(&entry["ip"]), cell(&entry["since"]), until, cell(seen), cell(&entry["reason"])]
+    });
+    api.output.print(&answer, || table(["address", "since", "until", "requests", "reason"], rows))
+}
+
+impl EntryArgs {
+    fn fields(&self) -> Map<String, Value> {
+        let fields = [("reason", &self.reason), ("ttl", &self.ttl), ("expires_at", &self.until)];
+        let given =
+            fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?.into())));
+        given.collect()
+    }
+}
+
+/// A change of one entry.
+struct Request<'a> {
+    address: &'a Prefix,
+    method: Method,
+    path: String,
+    body: Option<Value>,
+}
+
+/// Sends all of them, prints what was done, and says which were refused.
+async fn send(requests: impl Iterator<Item = Request<'_>>, change: &ChangeArgs) -> anyhow::Result<()> {
+    let client = change.api.client()?;
+    let (mut done, mut refused, mut broken) = (Vec::new(), 0, None);
+    for Request { address, method, path, body } in requests {
+        match change.change(&client, method, &path, body.as_ref()).await {
+            Ok(answer) => done.push(answer),
+            Err(RequestError::Refused(refusal)) => {
+                print_error_line(format_args!("tidegate: {address}: {}", refusal.explained()));
+                refused += 1;
+            }
+            Err(unreachable) => {
+                broken = Some(unreachable);
+                break;
+            }
+        }
+    }
+    if !done.is_empty() {
+        change.api.output.print_each(done, said)?;
+    }
+    if let Some(unreachable) = broken {
+        return Err(unreachable.into());
+    }
+    ensure!(refused == 0, "{refused} of the addresses were not changed");
+    Ok(())
+}
+
+/// What holds for an address now, in words.
+fn said(answer: &Value) -> String {
+    let (ip, status) = (cell(&answer["ip"]), cell(&answer["status"]));
+    let until = answer["until"].as_str().map(|until| format!(" until {until}")).unwrap_or_default();
+    let by = match answer["entry"].as_str() {
+        Some(entry) if entry != ip => format!(" by {entry}"),
+        _ => String::new(),
+    };
+    let status = if status == "none" { "neither banned nor allowed".to_owned() } else { status };
+    format!("{ip} is {status}{by}{until}; {}\n", applied(answer))
+}

@@ -1,0 +1,115 @@
+//! The commands that use the API, by the program itself.
+
+use serde_json::{Value, json};
+
+use crate::command_line::Desk;
+use crate::test_gateway::TestGateway;
+use crate::test_service::{TestService, has};
+
+fn json_of(out: &str) -> Value {
+    serde_json::from_str(out).unwrap_or_else(|error| panic!("{error}: {out}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_are_banned_allowed_and_listed() {
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
+    let banned =
+        desk.tidegate("ban", &["203.0.113.7", "2001:db8::/32", "--reason", "scraper", "--ttl", "4h"]).await;
+    let said = banned.done();
+    assert!(said.starts_with("203.0.113.7 is banned until 20"), "{said}");
+    assert!(
+        said.contains("\n2001:db8::/32 is banned until 20") && said.contains("no gateway is connected"),
+        "{said}"
+    );
+    let list = desk.tidegate("bans", &["list"]).await.done();
+    let rows: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["ADDRESS", "SINCE", "UNTIL", "REQUESTS", "REASON"]);
+    assert_eq!((rows[1][0], rows[1][4], rows.len()), ("203.0.113.7", "scraper", 3), "{list}");
+    let list = json_of(&desk.tidegate("bans", &["list", "-o", "json"]).await.done());
+    has(&list["items"][1], json!({"ip": "2001:db8::/32", "reason": "scraper"}));
+
+    let partly = desk.tidegate("ban", &["127.0.0.1", "9.9.9.9", "--wait", "0s"]).await;
+    assert_eq!(partly.code, Some(1));
+    assert!(partly.out.starts_with("9.9.9.9 is banned;"), "{partly:?}");
+    assert!(
+        partly.err.contains("127.0.0.1: ") && partly.err.contains("(409 protected_network)"),
+        "{partly:?}"
+    );
+    desk.tidegate("ban", &["127.0.0.1", "--force"]).await.done();
+
+    let allowed = json_of(&desk.tidegate("allow", &["9.9.9.0/24", "-o", "json"]).await.done());
+    has(&allowed, json!({"ip": "9.9.9.0/24", "status": "allowed"}));
+    let said = desk.tidegate("unban", &["9.9.9.9", "127.0.0.1"]).await.done();
+    assert!(said.starts_with("9.9.9.9 is allowed by 9.9.9.0/24; "), "{said}");
+    assert!(desk.tidegate("allow-list", &["list"]).await.done().contains("9.9.9.0/24"));
+    let said = desk.tidegate("disallow", &["9.9.9.0/24"]).await.done();
+    assert!(said.starts_with("9.9.9.0/24 is neither banned nor allowed; "), "{said}");
+    let refused = desk.tidegate("disallow", &["9.9.9.0/24"]).await.failed();
+    assert!(refused.contains("not_on_allow_list"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reason_cannot_command_the_terminal() {
+    let service = TestService::start().await;
+    service.sql(
+        "INSERT INTO ip_monitor (ip, reason) VALUES ('9.9.9.9', 'a' || char(27) || '[2J' || char(10) || 'b')",
+    );
+    let list = Desk::new(&service).tidegate("bans", &["list"]).await.done();
+    assert!(list.contains(r"a\u{1b}[2J\nb"), "{list}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_service_refuses_is_shown_with_its_field() {
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
+    let err = desk.tidegate("ban", &["9.9.9.9", "--ttl", "0s"]).await.failed();
+    assert!(err.contains("would be over already") && err.contains("(422 invalid_field)"), "{err}");
+    let err = desk.tidegate("ban", &["999.9.9.9"]).await.failed();
+    assert!(err.contains("999.9.9.9"), "{err}");
+    assert_eq!(service.get("/api/admin/ip-monitor").await.ok()["items"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flags_are_set_and_shown() {
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
+    let set = ["set", "enableRouteCache=on", "enableGeoRulesCache=25%", "enableIpBlacklistCache=shadow"];
+    desk.tidegate("flags", &set).await.done();
+    let flags = service.get("/api/admin/optimization/flags").await.ok();
+    has(&flags, json!({"enableRouteCache": true, "enableGeoRulesCache": {"percent": 25}}));
+    let shown = desk.tidegate("flags", &["get"]).await.done();
+    let line = shown.lines().find(|line| line.starts_with("enableGeoRulesCache")).unwrap();
+    assert!(line.contains("25%") && line.contains("admin"), "{shown}");
+    let off = desk.tidegate("flags", &["off", "-o", "yaml"]).await.done();
+    assert!(off.contains("enableIpBlacklistCache: false"), "{off}");
+    let wrong = desk.tidegate("flags", &["set", "enableRouteCache=on", "enableX=on"]).await.failed();
+    assert!(wrong.contains("there is no flag `enableX`"), "{wrong}");
+    assert_eq!(service.get("/api/admin/optimization/flags").await.ok()["enableRouteCache"], false);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_state_of_service_gateways_and_requests_is_shown() {
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
+    let status = desk.tidegate("status", &[]).await;
+    assert!(status.out.contains("geo") && status.out.contains("bans"), "{status:?}");
+    service.sql("INSERT INTO ip_monitor (ip) VALUES ('1.2.3.4/99')");
+    let status = desk.tidegate("status", &[]).await;
+    assert_eq!(status.code, Some(1), "{status:?}");
+    assert!(status.out.contains("wrong: rows_quarantined: "), "{status:?}");
+    TestGateway::default().sync(&service, "0s").await;
+    let gateways = desk.tidegate("gateways", &[]).await.done();
+    assert!(gateways.contains("node-1") && gateways.contains("127.0.0.1"), "{gateways}");
+    let stats = desk.tidegate("recording", &[]).await.done();
+    assert!(stats.starts_with("exactly 100.0000 % complete\n"), "{stats}");
+    service.post("/api/admin/ip/ban", r#"{"ip": "9.9.9.9"}"#).await.ok();
+    let args = ["https://shop.example.com:8443/cart?id=7", "--ip", "9.9.9.9", "-H", "Accept: text/html"];
+    let explained = desk.tidegate("explain", &args).await.done();
+    assert!(
+        explained.contains("verdict: deny\n") && explained.contains("reason: ip_banned\n"),
+        "{explained}"
+    );
+    let behind = desk.tidegate("refresh", &["--wait", "0s"]).await.failed();
+    assert!(behind.contains("not there yet: node-1"), "{behind}");
+}
