@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `tidegate.wasm` | the filter |
 //! | `tidegate` | the admin service, for Linux with glibc |
+//! | `man/`, `completions/` | manual pages of the admin service's commands, and what shells know of them |
 //! | `oci/image/`, `oci/artifact/` | the filter for registries, in the two forms that control planes take |
 //! | `*.cdx.json` | what each of the two programs is made of |
 //! | `SHA256SUMS` | of all other files |
@@ -11,6 +12,7 @@
 //! The same sources and toolchain give the same bytes, whenever and wherever they
 //! are built: nothing here has a date, a random number or the name of a folder.
 
+mod manual;
 mod oci;
 mod release;
 mod sbom;
@@ -74,6 +76,9 @@ fn assemble(Parts { programs, compiled }: &Parts) -> Result<Release> {
         for (path, bytes) in oci::layout(form, &wasm, version)? {
             release.add(&format!("{dir}/{path}"), bytes);
         }
+    }
+    for (path, bytes) in manual::of(&programs.admin)? {
+        release.add(&path, bytes);
     }
     release.add("tidegate.wasm", wasm);
     release.add("tidegate", service);

@@ -9,6 +9,7 @@ mod gateways;
 mod geo;
 mod health;
 mod logging;
+mod manual;
 mod output;
 mod pages;
 mod routes;
@@ -64,6 +65,10 @@ enum Command {
     Refresh(gateways::ProgressArgs),
     /// Wait until every gateway enforces what is in the database.
     Warmup(gateways::ProgressArgs),
+    /// Print the completions for a shell: `source <(tidegate completions bash)`.
+    Completions(manual::CompletionsArgs),
+    /// Write the manual pages.
+    Man(manual::ManArgs),
     /// Create, list and revoke API tokens.
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -96,6 +101,11 @@ impl Cli {
             Command::Gateways(api) => block_on(gateways::list(&api)),
             Command::Refresh(args) => block_on(gateways::refresh(&args)),
             Command::Warmup(args) => block_on(gateways::warmup(&args)),
+            Command::Completions(args) => {
+                manual::completions(&args);
+                Ok(())
+            }
+            Command::Man(args) => manual::man(&args),
             Command::Serve(args) => serve::run(&args),
             Command::Health(args) => health::run(&args),
             Command::Token(command) => token::run(&command),
@@ -127,6 +137,32 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// `docs/CLI.md` below its line with this mark is made by this test, when it runs with
+    /// `TIDEGATE_WRITE_DOCS=1`.
+    #[test]
+    fn the_reference_is_what_the_commands_say() {
+        const MARK: &str = "<!-- What follows is made from the program. -->\n";
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/CLI.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let (head, reference) = page.split_once(MARK).expect("the page has the mark");
+        let options = clap_markdown::MarkdownOptions::new().show_footer(false).show_table_of_contents(false);
+        let made = clap_markdown::help_markdown_custom::<Cli>(&options.title("Reference".to_owned()));
+        // One title to a page, and lists without headings of their own.
+        let line = |line: &str| match line.strip_prefix("###### ") {
+            Some(list) => format!("{list}\n"),
+            None => format!("{}\n", line.replacen("# ", "## ", 1)),
+        };
+        let made: String = made.trim().lines().map(line).collect();
+        if std::env::var_os("TIDEGATE_WRITE_DOCS").is_some() {
+            std::fs::write(path, format!("{head}{MARK}\n{made}")).unwrap();
+        } else {
+            assert!(
+                reference.trim() == made.trim(),
+                "run this test with TIDEGATE_WRITE_DOCS=1, and look at the page"
+            );
+        }
     }
 
     #[test]
