@@ -13,7 +13,7 @@ use crate::http::{self, Request};
 use crate::ports::{Ports, ReservedPorts, local};
 use crate::process::{Identity, Process};
 use crate::programs::{Programs, public_authorities};
-use crate::render::{Edits, Upstream, render};
+use crate::render::{Edits, Upstream, put_filters, render};
 use crate::wait;
 
 /// How long an Envoy may take until it is ready.
@@ -102,6 +102,8 @@ pub enum Filter<'f> {
     Ours,
     /// Another module in the filter's place, without the recorder.
     Other(&'f Path),
+    /// These HTTP filters of Envoy's own in the filter's place, as its configuration has them.
+    Native(&'f [Value]),
 }
 
 /// How an [`Alone`] is started.
@@ -141,14 +143,18 @@ impl Alone {
             roots: roots.as_deref(),
             trusts: &[],
             recorder: setup.filter == Filter::Ours,
-            filter: setup.filter != Filter::None,
+            filter: matches!(setup.filter, Filter::Ours | Filter::Other(_)),
             upstream: setup.upstream,
             plugin: &Value::Null,
             faults: None,
             exact_balance: false,
         };
         let config = dir.join(format!("{name}.json"));
-        std::fs::write(&config, serde_json::to_vec(&render(&source, &edits)?)?)?;
+        let mut rendered = render(&source, &edits)?;
+        if let Filter::Native(filters) = setup.filter {
+            put_filters(&mut rendered, filters)?;
+        }
+        std::fs::write(&config, serde_json::to_vec(&rendered)?)?;
         let log = dir.join(format!("{name}.log"));
         let _ = std::fs::remove_file(&log);
         let mut command = command(&programs.envoy, &config, setup.workers, setup.cpu);

@@ -209,6 +209,18 @@ fn put_faults(config: &mut Value, faults: &Faults, ports: &Ports) -> Result<()> 
     Ok(())
 }
 
+/// Puts these HTTP filters before all others of the gate's listener.
+///
+/// # Errors
+/// A place is missing, or holds something else.
+pub fn put_filters(config: &mut Value, new: &[Value]) -> Result<()> {
+    let gate = named(at(config, "/static_resources/listeners")?, "gate")?;
+    let filters = at(gate, "/filter_chains/0/filters/0/typed_config/http_filters")?;
+    let filters = filters.as_array_mut().context("http_filters is not a list")?;
+    filters.splice(0..0, new.iter().cloned());
+    Ok(())
+}
+
 /// Adds to a list.
 ///
 /// # Errors
@@ -399,6 +411,10 @@ mod tests {
         let filters = gate.pointer("/filter_chains/0/filters/0/typed_config/http_filters").unwrap();
         assert_eq!(filters.as_array().unwrap().len(), 1, "the router: {filters}");
         assert!(!gate.to_string().contains("x-tidegate-cluster"), "{gate}");
+        put_filters(&mut rendered, &[json!({ "name": "envoy.filters.http.lua" })]).unwrap();
+        let gate = named(rendered.pointer_mut("/static_resources/listeners").unwrap(), "gate").unwrap();
+        let filters = gate.pointer("/filter_chains/0/filters/0/typed_config/http_filters").unwrap();
+        assert_eq!(filters[0]["name"], "envoy.filters.http.lua", "before the router: {filters}");
     }
 
     #[test]

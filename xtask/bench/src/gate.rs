@@ -1,6 +1,7 @@
 //! `bench gate`: Envoy's processor time per request, without and with filters.
 
 mod cases;
+mod competitors;
 mod report;
 mod slices;
 
@@ -89,7 +90,7 @@ fn told(duration: Duration) -> String {
 
 /// This program, and with it all that it starts from now on, on a processor of
 /// their own; each Envoy is put on the other one.
-fn pin_rest() -> Result<()> {
+pub fn pin_rest() -> Result<()> {
     let processors = std::thread::available_parallelism()?.get();
     ensure!(processors > 1, "this needs two processors: one for Envoy, one for what asks it");
     let pid = std::process::id().to_string();

@@ -1,6 +1,8 @@
 //! What every measurement runs on: a stack with routes, bans, geo rules and a
 //! country table, and the requests that go with them.
 
+pub mod large;
+
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -28,16 +30,21 @@ pub fn dir() -> PathBuf {
 
 /// A stack on free ports, with its files in an emptied folder of its own.
 pub fn options(name: &str, programs: &Programs) -> Result<Options> {
+    Ok(Options {
+        // Few connections: each worker gets its share.
+        exact_balance: true,
+        ..Options::new(emptied(name)?, PortChoice::Free, programs.clone())
+    })
+}
+
+/// A folder of this name for results, empty.
+pub fn emptied(name: &str) -> Result<PathBuf> {
     let dir = dir().join(name);
     if dir.exists() {
         std::fs::remove_dir_all(&dir).with_context(|| format!("cannot empty {}", dir.display()))?;
     }
     std::fs::create_dir_all(&dir)?;
-    Ok(Options {
-        // Few connections: each worker gets its share.
-        exact_balance: true,
-        ..Options::new(dir, PortChoice::Free, programs.clone())
-    })
+    Ok(dir)
 }
 
 /// Fills the database, and waits until the gate has it.

@@ -1,20 +1,28 @@
 //! What `bench gate` measures: each case is an Envoy that runs from the beginning to the end.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
 use tidegate_stack::envoy::{Alone, Filter, Setup};
 use tidegate_stack::flood::flood;
+use tidegate_stack::http::{self, Connection, Request};
 use tidegate_stack::process::Identity;
 use tidegate_stack::{FlagsAtStart, Options, Programs, Stack, Upstream};
 
 use super::slices::Slices;
-use super::{ENVOY_CPU, Module};
+use super::{ENVOY_CPU, Module, competitors};
 use crate::rounds::say;
 use crate::scene;
+
+/// What clients ask for that only have to be remembered by a limit, and who they are.
+const FLOODED: &str = "/svc-00/flood";
+const FLOOD: Range<u32> = 0x6500_0000..0x6500_0000 + 150_000;
+/// A client that asks in no slice.
+const ONE_CLIENT: &str = "9.9.9.9";
 
 /// A kind of case, as `--cases` names it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -27,6 +35,16 @@ pub enum CaseName {
     Gate,
     /// The gate with a limit by address.
     Limited,
+    /// That with a million bans, 660,000 ranges of countries and 1,223 more routes, templates.
+    Large,
+    /// Envoy's RBAC filter with the IP matcher and 100,000 bans.
+    Rbac,
+    /// A Lua script with the same list.
+    Lua,
+    /// Envoy's external authorization, over HTTP to a service that allows everything.
+    ExtAuthz,
+    /// Envoy's local rate limit by address.
+    LocalRatelimit,
 }
 
 impl CaseName {
@@ -37,12 +55,17 @@ impl CaseName {
             Self::Noop => "SDK filter that does nothing",
             Self::Gate => "Tidegate, all flags on",
             Self::Limited => "the same, one limit by address",
+            Self::Large => "the same, 1,000,000 bans, 660,000 ranges, 1,273 routes",
+            Self::Rbac => "Envoy's RBAC, IP matcher, 100,000 bans",
+            Self::Lua => "Lua, 100,000 bans",
+            Self::ExtAuthz => "Envoy's ext_authz, HTTP",
+            Self::LocalRatelimit => "Envoy's local rate limit by address",
         }
     }
 
     /// Whether the filter under test runs in it.
     fn has_gate(self) -> bool {
-        matches!(self, Self::Gate | Self::Limited)
+        matches!(self, Self::Gate | Self::Limited | Self::Large)
     }
 }
 
@@ -122,10 +145,8 @@ pub struct Starter<'p> {
     dir: PathBuf,
     noop: PathBuf,
     upstream: bool,
-    /// The port of a demo backend, as soon as one runs.
-    demo: Option<u16>,
-    /// Runs the demo backend of Envoys that have none of their own.
-    _demo: Option<Stack>,
+    /// A backend for Envoys that have none of their own, once it is needed.
+    service: Option<Stack>,
 }
 
 impl<'p> Starter<'p> {
@@ -133,10 +154,19 @@ impl<'p> Starter<'p> {
     pub fn new(programs: &'p Programs, upstream: bool) -> Result<Self> {
         let others = std::env::var_os("TIDEGATE_OTHER_FILTERS").context("run `cargo xtask bench`")?;
         let noop = PathBuf::from(others).join("tidegate_noop_filter.wasm");
-        let backend =
-            if upstream { Some(Stack::start(scene::options("gate-backend", programs)?)?) } else { None };
-        let demo = backend.as_ref().map(|stack| stack.demo().port());
-        Ok(Self { programs, dir: scene::dir().join("gate"), noop, upstream, demo, _demo: backend })
+        let dir = scene::emptied("gate-alone")?;
+        let mut starter = Self { programs, dir, noop, upstream, service: None };
+        if upstream {
+            starter.service()?;
+        }
+        Ok(starter)
+    }
+
+    fn service(&mut self) -> Result<()> {
+        if self.service.is_none() {
+            self.service = Some(Stack::start(scene::options("gate-service", self.programs)?)?);
+        }
+        Ok(())
     }
 
     /// Envoy without a filter.
@@ -161,12 +191,26 @@ impl<'p> Starter<'p> {
     fn start(&mut self, name: CaseName, module: Option<&Module>) -> Result<Case> {
         let of = module.map(|module| format!(" ({})", module.name)).unwrap_or_default();
         say(format_args!("starting: {}{of}", name.told()));
+        let alone = |alone| Ok(Case::alone(name, alone));
         match name {
-            CaseName::SecondBare => Ok(Case::alone(name, self.alone("second-bare", Filter::None)?)),
-            CaseName::Noop => Ok(Case::alone(name, self.alone("noop", Filter::Other(&self.noop))?)),
+            CaseName::SecondBare => alone(self.alone("second-bare", Filter::None)?),
+            CaseName::Noop => alone(self.alone("noop", Filter::Other(&self.noop))?),
+            CaseName::Rbac => alone(self.denying("rbac", competitors::rbac())?),
+            CaseName::Lua => alone(self.denying("lua", competitors::lua())?),
+            CaseName::ExtAuthz => {
+                self.service()?;
+                alone(self.alone("ext-authz", Filter::Native(&[competitors::ext_authz()]))?)
+            }
+            CaseName::LocalRatelimit => alone(self.limiting(competitors::local_ratelimit())?),
             CaseName::Gate => Case::gate(name, module, self.stack("gate", module)?),
             CaseName::Limited => {
                 let stack = self.stack("gate-limited", module)?;
+                put_limit(&stack)?;
+                Case::gate(name, module, stack)
+            }
+            CaseName::Large => {
+                let stack = self.stack("gate-large", module)?;
+                scene::large::enlarge(&stack)?;
                 put_limit(&stack)?;
                 Case::gate(name, module, stack)
             }
@@ -175,8 +219,32 @@ impl<'p> Starter<'p> {
 
     fn alone(&self, name: &str, filter: Filter<'_>) -> Result<Alone> {
         let upstream = if self.upstream { Upstream::Demo } else { Upstream::Nowhere };
-        let setup = Setup { filter, upstream, demo: self.demo, workers: 1, cpu: Some(ENVOY_CPU) };
+        let demo = self.service.as_ref().map(|stack| stack.demo().port());
+        let setup = Setup { filter, upstream, demo, workers: 1, cpu: Some(ENVOY_CPU) };
         Alone::start(name, self.programs, &self.dir, &setup)
+    }
+
+    /// An Envoy with a filter of its own that denies a list of addresses, and does so.
+    fn denying(&self, name: &str, filter: Value) -> Result<Alone> {
+        let alone = self.alone(name, Filter::Native(&[filter]))?;
+        for (client, status) in [(competitors::banned_address(), 403), (ONE_CLIENT.to_owned(), 200)] {
+            let answer = http::send(alone.gate(), &Request::get(FLOODED).from(&client))?;
+            ensure!(answer.status == status, "{name}: {client} got {}, not {status}", answer.status);
+        }
+        Ok(alone)
+    }
+
+    /// An Envoy with its own limit, which keeps as many addresses as that of the gate, and denies.
+    fn limiting(&self, filter: Value) -> Result<Alone> {
+        let alone = self.alone("local-ratelimit", Filter::Native(&[filter]))?;
+        flood(alone.gate(), FLOODED, FLOOD, 16)?;
+        let mut connection = Connection::open(alone.gate())?;
+        for _ in 0..=competitors::BURST {
+            if connection.send(&Request::get(FLOODED).from(ONE_CLIENT))?.status == 429 {
+                return Ok(alone);
+            }
+        }
+        bail!("the local rate limit denies nobody")
     }
 
     /// The gate as `bench`'s scene has it, with another build of the filter if there is one.
@@ -202,8 +270,10 @@ impl<'p> Starter<'p> {
 /// which the limiter keeps who used what.
 fn put_limit(stack: &Stack) -> Result<()> {
     // Nobody is replenished meanwhile, nor uses all of it up.
-    stack.put_limit("per-client", &json!({ "key": "ip", "rate": 1, "per": "day", "burst": 30_000 }))?;
-    let begin = 0x6500_0000;
-    flood(stack.gate(), "/svc-00/flood", begin..begin + 150_000, 16)?;
+    stack.put_limit(
+        "per-client",
+        &json!({ "key": "ip", "rate": 1, "per": "day", "burst": competitors::BURST }),
+    )?;
+    flood(stack.gate(), FLOODED, FLOOD, 16)?;
     stack.recorded(Duration::from_secs(60)).map(drop)
 }
