@@ -3,16 +3,19 @@
 //! figures of one machine. A program of its own, so that who does not measure does not
 //! build it.
 
+mod ban;
 mod chart;
 mod gate;
 mod intervals;
 mod limits;
+mod load;
 mod measure;
 mod pair;
 mod phases;
 mod rounds;
 mod scene;
 mod table;
+mod watchers;
 
 use std::process::ExitCode;
 
@@ -37,9 +40,15 @@ enum Bench {
     /// cached and recorded, without and with a limit. `--wasm NAME=FILE` sets another build of the
     /// filter beside this one. About three minutes.
     Gate(gate::GateArgs),
+    /// A ban, until the last worker enforces it, by API and by SQL, with 4 workers: where the milliseconds are.
+    /// Then 1,000 bans a second for a minute: whether one is lost, and what requests feel. About three minutes.
+    Ban(ban::BanArgs),
     /// All workers under one limit: requests per second with 1, 2 and 4 of them, and how
     /// often one finds another quicker. About two minutes.
     Limits(limits::LimitsArgs),
+    /// How long a worker's requests wait while it loads a million bans, 660,000 ranges of countries and 10,000
+    /// routes. About two minutes.
+    Load(load::LoadArgs),
     /// The rollout, phase by phase: latency, success, hit ratios and completeness
     /// from all flags off to all on and back, with an admin service made as slow as
     /// the database that the rollout starts from. Under a minute; `--long` for the record.
@@ -69,7 +78,9 @@ fn run(bench: &Bench) -> Result<()> {
     // What `cargo xtask bench` has built.
     let programs = Programs::find()?;
     match bench {
+        Bench::Ban(args) => ban::run(args, &programs),
         Bench::Gate(args) => gate::run(args, &programs),
+        Bench::Load(args) => load::run(args, &programs),
         Bench::Limits(args) => limits::run(args, &programs),
         Bench::Phases(args) => phases::run(args, &programs),
         Bench::ProxyVsDirect(args) => pair::run(args, &programs),

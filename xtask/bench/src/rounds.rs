@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::Write;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tidegate_stack::wait;
@@ -27,6 +28,22 @@ pub fn spread(values: &[f64]) -> [f64; 3] {
     [median, at(0), at(sorted.len().wrapping_sub(1))]
 }
 
+/// The times within which these shares of all are, 1 being the longest, by nearest rank. NaN: there are none.
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+pub fn quantiles<const N: usize>(times: &[f64], shares: [f64; N]) -> [f64; N] {
+    let mut sorted = times.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    shares.map(|share| {
+        let rank = (share * sorted.len() as f64).ceil().max(1.0) as usize;
+        sorted.get(rank - 1).copied().unwrap_or(f64::NAN)
+    })
+}
+
+/// Milliseconds.
+pub fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1_000.0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,5 +52,12 @@ mod tests {
     fn a_spread_has_both_ends() {
         assert_eq!(spread(&[4.0, 1.0, 2.0, 3.0]), [2.5, 1.0, 4.0]);
         assert!(spread(&[]).iter().all(|value| value.is_nan()));
+    }
+
+    #[test]
+    fn quantiles_are_of_the_nearest_rank() {
+        let times: Vec<f64> = (1..=200).rev().map(f64::from).collect();
+        assert_eq!(quantiles(&times, [0.0, 0.5, 0.99, 1.0]), [1.0, 100.0, 198.0, 200.0]);
+        assert!(quantiles(&[], [0.5])[0].is_nan());
     }
 }
