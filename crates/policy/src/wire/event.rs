@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize};
 
 use crate::check::{Answered, Check, PerCheck};
@@ -329,18 +330,31 @@ impl BatchHead {
 /// When the event cannot be encoded; then nothing is appended.
 pub fn append_event(bytes: &mut Vec<u8>, event: &TrafficEvent) -> Result<(), FormatError> {
     let before = bytes.len();
-    postcard::to_extend(event, Appending(bytes)).map(drop).map_err(|_| {
+    postcard::serialize_with_flavor(event, Appending(bytes)).map_err(|_| {
         bytes.truncate(before);
         FormatError::Malformed("event cannot be encoded")
     })
 }
 
-/// Output for postcard, which takes its output by value and drops it on an error.
+/// Output for postcard, which takes its output by value and drops it on an error. Texts are appended
+/// whole, where postcard's own output for a vector takes byte by byte.
 struct Appending<'b>(&'b mut Vec<u8>);
 
-impl Extend<u8> for Appending<'_> {
-    fn extend<I: IntoIterator<Item = u8>>(&mut self, bytes: I) {
-        self.0.extend(bytes);
+impl Flavor for Appending<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
     }
 }
 
