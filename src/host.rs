@@ -13,8 +13,6 @@ mod envoy;
 #[cfg(any(target_arch = "wasm32", test))]
 #[expect(unsafe_code, reason = "exports, and the crate's own that they call")]
 mod guards;
-#[cfg(any(target_arch = "wasm32", test))]
-mod header_map;
 #[cfg(target_arch = "wasm32")]
 #[expect(unsafe_code, reason = "imports")]
 mod imports;

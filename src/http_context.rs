@@ -8,7 +8,8 @@
 //! 3. `enforce` applies the limits and carries out the verdict.
 //! 4. `on_response_headers` edits the response, and with synchronous recording holds it
 //!    until the event is stored.
-//! 5. `on_log` or `on_done`, whichever comes first, records one event.
+//! 5. The callbacks for bodies and trailers change nothing: they tell what went past, and that all of it did.
+//! 6. `on_log` or `on_done`, whichever comes first, records one event.
 
 #[cfg(test)]
 mod tests;
@@ -28,8 +29,9 @@ use crate::host::live::{ContextKind, LiveContext};
 use crate::host::{CallToken, Host, HostError};
 use crate::metrics::Count;
 use crate::request::actions::{self, Handled, ResponseEdits};
+use crate::request::bodies::Bodies;
 use crate::request::evaluation::{Evaluated, Evaluation};
-use crate::request::facts::RequestFacts;
+use crate::request::facts::{Declared, RequestFacts};
 use crate::request::outcome::Outcome;
 use crate::request::performance::{self, Timing};
 use crate::request::reply::Denied;
@@ -43,6 +45,7 @@ pub struct RequestContext<H: Host> {
     filter: Option<Rc<Filter<H>>>,
     request: RequestState,
     response: ResponseState,
+    bodies: Bodies,
     live: LiveContext,
 }
 
@@ -80,8 +83,10 @@ struct DecidedRequest {
     /// Monotonic clock, nanoseconds.
     arrived_ns: u64,
     event: TrafficEvent,
-    /// Whether it has a `content-length`.
-    declares_length: bool,
+    /// When the gate let it go on, by the same clock; `None`: it did not.
+    sent_ns: Option<u64>,
+    /// The length of its body, as it declares it.
+    declared: Declared,
     /// `None` if the request is not measured.
     timing: Option<Timing>,
     edits: Option<Box<ResponseEdits>>,
@@ -106,12 +111,34 @@ struct Enforced {
 }
 
 impl<H: Host> HttpContext for RequestContext<H> {
-    fn on_http_request_headers(&mut self, _num_headers: usize, _end_of_stream: bool) -> Action {
+    fn on_http_request_headers(&mut self, _num_headers: usize, end_of_stream: bool) -> Action {
+        self.bodies.request.add(0, end_of_stream);
         self.on_request_headers()
     }
 
-    fn on_http_response_headers(&mut self, _num_headers: usize, _end_of_stream: bool) -> Action {
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        self.bodies.request.add(size, end_of_stream);
+        Action::Continue
+    }
+
+    fn on_http_request_trailers(&mut self, _num_trailers: usize) -> Action {
+        self.bodies.request.add(0, true);
+        Action::Continue
+    }
+
+    fn on_http_response_headers(&mut self, _num_headers: usize, end_of_stream: bool) -> Action {
+        self.on_response_part(0, end_of_stream);
         self.on_response_headers()
+    }
+
+    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        self.on_response_part(size, end_of_stream);
+        Action::Continue
+    }
+
+    fn on_http_response_trailers(&mut self, _num_trailers: usize) -> Action {
+        self.on_response_part(0, true);
+        Action::Continue
     }
 
     /// Envoy logs every request. For one that Envoy itself refused, this is the first
@@ -161,7 +188,8 @@ impl<H: Host> RequestContext<H> {
     /// The context of a request whose headers have not come; `number` is the context's.
     pub fn new(host: H, filter: Option<Rc<Filter<H>>>, number: u32) -> Self {
         let (request, response) = (RequestState::Unseen, ResponseState::Awaited);
-        Self { host, filter, request, response, live: LiveContext::new(number, ContextKind::Http) }
+        let live = LiveContext::new(number, ContextKind::Http);
+        Self { host, filter, request, response, bodies: Bodies::default(), live }
     }
 
     /// Decides the request, or asks the admin service what the decision needs.
@@ -207,17 +235,25 @@ impl<H: Host> RequestContext<H> {
             self.request = RequestState::Decided(decided(&filter, arrived, evaluation, outcome, edits));
             return action;
         }
-        self.evaluate(&filter, arrived, evaluation)
+        self.evaluate(&filter, arrived, evaluation, || monotonic_ns)
     }
 
-    /// Evaluates the checks, as far as their answers have come.
-    fn evaluate(&mut self, filter: &Filter<H>, arrived: Arrival, mut evaluation: Evaluation) -> Action {
+    /// Evaluates the checks, as far as their answers have come. `now_ns`: the monotonic clock.
+    fn evaluate(
+        &mut self,
+        filter: &Filter<H>,
+        arrived: Arrival,
+        mut evaluation: Evaluation,
+        now_ns: impl FnOnce() -> u64,
+    ) -> Action {
         let Some(evaluated) = evaluation.evaluate(filter) else {
             self.request = RequestState::Evaluating { arrived, evaluation: Box::new(evaluation) };
             return Action::Pause;
         };
         let Enforced { action, outcome, edits } = enforce(filter, evaluated);
-        self.request = RequestState::Decided(decided(filter, arrived, evaluation, outcome, edits));
+        let sent_ns = (action == Action::Continue).then(now_ns);
+        let decided = decided(filter, arrived, evaluation, outcome, edits);
+        self.request = RequestState::Decided(DecidedRequest { sent_ns, ..decided });
         action
     }
 
@@ -242,8 +278,17 @@ impl<H: Host> RequestContext<H> {
         }
         let request = replace(&mut self.request, RequestState::Unseen);
         let RequestState::Evaluating { arrived, evaluation } = request else { return };
-        if self.evaluate(filter, arrived, *evaluation) == Action::Continue {
+        let host = self.host.clone();
+        if self.evaluate(filter, arrived, *evaluation, || host.monotonic_ns()) == Action::Continue {
             let _ = filter.count_error(self.host.resume_request());
+        }
+    }
+
+    /// A part of the response goes past: its headers, bytes of its body, its trailers.
+    fn on_response_part(&mut self, bytes: usize, ends: bool) {
+        self.bodies.response.add(bytes, ends);
+        if ends && matches!(self.request, RequestState::Decided(DecidedRequest { sent_ns: Some(_), .. })) {
+            self.bodies.ended_ns = Some(self.host.monotonic_ns());
         }
     }
 
@@ -300,19 +345,20 @@ impl<H: Host> RequestContext<H> {
         // If it is not decided yet, the client has left.
         self.end_evaluation(&filter);
         let metrics = &filter.instance.metrics;
-        let (mut event, declares_length) = match replace(&mut self.request, RequestState::Recorded) {
-            RequestState::Decided(DecidedRequest { arrived_ns, mut event, declares_length, .. }) => {
+        let (mut event, declared) = match replace(&mut self.request, RequestState::Recorded) {
+            RequestState::Decided(DecidedRequest { arrived_ns, sent_ns, mut event, declared, .. }) => {
                 let took_ns = self.host.monotonic_ns().saturating_sub(arrived_ns);
                 event.duration_us = Some(took_ns / 1_000);
-                (event, declares_length)
+                event.upstream_us = self.bodies.ended_after(sent_ns).map(|ns| ns / 1_000);
+                (event, declared)
             }
             RequestState::Unseen => {
                 metrics.count(Count::Unseen);
-                (event::of_unseen(&self.host), true)
+                (event::of_unseen(&self.host), Declared::Unreadable)
             }
             RequestState::Evaluating { .. } | RequestState::Recorded => return,
         };
-        event::complete(&self.host, &mut event, declares_length);
+        event::complete(&self.host, &mut event, &self.bodies, declared);
         if event.reason.as_deref() == Some(event::UNKNOWN_BACKEND) {
             metrics.count(Count::UnknownBackend);
         }
@@ -347,9 +393,9 @@ fn decided<H: Host>(
     edits: Option<Box<ResponseEdits>>,
 ) -> DecidedRequest {
     let found = evaluation.finish(&filter.instance.metrics);
-    let (timing, declares_length) = (found.timing, found.facts.declares_length());
+    let (timing, declared) = (found.timing, found.facts.declared());
     let event = event::of_decided(arrived.wall_ms, found, outcome);
-    DecidedRequest { arrived_ns: arrived.monotonic_ns, event, declares_length, timing, edits }
+    DecidedRequest { arrived_ns: arrived.monotonic_ns, sent_ns: None, event, declared, timing, edits }
 }
 
 /// Carries out a decision, in the phase of the request's headers.
@@ -374,14 +420,14 @@ fn pass<H: Host>(
     route: Option<&RouteMatch<'_>>,
     outcome: Outcome,
 ) -> Enforced {
-    let Evaluated { decision, facts, tables, random_bits } = evaluated;
+    let Evaluated { decision, facts, lines, tables, random_bits } = evaluated;
     let rule = decision.allowed_by.map(|prefix| prefix.to_string());
     let mut outcome = Outcome { rule, ..outcome }.on_route(route);
     let route_name = route.map(|route| route.route);
     let edits_of_denied = || route.and_then(|route| ResponseEdits::of(route, facts, None));
     // A client on the allow list skips limits too.
     let tables = tables.filter(|_| decision.allowed_by.is_none());
-    let limits = tables.map(|tables| limits::check(&filter.instance, tables, route, facts));
+    let limits = tables.map(|tables| limits::check(&filter.instance, tables, route, facts, lines));
     let limits = limits.unwrap_or_default();
     outcome.shadow_limit = limits.shadow_denied;
     if let Some(limited) = limits.denied {

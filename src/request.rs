@@ -4,6 +4,7 @@
 pub mod accept;
 pub mod access_log;
 pub mod actions;
+pub mod bodies;
 pub mod cluster_names;
 pub mod descriptors;
 pub mod evaluation;

@@ -50,7 +50,7 @@ impl<H: Host> RootContext for PluginRoot<H> {
                 return false;
             }
         };
-        let root_id = host.property(&["plugin_root_id"]).ok().flatten().unwrap_or_default();
+        let root_id = host.property("plugin_root_id").ok().flatten().unwrap_or_default();
         let role = if root_id == RECORDER_ROOT_ID.as_bytes() { Role::Recorder } else { Role::Gate };
         let instance = self.worker.join(&config, role);
         instance.sync.borrow_mut().load_now();

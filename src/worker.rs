@@ -105,7 +105,7 @@ impl<H: Host> AdminInstance<H> {
         let id = instance_id(&key.admin);
         let queue = EventQueue::new(host.clone(), Keys::new(id).events(), id);
         let queue = Rc::new(queue);
-        let node = host.property(&["xds", "node", "id"]).ok().flatten().unwrap_or_default();
+        let node = host.property("xds\0node\0id").ok().flatten().unwrap_or_default();
         let client = Rc::new(AdminClient::new(host.clone(), key.admin.clone(), node));
         let sync =
             TableSync::new(host.clone(), metrics.clone(), client.clone(), Keys::new(id), key.role, source);

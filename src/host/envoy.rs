@@ -11,10 +11,10 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType, Status};
 
 use super::guards::notify_request;
-use super::header_map::map_bytes;
-use super::imports::{self, add_header, error, remove_header, set_header};
+use super::imports::{self, add_header, error, header_map, remove_header, set_header};
 use super::{
-    Call, CallToken, Cas, Expect, HeaderPairs, Host, HostError, LocalReply, MetricId, MetricKind, QueueId,
+    Call, CallToken, Cas, Expect, HeaderMap, Host, HostError, LocalReply, MetricId, MetricKind, QueueId,
+    map_bytes,
 };
 
 /// A compare-and-set token that Envoy never hands out in practice: with it a
@@ -92,9 +92,7 @@ impl Host for Envoy {
     }
 
     fn call_header(&self, name: &str) -> Option<Vec<u8>> {
-        // Not the one header's value: of a call that failed there is no map, on which
-        // the crate panics, while all of none are none.
-        value_of(hostcalls::get_map_bytes(MapType::HttpCallResponseHeaders).ok()?, name)
+        header_map(MapType::HttpCallResponseHeaders).first(name.as_bytes()).map(<[u8]>::to_vec)
     }
 
     fn call_body(&self, max: usize) -> Vec<u8> {
@@ -102,9 +100,8 @@ impl Host for Envoy {
         body.ok().flatten().unwrap_or_default()
     }
 
-    fn request_headers(&self) -> HeaderPairs {
-        let headers = hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default();
-        headers.into_iter().map(|(name, value)| (name.into_bytes(), value)).collect()
+    fn request_headers(&self) -> HeaderMap {
+        header_map(MapType::HttpRequestHeaders)
     }
 
     fn set_request_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
@@ -119,9 +116,8 @@ impl Host for Envoy {
         remove_header(MapType::HttpRequestHeaders, name)
     }
 
-    fn response_header(&self, name: &str) -> Option<Vec<u8>> {
-        let headers = hostcalls::get_map_bytes(MapType::HttpResponseHeaders).ok()?;
-        value_of(headers, name)
+    fn response_headers(&self) -> HeaderMap {
+        header_map(MapType::HttpResponseHeaders)
     }
 
     fn set_response_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
@@ -159,8 +155,8 @@ impl Host for Envoy {
         imports::set_property(name, value)
     }
 
-    fn property(&self, path: &[&str]) -> Result<Option<Vec<u8>>, HostError> {
-        hostcalls::get_property(path.to_vec()).map_err(host_error)
+    fn property(&self, path: &str) -> Result<Option<Vec<u8>>, HostError> {
+        imports::property(path)
     }
 
     fn plugin_configuration(&self) -> Result<Vec<u8>, HostError> {
@@ -213,11 +209,6 @@ impl Host for Envoy {
 
 fn host_error(status: Status) -> HostError {
     error(status as u32)
-}
-
-/// A header's first value.
-fn value_of(headers: Vec<(String, Vec<u8>)>, name: &str) -> Option<Vec<u8>> {
-    headers.into_iter().find(|(other, _)| other == name).map(|(_, value)| value)
 }
 
 /// `SetEnvoyFilterStateArguments` (`source/extensions/common/wasm/ext/set_envoy_filter_state.proto`):

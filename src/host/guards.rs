@@ -1,4 +1,4 @@
-//! In front of four callbacks of proxy-wasm, for what Envoy does and the crate's dispatcher
+//! In front of eight callbacks of proxy-wasm, for what Envoy does and the crate's dispatcher
 //! traps on, or has no word for. Each is an export under a name of its own; the step after
 //! the link (`xtask/src/filter.rs`) gives it the callback's name and drops the
 //! crate's. A module without that step works, unguarded.
@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | logs a request after it deleted its context (access logs that HTTP/3 defers until the last ack) | trap |
 //! | tells a VM that was loaded anew of a message for a root of the one before: numbers begin at 1 again | trap |
-//! | shows response headers of a request whose context is deleted (seen with ext_proc) | trap |
+//! | shows a response, or more of a body, of a request whose context is deleted (headers seen with ext_proc) | trap |
 //! | takes 1 (`Action::Pause`) for "stop the headers only" where the plugin has `allow_on_headers_stop_iteration`: a body that arrives lets the headers go on, undecided | a banned POST passes |
 //!
 //! No others: Envoy creates a root before it configures or ticks it and forgets its timer
@@ -28,6 +28,10 @@ unsafe extern "C" {
     safe fn proxy_on_queue_ready(root: u32, queue: u32);
     safe fn proxy_on_request_headers(context: u32, headers: usize, end: bool) -> Action;
     safe fn proxy_on_response_headers(context: u32, headers: usize, end: bool) -> Action;
+    safe fn proxy_on_request_body(context: u32, bytes: usize, end: bool) -> Action;
+    safe fn proxy_on_request_trailers(context: u32, trailers: usize) -> Action;
+    safe fn proxy_on_response_body(context: u32, bytes: usize, end: bool) -> Action;
+    safe fn proxy_on_response_trailers(context: u32, trailers: usize) -> Action;
     #[cfg(target_arch = "wasm32")]
     safe fn proxy_on_foreign_function(context: u32, function: u32, len: usize);
 }
@@ -57,6 +61,34 @@ extern "C" fn guarded_on_request_headers(context: u32, headers: usize, end: bool
 extern "C" fn guarded_on_response_headers(context: u32, headers: usize, end: bool) -> u32 {
     let is_live = is_live(context, ContextKind::Http);
     status(if is_live { proxy_on_response_headers(context, headers, end) } else { Action::Continue })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn guarded_on_request_body(context: u32, bytes: usize, end: bool) -> u32 {
+    passes(context, || proxy_on_request_body(context, bytes, end))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn guarded_on_request_trailers(context: u32, trailers: usize) -> u32 {
+    passes(context, || proxy_on_request_trailers(context, trailers))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn guarded_on_response_body(context: u32, bytes: usize, end: bool) -> u32 {
+    passes(context, || proxy_on_response_body(context, bytes, end))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn guarded_on_response_trailers(context: u32, trailers: usize) -> u32 {
+    passes(context, || proxy_on_response_trailers(context, trailers))
+}
+
+/// What the filter only looks at goes on, whatever the callback says.
+fn passes(context: u32, callback: impl FnOnce() -> Action) -> u32 {
+    if is_live(context, ContextKind::Http) {
+        callback();
+    }
+    0
 }
 
 /// The dispatcher's way to a request from another context's callback: it makes the host calls
@@ -170,6 +202,22 @@ mod tests {
         let guard = || assert_eq!(guarded_on_response_headers(GONE, 3, false), 0);
         let callback = || assert_ne!(proxy_on_response_headers(GONE, 3, false), Action::Pause);
         only_the_guard_lives("response_of_a_context_that_is_gone", guard, callback);
+    }
+
+    #[test]
+    fn bodies_of_a_context_that_is_gone() {
+        let guard = || {
+            let passed = [
+                guarded_on_request_body(GONE, 3, false),
+                guarded_on_request_trailers(GONE, 1),
+                guarded_on_response_body(GONE, 3, true),
+                guarded_on_response_trailers(GONE, 1),
+            ];
+            assert_eq!(passed, [0; 4]);
+        };
+        let callback = || assert_ne!(proxy_on_response_body(GONE, 3, false), Action::Pause);
+        only_the_guard_lives("bodies_of_a_context_that_is_gone", guard, callback);
+        assert_eq!(guarded_on_response_body(REQUEST, 3, true), 0);
     }
 
     #[test]

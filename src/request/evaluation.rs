@@ -31,6 +31,8 @@ pub struct Evaluated<'e> {
     pub decision: Decision<'e>,
     /// The request.
     pub facts: &'e RequestFacts,
+    /// The request's header lines.
+    pub lines: Vec<(&'e [u8], &'e [u8])>,
     /// The tables that the request began with; none before the first ones came.
     pub tables: Option<&'e Tables>,
     /// The request's random bits.
@@ -122,6 +124,7 @@ impl Evaluation {
                     return Some(Evaluated {
                         decision,
                         facts,
+                        lines,
                         tables: tables.as_deref(),
                         random_bits: *random_bits,
                     });

@@ -10,7 +10,7 @@ use tidegate_policy::request::Facts;
 
 use super::{forwarded_for, passes, path_parameters, performance};
 use crate::config::{OWN_PREFIX, TrustedHops};
-use crate::host::{HeaderPairs, Host};
+use crate::host::{HeaderMap, Host};
 use crate::metrics::{Count, Metrics};
 
 /// The longest `x-request-id` that is shown.
@@ -19,40 +19,59 @@ const MAX_REQUEST_ID: usize = 128;
 /// A request's headers and client.
 pub struct RequestFacts {
     client: Option<IpAddr>,
-    method: Option<Vec<u8>>,
-    host: Option<Vec<u8>>,
-    path: Option<Vec<u8>>,
-    https: bool,
-    /// Where the user agent is in `headers`.
+    headers: HeaderMap,
+    /// Where in `headers` the method is, the host, the path and the user agent.
+    method: Option<usize>,
+    host: Option<usize>,
+    path: Option<usize>,
     user_agent: Option<usize>,
+    /// The values of several hosts, joined: then none of them is the host.
+    hosts: Option<Vec<u8>>,
+    https: bool,
     /// Whether the peer's word on the client counts.
     has_trusted_hop: bool,
     /// Whether the client sent headers that only the filter may set.
     has_own: bool,
-    /// Whether the headers could not be read.
-    unreadable: bool,
     wants_performance: bool,
     country_source: CountrySource,
-    declares_length: bool,
+    declared: Declared,
     /// Passes through gates that it tells of.
     passes: usize,
     /// The path without parameters, with its query, if it has some and they do not count.
     matched_path: Option<Vec<u8>>,
-    /// Without pseudo-headers; names in lower case.
-    headers: HeaderPairs,
+}
+
+/// The length that headers declare of a body (`content-length`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Declared {
+    /// None.
+    #[default]
+    Nothing,
+    /// So many bytes.
+    Bytes(u64),
+    /// Something else.
+    Unreadable,
+}
+
+impl Declared {
+    /// As the value of `content-length` says.
+    pub fn of(value: &[u8]) -> Self {
+        let digits = std::str::from_utf8(value).ok().filter(|text| !text.starts_with('+'));
+        digits.and_then(|text| text.parse().ok()).map_or(Self::Unreadable, Self::Bytes)
+    }
 }
 
 /// The values of a request's headers that its event records.
 #[derive(PartialEq, Eq, Debug, Default)]
-pub struct RecordedFacts {
+pub struct RecordedFacts<'r> {
     /// `:method`.
-    pub method: Option<Vec<u8>>,
+    pub method: Option<&'r [u8]>,
     /// `:authority`, port included.
-    pub host: Option<Vec<u8>>,
+    pub host: Option<&'r [u8]>,
     /// `:path`, query included.
-    pub path: Option<Vec<u8>>,
+    pub path: Option<&'r [u8]>,
     /// `user-agent`.
-    pub user_agent: Option<Vec<u8>>,
+    pub user_agent: Option<&'r [u8]>,
 }
 
 impl RequestFacts {
@@ -66,14 +85,12 @@ impl RequestFacts {
         country_header: Option<&str>,
         hops: Option<&TrustedHops>,
     ) -> Self {
-        let source_address = host.property(&["source", "address"]).ok().flatten();
+        let source_address = host.property("source\0address").ok().flatten();
         let client = source_address.as_deref().and_then(client_address);
-        let pairs = host.request_headers();
-        // Every request has headers: if there are none, they could not be read.
-        let unreadable = pairs.is_empty();
         let source = source_address.as_deref().unwrap_or_default();
         let has_trusted_hop = is_trusted_hop(source, client);
-        let mut request = Self { unreadable, has_trusted_hop, ..Self::of(client, pairs, country_header) };
+        let of = Self::of(client, host.request_headers(), country_header);
+        let mut request = Self { has_trusted_hop, ..of };
         let forwarded =
             hops.and_then(|hops| forwarded_for::client(hops, client, &mut request.forwarded_for()));
         if forwarded.is_some() {
@@ -94,66 +111,79 @@ impl RequestFacts {
     }
 
     /// What its headers say.
-    pub fn of(client: Option<IpAddr>, pairs: HeaderPairs, country_header: Option<&str>) -> Self {
+    pub fn of(client: Option<IpAddr>, headers: HeaderMap, country_header: Option<&str>) -> Self {
         let country_header = country_header.map(str::as_bytes);
-        let mut countries = 0usize;
+        let country_source =
+            if country_header.is_some() { CountrySource::Header(None) } else { CountrySource::Table };
         let mut request = Self {
             client,
             method: None,
             host: None,
             path: None,
-            https: false,
             user_agent: None,
+            hosts: None,
+            https: false,
             has_trusted_hop: false,
             has_own: false,
-            unreadable: false,
             wants_performance: false,
-            country_source: if country_header.is_some() {
-                CountrySource::Header(None)
-            } else {
-                CountrySource::Table
-            },
-            declares_length: false,
+            country_source,
+            declared: Declared::Nothing,
             passes: 0,
             matched_path: None,
-            headers: Vec::with_capacity(pairs.len()),
+            headers: HeaderMap::default(),
         };
-        for (mut name, value) in pairs {
-            match name.as_slice() {
-                b":method" => request.method = Some(value),
-                b":authority" | b"host" => {
-                    // Of several none is the host: as when Envoy joins them.
-                    request.host = Some(match request.host.take() {
-                        None => value,
-                        Some(before) => [before, value].join(&b','),
-                    });
-                }
-                b":path" => request.path = Some(value),
+        let mut countries = 0usize;
+        for (at, (name, value)) in headers.iter().enumerate() {
+            match name {
+                b":method" => request.method = Some(at),
+                b":authority" | b"host" => request.add_host(&headers, at),
+                b":path" => request.path = Some(at),
                 b":scheme" => request.https = value == b"https",
                 [b':', ..] => {}
-                _ => {
-                    // Envoy's are in lower case already; this only makes sure.
-                    name.make_ascii_lowercase();
-                    if country_header == Some(name.as_slice()) {
+                name => {
+                    if country_header == Some(name) {
                         countries = countries.saturating_add(1);
                         // Of two lines, one is not the trusted filter's: neither counts.
                         let one = Country::new(value.trim_ascii()).filter(|_| countries == 1);
                         request.country_source = CountrySource::Header(one);
                     }
-                    match name.as_slice() {
-                        b"user-agent" => request.user_agent = Some(request.headers.len()),
-                        b"content-length" => request.declares_length = true,
-                        name if name == passes::HEADER.as_bytes() => {
-                            request.passes = request.passes.saturating_add(passes::told_in(&value));
-                        }
-                        performance::WANTED_HEADER => request.wants_performance |= value == b"1",
-                        name => request.has_own |= name.starts_with(OWN_PREFIX),
-                    }
-                    request.headers.push((name, value));
+                    request.take_header(at, name, value);
                 }
             }
         }
-        request
+        Self { headers, ..request }
+    }
+
+    fn take_header(&mut self, at: usize, name: &[u8], value: &[u8]) {
+        match name {
+            b"user-agent" => self.user_agent = Some(at),
+            b"content-length" => self.declared = Declared::of(value),
+            performance::WANTED_HEADER => self.wants_performance |= value == b"1",
+            name if name == passes::HEADER.as_bytes() => {
+                self.passes = self.passes.saturating_add(passes::told_in(value));
+            }
+            name => self.has_own |= name.starts_with(OWN_PREFIX),
+        }
+    }
+
+    /// Of several hosts none is the host: as when Envoy joins them.
+    fn add_host(&mut self, headers: &HeaderMap, at: usize) {
+        if let Some(before) = self.host {
+            let first = || headers.value(before).unwrap_or_default().to_vec();
+            let mut hosts = self.hosts.take().unwrap_or_else(first);
+            hosts.push(b',');
+            hosts.extend_from_slice(headers.value(at).unwrap_or_default());
+            self.hosts = Some(hosts);
+        }
+        self.host = Some(at);
+    }
+
+    fn value(&self, at: Option<usize>) -> Option<&[u8]> {
+        self.headers.value(at?)
+    }
+
+    fn host(&self) -> Option<&[u8]> {
+        self.hosts.as_deref().or_else(|| self.value(self.host))
     }
 
     /// The client's address, by Envoy's trusted-hop rules, or by the same rules where it passed over an
@@ -174,12 +204,12 @@ impl RequestFacts {
 
     /// From now on the request is matched, redirected and rewritten by its path without parameters.
     pub fn strip_path_parameters(&mut self) {
-        self.matched_path = self.path.as_deref().and_then(path_parameters::without);
+        self.matched_path = self.value(self.path).and_then(path_parameters::without);
     }
 
-    /// Whether there is a `content-length`.
-    pub fn declares_length(&self) -> bool {
-        self.declares_length
+    /// The length of its body, as `content-length` declares it.
+    pub fn declared(&self) -> Declared {
+        self.declared
     }
 
     /// Whether the client asks for performance headers.
@@ -189,14 +219,14 @@ impl RequestFacts {
 
     /// The entries of `X-Forwarded-For`, from the right.
     fn forwarded_for(&self) -> impl Iterator<Item = &[u8]> {
-        let lines = self.headers.iter().filter(|(name, _)| name == forwarded_for::HEADER);
-        forwarded_for::entries(lines.map(|(_, value)| value.as_slice()))
+        forwarded_for::entries(self.headers.values(forwarded_for::HEADER))
     }
 
     /// Removes headers that only the filter may set; false when the host refused that,
     /// or the headers could not be read.
     pub fn remove_own_headers<H: Host>(&self, host: &H) -> bool {
-        if self.unreadable {
+        // Every request has headers: if there are none, they could not be read.
+        if self.headers.is_empty() {
             return false;
         }
         !self.has_own
@@ -205,19 +235,23 @@ impl RequestFacts {
             })
     }
 
-    /// The header lines that a decision looks at: all but those that only the filter
-    /// may set.
+    /// The header lines that a decision looks at: all but pseudo-headers, the host, and those that only
+    /// the filter may set.
     pub fn lines(&self) -> Vec<(&[u8], &[u8])> {
-        let not_own = |(name, _): &&(Vec<u8>, Vec<u8>)| !self.has_own || !name.starts_with(OWN_PREFIX);
-        self.headers.iter().filter(not_own).map(|(name, value)| (name.as_slice(), value.as_slice())).collect()
+        let is_line = |name: &[u8]| {
+            !name.starts_with(b":") && name != b"host" && !(self.has_own && name.starts_with(OWN_PREFIX))
+        };
+        let mut lines = Vec::with_capacity(self.headers.len());
+        lines.extend(self.headers.iter().filter(|(name, _)| is_line(name)));
+        lines
     }
 
     /// The facts, over the lines of [`lines`](Self::lines).
     pub fn facts<'r>(&'r self, lines: &'r [(&'r [u8], &'r [u8])], random_bits: u32) -> Facts<'r> {
         Facts {
             client: self.client,
-            method: self.method.as_deref().unwrap_or_default(),
-            host: self.host.as_deref().unwrap_or_default(),
+            method: self.value(self.method).unwrap_or_default(),
+            host: self.host().unwrap_or_default(),
             path: self.target(),
             headers: lines,
             random_bits,
@@ -228,19 +262,18 @@ impl RequestFacts {
     /// Whether it came over TLS as far as Envoy knows, the host as sent, and the
     /// path with its query.
     pub fn url_parts(&self) -> (bool, &[u8], &[u8]) {
-        (self.https, self.host.as_deref().unwrap_or_default(), self.target())
+        (self.https, self.host().unwrap_or_default(), self.target())
     }
 
     /// The path that is decided by, with its query.
     fn target(&self) -> &[u8] {
-        self.matched_path.as_ref().or(self.path.as_ref()).map(Vec::as_slice).unwrap_or_default()
+        self.matched_path.as_deref().or_else(|| self.value(self.path)).unwrap_or_default()
     }
 
     /// `X-Forwarded-Proto`, if a hop sent it whose word counts: Envoy itself takes it from
     /// anybody where trusted addresses are listed (`xff_trusted_cidrs`).
     pub fn forwarded_proto(&self) -> Option<&[u8]> {
-        let line = self.headers.iter().find(|(name, _)| name == b"x-forwarded-proto");
-        line.filter(|_| self.has_trusted_hop).map(|(_, value)| value.as_slice())
+        self.headers.first(b"x-forwarded-proto").filter(|_| self.has_trusted_hop)
     }
 
     /// The `Origin` header: where the page is from that a browser makes the request for.
@@ -250,7 +283,7 @@ impl RequestFacts {
 
     /// The values of a header's lines. `name` in lower case.
     pub fn values(&self, name: &'static [u8]) -> impl Iterator<Item = &[u8]> + Clone {
-        self.headers.iter().filter(move |(other, _)| other == name).map(|(_, value)| value.as_slice())
+        self.headers.values(name)
     }
 
     /// The `x-request-id`, if it is of 1 to [`MAX_REQUEST_ID`] characters that are visible ASCII, and
@@ -262,10 +295,13 @@ impl RequestFacts {
     }
 
     /// The values that an event records, as they came.
-    pub fn into_recorded(mut self) -> RecordedFacts {
-        let agent = self.user_agent.and_then(|at| self.headers.get_mut(at));
-        let user_agent = agent.map(|(_, value)| std::mem::take(value));
-        RecordedFacts { method: self.method, host: self.host, path: self.path, user_agent }
+    pub fn recorded(&self) -> RecordedFacts<'_> {
+        RecordedFacts {
+            method: self.value(self.method),
+            host: self.host(),
+            path: self.value(self.path),
+            user_agent: self.value(self.user_agent),
+        }
     }
 }
 
@@ -289,8 +325,7 @@ mod tests {
     }
 
     fn trusting(country_header: Option<&str>, pairs: &[(&str, &[u8])]) -> RequestFacts {
-        let pairs = pairs.iter().map(|(n, v)| (n.as_bytes().to_vec(), v.to_vec())).collect();
-        RequestFacts::of(None, pairs, country_header)
+        RequestFacts::of(None, HeaderMap::of(pairs), country_header)
     }
 
     #[test]
@@ -358,7 +393,7 @@ mod tests {
             (facts.method, facts.host, facts.path),
             (&b"GET"[..], &b"Example.org:80"[..], &b"/a?b"[..])
         );
-        assert_eq!(request.into_recorded().user_agent.as_deref(), Some(&b"curl\xff"[..]));
+        assert_eq!(request.recorded().user_agent, Some(&b"curl\xff"[..]));
     }
 
     #[test]
@@ -366,6 +401,6 @@ mod tests {
         let request = request(&[]);
         let facts = request.facts(&[], 0);
         assert_eq!((facts.method, facts.host, facts.path), (&b""[..], &b""[..], &b""[..]));
-        assert_eq!(request.into_recorded(), RecordedFacts::default());
+        assert_eq!(request.recorded(), RecordedFacts::default());
     }
 }

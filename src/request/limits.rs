@@ -32,7 +32,7 @@ pub struct LimitDenial<'t> {
 }
 
 /// Takes the request out of the limits that hold for it, in the order of their names,
-/// up to the first that has nothing left. `route`: the one that matched.
+/// up to the first that has nothing left. `route`: the one that matched; `lines`: those of `facts`.
 ///
 /// A limit is not a check: no other service could answer it, and whether it holds depends on
 /// what the checks found. So limits come after the decision that the request may pass, from
@@ -45,14 +45,14 @@ pub fn check<'t, H: Host>(
     tables: &'t Tables,
     route: Option<&RouteMatch<'_>>,
     facts: &RequestFacts,
+    lines: &[(&[u8], &[u8])],
 ) -> LimitCheck<'t> {
     let mut found = LimitCheck::default();
     if tables.limits.is_empty() {
         return found;
     }
     let metrics = &instance.metrics;
-    let lines = facts.lines();
-    for (limit, value) in tables.limits.of(&facts.facts(&lines, 0), route) {
+    for (limit, value) in tables.limits.of(&facts.facts(lines, 0), route) {
         match instance.limiter.take(limit, &value) {
             LimitAnswer::Passes { tat } => {
                 metrics.count(Count::LimitsPassed);

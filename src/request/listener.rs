@@ -40,14 +40,14 @@ fn is_https<H: Host>(filter: &Filter<H>, facts: &RequestFacts) -> bool {
     filter.listener_https.unwrap_or_else(|| match facts.forwarded_proto() {
         Some(b"https") => true,
         Some(b"http") => false,
-        _ => filter.instance.host.property(&["connection", "tls_version"]).is_ok_and(|tls| tls.is_some()),
+        _ => filter.instance.host.property("connection\0tls_version").is_ok_and(|tls| tls.is_some()),
     })
 }
 
 /// The port that clients know the listener by: as configured, else the one at which
 /// the current request arrived.
 pub fn port<H: Host>(filter: &Filter<H>) -> u16 {
-    let arrived = || event::number(&filter.instance.host, &["destination", "port"]);
+    let arrived = || event::number(&filter.instance.host, "destination\0port");
     let port = filter.listener_port.or_else(|| u16::try_from(arrived()?).ok());
     port.unwrap_or(80)
 }

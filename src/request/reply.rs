@@ -121,6 +121,7 @@ mod tests {
     use tidegate_policy::pages::Page;
 
     use super::*;
+    use crate::host::HeaderMap;
 
     /// The page for `no_backend`.
     const PAGE: &str = "{{status}} {{reason}} {{title}} {{request_id}} {{client_ip}} {{retry_after}}";
@@ -129,8 +130,7 @@ mod tests {
     fn answer(reason: Reason, status: u16, headers: &[(&str, &[u8])]) -> (Vec<(String, String)>, String) {
         let host = SimHost::alone();
         host.begin(Request::default());
-        let pairs = headers.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.to_vec())).collect();
-        let facts = RequestFacts::of(Some("192.0.2.1".parse().unwrap()), pairs, None);
+        let facts = RequestFacts::of(Some("192.0.2.1".parse().unwrap()), HeaderMap::of(headers), None);
         let pages = Pages::new(vec![Page { reason: "no_backend".to_owned(), html: PAGE.to_owned() }]);
         let denied = Denied { facts: &facts, pages: Some(&pages) };
         deny(&host, denied, reason, status, &[("retry-after", b"7".to_vec())]).unwrap();

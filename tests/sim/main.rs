@@ -1,6 +1,7 @@
 //! Whole scenarios over the emulated host: gateways, the service and the network between
 //! them, as Envoy cannot be made to play them.
 
+mod bodies;
 mod chaos;
 mod countries;
 mod direct;

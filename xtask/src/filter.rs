@@ -1,7 +1,7 @@
 //! The filter as it ships: built, guarded, and rid of what Envoy need not call.
 //!
 //! proxy-wasm exports every callback that there is, and Envoy calls every one that it
-//! finds, each some 0.1 us: those that the filter does not implement go. In front of four
+//! finds, each some 0.1 us: those that the filter does not implement go. In front of eight
 //! of the others stand guards (`src/host/guards.rs`), which get the callbacks' names here.
 //! V8 compiles all of a module when it is loaded, so what nobody calls any more goes too.
 
@@ -16,7 +16,7 @@ use crate::{install, remap};
 
 /// What the module exports, neither more nor less: what the host asks for, and the
 /// callbacks that the contexts implement.
-const EXPORTS: [&str; 14] = [
+const EXPORTS: [&str; 18] = [
     "memory",
     "_initialize",
     "proxy_abi_version_0_2_1",
@@ -27,33 +27,37 @@ const EXPORTS: [&str; 14] = [
     "proxy_on_queue_ready",
     "proxy_on_http_call_response",
     "proxy_on_request_headers",
+    "proxy_on_request_body",
+    "proxy_on_request_trailers",
     "proxy_on_response_headers",
+    "proxy_on_response_body",
+    "proxy_on_response_trailers",
     "proxy_on_done",
     "proxy_on_log",
     "proxy_on_delete",
 ];
 
 /// Exports that take the place of others: the guard, and the callback that it guards.
-const GUARDS: [(&str, &str); 4] = [
+const GUARDS: [(&str, &str); 8] = [
     ("guarded_on_queue_ready", "proxy_on_queue_ready"),
     ("guarded_on_request_headers", "proxy_on_request_headers"),
+    ("guarded_on_request_body", "proxy_on_request_body"),
+    ("guarded_on_request_trailers", "proxy_on_request_trailers"),
     ("guarded_on_response_headers", "proxy_on_response_headers"),
+    ("guarded_on_response_body", "proxy_on_response_body"),
+    ("guarded_on_response_trailers", "proxy_on_response_trailers"),
     ("guarded_on_log", "proxy_on_log"),
 ];
 
 /// proxy-wasm's callbacks that the contexts do not implement. A callback that is in no
 /// list is an error: a new version of the crate may have some.
-const UNUSED: [&str; 15] = [
+const UNUSED: [&str; 11] = [
     "proxy_on_vm_start",
     "proxy_on_new_connection",
     "proxy_on_downstream_data",
     "proxy_on_downstream_connection_close",
     "proxy_on_upstream_data",
     "proxy_on_upstream_connection_close",
-    "proxy_on_request_body",
-    "proxy_on_request_trailers",
-    "proxy_on_response_body",
-    "proxy_on_response_trailers",
     "proxy_on_grpc_receive_initial_metadata",
     "proxy_on_grpc_receive",
     "proxy_on_grpc_receive_trailing_metadata",

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tidegate_host::{
-    Call, CallToken, Cas, Expect, HeaderPairs, Host, HostError, LocalReply, MetricId, MetricKind, QueueId,
+    Call, CallToken, Cas, Expect, HeaderMap, HeaderPairs, Host, HostError, LocalReply, MetricId, MetricKind,
+    QueueId,
 };
 
 use crate::phase::{CallEnd, Phase};
@@ -248,8 +249,9 @@ impl Host for SimHost {
         })
     }
 
-    fn request_headers(&self) -> HeaderPairs {
-        self.with_stream(|stream, phase| stream.request(phase, false).cloned()).unwrap_or_default()
+    fn request_headers(&self) -> HeaderMap {
+        self.with_stream(|stream, phase| stream.request(phase, false).map(|headers| HeaderMap::of(headers)))
+            .unwrap_or_default()
     }
 
     fn set_request_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
@@ -267,9 +269,9 @@ impl Host for SimHost {
         self.note(|| Done::Removed(name.to_owned()))
     }
 
-    fn response_header(&self, name: &str) -> Option<Vec<u8>> {
-        let headers = self.with_stream(|stream, phase| stream.response(phase, false).cloned()).ok()?;
-        headers.into_iter().find(|(other, _)| other == name.as_bytes()).map(|(_, value)| value)
+    fn response_headers(&self) -> HeaderMap {
+        self.with_stream(|stream, phase| stream.response(phase, false).map(|headers| HeaderMap::of(headers)))
+            .unwrap_or_default()
     }
 
     fn set_response_header(&self, name: &str, value: &[u8]) -> Result<(), HostError> {
@@ -339,14 +341,15 @@ impl Host for SimHost {
         })
     }
 
-    fn property(&self, path: &[&str]) -> Result<Option<Vec<u8>>, HostError> {
+    fn property(&self, path: &str) -> Result<Option<Vec<u8>>, HostError> {
         self.enter(|world| {
             let vm = world.vm(self.vm);
+            vm.properties += 1;
             Ok(match path {
-                ["plugin_root_id"] => vm.root_ids.get(&vm.root).map(|id| id.clone().into_bytes()),
-                ["xds", "node", "id"] => Some(b"sim".to_vec()),
+                "plugin_root_id" => vm.root_ids.get(&vm.root).map(|id| id.clone().into_bytes()),
+                "xds\0node\0id" => Some(b"sim".to_vec()),
                 path => {
-                    let path = path.join(".");
+                    let path = path.replace('\0', ".");
                     world.stream_at_hand(self.vm).and_then(|stream| stream.properties.get(&path).cloned())
                 }
             })

@@ -56,6 +56,12 @@ impl Sim {
         self.world.borrow().vms[self.threads[worker.0].vm].host_calls
     }
 
+    /// Attributes that the worker's VM asked for.
+    #[must_use]
+    pub fn properties(&self, worker: Worker) -> u64 {
+        self.world.borrow().vms[self.threads[worker.0].vm].properties
+    }
+
     /// A metric's value, 0 when there is none of that name; the sum for metrics with one
     /// per instance.
     #[must_use]

@@ -31,6 +31,8 @@ pub(crate) enum Phase {
     Notified,
     RequestHeaders,
     ResponseHeaders,
+    /// A part of a body, or trailers.
+    Body,
     Log,
     Done,
 }

@@ -25,10 +25,10 @@ impl Sim {
     /// it was loaded within the last second: then Envoy answers 503.
     pub fn begin(&mut self, worker: Worker, root: Root, request: Request) -> StreamId {
         self.reload_if_dead(worker.0, root.0);
-        let headers = request.headers.len();
+        let (headers, ends) = (request.headers.len(), request.body == 0);
         let id = self.enter(worker, root, request);
         let action =
-            self.in_stream(id, Phase::RequestHeaders, |guest| guest.on_http_request_headers(headers, true));
+            self.in_stream(id, Phase::RequestHeaders, |guest| guest.on_http_request_headers(headers, ends));
         self.after(id, action);
         id
     }
@@ -47,13 +47,24 @@ impl Sim {
         id
     }
 
-    /// The upstream answers: the response's headers reach the gate.
+    /// The upstream answers: the response's headers reach the gate. They declare the length of its body,
+    /// unless there is a `transfer-encoding`.
     ///
     /// # Panics
     /// When the request does not wait for the upstream.
     pub fn upstream(&mut self, stream: StreamId, status: u16, headers: &[(&str, &str)]) {
         assert_eq!(self.waits(stream), Some(Waits::Upstream), "an upstream that was not asked");
-        let headers = headers.iter().map(|(n, v)| (n.as_bytes().to_vec(), v.as_bytes().to_vec())).collect();
+        let is_bodiless = matches!(status, 101 | 204 | 304) || {
+            let world = self.world.borrow();
+            let asked = &world.streams[&stream].request;
+            asked.iter().any(|(name, value)| name == b":method" && value == b"HEAD")
+        };
+        let body = if is_bodiless { 0 } else { UPSTREAM_BODY };
+        let mut headers: HeaderPairs =
+            headers.iter().map(|(n, v)| (n.as_bytes().to_vec(), v.as_bytes().to_vec())).collect();
+        if !headers.iter().any(|(name, _)| name == b"transfer-encoding") {
+            headers.push((b"content-length".to_vec(), UPSTREAM_BODY.to_string().into_bytes()));
+        }
         {
             let mut world = self.world.borrow_mut();
             let now = world.now_ns;
@@ -62,7 +73,7 @@ impl Sim {
                 state.properties.insert("response.backend_latency".to_owned(), number(took));
             }
         }
-        self.respond(stream, status, "via_upstream", headers, UPSTREAM_BODY);
+        self.respond(stream, status, "via_upstream", headers, body);
     }
 
     /// Envoy answers by itself, whatever the gate or the upstream are doing: its time-outs
@@ -94,11 +105,12 @@ impl Sim {
         if let Some(state) = self.world.borrow_mut().streams.get_mut(&stream) {
             state.respond(status, details, headers);
             state.body = body;
+            state.to_pass = Some(body).filter(|body| *body > 0);
             state.waits = Waits::Nobody;
         }
         let headers = self.world.borrow().streams.get(&stream).map_or(0, |state| state.response.len());
         let action = self.in_stream(stream, Phase::ResponseHeaders, |guest| {
-            guest.on_http_response_headers(headers, false)
+            guest.on_http_response_headers(headers, body == 0)
         });
         if action == Some(Action::Pause)
             && let Some(state) = self.world.borrow_mut().streams.get_mut(&stream)
@@ -106,6 +118,32 @@ impl Sim {
             state.waits = Waits::Response;
         }
         self.after(stream, action);
+    }
+
+    /// So many bytes of the response's body go past the gate, which holds none of it.
+    ///
+    /// # Panics
+    /// When there are not as many.
+    pub fn pass(&mut self, stream: StreamId, bytes: usize) {
+        let left = {
+            let mut world = self.world.borrow_mut();
+            let state = world.streams.get_mut(&stream).filter(|state| state.waits == Waits::Nobody);
+            let left = state.as_ref().and_then(|state| state.to_pass?.checked_sub(bytes));
+            let left = left.expect("a response with as many bytes to come");
+            if let Some(state) = state {
+                state.to_pass = Some(left).filter(|left| *left > 0);
+            }
+            left
+        };
+        self.in_stream(stream, Phase::Body, |guest| guest.on_http_response_body(bytes, left == 0));
+    }
+
+    /// All that is left of the response's body goes past the gate, and trailers after it.
+    pub fn pass_with_trailers(&mut self, stream: StreamId) {
+        let left = self.world.borrow_mut().streams.get_mut(&stream).and_then(|state| state.to_pass.take());
+        let left = left.expect("a body");
+        self.in_stream(stream, Phase::Body, |guest| guest.on_http_response_body(left, false));
+        self.in_stream(stream, Phase::Body, |guest| guest.on_http_response_trailers(1));
     }
 
     /// Answers a callout of a request; does nothing if the request has ended.
@@ -145,16 +183,18 @@ impl Sim {
 
     /// Does what a callback asked for, after it has returned.
     fn after(&mut self, id: StreamId, action: Option<Action>) {
-        let reply = {
+        let (reply, body) = {
             let mut world = self.world.borrow_mut();
             let now = world.now_ns;
             let Some(state) = world.streams.get_mut(&id) else { return };
+            let mut body = 0;
             let reply = state.reply.take();
             let resumes_request = std::mem::take(&mut state.resumes_request);
             let resumes_response = std::mem::take(&mut state.resumes_response);
             let goes_on = resumes_request || (action == Some(Action::Continue) && !state.seen_response);
             if reply.is_none() && goes_on && state.waits == Waits::Request {
                 state.forward(now);
+                body = state.received;
             }
             if resumes_response && state.waits == Waits::Response {
                 state.waits = Waits::Nobody;
@@ -162,10 +202,18 @@ impl Sim {
             if reply.is_some() && action == Some(Action::Continue) {
                 world.violations.push("replies, and lets the request go on".to_owned());
             }
-            reply
+            (reply, body)
         };
+        if body > 0 {
+            let bytes = usize::try_from(body).expect("a body that fits into memory");
+            self.in_stream(id, Phase::Body, |guest| guest.on_http_request_body(bytes, true));
+        }
         if let Some(reply) = reply {
-            self.respond(id, reply.status, &reply.details, reply.headers, reply.body.len());
+            let mut headers = reply.headers;
+            if !reply.body.is_empty() {
+                headers.push((b"content-length".to_vec(), reply.body.len().to_string().into_bytes()));
+            }
+            self.respond(id, reply.status, &reply.details, headers, reply.body.len());
         }
     }
 
@@ -199,6 +247,10 @@ impl Sim {
         if self.waits(stream) == Some(Waits::Response) {
             self.turn(stream, 504, "stream_idle_timeout");
         }
+        let left = self.world.borrow().streams.get(&stream).and_then(|state| state.to_pass);
+        if let Some(left) = left {
+            self.pass(stream, left);
+        }
         let is_http3 = self.world.borrow().streams.get(&stream).is_some_and(|state| state.is_http3);
         if !is_http3 {
             self.log(stream);
@@ -217,6 +269,9 @@ impl Sim {
         {
             state.status = 0;
             "downstream_remote_disconnect".clone_into(&mut state.details);
+        }
+        if let Some(state) = self.world.borrow_mut().streams.get_mut(&stream) {
+            state.body -= state.to_pass.take().unwrap_or(0);
         }
         self.log(stream);
         self.end(stream)

@@ -177,6 +177,9 @@ pub(crate) struct StreamState {
     pub mutable: bool,
     /// Whether response headers were seen, on their way to the client.
     pub seen_response: bool,
+    /// Bytes of the response's body that are still to go past the gate; `None`: all of it did, or it was
+    /// replaced.
+    pub to_pass: Option<usize>,
     /// The local reply that the callback asked for, to be done after it has returned.
     pub reply: Option<Reply>,
     pub resumes_request: bool,
@@ -214,6 +217,7 @@ impl StreamState {
             filter_state: Vec::new(),
             mutable: true,
             seen_response: false,
+            to_pass: None,
             reply: None,
             resumes_request: false,
             resumes_response: false,
@@ -259,6 +263,7 @@ impl StreamState {
         details.clone_into(&mut self.details);
         self.response = headers;
         self.response.insert(0, (b":status".to_vec(), status.to_string().into_bytes()));
+        self.to_pass = None;
         self.seen_response = true;
         self.mutable = false;
     }

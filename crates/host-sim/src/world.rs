@@ -109,6 +109,8 @@ pub(crate) struct VmState {
     pub next_token: CallToken,
     pub host_calls: u64,
     pub shared_writes: u64,
+    /// Attributes that it asked for.
+    pub properties: u64,
 }
 
 /// The process.

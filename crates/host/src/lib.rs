@@ -5,7 +5,11 @@
 //! `crates/host-sim` emulates it, so that whole scenarios run natively.
 #![deny(unsafe_code)]
 
+mod header_map;
+
 use std::time::Duration;
+
+pub use header_map::{HeaderMap, map_bytes};
 
 /// Token of a callout, unique within a VM.
 pub type CallToken = u32;
@@ -55,7 +59,7 @@ pub enum MetricKind {
     Histogram,
 }
 
-/// Header names and values, as bytes: what clients and upstreams send need not be UTF-8.
+/// Header names and values, each on its own.
 pub type HeaderPairs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// A callout to make. Its answer comes to the root context or request that made it, and
@@ -130,16 +134,16 @@ pub trait Host: Clone + 'static {
 
     /// All request headers in one call. Empty outside of their phase: there Envoy returns
     /// an empty map, and `BadArgument` only for a change.
-    fn request_headers(&self) -> HeaderPairs;
+    fn request_headers(&self) -> HeaderMap;
     /// Replaces every line of a request header by one.
     fn set_request_header(&self, name: &str, value: &[u8]) -> Result<(), HostError>;
     /// Adds a line to the request's headers.
     fn add_request_header(&self, name: &str, value: &[u8]) -> Result<(), HostError>;
     /// Removes a request header.
     fn remove_request_header(&self, name: &str) -> Result<(), HostError>;
-    /// One response header's first value; `None` when absent, or outside the phase of
-    /// the response headers.
-    fn response_header(&self, name: &str) -> Option<Vec<u8>>;
+    /// All response headers in one call; empty outside of their phase. In the log those that were sent
+    /// last, also if they replaced others.
+    fn response_headers(&self) -> HeaderMap;
     /// Replaces every line of a response header by one, in the phase of the
     /// response headers.
     fn set_response_header(&self, name: &str, value: &[u8]) -> Result<(), HostError>;
@@ -162,8 +166,11 @@ pub trait Host: Clone + 'static {
     /// Sets the filter state `wasm.<name>` of the request, for later filters and the access
     /// log. Once per request.
     fn set_property(&self, name: &str, value: &[u8]) -> Result<(), HostError>;
-    /// An attribute of the request, connection or node, raw; `None` when absent.
-    fn property(&self, path: &[&str]) -> Result<Option<Vec<u8>>, HostError>;
+    /// An attribute of the request, connection or node, raw; `None` when absent. `path`: its parts,
+    /// with a zero byte between them.
+    ///
+    /// The first of a callback is dear: Envoy makes it out of much code that nothing else runs.
+    fn property(&self, path: &str) -> Result<Option<Vec<u8>>, HostError>;
 
     /// The plugin's configuration; only while it is being configured.
     fn plugin_configuration(&self) -> Result<Vec<u8>, HostError>;

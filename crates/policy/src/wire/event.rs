@@ -82,7 +82,8 @@ pub struct TrafficEvent {
     pub status: Option<u16>,
     /// From the request's arrival to its end, microseconds.
     pub duration_us: Option<u64>,
-    /// Time that the upstream took, microseconds.
+    /// From the moment the gate let it go on to the end of its response, microseconds: what lies behind
+    /// the gate took. `None`: the gate answered, there was no whole response, or it is a tunnel.
     pub upstream_us: Option<u64>,
     /// Bytes of the request's body that came: what [`Self::bytes_out`] is of the response's.
     pub bytes_in: Option<u64>,
