@@ -3,6 +3,7 @@
 mod addresses;
 mod api_args;
 mod api_client;
+mod backup;
 mod explain;
 mod flags;
 mod gateways;
@@ -65,6 +66,11 @@ enum Command {
     Refresh(gateways::ProgressArgs),
     /// Wait until every gateway enforces what is in the database.
     Warmup(gateways::ProgressArgs),
+    /// Fetch a copy of a running service's whole database.
+    Backup(backup::BackupArgs),
+    /// Put bans, allow list, documents, flags and countries back from a backup, beside a running service
+    /// too, which follows; where there is no database yet, the whole backup becomes it.
+    Restore(backup::RestoreArgs),
     /// Print the completions for a shell: `source <(tidegate completions bash)`.
     Completions(manual::CompletionsArgs),
     /// Write the manual pages.
@@ -101,6 +107,8 @@ impl Cli {
             Command::Gateways(api) => block_on(gateways::list(&api)),
             Command::Refresh(args) => block_on(gateways::refresh(&args)),
             Command::Warmup(args) => block_on(gateways::warmup(&args)),
+            Command::Backup(args) => block_on(backup::backup(&args)),
+            Command::Restore(args) => backup::restore(&args),
             Command::Completions(args) => {
                 manual::completions(&args);
                 Ok(())

@@ -264,6 +264,19 @@ pub struct Committed {
     pub rows: u64,
 }
 
+/// What a restore changed in a table.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct RestoredTable {
+    /// The table's name.
+    pub table: &'static str,
+    /// Rows that only the backup had.
+    pub added: u64,
+    /// Rows that were different.
+    pub changed: u64,
+    /// Rows that the backup did not have.
+    pub removed: u64,
+}
+
 /// A stored token, without its secret: only the hash is stored.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TokenRow {
@@ -574,6 +587,9 @@ pub trait Store: TableStore {
     async fn add_token(&self, token: TokenRow) -> Result<(), StoreError>;
     /// All tokens.
     async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError>;
+    /// A copy of the whole database as it was at one moment, in a form that a restore takes: an SQLite
+    /// file without a name.
+    async fn backup(&self) -> Result<std::fs::File, StoreError>;
     /// State of the store, for health.
     fn health(&self) -> StoreHealth;
 }

@@ -3,6 +3,7 @@
 mod allow_list;
 mod audit;
 mod backends;
+mod backup;
 mod explain;
 mod gateways;
 mod geo_countries;
@@ -29,6 +30,7 @@ pub fn routes() -> Router<AppState> {
         .route("/api/admin/ip/unban", post(optimization::ip::unban))
         .merge(allow_list::routes())
         .merge(audit::routes())
+        .merge(backup::routes())
         .merge(explain::routes())
         .merge(gateways::routes())
         .merge(geo_countries::routes())

@@ -1,6 +1,7 @@
 //! A client of the running service's API.
 
 use std::fmt::Display;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ const TOKEN: &str = "TIDEGATE_TOKEN";
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// How long an answer may take: the service itself gives up after 60 s.
 const ANSWER_TIME: Duration = Duration::from_secs(75);
+/// How long a download may take.
+const DOWNLOAD_TIME: Duration = Duration::from_secs(3_600);
 /// Bytes of an answer, at most: over twice a page of documents of the largest size.
 const MAX_ANSWER: usize = 256 << 20;
 /// Characters of an unexpected answer that are printed.
@@ -174,6 +177,27 @@ impl ApiClient {
             return serde_json::from_slice(&bytes).map_err(|_| self.not_the_service(status, &bytes));
         }
         Err(self.refusal(status, &bytes))
+    }
+
+    /// Requests `target`, and writes the body of a 200 to `file`. Returns its length.
+    ///
+    /// # Errors
+    /// When there is no answer, any other one, it breaks off, or the file cannot be written.
+    pub async fn download(&self, method: Method, target: &str, file: &mut impl Write) -> anyhow::Result<u64> {
+        let request = self.client.request(method, format!("{}{target}", self.server));
+        let request = request.timeout(DOWNLOAD_TIME).header("authorization", self.authorization.clone());
+        let mut answer = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = answer.status();
+        if status != StatusCode::OK {
+            let bytes = self.body(answer).await?;
+            return Err(self.refusal(status, &bytes).into());
+        }
+        let mut length = 0u64;
+        while let Some(chunk) = answer.chunk().await.map_err(|error| self.unreachable(&error))? {
+            file.write_all(&chunk).context("cannot write the file")?;
+            length += chunk.len() as u64;
+        }
+        Ok(length)
     }
 
     /// As [`request`](Self::request) for a document that may be absent, in which case the problem

@@ -8,6 +8,7 @@
 mod aliases;
 mod append;
 mod audit;
+mod backup;
 mod change_log;
 mod check_counts;
 mod connection;
@@ -57,7 +58,8 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
 
 use super::{
     AddressCount, Append, Appended, AuditRow, Change, Changes, CheckCounts, Committed, FormerRows, IpRow,
-    RecordingCounts, Store, StoreError, StoreHealth, StoreTable, StoredRows, TableStore, TokenRow, time_text,
+    RecordingCounts, RestoredTable, Store, StoreError, StoreHealth, StoreTable, StoredRows, TableStore,
+    TokenRow, time_text,
 };
 use append::AppendJob;
 use database::Database;
@@ -88,6 +90,8 @@ pub struct SqliteStore {
     readers: Arc<Readers>,
     room: Semaphore,
     room_for_opens: Semaphore,
+    /// Held while the file of a backup is written, whose name is always the same.
+    backups: tokio::sync::Mutex<()>,
     threads: Vec<JoinHandle<()>>,
     /// The last field, so released last.
     _lock: ServiceLock,
@@ -111,6 +115,7 @@ impl SqliteStore {
             readers: Arc::new(Readers::new()),
             room: Semaphore::new(MAX_WAITING_WORK),
             room_for_opens: Semaphore::new(MAX_WAITING_OPENS),
+            backups: tokio::sync::Mutex::default(),
             threads: Vec::new(),
             _lock: lock,
         };
@@ -171,6 +176,43 @@ impl SqliteStore {
         let committed = writes::apply(&conn, aliases, change, by).map_err(|e| sql_error(&e))?;
         conn.execute_batch("COMMIT").map_err(|e| sql_error(&e))?;
         Ok(committed)
+    }
+
+    /// Puts what people wrote (bans, allow list, documents, flags, countries) back from the backup at
+    /// `from` into the database at `path`, by the author `by`, whether or not a service has it open:
+    /// a running one follows. Where there is no database yet, the whole backup becomes it. Returns what
+    /// was changed; `None`: there was no database. `dry_run`: nothing is changed.
+    ///
+    /// # Errors
+    /// When `from` is no whole backup of this schema version, or the database cannot be written; then
+    /// nothing was changed.
+    pub fn restore_beside(
+        path: impl AsRef<Path>,
+        from: &Path,
+        by: &str,
+        dry_run: bool,
+    ) -> Result<Option<Vec<RestoredTable>>, StoreError> {
+        let path = path.as_ref();
+        if !path.exists() {
+            return match dry_run {
+                true => backup::check(from).map(|()| None),
+                false => backup::place(from, path).map(|()| None),
+            };
+        }
+        let path = file::create(path).map_err(failed)?;
+        let copy = backup::BackupCopy::of(from, &path)?;
+        let (conn, ..) = Writer::open(&path, Duration::from_secs(5))?;
+        conn.busy_timeout(Duration::from_secs(5)).map_err(|e| sql_error(&e))?;
+        let name = from.file_name().unwrap_or_default().to_string_lossy();
+        copy.put_back(&conn, &name, by, dry_run).map(Some)
+    }
+
+    /// Whether the file at `path` is a whole backup that this program can restore.
+    ///
+    /// # Errors
+    /// When it is not, with the reason.
+    pub fn check_backup(path: &Path) -> Result<(), StoreError> {
+        backup::check(path)
     }
 
     fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
@@ -358,6 +400,13 @@ impl Store for SqliteStore {
 
     async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
         self.readers.read(&self.database, "tokens", tokens::tokens).await
+    }
+
+    async fn backup(&self) -> Result<std::fs::File, StoreError> {
+        let _one_at_a_time = self.backups.lock().await;
+        let path = self.database.path.clone();
+        let copied = tokio::task::spawn_blocking(move || backup::copy(&path)).await;
+        copied.map_err(|e| failed(format_args!("a backup ended early: {e}")))?
     }
 
     fn health(&self) -> StoreHealth {

@@ -95,6 +95,7 @@ async fn the_state_of_service_gateways_and_requests_is_shown() {
     let status = desk.tidegate("status", &[]).await;
     assert!(status.out.contains("geo") && status.out.contains("bans"), "{status:?}");
     service.sql("INSERT INTO ip_monitor (ip) VALUES ('1.2.3.4/99')");
+    assert_eq!(service.health_codes("reasons").await, ["rows_quarantined"]);
     let status = desk.tidegate("status", &[]).await;
     assert_eq!(status.code, Some(1), "{status:?}");
     assert!(status.out.contains("wrong: rows_quarantined: "), "{status:?}");

@@ -5,6 +5,7 @@ mod allow_list;
 mod audit;
 mod auth;
 mod backends;
+mod backup;
 mod bans;
 mod bodies;
 mod check;

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::integers::from_sql;
 
 /// `PRAGMA user_version` of this schema; 0 is an empty database.
-const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 3;
 
 /// `change_log.tbl` of a mark: all tables must be read again.
 pub(super) const RELOAD: &str = "!reload";
@@ -44,6 +44,11 @@ pub(super) fn read_state(conn: &Connection) -> rusqlite::Result<DatabaseState> {
     Ok(DatabaseState { schema, newest: from_sql(newest) })
 }
 
+/// `PRAGMA user_version`.
+pub(super) fn version(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
 /// Why the schema could not be repaired.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SchemaError {
@@ -68,7 +73,7 @@ pub(super) enum SchemaError {
 /// # Errors
 /// When the database has another schema version (it is left as it is), or SQLite refuses.
 pub(super) fn ensure(conn: &Connection) -> Result<Vec<String>, SchemaError> {
-    let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let found = version(conn)?;
     let is_new = found == 0;
     if !is_new && found != VERSION {
         return Err(SchemaError::OtherVersion { found });

@@ -1,0 +1,89 @@
+//! `POST backup`: a copy of the database.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Extension, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderValue, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use bytes::Bytes;
+use hyper::body::Frame;
+use tokio::sync::mpsc;
+
+use crate::api::app_state::AppState;
+use crate::api::query::QueryParams;
+use crate::auth::Caller;
+use crate::problem::{ApiResult, Problem, ProblemCode};
+
+/// The paths here.
+pub fn routes() -> Router<AppState> {
+    Router::new().route("/api/admin/backup", post(backup))
+}
+
+/// Bytes that are read from the file at a time.
+const CHUNK: usize = 256 << 10;
+
+/// Answers a copy of the whole database, as it was at one moment: an SQLite file. The service goes on
+/// meanwhile.
+///
+/// # Errors
+/// When the database cannot be read, or there is no room for the copy beside it.
+pub async fn backup(
+    State(app): State<AppState>,
+    Extension(caller): Extension<Caller>,
+    uri: Uri,
+) -> ApiResult<Response> {
+    QueryParams::read(&uri, &[])?;
+    let file = app.store.backup().await?;
+    let length = file.metadata().map_err(|error| {
+        tracing::error!(%error, "the copy of the database cannot be read");
+        Problem::new(ProblemCode::StoreFailed, "the copy of the database cannot be read")
+    })?;
+    let length = length.len();
+    tracing::info!(by = %caller.name, bytes = length, "backup");
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("application/vnd.sqlite3")),
+        (CONTENT_LENGTH, length.into()),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    Ok((headers, Body::new(FileBody::new(file))).into_response())
+}
+
+/// A file as the body of an answer.
+struct FileBody(mpsc::Receiver<io::Result<Bytes>>);
+
+impl FileBody {
+    /// Reads `file` on a thread of its own, no more than two chunks ahead of the client.
+    fn new(mut file: File) -> Self {
+        let (chunks, body) = mpsc::channel(1);
+        tokio::task::spawn_blocking(move || {
+            loop {
+                let mut chunk = Vec::with_capacity(CHUNK);
+                let read = file.by_ref().take(CHUNK as u64).read_to_end(&mut chunk);
+                let is_last = !matches!(read, Ok(1..));
+                if matches!(read, Ok(0))
+                    || chunks.blocking_send(read.map(|_| chunk.into())).is_err()
+                    || is_last
+                {
+                    return;
+                }
+            }
+        });
+        Self(body)
+    }
+}
+
+impl hyper::body::Body for FileBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.0.poll_recv(cx).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
+    }
+}

@@ -1,0 +1,110 @@
+//! `tidegate backup` and `tidegate restore`.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use reqwest::Method;
+use serde_json::json;
+
+use super::api_client::{AccessArgs, ApiClient};
+use super::output::{OutputArgs, print_line, table};
+use super::token::DatabaseArg;
+use crate::store::sqlite::SqliteStore;
+
+/// The author of changes by the command line, in the audit.
+const COMMAND_LINE: &str = "command line";
+
+/// Options of `tidegate backup`.
+#[derive(clap::Args, Debug)]
+pub struct BackupArgs {
+    /// The file, which only its owner may read; it holds hashes of tokens, and addresses of clients.
+    file: PathBuf,
+    /// Replace the file if it exists.
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+/// Options of `tidegate restore`.
+#[derive(clap::Args, Debug)]
+pub struct RestoreArgs {
+    /// The backup.
+    file: PathBuf,
+    /// Say what would be changed, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    db: DatabaseArg,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Fetches a copy of a running service's database.
+///
+/// # Errors
+/// When the service does not answer, the answer is no whole database, or the file cannot be written;
+/// a file that was there before is left as it is.
+pub async fn backup(args: &BackupArgs) -> anyhow::Result<()> {
+    let file = &args.file;
+    ensure!(args.force || !file.exists(), "{} exists: add --force to replace it", file.display());
+    let client = ApiClient::new(&args.access)?;
+    let mut partial = file.clone().into_os_string();
+    partial.push(".part");
+    let partial = Partial(partial.into());
+    let mut target = partial.create().with_context(|| format!("cannot write {}", partial.0.display()))?;
+    let bytes = client.download(Method::POST, "/api/admin/backup", &mut target).await?;
+    target.sync_all().context("write the backup")?;
+    SqliteStore::check_backup(&partial.0).context("what the service sent is no backup")?;
+    std::fs::rename(&partial.0, file).with_context(|| format!("cannot write {}", file.display()))?;
+    print_line(format_args!("{}: {bytes} bytes", file.display()));
+    Ok(())
+}
+
+/// A file that is not whole yet, and is removed unless it becomes so.
+struct Partial(PathBuf);
+
+impl Partial {
+    fn create(&self) -> std::io::Result<File> {
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&self.0)
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // It has another name if all went well.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Puts what people wrote back from a backup.
+///
+/// # Errors
+/// When the file is no backup, or the database cannot be written; then nothing was changed.
+pub fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
+    let RestoreArgs { file, dry_run, db, output } = args;
+    let restored =
+        SqliteStore::restore_beside(&db.path, file, COMMAND_LINE, *dry_run).context("nothing was changed")?;
+    let answer = json!({ "dry_run": dry_run, "database": db.path, "tables": restored });
+    output.print(&answer, || match &restored {
+        None => placed(&db.path, *dry_run),
+        Some(tables) => {
+            let rows = tables.iter().map(|row| {
+                [
+                    row.table.to_owned(),
+                    row.added.to_string(),
+                    row.changed.to_string(),
+                    row.removed.to_string(),
+                ]
+            });
+            table(["table", "added", "changed", "removed"], rows)
+        }
+    })
+}
+
+fn placed(path: &Path, dry_run: bool) -> String {
+    let verb = if dry_run { "would become" } else { "is now" };
+    format!("there was no database {}: the whole backup {verb} it\n", path.display())
+}

@@ -1,0 +1,205 @@
+//! Copies of the whole database, and what people wrote put back from one.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, OpenFlags, params};
+use serde_json::json;
+
+use super::audit::Auditor;
+use super::connection::connect_reader;
+use super::error::{failed, sql_error};
+use super::file::beside;
+use super::integers::from_sql;
+use super::schema;
+use crate::store::{RestoredTable, StoreError, StoreTable, time_text};
+
+/// How long a copy waits for a lock of another program, at most.
+const COPY_WAIT: Duration = Duration::from_secs(2);
+/// Pause between two tries.
+const RETRY: Duration = Duration::from_millis(20);
+/// The copy of a backup whose rows are put back, as SQL names it.
+const FROM: &str = "backup";
+
+/// A copy of the database at `path`, as it was at one moment: an SQLite file that has no name any
+/// more. Other programs go on writing meanwhile.
+///
+/// # Errors
+/// When the database cannot be read, or there is no room for a copy beside it.
+pub(super) fn copy(path: &Path) -> Result<File, StoreError> {
+    let to = Scratch::new(path, ".backup").map_err(failed)?;
+    let source = connect_reader(path, COPY_WAIT).map_err(|e| sql_error(&e))?;
+    let mut target = Connection::open(&to.0).map_err(|e| sql_error(&e))?;
+    copy_all(&source, &mut target)?;
+    // One file, which needs none beside it.
+    target.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(())).map_err(|e| sql_error(&e))?;
+    target.close().map_err(|(_, e)| sql_error(&e))?;
+    File::open(&to.0).map_err(failed)
+}
+
+/// All pages in one step: a copy in several begins anew whenever another connection writes.
+fn copy_all(source: &Connection, target: &mut Connection) -> Result<(), StoreError> {
+    let backup = Backup::new(source, target).map_err(|e| sql_error(&e))?;
+    let give_up = Instant::now() + COPY_WAIT;
+    loop {
+        match backup.step(-1).map_err(|e| sql_error(&e))? {
+            StepResult::Done => return Ok(()),
+            _ if Instant::now() > give_up => return Err(StoreError::Busy),
+            _ => std::thread::sleep(RETRY),
+        }
+    }
+}
+
+/// A file beside the database that is removed when it is dropped.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    /// Creates the file, which only its owner may read; one that an ended process left is replaced.
+    fn new(database: &Path, suffix: &str) -> io::Result<Self> {
+        let scratch = Self(beside(database, suffix));
+        scratch.remove();
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&scratch.0)?;
+        Ok(scratch)
+    }
+
+    fn remove(&self) {
+        for suffix in ["", "-journal", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(beside(&self.0, suffix));
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+/// Whether the file at `path` is a whole backup of this program's database, of its schema version.
+///
+/// # Errors
+/// When it is not, with the reason.
+pub(super) fn check(path: &Path) -> Result<(), StoreError> {
+    let no_backup =
+        |why: String| failed(format_args!("{} is no backup that can be restored: {why}", path.display()));
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags).map_err(|e| no_backup(e.to_string()))?;
+    let version = schema::version(&conn).map_err(|e| no_backup(e.to_string()))?;
+    if version != schema::VERSION {
+        let ours = schema::VERSION;
+        return Err(no_backup(match version {
+            0 => "it is no database of the admin service".to_owned(),
+            other => {
+                format!("it has schema version {other}, and this program works with version {ours} only")
+            }
+        }));
+    }
+    let mut has = conn
+        .prepare("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?1")
+        .map_err(|e| no_backup(e.to_string()))?;
+    for table in StoreTable::ALL.map(StoreTable::name) {
+        if !has.exists([table]).map_err(|e| no_backup(e.to_string()))? {
+            return Err(no_backup(format!("it has no table {table}")));
+        }
+    }
+    let found: String = conn
+        .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
+        .map_err(|e| no_backup(e.to_string()))?;
+    if found == "ok" { Ok(()) } else { Err(no_backup(found)) }
+}
+
+/// A copy of a backup, beside the database `at`: reading it changes no file but the copy.
+pub(super) struct BackupCopy(Scratch);
+
+impl BackupCopy {
+    /// Copies the backup at `path`, and checks the copy.
+    ///
+    /// # Errors
+    /// When there is no room, or it is no backup.
+    pub(super) fn of(path: &Path, at: &Path) -> Result<Self, StoreError> {
+        let scratch = Scratch::new(at, ".restore").map_err(failed)?;
+        let named = |e: io::Error| failed(format_args!("{}: {e}", path.display()));
+        std::fs::copy(path, &scratch.0).map_err(named)?;
+        // Somebody may have copied a database while it was open.
+        match std::fs::copy(beside(path, "-wal"), beside(&scratch.0, "-wal")) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(named(e)),
+            _ => {}
+        }
+        check(&scratch.0).map_err(|e| {
+            failed(e.to_string().replace(&scratch.0.display().to_string(), &path.display().to_string()))
+        })?;
+        Ok(Self(scratch))
+    }
+
+    /// Puts back what people wrote into the database of `conn`: rows that are not in the backup are
+    /// removed, those that differ are replaced, in one transaction. Their triggers write the change
+    /// log, so that gateways follow these rows and no others. Events, tokens and audit stay.
+    /// `dry_run`: nothing is changed.
+    ///
+    /// # Errors
+    /// When the database cannot be written; then nothing was changed.
+    pub(super) fn put_back(
+        &self,
+        conn: &Connection,
+        name: &str,
+        by: &str,
+        dry_run: bool,
+    ) -> Result<Vec<RestoredTable>, StoreError> {
+        let path = self.0.0.display().to_string();
+        let run = || -> rusqlite::Result<Vec<RestoredTable>> {
+            conn.execute(&format!("ATTACH ?1 AS {FROM}"), [path])?;
+            conn.execute_batch("BEGIN IMMEDIATE")?;
+            let tables = StoreTable::ALL.map(|table| put_back_table(conn, table));
+            let tables = tables.into_iter().collect::<rusqlite::Result<Vec<_>>>()?;
+            if dry_run {
+                conn.execute_batch("ROLLBACK")?;
+                return Ok(tables);
+            }
+            let now = time_text::from_ms(time_text::now_ms());
+            Auditor::new(conn, by, &now).write("restore", name, None, Some(json!(tables).to_string()))?;
+            conn.execute_batch("COMMIT")?;
+            Ok(tables)
+        };
+        // A connection that is closed within a transaction rolls it back.
+        run().map_err(|e| sql_error(&e))
+    }
+}
+
+fn put_back_table(conn: &Connection, table: StoreTable) -> rusqlite::Result<RestoredTable> {
+    let (name, key) = (table.name(), table.key_column());
+    let mut columns = conn.prepare("SELECT name FROM pragma_table_info(?1)")?;
+    let columns: Vec<String> =
+        columns.query_map(params![name], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let all = columns.join(", ");
+    let set: Vec<_> = columns.iter().map(|column| format!("{column} = excluded.{column}")).collect();
+    let added =
+        format!("SELECT count(*) FROM {FROM}.{name} WHERE {key} NOT IN (SELECT {key} FROM main.{name})");
+    let added = from_sql(conn.query_row(&added, [], |row| row.get::<_, i64>(0))?);
+    let removed = format!("DELETE FROM main.{name} WHERE {key} NOT IN (SELECT {key} FROM {FROM}.{name})");
+    let removed = conn.execute(&removed, [])? as u64;
+    let written = format!(
+        "INSERT INTO main.{name} ({all})
+         SELECT {all} FROM {FROM}.{name} EXCEPT SELECT {all} FROM main.{name} WHERE true
+         ON CONFLICT ({key}) DO UPDATE SET {}",
+        set.join(", ")
+    );
+    let written = conn.execute(&written, [])? as u64;
+    Ok(RestoredTable { table: name, added, changed: written.saturating_sub(added), removed })
+}
+
+/// Puts a whole backup, events, tokens and audit included, where there is no database yet.
+///
+/// # Errors
+/// When it is no backup, or there is a file at `to`.
+pub(super) fn place(backup: &Path, to: &Path) -> Result<(), StoreError> {
+    let copy = BackupCopy::of(backup, to)?;
+    let conn = Connection::open(&copy.0.0).map_err(|e| sql_error(&e))?;
+    conn.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(())).map_err(|e| sql_error(&e))?;
+    conn.close().map_err(|(_, e)| sql_error(&e))?;
+    // A link, unlike a rename, replaces nothing.
+    std::fs::hard_link(&copy.0.0, to).map_err(|e| failed(format_args!("{}: {e}", to.display())))
+}

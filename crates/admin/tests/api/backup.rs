@@ -1,0 +1,170 @@
+//! Backups of a running service, and what is put back from them.
+
+use std::process::Output;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::command_line::Desk;
+use crate::test_process::{printed, tidegate};
+use crate::test_service::{Answered, TestService, db, each, has, until};
+
+const BAN: &str = "/api/admin/ip/ban";
+const ROUTE: &str = r#"{"spec": {"rules": [{"backendRefs": [{"name": "demo"}]}]}}"#;
+
+/// `tidegate restore FILE` beside the service.
+fn restore(service: &TestService, args: &[&str]) -> Output {
+    tidegate(service.dir.path(), &[&["restore"], args].concat()).output().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_people_wrote_is_put_back_and_nothing_else() {
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
+    service.post(BAN, r#"{"ip": "9.9.9.9", "reason": "before"}"#).await.ok();
+    service.put("/api/admin/allow-list/8.8.8.8", "{}").await.ok();
+    service.put("/api/admin/routes/shop", ROUTE).await.ok();
+    let file = desk.file("backup.db", "");
+    let said = desk.tidegate("backup", &["backup.db"]).await.failed();
+    assert!(said.contains("--force"), "{said}");
+    desk.tidegate("backup", &["backup.db", "--force"]).await.done();
+    let file = file.to_str().unwrap();
+
+    service.post(BAN, r#"{"ip": "9.9.9.9", "reason": "after"}"#).await.ok();
+    service.post(BAN, r#"{"ip": "7.7.7.7"}"#).await.ok();
+    service.ask(Method::DELETE, "/api/admin/routes/shop", "").await.ok();
+    service.put("/api/admin/optimization/flags", r#"{"enableRouteCache": true}"#).await.ok();
+    let changed = service.tables().await;
+    let dry = restore(&service, &[file, "--dry-run", "-o", "json"]);
+    let answer: Value = serde_json::from_slice(&dry.stdout).unwrap();
+    has(&answer["tables"][0], json!({"table": "ip_monitor", "added": 0, "changed": 1, "removed": 1}));
+    has(&answer["tables"][1], json!({"table": "routes", "added": 1, "changed": 0, "removed": 0}));
+    assert_eq!(service.tables().await, changed, "a dry run changes nothing");
+
+    let done = restore(&service, &[file]);
+    assert!(done.status.success(), "{}", printed(&done));
+    until("the service follows", async || {
+        (service.get("/api/admin/ip-monitor/7.7.7.7").await.ok()["status"] == "none").then_some(())
+    })
+    .await;
+    assert_eq!(service.get("/api/admin/ip-monitor/9.9.9.9").await.ok()["reason"], "before");
+    assert_eq!(service.get("/api/admin/optimization/flags").await.ok()["enableRouteCache"], false);
+    service.get("/api/admin/routes/shop").await.ok();
+    let audit = service.get("/api/admin/audit?limit=3").await.ok();
+    assert_eq!(each(&audit["items"], |row| row["what"].as_str().unwrap()), ["restore", "flag", "route"]);
+    has(&audit["items"][0]["to"][0], json!({"table": "ip_monitor", "changed": 1, "removed": 1}));
+    let again = restore(&service, &[file, "-o", "json"]);
+    let answer: Value = serde_json::from_slice(&again.stdout).unwrap();
+    assert!(
+        each(&answer["tables"], |row| (
+            row["added"].as_u64(),
+            row["changed"].as_u64(),
+            row["removed"].as_u64()
+        ))
+        .iter()
+        .all(|row| *row == (Some(0), Some(0), Some(0))),
+        "{answer}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_becomes_the_database_where_there_is_none() {
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
+    service.post(BAN, r#"{"ip": "9.9.9.9"}"#).await.ok();
+    desk.tidegate("backup", &["backup.db"]).await.done();
+    let backup = desk.dir.path().join("backup.db");
+    let elsewhere = tempfile::tempdir().unwrap();
+    for (dry, there) in [(Some("--dry-run"), false), (None, true)] {
+        let args: Vec<&str> = ["restore", backup.to_str().unwrap()].into_iter().chain(dry).collect();
+        let done = tidegate(elsewhere.path(), &args).output().unwrap();
+        assert!(done.status.success() && printed(&done).contains("the whole backup"), "{}", printed(&done));
+        assert_eq!(db(&elsewhere).exists(), there);
+    }
+    let tokens = tidegate(elsewhere.path(), &["token", "list"]).output().unwrap();
+    assert!(printed(&tokens).contains("admin"), "{}", printed(&tokens));
+    let bans = rusqlite::Connection::open(db(&elsewhere)).unwrap();
+    let bans: i64 = bans.query_row("SELECT count(*) FROM ip_monitor", [], |row| row.get(0)).unwrap();
+    assert_eq!(bans, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_backup_changes_nothing() {
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
+    for i in 0..200 {
+        service.sql(&format!(
+            "INSERT INTO ip_monitor (ip, reason) VALUES ('10.0.0.{i}', '{}')",
+            "x".repeat(300)
+        ));
+    }
+    desk.tidegate("backup", &["whole.db"]).await.done();
+    let before = service.tables().await;
+    let whole = std::fs::read(desk.dir.path().join("whole.db")).unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = desk.file(name, "");
+        std::fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let strange = desk.dir.path().join("strange.db");
+    rusqlite::Connection::open(&strange).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
+    let later = desk.dir.path().join("later.db");
+    std::fs::copy(desk.dir.path().join("whole.db"), &later).unwrap();
+    rusqlite::Connection::open(&later).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
+    for (backup, why) in [
+        (file("cut.db", &whole[..whole.len() / 2]), ""),
+        (file("text.db", b"INSERT INTO ip_monitor"), ""),
+        (strange.to_str().unwrap().to_owned(), "no database of the admin service"),
+        (later.to_str().unwrap().to_owned(), "schema version 99"),
+        ("missing.db".to_owned(), "missing.db"),
+    ] {
+        let refused = restore(&service, &[&backup]);
+        let said = printed(&refused);
+        assert!(
+            !refused.status.success() && said.contains(why) && said.contains("nothing was changed"),
+            "{said}"
+        );
+    }
+    assert_eq!(service.tables().await, before);
+    let left: Vec<_> =
+        std::fs::read_dir(service.dir.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().contains("restore")), "{left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_under_writes_is_of_one_moment() {
+    let service = TestService::start().await;
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let ban = async || {
+        let mut banned = 0;
+        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            service
+                .post(BAN, json!({"ip": format!("10.0.{}.{}", banned / 250, banned % 250)}).to_string())
+                .await
+                .ok();
+            banned += 1;
+        }
+    };
+    let copy = async || {
+        let mut copies = Vec::new();
+        for _ in 0..3 {
+            let request = service.as_operator(Method::POST, "/api/admin/backup");
+            copies.push(Answered::to(request).await);
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        copies
+    };
+    let ((), copies) = tokio::join!(ban(), copy());
+    let dir = tempfile::tempdir().unwrap();
+    for (number, copy) in copies.iter().enumerate() {
+        assert_eq!(copy.headers["content-type"], "application/vnd.sqlite3");
+        let path = dir.path().join(number.to_string());
+        std::fs::write(&path, &copy.bytes).unwrap();
+        tidegate_admin::store::sqlite::SqliteStore::check_backup(&path).unwrap();
+        let conn = rusqlite::Connection::open(&path).unwrap();
+        let count = |table: &str| -> i64 {
+            conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+        };
+        assert_eq!(count("ip_monitor"), count("audit"), "each ban with its entry of the audit");
+    }
+}
