@@ -9,12 +9,12 @@ use tidegate_policy::decide::{Reason, Settings};
 use crate::admin_client::{CallMaker, CircuitBreaker, FailedCall, has_failed};
 use crate::config::{Config, Performance, TrustedHops};
 use crate::direct::DirectChecks;
-use crate::host::{CallToken, Host, HostError};
+use crate::host::{CallToken, Host, HostError, QueueId};
 use crate::metrics::Count;
 use crate::request::cluster_names::ClusterNames;
 use crate::worker::AdminInstance;
 
-/// Time to a tick that stands in for a wake-up.
+/// Time to a tick that stands in for a wake-up, or goes on with what one began.
 const SOON: Duration = Duration::from_millis(1);
 
 /// One plugin configuration at work in one VM: what all its requests share.
@@ -102,10 +102,29 @@ impl<H: Host> Filter<H> {
             self.wake();
         }
         match maker {
-            CallMaker::Root => self.instance.on_call_response(root, token, status),
+            CallMaker::Root => self.on_call_response(root, token, status),
             CallMaker::Request(context) => {
                 self.instance.host.notify_request(context, token, status.unwrap_or_default());
             }
+        }
+    }
+
+    /// A message arrived in a queue that `root` registered.
+    pub fn on_queue_ready(&self, root: u32, queue: QueueId) {
+        self.instance.on_queue_ready(root, queue);
+        self.go_on_at_tick();
+    }
+
+    /// A call of a root's ended, with this status; `root` is the root whose callback runs.
+    pub fn on_call_response(&self, root: u32, token: CallToken, status: Option<u16>) {
+        self.instance.on_call_response(root, token, status);
+        self.go_on_at_tick();
+    }
+
+    /// Ticks soon if tables are loaded or published, and the rest of that was left for a tick.
+    fn go_on_at_tick(&self) {
+        if self.instance.sync.borrow().wants_tick() {
+            self.tick_within(SOON);
         }
     }
 

@@ -73,7 +73,7 @@ impl<H: Host> RootContext for PluginRoot<H> {
     /// A message arrived in a queue that this root registered.
     fn on_queue_ready(&mut self, queue: QueueId) {
         if let Some(filter) = &self.filter {
-            filter.instance.on_queue_ready(self.id, queue);
+            filter.on_queue_ready(self.id, queue);
             filter.tell_of_failure(self.id);
         }
     }
@@ -100,7 +100,7 @@ impl<H: Host> Context for PluginRoot<H> {
         if let Some(filter) = &self.filter
             && let Some(status) = filter.answered(token, CallMaker::Root)
         {
-            filter.instance.on_call_response(self.id, token, Some(status));
+            filter.on_call_response(self.id, token, Some(status));
         }
     }
 

@@ -68,6 +68,7 @@ pub struct TableSync<H> {
     lease: LeaseView,
     loader: TableLoader,
     holder: Option<LeaseHolder>,
+    wants_tick: bool,
 }
 
 impl<H: Host> TableSync<H> {
@@ -90,6 +91,7 @@ impl<H: Host> TableSync<H> {
             lease: LeaseView::new(source, role),
             loader: TableLoader::default(),
             holder: None,
+            wants_tick: false,
             host,
             source,
         }
@@ -107,6 +109,7 @@ impl<H: Host> TableSync<H> {
 
     /// Does what is due, at a tick of `root`; returns the time until the next tick.
     pub fn on_tick(&mut self, root: u32) -> Duration {
+        self.wants_tick = false;
         self.catch_up_after_pause();
         self.read_process_id();
         self.write_heartbeat();
@@ -140,7 +143,7 @@ impl<H: Host> TableSync<H> {
         self.queue.drain(&self.host);
         self.catch_up_after_pause();
         self.loader.check_manifest(&self.host, &self.keys);
-        self.work_and_wake_self(root);
+        self.work_and_go_on(root);
         true
     }
 
@@ -159,7 +162,7 @@ impl<H: Host> TableSync<H> {
         if !is_ours {
             return false;
         }
-        self.work_and_wake_self(root);
+        self.work_and_go_on(root);
         true
     }
 
@@ -388,14 +391,24 @@ impl<H: Host> TableSync<H> {
         busy
     }
 
-    /// For callbacks that no tick follows soon: wakes this VM, so that the rest of the
-    /// work is done in the next turn of the thread's event loop.
-    fn work_and_wake_self(&mut self, root: u32) {
-        if self.work(root) == Progress::Pending
-            && let Some(own) = self.slot.index()
-        {
-            self.waker.wake_always(&self.host, &self.keys, own);
+    /// For callbacks that no tick follows soon: has the rest of the work done later. A worker's requests
+    /// must not wait for all of it, and Envoy runs what a thread queues for itself before it looks at
+    /// its connections again: so a worker goes on at its tick ([`Self::wants_tick`]). On the main
+    /// thread, where the recorder is, nobody waits, and a wake-up is faster.
+    fn work_and_go_on(&mut self, root: u32) {
+        if self.work(root) == Progress::Waiting {
+            return;
         }
+        match (self.lease.role(), self.slot.index()) {
+            (Role::Recorder, Some(own)) => self.waker.wake_always(&self.host, &self.keys, own),
+            _ => self.wants_tick = true,
+        }
+    }
+
+    /// Whether work is left over for a tick that is to come soon.
+    #[must_use]
+    pub fn wants_tick(&self) -> bool {
+        self.wants_tick
     }
 
     /// Other tables are in force: writes that to the slot, and wakes the holder of the

@@ -45,14 +45,27 @@ pub fn cpu_time(process: &Identity) -> Result<Duration> {
     let threads = format!("/proc/{}/task", process.pid);
     let mut sum = Duration::ZERO;
     for thread in std::fs::read_dir(&threads).with_context(|| format!("cannot read {threads}"))? {
-        let path = thread?.path().join("schedstat");
-        // A thread may end meanwhile.
-        let Ok(text) = std::fs::read_to_string(&path) else { continue };
-        let nanos = text.split_ascii_whitespace().next().and_then(|first| first.parse().ok());
-        sum += Duration::from_nanos(nanos.with_context(|| format!("{}: {text:?}", path.display()))?);
+        let path = thread?.path();
+        match thread_time(&path) {
+            Ok(time) => sum += time,
+            // A thread may end meanwhile.
+            Err(_) if !path.exists() => {}
+            Err(error) => return Err(error),
+        }
     }
     ensure!(!sum.is_zero(), "{threads}/*/schedstat says nothing");
     Ok(sum)
+}
+
+/// Processor time that a thread has used since it began, by its folder in `/proc/PID/task`.
+///
+/// # Errors
+/// There is no such thread, or the kernel does not keep `schedstat`.
+pub fn thread_time(thread: &Path) -> Result<Duration> {
+    let path = thread.join("schedstat");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let nanos = text.split_ascii_whitespace().next().and_then(|first| first.parse().ok());
+    Ok(Duration::from_nanos(nanos.with_context(|| format!("{}: {text:?}", path.display()))?))
 }
 
 /// Memory of an Envoy, bytes.

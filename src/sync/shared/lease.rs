@@ -73,6 +73,12 @@ impl LeaseView {
         Self { source, role, seen: None, held_fence: None, highest_fence: 0 }
     }
 
+    /// What this VM is.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
     /// The fence, while this VM holds the lease.
     #[must_use]
     pub fn fence(&self) -> Option<u64> {

@@ -153,6 +153,6 @@ impl Watcher {
 
 /// A client is another machine: this thread is not to wait for a processor that the gateway and the admin service
 /// share. Where that is not allowed, it does, and the figures are larger.
-fn come_first() {
+pub fn come_first() {
     let _ = rustix::process::setpriority_process(None, -20);
 }
