@@ -2,13 +2,15 @@
 //! trace passes the gate as it came.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tidegate_stack::faults::Faults;
 use tidegate_stack::http::{self, Method, PATIENCE, Request};
-use tidegate_stack::{Options, Stack, wait};
+use tidegate_stack::render::{at, named};
+use tidegate_stack::{Control, Options, Ports, Stack, wait};
 
 /// What is part of a trace, in the forms that are in use.
 const TRACE: [(&str, &str); 4] = [
@@ -19,6 +21,29 @@ const TRACE: [(&str, &str); 4] = [
 ];
 
 const HTML: &str = "text/html; charset=utf-8";
+
+/// The repository's configuration, with a filter before the gate that compresses what went past it.
+#[derive(Debug)]
+struct Compressing;
+
+impl Control for Compressing {
+    fn config(&self, options: &Options, ports: &Ports) -> Result<Value> {
+        let mut config = options.envoy_config(ports)?;
+        let gate = named(at(&mut config, "/static_resources/listeners")?, "gate")?;
+        let filters = at(gate, "/filter_chains/0/filters/0/typed_config/http_filters")?;
+        let gzip = "type.googleapis.com/envoy.extensions.compression.gzip.compressor.v3.Gzip";
+        let compressor = json!({
+            "name": "envoy.filters.http.compressor",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.compressor.v3.Compressor",
+                "response_direction_config": { "common_config": { "content_type": ["application/json"] } },
+                "compressor_library": { "name": "gzip", "typed_config": { "@type": gzip } },
+            },
+        });
+        filters.as_array_mut().context("no list of filters")?.insert(0, compressor);
+        Ok(config)
+    }
+}
 
 /// Lines of JSON so far.
 fn lines(path: &Path) -> Result<Vec<Value>> {
@@ -41,6 +66,7 @@ fn start(name: &str) -> Result<Stack> {
     let calls = options.dir.join("calls.log");
     options.faults = Some(Faults { log: Some(calls), ..Faults::default() });
     options.plugin = json!({ "direct": { "timeout": "30s", "budget": "60s" } });
+    options.control = Some(Arc::new(Compressing));
     Stack::start_serving(options)
 }
 
@@ -52,6 +78,9 @@ fn a_line_says_what_the_gate_knows() {
     assert_eq!(ask("192.0.2.1", "/allowed"), 200);
     let post = Request::new(Method::POST, "/long").body("text/plain", vec![b'b'; 3_000]).from("192.0.2.1");
     let long = http::send(stack.gate(), &post).unwrap().body.len();
+    let packed = Request::get("/packed").from("192.0.2.1").header("accept-encoding", "gzip");
+    let packed = http::send(stack.gate(), &packed).unwrap();
+    assert_eq!(packed.headers["content-encoding"], "gzip");
     let banned = |method| Request::new(method, "/banned").from("192.0.2.13").header("accept", "text/html");
     let built_in = http::send(stack.gate(), &banned(Method::HEAD)).unwrap();
     let kind = |answer: &http::Response| answer.headers["content-type"].to_str().unwrap().to_owned();
@@ -75,8 +104,10 @@ fn a_line_says_what_the_gate_knows() {
     assert_eq!((&line["route"], &line["envoy_route"]), (&json!("all"), &json!("tidegate")), "{line}");
     assert_eq!((&line["mismatch"], &line["trace"]), (&Value::Null, &Value::Null), "{line}");
     let line = logged(&stack, "/long").unwrap();
-    let row = "SELECT bytes_in, bytes_out FROM traffic_events WHERE path = '/long'";
-    assert_eq!(stack.sql().unwrap().run(row).unwrap(), [format!("3000|{long}")]);
+    let rows =
+        "SELECT bytes_in, bytes_out FROM traffic_events WHERE path IN ('/long', '/packed') ORDER BY path";
+    let (long_row, packed_row) = (format!("3000|{long}"), format!("0|{}", packed.body.len()));
+    assert_eq!(stack.sql().unwrap().run(rows).unwrap(), [long_row, packed_row]);
     assert_eq!((&line["bytes_in"], &line["bytes_out"]), (&json!(3_000), &json!(long)), "{line}");
 }
 
