@@ -67,7 +67,7 @@ pub struct Admin {
     pub cluster: String,
     /// `:authority` of the calls; the cluster's name when not given.
     pub authority: String,
-    /// Bearer token of scope `gateway`.
+    /// Bearer token of the role `gateway`.
     pub token: String,
     /// Time limit of a call that the admin service does not hold open (as a long poll),
     /// 100 ms to 60 s.

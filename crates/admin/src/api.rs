@@ -8,6 +8,7 @@ pub mod app_state;
 mod body;
 mod cursor;
 mod data_plane;
+pub mod endpoints;
 mod entry_fields;
 mod metrics;
 mod named_documents;
@@ -29,13 +30,14 @@ use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 use tracing::Span;
 
-use crate::auth::{RequiredScope, Scope, require_scope};
+use crate::auth::{Role, RoleGuard, require_role};
 use crate::metrics::{Listener, Metrics};
 use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::serve::connections::OpenConnection;
 use crate::store::time_text;
 use address_limits::{AddressLimits, TooMany};
 use app_state::AppState;
+use endpoints::{Endpoint, Endpoints};
 
 /// No answer takes longer. It is more than the longest wait that a client may ask for plus the
 /// time after which the store reports that it is busy.
@@ -44,19 +46,25 @@ const LONGEST_ANSWER: Duration = Duration::from_secs(60);
 /// The people's listener.
 pub fn people(app: AppState) -> Router {
     let open = open(&app).merge(limited(metrics::routes(), &app));
-    finish(Listener::People, Scope::Admin, open, admin::routes(), app)
+    finish(Listener::People, Role::Read, open, admin::routes(), app)
 }
 
 /// The gateways' listener.
 pub fn data_plane(app: AppState) -> Router {
     let open = open(&app);
-    let router = finish(Listener::Gateways, Scope::Gateway, open, data_plane::routes(), app);
+    let router = finish(Listener::Gateways, Role::Gateway, open, data_plane::routes(), app);
     router.layer(map_response(async |mut response: Response| {
         // By it a gateway tells this service's answers from Envoy's own, and the time by which
         // entries expire.
         response.headers_mut().insert(TIME_HEADER, time_text::now_ms().into());
         response
     }))
+}
+
+/// All endpoints that need a token, with their roles, those of the people's listener first.
+#[must_use]
+pub fn declared() -> Vec<Endpoint> {
+    [admin::routes(), data_plane::routes()].iter().flat_map(|family| family.declared().to_vec()).collect()
 }
 
 /// What both listeners answer without a token.
@@ -81,16 +89,23 @@ async fn limit_address(
 
 fn finish(
     listener: Listener,
-    scope: Scope,
+    otherwise: Role,
     open: Router<AppState>,
-    guarded: Router<AppState>,
+    guarded: Endpoints,
     app: AppState,
 ) -> Router {
-    let scope = RequiredScope { tokens: Arc::clone(&app.tokens), scope, limits: app.limits.clone() };
+    let (guarded, roles) = guarded.into_parts(otherwise);
+    let guard = RoleGuard {
+        listener,
+        tokens: Arc::clone(&app.tokens),
+        roles,
+        limits: app.limits.clone(),
+        metrics: app.metrics.clone(),
+    };
     let guarded = guarded
         .fallback(nothing_here)
         .method_not_allowed_fallback(not_this_method)
-        .layer(from_fn_with_state(scope, require_scope))
+        .layer(from_fn_with_state(guard, require_role))
         .layer(from_fn(require_room));
     let all = open.method_not_allowed_fallback(not_this_method).merge(guarded);
     in_time(all)

@@ -9,6 +9,7 @@ mod flags;
 mod gateways;
 mod geo;
 mod health;
+mod init;
 mod logging;
 mod manual;
 mod output;
@@ -22,6 +23,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// The author in the audit of what commands write into a database.
+const BY: &str = "command line";
+
 /// Tidegate's admin service: bans, routes and recording for Envoy gateways.
 #[derive(Parser, Debug)]
 #[command(name = "tidegate", version, propagate_version = true)]
@@ -32,6 +36,8 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// Create the database with a first token of the role `admin`, and print the token once.
+    Init(init::InitArgs),
     /// Run the service until SIGTERM or SIGINT.
     Serve(serve::ServeArgs),
     /// Exit with 0 if a service answers that it is alive, otherwise with 1: for health checks
@@ -75,7 +81,7 @@ enum Command {
     Completions(manual::CompletionsArgs),
     /// Write the manual pages.
     Man(manual::ManArgs),
-    /// Create, list and revoke API tokens.
+    /// Create, list and revoke API tokens, in a database or through a running service.
     #[command(subcommand)]
     Token(token::TokenCommand),
     /// Import the country table, which says which country an address is in.
@@ -114,6 +120,7 @@ impl Cli {
                 Ok(())
             }
             Command::Man(args) => manual::man(&args),
+            Command::Init(args) => init::run(&args),
             Command::Serve(args) => serve::run(&args),
             Command::Health(args) => health::run(&args),
             Command::Token(command) => token::run(&command),

@@ -68,6 +68,8 @@ metrics! {
         "requests of both listeners that were answered. `endpoint` is a pattern of the API (`/api/admin/routes/{name}`) or `none`, `class` `2xx`, `4xx`, ..., a made-up method is `other`";
     LIMITED: Counter "tidegate_admin_requests_limited" ["how"]
         "requests without a known token, `/api/health` and `/metrics` included, beyond 20 a second of one address: `delayed` for a second, `refused` with 429";
+    REFUSED: Counter "tidegate_admin_requests_refused" ["listener", "why"]
+        "requests that were not let in: `missing`, without a token; `unknown`, with a token that there is not (any more); `expired`, with one whose end has come; `wrong_role`; `wrong_node`, with a token that is bound to another node";
     CONNECTIONS: Gauge "tidegate_admin_connections" ["listener"]
         "open connections; `people` at most 1,024, `gateways` at most 32,768, both fewer if the process may open fewer files";
     CONNECTIONS_CLOSED: Counter "tidegate_admin_connections_closed" ["listener", "reason"]
@@ -176,19 +178,58 @@ pub enum Listener {
     Gateways,
 }
 
+impl Listener {
+    /// The name in metrics.
+    fn name(self) -> &'static str {
+        match self {
+            Self::People => "people",
+            Self::Gateways => "gateways",
+        }
+    }
+}
+
+/// Why a request was not let in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// It has no token.
+    Missing,
+    /// There is no such token.
+    Unknown,
+    /// The token has ended.
+    Expired,
+    /// The token's role may not do this.
+    WrongRole,
+    /// The token is bound to another node.
+    WrongNode,
+}
+
+impl Refusal {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Missing, Self::Unknown, Self::Expired, Self::WrongRole, Self::WrongNode];
+
+    /// The name in metrics.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Unknown => "unknown",
+            Self::Expired => "expired",
+            Self::WrongRole => "wrong_role",
+            Self::WrongNode => "wrong_node",
+        }
+    }
+}
+
 /// Metrics that are counted when something happens. Clones share the counts.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     requests: Arc<Family<Labels, Counter>>,
+    refused: Arc<Family<Labels, Counter>>,
 }
 
 impl Metrics {
     /// Counts an answered request; `endpoint` is the pattern of its path, empty if there is none.
     pub fn answered(&self, listener: Listener, method: &Method, endpoint: &str, status: StatusCode) {
-        let listener = match listener {
-            Listener::People => "people",
-            Listener::Gateways => "gateways",
-        };
         let class = match status.as_u16() {
             100..200 => "1xx",
             200..300 => "2xx",
@@ -197,14 +238,33 @@ impl Metrics {
             _ => "5xx",
         };
         let endpoint = Cow::Owned(if endpoint.is_empty() { "none" } else { endpoint }.to_owned());
-        let values = [listener.into(), method_label(method).into(), endpoint, class.into()];
+        let values = [listener.name().into(), method_label(method).into(), endpoint, class.into()];
         self.requests.get_or_create(&labels(&REQUESTS, values)).inc();
+    }
+
+    /// Counts a request that was not let in.
+    pub fn refused(&self, listener: Listener, why: Refusal) {
+        self.refused.get_or_create(&refused_labels(listener, why)).inc();
+    }
+
+    /// The counts of requests that were not let in.
+    pub fn refusals(&self) -> Family<Labels, Counter> {
+        for listener in [Listener::People, Listener::Gateways] {
+            for why in Refusal::ALL {
+                drop(self.refused.get_or_create(&refused_labels(listener, why)));
+            }
+        }
+        Family::clone(&self.refused)
     }
 
     /// The counts of requests.
     pub fn requests(&self) -> Family<Labels, Counter> {
         Family::clone(&self.requests)
     }
+}
+
+fn refused_labels(listener: Listener, why: Refusal) -> Labels {
+    labels(&REFUSED, [listener.name().into(), why.name().into()])
 }
 
 /// The method, if any endpoint uses it: clients may invent others.

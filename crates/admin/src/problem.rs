@@ -67,9 +67,13 @@ problem_codes! {
     BodyIncomplete = "body_incomplete", BAD_REQUEST, "The body ended early",
         "the connection ended in the middle of the body";
     Unauthorized = "unauthorized", UNAUTHORIZED, "A bearer token is needed",
-        "no bearer token, or an unknown one";
-    WrongScope = "wrong_scope", FORBIDDEN, "This token is for the other listener",
-        "a token for the other listener";
+        "no bearer token, or an unknown one; `needed_role` is the role that one needs here";
+    TokenExpired = "token_expired", UNAUTHORIZED, "This token has ended",
+        "a token whose end has come; `needed_role`";
+    WrongRole = "wrong_role", FORBIDDEN, "This token may not do this",
+        "a token of a role that may not do this; `needed_role` is one that may";
+    WrongNode = "wrong_node", FORBIDDEN, "This token is for another gateway",
+        "gateways' listener: a token that is bound to another node than the gateway's";
     NotFound = "not_found", NOT_FOUND, "There is nothing at this path",
         "no such path";
     NotBanned = "not_banned", NOT_FOUND, "This is not banned",
@@ -88,6 +92,8 @@ problem_codes! {
         "there is no listener of this name";
     PageNotFound = "page_not_found", NOT_FOUND, "There is no page for this reason",
         "there is no page for this reason";
+    TokenNotFound = "token_not_found", NOT_FOUND, "There is no token of this name",
+        "there is no token of this name";
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "This path does not take this method",
         "the path does not take this method; `Allow` says which";
     FormatUnavailable = "format_unavailable", NOT_ACCEPTABLE, "The answer cannot be given in the version of the format that is read",
@@ -102,6 +108,8 @@ problem_codes! {
         "ban: the block has addresses of a protected network; `detail` names it; `force` bans it all the same";
     AddressAllowed = "address_allowed", CONFLICT, "This is on the allow list",
         "ban: an entry of the allow list, which `detail` names, covers it; `force` writes the ban all the same";
+    TokenExists = "token_exists", CONFLICT, "There is a token of this name",
+        "there is a token of this name already";
     TableFull = "table_full", CONFLICT, "The table is full",
         "ban, allow list: the table has no room for this entry";
     BlobGone = "blob_gone", GONE, "This table is gone",
@@ -170,6 +178,7 @@ pub struct Problem {
     code: ProblemCode,
     detail: String,
     errors: Vec<FieldError>,
+    needed_role: Option<&'static str>,
 }
 
 /// Result of a handler.
@@ -179,14 +188,20 @@ impl Problem {
     /// A problem without fields.
     #[must_use]
     pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new() }
+        Self { code, detail: detail.into(), errors: Vec::new(), needed_role: None }
+    }
+
+    /// The same, with the role that a token would need.
+    #[must_use]
+    pub fn with_needed_role(self, role: &'static str) -> Self {
+        Self { needed_role: Some(role), ..self }
     }
 
     /// A problem about invalid fields of the body; `errors` must not be empty.
     #[must_use]
     pub fn fields(errors: Vec<FieldError>) -> Self {
         let detail = errors.first().map(|first| first.detail.clone()).unwrap_or_default();
-        Self { code: ProblemCode::InvalidField, detail, errors }
+        Self { errors, ..Self::new(ProblemCode::InvalidField, detail) }
     }
 
     /// A problem of `code` about a document.
@@ -256,6 +271,8 @@ struct Body<'p> {
     status: u16,
     detail: &'p str,
     code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    needed_role: Option<&'static str>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'p [FieldError],
 }
@@ -268,13 +285,14 @@ impl IntoResponse for Problem {
             status: self.code.status().as_u16(),
             detail: &self.detail,
             code: self.code.name(),
+            needed_role: self.needed_role,
             errors: &self.errors,
         };
         let bytes = serde_json::to_vec(&body).unwrap_or_default();
         let mut response = (self.code.status(), bytes).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if self.code == ProblemCode::Unauthorized {
+        if self.code.status() == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tidegate\""));
         }
         if matches!(self.code.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {

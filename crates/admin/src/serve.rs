@@ -6,6 +6,7 @@ pub mod limits;
 mod listener;
 mod replaced_gateways;
 mod token_files;
+mod token_uses;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -31,6 +32,8 @@ use crate::store::Store;
 use crate::store::sqlite::{Options, SqliteStore};
 use connections::Connections;
 use limits::ConnectionLimits;
+
+pub use token_files::read as token_in_file;
 
 /// Configuration of the service.
 #[derive(Clone, Debug)]
@@ -61,6 +64,7 @@ pub struct Service {
     stop: watch::Sender<bool>,
     listeners: [JoinHandle<()>; 2],
     departed: JoinHandle<()>,
+    token_uses: JoinHandle<()>,
     app: AppState,
     /// While it exists gateways ack at once, so that the delay until changes are enforced is
     /// measured.
@@ -116,6 +120,7 @@ impl Service {
             },
         };
         let asks = app.gateways.waiter();
+        let token_uses = tokio::spawn(token_uses::follow(Arc::clone(&app.tokens), stopped.clone()));
         let service = Self {
             people: people.local_addr()?,
             gateways: gateways.local_addr()?,
@@ -135,6 +140,7 @@ impl Service {
                 )),
             ],
             departed: tokio::spawn(replaced_gateways::follow(app.gateways.clone(), Arc::clone(&app.store))),
+            token_uses,
             app,
             _asks: asks,
         };
@@ -170,6 +176,7 @@ impl Service {
         let (people, gateways) = tokio::join!(people, gateways);
         people.context("people's listener").and(gateways.context("gateways' listener"))?;
         self.departed.abort();
+        self.token_uses.await.context("uses of tokens")?;
         drop(self.app);
         Ok(())
     }

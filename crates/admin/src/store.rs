@@ -233,6 +233,19 @@ pub enum Change {
         /// Bytes of the table, already checked.
         table: Vec<u8>,
     },
+    /// Add a token.
+    AddToken {
+        /// The token.
+        token: TokenRow,
+        /// Add nothing if there is a token of its name. A file's token has the name of the one
+        /// that the file held before.
+        only_new_name: bool,
+    },
+    /// Remove all tokens of a name.
+    RevokeTokens {
+        /// The name.
+        name: String,
+    },
 }
 
 /// An entry of the audit: one change through the API or the command line.
@@ -244,7 +257,7 @@ pub struct AuditRow {
     pub at: String,
     /// The token's name, or `command line`.
     pub by: String,
-    /// Kind of change: `flag`, `ban`, `unban`, `allow`, `disallow`, `countries`, or a document's
+    /// Kind of change: `flag`, `ban`, `unban`, `allow`, `disallow`, `countries`, `token`, or a document's
     /// [`DocumentKind::name`].
     pub what: String,
     /// What was changed: the flag's name, the prefix, the document's name.
@@ -278,14 +291,32 @@ pub struct RestoredTable {
 }
 
 /// A stored token, without its secret: only the hash is stored.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TokenRow {
     /// SHA-256 of the token, hexadecimal.
     pub hash: String,
     /// The operator's name for it.
     pub name: String,
-    /// `admin` or `gateway`.
-    pub scope: String,
+    /// `read`, `operate`, `admin` or `gateway`.
+    pub role: String,
+    /// The node whose gateways alone may use it; `None`: any.
+    pub node: Option<String>,
+    /// UTC, as text; `None`: it never ends.
+    pub expires_at: Option<String>,
+    /// UTC, as text; set when it is stored.
+    pub created_at: Option<String>,
+    /// Who made it; set when it is stored.
+    pub created_by: Option<String>,
+    /// UTC, as text, to about a minute; `None`: never.
+    pub last_used_at: Option<String>,
+}
+
+impl TokenRow {
+    /// The beginning of the hash, which tells tokens of one name apart and is no secret.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.hash.get(..8).unwrap_or(&self.hash)
+    }
 }
 
 /// One post of a recorder: decoded batches, and reports about their sources.
@@ -583,8 +614,8 @@ pub trait Store: TableStore {
     async fn recording(&self) -> Result<RecordingCounts, StoreError>;
     /// Whether the ledger has this event. For the tests of all implementations.
     async fn covers(&self, source: VmId, number: u64) -> Result<bool, StoreError>;
-    /// Adds a token.
-    async fn add_token(&self, token: TokenRow) -> Result<(), StoreError>;
+    /// Notes when tokens were last used: hash, and milliseconds since the Unix epoch.
+    async fn note_tokens_used(&self, uses: Vec<(String, i64)>) -> Result<(), StoreError>;
     /// All tokens.
     async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError>;
     /// A copy of the whole database as it was at one moment, in a form that a restore takes: an SQLite

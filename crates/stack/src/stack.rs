@@ -389,7 +389,7 @@ impl Stack {
         &self.admin_token
     }
 
-    /// Makes one more token of scope `gateway`.
+    /// Makes one more token of the role `gateway`.
     ///
     /// # Errors
     /// The admin service's program does not make it.

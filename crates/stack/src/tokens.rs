@@ -29,7 +29,12 @@ pub fn tokens(options: &Options) -> Result<[String; 2]> {
             Ok(_) => std::fs::remove_file(&path)?,
             Err(_) => {}
         }
-        let token = create_token(options, &format!("stack-{scope}"), scope)?;
+        let name = format!("stack-{scope}");
+        if known {
+            // Its file is gone. There may be none of the name, too.
+            let _ = revoke_token(options, &name);
+        }
+        let token = create_token(options, &name, scope)?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         writeln!(file, "{token}")?;
         anyhow::Ok(token)
@@ -37,7 +42,7 @@ pub fn tokens(options: &Options) -> Result<[String; 2]> {
     Ok([token("token", "admin")?, token("gateway-token", "gateway")?])
 }
 
-/// A new token of this name and scope.
+/// A new token of this name and role. Earlier services, too, know the option by this name.
 pub fn create_token(options: &Options, name: &str, scope: &str) -> Result<String> {
     let said = token(options, "create", &["--name", name, "--scope", scope])?;
     let token = said.lines().map(str::trim).rfind(|line| !line.is_empty());

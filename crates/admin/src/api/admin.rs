@@ -15,19 +15,15 @@ pub mod optimization;
 mod pages;
 mod protected_networks;
 mod routes;
+mod tokens;
 
-use axum::Router;
-use axum::routing::post;
-
-use super::app_state::AppState;
+use super::endpoints::Endpoints;
 use super::named_documents;
 
 /// All paths below it.
-pub fn routes() -> Router<AppState> {
-    Router::new()
+pub fn routes() -> Endpoints {
+    Endpoints::default()
         .merge(optimization::routes())
-        .route("/api/admin/ip/ban", post(optimization::ip::ban))
-        .route("/api/admin/ip/unban", post(optimization::ip::unban))
         .merge(allow_list::routes())
         .merge(audit::routes())
         .merge(backup::routes())
@@ -42,4 +38,5 @@ pub fn routes() -> Router<AppState> {
         .merge(named_documents::routes::<pages::Pages>())
         .merge(named_documents::routes::<routes::Routes>())
         .merge(protected_networks::routes())
+        .merge(tokens::routes())
 }

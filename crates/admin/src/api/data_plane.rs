@@ -4,11 +4,9 @@ mod check;
 mod events;
 mod sync;
 
-use axum::Router;
-
-use super::app_state::AppState;
+use super::endpoints::Endpoints;
 
 /// All paths below it.
-pub fn routes() -> Router<AppState> {
-    Router::new().merge(sync::routes()).merge(events::routes()).merge(check::routes())
+pub fn routes() -> Endpoints {
+    Endpoints::default().merge(sync::routes()).merge(events::routes()).merge(check::routes())
 }

@@ -78,6 +78,7 @@ fn service(page: &mut MetricsPage, app: &AppState) {
     page.fraction(&declared::START_TIME_SECONDS, since_1970.unwrap_or_default().as_secs_f64());
     page.metric(&declared::REQUESTS, app.metrics.requests());
     page.counters(&declared::LIMITED, app.limits.counts().map(|(how, count)| ([how], count)));
+    page.metric(&declared::REFUSED, app.metrics.refusals());
     let listeners = app.connections.named();
     page.gauges(&declared::CONNECTIONS, listeners.map(|(name, of)| (name, of.open())));
     let closed = |why: CloseReason| listeners.map(|(name, of)| ([name, why.name()], of.closed(why)));

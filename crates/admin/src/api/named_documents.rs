@@ -3,20 +3,20 @@
 
 use std::ops::Bound;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use axum::http::Uri;
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::task::spawn_blocking;
 
 use super::app_state::AppState;
+use super::endpoints::Endpoints;
 use super::query::{PathParam, QueryParams};
 use super::wait_applied::{PendingWrite, WAIT_APPLIED, WriteResult};
 use super::{body, cursor};
-use crate::auth::Caller;
+use crate::auth::{Caller, Role};
 use crate::feed::{Documents, ParsedDocument, Snapshot};
 use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::store::{Change, Committed, DocumentKind, StoreError, StoreTable, Unchanged};
@@ -104,13 +104,19 @@ struct WriteAnswer {
 }
 
 /// The paths of one kind.
-pub fn routes<R: NamedDocument>() -> Router<AppState> {
-    let methods = || get(one::<R>).put(put::<R>).delete(delete::<R>);
-    let paths =
-        Router::new().route(R::PATH, get(list::<R>)).route(&format!("{}/{{name}}", R::PATH), methods());
+pub fn routes<R: NamedDocument>() -> Endpoints {
+    let document = |endpoints: Endpoints, path: &str| {
+        endpoints.get(Role::Read, path, one::<R>).put(Role::Admin, path, put::<R>).delete(
+            Role::Admin,
+            path,
+            delete::<R>,
+        )
+    };
+    let list = Endpoints::default().get(Role::Read, R::PATH, list::<R>);
+    let named = document(list, &format!("{}/{{name}}", R::PATH));
     match R::HAS_NAMESPACES {
-        true => paths.route(&format!("{}/{{namespace}}/{{name}}", R::PATH), methods()),
-        false => paths,
+        true => document(named, &format!("{}/{{namespace}}/{{name}}", R::PATH)),
+        false => named,
     }
 }
 

@@ -37,8 +37,15 @@ pub struct AccessArgs {
         default_value = "http://127.0.0.1:9070",
         value_parser = server
     )]
-    server: String,
-    /// A file with a token of scope `admin`; without it the token is taken from
+    pub server: String,
+    #[command(flatten)]
+    pub token: TokenArg,
+}
+
+/// The token.
+#[derive(clap::Args, Clone, Debug)]
+pub struct TokenArg {
+    /// A file with a token; without it the token is taken from
     /// the environment variable TIDEGATE_TOKEN.
     #[arg(long, env = "TIDEGATE_TOKEN_FILE", value_name = "PATH")]
     token_file: Option<PathBuf>,
@@ -109,6 +116,13 @@ pub struct FieldProblem {
     pub detail: String,
 }
 
+impl ProblemReply {
+    /// Whether it has this code.
+    pub fn is(&self, code: &str) -> bool {
+        self.code == code
+    }
+}
+
 impl std::fmt::Display for ProblemReply {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} ({} {})", self.detail, self.status, self.code)
@@ -145,7 +159,7 @@ impl ApiClient {
     /// # Errors
     /// When there is no token, or it is invalid.
     pub fn new(access: &AccessArgs) -> anyhow::Result<Self> {
-        let token = token(access)?;
+        let token = token(&access.token)?;
         let mut authorization = HeaderValue::try_from(format!("Bearer {token}"))
             .ok()
             .filter(|_| !token.is_empty())
@@ -264,10 +278,9 @@ impl ApiClient {
             return self.not_the_service(status, bytes);
         };
         match refusal.code.as_str() {
-            "unauthorized" | "wrong_scope" => RequestError::Unreachable(format!(
-                "{} does not take the token: {refusal}; `tidegate token create --scope admin` makes one",
-                self.server
-            )),
+            "unauthorized" | "token_expired" | "wrong_role" => {
+                RequestError::Unreachable(format!("{} does not take the token: {refusal}", self.server))
+            }
             "stopping" => RequestError::Unreachable(format!("{}: {refusal}", self.server)),
             _ => RequestError::Refused(refusal),
         }
@@ -284,13 +297,13 @@ impl ApiClient {
     }
 }
 
-fn token(access: &AccessArgs) -> anyhow::Result<String> {
+fn token(access: &TokenArg) -> anyhow::Result<String> {
     let text = match &access.token_file {
         Some(path) => std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the token in {}", path.display()))?,
         None => std::env::var(TOKEN).ok().context(
             "no token: name a file with --token-file (of the local stack: target/up/token), or set \
-             TIDEGATE_TOKEN; `tidegate token create --scope admin` makes one",
+             TIDEGATE_TOKEN; `tidegate token create --role admin` makes one",
         )?,
     };
     Ok(text.trim().to_owned())
@@ -333,8 +346,8 @@ mod tests {
     async fn understood(answer: axum::response::Response) -> RequestError {
         let token = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(token.path(), "t").unwrap();
-        let access =
-            AccessArgs { server: "http://127.0.0.1:1".to_owned(), token_file: Some(token.path().to_owned()) };
+        let server = "http://127.0.0.1:1".to_owned();
+        let access = AccessArgs { server, token: TokenArg { token_file: Some(token.path().to_owned()) } };
         let service = ApiClient::new(&access).unwrap();
         let (head, body) = answer.into_parts();
         service.refusal(head.status, &body.collect().await.unwrap().to_bytes())
@@ -351,7 +364,7 @@ mod tests {
         assert_eq!(refusal.errors[0].code, "too_many");
         let busy = Problem::new(ProblemCode::StoreBusy, "locked").into_response();
         assert!(matches!(understood(busy).await, RequestError::Refused(_)), "the next may go through");
-        for code in [ProblemCode::Unauthorized, ProblemCode::WrongScope, ProblemCode::Stopping] {
+        for code in [ProblemCode::Unauthorized, ProblemCode::WrongRole, ProblemCode::Stopping] {
             let answer = Problem::new(code, "no").into_response();
             assert!(matches!(understood(answer).await, RequestError::Unreachable(_)), "{}", code.name());
         }

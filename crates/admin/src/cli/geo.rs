@@ -5,13 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
+use super::BY;
 use super::token::DatabaseArg;
 use crate::geo::{self, FileFormat};
 use crate::store::Change;
 use crate::store::sqlite::SqliteStore;
-
-/// The author in the audit.
-const BY: &str = "command line";
 
 /// What to do with the country table.
 #[derive(clap::Subcommand, Debug)]

@@ -18,10 +18,10 @@ pub struct ServeArgs {
     /// The database, a SQLite file; it is created if it does not exist.
     #[arg(long, env = "TIDEGATE_DB", value_name = "PATH", default_value = "tidegate.db")]
     db: PathBuf,
-    /// Address of the API for people (tokens of scope `admin`).
+    /// Address of the API for people (tokens of the roles `read`, `operate` and `admin`).
     #[arg(long, env = "TIDEGATE_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:9070")]
     listen: SocketAddr,
-    /// Address for gateways: tables and events (tokens of scope `gateway`).
+    /// Address for gateways: tables and events (tokens of the role `gateway`).
     #[arg(long, env = "TIDEGATE_GATEWAY_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:9071")]
     gateway_listen: SocketAddr,
     /// Allow addresses other than loopback. There is no TLS: whoever can read the network can
@@ -41,7 +41,7 @@ pub struct ServeArgs {
     #[arg(long, env = "TIDEGATE_PROTECT", value_name = "CIDR", value_delimiter = ',')]
     protect: Vec<Prefix>,
     /// A directory with the files `admin-token` and `gateway-token`, whose content becomes a
-    /// token of that scope. A missing file is written with a new token.
+    /// token of that role. A missing file is written with a new token.
     #[arg(long, env = "TIDEGATE_TOKENS", value_name = "DIR")]
     tokens: Option<PathBuf>,
     /// Format of log lines.

@@ -1,13 +1,21 @@
-//! `tidegate token`: works beside a running service, which sees the change at
-//! once.
+//! `tidegate token`: in a database, beside a service that may be running, or through a service's
+//! API.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
+use form_urlencoded::byte_serialize;
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tidegate_policy::wire::sync::Gateway;
 
-use crate::auth::{self, Scope};
-use crate::store::TokenRow;
+use super::BY;
+use super::api_client::{self, AccessArgs, ApiClient, RequestError, TokenArg};
+use crate::auth::{self, Role};
 use crate::store::sqlite::SqliteStore;
+use crate::store::{Change, TokenRow};
+use crate::time;
 
 /// Commands for tokens.
 #[derive(clap::Subcommand, Debug)]
@@ -15,27 +23,55 @@ pub enum TokenCommand {
     /// Create a token and print it once: only its hash is stored.
     Create {
         #[command(flatten)]
-        db: DatabaseArg,
-        /// Name of the token.
-        #[arg(long, value_name = "NAME", value_parser = name)]
-        name: String,
-        /// What the token allows: its scope.
-        #[arg(long, value_enum)]
-        scope: Scope,
+        place: PlaceArgs,
+        #[command(flatten)]
+        token: NewTokenArgs,
     },
-    /// List the tokens by name and scope.
+    /// List the tokens: the beginning of the hash, role, name, and when each ends and was last used.
     List {
         #[command(flatten)]
-        db: DatabaseArg,
+        place: PlaceArgs,
     },
-    /// Revoke every token of a name; a running service refuses it within a second.
+    /// Revoke every token of a name: a running service refuses it at once, and within a second if it
+    /// was revoked in the database.
     Revoke {
         #[command(flatten)]
-        db: DatabaseArg,
+        place: PlaceArgs,
         /// Name of the tokens.
         #[arg(long, value_name = "NAME")]
         name: String,
     },
+}
+
+/// Where the tokens are: a database, unless a service is named.
+#[derive(clap::Args, Debug)]
+pub struct PlaceArgs {
+    /// The database, a SQLite file; it is created if it does not exist. [env: TIDEGATE_DB=]
+    /// [default: tidegate.db]
+    #[arg(long = "db", value_name = "PATH")]
+    db: Option<PathBuf>,
+    /// A running service, whose API is used unless --db is given.
+    #[arg(long, env = "TIDEGATE_SERVER", value_name = "URL", value_parser = api_client::server)]
+    server: Option<String>,
+    #[command(flatten)]
+    token: TokenArg,
+}
+
+/// A token to be created.
+#[derive(clap::Args, Debug)]
+pub struct NewTokenArgs {
+    /// Name of the token.
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    name: String,
+    /// What the token allows. `--scope` is the option's older name.
+    #[arg(long, value_enum, alias = "scope")]
+    role: Role,
+    /// The node id of the only Envoy whose gateways may use it (role `gateway`).
+    #[arg(long, value_name = "NODE")]
+    node: Option<String>,
+    /// When it ends: in a span from now (90d), or a time (2027-01-01).
+    #[arg(long, value_name = "WHEN", value_parser = end)]
+    expires: Option<jiff::Timestamp>,
 }
 
 /// The database.
@@ -46,41 +82,161 @@ pub struct DatabaseArg {
     pub path: PathBuf,
 }
 
-fn name(text: &str) -> Result<String, String> {
-    let fine = !text.trim().is_empty() && text.len() <= 100 && !text.chars().any(char::is_control);
-    if fine { Ok(text.to_owned()) } else { Err("write 1 to 100 bytes without control characters".to_owned()) }
+/// A token's name.
+pub fn name(text: &str) -> Result<String, String> {
+    match auth::is_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("write 1 to {} bytes without control characters", auth::MAX_NAME)),
+    }
+}
+
+fn end(text: &str) -> Result<jiff::Timestamp, String> {
+    let span = time::parse_duration(text).and_then(time::from_now);
+    let end = span.or_else(|| time::parse_timestamp(text)).filter(|end| *end > time::now());
+    end.ok_or_else(|| "write a span, like 90d, or a time to come, like 2027-01-01".to_owned())
 }
 
 /// Runs the command.
 pub fn run(command: &TokenCommand) -> anyhow::Result<()> {
-    match command {
-        TokenCommand::Create { db, name, scope } => {
-            let token = auth::new_token().context("no random bytes")?;
-            let row = TokenRow {
-                hash: auth::hash_token(&token),
-                name: name.clone(),
-                scope: scope.name().to_owned(),
-            };
-            SqliteStore::add_token_beside(&db.path, &row)?;
-            println!("{token}");
-            Ok(())
-        }
-        TokenCommand::List { db } => {
-            for TokenRow { hash, name, scope } in SqliteStore::tokens_beside(&db.path)? {
-                // The beginning of the hash distinguishes tokens of one name, and is not a
-                // secret.
-                println!("{}  {scope:8} {name}", hash.get(..8).unwrap_or(&hash));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match command {
+            TokenCommand::Create { place, token } => {
+                ensure!(
+                    token.node.is_none() || token.role == Role::Gateway,
+                    "--node is for tokens of the role `gateway`"
+                );
+                let text = match place.service()? {
+                    Some(service) => create_through(&service, token).await?,
+                    None => create_in(&place.database(), token)?,
+                };
+                println!("{text}");
+                Ok(())
             }
-            Ok(())
+            TokenCommand::List { place } => {
+                let tokens = match place.service()? {
+                    Some(service) => list_of(&service).await?,
+                    None => {
+                        let rows = SqliteStore::tokens_beside(place.database())?;
+                        rows.into_iter().map(ListedToken::from).collect()
+                    }
+                };
+                tokens.iter().for_each(ListedToken::print);
+                Ok(())
+            }
+            TokenCommand::Revoke { place, name } => {
+                let revoked = match place.service()? {
+                    Some(service) => revoke_through(&service, name).await?,
+                    None => {
+                        let change = Change::RevokeTokens { name: name.clone() };
+                        SqliteStore::commit_beside(place.database(), &change, BY)?.rows
+                    }
+                };
+                if revoked == 0 {
+                    bail!("there is no token called `{name}`; `tidegate token list` shows them");
+                }
+                println!("{revoked} revoked");
+                Ok(())
+            }
         }
-        TokenCommand::Revoke { db, name } => {
-            let removed = SqliteStore::remove_tokens_beside(&db.path, name)?;
-            anyhow::ensure!(
-                removed > 0,
-                "there is no token called `{name}`; `tidegate token list` shows them"
-            );
-            println!("{removed} revoked");
-            Ok(())
+    })
+}
+
+impl PlaceArgs {
+    /// The service, if one is named.
+    fn service(&self) -> anyhow::Result<Option<ApiClient>> {
+        let server = self.server.as_ref().filter(|_| self.db.is_none());
+        let access = server.map(|server| AccessArgs { server: server.clone(), token: self.token.clone() });
+        access.as_ref().map(ApiClient::new).transpose()
+    }
+
+    fn database(&self) -> PathBuf {
+        let named = self.db.clone().or_else(|| std::env::var_os("TIDEGATE_DB").map(PathBuf::from));
+        named.unwrap_or_else(|| PathBuf::from("tidegate.db"))
+    }
+}
+
+fn create_in(database: &Path, new: &NewTokenArgs) -> anyhow::Result<String> {
+    let text = auth::new_token().context("no random bytes")?;
+    let token = TokenRow {
+        hash: auth::hash_token(&text),
+        name: new.name.clone(),
+        role: new.role.name().to_owned(),
+        node: new.node.as_ref().map(|node| Gateway::new(node.as_bytes(), 0).node),
+        expires_at: new.expires.map(time::to_sql),
+        ..TokenRow::default()
+    };
+    let change = Change::AddToken { token, only_new_name: true };
+    let added = SqliteStore::commit_beside(database, &change, BY)?;
+    ensure!(
+        added.rows > 0,
+        "there is a token called `{0}` already: choose another name, or revoke that one with `tidegate token revoke \
+         --name {0}`",
+        new.name
+    );
+    Ok(text)
+}
+
+async fn create_through(service: &ApiClient, new: &NewTokenArgs) -> anyhow::Result<String> {
+    let body = json!({
+        "name": new.name,
+        "role": new.role.name(),
+        "node": new.node,
+        "expires_at": new.expires.map(time::rfc3339),
+    });
+    let answer = service.request(Method::POST, TOKENS, Some(&body)).await?;
+    Ok(answer["token"].as_str().context("the service answered no token")?.to_owned())
+}
+
+async fn revoke_through(service: &ApiClient, name: &str) -> anyhow::Result<u64> {
+    // In a path a blank is %20, and not +.
+    let name = byte_serialize(name.as_bytes()).collect::<String>().replace('+', "%20");
+    match service.request(Method::DELETE, &format!("{TOKENS}/{name}"), None).await {
+        Ok(answer) => Ok(answer["revoked"].as_u64().unwrap_or_default()),
+        Err(RequestError::Refused(refusal)) if refusal.is("token_not_found") => Ok(0),
+        Err(other) => Err(other.into()),
+    }
+}
+
+async fn list_of(service: &ApiClient) -> anyhow::Result<Vec<ListedToken>> {
+    let answer = service.request(Method::GET, TOKENS, None).await?;
+    Vec::deserialize(answer.get("items").unwrap_or(&Value::Null))
+        .context("the service answered no list of tokens")
+}
+
+/// The path of the tokens in the API.
+const TOKENS: &str = "/api/admin/tokens";
+
+/// A token as it is listed.
+#[derive(Deserialize)]
+struct ListedToken {
+    id: String,
+    name: String,
+    role: String,
+    node: Option<String>,
+    expires_at: Option<String>,
+    last_used_at: Option<String>,
+}
+
+impl From<TokenRow> for ListedToken {
+    fn from(row: TokenRow) -> Self {
+        Self {
+            id: row.id().to_owned(),
+            name: row.name,
+            role: row.role,
+            node: row.node,
+            expires_at: row.expires_at.map(time::sql_to_rfc3339),
+            last_used_at: row.last_used_at.map(time::sql_to_rfc3339),
         }
+    }
+}
+
+impl ListedToken {
+    fn print(&self) {
+        let Self { id, name, role, node, expires_at, last_used_at } = self;
+        let told = [("node", node), ("ends", expires_at), ("last used", last_used_at)]
+            .map(|(what, value)| value.as_ref().map(|value| format!("  {what} {value}")).unwrap_or_default())
+            .concat();
+        println!("{id}  {role:8} {name}{told}");
     }
 }

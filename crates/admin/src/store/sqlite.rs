@@ -9,6 +9,7 @@ mod aliases;
 mod append;
 mod audit;
 mod backup;
+mod beside;
 mod change_log;
 mod check_counts;
 mod connection;
@@ -68,6 +69,7 @@ use file::ServiceLock;
 use former_rows::FormerChange;
 use queue::{HousekeepingStep, IngestJob, OpenJob, Reply, UrgentJob};
 use readers::Readers;
+use schema::Upgrade;
 
 pub use options::Options;
 use top_addresses::TopAddresses;
@@ -108,7 +110,7 @@ impl SqliteStore {
         let at = |e: std::io::Error| failed(format_args!("{}: {e}", path.as_ref().display()));
         let path = file::create(path.as_ref()).map_err(at)?;
         let lock = ServiceLock::take(&path)?;
-        let (conn, files, now) = Writer::open(&path, options.busy_for)?;
+        let (conn, files, now) = Writer::open(&path, options.busy_for, Upgrade::Allowed)?;
         let database = Arc::new(Database::new(path, options, files.main, now));
         let mut store = Self {
             database: Arc::clone(&database),
@@ -128,37 +130,12 @@ impl SqliteStore {
         Ok(store)
     }
 
-    /// Adds a token to the database at `path`, whether or not a service has it open.
-    ///
-    /// # Errors
-    /// When the database cannot be created, read or written.
-    pub fn add_token_beside(path: impl AsRef<Path>, token: &TokenRow) -> Result<(), StoreError> {
-        let path = file::create(path.as_ref()).map_err(failed)?;
-        let (conn, ..) = Writer::open(&path, Duration::from_secs(5))?;
-        conn.busy_timeout(Duration::from_secs(5)).map_err(|e| sql_error(&e))?;
-        tokens::add_token(&conn, token).map_err(|e| sql_error(&e))
-    }
-
     /// All tokens of the database at `path`, whether or not a service has it open.
     ///
     /// # Errors
     /// When the database cannot be opened or read.
     pub fn tokens_beside(path: impl AsRef<Path>) -> Result<Vec<TokenRow>, StoreError> {
-        let path = file::create(path.as_ref()).map_err(failed)?;
-        let (conn, ..) = Writer::open(&path, Duration::from_secs(5))?;
-        tokens::tokens(&conn).map_err(|e| sql_error(&e))
-    }
-
-    /// Removes every token called `name` from the database at `path`, whether or not a service
-    /// has it open. Returns how many there were.
-    ///
-    /// # Errors
-    /// When the database cannot be opened or written.
-    pub fn remove_tokens_beside(path: impl AsRef<Path>, name: &str) -> Result<usize, StoreError> {
-        let path = file::create(path.as_ref()).map_err(failed)?;
-        let (conn, ..) = Writer::open(&path, Duration::from_secs(5))?;
-        conn.busy_timeout(Duration::from_secs(5)).map_err(|e| sql_error(&e))?;
-        tokens::remove_tokens(&conn, name).map_err(|e| sql_error(&e))
+        tokens::tokens(&beside::open(path.as_ref())?).map_err(|e| sql_error(&e))
     }
 
     /// Applies `change`, by the author `by`, to the database at `path`, whether or not a service
@@ -167,9 +144,7 @@ impl SqliteStore {
     /// # Errors
     /// When the database cannot be created, read or written; then nothing was changed.
     pub fn commit_beside(path: impl AsRef<Path>, change: &Change, by: &str) -> Result<Committed, StoreError> {
-        let path = file::create(path.as_ref()).map_err(failed)?;
-        let (conn, ..) = Writer::open(&path, Duration::from_secs(5))?;
-        conn.busy_timeout(Duration::from_secs(5)).map_err(|e| sql_error(&e))?;
+        let conn = beside::open(path.as_ref())?;
         // A connection that is closed within a transaction rolls it back.
         conn.execute_batch("BEGIN IMMEDIATE").map_err(|e| sql_error(&e))?;
         let aliases = &mut aliases::AddressAliases::default();
@@ -201,8 +176,7 @@ impl SqliteStore {
         }
         let path = file::create(path).map_err(failed)?;
         let copy = backup::BackupCopy::of(from, &path)?;
-        let (conn, ..) = Writer::open(&path, Duration::from_secs(5))?;
-        conn.busy_timeout(Duration::from_secs(5)).map_err(|e| sql_error(&e))?;
+        let conn = beside::open(&path)?;
         let name = from.file_name().unwrap_or_default().to_string_lossy();
         copy.put_back(&conn, &name, by, dry_run).map(Some)
     }
@@ -239,12 +213,6 @@ impl SqliteStore {
             None => TopAddresses::load(conn).map(|top| look(&top)),
         };
         self.readers.read(&self.database, "addresses", look).await
-    }
-
-    async fn urgent<T>(&self, job: impl FnOnce(Reply<T>) -> UrgentJob) -> Result<T, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.database.queue.put_urgent(job(reply))?;
-        answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
     /// Keeps these former rows. Waits for the write lock, at most [`Options::busy_for`]: whoever has just
@@ -318,7 +286,10 @@ impl TableStore for SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn commit(&self, change: Change, by: &str) -> Result<Committed, StoreError> {
-        self.urgent(|reply| UrgentJob::Change(change, by.to_owned(), reply)).await
+        let by = by.to_owned();
+        let (reply, answer) = oneshot::channel();
+        self.database.queue.put_urgent(UrgentJob { change, by, reply })?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
     async fn append(&self, append: Append) -> Result<Appended, StoreError> {
@@ -394,8 +365,10 @@ impl Store for SqliteStore {
         self.readers.read(&self.database, "ledger", move |conn| ledger::covers(conn, source, number)).await
     }
 
-    async fn add_token(&self, token: TokenRow) -> Result<(), StoreError> {
-        self.urgent(|reply| UrgentJob::Token(token, reply)).await
+    async fn note_tokens_used(&self, uses: Vec<(String, i64)>) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.database.queue.put_housekeeping(HousekeepingStep::TokensUsed(uses), reply)?;
+        answer.await.unwrap_or(Err(StoreError::Closed)).map(|_| ())
     }
 
     async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {

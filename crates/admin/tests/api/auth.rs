@@ -1,11 +1,10 @@
-//! Tokens and scopes.
+//! Tokens and roles. What each role may do: `roles`.
 
 use reqwest::Method;
-use tidegate_admin::auth;
-use tidegate_admin::store::TokenRow;
 use tidegate_admin::store::sqlite::SqliteStore;
+use tidegate_admin::store::{Change, TokenRow};
 
-use crate::test_service::{Answered, TestService, db, until};
+use crate::test_service::{Answered, TestService, db, token_beside, until};
 
 async fn get_with(service: &TestService, url: String, authorization: Option<&str>) -> Answered {
     let mut request = service.as_nobody(Method::GET, url);
@@ -16,7 +15,7 @@ async fn get_with(service: &TestService, url: String, authorization: Option<&str
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_listener_takes_its_own_scope_only() {
+async fn each_listener_takes_its_own_roles_only() {
     let service = TestService::start().await;
     let people = service.people("/api/admin/gateways");
     let data = service.gateways("/api/data-plane/v1/sync");
@@ -25,8 +24,8 @@ async fn each_listener_takes_its_own_scope_only() {
     get(&people, Some(&admin)).await.ok();
     let missing = get(&data, Some(&gateway)).await.problem(400, "invalid_header");
     assert_eq!(missing["errors"][0]["header"], "x-tidegate-gateway");
-    get(&people, Some(&gateway)).await.problem(403, "wrong_scope");
-    get(&data, Some(&admin)).await.problem(403, "wrong_scope");
+    get(&people, Some(&gateway)).await.problem(403, "wrong_role");
+    get(&data, Some(&admin)).await.problem(403, "wrong_role");
     let (wrong, basic) = (format!("Bearer {}x", service.admin), format!("Basic {}", service.admin));
     for authorization in [None, Some(""), Some("Bearer"), Some("Bearer "), Some(&*wrong), Some(&*basic)] {
         let answer = get(&people, authorization).await;
@@ -44,14 +43,13 @@ async fn each_listener_takes_its_own_scope_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_made_and_revoked_beside_a_running_service_count_soon() {
     let service = TestService::start().await;
-    let token = auth::new_token().unwrap();
-    let authorization = format!("Bearer {token}");
+    service.get("/api/admin/routes").await.ok();
+    let row = TokenRow { name: "late".into(), role: "read".into(), ..TokenRow::default() };
+    let authorization = format!("Bearer {}", token_beside(&service.dir, row));
     let get = async || get_with(&service, service.people("/api/admin/routes"), Some(&authorization)).await;
-    get().await.problem(401, "unauthorized");
-    let row = TokenRow { hash: auth::hash_token(&token), name: "late".into(), scope: "admin".into() };
-    SqliteStore::add_token_beside(db(&service.dir), &row).unwrap();
     until("the new token is known", async || (get().await.status == 200).then_some(())).await;
-    assert_eq!(SqliteStore::remove_tokens_beside(db(&service.dir), "late").unwrap(), 1);
+    let revoke = Change::RevokeTokens { name: "late".to_owned() };
+    assert_eq!(SqliteStore::commit_beside(db(&service.dir), &revoke, "test").unwrap().rows, 1);
     until("the old token is forgotten", async || (get().await.status == 401).then_some(())).await;
     service.get("/api/admin/routes").await.ok();
 }

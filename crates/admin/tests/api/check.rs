@@ -158,7 +158,7 @@ async fn what_is_no_question_and_who_may_not_ask_are_refused() {
         let anybody =
             || service.as_nobody(Method::POST, service.gateways(path(check))).body(question.clone());
         Answered::to(anybody()).await.problem(401, "unauthorized");
-        Answered::to(anybody().bearer_auth(&service.admin)).await.problem(403, "wrong_scope");
+        Answered::to(anybody().bearer_auth(&service.admin)).await.problem(403, "wrong_role");
         Answered::to(anybody().bearer_auth(&service.gateway)).await.binary();
         let get = service.as_gateway(Method::GET, path(check));
         Answered::to(get).await.problem(405, "method_not_allowed");

@@ -80,7 +80,7 @@ async fn what_is_no_flag_or_no_state_is_named_and_nothing_changes() {
     service.post(FLAGS, "{}").await.problem(405, "method_not_allowed");
     assert_eq!(service.tables().await, before);
     let stranger = service.as_nobody(Method::PUT, service.people(FLAGS)).bearer_auth(&service.gateway);
-    Answered::to(stranger.body("{}")).await.problem(403, "wrong_scope");
+    Answered::to(stranger.body("{}")).await.problem(403, "wrong_role");
 }
 
 #[tokio::test(flavor = "multi_thread")]

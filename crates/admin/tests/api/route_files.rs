@@ -282,7 +282,7 @@ async fn address_and_token_may_come_from_the_environment() {
     run(ask("TIDEGATE_TOKEN_FILE", "token"), "").await.done();
     // The gateways' token is valid on the other listener only.
     let err = run(ask("TIDEGATE_TOKEN", &service.gateway), "").await.failed();
-    assert!(err.contains("403 wrong_scope"), "{err}");
+    assert!(err.contains("403 wrong_role"), "{err}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

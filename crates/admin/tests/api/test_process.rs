@@ -41,7 +41,12 @@ impl Process {
         let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (people, gateways) = (free(), free());
         let [people, gateways] = [people, gateways].map(|it| it.local_addr().unwrap().to_string());
-        let token = token(dir, "admin");
+        let kept = dir.join("operators-token");
+        let token = std::fs::read_to_string(&kept).unwrap_or_else(|_| {
+            let token = token(dir, "admin");
+            std::fs::write(&kept, &token).unwrap();
+            token
+        });
         let args = ["serve", "--log", "warn", "--listen", &people, "--gateway-listen", &gateways];
         let child = tidegate(dir, &args).spawn().unwrap();
         let process =

@@ -7,10 +7,10 @@ use std::time::Duration;
 use reqwest::header::HeaderMap;
 use reqwest::{Body, Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
-use tidegate_admin::auth;
+use tidegate_admin::auth::{self, Role};
 use tidegate_admin::serve::{Config, Service};
 use tidegate_admin::store::sqlite::{Options, SqliteStore};
-use tidegate_admin::store::{StoreTable, StoredRows, TokenRow};
+use tidegate_admin::store::{Change, StoreTable, StoredRows, TokenRow};
 use tidegate_policy::codec::MAX_BAN_BASE;
 
 /// The program under test, where cargo has it at this moment.
@@ -114,6 +114,15 @@ pub fn each<'v, T>(list: &'v Value, look: impl Fn(&'v Value) -> T) -> Vec<T> {
     list.as_array().unwrap_or_else(|| panic!("no list: {list}")).iter().map(look).collect()
 }
 
+/// Adds a new token to the database in `dir`, with all but the hash as in `row`; returns its text.
+pub fn token_beside(dir: &tempfile::TempDir, row: TokenRow) -> String {
+    let text = auth::new_token().unwrap();
+    let token = TokenRow { hash: auth::hash_token(&text), ..row };
+    let change = Change::AddToken { token, only_new_name: true };
+    assert_eq!(SqliteStore::commit_beside(db(dir), &change, "test").unwrap().rows, 1);
+    text
+}
+
 impl TestService {
     pub async fn start() -> Self {
         Self::start_with(Options::default(), &[]).await
@@ -127,13 +136,12 @@ impl TestService {
     /// Starts a service whose tables of addresses have `table_limit` bytes at most.
     pub async fn start_bounded(store: Options, clusters: &[&str], table_limit: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let token = |scope: &str| {
-            let token = auth::new_token().unwrap();
-            let row = TokenRow { hash: auth::hash_token(&token), name: scope.into(), scope: scope.into() };
-            SqliteStore::add_token_beside(db(&dir), &row).unwrap();
-            token
-        };
-        let (admin, gateway) = (token("admin"), token("gateway"));
+        let [admin, gateway] = [Role::Admin, Role::Gateway].map(|role| {
+            token_beside(
+                &dir,
+                TokenRow { name: role.name().into(), role: role.name().into(), ..TokenRow::default() },
+            )
+        });
         let any = "127.0.0.1:0".parse().unwrap();
         let clusters: BTreeSet<String> = clusters.iter().map(|name| (*name).to_owned()).collect();
         let config = Config {

@@ -1,31 +1,34 @@
 //! `allow-list`: addresses and blocks that skip bans and geo rules.
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use axum::http::Uri;
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tidegate_policy::address::{Prefix, PrefixError};
 
 use crate::api::admin::ip_monitor::{self, AddressStatus, Entry, IpMonitorPage};
 use crate::api::app_state::AppState;
 use crate::api::body;
+use crate::api::endpoints::Endpoints;
 use crate::api::entry_fields::{self, Expiry, Ttl};
 use crate::api::query::{PathParam, QueryParams};
 use crate::api::wait_applied::{PendingWrite, WAIT_APPLIED, WriteResult};
-use crate::auth::Caller;
+use crate::auth::{Caller, Role};
 use crate::feed::RowStatus;
 use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::store::Change;
 use crate::time;
 
 /// The paths here.
-pub fn routes() -> Router<AppState> {
-    Router::new()
-        .route("/api/admin/allow-list", get(list))
-        // A block contains a slash: 203.0.113.0/24.
-        .route("/api/admin/allow-list/{*prefix}", get(one).put(allow).delete(disallow))
+pub fn routes() -> Endpoints {
+    // A block contains a slash: 203.0.113.0/24.
+    const ENTRY: &str = "/api/admin/allow-list/{*prefix}";
+    Endpoints::default()
+        .get(Role::Read, "/api/admin/allow-list", list)
+        .get(Role::Read, ENTRY, one)
+        .put(Role::Operate, ENTRY, allow)
+        .delete(Role::Operate, ENTRY, disallow)
 }
 
 /// Answers a page of the allow list, expired entries included.

@@ -1,22 +1,23 @@
 //! `GET /api/admin/audit`: changes through the API or the command line, with their authors.
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::api::app_state::AppState;
 use crate::api::cursor;
+use crate::api::endpoints::Endpoints;
 use crate::api::query::QueryParams;
+use crate::auth::Role;
 use crate::problem::ApiResult;
 use crate::store::AuditRow;
 use crate::time;
 
 /// The paths here.
-pub fn routes() -> Router<AppState> {
-    Router::new().route("/api/admin/audit", get(list))
+pub fn routes() -> Endpoints {
+    Endpoints::default().get(Role::Read, "/api/admin/audit", list)
 }
 
 /// Entries per page by default.

@@ -5,25 +5,25 @@ use std::io::{self, Read};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
 use bytes::Bytes;
 use hyper::body::Frame;
 use tokio::sync::mpsc;
 
 use crate::api::app_state::AppState;
+use crate::api::endpoints::Endpoints;
 use crate::api::query::QueryParams;
-use crate::auth::Caller;
+use crate::auth::{Caller, Role};
 use crate::problem::{ApiResult, Problem, ProblemCode};
 
 /// The paths here.
-pub fn routes() -> Router<AppState> {
-    Router::new().route("/api/admin/backup", post(backup))
+pub fn routes() -> Endpoints {
+    // The copy has events, and the hashes of all tokens.
+    Endpoints::default().post(Role::Admin, "/api/admin/backup", backup)
 }
 
 /// Bytes that are read from the file at a time.

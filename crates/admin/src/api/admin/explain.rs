@@ -9,10 +9,9 @@ mod request;
 
 use std::collections::BTreeSet;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::Serialize;
 use tidegate_author as author;
 use tidegate_author::explain::came_by;
@@ -24,6 +23,8 @@ use tidegate_policy::request::Facts;
 use tidegate_policy::route::RouteMatch;
 
 use crate::api::app_state::AppState;
+use crate::api::endpoints::Endpoints;
+use crate::auth::Role;
 use crate::feed::CurrentTables;
 use crate::problem::{ApiResult, Problem};
 use crate::time;
@@ -40,8 +41,8 @@ const SETTINGS: Settings = Settings {
 };
 
 /// The paths here.
-pub fn routes() -> Router<AppState> {
-    Router::new().route("/api/admin/explain", get(explain))
+pub fn routes() -> Endpoints {
+    Endpoints::default().get(Role::Read, "/api/admin/explain", explain)
 }
 
 /// How a request would be handled.

@@ -2,20 +2,21 @@
 
 use std::net::IpAddr;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::Serialize;
 
 use crate::api::app_state::AppState;
+use crate::api::endpoints::Endpoints;
 use crate::api::query::QueryParams;
+use crate::auth::Role;
 use crate::gateways::GatewayStatus;
 use crate::problem::ApiResult;
 
 /// The paths here.
-pub fn routes() -> Router<AppState> {
-    Router::new().route("/api/admin/gateways", get(list))
+pub fn routes() -> Endpoints {
+    Endpoints::default().get(Role::Read, "/api/admin/gateways", list)
 }
 
 /// A gateway, as health and the list show it.

@@ -2,22 +2,25 @@
 
 use std::net::IpAddr;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::Serialize;
 
 use crate::api::app_state::AppState;
+use crate::api::endpoints::Endpoints;
 use crate::api::query::{PathParam, QueryParams, shortened};
+use crate::auth::Role;
 use crate::problem::{ApiResult, Problem};
 use crate::time;
 
 /// The paths here.
-pub fn routes() -> Router<AppState> {
-    Router::new()
-        .route("/api/admin/geo-countries", get(table))
-        .route("/api/admin/geo-countries/{ip}", get(one))
+pub fn routes() -> Endpoints {
+    Endpoints::default().get(Role::Read, "/api/admin/geo-countries", table).get(
+        Role::Read,
+        "/api/admin/geo-countries/{ip}",
+        one,
+    )
 }
 
 /// The table that is in force; all but `ranges` is `null` while there is none.

@@ -6,11 +6,10 @@ mod requests_seen;
 use std::net::IpAddr;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use jiff::Timestamp;
 use serde::Serialize;
 use tidegate_policy::UnixSeconds;
@@ -18,18 +17,20 @@ use tidegate_policy::address::Prefix;
 
 use crate::api::app_state::AppState;
 use crate::api::cursor;
+use crate::api::endpoints::Endpoints;
 use crate::api::query::{PathParam, QueryParams};
+use crate::auth::Role;
 use crate::feed::{ListedPrefix, RowStatus, Snapshot};
 use crate::problem::{ApiResult, Problem};
 use crate::time;
 use requests_seen::RequestsSeen;
 
 /// The paths here.
-pub fn routes() -> Router<AppState> {
-    Router::new()
-        .route("/api/admin/ip-monitor", get(list))
+pub fn routes() -> Endpoints {
+    Endpoints::default()
+        .get(Role::Read, "/api/admin/ip-monitor", list)
         // A block contains a slash: 203.0.113.0/24.
-        .route("/api/admin/ip-monitor/{*ip}", get(one))
+        .get(Role::Read, "/api/admin/ip-monitor/{*ip}", one)
 }
 
 /// Entries per page by default.

@@ -6,13 +6,11 @@ pub mod health;
 pub mod ip;
 pub mod recording;
 
-use axum::Router;
-
-use crate::api::app_state::AppState;
+use crate::api::endpoints::Endpoints;
 
 /// All paths below it.
-pub fn routes() -> Router<AppState> {
-    Router::new()
+pub fn routes() -> Endpoints {
+    Endpoints::default()
         .merge(cache::routes())
         .merge(flags::routes())
         .merge(health::routes())

@@ -1,19 +1,20 @@
 //! `GET /api/admin/protected-networks`: what a ban needs `force` for.
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::Serialize;
 
 use crate::api::app_state::AppState;
+use crate::api::endpoints::Endpoints;
 use crate::api::query::QueryParams;
+use crate::auth::Role;
 use crate::problem::ApiResult;
 use crate::protected_networks::{ProtectedNetwork, Protection};
 
 /// The paths here.
-pub fn routes() -> Router<AppState> {
-    Router::new().route("/api/admin/protected-networks", get(list))
+pub fn routes() -> Endpoints {
+    Endpoints::default().get(Role::Read, "/api/admin/protected-networks", list)
 }
 
 /// A protected network.

@@ -3,11 +3,9 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use axum::routing::post;
 use tidegate_policy::check::Check;
 use tidegate_policy::decide::{CountrySource, GeoFinding, IpFinding, Tables};
 use tidegate_policy::wire::check::{Answer, Found, GeoAnswer, MAX_QUESTION, Question, RouteAnswer, path};
@@ -15,16 +13,18 @@ use tidegate_policy::wire::check::{Answer, Found, GeoAnswer, MAX_QUESTION, Quest
 use super::sync::binary;
 use crate::api::app_state::AppState;
 use crate::api::body;
+use crate::api::endpoints::Endpoints;
+use crate::auth::Role;
 use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::time;
 
 /// The paths here.
-pub fn routes() -> Router<AppState> {
-    Check::ALL.into_iter().fold(Router::new(), |router, check| {
+pub fn routes() -> Endpoints {
+    Check::ALL.into_iter().fold(Endpoints::default(), |endpoints, check| {
         let handler = async move |State(app): State<AppState>, request: Request<Body>| {
             answer(&app, request, check).await
         };
-        router.route(path(check), post(handler))
+        endpoints.post(Role::Gateway, path(check), handler)
     })
 }
 

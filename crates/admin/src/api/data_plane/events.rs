@@ -1,11 +1,11 @@
 //! `POST /api/data-plane/v1/events`: recorded events. With `sync=1` one open event, whose
 //! response waits for the answer.
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::{Json, Router};
 use serde::Serialize;
 use tidegate_policy::codec::FormatError;
 use tidegate_policy::wire::event::{Batch, EventPost, MAX_OPEN, MAX_POST, OpenEvent, TrafficEvent};
@@ -14,13 +14,15 @@ use tidegate_policy::wire::sync::Gateway;
 use super::sync::gateway;
 use crate::api::app_state::AppState;
 use crate::api::body;
+use crate::api::endpoints::Endpoints;
 use crate::api::query::QueryParams;
+use crate::auth::Role;
 use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::store::{Append, Appended, RecorderFigures};
 
 /// The paths here.
-pub fn routes() -> Router<AppState> {
-    Router::new().route("/api/data-plane/v1/events", axum::routing::post(record))
+pub fn routes() -> Endpoints {
+    Endpoints::default().post(Role::Gateway, "/api/data-plane/v1/events", record)
 }
 
 /// Bytes of a post's body, at most. Slightly over the format's own limit, which is checked later

@@ -5,12 +5,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use bytes::Bytes;
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::version::Version;
@@ -18,17 +16,19 @@ use tidegate_policy::wire::formats::{self, FORMATS_HEADER, Formats};
 use tidegate_policy::wire::sync::{ACK_HEADER, Ack, GATEWAY_HEADER, Gateway, HELD_HEADER, Held};
 
 use crate::api::app_state::AppState;
+use crate::api::endpoints::Endpoints;
 use crate::api::query::{PathParam, QueryParams, shortened};
+use crate::auth::Role;
 use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::serve::connections::OpenConnection;
 use crate::time;
 
 /// The paths here.
-pub fn routes() -> Router<AppState> {
-    Router::new()
-        .route("/api/data-plane/v1/sync", get(sync))
-        .route("/api/data-plane/v1/sync/blob/{hash}", get(blob))
-        .route("/api/data-plane/v1/sync/ack", post(ack))
+pub fn routes() -> Endpoints {
+    Endpoints::default()
+        .get(Role::Gateway, "/api/data-plane/v1/sync", sync)
+        .get(Role::Gateway, "/api/data-plane/v1/sync/blob/{hash}", blob)
+        .post(Role::Gateway, "/api/data-plane/v1/sync/ack", ack)
 }
 
 /// Longest wait of a poll, whatever it asks for.

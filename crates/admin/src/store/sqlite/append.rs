@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn all_work_counts_whatever_its_kind() {
         let conn = Connection::open_in_memory().unwrap();
-        schema::ensure(&conn).unwrap();
+        schema::ensure(&conn, schema::Upgrade::Allowed).unwrap();
         let ranges = Append { dropped: every_other(1, 5_000).collect(), ..post() };
         let (most, transactions) = store(&conn, ranges, false);
         assert!(most <= MOST && transactions >= 10, "{most} rows in {transactions} transactions");
@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn a_ban_goes_between_any_two_steps() {
         let conn = Connection::open_in_memory().unwrap();
-        schema::ensure(&conn).unwrap();
+        schema::ensure(&conn, schema::Upgrade::Allowed).unwrap();
         let reports = (0..50)
             .flat_map(|source| report(source, 1, tidegate_policy::wire::event::SourceState::Alive).sources);
         let append = Append {

@@ -18,7 +18,7 @@ const MAX_VALUE: usize = 16 << 10;
 /// Writes the audit of one change.
 pub(super) struct Auditor<'a> {
     pub(super) conn: &'a Connection,
-    by: &'a str,
+    pub(super) by: &'a str,
     pub(super) now: &'a str,
 }
 

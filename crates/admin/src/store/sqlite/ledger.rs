@@ -424,7 +424,7 @@ mod tests {
 
     fn open() -> Connection {
         let conn = Connection::open_in_memory().unwrap();
-        super::super::schema::ensure(&conn).unwrap();
+        super::super::schema::ensure(&conn, super::super::schema::Upgrade::Allowed).unwrap();
         conn
     }
 

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::append::{AppendJob, MAX_ROWS};
 use super::former_rows::FormerChange;
 use crate::lock::locked;
-use crate::store::{Appended, Change, Committed, StoreError, TokenRow};
+use crate::store::{Appended, Change, Committed, StoreError};
 
 /// Urgent jobs per transaction, at most.
 const MAX_URGENT: usize = 256;
@@ -36,11 +36,12 @@ pub(super) struct Queued<T> {
 }
 
 /// A write that is done before waiting events.
-pub(super) enum UrgentJob {
-    /// A change and its author.
-    Change(Change, String, Reply<Committed>),
-    /// A new token.
-    Token(TokenRow, Reply<()>),
+pub(super) struct UrgentJob {
+    pub(super) change: Change,
+    /// The author.
+    pub(super) by: String,
+    /// Channel for the result of a job.
+    pub(super) reply: Reply<Committed>,
 }
 
 /// A job whose sender waits for its result.
@@ -51,10 +52,7 @@ pub(super) trait Job {
 
 impl Job for UrgentJob {
     fn fail(self, error: StoreError) {
-        match self {
-            Self::Change(_, _, reply) => drop(reply.send(Err(error))),
-            Self::Token(_, reply) => drop(reply.send(Err(error))),
-        }
+        drop(self.reply.send(Err(error)));
     }
 }
 
@@ -115,6 +113,8 @@ pub(super) enum HousekeepingStep {
     DropExpired(Vec<(String, String)>),
     /// Change former rows.
     KeepFormer(Vec<FormerChange>),
+    /// Note when these tokens (by their hashes) were last used (milliseconds).
+    TokensUsed(Vec<(String, i64)>),
     /// Remove the oldest events.
     TrimEvents,
     /// Remove rows of the change log below this number.
@@ -399,8 +399,8 @@ mod tests {
         let open = || OpenJob::new(gateway.clone(), event.clone(), oneshot::channel().0);
         (0..MAX_OPENS).for_each(|_| queue.put_open(open()).unwrap());
         assert!(queue.is_waited_for() && !queue.is_urgent());
-        let token = TokenRow { hash: String::new(), name: String::new(), scope: String::new() };
-        queue.put_urgent(UrgentJob::Token(token, oneshot::channel().0)).unwrap();
+        let change = Change::Unban { keys: Vec::new() };
+        queue.put_urgent(UrgentJob { change, by: String::new(), reply: oneshot::channel().0 }).unwrap();
         assert!(queue.is_urgent());
     }
 }

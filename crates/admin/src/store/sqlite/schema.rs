@@ -2,13 +2,14 @@
 //! nothing that runs in their connections, needs more than SQLite 3.31.
 
 mod ddl;
+mod upgrades;
 
 use rusqlite::Connection;
 
 use super::integers::from_sql;
 
 /// `PRAGMA user_version` of this schema; 0 is an empty database.
-pub(super) const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 4;
 
 /// `change_log.tbl` of a mark: all tables must be read again.
 pub(super) const RELOAD: &str = "!reload";
@@ -54,8 +55,9 @@ pub(super) fn version(conn: &Connection) -> rusqlite::Result<i64> {
 pub(super) enum SchemaError {
     /// Another version of this program wrote it.
     #[error(
-        "the database has schema version {found}, and this program works with version {VERSION} only: \
-         start the program that wrote it, or give this one a new file"
+        "the database has schema version {found}, and this program works with version {VERSION}, and upgrades \
+         {oldest} and later while no service has it: start the program that wrote it, or give this one a new file",
+        oldest = upgrades::OLDEST
     )]
     OtherVersion {
         /// `PRAGMA user_version`.
@@ -66,16 +68,29 @@ pub(super) enum SchemaError {
     Sql(#[from] rusqlite::Error),
 }
 
-/// Creates what is missing and repairs the triggers, in the write transaction that `conn` is in.
-/// Returns what had to be put back: nothing in an empty database and in one that is as we left
-/// it.
+/// Whether a database of an earlier schema version may be upgraded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Upgrade {
+    /// No service of that version can have it open.
+    Allowed,
+    /// One may.
+    Refused,
+}
+
+/// Creates what is missing and repairs the triggers, in the write transaction that `conn` is in;
+/// upgrades a database of an earlier schema version. Returns what had to be put back: nothing in an
+/// empty database and in one that is as we left it.
 ///
 /// # Errors
 /// When the database has another schema version (it is left as it is), or SQLite refuses.
-pub(super) fn ensure(conn: &Connection) -> Result<Vec<String>, SchemaError> {
+pub(super) fn ensure(conn: &Connection, upgrade: Upgrade) -> Result<Vec<String>, SchemaError> {
     let found = version(conn)?;
     let is_new = found == 0;
-    if !is_new && found != VERSION {
+    if (upgrades::OLDEST..VERSION).contains(&found) && upgrade == Upgrade::Allowed {
+        upgrades::run(conn, found)?;
+        conn.execute_batch(&format!("PRAGMA user_version = {VERSION}"))?;
+        tracing::info!(from = found, to = VERSION, "the database was upgraded to this schema version");
+    } else if !is_new && found != VERSION {
         return Err(SchemaError::OtherVersion { found });
     }
     let mut put_back = if is_new { Vec::new() } else { missing_objects(conn)? };
@@ -127,21 +142,21 @@ mod tests {
     #[test]
     fn twice_is_once_and_what_is_dropped_comes_back() {
         let conn = Connection::open_in_memory().unwrap();
-        assert!(ensure(&conn).unwrap().is_empty());
+        assert!(ensure(&conn, Upgrade::Allowed).unwrap().is_empty());
         let before = read_state(&conn).unwrap();
-        assert!(ensure(&conn).unwrap().is_empty());
+        assert!(ensure(&conn, Upgrade::Allowed).unwrap().is_empty());
         assert_eq!(read_state(&conn).unwrap(), before);
         conn.execute_batch("DROP TABLE change_log").unwrap();
         assert_eq!(read_state(&conn).unwrap().newest, 0);
         conn.execute_batch("DROP TRIGGER routes_updated; DROP VIEW traffic_events; DROP TABLE ip_monitor")
             .unwrap();
-        let put_back = ensure(&conn).unwrap().join(",");
+        let put_back = ensure(&conn, Upgrade::Allowed).unwrap().join(",");
         assert!(
             put_back.contains("ip_monitor,change_log,traffic_events,trigger ip_monitor_inserted"),
             "{put_back}"
         );
         assert!(put_back.contains("trigger routes_updated"), "{put_back}");
-        assert!(ensure(&conn).unwrap().is_empty());
+        assert!(ensure(&conn, Upgrade::Allowed).unwrap().is_empty());
     }
 
     #[test]
@@ -151,21 +166,21 @@ mod tests {
             let mut names = conn.prepare("SELECT group_concat(name) FROM listeners").unwrap();
             names.query_row([], |row| row.get::<_, Option<String>>(0)).unwrap()
         };
-        ensure(&conn).unwrap();
+        ensure(&conn, Upgrade::Allowed).unwrap();
         assert_eq!(names().as_deref(), Some("http,https"));
         conn.execute_batch("DELETE FROM listeners").unwrap();
-        ensure(&conn).unwrap();
+        ensure(&conn, Upgrade::Allowed).unwrap();
         assert_eq!(names(), None);
         // A database of a version that had no listeners.
         conn.execute_batch("DROP TABLE listeners").unwrap();
-        ensure(&conn).unwrap();
+        ensure(&conn, Upgrade::Allowed).unwrap();
         assert_eq!(names().as_deref(), Some("http,https"));
     }
 
     #[test]
     fn every_object_that_is_created_is_put_back_when_it_is_missing() {
         let conn = Connection::open_in_memory().unwrap();
-        ensure(&conn).unwrap();
+        ensure(&conn, Upgrade::Allowed).unwrap();
         let mut created = conn
             .prepare("SELECT name FROM sqlite_master WHERE type <> 'trigger' AND name NOT LIKE 'sqlite_%'")
             .unwrap();
@@ -180,7 +195,7 @@ mod tests {
     #[test]
     fn every_column_of_the_events_is_described() {
         let conn = Connection::open_in_memory().unwrap();
-        ensure(&conn).unwrap();
+        ensure(&conn, Upgrade::Allowed).unwrap();
         let mut columns = conn.prepare("SELECT name FROM pragma_table_info('traffic_events')").unwrap();
         let columns: Vec<String> =
             columns.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
@@ -193,14 +208,42 @@ mod tests {
 
     #[test]
     fn another_schema_version_is_refused_with_what_to_do() {
-        for other in [1, 2, 99] {
+        let oldest = upgrades::OLDEST;
+        for (other, upgrade) in
+            [(oldest - 1, Upgrade::Allowed), (99, Upgrade::Allowed), (oldest, Upgrade::Refused)]
+        {
             let conn = Connection::open_in_memory().unwrap();
             conn.execute_batch(&format!("PRAGMA user_version = {other}")).unwrap();
-            let refused = ensure(&conn).unwrap_err().to_string();
-            assert!(
-                refused.contains(&format!("schema version {other}, and this program works with version 3"))
-            );
+            let refused = ensure(&conn, upgrade).unwrap_err().to_string();
+            let wanted = format!("schema version {other}, and this program works with version {VERSION}");
+            assert!(refused.contains(&wanted), "{refused}");
             assert!(refused.contains("start the program that wrote it"), "{refused}");
         }
+    }
+
+    /// All objects as SQL, with blanks as one.
+    fn objects(conn: &Connection) -> Vec<String> {
+        let mut all =
+            conn.prepare("SELECT name, coalesce(sql, '') FROM sqlite_master ORDER BY type, name").unwrap();
+        let objects =
+            all.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))).unwrap();
+        let one = |(name, sql): (String, String)| {
+            let sql: Vec<&str> = sql.split_whitespace().collect();
+            format!("{name}: {}", sql.join(" ").replace('"', ""))
+        };
+        objects.map(Result::unwrap).map(one).collect()
+    }
+
+    #[test]
+    fn an_upgraded_database_is_like_a_new_one_and_keeps_its_rows() {
+        let (old, new) = (Connection::open_in_memory().unwrap(), Connection::open_in_memory().unwrap());
+        ensure(&new, Upgrade::Allowed).unwrap();
+        ensure(&old, Upgrade::Allowed).unwrap();
+        old.execute_batch(upgrades::tests::BACK_TO_3).unwrap();
+        assert!(ensure(&old, Upgrade::Allowed).unwrap().is_empty());
+        assert_eq!(objects(&old), objects(&new));
+        let token = "SELECT hash || name || role || created_at FROM tokens";
+        let token: String = old.query_row(token, [], |row| row.get(0)).unwrap();
+        assert_eq!(token, "haliceadmin2026-01-02");
     }
 }

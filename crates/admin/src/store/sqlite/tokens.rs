@@ -1,28 +1,86 @@
 //! Tokens of operators and gateways.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
+use serde_json::json;
 
-use crate::store::TokenRow;
+use super::audit::Auditor;
+use super::rows::text;
+use crate::store::{TokenRow, time_text};
 
-/// Adds a token, or changes name and scope of the one with this hash.
-pub(super) fn add_token(conn: &Connection, token: &TokenRow) -> rusqlite::Result<()> {
-    conn.prepare_cached(
-        "INSERT INTO tokens (hash, name, scope) VALUES (?1, ?2, ?3)
-         ON CONFLICT (hash) DO UPDATE SET name = excluded.name, scope = excluded.scope",
-    )?
-    .execute(params![token.hash, token.name, token.scope])?;
-    Ok(())
+/// Adds a token; returns the number of rows written: 0 where there is one of this hash, or of this
+/// name and `only_new_name` is set.
+pub(super) fn add(audit: &Auditor<'_>, token: &TokenRow, only_new_name: bool) -> rusqlite::Result<usize> {
+    let known = "SELECT 1 FROM tokens WHERE hash = ?1 OR (?3 AND name = ?2)";
+    if audit.conn.prepare_cached(known)?.exists(params![token.hash, token.name, only_new_name])? {
+        return Ok(0);
+    }
+    let rows = audit
+        .conn
+        .prepare_cached(
+            "INSERT INTO tokens (hash, name, role, node, expires_at, created_at, created_by)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![
+            token.hash,
+            token.name,
+            token.role,
+            token.node,
+            token.expires_at,
+            audit.now,
+            audit.by
+        ])?;
+    audit.write("token", &token.name, None, Some(audit_json(token)))?;
+    Ok(rows)
 }
 
 /// Removes the tokens of this name; returns how many there were.
-pub(super) fn remove_tokens(conn: &Connection, name: &str) -> rusqlite::Result<usize> {
-    conn.execute("DELETE FROM tokens WHERE name = ?1", [name])
+pub(super) fn revoke(audit: &Auditor<'_>, name: &str) -> rusqlite::Result<usize> {
+    let tokens = select(audit.conn, "WHERE name = ?1", [name])?;
+    for token in &tokens {
+        audit.conn.prepare_cached("DELETE FROM tokens WHERE hash = ?1")?.execute([&token.hash])?;
+        audit.write("token", name, Some(audit_json(token)), None)?;
+    }
+    Ok(tokens.len())
 }
 
 /// All tokens.
 pub(super) fn tokens(conn: &Connection) -> rusqlite::Result<Vec<TokenRow>> {
-    let mut statement = conn.prepare_cached("SELECT hash, name, scope FROM tokens ORDER BY name, hash")?;
-    let rows = statement
-        .query_map([], |row| Ok(TokenRow { hash: row.get(0)?, name: row.get(1)?, scope: row.get(2)? }))?;
+    select(conn, "", [])
+}
+
+/// Notes when tokens were last used; returns how many rows were written.
+pub(super) fn note_used(conn: &Connection, uses: &[(String, i64)]) -> rusqlite::Result<u64> {
+    let mut update = conn.prepare_cached("UPDATE tokens SET last_used_at = ?2 WHERE hash = ?1")?;
+    uses.iter().try_fold(0, |rows, (hash, at)| {
+        Ok(rows + update.execute(params![hash, time_text::from_ms(*at)])? as u64)
+    })
+}
+
+fn select(conn: &Connection, filter: &str, params: impl rusqlite::Params) -> rusqlite::Result<Vec<TokenRow>> {
+    let sql = format!(
+        "SELECT hash, name, role, node, expires_at, created_at, created_by, last_used_at FROM tokens {filter}
+         ORDER BY name, created_at, hash"
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    let rows = statement.query_map(params, token)?;
     rows.collect()
+}
+
+fn token(row: &Row<'_>) -> rusqlite::Result<TokenRow> {
+    Ok(TokenRow {
+        hash: text(row, 0)?.unwrap_or_default(),
+        name: text(row, 1)?.unwrap_or_default(),
+        role: text(row, 2)?.unwrap_or_default(),
+        node: text(row, 3)?,
+        expires_at: text(row, 4)?,
+        created_at: text(row, 5)?,
+        created_by: text(row, 6)?,
+        last_used_at: text(row, 7)?,
+    })
+}
+
+/// A token as the audit has it.
+fn audit_json(token: &TokenRow) -> String {
+    json!({ "id": token.id(), "role": token.role, "node": token.node, "expires_at": token.expires_at })
+        .to_string()
 }

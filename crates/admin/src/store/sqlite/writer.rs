@@ -19,7 +19,7 @@ use super::faults::Work;
 use super::file::{FileId, FileSet, warn_if_open_to_others};
 use super::meta;
 use super::queue::WriterTask;
-use super::schema::{self, DatabaseState, EPOCH, RELOAD, read_state};
+use super::schema::{self, DatabaseState, EPOCH, RELOAD, Upgrade, read_state};
 use super::top_addresses;
 
 use crate::store::{StoreError, time_text};
@@ -58,10 +58,11 @@ impl Writer {
     pub(super) fn open(
         path: &std::path::Path,
         wait: Duration,
+        upgrade: Upgrade,
     ) -> Result<(Connection, FileSet, DatabaseState), StoreError> {
         let conn = connect(path, wait).map_err(|e| sql_error(&e))?;
         conn.execute_batch("BEGIN IMMEDIATE").map_err(|e| sql_error(&e))?;
-        ensure_schema(&conn)?;
+        ensure_schema(&conn, upgrade)?;
         let now = read_state(&conn).map_err(|e| sql_error(&e))?;
         conn.execute_batch("COMMIT").map_err(|e| sql_error(&e))?;
         conn.busy_timeout(Duration::ZERO).map_err(|e| sql_error(&e))?;
@@ -271,7 +272,7 @@ impl Writer {
             ));
         }
         let wait = deadline.saturating_duration_since(Instant::now());
-        let (conn, files, _) = Self::open(&self.database.path, wait).inspect_err(|e| {
+        let (conn, files, _) = Self::open(&self.database.path, wait, Upgrade::Allowed).inspect_err(|e| {
             self.database.notice(&format!("{REPLACED}, and the new one cannot be used: {e}"));
         })?;
         (self.conn, self.files, self.replaced) = (conn, files, true);
@@ -309,7 +310,7 @@ impl Writer {
         &self,
         found: DatabaseState,
     ) -> Result<(&'static str, Vec<String>, DatabaseState), StoreError> {
-        let repaired = ensure_schema(&self.conn)?;
+        let repaired = ensure_schema(&self.conn, Upgrade::Allowed)?;
         let (mark, why) = if self.replaced {
             (EPOCH, REPLACED)
         } else if found.newest < self.database.newest() {
@@ -337,8 +338,8 @@ impl Writer {
 
 /// Creates what is missing and repairs the triggers: see [`schema::ensure`]. If anything was put
 /// back and the counts of addresses are empty, they are filled from the stored events.
-fn ensure_schema(conn: &Connection) -> Result<Vec<String>, StoreError> {
-    let put_back = schema::ensure(conn).map_err(failed)?;
+fn ensure_schema(conn: &Connection, upgrade: Upgrade) -> Result<Vec<String>, StoreError> {
+    let put_back = schema::ensure(conn, upgrade).map_err(failed)?;
     if !put_back.is_empty() {
         top_addresses::fill_if_empty(conn).map_err(|e| sql_error(&e))?;
     }

@@ -7,7 +7,7 @@ use super::aliases::AddressAliases;
 use super::audit::Auditor;
 use super::ip_monitor::List;
 use super::schema::read_state;
-use super::{change_log, countries, documents, flags, ip_monitor};
+use super::{change_log, countries, documents, flags, ip_monitor, tokens};
 use crate::store::{Change, Committed, time_text};
 
 /// Applies `change`, by the author `by`, in the write transaction that `conn` is in.
@@ -50,6 +50,8 @@ pub(super) fn apply(
         Change::PutDocument { kind, name, document, .. } => documents::put(&audit, *kind, name, document)?,
         Change::DeleteDocument { kind, name, .. } => documents::delete(&audit, *kind, name)?,
         Change::SetCountries { source, table } => countries::set(&audit, source, table)?,
+        Change::AddToken { token, only_new_name } => tokens::add(&audit, token, *only_new_name)?,
+        Change::RevokeTokens { name } => tokens::revoke(&audit, name)?,
     };
     Ok(Committed { seq: read_state(conn)?.newest, rows: rows as u64 })
 }

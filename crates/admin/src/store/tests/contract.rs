@@ -268,16 +268,43 @@ fn a_seq_from_another_world_is_answered_with_a_new_epoch() {
 }
 
 #[test]
-fn tokens_are_listed_as_added() {
+fn tokens_are_listed_as_added_each_name_once_and_revoked_by_it() {
     on_each_store(async |store| {
-        let token = |hash: &str| TokenRow {
+        let token = |hash: &str, name: &str| TokenRow {
             hash: hash.to_owned(),
-            name: format!("name-{hash}"),
-            scope: "admin".to_owned(),
+            name: name.to_owned(),
+            role: "gateway".to_owned(),
+            node: Some("n".to_owned()),
+            expires_at: Some("2100-01-01 00:00:00.000".to_owned()),
+            ..TokenRow::default()
+        };
+        let add = async |hash: &str, name: &str, only_new_name| {
+            let change = Change::AddToken { token: token(hash, name), only_new_name };
+            store.commit(change, "alice").await.unwrap().rows
         };
         assert_eq!(store.tokens().await, Ok::<_, StoreError>(Vec::new()));
-        store.add_token(token("a")).await.unwrap();
-        store.add_token(token("b")).await.unwrap();
-        assert_eq!(store.tokens().await.unwrap(), [token("a"), token("b")]);
+        assert_eq!(add("a", "one", true).await, 1);
+        assert_eq!(add("a", "other", true).await, 0, "the same token");
+        assert_eq!(add("b", "one", true).await, 0, "the same name");
+        assert_eq!(add("b", "one", false).await, 1);
+        assert_eq!(add("c", "two", true).await, 1);
+        store.note_tokens_used(vec![("b".to_owned(), 1_795_456_801_000), ("x".to_owned(), 1)]).await.unwrap();
+        let found = store.tokens().await.unwrap();
+        let names: Vec<_> = found.iter().map(|row| (row.hash.as_str(), row.name.as_str())).collect();
+        assert_eq!(names, [("a", "one"), ("b", "one"), ("c", "two")]);
+        let stored = TokenRow {
+            created_at: found[1].created_at.clone(),
+            created_by: Some("alice".to_owned()),
+            last_used_at: Some("2026-11-23 18:00:01.000".to_owned()),
+            ..token("b", "one")
+        };
+        assert_eq!((&found[1], found[0].last_used_at.as_ref()), (&stored, None));
+        let revoke = Change::RevokeTokens { name: "one".to_owned() };
+        assert_eq!(store.commit(revoke.clone(), "alice").await.unwrap().rows, 2);
+        assert_eq!(store.commit(revoke, "alice").await.unwrap().rows, 0);
+        assert_eq!(store.tokens().await.unwrap().len(), 1);
+        let told = store.audit(None, 9).await.unwrap();
+        let told: Vec<_> = told.iter().map(|row| (row.target.as_str(), row.to.is_some())).collect();
+        assert_eq!(told, [("one", false), ("one", false), ("two", true), ("one", true), ("one", true)]);
     });
 }

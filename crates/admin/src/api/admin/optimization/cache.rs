@@ -4,10 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use axum::Json;
 use axum::extract::{Extension, State};
 use axum::http::Uri;
-use axum::routing::post;
-use axum::{Json, Router};
 use serde::Serialize;
 use tidegate_policy::flags::Flag;
 use tidegate_policy::tables::Table;
@@ -15,23 +14,24 @@ use tidegate_policy::version::Version;
 
 use crate::api::admin::gateways::GatewayInfo;
 use crate::api::app_state::AppState;
+use crate::api::endpoints::Endpoints;
 use crate::api::query::{MAX_WAIT_APPLIED, QueryParams};
 use crate::api::wait_applied::{version_as_text, wait_for_goal};
-use crate::auth::Caller;
+use crate::auth::{Caller, Role};
 use crate::feed::{TableDigest, TableDigests};
 use crate::gateways::{Applied, Goal};
 use crate::problem::ApiResult;
 
 /// The paths here.
-pub fn routes() -> Router<AppState> {
-    Router::new()
+pub fn routes() -> Endpoints {
+    Endpoints::default()
         // Gateways reload all tables at once, so every form does that.
-        .route("/api/admin/optimization/cache/refresh", post(refresh))
-        .route("/api/admin/optimization/cache/routes/refresh", post(refresh))
-        .route("/api/admin/optimization/cache/ip/refresh", post(refresh))
-        .route("/api/admin/optimization/cache/geo/refresh", post(refresh))
-        .route("/api/admin/optimization/cache/limits/refresh", post(refresh))
-        .route("/api/admin/optimization/warmup", post(warmup))
+        .post(Role::Operate, "/api/admin/optimization/cache/refresh", refresh)
+        .post(Role::Operate, "/api/admin/optimization/cache/routes/refresh", refresh)
+        .post(Role::Operate, "/api/admin/optimization/cache/ip/refresh", refresh)
+        .post(Role::Operate, "/api/admin/optimization/cache/geo/refresh", refresh)
+        .post(Role::Operate, "/api/admin/optimization/cache/limits/refresh", refresh)
+        .post(Role::Operate, "/api/admin/optimization/warmup", warmup)
 }
 
 /// How long to wait for the gateways by default.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use axum::http::Uri;
-use axum::{Json, Router};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tidegate_author as author;
@@ -18,16 +18,21 @@ use crate::api::admin::audit;
 use crate::api::admin::gateways::GatewayInfo;
 use crate::api::app_state::AppState;
 use crate::api::body;
+use crate::api::endpoints::Endpoints;
 use crate::api::query::QueryParams;
 use crate::api::wait_applied::{PendingWrite, WAIT_APPLIED, WriteResult, version_as_text};
-use crate::auth::Caller;
+use crate::auth::{Caller, Role};
 use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::store::{AuditRow, Change, CheckCounts};
 use crate::time;
 
 /// The paths here.
-pub fn routes() -> Router<AppState> {
-    Router::new().route("/api/admin/optimization/flags", axum::routing::get(get).put(put))
+pub fn routes() -> Endpoints {
+    Endpoints::default().get(Role::Read, "/api/admin/optimization/flags", get).put(
+        Role::Operate,
+        "/api/admin/optimization/flags",
+        put,
+    )
 }
 
 /// All flags, as a `PUT` takes them.

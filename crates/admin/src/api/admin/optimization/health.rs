@@ -7,17 +7,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
-use axum::routing::get;
-use axum::{Json, Router};
 use jiff::Timestamp;
 use serde::Serialize;
 use tidegate_policy::tables::Table;
 
 use crate::api::admin::gateways::GatewayInfo;
 use crate::api::app_state::{AppState, PerListener};
+use crate::api::endpoints::Endpoints;
 use crate::api::query::{QueryParams, shortened};
+use crate::auth::Role;
 use crate::feed::{self, FeedHealth, Quarantined, RowStatus, Snapshot, TableDigest};
 use crate::gateways::LOST_AFTER;
 use crate::problem::ApiResult;
@@ -26,8 +27,8 @@ use crate::store::{StoreHealth, StoreOperation, StoreTable};
 use crate::time;
 
 /// The paths here.
-pub fn routes() -> Router<AppState> {
-    Router::new().route("/api/admin/optimization/health", get(detailed))
+pub fn routes() -> Endpoints {
+    Endpoints::default().get(Role::Read, "/api/admin/optimization/health", detailed)
 }
 
 /// Size of the write-ahead log, bytes, from which on health reports it: a long read keeps it from

@@ -1,9 +1,8 @@
 //! `POST ip/ban` and `POST ip/unban`.
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
-use axum::routing::post;
-use axum::{Json, Router};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tidegate_policy::address::Prefix;
@@ -11,20 +10,23 @@ use tidegate_policy::address::Prefix;
 use crate::api::admin::ip_monitor::AddressStatus;
 use crate::api::app_state::AppState;
 use crate::api::body;
+use crate::api::endpoints::Endpoints;
 use crate::api::entry_fields::{self, Expiry, Ttl};
 use crate::api::query::QueryParams;
 use crate::api::wait_applied::{PendingWrite, WAIT_APPLIED, WriteResult};
-use crate::auth::Caller;
+use crate::auth::{Caller, Role};
 use crate::feed::RowStatus;
 use crate::problem::{ApiResult, FieldError, Problem, ProblemCode};
 use crate::store::Change;
 use crate::time;
 
 /// The paths here.
-pub fn routes() -> Router<AppState> {
-    Router::new()
-        .route("/api/admin/optimization/ip/ban", post(ban))
-        .route("/api/admin/optimization/ip/unban", post(unban))
+pub fn routes() -> Endpoints {
+    Endpoints::default()
+        .post(Role::Operate, "/api/admin/optimization/ip/ban", ban)
+        .post(Role::Operate, "/api/admin/optimization/ip/unban", unban)
+        .post(Role::Operate, "/api/admin/ip/ban", ban)
+        .post(Role::Operate, "/api/admin/ip/unban", unban)
 }
 
 /// The body of `ip/ban`.

@@ -2,23 +2,24 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::Serialize;
 use tidegate_policy::check::Check;
 use tidegate_policy::wire::sync::Gateway;
 
 use crate::api::app_state::AppState;
+use crate::api::endpoints::Endpoints;
 use crate::api::query::QueryParams;
+use crate::auth::Role;
 use crate::problem::ApiResult;
 use crate::store::{CheckCounts, RecordingCounts, RefusedClaim, SourceGap, StoreError, time_text};
 use crate::time;
 
 /// The paths here.
-pub fn routes() -> Router<AppState> {
-    Router::new().route("/api/admin/optimization/recording/stats", get(stats))
+pub fn routes() -> Endpoints {
+    Endpoints::default().get(Role::Read, "/api/admin/optimization/recording/stats", stats)
 }
 
 /// The answer.

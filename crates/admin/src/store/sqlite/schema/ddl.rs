@@ -47,8 +47,12 @@ CREATE TABLE IF NOT EXISTS former_rows (
 CREATE TABLE IF NOT EXISTS tokens (
   hash TEXT PRIMARY KEY NOT NULL,
   name TEXT NOT NULL,
-  scope TEXT NOT NULL,
-  created_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now'))
+  role TEXT NOT NULL,
+  node TEXT,
+  expires_at TEXT,
+  created_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+  created_by TEXT,
+  last_used_at TEXT
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS meta (
   name TEXT PRIMARY KEY NOT NULL,

@@ -16,7 +16,7 @@ use super::support::{
 use crate::store::sqlite::file::beside;
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::tests::support::{ban, batch, block_on, keys, post_of, until};
-use crate::store::{Store, StoreError, TokenRow};
+use crate::store::{Change, Store, StoreError, TokenRow};
 
 fn copy(from: &Path, to: &Path) {
     let source = Connection::open(from).unwrap();
@@ -165,7 +165,7 @@ async fn a_log_that_came_with_the_new_file_is_kept() {
     let new = home.directory.path().join("new.db");
     let writer = foreign_connection(&new);
     writer.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).unwrap();
-    super::super::schema::ensure(&writer).unwrap();
+    super::super::schema::ensure(&writer, super::super::schema::Upgrade::Allowed).unwrap();
     writer.execute_batch("INSERT INTO ip_monitor (ip) VALUES ('7.7.7.7')").unwrap();
     std::fs::rename(beside(&new, "-wal"), beside(&home.path, "-wal")).unwrap();
     let _ = std::fs::remove_file(beside(&home.path, "-shm"));
@@ -236,14 +236,18 @@ async fn a_second_service_is_refused_and_may_follow_the_first() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_added_beside_a_service_and_without_one() {
-    let token =
-        |hash: &str| TokenRow { hash: hash.to_owned(), name: "n".to_owned(), scope: "admin".to_owned() };
+    let add = |path: &std::path::Path, hash: &str| {
+        let token = TokenRow { hash: hash.to_owned(), name: hash.to_owned(), ..TokenRow::default() };
+        let change = Change::AddToken { token, only_new_name: true };
+        SqliteStore::commit_beside(path, &change, "test").unwrap();
+    };
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("new/tidegate.db");
-    SqliteStore::add_token_beside(&path, &token("a")).unwrap();
+    add(&path, "a");
     let store = SqliteStore::open(&path, Options::default()).unwrap();
-    SqliteStore::add_token_beside(&path, &token("b")).unwrap();
-    assert_eq!(store.tokens().await.unwrap(), [token("a"), token("b")]);
+    add(&path, "b");
+    let hashes: Vec<_> = store.tokens().await.unwrap().into_iter().map(|token| token.hash).collect();
+    assert_eq!(hashes, ["a", "b"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

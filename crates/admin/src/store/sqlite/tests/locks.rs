@@ -138,9 +138,7 @@ async fn who_waits_when_the_store_ends_is_told() {
     let home = test_store();
     let held = foreign_connection(&home.path);
     held.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let waiting = home
-        .store
-        .urgent(|reply| super::super::queue::UrgentJob::Change(ban("1.1.1.1"), "test".to_owned(), reply));
+    let waiting = home.store.commit(ban("1.1.1.1"), "test");
     let stop = async {
         tokio::task::yield_now().await;
         home.store.database.stop();

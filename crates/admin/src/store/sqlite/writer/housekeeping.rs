@@ -16,6 +16,7 @@ use crate::store::sqlite::ledger::{self, Ledger};
 use crate::store::sqlite::open_events;
 use crate::store::sqlite::queue::HousekeepingStep;
 use crate::store::sqlite::recording_stats;
+use crate::store::sqlite::tokens;
 use crate::store::{StoreError, time_text};
 
 impl Writer {
@@ -39,6 +40,7 @@ impl Writer {
         match step {
             HousekeepingStep::DropExpired(rows) => ip_monitor::drop_expired(conn, rows),
             HousekeepingStep::KeepFormer(changes) => former_rows::write(conn, changes),
+            HousekeepingStep::TokensUsed(uses) => tokens::note_used(conn, uses),
             HousekeepingStep::TrimEvents => events::trim(conn, MAX_ROWS / 2),
             HousekeepingStep::TrimLog(below) => change_log::trim(conn, *below, MAX_ROWS),
             HousekeepingStep::GiveUp(opens) => self.give_up(opens, now),

@@ -9,8 +9,6 @@ use crate::store::sqlite::ledger::Ledger;
 use crate::store::sqlite::open_events;
 use crate::store::sqlite::queue::{Job, OpenJob, Queued, UrgentJob};
 use crate::store::sqlite::recording_stats;
-use crate::store::sqlite::schema::read_state;
-use crate::store::sqlite::tokens;
 use crate::store::sqlite::writes;
 use crate::store::{Committed, StoreError, time_text};
 
@@ -82,13 +80,7 @@ impl Writer {
         let (conn, aliases) = (&self.conn, &mut self.aliases);
         let mut run = || -> rusqlite::Result<Committed> {
             conn.execute_batch("SAVEPOINT job")?;
-            let done = match job {
-                UrgentJob::Change(change, by, _) => writes::apply(conn, aliases, change, by)?,
-                UrgentJob::Token(token, _) => {
-                    tokens::add_token(conn, token)?;
-                    Committed { seq: read_state(conn)?.newest, rows: 1 }
-                }
-            };
+            let done = writes::apply(conn, aliases, &job.change, &job.by)?;
             conn.execute_batch("RELEASE job")?;
             Ok(done)
         };
@@ -148,10 +140,7 @@ impl Writer {
 fn answer_urgent(jobs: Vec<Queued<UrgentJob>>, results: Vec<Result<Committed, StoreError>>) {
     for (waiting, result) in jobs.into_iter().zip(results) {
         // The caller may be gone; the change is committed.
-        match waiting.job {
-            UrgentJob::Change(_, _, reply) => drop(reply.send(result)),
-            UrgentJob::Token(_, reply) => drop(reply.send(result.map(|_| ()))),
-        }
+        drop(waiting.job.reply.send(result));
     }
 }
 

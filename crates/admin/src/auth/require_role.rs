@@ -1,0 +1,155 @@
+//! Lets requests pass that have a token of the role that their endpoint needs.
+
+use std::sync::Arc;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::HeaderValue;
+use axum::http::header::AUTHORIZATION;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tidegate_policy::wire::sync::{GATEWAY_HEADER, Gateway};
+
+use super::known_tokens::{FoundToken, Tokens};
+use super::{Caller, Role, RoleTable};
+use crate::api::address_limits::{AddressLimits, TooMany};
+use crate::metrics::{Listener, Metrics, Refusal};
+use crate::problem::{Problem, ProblemCode};
+use crate::serve::connections::OpenConnection;
+use crate::store::time_text;
+
+/// What a listener requires of requests.
+#[derive(Clone)]
+pub struct RoleGuard {
+    /// The listener.
+    pub listener: Listener,
+    /// The stored tokens.
+    pub tokens: Arc<Tokens>,
+    /// The role that each endpoint needs.
+    pub roles: RoleTable,
+    /// How often an address may try without one.
+    pub limits: AddressLimits,
+    /// Where refusals are counted.
+    pub metrics: Metrics,
+}
+
+/// Why a request does not pass.
+enum Refused {
+    /// It may not.
+    For(Refusal, Problem),
+    /// It is not known whether it may.
+    Unknown(Problem),
+}
+
+/// Lets a request pass if its token has the role that the endpoint needs. Nothing of the body was
+/// read before. A refusal is late, or another one, where an address has had many.
+///
+/// # Errors
+/// 401 without a known token, or with one that has ended; 403 with one of another role or of
+/// another node; 429 after too many of these.
+pub async fn require_role(
+    State(guard): State<RoleGuard>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, TooMany> {
+    let connection = request.extensions().get::<Arc<OpenConnection>>().cloned();
+    let found = guard.find(Credentials::of(&request, &guard.roles)).await;
+    match found {
+        Ok(token) => {
+            connection.iter().for_each(|connection| connection.note_token());
+            let address = connection.map(|connection| connection.peer());
+            request.extensions_mut().insert(Caller { name: Arc::clone(&token.name), address });
+            drop(token);
+            Ok(next.run(request).await)
+        }
+        Err(Refused::For(why, problem)) => {
+            guard.metrics.refused(guard.listener, why);
+            guard.limits.wait(connection.as_ref()).await?;
+            Ok(problem.into_response())
+        }
+        Err(Refused::Unknown(problem)) => Ok(problem.into_response()),
+    }
+}
+
+/// What a request says of who it is from, and the role that it needs.
+struct Credentials<'r> {
+    needed: Role,
+    /// The token's text; the error says what to send.
+    bearer: Result<&'r str, &'static str>,
+    gateway: Option<&'r HeaderValue>,
+}
+
+impl<'r> Credentials<'r> {
+    fn of(request: &'r Request, roles: &RoleTable) -> Self {
+        let path = request.extensions().get::<MatchedPath>();
+        Self {
+            needed: roles.needed(request.method(), path.map(MatchedPath::as_str)),
+            bearer: bearer(request),
+            gateway: request.headers().get(GATEWAY_HEADER),
+        }
+    }
+}
+
+impl RoleGuard {
+    /// The token that these name, if it may do what is asked for.
+    async fn find(&self, asked: Credentials<'_>) -> Result<FoundToken, Refused> {
+        let needed = asked.needed;
+        let refused = |why, code, detail: String| {
+            Refused::For(why, Problem::new(code, detail).with_needed_role(needed.name()))
+        };
+        let text = asked.bearer.map_err(|missing| {
+            let detail = format!("{missing}; a token of the role `{}` is needed here", needed.name());
+            refused(Refusal::Missing, ProblemCode::Unauthorized, detail)
+        })?;
+        let found = self.tokens.find(text).await.map_err(|e| Refused::Unknown(Problem::unreadable(&e)))?;
+        let token = found.ok_or_else(|| {
+            let detail = format!(
+                "this token is not known; a token of the role `{0}` is needed here: `tidegate token create --role \
+                 {0}` makes one",
+                needed.name()
+            );
+            refused(Refusal::Unknown, ProblemCode::Unauthorized, detail)
+        })?;
+        let now = time_text::now_ms();
+        if token.has_ended(now) {
+            let detail = format!(
+                "the token `{}` has ended; a token of the role `{}` is needed here",
+                token.name,
+                needed.name()
+            );
+            return Err(refused(Refusal::Expired, ProblemCode::TokenExpired, detail));
+        }
+        if !token.role.is_some_and(|role: Role| role.allows(needed)) {
+            let detail =
+                format!("this token has the role `{}`, here `{}` is needed", token.role_text, needed.name());
+            return Err(refused(Refusal::WrongRole, ProblemCode::WrongRole, detail));
+        }
+        if let Some(node) = token.node.as_deref()
+            && is_of_another_node(asked.gateway, node)
+        {
+            let detail = format!("this token is for gateways of the node `{node}`");
+            return Err(refused(Refusal::WrongNode, ProblemCode::WrongNode, detail));
+        }
+        token.note_use(now);
+        Ok(token)
+    }
+}
+
+/// Whether the request says that it comes from a gateway of another node. Questions about requests
+/// say nothing of a node, and their answers are the same for all.
+fn is_of_another_node(gateway: Option<&HeaderValue>, node: &str) -> bool {
+    let Some(gateway) = gateway else { return false };
+    let gateway = gateway.to_str().ok().and_then(|text| text.parse::<Gateway>().ok());
+    gateway.is_none_or(|gateway| gateway.node != node)
+}
+
+/// The token's text; the error says what to send.
+fn bearer(request: &Request) -> Result<&str, &'static str> {
+    const FORM: &str = "`Authorization` is not of the form `Bearer <token>`";
+    let header =
+        request.headers().get(AUTHORIZATION).ok_or("send the header `Authorization: Bearer <token>`")?;
+    let (scheme, token) = header.to_str().ok().and_then(|text| text.split_once(' ')).ok_or(FORM)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(FORM);
+    }
+    Ok(token.trim())
+}
