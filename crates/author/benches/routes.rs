@@ -28,9 +28,13 @@ enum Routes {
     Operations,
     /// The same with regexes in the templates' place.
     OperationsAsRegexes,
+    /// So many, each with a regex of its own, of which one element is left to test, on one host.
+    Regexes(usize),
+    /// So many, each with a regex of its own, all of which every path has the shape of, on one host.
+    ShapelessRegexes(usize),
 }
 
-use Routes::{Hosts, Operations, OperationsAsRegexes, Prefixes, Templates};
+use Routes::{Hosts, Operations, OperationsAsRegexes, Prefixes, Regexes, ShapelessRegexes, Templates};
 
 const ALL: &[Routes] = &[
     Prefixes(10),
@@ -44,6 +48,9 @@ const ALL: &[Routes] = &[
     Templates(10_000),
     Operations,
     OperationsAsRegexes,
+    Regexes(10_000),
+    ShapelessRegexes(256),
+    ShapelessRegexes(1_000),
 ];
 
 fn main() {
@@ -56,7 +63,7 @@ fn main() {
 impl Routes {
     fn documents(self) -> Vec<Value> {
         match self {
-            Prefixes(count) | Hosts(count) | Templates(count) => {
+            Prefixes(count) | Hosts(count) | Templates(count) | Regexes(count) | ShapelessRegexes(count) => {
                 (0..count).map(|i| self.document(i)).collect()
             }
             Operations | OperationsAsRegexes => {
@@ -68,6 +75,11 @@ impl Routes {
     fn document(self, i: usize) -> Value {
         let (kind, value) = match self {
             Templates(_) => ("Template", format!("/api/team-{}/{{tenant}}/service-{i}/{{id}}", i % 100)),
+            Regexes(_) => {
+                let pattern = format!("/api/team-{}/[^/]+/service-{i}/[0-9]+", i % 100);
+                ("RegularExpression", pattern)
+            }
+            ShapelessRegexes(_) => ("RegularExpression", format!("/.*/service-{i}/.*[0-9]")),
             _ => ("PathPrefix", format!("/api/team-{}/service-{i}", i % 100)),
         };
         let host = if matches!(self, Hosts(_)) { host(i) } else { host(0) };
@@ -116,7 +128,7 @@ impl Routes {
                     get(host(of), format!("/api/team-{}/service-{i}/items/42?page=7", i % 100))
                 })
                 .collect(),
-            Templates(count) => scattered(count)
+            Templates(count) | Regexes(count) | ShapelessRegexes(count) => scattered(count)
                 .map(|i| get(host(0), format!("/api/team-{}/acme/service-{i}/42?page=7", i % 100)))
                 .collect(),
             Operations | OperationsAsRegexes => {
@@ -236,9 +248,11 @@ fn load(bencher: Bencher<'_, '_>, routes: &Routes) {
 
 /// The steps of a load of the largest tables: what a worker does without a look at
 /// its requests. Without regexes there are fewer, with them there are more.
-#[divan::bench(args = [0, 1, 2, 3, 4, 5], consts = [0, 1, 2], sample_count = 50)]
+#[divan::bench(args = [0, 1, 2, 3, 4, 5], consts = [0, 1, 2, 3, 4], sample_count = 50)]
 fn load_step<const OF: usize>(bencher: Bencher<'_, '_>, step: usize) {
-    let bytes = [Prefixes(10_000), Templates(10_000), OperationsAsRegexes][OF].bytes();
+    const LARGE: [Routes; 5] =
+        [Prefixes(10_000), Templates(10_000), OperationsAsRegexes, Regexes(10_000), ShapelessRegexes(1_000)];
+    let bytes = LARGE[OF].bytes();
     if step == 0 {
         bencher.bench_local(|| RouteLoad::new(black_box(&bytes)));
         return;

@@ -4,8 +4,8 @@ mod candidates;
 mod error;
 mod hosts;
 mod paths;
+mod shapes;
 mod tables;
-mod templates;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -126,7 +126,7 @@ fn lay_out_matches<'r>(
     let mut ranks = vec![Vec::new(); entries.len()];
     for (rank, (rule, position, wanted)) in matches.into_iter().enumerate() {
         let path = match &wanted.path {
-            PathMatch::Regex(regex) => PathTest::Regex(tables.regex(regex)?),
+            PathMatch::Regex(regex) => tables.path_test(regex)?,
             PathMatch::Template(template) => PathTest::Template(tables.text(template.pattern().as_bytes())?),
             PathMatch::Exact(_) | PathMatch::Prefix(_) => PathTest::Known,
         };

@@ -1,24 +1,19 @@
 //! Regexes, compiled here to sparse DFAs, with which the filter only searches, in linear time. The
 //! `.wasm` has neither a regex parser nor a compiler.
 
+mod automaton;
+mod shapes;
+
 use std::collections::{BTreeMap, HashSet};
-use std::error::Error as _;
 use std::sync::Arc;
 
-use regex_automata::dfa::{Automaton, StartKind, dense, sparse};
-use regex_automata::nfa::thompson;
+use regex_automata::dfa::{Automaton, dense, sparse};
 use regex_automata::util::start;
-use regex_automata::{Anchored, Input, MatchKind};
-use regex_syntax::ParserBuilder;
-use regex_syntax::hir::literal::Extractor;
-use regex_syntax::hir::{Hir, Look};
+use regex_automata::{Anchored, Input};
 
-/// The most bytes of one compiled regex. Usual ones take 1 to 3 KB.
-pub const MAX_AUTOMATON: usize = 256 << 10;
-
-/// Memory in bytes that compiling one regex may take, per stage: one that needs more is
-/// refused after some 30 ms.
-const MAX_BUILD: usize = 2 << 20;
+pub use automaton::{MAX_AUTOMATON, RegexError};
+use automaton::{determinize, parse, table};
+pub(crate) use shapes::{Shape, ShapeElement};
 
 /// A compiled regex. It matches a value as a whole, as in Envoy.
 ///
@@ -31,9 +26,26 @@ const MAX_BUILD: usize = 2 << 20;
 pub struct Regex {
     pattern: Arc<str>,
     automaton: Arc<[u8]>,
-    literal: Arc<[u8]>,
+    of_paths: Arc<OfPaths>,
     /// The kinds of values of which it matches any.
     takes: Vec<ValueKind>,
+}
+
+/// How paths are found that a regex matches, without trying it on each.
+pub(crate) struct OfPaths {
+    /// Every path that it matches has one of these shapes.
+    pub shapes: Vec<Shape>,
+    /// It matches those of these paths that pass this.
+    pub test: PathTest,
+}
+
+/// What is left to test of a path that has one of the shapes.
+pub(crate) enum PathTest {
+    /// The elements of these indices must be matched as a whole by these sparse DFAs. None: the
+    /// shape says all.
+    Elements(Vec<(usize, Arc<[u8]>)>),
+    /// The whole path must be matched by the regex.
+    Whole,
 }
 
 /// What a regex is searched in.
@@ -58,21 +70,6 @@ impl ValueKind {
     }
 }
 
-/// Why a regex is refused.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum RegexError {
-    /// It does not follow the syntax.
-    #[error("{0}")]
-    Syntax(String),
-    /// Its table would be too large.
-    #[error(
-        "compiles to a table over {limit} KiB: use fewer or smaller counted repetitions ({{n,m}}), \
-         or ASCII classes like [a-z] instead of Unicode ones",
-        limit = MAX_AUTOMATON / 1024
-    )]
-    TooLarge,
-}
-
 impl Regex {
     /// Compiles `pattern`.
     ///
@@ -81,16 +78,12 @@ impl Regex {
     /// [`MAX_AUTOMATON`].
     pub fn compile(pattern: &str) -> Result<Self, RegexError> {
         let hir = parse(pattern)?;
-        let literal = Extractor::new().extract(&hir);
-        let literal = literal.longest_common_prefix().unwrap_or_default().into();
         let dfa = determinize(&hir)?;
         let kinds = [ValueKind::Path, ValueKind::Header, ValueKind::Query];
         let takes = kinds.into_iter().filter(|kind| matches_any(&dfa, *kind)).collect();
-        let automaton = dfa.to_sparse().map_err(too_large)?.to_bytes_little_endian();
-        if automaton.len() > MAX_AUTOMATON {
-            return Err(RegexError::TooLarge);
-        }
-        Ok(Self { pattern: pattern.into(), automaton: automaton.into(), literal, takes })
+        let automaton = table(&dfa)?.into();
+        let of_paths = Arc::new(of_paths(shapes::Shapes::of(&hir)));
+        Ok(Self { pattern: pattern.into(), automaton, of_paths, takes })
     }
 
     /// The pattern, as written.
@@ -114,10 +107,9 @@ impl Regex {
         dfa.is_ok_and(|(dfa, _)| matches!(dfa.try_search_fwd(&input), Ok(Some(_))))
     }
 
-    /// Its literal beginning: every value that it matches begins with these bytes.
-    #[must_use]
-    pub fn literal(&self) -> &[u8] {
-        &self.literal
+    /// How paths are found that it matches.
+    pub(crate) fn of_paths(&self) -> &OfPaths {
+        &self.of_paths
     }
 
     /// Whether it matches any value of this kind.
@@ -127,48 +119,14 @@ impl Regex {
     }
 }
 
-/// Parses the pattern alone, before it is wrapped in a group: `a)|(b` must be an error.
-fn parse(pattern: &str) -> Result<Hir, RegexError> {
-    let mut parser = ParserBuilder::new().unicode(false).utf8(false).build();
-    let says = match parser.parse(pattern) {
-        Ok(hir) => return Ok(hir),
-        Err(regex_syntax::Error::Parse(error)) => {
-            format!("{} at byte {}", error.kind(), error.span().start.offset)
-        }
-        Err(regex_syntax::Error::Translate(error)) => match error.kind() {
-            regex_syntax::hir::ErrorKind::UnicodeNotAllowed => {
-                format!("Unicode at byte {} needs (?u) in front of the pattern", error.span().start.offset)
-            }
-            kind => format!("{kind} at byte {}", error.span().start.offset),
-        },
-        Err(_) => "not a regular expression".to_owned(),
+/// An element whose automaton cannot be had is tested with all of the path.
+fn of_paths(shapes: shapes::Shapes) -> OfPaths {
+    let compile = |(index, element): (usize, _)| -> Option<(usize, Arc<[u8]>)> {
+        Some((index, table(&determinize(&element).ok()?).ok()?.into()))
     };
-    Err(RegexError::Syntax(says))
-}
-
-fn determinize(hir: &Hir) -> Result<dense::DFA<Vec<u32>>, RegexError> {
-    let whole = Hir::concat(vec![Hir::look(Look::Start), hir.clone(), Hir::look(Look::End)]);
-    let config = thompson::Config::new()
-        .utf8(false)
-        .nfa_size_limit(Some(MAX_BUILD))
-        .which_captures(thompson::WhichCaptures::None);
-    let nfa = thompson::Compiler::new().configure(config).build_from_hir(&whole);
-    let nfa = nfa.map_err(|_| RegexError::TooLarge)?;
-    let config = dense::Config::new()
-        .start_kind(StartKind::Anchored)
-        .match_kind(MatchKind::All)
-        .accelerate(false)
-        .dfa_size_limit(Some(MAX_BUILD))
-        .determinize_size_limit(Some(MAX_BUILD));
-    dense::Builder::new().configure(config).build_from_nfa(&nfa).map_err(too_large)
-}
-
-fn too_large(error: dense::BuildError) -> RegexError {
-    if error.is_size_limit_exceeded() {
-        return RegexError::TooLarge;
-    }
-    let source = error.source().map_or_else(String::new, |source| format!(": {source}"));
-    RegexError::Syntax(format!("{error}{source}"))
+    let test = shapes.tests.and_then(|tests| tests.into_iter().map(compile).collect::<Option<Vec<_>>>());
+    let test = test.map_or(PathTest::Whole, PathTest::Elements);
+    OfPaths { shapes: shapes.shapes, test }
 }
 
 /// Whether the end of a match can be reached with bytes that a value of this kind can have.
@@ -200,5 +158,62 @@ impl Eq for Regex {}
 impl std::fmt::Debug for Regex {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Regex({:?}, {} bytes)", self.pattern, self.automaton.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn has_shape(shape: &Shape, path: &[u8]) -> bool {
+        let Some(below) = path.strip_prefix(b"/") else { return false };
+        let path: Vec<_> = below.split(|&b| b == b'/').collect();
+        let fits = |(wanted, element): (&ShapeElement, &&[u8])| match wanted {
+            ShapeElement::Literal(literal) => literal == element,
+            ShapeElement::Any => !element.is_empty(),
+        };
+        let is_long_enough = if shape.is_prefix {
+            path.len() >= shape.elements.len()
+        } else {
+            path.len() == shape.elements.len()
+        };
+        is_long_enough && shape.elements.iter().zip(&path).all(fits)
+    }
+
+    /// As the filter does it.
+    fn is_found(regex: &Regex, path: &[u8]) -> bool {
+        let OfPaths { shapes, test } = regex.of_paths();
+        let element = |index| path.split(|&b| b == b'/').nth(index + 1);
+        let passes = |automaton: &[u8], value: &[u8]| {
+            let dfa = sparse::DFA::from_bytes(automaton).unwrap().0;
+            dfa.try_search_fwd(&Input::new(value).anchored(Anchored::Yes)).unwrap().is_some()
+        };
+        shapes.iter().any(|shape| has_shape(shape, path))
+            && match test {
+                PathTest::Whole => regex.is_match(path),
+                PathTest::Elements(tests) => tests
+                    .iter()
+                    .all(|(index, automaton)| element(*index).is_some_and(|of| passes(automaton, of))),
+            }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+        #[test]
+        fn what_shapes_and_tests_find_is_what_the_regex_matches(
+            pattern in "\\^?(/|/|a|b|ab|\\[ab\\]|\\[\\^/\\]\\+|\\[\\^/\\]\\*|/\\[\\^/\\]\\+|\\.|a\\||\\(a\\|/b\\)|\\(\\?:/a\\|b\\)|\\(/\\.\\*\\)\\?|/\\?|[a*+?]|b\\{1,2\\}|\\\\b|\\(\\?i:a\\)|\\(\\?u:\\.\\)|\\[/a\\]){0,7}\\$?",
+            paths in proptest::collection::vec("/(a|b|/|ab|/a|é|A){0,6}", 12),
+        ) {
+            let Ok(regex) = Regex::compile(&pattern) else { return Ok(()) };
+            for path in paths {
+                let mut path = path.into_bytes();
+                prop_assert_eq!(is_found(&regex, &path), regex.is_match(&path), "{:?} {:?}", pattern, path.escape_ascii());
+                path.push(0xc3);
+                prop_assert_eq!(is_found(&regex, &path), regex.is_match(&path), "{:?} {:?}", pattern, path.escape_ascii());
+            }
+        }
     }
 }

@@ -43,8 +43,8 @@ mod method;
 mod parsed_request;
 #[cfg(test)]
 pub(crate) mod sample;
+mod shapes;
 mod table;
-mod template;
 mod trie;
 
 pub use backend::{Backend, RESERVED_CLUSTER_PREFIX, Target, TargetTls};

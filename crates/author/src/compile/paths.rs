@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use super::candidates::{Candidate, reachable};
 use super::error::{CompileError, MAX_CANDIDATES, index_of};
+use super::shapes;
 use super::tables::Tables;
-use super::templates;
-use crate::{Match, PathMatch};
+use crate::pattern::{PathTest, ShapeElement};
+use crate::{Element, Match, PathMatch, Regex};
 use tidegate_policy::route::layout::{PathRow, RouteLayout, Span};
 
 /// One trie for each group of hostnames.
@@ -19,14 +20,14 @@ pub(super) struct Paths<'r> {
 #[derive(Default)]
 struct Group<'r> {
     paths: Path<'r>,
-    templates: templates::Node<'r>,
+    templates: shapes::Node<'r>,
+    regexes: shapes::Node<'r>,
 }
 
 #[derive(Default)]
 struct Path<'r> {
     children: BTreeMap<&'r [u8], Path<'r>>,
     exact: Vec<Candidate>,
-    regexes: Vec<Candidate>,
     prefixes: Vec<Candidate>,
 }
 
@@ -39,7 +40,11 @@ impl<'r> Paths<'r> {
     }
 
     pub fn insert(&mut self, group: u32, rank: u32, wanted: &'r Match) -> Result<(), CompileError> {
-        self.candidates = self.candidates.saturating_add(1);
+        let shapes = match &wanted.path {
+            PathMatch::Regex(regex) => regex.of_paths().shapes.len(),
+            PathMatch::Exact(_) | PathMatch::Template(_) | PathMatch::Prefix(_) => 1,
+        };
+        self.candidates = self.candidates.saturating_add(shapes);
         if self.candidates > MAX_CANDIDATES {
             return Err(CompileError::TooLarge);
         }
@@ -51,18 +56,19 @@ impl<'r> Paths<'r> {
         let candidate = |is_certain| Candidate { rank, is_certain };
         match &wanted.path {
             PathMatch::Exact(path) => root.descend(elements(path.as_bytes())).exact.push(candidate(is_plain)),
-            PathMatch::Template(template) => group.templates.insert(template, candidate(is_plain)),
+            PathMatch::Template(template) => {
+                let elements = template.elements().map(|element| match element {
+                    Element::Any(_) => None,
+                    Element::Literal(literal) => Some(literal.as_bytes()),
+                });
+                group.templates.descend(elements).ends.push(candidate(is_plain));
+            }
             PathMatch::Prefix(path) => {
                 let path = path.strip_suffix('/').unwrap_or(path);
                 let elements = elements(path.as_bytes()).filter(|_| !path.is_empty());
                 root.descend(elements).prefixes.push(candidate(is_plain));
             }
-            PathMatch::Regex(regex) => {
-                // The last element of a literal beginning may be incomplete.
-                let mut elements = elements(regex.literal()).collect::<Vec<_>>();
-                elements.pop();
-                root.descend(elements.into_iter()).regexes.push(candidate(false));
-            }
+            PathMatch::Regex(regex) => insert_regex(&mut group.regexes, regex, rank, is_plain),
         }
         Ok(())
     }
@@ -81,17 +87,34 @@ impl<'r> Paths<'r> {
                     index_of(reachable.len())
                 };
                 let exact = list(&mut node.exact)?;
-                let regexes = list(&mut node.regexes)?;
                 let prefixes = list(&mut node.prefixes)?;
                 let children = index_of(node.children.len())?;
-                layout.paths.push(PathRow { label, children, exact, regexes, prefixes });
+                layout.paths.push(PathRow { label, children, exact, prefixes });
                 for (label, child) in &mut node.children {
                     next.push((tables.text(label)?, child));
                 }
             }
             level = next;
         }
-        templates::lay_out(self.groups.iter_mut().map(|group| &mut group.templates), tables, layout)
+        let templates = self.groups.iter_mut().map(|group| &mut group.templates);
+        layout.templates = shapes::lay_out(templates, tables, layout)?;
+        let regexes = self.groups.iter_mut().map(|group| &mut group.regexes);
+        layout.regex_shapes = shapes::lay_out(regexes, tables, layout)?;
+        Ok(())
+    }
+}
+
+/// `is_plain`: the match has no condition besides the path.
+fn insert_regex<'r>(root: &mut shapes::Node<'r>, regex: &'r Regex, rank: u32, is_plain: bool) {
+    let of_paths = regex.of_paths();
+    let says_all = matches!(&of_paths.test, PathTest::Elements(tests) if tests.is_empty());
+    for shape in &of_paths.shapes {
+        let node = root.descend(shape.elements.iter().map(|element| match element {
+            ShapeElement::Any => None,
+            ShapeElement::Literal(literal) => Some(literal.as_slice()),
+        }));
+        let list = if shape.is_prefix { &mut node.prefixes } else { &mut node.ends };
+        list.push(Candidate { rank, is_certain: is_plain && says_all });
     }
 }
 

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use serde_bytes::ByteBuf;
 
 use super::error::{CompileError, MAX_AUTOMATA, index_of};
-use crate::Regex;
-use crate::{Match, Route, ValueMatch};
+use crate::pattern;
+use crate::{Match, Regex, Route, ValueMatch};
 use tidegate_policy::codec::encode;
 use tidegate_policy::route::Backend;
 use tidegate_policy::route::action::Action;
-use tidegate_policy::route::layout::{ConditionRow, RouteLayout, Span, ValueTest};
+use tidegate_policy::route::layout::{ConditionRow, ElementTestRow, PathTest, RouteLayout, Span, ValueTest};
 
 /// Interned values, in the order of their first use.
 pub(super) struct Tables {
@@ -23,6 +23,9 @@ pub(super) struct Tables {
     automata: Vec<ByteBuf>,
     regexes: HashMap<Arc<[u8]>, u32>,
     automata_bytes: usize,
+    element_tests: Vec<ElementTestRow>,
+    /// The span of the tests of elements by index and regex.
+    element_spans: HashMap<Vec<(u32, u32)>, Span>,
     query_names: Vec<ByteBuf>,
 }
 
@@ -39,6 +42,8 @@ impl Tables {
             automata: Vec::new(),
             regexes: HashMap::new(),
             automata_bytes: 0,
+            element_tests: Vec::new(),
+            element_spans: HashMap::new(),
             query_names: names.into_iter().map(|name| ByteBuf::from(name.to_vec())).collect(),
         }
     }
@@ -78,17 +83,41 @@ impl Tables {
         Ok(Some(index))
     }
 
-    pub fn regex(&mut self, regex: &Regex) -> Result<u32, CompileError> {
-        if let Some(&index) = self.regexes.get(regex.automaton()) {
+    /// What is left to test of paths that have one of the regex's shapes.
+    pub fn path_test(&mut self, regex: &Regex) -> Result<PathTest, CompileError> {
+        match &regex.of_paths().test {
+            pattern::PathTest::Elements(tests) if tests.is_empty() => Ok(PathTest::Known),
+            pattern::PathTest::Elements(tests) => Ok(PathTest::Elements(self.element_tests(tests)?)),
+            pattern::PathTest::Whole => Ok(PathTest::Regex(self.regex(regex.automaton())?)),
+        }
+    }
+
+    fn element_tests(&mut self, tests: &[(usize, Arc<[u8]>)]) -> Result<Span, CompileError> {
+        let mut rows = Vec::with_capacity(tests.len());
+        for (element, automaton) in tests {
+            rows.push((index_of(*element)?, self.regex(automaton)?));
+        }
+        if let Some(&span) = self.element_spans.get(&rows) {
+            return Ok(span);
+        }
+        let span = Span { start: index_of(self.element_tests.len())?, len: index_of(rows.len())? };
+        let test = |&(element, regex): &(u32, u32)| ElementTestRow { element, regex };
+        self.element_tests.extend(rows.iter().map(test));
+        self.element_spans.insert(rows, span);
+        Ok(span)
+    }
+
+    fn regex(&mut self, automaton: &[u8]) -> Result<u32, CompileError> {
+        if let Some(&index) = self.regexes.get(automaton) {
             return Ok(index);
         }
         let index = index_of(self.automata.len())?;
-        self.automata_bytes = self.automata_bytes.saturating_add(regex.automaton().len());
+        self.automata_bytes = self.automata_bytes.saturating_add(automaton.len());
         if self.automata_bytes > MAX_AUTOMATA {
             return Err(CompileError::TooManyRegexes);
         }
-        self.automata.push(ByteBuf::from(regex.automaton().to_vec()));
-        self.regexes.insert(regex.automaton().into(), index);
+        self.automata.push(ByteBuf::from(automaton.to_vec()));
+        self.regexes.insert(automaton.into(), index);
         Ok(index)
     }
 
@@ -112,12 +141,13 @@ impl Tables {
     fn test(&mut self, value: &ValueMatch) -> Result<ValueTest, CompileError> {
         Ok(match value {
             ValueMatch::Exact(value) => ValueTest::Exact(self.text(value.as_bytes())?),
-            ValueMatch::Regex(regex) => ValueTest::Regex(self.regex(regex)?),
+            ValueMatch::Regex(regex) => ValueTest::Regex(self.regex(regex.automaton())?),
         })
     }
 
     pub fn finish(self, layout: &mut RouteLayout) {
         layout.regexes = self.automata;
+        layout.element_tests = self.element_tests;
         layout.query_names = self.query_names;
         layout.text = ByteBuf::from(self.text);
     }

@@ -17,6 +17,8 @@ static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
             {"path": {"value": "/a/b"}, "headers": [{"name": "x", "value": "1"}], "method": "GET"},
             {"path": {"type": "Exact", "value": "/a"}, "queryParams": [{"name": "p", "value": "1"}]},
             {"path": {"type": "RegularExpression", "value": "/a/[^/]+/(c|d)*"}},
+            {"path": {"type": "RegularExpression", "value": "/a/[^/]+/c/?"}},
+            {"path": {"type": "RegularExpression", "value": "/x/[a-z]+/[^/]*"}},
             {"headers": [{"type": "RegularExpression", "name": "x", "value": ".*(foo|bar)[0-9]{2}"}]},
             {"path": {"type": "Template", "value": "/a/{x}/c"}, "method": "GET"},
             {"path": {"type": "Template", "value": "/{x}/b/{y}"}},
@@ -76,9 +78,9 @@ fn it_loads_in_steps_with_a_regex_at_a_time() {
             break table;
         }
     };
-    assert_eq!(table.regexes(), 3);
+    assert_eq!(table.regexes(), 4);
     // The rules, the regexes, the hostnames, the paths.
-    assert_eq!(steps, 1 + 3 + 1 + 1);
+    assert_eq!(steps, 1 + 4 + 1 + 1);
     search(&table);
     assert!(load.step(1).is_err(), "over");
 }

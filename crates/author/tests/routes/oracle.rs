@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tidegate_author::{ObjectRef, PathMatch, Route, Rule, explain};
 use tidegate_policy::request::Facts;
 
-use super::{Winner, compile, found, listeners, read, table_of, winner};
+use super::{Winner, compile, document, found, listeners, read, table_of, winner};
 
 const HOSTNAMES: &[&str] =
     &["a.example", "x.a.example", "b.example", "*.example", "*.a.example", "*.x.a.example", "example"];
@@ -91,6 +91,34 @@ fn path() -> impl Strategy<Value = Value> {
         .prop_map(|(kind, value)| json!({"type": kind, "value": value}))
 }
 
+/// Regexes that overlap: of shapes that say all of them, with tests of elements, or tested whole.
+fn regex_path() -> impl Strategy<Value = Value> {
+    let elements = [
+        "a",
+        "b",
+        "[ab]",
+        "[^/]+",
+        "[^/]*",
+        "[0-9]+",
+        "[a-z]+",
+        "(?:a|b/a)",
+        "a.",
+        "x-[0-9]{2}",
+        ".*",
+        "(?i:a)",
+        r"\xff",
+        "(?u:[^/])",
+        r"a\b",
+        "a?",
+        "[a-z0-9]{1,3}",
+        "(?:a/?|b)+",
+    ];
+    let ends = ["", "", "", "/?", "(?:/.*)?", "/.*", "$"];
+    (vec(select(elements.to_vec()), 1..4), select(ends.to_vec())).prop_map(|(elements, end)| {
+        json!({"type": "RegularExpression", "value": format!("/{}{end}", elements.join("/"))})
+    })
+}
+
 fn one_match() -> impl Strategy<Value = Value> {
     let method = option::weighted(0.3, select(&["GET", "HEAD", "POST"][..]));
     let headers = prop_oneof![2 => Just(vec![]), 1 => vec(condition(&["x", "Y"]), 0..3)];
@@ -98,6 +126,40 @@ fn one_match() -> impl Strategy<Value = Value> {
     (option::weighted(0.9, path()), method, headers, query).prop_map(|(path, method, headers, query)| {
         json!({"path": path, "method": method, "headers": headers, "queryParams": query})
     })
+}
+
+fn regex_match() -> impl Strategy<Value = Value> {
+    (one_match(), option::weighted(0.9, regex_path())).prop_map(|(mut wanted, path)| {
+        if let Some(path) = path {
+            wanted["path"] = path;
+        }
+        wanted
+    })
+}
+
+/// Many matches of regexes, and some others, on one host.
+fn regex_routes() -> impl Strategy<Value = Vec<Route>> {
+    let route = (vec(regex_match(), 1..5), option::of(-1i64..3));
+    vec(route, 1..16).prop_map(|routes| {
+        let read = |(number, (matches, created)): (usize, (Vec<Value>, _))| {
+            let rules = json!([{"matches": matches, "backendRefs": [{"name": "b"}]}]);
+            let mut route = read(&document(&format!("r{number}"), &["a.example"], rules));
+            route.created = created;
+            route
+        };
+        routes.into_iter().enumerate().map(read).collect()
+    })
+}
+
+/// Paths of such regexes, some of them longer than any shape, some not UTF-8.
+fn regex_target() -> impl Strategy<Value = Vec<u8>> {
+    let elements =
+        [&b"a"[..], b"b", b"", b"7", b"42", b"ab", b"A", b"x-42", b"a%2Fb", b"\xff", b"\xc3\xa9", b"a\n"];
+    let short = vec(select(elements.to_vec()), 1..5);
+    let long = (select(elements.to_vec()), 30usize..40).prop_map(|(element, times)| vec![element; times]);
+    let path = prop_oneof![9 => short, 1 => long];
+    (path, select(&["", "?p=1"][..]))
+        .prop_map(|(path, query)| [b"/", path.join(&b'/').as_slice(), query.as_bytes()].concat())
 }
 
 fn rule() -> impl Strategy<Value = Value> {
@@ -223,6 +285,22 @@ proptest! {
                 // What is closed names no geo rule.
                 let of_rule = route.map(|route| route.rules[found.rule].geo.as_slice());
                 prop_assert!(of_rule == Some(found.geo) || (found.is_dead_end() && found.geo.is_empty()));
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn regexes_win_as_the_specification_says(routes in regex_routes(), targets in vec(regex_target(), 20)) {
+        let table = table_of(&routes);
+        for target in targets {
+            for (method, value) in [(&b"GET"[..], &b"1"[..]), (b"POST", b"\xff")] {
+                let headers: &[(&[u8], &[u8])] = &[(b"x", value)];
+                let facts = Facts { method, host: b"a.example", path: &target, headers, ..Facts::default() };
+                prop_assert_eq!(winner(&table, &facts), expected(&routes, &facts), "{}", target.escape_ascii());
             }
         }
     }

@@ -200,18 +200,11 @@ fn equal_regexes_share_one_automaton() {
 }
 
 #[test]
-fn the_literal_beginning_is_found() {
-    for (pattern, literal) in [
-        ("/repos/[^/]+", "/repos/"),
-        ("/a/x|/a/y", "/a/"),
-        ("/abc?", "/ab"),
-        ("/a", "/a"),
-        (".*", ""),
-        ("(?i)/a/b", "/"),
-    ] {
-        let regex = Regex::compile(pattern).unwrap();
-        assert_eq!(String::from_utf8_lossy(regex.literal()), literal, "{pattern}");
-    }
+fn a_regex_is_in_the_table_as_far_as_it_is_searched() {
+    let regexes = |patterns: &[&str]| table_of(&[read(&document("r", &[], path_rules(patterns)))]).regexes();
+    assert_eq!(regexes(&["/a/[^/]+", "/(a|b)/?", "/v[12]/[^/]*"]), 0, "their shapes say all");
+    assert_eq!(regexes(&["/a/\\d+", "/\\d+/b", "/[^/]+/\\d+"]), 1, "one element");
+    assert_eq!(regexes(&["/a/.*", "/b/.*"]), 2);
 }
 
 proptest! {

@@ -12,10 +12,11 @@ use super::method::Method;
 use crate::codec::at_most;
 
 /// Version of a route table's bytes.
-pub const ROUTES_FORMAT: u8 = 4;
+pub const ROUTES_FORMAT: u8 = 5;
 /// The most bytes of a route table. 10,000 prefix routes take under 0.5 MB.
 pub const MAX_ROUTE_TABLE: usize = 16 << 20;
-/// The most elements of a path template.
+/// The most elements of a path template, and of a shape of paths: of longer paths a shape has the
+/// beginning.
 pub const MAX_ELEMENTS: usize = 32;
 /// The most geo rules that one rule of a route names.
 pub const MAX_GEO_NAMES: usize = 16;
@@ -66,11 +67,15 @@ pub struct RouteLayout {
     /// Paths by element.
     pub paths: Vec<PathRow>,
     /// Path templates by element, a trie for each group as in `paths`.
-    pub templates: Vec<TemplateRow>,
-    /// The nodes' candidates, as indices into `matches`: of each path node the
-    /// exact ones, the regexes, the prefixes, then of each template node its own;
-    /// each list in the order of rank.
+    pub templates: Vec<ShapeRow>,
+    /// Shapes of the paths that regexes match, by element, a trie for each group as in `paths`.
+    pub regex_shapes: Vec<ShapeRow>,
+    /// The nodes' candidates, as indices into `matches`: of each path node the exact ones and the
+    /// prefixes, then of each node of a template, then of a regex's shape, those that end there and
+    /// the prefixes; each list in the order of rank.
     pub candidates: Vec<u32>,
+    /// Tests of single elements of paths.
+    pub element_tests: Vec<ElementTestRow>,
     /// Sparse DFAs, little-endian, anchored at both ends.
     #[serde(deserialize_with = "at_most::<MAX_LIST, _, _>")]
     pub regexes: Vec<ByteBuf>,
@@ -144,8 +149,19 @@ pub enum PathTest {
     Known,
     /// The whole path must match this regex.
     Regex(u32),
+    /// Its elements must pass these of [`RouteLayout::element_tests`].
+    Elements(Span),
     /// Nothing; the match is this template, as written.
     Template(Span),
+}
+
+/// A test of an element of a path.
+#[derive(Serialize, Deserialize)]
+pub struct ElementTestRow {
+    /// Which element: 0 is the first.
+    pub element: u32,
+    /// The regex that must match all of it.
+    pub regex: u32,
 }
 
 /// A condition of a match besides its path and method.
@@ -189,15 +205,14 @@ pub struct PathRow {
     pub children: u32,
     /// Number of matches on exactly this path.
     pub exact: u32,
-    /// Number of regexes whose literal beginning leads here.
-    pub regexes: u32,
     /// Number of matches on this prefix.
     pub prefixes: u32,
 }
 
-/// A node of a trie of path templates.
+/// A node of a trie of path shapes, whose elements are literal or any that is not empty: of templates,
+/// or of what regexes match.
 #[derive(Serialize, Deserialize)]
-pub struct TemplateRow {
+pub struct ShapeRow {
     /// Its label, in [`RouteLayout::text`].
     pub label: Span,
     /// Number of its children: first the one that takes any element, where there
@@ -205,6 +220,8 @@ pub struct TemplateRow {
     pub children: u32,
     /// Whether its first child takes any element.
     pub any: bool,
-    /// Number of matches on the template that ends here.
+    /// Number of matches on the shape that ends here.
     pub ends: u32,
+    /// Number of matches on paths that begin like this, whatever follows. Templates have none.
+    pub prefixes: u32,
 }

@@ -8,10 +8,11 @@ use regex_automata::dfa::sparse;
 use super::action::Action;
 use super::backend::{Backend, is_name, is_template};
 use super::layout::{
-    ConditionRow, MAX_GEO_NAMES, MAX_ROUTE_TABLE, PathTest, ROUTES_FORMAT, RouteLayout, Span, ValueTest,
+    ConditionRow, MAX_GEO_NAMES, MAX_ROUTE_TABLE, PathTest, ROUTES_FORMAT, RouteLayout, ShapeRow, Span,
+    ValueTest,
 };
+use super::shapes::{ShapeMatches, Shapes};
 use super::table::{Candidates, HostGroups, Match, RouteTable, Rule, WeightedBackend, template_at};
-use super::template::Templates;
 use super::trie::{Row, Trie, slice};
 use crate::codec::{FormatError, decode, encode};
 
@@ -73,7 +74,7 @@ impl RouteLoad {
     }
 
     /// Makes one step; the table when that was the last. The rules with their matches are
-    /// one step, the hostnames are one, the paths and templates are one, and so are
+    /// one step, the hostnames are one, the paths, templates and shapes are one, and so are
     /// `budget` bytes of regexes, rounded up to a whole regex.
     ///
     /// # Errors
@@ -128,7 +129,9 @@ impl Rows {
     fn finish(self) -> Result<RouteTable, FormatError> {
         let Self { layout, rules, weighted_backends, matches, regexes, hosts } = self;
         let mut lists = Lists::of(layout.candidates.len())?;
-        let (paths, templates) = (paths(&layout, &mut lists)?, templates(&layout, &mut lists)?);
+        let paths = paths(&layout, &mut lists)?;
+        let templates = shapes(&layout, &layout.templates, &mut lists)?;
+        let regex_shapes = shapes(&layout, &layout.regex_shapes, &mut lists)?;
         lists.end()?;
         Ok(RouteTable {
             rules,
@@ -137,6 +140,8 @@ impl Rows {
             hosts: hosts.unwrap_or_else(Trie::empty),
             paths,
             templates,
+            regex_shapes,
+            element_tests: layout.element_tests,
             regexes,
             ports: layout.ports,
             arrivals: layout.arrivals,
@@ -223,6 +228,9 @@ fn matches(layout: &RouteLayout) -> Result<Vec<Match>, FormatError> {
         match row.path {
             PathTest::Known => {}
             PathTest::Regex(regex) => check_index(regex, layout.regexes.len(), "no such regex")?,
+            PathTest::Elements(tests) => {
+                check(slice(&layout.element_tests, tests).is_some(), "no such test of an element")?;
+            }
             PathTest::Template(pattern) => {
                 let pattern = template_at(&layout.text, pattern);
                 check(pattern.is_some_and(is_template), "not a template")?;
@@ -232,6 +240,9 @@ fn matches(layout: &RouteLayout) -> Result<Vec<Match>, FormatError> {
         matches.push(Match { rule: row.rule, method: row.method, path: row.path, conditions });
     }
     lists.end()?;
+    for test in &layout.element_tests {
+        check_index(test.regex, layout.regexes.len(), "no such regex")?;
+    }
     for condition in &layout.conditions {
         let test = match condition {
             ConditionRow::Header(name, test) => {
@@ -255,21 +266,21 @@ fn paths(layout: &RouteLayout, lists: &mut Lists) -> Result<Trie<Candidates>, Fo
     let mut rows = Vec::with_capacity(layout.paths.len());
     for row in &layout.paths {
         check_text(layout, row.label)?;
-        let (exact, regexes) = (lists.next(row.exact)?, lists.next(row.regexes)?);
-        let payload = Candidates { exact, regexes, prefixes: lists.next(row.prefixes)? };
+        let payload = Candidates { exact: lists.next(row.exact)?, prefixes: lists.next(row.prefixes)? };
         rows.push(Row { label: row.label, children: row.children, any: false, payload });
     }
     Trie::load(rows.into_iter(), layout.groups)
 }
 
-fn templates(layout: &RouteLayout, lists: &mut Lists) -> Result<Templates, FormatError> {
-    let mut rows = Vec::with_capacity(layout.templates.len());
-    for row in &layout.templates {
+fn shapes(layout: &RouteLayout, of: &[ShapeRow], lists: &mut Lists) -> Result<Shapes, FormatError> {
+    let mut rows = Vec::with_capacity(of.len());
+    for row in of {
         check_text(layout, row.label)?;
-        let payload = lists.next(row.ends)?;
+        let (ends, prefixes) = (lists.next(row.ends)?, lists.next(row.prefixes)?);
+        let payload = ShapeMatches::new(ends, prefixes, &layout.candidates);
         rows.push(Row { label: row.label, children: row.children, any: row.any, payload });
     }
-    Ok(Templates::new(Trie::load(rows.into_iter(), layout.groups)?))
+    Ok(Shapes::new(Trie::load(rows.into_iter(), layout.groups)?))
 }
 
 fn check_candidates(layout: &RouteLayout) -> Result<(), FormatError> {

@@ -2,7 +2,7 @@
 //! documents is in a crate that depends on this one.
 
 use super::layout::{
-    HostRow, MatchRow, PathRow, PathTest, RouteLayout, RuleRow, Span, TemplateRow, WeightedBackendRow,
+    HostRow, MatchRow, PathRow, PathTest, RouteLayout, RuleRow, ShapeRow, Span, WeightedBackendRow,
 };
 use super::{Backend, ROUTES_FORMAT, RouteTable};
 use crate::codec::encode;
@@ -17,9 +17,11 @@ pub(crate) fn table(route: &str, rules: &[(&str, &[&str], Option<&str>)]) -> Rou
         groups: 1,
         ..RouteLayout::default()
     };
-    let node = |label, children, prefixes| PathRow { label, children, exact: 0, regexes: 0, prefixes };
+    let node = |label, children, prefixes| PathRow { label, children, exact: 0, prefixes };
     layout.paths.push(node(Span::default(), rules.len() as u32, 0));
-    layout.templates.push(TemplateRow { label: Span::default(), children: 0, any: false, ends: 0 });
+    let leaf = || ShapeRow { label: Span::default(), children: 0, any: false, ends: 0, prefixes: 0 };
+    layout.templates.push(leaf());
+    layout.regex_shapes.push(leaf());
     let mut by_label: Vec<_> = (0u32..).zip(rules).collect();
     by_label.sort_by_key(|(_, (path, ..))| *path);
     for (rank, (path, ..)) in by_label {

@@ -1,8 +1,7 @@
-//! Searching compiled routes, which are tries: hostnames by label, paths and path templates by
-//! element. A path's elements are followed to the deepest node, then the nodes are tried from
-//! there up to the root (templates: `template.rs`). Only regular expressions are tried one by
-//! one, those whose literal beginning the path has. So the time depends on the path and on its
-//! candidates, not on the number of routes.
+//! Searching compiled routes, which are tries: hostnames by label, paths, path templates and the
+//! shapes of regular expressions by element. A path's elements are followed to the deepest node,
+//! then the nodes are tried from there up to the root (templates and regexes: `shapes.rs`). So the
+//! time depends on the path and on its candidates, not on the number of routes.
 
 use std::sync::Arc;
 
@@ -12,10 +11,10 @@ use regex_automata::{Anchored, Input};
 use super::action::Action;
 use super::backend::Backend;
 use super::found::{RouteMatch, TooLong};
-use super::layout::{ConditionRow, PathTest, Span, ValueTest};
+use super::layout::{ConditionRow, ElementTestRow, PathTest, Span, ValueTest};
 use super::method::Method;
 use super::parsed_request::ParsedRequest;
-use super::template::Templates;
+use super::shapes::Shapes;
 use super::trie::{Trie, slice};
 use crate::host::RequestHost;
 use crate::request::Facts;
@@ -35,7 +34,9 @@ pub struct RouteTable {
     pub(super) ports: Vec<u32>,
     pub(super) arrivals: Vec<u32>,
     pub(super) paths: Trie<Candidates>,
-    pub(super) templates: Templates,
+    pub(super) templates: Shapes,
+    pub(super) regex_shapes: Shapes,
+    pub(super) element_tests: Vec<ElementTestRow>,
     pub(super) candidates: Vec<u32>,
     pub(super) regexes: Vec<sparse::DFA<Vec<u8>>>,
     pub(super) text: serde_bytes::ByteBuf,
@@ -70,7 +71,6 @@ pub(super) struct HostGroups {
 
 pub(super) struct Candidates {
     pub(super) exact: Span,
-    pub(super) regexes: Span,
     pub(super) prefixes: Span,
 }
 
@@ -92,7 +92,9 @@ impl RouteTable {
             ports: Vec::new(),
             arrivals: Vec::new(),
             paths: Trie::empty(),
-            templates: Templates::new(Trie::empty()),
+            templates: Shapes::new(Trie::empty()),
+            regex_shapes: Shapes::new(Trie::empty()),
+            element_tests: Vec::new(),
             candidates: Vec::new(),
             regexes: Vec::new(),
             text: serde_bytes::ByteBuf::new(),
@@ -213,19 +215,15 @@ impl RouteTable {
             .and_then(|node| self.first(node.exact, request, u32::MAX))
             .or_else(|| {
                 let first = |list| self.first(list, request, u32::MAX);
-                self.templates.find(group, request.elements(), &self.text, first)
+                self.templates.find_template(group, request.elements(), &self.text, first)
             })
-            .or_else(|| self.find_regex(node, request))
+            .or_else(|| {
+                let first = |list, limit| self.first(list, request, limit);
+                self.regex_shapes.find_lowest(group, request.elements(), &self.text, first)
+            })
             .or_else(|| {
                 self.paths.upwards(node).find_map(|node| self.first(node.prefixes, request, u32::MAX))
             })
-    }
-
-    /// The best regex among those whose literal beginning the path has.
-    fn find_regex(&self, node: u32, request: &ParsedRequest<'_>) -> Option<u32> {
-        self.paths
-            .upwards(node)
-            .fold(None, |best, node| self.first(node.regexes, request, best.unwrap_or(u32::MAX)).or(best))
     }
 
     /// The first candidate of a list, which is in the order of rank, that the
@@ -240,9 +238,14 @@ impl RouteTable {
         if wanted.method.is_some() && wanted.method != request.method {
             return Some(false);
         }
-        if let PathTest::Regex(regex) = wanted.path
-            && !self.matches_whole(regex, request.path, request)
-        {
+        let path_passes = match wanted.path {
+            PathTest::Known | PathTest::Template(_) => true,
+            PathTest::Regex(regex) => self.matches_whole(regex, request.path, request),
+            PathTest::Elements(tests) => {
+                slice(&self.element_tests, tests)?.iter().all(|test| self.element_passes(test, request))
+            }
+        };
+        if !path_passes {
             return Some(false);
         }
         let mut conditions = slice(&self.conditions, wanted.conditions)?.iter();
@@ -265,6 +268,11 @@ impl RouteTable {
         }
     }
 
+    fn element_passes(&self, test: &ElementTestRow, request: &ParsedRequest<'_>) -> bool {
+        let element = usize::try_from(test.element).ok().and_then(|element| request.elements().nth(element));
+        element.is_some_and(|element| self.matches_whole(test.regex, element, request))
+    }
+
     fn matches_whole(&self, regex: u32, bytes: &[u8], request: &ParsedRequest<'_>) -> bool {
         if !request.spend(bytes.len()) {
             return false;
@@ -284,7 +292,7 @@ impl RouteTable {
         let backend = chosen.and_then(|share| self.backends.get(share.backend?));
         let template = match won.path {
             PathTest::Template(pattern) => template_at(&self.text, pattern),
-            PathTest::Known | PathTest::Regex(_) => None,
+            PathTest::Known | PathTest::Regex(_) | PathTest::Elements(_) => None,
         };
         let action_of = |index: Option<u32>| index.and_then(|index| at(&self.actions, index));
         Some(RouteMatch {

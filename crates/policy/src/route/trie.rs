@@ -1,4 +1,4 @@
-//! A forest of tries over labels: hostnames by label, paths and path templates by
+//! A forest of tries over labels: hostnames by label, paths and shapes of paths by
 //! element.
 
 use super::layout::Span;
@@ -67,6 +67,17 @@ impl<P> Trie<P> {
     /// The payload of the node `at`.
     pub fn payload(&self, at: u32) -> Option<&P> {
         self.node(at).map(|node| &node.payload)
+    }
+
+    /// Calls `add` with each node and its parent, a node's children before the node.
+    pub fn sum_up(&mut self, add: impl Fn(&P, &mut P)) {
+        for at in (0..self.nodes.len()).rev() {
+            let Some((above, [node, ..])) = self.nodes.split_at_mut_checked(at) else { continue };
+            let parent = node.parent.and_then(|parent| above.get_mut(usize::try_from(parent).ok()?));
+            if let Some(parent) = parent {
+                add(&node.payload, &mut parent.payload);
+            }
+        }
     }
 
     /// Whether the node `at` has no children.
