@@ -123,11 +123,13 @@ pub enum CloseReason {
     Displaced,
     /// There was no place for it, and none could be made.
     Refused,
+    /// It was not even accepted. Counts the tries: it waits, and is tried again.
+    Failed,
 }
 
 impl CloseReason {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Silent, Self::Displaced, Self::Refused];
+    pub const ALL: [Self; 4] = [Self::Silent, Self::Displaced, Self::Refused, Self::Failed];
 
     /// The name in metrics.
     #[must_use]
@@ -136,6 +138,7 @@ impl CloseReason {
             Self::Silent => "silent",
             Self::Displaced => "displaced",
             Self::Refused => "refused",
+            Self::Failed => "failed",
         }
     }
 }
@@ -149,6 +152,8 @@ pub struct Connections {
     closed: [AtomicU64; CloseReason::ALL.len()],
     /// When there was last no room.
     full_at: Mutex<Option<Instant>>,
+    /// When none could be accepted last, and why.
+    failed: Mutex<Option<(Instant, String)>>,
 }
 
 #[derive(Default, Debug)]
@@ -202,6 +207,7 @@ impl Connections {
             open: Mutex::default(),
             closed: Default::default(),
             full_at: Mutex::default(),
+            failed: Mutex::default(),
         })
     }
 
@@ -246,6 +252,19 @@ impl Connections {
         if why != CloseReason::Silent {
             *locked(&self.full_at) = Some(Instant::now());
         }
+    }
+
+    /// Notes that no connection could be accepted: most likely there are no descriptors left.
+    pub fn note_failure(&self, error: &std::io::Error) {
+        self.closed[CloseReason::Failed as usize].fetch_add(1, Ordering::Relaxed);
+        *locked(&self.failed) = Some((Instant::now(), error.to_string()));
+    }
+
+    /// Why no connection could be accepted within the last minute, if that was so.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        let failed = locked(&self.failed);
+        failed.as_ref().filter(|(at, _)| at.elapsed() < SAID_FOR).map(|(_, why)| why.clone())
     }
 
     /// Connections closed so far, for this reason.

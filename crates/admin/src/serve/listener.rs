@@ -1,6 +1,7 @@
 //! One listener: HTTP/1 and HTTP/2 (prior knowledge) on the same port, with limits on connections
 //! ([`Connections`]) and header time. It is stopped without cutting off answers.
 
+use std::io::{Error, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ const MAX_STREAMS: u32 = 1_000;
 const MAX_HEADERS: u32 = 64 << 10;
 /// How long answers under way may take once the service stops.
 const DRAIN_TIME: Duration = Duration::from_secs(4);
+/// After a connection could not be accepted, until the next try.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
 /// Serves `router` on `listener` until `stop` is true, then finishes the answers under way, for
 /// at most 4 s.
@@ -44,11 +47,13 @@ pub async fn listen(
         match accepted {
             Ok(Some((stream, place))) => connection(&server, &open, stream, place, router.clone()),
             Ok(None) => {}
-            // No file descriptors left, or the connection was closed before it was accepted: the
-            // next attempt may succeed, but not at once.
+            // It was closed before it was accepted.
+            Err(error) if is_its_own(&error) => tracing::debug!(%error, "a connection broke off"),
+            // No file descriptors left: the next attempt may succeed, but not at once.
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                connections.note_failure(&error);
+                tokio::time::sleep(ACCEPT_RETRY).await;
             }
         }
     }
@@ -56,6 +61,12 @@ pub async fn listen(
     if tokio::time::timeout(DRAIN_TIME, open.shutdown()).await.is_err() {
         tracing::warn!("some answers were still under way after {} s and are cut off", DRAIN_TIME.as_secs());
     }
+}
+
+/// Whether an error of [`accept`] is one connection's and says nothing of the next.
+fn is_its_own(error: &Error) -> bool {
+    use ErrorKind::{ConnectionAborted, ConnectionReset, InvalidInput, NotConnected};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | InvalidInput | NotConnected)
 }
 
 /// The next connection; `None`: there was no place for it, and it is closed.

@@ -5,12 +5,16 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 
 use crate::test_process::Process;
-use crate::test_service::{each, until};
+use crate::test_service::{client, each, until};
+
+/// Sets a limit of `process` and returns it as it was.
+fn limit(process: &Process, what: Resource, limit: Rlimit) -> Rlimit {
+    prlimit(Some(Pid::from_child(&process.child)), what, limit).unwrap()
+}
 
 /// Largest size of a file that `process` may write; `None`: any.
 fn limit_files(process: &Process, bytes: Option<u64>) {
-    let pid = Pid::from_child(&process.child);
-    prlimit(Some(pid), Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
+    limit(process, Resource::Fsize, Rlimit { current: bytes, maximum: None });
 }
 
 fn codes(health: &Value) -> Vec<String> {
@@ -56,4 +60,30 @@ async fn a_full_disk_is_outlived_and_said_until_there_is_room() {
     .await;
     process.ban("1.2.3.5").await;
     assert_eq!(process.status("1.2.3.5").await, "banned");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_finds_no_descriptor_is_said_and_served_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = Process::start(dir.path()).await;
+    // One client, which keeps its connection.
+    let kept = client();
+    let health = async || {
+        let answer = kept.get(format!("{}/api/health", process.people)).send().await.unwrap();
+        answer.json::<Value>().await.unwrap()
+    };
+    assert_eq!(health().await["status"], "ok");
+    let before = limit(&process, Resource::Nofile, Rlimit { current: Some(3), maximum: None });
+    let waits = tokio::net::TcpStream::connect(process.gateways.trim_start_matches("http://")).await.unwrap();
+    until("health says that it is not accepted", async || {
+        let said = health().await;
+        each(&said["reasons"], Value::clone).contains(&"accept_failed".into()).then_some(())
+    })
+    .await;
+    limit(&process, Resource::Nofile, before);
+    drop(waits);
+    assert_eq!(process.get("/api/admin/optimization/health").await.status, 200);
+    let page = String::from_utf8(process.get("/metrics").await.bytes).unwrap();
+    let failed = r#"tidegate_admin_connections_closed_total{listener="gateways",reason="failed"} "#;
+    assert!(page.contains(failed) && !page.contains(&format!("{failed}0\n")), "{page}");
 }

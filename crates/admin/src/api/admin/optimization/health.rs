@@ -252,6 +252,12 @@ pub fn own_reasons(
             );
             say("connections_full", detail);
         }
+        if let Some(why) = of.failure() {
+            let detail = format!(
+                "the listener for {listener} could not accept connections within the last minute: {why}"
+            );
+            say("accept_failed", detail);
+        }
     }
     reasons
 }
