@@ -27,10 +27,13 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     (span <= MAX_DURATION).then_some(span)
 }
 
-/// Reads a timestamp in the formats that SQL may use, too ([`time_text::to_ms`]).
+/// Reads a timestamp in the formats that SQL may use, too ([`time_text::to_ms`]). Of the last day of the
+/// year 9999, which people write for "never", it is the last time that a timestamp can be.
 #[must_use]
 pub fn parse_timestamp(text: &str) -> Option<Timestamp> {
-    Timestamp::from_millisecond(time_text::to_ms(text)?).ok()
+    let ms = time_text::to_ms(text)?;
+    let last = || Timestamp::from_second(Timestamp::MAX.as_second()).ok().filter(|_| ms > 0);
+    Timestamp::from_millisecond(ms).ok().or_else(last)
 }
 
 /// Now, by the system's clock.
@@ -122,6 +125,11 @@ mod tests {
             assert_eq!(parse_timestamp(text), None, "{text}");
         }
         assert_eq!(to_sql(want), "2026-11-23 18:00:00.000");
+        let last = parse_timestamp("9999-12-31").unwrap();
+        assert_eq!(
+            (to_sql(last).as_str(), rounded_up(last).as_str()),
+            ("9999-12-30 22:00:00.000", "9999-12-30T22:00:00Z")
+        );
         assert_eq!(rounded_up(want), "2026-11-23T18:00:00Z");
         assert_eq!(rounded_up(parse_timestamp("2026-11-23 18:00:00.001").unwrap()), "2026-11-23T18:00:01Z");
     }

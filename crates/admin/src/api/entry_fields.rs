@@ -81,7 +81,7 @@ impl<'de> Deserialize<'de> for Expiry {
 /// When an entry with these fields ends; `None`: never.
 ///
 /// # Errors
-/// When both are given, or the end is no time, past, or over 100 years away.
+/// When both are given, or the end is no time, or past.
 pub fn end(ttl: Option<Ttl>, expires_at: Option<&Expiry>) -> Result<Option<Timestamp>, FieldError> {
     let past = |pointer| {
         FieldError::field(pointer, "in_the_past", "the entry would be over already: give an end to come")
@@ -102,10 +102,6 @@ pub fn end(ttl: Option<Ttl>, expires_at: Option<&Expiry>) -> Result<Option<Times
             })?;
             if until <= time::now() {
                 return Err(past("/expires_at"));
-            }
-            if time::from_now(time::MAX_DURATION).is_some_and(|last| until > last) {
-                let detail = "an entry may last 100 years; leave the end out for one that stays";
-                return Err(FieldError::field("/expires_at", "out_of_range", detail));
             }
             Ok(Some(until))
         }

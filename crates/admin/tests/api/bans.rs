@@ -107,9 +107,11 @@ async fn a_ban_ends_by_itself() {
 async fn what_is_wrong_with_a_ban_is_named_and_nothing_changes() {
     let service = TestService::start().await;
     service.post(BAN, r#"{"ip": "7.7.7.7"}"#).await.ok();
+    // Any moment that SQL may say.
+    service.post(BAN, r#"{"ip": "7.7.7.8", "expires_at": "9999-12-31"}"#).await.ok();
     let before = service.tables().await;
     let long = format!(r#"{{"ip": "1.1.1.1", "reason": "{}"}}"#, "x".repeat(1_001));
-    let cases: [(&str, &str, &str); 22] = [
+    let cases: [(&str, &str, &str); 21] = [
         (r#"{"ip": "999.1.1.1"}"#, "/ip", "invalid_ip"),
         (r#"{"ip": "1.2.3.4/33"}"#, "/ip", "invalid_ip"),
         (r#"{"ip": ""}"#, "/ip", "invalid_ip"),
@@ -131,7 +133,6 @@ async fn what_is_wrong_with_a_ban_is_named_and_nothing_changes() {
         (r#"{"ip": "1.1.1.1", "expires_at": 3600}"#, "/expires_at", "invalid"),
         (r#"{"ip": "1.1.1.1", "expires_at": true}"#, "/expires_at", "wrong_type"),
         (r#"{"ip": "1.1.1.1", "expires_at": "2020-01-01 00:00:00"}"#, "/expires_at", "in_the_past"),
-        (r#"{"ip": "1.1.1.1", "expires_at": "9999-01-01 00:00:00"}"#, "/expires_at", "out_of_range"),
     ];
     for (body, pointer, code) in cases {
         service.post(BAN, body.to_owned()).await.wrong_field(422, "invalid_field", pointer, code);
