@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tidegate_policy::decide::{Reason, Settings};
+use tidegate_policy::wire::event::TrafficEvent;
 
 use crate::admin_client::{CallMaker, CircuitBreaker, FailedCall, has_failed};
 use crate::config::{Config, Performance, TrustedHops};
@@ -12,7 +13,7 @@ use crate::direct::DirectChecks;
 use crate::host::{CallToken, Host, HostError, QueueId};
 use crate::metrics::Count;
 use crate::request::cluster_names::ClusterNames;
-use crate::worker::AdminInstance;
+use crate::worker::{AdminInstance, FLUSH_EVERY};
 
 /// Time to a tick that stands in for a wake-up, or goes on with what one began.
 const SOON: Duration = Duration::from_millis(1);
@@ -132,6 +133,13 @@ impl<H: Host> Filter<H> {
     fn wake(&self) {
         if !self.instance.sync.borrow().wake_itself() {
             self.tick_within(SOON);
+        }
+    }
+
+    /// Numbers and buffers an event.
+    pub fn record(&self, mut event: TrafficEvent) {
+        if self.instance.record(&mut event) {
+            self.tick_within(FLUSH_EVERY);
         }
     }
 

@@ -36,7 +36,6 @@ use crate::request::outcome::Outcome;
 use crate::request::performance::{self, Timing};
 use crate::request::reply::Denied;
 use crate::request::{access_log, descriptors, event, limits, recording, reply};
-use crate::worker::FLUSH_EVERY;
 
 /// The HTTP context of one request.
 pub struct RequestContext<H: Host> {
@@ -365,9 +364,7 @@ impl<H: Host> RequestContext<H> {
         if filter.log_fields {
             let _ = filter.count_error(access_log::set_fields(&self.host, &event));
         }
-        if filter.instance.record(&mut event) {
-            filter.tick_within(FLUSH_EVERY);
-        }
+        filter.record(event);
     }
 
     /// Ends the evaluation without a decision, if it is under way: there is a response

@@ -12,6 +12,10 @@ use crate::filter::Filter;
 use crate::host::live::{ContextKind, LiveContext};
 use crate::host::{CallToken, Host, HostError, QueueId};
 use crate::http_context::RequestContext;
+use crate::metrics::Count;
+use crate::request::bodies::Bodies;
+use crate::request::event;
+use crate::request::facts::Declared;
 use crate::sync::Role;
 use crate::worker::Worker;
 
@@ -75,6 +79,20 @@ impl<H: Host> RootContext for PluginRoot<H> {
         if let Some(filter) = &self.filter {
             filter.on_queue_ready(self.id, queue);
             filter.tell_of_failure(self.id);
+        }
+    }
+
+    /// Envoy's access log tells of a request that ended (`envoy.access_loggers.wasm`). The others have an
+    /// HTTP context that records them.
+    fn on_log(&mut self) {
+        let host = self.worker.host();
+        if let Some(filter) = &self.filter
+            && event::reached_no_filter(host)
+        {
+            filter.instance.metrics.count(Count::Unseen);
+            let mut event = event::of_unseen(host);
+            event::complete(host, &mut event, &Bodies::default(), Declared::Unreadable);
+            filter.record(event);
         }
     }
 

@@ -38,7 +38,8 @@ unsafe extern "C" {
 
 #[unsafe(no_mangle)]
 extern "C" fn guarded_on_log(context: u32) {
-    if is_live(context, ContextKind::Http) {
+    // A root's: of a request that no filter saw, told by the access log.
+    if is_live(context, ContextKind::Http) || is_live(context, ContextKind::Root) {
         proxy_on_log(context);
     }
 }
@@ -108,6 +109,7 @@ fn status(action: Action) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::process::Command;
 
     use proxy_wasm::traits::{Context, HttpContext, RootContext};
@@ -134,6 +136,7 @@ mod tests {
         _live: LiveContext,
     }
     impl Context for Pauses {}
+    thread_local!(static LOGGED: Cell<u32> = const { Cell::new(0) });
     impl HttpContext for Pauses {
         fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
             Action::Pause
@@ -144,6 +147,10 @@ mod tests {
         }
     }
     impl RootContext for Pauses {
+        fn on_log(&mut self) {
+            LOGGED.set(self.id);
+        }
+
         fn get_type(&self) -> Option<ContextType> {
             Some(ContextType::HttpContext)
         }
@@ -187,6 +194,13 @@ mod tests {
     fn log_of_a_context_that_is_gone() {
         let guard = || guarded_on_log(GONE);
         only_the_guard_lives("log_of_a_context_that_is_gone", guard, || proxy_on_log(GONE));
+    }
+
+    #[test]
+    fn the_access_log_tells_a_root() {
+        contexts();
+        guarded_on_log(ROOT);
+        assert_eq!(LOGGED.get(), ROOT);
     }
 
     #[test]

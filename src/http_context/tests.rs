@@ -19,7 +19,7 @@ use crate::host::HeaderPairs;
 use crate::request::upstream::CLUSTER_HEADER;
 use crate::sync::fixtures::{empty_set, publish};
 use crate::sync::{Keys, Role};
-use crate::worker::Worker;
+use crate::worker::{FLUSH_EVERY, Worker};
 use tidegate_host_sim::{CallView, Done, Request, SimHost};
 
 const ADMIN: &str = r#""admin": {"cluster": "admin", "token": "secret"}"#;

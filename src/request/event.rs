@@ -52,6 +52,26 @@ fn of_facts(facts: &RecordedFacts<'_>) -> TrafficEvent {
     }
 }
 
+/// The details of a request that Envoy answers for want of memory (overload manager,
+/// `stop_accepting_requests`).
+const OVERLOAD: &[u8] = b"overload";
+
+/// Whether the request that a root context is told of reached no filter, and so has no HTTP context
+/// that records it. The codec refused it, or it ended before its headers were whole: Envoy then has
+/// neither headers nor a status. Or Envoy had no memory for it: the one answer of its own before which it
+/// makes no filters and chooses no route (`ActiveStream` in `source/common/http/conn_manager_impl.cc`).
+pub fn reached_no_filter<H: Host>(host: &H) -> bool {
+    let is_absent = |path| host.property(path).is_ok_and(|found| found.unwrap_or_default().is_empty());
+    match number(host, "response\0code") {
+        None | Some(0) => is_absent("request\0method"),
+        Some(503) => {
+            let details = host.property("response\0code_details").ok().flatten();
+            details.as_deref() == Some(OVERLOAD) && is_absent("xds\0route_name")
+        }
+        Some(_) => false,
+    }
+}
+
 /// The event of a request that Envoy refused before the filter. For most of these
 /// Envoy never had a method, host or path.
 pub fn of_unseen<H: Host>(host: &H) -> TrafficEvent {

@@ -14,6 +14,8 @@ use serde_json::json;
 use tidegate_stack::http::{Connection, Method, Request};
 use tidegate_stack::{Options, Stack};
 
+use crate::beside::requests_beside;
+
 const BANS: usize = 100;
 /// Pause of a prober between two requests: the probers share the processors with
 /// what they measure.
@@ -129,7 +131,8 @@ fn processor_time(pid: i32) -> Result<Duration> {
 
 /// 100 bans by the API, one after the other and each once it is enforced, while no requests come:
 /// so that the processor time is theirs. Over an overlay of this size, and a base that is so large
-/// that no new one is cut.
+/// that no new one is cut. Then as many beside requests, whose times are printed, and those of as many
+/// requests without.
 fn over_many(overlay: usize) -> Result<()> {
     let stack = Stack::start(Options::for_test("ban-latency-overlay")?)?;
     stack.put_route("all", "/", "demo")?;
@@ -143,7 +146,7 @@ fn over_many(overlay: usize) -> Result<()> {
     let before = processor_time(envoy)?;
     let one = |at: usize| {
         let began = Instant::now();
-        let body = json!({ "ip": format!("198.18.0.{at}") });
+        let body = json!({ "ip": format!("198.18.{}.{}", at >> 8, at & 255) });
         let banned =
             stack.api_ok(Method::POST, "/api/admin/optimization/ip/ban?wait_applied=5s", Some(&body))?;
         ensure!(banned["applied"]["gateways"] == 1, "{banned}");
@@ -158,7 +161,15 @@ fn over_many(overlay: usize) -> Result<()> {
     report(&what, times, Duration::from_millis(10));
     let each = spent / u32::try_from(BANS)?;
     println!("Envoy needed {:.1} ms of a processor for each", each.as_secs_f64() * 1_000.0);
-    Ok(())
+    let began = Instant::now();
+    let times =
+        requests_beside(&stack, "beside bans", || (BANS..2 * BANS).map(one).collect::<Result<Vec<_>>>())?;
+    let as_long = began.elapsed();
+    report("beside requests, until applied", times, Duration::from_millis(10));
+    requests_beside(&stack, "without bans", || {
+        std::thread::sleep(as_long);
+        Ok(())
+    })
 }
 
 /// `TIDEGATE_TEST_OVERLAY=95000` for the largest overlay; it takes a minute.

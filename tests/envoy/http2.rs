@@ -4,12 +4,15 @@
 pub mod connection;
 mod resets;
 
-use std::time::Duration;
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tidegate_stack::http::Request;
 use tidegate_stack::{Options, Stack, wait};
 
+use crate::beside::requests_beside;
 use connection::Connection;
 
 const BANNED: &str = "192.0.2.13";
@@ -78,6 +81,62 @@ fn what_is_reset_at_once_is_not_asked_about(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
+/// What neighbours wait for connections that reset 250 streams each, after which Envoy closes them, while
+/// every check is asked: printed. `TIDEGATE_TEST_RESETS=40` does it 40 times with 50 connections at once, of
+/// which the figures in docs/OPERATIONS.md are.
+fn neighbours_of_resets_are_answered(stack: &Stack) -> Result<()> {
+    let rounds = std::env::var("TIDEGATE_TEST_RESETS").ok().and_then(|text| text.parse::<u64>().ok());
+    let (rounds, at_once) = rounds.map_or((1, 5), |rounds| (rounds, 50));
+    let ended =
+        || -> Result<u64> { Ok(stack.stats()?.get("http.gate.downstream_cx_destroy").unwrap_or_default()) };
+    let began = Instant::now();
+    let resets = || {
+        (0..rounds).try_for_each(|_| {
+            let before = ended()?;
+            let open = (0..at_once).map(|_| resets::reset(stack.gate(), "/reset", 250));
+            let _open = open.collect::<Result<Vec<_>>>()?;
+            wait::until("they are closed", LIMIT, || Ok((ended()? >= before + at_once).then_some(())))
+        })
+    };
+    requests_beside(stack, &format!("beside {} resets", rounds * at_once * 250), resets)?;
+    let took = began.elapsed();
+    requests_beside(stack, "without resets", || {
+        std::thread::sleep(took);
+        Ok(())
+    })?;
+    assert!(stack.recorded(LIMIT)?.is_whole());
+    Ok(())
+}
+
+/// Over HTTP/1.1 what ends before its headers are whole reaches no filter either.
+fn what_the_codec_refuses_is_a_row(stack: &Stack) -> Result<()> {
+    let requests =
+        || -> Result<u64> { Ok(stack.stats()?.get("http.gate.downstream_rq_total").unwrap_or_default()) };
+    let rows = || stack.sql()?.number("SELECT count(*) FROM traffic_events");
+    stack.recorded(LIMIT)?;
+    let before = requests()?;
+    assert_eq!(rows()?, before, "before");
+    let (connection, sent) = resets::refused(stack.gate(), "/after-the-refused")?;
+    wait::until("the last of them is there", LIMIT, || {
+        let found = "SELECT count(*) FROM traffic_events WHERE path = '/after-the-refused'";
+        Ok((stack.sql()?.number(found)? == 1).then_some(()))
+    })?;
+    drop(connection);
+    let mut half = TcpStream::connect(stack.gate())?;
+    half.write_all(b"GET /half HTTP/1.1\r\nhost: a.ex")?;
+    wait::until("all have begun", LIMIT, || {
+        Ok((requests()? >= before + u64::try_from(sent)? + 1).then_some(()))
+    })?;
+    drop(half);
+    wait::until("all have a row", LIMIT, || Ok((rows()? >= requests()?).then_some(())))?;
+    assert!(stack.recorded(LIMIT)?.is_whole());
+    assert_eq!(rows()?, requests()?, "each once");
+    let refused = "SELECT count(*) FROM traffic_events WHERE verdict = 'unseen' AND path IS NULL \
+                   AND status IS NULL AND client_ip = '127.0.0.1'";
+    assert!(stack.sql()?.number(refused)? >= 6);
+    Ok(())
+}
+
 #[test]
 fn each_stream_is_decided_and_recorded() {
     let stack = Stack::start_serving(Options::for_test("http2").unwrap()).unwrap();
@@ -85,6 +144,8 @@ fn each_stream_is_decided_and_recorded() {
     // Each waits for questions, and its answer for its event.
     each_stream_is_decided(&stack, false, "/asked").unwrap();
     what_is_reset_at_once_is_not_asked_about(&stack).unwrap();
+    neighbours_of_resets_are_answered(&stack).unwrap();
+    what_the_codec_refuses_is_a_row(&stack).unwrap();
     let connection = Connection::open(stack.gate()).unwrap();
     let hosts = ["a.example:x", "a.example,b.example", "[::1]:80"];
     let requests = hosts.map(|host| Request::get("/host").header("host", host));

@@ -120,12 +120,12 @@ fn statuses_are_tried_again_where_they_are_listed(scene: &Scene, key: &str) -> R
 
 fn every_try_is_the_whole_request(scene: &Scene, key: &str) -> Result<()> {
     let target = format!("/flaky?times=2&status=503&key=post-{key}");
-    let request = Request::new(Method::POST, &target).body("text/plain", vec![b'x'; 100_000]);
+    let request = Request::new(Method::POST, &target).body("text/plain", vec![b'x'; 50_000]);
     assert_eq!(scene.status(request, "listed")?, 200);
     let tries = scene.tries(&target);
     assert_eq!(tries.len(), 3);
     for seen in &tries {
-        assert_eq!((&seen["method"], &seen["body_bytes"]), (&json!("POST"), &json!(100_000)));
+        assert_eq!((&seen["method"], &seen["body_bytes"]), (&json!("POST"), &json!(50_000)));
         assert_eq!(seen["headers"], tries[0]["headers"]);
     }
     // One that is too long to be kept for another try is sent once.

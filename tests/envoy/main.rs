@@ -6,6 +6,7 @@ mod backends;
 mod bad_answers;
 mod ban_latency;
 mod bans;
+mod beside;
 mod binomial;
 mod bootstraps;
 mod direct;

@@ -98,15 +98,27 @@ fn every_request_is_one_event_with_what_became_of_it() {
     let (worker, root) = testbed.gates[0];
     testbed.sim.request(worker, root, Request::get("/y", "8.8.8.8"));
     testbed.sim.refuse(worker, root);
+    // Refused by the codec, and for want of memory; the access log tells of three others too, each of which
+    // has an event.
+    for (request, answer) in [
+        (Request::default(), None),
+        (Request::get("/busy", "8.8.8.8"), Some((503, "overload"))),
+        (Request::get("/denied", "8.8.8.8"), Some((503, "check_unavailable"))),
+        (Request::default(), Some((400, "http1.codec_error"))),
+        (Request::get("/left", "8.8.8.8"), None),
+    ] {
+        testbed.sim.log_to_root(worker, root, request, answer);
+    }
     testbed.run(SECOND);
-    assert_eq!(testbed.total(), 32);
+    assert_eq!(testbed.total(), 34);
     let count = |verdict| testbed.feed.events.iter().filter(|(_, event)| event.verdict == verdict).count();
-    assert_eq!([VerdictCode::Deny, VerdictCode::Allow, VerdictCode::Unseen].map(count), [30, 1, 1]);
+    assert_eq!([VerdictCode::Deny, VerdictCode::Allow, VerdictCode::Unseen].map(count), [30, 1, 3]);
     let (_, denied) = testbed.feed.events.iter().find(|(_, e)| e.verdict == VerdictCode::Deny).unwrap();
     assert_eq!(denied.reason.as_deref(), Some("ip_banned"));
     assert_eq!(denied.rule.as_deref(), Some("9.9.9.9"));
     assert_eq!(denied.path.as_deref(), Some(&b"/x"[..]), "without its query");
-    assert_eq!(testbed.sim.metric("tidegate.events.numbered"), 32);
+    assert_eq!(testbed.sim.metric("tidegate.events.numbered"), 34);
+    assert_eq!(testbed.sim.metric("tidegate.requests.unseen"), 3);
     assert_eq!(testbed.sim.metric("tidegate.queue.bytes"), 0);
 }
 

@@ -267,7 +267,8 @@ impl Sim {
         true
     }
 
-    fn in_root(
+    /// Runs a callback of a root context, if it is there.
+    pub(crate) fn in_root(
         &mut self,
         thread: usize,
         vm: VmIndex,

@@ -288,6 +288,32 @@ impl Sim {
         self.end(id);
     }
 
+    /// A request ends that reached no filter, since Envoy's codec refused it: by the access log, a
+    /// root's `on_log` is the one callback. The log tells a root of other requests too: `request` is what
+    /// Envoy has of it, `answer` the status and the details of what it answered.
+    pub fn log_to_root(&mut self, worker: Worker, root: Root, request: Request, answer: Option<(u16, &str)>) {
+        let vm = self.threads[worker.0].vm;
+        let id = {
+            let mut world = self.world.borrow_mut();
+            let id = StreamId(world.next_context());
+            let mut state = StreamState::new(request, world.now_ns, world.wall_us);
+            if let Some((_, method)) = state.request.iter().find(|(name, _)| name == b":method") {
+                state.properties.insert("request.method".to_owned(), method.clone());
+            }
+            let (status, details) = answer.unwrap_or_default();
+            state.status = status;
+            state.properties.insert("response.code_details".to_owned(), details.as_bytes().to_vec());
+            state.complete(world.now_ns, &Phase::Log);
+            world.streams.insert(id, state);
+            world.vm(vm).stream = Some(id);
+            id
+        };
+        self.in_root(worker.0, vm, root.0, Phase::Log, |context| context.on_log());
+        let mut world = self.world.borrow_mut();
+        world.vm(vm).stream = None;
+        world.streams.remove(&id);
+    }
+
     fn log(&mut self, stream: StreamId) {
         self.complete(stream, Phase::Log);
         self.in_stream(stream, Phase::Log, |guest| guest.on_log());

@@ -26,7 +26,7 @@ const EDITS: [Edit; 11] = [
         1,
         "address: { socket_address: { address: 127.0.0.1, port_value: 9900 } }",
     ),
-    ("filename: target/dist/tidegate.wasm", 2, "filename: /etc/tidegate/tidegate.wasm"),
+    ("filename: target/dist/tidegate.wasm", 3, "filename: /etc/tidegate/tidegate.wasm"),
     (
         "              \"performance_headers\": \"always\"\n",
         1,

@@ -17,6 +17,11 @@ const DYNAMIC_TLS: &str = "tidegate-dynamic-tls";
 const TRUSTED: &str =
     "/transport_socket/typed_config/common_tls_context/validation_context/trusted_ca/filename";
 
+/// The access log that tells the filter of requests which reach no filter.
+const WASM_LOG: &str = "envoy.access_loggers.wasm";
+/// Where a connection manager has the filter: the list, and the name there.
+const PLUGINS: [(&str, &str); 2] = [("/http_filters", "tidegate"), ("/access_log", WASM_LOG)];
+
 /// A backend: an Envoy cluster of this name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Cluster {
@@ -111,8 +116,9 @@ pub fn render(source: &str, edits: &Edits<'_>) -> Result<Value> {
     let access_log = named(at(manager, "/access_log")?, "envoy.access_loggers.file")?;
     *at(access_log, "/typed_config/path")? = path(edits.access_log)?;
     if edits.filter {
-        let filter = named(at(manager, "/http_filters")?, "tidegate")?;
-        edit_plugin(at(filter, "/typed_config/config")?, edits)?;
+        for (list, name) in PLUGINS {
+            edit_plugin(at(named(at(manager, list)?, name)?, "/typed_config/config")?, edits)?;
+        }
     } else {
         remove_filter(manager)?;
     }
@@ -134,7 +140,7 @@ pub fn render(source: &str, edits: &Edits<'_>) -> Result<Value> {
     Ok(config)
 }
 
-/// The filter's file and configuration, in the HTTP filter or the recorder.
+/// The filter's file and configuration, in one plugin.
 fn edit_plugin(plugin: &mut Value, edits: &Edits<'_>) -> Result<()> {
     *at(plugin, "/vm_config/code/local/filename")? = path(edits.wasm)?;
     if edits.plugin.is_null() {
@@ -143,14 +149,16 @@ fn edit_plugin(plugin: &mut Value, edits: &Edits<'_>) -> Result<()> {
     patch_plugin(plugin, edits.plugin)
 }
 
-/// Merges into what filter and recorder are told, of a whole configuration.
+/// Merges into what filter, access log and recorder are told, of a whole configuration.
 ///
 /// # Errors
 /// A place is missing, or holds something else.
 pub fn merge_plugin(config: &mut Value, patch: &Value) -> Result<()> {
     let gate = named(at(config, "/static_resources/listeners")?, "gate")?;
-    let filters = at(gate, "/filter_chains/0/filters/0/typed_config/http_filters")?;
-    patch_plugin(at(named(filters, "tidegate")?, "/typed_config/config")?, patch)?;
+    let manager = at(gate, "/filter_chains/0/filters/0/typed_config")?;
+    for (list, name) in PLUGINS {
+        patch_plugin(at(named(at(manager, list)?, name)?, "/typed_config/config")?, patch)?;
+    }
     match named(at(config, "/bootstrap_extensions")?, "envoy.bootstrap.wasm") {
         Ok(recorder) => patch_plugin(at(recorder, "/typed_config/config")?, patch),
         // A stack without one.
@@ -230,8 +238,13 @@ pub fn push(list: &mut Value, item: Value) -> Result<()> {
     Ok(())
 }
 
-/// With it go the filters that carry out what it says.
+/// With it go the filters that carry out what it says, and the access log that tells it of requests.
 fn remove_filter(manager: &mut Value) -> Result<()> {
+    let logs = at(manager, "/access_log")?;
+    named(logs, WASM_LOG)?;
+    if let Value::Array(list) = logs {
+        list.retain(|log| log["name"] != WASM_LOG);
+    }
     let filters = at(manager, "/http_filters")?;
     for name in ["tidegate", "mirror-targets", "envoy.filters.http.dynamic_forward_proxy"] {
         named(filters, name)?;
@@ -392,14 +405,14 @@ mod tests {
             assert!(!flat.contains(&format!("\"port_value\":{port}")), "{port} is still there");
         }
         assert!(!flat.contains("target/"), "a path of the repository is still there");
-        assert_eq!(flat.matches("/x/filter.wasm").count(), 2);
+        assert_eq!(flat.matches("/x/filter.wasm").count(), 3);
     }
 
     #[test]
-    fn without_recorder_only_the_filter_is_left() {
+    fn without_recorder_only_the_filter_and_its_log_are_left() {
         let rendered = render(SOURCE, &Edits { recorder: false, ..edits(&[]) }).unwrap();
         assert!(!text(&rendered, "/bootstrap_extensions").contains("envoy.bootstrap.wasm"));
-        assert_eq!(rendered.to_string().matches("/x/filter.wasm").count(), 1);
+        assert_eq!(rendered.to_string().matches("/x/filter.wasm").count(), 2);
     }
 
     #[test]
@@ -430,7 +443,11 @@ mod tests {
         assert_eq!(told["admin"]["timeout"], "250ms");
         assert_eq!(told["admin"]["cluster"], "tidegate-admin", "what is not named stays");
         assert!(told["admin"].get("authority").is_none());
-        assert_eq!(rendered.to_string().matches("250ms").count(), 2, "filter and recorder are told the same");
+        assert_eq!(
+            rendered.to_string().matches("250ms").count(),
+            3,
+            "filter, log and recorder are told the same"
+        );
     }
 
     #[test]
