@@ -127,21 +127,23 @@ fn edit_request<H: Host>(host: &H, action: &Action, facts: &RequestFacts) -> Res
             host.set_request_header(name, ms.to_string().as_bytes())?;
         }
     }
-    action.retry.as_ref().map_or(Ok(()), |retry| set_retry_headers(host, retry))
+    action.retry.as_ref().map_or(Ok(()), |retry| set_retry_headers(host, retry, facts.has_passed_a_gate()))
 }
 
 /// Sets the headers by which Envoy's router retries
-/// (`docs/root/configuration/http/http_filters/router_filter.rst`).
-fn set_retry_headers<H: Host>(host: &H, retry: &Retry) -> Result<(), HostError> {
+/// (`docs/root/configuration/http/http_filters/router_filter.rst`). `is_passed_on`: the request comes
+/// from another gate.
+fn set_retry_headers<H: Host>(host: &H, retry: &Retry, is_passed_on: bool) -> Result<(), HostError> {
     if retry.attempts == 0 {
         return Ok(());
     }
     host.set_request_header("x-envoy-retry-on", RETRY_ON.as_bytes())?;
     host.set_request_header("x-envoy-max-retries", retry.attempts.to_string().as_bytes())?;
-    if retry.codes.is_empty() {
+    let codes = retry.codes.iter().filter(|code| !(is_passed_on && **code == passes::STATUS));
+    let codes: Vec<String> = codes.map(u16::to_string).collect();
+    if codes.is_empty() {
         return Ok(());
     }
-    let codes: Vec<String> = retry.codes.iter().map(u16::to_string).collect();
     host.set_request_header("x-envoy-retriable-status-codes", codes.join(",").as_bytes())
 }
 

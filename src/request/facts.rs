@@ -7,6 +7,7 @@ use tidegate_policy::address::client_address;
 use tidegate_policy::decide::CountrySource;
 use tidegate_policy::geo::Country;
 use tidegate_policy::request::Facts;
+use tidegate_policy::route::action::LOOP_HEADER;
 
 use super::{forwarded_for, passes, path_parameters, performance};
 use crate::config::{OWN_PREFIX, TrustedHops};
@@ -159,7 +160,7 @@ impl RequestFacts {
             b"user-agent" => self.user_agent = Some(at),
             b"content-length" => self.declared = Declared::of(value),
             performance::WANTED_HEADER => self.wants_performance |= value == b"1",
-            name if name == passes::HEADER.as_bytes() => {
+            name if name == LOOP_HEADER.as_bytes() => {
                 self.passes = self.passes.saturating_add(passes::told_in(value));
             }
             name => self.has_own |= name.starts_with(OWN_PREFIX),
@@ -200,6 +201,11 @@ impl RequestFacts {
     /// Whether it has passed so many gates that it goes in circles.
     pub fn goes_in_circles(&self) -> bool {
         self.passes >= passes::MOST
+    }
+
+    /// Whether it has passed a gate before.
+    pub fn has_passed_a_gate(&self) -> bool {
+        self.passes > 0
     }
 
     /// From now on the request is matched, redirected and rewritten by its path without parameters.

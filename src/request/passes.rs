@@ -5,15 +5,18 @@
 //! to a backend adds an entry. A client that writes entries of its own is denied the sooner; none
 //! can take one away that a gate has written after it.
 
+use tidegate_policy::route::action::LOOP_HEADER;
+
 use crate::host::{Host, HostError};
 
-/// The name of the header.
-pub const HEADER: &str = "cdn-loop";
 /// What a gate writes.
 const GATE: &str = "tidegate";
 /// A request that has passed so many gates is not let through another one. Some systems have two
 /// in a row, at the edge and within.
 pub const MOST: usize = 4;
+/// What a gate answers a request that goes in circles. A gate behind another one does not have it tried
+/// again: each pass would multiply the tries of the next.
+pub const STATUS: u16 = 508;
 
 /// How many passes a line of the header tells of.
 pub fn told_in(line: &[u8]) -> usize {
@@ -26,7 +29,7 @@ pub fn told_in(line: &[u8]) -> usize {
 /// # Errors
 /// When the host refuses the change.
 pub fn add<H: Host>(host: &H) -> Result<(), HostError> {
-    host.add_request_header(HEADER, GATE.as_bytes())
+    host.add_request_header(LOOP_HEADER, GATE.as_bytes())
 }
 
 #[cfg(test)]

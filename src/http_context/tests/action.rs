@@ -101,6 +101,19 @@ fn everything_that_a_route_says_of_a_request_is_told() {
     assert_eq!(event(&stream).path.as_deref(), Some(&b"/a/b"[..]), "recorded as the client asked");
 }
 
+/// A gate behind this one that answers 508 has seen a circle: to try again would multiply it with each pass.
+#[test]
+fn a_circle_is_not_tried_again() {
+    for (passed, codes) in [(&b"cdn.example"[..], "503,508"), (b"tidegate", "503")] {
+        let host = SimHost::alone();
+        let retry = Retry { attempts: 2, codes: vec![503, 508] };
+        let action = Action { retry: Some(retry), ..Action::default() };
+        let headers = [&GET[..], &[("cdn-loop", passed)]].concat();
+        routed(&host, &headers, found(Some(backend("shop", None)), action));
+        assert!(host.take_done().contains(&set("x-envoy-retriable-status-codes", codes)));
+    }
+}
+
 #[test]
 fn a_backend_of_the_api_is_aimed_at_before_its_cluster_is_named() {
     let tls = |trust: Option<&str>| {

@@ -77,8 +77,15 @@ fn headers_that_no_route_may_set_are_refused() {
     let edit = |name: &str, value: &str| json!({"set": [{"name": name, "value": value}]});
     let of = |settings| one_filter("RequestHeaderModifier", "requestHeaderModifier", settings);
     let place = "/filters/0/requestHeaderModifier";
-    for name in ["host", "Host", "x-tidegate-cluster", "X-Envoy-Retry-On", "Transfer-Encoding", "connection"]
-    {
+    for name in [
+        "host",
+        "Host",
+        "x-tidegate-cluster",
+        "X-Envoy-Retry-On",
+        "Transfer-Encoding",
+        "connection",
+        "CDN-Loop",
+    ] {
         assert_eq!(of(edit(name, "1")), format!("{place}/set/0/name reserved"), "{name}");
         assert_eq!(of(json!({"remove": [name]})), format!("{place}/remove/0 reserved"), "{name}");
     }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use cors::{Cors, CorsHeaders, MAX_CORS, without_well_known_port};
 use headers::is_visible;
-pub use headers::{HeaderEdit, HeaderEdits, MAX_EDITS, is_editable, is_value};
+pub use headers::{HeaderEdit, HeaderEdits, LOOP_HEADER, MAX_EDITS, is_editable, is_value};
 pub use path::PathEdit;
 pub use redirect::{Redirect, RequestUrl};
 

@@ -56,8 +56,8 @@ fn name(
     } else if name == "host" {
         node.note(errors, "reserved", "the host is changed by URLRewrite's hostname only");
     } else if !is_editable(&name) {
-        let says =
-            "a route cannot change this header: it frames the message, or is between the gate and Envoy";
+        let says = "a route cannot change this header: it frames the message, tells of the gates that the request \
+                    has passed, or is between the gate and Envoy";
         node.note(errors, "reserved", says);
     } else if names.insert(name.clone()) {
         return Some(name);

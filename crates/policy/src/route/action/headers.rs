@@ -58,9 +58,13 @@ impl HeaderEdits {
     }
 }
 
+/// In which gates and CDNs write that a request has passed them (RFC 8586). A route that could take
+/// out what a gate has written would send a request in circles for ever.
+pub const LOOP_HEADER: &str = "cdn-loop";
+
 /// Whether a route may change the header of this name, in lower case. Not `host`, which a
-/// rewrite changes; not the message's framing, which is Envoy's; and not the headers
-/// between filter and Envoy, or between Envoy and its neighbours.
+/// rewrite changes; not the message's framing, which is Envoy's; not the headers
+/// between filter and Envoy, or between Envoy and its neighbours; and not [`LOOP_HEADER`].
 #[must_use]
 pub fn is_editable(name: &str) -> bool {
     const FRAMING: [&str; 8] = [
@@ -77,6 +81,7 @@ pub fn is_editable(name: &str) -> bool {
     (1..=256).contains(&name.len())
         && name.bytes().all(inside)
         && !FRAMING.contains(&name)
+        && name != LOOP_HEADER
         && !["x-tidegate-", "x-envoy-"].iter().any(|prefix| name.starts_with(prefix))
 }
 
@@ -113,7 +118,9 @@ mod tests {
         for name in ["x-user", "authorization", "x-forwarded-host", "server"] {
             assert!(is_editable(name), "{name}");
         }
-        for name in ["", "host", ":path", "X-User", "a b", "te", "x-tidegate-cluster", "x-envoy-retry-on"] {
+        for name in
+            ["", "host", ":path", "X-User", "a b", "te", "x-tidegate-cluster", "x-envoy-retry-on", "cdn-loop"]
+        {
             assert!(!is_editable(name), "{name}");
         }
         for value in ["a\r\nb: c", "a\nb", "a\0", " a", "a\t"] {
