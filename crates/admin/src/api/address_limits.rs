@@ -74,8 +74,8 @@ impl AddressLimits {
     /// When too many of its address are delayed already.
     pub async fn wait(&self, connection: Option<&Arc<OpenConnection>>) -> Result<(), TooMany> {
         // There is always a connection, but where a test calls the routes without a listener.
-        let Some(from) = connection.map(|connection| connection.from()) else { return Ok(()) };
-        let (turn, key) = self.turn(from, Instant::now());
+        let Some(connection) = connection else { return Ok(()) };
+        let (turn, key) = self.turn(connection.from(), Instant::now());
         match turn {
             Turn::Now => Ok(()),
             Turn::Refused => {
@@ -84,7 +84,7 @@ impl AddressLimits {
             }
             Turn::Delayed => {
                 self.0.delayed.fetch_add(1, Ordering::Relaxed);
-                let _ends = Delayed { of: self, key };
+                let _ends = (Delayed { of: self, key }, connection.wait());
                 tokio::time::sleep(DELAY).await;
                 Ok(())
             }

@@ -51,7 +51,7 @@ pub struct OpenConnection {
     has_asked: AtomicBool,
     /// Whether a request with a known token has come.
     has_token: AtomicBool,
-    /// Requests that are being answered.
+    /// Requests that are being answered; not those that are made to wait.
     busy: AtomicUsize,
     close: Notify,
 }
@@ -91,6 +91,13 @@ impl OpenConnection {
         RequestGuard(Arc::clone(self))
     }
 
+    /// One of its requests is made to wait, until the guard is dropped. Meanwhile the connection counts as
+    /// idle: whoever asks too much must not hold places by that.
+    pub fn wait(&self) -> WaitGuard<'_> {
+        self.busy.fetch_sub(1, Ordering::Relaxed);
+        WaitGuard(self)
+    }
+
     /// Returns when the connection must be closed to make room.
     pub async fn displaced(&self) {
         self.close.notified().await;
@@ -111,6 +118,15 @@ impl Drop for RequestGuard {
         let since = u64::try_from(self.0.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.0.used_ms.store(since, Ordering::Relaxed);
         self.0.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A request that is made to wait.
+pub struct WaitGuard<'c>(&'c OpenConnection);
+
+impl Drop for WaitGuard<'_> {
+    fn drop(&mut self) {
+        self.0.busy.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -359,5 +375,18 @@ mod tests {
         assert_eq!(of.closed(CloseReason::Refused), 1);
         drop((reserve, busy, guard));
         assert!(of.place(from(4)).is_some_and(|place| !place.connection.is_reserve()));
+    }
+
+    #[test]
+    fn a_request_that_is_made_to_wait_holds_no_place() {
+        let of = Connections::new(3);
+        let places = [1, 1, 2].map(|last| of.place(from(last)).unwrap());
+        let _requests = [0, 1, 2].map(|at: usize| places[at].connection.request());
+        let waits = places[1].connection.wait();
+        let new = of.place(from(3)).unwrap();
+        assert_eq!((numbers(&of), new.connection.is_reserve()), (vec![0, 2, 3], false));
+        drop(waits);
+        let _answered = new.connection.request();
+        assert!(of.place(from(4)).unwrap().connection.is_reserve(), "the others are being answered");
     }
 }
