@@ -34,6 +34,17 @@ async fn a_number_that_no_vm_can_have_reached_is_refused_and_its_gateway_named()
     assert_eq!(stats["gaps"], json!([gap]));
 }
 
+/// What may be believed beside what the clock says is not believed again with each post.
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_of_several_posts_do_not_add_up() {
+    let service = TestService::start().await;
+    let most = 200_000_000_000;
+    let claim = async |number| service.post_as_gateway(EVENTS, post([], number, SourceState::Alive)).await;
+    claim(most).await.ok();
+    claim(2 * most).await.problem(422, "impossible_claim");
+    has(&service.recording_stats().await, json!({"numbered": most, "refused": 1}));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_post_carries_no_more_than_a_gateway_can_have() {
     let service = TestService::start().await;

@@ -26,9 +26,12 @@ pub(super) const SILENT_FOR: Duration = Duration::from_secs(24 * 3600);
 /// Requests that one thread of Envoy ends in a second, at most: some 20,000 were measured, without
 /// anything to do for each.
 const MOST_PER_SECOND: u64 = 100_000;
-/// For so long, milliseconds, a source may have numbered events at that rate before it is heard of,
-/// or beside what the clock says: the service may have been away, or its clock wrong.
-const UNHEARD_MS: i64 = 30 * 86_400 * 1000;
+/// So many a source may have numbered without being heard of, in 30 days at that rate: the service may
+/// have been away, or its clock wrong.
+const MOST_UNHEARD: u64 = 30 * 86_400 * MOST_PER_SECOND;
+/// Beyond that its numbers grow with the clock: claims that it can repeat must not add up. So much,
+/// milliseconds, may two posts be nearer to each other than their numbers.
+const NEAR_MS: i64 = 1_000;
 /// Parts of a dropped range that are entered at a time.
 pub(super) const MAX_PARTS: usize = 64;
 /// Marks of a source's progress per `pending_for`. A gap is counted as lost at most
@@ -65,10 +68,18 @@ impl SourceSums {
 
     /// The highest number that the source can have reached at `now`.
     fn possible(&self, now: i64) -> u64 {
-        let heard_at = if self.heard_at == 0 { now } else { self.heard_at };
-        let since = now.saturating_sub(heard_at).max(0).saturating_add(UNHEARD_MS);
-        let more = from_sql(since / 1000).saturating_mul(MOST_PER_SECOND);
-        self.numbered_hi.saturating_add(more).min(MAX_NUMBER)
+        if self.heard_at == 0 {
+            return MOST_UNHEARD;
+        }
+        // Heard of in the future: by a clock that was wrong.
+        let since = if self.heard_at > now { HEARD_EVERY_MS } else { now.saturating_sub(self.heard_at) };
+        let more = from_sql(since.saturating_add(NEAR_MS)).saturating_mul(MOST_PER_SECOND / 1000);
+        self.numbered_hi.max(MOST_UNHEARD).saturating_add(more).min(MAX_NUMBER)
+    }
+
+    /// Whether it is to be noted that it was heard of at `now`.
+    fn is_heard_anew(&self, now: i64) -> bool {
+        self.numbered_hi >= MOST_UNHEARD || !(0..HEARD_EVERY_MS).contains(&(now - self.heard_at))
     }
 
     /// Whether it is dead only because it was not heard of for [`SILENT_FOR`].
@@ -134,7 +145,7 @@ impl<'a> Ledger<'a> {
         if sums.is_buried() {
             sums.dead_at = None;
         }
-        if !(0..HEARD_EVERY_MS).contains(&(now - sums.heard_at)) {
+        if sums.is_heard_anew(now) {
             sums.heard_at = now;
         }
         Ok(sums)
@@ -440,6 +451,22 @@ mod tests {
     fn enter(ledger: &mut Ledger<'_>, first: u64, last: u64) -> Vec<(u64, u64)> {
         let new = ledger.enter(VmId(5), NumberRange { first, last }).unwrap();
         new.iter().map(|r| (r.first, r.last)).collect()
+    }
+
+    #[test]
+    fn beyond_what_may_be_unheard_a_source_grows_with_the_clock() {
+        let heard_at = 1_795_456_800_000;
+        let with = |numbered_hi| SourceSums { numbered_hi, heard_at, ..SourceSums::default() };
+        let minute = 60_000;
+        for numbered in [0, 5_000, MOST_UNHEARD] {
+            let possible = with(numbered).possible(heard_at + minute);
+            assert_eq!(possible, MOST_UNHEARD + 61 * MOST_PER_SECOND, "{numbered}");
+        }
+        let long_lived = with(2 * MOST_UNHEARD);
+        assert_eq!(long_lived.possible(heard_at) - 2 * MOST_UNHEARD, MOST_PER_SECOND);
+        assert!(long_lived.possible(heard_at - minute) > 2 * MOST_UNHEARD + 500 * MOST_PER_SECOND);
+        assert!(long_lived.is_heard_anew(heard_at + 1) && !with(5).is_heard_anew(heard_at + 1));
+        assert_eq!(SourceSums::default().possible(heard_at), MOST_UNHEARD);
     }
 
     #[test]
