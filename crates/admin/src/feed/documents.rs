@@ -197,6 +197,7 @@ impl<T> Documents<T> {
         T: DocumentContent,
     {
         let table = StoreTable::Documents(T::KIND);
+        let near = if self.left_out.is_empty() { usize::MAX } else { self.in_force.len() };
         for (name, info) in std::mem::take(&mut self.left_out) {
             index.unquarantine(table, &name);
             self.in_force.insert(name, info);
@@ -204,19 +205,24 @@ impl<T> Documents<T> {
         let mut by_age: Vec<Arc<ParsedDocument<T>>> = self.in_force.values().cloned().collect();
         by_age.sort_by_key(|info| (info.created.is_none(), info.created));
         let all: Vec<T> = by_age.iter().map(|info| info.parsed.clone()).collect();
-        let error = match lay_out(&all) {
-            Ok(bytes) => return (bytes, all.len()),
-            Err(error) => error,
-        };
-        // All of them do not fit.
-        let fits = how_many_fit(all.len().saturating_sub(1), |count| lay_out(&all[..count]).is_ok());
+        let (mut bytes, mut why) = (None, String::new());
+        let fits = how_many_fit(all.len(), near, |count| match lay_out(&all[..count]) {
+            Ok(laid_out) => {
+                bytes = Some(laid_out);
+                true
+            }
+            Err(error) => {
+                why = error.to_string();
+                false
+            }
+        });
         for info in by_age.drain(fits..) {
-            index.quarantine(table, &info.name, format!("left out, with every younger one: {error}"));
+            index.quarantine(table, &info.name, format!("left out, with every younger one: {why}"));
             self.in_force.remove(&info.name);
             self.left_out.insert(info.name.clone(), info);
         }
         // An empty list always fits.
-        (lay_out(&all[..fits]).unwrap_or_default(), fits)
+        (bytes.unwrap_or_else(|| lay_out(&[]).unwrap_or_default()), fits)
     }
 }
 
@@ -233,15 +239,53 @@ pub(super) fn describe(problems: &[DocumentError]) -> String {
     text
 }
 
-/// How many of `all`, counted from the oldest, fit together.
-fn how_many_fit(all: usize, fit: impl Fn(usize) -> bool) -> usize {
+/// How many of `all`, counted from the oldest, fit together. It is looked for from `near` on: each try
+/// costs as much as the whole table, and meanwhile every other change waits. The last try that succeeds
+/// is that of the result, unless nothing fits.
+fn how_many_fit(all: usize, near: usize, mut fit: impl FnMut(usize) -> bool) -> usize {
     let (mut fits, mut too_many) = (0, all.saturating_add(1));
+    let (mut next, mut step) = (near.clamp(1, all.max(1)), 1usize);
     while too_many - fits > 1 {
-        let middle = fits.midpoint(too_many);
-        match fit(middle) {
-            true => fits = middle,
-            false => too_many = middle,
+        match fit(next) {
+            true => fits = next,
+            false => too_many = next,
         }
+        next = if too_many > all {
+            fits.saturating_add(step).min(all)
+        } else if fits == 0 {
+            too_many.saturating_sub(step).max(1)
+        } else {
+            fits.midpoint(too_many)
+        };
+        step = step.saturating_mul(2);
     }
     fits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fits_is_found_in_few_tries_near_where_it_was() {
+        for all in 0..40 {
+            for (limit, near) in (0..=all).flat_map(|limit| (0..=all).map(move |near| (limit, near))) {
+                let mut tries = Vec::new();
+                let fits = how_many_fit(all, near, |count| {
+                    tries.push(count);
+                    count <= limit
+                });
+                assert_eq!(fits, limit, "of {all} from {near}");
+                let succeeded = tries.iter().rfind(|count| **count <= limit);
+                assert_eq!(succeeded, Some(&limit).filter(|limit| **limit > 0));
+                assert!(tries.len() <= if near.abs_diff(limit) < 2 { 4 } else { 12 }, "{tries:?}");
+            }
+        }
+        let mut tries = 0;
+        let all_fit = how_many_fit(20_000, usize::MAX, |_| {
+            tries += 1;
+            true
+        });
+        assert_eq!((all_fit, tries), (20_000, 1));
+    }
 }
