@@ -159,8 +159,9 @@ mod tests {
     #[test]
     fn the_reference_is_what_the_commands_say() {
         const MARK: &str = "<!-- What follows is made from the program. -->\n";
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/CLI.md");
-        let page = std::fs::read_to_string(path).unwrap();
+        let path =
+            std::path::Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../docs/CLI.md");
+        let page = std::fs::read_to_string(&path).unwrap();
         let (head, reference) = page.split_once(MARK).expect("the page has the mark");
         let options = clap_markdown::MarkdownOptions::new().show_footer(false).show_table_of_contents(false);
         let made = clap_markdown::help_markdown_custom::<Cli>(&options.title("Reference".to_owned()));

@@ -73,7 +73,7 @@ metrics! {
     CONNECTIONS: Gauge "tidegate_admin_connections" ["listener"]
         "open connections; `people` at most 1,024, `gateways` at most 32,768, both fewer if the process may open fewer files";
     CONNECTIONS_CLOSED: Counter "tidegate_admin_connections_closed" ["listener", "reason"]
-        "connections that the service closed: `silent`, without a whole request within 10 s; `displaced`, idle and in the place of a new one; `refused`, when there was no room and none could be made";
+        "connections that the service closed: `silent`, without a whole request within 10 s; `displaced`, idle and in the place of a new one; `refused`, when there was no room and none could be made. `failed` counts tries to accept one that the system refused: the process may open no more files";
     FEED_EPOCH: Info "tidegate_admin_feed_epoch" ["epoch"]
         "epoch of the tables: another one after each start, and after the database was restored";
     FEED_SEQ: Gauge "tidegate_admin_feed_seq" []

@@ -234,7 +234,7 @@ async fn when_the_routes_do_not_fit_the_oldest_stay() {
         let name = format!("r{n:03}");
         let document = format!(
             r#"{{"metadata":{{"name":"{name}"}},"spec":{{"rules":[{{"matches":[{{"path":
-                {{"type":"RegularExpression","value":"/r{n}/(a|b)*a(a|b){{10}}"}}}}]}}]}}}}"#
+                {{"type":"RegularExpression","value":"/(a|b)*a(a|b){{10}}r{n}"}}}}]}}]}}}}"#
         );
         let mut row = named(&name, document);
         row.created_at = Some(format!("2026-11-23 18:00:00.{n:03}"));
