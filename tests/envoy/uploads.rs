@@ -55,7 +55,7 @@ pub fn take_little(stack: &Stack) -> Result<()> {
         Ok((paused()? >= paused_before + count).then_some(()))
     })?;
     let held = allocated(stack)?.saturating_sub(before);
-    println!("{count} uploads that wait take {} KiB each, {} MiB in all", held / count >> 10, held >> 20);
+    println!("{count} uploads that wait take {} KiB each, {} MiB in all", (held / count) >> 10, held >> 20);
     ensure!(held < AT_MOST * count, "{held} bytes");
     Ok(())
 }
