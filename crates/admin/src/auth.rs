@@ -5,10 +5,9 @@ mod known_tokens;
 mod require_role;
 mod role_table;
 
-use std::net::IpAddr;
-use std::sync::Arc;
-
 use sha2::{Digest, Sha256};
+
+use crate::store::SQL;
 
 pub use known_tokens::Tokens;
 pub use require_role::{RoleGuard, require_role};
@@ -91,20 +90,17 @@ pub fn hash_token(token: &str) -> String {
     hex::encode(Sha256::digest(token.as_bytes()))
 }
 
-/// Whether a token may have this name: 1 to [`MAX_NAME`] bytes without control characters, and
-/// not blanks alone.
+/// Names of the audit's authors that are no tokens.
+const RESERVED_NAMES: [&str; 3] = [SQL, "command line", "serve --tokens"];
+
+/// Whether a token may have this name: 1 to [`MAX_NAME`] bytes without control characters, not
+/// blanks alone, and not what the audit calls others.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
-    !text.trim().is_empty() && text.len() <= MAX_NAME && !text.chars().any(char::is_control)
-}
-
-/// The owner of a request's token; in the request's extensions.
-#[derive(Clone, Debug)]
-pub struct Caller {
-    /// The token's name, given by the operator.
-    pub name: Arc<str>,
-    /// Where the connection comes from.
-    pub address: Option<IpAddr>,
+    !RESERVED_NAMES.contains(&text.trim())
+        && !text.trim().is_empty()
+        && text.len() <= MAX_NAME
+        && !text.chars().any(char::is_control)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod addresses;
 mod api_args;
 mod api_client;
+mod audit;
 mod backup;
 mod explain;
 mod flags;
@@ -84,6 +85,8 @@ enum Command {
     /// Create, list and revoke API tokens, in a database or through a running service.
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// List the audit, newest first, or verify that it is whole.
+    Audit(audit::AuditArgs),
     /// Import the country table, which says which country an address is in.
     #[command(subcommand)]
     Geo(geo::GeoCommand),
@@ -124,6 +127,7 @@ impl Cli {
             Command::Serve(args) => serve::run(&args),
             Command::Health(args) => health::run(&args),
             Command::Token(command) => token::run(&command),
+            Command::Audit(args) => audit::run(&args),
             Command::Geo(command) => geo::run(command),
             Command::Pages(command) => pages::run(&command),
             Command::Routes(command) => return routes::run(&command),

@@ -10,6 +10,8 @@ mod tables;
 pub mod time_text;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,7 +25,7 @@ pub use tables::{DocumentKind, PerDocumentKind, StoreTable};
 
 /// A row of `ip_monitor` as it stands in the database, unchecked: people write
 /// such rows by hand.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct IpRow {
     /// The key as written: `9.9.9.9`, `9.9.9.9/32` and `::ffff:9.9.9.9` are three rows and one
     /// address.
@@ -248,24 +250,109 @@ pub enum Change {
     },
 }
 
-/// An entry of the audit: one change through the API or the command line.
+/// Who makes a change, as the audit has it.
 #[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Author {
+    /// The token's name, `command line`, or [`SQL`].
+    pub name: Arc<str>,
+    /// Where the request's connection comes from.
+    pub address: Option<IpAddr>,
+    /// The request's `x-request-id`.
+    pub request_id: Option<Arc<str>>,
+}
+
+/// The author of what other programs wrote.
+pub const SQL: &str = "sql";
+
+impl From<&str> for Author {
+    fn from(name: &str) -> Self {
+        Self { name: name.into(), address: None, request_id: None }
+    }
+}
+
+/// An entry of the audit: one change.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct AuditRow {
-    /// Counts up from 1.
+    /// Counts up from 1 without a hole.
     pub id: u64,
-    /// UTC, as text.
+    /// UTC, as text. Of what another program wrote: when it was found.
     pub at: String,
-    /// The token's name, or `command line`.
-    pub by: String,
-    /// Kind of change: `flag`, `ban`, `unban`, `allow`, `disallow`, `countries`, `token`, or a document's
-    /// [`DocumentKind::name`].
-    pub what: String,
+    /// [`Author::name`].
+    pub actor: String,
+    /// [`Author::address`].
+    pub address: Option<String>,
+    /// [`Author::request_id`].
+    pub request_id: Option<String>,
+    /// Kind of change: `flag`, `ban`, `unban`, `allow`, `disallow`, `ip-monitor`, `countries`, `token`,
+    /// `restore`, `database`, `tables`, or a document's [`DocumentKind::name`].
+    pub kind: String,
     /// What was changed: the flag's name, the prefix, the document's name.
-    pub target: String,
+    pub name: String,
     /// Value before, as JSON; `None`: it did not exist.
-    pub from: Option<String>,
+    pub before: Option<String>,
     /// Value after, as JSON; `None`: it was removed.
-    pub to: Option<String>,
+    pub after: Option<String>,
+    /// How many changes these were, if several were found at once.
+    pub changes: Option<u64>,
+    /// SHA-256 over this entry and the hash of the one before it, hexadecimal.
+    pub hash: String,
+}
+
+impl AuditAnchor {
+    /// The format as text, for messages.
+    pub const FORM: &str = "write ID:HASH, as `verify` has given them";
+}
+
+impl std::str::FromStr for AuditAnchor {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (id, hash) = text.split_once(':').ok_or(())?;
+        let is_hash = hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let id = id.parse().map_err(|_| ())?;
+        is_hash.then(|| Self { id, hash: hash.to_ascii_lowercase() }).ok_or(())
+    }
+}
+
+/// Which entries of the audit; `None`: all.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct AuditFilter {
+    /// Ids below this.
+    pub before: Option<u64>,
+    /// [`AuditRow::actor`].
+    pub actor: Option<String>,
+    /// [`AuditRow::kind`].
+    pub kind: Option<String>,
+    /// [`AuditRow::name`].
+    pub name: Option<String>,
+    /// Not earlier than this, as [`AuditRow::at`].
+    pub since: Option<String>,
+    /// Earlier than this, as [`AuditRow::at`].
+    pub until: Option<String>,
+}
+
+/// Result of a check of the audit's chain.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct AuditCheck {
+    /// Entries that there are.
+    pub entries: u64,
+    /// The newest entry; `None`: there is none.
+    pub last: Option<AuditAnchor>,
+    /// What is wrong, as sentences: the first [`MAX_AUDIT_FAULTS`].
+    pub faults: Vec<String>,
+}
+
+/// Faults that a check of the audit lists, at most.
+pub const MAX_AUDIT_FAULTS: usize = 20;
+
+/// An entry's id and hash: kept elsewhere, they show later that neither it nor any before it was
+/// changed since.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AuditAnchor {
+    /// [`AuditRow::id`].
+    pub id: u64,
+    /// [`AuditRow::hash`].
+    pub hash: String,
 }
 
 /// Result of a commit.
@@ -585,7 +672,7 @@ pub trait TableStore: Send + Sync + 'static {
 pub trait Store: TableStore {
     /// Writes a change with its entry of the audit, whose author is `by`. Returns once both are
     /// durable.
-    async fn commit(&self, change: Change, by: &str) -> Result<Committed, StoreError>;
+    async fn commit(&self, change: Change, by: &Author) -> Result<Committed, StoreError>;
     /// Stores batches exactly once, ledger and rows in one transaction.
     async fn append(&self, append: Append) -> Result<Appended, StoreError>;
     /// Stores an open event, one whose response waits for this. Changes nothing if it is stored
@@ -596,10 +683,12 @@ pub trait Store: TableStore {
     async fn top_addresses(&self, limit: usize) -> Result<Vec<AddressCount>, StoreError>;
     /// Requests from one address, in canonical form; `None`: not among those kept.
     async fn address_count(&self, ip: &str) -> Result<Option<AddressCount>, StoreError>;
-    /// Entries of the audit with ids below `before`, newest first, at most `limit`.
-    async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Vec<AuditRow>, StoreError>;
-    /// The newest entry of the audit of `what` about `target`.
-    async fn last_change(&self, what: &'static str, target: &str) -> Result<Option<AuditRow>, StoreError>;
+    /// Entries of the audit, newest first, at most `limit`.
+    async fn audit(&self, filter: AuditFilter, limit: usize) -> Result<Vec<AuditRow>, StoreError>;
+    /// Checks the chain of the audit. `anchor`: an entry that must be in it as it was.
+    async fn check_audit(&self, anchor: Option<AuditAnchor>) -> Result<AuditCheck, StoreError>;
+    /// The newest entry of the audit of `kind` about `name`.
+    async fn last_change(&self, kind: &'static str, name: &str) -> Result<Option<AuditRow>, StoreError>;
     /// How the checks were answered: [`RecordingCounts::checks`] without the rest.
     async fn checks(&self) -> Result<PerCheck<CheckCounts>, StoreError>;
     /// Counts batches that could not be read.

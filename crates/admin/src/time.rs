@@ -54,6 +54,12 @@ pub fn from_now(span: Duration) -> Option<Timestamp> {
     now().checked_add(SignedDuration::try_from(span).ok()?).ok()
 }
 
+/// `span` before now.
+#[must_use]
+pub fn ago(span: Duration) -> Option<Timestamp> {
+    now().checked_sub(SignedDuration::try_from(span).ok()?).ok()
+}
+
 /// In the database's format: `YYYY-MM-DD HH:MM:SS.mmm`, UTC.
 #[must_use]
 pub fn to_sql(moment: Timestamp) -> String {

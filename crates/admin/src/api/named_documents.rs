@@ -16,10 +16,10 @@ use super::endpoints::Endpoints;
 use super::query::{PathParam, QueryParams};
 use super::wait_applied::{PendingWrite, WAIT_APPLIED, WriteResult};
 use super::{body, cursor};
-use crate::auth::{Caller, Role};
+use crate::auth::Role;
 use crate::feed::{Documents, ParsedDocument, Snapshot};
 use crate::problem::{ApiResult, Problem, ProblemCode};
-use crate::store::{Change, Committed, DocumentKind, StoreError, StoreTable, Unchanged};
+use crate::store::{Author, Change, Committed, DocumentKind, StoreError, StoreTable, Unchanged};
 
 /// Documents per page by default.
 const DEFAULT_LIMIT: usize = 1_000;
@@ -169,7 +169,7 @@ fn not_found<R: NamedDocument>(snapshot: &Snapshot, name: &str) -> Problem {
 /// When the document is invalid; then nothing was changed.
 async fn put<R: NamedDocument>(
     State(app): State<AppState>,
-    Extension(caller): Extension<Caller>,
+    Extension(author): Extension<Author>,
     PathParam(name): PathParam,
     request: Request<Body>,
 ) -> ApiResult<Json<WriteAnswer>> {
@@ -177,8 +177,8 @@ async fn put<R: NamedDocument>(
     let write = PendingWrite::prepare(&app, &params)?;
     let name = R::key(name);
     let document = body::document(request).await?;
-    let (committed, says) = checked_and_stored::<R>(&app, &caller, &name, document).await?;
-    tracing::info!(by = %caller.name, kind = R::NOUN, name, seq = committed.seq, "written");
+    let (committed, says) = checked_and_stored::<R>(&app, &author, &name, document).await?;
+    tracing::info!(by = %author.name, kind = R::NOUN, name, seq = committed.seq, "written");
     let written = write.written(committed).await;
     let warnings = R::written(&app, &*app.current().await, &name, &says);
     Ok(Json(WriteAnswer { name, warnings, written }))
@@ -191,7 +191,7 @@ async fn put<R: NamedDocument>(
 /// When it is invalid, or other writes keep coming between check and commit.
 async fn checked_and_stored<R: NamedDocument>(
     app: &AppState,
-    caller: &Caller,
+    author: &Author,
     name: &str,
     document: Value,
 ) -> ApiResult<(Committed, R::Content)> {
@@ -203,7 +203,7 @@ async fn checked_and_stored<R: NamedDocument>(
         let checked = spawn_blocking(move || R::check(&of, document, &snapshot)).await;
         let (document, says) = checked.map_err(|_| Problem::stopping())??;
         let change = Change::PutDocument { kind: R::KIND, name: name.to_owned(), document, only_if };
-        let committed = app.store.commit(change, &caller.name).await?;
+        let committed = app.store.commit(change, author).await?;
         if committed.rows > 0 {
             return Ok((committed, says));
         }
@@ -217,22 +217,22 @@ async fn checked_and_stored<R: NamedDocument>(
 /// When there is none, or others need it; then nothing was changed.
 async fn delete<R: NamedDocument>(
     State(app): State<AppState>,
-    Extension(caller): Extension<Caller>,
+    Extension(author): Extension<Author>,
     PathParam(name): PathParam,
     uri: Uri,
 ) -> ApiResult<Json<WriteAnswer>> {
     let name = R::key(name);
     let params = QueryParams::read(&uri, &[WAIT_APPLIED])?;
     let write = PendingWrite::prepare(&app, &params)?;
-    let committed = removed::<R>(&app, &caller, &name).await?;
-    tracing::info!(by = %caller.name, kind = R::NOUN, name, seq = committed.seq, "removed");
+    let committed = removed::<R>(&app, &author, &name).await?;
+    tracing::info!(by = %author.name, kind = R::NOUN, name, seq = committed.seq, "removed");
     let written = write.written(committed).await;
     let warnings = R::removed(&*app.current().await, &name);
     Ok(Json(WriteAnswer { warnings, name, written }))
 }
 
 /// Removes it, if the documents that exist at that moment allow it.
-async fn removed<R: NamedDocument>(app: &AppState, caller: &Caller, name: &str) -> ApiResult<Committed> {
+async fn removed<R: NamedDocument>(app: &AppState, author: &Author, name: &str) -> ApiResult<Committed> {
     let _alone = app.documents.lock().await;
     for _ in 0..TRIES {
         let snapshot = app.current().await;
@@ -240,7 +240,7 @@ async fn removed<R: NamedDocument>(app: &AppState, caller: &Caller, name: &str) 
         let only_if = (!R::REMOVAL_READS.is_empty())
             .then_some(Unchanged { tables: R::REMOVAL_READS, since: snapshot.version.seq });
         let change = Change::DeleteDocument { kind: R::KIND, name: name.to_owned(), only_if };
-        let committed = app.store.commit(change, &caller.name).await?;
+        let committed = app.store.commit(change, author).await?;
         if committed.rows > 0 {
             return Ok(committed);
         }

@@ -7,10 +7,9 @@ use tidegate_policy::version::Version;
 
 use super::app_state::AppState;
 use super::query::{MAX_WAIT_APPLIED, QueryParams};
-use crate::auth::Caller;
 use crate::gateways::{Applied, Goal, Waiter};
 use crate::problem::ApiResult;
-use crate::store::{Change, Committed};
+use crate::store::{Author, Change, Committed};
 
 /// The parameter.
 pub const WAIT_APPLIED: &str = "wait_applied";
@@ -42,12 +41,12 @@ impl<'c> PendingWrite<'c> {
         Ok(Self { app, wait: wait.map(|within| (app.gateways.waiter(), within)) })
     }
 
-    /// Commits `change` with the caller as its author, and waits as long as was requested.
+    /// Commits `change` by `author`, and waits as long as was requested.
     ///
     /// # Errors
     /// When the store fails: then nothing was changed.
-    pub async fn commit(self, change: Change, caller: &Caller) -> ApiResult<(Committed, WriteResult)> {
-        let committed = self.app.store.commit(change, &caller.name).await?;
+    pub async fn commit(self, change: Change, author: &Author) -> ApiResult<(Committed, WriteResult)> {
+        let committed = self.app.store.commit(change, author).await?;
         Ok((committed, self.written(committed).await))
     }
 

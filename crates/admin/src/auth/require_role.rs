@@ -8,14 +8,16 @@ use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tidegate_policy::wire::sync::{GATEWAY_HEADER, Gateway};
+use tower_http::request_id::RequestId;
 
 use super::known_tokens::{FoundToken, Tokens};
-use super::{Caller, Role, RoleTable};
+use super::{Role, RoleTable};
 use crate::api::address_limits::{AddressLimits, TooMany};
+use crate::api::query::shortened;
 use crate::metrics::{Listener, Metrics, Refusal};
 use crate::problem::{Problem, ProblemCode};
 use crate::serve::connections::OpenConnection;
-use crate::store::time_text;
+use crate::store::{Author, time_text};
 
 /// What a listener requires of requests.
 #[derive(Clone)]
@@ -56,9 +58,13 @@ pub async fn require_role(
     match found {
         Ok(token) => {
             connection.iter().for_each(|connection| connection.note_token());
-            let address = connection.map(|connection| connection.peer());
-            request.extensions_mut().insert(Caller { name: Arc::clone(&token.name), address });
+            let author = Author {
+                name: Arc::clone(&token.name),
+                address: connection.map(|connection| connection.peer()),
+                request_id: request_id(&request),
+            };
             drop(token);
+            request.extensions_mut().insert(author);
             Ok(next.run(request).await)
         }
         Err(Refused::For(why, problem)) => {
@@ -132,6 +138,12 @@ impl RoleGuard {
         token.note_use(now);
         Ok(token)
     }
+}
+
+/// The request's id, shortened: it may be the client's own.
+fn request_id(request: &Request) -> Option<Arc<str>> {
+    let id = request.extensions().get::<RequestId>()?.header_value().to_str().ok()?;
+    Some(shortened(id).into())
 }
 
 /// Whether the request says that it comes from a gateway of another node. Questions about requests

@@ -85,8 +85,8 @@ impl Drop for Partial {
 /// When the file is no backup, or the database cannot be written; then nothing was changed.
 pub fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
     let RestoreArgs { file, dry_run, db, output } = args;
-    let restored =
-        SqliteStore::restore_beside(&db.path, file, COMMAND_LINE, *dry_run).context("nothing was changed")?;
+    let restored = SqliteStore::restore_beside(&db.path, file, &COMMAND_LINE.into(), *dry_run)
+        .context("nothing was changed")?;
     let answer = json!({ "dry_run": dry_run, "database": db.path, "tables": restored });
     output.print(&answer, || match &restored {
         None => placed(&db.path, *dry_run),

@@ -34,7 +34,7 @@ pub fn run(command: GeoCommand) -> anyhow::Result<()> {
     let imported = geo::read(&files, format).context("nothing was changed")?;
     let said = imported.to_string();
     let change = Change::SetCountries { source: imported.source, table: imported.table };
-    SqliteStore::commit_beside(&db.path, &change, BY)?;
+    SqliteStore::commit_beside(&db.path, &change, &BY.into())?;
     print!("{said}");
     Ok(())
 }

@@ -50,7 +50,7 @@ pub fn run(args: &InitArgs) -> anyhow::Result<()> {
         ..TokenRow::default()
     };
     let change = Change::AddToken { token, only_new_name: true };
-    let added = SqliteStore::commit_beside(&args.db.path, &change, BY)?;
+    let added = SqliteStore::commit_beside(&args.db.path, &change, &BY.into())?;
     ensure!(added.rows > 0, "there is a token called `{}` already, or this token is known", args.name);
     match &args.token_file {
         Some(path) => println!("the token in {} is good for everything", path.display()),

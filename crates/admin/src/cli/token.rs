@@ -129,7 +129,7 @@ pub fn run(command: &TokenCommand) -> anyhow::Result<()> {
                     Some(service) => revoke_through(&service, name).await?,
                     None => {
                         let change = Change::RevokeTokens { name: name.clone() };
-                        SqliteStore::commit_beside(place.database(), &change, BY)?.rows
+                        SqliteStore::commit_beside(place.database(), &change, &BY.into())?.rows
                     }
                 };
                 if revoked == 0 {
@@ -144,13 +144,14 @@ pub fn run(command: &TokenCommand) -> anyhow::Result<()> {
 
 impl PlaceArgs {
     /// The service, if one is named.
-    fn service(&self) -> anyhow::Result<Option<ApiClient>> {
+    pub fn service(&self) -> anyhow::Result<Option<ApiClient>> {
         let server = self.server.as_ref().filter(|_| self.db.is_none());
         let access = server.map(|server| AccessArgs { server: server.clone(), token: self.token.clone() });
         access.as_ref().map(ApiClient::new).transpose()
     }
 
-    fn database(&self) -> PathBuf {
+    /// The database, if no service is named.
+    pub fn database(&self) -> PathBuf {
         let named = self.db.clone().or_else(|| std::env::var_os("TIDEGATE_DB").map(PathBuf::from));
         named.unwrap_or_else(|| PathBuf::from("tidegate.db"))
     }
@@ -167,7 +168,7 @@ fn create_in(database: &Path, new: &NewTokenArgs) -> anyhow::Result<String> {
         ..TokenRow::default()
     };
     let change = Change::AddToken { token, only_new_name: true };
-    let added = SqliteStore::commit_beside(database, &change, BY)?;
+    let added = SqliteStore::commit_beside(database, &change, &BY.into())?;
     ensure!(
         added.rows > 0,
         "there is a token called `{0}` already: choose another name, or revoke that one with `tidegate token revoke \

@@ -50,7 +50,7 @@ pub async fn register(dir: &Path, store: &dyn Store) -> anyhow::Result<()> {
                 known.role,
                 known.name
             ),
-            None => store.commit(Change::AddToken { token, only_new_name: false }, BY).await?,
+            None => store.commit(Change::AddToken { token, only_new_name: false }, &BY.into()).await?,
         };
         tracing::info!(file = %path.display(), role = role.name(), "a token of a file is good from now on");
     }
@@ -226,7 +226,7 @@ mod tests {
             role: "gateway".into(),
             ..TokenRow::default()
         };
-        store.commit(Change::AddToken { token: row, only_new_name: true }, "test").await.unwrap();
+        store.commit(Change::AddToken { token: row, only_new_name: true }, &"test".into()).await.unwrap();
         std::fs::write(file(&dir, Role::Admin), &token).unwrap();
         refused(&dir, &store, "admin-token: this token has the role `gateway` (it is called `edge`)").await;
         std::fs::write(file(&dir, Role::Gateway), &token).unwrap();

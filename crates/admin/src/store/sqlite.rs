@@ -22,6 +22,7 @@ mod events;
 mod faults;
 mod file;
 mod flags;
+mod foreign_changes;
 mod former_rows;
 mod gateway_reports;
 mod housekeeping;
@@ -58,9 +59,9 @@ use tidegate_policy::wire::sync::Gateway;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
 
 use super::{
-    AddressCount, Append, Appended, AuditRow, Change, Changes, CheckCounts, Committed, FormerRows, IpRow,
-    RecordingCounts, RestoredTable, Store, StoreError, StoreHealth, StoreTable, StoredRows, TableStore,
-    TokenRow, time_text,
+    AddressCount, Append, Appended, AuditAnchor, AuditCheck, AuditFilter, AuditRow, Author, Change, Changes,
+    CheckCounts, Committed, FormerRows, IpRow, RecordingCounts, RestoredTable, Store, StoreError,
+    StoreHealth, StoreTable, StoredRows, TableStore, TokenRow, time_text,
 };
 use append::AppendJob;
 use database::Database;
@@ -121,6 +122,8 @@ impl SqliteStore {
             threads: Vec::new(),
             _lock: lock,
         };
+        // What was changed while no service ran is audited first.
+        database.queue.put_repair();
         let writer = Writer::new(Arc::clone(&database), conn, files);
         store.spawn("store-writer", move || writer.run())?;
         let watched = Arc::clone(&database);
@@ -143,14 +146,24 @@ impl SqliteStore {
     ///
     /// # Errors
     /// When the database cannot be created, read or written; then nothing was changed.
-    pub fn commit_beside(path: impl AsRef<Path>, change: &Change, by: &str) -> Result<Committed, StoreError> {
+    pub fn commit_beside(
+        path: impl AsRef<Path>,
+        change: &Change,
+        by: &Author,
+    ) -> Result<Committed, StoreError> {
         let conn = beside::open(path.as_ref())?;
-        // A connection that is closed within a transaction rolls it back.
-        conn.execute_batch("BEGIN IMMEDIATE").map_err(|e| sql_error(&e))?;
-        let aliases = &mut aliases::AddressAliases::default();
-        let committed = writes::apply(&conn, aliases, change, by).map_err(|e| sql_error(&e))?;
-        conn.execute_batch("COMMIT").map_err(|e| sql_error(&e))?;
-        Ok(committed)
+        beside::commit(&conn, change, by).map_err(|e| sql_error(&e))
+    }
+
+    /// Checks the audit's chain in the database at `path`, whether or not a service has it open.
+    ///
+    /// # Errors
+    /// When the database cannot be opened or read.
+    pub fn check_audit_beside(
+        path: impl AsRef<Path>,
+        anchor: Option<&AuditAnchor>,
+    ) -> Result<AuditCheck, StoreError> {
+        audit::check(&beside::open(path.as_ref())?, anchor).map_err(|e| sql_error(&e))
     }
 
     /// Puts what people wrote (bans, allow list, documents, flags, countries) back from the backup at
@@ -164,7 +177,7 @@ impl SqliteStore {
     pub fn restore_beside(
         path: impl AsRef<Path>,
         from: &Path,
-        by: &str,
+        by: &Author,
         dry_run: bool,
     ) -> Result<Option<Vec<RestoredTable>>, StoreError> {
         let path = path.as_ref();
@@ -285,8 +298,8 @@ impl TableStore for SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn commit(&self, change: Change, by: &str) -> Result<Committed, StoreError> {
-        let by = by.to_owned();
+    async fn commit(&self, change: Change, by: &Author) -> Result<Committed, StoreError> {
+        let by = by.clone();
         let (reply, answer) = oneshot::channel();
         self.database.queue.put_urgent(UrgentJob { change, by, reply })?;
         answer.await.unwrap_or(Err(StoreError::Closed))
@@ -317,13 +330,17 @@ impl Store for SqliteStore {
         self.look_at_top_addresses(move |top| top.one(address)).await
     }
 
-    async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Vec<AuditRow>, StoreError> {
-        self.readers.read(&self.database, "audit", move |conn| audit::read(conn, before, limit)).await
+    async fn audit(&self, filter: AuditFilter, limit: usize) -> Result<Vec<AuditRow>, StoreError> {
+        self.readers.read(&self.database, "audit", move |conn| audit::read(conn, &filter, limit)).await
     }
 
-    async fn last_change(&self, what: &'static str, target: &str) -> Result<Option<AuditRow>, StoreError> {
-        let target = target.to_owned();
-        self.readers.read(&self.database, "audit", move |conn| audit::newest(conn, what, &target)).await
+    async fn check_audit(&self, anchor: Option<AuditAnchor>) -> Result<AuditCheck, StoreError> {
+        self.readers.read(&self.database, "audit", move |conn| audit::check(conn, anchor.as_ref())).await
+    }
+
+    async fn last_change(&self, kind: &'static str, name: &str) -> Result<Option<AuditRow>, StoreError> {
+        let name = name.to_owned();
+        self.readers.read(&self.database, "audit", move |conn| audit::newest(conn, &[kind], &name)).await
     }
 
     async fn checks(&self) -> Result<PerCheck<CheckCounts>, StoreError> {

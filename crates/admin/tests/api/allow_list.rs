@@ -40,7 +40,7 @@ async fn what_is_allowed_is_listed_beats_bans_and_is_removed() {
     assert_eq!(status(&service, "203.0.113.0/24").await["status"], "banned", "no ban was removed");
     let audit = service.get("/api/admin/audit").await.ok();
     assert_eq!(
-        each(&audit["items"], |row| row["what"].as_str().unwrap()),
+        each(&audit["items"], |row| row["kind"].as_str().unwrap()),
         // The service's tokens came first.
         ["disallow", "allow", "allow", "ban", "token", "token"]
     );

@@ -1,15 +1,17 @@
 //! The audit.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::test_service::{TestService, each, has};
+use crate::test_process::{Process, printed, tidegate};
+use crate::test_service::{Answered, TestService, binary, each, has};
 
 const AUDIT: &str = "/api/admin/audit";
 
 /// All entries but those of the service's first tokens, the oldest first.
 async fn entries(service: &TestService) -> Vec<Value> {
     let mut all = service.get(AUDIT).await.ok()["items"].as_array().unwrap().clone();
-    all.retain(|entry| entry["by"] != "test");
+    all.retain(|entry| entry["actor"] != "test");
     all.reverse();
     all
 }
@@ -29,14 +31,14 @@ async fn every_change_is_there_with_who_made_it_and_what_was_before() {
     service.put(flags, r#"{"enableRouteCache": 1}"#).await.problem(400, "invalid_flag");
     let all = entries(&service).await;
     let told: Vec<_> =
-        all.iter().map(|entry| format!("{} {}", entry["what"], entry["target"]).replace('"', "")).collect();
+        all.iter().map(|entry| format!("{} {}", entry["kind"], entry["name"]).replace('"', "")).collect();
     let wanted = ["ban 9.9.9.9", "unban 9.9.9.9", "geo-rule eu", "geo-rule eu", "flag enableRouteCache"];
     assert_eq!(told, wanted, "{all:#?}");
-    assert!(all.iter().all(|entry| entry["by"] == "admin"), "{all:#?}");
+    assert!(all.iter().all(|entry| entry["actor"] == "admin" && entry["address"] == "127.0.0.1"), "{all:#?}");
     assert!(all.iter().all(|entry| entry["at"].as_str().unwrap().ends_with('Z')), "{all:#?}");
-    has(&all[0], json!({"from": null, "to": {"reason": "scraper"}}));
-    has(&all[3], json!({"from": {"countries": ["DE"]}, "to": null}));
-    has(&all[4], json!({"from": null, "to": "shadow"}));
+    has(&all[0], json!({"before": null, "after": {"reason": "scraper"}}));
+    has(&all[3], json!({"before": {"countries": ["DE"]}, "after": null}));
+    has(&all[4], json!({"before": null, "after": "shadow"}));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,7 +53,15 @@ async fn it_comes_in_pages_newest_first() {
     for limit in [1, 2, 8, 9, 10] {
         assert_eq!(json!(service.pages(AUDIT, limit).await), whole, "{limit}");
     }
-    for bad in ["?limit=0", "?limit=1001", "?cursor=zz", "?cursor=61", "?since=yesterday"] {
+    for bad in [
+        "?limit=0",
+        "?limit=1001",
+        "?cursor=zz",
+        "?cursor=61",
+        "?since=yesterday",
+        "?what=ban",
+        "/verify?anchor=1:2",
+    ] {
         service.get(&format!("{AUDIT}{bad}")).await.problem(400, "invalid_parameter");
     }
 }
@@ -64,6 +74,56 @@ async fn a_ban_that_replaces_other_spellings_says_what_they_said() {
     service.sql("INSERT INTO ip_monitor (ip, status) VALUES ('::ffff:9.9.9.9', 'allowed')");
     ban().await;
     let all = entries(&service).await;
-    assert_eq!(all.len(), 2, "{all:#?}");
-    has(&all[1], json!({"target": "::ffff:9.9.9.9", "from": {"status": "allowed"}, "to": null}));
+    assert_eq!(all.len(), 3, "{all:#?}");
+    has(&all[1], json!({"actor": "sql", "address": null, "kind": "ip-monitor", "name": "::ffff:9.9.9.9"}));
+    has(&all[2], json!({"name": "::ffff:9.9.9.9", "before": {"status": "allowed"}, "after": null}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_filtered_and_says_which_request_it_was() {
+    let service = TestService::start().await;
+    let ban = service.as_operator(Method::POST, "/api/admin/ip/ban").header("x-request-id", "mine");
+    Answered::to(ban.body(r#"{"ip": "9.9.9.9"}"#)).await.ok();
+    service.post("/api/admin/ip/unban", r#"{"ip": "9.9.9.9"}"#).await.ok();
+    let found = async |query: &str| service.get(&format!("{AUDIT}?{query}")).await.ok()["items"].clone();
+    let bans = found("kind=ban&actor=admin&name=9.9.9.9&since=1h").await;
+    assert_eq!(bans.as_array().unwrap().len(), 1, "{bans:#}");
+    has(&bans[0], json!({"request_id": "mine", "after": {"status": "banned"}}));
+    for none in ["until=1h", "since=2100-01-01", "actor=sql", "kind=flag", "name=9.9.9.8"] {
+        assert_eq!(found(none).await, json!([]), "{none}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_was_removed_is_found_through_the_service_and_in_the_database() {
+    let service = TestService::start().await;
+    service.post("/api/admin/ip/ban", r#"{"ip": "9.9.9.9"}"#).await.ok();
+    let verify = |args: &[&str]| {
+        let output = tidegate(service.dir.path(), &[&["audit", "verify"], args].concat()).output().unwrap();
+        (output.status.success(), printed(&output))
+    };
+    let (whole, said) = verify(&[]);
+    let anchor = said.trim().rsplit(' ').next().unwrap().to_owned();
+    assert!(whole && said.starts_with("3 entries, the newest 3:"), "{said}");
+    assert!(verify(&["--anchor", &anchor]).0);
+    let answer = service.get(&format!("{AUDIT}/verify?anchor={anchor}")).await.ok();
+    has(&answer, json!({"entries": 3, "faults": [], "last": {"id": 3}}));
+    service.sql("DROP TRIGGER audit_removed; DELETE FROM audit WHERE id = 2");
+    let (whole, said) = verify(&[]);
+    assert!(!whole && said.contains("entry 2 is missing"), "{said}");
+    assert_eq!(service.get(&format!("{AUDIT}/verify")).await.ok()["faults"], json!(["entry 2 is missing"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_lists_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = Process::start(dir.path()).await;
+    process.ban("1.2.3.4").await;
+    let mut command = tokio::process::Command::new(binary());
+    command
+        .args(["audit", "--kind", "ban", "--server", &process.people])
+        .env("TIDEGATE_TOKEN", &process.token);
+    let said = printed(&command.output().await.unwrap());
+    assert!(said.contains("  test from 127.0.0.1  ban 1.2.3.4: null -> {"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
 }

@@ -49,7 +49,7 @@ async fn tokens_made_and_revoked_beside_a_running_service_count_soon() {
     let get = async || get_with(&service, service.people("/api/admin/routes"), Some(&authorization)).await;
     until("the new token is known", async || (get().await.status == 200).then_some(())).await;
     let revoke = Change::RevokeTokens { name: "late".to_owned() };
-    assert_eq!(SqliteStore::commit_beside(db(&service.dir), &revoke, "test").unwrap().rows, 1);
+    assert_eq!(SqliteStore::commit_beside(db(&service.dir), &revoke, &"test".into()).unwrap().rows, 1);
     until("the old token is forgotten", async || (get().await.status == 401).then_some(())).await;
     service.get("/api/admin/routes").await.ok();
 }

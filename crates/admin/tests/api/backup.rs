@@ -51,8 +51,8 @@ async fn what_people_wrote_is_put_back_and_nothing_else() {
     assert_eq!(service.get("/api/admin/optimization/flags").await.ok()["enableRouteCache"], false);
     service.get("/api/admin/routes/shop").await.ok();
     let audit = service.get("/api/admin/audit?limit=3").await.ok();
-    assert_eq!(each(&audit["items"], |row| row["what"].as_str().unwrap()), ["restore", "flag", "route"]);
-    has(&audit["items"][0]["to"][0], json!({"table": "ip_monitor", "changed": 1, "removed": 1}));
+    assert_eq!(each(&audit["items"], |row| row["kind"].as_str().unwrap()), ["restore", "flag", "route"]);
+    has(&audit["items"][0]["after"][0], json!({"table": "ip_monitor", "changed": 1, "removed": 1}));
     let again = restore(&service, &[file, "-o", "json"]);
     let answer: Value = serde_json::from_slice(&again.stdout).unwrap();
     assert!(

@@ -83,8 +83,8 @@ async fn an_import_beside_the_running_service_counts_at_once() {
     let audit = service.get("/api/admin/audit").await.ok();
     has(
         &audit["items"][0],
-        json!({"by": "command line", "what": "countries",
-            "from": {"source": "geoip, geoip6"}, "to": {"source": "next.csv"}}),
+        json!({"actor": "command line", "kind": "countries",
+            "before": {"source": "geoip, geoip6"}, "after": {"source": "next.csv"}}),
     );
 }
 

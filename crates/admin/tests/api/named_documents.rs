@@ -188,8 +188,8 @@ async fn a_document_is_read_back_as_it_was_written_until_it_is_removed() {
         service.delete(&one).await.problem(404, kind.not_found);
         let audit = service.get("/api/admin/audit").await.ok();
         let newest = &audit["items"][0];
-        has(newest, json!({"what": kind.audited_as, "target": name, "by": "admin", "to": null}));
-        assert!(newest["from"].is_object(), "{audit}");
+        has(newest, json!({"kind": kind.audited_as, "name": name, "actor": "admin", "after": null}));
+        assert!(newest["before"].is_object(), "{audit}");
     }
 }
 

@@ -119,7 +119,7 @@ pub fn token_beside(dir: &tempfile::TempDir, row: TokenRow) -> String {
     let text = auth::new_token().unwrap();
     let token = TokenRow { hash: auth::hash_token(&text), ..row };
     let change = Change::AddToken { token, only_new_name: true };
-    assert_eq!(SqliteStore::commit_beside(db(dir), &change, "test").unwrap().rows, 1);
+    assert_eq!(SqliteStore::commit_beside(db(dir), &change, &"test".into()).unwrap().rows, 1);
     text
 }
 

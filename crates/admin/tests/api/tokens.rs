@@ -42,8 +42,11 @@ async fn a_token_is_shown_once_works_at_once_and_ends_with_its_revocation() {
     get(&service, &token, "/api/admin/gateways").await.problem(401, "unauthorized");
     service.delete("/api/admin/tokens/dash%20board%2F1").await.problem(404, "token_not_found");
     let audit = service.get("/api/admin/audit?limit=2").await.ok();
-    has(&audit["items"][0], json!({"by": "admin", "what": "token", "target": "dash board/1", "to": null}));
-    has(&audit["items"][1], json!({"by": "admin", "from": null, "to": {"role": "read"}}));
+    has(
+        &audit["items"][0],
+        json!({"actor": "admin", "kind": "token", "name": "dash board/1", "after": null}),
+    );
+    has(&audit["items"][1], json!({"actor": "admin", "before": null, "after": {"role": "read"}}));
 }
 
 #[tokio::test(flavor = "multi_thread")]

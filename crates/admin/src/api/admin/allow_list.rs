@@ -14,10 +14,10 @@ use crate::api::endpoints::Endpoints;
 use crate::api::entry_fields::{self, Expiry, Ttl};
 use crate::api::query::{PathParam, QueryParams};
 use crate::api::wait_applied::{PendingWrite, WAIT_APPLIED, WriteResult};
-use crate::auth::{Caller, Role};
+use crate::auth::Role;
 use crate::feed::RowStatus;
 use crate::problem::{ApiResult, Problem, ProblemCode};
-use crate::store::Change;
+use crate::store::{Author, Change};
 use crate::time;
 
 /// The paths here.
@@ -80,7 +80,7 @@ pub struct Allowed {
 /// When the prefix or the body is invalid, or the table is full; then nothing was changed.
 pub async fn allow(
     State(app): State<AppState>,
-    Extension(caller): Extension<Caller>,
+    Extension(author): Extension<Author>,
     PathParam(prefix): PathParam,
     request: Request<Body>,
 ) -> ApiResult<Json<Allowed>> {
@@ -102,8 +102,8 @@ pub async fn allow(
     }
     let (ip, expires_at) = (prefix.to_string(), until.map(time::to_sql));
     let change = Change::Allow { ip: ip.clone(), reason: asked.reason.clone(), expires_at };
-    let (_, written) = write.commit(change, &caller).await?;
-    tracing::info!(by = %caller.name, version = %written.version, "allowed");
+    let (_, written) = write.commit(change, &author).await?;
+    tracing::info!(by = %author.name, version = %written.version, "allowed");
     tracing::debug!(ip, "what was allowed");
     let until = until.map(time::rounded_up);
     Ok(Json(Allowed { ip, status: "allowed", reason: asked.reason, until, written }))
@@ -126,7 +126,7 @@ pub struct Disallowed {
 /// When there is none; then nothing was changed.
 pub async fn disallow(
     State(app): State<AppState>,
-    Extension(caller): Extension<Caller>,
+    Extension(author): Extension<Author>,
     PathParam(prefix): PathParam,
     uri: Uri,
 ) -> ApiResult<Json<Disallowed>> {
@@ -135,12 +135,12 @@ pub async fn disallow(
     let prefix = read_prefix(&prefix)?;
     let listed = app.current().await.listed(&prefix, RowStatus::Allowed);
     let keys = listed.ok_or_else(|| not_on_the_list(&prefix))?.keys;
-    let (committed, written) = write.commit(Change::Disallow { keys }, &caller).await?;
+    let (committed, written) = write.commit(Change::Disallow { keys }, &author).await?;
     if committed.rows == 0 {
         // Another request has removed it meanwhile.
         return Err(not_on_the_list(&prefix));
     }
-    tracing::info!(by = %caller.name, version = %written.version, "removed from the allow list");
+    tracing::info!(by = %author.name, version = %written.version, "removed from the allow list");
     tracing::debug!(ip = %prefix, "what was removed from the allow list");
     let now = AddressStatus::of(&*app.current().await, &prefix, time::now_seconds());
     Ok(Json(Disallowed { rows: committed.rows, now, written }))

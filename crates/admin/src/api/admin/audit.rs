@@ -1,4 +1,5 @@
-//! `GET /api/admin/audit`: changes through the API or the command line, with their authors.
+//! `GET /api/admin/audit`: every change, with its author, and whether the chain of its entries is
+//! whole.
 
 use axum::Json;
 use axum::extract::State;
@@ -11,13 +12,17 @@ use crate::api::cursor;
 use crate::api::endpoints::Endpoints;
 use crate::api::query::QueryParams;
 use crate::auth::Role;
-use crate::problem::ApiResult;
-use crate::store::AuditRow;
+use crate::problem::{ApiResult, Problem};
+use crate::store::{AuditAnchor, AuditCheck, AuditFilter, AuditRow, time_text};
 use crate::time;
 
 /// The paths here.
 pub fn routes() -> Endpoints {
-    Endpoints::default().get(Role::Read, "/api/admin/audit", list)
+    Endpoints::default().get(Role::Read, "/api/admin/audit", list).get(
+        Role::Read,
+        "/api/admin/audit/verify",
+        verify,
+    )
 }
 
 /// Entries per page by default.
@@ -30,11 +35,17 @@ const MAX_LIMIT: usize = 1_000;
 pub struct AuditEntry {
     id: u64,
     at: String,
-    by: String,
-    what: String,
-    target: String,
-    from: Option<Value>,
-    to: Option<Value>,
+    actor: String,
+    address: Option<String>,
+    request_id: Option<String>,
+    kind: String,
+    name: String,
+    before: Option<Value>,
+    after: Option<Value>,
+    /// How many changes are told as one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changes: Option<u64>,
+    hash: String,
 }
 
 impl From<AuditRow> for AuditEntry {
@@ -42,11 +53,15 @@ impl From<AuditRow> for AuditEntry {
         Self {
             id: row.id,
             at: time::sql_to_rfc3339(row.at),
-            by: row.by,
-            what: row.what,
-            target: row.target,
-            from: row.from.map(value),
-            to: row.to.map(value),
+            actor: row.actor,
+            address: row.address,
+            request_id: row.request_id,
+            kind: row.kind,
+            name: row.name,
+            before: row.before.map(value),
+            after: row.after.map(value),
+            changes: row.changes,
+            hash: row.hash,
         }
     }
 }
@@ -65,18 +80,46 @@ pub struct AuditPage {
 }
 
 /// Answers a page of entries, newest first.
-pub async fn list(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<AuditPage>> {
-    let params = QueryParams::read(&uri, &["limit", "cursor"])?;
+async fn list(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<AuditPage>> {
+    let params = QueryParams::read(&uri, &["actor", "kind", "name", "since", "until", "limit", "cursor"])?;
     let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
-    let before = match params.get("cursor").map(cursor::read).transpose()? {
-        Some(position) => Some(position.parse().map_err(|_| cursor::bad())?),
-        None => None,
+    let text = |name| params.get(name).map(str::to_owned);
+    let filter = AuditFilter {
+        before: match params.get("cursor").map(cursor::read).transpose()? {
+            Some(position) => Some(position.parse().map_err(|_| cursor::bad())?),
+            None => None,
+        },
+        actor: text("actor"),
+        kind: text("kind"),
+        name: text("name"),
+        since: moment(&params, "since")?,
+        until: moment(&params, "until")?,
     };
     // One more than requested, to find out whether there is a next page.
-    let mut rows = app.store.audit(before, limit + 1).await?;
+    let mut rows = app.store.audit(filter, limit + 1).await?;
     let next = (rows.len() > limit).then(|| {
         rows.truncate(limit);
         rows.last().map(|row| cursor::write(&row.id.to_string()))
     });
     Ok(Json(AuditPage { items: rows.into_iter().map(AuditEntry::from).collect(), next: next.flatten() }))
+}
+
+/// A moment, or a span before now, in the audit's format.
+fn moment(params: &QueryParams, name: &'static str) -> ApiResult<Option<String>> {
+    let Some(text) = params.get(name) else { return Ok(None) };
+    let ago = time::parse_duration(text).and_then(time::ago);
+    match time::parse_timestamp(text).or(ago) {
+        Some(moment) => Ok(Some(time::to_sql(moment))),
+        None => {
+            let detail = format!("this is no time: {}; or a span before now, like 2h", time_text::FORM);
+            Err(Problem::parameter(name, "invalid", detail))
+        }
+    }
+}
+
+/// Checks the chain, and with `anchor=ID:HASH` whether that entry is in it as it was.
+async fn verify(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<AuditCheck>> {
+    let params = QueryParams::read(&uri, &["anchor"])?;
+    let anchor = params.parsed::<AuditAnchor>("anchor", AuditAnchor::FORM)?;
+    Ok(Json(app.store.check_audit(anchor).await?))
 }

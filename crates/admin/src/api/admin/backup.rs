@@ -17,8 +17,9 @@ use tokio::sync::mpsc;
 use crate::api::app_state::AppState;
 use crate::api::endpoints::Endpoints;
 use crate::api::query::QueryParams;
-use crate::auth::{Caller, Role};
+use crate::auth::Role;
 use crate::problem::{ApiResult, Problem, ProblemCode};
+use crate::store::Author;
 
 /// The paths here.
 pub fn routes() -> Endpoints {
@@ -36,7 +37,7 @@ const CHUNK: usize = 256 << 10;
 /// When the database cannot be read, or there is no room for the copy beside it.
 pub async fn backup(
     State(app): State<AppState>,
-    Extension(caller): Extension<Caller>,
+    Extension(author): Extension<Author>,
     uri: Uri,
 ) -> ApiResult<Response> {
     QueryParams::read(&uri, &[])?;
@@ -46,7 +47,7 @@ pub async fn backup(
         Problem::new(ProblemCode::StoreFailed, "the copy of the database cannot be read")
     })?;
     let length = length.len();
-    tracing::info!(by = %caller.name, bytes = length, "backup");
+    tracing::info!(by = %author.name, bytes = length, "backup");
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/vnd.sqlite3")),
         (CONTENT_LENGTH, length.into()),

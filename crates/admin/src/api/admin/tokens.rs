@@ -13,9 +13,9 @@ use crate::api::body;
 use crate::api::endpoints::Endpoints;
 use crate::api::entry_fields::{self, Expiry, Ttl};
 use crate::api::query::{PathParam, QueryParams, shortened};
-use crate::auth::{self, Caller, Role};
+use crate::auth::{self, Role};
 use crate::problem::{ApiResult, FieldError, Problem, ProblemCode};
-use crate::store::{Change, TokenRow, time_text};
+use crate::store::{Author, Change, TokenRow, time_text};
 use crate::time;
 
 /// The paths here.
@@ -99,7 +99,7 @@ struct CreatedToken {
 /// When the body is not right, or there is a token of the name; then nothing was changed.
 async fn create(
     State(app): State<AppState>,
-    Extension(caller): Extension<Caller>,
+    Extension(author): Extension<Author>,
     request: Request<Body>,
 ) -> ApiResult<([(HeaderName, HeaderValue); 1], Json<CreatedToken>)> {
     QueryParams::read(request.uri(), &[])?;
@@ -117,14 +117,14 @@ async fn create(
         token: text,
     };
     let change = Change::AddToken { token, only_new_name: true };
-    let committed = app.store.commit(change, &caller.name).await?;
+    let committed = app.store.commit(change, &author).await?;
     app.tokens.note_change();
     if committed.rows == 0 {
         let detail =
             format!("there is a token called `{}`: choose another name, or revoke that one", created.name);
         return Err(Problem::new(ProblemCode::TokenExists, detail));
     }
-    tracing::info!(by = %caller.name, name = created.name, role = created.role, "made a token");
+    tracing::info!(by = %author.name, name = created.name, role = created.role, "made a token");
     Ok(([(CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(created)))
 }
 
@@ -185,17 +185,17 @@ struct RevokedTokens {
 /// When there is none.
 async fn revoke(
     State(app): State<AppState>,
-    Extension(caller): Extension<Caller>,
+    Extension(author): Extension<Author>,
     PathParam(name): PathParam,
     uri: Uri,
 ) -> ApiResult<Json<RevokedTokens>> {
     QueryParams::read(&uri, &[])?;
-    let committed = app.store.commit(Change::RevokeTokens { name: name.clone() }, &caller.name).await?;
+    let committed = app.store.commit(Change::RevokeTokens { name: name.clone() }, &author).await?;
     app.tokens.note_change();
     if committed.rows == 0 {
         let detail = "there is no token of this name; GET /api/admin/tokens lists them";
         return Err(Problem::new(ProblemCode::TokenNotFound, detail));
     }
-    tracing::info!(by = %caller.name, name, "revoked");
+    tracing::info!(by = %author.name, name, "revoked");
     Ok(Json(RevokedTokens { name, revoked: committed.rows }))
 }

@@ -284,12 +284,18 @@ async fn run(ops: Vec<Op>) {
                 let ip =
                     KEYS[key].parse().map_or("192.0.2.9".to_owned(), |prefix: Prefix| prefix.to_string());
                 store
-                    .commit(Change::Ban { ip, reason: None, expires_at: None, unless_allowed: false }, "test")
+                    .commit(
+                        Change::Ban { ip, reason: None, expires_at: None, unless_allowed: false },
+                        &"test".into(),
+                    )
                     .await
                     .unwrap();
             }
             Op::Unban(key) => {
-                store.commit(Change::Unban { keys: vec![KEYS[key].to_owned()] }, "test").await.unwrap();
+                store
+                    .commit(Change::Unban { keys: vec![KEYS[key].to_owned()] }, &"test".into())
+                    .await
+                    .unwrap();
             }
             // What is sent meanwhile need not be complete, but must match its digest.
             Op::Poll => drop(gateway.poll(&feed).await),

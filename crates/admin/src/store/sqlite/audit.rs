@@ -1,5 +1,7 @@
-//! The audit: changes through the API and the command line, with author, value before and value
-//! after. Changes by SQL are not in it.
+//! The audit: every change with its author, value before and value after, as a chain of hashes that
+//! is only appended to.
+
+mod chain;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::{Value, json};
@@ -7,10 +9,12 @@ use sha2::{Digest, Sha256};
 
 use super::integers::{from_sql, to_sql};
 use super::rows::text;
-use crate::store::AuditRow;
+use crate::store::{AuditFilter, AuditRow, Author};
+
+pub(super) use chain::{check, link_all};
 
 /// Rows that are kept; the oldest are removed first.
-const MAX_ROWS: i64 = 100_000;
+pub(super) const MAX_ROWS: i64 = 100_000;
 /// Bytes of a value, at most. Longer ones are replaced by their length and SHA-256, which bounds
 /// the table.
 const MAX_VALUE: usize = 16 << 10;
@@ -18,36 +22,53 @@ const MAX_VALUE: usize = 16 << 10;
 /// Writes the audit of one change.
 pub(super) struct Auditor<'a> {
     pub(super) conn: &'a Connection,
-    pub(super) by: &'a str,
+    pub(super) by: &'a Author,
     pub(super) now: &'a str,
 }
 
 impl<'a> Auditor<'a> {
     /// For changes by `by` at `now`, in the transaction that `conn` is in.
-    pub(super) fn new(conn: &'a Connection, by: &'a str, now: &'a str) -> Self {
+    pub(super) fn new(conn: &'a Connection, by: &'a Author, now: &'a str) -> Self {
         Self { conn, by, now }
     }
 
     /// Adds a row, unless both values are the same. Values are JSON; `None`: not there.
     pub(super) fn write(
         &self,
-        what: &str,
-        target: &str,
-        was: Option<String>,
-        became: Option<String>,
+        kind: &str,
+        name: &str,
+        before: Option<String>,
+        after: Option<String>,
     ) -> rusqlite::Result<()> {
-        if was == became {
+        self.write_several(kind, name, before, after, None)
+    }
+
+    /// The same of several changes that are told as one.
+    pub(super) fn write_several(
+        &self,
+        kind: &str,
+        name: &str,
+        before: Option<String>,
+        after: Option<String>,
+        changes: Option<u64>,
+    ) -> rusqlite::Result<()> {
+        if before == after {
             return Ok(());
         }
-        self.conn
-            .prepare_cached(
-                "INSERT INTO audit (at, who, what, target, was, became) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            )?
-            .execute(params![self.now, self.by, what, target, was.map(bounded), became.map(bounded)])?;
-        self.conn
-            .prepare_cached("DELETE FROM audit WHERE id <= ?1")?
-            .execute([self.conn.last_insert_rowid().saturating_sub(MAX_ROWS)])?;
-        Ok(())
+        let row = AuditRow {
+            id: 0,
+            at: self.now.to_owned(),
+            actor: self.by.name.to_string(),
+            address: self.by.address.map(|address| address.to_string()),
+            request_id: self.by.request_id.as_deref().map(str::to_owned),
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            before: before.map(bounded),
+            after: after.map(bounded),
+            changes,
+            hash: String::new(),
+        };
+        chain::append(self.conn, row)
     }
 }
 
@@ -66,31 +87,47 @@ fn bounded(value: String) -> String {
     json!({ "bytes": value.len(), "sha256": hex::encode(Sha256::digest(&value)) }).to_string()
 }
 
-/// Rows with ids below `before`, newest first, at most `limit`.
-pub(super) fn read(conn: &Connection, before: Option<u64>, limit: usize) -> rusqlite::Result<Vec<AuditRow>> {
+/// The rows that `filter` lets pass, newest first, at most `limit`.
+pub(super) fn read(conn: &Connection, filter: &AuditFilter, limit: usize) -> rusqlite::Result<Vec<AuditRow>> {
+    let AuditFilter { before, actor, kind, name, since, until } = filter;
     let before = before.and_then(|id| i64::try_from(id).ok()).unwrap_or(i64::MAX);
-    let mut statement = conn.prepare_cached(&format!("{SELECT} WHERE id < ?1 ORDER BY id DESC LIMIT ?2"))?;
-    let rows = statement.query_map(params![before, to_sql(limit as u64)], audit_row)?;
+    let mut statement = conn.prepare_cached(&format!(
+        "{SELECT} WHERE id < ?1 AND (?2 IS NULL OR who = ?2) AND (?3 IS NULL OR what = ?3)
+           AND (?4 IS NULL OR target = ?4) AND (?5 IS NULL OR at >= ?5) AND (?6 IS NULL OR at < ?6)
+         ORDER BY id DESC LIMIT ?7"
+    ))?;
+    let limit = to_sql(limit as u64);
+    let rows = statement.query_map(params![before, actor, kind, name, since, until, limit], audit_row)?;
     rows.collect()
 }
 
-/// The newest row of `what` about `target`.
-pub(super) fn newest(conn: &Connection, what: &str, target: &str) -> rusqlite::Result<Option<AuditRow>> {
-    conn.prepare_cached(&format!("{SELECT} WHERE what = ?1 AND target = ?2 ORDER BY id DESC LIMIT 1"))?
-        .query_row([what, target], audit_row)
-        .optional()
+/// The newest row of one of `kinds` about `name`.
+pub(super) fn newest(conn: &Connection, kinds: &[&str], name: &str) -> rusqlite::Result<Option<AuditRow>> {
+    let mut statement =
+        conn.prepare_cached(&format!("{SELECT} WHERE what = ?1 AND target = ?2 ORDER BY id DESC LIMIT 1"))?;
+    let mut found: Option<AuditRow> = None;
+    for kind in kinds {
+        let row = statement.query_row([kind, &name], audit_row).optional()?;
+        found = found.into_iter().chain(row).max_by_key(|row| row.id);
+    }
+    Ok(found)
 }
 
-const SELECT: &str = "SELECT id, at, who, what, target, was, became FROM audit";
+const SELECT: &str =
+    "SELECT id, at, who, what, target, was, became, address, request_id, changes, hash FROM audit";
 
 fn audit_row(row: &Row<'_>) -> rusqlite::Result<AuditRow> {
     Ok(AuditRow {
         id: from_sql(row.get::<_, i64>(0)?),
         at: text(row, 1)?.unwrap_or_default(),
-        by: text(row, 2)?.unwrap_or_default(),
-        what: text(row, 3)?.unwrap_or_default(),
-        target: text(row, 4)?.unwrap_or_default(),
-        from: text(row, 5)?,
-        to: text(row, 6)?,
+        actor: text(row, 2)?.unwrap_or_default(),
+        kind: text(row, 3)?.unwrap_or_default(),
+        name: text(row, 4)?.unwrap_or_default(),
+        before: text(row, 5)?,
+        after: text(row, 6)?,
+        address: text(row, 7)?,
+        request_id: text(row, 8)?,
+        changes: text(row, 9)?.and_then(|changes| changes.parse().ok()),
+        hash: text(row, 10)?.unwrap_or_default(),
     })
 }

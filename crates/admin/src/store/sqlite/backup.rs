@@ -14,9 +14,10 @@ use super::audit::Auditor;
 use super::connection::connect_reader;
 use super::error::{failed, sql_error};
 use super::file::beside;
-use super::integers::from_sql;
-use super::schema;
-use crate::store::{RestoredTable, StoreError, StoreTable, time_text};
+use super::integers::{from_sql, to_sql};
+use super::schema::{self, read_state};
+use super::{foreign_changes, meta};
+use crate::store::{Author, RestoredTable, StoreError, StoreTable, time_text};
 
 /// How long a copy waits for a lock of another program, at most.
 const COPY_WAIT: Duration = Duration::from_secs(2);
@@ -146,13 +147,14 @@ impl BackupCopy {
         &self,
         conn: &Connection,
         name: &str,
-        by: &str,
+        by: &Author,
         dry_run: bool,
     ) -> Result<Vec<RestoredTable>, StoreError> {
         let path = self.0.0.display().to_string();
         let run = || -> rusqlite::Result<Vec<RestoredTable>> {
             conn.execute(&format!("ATTACH ?1 AS {FROM}"), [path])?;
             conn.execute_batch("BEGIN IMMEDIATE")?;
+            foreign_changes::audit(conn, read_state(conn)?.newest)?;
             let tables = StoreTable::ALL.map(|table| put_back_table(conn, table));
             let tables = tables.into_iter().collect::<rusqlite::Result<Vec<_>>>()?;
             if dry_run {
@@ -161,6 +163,7 @@ impl BackupCopy {
             }
             let now = time_text::from_ms(time_text::now_ms());
             Auditor::new(conn, by, &now).write("restore", name, None, Some(json!(tables).to_string()))?;
+            meta::set(conn, meta::AUDITED, to_sql(read_state(conn)?.newest))?;
             conn.execute_batch("COMMIT")?;
             Ok(tables)
         };

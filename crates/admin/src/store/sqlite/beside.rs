@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use super::aliases::AddressAliases;
 use super::error::{failed, sql_error};
 use super::file::{self, ServiceLock};
-use super::schema::Upgrade;
+use super::integers::to_sql;
+use super::schema::{Upgrade, read_state};
 use super::writer::Writer;
-use crate::store::StoreError;
+use super::{foreign_changes, meta, writes};
+use crate::store::{Author, Change, Committed, StoreError};
 
 /// How long a command waits for another program's lock.
 const WAIT: Duration = Duration::from_secs(5);
@@ -31,4 +34,15 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     let (conn, ..) = opened?;
     conn.busy_timeout(WAIT).map_err(|e| sql_error(&e))?;
     Ok(conn)
+}
+
+/// Applies `change`, by the author `by`, in one transaction.
+pub(super) fn commit(conn: &Connection, change: &Change, by: &Author) -> rusqlite::Result<Committed> {
+    // A connection that is closed within a transaction rolls it back.
+    conn.execute_batch("BEGIN IMMEDIATE")?;
+    foreign_changes::audit(conn, read_state(conn)?.newest)?;
+    let committed = writes::apply(conn, &mut AddressAliases::default(), change, by)?;
+    meta::set(conn, meta::AUDITED, to_sql(committed.seq))?;
+    conn.execute_batch("COMMIT")?;
+    Ok(committed)
 }

@@ -160,3 +160,53 @@ pub(super) fn trim(conn: &Connection, below: u64, limit: usize) -> rusqlite::Res
         .execute(params![below, limit])?;
     Ok(gone as u64)
 }
+
+/// The values in `was`, a text of SQL literals as `quote()` writes them with commas between them.
+/// `None`: NULL. What is no literal is taken as it is.
+pub(super) fn text_of_quoted(was: &str) -> Vec<Option<String>> {
+    let mut values = Vec::new();
+    let mut rest = was;
+    loop {
+        let value;
+        if let Some(quoted) = rest.strip_prefix('\'') {
+            let mut text = String::new();
+            rest = quoted;
+            while let Some((part, after)) = rest.split_once('\'') {
+                text.push_str(part);
+                rest = after;
+                let Some(after) = rest.strip_prefix('\'') else { break };
+                text.push('\'');
+                rest = after;
+            }
+            value = Some(text);
+        } else {
+            let end = rest.find(',').unwrap_or(rest.len());
+            let (literal, after) = rest.split_at(end);
+            value = (literal != "NULL").then(|| literal.to_owned());
+            rest = after;
+        }
+        values.push(value);
+        match rest.strip_prefix(',') {
+            Some(after) => rest = after,
+            None => return values,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literals_are_read_as_sqlite_quotes_them() {
+        let conn = Connection::open_in_memory().unwrap();
+        let texts = [Some("it's, 'quoted'"), None, Some(""), Some("'"), Some("banned")];
+        let sql = "SELECT quote(?1) || ',' || quote(?2) || ',' || quote(?3) || ',' || quote(?4) || ',' || quote(?5)";
+        let quoted: String = conn.query_row(sql, texts, |row| row.get(0)).unwrap();
+        let read = text_of_quoted(&quoted);
+        assert_eq!(read.iter().map(Option::as_deref).collect::<Vec<_>>(), texts);
+        let numbers = ["17", "1.5", "X'00'"].map(|n| Some(n.to_owned()));
+        assert_eq!(text_of_quoted("17,1.5,X'00'"), numbers);
+        assert_eq!(text_of_quoted("'unfinished"), [Some(String::new())]);
+    }
+}

@@ -38,12 +38,26 @@ pub(super) fn set(audit: &Auditor<'_>, source: &str, table: &[u8]) -> rusqlite::
 }
 
 /// The country table as the audit has it: without its bytes.
-fn audited(conn: &Connection) -> rusqlite::Result<Option<String>> {
+pub(super) fn audited(conn: &Connection) -> rusqlite::Result<Option<String>> {
     conn.prepare_cached("SELECT source, imported_at, length(data) FROM geo_countries")?
         .query_row([], |row| {
             let (source, imported_at) = (text(row, 0)?, text(row, 1)?);
             let bytes: i64 = row.get(2)?;
-            Ok(json!({ "source": source, "imported_at": imported_at, "bytes": bytes }).to_string())
+            Ok(audit_json(source.as_deref(), imported_at.as_deref(), u64::try_from(bytes).ok()))
         })
         .optional()
+}
+
+/// A country table as the audit has it.
+pub(super) fn audit_json(source: Option<&str>, imported_at: Option<&str>, bytes: Option<u64>) -> String {
+    json!({ "source": source, "imported_at": imported_at, "bytes": bytes }).to_string()
+}
+
+/// What was imported last.
+pub(super) fn source(conn: &Connection) -> rusqlite::Result<Option<String>> {
+    let found = conn
+        .prepare_cached("SELECT source FROM geo_countries")?
+        .query_row([], |row| text(row, 0))
+        .optional()?;
+    Ok(found.flatten())
 }

@@ -33,7 +33,7 @@ pub(super) fn rows(conn: &Connection, keys: &[String]) -> rusqlite::Result<(u64,
 }
 
 /// A row of `ip_monitor` as the audit has it.
-fn audit_json(row: &IpRow) -> String {
+pub(super) fn audit_json(row: &IpRow) -> String {
     let IpRow { ip, status, reason, expires_at, .. } = row;
     json!({ "ip": ip, "status": status, "reason": reason, "expires_at": expires_at }).to_string()
 }

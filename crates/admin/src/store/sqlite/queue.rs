@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::append::{AppendJob, MAX_ROWS};
 use super::former_rows::FormerChange;
 use crate::lock::locked;
-use crate::store::{Appended, Change, Committed, StoreError};
+use crate::store::{Appended, Author, Change, Committed, StoreError};
 
 /// Urgent jobs per transaction, at most.
 const MAX_URGENT: usize = 256;
@@ -39,7 +39,7 @@ pub(super) struct Queued<T> {
 pub(super) struct UrgentJob {
     pub(super) change: Change,
     /// The author.
-    pub(super) by: String,
+    pub(super) by: Author,
     /// Channel for the result of a job.
     pub(super) reply: Reply<Committed>,
 }
@@ -135,7 +135,7 @@ pub(super) enum HousekeepingStep {
 pub(super) enum WriterTask {
     /// End the thread.
     Stop,
-    /// Check file, schema and change log, and repair them.
+    /// Check file, schema and change log, and repair them; audit what other programs changed.
     Repair,
     /// Commit these jobs.
     Urgent(Vec<Queued<UrgentJob>>),
@@ -400,7 +400,7 @@ mod tests {
         (0..MAX_OPENS).for_each(|_| queue.put_open(open()).unwrap());
         assert!(queue.is_waited_for() && !queue.is_urgent());
         let change = Change::Unban { keys: Vec::new() };
-        queue.put_urgent(UrgentJob { change, by: String::new(), reply: oneshot::channel().0 }).unwrap();
+        queue.put_urgent(UrgentJob { change, by: "test".into(), reply: oneshot::channel().0 }).unwrap();
         assert!(queue.is_urgent());
     }
 }

@@ -1,7 +1,7 @@
 //! The database's schema. Old `sqlite3` programs write the database too, so nothing here, and
 //! nothing that runs in their connections, needs more than SQLite 3.31.
 
-mod ddl;
+pub(super) mod ddl;
 mod upgrades;
 
 use rusqlite::Connection;
@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use super::integers::from_sql;
 
 /// `PRAGMA user_version` of this schema; 0 is an empty database.
-pub(super) const VERSION: i64 = 4;
+pub(super) const VERSION: i64 = 5;
 
 /// `change_log.tbl` of a mark: all tables must be read again.
 pub(super) const RELOAD: &str = "!reload";
@@ -85,10 +85,12 @@ pub(super) enum Upgrade {
 /// When the database has another schema version (it is left as it is), or SQLite refuses.
 pub(super) fn ensure(conn: &Connection, upgrade: Upgrade) -> Result<Vec<String>, SchemaError> {
     let found = version(conn)?;
-    let is_new = found == 0;
+    let mut is_new = found == 0;
     if (upgrades::OLDEST..VERSION).contains(&found) && upgrade == Upgrade::Allowed {
         upgrades::run(conn, found)?;
         conn.execute_batch(&format!("PRAGMA user_version = {VERSION}"))?;
+        // Its triggers are not put back: they are others now.
+        is_new = true;
         tracing::info!(from = found, to = VERSION, "the database was upgraded to this schema version");
     } else if !is_new && found != VERSION {
         return Err(SchemaError::OtherVersion { found });
@@ -96,7 +98,7 @@ pub(super) fn ensure(conn: &Connection, upgrade: Upgrade) -> Result<Vec<String>,
     let mut put_back = if is_new { Vec::new() } else { missing_objects(conn)? };
     if is_new || !put_back.is_empty() {
         conn.execute_batch(&ddl::create())?;
-        if is_new || put_back.iter().any(|name| *name == ddl::LISTENERS) {
+        if found == 0 || put_back.iter().any(|name| *name == ddl::LISTENERS) {
             conn.execute_batch(&ddl::first_listeners())?;
         }
         conn.execute_batch(&format!("PRAGMA user_version = {VERSION}"))?;
@@ -221,15 +223,14 @@ mod tests {
         }
     }
 
-    /// All objects as SQL, with blanks as one.
+    /// All objects as SQL, without blanks.
     fn objects(conn: &Connection) -> Vec<String> {
         let mut all =
             conn.prepare("SELECT name, coalesce(sql, '') FROM sqlite_master ORDER BY type, name").unwrap();
         let objects =
             all.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))).unwrap();
         let one = |(name, sql): (String, String)| {
-            let sql: Vec<&str> = sql.split_whitespace().collect();
-            format!("{name}: {}", sql.join(" ").replace('"', ""))
+            format!("{name}: {}", sql.replace(|c: char| c.is_whitespace() || c == '"', ""))
         };
         objects.map(Result::unwrap).map(one).collect()
     }
@@ -245,5 +246,8 @@ mod tests {
         let token = "SELECT hash || name || role || created_at FROM tokens";
         let token: String = old.query_row(token, [], |row| row.get(0)).unwrap();
         assert_eq!(token, "haliceadmin2026-01-02");
+        let found = super::super::audit::check(&old, None).unwrap();
+        assert_eq!((found.entries, found.faults.len()), (2, 0), "{found:?}");
+        assert_eq!(super::super::meta::get(&old, super::super::meta::AUDITED).unwrap(), 1);
     }
 }

@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod files;
 mod foreign;
+mod foreign_audit;
 mod former_rows;
 mod housekeeping;
 mod ledger;

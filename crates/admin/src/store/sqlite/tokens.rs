@@ -27,7 +27,7 @@ pub(super) fn add(audit: &Auditor<'_>, token: &TokenRow, only_new_name: bool) ->
             token.node,
             token.expires_at,
             audit.now,
-            audit.by
+            &*audit.by.name
         ])?;
     audit.write("token", &token.name, None, Some(audit_json(token)))?;
     Ok(rows)
@@ -41,6 +41,11 @@ pub(super) fn revoke(audit: &Auditor<'_>, name: &str) -> rusqlite::Result<usize>
         audit.write("token", name, Some(audit_json(token)), None)?;
     }
     Ok(tokens.len())
+}
+
+/// The token with this hash.
+pub(super) fn of_hash(conn: &Connection, hash: &str) -> rusqlite::Result<Option<TokenRow>> {
+    Ok(select(conn, "WHERE hash = ?1", [hash])?.pop())
 }
 
 /// All tokens.
@@ -80,7 +85,7 @@ fn token(row: &Row<'_>) -> rusqlite::Result<TokenRow> {
 }
 
 /// A token as the audit has it.
-fn audit_json(token: &TokenRow) -> String {
+pub(super) fn audit_json(token: &TokenRow) -> String {
     json!({ "id": token.id(), "role": token.role, "node": token.node, "expires_at": token.expires_at })
         .to_string()
 }

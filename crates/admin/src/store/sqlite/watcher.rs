@@ -51,6 +51,8 @@ fn one_look(database: &Database, open: &mut Option<WatchConnection>) -> rusqlite
     } else if now.newest > database.told() {
         database.saw(now.newest);
         database.notify();
+        // For the audit.
+        database.queue.put_repair();
     }
     Ok(())
 }

@@ -17,6 +17,8 @@ use super::database::Database;
 use super::error::{failed, sql_error};
 use super::faults::Work;
 use super::file::{FileId, FileSet, warn_if_open_to_others};
+use super::foreign_changes;
+use super::integers::to_sql;
 use super::meta;
 use super::queue::WriterTask;
 use super::schema::{self, DatabaseState, EPOCH, RELOAD, Upgrade, read_state};
@@ -41,6 +43,8 @@ pub(super) struct Writer {
     aliases: AddressAliases,
     /// The newest `seq` when the transaction began.
     newest_at_begin: u64,
+    /// Whether the transaction has begun with the audit of other programs' changes.
+    has_audited: bool,
     /// What it does at this moment, as health calls it if that fails.
     doing: &'static str,
 }
@@ -79,6 +83,7 @@ impl Writer {
             replaced: false,
             aliases: AddressAliases::default(),
             newest_at_begin: 0,
+            has_audited: false,
             doing: "",
         }
     }
@@ -212,6 +217,11 @@ impl Writer {
             match now {
                 Ok(now) if !self.replaced && !self.database.has_moved(now) => {
                     self.newest_at_begin = now.newest;
+                    let audited = foreign_changes::audit(&self.conn, now.newest);
+                    self.has_audited = audited.map_err(|e| {
+                        self.rollback();
+                        sql_error(&e)
+                    })?;
                     return Ok(());
                 }
                 Ok(now) => self.repair_and_commit(now)?,
@@ -227,11 +237,14 @@ impl Writer {
 
     /// Commits, or rolls back if nothing was written.
     fn end(&mut self, changes_before: u64) -> Result<TransactionEnd, StoreError> {
-        if self.conn.total_changes() == changes_before {
+        if self.conn.total_changes() == changes_before && !self.has_audited {
             self.rollback();
             return Ok(TransactionEnd::Durable);
         }
         let newest = read_state(&self.conn).map_err(|e| sql_error(&e))?.newest;
+        if newest > self.newest_at_begin {
+            meta::set(&self.conn, meta::AUDITED, to_sql(newest)).map_err(|e| sql_error(&e))?;
+        }
         self.conn.execute_batch("COMMIT").map_err(|e| sql_error(&e))?;
         if !self.database.is_in_place() {
             return Ok(TransactionEnd::Lost);
@@ -327,11 +340,16 @@ impl Writer {
         Ok((why, repaired, after))
     }
 
-    /// Repairs file, schema and change log if needed: a reader or the watcher found them changed.
+    /// Repairs file, schema and change log if needed, and audits what other programs changed: a
+    /// reader or the watcher found something.
     fn repair(&mut self) {
-        match self.begin(Instant::now()) {
-            Ok(()) => self.rollback(),
-            Err(e) => tracing::debug!("cannot look after the database now: {e}"),
+        let begun = self.begin(Instant::now());
+        let ended = begun.and_then(|()| self.end(self.conn.total_changes()));
+        if !matches!(ended, Ok(TransactionEnd::Durable)) {
+            self.rollback();
+        }
+        if let Err(e) = ended {
+            tracing::debug!("cannot look after the database now: {e}");
         }
     }
 }

@@ -8,14 +8,14 @@ use super::audit::Auditor;
 use super::ip_monitor::List;
 use super::schema::read_state;
 use super::{change_log, countries, documents, flags, ip_monitor, tokens};
-use crate::store::{Change, Committed, time_text};
+use crate::store::{Author, Change, Committed, time_text};
 
 /// Applies `change`, by the author `by`, in the write transaction that `conn` is in.
 pub(super) fn apply(
     conn: &Connection,
     aliases: &mut AddressAliases,
     change: &Change,
-    by: &str,
+    by: &Author,
 ) -> rusqlite::Result<Committed> {
     let now_ms = time_text::now_ms();
     let now = time_text::from_ms(now_ms);

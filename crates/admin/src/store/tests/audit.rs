@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::support::{ban, everything, on_each_store, put, remove, unban};
-use crate::store::{Change, DocumentKind, Store};
+use crate::store::{AuditFilter, Author, Change, DocumentKind, Store};
 
 fn flags(flags: &[(&str, &str)]) -> Change {
     let own = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
@@ -14,26 +14,26 @@ fn countries(source: &str, table: &[u8]) -> Change {
     Change::SetCountries { source: source.to_owned(), table: table.to_vec() }
 }
 
-/// Columns `what`, `target`, `from`, `to` of all rows, oldest first.
+/// `kind`, `name`, `before`, `after` of all rows, oldest first.
 async fn rows(store: &dyn Store) -> Vec<(String, String, Value, Value)> {
     let json = |text: Option<String>| text.map_or(Value::Null, |text| serde_json::from_str(&text).unwrap());
-    let mut rows = store.audit(None, 1_000).await.unwrap();
+    let mut rows = store.audit(AuditFilter::default(), 1_000).await.unwrap();
     rows.reverse();
-    assert!(rows.iter().zip(1..).all(|(row, id)| row.id == id && row.by == "alice"), "{rows:?}");
-    rows.into_iter().map(|row| (row.what, row.target, json(row.from), json(row.to))).collect()
+    assert!(rows.iter().zip(1..).all(|(row, id)| row.id == id && row.actor == "alice"), "{rows:?}");
+    rows.into_iter().map(|row| (row.kind, row.name, json(row.before), json(row.after))).collect()
 }
 
 #[test]
 fn flags_that_change_are_told_one_by_one() {
     on_each_store(async |store| {
         let first = flags(&[("enableRouteCache", "true"), ("enableIpBlacklistCache", "false")]);
-        assert_eq!(store.commit(first.clone(), "alice").await.unwrap().rows, 1);
-        let again = store.commit(first, "alice").await.unwrap();
+        assert_eq!(store.commit(first.clone(), &"alice".into()).await.unwrap().rows, 1);
+        let again = store.commit(first, &"alice".into()).await.unwrap();
         assert_eq!((again.rows, again.seq), (0, 1));
         let share = r#"{"percent": 25}"#;
-        store.commit(flags(&[("enableRouteCache", share)]), "alice").await.unwrap();
+        store.commit(flags(&[("enableRouteCache", share)]), &"alice".into()).await.unwrap();
         let same = flags(&[("enableRouteCache", r#"{"percent":25}"#)]);
-        assert_eq!(store.commit(same, "alice").await.unwrap().rows, 0);
+        assert_eq!(store.commit(same, &"alice".into()).await.unwrap().rows, 0);
         let name = "enableRouteCache".to_owned();
         assert_eq!(
             rows(store).await,
@@ -68,7 +68,7 @@ fn every_other_change_is_told_with_what_was_before() {
             countries("one.csv", b"123"),
             countries("two.csv", b"12345"),
         ] {
-            store.commit(change, "alice").await.unwrap();
+            store.commit(change, &"alice".into()).await.unwrap();
         }
         let all = rows(store).await;
         let told: Vec<_> = all.iter().map(|row| (row.0.as_str(), row.1.as_str())).collect();
@@ -103,14 +103,50 @@ fn every_other_change_is_told_with_what_was_before() {
 fn the_audit_is_read_backwards_in_pages() {
     on_each_store(async |store| {
         for i in 0..5 {
-            store.commit(ban(&format!("10.0.0.{i}")), "alice").await.unwrap();
+            store.commit(ban(&format!("10.0.0.{i}")), &"alice".into()).await.unwrap();
         }
         let ids = async |before, limit| {
-            let rows = store.audit(before, limit).await.unwrap();
+            let rows = store.audit(AuditFilter { before, ..AuditFilter::default() }, limit).await.unwrap();
             rows.into_iter().map(|row| row.id).collect::<Vec<_>>()
         };
         assert_eq!(ids(None, 2).await, [5, 4]);
         assert_eq!(ids(Some(4), 2).await, [3, 2]);
         assert_eq!(ids(Some(1), 2).await, [0; 0]);
+    });
+}
+
+#[test]
+fn the_audit_is_filtered_and_its_chain_is_whole() {
+    on_each_store(async |store| {
+        let author = |name: &str| Author {
+            address: Some("192.0.2.1".parse().unwrap()),
+            request_id: Some("r-1".into()),
+            ..Author::from(name)
+        };
+        store.commit(ban("10.0.0.1"), &author("alice")).await.unwrap();
+        store.commit(ban("10.0.0.2"), &author("bob")).await.unwrap();
+        store.commit(unban("10.0.0.1"), &author("bob")).await.unwrap();
+        let ids = async |filter: AuditFilter| {
+            let rows = store.audit(filter, 10).await.unwrap();
+            rows.into_iter().map(|row| row.id).collect::<Vec<_>>()
+        };
+        let all = || AuditFilter::default();
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(ids(AuditFilter { actor: text("bob"), ..all() }).await, [3, 2]);
+        assert_eq!(ids(AuditFilter { kind: text("unban"), ..all() }).await, [3]);
+        assert_eq!(ids(AuditFilter { name: text("10.0.0.1"), before: Some(3), ..all() }).await, [1]);
+        assert_eq!(
+            ids(AuditFilter { since: text("2000-01-01"), until: text("9"), ..all() }).await,
+            [3, 2, 1]
+        );
+        assert_eq!(ids(AuditFilter { until: text("2000-01-01"), ..all() }).await, [0; 0]);
+        let newest = store.audit(all(), 1).await.unwrap().remove(0);
+        assert_eq!(
+            (newest.address.as_deref(), newest.request_id.as_deref()),
+            (Some("192.0.2.1"), Some("r-1"))
+        );
+        let check = store.check_audit(None).await.unwrap();
+        assert_eq!((check.entries, check.faults.len()), (3, 0), "{check:?}");
+        assert_eq!(check.last.map(|last| last.hash), Some(newest.hash));
     });
 }

@@ -2,7 +2,7 @@
 
 use super::support::{ban, everything, keys, on_each_store, put, remove, row, rows_since, unban, until};
 use crate::store::{
-    Change, Changes, DocumentKind, PerDocumentKind, StoreError, StoreTable, TokenRow, Unchanged,
+    AuditFilter, Change, Changes, DocumentKind, PerDocumentKind, StoreError, StoreTable, TokenRow, Unchanged,
 };
 
 fn put_route(name: &str, document: &str) -> Change {
@@ -14,8 +14,8 @@ fn a_change_is_in_the_snapshot_and_the_changes_of_its_seq() {
     on_each_store(async |store| {
         let empty = everything(store).await;
         assert!(empty.ips.is_empty() && empty.documents[DocumentKind::Route].is_empty());
-        let first = store.commit(ban("1.2.3.4"), "test").await.unwrap();
-        let second = store.commit(put_route("a", "{}"), "test").await.unwrap();
+        let first = store.commit(ban("1.2.3.4"), &"test".into()).await.unwrap();
+        let second = store.commit(put_route("a", "{}"), &"test".into()).await.unwrap();
         assert_eq!((first.rows, second.rows), (1, 1));
         assert!(empty.seq < first.seq && first.seq < second.seq);
 
@@ -39,10 +39,10 @@ fn a_change_is_in_the_snapshot_and_the_changes_of_its_seq() {
 #[test]
 fn what_is_gone_is_told_as_gone() {
     on_each_store(async |store| {
-        store.commit(ban("1.2.3.4"), "test").await.unwrap();
-        let before = store.commit(put_route("a", "{}"), "test").await.unwrap().seq;
-        store.commit(unban("1.2.3.4"), "test").await.unwrap();
-        let deleted = store.commit(remove(DocumentKind::Route, "a"), "test").await.unwrap();
+        store.commit(ban("1.2.3.4"), &"test".into()).await.unwrap();
+        let before = store.commit(put_route("a", "{}"), &"test".into()).await.unwrap().seq;
+        store.commit(unban("1.2.3.4"), &"test".into()).await.unwrap();
+        let deleted = store.commit(remove(DocumentKind::Route, "a"), &"test".into()).await.unwrap();
         let Changes::Rows { seq, rows } = store.changes_since(before).await.unwrap() else {
             panic!("a reload")
         };
@@ -57,13 +57,13 @@ fn every_table_is_told_and_only_what_changed_of_it() {
     on_each_store(async |store| {
         let flag = |value: &str| Change::SetFlags { flags: vec![("f".to_owned(), value.to_owned())] };
         let rule = put(DocumentKind::GeoRule, "g", "{}");
-        store.commit(flag("true"), "test").await.unwrap();
-        let before = store.commit(rule, "test").await.unwrap().seq;
+        store.commit(flag("true"), &"test".into()).await.unwrap();
+        let before = store.commit(rule, &"test".into()).await.unwrap().seq;
         let countries = |table: &[u8]| Change::SetCountries { source: "s".to_owned(), table: table.to_vec() };
-        store.commit(countries(&[1; 100_000]), "test").await.unwrap();
-        store.commit(countries(&[2; 100_000]), "test").await.unwrap();
-        store.commit(flag("\"shadow\""), "test").await.unwrap();
-        store.commit(remove(DocumentKind::GeoRule, "g"), "test").await.unwrap();
+        store.commit(countries(&[1; 100_000]), &"test".into()).await.unwrap();
+        store.commit(countries(&[2; 100_000]), &"test".into()).await.unwrap();
+        store.commit(flag("\"shadow\""), &"test".into()).await.unwrap();
+        store.commit(remove(DocumentKind::GeoRule, "g"), &"test".into()).await.unwrap();
         let Changes::Rows { seq, rows } = store.changes_since(before).await.unwrap() else {
             panic!("a reload")
         };
@@ -86,10 +86,10 @@ fn every_table_is_told_and_only_what_changed_of_it() {
 #[test]
 fn nothing_to_do_takes_no_number() {
     on_each_store(async |store| {
-        let seq = store.commit(ban("1.2.3.4"), "test").await.unwrap().seq;
-        let nothing = store.commit(unban("5.6.7.8"), "test").await.unwrap();
+        let seq = store.commit(ban("1.2.3.4"), &"test".into()).await.unwrap().seq;
+        let nothing = store.commit(unban("5.6.7.8"), &"test".into()).await.unwrap();
         assert_eq!((nothing.seq, nothing.rows), (seq, 0));
-        let nothing = store.commit(remove(DocumentKind::Route, "no"), "test").await.unwrap();
+        let nothing = store.commit(remove(DocumentKind::Route, "no"), &"test".into()).await.unwrap();
         assert_eq!((nothing.seq, nothing.rows), (seq, 0));
     });
 }
@@ -108,9 +108,9 @@ fn a_ban_spares_what_is_allowed_at_that_moment() {
             expires_at: None,
             unless_allowed,
         };
-        store.commit(allow("1.2.3.4", Some("2100-01-01 00:00:00.000")), "test").await.unwrap();
-        store.commit(allow("1.2.3.5", Some("2020-01-01 00:00:00.000")), "test").await.unwrap();
-        let rows = async |change| store.commit(change, "test").await.unwrap().rows;
+        store.commit(allow("1.2.3.4", Some("2100-01-01 00:00:00.000")), &"test".into()).await.unwrap();
+        store.commit(allow("1.2.3.5", Some("2020-01-01 00:00:00.000")), &"test".into()).await.unwrap();
+        let rows = async |change| store.commit(change, &"test".into()).await.unwrap().rows;
         assert_eq!(rows(ban("1.2.3.4", true)).await, 0);
         assert_eq!(row(store, "1.2.3.4").await.unwrap().status, "allowed");
         assert_eq!(rows(ban("1.2.3.5", true)).await, 1, "its allowance is over");
@@ -122,7 +122,7 @@ fn a_ban_spares_what_is_allowed_at_that_moment() {
 #[test]
 fn a_second_ban_keeps_when_the_first_was() {
     on_each_store(async |store| {
-        store.commit(ban("1.2.3.4"), "test").await.unwrap();
+        store.commit(ban("1.2.3.4"), &"test".into()).await.unwrap();
         let first = row(store, "1.2.3.4").await.unwrap();
         until("the clock goes on", async || {
             store
@@ -133,7 +133,7 @@ fn a_second_ban_keeps_when_the_first_was() {
                         expires_at: Some("2030-01-01 00:00:00.000".to_owned()),
                         unless_allowed: false,
                     },
-                    "test",
+                    &"test".into(),
                 )
                 .await
                 .unwrap();
@@ -143,7 +143,7 @@ fn a_second_ban_keeps_when_the_first_was() {
             (second.updated_at > first.updated_at).then_some(())
         })
         .await;
-        store.commit(ban("1.2.3.4"), "test").await.unwrap();
+        store.commit(ban("1.2.3.4"), &"test".into()).await.unwrap();
         let third = row(store, "1.2.3.4").await.unwrap();
         assert_eq!((third.reason, third.expires_at), (None, None));
     });
@@ -152,9 +152,9 @@ fn a_second_ban_keeps_when_the_first_was() {
 #[test]
 fn a_route_keeps_when_it_was_made() {
     on_each_store(async |store| {
-        store.commit(put_route("a", "1"), "test").await.unwrap();
+        store.commit(put_route("a", "1"), &"test".into()).await.unwrap();
         let first = everything(store).await.documents[DocumentKind::Route].remove(0);
-        store.commit(put_route("a", "2"), "test").await.unwrap();
+        store.commit(put_route("a", "2"), &"test".into()).await.unwrap();
         let second = everything(store).await.documents[DocumentKind::Route].remove(0);
         assert_eq!((second.document.as_str(), second.created_at), ("2", first.created_at));
     });
@@ -164,11 +164,11 @@ fn a_route_keeps_when_it_was_made() {
 fn documents_of_one_name_are_one_of_each_kind() {
     on_each_store(async |store| {
         for name in ["http", "https"] {
-            store.commit(remove(DocumentKind::Listener, name), "test").await.unwrap();
+            store.commit(remove(DocumentKind::Listener, name), &"test".into()).await.unwrap();
         }
         let before = everything(store).await.seq;
         for kind in DocumentKind::ALL {
-            store.commit(put(kind, "a", kind.name()), "test").await.unwrap();
+            store.commit(put(kind, "a", kind.name()), &"test".into()).await.unwrap();
         }
         let Changes::Rows { rows, .. } = store.changes_since(before).await.unwrap() else {
             panic!("a reload")
@@ -181,7 +181,7 @@ fn documents_of_one_name_are_one_of_each_kind() {
             let only = store.read_tables(&[StoreTable::Documents(kind)]).await.unwrap();
             let found = DocumentKind::ALL.into_iter().filter(|kind| !only.documents[*kind].is_empty());
             assert_eq!(found.collect::<Vec<_>>(), [kind]);
-            store.commit(remove(kind, "a"), "test").await.unwrap();
+            store.commit(remove(kind, "a"), &"test".into()).await.unwrap();
         }
         assert_eq!(everything(store).await.documents, PerDocumentKind::default());
     });
@@ -190,9 +190,9 @@ fn documents_of_one_name_are_one_of_each_kind() {
 #[test]
 fn a_write_may_hang_on_what_nobody_changed() {
     on_each_store(async |store| {
-        store.commit(put(DocumentKind::Backend, "b", "{}"), "test").await.unwrap();
-        let first = store.commit(put_route("a", "{}"), "test").await.unwrap().seq;
-        let second = store.commit(put_route("a", "[]"), "test").await.unwrap().seq;
+        store.commit(put(DocumentKind::Backend, "b", "{}"), &"test".into()).await.unwrap();
+        let first = store.commit(put_route("a", "{}"), &"test".into()).await.unwrap().seq;
+        let second = store.commit(put_route("a", "[]"), &"test".into()).await.unwrap().seq;
         let only_if = |since| {
             const TABLES: &[StoreTable] =
                 &[StoreTable::Documents(DocumentKind::GeoRule), StoreTable::Documents(DocumentKind::Route)];
@@ -201,12 +201,12 @@ fn a_write_may_hang_on_what_nobody_changed() {
         let remove = async |since| {
             let (name, only_if) = ("b".to_owned(), only_if(since));
             let change = Change::DeleteDocument { kind: DocumentKind::Backend, name, only_if };
-            store.commit(change, "test").await.unwrap()
+            store.commit(change, &"test".into()).await.unwrap()
         };
         let put_again = async |since| {
             let (name, document, only_if) = ("b".to_owned(), "[]".to_owned(), only_if(since));
             let change = Change::PutDocument { kind: DocumentKind::Backend, name, document, only_if };
-            store.commit(change, "test").await.unwrap()
+            store.commit(change, &"test".into()).await.unwrap()
         };
         for since in [0, first, second + 1] {
             for nothing in [remove(since).await, put_again(since).await] {
@@ -215,7 +215,7 @@ fn a_write_may_hang_on_what_nobody_changed() {
         }
         assert_eq!(everything(store).await.documents[DocumentKind::Backend][0].document, "{}");
         // Changes of other tables do not matter to the condition.
-        store.commit(put(DocumentKind::Limit, "l", "{}"), "test").await.unwrap();
+        store.commit(put(DocumentKind::Limit, "l", "{}"), &"test".into()).await.unwrap();
         assert_eq!(put_again(second).await.rows, 1);
         assert_eq!(everything(store).await.documents[DocumentKind::Backend][0].document, "[]");
         assert_eq!(remove(second).await.rows, 1);
@@ -230,7 +230,7 @@ fn concurrent_commits_have_numbers_in_their_order() {
             let mut seqs = Vec::new();
             for i in 0..20 {
                 let ip = format!("10.0.{k}.{i}");
-                let seq = store.commit(ban(&ip), "test").await.unwrap().seq;
+                let seq = store.commit(ban(&ip), &"test".into()).await.unwrap().seq;
                 // Once a commit is answered, every reader sees it.
                 let (_, since) = rows_since(store, seq - 1).await;
                 assert!(since.iter().any(|(key, row)| *key == ip && row.is_some()), "{ip}");
@@ -253,7 +253,7 @@ fn who_watches_hears_of_a_commit() {
     on_each_store(async |store| {
         let mut watch = store.watch();
         watch.mark_unchanged();
-        store.commit(ban("1.2.3.4"), "test").await.unwrap();
+        store.commit(ban("1.2.3.4"), &"test".into()).await.unwrap();
         tokio::time::timeout(std::time::Duration::from_secs(20), watch.changed()).await.unwrap().unwrap();
     });
 }
@@ -261,7 +261,7 @@ fn who_watches_hears_of_a_commit() {
 #[test]
 fn a_seq_from_another_world_is_answered_with_a_new_epoch() {
     on_each_store(async |store| {
-        let seq = store.commit(ban("1.2.3.4"), "test").await.unwrap().seq;
+        let seq = store.commit(ban("1.2.3.4"), &"test".into()).await.unwrap().seq;
         let answer = store.changes_since(seq + 1000).await.unwrap();
         assert!(matches!(answer, Changes::Reload { new_epoch: true, .. }), "{answer:?}");
     });
@@ -280,7 +280,7 @@ fn tokens_are_listed_as_added_each_name_once_and_revoked_by_it() {
         };
         let add = async |hash: &str, name: &str, only_new_name| {
             let change = Change::AddToken { token: token(hash, name), only_new_name };
-            store.commit(change, "alice").await.unwrap().rows
+            store.commit(change, &"alice".into()).await.unwrap().rows
         };
         assert_eq!(store.tokens().await, Ok::<_, StoreError>(Vec::new()));
         assert_eq!(add("a", "one", true).await, 1);
@@ -300,11 +300,11 @@ fn tokens_are_listed_as_added_each_name_once_and_revoked_by_it() {
         };
         assert_eq!((&found[1], found[0].last_used_at.as_ref()), (&stored, None));
         let revoke = Change::RevokeTokens { name: "one".to_owned() };
-        assert_eq!(store.commit(revoke.clone(), "alice").await.unwrap().rows, 2);
-        assert_eq!(store.commit(revoke, "alice").await.unwrap().rows, 0);
+        assert_eq!(store.commit(revoke.clone(), &"alice".into()).await.unwrap().rows, 2);
+        assert_eq!(store.commit(revoke, &"alice".into()).await.unwrap().rows, 0);
         assert_eq!(store.tokens().await.unwrap().len(), 1);
-        let told = store.audit(None, 9).await.unwrap();
-        let told: Vec<_> = told.iter().map(|row| (row.target.as_str(), row.to.is_some())).collect();
+        let told = store.audit(AuditFilter::default(), 9).await.unwrap();
+        let told: Vec<_> = told.iter().map(|row| (row.name.as_str(), row.after.is_some())).collect();
         assert_eq!(told, [("one", false), ("one", false), ("two", true), ("one", true), ("one", true)]);
     });
 }

@@ -17,10 +17,11 @@ use crate::api::app_state::AppState;
 use crate::api::endpoints::Endpoints;
 use crate::api::query::{MAX_WAIT_APPLIED, QueryParams};
 use crate::api::wait_applied::{version_as_text, wait_for_goal};
-use crate::auth::{Caller, Role};
+use crate::auth::Role;
 use crate::feed::{TableDigest, TableDigests};
 use crate::gateways::{Applied, Goal};
 use crate::problem::ApiResult;
+use crate::store::Author;
 
 /// The paths here.
 pub fn routes() -> Endpoints {
@@ -102,7 +103,7 @@ fn table_counts(digests: &TableDigests) -> TableCounts {
 /// When a parameter is invalid or the database cannot be read; then nothing was ordered.
 pub async fn refresh(
     State(app): State<AppState>,
-    Extension(caller): Extension<Caller>,
+    Extension(author): Extension<Author>,
     uri: Uri,
 ) -> ApiResult<Json<RefreshAnswer>> {
     let started = Instant::now();
@@ -110,7 +111,7 @@ pub async fn refresh(
     // Before the order, so that the poll answer that carries it asks for the ack.
     let waiter = app.gateways.waiter();
     let (goal, snapshot) = app.feed.refresh().await?;
-    tracing::info!(by = %caller.name, refresh = goal.refresh, version = %goal.version, "refresh ordered");
+    tracing::info!(by = %author.name, refresh = goal.refresh, version = %goal.version, "refresh ordered");
     let applied = wait_for_goal(&app, waiter, goal, within).await;
     let progress = GatewayProgress::new(&app, &goal, &snapshot.tables, applied, started);
     Ok(Json(RefreshAnswer { refresh: goal.refresh, refreshed: table_names(), progress }))

@@ -21,9 +21,9 @@ use crate::api::body;
 use crate::api::endpoints::Endpoints;
 use crate::api::query::QueryParams;
 use crate::api::wait_applied::{PendingWrite, WAIT_APPLIED, WriteResult, version_as_text};
-use crate::auth::{Caller, Role};
+use crate::auth::Role;
 use crate::problem::{ApiResult, Problem, ProblemCode};
-use crate::store::{AuditRow, Change, CheckCounts};
+use crate::store::{AuditRow, Author, Change, CheckCounts};
 use crate::time;
 
 /// The paths here.
@@ -99,8 +99,8 @@ struct LastChange {
 
 impl From<AuditRow> for LastChange {
     fn from(row: AuditRow) -> Self {
-        let (from, to) = (row.from.map(audit::value), row.to.map(audit::value));
-        Self { at: time::sql_to_rfc3339(row.at), by: row.by, from, to }
+        let (from, to) = (row.before.map(audit::value), row.after.map(audit::value));
+        Self { at: time::sql_to_rfc3339(row.at), by: row.actor, from, to }
     }
 }
 
@@ -122,7 +122,7 @@ pub async fn get(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<FlagsA
 /// 400 when the body names an unknown flag or an invalid state; then nothing was changed.
 pub async fn put(
     State(app): State<AppState>,
-    Extension(caller): Extension<Caller>,
+    Extension(author): Extension<Author>,
     request: Request<Body>,
 ) -> ApiResult<Json<FlagsAnswer>> {
     let params = QueryParams::read(request.uri(), &[WAIT_APPLIED])?;
@@ -134,8 +134,8 @@ pub async fn put(
         |(flag, state): (Flag, FlagState)| (flag.name().to_owned(), author::write_state(state).to_string());
     let flags: Vec<_> = set.into_iter().map(text).collect();
     let names: Vec<_> = flags.iter().map(|(name, state)| format!("{name}={state}")).collect();
-    let (_, written) = write.commit(Change::SetFlags { flags }, &caller).await?;
-    tracing::info!(by = %caller.name, version = %written.version, set = names.join(" "), "flags set");
+    let (_, written) = write.commit(Change::SetFlags { flags }, &author).await?;
+    tracing::info!(by = %author.name, version = %written.version, set = names.join(" "), "flags set");
     let snapshot = app.current().await;
     let written = written.applied.is_some().then_some(written);
     Ok(Json(FlagsAnswer { flags: author::write_flags(&snapshot.flags), status: None, written }))

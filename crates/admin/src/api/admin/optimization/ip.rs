@@ -14,10 +14,10 @@ use crate::api::endpoints::Endpoints;
 use crate::api::entry_fields::{self, Expiry, Ttl};
 use crate::api::query::QueryParams;
 use crate::api::wait_applied::{PendingWrite, WAIT_APPLIED, WriteResult};
-use crate::auth::{Caller, Role};
+use crate::auth::Role;
 use crate::feed::RowStatus;
 use crate::problem::{ApiResult, FieldError, Problem, ProblemCode};
-use crate::store::Change;
+use crate::store::{Author, Change};
 use crate::time;
 
 /// The paths here.
@@ -60,7 +60,7 @@ pub struct Banned {
 /// table of bans is full; then nothing was changed.
 pub async fn ban(
     State(app): State<AppState>,
-    Extension(caller): Extension<Caller>,
+    Extension(author): Extension<Author>,
     request: Request<Body>,
 ) -> ApiResult<Json<Banned>> {
     let params = QueryParams::read(request.uri(), &[WAIT_APPLIED])?;
@@ -80,12 +80,12 @@ pub async fn ban(
         expires_at: until.map(time::to_sql),
         unless_allowed: !asked.force,
     };
-    let (committed, written) = write.commit(change, &caller).await?;
+    let (committed, written) = write.commit(change, &author).await?;
     if committed.rows == 0 {
         // Another request has allowed it meanwhile.
         return Err(allowed(&prefix, &ip));
     }
-    tracing::info!(by = %caller.name, version = %written.version, "banned");
+    tracing::info!(by = %author.name, version = %written.version, "banned");
     tracing::debug!(ip, "what was banned");
     Ok(Json(Banned {
         ip,
@@ -168,7 +168,7 @@ pub struct Unbanned {
 /// When the body is invalid, or there is no such ban; then nothing was changed.
 pub async fn unban(
     State(app): State<AppState>,
-    Extension(caller): Extension<Caller>,
+    Extension(author): Extension<Author>,
     request: Request<Body>,
 ) -> ApiResult<Json<Unbanned>> {
     let params = QueryParams::read(request.uri(), &[WAIT_APPLIED])?;
@@ -179,12 +179,12 @@ pub async fn unban(
     let Some(ban) = snapshot.listed(&prefix, RowStatus::Banned) else {
         return Err(not_banned(&AddressStatus::of(&snapshot, &prefix, time::now_seconds())));
     };
-    let (committed, written) = write.commit(Change::Unban { keys: ban.keys }, &caller).await?;
+    let (committed, written) = write.commit(Change::Unban { keys: ban.keys }, &author).await?;
     if committed.rows == 0 {
         // Another request has removed it meanwhile.
         return Err(not_banned(&AddressStatus::of(&*app.current().await, &prefix, time::now_seconds())));
     }
-    tracing::info!(by = %caller.name, version = %written.version, "unbanned");
+    tracing::info!(by = %author.name, version = %written.version, "unbanned");
     tracing::debug!(ip = %prefix, "what was unbanned");
     let now = AddressStatus::of(&*app.current().await, &prefix, time::now_seconds());
     Ok(Json(Unbanned { rows: committed.rows, now, written }))

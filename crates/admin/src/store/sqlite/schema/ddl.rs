@@ -2,6 +2,7 @@
 
 use tidegate_author::FIRST_LISTENERS;
 
+use super::super::audit::MAX_ROWS;
 use super::MOVED;
 use crate::store::{DocumentKind, StoreTable};
 
@@ -12,7 +13,8 @@ use crate::store::{DocumentKind, StoreTable};
 ///
 /// `change_log` holds the raw key; its `tbl` is a table's name, with [`MOVED`] in front where the
 /// next row has another key of the same row, or one of [`RELOAD`](super::RELOAD) and
-/// [`EPOCH`](super::EPOCH).
+/// [`EPOCH`](super::EPOCH). `was` is what a row said before it was updated or deleted, as values in
+/// SQL with commas between them (`quote()` is older than JSON in SQLite).
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS ip_monitor (
   ip TEXT PRIMARY KEY NOT NULL CHECK (typeof(ip) = 'text'),
@@ -36,7 +38,8 @@ CREATE TABLE IF NOT EXISTS geo_countries (
 CREATE TABLE IF NOT EXISTS change_log (
   seq INTEGER PRIMARY KEY AUTOINCREMENT,
   tbl TEXT NOT NULL,
-  key NOT NULL
+  key NOT NULL,
+  was TEXT
 );
 CREATE TABLE IF NOT EXISTS former_rows (
   tbl TEXT NOT NULL,
@@ -144,7 +147,11 @@ CREATE TABLE IF NOT EXISTS audit (
   what TEXT NOT NULL,
   target TEXT NOT NULL,
   was TEXT,
-  became TEXT
+  became TEXT,
+  address TEXT,
+  request_id TEXT,
+  changes INTEGER,
+  hash TEXT
 );
 CREATE INDEX IF NOT EXISTS audit_target ON audit (what, target);
 ";
@@ -219,27 +226,97 @@ pub(super) fn objects() -> impl Iterator<Item = &'static str> {
     StoreTable::ALL.map(StoreTable::name).into_iter().chain(OTHER_OBJECTS)
 }
 
-/// The triggers that write the change log, as (name, text) in the form that SQLite keeps. They
-/// run in the connection of the program that writes, so they use built-in SQL only.
+/// The triggers that write the change log, and those that keep the audit, as (name, text) in the
+/// form that SQLite keeps. They run in the connection of the program that writes, so they use
+/// built-in SQL only.
 pub(super) fn triggers() -> impl Iterator<Item = (String, String)> {
-    StoreTable::ALL.into_iter().flat_map(|table| {
-        let (name, key) = (table.name(), table.key_column());
-        let log = |row: &str| format!("INSERT INTO change_log (tbl, key) VALUES ('{name}', {row}.{key});");
+    let tables = StoreTable::ALL.into_iter().map(|table| LoggedTable {
+        name: table.name(),
+        key: table.key_column(),
+        columns: "",
+        was: former_values(table),
+    });
+    let tokens = LoggedTable {
+        name: TOKENS,
+        key: "hash",
+        // Not when they were last used.
+        columns: " OF hash, name, role, node, expires_at",
+        was: quoted(&["name", "role", "node", "expires_at"]),
+    };
+    tables.chain([tokens]).flat_map(LoggedTable::triggers).chain(audit_triggers())
+}
+
+/// The table of tokens, whose changes are logged for the audit.
+pub(in super::super) const TOKENS: &str = "tokens";
+
+/// Former values of a row's columns, as SQL.
+fn former_values(table: StoreTable) -> String {
+    match table {
+        StoreTable::Ip => quoted(&["status", "reason", "expires_at"]),
+        StoreTable::Flags => quoted(&["value"]),
+        StoreTable::Countries => {
+            format!("{} || ',' || length(OLD.data)", quoted(&["source", "imported_at"]))
+        }
+        // The audit keeps no longer ones either.
+        StoreTable::Documents(_) => "quote(CASE WHEN length(OLD.document) <= 16384 THEN OLD.document ELSE '(' || length(OLD.document) || ' characters)' END)".to_owned(),
+    }
+}
+
+fn quoted(columns: &[&str]) -> String {
+    let quoted: Vec<String> = columns.iter().map(|column| format!("quote(OLD.{column})")).collect();
+    quoted.join(" || ',' || ")
+}
+
+/// A table whose changes are logged.
+struct LoggedTable {
+    name: &'static str,
+    key: &'static str,
+    /// Which columns' updates are logged; empty: all.
+    columns: &'static str,
+    /// Former values, as SQL.
+    was: String,
+}
+
+impl LoggedTable {
+    fn triggers(self) -> [(String, String); 3] {
+        let Self { name, key, columns, was } = self;
         // A key that was changed is followed by a mark and by the new key.
-        let moved = ["", MOVED].map(|mark| {
+        let moved = [("", was.as_str()), (MOVED, "NULL")].map(|(mark, was)| {
             format!(
-                "INSERT INTO change_log (tbl, key) SELECT '{mark}{name}', OLD.{key} WHERE OLD.{key} IS NOT NEW.{key};"
+                "INSERT INTO change_log (tbl, key, was) SELECT '{mark}{name}', OLD.{key}, {was} WHERE OLD.{key} IS NOT NEW.{key};"
             )
         });
+        let update = format!(
+            "INSERT INTO change_log (tbl, key, was) VALUES ('{name}', NEW.{key}, CASE WHEN OLD.{key} IS NEW.{key} THEN {was} END);"
+        );
         [
-            ("inserted", "INSERT", log("NEW")),
-            ("updated", "UPDATE", format!("{} {}", moved.join(" "), log("NEW"))),
-            ("deleted", "DELETE", log("OLD")),
+            (
+                "inserted",
+                "INSERT".to_owned(),
+                format!("INSERT INTO change_log (tbl, key) VALUES ('{name}', NEW.{key});"),
+            ),
+            ("updated", format!("UPDATE{columns}"), format!("{} {update}", moved.join(" "))),
+            (
+                "deleted",
+                "DELETE".to_owned(),
+                format!("INSERT INTO change_log (tbl, key, was) VALUES ('{name}', OLD.{key}, {was});"),
+            ),
         ]
         .map(|(suffix, event, body)| {
             let trigger = format!("{name}_{suffix}");
             let text = format!("CREATE TRIGGER {trigger} AFTER {event} ON {name} BEGIN {body} END");
             (trigger, text)
         })
-    })
+    }
+}
+
+/// Rows of the audit are only added. The oldest are removed when there are too many.
+fn audit_triggers() -> [(String, String); 2] {
+    let refuse = "BEGIN SELECT RAISE(ABORT, 'the audit is only appended to'); END";
+    let kept = format!("WHEN OLD.id > (SELECT max(id) FROM audit) - {MAX_ROWS}");
+    [
+        ("audit_changed", format!("CREATE TRIGGER audit_changed BEFORE UPDATE ON audit {refuse}")),
+        ("audit_removed", format!("CREATE TRIGGER audit_removed BEFORE DELETE ON audit {kept} {refuse}")),
+    ]
+    .map(|(name, text)| (name.to_owned(), text))
 }

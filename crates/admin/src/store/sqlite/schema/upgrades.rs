@@ -2,39 +2,60 @@
 
 use rusqlite::Connection;
 
+use crate::store::sqlite::{audit, meta};
+
 /// The oldest version that can be upgraded.
 pub(super) const OLDEST: i64 = 3;
 
 /// What makes the next version of each, from [`OLDEST`] on.
-const STEPS: [&str; 1] = [FROM_3];
-
-/// Tokens have roles in the place of scopes, which had the same names, and more columns.
-const FROM_3: &str = "
-ALTER TABLE tokens RENAME TO tokens_3;
-CREATE TABLE tokens (
-  hash TEXT PRIMARY KEY NOT NULL,
-  name TEXT NOT NULL,
-  role TEXT NOT NULL,
-  node TEXT,
-  expires_at TEXT,
-  created_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
-  created_by TEXT,
-  last_used_at TEXT
-) WITHOUT ROWID;
-INSERT INTO tokens (hash, name, role, created_at) SELECT hash, name, scope, created_at FROM tokens_3;
-DROP TABLE tokens_3;
-";
+const STEPS: [fn(&Connection) -> rusqlite::Result<()>; 2] = [from_3, from_4];
 
 /// Upgrades a database of version `found`, in the write transaction that `conn` is in.
 pub(super) fn run(conn: &Connection, found: i64) -> rusqlite::Result<()> {
     let done = usize::try_from(found - OLDEST).unwrap_or(STEPS.len());
-    STEPS.iter().skip(done).try_for_each(|step| conn.execute_batch(step))
+    STEPS.iter().skip(done).try_for_each(|step| step(conn))
+}
+
+/// Tokens have roles in the place of scopes, which had the same names, and more columns.
+fn from_3(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch(
+        "ALTER TABLE tokens RENAME TO tokens_3;
+         CREATE TABLE tokens (
+           hash TEXT PRIMARY KEY NOT NULL,
+           name TEXT NOT NULL,
+           role TEXT NOT NULL,
+           node TEXT,
+           expires_at TEXT,
+           created_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+           created_by TEXT,
+           last_used_at TEXT
+         ) WITHOUT ROWID;
+         INSERT INTO tokens (hash, name, role, created_at) SELECT hash, name, scope, created_at FROM tokens_3;
+         DROP TABLE tokens_3;",
+    )
+}
+
+/// The audit has more columns and is a chain; the change log has what rows said before. What other
+/// programs changed before this is not known.
+fn from_4(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch(
+        "ALTER TABLE change_log ADD COLUMN was TEXT;
+         ALTER TABLE audit ADD COLUMN address TEXT;
+         ALTER TABLE audit ADD COLUMN request_id TEXT;
+         ALTER TABLE audit ADD COLUMN changes INTEGER;
+         ALTER TABLE audit ADD COLUMN hash TEXT;",
+    )?;
+    audit::link_all(conn)?;
+    let newest = conn.query_row("SELECT coalesce(max(seq), 0) FROM change_log", [], |row| row.get(0))?;
+    meta::set(conn, meta::AUDITED, newest)
 }
 
 #[cfg(test)]
 pub(super) mod tests {
-    /// Makes a database of version 3 with a token of one of this version.
+    /// Makes a database of version 3 with a token, a change and its audit of one of this version.
     pub(in super::super) const BACK_TO_3: &str = "
+DROP TRIGGER audit_changed;
+DROP TRIGGER audit_removed;
 DROP TABLE tokens;
 CREATE TABLE tokens (
   hash TEXT PRIMARY KEY NOT NULL,
@@ -43,6 +64,25 @@ CREATE TABLE tokens (
   created_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now'))
 ) WITHOUT ROWID;
 INSERT INTO tokens VALUES ('h', 'alice', 'admin', '2026-01-02');
+DROP TABLE audit;
+CREATE TABLE audit (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  at TEXT NOT NULL,
+  who TEXT NOT NULL,
+  what TEXT NOT NULL,
+  target TEXT NOT NULL,
+  was TEXT,
+  became TEXT
+);
+CREATE INDEX audit_target ON audit (what, target);
+INSERT INTO audit VALUES (7, '2026-01-02', 'alice', 'flag', 'f', NULL, 'true'), (8, '2026-01-02', 'alice', 'flag', 'f', 'true', NULL);
+DROP TABLE change_log;
+CREATE TABLE change_log (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  tbl TEXT NOT NULL,
+  key NOT NULL
+);
+INSERT INTO change_log (tbl, key) VALUES ('flags', 'f');
 PRAGMA user_version = 3;
 ";
 }

@@ -56,10 +56,11 @@ fn service() {
     block_on(async {
         let options = Options { ingest_every: Duration::ZERO, ..Options::default() };
         let store = SqliteStore::open(&path, options).unwrap();
+        let author = "test".into();
         for index in from..POSTS {
             open_some(&store, index).await;
             let (address, post) = (address(index), nth(index));
-            let (banned, stored) = tokio::join!(store.commit(ban(&address), "test"), store.append(post));
+            let (banned, stored) = tokio::join!(store.commit(ban(&address), &author), store.append(post));
             assert!(banned.is_ok() && stored.is_ok());
             println!("\nstored {index}");
         }

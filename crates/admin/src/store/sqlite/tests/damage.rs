@@ -40,7 +40,7 @@ async fn a_damaged_table_is_said_until_it_can_be_read_whatever_else_works() {
     let stored = home.store.append(post_of(vec![batch(1, 4, 6)])).await;
     assert!(matches!(stored, Err(StoreError::Damaged(_))), "{stored:?}");
     assert!(matches!(home.store.recording().await, Err(StoreError::Damaged(_))));
-    home.store.commit(ban("1.2.3.4"), "test").await.unwrap();
+    home.store.commit(ban("1.2.3.4"), &"test".into()).await.unwrap();
     let said = [(StoreOperation::Write, "events"), (StoreOperation::Read, "counts of events")];
     assert_eq!(faults(&home), said);
 

@@ -39,11 +39,11 @@ fn a_restore_is_another_world_whose_numbers_go_on() {
     for restore in [restore_by_connection, restore_by_cli] {
         block_on(async {
             let home = test_store();
-            home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
+            home.store.commit(ban("1.1.1.1"), &"test".into()).await.unwrap();
             let saved = home.directory.path().join("saved.db");
             copy(&home.path, &saved);
             for i in 0..10 {
-                home.store.commit(ban(&format!("10.0.0.{i}")), "test").await.unwrap();
+                home.store.commit(ban(&format!("10.0.0.{i}")), &"test".into()).await.unwrap();
             }
             let mut follower = TestFollower::new(&home.store).await;
             let before = follower.seq;
@@ -59,7 +59,7 @@ fn a_restore_is_another_world_whose_numbers_go_on() {
             assert_eq!(follower.has.ips.keys().collect::<Vec<_>>(), ["1.1.1.1"]);
             noticed(&home.store, "earlier state").await;
             // Numbers of now were not used before.
-            assert!(home.store.commit(ban("2.2.2.2"), "test").await.unwrap().seq > before);
+            assert!(home.store.commit(ban("2.2.2.2"), &"test".into()).await.unwrap().seq > before);
             follower.settles(&home).await;
         });
     }
@@ -68,10 +68,10 @@ fn a_restore_is_another_world_whose_numbers_go_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_with_as_many_changes_behind_it_is_seen_too() {
     let home = test_store();
-    home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
+    home.store.commit(ban("1.1.1.1"), &"test".into()).await.unwrap();
     let saved = home.directory.path().join("saved.db");
     copy(&home.path, &saved);
-    home.store.commit(ban("2.2.2.2"), "test").await.unwrap();
+    home.store.commit(ban("2.2.2.2"), &"test".into()).await.unwrap();
     let mut follower = TestFollower::new(&home.store).await;
     restore_by_connection(&home, &saved);
     // The log is as long as before, maybe before the first look.
@@ -84,7 +84,7 @@ async fn a_restore_with_as_many_changes_behind_it_is_seen_too() {
 fn other_database(path: &Path, ip: &str) {
     block_on(async {
         let store = SqliteStore::open(path, Options::default()).unwrap();
-        store.commit(ban(ip), "test").await.unwrap();
+        store.commit(ban(ip), &"test".into()).await.unwrap();
     });
 }
 
@@ -92,7 +92,7 @@ fn other_database(path: &Path, ip: &str) {
 async fn a_replaced_file_is_opened_and_the_old_one_left_alone() {
     let home = test_store();
     for i in 0..10 {
-        home.store.commit(ban(&format!("10.0.0.{i}")), "test").await.unwrap();
+        home.store.commit(ban(&format!("10.0.0.{i}")), &"test".into()).await.unwrap();
     }
     let mut follower = TestFollower::new(&home.store).await;
     let new = home.directory.path().join("new.db");
@@ -105,7 +105,7 @@ async fn a_replaced_file_is_opened_and_the_old_one_left_alone() {
     let old_bytes = std::fs::read(&old).unwrap();
 
     // The first thing that happens may be a write of ours.
-    let seq = home.store.commit(ban("8.8.8.8"), "test").await.unwrap().seq;
+    let seq = home.store.commit(ban("8.8.8.8"), &"test".into()).await.unwrap().seq;
     assert!(seq > follower.seq);
     let (new_epoch, why) = follower.reloads(&home).await;
     assert!(new_epoch, "{why}");
@@ -146,7 +146,7 @@ async fn what_the_old_log_held_goes_with_the_old_file() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replaced_file_is_noticed_without_a_write() {
     let home = test_store();
-    home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
+    home.store.commit(ban("1.1.1.1"), &"test".into()).await.unwrap();
     let mut follower = TestFollower::new(&home.store).await;
     let new = home.directory.path().join("new.db");
     foreign_connection(&new).execute_batch("PRAGMA user_version = 0").unwrap();
@@ -160,7 +160,7 @@ async fn a_replaced_file_is_noticed_without_a_write() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_came_with_the_new_file_is_kept() {
     let home = test_store();
-    home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
+    home.store.commit(ban("1.1.1.1"), &"test".into()).await.unwrap();
     let mut follower = TestFollower::new(&home.store).await;
     let new = home.directory.path().join("new.db");
     let writer = foreign_connection(&new);
@@ -177,29 +177,29 @@ async fn a_log_that_came_with_the_new_file_is_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_file_nothing_is_written_until_it_is_back() {
     let home = test_store();
-    home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
+    home.store.commit(ban("1.1.1.1"), &"test".into()).await.unwrap();
     let away = home.directory.path().join("away.db");
     std::fs::rename(&home.path, &away).unwrap();
-    let refused = home.store.commit(ban("2.2.2.2"), "test").await.unwrap_err();
+    let refused = home.store.commit(ban("2.2.2.2"), &"test".into()).await.unwrap_err();
     assert!(matches!(&refused, StoreError::Failed(why) if why.contains("tidegate.db")), "{refused:?}");
     noticed(&home.store, "nothing can be written").await;
     assert!(!home.path.exists());
     std::fs::rename(&away, &home.path).unwrap();
-    home.store.commit(ban("3.3.3.3"), "test").await.unwrap();
+    home.store.commit(ban("3.3.3.3"), &"test".into()).await.unwrap();
     assert_eq!(keys(&home.store).await, ["1.1.1.1", "3.3.3.3"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_database_is_refused_and_a_good_one_taken_again() {
     let home = test_store();
-    home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
+    home.store.commit(ban("1.1.1.1"), &"test".into()).await.unwrap();
     let mut follower = TestFollower::new(&home.store).await;
     let (good, bad) = (home.directory.path().join("good.db"), home.directory.path().join("bad.db"));
     copy(&home.path, &good);
     std::fs::write(&bad, "this is not a database, however long it may be".repeat(100)).unwrap();
     std::fs::rename(&bad, &home.path).unwrap();
     noticed(&home.store, "cannot be used").await;
-    assert!(home.store.commit(ban("2.2.2.2"), "test").await.is_err());
+    assert!(home.store.commit(ban("2.2.2.2"), &"test".into()).await.is_err());
     std::fs::rename(&good, &home.path).unwrap();
     follower.reloads(&home).await;
     assert_eq!(follower.has.ips.keys().collect::<Vec<_>>(), ["1.1.1.1"]);
@@ -221,7 +221,7 @@ fn a_database_of_another_schema_version_is_refused_and_left_as_it_is() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_service_is_refused_and_may_follow_the_first() {
     let home = test_store();
-    home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
+    home.store.commit(ban("1.1.1.1"), &"test".into()).await.unwrap();
     home.store.append(post_of(vec![batch(1, 1, 3)])).await.unwrap();
     let refused = SqliteStore::open(&home.path, Options::default()).err().unwrap().to_string();
     assert!(refused.contains("another admin service"), "{refused}");
@@ -239,7 +239,7 @@ async fn a_token_is_added_beside_a_service_and_without_one() {
     let add = |path: &std::path::Path, hash: &str| {
         let token = TokenRow { hash: hash.to_owned(), name: hash.to_owned(), ..TokenRow::default() };
         let change = Change::AddToken { token, only_new_name: true };
-        SqliteStore::commit_beside(path, &change, "test").unwrap();
+        SqliteStore::commit_beside(path, &change, &"test".into()).unwrap();
     };
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("new/tidegate.db");

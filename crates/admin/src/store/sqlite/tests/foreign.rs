@@ -145,7 +145,7 @@ async fn a_ban_replaces_every_spelling_and_keeps_the_oldest_date() {
          ('9.9.9.9/32', 'allowed', '2021-01-01 00:00:00'), ('::ffff:9.9.9.9', 'banned', '2020-01-01 00:00:00'),
          ('::ffff:909:909/128', 'banned', '2022-01-01 00:00:00'), ('9.9.9.9/31', 'banned', NULL)";
     foreign_connection(&home.path).execute_batch(insert).unwrap();
-    let done = home.store.commit(ban("9.9.9.9"), "test").await.unwrap();
+    let done = home.store.commit(ban("9.9.9.9"), &"test".into()).await.unwrap();
     assert_eq!(done.rows, 4);
     assert_eq!(keys(&home.store).await, ["9.9.9.9", "9.9.9.9/31"]);
     let row = row(&home.store, "9.9.9.9").await.unwrap();
@@ -153,24 +153,24 @@ async fn a_ban_replaces_every_spelling_and_keeps_the_oldest_date() {
 
     // A spelling that comes back later is found again.
     foreign_connection(&home.path).execute_batch(insert).unwrap();
-    home.store.commit(ban("9.9.9.8/31"), "test").await.unwrap();
-    home.store.commit(ban("9.9.9.9"), "test").await.unwrap();
+    home.store.commit(ban("9.9.9.8/31"), &"test".into()).await.unwrap();
+    home.store.commit(ban("9.9.9.9"), &"test".into()).await.unwrap();
     assert_eq!(keys(&home.store).await, ["9.9.9.8/31", "9.9.9.9"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unban_removes_every_spelling_that_says_banned() {
     let home = test_store();
-    home.store.commit(ban("9.9.9.9"), "test").await.unwrap();
+    home.store.commit(ban("9.9.9.9"), &"test".into()).await.unwrap();
     foreign_connection(&home.path)
         .execute_batch(
             "INSERT INTO ip_monitor (ip, status) VALUES ('9.9.9.9/32', 'allowed'), ('::ffff:9.9.9.9', 'Banned')",
         )
         .unwrap();
-    let done = home.store.commit(unban("9.9.9.9"), "test").await.unwrap();
+    let done = home.store.commit(unban("9.9.9.9"), &"test".into()).await.unwrap();
     assert_eq!((done.rows, keys(&home.store).await), (2, vec!["9.9.9.9/32".to_owned()]));
     let raw = Change::Unban { keys: vec!["not an address".to_owned()] };
-    assert_eq!(home.store.commit(raw, "test").await.unwrap().rows, 0);
+    assert_eq!(home.store.commit(raw, &"test".into()).await.unwrap().rows, 0);
 }
 
 #[test]
@@ -207,7 +207,7 @@ async fn a_trigger_dropped_and_left_between_two_commits_of_ours_is_seen_by_the_s
                  ON CONFLICT (ip) DO UPDATE SET reason = excluded.reason"
             ))
             .unwrap();
-        let seq = home.store.commit(ban("2.2.2.2"), "test").await.unwrap().seq;
+        let seq = home.store.commit(ban("2.2.2.2"), &"test".into()).await.unwrap().seq;
         // No look in between is needed: the commit itself has repaired it.
         until("caught up", async || {
             follower.catch_up(&home.store).await;
@@ -233,7 +233,7 @@ async fn dropped_counts_of_addresses_are_counted_again_from_the_events() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_tables_come_back_empty() {
     let home = test_store();
-    home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
+    home.store.commit(ban("1.1.1.1"), &"test".into()).await.unwrap();
     let mut follower = TestFollower::new(&home.store).await;
     foreign_connection(&home.path)
         .execute_batch("BEGIN; DROP TABLE ip_monitor; DROP TABLE change_log; COMMIT")
@@ -241,19 +241,19 @@ async fn dropped_tables_come_back_empty() {
     noticed(&home.store, "put back: ip_monitor, change_log").await;
     follower.settles(&home).await;
     assert!(follower.has.ips.is_empty());
-    home.store.commit(ban("2.2.2.2"), "test").await.unwrap();
+    home.store.commit(ban("2.2.2.2"), &"test".into()).await.unwrap();
     follower.settles(&home).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_emptied_log_is_another_world() {
     let home = test_store();
-    home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
+    home.store.commit(ban("1.1.1.1"), &"test".into()).await.unwrap();
     let mut follower = TestFollower::new(&home.store).await;
     foreign_connection(&home.path).execute_batch("DELETE FROM change_log").unwrap();
     assert!(follower.reloads(&home).await.0);
     let before = follower.seq;
-    assert!(home.store.commit(ban("2.2.2.2"), "test").await.unwrap().seq > before);
+    assert!(home.store.commit(ban("2.2.2.2"), &"test".into()).await.unwrap().seq > before);
 }
 
 #[test]
@@ -261,13 +261,13 @@ fn vacuum() {
     for (_, run) in PROGRAMS {
         block_on(async {
             let home = test_store();
-            home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
+            home.store.commit(ban("1.1.1.1"), &"test".into()).await.unwrap();
             let mut follower = TestFollower::new(&home.store).await;
             if !run(&home, "VACUUM") {
                 return;
             }
             assert!(!follower.reloads(&home).await.0);
-            home.store.commit(ban("2.2.2.2"), "test").await.unwrap();
+            home.store.commit(ban("2.2.2.2"), &"test".into()).await.unwrap();
             follower.settles(&home).await;
             assert_eq!(follower.has.ips.keys().collect::<Vec<_>>(), ["1.1.1.1", "2.2.2.2"]);
         });
@@ -308,7 +308,7 @@ proptest! {
             for (sql, own_ban, look) in steps {
                 foreign_connection(&home.path).execute_batch(&sql).unwrap();
                 if own_ban {
-                    home.store.commit(ban("1.1.1.1"), "test").await.unwrap();
+                    home.store.commit(ban("1.1.1.1"), &"test".into()).await.unwrap();
                     let spelled: Vec<String> = select_tables(&home.path).ips.into_keys()
                         .filter(|key| key.contains("1.1.1.1")).collect();
                     assert_eq!(spelled, ["1.1.1.1"]);

@@ -153,7 +153,7 @@ async fn the_write_ahead_log_stays_small_while_many_events_are_removed() {
     until("the events are removed", async || {
         let begun = std::time::Instant::now();
         home.store
-            .commit(ban(&format!("10.1.{}.{}", bans.len() / 250, bans.len() % 250)), "test")
+            .commit(ban(&format!("10.1.{}.{}", bans.len() / 250, bans.len() % 250)), &"test".into())
             .await
             .unwrap();
         bans.push(begun.elapsed());
@@ -209,7 +209,7 @@ async fn the_log_keeps_its_newest_row_and_its_numbers() {
     let home = test_store_with(options);
     let mut newest = 0;
     for i in 0..60 {
-        newest = home.store.commit(ban(&format!("10.0.0.{i}")), "test").await.unwrap().seq;
+        newest = home.store.commit(ban(&format!("10.0.0.{i}")), &"test".into()).await.unwrap().seq;
     }
     let rows = "SELECT count(*) FROM change_log";
     until("the log is short", async || (number(&home, rows) <= 11).then_some(())).await;
@@ -217,14 +217,14 @@ async fn the_log_keeps_its_newest_row_and_its_numbers() {
     assert!(matches!(answer, Changes::Reload { new_epoch: false, .. }), "{answer:?}");
     let answer = home.store.changes_since(newest - 5).await.unwrap();
     assert!(matches!(answer, Changes::Rows { ref rows, .. } if rows.ips.len() == 5), "{answer:?}");
-    assert_eq!(home.store.commit(ban("1.1.1.1"), "test").await.unwrap().seq, newest + 1);
+    assert_eq!(home.store.commit(ban("1.1.1.1"), &"test".into()).await.unwrap().seq, newest + 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_keeps_what_is_young() {
     let home = test_store_with(Options { housekeeping_every: OFTEN, log_keep_rows: 1, ..Options::default() });
     for i in 0..20 {
-        home.store.commit(ban(&format!("10.0.0.{i}")), "test").await.unwrap();
+        home.store.commit(ban(&format!("10.0.0.{i}")), &"test".into()).await.unwrap();
     }
     // Two expired bans are added and removed one after the other, so housekeeping has run.
     for (ip, expires_at) in [("2.0.0.1", from_ms(0)), ("2.0.0.2", from_ms(0))] {

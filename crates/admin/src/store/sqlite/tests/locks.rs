@@ -17,8 +17,9 @@ async fn a_transaction_left_open_is_waited_for_then_said() {
     let home = test_store_with(Options { busy_for: Duration::from_millis(300), ..Options::default() });
     let held = foreign_connection(&home.path);
     held.execute_batch("BEGIN IMMEDIATE; INSERT INTO ip_monitor (ip) VALUES ('1.1.1.1')").unwrap();
+    let author = "test".into();
     let (a, b, c) = tokio::join!(
-        home.store.commit(ban("2.2.2.2"), "test"),
+        home.store.commit(ban("2.2.2.2"), &author),
         home.store.append(post_of(vec![batch(1, 1, 3)])),
         home.store.note_malformed(1)
     );
@@ -32,7 +33,7 @@ async fn a_transaction_left_open_is_waited_for_then_said() {
     until("health names the lock", async || home.store.health().locked_for).await;
     held.execute_batch("COMMIT").unwrap();
     until("health is well again", async || home.store.health().locked_for.is_none().then_some(())).await;
-    home.store.commit(ban("2.2.2.2"), "test").await.unwrap();
+    home.store.commit(ban("2.2.2.2"), &"test".into()).await.unwrap();
     assert_eq!(keys(&home.store).await, ["1.1.1.1", "2.2.2.2"]);
     let counts = home.store.recording().await.unwrap();
     assert_eq!((counts.numbered, counts.stored, counts.malformed), (0, 0, 0));
@@ -52,7 +53,8 @@ fn locked_for_a_while(path: &Path) -> impl Future<Output = ()> {
 async fn a_short_foreign_transaction_only_delays() {
     let home = test_store();
     let released = locked_for_a_while(&home.path);
-    let (done, ()) = tokio::join!(home.store.commit(ban("1.1.1.1"), "test"), released);
+    let author = "test".into();
+    let (done, ()) = tokio::join!(home.store.commit(ban("1.1.1.1"), &author), released);
     done.unwrap();
 }
 
@@ -84,7 +86,7 @@ async fn a_ban_goes_before_a_heap_of_events() {
     };
     let bans = async {
         for i in 0..20 {
-            home.store.commit(ban(&format!("10.0.0.{i}")), "test").await.unwrap();
+            home.store.commit(ban(&format!("10.0.0.{i}")), &"test".into()).await.unwrap();
         }
     };
     let (stored, ()) = tokio::join!(posts, bans);
@@ -108,7 +110,7 @@ async fn a_ban_goes_before_a_heap_of_ranges() {
         let mut took = Vec::new();
         for i in 0..50 {
             let begun = std::time::Instant::now();
-            home.store.commit(ban(&format!("10.0.0.{i}")), "test").await.unwrap();
+            home.store.commit(ban(&format!("10.0.0.{i}")), &"test".into()).await.unwrap();
             took.push(begun.elapsed());
         }
         took
@@ -138,12 +140,13 @@ async fn who_waits_when_the_store_ends_is_told() {
     let home = test_store();
     let held = foreign_connection(&home.path);
     held.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let waiting = home.store.commit(ban("1.1.1.1"), "test");
+    let author = "test".into();
+    let waiting = home.store.commit(ban("1.1.1.1"), &author);
     let stop = async {
         tokio::task::yield_now().await;
         home.store.database.stop();
     };
     let (answer, ()) = tokio::join!(waiting, stop);
     assert!(matches!(answer, Err(StoreError::Closed | StoreError::Busy)), "{answer:?}");
-    assert_eq!(home.store.commit(ban("1.1.1.1"), "test").await, Err(StoreError::Closed));
+    assert_eq!(home.store.commit(ban("1.1.1.1"), &"test".into()).await, Err(StoreError::Closed));
 }
