@@ -5,6 +5,7 @@ use std::cell::{Cell, OnceCell};
 
 use serde_bytes::ByteBuf;
 
+use super::layout::MAX_ELEMENTS;
 use super::method::Method;
 use crate::request::Facts;
 
@@ -26,6 +27,9 @@ pub(super) struct ParsedRequest<'r> {
     query: &'r [u8],
     /// The value of each query parameter that some match names, decoded.
     parameters: OnceCell<Vec<Option<Cow<'r, [u8]>>>>,
+    /// The path's first [`MAX_ELEMENTS`] elements. Found once: the client decides how long the path is, and
+    /// the routes how often one of its elements is looked at.
+    first_elements: OnceCell<Vec<&'r [u8]>>,
     /// Bytes that may still be searched; `None`: more would have been needed.
     left: Cell<Option<usize>>,
 }
@@ -44,6 +48,7 @@ impl<'r> ParsedRequest<'r> {
             headers: facts.headers,
             query,
             parameters: OnceCell::new(),
+            first_elements: OnceCell::new(),
             left: Cell::new(Some(MAX_SEARCHED)),
         })
     }
@@ -64,6 +69,12 @@ impl<'r> ParsedRequest<'r> {
     /// The path's elements; `/` has one empty element.
     pub fn elements(&self) -> impl Iterator<Item = &'r [u8]> {
         self.path.get(1..).unwrap_or_default().split(|&b| b == b'/')
+    }
+
+    /// One of the path's first [`MAX_ELEMENTS`] elements.
+    pub fn element(&self, index: usize) -> Option<&'r [u8]> {
+        let first = || self.elements().take(MAX_ELEMENTS).collect();
+        self.first_elements.get_or_init(first).get(index).copied()
     }
 
     /// The value of a header, all its lines joined by `,`, those of `cookie` by `; ` (RFC 9113,

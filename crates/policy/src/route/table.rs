@@ -269,7 +269,7 @@ impl RouteTable {
     }
 
     fn element_passes(&self, test: &ElementTestRow, request: &ParsedRequest<'_>) -> bool {
-        let element = usize::try_from(test.element).ok().and_then(|element| request.elements().nth(element));
+        let element = usize::try_from(test.element).ok().and_then(|element| request.element(element));
         element.is_some_and(|element| self.matches_whole(test.regex, element, request))
     }
 
