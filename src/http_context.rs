@@ -29,7 +29,7 @@ use crate::host::live::{ContextKind, LiveContext};
 use crate::host::{CallToken, Host, HostError};
 use crate::metrics::Count;
 use crate::request::actions::{self, Handled, ResponseEdits};
-use crate::request::bodies::Bodies;
+use crate::request::bodies::{Bodies, Body};
 use crate::request::evaluation::{Evaluated, Evaluation};
 use crate::request::facts::{Declared, RequestFacts};
 use crate::request::outcome::Outcome;
@@ -111,7 +111,7 @@ struct Enforced {
 
 impl<H: Host> HttpContext for RequestContext<H> {
     fn on_http_request_headers(&mut self, _num_headers: usize, end_of_stream: bool) -> Action {
-        self.bodies.request.add(0, end_of_stream);
+        self.bodies.request.begin(end_of_stream);
         self.on_request_headers()
     }
 
@@ -126,7 +126,8 @@ impl<H: Host> HttpContext for RequestContext<H> {
     }
 
     fn on_http_response_headers(&mut self, _num_headers: usize, end_of_stream: bool) -> Action {
-        self.on_response_part(0, end_of_stream);
+        self.bodies.response.begin(end_of_stream);
+        self.note_response_end(end_of_stream);
         self.on_response_headers()
     }
 
@@ -178,6 +179,9 @@ impl<H: Host> Context for RequestContext<H> {
     /// What Envoy answers over HTTP/3 before any filter reaches no callback at all, and
     /// leaves no event.
     fn on_done(&mut self) -> bool {
+        // Envoy may have freed the response's headers if it answered itself while they were held, so they are
+        // not read any more: the attributes say what was sent.
+        self.bodies.response = Body::default();
         self.record();
         true
     }
@@ -283,9 +287,14 @@ impl<H: Host> RequestContext<H> {
         }
     }
 
-    /// A part of the response goes past: its headers, bytes of its body, its trailers.
+    /// A part of the response goes past: bytes of its body, its trailers.
     fn on_response_part(&mut self, bytes: usize, ends: bool) {
         self.bodies.response.add(bytes, ends);
+        self.note_response_end(ends);
+    }
+
+    /// Notes when the response ended, if it did.
+    fn note_response_end(&mut self, ends: bool) {
         if ends && matches!(self.request, RequestState::Decided(DecidedRequest { sent_ns: Some(_), .. })) {
             self.bodies.ended_ns = Some(self.host.monotonic_ns());
         }
@@ -320,8 +329,15 @@ impl<H: Host> RequestContext<H> {
     fn on_stored(&mut self, filter: &Filter<H>, post: InFlight, status: Option<u16>) {
         self.response = ResponseState::Sent { undecided: false };
         recording::finish(filter, &post, status);
-        if let RequestState::Decided(DecidedRequest { timing: Some(timing), .. }) = &mut self.request {
-            timing.recording = self.host.monotonic_ns().saturating_sub(post.since_ns);
+        let waited_ns = self.host.monotonic_ns().saturating_sub(post.since_ns);
+        if let RequestState::Decided(request) = &mut self.request {
+            // The upstream is not what the rest of the response waited for.
+            if !self.bodies.response.has_ended() {
+                request.sent_ns = request.sent_ns.map(|sent| sent.saturating_add(waited_ns));
+            }
+            if let Some(timing) = &mut request.timing {
+                timing.recording = waited_ns;
+            }
         }
         self.pass_response(filter);
         let _ = filter.count_error(self.host.resume_response());

@@ -10,10 +10,17 @@ use super::facts::Declared;
 pub struct Body {
     bytes: u64,
     has_ended: bool,
+    /// Whether it ended with the headers: there is no body, not even an empty one.
+    is_absent: bool,
 }
 
 impl Body {
-    /// A part came. `ends`: nothing follows it.
+    /// The headers came. `ends`: nothing follows them.
+    pub fn begin(&mut self, ends: bool) {
+        (self.has_ended, self.is_absent) = (ends, ends);
+    }
+
+    /// A part of the body, or the trailers came. `ends`: nothing follows it.
     pub fn add(&mut self, bytes: usize, ends: bool) {
         self.bytes = self.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
         self.has_ended |= ends;
@@ -27,12 +34,12 @@ impl Body {
     /// Bytes of the body on the wire, if that is certain: all of it came, and as many bytes as are
     /// declared. Of another one a filter between the gate and the wire may have made more or less (by
     /// compressing it, for example), or something else: what makes a body longer or shorter declares its
-    /// new length, or none. `is_bodiless`: the declared length is of a body that does not come (an answer
+    /// new length, or none; of an empty one a compressor makes some bytes. `is_bodiless`: the declared length is of a body that does not come (an answer
     /// to HEAD, 304).
     pub fn certain(&self, declared: Declared, is_bodiless: bool) -> Option<u64> {
         let is_certain = match declared {
             Declared::Bytes(bytes) => bytes == self.bytes || is_bodiless && self.bytes == 0,
-            Declared::Nothing => self.bytes == 0,
+            Declared::Nothing => self.is_absent,
             Declared::Unreadable => false,
         };
         (self.has_ended && is_certain).then_some(self.bytes)
@@ -63,16 +70,24 @@ mod tests {
 
     fn body(parts: &[usize], has_ended: bool) -> Body {
         let mut body = Body::default();
+        body.begin(false);
         parts.iter().for_each(|part| body.add(*part, false));
         body.add(0, has_ended);
         body
     }
 
     #[test]
+    fn an_empty_body_is_no_absent_one() {
+        let mut absent = Body::default();
+        absent.begin(true);
+        assert_eq!(absent.certain(Declared::Nothing, false), Some(0));
+        assert_eq!(body(&[], true).certain(Declared::Nothing, false), None);
+    }
+
+    #[test]
     fn a_body_that_came_as_declared_is_certain() {
         for (parts, declared, is_bodiless, bytes) in [
-            (&[][..], Declared::Nothing, false, Some(0)),
-            (&[300, 700], Declared::Bytes(1_000), false, Some(1_000)),
+            (&[300, 700][..], Declared::Bytes(1_000), false, Some(1_000)),
             (&[], Declared::Bytes(0), false, Some(0)),
             (&[], Declared::Bytes(1_000), true, Some(0)),
             (&[], Declared::Bytes(1_000), false, None),

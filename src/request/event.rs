@@ -136,7 +136,8 @@ pub fn complete<H: Host>(host: &H, event: &mut TrafficEvent, bodies: &Bodies, de
 }
 
 /// Adds status and bytes of a response that went past the gate as a whole, and is the one that was sent:
-/// its headers are still those of the log, and declare as many bytes. No attribute is needed for that, and
+/// its headers are still those of the log, and declare as many bytes. (A client that left while a filter
+/// nearer to it held them back has got fewer; no callback tells of that.) No attribute is needed for that, and
 /// all headers in one call are cheaper than one attribute. False: the attributes have to say it.
 fn add_whole_response<H: Host>(host: &H, event: &mut TrafficEvent, bodies: &Bodies) -> bool {
     if !bodies.response.has_ended() || event.tunnel {
