@@ -90,7 +90,7 @@ async fn a_route_is_its_namespace_and_name() {
     assert_eq!(listed(&service).await, ["-/http", "team-a/http"]);
     has(
         &service.get("/api/admin/audit").await.ok()["items"][0],
-        json!({"target": "team-b/http", "to": null}),
+        json!({"name": "team-b/http", "after": null}),
     );
 }
 
@@ -148,7 +148,7 @@ async fn what_is_written_as_v1beta1_is_shown_as_v1() {
     let all = service.get("/api/admin/routes").await.ok();
     assert_eq!(each(&all["items"], |route| &route["apiVersion"]), [new; 2]);
     let audit = service.get("/api/admin/audit").await.ok();
-    assert_eq!(audit["items"][0]["to"]["apiVersion"], new);
+    assert_eq!(audit["items"][0]["after"]["apiVersion"], new);
 }
 
 #[tokio::test(flavor = "multi_thread")]

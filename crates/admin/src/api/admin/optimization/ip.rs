@@ -68,7 +68,7 @@ pub async fn ban(
     let asked: BanRequest = body::json(request).await?;
     let (prefix, until) = asked.check()?;
     if !asked.force {
-        check_unprotected(&app, &prefix)?;
+        check_unprotected(&app, &prefix).await?;
     }
     if !app.feed.snapshot().has_room_for(RowStatus::Banned, &prefix) {
         return Err(no_room(&prefix));
@@ -98,13 +98,13 @@ pub async fn ban(
 
 /// Refuses a ban of what nobody should ban by mistake, or of what is allowed, where it would have no
 /// effect.
-fn check_unprotected(app: &AppState, prefix: &Prefix) -> ApiResult<()> {
+async fn check_unprotected(app: &AppState, prefix: &Prefix) -> ApiResult<()> {
     if let Some(protected) = app.protected.overlapping(prefix, &app.gateways) {
         let detail =
             format!("{prefix} has addresses of {protected}: ban smaller blocks, or send \"force\": true");
         return Err(Problem::new(ProblemCode::ProtectedNetwork, detail));
     }
-    let now = AddressStatus::of(&app.feed.snapshot(), prefix, time::now_seconds());
+    let now = AddressStatus::of(&*app.current().await, prefix, time::now_seconds());
     match now.entry {
         Some(entry) if now.status == "allowed" => Err(allowed(prefix, &entry)),
         _ => Ok(()),
