@@ -51,6 +51,11 @@ fn missing() -> Option<&'static str> {
     if !works("docker", &["info"]) {
         return Some("no Docker daemon answers");
     }
+    // Where there is no such file, the engine is on another system.
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo");
+    if mounts.is_ok_and(|mounts| !mounts.contains(" - cgroup")) {
+        return Some("no cgroups are mounted here, without which the engine starts no container");
+    }
     let compose = works("docker", &["compose", "version"]) || works("docker-compose", &["version"]);
     (!compose).then_some("there is neither `docker compose` nor `docker-compose`")
 }
