@@ -1,0 +1,142 @@
+//! Writes through the API or the command line, and who makes them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::tables::{DocumentKind, StoreTable};
+use super::tokens::TokenRow;
+
+/// Condition of a write: no row of `tables` was changed after `since`, by the service or by
+/// another program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unchanged {
+    /// The tables.
+    pub tables: &'static [StoreTable],
+    /// Sequence number of that state.
+    pub since: u64,
+}
+
+/// A write through the API or the command line.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// Ban a prefix. The new row replaces every other row that means the same prefix.
+    Ban {
+        /// Canonical text of the prefix.
+        ip: String,
+        /// Why.
+        reason: Option<String>,
+        /// `YYYY-MM-DD HH:MM:SS.mmm`, UTC; `None`: never.
+        expires_at: Option<String>,
+        /// Write nothing if a row allows exactly this prefix.
+        unless_allowed: bool,
+    },
+    /// Remove every row with status `banned` that means one of these prefixes, in any spelling.
+    Unban {
+        /// Keys of the prefixes, canonical or raw.
+        keys: Vec<String>,
+    },
+    /// Put a prefix on the allow list. The new row replaces every other row that means the same
+    /// prefix, a ban as well.
+    Allow {
+        /// Canonical text of the prefix.
+        ip: String,
+        /// Why.
+        reason: Option<String>,
+        /// `YYYY-MM-DD HH:MM:SS.mmm`, UTC; `None`: never.
+        expires_at: Option<String>,
+    },
+    /// Remove every row with status `allowed` that means one of these prefixes, in any spelling.
+    Disallow {
+        /// Keys of the prefixes, canonical or raw.
+        keys: Vec<String>,
+    },
+    /// Insert or replace a document; `created_at` of an existing row stays.
+    PutDocument {
+        /// Its kind.
+        kind: DocumentKind,
+        /// Its name.
+        name: String,
+        /// The document as JSON.
+        document: String,
+        /// Checked in the same transaction; if it does not hold, nothing is written.
+        only_if: Option<Unchanged>,
+    },
+    /// Remove a document.
+    DeleteDocument {
+        /// Its kind.
+        kind: DocumentKind,
+        /// Its name.
+        name: String,
+        /// Checked in the same transaction; if it does not hold, nothing is written.
+        only_if: Option<Unchanged>,
+    },
+    /// Set these flags, and no others.
+    SetFlags {
+        /// Name and state as JSON.
+        flags: Vec<(String, String)>,
+    },
+    /// Replace the country table.
+    SetCountries {
+        /// What was imported.
+        source: String,
+        /// Bytes of the table, already checked.
+        table: Vec<u8>,
+    },
+    /// Add a token.
+    AddToken {
+        /// The token.
+        token: TokenRow,
+        /// Add nothing if there is a token of its name. A file's token has the name of the one
+        /// that the file held before.
+        only_new_name: bool,
+    },
+    /// Remove all tokens of a name.
+    RevokeTokens {
+        /// The name.
+        name: String,
+    },
+}
+
+/// Who makes a change, as the audit has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Author {
+    /// The token's name, `command line`, or [`SQL`].
+    pub name: Arc<str>,
+    /// Where the request's connection comes from.
+    pub address: Option<IpAddr>,
+    /// The request's `x-request-id`.
+    pub request_id: Option<Arc<str>>,
+}
+
+/// The author of what other programs wrote.
+pub const SQL: &str = "sql";
+
+impl From<&str> for Author {
+    fn from(name: &str) -> Self {
+        Self { name: name.into(), address: None, request_id: None }
+    }
+}
+
+/// Result of a commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Committed {
+    /// Sequence number of the state that includes it.
+    pub seq: u64,
+    /// Rows written or removed; 0 if nothing had to change or the condition did not hold.
+    pub rows: u64,
+}
+
+/// What a restore changed in a table.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct RestoredTable {
+    /// The table's name.
+    pub table: &'static str,
+    /// Rows that only the backup had.
+    pub added: u64,
+    /// Rows that were different.
+    pub changed: u64,
+    /// Rows that the backup did not have.
+    pub removed: u64,
+}
