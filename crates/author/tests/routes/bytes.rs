@@ -79,8 +79,8 @@ fn it_loads_in_steps_with_a_regex_at_a_time() {
         }
     };
     assert_eq!(table.regexes(), 4);
-    // The rules, the regexes, the hostnames, the paths.
-    assert_eq!(steps, 1 + 4 + 1 + 1);
+    // The rules, the regexes, the hostnames, the paths, the templates, the shapes of regexes.
+    assert_eq!(steps, 1 + 4 + 1 + 3);
     search(&table);
     assert!(load.step(1).is_err(), "over");
 }

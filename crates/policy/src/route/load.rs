@@ -61,6 +61,10 @@ struct Rows {
     matches: Vec<Match>,
     regexes: Vec<sparse::DFA<Vec<u8>>>,
     hosts: Option<Trie<HostGroups>>,
+    /// The lists of candidates, of which those of paths come first, then those of templates.
+    candidates: Lists,
+    paths: Option<Trie<Candidates>>,
+    templates: Option<Shapes>,
 }
 
 impl RouteLoad {
@@ -73,9 +77,9 @@ impl RouteLoad {
         Ok(Self { stage: LoadStage::RouteLayout(Box::new(layout)) })
     }
 
-    /// Makes one step; the table when that was the last. The rules with their matches are
-    /// one step, the hostnames are one, the paths, templates and shapes are one, and so are
-    /// `budget` bytes of regexes, rounded up to a whole regex.
+    /// Makes one step; the table when that was the last. One step each: the rules with their
+    /// matches, the hostnames, the paths, the templates, the shapes of regexes, and `budget` bytes
+    /// of regexes, rounded up to a whole regex.
     ///
     /// # Errors
     /// When the bytes are not a route table. There is no further step then.
@@ -87,6 +91,11 @@ impl RouteLoad {
                     rows.take_regexes(budget)?;
                 } else if rows.hosts.is_none() {
                     rows.hosts = Some(hosts(&rows.layout)?);
+                } else if rows.paths.is_none() {
+                    rows.paths = Some(paths(&rows.layout, &mut rows.candidates)?);
+                } else if rows.templates.is_none() {
+                    let templates = shapes(&rows.layout, &rows.layout.templates, &mut rows.candidates)?;
+                    rows.templates = Some(templates);
                 } else {
                     return rows.finish().map(Some);
                 }
@@ -111,7 +120,17 @@ impl Rows {
         }
         check_candidates(&layout)?;
         check_arrivals(&layout)?;
-        Ok(Self { rules, weighted_backends, matches, regexes: Vec::new(), hosts: None, layout })
+        Ok(Self {
+            rules,
+            weighted_backends,
+            matches,
+            regexes: Vec::new(),
+            hosts: None,
+            candidates: Lists::of(layout.candidates.len())?,
+            paths: None,
+            templates: None,
+            layout,
+        })
     }
 
     fn take_regexes(&mut self, budget: usize) -> Result<(), FormatError> {
@@ -127,17 +146,27 @@ impl Rows {
     }
 
     fn finish(self) -> Result<RouteTable, FormatError> {
-        let Self { layout, rules, weighted_backends, matches, regexes, hosts } = self;
-        let mut lists = Lists::of(layout.candidates.len())?;
-        let paths = paths(&layout, &mut lists)?;
-        let templates = shapes(&layout, &layout.templates, &mut lists)?;
-        let regex_shapes = shapes(&layout, &layout.regex_shapes, &mut lists)?;
-        lists.end()?;
+        let Self {
+            layout,
+            rules,
+            weighted_backends,
+            matches,
+            regexes,
+            hosts,
+            mut candidates,
+            paths,
+            templates,
+        } = self;
+        let (Some(hosts), Some(paths), Some(templates)) = (hosts, paths, templates) else {
+            return Err(FormatError::Malformed("a step was left out"));
+        };
+        let regex_shapes = shapes(&layout, &layout.regex_shapes, &mut candidates)?;
+        candidates.end()?;
         Ok(RouteTable {
             rules,
             weighted_backends,
             matches,
-            hosts: hosts.unwrap_or_else(Trie::empty),
+            hosts,
             paths,
             templates,
             regex_shapes,
