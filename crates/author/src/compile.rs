@@ -14,7 +14,7 @@ use super::{Listener, Listeners, MirrorRef, ObjectRef, PathMatch, Route, Rule};
 use error::index_of;
 pub use error::{CompileError, MAX_AUTOMATA};
 use hosts::Ranks;
-use tables::Tables;
+use tables::{RegexTests, Tables};
 use tidegate_policy::codec::encode;
 use tidegate_policy::route::action::{Action, Mirror};
 use tidegate_policy::route::layout::{MatchRow, PathTest, RouteLayout, RuleRow, WeightedBackendRow};
@@ -37,12 +37,19 @@ pub fn compile(
     listeners: &Listeners,
 ) -> Result<Vec<u8>, CompileError> {
     let routes = by_precedence(routes)?;
-    let mut layout = RouteLayout::default();
-    let mut tables = Tables::new(&routes);
     let entries: Vec<_> = routes.iter().flat_map(|route| Entry::of(route, listeners)).collect();
-    let ranks = lay_out_matches(&entries, backends, &mut tables, &mut layout)?;
-    hosts::lay_out(&entries, &ranks, &mut tables, &mut layout)?;
-    tables.finish(&mut layout);
+    let lay_out = |regex_tests| -> Result<RouteLayout, CompileError> {
+        let mut layout = RouteLayout::default();
+        let mut tables = Tables::new(&routes, regex_tests);
+        let ranks = lay_out_matches(&entries, backends, &mut tables, &mut layout)?;
+        hosts::lay_out(&entries, &ranks, &mut tables, &mut layout)?;
+        tables.finish(&mut layout);
+        Ok(layout)
+    };
+    let layout = match lay_out(RegexTests::Elements) {
+        Err(CompileError::TooManyRegexes) => lay_out(RegexTests::Whole)?,
+        layout => layout?,
+    };
     if !layout.can_be_read() {
         return Err(CompileError::TooLarge);
     }

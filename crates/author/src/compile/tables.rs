@@ -27,10 +27,20 @@ pub(super) struct Tables {
     /// The span of the tests of elements by index and regex.
     element_spans: HashMap<Vec<(u32, u32)>, Span>,
     query_names: Vec<ByteBuf>,
+    regex_tests: RegexTests,
+}
+
+/// How the rest of a regex is tested, of paths that have one of its shapes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum RegexTests {
+    /// Element by element where that can be, which is fastest.
+    Elements,
+    /// By the automaton of the whole regex, which can be smaller than those of its elements.
+    Whole,
 }
 
 impl Tables {
-    pub fn new(routes: &[&Route]) -> Self {
+    pub fn new(routes: &[&Route], regex_tests: RegexTests) -> Self {
         let matches = routes.iter().flat_map(|route| &route.rules).flat_map(|rule| &rule.matches);
         let names: BTreeSet<_> =
             matches.flat_map(|wanted| &wanted.query).map(|condition| condition.name.as_bytes()).collect();
@@ -45,6 +55,7 @@ impl Tables {
             element_tests: Vec::new(),
             element_spans: HashMap::new(),
             query_names: names.into_iter().map(|name| ByteBuf::from(name.to_vec())).collect(),
+            regex_tests,
         }
     }
 
@@ -87,8 +98,12 @@ impl Tables {
     pub fn path_test(&mut self, regex: &Regex) -> Result<PathTest, CompileError> {
         match &regex.of_paths().test {
             pattern::PathTest::Elements(tests) if tests.is_empty() => Ok(PathTest::Known),
-            pattern::PathTest::Elements(tests) => Ok(PathTest::Elements(self.element_tests(tests)?)),
-            pattern::PathTest::Whole => Ok(PathTest::Regex(self.regex(regex.automaton())?)),
+            pattern::PathTest::Elements(tests) if self.regex_tests == RegexTests::Elements => {
+                Ok(PathTest::Elements(self.element_tests(tests)?))
+            }
+            pattern::PathTest::Elements(_) | pattern::PathTest::Whole => {
+                Ok(PathTest::Regex(self.regex(regex.automaton())?))
+            }
         }
     }
 

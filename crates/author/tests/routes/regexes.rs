@@ -161,6 +161,20 @@ fn all_routes_together_may_have_so_much_of_regexes() {
 }
 
 #[test]
+fn regexes_are_tested_as_a_whole_where_their_elements_take_too_much() {
+    let pattern = |r: usize| (0..12).map(|element| format!("/{r:04}-{element:02}-[0-9]")).collect::<String>();
+    let each = Regex::compile(&pattern(0)).unwrap().automaton().len();
+    let route = |r: usize| read(&document(&format!("r{r}"), &[], path_rules(&[&pattern(r)])));
+    let routes: Vec<_> = (0..author::MAX_AUTOMATA / each).map(route).collect();
+    let table = table_of(&routes);
+    assert_eq!(table.regexes(), routes.len());
+    let path = pattern(7).replace("[0-9]", "5");
+    let found = |path: &str| table.find(&Facts { path: path.as_bytes(), ..Facts::default() });
+    assert!(found(&path).unwrap().is_some());
+    assert!(found(&path.replace('5', "x")).unwrap().is_none());
+}
+
+#[test]
 fn a_request_that_would_take_too_long_to_place_is_placed_nowhere() {
     let patterns: Vec<String> = (0..64).map(|i| format!("/a/.*{i}x")).collect();
     let rule = |patterns: &[String]| {
