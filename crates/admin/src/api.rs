@@ -159,12 +159,13 @@ async fn count(
     response
 }
 
-/// What is logged of a request: not the caller, and of the path only the pattern, because paths
-/// may contain addresses.
+/// What is logged of a request: of the caller only the token's name, which is put in later, and of the path
+/// only the pattern, because paths may contain addresses.
 fn span(request: &Request) -> Span {
     let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
-    tracing::info_span!("request", method = %request.method(), path, id = id.map(query::shortened))
+    let id = id.map(query::shortened);
+    tracing::info_span!("request", method = %request.method(), path, id, actor = tracing::field::Empty)
 }
 
 fn log_answer(response: &Response, took: Duration, _: &Span) {
@@ -175,8 +176,7 @@ fn log_answer(response: &Response, took: Duration, _: &Span) {
 /// Answers whether the service can do its work; 200 also if it cannot, for a restart would not
 /// help. Whoever has no token is told codes only: details name files.
 async fn alive(State(app): State<AppState>) -> Response {
-    let reasons =
-        admin::optimization::health::own_reasons(&app.feed.health(), &app.store.health(), &app.connections);
+    let reasons = admin::optimization::health::own_reasons(&app.feed.health(), &app.store.health(), &app);
     let body = match reasons.is_empty() {
         true => serde_json::json!({ "status": "ok" }),
         false => {

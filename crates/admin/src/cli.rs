@@ -1,10 +1,13 @@
 //! The command line. Every option of `serve` can also be an environment variable.
 
+mod access;
 mod addresses;
 mod api_args;
 mod api_client;
 mod audit;
 mod backup;
+mod context;
+mod contexts;
 mod explain;
 mod flags;
 mod gateways;
@@ -17,12 +20,18 @@ mod output;
 mod pages;
 mod routes;
 mod serve;
+mod settings;
 mod status;
+mod tls_args;
+mod tls_error;
 mod token;
+mod toml_file;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use settings::{Parsed, Settings};
 
 /// The author in the audit of what commands write into a database.
 const BY: &str = "command line";
@@ -41,6 +50,9 @@ enum Command {
     Init(init::InitArgs),
     /// Run the service until SIGTERM or SIGINT.
     Serve(serve::ServeArgs),
+    /// Print the settings that `serve` would have with these options, as a file for its `--config`,
+    /// and where each comes from.
+    Config(serve::ServeArgs),
     /// Exit with 0 if a service answers that it is alive, otherwise with 1: for health checks
     /// without curl. Needs no token.
     Health(health::HealthArgs),
@@ -78,6 +90,9 @@ enum Command {
     /// Put bans, allow list, documents, flags and countries back from a backup, beside a running service
     /// too, which follows; where there is no database yet, the whole backup becomes it.
     Restore(backup::RestoreArgs),
+    /// Services that the command line knows by a name: address, token and authority.
+    #[command(subcommand)]
+    Context(context::ContextCommand),
     /// Print the completions for a shell: `source <(tidegate completions bash)`.
     Completions(manual::CompletionsArgs),
     /// Write the manual pages.
@@ -98,10 +113,26 @@ enum Command {
     Pages(pages::PagesCommand),
 }
 
+/// Runs the program's command line. Errors are printed on standard error.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args_os().collect();
+    match settings::parse(&args) {
+        Ok(Parsed { cli, settings }) => cli.run(settings.as_ref()),
+        Err(error) => match error.downcast::<clap::Error>() {
+            Ok(error) => error.exit(),
+            Err(error) => failure(&error),
+        },
+    }
+}
+
+fn failure(error: &anyhow::Error) -> ExitCode {
+    eprintln!("tidegate: {error:#}");
+    ExitCode::FAILURE
+}
+
 impl Cli {
-    /// Runs the command. Errors are printed on standard error.
-    #[must_use]
-    pub fn run(self) -> ExitCode {
+    fn run(self, settings: Option<&Settings>) -> ExitCode {
         let done = match self.command {
             Command::Status(api) => block_on(status::status(&api)),
             Command::Recording(api) => block_on(status::recording(&api)),
@@ -118,6 +149,7 @@ impl Cli {
             Command::Warmup(args) => block_on(gateways::warmup(&args)),
             Command::Backup(args) => block_on(backup::backup(&args)),
             Command::Restore(args) => backup::restore(&args),
+            Command::Context(command) => context::run(&command),
             Command::Completions(args) => {
                 manual::completions(&args);
                 Ok(())
@@ -125,6 +157,10 @@ impl Cli {
             Command::Man(args) => manual::man(&args),
             Command::Init(args) => init::run(&args),
             Command::Serve(args) => serve::run(&args),
+            Command::Config(_) => {
+                settings.into_iter().for_each(Settings::print);
+                Ok(())
+            }
             Command::Health(args) => health::run(&args),
             Command::Token(command) => token::run(&command),
             Command::Audit(args) => audit::run(&args),
@@ -134,10 +170,7 @@ impl Cli {
         };
         match done {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("tidegate: {error:#}");
-                ExitCode::FAILURE
-            }
+            Err(error) => failure(&error),
         }
     }
 }

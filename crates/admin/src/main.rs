@@ -2,9 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use tidegate_admin::cli::Cli;
-
 fn main() -> ExitCode {
-    Cli::parse().run()
+    tidegate_admin::cli::main()
 }

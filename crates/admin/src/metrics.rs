@@ -74,6 +74,12 @@ metrics! {
         "open connections; `people` at most 1,024, `gateways` at most 32,768, both fewer if the process may open fewer files";
     CONNECTIONS_CLOSED: Counter "tidegate_admin_connections_closed" ["listener", "reason"]
         "connections that the service closed: `silent`, without a whole request within 10 s; `displaced`, idle and in the place of a new one; `refused`, when there was no room and none could be made. `failed` counts tries to accept one that the system refused: the process may open no more files";
+    TLS_HANDSHAKES_FAILED: Counter "tidegate_admin_tls_handshakes_failed" ["listener"]
+        "handshakes that did not succeed, on listeners with TLS: the client did not trust the certificate, showed none that is trusted, or spoke no TLS";
+    CERTIFICATE_DAYS_LEFT: Gauge "tidegate_admin_certificate_days_left" ["listener"]
+        "days until the certificate of a listener with TLS ends; below 0 once it has";
+    CERTIFICATE_REFUSED: Gauge "tidegate_admin_certificate_refused" ["listener"]
+        "1 while the certificate's files hold something that cannot be used, so that what they held before is";
     FEED_EPOCH: Info "tidegate_admin_feed_epoch" ["epoch"]
         "epoch of the tables: another one after each start, and after the database was restored";
     FEED_SEQ: Gauge "tidegate_admin_feed_seq" []
@@ -332,6 +338,19 @@ impl MetricsPage {
         let family = Family::<Labels, Gauge<u64, AtomicU64>>::default();
         for (at, value) in values {
             let value = u64::try_from(value).unwrap_or(u64::MAX);
+            family.get_or_create(&labels(what, [Cow::Borrowed(at)])).set(value);
+        }
+        self.metric(what, family);
+    }
+
+    /// Adds a gauge with a fractional value and a label.
+    pub fn fractions(
+        &mut self,
+        what: &MetricDeclaration,
+        values: impl IntoIterator<Item = (&'static str, f64)>,
+    ) {
+        let family = Family::<Labels, Gauge<f64, AtomicU64>>::default();
+        for (at, value) in values {
             family.get_or_create(&labels(what, [Cow::Borrowed(at)])).set(value);
         }
         self.metric(what, family);

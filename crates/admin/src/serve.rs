@@ -5,6 +5,7 @@ pub mod connections;
 pub mod limits;
 mod listener;
 mod replaced_gateways;
+pub mod tls;
 mod token_files;
 mod token_uses;
 
@@ -32,6 +33,7 @@ use crate::store::Store;
 use crate::store::sqlite::{Options, SqliteStore};
 use connections::Connections;
 use limits::ConnectionLimits;
+use tls::{Tls, TlsFiles};
 
 pub use token_files::read as token_in_file;
 
@@ -55,6 +57,8 @@ pub struct Config {
     pub tokens: Option<PathBuf>,
     /// Bytes of a table of addresses, at most; entries beyond it have no effect.
     pub table_limit: usize,
+    /// TLS of each listener; `None`: it speaks in the clear.
+    pub tls: PerListener<Option<TlsFiles>>,
 }
 
 /// A running service.
@@ -65,6 +69,7 @@ pub struct Service {
     listeners: [JoinHandle<()>; 2],
     departed: JoinHandle<()>,
     token_uses: JoinHandle<()>,
+    token_files: Option<PathBuf>,
     app: AppState,
     /// While it exists gateways ack at once, so that the delay until changes are enforced is
     /// measured.
@@ -76,7 +81,7 @@ impl Service {
     ///
     /// # Errors
     /// When an address is taken, the database cannot be opened or is used by another service, or
-    /// a token file is invalid.
+    /// a file of tokens or TLS is invalid.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let bind = async |option: &str, address: SocketAddr| {
             TcpListener::bind(address)
@@ -85,6 +90,7 @@ impl Service {
         };
         let people = bind("--listen", config.people).await?;
         let gateways = bind("--gateway-listen", config.gateways).await?;
+        let tls = open_tls(config.tls)?;
         let path = config.db.display().to_string();
         let store = SqliteStore::open(&config.db, config.store).context("--db")?;
         let store: Arc<dyn Store> = Arc::new(store);
@@ -118,8 +124,10 @@ impl Service {
                 people: Connections::new(limits.people),
                 gateways: Connections::new(limits.gateways),
             },
+            tls,
         };
         let asks = app.gateways.waiter();
+        tokio::spawn(tls::follow(app.all_tls(), stopped.clone()));
         let token_uses = tokio::spawn(token_uses::follow(Arc::clone(&app.tokens), stopped.clone()));
         let service = Self {
             people: people.local_addr()?,
@@ -130,17 +138,20 @@ impl Service {
                     people,
                     api::people(app.clone()),
                     Arc::clone(&app.connections.people),
+                    app.tls.people.clone(),
                     stopped.clone(),
                 )),
                 tokio::spawn(listener::listen(
                     gateways,
                     api::data_plane(app.clone()),
                     Arc::clone(&app.connections.gateways),
+                    app.tls.gateways.clone(),
                     stopped,
                 )),
             ],
             departed: tokio::spawn(replaced_gateways::follow(app.gateways.clone(), Arc::clone(&app.store))),
             token_uses,
+            token_files: config.tokens,
             app,
             _asks: asks,
         };
@@ -166,6 +177,18 @@ impl Service {
         &self.app
     }
 
+    /// Reads the files of tokens and TLS again. What is wrong with them is logged, and what was read before
+    /// stays.
+    pub async fn reload(&self) {
+        tls::reload(self.app.all_tls()).await;
+        if let Some(dir) = &self.token_files {
+            match token_files::register(dir, &*self.app.store).await {
+                Ok(()) => self.app.tokens.note_change(),
+                Err(error) => tracing::error!("the tokens that were read before stay: {error:#}"),
+            }
+        }
+    }
+
     /// Ends long polls and waits, finishes all answers under way, and closes the database.
     ///
     /// # Errors
@@ -180,4 +203,12 @@ impl Service {
         drop(self.app);
         Ok(())
     }
+}
+
+fn open_tls(files: PerListener<Option<TlsFiles>>) -> anyhow::Result<PerListener<Option<Arc<Tls>>>> {
+    let open = |option, files: Option<TlsFiles>| files.map(Tls::open).transpose().context(option);
+    Ok(PerListener {
+        people: open("--tls-cert", files.people)?,
+        gateways: open("--gateway-tls-cert", files.gateways)?,
+    })
 }

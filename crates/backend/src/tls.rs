@@ -2,9 +2,10 @@
 //! its certificates.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use axum::extract::connect_info::Connected;
@@ -71,8 +72,22 @@ impl Authority {
     /// # Errors
     /// No certificate can have that name, or the files cannot be written.
     pub fn files(&self, name: &str) -> Result<CertificateFiles> {
+        self.write_files(name, CertificateParams::new([name.to_owned()])?)
+    }
+
+    /// The same, with a certificate that is valid `during` this time.
+    ///
+    /// # Errors
+    /// As [`Self::files`].
+    pub fn files_valid(&self, name: &str, during: Range<SystemTime>) -> Result<CertificateFiles> {
+        let mut params = CertificateParams::new([name.to_owned()])?;
+        (params.not_before, params.not_after) = (during.start.into(), during.end.into());
+        self.write_files(name, params)
+    }
+
+    fn write_files(&self, name: &str, params: CertificateParams) -> Result<CertificateFiles> {
         let key = KeyPair::generate()?;
-        let certificate = CertificateParams::new([name.to_owned()])?.signed_by(&key, &self.issuer)?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
         let file = |ending| self.file.with_file_name(format!("{name}.{ending}"));
         let files = CertificateFiles { certificate: file("crt"), key: file("key") };
         std::fs::write(&files.certificate, certificate.pem())?;

@@ -15,6 +15,7 @@ use crate::gateways::Gateways;
 use crate::metrics::Metrics;
 use crate::protected_networks::ProtectedNetworks;
 use crate::serve::connections::Connections;
+use crate::serve::tls::Tls;
 use crate::store::Store;
 
 /// How long a read waits for the feed to catch up with the database. After that the answer comes
@@ -54,10 +55,12 @@ pub struct AppState {
     pub metrics_page: Arc<tokio::sync::Mutex<Option<CachedPage>>>,
     /// The open connections of both listeners.
     pub connections: PerListener<Arc<Connections>>,
+    /// TLS of both listeners; `None`: in the clear.
+    pub tls: PerListener<Option<Arc<Tls>>>,
 }
 
 /// Something of each listener.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct PerListener<T> {
     /// Of the people's listener.
     pub people: T,
@@ -94,6 +97,11 @@ impl CountryHeaders {
 }
 
 impl AppState {
+    /// The TLS of the listeners that have any.
+    pub fn all_tls(&self) -> Vec<Arc<Tls>> {
+        self.tls.named().into_iter().filter_map(|(_, tls)| tls.clone()).collect()
+    }
+
     /// Returns when the service stops.
     pub async fn stopping(&self) {
         // An error means that the sender is gone, and with it the service.

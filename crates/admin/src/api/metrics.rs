@@ -83,6 +83,19 @@ fn service(page: &mut MetricsPage, app: &AppState) {
     page.gauges(&declared::CONNECTIONS, listeners.map(|(name, of)| (name, of.open())));
     let closed = |why: CloseReason| listeners.map(|(name, of)| ([name, why.name()], of.closed(why)));
     page.counters(&declared::CONNECTIONS_CLOSED, CloseReason::ALL.into_iter().flat_map(closed));
+    certificates(page, app);
+}
+
+fn certificates(page: &mut MetricsPage, app: &AppState) {
+    let with_tls = app.tls.named().map(|(name, tls)| Some((name, tls.as_ref()?.state())));
+    let states = || with_tls.iter().flatten();
+    page.counters(
+        &declared::TLS_HANDSHAKES_FAILED,
+        states().map(|(name, state)| ([*name], state.failed_handshakes)),
+    );
+    page.fractions(&declared::CERTIFICATE_DAYS_LEFT, states().map(|(name, state)| (*name, state.days_left)));
+    let refused = states().map(|(name, state)| (*name, usize::from(state.refused.is_some())));
+    page.gauges(&declared::CERTIFICATE_REFUSED, refused);
 }
 
 fn feed(page: &mut MetricsPage, snapshot: &Snapshot, stopped: bool) {

@@ -9,6 +9,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tidegate_policy::wire::sync::{GATEWAY_HEADER, Gateway};
 use tower_http::request_id::RequestId;
+use tracing::Span;
 
 use super::known_tokens::{FoundToken, Tokens};
 use super::{Role, RoleTable};
@@ -64,6 +65,7 @@ pub async fn require_role(
                 request_id: request_id(&request),
             };
             drop(token);
+            Span::current().record("actor", &*author.name);
             request.extensions_mut().insert(author);
             Ok(next.run(request).await)
         }

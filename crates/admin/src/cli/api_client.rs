@@ -2,19 +2,21 @@
 
 use std::fmt::Display;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
 use reqwest::header::HeaderValue;
 use reqwest::redirect::Policy;
-use reqwest::{Client, Method, Response, StatusCode, Url};
+use reqwest::{Certificate, Client, Method, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
+use tokio_rustls::rustls::crypto::ring;
 
-/// Environment variable with the token. It is not an option, because other users of the machine
-/// can see command lines.
-const TOKEN: &str = "TIDEGATE_TOKEN";
+pub use super::access::AccessArgs;
+use super::access::Service;
+use super::tls_error;
+
 /// How long connecting may take.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// How long an answer may take: the service itself gives up after 60 s.
@@ -26,46 +28,6 @@ const MAX_ANSWER: usize = 256 << 20;
 /// Characters of an unexpected answer that are printed.
 const MAX_REPEATED: usize = 120;
 
-/// Address of the service, and the token.
-#[derive(clap::Args, Debug)]
-pub struct AccessArgs {
-    /// Where the service listens for people (`tidegate serve --listen`).
-    #[arg(
-        long,
-        env = "TIDEGATE_SERVER",
-        value_name = "URL",
-        default_value = "http://127.0.0.1:9070",
-        value_parser = server
-    )]
-    pub server: String,
-    #[command(flatten)]
-    pub token: TokenArg,
-}
-
-/// The token.
-#[derive(clap::Args, Clone, Debug)]
-pub struct TokenArg {
-    /// A file with a token; without it the token is taken from
-    /// the environment variable TIDEGATE_TOKEN.
-    #[arg(long, env = "TIDEGATE_TOKEN_FILE", value_name = "PATH")]
-    token_file: Option<PathBuf>,
-}
-
-/// A URL without a trailing slash.
-pub fn server(text: &str) -> Result<String, String> {
-    let wanted = "write http://HOST:PORT, like http://127.0.0.1:9070";
-    let url: Url = text.parse().map_err(|_| wanted.to_owned())?;
-    if url.scheme() == "https" {
-        return Err("the service has no TLS: reach it through a tunnel, like \
-             `ssh -L 9070:127.0.0.1:9070 HOST`, and write http://127.0.0.1:9070"
-            .to_owned());
-    }
-    if url.scheme() != "http" || !url.username().is_empty() || url.query().is_some() {
-        return Err(wanted.to_owned());
-    }
-    Ok(text.trim_end_matches('/').to_owned())
-}
-
 /// The service's API.
 pub struct ApiClient {
     client: Client,
@@ -73,14 +35,28 @@ pub struct ApiClient {
     authorization: HeaderValue,
 }
 
-/// A client without redirects and proxies.
-pub fn http_client(timeout: Duration) -> reqwest::Result<Client> {
-    Client::builder()
-        .connect_timeout(CONNECT_TIME)
-        .timeout(timeout)
-        .redirect(Policy::none())
-        .no_proxy()
-        .build()
+/// A client without redirects and proxies, which trusts only whom it must for `service`.
+///
+/// # Errors
+/// When the file of authorities cannot be read, or has no certificate.
+pub fn http_client(service: &Service, timeout: Duration) -> anyhow::Result<Client> {
+    // An error means that there is one already.
+    let _ = ring::default_provider().install_default();
+    let client =
+        Client::builder().connect_timeout(CONNECT_TIME).timeout(timeout).redirect(Policy::none()).no_proxy();
+    let client = match &service.ca_file {
+        Some(path) => client.tls_certs_only(authorities(path)?),
+        // Reading the system's authorities takes longer than the rest of the command.
+        None if service.url.starts_with("http:") => client.tls_certs_only([]),
+        None => client,
+    };
+    client.build().context("set up the HTTP client")
+}
+
+fn authorities(path: &Path) -> anyhow::Result<Vec<Certificate>> {
+    let pem = std::fs::read(path).with_context(|| format!("--ca: cannot read {}", path.display()))?;
+    let found = Certificate::from_pem_bundle(&pem).ok().filter(|found| !found.is_empty());
+    found.with_context(|| format!("--ca: {} has no certificate in PEM", path.display()))
 }
 
 /// Why a request had no usable answer.
@@ -159,14 +135,18 @@ impl ApiClient {
     /// # Errors
     /// When there is no token, or it is invalid.
     pub fn new(access: &AccessArgs) -> anyhow::Result<Self> {
-        let token = token(&access.token)?;
+        let (service, token) = access.resolve()?;
+        Self::of(&service, &token)
+    }
+
+    fn of(service: &Service, token: &str) -> anyhow::Result<Self> {
         let mut authorization = HeaderValue::try_from(format!("Bearer {token}"))
             .ok()
             .filter(|_| !token.is_empty())
             .context("the token is empty, or has characters that no token has")?;
         authorization.set_sensitive(true);
-        let client = http_client(ANSWER_TIME).context("set up the HTTP client")?;
-        Ok(Self { client, server: access.server.clone(), authorization })
+        let client = http_client(service, ANSWER_TIME)?;
+        Ok(Self { client, server: service.url.clone(), authorization })
     }
 
     /// Requests `target`, a path with its query, and returns the JSON of a 200.
@@ -259,17 +239,7 @@ impl ApiClient {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> RequestError {
-        let (server, why) = (&self.server, innermost(error));
-        RequestError::Unreachable(if error.is_connect() {
-            format!(
-                "nobody answers at {server} ({why}): start the service with `tidegate serve`, the local stack \
-                 with `cargo xtask up --detach`, or say with --server where it is"
-            )
-        } else if error.is_timeout() {
-            format!("{server} did not answer in {} s", ANSWER_TIME.as_secs())
-        } else {
-            format!("{server} broke the connection: {why}")
-        })
+        RequestError::Unreachable(unreachable(&self.server, error))
     }
 
     /// The problem in the answer, or that the answer is not the service's.
@@ -297,16 +267,23 @@ impl ApiClient {
     }
 }
 
-fn token(access: &TokenArg) -> anyhow::Result<String> {
-    let text = match &access.token_file {
-        Some(path) => std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read the token in {}", path.display()))?,
-        None => std::env::var(TOKEN).ok().context(
-            "no token: name a file with --token-file (of the local stack: target/up/token), or set \
-             TIDEGATE_TOKEN; `tidegate token create --role admin` makes one",
-        )?,
-    };
-    Ok(text.trim().to_owned())
+/// Why there was no answer from `server`, and what to do about it.
+pub fn unreachable(server: &str, error: &reqwest::Error) -> String {
+    if let Some(why) = tls_error::explained(error) {
+        return format!("{server}: {why}");
+    }
+    let why = innermost(error);
+    if error.is_connect() {
+        format!(
+            "nobody answers at {server} ({why}): start the service with `tidegate serve`, the local stack with `cargo \
+             xtask up --detach`, or say with --server where it is"
+        )
+    } else if error.is_timeout() {
+        format!("{server} did not answer in time")
+    } else {
+        let hint = if server.starts_with("http:") { "; if it has TLS, write https://" } else { "" };
+        format!("{server} broke the connection: {why}{hint}")
+    }
 }
 
 /// The innermost cause of an error: the outer ones only repeat what was tried.
@@ -326,29 +303,10 @@ mod tests {
     use super::*;
     use crate::problem::{Problem, ProblemCode};
 
-    #[test]
-    fn an_address_is_http_and_nothing_else() {
-        for (text, taken) in [
-            ("http://127.0.0.1:9070", "http://127.0.0.1:9070"),
-            ("http://[::1]:9070/", "http://[::1]:9070"),
-            ("http://proxy/tidegate/", "http://proxy/tidegate"),
-        ] {
-            assert_eq!(server(text).as_deref(), Ok(taken));
-        }
-        for wrong in ["", "127.0.0.1:9070", "http://", "ftp://h:1", "http://me:secret@h:1", "http://h:1/?a=b"]
-        {
-            assert!(server(wrong).unwrap_err().contains("http://HOST:PORT"), "{wrong}");
-        }
-        assert!(server("https://h:1").unwrap_err().contains("tunnel"));
-    }
-
     /// The error that the command line reads from an answer.
     async fn understood(answer: axum::response::Response) -> RequestError {
-        let token = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(token.path(), "t").unwrap();
-        let server = "http://127.0.0.1:1".to_owned();
-        let access = AccessArgs { server, token: TokenArg { token_file: Some(token.path().to_owned()) } };
-        let service = ApiClient::new(&access).unwrap();
+        let service = Service { url: "http://127.0.0.1:1".to_owned(), ca_file: None };
+        let service = ApiClient::of(&service, "t").unwrap();
         let (head, body) = answer.into_parts();
         service.refusal(head.status, &body.collect().await.unwrap().to_bytes())
     }

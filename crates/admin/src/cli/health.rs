@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{anyhow, ensure};
 use reqwest::StatusCode;
 
+use super::access::ServiceArgs;
 use super::api_client;
 
 /// How long the command may take: health checks come every few seconds.
@@ -13,15 +14,8 @@ const ANSWER_TIME: Duration = Duration::from_secs(4);
 /// Options of `tidegate health`.
 #[derive(clap::Args, Debug)]
 pub struct HealthArgs {
-    /// Where the service listens, for people or for gateways.
-    #[arg(
-        long,
-        env = "TIDEGATE_SERVER",
-        value_name = "URL",
-        default_value = "http://127.0.0.1:9070",
-        value_parser = api_client::server
-    )]
-    server: String,
+    #[command(flatten)]
+    service: ServiceArgs,
 }
 
 /// Sends one request.
@@ -30,10 +24,11 @@ pub struct HealthArgs {
 /// When there is no answer within 4 s, or another status than 200.
 pub fn run(args: &HealthArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let uri = format!("{}/api/health", args.server);
+    let service = args.service.service()?;
+    let uri = format!("{}/api/health", service.url);
     runtime.block_on(async {
-        let answer = api_client::http_client(ANSWER_TIME)?.get(&uri).send().await;
-        let answer = answer.with_context(|| format!("nobody answers at {uri}"))?;
+        let answer = api_client::http_client(&service, ANSWER_TIME)?.get(&uri).send().await;
+        let answer = answer.map_err(|error| anyhow!(api_client::unreachable(&uri, &error)))?;
         ensure!(answer.status() == StatusCode::OK, "{uri} answered {}", answer.status());
         Ok(())
     })
@@ -61,7 +56,7 @@ mod tests {
     }
 
     fn health(address: SocketAddr) -> anyhow::Result<()> {
-        run(&HealthArgs { server: format!("http://{address}") })
+        run(&HealthArgs { service: ServiceArgs::of(format!("http://{address}")) })
     }
 
     #[test]

@@ -8,13 +8,20 @@ use tidegate_policy::address::Prefix;
 use tidegate_policy::codec::MAX_BAN_BASE;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::logging;
+use super::logging::{self, LogFilter};
+use super::tls_args::TlsArgs;
+use super::{Command, settings};
 use crate::serve::{Config, Service, limits};
 use crate::store::sqlite::Options;
 
 /// Options of `tidegate serve`.
 #[derive(clap::Args, Debug)]
 pub struct ServeArgs {
+    /// A file with settings that count where neither the command line nor the environment says
+    /// otherwise: TOML, with the options' names (`gateway_listen = "127.0.0.1:9071"`). `tidegate
+    /// config` prints them all.
+    #[arg(long = "config", env = "TIDEGATE_SERVE_CONFIG", value_name = "PATH")]
+    serve_config: Option<PathBuf>,
     /// The database, a SQLite file; it is created if it does not exist.
     #[arg(long, env = "TIDEGATE_DB", value_name = "PATH", default_value = "tidegate.db")]
     db: PathBuf,
@@ -24,10 +31,17 @@ pub struct ServeArgs {
     /// Address for gateways: tables and events (tokens of the role `gateway`).
     #[arg(long, env = "TIDEGATE_GATEWAY_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:9071")]
     gateway_listen: SocketAddr,
-    /// Allow addresses other than loopback. There is no TLS: whoever can read the network can
-    /// read the tokens.
-    #[arg(long, env = "TIDEGATE_ALLOW_PUBLIC", value_parser = clap::builder::FalseyValueParser::new())]
-    allow_public: bool,
+    /// Allow listeners without TLS at addresses other than loopback: whoever can read the network
+    /// there can read the tokens.
+    #[arg(
+        long,
+        alias = "allow-public",
+        env = "TIDEGATE_INSECURE_LISTEN",
+        value_parser = clap::builder::FalseyValueParser::new()
+    )]
+    insecure_listen: bool,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// Bytes that events may take in the database; beyond that the oldest are removed. Bans, routes
     /// and the log of their changes come on top.
     #[arg(long, env = "TIDEGATE_EVENTS_MAX_BYTES", value_name = "BYTES", default_value_t = Options::default().events_max_bytes)]
@@ -52,18 +66,23 @@ pub struct ServeArgs {
     log: String,
 }
 
-/// Runs the service until SIGTERM or SIGINT.
+/// Runs the service until SIGTERM or SIGINT; SIGHUP makes it read its files again.
 ///
 /// # Errors
-/// When it cannot start: an address is taken, another service has the database, a token is
-/// invalid.
+/// When it cannot start: an address is taken, another service has the database, a token or a
+/// certificate is invalid.
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
-    logging::init(args.log_format, &args.log)?;
-    for (option, address) in [("--listen", args.listen), ("--gateway-listen", args.gateway_listen)] {
-        let public = !address.ip().is_loopback();
+    let log = logging::init(args.log_format, &args.log)?;
+    let tls = args.tls.files()?;
+    for (option, address, has_tls) in [
+        ("--listen", args.listen, tls.people.is_some()),
+        ("--gateway-listen", args.gateway_listen, tls.gateways.is_some()),
+    ] {
         anyhow::ensure!(
-            args.allow_public || !public,
-            "{option} {address} is not loopback, and there is no TLS; add --allow-public if that network is trusted"
+            has_tls || args.insecure_listen || address.ip().is_loopback(),
+            "{option} {address} is not loopback, and has no TLS; give it a certificate (`--{}tls-cert` and \
+             `--{0}tls-key`), or add --insecure-listen if that network is trusted",
+            option.trim_start_matches("--").trim_end_matches("listen")
         );
     }
     let config = Config {
@@ -75,6 +94,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         protect: args.protect.clone(),
         tokens: args.tokens.clone(),
         table_limit: MAX_BAN_BASE,
+        tls,
     };
     limits::raise_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -82,6 +102,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         // The signal handlers are installed before the service starts: a signal during the start
         // stops it, too.
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut hangup = signal(SignalKind::hangup())?;
         // At a limit on the size of files a write fails, which health says. Without a handler the
         // signal would end the process.
         let _file_size = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
@@ -90,13 +111,35 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
             _ = term.recv() => return Ok(()),
             _ = int.recv() => return Ok(()),
         };
-        let name = tokio::select! {
-            _ = term.recv() => "SIGTERM",
-            _ = int.recv() => "SIGINT",
+        let name = loop {
+            tokio::select! {
+                _ = term.recv() => break "SIGTERM",
+                _ = int.recv() => break "SIGINT",
+                _ = hangup.recv() => {
+                    tracing::info!(signal = "SIGHUP", "reading files again");
+                    if let Err(error) = args.log_again(&log) {
+                        tracing::error!("what is logged stays as it was: {error:#}");
+                    }
+                    service.reload().await;
+                }
+            }
         };
         tracing::info!(signal = name, "stopping");
         service.stop().await.context("stop")?;
         tracing::info!("stopped");
         Ok(())
     })
+}
+
+impl ServeArgs {
+    /// Reads the settings again, and logs what they say by now.
+    fn log_again(&self, log: &LogFilter) -> anyhow::Result<()> {
+        let args: Vec<_> = std::env::args_os().collect();
+        let Command::Serve(again) = settings::parse(&args)?.cli.command else { return Ok(()) };
+        log.set(&again.log)?;
+        if format!("{:?}", Self { log: self.log.clone(), ..again }) != format!("{self:?}") {
+            tracing::warn!("settings besides `log` have changed: they count from the next start on");
+        }
+        Ok(())
+    }
 }

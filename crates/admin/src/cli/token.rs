@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tidegate_policy::wire::sync::Gateway;
 
 use super::BY;
-use super::api_client::{self, AccessArgs, ApiClient, RequestError, TokenArg};
+use super::api_client::{AccessArgs, ApiClient, RequestError};
 use crate::auth::{self, Role};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Change, TokenRow};
@@ -46,15 +46,13 @@ pub enum TokenCommand {
 /// Where the tokens are: a database, unless a service is named.
 #[derive(clap::Args, Debug)]
 pub struct PlaceArgs {
-    /// The database, a SQLite file; it is created if it does not exist. [env: TIDEGATE_DB=]
-    /// [default: tidegate.db]
+    /// The database, a SQLite file; it is created if it does not exist. Without it the API of the
+    /// service is used that --server or a context names; where nothing names one, this counts
+    /// after all. [env: TIDEGATE_DB=] [default: tidegate.db]
     #[arg(long = "db", value_name = "PATH")]
     db: Option<PathBuf>,
-    /// A running service, whose API is used unless --db is given.
-    #[arg(long, env = "TIDEGATE_SERVER", value_name = "URL", value_parser = api_client::server)]
-    server: Option<String>,
     #[command(flatten)]
-    token: TokenArg,
+    access: AccessArgs,
 }
 
 /// A token to be created.
@@ -145,9 +143,10 @@ pub fn run(command: &TokenCommand) -> anyhow::Result<()> {
 impl PlaceArgs {
     /// The service, if one is named.
     pub fn service(&self) -> anyhow::Result<Option<ApiClient>> {
-        let server = self.server.as_ref().filter(|_| self.db.is_none());
-        let access = server.map(|server| AccessArgs { server: server.clone(), token: self.token.clone() });
-        access.as_ref().map(ApiClient::new).transpose()
+        if self.db.is_some() || !self.access.is_given()? {
+            return Ok(None);
+        }
+        ApiClient::new(&self.access).map(Some)
     }
 
     /// The database, if no service is named.

@@ -1,5 +1,6 @@
-//! One listener: HTTP/1 and HTTP/2 (prior knowledge) on the same port, with limits on connections
-//! ([`Connections`]) and header time. It is stopped without cutting off answers.
+//! One listener: HTTP/1 and HTTP/2 (prior knowledge, or as agreed by TLS) on the same port, with
+//! limits on connections ([`Connections`]) and header time. It is stopped without cutting off
+//! answers.
 
 use std::io::{Error, ErrorKind};
 use std::sync::Arc;
@@ -11,12 +12,14 @@ use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::connections::{CloseReason, Connections, Place};
+use super::connections::{CloseReason, Connections, OpenConnection, Place};
+use super::tls::Tls;
 
 /// How long the head of a later request may take, including the wait for it.
 const HEAD_TIME: Duration = Duration::from_secs(90);
@@ -29,23 +32,35 @@ const DRAIN_TIME: Duration = Duration::from_secs(4);
 /// After a connection could not be accepted, until the next try.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
-/// Serves `router` on `listener` until `stop` is true, then finishes the answers under way, for
-/// at most 4 s.
+/// What a listener serves, and how.
+struct Serving {
+    router: Router,
+    server: auto::Builder<TokioExecutor>,
+    /// `None`: in the clear.
+    tls: Option<Arc<Tls>>,
+    stop: watch::Receiver<bool>,
+}
+
+/// Serves `router` on `listener`, with `tls` if there is any, until `stop` is true, then finishes the
+/// answers under way, for at most 4 s.
 pub async fn listen(
     listener: TcpListener,
     router: Router,
     connections: Arc<Connections>,
+    tls: Option<Arc<Tls>>,
     mut stop: watch::Receiver<bool>,
 ) {
     let open = GracefulShutdown::new();
-    let server = server();
+    let serving = Arc::new(Serving { router, server: server(), tls, stop: stop.clone() });
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener, &connections) => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
         };
         match accepted {
-            Ok(Some((stream, place))) => connection(&server, &open, stream, place, router.clone()),
+            Ok(Some((stream, place))) => {
+                tokio::spawn(connection(Arc::clone(&serving), stream, place, open.watcher()));
+            }
             Ok(None) => {}
             // It was closed before it was accepted.
             Err(error) if is_its_own(&error) => tracing::debug!(%error, "a connection broke off"),
@@ -99,38 +114,52 @@ fn server() -> auto::Builder<TokioExecutor> {
     server
 }
 
-fn connection(
-    server: &auto::Builder<TokioExecutor>,
-    open: &GracefulShutdown,
-    stream: TcpStream,
-    place: Place,
-    router: Router,
-) {
-    let router = TowerToHyperService::new(router);
-    let this = Arc::clone(&place.connection);
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        let guard = this.request();
-        request.extensions_mut().insert(Arc::clone(&this));
-        let answer = router.call(request);
-        async move {
-            let answer = answer.await;
-            drop(guard);
-            answer
+/// One connection, until it ends or is closed to make room. A handshake counts within the time for the
+/// first head.
+async fn connection(serving: Arc<Serving>, stream: TcpStream, place: Place, open: Watcher) {
+    tokio::select! {
+        () = serving.begin(stream, &place.connection, open) => {}
+        () = place.connection.displaced() => {}
+        () = place.is_silent() => place.count(CloseReason::Silent),
+    }
+}
+
+impl Serving {
+    async fn begin(&self, stream: TcpStream, connection: &Arc<OpenConnection>, open: Watcher) {
+        let Some(tls) = &self.tls else { return self.serve(stream, connection, open).await };
+        let mut stop = self.stop.clone();
+        let shaken = tokio::select! {
+            shaken = tls.accept(stream) => shaken,
+            // Nothing was asked yet.
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        match shaken {
+            Ok(stream) => self.serve(stream, connection, open).await,
+            Err(error) => tracing::debug!(%error, "a handshake failed"),
         }
-    });
-    let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
-    let watched = open.watch(connection);
-    tokio::spawn(async move {
-        tokio::select! {
-            ended = watched => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection ended badly");
-                }
+    }
+
+    async fn serve<S>(&self, stream: S, connection: &Arc<OpenConnection>, open: Watcher)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let router = TowerToHyperService::new(self.router.clone());
+        let this = Arc::clone(connection);
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let guard = this.request();
+            request.extensions_mut().insert(Arc::clone(&this));
+            let answer = router.call(request);
+            async move {
+                let answer = answer.await;
+                drop(guard);
+                answer
             }
-            () = place.connection.displaced() => {}
-            () = place.is_silent() => place.count(CloseReason::Silent),
+        });
+        let served = self.server.serve_connection(TokioIo::new(stream), service).into_owned();
+        if let Err(error) = open.watch(served).await {
+            tracing::debug!(%error, "a connection ended badly");
         }
-    });
+    }
 }
 
 #[cfg(test)]
@@ -163,7 +192,7 @@ mod tests {
         let (_keep, stop) = watch::channel(false);
         let router = Router::new().route("/", get(|| async { "here" }));
         let connections = Connections::with_head_time(9, Duration::from_millis(500));
-        tokio::spawn(listen(listener, router, Arc::clone(&connections), stop));
+        tokio::spawn(listen(listener, router, Arc::clone(&connections), None, stop));
         let connect = async |sent: &[u8]| {
             let mut stream = TcpStream::connect(address).await.unwrap();
             stream.write_all(sent).await.unwrap();
@@ -204,7 +233,7 @@ mod tests {
 
         let (_keep, stop) = watch::channel(false);
         let router = Router::new().route("/", get(|| async { "here" }));
-        tokio::spawn(listen(listener, router, Connections::new(1), stop));
+        tokio::spawn(listen(listener, router, Connections::new(1), None, stop));
         let answered = async {
             loop {
                 let mut head = [0; 9];

@@ -84,9 +84,12 @@ impl<'r> Desk<'r> {
 
 pub fn program(dir: &Path) -> Command {
     let mut command = Command::new(binary());
-    for name in ["TIDEGATE_SERVER", "TIDEGATE_TOKEN", "TIDEGATE_TOKEN_FILE"] {
-        command.env_remove(name);
+    let vars = ["SERVER", "TOKEN", "TOKEN_FILE", "CA_FILE", "CONTEXT"];
+    for name in vars {
+        command.env_remove(format!("TIDEGATE_{name}"));
     }
+    // No contexts of whoever runs the tests.
+    command.env("TIDEGATE_CONFIG", dir.join("no-contexts.toml"));
     command.current_dir(dir).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

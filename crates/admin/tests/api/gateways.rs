@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use reqwest::{Client, Method};
+use reqwest::Method;
 use serde_json::json;
 use tidegate_policy::table::EntryState;
 use tidegate_policy::wire::event::{RECEIPT, REFUSALS, SourceState};
 use tidegate_policy::wire::sync::{OverlayUpdate, TIME_HEADER};
 
 use crate::test_gateway::{EVENTS, SYNC, TestGateway, ack, batch, event, post};
-use crate::test_service::{Answered, TestService, has, until};
+use crate::test_service::{Answered, TestService, client_builder, has, until};
 
 /// The gateway as the service lists it.
 async fn listed(service: &TestService) -> serde_json::Value {
@@ -106,7 +106,7 @@ async fn a_client_that_goes_away_closes_its_poll() {
 #[tokio::test(flavor = "multi_thread")]
 async fn http2_with_prior_knowledge_is_served() {
     let service = TestService::start().await;
-    let client = Client::builder().http2_prior_knowledge().build().unwrap();
+    let client = client_builder().http2_prior_knowledge().tls_certs_only([]).build().unwrap();
     let request = TestGateway::default().poll(&service, "0s").build().unwrap();
     let answer = client.execute(request).await.unwrap();
     assert_eq!((answer.status().as_u16(), answer.version()), (200, reqwest::Version::HTTP_2));

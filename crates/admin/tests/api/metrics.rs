@@ -121,7 +121,7 @@ async fn a_page_is_made_once_a_second_at_most() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_has_every_metric_that_is_declared() {
-    let service = TestService::start().await;
+    let (service, _) = TestService::start_with_tls(|_, _| ()).await;
     service.get("/api/health").await.ok();
     let page = page(&service).await;
     // Absent here: nothing was dropped.

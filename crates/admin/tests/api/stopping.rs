@@ -78,7 +78,7 @@ async fn a_second_service_on_the_same_database_and_public_addresses_are_refused(
     let dir = tempfile::tempdir().unwrap();
     let _first = Process::start(dir.path()).await;
     for (listen, wanted) in
-        [("127.0.0.1:0", "in use by another admin service"), ("0.0.0.0:0", "--allow-public")]
+        [("127.0.0.1:0", "in use by another admin service"), ("0.0.0.0:0", "add --insecure-listen")]
     {
         let args = ["serve", "--gateway-listen", "127.0.0.1:0", "--listen", listen];
         let output = tidegate(dir.path(), &args).output().unwrap();

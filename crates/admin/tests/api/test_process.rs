@@ -38,6 +38,11 @@ pub fn token(dir: &Path, scope: &str) -> String {
 
 impl Process {
     pub async fn start(dir: &Path) -> Self {
+        Self::start_with(dir, &["--log", "warn"], Stdio::inherit()).await
+    }
+
+    /// Starts it with these arguments besides its addresses, and its log there.
+    pub async fn start_with(dir: &Path, args: &[&str], log: Stdio) -> Self {
         let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (people, gateways) = (free(), free());
         let [people, gateways] = [people, gateways].map(|it| it.local_addr().unwrap().to_string());
@@ -47,8 +52,8 @@ impl Process {
             std::fs::write(&kept, &token).unwrap();
             token
         });
-        let args = ["serve", "--log", "warn", "--listen", &people, "--gateway-listen", &gateways];
-        let child = tidegate(dir, &args).spawn().unwrap();
+        let addresses = ["serve", "--listen", &people, "--gateway-listen", &gateways];
+        let child = tidegate(dir, &addresses).args(args).stderr(log).spawn().unwrap();
         let process =
             Self { child, people: format!("http://{people}"), gateways: format!("http://{gateways}"), token };
         let health = || client().get(format!("{}/api/health", process.people)).send();

@@ -5,13 +5,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
-use reqwest::{Body, Client, Method, RequestBuilder, StatusCode};
+use reqwest::{Body, Certificate, Client, ClientBuilder, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
+use tidegate_admin::api::app_state::PerListener;
 use tidegate_admin::auth::{self, Role};
+use tidegate_admin::serve::tls::TlsFiles;
 use tidegate_admin::serve::{Config, Service};
 use tidegate_admin::store::sqlite::{Options, SqliteStore};
 use tidegate_admin::store::{Change, StoreTable, StoredRows, TokenRow};
+use tidegate_backend::{Authority, CertificateFiles};
 use tidegate_policy::codec::MAX_BAN_BASE;
+use tokio_rustls::rustls::crypto::ring;
 
 /// The program under test, where cargo has it at this moment.
 pub fn binary() -> std::ffi::OsString {
@@ -28,6 +32,8 @@ pub struct TestService {
     pub admin: String,
     pub gateway: String,
     client: Client,
+    /// Of both listeners.
+    scheme: &'static str,
 }
 
 /// A complete answer.
@@ -136,36 +142,47 @@ impl TestService {
     /// Starts a service whose tables of addresses have `table_limit` bytes at most.
     pub async fn start_bounded(store: Options, clusters: &[&str], table_limit: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let clusters: BTreeSet<String> = clusters.iter().map(|name| (*name).to_owned()).collect();
+        let config = Config { store, clusters, table_limit, ..config(&dir) };
+        Self::start_as(dir, config, client()).await
+    }
+
+    /// Starts a service that shows certificates of `127.0.0.1` on both listeners, signed by the authority that is
+    /// returned; `adjust` may ask for more.
+    pub async fn start_with_tls(
+        adjust: impl FnOnce(&mut PerListener<TlsFiles>, &Authority),
+    ) -> (Self, Authority) {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::new(&dir.path().join("ca.pem")).unwrap();
+        let files = tls_files(authority.files("127.0.0.1").unwrap());
+        let mut tls = PerListener { people: files.clone(), gateways: files };
+        adjust(&mut tls, &authority);
+        let tls = PerListener { people: Some(tls.people), gateways: Some(tls.gateways) };
+        let client = trusting(&authority).build().unwrap();
+        let config = Config { tls, ..config(&dir) };
+        (Self::start_as(dir, config, client).await, authority)
+    }
+
+    async fn start_as(dir: tempfile::TempDir, config: Config, client: Client) -> Self {
         let [admin, gateway] = [Role::Admin, Role::Gateway].map(|role| {
             token_beside(
                 &dir,
                 TokenRow { name: role.name().into(), role: role.name().into(), ..TokenRow::default() },
             )
         });
-        let any = "127.0.0.1:0".parse().unwrap();
-        let clusters: BTreeSet<String> = clusters.iter().map(|name| (*name).to_owned()).collect();
-        let config = Config {
-            db: db(&dir),
-            people: any,
-            gateways: any,
-            store,
-            clusters,
-            protect: vec!["198.51.100.0/28".parse().unwrap()],
-            tokens: None,
-            table_limit,
-        };
+        let scheme = if config.tls.people.is_some() { "https" } else { "http" };
         let running = Service::start(config).await.unwrap();
-        Self { dir, running, admin, gateway, client: client() }
+        Self { dir, running, admin, gateway, client, scheme }
     }
 
     /// A path of the people's listener.
     pub fn people(&self, path: &str) -> String {
-        format!("http://{}{path}", self.running.people())
+        format!("{}://{}{path}", self.scheme, self.running.people())
     }
 
     /// A path of the gateways' listener.
     pub fn gateways(&self, path: &str) -> String {
-        format!("http://{}{path}", self.running.gateways())
+        format!("{}://{}{path}", self.scheme, self.running.gateways())
     }
 
     /// A request without a token.
@@ -302,7 +319,41 @@ impl TestService {
 
 /// A client with the deadline as its timeout.
 pub fn client() -> Client {
-    Client::builder().timeout(DEADLINE).no_proxy().build().unwrap()
+    client_builder().tls_certs_only([]).build().unwrap()
+}
+
+/// A client that trusts this authority only, not built yet.
+pub fn trusting(authority: &Authority) -> ClientBuilder {
+    let pem = std::fs::read(authority.file()).unwrap();
+    client_builder().tls_certs_only([Certificate::from_pem(&pem).unwrap()])
+}
+
+/// A client, not built yet, that trusts whom the system trusts unless told otherwise.
+pub fn client_builder() -> ClientBuilder {
+    // An error means that there is one already.
+    let _ = ring::default_provider().install_default();
+    Client::builder().timeout(DEADLINE).no_proxy()
+}
+
+/// Files of a listener that asks for no client's certificate.
+pub fn tls_files(files: CertificateFiles) -> TlsFiles {
+    TlsFiles { certificate: files.certificate, key: files.key, client_ca: None }
+}
+
+/// A configuration on free ports, with the database in `dir`.
+fn config(dir: &tempfile::TempDir) -> Config {
+    let any = "127.0.0.1:0".parse().unwrap();
+    Config {
+        db: db(dir),
+        people: any,
+        gateways: any,
+        store: Options::default(),
+        clusters: BTreeSet::new(),
+        protect: vec!["198.51.100.0/28".parse().unwrap()],
+        tokens: None,
+        table_limit: MAX_BAN_BASE,
+        tls: PerListener::default(),
+    }
 }
 
 pub fn db(dir: &tempfile::TempDir) -> PathBuf {

@@ -1,10 +1,10 @@
 //! `GET /api/admin/optimization/health`: whether anything is wrong, and what.
 
+mod certificates;
 mod references;
 mod rollout;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -15,14 +15,13 @@ use serde::Serialize;
 use tidegate_policy::tables::Table;
 
 use crate::api::admin::gateways::GatewayInfo;
-use crate::api::app_state::{AppState, PerListener};
+use crate::api::app_state::AppState;
 use crate::api::endpoints::Endpoints;
 use crate::api::query::{QueryParams, shortened};
 use crate::auth::Role;
 use crate::feed::{self, FeedHealth, Quarantined, RowStatus, Snapshot, TableDigest};
 use crate::gateways::LOST_AFTER;
 use crate::problem::ApiResult;
-use crate::serve::connections::Connections;
 use crate::store::{StoreHealth, StoreOperation, StoreTable};
 use crate::time;
 
@@ -159,7 +158,7 @@ pub async fn detailed(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<H
     let store = app.store.health();
     let gateways: Vec<GatewayInfo> = app.gateways.list().into_iter().map(GatewayInfo::from).collect();
     let feed = app.feed.health();
-    let mut reasons = own_reasons(&feed, &store, &app.connections);
+    let mut reasons = own_reasons(&feed, &store, &app);
     reasons.extend(table_and_gateway_reasons(&snapshot, &gateways));
     let mut notes = Vec::new();
     rollout::geo(&snapshot, app.country_headers.seen(), &mut reasons, &mut notes);
@@ -197,12 +196,8 @@ fn millis(span: Duration) -> u64 {
 
 /// What keeps the service from its work, by itself: apart from what rows, gateways and their
 /// operators do.
-pub fn own_reasons(
-    feed: &FeedHealth,
-    store: &StoreHealth,
-    connections: &PerListener<Arc<Connections>>,
-) -> Vec<Reason> {
-    let mut reasons = Vec::new();
+pub fn own_reasons(feed: &FeedHealth, store: &StoreHealth, app: &AppState) -> Vec<Reason> {
+    let mut reasons = certificates::reasons(app);
     let mut say = |code, detail| reasons.push(Reason { code, detail });
     if let Some(trouble) = &feed.trouble {
         say("feed_stopped", format!("gateways hear of no change at the moment: {trouble}"));
@@ -243,7 +238,7 @@ pub fn own_reasons(
         );
         say("events_over_limit", detail);
     }
-    for (listener, of) in connections.named() {
+    for (listener, of) in app.connections.named() {
         if of.was_full() {
             let (open, limit) = (of.open(), of.limit());
             let detail = format!(
