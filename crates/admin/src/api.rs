@@ -12,18 +12,21 @@ pub mod endpoints;
 mod entry_fields;
 mod metrics;
 mod named_documents;
+mod openapi;
 pub(crate) mod query;
 mod wait_applied;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use axum::{Json, Router};
+use bytes::Bytes;
+use serde_json::{Value, json};
 use tidegate_policy::wire::sync::TIME_HEADER;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use tower_http::timeout::TimeoutLayer;
@@ -38,6 +41,7 @@ use crate::store::time_text;
 use address_limits::{AddressLimits, TooMany};
 use app_state::AppState;
 use endpoints::{Endpoint, Endpoints};
+use openapi::about::About;
 
 /// No answer takes longer. It is more than the longest wait that a client may ask for plus the
 /// time after which the store reports that it is busy.
@@ -45,13 +49,13 @@ const LONGEST_ANSWER: Duration = Duration::from_secs(60);
 
 /// The people's listener.
 pub fn people(app: AppState) -> Router {
-    let open = open(&app).merge(limited(metrics::routes(), &app));
+    let open = limited(open_to_people().into_router(), &app);
     finish(Listener::People, Role::Read, open, admin::routes(), app)
 }
 
 /// The gateways' listener.
 pub fn data_plane(app: AppState) -> Router {
-    let open = open(&app);
+    let open = limited(alive_routes().into_router(), &app);
     let router = finish(Listener::Gateways, Role::Gateway, open, data_plane::routes(), app);
     router.layer(map_response(async |mut response: Response| {
         // By it a gateway tells this service's answers from Envoy's own, and the time by which
@@ -61,15 +65,41 @@ pub fn data_plane(app: AppState) -> Router {
     }))
 }
 
-/// All endpoints that need a token, with their roles, those of the people's listener first.
+/// All endpoints with their roles, those of the people's listener first.
 #[must_use]
 pub fn declared() -> Vec<Endpoint> {
-    [admin::routes(), data_plane::routes()].iter().flat_map(|family| family.declared().to_vec()).collect()
+    open_to_people().merge(admin::routes()).merge(data_plane::routes()).into_declared()
+}
+
+/// The OpenAPI document of all endpoints.
+#[must_use]
+pub fn openapi_document() -> Value {
+    openapi::document(&declared())
+}
+
+/// What the people's listener answers without a token.
+fn open_to_people() -> Endpoints {
+    let about = About::new("Answers this document").answers_json(json!({"type": "object"}));
+    alive_routes().merge(metrics::routes()).open("/api/openapi.json", openapi_json).about(about)
 }
 
 /// What both listeners answer without a token.
-fn open(app: &AppState) -> Router<AppState> {
-    limited(Router::new().route("/api/health", get(alive)), app)
+fn alive_routes() -> Endpoints {
+    let about = About::new("Says whether the service can do its work").answers_json(json!({
+        "type": "object",
+        "required": ["status"],
+        "properties": {
+            "status": {"enum": ["ok", "degraded"]},
+            "reasons": {"type": "array", "items": {"type": "string"}},
+        },
+    }));
+    Endpoints::default().open("/api/health", alive).about(about)
+}
+
+/// Answers the OpenAPI document. It has nothing but what this program's source has.
+async fn openapi_json() -> Response {
+    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| openapi_document().to_string().into());
+    ([(CONTENT_TYPE, "application/json")], DOCUMENT.clone()).into_response()
 }
 
 /// Limits the rate of requests by address.
@@ -198,6 +228,7 @@ async fn not_this_method() -> Problem {
 #[cfg(test)]
 mod tests {
     use axum::body::{Body, to_bytes};
+    use axum::routing::get;
     use tower::ServiceExt;
 
     use super::*;

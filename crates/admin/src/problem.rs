@@ -5,6 +5,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::store::StoreError;
 
@@ -143,7 +144,7 @@ problem_codes! {
 }
 
 /// One error in a request, with its place.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 pub struct FieldError {
     /// JSON pointer into the body (RFC 6901); empty: the whole body.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -264,8 +265,9 @@ impl Problem {
     }
 }
 
-#[derive(Serialize)]
-struct Body<'p> {
+/// A problem as it is answered.
+#[derive(Serialize, ToSchema)]
+pub struct ProblemBody<'p> {
     r#type: String,
     title: &'static str,
     status: u16,
@@ -279,7 +281,7 @@ struct Body<'p> {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = Body {
+        let body = ProblemBody {
             r#type: format!("urn:tidegate:problem:{}", self.code.name()),
             title: self.code.title(),
             status: self.code.status().as_u16(),

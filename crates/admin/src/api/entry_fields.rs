@@ -6,6 +6,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::problem::FieldError;
 use crate::store::time_text;
@@ -47,6 +50,28 @@ impl<'de> Deserialize<'de> for Ttl {
         deserializer.deserialize_any(Form)
     }
 }
+
+/// The schema of a text or a number.
+fn text_or_number() -> RefOr<Schema> {
+    let kinds = SchemaType::from_iter([Type::String, Type::Number]);
+    ObjectBuilder::new().schema_type(kinds).build().into()
+}
+
+impl PartialSchema for Ttl {
+    fn schema() -> RefOr<Schema> {
+        text_or_number()
+    }
+}
+
+impl ToSchema for Ttl {}
+
+impl PartialSchema for Expiry {
+    fn schema() -> RefOr<Schema> {
+        text_or_number()
+    }
+}
+
+impl ToSchema for Expiry {}
 
 /// A time as people write it: a text, or a number of Unix seconds.
 #[derive(PartialEq, Debug)]

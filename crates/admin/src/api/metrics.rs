@@ -2,18 +2,19 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::Uri;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use bytes::Bytes;
+use serde_json::json;
 use tidegate_policy::check::Check;
 use tidegate_policy::tables::Table;
 
 use super::admin::optimization::recording::{self, RecordingStats};
 use super::app_state::AppState;
+use super::endpoints::Endpoints;
+use super::openapi::about::About;
 use super::query::QueryParams;
 use crate::feed::{RowStatus, Snapshot};
 use crate::gateways::GatewayStatus;
@@ -23,8 +24,10 @@ use crate::serve::connections::CloseReason;
 use crate::store::{RecordingCounts, StoreHealth, StoreOperation};
 
 /// The paths here.
-pub fn routes() -> Router<AppState> {
-    Router::new().route("/metrics", get(metrics))
+pub fn routes() -> Endpoints {
+    let about = About::new("Answers the metrics, as Prometheus reads them");
+    let page = Some((declared::CONTENT_TYPE, json!({"type": "string"})));
+    Endpoints::default().open("/metrics", metrics).about(about.answers_with(200, "the page", page))
 }
 
 /// A page is given out for this long: making it reads sums over whole tables, and anybody may ask

@@ -8,13 +8,16 @@ use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use axum::http::Uri;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
+use utoipa::ToSchema;
 
 use super::app_state::AppState;
 use super::endpoints::Endpoints;
+use super::openapi::about::{About, named};
+use super::openapi::parameters::{CURSOR, DOCUMENTS, WAIT_APPLIED};
 use super::query::{PathParam, QueryParams};
-use super::wait_applied::{PendingWrite, WAIT_APPLIED, WriteResult};
+use super::wait_applied::{PendingWrite, WriteResult};
 use super::{body, cursor};
 use crate::auth::Role;
 use crate::feed::{Documents, ParsedDocument, Snapshot};
@@ -38,6 +41,12 @@ pub trait NamedDocument: Send + Sync + 'static {
     const NOUN: &str;
     /// The path of the list.
     const PATH: &str;
+    /// The name of its schema in the API's document.
+    const SCHEMA: &str;
+    /// A valid one as JSON.
+    const EXAMPLE: &str;
+    /// The problems when others need it as it is.
+    const CONFLICTS: &'static [ProblemCode] = &[];
     /// Whether an address may have a namespace before the name.
     const HAS_NAMESPACES: bool = false;
     /// The problem when there is no document of a name.
@@ -92,7 +101,7 @@ struct DocumentPage {
 }
 
 /// The answer of a write.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 struct WriteAnswer {
     /// The document's name; of a route its id.
     name: String,
@@ -105,14 +114,33 @@ struct WriteAnswer {
 
 /// The paths of one kind.
 pub fn routes<R: NamedDocument>() -> Endpoints {
+    let noun = R::NOUN;
+    let reads = About::new(format!("Answers a {noun}")).answers_named(R::SCHEMA).problems(&[R::NOT_FOUND]);
+    let puts = About::new(format!("Makes or replaces a {noun}"))
+        .query(&[&WAIT_APPLIED])
+        .takes_document(R::SCHEMA, serde_json::from_str(R::EXAMPLE).unwrap_or_default())
+        .answers::<WriteAnswer>()
+        .problems(R::CONFLICTS);
+    let removes = About::new(format!("Removes a {noun}"))
+        .query(&[&WAIT_APPLIED])
+        .answers::<WriteAnswer>()
+        .problems(R::CONFLICTS)
+        .problems(&[R::NOT_FOUND]);
     let document = |endpoints: Endpoints, path: &str| {
-        endpoints.get(Role::Read, path, one::<R>).put(Role::Admin, path, put::<R>).delete(
-            Role::Admin,
-            path,
-            delete::<R>,
-        )
+        endpoints
+            .get(Role::Read, path, one::<R>)
+            .about(reads.clone())
+            .put(Role::Admin, path, put::<R>)
+            .about(puts.clone())
+            .delete(Role::Admin, path, delete::<R>)
+            .about(removes.clone())
     };
-    let list = Endpoints::default().get(Role::Read, R::PATH, list::<R>);
+    let lists = About::new(format!("Lists the {noun}s")).query(&[&DOCUMENTS, &CURSOR]).answers_json(json!({
+        "type": "object",
+        "required": ["items"],
+        "properties": {"items": {"type": "array", "items": named(R::SCHEMA)}, "next": {"type": "string"}},
+    }));
+    let list = Endpoints::default().get(Role::Read, R::PATH, list::<R>).about(lists);
     let named = document(list, &format!("{}/{{name}}", R::PATH));
     match R::HAS_NAMESPACES {
         true => document(named, &format!("{}/{{namespace}}/{{name}}", R::PATH)),
@@ -173,7 +201,7 @@ async fn put<R: NamedDocument>(
     PathParam(name): PathParam,
     request: Request<Body>,
 ) -> ApiResult<Json<WriteAnswer>> {
-    let params = QueryParams::read(request.uri(), &[WAIT_APPLIED])?;
+    let params = QueryParams::read(request.uri(), &[WAIT_APPLIED.name])?;
     let write = PendingWrite::prepare(&app, &params)?;
     let name = R::key(name);
     let document = body::document(request).await?;
@@ -222,7 +250,7 @@ async fn delete<R: NamedDocument>(
     uri: Uri,
 ) -> ApiResult<Json<WriteAnswer>> {
     let name = R::key(name);
-    let params = QueryParams::read(&uri, &[WAIT_APPLIED])?;
+    let params = QueryParams::read(&uri, &[WAIT_APPLIED.name])?;
     let write = PendingWrite::prepare(&app, &params)?;
     let committed = removed::<R>(&app, &author, &name).await?;
     tracing::info!(by = %author.name, kind = R::NOUN, name, seq = committed.seq, "removed");

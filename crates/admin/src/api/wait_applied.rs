@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tidegate_policy::version::Version;
+use utoipa::ToSchema;
 
 use super::app_state::AppState;
+use super::openapi::parameters::WAIT_APPLIED;
 use super::query::{MAX_WAIT_APPLIED, QueryParams};
 use crate::gateways::{Applied, Goal, Waiter};
 use crate::problem::ApiResult;
 use crate::store::{Author, Change, Committed};
-
-/// The parameter.
-pub const WAIT_APPLIED: &str = "wait_applied";
 
 /// A write that is about to be made.
 pub struct PendingWrite<'c> {
@@ -21,10 +20,11 @@ pub struct PendingWrite<'c> {
 }
 
 /// The part that the answers of all writes have.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 pub struct WriteResult {
     /// The version that includes the write.
     #[serde(serialize_with = "version_as_text")]
+    #[schema(value_type = String)]
     pub version: Version,
     /// How many gateways enforce it, if that was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,7 +37,7 @@ impl<'c> PendingWrite<'c> {
     /// # Errors
     /// When `wait_applied` is not a duration or over 30 s.
     pub fn prepare(app: &'c AppState, params: &QueryParams) -> ApiResult<Self> {
-        let wait = params.duration(WAIT_APPLIED, MAX_WAIT_APPLIED)?;
+        let wait = params.duration(WAIT_APPLIED.name, MAX_WAIT_APPLIED)?;
         Ok(Self { app, wait: wait.map(|within| (app.gateways.waiter(), within)) })
     }
 

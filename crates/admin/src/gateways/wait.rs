@@ -7,6 +7,7 @@ use serde::Serialize;
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::sync::Ack;
 use tokio::time::{Instant, sleep, timeout_at};
+use utoipa::ToSchema;
 
 use super::Gateways;
 
@@ -47,7 +48,7 @@ impl Goal {
 }
 
 /// How many gateways enforce a version.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, ToSchema)]
 pub struct Applied {
     /// Live gateways that enforce it in all VMs that serve requests.
     pub gateways: usize,
@@ -57,6 +58,7 @@ pub struct Applied {
     pub lost: usize,
     /// The version.
     #[serde(serialize_with = "as_text")]
+    #[schema(value_type = String)]
     pub version: Version,
     /// Time from the waiter's announcement to the result.
     #[serde(skip)]

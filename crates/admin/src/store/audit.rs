@@ -1,6 +1,7 @@
 //! Entries of the audit, and the check of its chain.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// An entry of the audit: one change.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -32,7 +33,7 @@ pub struct AuditRow {
 
 /// An entry's id and hash: kept elsewhere, they show later that neither it nor any before it was
 /// changed since.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AuditAnchor {
     /// [`AuditRow::id`].
     pub id: u64,
@@ -74,7 +75,7 @@ pub struct AuditFilter {
 }
 
 /// Result of a check of the audit's chain.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct AuditCheck {
     /// Entries that there are.
     pub entries: u64,

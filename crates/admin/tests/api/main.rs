@@ -25,6 +25,7 @@ mod limits;
 mod listeners;
 mod metrics;
 mod named_documents;
+mod openapi;
 mod recording;
 mod refresh;
 mod roles;

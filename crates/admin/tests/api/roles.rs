@@ -49,21 +49,21 @@ async fn every_endpoint_lets_in_whom_its_role_allows_and_nobody_else() {
     let (_, expired) = token("old", Role::Admin, Some("2026-01-01"));
     let endpoints = api::declared();
     assert!(endpoints.len() > 50, "{endpoints:?}");
-    for endpoint in &endpoints {
+    for (endpoint, needed) in endpoints.iter().filter_map(|endpoint| Some((endpoint, endpoint.role?))) {
         let refused = |(status, body): &(StatusCode, Value), wanted: u16, code: &str| {
             assert_eq!(
                 (status.as_u16(), body["code"].as_str()),
                 (wanted, Some(code)),
                 "{endpoint:?}: {body}"
             );
-            assert_eq!(body["needed_role"], endpoint.role.name(), "{endpoint:?}: {body}");
+            assert_eq!(body["needed_role"], needed.name(), "{endpoint:?}: {body}");
         };
         refused(&ask(&service, endpoint, None).await, 401, "unauthorized");
         refused(&ask(&service, endpoint, Some("tg_nobodys")).await, 401, "unauthorized");
         refused(&ask(&service, endpoint, Some(&expired)).await, 401, "token_expired");
         for (role, token) in &tokens {
             let answer = ask(&service, endpoint, Some(token)).await;
-            match role.allows(endpoint.role) {
+            match role.allows(needed) {
                 true => {
                     assert!(!matches!(answer.0.as_u16(), 401 | 403), "{role:?}, {endpoint:?}: {answer:?}");
                 }

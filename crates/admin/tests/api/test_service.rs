@@ -17,6 +17,8 @@ use tidegate_backend::{Authority, CertificateFiles};
 use tidegate_policy::codec::MAX_BAN_BASE;
 use tokio_rustls::rustls::crypto::ring;
 
+use crate::openapi::Sent;
+
 /// The program under test, where cargo has it at this moment.
 pub fn binary() -> std::ffi::OsString {
     std::env::var_os("CARGO_BIN_EXE_tidegate").expect("cargo sets it for tests")
@@ -45,11 +47,16 @@ pub struct Answered {
 }
 
 impl Answered {
-    /// The answer to `request`.
+    /// The answer to `request`, which is held against the OpenAPI document.
     pub async fn to(request: RequestBuilder) -> Self {
-        let answer = request.send().await.unwrap();
+        let (client, request) = request.build_split();
+        let request = request.unwrap();
+        let sent = Sent::of(&request);
+        let answer = client.execute(request).await.unwrap();
         let (status, headers) = (answer.status(), answer.headers().clone());
-        Self { status, headers, bytes: answer.bytes().await.unwrap().to_vec() }
+        let answered = Self { status, headers, bytes: answer.bytes().await.unwrap().to_vec() };
+        sent.check(&answered);
+        answered
     }
 
     pub fn json(&self) -> Value {

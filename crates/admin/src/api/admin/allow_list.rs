@@ -5,15 +5,19 @@ use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use axum::http::Uri;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tidegate_policy::address::{Prefix, PrefixError};
+use utoipa::ToSchema;
 
 use crate::api::admin::ip_monitor::{self, AddressStatus, Entry, IpMonitorPage};
 use crate::api::app_state::AppState;
 use crate::api::body;
 use crate::api::endpoints::Endpoints;
 use crate::api::entry_fields::{self, Expiry, Ttl};
+use crate::api::openapi::about::About;
+use crate::api::openapi::parameters::{CURSOR, LIMIT, WAIT_APPLIED};
 use crate::api::query::{PathParam, QueryParams};
-use crate::api::wait_applied::{PendingWrite, WAIT_APPLIED, WriteResult};
+use crate::api::wait_applied::{PendingWrite, WriteResult};
 use crate::auth::Role;
 use crate::feed::RowStatus;
 use crate::problem::{ApiResult, Problem, ProblemCode};
@@ -24,11 +28,27 @@ use crate::time;
 pub fn routes() -> Endpoints {
     // A block contains a slash: 203.0.113.0/24.
     const ENTRY: &str = "/api/admin/allow-list/{*prefix}";
+    const NOT_FOUND: [ProblemCode; 1] = [ProblemCode::NotOnAllowList];
     Endpoints::default()
         .get(Role::Read, "/api/admin/allow-list", list)
+        .about(About::new("Lists the allow list").query(&[&LIMIT, &CURSOR]).answers::<IpMonitorPage>())
         .get(Role::Read, ENTRY, one)
+        .about(About::new("Answers an entry of the allow list").answers::<Entry>().problems(&NOT_FOUND))
         .put(Role::Operate, ENTRY, allow)
+        .about(
+            About::new("Puts an address or a block on the allow list")
+                .query(&[&WAIT_APPLIED])
+                .takes::<AllowRequest>(json!({"reason": "our office"}))
+                .answers::<Allowed>()
+                .problems(&[ProblemCode::TableFull]),
+        )
         .delete(Role::Operate, ENTRY, disallow)
+        .about(
+            About::new("Removes an entry of the allow list")
+                .query(&[&WAIT_APPLIED])
+                .answers::<Disallowed>()
+                .problems(&NOT_FOUND),
+        )
 }
 
 /// Answers a page of the allow list, expired entries included.
@@ -54,7 +74,7 @@ pub async fn one(
 }
 
 /// The body of `PUT`.
-#[derive(Deserialize, Debug)]
+#[derive(Deserialize, Debug, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AllowRequest {
     reason: Option<String>,
@@ -63,7 +83,7 @@ pub struct AllowRequest {
 }
 
 /// The answer of `PUT`.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 pub struct Allowed {
     ip: String,
     status: &'static str,
@@ -84,7 +104,7 @@ pub async fn allow(
     PathParam(prefix): PathParam,
     request: Request<Body>,
 ) -> ApiResult<Json<Allowed>> {
-    let params = QueryParams::read(request.uri(), &[WAIT_APPLIED])?;
+    let params = QueryParams::read(request.uri(), &[WAIT_APPLIED.name])?;
     let write = PendingWrite::prepare(&app, &params)?;
     let prefix = read_prefix(&prefix)?;
     let asked: AllowRequest = body::json(request).await?;
@@ -110,7 +130,7 @@ pub async fn allow(
 }
 
 /// The answer of `DELETE`.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 pub struct Disallowed {
     /// Rows that were removed: one address can be written in several ways.
     rows: u64,
@@ -130,7 +150,7 @@ pub async fn disallow(
     PathParam(prefix): PathParam,
     uri: Uri,
 ) -> ApiResult<Json<Disallowed>> {
-    let params = QueryParams::read(&uri, &[WAIT_APPLIED])?;
+    let params = QueryParams::read(&uri, &[WAIT_APPLIED.name])?;
     let write = PendingWrite::prepare(&app, &params)?;
     let prefix = read_prefix(&prefix)?;
     let listed = app.current().await.listed(&prefix, RowStatus::Allowed);

@@ -6,10 +6,13 @@ use axum::extract::State;
 use axum::http::Uri;
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::api::app_state::AppState;
 use crate::api::cursor;
 use crate::api::endpoints::Endpoints;
+use crate::api::openapi::about::About;
+use crate::api::openapi::parameters::{ACTOR, ANCHOR, CURSOR, KIND, LIMIT, NAME, SINCE, UNTIL};
 use crate::api::query::QueryParams;
 use crate::auth::Role;
 use crate::problem::{ApiResult, Problem};
@@ -18,11 +21,14 @@ use crate::time;
 
 /// The paths here.
 pub fn routes() -> Endpoints {
-    Endpoints::default().get(Role::Read, "/api/admin/audit", list).get(
-        Role::Read,
-        "/api/admin/audit/verify",
-        verify,
-    )
+    let lists = About::new("Lists the changes and their authors, newest first")
+        .query(&[&ACTOR, &KIND, &NAME, &SINCE, &UNTIL, &LIMIT, &CURSOR]);
+    let verifies = About::new("Checks the chain of the audit").query(&[&ANCHOR]);
+    Endpoints::default()
+        .get(Role::Read, "/api/admin/audit", list)
+        .about(lists.answers::<AuditPage>())
+        .get(Role::Read, "/api/admin/audit/verify", verify)
+        .about(verifies.answers::<AuditCheck>())
 }
 
 /// Entries per page by default.
@@ -31,7 +37,7 @@ const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
 
 /// An entry of the audit.
-#[derive(Serialize, Debug, PartialEq)]
+#[derive(Serialize, Debug, PartialEq, ToSchema)]
 pub struct AuditEntry {
     id: u64,
     at: String,
@@ -40,7 +46,9 @@ pub struct AuditEntry {
     request_id: Option<String>,
     kind: String,
     name: String,
+    #[schema(value_type = Value)]
     before: Option<Value>,
+    #[schema(value_type = Value)]
     after: Option<Value>,
     /// How many changes are told as one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,7 +80,7 @@ pub fn value(text: String) -> Value {
 }
 
 /// A page of entries.
-#[derive(Serialize, Debug, PartialEq)]
+#[derive(Serialize, Debug, PartialEq, ToSchema)]
 pub struct AuditPage {
     items: Vec<AuditEntry>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -22,6 +22,9 @@ impl NamedDocument for Backends {
     const KIND: DocumentKind = DocumentKind::Backend;
     const NOUN: &str = "backend";
     const PATH: &str = "/api/admin/backends";
+    const SCHEMA: &str = "Backend";
+    const EXAMPLE: &str = r#"{"address": "api.example.com:443", "tls": {"enabled": true}}"#;
+    const CONFLICTS: &'static [ProblemCode] = &[ProblemCode::BackendInUse];
     const NOT_FOUND: ProblemCode = ProblemCode::BackendNotFound;
     const CHECK_READS: &'static [StoreTable] = ROUTE_TABLE_READS;
     const REMOVAL_READS: &'static [StoreTable] = &[StoreTable::Documents(DocumentKind::Route)];

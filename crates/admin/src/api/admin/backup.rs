@@ -12,10 +12,12 @@ use axum::http::{HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hyper::body::Frame;
+use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::api::app_state::AppState;
 use crate::api::endpoints::Endpoints;
+use crate::api::openapi::about::About;
 use crate::api::query::QueryParams;
 use crate::auth::Role;
 use crate::problem::{ApiResult, Problem, ProblemCode};
@@ -24,9 +26,13 @@ use crate::store::Author;
 /// The paths here.
 pub fn routes() -> Endpoints {
     // The copy has events, and the hashes of all tokens.
-    Endpoints::default().post(Role::Admin, "/api/admin/backup", backup)
+    let about = About::new("Answers a copy of the whole database, an SQLite file");
+    let about = about.answers_with(200, "the file", Some((SQLITE, json!({}))));
+    Endpoints::default().post(Role::Admin, "/api/admin/backup", backup).about(about)
 }
 
+/// The media type of the file.
+const SQLITE: &str = "application/vnd.sqlite3";
 /// Bytes that are read from the file at a time.
 const CHUNK: usize = 256 << 10;
 
@@ -49,7 +55,7 @@ pub async fn backup(
     let length = length.len();
     tracing::info!(by = %author.name, bytes = length, "backup");
     let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static("application/vnd.sqlite3")),
+        (CONTENT_TYPE, HeaderValue::from_static(SQLITE)),
         (CONTENT_LENGTH, length.into()),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];

@@ -21,9 +21,12 @@ use tidegate_policy::decide::{
 };
 use tidegate_policy::request::Facts;
 use tidegate_policy::route::RouteMatch;
+use utoipa::ToSchema;
 
 use crate::api::app_state::AppState;
 use crate::api::endpoints::Endpoints;
+use crate::api::openapi::about::About;
+use crate::api::openapi::parameters::{COUNTRY, HEADER, HOST, IP, LISTENER, METHOD, PATH, PORT, SCHEME};
 use crate::auth::Role;
 use crate::feed::CurrentTables;
 use crate::problem::{ApiResult, Problem};
@@ -42,11 +45,15 @@ const SETTINGS: Settings = Settings {
 
 /// The paths here.
 pub fn routes() -> Endpoints {
-    Endpoints::default().get(Role::Read, "/api/admin/explain", explain)
+    let about = About::new("Says what would become of a request, and why");
+    let about = about
+        .query(&[&METHOD, &HOST, &PATH, &IP, &HEADER, &COUNTRY, &LISTENER, &SCHEME, &PORT])
+        .answers::<Explanation>();
+    Endpoints::default().get(Role::Read, "/api/admin/explain", explain).about(about)
 }
 
 /// How a request would be handled.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 pub struct Explanation {
     version: String,
     decision: Outcome,
@@ -54,7 +61,7 @@ pub struct Explanation {
 }
 
 /// The result of each check, also of those after the one that decides.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 struct CheckResults {
     ip: IpCheck,
     geo: GeoCheck,
@@ -63,7 +70,7 @@ struct CheckResults {
 }
 
 /// The rule that the request matches.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 struct RouteCheck {
     /// The listeners by which the request comes.
     listeners: Vec<String>,
@@ -76,7 +83,7 @@ struct RouteCheck {
 }
 
 /// A backend and its share of a rule's requests.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 struct BackendShare {
     weight: u32,
     outcome: Outcome,

@@ -6,9 +6,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::api::app_state::AppState;
 use crate::api::endpoints::Endpoints;
+use crate::api::openapi::about::About;
 use crate::api::query::QueryParams;
 use crate::auth::Role;
 use crate::gateways::GatewayStatus;
@@ -16,16 +18,18 @@ use crate::problem::ApiResult;
 
 /// The paths here.
 pub fn routes() -> Endpoints {
-    Endpoints::default().get(Role::Read, "/api/admin/gateways", list)
+    let about = About::new("Lists the connected gateways, and what each enforces").answers::<GatewayList>();
+    Endpoints::default().get(Role::Read, "/api/admin/gateways", list).about(about)
 }
 
 /// A gateway, as health and the list show it.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 pub struct GatewayInfo {
     /// Envoy's node id.
     pub node: String,
     process: String,
     /// Where its polls come from; `null`: it has not polled yet.
+    #[schema(value_type = Option<String>)]
     address: Option<IpAddr>,
     /// The version that every VM that serves requests enforces; `null`: no ack yet.
     enforces: Option<String>,
@@ -63,7 +67,7 @@ impl From<GatewayStatus> for GatewayInfo {
 }
 
 /// All gateways.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 pub struct GatewayList {
     items: Vec<GatewayInfo>,
 }

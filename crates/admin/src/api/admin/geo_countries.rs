@@ -6,9 +6,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::api::app_state::AppState;
 use crate::api::endpoints::Endpoints;
+use crate::api::openapi::about::About;
 use crate::api::query::{PathParam, QueryParams, shortened};
 use crate::auth::Role;
 use crate::problem::{ApiResult, Problem};
@@ -16,15 +18,15 @@ use crate::time;
 
 /// The paths here.
 pub fn routes() -> Endpoints {
-    Endpoints::default().get(Role::Read, "/api/admin/geo-countries", table).get(
-        Role::Read,
-        "/api/admin/geo-countries/{ip}",
-        one,
-    )
+    Endpoints::default()
+        .get(Role::Read, "/api/admin/geo-countries", table)
+        .about(About::new("Describes the country table").answers::<CountryTableInfo>())
+        .get(Role::Read, "/api/admin/geo-countries/{ip}", one)
+        .about(About::new("Answers the country of an address").answers::<AddressCountry>())
 }
 
 /// The table that is in force; all but `ranges` is `null` while there is none.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 pub struct CountryTableInfo {
     source: Option<String>,
     imported_at: Option<String>,
@@ -34,7 +36,7 @@ pub struct CountryTableInfo {
 }
 
 /// Numbers of address ranges.
-#[derive(Serialize, Debug, Default)]
+#[derive(Serialize, Debug, Default, ToSchema)]
 struct RangeCounts {
     v4: usize,
     v6: usize,
@@ -55,7 +57,7 @@ pub async fn table(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<Coun
 }
 
 /// The country of an address.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 pub struct AddressCountry {
     ip: String,
     /// `null`: not in the table.

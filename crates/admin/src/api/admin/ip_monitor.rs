@@ -12,25 +12,38 @@ use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::json;
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::Prefix;
+use utoipa::ToSchema;
 
 use crate::api::app_state::AppState;
 use crate::api::cursor;
 use crate::api::endpoints::Endpoints;
+use crate::api::openapi::about::About;
+use crate::api::openapi::parameters::{CURSOR, ENTRY_STATUS, LIMIT, SEEN};
 use crate::api::query::{PathParam, QueryParams};
 use crate::auth::Role;
 use crate::feed::{ListedPrefix, RowStatus, Snapshot};
 use crate::problem::{ApiResult, Problem};
 use crate::time;
-use requests_seen::RequestsSeen;
+use requests_seen::{RequestsSeen, Top};
 
 /// The paths here.
 pub fn routes() -> Endpoints {
+    let mut lists = About::new("Lists the entries, or the addresses that most requests came from").query(&[
+        &ENTRY_STATUS,
+        &LIMIT,
+        &CURSOR,
+        &SEEN,
+    ]);
+    let pages = [lists.reference::<IpMonitorPage>(), lists.reference::<Top>()];
     Endpoints::default()
         .get(Role::Read, "/api/admin/ip-monitor", list)
+        .about(lists.answers_json(json!({ "anyOf": pages })))
         // A block contains a slash: 203.0.113.0/24.
         .get(Role::Read, "/api/admin/ip-monitor/{*ip}", one)
+        .about(About::new("Says what holds for an address or a block").answers::<AddressReport>())
 }
 
 /// Entries per page by default.
@@ -39,7 +52,7 @@ const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
 
 /// Status of an address or a block.
-#[derive(Serialize, Debug, PartialEq, Eq)]
+#[derive(Serialize, Debug, PartialEq, Eq, ToSchema)]
 pub struct AddressStatus {
     /// In canonical form.
     pub ip: String,
@@ -92,7 +105,7 @@ fn first_address(prefix: &Prefix) -> IpAddr {
 }
 
 /// Status of an address or a block, and how many requests came from there.
-#[derive(Serialize, Debug, PartialEq, Eq)]
+#[derive(Serialize, Debug, PartialEq, Eq, ToSchema)]
 pub struct AddressReport {
     #[serde(flatten)]
     address: AddressStatus,
@@ -115,7 +128,7 @@ pub async fn one(
 }
 
 /// An entry of the list.
-#[derive(Serialize, Debug, PartialEq, Eq)]
+#[derive(Serialize, Debug, PartialEq, Eq, ToSchema)]
 pub struct Entry {
     ip: String,
     status: &'static str,
@@ -151,7 +164,7 @@ impl Entry {
 }
 
 /// A page of entries.
-#[derive(Serialize, Debug, PartialEq, Eq)]
+#[derive(Serialize, Debug, PartialEq, Eq, ToSchema)]
 pub struct IpMonitorPage {
     items: Vec<Entry>,
     #[serde(skip_serializing_if = "Option::is_none")]

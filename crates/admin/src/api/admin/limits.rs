@@ -18,6 +18,8 @@ impl NamedDocument for Limits {
     const KIND: DocumentKind = DocumentKind::Limit;
     const NOUN: &str = "limit";
     const PATH: &str = "/api/admin/limits";
+    const SCHEMA: &str = "Limit";
+    const EXAMPLE: &str = r#"{"key": "ip", "rate": 100, "per": "minute", "burst": 20, "shadow": true}"#;
     const NOT_FOUND: ProblemCode = ProblemCode::LimitNotFound;
     const CHECK_READS: &'static [StoreTable] = &[StoreTable::Documents(DocumentKind::Limit)];
 

@@ -21,6 +21,9 @@ impl NamedDocument for DeclaredListeners {
     const KIND: DocumentKind = DocumentKind::Listener;
     const NOUN: &str = "listener";
     const PATH: &str = "/api/admin/listeners";
+    const SCHEMA: &str = "Listener";
+    const EXAMPLE: &str = r#"{"scheme": "https", "port": 8443}"#;
+    const CONFLICTS: &'static [ProblemCode] = &[ProblemCode::ListenerInUse];
     const NOT_FOUND: ProblemCode = ProblemCode::ListenerNotFound;
     const CHECK_READS: &'static [StoreTable] = ROUTE_TABLE_READS;
     const REMOVAL_READS: &'static [StoreTable] = ROUTE_TABLE_READS;

@@ -4,9 +4,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::api::app_state::AppState;
 use crate::api::endpoints::Endpoints;
+use crate::api::openapi::about::About;
 use crate::api::query::QueryParams;
 use crate::auth::Role;
 use crate::problem::ApiResult;
@@ -14,11 +16,13 @@ use crate::protected_networks::{ProtectedNetwork, Protection};
 
 /// The paths here.
 pub fn routes() -> Endpoints {
-    Endpoints::default().get(Role::Read, "/api/admin/protected-networks", list)
+    let about =
+        About::new("Lists the networks that a ban needs `force` for").answers::<ProtectedNetworkList>();
+    Endpoints::default().get(Role::Read, "/api/admin/protected-networks", list).about(about)
 }
 
 /// A protected network.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 pub struct ProtectedNetworkInfo {
     block: String,
     /// `loopback`, `gateway` or `added`.
@@ -40,7 +44,7 @@ impl From<ProtectedNetwork> for ProtectedNetworkInfo {
 }
 
 /// All protected networks.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 pub struct ProtectedNetworkList {
     items: Vec<ProtectedNetworkInfo>,
 }

@@ -31,6 +31,8 @@ impl NamedDocument for Routes {
     const KIND: DocumentKind = DocumentKind::Route;
     const NOUN: &str = "route";
     const PATH: &str = "/api/admin/routes";
+    const SCHEMA: &str = "HTTPRoute";
+    const EXAMPLE: &str = r#"{"spec": {"rules": [{"matches": [{"path": {"type": "PathPrefix", "value": "/hello"}}], "backendRefs": [{"name": "demo"}]}]}}"#;
     const HAS_NAMESPACES: bool = true;
     const NOT_FOUND: ProblemCode = ProblemCode::RouteNotFound;
     const CHECK_READS: &'static [StoreTable] = ROUTE_TABLE_READS;

@@ -6,12 +6,15 @@ use axum::extract::{Extension, Request, State};
 use axum::http::header::{CACHE_CONTROL, HeaderName};
 use axum::http::{HeaderValue, Uri};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tidegate_policy::wire::sync::Gateway;
+use utoipa::ToSchema;
 
 use crate::api::app_state::AppState;
 use crate::api::body;
 use crate::api::endpoints::Endpoints;
 use crate::api::entry_fields::{self, Expiry, Ttl};
+use crate::api::openapi::about::About;
 use crate::api::query::{PathParam, QueryParams, shortened};
 use crate::auth::{self, Role};
 use crate::problem::{ApiResult, FieldError, Problem, ProblemCode};
@@ -22,18 +25,30 @@ use crate::time;
 pub fn routes() -> Endpoints {
     Endpoints::default()
         .get(Role::Admin, "/api/admin/tokens", list)
+        .about(About::new("Lists the tokens").answers::<TokenList>())
         .post(Role::Admin, "/api/admin/tokens", create)
+        .about(
+            About::new("Makes a token")
+                .takes::<NewToken>(json!({"name": "dashboard", "role": "read", "ttl": "90d"}))
+                .answers::<CreatedToken>()
+                .problems(&[ProblemCode::TokenExists]),
+        )
         .delete(Role::Admin, "/api/admin/tokens/{name}", revoke)
+        .about(
+            About::new("Revokes all tokens of a name")
+                .answers::<RevokedTokens>()
+                .problems(&[ProblemCode::TokenNotFound]),
+        )
 }
 
 /// All tokens.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 pub struct TokenList {
     items: Vec<TokenInfo>,
 }
 
 /// A token, without its secret.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 struct TokenInfo {
     /// The beginning of its hash.
     id: String,
@@ -73,7 +88,7 @@ async fn list(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<TokenList
 }
 
 /// The body of a POST.
-#[derive(Deserialize, Debug)]
+#[derive(Deserialize, Debug, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct NewToken {
     name: String,
@@ -84,7 +99,7 @@ struct NewToken {
 }
 
 /// The answer of a POST: the only one that has the token.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 struct CreatedToken {
     name: String,
     role: String,
@@ -172,7 +187,7 @@ impl NewToken {
 }
 
 /// The answer of a DELETE.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 struct RevokedTokens {
     name: String,
     /// How many tokens had the name: a file's token has the name of the one that the file held before.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use serde_json::json;
 use tidegate_policy::check::Check;
 use tidegate_policy::decide::{CountrySource, GeoFinding, IpFinding, Tables};
 use tidegate_policy::wire::check::{Answer, Found, GeoAnswer, MAX_QUESTION, Question, RouteAnswer, path};
@@ -14,6 +15,7 @@ use super::sync::binary;
 use crate::api::app_state::AppState;
 use crate::api::body;
 use crate::api::endpoints::Endpoints;
+use crate::api::openapi::about::{About, BINARY};
 use crate::auth::Role;
 use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::time;
@@ -24,7 +26,9 @@ pub fn routes() -> Endpoints {
         let handler = async move |State(app): State<AppState>, request: Request<Body>| {
             answer(&app, request, check).await
         };
-        endpoints.post(Role::Gateway, path(check), handler)
+        let about = About::new(format!("Answers the check `{}` of one request", check.name()));
+        let about = about.takes_binary().answers_with(200, "the answer", Some((BINARY, json!({}))));
+        endpoints.post(Role::Gateway, path(check), handler).about(about)
     })
 }
 

@@ -10,11 +10,14 @@ use serde::Serialize;
 use tidegate_policy::codec::FormatError;
 use tidegate_policy::wire::event::{Batch, EventPost, MAX_OPEN, MAX_POST, OpenEvent, TrafficEvent};
 use tidegate_policy::wire::sync::Gateway;
+use utoipa::ToSchema;
 
 use super::sync::gateway;
 use crate::api::app_state::AppState;
 use crate::api::body;
 use crate::api::endpoints::Endpoints;
+use crate::api::openapi::about::About;
+use crate::api::openapi::parameters::SYNC;
 use crate::api::query::QueryParams;
 use crate::auth::Role;
 use crate::problem::{ApiResult, Problem, ProblemCode};
@@ -22,7 +25,13 @@ use crate::store::{Append, Appended, RecorderFigures};
 
 /// The paths here.
 pub fn routes() -> Endpoints {
-    Endpoints::default().post(Role::Gateway, "/api/data-plane/v1/events", record)
+    let about = About::new("Stores recorded events")
+        .query(&[&SYNC])
+        .takes_binary()
+        .answers::<PostResult>()
+        .answers_with(204, "the event is stored", None)
+        .problems(&[ProblemCode::PostTooLarge, ProblemCode::ImpossibleClaim, ProblemCode::NewerFormat]);
+    Endpoints::default().post(Role::Gateway, "/api/data-plane/v1/events", record).about(about)
 }
 
 /// Bytes of a post's body, at most. Slightly over the format's own limit, which is checked later
@@ -43,7 +52,7 @@ const MAX_RANGES: usize = 20_000;
 const MAX_BATCHES: usize = 40_000;
 
 /// Result of a post.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct PostResult {
     stored: u64,
     duplicates: u64,

@@ -10,6 +10,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use serde_json::json;
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::formats::{self, FORMATS_HEADER, Formats};
@@ -17,6 +18,8 @@ use tidegate_policy::wire::sync::{ACK_HEADER, Ack, GATEWAY_HEADER, Gateway, HELD
 
 use crate::api::app_state::AppState;
 use crate::api::endpoints::Endpoints;
+use crate::api::openapi::about::{About, BINARY};
+use crate::api::openapi::parameters::{OFFSET, SYNC_SINCE, SYNC_WAIT};
 use crate::api::query::{PathParam, QueryParams, shortened};
 use crate::auth::Role;
 use crate::problem::{ApiResult, Problem, ProblemCode};
@@ -27,8 +30,22 @@ use crate::time;
 pub fn routes() -> Endpoints {
     Endpoints::default()
         .get(Role::Gateway, "/api/data-plane/v1/sync", sync)
+        .about(
+            About::new("Answers what changed since a version, as soon as something has")
+                .query(&[&SYNC_SINCE, &SYNC_WAIT])
+                .answers_with(200, "what changed", Some((BINARY, json!({}))))
+                .answers_with(304, "nothing changed", None)
+                .problems(&[ProblemCode::FormatUnavailable]),
+        )
         .get(Role::Gateway, "/api/data-plane/v1/sync/blob/{hash}", blob)
+        .about(
+            About::new("Answers a page of a table")
+                .query(&[&OFFSET])
+                .answers_with(200, "the page", Some((BINARY, json!({}))))
+                .problems(&[ProblemCode::BlobGone]),
+        )
         .post(Role::Gateway, "/api/data-plane/v1/sync/ack", ack)
+        .about(About::new("Takes what a gateway enforces").answers_with(204, "noted", None))
 }
 
 /// Longest wait of a poll, whatever it asks for.

@@ -6,12 +6,13 @@ use tidegate_policy::geo::GeoAction;
 use tidegate_policy::limit::{Limit, LimitKey};
 use tidegate_policy::request::Facts;
 use tidegate_policy::route::RouteMatch;
+use utoipa::ToSchema;
 
 use crate::api::admin::ip_monitor;
 use crate::feed::{RowStatus, Snapshot};
 
 /// The client's status in the allow list and the bans.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 pub struct IpCheck {
     /// `banned`, `allowed` or `clear`.
     says: &'static str,
@@ -39,7 +40,7 @@ impl IpCheck {
 }
 
 /// The client's country, and the result of each geo rule.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 pub struct GeoCheck {
     /// `null`: unknown.
     country: Option<String>,
@@ -48,7 +49,7 @@ pub struct GeoCheck {
     rules: Vec<GeoRuleResult>,
 }
 
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 struct GeoRuleResult {
     name: String,
     global: bool,
@@ -86,7 +87,7 @@ impl GeoCheck {
 
 /// A limit that counts the request. Only each gateway knows whether it would let the request
 /// pass: each counts its own requests.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 pub struct CountingLimit {
     name: String,
     /// `ip`, `header:NAME`, `route` or `global`.

@@ -5,6 +5,7 @@ use tidegate_author::explain::{self, Criterion, Taken};
 use tidegate_author::{Listeners, Method, PathMatch};
 use tidegate_policy::request::Facts;
 use tidegate_policy::route::RouteMatch;
+use utoipa::ToSchema;
 
 use crate::feed::Snapshot;
 
@@ -12,7 +13,7 @@ use crate::feed::Snapshot;
 const MAX_MATCHES: usize = 100;
 
 /// The matches that fit the request, in the order of precedence.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 pub struct Matches {
     /// The first one wins.
     matches: Vec<Match>,
@@ -20,7 +21,7 @@ pub struct Matches {
     more: usize,
 }
 
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 struct Match {
     route: String,
     /// Index of the rule within the route.
@@ -47,7 +48,7 @@ struct Match {
 }
 
 /// As in a document.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 struct PathCondition {
     r#type: &'static str,
     value: String,

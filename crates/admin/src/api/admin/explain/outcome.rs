@@ -7,9 +7,10 @@ use tidegate_policy::decide::{Decision, Denial, Reason, Verdict};
 use tidegate_policy::request::Facts;
 use tidegate_policy::route::action::{Action, HeaderEdit, HeaderEdits, RequestUrl};
 use tidegate_policy::route::{Backend, ResponseFrom, RouteMatch};
+use utoipa::ToSchema;
 
 /// Outcome of a request.
-#[derive(Serialize, Debug, Default)]
+#[derive(Serialize, Debug, Default, ToSchema)]
 pub struct Outcome {
     /// `allow`, `deny` or `redirect`.
     verdict: &'static str,
@@ -29,7 +30,7 @@ pub struct Outcome {
 }
 
 /// A backend as its route names it; one of the API with its address.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 struct ChosenBackend {
     name: String,
     namespace: Option<String>,
@@ -41,7 +42,7 @@ struct ChosenBackend {
 }
 
 /// The combined effects of the filters of a rule, then of its backend.
-#[derive(Serialize, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Debug, Default, PartialEq, Eq, ToSchema)]
 struct Effects {
     /// Where a redirect leads.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,7 +71,7 @@ struct Effects {
 }
 
 /// A change of a header: `remove`, `set` or `add`.
-#[derive(Serialize, Debug, PartialEq, Eq)]
+#[derive(Serialize, Debug, PartialEq, Eq, ToSchema)]
 struct HeaderChange {
     action: &'static str,
     name: String,
@@ -79,7 +80,7 @@ struct HeaderChange {
 }
 
 /// A mirror: the backend that gets copies, and of what share of the requests.
-#[derive(Serialize, Debug, PartialEq, Eq)]
+#[derive(Serialize, Debug, PartialEq, Eq, ToSchema)]
 struct Mirror {
     name: String,
     numerator: u32,
@@ -88,7 +89,7 @@ struct Mirror {
     known: Option<bool>,
 }
 
-#[derive(Serialize, Debug, PartialEq, Eq)]
+#[derive(Serialize, Debug, PartialEq, Eq, ToSchema)]
 struct RetryPolicy {
     attempts: u32,
     codes: Vec<u16>,

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 use tidegate_policy::address::Prefix;
+use utoipa::ToSchema;
 
 use super::{AddressReport, AddressStatus, Entry};
 use crate::api::app_state::AppState;
@@ -16,7 +17,7 @@ use crate::time;
 const ALL: usize = usize::MAX;
 
 /// Requests from an address, or from the known addresses of a block.
-#[derive(Clone, Serialize, Debug, PartialEq, Eq)]
+#[derive(Clone, Serialize, Debug, PartialEq, Eq, ToSchema)]
 pub struct RequestsSeen {
     /// Number of requests; too high by `over` at most.
     count: u64,
@@ -71,7 +72,7 @@ pub async fn fill(app: &AppState, items: &mut [Entry]) -> ApiResult<()> {
 }
 
 /// The addresses that most requests came from.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 pub struct Top {
     items: Vec<AddressReport>,
 }

@@ -11,10 +11,13 @@ use serde::Serialize;
 use tidegate_policy::flags::Flag;
 use tidegate_policy::tables::Table;
 use tidegate_policy::version::Version;
+use utoipa::ToSchema;
 
 use crate::api::admin::gateways::GatewayInfo;
 use crate::api::app_state::AppState;
 use crate::api::endpoints::Endpoints;
+use crate::api::openapi::about::About;
+use crate::api::openapi::parameters::WAIT;
 use crate::api::query::{MAX_WAIT_APPLIED, QueryParams};
 use crate::api::wait_applied::{version_as_text, wait_for_goal};
 use crate::auth::Role;
@@ -25,21 +28,26 @@ use crate::store::Author;
 
 /// The paths here.
 pub fn routes() -> Endpoints {
-    Endpoints::default()
-        // Gateways reload all tables at once, so every form does that.
-        .post(Role::Operate, "/api/admin/optimization/cache/refresh", refresh)
-        .post(Role::Operate, "/api/admin/optimization/cache/routes/refresh", refresh)
-        .post(Role::Operate, "/api/admin/optimization/cache/ip/refresh", refresh)
-        .post(Role::Operate, "/api/admin/optimization/cache/geo/refresh", refresh)
-        .post(Role::Operate, "/api/admin/optimization/cache/limits/refresh", refresh)
+    // Gateways reload all tables at once, so every form does that.
+    let refreshes =
+        ["", "/routes", "/ip", "/geo", "/limits"].iter().fold(Endpoints::default(), |all, table| {
+            let path = format!("/api/admin/optimization/cache{table}/refresh");
+            let about = About::new("Has every gateway load all tables anew")
+                .query(&[&WAIT])
+                .answers::<RefreshAnswer>();
+            all.post(Role::Operate, &path, refresh).about(about)
+        });
+    let about = About::new("Waits until every gateway has the current tables").query(&[&WAIT]);
+    refreshes
         .post(Role::Operate, "/api/admin/optimization/warmup", warmup)
+        .about(about.answers::<WarmupAnswer>())
 }
 
 /// How long to wait for the gateways by default.
 const DEFAULT_WAIT: Duration = Duration::from_secs(2);
 
 /// The answer of `cache/refresh`.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 pub struct RefreshAnswer {
     /// The number of the refresh; each is higher than those before.
     refresh: u64,
@@ -50,7 +58,7 @@ pub struct RefreshAnswer {
 }
 
 /// The answer of `warmup`.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 pub struct WarmupAnswer {
     #[serde(flatten)]
     progress: GatewayProgress,
@@ -59,10 +67,12 @@ pub struct WarmupAnswer {
 }
 
 /// How many gateways have the version.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 struct GatewayProgress {
     #[serde(serialize_with = "version_as_text")]
+    #[schema(value_type = String)]
     version: Version,
+    #[schema(value_type = BTreeMap<String, TableCount>)]
     tables: TableCounts,
     applied: Applied,
     /// Nodes of live gateways that do not have it yet.
@@ -80,7 +90,7 @@ fn table_names() -> Vec<&'static str> {
 /// What an up-to-date gateway holds, by table.
 type TableCounts = BTreeMap<&'static str, TableCount>;
 
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 struct TableCount {
     count: u64,
     digest: String,

@@ -7,11 +7,12 @@ use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use axum::http::Uri;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tidegate_author as author;
 use tidegate_policy::check::{Check, PerCheck};
 use tidegate_policy::flags::{Flag, FlagState, Flags};
 use tidegate_policy::version::Version;
+use utoipa::ToSchema;
 
 use super::recording::CheckStats;
 use crate::api::admin::audit;
@@ -19,20 +20,31 @@ use crate::api::admin::gateways::GatewayInfo;
 use crate::api::app_state::AppState;
 use crate::api::body;
 use crate::api::endpoints::Endpoints;
+use crate::api::openapi::about::About;
+use crate::api::openapi::parameters::{FLAG_STATUS, WAIT_APPLIED};
 use crate::api::query::QueryParams;
-use crate::api::wait_applied::{PendingWrite, WAIT_APPLIED, WriteResult, version_as_text};
+use crate::api::wait_applied::{PendingWrite, WriteResult, version_as_text};
 use crate::auth::Role;
+use crate::gateways::Applied;
 use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::store::{AuditRow, Author, Change, CheckCounts};
 use crate::time;
 
 /// The paths here.
 pub fn routes() -> Endpoints {
-    Endpoints::default().get(Role::Read, "/api/admin/optimization/flags", get).put(
-        Role::Operate,
-        "/api/admin/optimization/flags",
-        put,
-    )
+    const FLAGS: &str = "/api/admin/optimization/flags";
+    let mut answers = About::new("Answers all flags").query(&[&FLAG_STATUS]).answers_named("FlagsAnswer");
+    answers.reference::<FlagsStatus>();
+    answers.reference::<Applied>();
+    let sets = About::new("Sets the flags that the body names")
+        .query(&[&WAIT_APPLIED])
+        .takes_document(
+            "Flags",
+            json!({"enableRouteCache": "shadow", "enableAsyncRecording": {"percent": 25}}),
+        )
+        .answers_named("FlagsAnswer")
+        .problems(&[ProblemCode::InvalidFlag]);
+    Endpoints::default().get(Role::Read, FLAGS, get).about(answers).put(Role::Operate, FLAGS, put).about(sets)
 }
 
 /// All flags, as a `PUT` takes them.
@@ -49,18 +61,20 @@ pub struct FlagsAnswer {
 }
 
 /// The effect of the flags.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 struct FlagsStatus {
     #[serde(serialize_with = "version_as_text")]
+    #[schema(value_type = String)]
     version: Version,
     checks: BTreeMap<&'static str, CheckStatus>,
     /// The last change of each flag, from the audit; `null`: none, longer ago than the audit goes
     /// back, or by SQL.
+    #[schema(value_type = BTreeMap<String, Value>)]
     changed: BTreeMap<&'static str, Option<LastChange>>,
     gateways: Vec<GatewayInfo>,
 }
 
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 struct CheckStatus {
     flag: &'static str,
     /// Share of the clients that are answered in each way, percent.
@@ -70,7 +84,7 @@ struct CheckStatus {
 }
 
 /// Percentages; their sum is 100.
-#[derive(Serialize, Debug, PartialEq, Eq)]
+#[derive(Serialize, Debug, PartialEq, Eq, ToSchema)]
 struct ClientShares {
     cached: u8,
     shadow: u8,
@@ -125,7 +139,7 @@ pub async fn put(
     Extension(author): Extension<Author>,
     request: Request<Body>,
 ) -> ApiResult<Json<FlagsAnswer>> {
-    let params = QueryParams::read(request.uri(), &[WAIT_APPLIED])?;
+    let params = QueryParams::read(request.uri(), &[WAIT_APPLIED.name])?;
     let write = PendingWrite::prepare(&app, &params)?;
     let document = body::document(request).await?;
     let set = author::read_flags(&document)

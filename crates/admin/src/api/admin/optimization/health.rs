@@ -13,10 +13,12 @@ use axum::http::Uri;
 use jiff::Timestamp;
 use serde::Serialize;
 use tidegate_policy::tables::Table;
+use utoipa::ToSchema;
 
 use crate::api::admin::gateways::GatewayInfo;
 use crate::api::app_state::AppState;
 use crate::api::endpoints::Endpoints;
+use crate::api::openapi::about::About;
 use crate::api::query::{QueryParams, shortened};
 use crate::auth::Role;
 use crate::feed::{self, FeedHealth, Quarantined, RowStatus, Snapshot, TableDigest};
@@ -27,7 +29,8 @@ use crate::time;
 
 /// The paths here.
 pub fn routes() -> Endpoints {
-    Endpoints::default().get(Role::Read, "/api/admin/optimization/health", detailed)
+    let about = About::new("Says whether anything is wrong, and what").answers::<Health>();
+    Endpoints::default().get(Role::Read, "/api/admin/optimization/health", detailed).about(about)
 }
 
 /// Size of the write-ahead log, bytes, from which on health reports it: a long read keeps it from
@@ -40,7 +43,7 @@ const ADDRESS_TABLES: [(&str, RowStatus); 2] =
 const SHOWN_QUARANTINE: usize = 100;
 
 /// The answer.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 pub struct Health {
     status: &'static str,
     reasons: Vec<Reason>,
@@ -58,7 +61,7 @@ pub struct Health {
 }
 
 /// A reason why the service is degraded.
-#[derive(Serialize, Debug, PartialEq, Eq)]
+#[derive(Serialize, Debug, PartialEq, Eq, ToSchema)]
 pub struct Reason {
     /// Stable code.
     pub code: &'static str,
@@ -66,7 +69,7 @@ pub struct Reason {
     pub detail: String,
 }
 
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 struct TablesHealth {
     bans: BansHealth,
     countries: CountriesHealth,
@@ -76,14 +79,14 @@ struct TablesHealth {
     watched: usize,
 }
 
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 struct CountriesHealth {
     v4: usize,
     v6: usize,
     digest: String,
 }
 
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 struct BansHealth {
     entries: u64,
     digest: String,
@@ -92,7 +95,7 @@ struct BansHealth {
     overlay: usize,
 }
 
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 struct TableHealth {
     /// Absent for the flags, which are not a list.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,7 +103,7 @@ struct TableHealth {
     digest: String,
 }
 
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 struct Quarantine {
     /// All of them, with those that are left out.
     count: usize,
@@ -109,27 +112,27 @@ struct Quarantine {
     rows: Vec<QuarantinedRow>,
 }
 
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 struct LeftOut {
     bans: usize,
     allow: usize,
 }
 
 /// A row in quarantine.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 struct QuarantinedRow {
     table: &'static str,
     key: String,
     detail: String,
 }
 
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 struct FeedInfo {
     /// What it found and repaired lately.
     notices: Vec<FeedNotice>,
 }
 
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 struct FeedNotice {
     at: Option<String>,
     detail: String,
@@ -142,7 +145,7 @@ impl From<feed::Notice> for FeedNotice {
     }
 }
 
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 struct StoreInfo {
     /// How long another program has held the write lock, if over 1 s.
     locked_for_ms: Option<u64>,

@@ -5,15 +5,19 @@ use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tidegate_policy::address::Prefix;
+use utoipa::ToSchema;
 
 use crate::api::admin::ip_monitor::AddressStatus;
 use crate::api::app_state::AppState;
 use crate::api::body;
 use crate::api::endpoints::Endpoints;
 use crate::api::entry_fields::{self, Expiry, Ttl};
+use crate::api::openapi::about::About;
+use crate::api::openapi::parameters::WAIT_APPLIED;
 use crate::api::query::QueryParams;
-use crate::api::wait_applied::{PendingWrite, WAIT_APPLIED, WriteResult};
+use crate::api::wait_applied::{PendingWrite, WriteResult};
 use crate::auth::Role;
 use crate::feed::RowStatus;
 use crate::problem::{ApiResult, FieldError, Problem, ProblemCode};
@@ -22,15 +26,26 @@ use crate::time;
 
 /// The paths here.
 pub fn routes() -> Endpoints {
-    Endpoints::default()
-        .post(Role::Operate, "/api/admin/optimization/ip/ban", ban)
-        .post(Role::Operate, "/api/admin/optimization/ip/unban", unban)
-        .post(Role::Operate, "/api/admin/ip/ban", ban)
-        .post(Role::Operate, "/api/admin/ip/unban", unban)
+    let bans = About::new("Bans an address or a block")
+        .query(&[&WAIT_APPLIED])
+        .takes::<BanRequest>(json!({"ip": "203.0.113.0/24", "reason": "scraper", "ttl": "4h"}))
+        .answers::<Banned>()
+        .problems(&[ProblemCode::ProtectedNetwork, ProblemCode::AddressAllowed, ProblemCode::TableFull]);
+    let unbans = About::new("Removes the ban of exactly this address or block")
+        .query(&[&WAIT_APPLIED])
+        .takes::<UnbanRequest>(json!({"ip": "203.0.113.0/24"}))
+        .answers::<Unbanned>()
+        .problems(&[ProblemCode::NotBanned]);
+    ["/api/admin/optimization/ip", "/api/admin/ip"].iter().fold(Endpoints::default(), |all, path| {
+        all.post(Role::Operate, &format!("{path}/ban"), ban)
+            .about(bans.clone())
+            .post(Role::Operate, &format!("{path}/unban"), unban)
+            .about(unbans.clone())
+    })
 }
 
 /// The body of `ip/ban`.
-#[derive(Deserialize, Debug)]
+#[derive(Deserialize, Debug, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BanRequest {
     ip: String,
@@ -43,7 +58,7 @@ pub struct BanRequest {
 }
 
 /// The answer of `ip/ban`.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 pub struct Banned {
     ip: String,
     status: &'static str,
@@ -63,7 +78,7 @@ pub async fn ban(
     Extension(author): Extension<Author>,
     request: Request<Body>,
 ) -> ApiResult<Json<Banned>> {
-    let params = QueryParams::read(request.uri(), &[WAIT_APPLIED])?;
+    let params = QueryParams::read(request.uri(), &[WAIT_APPLIED.name])?;
     let write = PendingWrite::prepare(&app, &params)?;
     let asked: BanRequest = body::json(request).await?;
     let (prefix, until) = asked.check()?;
@@ -145,14 +160,14 @@ fn parse_ip(text: &str) -> Result<Prefix, FieldError> {
 }
 
 /// The body of `ip/unban`.
-#[derive(Deserialize, Debug)]
+#[derive(Deserialize, Debug, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnbanRequest {
     ip: String,
 }
 
 /// The answer of `ip/unban`.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 pub struct Unbanned {
     /// Rows that were removed: one address can be written in several ways.
     rows: u64,
@@ -171,7 +186,7 @@ pub async fn unban(
     Extension(author): Extension<Author>,
     request: Request<Body>,
 ) -> ApiResult<Json<Unbanned>> {
-    let params = QueryParams::read(request.uri(), &[WAIT_APPLIED])?;
+    let params = QueryParams::read(request.uri(), &[WAIT_APPLIED.name])?;
     let write = PendingWrite::prepare(&app, &params)?;
     let asked: UnbanRequest = body::json(request).await?;
     let prefix = parse_ip(&asked.ip).map_err(|error| Problem::fields(vec![error]))?;

@@ -8,9 +8,11 @@ use axum::http::Uri;
 use serde::Serialize;
 use tidegate_policy::check::Check;
 use tidegate_policy::wire::sync::Gateway;
+use utoipa::ToSchema;
 
 use crate::api::app_state::AppState;
 use crate::api::endpoints::Endpoints;
+use crate::api::openapi::about::About;
 use crate::api::query::QueryParams;
 use crate::auth::Role;
 use crate::problem::ApiResult;
@@ -19,11 +21,12 @@ use crate::time;
 
 /// The paths here.
 pub fn routes() -> Endpoints {
-    Endpoints::default().get(Role::Read, "/api/admin/optimization/recording/stats", stats)
+    let about = About::new("Says whether all events are in the database").answers::<RecordingStats>();
+    Endpoints::default().get(Role::Read, "/api/admin/optimization/recording/stats", stats).about(about)
 }
 
 /// The answer.
-#[derive(Serialize, Debug, PartialEq)]
+#[derive(Serialize, Debug, PartialEq, ToSchema)]
 pub struct RecordingStats {
     numbered: u64,
     stored: u64,
@@ -48,7 +51,7 @@ pub struct RecordingStats {
 }
 
 /// A VM of which numbers are neither stored nor dropped.
-#[derive(Serialize, Debug, PartialEq)]
+#[derive(Serialize, Debug, PartialEq, ToSchema)]
 struct GapOfSource {
     source: String,
     gateway: String,
@@ -65,7 +68,7 @@ impl From<SourceGap> for GapOfSource {
 }
 
 /// A claim that was not believed.
-#[derive(Serialize, Debug, PartialEq)]
+#[derive(Serialize, Debug, PartialEq, ToSchema)]
 struct Refused {
     source: String,
     gateway: String,
@@ -82,7 +85,7 @@ impl From<RefusedClaim> for Refused {
 }
 
 /// How one check was answered, over all recorded requests.
-#[derive(Serialize, Debug, PartialEq)]
+#[derive(Serialize, Debug, PartialEq, ToSchema)]
 pub(super) struct CheckStats {
     /// Requests whose decision needed the check, answered or not.
     asked: u64,
@@ -107,7 +110,7 @@ impl CheckStats {
     }
 }
 
-#[derive(Serialize, Debug, PartialEq)]
+#[derive(Serialize, Debug, PartialEq, ToSchema)]
 struct QueueStats {
     waiting_bytes: u64,
     oldest_ms: u64,

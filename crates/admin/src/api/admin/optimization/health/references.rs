@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Reason;
 use crate::feed::{Snapshot, UnknownBackend};
@@ -13,7 +14,7 @@ const SHOWN: usize = 100;
 const SHOWN_ROUTES: usize = 5;
 
 /// A reference of a route to an unknown backend.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, ToSchema)]
 pub struct UnknownReference {
     route: String,
     backend: String,

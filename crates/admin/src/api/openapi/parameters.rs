@@ -1,0 +1,121 @@
+//! Parameters of queries and paths, as the OpenAPI document has them.
+
+use serde_json::{Map, Value, json};
+
+/// A parameter.
+#[derive(Debug)]
+pub struct Parameter {
+    /// Its name.
+    pub name: &'static str,
+    says: &'static str,
+    /// Its schema as JSON.
+    schema: &'static str,
+    /// Whether it must be given.
+    is_required: bool,
+}
+
+const TEXT: &str = r#"{"type": "string"}"#;
+const NUMBER: &str = r#"{"type": "integer", "minimum": 0}"#;
+const SWITCH: &str = r#"{"type": "integer", "enum": [0, 1], "default": 0}"#;
+const SPAN: &str = r#"{"type": "string", "examples": ["2s", "1h30m"]}"#;
+const MOMENT: &str = r#"{"type": "string", "examples": ["2h", "2026-11-30T06:00:00Z"]}"#;
+
+const fn optional(name: &'static str, schema: &'static str, says: &'static str) -> Parameter {
+    Parameter { name, says, schema, is_required: false }
+}
+
+macro_rules! parameters {
+    ($($constant:ident = $name:literal, $schema:expr, $says:literal;)*) => {
+        $(#[doc = $says] pub const $constant: Parameter = optional($name, $schema, $says);)*
+    };
+}
+
+parameters! {
+    LIMIT = "limit", r#"{"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}"#, "Items of a page, at most";
+    DOCUMENTS = "limit", r#"{"type": "integer", "minimum": 1, "maximum": 10000, "default": 1000}"#, "Documents of a page, at most";
+    CURSOR = "cursor", TEXT, "The `next` of the page before";
+    WAIT_APPLIED = "wait_applied", SPAN, "Answer once every gateway enforces the change, or after this span: up to 30 s";
+    WAIT = "wait", SPAN, "The longest wait for the gateways: up to 30 s; 2 s unless given";
+    FLAG_STATUS = "status", SWITCH, "Whether the answer has the effect of the flags, too";
+    ENTRY_STATUS = "status", r#"{"type": "string", "enum": ["banned", "allowed", "watched"]}"#, "Entries of this status only";
+    SEEN = "seen", SWITCH, "1: the addresses that most requests came from";
+    ACTOR = "actor", TEXT, "Changes by this token or program only";
+    KIND = "kind", TEXT, "Changes of this kind only";
+    NAME = "name", TEXT, "Changes of what has this name only";
+    SINCE = "since", MOMENT, "Not before this moment, or this span before now";
+    UNTIL = "until", MOMENT, "Before this moment, or this span before now";
+    ANCHOR = "anchor", r#"{"type": "string", "pattern": "^[0-9]+:[0-9A-Fa-f]{64}$"}"#, "An entry, as ID:HASH, that must be in the chain as it was";
+    METHOD = "method", r#"{"type": "string", "minLength": 1, "maxLength": 32, "default": "GET"}"#, "The request's method";
+    HOST = "host", r#"{"type": "string", "maxLength": 260, "default": "127.0.0.1"}"#, "What the request's Host says";
+    IP = "ip", r#"{"type": "string", "examples": ["192.0.2.1", "2001:db8::1"]}"#, "The client's address";
+    HEADER = "header", r#"{"type": "array", "items": {"type": "string"}, "maxItems": 100}"#, "A header line of the request, NAME:VALUE; may be repeated";
+    COUNTRY = "country", r#"{"type": "string", "examples": ["DE"]}"#, "The client's country, where gateways have it from a header";
+    LISTENER = "listener", TEXT, "The listener by which the request comes";
+    SCHEME = "scheme", r#"{"type": "string", "enum": ["http", "https"]}"#, "How the request arrives";
+    PORT = "port", r#"{"type": "integer", "minimum": 1, "maximum": 65535}"#, "The port at which the request arrives";
+    SYNC_SINCE = "since", TEXT, "The version that the gateway has";
+    SYNC_WAIT = "wait", SPAN, "How long to wait for changes: up to 30 s";
+    OFFSET = "offset", NUMBER, "Where in the table the page begins, in bytes";
+    SYNC = "sync", SWITCH, "1: one event whose response waits for the answer";
+}
+
+/// The path of a request that is described.
+pub const PATH: Parameter = Parameter {
+    name: "path",
+    says: "The request's path with its query",
+    schema: r#"{"type": "string", "pattern": "^/", "maxLength": 8192, "examples": ["/hello?x=1"]}"#,
+    is_required: true,
+};
+
+impl Parameter {
+    /// It as a parameter of a query.
+    pub fn in_query(&self) -> Value {
+        self.describe("query", self.says)
+    }
+
+    fn describe(&self, place: &str, says: &str) -> Value {
+        let mut schema: Value = serde_json::from_str(self.schema).unwrap_or_default();
+        let examples = schema.as_object_mut().and_then(|schema| schema.remove("examples"));
+        let mut described = Map::from_iter([
+            ("name".to_owned(), self.name.into()),
+            ("in".to_owned(), place.into()),
+            ("description".to_owned(), says.into()),
+            ("required".to_owned(), (self.is_required || place == "path").into()),
+            ("schema".to_owned(), schema),
+        ]);
+        if let Some(Value::Array(examples)) = examples {
+            let named = examples.into_iter().enumerate();
+            let named: Map<_, _> =
+                named.map(|(index, value)| (format!("e{index}"), json!({ "value": value }))).collect();
+            described.insert("examples".to_owned(), named.into());
+        }
+        described.into()
+    }
+}
+
+/// The parameter of a path that is called `name`, with or without the mark of those that take slashes.
+pub fn in_path(name: &str) -> Value {
+    let says = "A name, percent-encoded";
+    let (schema, says) = match name.trim_start_matches('*') {
+        "ip" if name.starts_with('*') => (
+            r#"{"type": "string", "minLength": 1, "examples": ["192.0.2.1", "192.0.2.0/24", "2001:db8::1"]}"#,
+            "An address or a block",
+        ),
+        "prefix" => (
+            r#"{"type": "string", "minLength": 1, "examples": ["192.0.2.1", "192.0.2.0/28"]}"#,
+            "An address or a block",
+        ),
+        "ip" => {
+            (r#"{"type": "string", "minLength": 1, "examples": ["192.0.2.1", "2001:db8::1"]}"#, "An address")
+        }
+        "hash" => (
+            r#"{"type": "string", "pattern": "^[0-9a-f]{32}$"}"#,
+            "The table's hash, as the answer of sync has it",
+        ),
+        _ => (r#"{"type": "string", "minLength": 1, "examples": ["one"]}"#, says),
+    };
+    let name: String = name.trim_start_matches('*').to_owned();
+    let mut described = optional("", schema, "").describe("path", says);
+    described["name"] = name.into();
+    described
+}
