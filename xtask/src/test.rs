@@ -37,6 +37,8 @@ enum Step {
     Format,
     /// Unit and property tests of all crates, inputs of the fuzz targets, and the manifests.
     Unit,
+    /// The API, with requests that Schemathesis makes of its OpenAPI document.
+    Schemathesis,
     /// Scenarios on the emulated host.
     Sim,
     /// What ships: its size, and how long it delays Envoy's start.
@@ -78,7 +80,7 @@ fn steps(args: &TestArgs, report: &mut Report) -> Result<()> {
         })
     });
     let filter = stacks.then(|| Beside::start(|| Ok((filter::build()?, build::other_filters()?))));
-    if wanted(&[Step::Unit, Step::Sim, Step::Dist, Step::Envoy, Step::Compose]) {
+    if wanted(&[Step::Unit, Step::Schemathesis, Step::Sim, Step::Dist, Step::Envoy, Step::Compose]) {
         report.step("compiling programs and tests", compile)?;
     }
     if wanted(&[Step::Unit]) {
@@ -97,6 +99,16 @@ fn steps(args: &TestArgs, report: &mut Report) -> Result<()> {
             ];
             tests(workspace_tests(&targets), || {})
         })?;
+    }
+    if wanted(&[Step::Schemathesis]) {
+        match install::schemathesis() {
+            Ok(program) => report.step("requests by Schemathesis", || {
+                let mut command = workspace_tests(&["--test", "api", "--", "schemathesis"]);
+                command.env("TIDEGATE_SCHEMATHESIS", program);
+                tests(command, || {})
+            })?,
+            Err(error) => println!("no Schemathesis, so its requests are skipped: {error:#}"),
+        }
     }
     if wanted(&[Step::Sim]) {
         report

@@ -31,6 +31,7 @@ mod refresh;
 mod roles;
 mod route_files;
 mod routes;
+mod schemathesis;
 mod settings;
 mod stopping;
 mod synchronous_recording;
