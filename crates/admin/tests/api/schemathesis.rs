@@ -3,6 +3,7 @@
 //! `TIDEGATE_SCHEMATHESIS`.
 
 use std::ffi::OsStr;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use reqwest::Method;
@@ -18,8 +19,8 @@ const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_co
 /// How long it may go on, in seconds.
 const TIME: &str = "30";
 
-/// Runs it on one listener, with these headers.
-fn run(program: &OsStr, listener: &str, document: &str, headers: &[String], paths: &str) {
+/// Runs it on one listener, with these headers. It writes what it keeps into the folder `dir`.
+fn run(program: &OsStr, dir: &Path, listener: &str, document: &str, headers: &[String], paths: &str) {
     let mut command = Command::new(program);
     command.args(["run", document, "--url", listener, "--include-path-regex", paths, "--checks", CHECKS]);
     command.args(["--max-time", TIME, "--seed", "1", "--generation-database", "none", "--no-color"]);
@@ -27,7 +28,7 @@ fn run(program: &OsStr, listener: &str, document: &str, headers: &[String], path
     for header in headers {
         command.args(["--header", header]);
     }
-    let output = command.stdin(Stdio::null()).output().unwrap();
+    let output = command.current_dir(dir).stdin(Stdio::null()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     println!("{said}");
     assert!(output.status.success(), "{paths}: {said}\n{}", String::from_utf8_lossy(&output.stderr));
@@ -48,9 +49,10 @@ async fn schemathesis_finds_nothing() {
     let document = service.people("/api/openapi.json");
     let of_people = [header(&token)];
     let of_gateways = [header(&service.gateway), "x-tidegate-gateway: node-1;00000000000000aa".to_owned()];
+    let dir = service.dir.path().to_owned();
     let ran = tokio::task::spawn_blocking(move || {
-        run(&program, &people, &document, &of_people, "^(?!/api/data-plane/)");
-        run(&program, &gateways, &document, &of_gateways, "^/api/data-plane/");
+        run(&program, &dir, &people, &document, &of_people, "^(?!/api/data-plane/)");
+        run(&program, &dir, &gateways, &document, &of_gateways, "^/api/data-plane/");
     });
     ran.await.unwrap();
     // Otherwise it would have seen nothing but 401 from then on.
