@@ -1,6 +1,7 @@
 //! Scenarios on a real Envoy with the released filter and the real admin service.
 //! `cargo xtask test` sets where those are; see `tidegate_stack::Programs::find`.
 
+mod admin_tls;
 mod asked_again;
 mod backends;
 mod bad_answers;

@@ -1,6 +1,7 @@
 //! How a stack is started.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,6 +49,8 @@ pub struct Options {
     /// says in every answer from the first moment on that the connection ends (as Istio
     /// and Envoy Gateway have it). `None`: ten minutes, and more and more often.
     pub drain: Option<Duration>,
+    /// Arguments of the admin service besides those that every stack gives.
+    pub admin_args: Vec<OsString>,
     /// What to run.
     pub programs: Programs,
 }
@@ -114,6 +117,7 @@ impl Options {
             envoy_cpu: None,
             control: None,
             drain: None,
+            admin_args: Vec::new(),
             programs,
         }
     }

@@ -111,6 +111,7 @@ impl Stack {
         for name in self.options.clusters() {
             command.arg("--cluster").arg(name);
         }
+        command.args(&self.options.admin_args);
         let mut process = Process::start("admin", command, &self.log("admin"))?;
         let people = self.people();
         wait::until("the admin service is healthy", START_LIMIT, || {
