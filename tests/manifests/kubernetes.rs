@@ -3,10 +3,14 @@
 use serde_json::{Value, json};
 use tidegate_stack::programs::repository;
 
-use crate::files::{at, one, text};
+use crate::files::{at, documents, one, text};
 
 /// The Secret of the tokens.
 pub const SECRET: &str = "tidegate-tokens";
+/// The Secret of a gateway's certificate.
+pub const GATEWAY_SECRET: &str = "tidegate-gateway-tls";
+/// What the component tls changes of the Deployment.
+const WITH_TLS: &str = "deploy/kubernetes/tls/deployment.yaml";
 
 /// How gateways reach the service, as its Service says.
 pub struct Address {
@@ -122,11 +126,44 @@ fn volumes_are_where_the_service_looks() {
 /// A variable that the service does not know would be ignored without a word.
 #[test]
 fn every_variable_is_an_option_of_serve() {
-    let options = std::fs::read_to_string(repository().join("crates/admin/src/cli/serve.rs")).unwrap();
-    for variable in container(&one("deploy/kubernetes/deployment.yaml"))["env"].as_array().unwrap() {
-        let name = variable["name"].as_str().unwrap();
-        assert!(options.contains(&format!("env = \"{name}\"")), "{name}");
+    let options = ["serve", "tls_args"].map(|file| {
+        std::fs::read_to_string(repository().join(format!("crates/admin/src/cli/{file}.rs"))).unwrap()
+    });
+    for path in ["deploy/kubernetes/deployment.yaml", WITH_TLS] {
+        for variable in container(&one(path))["env"].as_array().unwrap() {
+            let name = variable["name"].as_str().unwrap();
+            assert!(options.concat().contains(&format!("env = \"{name}\"")), "{name}");
+        }
     }
+}
+
+#[test]
+fn certificates_are_where_the_service_looks_and_are_those_that_are_made() {
+    let patch = one(WITH_TLS);
+    let volume = at(&patch, "spec.template.spec.volumes.0");
+    let mount = at(container(&patch), "volumeMounts.0");
+    assert_eq!(mount["name"], volume["name"]);
+    let mounted = mount["mountPath"].as_str().unwrap();
+    let files = container(&patch)["env"].as_array().unwrap().iter().filter_map(|variable| {
+        let (dir, file) = variable["value"].as_str()?.rsplit_once('/')?;
+        assert_eq!(dir, mounted);
+        Some(file)
+    });
+    assert_eq!(files.collect::<Vec<_>>(), ["tls.crt", "tls.key", "tls.crt", "tls.key", "ca.crt"]);
+    let certificate = one("deploy/kubernetes/cert-manager/certificate.yaml");
+    assert_eq!(at(&certificate, "spec.secretName"), at(volume, "secret.secretName"));
+    let names = at(&certificate, "spec.dnsNames").as_array().unwrap();
+    assert!(names.contains(&Address::of_service().host.into()), "{names:?}");
+    let authority =
+        std::fs::read_to_string(repository().join("deploy/kubernetes/cert-manager/authority.yaml"));
+    let authority = documents(&authority.unwrap()).unwrap();
+    let gateway = one("deploy/kubernetes/cert-manager/gateway-certificate.yaml");
+    for issued in [&certificate, &gateway] {
+        assert_eq!(at(issued, "spec.issuerRef.name"), at(&authority[2], "metadata.name"));
+    }
+    assert_eq!(at(&authority[1], "spec.secretName"), at(&authority[2], "spec.ca.secretName"));
+    assert_eq!(at(&authority[1], "spec.issuerRef.name"), at(&authority[0], "metadata.name"));
+    assert_eq!(text(&gateway, "spec.secretName"), GATEWAY_SECRET);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use tidegate_stack::programs::repository;
 
 use crate::files::{at, documents, on_path, text};
 use crate::istio::{host_variables, wasm_of};
+use crate::kubernetes::{Address, GATEWAY_SECRET};
 use crate::{envoy_gateway, plugin};
 
 /// What `kubectl kustomize` says of a folder with these components; `None` without
@@ -76,6 +77,40 @@ fn the_admin_service_alone_and_with_all_options() {
     assert_eq!(labels["sidecar.istio.io/inject"], "true");
     assert_eq!(labels["app.kubernetes.io/name"], "tidegate-admin", "the patch adds");
     assert!(at(of_kind(&all, "NetworkPolicy"), "spec.egress.0").is_object());
+}
+
+#[test]
+fn the_admin_service_and_gateways_with_tls() {
+    let Some(all) = build("deploy/kubernetes", &["service-monitor", "tls", "cert-manager"]) else { return };
+    let container = at(of_kind(&all, "Deployment"), "spec.template.spec.containers.0");
+    let variables = container["env"].as_array().unwrap().iter().map(|variable| text(variable, "name"));
+    let variables: Vec<&str> = variables.collect();
+    assert!(!variables.contains(&"TIDEGATE_INSECURE_LISTEN"), "{variables:?}");
+    assert!(variables.contains(&"TIDEGATE_GATEWAY_CLIENT_CA") && variables.contains(&"TIDEGATE_DB"));
+    for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
+        let asks = serde_json::json!({ "path": "/api/health", "port": "people", "scheme": "HTTPS" });
+        assert_eq!(container[probe]["httpGet"], asks);
+    }
+    assert_eq!(at(of_kind(&all, "ServiceMonitor"), "spec.endpoints.0.scheme"), "https");
+
+    let Address { host, port } = Address::of_service();
+    for base in ["envoy/istio", "envoy/istio/traffic-extension", "envoy/istio/gateway-api"] {
+        let component = if base == "envoy/istio" { "tls" } else { "../tls" };
+        let Some(istio) = build(base, &[component]) else { return };
+        let settings = at(of_kind(&istio, "DestinationRule"), "spec.trafficPolicy.portLevelSettings.0");
+        assert_eq!(at(settings, "port.number"), port);
+        let tls = &settings["tls"];
+        assert_eq!((text(tls, "mode"), text(tls, "credentialName")), ("MUTUAL", GATEWAY_SECRET));
+        assert_eq!((text(tls, "sni"), text(tls, "subjectAltNames.0")), (&*host, &*host));
+    }
+    let Some(gateway) = build("envoy/envoy-gateway", &["backend", "backend-tls"]) else { return };
+    let policy = of_kind(&gateway, "BackendTLSPolicy");
+    let backend = of_kind(&gateway, "Backend");
+    assert_eq!(at(policy, "spec.targetRefs.0.name"), at(backend, "metadata.name"));
+    assert_eq!(at(policy, "metadata.namespace"), at(backend, "metadata.namespace"));
+    assert_eq!(text(policy, "spec.validation.hostname"), host);
+    let certificate = at(of_kind(&gateway, "EnvoyProxy"), "spec.backendTLS.clientCertificateRef");
+    assert_eq!(text(certificate, "name"), GATEWAY_SECRET);
 }
 
 #[test]

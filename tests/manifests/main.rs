@@ -9,6 +9,7 @@ mod files;
 mod istio;
 mod kubernetes;
 mod kustomize;
+mod systemd;
 
 use serde_json::Value;
 use tidegate::config::Config;
