@@ -104,13 +104,15 @@ async fn flags_written_by_hand_count_and_malformed_ones_are_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_is_named_for_what_was_set_by_hand_since() {
+async fn nobody_else_is_named_for_what_was_set_by_hand_since() {
     let service = TestService::start().await;
     put(&service, &json!({"enableRouteCache": true, "enableAsyncRecording": true})).await.ok();
     service.sql("UPDATE flags SET value = 'false' WHERE name = 'enableRouteCache'");
     let flags = service.get(&format!("{FLAGS}?status=1")).await.ok();
     assert_eq!(flags["enableRouteCache"], false);
-    assert_eq!(flags["status"]["changed"]["enableRouteCache"], Value::Null, "{flags}");
+    // Until the change is found in the log, at most for 50 ms, nothing is said of it.
+    let changed = &flags["status"]["changed"]["enableRouteCache"];
+    assert!(changed.is_null() || changed["by"] == "sql", "{flags}");
     assert_eq!(flags["status"]["changed"]["enableAsyncRecording"]["to"], true, "{flags}");
 }
 
