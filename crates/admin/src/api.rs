@@ -6,10 +6,12 @@ pub mod address_limits;
 mod admin;
 pub mod app_state;
 mod body;
+mod conditions;
 mod cursor;
 mod data_plane;
 pub mod endpoints;
 mod entry_fields;
+pub mod idempotency;
 mod metrics;
 mod named_documents;
 mod openapi;
@@ -41,6 +43,7 @@ use crate::store::time_text;
 use address_limits::{AddressLimits, TooMany};
 use app_state::AppState;
 use endpoints::{Endpoint, Endpoints};
+use idempotency::once_per_key;
 use openapi::about::About;
 
 /// No answer takes longer. It is more than the longest wait that a client may ask for plus the
@@ -135,6 +138,7 @@ fn finish(
     let guarded = guarded
         .fallback(nothing_here)
         .method_not_allowed_fallback(not_this_method)
+        .layer(from_fn_with_state(app.clone(), once_per_key))
         .layer(from_fn_with_state(guard, require_role))
         .layer(from_fn(require_room));
     let all = open.method_not_allowed_fallback(not_this_method).merge(guarded);

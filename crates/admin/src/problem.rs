@@ -64,7 +64,7 @@ problem_codes! {
     InvalidParameter = "invalid_parameter", BAD_REQUEST, "A parameter of the address is not right",
         "a parameter of the query or the path is unknown, repeated or wrong";
     InvalidHeader = "invalid_header", BAD_REQUEST, "A header is not right",
-        "gateways' listener: a header is missing or wrong";
+        "a header is missing or wrong";
     BodyIncomplete = "body_incomplete", BAD_REQUEST, "The body ended early",
         "the connection ended in the middle of the body";
     Unauthorized = "unauthorized", UNAUTHORIZED, "A bearer token is needed",
@@ -111,10 +111,16 @@ problem_codes! {
         "ban: an entry of the allow list, which `detail` names, covers it; `force` writes the ban all the same";
     TokenExists = "token_exists", CONFLICT, "There is a token of this name",
         "there is a token of this name already";
+    IdempotencyKeyInUse = "idempotency_key_in_use", CONFLICT, "The first request with this key is under way",
+        "the first request with this `Idempotency-Key` is not answered yet";
+    IdempotencyAnswerGone = "idempotency_answer_gone", CONFLICT, "The request was carried out, and its answer is gone",
+        "the request with this `Idempotency-Key` was carried out, and its answer is not kept, as it has a secret or the service ended";
     TableFull = "table_full", CONFLICT, "The table is full",
-        "ban, allow list: the table has no room for this entry";
+        "ban, allow list, tokens: the table has no room for this entry";
     BlobGone = "blob_gone", GONE, "This table is gone",
         "gateways' listener: nobody needs this table any more, sync again";
+    PreconditionFailed = "precondition_failed", PRECONDITION_FAILED, "It is not as this request takes it to be",
+        "`If-Match` or `If-None-Match` does not hold: it was changed, made or removed meanwhile";
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "The body is too large",
         "over the limit above";
     PostTooLarge = "post_too_large", PAYLOAD_TOO_LARGE, "The post carries too much",
@@ -123,6 +129,8 @@ problem_codes! {
         "a compressed body";
     InvalidField = "invalid_field", UNPROCESSABLE_ENTITY, "A field of the body is not right",
         "`errors` names the fields";
+    IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, "This key came with another request",
+        "this `Idempotency-Key` came with another path, query or body before";
     ImpossibleClaim = "impossible_claim", UNPROCESSABLE_ENTITY, "No VM can have numbered so many events",
         "gateways' listener: an event's number, or all that a post says, is higher than its VM can have reached";
     TooManyRequests = "too_many_requests", TOO_MANY_REQUESTS, "Too many requests without a token",

@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 use crate::api;
 use crate::api::address_limits::AddressLimits;
 use crate::api::app_state::{AppState, CountryHeaders, PerListener};
+use crate::api::idempotency::RunningKeys;
 use crate::auth::Tokens;
 use crate::feed::{Feed, FeedOptions};
 use crate::gateways::{Gateways, Waiter};
@@ -117,6 +118,7 @@ impl Service {
             clusters: Arc::new(config.clusters),
             protected: ProtectedNetworks::new(&config.protect),
             documents: Arc::default(),
+            running_keys: RunningKeys::default(),
             metrics: Metrics::default(),
             limits: AddressLimits::default(),
             metrics_page: Arc::default(),

@@ -22,7 +22,10 @@ use tidegate_policy::wire::sync::Gateway;
 use tokio::sync::watch;
 
 pub use audit::{AuditAnchor, AuditCheck, AuditFilter, AuditRow, MAX_AUDIT_FAULTS};
-pub use change::{Author, Change, Committed, RestoredTable, SQL, Unchanged};
+pub use change::{
+    Author, Change, CommitOptions, Committed, IdempotencyKey, KeptRequest, RestoredTable, SQL, Unchanged,
+    UnchangedRows,
+};
 pub use health::{StoreFault, StoreHealth, StoreOperation};
 pub use recording::{
     AddressCount, Append, Appended, CheckCounts, RecorderFigures, RecordingCounts, RefusedClaim, SourceGap,
@@ -71,7 +74,16 @@ pub trait TableStore: Send + Sync + 'static {
 pub trait Store: TableStore {
     /// Writes a change with its entry of the audit, whose author is `by`. Returns once both are
     /// durable.
-    async fn commit(&self, change: Change, by: &Author) -> Result<Committed, StoreError>;
+    async fn commit(&self, change: Change, by: &Author) -> Result<Committed, StoreError> {
+        self.commit_with(change, by, CommitOptions::default()).await
+    }
+    /// The same with options.
+    async fn commit_with(
+        &self,
+        change: Change,
+        by: &Author,
+        options: CommitOptions,
+    ) -> Result<Committed, StoreError>;
     /// Stores batches exactly once, ledger and rows in one transaction.
     async fn append(&self, append: Append) -> Result<Appended, StoreError>;
     /// Stores an open event, one whose response waits for this. Changes nothing if it is stored
@@ -109,6 +121,8 @@ pub trait Store: TableStore {
     /// A copy of the whole database as it was at one moment, in a form that a restore takes: an SQLite
     /// file without a name.
     async fn backup(&self) -> Result<std::fs::File, StoreError>;
+    /// The request that came with this [`IdempotencyKey::key`] within the last 24 hours.
+    async fn kept_request(&self, key: &str) -> Result<Option<KeptRequest>, StoreError>;
     /// State of the store, for health.
     fn health(&self) -> StoreHealth;
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::address_limits::AddressLimits;
+use super::idempotency::RunningKeys;
 use super::metrics::CachedPage;
 use crate::auth::Tokens;
 use crate::feed::{Feed, Snapshot};
@@ -47,6 +48,8 @@ pub struct AppState {
     /// Held while a document is checked against the others and committed. Without it,
     /// concurrent writes would make each other's checks out of date, again and again.
     pub documents: Arc<tokio::sync::Mutex<()>>,
+    /// `Idempotency-Key`s of requests under way.
+    pub running_keys: RunningKeys,
     /// The service's own metrics.
     pub metrics: Metrics,
     /// The rates of callers without a token.

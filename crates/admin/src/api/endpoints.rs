@@ -58,7 +58,9 @@ impl Endpoints {
 
     /// Says what the document has of the endpoint that was added last.
     pub fn about(mut self, about: About) -> Self {
-        self.declared.last_mut().into_iter().for_each(|last| last.about = about.clone());
+        if let Some(last) = self.declared.last_mut() {
+            last.about = about;
+        }
         self
     }
 

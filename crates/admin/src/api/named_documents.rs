@@ -2,39 +2,42 @@
 //! backends and limits.
 
 use std::ops::Bound;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
-use axum::http::Uri;
+use axum::http::{HeaderMap, Uri};
+use axum::response::Response;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 
 use super::app_state::AppState;
+use super::conditions::{Conditions, etag};
 use super::endpoints::Endpoints;
 use super::openapi::about::{About, named};
-use super::openapi::parameters::{CURSOR, DOCUMENTS, WAIT_APPLIED};
+use super::openapi::parameters::{CURSOR, DOCUMENTS, DRY_RUN, WAIT_APPLIED};
 use super::query::{PathParam, QueryParams};
-use super::wait_applied::{PendingWrite, WriteResult};
+use super::wait_applied::{PendingWrite, TRIES, WriteResult};
 use super::{body, cursor};
 use crate::auth::Role;
 use crate::feed::{Documents, ParsedDocument, Snapshot};
 use crate::problem::{ApiResult, Problem, ProblemCode};
-use crate::store::{Author, Change, Committed, DocumentKind, StoreError, StoreTable, Unchanged};
+use crate::store::{
+    Author, Change, Committed, DocumentKind, StoreError, StoreTable, Unchanged, UnchangedRows,
+};
 
 /// Documents per page by default.
 const DEFAULT_LIMIT: usize = 1_000;
 /// Documents per page at most.
 const MAX_LIMIT: usize = 10_000;
-/// Attempts to commit a write when other writes come between its check and its commit.
-const TRIES: usize = 5;
 
 /// A kind of named documents in the API.
 pub trait NamedDocument: Send + Sync + 'static {
     /// A document, parsed.
-    type Content: Send + Sync + 'static;
+    type Content: Clone + Send + Sync + 'static;
     /// Its table in the store.
     const KIND: DocumentKind;
     /// Its name in a sentence.
@@ -64,6 +67,9 @@ pub trait NamedDocument: Send + Sync + 'static {
 
     /// All documents of this kind.
     fn of(snapshot: &Snapshot) -> &Documents<Self::Content>;
+
+    /// The same, to be changed.
+    fn of_mut(snapshot: &mut Snapshot) -> &mut Documents<Self::Content>;
 
     /// The text to store for `document`, and its content, if it is valid, also together with all
     /// that `snapshot` has.
@@ -105,6 +111,9 @@ struct DocumentPage {
 struct WriteAnswer {
     /// The document's name; of a route its id.
     name: String,
+    /// What `ETag` a GET answers now; absent after a removal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    etag: Option<String>,
     /// Warnings: what was stored but probably not intended.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
@@ -115,17 +124,22 @@ struct WriteAnswer {
 /// The paths of one kind.
 pub fn routes<R: NamedDocument>() -> Endpoints {
     let noun = R::NOUN;
-    let reads = About::new(format!("Answers a {noun}")).answers_named(R::SCHEMA).problems(&[R::NOT_FOUND]);
+    let reads = About::new(format!("Answers a {noun}"))
+        .answers_named(R::SCHEMA)
+        .problems(&[R::NOT_FOUND])
+        .conditional_get();
     let puts = About::new(format!("Makes or replaces a {noun}"))
-        .query(&[&WAIT_APPLIED])
+        .query(&[&WAIT_APPLIED, &DRY_RUN])
         .takes_document(R::SCHEMA, serde_json::from_str(R::EXAMPLE).unwrap_or_default())
         .answers::<WriteAnswer>()
-        .problems(R::CONFLICTS);
+        .problems(R::CONFLICTS)
+        .conditional();
     let removes = About::new(format!("Removes a {noun}"))
-        .query(&[&WAIT_APPLIED])
+        .query(&[&WAIT_APPLIED, &DRY_RUN])
         .answers::<WriteAnswer>()
         .problems(R::CONFLICTS)
-        .problems(&[R::NOT_FOUND]);
+        .problems(&[R::NOT_FOUND])
+        .conditional();
     let document = |endpoints: Endpoints, path: &str| {
         endpoints
             .get(Role::Read, path, one::<R>)
@@ -167,13 +181,20 @@ async fn one<R: NamedDocument>(
     State(app): State<AppState>,
     PathParam(name): PathParam,
     uri: Uri,
-) -> ApiResult<Json<Value>> {
+    headers: HeaderMap,
+) -> ApiResult<Response> {
     QueryParams::read(&uri, &[])?;
+    let conditions = Conditions::read(&headers)?;
     let name = R::key(name);
     let snapshot = app.current().await;
     let info =
         R::of(&snapshot).in_force.get(name.as_str()).ok_or_else(|| not_found::<R>(&snapshot, &name))?;
-    Ok(Json(R::show(info)))
+    conditions.answer(&R::show(info))
+}
+
+/// The `ETag` of a document.
+fn etag_of<R: NamedDocument>(snapshot: &Snapshot, name: &str) -> Option<String> {
+    R::of(snapshot).in_force.get(name).map(|info| etag(&R::show(info)))
 }
 
 /// The problem when there is no document of this name: its row is in quarantine, or there is
@@ -201,15 +222,40 @@ async fn put<R: NamedDocument>(
     PathParam(name): PathParam,
     request: Request<Body>,
 ) -> ApiResult<Json<WriteAnswer>> {
-    let params = QueryParams::read(request.uri(), &[WAIT_APPLIED.name])?;
+    let params = QueryParams::read(request.uri(), &[WAIT_APPLIED.name, DRY_RUN.name])?;
+    let conditions = Conditions::read(request.headers())?;
     let write = PendingWrite::prepare(&app, &params)?;
     let name = R::key(name);
     let document = body::document(request).await?;
-    let (committed, says) = checked_and_stored::<R>(&app, &author, &name, document).await?;
-    tracing::info!(by = %author.name, kind = R::NOUN, name, seq = committed.seq, "written");
+    let stored = checked_and_stored::<R>(&app, &write, &author, &conditions, (&name, document)).await?;
+    let Stored { committed, document, content } = stored;
+    if !write.is_dry_run() {
+        tracing::info!(by = %author.name, kind = R::NOUN, name, seq = committed.seq, "written");
+    }
+    // As it was written, also where somebody else has written it since.
+    let mut snapshot = app.current().await;
+    R::of_mut(Arc::make_mut(&mut snapshot)).insert(&name, document, content.clone());
+    let etag = etag_of::<R>(&snapshot, &name);
+    let warnings = R::written(&app, &snapshot, &name, &content);
     let written = write.written(committed).await;
-    let warnings = R::written(&app, &*app.current().await, &name, &says);
-    Ok(Json(WriteAnswer { name, warnings, written }))
+    Ok(Json(WriteAnswer { name, etag, warnings, written }))
+}
+
+/// A document that was stored, or would be.
+struct Stored<R: NamedDocument> {
+    committed: Committed,
+    document: String,
+    content: R::Content,
+}
+
+/// Where the request has conditions, which hold by `snapshot`: that the row was not changed since.
+fn row_unchanged<R: NamedDocument>(
+    snapshot: &Snapshot,
+    name: &str,
+    conditions: &Conditions,
+) -> Option<UnchangedRows> {
+    let (table, since) = (StoreTable::Documents(R::KIND), snapshot.version.seq);
+    conditions.are_given().then(|| UnchangedRows { table, keys: Some(vec![name.to_owned()]), since })
 }
 
 /// Stores the document if it is valid together with those that exist when it is stored: of two
@@ -219,21 +265,26 @@ async fn put<R: NamedDocument>(
 /// When it is invalid, or other writes keep coming between check and commit.
 async fn checked_and_stored<R: NamedDocument>(
     app: &AppState,
+    write: &PendingWrite<'_>,
     author: &Author,
-    name: &str,
-    document: Value,
-) -> ApiResult<(Committed, R::Content)> {
+    conditions: &Conditions,
+    (name, sent): (&str, Value),
+) -> ApiResult<Stored<R>> {
     let _alone = app.documents.lock().await;
     for _ in 0..TRIES {
         let snapshot = app.current().await;
         let only_if = Some(Unchanged { tables: R::CHECK_READS, since: snapshot.version.seq });
-        let (of, document) = (name.to_owned(), document.clone());
-        let checked = spawn_blocking(move || R::check(&of, document, &snapshot)).await;
-        let (document, says) = checked.map_err(|_| Problem::stopping())??;
-        let change = Change::PutDocument { kind: R::KIND, name: name.to_owned(), document, only_if };
-        let committed = app.store.commit(change, author).await?;
-        if committed.rows > 0 {
-            return Ok((committed, says));
+        let row = row_unchanged::<R>(&snapshot, name, conditions);
+        let current = etag_of::<R>(&snapshot, name);
+        let (of, sent) = (name.to_owned(), sent.clone());
+        let checked = spawn_blocking(move || R::check(&of, sent, &snapshot)).await;
+        let (document, content) = checked.map_err(|_| Problem::stopping())??;
+        conditions.check(current.as_deref())?;
+        let (kind, name) = (R::KIND, name.to_owned());
+        let change = Change::PutDocument { kind, name, document: document.clone(), only_if };
+        let committed = write.commit_if(change, author, row).await?;
+        if !committed.is_stale {
+            return Ok(Stored { committed, document, content });
         }
     }
     Err(StoreError::Busy.into())
@@ -248,33 +299,50 @@ async fn delete<R: NamedDocument>(
     Extension(author): Extension<Author>,
     PathParam(name): PathParam,
     uri: Uri,
+    headers: HeaderMap,
 ) -> ApiResult<Json<WriteAnswer>> {
     let name = R::key(name);
-    let params = QueryParams::read(&uri, &[WAIT_APPLIED.name])?;
+    let params = QueryParams::read(&uri, &[WAIT_APPLIED.name, DRY_RUN.name])?;
+    let conditions = Conditions::read(&headers)?;
     let write = PendingWrite::prepare(&app, &params)?;
-    let committed = removed::<R>(&app, &author, &name).await?;
-    tracing::info!(by = %author.name, kind = R::NOUN, name, seq = committed.seq, "removed");
+    let committed = removed::<R>(&app, &write, &author, &conditions, &name).await?;
+    let mut snapshot = app.current().await;
+    if write.is_dry_run() {
+        R::of_mut(Arc::make_mut(&mut snapshot)).in_force.remove(name.as_str());
+    } else {
+        tracing::info!(by = %author.name, kind = R::NOUN, name, seq = committed.seq, "removed");
+    }
+    let warnings = R::removed(&snapshot, &name);
     let written = write.written(committed).await;
-    let warnings = R::removed(&*app.current().await, &name);
-    Ok(Json(WriteAnswer { warnings, name, written }))
+    Ok(Json(WriteAnswer { name, etag: None, warnings, written }))
 }
 
 /// Removes it, if the documents that exist at that moment allow it.
-async fn removed<R: NamedDocument>(app: &AppState, author: &Author, name: &str) -> ApiResult<Committed> {
+async fn removed<R: NamedDocument>(
+    app: &AppState,
+    write: &PendingWrite<'_>,
+    author: &Author,
+    conditions: &Conditions,
+    name: &str,
+) -> ApiResult<Committed> {
     let _alone = app.documents.lock().await;
     for _ in 0..TRIES {
         let snapshot = app.current().await;
         R::check_removal(app, &snapshot, name)?;
+        let current = etag_of::<R>(&snapshot, name);
+        if current.is_some() {
+            conditions.check(current.as_deref())?;
+        }
         let only_if = (!R::REMOVAL_READS.is_empty())
             .then_some(Unchanged { tables: R::REMOVAL_READS, since: snapshot.version.seq });
+        let row = row_unchanged::<R>(&snapshot, name, conditions);
         let change = Change::DeleteDocument { kind: R::KIND, name: name.to_owned(), only_if };
-        let committed = app.store.commit(change, author).await?;
+        let committed = write.commit_if(change, author, row).await?;
         if committed.rows > 0 {
             return Ok(committed);
         }
-        let snapshot = app.current().await;
-        if only_if.is_none() || !R::of(&snapshot).in_force.contains_key(name) {
-            return Err(not_found::<R>(&snapshot, name));
+        if !committed.is_stale {
+            return Err(not_found::<R>(&*app.current().await, name));
         }
     }
     Err(StoreError::Busy.into())

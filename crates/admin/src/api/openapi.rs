@@ -65,11 +65,12 @@ fn operation(endpoint: &Endpoint, responses: &mut BTreeMap<String, Value>) -> Va
     let in_path =
         path.split('{').skip(1).filter_map(|rest| Some(parameters::in_path(rest.split('}').next()?)));
     let in_query = about.query.iter().map(|parameter| parameter.in_query());
+    let in_header = about.headers.iter().map(|parameter| parameter.in_header());
     let mut operation = json!({
         "operationId": operation_id(method, path),
         "tags": [tag(path)],
         "summary": about.summary,
-        "parameters": in_path.chain(in_query).collect::<Vec<_>>(),
+        "parameters": in_path.chain(in_query).chain(in_header).collect::<Vec<_>>(),
         "responses": answers(endpoint, responses),
     });
     match role {

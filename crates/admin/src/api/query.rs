@@ -93,6 +93,11 @@ impl QueryParams {
         }
     }
 
+    /// A parameter that is `true` or `false`; false if it is absent.
+    pub fn boolean(&self, name: &'static str) -> ApiResult<bool> {
+        Ok(self.parsed(name, "write true or false")?.unwrap_or_default())
+    }
+
     /// A page's size, 1 to `max`.
     pub fn limit(&self, default: usize, max: usize) -> ApiResult<usize> {
         let limit = self.parsed("limit", "write a number")?.unwrap_or(default);

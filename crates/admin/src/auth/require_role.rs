@@ -63,6 +63,7 @@ pub async fn require_role(
                 name: Arc::clone(&token.name),
                 address: connection.map(|connection| connection.peer()),
                 request_id: request_id(&request),
+                key: None,
             };
             drop(token);
             Span::current().record("actor", &*author.name);

@@ -199,9 +199,8 @@ async fn revoke_through(service: &ApiClient, name: &str) -> anyhow::Result<u64> 
 }
 
 async fn list_of(service: &ApiClient) -> anyhow::Result<Vec<ListedToken>> {
-    let answer = service.request(Method::GET, TOKENS, None).await?;
-    Vec::deserialize(answer.get("items").unwrap_or(&Value::Null))
-        .context("the service answered no list of tokens")
+    let items = service.list(TOKENS, &[]).await?;
+    Vec::deserialize(Value::from(items)).context("the service answered no list of tokens")
 }
 
 /// The path of the tokens in the API.

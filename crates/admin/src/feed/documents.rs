@@ -71,6 +71,16 @@ impl<T> Default for Documents<T> {
     }
 }
 
+impl<T> Documents<T> {
+    /// The same with this document, as it would be.
+    pub fn insert(&mut self, name: &str, document: String, parsed: T) {
+        let name: Arc<str> = name.into();
+        let document =
+            ParsedDocument { name: Arc::clone(&name), document, parsed, created: None, updated: None };
+        self.in_force.insert(name, Arc::new(document));
+    }
+}
+
 impl<T> ParsedDocument<T> {
     /// When the document was created.
     #[must_use]

@@ -18,6 +18,26 @@ pub struct Unchanged {
     pub since: u64,
 }
 
+/// The same of some rows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UnchangedRows {
+    /// Their table.
+    pub table: StoreTable,
+    /// Their keys; `None`: all of the table.
+    pub keys: Option<Vec<String>>,
+    /// Sequence number of that state.
+    pub since: u64,
+}
+
+/// How a change is committed.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct CommitOptions {
+    /// Checked in the same transaction; if it does not hold, nothing is written.
+    pub only_if: Option<UnchangedRows>,
+    /// Only try it: everything is checked, and nothing written.
+    pub dry_run: bool,
+}
+
 /// A write through the API or the command line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
@@ -97,6 +117,29 @@ pub enum Change {
         /// The name.
         name: String,
     },
+    /// Keep the answer of the request whose [`Author::key`] this is. It is not audited.
+    KeepAnswer {
+        /// The answer's body.
+        answer: String,
+    },
+}
+
+/// The `Idempotency-Key` of a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IdempotencyKey {
+    /// A hash of the author's name and the key.
+    pub key: String,
+    /// A hash of the request.
+    pub request: String,
+}
+
+/// A request that came with an `Idempotency-Key` and changed something.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeptRequest {
+    /// [`IdempotencyKey::request`].
+    pub request: String,
+    /// Its answer's body; `None`: it is not known.
+    pub answer: Option<String>,
 }
 
 /// Who makes a change, as the audit has it.
@@ -108,6 +151,8 @@ pub struct Author {
     pub address: Option<IpAddr>,
     /// The request's `x-request-id`.
     pub request_id: Option<Arc<str>>,
+    /// The request's `Idempotency-Key`, which is kept in the transaction of its change.
+    pub key: Option<Arc<IdempotencyKey>>,
 }
 
 /// The author of what other programs wrote.
@@ -115,7 +160,7 @@ pub const SQL: &str = "sql";
 
 impl From<&str> for Author {
     fn from(name: &str) -> Self {
-        Self { name: name.into(), address: None, request_id: None }
+        Self { name: name.into(), address: None, request_id: None, key: None }
     }
 }
 
@@ -126,6 +171,8 @@ pub struct Committed {
     pub seq: u64,
     /// Rows written or removed; 0 if nothing had to change or the condition did not hold.
     pub rows: u64,
+    /// Whether the condition did not hold.
+    pub is_stale: bool,
 }
 
 /// What a restore changed in a table.

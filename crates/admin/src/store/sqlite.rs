@@ -26,6 +26,7 @@ mod foreign_changes;
 mod former_rows;
 mod gateway_reports;
 mod housekeeping;
+mod idempotency;
 mod integers;
 mod ip_monitor;
 mod ledger;
@@ -60,8 +61,8 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
 
 use super::{
     AddressCount, Append, Appended, AuditAnchor, AuditCheck, AuditFilter, AuditRow, Author, Change, Changes,
-    CheckCounts, Committed, FormerRows, IpRow, RecordingCounts, RestoredTable, Store, StoreError,
-    StoreHealth, StoreTable, StoredRows, TableStore, TokenRow, time_text,
+    CheckCounts, CommitOptions, Committed, FormerRows, IpRow, KeptRequest, RecordingCounts, RestoredTable,
+    Store, StoreError, StoreHealth, StoreTable, StoredRows, TableStore, TokenRow, time_text,
 };
 use append::AppendJob;
 use database::Database;
@@ -298,10 +299,15 @@ impl TableStore for SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn commit(&self, change: Change, by: &Author) -> Result<Committed, StoreError> {
+    async fn commit_with(
+        &self,
+        change: Change,
+        by: &Author,
+        options: CommitOptions,
+    ) -> Result<Committed, StoreError> {
         let by = by.clone();
         let (reply, answer) = oneshot::channel();
-        self.database.queue.put_urgent(UrgentJob { change, by, reply })?;
+        self.database.queue.put_urgent(UrgentJob { change, by, options, reply })?;
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
@@ -397,6 +403,12 @@ impl Store for SqliteStore {
         let path = self.database.path.clone();
         let copied = tokio::task::spawn_blocking(move || backup::copy(&path)).await;
         copied.map_err(|e| failed(format_args!("a backup ended early: {e}")))?
+    }
+
+    async fn kept_request(&self, key: &str) -> Result<Option<KeptRequest>, StoreError> {
+        let (key, now) = (key.to_owned(), time_text::now_ms());
+        let find = move |conn: &Connection| idempotency::find(conn, &key, now);
+        self.readers.read(&self.database, "idempotency keys", find).await
     }
 
     fn health(&self) -> StoreHealth {

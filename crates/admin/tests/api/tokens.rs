@@ -165,3 +165,27 @@ async fn the_command_line_makes_lists_and_revokes_tokens_through_a_service() {
     let listed = printed(&beside.env("TIDEGATE_SERVER", "http://127.0.0.1:1").output().unwrap());
     assert!(listed.contains("admin    test"), "{listed}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_listed_in_pages_and_are_not_without_number() {
+    let service = TestService::start().await;
+    for name in ["e", "b", "d", "c", "a"] {
+        create(&service, json!({"name": name, "role": "read"})).await;
+    }
+    let names = ["a", "admin", "b", "c", "d", "e", "gateway"];
+    for limit in [1, 2, 7, 100] {
+        let listed = Value::from(service.pages("/api/admin/tokens", limit).await);
+        assert_eq!(each(&listed, |token| token["name"].as_str().unwrap()), names, "{limit}");
+    }
+    for bad in ["cursor=x", "cursor=5b5d", "limit=0", "limit=1001"] {
+        service.get(&format!("/api/admin/tokens?{bad}")).await.problem(400, "invalid_parameter");
+    }
+    service.sql(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 993)
+         INSERT INTO tokens (hash, name, role) SELECT 'h' || i, 'n' || i, 'read' FROM n",
+    );
+    let more = r#"{"name": "more", "role": "read"}"#;
+    service.post("/api/admin/tokens", more).await.problem(409, "table_full");
+    service.delete("/api/admin/tokens/a").await.ok();
+    service.post("/api/admin/tokens", more).await.ok();
+}

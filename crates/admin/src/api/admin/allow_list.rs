@@ -3,7 +3,8 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
-use axum::http::Uri;
+use axum::http::{HeaderMap, Uri};
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tidegate_policy::address::{Prefix, PrefixError};
@@ -12,16 +13,17 @@ use utoipa::ToSchema;
 use crate::api::admin::ip_monitor::{self, AddressStatus, Entry, IpMonitorPage};
 use crate::api::app_state::AppState;
 use crate::api::body;
+use crate::api::conditions::{Conditions, etag};
 use crate::api::endpoints::Endpoints;
 use crate::api::entry_fields::{self, Expiry, Ttl};
 use crate::api::openapi::about::About;
-use crate::api::openapi::parameters::{CURSOR, LIMIT, WAIT_APPLIED};
+use crate::api::openapi::parameters::{CURSOR, DRY_RUN, LIMIT, WAIT_APPLIED};
 use crate::api::query::{PathParam, QueryParams};
 use crate::api::wait_applied::{PendingWrite, WriteResult};
 use crate::auth::Role;
-use crate::feed::RowStatus;
+use crate::feed::{RowStatus, Snapshot};
 use crate::problem::{ApiResult, Problem, ProblemCode};
-use crate::store::{Author, Change};
+use crate::store::{Author, Change, StoreTable};
 use crate::time;
 
 /// The paths here.
@@ -33,11 +35,17 @@ pub fn routes() -> Endpoints {
         .get(Role::Read, "/api/admin/allow-list", list)
         .about(About::new("Lists the allow list").query(&[&LIMIT, &CURSOR]).answers::<IpMonitorPage>())
         .get(Role::Read, ENTRY, one)
-        .about(About::new("Answers an entry of the allow list").answers::<Entry>().problems(&NOT_FOUND))
+        .about(
+            About::new("Answers an entry of the allow list")
+                .answers::<Entry>()
+                .problems(&NOT_FOUND)
+                .conditional_get(),
+        )
         .put(Role::Operate, ENTRY, allow)
         .about(
             About::new("Puts an address or a block on the allow list")
-                .query(&[&WAIT_APPLIED])
+                .query(&[&WAIT_APPLIED, &DRY_RUN])
+                .conditional()
                 .takes::<AllowRequest>(json!({"reason": "our office"}))
                 .answers::<Allowed>()
                 .problems(&[ProblemCode::TableFull]),
@@ -45,7 +53,8 @@ pub fn routes() -> Endpoints {
         .delete(Role::Operate, ENTRY, disallow)
         .about(
             About::new("Removes an entry of the allow list")
-                .query(&[&WAIT_APPLIED])
+                .query(&[&WAIT_APPLIED, &DRY_RUN])
+                .conditional()
                 .answers::<Disallowed>()
                 .problems(&NOT_FOUND),
         )
@@ -65,12 +74,24 @@ pub async fn one(
     State(app): State<AppState>,
     PathParam(prefix): PathParam,
     uri: Uri,
-) -> ApiResult<Json<Entry>> {
+    headers: HeaderMap,
+) -> ApiResult<Response> {
     QueryParams::read(&uri, &[])?;
+    let conditions = Conditions::read(&headers)?;
     let prefix = read_prefix(&prefix)?;
-    let listed = app.current().await.listed(&prefix, RowStatus::Allowed);
-    let listed = listed.ok_or_else(|| not_on_the_list(&prefix))?;
-    Ok(Json(Entry::new(listed, time::now_seconds())))
+    let entry = entry(&*app.current().await, &prefix).ok_or_else(|| not_on_the_list(&prefix))?;
+    conditions.answer(&entry)
+}
+
+/// The entry of exactly this prefix, as it is answered.
+fn entry(snapshot: &Snapshot, prefix: &Prefix) -> Option<Entry> {
+    Some(Entry::new(snapshot.listed(prefix, RowStatus::Allowed)?, time::now_seconds()))
+}
+
+/// Keys of the rows that mean this prefix, as far as they are known.
+fn keys(snapshot: &Snapshot, prefix: &Prefix) -> Vec<String> {
+    let listed = snapshot.listed(prefix, RowStatus::Allowed);
+    listed.into_iter().flat_map(|listed| listed.keys).chain([prefix.to_string()]).collect()
 }
 
 /// The body of `PUT`.
@@ -104,7 +125,8 @@ pub async fn allow(
     PathParam(prefix): PathParam,
     request: Request<Body>,
 ) -> ApiResult<Json<Allowed>> {
-    let params = QueryParams::read(request.uri(), &[WAIT_APPLIED.name])?;
+    let params = QueryParams::read(request.uri(), &[WAIT_APPLIED.name, DRY_RUN.name])?;
+    let conditions = Conditions::read(request.headers())?;
     let write = PendingWrite::prepare(&app, &params)?;
     let prefix = read_prefix(&prefix)?;
     let asked: AllowRequest = body::json(request).await?;
@@ -122,9 +144,14 @@ pub async fn allow(
     }
     let (ip, expires_at) = (prefix.to_string(), until.map(time::to_sql));
     let change = Change::Allow { ip: ip.clone(), reason: asked.reason.clone(), expires_at };
-    let (_, written) = write.commit(change, &author).await?;
-    tracing::info!(by = %author.name, version = %written.version, "allowed");
-    tracing::debug!(ip, "what was allowed");
+    let reads = (StoreTable::Ip, Some(keys(&app.feed.snapshot(), &prefix)));
+    let tag = |snapshot: &Snapshot| entry(snapshot, &prefix).map(|entry| etag(&entry));
+    let committed = write.commit_on(change, &author, &conditions, reads, tag).await?;
+    let written = write.written(committed).await;
+    if !written.dry_run {
+        tracing::info!(by = %author.name, version = %written.version, "allowed");
+        tracing::debug!(ip, "what was allowed");
+    }
     let until = until.map(time::rounded_up);
     Ok(Json(Allowed { ip, status: "allowed", reason: asked.reason, until, written }))
 }
@@ -149,20 +176,28 @@ pub async fn disallow(
     Extension(author): Extension<Author>,
     PathParam(prefix): PathParam,
     uri: Uri,
+    headers: HeaderMap,
 ) -> ApiResult<Json<Disallowed>> {
-    let params = QueryParams::read(&uri, &[WAIT_APPLIED.name])?;
+    let params = QueryParams::read(&uri, &[WAIT_APPLIED.name, DRY_RUN.name])?;
+    let conditions = Conditions::read(&headers)?;
     let write = PendingWrite::prepare(&app, &params)?;
     let prefix = read_prefix(&prefix)?;
-    let listed = app.current().await.listed(&prefix, RowStatus::Allowed);
-    let keys = listed.ok_or_else(|| not_on_the_list(&prefix))?.keys;
-    let (committed, written) = write.commit(Change::Disallow { keys }, &author).await?;
+    let snapshot = app.current().await;
+    let listed = snapshot.listed(&prefix, RowStatus::Allowed);
+    let change = Change::Disallow { keys: listed.ok_or_else(|| not_on_the_list(&prefix))?.keys };
+    let reads = (StoreTable::Ip, Some(keys(&snapshot, &prefix)));
+    let tag = |snapshot: &Snapshot| entry(snapshot, &prefix).map(|entry| etag(&entry));
+    let committed = write.commit_on(change, &author, &conditions, reads, tag).await?;
+    let written = write.written(committed).await;
     if committed.rows == 0 {
         // Another request has removed it meanwhile.
         return Err(not_on_the_list(&prefix));
     }
-    tracing::info!(by = %author.name, version = %written.version, "removed from the allow list");
-    tracing::debug!(ip = %prefix, "what was removed from the allow list");
-    let now = AddressStatus::of(&*app.current().await, &prefix, time::now_seconds());
+    if !written.dry_run {
+        tracing::info!(by = %author.name, version = %written.version, "removed from the allow list");
+        tracing::debug!(ip = %prefix, "what was removed from the allow list");
+    }
+    let now = AddressStatus::without(&*app.current().await, &prefix, RowStatus::Allowed, time::now_seconds());
     Ok(Json(Disallowed { rows: committed.rows, now, written }))
 }
 

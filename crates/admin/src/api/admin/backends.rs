@@ -33,6 +33,10 @@ impl NamedDocument for Backends {
         &snapshot.backends
     }
 
+    fn of_mut(snapshot: &mut Snapshot) -> &mut Documents<Target> {
+        &mut snapshot.backends
+    }
+
     fn check(name: &str, document: Value, snapshot: &Snapshot) -> ApiResult<(String, Target)> {
         let target = author::read_backend(name, &document)
             .map_err(|problems| Problem::document(ProblemCode::InvalidField, problems))?;

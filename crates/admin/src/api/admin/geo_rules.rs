@@ -27,6 +27,10 @@ impl NamedDocument for Rules {
         &snapshot.geo_rules
     }
 
+    fn of_mut(snapshot: &mut Snapshot) -> &mut Documents<GeoRule> {
+        &mut snapshot.geo_rules
+    }
+
     fn check(name: &str, document: Value, snapshot: &Snapshot) -> ApiResult<(String, GeoRule)> {
         let rule = author::read_geo_rule(name, &document)
             .map_err(|problems| Problem::document(ProblemCode::InvalidField, problems))?;

@@ -69,9 +69,23 @@ impl AddressStatus {
     /// Status of `prefix` at `now`: an allow entry beats every ban, the longest ban decides, and
     /// expired entries do not count.
     pub fn of(snapshot: &Snapshot, prefix: &Prefix, now: UnixSeconds) -> Self {
+        Self::of_entries(snapshot, prefix, now, |_| true)
+    }
+
+    /// The same once there is no entry of exactly `prefix` with `status`.
+    pub fn without(snapshot: &Snapshot, prefix: &Prefix, status: RowStatus, now: UnixSeconds) -> Self {
+        Self::of_entries(snapshot, prefix, now, |listed| listed.prefix != *prefix || listed.status != status)
+    }
+
+    fn of_entries(
+        snapshot: &Snapshot,
+        prefix: &Prefix,
+        now: UnixSeconds,
+        counts: impl Fn(&ListedPrefix) -> bool,
+    ) -> Self {
         let in_force: Vec<ListedPrefix> = snapshot
             .covering(first_address(prefix))
-            .filter(|listed| listed.prefix.len() <= prefix.len() && !listed.left_out)
+            .filter(|listed| listed.prefix.len() <= prefix.len() && !listed.left_out && counts(listed))
             .filter(|listed| listed.expires.is_none_or(|expires| now < expires))
             .collect();
         let decides = [RowStatus::Allowed, RowStatus::Banned, RowStatus::Watched]

@@ -27,6 +27,10 @@ impl NamedDocument for Limits {
         &snapshot.limits
     }
 
+    fn of_mut(snapshot: &mut Snapshot) -> &mut Documents<Limit> {
+        &mut snapshot.limits
+    }
+
     fn check(name: &str, document: Value, snapshot: &Snapshot) -> ApiResult<(String, Limit)> {
         let limit = author::read_limit(name, &document)
             .map_err(|problems| Problem::document(ProblemCode::InvalidField, problems))?;

@@ -32,6 +32,10 @@ impl NamedDocument for DeclaredListeners {
         &snapshot.listeners
     }
 
+    fn of_mut(snapshot: &mut Snapshot) -> &mut Documents<author::Listener> {
+        &mut snapshot.listeners
+    }
+
     fn check(name: &str, document: Value, snapshot: &Snapshot) -> ApiResult<(String, author::Listener)> {
         let listener = author::read_listener(name, &document)
             .map_err(|problems| Problem::document(ProblemCode::InvalidField, problems))?;

@@ -28,6 +28,10 @@ impl NamedDocument for Pages {
         &snapshot.pages
     }
 
+    fn of_mut(snapshot: &mut Snapshot) -> &mut Documents<Page> {
+        &mut snapshot.pages
+    }
+
     fn check(name: &str, document: Value, _: &Snapshot) -> ApiResult<(String, Page)> {
         let page = author::read_page(name, &document)
             .map_err(|problems| Problem::document(ProblemCode::InvalidField, problems))?;

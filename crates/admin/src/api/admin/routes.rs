@@ -46,6 +46,10 @@ impl NamedDocument for Routes {
         &snapshot.routes
     }
 
+    fn of_mut(snapshot: &mut Snapshot) -> &mut Documents<author::Route> {
+        &mut snapshot.routes
+    }
+
     fn check(id: &str, document: Value, snapshot: &Snapshot) -> ApiResult<(String, author::Route)> {
         check(named(document, id)?, snapshot)
     }

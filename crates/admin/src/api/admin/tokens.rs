@@ -11,11 +11,13 @@ use tidegate_policy::wire::sync::Gateway;
 use utoipa::ToSchema;
 
 use crate::api::app_state::AppState;
-use crate::api::body;
 use crate::api::endpoints::Endpoints;
 use crate::api::entry_fields::{self, Expiry, Ttl};
 use crate::api::openapi::about::About;
+use crate::api::openapi::parameters::{CURSOR, DRY_RUN, LIMIT};
 use crate::api::query::{PathParam, QueryParams, shortened};
+use crate::api::wait_applied::PendingWrite;
+use crate::api::{body, cursor};
 use crate::auth::{self, Role};
 use crate::problem::{ApiResult, FieldError, Problem, ProblemCode};
 use crate::store::{Author, Change, TokenRow, time_text};
@@ -25,26 +27,38 @@ use crate::time;
 pub fn routes() -> Endpoints {
     Endpoints::default()
         .get(Role::Admin, "/api/admin/tokens", list)
-        .about(About::new("Lists the tokens").answers::<TokenList>())
+        .about(About::new("Lists the tokens").query(&[&LIMIT, &CURSOR]).answers::<TokenPage>())
         .post(Role::Admin, "/api/admin/tokens", create)
         .about(
             About::new("Makes a token")
+                .query(&[&DRY_RUN])
                 .takes::<NewToken>(json!({"name": "dashboard", "role": "read", "ttl": "90d"}))
                 .answers::<CreatedToken>()
-                .problems(&[ProblemCode::TokenExists]),
+                .once_per_key()
+                .problems(&[ProblemCode::TokenExists, ProblemCode::TableFull]),
         )
         .delete(Role::Admin, "/api/admin/tokens/{name}", revoke)
         .about(
             About::new("Revokes all tokens of a name")
+                .query(&[&DRY_RUN])
                 .answers::<RevokedTokens>()
                 .problems(&[ProblemCode::TokenNotFound]),
         )
 }
 
-/// All tokens.
+/// Tokens per page by default.
+const DEFAULT_LIMIT: usize = 100;
+/// Tokens per page at most.
+const MAX_LIMIT: usize = 1_000;
+/// Tokens that there may be: a request's is compared with each.
+const MAX_TOKENS: usize = 1_000;
+
+/// A page of tokens.
 #[derive(Serialize, Debug, ToSchema)]
-pub struct TokenList {
+pub struct TokenPage {
     items: Vec<TokenInfo>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 /// A token, without its secret.
@@ -80,11 +94,24 @@ impl From<TokenRow> for TokenInfo {
     }
 }
 
-/// Answers all tokens, by name.
-async fn list(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<TokenList>> {
-    QueryParams::read(&uri, &[])?;
-    let rows = app.store.tokens().await?;
-    Ok(Json(TokenList { items: rows.into_iter().map(TokenInfo::from).collect() }))
+/// Where a token is in the list: name, time, id.
+type Position = (String, Option<String>, String);
+
+/// Answers a page of tokens, by name.
+async fn list(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<TokenPage>> {
+    let params = QueryParams::read(&uri, &[LIMIT.name, CURSOR.name])?;
+    let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
+    let after: Option<Position> = match params.get(CURSOR.name).map(cursor::read).transpose()? {
+        Some(position) => Some(serde_json::from_str(&position).map_err(|_| cursor::bad())?),
+        None => None,
+    };
+    let position = |row: &TokenRow| (row.name.clone(), row.created_at.clone(), row.id().to_owned());
+    let mut rows = app.store.tokens().await?;
+    rows.retain(|row| after.as_ref().is_none_or(|after| position(row) > *after));
+    let is_last = rows.len() <= limit;
+    rows.truncate(limit);
+    let next = rows.last().filter(|_| !is_last).map(|row| cursor::write(&json!(position(row)).to_string()));
+    Ok(Json(TokenPage { items: rows.into_iter().map(TokenInfo::from).collect(), next }))
 }
 
 /// The body of a POST.
@@ -105,7 +132,11 @@ struct CreatedToken {
     role: String,
     node: Option<String>,
     expires_at: Option<String>,
-    token: String,
+    /// Absent: none was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    dry_run: bool,
 }
 
 /// Makes a token.
@@ -117,29 +148,37 @@ async fn create(
     Extension(author): Extension<Author>,
     request: Request<Body>,
 ) -> ApiResult<([(HeaderName, HeaderValue); 1], Json<CreatedToken>)> {
-    QueryParams::read(request.uri(), &[])?;
+    let write = PendingWrite::prepare(&app, &QueryParams::read(request.uri(), &[DRY_RUN.name])?)?;
     let asked: NewToken = body::json(request).await?;
     let text = auth::new_token().map_err(|error| {
         tracing::error!(%error, "the system gives no random bytes");
         Problem::new(ProblemCode::StoreFailed, "the system gives no random bytes; nothing was changed")
     })?;
     let token = asked.check(&text)?;
+    if app.store.tokens().await?.len() >= MAX_TOKENS {
+        let detail =
+            format!("there are {MAX_TOKENS} tokens, and there may be no more: revoke those that nobody uses");
+        return Err(Problem::new(ProblemCode::TableFull, detail));
+    }
     let created = CreatedToken {
         name: token.name.clone(),
         role: token.role.clone(),
         node: token.node.clone(),
         expires_at: token.expires_at.clone().map(time::sql_to_rfc3339),
-        token: text,
+        token: (!write.is_dry_run()).then_some(text),
+        dry_run: write.is_dry_run(),
     };
     let change = Change::AddToken { token, only_new_name: true };
-    let committed = app.store.commit(change, &author).await?;
+    let committed = write.commit_if(change, &author, None).await?;
     app.tokens.note_change();
     if committed.rows == 0 {
         let detail =
             format!("there is a token called `{}`: choose another name, or revoke that one", created.name);
         return Err(Problem::new(ProblemCode::TokenExists, detail));
     }
-    tracing::info!(by = %author.name, name = created.name, role = created.role, "made a token");
+    if !created.dry_run {
+        tracing::info!(by = %author.name, name = created.name, role = created.role, "made a token");
+    }
     Ok(([(CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(created)))
 }
 
@@ -192,6 +231,8 @@ struct RevokedTokens {
     name: String,
     /// How many tokens had the name: a file's token has the name of the one that the file held before.
     revoked: u64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    dry_run: bool,
 }
 
 /// Revokes all tokens of a name: from this answer on no request passes with one.
@@ -204,13 +245,16 @@ async fn revoke(
     PathParam(name): PathParam,
     uri: Uri,
 ) -> ApiResult<Json<RevokedTokens>> {
-    QueryParams::read(&uri, &[])?;
-    let committed = app.store.commit(Change::RevokeTokens { name: name.clone() }, &author).await?;
+    let write = PendingWrite::prepare(&app, &QueryParams::read(&uri, &[DRY_RUN.name])?)?;
+    let committed = write.commit_if(Change::RevokeTokens { name: name.clone() }, &author, None).await?;
     app.tokens.note_change();
     if committed.rows == 0 {
         let detail = "there is no token of this name; GET /api/admin/tokens lists them";
         return Err(Problem::new(ProblemCode::TokenNotFound, detail));
     }
-    tracing::info!(by = %author.name, name, "revoked");
-    Ok(Json(RevokedTokens { name, revoked: committed.rows }))
+    let dry_run = write.is_dry_run();
+    if !dry_run {
+        tracing::info!(by = %author.name, name, "revoked");
+    }
+    Ok(Json(RevokedTokens { name, revoked: committed.rows, dry_run }))
 }

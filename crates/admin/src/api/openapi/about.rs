@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::parameters::Parameter;
+use super::parameters::{CONDITIONS, IDEMPOTENCY_KEY, Parameter};
 use crate::problem::ProblemCode;
 
 /// What the document says of an endpoint.
@@ -15,6 +15,8 @@ pub struct About {
     pub summary: String,
     /// Its query parameters.
     pub query: Vec<&'static Parameter>,
+    /// Its headers.
+    pub headers: Vec<&'static Parameter>,
     /// Its body.
     pub body: Option<Body>,
     /// Its answers that are no problems.
@@ -114,6 +116,31 @@ impl About {
     ) -> Self {
         self.answers.push(Answer { status, says, body });
         self
+    }
+
+    /// It has an `ETag`, and conditions count.
+    #[must_use]
+    pub fn conditional(mut self) -> Self {
+        self.headers.extend(&CONDITIONS);
+        self.problems(&[ProblemCode::PreconditionFailed, ProblemCode::InvalidHeader])
+    }
+
+    /// The same of a GET.
+    #[must_use]
+    pub fn conditional_get(self) -> Self {
+        self.conditional().answers_with(304, "the client has it", None)
+    }
+
+    /// It is done once for an `Idempotency-Key`.
+    #[must_use]
+    pub fn once_per_key(mut self) -> Self {
+        self.headers.push(&IDEMPOTENCY_KEY);
+        self.problems(&[
+            ProblemCode::InvalidHeader,
+            ProblemCode::IdempotencyKeyInUse,
+            ProblemCode::IdempotencyAnswerGone,
+            ProblemCode::IdempotencyKeyReused,
+        ])
     }
 
     /// It has these problems besides those of every endpoint.

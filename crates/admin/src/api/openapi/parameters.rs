@@ -35,6 +35,7 @@ parameters! {
     DOCUMENTS = "limit", r#"{"type": "integer", "minimum": 1, "maximum": 10000, "default": 1000}"#, "Documents of a page, at most";
     CURSOR = "cursor", TEXT, "The `next` of the page before";
     WAIT_APPLIED = "wait_applied", SPAN, "Answer once every gateway enforces the change, or after this span: up to 30 s";
+    DRY_RUN = "dry_run", r#"{"type": "boolean", "default": false}"#, "Check everything, answer what would be, and change nothing";
     WAIT = "wait", SPAN, "The longest wait for the gateways: up to 30 s; 2 s unless given";
     FLAG_STATUS = "status", SWITCH, "Whether the answer has the effect of the flags, too";
     ENTRY_STATUS = "status", r#"{"type": "string", "enum": ["banned", "allowed", "watched"]}"#, "Entries of this status only";
@@ -59,6 +60,19 @@ parameters! {
     SYNC = "sync", SWITCH, "1: one event whose response waits for the answer";
 }
 
+/// Headers of conditional requests.
+pub static CONDITIONS: [Parameter; 2] = [
+    optional("If-Match", TEXT, "Entity tags that it must have, or `*`: that there must be one"),
+    optional("If-None-Match", TEXT, "Entity tags that it must not have, or `*`: that there must be none"),
+];
+
+/// The header of a POST that changes something.
+pub static IDEMPOTENCY_KEY: Parameter = optional(
+    "Idempotency-Key",
+    r#"{"type": "string", "minLength": 1, "maxLength": 255}"#,
+    "Sent again with the same request within 24 hours, it has the first answer, and nothing is done again",
+);
+
 /// The path of a request that is described.
 pub const PATH: Parameter = Parameter {
     name: "path",
@@ -71,6 +85,11 @@ impl Parameter {
     /// It as a parameter of a query.
     pub fn in_query(&self) -> Value {
         self.describe("query", self.says)
+    }
+
+    /// It as a header.
+    pub fn in_header(&self) -> Value {
+        self.describe("header", self.says)
     }
 
     fn describe(&self, place: &str, says: &str) -> Value {

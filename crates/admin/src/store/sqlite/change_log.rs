@@ -7,7 +7,9 @@ use super::former_rows;
 use super::integers::to_sql;
 use super::rows::{KeyedRow, all, text};
 use super::schema::{EPOCH, MOVED, RELOAD, read_state};
-use crate::store::{ChangedRows, Changes, DocumentKind, PerDocumentKind, StoreTable, StoredRows, Unchanged};
+use crate::store::{
+    ChangedRows, Changes, DocumentKind, PerDocumentKind, StoreTable, StoredRows, Unchanged, UnchangedRows,
+};
 
 /// Reasons to read all tables again; a mark in the log holds one of these as its key.
 pub(super) const RELOAD_REASONS: [&str; 3] = [REPLACED, RESTORED, TAMPERED];
@@ -94,13 +96,26 @@ fn moves(conn: &Connection, since: u64) -> rusqlite::Result<Vec<(StoreTable, Str
 /// Whether the condition holds, by the change log.
 pub(super) fn is_unchanged(conn: &Connection, unchanged: Unchanged) -> rusqlite::Result<bool> {
     let Unchanged { tables, since } = unchanged;
-    if read_state(conn)?.newest < since || reason_to_reload(conn, since)?.is_some() {
+    for table in tables {
+        if !are_unchanged(conn, &UnchangedRows { table: *table, keys: None, since })? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The same of some rows.
+pub(super) fn are_unchanged(conn: &Connection, rows: &UnchangedRows) -> rusqlite::Result<bool> {
+    let UnchangedRows { table, keys, since } = rows;
+    if read_state(conn)?.newest < *since || reason_to_reload(conn, *since)?.is_some() {
         return Ok(false);
     }
-    let since = to_sql(since);
-    let mut changes = conn.prepare_cached("SELECT 1 FROM change_log WHERE seq > ?1 AND tbl = ?2")?;
-    for table in tables {
-        if changes.exists(params![since, table.name()])? {
+    let mut changes = conn.prepare_cached(
+        "SELECT 1 FROM change_log WHERE seq > ?1 AND tbl = ?2 AND (?3 IS NULL OR key = ?3)",
+    )?;
+    let keys: Vec<Option<&String>> = keys.as_ref().map_or(vec![None], |keys| keys.iter().map(Some).collect());
+    for key in keys {
+        if changes.exists(params![to_sql(*since), table.name(), key])? {
             return Ok(false);
         }
     }

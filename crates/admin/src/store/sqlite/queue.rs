@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::append::{AppendJob, MAX_ROWS};
 use super::former_rows::FormerChange;
 use crate::lock::locked;
-use crate::store::{Appended, Author, Change, Committed, StoreError};
+use crate::store::{Appended, Author, Change, CommitOptions, Committed, StoreError};
 
 /// Urgent jobs per transaction, at most.
 const MAX_URGENT: usize = 256;
@@ -40,6 +40,7 @@ pub(super) struct UrgentJob {
     pub(super) change: Change,
     /// The author.
     pub(super) by: Author,
+    pub(super) options: CommitOptions,
     /// Channel for the result of a job.
     pub(super) reply: Reply<Committed>,
 }
@@ -400,7 +401,10 @@ mod tests {
         (0..MAX_OPENS).for_each(|_| queue.put_open(open()).unwrap());
         assert!(queue.is_waited_for() && !queue.is_urgent());
         let change = Change::Unban { keys: Vec::new() };
-        queue.put_urgent(UrgentJob { change, by: "test".into(), reply: oneshot::channel().0 }).unwrap();
+        let options = CommitOptions::default();
+        queue
+            .put_urgent(UrgentJob { change, by: "test".into(), options, reply: oneshot::channel().0 })
+            .unwrap();
         assert!(queue.is_urgent());
     }
 }

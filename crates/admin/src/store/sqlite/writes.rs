@@ -7,16 +7,26 @@ use super::aliases::AddressAliases;
 use super::audit::Auditor;
 use super::ip_monitor::List;
 use super::schema::read_state;
-use super::{change_log, countries, documents, flags, ip_monitor, tokens};
-use crate::store::{Author, Change, Committed, time_text};
+use super::{change_log, countries, documents, flags, idempotency, ip_monitor, tokens};
+use crate::store::{Author, Change, Committed, UnchangedRows, time_text};
 
-/// Applies `change`, by the author `by`, in the write transaction that `conn` is in.
+/// Applies `change`, by the author `by`, in the write transaction that `conn` is in, if `only_if` holds
+/// there.
 pub(super) fn apply(
     conn: &Connection,
     aliases: &mut AddressAliases,
     change: &Change,
     by: &Author,
+    only_if: Option<&UnchangedRows>,
 ) -> rusqlite::Result<Committed> {
+    let stale = || -> rusqlite::Result<Committed> {
+        Ok(Committed { seq: read_state(conn)?.newest, rows: 0, is_stale: true })
+    };
+    if let Some(only_if) = only_if
+        && !change_log::are_unchanged(conn, only_if)?
+    {
+        return stale();
+    }
     let now_ms = time_text::now_ms();
     let now = time_text::from_ms(now_ms);
     let audit = Auditor::new(conn, by, &now);
@@ -24,7 +34,7 @@ pub(super) fn apply(
         Change::Ban { ip, reason, expires_at, unless_allowed } => {
             aliases.follow(conn, usize::MAX)?;
             if *unless_allowed && ip_monitor::is_allowed(conn, aliases, ip, now_ms)? {
-                return Ok(Committed { seq: read_state(conn)?.newest, rows: 0 });
+                return Ok(Committed { seq: read_state(conn)?.newest, rows: 0, is_stale: false });
             }
             ip_monitor::put(&audit, aliases, List::Bans, ip, reason.as_deref(), expires_at.as_deref())?
         }
@@ -45,13 +55,23 @@ pub(super) fn apply(
         | Change::DeleteDocument { only_if: Some(only_if), .. }
             if !change_log::is_unchanged(conn, *only_if)? =>
         {
-            0
+            return stale();
         }
         Change::PutDocument { kind, name, document, .. } => documents::put(&audit, *kind, name, document)?,
         Change::DeleteDocument { kind, name, .. } => documents::delete(&audit, *kind, name)?,
         Change::SetCountries { source, table } => countries::set(&audit, source, table)?,
         Change::AddToken { token, only_new_name } => tokens::add(&audit, token, *only_new_name)?,
         Change::RevokeTokens { name } => tokens::revoke(&audit, name)?,
+        Change::KeepAnswer { answer } => match &by.key {
+            Some(key) => idempotency::keep(conn, key, Some(answer), now_ms)?,
+            None => 0,
+        },
     };
-    Ok(Committed { seq: read_state(conn)?.newest, rows: rows as u64 })
+    if let Some(key) = &by.key
+        && rows > 0
+        && !matches!(change, Change::KeepAnswer { .. })
+    {
+        idempotency::keep(conn, key, None, now_ms)?;
+    }
+    Ok(Committed { seq: read_state(conn)?.newest, rows: rows as u64, is_stale: false })
 }

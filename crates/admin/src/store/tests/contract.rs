@@ -2,7 +2,8 @@
 
 use super::support::{ban, everything, keys, on_each_store, put, remove, row, rows_since, unban, until};
 use crate::store::{
-    AuditFilter, Change, Changes, DocumentKind, PerDocumentKind, StoreError, StoreTable, TokenRow, Unchanged,
+    AuditFilter, Change, Changes, CommitOptions, DocumentKind, PerDocumentKind, StoreError, StoreTable,
+    TokenRow, Unchanged, UnchangedRows,
 };
 
 fn put_route(name: &str, document: &str) -> Change {
@@ -220,6 +221,33 @@ fn a_write_may_hang_on_what_nobody_changed() {
         assert_eq!(everything(store).await.documents[DocumentKind::Backend][0].document, "[]");
         assert_eq!(remove(second).await.rows, 1);
         assert!(everything(store).await.documents[DocumentKind::Backend].is_empty());
+    });
+}
+
+#[test]
+fn a_write_may_hang_on_rows_that_nobody_changed_and_may_be_only_tried() {
+    on_each_store(async |store| {
+        let first = store.commit(put_route("a", "{}"), &"test".into()).await.unwrap().seq;
+        let second = store.commit(put_route("b", "{}"), &"test".into()).await.unwrap().seq;
+        let write = async |key: &str, since, dry_run| {
+            let (table, keys) = (StoreTable::Documents(DocumentKind::Route), Some(vec![key.to_owned()]));
+            let options = CommitOptions { only_if: Some(UnchangedRows { table, keys, since }), dry_run };
+            store.commit_with(put_route("a", "[]"), &"test".into(), options).await.unwrap()
+        };
+        for (key, since, dry_run, is_stale) in [
+            ("b", first, false, true),
+            ("b", first, true, true),
+            ("a", second + 1, false, true),
+            ("a", first, true, false),
+        ] {
+            let done = write(key, since, dry_run).await;
+            assert_eq!((done.is_stale, done.seq), (is_stale, second), "{key} {since}");
+        }
+        assert_eq!(everything(store).await.documents[DocumentKind::Route][0].document, "{}");
+        let audit = store.audit(AuditFilter::default(), 10).await.unwrap();
+        assert_eq!(audit.len(), 2, "what was only tried is not audited");
+        assert_eq!(write("a", first, false).await.rows, 1);
+        assert_eq!(everything(store).await.documents[DocumentKind::Route][0].document, "[]");
     });
 }
 

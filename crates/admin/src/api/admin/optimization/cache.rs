@@ -34,7 +34,8 @@ pub fn routes() -> Endpoints {
             let path = format!("/api/admin/optimization/cache{table}/refresh");
             let about = About::new("Has every gateway load all tables anew")
                 .query(&[&WAIT])
-                .answers::<RefreshAnswer>();
+                .answers::<RefreshAnswer>()
+                .once_per_key();
             all.post(Role::Operate, &path, refresh).about(about)
         });
     let about = About::new("Waits until every gateway has the current tables").query(&[&WAIT]);

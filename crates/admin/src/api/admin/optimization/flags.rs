@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
-use axum::http::Uri;
+use axum::http::{HeaderMap, Uri};
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tidegate_author as author;
@@ -19,31 +20,35 @@ use crate::api::admin::audit;
 use crate::api::admin::gateways::GatewayInfo;
 use crate::api::app_state::AppState;
 use crate::api::body;
+use crate::api::conditions::{Conditions, etag};
 use crate::api::endpoints::Endpoints;
 use crate::api::openapi::about::About;
-use crate::api::openapi::parameters::{FLAG_STATUS, WAIT_APPLIED};
+use crate::api::openapi::parameters::{DRY_RUN, FLAG_STATUS, WAIT_APPLIED};
 use crate::api::query::QueryParams;
 use crate::api::wait_applied::{PendingWrite, WriteResult, version_as_text};
 use crate::auth::Role;
+use crate::feed::Snapshot;
 use crate::gateways::Applied;
 use crate::problem::{ApiResult, Problem, ProblemCode};
-use crate::store::{AuditRow, Author, Change, CheckCounts};
+use crate::store::{AuditRow, Author, Change, CheckCounts, StoreTable};
 use crate::time;
 
 /// The paths here.
 pub fn routes() -> Endpoints {
     const FLAGS: &str = "/api/admin/optimization/flags";
-    let mut answers = About::new("Answers all flags").query(&[&FLAG_STATUS]).answers_named("FlagsAnswer");
+    let mut answers =
+        About::new("Answers all flags").query(&[&FLAG_STATUS]).answers_named("FlagsAnswer").conditional_get();
     answers.reference::<FlagsStatus>();
     answers.reference::<Applied>();
     let sets = About::new("Sets the flags that the body names")
-        .query(&[&WAIT_APPLIED])
+        .query(&[&WAIT_APPLIED, &DRY_RUN])
         .takes_document(
             "Flags",
             json!({"enableRouteCache": "shadow", "enableAsyncRecording": {"percent": 25}}),
         )
         .answers_named("FlagsAnswer")
-        .problems(&[ProblemCode::InvalidFlag]);
+        .problems(&[ProblemCode::InvalidFlag])
+        .conditional();
     Endpoints::default().get(Role::Read, FLAGS, get).about(answers).put(Role::Operate, FLAGS, put).about(sets)
 }
 
@@ -118,41 +123,51 @@ impl From<AuditRow> for LastChange {
     }
 }
 
-/// Answers all flags, and with `status=1` their effect.
-pub async fn get(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<FlagsAnswer>> {
+/// Answers all flags, and with `status=1` their effect, which changes by itself and has no `ETag`.
+pub async fn get(State(app): State<AppState>, uri: Uri, headers: HeaderMap) -> ApiResult<Response> {
     let params = QueryParams::read(&uri, &["status"])?;
-    let with_status = params.flag("status")?;
+    let conditions = Conditions::read(&headers)?;
     let snapshot = app.current().await;
-    let status = match with_status {
-        true => Some(FlagsStatus::of(&app, &snapshot.flags, snapshot.version).await?),
-        false => None,
-    };
-    Ok(Json(FlagsAnswer { flags: author::write_flags(&snapshot.flags), status, written: None }))
+    let flags = author::write_flags(&snapshot.flags);
+    if !params.flag("status")? {
+        return conditions.answer(&flags);
+    }
+    let status = Some(FlagsStatus::of(&app, &snapshot.flags, snapshot.version).await?);
+    Ok(Json(FlagsAnswer { flags, status, written: None }).into_response())
 }
 
 /// Sets the flags that the body names, and answers all flags.
 ///
 /// # Errors
-/// 400 when the body names an unknown flag or an invalid state; then nothing was changed.
+/// 400 when the body names an unknown flag or an invalid state, 412 when the flags are not as `If-Match`
+/// says; then nothing was changed.
 pub async fn put(
     State(app): State<AppState>,
     Extension(author): Extension<Author>,
     request: Request<Body>,
 ) -> ApiResult<Json<FlagsAnswer>> {
-    let params = QueryParams::read(request.uri(), &[WAIT_APPLIED.name])?;
+    let params = QueryParams::read(request.uri(), &[WAIT_APPLIED.name, DRY_RUN.name])?;
+    let conditions = Conditions::read(request.headers())?;
     let write = PendingWrite::prepare(&app, &params)?;
     let document = body::document(request).await?;
     let set = author::read_flags(&document)
         .map_err(|problems| Problem::document(ProblemCode::InvalidFlag, problems))?;
     let text =
         |(flag, state): (Flag, FlagState)| (flag.name().to_owned(), author::write_state(state).to_string());
-    let flags: Vec<_> = set.into_iter().map(text).collect();
+    let flags: Vec<_> = set.iter().copied().map(text).collect();
     let names: Vec<_> = flags.iter().map(|(name, state)| format!("{name}={state}")).collect();
-    let (_, written) = write.commit(Change::SetFlags { flags }, &author).await?;
-    tracing::info!(by = %author.name, version = %written.version, set = names.join(" "), "flags set");
-    let snapshot = app.current().await;
-    let written = written.applied.is_some().then_some(written);
-    Ok(Json(FlagsAnswer { flags: author::write_flags(&snapshot.flags), status: None, written }))
+    let change = Change::SetFlags { flags };
+    let tag = |snapshot: &Snapshot| Some(etag(&author::write_flags(&snapshot.flags)));
+    let committed = write.commit_on(change, &author, &conditions, (StoreTable::Flags, None), tag).await?;
+    let mut flags = app.current().await.flags;
+    if write.is_dry_run() {
+        flags = set.into_iter().fold(flags, |flags, (flag, state)| flags.with(flag, state));
+    } else {
+        tracing::info!(by = %author.name, seq = committed.seq, set = names.join(" "), "flags set");
+    }
+    let written = write.written(committed).await;
+    let written = (written.applied.is_some() || written.dry_run).then_some(written);
+    Ok(Json(FlagsAnswer { flags: author::write_flags(&flags), status: None, written }))
 }
 
 /// The flag that decides how a check is answered.

@@ -15,7 +15,7 @@ use crate::api::body;
 use crate::api::endpoints::Endpoints;
 use crate::api::entry_fields::{self, Expiry, Ttl};
 use crate::api::openapi::about::About;
-use crate::api::openapi::parameters::WAIT_APPLIED;
+use crate::api::openapi::parameters::{DRY_RUN, WAIT_APPLIED};
 use crate::api::query::QueryParams;
 use crate::api::wait_applied::{PendingWrite, WriteResult};
 use crate::auth::Role;
@@ -27,14 +27,16 @@ use crate::time;
 /// The paths here.
 pub fn routes() -> Endpoints {
     let bans = About::new("Bans an address or a block")
-        .query(&[&WAIT_APPLIED])
+        .query(&[&WAIT_APPLIED, &DRY_RUN])
         .takes::<BanRequest>(json!({"ip": "203.0.113.0/24", "reason": "scraper", "ttl": "4h"}))
         .answers::<Banned>()
+        .once_per_key()
         .problems(&[ProblemCode::ProtectedNetwork, ProblemCode::AddressAllowed, ProblemCode::TableFull]);
     let unbans = About::new("Removes the ban of exactly this address or block")
-        .query(&[&WAIT_APPLIED])
+        .query(&[&WAIT_APPLIED, &DRY_RUN])
         .takes::<UnbanRequest>(json!({"ip": "203.0.113.0/24"}))
         .answers::<Unbanned>()
+        .once_per_key()
         .problems(&[ProblemCode::NotBanned]);
     ["/api/admin/optimization/ip", "/api/admin/ip"].iter().fold(Endpoints::default(), |all, path| {
         all.post(Role::Operate, &format!("{path}/ban"), ban)
@@ -78,7 +80,7 @@ pub async fn ban(
     Extension(author): Extension<Author>,
     request: Request<Body>,
 ) -> ApiResult<Json<Banned>> {
-    let params = QueryParams::read(request.uri(), &[WAIT_APPLIED.name])?;
+    let params = QueryParams::read(request.uri(), &[WAIT_APPLIED.name, DRY_RUN.name])?;
     let write = PendingWrite::prepare(&app, &params)?;
     let asked: BanRequest = body::json(request).await?;
     let (prefix, until) = asked.check()?;
@@ -100,8 +102,10 @@ pub async fn ban(
         // Another request has allowed it meanwhile.
         return Err(allowed(&prefix, &ip));
     }
-    tracing::info!(by = %author.name, version = %written.version, "banned");
-    tracing::debug!(ip, "what was banned");
+    if !written.dry_run {
+        tracing::info!(by = %author.name, version = %written.version, "banned");
+        tracing::debug!(ip, "what was banned");
+    }
     Ok(Json(Banned {
         ip,
         status: "banned",
@@ -186,7 +190,7 @@ pub async fn unban(
     Extension(author): Extension<Author>,
     request: Request<Body>,
 ) -> ApiResult<Json<Unbanned>> {
-    let params = QueryParams::read(request.uri(), &[WAIT_APPLIED.name])?;
+    let params = QueryParams::read(request.uri(), &[WAIT_APPLIED.name, DRY_RUN.name])?;
     let write = PendingWrite::prepare(&app, &params)?;
     let asked: UnbanRequest = body::json(request).await?;
     let prefix = parse_ip(&asked.ip).map_err(|error| Problem::fields(vec![error]))?;
@@ -199,9 +203,11 @@ pub async fn unban(
         // Another request has removed it meanwhile.
         return Err(not_banned(&AddressStatus::of(&*app.current().await, &prefix, time::now_seconds())));
     }
-    tracing::info!(by = %author.name, version = %written.version, "unbanned");
-    tracing::debug!(ip = %prefix, "what was unbanned");
-    let now = AddressStatus::of(&*app.current().await, &prefix, time::now_seconds());
+    if !written.dry_run {
+        tracing::info!(by = %author.name, version = %written.version, "unbanned");
+        tracing::debug!(ip = %prefix, "what was unbanned");
+    }
+    let now = AddressStatus::without(&*app.current().await, &prefix, RowStatus::Banned, time::now_seconds());
     Ok(Json(Unbanned { rows: committed.rows, now, written }))
 }
 

@@ -140,6 +140,13 @@ CREATE TABLE IF NOT EXISTS seen_addresses (
   over INTEGER NOT NULL,
   last_seen TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS idempotency_keys (
+  key TEXT PRIMARY KEY NOT NULL,
+  request TEXT NOT NULL,
+  at INTEGER NOT NULL,
+  answer TEXT
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS idempotency_keys_at ON idempotency_keys (at);
 CREATE TABLE IF NOT EXISTS audit (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   at TEXT NOT NULL,
@@ -184,7 +191,7 @@ pub(super) fn first_listeners() -> String {
 }
 
 /// Tables, indexes and views besides those of [`StoreTable`].
-const OTHER_OBJECTS: [&str; 16] = [
+const OTHER_OBJECTS: [&str; 18] = [
     "change_log",
     "former_rows",
     "tokens",
@@ -198,6 +205,8 @@ const OTHER_OBJECTS: [&str; 16] = [
     "events_open",
     "check_counts",
     "seen_addresses",
+    "idempotency_keys",
+    "idempotency_keys_at",
     "audit",
     "audit_target",
     "traffic_events",

@@ -8,7 +8,7 @@ use crate::store::sqlite::{audit, meta};
 pub(super) const OLDEST: i64 = 3;
 
 /// What makes the next version of each, from [`OLDEST`] on.
-const STEPS: [fn(&Connection) -> rusqlite::Result<()>; 2] = [from_3, from_4];
+const STEPS: [fn(&Connection) -> rusqlite::Result<()>; 3] = [from_3, from_4, from_5];
 
 /// Upgrades a database of version `found`, in the write transaction that `conn` is in.
 pub(super) fn run(conn: &Connection, found: i64) -> rusqlite::Result<()> {
@@ -50,10 +50,16 @@ fn from_4(conn: &Connection) -> rusqlite::Result<()> {
     meta::set(conn, meta::AUDITED, newest)
 }
 
+/// There are keys of requests, in a table of their own, which is created as every missing one.
+fn from_5(_: &Connection) -> rusqlite::Result<()> {
+    Ok(())
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     /// Makes a database of version 3 with a token, a change and its audit of one of this version.
     pub(in super::super) const BACK_TO_3: &str = "
+DROP TABLE idempotency_keys;
 DROP TRIGGER audit_changed;
 DROP TRIGGER audit_removed;
 DROP TABLE tokens;

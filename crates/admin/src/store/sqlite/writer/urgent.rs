@@ -9,6 +9,7 @@ use crate::store::sqlite::ledger::Ledger;
 use crate::store::sqlite::open_events;
 use crate::store::sqlite::queue::{Job, OpenJob, Queued, UrgentJob};
 use crate::store::sqlite::recording_stats;
+use crate::store::sqlite::schema::read_state;
 use crate::store::sqlite::writes;
 use crate::store::{Committed, StoreError, time_text};
 
@@ -80,9 +81,14 @@ impl Writer {
         let (conn, aliases) = (&self.conn, &mut self.aliases);
         let mut run = || -> rusqlite::Result<Committed> {
             conn.execute_batch("SAVEPOINT job")?;
-            let done = writes::apply(conn, aliases, &job.change, &job.by)?;
-            conn.execute_batch("RELEASE job")?;
-            Ok(done)
+            let done = writes::apply(conn, aliases, &job.change, &job.by, job.options.only_if.as_ref())?;
+            if !job.options.dry_run {
+                conn.execute_batch("RELEASE job")?;
+                return Ok(done);
+            }
+            // The aliases were read before anything was written.
+            conn.execute_batch("ROLLBACK TO job; RELEASE job")?;
+            Ok(Committed { seq: read_state(conn)?.newest, ..done })
         };
         run().map_err(|e| {
             let _ = conn.execute_batch("ROLLBACK TO job; RELEASE job");
