@@ -22,14 +22,16 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, ETAG};
+use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, Version};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tidegate_policy::wire::sync::TIME_HEADER;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{Predicate, SizeAbove};
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
@@ -50,10 +52,22 @@ use openapi::about::About;
 /// time after which the store reports that it is busy.
 const LONGEST_ANSWER: Duration = Duration::from_secs(60);
 
+/// Answers of fewer bytes are sent as they are.
+const COMPRESSED: u16 = 4 << 10;
+
 /// The people's listener.
 pub fn people(app: AppState) -> Router {
     let open = limited(open_to_people().into_router(), &app);
-    finish(Listener::People, Role::Read, open, admin::routes(), app)
+    let router = finish(Listener::People, Role::Read, open, admin::routes(), app);
+    // Not for gateways: what they load is dense already, and they would have to unpack it in a worker.
+    router.layer(CompressionLayer::new().compress_when(SizeAbove::new(COMPRESSED).and(is_compressible)))
+}
+
+/// Whether an answer may be compressed: what is text and has no `ETag`, which is of the bytes as they are.
+fn is_compressible(_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    !headers.contains_key(ETAG)
+        && (kind == b"application/json" || kind.starts_with(b"application/openmetrics-text"))
 }
 
 /// The gateways' listener.

@@ -1,11 +1,38 @@
 //! How bodies are read, how large they may be, and what happens if they end early.
 
+use std::io::Read as _;
+
 use reqwest::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::test_service::{Answered, DEADLINE, TestService};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_answer_is_compressed_where_the_client_takes_it() {
+    let service = TestService::start().await;
+    let get = async |path: &str, accepted: &str| {
+        let answer =
+            service.as_operator(Method::GET, path).header("accept-encoding", accepted).send().await.unwrap();
+        let encoding = answer.headers().get("content-encoding").map(|it| it.to_str().unwrap().to_owned());
+        (encoding, answer.bytes().await.unwrap())
+    };
+    let document = "/api/openapi.json";
+    let (_, plain) = get(document, "identity").await;
+    let (gzip, packed) = get(document, "gzip").await;
+    let mut unpacked = Vec::new();
+    flate2::read::GzDecoder::new(&*packed).read_to_end(&mut unpacked).unwrap();
+    assert!(gzip.as_deref() == Some("gzip") && unpacked == plain && packed.len() * 4 < plain.len());
+    let (zstd, packed) = get(document, "zstd, gzip").await;
+    assert!(zstd.as_deref() == Some("zstd") && packed.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]));
+    // Small ones, and what has an `ETag`, are not.
+    assert_eq!(get("/api/health", "gzip").await.0, None);
+    let html = json!({"html": "x".repeat(9_000)});
+    service.put_json("/api/admin/pages/no_route", &html).await.ok();
+    assert_eq!(get("/api/admin/pages/no_route", "gzip").await.0, None);
+    assert_eq!(get("/api/admin/pages", "gzip").await.0.as_deref(), Some("gzip"));
+}
 
 const BAN: &str = "/api/admin/ip/ban";
 
