@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
-use reqwest::header::HeaderValue;
+use reqwest::header::{ETAG, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Method, Response, StatusCode};
 use serde::Deserialize;
@@ -159,16 +159,32 @@ impl ApiClient {
         target: &str,
         body: Option<&Value>,
     ) -> Result<Value, RequestError> {
+        self.request_if(method, target, body, None).await.map(|(answer, _)| answer)
+    }
+
+    /// The same under a condition: a header and its value. Returns also the answer's `ETag`.
+    ///
+    /// # Errors
+    /// When there is no answer, or any other one: `precondition_failed` where the condition does not hold.
+    pub async fn request_if(
+        &self,
+        method: Method,
+        target: &str,
+        body: Option<&Value>,
+        condition: Option<(HeaderName, HeaderValue)>,
+    ) -> Result<(Value, Option<HeaderValue>), RequestError> {
         let mut request = self.client.request(method, format!("{}{target}", self.server));
         request = request.header("authorization", self.authorization.clone());
+        request = condition.into_iter().fold(request, |request, (name, value)| request.header(name, value));
         if let Some(body) = body {
             request = request.json(body);
         }
         let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
-        let status = answer.status();
+        let (status, etag) = (answer.status(), answer.headers().get(ETAG).cloned());
         let bytes = self.body(answer).await?;
         if status == StatusCode::OK {
-            return serde_json::from_slice(&bytes).map_err(|_| self.not_the_service(status, &bytes));
+            let answer = serde_json::from_slice(&bytes).map_err(|_| self.not_the_service(status, &bytes))?;
+            return Ok((answer, etag));
         }
         Err(self.refusal(status, &bytes))
     }
@@ -197,7 +213,16 @@ impl ApiClient {
     /// As [`request`](Self::request) for a document that may be absent, in which case the problem
     /// has the code `not_found`.
     pub async fn get_if_exists(&self, target: &str, not_found: &str) -> Result<Option<Value>, RequestError> {
-        match self.request(Method::GET, target, None).await {
+        Ok(self.get_tagged(target, not_found).await?.map(|(document, _)| document))
+    }
+
+    /// The same, with the document's `ETag`.
+    pub async fn get_tagged(
+        &self,
+        target: &str,
+        not_found: &str,
+    ) -> Result<Option<(Value, Option<HeaderValue>)>, RequestError> {
+        match self.request_if(Method::GET, target, None, None).await {
             Err(RequestError::Refused(refusal)) if refusal.code == not_found => Ok(None),
             answered => answered.map(Some),
         }

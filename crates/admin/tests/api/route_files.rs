@@ -1,5 +1,8 @@
 //! `tidegate routes` and `tidegate pages`: files to the service and back, by the program itself.
 
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::get;
+use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use crate::command_line::{Desk, program, run};
@@ -305,4 +308,47 @@ async fn a_page_goes_there_and_comes_back_until_it_is_deleted() {
     assert_eq!(pages(&["delete", "ip_banned"], "").await.done(), "");
     assert_eq!(pages(&["get", "ip_banned"], "").await.done(), built_in);
     assert!(pages(&["delete", "ip_banned"], "").await.err.contains("page_not_found"));
+}
+
+/// A service in which somebody else is quicker: there is a route `a`, which changes after each look.
+async fn overtaken() -> String {
+    let refuse = async |headers: HeaderMap| {
+        assert_eq!(headers["if-match"], "\"t\"");
+        let problem = json!({"status": 412, "code": "precondition_failed", "detail": "it was changed"});
+        (StatusCode::PRECONDITION_FAILED, Json(problem))
+    };
+    let missing = json!({"status": 404, "code": "route_not_found", "detail": "none"});
+    let router = Router::new()
+        .route(
+            "/api/admin/routes/a",
+            get(async || ([("etag", "\"t\"")], Json(json!({"spec": {}})))).put(refuse),
+        )
+        .route(
+            "/api/admin/routes/b",
+            get(async move || (StatusCode::NOT_FOUND, Json(missing))).put(async move |headers: HeaderMap| {
+                assert_eq!(
+                    (headers.get("if-match"), &headers["if-none-match"]),
+                    (None, &"*".parse().unwrap())
+                );
+                Json(json!({"name": "b"}))
+            }),
+        );
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    format!("http://{address}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_else_wrote_meanwhile_is_not_overwritten() {
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
+    desk.file("r.yaml", &format!("{}---\n{}", route("a", "/a"), route("b", "/b")));
+    let mut command = program(desk.dir.path());
+    command.args(["routes", "apply", "-f", "r.yaml", "--wait", "0s", "--token-file", "token", "--server"]);
+    command.arg(overtaken().await);
+    let said = run(command, "").await;
+    assert_eq!(said.out, "b created\n", "{said:?}");
+    let err = said.failed();
+    assert!(err.contains("somebody else has written this route") && err.contains("--dry-run"), "{err}");
 }

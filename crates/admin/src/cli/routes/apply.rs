@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use reqwest::Method;
+use reqwest::header::{HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use serde::Deserialize;
 use serde_json::Value;
 use tidegate_author::{self as author, DocumentError, Listeners};
@@ -111,12 +112,15 @@ async fn write_all(service: &ApiClient, wanted: &[RouteDocument]) -> anyhow::Res
 /// Writes a route, and returns what was done with it, in kubectl's words.
 async fn write(service: &ApiClient, route: &RouteDocument) -> Result<&'static str, RequestError> {
     let path = path(&route.id);
-    let outcome = match service.get_if_exists(&path, "route_not_found").await?.map(canonical) {
-        Some(held) if held == route.document => return Ok("unchanged"),
-        Some(_) => "configured",
-        None => "created",
+    // So that what somebody else writes in between is not overwritten.
+    let (outcome, condition) = match service.get_tagged(&path, "route_not_found").await? {
+        Some((held, tag)) => match canonical(held) == route.document {
+            true => return Ok("unchanged"),
+            false => ("configured", tag.map(|tag| (IF_MATCH, tag))),
+        },
+        None => ("created", Some((IF_NONE_MATCH, HeaderValue::from_static("*")))),
     };
-    let answer = service.request(Method::PUT, &path, Some(&route.document)).await?;
+    let (answer, _) = service.request_if(Method::PUT, &path, Some(&route.document), condition).await?;
     let WriteReply { warnings } =
         WriteReply::deserialize(answer).unwrap_or(WriteReply { warnings: Vec::new() });
     for warning in warnings {
@@ -126,6 +130,13 @@ async fn write(service: &ApiClient, route: &RouteDocument) -> Result<&'static st
 }
 
 fn refused(route: &RouteDocument, refusal: &ProblemReply) {
+    if refusal.is("precondition_failed") {
+        return print_error_line(format_args!(
+            "{}: somebody else has written this route since this command read it, and that was not overwritten: \
+             --dry-run shows what is different now; apply again if it is to be as in the file",
+            route.location
+        ));
+    }
     let named = refusal.errors.iter().filter(|wrong| wrong.pointer.is_some());
     let lines: Vec<_> = named
         .map(|wrong| {
