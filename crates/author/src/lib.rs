@@ -1,5 +1,5 @@
 //! Reads, checks, compiles and explains the documents of the API: HTTPRoutes, their
-//! backends, geo rules, limits and flags. The admin service uses it; none of it is in the
+//! backends, geo rules, limits and flags; and lists of bans. The admin service uses it; none of it is in the
 //! filter, which has only [`tidegate_policy`].
 //!
 //! A route's document is a `gateway.networking.k8s.io/v1` HTTPRoute (or `v1beta1`, which has the
@@ -15,6 +15,7 @@
 #![deny(unsafe_code)]
 
 mod backend;
+pub mod ban_list;
 mod compile;
 mod document;
 mod duration;

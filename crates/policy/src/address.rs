@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, IpSubnets, Ipv4Net, Ipv4Subnets, Ipv6Net, Ipv6Subnets};
 use serde::{Deserialize, Serialize};
 
 /// A canonical prefix: an address or a CIDR block. `Ord` is (family, first
@@ -52,6 +52,17 @@ impl Prefix {
     #[must_use]
     pub fn v6(bits: u128, len: u8) -> Option<Self> {
         Ipv6Net::new(Ipv6Addr::from_bits(bits), len).ok().map(|net| Self::of(net.into()))
+    }
+
+    /// The fewest blocks that have the addresses from `first` to `last` and no others. `None` when
+    /// `first` is higher, or of another family.
+    pub fn range(first: IpAddr, last: IpAddr) -> Option<impl Iterator<Item = Self>> {
+        let blocks: IpSubnets = match (canonical(first), canonical(last)) {
+            (IpAddr::V4(first), IpAddr::V4(last)) if first <= last => Ipv4Subnets::new(first, last, 0).into(),
+            (IpAddr::V6(first), IpAddr::V6(last)) if first <= last => Ipv6Subnets::new(first, last, 0).into(),
+            _ => return None,
+        };
+        Some(blocks.map(Self::of))
     }
 
     /// The canonical form of a block.
