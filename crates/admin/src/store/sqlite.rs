@@ -9,6 +9,7 @@ mod aliases;
 mod append;
 mod audit;
 mod backup;
+mod believed_clock;
 mod beside;
 mod change_log;
 mod check_counts;

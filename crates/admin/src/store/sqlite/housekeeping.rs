@@ -11,6 +11,7 @@ use tidegate_policy::wire::event::VmId;
 use tokio::sync::oneshot;
 
 use super::append::MAX_ROWS;
+use super::believed_clock::BelievedClock;
 use super::connection::{connect, connect_reader, in_transaction};
 use super::database::Database;
 use super::error::sql_error;
@@ -53,8 +54,7 @@ const OTHERS_CHANGES: u64 = 10_000;
 /// The housekeeping thread.
 pub(super) struct Housekeeper {
     database: Arc<Database>,
-    /// When this thread began, and the wall clock then, milliseconds.
-    started: (Instant, i64),
+    clock: BelievedClock,
     /// The newest `seq` at earlier times, oldest first.
     log_marks: VecDeque<(Instant, u64)>,
     last_checkpoint: Instant,
@@ -71,8 +71,9 @@ struct HousekeepingConnections {
 
 impl Housekeeper {
     pub(super) fn new(database: Arc<Database>) -> Self {
-        let started = (Instant::now(), time_text::now_ms());
-        Self { database, started, log_marks: VecDeque::new(), last_checkpoint: Instant::now(), others: None }
+        let now = Instant::now();
+        let clock = BelievedClock::new(now, time_text::now_ms());
+        Self { database, clock, log_marks: VecDeque::new(), last_checkpoint: now, others: None }
     }
 
     /// Runs until the store is closed.
@@ -141,8 +142,7 @@ impl Housekeeper {
 
     fn housekeeping(&mut self, conns: &mut HousekeepingConnections) -> rusqlite::Result<()> {
         let options = self.database.options.clone();
-        // A clock that is ahead for a while ends no ban and no source.
-        let now = surely_now(time_text::now_ms(), self.started.1, self.started.0.elapsed());
+        let now = self.clock.look(Instant::now(), time_text::now_ms());
         self.drop_expired(conns, now - millis(options.expired_keep_for))?;
         if let Some(below) = self.log_floor() {
             while self.step(conns, HousekeepingStep::TrimLog(below)) == MAX_ROWS as u64 {}
@@ -269,25 +269,5 @@ impl Housekeeper {
                 0
             }
         }
-    }
-}
-
-/// What the wall clock, now at `now`, cannot be wrong about unless it was at the start, when it was
-/// at `began` and since when so much has `passed`: while it is ahead for a while, no ban is removed
-/// that has not ended. Milliseconds.
-fn surely_now(now: i64, began: i64, passed: Duration) -> i64 {
-    now.min(began.saturating_add(millis(passed)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_that_is_ahead_for_a_while_ends_no_ban_early() {
-        let hour = Duration::from_secs(3_600);
-        assert_eq!(surely_now(8_600_000, 5_000_000, hour), 8_600_000, "a clock that is right");
-        assert_eq!(surely_now(90_000_000, 5_000_000, hour), 8_600_000, "ahead since the start");
-        assert_eq!(surely_now(1_000, 5_000_000, hour), 1_000, "behind");
     }
 }
