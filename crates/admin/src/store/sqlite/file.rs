@@ -66,7 +66,17 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// any handle of the database itself would release SQLite's own locks, and the lock file stays
 /// when the database is replaced.
 #[derive(Debug)]
-pub(super) struct ServiceLock(#[expect(dead_code, reason = "held, not read")] File);
+pub(super) struct ServiceLock(File);
+
+impl Drop for ServiceLock {
+    /// Closing the file would keep the lock while a child process has it, too: until `exec`, every
+    /// program that this process starts.
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "the lock of the database could not be released");
+        }
+    }
+}
 
 impl ServiceLock {
     /// Takes the lock; the error names the process that has it.
@@ -156,6 +166,8 @@ mod tests {
         let first = ServiceLock::take(&path).unwrap();
         let message = ServiceLock::take(&create(&link).unwrap()).unwrap_err().to_string();
         assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
+        // What a program gets that is being started.
+        let _inherited = first.0.try_clone().unwrap();
         drop(first);
         ServiceLock::take(&path).unwrap();
     }
