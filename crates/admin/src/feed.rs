@@ -148,11 +148,19 @@ impl Feed {
     /// The snapshot with everything that was committed before the call, by the service or another
     /// program; an older one when the store cannot be read.
     pub async fn current(&self) -> Arc<Snapshot> {
+        self.caught_up().await.unwrap_or_else(|_| self.snapshot())
+    }
+
+    /// The snapshot with everything that was committed before the call.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn caught_up(&self) -> Result<Arc<Snapshot>, StoreError> {
         let (done, caught_up) = oneshot::channel();
-        // Errors would mean that the follower is gone, which `self` holds.
+        // An error would mean that the follower is gone, which `self` holds.
         let _ = self.shared().events.send(FollowerEvent::CatchUp(done));
-        let _ = caught_up.await;
-        self.snapshot()
+        caught_up.await.map_err(|_| StoreError::Closed)??;
+        Ok(self.snapshot())
     }
 
     /// State of the feed, for health.

@@ -140,7 +140,7 @@ problem_codes! {
     StoreBusy = "store_busy", SERVICE_UNAVAILABLE, "The database is locked by another program",
         "another program has held the write lock for over 2 s, or wrote documents between the check of this one and its commit, five times; `Retry-After`";
     StoreUnreadable = "store_unreadable", SERVICE_UNAVAILABLE, "The database cannot be read",
-        "gateways' listener, and `explain`: the database cannot be read, so there is no answer; `Retry-After`";
+        "gateways' listener, `explain`, `warmup`: the database cannot be read, or not in time, so there is no answer; `Retry-After`";
     NewerFormat = "newer_format", SERVICE_UNAVAILABLE, "The body is in a later version of its format",
         "gateways' listener: events of a gateway of a later version, which keeps them; `Retry-After`";
     Stopping = "stopping", SERVICE_UNAVAILABLE, "The service is stopping",

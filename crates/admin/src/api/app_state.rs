@@ -14,6 +14,7 @@ use crate::auth::Tokens;
 use crate::feed::{Feed, Snapshot};
 use crate::gateways::Gateways;
 use crate::metrics::Metrics;
+use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::protected_networks::ProtectedNetworks;
 use crate::serve::connections::Connections;
 use crate::serve::tls::Tls;
@@ -111,11 +112,28 @@ impl AppState {
         let _ = self.stop.clone().wait_for(|stop| *stop).await;
     }
 
-    /// The snapshot with every write that was committed before this call.
+    /// The snapshot with every write that was committed before this call, or an older one if that takes
+    /// too long.
     pub async fn current(&self) -> Arc<Snapshot> {
         match tokio::time::timeout(CATCH_UP_TIME, self.feed.current()).await {
             Ok(snapshot) => snapshot,
             Err(_) => self.feed.snapshot(),
+        }
+    }
+
+    /// The snapshot with every write that was committed before this call, and no older one; `within`: how
+    /// long that may take, a second at least.
+    ///
+    /// # Errors
+    /// When the database cannot be read, or what changed in it takes longer.
+    pub async fn caught_up(&self, within: Duration) -> ApiResult<Arc<Snapshot>> {
+        let within = within.max(CATCH_UP_TIME);
+        match tokio::time::timeout(within, self.feed.caught_up()).await {
+            Ok(read) => read.map_err(|error| Problem::unreadable(&error)),
+            Err(_) => {
+                let detail = format!("what changed in the database is still being read after {within:?}");
+                Err(Problem::new(ProblemCode::StoreUnreadable, detail))
+            }
         }
     }
 }

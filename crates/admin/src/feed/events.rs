@@ -24,8 +24,8 @@ pub(super) enum FollowerEvent {
     },
     /// A base was cut in the background, with the current changes at that moment.
     Cut(Result<(Box<Base>, Bytes), FormatError>, ChangedKeys),
-    /// A caller waits until everything committed by now is applied.
-    CatchUp(oneshot::Sender<()>),
+    /// A caller waits until everything committed by now is applied, or cannot be read.
+    CatchUp(oneshot::Sender<Result<(), StoreError>>),
     /// A caller waits for the current compiled tables.
     Tables(TablesReply),
     /// The snapshot differs from the store, as described.

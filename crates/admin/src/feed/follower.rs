@@ -95,13 +95,13 @@ impl Follower {
         if !waiting.is_empty() || !askers.is_empty() {
             let read = self.read().await;
             self.shared.set_trouble(read.as_ref().err().map(ToString::to_string));
+            for done in waiting {
+                // The caller may be gone.
+                let _ = done.send(read.clone());
+            }
             match read {
                 Ok(()) => self.direct_tables.answer(&self.shared.applied.borrow().clone(), askers),
                 Err(error) => tell(askers, Err(error)),
-            }
-            for done in waiting {
-                // The caller may be gone.
-                let _ = done.send(());
             }
         }
         for event in others {

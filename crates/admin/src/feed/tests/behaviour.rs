@@ -337,7 +337,10 @@ async fn a_store_that_fails_is_said_and_then_followed_again() {
     store.ban("192.0.2.1");
     settle(&feed).await;
     assert!(feed.health().trouble.unwrap().contains("disk I/O error"));
+    assert!(feed.caught_up().await.is_err(), "what there was before would not do");
+    assert_eq!(feed.current().await.count(RowStatus::Banned), 0, "where it would");
     store.set_broken(false);
+    assert_eq!(feed.caught_up().await.unwrap().count(RowStatus::Banned), 1);
     sleep(Duration::from_secs(2)).await;
     assert_eq!((feed.health().trouble, feed.snapshot().count(RowStatus::Banned)), (None, 1));
     assert!(store.read_tables(&[StoreTable::Ip]).await.is_ok());

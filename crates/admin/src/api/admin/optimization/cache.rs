@@ -129,13 +129,16 @@ pub async fn refresh(
 }
 
 /// Answers once every live gateway enforces what is in the database now, or the time is over.
+///
+/// # Errors
+/// When a parameter is invalid, or it cannot be read in that time what is in the database now.
 pub async fn warmup(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<WarmupAnswer>> {
     let started = Instant::now();
     let within = wait(&uri)?;
     let waiter = app.gateways.waiter();
-    let snapshot = app.current().await;
+    let snapshot = app.caught_up(within).await?;
     let goal = snapshot.version.into();
-    let applied = wait_for_goal(&app, waiter, goal, within).await;
+    let applied = wait_for_goal(&app, waiter, goal, within.saturating_sub(started.elapsed())).await;
     let progress = GatewayProgress::new(&app, &goal, &snapshot.tables, applied, started);
     let gateways = app.gateways.list().into_iter().map(GatewayInfo::from).collect();
     Ok(Json(WarmupAnswer { progress, gateways }))
