@@ -168,6 +168,12 @@ async fn events_are_stored_once_and_counted() {
         (seen["silent"] == 1 && seen["exact"] == false).then_some(())
     })
     .await;
+    assert_eq!(service.health_codes("reasons").await, ["gateway_lost"]);
+    until("metrics tell of it", async || {
+        let page = crate::metrics::page(&service).await;
+        (crate::metrics::figure(&page, "tidegate_admin_gateways_silent") == Some(1.0)).then_some(())
+    })
+    .await;
     service.post_as_gateway(EVENTS, alive(vec![], 5_015)).await.ok();
     has(&service.recording_stats().await, json!({"exact": true}));
 }

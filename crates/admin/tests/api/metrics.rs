@@ -6,7 +6,7 @@ use tidegate_admin::metrics::{ALL, EVENTS_DROPPED};
 use crate::test_service::{Answered, TestService, until};
 
 /// The page, requested without a token.
-async fn page(service: &TestService) -> String {
+pub async fn page(service: &TestService) -> String {
     let answer = Answered::to(service.as_nobody(Method::GET, service.people("/metrics"))).await;
     assert_eq!(answer.status, 200);
     let media = answer.headers["content-type"].to_str().unwrap();
@@ -17,7 +17,7 @@ async fn page(service: &TestService) -> String {
 }
 
 /// A value by its name with its labels.
-fn figure(page: &str, series: &str) -> Option<f64> {
+pub fn figure(page: &str, series: &str) -> Option<f64> {
     page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 

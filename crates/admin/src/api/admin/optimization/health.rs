@@ -3,6 +3,8 @@
 mod certificates;
 mod references;
 mod rollout;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -162,7 +164,8 @@ pub async fn detailed(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<H
     let gateways: Vec<GatewayInfo> = app.gateways.list().into_iter().map(GatewayInfo::from).collect();
     let feed = app.feed.health();
     let mut reasons = own_reasons(&feed, &store, &app);
-    reasons.extend(table_and_gateway_reasons(&snapshot, &gateways));
+    reasons.extend(table_reasons(&snapshot));
+    reasons.extend(gateways.iter().filter_map(gateway_reason));
     let mut notes = Vec::new();
     rollout::geo(&snapshot, app.country_headers.seen(), &mut reasons, &mut notes);
     let unknown_backends = references::backends(&snapshot, &app.clusters, &mut reasons);
@@ -201,10 +204,34 @@ fn millis(span: Duration) -> u64 {
 /// operators do.
 pub fn own_reasons(feed: &FeedHealth, store: &StoreHealth, app: &AppState) -> Vec<Reason> {
     let mut reasons = certificates::reasons(app);
-    let mut say = |code, detail| reasons.push(Reason { code, detail });
     if let Some(trouble) = &feed.trouble {
-        say("feed_stopped", format!("gateways hear of no change at the moment: {trouble}"));
+        let detail = format!("gateways hear of no change at the moment: {trouble}");
+        reasons.push(Reason { code: "feed_stopped", detail });
     }
+    reasons.extend(store_reasons(store));
+    let mut say = |code, detail| reasons.push(Reason { code, detail });
+    for (listener, of) in app.connections.named() {
+        if of.was_full() {
+            let (open, limit) = (of.open(), of.limit());
+            let detail = format!(
+                "the listener for {listener} had no room within the last minute: {open} of {limit} connections, and \
+                 idle ones were closed for new ones"
+            );
+            say("connections_full", detail);
+        }
+        if let Some(why) = of.failure() {
+            let detail = format!(
+                "the listener for {listener} could not accept connections within the last minute: {why}"
+            );
+            say("accept_failed", detail);
+        }
+    }
+    reasons
+}
+
+fn store_reasons(store: &StoreHealth) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    let mut say = |code, detail| reasons.push(Reason { code, detail });
     if let Some(span) = store.locked_for {
         let seconds = span.as_secs();
         say("store_locked", format!("another program has held the database's write lock for {seconds} s"));
@@ -241,26 +268,10 @@ pub fn own_reasons(feed: &FeedHealth, store: &StoreHealth, app: &AppState) -> Ve
         );
         say("events_over_limit", detail);
     }
-    for (listener, of) in app.connections.named() {
-        if of.was_full() {
-            let (open, limit) = (of.open(), of.limit());
-            let detail = format!(
-                "the listener for {listener} had no room within the last minute: {open} of {limit} connections, and \
-                 idle ones were closed for new ones"
-            );
-            say("connections_full", detail);
-        }
-        if let Some(why) = of.failure() {
-            let detail = format!(
-                "the listener for {listener} could not accept connections within the last minute: {why}"
-            );
-            say("accept_failed", detail);
-        }
-    }
     reasons
 }
 
-fn table_and_gateway_reasons(snapshot: &Snapshot, gateways: &[GatewayInfo]) -> Vec<Reason> {
+fn table_reasons(snapshot: &Snapshot) -> Vec<Reason> {
     let mut reasons = Vec::new();
     let mut say = |code, detail| reasons.push(Reason { code, detail });
     if let rows @ 1.. = snapshot.quarantine().len() {
@@ -279,21 +290,23 @@ fn table_and_gateway_reasons(snapshot: &Snapshot, gateways: &[GatewayInfo]) -> V
             );
         }
     }
-    for gateway in gateways {
-        let node = &gateway.node;
-        if gateway.lost {
-            say(
-                "gateway_lost",
-                format!("{node} was not heard of for over 3 s: what it enforces is not known"),
-            );
-        } else if u128::from(gateway.silent_for_ms) > LOST_AFTER.as_millis() {
-            say("gateway_not_polling", format!("{node} posts events but has not polled for over 3 s"));
-        } else if gateway.stale_vms > 0 {
-            let stale = gateway.stale_vms;
-            say("gateway_stale", format!("{stale} VMs of {node} were not heard of for over 2 s"));
-        }
-    }
     reasons
+}
+
+/// What is wrong with a gateway: the worst of it.
+fn gateway_reason(gateway: &GatewayInfo) -> Option<Reason> {
+    let node = &gateway.node;
+    let (code, detail) = if gateway.lost {
+        ("gateway_lost", format!("{node} was not heard of for over 3 s: what it enforces is not known"))
+    } else if u128::from(gateway.silent_for_ms) > LOST_AFTER.as_millis() {
+        ("gateway_not_polling", format!("{node} posts events but has not polled for over 3 s"))
+    } else if gateway.stale_vms > 0 {
+        let stale = gateway.stale_vms;
+        ("gateway_stale", format!("{stale} VMs of {node} were not heard of for over 2 s"))
+    } else {
+        return None;
+    };
+    Some(Reason { code, detail })
 }
 
 fn tables(snapshot: &Snapshot) -> TablesHealth {
