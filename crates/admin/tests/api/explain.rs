@@ -273,8 +273,14 @@ async fn what_browsers_are_answered_is_told_and_why_they_are_not() {
         let warning = told["checks"]["route"]["warnings"][0].as_str().unwrap_or_default().to_owned();
         assert!(warning.starts_with("get: /spec/rules/0/matches/0: no preflight request matches"), "{told}");
     }
-    let told = explain(&service, &[("path", "/a"), ("host", "a.example:x")]).await;
-    has(&told["decision"], json!({"verdict": "deny", "status": 400, "reason": "bad_host", "route": null}));
+    for host in ["a.example:x", ""] {
+        let told = explain(&service, &[("path", "/get"), ("host", host)]).await;
+        has(
+            &told["decision"],
+            json!({"verdict": "deny", "status": 400, "reason": "bad_host", "route": null}),
+        );
+        has(&told["checks"]["route"], json!({"listeners": [], "matches": [], "more": 0}));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

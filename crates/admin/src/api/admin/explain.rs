@@ -19,6 +19,7 @@ use tidegate_policy::check::PerCheck;
 use tidegate_policy::decide::{
     Finding, Findings, GeoFinding, IpFinding, OnNoRoute, Routing, Settings, Step, Unavailable,
 };
+use tidegate_policy::host::RequestHost;
 use tidegate_policy::request::Facts;
 use tidegate_policy::route::RouteMatch;
 use utoipa::ToSchema;
@@ -107,10 +108,18 @@ impl Explanation {
         let ip = IpFinding::look_up(facts.client, &now.tables, time::now_seconds);
         let geo = GeoFinding::look_up(facts.client, request.country_source(), &now.tables);
         let decide = |random_bits| outcome(request, &Facts { random_bits, ..facts }, ip, geo, now, clusters);
-        let found = now.tables.routes.find(&facts).ok().flatten();
+        // One whose host cannot be read is denied before any check, an empty host's too: it is for no
+        // listener and no route.
+        let has_host = RequestHost::read(facts.host).is_some();
+        let find = |facts| now.tables.routes.find(facts).ok().flatten();
+        let found = if has_host { find(&facts) } else { None };
         let listeners = now.snapshot.listeners_by_name();
-        let matches = Matches::new(&now.snapshot, &listeners, &facts, found.as_ref());
-        let listeners = came_by(&listeners, &facts).map(str::to_owned).collect();
+        let matches = match has_host {
+            true => Matches::new(&now.snapshot, &listeners, &facts, found.as_ref()),
+            false => Matches::default(),
+        };
+        let listeners = came_by(&listeners, &facts).filter(|_| has_host).map(str::to_owned).collect();
+        let warnings = if has_host { warnings(&facts, found, now) } else { Vec::new() };
         let share = |(weight, random_bits)| BackendShare { weight, outcome: decide(random_bits) };
         let backends: Vec<_> = matches.shares(&now.snapshot).map(share).collect();
         let decision = decide(0);
@@ -127,7 +136,7 @@ impl Explanation {
                     &now.tables,
                     found.filter(|found| found.preflight(&facts).is_none()),
                 ),
-                route: RouteCheck { listeners, matches, backends, warnings: warnings(&facts, found, now) },
+                route: RouteCheck { listeners, matches, backends, warnings },
                 limits,
             },
             decision,

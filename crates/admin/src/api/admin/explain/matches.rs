@@ -13,7 +13,7 @@ use crate::feed::Snapshot;
 const MAX_MATCHES: usize = 100;
 
 /// The matches that fit the request, in the order of precedence.
-#[derive(Serialize, Debug, ToSchema)]
+#[derive(Serialize, Debug, Default, ToSchema)]
 pub struct Matches {
     /// The first one wins.
     matches: Vec<Match>,
