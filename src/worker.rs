@@ -21,6 +21,10 @@ use crate::sync::{Keys, Role, TableSync};
 
 /// The longest that an event waits for its batch.
 pub const FLUSH_EVERY: Duration = Duration::from_millis(50);
+/// They are not enqueued at a tick that comes sooner after the first of them: while tables load there is
+/// one every millisecond, and each message costs more than many events. Half of the time, because Envoy's
+/// timers and its clock differ.
+const FLUSH_AFTER: Duration = Duration::from_millis(25);
 
 /// The state of one VM: in Envoy one per thread, in tests one per simulated VM.
 pub struct Worker<H: Host> {
@@ -90,6 +94,8 @@ pub struct AdminInstance<H: Host> {
     /// Calls that failed, until who made them is told.
     pub failed: FailedCalls,
     record: RefCell<EventBuffer<H>>,
+    /// When the oldest event that waits for its batch came, monotonic nanoseconds.
+    waiting_since_ns: Cell<u64>,
     recorder: RefCell<Recorder<H>>,
     roots: Cell<u32>,
     ticked: Cell<bool>,
@@ -119,6 +125,7 @@ impl<H: Host> AdminInstance<H> {
                 key.events,
                 queue.clone(),
             )),
+            waiting_since_ns: Cell::new(0),
             recorder: RefCell::new(Recorder::new(host.clone(), metrics.clone(), client.clone(), queue)),
             client,
             failed: FailedCalls::default(),
@@ -138,9 +145,8 @@ impl<H: Host> AdminInstance<H> {
     /// Does what is due, at a tick of `root`; returns the time until the next tick.
     pub fn on_tick(&self, root: u32) -> Duration {
         self.ticked.set(true);
-        let busy = self.record.borrow().is_waiting();
         // Before the tick of `sync`, which writes the highest event number into the slot.
-        self.flush();
+        let flush = self.flush_if_due();
         let mut sync = self.sync.borrow_mut();
         let next = sync.on_tick(root);
         let sources = sync.holds_lease().then(|| sync.sources());
@@ -148,9 +154,6 @@ impl<H: Host> AdminInstance<H> {
         let wanted = self.recorder.borrow_mut().on_tick(root, sources.as_deref());
         self.sync.borrow().show_gauges();
         self.metrics.flush();
-        // The period stays short until a tick finds no event: a busy worker
-        // does not set its timer twice per batch.
-        let flush = busy.then_some(FLUSH_EVERY);
         next.min(wanted.unwrap_or(next)).min(flush.unwrap_or(next))
     }
 
@@ -219,10 +222,30 @@ impl<H: Host> AdminInstance<H> {
         let first = !record.is_waiting();
         let full = record.push(event);
         drop(record);
+        if first {
+            self.waiting_since_ns.set(self.host.monotonic_ns());
+        }
         if full {
             self.flush();
         }
         first
+    }
+
+    /// Enqueues waiting events if they have waited long enough. Returns the time until the next look; `None`
+    /// if there are none. The period stays short until a tick finds no event: a busy worker does not set its
+    /// timer twice per batch.
+    fn flush_if_due(&self) -> Option<Duration> {
+        if !self.record.borrow().is_waiting() {
+            self.sync.borrow_mut().note_numbered(self.record.borrow().numbered());
+            return None;
+        }
+        let waited_ns = self.host.monotonic_ns().saturating_sub(self.waiting_since_ns.get());
+        let waited = Duration::from_nanos(waited_ns);
+        if waited < FLUSH_AFTER {
+            return Some(FLUSH_EVERY.saturating_sub(waited));
+        }
+        self.flush();
+        Some(FLUSH_EVERY)
     }
 
     fn flush(&self) {
@@ -256,4 +279,37 @@ pub(crate) fn instance_id(admin: &Admin) -> u64 {
     let BlobHash(hash) =
         BlobHash::of(&[admin.cluster.as_bytes(), b"\0", admin.authority.as_bytes()].concat());
     u64::try_from(hash >> 64).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_host_sim::SimHost;
+    use tidegate_policy::wire::event::{BatchHead, EventPost, RECEIPT};
+
+    use super::*;
+
+    #[test]
+    fn the_ticks_of_a_load_do_not_cut_batches() {
+        let host = SimHost::alone();
+        let text = br#"{"admin": {"cluster": "admin", "token": "secret"}}"#;
+        let config = Config::parse(text, |_| None).unwrap();
+        let instance = Worker::new(host.clone()).join(&config, Role::Gate);
+        instance.on_tick(1);
+        assert!(instance.sync.borrow().holds_lease());
+        // The first report, which a post with events would wait for.
+        for call in host.take_calls().iter().filter(|call| call.path.ends_with("/events")) {
+            host.answer(Some(200), RECEIPT.to_vec());
+            instance.on_call_response(1, call.token, Some(200));
+        }
+        let posted = (1..=100).find_map(|_| {
+            instance.record(&mut TrafficEvent::default());
+            host.advance(Duration::from_millis(1));
+            let next = instance.on_tick(1);
+            assert!(next <= FLUSH_EVERY);
+            host.take_calls().into_iter().find(|call| call.path.ends_with("/events"))
+        });
+        let post = EventPost::from_bytes(&posted.unwrap().body).unwrap();
+        let (head, events) = BatchHead::read(&post.batches[0].0).unwrap();
+        assert_eq!((post.batches.len(), head.first, events), (1, 1, 25));
+    }
 }
