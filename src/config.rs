@@ -84,12 +84,15 @@ pub struct EventLimits {
     pub queue_bytes: usize,
     /// The most events of one batch.
     pub batch_events: usize,
+    /// Whether Envoy's access log tells of requests that reach no filter. Where it does not, the admin
+    /// service is told that they have no events.
+    pub access_log: bool,
 }
 
 impl Default for EventLimits {
     /// About 25,000 events per worker and 400,000 in the queue.
     fn default() -> Self {
-        Self { buffer_bytes: 4 << 20, queue_bytes: 64 << 20, batch_events: 512 }
+        Self { buffer_bytes: 4 << 20, queue_bytes: 64 << 20, batch_events: 512, access_log: false }
     }
 }
 
@@ -269,11 +272,15 @@ fn listener_port(top: &Fields<'_>) -> Result<Option<u16>, ConfigError> {
 fn events(top: &Fields<'_>) -> Result<(EventLimits, Duration), ConfigError> {
     let mut limits = EventLimits::default();
     let Some(value) = top.get("events") else { return Ok((limits, DEFAULT_SYNC_TIMEOUT)) };
-    let events =
-        Fields::of(value, "/events", &["buffer_bytes", "queue_bytes", "batch_events", "sync_timeout"])?;
+    let events = Fields::of(
+        value,
+        "/events",
+        &["buffer_bytes", "queue_bytes", "batch_events", "sync_timeout", "access_log"],
+    )?;
     limits.buffer_bytes = events.number("buffer_bytes", 64 << 10, 256 << 20)?.unwrap_or(limits.buffer_bytes);
     limits.queue_bytes = events.number("queue_bytes", 64 << 10, 1 << 30)?.unwrap_or(limits.queue_bytes);
     limits.batch_events = events.number("batch_events", 1, 2_000)?.unwrap_or(limits.batch_events);
+    limits.access_log = events.flag("access_log")?.unwrap_or_default();
     let sync_timeout = events.duration("sync_timeout", MIN_WAIT_MS)?.unwrap_or(DEFAULT_SYNC_TIMEOUT);
     Ok((limits, sync_timeout))
 }

@@ -35,7 +35,7 @@ fn every_field_is_taken() {
             "descriptor_headers": true,
             "log_fields": true,
             "geo": {"country_header": "X-Country"},
-            "events": {"buffer_bytes": 65536, "queue_bytes": 131072, "batch_events": 7, "sync_timeout": "20ms"}}"#,
+            "events": {"buffer_bytes": 65536, "queue_bytes": 131072, "batch_events": 7, "sync_timeout": "20ms", "access_log": true}}"#,
     )
     .unwrap();
     assert_eq!(config.admin.authority, "b");
@@ -50,7 +50,7 @@ fn every_field_is_taken() {
     assert!(config.descriptor_headers && config.log_fields);
     assert_eq!(config.country_header.as_deref(), Some("x-country"));
     assert!(config.cluster_template.starts_with("outbound|{port}"));
-    let events = EventLimits { buffer_bytes: 65536, queue_bytes: 131_072, batch_events: 7 };
+    let events = EventLimits { buffer_bytes: 65536, queue_bytes: 131_072, batch_events: 7, access_log: true };
     assert_eq!((config.events, config.sync_timeout), (events, Duration::from_millis(20)));
 }
 

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tidegate_policy::wire::event::{
-    BatchHead, DropReason, DroppedRange, EventPost, RECEIPT, REFUSALS, SourceReport,
+    BatchHead, DropReason, DroppedRange, EventPost, RECEIPT, REFUSALS, SourceReport, UNTOLD_HEADER,
 };
 
 use super::buffer::merge;
@@ -64,6 +64,8 @@ pub struct Recorder<H> {
     metrics: Rc<Metrics<H>>,
     client: Rc<AdminClient<H>>,
     events: Rc<EventQueue<H>>,
+    /// Whether Envoy tells of requests that reach no filter.
+    access_log: bool,
     /// The queue and the root that is notified of it.
     queue: Option<(QueueId, u32)>,
     held: Unacknowledged,
@@ -89,12 +91,14 @@ impl<H: Host> Recorder<H> {
         metrics: Rc<Metrics<H>>,
         client: Rc<AdminClient<H>>,
         events: Rc<EventQueue<H>>,
+        access_log: bool,
     ) -> Self {
         Self {
             host,
             metrics,
             client,
             events,
+            access_log,
             queue: None,
             held: Unacknowledged::default(),
             dropped: Vec::new(),
@@ -280,7 +284,9 @@ impl<H: Host> Recorder<H> {
         let body = self.body(batches, &reports, now);
         let Some(body) = body else { return };
         self.reported_ns = now;
-        match self.client.post(PATH, &[], &body, self.client.timeout()) {
+        let untold = [(UNTOLD_HEADER, "1")];
+        let headers = if self.access_log { &[] } else { &untold[..] };
+        match self.client.post(PATH, headers, &body, self.client.timeout()) {
             Ok(call) => {
                 let ranges = self.dropped.len();
                 self.in_flight = Some(PostInFlight { call, root, batches, ranges, reports });

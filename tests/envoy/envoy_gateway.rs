@@ -99,7 +99,7 @@ fn a_new_configuration_and_new_code_are_taken_under_load() {
     assert_bans_hold(&proxy.stack, "192.0.2.15").unwrap();
     wait::until("the VMs before are gone", LIMIT, || Ok((proxy.vms()? == vms).then_some(()))).unwrap();
     let whole = proxy.stack.recorded(LIMIT).unwrap();
-    assert!(whole.is_whole(), "and closed: {whole:?}");
+    assert!(whole.is_whole() && whole.untold, "and closed: {whole:?}");
 }
 
 #[test]

@@ -127,7 +127,8 @@ fn what_the_codec_refuses_is_a_row(stack: &Stack) -> Result<()> {
     wait::until("all have begun", LIMIT, || Ok((requests()? > before + u64::try_from(sent)?).then_some(())))?;
     drop(half);
     wait::until("all have a row", LIMIT, || Ok((rows()? >= requests()?).then_some(())))?;
-    assert!(stack.recorded(LIMIT)?.is_whole());
+    let after = stack.recorded(LIMIT)?;
+    assert!(after.is_whole() && after.exact, "{after:?}");
     assert_eq!(rows()?, requests()?, "each once");
     let refused = "SELECT count(*) FROM traffic_events WHERE verdict = 'unseen' AND path IS NULL \
                    AND status IS NULL AND client_ip = '127.0.0.1'";

@@ -147,7 +147,7 @@ metrics! {
     COMPLETENESS_RATIO: Gauge "tidegate_admin_completeness_ratio" []
         "stored by numbered events, 0 to 1";
     COMPLETENESS_EXACT: Gauge "tidegate_admin_completeness_exact" []
-        "1: that is the figure; 0: an upper bound, because a VM is unclosed or a gateway silent";
+        "1: that is the figure; 0: an upper bound, because a VM is unclosed, a gateway silent, or one's Envoy does not tell it of all requests";
     GATEWAYS_SILENT: Gauge "tidegate_admin_gateways_silent" []
         "gateways with VMs that number events, and that are not heard of";
     CHECKS: Counter "tidegate_admin_checks" ["check", "outcome"]

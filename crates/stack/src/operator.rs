@@ -40,6 +40,8 @@ pub struct Recording {
     pub completeness: f64,
     /// Whether that is a figure and not a bound.
     pub exact: bool,
+    /// Whether it is a bound because Envoy does not tell of requests that reach no filter.
+    pub untold: bool,
 }
 
 /// How each check was answered, over all recorded requests.
@@ -86,10 +88,10 @@ impl Checked {
 }
 
 impl Recording {
-    /// Whether everything that happened is in the database, for certain.
+    /// Whether everything that the gate was told of is in the database, for certain.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.exact
+        (self.exact || self.untold)
             && self.completeness == 1.0
             && self.stored == self.numbered
             && (self.pending, self.lost, self.dropped, self.unclosed, self.open) == (0, 0, 0, 0, 0)
@@ -300,6 +302,7 @@ impl Stack {
     pub fn recording(&self) -> Result<Recording> {
         let said = self.api_ok(Method::GET, "/api/admin/optimization/recording/stats", None)?;
         let number = |name: &str| said[name].as_u64().with_context(|| format!("no {name} in {said}"));
+        let flag = |name: &str| said[name].as_bool().with_context(|| format!("no {name} in {said}"));
         let dropped = match &said["dropped"] {
             Value::Object(reasons) => reasons.values().filter_map(Value::as_u64).sum(),
             other => other.as_u64().with_context(|| format!("no dropped in {said}"))?,
@@ -317,7 +320,8 @@ impl Stack {
             completeness: said["completeness"]
                 .as_f64()
                 .with_context(|| format!("no completeness in {said}"))?,
-            exact: said["exact"].as_bool().with_context(|| format!("no exact in {said}"))?,
+            exact: flag("exact")?,
+            untold: flag("untold")?,
         })
     }
 

@@ -28,7 +28,7 @@ fn record(limits: EventLimits) -> (SimHost, EventBuffer<SimHost>) {
 }
 
 fn small() -> EventLimits {
-    EventLimits { buffer_bytes: 10_000, queue_bytes: 10_000, batch_events: 10 }
+    EventLimits { buffer_bytes: 10_000, queue_bytes: 10_000, batch_events: 10, ..EventLimits::default() }
 }
 
 fn push(record: &mut EventBuffer<SimHost>, events: u64) {

@@ -31,7 +31,7 @@ impl Bench {
         let client = Rc::new(AdminClient::new(host.clone(), admin, b"node".to_vec()));
         client.identify(1);
         let queue = Rc::new(EventQueue::new(host.clone(), QUEUE.into(), 7));
-        let recorder = Recorder::new(host.clone(), metrics, client, queue);
+        let recorder = Recorder::new(host.clone(), metrics, client, queue, true);
         Self { host, recorder, sources: Vec::new() }
     }
 
@@ -76,6 +76,16 @@ impl Bench {
 fn firsts(post: &CallView) -> Vec<u64> {
     let post = EventPost::from_bytes(&post.body).unwrap();
     post.batches.iter().map(|batch| BatchHead::read(&batch.0).unwrap().0.first).collect()
+}
+
+#[test]
+fn a_post_says_where_envoy_does_not_tell_of_all_requests() {
+    for (access_log, says) in [(true, None), (false, Some("1"))] {
+        let mut bench = Bench::new();
+        bench.recorder.access_log = access_log;
+        bench.batch(7, 1, 3);
+        assert_eq!(bench.tick().pop().unwrap().header(UNTOLD_HEADER).as_deref(), says);
+    }
 }
 
 #[test]

@@ -17,6 +17,8 @@ pub struct Append {
     pub batches: Vec<Batch>,
     /// Retries, waiting bytes and age as the recorder reported them.
     pub recorder: RecorderFigures,
+    /// The gateway's Envoy does not tell it of requests that reach no filter.
+    pub untold: bool,
 }
 
 /// Bytes that a process can hold, at most.
@@ -144,6 +146,9 @@ pub struct RecordingCounts {
     /// Sources that died without a closing record. Completeness is exact while there are none,
     /// otherwise an upper bound.
     pub unclosed: u64,
+    /// Whether a gateway has posted whose Envoy does not tell it of requests that reach no filter:
+    /// completeness knows nothing of these.
+    pub untold: bool,
     /// Sources heard of within the last 10 s.
     pub alive: u64,
     /// Batches that could not be read.

@@ -1,10 +1,12 @@
 //! What gateways say of their events, and what is believed of it.
 
 use serde_json::json;
-use tidegate_policy::wire::event::{Batch, DropReason, DroppedRange, EventPost, SourceState, TrafficEvent};
+use tidegate_policy::wire::event::{
+    Batch, DropReason, DroppedRange, EventPost, SourceState, TrafficEvent, UNTOLD_HEADER,
+};
 
 use crate::test_gateway::{EVENTS, SOURCE, batch, event, open, post, record};
-use crate::test_service::{TestService, each, has};
+use crate::test_service::{Answered, TestService, each, has};
 
 const TOO_MANY: u64 = 1 << 45;
 
@@ -43,6 +45,19 @@ async fn claims_of_several_posts_do_not_add_up() {
     claim(most).await.ok();
     claim(2 * most).await.problem(422, "impossible_claim");
     has(&service.recording_stats().await, json!({"numbered": most, "refused": 1}));
+}
+
+/// For good: what was refused then has no numbers.
+#[tokio::test(flavor = "multi_thread")]
+async fn completeness_is_a_bound_once_a_gateway_was_not_told_of_all_requests() {
+    let service = TestService::start().await;
+    let told = || post([batch(1, vec![event(1)])], 1, SourceState::Alive);
+    service.post_as_gateway(EVENTS, told()).await.ok();
+    has(&service.recording_stats().await, json!({"exact": true, "untold": false}));
+    let untold = service.as_gateway(reqwest::Method::POST, EVENTS).header(UNTOLD_HEADER, "1").body(told());
+    Answered::to(untold).await.ok();
+    service.post_as_gateway(EVENTS, told()).await.ok();
+    has(&service.recording_stats().await, json!({"completeness": 1.0, "exact": false, "untold": true}));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -372,6 +372,10 @@ pub const REFUSALS: [&[u8]; 4] = [
     br#"{"type":"urn:tidegate:problem:impossible_claim""#,
 ];
 
+/// Header of a post by a gateway whose Envoy does not tell it of requests that reach no filter: they have
+/// no numbers.
+pub const UNTOLD_HEADER: &str = "x-tidegate-untold";
+
 /// The body of `POST /api/data-plane/v1/events`; a [`RECEIPT`] acknowledges all of it, and the
 /// recorder keeps it until then. The headers are those of the sync.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

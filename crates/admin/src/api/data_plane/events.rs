@@ -8,7 +8,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tidegate_policy::codec::FormatError;
-use tidegate_policy::wire::event::{Batch, EventPost, MAX_OPEN, MAX_POST, OpenEvent, TrafficEvent};
+use tidegate_policy::wire::event::{
+    Batch, EventPost, MAX_OPEN, MAX_POST, OpenEvent, TrafficEvent, UNTOLD_HEADER,
+};
 use tidegate_policy::wire::sync::Gateway;
 use utoipa::ToSchema;
 
@@ -84,6 +86,7 @@ async fn record_batches(
     gateway: Gateway,
     request: Request<Body>,
 ) -> ApiResult<Json<PostResult>> {
+    let untold = request.headers().contains_key(UNTOLD_HEADER);
     let (_, bytes) = body::bytes(request, MAX_BODY).await?;
     let decoded = match bytes.len() {
         0..=LARGE => decode(gateway, &bytes),
@@ -92,7 +95,7 @@ async fn record_batches(
             .map_err(|_| Problem::stopping())?,
     };
     let (append, malformed) = match decoded {
-        Ok(decoded) => decoded,
+        Ok((append, malformed)) => (Append { untold, ..append }, malformed),
         Err(error) => return Err(unreadable(app, "not a post of events", &error).await?),
     };
     check_size(&append)?;
@@ -198,6 +201,7 @@ fn decode(gateway: Gateway, bytes: &[u8]) -> Result<(Append, u64), FormatError> 
         oldest_ms: post.oldest_ms,
         retries: post.retries,
     };
-    let append = Append { gateway, sources: post.sources, dropped: post.dropped, batches, recorder };
+    let EventPost { sources, dropped, .. } = post;
+    let append = Append { gateway, sources, dropped, batches, recorder, untold: false };
     Ok((append, malformed))
 }

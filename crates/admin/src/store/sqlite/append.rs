@@ -154,6 +154,9 @@ impl AppendJob {
             step.budget.spend(SOURCE_WORK);
             progress.reports += 1;
         }
+        if self.append.untold {
+            recording_stats::note_untold(step.conn)?;
+        }
         progress.done = true;
         Ok(progress)
     }

@@ -22,6 +22,7 @@ const REASONS: [DropReason; 4] =
 const MALFORMED: &str = "recording.malformed";
 const REFUSED: &str = "recording.refused";
 const REMOVED: &str = "recording.removed";
+const UNTOLD: &str = "recording.untold";
 const INCOMPLETE: &str = "recording.incomplete";
 const FOLDED: &str = "recording.folded.";
 const FOLDED_DROPPED: &str = "recording.folded.dropped.";
@@ -78,6 +79,11 @@ pub(super) fn add_malformed(conn: &Connection, batches: u64) -> rusqlite::Result
     meta::add(conn, MALFORMED, to_sql(batches))
 }
 
+/// Notes that a gateway is not told of all requests. That holds of all counts from then on.
+pub(super) fn note_untold(conn: &Connection) -> rusqlite::Result<()> {
+    if meta::get(conn, UNTOLD)? == 0 { meta::set(conn, UNTOLD, 1) } else { Ok(()) }
+}
+
 /// Adds to the count of events that the ledger has without their end; `more` is negative when
 /// ends have come.
 pub(super) fn add_incomplete(conn: &Connection, more: i64) -> rusqlite::Result<()> {
@@ -107,6 +113,7 @@ pub(super) fn recording(conn: &Connection, lost_before: i64) -> rusqlite::Result
         malformed: from_sql(meta::get(conn, MALFORMED)?),
         refused: from_sql(meta::get(conn, REFUSED)?),
         removed: from_sql(meta::get(conn, REMOVED)?),
+        untold: meta::get(conn, UNTOLD)? != 0,
         gaps: largest_gaps(conn)?,
         open,
         incomplete: from_sql(meta::get(conn, INCOMPLETE)?),

@@ -93,6 +93,7 @@ pub(crate) fn post() -> Append {
         dropped: Vec::new(),
         batches: Vec::new(),
         recorder: RecorderFigures::default(),
+        untold: false,
     }
 }
 

@@ -34,6 +34,7 @@ pub struct RecordingStats {
     exact: bool,
     unclosed: u64,
     silent: usize,
+    untold: bool,
     pending: u64,
     lost: u64,
     dropped: BTreeMap<&'static str, u64>,
@@ -157,9 +158,10 @@ impl RecordingStats {
             numbered: counts.numbered,
             stored: counts.stored,
             completeness,
-            exact: counts.unclosed == 0 && silent == 0,
+            exact: counts.unclosed == 0 && silent == 0 && !counts.untold,
             unclosed: counts.unclosed,
             silent,
+            untold: counts.untold,
             pending: counts.pending,
             lost: counts.lost,
             dropped: counts.dropped.into_iter().collect(),
@@ -200,5 +202,7 @@ mod tests {
         assert_eq!((CheckStats::new(&some).asked, CheckStats::new(&some).hit_ratio), (12, Some(0.5)));
         let unheard = RecordingStats::new(counts(4, 4, 0), 1);
         assert_eq!((unheard.completeness, unheard.exact), (1.0, false));
+        let untold = RecordingStats::new(RecordingCounts { untold: true, ..counts(4, 4, 0) }, 0);
+        assert_eq!((untold.completeness, untold.exact), (1.0, false));
     }
 }
