@@ -44,7 +44,11 @@ async fn claims_of_several_posts_do_not_add_up() {
     let claim = async |number| service.post_as_gateway(EVENTS, post([], number, SourceState::Alive)).await;
     claim(most).await.ok();
     claim(2 * most).await.problem(422, "impossible_claim");
-    has(&service.recording_stats().await, json!({"numbered": most, "refused": 1}));
+    let range = DroppedRange { source: SOURCE, first: 1, last: u64::MAX, reason: DropReason::Expired };
+    let post = EventPost { dropped: vec![range], ..EventPost::default() };
+    let answer = service.post_as_gateway(EVENTS, post.to_bytes().unwrap()).await;
+    answer.problem(422, "impossible_claim");
+    has(&service.recording_stats().await, json!({"numbered": most, "refused": 2}));
 }
 
 /// For good: what was refused then has no numbers.

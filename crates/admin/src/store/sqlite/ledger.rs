@@ -234,6 +234,8 @@ impl<'a> Ledger<'a> {
     ) -> rusqlite::Result<Option<u64>> {
         let (conn, source) = (self.conn, dropped.source);
         let Some(mut range) = NumberRange::checked(dropped.first.max(from), dropped.last) else {
+            // Numbers past what a ledger can hold are counted as refused.
+            let _ = self.is_possible(source, gateway, dropped.last)?;
             return Ok(None);
         };
         if !self.reached(source, gateway, range.last)? {
