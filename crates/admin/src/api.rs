@@ -16,6 +16,7 @@ mod metrics;
 mod named_documents;
 mod openapi;
 pub(crate) mod query;
+mod streamed_body;
 mod wait_applied;
 
 use std::sync::{Arc, LazyLock};
@@ -43,6 +44,7 @@ use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::serve::connections::OpenConnection;
 use crate::store::time_text;
 use address_limits::{AddressLimits, TooMany};
+pub use admin::events::MAX_FOLLOWERS;
 use app_state::AppState;
 use endpoints::{Endpoint, Endpoints};
 use idempotency::once_per_key;

@@ -8,6 +8,7 @@ mod audit;
 mod backup;
 mod context;
 mod contexts;
+mod events;
 mod explain;
 mod flags;
 mod gateways;
@@ -77,6 +78,8 @@ enum Command {
     /// Print the allow list.
     #[command(subcommand)]
     AllowList(addresses::ListCommand),
+    /// Print recorded requests, newest first, or as they come; or write them as CSV or JSON lines.
+    Events(events::EventsArgs),
     /// Print what would become of a request, and why.
     Explain(explain::ExplainArgs),
     /// Print the connected gateways, and what each enforces.
@@ -143,6 +146,7 @@ impl Cli {
             Command::Allow(args) => block_on(addresses::allow(&args)),
             Command::Disallow(args) => block_on(addresses::disallow(&args)),
             Command::AllowList(command) => block_on(addresses::list(&command, "allowed")),
+            Command::Events(args) => block_on(events::run(&args)),
             Command::Explain(args) => block_on(explain::run(&args)),
             Command::Gateways(api) => block_on(gateways::list(&api)),
             Command::Refresh(args) => block_on(gateways::refresh(&args)),

@@ -18,7 +18,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use tidegate_policy::address::Prefix;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::api;
@@ -122,6 +122,7 @@ impl Service {
             metrics: Metrics::default(),
             limits: AddressLimits::default(),
             metrics_page: Arc::default(),
+            followers: Arc::new(Semaphore::new(api::MAX_FOLLOWERS)),
             connections: PerListener {
                 people: Connections::new(limits.people),
                 gateways: Connections::new(limits.gateways),

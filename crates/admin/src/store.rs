@@ -7,6 +7,7 @@
 
 mod audit;
 mod change;
+mod event_query;
 mod health;
 mod recording;
 mod rows;
@@ -26,6 +27,7 @@ pub use change::{
     Author, Change, CommitOptions, Committed, IdempotencyKey, KeptRequest, RestoredTable, SQL, Unchanged,
     UnchangedRows,
 };
+pub use event_query::{EventFilter, EventPage, EventPosition, EventRow, EventTail};
 pub use health::{StoreFault, StoreHealth, StoreOperation};
 pub use recording::{
     AddressCount, Append, Appended, CheckCounts, RecorderFigures, RecordingCounts, RefusedClaim, SourceGap,
@@ -94,6 +96,21 @@ pub trait Store: TableStore {
     async fn top_addresses(&self, limit: usize) -> Result<Vec<AddressCount>, StoreError>;
     /// Requests from one address, in canonical form; `None`: not among those kept.
     async fn address_count(&self, ip: &str) -> Result<Option<AddressCount>, StoreError>;
+    /// Events, newest first, from `from` on, at most `limit`: `docs/API.md`, `GET /api/admin/events`.
+    async fn events(
+        &self,
+        filter: &EventFilter,
+        from: Option<EventPosition>,
+        limit: usize,
+    ) -> Result<EventPage, StoreError>;
+    /// Events that have ended and came after the one with the id `after`, in the order of their arrival,
+    /// at most `limit`; `None`: none, but where the next begin.
+    async fn events_after(
+        &self,
+        filter: &EventFilter,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Result<EventTail, StoreError>;
     /// Entries of the audit, newest first, at most `limit`.
     async fn audit(&self, filter: AuditFilter, limit: usize) -> Result<Vec<AuditRow>, StoreError>;
     /// Checks the chain of the audit. `anchor`: an entry that must be in it as it was.

@@ -4,6 +4,7 @@ mod allow_list;
 mod audit;
 mod backends;
 mod backup;
+pub mod events;
 mod explain;
 mod gateways;
 mod geo_countries;
@@ -27,6 +28,7 @@ pub fn routes() -> Endpoints {
         .merge(allow_list::routes())
         .merge(audit::routes())
         .merge(backup::routes())
+        .merge(events::routes())
         .merge(explain::routes())
         .merge(gateways::routes())
         .merge(geo_countries::routes())

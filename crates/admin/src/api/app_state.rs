@@ -57,6 +57,8 @@ pub struct AppState {
     pub limits: AddressLimits,
     /// The page of metrics as it was last made.
     pub metrics_page: Arc<tokio::sync::Mutex<Option<CachedPage>>>,
+    /// Places for clients that follow the events.
+    pub followers: Arc<tokio::sync::Semaphore>,
     /// The open connections of both listeners.
     pub connections: PerListener<Arc<Connections>>,
     /// TLS of both listeners; `None`: in the clear.

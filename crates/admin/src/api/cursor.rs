@@ -1,5 +1,8 @@
 //! Opaque cursors of lists: where the next page begins, in hexadecimal.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::query::QueryParams;
 use crate::problem::Problem;
 
 /// The cursor of `position`.
@@ -11,6 +14,17 @@ pub fn write(position: &str) -> String {
 /// The position of `cursor`.
 pub fn read(cursor: &str) -> Result<String, Problem> {
     hex::decode(cursor).ok().and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(bad)
+}
+
+/// Hash of a query, without what says which page of it: a cursor with it is good for no other one.
+#[must_use]
+pub fn query_hash(params: &QueryParams) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let mut pairs: Vec<_> =
+        params.pairs().filter(|(name, _)| !["cursor", "limit", "format"].contains(name)).collect();
+    pairs.sort_unstable();
+    pairs.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The problem of a cursor that did not come from this list.

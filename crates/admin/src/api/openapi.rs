@@ -112,11 +112,11 @@ fn tag(path: &str) -> &str {
 fn answers(endpoint: &Endpoint, shared: &mut BTreeMap<String, Value>) -> Value {
     let mut answers = Map::new();
     for answer in &endpoint.about.answers {
-        let mut described = json!({"description": answer.says});
+        let new = || json!({"description": answer.says});
+        let described = answers.entry(answer.status.to_string()).or_insert_with(new);
         if let Some((media, schema)) = &answer.body {
-            described["content"] = json!({*media: {"schema": schema}});
+            described["content"][*media] = json!({"schema": schema});
         }
-        answers.insert(answer.status.to_string(), described);
     }
     let mut by_status: BTreeMap<u16, Vec<ProblemCode>> = BTreeMap::new();
     for code in ProblemCode::ALL.iter().filter(|code| may_answer(endpoint, **code)) {

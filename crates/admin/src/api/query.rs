@@ -7,8 +7,10 @@ use std::time::Duration;
 use axum::extract::{FromRequestParts, Path};
 use axum::http::Uri;
 use axum::http::request::Parts;
+use jiff::Timestamp;
 
 use crate::problem::{ApiResult, Problem, ProblemCode};
+use crate::store::time_text;
 use crate::time;
 
 /// The longest that `wait_applied` waits.
@@ -82,6 +84,54 @@ impl QueryParams {
                 Err(Problem::parameter(name, "invalid", detail))
             }
         }
+    }
+
+    /// A parameter as a moment: a time, or a span before now.
+    pub fn moment(&self, name: &'static str) -> ApiResult<Option<Timestamp>> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let ago = time::parse_duration(text).and_then(time::ago);
+        match time::parse_timestamp(text).or(ago) {
+            Some(moment) => Ok(Some(moment)),
+            None => {
+                let detail = format!("this is no time: {}; or a span before now, like 2h", time_text::FORM);
+                Err(Problem::parameter(name, "invalid", detail))
+            }
+        }
+    }
+
+    /// `since` and `until`, the first before the second. `since` may not be in the future, nor `until`
+    /// further than a day: gateways' clocks may be wrong.
+    pub fn since_until(&self) -> ApiResult<(Option<Timestamp>, Option<Timestamp>)> {
+        let (since, until, now) = (self.moment("since")?, self.moment("until")?, time::now());
+        let tomorrow = time::from_now(Duration::from_secs(86_400));
+        let wrong = |name, detail: &str| Err(Problem::parameter(name, "out_of_range", detail));
+        if since.is_some_and(|since| since > now) {
+            return wrong("since", "`since` is in the future: write a time before now, or a span like 2h");
+        }
+        if until.is_some_and(|until| tomorrow.is_some_and(|tomorrow| until > tomorrow)) {
+            return wrong("until", "`until` is over a day in the future: leave it out for all until now");
+        }
+        match (since, until) {
+            (Some(since), Some(until)) if since >= until => {
+                wrong("until", "`until` is not after `since`: nothing is between them")
+            }
+            times => Ok(times),
+        }
+    }
+
+    /// A parameter that is one of `known` words.
+    pub fn word(&self, name: &'static str, known: &[&'static str]) -> ApiResult<Option<&'static str>> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let found = known.iter().find(|word| **word == text);
+        found.copied().map(Some).ok_or_else(|| {
+            let detail = format!("`{}` is not known: `{name}` may be {}", shortened(text), known.join(", "));
+            Problem::parameter(name, "invalid", detail)
+        })
+    }
+
+    /// All parameters with their texts, in the order in which they came.
+    pub fn pairs(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.0.iter().map(|(name, value)| (*name, value.as_str()))
     }
 
     /// A parameter that is 1 or 0; 0 if it is absent.

@@ -23,6 +23,8 @@ const CONNECT_TIME: Duration = Duration::from_secs(5);
 const ANSWER_TIME: Duration = Duration::from_secs(75);
 /// How long a download may take.
 const DOWNLOAD_TIME: Duration = Duration::from_secs(3_600);
+/// How long one connection follows, at most: the caller comes back.
+const FOLLOW_TIME: Duration = Duration::from_secs(86_400);
 /// Bytes of an answer, at most: over twice a page of documents of the largest size.
 const MAX_ANSWER: usize = 256 << 20;
 /// Characters of an unexpected answer that are printed.
@@ -208,6 +210,41 @@ impl ApiClient {
             length += chunk.len() as u64;
         }
         Ok(length)
+    }
+
+    /// Follows `target`, which answers server-sent events, until the connection ends: `each` gets the lines.
+    /// `last_id`: where an earlier connection ended.
+    ///
+    /// # Errors
+    /// When it is not answered with 200, or `each` fails.
+    pub async fn follow(
+        &self,
+        target: &str,
+        last_id: Option<&str>,
+        mut each: impl FnMut(&str) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let mut request = self.client.get(format!("{}{target}", self.server));
+        request = request.timeout(FOLLOW_TIME).header("authorization", self.authorization.clone());
+        request = request.header("accept", "text/event-stream");
+        if let Some(id) = last_id {
+            request = request.header("last-event-id", id);
+        }
+        let mut answer = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = answer.status();
+        if status != StatusCode::OK {
+            let bytes = self.body(answer).await?;
+            return Err(self.refusal(status, &bytes).into());
+        }
+        let mut buffer = Vec::new();
+        // However it ends, the caller comes back.
+        while let Ok(Some(chunk)) = answer.chunk().await {
+            buffer.extend_from_slice(&chunk);
+            let Some(end) = buffer.iter().rposition(|&byte| byte == b'\n') else { continue };
+            let rest = buffer.split_off(end + 1);
+            String::from_utf8_lossy(&buffer).lines().try_for_each(&mut each)?;
+            buffer = rest;
+        }
+        Ok(())
     }
 
     /// As [`request`](Self::request) for a document that may be absent, in which case the problem

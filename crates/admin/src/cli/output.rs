@@ -24,6 +24,11 @@ enum OutputFormat {
 }
 
 impl OutputArgs {
+    /// Whether the output is text for people.
+    pub fn is_table(self) -> bool {
+        self.output == OutputFormat::Table
+    }
+
     /// Prints `answer`; `people` makes the text for people.
     ///
     /// # Errors

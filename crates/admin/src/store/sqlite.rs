@@ -19,6 +19,7 @@ mod counts;
 mod database;
 mod documents;
 mod error;
+mod event_search;
 mod events;
 mod faults;
 mod file;
@@ -62,8 +63,9 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
 
 use super::{
     AddressCount, Append, Appended, AuditAnchor, AuditCheck, AuditFilter, AuditRow, Author, Change, Changes,
-    CheckCounts, CommitOptions, Committed, FormerRows, IpRow, KeptRequest, RecordingCounts, RestoredTable,
-    Store, StoreError, StoreHealth, StoreTable, StoredRows, TableStore, TokenRow, time_text,
+    CheckCounts, CommitOptions, Committed, EventFilter, EventPage, EventPosition, EventTail, FormerRows,
+    IpRow, KeptRequest, RecordingCounts, RestoredTable, Store, StoreError, StoreHealth, StoreTable, StoredRows,
+    TableStore, TokenRow, time_text,
 };
 use append::AppendJob;
 use database::Database;
@@ -83,6 +85,8 @@ use writer::Writer;
 const MAX_WAITING_WORK: usize = 100_000;
 /// The same for open events.
 const MAX_WAITING_OPENS: usize = 20_000;
+/// Searches of events at the same time, at most: each may read for a second.
+const MAX_SEARCHES: usize = 2;
 /// Former rows that one transaction writes.
 const FORMER_STEP: usize = 500;
 /// Pause before former rows are written again, while another program has the write lock.
@@ -95,6 +99,7 @@ pub struct SqliteStore {
     readers: Arc<Readers>,
     room: Semaphore,
     room_for_opens: Semaphore,
+    searches: Semaphore,
     /// Held while the file of a backup is written, whose name is always the same.
     backups: tokio::sync::Mutex<()>,
     threads: Vec<JoinHandle<()>>,
@@ -120,6 +125,7 @@ impl SqliteStore {
             readers: Arc::new(Readers::new()),
             room: Semaphore::new(MAX_WAITING_WORK),
             room_for_opens: Semaphore::new(MAX_WAITING_OPENS),
+            searches: Semaphore::new(MAX_SEARCHES),
             backups: tokio::sync::Mutex::default(),
             threads: Vec::new(),
             _lock: lock,
@@ -335,6 +341,29 @@ impl Store for SqliteStore {
     async fn address_count(&self, ip: &str) -> Result<Option<AddressCount>, StoreError> {
         let Ok(address) = ip.parse() else { return Ok(None) };
         self.look_at_top_addresses(move |top| top.one(address)).await
+    }
+
+    async fn events(
+        &self,
+        filter: &EventFilter,
+        from: Option<EventPosition>,
+        limit: usize,
+    ) -> Result<EventPage, StoreError> {
+        let _turn = self.searches.acquire().await.map_err(|_| StoreError::Closed)?;
+        let filter = filter.clone();
+        let search = move |conn: &Connection| event_search::page(conn, &filter, from.as_ref(), limit);
+        self.readers.read(&self.database, "events", search).await
+    }
+
+    async fn events_after(
+        &self,
+        filter: &EventFilter,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Result<EventTail, StoreError> {
+        let filter = filter.clone();
+        let search = move |conn: &Connection| event_search::after(conn, &filter, after, limit);
+        self.readers.read(&self.database, "events", search).await
     }
 
     async fn audit(&self, filter: AuditFilter, limit: usize) -> Result<Vec<AuditRow>, StoreError> {

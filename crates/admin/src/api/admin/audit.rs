@@ -15,8 +15,8 @@ use crate::api::openapi::about::About;
 use crate::api::openapi::parameters::{ACTOR, ANCHOR, CURSOR, KIND, LIMIT, NAME, SINCE, UNTIL};
 use crate::api::query::QueryParams;
 use crate::auth::Role;
-use crate::problem::{ApiResult, Problem};
-use crate::store::{AuditAnchor, AuditCheck, AuditFilter, AuditRow, time_text};
+use crate::problem::ApiResult;
+use crate::store::{AuditAnchor, AuditCheck, AuditFilter, AuditRow};
 use crate::time;
 
 /// The paths here.
@@ -100,8 +100,8 @@ async fn list(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<AuditPage
         actor: text("actor"),
         kind: text("kind"),
         name: text("name"),
-        since: moment(&params, "since")?,
-        until: moment(&params, "until")?,
+        since: params.moment("since")?.map(time::to_sql),
+        until: params.moment("until")?.map(time::to_sql),
     };
     // One more than requested, to find out whether there is a next page.
     let mut rows = app.store.audit(filter, limit + 1).await?;
@@ -110,19 +110,6 @@ async fn list(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<AuditPage
         rows.last().map(|row| cursor::write(&row.id.to_string()))
     });
     Ok(Json(AuditPage { items: rows.into_iter().map(AuditEntry::from).collect(), next: next.flatten() }))
-}
-
-/// A moment, or a span before now, in the audit's format.
-fn moment(params: &QueryParams, name: &'static str) -> ApiResult<Option<String>> {
-    let Some(text) = params.get(name) else { return Ok(None) };
-    let ago = time::parse_duration(text).and_then(time::ago);
-    match time::parse_timestamp(text).or(ago) {
-        Some(moment) => Ok(Some(time::to_sql(moment))),
-        None => {
-            let detail = format!("this is no time: {}; or a span before now, like 2h", time_text::FORM);
-            Err(Problem::parameter(name, "invalid", detail))
-        }
-    }
 }
 
 /// Checks the chain, and with `anchor=ID:HASH` whether that entry is in it as it was.

@@ -1,24 +1,20 @@
 //! `POST backup`: a copy of the database.
 
 use std::fs::File;
-use std::io::{self, Read};
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::io::Read;
 
 use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use hyper::body::Frame;
 use serde_json::json;
-use tokio::sync::mpsc;
 
 use crate::api::app_state::AppState;
 use crate::api::endpoints::Endpoints;
 use crate::api::openapi::about::About;
 use crate::api::query::QueryParams;
+use crate::api::streamed_body::StreamedBody;
 use crate::auth::Role;
 use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::store::Author;
@@ -59,38 +55,21 @@ pub async fn backup(
         (CONTENT_LENGTH, length.into()),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    Ok((headers, Body::new(FileBody::new(file))).into_response())
+    Ok((headers, Body::new(file_body(file))).into_response())
 }
 
-/// A file as the body of an answer.
-struct FileBody(mpsc::Receiver<io::Result<Bytes>>);
-
-impl FileBody {
-    /// Reads `file` on a thread of its own, no more than two chunks ahead of the client.
-    fn new(mut file: File) -> Self {
-        let (chunks, body) = mpsc::channel(1);
-        tokio::task::spawn_blocking(move || {
-            loop {
-                let mut chunk = Vec::with_capacity(CHUNK);
-                let read = file.by_ref().take(CHUNK as u64).read_to_end(&mut chunk);
-                let is_last = !matches!(read, Ok(1..));
-                if matches!(read, Ok(0))
-                    || chunks.blocking_send(read.map(|_| chunk.into())).is_err()
-                    || is_last
-                {
-                    return;
-                }
+/// `file` as the body of an answer, read on a thread of its own.
+fn file_body(mut file: File) -> StreamedBody {
+    let (chunks, body) = StreamedBody::new();
+    tokio::task::spawn_blocking(move || {
+        loop {
+            let mut chunk = Vec::with_capacity(CHUNK);
+            let read = file.by_ref().take(CHUNK as u64).read_to_end(&mut chunk);
+            let is_last = !matches!(read, Ok(1..));
+            if matches!(read, Ok(0)) || !chunks.blocking_send(read.map(|_| chunk.into())) || is_last {
+                return;
             }
-        });
-        Self(body)
-    }
-}
-
-impl hyper::body::Body for FileBody {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        self.0.poll_recv(cx).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
-    }
+        }
+    });
+    body
 }

@@ -57,6 +57,20 @@ parameters! {
     SYNC_SINCE = "since", TEXT, "The version that the gateway has";
     SYNC_WAIT = "wait", SPAN, "How long to wait for changes: up to 30 s";
     OFFSET = "offset", NUMBER, "Where in the table the page begins, in bytes";
+    CLIENT = "ip", r#"{"type": "string", "examples": ["192.0.2.1", "192.0.2.0/24"]}"#, "The client's address, or a block around it";
+    CLIENT_COUNTRY = "country", r#"{"type": "string", "pattern": "^[0-9A-Za-z]{2}$"}"#, "The client's country";
+    ROUTE = "route", r#"{"type": "string", "minLength": 1, "maxLength": 1024}"#, "The route that matched";
+    PATH_PREFIX = "path", r#"{"type": "string", "pattern": "^/[^?]*$", "maxLength": 2048}"#, "How the path begins";
+    STATUS = "status", r#"{"type": "string", "pattern": "^[1-5](xx|[0-9]{2})$"}"#, "The status, or its class: 4xx";
+    VERDICT = "verdict", r#"{"type": "string", "enum": ["allow", "deny", "redirect", "unseen"]}"#, "What the gate did";
+    REASON = "reason", r#"{"type": "string", "examples": ["ip_banned"]}"#, "Why it did so";
+    SENT_METHOD = "method", r#"{"type": "string", "minLength": 1, "maxLength": 32}"#, "The method, whatever its case";
+    SENT_HOST = "host", r#"{"type": "string", "minLength": 1, "maxLength": 255}"#, "The host, whatever its case; without a port";
+    FORMAT = "format", r#"{"type": "string", "enum": ["json", "csv", "jsonl"], "default": "json"}"#, "A page, or a download with a limit up to 1,000,000";
+    SORT = "sort", r#"{"type": "string", "enum": ["requests", "p50", "p95", "p99", "bytes_out", "errors", "denied"], "default": "requests"}"#, "Highest first";
+    STEP = "step", r#"{"type": "string", "enum": ["1m", "1h", "1d"], "default": "1m"}"#, "Length of a step, where it is kept so finely";
+    TOP = "limit", r#"{"type": "integer", "minimum": 1, "maximum": 1000, "default": 20}"#, "Values, at most";
+    CLIENTS = "limit", r#"{"type": "integer", "minimum": 1, "maximum": 100, "default": 10}"#, "Clients of each limit, at most";
     SYNC = "sync", SWITCH, "1: one event whose response waits for the answer";
 }
 
@@ -78,6 +92,14 @@ pub const PATH: Parameter = Parameter {
     name: "path",
     says: "The request's path with its query",
     schema: r#"{"type": "string", "pattern": "^/", "maxLength": 8192, "examples": ["/hello?x=1"]}"#,
+    is_required: true,
+};
+
+/// What the most frequent values are of.
+pub const BY: Parameter = Parameter {
+    name: "by",
+    says: "What the values are of",
+    schema: r#"{"type": "string", "enum": ["ip", "country", "path", "reason", "user_agent", "rule", "limit"]}"#,
     is_required: true,
 };
 

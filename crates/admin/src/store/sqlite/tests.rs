@@ -3,6 +3,7 @@
 
 mod crash;
 mod damage;
+mod event_search;
 mod files;
 mod foreign;
 mod foreign_audit;

@@ -1,0 +1,54 @@
+//! Bodies of answers that are made while they are sent, no further ahead of the client than a
+//! chunk or two.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::Frame;
+use tokio::sync::mpsc;
+
+/// A client that takes no chunk for this long is given up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The body of an answer.
+pub struct StreamedBody(mpsc::Receiver<io::Result<Bytes>>);
+
+/// Where the chunks of a body go; dropping it ends the body.
+pub struct Chunks(mpsc::Sender<io::Result<Bytes>>);
+
+impl StreamedBody {
+    /// A body, and where its chunks go.
+    pub fn new() -> (Chunks, Self) {
+        let (chunks, body) = mpsc::channel(1);
+        (Chunks(chunks), Self(body))
+    }
+}
+
+impl Chunks {
+    /// Sends a chunk, or breaks the body off with an error; waits for the client. Returns whether to go on.
+    pub async fn send(&self, chunk: io::Result<Bytes>) -> bool {
+        matches!(tokio::time::timeout(PATIENCE, self.0.send(chunk)).await, Ok(Ok(())))
+    }
+
+    /// The same on a blocking thread, without an end to the wait.
+    pub fn blocking_send(&self, chunk: io::Result<Bytes>) -> bool {
+        self.0.blocking_send(chunk).is_ok()
+    }
+
+    /// Returns when the client is gone.
+    pub async fn closed(&self) {
+        self.0.closed().await;
+    }
+}
+
+impl hyper::body::Body for StreamedBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.0.poll_recv(cx).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
+    }
+}

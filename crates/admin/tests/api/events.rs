@@ -1,0 +1,187 @@
+//! Recorded requests: found, downloaded, and followed.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tidegate_policy::wire::event::{TrafficEvent, VerdictCode};
+
+use crate::test_gateway::{event, record};
+use crate::test_process::printed;
+use crate::test_service::{TestService, binary, each, has};
+
+const EVENTS: &str = "/api/admin/events";
+
+/// Requests 1 to `count`: every third was denied, and each has a path of its own.
+fn requests(numbers: std::ops::RangeInclusive<u64>) -> Vec<TrafficEvent> {
+    let request = |number| TrafficEvent {
+        time_ms: 1_795_456_800_000 + number,
+        path: Some(format!("/shop/{number}").into_bytes()),
+        method: Some(b"GET".to_vec()),
+        client: Some([192, 0, 2, (number % 7) as u8].into()),
+        duration_us: Some(1_500),
+        user_agent: Some(b"=1+1".to_vec()),
+        ..match number % 3 {
+            0 => TrafficEvent {
+                verdict: VerdictCode::Deny,
+                reason: Some("ip_banned".to_owned()),
+                status: Some(403),
+                ..event(number)
+            },
+            _ => TrafficEvent { verdict: VerdictCode::Allow, status: Some(200), ..event(number) },
+        }
+    };
+    numbers.map(request).collect()
+}
+
+fn numbers(items: &Value) -> Vec<u64> {
+    each(items, |event| event["number"].as_u64().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn they_are_filtered_and_come_in_pages_newest_first() {
+    let service = TestService::start().await;
+    record(&service, 1, requests(1..=40)).await;
+    let all: Vec<u64> = (1..=40).rev().collect();
+    assert_eq!(numbers(&json!(service.pages(EVENTS, 7).await)), all);
+    let first = service.get(&format!("{EVENTS}?limit=1")).await.ok()["items"][0].clone();
+    has(
+        &first,
+        json!({"timestamp": "2026-11-23T18:00:00.04Z", "path": "/shop/40", "duration_ms": 1.5, "complete": true}),
+    );
+    for (query, wanted) in [
+        ("reason=ip_banned", all.iter().copied().filter(|n| n % 3 == 0).collect()),
+        ("status=4xx&verdict=deny", all.iter().copied().filter(|n| n % 3 == 0).collect()),
+        ("status=200&ip=192.0.2.0", all.iter().copied().filter(|n| n % 7 == 0 && n % 3 != 0).collect()),
+        ("path=/shop/4&method=get", vec![40, 4]),
+        ("since=2026-11-23T18:00:00.039Z", vec![40, 39]),
+        ("until=2026-11-23T18:00:00.002Z&host=a.example", vec![]),
+    ] {
+        assert_eq!(
+            numbers(&service.get(&format!("{EVENTS}?{query}")).await.ok()["items"]),
+            wanted,
+            "{query}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_match_is_refused_with_its_parameter() {
+    let service = TestService::start().await;
+    record(&service, 1, requests(1..=9)).await;
+    let page = service.get(&format!("{EVENTS}?limit=2&verdict=allow")).await.ok();
+    let cursor = page["next"].as_str().unwrap().to_owned();
+    let wrong = [
+        ("since", "since=2999-01-01".to_owned()),
+        ("until", "until=2999-01-01".to_owned()),
+        ("until", "since=1h&until=2h".to_owned()),
+        ("ip", "ip=1.2.3".to_owned()),
+        ("country", "country=Germany".to_owned()),
+        ("path", "path=shop".to_owned()),
+        ("path", "path=/shop?secret=1".to_owned()),
+        ("status", "status=600".to_owned()),
+        ("status", "status=6xx".to_owned()),
+        ("verdict", "verdict=maybe".to_owned()),
+        ("reason", "reason=banned".to_owned()),
+        ("reason", "reason=ip_banned&verdict=allow".to_owned()),
+        ("method", "method=".to_owned()),
+        ("limit", "limit=1001".to_owned()),
+        ("limit", "limit=1000001&format=csv".to_owned()),
+        ("format", "format=xml".to_owned()),
+        ("cursor", format!("cursor={cursor}")),
+        ("cursor", format!("verdict=deny&cursor={cursor}")),
+        ("cursor", "cursor=61".to_owned()),
+        ("colour", "colour=red".to_owned()),
+    ];
+    for (parameter, query) in wrong {
+        let problem = service.get(&format!("{EVENTS}?{query}")).await.problem(400, "invalid_parameter");
+        assert_eq!(problem["errors"][0]["parameter"], parameter, "{query}: {problem}");
+    }
+    let next = service.get(&format!("{EVENTS}?limit=9&verdict=allow&cursor={cursor}")).await.ok();
+    assert_eq!(numbers(&next["items"]), [5, 4, 2, 1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn downloads_have_all_of_them() {
+    let service = TestService::start().await;
+    let empty = service.get(&format!("{EVENTS}?format=csv")).await;
+    assert_eq!(String::from_utf8(empty.bytes).unwrap().lines().count(), 1);
+    record(&service, 1, requests(1..=1_200)).await;
+    let csv = service.get(&format!("{EVENTS}?format=csv")).await;
+    assert!(csv.headers["content-type"].to_str().unwrap().starts_with("text/csv"));
+    let csv = String::from_utf8(csv.bytes).unwrap();
+    assert_eq!(csv.lines().count(), 1_201);
+    assert!(
+        csv.starts_with("timestamp,node,source,number,method,host,path,"),
+        "{}",
+        csv.lines().next().unwrap()
+    );
+    assert!(csv.contains("'=1+1"), "a spreadsheet would take it for a formula");
+    let lines = service.get(&format!("{EVENTS}?format=jsonl&limit=700&path=/shop/")).await;
+    let lines = String::from_utf8(lines.bytes).unwrap();
+    let found: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(numbers(&json!(found)), (501..=1_200).rev().collect::<Vec<_>>());
+    assert_eq!(found[0]["user_agent"], "=1+1");
+}
+
+/// Reads server-sent events until `count` of them have data; returns these, and the last id.
+async fn read(answer: &mut reqwest::Response, count: usize) -> (Vec<Value>, String) {
+    let (mut text, mut found, mut id) = (String::new(), Vec::new(), String::new());
+    while found.len() < count {
+        let chunk = answer.chunk().await.unwrap().expect("the stream goes on");
+        text.push_str(&String::from_utf8(chunk.to_vec()).unwrap());
+        while let Some((line, rest)) = text.split_once('\n') {
+            match line.split_once(": ") {
+                Some(("data", data)) => found.push(serde_json::from_str(data).unwrap()),
+                Some(("id", next)) => next.clone_into(&mut id),
+                _ => {}
+            }
+            text = rest.to_owned();
+        }
+    }
+    (found, id)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_gets_what_comes_and_goes_on_where_it_was() {
+    let service = TestService::start().await;
+    record(&service, 1, requests(1..=9)).await;
+    let follow = async |id: Option<&str>| {
+        let mut request = service.as_operator(Method::GET, &format!("{EVENTS}?verdict=deny"));
+        if let Some(id) = id {
+            request = request.header("last-event-id", id);
+        }
+        let answer = request.header("accept", "text/event-stream").send().await.unwrap();
+        assert_eq!(answer.headers()["content-type"], "text/event-stream");
+        answer
+    };
+    let mut first = follow(None).await;
+    // Its first words say that it is there.
+    assert!(first.chunk().await.unwrap().unwrap().starts_with(b": "));
+    record(&service, 10, requests(10..=15)).await;
+    let (found, id) = read(&mut first, 2).await;
+    assert_eq!(numbers(&json!(found)), [12, 15]);
+    drop(first);
+    record(&service, 16, requests(16..=21)).await;
+    let (found, _) = read(&mut follow(Some(&id)).await, 2).await;
+    assert_eq!(numbers(&json!(found)), [18, 21]);
+    for (wrong, status) in [("limit=5", 400), ("cursor=00", 400)] {
+        let request = service.as_operator(Method::GET, &format!("{EVENTS}?{wrong}"));
+        let answer = request.header("accept", "text/event-stream").send().await.unwrap();
+        assert_eq!(answer.status(), status, "{wrong}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_lists_them() {
+    let service = TestService::start().await;
+    record(&service, 1, requests(1..=9)).await;
+    let run = async |args: &[&str]| {
+        let mut command = tokio::process::Command::new(binary());
+        command.arg("events").args(args).args(["--server", &service.people("")]);
+        printed(&command.env("TIDEGATE_TOKEN", &service.admin).output().await.unwrap())
+    };
+    let said = run(&["--reason", "ip_banned"]).await;
+    assert!(said.contains("/shop/9") && said.lines().count() == 4, "{said}");
+    let said: Value = serde_json::from_str(&run(&["--limit", "2", "-o", "json"]).await).unwrap();
+    assert_eq!(numbers(&said["items"]), [9, 8]);
+    assert_eq!(run(&["--format", "csv", "--limit", "3"]).await.lines().count(), 4);
+}
