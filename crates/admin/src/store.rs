@@ -9,9 +9,11 @@ mod audit;
 mod change;
 mod event_query;
 mod health;
+pub mod histogram;
 mod recording;
 mod rows;
 pub mod sqlite;
+pub(crate) mod statistics;
 mod tables;
 pub mod time_text;
 mod tokens;
@@ -35,6 +37,7 @@ pub use recording::{
 pub use rows::{
     ChangedRows, Changes, CountriesRow, DocumentRow, FlagRow, FormerRow, FormerRows, IpRow, StoredRows,
 };
+pub use statistics::{PathStats, PathsAnswer, RequestStats, StatsFilter, TimelinePoint, TopOf, TopValue};
 pub use tables::{DocumentKind, PerDocumentKind, StoreTable};
 pub use tokens::TokenRow;
 
@@ -111,6 +114,17 @@ pub trait Store: TableStore {
         after: Option<u64>,
         limit: usize,
     ) -> Result<EventTail, StoreError>;
+    /// Requests by route, template and method, with their times.
+    async fn path_stats(&self, filter: StatsFilter) -> Result<PathsAnswer, StoreError>;
+    /// Requests over time by verdict, oldest first, in steps of `step` seconds where they are kept so finely.
+    async fn timeline(&self, filter: StatsFilter, step: i64) -> Result<Vec<TimelinePoint>, StoreError>;
+    /// The most frequent values of the days from `since` until before `until` (Unix seconds), at most `limit`.
+    async fn top_values(
+        &self,
+        of: TopOf,
+        span: (i64, i64),
+        limit: usize,
+    ) -> Result<Vec<TopValue>, StoreError>;
     /// Entries of the audit, newest first, at most `limit`.
     async fn audit(&self, filter: AuditFilter, limit: usize) -> Result<Vec<AuditRow>, StoreError>;
     /// Checks the chain of the audit. `anchor`: an entry that must be in it as it was.

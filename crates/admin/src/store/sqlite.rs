@@ -39,12 +39,14 @@ mod queue;
 mod ranges;
 mod readers;
 mod recording_stats;
+mod rollups;
 mod rows;
 mod schema;
+mod space_saving;
 #[cfg(test)]
 mod tests;
 mod tokens;
-mod top_addresses;
+mod top_counts;
 mod watcher;
 mod writer;
 mod writes;
@@ -64,8 +66,8 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
 use super::{
     AddressCount, Append, Appended, AuditAnchor, AuditCheck, AuditFilter, AuditRow, Author, Change, Changes,
     CheckCounts, CommitOptions, Committed, EventFilter, EventPage, EventPosition, EventTail, FormerRows,
-    IpRow, KeptRequest, RecordingCounts, RestoredTable, Store, StoreError, StoreHealth, StoreTable, StoredRows,
-    TableStore, TokenRow, time_text,
+    IpRow, KeptRequest, PathsAnswer, RecordingCounts, RestoredTable, StatsFilter, Store, StoreError,
+    StoreHealth, StoreTable, StoredRows, TableStore, TimelinePoint, TokenRow, TopOf, TopValue, time_text,
 };
 use append::AppendJob;
 use database::Database;
@@ -77,7 +79,7 @@ use readers::Readers;
 use schema::Upgrade;
 
 pub use options::Options;
-use top_addresses::TopAddresses;
+use top_counts::TopCounts;
 use writer::Writer;
 
 /// Events, and work like theirs, that may wait for the writer; a post with more waits until there is
@@ -202,6 +204,19 @@ impl SqliteStore {
         copy.put_back(&conn, &name, by, dry_run).map(Some)
     }
 
+    /// Writes into the database at `path` what a week of `requests` requests of `keys` paths leaves in statistics,
+    /// for the benchmark of their answers. Returns the number of rows.
+    ///
+    /// # Errors
+    /// When the database cannot be created, read or written.
+    pub fn make_week_beside(path: impl AsRef<Path>, keys: u64, requests: u64) -> Result<u64, StoreError> {
+        let mut conn = beside::open(path.as_ref())?;
+        let Options { minutes_for, hours_for, .. } = Options::default();
+        let ages = (ledger::millis(minutes_for) / 1_000, ledger::millis(hours_for) / 1_000);
+        let now = time_text::now_ms() / 1_000;
+        rollups::made::week(&mut conn, now, ages, (keys, requests)).map_err(|e| sql_error(&e))
+    }
+
     /// Whether the file at `path` is a whole backup that this program can restore.
     ///
     /// # Errors
@@ -222,16 +237,16 @@ impl SqliteStore {
         entry.await.map_err(|_| StoreError::Busy)?.map_err(|_| StoreError::Closed)
     }
 
-    /// Runs `look` on the writer's counts of addresses or, if it has not loaded them, on the
+    /// Runs `look` on the writer's counts of frequent values or, if it has not loaded them, on the
     /// stored ones.
-    async fn look_at_top_addresses<T: Send + 'static>(
+    async fn look_at_top_counts<T: Send + 'static>(
         &self,
-        look: impl Fn(&TopAddresses) -> T + Send + 'static,
+        look: impl Fn(&TopCounts) -> T + Send + 'static,
     ) -> Result<T, StoreError> {
         let database = Arc::clone(&self.database);
-        let look = move |conn: &Connection| match database.top_addresses.look(&look) {
+        let look = move |conn: &Connection| match database.top_counts.look(&look) {
             Some(found) => Ok(found),
-            None => TopAddresses::load(conn).map(|top| look(&top)),
+            None => TopCounts::load(conn).map(|top| look(&top)),
         };
         self.readers.read(&self.database, "addresses", look).await
     }
@@ -335,12 +350,12 @@ impl Store for SqliteStore {
     }
 
     async fn top_addresses(&self, limit: usize) -> Result<Vec<AddressCount>, StoreError> {
-        self.look_at_top_addresses(move |top| top.top(limit)).await
+        self.look_at_top_counts(move |top| top.top_addresses(limit)).await
     }
 
     async fn address_count(&self, ip: &str) -> Result<Option<AddressCount>, StoreError> {
         let Ok(address) = ip.parse() else { return Ok(None) };
-        self.look_at_top_addresses(move |top| top.one(address)).await
+        self.look_at_top_counts(move |top| top.address(address)).await
     }
 
     async fn events(
@@ -364,6 +379,29 @@ impl Store for SqliteStore {
         let filter = filter.clone();
         let search = move |conn: &Connection| event_search::after(conn, &filter, after, limit);
         self.readers.read(&self.database, "events", search).await
+    }
+
+    async fn path_stats(&self, filter: StatsFilter) -> Result<PathsAnswer, StoreError> {
+        let read = move |conn: &Connection| rollups::read::paths(conn, &filter);
+        self.readers.read(&self.database, "statistics", read).await
+    }
+
+    async fn timeline(&self, filter: StatsFilter, step: i64) -> Result<Vec<TimelinePoint>, StoreError> {
+        let read = move |conn: &Connection| rollups::read::timeline(conn, &filter, step);
+        self.readers.read(&self.database, "statistics", read).await
+    }
+
+    async fn top_values(
+        &self,
+        of: TopOf,
+        (since, until): (i64, i64),
+        limit: usize,
+    ) -> Result<Vec<TopValue>, StoreError> {
+        let days = top_counts::day_of(since.saturating_mul(1_000))
+            ..=top_counts::day_of(until.saturating_mul(1_000).saturating_sub(1));
+        let today = self.look_at_top_counts(move |top| top.today(of)).await?;
+        let read = move |conn: &Connection| top_counts::values(conn, of, days.clone(), limit, &today);
+        self.readers.read(&self.database, "statistics", read).await
     }
 
     async fn audit(&self, filter: AuditFilter, limit: usize) -> Result<Vec<AuditRow>, StoreError> {

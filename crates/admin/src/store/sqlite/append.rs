@@ -60,8 +60,13 @@ pub(super) struct AppendTransaction<'a> {
 
 impl<'a> AppendTransaction<'a> {
     /// For the transaction that `conn` is in.
-    pub(super) fn new(conn: &'a Connection, ledger: Ledger<'a>, budget: Budget) -> rusqlite::Result<Self> {
-        Ok(Self { conn, ledger, writer: EventWriter::new(conn)?, budget, counts: EventCounts::default() })
+    pub(super) fn new(
+        conn: &'a Connection,
+        ledger: Ledger<'a>,
+        budget: Budget,
+        counts: EventCounts,
+    ) -> rusqlite::Result<Self> {
+        Ok(Self { conn, ledger, writer: EventWriter::new(conn)?, budget, counts })
     }
 }
 
@@ -244,7 +249,7 @@ impl AppendJob {
                 let event = &events[(closed.number - first) as usize];
                 step.writer.insert(EventStage::Ended, node, batch.source, event)?;
                 step.ledger.completed(batch.source, &self.gateway)?;
-                step.counts.completed();
+                step.counts.completed(event);
                 stored += 1;
             }
         }
@@ -285,7 +290,8 @@ mod tests {
             let before = conn.total_changes();
             let left = job.work_left();
             let ledger = Ledger::new(conn, 1_795_456_801_000, Duration::ZERO);
-            let mut step = AppendTransaction::new(conn, ledger, Budget::new()).unwrap();
+            let mut step =
+                AppendTransaction::new(conn, ledger, Budget::new(), EventCounts::new(false)).unwrap();
             job.progress = job.run(&mut step, &|| stop).unwrap();
             step.ledger.write().unwrap();
             most = most.max(conn.total_changes() - before);

@@ -1,58 +1,82 @@
 //! Counters of one write transaction over the events whose numbers the ledger takes in it:
-//! checks, client addresses, and events without their end. Each event counts once.
-
-use std::net::IpAddr;
+//! checks, client addresses, and events without their end. Each event counts once. What is counted of
+//! requests that have ended (rollups, frequent values) counts when their end is stored.
 
 use rusqlite::Connection;
 use tidegate_policy::wire::event::TrafficEvent;
 
 use super::check_counts::CheckTotals;
+use super::database::Database;
 use super::integers::to_sql;
 use super::recording_stats;
-use super::top_addresses::TopAddresses;
+use super::rollups::RollupCounts;
+use super::top_counts::NewCounts;
 
 /// Counts of one transaction, not yet written.
-#[derive(Default)]
 pub(super) struct EventCounts {
     checks: CheckTotals,
-    addresses: Vec<(IpAddr, i64)>,
+    top: NewCounts,
+    /// `None`: no statistics are kept.
+    rollups: Option<RollupCounts>,
     /// How many more (or, negative, fewer) events the ledger has without their end.
     incomplete: i64,
 }
 
 impl EventCounts {
+    /// Without any; `statistics`: whether requests that have ended are counted by kind.
+    pub(super) fn new(statistics: bool) -> Self {
+        Self {
+            checks: CheckTotals::default(),
+            top: NewCounts::default(),
+            rollups: statistics.then(RollupCounts::default),
+            incomplete: 0,
+        }
+    }
+
     /// Counts an event that entered the ledger.
     pub(super) fn add(&mut self, event: &TrafficEvent) {
-        self.checks.add(event);
-        if let Some(address) = event.client {
-            self.addresses.push((address, to_sql(event.time_ms)));
-        }
+        self.entered(event);
+        self.ended(event);
     }
 
     /// Counts an event that entered the ledger without its end.
     pub(super) fn add_incomplete(&mut self, event: &TrafficEvent) {
-        self.add(event);
+        self.entered(event);
         self.incomplete += 1;
     }
 
     /// Counts the end of an event that was counted without it.
-    pub(super) fn completed(&mut self) {
+    pub(super) fn completed(&mut self, event: &TrafficEvent) {
+        self.ended(event);
         self.incomplete -= 1;
     }
 
-    /// Writes the counts, before the transaction is committed. If it is not committed, `top` must
-    /// be loaded again.
-    pub(super) fn write(self, conn: &Connection, top: &mut TopAddresses) -> rusqlite::Result<()> {
+    fn entered(&mut self, event: &TrafficEvent) {
+        self.checks.add(event);
+        if let Some(address) = event.client {
+            self.top.add_address(address, to_sql(event.time_ms));
+        }
+    }
+
+    fn ended(&mut self, event: &TrafficEvent) {
+        if let Some(rollups) = &mut self.rollups {
+            rollups.add(event);
+            self.top.add_values(event);
+        }
+    }
+
+    /// Writes the counts at `now` (milliseconds), before the transaction is committed. If it is not
+    /// committed, what `database` has cached must be forgotten.
+    pub(super) fn write(self, conn: &Connection, database: &Database, now: i64) -> rusqlite::Result<()> {
         self.checks.write(conn)?;
-        for (address, time_ms) in self.addresses {
-            top.note(address, time_ms);
-        }
         recording_stats::add_incomplete(conn, self.incomplete)?;
-        // The rows of `events` do not show whether an event without its end was counted, so such
-        // counts of addresses are written at once.
-        if top.is_due() || self.incomplete != 0 {
-            top.write(conn)?;
-        }
-        Ok(())
+        database.top_counts.with(conn, |top| {
+            top.add(conn, &self.top, now)?;
+            // The rows of `events` do not show whether an event without its end was counted, so such
+            // counts of addresses are written at once.
+            if top.is_due() || self.incomplete != 0 { top.write(conn) } else { Ok(()) }
+        })?;
+        let ages = database.options.rollup_ages();
+        self.rollups.map_or(Ok(()), |rollups| rollups.write(conn, &database.rollups, ages, now))
     }
 }

@@ -14,8 +14,9 @@ use super::file::{FileId, beside};
 use super::gateway_reports::GatewayReports;
 use super::options::Options;
 use super::queue::Queue;
+use super::rollups::RollupState;
 use super::schema::DatabaseState;
-use super::top_addresses::SharedTopAddresses;
+use super::top_counts::SharedTopCounts;
 use crate::lock::locked;
 use crate::store::{StoreHealth, StoreOperation, time_text};
 
@@ -39,7 +40,9 @@ pub(super) struct Database {
     /// Latest reports of the gateways.
     pub(super) gateway_reports: GatewayReports,
     /// Addresses that requests came from.
-    pub(super) top_addresses: SharedTopAddresses,
+    pub(super) top_counts: SharedTopCounts,
+    /// What is known of the rollups' keys.
+    pub(super) rollups: RollupState,
     /// Changes whenever there may be new changes.
     hint: watch::Sender<u64>,
     /// The `seq` that was last sent to `hint`.
@@ -84,7 +87,8 @@ impl Database {
             queue: Queue::new(options.ingest_every),
             options,
             gateway_reports: GatewayReports::default(),
-            top_addresses: SharedTopAddresses::default(),
+            top_counts: SharedTopCounts::default(),
+            rollups: RollupState::default(),
             hint: watch::Sender::new(look.newest),
             told: AtomicU64::new(look.newest),
             newest: AtomicU64::new(look.newest),

@@ -19,6 +19,8 @@ use super::events::{bytes_in_use, other_bytes};
 use super::faults::Work;
 use super::ledger::{self, SILENT_FOR, millis};
 use super::queue::HousekeepingStep;
+use super::rollups::fold;
+use super::top_counts::day_of;
 use super::{ip_monitor, open_events};
 use crate::store::{StoreError, StoreOperation, time_text};
 
@@ -43,6 +45,8 @@ const EXPIRED_STEP: usize = 500;
 const OPENS_STEP: usize = 500;
 /// Sources that one step marks dead or adds to the totals.
 const SOURCES_STEP: usize = 50;
+/// Keys of statistics that one step removes.
+const KEYS_STEP: usize = 500;
 /// How long events are removed before other housekeeping has its turn.
 const TRIM_TIME: Duration = Duration::from_secs(2);
 /// What the tables beside the events take is measured again after this time, which costs a read of
@@ -147,6 +151,7 @@ impl Housekeeper {
         if let Some(below) = self.log_floor() {
             while self.step(conns, HousekeepingStep::TrimLog(below)) == MAX_ROWS as u64 {}
         }
+        self.keep_statistics(conns, now)?;
         self.look_after_silent(conns, now - millis(SILENT_FOR))?;
         let abandoned = in_transaction(&mut conns.reader, open_events::abandoned)?;
         for opens in abandoned.chunks(OPENS_STEP) {
@@ -159,6 +164,29 @@ impl Housekeeper {
             let step = || HousekeepingStep::AggregateSources(sources.to_vec(), closed_by, dead_by);
             while self.step(conns, step()) == MAX_ROWS as u64 {}
         }
+        Ok(())
+    }
+
+    /// Merges and removes statistics by their age (`now`: milliseconds), and by their number.
+    fn keep_statistics(&mut self, conns: &mut HousekeepingConnections, now: i64) -> rusqlite::Result<()> {
+        let options = self.database.options.clone();
+        let before = |keep_for| (now - millis(keep_for)).div_euclid(1_000);
+        let is_more = |rows: u64| rows == fold::STEP as u64;
+        for (shorter, keep_for) in [options.minutes_for, options.hours_for].into_iter().enumerate() {
+            while is_more(self.step(conns, HousekeepingStep::FoldRollups(shorter, before(keep_for)))) {}
+        }
+        let too_old = Some(before(options.days_for));
+        while is_more(self.step(conns, HousekeepingStep::TrimRollups(too_old))) {}
+        let rows = in_transaction(&mut conns.reader, fold::count)?;
+        for _ in 0..rows.saturating_sub(options.rollup_rows).div_ceil(fold::STEP as u64) {
+            self.step(conns, HousekeepingStep::TrimRollups(None));
+        }
+        let unused = in_transaction(&mut conns.reader, fold::unused_keys)?;
+        for ids in unused.chunks(KEYS_STEP) {
+            self.step(conns, HousekeepingStep::RemoveRollupKeys(ids.to_vec()));
+        }
+        let day = day_of(now - millis(options.top_values_for));
+        while is_more(self.step(conns, HousekeepingStep::TrimTopValues(day))) {}
         Ok(())
     }
 

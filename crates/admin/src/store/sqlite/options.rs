@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::rollups::Ages;
+
 /// Retention and timeouts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
@@ -21,6 +23,18 @@ pub struct Options {
     pub look_every: Duration,
     /// How often to remove what is no longer kept.
     pub housekeeping_every: Duration,
+    /// Whether requests are counted by path, time and frequent values. Only a benchmark does without.
+    pub statistics: bool,
+    /// How long statistics are kept by the minute; then by the hour,
+    pub minutes_for: Duration,
+    /// for so long; then by the day,
+    pub hours_for: Duration,
+    /// for so long.
+    pub days_for: Duration,
+    /// Rows of statistics that are kept; the oldest are removed beyond that.
+    pub rollup_rows: u64,
+    /// How long the most frequent values of a day are kept.
+    pub top_values_for: Duration,
     /// How long an expired ban is kept in `ip_monitor`.
     pub expired_keep_for: Duration,
     /// This many of the newest rows of the change log are always kept.
@@ -36,6 +50,13 @@ pub struct Options {
     pub fold_unclosed_after: Duration,
 }
 
+impl Options {
+    /// When statistics go into longer spans.
+    pub(super) fn rollup_ages(&self) -> Ages {
+        Ages::new(self.minutes_for, self.hours_for)
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -46,6 +67,12 @@ impl Default for Options {
             try_write_after: Duration::from_secs(10),
             look_every: Duration::from_millis(50),
             housekeeping_every: Duration::from_secs(60),
+            statistics: true,
+            minutes_for: Duration::from_secs(2 * 3_600),
+            hours_for: Duration::from_secs(3 * 86_400),
+            days_for: Duration::from_secs(400 * 86_400),
+            rollup_rows: 500_000,
+            top_values_for: Duration::from_secs(30 * 86_400),
             expired_keep_for: Duration::from_secs(3_600),
             log_keep_rows: 1_000_000,
             log_keep_for: Duration::from_secs(20 * 60),

@@ -127,6 +127,15 @@ pub(super) enum HousekeepingStep {
     MarkDead(Vec<VmId>, i64),
     /// Note that these sources, which said nothing for long, are still there.
     StillThere(Vec<VmId>),
+    /// Merge rollups of spans of this length (0: minutes, 1: hours) that began before this (Unix seconds) into
+    /// longer ones.
+    FoldRollups(usize, i64),
+    /// Remove the oldest rollups: those of days before this (Unix seconds), or any.
+    TrimRollups(Option<i64>),
+    /// Remove these keys of rollups, if no row has them.
+    RemoveRollupKeys(Vec<i64>),
+    /// Remove frequent values of days before this.
+    TrimTopValues(i64),
     /// Add these sources to the totals and remove their rows, if they had closed by the first time,
     /// or died without that by the second (milliseconds).
     AggregateSources(Vec<VmId>, i64, i64),

@@ -12,4 +12,5 @@ mod housekeeping;
 mod ledger;
 mod locks;
 mod open_events;
+mod rollups;
 mod support;

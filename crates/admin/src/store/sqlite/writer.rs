@@ -22,7 +22,7 @@ use super::integers::to_sql;
 use super::meta;
 use super::queue::WriterTask;
 use super::schema::{self, DatabaseState, EPOCH, RELOAD, Upgrade, read_state};
-use super::top_addresses;
+use super::top_counts;
 
 use crate::store::{StoreError, time_text};
 
@@ -108,15 +108,15 @@ impl Writer {
                 WriterTask::Idle => self.idle(),
             }
         }
-        self.write_top_addresses();
+        self.write_top_counts();
         database.queue.clear();
     }
 
-    /// Writes the counts of addresses if that is due. Otherwise tries to write, or only the write
+    /// Writes the counts of frequent values if that is due. Otherwise tries to write, or only the write
     /// lock, so that health reports a full disk or another program's lock before a ban needs it.
     fn idle(&mut self) {
-        if self.database.top_addresses.is_due() {
-            self.write_top_addresses();
+        if self.database.top_counts.is_due() {
+            self.write_top_counts();
         } else if self.database.is_write_to_be_tried() {
             self.try_write();
         } else if self.try_lock().is_ok() {
@@ -261,7 +261,8 @@ impl Writer {
     /// which it was read was not committed.
     fn forget(&mut self) {
         self.aliases.reset();
-        self.database.top_addresses.forget();
+        self.database.top_counts.forget();
+        self.database.rollups.forget();
     }
 
     // -- the file and the schema
@@ -359,7 +360,7 @@ impl Writer {
 fn ensure_schema(conn: &Connection, upgrade: Upgrade) -> Result<Vec<String>, StoreError> {
     let put_back = schema::ensure(conn, upgrade).map_err(failed)?;
     if !put_back.is_empty() {
-        top_addresses::fill_if_empty(conn).map_err(|e| sql_error(&e))?;
+        top_counts::fill_if_empty(conn).map_err(|e| sql_error(&e))?;
     }
     Ok(put_back)
 }

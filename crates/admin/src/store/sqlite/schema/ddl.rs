@@ -147,6 +147,40 @@ CREATE TABLE IF NOT EXISTS idempotency_keys (
   answer TEXT
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS idempotency_keys_at ON idempotency_keys (at);
+CREATE TABLE IF NOT EXISTS rollup_keys (
+  id INTEGER PRIMARY KEY,
+  route TEXT NOT NULL,
+  template TEXT NOT NULL,
+  host TEXT NOT NULL,
+  method TEXT NOT NULL,
+  class INTEGER NOT NULL,
+  verdict TEXT NOT NULL,
+  reason TEXT NOT NULL,
+  UNIQUE (route, template, host, method, class, verdict, reason)
+);
+CREATE TABLE IF NOT EXISTS rollups (
+  span INTEGER NOT NULL,
+  at INTEGER NOT NULL,
+  key INTEGER NOT NULL,
+  requests INTEGER NOT NULL,
+  bytes_in INTEGER NOT NULL,
+  bytes_out INTEGER NOT NULL,
+  checked INTEGER NOT NULL,
+  cached INTEGER NOT NULL,
+  duration BLOB NOT NULL,
+  upstream BLOB NOT NULL,
+  PRIMARY KEY (span, at, key)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS top_values (
+  day INTEGER NOT NULL,
+  kind TEXT NOT NULL,
+  place INTEGER NOT NULL,
+  value TEXT NOT NULL,
+  count INTEGER NOT NULL,
+  over INTEGER NOT NULL,
+  last_ms INTEGER NOT NULL,
+  PRIMARY KEY (day, kind, place)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS audit (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   at TEXT NOT NULL,
@@ -191,7 +225,7 @@ pub(super) fn first_listeners() -> String {
 }
 
 /// Tables, indexes and views besides those of [`StoreTable`].
-const OTHER_OBJECTS: [&str; 18] = [
+const OTHER_OBJECTS: [&str; 21] = [
     "change_log",
     "former_rows",
     "tokens",
@@ -207,6 +241,9 @@ const OTHER_OBJECTS: [&str; 18] = [
     "seen_addresses",
     "idempotency_keys",
     "idempotency_keys_at",
+    "rollup_keys",
+    "rollups",
+    "top_values",
     "audit",
     "audit_target",
     "traffic_events",

@@ -8,7 +8,7 @@ use crate::store::sqlite::{audit, meta};
 pub(super) const OLDEST: i64 = 3;
 
 /// What makes the next version of each, from [`OLDEST`] on.
-const STEPS: [fn(&Connection) -> rusqlite::Result<()>; 3] = [from_3, from_4, from_5];
+const STEPS: [fn(&Connection) -> rusqlite::Result<()>; 4] = [from_3, from_4, from_5, from_6];
 
 /// Upgrades a database of version `found`, in the write transaction that `conn` is in.
 pub(super) fn run(conn: &Connection, found: i64) -> rusqlite::Result<()> {
@@ -55,11 +55,19 @@ fn from_5(_: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// Statistics have tables, which are created with all that is missing: they begin now.
+fn from_6(_: &Connection) -> rusqlite::Result<()> {
+    Ok(())
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     /// Makes a database of version 3 with a token, a change and its audit of one of this version.
     pub(in super::super) const BACK_TO_3: &str = "
 DROP TABLE idempotency_keys;
+DROP TABLE rollups;
+DROP TABLE rollup_keys;
+DROP TABLE top_values;
 DROP TRIGGER audit_changed;
 DROP TRIGGER audit_removed;
 DROP TABLE tokens;

@@ -16,7 +16,9 @@ use crate::store::sqlite::ledger::{self, Ledger};
 use crate::store::sqlite::open_events;
 use crate::store::sqlite::queue::HousekeepingStep;
 use crate::store::sqlite::recording_stats;
+use crate::store::sqlite::rollups::fold;
 use crate::store::sqlite::tokens;
+use crate::store::sqlite::top_counts;
 use crate::store::{StoreError, time_text};
 
 impl Writer {
@@ -50,6 +52,12 @@ impl Writer {
             HousekeepingStep::StillThere(sources) => {
                 count_true(sources, |&s| ledger::still_there(conn, s, now))
             }
+            HousekeepingStep::FoldRollups(shorter, before) => {
+                fold::fold(conn, &self.database.rollups, *shorter, *before)
+            }
+            HousekeepingStep::TrimRollups(before) => fold::trim(conn, &self.database.rollups, *before),
+            HousekeepingStep::RemoveRollupKeys(ids) => fold::remove_keys(conn, &self.database.rollups, ids),
+            HousekeepingStep::TrimTopValues(day) => top_counts::trim(conn, *day, fold::STEP),
             HousekeepingStep::AggregateSources(sources, closed_by, dead_by) => {
                 recording_stats::aggregate(conn, sources, *closed_by, *dead_by, MAX_ROWS)
             }
@@ -58,20 +66,20 @@ impl Writer {
 
     /// Enters open events whose end will not come into the ledger.
     fn give_up(&self, opens: &[(VmId, u64)], now: i64) -> rusqlite::Result<u64> {
-        self.database.top_addresses.with(&self.conn, |top| {
-            let mut ledger = Ledger::new(&self.conn, now, self.database.options.pending_for);
-            let mut counts = EventCounts::default();
-            let mut given_up = 0;
-            for &open in opens {
-                if let Some(event) = open_events::give_up(&self.conn, &mut ledger, open, now)? {
-                    counts.add_incomplete(&event);
-                    given_up += 1;
-                }
+        // Loaded before: events that are given up are not counted again then.
+        self.database.top_counts.with(&self.conn, |_| Ok(()))?;
+        let mut ledger = Ledger::new(&self.conn, now, self.database.options.pending_for);
+        let mut counts = EventCounts::new(self.database.options.statistics);
+        let mut given_up = 0;
+        for &open in opens {
+            if let Some(event) = open_events::give_up(&self.conn, &mut ledger, open, now)? {
+                counts.add_incomplete(&event);
+                given_up += 1;
             }
-            ledger.write()?;
-            counts.write(&self.conn, top)?;
-            Ok(given_up)
-        })
+        }
+        ledger.write()?;
+        counts.write(&self.conn, &self.database, now)?;
+        Ok(given_up)
     }
 }
 

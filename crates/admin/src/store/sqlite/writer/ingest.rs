@@ -6,6 +6,7 @@ use rusqlite::Connection;
 
 use super::{TransactionEnd, Writer};
 use crate::store::sqlite::append::{AppendTransaction, Budget, Progress};
+use crate::store::sqlite::counts::EventCounts;
 use crate::store::sqlite::database::Database;
 use crate::store::sqlite::error::sql_error;
 use crate::store::sqlite::ledger::{self, Ledger, RefusedClaims};
@@ -52,14 +53,14 @@ impl Writer {
         Ok((self.end(before)?, progress))
     }
 
-    /// Writes the counts of addresses if they changed. If that fails they are counted again from
+    /// Writes the counts of frequent values if they changed. If that fails they are counted again from
     /// the events later.
-    pub(super) fn write_top_addresses(&mut self) {
-        if !self.database.top_addresses.is_changed() || self.begin(Instant::now()).is_err() {
+    pub(super) fn write_top_counts(&mut self) {
+        if !self.database.top_counts.is_changed() || self.begin(Instant::now()).is_err() {
             return;
         }
         let before = self.conn.total_changes();
-        let written = self.database.top_addresses.with(&self.conn, |top| top.write(&self.conn));
+        let written = self.database.top_counts.with(&self.conn, |top| top.write(&self.conn));
         let ended = written.map_err(|e| sql_error(&e)).and_then(|()| self.end(before));
         if !matches!(ended, Ok(TransactionEnd::Durable)) {
             self.rollback();
@@ -98,7 +99,7 @@ fn store_jobs(
     jobs: &[Queued<IngestJob>],
 ) -> rusqlite::Result<Vec<Progress>> {
     // Loaded before new events are written, which would be counted twice otherwise.
-    database.top_addresses.with(conn, |_| Ok(()))?;
+    database.top_counts.with(conn, |_| Ok(()))?;
     let now = time_text::now_ms();
     let count_refused = |claims: RefusedClaims| -> rusqlite::Result<()> {
         recording_stats::add_refused(conn, claims.count)?;
@@ -106,7 +107,8 @@ fn store_jobs(
         Ok(())
     };
     let ledger = || Ledger::new(conn, now, database.options.pending_for);
-    let mut step = AppendTransaction::new(conn, ledger(), Budget::new())?;
+    let counts = EventCounts::new(database.options.statistics);
+    let mut step = AppendTransaction::new(conn, ledger(), Budget::new(), counts)?;
     let mut progress = Vec::with_capacity(jobs.len());
     let stop = || database.queue.is_urgent();
     for waiting in jobs {
@@ -134,6 +136,6 @@ fn store_jobs(
         }
     }
     count_refused(step.ledger.write()?)?;
-    database.top_addresses.with(conn, |top| step.counts.write(conn, top))?;
+    step.counts.write(conn, database, now)?;
     Ok(progress)
 }
