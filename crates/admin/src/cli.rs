@@ -22,6 +22,7 @@ mod pages;
 mod routes;
 mod serve;
 mod settings;
+mod stats;
 mod status;
 mod tls_args;
 mod tls_error;
@@ -80,6 +81,11 @@ enum Command {
     AllowList(addresses::ListCommand),
     /// Print recorded requests, newest first, or as they come; or write them as CSV or JSON lines.
     Events(events::EventsArgs),
+    /// Print what requests there were, and how long they took.
+    #[command(subcommand)]
+    Stats(stats::StatsCommand),
+    /// Print the most frequent addresses, countries, paths, reasons, user agents, rules or limits.
+    Top(stats::TopArgs),
     /// Print what would become of a request, and why.
     Explain(explain::ExplainArgs),
     /// Print the connected gateways, and what each enforces.
@@ -147,6 +153,8 @@ impl Cli {
             Command::Disallow(args) => block_on(addresses::disallow(&args)),
             Command::AllowList(command) => block_on(addresses::list(&command, "allowed")),
             Command::Events(args) => block_on(events::run(&args)),
+            Command::Stats(command) => block_on(stats::run(&command)),
+            Command::Top(args) => block_on(stats::top(&args)),
             Command::Explain(args) => block_on(explain::run(&args)),
             Command::Gateways(api) => block_on(gateways::list(&api)),
             Command::Refresh(args) => block_on(gateways::refresh(&args)),

@@ -16,6 +16,7 @@ pub mod optimization;
 mod pages;
 mod protected_networks;
 mod routes;
+mod stats;
 mod tokens;
 
 use super::endpoints::Endpoints;
@@ -40,5 +41,6 @@ pub fn routes() -> Endpoints {
         .merge(named_documents::routes::<pages::Pages>())
         .merge(named_documents::routes::<routes::Routes>())
         .merge(protected_networks::routes())
+        .merge(stats::routes())
         .merge(tokens::routes())
 }

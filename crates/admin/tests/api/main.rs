@@ -36,6 +36,7 @@ mod route_files;
 mod routes;
 mod schemathesis;
 mod settings;
+mod stats;
 mod stopping;
 mod synchronous_recording;
 mod test_gateway;

@@ -1,0 +1,156 @@
+//! `tidegate stats` and `tidegate top`: what requests there were, and who comes.
+
+use form_urlencoded::Serializer;
+use serde_json::Value;
+
+use super::api_args::ApiArgs;
+use super::output::{cell, items, table};
+
+/// Commands for statistics.
+#[derive(clap::Subcommand, Debug)]
+pub enum StatsCommand {
+    /// Print requests, their statuses and times by route, template and method.
+    Paths {
+        /// Of this route.
+        #[arg(long, value_name = "NAME")]
+        route: Option<String>,
+        /// To this host, without a port.
+        #[arg(long, value_name = "HOST")]
+        host: Option<String>,
+        /// Highest first: requests, p50, p95, p99, bytes_out, errors or denied.
+        #[arg(long, value_name = "FIELD")]
+        sort: Option<String>,
+        /// At most this many paths, 1 to 1,000.
+        #[arg(long, value_name = "COUNT")]
+        limit: Option<String>,
+        #[command(flatten)]
+        times: TimeArgs,
+    },
+    /// Print requests over time, by verdict.
+    Timeline {
+        /// Of this route.
+        #[arg(long, value_name = "NAME")]
+        route: Option<String>,
+        /// To this host, without a port.
+        #[arg(long, value_name = "HOST")]
+        host: Option<String>,
+        /// Length of a step: 1m, 1h or 1d.
+        #[arg(long, value_name = "SPAN")]
+        step: Option<String>,
+        #[command(flatten)]
+        times: TimeArgs,
+    },
+    /// Print the limits that denied requests, or would have, and whose.
+    Limits {
+        #[command(flatten)]
+        times: TimeArgs,
+    },
+}
+
+/// Arguments of `tidegate top`.
+#[derive(clap::Args, Debug)]
+pub struct TopArgs {
+    /// Of what: ip, country, path, reason, user_agent, rule or limit.
+    #[arg(long, value_name = "WHAT", default_value = "ip")]
+    by: String,
+    /// At most this many, 1 to 1,000.
+    #[arg(long, value_name = "COUNT")]
+    limit: Option<String>,
+    #[command(flatten)]
+    times: TimeArgs,
+}
+
+/// Which time.
+#[derive(clap::Args, Debug)]
+pub struct TimeArgs {
+    /// Not earlier than this: a time, or a span before now (7d).
+    #[arg(long, value_name = "WHEN")]
+    since: Option<String>,
+    /// Earlier than this.
+    #[arg(long, value_name = "WHEN")]
+    until: Option<String>,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+impl TimeArgs {
+    /// The answer of a path with these parameters.
+    async fn get(&self, path: &str, parameters: &[(&str, Option<&String>)]) -> anyhow::Result<Value> {
+        let times = [("since", self.since.as_ref()), ("until", self.until.as_ref())];
+        let given =
+            parameters.iter().chain(&times).filter_map(|(name, value)| Some((*name, value.as_ref()?)));
+        let query = Serializer::new(String::new()).extend_pairs(given).finish();
+        self.api.get(&format!("/api/admin/stats/{path}?{query}")).await
+    }
+}
+
+/// Runs `tidegate stats`.
+///
+/// # Errors
+/// When the service does not answer, or refuses a parameter.
+pub async fn run(command: &StatsCommand) -> anyhow::Result<()> {
+    match command {
+        StatsCommand::Paths { route, host, sort, limit, times } => {
+            let of = [("route", route), ("host", host), ("sort", sort), ("limit", limit)];
+            let answer = times.get("paths", &of.map(|(name, value)| (name, value.as_ref()))).await?;
+            times.api.output.print(&answer, || paths_text(&answer))
+        }
+        StatsCommand::Timeline { route, host, step, times } => {
+            let of = [("route", route), ("host", host), ("step", step)];
+            let answer = times.get("timeline", &of.map(|(name, value)| (name, value.as_ref()))).await?;
+            times.api.output.print(&answer, || {
+                let columns = ["at", "seconds", "requests", "allow", "deny", "redirect", "unseen"];
+                let row = |item: &Value| columns.map(|column| cell(&item[column]));
+                table(columns, items(&answer).map(row))
+            })
+        }
+        StatsCommand::Limits { times } => {
+            let answer = times.get("limits", &[]).await?;
+            times.api.output.print(&answer, || limits_text(&answer))
+        }
+    }
+}
+
+/// Runs `tidegate top`.
+///
+/// # Errors
+/// When the service does not answer, or refuses a parameter.
+pub async fn top(args: &TopArgs) -> anyhow::Result<()> {
+    let answer = args.times.get("top", &[("by", Some(&args.by)), ("limit", args.limit.as_ref())]).await?;
+    args.times.api.output.print(&answer, || {
+        let row = |item: &Value| ["value", "requests", "over", "last_seen"].map(|column| cell(&item[column]));
+        table([args.by.as_str(), "requests", "over", "last seen"], items(&answer).map(row))
+    })
+}
+
+fn paths_text(answer: &Value) -> String {
+    let headings =
+        ["route", "template", "method", "requests", "denied", "5xx", "cached", "p50 ms", "p95 ms", "p99 ms"];
+    let row = |item: &Value, route: String| {
+        let ms = |name: &str| item["duration_ms"][name].as_f64().map_or_else(dash, |ms| format!("{ms:.1}"));
+        let share =
+            item["cached_share"].as_f64().map_or_else(dash, |share| format!("{:.1} %", share * 100.0));
+        let [template, method, requests, denied] =
+            ["template", "method", "requests", "denied"].map(|name| cell(&item[name]));
+        let errors = cell(&item["status"]["5xx"]);
+        [route, template, method, requests, denied, errors, share, ms("p50"), ms("p95"), ms("p99")]
+    };
+    let total = row(&answer["total"], "all".to_owned());
+    let rows = items(answer).map(|item| row(item, cell(&item["route"]))).chain([total]);
+    format!("from {} to {}\n{}", cell(&answer["since"]), cell(&answer["until"]), table(headings, rows))
+}
+
+fn limits_text(answer: &Value) -> String {
+    let rows = items(answer).map(|item| {
+        let clients = item["clients"].as_array().into_iter().flatten().take(3);
+        let clients: Vec<String> =
+            clients.map(|one| format!("{} ({})", cell(&one["value"]), one["requests"])).collect();
+        let [limit, denied, would_deny] = ["limit", "denied", "would_deny"].map(|name| cell(&item[name]));
+        [limit, denied, would_deny, if clients.is_empty() { dash() } else { clients.join(", ") }]
+    });
+    table(["limit", "denied", "would deny", "clients"], rows)
+}
+
+fn dash() -> String {
+    "-".to_owned()
+}
