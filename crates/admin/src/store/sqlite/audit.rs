@@ -19,6 +19,11 @@ pub(super) const MAX_ROWS: i64 = 100_000;
 /// the table.
 const MAX_VALUE: usize = 16 << 10;
 
+/// Bytes of a name, at most: a row written by SQL may have a key of any length.
+const MAX_NAME: usize = 1_024;
+/// Bytes of a longer name that are kept.
+const KEPT_OF_NAME: usize = 100;
+
 /// Writes the audit of one change.
 pub(super) struct Auditor<'a> {
     pub(super) conn: &'a Connection,
@@ -62,7 +67,7 @@ impl<'a> Auditor<'a> {
             address: self.by.address.map(|address| address.to_string()),
             request_id: self.by.request_id.as_deref().map(str::to_owned),
             kind: kind.to_owned(),
-            name: name.to_owned(),
+            name: bounded_name(name),
             before: before.map(bounded),
             after: after.map(bounded),
             changes,
@@ -87,6 +92,14 @@ fn bounded(value: String) -> String {
     json!({ "bytes": value.len(), "sha256": hex::encode(Sha256::digest(&value)) }).to_string()
 }
 
+fn bounded_name(name: &str) -> String {
+    if name.len() <= MAX_NAME {
+        return name.to_owned();
+    }
+    let (begin, _) = name.split_at(name.floor_char_boundary(KEPT_OF_NAME));
+    format!("{begin}... ({} bytes, SHA-256 {})", name.len(), hex::encode(Sha256::digest(name)))
+}
+
 /// The rows that `filter` lets pass, newest first, at most `limit`.
 pub(super) fn read(conn: &Connection, filter: &AuditFilter, limit: usize) -> rusqlite::Result<Vec<AuditRow>> {
     let AuditFilter { before, actor, kind, name, since, until } = filter;
@@ -106,8 +119,9 @@ pub(super) fn newest(conn: &Connection, kinds: &[&str], name: &str) -> rusqlite:
     let mut statement =
         conn.prepare_cached(&format!("{SELECT} WHERE what = ?1 AND target = ?2 ORDER BY id DESC LIMIT 1"))?;
     let mut found: Option<AuditRow> = None;
+    let name = bounded_name(name);
     for kind in kinds {
-        let row = statement.query_row([kind, &name], audit_row).optional()?;
+        let row = statement.query_row([*kind, name.as_str()], audit_row).optional()?;
         found = found.into_iter().chain(row).max_by_key(|row| row.id);
     }
     Ok(found)
@@ -127,7 +141,8 @@ fn audit_row(row: &Row<'_>) -> rusqlite::Result<AuditRow> {
         after: text(row, 6)?,
         address: text(row, 7)?,
         request_id: text(row, 8)?,
-        changes: text(row, 9)?.and_then(|changes| changes.parse().ok()),
+        // What is no number was not written here: as another number than was, it shows.
+        changes: text(row, 9)?.map(|changes| changes.parse().unwrap_or(u64::MAX)),
         hash: text(row, 10)?.unwrap_or_default(),
     })
 }

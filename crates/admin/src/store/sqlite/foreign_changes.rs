@@ -19,9 +19,10 @@ use super::schema::{EPOCH, MOVED, RELOAD};
 use super::{countries, ip_monitor, meta, tokens};
 use crate::store::{Author, DocumentKind, DocumentRow, FlagRow, IpRow, SQL, StoreTable, time_text};
 
-/// Changes that are told one by one; more at once are told as one entry with their number, so that
-/// an import of a million rows neither stops the writer nor pushes all else out of the audit.
-const MAX_TOLD: u64 = 1_000;
+/// Rows of one table that are told one by one; of a table with more only the number of changes is
+/// told, so that an import of a million rows does not push all else out of the audit. It hides
+/// nothing of other tables.
+const MAX_TOLD: usize = 1_000;
 
 /// Changes of one row that were found together.
 #[derive(Default)]
@@ -30,6 +31,14 @@ struct RowChanges {
     /// What it said before the first of them, as `change_log.was`; `None`: it was inserted, or
     /// replaced.
     was: Option<String>,
+}
+
+/// Changes of one table that were found together.
+#[derive(Default)]
+struct TableChanges {
+    count: u64,
+    /// By key; not all of them once there are more than [`MAX_TOLD`].
+    rows: BTreeMap<String, RowChanges>,
 }
 
 /// Writes the audit of all changes up to `newest` that are not in it, in the write transaction that
@@ -47,50 +56,55 @@ pub(super) fn audit(conn: &Connection, newest: u64) -> rusqlite::Result<bool> {
     let now = time_text::from_ms(time_text::now_ms());
     let by = Author::from(SQL);
     let audit = Auditor::new(conn, &by, &now);
-    let count = newest - audited;
-    if count > MAX_TOLD {
-        audit.write_several(
-            "tables",
-            "*",
-            None,
-            Some(json!({ "changes": count }).to_string()),
-            Some(count),
-        )?;
-        return Ok(true);
-    }
-    for ((table, key), changes) in changed_rows(conn, audited)? {
-        match table.as_str() {
-            EPOCH | RELOAD => audit.write("database", &key, None, Some("true".to_owned()))?,
-            TOKENS => told(&audit, token(conn, &key, &changes)?, changes.count)?,
-            name => {
-                if let Some(table) = StoreTable::ALL.into_iter().find(|table| table.name() == name) {
-                    told(&audit, row(conn, table, key, &changes)?, changes.count)?;
-                }
-            }
-        }
+    for (table, changes) in changed_tables(conn, audited)? {
+        tell(&audit, &table, changes)?;
     }
     Ok(true)
 }
 
-/// The rows that changed after `since`, in the order of tables and keys.
-fn changed_rows(conn: &Connection, since: u64) -> rusqlite::Result<BTreeMap<(String, String), RowChanges>> {
-    let mut changed: BTreeMap<_, RowChanges> = BTreeMap::new();
+/// The changes after `since`, by `change_log.tbl`. They are counted, for their numbers may have gaps.
+fn changed_tables(conn: &Connection, since: u64) -> rusqlite::Result<BTreeMap<String, TableChanges>> {
+    let mut changed: BTreeMap<_, TableChanges> = BTreeMap::new();
     let mut statement =
         conn.prepare_cached("SELECT tbl, key, was FROM change_log WHERE seq > ?1 ORDER BY seq")?;
     let mut rows = statement.query(params![to_sql(since)])?;
     while let Some(row) = rows.next()? {
-        let [table, key, was] = [0, 1, 2].map(|column| text(row, column));
-        let (table, key, was) = (table?.unwrap_or_default(), key?.unwrap_or_default(), was?);
+        let table = text(row, 0)?.unwrap_or_default();
         if table.starts_with(MOVED) {
             continue;
         }
-        let of_row = changed.entry((table, key)).or_default();
+        let of_table = changed.entry(table).or_default();
+        of_table.count += 1;
+        if of_table.rows.len() > MAX_TOLD {
+            continue;
+        }
+        let (key, was) = (text(row, 1)?.unwrap_or_default(), text(row, 2)?);
+        let of_row = of_table.rows.entry(key).or_default();
         if of_row.count == 0 {
             of_row.was = was;
         }
         of_row.count += 1;
     }
     Ok(changed)
+}
+
+fn tell(audit: &Auditor<'_>, table: &str, changes: TableChanges) -> rusqlite::Result<()> {
+    if changes.rows.len() > MAX_TOLD {
+        let after = json!({ "changes": changes.count }).to_string();
+        return audit.write_several("tables", table, None, Some(after), Some(changes.count));
+    }
+    for (key, changes) in changes.rows {
+        match table {
+            EPOCH | RELOAD => audit.write("database", &key, None, Some("true".to_owned()))?,
+            TOKENS => told(audit, token(audit.conn, &key, &changes)?, changes.count)?,
+            name => {
+                if let Some(table) = StoreTable::ALL.into_iter().find(|table| table.name() == name) {
+                    told(audit, row(audit.conn, table, key, &changes)?, changes.count)?;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Kind, name, before and after.

@@ -66,7 +66,13 @@ impl Writer {
     ) -> Result<(Connection, FileSet, DatabaseState), StoreError> {
         let conn = connect(path, wait).map_err(|e| sql_error(&e))?;
         conn.execute_batch("BEGIN IMMEDIATE").map_err(|e| sql_error(&e))?;
-        ensure_schema(&conn, upgrade)?;
+        let put_back = ensure_schema(&conn, upgrade)?;
+        if !put_back.is_empty() {
+            // Without its triggers nobody knows what was changed since they were dropped.
+            tracing::warn!(path = %path.display(), "{TAMPERED}; put back: {}", put_back.join(", "));
+            let insert = "INSERT INTO change_log (tbl, key) VALUES (?1, ?2)";
+            conn.execute(insert, params![RELOAD, TAMPERED]).map_err(|e| sql_error(&e))?;
+        }
         let now = read_state(&conn).map_err(|e| sql_error(&e))?;
         conn.execute_batch("COMMIT").map_err(|e| sql_error(&e))?;
         conn.busy_timeout(Duration::ZERO).map_err(|e| sql_error(&e))?;

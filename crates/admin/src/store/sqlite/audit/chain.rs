@@ -85,13 +85,22 @@ pub(in crate::store::sqlite) fn check(
     conn: &Connection,
     anchor: Option<&AuditAnchor>,
 ) -> rusqlite::Result<AuditCheck> {
+    check_keeping(conn, anchor, MAX_ROWS)
+}
+
+/// The same where the newest `kept` rows are never removed.
+fn check_keeping(conn: &Connection, anchor: Option<&AuditAnchor>, kept: i64) -> rusqlite::Result<AuditCheck> {
     let mut found = AuditCheck::default();
     let fault = |faults: &mut Vec<String>, text: String| {
         if faults.len() < MAX_AUDIT_FAULTS {
             faults.push(text);
         }
     };
-    let removed = removed(conn)?;
+    let (removed, last) = (removed(conn)?, last_id(conn)?);
+    // Of what an earlier schema version had removed there is no hash.
+    if !removed.hash.is_empty() && removed.id > last.saturating_sub(kept.unsigned_abs()) {
+        fault(&mut found.faults, format!("{}, and were not too many", missing(1, removed.id)));
+    }
     let mut before = removed.clone();
     let mut anchored = anchor.is_none();
     let mut statement = conn.prepare(&format!("{SELECT} ORDER BY id"))?;
@@ -115,7 +124,6 @@ pub(in crate::store::sqlite) fn check(
         }
         before = Link { id: row.id, hash: row.hash };
     }
-    let last = last_id(conn)?;
     if last > before.id {
         fault(&mut found.faults, missing(before.id.saturating_add(1), last));
     }
@@ -206,6 +214,10 @@ mod tests {
                 "{column}"
             );
         }
+        for no_number in ["''", "'x'", "-1", "1.5", "x'00'"] {
+            let found = faults(&format!("UPDATE audit SET changes = {no_number} WHERE id = 3"));
+            assert_eq!(found, [changed(3)], "{no_number}");
+        }
         assert_eq!(faults("UPDATE audit SET hash = '00' WHERE id = 3"), [changed(3), changed(4)]);
         assert_eq!(faults("DELETE FROM audit WHERE id IN (2, 3)"), ["entries 2 to 3 are missing"]);
         assert_eq!(faults("DELETE FROM audit WHERE id = 1"), ["entry 1 is missing"]);
@@ -239,10 +251,12 @@ mod tests {
         let conn = with_entries(5);
         conn.execute_batch("DROP TRIGGER audit_removed").unwrap();
         trim(&conn, 3).unwrap();
-        let found = check(&conn, None).unwrap();
+        let check = |kept| check_keeping(&conn, None, kept).unwrap();
+        let found = check(2);
         assert_eq!((found.entries, found.faults.len()), (2, 0), "{found:?}");
+        assert_eq!(check(3).faults, ["entries 1 to 3 are missing, and were not too many"]);
         conn.execute_batch("DELETE FROM audit WHERE id = 4").unwrap();
-        assert_eq!(check(&conn, None).unwrap().faults, ["entry 4 is missing"]);
+        assert_eq!(check(2).faults, ["entry 4 is missing"]);
     }
 
     #[test]

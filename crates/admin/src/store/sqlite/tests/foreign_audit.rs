@@ -77,20 +77,80 @@ async fn several_changes_of_one_row_are_one_entry_that_says_so() {
     assert_eq!(rows.iter().map(told).collect::<Vec<_>>(), [("flag", "f", Value::Null, json!(3), Some(3))]);
 }
 
+/// 1,001 bans.
+const MANY: &str =
+    "INSERT INTO ip_monitor (ip) WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 1001)
+     SELECT '10.1.' || (x / 250) || '.' || (x % 250) FROM n;";
+
 #[tokio::test(flavor = "multi_thread")]
-async fn very_many_changes_at_once_are_told_by_their_number() {
+async fn very_many_changes_of_a_table_are_told_by_their_number_and_hide_no_others() {
     let home = test_store();
     let sql = foreign_connection(&home.path);
-    sql.execute_batch(
-        "INSERT INTO ip_monitor (ip) WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 1001)
-         SELECT '10.1.' || (x / 250) || '.' || (x % 250) FROM n",
-    )
+    sql.execute_batch(&format!(
+        "BEGIN; {MANY} INSERT INTO tokens (hash, name, role) VALUES ('abcdefgh12', 'mine', 'admin'); COMMIT"
+    ))
     .unwrap();
+    let rows = by_sql(&home.store, 2).await;
+    let token = json!({ "id": "abcdefgh", "role": "admin", "node": null, "expires_at": null });
+    assert_eq!(
+        rows.iter().map(told).collect::<Vec<_>>(),
+        [
+            ("tables", "ip_monitor", Value::Null, json!({ "changes": 1001 }), Some(1001)),
+            ("token", "mine", Value::Null, token, None)
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_changes_of_one_row_are_one_entry() {
+    let home = test_store();
+    let sql = foreign_connection(&home.path);
+    let sets: String =
+        (0..1_001).map(|n| format!("REPLACE INTO flags (name, value) VALUES ('f', '{n}');")).collect();
+    sql.execute_batch(&format!("BEGIN; {sets} COMMIT")).unwrap();
     let rows = by_sql(&home.store, 1).await;
     assert_eq!(
         rows.iter().map(told).collect::<Vec<_>>(),
-        [("tables", "*", Value::Null, json!({ "changes": 1001 }), Some(1001))]
+        [("flag", "f", Value::Null, json!(1_000), Some(1_001))]
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn that_the_database_went_far_back_is_told() {
+    let home = test_store();
+    let mut sql = foreign_connection(&home.path);
+    let earlier = home.directory.path().join("earlier.db");
+    sql.execute("VACUUM INTO ?1", [earlier.to_str().unwrap()]).unwrap();
+    sql.execute_batch(MANY).unwrap();
+    by_sql(&home.store, 1).await;
+    let from = rusqlite::Connection::open(&earlier).unwrap();
+    let restore = rusqlite::backup::Backup::new(&from, &mut sql).unwrap();
+    restore.run_to_completion(1_000, std::time::Duration::ZERO, None).unwrap();
+    let rows = by_sql(&home.store, 1).await;
+    assert_eq!(rows.iter().map(|row| row.kind.as_str()).collect::<Vec<_>>(), ["database"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_key_is_bounded() {
+    let home = test_store();
+    let sql = foreign_connection(&home.path);
+    sql.execute_batch("INSERT INTO ip_monitor (ip) VALUES (printf('%.*c', 100000, 'k'))").unwrap();
+    let name = by_sql(&home.store, 1).await.remove(0).name;
+    assert!(name.len() < 300 && name.starts_with("kkk") && name.contains("100000 bytes"), "{name}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trigger_that_was_dropped_while_no_service_ran_is_told_at_the_start() {
+    let home = test_store();
+    let (path, directory) = (home.path, home.directory);
+    drop(home.store);
+    let sql = foreign_connection(Path::new(&path));
+    sql.execute_batch("DROP TRIGGER ip_monitor_inserted; INSERT INTO ip_monitor (ip) VALUES ('1.1.1.1')")
+        .unwrap();
+    let store = SqliteStore::open(&path, Options::default()).unwrap();
+    let rows = by_sql(&store, 1).await;
+    assert_eq!(rows.iter().map(|row| row.kind.as_str()).collect::<Vec<_>>(), ["database"]);
+    drop((store, directory));
 }
 
 #[tokio::test(flavor = "multi_thread")]
