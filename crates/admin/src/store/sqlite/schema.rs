@@ -63,6 +63,9 @@ pub(super) enum SchemaError {
         /// `PRAGMA user_version`.
         found: i64,
     },
+    /// It has tables, and none of ours.
+    #[error("this is a database of another program: nothing was changed in it")]
+    OtherProgram,
     /// An error of SQLite.
     #[error(transparent)]
     Sql(#[from] rusqlite::Error),
@@ -82,8 +85,12 @@ pub(super) enum Upgrade {
 /// empty database and in one that is as we left it.
 ///
 /// # Errors
-/// When the database has another schema version (it is left as it is), or SQLite refuses.
+/// When the database has another schema version or is another program's (it is left as it is), or
+/// SQLite refuses.
 pub(super) fn ensure(conn: &Connection, upgrade: Upgrade) -> Result<Vec<String>, SchemaError> {
+    if is_of_another_program(conn)? {
+        return Err(SchemaError::OtherProgram);
+    }
     let found = version(conn)?;
     let mut is_new = found == 0;
     if (upgrades::OLDEST..VERSION).contains(&found) && upgrade == Upgrade::Allowed {
@@ -110,6 +117,14 @@ pub(super) fn ensure(conn: &Connection, upgrade: Upgrade) -> Result<Vec<String>,
         }
     }
     Ok(put_back)
+}
+
+/// Whether there are tables, and none of those whose names are our own.
+fn is_of_another_program(conn: &Connection) -> rusqlite::Result<bool> {
+    let ours = "name IN ('change_log', 'ip_monitor', 'former_rows', 'traffic_events')";
+    let sql =
+        format!("SELECT count(*) > 0 AND NOT max({ours}) FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'");
+    conn.query_row(&sql, [], |row| row.get(0))
 }
 
 /// Our objects that another program dropped.
@@ -159,6 +174,17 @@ mod tests {
         );
         assert!(put_back.contains("trigger routes_updated"), "{put_back}");
         assert!(ensure(&conn, Upgrade::Allowed).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_database_of_another_program_is_left_as_it_is() {
+        for version in [0, upgrades::OLDEST, VERSION] {
+            let conn = Connection::open_in_memory().unwrap();
+            conn.execute_batch(&format!("CREATE TABLE tokens (x); PRAGMA user_version = {version}")).unwrap();
+            let before = read_state(&conn).unwrap();
+            assert!(matches!(ensure(&conn, Upgrade::Allowed), Err(SchemaError::OtherProgram)), "{version}");
+            assert_eq!(read_state(&conn).unwrap(), before);
+        }
     }
 
     #[test]
