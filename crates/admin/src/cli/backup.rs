@@ -1,6 +1,7 @@
 //! `tidegate backup` and `tidegate restore`.
 
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -59,16 +60,20 @@ pub async fn backup(args: &BackupArgs) -> anyhow::Result<()> {
     target.sync_all().context("write the backup")?;
     SqliteStore::check_backup(&partial.0).context("what the service sent is no backup")?;
     std::fs::rename(&partial.0, file).with_context(|| format!("cannot write {}", file.display()))?;
-    print_line(format_args!("{}: {bytes} bytes", file.display()));
-    Ok(())
+    print_line(format_args!("{}: {bytes} bytes", file.display()))
 }
 
 /// A file that is not whole yet, and is removed unless it becomes so.
 struct Partial(PathBuf);
 
 impl Partial {
+    /// Creates it anew: one that is there already may be somebody else's, or a link elsewhere.
     fn create(&self) -> std::io::Result<File> {
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&self.0)
+        match std::fs::remove_file(&self.0) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.0)
     }
 }
 

@@ -103,7 +103,7 @@ pub struct SqliteStore {
     room_for_opens: Semaphore,
     searches: Semaphore,
     /// Held while the file of a backup is written, whose name is always the same.
-    backups: tokio::sync::Mutex<()>,
+    backups: Arc<tokio::sync::Mutex<()>>,
     threads: Vec<JoinHandle<()>>,
     /// The last field, so released last.
     _lock: ServiceLock,
@@ -128,7 +128,7 @@ impl SqliteStore {
             room: Semaphore::new(MAX_WAITING_WORK),
             room_for_opens: Semaphore::new(MAX_WAITING_OPENS),
             searches: Semaphore::new(MAX_SEARCHES),
-            backups: tokio::sync::Mutex::default(),
+            backups: Arc::default(),
             threads: Vec::new(),
             _lock: lock,
         };
@@ -467,9 +467,14 @@ impl Store for SqliteStore {
     }
 
     async fn backup(&self) -> Result<std::fs::File, StoreError> {
-        let _one_at_a_time = self.backups.lock().await;
+        // The copy is made to its end though nobody may wait for it any more.
+        let one_at_a_time = Arc::clone(&self.backups).lock_owned().await;
         let path = self.database.path.clone();
-        let copied = tokio::task::spawn_blocking(move || backup::copy(&path)).await;
+        let copied = tokio::task::spawn_blocking(move || {
+            let _one_at_a_time = one_at_a_time;
+            backup::copy(&path)
+        })
+        .await;
         copied.map_err(|e| failed(format_args!("a backup ended early: {e}")))?
     }
 

@@ -1,5 +1,6 @@
 //! Backups of a running service, and what is put back from them.
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 
 use reqwest::Method;
@@ -75,12 +76,15 @@ async fn a_backup_becomes_the_database_where_there_is_none() {
     desk.tidegate("backup", &["backup.db"]).await.done();
     let backup = desk.dir.path().join("backup.db");
     let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(&backup, std::fs::Permissions::from_mode(0o644)).unwrap();
     for (dry, there) in [(Some("--dry-run"), false), (None, true)] {
         let args: Vec<&str> = ["restore", backup.to_str().unwrap()].into_iter().chain(dry).collect();
         let done = tidegate(elsewhere.path(), &args).output().unwrap();
         assert!(done.status.success() && printed(&done).contains("the whole backup"), "{}", printed(&done));
         assert_eq!(db(&elsewhere).exists(), there);
     }
+    let mode = std::fs::metadata(db(&elsewhere)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "of the database, whatever the backup's");
     let tokens = tidegate(elsewhere.path(), &["token", "list"]).output().unwrap();
     assert!(printed(&tokens).contains("admin"), "{}", printed(&tokens));
     let bans = rusqlite::Connection::open(db(&elsewhere)).unwrap();
@@ -111,8 +115,14 @@ async fn what_is_no_backup_changes_nothing() {
     let later = desk.dir.path().join("later.db");
     std::fs::copy(desk.dir.path().join("whole.db"), &later).unwrap();
     rusqlite::Connection::open(&later).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
+    let narrow = desk.dir.path().join("narrow.db");
+    std::fs::copy(desk.dir.path().join("whole.db"), &narrow).unwrap();
+    let narrowed = "DROP TABLE flags; CREATE TABLE flags (name, updated_at)";
+    rusqlite::Connection::open(&narrow).unwrap().execute_batch(narrowed).unwrap();
     for (backup, why) in [
         (file("cut.db", &whole[..whole.len() / 2]), ""),
+        (file("cut-within-a-page.db", &whole[..whole.len() - 1]), "cut-within-a-page.db is no backup"),
+        (narrow.to_str().unwrap().to_owned(), "it has no flags.value"),
         (file("text.db", b"INSERT INTO ip_monitor"), ""),
         (strange.to_str().unwrap().to_owned(), "no database of the admin service"),
         (later.to_str().unwrap().to_owned(), "schema version 99"),
@@ -125,6 +135,14 @@ async fn what_is_no_backup_changes_nothing() {
             "{said}"
         );
     }
+    // Another restore is under way.
+    let lock = service.dir.path().join("tidegate.db.restore");
+    let lock = std::fs::File::create(lock).unwrap();
+    lock.lock().unwrap();
+    let refused = printed(&restore(&service, &[desk.dir.path().join("whole.db").to_str().unwrap()]));
+    assert!(refused.contains("tidegate.db.restore is in use"), "{refused}");
+    drop(lock);
+    std::fs::remove_file(service.dir.path().join("tidegate.db.restore")).unwrap();
     assert_eq!(service.tables().await, before);
     let left: Vec<_> =
         std::fs::read_dir(service.dir.path()).unwrap().map(|file| file.unwrap().file_name()).collect();

@@ -1,8 +1,8 @@
 //! Copies of the whole database, and what people wrote put back from one.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use super::connection::connect_reader;
 use super::error::{failed, sql_error};
 use super::file::beside;
 use super::integers::{from_sql, to_sql};
-use super::schema::{self, read_state};
+use super::schema::{self, Upgrade, read_state};
 use super::{foreign_changes, meta};
 use crate::store::{Author, RestoredTable, StoreError, StoreTable, time_text};
 
@@ -34,12 +34,12 @@ const FROM: &str = "backup";
 pub(super) fn copy(path: &Path) -> Result<File, StoreError> {
     let to = Scratch::new(path, ".backup").map_err(failed)?;
     let source = connect_reader(path, COPY_WAIT).map_err(|e| sql_error(&e))?;
-    let mut target = Connection::open(&to.0).map_err(|e| sql_error(&e))?;
+    let mut target = Connection::open(&to.path).map_err(|e| sql_error(&e))?;
     copy_all(&source, &mut target)?;
     // One file, which needs none beside it.
     target.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(())).map_err(|e| sql_error(&e))?;
     target.close().map_err(|(_, e)| sql_error(&e))?;
-    File::open(&to.0).map_err(failed)
+    File::open(&to.path).map_err(failed)
 }
 
 /// All pages in one step: a copy in several begins anew whenever another connection writes.
@@ -55,28 +55,49 @@ fn copy_all(source: &Connection, target: &mut Connection) -> Result<(), StoreErr
     }
 }
 
-/// A file beside the database that is removed when it is dropped.
-struct Scratch(PathBuf);
+/// A file beside the database that is removed when it is dropped. It is locked meanwhile: of two
+/// programs that want the same one, the second is refused.
+struct Scratch {
+    path: PathBuf,
+    file: File,
+}
 
 impl Scratch {
     /// Creates the file, which only its owner may read; one that an ended process left is replaced.
     fn new(database: &Path, suffix: &str) -> io::Result<Self> {
-        let scratch = Self(beside(database, suffix));
-        scratch.remove();
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&scratch.0)?;
-        Ok(scratch)
+        let path = beside(database, suffix);
+        let mut open = OpenOptions::new();
+        let file = open.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+        let in_use =
+            || io::Error::other(format!("{} is in use: another program makes a copy", path.display()));
+        file.try_lock().map_err(|_| in_use())?;
+        // Its former owner may have removed it before it gave up the lock.
+        if std::fs::metadata(&path).is_ok_and(|at_path| {
+            file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (at_path.dev(), at_path.ino()))
+        }) {
+            file.set_permissions(Permissions::from_mode(0o600))?;
+            file.set_len(0)?;
+            let scratch = Self { path, file };
+            scratch.remove(&SIDE_FILES);
+            return Ok(scratch);
+        }
+        Err(in_use())
     }
 
-    fn remove(&self) {
-        for suffix in ["", "-journal", "-wal", "-shm"] {
-            let _ = std::fs::remove_file(beside(&self.0, suffix));
+    fn remove(&self, suffixes: &[&str]) {
+        for suffix in suffixes {
+            let _ = std::fs::remove_file(beside(&self.path, suffix));
         }
     }
 }
 
+/// Files that SQLite makes beside a database.
+const SIDE_FILES: [&str; 3] = ["-journal", "-wal", "-shm"];
+
 impl Drop for Scratch {
     fn drop(&mut self) {
-        self.remove();
+        self.remove(&SIDE_FILES);
+        self.remove(&[""]);
     }
 }
 
@@ -85,8 +106,13 @@ impl Drop for Scratch {
 /// # Errors
 /// When it is not, with the reason.
 pub(super) fn check(path: &Path) -> Result<(), StoreError> {
+    check_named(path, path)
+}
+
+/// The same; errors call the file `name`.
+fn check_named(path: &Path, name: &Path) -> Result<(), StoreError> {
     let no_backup =
-        |why: String| failed(format_args!("{} is no backup that can be restored: {why}", path.display()));
+        |why: String| failed(format_args!("{} is no backup that can be restored: {why}", name.display()));
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags).map_err(|e| no_backup(e.to_string()))?;
     let version = schema::version(&conn).map_err(|e| no_backup(e.to_string()))?;
@@ -99,18 +125,42 @@ pub(super) fn check(path: &Path) -> Result<(), StoreError> {
             }
         }));
     }
-    let mut has = conn
-        .prepare("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?1")
-        .map_err(|e| no_backup(e.to_string()))?;
-    for table in StoreTable::ALL.map(StoreTable::name) {
-        if !has.exists([table]).map_err(|e| no_backup(e.to_string()))? {
-            return Err(no_backup(format!("it has no table {table}")));
-        }
+    if let Some(missing) = missing_column(&conn)? {
+        return Err(no_backup(format!("it has no {missing}")));
+    }
+    // SQLite takes what is missing of the last page for zeros.
+    let page: u64 = conn
+        .query_row("PRAGMA page_size", [], |row| row.get::<_, i64>(0))
+        .map_err(|e| no_backup(e.to_string()))?
+        .unsigned_abs();
+    let bytes = std::fs::metadata(path).map_err(|e| no_backup(e.to_string()))?.len();
+    if !bytes.is_multiple_of(page) {
+        return Err(no_backup("it is cut off within a page".to_owned()));
     }
     let found: String = conn
         .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
         .map_err(|e| no_backup(e.to_string()))?;
     if found == "ok" { Ok(()) } else { Err(no_backup(found)) }
+}
+
+/// A column of the tables that are put back, as `table.column`, that there is not.
+fn missing_column(conn: &Connection) -> Result<Option<String>, StoreError> {
+    let ours = Connection::open_in_memory().map_err(|e| sql_error(&e))?;
+    schema::ensure(&ours, Upgrade::Refused).map_err(failed)?;
+    for table in StoreTable::ALL.map(StoreTable::name) {
+        let [wanted, found] = [&ours, conn].map(|conn| columns(conn, table).map_err(|e| sql_error(&e)));
+        let (wanted, found) = (wanted?, found?);
+        if let Some(missing) = wanted.into_iter().find(|column| !found.contains(column)) {
+            return Ok(Some(format!("{table}.{missing}")));
+        }
+    }
+    Ok(None)
+}
+
+/// The columns of a table of the database itself.
+fn columns(conn: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
+    let mut columns = conn.prepare("SELECT name FROM pragma_table_info(?1)")?;
+    columns.query_map(params![table], |row| row.get(0))?.collect()
 }
 
 /// A copy of a backup, beside the database `at`: reading it changes no file but the copy.
@@ -122,17 +172,17 @@ impl BackupCopy {
     /// # Errors
     /// When there is no room, or it is no backup.
     pub(super) fn of(path: &Path, at: &Path) -> Result<Self, StoreError> {
-        let scratch = Scratch::new(at, ".restore").map_err(failed)?;
         let named = |e: io::Error| failed(format_args!("{}: {e}", path.display()));
-        std::fs::copy(path, &scratch.0).map_err(named)?;
+        let mut from = File::open(path).map_err(named)?;
+        let mut scratch = Scratch::new(at, ".restore").map_err(failed)?;
+        // The content only: its permissions may let others read it.
+        io::copy(&mut from, &mut scratch.file).map_err(named)?;
         // Somebody may have copied a database while it was open.
-        match std::fs::copy(beside(path, "-wal"), beside(&scratch.0, "-wal")) {
+        match std::fs::copy(beside(path, "-wal"), beside(&scratch.path, "-wal")) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(named(e)),
             _ => {}
         }
-        check(&scratch.0).map_err(|e| {
-            failed(e.to_string().replace(&scratch.0.display().to_string(), &path.display().to_string()))
-        })?;
+        check_named(&scratch.path, path)?;
         Ok(Self(scratch))
     }
 
@@ -150,7 +200,7 @@ impl BackupCopy {
         by: &Author,
         dry_run: bool,
     ) -> Result<Vec<RestoredTable>, StoreError> {
-        let path = self.0.0.display().to_string();
+        let path = self.0.path.display().to_string();
         let run = || -> rusqlite::Result<Vec<RestoredTable>> {
             conn.execute(&format!("ATTACH ?1 AS {FROM}"), [path])?;
             conn.execute_batch("BEGIN IMMEDIATE")?;
@@ -174,9 +224,7 @@ impl BackupCopy {
 
 fn put_back_table(conn: &Connection, table: StoreTable) -> rusqlite::Result<RestoredTable> {
     let (name, key) = (table.name(), table.key_column());
-    let mut columns = conn.prepare("SELECT name FROM pragma_table_info(?1)")?;
-    let columns: Vec<String> =
-        columns.query_map(params![name], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let columns = columns(conn, name)?;
     let all = columns.join(", ");
     let set: Vec<_> = columns.iter().map(|column| format!("{column} = excluded.{column}")).collect();
     let added =
@@ -200,9 +248,9 @@ fn put_back_table(conn: &Connection, table: StoreTable) -> rusqlite::Result<Rest
 /// When it is no backup, or there is a file at `to`.
 pub(super) fn place(backup: &Path, to: &Path) -> Result<(), StoreError> {
     let copy = BackupCopy::of(backup, to)?;
-    let conn = Connection::open(&copy.0.0).map_err(|e| sql_error(&e))?;
+    let conn = Connection::open(&copy.0.path).map_err(|e| sql_error(&e))?;
     conn.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(())).map_err(|e| sql_error(&e))?;
     conn.close().map_err(|(_, e)| sql_error(&e))?;
     // A link, unlike a rename, replaces nothing.
-    std::fs::hard_link(&copy.0.0, to).map_err(|e| failed(format_args!("{}: {e}", to.display())))
+    std::fs::hard_link(&copy.0.path, to).map_err(|e| failed(format_args!("{}: {e}", to.display())))
 }
