@@ -6,6 +6,7 @@
 mod ban;
 mod chart;
 mod gate;
+mod ingest;
 mod intervals;
 mod limits;
 mod load;
@@ -53,6 +54,9 @@ enum Bench {
     /// from all flags off to all on and back, with an admin service made as slow as
     /// the database that the rollout starts from. Under a minute; `--long` for the record.
     Phases(phases::PhasesArgs),
+    /// Events per second into SQLite, with statistics and without, and how long answers about a week
+    /// take. About a minute.
+    Ingest(ingest::IngestArgs),
     /// The gate against its backend asked directly: latency and throughput.
     ProxyVsDirect(pair::PairArgs),
     /// Sends what each line of standard input says, and writes what became of it: the load of all others.
@@ -75,6 +79,9 @@ fn run(bench: &Bench) -> Result<()> {
         return measure::Sender::serve();
     }
     wait::catch_signals()?;
+    if let Bench::Ingest(args) = bench {
+        return ingest::run(args);
+    }
     // What `cargo xtask bench` has built.
     let programs = Programs::find()?;
     match bench {
@@ -84,6 +91,6 @@ fn run(bench: &Bench) -> Result<()> {
         Bench::Limits(args) => limits::run(args, &programs),
         Bench::Phases(args) => phases::run(args, &programs),
         Bench::ProxyVsDirect(args) => pair::run(args, &programs),
-        Bench::Send => Ok(()),
+        Bench::Ingest(_) | Bench::Send => Ok(()),
     }
 }
