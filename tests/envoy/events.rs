@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use tidegate_stack::http::Request;
+use tidegate_stack::http::{Method, Request};
 use tidegate_stack::load::Load;
 use tidegate_stack::{Options, Stack};
 
@@ -48,6 +48,38 @@ fn exactly_one_row_per_request(name: &str, recorder: bool) -> Result<()> {
          (method = 'GET' AND user_agent = 'events-test' AND duration_ms > 0 AND bytes_out > 0)",
     )?;
     assert_eq!(odd, 0, "every row has what is known of its request");
+    the_api_says_the_same(&stack)
+}
+
+/// The events, their statistics by path and by time.
+fn the_api_says_the_same(stack: &Stack) -> Result<()> {
+    let get = |target: &str| stack.api_ok(Method::GET, target, None);
+    let denied =
+        get("/api/admin/events?path=/events/&reason=ip_banned&ip=192.0.2.12/31&status=403&limit=1000")?;
+    assert_eq!(denied["items"].as_array().map(Vec::len), Some(100));
+    let all = get("/api/admin/events?since=10m&path=/events/&method=GET&limit=1000")?;
+    assert_eq!(all["items"].as_array().map(Vec::len), Some(1_000));
+    assert_eq!(all["items"][0]["user_agent"], "events-test");
+
+    let mut sql = stack.sql()?;
+    let counts =
+        "SELECT count(*), sum(verdict = 'deny'), sum(bytes_out) FROM traffic_events WHERE complete = 1";
+    let paths = get("/api/admin/stats/paths")?;
+    let total = &paths["total"];
+    let said = format!("{}|{}|{}", total["requests"], total["denied"], total["bytes_out"]);
+    assert_eq!(sql.run(counts)?, [said], "{paths:#}");
+    let served = paths["items"].as_array().into_iter().flatten().find(|item| !item["route"].is_null());
+    assert!(served.is_some_and(|item| item["duration_ms"]["p95"].as_f64() > Some(0.0)), "{paths:#}");
+    let timeline = get("/api/admin/stats/timeline")?;
+    let points = timeline["items"].as_array().into_iter().flatten();
+    let requests: u64 = points.filter_map(|point| point["requests"].as_u64()).sum();
+    assert_eq!(Some(requests), total["requests"].as_u64(), "{timeline:#}");
+    let top = get("/api/admin/stats/top?by=reason")?;
+    assert_eq!(
+        (&top["items"][0]["value"], &top["items"][0]["requests"]),
+        (&"ip_banned".into(), &100.into()),
+        "{top:#}"
+    );
     Ok(())
 }
 

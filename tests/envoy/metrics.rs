@@ -44,17 +44,29 @@ fn dashboard() -> Result<Vec<(String, String)>> {
             ensure!(panel["datasource"]["uid"] == "${datasource}", "{title}: a data source of its own");
         }
         for target in panel["targets"].as_array().into_iter().flatten() {
-            let mut expression = target["expr"].as_str().context("a target without expression")?.to_owned();
-            for (variable, value) in
-                [("$__rate_interval", "1m"), ("$job", ".*"), ("$instance", ".*"), ("$admin", ".*")]
-            {
-                expression = expression.replace(variable, value);
-            }
-            ensure!(!expression.contains('$'), "{title}: an unknown variable in {expression}");
-            all.push((title.to_owned(), expression));
+            all.push(expression(title, target)?);
         }
     }
     Ok(all)
+}
+
+/// The expressions of the dashboard's annotations.
+fn annotations() -> Result<Vec<(String, String)>> {
+    let dashboard: Value = serde_json::from_str(&file("envoy/grafana/dashboard.json")?)?;
+    let list = dashboard["annotations"]["list"].as_array().context("no annotations")?;
+    list.iter().map(|one| expression(one["name"].as_str().context("no name")?, one)).collect()
+}
+
+/// The title and the expression of a part of the dashboard, variables replaced.
+fn expression(title: &str, part: &Value) -> Result<(String, String)> {
+    let mut expression = part["expr"].as_str().with_context(|| format!("{title}: no expression"))?.to_owned();
+    for (variable, value) in
+        [("$__rate_interval", "1m"), ("$job", ".*"), ("$instance", ".*"), ("$admin", ".*")]
+    {
+        expression = expression.replace(variable, value);
+    }
+    ensure!(!expression.contains('$'), "{title}: an unknown variable in {expression}");
+    Ok((title.to_owned(), expression))
 }
 
 /// The alerts' expressions.
@@ -167,7 +179,7 @@ fn dashboard_and_rules_use_what_is_exported() {
     traffic(&stack).unwrap();
     stack.recorded(PATIENCE).unwrap();
     let scraped = scrape(&stack).unwrap();
-    let all = dashboard().unwrap().into_iter().chain(alerts().unwrap());
+    let all = [dashboard(), annotations(), alerts()].into_iter().flat_map(Result::unwrap);
     let mut looked = 0;
     for (what, expression) in all {
         let used = promql::used(&expression);
