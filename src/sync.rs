@@ -351,9 +351,14 @@ impl<H: Host> TableSync<H> {
     ) -> Option<T> {
         let holder = self.holder.as_mut().filter(|_| self.client.is_identified())?;
         let calls = SyncCalls { host: &self.host, client: &self.client, root };
-        let own = self.slot.index();
-        let mut context =
-            HolderContext { calls, keys: &self.keys, metrics: &self.metrics, own, loader: &mut self.loader };
+        let mut context = HolderContext {
+            calls,
+            keys: &self.keys,
+            metrics: &self.metrics,
+            role: self.lease.role(),
+            own: self.slot.index(),
+            loader: &mut self.loader,
+        };
         Some(act(holder, &mut context))
     }
 

@@ -5,6 +5,7 @@
 //! soon as a newer process of its node has replaced it.
 
 mod enforced;
+mod poller;
 pub(crate) mod refresh_id;
 mod registry;
 #[cfg(test)]
@@ -17,12 +18,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use prometheus_client::metrics::histogram::Histogram;
+use tidegate_policy::digest::BlobHash;
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::formats::Formats;
-use tidegate_policy::wire::sync::{Ack, Gateway};
+use tidegate_policy::wire::sync::{Ack, Gateway, Poller};
 use tokio::sync::watch;
 
 use crate::lock::locked;
+use crate::store::time_text;
+pub use poller::PollerStatus;
 use registry::Registry;
 pub use wait::{Applied, Goal, Waiter};
 
@@ -67,6 +71,8 @@ pub struct GatewayStatus {
     /// Table formats that it does not read in the version that this service writes. It keeps the
     /// tables that it has, so it counts as enforcing no version.
     pub unread: Vec<&'static str>,
+    /// What its last poll said of the VM that polls; `None`: it does not say.
+    pub poller: Option<PollerStatus>,
 }
 
 impl Gateways {
@@ -107,6 +113,11 @@ impl Gateways {
     /// Notes the address that `gateway` polls from.
     pub fn note_address(&self, gateway: &Gateway, address: IpAddr) {
         self.registry().note_address(gateway, address);
+    }
+
+    /// Notes what a poll of `gateway` says of the VM that polls, and the flags that it holds.
+    pub fn note_poller(&self, gateway: &Gateway, poller: Poller, flags: Option<BlobHash>) {
+        self.registry().note_poller(gateway, poller, flags, time_text::now_ms());
     }
 
     /// The addresses that live gateways poll from, with their nodes.

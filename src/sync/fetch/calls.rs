@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::formats::{self, FORMATS_HEADER};
-use tidegate_policy::wire::sync::{ACK_HEADER, Ack, BlobRef, HELD_HEADER, Held};
+use tidegate_policy::wire::sync::{ACK_HEADER, Ack, BlobRef, HELD_HEADER, Held, POLLER_HEADER, Poller};
 
 use crate::admin_client::{AdminClient, InFlight};
 use crate::host::{Host, HostError};
@@ -37,20 +37,31 @@ pub struct SyncCalls<'a, H> {
 
 impl<H: Host> SyncCalls<'_, H> {
     /// Asks for what changed after the version `since`; for all tables when that is
-    /// `None`.
+    /// `None`. `poller`: this VM.
     ///
     /// # Errors
     /// When the host refuses to make the call.
-    pub fn poll(&self, since: Option<Version>, held: &Held, ack: &Ack) -> Result<RootCall, HostError> {
+    pub fn poll(
+        &self,
+        since: Option<Version>,
+        held: &Held,
+        ack: &Ack,
+        poller: Poller,
+    ) -> Result<RootCall, HostError> {
         let wait = WAIT.as_secs();
         let path = match since {
             Some(since) => format!("/api/data-plane/v1/sync?since={since}&wait={wait}s"),
             None => format!("/api/data-plane/v1/sync?wait={wait}s"),
         };
         let (formats, held, ack) = (formats::formats(), held.to_string(), ack.to_string());
-        let headers =
-            [(FORMATS_HEADER, formats.as_str()), (ACK_HEADER, ack.as_str()), (HELD_HEADER, held.as_str())];
-        let headers = if held.is_empty() { headers.get(..2) } else { headers.get(..) };
+        let poller = poller.to_string();
+        let headers = [
+            (FORMATS_HEADER, formats.as_str()),
+            (ACK_HEADER, ack.as_str()),
+            (POLLER_HEADER, poller.as_str()),
+            (HELD_HEADER, held.as_str()),
+        ];
+        let headers = if held.is_empty() { headers.get(..3) } else { headers.get(..) };
         let call = self.client.get(&path, headers.unwrap_or_default(), WAIT.saturating_add(GRACE))?;
         Ok(self.of_root(call))
     }

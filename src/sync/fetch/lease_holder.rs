@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tidegate_policy::version::Version;
-use tidegate_policy::wire::sync::{Ack, BlobRef, Held, MAX_PAGE, SyncAnswer};
+use tidegate_policy::wire::sync::{Ack, BlobRef, Held, MAX_PAGE, Poller, SyncAnswer};
 
 use super::acks::Acks;
 use super::apply_answer::{Applied, ApplyAnswer, ApplyError, ApplyStep};
@@ -15,6 +15,7 @@ use crate::metrics::{Count, Metrics};
 use crate::sync::load::table_loader::TableLoader;
 use crate::sync::publish::{Publish, PublishEnd};
 use crate::sync::shared::keys::Keys;
+use crate::sync::shared::lease::Role;
 use crate::sync::shared::manifest::CHUNK;
 use crate::sync::shared::service_clock::ServiceClock;
 use crate::sync::shared::slots::{self, Slot};
@@ -97,6 +98,8 @@ pub struct HolderContext<'a, H> {
     pub keys: &'a Keys,
     /// Metrics.
     pub metrics: &'a Metrics<H>,
+    /// What this VM is for.
+    pub role: Role,
     /// This VM's slot.
     pub own: Option<u16>,
     /// This VM's tables.
@@ -229,7 +232,9 @@ impl LeaseHolder {
         if since.is_none() {
             context.metrics.count(Count::FullLoads);
         }
-        match context.calls.poll(since, &held, &self.acks.current()) {
+        let clock_ms = context.calls.host.wall_us() / 1_000;
+        let poller = Poller { lease: self.fence, recorder: context.role == Role::Recorder, clock_ms };
+        match context.calls.poll(since, &held, &self.acks.current(), poller) {
             Ok(made) => self.poll = Some(made),
             Err(_) => self.poll_failed(context),
         }

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use tidegate_policy::digest::BlobHash;
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::formats::Formats;
-use tidegate_policy::wire::sync::{Ack, Gateway};
+use tidegate_policy::wire::sync::{Ack, Gateway, Poller};
 use tokio::time::Instant;
 
 use super::enforced::VersionTimes;
+use super::poller::PollerRecord;
 use super::{Applied, FORGOTTEN_AFTER, GatewayStatus, Goal, LOST_AFTER};
 
 /// A process without an open poll for longer than this, whose node has a newer process, has been
@@ -50,6 +52,7 @@ struct Process {
     enforced: u64,
     /// Table formats that it does not read.
     unread: Vec<&'static str>,
+    poller: Option<PollerRecord>,
 }
 
 impl Process {
@@ -65,6 +68,7 @@ impl Process {
             asked: Goal::default(),
             enforced,
             unread: Vec::new(),
+            poller: None,
         }
     }
 
@@ -160,6 +164,21 @@ impl Registry {
     pub(super) fn note_address(&mut self, gateway: &Gateway, address: IpAddr) {
         if let Some(process) = self.find(gateway) {
             process.address = Some(address);
+        }
+    }
+
+    /// Notes what a poll of a known gateway says of the VM that polls.
+    pub(super) fn note_poller(
+        &mut self,
+        gateway: &Gateway,
+        poller: Poller,
+        flags: Option<BlobHash>,
+        now_ms: i64,
+    ) {
+        let Some(process) = self.find(gateway) else { return };
+        match &mut process.poller {
+            Some(record) => record.note(poller, flags, now_ms),
+            None => process.poller = Some(PollerRecord::new(poller, flags, now_ms)),
         }
     }
 
@@ -313,6 +332,7 @@ impl Registry {
             known_for: now.saturating_duration_since(process.known_since),
             silent_for: process.closed_for(now),
             unread: process.unread.clone(),
+            poller: process.poller.as_ref().map(|record| record.status(now)),
         };
         self.nodes.iter().flat_map(|(node, all)| all.iter().map(move |p| status(node, p))).collect()
     }

@@ -35,6 +35,8 @@ pub const GATEWAY_HEADER: &str = "x-tidegate-gateway";
 pub const ACK_HEADER: &str = "x-tidegate-ack";
 /// Header of sync: what the gateway holds, as [`Held`].
 pub const HELD_HEADER: &str = "x-tidegate-held";
+/// Header of sync: the VM that polls, as [`Poller`].
+pub const POLLER_HEADER: &str = "x-tidegate-poller";
 /// Header of every answer on the gateways' listener, refusals included: the service's clock,
 /// milliseconds since the Unix epoch. What Envoy answers in the service's place, and what
 /// something in between does, lacks it.
@@ -119,6 +121,43 @@ impl FromStr for Ack {
             }
         }
         Ok(ack)
+    }
+}
+
+/// The VM that polls for its gateway: `lease=<n>;recorder=<0 or 1>;clock=<milliseconds>`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Poller {
+    /// Its number among the holders of the lease: each has one more than the holder before it.
+    pub lease: u64,
+    /// Whether it is the singleton recorder, and not a VM that decides requests as well.
+    pub recorder: bool,
+    /// Its clock, milliseconds since the Unix epoch.
+    pub clock_ms: u64,
+}
+
+impl fmt::Display for Poller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { lease, recorder, clock_ms } = self;
+        write!(f, "lease={lease};recorder={};clock={clock_ms}", u8::from(*recorder))
+    }
+}
+
+impl FromStr for Poller {
+    type Err = FormatError;
+
+    fn from_str(text: &str) -> Result<Self, FormatError> {
+        let bad = || FormatError::Malformed("a poller is lease=<n>;recorder=<0 or 1>;clock=<milliseconds>");
+        let mut poller = Self::default();
+        for part in text.split(';') {
+            // A name of a later version is ignored: the older side reads the others.
+            match part.split_once('=').ok_or_else(bad)? {
+                ("lease", n) => poller.lease = n.parse().map_err(|_| bad())?,
+                ("recorder", is) => poller.recorder = is == "1",
+                ("clock", ms) => poller.clock_ms = ms.parse().map_err(|_| bad())?,
+                _ => {}
+            }
+        }
+        Ok(poller)
     }
 }
 
@@ -280,6 +319,10 @@ mod tests {
         let ack = Ack { version, refresh: 3, live: 2, stale: 1 };
         assert_eq!(ack.to_string().parse(), Ok(ack));
         assert_eq!("00000000000000ab.7;refresh=3;later=x;live=2;stale=1".parse(), Ok(ack));
+        let poller = Poller { lease: 3, recorder: true, clock_ms: 1_795_456_800_000 };
+        assert_eq!(poller.to_string().parse(), Ok(poller));
+        assert_eq!("lease=3;later=x;recorder=1;clock=1795456800000".parse(), Ok(poller));
+        assert!("lease=x".parse::<Poller>().is_err() && "".parse::<Poller>().is_err());
         let bans = Some(SetDigest { count: 2, sum: 5 });
         let mut held = Held { bans, refresh: Some(4), ..Held::default() };
         held.hashes[Table::Routes] = Some(BlobHash(9));

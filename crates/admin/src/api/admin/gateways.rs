@@ -45,6 +45,19 @@ pub struct GatewayInfo {
     pub silent_for_ms: u64,
     /// Tables whose format it does not read in the version that this service writes.
     cannot_read: Vec<&'static str>,
+    /// What it says of the VM that polls; `null`: nothing.
+    poller: Option<PollerInfo>,
+}
+
+/// The VM that polls for a gateway.
+#[derive(Serialize, Debug, ToSchema)]
+struct PollerInfo {
+    /// Whether it is the singleton recorder.
+    recorder: bool,
+    /// How far its clock is ahead of the service's; negative: behind.
+    clock_ahead_ms: i64,
+    /// How often another VM took the lease within the last minute, 16 at most.
+    lease_changes: usize,
 }
 
 impl From<GatewayStatus> for GatewayInfo {
@@ -62,6 +75,11 @@ impl From<GatewayStatus> for GatewayInfo {
             known_for_ms: millis(status.known_for),
             silent_for_ms: millis(status.silent_for),
             cannot_read: status.unread,
+            poller: status.poller.map(|poller| PollerInfo {
+                recorder: poller.recorder,
+                clock_ahead_ms: poller.clock_ahead_ms,
+                lease_changes: poller.lease_changes,
+            }),
         }
     }
 }

@@ -12,9 +12,12 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::json;
 use tidegate_policy::digest::BlobHash;
+use tidegate_policy::tables::Table;
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::formats::{self, FORMATS_HEADER, Formats};
-use tidegate_policy::wire::sync::{ACK_HEADER, Ack, GATEWAY_HEADER, Gateway, HELD_HEADER, Held};
+use tidegate_policy::wire::sync::{
+    ACK_HEADER, Ack, GATEWAY_HEADER, Gateway, HELD_HEADER, Held, POLLER_HEADER, Poller,
+};
 
 use crate::api::app_state::AppState;
 use crate::api::endpoints::Endpoints;
@@ -63,10 +66,14 @@ pub async fn sync(State(app): State<AppState>, request: Request) -> ApiResult<Re
     let held = header::<Held>(headers, HELD_HEADER, "allow=<hash>,routes=<hash>,...")?.unwrap_or_default();
     let ack = ack_of(headers)?;
     let formats = header::<Formats>(headers, FORMATS_HEADER, "<format>=<version>,...")?.unwrap_or_default();
+    let poller = header::<Poller>(headers, POLLER_HEADER, "lease=<n>;recorder=<0 or 1>;clock=<ms>")?;
     let params = QueryParams::read(request.uri(), &["since", "wait"])?;
     let since = params.parsed::<Version>("since", "a version is <epoch, 16 hex digits>.<seq>")?;
     let wait = params.duration("wait", time::MAX_DURATION)?.unwrap_or_default().min(MAX_WAIT);
     app.gateways.note_formats(&gateway, &formats);
+    if let Some(poller) = poller {
+        app.gateways.note_poller(&gateway, poller, held.hashes[Table::Flags]);
+    }
     if let Some(connection) = request.extensions().get::<Arc<OpenConnection>>() {
         app.gateways.note_address(&gateway, connection.peer());
     }
