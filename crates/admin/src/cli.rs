@@ -8,6 +8,7 @@ mod audit;
 mod backup;
 mod context;
 mod contexts;
+mod doctor;
 mod events;
 mod explain;
 mod flags;
@@ -60,6 +61,9 @@ enum Command {
     Health(health::HealthArgs),
     /// Print whether anything is wrong with a service and its gateways; exit with 1 if so.
     Status(api_args::ApiArgs),
+    /// Say in sentences what is wrong with a service and its gateways, or will be, and which command
+    /// mends it. Exits with 1 if anything is; notes are nothing wrong.
+    Doctor(api_args::ApiArgs),
     /// Print how complete the record of requests is.
     Recording(api_args::ApiArgs),
     /// Print, set and watch the flags of the rollout.
@@ -144,6 +148,7 @@ impl Cli {
     fn run(self, settings: Option<&Settings>) -> ExitCode {
         let done = match self.command {
             Command::Status(api) => block_on(status::status(&api)),
+            Command::Doctor(api) => block_on(doctor::run(&api)),
             Command::Recording(api) => block_on(status::recording(&api)),
             Command::Flags(command) => block_on(flags::run(&command)),
             Command::Ban(args) => block_on(addresses::ban(&args)),

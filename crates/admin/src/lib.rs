@@ -4,6 +4,7 @@ pub mod api;
 pub mod auth;
 pub mod cli;
 pub mod feed;
+pub mod finding;
 pub mod gateways;
 pub mod geo;
 mod lock;

@@ -30,7 +30,7 @@ pub use change::{
     UnchangedRows,
 };
 pub use event_query::{EventFilter, EventPage, EventPosition, EventRow, EventTail};
-pub use health::{StoreFault, StoreHealth, StoreOperation};
+pub use health::{DiskSpace, StoreFault, StoreHealth, StoreOperation};
 pub use recording::{
     AddressCount, Append, Appended, CheckCounts, RecorderFigures, RecordingCounts, RefusedClaim, SourceGap,
 };

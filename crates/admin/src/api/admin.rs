@@ -4,6 +4,7 @@ mod allow_list;
 mod audit;
 mod backends;
 mod backup;
+mod doctor;
 pub mod events;
 mod explain;
 mod gateways;
@@ -30,6 +31,7 @@ pub fn routes() -> Endpoints {
         .merge(audit::routes())
         .merge(backup::routes())
         .merge(events::routes())
+        .merge(doctor::routes())
         .merge(explain::routes())
         .merge(gateways::routes())
         .merge(geo_countries::routes())

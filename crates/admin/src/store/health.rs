@@ -58,6 +58,8 @@ pub struct StoreHealth {
     pub event_limit: u64,
     /// Whether they have taken more for a minute.
     pub events_over_limit: bool,
+    /// Room on the disk of the database; `None`: not known.
+    pub disk: Option<DiskSpace>,
     /// Size of the database without its write-ahead log, bytes.
     pub db_bytes: u64,
     /// Size of the write-ahead log, bytes.
@@ -67,4 +69,13 @@ pub struct StoreHealth {
     pub lock_waits: u64,
     /// What was found and repaired: triggers recreated, file replaced, database restored.
     pub notices: Vec<String>,
+}
+
+/// Room on a disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DiskSpace {
+    /// Bytes that this program may still write.
+    pub free: u64,
+    /// Bytes in all.
+    pub size: u64,
 }

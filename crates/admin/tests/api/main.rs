@@ -15,6 +15,7 @@ mod conditions;
 mod connections;
 mod contexts;
 mod docs;
+mod doctor;
 mod events;
 mod explain;
 mod file_limits;

@@ -2,7 +2,7 @@
 //! newest `seq` seen, schema cookie, lock and notices for health.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use super::rollups::RollupState;
 use super::schema::DatabaseState;
 use super::top_counts::SharedTopCounts;
 use crate::lock::locked;
-use crate::store::{StoreHealth, StoreOperation, time_text};
+use crate::store::{DiskSpace, StoreHealth, StoreOperation, time_text};
 
 /// How long health shows a notice.
 const NOTICE_FOR: Duration = Duration::from_secs(3600);
@@ -260,6 +260,7 @@ impl Database {
             event_bytes,
             event_limit: self.options.events_max_bytes,
             events_over_limit: over_since.is_some_and(|at| at.elapsed() >= self.options.over_limit_for),
+            disk: disk_space(&self.path),
             db_bytes: std::fs::metadata(&self.path).map_or(0, |m| m.len()),
             wal_bytes: self.wal_bytes(),
             lock_waits: self.lock_waits.load(Ordering::Relaxed),
@@ -283,4 +284,11 @@ impl Database {
             .unwrap_or_else(PoisonError::into_inner);
         !*stopping
     }
+}
+
+/// Room on the disk that has `path`.
+fn disk_space(path: &Path) -> Option<DiskSpace> {
+    let found = rustix::fs::statvfs(path).ok()?;
+    let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+    Some(DiskSpace { free: bytes(found.f_bavail), size: bytes(found.f_blocks) })
 }

@@ -24,6 +24,7 @@ use crate::api::openapi::about::About;
 use crate::api::query::{QueryParams, shortened};
 use crate::auth::Role;
 use crate::feed::{self, FeedHealth, Quarantined, RowStatus, Snapshot, TableDigest};
+use crate::finding::{Finding, FindingCode, Severity};
 use crate::gateways::LOST_AFTER;
 use crate::problem::ApiResult;
 use crate::store::{StoreHealth, StoreOperation, StoreTable};
@@ -48,9 +49,9 @@ const SHOWN_QUARANTINE: usize = 100;
 #[derive(Serialize, Debug, ToSchema)]
 pub struct Health {
     status: &'static str,
-    reasons: Vec<Reason>,
+    reasons: Vec<Finding>,
     /// Notes: worth knowing, but not a fault.
-    notes: Vec<Reason>,
+    notes: Vec<Finding>,
     version: String,
     uptime_ms: u64,
     tables: TablesHealth,
@@ -60,15 +61,6 @@ pub struct Health {
     gateways: Vec<GatewayInfo>,
     feed: FeedInfo,
     store: StoreInfo,
-}
-
-/// A reason why the service is degraded.
-#[derive(Serialize, Debug, PartialEq, Eq, ToSchema)]
-pub struct Reason {
-    /// Stable code.
-    pub code: &'static str,
-    /// A sentence for people.
-    pub detail: String,
 }
 
 #[derive(Serialize, Debug, ToSchema)]
@@ -163,20 +155,10 @@ pub async fn detailed(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<H
     let store = app.store.health();
     let gateways: Vec<GatewayInfo> = app.gateways.list().into_iter().map(GatewayInfo::from).collect();
     let feed = app.feed.health();
-    let mut reasons = own_reasons(&feed, &store, &app);
-    reasons.extend(table_reasons(&snapshot));
-    reasons.extend(gateways.iter().filter_map(gateway_reason));
-    let mut notes = Vec::new();
-    rollout::geo(&snapshot, app.country_headers.seen(), &mut reasons, &mut notes);
-    let unknown_backends = references::backends(&snapshot, &app.clusters, &mut reasons);
-    references::listeners(&snapshot, &mut reasons);
-    references::routes(&snapshot, &mut reasons);
-    // If this cannot be read, the reasons above say so.
-    if rollout::is_any_in_shadow(&snapshot.flags)
-        && let Ok(checks) = app.store.checks().await
-    {
-        rollout::shadow(&snapshot.flags, &checks, &mut reasons, &mut notes);
-    }
+    let found = findings(&app, &snapshot, &feed, &store, &gateways).await;
+    let (notes, reasons): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|finding| finding.severity == Severity::Note);
+    let unknown_backends = references::unknown_backends(&snapshot, &app.clusters);
     Ok(Json(Health {
         status: if reasons.is_empty() { "ok" } else { "degraded" },
         reasons,
@@ -196,20 +178,44 @@ pub async fn detailed(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<H
     }))
 }
 
+/// What health finds.
+pub async fn findings(
+    app: &AppState,
+    snapshot: &Snapshot,
+    feed: &FeedHealth,
+    store: &StoreHealth,
+    gateways: &[GatewayInfo],
+) -> Vec<Finding> {
+    let mut found = own_reasons(feed, store, app);
+    found.extend(table_reasons(snapshot));
+    found.extend(gateways.iter().filter_map(gateway_reason));
+    found.extend(rollout::geo(snapshot, app.country_headers.seen()));
+    found.extend(references::backends(snapshot, &app.clusters));
+    found.extend(references::listeners(snapshot));
+    found.extend(references::routes(snapshot));
+    // If this cannot be read, the findings above say so.
+    if rollout::is_any_in_shadow(&snapshot.flags)
+        && let Ok(checks) = app.store.checks().await
+    {
+        found.extend(rollout::shadow(&snapshot.flags, &checks));
+    }
+    found
+}
+
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What keeps the service from its work, by itself: apart from what rows, gateways and their
 /// operators do.
-pub fn own_reasons(feed: &FeedHealth, store: &StoreHealth, app: &AppState) -> Vec<Reason> {
+pub fn own_reasons(feed: &FeedHealth, store: &StoreHealth, app: &AppState) -> Vec<Finding> {
     let mut reasons = certificates::reasons(app);
     if let Some(trouble) = &feed.trouble {
         let detail = format!("gateways hear of no change at the moment: {trouble}");
-        reasons.push(Reason { code: "feed_stopped", detail });
+        reasons.push(FindingCode::FeedStopped.says(detail));
     }
     reasons.extend(store_reasons(store));
-    let mut say = |code, detail| reasons.push(Reason { code, detail });
+    let mut say = |code: FindingCode, detail: String| reasons.push(code.says(detail));
     for (listener, of) in app.connections.named() {
         if of.was_full() {
             let (open, limit) = (of.open(), of.limit());
@@ -217,31 +223,40 @@ pub fn own_reasons(feed: &FeedHealth, store: &StoreHealth, app: &AppState) -> Ve
                 "the listener for {listener} had no room within the last minute: {open} of {limit} connections, and \
                  idle ones were closed for new ones"
             );
-            say("connections_full", detail);
+            say(FindingCode::ConnectionsFull, detail);
         }
         if let Some(why) = of.failure() {
             let detail = format!(
                 "the listener for {listener} could not accept connections within the last minute: {why}"
             );
-            say("accept_failed", detail);
+            say(FindingCode::AcceptFailed, detail);
         }
     }
     reasons
 }
 
-fn store_reasons(store: &StoreHealth) -> Vec<Reason> {
+fn store_reasons(store: &StoreHealth) -> Vec<Finding> {
     let mut reasons = Vec::new();
-    let mut say = |code, detail| reasons.push(Reason { code, detail });
+    let mut say = |code: FindingCode, detail: String| reasons.push(code.says(detail));
     if let Some(span) = store.locked_for {
         let seconds = span.as_secs();
-        say("store_locked", format!("another program has held the database's write lock for {seconds} s"));
+        say(
+            FindingCode::StoreLocked,
+            format!("another program has held the database's write lock for {seconds} s"),
+        );
     }
     if let Some(why) = &store.unusable {
-        say("store_unusable", format!("nothing can be written, and nobody sees what others write: {why}"));
+        say(
+            FindingCode::StoreUnusable,
+            format!("nothing can be written, and nobody sees what others write: {why}"),
+        );
     }
     if store.wal_bytes > LARGE_WAL {
         let size = store.wal_bytes >> 20;
-        say("wal_large", format!("the write-ahead log has {size} MiB: some reader has not ended for long"));
+        say(
+            FindingCode::WalLarge,
+            format!("the write-ahead log has {size} MiB: some reader has not ended for long"),
+        );
     }
     for operation in StoreOperation::ALL {
         let of_it = store.faults.iter().filter(|fault| fault.operation == operation);
@@ -250,10 +265,10 @@ fn store_reasons(store: &StoreHealth) -> Vec<Reason> {
             .collect();
         if !details.is_empty() {
             let (code, what) = match operation {
-                StoreOperation::Write => ("store_write_failed", "writing to the database fails"),
-                StoreOperation::Read => ("store_read_failed", "reading the database fails"),
+                StoreOperation::Write => (FindingCode::StoreWriteFailed, "writing to the database fails"),
+                StoreOperation::Read => (FindingCode::StoreReadFailed, "reading the database fails"),
                 StoreOperation::Checkpoint => (
-                    "store_checkpoint_failed",
+                    FindingCode::StoreCheckpointFailed,
                     "the write-ahead log cannot be written back into the database",
                 ),
             };
@@ -266,24 +281,24 @@ fn store_reasons(store: &StoreHealth) -> Vec<Reason> {
             store.event_bytes / 1_000_000,
             store.event_limit / 1_000_000
         );
-        say("events_over_limit", detail);
+        say(FindingCode::EventsOverLimit, detail);
     }
     reasons
 }
 
-fn table_reasons(snapshot: &Snapshot) -> Vec<Reason> {
+fn table_reasons(snapshot: &Snapshot) -> Vec<Finding> {
     let mut reasons = Vec::new();
-    let mut say = |code, detail| reasons.push(Reason { code, detail });
+    let mut say = |code: FindingCode, detail: String| reasons.push(code.says(detail));
     if let rows @ 1.. = snapshot.quarantine().len() {
         say(
-            "rows_quarantined",
+            FindingCode::RowsQuarantined,
             format!("{rows} rows cannot be read; `quarantine` says why, and what holds instead"),
         );
     }
     for (table, status) in ADDRESS_TABLES {
         if let entries @ 1.. = snapshot.left_out_count(status) {
             say(
-                "table_full",
+                FindingCode::TableFull,
                 format!(
                     "{entries} entries of the table of {table} do not fit into it and have no effect; those that came first are in"
                 ),
@@ -294,19 +309,22 @@ fn table_reasons(snapshot: &Snapshot) -> Vec<Reason> {
 }
 
 /// What is wrong with a gateway: the worst of it.
-fn gateway_reason(gateway: &GatewayInfo) -> Option<Reason> {
+fn gateway_reason(gateway: &GatewayInfo) -> Option<Finding> {
     let node = &gateway.node;
     let (code, detail) = if gateway.lost {
-        ("gateway_lost", format!("{node} was not heard of for over 3 s: what it enforces is not known"))
+        (
+            FindingCode::GatewayLost,
+            format!("{node} was not heard of for over 3 s: what it enforces is not known"),
+        )
     } else if u128::from(gateway.silent_for_ms) > LOST_AFTER.as_millis() {
-        ("gateway_not_polling", format!("{node} posts events but has not polled for over 3 s"))
+        (FindingCode::GatewayNotPolling, format!("{node} posts events but has not polled for over 3 s"))
     } else if gateway.stale_vms > 0 {
         let stale = gateway.stale_vms;
-        ("gateway_stale", format!("{stale} VMs of {node} were not heard of for over 2 s"))
+        (FindingCode::GatewayStale, format!("{stale} VMs of {node} were not heard of for over 2 s"))
     } else {
         return None;
     };
-    Some(Reason { code, detail })
+    Some(code.says(detail))
 }
 
 fn tables(snapshot: &Snapshot) -> TablesHealth {

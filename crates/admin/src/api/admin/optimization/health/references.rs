@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Reason;
 use crate::feed::{Snapshot, UnknownBackend};
+use crate::finding::{Finding, FindingCode};
 
 /// References that are shown; all are counted.
 const SHOWN: usize = 100;
@@ -28,27 +28,24 @@ impl From<UnknownBackend> for UnknownReference {
 
 /// References of routes to backends that do not exist. `clusters`: the clusters of Envoy; empty:
 /// not known.
-pub fn backends(
-    snapshot: &Snapshot,
-    clusters: &BTreeSet<String>,
-    reasons: &mut Vec<Reason>,
-) -> Vec<UnknownReference> {
-    let unknown = snapshot.unknown_backends(clusters);
-    if let count @ 1.. = unknown.len() {
-        let detail = format!(
-            "references of routes to backends that nobody knows: {count}; requests that go there get 500, \
-             and `unknown_backends` says which"
-        );
-        reasons.push(Reason { code: "unknown_backend", detail });
-    }
-    unknown.into_iter().take(SHOWN).map(UnknownReference::from).collect()
+pub fn unknown_backends(snapshot: &Snapshot, clusters: &BTreeSet<String>) -> Vec<UnknownReference> {
+    snapshot.unknown_backends(clusters).into_iter().take(SHOWN).map(UnknownReference::from).collect()
+}
+
+/// The finding of these.
+pub fn backends(snapshot: &Snapshot, clusters: &BTreeSet<String>) -> Option<Finding> {
+    let count @ 1.. = snapshot.unknown_backends(clusters).len() else { return None };
+    Some(FindingCode::UnknownBackend.says(format!(
+        "references of routes to backends that nobody knows: {count}; requests that go there get 500, \
+         and `unknown_backends` says which"
+    )))
 }
 
 /// Routes with a listener that is not declared.
-pub fn listeners(snapshot: &Snapshot, reasons: &mut Vec<Reason>) {
+pub fn listeners(snapshot: &Snapshot) -> Option<Finding> {
     let closed: Vec<_> = snapshot.closed_routes().collect();
     if closed.is_empty() {
-        return;
+        return None;
     }
     let named = closed.iter().take(SHOWN_ROUTES);
     let named: Vec<_> = named
@@ -59,14 +56,14 @@ pub fn listeners(snapshot: &Snapshot, reasons: &mut Vec<Reason>) {
         closed.len(),
         named.join("; ")
     );
-    reasons.push(Reason { code: "unknown_listener", detail });
+    Some(FindingCode::UnknownListener.says(detail))
 }
 
 /// Routes that limits name but that do not exist.
-pub fn routes(snapshot: &Snapshot, reasons: &mut Vec<Reason>) {
+pub fn routes(snapshot: &Snapshot) -> Option<Finding> {
     let missing = snapshot.missing_routes();
     if missing.is_empty() {
-        return;
+        return None;
     }
     let named = missing.iter().take(SHOWN_ROUTES);
     let named: Vec<_> = named.map(|one| format!("`{}` names `{}`", one.limit, one.route)).collect();
@@ -75,5 +72,5 @@ pub fn routes(snapshot: &Snapshot, reasons: &mut Vec<Reason>) {
         missing.len(),
         named.join(", ")
     );
-    reasons.push(Reason { code: "limit_route_missing", detail });
+    Some(FindingCode::LimitRouteMissing.says(detail))
 }

@@ -3,9 +3,9 @@
 use tidegate_policy::check::{Check, PerCheck};
 use tidegate_policy::flags::{FlagState, Flags};
 
-use super::Reason;
 use crate::api::admin::optimization::flags::flag_of_check;
 use crate::feed::Snapshot;
+use crate::finding::{Finding, FindingCode};
 use crate::store::CheckCounts;
 
 /// Routes with a missing geo rule that are listed by name; all are counted.
@@ -18,67 +18,52 @@ pub fn is_any_in_shadow(flags: &Flags) -> bool {
 
 /// Mismatches of checks in shadow between gateways' tables and database. Those where the tables
 /// were only behind the database are not a fault.
-pub fn shadow(
-    flags: &Flags,
-    counts: &PerCheck<CheckCounts>,
-    reasons: &mut Vec<Reason>,
-    notes: &mut Vec<Reason>,
-) {
-    for check in Check::ALL {
+pub fn shadow(flags: &Flags, counts: &PerCheck<CheckCounts>) -> Vec<Finding> {
+    let finding = |check: Check| {
         let flag = flag_of_check(check);
         let CheckCounts { compared, mismatched, lagging, .. } = *counts.get(check);
         if flags.get(flag) != FlagState::Shadow || mismatched == 0 {
-            continue;
+            return None;
         }
         let flag = flag.name();
-        match mismatched.saturating_sub(lagging) {
-            0 => notes.push(Reason {
-                code: "shadow_lagging",
-                detail: format!(
-                    "{flag}: {lagging} of {compared} answers were different, as the cache was behind"
-                ),
-            }),
-            truly => reasons.push(Reason {
-                code: "shadow_mismatch",
-                detail: format!(
-                    "{flag}: {truly} of {compared} answers were different with the same tables: \
-                     leave it in shadow, and look at the events' mismatches"
-                ),
-            }),
-        }
-    }
+        Some(match mismatched.saturating_sub(lagging) {
+            0 => FindingCode::ShadowLagging.says(format!(
+                "{flag}: {lagging} of {compared} answers were different, as the cache was behind"
+            )),
+            truly => FindingCode::ShadowMismatch.says(format!(
+                "{flag}: {truly} of {compared} answers were different with the same tables: \
+                 leave it in shadow, and look at the events' mismatches"
+            )),
+        })
+    };
+    Check::ALL.into_iter().filter_map(finding).collect()
 }
 
 /// Geo rules that routes name but that do not exist, and geo rules without a country table.
 /// `by_header`: gateways get countries from a header.
-pub fn geo(snapshot: &Snapshot, by_header: bool, reasons: &mut Vec<Reason>, notes: &mut Vec<Reason>) {
+pub fn geo(snapshot: &Snapshot, by_header: bool) -> Vec<Finding> {
+    let mut found = Vec::new();
     let missing = snapshot.missing_geo_rules();
     if !missing.is_empty() {
         let named = missing.iter().take(SHOWN_MISSING);
         let named: Vec<_> = named.map(|one| format!("`{}` names `{}`", one.route, one.rule)).collect();
-        let detail = format!(
+        found.push(FindingCode::GeoRuleMissing.says(format!(
             "references of routes to geo rules that are not there: {}; requests of these routes get 500: {}",
             missing.len(),
             named.join(", ")
-        );
-        reasons.push(Reason { code: "geo_rule_missing", detail });
+        )));
     }
-    if snapshot.geo_rules.in_force.is_empty() || snapshot.countries.is_some() {
-        return;
+    if !snapshot.geo_rules.in_force.is_empty() && snapshot.countries.is_none() {
+        found.push(match by_header {
+            true => FindingCode::CountriesByHeader
+                .says("there is no country table; gateways take their clients' countries from a header"),
+            false => FindingCode::CountriesMissing.says(
+                "there are geo rules and no country table, so every client's country is unknown: \
+                 `tidegate geo import FILE` brings one",
+            ),
+        });
     }
-    match by_header {
-        true => notes.push(Reason {
-            code: "countries_by_header",
-            detail: "there is no country table; gateways take their clients' countries from a header"
-                .to_owned(),
-        }),
-        false => reasons.push(Reason {
-            code: "countries_missing",
-            detail: "there are geo rules and no country table, so every client's country is unknown: \
-                     `tidegate geo import FILE` brings one"
-                .to_owned(),
-        }),
-    }
+    found
 }
 
 #[cfg(test)]
@@ -87,12 +72,9 @@ mod tests {
 
     use super::*;
 
-    fn codes(flags: Flags, route: CheckCounts) -> (Vec<&'static str>, Vec<&'static str>) {
-        let (mut reasons, mut notes) = (Vec::new(), Vec::new());
+    fn codes(flags: Flags, route: CheckCounts) -> Vec<&'static str> {
         let counts = PerCheck { route, ..PerCheck::default() };
-        shadow(&flags, &counts, &mut reasons, &mut notes);
-        let codes = |reasons: Vec<Reason>| reasons.into_iter().map(|reason| reason.code).collect();
-        (codes(reasons), codes(notes))
+        shadow(&flags, &counts).into_iter().map(|finding| finding.code).collect()
     }
 
     #[test]
@@ -100,9 +82,9 @@ mod tests {
         let shadow = Flags::default().with(Flag::RouteCache, FlagState::Shadow);
         let counts =
             |mismatched, lagging| CheckCounts { compared: 9, mismatched, lagging, ..Default::default() };
-        assert_eq!(codes(shadow, counts(0, 0)), (vec![], vec![]));
-        assert_eq!(codes(shadow, counts(2, 2)), (vec![], vec!["shadow_lagging"]));
-        assert_eq!(codes(shadow, counts(3, 2)), (vec!["shadow_mismatch"], vec![]));
-        assert_eq!(codes(Flags::all_on(), counts(3, 2)), (vec![], vec![]));
+        assert_eq!(codes(shadow, counts(0, 0)), [""; 0]);
+        assert_eq!(codes(shadow, counts(2, 2)), ["shadow_lagging"]);
+        assert_eq!(codes(shadow, counts(3, 2)), ["shadow_mismatch"]);
+        assert_eq!(codes(Flags::all_on(), counts(3, 2)), [""; 0]);
     }
 }

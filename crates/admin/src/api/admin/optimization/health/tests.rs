@@ -37,6 +37,7 @@ fn the_worst_of_a_gateway_is_told() {
             known_for: Duration::from_secs(60),
             silent_for,
             unread: Vec::new(),
+            poller: None,
         };
         gateway_reason(&GatewayInfo::from(status)).map(|reason| reason.code)
     };
