@@ -60,7 +60,8 @@ pub async fn backup(args: &BackupArgs) -> anyhow::Result<()> {
     target.sync_all().context("write the backup")?;
     SqliteStore::check_backup(&partial.0).context("what the service sent is no backup")?;
     std::fs::rename(&partial.0, file).with_context(|| format!("cannot write {}", file.display()))?;
-    print_line(format_args!("{}: {bytes} bytes", file.display()))
+    print_line(format_args!("{}: {bytes} bytes", file.display()));
+    Ok(())
 }
 
 /// A file that is not whole yet, and is removed unless it becomes so.
