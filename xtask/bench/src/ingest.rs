@@ -123,6 +123,7 @@ fn made_post(source: u64, post: u64) -> Append {
         dropped: Vec::new(),
         batches: vec![batch],
         recorder: RecorderFigures::default(),
+        untold: false,
     }
 }
 

@@ -127,7 +127,7 @@ async fn read(answer: &mut reqwest::Response, count: usize) -> (Vec<Value>, Stri
     let (mut text, mut found, mut id) = (String::new(), Vec::new(), String::new());
     while found.len() < count {
         let chunk = answer.chunk().await.unwrap().expect("the stream goes on");
-        text.push_str(&String::from_utf8(chunk.to_vec()).unwrap());
+        text.push_str(str::from_utf8(&chunk).unwrap());
         while let Some((line, rest)) = text.split_once('\n') {
             match line.split_once(": ") {
                 Some(("data", data)) => found.push(serde_json::from_str(data).unwrap()),

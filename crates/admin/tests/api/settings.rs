@@ -39,8 +39,7 @@ async fn sighup_reads_log_level_and_tokens_again() {
     let request = client().get(format!("{}/api/admin/gateways", process.people)).bearer_auth(&process.token);
     request.header("x-request-id", "mine").send().await.unwrap();
     let line = until("the request is logged", async || {
-        let line = logged().lines().find(|line| line.contains("/api/admin/gateways")).map(str::to_owned);
-        line
+        logged().lines().find(|line| line.contains("/api/admin/gateways")).map(str::to_owned)
     });
     let line = line.await;
     assert!(line.contains("id=\"mine\"") && line.contains("actor=\"test\""), "{line}");

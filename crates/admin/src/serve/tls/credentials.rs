@@ -86,7 +86,7 @@ fn client_verifier(pem: &[u8], path: &Path) -> anyhow::Result<Arc<dyn ClientCert
     let (taken, _) = roots.add_parsable_certificates(certificates(pem, path)?);
     ensure!(taken > 0, "{} has no certificate that can be read", path.display());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build();
-    Ok(verifier.with_context(|| format!("{} cannot be used", path.display()))?)
+    verifier.with_context(|| format!("{} cannot be used", path.display()))
 }
 
 /// From when and until when a certificate is valid: what is wrong with it before all times and after all. That is

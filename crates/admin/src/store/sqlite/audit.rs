@@ -96,7 +96,8 @@ fn bounded_name(name: &str) -> String {
     if name.len() <= MAX_NAME {
         return name.to_owned();
     }
-    let (begin, _) = name.split_at(name.floor_char_boundary(KEPT_OF_NAME));
+    let kept = (0..=KEPT_OF_NAME).rev().find(|&at| name.is_char_boundary(at)).unwrap_or(0);
+    let (begin, _) = name.split_at(kept);
     format!("{begin}... ({} bytes, SHA-256 {})", name.len(), hex::encode(Sha256::digest(name)))
 }
 

@@ -70,7 +70,7 @@ fn key_of(number: u64) -> RollupKey {
         route: format!("route-{}", number / 10),
         template: format!("/part-{}/{{id}}", number % 5),
         host: "shop.example".to_owned(),
-        method: if number % 2 == 0 { "GET" } else { "POST" }.to_owned(),
+        method: if number.is_multiple_of(2) { "GET" } else { "POST" }.to_owned(),
         class: if is_denied { 4 } else { 2 },
         verdict: if is_denied { "deny" } else { "allow" }.to_owned(),
         reason: if is_denied { "ip_banned" } else { "" }.to_owned(),

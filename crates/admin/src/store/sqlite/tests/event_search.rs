@@ -11,9 +11,13 @@ fn event(number: u64) -> TrafficEvent {
         number,
         time_ms: 1_795_456_801_000 + number / 2,
         path: Some(format!("/p/{number}").into_bytes()),
-        host: Some(if number % 3 == 0 { b"Shop.example:8443".to_vec() } else { b"shop.examples".to_vec() }),
+        host: Some(if number.is_multiple_of(3) {
+            b"Shop.example:8443".to_vec()
+        } else {
+            b"shop.examples".to_vec()
+        }),
         client: Some([192, 0, 2, (number % 4) as u8].into()),
-        status: Some(if number % 5 == 0 { 404 } else { 200 }),
+        status: Some(if number.is_multiple_of(5) { 404 } else { 200 }),
         ..TrafficEvent::default()
     }
 }
