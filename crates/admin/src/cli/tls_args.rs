@@ -56,3 +56,34 @@ fn pair(option: &str, cert: &Option<PathBuf>, key: &Option<PathBuf>) -> anyhow::
         _ => bail!("{option}-cert and {option}-key go together: only one of them is given"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let files = |given: &[&str]| {
+            let of = |name| given.contains(&name).then(|| PathBuf::from(name));
+            let args = TlsArgs {
+                tls_cert: of("cert"),
+                tls_key: of("key"),
+                gateway_tls_cert: of("gateway cert"),
+                gateway_tls_key: of("gateway key"),
+                gateway_client_ca: of("ca"),
+            };
+            args.files().map(|tls| (tls.people.is_some(), tls.gateways.map(|tls| tls.client_ca.is_some())))
+        };
+        assert_eq!(files(&[]).unwrap(), (false, None));
+        assert_eq!(files(&["cert", "key"]).unwrap(), (true, None));
+        assert_eq!(files(&["gateway cert", "gateway key", "ca"]).unwrap(), (false, Some(true)));
+        for (given, wanted) in [
+            (&["cert"][..], "--tls-cert and --tls-key go together"),
+            (&["gateway key"], "--gateway-tls-cert and --gateway-tls-key go together"),
+            (&["cert", "key", "ca"], "--gateway-client-ca is for TLS"),
+        ] {
+            let error = files(given).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{error}");
+        }
+    }
+}

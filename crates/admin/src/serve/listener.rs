@@ -168,6 +168,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::serve::tls::TlsFiles;
 
     const HEADERS: u8 = 1;
     const RST_STREAM: u8 = 3;
@@ -213,6 +214,29 @@ mod tests {
         }
         assert_eq!(connections.closed(CloseReason::Silent), 3);
         assert_eq!(connections.open(), 1, "one that has asked may wait before it asks again");
+    }
+
+    /// The head counts from the connection on, whatever there is before it.
+    #[tokio::test]
+    async fn who_ends_no_handshake_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = tidegate_backend::Authority::new(&dir.path().join("ca.pem")).unwrap();
+        let files = authority.files("localhost").unwrap();
+        let tls = TlsFiles { certificate: files.certificate, key: files.key, client_ca: None };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (_keep, stop) = watch::channel(false);
+        let connections = Connections::with_head_time(9, Duration::from_millis(500));
+        let tls = Tls::open(tls).unwrap();
+        tokio::spawn(listen(listener, Router::new(), Arc::clone(&connections), Some(Arc::clone(&tls)), stop));
+        // Nothing, the beginning of a record, and what is none.
+        for sent in [&b""[..], b"\x16\x03\x01", b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(sent).await.unwrap();
+            // Ends when the other side has closed.
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+        assert_eq!((connections.closed(CloseReason::Silent), tls.state().failed_handshakes), (2, 1));
     }
 
     /// The questions of a second in which this process was suspended: all but the last were
