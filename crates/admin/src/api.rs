@@ -16,7 +16,7 @@ mod metrics;
 mod named_documents;
 mod openapi;
 pub(crate) mod query;
-mod streamed_body;
+pub mod streamed_body;
 mod wait_applied;
 
 use std::sync::{Arc, LazyLock};

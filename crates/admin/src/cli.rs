@@ -6,6 +6,7 @@ mod api_args;
 mod api_client;
 mod audit;
 mod backup;
+mod bans;
 mod context;
 mod contexts;
 mod doctor;
@@ -73,9 +74,9 @@ enum Command {
     Ban(addresses::BanArgs),
     /// Remove the bans of exactly these addresses or blocks.
     Unban(addresses::RemoveArgs),
-    /// Print the bans.
+    /// Print, import and export the bans.
     #[command(subcommand)]
-    Bans(addresses::ListCommand),
+    Bans(bans::BansCommand),
     /// Put addresses or blocks on the allow list: they skip bans and geo rules.
     Allow(addresses::EntryArgs),
     /// Remove exactly these addresses or blocks from the allow list.
@@ -153,10 +154,12 @@ impl Cli {
             Command::Flags(command) => block_on(flags::run(&command)),
             Command::Ban(args) => block_on(addresses::ban(&args)),
             Command::Unban(args) => block_on(addresses::unban(&args)),
-            Command::Bans(command) => block_on(addresses::list(&command, "banned")),
+            Command::Bans(command) => return bans::run(&command),
             Command::Allow(args) => block_on(addresses::allow(&args)),
             Command::Disallow(args) => block_on(addresses::disallow(&args)),
-            Command::AllowList(command) => block_on(addresses::list(&command, "allowed")),
+            Command::AllowList(addresses::ListCommand::List(api)) => {
+                block_on(addresses::list(&api, "allowed"))
+            }
             Command::Events(args) => block_on(events::run(&args)),
             Command::Stats(command) => block_on(stats::run(&command)),
             Command::Top(args) => block_on(stats::top(&args)),

@@ -100,7 +100,7 @@ problem_codes! {
     FormatUnavailable = "format_unavailable", NOT_ACCEPTABLE, "The answer cannot be given in the version of the format that is read",
         "gateways' listener: the answer has no form in the version of the format that the gateway reads";
     BodyTimeout = "body_timeout", REQUEST_TIMEOUT, "The body did not arrive in time",
-        "the body took over 15 s";
+        "the body took over 15 s, or a list to import 45 s";
     BackendInUse = "backend_in_use", CONFLICT, "Routes need this backend",
         "routes need this backend; `detail` names them";
     ListenerInUse = "listener_in_use", CONFLICT, "Routes need this listener",
@@ -127,6 +127,10 @@ problem_codes! {
         "gateways' listener: more sources, dropped ranges or batches in one post than a gateway can have";
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "The body is in a form that is not understood",
         "a compressed body";
+    NotAList = "not_a_list", UNPROCESSABLE_ENTITY, "The body is no list",
+        "import: HTML, UTF-16, a compressed file that is not called so, broken JSON, or a format that has no scores with `min_score`";
+    ListRefused = "list_refused", UNPROCESSABLE_ENTITY, "Entries of the list were refused",
+        "import: an entry was refused and `strict` given, all were refused, or a list without an entry is to replace another; `errors` has the first 100 with their lines";
     InvalidField = "invalid_field", UNPROCESSABLE_ENTITY, "A field of the body is not right",
         "`errors` names the fields";
     IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, "This key came with another request",
@@ -258,6 +262,12 @@ impl Problem {
     #[must_use]
     pub fn stopping() -> Self {
         Self::new(ProblemCode::Stopping, "the service is stopping")
+    }
+
+    /// The same, with errors of its own.
+    #[must_use]
+    pub fn with_errors(self, errors: Vec<FieldError>) -> Self {
+        Self { errors, ..self }
     }
 
     /// The kind of error.

@@ -119,6 +119,7 @@ impl Service {
             protected: ProtectedNetworks::new(&config.protect),
             documents: Arc::default(),
             running_keys: RunningKeys::default(),
+            imports: Arc::default(),
             metrics: Metrics::default(),
             limits: AddressLimits::default(),
             metrics_page: Arc::default(),

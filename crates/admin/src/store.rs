@@ -6,6 +6,7 @@
 //! state at one moment, which the returned `seq` identifies.
 
 mod audit;
+mod ban_import;
 mod change;
 mod event_query;
 mod health;
@@ -18,6 +19,8 @@ mod tables;
 pub mod time_text;
 mod tokens;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use tidegate_policy::check::PerCheck;
 use tidegate_policy::wire::event::{OpenEvent, VmId};
@@ -25,6 +28,7 @@ use tidegate_policy::wire::sync::Gateway;
 use tokio::sync::watch;
 
 pub use audit::{AuditAnchor, AuditCheck, AuditFilter, AuditRow, MAX_AUDIT_FAULTS};
+pub use ban_import::{BanImport, ImportCounts, ImportedBan};
 pub use change::{
     Author, Change, CommitOptions, Committed, IdempotencyKey, KeptRequest, RestoredTable, SQL, Unchanged,
     UnchangedRows,
@@ -35,7 +39,8 @@ pub use recording::{
     AddressCount, Append, Appended, CheckCounts, RecorderFigures, RecordingCounts, RefusedClaim, SourceGap,
 };
 pub use rows::{
-    ChangedRows, Changes, CountriesRow, DocumentRow, FlagRow, FormerRow, FormerRows, IpRow, StoredRows,
+    ChangedRows, Changes, CountriesRow, DocumentRow, FlagRow, FormerRow, FormerRows, IMPORTED, IpRow,
+    StoredRows,
 };
 pub use statistics::{PathStats, PathsAnswer, RequestStats, StatsFilter, TimelinePoint, TopOf, TopValue};
 pub use tables::{DocumentKind, PerDocumentKind, StoreTable};
@@ -89,6 +94,8 @@ pub trait Store: TableStore {
         by: &Author,
         options: CommitOptions,
     ) -> Result<Committed, StoreError>;
+    /// What an import would come to now.
+    async fn preview_import(&self, import: &Arc<BanImport>) -> Result<ImportCounts, StoreError>;
     /// Stores batches exactly once, ledger and rows in one transaction.
     async fn append(&self, append: Append) -> Result<Appended, StoreError>;
     /// Stores an open event, one whose response waits for this. Changes nothing if it is stored

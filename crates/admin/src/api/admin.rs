@@ -4,6 +4,7 @@ mod allow_list;
 mod audit;
 mod backends;
 mod backup;
+mod bans;
 mod doctor;
 pub mod events;
 mod explain;
@@ -30,6 +31,7 @@ pub fn routes() -> Endpoints {
         .merge(allow_list::routes())
         .merge(audit::routes())
         .merge(backup::routes())
+        .merge(bans::routes())
         .merge(events::routes())
         .merge(doctor::routes())
         .merge(explain::routes())

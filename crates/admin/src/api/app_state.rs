@@ -51,6 +51,8 @@ pub struct AppState {
     pub documents: Arc<tokio::sync::Mutex<()>>,
     /// `Idempotency-Key`s of requests under way.
     pub running_keys: RunningKeys,
+    /// Held while a list of bans is read and committed.
+    pub imports: Arc<tokio::sync::Mutex<()>>,
     /// The service's own metrics.
     pub metrics: Metrics,
     /// The rates of callers without a token.

@@ -1,5 +1,4 @@
-//! Bodies of answers that are made while they are sent, no further ahead of the client than a
-//! chunk or two.
+//! Bodies that are made while they are sent, no further ahead of who reads them than a chunk or two.
 
 use std::io;
 use std::pin::Pin;
@@ -10,10 +9,10 @@ use bytes::Bytes;
 use hyper::body::Frame;
 use tokio::sync::mpsc;
 
-/// A client that takes no chunk for this long is given up.
+/// A reader that takes no chunk for this long is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The body of an answer.
+/// A body that comes chunk by chunk.
 pub struct StreamedBody(mpsc::Receiver<io::Result<Bytes>>);
 
 /// Where the chunks of a body go; dropping it ends the body.
@@ -28,7 +27,7 @@ impl StreamedBody {
 }
 
 impl Chunks {
-    /// Sends a chunk, or breaks the body off with an error; waits for the client. Returns whether to go on.
+    /// Sends a chunk, or breaks the body off with an error; waits for the reader. Returns whether to go on.
     pub async fn send(&self, chunk: io::Result<Bytes>) -> bool {
         matches!(tokio::time::timeout(PATIENCE, self.0.send(chunk)).await, Ok(Ok(())))
     }
@@ -38,7 +37,7 @@ impl Chunks {
         self.0.blocking_send(chunk).is_ok()
     }
 
-    /// Returns when the client is gone.
+    /// Returns when the reader is gone.
     pub async fn closed(&self) {
         self.0.closed().await;
     }

@@ -123,8 +123,7 @@ pub async fn disallow(args: &RemoveArgs) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When the service does not answer.
-pub async fn list(command: &ListCommand, status: &str) -> anyhow::Result<()> {
-    let ListCommand::List(api) = command;
+pub async fn list(api: &ApiArgs, status: &str) -> anyhow::Result<()> {
     let filter = [("status", status)];
     let answer = json!({ "items": api.client()?.list("/api/admin/ip-monitor", &filter).await? });
     let rows = items(&answer).map(|entry| {

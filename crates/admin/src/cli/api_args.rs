@@ -46,6 +46,11 @@ impl ApiArgs {
 }
 
 impl ChangeArgs {
+    /// How long to wait until every gateway enforces the change.
+    pub fn wait(&self) -> &str {
+        &self.wait
+    }
+
     /// Makes a change at `path`, and waits as long as was asked for.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use reqwest::header::{ETAG, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, Method, Response, StatusCode};
+use reqwest::{Certificate, Client, Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio_rustls::rustls::crypto::ring;
@@ -16,6 +16,7 @@ use tokio_rustls::rustls::crypto::ring;
 pub use super::access::AccessArgs;
 use super::access::Service;
 use super::tls_error;
+use crate::api::streamed_body::StreamedBody;
 
 /// How long connecting may take.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
@@ -181,6 +182,27 @@ impl ApiClient {
         if let Some(body) = body {
             request = request.json(body);
         }
+        self.answer(request).await
+    }
+
+    /// Posts a body that comes chunk by chunk to `target`, and returns the JSON of a 200.
+    ///
+    /// # Errors
+    /// When there is no answer, or any other one.
+    pub async fn upload(
+        &self,
+        target: &str,
+        body: StreamedBody,
+        is_gzip: bool,
+    ) -> Result<Value, RequestError> {
+        let request = self.client.post(format!("{}{target}", self.server)).body(reqwest::Body::wrap(body));
+        let request = request.header("authorization", self.authorization.clone());
+        let request = if is_gzip { request.header("content-encoding", "gzip") } else { request };
+        self.answer(request).await.map(|(answer, _)| answer)
+    }
+
+    /// The JSON of a 200, and its `ETag`.
+    async fn answer(&self, request: RequestBuilder) -> Result<(Value, Option<HeaderValue>), RequestError> {
         let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
         let (status, etag) = (answer.status(), answer.headers().get(ETAG).cloned());
         let bytes = self.body(answer).await?;

@@ -23,7 +23,7 @@ use super::snapshot::Snapshot;
 use super::state::{FeedState, PastEpoch};
 use super::table_bytes::TableBytes;
 use crate::lock::locked;
-use crate::store::{ChangedRows, Changes, StoreError, StoreTable, TableStore};
+use crate::store::{ChangedRows, Changes, IMPORTED, StoreError, StoreTable, TableStore};
 
 /// The store is read at least this often, with or without a hint.
 const BACKSTOP: Duration = Duration::from_secs(1);
@@ -178,7 +178,9 @@ impl Follower {
     /// Reads all tables again; what differs becomes an ordinary change. It begins a new epoch if
     /// earlier numbers no longer count, or if rows changed and `seq` did not.
     async fn reload(&mut self, new_epoch: bool, why: &str) -> Result<(), StoreError> {
-        self.shared.notice(format!("all tables are read again: {why}"));
+        if why != IMPORTED {
+            self.shared.notice(format!("all tables are read again: {why}"));
+        }
         let stored = self.shared.store.read_tables(&StoreTable::ALL).await?;
         let seq = stored.seq;
         let snapshot = Snapshot::clone(&self.state.snapshot);

@@ -35,6 +35,8 @@ pub struct ListedPrefix {
     pub updated: Option<Timestamp>,
     /// The second at which it expires; `None`: never. It may have passed.
     pub expires: Option<UnixSeconds>,
+    /// Whose lists have it, with commas between the names; `None`: it was banned by hand.
+    pub source: Option<Arc<str>>,
     /// Raw keys of the rows.
     pub keys: Vec<String>,
     /// It has no effect: it does not fit into its table.
@@ -154,6 +156,7 @@ impl IpMonitor {
 
     /// Reads a row. One that cannot be read keeps the meaning that it had: a mistake must not let
     /// anybody in. `index` has the rows that could not be read before.
+    #[expect(clippy::result_large_err, reason = "a row that is read is as large")]
     pub fn read(
         &self,
         index: &RowIndex,
@@ -201,6 +204,7 @@ impl IpMonitor {
             if row.is_some() {
                 index.replace_origin(StoreTable::Ip, &key);
             }
+            #[expect(clippy::result_large_err, reason = "a row that is read is as large")]
             let read = row.map(|row| self.read(index, &row, &mut reasons));
             let why = match &read {
                 Some(Err(bad)) => Some(bad.why.clone()),
@@ -352,6 +356,7 @@ fn list(prefix: &Prefix, rows: &[ParsedRow], status: RowStatus) -> Option<Listed
         created: mine().filter_map(|row| row.created).min().and_then(timestamp),
         updated: mine().filter_map(|row| row.updated).max().and_then(timestamp),
         expires,
+        source: mine().find_map(|row| row.source.clone()),
         keys: mine().map(|row| row.key(prefix)).collect(),
         left_out: false,
     })

@@ -50,6 +50,8 @@ pub(super) struct ParsedRow {
     pub created: Option<Millis>,
     pub updated: Option<Millis>,
     pub expires: Option<UnixSeconds>,
+    /// Whose lists have it, with commas between the names.
+    pub source: Option<Arc<str>>,
 }
 
 /// The rows that mean one prefix, by raw key.
@@ -77,6 +79,7 @@ impl ParsedRow {
             created: row.created_at.as_deref().and_then(clock::millis),
             updated: row.updated_at.as_deref().and_then(clock::millis),
             expires: end.as_ref().copied().ok().flatten().and_then(clock::expiry),
+            source: row.source.as_deref().map(|source| reasons.share(source)),
         };
         match end {
             Ok(_) => Ok(parsed),
@@ -96,6 +99,7 @@ impl ParsedRow {
             created_at: self.created.map(clock::text),
             updated_at: self.updated.map(clock::text),
             expires_at: self.expires.map(|second| time_text::from_ms(i64::from(second) * 1_000)),
+            source: self.source.as_deref().map(str::to_owned),
         }
     }
 
@@ -115,7 +119,7 @@ impl ParsedRow {
     }
 }
 
-/// Stores reasons that many rows share once.
+/// Stores reasons and sources that many rows share once.
 #[derive(Default)]
 pub(super) struct ReasonInterner(HashSet<Arc<str>>);
 
@@ -181,6 +185,7 @@ mod tests {
             created_at: None,
             updated_at: None,
             expires_at: expires.map(Into::into),
+            source: None,
         }
     }
 
@@ -228,7 +233,12 @@ mod tests {
         for expires in [None, Some("2026-11-23 18:00:00.000")] {
             for ip in ["9.9.9.9", "9.9.9.9/32"] {
                 let created_at = Some("2026-11-20 18:00:00.123".to_owned());
-                let row = IpRow { created_at, reason: Some("r".into()), ..row(ip, "banned", expires) };
+                let row = IpRow {
+                    created_at,
+                    reason: Some("r".into()),
+                    source: Some("s".into()),
+                    ..row(ip, "banned", expires)
+                };
                 assert_eq!(read(&row).unwrap().to_row(&ip.parse().unwrap()), row);
             }
         }

@@ -16,7 +16,7 @@ use tidegate_policy::geo::{GeoRule, GeoRules, MAX_GEO_RULES, MAX_GEO_RULES_BYTES
 use tidegate_policy::limit::{Limit, Limits, MAX_LIMITS};
 use tidegate_policy::pages::{Page, Pages};
 use tidegate_policy::route::Target;
-use tidegate_policy::table::AddressTable;
+use tidegate_policy::table::{AddressTable, EntryState};
 use tidegate_policy::tables::{PerTable, Table};
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::sync::BlobRef;
@@ -297,6 +297,14 @@ impl Snapshot {
     pub fn has_room_for(&self, status: RowStatus, prefix: &Prefix) -> bool {
         let may_be_added = self.ips.room(status).is_none_or(|room| room.may_be_added(prefix));
         may_be_added || self.ips.listed(prefix, status).is_some_and(|listed| !listed.left_out)
+    }
+
+    /// Whether as many of these bans as there are not yet fit into the table.
+    #[must_use]
+    pub fn has_room_for_bans(&self, bans: impl ExactSizeIterator<Item = Prefix>) -> bool {
+        let Some(room) = self.ips.room(RowStatus::Banned) else { return true };
+        room.has_room_for(bans.len())
+            || room.has_room_for(bans.filter(|ban| self.ips.ban(ban) == EntryState::Absent).count())
     }
 
     /// The rows in quarantine.

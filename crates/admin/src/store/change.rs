@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::ban_import::{BanImport, ImportCounts};
 use super::tables::{DocumentKind, StoreTable};
 use super::tokens::TokenRow;
 
@@ -72,6 +73,8 @@ pub enum Change {
         /// Keys of the prefixes, canonical or raw.
         keys: Vec<String>,
     },
+    /// Write many bans, and remove those that their source no longer has.
+    ImportBans(Arc<BanImport>),
     /// Insert or replace a document; `created_at` of an existing row stays.
     PutDocument {
         /// Its kind.
@@ -173,6 +176,8 @@ pub struct Committed {
     pub rows: u64,
     /// Whether the condition did not hold.
     pub is_stale: bool,
+    /// What an import came to.
+    pub import: ImportCounts,
 }
 
 /// What a restore changed in a table.

@@ -23,6 +23,9 @@ pub struct IpRow {
     pub updated_at: Option<String>,
     /// UTC, as text; `None`: never.
     pub expires_at: Option<String>,
+    /// Whose lists have it, with commas between the names; `None`: it was banned by hand.
+    #[serde(default)]
+    pub source: Option<String>,
 }
 
 /// A row of a table of named documents, unchecked.
@@ -120,6 +123,9 @@ impl ChangedRows {
         }
     }
 }
+
+/// Why all tables must be read again after a large import, which is nothing unusual.
+pub const IMPORTED: &str = "a large import of bans was committed";
 
 /// What happened since a `seq`.
 #[derive(Clone, Debug)]

@@ -9,6 +9,7 @@ mod aliases;
 mod append;
 mod audit;
 mod backup;
+mod ban_import;
 mod believed_clock;
 mod beside;
 mod change_log;
@@ -64,12 +65,14 @@ use tidegate_policy::wire::sync::Gateway;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
 
 use super::{
-    AddressCount, Append, Appended, AuditAnchor, AuditCheck, AuditFilter, AuditRow, Author, Change, Changes,
-    CheckCounts, CommitOptions, Committed, EventFilter, EventPage, EventPosition, EventTail, FormerRows,
-    IpRow, KeptRequest, PathsAnswer, RecordingCounts, RestoredTable, StatsFilter, Store, StoreError,
-    StoreHealth, StoreTable, StoredRows, TableStore, TimelinePoint, TokenRow, TopOf, TopValue, time_text,
+    AddressCount, Append, Appended, AuditAnchor, AuditCheck, AuditFilter, AuditRow, Author, BanImport,
+    Change, Changes, CheckCounts, CommitOptions, Committed, EventFilter, EventPage, EventPosition, EventTail,
+    FormerRows, ImportCounts, IpRow, KeptRequest, PathsAnswer, RecordingCounts, RestoredTable, StatsFilter,
+    Store, StoreError, StoreHealth, StoreTable, StoredRows, TableStore, TimelinePoint, TokenRow, TopOf,
+    TopValue, time_text,
 };
 use append::AppendJob;
+use ban_import::ImportPlan;
 use database::Database;
 use error::{failed, sql_error};
 use file::ServiceLock;
@@ -104,6 +107,8 @@ pub struct SqliteStore {
     searches: Semaphore,
     /// Held while the file of a backup is written, whose name is always the same.
     backups: Arc<tokio::sync::Mutex<()>>,
+    /// Held from the planning of an import to its commit: each finds what the one before has written.
+    imports: tokio::sync::Mutex<()>,
     threads: Vec<JoinHandle<()>>,
     /// The last field, so released last.
     _lock: ServiceLock,
@@ -129,6 +134,7 @@ impl SqliteStore {
             room_for_opens: Semaphore::new(MAX_WAITING_OPENS),
             searches: Semaphore::new(MAX_SEARCHES),
             backups: Arc::default(),
+            imports: tokio::sync::Mutex::default(),
             threads: Vec::new(),
             _lock: lock,
         };
@@ -223,6 +229,12 @@ impl SqliteStore {
     /// When it is not, with the reason.
     pub fn check_backup(path: &Path) -> Result<(), StoreError> {
         backup::check(path)
+    }
+
+    /// What an import is to change, by the state now.
+    async fn plan(&self, import: &Arc<BanImport>) -> Result<ImportPlan, StoreError> {
+        let import = Arc::clone(import);
+        self.readers.read(&self.database, "bans to import", move |conn| ImportPlan::make(conn, &import)).await
     }
 
     fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
@@ -327,10 +339,21 @@ impl Store for SqliteStore {
         by: &Author,
         options: CommitOptions,
     ) -> Result<Committed, StoreError> {
+        let (mut one_at_a_time, mut plan) = (None, None);
+        if let Change::ImportBans(import) = &change {
+            one_at_a_time = Some(self.imports.lock().await);
+            plan = Some(self.plan(import).await?);
+        }
         let by = by.clone();
         let (reply, answer) = oneshot::channel();
-        self.database.queue.put_urgent(UrgentJob { change, by, options, reply })?;
-        answer.await.unwrap_or(Err(StoreError::Closed))
+        self.database.queue.put_urgent(UrgentJob { change, plan, by, options, reply })?;
+        let committed = answer.await.unwrap_or(Err(StoreError::Closed));
+        drop(one_at_a_time);
+        committed
+    }
+
+    async fn preview_import(&self, import: &Arc<BanImport>) -> Result<ImportCounts, StoreError> {
+        Ok(self.plan(import).await?.counts(import))
     }
 
     async fn append(&self, append: Append) -> Result<Appended, StoreError> {

@@ -65,7 +65,7 @@ impl<'r> Desk<'r> {
         self.fed(noun, args, "").await
     }
 
-    async fn fed(&self, noun: &str, args: &[&str], input: &str) -> Said {
+    pub async fn fed(&self, noun: &str, args: &[&str], input: &str) -> Said {
         let said = run(self.command(noun, args), input).await;
         for text in [&said.out, &said.err] {
             assert!(!text.contains(&self.service.admin), "the token was printed: {text}");

@@ -7,6 +7,7 @@ mod auth;
 mod backends;
 mod backup;
 mod bans;
+mod bans_import;
 mod bodies;
 mod check;
 mod command_line;

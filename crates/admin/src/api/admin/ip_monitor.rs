@@ -61,6 +61,8 @@ pub struct AddressStatus {
     /// The entry that decides: the address itself or a block around it.
     pub entry: Option<String>,
     reason: Option<String>,
+    /// Whose lists have the entry, with commas between the names; null: it was entered by hand.
+    source: Option<String>,
     since: Option<String>,
     until: Option<String>,
 }
@@ -96,6 +98,7 @@ impl AddressStatus {
             status: decides.map_or("none", |listed| listed.status.name()),
             entry: decides.map(|listed| listed.prefix.to_string()),
             reason: decides.and_then(|listed| listed.reason.as_deref().map(str::to_owned)),
+            source: decides.and_then(|listed| listed.source.as_deref().map(str::to_owned)),
             since: decides.and_then(since),
             until: decides.and_then(until),
         }
@@ -147,6 +150,7 @@ pub struct Entry {
     ip: String,
     status: &'static str,
     reason: Option<String>,
+    source: Option<String>,
     since: Option<String>,
     updated: Option<String>,
     until: Option<String>,
@@ -171,6 +175,7 @@ impl Entry {
             expired: listed.expires.is_some_and(|expires| expires <= now),
             left_out: listed.left_out,
             reason: listed.reason.as_deref().map(str::to_owned),
+            source: listed.source.as_deref().map(str::to_owned),
             rows: listed.keys,
             requests_seen: None,
         }

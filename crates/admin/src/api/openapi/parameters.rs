@@ -31,6 +31,15 @@ macro_rules! parameters {
 }
 
 parameters! {
+    LIST_FORMAT = "format", r#"{"type": "string", "enum": ["plain", "netset", "drop", "ipsum", "csv", "json", "crowdsec", "jsonl"]}"#, "The list's format; as its content tells unless given";
+    EXPORT_FORMAT = "format", r#"{"type": "string", "enum": ["plain", "csv", "json", "jsonl", "sql"], "default": "plain"}"#, "The format";
+    SOURCE = "source", r#"{"type": "string", "pattern": "^[a-z0-9._-]{1,63}$"}"#, "Whose list it is";
+    MODE = "mode", r#"{"type": "string", "enum": ["add", "replace"], "default": "add"}"#, "replace: bans of the source that the list does not have are removed";
+    TTL = "ttl", SPAN, "For how long, where an entry does not say";
+    BAN_REASON = "reason", r#"{"type": "string", "maxLength": 1000}"#, "Why, where an entry does not say";
+    MIN_SCORE = "min_score", r#"{"type": "number"}"#, "Entries with a lower score are skipped";
+    STRICT = "strict", r#"{"type": "boolean", "default": false}"#, "Change nothing if an entry is refused";
+    FORCE = "force", r#"{"type": "boolean", "default": false}"#, "Take protected networks, allowed addresses and an empty list, too";
     LIMIT = "limit", r#"{"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}"#, "Items of a page, at most";
     DOCUMENTS = "limit", r#"{"type": "integer", "minimum": 1, "maximum": 10000, "default": 1000}"#, "Documents of a page, at most";
     CURSOR = "cursor", TEXT, "The `next` of the page before";

@@ -51,6 +51,7 @@ pub fn row(ip: &str, status: &str, expires_at: Option<&str>) -> IpRow {
         created_at: Some("2026-11-23 18:00:00".to_owned()),
         updated_at: None,
         expires_at: expires_at.map(str::to_owned),
+        source: None,
     }
 }
 

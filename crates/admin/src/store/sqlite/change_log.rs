@@ -8,11 +8,12 @@ use super::integers::to_sql;
 use super::rows::{KeyedRow, all, text};
 use super::schema::{EPOCH, MOVED, RELOAD, read_state};
 use crate::store::{
-    ChangedRows, Changes, DocumentKind, PerDocumentKind, StoreTable, StoredRows, Unchanged, UnchangedRows,
+    ChangedRows, Changes, DocumentKind, IMPORTED, PerDocumentKind, StoreTable, StoredRows, Unchanged,
+    UnchangedRows,
 };
 
 /// Reasons to read all tables again; a mark in the log holds one of these as its key.
-pub(super) const RELOAD_REASONS: [&str; 3] = [REPLACED, RESTORED, TAMPERED];
+pub(super) const RELOAD_REASONS: [&str; 4] = [REPLACED, RESTORED, TAMPERED, IMPORTED];
 /// Another file was moved to the database's path.
 pub(super) const REPLACED: &str = "the database file was replaced";
 /// The newest `seq` is lower than one seen before.
@@ -123,7 +124,7 @@ pub(super) fn are_unchanged(conn: &Connection, rows: &UnchangedRows) -> rusqlite
 }
 
 /// Set if there is a mark after `since`, or the log does not reach back that far.
-fn reason_to_reload(conn: &Connection, since: u64) -> rusqlite::Result<Option<Changes>> {
+pub(super) fn reason_to_reload(conn: &Connection, since: u64) -> rusqlite::Result<Option<Changes>> {
     let since = to_sql(since);
     let oldest: i64 = conn
         .prepare_cached("SELECT coalesce(min(seq), 0) FROM change_log")?

@@ -11,7 +11,7 @@ use super::schema::read_state;
 use crate::store::{IpRow, StoreTable, time_text};
 
 impl KeyedRow for IpRow {
-    const COLUMNS: &[&str] = &["ip", "status", "reason", "created_at", "updated_at", "expires_at"];
+    const COLUMNS: &[&str] = &["ip", "status", "reason", "created_at", "updated_at", "expires_at", "source"];
 
     fn read(row: &Row<'_>, from: usize) -> rusqlite::Result<Option<Self>> {
         let Some(ip) = text(row, from)? else { return Ok(None) };
@@ -22,6 +22,7 @@ impl KeyedRow for IpRow {
             created_at: text(row, from + 3)?,
             updated_at: text(row, from + 4)?,
             expires_at: text(row, from + 5)?,
+            source: text(row, from + 6)?,
         }))
     }
 }
@@ -118,7 +119,7 @@ pub(super) fn put(
             "INSERT INTO ip_monitor (ip, status, reason, created_at, updated_at, expires_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)
              ON CONFLICT (ip) DO UPDATE SET status = excluded.status, reason = excluded.reason,
-               updated_at = excluded.updated_at, expires_at = excluded.expires_at",
+               updated_at = excluded.updated_at, expires_at = excluded.expires_at, source = NULL",
         )?
         .execute(params![ip, list.status(), reason, since.as_deref().unwrap_or(now), now, expires_at])?;
     let is: Option<IpRow> = rows::row(conn, StoreTable::Ip, ip)?;

@@ -10,6 +10,7 @@ use tidegate_policy::wire::sync::Gateway;
 use tokio::sync::oneshot;
 
 use super::append::{AppendJob, MAX_ROWS};
+use super::ban_import::ImportPlan;
 use super::former_rows::FormerChange;
 use crate::lock::locked;
 use crate::store::{Appended, Author, Change, CommitOptions, Committed, StoreError};
@@ -38,6 +39,8 @@ pub(super) struct Queued<T> {
 /// A write that is done before waiting events.
 pub(super) struct UrgentJob {
     pub(super) change: Change,
+    /// Of an import: what it is to change.
+    pub(super) plan: Option<ImportPlan>,
     /// The author.
     pub(super) by: Author,
     pub(super) options: CommitOptions,
@@ -186,6 +189,8 @@ struct Lanes {
     stopping: bool,
     repair: bool,
     urgent: VecDeque<Queued<UrgentJob>>,
+    /// Imports, which wait until no other change does.
+    imports: VecDeque<Queued<UrgentJob>>,
     opens: VecDeque<Queued<OpenJob>>,
     ingest: VecDeque<Queued<IngestJob>>,
     ingest_work: usize,
@@ -218,6 +223,9 @@ impl Lanes {
             let n = self.urgent.len().min(MAX_URGENT);
             return Some(WriterTask::Urgent(self.urgent.drain(..n).collect()));
         }
+        if let Some(import) = self.imports.pop_front() {
+            return Some(WriterTask::Urgent(vec![import]));
+        }
         (0..3).find_map(|after| {
             let whose = (self.turn + after) % 3;
             let work = match whose {
@@ -228,6 +236,14 @@ impl Lanes {
             self.turn = whose + 1;
             Some(work)
         })
+    }
+
+    /// Where a change waits.
+    fn lane_of(&mut self, job: &UrgentJob) -> &mut VecDeque<Queued<UrgentJob>> {
+        match job.change {
+            Change::ImportBans(_) => &mut self.imports,
+            _ => &mut self.urgent,
+        }
     }
 
     fn take_opens(&mut self) -> Option<WriterTask> {
@@ -290,6 +306,7 @@ impl Queue {
         let mends_or_stops = lanes.stopping || lanes.repair;
         mends_or_stops
             || !lanes.urgent.is_empty()
+            || !lanes.imports.is_empty()
             || !lanes.opens.is_empty()
             || !lanes.ingest.is_empty()
             || !lanes.housekeeping.is_empty()
@@ -311,7 +328,7 @@ impl Queue {
     }
 
     pub(super) fn put_urgent(&self, job: UrgentJob) -> Result<(), StoreError> {
-        self.put(|lanes| lanes.urgent.push_back(Queued { since: Instant::now(), job }))
+        self.put(|lanes| lanes.lane_of(&job).push_back(Queued { since: Instant::now(), job }))
     }
 
     pub(super) fn put_open(&self, job: OpenJob) -> Result<(), StoreError> {
@@ -342,7 +359,7 @@ impl Queue {
     pub(super) fn return_urgent(&self, jobs: Vec<Queued<UrgentJob>>) {
         let mut lanes = locked(&self.lanes);
         for job in jobs.into_iter().rev() {
-            lanes.urgent.push_front(job);
+            lanes.lane_of(&job.job).push_front(job);
         }
     }
 
@@ -383,6 +400,7 @@ impl Queue {
         lanes.stopping = true;
         let mut forgotten = (
             std::mem::take(&mut lanes.urgent),
+            std::mem::take(&mut lanes.imports),
             std::mem::take(&mut lanes.opens),
             std::mem::take(&mut lanes.ingest),
             std::mem::take(&mut lanes.housekeeping),
@@ -391,7 +409,8 @@ impl Queue {
         forgotten.0.drain(..).for_each(|w| w.job.fail(StoreError::Closed));
         forgotten.1.drain(..).for_each(|w| w.job.fail(StoreError::Closed));
         forgotten.2.drain(..).for_each(|w| w.job.fail(StoreError::Closed));
-        forgotten.3.clear();
+        forgotten.3.drain(..).for_each(|w| w.job.fail(StoreError::Closed));
+        forgotten.4.clear();
     }
 }
 
@@ -411,9 +430,8 @@ mod tests {
         assert!(queue.is_waited_for() && !queue.is_urgent());
         let change = Change::Unban { keys: Vec::new() };
         let options = CommitOptions::default();
-        queue
-            .put_urgent(UrgentJob { change, by: "test".into(), options, reply: oneshot::channel().0 })
-            .unwrap();
+        let job = UrgentJob { change, plan: None, by: "test".into(), options, reply: oneshot::channel().0 };
+        queue.put_urgent(job).unwrap();
         assert!(queue.is_urgent());
     }
 }

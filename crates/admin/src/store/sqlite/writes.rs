@@ -5,22 +5,29 @@ use rusqlite::Connection;
 
 use super::aliases::AddressAliases;
 use super::audit::Auditor;
+use super::ban_import::{self, ImportPlan};
 use super::ip_monitor::List;
 use super::schema::read_state;
 use super::{change_log, countries, documents, flags, idempotency, ip_monitor, tokens};
-use crate::store::{Author, Change, Committed, UnchangedRows, time_text};
+use crate::store::{Author, Change, Committed, ImportCounts, UnchangedRows, time_text};
 
 /// Applies `change`, by the author `by`, in the write transaction that `conn` is in, if `only_if` holds
-/// there.
+/// there. `plan`: of an import, if it was made already.
 pub(super) fn apply(
     conn: &Connection,
     aliases: &mut AddressAliases,
     change: &Change,
+    plan: Option<&ImportPlan>,
     by: &Author,
     only_if: Option<&UnchangedRows>,
 ) -> rusqlite::Result<Committed> {
     let stale = || -> rusqlite::Result<Committed> {
-        Ok(Committed { seq: read_state(conn)?.newest, rows: 0, is_stale: true })
+        Ok(Committed {
+            seq: read_state(conn)?.newest,
+            rows: 0,
+            is_stale: true,
+            import: ImportCounts::default(),
+        })
     };
     if let Some(only_if) = only_if
         && !change_log::are_unchanged(conn, only_if)?
@@ -30,11 +37,12 @@ pub(super) fn apply(
     let now_ms = time_text::now_ms();
     let now = time_text::from_ms(now_ms);
     let audit = Auditor::new(conn, by, &now);
+    let mut import = ImportCounts::default();
     let rows = match change {
         Change::Ban { ip, reason, expires_at, unless_allowed } => {
             aliases.follow(conn, usize::MAX)?;
             if *unless_allowed && ip_monitor::is_allowed(conn, aliases, ip, now_ms)? {
-                return Ok(Committed { seq: read_state(conn)?.newest, rows: 0, is_stale: false });
+                return Ok(Committed { seq: read_state(conn)?.newest, rows: 0, is_stale: false, import });
             }
             ip_monitor::put(&audit, aliases, List::Bans, ip, reason.as_deref(), expires_at.as_deref())?
         }
@@ -49,6 +57,19 @@ pub(super) fn apply(
         Change::Disallow { keys } => {
             aliases.follow(conn, usize::MAX)?;
             ip_monitor::remove(&audit, aliases, List::Allowed, keys)?
+        }
+        Change::ImportBans(bans) => {
+            let made;
+            let plan = match plan {
+                Some(plan) => plan,
+                None => {
+                    made = ImportPlan::make(conn, bans)?;
+                    &made
+                }
+            };
+            let rows;
+            (import, rows) = ban_import::apply(&audit, bans, plan)?;
+            rows
         }
         Change::SetFlags { flags: states } => flags::set(&audit, states)?,
         Change::PutDocument { only_if: Some(only_if), .. }
@@ -73,5 +94,5 @@ pub(super) fn apply(
     {
         idempotency::keep(conn, key, None, now_ms)?;
     }
-    Ok(Committed { seq: read_state(conn)?.newest, rows: rows as u64, is_stale: false })
+    Ok(Committed { seq: read_state(conn)?.newest, rows: rows as u64, is_stale: false, import })
 }

@@ -22,7 +22,8 @@ CREATE TABLE IF NOT EXISTS ip_monitor (
   reason TEXT,
   created_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
   updated_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
-  expires_at TEXT
+  expires_at TEXT,
+  source TEXT
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS flags (
   name TEXT PRIMARY KEY NOT NULL CHECK (typeof(name) = 'text'),

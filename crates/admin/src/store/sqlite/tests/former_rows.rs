@@ -20,6 +20,7 @@ async fn former_rows_are_kept_as_they_were_until_others_are() {
         created_at: None,
         updated_at: Some("2026-11-23 18:00:00.000".into()),
         expires_at: None,
+        source: Some("drop".into()),
     };
     let [created_at, updated_at] = [ip.updated_at.clone(), None];
     let route = DocumentRow { name: "r".into(), document: "{}".into(), created_at, updated_at };

@@ -94,11 +94,12 @@ pub(super) fn select_tables(path: &Path) -> SelectedTables {
     SelectedTables {
         ips: all(
             &conn,
-            "SELECT ip, status, reason, created_at, updated_at, expires_at FROM ip_monitor",
+            "SELECT ip, status, reason, created_at, updated_at, expires_at, source FROM ip_monitor",
             |c| {
                 let (ip, status) = (text(&c[0]).unwrap(), text(&c[1]).unwrap());
-                let [reason, created_at, updated_at, expires_at] = [2, 3, 4, 5].map(|i| text(&c[i]));
-                (ip.clone(), IpRow { ip, status, reason, created_at, updated_at, expires_at })
+                let [reason, created_at, updated_at, expires_at, source] =
+                    [2, 3, 4, 5, 6].map(|i| text(&c[i]));
+                (ip.clone(), IpRow { ip, status, reason, created_at, updated_at, expires_at, source })
             },
         ),
         flags: all(&conn, "SELECT name, value, updated_at FROM flags", |c| {

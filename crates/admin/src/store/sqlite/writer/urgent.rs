@@ -81,7 +81,8 @@ impl Writer {
         let (conn, aliases) = (&self.conn, &mut self.aliases);
         let mut run = || -> rusqlite::Result<Committed> {
             conn.execute_batch("SAVEPOINT job")?;
-            let done = writes::apply(conn, aliases, &job.change, &job.by, job.options.only_if.as_ref())?;
+            let only_if = job.options.only_if.as_ref();
+            let done = writes::apply(conn, aliases, &job.change, job.plan.as_ref(), &job.by, only_if)?;
             if !job.options.dry_run {
                 conn.execute_batch("RELEASE job")?;
                 return Ok(done);

@@ -1,0 +1,165 @@
+//! `GET bans/export`: all bans that are in force, as a list.
+
+use std::io;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, Uri};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::{SOURCE_FORM, is_source};
+use crate::api::app_state::AppState;
+use crate::api::query::QueryParams;
+use crate::api::streamed_body::{Chunks, StreamedBody};
+use crate::feed::{ListedPrefix, RowStatus, Snapshot};
+use crate::problem::{ApiResult, Problem};
+use crate::time;
+
+/// Bytes of a chunk, about.
+const CHUNK: usize = 64 << 10;
+
+/// The media types of the formats.
+pub const CONTENT_TYPES: [&str; 5] =
+    ["text/plain", "text/csv", "application/json", "application/jsonl", "application/sql"];
+
+/// A format that bans are written in. Each can be imported again, but for SQL, which `sqlite3` runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum ExportFormat {
+    Plain,
+    Csv,
+    Json,
+    JsonLines,
+    Sql,
+}
+
+impl FromStr for ExportFormat {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        Ok(match name {
+            "plain" => Self::Plain,
+            "csv" => Self::Csv,
+            "json" => Self::Json,
+            "jsonl" => Self::JsonLines,
+            "sql" => Self::Sql,
+            _ => return Err(()),
+        })
+    }
+}
+
+impl ExportFormat {
+    fn content_type(self) -> &'static str {
+        let [plain, csv, json, jsonl, sql] = CONTENT_TYPES;
+        match self {
+            Self::Plain => plain,
+            Self::Csv => csv,
+            Self::Json => json,
+            Self::JsonLines => jsonl,
+            Self::Sql => sql,
+        }
+    }
+
+    /// What comes before the first entry, between two, and behind the last.
+    fn around(self) -> [&'static str; 3] {
+        match self {
+            Self::Plain | Self::JsonLines => ["", "\n", "\n"],
+            Self::Csv => ["ip,reason,source,since,until\n", "", ""],
+            Self::Json => ["[\n", ",\n", "\n]\n"],
+            Self::Sql => ["BEGIN;\n", "\n", "\nCOMMIT;\n"],
+        }
+    }
+}
+
+/// Answers the bans as they are at this moment.
+///
+/// # Errors
+/// When a parameter is wrong.
+pub async fn export(State(app): State<AppState>, uri: Uri) -> ApiResult<Response> {
+    let params = QueryParams::read(&uri, &["format", "source"])?;
+    let form = "write plain, csv, json, jsonl or sql";
+    let format = params.parsed("format", form)?.unwrap_or(ExportFormat::Plain);
+    let source = params.get("source").map(str::to_owned);
+    if source.as_deref().is_some_and(|name| !is_source(name)) {
+        return Err(Problem::parameter("source", "invalid", SOURCE_FORM));
+    }
+    let snapshot = app.current().await;
+    let (chunks, body) = StreamedBody::new();
+    tokio::task::spawn_blocking(move || write(&snapshot, format, source.as_deref(), &chunks));
+    Ok(([(CONTENT_TYPE, HeaderValue::from_static(format.content_type()))], Body::new(body)).into_response())
+}
+
+fn write(snapshot: &Arc<Snapshot>, format: ExportFormat, source: Option<&str>, chunks: &Chunks) {
+    let (now, [before, between, behind]) = (time::now_seconds(), format.around());
+    let is_of = |listed: &ListedPrefix| match source {
+        None => true,
+        Some(name) => listed.source.as_deref().is_some_and(|all| all.split(',').any(|held| held == name)),
+    };
+    let bans = snapshot.list(Some(RowStatus::Banned), None);
+    let bans = bans.filter(|listed| listed.expires.is_none_or(|end| now < end)).filter(is_of);
+    let mut chunk = before.as_bytes().to_vec();
+    let mut is_first = true;
+    for listed in bans {
+        if !std::mem::take(&mut is_first) {
+            chunk.extend_from_slice(between.as_bytes());
+        }
+        let written = entry(&listed, format, &mut chunk);
+        if chunk.len() >= CHUNK || written.is_err() {
+            let full = written.map(|()| std::mem::take(&mut chunk).into());
+            let is_broken = full.is_err();
+            if !chunks.blocking_send(full) || is_broken {
+                return;
+            }
+        }
+    }
+    if !is_first || format == ExportFormat::Json {
+        chunk.extend_from_slice(behind.as_bytes());
+    }
+    chunks.blocking_send(Ok(chunk.into()));
+}
+
+fn entry(listed: &ListedPrefix, format: ExportFormat, to: &mut Vec<u8>) -> io::Result<()> {
+    let ip = listed.prefix.to_string();
+    let since = listed.created.or(listed.updated);
+    let until = listed.expires.and_then(|end| jiff::Timestamp::from_second(end.into()).ok());
+    let (reason, source) = (listed.reason.as_deref(), listed.source.as_deref());
+    match format {
+        ExportFormat::Plain => to.extend_from_slice(ip.as_bytes()),
+        ExportFormat::Json | ExportFormat::JsonLines => {
+            let [since, until] = [since, until].map(|moment| moment.map(time::rfc3339));
+            let object =
+                json!({ "ip": ip, "reason": reason, "source": source, "since": since, "until": until });
+            serde_json::to_writer(to, &object)?;
+        }
+        ExportFormat::Csv => {
+            let reason = reason.map(on_one_line).unwrap_or_default();
+            let [since, until] = [since, until].map(|moment| moment.map(time::rfc3339).unwrap_or_default());
+            let mut row = csv::Writer::from_writer(to);
+            row.write_record([ip.as_str(), &reason, source.unwrap_or_default(), &since, &until])?;
+            row.flush()?;
+        }
+        ExportFormat::Sql => {
+            let [since, until] = [since, until].map(|moment| moment.map(time::to_sql));
+            let values = [Some(ip), reason.map(on_one_line), since, until, source.map(str::to_owned)];
+            let [ip, reason, since, until, source] = values.map(literal);
+            let row = format!(
+                "INSERT INTO ip_monitor (ip, status, reason, created_at, expires_at, source) \
+                 VALUES ({ip}, 'banned', {reason}, {since}, {until}, {source}) ON CONFLICT (ip) DO NOTHING;"
+            );
+            to.extend_from_slice(row.as_bytes());
+        }
+    }
+    Ok(())
+}
+
+/// A text in which nothing ends the line.
+fn on_one_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
+fn literal(text: Option<String>) -> String {
+    text.map_or_else(|| "NULL".to_owned(), |text| format!("'{}'", text.replace('\'', "''")))
+}

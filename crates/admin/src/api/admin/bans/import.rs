@@ -1,0 +1,225 @@
+//! `POST bans/import`: the bans of a list, all of them or none.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Extension, Request, State};
+use serde::Serialize;
+use tidegate_author::ban_list::{BanListReader, ListFormat, RefusedEntry};
+use utoipa::ToSchema;
+
+use super::check::{CheckedList, MAX_REFUSALS, Rules, seconds_after};
+use super::{SOURCE_FORM, is_source, list_body};
+use crate::api::app_state::AppState;
+use crate::api::entry_fields::check_reason;
+use crate::api::openapi::parameters::WAIT_APPLIED;
+use crate::api::query::QueryParams;
+use crate::api::wait_applied::PendingWrite;
+use crate::gateways::Applied;
+use crate::problem::{ApiResult, FieldError, Problem, ProblemCode};
+use crate::store::{Author, BanImport, Change, ImportCounts};
+use crate::time;
+
+/// What is asked for.
+struct ImportParams {
+    format: Option<ListFormat>,
+    source: Option<String>,
+    mode: ImportMode,
+    ttl: Option<Duration>,
+    reason: Option<Arc<str>>,
+    min_score: Option<f64>,
+    dry_run: bool,
+    strict: bool,
+    force: bool,
+}
+
+/// What becomes of bans that the list does not have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum ImportMode {
+    /// They stay.
+    Add,
+    /// Those of the same source are removed.
+    Replace,
+}
+
+impl FromStr for ImportMode {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        match name {
+            "add" => Ok(Self::Add),
+            "replace" => Ok(Self::Replace),
+            _ => Err(()),
+        }
+    }
+}
+
+impl ImportParams {
+    fn read(params: &QueryParams) -> ApiResult<Self> {
+        let asked = Self {
+            format: params.parsed("format", ListFormat::FORM)?,
+            source: params.get("source").map(str::to_owned),
+            mode: params.parsed("mode", "write add or replace")?.unwrap_or(ImportMode::Add),
+            ttl: params.duration("ttl", time::MAX_DURATION)?,
+            reason: params.get("reason").filter(|text| !text.is_empty()).map(Into::into),
+            min_score: params.parsed("min_score", "write a number")?,
+            dry_run: params.boolean("dry_run")?,
+            strict: params.boolean("strict")?,
+            force: params.boolean("force")?,
+        };
+        if asked.source.as_deref().is_some_and(|name| !is_source(name)) {
+            return Err(Problem::parameter("source", "invalid", SOURCE_FORM));
+        }
+        if asked.mode == ImportMode::Replace && asked.source.is_none() {
+            let detail = "`mode=replace` replaces what a source has: name it with `source`";
+            return Err(Problem::parameter("source", "required", detail));
+        }
+        if asked.min_score.is_some_and(|score| !score.is_finite()) {
+            return Err(Problem::parameter("min_score", "invalid", "write a number"));
+        }
+        if asked.ttl.is_some_and(|ttl| ttl.is_zero()) {
+            return Err(Problem::parameter("ttl", "in_the_past", "the bans would be over already"));
+        }
+        check_reason(asked.reason.as_deref())
+            .map_err(|error| Problem::parameter("reason", error.code, error.detail))?;
+        Ok(asked)
+    }
+}
+
+/// The answer.
+#[derive(Serialize, Debug, ToSchema)]
+pub struct Imported {
+    /// How the list was read.
+    format: &'static str,
+    mode: ImportMode,
+    source: Option<String>,
+    /// Nothing was changed: these are the counts of what would be.
+    dry_run: bool,
+    #[serde(flatten)]
+    counts: ImportCounts,
+    /// Entries that others of the list repeat.
+    duplicates: u64,
+    /// Entries that are not wanted, by reason.
+    skipped: BTreeMap<&'static str, u64>,
+    /// Entries that were refused, by reason.
+    refused: BTreeMap<&'static str, u64>,
+    /// The first of them.
+    refusals: Vec<RefusalInfo>,
+    /// The version that includes the bans.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    /// How many gateways enforce it, if that was requested.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    applied: Option<Applied>,
+}
+
+/// An entry that was refused.
+#[derive(Serialize, Debug, ToSchema)]
+struct RefusalInfo {
+    line: u64,
+    code: &'static str,
+    text: String,
+    detail: String,
+}
+
+impl From<RefusedEntry> for RefusalInfo {
+    fn from(refused: RefusedEntry) -> Self {
+        let RefusedEntry { line, code, text, why } = refused;
+        Self { line, code: code.name(), text, detail: why }
+    }
+}
+
+/// Bans what a list has: in one transaction, and audited as one change.
+///
+/// # Errors
+/// When a parameter is wrong, the body is no list or too large, `strict` is given and an entry was
+/// refused, or a list that is to replace another has no entry; then nothing was changed.
+pub async fn import(
+    State(app): State<AppState>,
+    Extension(author): Extension<Author>,
+    request: Request<Body>,
+) -> ApiResult<Json<Imported>> {
+    const KNOWN: &[&str] = &[
+        "format",
+        "source",
+        "mode",
+        "ttl",
+        "reason",
+        "min_score",
+        "dry_run",
+        "strict",
+        "force",
+        WAIT_APPLIED.name,
+    ];
+    let params = QueryParams::read(request.uri(), KNOWN)?;
+    let write = PendingWrite::prepare(&app, &params)?;
+    let asked = ImportParams::read(&params)?;
+    // One after the other: each may take a hundred megabytes.
+    let turn = app.imports.lock().await;
+    let mut rules = Rules::now(&app, asked.force).await;
+    rules.end = asked.ttl.and_then(|ttl| seconds_after(time::now(), ttl));
+    rules.reason.clone_from(&asked.reason);
+    let reader = BanListReader::new(asked.format, asked.min_score);
+    let (format, mut list) = list_body::read(request, reader, CheckedList::new(rules)).await?;
+    check(&app, &asked, &list)?;
+    let import = Arc::new(BanImport {
+        source: asked.source.clone(),
+        replaces: asked.mode == ImportMode::Replace,
+        bans: std::mem::take(&mut list.bans),
+    });
+    let (counts, written) = match asked.dry_run {
+        true => (app.store.preview_import(&import).await?, None),
+        false => {
+            let committed = app.store.commit(Change::ImportBans(import), &author).await?;
+            drop(turn);
+            (committed.import, Some(write.written(committed).await))
+        }
+    };
+    tracing::info!(by = %author.name, source = asked.source, dry_run = asked.dry_run, ?counts, "import of bans");
+    Ok(Json(Imported {
+        format: format.name(),
+        mode: asked.mode,
+        source: asked.source,
+        dry_run: asked.dry_run,
+        counts,
+        duplicates: list.duplicates,
+        skipped: list.skipped.iter().map(|(why, count)| (why.name(), *count)).collect(),
+        refused: list.refused.iter().map(|(code, count)| (code.name(), *count)).collect(),
+        refusals: list.refusals.into_iter().map(Into::into).collect(),
+        version: written.as_ref().map(|written| written.version.to_string()),
+        applied: written.and_then(|written| written.applied),
+    }))
+}
+
+/// Whether the list may be imported as it is.
+fn check(app: &AppState, asked: &ImportParams, list: &CheckedList) -> ApiResult<()> {
+    let refused = list.refused_total();
+    if refused > 0 && (asked.strict || list.bans.is_empty()) {
+        let why = if asked.strict { "and `strict` was given" } else { "and there is no other" };
+        let detail = format!("{refused} entries of the list were refused, {why}: nothing was changed");
+        let errors = list.refusals.iter().take(MAX_REFUSALS).map(|one| FieldError {
+            pointer: None,
+            parameter: None,
+            header: None,
+            code: one.code.name(),
+            detail: format!("line {}: {}", one.line, one.why),
+        });
+        return Err(Problem::new(ProblemCode::ListRefused, detail).with_errors(errors.collect()));
+    }
+    if list.bans.is_empty() && asked.mode == ImportMode::Replace && !asked.force {
+        let detail = "the list has no entry, so it would remove all bans of its source: nothing was changed; \
+                      with `force` it does";
+        return Err(Problem::new(ProblemCode::ListRefused, detail));
+    }
+    if !app.feed.snapshot().has_room_for_bans(list.bans.iter().map(|ban| ban.prefix)) {
+        let detail = "the table of bans has no room for all of this list: nothing was changed; remove bans that are \
+                      not needed, or import blocks instead of single addresses";
+        return Err(Problem::new(ProblemCode::TableFull, detail));
+    }
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! `tidegate bans`: print, import and export them.
+
+use std::fs::File;
+use std::io::{Read, stdin, stdout};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+use reqwest::Method;
+use serde_json::Value;
+
+use super::addresses;
+use super::api_args::{ApiArgs, ChangeArgs};
+use super::api_client::{AccessArgs, ApiClient};
+use super::block_on;
+use super::output::{applied, cell, print_error_line};
+use crate::api::streamed_body::{Chunks, StreamedBody};
+
+/// Bytes of the list that are read at a time.
+const CHUNK: usize = 64 << 10;
+/// Some entries were refused, and all others imported.
+const SOME_REFUSED: u8 = 3;
+
+/// Commands for bans.
+#[derive(clap::Subcommand, Debug)]
+pub enum BansCommand {
+    /// Print all bans, expired ones included until they are removed.
+    List(ApiArgs),
+    /// Ban what a list has: all at once, or nothing. docs/BANS.md has the formats. Exits with 0 if all
+    /// entries were taken, 3 if some were refused (they are printed), 1 if nothing was changed.
+    Import(ImportArgs),
+    /// Print the bans that are in force as a list that can be imported.
+    Export(ExportArgs),
+}
+
+/// Options of `tidegate bans import`.
+#[derive(clap::Args, Debug)]
+pub struct ImportArgs {
+    /// The list, also as a gzip file; `-`: standard input.
+    file: PathBuf,
+    /// Its format: plain, netset, drop, ipsum, csv, json, jsonl or crowdsec; without it, as its content
+    /// tells.
+    #[arg(long)]
+    format: Option<String>,
+    /// Whose list it is: a name of a-z, 0-9, `.`, `_` and `-`.
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
+    /// Remove the bans of this source that the list does not have.
+    #[arg(long, requires = "source")]
+    replace: bool,
+    /// For how long, where the list does not say: 90m, 4h, 7d.
+    #[arg(long, value_name = "SPAN")]
+    ttl: Option<String>,
+    /// Why, where the list does not say.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Skip entries with a lower score.
+    #[arg(long, value_name = "NUMBER")]
+    min_score: Option<f64>,
+    /// Only print what would be changed.
+    #[arg(long)]
+    dry_run: bool,
+    /// Change nothing if an entry is refused.
+    #[arg(long)]
+    strict: bool,
+    /// Take protected networks and allowed addresses too, and a list without an entry.
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+/// Options of `tidegate bans export`.
+#[derive(clap::Args, Debug)]
+pub struct ExportArgs {
+    /// plain, csv, json, jsonl or sql.
+    #[arg(long, default_value = "plain")]
+    format: String,
+    /// Only the bans of this source.
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+/// Runs the command.
+pub fn run(command: &BansCommand) -> ExitCode {
+    let done = match command {
+        BansCommand::List(api) => block_on(addresses::list(api, "banned")).map(|()| false),
+        BansCommand::Import(args) => block_on_import(args),
+        BansCommand::Export(args) => block_on(export(args)).map(|()| false),
+    };
+    match done {
+        Ok(false) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::from(SOME_REFUSED),
+        Err(error) => {
+            print_error_line(format_args!("tidegate: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn block_on_import(args: &ImportArgs) -> anyhow::Result<bool> {
+    let mut answer = Value::Null;
+    block_on(async {
+        answer = import(args).await?;
+        Ok(())
+    })?;
+    for refused in answer["refusals"].as_array().into_iter().flatten() {
+        let [line, text, why] = ["line", "text", "detail"].map(|name| cell(&refused[name]));
+        print_error_line(format_args!("line {line}: {text}: {why}"));
+    }
+    let (refused, listed) = (sum(&answer["refused"]), answer["refusals"].as_array().map_or(0, Vec::len));
+    if refused > listed as u64 {
+        print_error_line(format_args!("and {} more", refused - listed as u64));
+    }
+    args.change.api.output.print(&answer, || said(&answer))?;
+    Ok(refused > 0)
+}
+
+async fn import(args: &ImportArgs) -> anyhow::Result<Value> {
+    let client = args.change.api.client()?;
+    let (list, length) = open(&args.file)?;
+    let mut list = std::io::BufReader::with_capacity(CHUNK, list);
+    let is_gzip = std::io::BufRead::fill_buf(&mut list).context("read the list")?.starts_with(b"\x1f\x8b");
+    let bar = progress(length);
+    let shown = bar.clone();
+    let (chunks, body) = StreamedBody::new();
+    tokio::task::spawn_blocking(move || send(list, &shown, &chunks));
+    let answer = client.upload(&args.target(), body, is_gzip).await;
+    bar.finish_and_clear();
+    Ok(answer?)
+}
+
+/// The list, and its length if that is known.
+fn open(path: &Path) -> anyhow::Result<(Box<dyn Read + Send>, Option<u64>)> {
+    if path == Path::new("-") {
+        return Ok((Box::new(stdin()), None));
+    }
+    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let length = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|data| data.len());
+    Ok((Box::new(file), length))
+}
+
+/// A bar on standard error, if that is a terminal.
+fn progress(length: Option<u64>) -> ProgressBar {
+    let Some(length) = length else { return ProgressBar::new_spinner() };
+    let style = ProgressStyle::with_template("{bar:40} {bytes} of {total_bytes}, {eta} left");
+    let bar = ProgressBar::new(length);
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+fn send(mut list: impl Read, bar: &ProgressBar, chunks: &Chunks) {
+    loop {
+        let mut chunk = vec![0; CHUNK];
+        match list.read(&mut chunk) {
+            Ok(0) => return,
+            Ok(read) => {
+                chunk.truncate(read);
+                bar.inc(read as u64);
+                if !chunks.blocking_send(Ok(chunk.into())) {
+                    return;
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                chunks.blocking_send(Err(error));
+                return;
+            }
+        }
+    }
+}
+
+impl ImportArgs {
+    fn target(&self) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("wait_applied", self.change.wait());
+        let texts = [
+            ("format", self.format.clone()),
+            ("source", self.source.clone()),
+            ("ttl", self.ttl.clone()),
+            ("reason", self.reason.clone()),
+            ("min_score", self.min_score.map(|score| score.to_string())),
+            ("mode", self.replace.then(|| "replace".to_owned())),
+        ];
+        query.extend_pairs(texts.into_iter().filter_map(|(name, text)| Some((name, text?))));
+        let flags = [("dry_run", self.dry_run), ("strict", self.strict), ("force", self.force)];
+        query.extend_pairs(flags.into_iter().filter(|(_, set)| *set).map(|(name, _)| (name, "true")));
+        format!("/api/admin/bans/import?{}", query.finish())
+    }
+}
+
+fn sum(counts: &Value) -> u64 {
+    counts.as_object().into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum()
+}
+
+/// What an import did, in words.
+fn said(answer: &Value) -> String {
+    let [added, kept, removed, duplicates] =
+        ["added", "kept", "removed", "duplicates"].map(|name| cell(&answer[name]));
+    let (skipped, refused) = (sum(&answer["skipped"]), sum(&answer["refused"]));
+    let end = match answer["dry_run"] == true {
+        true => "nothing was changed".to_owned(),
+        false => applied(answer),
+    };
+    format!(
+        "{added} added, {kept} kept, {removed} removed; {duplicates} duplicates, {skipped} skipped, \
+         {refused} refused; {end}\n"
+    )
+}
+
+async fn export(args: &ExportArgs) -> anyhow::Result<()> {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("format", &args.format);
+    query.extend_pairs(args.source.iter().map(|source| ("source", source)));
+    let target = format!("/api/admin/bans/export?{}", query.finish());
+    ApiClient::new(&args.access)?.download(Method::GET, &target, &mut stdout().lock()).await?;
+    Ok(())
+}
