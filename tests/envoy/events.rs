@@ -75,11 +75,9 @@ fn the_api_says_the_same(stack: &Stack) -> Result<()> {
     let requests: u64 = points.filter_map(|point| point["requests"].as_u64()).sum();
     assert_eq!(Some(requests), total["requests"].as_u64(), "{timeline:#}");
     let top = get("/api/admin/stats/top?by=reason")?;
-    assert_eq!(
-        (&top["items"][0]["value"], &top["items"][0]["requests"]),
-        (&"ip_banned".into(), &100.into()),
-        "{top:#}"
-    );
+    // Requests that waited for the gate to be ready were denied for another reason.
+    let banned = top["items"].as_array().into_iter().flatten().find(|item| item["value"] == "ip_banned");
+    assert_eq!(banned.and_then(|item| item["requests"].as_u64()), Some(100), "{top:#}");
     Ok(())
 }
 
