@@ -10,8 +10,10 @@ mod bans;
 mod context;
 mod contexts;
 mod doctor;
+mod documents;
 mod events;
 mod explain;
+mod export;
 mod flags;
 mod gateways;
 mod geo;
@@ -21,7 +23,7 @@ mod logging;
 mod manual;
 mod output;
 mod pages;
-mod routes;
+mod progress;
 mod serve;
 mod settings;
 mod stats;
@@ -35,6 +37,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::manifest::Kind;
+use crate::store::DocumentKind;
 use settings::{Parsed, Settings};
 
 /// The author in the audit of what commands write into a database.
@@ -101,8 +105,9 @@ enum Command {
     Warmup(gateways::ProgressArgs),
     /// Fetch a copy of a running service's whole database.
     Backup(backup::BackupArgs),
-    /// Put bans, allow list, documents, flags and countries back from a backup, beside a running service
-    /// too, which follows; where there is no database yet, the whole backup becomes it.
+    /// Put bans, allow list, documents, flags and countries back from a backup: through a running service,
+    /// or in a database, also beside a service, which follows; where there is no database yet, the whole
+    /// backup becomes it.
     Restore(backup::RestoreArgs),
     /// Services that the command line knows by a name: address, token and authority.
     #[command(subcommand)]
@@ -119,9 +124,26 @@ enum Command {
     /// Import the country table, which says which country an address is in.
     #[command(subcommand)]
     Geo(geo::GeoCommand),
-    /// Apply HTTPRoutes from files to a running service, and print those that it has.
+    /// Print what people wrote as files that `apply` takes, as CSV, or as SQL that `sqlite3` executes.
+    Export(export::ExportArgs),
+    /// Apply documents of all kinds from files to a running service: all of them, or none. Exits with 1
+    /// when a dry run found differences, and with 2 on errors.
+    Apply(documents::apply::ApplyAllArgs),
+    /// HTTPRoutes, between files and a running service.
     #[command(subcommand)]
-    Routes(routes::RoutesCommand),
+    Routes(documents::DocumentsCommand),
+    /// Geo rules, which say which countries are allowed.
+    #[command(subcommand)]
+    GeoRules(documents::DocumentsCommand),
+    /// Limits, which say how many requests are allowed.
+    #[command(subcommand)]
+    Limits(documents::DocumentsCommand),
+    /// Backends: upstreams that Envoy's configuration does not have.
+    #[command(subcommand)]
+    Backends(documents::DocumentsCommand),
+    /// Listeners, which routes are held to by their parentRefs.
+    #[command(subcommand)]
+    Listeners(documents::DocumentsCommand),
     /// Set, print and remove the HTML pages that people see whose request was denied.
     #[command(subcommand)]
     Pages(pages::PagesCommand),
@@ -168,8 +190,9 @@ impl Cli {
             Command::Refresh(args) => block_on(gateways::refresh(&args)),
             Command::Warmup(args) => block_on(gateways::warmup(&args)),
             Command::Backup(args) => block_on(backup::backup(&args)),
-            Command::Restore(args) => backup::restore(&args),
+            Command::Restore(args) => block_on(backup::restore(&args)),
             Command::Context(command) => context::run(&command),
+            Command::Export(args) => block_on(export::run(&args)),
             Command::Completions(args) => {
                 manual::completions(&args);
                 Ok(())
@@ -183,10 +206,24 @@ impl Cli {
             }
             Command::Health(args) => health::run(&args),
             Command::Token(command) => token::run(&command),
-            Command::Audit(args) => audit::run(&args),
-            Command::Geo(command) => geo::run(command),
-            Command::Pages(command) => pages::run(&command),
-            Command::Routes(command) => return routes::run(&command),
+            Command::Audit(args) => block_on(audit::run(&args)),
+            Command::Geo(command) => block_on(geo::run(command)),
+            Command::Pages(pages::PagesCommand::Documents(command)) => {
+                return documents::run(&command, Kind::Document(DocumentKind::Page));
+            }
+            Command::Pages(pages::PagesCommand::Html(command)) => pages::run(&command),
+            Command::Apply(args) => return documents::exit(args.run()),
+            Command::Routes(command) => return documents::run(&command, Kind::Document(DocumentKind::Route)),
+            Command::GeoRules(command) => {
+                return documents::run(&command, Kind::Document(DocumentKind::GeoRule));
+            }
+            Command::Limits(command) => return documents::run(&command, Kind::Document(DocumentKind::Limit)),
+            Command::Backends(command) => {
+                return documents::run(&command, Kind::Document(DocumentKind::Backend));
+            }
+            Command::Listeners(command) => {
+                return documents::run(&command, Kind::Document(DocumentKind::Listener));
+            }
         };
         match done {
             Ok(()) => ExitCode::SUCCESS,

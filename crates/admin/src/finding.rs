@@ -121,16 +121,16 @@ finding_codes! {
         "leave the flag in shadow: `tidegate flags set NAME=shadow`";
     UnknownListener = "unknown_listener", Error,
         "a route is held to a listener that is not there: what it would take gets 500",
-        "declare it, PUT /api/admin/listeners/NAME, or change the route: `tidegate routes apply -f FILE`";
+        "declare it, `tidegate listeners apply -f FILE`, or change the route: `tidegate routes apply -f FILE`";
     UnknownBackend = "unknown_backend", Error,
         "a route names a backend that nobody knows: that share of its requests gets 500",
-        "add it, PUT /api/admin/backends/NAME, or say that Envoy has it: `tidegate serve --cluster NAME`";
+        "add it, `tidegate backends apply -f FILE`, or say that Envoy has it: `tidegate serve --cluster NAME`";
     GeoRuleMissing = "geo_rule_missing", Error,
         "a route names a geo rule that is not there: its requests get 500",
-        "add it: PUT /api/admin/geo-rules/NAME";
+        "add it: `tidegate geo-rules apply -f FILE`";
     LimitRouteMissing = "limit_route_missing", Error,
         "a limit names a route that is not there, for which it holds for no request",
-        "add the route, `tidegate routes apply -f FILE`, or take its name out: PUT /api/admin/limits/NAME";
+        "add the route, `tidegate routes apply -f FILE`, or take its name out: `tidegate limits apply -f FILE`";
     CountriesMissing = "countries_missing", Error,
         "there are geo rules and no country table",
         "bring one: `tidegate geo import FILE`";

@@ -8,6 +8,7 @@ pub mod finding;
 pub mod gateways;
 pub mod geo;
 mod lock;
+pub mod manifest;
 pub mod metrics;
 pub mod problem;
 pub mod protected_networks;

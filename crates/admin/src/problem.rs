@@ -131,6 +131,8 @@ problem_codes! {
         "import: HTML, UTF-16, a compressed file that is not called so, broken JSON, or a format that has no scores with `min_score`";
     ListRefused = "list_refused", UNPROCESSABLE_ENTITY, "Entries of the list were refused",
         "import: an entry was refused and `strict` given, all were refused, or a list without an entry is to replace another; `errors` has the first 100 with their lines";
+    InvalidBackup = "invalid_backup", UNPROCESSABLE_ENTITY, "This is no backup that can be restored",
+        "restore: the body is no whole backup of this service's database, or of a later version; nothing was changed";
     InvalidField = "invalid_field", UNPROCESSABLE_ENTITY, "A field of the body is not right",
         "`errors` names the fields";
     IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, "This key came with another request",
@@ -276,6 +278,12 @@ impl Problem {
         self.code
     }
 
+    /// What is wrong, in a sentence.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// The errors, each with its place.
     #[must_use]
     pub fn errors(&self) -> &[FieldError] {
@@ -329,6 +337,7 @@ impl From<StoreError> for Problem {
                 Self::new(ProblemCode::StoreBusy, format!("{error}; nothing was changed, try again"))
             }
             StoreError::Closed => Self::stopping(),
+            StoreError::NoBackup(why) => Self::new(ProblemCode::InvalidBackup, why),
             // The database's message may quote rows: it belongs in the log.
             StoreError::Failed(why) | StoreError::Damaged(why) => {
                 tracing::error!(error = %why, "the database failed");

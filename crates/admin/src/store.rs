@@ -22,16 +22,17 @@ mod tokens;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tidegate_policy::check::PerCheck;
 use tidegate_policy::wire::event::{OpenEvent, VmId};
 use tidegate_policy::wire::sync::Gateway;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 pub use audit::{AuditAnchor, AuditCheck, AuditFilter, AuditRow, MAX_AUDIT_FAULTS};
 pub use ban_import::{BanImport, ImportCounts, ImportedBan};
 pub use change::{
-    Author, Change, CommitOptions, Committed, IdempotencyKey, KeptRequest, RestoredTable, SQL, Unchanged,
-    UnchangedRows,
+    Author, Change, CommitOptions, Committed, IdempotencyKey, KeptRequest, Restored, RestoredTable, SQL,
+    Unchanged, UnchangedRows,
 };
 pub use event_query::{EventFilter, EventPage, EventPosition, EventRow, EventTail};
 pub use health::{DiskSpace, StoreFault, StoreHealth, StoreOperation};
@@ -58,6 +59,9 @@ pub enum StoreError {
     /// A part of the database's file cannot be read, or makes no sense.
     #[error("database: {0}")]
     Damaged(String),
+    /// What was given to be restored is no whole backup of this program's database.
+    #[error("{0}")]
+    NoBackup(String),
     /// The service is stopping.
     #[error("the store is closed")]
     Closed,
@@ -161,6 +165,14 @@ pub trait Store: TableStore {
     async fn backup(&self) -> Result<std::fs::File, StoreError>;
     /// The request that came with this [`IdempotencyKey::key`] within the last 24 hours.
     async fn kept_request(&self, key: &str) -> Result<Option<KeptRequest>, StoreError>;
+    /// Puts what people wrote back from a backup, whose bytes come in pieces that end with `None`. Events,
+    /// tokens and audit stay. `dry_run`: nothing is changed.
+    async fn restore(
+        &self,
+        pieces: mpsc::Receiver<Option<Bytes>>,
+        by: &Author,
+        dry_run: bool,
+    ) -> Result<Restored, StoreError>;
     /// State of the store, for health.
     fn health(&self) -> StoreHealth;
 }

@@ -16,6 +16,7 @@
 
 mod backend;
 pub mod ban_list;
+mod canonical;
 mod compile;
 mod document;
 mod duration;
@@ -35,6 +36,7 @@ mod template;
 mod warnings;
 
 pub use backend::read_backend;
+pub use canonical::{canonical, without_nulls};
 pub use compile::{Backends, CompileError, MAX_AUTOMATA, compile};
 pub use document::{API_VERSION, MAX_ROUTE_AUTOMATA, read};
 pub use flags::{read_flag, read_flags, write_flags, write_state};

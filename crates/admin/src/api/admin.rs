@@ -1,6 +1,7 @@
 //! `/api/admin/...`: for operators, on the people's listener.
 
 mod allow_list;
+mod apply;
 mod audit;
 mod backends;
 mod backup;
@@ -9,6 +10,7 @@ mod doctor;
 pub mod events;
 mod explain;
 mod gateways;
+mod geo;
 mod geo_countries;
 mod geo_rules;
 mod ip_monitor;
@@ -17,6 +19,7 @@ mod listeners;
 pub mod optimization;
 mod pages;
 mod protected_networks;
+mod restore;
 mod routes;
 mod stats;
 mod tokens;
@@ -29,6 +32,7 @@ pub fn routes() -> Endpoints {
     Endpoints::default()
         .merge(optimization::routes())
         .merge(allow_list::routes())
+        .merge(apply::routes())
         .merge(audit::routes())
         .merge(backup::routes())
         .merge(bans::routes())
@@ -36,6 +40,7 @@ pub fn routes() -> Endpoints {
         .merge(doctor::routes())
         .merge(explain::routes())
         .merge(gateways::routes())
+        .merge(geo::routes())
         .merge(geo_countries::routes())
         .merge(ip_monitor::routes())
         .merge(named_documents::routes::<backends::Backends>())
@@ -45,6 +50,7 @@ pub fn routes() -> Endpoints {
         .merge(named_documents::routes::<pages::Pages>())
         .merge(named_documents::routes::<routes::Routes>())
         .merge(protected_networks::routes())
+        .merge(restore::routes())
         .merge(stats::routes())
         .merge(tokens::routes())
 }

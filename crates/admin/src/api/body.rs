@@ -83,7 +83,15 @@ pub async fn json<T: DeserializeOwned>(request: Request<Body>) -> ApiResult<T> {
 /// # Errors
 /// When there is none, it is neither, or a name stands twice in one object.
 pub async fn document(request: Request<Body>) -> ApiResult<Value> {
-    let (headers, bytes) = bytes(request, MAX_PEOPLE_BODY).await?;
+    document_up_to(request, MAX_PEOPLE_BODY).await
+}
+
+/// The same of up to `max` bytes.
+///
+/// # Errors
+/// As [`document`].
+pub async fn document_up_to(request: Request<Body>, max: usize) -> ApiResult<Value> {
+    let (headers, bytes) = bytes(request, max).await?;
     match headers.get(CONTENT_TYPE) {
         // Much slower than JSON, so not on the async threads.
         Some(kind) if is_yaml(kind.as_bytes()) => {
@@ -124,6 +132,17 @@ fn not_empty(bytes: &[u8], what: &str) -> ApiResult<()> {
         return Err(Problem::new(ProblemCode::EmptyBody, format!("send {what} as the body")));
     }
     Ok(())
+}
+
+/// A value as a `T`.
+///
+/// # Errors
+/// When it is not one: the pointer says where.
+pub fn fields_of<T: DeserializeOwned>(value: &Value) -> ApiResult<T> {
+    if !value.is_object() {
+        return Err(Problem::field("", "wrong_type", "must be an object"));
+    }
+    serde_path_to_error::deserialize(value).map_err(|error| describe(&error))
 }
 
 fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {

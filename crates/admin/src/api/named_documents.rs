@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::{Value, json};
+use tidegate_author::DocumentError;
 use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 
@@ -70,6 +71,14 @@ pub trait NamedDocument: Send + Sync + 'static {
 
     /// The same, to be changed.
     fn of_mut(snapshot: &mut Snapshot) -> &mut Documents<Self::Content>;
+
+    /// The text to store for `document`, and its content, if it is valid by itself.
+    fn read(name: &str, document: Value) -> ApiResult<(String, Self::Content)>;
+
+    /// What is wrong with the content beside what `snapshot` has of other kinds.
+    fn problems_in(_content: &Self::Content, _snapshot: &Snapshot) -> Vec<DocumentError> {
+        Vec::new()
+    }
 
     /// The text to store for `document`, and its content, if it is valid, also together with all
     /// that `snapshot` has.

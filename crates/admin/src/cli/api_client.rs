@@ -1,12 +1,13 @@
 //! A client of the running service's API.
 
 use std::fmt::Display;
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
-use reqwest::header::{ETAG, HeaderName, HeaderValue};
+use reqwest::header::HeaderValue;
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
@@ -15,6 +16,7 @@ use tokio_rustls::rustls::crypto::ring;
 
 pub use super::access::AccessArgs;
 use super::access::Service;
+use super::progress::Progress;
 use super::tls_error;
 use crate::api::streamed_body::StreamedBody;
 
@@ -162,23 +164,8 @@ impl ApiClient {
         target: &str,
         body: Option<&Value>,
     ) -> Result<Value, RequestError> {
-        self.request_if(method, target, body, None).await.map(|(answer, _)| answer)
-    }
-
-    /// The same under a condition: a header and its value. Returns also the answer's `ETag`.
-    ///
-    /// # Errors
-    /// When there is no answer, or any other one: `precondition_failed` where the condition does not hold.
-    pub async fn request_if(
-        &self,
-        method: Method,
-        target: &str,
-        body: Option<&Value>,
-        condition: Option<(HeaderName, HeaderValue)>,
-    ) -> Result<(Value, Option<HeaderValue>), RequestError> {
         let mut request = self.client.request(method, format!("{}{target}", self.server));
         request = request.header("authorization", self.authorization.clone());
-        request = condition.into_iter().fold(request, |request, (name, value)| request.header(name, value));
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -198,17 +185,16 @@ impl ApiClient {
         let request = self.client.post(format!("{}{target}", self.server)).body(reqwest::Body::wrap(body));
         let request = request.header("authorization", self.authorization.clone());
         let request = if is_gzip { request.header("content-encoding", "gzip") } else { request };
-        self.answer(request).await.map(|(answer, _)| answer)
+        self.answer(request).await
     }
 
-    /// The JSON of a 200, and its `ETag`.
-    async fn answer(&self, request: RequestBuilder) -> Result<(Value, Option<HeaderValue>), RequestError> {
+    /// The JSON of a 200.
+    async fn answer(&self, request: RequestBuilder) -> Result<Value, RequestError> {
         let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
-        let (status, etag) = (answer.status(), answer.headers().get(ETAG).cloned());
+        let status = answer.status();
         let bytes = self.body(answer).await?;
         if status == StatusCode::OK {
-            let answer = serde_json::from_slice(&bytes).map_err(|_| self.not_the_service(status, &bytes))?;
-            return Ok((answer, etag));
+            return serde_json::from_slice(&bytes).map_err(|_| self.not_the_service(status, &bytes));
         }
         Err(self.refusal(status, &bytes))
     }
@@ -226,9 +212,11 @@ impl ApiClient {
             let bytes = self.body(answer).await?;
             return Err(self.refusal(status, &bytes).into());
         }
+        let mut progress = Progress::new(answer.content_length());
         let mut length = 0u64;
         while let Some(chunk) = answer.chunk().await.map_err(|error| self.unreachable(&error))? {
             file.write_all(&chunk).context("cannot write the file")?;
+            progress.add(chunk.len());
             length += chunk.len() as u64;
         }
         Ok(length)
@@ -269,19 +257,22 @@ impl ApiClient {
         Ok(())
     }
 
+    /// Posts `file` to `target`, and returns the JSON of a 200.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub async fn upload_file(&self, target: &str, file: File) -> Result<Value, RequestError> {
+        let mut progress = Progress::new(file.metadata().ok().map(|file| file.len()));
+        let body = StreamedBody::of_file(file, move |bytes| progress.add(bytes));
+        let request = self.client.post(format!("{}{target}", self.server)).body(reqwest::Body::wrap(body));
+        let request = request.timeout(DOWNLOAD_TIME).header("authorization", self.authorization.clone());
+        self.answer(request).await
+    }
+
     /// As [`request`](Self::request) for a document that may be absent, in which case the problem
     /// has the code `not_found`.
     pub async fn get_if_exists(&self, target: &str, not_found: &str) -> Result<Option<Value>, RequestError> {
-        Ok(self.get_tagged(target, not_found).await?.map(|(document, _)| document))
-    }
-
-    /// The same, with the document's `ETag`.
-    pub async fn get_tagged(
-        &self,
-        target: &str,
-        not_found: &str,
-    ) -> Result<Option<(Value, Option<HeaderValue>)>, RequestError> {
-        match self.request_if(Method::GET, target, None, None).await {
+        match self.request(Method::GET, target, None).await {
             Err(RequestError::Refused(refusal)) if refusal.code == not_found => Ok(None),
             answered => answered.map(Some),
         }
@@ -292,10 +283,23 @@ impl ApiClient {
     /// # Errors
     /// When a page is not answered, or is none.
     pub async fn list(&self, path: &str, filter: &[(&str, &str)]) -> anyhow::Result<Vec<Value>> {
+        self.list_by(path, filter, PAGE).await
+    }
+
+    /// The same with this many items per request.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    pub async fn list_by(
+        &self,
+        path: &str,
+        filter: &[(&str, &str)],
+        page: usize,
+    ) -> anyhow::Result<Vec<Value>> {
         let mut items = Vec::new();
         let query = |cursor: Option<&str>| {
             let mut pairs = form_urlencoded::Serializer::new(String::new());
-            pairs.append_pair("limit", &PAGE.to_string()).extend_pairs(filter);
+            pairs.append_pair("limit", &page.to_string()).extend_pairs(filter);
             pairs.extend_pairs(cursor.map(|cursor| ("cursor", cursor))).finish()
         };
         let mut target = query(None);

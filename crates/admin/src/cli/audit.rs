@@ -4,9 +4,10 @@ use anyhow::{Context, bail};
 use form_urlencoded::Serializer;
 use reqwest::Method;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::api_client::{AccessArgs, ApiClient};
+use super::api_args::ApiArgs;
+use super::output::{cell, table};
 use super::token::PlaceArgs;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{AuditAnchor, AuditCheck};
@@ -54,14 +55,11 @@ struct ListArgs {
     /// Earlier than this.
     #[arg(long, value_name = "WHEN")]
     until: Option<String>,
-    /// The newest of them, at most this many, 1 to 1,000.
-    #[arg(long, value_name = "COUNT", default_value = "50")]
-    limit: String,
-    /// Print one JSON object a line, with all fields.
-    #[arg(long)]
-    json: bool,
+    /// The newest of them, at most this many.
+    #[arg(long, value_name = "COUNT", default_value_t = 50)]
+    limit: usize,
     #[command(flatten)]
-    access: AccessArgs,
+    api: ApiArgs,
 }
 
 fn anchor(text: &str) -> Result<AuditAnchor, String> {
@@ -72,48 +70,48 @@ fn anchor(text: &str) -> Result<AuditAnchor, String> {
 ///
 /// # Errors
 /// When the service or database cannot be asked, or the audit is not whole.
-pub fn run(args: &AuditArgs) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        match &args.command {
-            Some(AuditCommand::Verify { place, anchor }) => verify(place, anchor.as_ref()).await,
-            None => list(&args.list).await,
-        }
-    })
+pub async fn run(args: &AuditArgs) -> anyhow::Result<()> {
+    match &args.command {
+        Some(AuditCommand::Verify { place, anchor }) => verify(place, anchor.as_ref()).await,
+        None => list(&args.list).await,
+    }
 }
+
+/// Entries per request, at most.
+const PAGE: usize = 1_000;
 
 async fn list(args: &ListArgs) -> anyhow::Result<()> {
-    let mut query = Serializer::new(String::new());
-    let ListArgs { actor, kind, name, since, until, limit, .. } = args;
+    let ListArgs { actor, kind, name, since, until, limit, api } = args;
     let filters = [("actor", actor), ("kind", kind), ("name", name), ("since", since), ("until", until)];
-    for (parameter, value) in filters {
-        query.extend_pairs(value.iter().map(|value| (parameter, value)));
-    }
-    let target = format!("/api/admin/audit?{}", query.append_pair("limit", limit).finish());
-    let answer = ApiClient::new(&args.access)?.request(Method::GET, &target, None).await?;
-    for entry in answer["items"].as_array().context("the service answered no list")? {
-        match args.json {
-            true => println!("{entry}"),
-            false => println!("{}", line(entry)),
+    let filters = filters.into_iter().filter_map(|(parameter, value)| Some((parameter, value.as_deref()?)));
+    let filters: Vec<(&str, &str)> = filters.collect();
+    let mut items = Vec::new();
+    let mut cursor: Option<String> = None;
+    let client = api.client()?;
+    while items.len() < *limit {
+        let mut query = Serializer::new(String::new());
+        query.extend_pairs(&filters).append_pair("limit", &PAGE.min(limit - items.len()).to_string());
+        query.extend_pairs(cursor.iter().map(|cursor| ("cursor", cursor)));
+        let target = format!("/api/admin/audit?{}", query.finish());
+        let mut answer = client.request(Method::GET, &target, None).await?;
+        items.append(answer["items"].as_array_mut().context("the service answered no list")?);
+        cursor = answer["next"].as_str().map(str::to_owned);
+        if cursor.is_none() {
+            break;
         }
     }
-    Ok(())
+    let answer = json!({ "items": items });
+    api.output.print(&answer, || table(HEADINGS, items.iter().map(row)))
 }
 
-/// An entry as a line.
-fn line(entry: &Value) -> String {
-    let text = |field: &str| entry[field].as_str().unwrap_or_default();
-    let changes = entry["changes"].as_u64().map(|count| format!("  ({count} changes)")).unwrap_or_default();
-    let from = entry["address"].as_str().map(|address| format!(" from {address}")).unwrap_or_default();
-    format!(
-        "{}  {}{from}  {} {}: {} -> {}{changes}",
-        text("at"),
-        text("actor"),
-        text("kind"),
-        text("name"),
-        entry["before"],
-        entry["after"]
-    )
+const HEADINGS: [&str; 7] = ["at", "actor", "address", "kind", "name", "before", "after"];
+
+fn row(entry: &Value) -> [String; 7] {
+    let mut row = HEADINGS.map(|field| cell(&entry[field]));
+    if let (Some(count), Some(after)) = (entry["changes"].as_u64(), row.last_mut()) {
+        after.push_str(&format!(" ({count} changes)"));
+    }
+    row
 }
 
 async fn verify(place: &PlaceArgs, anchor: Option<&AuditAnchor>) -> anyhow::Result<()> {

@@ -9,13 +9,11 @@ use anyhow::{Context, ensure};
 use reqwest::Method;
 use serde_json::json;
 
+use super::BY;
 use super::api_client::{AccessArgs, ApiClient};
-use super::output::{OutputArgs, print_line, table};
-use super::token::DatabaseArg;
+use super::output::{OutputArgs, applied, cell, print_line, table};
+use super::token::PlaceArgs;
 use crate::store::sqlite::SqliteStore;
-
-/// The author of changes by the command line, in the audit.
-const COMMAND_LINE: &str = "command line";
 
 /// Options of `tidegate backup`.
 #[derive(clap::Args, Debug)]
@@ -38,7 +36,7 @@ pub struct RestoreArgs {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    db: DatabaseArg,
+    place: PlaceArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -88,24 +86,34 @@ impl Drop for Partial {
 /// Puts what people wrote back from a backup.
 ///
 /// # Errors
-/// When the file is no backup, or the database cannot be written; then nothing was changed.
-pub fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
-    let RestoreArgs { file, dry_run, db, output } = args;
-    let restored = SqliteStore::restore_beside(&db.path, file, &COMMAND_LINE.into(), *dry_run)
-        .context("nothing was changed")?;
-    let answer = json!({ "dry_run": dry_run, "database": db.path, "tables": restored });
-    output.print(&answer, || match &restored {
-        None => placed(&db.path, *dry_run),
+/// When the file is no backup, the service does not answer, or the database cannot be written; then
+/// nothing was changed.
+pub async fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
+    let RestoreArgs { file, dry_run, place, output } = args;
+    let answer = match place.service()? {
+        Some(service) => {
+            let opened = File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
+            let target = format!("/api/admin/restore?dry_run={dry_run}&wait_applied=2s");
+            service.upload_file(&target, opened).await.context("nothing was changed")?
+        }
+        None => {
+            let path = place.database();
+            let restored = SqliteStore::restore_beside(&path, file, &BY.into(), *dry_run)
+                .context("nothing was changed")?;
+            json!({ "dry_run": dry_run, "database": path, "tables": restored })
+        }
+    };
+    output.print(&answer, || match answer["tables"].as_array() {
+        None => placed(&place.database(), *dry_run),
         Some(tables) => {
-            let rows = tables.iter().map(|row| {
-                [
-                    row.table.to_owned(),
-                    row.added.to_string(),
-                    row.changed.to_string(),
-                    row.removed.to_string(),
-                ]
-            });
-            table(["table", "added", "changed", "removed"], rows)
+            let fields = ["table", "added", "changed", "removed"];
+            let rows = tables.iter().map(|row| fields.map(|field| cell(&row[field])));
+            let then = match (dry_run, answer.get("applied")) {
+                (true, _) => "nothing was changed\n".to_owned(),
+                (false, Some(_)) => format!("{}\n", applied(&answer)),
+                (false, None) => String::new(),
+            };
+            format!("{}{then}", table(fields, rows))
         }
     })
 }

@@ -1,12 +1,18 @@
-//! `tidegate geo`: the country table. Works beside a running service, which sees the change at
-//! once.
+//! `tidegate geo`: the country table, by upload to a service, or in a database beside one, which sees the
+//! change at once.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+use form_urlencoded::Serializer;
+use serde_json::Value;
 
 use super::BY;
-use super::token::DatabaseArg;
+use super::api_client::ApiClient;
+use super::output::{applied, cell, print_text};
+use super::token::PlaceArgs;
 use crate::geo::{self, FileFormat};
 use crate::store::Change;
 use crate::store::sqlite::SqliteStore;
@@ -18,10 +24,11 @@ pub enum GeoCommand {
     /// block,country, or MaxMind's CSV. On any error the table stays as it is.
     Import {
         /// The files, folders and zip archives, which together are the table: IPv4 and IPv6 may be separate.
+        /// To a service goes one file or archive.
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
         #[command(flatten)]
-        db: DatabaseArg,
+        place: PlaceArgs,
         /// Format of the files.
         #[arg(long, value_enum, default_value_t)]
         format: FileFormat,
@@ -29,12 +36,41 @@ pub enum GeoCommand {
 }
 
 /// Runs the command.
-pub fn run(command: GeoCommand) -> anyhow::Result<()> {
-    let GeoCommand::Import { files, db, format } = command;
+///
+/// # Errors
+/// When a file is not right, or the service or database does not take it; then nothing was changed.
+pub async fn run(command: GeoCommand) -> anyhow::Result<()> {
+    let GeoCommand::Import { files, place, format } = command;
+    if let Some(service) = place.service()? {
+        let [file] = files.as_slice() else {
+            bail!("a service takes one file: put several into a zip archive")
+        };
+        return upload(&service, file, format).await.context("nothing was changed");
+    }
     let imported = geo::read(&files, format).context("nothing was changed")?;
     let said = imported.to_string();
     let change = Change::SetCountries { source: imported.source, table: imported.table };
-    SqliteStore::commit_beside(&db.path, &change, &BY.into())?;
-    print!("{said}");
+    SqliteStore::commit_beside(place.database(), &change, &BY.into())?;
+    print_text(&said);
+    Ok(())
+}
+
+async fn upload(service: &ApiClient, file: &Path, format: FileFormat) -> anyhow::Result<()> {
+    let opened = File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let mut query = Serializer::new(String::new());
+    query.append_pair("name", &name).append_pair("wait_applied", "2s");
+    query.extend_pairs(format.to_possible_value().map(|format| ("format", format.get_name().to_owned())));
+    let answer = service.upload_file(&format!("/api/admin/geo?{}", query.finish()), opened).await?;
+    let of = |value: &Value| cell(value);
+    print_text(&format!(
+        "{}: {} IPv4 and {} IPv6 ranges of {} countries, {} bytes; {}\n",
+        of(&answer["source"]),
+        of(&answer["ranges"]["v4"]),
+        of(&answer["ranges"]["v6"]),
+        of(&answer["countries"]),
+        of(&answer["bytes"]),
+        applied(&answer)
+    ));
     Ok(())
 }

@@ -11,10 +11,21 @@ use tidegate_policy::decide::Reason;
 use tidegate_policy::pages::BUILT_IN;
 
 use super::api_client::{AccessArgs, ApiClient, RequestError};
+use super::documents::DocumentsCommand;
 
 /// Commands for the pages that people see whose request was denied.
 #[derive(clap::Subcommand, Debug)]
 pub enum PagesCommand {
+    #[command(flatten)]
+    Html(HtmlCommand),
+    /// Pages as documents of files, as `tidegate export pages` writes them.
+    #[command(subcommand)]
+    Documents(DocumentsCommand),
+}
+
+/// Commands for the HTML of a page.
+#[derive(clap::Subcommand, Debug)]
+pub enum HtmlCommand {
     /// Create or replace the page for a reason.
     Set {
         #[command(flatten)]
@@ -39,11 +50,11 @@ pub struct PageArgs {
 }
 
 /// Runs the command.
-pub fn run(command: &PagesCommand) -> anyhow::Result<()> {
+pub fn run(command: &HtmlCommand) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match command {
-            PagesCommand::Set { page, file } => {
+            HtmlCommand::Set { page, file } => {
                 let html = read(file).with_context(|| format!("cannot read {}", file.display()))?;
                 let answer = page.request(Method::PUT, Some(&json!({ "html": html }))).await?;
                 for warning in answer["warnings"].as_array().into_iter().flatten() {
@@ -51,7 +62,7 @@ pub fn run(command: &PagesCommand) -> anyhow::Result<()> {
                 }
                 Ok(())
             }
-            PagesCommand::Get(page) => {
+            HtmlCommand::Get(page) => {
                 let client = ApiClient::new(&page.access)?;
                 let found = client.get_if_exists(&page.path(), "page_not_found").await?;
                 let html = found.as_ref().and_then(|page| page["html"].as_str()).unwrap_or(BUILT_IN);
@@ -59,7 +70,7 @@ pub fn run(command: &PagesCommand) -> anyhow::Result<()> {
                 let _ = std::io::stdout().write_all(html.as_bytes());
                 Ok(())
             }
-            PagesCommand::Delete(page) => page.request(Method::DELETE, None).await.map(drop),
+            HtmlCommand::Delete(page) => page.request(Method::DELETE, None).await.map(drop),
         }
     })
 }

@@ -21,6 +21,7 @@ use tidegate_policy::tables::{PerTable, Table};
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::sync::BlobRef;
 
+use super::apply::NextSnapshot;
 use super::clock;
 use super::countries::{self, CountriesInfo};
 use super::documents::{DocumentContent, DocumentTable, Documents, describe};
@@ -171,6 +172,14 @@ impl Snapshot {
             countries::apply(&mut self.countries, &mut self.index, row);
         }
         self.ips.apply(&mut self.index, rows.ips)
+    }
+
+    /// What this would be with these rows changed.
+    ///
+    /// # Errors
+    /// When a table cannot be laid out.
+    pub fn with(&self, rows: ChangedRows) -> Result<Self, FormatError> {
+        Ok(NextSnapshot::apply(self.clone(), rows)?.snapshot)
     }
 
     /// What the rows that cannot be read said before, as far as it is in force.

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::ban_import::{BanImport, ImportCounts};
 use super::tables::{DocumentKind, StoreTable};
@@ -125,6 +126,13 @@ pub enum Change {
         /// The answer's body.
         answer: String,
     },
+    /// All of these changes, or none of them.
+    All {
+        /// The changes, in their order.
+        changes: Vec<Change>,
+        /// Checked in the same transaction; if it does not hold, nothing is written.
+        only_if: Option<Unchanged>,
+    },
 }
 
 /// The `Idempotency-Key` of a request.
@@ -180,8 +188,17 @@ pub struct Committed {
     pub import: ImportCounts,
 }
 
+/// What a restore changed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Restored {
+    /// Sequence number of the state that includes it.
+    pub seq: u64,
+    /// By table.
+    pub tables: Vec<RestoredTable>,
+}
+
 /// What a restore changed in a table.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 pub struct RestoredTable {
     /// The table's name.
     pub table: &'static str,

@@ -58,18 +58,19 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use rusqlite::Connection;
 use tidegate_policy::check::PerCheck;
 use tidegate_policy::wire::event::{OpenEvent, VmId};
 use tidegate_policy::wire::sync::Gateway;
-use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch};
 
 use super::{
     AddressCount, Append, Appended, AuditAnchor, AuditCheck, AuditFilter, AuditRow, Author, BanImport,
     Change, Changes, CheckCounts, CommitOptions, Committed, EventFilter, EventPage, EventPosition, EventTail,
-    FormerRows, ImportCounts, IpRow, KeptRequest, PathsAnswer, RecordingCounts, RestoredTable, StatsFilter,
-    Store, StoreError, StoreHealth, StoreTable, StoredRows, TableStore, TimelinePoint, TokenRow, TopOf,
-    TopValue, time_text,
+    FormerRows, ImportCounts, IpRow, KeptRequest, PathsAnswer, RecordingCounts, Restored, RestoredTable,
+    StatsFilter, Store, StoreError, StoreHealth, StoreTable, StoredRows, TableStore, TimelinePoint, TokenRow,
+    TopOf, TopValue, time_text,
 };
 use append::AppendJob;
 use ban_import::ImportPlan;
@@ -188,7 +189,7 @@ impl SqliteStore {
     /// was changed; `None`: there was no database. `dry_run`: nothing is changed.
     ///
     /// # Errors
-    /// When `from` is no whole backup of this schema version, or the database cannot be written; then
+    /// When `from` is no whole backup of this schema version or one that can be upgraded, or the database cannot be written; then
     /// nothing was changed.
     pub fn restore_beside(
         path: impl AsRef<Path>,
@@ -199,7 +200,7 @@ impl SqliteStore {
         let path = path.as_ref();
         if !path.exists() {
             return match dry_run {
-                true => backup::check(from).map(|()| None),
+                true => backup::check(from).map(|_| None),
                 false => backup::place(from, path).map(|()| None),
             };
         }
@@ -207,7 +208,7 @@ impl SqliteStore {
         let copy = backup::BackupCopy::of(from, &path)?;
         let conn = beside::open(&path)?;
         let name = from.file_name().unwrap_or_default().to_string_lossy();
-        copy.put_back(&conn, &name, by, dry_run).map(Some)
+        copy.put_back(&conn, &name, by, dry_run).map(|restored| Some(restored.tables))
     }
 
     /// Writes into the database at `path` what a week of `requests` requests of `keys` paths leaves in statistics,
@@ -228,7 +229,7 @@ impl SqliteStore {
     /// # Errors
     /// When it is not, with the reason.
     pub fn check_backup(path: &Path) -> Result<(), StoreError> {
-        backup::check(path)
+        backup::check(path).map(drop)
     }
 
     /// What an import is to change, by the state now.
@@ -505,6 +506,22 @@ impl Store for SqliteStore {
         let (key, now) = (key.to_owned(), time_text::now_ms());
         let find = move |conn: &Connection| idempotency::find(conn, &key, now);
         self.readers.read(&self.database, "idempotency keys", find).await
+    }
+
+    async fn restore(
+        &self,
+        pieces: mpsc::Receiver<Option<Bytes>>,
+        by: &Author,
+        dry_run: bool,
+    ) -> Result<Restored, StoreError> {
+        let _one_at_a_time = self.backups.lock().await;
+        let (path, by) = (self.database.path.clone(), by.clone());
+        let restore = move || {
+            let copy = backup::BackupCopy::received(pieces, &path)?;
+            copy.put_back(&beside::open(&path)?, "backup", &by, dry_run)
+        };
+        let restored = tokio::task::spawn_blocking(restore).await;
+        restored.map_err(|e| failed(format_args!("a restore ended early: {e}")))?
     }
 
     fn health(&self) -> StoreHealth {

@@ -3,8 +3,9 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::test_process::{Process, printed, tidegate};
-use crate::test_service::{Answered, TestService, binary, each, has};
+use crate::command_line::Desk;
+use crate::test_process::{printed, tidegate};
+use crate::test_service::{Answered, TestService, each, has, until};
 
 const AUDIT: &str = "/api/admin/audit";
 
@@ -116,14 +117,27 @@ async fn an_entry_that_was_removed_is_found_through_the_service_and_in_the_datab
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_line_lists_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let process = Process::start(dir.path()).await;
-    process.ban("1.2.3.4").await;
-    let mut command = tokio::process::Command::new(binary());
-    command
-        .args(["audit", "--kind", "ban", "--server", &process.people])
-        .env("TIDEGATE_TOKEN", &process.token);
-    let said = printed(&command.output().await.unwrap());
-    assert!(said.contains("  test from 127.0.0.1  ban 1.2.3.4: null -> {"), "{said}");
-    assert_eq!(said.lines().count(), 1, "{said}");
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
+    service.post("/api/admin/ip/ban", r#"{"ip": "1.2.3.4"}"#).await.ok();
+    let said = desk.tidegate("audit", &["--kind", "ban"]).await.done();
+    let lines: Vec<Vec<&str>> = said.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["AT", "ACTOR", "ADDRESS", "KIND", "NAME", "BEFORE", "AFTER"]);
+    assert_eq!(lines[1][1..6], ["admin", "127.0.0.1", "ban", "1.2.3.4", "-"], "{said}");
+    assert_eq!(lines.len(), 2, "{said}");
+    // More than the service gives at a time.
+    for first in [0, 600] {
+        let flag = |i| format!("INSERT INTO flags (name, value) VALUES ('f{i}', '1');");
+        service.sql(&format!("BEGIN; {} COMMIT;", (first..first + 600).map(flag).collect::<String>()));
+        until("the changes are audited", async || {
+            let told: Vec<i64> = service.column("SELECT count(*) FROM audit WHERE who = 'sql'");
+            (told == [first + 600]).then_some(())
+        })
+        .await;
+    }
+    let said = desk.tidegate("audit", &["--actor", "sql", "--limit", "1050", "-o", "json"]).await.done();
+    let answer: Value = serde_json::from_str(&said).unwrap();
+    let names = each(&answer["items"], |entry| entry["name"].as_str().unwrap());
+    assert_eq!(names.len(), 1_050);
+    assert_eq!(names.iter().collect::<std::collections::BTreeSet<_>>().len(), 1_050);
 }

@@ -5,6 +5,7 @@ use std::process::Output;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tidegate_admin::store::sqlite::SqliteStore;
 
 use crate::command_line::Desk;
 use crate::test_process::{printed, tidegate};
@@ -66,6 +67,30 @@ async fn what_people_wrote_is_put_back_and_nothing_else() {
         .all(|row| *row == (Some(0), Some(0), Some(0))),
         "{answer}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_is_restored_through_the_service() {
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
+    service.post(BAN, r#"{"ip": "9.9.9.9"}"#).await.ok();
+    service.put("/api/admin/routes/shop", ROUTE).await.ok();
+    desk.tidegate("backup", &["backup.db"]).await.done();
+    service.post("/api/admin/ip/unban", r#"{"ip": "9.9.9.9"}"#).await.ok();
+    service.delete("/api/admin/routes/shop").await.ok();
+    let changed = service.tables().await;
+    let dry = desk.tidegate("restore", &["backup.db", "--dry-run", "-o", "json"]).await.done();
+    let dry: Value = serde_json::from_str(&dry).unwrap();
+    has(&dry, json!({"dry_run": true}));
+    has(&dry["tables"][0], json!({"table": "ip_monitor", "added": 1, "changed": 0, "removed": 0}));
+    assert_eq!(service.tables().await, changed);
+    let said = desk.tidegate("restore", &["backup.db"]).await.done();
+    assert!(said.contains("ip_monitor") && said.starts_with("TABLE"), "{said}");
+    assert_eq!(service.get("/api/admin/ip-monitor/9.9.9.9").await.ok()["status"], "banned");
+    service.get("/api/admin/routes/shop").await.ok();
+    let last = service.get("/api/admin/audit?limit=1").await.ok()["items"][0].clone();
+    has(&last, json!({"kind": "restore", "actor": "admin", "address": "127.0.0.1"}));
+    assert_eq!(service.get("/api/admin/audit/verify").await.ok()["faults"], json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,23 +168,39 @@ async fn what_is_no_backup_changes_nothing() {
     assert!(refused.contains("tidegate.db.restore is in use"), "{refused}");
     drop(lock);
     std::fs::remove_file(service.dir.path().join("tidegate.db.restore")).unwrap();
+    let sent = async |bytes: &[u8]| {
+        let restore = service.as_operator(Method::POST, "/api/admin/restore").body(bytes.to_vec());
+        Answered::to(restore).await.problem(422, "invalid_backup")["detail"].to_string()
+    };
+    for (bytes, why) in [
+        (&whole[..whole.len() / 2], "malformed"),
+        (&b"INSERT INTO ip_monitor"[..], "not a database"),
+        (&std::fs::read(&strange).unwrap()[..], "no database of the admin service"),
+        (&std::fs::read(&later).unwrap()[..], "schema version 99"),
+        (&[][..], "no database of the admin service"),
+    ] {
+        let said = sent(bytes).await;
+        assert!(said.contains(why) && said.contains("what was sent is no backup"), "{said}");
+    }
     assert_eq!(service.tables().await, before);
     let left: Vec<_> =
         std::fs::read_dir(service.dir.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
-    assert!(!left.iter().any(|name| name.to_string_lossy().contains("restore")), "{left:?}");
+    let is_left = |name: &std::ffi::OsString| {
+        let name = name.to_string_lossy();
+        name.contains("restore") || name.contains("upload")
+    };
+    assert!(!left.iter().any(is_left), "{left:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_under_writes_is_of_one_moment() {
     let service = TestService::start().await;
     let stop = std::sync::atomic::AtomicBool::new(false);
-    let ban = async || {
+    let ban = async |writer: usize| {
         let mut banned = 0;
         while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-            service
-                .post(BAN, json!({"ip": format!("10.0.{}.{}", banned / 250, banned % 250)}).to_string())
-                .await
-                .ok();
+            let ip = format!("10.{writer}.{}.{}", banned / 250, banned % 250);
+            service.post(BAN, json!({ "ip": ip }).to_string()).await.ok();
             banned += 1;
         }
     };
@@ -172,13 +213,14 @@ async fn a_backup_under_writes_is_of_one_moment() {
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         copies
     };
-    let ((), copies) = tokio::join!(ban(), copy());
+    // As many at once as a commit takes together: over a thousand a second where nothing else runs.
+    let (.., copies) = tokio::join!(ban(0), ban(1), ban(2), ban(3), ban(4), ban(5), copy());
     let dir = tempfile::tempdir().unwrap();
     for (number, copy) in copies.iter().enumerate() {
         assert_eq!(copy.headers["content-type"], "application/vnd.sqlite3");
         let path = dir.path().join(number.to_string());
         std::fs::write(&path, &copy.bytes).unwrap();
-        tidegate_admin::store::sqlite::SqliteStore::check_backup(&path).unwrap();
+        SqliteStore::check_backup(&path).unwrap();
         let conn = rusqlite::Connection::open(&path).unwrap();
         let count = |table: &str| -> i64 {
             conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
@@ -188,5 +230,11 @@ async fn a_backup_under_writes_is_of_one_moment() {
             count("audit WHERE what = 'ban'"),
             "each ban with its entry of the audit"
         );
+        drop(conn);
+        let restored = dir.path().join(format!("{number}.restored"));
+        let by = "test".into();
+        assert_eq!(SqliteStore::restore_beside(&restored, &path, &by, false).unwrap(), None);
+        let check = SqliteStore::check_audit_beside(&restored, None).unwrap();
+        assert_eq!(check.faults, [""; 0]);
     }
 }

@@ -7,7 +7,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::Value;
 
 use crate::test_process::Process;
-use crate::test_service::{client, each, until};
+use crate::test_service::{Answered, client, each, until};
 
 /// Sets a limit of `process` and returns it as it was.
 fn limit(process: &Process, what: Resource, limit: Rlimit) -> Rlimit {
@@ -54,6 +54,9 @@ async fn a_full_disk_is_outlived_and_said_until_there_is_room() {
     assert!(page.contains("tidegate_admin_store_failing{operation=\"checkpoint\"} 1\n"), "{page}");
     // What is stored is still read.
     assert_eq!(process.status("1.2.3.4").await, "banned");
+    let restore = client().post(format!("{}/api/admin/restore", process.people)).bearer_auth(&process.token);
+    Answered::to(restore.body(vec![0; 3 << 20])).await.problem(500, "store_failed");
+    assert!(!dir.path().join("tidegate.db.upload").exists());
 
     limit_files(&process, None);
     until("all is well again, though nobody writes", async || {

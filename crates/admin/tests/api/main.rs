@@ -2,6 +2,7 @@
 //! temporary directory. Nothing is replaced by a double.
 
 mod allow_list;
+mod apply;
 mod audit;
 mod auth;
 mod backends;

@@ -37,10 +37,14 @@ impl NamedDocument for Backends {
         &mut snapshot.backends
     }
 
-    fn check(name: &str, document: Value, snapshot: &Snapshot) -> ApiResult<(String, Target)> {
-        let target = author::read_backend(name, &document)
+    fn read(name: &str, document: Value) -> ApiResult<(String, Target)> {
+        let content = author::read_backend(name, &document)
             .map_err(|problems| Problem::document(ProblemCode::InvalidField, problems))?;
-        let text = document.to_string();
+        Ok((document.to_string(), content))
+    }
+
+    fn check(name: &str, document: Value, snapshot: &Snapshot) -> ApiResult<(String, Target)> {
+        let (text, target) = Self::read(name, document)?;
         let mut backends = snapshot.backends_by_name();
         backends.insert(name.to_owned(), target.clone());
         fit_together(snapshot, None, &backends, &snapshot.listeners_by_name(), text.len())?;

@@ -1,8 +1,5 @@
 //! `POST backup`: a copy of the database.
 
-use std::fs::File;
-use std::io::Read;
-
 use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
@@ -29,8 +26,6 @@ pub fn routes() -> Endpoints {
 
 /// The media type of the file.
 const SQLITE: &str = "application/vnd.sqlite3";
-/// Bytes that are read from the file at a time.
-const CHUNK: usize = 256 << 10;
 
 /// Answers a copy of the whole database, as it was at one moment: an SQLite file. The service goes on
 /// meanwhile.
@@ -55,21 +50,5 @@ pub async fn backup(
         (CONTENT_LENGTH, length.into()),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    Ok((headers, Body::new(file_body(file))).into_response())
-}
-
-/// `file` as the body of an answer, read on a thread of its own.
-fn file_body(mut file: File) -> StreamedBody {
-    let (chunks, body) = StreamedBody::new();
-    tokio::task::spawn_blocking(move || {
-        loop {
-            let mut chunk = Vec::with_capacity(CHUNK);
-            let read = file.by_ref().take(CHUNK as u64).read_to_end(&mut chunk);
-            let is_last = !matches!(read, Ok(1..));
-            if matches!(read, Ok(0)) || !chunks.blocking_send(read.map(|_| chunk.into())) || is_last {
-                return;
-            }
-        }
-    });
-    body
+    Ok((headers, Body::new(StreamedBody::of_file(file, |_| {}))).into_response())
 }

@@ -31,11 +31,16 @@ impl NamedDocument for Rules {
         &mut snapshot.geo_rules
     }
 
-    fn check(name: &str, document: Value, snapshot: &Snapshot) -> ApiResult<(String, GeoRule)> {
-        let rule = author::read_geo_rule(name, &document)
+    fn read(name: &str, document: Value) -> ApiResult<(String, GeoRule)> {
+        let content = author::read_geo_rule(name, &document)
             .map_err(|problems| Problem::document(ProblemCode::InvalidField, problems))?;
+        Ok((document.to_string(), content))
+    }
+
+    fn check(name: &str, document: Value, snapshot: &Snapshot) -> ApiResult<(String, GeoRule)> {
+        let (text, rule) = Self::read(name, document)?;
         fits(snapshot, rule.clone())?;
-        Ok((document.to_string(), rule))
+        Ok((text, rule))
     }
 
     fn written(_: &AppState, _: &Snapshot, _: &str, _: &GeoRule) -> Vec<String> {

@@ -31,15 +31,20 @@ impl NamedDocument for Limits {
         &mut snapshot.limits
     }
 
-    fn check(name: &str, document: Value, snapshot: &Snapshot) -> ApiResult<(String, Limit)> {
-        let limit = author::read_limit(name, &document)
+    fn read(name: &str, document: Value) -> ApiResult<(String, Limit)> {
+        let content = author::read_limit(name, &document)
             .map_err(|problems| Problem::document(ProblemCode::InvalidField, problems))?;
+        Ok((document.to_string(), content))
+    }
+
+    fn check(name: &str, document: Value, snapshot: &Snapshot) -> ApiResult<(String, Limit)> {
+        let (text, limit) = Self::read(name, document)?;
         let limits = &snapshot.limits.in_force;
         if limits.len() >= MAX_LIMITS && !limits.contains_key(name) {
             let detail = format!("with this one there are too many: up to {MAX_LIMITS}; remove others first");
             return Err(Problem::field("", "too_many", detail));
         }
-        Ok((document.to_string(), limit))
+        Ok((text, limit))
     }
 
     fn written(_: &AppState, snapshot: &Snapshot, name: &str, _: &Limit) -> Vec<String> {

@@ -36,10 +36,14 @@ impl NamedDocument for DeclaredListeners {
         &mut snapshot.listeners
     }
 
-    fn check(name: &str, document: Value, snapshot: &Snapshot) -> ApiResult<(String, author::Listener)> {
-        let listener = author::read_listener(name, &document)
+    fn read(name: &str, document: Value) -> ApiResult<(String, author::Listener)> {
+        let content = author::read_listener(name, &document)
             .map_err(|problems| Problem::document(ProblemCode::InvalidField, problems))?;
-        let text = document.to_string();
+        Ok((document.to_string(), content))
+    }
+
+    fn check(name: &str, document: Value, snapshot: &Snapshot) -> ApiResult<(String, author::Listener)> {
+        let (text, listener) = Self::read(name, document)?;
         let mut listeners = snapshot.listeners_by_name();
         listeners.insert(name.to_owned(), listener.clone());
         holds_on(snapshot, &listeners)?;
@@ -61,11 +65,15 @@ impl NamedDocument for DeclaredListeners {
 /// Whether no route that can be held to the present listeners would have nothing to be held to
 /// by these: it would be closed.
 fn holds_on(snapshot: &Snapshot, listeners: &Listeners) -> ApiResult<()> {
-    let present = snapshot.listeners_by_name();
+    still_held(snapshot, &snapshot.listeners_by_name(), listeners)
+}
+
+/// The same of the routes of `snapshot`, from these listeners to those.
+pub fn still_held(snapshot: &Snapshot, from: &Listeners, to: &Listeners) -> ApiResult<()> {
     let routes = snapshot.routes.in_force.values();
     let broken = routes.filter_map(|info| {
-        let problem = info.parsed.listener_problems(listeners).into_iter().next()?;
-        info.parsed.listener_problems(&present).is_empty().then_some((&info.name, problem))
+        let problem = info.parsed.listener_problems(to).into_iter().next()?;
+        info.parsed.listener_problems(from).is_empty().then_some((&info.name, problem))
     });
     let mut broken = broken.peekable();
     let Some((_, problem)) = broken.peek() else { return Ok(()) };

@@ -32,10 +32,14 @@ impl NamedDocument for Pages {
         &mut snapshot.pages
     }
 
-    fn check(name: &str, document: Value, _: &Snapshot) -> ApiResult<(String, Page)> {
-        let page = author::read_page(name, &document)
+    fn read(name: &str, document: Value) -> ApiResult<(String, Page)> {
+        let content = author::read_page(name, &document)
             .map_err(|problems| Problem::document(ProblemCode::InvalidField, problems))?;
-        Ok((document.to_string(), page))
+        Ok((document.to_string(), content))
+    }
+
+    fn check(name: &str, document: Value, _: &Snapshot) -> ApiResult<(String, Page)> {
+        Self::read(name, document)
     }
 
     fn written(_: &AppState, _: &Snapshot, _: &str, page: &Page) -> Vec<String> {

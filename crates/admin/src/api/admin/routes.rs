@@ -50,8 +50,26 @@ impl NamedDocument for Routes {
         &mut snapshot.routes
     }
 
+    fn read(id: &str, document: Value) -> ApiResult<(String, author::Route)> {
+        let document = named(document, id)?;
+        let route = author::read(&document)
+            .map_err(|problems| Problem::document(ProblemCode::InvalidField, problems))?;
+        Ok((of_this_version(document).to_string(), route))
+    }
+
+    fn problems_in(route: &author::Route, snapshot: &Snapshot) -> Vec<author::DocumentError> {
+        route.listener_problems(&snapshot.listeners_by_name())
+    }
+
     fn check(id: &str, document: Value, snapshot: &Snapshot) -> ApiResult<(String, author::Route)> {
-        check(named(document, id)?, snapshot)
+        let (text, route) = Self::read(id, document)?;
+        let problems = Self::problems_in(&route, snapshot);
+        if !problems.is_empty() {
+            return Err(Problem::document(ProblemCode::InvalidField, problems));
+        }
+        let (backends, listeners) = (snapshot.backends_by_name(), snapshot.listeners_by_name());
+        fit_together(snapshot, Some(&route), &backends, &listeners, text.len())?;
+        Ok((text, route))
     }
 
     /// An HTTPRoute has its name in its metadata already.
@@ -130,21 +148,6 @@ fn named(mut document: Value, id: &str) -> ApiResult<Value> {
         }
     }
     Ok(document)
-}
-
-/// The document's text and content, if it is a route that Tidegate supports, also together with
-/// all the others.
-fn check(document: Value, snapshot: &Snapshot) -> ApiResult<(String, author::Route)> {
-    let route =
-        author::read(&document).map_err(|problems| Problem::document(ProblemCode::InvalidField, problems))?;
-    let listeners = snapshot.listeners_by_name();
-    let problems = route.listener_problems(&listeners);
-    if !problems.is_empty() {
-        return Err(Problem::document(ProblemCode::InvalidField, problems));
-    }
-    let text = of_this_version(document).to_string();
-    fit_together(snapshot, Some(&route), &snapshot.backends_by_name(), &listeners, text.len())?;
-    Ok((text, route))
 }
 
 /// Whether all routes, with `changed` applied, and `backends` and `listeners` fit into a table.

@@ -17,6 +17,7 @@ pub struct Parameter {
 const TEXT: &str = r#"{"type": "string"}"#;
 const NUMBER: &str = r#"{"type": "integer", "minimum": 0}"#;
 const SWITCH: &str = r#"{"type": "integer", "enum": [0, 1], "default": 0}"#;
+const BOOLEAN: &str = r#"{"type": "boolean", "default": false}"#;
 const SPAN: &str = r#"{"type": "string", "examples": ["2s", "1h30m"]}"#;
 const MOMENT: &str = r#"{"type": "string", "examples": ["2h", "2026-11-30T06:00:00Z"]}"#;
 
@@ -39,12 +40,12 @@ parameters! {
     BAN_REASON = "reason", r#"{"type": "string", "maxLength": 1000}"#, "Why, where an entry does not say";
     MIN_SCORE = "min_score", r#"{"type": "number"}"#, "Entries with a lower score are skipped";
     STRICT = "strict", r#"{"type": "boolean", "default": false}"#, "Change nothing if an entry is refused";
-    FORCE = "force", r#"{"type": "boolean", "default": false}"#, "Take protected networks, allowed addresses and an empty list, too";
+    FORCE = "force", BOOLEAN, "Take protected networks, allowed addresses and an empty list, too";
     LIMIT = "limit", r#"{"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}"#, "Items of a page, at most";
     DOCUMENTS = "limit", r#"{"type": "integer", "minimum": 1, "maximum": 10000, "default": 1000}"#, "Documents of a page, at most";
     CURSOR = "cursor", TEXT, "The `next` of the page before";
     WAIT_APPLIED = "wait_applied", SPAN, "Answer once every gateway enforces the change, or after this span: up to 30 s";
-    DRY_RUN = "dry_run", r#"{"type": "boolean", "default": false}"#, "Check everything, answer what would be, and change nothing";
+    DRY_RUN = "dry_run", BOOLEAN, "Check everything, answer what would be, and change nothing";
     WAIT = "wait", SPAN, "The longest wait for the gateways: up to 30 s; 2 s unless given";
     FLAG_STATUS = "status", SWITCH, "Whether the answer has the effect of the flags, too";
     ENTRY_STATUS = "status", r#"{"type": "string", "enum": ["banned", "allowed", "watched"]}"#, "Entries of this status only";
@@ -63,6 +64,9 @@ parameters! {
     LISTENER = "listener", TEXT, "The listener by which the request comes";
     SCHEME = "scheme", r#"{"type": "string", "enum": ["http", "https"]}"#, "How the request arrives";
     PORT = "port", r#"{"type": "integer", "minimum": 1, "maximum": 65535}"#, "The port at which the request arrives";
+    PRUNE = "prune", BOOLEAN, "Remove what the body does not have, of the kinds that it has";
+    FILE_NAME = "name", TEXT, "What the table's source is called";
+    FILE_FORMAT = "format", r#"{"type": "string", "enum": ["auto", "mmdb", "csv"], "default": "auto"}"#, "Format of the file";
     SYNC_SINCE = "since", TEXT, "The version that the gateway has";
     SYNC_WAIT = "wait", SPAN, "How long to wait for changes: up to 30 s";
     OFFSET = "offset", NUMBER, "Where in the table the page begins, in bytes";

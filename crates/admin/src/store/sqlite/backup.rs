@@ -1,23 +1,25 @@
 //! Copies of the whole database, and what people wrote put back from one.
 
 use std::fs::{File, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags, params};
 use serde_json::json;
+use tokio::sync::mpsc;
 
 use super::audit::Auditor;
 use super::connection::connect_reader;
 use super::error::{failed, sql_error};
 use super::file::beside;
 use super::integers::{from_sql, to_sql};
-use super::schema::{self, Upgrade, read_state};
+use super::schema::{self, SchemaError, Upgrade, read_state};
 use super::{foreign_changes, meta};
-use crate::store::{Author, RestoredTable, StoreError, StoreTable, time_text};
+use crate::store::{Author, Restored, RestoredTable, StoreError, StoreTable, time_text};
 
 /// How long a copy waits for a lock of another program, at most.
 const COPY_WAIT: Duration = Duration::from_secs(2);
@@ -101,54 +103,59 @@ impl Drop for Scratch {
     }
 }
 
-/// Whether the file at `path` is a whole backup of this program's database, of its schema version.
+/// Whether the file at `path` is a whole backup of this program's database, of its schema version or one
+/// that can be upgraded. Returns the version.
 ///
 /// # Errors
 /// When it is not, with the reason.
-pub(super) fn check(path: &Path) -> Result<(), StoreError> {
-    check_named(path, path)
+pub(super) fn check(path: &Path) -> Result<i64, StoreError> {
+    check_named(path, &path.display().to_string())
 }
 
 /// The same; errors call the file `name`.
-fn check_named(path: &Path, name: &Path) -> Result<(), StoreError> {
-    let no_backup =
-        |why: String| failed(format_args!("{} is no backup that can be restored: {why}", name.display()));
+fn check_named(path: &Path, name: &str) -> Result<i64, StoreError> {
+    look_at(path).map_err(|why| no_backup(name, &why))
+}
+
+fn no_backup(name: &str, why: &str) -> StoreError {
+    StoreError::NoBackup(format!("{name} is no backup that can be restored: {why}"))
+}
+
+fn look_at(path: &Path) -> Result<i64, String> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(path, flags).map_err(|e| no_backup(e.to_string()))?;
-    let version = schema::version(&conn).map_err(|e| no_backup(e.to_string()))?;
-    if version != schema::VERSION {
-        let ours = schema::VERSION;
-        return Err(no_backup(match version {
-            0 => "it is no database of the admin service".to_owned(),
-            other => {
-                format!("it has schema version {other}, and this program works with version {ours} only")
-            }
-        }));
+    let told = |e: rusqlite::Error| e.to_string();
+    let conn = Connection::open_with_flags(path, flags).map_err(told)?;
+    let version = schema::version(&conn).map_err(told)?;
+    if version == 0 {
+        return Err("it is no database of the admin service".to_owned());
     }
-    if let Some(missing) = missing_column(&conn)? {
-        return Err(no_backup(format!("it has no {missing}")));
+    let ours = schema::VERSION;
+    if !schema::is_upgradable(version) {
+        return Err(format!("it has schema version {version}, and this program works with version {ours}"));
+    }
+    // One of an earlier version is looked at once more when it is upgraded.
+    if version == ours
+        && let Some(missing) = missing_column(&conn)?
+    {
+        return Err(format!("it has no {missing}"));
     }
     // SQLite takes what is missing of the last page for zeros.
-    let page: u64 = conn
-        .query_row("PRAGMA page_size", [], |row| row.get::<_, i64>(0))
-        .map_err(|e| no_backup(e.to_string()))?
-        .unsigned_abs();
-    let bytes = std::fs::metadata(path).map_err(|e| no_backup(e.to_string()))?.len();
-    if !bytes.is_multiple_of(page) {
-        return Err(no_backup("it is cut off within a page".to_owned()));
+    let page: i64 = conn.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(told)?;
+    let bytes = std::fs::metadata(path).map_err(|e| e.to_string())?.len();
+    if !bytes.is_multiple_of(page.unsigned_abs()) {
+        return Err("it is cut off within a page".to_owned());
     }
-    let found: String = conn
-        .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
-        .map_err(|e| no_backup(e.to_string()))?;
-    if found == "ok" { Ok(()) } else { Err(no_backup(found)) }
+    let found: String = conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(told)?;
+    if found == "ok" { Ok(version) } else { Err(found) }
 }
 
 /// A column of the tables that are put back, as `table.column`, that there is not.
-fn missing_column(conn: &Connection) -> Result<Option<String>, StoreError> {
-    let ours = Connection::open_in_memory().map_err(|e| sql_error(&e))?;
-    schema::ensure(&ours, Upgrade::Refused).map_err(failed)?;
+fn missing_column(conn: &Connection) -> Result<Option<String>, String> {
+    let told = |e: rusqlite::Error| e.to_string();
+    let ours = Connection::open_in_memory().map_err(told)?;
+    schema::ensure(&ours, Upgrade::Refused).map_err(|e| e.to_string())?;
     for table in StoreTable::ALL.map(StoreTable::name) {
-        let [wanted, found] = [&ours, conn].map(|conn| columns(conn, table).map_err(|e| sql_error(&e)));
+        let [wanted, found] = [&ours, conn].map(|conn| columns(conn, table).map_err(told));
         let (wanted, found) = (wanted?, found?);
         if let Some(missing) = wanted.into_iter().find(|column| !found.contains(column)) {
             return Ok(Some(format!("{table}.{missing}")));
@@ -182,7 +189,38 @@ impl BackupCopy {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(named(e)),
             _ => {}
         }
-        check_named(&scratch.path, path)?;
+        Self::checked(scratch, &path.display().to_string())
+    }
+
+    /// Takes the backup out of `pieces`, which end with `None`.
+    ///
+    /// # Errors
+    /// When there is no room, it breaks off, or it is no backup.
+    pub(super) fn received(mut pieces: mpsc::Receiver<Option<Bytes>>, at: &Path) -> Result<Self, StoreError> {
+        let mut scratch = Scratch::new(at, ".upload").map_err(failed)?;
+        let broken = || StoreError::NoBackup("the backup broke off".to_owned());
+        while let Some(piece) = pieces.blocking_recv().ok_or_else(broken)? {
+            scratch
+                .file
+                .write_all(&piece)
+                .map_err(|e| failed(format_args!("{}: {e}", scratch.path.display())))?;
+        }
+        Self::checked(scratch, "what was sent")
+    }
+
+    /// Checks the copy, and upgrades one of an earlier schema version; `name`: what errors call it.
+    fn checked(scratch: Scratch, name: &str) -> Result<Self, StoreError> {
+        if check_named(&scratch.path, name)? != schema::VERSION {
+            let conn = Connection::open(&scratch.path).map_err(|e| sql_error(&e))?;
+            conn.execute_batch("BEGIN IMMEDIATE").map_err(|e| sql_error(&e))?;
+            schema::ensure(&conn, Upgrade::Allowed).map_err(|error| match error {
+                SchemaError::OtherProgram => no_backup(name, &error.to_string()),
+                other => failed(other),
+            })?;
+            conn.execute_batch("COMMIT").map_err(|e| sql_error(&e))?;
+            drop(conn);
+            check_named(&scratch.path, name)?;
+        }
         Ok(Self(scratch))
     }
 
@@ -199,9 +237,9 @@ impl BackupCopy {
         name: &str,
         by: &Author,
         dry_run: bool,
-    ) -> Result<Vec<RestoredTable>, StoreError> {
+    ) -> Result<Restored, StoreError> {
         let path = self.0.path.display().to_string();
-        let run = || -> rusqlite::Result<Vec<RestoredTable>> {
+        let run = || -> rusqlite::Result<Restored> {
             conn.execute(&format!("ATTACH ?1 AS {FROM}"), [path])?;
             conn.execute_batch("BEGIN IMMEDIATE")?;
             foreign_changes::audit(conn, read_state(conn)?.newest)?;
@@ -209,13 +247,14 @@ impl BackupCopy {
             let tables = tables.into_iter().collect::<rusqlite::Result<Vec<_>>>()?;
             if dry_run {
                 conn.execute_batch("ROLLBACK")?;
-                return Ok(tables);
+                return Ok(Restored { seq: read_state(conn)?.newest, tables });
             }
             let now = time_text::from_ms(time_text::now_ms());
             Auditor::new(conn, by, &now).write("restore", name, None, Some(json!(tables).to_string()))?;
-            meta::set(conn, meta::AUDITED, to_sql(read_state(conn)?.newest))?;
+            let seq = read_state(conn)?.newest;
+            meta::set(conn, meta::AUDITED, to_sql(seq))?;
             conn.execute_batch("COMMIT")?;
-            Ok(tables)
+            Ok(Restored { seq, tables })
         };
         // A connection that is closed within a transaction rolls it back.
         run().map_err(|e| sql_error(&e))

@@ -45,6 +45,11 @@ pub(super) fn read_state(conn: &Connection) -> rusqlite::Result<DatabaseState> {
     Ok(DatabaseState { schema, newest: from_sql(newest) })
 }
 
+/// Whether a database of this schema version becomes one of [`VERSION`], or is one.
+pub(super) fn is_upgradable(version: i64) -> bool {
+    (upgrades::OLDEST..=VERSION).contains(&version)
+}
+
 /// `PRAGMA user_version`.
 pub(super) fn version(conn: &Connection) -> rusqlite::Result<i64> {
     conn.query_row("PRAGMA user_version", [], |row| row.get(0))
@@ -93,7 +98,7 @@ pub(super) fn ensure(conn: &Connection, upgrade: Upgrade) -> Result<Vec<String>,
     }
     let found = version(conn)?;
     let mut is_new = found == 0;
-    if (upgrades::OLDEST..VERSION).contains(&found) && upgrade == Upgrade::Allowed {
+    if found != VERSION && is_upgradable(found) && upgrade == Upgrade::Allowed {
         upgrades::run(conn, found)?;
         conn.execute_batch(&format!("PRAGMA user_version = {VERSION}"))?;
         // Its triggers are not put back: they are others now.
@@ -275,5 +280,24 @@ mod tests {
         let found = super::super::audit::check(&old, None).unwrap();
         assert_eq!((found.entries, found.faults.len()), (2, 0), "{found:?}");
         assert_eq!(super::super::meta::get(&old, super::super::meta::AUDITED).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_backup_of_an_earlier_version_is_upgraded_and_restored() {
+        use crate::store::sqlite::SqliteStore;
+        use crate::store::tests::support::ban;
+
+        let dir = tempfile::tempdir().unwrap();
+        let (old, new) = (dir.path().join("old.db"), dir.path().join("new.db"));
+        let by = "test".into();
+        SqliteStore::commit_beside(&old, &ban("9.9.9.9"), &by).unwrap();
+        SqliteStore::commit_beside(&new, &ban("7.7.7.7"), &by).unwrap();
+        Connection::open(&old).unwrap().execute_batch(upgrades::tests::BACK_TO_3).unwrap();
+        let tables = SqliteStore::restore_beside(&new, &old, &by, false).unwrap().unwrap();
+        assert_eq!((tables[0].table, tables[0].added, tables[0].removed), ("ip_monitor", 1, 1));
+        assert_eq!(version(&Connection::open(&old).unwrap()).unwrap(), 3, "the backup itself is as it was");
+        let place = dir.path().join("place.db");
+        assert_eq!(SqliteStore::restore_beside(&place, &old, &by, false).unwrap(), None);
+        assert_eq!(version(&Connection::open(&place).unwrap()).unwrap(), VERSION);
     }
 }

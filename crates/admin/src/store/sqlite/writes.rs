@@ -74,6 +74,7 @@ pub(super) fn apply(
         Change::SetFlags { flags: states } => flags::set(&audit, states)?,
         Change::PutDocument { only_if: Some(only_if), .. }
         | Change::DeleteDocument { only_if: Some(only_if), .. }
+        | Change::All { only_if: Some(only_if), .. }
             if !change_log::is_unchanged(conn, *only_if)? =>
         {
             return stale();
@@ -87,6 +88,13 @@ pub(super) fn apply(
             Some(key) => idempotency::keep(conn, key, Some(answer), now_ms)?,
             None => 0,
         },
+        Change::All { changes, .. } => {
+            // The key is kept once, with all of them.
+            let by = Author { key: None, ..by.clone() };
+            let rows =
+                changes.iter().map(|change| Ok(apply(conn, aliases, change, None, &by, None)?.rows as usize));
+            rows.sum::<rusqlite::Result<usize>>()?
+        }
     };
     if let Some(key) = &by.key
         && rows > 0

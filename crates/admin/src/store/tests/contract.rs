@@ -2,8 +2,8 @@
 
 use super::support::{ban, everything, keys, on_each_store, put, remove, row, rows_since, unban, until};
 use crate::store::{
-    AuditFilter, Change, Changes, CommitOptions, DocumentKind, PerDocumentKind, StoreError, StoreTable,
-    TokenRow, Unchanged, UnchangedRows,
+    AuditFilter, Change, Changes, CommitOptions, DocumentKind, DocumentRow, PerDocumentKind, StoreError,
+    StoreTable, TokenRow, Unchanged, UnchangedRows,
 };
 
 fn put_route(name: &str, document: &str) -> Change {
@@ -209,9 +209,14 @@ fn a_write_may_hang_on_what_nobody_changed() {
             let change = Change::PutDocument { kind: DocumentKind::Backend, name, document, only_if };
             store.commit(change, &"test".into()).await.unwrap()
         };
+        let all = async |since| {
+            let kind = DocumentKind::Backend;
+            let (changes, only_if) = (vec![put(kind, "b", "[1]"), put(kind, "c", "{}")], only_if(since));
+            store.commit(Change::All { changes, only_if }, &"test".into()).await.unwrap()
+        };
         for since in [0, first, second + 1] {
-            for nothing in [remove(since).await, put_again(since).await] {
-                assert_eq!((nothing.rows, nothing.seq), (0, second), "{since}");
+            for nothing in [remove(since).await, put_again(since).await, all(since).await] {
+                assert_eq!((nothing.rows, nothing.seq, nothing.is_stale), (0, second, true), "{since}");
             }
         }
         assert_eq!(everything(store).await.documents[DocumentKind::Backend][0].document, "{}");
@@ -221,6 +226,9 @@ fn a_write_may_hang_on_what_nobody_changed() {
         assert_eq!(everything(store).await.documents[DocumentKind::Backend][0].document, "[]");
         assert_eq!(remove(second).await.rows, 1);
         assert!(everything(store).await.documents[DocumentKind::Backend].is_empty());
+        assert_eq!(all(second).await.rows, 2);
+        let names = |rows: &[DocumentRow]| rows.iter().map(|row| row.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&everything(store).await.documents[DocumentKind::Backend]), ["b", "c"]);
     });
 }
 

@@ -1,5 +1,5 @@
-//! Routes from files, directories and standard input, as kubectl takes them. All are read and
-//! checked before the first is used.
+//! Documents from files, directories and standard input, as kubectl takes them. All are read before
+//! the first is used; the service checks what they say.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -11,8 +11,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use tidegate_author as author;
 
-use super::document::canonical;
-use super::print_error_line;
+use super::lines::line_of;
+use crate::cli::output::print_error_line;
+use crate::manifest::Kind;
+use crate::store::DocumentKind;
 use tidegate_author::strict_json::{
     StrictValue, carry_out_merges, check_yaml_depth, without_byte_order_mark,
 };
@@ -20,7 +22,7 @@ use tidegate_author::strict_json::{
 /// Extensions of the files that are read in a directory.
 const EXTENSIONS: [&str; 3] = ["json", "yaml", "yml"];
 
-/// Sources of routes.
+/// Sources of documents.
 #[derive(clap::Args, Debug)]
 pub struct Sources {
     /// A file, a directory (its *.yaml, *.yml and *.json), or - for standard input;
@@ -30,34 +32,38 @@ pub struct Sources {
     /// Also read the directories within a directory.
     #[arg(short = 'R', long)]
     recursive: bool,
-    /// What to do with documents that are no HTTPRoutes (Gateways, Secrets, kustomization.yaml): pass
+    /// What to do with documents of other kinds (Gateways, Secrets, kustomization.yaml): pass
     /// over them, with a count of each kind, or refuse everything. Unless given, those of a directory
     /// are passed over, and those of a file that is named or of standard input are refused.
     #[arg(long, value_enum)]
     other_kinds: Option<OtherKinds>,
 }
 
-/// What is done with documents that are no HTTPRoutes.
+/// What is done with documents of other kinds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 enum OtherKinds {
     Skip,
     Error,
 }
 
-/// A route that has been checked.
+/// A document of a file.
 #[derive(Debug)]
-pub struct RouteDocument {
-    /// Its [id](author::Route::id).
-    pub id: String,
+pub struct FileDocument {
     pub location: Location,
-    /// In its canonical form.
     pub document: Value,
+}
+
+/// A file's name and content.
+#[derive(Debug)]
+struct SourceFile {
+    name: String,
+    bytes: Vec<u8>,
 }
 
 /// Location of a document.
 #[derive(Clone, Debug)]
 pub struct Location {
-    file: Arc<str>,
+    file: Arc<SourceFile>,
     /// Its number in the file, from 1.
     document: usize,
     /// In a list: JSON pointer of this item.
@@ -66,7 +72,7 @@ pub struct Location {
 
 impl std::fmt::Display for Location {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: document {}", self.file, self.document)?;
+        write!(f, "{}: document {}", self.file.name, self.document)?;
         if self.item.is_empty() { Ok(()) } else { write!(f, ": {}", self.item) }
     }
 }
@@ -76,54 +82,59 @@ impl Location {
         Self { item: format!("{}/items/{at}", self.item), ..self.clone() }
     }
 
-    /// An error in this document at `pointer`, with its code.
+    /// An error in this document at `pointer`, with its line and code.
     #[must_use]
     pub fn problem_line(&self, pointer: &str, message: &str, code: &str) -> String {
+        let SourceFile { name, bytes } = &*self.file;
         // The pointer within an item continues the item's own.
-        let between = if pointer.is_empty() || !self.item.is_empty() { "" } else { ": " };
-        format!("{self}{between}{pointer}: {message} ({code})")
+        let pointer = format!("{}{pointer}", self.item);
+        let line = line_of(without_byte_order_mark(bytes), self.document.saturating_sub(1), &pointer);
+        let line = line.map(|line| format!(":{line}")).unwrap_or_default();
+        let between = if pointer.is_empty() { "" } else { ": " };
+        format!("{name}{line}: document {}{between}{pointer}: {message} ({code})", self.document)
     }
 }
 
 /// What has been read so far.
-#[derive(Default)]
-struct RouteReader {
-    wanted: Vec<RouteDocument>,
-    /// Location of each route, by its id.
-    locations: BTreeMap<String, Location>,
+struct DocumentReader<'k> {
+    /// The kinds that are taken.
+    kinds: &'k [Kind],
+    wanted: Vec<FileDocument>,
+    /// Location of each document, by kind and name.
+    locations: BTreeMap<(Kind, String), Location>,
     wrong: Vec<String>,
-    /// Whether documents that are no HTTPRoutes are passed over.
+    /// Whether documents of other kinds are passed over.
     skips_others: bool,
     /// How many were, by their kind.
     passed_over: BTreeMap<String, usize>,
 }
 
-/// Reads and checks all routes of `sources`, in the order of the arguments and, within a
+/// Reads all documents of `sources` that are of `kinds`, in the order of the arguments and, within a
 /// directory, of the file names.
 ///
 /// # Errors
-/// All that is wrong, one line each; or that there are no routes.
-pub fn read(sources: &Sources) -> anyhow::Result<Vec<RouteDocument>> {
-    let reader = read_all(sources)?;
+/// All that is wrong, one line each; or that there are no documents.
+pub fn read(sources: &Sources, kinds: &[Kind]) -> anyhow::Result<Vec<FileDocument>> {
+    let reader = read_all(sources, kinds)?;
     if let Some(line) = reader.passed_over() {
         print_error_line(line);
     }
     reader.finish()
 }
 
-fn read_all(sources: &Sources) -> anyhow::Result<RouteReader> {
-    let mut reader = RouteReader::default();
+fn read_all<'k>(sources: &Sources, kinds: &'k [Kind]) -> anyhow::Result<DocumentReader<'k>> {
+    let mut reader = DocumentReader::of(kinds);
     for path in &sources.filename {
         reader.skips_others = sources.other_kinds.map_or(path.is_dir(), |kinds| kinds == OtherKinds::Skip);
         if path == Path::new("-") {
             let mut bytes = Vec::new();
             std::io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;
-            reader.file("standard input", &bytes);
+            reader.file("standard input", bytes);
             continue;
         }
         for file in files(path, sources.recursive)? {
             let bytes = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-            reader.file(&file.display().to_string(), &bytes);
+            reader.file(&file.display().to_string(), bytes);
         }
     }
     Ok(reader)
@@ -159,18 +170,30 @@ fn list(directory: &Path, recursive: bool, found: &mut Vec<PathBuf>) -> std::io:
     Ok(())
 }
 
-impl RouteReader {
-    fn file(&mut self, name: &str, bytes: &[u8]) {
-        let file: Arc<str> = name.into();
-        for (at, document) in documents(bytes).into_iter().enumerate() {
+impl<'k> DocumentReader<'k> {
+    fn of(kinds: &'k [Kind]) -> Self {
+        Self {
+            kinds,
+            wanted: Vec::new(),
+            locations: BTreeMap::new(),
+            wrong: Vec::new(),
+            skips_others: false,
+            passed_over: BTreeMap::new(),
+        }
+    }
+
+    fn file(&mut self, name: &str, bytes: Vec<u8>) {
+        let read = documents(&bytes);
+        let file = Arc::new(SourceFile { name: name.to_owned(), bytes });
+        for (at, document) in read.into_iter().enumerate() {
             let location =
                 Location { file: Arc::clone(&file), document: at.saturating_add(1), item: String::new() };
             match document {
                 // Nothing, or only comments, between two separators.
                 Ok(Value::Null) => {}
-                Ok(document) => self.document(&location, document, false),
+                Ok(document) => self.document(&location, document, None),
                 // Tags of one program, templates of another: of no use to kubectl either.
-                Err(_) if self.skips_others && !mentions_routes(bytes) => {
+                Err(_) if self.skips_others && !self.mentions_kinds(&file.bytes) => {
                     *self.passed_over.entry("unreadable".to_owned()).or_default() += 1;
                 }
                 Err(error) => self.wrong.push(format!("{location}: {error}")),
@@ -178,30 +201,59 @@ impl RouteReader {
         }
     }
 
-    /// `bare`: an item of a list of routes from the API server, where items have no apiVersion and
+    /// `bare`: the kind of an item of a list from the API server, where items have no apiVersion and
     /// kind of their own.
-    fn document(&mut self, location: &Location, mut document: Value, bare: bool) {
-        match document["kind"].as_str() {
-            Some("HTTPRoute") => self.route(location, document),
-            None if bare && document.is_object() && document["kind"].is_null() => {
-                self.route(location, document);
+    fn document(&mut self, location: &Location, mut document: Value, bare: Option<Kind>) {
+        let (kind, items) = match document["kind"].as_str() {
+            Some("List") => (None, Some(None)),
+            Some(kind) => match kind.strip_suffix("List").and_then(Kind::named) {
+                Some(of) if self.kinds.contains(&of) => (None, Some(Some(of))),
+                _ => (Kind::named(kind), None),
+            },
+            None if document.is_object() && document["kind"].is_null() => (bare, None),
+            None => (None, None),
+        };
+        if let Some(bare) = items {
+            let Value::Array(items) = document["items"].take() else {
+                let message = format!("must be a list of {}", self.called());
+                return self.wrong.push(location.problem_line("/items", &message, "wrong_type"));
+            };
+            for (at, item) in items.into_iter().enumerate() {
+                self.document(&location.item(at), item, bare);
             }
-            Some(kind @ ("List" | "HTTPRouteList")) => {
-                let bare = kind == "HTTPRouteList";
-                let Value::Array(items) = document["items"].take() else {
-                    let message = "must be a list of HTTPRoutes";
-                    return self.wrong.push(location.problem_line("/items", message, "wrong_type"));
-                };
-                for (at, item) in items.into_iter().enumerate() {
-                    self.document(&location.item(at), item, bare);
+            return;
+        }
+        match kind.filter(|kind| self.kinds.contains(kind)) {
+            Some(kind) => {
+                if let Value::Object(fields) = &mut document {
+                    fields.insert("kind".to_owned(), kind.name().into());
                 }
+                self.take(location, kind, document);
             }
-            _ => self.not_a_route(location, &document),
+            None => self.pass_over(location, &document),
         }
     }
 
-    /// Passes over a document that is not an HTTPRoute, or notes what it is as an error.
-    fn not_a_route(&mut self, location: &Location, document: &Value) {
+    /// What is taken, in words.
+    fn called(&self) -> String {
+        match self.kinds {
+            [kind] => format!("{}s", kind.name()),
+            _ => "documents of this service".to_owned(),
+        }
+    }
+
+    /// Whether there may be a document that is taken in a file that cannot be read.
+    fn mentions_kinds(&self, bytes: &[u8]) -> bool {
+        let text = String::from_utf8_lossy(bytes);
+        self.kinds.iter().any(|kind| match kind {
+            Kind::Document(DocumentKind::Route) => text.contains(kind.name()),
+            // Words that stand in other files as well.
+            kind => text.contains(crate::manifest::API_VERSION) && text.contains(kind.name()),
+        })
+    }
+
+    /// Passes over a document of another kind, or notes what it is as an error.
+    fn pass_over(&mut self, location: &Location, document: &Value) {
         if self.skips_others {
             let kind = document["kind"].as_str().unwrap_or("no kind").to_owned();
             *self.passed_over.entry(kind).or_default() += 1;
@@ -216,46 +268,42 @@ impl RouteReader {
             },
             _ => "is no object".to_owned(),
         };
-        let message = format!("{is}: only HTTPRoutes are taken; --other-kinds skip passes over others");
+        let message =
+            format!("{is}: only {} are taken; --other-kinds skip passes over others", self.called());
         self.wrong.push(location.problem_line("", &message, "not_supported"));
     }
 
     /// How many documents of each kind were passed over; `None`: none was.
     fn passed_over(&self) -> Option<String> {
         let kinds: Vec<_> = self.passed_over.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-        (!kinds.is_empty()).then(|| format!("passed over, for they are no HTTPRoutes: {}", kinds.join(", ")))
+        let called = self.called();
+        (!kinds.is_empty()).then(|| format!("passed over, for they are no {called}: {}", kinds.join(", ")))
     }
 
-    fn route(&mut self, location: &Location, document: Value) {
-        let id = match author::read(&document) {
-            Ok(route) => route.id(),
-            Err(problems) => {
-                let lines =
-                    problems.iter().map(|one| location.problem_line(&one.pointer, &one.message, one.code));
-                return self.wrong.extend(lines);
-            }
+    fn take(&mut self, location: &Location, kind: Kind, document: Value) {
+        let of = |field: &str| document["metadata"][field].as_str();
+        let name = of("name").unwrap_or_default();
+        let name = match kind {
+            Kind::Document(DocumentKind::Route) => author::route_id(of("namespace"), name),
+            _ => name.to_owned(),
         };
-        if let Some(other) = self.locations.insert(id.clone(), location.clone()) {
-            let message = format!("{other} is the route {id} as well");
+        if let Some(other) = self.locations.insert((kind, name.clone()), location.clone()) {
+            let message = format!("{other} is the {} {name} as well", kind.name());
             return self.wrong.push(location.problem_line("/metadata/name", &message, "conflict"));
         }
-        self.wanted.push(RouteDocument { id, location: location.clone(), document: canonical(document) });
+        self.wanted.push(FileDocument { location: location.clone(), document });
     }
 
-    fn finish(self) -> anyhow::Result<Vec<RouteDocument>> {
+    fn finish(self) -> anyhow::Result<Vec<FileDocument>> {
         anyhow::ensure!(
             self.wrong.is_empty(),
             "nothing was changed, for not everything is right:\n{}",
             self.wrong.join("\n")
         );
-        anyhow::ensure!(!self.wanted.is_empty(), "there is no HTTPRoute in what was given");
+        let called = self.called();
+        anyhow::ensure!(!self.wanted.is_empty(), "there are no {called} in what was given");
         Ok(self.wanted)
     }
-}
-
-/// Whether there may be a route in a file that cannot be read.
-fn mentions_routes(bytes: &[u8]) -> bool {
-    bytes.windows(b"HTTPRoute".len()).any(|window| window == b"HTTPRoute")
 }
 
 /// The documents of a file up to the first that cannot be read. A file that begins with a brace

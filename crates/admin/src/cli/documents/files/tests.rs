@@ -2,6 +2,14 @@
 
 use super::*;
 
+const ROUTES: &[Kind] = &[Kind::Document(DocumentKind::Route)];
+
+/// The route's id.
+fn id(route: &FileDocument) -> String {
+    let of = |field: &str| route.document["metadata"][field].as_str();
+    author::route_id(of("namespace"), of("name").unwrap_or_default())
+}
+
 fn route(name: &str) -> String {
     format!(
         "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {name}}}\nspec: {{}}\n"
@@ -9,16 +17,16 @@ fn route(name: &str) -> String {
 }
 
 fn names(text: &str) -> Vec<String> {
-    let mut reader = RouteReader::default();
-    reader.file("routes", text.as_bytes());
+    let mut reader = DocumentReader::of(ROUTES);
+    reader.file("routes", text.as_bytes().to_vec());
     let wanted = reader.finish().unwrap_or_else(|error| panic!("{error:#}\n{text}"));
-    wanted.into_iter().map(|route| route.id).collect()
+    wanted.iter().map(id).collect()
 }
 
 /// All errors of `text`, without the first line.
 fn wrong(text: &str) -> Vec<String> {
-    let mut reader = RouteReader::default();
-    reader.file("routes", text.as_bytes());
+    let mut reader = DocumentReader::of(ROUTES);
+    reader.file("routes", text.as_bytes().to_vec());
     let error = reader.finish().expect_err(text).to_string();
     error.lines().skip(1).map(str::to_owned).collect()
 }
@@ -42,35 +50,32 @@ fn documents_are_taken_in_every_form_in_which_kubectl_takes_them() {
 
 #[test]
 fn everything_wrong_is_named_with_its_document_and_place() {
-    let a = route("a");
-    let text = format!(
-        "{a}---\nkind: Service\nmetadata: {{name: web}}\n---\nspec: {{}}\n---\n[1]\n---\n{}",
-        a.replace("spec: {}", "spec: {colour: red}")
-    );
+    let text =
+        format!("{}---\nkind: Service\nmetadata: {{name: web}}\n---\nspec: {{}}\n---\n[1]\n", route("a"));
     let found = wrong(&text);
     assert_eq!(
         found[0],
-        "routes: document 2: is of kind Service (web): only HTTPRoutes are taken; \
+        "routes:6: document 2: is of kind Service (web): only HTTPRoutes are taken; \
          --other-kinds skip passes over others (not_supported)"
     );
-    assert!(found[1].starts_with("routes: document 3: has no kind: "), "{found:?}");
-    assert!(found[2].starts_with("routes: document 4: is no object: "), "{found:?}");
-    assert!(found[3].starts_with("routes: document 5: /spec/colour: "), "{found:?}");
-    assert!(found[3].ends_with("(unknown_field)"), "{found:?}");
-    assert_eq!(found.len(), 4, "{found:?}");
+    assert!(found[1].starts_with("routes:9: document 3: has no kind: "), "{found:?}");
+    assert!(found[2].starts_with("routes:11: document 4: is no object: "), "{found:?}");
+    assert_eq!(found.len(), 3, "{found:?}");
 }
 
 #[test]
 fn a_place_in_a_list_is_a_pointer_from_the_list_on() {
-    let text = "kind: List\nitems:\n- {kind: HTTPRoute, metadata: {name: a}, spec: {colour: red}}\n- {kind: Secret}\n- {metadata: {name: b}, spec: {}}\n- {kind: List, items: [{kind: Gateway}]}\n";
+    let text = "kind: List\nitems:\n- {kind: Secret}\n- {metadata: {name: b}, spec: {}}\n- {kind: List, items: [{kind: Gateway}]}\n";
     let found = wrong(text);
-    assert!(found[0].starts_with("routes: document 1: /items/0/spec/colour: "), "{found:?}");
-    assert!(found[1].starts_with("routes: document 1: /items/1: is of kind Secret: "), "{found:?}");
-    assert!(found[2].starts_with("routes: document 1: /items/2: has no kind (b): "), "{found:?}");
-    assert!(found[3].starts_with("routes: document 1: /items/3/items/0: is of kind Gateway: "), "{found:?}");
+    assert!(found[0].starts_with("routes:3: document 1: /items/0: is of kind Secret: "), "{found:?}");
+    assert!(found[1].starts_with("routes:4: document 1: /items/1: has no kind (b): "), "{found:?}");
+    assert!(
+        found[2].starts_with("routes:5: document 1: /items/2/items/0: is of kind Gateway: "),
+        "{found:?}"
+    );
     assert_eq!(
         wrong("kind: List"),
-        ["routes: document 1: /items: must be a list of HTTPRoutes (wrong_type)"]
+        ["routes:1: document 1: /items: must be a list of HTTPRoutes (wrong_type)"]
     );
 }
 
@@ -78,7 +83,9 @@ fn a_place_in_a_list_is_a_pointer_from_the_list_on() {
 fn of_two_documents_for_one_name_neither_is_taken() {
     let found = wrong(&format!("{}---\n{}", route("a"), route("a")));
     assert!(
-        found[0].starts_with("routes: document 2: /metadata/name: routes: document 1 is the route a as well"),
+        found[0].starts_with(
+            "routes:8: document 2: /metadata/name: routes: document 1 is the HTTPRoute a as well"
+        ),
         "{found:?}"
     );
     let of =
@@ -96,9 +103,9 @@ fn a_text_that_cannot_be_read_says_where_it_breaks() {
     let found = wrong(r#"{"kind": "HTTPRoute""#);
     assert!(found[0].starts_with("routes: document 1: ") && found[0].contains("column"), "{found:?}");
     for nothing in ["", "# nothing\n", "---\n---\n"] {
-        let mut reader = RouteReader::default();
-        reader.file("routes", nothing.as_bytes());
-        assert!(reader.finish().unwrap_err().to_string().contains("there is no HTTPRoute"), "{nothing:?}");
+        let mut reader = DocumentReader::of(ROUTES);
+        reader.file("routes", nothing.as_bytes().to_vec());
+        assert!(reader.finish().unwrap_err().to_string().contains("there are no HTTPRoutes"), "{nothing:?}");
     }
 }
 
@@ -131,8 +138,8 @@ fn a_directory_is_read_in_the_order_of_names_and_deeper_when_asked() {
 /// What is read of `sources`, and the line about what was passed over.
 fn read_of(other_kinds: Option<OtherKinds>, filename: Vec<PathBuf>) -> (Vec<String>, Vec<String>) {
     let sources = Sources { filename, recursive: false, other_kinds };
-    let reader = read_all(&sources).unwrap();
-    (reader.wanted.iter().map(|route| route.id.clone()).chain(reader.passed_over()).collect(), reader.wrong)
+    let reader = read_all(&sources, ROUTES).unwrap();
+    (reader.wanted.iter().map(id).chain(reader.passed_over()).collect(), reader.wrong)
 }
 
 #[test]
@@ -157,19 +164,18 @@ fn what_is_beside_routes_in_a_directory_is_passed_over_unless_it_is_named() {
         assert_eq!((taken, found.len()), (vec!["a".to_owned(), "b".to_owned()], wrong), "{found:?}");
     }
     let (_, found) = read_of(None, [named(), all()].concat());
-    assert!(found.iter().any(|line| line.contains("gateway.yaml: document 1")), "each by how it was given");
-    // A slip in a route is one in a directory, too.
-    put("bad.yaml", "kind: HTTPRoute\nmetadata: {name: c}\nspec: {colour: red}\n");
+    assert!(found.iter().any(|line| line.contains("gateway.yaml:1: document 1")), "each by how it was given");
+    // What cannot be read and may be a route is not passed over.
     put("template.yaml", "{{- if .Values.on }}\nkind: HTTPRoute\n{{- end }}\n");
-    assert_eq!(read_of(None, all()).1.len(), 2);
+    assert_eq!(read_of(None, all()).1.len(), 1);
 }
 
 #[test]
 fn merge_keys_are_carried_out() {
     let text = "kind: HTTPRoute\nmetadata: {name: a}\nspec:\n  rules:\n  - &first {backendRefs: [{name: b}]}\n\
                 \x20 - <<: *first\n    matches: [{path: {value: /a}}]\n";
-    let mut reader = RouteReader::default();
-    reader.file("routes", text.as_bytes());
+    let mut reader = DocumentReader::of(ROUTES);
+    reader.file("routes", text.as_bytes().to_vec());
     let [route] = &reader.finish().unwrap()[..] else { panic!("one route") };
     assert_eq!(
         route.document["spec"]["rules"][1]["backendRefs"],

@@ -1,0 +1,316 @@
+//! What documents would change, and whether all that there is then is as right as if they had been
+//! written one by one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::Value;
+use tidegate_author as author;
+use tidegate_policy::flags::{Flag, FlagState};
+use utoipa::ToSchema;
+
+use super::manifests::Wanted;
+use crate::api::admin::{backends, geo_rules, limits, listeners, pages, routes};
+use crate::api::app_state::AppState;
+use crate::api::body::MAX_PEOPLE_BODY;
+use crate::api::named_documents::NamedDocument;
+use crate::feed::Snapshot;
+use crate::manifest::Kind;
+use crate::problem::{ApiResult, FieldError, Problem, ProblemCode};
+use crate::store::{Change, ChangedRows, DocumentKind, DocumentRow, StoreTable};
+use crate::time;
+
+/// How documents are to be applied.
+#[derive(Clone, Copy, Debug)]
+pub struct Wishes {
+    /// Remove what is not among the documents, of the kinds that they have.
+    pub prune: bool,
+    /// Ban what is protected or allowed, too.
+    pub force: bool,
+    /// Show what changes, before and after.
+    pub with_documents: bool,
+}
+
+/// What becomes of a document.
+#[derive(Serialize, Debug, ToSchema)]
+pub struct DocumentOutcome {
+    kind: &'static str,
+    name: String,
+    /// `created`, `configured`, `unchanged`, `removed`, or `over` (an entry whose end has passed).
+    outcome: &'static str,
+    /// What was probably not intended.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+    /// The document before, in a dry run, if it changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Value)]
+    before: Option<Value>,
+    /// The document after, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Value)]
+    after: Option<Value>,
+}
+
+/// What is to be written.
+#[derive(Debug, Default)]
+pub struct Plan {
+    pub changes: Vec<Change>,
+    /// Of each document, then of what is removed.
+    pub results: Vec<DocumentOutcome>,
+}
+
+impl Plan {
+    /// The plan for `wanted`, with `before` as it is now.
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub fn make(app: &AppState, wanted: &[Wanted], before: &Snapshot, wishes: Wishes) -> ApiResult<Self> {
+        let mut planner = Planner {
+            app,
+            wanted,
+            before,
+            wishes,
+            rows: ChangedRows::default(),
+            plan: Self::default(),
+            results: BTreeMap::new(),
+            removed: Vec::new(),
+            errors: Vec::new(),
+        };
+        planner.plan_all();
+        planner.no_errors()?;
+        let rows = std::mem::take(&mut planner.rows);
+        let after = before.with(rows).map_err(|error| {
+            Problem::field(
+                "/documents",
+                "too_many",
+                format!("these documents do not fit into a table: {error}"),
+            )
+        })?;
+        planner.check_all(&after);
+        planner.no_errors()?;
+        let mut plan = planner.plan;
+        plan.results.extend(planner.results.into_values());
+        plan.results.extend(planner.removed);
+        Ok(plan)
+    }
+}
+
+/// A plan that is being made.
+pub(super) struct Planner<'a> {
+    pub(super) app: &'a AppState,
+    pub(super) wanted: &'a [Wanted],
+    pub(super) before: &'a Snapshot,
+    pub(super) wishes: Wishes,
+    /// The rows as they will be.
+    pub(super) rows: ChangedRows,
+    pub(super) plan: Plan,
+    /// By the document's place.
+    results: BTreeMap<usize, DocumentOutcome>,
+    removed: Vec<DocumentOutcome>,
+    errors: Vec<FieldError>,
+}
+
+impl<'a> Planner<'a> {
+    fn plan_all(&mut self) {
+        self.documents::<listeners::DeclaredListeners>();
+        self.documents::<backends::Backends>();
+        self.documents::<geo_rules::Rules>();
+        self.documents::<limits::Limits>();
+        self.documents::<pages::Pages>();
+        self.documents::<routes::Routes>();
+        self.addresses();
+        self.flags();
+    }
+
+    fn check_all(&mut self, after: &Snapshot) {
+        self.check::<listeners::DeclaredListeners>(after);
+        self.check::<backends::Backends>(after);
+        self.check::<geo_rules::Rules>(after);
+        self.check::<limits::Limits>(after);
+        self.check::<pages::Pages>(after);
+        self.check::<routes::Routes>(after);
+        self.check_addresses(after);
+        let (from, to) = (self.before.listeners_by_name(), after.listeners_by_name());
+        if self.errors.is_empty()
+            && let Err(problem) = listeners::still_held(after, &from, &to)
+        {
+            self.refuse(vec![FieldError::field("/documents", problem.code().name(), problem.detail())]);
+        }
+    }
+
+    fn no_errors(&mut self) -> ApiResult<()> {
+        match std::mem::take(&mut self.errors) {
+            errors if errors.is_empty() => Ok(()),
+            errors => Err(Problem::fields(errors)),
+        }
+    }
+
+    pub(super) fn refuse(&mut self, mut errors: Vec<FieldError>) {
+        self.errors.append(&mut errors);
+    }
+
+    /// The documents of one kind, in their order.
+    pub(super) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &'a Wanted> + use<'a> {
+        self.wanted.iter().filter(move |one| one.kind == kind)
+    }
+
+    /// Notes what becomes of `one`, which is `before` now. Returns whether it is to be written.
+    pub(super) fn note(&mut self, one: &Wanted, before: Option<Value>) -> bool {
+        let outcome = match &before {
+            Some(before) if *before == one.manifest => "unchanged",
+            Some(_) => "configured",
+            None => "created",
+        };
+        let after = (outcome != "unchanged").then(|| one.manifest.clone());
+        self.note_as(one, outcome, before, after);
+        outcome != "unchanged"
+    }
+
+    pub(super) fn note_as(
+        &mut self,
+        one: &Wanted,
+        outcome: &'static str,
+        before: Option<Value>,
+        after: Option<Value>,
+    ) {
+        let result = self.outcome(one.kind, one.name.clone(), outcome, before, after);
+        self.results.insert(one.at, result);
+    }
+
+    pub(super) fn note_removed(&mut self, kind: Kind, name: String, before: Value) {
+        let result = self.outcome(kind, name, "removed", Some(before), None);
+        self.removed.push(result);
+    }
+
+    fn outcome(
+        &self,
+        kind: Kind,
+        name: String,
+        outcome: &'static str,
+        before: Option<Value>,
+        after: Option<Value>,
+    ) -> DocumentOutcome {
+        let is_shown = self.wishes.with_documents && outcome != "unchanged";
+        let [before, after] = [before, after].map(|document| document.filter(|_| is_shown));
+        DocumentOutcome { kind: kind.name(), name, outcome, warnings: Vec::new(), before, after }
+    }
+
+    /// Plans the documents of one kind.
+    fn documents<R: NamedDocument>(&mut self) {
+        let kind = Kind::Document(R::KIND);
+        let quarantined = quarantined(self.before, R::KIND);
+        let mut names = BTreeSet::new();
+        for one in self.of_kind(kind) {
+            names.insert(one.name.as_str());
+            let text = match R::read(&one.name, one.spec.clone()) {
+                Ok((text, _)) if text.len() > MAX_PEOPLE_BODY => {
+                    let detail = format!("a document may have {MAX_PEOPLE_BODY} bytes as JSON");
+                    self.refuse(vec![one.error("", "too_long", detail)]);
+                    continue;
+                }
+                Ok((text, _)) => text,
+                Err(problem) => {
+                    self.refuse(one.errors(&problem));
+                    continue;
+                }
+            };
+            let held = R::of(self.before).in_force.get(one.name.as_str());
+            // A row that cannot be read is replaced, whatever holds in its place.
+            let readable = held.filter(|info| !quarantined.contains_key(&info.name));
+            let before = readable.map(|info| kind.of_answer(R::show(info)).1);
+            if !self.note(one, before) {
+                continue;
+            }
+            let created = held.and_then(|info| info.created()).unwrap_or_else(time::now);
+            self.rows.documents[R::KIND].push((
+                one.name.clone(),
+                Some(DocumentRow {
+                    name: one.name.clone(),
+                    document: text.clone(),
+                    created_at: Some(time::to_sql(created)),
+                    updated_at: None,
+                }),
+            ));
+            let name = one.name.clone();
+            self.plan.changes.push(Change::PutDocument {
+                kind: R::KIND,
+                name,
+                document: text,
+                only_if: None,
+            });
+        }
+        if self.wishes.prune && !names.is_empty() {
+            self.prune::<R>(&names);
+        }
+    }
+
+    /// Plans that the documents of one kind that are not among `names` are removed.
+    fn prune<R: NamedDocument>(&mut self, names: &BTreeSet<&str>) {
+        for (name, info) in R::of(self.before).in_force.iter().filter(|(name, _)| !names.contains(&***name)) {
+            let name = name.to_string();
+            self.rows.documents[R::KIND].push((name.clone(), None));
+            let change = Change::DeleteDocument { kind: R::KIND, name: name.clone(), only_if: None };
+            self.plan.changes.push(change);
+            let (_, before) = Kind::Document(R::KIND).of_answer(R::show(info));
+            self.note_removed(Kind::Document(R::KIND), name, before);
+        }
+    }
+
+    /// Checks the documents of one kind together with all that there is then.
+    fn check<R: NamedDocument>(&mut self, after: &Snapshot) {
+        let quarantined = quarantined(after, R::KIND);
+        for one in self.of_kind(Kind::Document(R::KIND)) {
+            if self.results.get(&one.at).is_none_or(|result| result.outcome == "unchanged") {
+                continue;
+            }
+            let found = R::of(after).in_force.get(one.name.as_str());
+            let Some(info) = found.filter(|info| !quarantined.contains_key(&info.name)) else {
+                let why = quarantined.get(one.name.as_str()).map_or("it cannot be read", |why| why);
+                self.refuse(vec![one.error("", "too_many", why)]);
+                continue;
+            };
+            let problems = R::problems_in(&info.parsed, after).into_iter();
+            self.refuse(problems.map(|wrong| one.error(&wrong.pointer, wrong.code, wrong.message)).collect());
+            let warnings = R::written(self.app, after, &one.name, &info.parsed);
+            if let Some(result) = self.results.get_mut(&one.at) {
+                result.warnings = warnings;
+            }
+        }
+        let kind = Kind::Document(R::KIND).name();
+        for result in self.removed.iter_mut().filter(|result| result.kind == kind) {
+            result.warnings = R::removed(after, &result.name);
+            if let Err(problem) = R::check_removal(self.app, after, &result.name) {
+                let detail = format!("{} `{}` would be removed: {}", R::NOUN, result.name, problem.detail());
+                self.errors.push(FieldError::field("/documents", problem.code().name(), detail));
+            }
+        }
+    }
+
+    fn flags(&mut self) {
+        for one in self.of_kind(Kind::Flags) {
+            let set: Vec<(Flag, FlagState)> = match author::read_flags(&one.spec) {
+                Ok(set) => set,
+                Err(problems) => {
+                    let problem = Problem::document(ProblemCode::InvalidFlag, problems);
+                    self.refuse(one.errors(&problem));
+                    continue;
+                }
+            };
+            let now = |flag: Flag| (flag.name().to_owned(), author::write_state(self.before.flags.get(flag)));
+            let before = Kind::Flags.manifest("", set.iter().map(|(flag, _)| now(*flag)).collect());
+            if self.note(one, Some(before)) {
+                let text = |(flag, state): (Flag, FlagState)| {
+                    (flag.name().to_owned(), author::write_state(state).to_string())
+                };
+                self.plan.changes.push(Change::SetFlags { flags: set.into_iter().map(text).collect() });
+            }
+        }
+    }
+}
+
+/// The rows of a kind in quarantine, and why.
+fn quarantined(snapshot: &Snapshot, kind: DocumentKind) -> BTreeMap<Arc<str>, Arc<str>> {
+    let rows = snapshot.quarantine().filter(|row| row.table == StoreTable::Documents(kind));
+    rows.map(|row| (row.key, row.why)).collect()
+}

@@ -1,0 +1,180 @@
+//! `tidegate export`: what people wrote, as files that `apply` takes, as CSV, or as SQL that `sqlite3`
+//! executes.
+
+mod csv;
+mod sql;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::api_client::{AccessArgs, ApiClient};
+use super::documents::{list_path, yaml};
+use super::output::{print_line, print_text};
+use crate::manifest::Kind;
+use crate::store::DocumentKind;
+
+/// Entries of addresses per request.
+const ADDRESSES_PAGE: usize = 1_000;
+
+/// Options of `tidegate export`.
+#[derive(clap::Args, Debug)]
+pub struct ExportArgs {
+    /// What to export.
+    #[arg(required = true, value_enum, value_name = "WHAT")]
+    what: Vec<Exported>,
+    /// Format. CSV has one kind only.
+    #[arg(long, value_enum, default_value_t)]
+    format: ExportFormat,
+    /// Write files into this directory, one per document, and one for each of bans, allow list and flags:
+    /// `tidegate apply -R -f DIR` takes them. It is created if it does not exist.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+/// What is exported.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum Exported {
+    Routes,
+    Listeners,
+    Bans,
+    AllowList,
+    GeoRules,
+    Limits,
+    Backends,
+    Pages,
+    Flags,
+    /// All of these.
+    All,
+}
+
+/// Format of an export.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+enum ExportFormat {
+    /// Documents, as `apply` takes them.
+    #[default]
+    Yaml,
+    /// Lines of a table, for spreadsheets.
+    Csv,
+    /// Statements for `sqlite3`, in one transaction: the database of a service that runs may take them.
+    Sql,
+}
+
+impl Exported {
+    fn kinds(self) -> Vec<Kind> {
+        match self {
+            Self::Routes => vec![Kind::Document(DocumentKind::Route)],
+            Self::Listeners => vec![Kind::Document(DocumentKind::Listener)],
+            Self::Bans => vec![Kind::Ban],
+            Self::AllowList => vec![Kind::AllowListEntry],
+            Self::GeoRules => vec![Kind::Document(DocumentKind::GeoRule)],
+            Self::Limits => vec![Kind::Document(DocumentKind::Limit)],
+            Self::Backends => vec![Kind::Document(DocumentKind::Backend)],
+            Self::Pages => vec![Kind::Document(DocumentKind::Page)],
+            Self::Flags => vec![Kind::Flags],
+            Self::All => Kind::ALL.to_vec(),
+        }
+    }
+}
+
+/// Something of the service, as the API gave it, and as a document of a file.
+pub(super) struct Item {
+    pub(super) kind: Kind,
+    pub(super) name: String,
+    pub(super) answer: Value,
+    pub(super) manifest: Value,
+}
+
+/// Prints or writes what was asked for.
+///
+/// # Errors
+/// When the service does not answer, or a file cannot be written.
+pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
+    let asked: Vec<Kind> = args.what.iter().flat_map(|what| what.kinds()).collect();
+    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| asked.contains(kind)).collect();
+    let is_yaml = args.format == ExportFormat::Yaml;
+    ensure!(
+        args.format != ExportFormat::Csv || kinds.len() == 1,
+        "csv has one kind only: export each by itself"
+    );
+    ensure!(args.dir.is_none() || is_yaml, "--dir is for yaml");
+    let service = ApiClient::new(&args.access)?;
+    let mut items = Vec::new();
+    for kind in kinds {
+        items.extend(fetch(&service, kind).await?);
+    }
+    if let Some(dir) = &args.dir {
+        return write(dir, &items).with_context(|| format!("cannot write to {}", dir.display()));
+    }
+    print_text(&match args.format {
+        ExportFormat::Yaml => stream(items.iter())?,
+        ExportFormat::Csv => csv::lines(&items)?,
+        ExportFormat::Sql => sql::statements(&items),
+    });
+    Ok(())
+}
+
+async fn fetch(service: &ApiClient, kind: Kind) -> anyhow::Result<Vec<Item>> {
+    let addresses = async |status: &str| -> anyhow::Result<Vec<Item>> {
+        let filter = [("status", status)];
+        let all = service.list_by("/api/admin/ip-monitor", &filter, ADDRESSES_PAGE).await?;
+        let in_force = all.into_iter().filter(|entry| entry["expired"] == false);
+        Ok(in_force.map(|entry| address(kind, entry)).collect())
+    };
+    match kind {
+        Kind::Ban => addresses("banned").await,
+        Kind::AllowListEntry => addresses("allowed").await,
+        Kind::Flags => {
+            let answer = service.request(Method::GET, "/api/admin/optimization/flags", None).await?;
+            let manifest = kind.manifest("", answer.clone());
+            Ok(vec![Item { kind, name: String::new(), answer, manifest }])
+        }
+        Kind::Document(_) => {
+            let all = service.list(&list_path(kind), &[]).await?;
+            let item = |answer: Value| {
+                let (name, manifest) = kind.of_answer(answer.clone());
+                Item { kind, name, answer, manifest }
+            };
+            Ok(all.into_iter().map(item).collect())
+        }
+    }
+}
+
+fn address(kind: Kind, entry: Value) -> Item {
+    let name = entry["ip"].as_str().unwrap_or_default().to_owned();
+    let spec = json!({ "reason": entry["reason"], "expires_at": entry["until"] });
+    Item { kind, manifest: kind.manifest(&name, spec), name, answer: entry }
+}
+
+/// The documents as a stream of YAML.
+fn stream<'i>(items: impl Iterator<Item = &'i Item>) -> anyhow::Result<String> {
+    Ok(items.map(|item| yaml(&item.manifest)).collect::<Result<Vec<_>, _>>()?.join("---\n"))
+}
+
+fn write(dir: &Path, items: &[Item]) -> anyhow::Result<()> {
+    for kind in Kind::ALL {
+        let of_kind = || items.iter().filter(move |item| item.kind == kind);
+        let count = of_kind().count();
+        match kind {
+            _ if count == 0 => continue,
+            Kind::Document(_) => {
+                for item in of_kind() {
+                    // The name of a route may have its namespace before it, which is a directory then.
+                    let path = dir.join(kind.plural()).join(format!("{}.yaml", item.name));
+                    std::fs::create_dir_all(path.parent().unwrap_or(dir))?;
+                    std::fs::write(path, yaml(&item.manifest)?)?;
+                }
+            }
+            _ => {
+                std::fs::create_dir_all(dir)?;
+                std::fs::write(dir.join(format!("{}.yaml", kind.plural())), stream(of_kind())?)?;
+            }
+        }
+        print_line(format_args!("{}: {count}", kind.plural()));
+    }
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! Documents of all kinds: from files to the service and back, all of them or none.
+
+use serde_json::{Value, json};
+
+use crate::command_line::{Desk, run};
+use crate::test_service::{TestService, each};
+
+const ALL: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: shop, namespace: team-a}
+spec:
+  parentRefs: [{name: g, sectionName: shop}]
+  rules:
+  - matches: [{path: {type: PathPrefix, value: /shop}}]
+    backendRefs: [{group: tidegate.dev, kind: Backend, name: shop}]
+---
+apiVersion: tidegate.dev/v1
+kind: Backend
+metadata: {name: shop}
+spec: {address: 'shop.example.com:443', tls: {}}
+---
+apiVersion: tidegate.dev/v1
+kind: Listener
+metadata: {name: shop}
+spec: {scheme: https, port: 8443}
+---
+apiVersion: tidegate.dev/v1
+kind: GeoRule
+metadata: {name: eu}
+spec: {mode: deny, countries: [DE, FR]}
+---
+apiVersion: tidegate.dev/v1
+kind: Limit
+metadata: {name: all}
+spec: {key: ip, rate: 100, per: 1m}
+---
+apiVersion: tidegate.dev/v1
+kind: Page
+metadata: {name: ip_banned}
+spec: {html: \"<p>{{request_id}}\"}
+---
+apiVersion: tidegate.dev/v1
+kind: Ban
+metadata: {name: 203.0.113.0/24}
+spec: {reason: it's a scraper, expires_at: 2100-01-01}
+---
+apiVersion: tidegate.dev/v1
+kind: Ban
+metadata: {name: 2001:db8::/32}
+---
+apiVersion: tidegate.dev/v1
+kind: AllowListEntry
+metadata: {name: 203.0.113.7}
+spec: {reason: ours}
+---
+apiVersion: tidegate.dev/v1
+kind: Flags
+spec: {enableRouteCache: true, enableGeoRulesCache: {percent: 25}}
+";
+
+/// Counts and digests of all tables, once the service has followed.
+async fn tables(service: &TestService) -> Value {
+    service.get("/api/admin/ip-monitor").await.ok();
+    let mut tables = service.health().await["tables"].clone();
+    // How the bans are divided depends on their history.
+    for part in ["base", "base_bytes", "overlay"] {
+        tables["bans"][part] = Value::Null;
+    }
+    tables
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_exported_makes_an_empty_service_equal() {
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
+    desk.file("all.yaml", ALL);
+    let said = desk.tidegate("apply", &["-f", "all.yaml"]).await.done();
+    assert!(said.starts_with("HTTPRoute/team-a/shop created\nBackend/shop created\n"), "{said}");
+    assert!(said.ends_with("AllowListEntry/203.0.113.7 created\nFlags configured\n"), "{said}");
+    let wanted = tables(&service).await;
+    let again = desk.tidegate("apply", &["-f", "all.yaml"]).await.done();
+    assert!(again.lines().all(|line| line.ends_with(" unchanged")), "{again}");
+
+    let yaml = desk.tidegate("export", &["all"]).await.done();
+    let other = TestService::start().await;
+    let there = Desk::new(&other);
+    run(there.command("apply", &["-f", "-"]), &yaml).await.done();
+    assert_eq!(tables(&other).await, wanted, "{yaml}");
+    desk.tidegate("export", &["all", "--dir", "out"]).await.done();
+    let diff = desk.tidegate("apply", &["-R", "-f", "out", "--dry-run", "--prune"]).await;
+    assert!(diff.err.contains("created: 0, configured: 0, unchanged: 12"), "{diff:?}");
+    assert_eq!(diff.done(), "");
+
+    let sql = desk.tidegate("export", &["all", "--format", "sql"]).await.done();
+    let other = TestService::start().await;
+    other.sql(&sql);
+    assert_eq!(tables(&other).await, wanted, "{sql}");
+    let csv = desk.tidegate("export", &["bans", "--format", "csv"]).await.done();
+    assert!(csv.starts_with("ip,status,reason,since,until\n203.0.113.0/24,banned,it's a scraper,"), "{csv}");
+    let refused = desk.tidegate("export", &["bans", "flags", "--format", "csv"]).await.failed();
+    assert!(refused.contains("one kind only"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_thirty_files_one_is_wrong_and_nothing_is_applied() {
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
+    let before = service.tables().await;
+    for number in 0..30 {
+        let country = if number == 17 { "Atlantis" } else { "DE" };
+        let rule = format!(
+            "apiVersion: tidegate.dev/v1\nkind: GeoRule\nmetadata: {{name: r{number}}}\nspec:\n  mode: deny\n  countries:\n  - FR\n  - {country}\n"
+        );
+        desk.file(&format!("rules/{number:02}.yaml"), &rule);
+    }
+    let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: a}\nspec: {parentRefs: [{name: g, sectionName: gone}]}\n";
+    desk.file("rules/a.yaml", route);
+    let refused = desk.tidegate("apply", &["-f", "rules"]).await;
+    assert!(refused.err.contains("rules/17.yaml:8: document 1: /spec/countries/1: "), "{refused:?}");
+    assert_eq!((refused.out.as_str(), refused.code), ("", Some(2)), "{refused:?}");
+    assert_eq!(service.tables().await, before);
+    // What only the whole of them shows is said when each by itself is right.
+    desk.file("rules/17.yaml", "apiVersion: tidegate.dev/v1\nkind: Ban\nmetadata: {name: 127.0.0.1}\n");
+    let refused = desk.tidegate("apply", &["-f", "rules"]).await.failed();
+    assert!(refused.contains("rules/17.yaml:") && refused.contains("(protected_network)"), "{refused}");
+    let refused = desk.tidegate("apply", &["-f", "rules", "--force"]).await.failed();
+    assert!(refused.contains("rules/a.yaml:4: document 1: /spec/parentRefs/0/sectionName: "), "{refused}");
+    assert_eq!(service.tables().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_files_do_not_have_is_pruned_unless_it_is_needed() {
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
+    desk.file("all.yaml", ALL);
+    desk.tidegate("apply", &["-f", "all.yaml"]).await.done();
+    desk.tidegate("ban", &["198.51.100.77"]).await.done();
+    let some = |document: &str| {
+        ALL.split("---\n").filter(|one| !one.contains(document)).collect::<Vec<_>>().join("---\n")
+    };
+    desk.file("b.yaml", "apiVersion: tidegate.dev/v1\nkind: Backend\nmetadata: {name: new}\nspec: {address: 'new.example.com:80'}\n");
+    let refused = desk.tidegate("backends", &["apply", "-f", "b.yaml", "--prune"]).await.failed();
+    assert!(refused.contains("backend `shop` would be removed: these routes need it"), "{refused}");
+    let diff = desk.tidegate("backends", &["diff", "-f", "b.yaml"]).await;
+    assert_eq!(diff.code, Some(1), "{diff:?}");
+    assert!(diff.out.contains("+  address: new.example.com:80"), "{diff:?}");
+    // Routes and the backend that they need go together.
+    desk.file(
+        "all.yaml",
+        &some("HTTPRoute").replace("name: shop}\nspec: {address", "name: new}\nspec: {address"),
+    );
+    let said = desk.tidegate("apply", &["-f", "all.yaml", "--prune"]).await.failed();
+    assert!(said.contains("backend `shop` would be removed"), "a kind without a file is not pruned: {said}");
+    desk.tidegate("routes", &["delete", "team-a/shop"]).await.done();
+    let said = desk.tidegate("apply", &["-f", "all.yaml", "--prune"]).await.done();
+    let removed: Vec<&str> = said.lines().filter(|line| line.ends_with("removed")).collect();
+    assert_eq!(
+        removed,
+        [
+            "Listener/http removed",
+            "Listener/https removed",
+            "Backend/shop removed",
+            "Ban/198.51.100.77 removed"
+        ]
+    );
+    let audit = service.get("/api/admin/audit?kind=unban").await.ok();
+    assert_eq!(each(&audit["items"], |entry| entry["name"].as_str().unwrap()), ["198.51.100.77"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_of_each_kind_are_printed_and_deleted() {
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
+    desk.file("all.yaml", ALL);
+    desk.tidegate("apply", &["-f", "all.yaml"]).await.done();
+    for (noun, name) in
+        [("geo-rules", "eu"), ("limits", "all"), ("backends", "shop"), ("routes", "team-a/shop")]
+    {
+        let said = desk.tidegate(noun, &["get", "-o", "name"]).await.done();
+        assert_eq!(said, format!("{name}\n"), "{noun}");
+    }
+    let one = desk.tidegate("geo-rules", &["get", "eu", "-o", "json"]).await.done();
+    let one: Value = serde_json::from_str(&one).unwrap();
+    assert_eq!(one["spec"], json!({"mode": "deny", "countries": ["DE", "FR"]}), "{one}");
+    let refused = desk.tidegate("backends", &["delete", "shop"]).await;
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.err.contains("(409 backend_in_use)"), "{refused:?}");
+    let said = desk.tidegate("geo-rules", &["delete", "eu", "gone"]).await;
+    assert!(said.out.starts_with("eu deleted; ") && said.err.contains("gone: "), "{said:?}");
+    assert_eq!(said.code, Some(2));
+    let said = desk.tidegate("pages", &["documents", "get", "-o", "name"]).await.done();
+    assert_eq!(said, "ip_banned\n");
+}
