@@ -41,6 +41,14 @@ fn the_rollout_is_true() {
     assert!(typed.compared >= 20, "only {} outputs were compared", typed.compared);
 }
 
+/// The gateway follows each way back by itself.
+#[test]
+fn the_ways_back_are_true() {
+    let mut stack = up("rollback");
+    let typed = page::run(&mut stack, "docs/ROLLBACK.md", None).unwrap();
+    assert_eq!(typed.compared, 5);
+}
+
 /// Routes from files, and the gate follows.
 #[test]
 fn import_and_export_are_true_and_what_was_applied_serves() {

@@ -67,11 +67,27 @@ fn service() {
     });
 }
 
+/// The same, of bans alone.
+#[test]
+#[ignore = "run by a test below, in a process of its own"]
+fn banning_service() {
+    let Ok(path) = std::env::var(DATABASE) else { return };
+    let from: u64 = std::env::var(FROM).unwrap().parse().unwrap();
+    block_on(async {
+        let store = SqliteStore::open(&path, Options::default()).unwrap();
+        let author = "test".into();
+        for index in from.. {
+            store.commit(ban(&address(index)), &author).await.unwrap();
+            println!("\nstored {index}");
+        }
+    });
+}
+
 /// Starts the service at post `from` and kills it shortly after it has reported that many stored
 /// posts. Returns the first post that was not acknowledged.
-fn serve_and_kill(path: &Path, from: u64, posts: usize, moment: Duration) -> u64 {
+fn serve_and_kill(service: &str, path: &Path, from: u64, posts: usize, moment: Duration) -> u64 {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "store::sqlite::tests::crash::service", "--ignored", "--nocapture"])
+        .args(["--exact", &format!("store::sqlite::tests::crash::{service}"), "--ignored", "--nocapture"])
         .env(DATABASE, path)
         .env(FROM, from.to_string())
         .stdout(Stdio::piped())
@@ -101,7 +117,7 @@ fn nothing_is_lost_and_nothing_twice_when_the_service_is_killed() {
     while next < POSTS {
         // Any moments will do: kills are spread over all of them.
         let moment = Duration::from_micros(kills * 7_919 % 9_000);
-        let reached = serve_and_kill(&path, next, 1 + (kills % 13) as usize, moment);
+        let reached = serve_and_kill("service", &path, next, 1 + (kills % 13) as usize, moment);
         assert!(reached > next, "the service did nothing from {next} on");
         next = reached;
         kills += 1;
@@ -123,4 +139,22 @@ fn nothing_is_lost_and_nothing_twice_when_the_service_is_killed() {
         let banned: BTreeSet<String> = select_tables(&path).ips.into_keys().collect();
         assert_eq!(banned, (0..POSTS).map(address).collect());
     });
+}
+
+#[test]
+fn after_fifty_kills_every_ban_that_was_acknowledged_is_there_and_the_audit_is_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tidegate.db");
+    let mut next = 0;
+    for kill in 0..50u64 {
+        let moment = Duration::from_micros(kill * 7_919 % 5_000);
+        let reached = serve_and_kill("banning_service", &path, next, 1 + (kill % 3) as usize, moment);
+        assert!(reached > next, "the service did nothing from {next} on");
+        next = reached;
+        let check = SqliteStore::check_audit_beside(&path, None).unwrap();
+        // One more may be stored whose acknowledgement was not heard.
+        assert!(check.faults.is_empty() && check.entries >= next, "after {next}: {check:?}");
+    }
+    let banned: BTreeSet<String> = select_tables(&path).ips.into_keys().collect();
+    assert!((0..next).all(|index| banned.contains(&address(index))), "{next} acknowledged, {banned:?}");
 }
