@@ -93,13 +93,19 @@ pub fn hash_token(token: &str) -> String {
 /// Names of the audit's authors that are no tokens.
 const RESERVED_NAMES: [&str; 3] = [SQL, "command line", "serve --tokens"];
 
-/// Whether a token may have this name: 1 to [`MAX_NAME`] bytes without control characters, not
-/// blanks alone, and not what the audit calls others.
+/// What [`is_name`] asks for, in words.
+pub const NAME_FORM: &str = "1 to 100 bytes without control characters and without blanks around them, not \
+    `.` or `..`, and none of `sql`, `command line` and `serve --tokens`";
+
+/// Whether a token may have this name: 1 to [`MAX_NAME`] bytes without control characters, not what
+/// the audit calls others and nothing that looks like it, and not what a URL cannot have as a part
+/// of its path.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
-    !RESERVED_NAMES.contains(&text.trim())
-        && !text.trim().is_empty()
-        && text.len() <= MAX_NAME
+    !RESERVED_NAMES.iter().any(|reserved| text.eq_ignore_ascii_case(reserved))
+        && !matches!(text, "." | "..")
+        && (1..=MAX_NAME).contains(&text.len())
+        && text.trim().len() == text.len()
         && !text.chars().any(char::is_control)
 }
 
@@ -112,6 +118,17 @@ mod tests {
         let (one, other) = (new_token().unwrap(), new_token().unwrap());
         assert_ne!(one, other);
         assert_eq!(one.len(), TOKEN_PREFIX.len() + 2 * TOKEN_BYTES);
+    }
+
+    #[test]
+    fn a_name_is_no_other_authors_and_can_be_in_a_path() {
+        for name in ["a", "ci / deploy", "sql-importer", "...", "ä", &"n".repeat(MAX_NAME)] {
+            assert!(is_name(name), "{name}");
+        }
+        let long = "n".repeat(MAX_NAME + 1);
+        for wrong in ["", " ", " a", "a ", ".", "..", "sql", "SQL", "Command line", "a\nb", "\u{9b}", &long] {
+            assert!(!is_name(wrong), "{wrong}");
+        }
     }
 
     #[test]

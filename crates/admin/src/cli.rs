@@ -39,6 +39,7 @@ use clap::{Parser, Subcommand};
 
 use crate::manifest::Kind;
 use crate::store::DocumentKind;
+use output::{NoReader, print_error_line};
 use settings::{Parsed, Settings};
 
 /// The author in the audit of what commands write into a database.
@@ -163,7 +164,10 @@ pub fn main() -> ExitCode {
 }
 
 fn failure(error: &anyhow::Error) -> ExitCode {
-    eprintln!("tidegate: {error:#}");
+    if error.is::<NoReader>() {
+        return ExitCode::SUCCESS;
+    }
+    print_error_line(format_args!("tidegate: {error:#}"));
     ExitCode::FAILURE
 }
 
@@ -193,17 +197,11 @@ impl Cli {
             Command::Restore(args) => block_on(backup::restore(&args)),
             Command::Context(command) => context::run(&command),
             Command::Export(args) => block_on(export::run(&args)),
-            Command::Completions(args) => {
-                manual::completions(&args);
-                Ok(())
-            }
+            Command::Completions(args) => manual::completions(&args),
             Command::Man(args) => manual::man(&args),
             Command::Init(args) => init::run(&args),
             Command::Serve(args) => serve::run(&args),
-            Command::Config(_) => {
-                settings.into_iter().for_each(Settings::print);
-                Ok(())
-            }
+            Command::Config(_) => settings.map_or(Ok(()), Settings::print),
             Command::Health(args) => health::run(&args),
             Command::Token(command) => token::run(&command),
             Command::Audit(args) => block_on(audit::run(&args)),

@@ -55,10 +55,10 @@ pub fn server(text: &str) -> Result<String, String> {
     let wanted = "write http://HOST:PORT or https://HOST:PORT, like http://127.0.0.1:9070";
     let url: Url = text.parse().map_err(|_| wanted.to_owned())?;
     let is_http = matches!(url.scheme(), "http" | "https");
-    if !is_http || !url.username().is_empty() || url.query().is_some() {
+    if !is_http || !url.username().is_empty() || url.query().or(url.fragment()).is_some() {
         return Err(wanted.to_owned());
     }
-    Ok(text.trim_end_matches('/').to_owned())
+    Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
 impl ServiceArgs {
@@ -150,11 +150,19 @@ mod tests {
             ("http://127.0.0.1:9070", "http://127.0.0.1:9070"),
             ("https://[::1]:9070/", "https://[::1]:9070"),
             ("http://proxy/tidegate/", "http://proxy/tidegate"),
+            (r"http://h:1\", "http://h:1"),
         ] {
             assert_eq!(server(text).as_deref(), Ok(taken));
         }
-        for wrong in ["", "127.0.0.1:9070", "http://", "ftp://h:1", "http://me:secret@h:1", "http://h:1/?a=b"]
-        {
+        for wrong in [
+            "",
+            "127.0.0.1:9070",
+            "http://",
+            "ftp://h:1",
+            "http://me:secret@h:1",
+            "http://h:1/?a=b",
+            "http://h:1/#a",
+        ] {
             assert!(server(wrong).unwrap_err().contains("https://HOST:PORT"), "{wrong}");
         }
     }

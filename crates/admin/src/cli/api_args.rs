@@ -36,12 +36,12 @@ impl ApiArgs {
         ApiClient::new(&self.access)
     }
 
-    /// The answer to a request without a body.
+    /// The answer, which has this `field`, to a request without a body.
     ///
     /// # Errors
     /// When there is no answer, or it is a problem.
-    pub async fn get(&self, target: &str) -> anyhow::Result<Value> {
-        Ok(self.client()?.request(Method::GET, target, None).await?)
+    pub async fn get(&self, target: &str, field: &str) -> anyhow::Result<Value> {
+        Ok(self.client()?.request(Method::GET, target, None, field).await?)
     }
 }
 
@@ -64,6 +64,6 @@ impl ChangeArgs {
     ) -> Result<Value, RequestError> {
         let mut query = form_urlencoded::Serializer::new(String::new());
         let query = query.append_pair("wait_applied", &self.wait).finish();
-        client.request(method, &format!("{path}?{query}"), body).await
+        client.request(method, &format!("{path}?{query}"), body, "version").await
     }
 }

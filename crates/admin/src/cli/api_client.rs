@@ -2,7 +2,6 @@
 
 use std::fmt::Display;
 use std::fs::File;
-use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -28,6 +27,8 @@ const ANSWER_TIME: Duration = Duration::from_secs(75);
 const DOWNLOAD_TIME: Duration = Duration::from_secs(3_600);
 /// How long one connection follows, at most: the caller comes back.
 const FOLLOW_TIME: Duration = Duration::from_secs(86_400);
+/// After this long without a word the connection is given up: the service says every 15 s that it is there.
+const FOLLOW_SILENCE: Duration = Duration::from_secs(60);
 /// Bytes of an answer, at most: over twice a page of documents of the largest size.
 const MAX_ANSWER: usize = 256 << 20;
 /// Characters of an unexpected answer that are printed.
@@ -154,7 +155,8 @@ impl ApiClient {
         Ok(Self { client, server: service.url.clone(), authorization })
     }
 
-    /// Requests `target`, a path with its query, and returns the JSON of a 200.
+    /// Requests `target`, a path with its query, and returns the JSON of a 200. By its `field` the
+    /// answer is known for the service's.
     ///
     /// # Errors
     /// When there is no answer, or any other one.
@@ -163,16 +165,18 @@ impl ApiClient {
         method: Method,
         target: &str,
         body: Option<&Value>,
+        field: &str,
     ) -> Result<Value, RequestError> {
         let mut request = self.client.request(method, format!("{}{target}", self.server));
         request = request.header("authorization", self.authorization.clone());
         if let Some(body) = body {
             request = request.json(body);
         }
-        self.answer(request).await
+        self.answer(request, field).await
     }
 
-    /// Posts a body that comes chunk by chunk to `target`, and returns the JSON of a 200.
+    /// Posts a body that comes chunk by chunk to `target`, and returns the JSON of a 200, which has this
+    /// `field`.
     ///
     /// # Errors
     /// When there is no answer, or any other one.
@@ -181,32 +185,40 @@ impl ApiClient {
         target: &str,
         body: StreamedBody,
         is_gzip: bool,
+        field: &str,
     ) -> Result<Value, RequestError> {
         let request = self.client.post(format!("{}{target}", self.server)).body(reqwest::Body::wrap(body));
         let request = request.header("authorization", self.authorization.clone());
         let request = if is_gzip { request.header("content-encoding", "gzip") } else { request };
-        self.answer(request).await
+        self.answer(request, field).await
     }
 
-    /// The JSON of a 200.
-    async fn answer(&self, request: RequestBuilder) -> Result<Value, RequestError> {
+    /// The JSON of a 200, which has this `field`.
+    async fn answer(&self, request: RequestBuilder, field: &str) -> Result<Value, RequestError> {
         let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = answer.status();
         let bytes = self.body(answer).await?;
         if status == StatusCode::OK {
-            return serde_json::from_slice(&bytes).map_err(|_| self.not_the_service(status, &bytes));
+            let answer: Option<Value> = serde_json::from_slice(&bytes).ok();
+            let answer = answer.filter(|answer| answer.get(field).is_some());
+            return answer.ok_or_else(|| self.not_the_service(status, &bytes));
         }
         Err(self.refusal(status, &bytes))
     }
 
-    /// Requests `target`, and writes the body of a 200 to `file`. Returns its length.
+    /// Requests `target`: `each` gets the body of a 200, chunk by chunk. Returns its length.
     ///
     /// # Errors
-    /// When there is no answer, any other one, it breaks off, or the file cannot be written.
-    pub async fn download(&self, method: Method, target: &str, file: &mut impl Write) -> anyhow::Result<u64> {
+    /// When there is no answer, any other one, it breaks off or stands still, or `each` fails.
+    pub async fn download(
+        &self,
+        method: Method,
+        target: &str,
+        mut each: impl FnMut(&[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<u64> {
         let request = self.client.request(method, format!("{}{target}", self.server));
         let request = request.timeout(DOWNLOAD_TIME).header("authorization", self.authorization.clone());
-        let mut answer = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let mut answer = self.within_answer_time(request.send()).await?;
         let status = answer.status();
         if status != StatusCode::OK {
             let bytes = self.body(answer).await?;
@@ -214,8 +226,8 @@ impl ApiClient {
         }
         let mut progress = Progress::new(answer.content_length());
         let mut length = 0u64;
-        while let Some(chunk) = answer.chunk().await.map_err(|error| self.unreachable(&error))? {
-            file.write_all(&chunk).context("cannot write the file")?;
+        while let Some(chunk) = self.within_answer_time(answer.chunk()).await? {
+            each(&chunk)?;
             progress.add(chunk.len());
             length += chunk.len() as u64;
         }
@@ -239,7 +251,7 @@ impl ApiClient {
         if let Some(id) = last_id {
             request = request.header("last-event-id", id);
         }
-        let mut answer = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let mut answer = self.within_answer_time(request.send()).await?;
         let status = answer.status();
         if status != StatusCode::OK {
             let bytes = self.body(answer).await?;
@@ -247,7 +259,7 @@ impl ApiClient {
         }
         let mut buffer = Vec::new();
         // However it ends, the caller comes back.
-        while let Ok(Some(chunk)) = answer.chunk().await {
+        while let Ok(Ok(Some(chunk))) = tokio::time::timeout(FOLLOW_SILENCE, answer.chunk()).await {
             buffer.extend_from_slice(&chunk);
             let Some(end) = buffer.iter().rposition(|&byte| byte == b'\n') else { continue };
             let rest = buffer.split_off(end + 1);
@@ -257,22 +269,27 @@ impl ApiClient {
         Ok(())
     }
 
-    /// Posts `file` to `target`, and returns the JSON of a 200.
+    /// Posts `file` to `target`, and returns the JSON of a 200, which has this `field`.
     ///
     /// # Errors
     /// As [`request`](Self::request).
-    pub async fn upload_file(&self, target: &str, file: File) -> Result<Value, RequestError> {
+    pub async fn upload_file(&self, target: &str, file: File, field: &str) -> Result<Value, RequestError> {
         let mut progress = Progress::new(file.metadata().ok().map(|file| file.len()));
         let body = StreamedBody::of_file(file, move |bytes| progress.add(bytes));
         let request = self.client.post(format!("{}{target}", self.server)).body(reqwest::Body::wrap(body));
         let request = request.timeout(DOWNLOAD_TIME).header("authorization", self.authorization.clone());
-        self.answer(request).await
+        self.answer(request, field).await
     }
 
     /// As [`request`](Self::request) for a document that may be absent, in which case the problem
     /// has the code `not_found`.
-    pub async fn get_if_exists(&self, target: &str, not_found: &str) -> Result<Option<Value>, RequestError> {
-        match self.request(Method::GET, target, None).await {
+    pub async fn get_if_exists(
+        &self,
+        target: &str,
+        field: &str,
+        not_found: &str,
+    ) -> Result<Option<Value>, RequestError> {
+        match self.request(Method::GET, target, None, field).await {
             Err(RequestError::Refused(refusal)) if refusal.code == not_found => Ok(None),
             answered => answered.map(Some),
         }
@@ -304,7 +321,7 @@ impl ApiClient {
         };
         let mut target = query(None);
         loop {
-            let answer = self.request(Method::GET, &format!("{path}?{target}"), None).await?;
+            let answer = self.request(Method::GET, &format!("{path}?{target}"), None, "items").await?;
             let page = Page::deserialize(answer)?;
             items.extend(page.items);
             let Some(next) = page.next else { return Ok(items) };
@@ -324,6 +341,17 @@ impl ApiClient {
             }
         }
         Ok(bytes)
+    }
+
+    /// The outcome of a step, which may not take as long as a whole download.
+    async fn within_answer_time<T>(
+        &self,
+        step: impl Future<Output = reqwest::Result<T>>,
+    ) -> Result<T, RequestError> {
+        match tokio::time::timeout(ANSWER_TIME, step).await {
+            Ok(done) => done.map_err(|error| self.unreachable(&error)),
+            Err(_) => Err(RequestError::Unreachable(format!("{} did not answer in time", self.server))),
+        }
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> RequestError {
@@ -397,6 +425,18 @@ mod tests {
         let service = ApiClient::of(&service, "t").unwrap();
         let (head, body) = answer.into_parts();
         service.refusal(head.status, &body.collect().await.unwrap().to_bytes())
+    }
+
+    #[tokio::test]
+    async fn json_of_another_program_is_no_answer() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let app = axum::Router::new().fallback(async || axum::Json(serde_json::json!({ "ok": true })));
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        let client = ApiClient::of(&Service { url, ca_file: None }, "t").unwrap();
+        assert!(client.request(Method::GET, "/", None, "ok").await.is_ok());
+        let error = client.request(Method::GET, "/", None, "version").await.unwrap_err();
+        assert!(error.to_string().contains("not the admin service's word"), "{error}");
     }
 
     #[tokio::test]

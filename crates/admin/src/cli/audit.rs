@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::api_args::ApiArgs;
-use super::output::{cell, table};
+use super::output::{cell, print_line, table};
 use super::token::PlaceArgs;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{AuditAnchor, AuditCheck};
@@ -93,7 +93,7 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
         query.extend_pairs(&filters).append_pair("limit", &PAGE.min(limit - items.len()).to_string());
         query.extend_pairs(cursor.iter().map(|cursor| ("cursor", cursor)));
         let target = format!("/api/admin/audit?{}", query.finish());
-        let mut answer = client.request(Method::GET, &target, None).await?;
+        let mut answer = client.request(Method::GET, &target, None, "items").await?;
         items.append(answer["items"].as_array_mut().context("the service answered no list")?);
         cursor = answer["next"].as_str().map(str::to_owned);
         if cursor.is_none() {
@@ -119,16 +119,17 @@ async fn verify(place: &PlaceArgs, anchor: Option<&AuditAnchor>) -> anyhow::Resu
         Some(service) => {
             let query = anchor.map(|anchor| format!("?anchor={}:{}", anchor.id, anchor.hash));
             let target = format!("/api/admin/audit/verify{}", query.unwrap_or_default());
-            AuditCheck::deserialize(service.request(Method::GET, &target, None).await?)?
+            AuditCheck::deserialize(service.request(Method::GET, &target, None, "entries").await?)?
         }
-        None => SqliteStore::check_audit_beside(place.database(), anchor)?,
+        None => SqliteStore::check_audit_beside(place.existing_database()?, anchor)?,
     };
     if !check.faults.is_empty() {
         bail!("the audit is not whole:\n{}", check.faults.join("\n"));
     }
     match check.last {
-        Some(last) => println!("{} entries, the newest {}:{}", check.entries, last.id, last.hash),
-        None => println!("no entries"),
+        Some(last) => {
+            print_line(format_args!("{} entries, the newest {}:{}", check.entries, last.id, last.hash))
+        }
+        None => print_line("no entries"),
     }
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! `tidegate backup` and `tidegate restore`.
 
 use std::fs::{File, OpenOptions};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -54,12 +54,12 @@ pub async fn backup(args: &BackupArgs) -> anyhow::Result<()> {
     partial.push(".part");
     let partial = Partial(partial.into());
     let mut target = partial.create().with_context(|| format!("cannot write {}", partial.0.display()))?;
-    let bytes = client.download(Method::POST, "/api/admin/backup", &mut target).await?;
+    let write = |chunk: &[u8]| target.write_all(chunk).context("cannot write the backup");
+    let bytes = client.download(Method::POST, "/api/admin/backup", write).await?;
     target.sync_all().context("write the backup")?;
     SqliteStore::check_backup(&partial.0).context("what the service sent is no backup")?;
     std::fs::rename(&partial.0, file).with_context(|| format!("cannot write {}", file.display()))?;
-    print_line(format_args!("{}: {bytes} bytes", file.display()));
-    Ok(())
+    print_line(format_args!("{}: {bytes} bytes", file.display()))
 }
 
 /// A file that is not whole yet, and is removed unless it becomes so.
@@ -94,7 +94,7 @@ pub async fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
         Some(service) => {
             let opened = File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
             let target = format!("/api/admin/restore?dry_run={dry_run}&wait_applied=2s");
-            service.upload_file(&target, opened).await.context("nothing was changed")?
+            service.upload_file(&target, opened, "dry_run").await.context("nothing was changed")?
         }
         None => {
             let path = place.database();

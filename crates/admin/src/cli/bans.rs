@@ -1,7 +1,7 @@
 //! `tidegate bans`: print, import and export them.
 
 use std::fs::File;
-use std::io::{Read, stdin, stdout};
+use std::io::{Read, stdin};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -13,8 +13,8 @@ use serde_json::Value;
 use super::addresses;
 use super::api_args::{ApiArgs, ChangeArgs};
 use super::api_client::{AccessArgs, ApiClient};
-use super::block_on;
-use super::output::{applied, cell, print_error_line};
+use super::output::{applied, cell, line_stream, print_error_line};
+use super::{block_on, failure};
 use crate::api::streamed_body::{Chunks, StreamedBody};
 
 /// Bytes of the list that are read at a time.
@@ -94,10 +94,7 @@ pub fn run(command: &BansCommand) -> ExitCode {
     match done {
         Ok(false) => ExitCode::SUCCESS,
         Ok(true) => ExitCode::from(SOME_REFUSED),
-        Err(error) => {
-            print_error_line(format_args!("tidegate: {error:#}"));
-            ExitCode::FAILURE
-        }
+        Err(error) => failure(&error),
     }
 }
 
@@ -128,7 +125,7 @@ async fn import(args: &ImportArgs) -> anyhow::Result<Value> {
     let shown = bar.clone();
     let (chunks, body) = StreamedBody::new();
     tokio::task::spawn_blocking(move || send(list, &shown, &chunks));
-    let answer = client.upload(&args.target(), body, is_gzip).await;
+    let answer = client.upload(&args.target(), body, is_gzip, "added").await;
     bar.finish_and_clear();
     Ok(answer?)
 }
@@ -218,6 +215,6 @@ async fn export(args: &ExportArgs) -> anyhow::Result<()> {
     query.append_pair("format", &args.format);
     query.extend_pairs(args.source.iter().map(|source| ("source", source)));
     let target = format!("/api/admin/bans/export?{}", query.finish());
-    ApiClient::new(&args.access)?.download(Method::GET, &target, &mut stdout().lock()).await?;
+    ApiClient::new(&args.access)?.download(Method::GET, &target, line_stream()).await?;
     Ok(())
 }

@@ -51,8 +51,7 @@ pub fn run(command: &ContextCommand) -> anyhow::Result<()> {
     let mut contexts = Contexts::load()?;
     match command {
         ContextCommand::List => {
-            print_text(&list(&contexts));
-            return Ok(());
+            return print_text(&list(&contexts));
         }
         ContextCommand::Use { name } => {
             contexts.get(name)?;
@@ -66,10 +65,7 @@ pub fn run(command: &ContextCommand) -> anyhow::Result<()> {
         }
     }
     contexts.save()?;
-    print_line(
-        contexts.current.map_or("no context is in use".to_owned(), |name| format!("{name} is in use")),
-    );
-    Ok(())
+    print_line(contexts.current.map_or("no context is in use".to_owned(), |name| format!("{name} is in use")))
 }
 
 fn set(contexts: &mut Contexts, args: &SetArgs) -> anyhow::Result<()> {

@@ -14,7 +14,7 @@ use crate::finding::FindingCode;
 /// # Errors
 /// When anything is wrong.
 pub async fn run(api: &ApiArgs) -> anyhow::Result<()> {
-    let answer = match api.client()?.request(Method::GET, "/api/admin/doctor", None).await {
+    let answer = match api.client()?.request(Method::GET, "/api/admin/doctor", None, "findings").await {
         Ok(answer) => answer,
         Err(RequestError::Unreachable(why)) => {
             json!({ "status": "error", "findings": [FindingCode::ServiceAway.says(why)] })

@@ -87,6 +87,14 @@ fn path(kind: Kind, name: &str) -> anyhow::Result<String> {
     Ok(format!("{}/{name}", list_path(kind)))
 }
 
+/// A field that every document of a kind has.
+fn field(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Document(DocumentKind::Route) => "spec",
+        _ => "name",
+    }
+}
+
 /// The code of the problem when there is no document of a name.
 fn not_found(kind: Kind) -> String {
     match kind {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::api_args::ApiArgs;
 use super::api_client::{ApiClient, RequestError};
-use super::output::{cell, items, print_error_line, print_line, print_text, table};
+use super::output::{cell, items, line_stream, plain_json, print_error_line, stream_text, table};
 
 /// Where events are.
 const PATH: &str = "/api/admin/events";
@@ -108,7 +108,7 @@ pub async fn run(args: &EventsArgs) -> anyhow::Result<()> {
         query.append_pair("format", format);
         query.extend_pairs(args.limit.map(|limit| ("limit", limit.to_string())));
         let target = format!("{PATH}?{}", query.finish());
-        client.download(Method::GET, &target, &mut std::io::stdout()).await?;
+        client.download(Method::GET, &target, line_stream()).await?;
         return Ok(());
     }
     let found = list(&client, &query.finish(), args.limit.unwrap_or(50)).await?;
@@ -133,8 +133,9 @@ async fn list(client: &ApiClient, query: &str, limit: usize) -> anyhow::Result<V
     let (mut found, mut cursor) = (Vec::new(), String::new());
     loop {
         let page = (limit - found.len()).min(1_000);
-        let answer =
-            client.request(Method::GET, &format!("{PATH}?{query}&limit={page}{cursor}"), None).await?;
+        let answer = client
+            .request(Method::GET, &format!("{PATH}?{query}&limit={page}{cursor}"), None, "items")
+            .await?;
         found.extend(answer["items"].as_array().context("the service answered no list")?.iter().cloned());
         match answer["next"].as_str() {
             // A page may be empty and not the last: the service looks for a second at a time.
@@ -160,8 +161,10 @@ async fn follow(args: &EventsArgs, client: &ApiClient, target: &str) -> anyhow::
                         missed["events"]
                     ));
                 }
-                Some(("data", data)) if !args.api.output.is_table() => print_line(data),
-                Some(("data", data)) => print_text(&line_of(&serde_json::from_str(data)?)),
+                Some(("data", data)) if !args.api.output.is_table() => {
+                    stream_text(&format!("{}\n", plain_json(data)))?;
+                }
+                Some(("data", data)) => stream_text(&line_of(&serde_json::from_str(data)?))?,
                 _ => {}
             }
             Ok(())

@@ -42,7 +42,7 @@ fn url(text: &str) -> Result<Url, String> {
 /// # Errors
 /// When the service does not answer, or there is no such request.
 pub async fn run(args: &ExplainArgs) -> anyhow::Result<()> {
-    let answer = args.api.get(&format!("/api/admin/explain?{}", args.query())).await?;
+    let answer = args.api.get(&format!("/api/admin/explain?{}", args.query()), "decision").await?;
     args.api.output.print(&answer, || text(&answer["decision"]))
 }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tidegate_policy::flags::Flag;
 
 use super::api_client::{AccessArgs, ApiClient};
 use super::documents::{list_path, yaml};
@@ -114,8 +115,7 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
         ExportFormat::Yaml => stream(items.iter())?,
         ExportFormat::Csv => csv::lines(&items)?,
         ExportFormat::Sql => sql::statements(&items),
-    });
-    Ok(())
+    })
 }
 
 async fn fetch(service: &ApiClient, kind: Kind) -> anyhow::Result<Vec<Item>> {
@@ -129,7 +129,9 @@ async fn fetch(service: &ApiClient, kind: Kind) -> anyhow::Result<Vec<Item>> {
         Kind::Ban => addresses("banned").await,
         Kind::AllowListEntry => addresses("allowed").await,
         Kind::Flags => {
-            let answer = service.request(Method::GET, "/api/admin/optimization/flags", None).await?;
+            let answer = service
+                .request(Method::GET, "/api/admin/optimization/flags", None, Flag::ALL[0].name())
+                .await?;
             let manifest = kind.manifest("", answer.clone());
             Ok(vec![Item { kind, name: String::new(), answer, manifest }])
         }
@@ -174,7 +176,7 @@ fn write(dir: &Path, items: &[Item]) -> anyhow::Result<()> {
                 std::fs::write(dir.join(format!("{}.yaml", kind.plural())), stream(of_kind())?)?;
             }
         }
-        print_line(format_args!("{}: {count}", kind.plural()));
+        print_line(format_args!("{}: {count}", kind.plural()))?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use tidegate_policy::flags::Flag;
 
 use super::api_args::{ApiArgs, ChangeArgs};
-use super::output::{applied, cell, print_line, table};
+use super::output::{applied, cell, stream_text, table};
 
 const PATH: &str = "/api/admin/optimization/flags";
 /// How often `watch` asks.
@@ -70,7 +70,7 @@ pub async fn run(command: &FlagsCommand) -> anyhow::Result<()> {
 }
 
 async fn get(api: &ApiArgs) -> anyhow::Result<()> {
-    let answer = api.get(&format!("{PATH}?status=1")).await?;
+    let answer = api.get(&format!("{PATH}?status=1"), "status").await?;
     let status = &answer["status"];
     let rows = Flag::ALL.map(|flag| {
         let name = flag.name();
@@ -94,10 +94,10 @@ async fn set(flags: Map<String, Value>, change: &ChangeArgs) -> anyhow::Result<(
 async fn watch(api: &ApiArgs) -> anyhow::Result<()> {
     let mut before = Value::Null;
     loop {
-        let now = api.get(PATH).await.context("the flags cannot be read any more")?;
+        let now = api.get(PATH, Flag::ALL[0].name()).await.context("the flags cannot be read any more")?;
         for flag in Flag::ALL.map(Flag::name).into_iter().filter(|flag| now[flag] != before[flag]) {
             let at = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second())?;
-            print_line(format_args!("{at} {flag}={}", state(&now[flag])));
+            stream_text(&format!("{at} {flag}={}\n", state(&now[flag])))?;
         }
         before = now;
         tokio::time::sleep(WATCH_EVERY).await;

@@ -21,7 +21,7 @@ pub struct ProgressArgs {
 /// # Errors
 /// When the service does not answer.
 pub async fn list(api: &ApiArgs) -> anyhow::Result<()> {
-    let answer = api.get("/api/admin/gateways").await?;
+    let answer = api.get("/api/admin/gateways", "items").await?;
     api.output.print(&answer, || table(HEADINGS, items(&answer).map(row)))
 }
 
@@ -45,7 +45,7 @@ impl ProgressArgs {
     async fn order(&self, path: &str) -> anyhow::Result<()> {
         let mut query = form_urlencoded::Serializer::new(String::new());
         let target = format!("{path}?{}", query.append_pair("wait", &self.wait).finish());
-        let answer = self.api.client()?.request(Method::POST, &target, None).await?;
+        let answer = self.api.client()?.request(Method::POST, &target, None, "version").await?;
         self.api.output.print(&answer, || {
             format!(
                 "{} after {} ms: version {}\n",

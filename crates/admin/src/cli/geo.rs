@@ -47,12 +47,12 @@ pub async fn run(command: GeoCommand) -> anyhow::Result<()> {
         };
         return upload(&service, file, format).await.context("nothing was changed");
     }
+    let database = place.existing_database()?;
     let imported = geo::read(&files, format).context("nothing was changed")?;
     let said = imported.to_string();
     let change = Change::SetCountries { source: imported.source, table: imported.table };
-    SqliteStore::commit_beside(place.database(), &change, &BY.into())?;
-    print_text(&said);
-    Ok(())
+    SqliteStore::commit_beside(database, &change, &BY.into())?;
+    print_text(&said)
 }
 
 async fn upload(service: &ApiClient, file: &Path, format: FileFormat) -> anyhow::Result<()> {
@@ -61,7 +61,7 @@ async fn upload(service: &ApiClient, file: &Path, format: FileFormat) -> anyhow:
     let mut query = Serializer::new(String::new());
     query.append_pair("name", &name).append_pair("wait_applied", "2s");
     query.extend_pairs(format.to_possible_value().map(|format| ("format", format.get_name().to_owned())));
-    let answer = service.upload_file(&format!("/api/admin/geo?{}", query.finish()), opened).await?;
+    let answer = service.upload_file(&format!("/api/admin/geo?{}", query.finish()), opened, "source").await?;
     let of = |value: &Value| cell(value);
     print_text(&format!(
         "{}: {} IPv4 and {} IPv6 ranges of {} countries, {} bytes; {}\n",
@@ -71,6 +71,5 @@ async fn upload(service: &ApiClient, file: &Path, format: FileFormat) -> anyhow:
         of(&answer["countries"]),
         of(&answer["bytes"]),
         applied(&answer)
-    ));
-    Ok(())
+    ))
 }

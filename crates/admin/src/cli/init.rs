@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail, ensure};
 
 use super::BY;
+use super::output::print_line;
 use super::token::{self, DatabaseArg};
 use crate::auth::{self, Role};
 use crate::store::sqlite::SqliteStore;
@@ -53,8 +54,7 @@ pub fn run(args: &InitArgs) -> anyhow::Result<()> {
     let added = SqliteStore::commit_beside(&args.db.path, &change, &BY.into())?;
     ensure!(added.rows > 0, "there is a token called `{}` already, or this token is known", args.name);
     match &args.token_file {
-        Some(path) => println!("the token in {} is good for everything", path.display()),
-        None => println!("{text}"),
+        Some(path) => print_line(format_args!("the token in {} is good for everything", path.display())),
+        None => token::print_new(&args.name, &text),
     }
-    Ok(())
 }

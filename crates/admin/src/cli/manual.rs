@@ -26,10 +26,13 @@ pub struct ManArgs {
 }
 
 /// Prints the completions.
-pub fn completions(args: &CompletionsArgs) {
+///
+/// # Errors
+/// When the output cannot be written.
+pub fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "tidegate", &mut script);
-    print_text(&String::from_utf8_lossy(&script));
+    print_text(&String::from_utf8_lossy(&script))
 }
 
 /// Writes the manual pages.

@@ -1,8 +1,9 @@
 //! What commands print: tables for people, JSON or YAML for scripts.
 
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{ErrorKind, IsTerminal, Write};
 
+use anyhow::Context;
 use comfy_table::{Table, presets};
 use serde_json::Value;
 
@@ -32,14 +33,13 @@ impl OutputArgs {
     /// Prints `answer`; `people` makes the text for people.
     ///
     /// # Errors
-    /// Never for what JSON can be.
+    /// When the output cannot be written.
     pub fn print(self, answer: &Value, people: impl FnOnce() -> String) -> anyhow::Result<()> {
         print_text(&match self.output {
             OutputFormat::Table => people(),
-            OutputFormat::Json => format!("{}\n", serde_json::to_string_pretty(answer)?),
+            OutputFormat::Json => format!("{}\n", plain_json(&serde_json::to_string_pretty(answer)?)),
             OutputFormat::Yaml => yaml_serde::to_string(answer)?,
-        });
-        Ok(())
+        })
     }
 
     /// As [`print`](Self::print), of the answers to several requests: a list, unless it is one.
@@ -71,15 +71,51 @@ pub fn table<const COLUMNS: usize>(
     trimmed.collect()
 }
 
-/// A value as a cell of a table. Control characters are escaped: a reason may be from anybody who
-/// writes the database, and a terminal would do what they say.
+/// A value as a cell of a table.
 pub fn cell(value: &Value) -> String {
-    let plain = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
     match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) => text.chars().map(plain).collect(),
-        other => other.to_string(),
+        Value::String(text) => plain(text),
+        other => plain(&other.to_string()),
     }
+}
+
+/// `text` without what a terminal would obey, or what makes it look like another one: control
+/// characters, and those that hide or reorder others, are escaped. A reason may be from anybody who
+/// writes the database, and an answer from anything that answers.
+pub fn plain(text: &str) -> String {
+    let shown = |c: char| if is_unseen(c) { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect()
+}
+
+fn plain_lines(text: &str) -> String {
+    let part = |c: char| matches!(c, '\n' | '\t');
+    text.split_inclusive(part)
+        .map(|line| match line.strip_suffix(part) {
+            Some(start) => format!("{}{}", plain(start), &line[start.len()..]),
+            None => plain(line),
+        })
+        .collect()
+}
+
+/// JSON text that says the same with the characters that [`plain`] escapes as JSON escapes them. Outside of
+/// strings there are none but line ends.
+pub fn plain_json(json: &str) -> String {
+    let shown = |c: char| match c {
+        '\n' => c.to_string(),
+        _ if is_unseen(c) => format!("\\u{:04x}", u32::from(c)),
+        _ => c.to_string(),
+    };
+    json.chars().map(shown).collect()
+}
+
+/// Control characters, soft hyphen, blanks without width, marks of direction and line ends of Unicode.
+fn is_unseen(c: char) -> bool {
+    let hidden = matches!(
+        c,
+        '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+    );
+    c.is_control() || hidden
 }
 
 /// The items of a list that the API answers.
@@ -96,18 +132,93 @@ pub fn applied(answer: &Value) -> String {
     }
 }
 
-/// Prints `text`. A closed pipe (`| head`) must not end the command, as `print!` would, which
-/// panics.
-pub fn print_text(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+/// The pipe that the output goes to was closed (`| head`): a reason to end, and no failure.
+#[derive(thiserror::Error, Debug)]
+#[error("nobody reads the output any more")]
+pub struct NoReader;
+
+/// Prints `text`, part of an output that has no other purpose than to be read. On a terminal all lines are
+/// [`plain`].
+///
+/// # Errors
+/// When it cannot be written; [`NoReader`] where the pipe was closed.
+pub fn stream_text(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().is_terminal() {
+        true => write_bytes(plain_lines(text).as_bytes()),
+        false => write_bytes(text.as_bytes()),
+    }
+}
+
+/// Prints lines that come in chunks, as [`stream_text`] does.
+pub fn line_stream() -> impl FnMut(&[u8]) -> anyhow::Result<()> {
+    let is_terminal = std::io::stdout().is_terminal();
+    let mut rest = Vec::new();
+    move |chunk| {
+        if !is_terminal {
+            return write_bytes(chunk);
+        }
+        rest.extend_from_slice(chunk);
+        let whole = rest.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        let lines: Vec<u8> = rest.drain(..whole).collect();
+        stream_text(&String::from_utf8_lossy(&lines))
+    }
+}
+
+fn write_bytes(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(NoReader.into()),
+        written => written.context("cannot write the output"),
+    }
+}
+
+/// Prints `text`. That nobody reads it any more changes nothing: the command does what it was to do, and
+/// its exit status says how that went.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn print_text(text: &str) -> anyhow::Result<()> {
+    stream_text(text).or_else(|error| if error.is::<NoReader>() { Ok(()) } else { Err(error) })
 }
 
 /// Prints a line on standard output.
-pub fn print_line(line: impl Display) {
-    print_text(&format!("{line}\n"));
+///
+/// # Errors
+/// As [`print_text`].
+pub fn print_line(line: impl Display) -> anyhow::Result<()> {
+    print_text(&format!("{line}\n"))
 }
 
-/// Prints a line on standard error.
-pub fn print_error_line(line: impl Display) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+/// Prints lines on standard error.
+pub fn print_error_line(lines: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{}", plain_lines(&lines.to_string()));
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped() {
+        for (text, shown) in [
+            ("a b \u{e4}", "a b \u{e4}"),
+            ("\u{1b}[31m", r"\u{1b}[31m"),
+            ("\u{9b}31m\r\n", r"\u{9b}31m\r\n"),
+            ("\u{202e}x\u{200b}", r"\u{202e}x\u{200b}"),
+        ] {
+            assert_eq!(plain(text), shown);
+        }
+        assert_eq!(cell(&json!(["\u{9b}"])), r#"["\u{9b}"]"#);
+        assert_eq!(plain_lines("\u{1b}[2J\ta\r\n\nb"), "\\u{1b}[2J\ta\\r\n\nb");
+    }
+
+    #[test]
+    fn json_says_the_same_without_what_a_terminal_would_obey() {
+        let value = json!({ "a\u{202e}": ["\u{9b}31m\n\u{7f}", "\u{e4}\u{1f600}"] });
+        let shown = plain_json(&serde_json::to_string_pretty(&value).unwrap());
+        assert!(shown.chars().all(|c| c == '\n' || !is_unseen(c)) && shown.contains('\u{e4}'), "{shown}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+    }
 }

@@ -1,6 +1,6 @@
 //! `tidegate pages`: HTML pages of denials, between files and a running service.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -12,6 +12,7 @@ use tidegate_policy::pages::BUILT_IN;
 
 use super::api_client::{AccessArgs, ApiClient, RequestError};
 use super::documents::DocumentsCommand;
+use super::output::{print_error_line, print_text};
 
 /// Commands for the pages that people see whose request was denied.
 #[derive(clap::Subcommand, Debug)]
@@ -58,17 +59,15 @@ pub fn run(command: &HtmlCommand) -> anyhow::Result<()> {
                 let html = read(file).with_context(|| format!("cannot read {}", file.display()))?;
                 let answer = page.request(Method::PUT, Some(&json!({ "html": html }))).await?;
                 for warning in answer["warnings"].as_array().into_iter().flatten() {
-                    eprintln!("warning: {}", warning.as_str().unwrap_or_default());
+                    print_error_line(format_args!("warning: {}", warning.as_str().unwrap_or_default()));
                 }
                 Ok(())
             }
             HtmlCommand::Get(page) => {
                 let client = ApiClient::new(&page.access)?;
-                let found = client.get_if_exists(&page.path(), "page_not_found").await?;
+                let found = client.get_if_exists(&page.path(), "html", "page_not_found").await?;
                 let html = found.as_ref().and_then(|page| page["html"].as_str()).unwrap_or(BUILT_IN);
-                // A closed pipe (`| head`) is no failure.
-                let _ = std::io::stdout().write_all(html.as_bytes());
-                Ok(())
+                print_text(html)
             }
             HtmlCommand::Delete(page) => page.request(Method::DELETE, None).await.map(drop),
         }
@@ -89,7 +88,7 @@ impl PageArgs {
     }
 
     async fn request(&self, method: Method, body: Option<&Value>) -> anyhow::Result<Value> {
-        let answer = ApiClient::new(&self.access)?.request(method, &self.path(), body).await;
+        let answer = ApiClient::new(&self.access)?.request(method, &self.path(), body, "version").await;
         answer.map_err(|error| match error {
             RequestError::Refused(refusal) => {
                 anyhow::anyhow!("nothing was changed: {}", refusal.explained())

@@ -104,8 +104,11 @@ fn texts(option: &Arg, value: &toml::Value) -> anyhow::Result<Vec<String>> {
 
 impl Settings {
     /// Prints the settings as the file that would say the same, with where each came from.
-    pub fn print(&self) {
-        print_text(&self.lines().concat());
+    ///
+    /// # Errors
+    /// When the output cannot be written.
+    pub fn print(&self) -> anyhow::Result<()> {
+        print_text(&self.lines().concat())
     }
 
     fn lines(&self) -> Vec<String> {

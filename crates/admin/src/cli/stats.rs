@@ -80,7 +80,7 @@ impl TimeArgs {
         let given =
             parameters.iter().chain(&times).filter_map(|(name, value)| Some((*name, value.as_ref()?)));
         let query = Serializer::new(String::new()).extend_pairs(given).finish();
-        self.api.get(&format!("/api/admin/stats/{path}?{query}")).await
+        self.api.get(&format!("/api/admin/stats/{path}?{query}"), "items").await
     }
 }
 

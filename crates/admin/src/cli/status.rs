@@ -11,7 +11,7 @@ use super::output::{cell, table};
 /// # Errors
 /// When the service does not answer, or something is wrong.
 pub async fn status(api: &ApiArgs) -> anyhow::Result<()> {
-    let answer = api.get("/api/admin/optimization/health").await?;
+    let answer = api.get("/api/admin/optimization/health", "status").await?;
     api.output.print(&answer, || status_text(&answer))?;
     ensure!(answer["status"] == "ok", "the service is {}", cell(&answer["status"]));
     Ok(())
@@ -42,7 +42,7 @@ fn status_text(health: &Value) -> String {
 /// # Errors
 /// When the service does not answer.
 pub async fn recording(api: &ApiArgs) -> anyhow::Result<()> {
-    let answer = api.get("/api/admin/optimization/recording/stats").await?;
+    let answer = api.get("/api/admin/optimization/recording/stats", "numbered").await?;
     api.output.print(&answer, || recording_text(&answer))
 }
 

@@ -12,6 +12,7 @@ use tidegate_policy::wire::sync::Gateway;
 
 use super::BY;
 use super::api_client::{AccessArgs, ApiClient, RequestError};
+use super::output::{plain, print_line, print_text, stream_text};
 use crate::auth::{self, Role};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Change, TokenRow};
@@ -46,7 +47,7 @@ pub enum TokenCommand {
 /// Where the tokens are: a database, unless a service is named.
 #[derive(clap::Args, Debug)]
 pub struct PlaceArgs {
-    /// The database, a SQLite file; it is created if it does not exist. Without it the API of the
+    /// The database, a SQLite file; only `token create` and `restore` create it if it does not exist. Without it the API of the
     /// service is used that --server or a context names; where nothing names one, this counts
     /// after all. [env: TIDEGATE_DB=] [default: tidegate.db]
     #[arg(long = "db", value_name = "PATH")]
@@ -84,7 +85,7 @@ pub struct DatabaseArg {
 pub fn name(text: &str) -> Result<String, String> {
     match auth::is_name(text) {
         true => Ok(text.to_owned()),
-        false => Err(format!("write 1 to {} bytes without control characters", auth::MAX_NAME)),
+        false => Err(format!("write {}", auth::NAME_FORM)),
     }
 }
 
@@ -108,33 +109,30 @@ pub fn run(command: &TokenCommand) -> anyhow::Result<()> {
                     Some(service) => create_through(&service, token).await?,
                     None => create_in(&place.database(), token)?,
                 };
-                println!("{text}");
-                Ok(())
+                print_new(&token.name, &text)
             }
             TokenCommand::List { place } => {
                 let tokens = match place.service()? {
                     Some(service) => list_of(&service).await?,
                     None => {
-                        let rows = SqliteStore::tokens_beside(place.database())?;
+                        let rows = SqliteStore::tokens_beside(place.existing_database()?)?;
                         rows.into_iter().map(ListedToken::from).collect()
                     }
                 };
-                tokens.iter().for_each(ListedToken::print);
-                Ok(())
+                print_text(&tokens.iter().map(ListedToken::line).collect::<String>())
             }
             TokenCommand::Revoke { place, name } => {
                 let revoked = match place.service()? {
                     Some(service) => revoke_through(&service, name).await?,
                     None => {
                         let change = Change::RevokeTokens { name: name.clone() };
-                        SqliteStore::commit_beside(place.database(), &change, &BY.into())?.rows
+                        SqliteStore::commit_beside(place.existing_database()?, &change, &BY.into())?.rows
                     }
                 };
                 if revoked == 0 {
                     bail!("there is no token called `{name}`; `tidegate token list` shows them");
                 }
-                println!("{revoked} revoked");
-                Ok(())
+                print_line(format_args!("{revoked} revoked"))
             }
         }
     })
@@ -154,6 +152,26 @@ impl PlaceArgs {
         let named = self.db.clone().or_else(|| std::env::var_os("TIDEGATE_DB").map(PathBuf::from));
         named.unwrap_or_else(|| PathBuf::from("tidegate.db"))
     }
+
+    /// The same, which must be there: what only looks at a database must not make one.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn existing_database(&self) -> anyhow::Result<PathBuf> {
+        let path = self.database();
+        ensure!(path.exists(), "there is no database {}", path.display());
+        Ok(path)
+    }
+}
+
+/// Prints a token that was made: the only time that it is shown.
+///
+/// # Errors
+/// When it cannot be written: then nobody has it.
+pub fn print_new(name: &str, text: &str) -> anyhow::Result<()> {
+    stream_text(&format!("{text}\n")).map_err(|error| {
+        anyhow::anyhow!("the token `{name}` was made, and cannot be shown ({error:#}): revoke it")
+    })
 }
 
 fn create_in(database: &Path, new: &NewTokenArgs) -> anyhow::Result<String> {
@@ -184,14 +202,14 @@ async fn create_through(service: &ApiClient, new: &NewTokenArgs) -> anyhow::Resu
         "node": new.node,
         "expires_at": new.expires.map(time::rfc3339),
     });
-    let answer = service.request(Method::POST, TOKENS, Some(&body)).await?;
+    let answer = service.request(Method::POST, TOKENS, Some(&body), "token").await?;
     Ok(answer["token"].as_str().context("the service answered no token")?.to_owned())
 }
 
 async fn revoke_through(service: &ApiClient, name: &str) -> anyhow::Result<u64> {
     // In a path a blank is %20, and not +.
     let name = byte_serialize(name.as_bytes()).collect::<String>().replace('+', "%20");
-    match service.request(Method::DELETE, &format!("{TOKENS}/{name}"), None).await {
+    match service.request(Method::DELETE, &format!("{TOKENS}/{name}"), None, "revoked").await {
         Ok(answer) => Ok(answer["revoked"].as_u64().unwrap_or_default()),
         Err(RequestError::Refused(refusal)) if refusal.is("token_not_found") => Ok(0),
         Err(other) => Err(other.into()),
@@ -231,11 +249,11 @@ impl From<TokenRow> for ListedToken {
 }
 
 impl ListedToken {
-    fn print(&self) {
+    fn line(&self) -> String {
         let Self { id, name, role, node, expires_at, last_used_at } = self;
         let told = [("node", node), ("ends", expires_at), ("last used", last_used_at)]
             .map(|(what, value)| value.as_ref().map(|value| format!("  {what} {value}")).unwrap_or_default())
             .concat();
-        println!("{id}  {role:8} {name}{told}");
+        format!("{}\n", plain(&format!("{id}  {role:8} {name}{told}")))
     }
 }

@@ -1,10 +1,13 @@
 //! The commands that use the API, by the program itself.
 
+use std::process::Stdio;
+
 use serde_json::{Value, json};
 
-use crate::command_line::Desk;
+use crate::command_line::{Desk, program, run};
 use crate::test_gateway::TestGateway;
-use crate::test_service::{TestService, has};
+use crate::test_process::{printed, tidegate};
+use crate::test_service::{TestService, has, until};
 
 fn json_of(out: &str) -> Value {
     serde_json::from_str(out).unwrap_or_else(|error| panic!("{error}: {out}"))
@@ -57,6 +60,113 @@ async fn a_reason_cannot_command_the_terminal() {
     );
     let list = Desk::new(&service).tidegate("bans", &["list"]).await.done();
     assert!(list.contains(r"a\u{1b}[2J\nb"), "{list}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_cannot_forge_a_line_of_the_audit() {
+    let service = TestService::start().await;
+    service.sql("INSERT INTO ip_monitor (ip) VALUES ('9.9.9.9' || char(10) || 'yesterday  alice')");
+    let listed = until("the change is in the audit", async || {
+        let listed = Desk::new(&service).tidegate("audit", &["--actor", "sql"]).await.done();
+        (listed.lines().count() > 1).then_some(listed)
+    })
+    .await;
+    let forged = listed.lines().filter(|line| line.contains(r"9.9.9.9\nyesterday  alice"));
+    assert!(forged.count() == 1 && listed.lines().count() == 2, "{listed}");
+}
+
+/// Commands that print what they got from a service.
+const PRINTING: [(&str, &[&str]); 16] = [
+    ("flags", &["get"]),
+    ("status", &[]),
+    ("recording", &[]),
+    ("gateways", &[]),
+    ("audit", &[]),
+    ("audit", &["verify"]),
+    ("token", &["list"]),
+    ("bans", &["list", "-o", "yaml"]),
+    ("bans", &["export"]),
+    ("events", &["-o", "json"]),
+    ("events", &["--format", "csv"]),
+    ("stats", &["paths"]),
+    ("top", &[]),
+    ("explain", &["http://shop.example.com/"]),
+    ("export", &["all"]),
+    ("listeners", &["get"]),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_that_cannot_be_written_is_a_failure_and_a_closed_pipe_is_none() {
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
+    service.post("/api/admin/ip/ban", r#"{"ip": "9.9.9.9"}"#).await.ok();
+    for (noun, args) in PRINTING.into_iter().chain([("ban", &["9.9.9.8"][..])]) {
+        let mut command = desk.command(noun, args);
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let ended = command.stdout(full).stderr(Stdio::piped()).spawn().unwrap().wait_with_output();
+        let done = ended.await.unwrap();
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(
+            !done.status.success() && said.contains("cannot write the output"),
+            "{noun} {args:?}: {said}"
+        );
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = desk.command(noun, args);
+        let ended = command.stdout(writer).stderr(Stdio::piped()).spawn().unwrap().wait_with_output();
+        let done = ended.await.unwrap();
+        assert!(done.status.success() && done.stderr.is_empty(), "{noun} {args:?}: {done:?}");
+    }
+    assert_eq!(service.get("/api/admin/ip-monitor/9.9.9.8").await.ok()["status"], "banned");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_of_another_program_is_a_failure_of_every_command() {
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
+    desk.file("page.yaml", "{apiVersion: tidegate.dev/v1, kind: Flags, spec: {enableRouteCache: true}}");
+    desk.file("list.txt", "9.9.9.9\n");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let other = format!("http://{}", listener.local_addr().unwrap());
+    let app = axum::Router::new().fallback(async || axum::Json(json!({ "ok": true })));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let changing: [(&str, &[&str]); 11] = [
+        ("ban", &["9.9.9.9"]),
+        ("unban", &["9.9.9.9"]),
+        ("allow", &["9.9.9.9"]),
+        ("flags", &["off"]),
+        ("refresh", &[]),
+        ("bans", &["import", "list.txt"]),
+        ("apply", &["-f", "page.yaml"]),
+        ("limits", &["delete", "x"]),
+        ("restore", &["list.txt"]),
+        ("geo", &["import", "list.txt"]),
+        ("token", &["create", "--name", "x", "--role", "read"]),
+    ];
+    // What is only passed on cannot be known for another program's.
+    let is_known = |args: &&[&str]| !matches!(args, ["export"] | ["--format", ..]);
+    for (noun, args) in PRINTING.into_iter().filter(|(_, args)| is_known(args)).chain(changing) {
+        let mut command = program(desk.dir.path());
+        command.arg(noun).args(args).args(["--server", &other, "--token-file", "token"]);
+        let said = run(command, "").await.failed();
+        assert!(said.contains("which is not the admin service's word"), "{noun} {args:?}: {said}");
+    }
+}
+
+#[test]
+fn what_only_looks_at_a_database_does_not_make_one() {
+    let dir = tempfile::tempdir().unwrap();
+    for args in [&["token", "list"][..], &["token", "revoke", "--name", "x"], &["audit", "verify"]] {
+        let said = printed(&tidegate(dir.path(), args).output().unwrap());
+        assert!(said.contains("there is no database"), "{said}");
+    }
+    let countries = tempfile::tempdir().unwrap();
+    let list = countries.path().join("list.csv");
+    std::fs::write(&list, "10.0.0.0,10.255.255.255,DE\n").unwrap();
+    let import = ["geo", "import", list.to_str().unwrap()];
+    let said = printed(&tidegate(dir.path(), &import).output().unwrap());
+    assert!(said.contains("there is no database"), "{said}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -187,7 +187,7 @@ impl NewToken {
     fn check(self, text: &str) -> ApiResult<TokenRow> {
         let mut errors = Vec::new();
         if !auth::is_name(&self.name) {
-            let detail = format!("a name has 1 to {} bytes without control characters", auth::MAX_NAME);
+            let detail = format!("a name has {}", auth::NAME_FORM);
             errors.push(FieldError::field("/name", "invalid", detail));
         }
         let role = Role::of_name(&self.role);

@@ -13,7 +13,7 @@ use super::difference::unified_diff;
 use super::files::{self, FileDocument, Sources};
 use crate::api::query::MAX_WAIT_APPLIED;
 use crate::cli::api_client::{AccessArgs, ApiClient, ProblemReply, RequestError};
-use crate::cli::output::{print_error_line, print_line, print_text};
+use crate::cli::output::{plain, print_error_line, print_line, print_text};
 use crate::manifest::Kind;
 use crate::time;
 
@@ -110,7 +110,7 @@ impl ApplyArgs {
         let wanted = files::read(&self.what.from, kinds)?;
         let reply = self.what.send(&wanted, &[("force", force)], Some(self.wait)).await?;
         for (at, result) in reply.results.iter().enumerate() {
-            print_line(format_args!("{} {}", result.called(kinds), result.outcome));
+            print_line(format_args!("{} {}", plain(&result.called(kinds)), plain(&result.outcome)))?;
             warn(&wanted, at, result);
         }
         if let Some(applied) = reply.applied.filter(|_| !self.wait.is_zero()) {
@@ -137,7 +137,7 @@ impl DiffArgs {
                 wanted.get(at).map_or("not in the files".to_owned(), |one| one.location.to_string());
             let name = result.called(kinds);
             let diff = unified_diff(&name, result.before.as_ref(), &location, result.after.as_ref())?;
-            print_text(&diff);
+            print_text(&diff)?;
             warn(&wanted, at, result);
         }
         let count = |outcome: &str| reply.results.iter().filter(|one| one.outcome == outcome).count();
@@ -166,7 +166,7 @@ impl DiffArgs {
         let target = format!("/api/admin/apply?{}", query.finish());
         let documents: Vec<&Value> = wanted.iter().map(|one| &one.document).collect();
         let body = json!({ "documents": documents });
-        match ApiClient::new(&self.access)?.request(Method::POST, &target, Some(&body)).await {
+        match ApiClient::new(&self.access)?.request(Method::POST, &target, Some(&body), "results").await {
             Ok(answer) => ApplyReply::deserialize(&answer)
                 .with_context(|| format!("of what was applied the service says {answer}")),
             Err(RequestError::Refused(refusal)) => {

@@ -6,7 +6,7 @@ use reqwest::Method;
 use super::{CommandResult, path};
 use crate::cli::api_args::ChangeArgs;
 use crate::cli::api_client::RequestError;
-use crate::cli::output::{applied, print_error_line};
+use crate::cli::output::{applied, cell, print_error_line};
 use crate::manifest::Kind;
 
 /// Options of `delete`.
@@ -26,7 +26,7 @@ pub struct DeleteArgs {
 pub async fn run(args: &DeleteArgs, kind: Kind) -> anyhow::Result<CommandResult> {
     let paths = args.names.iter().map(|name| path(kind, name)).collect::<anyhow::Result<Vec<_>>>()?;
     let client = args.change.api.client()?;
-    let (mut done, mut refused) = (Vec::new(), 0);
+    let (mut done, mut refused, mut broken) = (Vec::new(), 0, None);
     for (name, path) in args.names.iter().zip(paths) {
         match args.change.change(&client, Method::DELETE, &path, None).await {
             Ok(answer) => done.push(answer),
@@ -34,13 +34,20 @@ pub async fn run(args: &DeleteArgs, kind: Kind) -> anyhow::Result<CommandResult>
                 print_error_line(format_args!("tidegate: {name}: {}", refusal.explained()));
                 refused += 1;
             }
-            Err(unreachable) => return Err(unreachable.into()),
+            Err(unreachable) => {
+                broken = Some(unreachable);
+                break;
+            }
         }
     }
     if !done.is_empty() {
-        args.change.api.output.print_each(done, |answer| {
-            format!("{} deleted; {}\n", answer["name"].as_str().unwrap_or_default(), applied(answer))
-        })?;
+        args.change
+            .api
+            .output
+            .print_each(done, |answer| format!("{} deleted; {}\n", cell(&answer["name"]), applied(answer)))?;
+    }
+    if let Some(unreachable) = broken {
+        return Err(unreachable.into());
     }
     ensure!(refused == 0, "{refused} of the {} were not deleted", kind.plural());
     Ok(CommandResult::Done)

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::difference::yaml;
-use super::{CommandResult, list_path, not_found, path};
+use super::{CommandResult, field, list_path, not_found, path};
 use crate::cli::api_client::{AccessArgs, ApiClient};
-use crate::cli::output::{print_error_line, print_text};
+use crate::cli::output::{plain, plain_json, print_error_line, print_text};
 use crate::manifest::Kind;
 
 /// Options of `get`.
@@ -44,7 +44,7 @@ pub async fn run(args: &GetArgs, kind: Kind) -> anyhow::Result<CommandResult> {
         names => some(&service, kind, names).await?,
     };
     let single = args.names.len() == 1;
-    print_text(&shown(found.into_iter().map(|one| kind.of_answer(one)).collect(), args.output, single)?);
+    print_text(&shown(found.into_iter().map(|one| kind.of_answer(one)).collect(), args.output, single)?)?;
     let missing = missing.join(", ");
     anyhow::ensure!(missing.is_empty(), "of the {} there is none of this name: {missing}", kind.plural());
     Ok(CommandResult::Done)
@@ -67,7 +67,7 @@ async fn some<'n>(
     let paths = names.iter().map(|name| path(kind, name)).collect::<anyhow::Result<Vec<_>>>()?;
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for (name, path) in names.iter().zip(paths) {
-        match service.get_if_exists(&path, &not_found(kind)).await? {
+        match service.get_if_exists(&path, field(kind), &not_found(kind)).await? {
             Some(document) => found.push(document),
             None => missing.push(name.as_str()),
         }
@@ -80,7 +80,7 @@ fn shown(mut found: Vec<(String, Value)>, form: OutputFormat, single: bool) -> a
         OutputFormat::Yaml => {
             found.iter().map(|(_, document)| yaml(document)).collect::<Result<Vec<_>, _>>()?.join("---\n")
         }
-        OutputFormat::Name => found.iter().map(|(name, _)| format!("{name}\n")).collect(),
+        OutputFormat::Name => found.iter().map(|(name, _)| format!("{}\n", plain(name))).collect(),
         OutputFormat::Json => {
             let document = match (single, found.pop()) {
                 (true, None) => return Ok(String::new()),
@@ -90,7 +90,7 @@ fn shown(mut found: Vec<(String, Value)>, form: OutputFormat, single: bool) -> a
                     json!({"apiVersion": "v1", "kind": "List", "items": items})
                 }
             };
-            format!("{}\n", serde_json::to_string_pretty(&document)?)
+            format!("{}\n", plain_json(&serde_json::to_string_pretty(&document)?))
         }
     })
 }
