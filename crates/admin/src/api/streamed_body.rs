@@ -1,6 +1,5 @@
 //! Bodies that are made while they are sent, no further ahead of who reads them than a chunk or two.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,7 +12,7 @@ use tokio::sync::mpsc;
 /// A reader that takes no chunk for this long is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Bytes that are read from a file at a time.
+/// Bytes that are read from a source at a time.
 const CHUNK: usize = 256 << 10;
 
 /// A body that comes chunk by chunk.
@@ -29,13 +28,16 @@ impl StreamedBody {
         (Chunks(chunks), Self(body))
     }
 
-    /// `file`, read on a thread of its own. `on_read` is told how many bytes were read.
-    pub fn of_file(mut file: File, mut on_read: impl FnMut(usize) + Send + 'static) -> Self {
+    /// What `source` has, read on a thread of its own. `on_read` is told how many bytes were read.
+    pub fn of(
+        mut source: impl Read + Send + 'static,
+        mut on_read: impl FnMut(usize) + Send + 'static,
+    ) -> Self {
         let (chunks, body) = Self::new();
         tokio::task::spawn_blocking(move || {
             loop {
                 let mut chunk = Vec::with_capacity(CHUNK);
-                let read = file.by_ref().take(CHUNK as u64).read_to_end(&mut chunk);
+                let read = source.by_ref().take(CHUNK as u64).read_to_end(&mut chunk);
                 let is_last = !matches!(read, Ok(1..));
                 on_read(chunk.len());
                 if matches!(read, Ok(0)) || !chunks.blocking_send(read.map(|_| chunk.into())) || is_last {

@@ -2,10 +2,11 @@
 
 use std::fmt::Display;
 use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use reqwest::header::HeaderValue;
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Method, RequestBuilder, Response, StatusCode};
@@ -23,14 +24,16 @@ use crate::api::streamed_body::StreamedBody;
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// How long an answer may take: the service itself gives up after 60 s.
 const ANSWER_TIME: Duration = Duration::from_secs(75);
-/// How long a download may take.
-const DOWNLOAD_TIME: Duration = Duration::from_secs(3_600);
+/// How long a download or an upload may take.
+const TRANSFER_TIME: Duration = Duration::from_secs(3_600);
 /// How long one connection follows, at most: the caller comes back.
 const FOLLOW_TIME: Duration = Duration::from_secs(86_400);
 /// After this long without a word the connection is given up: the service says every 15 s that it is there.
 const FOLLOW_SILENCE: Duration = Duration::from_secs(60);
 /// Bytes of an answer, at most: over twice a page of documents of the largest size.
 const MAX_ANSWER: usize = 256 << 20;
+/// How a gzip stream begins (RFC 1952, 2.3.1).
+const GZIP: &[u8] = b"\x1f\x8b";
 /// Characters of an unexpected answer that are printed.
 const MAX_REPEATED: usize = 120;
 
@@ -65,12 +68,54 @@ fn authorities(path: &Path) -> anyhow::Result<Vec<Certificate>> {
     found.with_context(|| format!("--ca: {} has no certificate in PEM", path.display()))
 }
 
+/// A body that is read while it is sent.
+pub struct Upload {
+    source: Box<dyn Read + Send>,
+    /// Bytes in all, if that is known: for the progress.
+    length: Option<u64>,
+    /// Whether it is a gzip stream, of which the service is to take the content.
+    is_gzip: bool,
+}
+
+impl Upload {
+    /// The file at `path`, as it is.
+    ///
+    /// # Errors
+    /// When it cannot be opened. The message names it.
+    pub fn of_file(path: &Path) -> anyhow::Result<Self> {
+        let cannot = || format!("cannot read {}", path.display());
+        let file = File::open(path).with_context(cannot)?;
+        let about = file.metadata().with_context(cannot)?;
+        ensure!(!about.is_dir(), "{} is a directory", path.display());
+        let length = about.is_file().then(|| about.len());
+        Ok(Self { source: Box::new(file), length, is_gzip: false })
+    }
+
+    /// Standard input.
+    pub fn of_standard_input() -> Self {
+        Self { source: Box::new(std::io::stdin()), length: None, is_gzip: false }
+    }
+
+    /// The same, as what a gzip stream has inside if it begins as one.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn unpacked(self) -> anyhow::Result<Self> {
+        let mut source = BufReader::new(self.source);
+        let is_gzip = source.fill_buf().context("cannot read what is to be sent")?.starts_with(GZIP);
+        Ok(Self { source: Box::new(source), is_gzip, ..self })
+    }
+}
+
 /// Why a request had no usable answer.
 #[derive(thiserror::Error, Debug)]
 pub enum RequestError {
     /// No request can succeed: others would fail in the same way.
     #[error("{0}")]
     Unreachable(String),
+    /// The service does not take the token, or not for this.
+    #[error("{0}")]
+    NotAllowed(String),
     /// This request was refused.
     #[error("{}", .0.explained())]
     Refused(ProblemReply),
@@ -175,20 +220,16 @@ impl ApiClient {
         self.answer(request, field).await
     }
 
-    /// Posts a body that comes chunk by chunk to `target`, and returns the JSON of a 200, which has this
-    /// `field`.
+    /// Posts what `upload` has to `target`, and returns the JSON of a 200, which has this `field`.
     ///
     /// # Errors
-    /// When there is no answer, or any other one.
-    pub async fn upload(
-        &self,
-        target: &str,
-        body: StreamedBody,
-        is_gzip: bool,
-        field: &str,
-    ) -> Result<Value, RequestError> {
+    /// As [`request`](Self::request), and when the source cannot be read.
+    pub async fn upload(&self, target: &str, upload: Upload, field: &str) -> Result<Value, RequestError> {
+        let Upload { source, length, is_gzip } = upload;
+        let mut progress = Progress::new(length);
+        let body = StreamedBody::of(source, move |bytes| progress.add(bytes));
         let request = self.client.post(format!("{}{target}", self.server)).body(reqwest::Body::wrap(body));
-        let request = request.header("authorization", self.authorization.clone());
+        let request = request.timeout(TRANSFER_TIME).header("authorization", self.authorization.clone());
         let request = if is_gzip { request.header("content-encoding", "gzip") } else { request };
         self.answer(request, field).await
     }
@@ -217,7 +258,7 @@ impl ApiClient {
         mut each: impl FnMut(&[u8]) -> anyhow::Result<()>,
     ) -> anyhow::Result<u64> {
         let request = self.client.request(method, format!("{}{target}", self.server));
-        let request = request.timeout(DOWNLOAD_TIME).header("authorization", self.authorization.clone());
+        let request = request.timeout(TRANSFER_TIME).header("authorization", self.authorization.clone());
         let mut answer = self.within_answer_time(request.send()).await?;
         let status = answer.status();
         if status != StatusCode::OK {
@@ -267,18 +308,6 @@ impl ApiClient {
             buffer = rest;
         }
         Ok(())
-    }
-
-    /// Posts `file` to `target`, and returns the JSON of a 200, which has this `field`.
-    ///
-    /// # Errors
-    /// As [`request`](Self::request).
-    pub async fn upload_file(&self, target: &str, file: File, field: &str) -> Result<Value, RequestError> {
-        let mut progress = Progress::new(file.metadata().ok().map(|file| file.len()));
-        let body = StreamedBody::of_file(file, move |bytes| progress.add(bytes));
-        let request = self.client.post(format!("{}{target}", self.server)).body(reqwest::Body::wrap(body));
-        let request = request.timeout(DOWNLOAD_TIME).header("authorization", self.authorization.clone());
-        self.answer(request, field).await
     }
 
     /// As [`request`](Self::request) for a document that may be absent, in which case the problem
@@ -365,7 +394,7 @@ impl ApiClient {
         };
         match refusal.code.as_str() {
             "unauthorized" | "token_expired" | "wrong_role" => {
-                RequestError::Unreachable(format!("{} does not take the token: {refusal}", self.server))
+                RequestError::NotAllowed(format!("{} does not take the token: {refusal}", self.server))
             }
             "stopping" => RequestError::Unreachable(format!("{}: {refusal}", self.server)),
             _ => RequestError::Refused(refusal),
@@ -450,10 +479,12 @@ mod tests {
         assert_eq!(refusal.errors[0].code, "too_many");
         let busy = Problem::new(ProblemCode::StoreBusy, "locked").into_response();
         assert!(matches!(understood(busy).await, RequestError::Refused(_)), "the next may go through");
-        for code in [ProblemCode::Unauthorized, ProblemCode::WrongRole, ProblemCode::Stopping] {
+        for code in [ProblemCode::Unauthorized, ProblemCode::WrongRole] {
             let answer = Problem::new(code, "no").into_response();
-            assert!(matches!(understood(answer).await, RequestError::Unreachable(_)), "{}", code.name());
+            assert!(matches!(understood(answer).await, RequestError::NotAllowed(_)), "{}", code.name());
         }
+        let stopping = Problem::new(ProblemCode::Stopping, "no").into_response();
+        assert!(matches!(understood(stopping).await, RequestError::Unreachable(_)), "others end so too");
         let proxy = (StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream").into_response();
         let said = understood(proxy).await.to_string();
         assert!(said.contains("503") && said.contains("no healthy upstream"), "{said}");

@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::BY;
-use super::api_client::{AccessArgs, ApiClient};
+use super::api_client::{AccessArgs, ApiClient, Upload};
 use super::output::{OutputArgs, applied, cell, print_line, table};
 use super::token::PlaceArgs;
 use crate::store::sqlite::SqliteStore;
@@ -92,9 +92,9 @@ pub async fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
     let RestoreArgs { file, dry_run, place, output } = args;
     let answer = match place.service()? {
         Some(service) => {
-            let opened = File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
+            let upload = Upload::of_file(file)?;
             let target = format!("/api/admin/restore?dry_run={dry_run}&wait_applied=2s");
-            service.upload_file(&target, opened, "dry_run").await.context("nothing was changed")?
+            service.upload(&target, upload, "dry_run").await.context("nothing was changed")?
         }
         None => {
             let path = place.database();

@@ -1,24 +1,17 @@
 //! `tidegate bans`: print, import and export them.
 
-use std::fs::File;
-use std::io::{Read, stdin};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
-use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Method;
 use serde_json::Value;
 
 use super::addresses;
 use super::api_args::{ApiArgs, ChangeArgs};
-use super::api_client::{AccessArgs, ApiClient};
+use super::api_client::{AccessArgs, ApiClient, Upload};
 use super::output::{applied, cell, line_stream, print_error_line};
 use super::{block_on, failure};
-use crate::api::streamed_body::{Chunks, StreamedBody};
 
-/// Bytes of the list that are read at a time.
-const CHUNK: usize = 64 << 10;
 /// Some entries were refused, and all others imported.
 const SOME_REFUSED: u8 = 3;
 
@@ -117,59 +110,11 @@ fn block_on_import(args: &ImportArgs) -> anyhow::Result<bool> {
 }
 
 async fn import(args: &ImportArgs) -> anyhow::Result<Value> {
-    let client = args.change.api.client()?;
-    let (list, length) = open(&args.file)?;
-    let mut list = std::io::BufReader::with_capacity(CHUNK, list);
-    let is_gzip = std::io::BufRead::fill_buf(&mut list).context("read the list")?.starts_with(b"\x1f\x8b");
-    let bar = progress(length);
-    let shown = bar.clone();
-    let (chunks, body) = StreamedBody::new();
-    tokio::task::spawn_blocking(move || send(list, &shown, &chunks));
-    let answer = client.upload(&args.target(), body, is_gzip, "added").await;
-    bar.finish_and_clear();
-    Ok(answer?)
-}
-
-/// The list, and its length if that is known.
-fn open(path: &Path) -> anyhow::Result<(Box<dyn Read + Send>, Option<u64>)> {
-    if path == Path::new("-") {
-        return Ok((Box::new(stdin()), None));
-    }
-    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let length = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|data| data.len());
-    Ok((Box::new(file), length))
-}
-
-/// A bar on standard error, if that is a terminal.
-fn progress(length: Option<u64>) -> ProgressBar {
-    let Some(length) = length else { return ProgressBar::new_spinner() };
-    let style = ProgressStyle::with_template("{bar:40} {bytes} of {total_bytes}, {eta} left");
-    let bar = ProgressBar::new(length);
-    match style {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
-}
-
-fn send(mut list: impl Read, bar: &ProgressBar, chunks: &Chunks) {
-    loop {
-        let mut chunk = vec![0; CHUNK];
-        match list.read(&mut chunk) {
-            Ok(0) => return,
-            Ok(read) => {
-                chunk.truncate(read);
-                bar.inc(read as u64);
-                if !chunks.blocking_send(Ok(chunk.into())) {
-                    return;
-                }
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => {
-                chunks.blocking_send(Err(error));
-                return;
-            }
-        }
-    }
+    let list = match args.file.as_path() {
+        path if path == Path::new("-") => Upload::of_standard_input(),
+        path => Upload::of_file(path)?,
+    };
+    Ok(args.change.api.client()?.upload(&args.target(), list.unpacked()?, "added").await?)
 }
 
 impl ImportArgs {

@@ -1,7 +1,6 @@
 //! `tidegate geo`: the country table, by upload to a service, or in a database beside one, which sees the
 //! change at once.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -10,7 +9,7 @@ use form_urlencoded::Serializer;
 use serde_json::Value;
 
 use super::BY;
-use super::api_client::ApiClient;
+use super::api_client::{ApiClient, Upload};
 use super::output::{applied, cell, print_text};
 use super::token::PlaceArgs;
 use crate::geo::{self, FileFormat};
@@ -56,12 +55,12 @@ pub async fn run(command: GeoCommand) -> anyhow::Result<()> {
 }
 
 async fn upload(service: &ApiClient, file: &Path, format: FileFormat) -> anyhow::Result<()> {
-    let opened = File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let upload = Upload::of_file(file)?;
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let mut query = Serializer::new(String::new());
     query.append_pair("name", &name).append_pair("wait_applied", "2s");
     query.extend_pairs(format.to_possible_value().map(|format| ("format", format.get_name().to_owned())));
-    let answer = service.upload_file(&format!("/api/admin/geo?{}", query.finish()), opened, "source").await?;
+    let answer = service.upload(&format!("/api/admin/geo?{}", query.finish()), upload, "source").await?;
     let of = |value: &Value| cell(value);
     print_text(&format!(
         "{}: {} IPv4 and {} IPv6 ranges of {} countries, {} bytes; {}\n",

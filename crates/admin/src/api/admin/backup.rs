@@ -50,5 +50,5 @@ pub async fn backup(
         (CONTENT_LENGTH, length.into()),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    Ok((headers, Body::new(StreamedBody::of_file(file, |_| {}))).into_response())
+    Ok((headers, Body::new(StreamedBody::of(file, |_| {}))).into_response())
 }
