@@ -147,6 +147,7 @@ async fn list(client: &ApiClient, query: &str, limit: usize) -> anyhow::Result<V
 
 async fn follow(args: &EventsArgs, client: &ApiClient, target: &str) -> anyhow::Result<()> {
     let (mut last_id, mut is_note, mut is_begun) = (None, false, false);
+    let mut said = String::new();
     loop {
         let came_back = last_id.clone();
         let ended = client.follow(target, came_back.as_deref(), |line| {
@@ -170,13 +171,17 @@ async fn follow(args: &EventsArgs, client: &ApiClient, target: &str) -> anyhow::
             Ok(())
         });
         match ended.await {
-            Err(error)
-                if !is_begun || !matches!(error.downcast_ref(), Some(RequestError::Unreachable(_))) =>
-            {
-                return Err(error);
-            }
-            Err(error) => print_error_line(format_args!("{error:#}; trying again")),
-            Ok(()) => {}
+            // The service ends each stream after some minutes, so that the token is looked at again.
+            Ok(()) => said.clear(),
+            Err(error) => match error.downcast_ref() {
+                Some(RequestError::Unreachable(why)) if is_begun => {
+                    if said != *why {
+                        print_error_line(format_args!("{why}; trying again"));
+                        said.clone_from(why);
+                    }
+                }
+                _ => return Err(error),
+            },
         }
         tokio::time::sleep(RETRY).await;
     }

@@ -13,7 +13,7 @@ use tidegate_policy::flags::Flag;
 
 use super::api_client::{AccessArgs, ApiClient};
 use super::documents::{list_path, yaml};
-use super::output::{print_line, print_text};
+use super::output::{print_error_line, print_line, print_text};
 use crate::manifest::Kind;
 use crate::store::DocumentKind;
 
@@ -59,9 +59,10 @@ enum ExportFormat {
     /// Documents, as `apply` takes them.
     #[default]
     Yaml,
-    /// Lines of a table, for spreadsheets.
+    /// Lines of a table, for spreadsheets; bans are a list that `tidegate bans import` takes.
     Csv,
     /// Statements for `sqlite3`, in one transaction: the database of a service that runs may take them.
+    /// Rows that are there already are replaced, and no row is removed.
     Sql,
 }
 
@@ -104,9 +105,13 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
     );
     ensure!(args.dir.is_none() || is_yaml, "--dir is for yaml");
     let service = ApiClient::new(&args.access)?;
-    let mut items = Vec::new();
+    let (mut items, mut bans) = (Vec::new(), String::new());
     for kind in kinds {
-        items.extend(fetch(&service, kind).await?);
+        match (kind, args.format) {
+            (Kind::Ban, ExportFormat::Csv) => return print_text(&list_of_bans(&service, "csv").await?),
+            (Kind::Ban, ExportFormat::Sql) => bans = list_of_bans(&service, "sql").await?,
+            _ => items.extend(fetch(&service, kind).await?),
+        }
     }
     if let Some(dir) = &args.dir {
         return write(dir, &items).with_context(|| format!("cannot write to {}", dir.display()));
@@ -114,8 +119,20 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
     print_text(&match args.format {
         ExportFormat::Yaml => stream(items.iter())?,
         ExportFormat::Csv => csv::lines(&items)?,
-        ExportFormat::Sql => sql::statements(&items),
+        ExportFormat::Sql => sql::statements(&items, &bans)?,
     })
+}
+
+/// All bans in force, whosever they are, as the service writes a list of them.
+async fn list_of_bans(service: &ApiClient, format: &str) -> anyhow::Result<String> {
+    let mut list = Vec::new();
+    let target = format!("/api/admin/bans/export?format={format}");
+    let more = |chunk: &[u8]| {
+        list.extend_from_slice(chunk);
+        Ok(())
+    };
+    service.download(Method::GET, &target, more).await?;
+    String::from_utf8(list).context("the service's list of bans is not UTF-8")
 }
 
 async fn fetch(service: &ApiClient, kind: Kind) -> anyhow::Result<Vec<Item>> {
@@ -126,7 +143,7 @@ async fn fetch(service: &ApiClient, kind: Kind) -> anyhow::Result<Vec<Item>> {
         Ok(in_force.map(|entry| address(kind, entry)).collect())
     };
     match kind {
-        Kind::Ban => addresses("banned").await,
+        Kind::Ban => Ok(made_by_people(addresses("banned").await?)),
         Kind::AllowListEntry => addresses("allowed").await,
         Kind::Flags => {
             let answer = service
@@ -144,6 +161,19 @@ async fn fetch(service: &ApiClient, kind: Kind) -> anyhow::Result<Vec<Item>> {
             Ok(all.into_iter().map(item).collect())
         }
     }
+}
+
+/// The bans without those of lists: a document would make them bans by hand, which no list removes again.
+fn made_by_people(bans: Vec<Item>) -> Vec<Item> {
+    let all = bans.len();
+    let by_hand: Vec<Item> = bans.into_iter().filter(|ban| ban.answer["source"].is_null()).collect();
+    let of_lists = all.saturating_sub(by_hand.len());
+    if of_lists > 0 {
+        print_error_line(format_args!(
+            "bans of lists that are left out: {of_lists}; `tidegate bans export` has them"
+        ));
+    }
+    by_hand
 }
 
 fn address(kind: Kind, entry: Value) -> Item {

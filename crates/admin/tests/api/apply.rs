@@ -92,12 +92,23 @@ async fn what_is_exported_makes_an_empty_service_equal() {
     assert!(diff.err.contains("created: 0, configured: 0, unchanged: 12"), "{diff:?}");
     assert_eq!(diff.done(), "");
 
+    desk.file("list.txt", "192.0.2.1\n");
+    desk.tidegate("bans", &["import", "list.txt", "--source", "mine"]).await.done();
+    let yaml = desk.tidegate("export", &["bans"]).await;
+    assert!(yaml.err.contains("left out: 1") && !yaml.out.contains("192.0.2.1"), "{yaml:?}");
+    let wanted = tables(&service).await;
     let sql = desk.tidegate("export", &["all", "--format", "sql"]).await.done();
     let other = TestService::start().await;
     other.sql(&sql);
     assert_eq!(tables(&other).await, wanted, "{sql}");
+    let sources = "SELECT ip FROM ip_monitor WHERE source = 'mine'";
+    assert_eq!(other.column::<String>(sources), ["192.0.2.1"]);
+    other.sql("DELETE FROM ip_monitor");
+    let empty = Desk::new(&other).tidegate("export", &["bans", "--format", "sql"]).await.done();
+    other.sql(&empty);
     let csv = desk.tidegate("export", &["bans", "--format", "csv"]).await.done();
-    assert!(csv.starts_with("ip,status,reason,since,until\n203.0.113.0/24,banned,it's a scraper,"), "{csv}");
+    assert!(csv.starts_with("ip,reason,source,since,until\n192.0.2.1,,mine,20"), "{csv}");
+    assert!(csv.contains("\n203.0.113.0/24,it's a scraper,,20"), "{csv}");
     let refused = desk.tidegate("export", &["bans", "flags", "--format", "csv"]).await.failed();
     assert!(refused.contains("one kind only"), "{refused}");
 }

@@ -1,9 +1,12 @@
 //! Recorded requests: found, downloaded, and followed.
 
-use reqwest::Method;
+use axum::http::HeaderMap;
+use axum::response::IntoResponse;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tidegate_policy::wire::event::{TrafficEvent, VerdictCode};
 
+use crate::command_line::{program, run};
 use crate::test_gateway::{event, record};
 use crate::test_process::printed;
 use crate::test_service::{TestService, binary, each, has};
@@ -120,6 +123,37 @@ async fn downloads_have_all_of_them() {
     let found: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(numbers(&json!(found)), (501..=1_200).rev().collect::<Vec<_>>());
     assert_eq!(found[0]["user_agent"], "=1+1");
+}
+
+/// A service whose streams of events end: the first after one event, the second, which must go on behind it, after
+/// another, and the third is refused.
+async fn ending_streams() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let answer = async |headers: HeaderMap| match headers.get("last-event-id").map(|id| id.to_str().unwrap())
+    {
+        None => "id: 7\ndata: {\"path\":\"/first\"}\n\n".into_response(),
+        Some("7") => "id: 8\ndata: {\"path\":\"/second\"}\n\n".into_response(),
+        Some(other) => {
+            let problem =
+                json!({"status": 401, "code": "unauthorized", "detail": format!("revoked after {other}")});
+            (StatusCode::UNAUTHORIZED, axum::Json(problem)).into_response()
+        }
+    };
+    let app = axum::Router::new().route(EVENTS, axum::routing::get(answer));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_follows_on_where_a_stream_ended_until_its_token_is_revoked() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = program(dir.path());
+    command.args(["events", "--follow", "-o", "json", "--server", &ending_streams().await]);
+    command.env("TIDEGATE_TOKEN", "t");
+    let said = run(command, "").await;
+    assert_eq!((said.code, said.out.as_str()), (Some(1), "{\"path\":\"/first\"}\n{\"path\":\"/second\"}\n"));
+    assert!(said.err.lines().count() == 1 && said.err.contains("revoked after 8"), "{said:?}");
 }
 
 /// Reads server-sent events until `count` of them have data; returns these, and the last id.

@@ -12,14 +12,15 @@ use crate::manifest::Kind;
 pub fn lines(items: &[Item]) -> anyhow::Result<String> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     match items.first().map(|item| item.kind) {
-        None => {}
+        // The service writes them.
+        None | Some(Kind::Ban) => {}
         Some(Kind::Flags) => {
             writer.write_record(["name", "value"])?;
             for (name, value) in items.iter().filter_map(|item| item.answer.as_object()).flatten() {
                 writer.write_record([name, &value.to_string()])?;
             }
         }
-        Some(Kind::Ban | Kind::AllowListEntry) => {
+        Some(Kind::AllowListEntry) => {
             const FIELDS: [&str; 5] = ["ip", "status", "reason", "since", "until"];
             writer.write_record(FIELDS)?;
             for item in items {

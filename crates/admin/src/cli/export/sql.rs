@@ -1,22 +1,29 @@
-//! An export as SQL, for `sqlite3` from version 3.31 on. Rows that are there already are replaced, and no
-//! row is removed.
+//! An export as SQL, for `sqlite3` from version 3.31 on.
 
 use std::fmt::Write;
 
+use anyhow::Context;
 use serde_json::Value;
 
 use super::Item;
 use crate::manifest::Kind;
 use crate::store::StoreTable;
 
-/// Statements in one transaction.
-pub fn statements(items: &[Item]) -> String {
+/// Statements in one transaction. `bans`: those of the bans, as the service writes them; empty without.
+///
+/// # Errors
+/// When `bans` is not one transaction.
+pub fn statements(items: &[Item], bans: &str) -> anyhow::Result<String> {
     let mut sql = "BEGIN IMMEDIATE;\n".to_owned();
+    if !bans.is_empty() {
+        let inner = bans.strip_prefix("BEGIN;\n").and_then(|rest| rest.strip_suffix("COMMIT;\n"));
+        sql.push_str(inner.context("the service wrote its bans in another way than this version knows")?);
+    }
     for item in items {
         statement(&mut sql, item);
     }
     sql.push_str("COMMIT;\n");
-    sql
+    Ok(sql)
 }
 
 fn statement(sql: &mut String, item: &Item) {
@@ -27,7 +34,9 @@ fn statement(sql: &mut String, item: &Item) {
             let (name, value) = (literal(name), literal(&value.to_string()));
             writeln!(sql, "INSERT OR REPLACE INTO flags (name, value) VALUES ({name}, {value});")
         }),
-        Kind::Ban | Kind::AllowListEntry => {
+        // The service writes them.
+        Kind::Ban => Ok(()),
+        Kind::AllowListEntry => {
             let of = |field: &str| answer[field].as_str().map_or("NULL".to_owned(), literal);
             writeln!(
                 sql,

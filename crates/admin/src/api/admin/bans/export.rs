@@ -115,7 +115,7 @@ fn write(snapshot: &Arc<Snapshot>, format: ExportFormat, source: Option<&str>, c
             }
         }
     }
-    if !is_first || format == ExportFormat::Json {
+    if !is_first || matches!(format, ExportFormat::Json | ExportFormat::Sql) {
         chunk.extend_from_slice(behind.as_bytes());
     }
     chunks.blocking_send(Ok(chunk.into()));
@@ -147,7 +147,9 @@ fn entry(listed: &ListedPrefix, format: ExportFormat, to: &mut Vec<u8>) -> io::R
             let [ip, reason, since, until, source] = values.map(literal);
             let row = format!(
                 "INSERT INTO ip_monitor (ip, status, reason, created_at, expires_at, source) \
-                 VALUES ({ip}, 'banned', {reason}, {since}, {until}, {source}) ON CONFLICT (ip) DO NOTHING;"
+                 VALUES ({ip}, 'banned', {reason}, {since}, {until}, {source}) ON CONFLICT (ip) DO UPDATE SET \
+                 status = excluded.status, reason = excluded.reason, expires_at = excluded.expires_at, \
+                 source = excluded.source;"
             );
             to.extend_from_slice(row.as_bytes());
         }
