@@ -23,7 +23,6 @@ mod logging;
 mod manual;
 mod output;
 mod pages;
-mod progress;
 mod serve;
 mod settings;
 mod stats;
@@ -32,6 +31,7 @@ mod tls_args;
 mod tls_error;
 mod token;
 mod toml_file;
+mod transfer_progress;
 
 use std::process::ExitCode;
 

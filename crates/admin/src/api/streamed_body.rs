@@ -10,7 +10,7 @@ use hyper::body::Frame;
 use tokio::sync::mpsc;
 
 /// A reader that takes no chunk for this long is given up.
-const PATIENCE: Duration = Duration::from_secs(60);
+const READER_TIME: Duration = Duration::from_secs(60);
 
 /// Bytes that are read from a source at a time.
 const CHUNK: usize = 256 << 10;
@@ -52,7 +52,7 @@ impl StreamedBody {
 impl Chunks {
     /// Sends a chunk, or breaks the body off with an error; waits for the reader. Returns whether to go on.
     pub async fn send(&self, chunk: io::Result<Bytes>) -> bool {
-        matches!(tokio::time::timeout(PATIENCE, self.0.send(chunk)).await, Ok(Ok(())))
+        matches!(tokio::time::timeout(READER_TIME, self.0.send(chunk)).await, Ok(Ok(())))
     }
 
     /// The same on a blocking thread, without an end to the wait.

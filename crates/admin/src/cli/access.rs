@@ -43,7 +43,7 @@ pub struct AccessArgs {
 
 /// Where a service is, and whom to trust for it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Service {
+pub struct Server {
     /// Its URL, without a slash at the end.
     pub url: String,
     /// A file with the only authorities that count; `None`: the system's.
@@ -72,16 +72,16 @@ impl ServiceArgs {
     ///
     /// # Errors
     /// When there is no context of the name, or the file of contexts cannot be read.
-    pub fn service(&self) -> anyhow::Result<Service> {
+    pub fn server(&self) -> anyhow::Result<Server> {
         let context = self.context()?;
         let ca_file = self.ca_file.clone().or_else(|| context.as_ref()?.ca_file.clone());
-        Ok(Service { url: self.url(context.as_ref()), ca_file })
+        Ok(Server { url: self.url(context.as_ref()), ca_file })
     }
 
     /// Whether a service is named: by an option, the environment, or a context that is in use.
     ///
     /// # Errors
-    /// As [`service`](Self::service).
+    /// As [`server`](Self::server).
     pub fn is_given(&self) -> anyhow::Result<bool> {
         Ok(self.server.is_some() || self.context()?.is_some())
     }
@@ -104,8 +104,8 @@ impl AccessArgs {
     ///
     /// # Errors
     /// When there is no token, or the file of contexts cannot be read.
-    pub fn resolve(&self) -> anyhow::Result<(Service, String)> {
-        Ok((self.service.service()?, self.token()?))
+    pub fn resolve(&self) -> anyhow::Result<(Server, String)> {
+        Ok((self.service.server()?, self.token()?))
     }
 
     /// Whether a service is named.

@@ -15,9 +15,9 @@ use serde_json::Value;
 use tokio_rustls::rustls::crypto::ring;
 
 pub use super::access::AccessArgs;
-use super::access::Service;
-use super::progress::Progress;
+use super::access::Server;
 use super::tls_error;
+use super::transfer_progress::TransferProgress;
 use crate::api::streamed_body::StreamedBody;
 
 /// How long connecting may take.
@@ -44,19 +44,19 @@ pub struct ApiClient {
     authorization: HeaderValue,
 }
 
-/// A client without redirects and proxies, which trusts only whom it must for `service`.
+/// A client without redirects and proxies, which trusts only whom it must for `server`.
 ///
 /// # Errors
 /// When the file of authorities cannot be read, or has no certificate.
-pub fn http_client(service: &Service, timeout: Duration) -> anyhow::Result<Client> {
+pub fn http_client(server: &Server, timeout: Duration) -> anyhow::Result<Client> {
     // An error means that there is one already.
     let _ = ring::default_provider().install_default();
     let client =
         Client::builder().connect_timeout(CONNECT_TIME).timeout(timeout).redirect(Policy::none()).no_proxy();
-    let client = match &service.ca_file {
+    let client = match &server.ca_file {
         Some(path) => client.tls_certs_only(authorities(path)?),
         // Reading the system's authorities takes longer than the rest of the command.
-        None if service.url.starts_with("http:") => client.tls_certs_only([]),
+        None if server.url.starts_with("http:") => client.tls_certs_only([]),
         None => client,
     };
     client.build().context("set up the HTTP client")
@@ -186,18 +186,18 @@ impl ApiClient {
     /// # Errors
     /// When there is no token, or it is invalid.
     pub fn new(access: &AccessArgs) -> anyhow::Result<Self> {
-        let (service, token) = access.resolve()?;
-        Self::of(&service, &token)
+        let (server, token) = access.resolve()?;
+        Self::of(&server, &token)
     }
 
-    fn of(service: &Service, token: &str) -> anyhow::Result<Self> {
+    fn of(server: &Server, token: &str) -> anyhow::Result<Self> {
         let mut authorization = HeaderValue::try_from(format!("Bearer {token}"))
             .ok()
             .filter(|_| !token.is_empty())
             .context("the token is empty, or has characters that no token has")?;
         authorization.set_sensitive(true);
-        let client = http_client(service, ANSWER_TIME)?;
-        Ok(Self { client, server: service.url.clone(), authorization })
+        let client = http_client(server, ANSWER_TIME)?;
+        Ok(Self { client, server: server.url.clone(), authorization })
     }
 
     /// Requests `target`, a path with its query, and returns the JSON of a 200. By its `field` the
@@ -226,7 +226,7 @@ impl ApiClient {
     /// As [`request`](Self::request), and when the source cannot be read.
     pub async fn upload(&self, target: &str, upload: Upload, field: &str) -> Result<Value, RequestError> {
         let Upload { source, length, is_gzip } = upload;
-        let mut progress = Progress::new(length);
+        let mut progress = TransferProgress::new(length);
         let body = StreamedBody::of(source, move |bytes| progress.add(bytes));
         let request = self.client.post(format!("{}{target}", self.server)).body(reqwest::Body::wrap(body));
         let request = request.timeout(TRANSFER_TIME).header("authorization", self.authorization.clone());
@@ -265,7 +265,7 @@ impl ApiClient {
             let bytes = self.body(answer).await?;
             return Err(self.refusal(status, &bytes).into());
         }
-        let mut progress = Progress::new(answer.content_length());
+        let mut progress = TransferProgress::new(answer.content_length());
         let mut length = 0u64;
         while let Some(chunk) = self.within_answer_time(answer.chunk()).await? {
             each(&chunk)?;
@@ -450,8 +450,8 @@ mod tests {
 
     /// The error that the command line reads from an answer.
     async fn understood(answer: axum::response::Response) -> RequestError {
-        let service = Service { url: "http://127.0.0.1:1".to_owned(), ca_file: None };
-        let service = ApiClient::of(&service, "t").unwrap();
+        let server = Server { url: "http://127.0.0.1:1".to_owned(), ca_file: None };
+        let service = ApiClient::of(&server, "t").unwrap();
         let (head, body) = answer.into_parts();
         service.refusal(head.status, &body.collect().await.unwrap().to_bytes())
     }
@@ -462,7 +462,7 @@ mod tests {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let app = axum::Router::new().fallback(async || axum::Json(serde_json::json!({ "ok": true })));
         tokio::spawn(async move { axum::serve(listener, app).await });
-        let client = ApiClient::of(&Service { url, ca_file: None }, "t").unwrap();
+        let client = ApiClient::of(&Server { url, ca_file: None }, "t").unwrap();
         assert!(client.request(Method::GET, "/", None, "ok").await.is_ok());
         let error = client.request(Method::GET, "/", None, "version").await.unwrap_err();
         assert!(error.to_string().contains("not the admin service's word"), "{error}");

@@ -24,7 +24,7 @@ pub enum BansCommand {
     /// entries were taken, 3 if some were refused (they are printed), 1 if nothing was changed.
     Import(ImportArgs),
     /// Print the bans that are in force as a list that can be imported.
-    Export(ExportArgs),
+    Export(BanExportArgs),
 }
 
 /// Options of `tidegate bans import`.
@@ -66,7 +66,7 @@ pub struct ImportArgs {
 
 /// Options of `tidegate bans export`.
 #[derive(clap::Args, Debug)]
-pub struct ExportArgs {
+pub struct BanExportArgs {
     /// plain, csv, json, jsonl or sql.
     #[arg(long, default_value = "plain")]
     format: String,
@@ -155,7 +155,7 @@ fn said(answer: &Value) -> String {
     )
 }
 
-async fn export(args: &ExportArgs) -> anyhow::Result<()> {
+async fn export(args: &BanExportArgs) -> anyhow::Result<()> {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("format", &args.format);
     query.extend_pairs(args.source.iter().map(|source| ("source", source)));

@@ -24,10 +24,10 @@ pub struct HealthArgs {
 /// When there is no answer within 4 s, or another status than 200.
 pub fn run(args: &HealthArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let service = args.service.service()?;
-    let uri = format!("{}/api/health", service.url);
+    let server = args.service.server()?;
+    let uri = format!("{}/api/health", server.url);
     runtime.block_on(async {
-        let answer = api_client::http_client(&service, ANSWER_TIME)?.get(&uri).send().await;
+        let answer = api_client::http_client(&server, ANSWER_TIME)?.get(&uri).send().await;
         let answer = answer.map_err(|error| anyhow!(api_client::unreachable(&uri, &error)))?;
         ensure!(answer.status() == StatusCode::OK, "{uri} answered {}", answer.status());
         Ok(())

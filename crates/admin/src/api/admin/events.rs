@@ -84,7 +84,7 @@ async fn list(State(app): State<AppState>, headers: HeaderMap, uri: Uri) -> ApiR
         return follow::answer(app, &params, &headers, filter);
     }
     let from = position(&params)?;
-    if let Some(format) = export::ExportFormat::read(&params)? {
+    if let Some(format) = export::EventExportFormat::read(&params)? {
         return export::answer(app, &params, format, filter, from);
     }
     let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;

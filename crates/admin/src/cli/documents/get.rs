@@ -16,15 +16,15 @@ pub struct GetArgs {
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     /// Output format.
-    #[arg(short, long, value_enum, default_value_t = OutputFormat::Yaml)]
-    output: OutputFormat,
+    #[arg(short, long, value_enum, default_value_t = DocumentFormat::Yaml)]
+    output: DocumentFormat,
     #[command(flatten)]
     access: AccessArgs,
 }
 
 /// Format of the output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-enum OutputFormat {
+enum DocumentFormat {
     /// One YAML document per document.
     Yaml,
     /// The document if one name is given, else a `kind: List`.
@@ -75,13 +75,13 @@ async fn some<'n>(
     Ok((found, missing))
 }
 
-fn shown(mut found: Vec<(String, Value)>, form: OutputFormat, single: bool) -> anyhow::Result<String> {
+fn shown(mut found: Vec<(String, Value)>, form: DocumentFormat, single: bool) -> anyhow::Result<String> {
     Ok(match form {
-        OutputFormat::Yaml => {
+        DocumentFormat::Yaml => {
             found.iter().map(|(_, document)| yaml(document)).collect::<Result<Vec<_>, _>>()?.join("---\n")
         }
-        OutputFormat::Name => found.iter().map(|(name, _)| format!("{}\n", plain(name))).collect(),
-        OutputFormat::Json => {
+        DocumentFormat::Name => found.iter().map(|(name, _)| format!("{}\n", plain(name))).collect(),
+        DocumentFormat::Json => {
             let document = match (single, found.pop()) {
                 (true, None) => return Ok(String::new()),
                 (true, Some((_, document))) => document,

@@ -28,7 +28,7 @@ pub const CONTENT_TYPES: [&str; 5] =
 
 /// A format that bans are written in. Each can be imported again, but for SQL, which `sqlite3` runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum ExportFormat {
+enum BanExportFormat {
     Plain,
     Csv,
     Json,
@@ -36,7 +36,7 @@ enum ExportFormat {
     Sql,
 }
 
-impl FromStr for ExportFormat {
+impl FromStr for BanExportFormat {
     type Err = ();
 
     fn from_str(name: &str) -> Result<Self, ()> {
@@ -51,7 +51,7 @@ impl FromStr for ExportFormat {
     }
 }
 
-impl ExportFormat {
+impl BanExportFormat {
     fn content_type(self) -> &'static str {
         let [plain, csv, json, jsonl, sql] = CONTENT_TYPES;
         match self {
@@ -81,7 +81,7 @@ impl ExportFormat {
 pub async fn export(State(app): State<AppState>, uri: Uri) -> ApiResult<Response> {
     let params = QueryParams::read(&uri, &["format", "source"])?;
     let form = "write plain, csv, json, jsonl or sql";
-    let format = params.parsed("format", form)?.unwrap_or(ExportFormat::Plain);
+    let format = params.parsed("format", form)?.unwrap_or(BanExportFormat::Plain);
     let source = params.get("source").map(str::to_owned);
     if source.as_deref().is_some_and(|name| !is_source(name)) {
         return Err(Problem::parameter("source", "invalid", SOURCE_FORM));
@@ -92,7 +92,7 @@ pub async fn export(State(app): State<AppState>, uri: Uri) -> ApiResult<Response
     Ok(([(CONTENT_TYPE, HeaderValue::from_static(format.content_type()))], Body::new(body)).into_response())
 }
 
-fn write(snapshot: &Arc<Snapshot>, format: ExportFormat, source: Option<&str>, chunks: &Chunks) {
+fn write(snapshot: &Arc<Snapshot>, format: BanExportFormat, source: Option<&str>, chunks: &Chunks) {
     let (now, [before, between, behind]) = (time::now_seconds(), format.around());
     let is_of = |listed: &ListedPrefix| match source {
         None => true,
@@ -115,33 +115,33 @@ fn write(snapshot: &Arc<Snapshot>, format: ExportFormat, source: Option<&str>, c
             }
         }
     }
-    if !is_first || matches!(format, ExportFormat::Json | ExportFormat::Sql) {
+    if !is_first || matches!(format, BanExportFormat::Json | BanExportFormat::Sql) {
         chunk.extend_from_slice(behind.as_bytes());
     }
     chunks.blocking_send(Ok(chunk.into()));
 }
 
-fn entry(listed: &ListedPrefix, format: ExportFormat, to: &mut Vec<u8>) -> io::Result<()> {
+fn entry(listed: &ListedPrefix, format: BanExportFormat, to: &mut Vec<u8>) -> io::Result<()> {
     let ip = listed.prefix.to_string();
     let since = listed.created.or(listed.updated);
     let until = listed.expires.and_then(|end| jiff::Timestamp::from_second(end.into()).ok());
     let (reason, source) = (listed.reason.as_deref(), listed.source.as_deref());
     match format {
-        ExportFormat::Plain => to.extend_from_slice(ip.as_bytes()),
-        ExportFormat::Json | ExportFormat::JsonLines => {
+        BanExportFormat::Plain => to.extend_from_slice(ip.as_bytes()),
+        BanExportFormat::Json | BanExportFormat::JsonLines => {
             let [since, until] = [since, until].map(|moment| moment.map(time::rfc3339));
             let object =
                 json!({ "ip": ip, "reason": reason, "source": source, "since": since, "until": until });
             serde_json::to_writer(to, &object)?;
         }
-        ExportFormat::Csv => {
+        BanExportFormat::Csv => {
             let reason = reason.map(on_one_line).unwrap_or_default();
             let [since, until] = [since, until].map(|moment| moment.map(time::rfc3339).unwrap_or_default());
             let mut row = csv::Writer::from_writer(to);
             row.write_record([ip.as_str(), &reason, source.unwrap_or_default(), &since, &until])?;
             row.flush()?;
         }
-        ExportFormat::Sql => {
+        BanExportFormat::Sql => {
             let [since, until] = [since, until].map(|moment| moment.map(time::to_sql));
             let values = [Some(ip), reason.map(on_one_line), since, until, source.map(str::to_owned)];
             let [ip, reason, since, until, source] = values.map(literal);

@@ -28,14 +28,14 @@ pub const JSON_LINES: &str = "application/x-ndjson";
 
 /// Format of a download.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ExportFormat {
+pub enum EventExportFormat {
     /// A line of names, then a line for each event.
     Csv,
     /// A JSON object a line.
     JsonLines,
 }
 
-impl ExportFormat {
+impl EventExportFormat {
     /// The format that `params` ask for; `None`: no download.
     pub fn read(params: &QueryParams) -> ApiResult<Option<Self>> {
         Ok(match params.word("format", &["json", "csv", "jsonl"])? {
@@ -98,7 +98,7 @@ fn without_formulas(mut row: EventRow) -> EventRow {
 pub fn answer(
     app: AppState,
     params: &QueryParams,
-    format: ExportFormat,
+    format: EventExportFormat,
     filter: EventFilter,
     from: Option<EventPosition>,
 ) -> ApiResult<Response> {
@@ -114,7 +114,7 @@ pub fn answer(
 
 async fn send(
     app: &AppState,
-    format: ExportFormat,
+    format: EventExportFormat,
     filter: &EventFilter,
     mut from: Option<EventPosition>,
     mut left: usize,

@@ -10,12 +10,12 @@ const FORM: &str = "{bar:30} {bytes} of {total_bytes}, {bytes_per_sec}";
 const FORM_OF_UNKNOWN_LENGTH: &str = "{spinner} {bytes}, {bytes_per_sec}";
 
 /// How far something with bytes has come. The bar goes when it is dropped.
-pub struct Progress {
+pub struct TransferProgress {
     bar: ProgressBar,
     began: Instant,
 }
 
-impl Progress {
+impl TransferProgress {
     /// At the beginning; `total`: bytes in all, if it is known.
     pub fn new(total: Option<u64>) -> Self {
         let form = if total.is_some() { FORM } else { FORM_OF_UNKNOWN_LENGTH };
@@ -35,7 +35,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for TransferProgress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
