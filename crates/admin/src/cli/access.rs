@@ -73,22 +73,13 @@ impl ServiceArgs {
     /// # Errors
     /// When there is no context of the name, or the file of contexts cannot be read.
     pub fn server(&self) -> anyhow::Result<Server> {
-        let context = self.context()?;
-        let ca_file = self.ca_file.clone().or_else(|| context.as_ref()?.ca_file.clone());
-        Ok(Server { url: self.url(context.as_ref()), ca_file })
+        Ok(self.server_in(self.context()?.as_ref()))
     }
 
-    /// Whether a service is named: by an option, the environment, or a context that is in use.
-    ///
-    /// # Errors
-    /// As [`server`](Self::server).
-    pub fn is_given(&self) -> anyhow::Result<bool> {
-        Ok(self.server.is_some() || self.context()?.is_some())
-    }
-
-    fn url(&self, context: Option<&Context>) -> String {
-        let of_context = || context.map(|context| context.server.clone());
-        self.server.clone().or_else(of_context).unwrap_or_else(|| DEFAULT_SERVER.to_owned())
+    fn server_in(&self, context: Option<&Context>) -> Server {
+        let url = self.server.clone().or_else(|| Some(context?.server.clone()));
+        let ca_file = self.ca_file.clone().or_else(|| context?.ca_file.clone());
+        Server { url: url.unwrap_or_else(|| DEFAULT_SERVER.to_owned()), ca_file }
     }
 
     /// The context that counts. Of one of another server nothing does: its token must not get there.
@@ -105,25 +96,30 @@ impl AccessArgs {
     /// # Errors
     /// When there is no token, or the file of contexts cannot be read.
     pub fn resolve(&self) -> anyhow::Result<(Server, String)> {
-        Ok((self.service.server()?, self.token()?))
+        let context = self.service.context()?;
+        Ok((self.service.server_in(context.as_ref()), self.token(context)?))
     }
 
-    /// Whether a service is named.
+    /// The same if a service is named: by an option, the environment, or a context that is in use.
     ///
     /// # Errors
-    /// As [`ServiceArgs::is_given`].
-    pub fn is_given(&self) -> anyhow::Result<bool> {
-        self.service.is_given()
+    /// As [`resolve`](Self::resolve).
+    pub fn resolve_if_given(&self) -> anyhow::Result<Option<(Server, String)>> {
+        let context = self.service.context()?;
+        if self.service.server.is_none() && context.is_none() {
+            return Ok(None);
+        }
+        Ok(Some((self.service.server_in(context.as_ref()), self.token(context)?)))
     }
 
-    fn token(&self) -> anyhow::Result<String> {
+    fn token(&self, context: Option<Context>) -> anyhow::Result<String> {
         if let Some(path) = &self.token_file {
             return read_token(path);
         }
         if let Ok(token) = std::env::var(TOKEN) {
             return Ok(token.trim().to_owned());
         }
-        match self.service.context()? {
+        match context {
             Some(Context { token_file: Some(path), .. }) => read_token(&path),
             Some(Context { token: Some(token), .. }) => Ok(token),
             _ => anyhow::bail!(

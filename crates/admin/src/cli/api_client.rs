@@ -87,7 +87,7 @@ impl Upload {
         let file = File::open(path).with_context(cannot)?;
         let about = file.metadata().with_context(cannot)?;
         ensure!(!about.is_dir(), "{} is a directory", path.display());
-        let length = about.is_file().then(|| about.len());
+        let length = about.is_file().then_some(about.len());
         Ok(Self { source: Box::new(file), length, is_gzip: false })
     }
 
@@ -188,6 +188,14 @@ impl ApiClient {
     pub fn new(access: &AccessArgs) -> anyhow::Result<Self> {
         let (server, token) = access.resolve()?;
         Self::of(&server, &token)
+    }
+
+    /// The same if a service is named; `None`: none is.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn if_given(access: &AccessArgs) -> anyhow::Result<Option<Self>> {
+        access.resolve_if_given()?.map(|(server, token)| Self::of(&server, &token)).transpose()
     }
 
     fn of(server: &Server, token: &str) -> anyhow::Result<Self> {

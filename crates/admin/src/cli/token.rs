@@ -141,10 +141,10 @@ pub fn run(command: &TokenCommand) -> anyhow::Result<()> {
 impl PlaceArgs {
     /// The service, if one is named.
     pub fn service(&self) -> anyhow::Result<Option<ApiClient>> {
-        if self.db.is_some() || !self.access.is_given()? {
+        if self.db.is_some() {
             return Ok(None);
         }
-        ApiClient::new(&self.access).map(Some)
+        ApiClient::if_given(&self.access)
     }
 
     /// The database, if no service is named.
