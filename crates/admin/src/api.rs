@@ -15,6 +15,7 @@ pub mod idempotency;
 mod metrics;
 mod named_documents;
 mod openapi;
+pub mod places;
 pub(crate) mod query;
 pub mod streamed_body;
 mod wait_applied;
@@ -34,7 +35,6 @@ use tidegate_policy::wire::sync::TIME_HEADER;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{Predicate, SizeAbove};
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
-use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 use tracing::Span;
 
@@ -44,7 +44,6 @@ use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::serve::connections::OpenConnection;
 use crate::store::time_text;
 use address_limits::{AddressLimits, TooMany};
-pub use admin::events::MAX_FOLLOWERS;
 use app_state::AppState;
 use endpoints::{Endpoint, Endpoints};
 use idempotency::once_per_key;
@@ -53,6 +52,11 @@ use openapi::about::About;
 /// No answer takes longer. It is more than the longest wait that a client may ask for plus the
 /// time after which the store reports that it is busy.
 const LONGEST_ANSWER: Duration = Duration::from_secs(60);
+
+/// The same of [`UPLOADS`], of whose bodies each piece has a limit of its own.
+const LONGEST_UPLOAD: Duration = Duration::from_secs(900);
+/// What takes a large file.
+const UPLOADS: [&str; 2] = ["/api/admin/geo", "/api/admin/restore"];
 
 /// Answers of fewer bytes are sent as they are.
 const COMPRESSED: u16 = 4 << 10;
@@ -158,7 +162,7 @@ fn finish(
         .layer(from_fn_with_state(guard, require_role))
         .layer(from_fn(require_room));
     let all = open.method_not_allowed_fallback(not_this_method).merge(guarded);
-    in_time(all)
+    all.layer(from_fn(limit_time))
         .layer(from_fn_with_state((listener, app.metrics.clone()), count))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(
@@ -182,18 +186,15 @@ async fn require_room(request: Request, next: Next) -> ApiResult<Response> {
     Ok(next.run(request).await)
 }
 
-/// Limits the time of every answer.
-fn in_time<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
-    // No handler answers 504 itself.
-    let limit = TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, LONGEST_ANSWER);
-    router.layer(limit).layer(map_response(async |response: Response| match response.status() {
-        StatusCode::GATEWAY_TIMEOUT => {
-            let seconds = LONGEST_ANSWER.as_secs();
-            let detail = format!("no answer within {seconds} s; a change may have been made");
-            Problem::new(ProblemCode::Timeout, detail).into_response()
-        }
-        _ => response,
-    }))
+/// Limits the time of an answer.
+async fn limit_time(request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>();
+    let is_upload = path.is_some_and(|path| UPLOADS.contains(&path.as_str()));
+    let longest = if is_upload { LONGEST_UPLOAD } else { LONGEST_ANSWER };
+    tokio::time::timeout(longest, next.run(request)).await.unwrap_or_else(|_| {
+        let detail = format!("no answer within {} s; a change may have been made", longest.as_secs());
+        Problem::new(ProblemCode::Timeout, detail).into_response()
+    })
 }
 
 /// Counts an answer.
@@ -255,12 +256,32 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_takes_too_long_is_a_problem() {
-        let router = in_time(Router::<()>::new().route("/", get(std::future::pending::<()>)));
-        let response = router.oneshot(Request::new(Body::empty())).await.unwrap();
-        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(response.headers()["content-type"], "application/problem+json");
-        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
-        let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
-        assert_eq!(problem["code"], "timeout");
+        let never = || get(std::future::pending::<()>);
+        let router =
+            Router::<()>::new().route("/", never()).route(UPLOADS[0], never()).layer(from_fn(limit_time));
+        for (path, seconds) in [("/", 60), (UPLOADS[0], 900)] {
+            let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+            let response = router.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(response.headers()["content-type"], "application/problem+json");
+            let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+            let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(problem["code"], "timeout");
+            assert!(
+                problem["detail"].as_str().unwrap().contains(&format!("within {seconds} s")),
+                "{problem}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_takes_a_file_may_take_its_time() {
+        let takes_file = |endpoint: &Endpoint| {
+            endpoint.about.body.as_ref().is_some_and(|body| body.media == ["application/octet-stream"])
+        };
+        let files: Vec<String> = declared().into_iter().filter(takes_file).map(|one| one.path).collect();
+        let people: Vec<&str> =
+            files.iter().map(String::as_str).filter(|path| path.starts_with("/api/admin/")).collect();
+        assert_eq!(people, UPLOADS);
     }
 }

@@ -100,7 +100,7 @@ problem_codes! {
     FormatUnavailable = "format_unavailable", NOT_ACCEPTABLE, "The answer cannot be given in the version of the format that is read",
         "gateways' listener: the answer has no form in the version of the format that the gateway reads";
     BodyTimeout = "body_timeout", REQUEST_TIMEOUT, "The body did not arrive in time",
-        "the body took over 15 s, or a list to import 45 s";
+        "the body took over 15 s, a list to import 45 s, or there was nothing of a country file or a backup for 15 s";
     BackendInUse = "backend_in_use", CONFLICT, "Routes need this backend",
         "routes need this backend; `detail` names them";
     ListenerInUse = "listener_in_use", CONFLICT, "Routes need this listener",
@@ -152,9 +152,9 @@ problem_codes! {
     Stopping = "stopping", SERVICE_UNAVAILABLE, "The service is stopping",
         "the service is stopping; `Retry-After`";
     TooManyConnections = "too_many_connections", SERVICE_UNAVAILABLE, "There are too many connections",
-        "the listener has as many connections as it may have, none of which can be closed; `Retry-After`";
+        "the listener has as many connections as it may have, none of which can be closed; or as many clients follow events, download, or send country files as can; `Retry-After`";
     Timeout = "timeout", SERVICE_UNAVAILABLE, "The answer took too long",
-        "no answer within 60 s; `Retry-After`";
+        "no answer within 60 s, or 15 minutes where a country file or a backup is sent; `Retry-After`";
 }
 
 /// One error in a request, with its place.

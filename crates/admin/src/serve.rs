@@ -18,13 +18,14 @@ use std::time::Instant;
 use anyhow::Context as _;
 use tidegate_policy::address::Prefix;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::api;
 use crate::api::address_limits::AddressLimits;
 use crate::api::app_state::{AppState, CountryHeaders, PerListener};
 use crate::api::idempotency::RunningKeys;
+use crate::api::places::Places;
 use crate::auth::Tokens;
 use crate::feed::{Feed, FeedOptions};
 use crate::gateways::{Gateways, Waiter};
@@ -123,7 +124,7 @@ impl Service {
             metrics: Metrics::default(),
             limits: AddressLimits::default(),
             metrics_page: Arc::default(),
-            followers: Arc::new(Semaphore::new(api::MAX_FOLLOWERS)),
+            places: Places::default(),
             connections: PerListener {
                 people: Connections::new(limits.people),
                 gateways: Connections::new(limits.gateways),

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::address_limits::AddressLimits;
 use super::idempotency::RunningKeys;
 use super::metrics::CachedPage;
+use super::places::Places;
 use crate::auth::Tokens;
 use crate::feed::{Feed, Snapshot};
 use crate::gateways::Gateways;
@@ -59,8 +60,8 @@ pub struct AppState {
     pub limits: AddressLimits,
     /// The page of metrics as it was last made.
     pub metrics_page: Arc<tokio::sync::Mutex<Option<CachedPage>>>,
-    /// Places for clients that follow the events.
-    pub followers: Arc<tokio::sync::Semaphore>,
+    /// Places for what takes a thread, a connection or much memory for long.
+    pub places: Places,
     /// The open connections of both listeners.
     pub connections: PerListener<Arc<Connections>>,
     /// TLS of both listeners; `None`: in the clear.

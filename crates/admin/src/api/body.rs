@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, Request};
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -17,8 +18,10 @@ use tidegate_author::strict_json::{
 
 /// Bytes of a body on the people's listener, at most.
 pub const MAX_PEOPLE_BODY: usize = 1 << 20;
-/// How long a body may take to arrive.
+/// How long a body may take to arrive; of a large one, how long there may be nothing of it.
 const BODY_TIME: Duration = Duration::from_secs(15);
+/// JSON of more bytes is read on a thread of its own.
+const LARGE_JSON: usize = 64 << 10;
 /// Bytes of a too large body that are still read and discarded: otherwise a client that writes
 /// before it reads would never see the answer.
 const MAX_DRAINED: usize = 8 << 20;
@@ -28,18 +31,44 @@ const MAX_DRAINED: usize = 8 << 20;
 /// # Errors
 /// When it is larger, compressed, broken off, or takes over 15 s.
 pub async fn bytes(request: Request<Body>, max: usize) -> ApiResult<(HeaderMap, Vec<u8>)> {
+    let late =
+        || Problem::new(ProblemCode::BodyTimeout, format!("the body took over {} s", BODY_TIME.as_secs()));
+    tokio::time::timeout(BODY_TIME, large_bytes(request, max)).await.map_err(|_| late())?
+}
+
+/// The same of a large body, which may take its time, but not pause for 15 s.
+///
+/// # Errors
+/// When it is larger, compressed, broken off, or pauses.
+pub async fn large_bytes(request: Request<Body>, max: usize) -> ApiResult<(HeaderMap, Vec<u8>)> {
     let (head, body) = request.into_parts();
     if let Some(encoding) = head.headers.get(CONTENT_ENCODING).filter(|e| e.as_bytes() != b"identity") {
         let detail = format!("send the body without Content-Encoding {encoding:?}");
         return Err(Problem::new(ProblemCode::UnsupportedMediaType, detail));
     }
     let declared = head.headers.get(CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse::<usize>().ok());
-    match tokio::time::timeout(BODY_TIME, collect(body, max, declared)).await {
-        Ok(bytes) => Ok((head.headers, bytes?)),
-        Err(_) => Err(Problem::new(
-            ProblemCode::BodyTimeout,
-            format!("the body took over {} s", BODY_TIME.as_secs()),
-        )),
+    Ok((head.headers, collect(body, max, declared).await?))
+}
+
+/// The next piece of a body; `None`: its end.
+///
+/// # Errors
+/// When it breaks off, or there is nothing for 15 s.
+pub async fn next_piece(body: &mut Body) -> ApiResult<Option<Bytes>> {
+    let late = |_| {
+        let detail = format!("there was nothing of the body for {} s", BODY_TIME.as_secs());
+        Problem::new(ProblemCode::BodyTimeout, detail)
+    };
+    let broken =
+        |_| Problem::new(ProblemCode::BodyIncomplete, "the connection ended before the body was complete");
+    loop {
+        let Some(frame) = tokio::time::timeout(BODY_TIME, body.frame()).await.map_err(late)? else {
+            return Ok(None);
+        };
+        // Others are trailers.
+        if let Ok(data) = frame.map_err(broken)?.into_data() {
+            return Ok(Some(data));
+        }
     }
 }
 
@@ -52,11 +81,7 @@ async fn collect(mut body: Body, max: usize, declared: Option<usize>) -> ApiResu
     }
     let mut bytes = Vec::with_capacity(declared.unwrap_or(0).min(max));
     let mut dropped = 0usize;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| {
-            Problem::new(ProblemCode::BodyIncomplete, "the connection ended before the body was complete")
-        })?;
-        let Ok(data) = frame.into_data() else { continue };
+    while let Some(data) = next_piece(&mut body).await? {
         if dropped == 0 && bytes.len().saturating_add(data.len()) <= max {
             bytes.extend_from_slice(&data);
             continue;
@@ -96,6 +121,11 @@ pub async fn document_up_to(request: Request<Body>, max: usize) -> ApiResult<Val
         // Much slower than JSON, so not on the async threads.
         Some(kind) if is_yaml(kind.as_bytes()) => {
             tokio::task::spawn_blocking(move || from_yaml(without_byte_order_mark(&bytes)))
+                .await
+                .unwrap_or_else(|_| Err(Problem::stopping()))
+        }
+        _ if bytes.len() > LARGE_JSON => {
+            tokio::task::spawn_blocking(move || document_from_json(without_byte_order_mark(&bytes)))
                 .await
                 .unwrap_or_else(|_| Err(Problem::stopping()))
         }
@@ -208,6 +238,25 @@ fn from_yaml(bytes: &[u8]) -> ApiResult<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_body_may_take_its_time_but_not_pause() {
+        let request = |pause: Duration| {
+            let (chunks, body) = crate::api::streamed_body::StreamedBody::new();
+            tokio::spawn(async move {
+                for _ in 0..4 {
+                    tokio::time::sleep(pause).await;
+                    chunks.send(Ok(Bytes::from_static(b"x"))).await;
+                }
+            });
+            Request::new(Body::new(body))
+        };
+        let [short, long] = [BODY_TIME / 2, BODY_TIME * 2];
+        assert_eq!(large_bytes(request(short), 10).await.unwrap().1, b"xxxx");
+        for late in [bytes(request(short), 10).await, large_bytes(request(long), 10).await] {
+            assert_eq!(late.unwrap_err().code(), ProblemCode::BodyTimeout);
+        }
+    }
 
     #[derive(serde::Deserialize, Debug)]
     #[serde(deny_unknown_fields)]

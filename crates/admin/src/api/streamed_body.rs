@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Frame;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 /// A reader that takes no chunk for this long is given up.
@@ -55,9 +56,9 @@ impl Chunks {
         matches!(tokio::time::timeout(READER_TIME, self.0.send(chunk)).await, Ok(Ok(())))
     }
 
-    /// The same on a blocking thread, without an end to the wait.
+    /// The same on a blocking thread of the runtime.
     pub fn blocking_send(&self, chunk: io::Result<Bytes>) -> bool {
-        self.0.blocking_send(chunk).is_ok()
+        Handle::current().block_on(self.send(chunk))
     }
 
     /// Returns when the reader is gone.
@@ -72,5 +73,26 @@ impl hyper::body::Body for StreamedBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         self.0.poll_recv(cx).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_nothing_is_given_up_on_a_blocking_thread_too() {
+        let (chunks, body) = StreamedBody::new();
+        let chunk = || Ok(Bytes::from_static(b"x"));
+        let sender = tokio::task::spawn_blocking(move || {
+            assert!(chunks.blocking_send(chunk()), "there is room for one");
+            chunks.blocking_send(chunk())
+        });
+        while !sender.is_finished() {
+            tokio::time::advance(READER_TIME).await;
+            tokio::task::yield_now().await;
+        }
+        assert!(!sender.await.unwrap());
+        drop(body);
     }
 }

@@ -60,7 +60,6 @@ pub fn routes() -> Endpoints {
 
 use export::{CSV, JSON_LINES};
 pub use filter::bounded;
-pub use follow::MAX_FOLLOWERS;
 
 /// Events per page by default.
 const DEFAULT_LIMIT: usize = 100;

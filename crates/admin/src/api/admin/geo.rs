@@ -83,7 +83,8 @@ pub async fn import(
     };
     let write = PendingWrite::prepare(&app, &params)?;
     let dry_run = write.is_dry_run();
-    let (_, bytes) = body::bytes(request, MAX_FILE).await?;
+    let _place = app.places.country_file()?;
+    let (_, bytes) = body::large_bytes(request, MAX_FILE).await?;
     let read = spawn_blocking(move || geo::read_bytes(Path::new(&name), bytes, format)).await;
     let imported = read
         .map_err(|_| Problem::stopping())?

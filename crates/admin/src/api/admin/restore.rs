@@ -4,12 +4,12 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use bytes::Bytes;
-use http_body_util::BodyExt;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use utoipa::ToSchema;
 
 use crate::api::app_state::AppState;
+use crate::api::body;
 use crate::api::endpoints::Endpoints;
 use crate::api::openapi::about::About;
 use crate::api::openapi::parameters::{DRY_RUN, WAIT_APPLIED};
@@ -17,7 +17,7 @@ use crate::api::query::QueryParams;
 use crate::api::wait_applied::{PendingWrite, WriteResult};
 use crate::auth::Role;
 use crate::gateways::Applied;
-use crate::problem::{ApiResult, Problem, ProblemCode};
+use crate::problem::{ApiResult, ProblemCode};
 use crate::store::{Author, Committed, ImportCounts, Restored, RestoredTable};
 
 /// The paths here.
@@ -48,7 +48,8 @@ pub struct RestoreAnswer {
 /// transaction. Events, tokens and audit stay.
 ///
 /// # Errors
-/// When the body is no whole backup, breaks off, or there is no room for it; then nothing was changed.
+/// When the body is no whole backup, breaks off or pauses for 15 s, or there is no room for it; then nothing was
+/// changed.
 pub async fn restore(
     State(app): State<AppState>,
     Extension(author): Extension<Author>,
@@ -57,8 +58,7 @@ pub async fn restore(
     let params = QueryParams::read(request.uri(), &[WAIT_APPLIED.name, DRY_RUN.name])?;
     let write = PendingWrite::prepare(&app, &params)?;
     let dry_run = write.is_dry_run();
-    // A write of documents that was checked before must not be committed after.
-    let _alone = app.documents.lock().await;
+    // Documents that are written meanwhile were checked against rows that this changes: they are checked again.
     let (pieces, received) = mpsc::channel(2);
     let (sent, restored) =
         tokio::join!(send(request.into_body(), pieces), app.store.restore(received, &author, dry_run));
@@ -75,10 +75,7 @@ pub async fn restore(
 
 /// Hands the body on, and at its end `None`. One that breaks off has no such end.
 async fn send(mut body: Body, pieces: mpsc::Sender<Option<Bytes>>) -> ApiResult<()> {
-    let broken =
-        || Problem::new(ProblemCode::BodyIncomplete, "the connection ended before the body was complete");
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|_| broken())?.into_data() else { continue };
+    while let Some(data) = body::next_piece(&mut body).await? {
         // Where the store has given up, the rest is discarded: a client that writes before it reads would
         // not see the answer otherwise.
         let _ = pieces.send(Some(data)).await;

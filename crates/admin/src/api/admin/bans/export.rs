@@ -86,9 +86,13 @@ pub async fn export(State(app): State<AppState>, uri: Uri) -> ApiResult<Response
     if source.as_deref().is_some_and(|name| !is_source(name)) {
         return Err(Problem::parameter("source", "invalid", SOURCE_FORM));
     }
+    let place = app.places.download()?;
     let snapshot = app.current().await;
     let (chunks, body) = StreamedBody::new();
-    tokio::task::spawn_blocking(move || write(&snapshot, format, source.as_deref(), &chunks));
+    tokio::task::spawn_blocking(move || {
+        let _place = place;
+        write(&snapshot, format, source.as_deref(), &chunks);
+    });
     Ok(([(CONTENT_TYPE, HeaderValue::from_static(format.content_type()))], Body::new(body)).into_response())
 }
 

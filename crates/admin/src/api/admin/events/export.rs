@@ -103,8 +103,16 @@ pub fn answer(
     from: Option<EventPosition>,
 ) -> ApiResult<Response> {
     let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
+    let place = app.places.download()?;
     let (chunks, body) = StreamedBody::new();
-    tokio::spawn(async move { send(&app, format, &filter, from, limit, &chunks).await });
+    tokio::spawn(async move {
+        let _place = place;
+        tokio::select! {
+            () = send(&app, format, &filter, from, limit, &chunks) => {}
+            () = chunks.closed() => {}
+            () = app.stopping() => drop(chunks.send(Err(io::Error::other("the service stops"))).await),
+        }
+    });
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static(format.content_type())),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),

@@ -2,9 +2,10 @@
 //! client that comes back with `Last-Event-ID` misses nothing that is still stored.
 //!
 //! Nothing is kept for a client: its next events are read when it has taken those before. One that
-//! is too far behind is told how many it missed, and one that takes nothing for a minute is given up.
+//! is too far behind is told how many it missed, and one that takes nothing for a minute is given up. Every answer
+//! ends after a while with the id up to which the client has everything: it comes back with it, and with a token
+//! that is looked at again.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -12,24 +13,24 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::shown;
 use crate::api::app_state::AppState;
+use crate::api::places::Place;
 use crate::api::query::QueryParams;
 use crate::api::streamed_body::{Chunks, StreamedBody};
-use crate::problem::{ApiResult, Problem, ProblemCode};
+use crate::problem::{ApiResult, Problem};
 use crate::store::{EventFilter, EventTail};
 
 /// The media type of server-sent events.
 pub const EVENT_STREAM: &str = "text/event-stream";
-/// Clients that follow at the same time, at most.
-pub const MAX_FOLLOWERS: usize = 64;
 /// How often new events are looked for: as often as they are stored.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// After this long without an event a comment shows that the connection is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// After this long an answer ends, for a token may be revoked meanwhile.
+const LONGEST: Duration = Duration::from_secs(300);
 /// Events that are read at a time.
 const PAGE: usize = 500;
 
@@ -56,10 +57,7 @@ pub fn answer(
         })
     });
     let follower = Follower { after: after.transpose()?, filter, app };
-    let place = Arc::clone(&follower.app.followers).try_acquire_owned().map_err(|_| {
-        let detail = format!("{MAX_FOLLOWERS} clients follow already, and no more can");
-        Problem::new(ProblemCode::TooManyConnections, detail)
-    })?;
+    let place = follower.app.places.follower()?;
     let (chunks, body) = StreamedBody::new();
     tokio::spawn(follower.run(chunks, place));
     let headers = [
@@ -77,30 +75,31 @@ struct Follower {
 }
 
 impl Follower {
-    async fn run(mut self, chunks: Chunks, _place: OwnedSemaphorePermit) {
-        let mut quiet_since = Instant::now();
+    async fn run(mut self, chunks: Chunks, _place: Place) {
+        let (began, mut quiet_since) = (Instant::now(), Instant::now());
         // What was asked for begins where the answer does.
         let mut said = ": the events that come from now on\n\n".to_owned();
         loop {
             match self.app.store.events_after(&self.filter, self.after, PAGE).await {
                 Ok(tail) => {
-                    write(&tail, &mut said);
+                    let is_last = write(&tail, began.elapsed(), quiet_since.elapsed(), &mut said);
                     let is_behind = tail.more;
                     self.after = Some(tail.last);
-                    if said.is_empty() && quiet_since.elapsed() >= KEEP_ALIVE {
-                        said.push_str(":\n\n");
-                    }
                     if !said.is_empty() {
                         quiet_since = Instant::now();
                         if !chunks.send(Ok(Bytes::from(std::mem::take(&mut said)))).await {
                             return;
                         }
                     }
+                    if is_last {
+                        return;
+                    }
                     if is_behind {
                         continue;
                     }
                 }
                 // Health says why; the client comes back with its last id if this lasts.
+                Err(_) if began.elapsed() >= LONGEST => return,
                 Err(error) => tracing::debug!(%error, "events cannot be read for who follows them"),
             }
             tokio::select! {
@@ -112,7 +111,8 @@ impl Follower {
     }
 }
 
-fn write(tail: &EventTail, said: &mut String) {
+/// Writes what has come to an answer of this `age` that was `quiet` for so long. Returns whether it ends with this.
+fn write(tail: &EventTail, age: Duration, quiet: Duration, said: &mut String) -> bool {
     use std::fmt::Write;
     // Writing to a string cannot fail.
     if tail.skipped > 0 {
@@ -121,5 +121,31 @@ fn write(tail: &EventTail, said: &mut String) {
     for row in &tail.rows {
         let data = serde_json::to_string(&shown(row.clone())).unwrap_or_default();
         let _ = write!(said, "id: {}\ndata: {data}\n\n", row.id);
+    }
+    let is_last = age >= LONGEST;
+    if is_last {
+        // An id without data is no event, and the client remembers it all the same.
+        let _ = write!(said, "id: {}\n\n", tail.last);
+    } else if said.is_empty() && quiet >= KEEP_ALIVE {
+        said.push_str(":\n\n");
+    }
+    is_last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_ends_after_a_while_with_the_id_to_come_back_with() {
+        let tail = EventTail { last: 7, ..EventTail::default() };
+        for (age, quiet, wanted, is_last) in [
+            (Duration::ZERO, Duration::ZERO, "", false),
+            (KEEP_ALIVE, KEEP_ALIVE, ":\n\n", false),
+            (LONGEST, Duration::ZERO, "id: 7\n\n", true),
+        ] {
+            let mut said = String::new();
+            assert_eq!((write(&tail, age, quiet, &mut said), said.as_str()), (is_last, wanted));
+        }
     }
 }
