@@ -83,7 +83,7 @@ enum Command {
     #[command(subcommand)]
     Bans(bans::BansCommand),
     /// Put addresses or blocks on the allow list: they skip bans and geo rules.
-    Allow(addresses::EntryArgs),
+    Allow(addresses::AllowArgs),
     /// Remove exactly these addresses or blocks from the allow list.
     Disallow(addresses::RemoveArgs),
     /// Print the allow list.

@@ -107,6 +107,8 @@ problem_codes! {
         "routes are held to this listener and could not be any more; `detail` names them";
     ProtectedNetwork = "protected_network", CONFLICT, "This network is protected from bans",
         "ban: the block has addresses of a protected network; `detail` names it; `force` bans it all the same";
+    BlockTooWide = "block_too_wide", CONFLICT, "This block is too wide to be allowed",
+        "allow list: the block is wider than /8 (IPv4) or /19 (IPv6); `force` allows it all the same";
     AddressAllowed = "address_allowed", CONFLICT, "This is on the allow list",
         "ban: an entry of the allow list, which `detail` names, covers it; `force` writes the ban all the same";
     TokenExists = "token_exists", CONFLICT, "There is a token of this name",
@@ -146,7 +148,7 @@ problem_codes! {
     StoreBusy = "store_busy", SERVICE_UNAVAILABLE, "The database is locked by another program",
         "another program has held the write lock for over 2 s, or wrote documents between the check of this one and its commit, five times; `Retry-After`";
     StoreUnreadable = "store_unreadable", SERVICE_UNAVAILABLE, "The database cannot be read",
-        "gateways' listener, `explain`, `warmup`: the database cannot be read, or not in time, so there is no answer; `Retry-After`";
+        "gateways' listener, `apply`, `explain`, `warmup`: the database cannot be read, or not in time, so there is no answer; `Retry-After`";
     NewerFormat = "newer_format", SERVICE_UNAVAILABLE, "The body is in a later version of its format",
         "gateways' listener: events of a gateway of a later version, which keeps them; `Retry-After`";
     Stopping = "stopping", SERVICE_UNAVAILABLE, "The service is stopping",

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
+use tidegate_policy::address::Prefix;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::{PartialSchema, ToSchema};
@@ -14,6 +15,8 @@ use crate::problem::FieldError;
 use crate::store::time_text;
 use crate::time;
 
+/// Bits of the widest blocks, of IPv4 and IPv6, that are allowed without `force`: no provider has more addresses.
+const WIDEST_ALLOWED: [u8; 2] = [8, 19];
 /// Bytes of a reason, at most.
 const MAX_REASON: usize = 1_000;
 
@@ -141,4 +144,28 @@ pub fn check_reason(reason: Option<&str>) -> Result<(), FieldError> {
         return Err(FieldError::field("/reason", "too_long", detail));
     }
     Ok(())
+}
+
+/// Why nobody should allow the prefix by mistake: all that come from it would pass the bans and the geo rules.
+pub fn too_wide_to_allow(prefix: &Prefix) -> Option<String> {
+    let [v4, v6] = WIDEST_ALLOWED;
+    let widest = if prefix.ends().0.is_ipv4() { v4 } else { v6 };
+    (prefix.len() < widest)
+        .then(|| format!("{prefix} is wider than /{v4} (IPv4) or /{v6} (IPv6), and neither bans nor geo rules would hold for it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_allows_everybody_by_mistake() {
+        let is_wide = |text: &str| too_wide_to_allow(&text.parse().unwrap()).is_some();
+        for wide in ["0.0.0.0/0", "128.0.0.0/7", "::/0", "2000::/18"] {
+            assert!(is_wide(wide), "{wide}");
+        }
+        for narrow in ["10.0.0.0/8", "192.0.2.1", "2001::/19", "2001:db8::1"] {
+            assert!(!is_wide(narrow), "{narrow}");
+        }
+    }
 }

@@ -38,6 +38,16 @@ pub struct BanArgs {
     force: bool,
 }
 
+/// Options of `tidegate allow`.
+#[derive(clap::Args, Debug)]
+pub struct AllowArgs {
+    #[command(flatten)]
+    entry: EntryArgs,
+    /// Allow it although it is a very wide block, for which neither bans nor geo rules would hold.
+    #[arg(long)]
+    force: bool,
+}
+
 /// Options of `tidegate unban` and `tidegate disallow`.
 #[derive(clap::Args, Debug)]
 pub struct RemoveArgs {
@@ -62,11 +72,8 @@ pub enum ListCommand {
 pub async fn ban(args: &BanArgs) -> anyhow::Result<()> {
     let BanArgs { entry, force } = args;
     let requests = entry.addresses.iter().map(|address| {
-        let mut body = entry.fields();
+        let mut body = entry.fields(*force);
         body.insert("ip".to_owned(), address.to_string().into());
-        if *force {
-            body.insert("force".to_owned(), true.into());
-        }
         Request {
             address,
             method: Method::POST,
@@ -95,14 +102,15 @@ pub async fn unban(args: &RemoveArgs) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When one was refused; the others are on it.
-pub async fn allow(args: &EntryArgs) -> anyhow::Result<()> {
-    let requests = args.addresses.iter().map(|address| Request {
+pub async fn allow(args: &AllowArgs) -> anyhow::Result<()> {
+    let AllowArgs { entry, force } = args;
+    let requests = entry.addresses.iter().map(|address| Request {
         address,
         method: Method::PUT,
         path: format!("/api/admin/allow-list/{address}"),
-        body: Some(args.fields().into()),
+        body: Some(entry.fields(*force).into()),
     });
-    send(requests, &args.change).await
+    send(requests, &entry.change).await
 }
 
 /// Removes addresses from the allow list.
@@ -139,11 +147,11 @@ pub async fn list(api: &ApiArgs, status: &str) -> anyhow::Result<()> {
 }
 
 impl EntryArgs {
-    fn fields(&self) -> Map<String, Value> {
+    fn fields(&self, force: bool) -> Map<String, Value> {
         let fields = [("reason", &self.reason), ("ttl", &self.ttl), ("expires_at", &self.until)];
         let given =
             fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?.into())));
-        given.collect()
+        given.chain(force.then(|| ("force".to_owned(), true.into()))).collect()
     }
 }
 

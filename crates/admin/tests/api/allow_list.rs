@@ -100,11 +100,24 @@ async fn what_is_wrong_with_an_entry_is_named_and_nothing_changes() {
         (r#"{"ttl": "0s"}"#, "/ttl", "in_the_past"),
         (r#"{"ttl": "1h", "expires_at": "2100-01-01"}"#, "/expires_at", "conflict"),
         (r#"{"expires_at": "soon"}"#, "/expires_at", "invalid"),
-        (r#"{"force": true}"#, "/force", "unknown_field"),
+        (r#"{"colour": "red"}"#, "/colour", "unknown_field"),
     ] {
         let answer = service.put("/api/admin/allow-list/1.2.3.4", body).await;
         answer.wrong_field(422, "invalid_field", pointer, code);
     }
     service.put("/api/admin/allow-list/1.2.3.4", "").await.problem(400, "empty_body");
     assert_eq!(service.tables().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_allows_everybody_by_mistake() {
+    let service = TestService::start().await;
+    for wide in ["0.0.0.0/0", "::/0", "128.0.0.0/7"] {
+        let path = format!("/api/admin/allow-list/{wide}");
+        let refused = service.put(&path, "{}").await.problem(409, "block_too_wide");
+        assert!(refused["detail"].as_str().unwrap().starts_with(wide), "{refused}");
+    }
+    assert_eq!(service.get("/api/admin/allow-list").await.ok()["items"], json!([]));
+    service.put("/api/admin/allow-list/10.0.0.0/8", "{}").await.ok();
+    service.put("/api/admin/allow-list/0.0.0.0/0", r#"{"force": true}"#).await.ok();
 }

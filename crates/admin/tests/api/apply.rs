@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::command_line::{Desk, run};
-use crate::test_service::{TestService, each};
+use crate::test_service::{Answered, TestService, each};
 
 const ALL: &str = "\
 apiVersion: gateway.networking.k8s.io/v1
@@ -202,4 +202,65 @@ async fn documents_of_each_kind_are_printed_and_deleted() {
     assert_eq!(said.code, Some(2));
     let said = desk.tidegate("pages", &["documents", "get", "-o", "name"]).await.done();
     assert_eq!(said, "ip_banned\n");
+}
+
+/// A ban, or an entry of the allow list.
+fn entry(kind: &str, name: &str) -> Value {
+    json!({"apiVersion": "tidegate.dev/v1", "kind": kind, "metadata": {"name": name}})
+}
+
+/// Applies these documents; `query` may ask for more.
+async fn apply(service: &TestService, query: &str, documents: &[Value]) -> Answered {
+    service.post(&format!("/api/admin/apply?{query}"), json!({ "documents": documents }).to_string()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_will_be_allowed_is_banned_with_force_only() {
+    let service = TestService::start().await;
+    let [ban, other] = ["203.0.113.7", "198.51.100.77"].map(|name| entry("Ban", name));
+    let allow = |name| entry("AllowListEntry", name);
+    let whole = allow("203.0.113.0/24");
+    let refused = apply(&service, "", &[ban.clone(), whole.clone()]).await;
+    let refused = refused.wrong_field(422, "invalid_field", "/documents/0/spec", "address_allowed");
+    assert!(
+        refused["errors"][0]["detail"].as_str().unwrap().starts_with("203.0.113.0/24 is on"),
+        "{refused}"
+    );
+    let wide = apply(&service, "", &[other.clone(), allow("0.0.0.0/0")]).await;
+    wide.wrong_field(422, "invalid_field", "/documents/1/spec", "block_too_wide");
+    apply(&service, "force=true", &[ban.clone(), whole.clone()]).await.ok();
+    // What is there already is nobody's mistake.
+    let again = apply(&service, "", &[ban.clone(), whole, other]).await.ok();
+    assert_eq!(
+        each(&again["results"], |one| one["outcome"].as_str().unwrap()),
+        ["unchanged", "unchanged", "created"]
+    );
+    // An address that goes from one list to the other, and back.
+    let refused = apply(&service, "", &[entry("Ban", "203.0.113.0/24")]).await;
+    refused.wrong_field(422, "invalid_field", "/documents/0/spec", "address_allowed");
+    let status =
+        async |ip: &str| service.get(&format!("/api/admin/ip-monitor/{ip}")).await.ok()["status"].clone();
+    for (banned, allowed) in [("203.0.113.0/24", "192.0.2.1"), ("192.0.2.1", "203.0.113.0/24")] {
+        apply(&service, "prune=true", &[entry("Ban", banned), allow(allowed)]).await.ok();
+        assert_eq!((status(banned).await, status(allowed).await), (json!("banned"), json!("allowed")));
+    }
+    assert_eq!(service.get("/api/admin/ip-monitor").await.ok()["items"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lists_have_is_not_pruned_and_no_more_than_a_call_may_remove() {
+    let service = TestService::start().await;
+    let list = |from: u32, count: u32| -> String {
+        (from..from + count).map(|n| format!("{}\n", std::net::Ipv4Addr::from(n))).collect()
+    };
+    service.post("/api/admin/bans/import?source=drop", list(0x0900_0000, 3)).await.ok();
+    service.post("/api/admin/bans/import", list(0x0800_0000, 20_001)).await.ok();
+    let refused = apply(&service, "prune=true", &[entry("Ban", "203.0.113.7")]).await;
+    let refused = refused.wrong_field(422, "invalid_field", "/documents", "out_of_range");
+    assert!(refused["errors"][0]["detail"].as_str().unwrap().starts_with("20001 of kind Ban"), "{refused}");
+    service.post("/api/admin/ip/unban", r#"{"ip": "8.0.0.0"}"#).await.ok();
+    apply(&service, "prune=true", &[entry("Ban", "203.0.113.7")]).await.ok();
+    let left = service.get("/api/admin/ip-monitor").await.ok();
+    let left = each(&left["items"], |one| one["ip"].as_str().unwrap());
+    assert_eq!(left, ["9.0.0.0", "9.0.0.1", "9.0.0.2", "203.0.113.7"]);
 }

@@ -48,7 +48,7 @@ pub fn routes() -> Endpoints {
                 .conditional()
                 .takes::<AllowRequest>(json!({"reason": "our office"}))
                 .answers::<Allowed>()
-                .problems(&[ProblemCode::TableFull]),
+                .problems(&[ProblemCode::BlockTooWide, ProblemCode::TableFull]),
         )
         .delete(Role::Operate, ENTRY, disallow)
         .about(
@@ -101,6 +101,9 @@ pub struct AllowRequest {
     reason: Option<String>,
     ttl: Option<Ttl>,
     expires_at: Option<Expiry>,
+    /// Allow it although it is a very wide block.
+    #[serde(default)]
+    force: bool,
 }
 
 /// The answer of `PUT`.
@@ -118,7 +121,8 @@ pub struct Allowed {
 /// one of this list or a ban.
 ///
 /// # Errors
-/// When the prefix or the body is invalid, or the table is full; then nothing was changed.
+/// When the prefix or the body is invalid, the block is very wide and `force` is not given, or the table is full;
+/// then nothing was changed.
 pub async fn allow(
     State(app): State<AppState>,
     Extension(author): Extension<Author>,
@@ -136,6 +140,10 @@ pub async fn allow(
     errors.extend(entry_fields::check_reason(asked.reason.as_deref()).err());
     if !errors.is_empty() {
         return Err(Problem::fields(errors));
+    }
+    if let Some(wide) = entry_fields::too_wide_to_allow(&prefix).filter(|_| !asked.force) {
+        let detail = format!("{wide}: allow smaller blocks, or send \"force\": true");
+        return Err(Problem::new(ProblemCode::BlockTooWide, detail));
     }
     if !app.feed.snapshot().has_room_for(RowStatus::Allowed, &prefix) {
         let detail =

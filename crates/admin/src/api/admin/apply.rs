@@ -5,6 +5,7 @@ mod manifests;
 mod plan;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -51,6 +52,9 @@ pub fn routes() -> Endpoints {
 /// Bytes of a body, at most.
 const MAX_BODY: usize = 32 << 20;
 
+/// How long the feed may take to read what others have written: by an older state what they wrote would not be pruned.
+const CATCH_UP_TIME: Duration = Duration::from_secs(20);
+
 /// What the documents were checked against.
 const DOCUMENT_TABLES: &[StoreTable] = &[
     StoreTable::Documents(DocumentKind::Route),
@@ -94,10 +98,11 @@ pub async fn apply(
     let [prune, force] = [&PRUNE, &FORCE].map(|parameter| params.boolean(parameter.name));
     let wishes = Wishes { prune: prune?, force: force?, with_documents: dry_run };
     let body = body::document_up_to(request, MAX_BODY).await?;
-    let wanted = Arc::new(manifests::read(body)?);
-    let _alone = app.documents.lock().await;
+    let wanted = spawn_blocking(move || manifests::read(body)).await.map_err(|_| Problem::stopping())??;
+    let wanted = Arc::new(wanted);
+    let alone = app.documents.lock().await;
     for _ in 0..TRIES {
-        let snapshot = app.current().await;
+        let snapshot = app.caught_up(CATCH_UP_TIME).await?;
         let since = snapshot.version.seq;
         let (of, asked) = (app.clone(), Arc::clone(&wanted));
         let plan = spawn_blocking(move || Plan::make(&of, &asked, &snapshot, wishes)).await;
@@ -117,6 +122,8 @@ pub async fn apply(
                 committed
             }
         };
+        // Gateways may take half a minute.
+        drop(alone);
         tracing::info!(by = %author.name, rows = committed.rows, seq = committed.seq, "documents applied");
         let WriteResult { version, applied, .. } = write.written(committed).await;
         return Ok(Json(ApplyAnswer { dry_run, results, version: Some(version.to_string()), applied }));

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tidegate_policy::address::Prefix;
 
-use super::manifests::Wanted;
+use super::manifests::{MAX_DOCUMENTS, Wanted};
 use super::plan::Planner;
 use crate::api::admin::ip_monitor::AddressStatus;
 use crate::api::body;
@@ -69,34 +69,40 @@ fn listed_manifest(kind: Kind, listed: &ListedPrefix) -> Value {
 const LISTS: [(Kind, RowStatus); 2] =
     [(Kind::Ban, RowStatus::Banned), (Kind::AllowListEntry, RowStatus::Allowed)];
 
-impl Planner<'_> {
-    /// Plans the entries of both lists.
+impl<'a> Planner<'a> {
+    /// Plans the entries of both lists: first what is removed, for an address may go from one list to the other.
     pub(super) fn addresses(&mut self) {
-        for (kind, status) in LISTS {
-            let mut prefixes = BTreeSet::new();
-            for one in self.of_kind(kind) {
-                match ReadEntry::of(one) {
-                    Ok(entry) => {
-                        prefixes.insert(entry.prefix);
-                        self.entry(one, status, entry);
-                    }
-                    // An export may have entries that ended since it was made.
-                    Err(errors) if errors.iter().all(|error| error.code == "in_the_past") => {
-                        self.note_as(one, "over", None, None);
-                    }
-                    Err(errors) => {
-                        let errors = errors
-                            .iter()
-                            .map(|e| one.error(e.pointer.as_deref().unwrap_or_default(), e.code, &*e.detail));
-                        let errors = errors.collect();
-                        self.refuse(errors);
-                    }
-                }
-            }
+        let entries = LISTS.map(|(kind, status)| {
+            let entries: Vec<(&Wanted, ReadEntry)> =
+                self.of_kind(kind).filter_map(|one| Some((one, self.read_entry(one)?))).collect();
             if self.wishes.prune && self.of_kind(kind).next().is_some() {
+                let prefixes = entries.iter().map(|(_, entry)| entry.prefix).collect();
                 self.prune_entries(kind, status, &prefixes);
             }
+            (status, entries)
+        });
+        for (status, entries) in entries {
+            entries.into_iter().for_each(|(one, entry)| self.entry(one, status, entry));
         }
+    }
+
+    /// What `one` says; `None`: it is refused, or over.
+    fn read_entry(&mut self, one: &Wanted) -> Option<ReadEntry> {
+        match ReadEntry::of(one) {
+            Ok(entry) => return Some(entry),
+            // An export may have entries that ended since it was made.
+            Err(errors) if errors.iter().all(|error| error.code == "in_the_past") => {
+                self.note_as(one, "over", None, None);
+            }
+            Err(errors) => {
+                let errors = errors
+                    .iter()
+                    .map(|e| one.error(e.pointer.as_deref().unwrap_or_default(), e.code, &*e.detail));
+                let errors = errors.collect();
+                self.refuse(errors);
+            }
+        }
+        None
     }
 
     fn entry(&mut self, one: &Wanted, status: RowStatus, entry: ReadEntry) {
@@ -107,9 +113,8 @@ impl Planner<'_> {
         if before.as_ref() == Some(&after) {
             return self.note_as(one, "unchanged", before, None);
         }
-        if status == RowStatus::Banned
-            && !self.wishes.force
-            && let Some(error) = self.not_to_be_banned(one, &entry.prefix)
+        if !self.wishes.force
+            && let Some(error) = self.not_by_mistake(one, status, &entry.prefix)
         {
             return self.refuse(vec![error]);
         }
@@ -134,45 +139,85 @@ impl Planner<'_> {
         });
     }
 
-    /// Why nobody should ban the prefix by mistake.
-    fn not_to_be_banned(&self, one: &Wanted, prefix: &Prefix) -> Option<FieldError> {
-        if let Some(protected) = self.app.protected.overlapping(prefix, &self.app.gateways) {
-            let detail = format!("{prefix} has addresses of {protected}: take it out, or use `force`");
-            return Some(one.error("", "protected_network", detail));
+    /// Why nobody should put the prefix on this list by mistake.
+    fn not_by_mistake(&self, one: &Wanted, status: RowStatus, prefix: &Prefix) -> Option<FieldError> {
+        if status == RowStatus::Allowed {
+            let wide = entry_fields::too_wide_to_allow(prefix)?;
+            return Some(one.error("", "block_too_wide", format!("{wide}: take it out, or use `force`")));
         }
-        let now = AddressStatus::of(self.before, prefix, time::now_seconds());
-        let entry = now.entry.filter(|_| now.status == "allowed")?;
-        let detail =
-            format!("{entry} is on the allow list, which beats every ban: take it out, or use `force`");
-        Some(one.error("", "address_allowed", detail))
+        let protected = self.app.protected.overlapping(prefix, &self.app.gateways)?;
+        let detail = format!("{prefix} has addresses of {protected}: take it out, or use `force`");
+        Some(one.error("", "protected_network", detail))
     }
 
     fn prune_entries(&mut self, kind: Kind, status: RowStatus, prefixes: &BTreeSet<Prefix>) {
-        for listed in self.before.list(Some(status), None).filter(|listed| !prefixes.contains(&listed.prefix))
-        {
-            let before = listed_manifest(kind, &listed);
-            self.note_removed(kind, listed.prefix.to_string(), before);
+        let before = self.before;
+        // What a list has is its source's to remove.
+        let gone = || {
+            let listed = before.list(Some(status), None);
+            listed.filter(|listed| listed.source.is_none() && !prefixes.contains(&listed.prefix))
+        };
+        let many = gone().count();
+        if many > MAX_DOCUMENTS {
+            let detail = format!(
+                "{many} of kind {} would be removed, and one call removes {MAX_DOCUMENTS} at most: remove them \
+                 otherwise, or apply without `prune`",
+                kind.name()
+            );
+            return self.refuse(vec![FieldError::field("/documents", "out_of_range", detail)]);
+        }
+        for listed in gone() {
+            self.note_removed(kind, listed.prefix.to_string(), listed_manifest(kind, &listed));
             // With the keys that its rows have now.
-            let keys = self.before.listed(&listed.prefix, status).map_or(listed.keys, |listed| listed.keys);
+            let keys = before.listed(&listed.prefix, status).map_or(listed.keys, |listed| listed.keys);
             self.rows.ips.extend(keys.iter().map(|key| (key.clone(), None)));
             self.plan.changes.push(match status {
-                RowStatus::Allowed => Change::Disallow { keys },
+                RowStatus::Allowed => {
+                    self.disallowed.insert(listed.prefix);
+                    Change::Disallow { keys }
+                }
                 _ => Change::Unban { keys },
             });
         }
     }
 
-    /// Whether all of them have room.
+    /// Whether those that are written have room and, if they are bans, an effect.
     pub(super) fn check_addresses(&mut self, after: &Snapshot) {
         for (kind, status) in LISTS {
             for one in self.of_kind(kind) {
-                let listed = one.name.parse().ok().and_then(|prefix: Prefix| after.listed(&prefix, status));
+                let Ok(prefix) = one.name.parse::<Prefix>() else { continue };
+                if !self.is_written(one) {
+                    continue;
+                }
+                let listed = after.listed(&prefix, status);
                 if listed.is_some_and(|listed| listed.left_out) {
                     let error =
                         one.error("", "table_full", format!("the table has no room for {}", one.name));
                     self.refuse(vec![error]);
+                } else if status == RowStatus::Banned && !self.wishes.force {
+                    let allowed = self.allowed_after(one, &prefix, after);
+                    self.refuse(allowed.into_iter().collect());
                 }
             }
         }
+    }
+
+    /// Why a ban would have no effect, or take an entry of the allow list away that nobody has removed.
+    fn allowed_after(&self, one: &Wanted, prefix: &Prefix, after: &Snapshot) -> Option<FieldError> {
+        let now = time::now_seconds();
+        let replaced = self
+            .before
+            .listed(prefix, RowStatus::Allowed)
+            .filter(|listed| listed.expires.is_none_or(|end| now < end) && !self.disallowed.contains(prefix));
+        let entry = match replaced {
+            Some(_) => prefix.to_string(),
+            None => {
+                let then = AddressStatus::of(after, prefix, now);
+                then.entry.filter(|_| then.status == "allowed")?
+            }
+        };
+        let detail =
+            format!("{entry} is on the allow list, which beats every ban: take it out, or use `force`");
+        Some(one.error("", "address_allowed", detail))
     }
 }

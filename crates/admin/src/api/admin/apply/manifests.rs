@@ -11,8 +11,9 @@ use crate::manifest::{API_VERSION, Kind};
 use crate::problem::{ApiResult, FieldError, Problem};
 use crate::store::DocumentKind;
 
-/// Documents in a body, at most: they are one transaction, which bans wait for.
-const MAX_DOCUMENTS: usize = 20_000;
+/// Documents in a body, at most, and bans or entries of the allow list that are removed because a body does not
+/// have them: they are one transaction, which bans wait for.
+pub const MAX_DOCUMENTS: usize = 20_000;
 
 /// A document of the body.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 use tidegate_author as author;
+use tidegate_policy::address::Prefix;
 use tidegate_policy::flags::{Flag, FlagState};
 use utoipa::ToSchema;
 
@@ -73,6 +74,7 @@ impl Plan {
             wishes,
             rows: ChangedRows::default(),
             plan: Self::default(),
+            disallowed: BTreeSet::new(),
             results: BTreeMap::new(),
             removed: Vec::new(),
             errors: Vec::new(),
@@ -105,6 +107,8 @@ pub(super) struct Planner<'a> {
     /// The rows as they will be.
     pub(super) rows: ChangedRows,
     pub(super) plan: Plan,
+    /// Entries of the allow list that are removed because the documents do not have them.
+    pub(super) disallowed: BTreeSet<Prefix>,
     /// By the document's place.
     results: BTreeMap<usize, DocumentOutcome>,
     removed: Vec<DocumentOutcome>,
@@ -176,6 +180,11 @@ impl<'a> Planner<'a> {
     ) {
         let result = self.outcome(one.kind, one.name.clone(), outcome, before, after);
         self.results.insert(one.at, result);
+    }
+
+    /// Whether `one` is created or configured.
+    pub(super) fn is_written(&self, one: &Wanted) -> bool {
+        self.results.get(&one.at).is_some_and(|result| matches!(result.outcome, "created" | "configured"))
     }
 
     pub(super) fn note_removed(&mut self, kind: Kind, name: String, before: Value) {

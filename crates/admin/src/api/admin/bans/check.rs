@@ -8,9 +8,11 @@ use jiff::Timestamp;
 use tidegate_author::ban_list::{ListItem, ListedBan, ListedEnd, RefusalCode, RefusedEntry, SkipReason};
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::Prefix;
+use tokio::task::spawn_blocking;
 
 use crate::api::app_state::AppState;
 use crate::feed::RowStatus;
+use crate::problem::{ApiResult, Problem};
 use crate::store::ImportedBan;
 use crate::time;
 
@@ -72,21 +74,22 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Those of this moment. `force`: neither protected networks nor the allow list count.
-    pub async fn now(app: &AppState, force: bool) -> Self {
-        if force {
-            return Self::none();
-        }
+    /// Those of this moment.
+    ///
+    /// # Errors
+    /// When the service is stopping.
+    pub async fn now(app: &AppState) -> ApiResult<Self> {
         let (snapshot, now) = (app.current().await, time::now_seconds());
-        let allowed = snapshot.list(Some(RowStatus::Allowed), None);
-        let allowed = allowed.filter(|one| !one.left_out && one.expires.is_none_or(|end| now < end));
-        Self {
-            protected: DisjointBlocks::new(
-                app.protected.list(&app.gateways).into_iter().map(|network| network.block),
-            ),
-            allowed: DisjointBlocks::new(allowed.map(|one| one.prefix)),
-            ..Self::none()
-        }
+        let protected = app.protected.list(&app.gateways).into_iter().map(|network| network.block);
+        let protected = DisjointBlocks::new(protected);
+        // The allow list may have a million entries.
+        let allowed = spawn_blocking(move || {
+            let allowed = snapshot.list(Some(RowStatus::Allowed), None);
+            let allowed = allowed.filter(|one| !one.left_out && one.expires.is_none_or(|end| now < end));
+            DisjointBlocks::new(allowed.map(|one| one.prefix))
+        });
+        let allowed = allowed.await.map_err(|_| Problem::stopping())?;
+        Ok(Self { protected, allowed, ..Self::none() })
     }
 
     /// Without protected networks and an allow list.

@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use serde::Serialize;
 use tidegate_author::ban_list::{BanListReader, ListFormat, RefusedEntry};
+use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 
 use super::check::{CheckedList, MAX_REFUSALS, Rules, seconds_after};
@@ -19,6 +20,7 @@ use crate::api::entry_fields::check_reason;
 use crate::api::openapi::parameters::WAIT_APPLIED;
 use crate::api::query::QueryParams;
 use crate::api::wait_applied::PendingWrite;
+use crate::feed::Snapshot;
 use crate::gateways::Applied;
 use crate::problem::{ApiResult, FieldError, Problem, ProblemCode};
 use crate::store::{Author, BanImport, Change, ImportCounts};
@@ -161,12 +163,14 @@ pub async fn import(
     let asked = ImportParams::read(&params)?;
     // One after the other: each may take a hundred megabytes.
     let turn = app.imports.lock().await;
-    let mut rules = Rules::now(&app, asked.force).await;
+    let mut rules = if asked.force { Rules::none() } else { Rules::now(&app).await? };
     rules.end = asked.ttl.and_then(|ttl| seconds_after(time::now(), ttl));
     rules.reason.clone_from(&asked.reason);
     let reader = BanListReader::new(asked.format, asked.min_score);
-    let (format, mut list) = list_body::read(request, reader, CheckedList::new(rules)).await?;
-    check(&app, &asked, &list)?;
+    let (format, list) = list_body::read(request, reader, CheckedList::new(rules)).await?;
+    let snapshot = app.feed.snapshot();
+    let checked = spawn_blocking(move || check(&snapshot, &asked, &list).map(|()| (asked, list))).await;
+    let (asked, mut list) = checked.map_err(|_| Problem::stopping())??;
     let import = Arc::new(BanImport {
         source: asked.source.clone(),
         replaces: asked.mode == ImportMode::Replace,
@@ -196,8 +200,8 @@ pub async fn import(
     }))
 }
 
-/// Whether the list may be imported as it is.
-fn check(app: &AppState, asked: &ImportParams, list: &CheckedList) -> ApiResult<()> {
+/// Whether the list may be imported as it is. Not for the async threads: it may have two million entries.
+fn check(snapshot: &Snapshot, asked: &ImportParams, list: &CheckedList) -> ApiResult<()> {
     let refused = list.refused_total();
     if refused > 0 && (asked.strict || list.bans.is_empty()) {
         let why = if asked.strict { "and `strict` was given" } else { "and there is no other" };
@@ -216,7 +220,7 @@ fn check(app: &AppState, asked: &ImportParams, list: &CheckedList) -> ApiResult<
                       with `force` it does";
         return Err(Problem::new(ProblemCode::ListRefused, detail));
     }
-    if !app.feed.snapshot().has_room_for_bans(list.bans.iter().map(|ban| ban.prefix)) {
+    if !snapshot.has_room_for_bans(list.bans.iter().map(|ban| ban.prefix)) {
         let detail = "the table of bans has no room for all of this list: nothing was changed; remove bans that are \
                       not needed, or import blocks instead of single addresses";
         return Err(Problem::new(ProblemCode::TableFull, detail));
