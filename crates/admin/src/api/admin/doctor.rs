@@ -41,11 +41,13 @@ pub struct Examined {
 pub async fn examine(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<Examined>> {
     QueryParams::read(&uri, &[])?;
     let snapshot = app.current().await;
+    // What cannot be read is among the findings, which are made after these.
+    let (tokens, recording) = tokio::join!(app.store.tokens(), app.store.recording());
     let (store, gateways) = (app.store.health(), app.gateways.list());
     let shown: Vec<GatewayInfo> = gateways.iter().cloned().map(GatewayInfo::from).collect();
-    let mut findings = health::findings(&app, &snapshot, &app.feed.health(), &store, &shown).await;
-    // What cannot be read is among the findings already.
-    let (tokens, recording) = tokio::join!(app.store.tokens(), app.store.recording());
+    let unknown = snapshot.unknown_backends(&app.clusters);
+    let mut findings =
+        health::findings(&app, &snapshot, &app.feed.health(), &store, &shown, unknown.len()).await;
     let examination = Examination {
         version: snapshot.version,
         flags: snapshot.tables.whole[Table::Flags].hash,

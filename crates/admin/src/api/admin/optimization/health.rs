@@ -155,10 +155,10 @@ pub async fn detailed(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<H
     let store = app.store.health();
     let gateways: Vec<GatewayInfo> = app.gateways.list().into_iter().map(GatewayInfo::from).collect();
     let feed = app.feed.health();
-    let found = findings(&app, &snapshot, &feed, &store, &gateways).await;
+    let unknown_backends = snapshot.unknown_backends(&app.clusters);
+    let found = findings(&app, &snapshot, &feed, &store, &gateways, unknown_backends.len()).await;
     let (notes, reasons): (Vec<_>, Vec<_>) =
         found.into_iter().partition(|finding| finding.severity == Severity::Note);
-    let unknown_backends = references::unknown_backends(&snapshot, &app.clusters);
     Ok(Json(Health {
         status: if reasons.is_empty() { "ok" } else { "degraded" },
         reasons,
@@ -167,7 +167,7 @@ pub async fn detailed(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<H
         uptime_ms: millis(app.started.elapsed()),
         tables: tables(&snapshot),
         quarantine: quarantine(&snapshot),
-        unknown_backends,
+        unknown_backends: references::shown(unknown_backends),
         gateways,
         feed: FeedInfo { notices: feed.notices.into_iter().map(FeedNotice::from).collect() },
         store: StoreInfo {
@@ -178,19 +178,20 @@ pub async fn detailed(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<H
     }))
 }
 
-/// What health finds.
+/// What health finds; `unknown_backends`: how many references of routes to unknown backends there are.
 pub async fn findings(
     app: &AppState,
     snapshot: &Snapshot,
     feed: &FeedHealth,
     store: &StoreHealth,
     gateways: &[GatewayInfo],
+    unknown_backends: usize,
 ) -> Vec<Finding> {
     let mut found = own_reasons(feed, store, app);
     found.extend(table_reasons(snapshot));
     found.extend(gateways.iter().filter_map(gateway_reason));
     found.extend(rollout::geo(snapshot, app.country_headers.seen()));
-    found.extend(references::backends(snapshot, &app.clusters));
+    found.extend(references::backends(unknown_backends));
     found.extend(references::listeners(snapshot));
     found.extend(references::routes(snapshot));
     // If this cannot be read, the findings above say so.

@@ -26,15 +26,14 @@ impl From<UnknownBackend> for UnknownReference {
     }
 }
 
-/// References of routes to backends that do not exist. `clusters`: the clusters of Envoy; empty:
-/// not known.
-pub fn unknown_backends(snapshot: &Snapshot, clusters: &BTreeSet<String>) -> Vec<UnknownReference> {
-    snapshot.unknown_backends(clusters).into_iter().take(SHOWN).map(UnknownReference::from).collect()
+/// The first of these references, as they are shown.
+pub fn shown(unknown: BTreeSet<UnknownBackend>) -> Vec<UnknownReference> {
+    unknown.into_iter().take(SHOWN).map(UnknownReference::from).collect()
 }
 
-/// The finding of these.
-pub fn backends(snapshot: &Snapshot, clusters: &BTreeSet<String>) -> Option<Finding> {
-    let count @ 1.. = snapshot.unknown_backends(clusters).len() else { return None };
+/// The finding of `count` references to unknown backends.
+pub fn backends(count: usize) -> Option<Finding> {
+    let count @ 1.. = count else { return None };
     Some(FindingCode::UnknownBackend.says(format!(
         "references of routes to backends that nobody knows: {count}; requests that go there get 500, \
          and `unknown_backends` says which"
