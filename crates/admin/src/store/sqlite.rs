@@ -216,6 +216,7 @@ impl SqliteStore {
     ///
     /// # Errors
     /// When the database cannot be created, read or written.
+    #[cfg(feature = "made-statistics")]
     pub fn make_week_beside(path: impl AsRef<Path>, keys: u64, requests: u64) -> Result<u64, StoreError> {
         let mut conn = beside::open(path.as_ref())?;
         let Options { minutes_for, hours_for, .. } = Options::default();

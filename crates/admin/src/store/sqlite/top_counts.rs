@@ -5,7 +5,10 @@
 //! newest row of `events` that they include. Loading adds the rows after that one, so a crash
 //! loses nothing, and a transaction of events costs a look-up per value instead of a write.
 
-use std::collections::HashMap;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -133,17 +136,29 @@ pub(super) struct TopCounts {
     addresses: SpaceSaving<IpAddr>,
     /// The day of `values`.
     day: i64,
-    values: [SpaceSaving<String>; TopOf::ALL.len()],
+    values: DayValues,
+    /// Values of days before that are not written yet.
+    former: Vec<(i64, DayValues)>,
     written: Instant,
 }
+
+/// The frequent values of one day, in the order of [`TopOf::ALL`].
+type DayValues = [SpaceSaving<String>; TopOf::ALL.len()];
 
 impl TopCounts {
     /// The stored counts, and the events that were stored after them.
     pub(super) fn load(conn: &Connection) -> rusqlite::Result<Self> {
+        Self::load_at(conn, time_text::now_ms())
+    }
+
+    /// The same at `now` (milliseconds).
+    fn load_at(conn: &Connection, now: i64) -> rusqlite::Result<Self> {
+        let day = day_of(now);
         let mut top = Self {
             addresses: SpaceSaving::new(MAX_ADDRESSES),
-            day: day_of(time_text::now_ms()),
-            values: no_values(),
+            day,
+            values: stored_values(conn, day)?,
+            former: Vec::new(),
             written: Instant::now(),
         };
         let mut table =
@@ -155,34 +170,52 @@ impl TopCounts {
             let last_ms = time_text::to_ms(&row.get::<_, String>(3)?).unwrap_or_default();
             top.addresses.put(address.to_canonical(), count(1)?, count(2)?, last_ms);
         }
-        for of in TopOf::ALL {
-            for row in stored(conn, of, top.day..=top.day)? {
-                top.values[of as usize].put(row.value, row.count, row.over, row.last_ms);
-            }
-        }
+        top.count_uncounted(conn)?;
+        Ok(top)
+    }
+
+    /// Counts the events that were stored after the counts were written.
+    fn count_uncounted(&mut self, conn: &Connection) -> rusqlite::Result<()> {
+        // A crash may have been before midnight. When such an event was stored is not known, but not before the counts
+        // were written: then its own time tells the day.
+        let written = "SELECT max(day) FROM top_values WHERE day <= ?1";
+        let written: Option<i64> = conn.query_row(written, [self.day], |row| row.get(0))?;
+        let days = written.unwrap_or(self.day)..=self.day;
         let mut after = conn.prepare(&format!(
             "SELECT {COLUMNS} FROM events
              WHERE id > coalesce((SELECT value FROM meta WHERE name = ?1), 0) AND complete = 1 ORDER BY id"
         ))?;
         let mut rows = after.query([UPTO])?;
-        let mut new = NewCounts::default();
+        let mut by_day: BTreeMap<i64, NewCounts> = BTreeMap::new();
         while let Some(row) = rows.next()? {
             let event = EventTexts::read(row)?;
+            let new = by_day.entry(day_of(event.time_ms).clamp(*days.start(), *days.end())).or_default();
             if let Some(address) = event.ip.and_then(|ip| ip.parse().ok()) {
                 new.add_address(address, event.time_ms);
             }
             new.add_texts(&event);
         }
-        top.count(&new);
-        Ok(top)
+        for (day, new) in by_day {
+            if day == self.day {
+                self.count(&new);
+                continue;
+            }
+            self.count_addresses(&new);
+            let mut values = stored_values(conn, day)?;
+            count_values(&mut values, &new);
+            self.former.push((day, values));
+        }
+        Ok(())
     }
 
     fn count(&mut self, new: &NewCounts) {
+        self.count_addresses(new);
+        count_values(&mut self.values, new);
+    }
+
+    fn count_addresses(&mut self, new: &NewCounts) {
         for (address, (many, last_ms)) in &new.addresses {
             self.addresses.note(address, *many, *last_ms);
-        }
-        for (kept, values) in self.values.iter_mut().zip(&new.values) {
-            values.iter().for_each(|(value, (many, last_ms))| kept.note(value.as_str(), *many, *last_ms));
         }
     }
 
@@ -194,7 +227,8 @@ impl TopCounts {
         }
         // Of the day before, as it ended.
         self.write(conn)?;
-        (self.day, self.values) = (day_of(now), no_values());
+        // Another day has values already if the clock was set back.
+        (self.day, self.values) = (day_of(now), stored_values(conn, day_of(now))?);
         self.count(new);
         // What was written says that it includes the events of this transaction.
         self.write(conn)
@@ -224,7 +258,9 @@ impl TopCounts {
     }
 
     fn is_changed(&self) -> bool {
-        self.addresses.is_changed() || self.values.iter().any(SpaceSaving::is_changed)
+        self.addresses.is_changed()
+            || !self.former.is_empty()
+            || self.values.iter().any(SpaceSaving::is_changed)
     }
 
     /// Whether there is something to write and `WRITE_EVERY` has passed.
@@ -247,10 +283,15 @@ impl TopCounts {
             "INSERT OR REPLACE INTO top_values (day, kind, place, value, count, over, last_ms)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?;
-        for (kind, values) in TopOf::ALL.into_iter().zip(&mut self.values) {
-            for (place, of) in values.take_changed() {
-                let (count, over) = (to_sql(of.count), to_sql(of.over));
-                put.execute(params![self.day, kind.name(), to_sql(place), of.key, count, over, of.last_ms])?;
+        let mut former = std::mem::take(&mut self.former);
+        let days =
+            former.iter_mut().map(|(day, values)| (*day, values)).chain([(self.day, &mut self.values)]);
+        for (day, values) in days {
+            for (kind, values) in TopOf::ALL.into_iter().zip(values) {
+                for (place, of) in values.take_changed() {
+                    let (count, over) = (to_sql(of.count), to_sql(of.over));
+                    put.execute(params![day, kind.name(), to_sql(place), of.key, count, over, of.last_ms])?;
+                }
             }
         }
         conn.prepare_cached(&format!("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, {NEWEST})"))?
@@ -260,8 +301,21 @@ impl TopCounts {
     }
 }
 
-fn no_values() -> [SpaceSaving<String>; TopOf::ALL.len()] {
-    std::array::from_fn(|_| SpaceSaving::new(MAX_VALUES))
+/// The values of a day as they are stored.
+fn stored_values(conn: &Connection, day: i64) -> rusqlite::Result<DayValues> {
+    let mut values: DayValues = std::array::from_fn(|_| SpaceSaving::new(MAX_VALUES));
+    for (of, values) in TopOf::ALL.into_iter().zip(&mut values) {
+        for row in stored(conn, of, day..=day)? {
+            values.put(row.value, row.count, row.over, row.last_ms);
+        }
+    }
+    Ok(values)
+}
+
+fn count_values(values: &mut DayValues, new: &NewCounts) {
+    for (kept, values) in values.iter_mut().zip(&new.values) {
+        values.iter().for_each(|(value, (many, last_ms))| kept.note(value.as_str(), *many, *last_ms));
+    }
 }
 
 fn address_row(of: &Tracked<IpAddr>) -> AddressCount {
@@ -312,7 +366,8 @@ pub(super) fn values(
             let sum = sums.entry(row.value.clone()).or_insert_with(new);
             sum.count = sum.count.saturating_add(row.count);
             sum.over = sum.over.saturating_add(row.over);
-            sum.under -= lowest;
+            // Another program may have written a value twice.
+            sum.under = sum.under.saturating_sub(lowest);
             sum.last_ms = sum.last_ms.max(row.last_ms);
         }
         unkept += lowest;

@@ -78,8 +78,8 @@ pub(in super::super) fn unused_keys(conn: &Connection) -> rusqlite::Result<Vec<i
     ids.collect()
 }
 
-/// Removes these keys, but for those that a row has by now; returns how many. A row of a key that is gone
-/// all the same, of an event that came late meanwhile, is counted as [`OTHER`](super::OTHER).
+/// Removes these keys, but for those that a row has by now and the newest; returns how many. A row of a key that is
+/// gone all the same, of an event that came late meanwhile, is counted as [`OTHER`](super::OTHER).
 pub(in super::super) fn remove_keys(
     conn: &Connection,
     state: &RollupState,
@@ -88,7 +88,9 @@ pub(in super::super) fn remove_keys(
     let mut minutes = conn.prepare_cached("SELECT DISTINCT key FROM rollups WHERE span = ?1")?;
     let used: HashSet<i64> =
         minutes.query_map([SPANS[0]], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-    let mut remove = conn.prepare_cached("DELETE FROM rollup_keys WHERE id = ?1")?;
+    // The next key would have the id of the newest again, which others take for unused.
+    let mut remove = conn
+        .prepare_cached("DELETE FROM rollup_keys WHERE id = ?1 AND id < (SELECT max(id) FROM rollup_keys)")?;
     let mut removed = 0;
     for id in ids.iter().filter(|id| !used.contains(id)) {
         removed += remove.execute([id])? as u64;

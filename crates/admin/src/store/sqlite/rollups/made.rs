@@ -1,5 +1,10 @@
 //! Rollups as a week of traffic leaves them, for the benchmark of their answers.
 
+#![cfg_attr(
+    not(feature = "made-statistics"),
+    expect(dead_code, reason = "tests need the random numbers only")
+)]
+
 use rusqlite::Connection;
 
 use super::{Figures, KnownKeys, RollupKey, SPANS, add};

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::super::integers::from_sql;
-use super::{KEY_COLUMNS, OTHER, RollupKey, SPANS};
+use super::{FIGURE_COLUMNS, KEY_COLUMNS, OTHER, RollupKey, SPANS};
 use crate::store::{PathStats, PathsAnswer, RequestStats, StatsFilter, TimelinePoint, statistics::VERDICTS};
 
 /// Paths of an answer, at most; the requests of the others are in one of no path.
@@ -67,8 +67,7 @@ pub(in super::super) fn paths(conn: &Connection, filter: &StatsFilter) -> rusqli
     let mut answer = PathsAnswer::default();
     let mut places: HashMap<[String; 3], usize> = HashMap::new();
     let mut keys = Keys { filter, known: HashMap::new() };
-    let columns = "requests, bytes_in, bytes_out, checked, cached, duration, upstream";
-    visit(conn, filter, columns, |span, at, row| {
+    visit(conn, filter, FIGURE_COLUMNS, |span, at, row| {
         let of_key = keys.get(conn, row.get(1)?, |key| {
             let is_denied = key.verdict == VERDICTS[1];
             let mut path = [key.route, key.template, key.method];

@@ -10,6 +10,8 @@ use tidegate_policy::wire::event::{OpenEvent, SourceState, TrafficEvent, Verdict
 
 use super::support::{foreign_connection, test_store, test_store_with};
 use crate::store::histogram::PRECISION;
+use crate::store::sqlite::rollups::RollupState;
+use crate::store::sqlite::rollups::fold;
 use crate::store::sqlite::rollups::made::Random;
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::statistics::VERDICTS;
@@ -215,6 +217,41 @@ fn a_request_is_counted_when_its_end_is_stored_and_once() {
             assert_eq!(requests().await, 1);
         }
     });
+}
+
+#[test]
+fn a_request_of_a_clock_that_is_ahead_is_counted_as_now() {
+    let home = test_store();
+    block_on(async {
+        let now = time_text::now_ms();
+        let of = |number: u64, ahead: i64| TrafficEvent {
+            number,
+            time_ms: u64::try_from(now + ahead).unwrap(),
+            ..TrafficEvent::default()
+        };
+        let events = vec![of(1, 0), of(2, 3_600_000), of(3, 400 * 86_400_000)];
+        home.store.append(post_of(vec![batch_of(7, events)])).await.unwrap();
+        let until = time_text::now_ms() / 1_000 + 1;
+        let filter = StatsFilter { since: now / 1_000, until, ..StatsFilter::default() };
+        assert_eq!(home.store.path_stats(filter).await.unwrap().total.requests, 3);
+        let timeline = home.store.timeline(everything(), 60).await.unwrap();
+        assert!(timeline.iter().all(|point| point.at < until), "{timeline:?}");
+    });
+}
+
+#[test]
+fn the_newest_key_stays_so_that_its_id_is_not_used_again() {
+    let conn = rusqlite::Connection::open_in_memory().unwrap();
+    crate::store::sqlite::schema::ensure(&conn, crate::store::sqlite::schema::Upgrade::Allowed).unwrap();
+    conn.execute_batch(
+        "INSERT INTO rollup_keys (id, route, template, host, method, class, verdict, reason) VALUES
+           (1, 'a', '', '', '', 0, '', ''), (2, 'b', '', '', '', 0, '', ''), (3, 'c', '', '', '', 0, '', '')",
+    )
+    .unwrap();
+    let removed = fold::remove_keys(&conn, &RollupState::default(), &[1, 2, 3]).unwrap();
+    let left = "SELECT group_concat(id) FROM rollup_keys";
+    let left: String = conn.query_row(left, [], |row| row.get(0)).unwrap();
+    assert_eq!((removed, left.as_str()), (2, "3"));
 }
 
 #[test]
