@@ -107,14 +107,15 @@ pub(super) fn ensure(conn: &Connection, upgrade: Upgrade) -> Result<Vec<String>,
     } else if !is_new && found != VERSION {
         return Err(SchemaError::OtherVersion { found });
     }
-    let mut put_back = if is_new { Vec::new() } else { missing_objects(conn)? };
-    if is_new || !put_back.is_empty() {
+    let missing = missing_objects(conn)?;
+    if is_new || !missing.is_empty() {
         conn.execute_batch(&ddl::create())?;
-        if found == 0 || put_back.iter().any(|name| *name == ddl::LISTENERS) {
+        if missing.iter().any(|name| *name == ddl::LISTENERS) {
             conn.execute_batch(&ddl::first_listeners())?;
         }
         conn.execute_batch(&format!("PRAGMA user_version = {VERSION}"))?;
     }
+    let mut put_back = if is_new { Vec::new() } else { missing };
     for (name, text) in wrong_triggers(conn)? {
         conn.execute_batch(&format!("DROP TRIGGER IF EXISTS {name}; {text}"))?;
         if !is_new {
@@ -160,6 +161,7 @@ fn wrong_triggers(conn: &Connection) -> rusqlite::Result<Vec<(String, String)>> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::StoreTable;
 
     #[test]
     fn twice_is_once_and_what_is_dropped_comes_back() {
@@ -274,6 +276,12 @@ mod tests {
         old.execute_batch(upgrades::tests::BACK_TO_3).unwrap();
         assert!(ensure(&old, Upgrade::Allowed).unwrap().is_empty());
         assert_eq!(objects(&old), objects(&new));
+        for table in StoreTable::ALL.map(StoreTable::name) {
+            let count = format!("SELECT count(*) FROM {table}");
+            let [found, wanted] =
+                [&old, &new].map(|conn| conn.query_row(&count, [], |row| row.get::<_, i64>(0)).unwrap());
+            assert_eq!(found, wanted, "{table}");
+        }
         let token = "SELECT hash || name || role || created_at FROM tokens";
         let token: String = old.query_row(token, [], |row| row.get(0)).unwrap();
         assert_eq!(token, "haliceadmin2026-01-02");

@@ -73,6 +73,7 @@ DROP TABLE idempotency_keys;
 DROP TABLE rollups;
 DROP TABLE rollup_keys;
 DROP TABLE top_values;
+DROP TABLE listeners;
 DROP TRIGGER audit_changed;
 DROP TRIGGER audit_removed;
 ALTER TABLE ip_monitor DROP COLUMN source;
