@@ -3,7 +3,7 @@
 //! again by the writer.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -78,6 +78,14 @@ impl Step {
             Self::Drop(key) | Self::Release(key, _) => canonical(key).into(),
         }
     }
+
+    /// The key, as it is written, of a row that its source no longer has.
+    fn row(self) -> Option<String> {
+        match self {
+            Self::Put { .. } | Self::Allowed { .. } => None,
+            Self::Drop(key) | Self::Release(key, _) => Some(key),
+        }
+    }
 }
 
 /// `key` in canonical form, if it is a prefix.
@@ -118,12 +126,13 @@ impl ImportPlan {
             "SELECT DISTINCT key FROM change_log WHERE seq > ?1 AND tbl IN ('ip_monitor', '>ip_monitor')",
         )?;
         let keys = log.query_map([to_sql(*since)], |row| text(row, 0))?;
-        let keys: HashSet<String> = keys
-            .filter_map(Result::transpose)
-            .map(|key| key.map(|key| canonical(&key)))
-            .collect::<Result<_, _>>()?;
-        let mut now: Vec<Step> =
-            steps.iter().filter(|step| !keys.contains(&*step.key(import))).cloned().collect();
+        // As they are written: one prefix may have rows in several spellings.
+        let mut keys: BTreeSet<String> = keys.filter_map(Result::transpose).collect::<Result<_, _>>()?;
+        let changed: HashSet<String> = keys.iter().map(|key| canonical(key)).collect();
+        let (again, mut now): (Vec<Step>, Vec<Step>) =
+            steps.iter().cloned().partition(|step| changed.contains(&*step.key(import)));
+        keys.extend(again.into_iter().filter_map(Step::row));
+        keys.extend(changed);
         let planner = Planner { conn, import, now: time_text::now_ms() };
         for key in &keys {
             now.extend(planner.of_key(key)?);
@@ -242,7 +251,11 @@ impl Planner<'_> {
         Ok(())
     }
 
+    /// What becomes of the row of this key, as it is written; a ban is written in canonical form.
     fn of_key(&self, key: &str) -> rusqlite::Result<Option<Step>> {
+        if canonical(key) != key {
+            return Ok(self.held(key)?.and_then(|held| self.of_gone(key, &held)));
+        }
         let index = key.parse().ok().and_then(|prefix| self.import.position(&prefix));
         match index.and_then(|index| Some((index, self.import.bans.get(index)?))) {
             Some((index, ban)) => self.of_ban(index, ban),
@@ -319,4 +332,30 @@ fn write(conn: &Connection, import: &BanImport, steps: &[Step], now: &str) -> ru
         };
     }
     Ok(written)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::schema::{Upgrade, ensure};
+
+    #[test]
+    fn rows_in_another_spelling_go_though_one_of_them_was_changed_after_the_plan() {
+        for changed in ["9.9.9.9", "9.9.9.9/32"] {
+            let conn = Connection::open_in_memory().unwrap();
+            ensure(&conn, Upgrade::Allowed).unwrap();
+            conn.execute_batch(
+                "INSERT INTO ip_monitor (ip, source) VALUES ('9.9.9.9', 'a'), ('9.9.9.9/32', 'a'), ('8.8.8.8', 'a')",
+            )
+            .unwrap();
+            let import = BanImport { source: Some("a".to_owned()), replaces: true, bans: Vec::new() };
+            let plan = ImportPlan::make(&conn, &import).unwrap();
+            conn.execute("UPDATE ip_monitor SET reason = 'new' WHERE ip = ?1", [changed]).unwrap();
+            let by = "test".into();
+            let audit = Auditor::new(&conn, &by, "2026-01-01 00:00:00.000");
+            let (counts, _) = apply(&audit, &import, &plan).unwrap();
+            let left: i64 = conn.query_row("SELECT count(*) FROM ip_monitor", [], |row| row.get(0)).unwrap();
+            assert_eq!((counts.removed, left), (3, 0), "{changed}");
+        }
+    }
 }
