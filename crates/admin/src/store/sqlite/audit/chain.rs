@@ -24,9 +24,14 @@ struct Link {
 /// Adds `row` at the end of the chain with its id and hash, and removes the oldest if there are too
 /// many.
 pub(super) fn append(conn: &Connection, row: AuditRow) -> rusqlite::Result<()> {
-    let last = last(conn)?;
+    let mut last = last(conn)?;
     // Ids count on over rows that were removed, so that their absence shows.
-    let id = last_id(conn)?.max(last.id).saturating_add(1);
+    let mut id = last_id(conn)?.max(last.id).saturating_add(1);
+    if id > i64::MAX.unsigned_abs() {
+        // Another program wrote a row with the last id of all, which shows: entries go on before it.
+        last = last_before_gap(conn)?;
+        id = last.id.saturating_add(1);
+    }
     let row = AuditRow { id, ..row };
     let hash = hash(&last.hash, &row);
     conn.prepare_cached(
@@ -154,6 +159,18 @@ fn last(conn: &Connection) -> rusqlite::Result<Link> {
     found.map_or_else(|| removed(conn), Ok)
 }
 
+/// The last row before the first id that none has.
+fn last_before_gap(conn: &Connection) -> rusqlite::Result<Link> {
+    let found = conn
+        .prepare_cached(
+            "SELECT id, coalesce(hash, '') FROM audit AS one WHERE id > 0 AND id < ?1
+               AND NOT EXISTS (SELECT 1 FROM audit AS next WHERE next.id = one.id + 1) ORDER BY id LIMIT 1",
+        )?
+        .query_row([i64::MAX], |row| Ok(Link { id: row.get::<_, i64>(0)?.unsigned_abs(), hash: row.get(1)? }))
+        .optional()?;
+    found.map_or_else(|| removed(conn), Ok)
+}
+
 /// The highest id that there ever was, as SQLite remembers it.
 fn last_id(conn: &Connection) -> rusqlite::Result<u64> {
     let id: Option<i64> = conn
@@ -257,6 +274,28 @@ mod tests {
         assert_eq!(check(3).faults, ["entries 1 to 3 are missing, and were not too many"]);
         conn.execute_batch("DELETE FROM audit WHERE id = 4").unwrap();
         assert_eq!(check(2).faults, ["entry 4 is missing"]);
+    }
+
+    #[test]
+    fn a_row_with_the_last_id_of_all_is_found_and_stops_nobody() {
+        let conn = with_entries(2);
+        let insert =
+            "INSERT INTO audit (id, at, who, what, target) VALUES (9223372036854775807, '', '', '', '')";
+        conn.execute_batch(insert).unwrap();
+        let by = "alice".into();
+        for value in ["3", "4"] {
+            Auditor::new(&conn, &by, "now").write("flag", "f", None, Some(value.to_owned())).unwrap();
+        }
+        let found = check(&conn, None).unwrap();
+        assert_eq!(
+            (found.entries, found.faults),
+            (5, vec!["entries 5 to 9223372036854775806 are missing".to_owned()])
+        );
+        // Nor does it when it is gone.
+        conn.execute_batch("DROP TRIGGER audit_removed; DELETE FROM audit WHERE id > 5").unwrap();
+        Auditor::new(&conn, &by, "now").write("flag", "f", None, Some("5".to_owned())).unwrap();
+        let newest: i64 = conn.query_row("SELECT max(id) FROM audit", [], |row| row.get(0)).unwrap();
+        assert_eq!(newest, 5);
     }
 
     #[test]
