@@ -161,8 +161,8 @@ pub trait Store: TableStore {
     /// All tokens.
     async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError>;
     /// A copy of the whole database as it was at one moment, in a form that a restore takes: an SQLite
-    /// file without a name.
-    async fn backup(&self) -> Result<std::fs::File, StoreError>;
+    /// file without a name. By whom is in the audit before, and in the copy.
+    async fn backup(&self, by: &Author) -> Result<std::fs::File, StoreError>;
     /// The request that came with this [`IdempotencyKey::key`] within the last 24 hours.
     async fn kept_request(&self, key: &str) -> Result<Option<KeptRequest>, StoreError>;
     /// Puts what people wrote back from a backup, whose bytes come in pieces that end with `None`. Events,

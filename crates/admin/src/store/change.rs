@@ -121,6 +121,8 @@ pub enum Change {
         /// The name.
         name: String,
     },
+    /// Nothing but an entry of the audit: somebody takes a copy of the whole database.
+    NoteBackup,
     /// Keep the answer of the request whose [`Author::key`] this is. It is not audited.
     KeepAnswer {
         /// The answer's body.

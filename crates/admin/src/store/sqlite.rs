@@ -74,12 +74,13 @@ use super::{
 };
 use append::AppendJob;
 use ban_import::ImportPlan;
+use connection::connect_reader;
 use database::Database;
 use error::{failed, sql_error};
 use file::ServiceLock;
 use former_rows::FormerChange;
-use queue::{HousekeepingStep, IngestJob, OpenJob, Reply, UrgentJob};
-use readers::Readers;
+use queue::{HousekeepingStep, IngestJob, OpenJob, Reply, RestoreJob, UrgentJob};
+use readers::{READ_WAIT, Readers};
 use schema::Upgrade;
 
 pub use options::Options;
@@ -91,8 +92,9 @@ use writer::Writer;
 const MAX_WAITING_WORK: usize = 100_000;
 /// The same for open events.
 const MAX_WAITING_OPENS: usize = 20_000;
-/// Searches of events at the same time, at most: each may read for a second.
-const MAX_SEARCHES: usize = 2;
+/// Reads for people that may take a second, at the same time, at most: the other connections are for the feed,
+/// tokens and health.
+const MAX_LONG_READS: usize = 2;
 /// Former rows that one transaction writes.
 const FORMER_STEP: usize = 500;
 /// Pause before former rows are written again, while another program has the write lock.
@@ -105,7 +107,7 @@ pub struct SqliteStore {
     readers: Arc<Readers>,
     room: Semaphore,
     room_for_opens: Semaphore,
-    searches: Semaphore,
+    long_reads: Arc<Semaphore>,
     /// Held while the file of a backup is written, whose name is always the same.
     backups: Arc<tokio::sync::Mutex<()>>,
     /// Held from the planning of an import to its commit: each finds what the one before has written.
@@ -133,7 +135,7 @@ impl SqliteStore {
             readers: Arc::new(Readers::new()),
             room: Semaphore::new(MAX_WAITING_WORK),
             room_for_opens: Semaphore::new(MAX_WAITING_OPENS),
-            searches: Semaphore::new(MAX_SEARCHES),
+            long_reads: Arc::new(Semaphore::new(MAX_LONG_READS)),
             backups: Arc::default(),
             imports: tokio::sync::Mutex::default(),
             threads: Vec::new(),
@@ -208,7 +210,8 @@ impl SqliteStore {
         let copy = backup::BackupCopy::of(from, &path)?;
         let conn = beside::open(&path)?;
         let name = from.file_name().unwrap_or_default().to_string_lossy();
-        copy.put_back(&conn, &name, by, dry_run).map(|restored| Some(restored.tables))
+        let restored = if dry_run { copy.compare(&conn) } else { copy.put_back(&conn, &name, by) };
+        restored.map(|restored| Some(restored.tables))
     }
 
     /// Writes into the database at `path` what a week of `requests` requests of `keys` paths leaves in statistics,
@@ -231,6 +234,21 @@ impl SqliteStore {
     /// When it is not, with the reason.
     pub fn check_backup(path: &Path) -> Result<(), StoreError> {
         backup::check(path).map(drop)
+    }
+
+    /// Runs `read`, which may take a second, in its turn.
+    async fn read_long<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        read: impl Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let turn = Arc::clone(&self.long_reads).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        // The turn is over when the read is, whoever still waits for it.
+        let read = move |conn: &Connection| {
+            let _turn = &turn;
+            read(conn)
+        };
+        self.readers.read(&self.database, name, read).await
     }
 
     /// What an import is to change, by the state now.
@@ -389,10 +407,8 @@ impl Store for SqliteStore {
         from: Option<EventPosition>,
         limit: usize,
     ) -> Result<EventPage, StoreError> {
-        let _turn = self.searches.acquire().await.map_err(|_| StoreError::Closed)?;
         let filter = filter.clone();
-        let search = move |conn: &Connection| event_search::page(conn, &filter, from.as_ref(), limit);
-        self.readers.read(&self.database, "events", search).await
+        self.read_long("events", move |conn| event_search::page(conn, &filter, from.as_ref(), limit)).await
     }
 
     async fn events_after(
@@ -407,13 +423,11 @@ impl Store for SqliteStore {
     }
 
     async fn path_stats(&self, filter: StatsFilter) -> Result<PathsAnswer, StoreError> {
-        let read = move |conn: &Connection| rollups::read::paths(conn, &filter);
-        self.readers.read(&self.database, "statistics", read).await
+        self.read_long("statistics", move |conn| rollups::read::paths(conn, &filter)).await
     }
 
     async fn timeline(&self, filter: StatsFilter, step: i64) -> Result<Vec<TimelinePoint>, StoreError> {
-        let read = move |conn: &Connection| rollups::read::timeline(conn, &filter, step);
-        self.readers.read(&self.database, "statistics", read).await
+        self.read_long("statistics", move |conn| rollups::read::timeline(conn, &filter, step)).await
     }
 
     async fn top_values(
@@ -426,15 +440,15 @@ impl Store for SqliteStore {
             ..=top_counts::day_of(until.saturating_mul(1_000).saturating_sub(1));
         let today = self.look_at_top_counts(move |top| top.today(of)).await?;
         let read = move |conn: &Connection| top_counts::values(conn, of, days.clone(), limit, &today);
-        self.readers.read(&self.database, "statistics", read).await
+        self.read_long("statistics", read).await
     }
 
     async fn audit(&self, filter: AuditFilter, limit: usize) -> Result<Vec<AuditRow>, StoreError> {
-        self.readers.read(&self.database, "audit", move |conn| audit::read(conn, &filter, limit)).await
+        self.read_long("audit", move |conn| audit::read(conn, &filter, limit)).await
     }
 
     async fn check_audit(&self, anchor: Option<AuditAnchor>) -> Result<AuditCheck, StoreError> {
-        self.readers.read(&self.database, "audit", move |conn| audit::check(conn, anchor.as_ref())).await
+        self.read_long("audit", move |conn| audit::check(conn, anchor.as_ref())).await
     }
 
     async fn last_change(&self, kind: &'static str, name: &str) -> Result<Option<AuditRow>, StoreError> {
@@ -491,7 +505,8 @@ impl Store for SqliteStore {
         self.readers.read(&self.database, "tokens", tokens::tokens).await
     }
 
-    async fn backup(&self) -> Result<std::fs::File, StoreError> {
+    async fn backup(&self, by: &Author) -> Result<std::fs::File, StoreError> {
+        self.commit(Change::NoteBackup, by).await?;
         // The copy is made to its end though nobody may wait for it any more.
         let one_at_a_time = Arc::clone(&self.backups).lock_owned().await;
         let path = self.database.path.clone();
@@ -515,14 +530,28 @@ impl Store for SqliteStore {
         by: &Author,
         dry_run: bool,
     ) -> Result<Restored, StoreError> {
-        let _one_at_a_time = self.backups.lock().await;
-        let (path, by) = (self.database.path.clone(), by.clone());
-        let restore = move || {
+        let one_at_a_time = Arc::clone(&self.backups).lock_owned().await;
+        let path = self.database.path.clone();
+        let receive = move || {
             let copy = backup::BackupCopy::received(pieces, &path)?;
-            copy.put_back(&beside::open(&path)?, "backup", &by, dry_run)
+            // A dry run leaves the writer to others.
+            let compared = dry_run
+                .then(|| connect_reader(&path, READ_WAIT).map_err(|e| sql_error(&e)))
+                .transpose()?
+                .map(|conn| copy.compare(&conn))
+                .transpose()?;
+            Ok((one_at_a_time, copy, compared))
         };
-        let restored = tokio::task::spawn_blocking(restore).await;
-        restored.map_err(|e| failed(format_args!("a restore ended early: {e}")))?
+        let received = tokio::task::spawn_blocking(receive).await;
+        let received = received.map_err(|e| failed(format_args!("a restore ended early: {e}")))?;
+        let (one_at_a_time, copy, compared) = received?;
+        if let Some(compared) = compared {
+            return Ok(compared);
+        }
+        let (reply, answer) = oneshot::channel();
+        let job = RestoreJob { copy, by: by.clone(), reply, one_at_a_time };
+        self.database.queue.put_restore(job)?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
     fn health(&self) -> StoreHealth {

@@ -76,6 +76,8 @@ async fn a_backup_is_restored_through_the_service() {
     service.post(BAN, r#"{"ip": "9.9.9.9"}"#).await.ok();
     service.put("/api/admin/routes/shop", ROUTE).await.ok();
     desk.tidegate("backup", &["backup.db"]).await.done();
+    let copied = service.get("/api/admin/audit?kind=backup").await.ok()["items"].clone();
+    has(&copied[0], json!({"actor": "admin", "address": "127.0.0.1", "name": "database"}));
     service.post("/api/admin/ip/unban", r#"{"ip": "9.9.9.9"}"#).await.ok();
     service.delete("/api/admin/routes/shop").await.ok();
     let changed = service.tables().await;

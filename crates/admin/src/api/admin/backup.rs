@@ -38,7 +38,8 @@ pub async fn backup(
     uri: Uri,
 ) -> ApiResult<Response> {
     QueryParams::read(&uri, &[])?;
-    let file = app.store.backup().await?;
+    let place = app.places.download()?;
+    let file = app.store.backup(&author).await?;
     let length = file.metadata().map_err(|error| {
         tracing::error!(%error, "the copy of the database cannot be read");
         Problem::new(ProblemCode::StoreFailed, "the copy of the database cannot be read")
@@ -50,5 +51,7 @@ pub async fn backup(
         (CONTENT_LENGTH, length.into()),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    Ok((headers, Body::new(StreamedBody::of(file, |_| {}))).into_response())
+    // What is read to the end, or given up, drops the place.
+    let body = StreamedBody::of(file, move |_| _ = &place);
+    Ok((headers, Body::new(body)).into_response())
 }

@@ -227,7 +227,6 @@ impl BackupCopy {
     /// Puts back what people wrote into the database of `conn`: rows that are not in the backup are
     /// removed, those that differ are replaced, in one transaction. Their triggers write the change
     /// log, so that gateways follow these rows and no others. Events, tokens and audit stay.
-    /// `dry_run`: nothing is changed.
     ///
     /// # Errors
     /// When the database cannot be written; then nothing was changed.
@@ -236,45 +235,105 @@ impl BackupCopy {
         conn: &Connection,
         name: &str,
         by: &Author,
-        dry_run: bool,
     ) -> Result<Restored, StoreError> {
-        let path = self.0.path.display().to_string();
         let run = || -> rusqlite::Result<Restored> {
-            conn.execute(&format!("ATTACH ?1 AS {FROM}"), [path])?;
+            self.attach(conn)?;
             conn.execute_batch("BEGIN IMMEDIATE")?;
             foreign_changes::audit(conn, read_state(conn)?.newest)?;
-            let tables = StoreTable::ALL.map(|table| put_back_table(conn, table));
-            let tables = tables.into_iter().collect::<rusqlite::Result<Vec<_>>>()?;
-            if dry_run {
-                conn.execute_batch("ROLLBACK")?;
-                return Ok(Restored { seq: read_state(conn)?.newest, tables });
-            }
-            let now = time_text::from_ms(time_text::now_ms());
-            Auditor::new(conn, by, &now).write("restore", name, None, Some(json!(tables).to_string()))?;
-            let seq = read_state(conn)?.newest;
-            meta::set(conn, meta::AUDITED, to_sql(seq))?;
+            let restored = put_back_attached(conn, name, by)?;
+            meta::set(conn, meta::AUDITED, to_sql(restored.seq))?;
             conn.execute_batch("COMMIT")?;
-            Ok(Restored { seq, tables })
+            Ok(restored)
         };
         // A connection that is closed within a transaction rolls it back.
         run().map_err(|e| sql_error(&e))
     }
+
+    /// What [`put_back`](Self::put_back) would change in the database of `conn`, which is only read.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn compare(&self, conn: &Connection) -> Result<Restored, StoreError> {
+        let run = || -> rusqlite::Result<Restored> {
+            self.attach(conn)?;
+            conn.execute_batch("BEGIN")?;
+            let tables = StoreTable::ALL.map(|table| compare_table(conn, table));
+            let tables = tables.into_iter().collect::<rusqlite::Result<Vec<_>>>()?;
+            let seq = read_state(conn)?.newest;
+            conn.execute_batch("ROLLBACK")?;
+            Ok(Restored { seq, tables })
+        };
+        run().map_err(|e| sql_error(&e))
+    }
+
+    /// Lets `conn`, which is in no transaction, see the copy.
+    pub(super) fn attach(&self, conn: &Connection) -> rusqlite::Result<()> {
+        conn.execute(&format!("ATTACH ?1 AS {FROM}"), [self.0.path.display().to_string()])?;
+        Ok(())
+    }
+}
+
+/// Ends what [`BackupCopy::attach`] began.
+pub(super) fn detach(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch(&format!("DETACH {FROM}"))
+}
+
+/// Puts back what the copy has that `conn` sees, in the write transaction that it is in, with its entry of the audit.
+pub(super) fn put_back_attached(conn: &Connection, name: &str, by: &Author) -> rusqlite::Result<Restored> {
+    let tables = StoreTable::ALL.map(|table| put_back_table(conn, table));
+    let tables = tables.into_iter().collect::<rusqlite::Result<Vec<_>>>()?;
+    let now = time_text::from_ms(time_text::now_ms());
+    Auditor::new(conn, by, &now).write("restore", name, None, Some(json!(tables).to_string()))?;
+    Ok(Restored { seq: read_state(conn)?.newest, tables })
+}
+
+/// The SQL by which a table is put back.
+struct TableSql {
+    name: &'static str,
+    key: &'static str,
+    columns: Vec<String>,
+}
+
+impl TableSql {
+    fn of(conn: &Connection, table: StoreTable) -> rusqlite::Result<Self> {
+        Ok(Self { name: table.name(), key: table.key_column(), columns: columns(conn, table.name())? })
+    }
+
+    /// Which rows of `one` have a key that `other` does not have.
+    fn only_in(&self, one: &str, other: &str) -> String {
+        let Self { name, key, .. } = self;
+        format!("FROM {one}.{name} WHERE {key} NOT IN (SELECT {key} FROM {other}.{name})")
+    }
+
+    /// The rows of the backup that are not as they are here.
+    fn different(&self) -> String {
+        let (name, all) = (self.name, self.columns.join(", "));
+        format!("SELECT {all} FROM {FROM}.{name} EXCEPT SELECT {all} FROM main.{name}")
+    }
+}
+
+fn count(conn: &Connection, what: &str) -> rusqlite::Result<u64> {
+    conn.query_row(&format!("SELECT count(*) {what}"), [], |row| row.get(0)).map(from_sql)
+}
+
+fn compare_table(conn: &Connection, table: StoreTable) -> rusqlite::Result<RestoredTable> {
+    let sql = TableSql::of(conn, table)?;
+    let added = count(conn, &sql.only_in(FROM, "main"))?;
+    let removed = count(conn, &sql.only_in("main", FROM))?;
+    let written = count(conn, &format!("FROM ({})", sql.different()))?;
+    Ok(RestoredTable { table: sql.name, added, changed: written.saturating_sub(added), removed })
 }
 
 fn put_back_table(conn: &Connection, table: StoreTable) -> rusqlite::Result<RestoredTable> {
-    let (name, key) = (table.name(), table.key_column());
-    let columns = columns(conn, name)?;
-    let all = columns.join(", ");
+    let sql = TableSql::of(conn, table)?;
+    let TableSql { name, key, columns } = &sql;
+    let added = count(conn, &sql.only_in(FROM, "main"))?;
+    let removed = conn.execute(&format!("DELETE {}", sql.only_in("main", FROM)), [])? as u64;
     let set: Vec<_> = columns.iter().map(|column| format!("{column} = excluded.{column}")).collect();
-    let added =
-        format!("SELECT count(*) FROM {FROM}.{name} WHERE {key} NOT IN (SELECT {key} FROM main.{name})");
-    let added = from_sql(conn.query_row(&added, [], |row| row.get::<_, i64>(0))?);
-    let removed = format!("DELETE FROM main.{name} WHERE {key} NOT IN (SELECT {key} FROM {FROM}.{name})");
-    let removed = conn.execute(&removed, [])? as u64;
     let written = format!(
-        "INSERT INTO main.{name} ({all})
-         SELECT {all} FROM {FROM}.{name} EXCEPT SELECT {all} FROM main.{name} WHERE true
-         ON CONFLICT ({key}) DO UPDATE SET {}",
+        "INSERT INTO main.{name} ({}) {} WHERE true ON CONFLICT ({key}) DO UPDATE SET {}",
+        columns.join(", "),
+        sql.different(),
         set.join(", ")
     );
     let written = conn.execute(&written, [])? as u64;

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use tidegate_policy::wire::event::{OpenEvent, VmId};
 use tidegate_policy::wire::sync::Gateway;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedMutexGuard, oneshot};
 
 use super::append::{AppendJob, MAX_ROWS};
+use super::backup::BackupCopy;
 use super::ban_import::ImportPlan;
 use super::former_rows::FormerChange;
 use crate::lock::locked;
-use crate::store::{Appended, Author, Change, CommitOptions, Committed, StoreError};
+use crate::store::{Appended, Author, Change, CommitOptions, Committed, Restored, StoreError};
 
 /// Urgent jobs per transaction, at most.
 const MAX_URGENT: usize = 256;
@@ -46,6 +47,23 @@ pub(super) struct UrgentJob {
     pub(super) options: CommitOptions,
     /// Channel for the result of a job.
     pub(super) reply: Reply<Committed>,
+}
+
+/// A restore, in a transaction of its own.
+pub(super) struct RestoreJob {
+    pub(super) copy: BackupCopy,
+    /// The author.
+    pub(super) by: Author,
+    /// Channel for the result of a job.
+    pub(super) reply: Reply<Restored>,
+    /// Held until it has ended, whoever still waits for it.
+    pub(super) one_at_a_time: OwnedMutexGuard<()>,
+}
+
+impl Job for RestoreJob {
+    fn fail(self, error: StoreError) {
+        drop(self.reply.send(Err(error)));
+    }
 }
 
 /// A job whose sender waits for its result.
@@ -152,6 +170,8 @@ pub(super) enum WriterTask {
     Repair,
     /// Commit these jobs.
     Urgent(Vec<Queued<UrgentJob>>),
+    /// Put back what people wrote.
+    Restore(Box<RestoreJob>),
     /// Store these open events.
     Opens(Vec<Queued<OpenJob>>),
     /// Store these batches.
@@ -168,6 +188,7 @@ impl WriterTask {
         match self {
             Self::Stop | Self::Repair => "repair",
             Self::Urgent(_) => "changes",
+            Self::Restore(_) => "a restore",
             Self::Opens(_) => "open events",
             Self::Ingest(_) => "events",
             Self::Housekeeping(..) => "housekeeping",
@@ -191,6 +212,7 @@ struct Lanes {
     urgent: VecDeque<Queued<UrgentJob>>,
     /// Imports, which wait until no other change does.
     imports: VecDeque<Queued<UrgentJob>>,
+    restores: VecDeque<RestoreJob>,
     opens: VecDeque<Queued<OpenJob>>,
     ingest: VecDeque<Queued<IngestJob>>,
     ingest_work: usize,
@@ -225,6 +247,9 @@ impl Lanes {
         }
         if let Some(import) = self.imports.pop_front() {
             return Some(WriterTask::Urgent(vec![import]));
+        }
+        if let Some(restore) = self.restores.pop_front() {
+            return Some(WriterTask::Restore(Box::new(restore)));
         }
         (0..3).find_map(|after| {
             let whose = (self.turn + after) % 3;
@@ -307,6 +332,7 @@ impl Queue {
         mends_or_stops
             || !lanes.urgent.is_empty()
             || !lanes.imports.is_empty()
+            || !lanes.restores.is_empty()
             || !lanes.opens.is_empty()
             || !lanes.ingest.is_empty()
             || !lanes.housekeeping.is_empty()
@@ -329,6 +355,10 @@ impl Queue {
 
     pub(super) fn put_urgent(&self, job: UrgentJob) -> Result<(), StoreError> {
         self.put(|lanes| lanes.lane_of(&job).push_back(Queued { since: Instant::now(), job }))
+    }
+
+    pub(super) fn put_restore(&self, job: RestoreJob) -> Result<(), StoreError> {
+        self.put(|lanes| lanes.restores.push_back(job))
     }
 
     pub(super) fn put_open(&self, job: OpenJob) -> Result<(), StoreError> {
@@ -404,6 +434,7 @@ impl Queue {
             std::mem::take(&mut lanes.opens),
             std::mem::take(&mut lanes.ingest),
             std::mem::take(&mut lanes.housekeeping),
+            std::mem::take(&mut lanes.restores),
         );
         drop(lanes);
         forgotten.0.drain(..).for_each(|w| w.job.fail(StoreError::Closed));
@@ -411,6 +442,7 @@ impl Queue {
         forgotten.2.drain(..).for_each(|w| w.job.fail(StoreError::Closed));
         forgotten.3.drain(..).for_each(|w| w.job.fail(StoreError::Closed));
         forgotten.4.clear();
+        forgotten.5.drain(..).for_each(|job| job.fail(StoreError::Closed));
     }
 }
 

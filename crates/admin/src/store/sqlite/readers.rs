@@ -17,20 +17,20 @@ use crate::store::StoreError;
 /// Reads at the same time, at most.
 const MAX_READERS: usize = 4;
 /// How long a read waits for a lock, or for a replaced file, at most.
-const READ_WAIT: Duration = Duration::from_secs(2);
+pub(super) const READ_WAIT: Duration = Duration::from_secs(2);
 /// Pause between attempts while the file is being replaced.
 const RETRY: Duration = Duration::from_millis(5);
 
 /// The pool of read connections.
 pub(super) struct Readers {
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
     /// Idle connections, each with [`Database::file()`] when it was opened.
     idle: Mutex<Vec<(u64, Connection)>>,
 }
 
 impl Readers {
     pub(super) fn new() -> Self {
-        Self { permits: Semaphore::new(MAX_READERS), idle: Mutex::new(Vec::new()) }
+        Self { permits: Arc::new(Semaphore::new(MAX_READERS)), idle: Mutex::new(Vec::new()) }
     }
 
     /// Runs `read` in a read transaction, on a blocking thread. It is repeated if the database
@@ -46,9 +46,11 @@ impl Readers {
         T: Send + 'static,
         F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let _permit = self.permits.acquire().await.map_err(|_| StoreError::Closed)?;
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| StoreError::Closed)?;
         let (readers, database) = (Arc::clone(self), Arc::clone(database));
         let work = move || {
+            // It is read to the end, whoever still waits for it.
+            let _permit = permit;
             let value = readers.read_now(&database, &read);
             database.faults.note(Work::Read(name), &value);
             value

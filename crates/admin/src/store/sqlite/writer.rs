@@ -3,6 +3,7 @@
 
 mod housekeeping;
 mod ingest;
+mod restore;
 mod urgent;
 
 use std::sync::Arc;
@@ -105,6 +106,7 @@ impl Writer {
                 WriterTask::Stop => break,
                 WriterTask::Repair => self.repair(),
                 WriterTask::Urgent(jobs) => self.urgent(jobs),
+                WriterTask::Restore(job) => self.restore(*job),
                 WriterTask::Opens(jobs) => self.opens(jobs),
                 WriterTask::Ingest(jobs) => self.ingest(jobs),
                 WriterTask::Housekeeping(step, reply) => {

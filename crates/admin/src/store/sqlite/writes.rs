@@ -84,6 +84,10 @@ pub(super) fn apply(
         Change::SetCountries { source, table } => countries::set(&audit, source, table)?,
         Change::AddToken { token, only_new_name } => tokens::add(&audit, token, *only_new_name)?,
         Change::RevokeTokens { name } => tokens::revoke(&audit, name)?,
+        Change::NoteBackup => {
+            audit.write("backup", "database", None, Some("true".to_owned()))?;
+            1
+        }
         Change::KeepAnswer { answer } => match &by.key {
             Some(key) => idempotency::keep(conn, key, Some(answer), now_ms)?,
             None => 0,

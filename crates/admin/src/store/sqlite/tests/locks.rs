@@ -1,9 +1,11 @@
 //! Locks: another program's transaction left open, and ours in the way of other programs.
 
+use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
 use tidegate_policy::wire::event::{DropReason, DroppedRange, VmId};
+use tokio::sync::mpsc;
 
 use super::support::{foreign_connection, test_store, test_store_with};
 use crate::store::sqlite::Options;
@@ -149,4 +151,31 @@ async fn who_waits_when_the_store_ends_is_told() {
     let (answer, ()) = tokio::join!(waiting, stop);
     assert!(matches!(answer, Err(StoreError::Closed | StoreError::Busy)), "{answer:?}");
     assert_eq!(home.store.commit(ban("1.1.1.1"), &"test".into()).await, Err(StoreError::Closed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_of_a_restore_only_reads() {
+    let home = test_store_with(Options { busy_for: Duration::from_millis(100), ..Options::default() });
+    let by = "test".into();
+    let mut backup = Vec::new();
+    home.store.backup(&by).await.unwrap().read_to_end(&mut backup).unwrap();
+    home.store.commit(ban("2.2.2.2"), &by).await.unwrap();
+    let restore = async |dry_run| {
+        let (pieces, received) = mpsc::channel(2);
+        pieces.send(Some(backup.clone().into())).await.unwrap();
+        pieces.send(None).await.unwrap();
+        home.store.restore(received, &by, dry_run).await
+    };
+    let held = foreign_connection(&home.path);
+    held.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let dry = restore(true).await.unwrap();
+    assert_eq!((dry.tables[0].table, dry.tables[0].removed), ("ip_monitor", 1));
+    assert_eq!(restore(false).await.err(), Some(StoreError::Busy));
+    held.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(keys(&home.store).await, ["2.2.2.2"]);
+    assert_eq!(restore(false).await.unwrap().tables, dry.tables);
+    assert_eq!(keys(&home.store).await, [] as [String; 0]);
+    // The writer's connection sees no backup any more, and goes on.
+    home.store.commit(ban("1.1.1.1"), &by).await.unwrap();
+    assert_eq!(restore(false).await.unwrap().tables, dry.tables);
 }
