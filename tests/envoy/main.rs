@@ -7,6 +7,7 @@ mod backends;
 mod bad_answers;
 mod ban_latency;
 mod bans;
+mod bans_import;
 mod beside;
 mod binomial;
 mod bootstraps;

@@ -1,6 +1,7 @@
 //! Fuzz targets: each takes any bytes, gives them to readers, and panics when one of them does, or
 //! when what was read cannot be used. `docs/TESTING.md`, "Fuzzing", has the commands.
 
+pub mod ban_lists;
 pub mod callbacks;
 pub mod configuration;
 pub mod country_files;
@@ -24,7 +25,8 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
+    Target { name: "ban_lists", run: ban_lists::run, samples: Vec::new, tries: 5_000 },
     Target { name: "callbacks", run: callbacks::run, samples: callbacks::samples, tries: 60 },
     Target { name: "configuration", run: configuration::run, samples: Vec::new, tries: 20_000 },
     Target { name: "country_files", run: country_files::run, samples: Vec::new, tries: 2_000 },

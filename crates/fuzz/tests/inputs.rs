@@ -52,10 +52,11 @@ macro_rules! targets {
     ($($name:ident)+) => { $(#[test] fn $name() { take_all(stringify!($name)); })+ };
 }
 
-targets! { callbacks configuration country_files documents tables texts wire }
+targets! { ban_lists callbacks configuration country_files documents tables texts wire }
 
 #[test]
 fn every_target_is_tested() {
-    let tested = ["callbacks", "configuration", "country_files", "documents", "tables", "texts", "wire"];
+    let tested =
+        ["ban_lists", "callbacks", "configuration", "country_files", "documents", "tables", "texts", "wire"];
     assert_eq!(TARGETS.map(|target| target.name), tested);
 }

@@ -328,6 +328,14 @@ impl Stack {
         Ok(self.envoy.as_ref().context("Envoy does not run")?.identity())
     }
 
+    /// The admin service's process.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn service(&self) -> Result<&Identity> {
+        Ok(self.admin.as_ref().context("the admin service does not run")?.identity())
+    }
+
     /// A database shell in a process of its own.
     ///
     /// # Errors
