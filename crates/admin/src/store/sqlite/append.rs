@@ -1,5 +1,5 @@
-//! Storing one post, in several transactions if it is large (2,000 units of work or 3 ms each).
-//! Each writes rows and their ledger entries together.
+//! Storing one post, in several transactions if it is large (2,000 units of work or 3 ms each; up to
+//! four times as many while more waits). Each writes rows and their ledger entries together.
 
 use std::time::{Duration, Instant};
 
@@ -17,29 +17,36 @@ use crate::store::{Append, Appended};
 /// Rows per transaction, at most: of events, and of what housekeeping removes. Other work of a
 /// post counts as as many rows as it costs about as much as.
 pub(super) const MAX_ROWS: usize = 2_000;
+/// The same while as much work waits: a commit takes milliseconds however small it is, so that a
+/// backlog in small transactions would mostly wait for the disk.
+pub(super) const MAX_BACKLOG_ROWS: usize = 8_000;
 /// What a dropped range costs: two look-ups, and a row for each of its parts.
 const RANGE_WORK: usize = 4;
 /// What a report about a source, and the head of a batch, costs: the source's row, perhaps a mark.
 const SOURCE_WORK: usize = 2;
-/// Time per transaction of events, at most, without its commit.
+/// Time per transaction of [`MAX_ROWS`] events, at most, without its commit.
 const MAX_TIME: Duration = Duration::from_millis(3);
 /// Rows between two readings of the clock.
 const CHUNK: usize = 128;
 
 /// What is left of a transaction's work and time.
 pub(super) struct Budget {
+    whole: usize,
     work: usize,
     until: Instant,
 }
 
 impl Budget {
-    pub(super) fn new() -> Self {
-        Self { work: MAX_ROWS, until: Instant::now() + MAX_TIME }
+    /// For a transaction that `waiting` units of work wait for.
+    pub(super) fn new(waiting: usize) -> Self {
+        let work = waiting.clamp(MAX_ROWS, MAX_BACKLOG_ROWS);
+        let time = MAX_TIME.mul_f64(work as f64 / MAX_ROWS as f64);
+        Self { whole: work, work, until: Instant::now() + time }
     }
 
     /// Never before the first work: every transaction makes progress, however late it is.
     pub(super) fn is_spent(&self, stop: &dyn Fn() -> bool) -> bool {
-        self.work < MAX_ROWS && (self.work == 0 || Instant::now() >= self.until || stop())
+        self.work < self.whole && (self.work == 0 || Instant::now() >= self.until || stop())
     }
 
     /// Takes `work` off, and at least one unit.
@@ -291,7 +298,7 @@ mod tests {
             let left = job.work_left();
             let ledger = Ledger::new(conn, 1_795_456_801_000, Duration::ZERO);
             let mut step =
-                AppendTransaction::new(conn, ledger, Budget::new(), EventCounts::new(false)).unwrap();
+                AppendTransaction::new(conn, ledger, Budget::new(0), EventCounts::new(false)).unwrap();
             job.progress = job.run(&mut step, &|| stop).unwrap();
             step.ledger.write().unwrap();
             most = most.max(conn.total_changes() - before);

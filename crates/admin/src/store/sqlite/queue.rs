@@ -9,7 +9,7 @@ use tidegate_policy::wire::event::{OpenEvent, VmId};
 use tidegate_policy::wire::sync::Gateway;
 use tokio::sync::{OwnedMutexGuard, oneshot};
 
-use super::append::{AppendJob, MAX_ROWS};
+use super::append::{AppendJob, MAX_BACKLOG_ROWS, MAX_ROWS};
 use super::backup::BackupCopy;
 use super::ban_import::ImportPlan;
 use super::former_rows::FormerChange;
@@ -111,7 +111,8 @@ pub(super) enum IngestJob {
 }
 
 impl IngestJob {
-    fn work(&self) -> usize {
+    /// Units of work, at least one.
+    pub(super) fn work(&self) -> usize {
         match self {
             Self::Append(job, _) => job.work_left(),
             Self::Malformed(..) | Self::CloseSources(..) => 1,
@@ -283,7 +284,7 @@ impl Lanes {
     fn take_ingest(&mut self, now: Instant) -> WriterTask {
         let mut taken = Vec::new();
         let mut work = 0;
-        while work < MAX_ROWS {
+        while work < MAX_BACKLOG_ROWS {
             let Some(waiting) = self.ingest.pop_front() else { break };
             work += waiting.job.work();
             taken.push(waiting);

@@ -108,7 +108,8 @@ fn store_jobs(
     };
     let ledger = || Ledger::new(conn, now, database.options.pending_for);
     let counts = EventCounts::new(database.options.statistics);
-    let mut step = AppendTransaction::new(conn, ledger(), Budget::new(), counts)?;
+    let budget = Budget::new(jobs.iter().map(|waiting| waiting.job.work()).sum());
+    let mut step = AppendTransaction::new(conn, ledger(), budget, counts)?;
     let mut progress = Vec::with_capacity(jobs.len());
     let stop = || database.queue.is_urgent();
     for waiting in jobs {
