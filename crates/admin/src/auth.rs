@@ -7,7 +7,7 @@ mod role_table;
 
 use sha2::{Digest, Sha256};
 
-use crate::store::SQL;
+use crate::store::{COMMAND_LINE, SQL, TOKEN_FILES};
 
 pub use known_tokens::Tokens;
 pub use require_role::{RoleGuard, require_role};
@@ -91,7 +91,7 @@ pub fn hash_token(token: &str) -> String {
 }
 
 /// Names of the audit's authors that are no tokens.
-const RESERVED_NAMES: [&str; 3] = [SQL, "command line", "serve --tokens"];
+const RESERVED_NAMES: [&str; 3] = [SQL, COMMAND_LINE, TOKEN_FILES];
 
 /// What [`is_name`] asks for, in words.
 pub const NAME_FORM: &str = "1 to 100 bytes without control characters and without blanks around them, not \
@@ -118,6 +118,13 @@ mod tests {
         let (one, other) = (new_token().unwrap(), new_token().unwrap());
         assert_ne!(one, other);
         assert_eq!(one.len(), TOKEN_PREFIX.len() + 2 * TOKEN_BYTES);
+    }
+
+    #[test]
+    fn whoever_is_refused_a_name_is_told_which_are_reserved() {
+        for name in RESERVED_NAMES {
+            assert!(NAME_FORM.contains(&format!("`{name}`")) && !is_name(name), "{name}");
+        }
     }
 
     #[test]

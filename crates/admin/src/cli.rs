@@ -38,12 +38,12 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::manifest::Kind;
-use crate::store::DocumentKind;
+use crate::store::{COMMAND_LINE, DocumentKind};
 use output::{NoReader, print_error_line};
 use settings::{Parsed, Settings};
 
 /// The author in the audit of what commands write into a database.
-const BY: &str = "command line";
+const BY: &str = COMMAND_LINE;
 
 /// Tidegate's admin service: bans, routes and recording for Envoy gateways.
 #[derive(Parser, Debug)]

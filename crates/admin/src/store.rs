@@ -31,8 +31,8 @@ use tokio::sync::{mpsc, watch};
 pub use audit::{AuditAnchor, AuditCheck, AuditFilter, AuditRow, MAX_AUDIT_FAULTS};
 pub use ban_import::{BanImport, ImportCounts, ImportedBan};
 pub use change::{
-    Author, Change, CommitOptions, Committed, IdempotencyKey, KeptRequest, Restored, RestoredTable, SQL,
-    Unchanged, UnchangedRows,
+    Author, COMMAND_LINE, Change, CommitOptions, Committed, IdempotencyKey, KeptRequest, Restored,
+    RestoredTable, SQL, TOKEN_FILES, Unchanged, UnchangedRows,
 };
 pub use event_query::{EventFilter, EventPage, EventPosition, EventRow, EventTail};
 pub use health::{DiskSpace, StoreFault, StoreHealth, StoreOperation};

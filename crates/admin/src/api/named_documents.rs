@@ -25,6 +25,7 @@ use super::wait_applied::{PendingWrite, TRIES, WriteResult};
 use super::{body, cursor};
 use crate::auth::Role;
 use crate::feed::{Documents, ParsedDocument, Snapshot};
+use crate::manifest::Kind;
 use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::store::{
     Author, Change, Committed, DocumentKind, StoreError, StoreTable, Unchanged, UnchangedRows,
@@ -43,10 +44,8 @@ pub trait NamedDocument: Send + Sync + 'static {
     const KIND: DocumentKind;
     /// Its name in a sentence.
     const NOUN: &str;
-    /// The path of the list.
-    const PATH: &str;
-    /// The name of its schema in the API's document.
-    const SCHEMA: &str;
+    /// What it is called in files, in the API's paths and as a schema.
+    const MANIFEST: Kind = Kind::Document(Self::KIND);
     /// A valid one as JSON.
     const EXAMPLE: &str;
     /// The problems when others need it as it is.
@@ -130,16 +129,21 @@ struct WriteAnswer {
     written: WriteResult,
 }
 
+/// The path of the list.
+pub fn path<R: NamedDocument>() -> String {
+    format!("/api/admin/{}", R::MANIFEST.plural())
+}
+
 /// The paths of one kind.
 pub fn routes<R: NamedDocument>() -> Endpoints {
     let noun = R::NOUN;
     let reads = About::new(format!("Answers a {noun}"))
-        .answers_named(R::SCHEMA)
+        .answers_named(R::MANIFEST.name())
         .problems(&[R::NOT_FOUND])
         .conditional_get();
     let puts = About::new(format!("Makes or replaces a {noun}"))
         .query(&[&WAIT_APPLIED, &DRY_RUN])
-        .takes_document(R::SCHEMA, serde_json::from_str(R::EXAMPLE).unwrap_or_default())
+        .takes_document(R::MANIFEST.name(), serde_json::from_str(R::EXAMPLE).unwrap_or_default())
         .answers::<WriteAnswer>()
         .problems(R::CONFLICTS)
         .conditional();
@@ -161,12 +165,12 @@ pub fn routes<R: NamedDocument>() -> Endpoints {
     let lists = About::new(format!("Lists the {noun}s")).query(&[&DOCUMENTS, &CURSOR]).answers_json(json!({
         "type": "object",
         "required": ["items"],
-        "properties": {"items": {"type": "array", "items": named(R::SCHEMA)}, "next": {"type": "string"}},
+        "properties": {"items": {"type": "array", "items": named(R::MANIFEST.name())}, "next": {"type": "string"}},
     }));
-    let list = Endpoints::default().get(Role::Read, R::PATH, list::<R>).about(lists);
-    let named = document(list, &format!("{}/{{name}}", R::PATH));
+    let list = Endpoints::default().get(Role::Read, &path::<R>(), list::<R>).about(lists);
+    let named = document(list, &format!("{}/{{name}}", path::<R>()));
     match R::HAS_NAMESPACES {
-        true => document(named, &format!("{}/{{namespace}}/{{name}}", R::PATH)),
+        true => document(named, &format!("{}/{{namespace}}/{{name}}", path::<R>())),
         false => named,
     }
 }
@@ -216,7 +220,7 @@ fn not_found<R: NamedDocument>(snapshot: &Snapshot, name: &str) -> Problem {
             "a row of this name cannot be read; optimization/health says why under `quarantine`, and a PUT replaces it"
                 .to_owned()
         }
-        false => format!("there is no {} of this name; GET {} lists them", R::NOUN, R::PATH),
+        false => format!("there is no {} of this name; GET {} lists them", R::NOUN, path::<R>()),
     };
     Problem::new(R::NOT_FOUND, detail)
 }

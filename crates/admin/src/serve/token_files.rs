@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 
 use crate::auth::{self, Role};
-use crate::store::{Change, Store, TokenRow};
+use crate::store::{Change, Store, TOKEN_FILES, TokenRow};
 
 /// The author in the audit.
-const BY: &str = "serve --tokens";
+const BY: &str = TOKEN_FILES;
 /// Bytes of a token, at least: what a person can remember is too weak.
 const MIN_TOKEN: usize = 32;
 /// Bytes of a token, at most: it is sent in a header.

@@ -170,6 +170,10 @@ pub struct Author {
 
 /// The author of what other programs wrote.
 pub const SQL: &str = "sql";
+/// The author of what commands write into a database themselves.
+pub const COMMAND_LINE: &str = "command line";
+/// The author of tokens that files have.
+pub const TOKEN_FILES: &str = "serve --tokens";
 
 impl From<&str> for Author {
     fn from(name: &str) -> Self {

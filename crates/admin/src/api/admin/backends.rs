@@ -21,8 +21,6 @@ impl NamedDocument for Backends {
     type Content = Target;
     const KIND: DocumentKind = DocumentKind::Backend;
     const NOUN: &str = "backend";
-    const PATH: &str = "/api/admin/backends";
-    const SCHEMA: &str = "Backend";
     const EXAMPLE: &str = r#"{"address": "api.example.com:443", "tls": {"enabled": true}}"#;
     const CONFLICTS: &'static [ProblemCode] = &[ProblemCode::BackendInUse];
     const NOT_FOUND: ProblemCode = ProblemCode::BackendNotFound;

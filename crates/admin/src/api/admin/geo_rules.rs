@@ -17,8 +17,6 @@ impl NamedDocument for Rules {
     type Content = GeoRule;
     const KIND: DocumentKind = DocumentKind::GeoRule;
     const NOUN: &str = "geo rule";
-    const PATH: &str = "/api/admin/geo-rules";
-    const SCHEMA: &str = "GeoRule";
     const EXAMPLE: &str = r#"{"mode": "deny", "countries": ["KP"], "status": 451}"#;
     const NOT_FOUND: ProblemCode = ProblemCode::GeoRuleNotFound;
     const CHECK_READS: &'static [StoreTable] = &[StoreTable::Documents(DocumentKind::GeoRule)];

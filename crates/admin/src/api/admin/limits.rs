@@ -17,8 +17,6 @@ impl NamedDocument for Limits {
     type Content = Limit;
     const KIND: DocumentKind = DocumentKind::Limit;
     const NOUN: &str = "limit";
-    const PATH: &str = "/api/admin/limits";
-    const SCHEMA: &str = "Limit";
     const EXAMPLE: &str = r#"{"key": "ip", "rate": 100, "per": "minute", "burst": 20, "shadow": true}"#;
     const NOT_FOUND: ProblemCode = ProblemCode::LimitNotFound;
     const CHECK_READS: &'static [StoreTable] = &[StoreTable::Documents(DocumentKind::Limit)];

@@ -20,8 +20,6 @@ impl NamedDocument for DeclaredListeners {
     type Content = author::Listener;
     const KIND: DocumentKind = DocumentKind::Listener;
     const NOUN: &str = "listener";
-    const PATH: &str = "/api/admin/listeners";
-    const SCHEMA: &str = "Listener";
     const EXAMPLE: &str = r#"{"scheme": "https", "port": 8443}"#;
     const CONFLICTS: &'static [ProblemCode] = &[ProblemCode::ListenerInUse];
     const NOT_FOUND: ProblemCode = ProblemCode::ListenerNotFound;

@@ -17,8 +17,6 @@ impl NamedDocument for Pages {
     type Content = Page;
     const KIND: DocumentKind = DocumentKind::Page;
     const NOUN: &str = "page";
-    const PATH: &str = "/api/admin/pages";
-    const SCHEMA: &str = "Page";
     const EXAMPLE: &str = r#"{"html": "<!doctype html><title>No entry</title><p>{{request_id}}"}"#;
     const NOT_FOUND: ProblemCode = ProblemCode::PageNotFound;
     // As many as there are reasons always fit.

@@ -7,7 +7,7 @@ use tidegate_author::{self as author, ObjectRef};
 use tidegate_policy::route::Backend;
 
 use crate::api::app_state::AppState;
-use crate::api::named_documents::NamedDocument;
+use crate::api::named_documents::{NamedDocument, path};
 use crate::feed::{Documents, MissingGeoRule, ParsedDocument, Snapshot};
 use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::store::{DocumentKind, StoreTable};
@@ -30,8 +30,6 @@ impl NamedDocument for Routes {
     type Content = author::Route;
     const KIND: DocumentKind = DocumentKind::Route;
     const NOUN: &str = "route";
-    const PATH: &str = "/api/admin/routes";
-    const SCHEMA: &str = "HTTPRoute";
     const EXAMPLE: &str = r#"{"spec": {"rules": [{"matches": [{"path": {"type": "PathPrefix", "value": "/hello"}}], "backendRefs": [{"name": "demo"}]}]}}"#;
     const HAS_NAMESPACES: bool = true;
     const NOT_FOUND: ProblemCode = ProblemCode::RouteNotFound;
@@ -140,7 +138,7 @@ fn named(mut document: Value, id: &str) -> ApiResult<Value> {
                 let detail = format!(
                     "the address names the route `{name}` of namespace `{namespace}`: write `{wanted}`, \
                      leave the {field} out, or send the route to {}/NAMESPACE/NAME",
-                    Routes::PATH
+                    path::<Routes>()
                 );
                 return Err(Problem::field(format!("/metadata/{field}"), "name_mismatch", detail));
             }

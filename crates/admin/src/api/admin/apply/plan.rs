@@ -207,7 +207,7 @@ impl<'a> Planner<'a> {
 
     /// Plans the documents of one kind.
     fn documents<R: NamedDocument>(&mut self) {
-        let kind = Kind::Document(R::KIND);
+        let kind = R::MANIFEST;
         let quarantined = quarantined(self.before, R::KIND);
         let mut names = BTreeSet::new();
         for one in self.of_kind(kind) {
@@ -261,15 +261,15 @@ impl<'a> Planner<'a> {
             self.rows.documents[R::KIND].push((name.clone(), None));
             let change = Change::DeleteDocument { kind: R::KIND, name: name.clone(), only_if: None };
             self.plan.changes.push(change);
-            let (_, before) = Kind::Document(R::KIND).of_answer(R::show(info));
-            self.note_removed(Kind::Document(R::KIND), name, before);
+            let (_, before) = R::MANIFEST.of_answer(R::show(info));
+            self.note_removed(R::MANIFEST, name, before);
         }
     }
 
     /// Checks the documents of one kind together with all that there is then.
     fn check<R: NamedDocument>(&mut self, after: &Snapshot) {
         let quarantined = quarantined(after, R::KIND);
-        for one in self.of_kind(Kind::Document(R::KIND)) {
+        for one in self.of_kind(R::MANIFEST) {
             if self.results.get(&one.at).is_none_or(|result| result.outcome == "unchanged") {
                 continue;
             }
@@ -286,7 +286,7 @@ impl<'a> Planner<'a> {
                 result.warnings = warnings;
             }
         }
-        let kind = Kind::Document(R::KIND).name();
+        let kind = R::MANIFEST.name();
         for result in self.removed.iter_mut().filter(|result| result.kind == kind) {
             result.warnings = R::removed(after, &result.name);
             if let Err(problem) = R::check_removal(self.app, after, &result.name) {

@@ -17,7 +17,7 @@ use super::check::{CheckedList, MAX_REFUSALS, Rules, seconds_after};
 use super::{SOURCE_FORM, is_source, list_body};
 use crate::api::app_state::AppState;
 use crate::api::entry_fields::check_reason;
-use crate::api::openapi::parameters::WAIT_APPLIED;
+use crate::api::openapi::parameters::{DRY_RUN, WAIT_APPLIED};
 use crate::api::query::QueryParams;
 use crate::api::wait_applied::PendingWrite;
 use crate::feed::Snapshot;
@@ -34,7 +34,6 @@ struct ImportParams {
     ttl: Option<Duration>,
     reason: Option<Arc<str>>,
     min_score: Option<f64>,
-    dry_run: bool,
     strict: bool,
     force: bool,
 }
@@ -70,7 +69,6 @@ impl ImportParams {
             ttl: params.duration("ttl", time::MAX_DURATION)?,
             reason: params.get("reason").filter(|text| !text.is_empty()).map(Into::into),
             min_score: params.parsed("min_score", "write a number")?,
-            dry_run: params.boolean("dry_run")?,
             strict: params.boolean("strict")?,
             force: params.boolean("force")?,
         };
@@ -153,13 +151,14 @@ pub async fn import(
         "ttl",
         "reason",
         "min_score",
-        "dry_run",
+        DRY_RUN.name,
         "strict",
         "force",
         WAIT_APPLIED.name,
     ];
     let params = QueryParams::read(request.uri(), KNOWN)?;
     let write = PendingWrite::prepare(&app, &params)?;
+    let dry_run = write.is_dry_run();
     let asked = ImportParams::read(&params)?;
     // One after the other: each may take a hundred megabytes.
     let turn = app.imports.lock().await;
@@ -176,7 +175,7 @@ pub async fn import(
         replaces: asked.mode == ImportMode::Replace,
         bans: std::mem::take(&mut list.bans),
     });
-    let (counts, written) = match asked.dry_run {
+    let (counts, written) = match dry_run {
         true => (app.store.preview_import(&import).await?, None),
         false => {
             let committed = app.store.commit(Change::ImportBans(import), &author).await?;
@@ -184,12 +183,12 @@ pub async fn import(
             (committed.import, Some(write.written(committed).await))
         }
     };
-    tracing::info!(by = %author.name, source = asked.source, dry_run = asked.dry_run, ?counts, "import of bans");
+    tracing::info!(by = %author.name, source = asked.source, dry_run, ?counts, "import of bans");
     Ok(Json(Imported {
         format: format.name(),
         mode: asked.mode,
         source: asked.source,
-        dry_run: asked.dry_run,
+        dry_run,
         counts,
         duplicates: list.duplicates,
         skipped: list.skipped.iter().map(|(why, count)| (why.name(), *count)).collect(),
