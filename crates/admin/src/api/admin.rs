@@ -44,7 +44,7 @@ pub fn routes() -> Endpoints {
         .merge(geo_countries::routes())
         .merge(ip_monitor::routes())
         .merge(named_documents::routes::<backends::Backends>())
-        .merge(named_documents::routes::<geo_rules::Rules>())
+        .merge(named_documents::routes::<geo_rules::GeoRuleDocuments>())
         .merge(named_documents::routes::<limits::Limits>())
         .merge(named_documents::routes::<listeners::DeclaredListeners>())
         .merge(named_documents::routes::<pages::Pages>())

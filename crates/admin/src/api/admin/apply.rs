@@ -29,7 +29,7 @@ use crate::problem::{ApiResult, Problem};
 use crate::store::{
     Author, Change, Committed, DocumentKind, ImportCounts, StoreError, StoreTable, Unchanged,
 };
-use plan::{DocumentOutcome, Plan, Wishes};
+use plan::{ApplyPlan, DocumentOutcome, Wishes};
 
 /// The paths here.
 pub fn routes() -> Endpoints {
@@ -105,8 +105,8 @@ pub async fn apply(
         let snapshot = app.caught_up(CATCH_UP_TIME).await?;
         let since = snapshot.version.seq;
         let (of, asked) = (app.clone(), Arc::clone(&wanted));
-        let plan = spawn_blocking(move || Plan::make(&of, &asked, &snapshot, wishes)).await;
-        let Plan { changes, results } = plan.map_err(|_| Problem::stopping())??;
+        let plan = spawn_blocking(move || ApplyPlan::make(&of, &asked, &snapshot, wishes)).await;
+        let ApplyPlan { changes, results } = plan.map_err(|_| Problem::stopping())??;
         if dry_run {
             return Ok(Json(ApplyAnswer { dry_run, results, version: None, applied: None }));
         }

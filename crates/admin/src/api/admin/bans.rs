@@ -36,7 +36,7 @@ pub fn routes() -> Endpoints {
             &query::FORCE,
             &query::WAIT_APPLIED,
         ])
-        .answers::<import::Imported>()
+        .answers::<import::BanImportAnswer>()
         .problems(&[ProblemCode::NotAList, ProblemCode::ListRefused, ProblemCode::TableFull]);
     let exports = About::new("Answers the bans that are in force as a list")
         .query(&[&query::EXPORT_FORMAT, &query::SOURCE]);

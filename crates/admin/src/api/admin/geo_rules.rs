@@ -11,9 +11,9 @@ use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::store::{DocumentKind, StoreTable};
 
 /// The geo rules.
-pub enum Rules {}
+pub enum GeoRuleDocuments {}
 
-impl NamedDocument for Rules {
+impl NamedDocument for GeoRuleDocuments {
     type Content = GeoRule;
     const KIND: DocumentKind = DocumentKind::GeoRule;
     const NOUN: &str = "geo rule";

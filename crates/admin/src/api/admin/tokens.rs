@@ -95,13 +95,13 @@ impl From<TokenRow> for TokenInfo {
 }
 
 /// Where a token is in the list: name, time, id.
-type Position = (String, Option<String>, String);
+type TokenPosition = (String, Option<String>, String);
 
 /// Answers a page of tokens, by name.
 async fn list(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<TokenPage>> {
     let params = QueryParams::read(&uri, &[LIMIT.name, CURSOR.name])?;
     let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
-    let after: Option<Position> = match params.get(CURSOR.name).map(cursor::read).transpose()? {
+    let after: Option<TokenPosition> = match params.get(CURSOR.name).map(cursor::read).transpose()? {
         Some(position) => Some(serde_json::from_str(&position).map_err(|_| cursor::bad())?),
         None => None,
     };

@@ -55,13 +55,13 @@ pub struct DocumentOutcome {
 
 /// What is to be written.
 #[derive(Debug, Default)]
-pub struct Plan {
+pub struct ApplyPlan {
     pub changes: Vec<Change>,
     /// Of each document, then of what is removed.
     pub results: Vec<DocumentOutcome>,
 }
 
-impl Plan {
+impl ApplyPlan {
     /// The plan for `wanted`, with `before` as it is now.
     ///
     /// # Errors
@@ -106,7 +106,7 @@ pub(super) struct Planner<'a> {
     pub(super) wishes: Wishes,
     /// The rows as they will be.
     pub(super) rows: ChangedRows,
-    pub(super) plan: Plan,
+    pub(super) plan: ApplyPlan,
     /// Entries of the allow list that are removed because the documents do not have them.
     pub(super) disallowed: BTreeSet<Prefix>,
     /// By the document's place.
@@ -119,7 +119,7 @@ impl<'a> Planner<'a> {
     fn plan_all(&mut self) {
         self.documents::<listeners::DeclaredListeners>();
         self.documents::<backends::Backends>();
-        self.documents::<geo_rules::Rules>();
+        self.documents::<geo_rules::GeoRuleDocuments>();
         self.documents::<limits::Limits>();
         self.documents::<pages::Pages>();
         self.documents::<routes::Routes>();
@@ -130,7 +130,7 @@ impl<'a> Planner<'a> {
     fn check_all(&mut self, after: &Snapshot) {
         self.check::<listeners::DeclaredListeners>(after);
         self.check::<backends::Backends>(after);
-        self.check::<geo_rules::Rules>(after);
+        self.check::<geo_rules::GeoRuleDocuments>(after);
         self.check::<limits::Limits>(after);
         self.check::<pages::Pages>(after);
         self.check::<routes::Routes>(after);

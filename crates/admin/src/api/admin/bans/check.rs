@@ -64,7 +64,7 @@ fn first(block: &Prefix) -> IpAddr {
 }
 
 /// What holds for all entries.
-pub struct Rules {
+pub struct ImportRules {
     protected: DisjointBlocks,
     allowed: DisjointBlocks,
     now: Timestamp,
@@ -73,7 +73,7 @@ pub struct Rules {
     pub reason: Option<Arc<str>>,
 }
 
-impl Rules {
+impl ImportRules {
     /// Those of this moment.
     ///
     /// # Errors
@@ -142,7 +142,7 @@ fn to_seconds(end: Timestamp) -> Option<UnixSeconds> {
 
 /// The entries of a list so far.
 pub struct CheckedList {
-    rules: Rules,
+    rules: ImportRules,
     pub bans: Vec<ImportedBan>,
     /// Entries that others of the list repeat.
     pub duplicates: u64,
@@ -156,7 +156,7 @@ pub struct CheckedList {
 
 impl CheckedList {
     /// An empty list.
-    pub fn new(rules: Rules) -> Self {
+    pub fn new(rules: ImportRules) -> Self {
         Self {
             rules,
             bans: Vec::new(),

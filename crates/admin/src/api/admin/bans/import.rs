@@ -13,7 +13,7 @@ use tidegate_author::ban_list::{BanListReader, ListFormat, RefusedEntry};
 use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 
-use super::check::{CheckedList, MAX_REFUSALS, Rules, seconds_after};
+use super::check::{CheckedList, ImportRules, MAX_REFUSALS, seconds_after};
 use super::{SOURCE_FORM, is_source, list_body};
 use crate::api::app_state::AppState;
 use crate::api::entry_fields::check_reason;
@@ -93,7 +93,7 @@ impl ImportParams {
 
 /// The answer.
 #[derive(Serialize, Debug, ToSchema)]
-pub struct Imported {
+pub struct BanImportAnswer {
     /// How the list was read.
     format: &'static str,
     mode: ImportMode,
@@ -143,7 +143,7 @@ pub async fn import(
     State(app): State<AppState>,
     Extension(author): Extension<Author>,
     request: Request<Body>,
-) -> ApiResult<Json<Imported>> {
+) -> ApiResult<Json<BanImportAnswer>> {
     const KNOWN: &[&str] = &[
         "format",
         "source",
@@ -162,7 +162,7 @@ pub async fn import(
     let asked = ImportParams::read(&params)?;
     // One after the other: each may take a hundred megabytes.
     let turn = app.imports.lock().await;
-    let mut rules = if asked.force { Rules::none() } else { Rules::now(&app).await? };
+    let mut rules = if asked.force { ImportRules::none() } else { ImportRules::now(&app).await? };
     rules.end = asked.ttl.and_then(|ttl| seconds_after(time::now(), ttl));
     rules.reason.clone_from(&asked.reason);
     let reader = BanListReader::new(asked.format, asked.min_score);
@@ -184,7 +184,7 @@ pub async fn import(
         }
     };
     tracing::info!(by = %author.name, source = asked.source, dry_run, ?counts, "import of bans");
-    Ok(Json(Imported {
+    Ok(Json(BanImportAnswer {
         format: format.name(),
         mode: asked.mode,
         source: asked.source,

@@ -227,7 +227,7 @@ mod tests {
     use flate2::write::GzEncoder;
     use hyper::body::Frame;
 
-    use super::super::check::Rules;
+    use super::super::check::ImportRules;
     use super::*;
 
     fn packed(list: &[u8]) -> Vec<u8> {
@@ -242,7 +242,7 @@ mod tests {
             chunks.send(Bytes::copy_from_slice(chunk)).await.unwrap();
         }
         drop(chunks);
-        let sink = ListSink::new(BanListReader::new(None, None), CheckedList::new(Rules::none()), max);
+        let sink = ListSink::new(BanListReader::new(None, None), CheckedList::new(ImportRules::none()), max);
         let read = tokio::task::spawn_blocking(move || read_chunks(from, true, sink)).await.unwrap();
         read.map(|(_, list)| list.bans.len())
     }
