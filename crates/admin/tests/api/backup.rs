@@ -3,8 +3,9 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 
-use reqwest::Method;
+use reqwest::{Body, Method};
 use serde_json::{Value, json};
+use tidegate_admin::api::streamed_body::StreamedBody;
 use tidegate_admin::store::sqlite::SqliteStore;
 
 use crate::command_line::Desk;
@@ -93,6 +94,28 @@ async fn a_backup_is_restored_through_the_service() {
     let last = service.get("/api/admin/audit?limit=1").await.ok()["items"][0].clone();
     has(&last, json!({"kind": "restore", "actor": "admin", "address": "127.0.0.1"}));
     assert_eq!(service.get("/api/admin/audit/verify").await.ok()["faults"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_are_written_while_a_backup_comes_slowly() {
+    let service = TestService::start().await;
+    service.put("/api/admin/routes/kept", ROUTE).await.ok();
+    let backup = service.post("/api/admin/backup", "").await.bytes;
+    let (chunks, body) = StreamedBody::new();
+    let request = service.as_operator(Method::POST, "/api/admin/restore").body(Body::wrap(body));
+    let restoring = tokio::spawn(request.send());
+    let (first, rest) = backup.split_at(backup.len() / 2);
+    assert!(chunks.send(Ok(first.to_vec().into())).await);
+    let upload = service.dir.path().join("tidegate.db.upload");
+    until("the backup comes", async || upload.exists().then_some(())).await;
+    service.put("/api/admin/routes/new", ROUTE).await.ok();
+    assert!(chunks.send(Ok(rest.to_vec().into())).await);
+    drop(chunks);
+    let restored: Value = restoring.await.unwrap().unwrap().json().await.unwrap();
+    let routes = &restored["tables"].as_array().unwrap().iter().find(|one| one["table"] == "routes");
+    has(routes.unwrap(), json!({"added": 0, "changed": 0, "removed": 1}));
+    service.get("/api/admin/routes/new").await.problem(404, "route_not_found");
+    service.get("/api/admin/routes/kept").await.ok();
 }
 
 #[tokio::test(flavor = "multi_thread")]

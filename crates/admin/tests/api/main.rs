@@ -32,6 +32,7 @@ mod listeners;
 mod metrics;
 mod named_documents;
 mod openapi;
+mod places;
 mod recording;
 mod refresh;
 mod roles;

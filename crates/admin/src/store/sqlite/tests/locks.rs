@@ -11,7 +11,8 @@ use super::support::{foreign_connection, test_store, test_store_with};
 use crate::store::sqlite::Options;
 use crate::store::tests::support::{ban, batch, keys, post, post_of, until};
 use crate::store::{
-    Append, DocumentKind, DocumentRow, FormerRow, FormerRows, Store, StoreError, StoreTable, TableStore,
+    Append, Author, DocumentKind, DocumentRow, FormerRow, FormerRows, Store, StoreError, StoreTable,
+    TableStore,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -178,4 +179,34 @@ async fn a_dry_run_of_a_restore_only_reads() {
     // The writer's connection sees no backup any more, and goes on.
     home.store.commit(ban("1.1.1.1"), &by).await.unwrap();
     assert_eq!(restore(false).await.unwrap().tables, dry.tables);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_writes_during_a_restore_waits_and_is_not_refused() {
+    // Far less than the restore takes.
+    let home = test_store_with(Options { busy_for: Duration::from_millis(20), ..Options::default() });
+    foreign_connection(&home.path)
+        .execute_batch(
+            "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 29999)
+             INSERT INTO ip_monitor (ip) SELECT '10.1.' || (i / 250) || '.' || (i % 250) FROM n",
+        )
+        .unwrap();
+    let by: Author = "test".into();
+    let mut backup = Vec::new();
+    home.store.backup(&by).await.unwrap().read_to_end(&mut backup).unwrap();
+    foreign_connection(&home.path).execute_batch("DELETE FROM ip_monitor").unwrap();
+    let (pieces, received) = mpsc::channel(2);
+    pieces.send(Some(backup.into())).await.unwrap();
+    pieces.send(None).await.unwrap();
+    let ban_often = async {
+        loop {
+            home.store.commit(ban("9.9.9.9"), &by).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    let restored = tokio::select! {
+        restored = home.store.restore(received, &by, false) => restored.unwrap(),
+        () = ban_often => unreachable!(),
+    };
+    assert_eq!(restored.tables[0].added, 30_000);
 }
