@@ -3,7 +3,7 @@
 //! are shared by several.
 
 pub mod address_limits;
-mod admin;
+pub(crate) mod admin;
 pub mod app_state;
 mod body;
 mod conditions;

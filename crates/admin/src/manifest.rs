@@ -70,6 +70,16 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
+    /// A list of documents of this kind.
+    #[must_use]
+    pub fn list(self, items: Vec<Value>) -> Value {
+        let version = match self {
+            Self::Document(DocumentKind::Route) => author::API_VERSION,
+            _ => API_VERSION,
+        };
+        json!({ "apiVersion": version, "kind": format!("{}List", self.name()), "items": items })
+    }
+
     /// The document that means `spec`, as answers and files have it: a route is its own.
     #[must_use]
     pub fn manifest(self, name: &str, mut spec: Value) -> Value {

@@ -22,7 +22,7 @@ mod protected_networks;
 mod restore;
 mod routes;
 mod stats;
-mod tokens;
+pub(crate) mod tokens;
 
 use super::endpoints::Endpoints;
 use super::named_documents;

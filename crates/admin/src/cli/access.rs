@@ -86,6 +86,14 @@ impl ServiceArgs {
     fn context(&self) -> anyhow::Result<Option<Context>> {
         let context = Contexts::load()?.chosen(self.context.as_deref())?;
         let is_of = |context: &Context| self.server.as_ref().is_none_or(|server| *server == context.server);
+        if self.context.is_some()
+            && let Some(other) = context.as_ref().filter(|context| !is_of(context))
+        {
+            anyhow::bail!(
+                "the context that is named is of another server, {}: leave --server out",
+                other.server
+            );
+        }
         Ok(context.filter(is_of))
     }
 }
@@ -124,7 +132,7 @@ impl AccessArgs {
             Some(Context { token: Some(token), .. }) => Ok(token),
             _ => anyhow::bail!(
                 "no token: name a file with --token-file (of the local stack: target/up/token), set TIDEGATE_TOKEN, or \
-                 use a context (`tidegate context set`); `tidegate token create --role admin` makes one"
+                 use a context of this server (`tidegate context set`); `tidegate token create --role admin` makes one"
             ),
         }
     }

@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 use tidegate_policy::address::Prefix;
 
-use super::api_args::{ApiArgs, ChangeArgs};
+use super::api_args::{ApiArgs, ChangeArgs, span};
 use super::api_client::RequestError;
 use super::output::{applied, cell, items, print_error_line, table};
 
@@ -19,7 +19,7 @@ pub struct EntryArgs {
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     /// For how long: 90m, 4h, 1h30m. Without it and --until: for ever.
-    #[arg(long, value_name = "SPAN", conflicts_with = "until")]
+    #[arg(long, value_name = "SPAN", conflicts_with = "until", value_parser = span)]
     ttl: Option<String>,
     /// Until when: 2027-01-31, or 2027-01-31T12:00:00Z.
     #[arg(long, value_name = "TIME")]
@@ -140,10 +140,10 @@ pub async fn list(api: &ApiArgs, status: &str) -> anyhow::Result<()> {
             end if entry["expired"] == true => format!("{} (over)", cell(end)),
             end => cell(end),
         };
-        let seen = &entry["requests_seen"]["count"];
-        [cell(&entry["ip"]), cell(&entry["since"]), until, cell(seen), cell(&entry["reason"])]
+        let [ip, since, source, reason] = ["ip", "since", "source", "reason"].map(|name| cell(&entry[name]));
+        [ip, since, until, cell(&entry["requests_seen"]["count"]), source, reason]
     });
-    api.output.print(&answer, || table(["address", "since", "until", "requests", "reason"], rows))
+    api.output.print(&answer, || table(["address", "since", "until", "requests", "source", "reason"], rows))
 }
 
 impl EntryArgs {
@@ -166,7 +166,7 @@ struct Request<'a> {
 /// Sends all of them, prints what was done, and says which were refused.
 async fn send(requests: impl Iterator<Item = Request<'_>>, change: &ChangeArgs) -> anyhow::Result<()> {
     let client = change.api.client()?;
-    let (mut done, mut refused, mut broken) = (Vec::new(), 0, None);
+    let (mut done, mut refused, mut broken) = (Vec::new(), 0_usize, None);
     for Request { address, method, path, body } in requests {
         match change.change(&client, method, &path, body.as_ref()).await {
             Ok(answer) => done.push(answer),
@@ -180,13 +180,14 @@ async fn send(requests: impl Iterator<Item = Request<'_>>, change: &ChangeArgs) 
             }
         }
     }
+    let all = refused + done.len();
     if !done.is_empty() {
         change.api.output.print_each(done, said)?;
     }
     if let Some(unreachable) = broken {
         return Err(unreachable.into());
     }
-    ensure!(refused == 0, "{refused} of the addresses were not changed");
+    ensure!(refused == 0, "not changed: {refused} of {all} addresses");
     Ok(())
 }
 

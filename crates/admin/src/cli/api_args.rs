@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::api_client::{AccessArgs, ApiClient, RequestError};
 use super::output::OutputArgs;
+use crate::time;
 
 /// Where the service is, and the format of the output.
 #[derive(clap::Args, Debug)]
@@ -16,11 +17,19 @@ pub struct ApiArgs {
     pub output: OutputArgs,
 }
 
+/// A span of time, as the API takes it.
+pub fn span(text: &str) -> Result<String, String> {
+    match time::parse_duration(text) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err(time::DURATION_FORM.to_owned()),
+    }
+}
+
 /// Of a change: how long to wait until all gateways enforce it.
 #[derive(clap::Args, Debug)]
 pub struct ChangeArgs {
     /// How long to wait until every gateway enforces the change, up to 30s; 0s: not at all.
-    #[arg(long, value_name = "SPAN", default_value = "2s")]
+    #[arg(long, value_name = "SPAN", default_value = "2s", value_parser = span)]
     wait: String,
     /// Where the service is, and the format of the output.
     #[command(flatten)]
@@ -62,8 +71,12 @@ impl ChangeArgs {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Value, RequestError> {
+        client.request(method, &self.target(path), body, "version").await
+    }
+
+    /// A path with the query that says how long to wait.
+    pub fn target(&self, path: &str) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
-        let query = query.append_pair("wait_applied", &self.wait).finish();
-        client.request(method, &format!("{path}?{query}"), body, "version").await
+        format!("{path}?{}", query.append_pair("wait_applied", &self.wait).finish())
     }
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::api_args::ApiArgs;
-use super::output::{cell, print_line, table};
+use super::output::{cell, table};
 use super::token::PlaceArgs;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{AuditAnchor, AuditCheck};
@@ -123,13 +123,15 @@ async fn verify(place: &PlaceArgs, anchor: Option<&AuditAnchor>) -> anyhow::Resu
         }
         None => SqliteStore::check_audit_beside(place.existing_database()?, anchor)?,
     };
+    let answer = serde_json::to_value(&check)?;
     if !check.faults.is_empty() {
+        if !place.output.is_table() {
+            place.output.print(&answer, String::new)?;
+        }
         bail!("the audit is not whole:\n{}", check.faults.join("\n"));
     }
-    match check.last {
-        Some(last) => {
-            print_line(format_args!("{} entries, the newest {}:{}", check.entries, last.id, last.hash))
-        }
-        None => print_line("no entries"),
-    }
+    place.output.print(&answer, || match &check.last {
+        Some(last) => format!("{} entries, the newest {}:{}\n", check.entries, last.id, last.hash),
+        None => "no entries\n".to_owned(),
+    })
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::BY;
 use super::api_client::{AccessArgs, ApiClient, Upload};
-use super::output::{OutputArgs, applied, cell, print_line, table};
+use super::output::{applied, cell, print_line, table};
 use super::token::PlaceArgs;
 use crate::store::sqlite::SqliteStore;
 
@@ -37,8 +37,6 @@ pub struct RestoreArgs {
     dry_run: bool,
     #[command(flatten)]
     place: PlaceArgs,
-    #[command(flatten)]
-    output: OutputArgs,
 }
 
 /// Fetches a copy of a running service's database.
@@ -49,6 +47,7 @@ pub struct RestoreArgs {
 pub async fn backup(args: &BackupArgs) -> anyhow::Result<()> {
     let file = &args.file;
     ensure!(args.force || !file.exists(), "{} exists: add --force to replace it", file.display());
+    ensure!(file.is_file() || !file.exists(), "{} is no file that could be replaced", file.display());
     let client = ApiClient::new(&args.access)?;
     let mut partial = file.clone().into_os_string();
     partial.push(".part");
@@ -89,7 +88,7 @@ impl Drop for Partial {
 /// When the file is no backup, the service does not answer, or the database cannot be written; then
 /// nothing was changed.
 pub async fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
-    let RestoreArgs { file, dry_run, place, output } = args;
+    let RestoreArgs { file, dry_run, place } = args;
     let answer = match place.service()? {
         Some(service) => {
             let upload = Upload::of_file(file)?;
@@ -103,7 +102,7 @@ pub async fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
             json!({ "dry_run": dry_run, "database": path, "tables": restored })
         }
     };
-    output.print(&answer, || match answer["tables"].as_array() {
+    place.output.print(&answer, || match answer["tables"].as_array() {
         None => placed(&place.database(), *dry_run),
         Some(tables) => {
             let fields = ["table", "added", "changed", "removed"];

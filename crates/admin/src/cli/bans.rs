@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::addresses;
-use super::api_args::{ApiArgs, ChangeArgs};
+use super::api_args::{ApiArgs, ChangeArgs, span};
 use super::api_client::{AccessArgs, ApiClient, Upload};
 use super::output::{applied, cell, line_stream, print_error_line};
 use super::{block_on, failure};
@@ -43,7 +43,7 @@ pub struct ImportArgs {
     #[arg(long, requires = "source")]
     replace: bool,
     /// For how long, where the list does not say: 90m, 4h, 7d.
-    #[arg(long, value_name = "SPAN")]
+    #[arg(long, value_name = "SPAN", value_parser = span)]
     ttl: Option<String>,
     /// Why, where the list does not say.
     #[arg(long, value_name = "TEXT")]

@@ -122,11 +122,16 @@ impl Contexts {
         let write = || -> std::io::Result<()> {
             let dir = path.parent().unwrap_or(Path::new(""));
             std::fs::create_dir_all(dir)?;
+            let text = toml::to_string(self).map_err(std::io::Error::other)?;
             let new = path.with_extension(format!("new-{}", std::process::id()));
-            std::fs::write(&new, "")?;
-            std::fs::set_permissions(&new, std::fs::Permissions::from_mode(MODE))?;
-            std::fs::write(&new, toml::to_string(self).map_err(std::io::Error::other)?)?;
-            std::fs::rename(&new, &path)
+            let replace = || {
+                std::fs::write(&new, "")?;
+                std::fs::set_permissions(&new, std::fs::Permissions::from_mode(MODE))?;
+                std::fs::write(&new, text)?;
+                std::fs::rename(&new, &path)
+            };
+            // Half of it may have a token.
+            replace().inspect_err(|_| drop(std::fs::remove_file(&new)))
         };
         write().with_context(|| format!("cannot write {}", path.display()))
     }

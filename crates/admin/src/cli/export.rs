@@ -30,7 +30,8 @@ pub struct ExportArgs {
     #[arg(long, value_enum, default_value_t)]
     format: ExportFormat,
     /// Write files into this directory, one per document, and one for each of bans, allow list and flags:
-    /// `tidegate apply -R -f DIR` takes them. It is created if it does not exist.
+    /// `tidegate apply -R -f DIR` takes them. It is created if it does not exist; files of documents that
+    /// are gone since stay in it.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     #[command(flatten)]
@@ -106,7 +107,7 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
     ensure!(args.dir.is_none() || is_yaml, "--dir is for yaml");
     let service = ApiClient::new(&args.access)?;
     let (mut items, mut bans) = (Vec::new(), String::new());
-    for kind in kinds {
+    for &kind in &kinds {
         match (kind, args.format) {
             (Kind::Ban, ExportFormat::Csv) => return print_text(&list_of_bans(&service, "csv").await?),
             (Kind::Ban, ExportFormat::Sql) => bans = list_of_bans(&service, "sql").await?,
@@ -114,10 +115,10 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
         }
     }
     if let Some(dir) = &args.dir {
-        return write(dir, &items).with_context(|| format!("cannot write to {}", dir.display()));
+        return write(dir, &items, &kinds).with_context(|| format!("cannot write to {}", dir.display()));
     }
     print_text(&match args.format {
-        ExportFormat::Yaml => stream(items.iter())?,
+        ExportFormat::Yaml => stream(items.iter(), &kinds)?,
         ExportFormat::Csv => csv::lines(&items)?,
         ExportFormat::Sql => sql::statements(&items, &bans)?,
     })
@@ -182,18 +183,21 @@ fn address(kind: Kind, entry: Value) -> Item {
     Item { kind, manifest: kind.manifest(&name, spec), name, answer: entry }
 }
 
-/// The documents as a stream of YAML.
-fn stream<'i>(items: impl Iterator<Item = &'i Item>) -> anyhow::Result<String> {
-    Ok(items.map(|item| yaml(&item.manifest)).collect::<Result<Vec<_>, _>>()?.join("---\n"))
+/// The documents as a stream of YAML, with an empty list of each of `kinds` of which there is none: so it
+/// can be told from one that was not exported.
+fn stream<'i>(items: impl Iterator<Item = &'i Item> + Clone, kinds: &[Kind]) -> anyhow::Result<String> {
+    let missing = kinds.iter().filter(|kind| !items.clone().any(|item| item.kind == **kind));
+    let missing: Vec<Value> = missing.map(|kind| kind.list(Vec::new())).collect();
+    let documents = items.map(|item| &item.manifest).chain(&missing);
+    Ok(documents.map(yaml).collect::<Result<Vec<_>, _>>()?.join("---\n"))
 }
 
-fn write(dir: &Path, items: &[Item]) -> anyhow::Result<()> {
-    for kind in Kind::ALL {
+fn write(dir: &Path, items: &[Item], kinds: &[Kind]) -> anyhow::Result<()> {
+    for &kind in kinds {
         let of_kind = || items.iter().filter(move |item| item.kind == kind);
         let count = of_kind().count();
         match kind {
-            _ if count == 0 => continue,
-            Kind::Document(_) => {
+            Kind::Document(_) if count > 0 => {
                 for item in of_kind() {
                     // The name of a route may have its namespace before it, which is a directory then.
                     let path = dir.join(kind.plural()).join(format!("{}.yaml", item.name));
@@ -203,10 +207,12 @@ fn write(dir: &Path, items: &[Item]) -> anyhow::Result<()> {
             }
             _ => {
                 std::fs::create_dir_all(dir)?;
-                std::fs::write(dir.join(format!("{}.yaml", kind.plural())), stream(of_kind())?)?;
+                std::fs::write(dir.join(format!("{}.yaml", kind.plural())), stream(of_kind(), &[kind])?)?;
             }
         }
-        print_line(format_args!("{}: {count}", kind.plural()))?;
+        if count > 0 {
+            print_line(format_args!("{}: {count}", kind.plural()))?;
+        }
     }
     Ok(())
 }

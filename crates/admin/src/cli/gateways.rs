@@ -3,14 +3,14 @@
 use reqwest::Method;
 use serde_json::Value;
 
-use super::api_args::ApiArgs;
+use super::api_args::{ApiArgs, span};
 use super::output::{applied, cell, items, table};
 
 /// Options of `tidegate refresh` and `tidegate warmup`.
 #[derive(clap::Args, Debug)]
 pub struct ProgressArgs {
     /// How long to wait for the gateways, up to 30s.
-    #[arg(long, value_name = "SPAN", default_value = "10s")]
+    #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = span)]
     wait: String,
     #[command(flatten)]
     api: ApiArgs,

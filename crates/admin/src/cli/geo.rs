@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use form_urlencoded::Serializer;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::BY;
 use super::api_client::{ApiClient, Upload};
-use super::output::{applied, cell, print_text};
+use super::output::{OutputArgs, applied, cell};
 use super::token::PlaceArgs;
 use crate::geo::{self, FileFormat};
 use crate::store::Change;
@@ -44,17 +44,30 @@ pub async fn run(command: GeoCommand) -> anyhow::Result<()> {
         let [file] = files.as_slice() else {
             bail!("a service takes one file: put several into a zip archive")
         };
-        return upload(&service, file, format).await.context("nothing was changed");
+        return upload(&service, file, format, place.output).await.context("nothing was changed");
     }
     let database = place.existing_database()?;
     let imported = geo::read(&files, format).context("nothing was changed")?;
     let said = imported.to_string();
+    let answer = json!({
+        "dry_run": false,
+        "source": &imported.source,
+        "ranges": { "v4": imported.v4, "v6": imported.v6 },
+        "countries": imported.countries,
+        "bytes": imported.table.len(),
+        "left_out": imported.skipped.values().sum::<u64>(),
+    });
     let change = Change::SetCountries { source: imported.source, table: imported.table };
     SqliteStore::commit_beside(database, &change, &BY.into())?;
-    print_text(&said)
+    place.output.print(&answer, || said)
 }
 
-async fn upload(service: &ApiClient, file: &Path, format: FileFormat) -> anyhow::Result<()> {
+async fn upload(
+    service: &ApiClient,
+    file: &Path,
+    format: FileFormat,
+    output: OutputArgs,
+) -> anyhow::Result<()> {
     let upload = Upload::of_file(file)?;
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let mut query = Serializer::new(String::new());
@@ -62,13 +75,18 @@ async fn upload(service: &ApiClient, file: &Path, format: FileFormat) -> anyhow:
     query.extend_pairs(format.to_possible_value().map(|format| ("format", format.get_name().to_owned())));
     let answer = service.upload(&format!("/api/admin/geo?{}", query.finish()), upload, "source").await?;
     let of = |value: &Value| cell(value);
-    print_text(&format!(
-        "{}: {} IPv4 and {} IPv6 ranges of {} countries, {} bytes; {}\n",
-        of(&answer["source"]),
-        of(&answer["ranges"]["v4"]),
-        of(&answer["ranges"]["v6"]),
-        of(&answer["countries"]),
-        of(&answer["bytes"]),
-        applied(&answer)
-    ))
+    let left_out = answer["left_out"].as_u64().filter(|count| *count > 0);
+    let left_out =
+        left_out.map(|count| format!("; left out, as of no known country: {count}")).unwrap_or_default();
+    output.print(&answer, || {
+        format!(
+            "{}: {} IPv4 and {} IPv6 ranges of {} countries, {} bytes{left_out}; {}\n",
+            of(&answer["source"]),
+            of(&answer["ranges"]["v4"]),
+            of(&answer["ranges"]["v6"]),
+            of(&answer["countries"]),
+            of(&answer["bytes"]),
+            applied(&answer)
+        )
+    })
 }

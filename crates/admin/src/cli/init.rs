@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
+use serde_json::json;
 
 use super::BY;
-use super::output::print_line;
+use super::output::{OutputArgs, print_error_line, print_line};
 use super::token::{self, DatabaseArg};
 use crate::auth::{self, Role};
 use crate::store::sqlite::SqliteStore;
@@ -55,6 +56,15 @@ pub fn run(args: &InitArgs) -> anyhow::Result<()> {
     ensure!(added.rows > 0, "there is a token called `{}` already, or this token is known", args.name);
     match &args.token_file {
         Some(path) => print_line(format_args!("the token in {} is good for everything", path.display())),
-        None => token::print_new(&args.name, &text),
+        None => {
+            let made = json!({ "name": args.name, "role": Role::Admin.name(), "token": text });
+            token::print_new(OutputArgs::default(), &made)?;
+            let (path, name) = (args.db.path.display(), &args.name);
+            print_error_line(format_args!(
+                "{path}: the token `{name}` is good for everything, and is not shown again; `tidegate serve` runs the service, \
+                 `tidegate token create` makes further tokens"
+            ));
+            Ok(())
+        }
     }
 }

@@ -8,7 +8,7 @@ use comfy_table::{Table, presets};
 use serde_json::Value;
 
 /// Format of the output.
-#[derive(clap::Args, Clone, Copy, Debug)]
+#[derive(clap::Args, Clone, Copy, Default, Debug)]
 pub struct OutputArgs {
     /// Format of the output; `json` and `yaml` are the API's answers.
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
@@ -35,7 +35,15 @@ impl OutputArgs {
     /// # Errors
     /// When the output cannot be written.
     pub fn print(self, answer: &Value, people: impl FnOnce() -> String) -> anyhow::Result<()> {
-        print_text(&match self.output {
+        print_text(&self.text(answer, people)?)
+    }
+
+    /// What [`print`](Self::print) prints.
+    ///
+    /// # Errors
+    /// Never for what JSON can be.
+    pub fn text(self, answer: &Value, people: impl FnOnce() -> String) -> anyhow::Result<String> {
+        Ok(match self.output {
             OutputFormat::Table => people(),
             OutputFormat::Json => format!("{}\n", plain_json(&serde_json::to_string_pretty(answer)?)),
             OutputFormat::Yaml => yaml_serde::to_string(answer)?,

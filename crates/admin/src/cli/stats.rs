@@ -135,6 +135,9 @@ fn paths_text(answer: &Value) -> String {
         let errors = cell(&item["status"]["5xx"]);
         [route, template, method, requests, denied, errors, share, ms("p50"), ms("p95"), ms("p99")]
     };
+    if answer["since"].is_null() {
+        return "no request is recorded\n".to_owned();
+    }
     let total = row(&answer["total"], "all".to_owned());
     let rows = items(answer).map(|item| row(item, cell(&item["route"]))).chain([total]);
     format!("from {} to {}\n{}", cell(&answer["since"]), cell(&answer["until"]), table(headings, rows))

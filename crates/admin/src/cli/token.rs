@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use form_urlencoded::byte_serialize;
 use reqwest::Method;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tidegate_policy::wire::sync::Gateway;
 
 use super::BY;
 use super::api_client::{AccessArgs, ApiClient, RequestError};
-use super::output::{plain, print_line, print_text, stream_text};
+use super::output::{OutputArgs, cell, items, stream_text, table};
+use crate::api::admin::tokens::TokenInfo;
 use crate::auth::{self, Role};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Change, TokenRow};
@@ -54,6 +54,8 @@ pub struct PlaceArgs {
     db: Option<PathBuf>,
     #[command(flatten)]
     access: AccessArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// A token to be created.
@@ -105,21 +107,25 @@ pub fn run(command: &TokenCommand) -> anyhow::Result<()> {
                     token.node.is_none() || token.role == Role::Gateway,
                     "--node is for tokens of the role `gateway`"
                 );
-                let text = match place.service()? {
+                let made = match place.service()? {
                     Some(service) => create_through(&service, token).await?,
                     None => create_in(&place.database(), token)?,
                 };
-                print_new(&token.name, &text)
+                print_new(place.output, &made)
             }
             TokenCommand::List { place } => {
                 let tokens = match place.service()? {
-                    Some(service) => list_of(&service).await?,
+                    Some(service) => service.list(TOKENS, &[]).await?,
                     None => {
                         let rows = SqliteStore::tokens_beside(place.existing_database()?)?;
-                        rows.into_iter().map(ListedToken::from).collect()
+                        let shown = rows.into_iter().map(|row| serde_json::to_value(TokenInfo::from(row)));
+                        shown.collect::<Result<_, _>>()?
                     }
                 };
-                print_text(&tokens.iter().map(ListedToken::line).collect::<String>())
+                let answer = json!({ "items": tokens });
+                place
+                    .output
+                    .print(&answer, || table(COLUMNS.map(|(heading, _)| heading), items(&answer).map(row)))
             }
             TokenCommand::Revoke { place, name } => {
                 let revoked = match place.service()? {
@@ -132,7 +138,7 @@ pub fn run(command: &TokenCommand) -> anyhow::Result<()> {
                 if revoked == 0 {
                     bail!("there is no token called `{name}`; `tidegate token list` shows them");
                 }
-                print_line(format_args!("{revoked} revoked"))
+                place.output.print(&json!({ "revoked": revoked }), || format!("{revoked} revoked\n"))
             }
         }
     })
@@ -168,13 +174,15 @@ impl PlaceArgs {
 ///
 /// # Errors
 /// When it cannot be written: then nobody has it.
-pub fn print_new(name: &str, text: &str) -> anyhow::Result<()> {
-    stream_text(&format!("{text}\n")).map_err(|error| {
+pub fn print_new(output: OutputArgs, made: &Value) -> anyhow::Result<()> {
+    let [name, token] = ["name", "token"].map(|field| made[field].as_str().unwrap_or_default());
+    let text = output.text(made, || format!("{token}\n"))?;
+    stream_text(&text).map_err(|error| {
         anyhow::anyhow!("the token `{name}` was made, and cannot be shown ({error:#}): revoke it")
     })
 }
 
-fn create_in(database: &Path, new: &NewTokenArgs) -> anyhow::Result<String> {
+fn create_in(database: &Path, new: &NewTokenArgs) -> anyhow::Result<Value> {
     let text = auth::new_token().context("no random bytes")?;
     let token = TokenRow {
         hash: auth::hash_token(&text),
@@ -192,18 +200,17 @@ fn create_in(database: &Path, new: &NewTokenArgs) -> anyhow::Result<String> {
          --name {0}`",
         new.name
     );
-    Ok(text)
+    Ok(json!({ "name": new.name, "role": new.role.name(), "token": text }))
 }
 
-async fn create_through(service: &ApiClient, new: &NewTokenArgs) -> anyhow::Result<String> {
+async fn create_through(service: &ApiClient, new: &NewTokenArgs) -> anyhow::Result<Value> {
     let body = json!({
         "name": new.name,
         "role": new.role.name(),
         "node": new.node,
         "expires_at": new.expires.map(time::rfc3339),
     });
-    let answer = service.request(Method::POST, TOKENS, Some(&body), "token").await?;
-    Ok(answer["token"].as_str().context("the service answered no token")?.to_owned())
+    Ok(service.request(Method::POST, TOKENS, Some(&body), "token").await?)
 }
 
 async fn revoke_through(service: &ApiClient, name: &str) -> anyhow::Result<u64> {
@@ -216,44 +223,22 @@ async fn revoke_through(service: &ApiClient, name: &str) -> anyhow::Result<u64> 
     }
 }
 
-async fn list_of(service: &ApiClient) -> anyhow::Result<Vec<ListedToken>> {
-    let items = service.list(TOKENS, &[]).await?;
-    Vec::deserialize(Value::from(items)).context("the service answered no list of tokens")
-}
-
 /// The path of the tokens in the API.
 const TOKENS: &str = "/api/admin/tokens";
 
-/// A token as it is listed.
-#[derive(Deserialize)]
-struct ListedToken {
-    id: String,
-    name: String,
-    role: String,
-    node: Option<String>,
-    expires_at: Option<String>,
-    last_used_at: Option<String>,
-}
+/// Headings of the list, and the fields below them.
+const COLUMNS: [(&str, &str); 6] = [
+    ("id", "id"),
+    ("role", "role"),
+    ("name", "name"),
+    ("node", "node"),
+    ("ends", "expires_at"),
+    ("last used", "last_used_at"),
+];
 
-impl From<TokenRow> for ListedToken {
-    fn from(row: TokenRow) -> Self {
-        Self {
-            id: row.id().to_owned(),
-            name: row.name,
-            role: row.role,
-            node: row.node,
-            expires_at: row.expires_at.map(time::sql_to_rfc3339),
-            last_used_at: row.last_used_at.map(time::sql_to_rfc3339),
-        }
-    }
-}
-
-impl ListedToken {
-    fn line(&self) -> String {
-        let Self { id, name, role, node, expires_at, last_used_at } = self;
-        let told = [("node", node), ("ends", expires_at), ("last used", last_used_at)]
-            .map(|(what, value)| value.as_ref().map(|value| format!("  {what} {value}")).unwrap_or_default())
-            .concat();
-        format!("{}\n", plain(&format!("{id}  {role:8} {name}{told}")))
-    }
+fn row(token: &Value) -> [String; 6] {
+    COLUMNS.map(|(_, field)| match field {
+        "expires_at" if token["expired"] == true => format!("{} (over)", cell(&token[field])),
+        _ => cell(&token[field]),
+    })
 }

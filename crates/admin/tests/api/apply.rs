@@ -180,6 +180,33 @@ async fn what_the_files_do_not_have_is_pruned_unless_it_is_needed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_came_to_a_kind_that_was_empty_is_pruned_by_its_export() {
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
+    desk.tidegate("export", &["all", "--dir", "out"]).await.done();
+    let stream = desk.tidegate("export", &["limits", "bans"]).await.done();
+    assert_eq!(
+        stream,
+        "apiVersion: tidegate.dev/v1\nitems: []\nkind: LimitList\n---\napiVersion: tidegate.dev/v1\nitems: []\nkind: BanList\n"
+    );
+    desk.file("all.yaml", ALL);
+    desk.tidegate("apply", &["-f", "all.yaml"]).await.done();
+    desk.file("list.txt", "192.0.2.1\n");
+    desk.tidegate("bans", &["import", "list.txt", "--source", "mine"]).await.done();
+    let one =
+        desk.fed("limits", &["diff", "-f", "-", "--prune"], &stream.replace("BanList", "LimitList")).await;
+    assert!(one.err.contains("removed: 1") && one.code == Some(1), "{one:?}");
+    let said = desk.tidegate("apply", &["-R", "-f", "out", "--prune"]).await.done();
+    let removed = said.lines().filter(|line| line.ends_with(" removed")).count();
+    assert_eq!((removed, said.lines().count()), (9, 12), "{said}");
+    let left = service.get("/api/admin/ip-monitor").await.ok();
+    assert_eq!(each(&left["items"], |entry| entry["ip"].as_str().unwrap()), ["192.0.2.1"], "a list's");
+    let wrong = json!({"documents": [], "kinds": ["Flags"]});
+    service.post("/api/admin/apply", wrong.to_string()).await.problem(422, "invalid_field");
+    service.post("/api/admin/apply", r#"{"documents": []}"#).await.problem(422, "invalid_field");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn documents_of_each_kind_are_printed_and_deleted() {
     let service = TestService::start().await;
     let desk = Desk::new(&service);

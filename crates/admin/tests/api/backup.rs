@@ -218,6 +218,13 @@ async fn what_is_no_backup_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn only_a_file_is_replaced_by_a_backup() {
+    let service = TestService::start().await;
+    let refused = Desk::new(&service).tidegate("backup", &[".", "--force"]).await.failed();
+    assert!(refused.contains("no file that could be replaced"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_backup_under_writes_is_of_one_moment() {
     let service = TestService::start().await;
     let stop = std::sync::atomic::AtomicBool::new(false);

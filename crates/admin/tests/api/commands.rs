@@ -27,8 +27,8 @@ async fn addresses_are_banned_allowed_and_listed() {
     );
     let list = desk.tidegate("bans", &["list"]).await.done();
     let rows: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows[0], ["ADDRESS", "SINCE", "UNTIL", "REQUESTS", "REASON"]);
-    assert_eq!((rows[1][0], rows[1][4], rows.len()), ("203.0.113.7", "scraper", 3), "{list}");
+    assert_eq!(rows[0], ["ADDRESS", "SINCE", "UNTIL", "REQUESTS", "SOURCE", "REASON"]);
+    assert_eq!((rows[1][0], rows[1][5], rows.len()), ("203.0.113.7", "scraper", 3), "{list}");
     let list = json_of(&desk.tidegate("bans", &["list", "-o", "json"]).await.done());
     has(&list["items"][1], json!({"ip": "2001:db8::/32", "reason": "scraper"}));
 
@@ -175,6 +175,8 @@ async fn what_the_service_refuses_is_shown_with_its_field() {
     let desk = Desk::new(&service);
     let err = desk.tidegate("ban", &["9.9.9.9", "--ttl", "0s"]).await.failed();
     assert!(err.contains("would be over already") && err.contains("(422 invalid_field)"), "{err}");
+    let err = desk.tidegate("ban", &["9.9.9.9", "--ttl", "a while"]).await.failed();
+    assert!(err.contains("write numbers with units"), "{err}");
     let err = desk.tidegate("ban", &["999.9.9.9"]).await.failed();
     assert!(err.contains("999.9.9.9"), "{err}");
     assert_eq!(service.get("/api/admin/ip-monitor").await.ok()["items"], json!([]));

@@ -42,6 +42,8 @@ async fn a_context_says_what_is_not_said_otherwise() {
     // The token of a context is for its server only.
     let other = at(&["bans", "list", "--server", "http://127.0.0.1:1"]).await.failed();
     assert!(other.contains("no token"), "{other}");
+    let other = at(&["bans", "list", "--server", "http://127.0.0.1:1", "--context", "prod"]).await.failed();
+    assert!(other.contains("of another server, https://"), "{other}");
     assert_eq!(at(&["context", "use", "lab"]).await.done(), "lab is in use\n");
     at(&["bans", "list", "--server", &url, "--context", "prod"]).await.done();
     assert_eq!(at(&["context", "delete", "lab"]).await.done(), "no context is in use\n");

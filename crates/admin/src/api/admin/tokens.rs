@@ -63,7 +63,7 @@ pub struct TokenPage {
 
 /// A token, without its secret.
 #[derive(Serialize, Debug, ToSchema)]
-struct TokenInfo {
+pub struct TokenInfo {
     /// The beginning of its hash.
     id: String,
     name: String,

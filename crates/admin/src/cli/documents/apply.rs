@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use super::CommandResult;
 use super::difference::unified_diff;
-use super::files::{self, FileDocument, Sources};
+use super::files::{self, FileDocument, FileDocuments, Sources};
 use crate::api::query::MAX_WAIT_APPLIED;
-use crate::cli::api_client::{AccessArgs, ApiClient, ProblemReply, RequestError};
+use crate::cli::api_client::{AccessArgs, ApiClient, FieldProblem, ProblemReply, RequestError};
 use crate::cli::output::{plain, print_error_line, print_line, print_text};
 use crate::manifest::Kind;
 use crate::time;
@@ -22,7 +22,8 @@ use crate::time;
 pub struct DiffArgs {
     #[command(flatten)]
     from: Sources,
-    /// Also remove what the files do not have, of the kinds that they have.
+    /// Also remove what the files do not have, of the kinds that they have; of those that they have an
+    /// empty list of (`kind: GeoRuleList`, as `export` writes it) everything. Bans of lists stay.
     #[arg(long)]
     prune: bool,
     #[command(flatten)]
@@ -111,7 +112,7 @@ impl ApplyArgs {
         let reply = self.what.send(&wanted, &[("force", force)], Some(self.wait)).await?;
         for (at, result) in reply.results.iter().enumerate() {
             print_line(format_args!("{} {}", plain(&result.called(kinds)), plain(&result.outcome)))?;
-            warn(&wanted, at, result);
+            warn(&wanted.documents, at, result);
         }
         if let Some(applied) = reply.applied.filter(|_| !self.wait.is_zero()) {
             print_error_line(applied.said());
@@ -133,12 +134,14 @@ impl DiffArgs {
         let wanted = files::read(&self.from, kinds)?;
         let reply = self.send(&wanted, &[("force", force), ("dry_run", true)], None).await?;
         for (at, result) in reply.results.iter().enumerate() {
-            let location =
-                wanted.get(at).map_or("not in the files".to_owned(), |one| one.location.to_string());
+            let location = wanted
+                .documents
+                .get(at)
+                .map_or("not in the files".to_owned(), |one| one.location.to_string());
             let name = result.called(kinds);
             let diff = unified_diff(&name, result.before.as_ref(), &location, result.after.as_ref())?;
             print_text(&diff)?;
-            warn(&wanted, at, result);
+            warn(&wanted.documents, at, result);
         }
         let count = |outcome: &str| reply.results.iter().filter(|one| one.outcome == outcome).count();
         let changes = ["created", "configured", "removed"].map(|outcome| (outcome, count(outcome)));
@@ -155,7 +158,7 @@ impl DiffArgs {
 
     async fn send(
         &self,
-        wanted: &[FileDocument],
+        wanted: &FileDocuments,
         wishes: &[(&str, bool)],
         wait: Option<Duration>,
     ) -> anyhow::Result<ApplyReply> {
@@ -164,13 +167,17 @@ impl DiffArgs {
         query.extend_pairs(wishes.map(|(name, _)| (name, "true")));
         query.extend_pairs(wait.map(|wait| ("wait_applied", format!("{}ms", wait.as_millis()))));
         let target = format!("/api/admin/apply?{}", query.finish());
-        let documents: Vec<&Value> = wanted.iter().map(|one| &one.document).collect();
-        let body = json!({ "documents": documents });
+        let documents: Vec<&Value> = wanted.documents.iter().map(|one| &one.document).collect();
+        let kinds: Vec<&str> = wanted.listed.iter().map(|kind| kind.name()).collect();
+        let body = json!({ "documents": documents, "kinds": kinds });
         match ApiClient::new(&self.access)?.request(Method::POST, &target, Some(&body), "results").await {
             Ok(answer) => ApplyReply::deserialize(&answer)
                 .with_context(|| format!("of what was applied the service says {answer}")),
             Err(RequestError::Refused(refusal)) => {
-                bail!("nothing was changed, for not everything is right:\n{}", located(wanted, &refusal))
+                bail!(
+                    "nothing was changed, for not everything is right:\n{}",
+                    located(&wanted.documents, &refusal)
+                )
             }
             Err(unreachable) => Err(unreachable.into()),
         }
@@ -192,7 +199,13 @@ fn located(wanted: &[FileDocument], refusal: &ProblemReply) -> String {
         let one = wanted.get(at.parse::<usize>().ok()?)?;
         Some(one.location.problem_line(pointer, detail, code))
     };
-    let lines = refusal.errors.iter().map(|wrong| {
+    // The service checks kind by kind; people read a file from its beginning.
+    let mut errors: Vec<&FieldProblem> = refusal.errors.iter().collect();
+    let place = |wrong: &FieldProblem| -> Option<usize> {
+        wrong.pointer.as_deref()?.strip_prefix("/documents/")?.split('/').next()?.parse().ok()
+    };
+    errors.sort_by_key(|wrong| place(wrong));
+    let lines = errors.into_iter().map(|wrong| {
         let located = line(wrong.pointer.as_deref().unwrap_or_default(), &wrong.detail, &wrong.code);
         located.unwrap_or_else(|| format!("{} ({})", wrong.detail, wrong.code))
     });

@@ -26,7 +26,7 @@ pub struct DeleteArgs {
 pub async fn run(args: &DeleteArgs, kind: Kind) -> anyhow::Result<CommandResult> {
     let paths = args.names.iter().map(|name| path(kind, name)).collect::<anyhow::Result<Vec<_>>>()?;
     let client = args.change.api.client()?;
-    let (mut done, mut refused, mut broken) = (Vec::new(), 0, None);
+    let (mut done, mut refused, mut broken) = (Vec::new(), 0_usize, None);
     for (name, path) in args.names.iter().zip(paths) {
         match args.change.change(&client, Method::DELETE, &path, None).await {
             Ok(answer) => done.push(answer),
@@ -49,6 +49,6 @@ pub async fn run(args: &DeleteArgs, kind: Kind) -> anyhow::Result<CommandResult>
     if let Some(unreachable) = broken {
         return Err(unreachable.into());
     }
-    ensure!(refused == 0, "{refused} of the {} were not deleted", kind.plural());
+    ensure!(refused == 0, "not deleted: {refused} of {} {}", args.names.len(), kind.plural());
     Ok(CommandResult::Done)
 }

@@ -1,7 +1,7 @@
 //! Documents from files, directories and standard input, as kubectl takes them. All are read before
 //! the first is used; the service checks what they say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,6 +39,13 @@ pub struct Sources {
     other_kinds: Option<OtherKinds>,
 }
 
+impl Sources {
+    /// One file.
+    pub fn of_file(path: &Path) -> Self {
+        Self { filename: vec![path.to_owned()], recursive: false, other_kinds: None }
+    }
+}
+
 /// What is done with documents of other kinds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 enum OtherKinds {
@@ -50,7 +57,18 @@ enum OtherKinds {
 #[derive(Debug)]
 pub struct FileDocument {
     pub location: Location,
+    /// Its name; of a route its id.
+    pub name: String,
     pub document: Value,
+}
+
+/// What files have.
+#[derive(Debug)]
+pub struct FileDocuments {
+    /// In their order.
+    pub documents: Vec<FileDocument>,
+    /// The kinds of which there is a list (`kind: GeoRuleList`), also an empty one.
+    pub listed: BTreeSet<Kind>,
 }
 
 /// A file's name and content.
@@ -100,6 +118,8 @@ struct DocumentReader<'k> {
     /// The kinds that are taken.
     kinds: &'k [Kind],
     wanted: Vec<FileDocument>,
+    /// The kinds of which there is a list.
+    listed: BTreeSet<Kind>,
     /// Location of each document, by kind and name.
     locations: BTreeMap<(Kind, String), Location>,
     wrong: Vec<String>,
@@ -114,7 +134,7 @@ struct DocumentReader<'k> {
 ///
 /// # Errors
 /// All that is wrong, one line each; or that there are no documents.
-pub fn read(sources: &Sources, kinds: &[Kind]) -> anyhow::Result<Vec<FileDocument>> {
+pub fn read(sources: &Sources, kinds: &[Kind]) -> anyhow::Result<FileDocuments> {
     let reader = read_all(sources, kinds)?;
     if let Some(line) = reader.passed_over() {
         print_error_line(line);
@@ -175,6 +195,7 @@ impl<'k> DocumentReader<'k> {
         Self {
             kinds,
             wanted: Vec::new(),
+            listed: BTreeSet::new(),
             locations: BTreeMap::new(),
             wrong: Vec::new(),
             skips_others: false,
@@ -214,6 +235,7 @@ impl<'k> DocumentReader<'k> {
             None => (None, None),
         };
         if let Some(bare) = items {
+            self.listed.extend(bare);
             let Value::Array(items) = document["items"].take() else {
                 let message = format!("must be a list of {}", self.called());
                 return self.wrong.push(location.problem_line("/items", &message, "wrong_type"));
@@ -291,18 +313,19 @@ impl<'k> DocumentReader<'k> {
             let message = format!("{other} is the {} {name} as well", kind.name());
             return self.wrong.push(location.problem_line("/metadata/name", &message, "conflict"));
         }
-        self.wanted.push(FileDocument { location: location.clone(), document });
+        self.wanted.push(FileDocument { location: location.clone(), name, document });
     }
 
-    fn finish(self) -> anyhow::Result<Vec<FileDocument>> {
+    fn finish(self) -> anyhow::Result<FileDocuments> {
         anyhow::ensure!(
             self.wrong.is_empty(),
             "nothing was changed, for not everything is right:\n{}",
             self.wrong.join("\n")
         );
         let called = self.called();
-        anyhow::ensure!(!self.wanted.is_empty(), "there are no {called} in what was given");
-        Ok(self.wanted)
+        let is_empty = self.wanted.is_empty() && self.listed.is_empty();
+        anyhow::ensure!(!is_empty, "there are no {called} in what was given");
+        Ok(FileDocuments { documents: self.wanted, listed: self.listed })
     }
 }
 

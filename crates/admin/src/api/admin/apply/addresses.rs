@@ -75,7 +75,7 @@ impl<'a> Planner<'a> {
         let entries = LISTS.map(|(kind, status)| {
             let entries: Vec<(&Wanted, ReadEntry)> =
                 self.of_kind(kind).filter_map(|one| Some((one, self.read_entry(one)?))).collect();
-            if self.wishes.prune && self.of_kind(kind).next().is_some() {
+            if self.is_pruned(kind) {
                 let prefixes = entries.iter().map(|(_, entry)| entry.prefix).collect();
                 self.prune_entries(kind, status, &prefixes);
             }

@@ -1,6 +1,6 @@
 //! The documents of a body, as far as their form goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use tidegate_author as author;
@@ -14,6 +14,15 @@ use crate::store::DocumentKind;
 /// Documents in a body, at most, and bans or entries of the allow list that are removed because a body does not
 /// have them: they are one transaction, which bans wait for.
 pub const MAX_DOCUMENTS: usize = 20_000;
+
+/// What a body has.
+#[derive(Debug)]
+pub struct Documents {
+    /// In their order.
+    pub wanted: Vec<Wanted>,
+    /// The kinds that it has all documents of, also where there is none.
+    pub kinds: BTreeSet<Kind>,
+}
 
 /// A document of the body.
 #[derive(Debug)]
@@ -32,7 +41,12 @@ pub struct Wanted {
 impl Wanted {
     /// An error at `pointer` of [`spec`](Self::spec).
     pub fn error(&self, pointer: &str, code: &'static str, detail: impl Into<String>) -> FieldError {
-        let spec = if self.kind == Kind::Document(DocumentKind::Route) { "" } else { "/spec" };
+        let spec = match (self.kind, pointer) {
+            (Kind::Document(DocumentKind::Route), _) => "",
+            // The document of the API has its name in it, that of a file beside it.
+            (_, "/name") => "/metadata",
+            _ => "/spec",
+        };
         FieldError::field(format!("/documents/{}{spec}{pointer}", self.at), code, detail)
     }
 
@@ -48,19 +62,26 @@ impl Wanted {
     }
 }
 
-/// Reads `{"documents": [...]}`.
+/// Reads `{"documents": [...], "kinds": [...]}`, of which the second may be left out.
 ///
 /// # Errors
 /// All that is wrong.
-pub fn read(mut body: Value) -> ApiResult<Vec<Wanted>> {
+pub fn read(mut body: Value) -> ApiResult<Documents> {
     let Value::Array(documents) = body["documents"].take() else {
         return Err(Problem::field("/documents", "wrong_type", "must be a list of documents"));
     };
-    if let Some(unknown) = body.as_object().into_iter().flatten().find(|(name, _)| *name != "documents") {
-        let name = shortened(unknown.0);
-        return Err(Problem::field(format!("/{name}"), "unknown_field", "the body has `documents` only"));
+    let kinds = read_kinds(body["kinds"].take())?;
+    let known = ["documents", "kinds"];
+    let unknown = body.as_object().into_iter().flatten().find(|(name, _)| !known.contains(&name.as_str()));
+    if let Some((name, _)) = unknown {
+        let name = shortened(name);
+        return Err(Problem::field(
+            format!("/{name}"),
+            "unknown_field",
+            "the body has `documents` and `kinds`",
+        ));
     }
-    if documents.is_empty() || documents.len() > MAX_DOCUMENTS {
+    if (documents.is_empty() && kinds.is_empty()) || documents.len() > MAX_DOCUMENTS {
         let detail = format!("may have 1 to {MAX_DOCUMENTS} documents");
         return Err(Problem::field("/documents", "out_of_range", detail));
     }
@@ -84,7 +105,21 @@ pub fn read(mut body: Value) -> ApiResult<Vec<Wanted>> {
             Err(mut wrong) => errors.append(&mut wrong),
         }
     }
-    if errors.is_empty() { Ok(wanted) } else { Err(Problem::fields(errors)) }
+    if errors.is_empty() { Ok(Documents { wanted, kinds }) } else { Err(Problem::fields(errors)) }
+}
+
+fn read_kinds(kinds: Value) -> ApiResult<BTreeSet<Kind>> {
+    let kind = |name: &Value| name.as_str().and_then(Kind::named).filter(|kind| *kind != Kind::Flags);
+    let read = match &kinds {
+        Value::Null => Some(BTreeSet::new()),
+        Value::Array(names) => names.iter().map(kind).collect(),
+        _ => None,
+    };
+    read.ok_or_else(|| {
+        let known = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Flags).map(Kind::name);
+        let detail = format!("must be a list of kinds: {}", known.collect::<Vec<_>>().join(", "));
+        Problem::field("/kinds", "invalid", detail)
+    })
 }
 
 fn one(at: usize, document: Value) -> Result<Wanted, Vec<FieldError>> {

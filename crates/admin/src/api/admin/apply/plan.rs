@@ -11,7 +11,7 @@ use tidegate_policy::address::Prefix;
 use tidegate_policy::flags::{Flag, FlagState};
 use utoipa::ToSchema;
 
-use super::manifests::Wanted;
+use super::manifests::{Documents, Wanted};
 use crate::api::admin::{backends, geo_rules, limits, listeners, pages, routes};
 use crate::api::app_state::AppState;
 use crate::api::body::MAX_PEOPLE_BODY;
@@ -62,14 +62,14 @@ pub struct ApplyPlan {
 }
 
 impl ApplyPlan {
-    /// The plan for `wanted`, with `before` as it is now.
+    /// The plan for `documents`, with `before` as it is now.
     ///
     /// # Errors
     /// All that is wrong.
-    pub fn make(app: &AppState, wanted: &[Wanted], before: &Snapshot, wishes: Wishes) -> ApiResult<Self> {
+    pub fn make(app: &AppState, documents: &Documents, before: &Snapshot, wishes: Wishes) -> ApiResult<Self> {
         let mut planner = Planner {
             app,
-            wanted,
+            documents,
             before,
             wishes,
             rows: ChangedRows::default(),
@@ -101,7 +101,7 @@ impl ApplyPlan {
 /// A plan that is being made.
 pub(super) struct Planner<'a> {
     pub(super) app: &'a AppState,
-    pub(super) wanted: &'a [Wanted],
+    pub(super) documents: &'a Documents,
     pub(super) before: &'a Snapshot,
     pub(super) wishes: Wishes,
     /// The rows as they will be.
@@ -117,12 +117,12 @@ pub(super) struct Planner<'a> {
 
 impl<'a> Planner<'a> {
     fn plan_all(&mut self) {
-        self.documents::<listeners::DeclaredListeners>();
-        self.documents::<backends::Backends>();
-        self.documents::<geo_rules::GeoRuleDocuments>();
-        self.documents::<limits::Limits>();
-        self.documents::<pages::Pages>();
-        self.documents::<routes::Routes>();
+        self.plan_documents::<listeners::DeclaredListeners>();
+        self.plan_documents::<backends::Backends>();
+        self.plan_documents::<geo_rules::GeoRuleDocuments>();
+        self.plan_documents::<limits::Limits>();
+        self.plan_documents::<pages::Pages>();
+        self.plan_documents::<routes::Routes>();
         self.addresses();
         self.flags();
     }
@@ -156,7 +156,13 @@ impl<'a> Planner<'a> {
 
     /// The documents of one kind, in their order.
     pub(super) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &'a Wanted> + use<'a> {
-        self.wanted.iter().filter(move |one| one.kind == kind)
+        self.documents.wanted.iter().filter(move |one| one.kind == kind)
+    }
+
+    /// Whether what is not among the documents of this kind is to be removed.
+    pub(super) fn is_pruned(&self, kind: Kind) -> bool {
+        let is_given = || self.documents.kinds.contains(&kind) || self.of_kind(kind).next().is_some();
+        self.wishes.prune && is_given()
     }
 
     /// Notes what becomes of `one`, which is `before` now. Returns whether it is to be written.
@@ -206,7 +212,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Plans the documents of one kind.
-    fn documents<R: NamedDocument>(&mut self) {
+    fn plan_documents<R: NamedDocument>(&mut self) {
         let kind = R::MANIFEST;
         let quarantined = quarantined(self.before, R::KIND);
         let mut names = BTreeSet::new();
@@ -249,7 +255,7 @@ impl<'a> Planner<'a> {
                 only_if: None,
             });
         }
-        if self.wishes.prune && !names.is_empty() {
+        if self.is_pruned(kind) {
             self.prune::<R>(&names);
         }
     }

@@ -160,9 +160,12 @@ impl Examination<'_> {
         let end = time::parse_timestamp(token.expires_at.as_deref()?)?;
         let left = Duration::try_from(end.duration_since(self.now)).ok()?;
         (left < ENDING).then(|| {
-            let hours = left.as_secs() / 3_600;
+            let left = match left.as_secs() {
+                seconds @ ..7_200 => format!("{} min", seconds / 60),
+                seconds => format!("{} h", seconds / 3_600),
+            };
             FindingCode::TokenEnding.says(format!(
-                "the token `{}` of the role `{}` ends in {hours} h, {}",
+                "the token `{}` of the role `{}` ends in {left}, {}",
                 token.name,
                 token.role,
                 time::rfc3339(end)

@@ -120,7 +120,7 @@ pub async fn ban(
 async fn check_unprotected(app: &AppState, prefix: &Prefix) -> ApiResult<()> {
     if let Some(protected) = app.protected.overlapping(prefix, &app.gateways) {
         let detail =
-            format!("{prefix} has addresses of {protected}: ban smaller blocks, or send \"force\": true");
+            format!("{prefix} has addresses of {protected}: ban smaller blocks, or all of it with `force`");
         return Err(Problem::new(ProblemCode::ProtectedNetwork, detail));
     }
     let now = AddressStatus::of(&*app.current().await, prefix, time::now_seconds());
@@ -132,7 +132,7 @@ async fn check_unprotected(app: &AppState, prefix: &Prefix) -> ApiResult<()> {
 
 fn allowed(prefix: &Prefix, entry: &str) -> Problem {
     let detail = format!(
-        "{entry} is on the allow list, which beats every ban, so {prefix} was not banned: remove that entry first; with \"force\": true the ban is written, in the place of an entry of exactly this prefix"
+        "{entry} is on the allow list, which beats every ban, so {prefix} was not banned: remove that entry first; with `force` the ban is written, in the place of an entry of exactly this prefix"
     );
     Problem::new(ProblemCode::AddressAllowed, detail)
 }

@@ -20,7 +20,7 @@ fn names(text: &str) -> Vec<String> {
     let mut reader = DocumentReader::of(ROUTES);
     reader.file("routes", text.as_bytes().to_vec());
     let wanted = reader.finish().unwrap_or_else(|error| panic!("{error:#}\n{text}"));
-    wanted.iter().map(id).collect()
+    wanted.documents.iter().map(id).collect()
 }
 
 /// All errors of `text`, without the first line.
@@ -176,7 +176,7 @@ fn merge_keys_are_carried_out() {
                 \x20 - <<: *first\n    matches: [{path: {value: /a}}]\n";
     let mut reader = DocumentReader::of(ROUTES);
     reader.file("routes", text.as_bytes().to_vec());
-    let [route] = &reader.finish().unwrap()[..] else { panic!("one route") };
+    let [route] = &reader.finish().unwrap().documents[..] else { panic!("one route") };
     assert_eq!(
         route.document["spec"]["rules"][1]["backendRefs"],
         route.document["spec"]["rules"][0]["backendRefs"]
