@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use reqwest::header::HeaderValue;
+use reqwest::header::{ETAG, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
@@ -220,8 +220,24 @@ impl ApiClient {
         body: Option<&Value>,
         field: &str,
     ) -> Result<Value, RequestError> {
+        self.request_if(method, target, body, field, None).await.map(|(answer, _)| answer)
+    }
+
+    /// The same under a condition: a header and its value. Returns also the answer's `ETag`.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub async fn request_if(
+        &self,
+        method: Method,
+        target: &str,
+        body: Option<&Value>,
+        field: &str,
+        condition: Option<(HeaderName, HeaderValue)>,
+    ) -> Result<(Value, Option<HeaderValue>), RequestError> {
         let mut request = self.client.request(method, format!("{}{target}", self.server));
         request = request.header("authorization", self.authorization.clone());
+        request = condition.into_iter().fold(request, |request, (name, value)| request.header(name, value));
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -239,18 +255,22 @@ impl ApiClient {
         let request = self.client.post(format!("{}{target}", self.server)).body(reqwest::Body::wrap(body));
         let request = request.timeout(TRANSFER_TIME).header("authorization", self.authorization.clone());
         let request = if is_gzip { request.header("content-encoding", "gzip") } else { request };
-        self.answer(request, field).await
+        self.answer(request, field).await.map(|(answer, _)| answer)
     }
 
-    /// The JSON of a 200, which has this `field`.
-    async fn answer(&self, request: RequestBuilder, field: &str) -> Result<Value, RequestError> {
+    /// The JSON of a 200, which has this `field`, and its `ETag`.
+    async fn answer(
+        &self,
+        request: RequestBuilder,
+        field: &str,
+    ) -> Result<(Value, Option<HeaderValue>), RequestError> {
         let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
-        let status = answer.status();
+        let (status, etag) = (answer.status(), answer.headers().get(ETAG).cloned());
         let bytes = self.body(answer).await?;
         if status == StatusCode::OK {
             let answer: Option<Value> = serde_json::from_slice(&bytes).ok();
             let answer = answer.filter(|answer| answer.get(field).is_some());
-            return answer.ok_or_else(|| self.not_the_service(status, &bytes));
+            return Ok((answer.ok_or_else(|| self.not_the_service(status, &bytes))?, etag));
         }
         Err(self.refusal(status, &bytes))
     }
@@ -326,7 +346,20 @@ impl ApiClient {
         field: &str,
         not_found: &str,
     ) -> Result<Option<Value>, RequestError> {
-        match self.request(Method::GET, target, None, field).await {
+        Ok(self.get_tagged(target, field, not_found).await?.map(|(document, _)| document))
+    }
+
+    /// The same, with the document's `ETag`.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub async fn get_tagged(
+        &self,
+        target: &str,
+        field: &str,
+        not_found: &str,
+    ) -> Result<Option<(Value, Option<HeaderValue>)>, RequestError> {
+        match self.request_if(Method::GET, target, None, field, None).await {
             Err(RequestError::Refused(refusal)) if refusal.code == not_found => Ok(None),
             answered => answered.map(Some),
         }

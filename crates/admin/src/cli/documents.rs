@@ -4,6 +4,7 @@
 pub mod apply;
 pub mod delete;
 mod difference;
+pub mod edit;
 mod files;
 pub mod get;
 mod lines;
@@ -29,6 +30,8 @@ pub enum DocumentsCommand {
     Diff(apply::DiffArgs),
     /// Print documents, in a form that `apply` accepts.
     Get(get::GetArgs),
+    /// Change a document in the editor ($VISUAL, $EDITOR, vi), unless somebody else has changed it meanwhile.
+    Edit(edit::EditArgs),
     /// Remove documents.
     Delete(delete::DeleteArgs),
 }
@@ -52,6 +55,7 @@ pub fn run(command: &DocumentsCommand, kind: Kind) -> ExitCode {
             DocumentsCommand::Apply(args) => args.run(&[kind], false).await,
             DocumentsCommand::Diff(args) => args.run(&[kind]).await,
             DocumentsCommand::Get(args) => get::run(args, kind).await,
+            DocumentsCommand::Edit(args) => edit::run(args, kind).await,
             DocumentsCommand::Delete(args) => delete::run(args, kind).await,
         }
     })

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::command_line::{Desk, run};
-use crate::test_service::{Answered, TestService, each};
+use crate::test_service::{Answered, TestService, each, has, until};
 
 const ALL: &str = "\
 apiVersion: gateway.networking.k8s.io/v1
@@ -204,6 +204,63 @@ async fn what_came_to_a_kind_that_was_empty_is_pruned_by_its_export() {
     let wrong = json!({"documents": [], "kinds": ["Flags"]});
     service.post("/api/admin/apply", wrong.to_string()).await.problem(422, "invalid_field");
     service.post("/api/admin/apply", r#"{"documents": []}"#).await.problem(422, "invalid_field");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_edited_goes_back_unless_it_was_changed_meanwhile() {
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
+    desk.file("all.yaml", ALL);
+    desk.tidegate("apply", &["-f", "all.yaml"]).await.done();
+    let edit = async |noun: &str, name: &str, editor: &str| {
+        let mut command = desk.command(noun, &["edit", name]);
+        command.env("EDITOR", editor).env_remove("VISUAL").env("TMPDIR", desk.dir.path());
+        run(command, "").await
+    };
+    let drafts = || {
+        let names = std::fs::read_dir(desk.dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_str().unwrap().starts_with("tidegate-")).count()
+    };
+    assert_eq!(edit("geo-rules", "eu", "true").await.done(), "not changed\n");
+    let said = edit("geo-rules", "eu", "sed -i s/deny/allow/").await.done();
+    assert!(said.starts_with("eu changed; "), "{said}");
+    assert_eq!(service.get("/api/admin/geo-rules/eu").await.ok()["mode"], "allow");
+    let said = edit(
+        "routes",
+        "team-a/shop",
+        "sed -i 's/name: shop$/name: shop # mine/;s/rules:/hostnames: [a.example]\\n  rules:/'",
+    )
+    .await
+    .done();
+    assert!(said.starts_with("team-a/shop changed; "), "{said}");
+    assert_eq!(
+        service.get("/api/admin/routes/team-a/shop").await.ok()["spec"]["hostnames"],
+        json!(["a.example"])
+    );
+    let failed = edit("geo-rules", "eu", "false").await.failed();
+    assert!(failed.contains("the editor `false` failed"), "{failed}");
+    assert!(edit("geo-rules", "no", "true").await.failed().contains("there is no GeoRule `no`"));
+    assert_eq!(drafts(), 0);
+    let wrong = edit("geo-rules", "eu", "sed -i s/allow/maybe/").await.failed();
+    assert!(
+        wrong.contains("must be one of allow, deny") && wrong.contains("what you wrote is in"),
+        "{wrong}"
+    );
+    let renamed = edit("geo-rules", "eu", "sed -i 's/name: eu/name: us/'").await.failed();
+    assert!(renamed.contains("the name must stay `eu`"), "{renamed}");
+    assert_eq!(drafts(), 2);
+    // Another one is quicker.
+    let other = json!({"mode": "allow", "countries": ["AQ"]});
+    desk.file("editor", "until test -e quicker; do sleep 0.01; done; sed -i s/allow/deny/ \"$1\"\n");
+    let editing = edit("geo-rules", "eu", "touch editing; sh editor");
+    let quicker = async {
+        until("the editor runs", async || desk.dir.path().join("editing").exists().then_some(())).await;
+        service.put_json("/api/admin/geo-rules/eu", &other).await.ok();
+        desk.file("quicker", "");
+    };
+    let (late, ()) = tokio::join!(editing, quicker);
+    assert!(late.failed().contains("somebody else has changed the document"));
+    has(&service.get("/api/admin/geo-rules/eu").await.ok(), other);
 }
 
 #[tokio::test(flavor = "multi_thread")]
