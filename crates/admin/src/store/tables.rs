@@ -61,12 +61,23 @@ impl StoreTable {
     /// How many there are.
     pub const COUNT: usize = DocumentKind::ALL.len() + 3;
 
+    /// Those of documents.
+    pub const DOCUMENTS: [Self; DocumentKind::ALL.len()] = {
+        let mut all = [Self::Ip; DocumentKind::ALL.len()];
+        let mut at = 0;
+        while at < all.len() {
+            all[at] = Self::Documents(DocumentKind::ALL[at]);
+            at += 1;
+        }
+        all
+    };
+
     /// All of them.
     pub const ALL: [Self; Self::COUNT] = {
         let mut all = [Self::Ip; Self::COUNT];
         let mut at = 0;
-        while at < DocumentKind::ALL.len() {
-            all[at + 1] = Self::Documents(DocumentKind::ALL[at]);
+        while at < Self::DOCUMENTS.len() {
+            all[at + 1] = Self::DOCUMENTS[at];
             at += 1;
         }
         all[at + 1] = Self::Flags;

@@ -27,7 +27,7 @@ use crate::gateways::Applied;
 use crate::manifest;
 use crate::problem::{ApiResult, Problem};
 use crate::store::{
-    Author, Change, Committed, DocumentKind, ImportCounts, StoreError, StoreTable, Unchanged,
+    Author, Change, Committed, ImportCounts, StoreError, StoreTable, Unchanged, UnchangedRows,
 };
 use plan::{ApplyPlan, DocumentOutcome, Wishes};
 
@@ -54,16 +54,6 @@ const MAX_BODY: usize = 32 << 20;
 
 /// How long the feed may take to read what others have written: by an older state what they wrote would not be pruned.
 const CATCH_UP_TIME: Duration = Duration::from_secs(20);
-
-/// What the documents were checked against.
-const DOCUMENT_TABLES: &[StoreTable] = &[
-    StoreTable::Documents(DocumentKind::Route),
-    StoreTable::Documents(DocumentKind::GeoRule),
-    StoreTable::Documents(DocumentKind::Backend),
-    StoreTable::Documents(DocumentKind::Limit),
-    StoreTable::Documents(DocumentKind::Listener),
-    StoreTable::Documents(DocumentKind::Page),
-];
 
 /// The answer.
 #[derive(Serialize, Debug, ToSchema)]
@@ -106,16 +96,18 @@ pub async fn apply(
         let since = snapshot.version.seq;
         let (of, asked) = (app.clone(), Arc::clone(&wanted));
         let plan = spawn_blocking(move || ApplyPlan::make(&of, &asked, &snapshot, wishes)).await;
-        let ApplyPlan { changes, results } = plan.map_err(|_| Problem::stopping())??;
+        let ApplyPlan { changes, addresses, results } = plan.map_err(|_| Problem::stopping())??;
         if dry_run {
             return Ok(Json(ApplyAnswer { dry_run, results, version: None, applied: None }));
         }
         let committed = match changes.is_empty() {
             true => Committed { seq: since, rows: 0, is_stale: false, import: ImportCounts::default() },
             false => {
-                let only_if = Some(Unchanged { tables: DOCUMENT_TABLES, since });
                 // What somebody else has written since the plan was made is not overwritten: it is planned anew.
-                let committed = write.commit_if(Change::All { changes, only_if }, &author, None).await?;
+                let only_if = Some(Unchanged { tables: &StoreTable::DOCUMENTS, since });
+                let entries = UnchangedRows { table: StoreTable::Ip, keys: Some(addresses), since };
+                let change = Change::All { changes, only_if };
+                let committed = write.commit_if(change, &author, Some(entries)).await?;
                 if committed.is_stale {
                     continue;
                 }

@@ -57,6 +57,8 @@ pub struct DocumentOutcome {
 #[derive(Debug, Default)]
 pub struct ApplyPlan {
     pub changes: Vec<Change>,
+    /// Keys of the bans and the entries of the allow list that are written or removed.
+    pub addresses: Vec<String>,
     /// Of each document, then of what is removed.
     pub results: Vec<DocumentOutcome>,
 }
@@ -82,6 +84,7 @@ impl ApplyPlan {
         planner.plan_all();
         planner.no_errors()?;
         let rows = std::mem::take(&mut planner.rows);
+        planner.plan.addresses = rows.ips.iter().map(|(key, _)| key.clone()).collect();
         let after = before.with(rows).map_err(|error| {
             Problem::field(
                 "/documents",
