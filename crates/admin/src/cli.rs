@@ -130,6 +130,8 @@ enum Command {
     /// Apply documents of all kinds from files to a running service: all of them, or none. Exits with 1
     /// when a dry run found differences, and with 2 on errors.
     Apply(documents::apply::ApplyAllArgs),
+    /// Show by lines what `apply` would change. Exits with 1 if anything would, and with 2 on errors.
+    Diff(documents::apply::DiffArgs),
     /// HTTPRoutes, between files and a running service.
     #[command(subcommand)]
     Routes(documents::DocumentsCommand),
@@ -211,6 +213,7 @@ impl Cli {
             }
             Command::Pages(pages::PagesCommand::Html(command)) => pages::run(&command),
             Command::Apply(args) => return documents::exit(args.run()),
+            Command::Diff(args) => return documents::exit(args.run(&Kind::ALL)),
             Command::Routes(command) => return documents::run(&command, Kind::Document(DocumentKind::Route)),
             Command::GeoRules(command) => {
                 return documents::run(&command, Kind::Document(DocumentKind::GeoRule));

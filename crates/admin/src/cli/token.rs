@@ -165,7 +165,8 @@ impl PlaceArgs {
     /// When there is none.
     pub fn existing_database(&self) -> anyhow::Result<PathBuf> {
         let path = self.database();
-        ensure!(path.exists(), "there is no database {}", path.display());
+        let exists = path.try_exists().with_context(|| format!("cannot look at {}", path.display()))?;
+        ensure!(exists, "there is no database {}", path.display());
         Ok(path)
     }
 }

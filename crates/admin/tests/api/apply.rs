@@ -88,7 +88,7 @@ async fn what_is_exported_makes_an_empty_service_equal() {
     run(there.command("apply", &["-f", "-"]), &yaml).await.done();
     assert_eq!(tables(&other).await, wanted, "{yaml}");
     desk.tidegate("export", &["all", "--dir", "out"]).await.done();
-    let diff = desk.tidegate("apply", &["-R", "-f", "out", "--dry-run", "--prune"]).await;
+    let diff = desk.tidegate("diff", &["-R", "-f", "out", "--prune"]).await;
     assert!(diff.err.contains("created: 0, configured: 0, unchanged: 12"), "{diff:?}");
     assert_eq!(diff.done(), "");
 
