@@ -1,5 +1,5 @@
 //! Reads, checks, compiles and explains the documents of the API: HTTPRoutes, their
-//! backends, geo rules, limits and flags; and lists of bans. The admin service uses it; none of it is in the
+//! backends, geo rules, limits, automatic bans and flags; and lists of bans. The admin service uses it; none of it is in the
 //! filter, which has only [`tidegate_policy`].
 //!
 //! A route's document is a `gateway.networking.k8s.io/v1` HTTPRoute (or `v1beta1`, which has the
@@ -14,6 +14,7 @@
 )]
 #![deny(unsafe_code)]
 
+mod auto_ban;
 mod backend;
 pub mod ban_list;
 mod canonical;
@@ -35,6 +36,7 @@ pub mod strict_json;
 mod template;
 mod warnings;
 
+pub use auto_ban::{AutoBan, AutoBanKey, BadRequests, StatusMatch, read_auto_ban};
 pub use backend::read_backend;
 pub use canonical::{canonical, without_nulls};
 pub use compile::{Backends, CompileError, MAX_AUTOMATA, compile};
